@@ -1,0 +1,217 @@
+// Package wire reads hivebeat's messages: a scan that makes any bytes safe to
+// read, and parsers that check every rule of docs/PROTOCOL.md and allocate
+// nothing. A parser returns a view: numbers by value, texts as slices into the
+// message. Nothing may be kept from a view past the message; Update copies what
+// changed into a long-lived value and allocates for that alone.
+//
+// github.com/vmihailenco/msgpack/v5 is the reference: the fuzz tests hold each
+// parser against it.
+package wire
+
+import (
+	"slices"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Raw is a checked msgpack array or map within a message.
+type Raw struct {
+	b []byte // the elements, without the header
+	n int    // how many: pairs, for a map
+}
+
+// Len returns the number of elements, or pairs.
+func (r Raw) Len() int { return r.n }
+
+// FactsView is the view of hivebeat.Facts.
+type FactsView struct {
+	Inc, Every, Quiet, PID, RW, Slots, Seq, VRAM, Busy, Queue, Done uint64
+
+	Sent                                           int64
+	State, Reason, NS, Conn, Model, Endpoint, Data []byte
+	GPUs                                           Raw // of strings
+	Labels                                         Raw // of string pairs
+}
+
+// BeatView is the view of a hivebeat.Beat.
+type BeatView struct {
+	Hive, Worker []byte
+	FactsView
+}
+
+// RecordView is the view of a hivebeat.Record.
+type RecordView struct {
+	Worker, Live, Cause []byte
+	N, Missed           uint64
+	Stalled             bool
+	Age, Since          uint64
+	Tr                  []hivebeat.Transition // own memory, but reused by the next parse
+	Proc                hivebeat.Proc
+	FactsView
+}
+
+// SnapshotView is the view of a hivebeat.Snapshot. Its slices are reused by the
+// next parse into it.
+type SnapshotView struct {
+	Hive, Bye                    []byte
+	Inc, Every, Seq, Page, Pages uint64
+	Sent                         int64
+	Warm                         bool
+	Labels, Collect              Raw // of string pairs
+	Host                         HostView
+	GPUs                         []GPUView
+	Stats                        hivebeat.Stats
+	Workers                      []RecordView
+}
+
+// HostView is the view of a hivebeat.Host.
+type HostView struct {
+	Name, OS, Arch                  []byte
+	CPUs, MemTotal, MemUsed, Uptime uint64
+	Load1, CPU                      float64
+}
+
+// GPUView is the view of a hivebeat.GPU.
+type GPUView struct {
+	UUID, Name, Err                            []byte
+	Index, Total, Used, Ours, Util, Power, Age uint64
+	Temp                                       int64
+}
+
+// set gives *dst the text of b, and allocates only where it differs.
+func set[T ~string](dst *T, b []byte) {
+	if string(*dst) != string(b) {
+		*dst = T(b)
+	}
+}
+
+// Update gives f the values of v. It allocates only for texts that changed.
+func (v *FactsView) Update(f *hivebeat.Facts) {
+	f.Inc, f.Every, f.Quiet, f.PID, f.RW = v.Inc, hivebeat.Millis(v.Every), hivebeat.Millis(v.Quiet), v.PID, hivebeat.Millis(v.RW)
+	f.Slots, f.Seq, f.VRAM, f.Busy, f.Queue, f.Done, f.Sent = v.Slots, v.Seq, v.VRAM, v.Busy, v.Queue, v.Done, v.Sent
+	set(&f.State, v.State)
+	set(&f.Reason, v.Reason)
+	set(&f.NS, v.NS)
+	set(&f.Conn, v.Conn)
+	set(&f.Model, v.Model)
+	set(&f.Endpoint, v.Endpoint)
+	f.GPUs = v.GPUs.UpdateStrings(f.GPUs)
+	f.Labels = v.Labels.UpdateMap(f.Labels)
+	if !slices.Equal(f.Data, v.Data) {
+		f.Data = slices.Clone(v.Data)
+	}
+}
+
+// Update gives b the values of v, as FactsView.Update does.
+func (v *BeatView) Update(b *hivebeat.Beat) {
+	b.V = hivebeat.Version
+	set(&b.Hive, v.Hive)
+	set(&b.Worker, v.Worker)
+	v.FactsView.Update(&b.Facts)
+}
+
+// Update gives r the values of v, as FactsView.Update does.
+func (v *RecordView) Update(r *hivebeat.Record) {
+	set(&r.Worker, v.Worker)
+	set(&r.Live, v.Live)
+	set(&r.Cause, v.Cause)
+	r.N, r.Missed, r.Stalled, r.Proc = v.N, v.Missed, v.Stalled, v.Proc
+	r.Age, r.Since = hivebeat.Millis(v.Age), hivebeat.Millis(v.Since)
+	if !slices.Equal(r.Tr, v.Tr) {
+		r.Tr = slices.Clone(v.Tr)
+	}
+	v.FactsView.Update(&r.Facts)
+}
+
+// Update gives h the values of v, as FactsView.Update does.
+func (v *HostView) Update(h *hivebeat.Host) {
+	set(&h.Name, v.Name)
+	set(&h.OS, v.OS)
+	set(&h.Arch, v.Arch)
+	h.CPUs, h.MemTotal, h.MemUsed, h.Uptime, h.Load1, h.CPU = v.CPUs, v.MemTotal, v.MemUsed, v.Uptime, v.Load1, v.CPU
+}
+
+// Update gives g the values of v, as FactsView.Update does.
+func (v *GPUView) Update(g *hivebeat.GPU) {
+	set(&g.UUID, v.UUID)
+	set(&g.Name, v.Name)
+	set(&g.Err, v.Err)
+	g.Index, g.Total, g.Used, g.Ours, g.Util, g.Power = v.Index, v.Total, v.Used, v.Ours, v.Util, v.Power
+	g.Age, g.Temp = hivebeat.Millis(v.Age), v.Temp
+}
+
+// UpdateHead gives s all values of v but its workers, as FactsView.Update does.
+func (v *SnapshotView) UpdateHead(s *hivebeat.Snapshot) {
+	s.V, s.Inc, s.Every, s.Seq, s.Sent = hivebeat.Version, v.Inc, hivebeat.Millis(v.Every), v.Seq, v.Sent
+	s.Warm, s.Page, s.Pages, s.Stats = v.Warm, v.Page, v.Pages, v.Stats
+	set(&s.Hive, v.Hive)
+	set(&s.Bye, v.Bye)
+	s.Labels = v.Labels.UpdateMap(s.Labels)
+	s.Collect = v.Collect.UpdateMap(s.Collect)
+	v.Host.Update(&s.Host)
+	s.GPUs = slices.Grow(s.GPUs[:0], len(v.GPUs))[:len(v.GPUs)]
+	for i := range v.GPUs {
+		v.GPUs[i].Update(&s.GPUs[i])
+	}
+}
+
+// UpdateStrings returns the strings of r: old itself, where they are equal.
+func (r Raw) UpdateStrings(old []string) []string {
+	if r.n == len(old) {
+		same, b := true, r.b
+		for i := 0; i < r.n && same; i++ {
+			var s []byte
+			s, b = takeStr(b)
+			same = string(s) == old[i]
+		}
+		if same {
+			return old
+		}
+	}
+	out, b := make([]string, r.n), r.b
+	for i := range out {
+		var s []byte
+		s, b = takeStr(b)
+		out[i] = string(s)
+	}
+	return out
+}
+
+// UpdateMap returns the pairs of r: old itself, where they are equal. It never
+// writes to old, which may have been handed on.
+func (r Raw) UpdateMap(old map[string]string) map[string]string {
+	if r.n == 0 {
+		return nil
+	}
+	if r.n == len(old) {
+		same, b := true, r.b
+		for i := 0; i < r.n && same; i++ {
+			var k, s []byte
+			k, b = takeStr(b)
+			s, b = takeStr(b)
+			was, ok := old[string(k)]
+			same = ok && was == string(s)
+		}
+		if same {
+			return old
+		}
+	}
+	out := make(map[string]string, r.n)
+	for k, s := range r.Pairs {
+		out[string(k)] = string(s)
+	}
+	return out
+}
+
+// Pairs yields the pairs of a map of strings. The slices are the message's.
+func (r Raw) Pairs(yield func(k, v []byte) bool) {
+	b := r.b
+	for range r.n {
+		var k, v []byte
+		k, b = takeStr(b)
+		v, b = takeStr(b)
+		if !yield(k, v) {
+			return
+		}
+	}
+}

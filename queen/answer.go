@@ -1,0 +1,101 @@
+package queen
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Verbs of the NATS API: requests go to queen.api.<verb>.
+const (
+	VerbSummary = "summary" // counts of the whole fleet
+	VerbHives   = "hives"   // hives, sorted by id, in pages
+	VerbWorkers = "workers" // workers, sorted by hive and id, in pages
+	VerbHive    = "hive"    // one hive
+	VerbWorker  = "worker"  // one worker
+)
+
+// Request is the JSON of every verb. An empty payload is the zero Request.
+type Request struct {
+	Hive   string `json:"hive,omitempty"`   // hive, worker: which one. workers: only those of this hive
+	Worker string `json:"worker,omitempty"` // worker: which one
+	After  string `json:"after,omitempty"`  // hives, workers: go on after this cursor, the next of the answer before
+	Limit  int    `json:"limit,omitempty"`  // hives, workers: at most so many, 1 to 1000; default 200
+}
+
+// Answer is the JSON of every answer. Either Error is set, or what the verb was
+// asked for.
+type Answer struct {
+	Status  Status       `json:"status"`
+	Error   *Error       `json:"error,omitempty"`
+	Summary *Summary     `json:"summary,omitempty"`
+	Hives   []HiveInfo   `json:"hives,omitempty"`
+	Workers []WorkerInfo `json:"workers,omitempty"`
+	Next    string       `json:"next,omitempty"` // cursor of the next page; empty on the last
+}
+
+// Status says how sure an answer is.
+type Status struct {
+	AsOf      time.Time `json:"as_of"`            // the queen's wall clock, for people
+	Queen     string    `json:"queen"`            // which queen answered
+	Warm      bool      `json:"warm"`             // every hive it should know was heard, or had its time
+	JetStream bool      `json:"jetstream"`        // snapshots and events are being kept
+	Unsure    []string  `json:"unsure,omitempty"` // why this answer may be incomplete, in words; empty = sure
+}
+
+// Error is the error of an answer.
+type Error struct {
+	Code    string `json:"code"` // bad_request, not_found, not_warm
+	Message string `json:"message"`
+}
+
+// Codes of an Error.
+const (
+	CodeBadRequest = "bad_request"
+	CodeNotFound   = "not_found"
+)
+
+// Summary counts the fleet.
+type Summary struct {
+	Hives     map[hivebeat.Live]int  `json:"hives"`
+	Workers   map[hivebeat.Live]int  `json:"workers"`
+	States    map[hivebeat.State]int `json:"states"` // of workers that are alive
+	GPUs      int                    `json:"gpus"`
+	VRAMTotal uint64                 `json:"vram_total"` // bytes, of fresh hives, as are the next two
+	VRAMUsed  uint64                 `json:"vram_used"`
+	VRAMOurs  uint64                 `json:"vram_ours"`
+}
+
+// HiveInfo is one hive in an answer.
+type HiveInfo struct {
+	Hive     string                `json:"hive"`
+	Live     hivebeat.Live         `json:"live"`
+	Cause    hivebeat.Cause        `json:"cause,omitempty"`
+	Conflict bool                  `json:"conflict,omitempty"` // two hives with this id are beating
+	Inc      uint64                `json:"inc"`
+	Seq      uint64                `json:"seq"`
+	Every    hivebeat.Millis       `json:"every"`
+	Age      hivebeat.Millis       `json:"age"`   // since its last snapshot was received
+	Fresh    bool                  `json:"fresh"` // age is within the limit: the facts below may be used
+	Since    hivebeat.Millis       `json:"since"` // since this live began
+	Warm     bool                  `json:"warm"`
+	Bye      string                `json:"bye,omitempty"`
+	Zone     string                `json:"zone,omitempty"`
+	Labels   map[string]string     `json:"labels,omitempty"`
+	Host     hivebeat.Host         `json:"host"`
+	GPUs     []hivebeat.GPU        `json:"gpus,omitempty"` // ages are effective: they include the way here
+	Collect  map[string]string     `json:"collect,omitempty"`
+	Stats    hivebeat.Stats        `json:"stats"`
+	Workers  map[hivebeat.Live]int `json:"workers"` // how many in which verdict
+}
+
+// WorkerInfo is one worker in an answer. Live, Age and Since of the record are
+// effective: they include the time since its snapshot was received, and a record
+// past the limit of freshness is shown as at best late.
+type WorkerInfo struct {
+	Hive  string `json:"hive"`
+	Zone  string `json:"zone,omitempty"`
+	Via   string `json:"via"` // who judges it: hive or queen
+	Fresh bool   `json:"fresh"`
+	hivebeat.Record
+}

@@ -1,0 +1,105 @@
+package hivebeat
+
+// Snapshot is what a hive says: itself, its machine and all its workers, as one
+// msgpack map on queen.hives. A page of a long one stands alone: all scalars,
+// the host, the GPUs, and a slice of the workers.
+type Snapshot struct {
+	V       uint64            `msgpack:"v" json:"v"`
+	Hive    string            `msgpack:"hive" json:"hive"`
+	Inc     uint64            `msgpack:"inc" json:"inc"`     // Unix µs when the hive began
+	Every   Millis            `msgpack:"every" json:"every"` // promise: the next snapshot comes within this
+	Seq     uint64            `msgpack:"seq" json:"seq"`
+	Sent    int64             `msgpack:"sent,omitempty" json:"sent,omitempty"` // sender's Unix ms: shown, never judged by
+	Warm    bool              `msgpack:"warm" json:"warm"`                     // absence of a worker is evidence
+	Page    uint64            `msgpack:"page" json:"page"`                     // 0-based
+	Pages   uint64            `msgpack:"pages" json:"pages"`                   // at least 1
+	Bye     string            `msgpack:"bye,omitempty" json:"bye,omitempty"`   // set on the last snapshot of a hive that leaves in order
+	Labels  map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`
+	Host    Host              `msgpack:"host" json:"host"`
+	GPUs    []GPU             `msgpack:"gpus,omitempty" json:"gpus,omitempty"`
+	Collect map[string]string `msgpack:"collect,omitempty" json:"collect,omitempty"` // per source: ok, none or the error
+	Stats   Stats             `msgpack:"stats" json:"stats"`
+	Workers []Record          `msgpack:"workers" json:"workers"`
+}
+
+// Host is what the hive sees of its machine.
+type Host struct {
+	Name     string  `msgpack:"name,omitempty" json:"name,omitempty"`
+	OS       string  `msgpack:"os,omitempty" json:"os,omitempty"`
+	Arch     string  `msgpack:"arch,omitempty" json:"arch,omitempty"`
+	CPUs     uint64  `msgpack:"cpus,omitempty" json:"cpus,omitempty"`
+	Load1    float64 `msgpack:"load1,omitempty" json:"load1,omitempty"`         // load average of one minute
+	CPU      float64 `msgpack:"cpu,omitempty" json:"cpu,omitempty"`             // percent of all CPUs
+	MemTotal uint64  `msgpack:"mem_total,omitempty" json:"mem_total,omitempty"` // bytes
+	MemUsed  uint64  `msgpack:"mem_used,omitempty" json:"mem_used,omitempty"`   // bytes
+	Uptime   uint64  `msgpack:"uptime,omitempty" json:"uptime,omitempty"`       // seconds
+}
+
+// GPU is one GPU of the machine. Used less Ours is held by processes that are no
+// workers of this hive.
+type GPU struct {
+	UUID  string `msgpack:"uuid" json:"uuid"`
+	Index uint64 `msgpack:"index" json:"index"`
+	Name  string `msgpack:"name,omitempty" json:"name,omitempty"`
+	Total uint64 `msgpack:"total,omitempty" json:"total,omitempty"` // bytes
+	Used  uint64 `msgpack:"used,omitempty" json:"used,omitempty"`   // bytes
+	Ours  uint64 `msgpack:"ours,omitempty" json:"ours,omitempty"`   // bytes held by this hive's workers
+	Util  uint64 `msgpack:"util,omitempty" json:"util,omitempty"`   // 0 to 100
+	Temp  int64  `msgpack:"temp,omitempty" json:"temp,omitempty"`   // °C
+	Power uint64 `msgpack:"power,omitempty" json:"power,omitempty"` // mW
+	Age   Millis `msgpack:"age,omitempty" json:"age,omitempty"`     // since these facts were read
+	Err   string `msgpack:"err,omitempty" json:"err,omitempty"`     // why facts of this GPU are missing
+}
+
+// Free returns the bytes of the GPU that nobody holds.
+func (g GPU) Free() uint64 {
+	if g.Used >= g.Total {
+		return 0
+	}
+	return g.Total - g.Used
+}
+
+// Record is one worker in a Snapshot: its last beat, and what the hive concludes.
+type Record struct {
+	Worker  string       `msgpack:"worker" json:"worker"`
+	Live    Live         `msgpack:"live" json:"live"`
+	Cause   Cause        `msgpack:"cause,omitempty" json:"cause,omitempty"`
+	N       uint64       `msgpack:"n,omitempty" json:"n,omitempty"`           // transitions so far within this hive incarnation
+	Tr      []Transition `msgpack:"tr,omitempty" json:"tr,omitempty"`         // the newest of them, oldest first
+	Missed  uint64       `msgpack:"missed,omitempty" json:"missed,omitempty"` // beats that should have come since the last one
+	Stalled bool         `msgpack:"stalled,omitempty" json:"stalled,omitempty"`
+	Facts
+	Age   Millis `msgpack:"age" json:"age"`     // since the last beat, by the hive's monotonic clock
+	Since Millis `msgpack:"since" json:"since"` // since this live began
+	Proc  Proc   `msgpack:"os,omitempty" json:"os,omitzero"`
+}
+
+// Transition is one step in a worker's life, numbered by its hive.
+type Transition struct {
+	N     uint64 `msgpack:"n" json:"n"`
+	Kind  Kind   `msgpack:"kind" json:"kind"`
+	From  string `msgpack:"from,omitempty" json:"from,omitempty"` // a Live, or a State where Kind is state
+	To    string `msgpack:"to,omitempty" json:"to,omitempty"`
+	Cause Cause  `msgpack:"cause,omitempty" json:"cause,omitempty"`
+	Inc   uint64 `msgpack:"inc" json:"inc"`
+	Ago   Millis `msgpack:"ago" json:"ago"`
+}
+
+// Proc is what the operating system says of a worker's process.
+type Proc struct {
+	RSS  uint64  `msgpack:"rss,omitempty" json:"rss,omitempty"`   // bytes
+	CPU  float64 `msgpack:"cpu,omitempty" json:"cpu,omitempty"`   // percent of one CPU
+	VRAM uint64  `msgpack:"vram,omitempty" json:"vram,omitempty"` // bytes on all GPUs
+	Up   Millis  `msgpack:"up,omitempty" json:"up,omitempty"`     // since the process began
+}
+
+// Stats are the hive's own counters since it began.
+type Stats struct {
+	Beats     uint64 `msgpack:"beats,omitempty" json:"beats,omitempty"`           // accepted
+	Refused   uint64 `msgpack:"refused,omitempty" json:"refused,omitempty"`       // for any reason but stale
+	Stale     uint64 `msgpack:"stale,omitempty" json:"stale,omitempty"`           // replayed, out of order, superseded
+	WireLost  uint64 `msgpack:"wire_lost,omitempty" json:"wire_lost,omitempty"`   // gaps in seq later proved loss
+	FalseDead uint64 `msgpack:"false_dead,omitempty" json:"false_dead,omitempty"` // lost, and heard again in the same incarnation
+	CutOff    uint64 `msgpack:"cut_off,omitempty" json:"cut_off,omitempty"`       // the same, but seq had gone on: the link, not the verdict
+	SelfPause Millis `msgpack:"self_pause,omitempty" json:"self_pause,omitempty"` // time the hive itself was stopped or starved
+}

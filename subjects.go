@@ -1,0 +1,155 @@
+package hivebeat
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Tokens of the subject grammar (docs/PROTOCOL.md, section 2). No other file
+// spells a subject out.
+const (
+	tokHive     = "hive"
+	tokQueen    = "queen"
+	tokWorkers  = "workers"
+	tokHives    = "hives"
+	tokRollcall = "rollcall"
+	tokEvents   = "events"
+	tokLog      = "log"
+	tokAPI      = "api"
+)
+
+// Names of what the queen keeps in JetStream, before the prefix.
+const (
+	BucketHives  = "queen_hives"
+	BucketRoster = "queen_roster"
+	StreamEvents = "QUEEN_EVENTS"
+)
+
+// Subjects builds and parses every subject of one fabric. The zero value has no
+// prefix. Its builders expect valid ids (CheckID); with others they build
+// subjects that nobody parses. It is safe for concurrent use.
+type Subjects struct{ dot string } // the prefix with its dot, or empty
+
+// NewSubjects returns the subjects below prefix, which is empty or one id.
+func NewSubjects(prefix string) (Subjects, error) {
+	if prefix == "" {
+		return Subjects{}, nil
+	}
+	if err := CheckID("prefix", prefix); err != nil {
+		return Subjects{}, err
+	}
+	return Subjects{dot: prefix + "."}, nil
+}
+
+// Prefix returns the prefix, without a dot.
+func (s Subjects) Prefix() string { return strings.TrimSuffix(s.dot, ".") }
+
+func (s Subjects) join(tokens ...string) string { return s.dot + strings.Join(tokens, ".") }
+
+// Workers is where the workers of a hive beat: hive.<hive>.workers.
+func (s Subjects) Workers(hive string) string { return s.join(tokHive, hive, tokWorkers) }
+
+// Worker is the pinned form, for permissions of one worker: hive.<hive>.workers.<worker>.
+func (s Subjects) Worker(hive, worker string) string {
+	return s.join(tokHive, hive, tokWorkers, worker)
+}
+
+// WorkersPinned matches the pinned form of every worker of a hive.
+func (s Subjects) WorkersPinned(hive string) string { return s.Worker(hive, "*") }
+
+// WorkerRollcall asks the workers of a hive to beat now: hive.<hive>.rollcall.
+func (s Subjects) WorkerRollcall(hive string) string { return s.join(tokHive, hive, tokRollcall) }
+
+// Hives is where hives send their snapshots: queen.hives.
+func (s Subjects) Hives() string { return s.join(tokQueen, tokHives) }
+
+// Hive is the pinned form of Hives: queen.hives.<hive>.
+func (s Subjects) Hive(hive string) string { return s.join(tokQueen, tokHives, hive) }
+
+// HivesPinned matches the pinned form of every hive.
+func (s Subjects) HivesPinned() string { return s.Hive("*") }
+
+// HiveRollcall asks all hives for a snapshot now: queen.rollcall.
+func (s Subjects) HiveRollcall() string { return s.join(tokQueen, tokRollcall) }
+
+// HiveRollcallOf asks one hive: queen.rollcall.<hive>.
+func (s Subjects) HiveRollcallOf(hive string) string { return s.join(tokQueen, tokRollcall, hive) }
+
+// Event is where an event is heard. An empty worker means the hive's own event,
+// an empty hive the fabric's (the brake): queen.events.[<hive>.[<worker>.]]<kind>.
+func (s Subjects) Event(hive, worker string, kind Kind) string {
+	return s.event(tokEvents, hive, worker, kind)
+}
+
+// EventLog is where queens publish an event for the stream to store and to
+// republish at Event: queen.log.<same tail>.
+func (s Subjects) EventLog(hive, worker string, kind Kind) string {
+	return s.event(tokLog, hive, worker, kind)
+}
+
+func (s Subjects) event(tok, hive, worker string, kind Kind) string {
+	switch {
+	case hive == "":
+		return s.join(tokQueen, tok, string(kind))
+	case worker == "":
+		return s.join(tokQueen, tok, hive, string(kind))
+	}
+	return s.join(tokQueen, tok, hive, worker, string(kind))
+}
+
+// Events matches every event.
+func (s Subjects) Events() string { return s.join(tokQueen, tokEvents, ">") }
+
+// EventLogs matches every event on its way to the stream.
+func (s Subjects) EventLogs() string { return s.join(tokQueen, tokLog, ">") }
+
+// API is where a queen answers a verb: queen.api.<verb>.
+func (s Subjects) API(verb string) string { return s.join(tokQueen, tokAPI, verb) }
+
+// Bucket returns the name of a KV bucket: <prefix>_<name>, or the name alone.
+func (s Subjects) Bucket(name string) string { return s.named(name) }
+
+// Stream returns the name of a stream: <prefix>_<name>, or the name alone.
+func (s Subjects) Stream(name string) string { return s.named(name) }
+
+func (s Subjects) named(name string) string {
+	if s.dot == "" {
+		return name
+	}
+	return s.Prefix() + "_" + name
+}
+
+// ParseWorkers returns the ids in a subject of Workers or Worker; worker is
+// empty in the unpinned form.
+func (s Subjects) ParseWorkers(subject string) (hive, worker string, err error) {
+	rest, ok := strings.CutPrefix(subject, s.dot+tokHive+".")
+	if ok {
+		hive, rest, ok = strings.Cut(rest, "."+tokWorkers)
+	}
+	if ok && rest != "" {
+		worker, ok = strings.CutPrefix(rest, ".")
+		ok = ok && ValidID(worker)
+	}
+	if !ok || !ValidID(hive) {
+		return "", "", s.bad(subject, "hive.<hive>.workers[.<worker>]")
+	}
+	return hive, worker, nil
+}
+
+// ParseHives returns the id in a subject of Hives or Hive; it is empty in the
+// unpinned form.
+func (s Subjects) ParseHives(subject string) (hive string, err error) {
+	rest, ok := strings.CutPrefix(subject, s.dot+tokQueen+"."+tokHives)
+	if ok && rest != "" {
+		hive, ok = strings.CutPrefix(rest, ".")
+		ok = ok && ValidID(hive)
+	}
+	if !ok {
+		return "", s.bad(subject, "queen.hives[.<hive>]")
+	}
+	return hive, nil
+}
+
+func (s Subjects) bad(subject, form string) error {
+	return fmt.Errorf("%w: %.200q is not %s%s", ErrSubject, subject, s.dot, form)
+}

@@ -1,0 +1,92 @@
+package hivebeat
+
+// State is what a worker says about itself. A word that is not listed here is
+// valid on the wire and kept as it is; it is never picked for work.
+type State string
+
+// The states of a worker.
+const (
+	Starting State = "starting"
+	Loading  State = "loading"
+	Ready    State = "ready"
+	Busy     State = "busy"
+	Degraded State = "degraded"
+	Draining State = "draining"
+	Stopped  State = "stopped" // goodbye: an orderly end
+	Failed   State = "failed"  // goodbye: the worker gives up, in its own words
+)
+
+// States lists the known states in the order of a worker's life.
+func States() []State {
+	return []State{Starting, Loading, Ready, Busy, Degraded, Draining, Stopped, Failed}
+}
+
+// Known reports whether s is one of the listed states.
+func (s State) Known() bool {
+	switch s {
+	case Starting, Loading, Ready, Busy, Degraded, Draining, Stopped, Failed:
+		return true
+	}
+	return false
+}
+
+// Goodbye reports whether s ends its incarnation: the worker left, it did not die.
+func (s State) Goodbye() bool { return s == Stopped || s == Failed }
+
+// SameAs reports whether going from s to t is no transition: equal words, and
+// ready and busy, which change with every request and ride on a beat as a fact.
+func (s State) SameAs(t State) bool {
+	return s == t || s.serving() && t.serving()
+}
+
+func (s State) serving() bool { return s == Ready || s == Busy }
+
+// Live is what the fabric concludes about a worker or hive. It is apart from
+// State: a worker may say ready and be lost.
+type Live string
+
+// The verdicts.
+const (
+	Alive      Live = "alive"
+	Late       Live = "late"       // not heard in time, not given up
+	Lost       Live = "lost"       // concluded dead; the cause says why
+	Left       Live = "left"       // said goodbye
+	Unverified Live = "unverified" // hives only: known from memory, or held by the brake
+)
+
+// Cause says why a verdict was reached.
+type Cause string
+
+// The causes.
+const (
+	CauseMissed     Cause = "missed"     // not heard for its deadline
+	CauseExit       Cause = "exit"       // its process was seen to end
+	CauseDisconnect Cause = "disconnect" // its connection closed and did not come back
+	CauseHive       Cause = "hive"       // its hive was lost, and it did not answer for itself
+	CauseGoodbye    Cause = "goodbye"    // it said so
+)
+
+// Kind is the kind of an event: the last token of its subject.
+type Kind string
+
+// The kinds of events.
+const (
+	KindJoined     Kind = "joined"
+	KindState      Kind = "state"
+	KindStalled    Kind = "stalled"
+	KindLate       Kind = "late"
+	KindLost       Kind = "lost"
+	KindRecovered  Kind = "recovered" // the same incarnation, after late, lost or unverified
+	KindLeft       Kind = "left"
+	KindRestarted  Kind = "restarted" // a higher incarnation
+	KindUnverified Kind = "unverified"
+	KindConflict   Kind = "conflict" // two incarnations that both advance
+	KindGap        Kind = "gap"      // transitions that nobody can tell any more
+	KindBrake      Kind = "brake"
+)
+
+// What collect says of a source that is not an error.
+const (
+	CollectOK   = "ok"
+	CollectNone = "none" // there is nothing to collect: no GPU in the machine
+)
