@@ -1,0 +1,157 @@
+package wire
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// ParseBeat checks everything that docs/PROTOCOL.md asks of a beat and reads b
+// into v, which is whole only if the error is nil. The error is a
+// *hivebeat.Refusal. It keeps no reference to v; v keeps references to b.
+func ParseBeat(b []byte, v *BeatView) error {
+	c, err := begin(b, hivebeat.MaxBeat)
+	if err != nil {
+		return err
+	}
+	*v = BeatView{}
+	var version int64
+	for range c.pairs("") {
+		switch key := c.key(); string(key) {
+		case "v":
+			version = c.version()
+		case "hive":
+			v.Hive = c.text("hive", len(b)) // the id's own check names the rule
+		case "worker":
+			v.Worker = c.text("worker", len(b))
+		default:
+			c.fact(key, &v.FactsView)
+		}
+	}
+	c.ident("hive", v.Hive)
+	c.ident("worker", v.Worker)
+	c.facts(&v.FactsView)
+	return c.done(version)
+}
+
+// begin scans b and returns a cursor at its value, which is a map.
+func begin(b []byte, most int) (*cursor, error) {
+	if len(b) > most {
+		return nil, refuse(hivebeat.RefusedSize, "", strconv.Itoa(len(b))+" bytes, at most "+strconv.Itoa(most)+" are allowed")
+	}
+	if err := Scan(b); err != nil {
+		return nil, err
+	}
+	if firsts[b[0]].form != formMap {
+		return nil, refuse(hivebeat.RefusedType, "", "the message is not a map")
+	}
+	return &cursor{b: b}, nil
+}
+
+// version reads v. Another version may give every key another meaning, so done
+// names that fault before any other.
+func (c *cursor) version() int64 {
+	v, ok := c.integer()
+	if !ok {
+		c.wrong("v", "an integer")
+		return 0
+	}
+	if v == 0 {
+		return -1
+	}
+	return v
+}
+
+// done returns the verdict on a whole message.
+func (c *cursor) done(version int64) error {
+	switch {
+	case version == hivebeat.Version:
+	case version != 0:
+		return refuse(hivebeat.RefusedVersion, "v", "this reader knows version 1")
+	default:
+		c.fail(hivebeat.RefusedMissing, "v", "")
+	}
+	return c.err
+}
+
+func (c *cursor) ident(key string, id []byte) {
+	switch {
+	case len(id) == 0:
+		c.fail(hivebeat.RefusedMissing, key, "")
+	case !hivebeat.ValidID(id):
+		c.fail(hivebeat.RefusedID, key, strconv.Quote(clip(id)))
+	}
+}
+
+// fact reads one of the keys that beats and records share, or steps over an
+// unknown one.
+func (c *cursor) fact(key []byte, v *FactsView) {
+	switch string(key) {
+	case "inc":
+		v.Inc = c.uint("inc")
+	case "every":
+		v.Every = c.uint("every")
+	case "state":
+		v.State = c.text("state", hivebeat.MaxState)
+	case "reason":
+		v.Reason = c.text("reason", hivebeat.MaxReason)
+	case "quiet":
+		v.Quiet = c.upto("quiet", hivebeat.MaxQuiet.Milliseconds())
+	case "pid":
+		v.PID = c.uint("pid")
+	case "ns":
+		v.NS = c.text("ns", hivebeat.MaxConn)
+	case "conn":
+		v.Conn = c.text("conn", hivebeat.MaxConn)
+	case "rw":
+		v.RW = c.uint("rw")
+	case "model":
+		v.Model = c.text("model", hivebeat.MaxModel)
+	case "endpoint":
+		v.Endpoint = c.text("endpoint", hivebeat.MaxEndpoint)
+	case "gpus":
+		v.GPUs = c.texts("gpus", hivebeat.MaxGPUs, hivebeat.MaxGPUID)
+	case "slots":
+		v.Slots = c.uint("slots")
+	case "labels":
+		v.Labels = c.labels()
+	case "data":
+		v.Data = c.bin("data", hivebeat.MaxData)
+	case "seq":
+		v.Seq = c.uint("seq")
+	case "sent":
+		v.Sent = c.int("sent")
+	case "vram":
+		v.VRAM = c.uint("vram")
+	case "busy":
+		v.Busy = c.uint("busy")
+	case "queue":
+		v.Queue = c.uint("queue")
+	case "done":
+		v.Done = c.uint("done")
+	default:
+		c.skip()
+	}
+}
+
+func (c *cursor) labels() Raw {
+	return c.textMap("labels", hivebeat.MaxLabels, hivebeat.MaxLabelKey, hivebeat.MaxLabelVal)
+}
+
+// facts checks what must hold of the facts once all keys are read.
+func (c *cursor) facts(v *FactsView) { c.promise(v.Inc, v.Seq, v.Every) }
+
+// promise checks the keys that every sender must give.
+func (c *cursor) promise(inc, seq, every uint64) {
+	switch {
+	case inc == 0:
+		c.fail(hivebeat.RefusedMissing, "inc", "")
+	case seq == 0:
+		c.fail(hivebeat.RefusedMissing, "seq", "")
+	case every == 0:
+		c.fail(hivebeat.RefusedMissing, "every", "")
+	case time.Duration(every)*time.Millisecond < hivebeat.MinEvery || every > uint64(hivebeat.MaxEvery.Milliseconds()):
+		c.fail(hivebeat.RefusedLimit, "every", "is not within 100 to 3600000")
+	}
+}

@@ -1,0 +1,293 @@
+package wire
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// ParseSnapshot checks everything that docs/PROTOCOL.md asks of a snapshot, each
+// record in it included, and reads b into v, as ParseBeat does. v's slices are
+// used again, so that parsing into the same v allocates nothing in the long run.
+func ParseSnapshot(b []byte, v *SnapshotView) error {
+	c, err := begin(b, len(b)) // the server's max_payload is the limit
+	if err != nil {
+		return err
+	}
+	*v = SnapshotView{GPUs: v.GPUs[:0], Workers: v.Workers[:0]}
+	var version int64
+	for range c.pairs("") {
+		switch string(c.key()) {
+		case "v":
+			version = c.version()
+		case "hive":
+			v.Hive = c.text("hive", len(b))
+		case "inc":
+			v.Inc = c.uint("inc")
+		case "every":
+			v.Every = c.uint("every")
+		case "seq":
+			v.Seq = c.uint("seq")
+		case "sent":
+			v.Sent = c.int("sent")
+		case "warm":
+			v.Warm = c.bool("warm")
+		case "page":
+			v.Page = c.upto("page", hivebeat.MaxPages)
+		case "pages":
+			v.Pages = c.upto("pages", hivebeat.MaxPages)
+		case "bye":
+			v.Bye = c.text("bye", hivebeat.MaxReason)
+		case "labels":
+			v.Labels = c.labels()
+		case "host":
+			c.host(&v.Host)
+		case "gpus":
+			v.GPUs = c.gpus(v.GPUs)
+		case "collect":
+			v.Collect = c.textMap("collect", hivebeat.MaxSources, hivebeat.MaxLabelKey, hivebeat.MaxHostText)
+		case "stats":
+			c.stats(&v.Stats)
+		case "workers":
+			v.Workers = c.records(v.Workers)
+		default:
+			c.skip()
+		}
+	}
+	c.ident("hive", v.Hive)
+	c.promise(v.Inc, v.Seq, v.Every)
+	if v.Pages == 0 {
+		v.Pages = 1
+	}
+	if v.Page >= v.Pages {
+		c.fail(hivebeat.RefusedLimit, "page", strconv.FormatUint(v.Page, 10)+" of "+strconv.FormatUint(v.Pages, 10))
+	}
+	return c.done(version)
+}
+
+func (c *cursor) host(v *HostView) {
+	for range c.pairs("host") {
+		switch string(c.key()) {
+		case "name":
+			v.Name = c.text("host.name", hivebeat.MaxHostText)
+		case "os":
+			v.OS = c.text("host.os", hivebeat.MaxHostText)
+		case "arch":
+			v.Arch = c.text("host.arch", hivebeat.MaxHostText)
+		case "cpus":
+			v.CPUs = c.uint("host.cpus")
+		case "load1":
+			v.Load1 = c.float("host.load1")
+		case "cpu":
+			v.CPU = c.float("host.cpu")
+		case "mem_total":
+			v.MemTotal = c.uint("host.mem_total")
+		case "mem_used":
+			v.MemUsed = c.uint("host.mem_used")
+		case "uptime":
+			v.Uptime = c.uint("host.uptime")
+		default:
+			c.skip()
+		}
+	}
+}
+
+func (c *cursor) gpus(list []GPUView) []GPUView {
+	n := c.elems("gpus")
+	if n > hivebeat.MaxGPUs {
+		c.fail(hivebeat.RefusedLimit, "gpus", "too many")
+	}
+	for range n {
+		var v GPUView
+		for range c.pairs("gpus") {
+			switch string(c.key()) {
+			case "uuid":
+				v.UUID = c.text("gpus.uuid", hivebeat.MaxGPUID)
+			case "index":
+				v.Index = c.uint("gpus.index")
+			case "name":
+				v.Name = c.text("gpus.name", hivebeat.MaxHostText)
+			case "total":
+				v.Total = c.uint("gpus.total")
+			case "used":
+				v.Used = c.uint("gpus.used")
+			case "ours":
+				v.Ours = c.uint("gpus.ours")
+			case "util":
+				v.Util = c.uint("gpus.util")
+			case "temp":
+				v.Temp = c.int("gpus.temp")
+			case "power":
+				v.Power = c.uint("gpus.power")
+			case "age":
+				v.Age = c.uint("gpus.age")
+			case "err":
+				v.Err = c.text("gpus.err", hivebeat.MaxHostText)
+			default:
+				c.skip()
+			}
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+func (c *cursor) stats(v *hivebeat.Stats) {
+	for range c.pairs("stats") {
+		switch string(c.key()) {
+		case "beats":
+			v.Beats = c.uint("stats.beats")
+		case "refused":
+			v.Refused = c.uint("stats.refused")
+		case "stale":
+			v.Stale = c.uint("stats.stale")
+		case "wire_lost":
+			v.WireLost = c.uint("stats.wire_lost")
+		case "false_dead":
+			v.FalseDead = c.uint("stats.false_dead")
+		case "cut_off":
+			v.CutOff = c.uint("stats.cut_off")
+		case "self_pause":
+			v.SelfPause = hivebeat.Millis(c.uint("stats.self_pause"))
+		default:
+			c.skip()
+		}
+	}
+}
+
+func (c *cursor) records(list []RecordView) []RecordView {
+	n := c.elems("workers")
+	if n > hivebeat.MaxWorkers {
+		c.fail(hivebeat.RefusedLimit, "workers", "too many")
+		n = 0 // the fault is kept; what follows would only cost
+	}
+	list = slices.Grow(list, n)[:n]
+	for i := range list {
+		if c.err != nil {
+			return list[:i]
+		}
+		c.record(&list[i])
+	}
+	return list
+}
+
+func (c *cursor) record(v *RecordView) {
+	*v = RecordView{Tr: v.Tr[:0]}
+	for range c.pairs("workers") {
+		switch key := c.key(); string(key) {
+		case "worker":
+			v.Worker = c.text("worker", len(c.b))
+		case "live":
+			v.Live = c.text("live", hivebeat.MaxState)
+		case "cause":
+			v.Cause = c.text("cause", hivebeat.MaxState)
+		case "n":
+			v.N = c.uint("n")
+		case "tr":
+			v.Tr = c.transitions(v.Tr)
+		case "missed":
+			v.Missed = c.uint("missed")
+		case "stalled":
+			v.Stalled = c.bool("stalled")
+		case "age":
+			v.Age = c.uint("age")
+		case "since":
+			v.Since = c.uint("since")
+		case "os":
+			c.proc(&v.Proc)
+		default:
+			c.fact(key, &v.FactsView)
+		}
+	}
+	c.ident("worker", v.Worker)
+	if len(v.Live) == 0 {
+		c.fail(hivebeat.RefusedMissing, "live", "")
+	}
+	c.facts(&v.FactsView)
+}
+
+func (c *cursor) transitions(list []hivebeat.Transition) []hivebeat.Transition {
+	n := c.elems("tr")
+	if n > hivebeat.MaxTransitions {
+		c.fail(hivebeat.RefusedLimit, "tr", "too many")
+	}
+	for range n {
+		var t hivebeat.Transition
+		for range c.pairs("tr") {
+			switch string(c.key()) {
+			case "n":
+				t.N = c.uint("tr.n")
+			case "kind":
+				t.Kind = hivebeat.Kind(word(c.text("tr.kind", hivebeat.MaxState)))
+			case "from":
+				t.From = word(c.text("tr.from", hivebeat.MaxState))
+			case "to":
+				t.To = word(c.text("tr.to", hivebeat.MaxState))
+			case "cause":
+				t.Cause = hivebeat.Cause(word(c.text("tr.cause", hivebeat.MaxState)))
+			case "inc":
+				t.Inc = c.uint("tr.inc")
+			case "ago":
+				t.Ago = hivebeat.Millis(c.uint("tr.ago"))
+			default:
+				c.skip()
+			}
+		}
+		if t.N == 0 || t.Kind == "" || t.Inc == 0 {
+			c.fail(hivebeat.RefusedMissing, "tr", "n, kind and inc are required")
+		}
+		list = append(list, t)
+	}
+	return list
+}
+
+func (c *cursor) proc(v *hivebeat.Proc) {
+	for range c.pairs("os") {
+		switch string(c.key()) {
+		case "rss":
+			v.RSS = c.uint("os.rss")
+		case "cpu":
+			v.CPU = c.float("os.cpu")
+		case "vram":
+			v.VRAM = c.uint("os.vram")
+		case "up":
+			v.Up = hivebeat.Millis(c.uint("os.up"))
+		default:
+			c.skip()
+		}
+	}
+}
+
+// words are the texts that stand in nearly every transition: no memory for them.
+var words = func() map[string]string {
+	m := map[string]string{}
+	add := func(list ...string) {
+		for _, s := range list {
+			m[s] = s
+		}
+	}
+	for _, s := range hivebeat.States() {
+		add(string(s))
+	}
+	for _, l := range []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left, hivebeat.Unverified} {
+		add(string(l))
+	}
+	for _, c := range []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, hivebeat.CauseGoodbye} {
+		add(string(c))
+	}
+	for _, k := range []hivebeat.Kind{
+		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLate, hivebeat.KindLost,
+		hivebeat.KindRecovered, hivebeat.KindLeft, hivebeat.KindRestarted, hivebeat.KindConflict, hivebeat.KindGap,
+	} {
+		add(string(k))
+	}
+	return m
+}()
+
+func word(b []byte) string {
+	if s, ok := words[string(b)]; ok {
+		return s
+	}
+	return string(b)
+}
