@@ -1,0 +1,262 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// Types of nats-server that a caller of Config.Options needs, so that nobody
+// else has to import it.
+type (
+	Options           = server.Options
+	User              = server.User
+	Account           = server.Account
+	Permissions       = server.Permissions
+	SubjectPermission = server.SubjectPermission
+)
+
+// Errors of Start that callers branch on.
+var (
+	// ErrPortTaken: something else listens on the port.
+	ErrPortTaken = errors.New("port is taken")
+	// ErrStoreLocked: another server of this package uses the store directory.
+	ErrStoreLocked = errors.New("store directory is in use")
+	// ErrStore: the store directory can not be made, written to, or read by JetStream.
+	ErrStore = errors.New("store directory is not usable")
+	// ErrNotReady: the server did not come up, for another reason.
+	ErrNotReady = errors.New("server is not ready")
+)
+
+// Config says what to run. The zero Config is a server without JetStream on a
+// random port of 127.0.0.1.
+type Config struct {
+	// Host is the address to listen on. Default 127.0.0.1: whoever can connect
+	// can do everything, unless Options sets users.
+	Host string
+	// Port to listen on. 0 is a random free one, -1 does not listen at all: then
+	// only Connect reaches the server.
+	Port int
+	// JetStream turns JetStream on.
+	JetStream bool
+	// StoreDir is where JetStream keeps its files; it is made if it is not there.
+	// Empty means a new temporary directory that Stop removes. Ignored without
+	// JetStream.
+	StoreDir string
+	// JetStreamMaxStore and JetStreamMaxMemory limit JetStream, in bytes. 0 leaves
+	// it to nats-server: three quarters of the disk and of the memory.
+	JetStreamMaxStore  int64
+	JetStreamMaxMemory int64
+	// Logger gets what goes wrong in the server as Error and Warn, and its notices
+	// as Debug. nil discards all of it.
+	Logger *slog.Logger
+	// Options changes the server's options last, before it is made: users,
+	// max_payload, TLS. It may be nil.
+	Options func(*Options)
+}
+
+// Server is a running nats-server. Its methods are safe for concurrent use.
+type Server struct {
+	cfg  Config
+	srv  *server.Server
+	lock *storeLock // nil without JetStream
+	temp string     // the store directory to remove, or empty
+	tls  bool       // clients need TLS
+
+	once sync.Once
+	done chan struct{} // closed when all of the server has ended
+	err  error         // of the end; read after done
+}
+
+// Start runs a server and returns when it accepts connections. ctx bounds the
+// start only; the server runs until Stop. Errors wrap ErrPortTaken,
+// ErrStoreLocked, ErrStore or ErrNotReady, or name the field of cfg at fault.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	if cfg.Host == "" {
+		cfg.Host = "127.0.0.1"
+	}
+	if cfg.Port < -1 || cfg.Port > 65535 {
+		return nil, fmt.Errorf("embedded: Config.Port: %d is no port; 0 takes a free one, -1 does not listen", cfg.Port)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, done: make(chan struct{})}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.release())
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.cfg.JetStream {
+		if err := s.openStore(); err != nil {
+			return err
+		}
+	}
+	opts := s.options()
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return fmt.Errorf("embedded: %w: %w", ErrNotReady, err)
+	}
+	log := &logger{log: s.cfg.Logger}
+	srv.SetLoggerV2(log, false, false, false)
+	s.srv, s.tls = srv, opts.TLSConfig != nil
+
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		srv.Start()
+	}()
+	select {
+	case <-started:
+	case <-ctx.Done():
+		// A store with much in it can take long to read. Start is not to be
+		// interrupted by Shutdown, so it is waited for.
+		<-started
+		s.shutdown()
+		return fmt.Errorf("embedded: %w: %w", ErrNotReady, context.Cause(ctx))
+	}
+
+	// Start returns nothing, Running is true even when the port was taken, and the
+	// reason goes to the log alone: it is caught there.
+	if fatal := log.fatal(); fatal != nil {
+		s.shutdown()
+		return s.explain(fatal)
+	}
+	if !srv.ReadyForConnections(5 * time.Second) {
+		s.shutdown()
+		return fmt.Errorf("embedded: %w", ErrNotReady)
+	}
+	if s.cfg.JetStream && !srv.JetStreamEnabled() {
+		s.shutdown()
+		return fmt.Errorf("embedded: %w: JetStream did not start", ErrNotReady)
+	}
+	if addr, ok := srv.Addr().(*net.TCPAddr); ok {
+		s.cfg.Port = addr.Port
+	}
+	return nil
+}
+
+func (s *Server) options() *server.Options {
+	opts := &server.Options{
+		Host:                   s.cfg.Host,
+		Port:                   s.cfg.Port,
+		DontListen:             s.cfg.Port == -1,
+		NoSigs:                 true,
+		DisableJetStreamBanner: true,
+		JetStream:              s.cfg.JetStream,
+		JetStreamMaxStore:      s.cfg.JetStreamMaxStore,
+		JetStreamMaxMemory:     s.cfg.JetStreamMaxMemory,
+		StoreDir:               s.cfg.StoreDir,
+	}
+	if opts.Port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	if s.cfg.Options != nil {
+		s.cfg.Options(opts)
+	}
+	return opts
+}
+
+// explain makes an error that callers can branch on of what the server gave up for.
+func (s *Server) explain(fatal *fatalError) error {
+	switch {
+	case portTaken(fatal):
+		return fmt.Errorf("embedded: %w: %s", ErrPortTaken, net.JoinHostPort(s.cfg.Host, strconv.Itoa(s.cfg.Port)))
+	case s.cfg.JetStream && fatal.jetStream():
+		return fmt.Errorf("embedded: %w: %s: %w", ErrStore, s.cfg.StoreDir, fatal)
+	}
+	return fmt.Errorf("embedded: %w: %w", ErrNotReady, fatal)
+}
+
+func portTaken(err error) bool {
+	const wsaeaddrinuse = syscall.Errno(10048) // Windows has a number of its own
+	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaeaddrinuse)
+}
+
+// Config returns the configuration that the server runs with: Port and StoreDir
+// are the real ones, so that Start with it makes the same server again after Stop
+// (a temporary store directory is gone by then).
+func (s *Server) Config() Config { return s.cfg }
+
+// ID returns the server's id, a new one for each Start.
+func (s *Server) ID() string { return s.srv.ID() }
+
+// URL returns where clients of this machine connect to, or "" if the server does
+// not listen.
+func (s *Server) URL() string {
+	if s.cfg.Port == -1 {
+		return ""
+	}
+	scheme := "nats"
+	if s.tls {
+		scheme = "tls"
+	}
+	host := s.cfg.Host
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(s.cfg.Port))
+}
+
+// Connect returns a connection to the server within the process, past any
+// listener, with nats.go's defaults and opts. The caller closes it. For the
+// defaults of an agent give nats.InProcessServer(s) to bus.Connect instead.
+func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
+	return nats.Connect("", append([]nats.Option{nats.InProcessServer(s)}, opts...)...)
+}
+
+// InProcessConn makes Server a nats.InProcessConnProvider.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.srv.InProcessConn() }
+
+// Done is closed when the server has ended.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Stop ends the server and waits until all of it has ended. It is idempotent. If
+// ctx ends first Stop returns its error, and the server goes on ending.
+func (s *Server) Stop(ctx context.Context) error {
+	s.once.Do(func() {
+		go func() {
+			defer close(s.done)
+			s.shutdown()
+			s.err = s.release()
+		}()
+	})
+	select {
+	case <-s.done:
+		return s.err
+	case <-ctx.Done():
+		return fmt.Errorf("embedded: stop: %w", context.Cause(ctx))
+	}
+}
+
+func (s *Server) shutdown() {
+	s.srv.Shutdown()
+	s.srv.WaitForShutdown()
+}
+
+// release gives the store directory free.
+func (s *Server) release() error {
+	var err error
+	if s.temp != "" {
+		err = os.RemoveAll(s.temp)
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.release())
+	}
+	return err
+}
