@@ -1,0 +1,226 @@
+package bus
+
+import "time"
+
+// Why says what made a pulse due.
+type Why uint8
+
+// The reasons of a pulse.
+const (
+	WhyStart       Why = iota + 1 // the first one
+	WhyInterval                   // the promise
+	WhyChanged                    // Changed: something that can not wait
+	WhyTouched                    // Touch: facts
+	WhyCalled                     // Call: a roll call
+	WhyReconnected                // Reconnected
+	WhyAsked                      // Now: somebody waits for it
+	WhyLast                       // the way out
+)
+
+var whyWords = [...]string{
+	WhyStart: "start", WhyInterval: "interval", WhyChanged: "changed", WhyTouched: "touched",
+	WhyCalled: "called", WhyReconnected: "reconnected", WhyAsked: "asked", WhyLast: "last",
+}
+
+func (w Why) String() string {
+	if int(w) < len(whyWords) && whyWords[w] != "" {
+		return whyWords[w]
+	}
+	return "none"
+}
+
+// The pace of pulses, whoever asks for them and however often.
+const (
+	jitterLow  = 0.85 // an interval is the promise × a random jitterLow to jitterHigh
+	jitterHigh = 0.95
+
+	urgentGather = 50 * time.Millisecond // changes after the first are gathered so long
+	urgentBurst  = 5                     // so many in a row, and then
+	urgentPace   = time.Second           // one in this time
+	factsPace    = time.Second           // facts go out no sooner after the pulse before
+	askedPace    = 100 * time.Millisecond
+	backPace     = time.Second            // one pulse for all reconnects within it
+	backSpread   = 250 * time.Millisecond // reconnected senders spread over this, or every/20
+	retryPace    = time.Second            // or every, if that is less
+	rollPace     = time.Second            // default of RollGap
+)
+
+// Schedule decides when the next pulse is due. It is pure: it has no clock, no
+// timer and no lock, every method is told what time it is. Times must not go
+// backwards from call to call; time.Now in one process does not.
+//
+// A pulse carries everything, so whatever was waiting is answered by the next
+// one, whatever that one was for. These rules hold together:
+//
+//   - the next pulse is due every × 0.85–0.95 after the one before began, never
+//     later than promised, and one that is late is followed by no other to catch up;
+//   - a change is due at once, 50 ms after the last change that was sent, and
+//     no more than 5 + 1 a second of them go out in any stretch of time;
+//   - facts are due a second after the last pulse;
+//   - a roll call is due after a random wait within its spread, and no sooner
+//     than the roll gap after the last pulse that answered one;
+//   - a reconnect is due after a short random wait, once a second at most;
+//   - a failure is tried again after 0.85–0.95 s (or × every, if that is less),
+//     or once reconnected, and nothing is due before.
+type Schedule struct {
+	every, rollGap time.Duration
+	rand           func() float64
+
+	regular   time.Time // the next one for the promise's sake
+	notBefore time.Time // after a failure
+	failing   bool
+
+	last       time.Time // when the last pulse that was sent began; zero before the first
+	lastUrgent time.Time // the last one that was due to a change
+	lastAsked  time.Time
+	lastRoll   time.Time
+	lastBack   time.Time
+	urgentFull time.Time // when the burst is whole again: a token bucket as one time
+
+	waiting  marks // asked for since the last pulse began
+	inFlight marks // taken along by the pulse between Begin and Sent or Failed
+	why      Why   // of that pulse
+	began    time.Time
+}
+
+// marks are the earliest times at which each kind of pulse was asked for; zero
+// means that it was not.
+type marks struct{ changed, touched, called, back, asked time.Time }
+
+func (m *marks) add(o marks) {
+	earliest(&m.changed, o.changed)
+	earliest(&m.touched, o.touched)
+	earliest(&m.called, o.called)
+	earliest(&m.back, o.back)
+	earliest(&m.asked, o.asked)
+}
+
+func earliest(t *time.Time, o time.Time) {
+	if !o.IsZero() && (t.IsZero() || o.Before(*t)) {
+		*t = o
+	}
+}
+
+// NewSchedule returns a schedule whose first pulse is due now. every is the
+// promise; rollGap the least time between two answers to roll calls, 0 for the
+// default of 1 s; rand returns random numbers in [0, 1).
+func NewSchedule(now time.Time, every, rollGap time.Duration, rand func() float64) *Schedule {
+	if rollGap <= 0 {
+		rollGap = rollPace
+	}
+	return &Schedule{every: every, rollGap: rollGap, rand: rand, regular: now}
+}
+
+// Changed asks for a pulse at once.
+func (s *Schedule) Changed(now time.Time) { earliest(&s.waiting.changed, now) }
+
+// Touch asks for a pulse within a second of the one before.
+func (s *Schedule) Touch(now time.Time) { earliest(&s.waiting.touched, now) }
+
+// Call asks for a pulse after a random wait within spread. A spread longer than
+// the promise is cut to it: by then a pulse is due anyhow.
+func (s *Schedule) Call(now time.Time, spread time.Duration) {
+	earliest(&s.waiting.called, now.Add(s.random(min(max(spread, 0), s.every))))
+}
+
+// Ask asks for a pulse at once, because somebody waits for it.
+func (s *Schedule) Ask(now time.Time) { earliest(&s.waiting.asked, now) }
+
+// Reconnected asks for one pulse, and ends the wait after a failure.
+func (s *Schedule) Reconnected(now time.Time) {
+	at := now.Add(s.random(min(backSpread, s.every/20)))
+	earliest(&s.waiting.back, at)
+	if s.failing && at.Before(s.notBefore) {
+		s.notBefore = at
+	}
+}
+
+// Next returns when the next pulse is due, which may be in the past, and why.
+func (s *Schedule) Next() (time.Time, Why) {
+	at, why := s.regular, WhyInterval
+	if s.last.IsZero() {
+		why = WhyStart
+	}
+	consider := func(asked time.Time, w Why, notBefore ...time.Time) {
+		if asked.IsZero() {
+			return
+		}
+		for _, t := range notBefore {
+			if t.After(asked) {
+				asked = t
+			}
+		}
+		if asked.Before(at) {
+			at, why = asked, w
+		}
+	}
+	w := &s.waiting
+	consider(w.changed, WhyChanged, after(s.lastUrgent, urgentGather), after(s.urgentFull, -(urgentBurst-1)*urgentPace))
+	consider(w.asked, WhyAsked, after(s.lastAsked, askedPace))
+	consider(w.back, WhyReconnected, after(s.lastBack, backPace))
+	consider(w.called, WhyCalled, after(s.lastRoll, s.rollGap))
+	consider(w.touched, WhyTouched, after(s.last, factsPace))
+	if s.notBefore.After(at) {
+		at = s.notBefore
+	}
+	return at, why
+}
+
+// after returns t + d, or the zero time for the zero time.
+func after(t time.Time, d time.Duration) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.Add(d)
+}
+
+// Begin is called when a pulse is about to be built. What is asked for from now
+// on is for the next one. late says that the promise was broken: the pulse
+// before is longer ago than every.
+func (s *Schedule) Begin(now time.Time) (why Why, late bool) {
+	_, s.why = s.Next()
+	s.began, s.inFlight, s.waiting = now, s.waiting, marks{}
+	return s.why, !s.last.IsZero() && now.Sub(s.last) > s.every
+}
+
+// Sent is called when the pulse that began last was sent. All waits are counted
+// from when it began.
+func (s *Schedule) Sent() {
+	now := s.began
+	switch s.why {
+	case WhyChanged:
+		s.lastUrgent = now
+		if s.urgentFull.Before(now) {
+			s.urgentFull = now
+		}
+		s.urgentFull = s.urgentFull.Add(urgentPace)
+	case WhyAsked:
+		s.lastAsked = now
+	}
+	if !s.inFlight.called.IsZero() {
+		s.lastRoll = now
+	}
+	if !s.inFlight.back.IsZero() {
+		s.lastBack = now
+	}
+	s.inFlight, s.notBefore, s.failing = marks{}, time.Time{}, false
+	s.last = now
+	s.regular = now.Add(s.jitter(s.every))
+}
+
+// Failed is called instead of Sent when the pulse could not be built or sent.
+// What it should have answered waits on.
+func (s *Schedule) Failed(now time.Time) {
+	s.waiting.add(s.inFlight)
+	s.inFlight = marks{}
+	s.failing = true
+	s.notBefore = now.Add(s.jitter(min(retryPace, s.every)))
+}
+
+func (s *Schedule) random(d time.Duration) time.Duration {
+	return time.Duration(s.rand() * float64(d))
+}
+
+func (s *Schedule) jitter(d time.Duration) time.Duration {
+	return time.Duration((jitterLow + (jitterHigh-jitterLow)*s.rand()) * float64(d))
+}
