@@ -1,0 +1,231 @@
+package liveness
+
+import (
+	"math/bits"
+	"slices"
+)
+
+// Outcome says what a message is to the one who heard it.
+type Outcome uint8
+
+// The outcomes of Lineage.Hear.
+const (
+	First     Outcome = iota + 1 // nobody was known: taken as it is
+	Next                         // the known incarnation went on
+	Restarted                    // a higher incarnation took over
+	TakenOver                    // a lower one that was never seen took over from one that is not alive: a clock was set back
+	Same                         // the last seq again: a page of it, where messages have pages, else stale
+	Stale                        // refused: seq not above the last, a superseded incarnation, or after its goodbye
+	Older                        // refused: a lower incarnation, while the known one is alive
+	Conflict                     // refused as one of the two above, and told once: two incarnations that both advance
+)
+
+// Accepted reports whether the message is news: First, Next, Restarted or
+// TakenOver.
+func (o Outcome) Accepted() bool { return o >= First && o <= TakenOver }
+
+// Begins reports whether the message is the first one of its incarnation here.
+func (o Outcome) Begins() bool { return o == First || o == Restarted || o == TakenOver }
+
+func (o Outcome) String() string {
+	names := [...]string{"none", "first", "next", "restarted", "taken over", "same", "stale", "older", "conflict"}
+	if int(o) < len(names) {
+		return names[o]
+	}
+	return "unknown"
+}
+
+const (
+	remembered = 8 // superseded incarnations kept
+	rivals     = 4 // lower incarnations watched while they are refused
+
+	// reorder is how many messages later one may still come in. A seq that is
+	// missing when the eighth after it is heard was lost on the wire.
+	reorder = 8
+	// rounds is how often two incarnations must have advanced in turn before
+	// that is a conflict. Beats of the old process that were in flight when the
+	// new one began come in a bunch, which is one round, or none.
+	rounds = 3
+)
+
+const wholeWindow = 1<<reorder - 1
+
+// Lineage guards what is heard under one id: which incarnation is the valid one,
+// and which of its messages are news. The zero value knows nobody. Hear
+// allocates only when an incarnation is superseded or refused for the first
+// time.
+type Lineage struct {
+	inc, seq uint64
+	window   uint16 // bit i: seq - i was heard, or is none of our business
+	ended    bool
+	lost     uint64
+	others   []other // the superseded, oldest first, and rivals
+}
+
+// other is an incarnation that is not the valid one.
+type other struct {
+	inc, seq   uint64
+	mark       uint64 // seq of the valid one when this one advanced last
+	rounds     uint8
+	superseded bool
+}
+
+// Inc returns the valid incarnation, and 0 if nobody was heard yet.
+func (l *Lineage) Inc() uint64 { return l.inc }
+
+// Seq returns the highest seq heard of the valid incarnation.
+func (l *Lineage) Seq() uint64 { return l.seq }
+
+// Ended reports whether the valid incarnation said goodbye.
+func (l *Lineage) Ended() bool { return l.ended }
+
+// End makes the goodbye of the valid incarnation final: nothing of it is news
+// any more.
+func (l *Lineage) End() {
+	l.ended = true
+	l.closeWindow()
+}
+
+// TakeLost returns how many messages were proved lost on the wire since the last
+// call. A gap in seq is proved when the eighth message after it is heard, or the
+// incarnation is over; what came out of order in the meantime is not lost.
+func (l *Lineage) TakeLost() uint64 {
+	n := l.lost
+	l.lost = 0
+	return n
+}
+
+// Hear judges a message with a valid (inc, seq), both above 0. alive says
+// whether the one known so far is alive now. Unless the outcome is Accepted the
+// message must change nothing.
+func (l *Lineage) Hear(inc, seq uint64, alive bool) Outcome {
+	if inc == l.inc && l.inc != 0 {
+		return l.same(seq)
+	}
+	if l.inc == 0 {
+		l.begin(inc, seq)
+		return First
+	}
+	at := -1
+	for i := range l.others {
+		if l.others[i].inc == inc {
+			at = i
+		}
+	}
+	switch {
+	case at >= 0 && l.others[at].superseded:
+		return l.aside(at, seq, Stale)
+	case inc > l.inc:
+		l.supersede(inc, seq)
+		return Restarted
+	case !alive:
+		if at >= 0 && seq <= l.others[at].seq {
+			return Stale // one that was refused before does not come back by a replay
+		}
+		l.supersede(inc, seq)
+		return TakenOver
+	case at >= 0:
+		return l.aside(at, seq, Older)
+	}
+	l.remember(other{inc: inc, seq: seq, mark: l.seq})
+	return Older
+}
+
+// same judges a message of the valid incarnation.
+func (l *Lineage) same(seq uint64) Outcome {
+	switch {
+	case seq == l.seq:
+		return Same
+	case seq < l.seq:
+		if back := l.seq - seq; back < reorder {
+			l.window |= 1 << back
+		}
+		return Stale
+	case l.ended:
+		return Stale
+	}
+	l.advance(seq - l.seq)
+	l.seq = seq
+	return Next
+}
+
+// advance moves the window by d: what falls out of it unheard is lost.
+func (l *Lineage) advance(d uint64) {
+	if d < reorder {
+		out := l.window >> (reorder - d)
+		l.addLost(d - uint64(bits.OnesCount16(out)))
+		l.window = (l.window<<d | 1) & wholeWindow
+		return
+	}
+	l.addLost(reorder - uint64(bits.OnesCount16(l.window)) + d - reorder)
+	l.window = 1
+}
+
+// closeWindow counts the gaps that nothing can fill any more.
+func (l *Lineage) closeWindow() {
+	if l.inc != 0 {
+		l.addLost(reorder - uint64(bits.OnesCount16(l.window)))
+		l.window = wholeWindow
+	}
+}
+
+func (l *Lineage) addLost(n uint64) {
+	if l.lost += n; l.lost < n {
+		l.lost = 1<<64 - 1
+	}
+}
+
+// begin makes inc the valid one. What it sent before is not missed: we may have
+// come later than it did.
+func (l *Lineage) begin(inc, seq uint64) {
+	l.inc, l.seq, l.window, l.ended = inc, seq, wholeWindow, false
+	for i := range l.others { // each is half of a new pair
+		l.others[i].mark, l.others[i].rounds = seq, 0
+	}
+}
+
+// supersede makes inc the valid one and remembers the one before.
+func (l *Lineage) supersede(inc, seq uint64) {
+	l.closeWindow()
+	l.others = slices.DeleteFunc(l.others, func(o other) bool { return o.inc == inc })
+	was := other{inc: l.inc, seq: l.seq, superseded: true}
+	l.begin(inc, seq)
+	was.mark = seq
+	l.remember(was)
+}
+
+// remember adds o, and forgets the oldest of its sort where there are too many.
+func (l *Lineage) remember(o other) {
+	keep, oldest := rivals, -1
+	if o.superseded {
+		keep = remembered
+	}
+	for i := len(l.others) - 1; i >= 0; i-- {
+		if l.others[i].superseded == o.superseded {
+			keep--
+			oldest = i
+		}
+	}
+	if keep <= 0 {
+		l.others = slices.Delete(l.others, oldest, oldest+1)
+	}
+	l.others = append(l.others, o)
+}
+
+// aside notes that a refused incarnation goes on. It is a conflict once both
+// have advanced in turn often enough, and is told once for the pair.
+func (l *Lineage) aside(at int, seq uint64, refused Outcome) Outcome {
+	o := &l.others[at]
+	if seq <= o.seq {
+		return refused
+	}
+	o.seq = seq
+	if l.seq <= o.mark || o.rounds >= rounds {
+		return refused
+	}
+	o.mark = l.seq
+	if o.rounds++; o.rounds == rounds {
+		return Conflict
+	}
+	return refused
+}

@@ -1,0 +1,271 @@
+package liveness
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// step is one message and what it must be.
+type step struct {
+	inc, seq uint64
+	dead     bool // the known one is not alive
+	want     Outcome
+}
+
+func TestLineage(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		steps []step
+		lost  uint64
+	}{
+		{"goes on", []step{{10, 1, false, First}, {10, 2, false, Next}, {10, 3, false, Next}}, 0},
+		{"a replay is stale", []step{{10, 1, false, First}, {10, 2, false, Next}, {10, 1, false, Stale}, {10, 2, false, Same}}, 0},
+		{"what came before us is not missed", []step{{10, 50, false, First}, {10, 49, false, Stale}, {10, 51, false, Next}}, 0},
+		{"a restart has a higher incarnation", []step{{10, 7, false, First}, {11, 1, false, Restarted}, {10, 8, false, Stale}, {11, 2, false, Next}}, 0},
+		{
+			"a lower one waits until the known one is not alive",
+			[]step{{10, 1, false, First}, {9, 1, false, Older}, {9, 1, true, Stale}, {9, 2, true, TakenOver}, {10, 2, true, Stale}, {9, 3, false, Next}}, 0,
+		},
+		{
+			"the superseded do not come back, dead or alive",
+			[]step{{10, 1, false, First}, {11, 1, false, Restarted}, {10, 9, true, Stale}, {12, 1, false, Restarted}, {10, 99, true, Stale}, {11, 2, true, Stale}}, 0,
+		},
+		{
+			"a higher one that was superseded does not come back either",
+			[]step{{10, 1, false, First}, {9, 1, true, TakenOver}, {10, 2, false, Stale}, {10, 3, true, Stale}}, 0,
+		},
+		{"a gap filled out of order is not loss", []step{
+			{10, 1, false, First}, {10, 4, false, Next}, {10, 3, false, Stale}, {10, 2, false, Stale}, {10, 30, false, Next}, {11, 1, false, Restarted},
+		}, 25},
+		{"a gap is proved when the eighth after it is heard", []step{
+			{10, 1, false, First}, {10, 3, false, Next}, {10, 4, false, Next}, {10, 5, false, Next}, {10, 6, false, Next},
+			{10, 7, false, Next}, {10, 8, false, Next}, {10, 9, false, Next}, {10, 10, false, Next},
+		}, 1},
+		{"a gap is open until then", []step{{10, 1, false, First}, {10, 3, false, Next}, {10, 9, false, Next}}, 0},
+		{"the end of the incarnation proves it", []step{{10, 1, false, First}, {10, 4, false, Next}, {11, 1, false, Restarted}}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var l Lineage
+			for i, s := range c.steps {
+				if got := l.Hear(s.inc, s.seq, !s.dead); got != s.want {
+					t.Fatalf("step %d: Hear(%d, %d, alive %t) = %s, want %s", i, s.inc, s.seq, !s.dead, got, s.want)
+				}
+			}
+			if got := l.TakeLost(); got != c.lost {
+				t.Errorf("%d lost, want %d", got, c.lost)
+			}
+		})
+	}
+}
+
+func TestGoodbyeIsFinal(t *testing.T) {
+	var l Lineage
+	l.Hear(10, 1, true)
+	l.Hear(10, 3, true)
+	l.End()
+	if got := l.TakeLost(); got != 1 {
+		t.Errorf("%d lost at the goodbye, want 1", got)
+	}
+	if got := l.Hear(10, 4, false); got != Stale {
+		t.Errorf("after its goodbye: %s", got)
+	}
+	if got := l.Hear(10, 3, false); got != Same {
+		t.Errorf("another page of the goodbye: %s", got)
+	}
+	if got := l.Hear(11, 1, false); got != Restarted || l.Ended() {
+		t.Errorf("a higher incarnation: %s, ended %t", got, l.Ended())
+	}
+}
+
+func TestLastEightSupersededAreRemembered(t *testing.T) {
+	var l Lineage
+	for inc := uint64(1); inc <= 10; inc++ {
+		l.Hear(inc, 1, true)
+	}
+	for inc := uint64(2); inc <= 9; inc++ {
+		if got := l.Hear(inc, 100, false); got != Stale {
+			t.Errorf("incarnation %d of 10: %s, want stale", inc, got)
+		}
+	}
+	if got := l.Hear(1, 100, false); got != TakenOver {
+		t.Errorf("incarnation 1 of 10 is past memory: %s, want taken over", got)
+	}
+}
+
+func TestForgedLowIncarnationsDoNotPushOutTheSuperseded(t *testing.T) {
+	var l Lineage
+	l.Hear(1000, 1, true)
+	l.Hear(2000, 1, true)
+	for inc := uint64(1); inc <= 100; inc++ {
+		if got := l.Hear(inc, 1, true); got != Older {
+			t.Fatalf("incarnation %d: %s, want older", inc, got)
+		}
+	}
+	if got := l.Hear(1000, 2, false); got != Stale {
+		t.Errorf("the superseded one: %s, want stale", got)
+	}
+	if n := len(l.others); n != rivals+1 {
+		t.Errorf("%d others remembered, want %d", n, rivals+1)
+	}
+}
+
+func TestConflictIsToldOnceForAPair(t *testing.T) {
+	for _, superseded := range []bool{true, false} {
+		t.Run(fmt.Sprintf("superseded=%t", superseded), func(t *testing.T) {
+			var l Lineage
+			low, high := uint64(1), uint64(1)
+			if superseded {
+				l.Hear(10, low, true)
+				l.Hear(20, high, true)
+			} else {
+				l.Hear(20, high, true)
+				l.Hear(10, low, true)
+			}
+			conflicts := 0
+			for range 50 {
+				low, high = low+1, high+1
+				l.Hear(20, high, true)
+				switch got := l.Hear(10, low, true); got {
+				case Conflict:
+					conflicts++
+				case Stale, Older:
+				default:
+					t.Fatalf("the refused one: %s", got)
+				}
+			}
+			if conflicts != 1 {
+				t.Errorf("%d conflicts told, want 1", conflicts)
+			}
+			if l.Inc() != 20 {
+				t.Errorf("incarnation %d is valid, want 20", l.Inc())
+			}
+		})
+	}
+}
+
+func TestOldBeatsInFlightAreNoConflict(t *testing.T) {
+	var l Lineage
+	l.Hear(10, 1, true)
+	l.Hear(20, 1, true)
+	seq := uint64(2)
+	for n := uint64(2); n < 2+rounds-1; n++ { // a few bunches, each with the new one advancing in between
+		l.Hear(20, n, true)
+		for range 5 {
+			if got := l.Hear(10, seq, true); got != Stale {
+				t.Fatalf("old beat: %s, want stale", got)
+			}
+			seq++
+		}
+	}
+	for n := uint64(10); n < 30; n++ { // and a replay of them never is
+		l.Hear(20, n, true)
+		if got := l.Hear(10, n%seq, true); got != Stale {
+			t.Fatalf("replay: %s, want stale", got)
+		}
+	}
+}
+
+// model is Lineage in its simplest form: everything is remembered in full.
+type model struct {
+	inc        uint64
+	heard      map[uint64]map[uint64]bool // by incarnation
+	first, max map[uint64]uint64
+	superseded []uint64
+	rivals     []uint64
+}
+
+func (m *model) lost(inc uint64) (n uint64) {
+	for s := m.first[inc]; s < m.max[inc]; s++ {
+		if !m.heard[inc][s] {
+			n++
+		}
+	}
+	return n
+}
+
+func TestLineageAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var l Lineage
+		m := model{heard: map[uint64]map[uint64]bool{}, first: map[uint64]uint64{}, max: map[uint64]uint64{}}
+		var accepted []uint64
+		for i := range rapid.IntRange(1, 80).Draw(t, "steps") {
+			inc := rapid.Uint64Range(1, 6).Draw(t, "inc")
+			seq := rapid.Uint64Range(1, 14).Draw(t, "seq")
+			alive := rapid.Bool().Draw(t, "alive")
+			before := l
+			got := l.Hear(inc, seq, alive)
+
+			wasSuperseded := false
+			for _, s := range m.superseded {
+				wasSuperseded = wasSuperseded || s == inc
+			}
+			switch {
+			case m.inc == 0:
+				expect(t, i, got, First)
+			case inc == m.inc && seq > m.max[inc]:
+				expect(t, i, got, Next)
+			case inc == m.inc && seq == m.max[inc]:
+				expect(t, i, got, Same)
+			case inc == m.inc:
+				expect(t, i, got, Stale)
+				if seq >= m.first[inc] && m.max[inc]-seq < reorder {
+					m.heard[inc][seq] = true
+				}
+			case wasSuperseded:
+				expect(t, i, got, Stale, Conflict)
+			case inc > m.inc:
+				expect(t, i, got, Restarted)
+			case alive:
+				expect(t, i, got, Older, Conflict)
+			default:
+				expect(t, i, got, TakenOver, Stale)
+			}
+			if !got.Accepted() {
+				if l.inc != before.inc || l.seq != before.seq || l.ended != before.ended {
+					t.Fatalf("step %d: %s moved the lineage", i, got)
+				}
+				continue
+			}
+			if got.Begins() {
+				if m.inc != 0 {
+					m.superseded = append(m.superseded, m.inc)
+				}
+				m.inc, m.first[inc], m.heard[inc] = inc, seq, map[uint64]bool{}
+				accepted = append(accepted, inc)
+			}
+			m.max[inc], m.heard[inc][seq] = seq, true
+			if l.Inc() != inc || l.Seq() != seq {
+				t.Fatalf("step %d: at (%d, %d) after accepting (%d, %d)", i, l.Inc(), l.Seq(), inc, seq)
+			}
+		}
+		l.End()
+		var want uint64
+		for _, inc := range accepted {
+			want += m.lost(inc)
+		}
+		if got := l.TakeLost(); got != want {
+			t.Fatalf("%d lost, want %d", got, want)
+		}
+	})
+}
+
+func expect(t *rapid.T, i int, got Outcome, want ...Outcome) {
+	for _, w := range want {
+		if got == w {
+			return
+		}
+	}
+	t.Fatalf("step %d: %s, want one of %s", i, got, want)
+}
+
+func BenchmarkLineageNext(b *testing.B) {
+	var l Lineage
+	b.ReportAllocs()
+	seq := uint64(0)
+	for b.Loop() {
+		seq++
+		l.Hear(1, seq, true)
+	}
+}

@@ -1,0 +1,27 @@
+// Package liveness holds the rules by which a hive judges its workers and a
+// queen its hives (docs/PROTOCOL.md, sections 3 and 5): how long a silence may
+// be, which message is news, and when somebody has to be looked at again. It is
+// pure: time comes in as an argument, there is no clock, goroutine or lock here,
+// and no type may be used by two goroutines at once.
+package liveness
+
+import "time"
+
+// LateAfter returns how long a sender may be silent before it is late: the
+// longer of its promise and its announced silence, and half a promise.
+func LateAfter(every, quiet time.Duration) time.Duration { return max(every, quiet) + every/2 }
+
+// LostAfter returns how long a sender may be silent before it is lost: the
+// longer of its promise and its announced silence, and two promises. Senders
+// beat after at most 0.95 × every, so nobody is lost while
+// (losses in a row + 1) × 0.95 × every + spread of delay < 3 × every.
+func LostAfter(every, quiet time.Duration) time.Duration { return max(every, quiet) + 2*every }
+
+// Missed returns how many messages should have come in a silence of age, and did
+// not.
+func Missed(age, every, quiet time.Duration) uint64 {
+	if every <= 0 || age <= max(every, quiet) {
+		return 0
+	}
+	return uint64((age-max(every, quiet))/every) + 1
+}
