@@ -1,0 +1,188 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Lives of what is kept (docs/PROTOCOL.md, section 6).
+const (
+	hivesTTL    = 24 * time.Hour     // backstop for puts by other hands: ours carry their own
+	hivesMarker = time.Hour          // how long an outside reader can still learn of an expiry
+	rosterTTL   = 7 * 24 * time.Hour // how long it is remembered who died
+	eventsTTL   = 7 * 24 * time.Hour
+	eventsDedup = time.Hour
+	tooOldEvent = 50 * time.Minute // leaves ten minutes of the window of duplicates
+)
+
+// Positions in layout.
+const (
+	atHives = iota
+	atRoster
+	atEvents
+)
+
+// layout returns the streams below the two buckets, and the stream of events.
+func (l *Ledger) layout() [3]jetstream.StreamConfig {
+	return [3]jetstream.StreamConfig{
+		atHives:  l.bucket(hivebeat.BucketHives, "Last snapshot of every hive: a key that is there is fresh", hivesTTL, hivesMarker),
+		atRoster: l.bucket(hivebeat.BucketRoster, "The queens' verdicts on hives", rosterTTL, 0),
+		atEvents: {
+			Name:        l.cfg.Subjects.Stream(hivebeat.StreamEvents),
+			Description: "Every event of the fabric",
+			Subjects:    []string{l.cfg.Subjects.EventLogs()},
+			RePublish:   &jetstream.RePublish{Source: l.cfg.Subjects.EventLogs(), Destination: l.cfg.Subjects.Events()},
+			MaxAge:      eventsTTL,
+			MaxBytes:    l.cfg.EventsMax,
+			Duplicates:  eventsDedup,
+			Discard:     jetstream.DiscardOld,
+			Storage:     l.cfg.Storage,
+			Replicas:    l.cfg.Replicas,
+			Placement:   l.cfg.Placement,
+			AllowDirect: true,
+			// Unlimited, as the server says it.
+			MaxMsgs: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1,
+		},
+	}
+}
+
+// bucket returns the stream that jetstream.CreateKeyValue would make: the same
+// settings, so that it is a bucket for everybody else too.
+func (l *Ledger) bucket(name, what string, ttl, marker time.Duration) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:                   bucketStream(l.cfg.Subjects.Bucket(name)),
+		Description:            what,
+		Subjects:               []string{"$KV." + l.cfg.Subjects.Bucket(name) + ".>"},
+		MaxMsgsPerSubject:      1,
+		MaxAge:                 ttl,
+		Duplicates:             2 * time.Minute,
+		Discard:                jetstream.DiscardNew,
+		Storage:                l.cfg.Storage,
+		Replicas:               l.cfg.Replicas,
+		Placement:              l.cfg.Placement,
+		AllowRollup:            true,
+		DenyDelete:             true,
+		AllowDirect:            true,
+		AllowMsgTTL:            marker > 0,
+		SubjectDeleteMarkerTTL: marker,
+		MaxMsgs:                -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1,
+	}
+}
+
+func bucketStream(bucket string) string { return "KV_" + bucket }
+
+// human is the name that a person knows a stream by.
+func human(stream string) string {
+	if b, ok := strings.CutPrefix(stream, "KV_"); ok {
+		return "bucket " + b
+	}
+	return "stream " + stream
+}
+
+// ensure makes one of the layout, or checks the one that is there.
+func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (created time.Time, err error) {
+	// Three tries: between our look and our create another queen may make it, and
+	// somebody may remove it again.
+	for range 3 {
+		s, err := l.js.Stream(ctx, want.Name)
+		if err == nil {
+			info := s.CachedInfo()
+			if d := differences(want, info.Config); len(d) > 0 {
+				return time.Time{}, fmt.Errorf("ledger: %s %w: %s; it is left as it is: change it, remove it, or start with the settings it has",
+					human(want.Name), ErrDiffers, strings.Join(d, ", "))
+			}
+			return info.Created, nil
+		}
+		if !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return time.Time{}, wrap(ctx, human(want.Name), err)
+		}
+		_, err = l.js.CreateStream(ctx, want)
+		switch {
+		case err == nil:
+			l.cfg.Logger.Info("made in JetStream", "what", human(want.Name), "storage", want.Storage.String(), "replicas", want.Replicas)
+		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
+			// Another queen was first: the next round checks what it made.
+		default:
+			return time.Time{}, l.createError(ctx, want, err)
+		}
+	}
+	return time.Time{}, fmt.Errorf("ledger: %s: %w: it comes and goes", human(want.Name), ErrAway)
+}
+
+func (l *Ledger) createError(ctx context.Context, want jetstream.StreamConfig, err error) error {
+	what := human(want.Name)
+	switch code := codeOf(err); {
+	case outOfSpace(err) && want.MaxBytes > 0:
+		return fmt.Errorf("ledger: %s: %w: it reserves %d bytes; lower --events-max, or give JetStream more: %w", what, ErrNoSpace, want.MaxBytes, err)
+	case outOfSpace(err):
+		return fmt.Errorf("ledger: %s: %w: give JetStream more: %w", what, ErrNoSpace, err)
+	case code == codeSubjectOverlap:
+		return fmt.Errorf("ledger: %s: another stream %w: it listens at %s too; remove it, or start with --prefix: %w",
+			what, ErrDiffers, strings.Join(want.Subjects, " "), err)
+	}
+	return wrap(ctx, "make "+what, err)
+}
+
+// differences names each setting of have that is not as wanted. Descriptions and
+// metadata are nobody's business.
+func differences(want, have jetstream.StreamConfig) []string {
+	var out []string
+	add := func(name string, want, have any) {
+		if !reflect.DeepEqual(want, have) {
+			out = append(out, fmt.Sprintf("%s is %v, not %v", name, have, want))
+		}
+	}
+	unlimited := func(n int64) int64 { // the server says both 0 and -1
+		if n <= 0 {
+			return -1
+		}
+		return n
+	}
+	add("subjects", strings.Join(want.Subjects, " "), strings.Join(have.Subjects, " "))
+	add("TTL", want.MaxAge, have.MaxAge)
+	add("history", unlimited(want.MaxMsgsPerSubject), unlimited(have.MaxMsgsPerSubject))
+	add("limit marker TTL", want.SubjectDeleteMarkerTTL, have.SubjectDeleteMarkerTTL)
+	add("message TTLs allowed", want.AllowMsgTTL, have.AllowMsgTTL)
+	add("storage", want.Storage.String(), have.Storage.String())
+	add("replicas", max(1, want.Replicas), max(1, have.Replicas))
+	add("placement", placement(want.Placement), placement(have.Placement))
+	add("max bytes", unlimited(want.MaxBytes), unlimited(have.MaxBytes))
+	add("max messages", unlimited(want.MaxMsgs), unlimited(have.MaxMsgs))
+	add("max message size", unlimited(int64(want.MaxMsgSize)), unlimited(int64(have.MaxMsgSize)))
+	add("discard", want.Discard.String(), have.Discard.String())
+	add("retention", want.Retention.String(), have.Retention.String())
+	add("duplicates window", want.Duplicates, have.Duplicates)
+	add("republish", republish(want.RePublish), republish(have.RePublish))
+	add("direct get", want.AllowDirect, have.AllowDirect)
+	add("rollup", want.AllowRollup, have.AllowRollup)
+	add("no ack", want.NoAck, have.NoAck)
+	add("sealed", want.Sealed, have.Sealed)
+	add("mirror or sources", want.Mirror != nil || len(want.Sources) > 0, have.Mirror != nil || len(have.Sources) > 0)
+	return out
+}
+
+func placement(p *jetstream.Placement) string {
+	if p == nil || p.Cluster == "" && len(p.Tags) == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("cluster %q tags %q", p.Cluster, p.Tags)
+}
+
+func republish(r *jetstream.RePublish) string {
+	if r == nil {
+		return "none"
+	}
+	s := r.Source + " to " + r.Destination
+	if r.HeadersOnly {
+		s += " (headers only)"
+	}
+	return s
+}

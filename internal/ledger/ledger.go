@@ -1,0 +1,167 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Config says where and how to keep. The zero Config keeps one replica on disk.
+type Config struct {
+	// Subjects of the fabric. Its prefix also goes before the names of the buckets
+	// and of the stream.
+	Subjects hivebeat.Subjects
+	// Replicas of both buckets and of the stream. Default 1.
+	Replicas int
+	// Storage of both buckets and of the stream. Default jetstream.FileStorage.
+	Storage jetstream.StorageType
+	// Placement of both buckets and of the stream in a cluster. nil leaves it to
+	// the server.
+	Placement *jetstream.Placement
+	// EventsMax is the size of the stream of events, in bytes: JetStream reserves
+	// it. Default 64 MiB.
+	EventsMax int64
+	// Domain of the JetStream to use, from a leaf whose hub has one. Empty means
+	// that of the server one is connected to.
+	Domain string
+	// Timeout of one request to JetStream. Default 2 s.
+	Timeout time.Duration
+	// Logger gets Info and Warn of what is made, lost and made again. nil discards
+	// it.
+	Logger *slog.Logger
+}
+
+// Defaults of Config.
+const (
+	DefaultEventsMax = 64 << 20
+	defaultTimeout   = 2 * time.Second
+)
+
+func (c Config) withDefaults() Config {
+	c.Replicas = cmp.Or(c.Replicas, 1)
+	c.EventsMax = cmp.Or(c.EventsMax, DefaultEventsMax)
+	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Replicas < 1 || c.Replicas > 5:
+		return fmt.Errorf("ledger: Config.Replicas: %d is not 1 to 5", c.Replicas)
+	case c.EventsMax < 1<<20:
+		return fmt.Errorf("ledger: Config.EventsMax: %d is less than 1 MiB", c.EventsMax)
+	case c.Timeout < 0:
+		return fmt.Errorf("ledger: Config.Timeout: %v is negative", c.Timeout)
+	case c.Storage != jetstream.FileStorage && c.Storage != jetstream.MemoryStorage:
+		return fmt.Errorf("ledger: Config.Storage: %d is neither file nor memory", c.Storage)
+	}
+	return nil
+}
+
+// Ledger is what a queen keeps in JetStream. It is safe for concurrent use, and
+// needs no Close: it holds neither a subscription nor a goroutine of its own.
+type Ledger struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	cfg Config
+	api string // prefix of JetStream's API, with its dot
+	pre string // goes before $KV where the API prefix is not the default
+
+	seqs sequences
+
+	mu  sync.Mutex
+	ids [3]time.Time // when each of layout was made, as last seen by Open or Reopen
+}
+
+// Open makes the buckets and the stream, or checks those that exist: one with
+// other settings is never changed, it is an error that wraps ErrDiffers and names
+// each difference. Other errors wrap ErrNoJetStream, ErrServerTooOld, ErrNoSpace
+// or ErrAway. Any number of queens may open at the same moment.
+//
+// nc is borrowed: it is not closed, and its handlers are left alone.
+func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
+	if nc == nil {
+		return nil, errors.New("ledger: nc is nil")
+	}
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	l := &Ledger{nc: nc, cfg: cfg, api: jetstream.DefaultAPIPrefix}
+	opts := []jetstream.JetStreamOpt{jetstream.WithDefaultTimeout(cfg.Timeout)}
+	var err error
+	if cfg.Domain == "" {
+		l.js, err = jetstream.New(nc, opts...)
+	} else {
+		l.js, err = jetstream.NewWithDomain(nc, cfg.Domain, opts...)
+		l.api = "$JS." + cfg.Domain + ".API."
+		l.pre = l.api
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	if err := l.check(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := l.Reopen(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// minServer is the first nats-server whose expiry markers can be relied on.
+var minServer = [3]int{2, 11, 2}
+
+// check asks for a JetStream that has what the buckets need.
+func (l *Ledger) check(ctx context.Context) error {
+	if !l.nc.IsConnected() {
+		return fmt.Errorf("ledger: %w: not connected to NATS (%v)", ErrAway, l.nc.Status())
+	}
+	// A server before 2.11 refuses message TTLs with an error that nobody
+	// understands. With a domain the one that answers is not the one we are
+	// connected to, and only its API level is known.
+	if v := l.nc.ConnectedServerVersion(); l.cfg.Domain == "" && tooOld(v) {
+		return fmt.Errorf("ledger: %w: it is nats-server %s; per-message TTLs with markers need 2.11.2 or newer", ErrServerTooOld, v)
+	}
+	info, err := l.js.AccountInfo(ctx)
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return fmt.Errorf("ledger: %w: JetStream is not enabled for this account: %w", ErrNoJetStream, err)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
+		return fmt.Errorf("ledger: %w: nobody answers for it; start the server with JetStream (nats-server -js), or the queen with --no-jetstream: %w", ErrNoJetStream, err)
+	case err != nil:
+		return wrap(ctx, "account info", err)
+	case info.API.Level < 1:
+		return fmt.Errorf("ledger: %w: its JetStream API level is %d; per-message TTLs need level 1 (nats-server 2.11.2 or newer)", ErrServerTooOld, info.API.Level)
+	}
+	return nil
+}
+
+// tooOld reports whether a version such as 2.11.1 or 2.12.0-RC.1 is below
+// minServer. What can not be read is taken as new: the API level decides then.
+func tooOld(version string) bool {
+	version, _, _ = strings.Cut(strings.TrimPrefix(version, "v"), "-")
+	var v [3]int
+	if n, _ := fmt.Sscanf(version, "%d.%d.%d", &v[0], &v[1], &v[2]); n < 2 {
+		return false
+	}
+	for i := range v {
+		if v[i] != minServer[i] {
+			return v[i] < minServer[i]
+		}
+	}
+	return false
+}

@@ -1,0 +1,3 @@
+package ledger
+
+type sequences struct{}
