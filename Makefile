@@ -1,0 +1,115 @@
+# hivebeat. `make help` lists what there is; CI (.ci/run) calls the same targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+# -buildvcs=false: the version is handed in below, and a build works outside a checkout too.
+export GOFLAGS ?= -buildvcs=false
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+# Tools, each by its version. They are built once per version into TOOLS.
+GOLANGCI_VERSION := v2.15.0
+BENCHTIME ?= 1s
+FUZZTIME  ?= 10s
+TOOLS     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hivebeat/tools
+GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+
+PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
+# docker compose v2 where it is there, docker-compose 1.29 else.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##
+
+.PHONY: build
+build: ## bin/hivebeat for this machine
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/hivebeat
+
+.PHONY: test
+test: ## Every test but the end-to-end ones, with the race detector, in random order
+	$(GO) test -race -shuffle=on ./...
+
+.PHONY: e2e
+e2e: e2e-fabric e2e-natscli e2e-compose ## End to end: real processes, the nats CLI, containers
+
+.PHONY: e2e-fabric
+e2e-fabric: ## End to end with real processes: kills, restarts, full disks, old servers
+	$(GO) test -tags e2e -count=1 -timeout 15m -v ./internal/e2e/fabric
+
+.PHONY: e2e-natscli
+e2e-natscli: ## The README's lines for the nats CLI, run by the real one
+	$(GO) test -tags e2e -count=1 -timeout 10m -v ./internal/e2e/natscli
+
+.PHONY: e2e-compose
+e2e-compose: ## docker-compose.yml on the local engine: containers scaled, killed, restarted
+	$(GO) test -tags e2e -count=1 -timeout 15m -v ./internal/e2e/compose
+
+.PHONY: bench
+bench: ## Benchmarks with allocations (BENCHTIME=1s)
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target, FUZZTIME=10s each
+	@grep -rho --include='*_test.go' -E '^func Fuzz[A-Za-z0-9_]+' . >/dev/null || { echo 'no fuzz targets'; exit 0; }; \
+	grep -rHo --include='*_test.go' -E '^func Fuzz[A-Za-z0-9_]+' . | sed 's#/[^/]*_test\.go:func # #' | sort -u | \
+	while read -r dir name; do \
+		echo "== $$dir $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
+	done
+
+.PHONY: cover
+cover: ## Coverage of the tests, by package and in all; dist/cover.html to look at
+	mkdir -p dist
+	$(GO) test -coverprofile dist/cover.out -coverpkg ./... ./... | awk '/coverage:/ && !/no test files/'
+	$(GO) tool cover -html dist/cover.out -o dist/cover.html
+	@$(GO) tool cover -func dist/cover.out | tail -1
+
+##
+
+.PHONY: lint
+lint: $(GOLANGCI) ## go vet, golangci-lint and the format, as CI wants them
+	$(GO) vet -tags e2e ./...
+	$(GOLANGCI) run ./...
+
+.PHONY: fmt
+fmt: $(GOLANGCI) ## Format every file (gofumpt)
+	$(GOLANGCI) fmt
+
+.PHONY: vectors
+vectors: ## Write testdata/wire/v1 anew, and record the wire's shape beside it
+	$(GO) test -count=1 ./internal/wire -run Vectors -update
+	$(GO) test -count=1 ./internal/wirelock -update
+
+$(GOLANGCI):
+	mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(TOOLS)/golangci-lint $@
+
+##
+
+.PHONY: cross
+cross: $(PLATFORMS:%=cross-%) ## dist/: binaries for linux, macOS and Windows
+
+.PHONY: $(PLATFORMS:%=cross-%)
+$(PLATFORMS:%=cross-%): cross-%:
+	CGO_ENABLED=0 GOOS=$(word 1,$(subst /, ,$*)) GOARCH=$(word 2,$(subst /, ,$*)) $(GO) build -trimpath -ldflags '$(LDFLAGS)' \
+		-o dist/hivebeat-$(subst /,-,$*)$(if $(findstring windows,$*),.exe) ./cmd/hivebeat
+
+.PHONY: docker
+docker: ## The image hivebeat:local
+	docker build --build-arg VERSION=$(VERSION) -t hivebeat:local .
+
+.PHONY: up
+up: ## docker compose up, with what Compose there is
+	$(COMPOSE) up --build
+
+.PHONY: clean
+clean: ## Away with bin/ and dist/
+	rm -rf bin dist
