@@ -36,6 +36,10 @@ func parseURLs(list string) (urls, shown string, err error) {
 		default:
 			return "", "", fmt.Errorf("scheme %q is not nats, tls, ws or wss", u.Scheme)
 		}
+		// A / or # in a password ends the host early: the rest of it stands behind.
+		if strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+			return "", "", badURL(s, nil)
+		}
 		if u.Hostname() == "" {
 			return "", "", badURL(s, errors.New("no host"))
 		}

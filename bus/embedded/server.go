@@ -21,6 +21,7 @@ import (
 type (
 	Options           = server.Options
 	User              = server.User
+	NkeyUser          = server.NkeyUser
 	Account           = server.Account
 	Permissions       = server.Permissions
 	SubjectPermission = server.SubjectPermission
