@@ -1,0 +1,5 @@
+//go:build !linux && !darwin
+
+package bootid
+
+func namespace() string { return "" }
