@@ -11,10 +11,10 @@ import (
 // into v, which is whole only if the error is nil. The error is a
 // *hivebeat.Refusal. It keeps no reference to v; v keeps references to b.
 func ParseBeat(b []byte, v *BeatView) error {
-	c, err := begin(b, hivebeat.MaxBeat)
-	if err != nil {
+	if err := begin(b, hivebeat.MaxBeat); err != nil {
 		return err
 	}
+	c := cursor{b: b}
 	*v = BeatView{}
 	var version int64
 	for range c.pairs("") {
@@ -35,18 +35,18 @@ func ParseBeat(b []byte, v *BeatView) error {
 	return c.done(version)
 }
 
-// begin scans b and returns a cursor at its value, which is a map.
-func begin(b []byte, most int) (*cursor, error) {
+// begin makes b safe for a cursor: it was scanned, and is a map.
+func begin(b []byte, most int) error {
 	if len(b) > most {
-		return nil, refuse(hivebeat.RefusedSize, "", strconv.Itoa(len(b))+" bytes, at most "+strconv.Itoa(most)+" are allowed")
+		return refuse(hivebeat.RefusedSize, "", strconv.Itoa(len(b))+" bytes, at most "+strconv.Itoa(most)+" are allowed")
 	}
 	if err := Scan(b); err != nil {
-		return nil, err
+		return err
 	}
 	if firsts[b[0]].form != formMap {
-		return nil, refuse(hivebeat.RefusedType, "", "the message is not a map")
+		return refuse(hivebeat.RefusedType, "", "the message is not a map")
 	}
-	return &cursor{b: b}, nil
+	return nil
 }
 
 // version reads v. Another version may give every key another meaning, so done

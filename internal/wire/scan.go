@@ -62,93 +62,78 @@ var firsts = func() (t [256]first) {
 // is no ext type. Its cost is linear in len(b) and it allocates nothing for maps
 // of up to 64 pairs. The error is a *hivebeat.Refusal.
 func Scan(b []byte) error {
-	end, err := scan(b, 0, 0)
-	if err == nil && end != len(b) {
+	s := scanner{b: b}
+	if end := s.value(0, 0); end >= 0 && end != len(b) {
 		return refuse(hivebeat.RefusedMalformed, "", "bytes after the value")
 	}
-	return err
+	return s.err
 }
-
-var (
-	errTruncated = refuse(hivebeat.RefusedMalformed, "", "ends before its value does")
-	errReserved  = refuse(hivebeat.RefusedMalformed, "", "an ext type or a reserved byte")
-	errDepth     = refuse(hivebeat.RefusedDepth, "", "nested too deep")
-	errUTF8      = refuse(hivebeat.RefusedUTF8, "", "a string is not UTF-8")
-	errKey       = refuse(hivebeat.RefusedKey, "", "a key is not a string")
-)
 
 func refuse(r hivebeat.Reason, key, detail string) error {
 	return &hivebeat.Refusal{Reason: r, Key: key, Detail: detail}
 }
 
-// scan checks the value at b[i:] and returns where it ends. depth counts the maps
-// and arrays around it.
-func scan(b []byte, i, depth int) (end int, err error) {
-	f, n, i, err := header(b, i)
-	if err != nil {
-		return 0, err
-	}
-	switch f {
-	case formFixed:
-		return i, nil
-	case formBin:
-		return i + n, nil
-	case formStr:
-		if !utf8.Valid(b[i : i+n]) {
-			return 0, errUTF8
-		}
-		return i + n, nil
-	case formMap:
-		if depth == hivebeat.MaxDepth {
-			return 0, errDepth
-		}
-		return scanMap(b, i, n, depth)
-	default: // formArray
-		if depth == hivebeat.MaxDepth {
-			return 0, errDepth
-		}
-		for range n {
-			if i, err = scan(b, i, depth+1); err != nil {
-				return 0, err
-			}
-		}
-		return i, nil
-	}
+// scanner checks the values of one message. Its methods take the offset where
+// something begins and return the offset where it ends, or fault.
+type scanner struct {
+	b   []byte
+	err error
 }
 
-// header reads the first byte of the value at b[i:] and what belongs to it. n is
-// the length of a text or of bytes, which is then known to be there, or the count
-// of elements or pairs, of which each takes a byte at least.
-func header(b []byte, i int) (f form, n, next int, err error) {
-	if i >= len(b) {
-		return 0, 0, 0, errTruncated
+const fault = -1
+
+func (s *scanner) fail(r hivebeat.Reason, key, detail string) int {
+	s.err = refuse(r, key, detail)
+	return fault
+}
+
+func (s *scanner) truncated() int {
+	return s.fail(hivebeat.RefusedMalformed, "", "ends before its value does")
+}
+
+// value checks the value at i. depth counts the maps and arrays around it.
+func (s *scanner) value(i, depth int) int {
+	if i >= len(s.b) {
+		return s.truncated()
 	}
-	d := firsts[b[i]]
-	i++
-	n = int(d.n)
+	d := firsts[s.b[i]]
+	i += 1 + int(d.size)
+	if i > len(s.b) {
+		return s.truncated()
+	}
+	if d.form == formFixed {
+		return i
+	}
+	n := int(d.n)
 	if d.size > 0 {
-		if len(b)-i < int(d.size) {
-			return 0, 0, 0, errTruncated
-		}
-		if d.form != formFixed {
-			n = length(b[i:], d.size)
-		}
-		i += int(d.size)
+		n = length(s.b[i-int(d.size):], d.size)
+	}
+	// Each byte, element or pair takes a byte at least: a count beyond what is
+	// left is refused before anything is done n times.
+	if n > len(s.b)-i {
+		return s.truncated()
 	}
 	switch d.form {
+	case formStr:
+		return s.text(i, i+n)
+	case formBin:
+		return i + n
 	case formRefused:
-		return 0, 0, 0, errReserved
-	case formMap:
-		if n > (len(b)-i)/2 {
-			return 0, 0, 0, errTruncated
-		}
-	case formFixed:
-	default:
-		if n > len(b)-i {
-			return 0, 0, 0, errTruncated
-		}
+		return s.fail(hivebeat.RefusedMalformed, "", "an ext type or a reserved byte")
 	}
-	return d.form, n, i, nil
+	if depth == hivebeat.MaxDepth {
+		return s.fail(hivebeat.RefusedDepth, "", "nested too deep")
+	}
+	if d.form == formMap {
+		if n > fewPairs {
+			return s.bigMap(i, n, depth)
+		}
+		return s.pairs(i, n, depth)
+	}
+	for ; n > 0 && i >= 0; n-- {
+		i = s.value(i, depth+1)
+	}
+	return i
 }
 
 // length reads a big-endian length of size bytes. It fits an int of 32 bits too:
@@ -163,87 +148,123 @@ func length(b []byte, size uint8) int {
 	return int(min(binary.BigEndian.Uint32(b), 1<<31-1))
 }
 
+// text checks the string whose bytes are b[i:end].
+func (s *scanner) text(i, end int) int {
+	for ; end-i >= 8; i += 8 {
+		if binary.LittleEndian.Uint64(s.b[i:])&0x8080808080808080 != 0 {
+			break
+		}
+	}
+	for ; i < end; i++ {
+		if s.b[i] >= utf8.RuneSelf {
+			if !utf8.Valid(s.b[i:end]) {
+				return s.fail(hivebeat.RefusedUTF8, "", "a string is not UTF-8")
+			}
+			break
+		}
+	}
+	return end
+}
+
 // fewPairs is the size up to which the keys of a map are compared one by one.
 const fewPairs = 64
 
-func scanMap(b []byte, i, n, depth int) (end int, err error) {
-	if n > fewPairs {
-		return scanBigMap(b, i, n, depth)
-	}
-	// A key is compared with those before it only where a filter of 256 bits says
-	// that one may be equal.
+// pairs checks the n pairs of a map. A key is compared with those before it only
+// where a filter of 256 bits says that one may be equal.
+func (s *scanner) pairs(i, n, depth int) int {
 	var (
 		seen [4]uint64
 		keys [fewPairs]uint32
 	)
 	for k := range n {
-		at := i
-		var key []byte
-		if key, i, err = scanKey(b, i); err != nil {
-			return 0, err
-		}
-		h := mix(key)
-		word, bit := &seen[h>>6&3], uint64(1)<<(h&63)
-		if *word&bit != 0 {
-			for _, before := range keys[:k] {
-				if other, _ := takeStr(b[before:]); string(other) == string(key) {
-					return 0, doubled(key)
-				}
+		var (
+			w   = s.head(i)
+			end int
+		)
+		if size := w&0xff - 0xa0; size < 8 && w&(0x8080808080808080&(2<<(8*size+7)-1)&^0xff) == 0 {
+			// Nearly always: up to 7 bytes, all of them ASCII, in one word.
+			end = i + 1 + int(size)
+			w &= 2<<(8*size+7) - 1
+		} else {
+			if end = s.key(i); end < 0 {
+				return fault
 			}
+			w = s.keyWord(i)
+		}
+		h := w * 0x9e3779b97f4a7c15 >> 56
+		word, bit := &seen[h>>6], uint64(1)<<(h&63)
+		if *word&bit != 0 && s.among(keys[:k], i) {
+			return s.doubled(i)
 		}
 		*word |= bit
-		keys[k] = uint32(at)
-		if i, err = scan(b, i, depth+1); err != nil {
-			return 0, err
+		keys[k] = uint32(i)
+		if i = s.value(end, depth+1); i < 0 {
+			return fault
 		}
 	}
-	return i, nil
+	return i
 }
 
-// mix spreads keys over 256 values by their length and ends.
-func mix(key []byte) uint {
-	n := uint(len(key))
-	if n == 0 {
+// head returns the first 8 bytes at i as a word, or 0 where fewer are left.
+func (s *scanner) head(i int) uint64 {
+	if len(s.b)-i < 8 {
 		return 0
 	}
-	return uint(key[0])*5 + uint(key[n-1])*41 + n*97 + uint(key[n/2])*11
+	return binary.LittleEndian.Uint64(s.b[i:])
 }
 
-func scanBigMap(b []byte, i, n, depth int) (end int, err error) {
-	keys := make(map[string]struct{}, n)
+// keyWord returns the word that head would have, less what is not the key's, if
+// the key at i stood there in its shortest form.
+func (s *scanner) keyWord(i int) uint64 {
+	key, _ := takeStr(s.b[i:])
+	w := 0xa0 + uint64(min(len(key), 8))
+	for k := range min(len(key), 7) {
+		w |= uint64(key[k]) << (8 * (k + 1))
+	}
+	return w
+}
+
+// among reports whether the key at i equals one of those at the offsets in keys.
+func (s *scanner) among(keys []uint32, i int) bool {
+	key, _ := takeStr(s.b[i:])
+	for _, at := range keys {
+		if other, _ := takeStr(s.b[at:]); string(other) == string(key) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *scanner) bigMap(i, n, depth int) int {
+	seen := map[string]struct{}{} // not n: it grows with the bytes that are there
 	for range n {
-		var key []byte
-		if key, i, err = scanKey(b, i); err != nil {
-			return 0, err
+		end := s.key(i)
+		if end < 0 {
+			return fault
 		}
-		if _, ok := keys[string(key)]; ok {
-			return 0, doubled(key)
+		key, _ := takeStr(s.b[i:])
+		if _, ok := seen[string(key)]; ok {
+			return s.doubled(i)
 		}
-		keys[string(key)] = struct{}{}
-		if i, err = scan(b, i, depth+1); err != nil {
-			return 0, err
+		seen[string(key)] = struct{}{}
+		if i = s.value(end, depth+1); i < 0 {
+			return fault
 		}
 	}
-	return i, nil
+	return i
 }
 
-func scanKey(b []byte, i int) (key []byte, next int, err error) {
-	f, n, i, err := header(b, i)
-	if err != nil {
-		return nil, 0, err
+// key checks the key at i.
+func (s *scanner) key(i int) int {
+	if i < len(s.b) && firsts[s.b[i]].form != formStr {
+		return s.fail(hivebeat.RefusedKey, "", "a key is not a string")
 	}
-	if f != formStr {
-		return nil, 0, errKey
-	}
-	key = b[i : i+n]
-	if !utf8.Valid(key) {
-		return nil, 0, errUTF8
-	}
-	return key, i + n, nil
+	return s.value(i, 0)
 }
 
-func doubled(key []byte) error {
-	return refuse(hivebeat.RefusedKey, clip(key), "stands twice in one map")
+func (s *scanner) doubled(i int) int {
+	key, _ := takeStr(s.b[i:])
+	return s.fail(hivebeat.RefusedKey, clip(key), "stands twice in one map")
 }
 
 // clip makes a key of unknown length fit for a message to people.

@@ -11,10 +11,10 @@ import (
 // record in it included, and reads b into v, as ParseBeat does. v's slices are
 // used again, so that parsing into the same v allocates nothing in the long run.
 func ParseSnapshot(b []byte, v *SnapshotView) error {
-	c, err := begin(b, len(b)) // the server's max_payload is the limit
-	if err != nil {
+	if err := begin(b, len(b)); err != nil { // the server's max_payload is the limit
 		return err
 	}
+	c := cursor{b: b}
 	*v = SnapshotView{GPUs: v.GPUs[:0], Workers: v.Workers[:0]}
 	var version int64
 	for range c.pairs("") {
@@ -160,14 +160,15 @@ func (c *cursor) records(list []RecordView) []RecordView {
 	n := c.elems("workers")
 	if n > hivebeat.MaxWorkers {
 		c.fail(hivebeat.RefusedLimit, "workers", "too many")
-		n = 0 // the fault is kept; what follows would only cost
 	}
-	list = slices.Grow(list, n)[:n]
-	for i := range list {
-		if c.err != nil {
-			return list[:i]
+	list = slices.Grow(list, min(n, hivebeat.MaxWorkers))
+	for range n {
+		if c.err != nil { // the message is refused: what follows would only cost memory
+			c.skip()
+			continue
 		}
-		c.record(&list[i])
+		list = list[:len(list)+1]
+		c.record(&list[len(list)-1])
 	}
 	return list
 }
