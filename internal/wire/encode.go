@@ -16,6 +16,7 @@ func Encode(v any) ([]byte, error) {
 	defer msgpack.PutEncoder(e)
 	e.Reset(&buf)
 	e.UseCompactInts(true)
+	e.SetSortMapKeys(true) // equal values, equal bytes
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}

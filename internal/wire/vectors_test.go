@@ -1,0 +1,241 @@
+package wire
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+var update = flag.Bool("update", false, "write testdata/wire/v1 anew from the tables of this file")
+
+const vectorDir = "../../testdata/wire/v1"
+
+// vector is one message as docs/PROTOCOL.md describes the files.
+type vector struct {
+	Name   string          `json:"name"`
+	About  string          `json:"about"`
+	Hex    string          `json:"hex"`
+	Refuse hivebeat.Reason `json:"refuse,omitempty"` // the reason a reader refuses it for
+	Value  json.RawMessage `json:"value,omitempty"`  // what a reader reads, where it accepts it
+}
+
+func accepted(name, about string, msg []byte, read func([]byte) (any, error)) vector {
+	v := must(read(msg))
+	return vector{Name: name, About: about, Hex: hex.EncodeToString(msg), Value: must(json.Marshal(v))}
+}
+
+func readBeat(b []byte) (any, error)     { return DecodeBeat(b) }
+func readSnapshot(b []byte) (any, error) { return DecodeSnapshot(b) }
+
+// raw encodes pairs in the order given: a map literal has none.
+func raw(kv ...any) []byte {
+	b := []byte{0xde, byte(len(kv) / 2 >> 8), byte(len(kv) / 2)}
+	if len(kv) < 32 {
+		b = []byte{0x80 | byte(len(kv)/2)}
+	}
+	for _, v := range kv {
+		b = append(b, must(Encode(v))...)
+	}
+	return b
+}
+
+func vectors() map[string][]vector {
+	full := sampleBeat()
+	full.Reason, full.Quiet, full.Data = "warming the cache", 60000, []byte{0, 1, 254, 255}
+	full.Labels = map[string]string{"zone": "eu-1"}
+	snap := sampleSnapshot(1)
+	snap.Bye, snap.GPUs = "maintenance", snap.GPUs[:1]
+	snap.Collect = map[string]string{"gpu": "error: nvidia-smi did not answer within 5s"}
+	snap.GPUs[0].Err = "power: [Unknown Error]"
+	snap.Stats = hivebeat.Stats{Beats: 7, Refused: 6, Stale: 5, WireLost: 4, FalseDead: 3, CutOff: 2, SelfPause: 1}
+	r := &snap.Workers[0]
+	r.Facts = full.Facts
+	r.Live, r.Cause, r.Missed, r.Stalled = hivebeat.Lost, hivebeat.CauseMissed, 3, true
+	r.Tr = []hivebeat.Transition{{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 40}}
+
+	least := raw("v", 1, "hive", "h", "worker", "w", "inc", 1, "seq", 1, "every", 100)
+	beat := func(kv ...any) []byte {
+		return raw(append([]any{"v", 1, "hive", "h", "worker", "w", "inc", 1, "seq", 1, "every", 1000}, kv...)...)
+	}
+	refused := func(name, about string, why hivebeat.Reason, msg []byte) vector {
+		return vector{Name: name, About: about, Hex: hex.EncodeToString(msg), Refuse: why}
+	}
+	deep := any(nil)
+	for range 8 {
+		deep = []any{deep}
+	}
+	return map[string][]vector{
+		"beat.json": {
+			accepted("least", "the required keys alone", least, readBeat),
+			accepted("full", "every key, in the order this project sends them: volatile ones last", must(EncodeBeat(&full)), readBeat),
+			accepted("wide", "each integer and string in its widest form; a reader takes any width",
+				unhex("df00000006"+"db0000000176"+"d30000000000000001"+"db0000000468697665"+"db0000000168"+"db00000006776f726b6572"+"db0000000177"+
+					"db00000003696e63"+"cf0006615b10f88000"+"db00000003736571"+"cf0000000000000001"+"db000000056576657279"+"cf0000000000007530"), readBeat),
+			accepted("unknown-keys", "keys of a later version are skipped, whatever they hold", beat("later", map[string]any{"a": []any{1.5, nil, true}}, "z", "z"), readBeat),
+			accepted("unknown-state", "a state of a later version is kept as it is", beat("state", "hibernating"), readBeat),
+			accepted("goodbye", "the worker leaves in order", beat("state", "stopped", "reason", "interrupt"), readBeat),
+			accepted("greatest", "the greatest integer is 2^53 - 1", beat("done", uint64(hivebeat.MaxInt)), readBeat),
+		},
+		"snapshot.json": {
+			accepted("least", "the required keys alone; pages absent means 0 of 1", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000), readSnapshot),
+			accepted("full", "every key, in the order this project sends them", must(EncodeSnapshot(&snap)), readSnapshot),
+			accepted("integer-for-float", "a float may be sent as an integer", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+				"host", map[string]any{"cpu": 12}), readSnapshot),
+			accepted("unknown-words", "an unknown live and an unknown kind are kept", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+				"workers", []any{map[string]any{"worker": "w", "live": "dormant", "inc": 1, "seq": 1, "every": 1000,
+					"tr": []any{map[string]any{"n": 1, "kind": "slept", "inc": 1}}}}), readSnapshot),
+		},
+		"beat-refused.json": {
+			refused("empty", "no byte at all", hivebeat.RefusedMalformed, nil),
+			refused("text", "JSON is not msgpack", hivebeat.RefusedMalformed, []byte(`{"v":1,"hive":"h"}`)),
+			refused("truncated", "ends within a value", hivebeat.RefusedMalformed, least[:len(least)-2]),
+			refused("trailing", "a byte after the value", hivebeat.RefusedMalformed, append(append([]byte{}, least...), 0xc0)),
+			refused("bomb-map", "declares 2^32 - 1 pairs and holds none: must cost no memory", hivebeat.RefusedMalformed, unhex("dfffffffff")),
+			refused("bomb-array", "the same for an array, under an unknown key", hivebeat.RefusedMalformed, append(raw("x", 0)[:3], unhex("ddffffffff")...)),
+			refused("bomb-str", "a string of 2^32 - 1 bytes", hivebeat.RefusedMalformed, append(raw("x", 0)[:3], unhex("dbffffffff")...)),
+			refused("ext", "an ext type under an unknown key", hivebeat.RefusedMalformed, beat("x", msgpack.RawMessage{0xd4, 1, 0})),
+			refused("reserved", "the byte that msgpack never uses", hivebeat.RefusedMalformed, beat("x", msgpack.RawMessage{0xc1})),
+			refused("deep", "nested 9 levels deep, under an unknown key", hivebeat.RefusedDepth, beat("x", deep)),
+			refused("oversized", "more than 8 KiB", hivebeat.RefusedSize, beat("x", strings.Repeat("x", hivebeat.MaxBeat))),
+			refused("key-integer", "a key that is no string", hivebeat.RefusedKey, append(raw("v", 1)[:0], 0x81, 0x01, 0x01)),
+			refused("key-doubled", "a key that stands twice, in another width", hivebeat.RefusedKey, append(append([]byte{0x82}, unhex("a17601")...), unhex("d9017601")...)),
+			refused("utf8", "a string that is not UTF-8", hivebeat.RefusedUTF8, beat("model", "\xff\xfe")),
+			refused("not-a-map", "an array", hivebeat.RefusedType, []byte{0x93, 1, 2, 3}),
+			refused("nil", "nil is no string", hivebeat.RefusedType, beat("model", nil)),
+			refused("negative", "a negative uint", hivebeat.RefusedType, beat("vram", -1)),
+			refused("float-for-uint", "a float is no uint", hivebeat.RefusedType, beat("slots", 4.0)),
+			refused("str-for-bin", "a string is no bin", hivebeat.RefusedType, beat("data", "x")),
+			refused("too-great", "2^53 would be another number in JSON", hivebeat.RefusedLimit, beat("done", uint64(hivebeat.MaxInt)+1)),
+			refused("every-short", "a promise below 100 ms", hivebeat.RefusedLimit, raw("v", 1, "hive", "h", "worker", "w", "inc", 1, "seq", 1, "every", 99)),
+			refused("quiet-long", "a silence of more than 10 min", hivebeat.RefusedLimit, beat("quiet", 600_001)),
+			refused("model-long", "a model of 257 bytes", hivebeat.RefusedLimit, beat("model", strings.Repeat("m", 257))),
+			refused("no-inc", "a required key is missing", hivebeat.RefusedMissing, raw("v", 1, "hive", "h", "worker", "w", "seq", 1, "every", 1000)),
+			refused("version", "v 2: whatever else it holds", hivebeat.RefusedVersion, raw("v", 2, "hive", 3)),
+			refused("id", "an id that would be two tokens of a subject", hivebeat.RefusedID, raw("v", 1, "hive", "h", "worker", "a.b", "inc", 1, "seq", 1, "every", 1000)),
+		},
+		"snapshot-refused.json": {
+			refused("page", "page 2 of 2: pages count from 0", hivebeat.RefusedLimit, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000, "page", 2, "pages", 2)),
+			refused("record", "one record at fault refuses the whole snapshot", hivebeat.RefusedMissing, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+				"workers", []any{map[string]any{"worker": "w", "live": "alive", "inc": 1, "seq": 1}})),
+			refused("not-finite", "a float that JSON has no word for", hivebeat.RefusedLimit, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+				"host", msgpack.RawMessage(unhex("81a3637075cb7ff8000000000000")))),
+		},
+	}
+}
+
+func TestVectors(t *testing.T) {
+	for file, want := range vectors() {
+		path := filepath.Join(vectorDir, file)
+		if *update {
+			writeJSON(t, path, want)
+		}
+		var got []vector
+		readJSON(t, path, &got)
+		if d := cmp.Diff(compact(want), compact(got)); d != "" {
+			t.Errorf("%s is not what its table says; if the wire changed on purpose, run `make vectors`:\n%s", file, d)
+		}
+		for _, v := range got {
+			msg := must(hex.DecodeString(v.Hex))
+			read := readBeat
+			if strings.HasPrefix(file, "snapshot") {
+				read = readSnapshot
+			}
+			val, err := read(msg)
+			if why := hivebeat.ReasonOf(err); why != v.Refuse {
+				t.Errorf("%s: %s: refused for %q, want %q", file, v.Name, why, v.Refuse)
+			}
+			if v.Refuse == "" {
+				if d := cmp.Diff(string(compact([]vector{v})[0].Value), string(must(json.Marshal(val)))); d != "" {
+					t.Errorf("%s: %s: vector - read +:\n%s", file, v.Name, d)
+				}
+			}
+		}
+	}
+}
+
+// TestSchema fails when a key, its type or its place in the order changed and
+// the recorded schema did not, or when a key stands in no vector.
+func TestSchema(t *testing.T) {
+	want := map[string][]string{}
+	for name, typ := range map[string]reflect.Type{
+		"beat": reflect.TypeFor[hivebeat.Beat](), "snapshot": reflect.TypeFor[hivebeat.Snapshot](), "record": reflect.TypeFor[hivebeat.Record](),
+		"host": reflect.TypeFor[hivebeat.Host](), "gpu": reflect.TypeFor[hivebeat.GPU](), "transition": reflect.TypeFor[hivebeat.Transition](),
+		"proc": reflect.TypeFor[hivebeat.Proc](), "stats": reflect.TypeFor[hivebeat.Stats](),
+	} {
+		want[name] = keysOf(typ)
+	}
+	path := filepath.Join(vectorDir, "schema.json")
+	if *update {
+		writeJSON(t, path, want)
+	}
+	got := map[string][]string{}
+	readJSON(t, path, &got)
+	if d := cmp.Diff(got, want); d != "" {
+		t.Errorf("the wire types changed; write vectors for it and run `make vectors`. recorded - now +:\n%s", d)
+	}
+	all := string(must(os.ReadFile(filepath.Join(vectorDir, "beat.json")))) + string(must(os.ReadFile(filepath.Join(vectorDir, "snapshot.json"))))
+	for typ, keys := range want {
+		for _, k := range keys {
+			name, _, _ := strings.Cut(k, " ")
+			if !strings.Contains(all, `"`+name+`":`) {
+				t.Errorf("%s: no vector holds the key %q", typ, name)
+			}
+		}
+	}
+}
+
+func keysOf(t reflect.Type) (keys []string) {
+	for f := range t.Fields() {
+		if f.Anonymous {
+			keys = append(keys, keysOf(f.Type)...)
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("msgpack"), ",")
+		keys = append(keys, name+" "+f.Type.String())
+	}
+	return keys
+}
+
+func compact(list []vector) []vector {
+	out := make([]vector, len(list))
+	for i, v := range list {
+		if v.Value != nil {
+			var any json.RawMessage
+			_ = json.Unmarshal(v.Value, &any)
+			v.Value = must(json.Marshal(any))
+		}
+		out[i] = v
+	}
+	return out
+}
+
+func writeJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(must(json.MarshalIndent(v, "", "  ")), '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v (`make vectors` writes it)", err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		t.Fatal(err)
+	}
+}
