@@ -163,30 +163,16 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// TestSchema fails when a key, its type or its place in the order changed and
-// the recorded schema did not, or when a key stands in no vector.
-func TestSchema(t *testing.T) {
-	want := map[string][]string{}
-	for name, typ := range map[string]reflect.Type{
+// A key that stands in no vector is one that a reader elsewhere can not test.
+func TestEveryKeyHasVector(t *testing.T) {
+	types := map[string]reflect.Type{
 		"beat": reflect.TypeFor[hivebeat.Beat](), "snapshot": reflect.TypeFor[hivebeat.Snapshot](), "record": reflect.TypeFor[hivebeat.Record](),
 		"host": reflect.TypeFor[hivebeat.Host](), "gpu": reflect.TypeFor[hivebeat.GPU](), "transition": reflect.TypeFor[hivebeat.Transition](),
 		"proc": reflect.TypeFor[hivebeat.Proc](), "stats": reflect.TypeFor[hivebeat.Stats](),
-	} {
-		want[name] = keysOf(typ)
-	}
-	path := filepath.Join(vectorDir, "schema.json")
-	if *update {
-		writeJSON(t, path, want)
-	}
-	got := map[string][]string{}
-	readJSON(t, path, &got)
-	if d := cmp.Diff(got, want); d != "" {
-		t.Errorf("the wire types changed; write vectors for it and run `make vectors`. recorded - now +:\n%s", d)
 	}
 	all := string(must(os.ReadFile(filepath.Join(vectorDir, "beat.json")))) + string(must(os.ReadFile(filepath.Join(vectorDir, "snapshot.json"))))
-	for typ, keys := range want {
-		for _, k := range keys {
-			name, _, _ := strings.Cut(k, " ")
+	for typ, goType := range types {
+		for _, name := range keysOf(goType) {
 			if !strings.Contains(all, `"`+name+`":`) {
 				t.Errorf("%s: no vector holds the key %q", typ, name)
 			}
@@ -201,7 +187,7 @@ func keysOf(t reflect.Type) (keys []string) {
 			continue
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("msgpack"), ",")
-		keys = append(keys, name+" "+f.Type.String())
+		keys = append(keys, name)
 	}
 	return keys
 }
