@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -307,7 +306,7 @@ func (s *silent) InProcessConn() (net.Conn, error) {
 
 // Well before a snapshot's 45 s are over.
 func TestDeadPeerIsNoticed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bustest.Bubble(t, func(t *testing.T) {
 		var srv silent
 		lost := make(chan error, 1)
 		nc, err := bus.Connect(t.Context(), bus.Config{Options: []nats.Option{

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -302,7 +302,7 @@ func TestUsers(t *testing.T) {
 
 // In a bubble an hour takes no time, and the server's goroutines all end.
 func TestBubble(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bustest.Bubble(t, func(t *testing.T) {
 		srv := start(t, embedded.Config{Port: -1})
 		nc, err := srv.Connect()
 		if err != nil {
