@@ -37,10 +37,8 @@ const (
 	codeInsufficient        jetstream.ErrorCode = 10023
 	codeMemoryResources     jetstream.ErrorCode = 10028
 	codeStorageResources    jetstream.ErrorCode = 10047
-	codeStreamLimits        jetstream.ErrorCode = 10052 // general stream creation failure
 	codeSubjectOverlap      jetstream.ErrorCode = 10065
 	codeStoreFailed         jetstream.ErrorCode = 10077
-	codeMaxBytesRequired    jetstream.ErrorCode = 10113
 	codeDuplicateInProgress jetstream.ErrorCode = 10158
 )
 

@@ -3,6 +3,10 @@ package ledger
 import (
 	"context"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/beatfabric/hivebeat"
 )
 
 // Entry is one value of queen_hives.
@@ -16,22 +20,59 @@ type Entry struct {
 }
 
 // Age returns how long ago the snapshot was received by the queen that put it,
-// as far as its TTL tells: up to 1 s more, never less than since it was put.
-func (e Entry) Age(every time.Duration) time.Duration { panic("TODO") }
+// as far as its TTL tells: it may be up to 1 s longer ago, and it is never less
+// than since it was put. every is the promise in the snapshot.
+func (e Entry) Age(every time.Duration) time.Duration {
+	if e.TTL == 0 {
+		return e.Stored
+	}
+	return e.Stored + max(0, 3*every-e.TTL)
+}
 
-// Hives returns every page of every hive that is in the bucket. Expired ones are
-// not. With 10,000 hives of 100 workers that is some 200 MB at once: EachHive
-// needs one at a time.
-func (l *Ledger) Hives(ctx context.Context) ([]Entry, error) { panic("TODO") }
+// Hives returns every page of every hive that is in the bucket. Expired ones, and
+// what was put by other hands under no valid key or without headers, are not.
+// With 10,000 hives of 100 workers that is some 200 MB at once: EachHive needs
+// one at a time.
+func (l *Ledger) Hives(ctx context.Context) ([]Entry, error) {
+	var all []Entry
+	if err := l.EachHive(ctx, func(e Entry) { all = append(all, e) }); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
 
 // EachHive calls fn with every page of every hive that is in the bucket, in the
 // order they were put, and returns when it has seen them all. Payload is fn's to
-// keep.
-func (l *Ledger) EachHive(ctx context.Context, fn func(Entry)) error { panic("TODO") }
+// keep. On an error, which wraps ErrAway as a rule, it may have seen some.
+func (l *Ledger) EachHive(ctx context.Context, fn func(Entry)) error {
+	now := time.Now()
+	err := new(reader).read(ctx, l, atHives, true, func(f found) {
+		l.learn(f.key, f.message, now)
+		inc, seq, ok := stamp(f.header)
+		hive, page, valid := parseKey(f.key)
+		if !ok || !valid {
+			return
+		}
+		e := Entry{Hive: hive, Page: page, Inc: inc, Seq: seq, Payload: f.data, Stored: f.age}
+		if d, err := time.ParseDuration(f.header.Get(jetstream.MsgTTLHeader)); err == nil {
+			e.TTL = d
+		}
+		fn(e)
+	})
+	return wrap(ctx, "read "+human(bucketStream(l.bucketOf(atHives))), err)
+}
 
 // Hive returns (inc, seq) of the last snapshot put for a hive (of its page 0). ok
 // is false where there is none, or it has expired: that proves only that nobody
-// put.
+// put. It takes Config.Timeout at most.
 func (l *Ledger) Hive(ctx context.Context, id string) (inc, seq uint64, ok bool, err error) {
-	panic("TODO")
+	if err := hivebeat.CheckID("hive", id); err != nil {
+		return 0, 0, false, err
+	}
+	m, err := l.last(ctx, atHives, id, false)
+	if err != nil {
+		return 0, 0, false, wrap(ctx, "read "+id, err)
+	}
+	inc, seq, ok = stamp(m.header)
+	return inc, seq, ok, nil
 }

@@ -2,30 +2,193 @@ package ledger
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Paces of Wait and Keep.
+const (
+	retryFirst = 250 * time.Millisecond
+	retryMost  = 5 * time.Second
+	keepEvery  = 10 * time.Second
 )
 
 // Wait opens a ledger as soon as that is possible: it tries again, at most every
 // 5 s and at once after a reconnect, until Open succeeds or ctx ends. report gets
-// each error that is another one than the one before; it may be nil.
+// each error that reads otherwise than the one before; it may be nil.
 func Wait(ctx context.Context, nc *nats.Conn, cfg Config, report func(error)) (*Ledger, error) {
-	panic("TODO")
+	if nc == nil {
+		return nil, errors.New("ledger: nc is nil")
+	}
+	if err := cfg.withDefaults().validate(); err != nil {
+		return nil, err
+	}
+	status := nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer nc.RemoveStatusListener(status)
+	said := ""
+	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
+		l, err := Open(ctx, nc, cfg)
+		switch {
+		case err == nil:
+			return l, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case nc.IsClosed():
+			return nil, fmt.Errorf("ledger: %w", nats.ErrConnectionClosed)
+		}
+		if report != nil && err.Error() != said {
+			said = err.Error()
+			report(err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-status:
+			pause = retryFirst
+		case <-time.After(pause):
+		}
+	}
 }
 
 // Identity tells the buckets and the stream from those of the same names that
 // were made later: it changes when one of them was made anew, and holds "absent"
 // where one is not there.
-func (l *Ledger) Identity(ctx context.Context) (string, error) { panic("TODO") }
+func (l *Ledger) Identity(ctx context.Context) (string, error) {
+	var b strings.Builder
+	for i, want := range l.layout() {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		info, err := l.info(ctx, want.Name)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			b.WriteString("absent")
+		case err != nil:
+			return "", wrap(ctx, human(want.Name), err)
+		default:
+			b.WriteString(info.Created.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	return b.String(), nil
+}
+
+func (l *Ledger) info(ctx context.Context, stream string) (*jetstream.StreamInfo, error) {
+	s, err := l.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	return s.CachedInfo(), nil
+}
 
 // Reopen makes what is missing, checks what is there, and reports whether one of
-// them is another one than at the last Open or Reopen: then what was read from it
-// is no longer true, and has to be read anew. Its errors are those of Open.
-func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) { panic("TODO") }
+// them is another one than at the last Open or Reopen that succeeded: then what
+// was read from it is no longer true, and has to be read anew. Its errors are
+// those of Open.
+func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
+	for i, want := range l.layout() {
+		created, err := l.ensure(ctx, want)
+		if err != nil {
+			return false, err
+		}
+		l.mu.Lock()
+		before := l.ids[i]
+		l.ids[i] = created
+		l.renewed = l.renewed || !before.IsZero() && !before.Equal(created)
+		l.mu.Unlock()
+		if !before.Equal(created) && i == atHives {
+			l.seqs.clear()
+		}
+		if !before.IsZero() && !before.Equal(created) {
+			l.cfg.Logger.Warn("lost in JetStream, and made anew", "what", human(want.Name))
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	changed, l.renewed = l.renewed, false
+	return changed, nil
+}
 
-// Keep runs until ctx ends. After every reconnect, and every 10 s, it does what
-// Reopen does. renewed is called where something was made anew, or NATS was away
-// in between: the queen then reads bucket and roster again. state is called when
-// the ledger becomes usable (nil) or stops being so (the error). Both may be nil,
-// and are called from Keep's goroutine.
-func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error)) error { panic("TODO") }
+// Keep runs until ctx ends, and returns nil then, or the error that the
+// connection is closed for good. At once, after every reconnect, every 10 s, and
+// when a write finds nobody, it does what Reopen does.
+//
+// renewed is called after a reconnect, and where something was made anew: the
+// queen then reads bucket and roster again. state is called with the error when
+// the ledger stops being usable or the reason changes, and with nil when it is
+// usable again. Either may be nil; both are called from Keep's goroutine.
+func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error)) error {
+	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer l.nc.RemoveStatusListener(status)
+	said := ""
+	say := func(err error) {
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != said && state != nil {
+			state(err)
+		}
+		said = text
+	}
+	owed := false // a reconnect that renewed was not told of yet
+	for pause := retryFirst; ; {
+		wait := keepEvery
+		changed, err := l.Reopen(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case l.nc.IsClosed():
+			return fmt.Errorf("ledger: %w", nats.ErrConnectionClosed)
+		case err != nil:
+			say(err)
+			wait, pause = pause, min(2*pause, retryMost)
+		default:
+			say(nil)
+			pause = retryFirst
+			if (changed || owed) && renewed != nil {
+				renewed()
+			}
+			owed = false
+		}
+		if again := l.idle(ctx, status, wait); again {
+			owed, pause = true, retryFirst
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// idle waits for a reason to look again, and reports whether it was a reconnect.
+func (l *Ledger) idle(ctx context.Context, status <-chan nats.Status, wait time.Duration) (reconnected bool) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case s := <-status:
+		return s == nats.CONNECTED
+	case <-timer.C:
+	case <-l.suspect:
+		// A burst of failing writes is one reason.
+		select {
+		case <-ctx.Done():
+		case s := <-status:
+			return s == nats.CONNECTED
+		case <-time.After(min(wait, retryFirst)):
+		}
+	}
+	return false
+}
+
+// doubt makes Keep look soon.
+func (l *Ledger) doubt() {
+	select {
+	case l.suspect <- struct{}{}:
+	default:
+	}
+}

@@ -80,10 +80,15 @@ type Ledger struct {
 	api string // prefix of JetStream's API, with its dot
 	pre string // goes before $KV where the API prefix is not the default
 
-	seqs sequences
+	seqs    sequences
+	suspect chan struct{} // tells Keep that something may be gone
 
-	mu  sync.Mutex
-	ids [3]time.Time // when each of layout was made, as last seen by Open or Reopen
+	// publish is js.PublishMsg; tests put a fake here.
+	publish func(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error)
+
+	mu      sync.Mutex
+	ids     [3]time.Time // when each of layout was made, as last seen by Open or Reopen
+	renewed bool         // one of ids changed, and no Reopen has told so yet
 }
 
 // Open makes the buckets and the stream, or checks those that exist: one with
@@ -100,7 +105,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	l := &Ledger{nc: nc, cfg: cfg, api: jetstream.DefaultAPIPrefix}
+	l := &Ledger{nc: nc, cfg: cfg, api: jetstream.DefaultAPIPrefix, suspect: make(chan struct{}, 1)}
 	opts := []jetstream.JetStreamOpt{jetstream.WithDefaultTimeout(cfg.Timeout)}
 	var err error
 	if cfg.Domain == "" {
@@ -113,6 +118,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
+	l.publish = l.js.PublishMsg
 	if err := l.check(ctx); err != nil {
 		return nil, err
 	}

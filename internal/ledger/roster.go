@@ -3,7 +3,11 @@ package ledger
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
 )
@@ -41,38 +45,161 @@ type RosterItem struct {
 	// Epoch is when the bucket was made, in Unix ns by the server's clock.
 	// Revisions of two epochs can not be compared.
 	Epoch int64
-	// Stored is how long ago it was put, by the server's clock alone: the age of
-	// its event, unless it was put again by Refresh since.
+	// Stored is how long ago Advance put it, by the server's clock alone: the age
+	// of its event. That Refresh put it again since does not count.
 	Stored time.Duration
-	// Gone: the key was removed by hand, or has expired. RosterEntry is zero.
+	// Gone: the key was removed by hand. RosterEntry is zero, as it is where the
+	// value can not be read.
 	Gone bool
 }
 
-// Roster returns all entries, by hive.
-func (l *Ledger) Roster(ctx context.Context) (map[string]RosterItem, error) { panic("TODO") }
+// Of putting entries again.
+const (
+	refreshAfter = 20 * time.Hour
+	// headerSince keeps, in an entry that was put again, when Advance put it.
+	headerSince = "Hivebeat-Since"
+)
+
+// Roster returns all entries, by hive. Those that were removed by hand are not
+// among them: Advance takes revision 0 for them.
+func (l *Ledger) Roster(ctx context.Context) (map[string]RosterItem, error) {
+	all := make(map[string]RosterItem)
+	r := new(reader)
+	err := r.read(ctx, l, atRoster, true, func(f found) {
+		item := l.item(f.message, f.key, f.age, r.epoch)
+		if item.Gone {
+			delete(all, f.key)
+			return
+		}
+		all[f.key] = item
+	})
+	if err != nil {
+		return nil, wrap(ctx, "read "+human(bucketStream(l.bucketOf(atRoster))), err)
+	}
+	return all, nil
+}
 
 // RosterOf reads one entry, after ErrConflict. ok is false where there is none.
 func (l *Ledger) RosterOf(ctx context.Context, hive string) (item RosterItem, ok bool, err error) {
-	panic("TODO")
+	if err := hivebeat.CheckID("hive", hive); err != nil {
+		return RosterItem{}, false, err
+	}
+	asked := time.Now()
+	info, err := l.info(ctx, bucketStream(l.bucketOf(atRoster)))
+	if err != nil {
+		return RosterItem{}, false, wrap(ctx, "roster of "+hive, err)
+	}
+	// From the leader: a replica that is behind would show again what just lost.
+	m, err := l.last(ctx, atRoster, hive, true)
+	if err != nil {
+		return RosterItem{}, false, wrap(ctx, "roster of "+hive, err)
+	}
+	if m.seq == 0 {
+		return RosterItem{}, false, nil
+	}
+	age := max(0, info.TimeStamp.Add(time.Since(asked)).Sub(m.stored))
+	item = l.item(m, hive, age, info.Created.UnixNano())
+	return item, !item.Gone, nil
+}
+
+// item reads an entry. One that can not be read is zero: the queen judges anew,
+// and puts over it.
+func (l *Ledger) item(m message, hive string, age time.Duration, epoch int64) RosterItem {
+	item := RosterItem{Revision: m.seq, Epoch: epoch, Stored: age, Gone: isMarker(m.header)}
+	if item.Gone {
+		return item
+	}
+	if err := json.Unmarshal(m.data, &item.RosterEntry); err != nil {
+		l.cfg.Logger.Warn("roster entry can not be read", "hive", hive, "cause", err)
+		item.RosterEntry = RosterEntry{}
+	}
+	if since, err := time.Parse(time.RFC3339Nano, m.header.Get(headerSince)); err == nil {
+		item.Stored += max(0, m.stored.Sub(since))
+	}
+	return item
 }
 
 // Advance replaces the entry that was read at revision, and returns the new
 // revision. Revision 0 means that there is none. ErrConflict: it is another one
-// by now, and this one was not written.
+// by now, and this one was not written. ErrAway: it may have been written all the
+// same; read before judging again.
 func (l *Ledger) Advance(ctx context.Context, hive string, revision uint64, next RosterEntry) (uint64, error) {
-	panic("TODO")
+	if err := hivebeat.CheckID("hive", hive); err != nil {
+		return 0, err
+	}
+	next.V = 1
+	body, err := json.Marshal(next)
+	if err != nil {
+		return 0, fmt.Errorf("ledger: roster of %s: %w", hive, err)
+	}
+	seq, err := l.put(ctx, hive, revision, body, nil)
+	if revision == 0 && errors.Is(err, ErrConflict) {
+		// The marker of a removed key is no entry, but its sequence counts.
+		m, rerr := l.last(ctx, atRoster, hive, true)
+		switch {
+		case rerr != nil:
+			return 0, wrap(ctx, "advance roster of "+hive, rerr)
+		case m.seq == 0 || isMarker(m.header):
+			seq, err = l.put(ctx, hive, m.seq, body, nil)
+		}
+	}
+	return seq, err
+}
+
+func (l *Ledger) put(ctx context.Context, hive string, revision uint64, body []byte, h nats.Header) (uint64, error) {
+	if !l.nc.IsConnected() {
+		return 0, fmt.Errorf("ledger: advance roster of %s: %w: not connected to NATS", hive, ErrAway)
+	}
+	if h == nil {
+		h = nats.Header{}
+	}
+	seq, err := l.store(ctx, &nats.Msg{Subject: l.subject(atRoster, hive), Header: h, Data: body}, revision)
+	if conflict(err) {
+		return 0, fmt.Errorf("ledger: advance roster of %s at %d: %w", hive, revision, ErrConflict)
+	}
+	if err = wrap(ctx, "advance roster of "+hive, err); errors.Is(err, ErrAway) {
+		l.doubt()
+	}
+	return seq, err
 }
 
 // Refresh puts again, unchanged, every entry that was put over 20 h ago, so that
-// it does not expire: to be called daily or more often, by every queen. Entries
-// that are lost or left stay as they are, and are forgotten 7 days later. It
-// returns how many it put.
-func (l *Ledger) Refresh(ctx context.Context) (int, error) { panic("TODO") }
+// it does not expire: to be called every hour or so, by every queen; they do each
+// other's work. Entries that are lost or left stay as they are, and are forgotten
+// when their 7 days are over. It returns how many it put.
+func (l *Ledger) Refresh(ctx context.Context) (int, error) { return l.refresh(ctx, refreshAfter) }
 
-// WatchRoster calls fn with every entry there is, and then with every change, in
-// order and from one goroutine, until ctx ends. It goes on by itself after cuts
-// and restarts; where the bucket was lost and made again it begins anew, with
-// another Epoch. It never waits for JetStream to be there before it can be ended.
-func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item RosterItem)) error {
-	panic("TODO")
+func (l *Ledger) refresh(ctx context.Context, after time.Duration) (int, error) {
+	type old struct {
+		message
+		hive string
+	}
+	var due []old
+	r := new(reader)
+	err := r.read(ctx, l, atRoster, true, func(f found) {
+		item := l.item(f.message, f.key, f.age, r.epoch)
+		if item.Live == "" || item.Live == hivebeat.Lost || item.Live == hivebeat.Left {
+			return
+		}
+		if f.age > after && hivebeat.ValidID(f.key) {
+			due = append(due, old{f.message, f.key})
+		}
+	})
+	if err != nil {
+		return 0, wrap(ctx, "read "+human(bucketStream(l.bucketOf(atRoster))), err)
+	}
+	n := 0
+	for _, o := range due {
+		since := o.header.Get(headerSince)
+		if since == "" {
+			since = o.stored.UTC().Format(time.RFC3339Nano)
+		}
+		switch _, err := l.put(ctx, o.hive, o.seq, o.data, nats.Header{headerSince: {since}}); {
+		case err == nil:
+			n++
+		case !errors.Is(err, ErrConflict): // a conflict: it was put by another queen
+			return n, err
+		}
+	}
+	return n, nil
 }

@@ -1,3 +1,67 @@
 package ledger
 
-type sequences struct{}
+import (
+	"sync"
+	"time"
+)
+
+// sequences remembers of each key its last sequence, so that a put costs one
+// request, and what was put with it: an older snapshot could otherwise be put
+// over a newer one whose sequence is known.
+type sequences struct {
+	mu    sync.Mutex
+	last  map[string]sequence
+	sweep int // size at which those of hives long gone are thrown out
+}
+
+type sequence struct {
+	seq       uint64    // in the stream
+	inc, hive uint64    // the snapshot's (inc, seq); zero for a marker
+	until     time.Time // the key has expired by then
+	at        time.Time // when this was learnt
+}
+
+// keepSequence is longer than a key lives without being put.
+const (
+	keepSequence = 4 * time.Hour
+	firstSweep   = 1024
+)
+
+// expect returns the sequence that a put of s has to expect, 0 for an unknown
+// key, and whether the bucket holds a snapshot as new.
+func (s *sequences) expect(snap Snapshot, now time.Time) (seq uint64, stale bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.last[snap.key()]
+	return last.seq, now.Before(last.until) && asNew(last.inc, last.hive, snap)
+}
+
+// asNew reports whether (inc, seq) is as new as s, or newer.
+func asNew(inc, seq uint64, s Snapshot) bool {
+	return inc > s.Inc || inc == s.Inc && seq >= s.Seq
+}
+
+func (s *sequences) set(key string, v sequence) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil {
+		s.last = make(map[string]sequence)
+		s.sweep = firstSweep
+	}
+	s.last[key] = v
+	if len(s.last) <= s.sweep {
+		return
+	}
+	for k, old := range s.last {
+		if v.at.Sub(old.at) > keepSequence {
+			delete(s.last, k)
+		}
+	}
+	s.sweep = max(firstSweep, 2*len(s.last))
+}
+
+func (s *sequences) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = nil
+}

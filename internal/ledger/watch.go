@@ -1,0 +1,62 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Pauses of a watch between a failed read and the next.
+const (
+	watchFirst = 20 * time.Millisecond
+	watchMost  = time.Second
+)
+
+// WatchRoster calls fn with every entry there is, and then with every change, in
+// order and from one goroutine at a time, until ctx ends: then it returns nil, or
+// the error that the connection is closed for good. It goes on by itself after
+// cuts and restarts. Where the bucket was lost and made again it begins anew,
+// with another Epoch; nothing is said of the entries that are gone. It does not
+// make a bucket that is missing: that is Keep's work.
+func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item RosterItem)) error {
+	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer l.nc.RemoveStatusListener(status)
+	r := new(reader)
+	for pause := watchFirst; ; pause = min(2*pause, watchMost) {
+		if l.nc.IsConnected() {
+			before := *r
+			err := r.read(ctx, l, atRoster, false, func(f found) {
+				if hivebeat.ValidID(f.key) {
+					fn(f.key, l.item(f.message, f.key, f.age, r.epoch))
+				}
+			})
+			if *r != before {
+				pause = watchFirst
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, errRenewed) {
+				l.doubt()
+				*r = reader{}
+				continue
+			}
+			l.cfg.Logger.Debug("watch of the roster interrupted", "cause", err)
+		}
+		if l.nc.IsClosed() {
+			return fmt.Errorf("ledger: %w", nats.ErrConnectionClosed)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-status:
+			pause = watchFirst
+		case <-time.After(pause):
+		}
+	}
+}
