@@ -22,7 +22,8 @@ type Beat struct {
 }
 
 // Facts are the keys that a Beat and the worker's record in a Snapshot share.
-// Required are Inc, Seq and Every.
+// Required are Inc, Seq and Every. From Seq on they are sent even if zero, so that
+// the bytes before them stay the same while only they change.
 type Facts struct {
 	Inc      uint64            `msgpack:"inc" json:"inc"`                               // incarnation: Unix µs when the process began; a restart has a higher one
 	Every    Millis            `msgpack:"every" json:"every"`                           // promise: the next beat comes within this
@@ -40,9 +41,9 @@ type Facts struct {
 	Labels   map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`     // free
 	Data     []byte            `msgpack:"data,omitempty" json:"data,omitempty"`         // opaque
 	Seq      uint64            `msgpack:"seq" json:"seq"`                               // 1, 2, 3 … within the incarnation
-	Sent     int64             `msgpack:"sent,omitempty" json:"sent,omitempty"`         // sender's Unix ms: shown, never judged by
-	VRAM     uint64            `msgpack:"vram,omitempty" json:"vram,omitempty"`         // bytes it says it holds
-	Busy     uint64            `msgpack:"busy,omitempty" json:"busy,omitempty"`         // slots in use
-	Queue    uint64            `msgpack:"queue,omitempty" json:"queue,omitempty"`       // requests waiting
-	Done     uint64            `msgpack:"done,omitempty" json:"done,omitempty"`         // work finished so far
+	Sent     int64             `msgpack:"sent" json:"sent,omitempty"`                   // sender's Unix ms: shown, never judged by
+	VRAM     uint64            `msgpack:"vram" json:"vram,omitempty"`                   // bytes it says it holds
+	Busy     uint64            `msgpack:"busy" json:"busy,omitempty"`                   // slots in use
+	Queue    uint64            `msgpack:"queue" json:"queue,omitempty"`                 // requests waiting
+	Done     uint64            `msgpack:"done" json:"done,omitempty"`                   // work finished so far
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
@@ -11,7 +12,10 @@ import (
 // into v, which is whole only if the error is nil. The error is a
 // *hivebeat.Refusal. It keeps no reference to v; v keeps references to b.
 func ParseBeat(b []byte, v *BeatView) error {
-	if err := begin(b, hivebeat.MaxBeat); err != nil {
+	if len(b) > hivebeat.MaxBeat {
+		return refuse(hivebeat.RefusedSize, "", fmt.Sprintf("%d bytes, at most %d are allowed", len(b), hivebeat.MaxBeat))
+	}
+	if err := Scan(b); err != nil {
 		return err
 	}
 	c := cursor{b: b}
@@ -33,20 +37,6 @@ func ParseBeat(b []byte, v *BeatView) error {
 	c.ident("worker", v.Worker)
 	c.facts(&v.FactsView)
 	return c.done(version)
-}
-
-// begin makes b safe for a cursor: it was scanned, and is a map.
-func begin(b []byte, most int) error {
-	if len(b) > most {
-		return refuse(hivebeat.RefusedSize, "", strconv.Itoa(len(b))+" bytes, at most "+strconv.Itoa(most)+" are allowed")
-	}
-	if err := Scan(b); err != nil {
-		return err
-	}
-	if firsts[b[0]].form != formMap {
-		return refuse(hivebeat.RefusedType, "", "the message is not a map")
-	}
-	return nil
 }
 
 // version reads v. Another version may give every key another meaning, so done

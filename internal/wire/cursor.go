@@ -117,20 +117,27 @@ func (c *cursor) bool(key string) bool {
 	return false
 }
 
-// integer reads an integer of any width. big is set for one above the greatest
-// int64, which is then v.
 func (c *cursor) integer() (v int64, ok bool) {
-	f := c.b[0]
+	v, size := integer(c.b)
+	c.b = c.b[size:]
+	return v, size > 0
+}
+
+// integer reads the integer of any width at the start of b. One above the
+// greatest int64 is read as that. size is 0 if there is none.
+func integer(b []byte) (v int64, size int) {
+	if len(b) == 0 {
+		return 0, 0
+	}
+	f := b[0]
 	if f <= 0x7f || f >= 0xe0 {
-		c.b = c.b[1:]
-		return int64(int8(f)), true
+		return int64(int8(f)), 1
 	}
-	if f < 0xcc || f > 0xd3 {
-		return 0, false
+	size = 1 + 1<<(f&3)
+	if f < 0xcc || f > 0xd3 || len(b) < size {
+		return 0, 0
 	}
-	n := 1 << (f & 3)
-	p := c.b[1 : 1+n]
-	c.b = c.b[1+n:]
+	p := b[1:size]
 	switch f {
 	case 0xcc:
 		v = int64(p[0])
@@ -149,7 +156,7 @@ func (c *cursor) integer() (v int64, ok bool) {
 	default:
 		v = int64(binary.BigEndian.Uint64(p))
 	}
-	return v, true
+	return v, size
 }
 
 func (c *cursor) int(key string) int64 {

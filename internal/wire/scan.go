@@ -76,8 +76,9 @@ func refuse(r hivebeat.Reason, key, detail string) error {
 // scanner checks the values of one message. Its methods take the offset where
 // something begins and return the offset where it ends, or fault.
 type scanner struct {
-	b   []byte
-	err error
+	b    []byte
+	err  error
+	rows *rows // reads the value of workers in the outermost map, if set
 }
 
 const fault = -1
@@ -198,7 +199,7 @@ func (s *scanner) pairs(i, n, depth int) int {
 		}
 		*word |= bit
 		keys[k] = uint32(i)
-		if i = s.value(end, depth+1); i < 0 {
+		if i = s.of(i, end, depth); i < 0 {
 			return fault
 		}
 	}
@@ -247,11 +248,21 @@ func (s *scanner) bigMap(i, n, depth int) int {
 			return s.doubled(i)
 		}
 		seen[string(key)] = struct{}{}
-		if i = s.value(end, depth+1); i < 0 {
+		if i = s.of(i, end, depth); i < 0 {
 			return fault
 		}
 	}
 	return i
+}
+
+// of checks the value at i of the key that stands at keyAt.
+func (s *scanner) of(keyAt, i, depth int) int {
+	if depth == 0 && s.rows != nil {
+		if key, _ := takeStr(s.b[keyAt:]); string(key) == "workers" {
+			return s.rows.read(s, i)
+		}
+	}
+	return s.value(i, depth+1)
 }
 
 // key checks the key at i.

@@ -10,12 +10,22 @@ import (
 // ParseSnapshot checks everything that docs/PROTOCOL.md asks of a snapshot, each
 // record in it included, and reads b into v, as ParseBeat does. v's slices are
 // used again, so that parsing into the same v allocates nothing in the long run.
-func ParseSnapshot(b []byte, v *SnapshotView) error {
-	if err := begin(b, len(b)); err != nil { // the server's max_payload is the limit
-		return err
+// The server's max_payload is the limit of its size.
+func ParseSnapshot(b []byte, v *SnapshotView) error { return v.nothing.Parse(b, v) }
+
+// Parse is ParseSnapshot for the next snapshot of the hive that m remembers: a
+// record whose stable part is the remembered one costs a tenth.
+func (m *SnapshotMemo) Parse(b []byte, v *SnapshotView) error {
+	*v = SnapshotView{GPUs: v.GPUs[:0], Workers: v.Workers[:0]}
+	v.rows = rows{memo: m, list: v.Workers}
+	s := scanner{b: b, rows: &v.rows}
+	switch end := s.value(0, 0); {
+	case end >= 0 && end != len(b):
+		return refuse(hivebeat.RefusedMalformed, "", "bytes after the value")
+	case s.err != nil:
+		return s.err
 	}
 	c := cursor{b: b}
-	*v = SnapshotView{GPUs: v.GPUs[:0], Workers: v.Workers[:0]}
 	var version int64
 	for range c.pairs("") {
 		switch string(c.key()) {
@@ -50,7 +60,10 @@ func ParseSnapshot(b []byte, v *SnapshotView) error {
 		case "stats":
 			c.stats(&v.Stats)
 		case "workers":
-			v.Workers = c.records(v.Workers)
+			if c.err == nil {
+				c.err = v.rows.err
+			}
+			v.Workers, c.b = v.rows.list, b[v.rows.end:]
 		default:
 			c.skip()
 		}
@@ -156,21 +169,59 @@ func (c *cursor) stats(v *hivebeat.Stats) {
 	}
 }
 
-func (c *cursor) records(list []RecordView) []RecordView {
+// rows reads the records while the scan is at them: one by one, each by its memo
+// or else by scan and parser.
+type rows struct {
+	memo *SnapshotMemo
+	list []RecordView
+	end  int   // where they end
+	err  error // the first fault that the scan can not see
+}
+
+// read reads the value at i, which should be an array of records.
+func (r *rows) read(s *scanner, i int) (end int) {
+	c := cursor{b: s.b[i:]}
+	switch {
+	case i >= len(s.b):
+		return s.truncated()
+	case firsts[s.b[i]].form != formArray || len(s.b)-i <= int(firsts[s.b[i]].size):
+		if r.end = s.value(i, 1); r.end >= 0 {
+			c.wrong("workers", "an array")
+			r.err = c.err
+		}
+		return r.end
+	}
 	n := c.elems("workers")
 	if n > hivebeat.MaxWorkers {
 		c.fail(hivebeat.RefusedLimit, "workers", "too many")
 	}
-	list = slices.Grow(list, min(n, hivebeat.MaxWorkers))
-	for range n {
-		if c.err != nil { // the message is refused: what follows would only cost memory
-			c.skip()
+	i = len(s.b) - len(c.b)
+	list := r.list
+	for k := range n {
+		if c.err != nil { // the message is refused: what follows is only scanned
+			if i = s.value(i, 2); i < 0 {
+				return fault
+			}
 			continue
 		}
+		if len(list) == cap(list) {
+			list = slices.Grow(list, min(n-len(list), len(list)+64))
+		}
 		list = list[:len(list)+1]
-		c.record(&list[len(list)-1])
+		row := &list[len(list)-1]
+		end := r.memo.row(k, s.b, i, row)
+		if end < 0 {
+			if end = s.value(i, 2); end < 0 {
+				return fault
+			}
+			c.b = s.b[i:end]
+			c.record(row)
+			row.mark = mark{at: uint32(i)}
+		}
+		i = end
 	}
-	return list
+	r.list, r.end, r.err = list, i, c.err
+	return i
 }
 
 func (c *cursor) record(v *RecordView) {

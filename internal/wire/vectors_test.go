@@ -53,6 +53,7 @@ func vectors() map[string][]vector {
 	full := sampleBeat()
 	full.Reason, full.Quiet, full.Data = "warming the cache", 60000, []byte{0, 1, 254, 255}
 	full.Labels = map[string]string{"zone": "eu-1"}
+	idle := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "w-0", Facts: hivebeat.Facts{Inc: 1795435200000000, Every: 30000, State: hivebeat.Ready, Seq: 1}}
 	snap := sampleSnapshot(1)
 	snap.Bye, snap.GPUs = "maintenance", snap.GPUs[:1]
 	snap.Collect = map[string]string{"gpu": "error: nvidia-smi did not answer within 5s"}
@@ -78,6 +79,7 @@ func vectors() map[string][]vector {
 		"beat.json": {
 			accepted("least", "the required keys alone", least, readBeat),
 			accepted("full", "every key, in the order this project sends them: volatile ones last", must(EncodeBeat(&full)), readBeat),
+			accepted("idle", "this project sends the volatile keys even if zero, so that the bytes before them repeat", must(EncodeBeat(&idle)), readBeat),
 			accepted("wide", "each integer and string in its widest form; a reader takes any width",
 				unhex("df00000006"+"db0000000176"+"d30000000000000001"+"db0000000468697665"+"db0000000168"+"db00000006776f726b6572"+"db0000000177"+
 					"db00000003696e63"+"cf0006615b10f88000"+"db00000003736571"+"cf0000000000000001"+"db000000056576657279"+"cf0000000000007530"), readBeat),

@@ -25,12 +25,22 @@ func (r Raw) Len() int { return r.n }
 
 // FactsView is the view of hivebeat.Facts.
 type FactsView struct {
-	Inc, Every, Quiet, PID, RW, Slots, Seq, VRAM, Busy, Queue, Done uint64
-
-	Sent                                           int64
+	Inc, Every, Quiet, PID, RW, Slots              uint64
 	State, Reason, NS, Conn, Model, Endpoint, Data []byte
 	GPUs                                           Raw // of strings
 	Labels                                         Raw // of string pairs
+	Volatile
+}
+
+// Volatile are the facts that may change with every beat.
+type Volatile struct {
+	Seq, VRAM, Busy, Queue, Done uint64
+	Sent                         int64
+}
+
+// Update gives f the values of v.
+func (v *Volatile) Update(f *hivebeat.Facts) {
+	f.Seq, f.VRAM, f.Busy, f.Queue, f.Done, f.Sent = v.Seq, v.VRAM, v.Busy, v.Queue, v.Done, v.Sent
 }
 
 // BeatView is the view of a hivebeat.Beat.
@@ -39,8 +49,12 @@ type BeatView struct {
 	FactsView
 }
 
-// RecordView is the view of a hivebeat.Record.
+// RecordView is the view of a hivebeat.Record. Where Same is set, the record
+// differs from the one at its place in the memo's message in Volatile, Age, Since
+// and Proc at most; those, Same and Worker are then all that the view holds.
 type RecordView struct {
+	Same                bool
+	mark                mark
 	Worker, Live, Cause []byte
 	N, Missed           uint64
 	Stalled             bool
@@ -62,6 +76,9 @@ type SnapshotView struct {
 	GPUs                         []GPUView
 	Stats                        hivebeat.Stats
 	Workers                      []RecordView
+
+	rows    rows         // of the parse under way
+	nothing SnapshotMemo // for a parse without a memo: it stays empty
 }
 
 // HostView is the view of a hivebeat.Host.
@@ -88,7 +105,8 @@ func set[T ~string](dst *T, b []byte) {
 // Update gives f the values of v. It allocates only for texts that changed.
 func (v *FactsView) Update(f *hivebeat.Facts) {
 	f.Inc, f.Every, f.Quiet, f.PID, f.RW = v.Inc, hivebeat.Millis(v.Every), hivebeat.Millis(v.Quiet), v.PID, hivebeat.Millis(v.RW)
-	f.Slots, f.Seq, f.VRAM, f.Busy, f.Queue, f.Done, f.Sent = v.Slots, v.Seq, v.VRAM, v.Busy, v.Queue, v.Done, v.Sent
+	f.Slots = v.Slots
+	v.Volatile.Update(f)
 	set(&f.State, v.State)
 	set(&f.Reason, v.Reason)
 	set(&f.NS, v.NS)
@@ -110,13 +128,18 @@ func (v *BeatView) Update(b *hivebeat.Beat) {
 	v.FactsView.Update(&b.Facts)
 }
 
-// Update gives r the values of v, as FactsView.Update does.
+// Update gives r the values of v, as FactsView.Update does. Where Same is set, r
+// must hold the values of the memo's message.
 func (v *RecordView) Update(r *hivebeat.Record) {
+	r.Age, r.Since, r.Proc = hivebeat.Millis(v.Age), hivebeat.Millis(v.Since), v.Proc
+	if v.Same {
+		v.Volatile.Update(&r.Facts)
+		return
+	}
 	set(&r.Worker, v.Worker)
 	set(&r.Live, v.Live)
 	set(&r.Cause, v.Cause)
-	r.N, r.Missed, r.Stalled, r.Proc = v.N, v.Missed, v.Stalled, v.Proc
-	r.Age, r.Since = hivebeat.Millis(v.Age), hivebeat.Millis(v.Since)
+	r.N, r.Missed, r.Stalled = v.N, v.Missed, v.Stalled
 	if !slices.Equal(r.Tr, v.Tr) {
 		r.Tr = slices.Clone(v.Tr)
 	}

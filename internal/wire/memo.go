@@ -1,0 +1,259 @@
+package wire
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Most messages repeat the one before but for a few numbers, and this project
+// sends those last (docs/PROTOCOL.md, "Order of keys"). A memo keeps the bytes
+// before them, the stable part. Where the next message begins with the same
+// bytes, that part was scanned, checked and taken over already, and only the
+// numbers after it are read. A message in another order costs what it costs
+// without a memo, and means the same: the fuzz tests hold both paths together.
+
+// volatile tells the keys that may follow the stable part, by a bit each.
+func volatile(key []byte) (bit uint16) {
+	switch string(key) {
+	case "seq":
+		return 1 << 0
+	case "sent":
+		return 1 << 1
+	case "vram":
+		return 1 << 2
+	case "busy":
+		return 1 << 3
+	case "queue":
+		return 1 << 4
+	case "done":
+		return 1 << 5
+	case "age":
+		return 1 << 6
+	case "since":
+		return 1 << 7
+	case "os":
+		return 1 << 8
+	}
+	return 0
+}
+
+const (
+	seqBit     = 1 << 0
+	recordBits = 1 << 6 // from here on keys of records, which a beat does not know
+)
+
+// mark describes the stable part of a map that was parsed without fault.
+type mark struct {
+	at     uint32 // offset of the map in the message
+	stable uint32 // its bytes up to the first volatile key; 0 = there is no such part
+	worker uint32 // offset of the worker's id, from at
+	size   uint8  // of the id
+	left   uint8  // pairs after the stable part
+}
+
+// markOf finds the stable part of the map at b[at:], which was parsed.
+func markOf(b []byte, at int) mark {
+	c := cursor{b: b[at:]}
+	m := mark{at: uint32(at)}
+	here := func() uint32 { return uint32(len(b) - at - len(c.b)) }
+	for left := c.pairs(""); left > 0; left-- {
+		before, key := here(), []byte(nil)
+		switch key = c.key(); {
+		case volatile(key) == 0 && m.stable != 0: // a stable key after a volatile one
+			return mark{at: uint32(at)}
+		case volatile(key) != 0 && m.stable == 0:
+			m.stable, m.left = before, uint8(left) // no key is there twice, so that few are left
+		case string(key) == "worker":
+			id, _ := takeStr(c.b)
+			m.worker, m.size = here()+1+uint32(firsts[c.b[0]].size), uint8(len(id))
+		}
+		c.skip()
+	}
+	return m
+}
+
+// BeatMemo remembers the stable part of one worker's last beat. The zero value
+// remembers nothing.
+type BeatMemo struct {
+	stable []byte
+	left   int
+}
+
+// Parse reads b into v if b repeats the remembered part and is valid; otherwise
+// it returns false, and ParseBeat tells. What is not in v is as it was.
+func (m *BeatMemo) Parse(b []byte, v *Volatile) bool {
+	n := len(m.stable)
+	if n == 0 || len(b) > hivebeat.MaxBeat || !bytes.HasPrefix(b, m.stable) {
+		return false
+	}
+	t := tail{b: b, i: n}
+	*v = Volatile{}
+	return t.read(m.left, v, nil) && t.i == len(b)
+}
+
+// Keep remembers b, which ParseBeat accepted and whose facts were taken over.
+func (m *BeatMemo) Keep(b []byte) {
+	at := markOf(b, 0)
+	m.stable, m.left = append(m.stable[:0], b[:at.stable]...), int(at.left)
+}
+
+// PeekWorker returns the worker's id of a beat that begins as this project's do,
+// and nil for any other. The beat may still be refused.
+func PeekWorker(b []byte) []byte {
+	i := 0
+	switch {
+	case len(b) > 0 && b[0]&0xf0 == 0x80:
+		i = 1
+	case len(b) > 2 && b[0] == 0xde:
+		i = 3
+	default:
+		return nil
+	}
+	const head = "\xa1v\x01\xa4hive"
+	if len(b)-i < len(head)+1 || string(b[i:i+len(head)]) != head {
+		return nil
+	}
+	if _, i = peekStr(b, i+len(head)); i < 0 {
+		return nil
+	}
+	const key = "\xa6worker"
+	if len(b)-i < len(key) || string(b[i:i+len(key)]) != key {
+		return nil
+	}
+	id, _ := peekStr(b, i+len(key))
+	return id
+}
+
+// peekStr returns the string at i of bytes that no scan saw, and its end, or a
+// negative end.
+func peekStr(b []byte, i int) ([]byte, int) {
+	if i >= len(b) || firsts[b[i]].form != formStr || len(b)-i < 1+int(firsts[b[i]].size) {
+		return nil, -1
+	}
+	d := firsts[b[i]]
+	n := int(d.n)
+	i++
+	if d.size > 0 {
+		n, i = length(b[i:], d.size), i+int(d.size)
+	}
+	if n > len(b)-i {
+		return nil, -1
+	}
+	return b[i : i+n], i + n
+}
+
+// SnapshotMemo remembers the stable parts of the rows of one hive's last
+// snapshot, or of one page of it. The zero value remembers nothing.
+type SnapshotMemo struct {
+	last []byte
+	rows []mark
+}
+
+// Keep remembers b, which was parsed into v and taken over. It holds on to b,
+// which nobody may write to from then on.
+func (m *SnapshotMemo) Keep(b []byte, v *SnapshotView) {
+	m.last = b
+	m.rows = slices.Grow(m.rows[:0], len(v.Workers))[:len(v.Workers)]
+	for i := range v.Workers {
+		if r := &v.Workers[i]; r.Same {
+			m.rows[i] = r.mark
+		} else {
+			m.rows[i] = markOf(b, int(r.mark.at))
+		}
+	}
+}
+
+// row reads row i at b[at:] into v if it repeats the stable part of the row that
+// stood there before, and returns its end; otherwise it returns a negative one.
+func (m *SnapshotMemo) row(i int, b []byte, at int, v *RecordView) (end int) {
+	if i >= len(m.rows) || m.rows[i].stable == 0 {
+		return fault
+	}
+	was := m.rows[i]
+	if !bytes.HasPrefix(b[at:], m.last[was.at:was.at+was.stable]) {
+		return fault
+	}
+	t := tail{b: b, i: at + int(was.stable)}
+	*v = RecordView{Tr: v.Tr[:0], Same: true}
+	if !t.read(int(was.left), &v.Volatile, v) {
+		return fault
+	}
+	id := at + int(was.worker)
+	v.Worker = b[id : id+int(was.size)]
+	was.at = uint32(at)
+	v.mark = was
+	return t.i
+}
+
+// tail reads volatile keys off bytes that no scan saw. Whatever it does not
+// expect ends it: the ordinary path then says what that is.
+type tail struct {
+	b []byte
+	i int
+}
+
+func (t *tail) read(left int, v *Volatile, r *RecordView) bool {
+	var seen uint16
+	for range left {
+		key, i := peekStr(t.b, t.i)
+		if i < 0 {
+			return false
+		}
+		bit := volatile(key)
+		if bit == 0 || seen&bit != 0 || r == nil && bit >= recordBits {
+			return false
+		}
+		seen |= bit
+		t.i = i
+		ok := true
+		switch bit {
+		case 1 << 0:
+			v.Seq, ok = t.uint()
+		case 1 << 1:
+			v.Sent, ok = t.integer()
+		case 1 << 2:
+			v.VRAM, ok = t.uint()
+		case 1 << 3:
+			v.Busy, ok = t.uint()
+		case 1 << 4:
+			v.Queue, ok = t.uint()
+		case 1 << 5:
+			v.Done, ok = t.uint()
+		case 1 << 6:
+			r.Age, ok = t.uint()
+		case 1 << 7:
+			r.Since, ok = t.uint()
+		default:
+			ok = t.proc(&r.Proc)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return seen&seqBit != 0 && v.Seq != 0
+}
+
+func (t *tail) proc(p *hivebeat.Proc) bool {
+	end := (&scanner{b: t.b}).value(t.i, 2)
+	if end < 0 {
+		return false
+	}
+	c := cursor{b: t.b[t.i:end]}
+	c.proc(p)
+	t.i = end
+	return c.err == nil
+}
+
+func (t *tail) uint() (uint64, bool) {
+	v, ok := t.integer()
+	return uint64(v), ok && v >= 0
+}
+
+// integer reads an integer within the limits of the wire.
+func (t *tail) integer() (int64, bool) {
+	v, size := integer(t.b[t.i:])
+	t.i += size
+	return v, size > 0 && v <= hivebeat.MaxInt && v >= -hivebeat.MaxInt
+}
