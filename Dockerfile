@@ -9,7 +9,7 @@ RUN go mod download
 COPY . .
 ARG VERSION=dev
 RUN CGO_ENABLED=0 go build -trimpath \
-      -ldflags "-s -w -X main.version=${VERSION}" \
+      -ldflags "-s -w -X github.com/beatfabric/hivebeat/internal/cli.version=${VERSION}" \
       -o /out/hivebeat ./cmd/hivebeat
 
 FROM gcr.io/distroless/static-debian13:nonroot

@@ -5,11 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 GO ?= go
-# -buildvcs=false: the version is handed in below, and a build works outside a checkout too.
-export GOFLAGS ?= -buildvcs=false
-
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  = -s -w -X main.version=$(VERSION)
+LDFLAGS  = -s -w -X github.com/beatfabric/hivebeat/internal/cli.version=$(VERSION)
 
 # Tools, each by its version. They are built once per version into TOOLS.
 GOLANGCI_VERSION := v2.15.0

@@ -1,0 +1,199 @@
+//go:build e2e
+
+package compose
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/beatfabric/hivebeat/internal/e2e/rig"
+)
+
+// standIns returns one for every image that the Dockerfile and the compose file
+// name, and fails for one that nobody knows how to stand in for.
+func standIns(tb testing.TB) []standIn {
+	tb.Helper()
+	dockerfile, err := os.ReadFile(filepath.Join(rig.Root(), "Dockerfile"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	composeFile, err := os.ReadFile(filepath.Join(rig.Root(), "docker-compose.yml"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	names := bases(string(dockerfile))
+	for _, m := range regexp.MustCompile(`(?m)^\s+image:\s+(\S+)`).FindAllStringSubmatch(string(composeFile), -1) {
+		if !strings.HasPrefix(m[1], "${HIVEBEAT_IMAGE") { // that one is built
+			names = append(names, m[1])
+		}
+	}
+
+	var all []standIn
+	for _, name := range names {
+		repository, tag, _ := strings.Cut(name, ":")
+		switch {
+		case repository == "golang" && strings.HasSuffix(tag, "-alpine"):
+			all = append(all, golang(tb, name))
+		case repository == "nats" && strings.HasSuffix(tag, "-alpine"):
+			all = append(all, natsServer(tb, name, "v"+strings.TrimSuffix(tag, "-alpine")))
+		case strings.HasPrefix(repository, "gcr.io/distroless/static-") && tag == "nonroot":
+			all = append(all, distroless(tb, name))
+		default:
+			tb.Fatalf("no stand-in for %s\nhint: add one to internal/e2e/compose/standins.go", name)
+		}
+	}
+	return all
+}
+
+// golang stands in for the official image of Go on Alpine: the toolchain of this
+// machine, and its module cache as the module proxy, because the engine's
+// containers may reach none.
+func golang(tb testing.TB, name string) standIn {
+	tb.Helper()
+	busybox := static(tb)
+	env := goEnv(tb, "GOROOT", "GOMODCACHE", "GOVERSION")
+	goroot, cache, version := env[0], filepath.Join(env[1], "cache", "download"), env[2]
+	if out, err := inRoot("go", "mod", "download"); err != nil {
+		tb.Fatalf("%v\n%s", err, out)
+	}
+	sums, err := os.ReadFile(filepath.Join(rig.Root(), "go.sum"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return standIn{
+		name: name,
+		made: "golang 1 " + version + "\n" + string(sums),
+		changes: []string{
+			"ENV PATH=/go/bin:/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin", "ENV GOPATH=/go", "ENV GOTOOLCHAIN=local",
+			"ENV GOPROXY=file:///usr/local/modules", "ENV GOSUMDB=off", "WORKDIR /go", `CMD ["sh"]`,
+		},
+		fill: func(r *rootfs) {
+			r.alpine(busybox)
+			r.dir("go", 0o1777, 0)
+			r.tree("usr/local/go", goroot, func(rel string, d fs.DirEntry) bool {
+				top, _, _ := strings.Cut(rel, "/")
+				return top == "test" || top == "doc" || top == "api" || top == "misc" ||
+					d.IsDir() && d.Name() == "testdata" || strings.HasSuffix(rel, "_test.go")
+			})
+			r.modules("usr/local/modules", cache, string(sums))
+		},
+	}
+}
+
+// modules copies what a build by this go.sum reads of a module cache.
+func (r *rootfs) modules(name, cache, sums string) {
+	done := map[string]bool{}
+	for line := range strings.Lines(sums) {
+		module, version, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok {
+			continue
+		}
+		version, _, _ = strings.Cut(version, " ")
+		version = strings.TrimSuffix(version, "/go.mod")
+		base := escape(module) + "/@v/" + escape(version)
+		if done[base] {
+			continue
+		}
+		done[base] = true
+		for _, ext := range []string{".info", ".mod", ".zip"} {
+			from := filepath.Join(cache, filepath.FromSlash(base+ext))
+			if _, err := os.Stat(from); err == nil {
+				r.file(name+"/"+base+ext, from)
+			}
+		}
+	}
+}
+
+// escape writes upper case letters as the module proxy protocol does: !a for A.
+func escape(s string) string {
+	return regexp.MustCompile(`[A-Z]`).ReplaceAllStringFunc(s, func(c string) string { return "!" + strings.ToLower(c) })
+}
+
+// entrypoint behaves as the official image's does: flags alone go to nats-server.
+const entrypoint = `#!/bin/sh
+set -e
+case "$1" in
+"" | -*) set -- nats-server "$@" ;;
+esac
+exec "$@"
+`
+
+// natsServer stands in for the official image of nats-server on Alpine, with the
+// server of that version built from its module.
+func natsServer(tb testing.TB, name, version string) standIn {
+	tb.Helper()
+	busybox := static(tb)
+	return standIn{
+		name: name,
+		made: "nats 1 " + version,
+		changes: []string{
+			"ENV PATH=/usr/local/bin:/usr/bin:/bin", "EXPOSE 4222 8222 6222",
+			`ENTRYPOINT ["docker-entrypoint.sh"]`, `CMD ["nats-server", "--config", "/etc/nats/nats-server.conf"]`,
+		},
+		fill: func(r *rootfs) {
+			r.alpine(busybox)
+			r.dir("etc/nats", 0o755, 0)
+			r.text("etc/nats/nats-server.conf", 0o644, "port: 4222\nmonitor_port: 8222\n")
+			r.text("usr/local/bin/docker-entrypoint.sh", 0o755, entrypoint)
+			r.file("usr/local/bin/nats-server", rig.Install(tb, rig.NATSServer+"@"+version))
+		},
+	}
+}
+
+// distroless stands in for gcr.io/distroless/static: users, certificates and
+// nothing that could be started.
+func distroless(tb testing.TB, name string) standIn {
+	tb.Helper()
+	return standIn{
+		name: name,
+		made: "distroless 1",
+		changes: []string{
+			"ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			"ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt", "USER 65532", "WORKDIR /home/nonroot",
+		},
+		fill: func(r *rootfs) {
+			for _, d := range []string{"etc", "etc/ssl", "etc/ssl/certs", "home", "usr", "usr/bin", "var", "proc", "sys", "dev"} {
+				r.dir(d, 0o755, 0)
+			}
+			r.dir("tmp", 0o1777, 0)
+			r.dir("root", 0o700, 0)
+			r.dir("home/nonroot", 0o700, 65532)
+			r.text("etc/passwd", 0o644, "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n")
+			r.text("etc/group", 0o644, "root:x:0:\nnobody:x:65534:\nnonroot:x:65532:\n")
+			const certs = "/etc/ssl/certs/ca-certificates.crt"
+			if _, err := os.Stat(certs); err == nil {
+				r.file(strings.TrimPrefix(certs, "/"), certs)
+			}
+		},
+	}
+}
+
+func goEnv(tb testing.TB, names ...string) []string {
+	tb.Helper()
+	out, err := inRoot("go", append([]string{"env"}, names...)...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	values := strings.Split(strings.TrimRight(out, "\n"), "\n")
+	if len(values) != len(names) {
+		tb.Fatalf("go env %v: %q", names, out)
+	}
+	return values
+}
+
+func inRoot(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = rig.Root()
+	cmd.Env = append(os.Environ(), "GOFLAGS=")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}

@@ -1,0 +1,182 @@
+//go:build e2e
+
+package rig
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Proc is a running program. What it prints is kept, and shown when the test fails.
+type Proc struct {
+	Name string
+	tb   testing.TB
+	cmd  *exec.Cmd
+	out  *lines
+	done chan struct{} // closed when it has ended
+	code int           // exit code; -1 when a signal ended it
+}
+
+// Start runs a program until it ends or the test does. env is added to a small
+// clean environment: nothing of the caller's HIVEBEAT_*, NATS_* or contexts of
+// the nats CLI is seen.
+func Start(tb testing.TB, name string, env []string, argv ...string) *Proc {
+	tb.Helper()
+	p := &Proc{Name: name, tb: tb, out: new(lines), done: make(chan struct{})}
+	p.cmd = exec.Command(argv[0], argv[1:]...)
+	p.cmd.Env = append(Env(tb), env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.cmd.WaitDelay = 5 * time.Second
+	if err := p.cmd.Start(); err != nil {
+		tb.Fatalf("%s: %v", name, err)
+	}
+	go func() {
+		defer close(p.done)
+		err := p.cmd.Wait()
+		var exit *exec.ExitError
+		switch {
+		case errors.As(err, &exit):
+			p.code = exit.ExitCode()
+		case err != nil:
+			p.code = -2
+		}
+	}()
+	tb.Cleanup(func() {
+		p.Kill()
+		if tb.Failed() {
+			tb.Logf("--- %s printed:\n%s", name, p.out.tail(80))
+		}
+	})
+	return p
+}
+
+// Env is the environment of a test's programs: PATH, and a home with nothing in it.
+func Env(tb testing.TB) []string {
+	home := tb.TempDir()
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir(),
+		"LANG=C.UTF-8", "TERM=dumb", "NO_COLOR=1",
+	}
+}
+
+// Signal sends s to the process.
+func (p *Proc) Signal(s os.Signal) {
+	p.tb.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.tb.Fatalf("%s: %v", p.Name, err)
+	}
+}
+
+// Interrupt is Ctrl-C, and waits until the process has left in order.
+func (p *Proc) Interrupt() {
+	p.tb.Helper()
+	p.Signal(os.Interrupt)
+	if code := p.Wait(30 * time.Second); code != 0 {
+		p.tb.Errorf("%s: exit code %d after an interrupt, want 0", p.Name, code)
+	}
+}
+
+// Kill is kill -9, and waits until the process is gone.
+func (p *Proc) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// Wait waits for the process to end by itself and returns its exit code.
+func (p *Proc) Wait(most time.Duration) int {
+	p.tb.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(most):
+		p.tb.Fatalf("%s: still running after %s", p.Name, most)
+	}
+	return p.code
+}
+
+// Ended reports whether the process has ended.
+func (p *Proc) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// PID returns the process id.
+func (p *Proc) PID() int { return p.cmd.Process.Pid }
+
+// Output returns all that it printed so far.
+func (p *Proc) Output() string { return p.out.String() }
+
+// Said waits until the process printed something that matches the pattern.
+func (p *Proc) Said(pattern string, most time.Duration) {
+	p.tb.Helper()
+	re := regexp.MustCompile(pattern)
+	Until(p.tb, most, fmt.Sprintf("%s to say %q", p.Name, pattern), func() (bool, string) {
+		s := p.Output()
+		if !re.MatchString(s) && p.Ended() {
+			p.tb.Fatalf("%s ended (exit code %d) and never said %q:\n%s", p.Name, p.code, pattern, s)
+		}
+		return re.MatchString(s), ""
+	})
+}
+
+// Until waits for a condition, and fails the test with its last state when that
+// takes longer than most.
+func Until(tb testing.TB, most time.Duration, what string, ok func() (bool, string)) {
+	tb.Helper()
+	for end, state := time.Now().Add(most), ""; ; {
+		var done bool
+		if done, state = ok(); done {
+			return
+		}
+		if time.Now().After(end) {
+			tb.Fatalf("waited %s for %s; last: %s", most, what, state)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// Port returns a port of the loopback address that nobody listens on.
+func Port(tb testing.TB) int {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// lines is a buffer that is written and read at the same time.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lines) tail(n int) string {
+	all := strings.Split(strings.TrimRight(l.String(), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-n):], "\n")
+}
