@@ -45,14 +45,16 @@ type Status struct {
 
 // Error is the error of an answer.
 type Error struct {
-	Code    string `json:"code"` // bad_request, not_found, not_warm
+	Code    string `json:"code"` // one of the codes below
 	Message string `json:"message"`
 }
 
 // Codes of an Error.
 const (
-	CodeBadRequest = "bad_request"
-	CodeNotFound   = "not_found"
+	CodeBadRequest  = "bad_request"
+	CodeNotFound    = "not_found"
+	CodeTooLarge    = "too_large"   // even one record is longer than the server's max_payload
+	CodeUnavailable = "unavailable" // this queen does not run, or did not get to it in time
 )
 
 // Summary counts the fleet.

@@ -1,0 +1,230 @@
+package queen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+// announceLimit is how many hives are announced at once.
+const announceLimit = 16
+
+// tellDifferences queues the hives whose verdict may differ from the roster's.
+func (q *Queen) tellDifferences(work context.Context, now time.Time) {
+	v := q.view
+	for _, h := range v.dirty {
+		h.isDirty = false
+		if !h.book.busy {
+			h.book.busy = true
+			q.store.queue = append(q.store.queue, h)
+		} else {
+			h.book.again = true
+		}
+	}
+	clear(v.dirty)
+	v.dirty = v.dirty[:0]
+	q.startAnnouncements(work, now)
+}
+
+// startAnnouncements says of the queued hives what there is to say, as far as
+// that is possible now.
+func (q *Queen) startAnnouncements(work context.Context, now time.Time) {
+	s := &q.store
+	if q.cfg.NoJetStream {
+		q.tellStraight(now)
+		return
+	}
+	for len(s.queue) > 0 && q.working < announceLimit && s.there() && s.roster {
+		h := s.queue[0]
+		s.queue = s.queue[1:]
+		if q.view.hives[h.id] != h {
+			continue
+		}
+		job := q.announcement(h, now)
+		if job == nil {
+			q.announced(h)
+			continue
+		}
+		q.working++
+		q.wg.Go(func() {
+			err := job.run(work, s.ledger)
+			_ = q.post(work, func(now time.Time) { q.finish(work, job, err, now) })
+		})
+	}
+}
+
+// announced ends the work on h, unless something came up meanwhile.
+func (q *Queen) announced(h *hive) {
+	h.book.busy = false
+	if h.book.again {
+		h.book.again = false
+		q.view.compare(h)
+	}
+}
+
+// announcement is one step of a hive's entry in the roster.
+type announcement struct {
+	hive      *hive
+	item      ledger.RosterItem // what is there
+	confirmed bool              // its event is known to be stored
+	next      ledger.RosterEntry
+	event     *hivebeat.Event // nil where the entry is made again as it was
+
+	advanced  bool
+	published bool
+	lost      bool // another queen was first: found says what is there now
+	found     ledger.RosterItem
+	revision  uint64
+}
+
+// announcement returns what is to be done for h, or nil.
+func (q *Queen) announcement(h *hive, now time.Time) *announcement {
+	b := &h.book
+	a := &announcement{hive: h, item: b.item, confirmed: b.confirmed >= b.item.N}
+	a.item.Stored += now.Sub(b.readAt)
+	if b.item.N > 0 && b.item.Revision == 0 { // the roster was lost: it is to go on where it was
+		a.next = b.item.RosterEntry
+		a.next.Event = nil
+		return a
+	}
+	kind, to, ok := h.difference(now)
+	if !ok {
+		return nil
+	}
+	data, next := h.next(kind, to)
+	ev := q.subjects.NewEvent(hivebeat.HiveEventID(h.id, next.N), now, data)
+	body, err := ev.Encode()
+	if err != nil {
+		q.log.Error("an event can not be encoded", "hive", h.id, "err", err)
+		return nil
+	}
+	next.Event = body
+	a.next, a.event = next, &ev
+	return a
+}
+
+// run does it, beside the loop.
+func (a *announcement) run(ctx context.Context, l *ledger.Ledger) error {
+	if a.event != nil && !a.confirmed && a.item.N > 0 {
+		if err := l.Republish(ctx, a.item); err != nil && !errors.Is(err, ledger.ErrTooOld) {
+			return fmt.Errorf("queen: event %d of hive %s again: %w", a.item.N, a.hive.id, err)
+		}
+	}
+	var err error
+	if a.revision, err = l.Advance(ctx, a.hive.id, a.item.Revision, a.next); errors.Is(err, ledger.ErrConflict) {
+		a.lost = true
+		item, ok, err := l.RosterOf(ctx, a.hive.id)
+		if err != nil {
+			return fmt.Errorf("queen: roster of hive %s: %w", a.hive.id, err)
+		}
+		if a.found = item; !ok {
+			a.found.Gone = true
+		}
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("queen: roster of hive %s: %w", a.hive.id, err)
+	}
+	a.advanced = true
+	if a.event != nil {
+		if err := l.Publish(ctx, *a.event); err != nil && !errors.Is(err, ledger.ErrTooOld) {
+			return fmt.Errorf("queen: event %d of hive %s: %w", a.next.N, a.hive.id, err)
+		}
+	}
+	a.published = true
+	return nil
+}
+
+// finish takes the result over, and compares again: there may be more to say.
+func (q *Queen) finish(work context.Context, a *announcement, err error, now time.Time) {
+	q.working--
+	h, b := a.hive, &a.hive.book
+	b.busy = false
+	switch {
+	case q.view.hives[h.id] != h: // forgotten meanwhile
+	case a.lost && a.found.Gone:
+		q.view.unlearn(h.id, false)
+	case a.lost && err == nil:
+		q.rosterItem(h.id, a.found, now, 5*time.Second)
+	case a.advanced:
+		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.item.Epoch)}
+		q.view.learn(h.id, item, now)
+		if a.published {
+			b.confirmed = max(b.confirmed, a.next.N)
+		} else {
+			q.store.unsure.Set(h, now)
+		}
+	}
+	b.again = true
+	q.announced(h)
+	if err != nil {
+		q.trouble(work, err, now)
+	}
+	q.startAnnouncements(work, now)
+}
+
+// publishTo hands a worker's event to the stream. One that can never be stored is
+// told in the log and is done with, so that it does not hold up the others.
+func (q *Queen) publishTo(l *ledger.Ledger) func(context.Context, hivebeat.Event) error {
+	return func(ctx context.Context, ev hivebeat.Event) error {
+		err := l.Publish(ctx, ev)
+		switch {
+		case err == nil, ctx.Err() != nil, errors.Is(err, ledger.ErrTooOld), errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrNoSpace):
+			return err
+		}
+		q.log.Error("an event was refused and is given up", "id", ev.ID, "err", err)
+		return nil
+	}
+}
+
+// openStraight publishes to the subjects of the events themselves.
+func (q *Queen) openStraight() { q.out.open(q.publishStraight) }
+
+func (q *Queen) publishStraight(_ context.Context, ev hivebeat.Event) error {
+	body, err := ev.Encode()
+	if err != nil {
+		q.log.Error("an event can not be encoded", "id", ev.ID, "err", err)
+		return nil
+	}
+	return q.nc.Publish(q.subjects.Event(ev.Data.Hive, ev.Data.Worker, ev.Data.Kind), body)
+}
+
+// tellStraight publishes the differences without a roster. What every queen can
+// number alike there is only the hive's own seq, so that is in the ids: readers
+// dedupe by them.
+func (q *Queen) tellStraight(now time.Time) {
+	s := &q.store
+	if q.conn.isCut() {
+		return
+	}
+	for _, h := range s.queue {
+		for q.view.hives[h.id] == h {
+			kind, to, ok := h.difference(now)
+			if !ok {
+				break
+			}
+			data, next := h.next(kind, to)
+			ev := q.subjects.NewEvent(straightID(&data), now, data)
+			if err := q.publishStraight(context.Background(), ev); err != nil {
+				q.log.Warn("an event could not be published", "id", ev.ID, "err", err)
+			}
+			if kind == hivebeat.KindConflict {
+				h.book.conflict = data.Inc
+			}
+			h.book.item = ledger.RosterItem{RosterEntry: next, Revision: next.N}
+		}
+		q.announced(h)
+	}
+	s.queue = s.queue[:0]
+}
+
+func straightID(d *hivebeat.EventData) string {
+	switch d.Kind {
+	case hivebeat.KindJoined, hivebeat.KindRestarted, hivebeat.KindLeft, hivebeat.KindConflict:
+		return fmt.Sprintf("%s.%d.%s", d.Hive, d.Inc, d.Kind)
+	}
+	return fmt.Sprintf("%s.%d.%d.%s", d.Hive, d.Inc, d.Seq, d.Kind)
+}

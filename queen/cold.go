@@ -1,0 +1,153 @@
+package queen
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+const (
+	allEvery   = 10 * time.Second // a call to all hives goes out at most this often
+	openAtMost = 10 * time.Second // how long a JetStream that does not answer holds up a start
+)
+
+// cold is the start of a queen: what it should know and has not heard.
+type cold struct {
+	warm     bool
+	leaving  bool
+	up       time.Time // since when there is a connection; zero while there is none
+	failed   bool      // JetStream said that it is not to be had
+	read     time.Time // when bucket and roster were read
+	missing  map[*hive]struct{}
+	calledAt time.Time // all hives
+}
+
+func (c *cold) connected(now time.Time) {
+	if c.up.IsZero() {
+		c.up = now
+	}
+}
+
+// heard notes that a hive sent a snapshot.
+func (c *cold) heard(h *hive) { delete(c.missing, h) }
+
+// ready reports whether a queen that starts may answer: each hive whose key was
+// there has been heard or had its time. Where JetStream can not be had there is
+// only the time.
+func (c *cold) ready(now time.Time, noJetStream bool) bool {
+	switch {
+	case c.up.IsZero():
+		return false
+	case !c.read.IsZero():
+		return len(c.missing) == 0 || now.Sub(c.read) >= coldStart
+	case noJetStream || c.failed:
+		return now.Sub(c.up) >= coldStart
+	}
+	return now.Sub(c.up) >= openAtMost
+}
+
+// warmUp opens the API once this queen knows enough to answer.
+func (q *Queen) warmUp(now time.Time) {
+	c := &q.cold
+	if c.warm || c.leaving || !c.ready(now, q.cfg.NoJetStream) {
+		return
+	}
+	c.warm = true
+	svc, err := q.serve()
+	if err != nil {
+		q.fatal = err
+		return
+	}
+	q.service = svc
+	q.log.Info("queen is warm", "hives", len(q.view.hives), "missing", len(c.missing))
+	c.missing = nil
+}
+
+// spread is over how long the answers to a roll call are to come, so that they
+// never storm.
+func (q *Queen) spread() []byte {
+	ms := max(1000, 2*len(q.view.hives))
+	return strconv.AppendInt(nil, int64(ms), 10)
+}
+
+// callAll asks all hives for a snapshot, unless it did so a short time ago.
+func (q *Queen) callAll(now time.Time) bool {
+	if c := &q.cold; c.calledAt.IsZero() || now.Sub(c.calledAt) >= allEvery {
+		c.calledAt = now
+		q.log.Debug("roll call to all hives", "spread_ms", string(q.spread()))
+		q.publishCall(q.subjects.HiveRollcall())
+		return true
+	}
+	return false
+}
+
+// callRoll asks those that are missing, and all hives where none is known or
+// nearly all of them are missing.
+func (q *Queen) callRoll(missing []*hive, now time.Time) {
+	known := 0
+	for _, h := range q.view.order {
+		if h.live != hivebeat.Lost && h.live != hivebeat.Left {
+			known++
+		}
+	}
+	if 4*len(missing) >= 3*known && (len(missing) > 1 || known == 0) && q.callAll(now) {
+		return
+	}
+	for _, h := range missing {
+		q.publishCall(q.subjects.HiveRollcallOf(h.id))
+	}
+}
+
+func (q *Queen) publishCall(subject string) {
+	if err := q.nc.Publish(subject, q.spread()); err != nil {
+		q.log.Debug("roll call failed", "subject", subject, "err", err)
+	}
+}
+
+// bucketRead goes on once bucket and roster were read, since began: the roll of
+// those is called that should be there and were not heard since.
+func (q *Queen) bucketRead(present map[string]bool, began, now time.Time) {
+	c := &q.cold
+	first := c.read.IsZero()
+	c.read, c.missing = now, make(map[*hive]struct{})
+	var missing []*hive
+	for _, h := range q.view.order {
+		if h.heardAt.After(latest(began, q.conn.up)) || h.live == hivebeat.Lost || h.live == hivebeat.Left {
+			continue
+		}
+		missing = append(missing, h)
+		if present[h.id] {
+			c.missing[h] = struct{}{}
+		}
+	}
+	if first || len(missing) > 0 {
+		q.callRoll(missing, now)
+	}
+	q.log.Debug("bucket and roster read", "hives", len(q.view.hives), "keys", len(present), "missing", len(missing))
+}
+
+// status says how sure an answer is.
+func (q *Queen) status(now time.Time) Status {
+	s := Status{
+		AsOf: now.UTC().Round(0), Queen: q.cfg.ID, Warm: q.cold.warm, JetStream: !q.cfg.NoJetStream && q.store.there(),
+	}
+	unsure := func(format string, args ...any) { s.Unsure = append(s.Unsure, fmt.Sprintf(format, args...)) }
+	if q.conn.isCut() {
+		unsure("this queen is cut off from NATS for %.1fs and hears nobody", now.Sub(q.conn.from).Seconds())
+	}
+	if !s.Warm {
+		unsure("this queen has just started and has not heard every hive that it should know")
+	}
+	if !q.cfg.NoJetStream && !s.JetStream {
+		unsure("JetStream is away: %s; this is what this queen has heard itself, and events wait", q.store.reason())
+	}
+	if s.Warm && !s.JetStream && now.Sub(q.cold.up) < q.cfg.Fresh {
+		unsure("this queen started %.0fs ago without a memory: a hive that was silent since is not known to it", now.Sub(q.cold.up).Seconds())
+	}
+	if n := q.view.unverified(); n > 0 {
+		unsure("%d hives are known from memory alone and were not heard yet", n)
+	}
+	return s
+}

@@ -1,0 +1,280 @@
+package queen
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// tickEvery is how often the loop looks after what has no deadline of its own.
+const tickEvery = 250 * time.Millisecond
+
+// begin subscribes and starts what runs beside the loop.
+func (q *Queen) begin(work context.Context) error {
+	for _, subject := range []string{q.subjects.Hives(), q.subjects.HivesPinned()} {
+		sub, err := q.nc.ChanSubscribe(subject, q.msgs)
+		if err != nil {
+			return fmt.Errorf("queen: subscribe %s: %w", subject, err)
+		}
+		q.subs = append(q.subs, sub)
+	}
+	now := time.Now()
+	q.conn.watch(q.nc)
+	if q.nc.IsConnected() {
+		q.conn.up = now
+		q.cold.connected(now)
+	} else {
+		q.conn.cut(now, 0)
+		q.log.Warn("NATS is not there yet: this queen waits for it")
+	}
+	if q.cfg.NoJetStream {
+		if !q.conn.isCut() {
+			q.openStraight()
+			q.callAll(now)
+		}
+	} else {
+		q.wg.Go(func() { q.keep(work) })
+	}
+	q.wg.Go(func() {
+		q.out.run(work, func(err error) { _ = q.post(work, func(now time.Time) { q.trouble(work, err, now) }) })
+	})
+	return nil
+}
+
+// unsubscribe ends the subscriptions, and what only the loop used.
+func (q *Queen) unsubscribe() {
+	for _, sub := range q.subs {
+		_ = sub.Unsubscribe()
+	}
+	if q.conn.status != nil {
+		q.nc.RemoveStatusListener(q.conn.status)
+	}
+}
+
+// loop owns the view. It takes one input at a time, and whatever follows from it
+// is sent on without waiting.
+func (q *Queen) loop(ctx, work context.Context) {
+	q.timer = time.NewTimer(time.Hour)
+	defer q.timer.Stop()
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	stop, stopping, left := ctx.Done(), (<-chan struct{})(q.stopping), make(chan struct{})
+	leave := func() {
+		stop, stopping = nil, nil
+		q.cold.leaving = true
+		svc := q.service
+		q.wg.Go(func() { q.leave(work, svc); close(left) })
+	}
+	for q.fatal == nil {
+		select {
+		case m := <-q.msgs:
+			q.take(m, time.Now())
+		case f := <-q.calls:
+			now := time.Now()
+			q.catchUp(now)
+			f(now)
+		case <-q.timer.C:
+			q.wake = time.Time{}
+			q.catchUp(time.Now())
+		case s := <-q.conn.status:
+			q.statusChanged(work, s, time.Now())
+		case <-tick.C:
+			q.housekeeping(work, time.Now())
+		case <-stop:
+			leave()
+		case <-stopping:
+			leave()
+		case <-left:
+			return
+		}
+		q.settle(work, time.Now())
+	}
+}
+
+// leave is the way out, beside the loop: answer what was asked, tell what waits.
+func (q *Queen) leave(work context.Context, svc *service) {
+	ctx, cancel := context.WithTimeout(work, lastWords)
+	defer cancel()
+	if svc != nil {
+		svc.drain(ctx)
+	}
+	for {
+		busy := false
+		if q.post(ctx, func(time.Time) { busy = q.working > 0 || q.running > 0 }) != nil {
+			return
+		}
+		if !busy && q.out.idle() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// catchUp takes the messages that wait already, so that neither an answer nor a
+// verdict is older than what this queen was told.
+func (q *Queen) catchUp(now time.Time) {
+	for range len(q.msgs) {
+		select {
+		case m := <-q.msgs:
+			q.take(m, now)
+		default:
+			return
+		}
+	}
+}
+
+// take takes one snapshot.
+func (q *Queen) take(m *nats.Msg, now time.Time) {
+	q.conn.heard = now
+	s := &q.page
+	if err := wire.ParseSnapshot(m.Data, s); err != nil {
+		q.view.refused[hivebeat.ReasonOf(err)]++
+		q.log.Debug("snapshot refused", "subject", m.Subject, "err", err)
+		return
+	}
+	if pinned, err := q.subjects.ParseHives(m.Subject); err != nil || pinned != "" && pinned != string(s.Hive) {
+		q.view.refused[hivebeat.RefusedForeign]++
+		q.log.Debug("snapshot refused", "subject", m.Subject, "hive", string(s.Hive), "reason", string(hivebeat.RefusedForeign))
+		return
+	}
+	if err := q.view.apply(s, now); err != nil {
+		if q.log.Enabled(context.Background(), slog.LevelDebug) {
+			q.log.Debug("snapshot refused", "hive", string(s.Hive), "inc", s.Inc, "seq", s.Seq, "err", err)
+		}
+		return
+	}
+	h := q.view.hives[string(s.Hive)]
+	q.cold.heard(h)
+	if q.store.putter != nil {
+		q.store.putter.Offer(ledger.Snapshot{
+			Hive: h.id, Page: s.Page, Inc: s.Inc, Seq: s.Seq, Payload: m.Data, Received: now, Every: h.every,
+		})
+	}
+}
+
+// settle sends on what followed from the inputs.
+func (q *Queen) settle(work context.Context, now time.Time) {
+	v := q.view
+	if !q.conn.isCut() { // who is cut off hears nobody, and judges nobody
+		v.tick(now)
+	}
+	if len(v.checks) > 0 {
+		q.checks = append(q.checks, v.checks...)
+		v.checks = v.checks[:0]
+	}
+	q.startChecks(work, now)
+	if len(v.steps) > 0 {
+		for _, s := range v.steps {
+			q.logStep(s)
+		}
+		v.steps = v.steps[:0]
+	}
+	if len(v.events) > 0 {
+		q.out.push(v.events)
+		clear(v.events)
+		v.events = v.events[:0]
+	}
+	if len(v.dirty) > 0 {
+		q.tellDifferences(work, now)
+	}
+	q.warmUp(now)
+	if next, ok := v.due.Next(); ok && (q.wake.IsZero() || next.Before(q.wake)) && !q.conn.isCut() {
+		q.wake = next
+		q.timer.Reset(max(0, next.Sub(now)))
+	}
+}
+
+// logStep tells one change of a verdict.
+func (q *Queen) logStep(s step) {
+	level := slog.LevelInfo
+	switch s.kind {
+	case hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindUnverified:
+		level = slog.LevelWarn
+	}
+	q.log.Log(context.Background(), level, "hive "+string(s.kind),
+		"hive", s.hive, "from", string(s.from), "to", string(s.to), "cause", string(s.cause), "inc", s.inc, "reason", s.reason)
+}
+
+// checkLimit is how many keys are read at once before verdicts.
+const checkLimit = 64
+
+// checkTimeout is how long a verdict waits for the read of its key.
+const checkTimeout = 2 * time.Second
+
+// startChecks reads the keys of hives that are about to be late or lost. Where
+// that is not possible the verdicts stand.
+func (q *Queen) startChecks(work context.Context, now time.Time) {
+	for len(q.checks) > 0 && (q.running < checkLimit || !q.store.there()) {
+		c := q.checks[0]
+		q.checks = q.checks[1:]
+		if !q.store.there() {
+			q.view.checked(c, 0, 0, now)
+			continue
+		}
+		q.running++
+		l, id := q.store.ledger, c.hive.id
+		q.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(work, checkTimeout)
+			defer cancel()
+			inc, seq, ok, err := l.Hive(ctx, id)
+			if err != nil || !ok {
+				inc, seq = 0, 0
+			}
+			_ = q.post(work, func(now time.Time) {
+				q.running--
+				if q.conn.isCut() { // judge when it is seen who is still there
+					q.view.due.Set(c.hive, now)
+					return
+				}
+				q.view.checked(c, inc, seq, now)
+				if err != nil {
+					q.trouble(work, err, now)
+				}
+			})
+		})
+	}
+}
+
+// housekeeping looks after what has no deadline of its own.
+func (q *Queen) housekeeping(work context.Context, now time.Time) {
+	if q.conn.isCut() == q.nc.IsConnected() { // a change of status that got lost
+		q.statusChanged(work, q.nc.Status(), now)
+	}
+	if n := q.countDropped(); n > q.dropped {
+		if q.mayWarn("dropped", now) {
+			q.log.Warn("this queen is too slow: NATS dropped snapshots, the next ones heal that", "dropped", n-q.dropped, "total", n)
+			q.dropped = n
+		}
+	}
+	q.probe(work, now)
+	q.store.confirm(q, work, now)
+}
+
+func (q *Queen) countDropped() (n int) {
+	for _, sub := range q.subs {
+		if d, err := sub.Dropped(); err == nil {
+			n += d
+		}
+	}
+	return n
+}
+
+// mayWarn keeps one warning from filling the log.
+func (q *Queen) mayWarn(what string, now time.Time) bool {
+	if at, ok := q.warnAt[what]; ok && now.Sub(at) < 10*time.Second {
+		return false
+	}
+	q.warnAt[what] = now
+	return true
+}

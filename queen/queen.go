@@ -1,0 +1,327 @@
+// Package queen builds the view of the whole fleet from the snapshots of its
+// hives, reaches the verdicts on hives, keeps both in JetStream for others to
+// read, tells every transition exactly once together with any number of other
+// queens, and answers who is alive.
+//
+// The view is in memory. It needs nothing but the snapshots, and goes on while
+// JetStream is away. docs/PROTOCOL.md is normative for all that others see.
+package queen
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// Config says how a queen works. The zero Config is usable.
+type Config struct {
+	// ID tells this queen from others, in answers and in its log. Default: a
+	// random one.
+	ID string
+	// Prefix of all subjects, buckets and the stream. Default none.
+	Prefix string
+	// Fresh is the age up to which a worker's record may be shown as alive, and a
+	// hive's facts may be used. Default hivebeat.Fresh, 45 s.
+	Fresh time.Duration
+	// NoJetStream keeps nothing: events go straight to their subjects, once from
+	// each queen, and a queen that starts knows nobody. Default false.
+	NoJetStream bool
+	// Replicas of buckets and stream. Default 1.
+	Replicas int
+	// Storage of buckets and stream. Default jetstream.FileStorage.
+	Storage jetstream.StorageType
+	// Placement of buckets and stream in a cluster. Default: the server's choice.
+	Placement *jetstream.Placement
+	// EventsMax is the size of the stream of events in bytes, which JetStream
+	// reserves. Default 64 MiB.
+	EventsMax int64
+	// Pending is how many snapshots may wait for this queen before NATS drops the
+	// newest. Default 4096.
+	Pending int
+	// Logger gets the transitions of hives, and what goes wrong. nil discards it.
+	Logger *slog.Logger
+}
+
+const (
+	defaultPending = 4096
+	coldStart      = 2 * time.Second // how long a queen that starts waits for those it should know
+	lastWords      = 2 * time.Second // how long a queen that stops goes on telling what it knows
+)
+
+func (c Config) withDefaults() Config {
+	c.ID = cmp.Or(c.ID, "queen-"+strings.ToLower(rand.Text()[:10]))
+	c.Fresh = cmp.Or(c.Fresh, hivebeat.Fresh)
+	c.Pending = cmp.Or(c.Pending, defaultPending)
+	c.Replicas = cmp.Or(c.Replicas, 1)
+	c.EventsMax = cmp.Or(c.EventsMax, ledger.DefaultEventsMax)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	if err := hivebeat.CheckID("queen", c.ID); err != nil {
+		return fmt.Errorf("queen: Config.ID: %w", err)
+	}
+	switch {
+	case c.Fresh < 0:
+		return fmt.Errorf("queen: Config.Fresh: %v is negative", c.Fresh)
+	case c.Pending < 0:
+		return fmt.Errorf("queen: Config.Pending: %d is negative", c.Pending)
+	case c.Replicas < 1 || c.Replicas > 5:
+		return fmt.Errorf("queen: Config.Replicas: %d is not 1 to 5", c.Replicas)
+	case c.EventsMax < 1<<20:
+		return fmt.Errorf("queen: Config.EventsMax: %d is less than 1 MiB", c.EventsMax)
+	}
+	return nil
+}
+
+// Queen is one queen. Any number of them may run in one fabric. Its methods are
+// safe for concurrent use.
+type Queen struct {
+	cfg      Config
+	nc       *nats.Conn
+	subjects hivebeat.Subjects
+	log      *slog.Logger
+
+	msgs  chan *nats.Msg
+	calls chan func(now time.Time) // run by the loop, which owns all below
+	out   *outbox
+	wg    sync.WaitGroup // what Run has started
+
+	mu       sync.Mutex
+	begun    bool
+	stopping chan struct{} // closed by Stop
+	once     sync.Once
+	looping  atomic.Bool
+	ended    chan struct{} // closed when the loop takes no more calls
+	done     chan struct{} // closed when Run returns
+
+	view    *view
+	page    wire.SnapshotView
+	subs    []*nats.Subscription
+	dropped int // messages, as of the last look
+	wake    time.Time
+	timer   *time.Timer
+	fatal   error // ends Run
+
+	conn    link
+	store   store
+	cold    cold
+	checks  []check // waiting for a slot
+	running int     // key reads under way
+	working int     // announcements under way
+	service *service
+	warnAt  map[string]time.Time
+}
+
+// New returns a queen that works on nc, which is borrowed: it is never closed, and
+// its handlers stay as they are. Errors name the field of cfg at fault.
+func New(nc *nats.Conn, cfg Config) (*Queen, error) {
+	if nc == nil {
+		return nil, errors.New("queen: nc is nil")
+	}
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	subjects, err := hivebeat.NewSubjects(cfg.Prefix)
+	if err != nil {
+		return nil, fmt.Errorf("queen: Config.Prefix: %w", err)
+	}
+	return &Queen{
+		cfg: cfg, nc: nc, subjects: subjects, log: cfg.Logger.With("queen", cfg.ID),
+		msgs:  make(chan *nats.Msg, cfg.Pending),
+		calls: make(chan func(time.Time)), out: newOutbox(subjects),
+		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
+		view: newView(cfg.Fresh), warnAt: make(map[string]time.Time),
+	}, nil
+}
+
+// Run works until ctx ends or Stop is called, and returns nil then. It returns
+// early with an error that wraps hivebeat.ErrStopped where Stop came first,
+// ledger.ErrDiffers where a bucket or the stream exists with other settings (it
+// names each difference), and ledger.ErrServerTooOld. A NATS or a JetStream that
+// is not there is no error: the queen goes on without, and says so.
+func (q *Queen) Run(ctx context.Context) error {
+	q.mu.Lock()
+	switch {
+	case q.begun:
+		q.mu.Unlock()
+		return errors.New("queen: Run was called before")
+	case q.isStopping():
+		q.mu.Unlock()
+		return fmt.Errorf("queen: %w", hivebeat.ErrStopped)
+	}
+	q.begun = true
+	q.mu.Unlock()
+	defer close(q.done)
+
+	// What runs beside the loop outlives ctx by the time it takes to leave in order.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer q.wg.Wait()
+	defer cancel()
+	err := q.begin(work)
+	if err != nil {
+		close(q.ended)
+		q.unsubscribe()
+		return err
+	}
+	q.log.Info("queen runs", "prefix", q.cfg.Prefix, "jetstream", !q.cfg.NoJetStream)
+	q.looping.Store(true)
+	q.loop(ctx, work)
+	q.looping.Store(false)
+	close(q.ended)
+	q.unsubscribe()
+	if q.fatal != nil {
+		q.log.Error("queen ends", "err", q.fatal)
+	} else {
+		q.log.Info("queen stopped")
+	}
+	return q.fatal
+}
+
+// Stop ends Run in order: requests that came are answered, events that wait are
+// published for 2 s at most, and no goroutine is left. It waits for that until
+// ctx ends, whose error it then returns. It may be called more than once, and
+// before Run.
+func (q *Queen) Stop(ctx context.Context) error {
+	q.mu.Lock()
+	q.once.Do(func() { close(q.stopping) })
+	begun := q.begun
+	q.mu.Unlock()
+	if !begun {
+		return nil
+	}
+	select {
+	case <-q.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("queen: stop: %w", ctx.Err())
+	}
+}
+
+func (q *Queen) isStopping() bool {
+	select {
+	case <-q.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// Stats are a queen's counts since it began.
+type Stats struct {
+	Snapshots  uint64                     // pages taken over
+	Refused    map[hivebeat.Reason]uint64 // messages that changed nothing, by reason
+	Dropped    int                        // messages that NATS dropped as this queen was too slow
+	Incomplete uint64                     // snapshots of which not all pages came
+
+	Hives, Workers int // known now
+
+	EventsWaiting   int    // worker transitions that wait to be published
+	EventsPublished uint64 // worker transitions stored, or found to be stored
+	EventsDropped   uint64 // worker transitions given up: told by a gap
+
+	Puts ledger.PutterStats // snapshots into the bucket
+}
+
+// Stats returns the counts so far; zeros before Run, and after it the last ones.
+func (q *Queen) Stats() Stats {
+	var s Stats
+	if q.do(context.Background(), func(time.Time) { s = q.stats() }) != nil {
+		select {
+		case <-q.ended:
+			return q.stats() // nobody else looks at it any more
+		default:
+		}
+	}
+	return s
+}
+
+func (q *Queen) stats() Stats {
+	v := q.view
+	s := Stats{
+		Snapshots: v.accepted, Refused: maps.Clone(v.refused), Dropped: q.countDropped(), Incomplete: v.incomplete, Hives: len(v.hives),
+	}
+	for _, h := range v.order {
+		s.Workers += len(h.workers)
+	}
+	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.out.counts()
+	if q.store.putter != nil {
+		s.Puts = q.store.putter.Stats()
+	}
+	return s
+}
+
+// Answer answers a verb as queen.api.<verb> does. It waits for the queen's loop
+// no longer than ctx; a queen that does not run answers with CodeUnavailable. What
+// an answer refers to is not to be changed.
+func (q *Queen) Answer(ctx context.Context, verb string, r Request) Answer {
+	var a Answer
+	err := q.do(ctx, func(now time.Time) {
+		a = q.view.answer(verb, r, now)
+		a.Status = q.status(now)
+	})
+	if err != nil {
+		return q.unavailable(err)
+	}
+	return a
+}
+
+// refuse answers a request that could not be read.
+func (q *Queen) refuse(ctx context.Context, code, message string) Answer {
+	a := Answer{Error: &Error{code, message}}
+	if err := q.do(ctx, func(now time.Time) { a.Status = q.status(now) }); err != nil {
+		return q.unavailable(err)
+	}
+	return a
+}
+
+func (q *Queen) unavailable(err error) Answer {
+	return Answer{
+		Status: Status{AsOf: time.Now().UTC(), Queen: q.cfg.ID, Unsure: []string{"this queen does not answer: " + err.Error()}},
+		Error:  &Error{CodeUnavailable, err.Error()},
+	}
+}
+
+// do runs f in the loop and waits for it.
+func (q *Queen) do(ctx context.Context, f func(now time.Time)) error {
+	if !q.looping.Load() {
+		return errors.New("queen: does not run")
+	}
+	ran := make(chan struct{})
+	if err := q.post(ctx, func(now time.Time) { f(now); close(ran) }); err != nil {
+		return err
+	}
+	<-ran // the loop runs what it took
+	return nil
+}
+
+// post hands f to the loop.
+func (q *Queen) post(ctx context.Context, f func(now time.Time)) error {
+	select {
+	case q.calls <- f:
+		return nil
+	case <-q.ended:
+		return fmt.Errorf("queen: %w", hivebeat.ErrStopped)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

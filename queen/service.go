@@ -1,0 +1,219 @@
+package queen
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+)
+
+// service answers queen.api.<verb> and makes the queen a NATS micro service, so
+// that `nats micro ls` finds it. It speaks the protocol of nats.go/micro by
+// itself: micro.AddService sets the connection's closed and error handlers, and
+// puts those that it found back when it ends, over whatever the program has set
+// since. The connection is borrowed, so its handlers are left alone.
+type service struct {
+	q        *Queen
+	identity micro.ServiceIdentity
+	started  time.Time
+	subs     []*nats.Subscription
+	ended    []chan struct{}
+
+	mu    sync.Mutex
+	stats []*micro.EndpointStats // by verb
+}
+
+// queueGroup is the one micro takes by default: one of all queens answers.
+const queueGroup = micro.DefaultQueueGroup
+
+var verbs = []string{VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker}
+
+// serve subscribes to all verbs. It is called when the queen is warm: before that
+// it would be the one of N queens whose answers are wrong.
+func (q *Queen) serve() (*service, error) {
+	s := &service{
+		q: q, started: time.Now().UTC(),
+		identity: micro.ServiceIdentity{
+			Name: "queen", ID: q.cfg.ID, Version: serviceVersion,
+			Metadata: map[string]string{"prefix": q.cfg.Prefix},
+		},
+	}
+	for _, verb := range verbs {
+		stats := &micro.EndpointStats{Name: verb, Subject: q.subjects.API(verb), QueueGroup: queueGroup}
+		s.stats = append(s.stats, stats)
+		if err := s.subscribe(stats.Subject, queueGroup, func(m *nats.Msg) { s.ask(verb, stats, m) }); err != nil {
+			return nil, err
+		}
+	}
+	control := map[micro.Verb]func() any{micro.PingVerb: s.ping, micro.InfoVerb: s.info, micro.StatsVerb: s.counts}
+	for verb, reply := range control {
+		for _, of := range [][2]string{{"", ""}, {s.identity.Name, ""}, {s.identity.Name, s.identity.ID}} {
+			subject, err := micro.ControlSubject(verb, of[0], of[1])
+			if err != nil {
+				return nil, fmt.Errorf("queen: %w", err)
+			}
+			err = s.subscribe(subject, "", func(m *nats.Msg) {
+				if b, err := json.Marshal(reply()); err == nil {
+					_ = m.Respond(b)
+				}
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s, nil
+}
+
+// serviceVersion is the version of the API.
+const serviceVersion = "1.0.0"
+
+func (s *service) subscribe(subject, group string, fn nats.MsgHandler) error {
+	var sub *nats.Subscription
+	var err error
+	if group == "" {
+		sub, err = s.q.nc.Subscribe(subject, fn)
+	} else {
+		sub, err = s.q.nc.QueueSubscribe(subject, group, fn)
+	}
+	if err != nil {
+		return fmt.Errorf("queen: subscribe %s: %w", subject, err)
+	}
+	ended := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(ended) })
+	s.subs, s.ended = append(s.subs, sub), append(s.ended, ended)
+	return nil
+}
+
+// drain stops taking requests and waits until those that came are answered.
+func (s *service) drain(ctx context.Context) {
+	for _, sub := range s.subs {
+		if sub.Drain() != nil {
+			_ = sub.Unsubscribe()
+		}
+	}
+	for i, ended := range s.ended {
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			_ = s.subs[i].Unsubscribe()
+		}
+	}
+}
+
+// ask answers one request.
+func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	var a Answer
+	if r, err := decodeRequest(m.Data); err != nil {
+		a = s.q.refuse(ctx, CodeBadRequest, err.Error())
+	} else {
+		a = s.q.Answer(ctx, verb, r)
+	}
+	reply := nats.NewMsg(m.Reply)
+	reply.Data = a.encode(int(s.q.nc.MaxPayload()))
+	if a.Error != nil {
+		reply.Header.Set(micro.ErrorHeader, a.Error.Message)
+		reply.Header.Set(micro.ErrorCodeHeader, a.Error.Code)
+	}
+	var err error
+	if m.Reply != "" {
+		err = m.RespondMsg(reply)
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats.NumRequests++
+	stats.ProcessingTime += time.Since(began)
+	stats.AverageProcessingTime = stats.ProcessingTime / time.Duration(stats.NumRequests)
+	switch {
+	case a.Error != nil:
+		stats.NumErrors++
+		stats.LastError = a.Error.Code + ":" + a.Error.Message
+	case err != nil:
+		stats.NumErrors++
+		stats.LastError = err.Error()
+	}
+}
+
+// askTimeout bounds how long a request waits for the loop.
+const askTimeout = 5 * time.Second
+
+// decodeRequest reads the JSON of a request. A key that is not known is an error:
+// a filter that is silently not applied would be a wrong answer.
+func decodeRequest(b []byte) (r Request, err error) {
+	if len(bytes.TrimSpace(b)) == 0 {
+		return r, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return r, fmt.Errorf("request is not the JSON it should be: %w", err)
+	}
+	if d.More() {
+		return r, fmt.Errorf("request has more than one JSON value")
+	}
+	return r, nil
+}
+
+// encode returns the JSON of a, of at most limit bytes: while it is longer, its
+// page is halved.
+func (a *Answer) encode(limit int) []byte {
+	limit -= headroom
+	for {
+		b, err := json.Marshal(a)
+		switch {
+		case err != nil:
+			*a = Answer{Status: a.Status, Error: &Error{CodeTooLarge, "the answer can not be encoded: " + err.Error()}}
+		case len(b) <= limit || limit <= 0:
+			return b
+		case len(a.Workers) > 1:
+			a.Workers = a.Workers[:len(a.Workers)/2]
+			a.Next = a.Workers[len(a.Workers)-1].cursor()
+		case len(a.Hives) > 1:
+			a.Hives = a.Hives[:len(a.Hives)/2]
+			a.Next = a.Hives[len(a.Hives)-1].Hive
+		case a.Error == nil:
+			*a = Answer{Status: a.Status, Error: &Error{CodeTooLarge, "the answer has " + strconv.Itoa(len(b)) + " bytes, more than the server's max_payload"}}
+		default:
+			return b
+		}
+	}
+}
+
+// headroom is what the headers of an answer may take.
+const headroom = 1 << 10
+
+func (s *service) ping() any {
+	return micro.Ping{ServiceIdentity: s.identity, Type: micro.PingResponseType}
+}
+
+func (s *service) info() any {
+	i := micro.Info{
+		ServiceIdentity: s.identity, Type: micro.InfoResponseType,
+		Description: "hivebeat queen: who is alive, what does it serve, how much VRAM is free, and how sure is that",
+	}
+	for _, e := range s.stats {
+		i.Endpoints = append(i.Endpoints, micro.EndpointInfo{Name: e.Name, Subject: e.Subject, QueueGroup: e.QueueGroup})
+	}
+	return i
+}
+
+func (s *service) counts() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := micro.Stats{ServiceIdentity: s.identity, Type: micro.StatsResponseType, Started: s.started}
+	for _, e := range s.stats {
+		c := *e
+		r.Endpoints = append(r.Endpoints, &c)
+	}
+	return r
+}

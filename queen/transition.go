@@ -1,0 +1,148 @@
+package queen
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// happened is a worker's transition on its way to be an event.
+type happened struct {
+	data hivebeat.EventData
+	id   string
+	at   time.Time // when it happened, by this queen's clock
+}
+
+// transitions takes what a record tells that was not taken before, in order of
+// n. Each transition is taken once per (hive incarnation, worker), and what is
+// missing in between becomes one gap. The inc is the worker's incarnation as it
+// was known before this record, or 0.
+func (v *view) transitions(h *hive, w *worker, inc uint64, received, now time.Time) {
+	r := &w.rec
+	same := w.hiveInc == h.head.Inc
+	if !same {
+		// A hive's numbers begin with its incarnation. Whoever did not hear that
+		// from the start can not tell a hole from what came before him.
+		w.hiveInc, w.seen = h.head.Inc, 0
+		if !h.numbers {
+			w.seen = r.N
+			if len(r.Tr) > 0 {
+				w.seen = r.Tr[0].N - 1
+			}
+		}
+	}
+	for i := range r.Tr {
+		t := &r.Tr[i]
+		if t.N <= w.seen || t.N > r.N || !hivebeat.ValidID(t.Kind) {
+			continue
+		}
+		v.gap(h, w, t.N-1, now)
+		w.seen = t.N
+		if t.Kind == hivebeat.KindJoined && (inc == t.Inc && !same || h.rosterKnows(r.Worker, t.Inc)) {
+			continue // it joined before its hive began anew
+		}
+		at := received.Add(-min(t.Ago, hivebeat.MillisOf(time.Hour)).Duration())
+		v.tell(h.eventOf(w, t), at)
+	}
+	v.gap(h, w, r.N, now)
+}
+
+// gap tells that the transitions up to n are not to be had any more.
+func (v *view) gap(h *hive, w *worker, n uint64, now time.Time) {
+	if n <= w.seen {
+		return
+	}
+	missing := n - w.seen
+	w.seen = n
+	v.tell(gapOf(hivebeat.EventData{
+		Hive: h.id, Worker: w.rec.Worker, Inc: w.rec.Inc, HiveInc: w.hiveInc, N: n, Missing: missing, Model: w.rec.Model,
+	}), now)
+}
+
+// gapOf completes the data of a gap.
+func gapOf(d hivebeat.EventData) hivebeat.EventData {
+	d.Kind, d.Via = hivebeat.KindGap, hivebeat.ViaQueen
+	d.Reason = fmt.Sprintf("%d transitions up to %d were not heard and can not be told any more", d.Missing, d.N)
+	return d
+}
+
+// eventOf describes a transition that the hive numbered.
+func (h *hive) eventOf(w *worker, t *hivebeat.Transition) hivebeat.EventData {
+	r := &w.rec
+	d := hivebeat.EventData{
+		Hive: h.id, Worker: r.Worker, Inc: t.Inc, HiveInc: h.head.Inc, N: t.N,
+		Kind: t.Kind, From: t.From, To: t.To, Cause: t.Cause, Via: hivebeat.ViaHive, Model: r.Model,
+	}
+	if t.Kind == hivebeat.KindState {
+		d.State = hivebeat.State(t.To)
+	}
+	if t.N != r.N || t.Inc != r.Inc {
+		return d // what the record says else is of a later time
+	}
+	d.State, d.Seq = r.State, r.Seq
+	switch t.Kind {
+	case hivebeat.KindLate, hivebeat.KindLost:
+		d.AgeMS = r.Age - min(r.Age, t.Ago)
+		d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet)
+	default:
+		d.Reason = r.Reason
+	}
+	return d
+}
+
+// silence says in words what was not heard: "no beat for 90.2s, 3 were due".
+func silence(what string, age, every, quiet hivebeat.Millis) string {
+	due := liveness.Missed(min(age, maxAge).Duration(), every.Duration(), quiet.Duration())
+	were := "were"
+	if due == 1 {
+		were = "was"
+	}
+	return fmt.Sprintf("no %s for %.1fs, %d %s due", what, float64(age)/1000, due, were)
+}
+
+// maxAge keeps an age from the wire within what a time.Duration can hold.
+const maxAge = hivebeat.Millis(100 * 365 * 24 * time.Hour / time.Millisecond)
+
+// loseAbsent gives up a worker that its hive no longer lists. That is the
+// queen's verdict, as the hive does not know the worker, but every queen numbers
+// it alike: the one after the last that the hive numbered.
+func (v *view) loseAbsent(h *hive, w *worker, now time.Time) {
+	r := &w.rec
+	age := effectiveAge(r.Age, w.received, now)
+	d := hivebeat.EventData{
+		Hive: h.id, Worker: r.Worker, Inc: r.Inc, HiveInc: h.head.Inc, Kind: hivebeat.KindLost,
+		From: string(r.Live), To: string(hivebeat.Lost), Cause: hivebeat.CauseMissed, State: r.State, Seq: r.Seq,
+		Via: hivebeat.ViaQueen, Model: r.Model, AgeMS: age,
+		Reason: fmt.Sprintf("not in a complete snapshot of its hive, last heard %.1fs ago", float64(age)/1000),
+	}
+	if w.hiveInc != h.head.Inc {
+		w.hiveInc, w.seen = h.head.Inc, 0
+	}
+	w.seen++
+	d.N = w.seen
+
+	was := w.mix()
+	r.Live, r.Cause, r.N, r.Tr, r.Since = hivebeat.Lost, hivebeat.CauseMissed, w.seen, nil, 0
+	r.Age, w.received, w.via = age, now, hivebeat.ViaQueen
+	h.count(was, w.mix())
+	v.tell(d, now)
+}
+
+// tell hands an event to the loop.
+func (v *view) tell(d hivebeat.EventData, at time.Time) {
+	id := hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N)
+	v.events = append(v.events, happened{data: d, id: id, at: at})
+}
+
+// rosterKnows reports whether the roster remembers this incarnation of a worker.
+func (h *hive) rosterKnows(worker string, inc uint64) bool {
+	w, ok := h.book.item.Workers[worker]
+	return ok && w.Inc == inc
+}
+
+// effectiveAge is the age of something that was age old when it was received.
+func effectiveAge(age hivebeat.Millis, received, now time.Time) hivebeat.Millis {
+	return min(age+hivebeat.MillisOf(now.Sub(received)), hivebeat.MaxInt)
+}
