@@ -1,0 +1,162 @@
+package worker
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+)
+
+// factsWait is how long a beat waits for Config.Facts: plenty for one that reads
+// counters, and nothing against the promise for one that asks a driver.
+const factsWait = 20 * time.Millisecond
+
+// snapshot builds the next beat. It is called by the goroutine of the pulse.
+func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
+	w.refresh()
+	facts := w.current()
+	now := time.Now()
+	w.draw(now)
+
+	w.mu.Lock()
+	state, reason, quiet := w.state, w.reason, w.quiet
+	if why == bus.WhyLast {
+		if w.bye == "" { // ctx of Run ended, nobody called Stop
+			w.bye, w.reason = hivebeat.Stopped, ""
+		}
+		state, reason, quiet = w.bye, w.reason, time.Time{}
+	}
+	w.mu.Unlock()
+
+	b := hivebeat.Beat{
+		V: hivebeat.Version, Hive: w.cfg.Hive, Worker: w.cfg.ID,
+		Facts: hivebeat.Facts{
+			Inc: w.inc, Every: hivebeat.MillisOf(w.cfg.Every), State: state, Reason: reason,
+			PID: w.pid, NS: w.ns, Conn: bus.ConnID(w.nc), RW: hivebeat.MillisOf(bus.ReconnectWaitOf(w.nc)),
+			Model: facts.Model, Endpoint: facts.Endpoint, GPUs: facts.GPUs, Slots: facts.Slots,
+			Labels: facts.Labels, Data: facts.Data,
+			Seq: w.seq, Sent: now.UnixMilli(),
+			VRAM: facts.VRAM, Busy: facts.Busy, Queue: facts.Queue, Done: facts.Done,
+		},
+	}
+	if left := quiet.Sub(now); left > 0 {
+		b.Quiet = hivebeat.MillisOf(left)
+	}
+	if len(b.Conn) > hivebeat.MaxConn { // a server may call itself anything
+		b.Conn = ""
+	}
+	return b, nil
+}
+
+// draw gives the next beat its seq. One that can not be sent keeps its seq for
+// the next try; but while it goes on so, one seq is used up for each interval, so
+// that the gap tells a hive how many beats it missed: cut off, and not dead.
+func (w *Worker) draw(now time.Time) {
+	if w.seq == 0 || w.sent || now.Sub(w.seqAt) >= w.cfg.Every*9/10 {
+		w.seq++
+		w.seqAt, w.sent = now, false
+	}
+}
+
+// send hands a beat to NATS, or fails: no beat is ever kept for later, whatever
+// reconnect buffer the connection has.
+func (w *Worker) send(b hivebeat.Beat) error {
+	switch {
+	case w.nc.IsConnected():
+	case w.nc.IsClosed():
+		return nats.ErrConnectionClosed
+	default:
+		return nats.ErrDisconnected
+	}
+	payload, err := bus.Encode(&b)
+	if err != nil {
+		return err
+	}
+	if err := w.nc.Publish(w.subject, payload); err != nil {
+		return err
+	}
+	w.sent = true
+	w.log.Debug("beat", slog.Uint64("seq", b.Seq), slog.String("state", string(b.State)))
+	if b.State != w.said && !b.State.SameAs(w.said) {
+		w.log.Info("state", slog.String("from", string(w.said)), slog.String("to", string(b.State)), slog.String("reason", b.Reason))
+	}
+	w.said = b.State
+	return nil
+}
+
+// current returns the facts of the next beat, which must not be written to.
+func (w *Worker) current() Facts {
+	base, read := w.facts.Load(), w.read.Load()
+	if read == nil {
+		return *base
+	}
+	facts := read.over(base)
+	if facts.check() != nil { // each of them fits a beat, but not both together
+		w.n.factsRefused.Add(1)
+		return *base
+	}
+	return facts
+}
+
+// refresh asks Config.Facts, and waits a little for the answer. A call that does
+// not come back holds up nothing, and no other is made meanwhile.
+func (w *Worker) refresh() {
+	if w.cfg.Facts == nil {
+		return
+	}
+	if w.reading != nil {
+		select {
+		case <-w.reading:
+		default:
+			w.n.factsSlow.Add(1)
+			return
+		}
+	}
+	done := make(chan struct{})
+	w.reading = done
+	go w.readFacts(done)
+	timer := time.NewTimer(factsWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		w.n.factsSlow.Add(1)
+	}
+}
+
+// readFacts calls Config.Facts and keeps what it returns.
+func (w *Worker) readFacts(done chan<- struct{}) {
+	returned := false
+	defer func() {
+		if !returned {
+			w.n.factsPanics.Add(1)
+			w.factsFault(slog.String("panic", fmt.Sprintf("%.200v", recover()))) // nil: runtime.Goexit
+		}
+		close(done)
+	}()
+	facts := w.cfg.Facts()
+	returned = true
+	if err := facts.check(); err != nil {
+		w.n.factsRefused.Add(1)
+		w.factsFault(slog.Any("error", err))
+		return
+	}
+	old := w.read.Load()
+	if old == nil {
+		old = &Facts{}
+	}
+	kept, _ := facts.keep(old)
+	w.read.Store(kept)
+	w.n.factsFailing.Store(false)
+}
+
+// factsFault warns of a Config.Facts that does not work, once until it does.
+func (w *Worker) factsFault(why slog.Attr) {
+	if w.n.factsFailing.CompareAndSwap(false, true) {
+		w.log.Warn("the Facts function failed, beats go on with what it said last", why)
+	}
+}

@@ -1,0 +1,269 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/bootid"
+)
+
+// Worker beats for one worker. Its methods are safe for concurrent use, in every
+// order.
+type Worker struct {
+	cfg      Config
+	nc       *nats.Conn
+	subjects hivebeat.Subjects
+	subject  string // where it beats
+	log      *slog.Logger
+	inc      uint64
+	pid      uint64
+	ns       string
+	pulse    *bus.Pulse[hivebeat.Beat]
+
+	ran  atomic.Bool   // Run began
+	done chan struct{} // closed when Run has ended
+
+	facts atomic.Pointer[Facts] // configured and updated; what it points to never changes
+	read  atomic.Pointer[Facts] // what Config.Facts said last; the same
+
+	mu     sync.Mutex // no call out of this package is made while it is held, but of pulse
+	state  hivebeat.State
+	reason string
+	bye    hivebeat.State // the goodbye, once there is one
+	quiet  time.Time      // end of the announced silence; zero = none
+
+	// Of the goroutine of pulse alone.
+	seq     uint64
+	seqAt   time.Time // when seq was drawn
+	sent    bool      // a beat with seq was handed to NATS
+	said    hivebeat.State
+	reading chan struct{} // closed when the last call of Config.Facts has ended; nil = none was made
+
+	n counts
+}
+
+type counts struct {
+	refused, clipped                     atomic.Uint64
+	factsPanics, factsSlow, factsRefused atomic.Uint64
+	calls, badCalls                      atomic.Uint64
+	factsFailing                         atomic.Bool // the last call of Config.Facts failed: logged once
+}
+
+// Stats counts what became of a worker's beats, and what it was told in vain.
+type Stats struct {
+	Sent         uint64    // beats handed to NATS
+	Failed       uint64    // attempts that were not, for the most part because NATS was away
+	Late         uint64    // beats later than promised: the process was stopped or starved, or NATS away
+	Refused      uint64    // calls of SetState and Update with what no beat may hold
+	Clipped      uint64    // reasons that were cut to 256 bytes of UTF-8
+	FactsSlow    uint64    // beats that did not wait for Config.Facts any longer
+	FactsPanics  uint64    // calls of Config.Facts that did not return
+	FactsRefused uint64    // what Config.Facts returned and no beat may hold
+	Calls        uint64    // roll calls heard
+	BadCalls     uint64    // of them, with a payload that is none: ignored
+	Last         time.Time // the last beat that was sent; zero before the first
+}
+
+// lastInc is the incarnation given last. Two workers of one process may have one
+// id, one after the other, within one tick of a coarse clock: the later one must
+// be the higher one. Nothing else of this package outlives a Worker.
+var lastInc atomic.Uint64
+
+func newInc(now time.Time) uint64 {
+	for {
+		last := lastInc.Load()
+		inc := max(uint64(max(now.UnixMicro(), 1)), last+1)
+		if lastInc.CompareAndSwap(last, inc) {
+			return inc
+		}
+	}
+}
+
+// New returns a worker that begins to beat with Run. It is a new incarnation,
+// named after the time of this call. An error names the field of cfg at fault.
+func New(nc *nats.Conn, cfg Config) (*Worker, error) {
+	if nc == nil {
+		return nil, errors.New("worker: the connection is nil")
+	}
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	subjects, err := hivebeat.NewSubjects(cfg.Prefix)
+	if err != nil {
+		return nil, fmt.Errorf("worker: Config.Prefix: %w", err)
+	}
+	cfg.Every = hivebeat.MillisOf(cfg.Every).Duration()
+	w := &Worker{
+		cfg: cfg, nc: nc, subjects: subjects,
+		subject: subjects.Workers(cfg.Hive),
+		log:     cfg.Logger.With(slog.String("hive", cfg.Hive), slog.String("worker", cfg.ID)),
+		inc:     newInc(time.Now()), pid: uint64(os.Getpid()), ns: bootid.Namespace(),
+		done:  make(chan struct{}),
+		state: cfg.State, said: cfg.State,
+	}
+	if cfg.Pinned {
+		w.subject = subjects.Worker(cfg.Hive, cfg.ID)
+	}
+	facts := cfg.facts()
+	facts = facts.clone()
+	w.facts.Store(&facts)
+	w.pulse, err = bus.NewPulse(bus.PulseConfig[hivebeat.Beat]{
+		Every: cfg.Every, Snapshot: w.snapshot, Send: w.send, Flush: nc.FlushWithContext, Logger: w.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("worker: %w", err)
+	}
+	return w, nil
+}
+
+// Incarnation returns the inc of this worker's beats: Unix µs of New.
+func (w *Worker) Incarnation() uint64 { return w.inc }
+
+// Run beats, at once and then every cfg.Every, until ctx ends, or Stop or Fail is
+// called. On the way out it says goodbye, for which it takes 2 s at most. It
+// returns nil then, also if the goodbye could not be sent: that is logged, and
+// returned by Stop.
+//
+// A NATS that is away is no error: Run waits for it. An error that wraps
+// nats.ErrConnectionClosed says that the connection was closed under it. Run works
+// once: after Stop, and a second time, it returns hivebeat.ErrStopped or, while the
+// first one runs, bus.ErrRunning.
+func (w *Worker) Run(ctx context.Context) error {
+	if !w.ran.CompareAndSwap(false, true) {
+		select {
+		case <-w.pulse.Done():
+			return fmt.Errorf("worker: %w", hivebeat.ErrStopped)
+		default:
+			return fmt.Errorf("worker: %w", bus.ErrRunning)
+		}
+	}
+	defer close(w.done)
+	select {
+	case <-w.pulse.Done(): // stopped before
+		return fmt.Errorf("worker: %w", hivebeat.ErrStopped)
+	default:
+	}
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	followed := w.follow(cancel)
+	defer followed()
+	calls, err := w.nc.Subscribe(w.subjects.WorkerRollcall(w.cfg.Hive), w.called)
+	if err != nil {
+		// Nothing was sent: the pulse ends without a word.
+		_ = w.pulse.Stop(ctx)
+		return fmt.Errorf("worker: roll call: %w", err)
+	}
+	defer func() { _ = calls.Unsubscribe() }()
+	// More than a handler that only counts can leave behind is an attack.
+	if err := calls.SetPendingLimits(4096, 1<<20); err != nil {
+		w.log.Debug("roll call: limits", slog.Any("error", err))
+	}
+
+	err = w.pulse.Run(ctx)
+	switch {
+	case errors.Is(context.Cause(ctx), nats.ErrConnectionClosed):
+		return fmt.Errorf("worker: %w", nats.ErrConnectionClosed)
+	case errors.Is(err, hivebeat.ErrStopped):
+		return fmt.Errorf("worker: %w", hivebeat.ErrStopped)
+	case err != nil:
+		w.log.Warn("goodbye not sent", slog.Any("error", err))
+	}
+	return nil
+}
+
+// follow beats on reconnect and ends ctx when the connection is closed. The
+// function it returns ends that.
+func (w *Worker) follow(cancel context.CancelCauseFunc) (end func()) {
+	status := w.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	if w.nc.IsClosed() { // before it was listened to
+		cancel(nats.ErrConnectionClosed)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for s := range status {
+			if s == nats.CLOSED {
+				cancel(nats.ErrConnectionClosed)
+				continue
+			}
+			w.pulse.Reconnected()
+		}
+	}()
+	return func() {
+		w.nc.RemoveStatusListener(status) // closes status
+		<-ended
+	}
+}
+
+// called is told of every roll call.
+func (w *Worker) called(m *nats.Msg) {
+	w.n.calls.Add(1)
+	spread, err := bus.ParseSpread(m.Data, hivebeat.WorkerRollSpread)
+	if err != nil {
+		w.n.badCalls.Add(1)
+		w.log.Debug("roll call ignored", slog.Any("error", err))
+		return
+	}
+	w.pulse.Call(spread)
+}
+
+// Stop says goodbye with state stopped, ends Run and waits for it. ctx bounds the
+// wait and the goodbye, which takes 2 s at most. Before Run it just keeps Run from
+// beginning. Later calls wait as well, and change nothing.
+//
+// The error is ctx's if that ended first, or tells why the goodbye could not be
+// sent. Without a goodbye the worker shows as lost after 3 × Every.
+func (w *Worker) Stop(ctx context.Context) error { return w.leave(ctx, hivebeat.Stopped, "") }
+
+// Fail is Stop with state failed: the worker gives up, and says why.
+func (w *Worker) Fail(ctx context.Context, reason string) error {
+	return w.leave(ctx, hivebeat.Failed, reason)
+}
+
+func (w *Worker) leave(ctx context.Context, bye hivebeat.State, reason string) error {
+	reason = w.clip(reason)
+	w.mu.Lock()
+	if w.bye == "" {
+		w.bye, w.reason = bye, reason
+	}
+	w.mu.Unlock()
+	err := w.pulse.Stop(ctx)
+	if w.ran.Load() {
+		select {
+		case <-w.done:
+		case <-ctx.Done():
+			select {
+			case <-w.done:
+			default:
+				err = ctx.Err()
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("worker: stop: %w", err)
+	}
+	return nil
+}
+
+// Stats returns the counts so far.
+func (w *Worker) Stats() Stats {
+	p := w.pulse.Stats()
+	return Stats{
+		Sent: p.Sent, Failed: p.Failed, Late: p.Late, Last: p.Last,
+		Refused: w.n.refused.Load(), Clipped: w.n.clipped.Load(),
+		FactsSlow: w.n.factsSlow.Load(), FactsPanics: w.n.factsPanics.Load(), FactsRefused: w.n.factsRefused.Load(),
+		Calls: w.n.calls.Load(), BadCalls: w.n.badCalls.Load(),
+	}
+}
