@@ -98,6 +98,21 @@ type Ledger struct {
 //
 // nc is borrowed: it is not closed, and its handlers are left alone.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
+	l, err := newLedger(nc, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.check(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := l.Reopen(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// newLedger checks cfg, and asks NATS nothing.
+func newLedger(nc *nats.Conn, cfg Config) (*Ledger, error) {
 	if nc == nil {
 		return nil, errors.New("ledger: nc is nil")
 	}
@@ -119,12 +134,6 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	l.publish = l.js.PublishMsg
-	if err := l.check(ctx); err != nil {
-		return nil, err
-	}
-	if _, err := l.Reopen(ctx); err != nil {
-		return nil, err
-	}
 	return l, nil
 }
 

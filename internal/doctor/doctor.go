@@ -1,0 +1,259 @@
+// Package doctor looks at a NATS as one role of hivebeat will use it, and says
+// what is missing and what to do about it. It changes nothing, and nobody who
+// listens hears it.
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+// Role is what the connection will be used for.
+type Role string
+
+// The roles.
+const (
+	Worker Role = "worker"
+	Hive   Role = "hive"
+	Queen  Role = "queen"
+	Reader Role = "reader" // ls, get, watch, and programs that ask a queen
+)
+
+// Roles lists the roles.
+func Roles() []Role { return []Role{Worker, Hive, Queen, Reader} }
+
+// Level says how bad a Finding is.
+type Level string
+
+// The levels, from good to bad.
+const (
+	OK   Level = "ok"
+	Warn Level = "warn" // works, but a person should look
+	Fail Level = "fail" // the role does not work
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Level Level  `json:"level"`
+	Check string `json:"check"` // which one, for programs: server_version, permission, …
+	What  string `json:"what"`  // what was seen, for people
+	Do    string `json:"do,omitempty"`
+}
+
+// The checks of a Finding, in their order.
+const (
+	CheckConnection = "connection"
+	CheckVersion    = "server_version"
+	CheckRoundTrip  = "round_trip"
+	CheckPayload    = "max_payload"
+	CheckPermission = "permission"
+	CheckJetStream  = "jetstream"
+	CheckStored     = "stored" // a bucket, or the stream
+	CheckQueen      = "queen"  // whether one answers
+)
+
+// Config says what to look for. Role is required.
+type Config struct {
+	Role     Role
+	Subjects hivebeat.Subjects
+	// Hive and Worker are the ids of a worker or hive, whose subjects hold them.
+	// Empty means made-up ones, which permissions of one worker do not allow.
+	Hive, Worker string
+	// Pinned is that of the worker or hive: it sends on its own subject.
+	Pinned bool
+	// NoJetStream, Replicas, Storage and EventsMax are those of the queen.
+	NoJetStream bool
+	Replicas    int
+	Storage     jetstream.StorageType
+	EventsMax   int64
+}
+
+// madeUp stands for an id that is not known.
+const madeUp = "doctor"
+
+// Validate names the field that is wrong.
+func (c Config) Validate() error {
+	if !slices.Contains(Roles(), c.Role) {
+		return fmt.Errorf("doctor: Config.Role: %q is not one of %v", c.Role, Roles())
+	}
+	for field, id := range map[string]string{"Hive": c.Hive, "Worker": c.Worker} {
+		if id != "" {
+			if err := hivebeat.CheckID(strings.ToLower(field), id); err != nil {
+				return fmt.Errorf("doctor: Config.%s: %w", field, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Worst returns the worst level among list, OK for an empty one.
+func Worst(list []Finding) Level {
+	worst := OK
+	for _, f := range list {
+		if f.Level == Fail || f.Level == Warn && worst == OK {
+			worst = f.Level
+		}
+	}
+	return worst
+}
+
+// limit bounds Check where its context has no deadline, and one question.
+const (
+	limit    = 20 * time.Second
+	question = 3 * time.Second
+)
+
+// Check looks at everything that cfg.Role needs and returns what it saw, in the
+// order of the checks. It makes a second connection with the options of nc, so
+// that what NATS refuses reaches it and not the handlers of nc, which is borrowed
+// and left alone. The error is that of cfg, or of ctx; a NATS that lacks something
+// is a Finding.
+func Check(ctx context.Context, nc *nats.Conn, cfg Config) ([]Finding, error) {
+	if nc == nil {
+		return nil, errors.New("doctor: nc is nil")
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	p, err := dial(nc)
+	if err != nil {
+		do := bus.Hint(err)
+		if do == "" {
+			do = "see the server's log, and what --nats, --creds and --tls-ca say"
+		}
+		return []Finding{{Fail, CheckConnection, "no connection to NATS: " + err.Error(), do}}, ctx.Err()
+	}
+	defer p.close()
+	d := &visit{cfg: cfg, p: p}
+	d.add(OK, CheckConnection, "connected to %s at %s", "", p.nc.ConnectedServerName(), p.nc.ConnectedAddr())
+	d.list = append(d.list, version(p.nc.ConnectedServerVersion()))
+	d.roundTrip(ctx)
+	d.maxPayload()
+	d.permissions(ctx)
+	if cfg.Role == Queen && !cfg.NoJetStream {
+		d.jetStream(ctx)
+	}
+	d.permissionFindings()
+	if cfg.Role == Reader {
+		d.queen(ctx)
+	}
+	slices.SortStableFunc(d.list, func(a, b Finding) int { return slices.Index(order, a.Check) - slices.Index(order, b.Check) })
+	return d.list, ctx.Err()
+}
+
+var order = []string{
+	CheckConnection, CheckVersion, CheckRoundTrip, CheckPayload, CheckPermission, CheckJetStream, CheckStored, CheckQueen,
+}
+
+// visit is one Check under way.
+type visit struct {
+	cfg  Config
+	p    *prober
+	list []Finding
+
+	needs   []need
+	refused map[need]bool
+	unknown bool            // the probes of permissions did not work
+	stored  map[string]bool // streams that exist
+}
+
+func (d *visit) add(l Level, check, what, do string, args ...any) {
+	d.list = append(d.list, Finding{l, check, fmt.Sprintf(what, args...), do})
+}
+
+// slowTrip is far from what breaks anything, and far from what is usual.
+const slowTrip = 250 * time.Millisecond
+
+func (d *visit) roundTrip(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, question)
+	defer cancel()
+	best := time.Duration(0)
+	for i := range 5 {
+		began := time.Now()
+		if err := d.p.nc.FlushWithContext(ctx); err != nil {
+			d.add(Fail, CheckRoundTrip, "no answer to a ping: %v", "look at the server's load and at the network between", err)
+			return
+		}
+		if took := time.Since(began); i == 0 || took < best {
+			best = took
+		}
+	}
+	shown := best.Round(10 * time.Microsecond)
+	if best > slowTrip {
+		d.add(Warn, CheckRoundTrip, "a round trip takes %v", "keep --every a hundred times that, so that a few lost packets are no missed beat", shown)
+		return
+	}
+	d.add(OK, CheckRoundTrip, "a round trip takes %v", "", shown)
+}
+
+// Half of this takes a snapshot's head with 64 GPUs and leaves room for workers.
+const goodPayload = 64 << 10
+
+func (d *visit) maxPayload() {
+	switch n := d.p.nc.MaxPayload(); {
+	case n < hivebeat.MaxBeat:
+		d.add(Fail, CheckPayload, "max_payload is %d bytes, a beat may have %d", "raise max_payload in the server's configuration; its default is 1 MiB", n, hivebeat.MaxBeat)
+	case n < goodPayload && d.cfg.Role != Worker:
+		d.add(Warn, CheckPayload, "max_payload is %d bytes: snapshots are cut into many pages", "raise max_payload in the server's configuration; its default is 1 MiB", n)
+	default:
+		d.add(OK, CheckPayload, "max_payload is %d bytes", "", n)
+	}
+}
+
+// jetStream looks at what the queen keeps.
+func (d *visit) jetStream(ctx context.Context) {
+	for n := range d.refused {
+		if n.look {
+			d.add(Warn, CheckJetStream, "JetStream was not looked at: the permissions for it are missing", "grant those above, and run this again")
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*question)
+	defer cancel()
+	cfg := ledger.Config{
+		Subjects: d.cfg.Subjects, Replicas: d.cfg.Replicas, Storage: d.cfg.Storage, EventsMax: d.cfg.EventsMax,
+	}
+	parts, err := ledger.Inspect(ctx, d.p.nc, cfg)
+	switch {
+	case errors.Is(err, ledger.ErrNoJetStream):
+		d.add(Fail, CheckJetStream, "%v", "start the server with JetStream (nats-server -js) and enable it for this account, or run the queen with --no-jetstream", err)
+		return
+	case errors.Is(err, ledger.ErrServerTooOld):
+		d.add(Fail, CheckJetStream, "%v", "upgrade nats-server, or run the queen with --no-jetstream", err)
+		return
+	case err != nil:
+		d.add(Fail, CheckJetStream, "%v", "see the server's log: JetStream may be starting, without a leader, or out of space", err)
+		return
+	}
+	d.add(OK, CheckJetStream, "JetStream is on", "")
+	d.stored = map[string]bool{}
+	for _, part := range parts {
+		d.stored[part.Stream] = part.Exists
+		switch {
+		case !part.Exists:
+			d.add(OK, CheckStored, "%s is not there yet: the first queen makes it", "", part.Name)
+		case len(part.Differences) > 0:
+			d.add(Fail, CheckStored, "%s exists with other settings: %s",
+				"run the queen with the settings that it has (--storage, --replicas, --events-max), or, if nobody else needs it, remove it: nats stream rm "+part.Stream,
+				part.Name, strings.Join(part.Differences, ", "))
+		default:
+			d.add(OK, CheckStored, "%s is as it should be", "", part.Name)
+		}
+	}
+}

@@ -1,0 +1,390 @@
+package doctor_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/doctor"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func check(t *testing.T, nc *nats.Conn, cfg doctor.Config) []doctor.Finding {
+	t.Helper()
+	list, err := doctor.Check(t.Context(), nc, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// only returns the findings of one check.
+func only(list []doctor.Finding, check string) []doctor.Finding {
+	return slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool { return f.Check != check })
+}
+
+func show(list []doctor.Finding) string {
+	var b strings.Builder
+	for _, f := range list {
+		fmt.Fprintf(&b, "%-4s %-14s %s\n", f.Level, f.Check, f.What)
+		if f.Do != "" {
+			fmt.Fprintf(&b, "     → %s\n", f.Do)
+		}
+	}
+	return b.String()
+}
+
+// has fails unless a finding of the check has the level and each text.
+func has(t *testing.T, list []doctor.Finding, level doctor.Level, check string, texts ...string) {
+	t.Helper()
+	for _, f := range only(list, check) {
+		ok := f.Level == level
+		for _, text := range texts {
+			ok = ok && strings.Contains(f.What+"\n"+f.Do, text)
+		}
+		if ok {
+			if level != doctor.OK && f.Do == "" {
+				t.Errorf("nothing says what to do about %q", f.What)
+			}
+			return
+		}
+	}
+	t.Errorf("no %s %s with %q in\n%s", level, check, texts, show(list))
+}
+
+func TestAllIsWell(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	for _, role := range doctor.Roles() {
+		t.Run(string(role), func(t *testing.T) {
+			list := check(t, nc, doctor.Config{Role: role, Hive: "gpu-01", Worker: "llama"})
+			for _, c := range []string{
+				doctor.CheckConnection, doctor.CheckVersion, doctor.CheckRoundTrip, doctor.CheckPayload, doctor.CheckPermission,
+			} {
+				has(t, list, doctor.OK, c)
+			}
+			switch role {
+			case doctor.Queen:
+				has(t, list, doctor.OK, doctor.CheckJetStream)
+				if stored := only(list, doctor.CheckStored); len(stored) != 3 {
+					t.Errorf("stored:\n%s", show(stored))
+				}
+				has(t, list, doctor.OK, doctor.CheckStored, "queen_hives", "not there yet")
+			case doctor.Reader:
+				has(t, list, doctor.Warn, doctor.CheckQueen, "no queen answers", "hivebeat queen")
+				return
+			}
+			if doctor.Worst(list) != doctor.OK {
+				t.Errorf("not all is well:\n%s", show(list))
+			}
+		})
+	}
+}
+
+func TestWithoutJetStream(t *testing.T) {
+	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
+	list := check(t, nc, doctor.Config{Role: doctor.Queen})
+	has(t, list, doctor.Fail, doctor.CheckJetStream, "nats-server -js", "--no-jetstream")
+	if list = check(t, nc, doctor.Config{Role: doctor.Queen, NoJetStream: true}); doctor.Worst(list) != doctor.OK {
+		t.Errorf("a queen without JetStream needs none:\n%s", show(list))
+	}
+	if list = check(t, nc, doctor.Config{Role: doctor.Hive}); doctor.Worst(list) != doctor.OK {
+		t.Errorf("a hive needs none:\n%s", show(list))
+	}
+}
+
+func TestStored(t *testing.T) {
+	nc := bustest.Conn(t, bustest.Server(t))
+	subjects, err := hivebeat.NewSubjects("acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ledger.Open(t.Context(), nc, ledger.Config{Subjects: subjects}); err != nil {
+		t.Fatal(err)
+	}
+	list := check(t, nc, doctor.Config{Role: doctor.Queen, Subjects: subjects})
+	for _, name := range []string{"acme_queen_hives", "acme_queen_roster", "acme_QUEEN_EVENTS"} {
+		has(t, list, doctor.OK, doctor.CheckStored, name, "as it should be")
+	}
+
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: hivebeat.BucketHives, TTL: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	list = check(t, nc, doctor.Config{Role: doctor.Queen})
+	has(t, list, doctor.Fail, doctor.CheckStored, "bucket queen_hives", "TTL is 1m0s, not 24h0m0s", "nats stream rm KV_queen_hives")
+	has(t, list, doctor.OK, doctor.CheckStored, "bucket queen_roster", "not there yet")
+	if _, err := js.KeyValue(t.Context(), hivebeat.BucketRoster); !errors.Is(err, jetstream.ErrBucketNotFound) {
+		t.Errorf("a bucket was made: %v", err)
+	}
+}
+
+// Nobody who listens may hear of the doctor: a beat or snapshot that is none
+// would be counted, and a stored event shown.
+func TestNobodyHearsIt(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	if _, err := ledger.Open(t.Context(), nc, ledger.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan *nats.Msg, 1000)
+	if _, err := bustest.Conn(t, srv).ChanSubscribe(">", heard); err != nil {
+		t.Fatal(err)
+	}
+	answers, err := bustest.Conn(t, srv).QueueSubscribe("queen.api.*", "q", func(m *nats.Msg) {
+		_ = m.Respond([]byte(`{"status":{"queen":"q-1","warm":true}}`))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answers.Unsubscribe()
+	bustest.Flush(t, nc)
+	for _, role := range doctor.Roles() {
+		for _, pinned := range []bool{false, true} {
+			list := check(t, nc, doctor.Config{Role: role, Hive: "gpu-01", Worker: "llama", Pinned: pinned})
+			if doctor.Worst(list) != doctor.OK {
+				t.Errorf("%s:\n%s", role, show(list))
+			}
+		}
+	}
+	if err := nc.Publish("end", nil); err != nil {
+		t.Fatal(err)
+	}
+	for m := range heard {
+		switch s := m.Subject; {
+		case s == "end":
+			js, err := jetstream.New(nc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"KV_queen_hives", "KV_queen_roster", "QUEEN_EVENTS"} {
+				stream, err := js.Stream(t.Context(), name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := stream.CachedInfo().State.LastSeq; n != 0 {
+					t.Errorf("%s holds %d messages", name, n)
+				}
+			}
+			return
+		case s == "$JS.API.INFO", s == "$JS.EVENT.ADVISORY.API", strings.HasPrefix(s, "$JS.API.STREAM.INFO."), strings.HasPrefix(s, "_INBOX."), s == "queen.api.summary":
+			// Real questions.
+		default:
+			t.Errorf("heard on %s: %.80q", s, m.Data)
+		}
+	}
+}
+
+// Each permission is looked at: a user that has all of them but one is told of
+// that one.
+func TestPermissions(t *testing.T) {
+	for _, cfg := range []doctor.Config{
+		{Role: doctor.Worker, Hive: "gpu-01", Worker: "llama"},
+		{Role: doctor.Worker, Hive: "gpu-01", Worker: "llama", Pinned: true},
+		{Role: doctor.Hive, Hive: "gpu-01"},
+		{Role: doctor.Hive, Hive: "gpu-01", Pinned: true},
+		{Role: doctor.Queen},
+		{Role: doctor.Queen, NoJetStream: true},
+		{Role: doctor.Reader},
+	} {
+		t.Run(fmt.Sprintf("%s pinned=%v nojs=%v", cfg.Role, cfg.Pinned, cfg.NoJetStream), func(t *testing.T) {
+			all := cfg.Permissions()
+			without := map[string]string{"all": ""}
+			users := []bustest.Option{bustest.User("all", all.Publish, all.Subscribe)}
+			add := func(i int, verb, subject string, pub, sub []string) {
+				name := fmt.Sprint(verb, i)
+				without[name] = subject
+				users = append(users, bustest.User(name, pub, sub))
+			}
+			cut := func(list []string, i int) []string { // never empty, which would allow everything
+				return append(slices.Delete(slices.Clone(list), i, i+1), "unused")
+			}
+			for i, s := range all.Publish {
+				add(i, "pub", s, cut(all.Publish, i), all.Subscribe)
+			}
+			for i, s := range all.Subscribe {
+				add(i, "sub", s, all.Publish, cut(all.Subscribe, i))
+			}
+			srv := bustest.Server(t, users...)
+			for name, subject := range without {
+				nc := bustest.Conn(t, srv, nats.UserInfo(name, name), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+					t.Errorf("the borrowed connection hears %v", err)
+				}))
+				list := only(check(t, nc, cfg), doctor.CheckPermission)
+				bad := slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool { return f.Level == doctor.OK })
+				if subject == "" {
+					if len(bad) > 0 {
+						t.Errorf("with all permissions:\n%s", show(list))
+					}
+					continue
+				}
+				if len(bad) != 1 {
+					t.Errorf("without %s %s:\n%s", name, subject, show(list))
+					continue
+				}
+				verb := map[string]string{"pub": "publish to ", "sub": "subscribe to "}[name[:3]]
+				if !strings.Contains(bad[0].What, verb) || bad[0].Do == "" || !matches(subject, bad[0].What) {
+					t.Errorf("without %s %s: %+v", name, subject, bad[0])
+				}
+			}
+		})
+	}
+}
+
+// matches reports whether a word of text is a subject that pattern allows.
+func matches(pattern, text string) bool {
+	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune(" ,;", r) }) {
+		p, w := strings.Split(pattern, "."), strings.Split(word, ".")
+		ok := true
+		for i := 0; ok && i < len(p); i++ {
+			if p[i] == ">" && i < len(w) {
+				return true
+			}
+			ok = i < len(w) && (p[i] == "*" || p[i] == w[i])
+		}
+		if ok && len(p) == len(w) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestPermissionToMakeWhatExists(t *testing.T) {
+	all := doctor.Config{Role: doctor.Queen}.Permissions()
+	pub := slices.DeleteFunc(slices.Clone(all.Publish), func(s string) bool { return strings.Contains(s, "STREAM.CREATE") })
+	srv := bustest.Server(t, bustest.User("root", nil, nil), bustest.User("me", pub, all.Subscribe))
+	me := bustest.Conn(t, srv, nats.UserInfo("me", "me"))
+	list := check(t, me, doctor.Config{Role: doctor.Queen})
+	has(t, list, doctor.Fail, doctor.CheckPermission, "STREAM.CREATE.QUEEN_EVENTS")
+	if _, err := ledger.Open(t.Context(), bustest.Conn(t, srv, nats.UserInfo("root", "root")), ledger.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	list = check(t, me, doctor.Config{Role: doctor.Queen})
+	has(t, list, doctor.Warn, doctor.CheckPermission, "STREAM.CREATE.QUEEN_EVENTS", "it exists")
+	if doctor.Worst(list) != doctor.Warn {
+		t.Errorf("a queen would run:\n%s", show(list))
+	}
+}
+
+func TestMissingPermissionsAreNoTimeouts(t *testing.T) {
+	srv := bustest.Server(t, bustest.User("me", []string{"unused"}, []string{"unused"}))
+	nc := bustest.Conn(t, srv, nats.UserInfo("me", "me"))
+	list := check(t, nc, doctor.Config{Role: doctor.Queen})
+	has(t, list, doctor.Fail, doctor.CheckPermission, "subscribe to queen.hives")
+	has(t, list, doctor.Warn, doctor.CheckJetStream, "not looked at")
+	list = check(t, nc, doctor.Config{Role: doctor.Worker})
+	has(t, list, doctor.Fail, doctor.CheckPermission, "hive.doctor.workers", "name the ids")
+	list = check(t, nc, doctor.Config{Role: doctor.Worker, Hive: "gpu-01", Worker: "llama"})
+	has(t, list, doctor.Fail, doctor.CheckPermission, "hive.gpu-01.workers", "--pinned")
+}
+
+func TestMaxPayload(t *testing.T) {
+	small := func(n int32) *nats.Conn {
+		return bustest.Conn(t, bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) { o.MaxPayload = n })))
+	}
+	has(t, check(t, small(4<<10), doctor.Config{Role: doctor.Worker}), doctor.Fail, doctor.CheckPayload, "4096", "max_payload")
+	nc := small(32 << 10)
+	has(t, check(t, nc, doctor.Config{Role: doctor.Worker}), doctor.OK, doctor.CheckPayload)
+	has(t, check(t, nc, doctor.Config{Role: doctor.Hive}), doctor.Warn, doctor.CheckPayload, "32768")
+}
+
+func TestSlowLink(t *testing.T) {
+	line := bustest.NewProxy(t, bustest.Server(t, bustest.NoJetStream()).URL())
+	nc := bustest.Dial(t, line.URL())
+	line.Delay(150 * time.Millisecond)
+	has(t, check(t, nc, doctor.Config{Role: doctor.Worker}), doctor.Warn, doctor.CheckRoundTrip, "--every")
+}
+
+func TestNotConnected(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc := bustest.Conn(t, srv)
+	bustest.Stop(t, srv)
+	list := check(t, nc, doctor.Config{Role: doctor.Worker})
+	has(t, list, doctor.Fail, doctor.CheckConnection, "no servers", "hivebeat up")
+	if len(list) != 1 {
+		t.Errorf("what can it say beyond that?\n%s", show(list))
+	}
+}
+
+func TestEndsWithContext(t *testing.T) {
+	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := doctor.Check(ctx, nc, doctor.Config{Role: doctor.Worker}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for field, cfg := range map[string]doctor.Config{
+		"Config.Role":   {Role: "king"},
+		"Config.Hive":   {Role: doctor.Hive, Hive: "a.b"},
+		"Config.Worker": {Role: doctor.Worker, Worker: ">"},
+	} {
+		nc := bustest.Conn(t, bustest.Server(t, bustest.NoListen()))
+		if _, err := doctor.Check(t.Context(), nc, cfg); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if _, err := doctor.Check(t.Context(), nil, doctor.Config{Role: doctor.Worker}); err == nil {
+		t.Error("no error for a nil connection")
+	}
+}
+
+// lenient is a server of a few lines that lets everything through.
+type lenient struct{ heard chan string }
+
+func (l lenient) InProcessConn() (net.Conn, error) {
+	client, server := net.Pipe()
+	go func() {
+		defer server.Close()
+		fmt.Fprint(server, `INFO {"server_id":"x","version":"2.14.9","max_payload":1048576,"headers":true}`+"\r\n")
+		for in := bufio.NewScanner(server); in.Scan(); {
+			if verb, rest, _ := strings.Cut(in.Text(), " "); verb == "PUB" {
+				l.heard <- rest
+			}
+			if in.Text() == "PING" {
+				fmt.Fprint(server, "PONG\r\n")
+			}
+		}
+	}()
+	return client, nil
+}
+
+// Where the trick with the reply does not work, nothing is sent to a real subject.
+func TestServerThatRefusesNothing(t *testing.T) {
+	bustest.Bubble(t, func(t *testing.T) {
+		srv := lenient{make(chan string, 100)}
+		nc, err := nats.Connect("", nats.InProcessServer(srv))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		list := check(t, nc, doctor.Config{Role: doctor.Hive, Hive: "gpu-01"})
+		has(t, list, doctor.Warn, doctor.CheckPermission, "could not be checked")
+		close(srv.heard)
+		for s := range srv.heard {
+			if !strings.HasPrefix(s, "hivebeat.doctor.") {
+				t.Errorf("published to %s", s)
+			}
+		}
+	})
+}

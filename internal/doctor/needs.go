@@ -1,0 +1,176 @@
+package doctor
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+// need is one permission that a role needs.
+type need struct {
+	publish bool // else to subscribe
+	subject string
+	why     string
+	// without says what goes wrong without it; empty means that the role does not
+	// work at all.
+	without string
+	look    bool   // looking at JetStream needs it too
+	makes   string // only needed where this stream does not exist
+}
+
+func (n need) verb() string {
+	if n.publish {
+		return "publish to"
+	}
+	return "subscribe to"
+}
+
+// Permissions are what a user of NATS needs to be allowed, as its configuration
+// lists them.
+type Permissions struct {
+	Publish   []string `json:"publish"`
+	Subscribe []string `json:"subscribe"`
+}
+
+// Permissions returns what the role of c needs, with wildcards where an id is not
+// known. It is what `doctor` probes, and what an operator copies. Answers of a
+// queen need allow_responses, or publish to the inboxes of whoever asks.
+func (c Config) Permissions() Permissions {
+	wild := func(s string) string {
+		t := strings.Split(s, ".")
+		for i := range t {
+			if t[i] == madeUp {
+				t[i] = "*"
+			}
+		}
+		return strings.Join(t, ".")
+	}
+	var p Permissions
+	for _, n := range c.needs("_INBOX.>") {
+		if n.publish {
+			p.Publish = append(p.Publish, wild(n.subject))
+		} else {
+			p.Subscribe = append(p.Subscribe, wild(n.subject))
+		}
+	}
+	return p
+}
+
+// needs returns the subjects that the role of c uses. inbox is where it receives
+// answers.
+func (c Config) needs(inbox string) []need {
+	s := c.Subjects
+	hive, worker := cmp.Or(c.Hive, madeUp), cmp.Or(c.Worker, madeUp)
+	pub := func(subject, why, without string) need {
+		return need{publish: true, subject: subject, why: why, without: without}
+	}
+	sub := func(subject, why, without string) need {
+		return need{subject: subject, why: why, without: without}
+	}
+	verbs := []string{queen.VerbSummary, queen.VerbHives, queen.VerbWorkers, queen.VerbHive, queen.VerbWorker}
+	answers := need{subject: inbox, why: "receive answers", look: true}
+
+	switch c.Role {
+	case Worker:
+		beats := s.Workers(hive)
+		if c.Pinned {
+			beats = s.Worker(hive, worker)
+		}
+		return []need{
+			pub(beats, "beat", ""),
+			sub(s.WorkerRollcall(hive), "hear roll calls", "a hive that restarted knows the worker only after its next beat"),
+		}
+	case Hive:
+		snapshots := s.Hives()
+		if c.Pinned {
+			snapshots = s.Hive(hive)
+		}
+		return []need{
+			pub(snapshots, "send snapshots", ""),
+			pub(s.WorkerRollcall(hive), "call its workers", "a hive that restarted knows its workers only after their next beats"),
+			sub(s.Workers(hive), "hear its workers", ""),
+			sub(s.WorkersPinned(hive), "hear workers that beat on their own subject", "workers with --pinned are not heard"),
+			sub(s.HiveRollcall(), "hear roll calls", "a queen that restarted knows the hive only after its next snapshot"),
+			sub(s.HiveRollcallOf(hive), "hear roll calls for itself", "a queen that restarted knows the hive only after its next snapshot"),
+		}
+	case Reader:
+		list := []need{answers, sub(s.Events(), "hear events", "watch shows changes only when it asks again")}
+		for _, v := range verbs {
+			list = append(list, pub(s.API(v), "ask a queen", ""))
+		}
+		return list
+	}
+
+	list := []need{
+		sub(s.Hives(), "hear hives", ""),
+		sub(s.HivesPinned(), "hear hives that send on their own subject", "hives with --pinned are not heard"),
+		pub(s.HiveRollcall(), "call all hives", "a queen that restarted knows a hive only after its next snapshot"),
+		pub(s.HiveRollcallOf(madeUp), "call one hive", "a queen that restarted knows a hive only after its next snapshot"),
+	}
+	for _, v := range verbs {
+		list = append(list, sub(s.API(v), "be asked", ""))
+	}
+	for _, v := range []micro.Verb{micro.PingVerb, micro.InfoVerb, micro.StatsVerb} {
+		all, _ := micro.ControlSubject(v, "", "")
+		kind, _ := micro.ControlSubject(v, "queen", "")
+		one, _ := micro.ControlSubject(v, "queen", madeUp)
+		for _, subject := range []string{all, kind, one} {
+			list = append(list, sub(subject, "be found", "nats micro does not see the queen"))
+		}
+	}
+	tell := s.Event
+	if !c.NoJetStream {
+		tell = s.EventLog
+	}
+	for _, e := range [][2]string{{"", ""}, {madeUp, ""}, {madeUp, madeUp}} {
+		kind := hivebeat.KindJoined
+		if e[0] == "" {
+			kind = hivebeat.KindBrake
+		}
+		list = append(list, pub(tell(e[0], e[1], kind), "publish events", ""))
+	}
+	if c.NoJetStream {
+		return list
+	}
+	return append(append(list, answers), c.stored()...)
+}
+
+// stored returns what keeping things in JetStream needs: the requests of
+// internal/ledger.
+func (c Config) stored() []need {
+	const api = "$JS.API."
+	pub := func(subject, why string) need { return need{publish: true, subject: subject, why: why} }
+	look := func(subject string) need {
+		return need{publish: true, subject: subject, why: "look at JetStream", look: true}
+	}
+	list := []need{look(api + "INFO")}
+	hives, roster := c.Subjects.Bucket(hivebeat.BucketHives), c.Subjects.Bucket(hivebeat.BucketRoster)
+	for _, stream := range []string{"KV_" + hives, "KV_" + roster, c.Subjects.Stream(hivebeat.StreamEvents)} {
+		list = append(list, look(api+"STREAM.INFO."+stream),
+			need{publish: true, subject: api + "STREAM.CREATE." + stream, why: "make what is kept", makes: stream})
+	}
+	for _, bucket := range []string{hives, roster} {
+		stream, key := "KV_"+bucket, "$KV."+bucket+"."+madeUp
+		keys := []string{key}
+		if bucket == hives {
+			keys = append(keys, key+"."+madeUp) // <hive>.<page>
+		}
+		for _, key := range keys {
+			list = append(list, pub(key, "keep snapshots and verdicts"), pub(api+"DIRECT.GET."+stream+"."+key, "read what is kept"))
+		}
+		for _, subject := range []string{
+			api + "STREAM.MSG.GET." + stream,
+			api + "CONSUMER.CREATE." + stream + "." + madeUp + ".$KV." + bucket + ".>",
+			api + "CONSUMER.MSG.NEXT." + stream + "." + madeUp,
+			api + "CONSUMER.INFO." + stream + "." + madeUp,
+			api + "CONSUMER.DELETE." + stream + "." + madeUp,
+		} {
+			list = append(list, pub(subject, "read what is kept"))
+		}
+	}
+	return list
+}

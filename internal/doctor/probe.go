@@ -1,0 +1,252 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+// prober asks NATS what it permits, on a connection of its own: a refusal is
+// told to a connection's error handler and nowhere else.
+type prober struct {
+	nc *nats.Conn
+
+	mu    sync.Mutex
+	texts []string // of violations
+	more  chan struct{}
+}
+
+// dial connects as nc did, but once and with other handlers.
+func dial(nc *nats.Conn) (*prober, error) {
+	p := &prober{more: make(chan struct{}, 1)}
+	o := nc.Opts
+	o.Name = "hivebeat doctor"
+	o.RetryOnFailedConnect, o.AllowReconnect = false, false
+	o.ClosedCB, o.DisconnectedCB, o.DisconnectedErrCB, o.ConnectedCB, o.ReconnectedCB = nil, nil, nil, nil, nil
+	o.DiscoveredServersCB, o.ReconnectErrCB, o.LameDuckModeHandler = nil, nil, nil
+	o.AsyncErrorCB = p.violated
+	var err error
+	p.nc, err = o.Connect()
+	return p, err
+}
+
+func (p *prober) close() { p.nc.Close() }
+
+func (p *prober) violated(_ *nats.Conn, _ *nats.Subscription, err error) {
+	if !errors.Is(err, nats.ErrPermissionViolation) {
+		return
+	}
+	p.mu.Lock()
+	p.texts = append(p.texts, err.Error())
+	p.mu.Unlock()
+	select {
+	case p.more <- struct{}{}:
+	default:
+	}
+}
+
+// said reports whether a violation ends with text.
+func (p *prober) said(text string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.texts {
+		if strings.HasSuffix(t, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// probe returns which needs are refused.
+//
+// A subscription is tried for real, and taken back after a round trip: it takes
+// no request away from a queen, since it is in no queue group, and one message at
+// most is sent to it.
+//
+// To publish is tried for real too, but what is published has a reply subject
+// that clients may not use (_R_. belongs to the server's own service imports). The
+// server checks the permission for the subject first and that of the reply next,
+// and drops the message: so each attempt ends in one of two refusals, and nobody
+// hears a message of ours. An empty message to the real subjects would be counted
+// as refused by live hives and queens; a stream would store it. Each attempt is
+// one line in the server's log.
+func (p *prober) probe(ctx context.Context, needs []need) (refused map[need]bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, question)
+	defer cancel()
+	var subs []*nats.Subscription
+	for _, n := range needs {
+		if n.publish {
+			continue
+		}
+		s, err := p.nc.SubscribeSync(n.subject)
+		if err != nil {
+			return nil, fmt.Errorf("subscribe to %s: %w", n.subject, err)
+		}
+		if err := s.AutoUnsubscribe(1); err != nil {
+			return nil, err
+		}
+		subs = append(subs, s)
+	}
+	if err := p.nc.FlushWithContext(ctx); err != nil {
+		return nil, err
+	}
+	for _, s := range subs {
+		_ = s.Unsubscribe()
+	}
+
+	reply := "_R_." + nuid.Next() + "."
+	type outcome struct{ refused, allowed string }
+	outcomes := make([]outcome, 0, len(needs)+1)
+	try := func(subject string) error {
+		o := outcome{
+			refused: fmt.Sprintf("Publish to %q", subject),
+			allowed: fmt.Sprintf("Publish with Reply of %q", fmt.Sprint(reply, len(outcomes))),
+		}
+		outcomes = append(outcomes, o)
+		return p.nc.PublishRequest(subject, fmt.Sprint(reply, len(outcomes)-1), nil)
+	}
+	ended := func(o outcome) bool { return p.said(o.refused) || p.said(o.allowed) }
+	wait := func() error {
+		if err := p.nc.FlushWithContext(ctx); err != nil {
+			return err
+		}
+		for {
+			all := true
+			for _, o := range outcomes {
+				all = all && ended(o)
+			}
+			if all {
+				return nil
+			}
+			select {
+			case <-p.more:
+			case <-ctx.Done():
+				return errors.New("the server does not refuse a reserved reply subject")
+			}
+		}
+	}
+	// First one that nobody listens to: should a server let it through, no other
+	// is sent. It also comes after all that was said to the subscriptions.
+	if err := try("hivebeat.doctor." + nuid.Next()); err != nil {
+		return nil, err
+	}
+	if err := wait(); err != nil {
+		return nil, err
+	}
+	for _, n := range needs {
+		if n.publish {
+			if err := try(n.subject); err != nil {
+				return nil, fmt.Errorf("publish to %s: %w", n.subject, err)
+			}
+		}
+	}
+	if err := wait(); err != nil {
+		return nil, err
+	}
+	refused = map[need]bool{}
+	for _, n := range needs {
+		text := fmt.Sprintf("Subscription to %q", n.subject)
+		if n.publish {
+			text = fmt.Sprintf("Publish to %q", n.subject)
+		}
+		if p.said(text) {
+			refused[n] = true
+		}
+	}
+	return refused, nil
+}
+
+func (d *visit) permissions(ctx context.Context) {
+	d.needs = d.cfg.needs(d.p.nc.NewInbox() + ".*")
+	refused, err := d.p.probe(ctx, d.needs)
+	if err != nil {
+		d.unknown = true
+		d.add(Warn, CheckPermission, "the permissions could not be checked: %v", "compare them with docs/OPERATIONS.md by hand", err)
+	}
+	d.refused = refused
+}
+
+// permissionFindings tells of each refusal, and of all else in one line. It comes
+// after the look at JetStream: what exists needs not be made.
+func (d *visit) permissionFindings() {
+	if d.unknown {
+		return
+	}
+	publish, subscribe := 0, 0
+	for _, n := range d.needs {
+		if !d.refused[n] {
+			if n.publish {
+				publish++
+			} else {
+				subscribe++
+			}
+			continue
+		}
+		level, what := Fail, fmt.Sprintf("this user may not %s %s, to %s", n.verb(), n.subject, n.why)
+		switch {
+		case n.makes != "" && d.stored[n.makes]:
+			level = Warn
+			what += "; it exists, so that is only needed if it is ever lost"
+		case n.without != "":
+			level = Warn
+			what += "; without that, " + n.without
+		}
+		d.add(level, CheckPermission, "%s", d.grant(n), what)
+	}
+	if publish+subscribe > 0 {
+		d.add(OK, CheckPermission, "this user may publish to %d and subscribe to %d of the %d subjects that a %s needs", "",
+			publish, subscribe, len(d.needs), d.cfg.Role)
+	}
+}
+
+func (d *visit) grant(n need) string {
+	verb := "subscribe"
+	if n.publish {
+		verb = "publish"
+	}
+	do := fmt.Sprintf("allow it in the user's permissions: %s = %q", verb, n.subject)
+	switch {
+	case d.cfg.Hive == "" && (d.cfg.Role == Worker || d.cfg.Role == Hive):
+		do += "; or name the ids that these permissions are for"
+	case n.publish && n.why == "beat" && !d.cfg.Pinned, n.publish && n.why == "send snapshots" && !d.cfg.Pinned:
+		do += "; or run with --pinned, if the user may only use its own subject"
+	}
+	return do
+}
+
+// queen asks whether one answers.
+func (d *visit) queen(ctx context.Context) {
+	for n := range d.refused {
+		if n.without == "" {
+			return // the request would be refused, or its answer
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, question)
+	defer cancel()
+	subject := d.cfg.Subjects.API(queen.VerbSummary)
+	began := time.Now()
+	m, err := d.p.nc.RequestWithContext(ctx, subject, nil)
+	var a queen.Answer
+	if err == nil {
+		err = json.Unmarshal(m.Data, &a)
+	}
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		d.add(Warn, CheckQueen, "no queen answers at %s", "start one with hivebeat queen, or give the --prefix of its fabric", subject)
+	case err != nil:
+		d.add(Warn, CheckQueen, "no answer of a queen at %s: %v", "see the queen's log", subject, err)
+	case len(a.Status.Unsure) > 0:
+		d.add(Warn, CheckQueen, "queen %s answers, but is not sure: %s", "see the queen's log; after a start this passes by itself", a.Status.Queen, strings.Join(a.Status.Unsure, ", "))
+	default:
+		d.add(OK, CheckQueen, "queen %s answers in %v", "", a.Status.Queen, time.Since(began).Round(10*time.Microsecond))
+	}
+}

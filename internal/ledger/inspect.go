@@ -1,0 +1,42 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Part is one bucket, or the stream of events, as Inspect found it.
+type Part struct {
+	Name        string   // for people: "bucket queen_hives"
+	Stream      string   // what JetStream calls it: "KV_queen_hives"
+	Exists      bool     // if not, a queen makes it
+	Differences []string // from what a queen with this Config needs; it would not start
+}
+
+// Inspect looks at what Open would make or check, and changes nothing. Its errors
+// are those of Open, without ErrDiffers.
+func Inspect(ctx context.Context, nc *nats.Conn, cfg Config) ([]Part, error) {
+	l, err := newLedger(nc, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.check(ctx); err != nil {
+		return nil, err
+	}
+	var parts []Part
+	for _, want := range l.layout() {
+		part := Part{Name: human(want.Name), Stream: want.Name}
+		info, err := l.info(ctx, want.Name)
+		switch {
+		case err == nil:
+			part.Exists, part.Differences = true, differences(want, info.Config)
+		case !errors.Is(err, jetstream.ErrStreamNotFound):
+			return parts, wrap(ctx, part.Name, err)
+		}
+		parts = append(parts, part)
+	}
+	return parts, nil
+}
