@@ -1,0 +1,249 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Sources of facts, as collect names them.
+const (
+	sourceHost  = "host"
+	sourceGPU   = "gpu"
+	sourceProcs = "procs" // which process holds how much of a GPU
+)
+
+const (
+	collectEvery = 10 * time.Second // after one reading ended, the next begins
+	collectLimit = 5 * time.Second  // so long may it take
+	collectEnd   = time.Second      // so long is one waited for on the way out
+)
+
+// errNone says that there is nothing to collect.
+var errNone = errors.New(hivebeat.CollectNone)
+
+var errPending = errors.New("not read yet")
+
+// collector reads one source again and again, on a goroutine of its own. A
+// reading that does not end is reported after limit, and no other one is begun
+// until it does: a process in an unkillable sleep must not gather company.
+type collector[T any] struct {
+	every, limit time.Duration
+	read         func(context.Context) (T, error)
+	store        func(at time.Time, v T, err error) // of one goroutine only
+}
+
+// run collects until ctx ends. A reading that hangs is left behind then.
+func (c *collector[T]) run(ctx context.Context) {
+	type reading struct {
+		v   T
+		err error
+	}
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		bounded, cancel := context.WithTimeout(ctx, c.limit)
+		done := make(chan reading, 1)
+		go func() {
+			defer cancel()
+			v, err := c.read(bounded)
+			done <- reading{v, err}
+		}()
+		var (
+			got  reading
+			over bool
+		)
+		grace := time.NewTimer(c.limit + c.limit/4) // it is told to end first, and may say why
+		for !over {
+			select {
+			case got = <-done:
+				over = true
+			case <-grace.C:
+				var zero T
+				c.store(time.Now(), zero, fmt.Errorf("no answer within %s, and it can not be ended: not asked again until it is", c.limit))
+			case <-ctx.Done():
+				end := time.NewTimer(collectEnd)
+				defer end.Stop()
+				defer grace.Stop()
+				select {
+				case <-done:
+				case <-end.C:
+				}
+				return
+			}
+		}
+		grace.Stop()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case got.err != nil && errors.Is(bounded.Err(), context.DeadlineExceeded):
+			got.err = fmt.Errorf("no answer within %s", c.limit)
+		}
+		c.store(time.Now(), got.v, got.err)
+		wait.Reset(c.every)
+	}
+}
+
+// machine holds what was read last of the machine. A snapshot takes it from here
+// and waits for nobody. It is safe for concurrent use.
+type machine struct {
+	mu      sync.Mutex
+	host    hivebeat.Host
+	gpus    []gpuFacts
+	collect map[string]string
+}
+
+// gpuFacts are the facts of one GPU, and when they were read.
+type gpuFacts struct {
+	hivebeat.GPU
+	read time.Time
+}
+
+// set notes how a source fares, and reports whether that is news.
+func (m *machine) set(source string, err error) bool {
+	word := hivebeat.CollectOK
+	switch {
+	case errors.Is(err, errNone):
+		word = hivebeat.CollectNone
+	case err != nil:
+		word = clip("error: "+err.Error(), hivebeat.MaxHostText)
+	}
+	was := m.collect[source]
+	if was == word {
+		return false
+	}
+	next := maps.Clone(m.collect) // snapshots hold the old one
+	if next == nil {
+		next = map[string]string{}
+	}
+	next[source] = word
+	m.collect = next
+	return true
+}
+
+// storeHost takes a reading of the host. Facts stay when one fails.
+func (m *machine) storeHost(h hivebeat.Host, err error) (news bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err == nil {
+		h.Name, h.OS, h.Arch = clip(h.Name, hivebeat.MaxHostText), clip(h.OS, hivebeat.MaxHostText), clip(h.Arch, hivebeat.MaxHostText)
+		h.Load1, h.CPU = finite(h.Load1), finite(h.CPU)
+		h.CPUs, h.MemTotal, h.MemUsed, h.Uptime = small(h.CPUs), small(h.MemTotal), small(h.MemUsed), small(h.Uptime)
+		m.host = h
+	}
+	return m.set(sourceHost, err)
+}
+
+// gpuReading is one reading of all GPUs.
+type gpuReading struct {
+	gpus []hivebeat.GPU
+	// partial says that some row could not be read, and why: GPUs that are missing
+	// from gpus are still there.
+	partial error
+	apps    []gpuApp
+	appsErr error // why apps is not known
+}
+
+// gpuApp is the memory that a process holds on a GPU.
+type gpuApp struct {
+	uuid string
+	pid  uint64
+	used uint64 // bytes
+}
+
+// storeGPUs takes a reading of the GPUs. pids are the processes of our workers.
+// Facts stay, and age, when one fails.
+func (m *machine) storeGPUs(at time.Time, r gpuReading, err error, pids map[uint64]bool) (news bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	procs := err
+	switch {
+	case errors.Is(err, errNone):
+		m.gpus = nil
+	case err == nil:
+		m.gpus = merge(m.gpus, at, r, pids)
+		err, procs = r.partial, r.appsErr
+	}
+	news = m.set(sourceGPU, err)
+	return m.set(sourceProcs, procs) || news
+}
+
+// merge returns what is known of all GPUs after a reading.
+func merge(old []gpuFacts, at time.Time, r gpuReading, pids map[uint64]bool) []gpuFacts {
+	list := make([]gpuFacts, 0, len(r.gpus))
+	seen := map[string]bool{}
+	for _, g := range r.gpus {
+		if len(list) == hivebeat.MaxGPUs {
+			break
+		}
+		g.UUID, g.Name, g.Err = clip(g.UUID, hivebeat.MaxGPUID), clip(g.Name, hivebeat.MaxHostText), clip(g.Err, hivebeat.MaxHostText)
+		for _, a := range r.apps {
+			if a.uuid == g.UUID && pids[a.pid] {
+				g.Ours = add(small(g.Ours), small(a.used))
+			}
+		}
+		g.Index, g.Total, g.Used, g.Ours, g.Util, g.Power = small(g.Index), small(g.Total), small(g.Used), small(g.Ours), small(g.Util), small(g.Power)
+		g.Age = 0
+		seen[g.UUID] = true
+		list = append(list, gpuFacts{g, at})
+	}
+	if r.partial == nil {
+		return list
+	}
+	for _, g := range old {
+		if !seen[g.UUID] && len(list) < hivebeat.MaxGPUs {
+			g.Err = clip("not in the last reading: "+r.partial.Error(), hivebeat.MaxHostText)
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// fill gives s what is known of the machine.
+func (m *machine) fill(s *hivebeat.Snapshot, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.Host, s.Collect = m.host, m.collect
+	s.GPUs = make([]hivebeat.GPU, len(m.gpus))
+	for i, g := range m.gpus {
+		s.GPUs[i] = g.GPU
+		s.GPUs[i].Age = hivebeat.MillisOf(now.Sub(g.read))
+	}
+}
+
+// clip returns s as UTF-8 of one line and at most n bytes.
+func clip(s string, n int) string {
+	s = strings.ToValidUTF8(strings.TrimSpace(s), "?")
+	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f }), " ")
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// finite returns f, and 0 for what is no amount.
+func finite(f float64) float64 {
+	if math.IsNaN(f) || math.IsInf(f, 0) || f < 0 {
+		return 0
+	}
+	return f
+}
+
+// small returns n, and no more than the wire can carry.
+func small(n uint64) uint64 { return min(n, hivebeat.MaxInt) }

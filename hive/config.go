@@ -1,0 +1,117 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Config says which hive this is. The zero Config is the hive of this machine,
+// named like it.
+type Config struct {
+	// ID is the hive's id: workers name it in their beats. Default: DefaultID.
+	ID string
+	// Prefix stands before all subjects, in a NATS that is shared. Default: none.
+	Prefix string
+	// Every is the promise: the next snapshot comes within it. From
+	// hivebeat.MinEvery to hivebeat.MaxEvery; default hivebeat.HiveEvery (15 s).
+	Every time.Duration
+	// Labels are free, and go out with every snapshot; "zone" is the one that the
+	// queen knows. New takes a copy.
+	Labels map[string]string
+	// Pinned sends snapshots to the hive's own subject, for permissions that allow
+	// each hive that one only.
+	Pinned bool
+	// PushFacts sends an extra snapshot when facts of workers changed (VRAM, slots,
+	// load, ready and busy), at most one in this time, for schedulers that can not
+	// wait for the next one. At least 1 s; 0 is off, which is the default.
+	PushFacts time.Duration
+	// Host reads the facts of the machine, GPUs those of its GPUs. Each is called
+	// every 10 s on a goroutine of its own, with a context that ends after 5 s, and
+	// never while a call before has not returned; no snapshot waits for it. An
+	// error is told in the snapshot's collect, and the facts read before stay. GPUs
+	// returns an empty list where there are none. Default: gopsutil and nvidia-smi.
+	Host func(context.Context) (hivebeat.Host, error)
+	GPUs func(context.Context) ([]hivebeat.GPU, error)
+	// Logger gets Info for each transition, Warn where a person should look, Debug
+	// for each beat. Default: nothing is logged.
+	Logger *slog.Logger
+}
+
+// minPush is the pace of facts, which bus.Pulse does not exceed.
+const minPush = time.Second
+
+func (c Config) withDefaults() (Config, error) {
+	if c.ID == "" {
+		id, err := DefaultID()
+		if err != nil {
+			return c, fmt.Errorf("hive: Config.ID: %w", err)
+		}
+		c.ID = id
+	}
+	if c.Every == 0 {
+		c.Every = hivebeat.HiveEvery
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+func (c Config) validate() error {
+	if err := hivebeat.CheckID("hive", c.ID); err != nil {
+		return fmt.Errorf("hive: Config.ID: %w", err)
+	}
+	if c.Every < hivebeat.MinEvery || c.Every > hivebeat.MaxEvery {
+		return fmt.Errorf("hive: Config.Every: %s is not within %s and %s", c.Every, hivebeat.MinEvery, hivebeat.MaxEvery)
+	}
+	if c.PushFacts != 0 && (c.PushFacts < minPush || c.PushFacts > hivebeat.MaxEvery) {
+		return fmt.Errorf("hive: Config.PushFacts: %s is neither 0 nor within %s and %s", c.PushFacts, minPush, hivebeat.MaxEvery)
+	}
+	if len(c.Labels) > hivebeat.MaxLabels {
+		return fmt.Errorf("hive: Config.Labels: %d, at most %d are allowed", len(c.Labels), hivebeat.MaxLabels)
+	}
+	for k, v := range c.Labels {
+		switch {
+		case k == "" || len(k) > hivebeat.MaxLabelKey || !utf8.ValidString(k):
+			return fmt.Errorf("hive: Config.Labels: key %.80q is not 1 to %d bytes of UTF-8", k, hivebeat.MaxLabelKey)
+		case len(v) > hivebeat.MaxLabelVal || !utf8.ValidString(v):
+			return fmt.Errorf("hive: Config.Labels: value %.160q of %s is not at most %d bytes of UTF-8", v, k, hivebeat.MaxLabelVal)
+		}
+	}
+	return nil
+}
+
+// ErrNoDefaultID: the machine's host name can not be a hive's id. The error says
+// why, and what to do.
+var ErrNoDefaultID = errors.New("no default id")
+
+// DefaultID returns the host name of this machine, if that can be a hive's id. An
+// error wraps ErrNoDefaultID.
+func DefaultID() (string, error) {
+	name, err := os.Hostname()
+	return defaultID(name, err)
+}
+
+func defaultID(name string, err error) (string, error) {
+	const hint = "choose an id that no other machine has (--id)"
+	first, _, _ := strings.Cut(name, ".")
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w: the host name is not known: %w; %s", ErrNoDefaultID, err, hint)
+	case strings.EqualFold(first, "localhost"):
+		return "", fmt.Errorf("%w: the host name is %q, as on many machines; %s", ErrNoDefaultID, name, hint)
+	case first != name && hivebeat.ValidID(first):
+		return "", fmt.Errorf("%w: the host name %q is not an id, which has no dot; %s, such as %s", ErrNoDefaultID, name, hint, first)
+	case !hivebeat.ValidID(name):
+		return "", fmt.Errorf("%w: %w; %s", ErrNoDefaultID, hivebeat.CheckID("host name", name), hint)
+	}
+	return name, nil
+}

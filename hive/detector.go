@@ -1,0 +1,143 @@
+package hive
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// All transitions of a worker are in this file:
+//
+//	          joined                 late             lost
+//	(nobody) ────────▶ alive ──────────────▶ late ──────────▶ lost ──▶ (10 min: gone)
+//	                   ▲ │ ▲  ◀── recovered ── │                │
+//	                   │ │ └──────────────── recovered ─────────┘
+//	         restarted │ │ left: from any of them
+//	                   │ ▼
+//	                  left ──▶ (10 min: gone)
+//
+// A restarted one comes from any of them too. state and conflict change no
+// verdict.
+
+// beatStep is what transit has to know of a beat besides the record, which has
+// taken its facts already.
+type beatStep struct {
+	outcome liveness.Outcome
+	state   hivebeat.State // of the beat before
+	age     time.Duration  // since it
+	wentOn  bool           // seq says that there were others in between
+}
+
+// transit makes the transitions that an accepted beat calls for, sets the
+// deadline, and reports whether there was any.
+func (r *registry) transit(now time.Time, w *worker, b beatStep) bool {
+	n := w.n
+	from := w.live
+	switch {
+	case b.outcome == liveness.First:
+		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
+	case b.outcome.Begins(): // also a lower incarnation: it is another process
+		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
+	default:
+		if from == hivebeat.Lost {
+			r.score(w, b.wentOn)
+		}
+		if w.facts.State.Goodbye() { // told as left, from whatever it was
+			break
+		}
+		if from != hivebeat.Alive {
+			s := r.become(now, w, hivebeat.Alive, "", hivebeat.KindRecovered, b.age)
+			if from == hivebeat.Lost {
+				s.margin, s.cutOff = now.Sub(w.lostAt), b.wentOn
+			}
+		}
+		if !b.state.SameAs(w.facts.State) {
+			s := r.note(now, w, hivebeat.KindState, b.age)
+			s.From, s.To = string(b.state), string(w.facts.State)
+			r.keep(w)
+		}
+	}
+	if w.facts.State.Goodbye() {
+		w.lineage.End()
+		r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
+		r.become(now, w, hivebeat.Left, hivebeat.CauseGoodbye, hivebeat.KindLeft, b.age)
+		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+	} else {
+		r.deadlines.Set(w, now.Add(liveness.LateAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())))
+	}
+	return w.n != n
+}
+
+// score counts a verdict that the worker itself has disproved.
+func (r *registry) score(w *worker, wentOn bool) {
+	if wentOn {
+		r.stats.CutOff++
+	} else {
+		r.stats.FalseDead++
+	}
+}
+
+// detect makes the transitions that are due to silence, and lets records go that
+// have been lost or left for long enough. It costs nothing for workers whose
+// deadline has not passed. It reports whether there was a transition.
+func (r *registry) detect(now time.Time) bool {
+	before := len(r.steps)
+	for w, at := range r.deadlines.Due(now) {
+		every, quiet := w.facts.Every.Duration(), w.facts.Quiet.Duration()
+		switch w.live {
+		case hivebeat.Alive:
+			r.become(now, w, hivebeat.Late, hivebeat.CauseMissed, hivebeat.KindLate, now.Sub(w.heard))
+			// Counted from the deadline that passed, which holds the credit for time
+			// in which we were blind.
+			r.deadlines.Set(w, at.Add(liveness.LostAfter(every, quiet)-liveness.LateAfter(every, quiet)))
+		case hivebeat.Late:
+			w.lostAt = at
+			r.become(now, w, hivebeat.Lost, hivebeat.CauseMissed, hivebeat.KindLost, now.Sub(w.heard))
+			r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+		default:
+			r.remove(now, w)
+		}
+	}
+	return len(r.steps) > before
+}
+
+// next returns a time before which detect has nothing to do.
+func (r *registry) next() (time.Time, bool) { return r.deadlines.Next() }
+
+// conflict tells that two incarnations of w both advance. The verdict on the
+// valid one stands.
+func (r *registry) conflict(now time.Time, w *worker, inc, seq uint64) {
+	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
+	s.Inc, s.seq = inc, seq
+	r.keep(w)
+}
+
+// become changes the verdict on w. The step may be completed by the caller.
+func (r *registry) become(now time.Time, w *worker, live hivebeat.Live, cause hivebeat.Cause, kind hivebeat.Kind, age time.Duration) *step {
+	s := r.note(now, w, kind, age)
+	s.From, s.To, s.Cause = string(w.live), string(live), cause
+	w.live, w.cause, w.since = live, cause, now
+	r.keep(w)
+	return s
+}
+
+// note numbers a transition of w. keep is called when it is complete, as far as
+// the wire is concerned.
+func (r *registry) note(now time.Time, w *worker, kind hivebeat.Kind, age time.Duration) *step {
+	w.n++
+	r.steps = append(r.steps, step{
+		Transition: hivebeat.Transition{N: w.n, Kind: kind, Inc: w.facts.Inc},
+		at:         now, worker: w.id, model: w.facts.Model, reason: w.facts.Reason, seq: w.facts.Seq, age: age,
+	})
+	return &r.steps[len(r.steps)-1]
+}
+
+// keep lets the record of w carry its newest transition, and the newest few only.
+func (r *registry) keep(w *worker) {
+	if len(w.tr) == hivebeat.MaxTransitions {
+		copy(w.tr, w.tr[1:])
+		w.tr = w.tr[:len(w.tr)-1]
+	}
+	w.tr = append(w.tr, r.steps[len(r.steps)-1])
+}

@@ -1,0 +1,342 @@
+package hive
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+func TestTransitions(t *testing.T) {
+	beat := func(state hivebeat.State) func(*bench, *fake) {
+		return func(b *bench, f *fake) {
+			f.State = state
+			b.mustFeed(f.next(b.t))
+		}
+	}
+	pass := func(d time.Duration) func(*bench, *fake) { return func(b *bench, _ *fake) { b.after(d) } }
+	restart := func(by int64) func(*bench, *fake) {
+		return func(b *bench, f *fake) {
+			f.Inc, f.Seq, f.State = uint64(int64(f.Inc)+by), 0, hivebeat.Starting
+			b.mustFeed(f.next(b.t))
+		}
+	}
+	type do = func(*bench, *fake)
+	for _, c := range []struct {
+		name string
+		do   []do
+		want []string
+		live hivebeat.Live
+	}{
+		{"a first beat", []do{beat(hivebeat.Starting)}, []string{"joined:>alive"}, hivebeat.Alive},
+		{
+			"a life", []do{beat(hivebeat.Starting), beat(hivebeat.Loading), beat(hivebeat.Ready), beat(hivebeat.Draining), beat(hivebeat.Stopped)},
+			[]string{"joined:>alive", "state:starting>loading", "state:loading>ready", "state:ready>draining", "left:alive>left(goodbye)"}, hivebeat.Left,
+		},
+		{
+			"ready and busy are one", []do{beat(hivebeat.Ready), beat(hivebeat.Busy), beat(hivebeat.Ready), beat("strange"), beat(hivebeat.Busy)},
+			[]string{"joined:>alive", "state:ready>strange", "state:strange>busy"}, hivebeat.Alive,
+		},
+		{"not late at 45 s", []do{beat(hivebeat.Ready), pass(45*second - time.Nanosecond)}, []string{"joined:>alive"}, hivebeat.Alive},
+		{"late at 45 s", []do{beat(hivebeat.Ready), pass(45 * second)}, []string{"joined:>alive", "late:alive>late(missed)"}, hivebeat.Late},
+		{
+			"not lost before 90 s", []do{beat(hivebeat.Ready), pass(45 * second), pass(45*second - time.Nanosecond)},
+			[]string{"joined:>alive", "late:alive>late(missed)"}, hivebeat.Late,
+		},
+		{
+			"lost at 90 s", []do{beat(hivebeat.Ready), pass(50 * second), pass(40 * second)},
+			[]string{"joined:>alive", "late:alive>late(missed)", "lost:late>lost(missed)"}, hivebeat.Lost,
+		},
+		{
+			"late and lost at once, where nobody looked", []do{beat(hivebeat.Ready), pass(90 * second)},
+			[]string{"joined:>alive", "late:alive>late(missed)", "lost:late>lost(missed)"}, hivebeat.Lost,
+		},
+		{
+			"back from late", []do{beat(hivebeat.Ready), pass(50 * second), beat(hivebeat.Ready), pass(44 * second)},
+			[]string{"joined:>alive", "late:alive>late(missed)", "recovered:late>alive"}, hivebeat.Alive,
+		},
+		{
+			"back from lost, in another state", []do{beat(hivebeat.Ready), pass(90 * second), beat(hivebeat.Degraded)},
+			[]string{"joined:>alive", "late:alive>late(missed)", "lost:late>lost(missed)", "recovered:lost>alive", "state:ready>degraded"}, hivebeat.Alive,
+		},
+		{
+			"a goodbye from lost", []do{beat(hivebeat.Ready), pass(90 * second), beat(hivebeat.Failed)},
+			[]string{"joined:>alive", "late:alive>late(missed)", "lost:late>lost(missed)", "left:lost>left(goodbye)"}, hivebeat.Left,
+		},
+		{"the first word is goodbye", []do{beat(hivebeat.Stopped)}, []string{"joined:>alive", "left:alive>left(goodbye)"}, hivebeat.Left},
+		{"a restart", []do{beat(hivebeat.Ready), restart(1)}, []string{"joined:>alive", "restarted:alive>alive"}, hivebeat.Alive},
+		{
+			"a restart after goodbye", []do{beat(hivebeat.Stopped), restart(1)},
+			[]string{"joined:>alive", "left:alive>left(goodbye)", "restarted:left>alive"}, hivebeat.Alive,
+		},
+		{
+			"a restart with the clock set back, once it is late", []do{beat(hivebeat.Ready), pass(45 * second), restart(-1)},
+			[]string{"joined:>alive", "late:alive>late(missed)", "restarted:late>alive"}, hivebeat.Alive,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, f := newBench(t), newFake("w")
+			for _, do := range c.do {
+				do(b, f)
+			}
+			if diff := cmp.Diff(c.want, b.told()); diff != "" {
+				t.Errorf("transitions (-want +got):\n%s", diff)
+			}
+			r, ok := b.record("w")
+			if !ok || r.Live != c.live || r.N != uint64(len(c.want)) || r.Inc != f.Inc {
+				t.Errorf("record %+v, want live %s, n %d, inc %d", r, c.live, len(c.want), f.Inc)
+			}
+		})
+	}
+}
+
+func TestQuietIsNoSilence(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	f.State, f.Quiet = hivebeat.Loading, hivebeat.MillisOf(5*time.Minute)
+	b.mustFeed(f.next(t)).after(5*time.Minute + 14*second)
+	if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Missed != 1 {
+		t.Errorf("%s and %d missed, 14 s after its quiet", r.Live, r.Missed)
+	}
+	b.after(2 * second)
+	if r, _ := b.record("w"); r.Live != hivebeat.Late {
+		t.Errorf("%s, want late: half an interval after its quiet", r.Live)
+	}
+	f.Quiet, f.State = 0, hivebeat.Ready
+	b.mustFeed(f.next(t)).after(45 * second)
+	if r, _ := b.record("w"); r.Live != hivebeat.Late {
+		t.Errorf("%s, want late: the beat without quiet ends it", r.Live)
+	}
+}
+
+func TestScore(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	b.mustFeed(f.next(t)).after(100 * second).told()
+	b.mustFeed(f.next(t)) // not a beat in between: it was us
+	if s := b.takeSteps(); len(s) != 1 || s[0].margin != 10*second || s[0].cutOff {
+		t.Errorf("steps %+v, want one with a margin of 10 s", s)
+	}
+	b.after(100 * second).told()
+	f.Seq += 3 // beats that we never heard: it was the line
+	b.mustFeed(f.next(t))
+	if s := b.takeSteps(); len(s) != 1 || !s[0].cutOff {
+		t.Errorf("steps %+v, want one that was cut off", s)
+	}
+	if b.stats.FalseDead != 1 || b.stats.CutOff != 1 {
+		t.Errorf("stats %+v, want one falsely dead and one cut off", b.stats)
+	}
+}
+
+func TestGoneRecordsAreForgottenAfterTenMinutes(t *testing.T) {
+	for _, last := range []hivebeat.State{hivebeat.Ready, hivebeat.Stopped} {
+		b, f := newBench(t), newFake("w")
+		f.State = last
+		b.mustFeed(f.next(t))
+		if last == hivebeat.Ready {
+			b.after(90 * second)
+		}
+		b.after(hivebeat.KeepGone - time.Nanosecond)
+		gone, ok := b.record("w")
+		if !ok {
+			t.Fatalf("%s: gone before 10 minutes", last)
+		}
+		b.told()
+		b.after(time.Nanosecond)
+		if _, ok := b.record("w"); ok || len(b.sorted) != 0 || b.deadlines.Len() != 0 {
+			t.Errorf("%s: still there after 10 minutes", last)
+		}
+		if told := b.told(); len(told) != 0 {
+			t.Errorf("%s: the record went with %q", last, told)
+		}
+		// It may come back, and numbers that were used are not used again.
+		f.Inc++
+		f.State = hivebeat.Ready
+		b.mustFeed(f.next(t))
+		if r, _ := b.record("w"); r.N != gone.N+1 {
+			t.Errorf("%s: n is %d after %d", last, r.N, gone.N)
+		}
+	}
+}
+
+func TestDepartedAreRememberedForSomeTimeOnly(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	f.State = hivebeat.Stopped
+	b.mustFeed(f.next(t)).after(hivebeat.KeepGone)
+	if len(b.departed) != 1 {
+		t.Fatalf("departed: %v", b.departed)
+	}
+	b.after(rememberN)
+	other := newFake("x")
+	other.State = hivebeat.Stopped
+	b.mustFeed(other.next(t)).after(hivebeat.KeepGone)
+	if len(b.departed) != 1 || len(b.departure) != 1 || b.departed["x"] == 0 {
+		t.Errorf("departed %v, %v: want x only", b.departed, b.departure)
+	}
+}
+
+func TestTransitionsAreCarriedForAMinute(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	for i := range 12 {
+		f.State = []hivebeat.State{hivebeat.Ready, hivebeat.Degraded}[i%2]
+		b.mustFeed(f.next(t)).after(second)
+	}
+	r, _ := b.record("w")
+	if r.N != 12 || len(r.Tr) != hivebeat.MaxTransitions || r.Tr[0].N != 5 || r.Tr[7].N != 12 || r.Tr[7].Ago != 1000 || r.Tr[0].Ago != 8000 {
+		t.Errorf("n %d, tr %+v", r.N, r.Tr)
+	}
+	b.after(40 * second)
+	b.mustFeed(f.next(t)).after(20 * second) // 61 s after the last transition
+	if r, _ = b.record("w"); len(r.Tr) != 0 || r.N != 12 {
+		t.Errorf("a minute later: n %d, tr %+v", r.N, r.Tr)
+	}
+}
+
+func TestAgesAndSince(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	b.mustFeed(f.next(t)).after(20 * second)
+	b.mustFeed(f.next(t)).after(31 * second)
+	if r, _ := b.record("w"); r.Age != 31_000 || r.Since != 51_000 || r.Missed != 1 {
+		t.Errorf("age %d, since %d, missed %d", r.Age, r.Since, r.Missed)
+	}
+	b.after(17 * second)
+	if r, _ := b.record("w"); r.Age != 48_000 || r.Since != 0 || r.Live != hivebeat.Late {
+		t.Errorf("late: age %d, since %d, %s", r.Age, r.Since, r.Live)
+	}
+}
+
+func TestBlindTimeIsCredited(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	b.mustFeed(f.next(t)).after(40 * second)
+	var s sight
+	s.reopen(t0)
+	s.prove(b.now)
+	s.close()
+	b.now = b.now.Add(2 * time.Minute) // and nobody judges
+	blind, first := s.reopen(b.now)
+	if first || blind != 2*time.Minute+backGrace {
+		t.Fatalf("blind for %s, first %t", blind, first)
+	}
+	b.credit(blind)
+	b.detect(b.now)
+	if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Age != 160_000 {
+		t.Errorf("%s at %d ms: the time was not credited, or the age lies", r.Live, r.Age)
+	}
+	b.after(5*second + backGrace)
+	if r, _ := b.record("w"); r.Live != hivebeat.Late {
+		t.Errorf("%s, want late: its time goes on", r.Live)
+	}
+	b.after(45 * second)
+	if r, _ := b.record("w"); r.Live != hivebeat.Lost {
+		t.Errorf("%s, want lost", r.Live)
+	}
+	b.mustFeed(f.next(t))
+	if s := b.takeSteps(); s[len(s)-1].margin != 0 {
+		t.Errorf("margin %s, want 0: heard at its deadline", s[len(s)-1].margin)
+	}
+}
+
+func TestTheFirstConnectionIsNoBlindTime(t *testing.T) {
+	var s sight
+	if s.close() {
+		t.Error("it was never open")
+	}
+	if blind, first := s.reopen(t0); !first || blind != 0 {
+		t.Errorf("blind %s, first %t", blind, first)
+	}
+}
+
+func TestConflictChangesNoVerdict(t *testing.T) {
+	b, old, young := newBench(t), newFake("w"), newFake("w")
+	young.Inc++
+	young.Model = "other"
+	b.mustFeed(old.next(t))
+	for range 20 {
+		b.after(10 * second)
+		b.mustFeed(young.next(t))
+		if err := b.feed(old.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+			t.Fatalf("the superseded one: %v", err)
+		}
+	}
+	steps := b.steps
+	if diff := cmp.Diff([]string{"joined:>alive", "restarted:alive>alive", "conflict:>"}, b.told()); diff != "" {
+		t.Fatalf("transitions (-want +got):\n%s", diff)
+	}
+	if steps[2].Inc != old.Inc {
+		t.Errorf("the conflict names %d, want the other one, %d", steps[2].Inc, old.Inc)
+	}
+	r, _ := b.record("w")
+	if r.Live != hivebeat.Alive || r.Inc != young.Inc || r.Model != "other" || r.N != 3 {
+		t.Errorf("record %+v", r)
+	}
+}
+
+// TestDetectorAgainstFullSweep holds the lazy detector against one that looks at
+// every worker at every step.
+func TestDetectorAgainstFullSweep(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		type truth struct {
+			f     *fake
+			heard time.Time
+			left  bool
+		}
+		b := newBench(t)
+		model := map[string]*truth{}
+		ids := []string{"a", "b", "c", "d"}
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			id := rapid.SampledFrom(ids).Draw(rt, "id")
+			switch rapid.IntRange(0, 3).Draw(rt, "do") {
+			case 0, 1:
+				m := model[id]
+				if m == nil {
+					f := newFake(id)
+					f.Every = hivebeat.Millis(rapid.SampledFrom([]int{100, 1000, 30_000}).Draw(rt, "every"))
+					m = &truth{f: f}
+					model[id] = m
+				}
+				m.f.Quiet = hivebeat.Millis(rapid.SampledFrom([]int{0, 0, 60_000}).Draw(rt, "quiet"))
+				goodbye := rapid.IntRange(0, 9).Draw(rt, "goodbye") == 0
+				if m.left {
+					m.f.Inc, m.f.Seq, m.left = m.f.Inc+1, 0, false
+				}
+				m.f.State = hivebeat.Ready
+				if goodbye {
+					m.f.State, m.left = hivebeat.Stopped, true
+				}
+				b.mustFeed(m.f.next(t))
+				m.heard = b.now
+			default:
+				b.after(time.Duration(rapid.SampledFrom([]int{10, 150, 1500, 15_000, 100_000, 400_000}).Draw(rt, "ms")) * time.Millisecond)
+			}
+			for id, m := range model {
+				e, silent := m.f.Every.Duration(), b.now.Sub(m.heard)
+				quiet := max(e, m.f.Quiet.Duration())
+				want := hivebeat.Alive
+				switch {
+				case m.left:
+					want = hivebeat.Left
+				case silent >= quiet+2*e:
+					want = hivebeat.Lost
+				case silent >= quiet+e/2:
+					want = hivebeat.Late
+				}
+				r, ok := b.record(id)
+				if !ok { // forgotten 10 minutes after it was noticed
+					if want != hivebeat.Left && want != hivebeat.Lost {
+						rt.Fatalf("%s has no record and should be %s", id, want)
+					}
+					delete(model, id)
+					continue
+				}
+				if r.Live != want {
+					rt.Fatalf("%s is %s after %s with every %s, want %s", id, r.Live, silent, e, want)
+				}
+			}
+			if !slices.IsSortedFunc(b.sorted, func(x, y *worker) int { return byID(x, y.id) }) || len(b.sorted) != len(b.workers) {
+				rt.Fatal("rows out of order")
+			}
+		}
+	})
+}

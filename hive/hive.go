@@ -1,0 +1,373 @@
+// Package hive runs the hive of a machine: it hears the beats of the machine's
+// workers, judges by their silence who is alive, adds what it sees of the machine
+// itself, and sends the queen one snapshot of it all.
+//
+// A hive judges only while it can hear: while NATS is away nobody is late or
+// lost, and the time is credited to all when it is back. A hive that has just
+// begun knows nobody; until it is warm an absent worker is no evidence.
+//
+// What a hive knows is in the registry and the detector, which are pure; one
+// goroutine feeds them.
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/bootid"
+)
+
+const (
+	pendingBeats = 4096 // beats that wait to be heard; what comes on top is dropped and counted
+	pendingCalls = 16   // the same, roll calls
+	rollGap      = 5 * time.Second
+
+	byeStopped = "stopped"
+
+	// defaultMaxPayload is the server's default, for as long as none was reached.
+	defaultMaxPayload = 1 << 20
+)
+
+// Hive is the hive of one machine. All methods are safe for concurrent use.
+type Hive struct {
+	cfg      Config
+	nc       *nats.Conn
+	subjects hivebeat.Subjects
+	subject  string // of snapshots
+	pinned   string // what stands before the worker's id in a pinned subject
+	log      *slog.Logger
+	ns       string
+	inc      uint64
+	pulse    *bus.Pulse[[][]byte]
+	machine  machine
+	limiter  limiter     // of the goroutine that hears
+	open     atomic.Bool // NATS is there, as far as the goroutine that hears knows
+
+	mu      sync.Mutex
+	reg     *registry
+	seq     uint64
+	subs    []*nats.Subscription
+	dropped uint64 // of subscriptions that are gone
+	told    uint64 // drops that were logged
+	phase   phase
+	done    chan struct{} // closed when Run has ended, or can not begin any more
+	err     error         // of Run, once done
+}
+
+type phase uint8
+
+const (
+	phaseNew phase = iota
+	phaseRunning
+	phaseDone
+)
+
+// New returns a hive that begins with Run. It borrows nc, and neither closes it
+// nor replaces its handlers; nc need not be connected yet. An error names the
+// field of cfg that is wrong.
+func New(nc *nats.Conn, cfg Config) (*Hive, error) {
+	if nc == nil {
+		return nil, errors.New("hive: no connection")
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	subjects, err := hivebeat.NewSubjects(cfg.Prefix)
+	if err != nil {
+		return nil, fmt.Errorf("hive: Config.Prefix: %w", err)
+	}
+	cfg.Labels = maps.Clone(cfg.Labels)
+	h := &Hive{
+		cfg:      cfg,
+		nc:       nc,
+		subjects: subjects,
+		subject:  subjects.Hives(),
+		pinned:   subjects.Worker(cfg.ID, ""),
+		log:      cfg.Logger.With(slog.String("hive", cfg.ID)),
+		ns:       bootid.Namespace(),
+		inc:      uint64(time.Now().UnixMicro()), //nolint:gosec // not before 1970
+		reg:      newRegistry(cfg.ID),
+		done:     make(chan struct{}),
+	}
+	if cfg.Pinned {
+		h.subject = subjects.Hive(cfg.ID)
+	}
+	h.machine.set(sourceHost, errPending)
+	h.machine.set(sourceGPU, errPending)
+	h.pulse, err = bus.NewPulse(bus.PulseConfig[[][]byte]{
+		Every:    cfg.Every,
+		Snapshot: h.build,
+		Send:     h.send,
+		Flush:    nc.FlushWithContext,
+		RollGap:  rollGap,
+		Logger:   h.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hive: %w", err)
+	}
+	return h, nil
+}
+
+// Run hears, judges and sends until ctx ends or Stop is called, or the connection
+// is closed, which is an error. Before it returns it sends a last snapshot, which
+// says that the hive leaves in order; it returns an error if that could not be
+// sent. It works once: then, and after Stop, it returns hivebeat.ErrStopped.
+func (h *Hive) Run(ctx context.Context) error {
+	h.mu.Lock()
+	switch h.phase {
+	case phaseRunning:
+		h.mu.Unlock()
+		return fmt.Errorf("hive: %w", bus.ErrRunning)
+	case phaseDone:
+		h.mu.Unlock()
+		return fmt.Errorf("hive: %w", hivebeat.ErrStopped)
+	}
+	h.phase = phaseRunning
+	h.mu.Unlock()
+
+	err := h.run(ctx)
+
+	h.mu.Lock()
+	h.phase, h.err = phaseDone, err
+	h.mu.Unlock()
+	close(h.done)
+	return err
+}
+
+func (h *Hive) run(ctx context.Context) error {
+	beats, calls := make(chan *nats.Msg, pendingBeats), make(chan *nats.Msg, pendingCalls)
+	status := h.nc.StatusChanged()
+	defer h.nc.RemoveStatusListener(status)
+	defer h.unsubscribe()
+	if err := h.subscribe(beats, calls); err != nil {
+		return err
+	}
+	h.recall(ctx) // before a snapshot of ours takes its place
+
+	// The last snapshot is built after ctx ended: what feeds it ends after it.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	outer, fail := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer func() {
+		fail(nil)
+		cancel()
+		wg.Wait()
+	}()
+	var heard error
+	ended := make(chan struct{})
+	wg.Go(func() {
+		defer close(ended)
+		if heard = h.listen(inner, beats, calls, status); heard != nil {
+			fail(heard)
+		}
+	})
+	h.collectHost(inner, &wg)
+	h.collectGPUs(inner, &wg)
+
+	err := h.pulse.Run(outer)
+	cancel()
+	<-ended
+	switch {
+	case heard != nil:
+		return heard
+	case errors.Is(err, hivebeat.ErrStopped): // Stop came first
+		return nil
+	case err != nil:
+		return fmt.Errorf("hive: %w", err)
+	}
+	return nil
+}
+
+// Stop makes Run send the last snapshot and return, and waits for that; ctx
+// bounds the wait as well as the last snapshot. It may be called any number of
+// times, and before Run, which then never begins. It returns the error of Run, or
+// of ctx if that ended first.
+func (h *Hive) Stop(ctx context.Context) error {
+	h.mu.Lock()
+	if h.phase == phaseNew {
+		h.phase = phaseDone
+		close(h.done)
+	}
+	h.mu.Unlock()
+	_ = h.pulse.Stop(ctx) // Run returns its error
+	select {
+	case <-h.done:
+	case <-ctx.Done():
+		select {
+		case <-h.done: // both: what was done counts
+		default:
+			return ctx.Err()
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err
+}
+
+// ID returns the hive's id.
+func (h *Hive) ID() string { return h.cfg.ID }
+
+func (h *Hive) subscribe(beats, calls chan *nats.Msg) error {
+	for _, s := range []struct {
+		subject string
+		ch      chan *nats.Msg
+	}{
+		{h.subjects.Workers(h.cfg.ID), beats},
+		{h.subjects.WorkersPinned(h.cfg.ID), beats},
+		{h.subjects.HiveRollcall(), calls},
+		{h.subjects.HiveRollcallOf(h.cfg.ID), calls},
+	} {
+		sub, err := h.nc.ChanSubscribe(s.subject, s.ch)
+		if err != nil {
+			return fmt.Errorf("hive: subscribe to %s: %w", s.subject, err)
+		}
+		h.mu.Lock()
+		h.subs = append(h.subs, sub)
+		h.mu.Unlock()
+	}
+	return nil
+}
+
+func (h *Hive) unsubscribe() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropped = h.droppedLocked()
+	for _, sub := range h.subs {
+		_ = sub.Unsubscribe() // fails only on a connection that is closed
+	}
+	h.subs = nil
+}
+
+func (h *Hive) droppedLocked() uint64 {
+	n := h.dropped
+	for _, sub := range h.subs {
+		if d, err := sub.Dropped(); err == nil {
+			n += uint64(max(0, d)) //nolint:gosec // not negative
+		}
+	}
+	return n
+}
+
+// head returns the snapshot as it is now, with all workers.
+func (h *Hive) head(now time.Time) hivebeat.Snapshot {
+	s := hivebeat.Snapshot{
+		V: hivebeat.Version, Hive: h.cfg.ID, Inc: h.inc, Every: hivebeat.MillisOf(h.cfg.Every), Sent: now.UnixMilli(),
+		Pages: 1, Labels: h.cfg.Labels,
+	}
+	h.machine.fill(&s, now)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.Seq, s.Warm, s.Stats = h.seq, h.reg.isWarm(now), h.reg.stats
+	s.Workers = h.reg.records(now)
+	return s
+}
+
+// build makes the messages of the next snapshot.
+func (h *Hive) build(why bus.Why) ([][]byte, error) {
+	h.mu.Lock()
+	h.seq++ // also where it can not be sent: the gap tells that we were alive, and cut off
+	dropped := h.droppedLocked()
+	news := dropped - h.told
+	h.told = dropped
+	h.mu.Unlock()
+	if news > 0 {
+		h.log.Warn("messages came faster than they were heard, some were dropped", slog.Uint64("dropped", news))
+	}
+	if !h.nc.IsConnected() {
+		return nil, nats.ErrDisconnected
+	}
+	s := h.head(time.Now())
+	if why == bus.WhyLast {
+		s.Bye = byeStopped
+	}
+	limit := h.nc.MaxPayload()
+	if limit <= 0 {
+		limit = defaultMaxPayload
+	}
+	list, err := pages(s, limit)
+	if err != nil {
+		return nil, err
+	}
+	h.log.Debug("snapshot", slog.String("why", why.String()), slog.Uint64("seq", s.Seq), slog.Int("workers", len(s.Workers)), slog.Int("pages", len(list)))
+	return list, nil
+}
+
+func (h *Hive) send(list [][]byte) error {
+	if !h.nc.IsConnected() { // a borrowed connection may have a buffer, which would send it late
+		return nats.ErrDisconnected
+	}
+	for _, b := range list {
+		if err := h.nc.Publish(h.subject, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Snapshot returns what the hive knows now, all workers in one page, with the seq
+// of the last snapshot that was built. Its maps and slices are to be read only.
+func (h *Hive) Snapshot() hivebeat.Snapshot { return h.head(time.Now()) }
+
+// Stats are the counts of a hive since New.
+type Stats struct {
+	hivebeat.Stats                            // as in its snapshots
+	Reasons        map[hivebeat.Reason]uint64 // messages refused, by reason, where there were any
+	Dropped        uint64                     // messages that came faster than they were heard
+	Workers        int                        // records, of workers that are lost or left too
+	Warm           bool
+	Connected      bool // as far as is known
+	Snapshots      bus.PulseStats
+}
+
+// Stats returns the counts so far.
+func (h *Hive) Stats() Stats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := Stats{
+		Stats: h.reg.stats, Reasons: map[hivebeat.Reason]uint64{}, Dropped: h.droppedLocked(),
+		Workers: len(h.reg.workers), Warm: h.reg.isWarm(time.Now()), Connected: h.open.Load(), Snapshots: h.pulse.Stats(),
+	}
+	for reason, n := range h.reg.reasons {
+		if *n > 0 {
+			s.Reasons[reason] = *n
+		}
+	}
+	return s
+}
+
+// limiter lets one log line of a kind through in a while, and counts the others.
+type limiter struct {
+	last map[hivebeat.Reason]time.Time
+	n    map[hivebeat.Reason]uint64
+}
+
+const logAgain = time.Minute
+
+// allow returns how many there were since the last line, this one included, or 0
+// if it is too soon for another.
+func (l *limiter) allow(reason hivebeat.Reason, now time.Time) uint64 {
+	if l.last == nil {
+		l.last, l.n = map[hivebeat.Reason]time.Time{}, map[hivebeat.Reason]uint64{}
+	}
+	l.n[reason]++
+	if at, ok := l.last[reason]; ok && now.Sub(at) < logAgain {
+		return 0
+	}
+	n := l.n[reason]
+	l.last[reason], l.n[reason] = now, 0
+	return n
+}

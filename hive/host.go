@@ -1,0 +1,76 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/shirou/gopsutil/v4/cpu"
+	"github.com/shirou/gopsutil/v4/host"
+	"github.com/shirou/gopsutil/v4/load"
+	"github.com/shirou/gopsutil/v4/mem"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// hostReader reads the facts of this machine. It keeps the CPU times of the last
+// reading, so that cpu is the average since then, and shares them with nobody.
+type hostReader struct {
+	last  cpu.TimesStat
+	known bool
+}
+
+// read reads what it can: an error names the facts that are missing, and it is
+// one only if nothing could be read.
+func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
+	h := hivebeat.Host{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: uint64(runtime.NumCPU())}
+	h.Name, _ = os.Hostname()
+	var errs []error
+	note := func(what string, err error) bool {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+		return err == nil
+	}
+	if n, err := cpu.CountsWithContext(ctx, true); err == nil && n > 0 {
+		h.CPUs = uint64(n)
+	}
+	if runtime.GOOS != "windows" { // has none; gopsutil would start a goroutine that never ends
+		if l, err := load.AvgWithContext(ctx); note("load", err) {
+			h.Load1 = l.Load1
+		}
+	}
+	if m, err := mem.VirtualMemoryWithContext(ctx); note("memory", err) {
+		h.MemTotal, h.MemUsed = m.Total, m.Total-min(m.Available, m.Total)
+	}
+	if up, err := host.UptimeWithContext(ctx); note("uptime", err) {
+		h.Uptime = up
+	}
+	if t, err := cpu.TimesWithContext(ctx, false); note("cpu", err) && len(t) > 0 {
+		if r.known {
+			h.CPU = busy(r.last, t[0])
+		}
+		r.last, r.known = t[0], true
+	}
+	if len(errs) == 4 {
+		return h, errors.Join(errs...)
+	}
+	return h, nil
+}
+
+// busy returns the percent of time that all CPUs together were not idle between
+// two readings.
+func busy(from, to cpu.TimesStat) float64 {
+	total := func(t cpu.TimesStat) float64 {
+		// Guest time is in User and Nice already.
+		return t.User + t.System + t.Idle + t.Nice + t.Iowait + t.Irq + t.Softirq + t.Steal
+	}
+	all := total(to) - total(from)
+	idle := to.Idle + to.Iowait - from.Idle - from.Iowait
+	if all <= 0 {
+		return 0
+	}
+	return min(100, max(0, 100*(all-idle)/all))
+}

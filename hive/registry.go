@@ -1,0 +1,258 @@
+package hive
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+const (
+	warmAfter = 45 * time.Second // from then on an absent worker is evidence
+
+	// A record that went may come back, and its transitions go on being numbered:
+	// a number that is used twice would be taken for a duplicate, which the
+	// queen's stream drops for an hour.
+	rememberN    = 2 * time.Hour
+	maxRemembers = hivebeat.MaxWorkers
+)
+
+// registry is what a hive knows of its workers. It is pure: time comes in as an
+// argument, and no two goroutines may use it at once.
+type registry struct {
+	hive    string
+	workers map[string]*worker
+	sorted  []*worker // the same, by id: rows keep their order from snapshot to snapshot
+
+	deadlines liveness.Deadlines[*worker]
+	steps     []step // transitions that nobody took yet
+	stats     hivebeat.Stats
+	reasons   map[hivebeat.Reason]*uint64
+
+	departed  map[string]uint64 // n of records that went
+	departure []departure       // the same, oldest first
+
+	warmAt   time.Time       // zero until NATS was there for the first time
+	expected map[string]bool // workers of the last kept snapshot that were not heard yet
+	kept     bool            // expected is known
+	warm     bool
+}
+
+type departure struct {
+	id string
+	n  uint64
+	at time.Time
+}
+
+// worker is the record of one worker.
+type worker struct {
+	id      string
+	facts   hivebeat.Facts // of the last beat that was accepted
+	lineage liveness.Lineage
+	live    hivebeat.Live
+	cause   hivebeat.Cause
+	heard   time.Time // when that beat was received
+	since   time.Time // when live began
+	lostAt  time.Time // the deadline that made it lost
+	n       uint64
+	tr      []step // the last hivebeat.MaxTransitions
+}
+
+// step is a transition, and what its log line says besides.
+type step struct {
+	hivebeat.Transition
+	at     time.Time
+	worker string
+	model  string
+	reason string
+	seq    uint64
+	age    time.Duration // since the beat before
+	margin time.Duration // recovered after lost: how far past the deadline
+	cutOff bool          // recovered after lost: seq went on meanwhile
+}
+
+// heard says what a beat that was accepted calls for.
+type heard struct {
+	urgent bool // a transition
+	facts  bool // other facts than before, which somebody may wait for
+}
+
+// Refusals that can come with every beat are made once.
+var (
+	errStale   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Detail: "seq not above the last one, a superseded incarnation, or after its goodbye"}
+	errOlder   = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Key: "inc", Detail: "a higher incarnation is alive"}
+	errForeign = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "meant for another hive"}
+	errPinned  = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "worker", Detail: "not the id in the subject"}
+	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
+)
+
+func newRegistry(hive string) *registry {
+	r := &registry{
+		hive:     hive,
+		workers:  make(map[string]*worker),
+		reasons:  make(map[hivebeat.Reason]*uint64),
+		departed: make(map[string]uint64),
+	}
+	for _, reason := range hivebeat.Reasons() {
+		r.reasons[reason] = new(uint64)
+	}
+	return r
+}
+
+// hear takes a beat that was parsed, and thereby checked. pinned is the worker's
+// id in the subject, or empty. It changes nothing of the record unless the error
+// is nil; the error is for refuse.
+func (r *registry) hear(now time.Time, v *wire.BeatView, pinned string) (heard, error) {
+	if string(v.Hive) != r.hive {
+		return heard{}, errForeign
+	}
+	if pinned != "" && string(v.Worker) != pinned {
+		return heard{}, errPinned
+	}
+	w, known := r.workers[string(v.Worker)]
+	if !known {
+		if len(r.workers) >= hivebeat.MaxWorkers {
+			return heard{}, errFull
+		}
+		w = r.add(string(v.Worker))
+	}
+	before := w.lineage.Seq()
+	outcome := w.lineage.Hear(v.Inc, v.Seq, w.live == hivebeat.Alive)
+	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
+	switch outcome {
+	case liveness.Conflict:
+		r.conflict(now, w, v.Inc, v.Seq)
+		return heard{urgent: true}, errStale
+	case liveness.Older:
+		return heard{}, errOlder
+	case liveness.Stale, liveness.Same:
+		return heard{}, errStale
+	}
+	h := heard{facts: differ(&w.facts, &v.FactsView)}
+	was := w.facts.State
+	age := now.Sub(w.heard)
+	if outcome == liveness.First {
+		age = 0
+	}
+	v.FactsView.Update(&w.facts)
+	w.heard = now
+	r.stats.Beats++
+	h.urgent = r.transit(now, w, beatStep{outcome: outcome, state: was, age: age, wentOn: v.Seq > before+1})
+	if len(r.expected) > 0 {
+		delete(r.expected, w.id)
+	}
+	return h, nil
+}
+
+// refuse counts a message that was refused.
+func (r *registry) refuse(err error) {
+	reason := hivebeat.ReasonOf(err)
+	if n, ok := r.reasons[reason]; ok {
+		*n++
+	}
+	if reason == hivebeat.RefusedStale {
+		r.stats.Stale++
+	} else {
+		r.stats.Refused++
+	}
+}
+
+// differ reports whether v has other facts than f, but for those that every beat
+// changes.
+func differ(f *hivebeat.Facts, v *wire.FactsView) bool {
+	return f.VRAM != v.VRAM || f.Busy != v.Busy || f.Queue != v.Queue || f.Slots != v.Slots ||
+		string(f.State) != string(v.State) || f.Model != string(v.Model) || f.Endpoint != string(v.Endpoint)
+}
+
+func byID(w *worker, id string) int { return strings.Compare(w.id, id) }
+
+func (r *registry) add(id string) *worker {
+	w := &worker{id: id, n: r.departed[id]}
+	r.workers[id] = w
+	at, _ := slices.BinarySearchFunc(r.sorted, id, byID)
+	r.sorted = slices.Insert(r.sorted, at, w)
+	return w
+}
+
+// remove lets the record of a worker go, without a transition.
+func (r *registry) remove(now time.Time, w *worker) {
+	delete(r.workers, w.id)
+	if at, ok := slices.BinarySearchFunc(r.sorted, w.id, byID); ok {
+		r.sorted = slices.Delete(r.sorted, at, at+1)
+	}
+	r.deadlines.Remove(w)
+
+	r.departed[w.id] = w.n
+	r.departure = append(r.departure, departure{w.id, w.n, now})
+	old := 0
+	for _, d := range r.departure {
+		if len(r.departure)-old <= maxRemembers && now.Sub(d.at) < rememberN {
+			break
+		}
+		if r.departed[d.id] == d.n { // else it came, and went again, later
+			delete(r.departed, d.id)
+		}
+		old++
+	}
+	r.departure = slices.Delete(r.departure, 0, old)
+}
+
+// start begins the time after which an absent worker is evidence.
+func (r *registry) start(now time.Time) { r.warmAt = now.Add(warmAfter) }
+
+// expect names the workers of the last kept snapshot. Once all were heard the
+// registry is warm.
+func (r *registry) expect(ids []string) {
+	r.kept, r.expected = true, make(map[string]bool, len(ids))
+	for _, id := range ids {
+		if r.workers[id] == nil {
+			r.expected[id] = true
+		}
+	}
+}
+
+// isWarm reports whether the absence of a worker is evidence. Once it is, it
+// stays.
+func (r *registry) isWarm(now time.Time) bool {
+	if !r.warm && !r.warmAt.IsZero() {
+		r.warm = !now.Before(r.warmAt) || r.kept && len(r.expected) == 0
+	}
+	return r.warm
+}
+
+// credit takes time in which nothing could be heard out of all judgements.
+func (r *registry) credit(blind time.Duration) {
+	r.deadlines.Shift(blind)
+	if !r.warmAt.IsZero() {
+		r.warmAt = r.warmAt.Add(blind)
+	}
+}
+
+// takeSteps returns the transitions since the last call.
+func (r *registry) takeSteps() []step {
+	s := r.steps
+	r.steps = nil
+	return s
+}
+
+// pids returns the process ids of the workers that run in the pid namespace ns.
+func (r *registry) pids(ns string) map[uint64]bool {
+	m := make(map[uint64]bool)
+	for _, w := range r.sorted {
+		if ns != "" && w.facts.NS == ns && w.facts.PID != 0 {
+			m[w.facts.PID] = true
+		}
+	}
+	return m
+}
+
+// add returns a + b, and no more than the wire can carry.
+func add(a, b uint64) uint64 {
+	if b > hivebeat.MaxInt-a {
+		return hivebeat.MaxInt
+	}
+	return a + b
+}

@@ -1,0 +1,211 @@
+package hive
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// TestRefused feeds what must be refused, and sees that the record stays whole
+// and that the next good beat is heard.
+func TestRefused(t *testing.T) {
+	good := func(change func(*fake)) func(*testing.T, *fake) []byte {
+		return func(t *testing.T, f *fake) []byte {
+			g := *f
+			g.Seq++
+			change(&g)
+			return g.bytes(t)
+		}
+	}
+	raw := func(b []byte) func(*testing.T, *fake) []byte { return func(*testing.T, *fake) []byte { return b } }
+	for _, c := range []struct {
+		name string
+		msg  func(*testing.T, *fake) []byte
+		want hivebeat.Reason
+	}{
+		{"empty", raw(nil), hivebeat.RefusedMalformed},
+		{"garbage", raw([]byte("GET / HTTP/1.1\r\n\r\n")), hivebeat.RefusedMalformed},
+		{"bomb of a map", raw([]byte{0xdf, 0xff, 0xff, 0xff, 0xff}), hivebeat.RefusedMalformed},
+		{"bomb of an array", raw([]byte{0xdd, 0xff, 0xff, 0xff, 0xff}), hivebeat.RefusedMalformed},
+		{"deep nest", raw(append(append([]byte{0x81, 0xa1, 'x'}, bytes.Repeat([]byte{0x91}, 100)...), 0xc0)), hivebeat.RefusedDepth},
+		{"truncated", func(t *testing.T, f *fake) []byte { b := good(func(*fake) {})(t, f); return b[:len(b)-3] }, hivebeat.RefusedMalformed},
+		{"trailing bytes", func(t *testing.T, f *fake) []byte { return append(good(func(*fake) {})(t, f), 0xc0) }, hivebeat.RefusedMalformed},
+		{"oversized", good(func(f *fake) { f.Data = make([]byte, 9000) }), hivebeat.RefusedSize},
+		{"no map", raw([]byte{0x90}), hivebeat.RefusedType},
+		{"wrong version", good(func(f *fake) { f.V = 2 }), hivebeat.RefusedVersion},
+		{"no version", raw([]byte{0x80}), hivebeat.RefusedMissing},
+		{"wrong id", good(func(f *fake) { f.Worker = "a.b" }), hivebeat.RefusedID},
+		{"wildcard id", good(func(f *fake) { f.Worker = ">" }), hivebeat.RefusedID},
+		{"no incarnation", good(func(f *fake) { f.Inc = 0 }), hivebeat.RefusedMissing},
+		{"promise too short", good(func(f *fake) { f.Every = 99 }), hivebeat.RefusedLimit},
+		{"text too long", good(func(f *fake) { f.Reason = strings.Repeat("x", 257) }), hivebeat.RefusedLimit},
+		{"no UTF-8", good(func(f *fake) { f.Model = "\xff" }), hivebeat.RefusedUTF8},
+		{"meant for another hive", good(func(f *fake) { f.Hive = "gpu-02" }), hivebeat.RefusedForeign},
+		{"replayed", good(func(f *fake) { f.Seq-- }), hivebeat.RefusedStale},
+		{"out of order", good(func(f *fake) { f.Seq -= 3 }), hivebeat.RefusedStale},
+		{"an older incarnation", good(func(f *fake) { f.Inc--; f.Model = "old" }), hivebeat.RefusedOlder},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, f := newBench(t), newFake("w")
+			f.Seq = 9
+			b.mustFeed(f.next(t)).told()
+			before, _ := b.record("w")
+			b.now = b.now.Add(second)
+			if err := b.feed(c.msg(t, f)); hivebeat.ReasonOf(err) != c.want || !errors.Is(err, hivebeat.ErrRefused) {
+				t.Errorf("refused with %v, want %s", err, c.want)
+			}
+			if n := *b.reasons[c.want]; n != 1 {
+				t.Errorf("counted %d times as %s", n, c.want)
+			}
+			if sum := b.stats.Stale + b.stats.Refused; sum != 1 || (b.stats.Stale == 1) != (c.want == hivebeat.RefusedStale) {
+				t.Errorf("stats %+v", b.stats)
+			}
+			after, _ := b.record("w")
+			after.Age, after.Since, after.Tr = before.Age, before.Since, before.Tr
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Errorf("the record changed:\n%s", diff)
+			}
+			if len(b.workers) != 1 || len(b.told()) != 0 {
+				t.Errorf("%d workers, want 1 and no transition", len(b.workers))
+			}
+			b.mustFeed(f.next(t))
+		})
+	}
+}
+
+func TestAfterGoodbyeNothingIsHeard(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	f.State = hivebeat.Stopped
+	b.mustFeed(f.next(t))
+	f.State = hivebeat.Ready
+	if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("a beat after its goodbye: %v", err)
+	}
+	if r, _ := b.record("w"); r.Live != hivebeat.Left || r.State != hivebeat.Stopped {
+		t.Errorf("record %+v", r)
+	}
+}
+
+func TestPinnedSubjectMustAgree(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	var v wire.BeatView
+	if err := wire.ParseBeat(f.next(t), &v); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.hear(b.now, &v, "other"); hivebeat.ReasonOf(err) != hivebeat.RefusedForeign {
+		t.Errorf("another worker's subject: %v", err)
+	}
+	if _, err := b.hear(b.now, &v, "w"); err != nil {
+		t.Errorf("its own subject: %v", err)
+	}
+}
+
+func TestOneWorkerTooMany(t *testing.T) {
+	b := newBench(t)
+	for i := range hivebeat.MaxWorkers {
+		w := newFake(fmt.Sprint(i))
+		b.mustFeed(w.next(t))
+	}
+	extra := newFake("extra")
+	if err := b.feed(extra.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedFull {
+		t.Errorf("one too many: %v", err)
+	}
+	known := newFake("77")
+	known.Seq = 1
+	b.mustFeed(known.next(t))
+	if len(b.workers) != hivebeat.MaxWorkers || *b.reasons[hivebeat.RefusedFull] != 1 {
+		t.Errorf("%d workers, %d refused", len(b.workers), *b.reasons[hivebeat.RefusedFull])
+	}
+}
+
+func TestGapsProvedLoss(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	b.mustFeed(f.next(t))
+	f.Seq++ // lost
+	for range 8 {
+		b.mustFeed(f.next(t))
+	}
+	if b.stats.WireLost != 1 || b.stats.Beats != 9 {
+		t.Errorf("stats %+v, want one lost", b.stats)
+	}
+}
+
+func TestCountersStayWithinTheWire(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	for range 4 {
+		b.mustFeed(f.next(t))
+		f.Seq = hivebeat.MaxInt - 1
+		b.mustFeed(f.next(t))
+		f.Inc, f.Seq = f.Inc+1, 0
+	}
+	if b.stats.WireLost != hivebeat.MaxInt {
+		t.Errorf("%d lost, want the greatest number that the wire can carry", b.stats.WireLost)
+	}
+}
+
+func TestWarm(t *testing.T) {
+	r := newRegistry(thisHive)
+	if r.isWarm(t0.Add(warmAfter)) {
+		t.Error("warm before NATS was ever there")
+	}
+	b := newBench(t)
+	if b.isWarm(t0.Add(warmAfter - 1)) {
+		t.Error("warm before 45 s")
+	}
+	if !b.isWarm(t0.Add(warmAfter)) {
+		t.Error("not warm after 45 s")
+	}
+
+	b = newBench(t)
+	b.mustFeed(newFake("heard").next(t))
+	b.expect([]string{"heard", "awaited"})
+	if b.isWarm(b.now) {
+		t.Error("warm while one of its last snapshot was not heard")
+	}
+	b.mustFeed(newFake("stranger").next(t))
+	if b.isWarm(b.now) {
+		t.Error("warm by a stranger")
+	}
+	b.mustFeed(newFake("awaited").next(t))
+	if !b.isWarm(b.now) {
+		t.Error("not warm when all of its last snapshot were heard")
+	}
+
+	b = newBench(t)
+	b.credit(10 * second)
+	if b.isWarm(t0.Add(warmAfter)) || !b.isWarm(t0.Add(warmAfter+10*second)) {
+		t.Error("time without NATS does not warm")
+	}
+}
+
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	r, msgs, _ := fleet(t, 100)
+	beats := make([][]byte, len(msgs))
+	views := make([]wire.BeatView, len(msgs))
+	for i := range msgs {
+		beats[i] = bytes.Clone(msgs[i])
+	}
+	now, seq := t0, uint64(1<<41)
+	if n := testing.AllocsPerRun(100, func() {
+		now, seq = now.Add(every), seq+1
+		for i := range beats {
+			if err := wire.ParseBeat(beats[i], &views[i]); err != nil {
+				t.Fatal(err)
+			}
+			views[i].Seq = seq
+			if _, err := r.hear(now, &views[i], ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.detect(now)
+	}); n != 0 {
+		t.Errorf("%g allocations in 100 beats", n)
+	}
+}

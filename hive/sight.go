@@ -1,0 +1,42 @@
+package hive
+
+import "time"
+
+// backGrace is added to the time that a hive was cut off: those who were cut off
+// with it need some to come back themselves (nats.go's default takes 2.1 s) and
+// to answer the roll call.
+const backGrace = 5 * time.Second
+
+// sight says whether a hive can hear at all. While it can not, silence is no
+// evidence: nobody is judged, and once it can again the blind time is credited to
+// all. This is all that the detector knows of its own troubles, in one place, so
+// that better evidence can take its place.
+type sight struct {
+	open bool
+	// seen is the last time that something proved the connection to be good. It
+	// breaks some time before anybody notices (up to 30 s without a word from the
+	// peer), so the blind time begins here.
+	seen time.Time
+	ever bool // it was open once
+}
+
+// prove notes that something came in.
+func (s *sight) prove(now time.Time) { s.seen = now }
+
+// close notes that the connection is gone, and reports whether that is news.
+func (s *sight) close() bool {
+	was := s.open
+	s.open = false
+	return was
+}
+
+// reopen notes that the connection is there. It returns the time to be credited,
+// and whether it is there for the first time, when there is nothing to credit.
+func (s *sight) reopen(now time.Time) (blind time.Duration, first bool) {
+	first = !s.ever
+	if !first {
+		blind = now.Sub(s.seen) + backGrace
+	}
+	s.open, s.ever, s.seen = true, true, now
+	return blind, first
+}

@@ -1,0 +1,117 @@
+package hive
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// record returns what a snapshot says of w. It shares texts, maps and slices with
+// w.facts, which are replaced when they change and never written to.
+func (w *worker) record(now time.Time, tr []hivebeat.Transition) hivebeat.Record {
+	age := now.Sub(w.heard)
+	return hivebeat.Record{
+		Worker: w.id, Live: w.live, Cause: w.cause, N: w.n, Tr: tr,
+		Missed: liveness.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration()),
+		Facts:  w.facts,
+		Age:    hivebeat.MillisOf(age),
+		Since:  hivebeat.MillisOf(now.Sub(w.since)),
+	}
+}
+
+// records returns all rows, by id.
+func (r *registry) records(now time.Time) []hivebeat.Record {
+	list := make([]hivebeat.Record, 0, len(r.sorted))
+	var all []hivebeat.Transition // one piece of memory for most
+	for _, w := range r.sorted {
+		first := len(all)
+		for _, s := range w.tr {
+			if ago := now.Sub(s.at); ago <= hivebeat.TransitionsCarried {
+				t := s.Transition
+				t.Ago = hivebeat.MillisOf(ago)
+				all = append(all, t)
+			}
+		}
+		var tr []hivebeat.Transition
+		if len(all) > first {
+			tr = all[first:len(all):len(all)]
+		}
+		list = append(list, w.record(now, tr))
+	}
+	return list
+}
+
+var errTooManyPages = errors.New("snapshot needs more pages than a snapshot may have")
+
+// pages encodes s into messages of at most half of maxPayload, each of which
+// stands alone. A single record that is larger gets a page of its own.
+func pages(s hivebeat.Snapshot, maxPayload int64) ([][]byte, error) {
+	rows := make([][]byte, len(s.Workers))
+	for i := range s.Workers {
+		b, err := wire.Encode(&s.Workers[i])
+		if err != nil {
+			return nil, fmt.Errorf("encode worker %s: %w", s.Workers[i].Worker, err)
+		}
+		rows[i] = b
+	}
+	s.Workers = []hivebeat.Record{}
+	s.Page, s.Pages = hivebeat.MaxPages-1, hivebeat.MaxPages // as long as they get
+	head, err := wire.EncodeSnapshot(&s)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	room := int(maxPayload/2) - len(head) - arrayHeader
+	var cuts []int // ends of pages
+	size, first := 0, 0
+	for i, row := range rows {
+		if size += len(row); size > room && i > first {
+			cuts, size, first = append(cuts, i), len(row), i
+		}
+	}
+	cuts = append(cuts, len(rows))
+	if len(cuts) > hivebeat.MaxPages {
+		return nil, fmt.Errorf("%w: %d of at most %d; the server's max_payload is %d bytes", errTooManyPages, len(cuts), hivebeat.MaxPages, maxPayload)
+	}
+	list := make([][]byte, len(cuts))
+	first = 0
+	for i, end := range cuts {
+		s.Page, s.Pages = uint64(i), uint64(len(cuts))
+		head, err := wire.EncodeSnapshot(&s)
+		if err != nil {
+			return nil, fmt.Errorf("encode: %w", err)
+		}
+		list[i] = page(head, rows[first:end])
+		first = end
+	}
+	return list, nil
+}
+
+// arrayHeader is how much longer the header of a long msgpack array is than that
+// of an empty one.
+const arrayHeader = 4
+
+// page puts rows in place of the empty array of workers that head ends with.
+func page(head []byte, rows [][]byte) []byte {
+	n := len(rows)
+	size := len(head) + arrayHeader
+	for _, row := range rows {
+		size += len(row)
+	}
+	b := append(make([]byte, 0, size), head[:len(head)-1]...)
+	switch {
+	case n < 16:
+		b = append(b, 0x90|byte(n))
+	case n < 1<<16:
+		b = append(b, 0xdc, byte(n>>8), byte(n))
+	default:
+		b = append(b, 0xdd, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	}
+	for _, row := range rows {
+		b = append(b, row...)
+	}
+	return b
+}
