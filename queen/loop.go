@@ -10,7 +10,6 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/ledger"
-	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // tickEvery is how often the loop looks after what has no deadline of its own.
@@ -107,7 +106,7 @@ func (q *Queen) leave(work context.Context, svc *service) {
 	}
 	for {
 		busy := false
-		if q.post(ctx, func(time.Time) { busy = q.working > 0 || q.running > 0 }) != nil {
+		if q.do(ctx, func(time.Time) { busy = q.working > 0 || q.running > 0 }) != nil {
 			return
 		}
 		if !busy && q.out.idle() {
@@ -137,8 +136,8 @@ func (q *Queen) catchUp(now time.Time) {
 // take takes one snapshot.
 func (q *Queen) take(m *nats.Msg, now time.Time) {
 	q.conn.heard = now
-	s := &q.page
-	if err := wire.ParseSnapshot(m.Data, s); err != nil {
+	s, err := q.view.parse(m.Data)
+	if err != nil {
 		q.view.refused[hivebeat.ReasonOf(err)]++
 		q.log.Debug("snapshot refused", "subject", m.Subject, "err", err)
 		return
@@ -155,6 +154,7 @@ func (q *Queen) take(m *nats.Msg, now time.Time) {
 		return
 	}
 	h := q.view.hives[string(s.Hive)]
+	q.view.keep(m.Data, s)
 	q.cold.heard(h)
 	if q.store.putter != nil {
 		q.store.putter.Offer(ledger.Snapshot{

@@ -25,7 +25,6 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/ledger"
-	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // Config says how a queen works. The zero Config is usable.
@@ -114,7 +113,6 @@ type Queen struct {
 	done     chan struct{} // closed when Run returns
 
 	view    *view
-	page    wire.SnapshotView
 	subs    []*nats.Subscription
 	dropped int // messages, as of the last look
 	wake    time.Time

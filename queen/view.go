@@ -26,6 +26,8 @@ type view struct {
 	due   liveness.Deadlines[*hive]
 	blind time.Duration // time this queen could not hear anybody, in all
 	gen   uint64        // of checks
+	page  wire.SnapshotView
+	memos int // bytes that the memos hold on to
 
 	events []happened
 	checks []check
@@ -53,7 +55,8 @@ type hive struct {
 	workers map[string]*worker
 	sorted  []*worker   // by id; nil when it must be made again
 	mixes   map[mix]int // workers by what their records say
-	book    book        // what the roster says of it
+	memo    memo
+	book    book // what the roster says of it
 	isDirty bool
 	firstAt time.Time // when this queen first knew of it
 	numbers bool      // the numbering of this incarnation was heard from its start
@@ -109,6 +112,7 @@ func (v *view) find(id string) (int, bool) {
 // forget drops all that is known of h.
 func (v *view) forget(h *hive) {
 	delete(v.hives, h.id)
+	v.memos -= h.memo.size
 	v.due.Remove(h)
 	if at, ok := v.find(h.id); ok {
 		v.order = slices.Delete(v.order, at, at+1)
@@ -214,7 +218,7 @@ func (v *view) copy(h *hive, s *wire.SnapshotView, received, now time.Time) {
 func (v *view) record(h *hive, r *wire.RecordView, received, now time.Time) {
 	w, known := h.workers[string(r.Worker)]
 	if !known {
-		if len(h.workers) >= hivebeat.MaxWorkers {
+		if r.Same || len(h.workers) >= hivebeat.MaxWorkers {
 			v.refused[hivebeat.RefusedFull]++
 			return
 		}
