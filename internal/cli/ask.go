@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+// pageSize is how many hives or workers are asked for at once: what a long list
+// costs in memory here, and in one message there.
+const pageSize = 500
+
+// asker asks the queen.
+type asker struct {
+	nc       *nats.Conn
+	subjects hivebeat.Subjects
+	timeout  time.Duration
+}
+
+// Errors of ask, beside those of the queen.
+var (
+	errNoQueen  = errors.New("no queen answers")
+	errNotFound = errors.New("not found")
+)
+
+// ask sends one request and returns the answer of whichever queen gives it.
+func (a *asker) ask(ctx context.Context, verb string, req queen.Request) (*queen.Answer, error) {
+	payload, err := json.Marshal(req)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", verb, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	msg, err := a.nc.RequestWithContext(ctx, a.subjects.API(verb), payload)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, failed(fmt.Errorf("%w on %s", errNoQueen, a.where()),
+			"start one with \"hivebeat queen\" (or all with \"hivebeat up\"), or check --nats and --prefix")
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, failed(fmt.Errorf("%w on %s within %s", errNoQueen, a.where(), a.timeout),
+			"look at the queen's log; \"hivebeat doctor\" checks the connection; --timeout waits longer")
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected):
+		return nil, failed(errors.New("the connection to NATS is lost"), "is the server still there? it is tried again")
+	case err != nil:
+		return nil, fmt.Errorf("ask the queen: %w", err)
+	}
+	var ans queen.Answer
+	if err := json.Unmarshal(msg.Data, &ans); err != nil {
+		if text := msg.Header.Get("Nats-Service-Error"); text != "" {
+			return nil, fmt.Errorf("the queen refused to answer %s: %s", verb, text)
+		}
+		return nil, failed(fmt.Errorf("the answer to %s can not be read: %w", verb, err), "are queen and command of the same version? compare \"hivebeat version\"")
+	}
+	if e := ans.Error; e != nil {
+		if e.Code == queen.CodeNotFound {
+			return &ans, fmt.Errorf("%w: %s", errNotFound, e.Message)
+		}
+		return &ans, fmt.Errorf("the queen says %s: %s", e.Code, e.Message)
+	}
+	return &ans, nil
+}
+
+func (a *asker) where() string {
+	where := a.nc.ConnectedUrlRedacted()
+	if where == "" {
+		where = "NATS"
+	}
+	if p := a.subjects.Prefix(); p != "" {
+		where += " below " + p + "."
+	}
+	return where
+}
+
+// pages yields answer after answer until the last page.
+func (a *asker) pages(ctx context.Context, verb string, req queen.Request) iter.Seq2[*queen.Answer, error] {
+	return func(yield func(*queen.Answer, error) bool) {
+		for {
+			if req.Limit == 0 {
+				req.Limit = pageSize
+			}
+			ans, err := a.ask(ctx, verb, req)
+			if !yield(ans, err) || err != nil || ans.Next == "" {
+				return
+			}
+			if ans.Next == req.After {
+				yield(nil, fmt.Errorf("the queen's pages of %s do not go on after %q", verb, ans.Next))
+				return
+			}
+			req.After = ans.Next
+		}
+	}
+}
+
+// certainty adds up how sure several answers are together.
+type certainty struct {
+	status queen.Status
+	any    bool
+}
+
+func (c *certainty) add(st queen.Status) {
+	was := c.status
+	c.status = st
+	if !c.any {
+		c.any = true
+		return
+	}
+	c.status.Warm = st.Warm && was.Warm
+	c.status.JetStream = st.JetStream && was.JetStream
+	c.status.Unsure = was.Unsure
+	for _, why := range st.Unsure {
+		seen := false
+		for _, w := range was.Unsure {
+			seen = seen || w == why
+		}
+		if !seen {
+			c.status.Unsure = append(c.status.Unsure[:len(c.status.Unsure):len(c.status.Unsure)], why)
+		}
+	}
+}
+
+// withQueen connects, and runs f with somebody to ask, until a signal comes.
+func (f *askFlags) withQueen(ctx context.Context, c *console, name string, do func(context.Context, *asker) error) error {
+	ctx, stop := c.untilSignal(ctx)
+	defer stop()
+	connecting, cancel := context.WithTimeoutCause(ctx, f.Timeout,
+		failed(fmt.Errorf("NATS did not answer within %s", f.Timeout), "check --nats, or wait longer with --timeout"))
+	defer cancel()
+	nc, err := f.connect(connecting, name, true, nil)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	return do(ctx, &asker{nc: nc, subjects: f.subjects(), timeout: f.Timeout})
+}

@@ -1,0 +1,100 @@
+// Package cli is the command hivebeat: its flags, its output and its exit codes.
+// A command is a struct with Validate and Run; everything it reads and writes
+// comes in through Streams.
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes.
+const (
+	ExitDone   = 0
+	ExitFailed = 1
+	ExitUsage  = 2
+)
+
+// Streams is the world outside a command.
+type Streams struct {
+	In   io.Reader
+	Out  io.Writer
+	Err  io.Writer
+	Exit func(code int) // leaves at once: on the second signal
+}
+
+// Standard returns the streams of this process.
+func Standard() Streams {
+	return Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Exit: os.Exit}
+}
+
+// commands is the grammar of the command line. The order is that of the help.
+type commands struct {
+	Help helpFlag `short:"h" help:"Show help."`
+
+	Up      upCmd      `cmd:"" help:"Run server, queen and hive in one process."`
+	Worker  workerCmd  `cmd:"" help:"Beat for one worker."`
+	Hive    hiveCmd    `cmd:"" help:"Run the hive of this machine."`
+	Queen   queenCmd   `cmd:"" help:"Run a queen."`
+	Ls      lsCmd      `cmd:"" help:"List hives and workers."`
+	Get     getCmd     `cmd:"" help:"Show all about one hive or worker."`
+	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
+	Decode  decodeCmd  `cmd:"" help:"Turn msgpack on stdin into JSON."`
+	Doctor  doctorCmd  `cmd:"" help:"Check what a role needs from NATS."`
+	Version versionCmd `cmd:"" help:"Show the version."`
+}
+
+const description = `hivebeat is a heartbeat fabric on NATS: who is alive, what does it serve, ` +
+	`how much VRAM is free, and how sure are you?
+
+Begin with "hivebeat up --demo" here and "hivebeat watch" in another terminal.
+
+Every flag has a twin in the environment: --nats is HIVEBEAT_NATS.`
+
+// errHelp ends the parsing after the help was printed.
+var errHelp = errors.New("help")
+
+type helpFlag bool
+
+func (helpFlag) IgnoreDefault() {}
+
+// BeforeReset prints the help of the command that was named.
+func (helpFlag) BeforeReset(ctx *kong.Context) error {
+	return errors.Join(ctx.PrintUsage(false), errHelp)
+}
+
+// Main runs the command in args and returns its exit code. An error is told on
+// s.Err: one line "hivebeat: …", and a line "hint: …" on what to do next.
+func Main(ctx context.Context, args []string, s Streams) int {
+	c := newConsole(s)
+	parser, err := kong.New(&commands{},
+		kong.Name("hivebeat"),
+		kong.Description(description),
+		kong.Writers(s.Out, s.Err),
+		kong.NoDefaultHelp(),
+		kong.DefaultEnvars("HIVEBEAT"),
+		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 110}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(c),
+	)
+	if err != nil {
+		return c.fail(err)
+	}
+	if len(args) == 0 {
+		parser.Stdout = s.Err
+		_, err = parser.Parse([]string{"--help"})
+		return max(c.fail(err), ExitUsage)
+	}
+	parsed, err := parser.Parse(args)
+	switch {
+	case errors.Is(err, errHelp):
+		return ExitDone
+	case err != nil:
+		return c.fail(usageError(err))
+	}
+	return c.fail(parsed.Run())
+}

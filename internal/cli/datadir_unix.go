@@ -1,0 +1,21 @@
+//go:build !windows && !darwin
+
+package cli
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+)
+
+// dataDir returns where programs keep data of this user.
+func dataDir() (string, error) {
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return dir, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", errors.New("neither XDG_DATA_HOME nor HOME says where data of this user belongs")
+	}
+	return filepath.Join(home, ".local", "share"), nil
+}

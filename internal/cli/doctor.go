@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/doctor"
+)
+
+type doctorCmd struct {
+	askFlags
+	keepFlags
+	Role   string `enum:"all,worker,hive,queen,reader" default:"all" help:"Whose needs to check: ${enum}."`
+	Hive   string `placeholder:"ID" help:"Hive whose subjects are checked."`
+	Worker string `placeholder:"ID" help:"Worker whose subject is checked."`
+	Pinned bool   `help:"They send on subjects of their own."`
+}
+
+// Help is shown below the usage.
+func (doctorCmd) Help() string {
+	return `It changes nothing. The exit code is 1 if anything fails, and 0 if there are warnings only.
+With -o json it prints {"ok":…,"findings":[{"role":…,"level":…,"check":…,"what":…,"do":…}]}.`
+}
+
+// Validate checks the ids.
+func (cmd *doctorCmd) Validate() error {
+	var err error
+	if cmd.Hive != "" {
+		err = checkID("--hive", cmd.Hive)
+	}
+	if cmd.Worker != "" {
+		err = first(err, checkID("--worker", cmd.Worker))
+	}
+	return err
+}
+
+// roleFinding is a finding, and the role that it was first made for.
+type roleFinding struct {
+	Role doctor.Role `json:"role"`
+	doctor.Finding
+}
+
+// Run checks, and fails if any check does.
+func (cmd *doctorCmd) Run(ctx context.Context, c *console) error {
+	var findings []roleFinding
+	err := cmd.withQueen(ctx, c, "doctor", func(ctx context.Context, a *asker) (err error) {
+		findings, err = cmd.check(ctx, a)
+		return err
+	})
+	if f, ok := errors.AsType[*failure](err); err != nil && ctx.Err() == nil && !errors.Is(err, errInterrupted) && (!ok || f.code == ExitFailed) {
+		hint := ""
+		if ok {
+			hint = f.hint
+		}
+		findings = []roleFinding{{Finding: doctor.Finding{Level: doctor.Fail, Check: doctor.CheckConnection, What: err.Error(), Do: hint}}}
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	bad := slices.ContainsFunc(findings, func(f roleFinding) bool { return f.Level == doctor.Fail })
+	if err := cmd.print(c, findings, bad); err != nil {
+		return err
+	}
+	if bad {
+		return errSilent
+	}
+	return nil
+}
+
+func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFinding, err error) {
+	roles := []doctor.Role{doctor.Role(cmd.Role)}
+	if cmd.Role == "all" {
+		roles = []doctor.Role{doctor.Queen, doctor.Hive, doctor.Worker, doctor.Reader}
+	}
+	for _, role := range roles {
+		list, err := doctor.Check(ctx, a.nc, doctor.Config{
+			Role: role, Subjects: a.subjects, Hive: cmd.Hive, Worker: cmd.Worker, Pinned: cmd.Pinned,
+			NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas, Storage: cmd.storage(), EventsMax: cmd.EventsMax,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("check as %s: %w", role, err)
+		}
+		for _, f := range list {
+			// What holds for every role is told once.
+			told := func(t roleFinding) bool {
+				return t.Check == f.Check && (t.Finding == f || t.Level == f.Level && f.Check == doctor.CheckRoundTrip)
+			}
+			if !slices.ContainsFunc(findings, told) {
+				findings = append(findings, roleFinding{role, f})
+			}
+		}
+	}
+	return findings, nil
+}
+
+func (cmd *doctorCmd) print(c *console, findings []roleFinding, bad bool) error {
+	if cmd.json() {
+		if err := json.NewEncoder(c.out).Encode(map[string]any{"ok": !bad, "findings": findings}); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		return nil
+	}
+	p := c.paint(cmd.Color)
+	var lines []string
+	for i, f := range findings {
+		if cmd.Role == "all" && f.Role != "" && (i == 0 || f.Role != findings[i-1].Role) {
+			lines = append(lines, p.Text(string(f.Role), show.Strong))
+		}
+		lines = append(lines, show.Finding(string(f.Level), f.What, f.Do, p)...)
+	}
+	return printLines(c, lines)
+}

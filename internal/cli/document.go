@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// document writes one JSON object piece by piece, so that a list in it needs no
+// memory for more than one element. The first error sticks and is that of close.
+type document struct {
+	w       *bufio.Writer
+	err     error
+	fields  int
+	element int // how many the open array has
+}
+
+func newDocument(w io.Writer) *document {
+	d := &document{w: bufio.NewWriterSize(w, 64<<10)}
+	d.write("{")
+	return d
+}
+
+func (d *document) write(s string) {
+	if d.err == nil {
+		_, d.err = d.w.WriteString(s)
+	}
+}
+
+func (d *document) value(v any) {
+	b, err := json.Marshal(v)
+	if err != nil && d.err == nil {
+		d.err = err
+	}
+	d.write(string(b))
+}
+
+func (d *document) name(name string) {
+	if d.fields++; d.fields > 1 {
+		d.write(",")
+	}
+	d.write("\n\"" + name + "\":")
+}
+
+// field writes one member.
+func (d *document) field(name string, v any) {
+	d.name(name)
+	d.value(v)
+}
+
+// array opens a member that is a list; add fills it and end closes it.
+func (d *document) array(name string) {
+	d.name(name)
+	d.write("[")
+	d.element = 0
+}
+
+func (d *document) add(v any) {
+	if d.element++; d.element > 1 {
+		d.write(",")
+	}
+	d.write("\n")
+	d.value(v)
+}
+
+func (d *document) end() { d.write("]") }
+
+func (d *document) close() error {
+	d.write("\n}\n")
+	if d.err == nil {
+		d.err = d.w.Flush()
+	}
+	if d.err != nil {
+		return fmt.Errorf("write: %w", d.err)
+	}
+	return nil
+}

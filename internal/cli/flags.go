@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+)
+
+// connFlags say where NATS is. They stand wherever a connection is made.
+type connFlags struct {
+	NATS    string `name:"nats" placeholder:"URL" help:"NATS server, or several with commas (default nats://127.0.0.1:4222)." group:"Connection"`
+	Context string `placeholder:"NAME" help:"Context of the nats CLI." group:"Connection"`
+	Creds   string `placeholder:"FILE" help:"Credentials file." group:"Connection"`
+	NKey    string `name:"nkey" placeholder:"FILE" help:"File with an nkey seed." group:"Connection"`
+	TLSCA   string `name:"tls-ca" placeholder:"FILE" help:"Certificate authorities to trust." group:"Connection"`
+	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Client certificate." group:"Connection"`
+	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its key." group:"Connection"`
+
+	prefixFlag
+}
+
+type prefixFlag struct {
+	Prefix string `placeholder:"P" help:"Put P. before every subject, in a shared NATS." group:"Connection"`
+}
+
+// Validate checks the prefix. kong calls the Validate of every embedded struct.
+func (f *prefixFlag) Validate() error {
+	if f.Prefix == "" {
+		return nil
+	}
+	return checkID("--prefix", f.Prefix)
+}
+
+func (f *prefixFlag) subjects() hivebeat.Subjects {
+	s, _ := hivebeat.NewSubjects(f.Prefix) // Validate checked it
+	return s
+}
+
+// connect connects as name. A command that asks one question fails fast; an
+// agent goes on trying.
+func (f *connFlags) connect(ctx context.Context, name string, failFast bool, log *slog.Logger, opts ...nats.Option) (*nats.Conn, error) {
+	nc, err := bus.Connect(ctx, bus.Config{
+		URL: f.NATS, Context: f.Context, Creds: f.Creds, NKey: f.NKey, TLSCA: f.TLSCA, TLSCert: f.TLSCert, TLSKey: f.TLSKey,
+		Name: "hivebeat " + name, FailFast: failFast, Logger: log, Options: opts,
+	})
+	if bad, ok := errors.AsType[*bus.ConfigError](err); ok {
+		hint := bus.Hint(err)
+		if hint == "" {
+			hint = "check " + flagOf[bad.Field]
+		}
+		return nil, misused(fmt.Errorf("%s: %w", flagOf[bad.Field], bad.Err), "%s", hint)
+	}
+	if err != nil && (errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout)) {
+		return nil, failed(err, "start one with \"hivebeat up\" or \"nats-server -js\", or say where it is with --nats URL or --context NAME")
+	}
+	return nc, err
+}
+
+// flagOf names the flag behind a field of bus.Config.
+var flagOf = map[string]string{
+	"URL": "--nats", "Context": "--context", "Creds": "--creds", "NKey": "--nkey",
+	"TLSCA": "--tls-ca", "TLSCert": "--tls-cert", "TLSKey": "--tls-key", "Name": "--id",
+}
+
+// logFlags stand at every long-running command.
+type logFlags struct {
+	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: ${enum}." group:"Log"`
+	LogFormat string `enum:"text,json" default:"text" help:"${enum}." group:"Log"`
+}
+
+// outFlag stands at everything that prints data.
+type outFlag struct {
+	Output string `short:"o" enum:"text,json" default:"text" help:"${enum}."`
+}
+
+func (f *outFlag) json() bool { return f.Output == "json" }
+
+type colorFlag struct {
+	Color string `enum:"auto,always,never" default:"auto" help:"${enum}. NO_COLOR is respected."`
+}
+
+// askFlags stand at commands that ask a queen.
+type askFlags struct {
+	connFlags
+	outFlag
+	colorFlag
+	Timeout time.Duration `default:"5s" help:"How long an answer may take."`
+}
+
+// Validate checks the time.
+func (f *askFlags) Validate() error {
+	if f.Timeout <= 0 {
+		return misused(fmt.Errorf("--timeout: %s is no time to wait", f.Timeout), "use something like --timeout 5s")
+	}
+	return nil
+}
+
+// labelFlags are the labels of a worker or hive.
+type labelFlags struct {
+	Label map[string]string `placeholder:"K=V" mapsep:"," help:"Label, such as zone=a. May be repeated."`
+}
+
+// Validate checks the labels against the limits of the wire.
+func (f *labelFlags) Validate() error {
+	if len(f.Label) > hivebeat.MaxLabels {
+		return misused(fmt.Errorf("--label: %d labels", len(f.Label)), "at most %d are allowed", hivebeat.MaxLabels)
+	}
+	for k, v := range f.Label {
+		if k == "" || len(k) > hivebeat.MaxLabelKey || len(v) > hivebeat.MaxLabelVal {
+			return misused(fmt.Errorf("--label: %.80q is too long or has no name", k+"="+v),
+				"a name has 1 to %d bytes, a value at most %d", hivebeat.MaxLabelKey, hivebeat.MaxLabelVal)
+		}
+	}
+	return nil
+}
+
+// checkID checks the id that a flag or argument holds.
+func checkID(flag, id string) error {
+	if err := hivebeat.CheckID(flag, id); err != nil {
+		return misused(err, "an id is 1 to %d of A-Z a-z 0-9 _ -", hivebeat.MaxID)
+	}
+	return nil
+}
+
+func checkEvery(d time.Duration) error {
+	if d < hivebeat.MinEvery || d > hivebeat.MaxEvery {
+		return misused(fmt.Errorf("--every: %s is out of range", d), "use %s to %s", hivebeat.MinEvery, hivebeat.MaxEvery)
+	}
+	return nil
+}
+
+func checkText(flag, s string, most int) error {
+	if len(s) > most || strings.ToValidUTF8(s, "") != s {
+		return misused(fmt.Errorf("%s: %.40q… is longer than %d bytes or not UTF-8", flag, s, most), "use a shorter text")
+	}
+	return nil
+}
+
+// first returns the first error there is.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

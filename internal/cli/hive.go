@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/beatfabric/hivebeat/hive"
+)
+
+type hiveCmd struct {
+	connFlags
+	labelFlags
+	logFlags
+	ID        string        `placeholder:"ID" help:"Id of the hive (default: the host name)."`
+	Every     time.Duration `default:"15s" help:"Promise: the next snapshot comes within this."`
+	PushFacts time.Duration `placeholder:"DUR" help:"Send changed facts this soon, for schedulers that can not wait for the next snapshot."`
+	Pinned    bool          `help:"Send on the hive's own subject, for permissions of one hive."`
+}
+
+// Validate checks the flags.
+func (cmd *hiveCmd) Validate() error {
+	if cmd.ID != "" {
+		if err := checkID("--id", cmd.ID); err != nil {
+			return err
+		}
+	}
+	return checkEvery(cmd.Every)
+}
+
+// Run runs the hive until a signal comes.
+func (cmd *hiveCmd) Run(ctx context.Context, c *console) error {
+	id := cmd.ID
+	if id == "" {
+		var err error
+		if id, err = hive.DefaultID(); err != nil {
+			return misused(err, "name the hive: --id gpu-01, unique among your machines")
+		}
+	}
+	log := c.logger(cmd.logFlags)
+	name := "hive " + id
+	nc, err := cmd.connect(ctx, name, false, log)
+	if err != nil {
+		return err
+	}
+	h, err := hive.New(nc, hive.Config{
+		ID: id, Prefix: cmd.Prefix, Every: cmd.Every, Labels: cmd.Label, Pinned: cmd.Pinned, PushFacts: cmd.PushFacts, Logger: log,
+	})
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	return c.serve(ctx, name, h, nc, log)
+}

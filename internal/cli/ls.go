@@ -1,0 +1,229 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+type lsCmd struct {
+	askFlags
+	What string `arg:"" optional:"" enum:"all,hives,workers" default:"all" help:"hives, workers, or both if left out."`
+	Hive string `placeholder:"ID" help:"Only this hive and its workers."`
+}
+
+// Help is shown below the usage.
+func (lsCmd) Help() string {
+	return `With -o json it prints one document {"hives":[…],"workers":[…],"summary":{…},"status":{…}},
+with the list that was not asked for left out. It is whole if, and only if, the exit code is 0.`
+}
+
+// Validate checks the flags.
+func (cmd *lsCmd) Validate() error {
+	if cmd.Hive == "" {
+		return nil
+	}
+	return checkID("--hive", cmd.Hive)
+}
+
+// Run lists the fleet, page by page.
+func (cmd *lsCmd) Run(ctx context.Context, c *console) error {
+	return cmd.withQueen(ctx, c, "ls", func(ctx context.Context, a *asker) error {
+		width, _ := c.size()
+		var out listing = newTextListing(c, c.paint(cmd.Color), width)
+		if cmd.json() {
+			out = &jsonListing{doc: newDocument(c.out)}
+		}
+		return cmd.list(ctx, a, out)
+	})
+}
+
+// listing is where a list goes.
+type listing interface {
+	begin(what string) // hives or workers
+	hive(h *queen.HiveInfo)
+	worker(w *queen.WorkerInfo)
+	page() // the end of a page
+	end()  // of the list that was begun
+	close(s *queen.Summary, st *queen.Status, hive string) error
+}
+
+func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
+	var sure certainty
+	var mine counter // of one hive, where only that is asked for
+	if cmd.What != "workers" || cmd.Hive != "" {
+		show := cmd.What != "workers"
+		if show {
+			out.begin("hives")
+		}
+		for ans, err := range cmd.hives(ctx, a) {
+			if err != nil {
+				return cmd.explain(err)
+			}
+			sure.add(ans.Status)
+			for i := range ans.Hives {
+				mine.hive(&ans.Hives[i])
+				if show {
+					out.hive(&ans.Hives[i])
+				}
+			}
+			out.page()
+		}
+		if show {
+			out.end()
+		}
+	}
+	if cmd.What != "hives" {
+		out.begin("workers")
+		for ans, err := range a.pages(ctx, queen.VerbWorkers, queen.Request{Hive: cmd.Hive}) {
+			if err != nil {
+				return cmd.explain(err)
+			}
+			sure.add(ans.Status)
+			for i := range ans.Workers {
+				mine.worker(&ans.Workers[i])
+				out.worker(&ans.Workers[i])
+			}
+			out.page()
+		}
+		out.end()
+	}
+	if cmd.Hive != "" {
+		return out.close(&mine.Summary, &sure.status, cmd.Hive)
+	}
+	ans, err := a.ask(ctx, queen.VerbSummary, queen.Request{})
+	if err != nil {
+		return err
+	}
+	sure.add(ans.Status)
+	if ans.Summary == nil {
+		return errors.New("the queen's summary is empty")
+	}
+	return out.close(ans.Summary, &sure.status, "")
+}
+
+func (cmd *lsCmd) hives(ctx context.Context, a *asker) func(func(*queen.Answer, error) bool) {
+	if cmd.Hive == "" {
+		return a.pages(ctx, queen.VerbHives, queen.Request{})
+	}
+	return a.pages(ctx, queen.VerbHive, queen.Request{Hive: cmd.Hive})
+}
+
+func (cmd *lsCmd) explain(err error) error {
+	if errors.Is(err, errNotFound) {
+		return failed(err, "\"hivebeat ls hives\" lists the hives that are known (--hive, HIVEBEAT_HIVE)")
+	}
+	return err
+}
+
+// counter counts what was listed.
+type counter struct{ queen.Summary }
+
+func (n *counter) hive(h *queen.HiveInfo) {
+	inc(&n.Hives, h.Live)
+	if n.Workers == nil {
+		n.Workers = h.Workers
+	}
+	if !h.Fresh {
+		return
+	}
+	n.GPUs += len(h.GPUs)
+	for _, g := range h.GPUs {
+		n.VRAMTotal, n.VRAMUsed, n.VRAMOurs = n.VRAMTotal+g.Total, n.VRAMUsed+g.Used, n.VRAMOurs+g.Ours
+	}
+}
+
+func (n *counter) worker(w *queen.WorkerInfo) {
+	if w.Live == hivebeat.Alive {
+		inc(&n.States, w.State)
+	}
+}
+
+func inc[K comparable](m *map[K]int, k K) {
+	if *m == nil {
+		*m = map[K]int{}
+	}
+	(*m)[k]++
+}
+
+type jsonListing struct{ doc *document }
+
+func (l *jsonListing) begin(what string)          { l.doc.array(what) }
+func (l *jsonListing) hive(h *queen.HiveInfo)     { l.doc.add(h) }
+func (l *jsonListing) worker(w *queen.WorkerInfo) { l.doc.add(w) }
+func (l *jsonListing) page()                      {}
+func (l *jsonListing) end()                       { l.doc.end() }
+
+func (l *jsonListing) close(s *queen.Summary, st *queen.Status, _ string) error {
+	l.doc.field("summary", s)
+	l.doc.field("status", st)
+	return l.doc.close()
+}
+
+// textListing prints tables. It holds one page at a time.
+type textListing struct {
+	w       *bufio.Writer
+	paint   show.Paint
+	width   int
+	table   *show.Table
+	rows    [][]show.Cell
+	heading bool // the table's titles are still to come
+	tables  int  // that have rows
+}
+
+func newTextListing(c *console, p show.Paint, width int) *textListing {
+	return &textListing{w: bufio.NewWriter(c.out), paint: p, width: width}
+}
+
+func (l *textListing) begin(what string) {
+	l.heading = true
+	if what == "hives" {
+		l.table = show.NewHives(l.paint, l.width)
+	} else {
+		l.table = show.NewWorkers(l.paint, l.width)
+	}
+}
+
+func (l *textListing) hive(h *queen.HiveInfo)     { l.rows = append(l.rows, show.HiveRow(h, 0)) }
+func (l *textListing) worker(w *queen.WorkerInfo) { l.rows = append(l.rows, show.WorkerRow(w, 0)) }
+
+func (l *textListing) page() {
+	if len(l.rows) == 0 {
+		return
+	}
+	if l.heading {
+		if l.tables++; l.tables > 1 {
+			fmt.Fprintln(l.w)
+		}
+	}
+	for _, line := range l.table.Lines(l.heading, l.rows) {
+		fmt.Fprintln(l.w, line)
+	}
+	l.heading, l.rows = false, l.rows[:0]
+}
+
+func (l *textListing) end() {}
+
+func (l *textListing) close(s *queen.Summary, st *queen.Status, hive string) error {
+	if l.tables > 0 {
+		fmt.Fprintln(l.w)
+	}
+	switch {
+	case show.Empty(s):
+		fmt.Fprintln(l.w, "The fleet is empty: no hive has reported. "+show.Sure(st, l.paint))
+		fmt.Fprintln(l.w, "Start a hive on each machine with \"hivebeat hive\", or a demo with \"hivebeat up --demo\".")
+	case hive != "":
+		fmt.Fprintln(l.w, "only hive "+hive+": "+show.Summary(s, st, l.paint))
+	default:
+		fmt.Fprintln(l.w, show.Summary(s, st, l.paint))
+	}
+	if err := l.w.Flush(); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}

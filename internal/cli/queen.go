@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+// keepFlags say what a queen keeps in JetStream, and how.
+type keepFlags struct {
+	NoJetStream bool   `name:"no-jetstream" help:"Keep nothing in JetStream; publish events directly."`
+	Replicas    int    `default:"1" help:"Replicas of buckets and stream, where they are made."`
+	Storage     string `enum:"file,memory" default:"file" help:"Where they are stored, where they are made: ${enum}."`
+	EventsMax   int64  `default:"67108864" placeholder:"BYTES" help:"Size of the event stream, which JetStream reserves (default 64 MiB)."`
+}
+
+// Validate checks the numbers.
+func (f *keepFlags) Validate() error {
+	switch {
+	case f.Replicas < 1 || f.Replicas > 5:
+		return misused(fmt.Errorf("--replicas: %d", f.Replicas), "use 1 to 5; 3 survives the loss of a server")
+	case f.EventsMax < 1<<20:
+		return misused(fmt.Errorf("--events-max: %d bytes are too few", f.EventsMax), "use 1048576 (1 MiB) or more")
+	}
+	return nil
+}
+
+func (f *keepFlags) storage() jetstream.StorageType {
+	if f.Storage == "memory" {
+		return jetstream.MemoryStorage
+	}
+	return jetstream.FileStorage
+}
+
+type queenCmd struct {
+	connFlags
+	logFlags
+	keepFlags
+	ID    string        `placeholder:"ID" help:"Id of the queen, shown in its answers (default: a random one)."`
+	Fresh time.Duration `default:"45s" help:"Age up to which a record is fresh."`
+}
+
+// Validate checks the flags.
+func (cmd *queenCmd) Validate() error {
+	if cmd.ID != "" {
+		if err := checkID("--id", cmd.ID); err != nil {
+			return err
+		}
+	}
+	if cmd.Fresh <= 0 {
+		return misused(fmt.Errorf("--fresh: %s", cmd.Fresh), "use something like 45s")
+	}
+	return nil
+}
+
+// Run runs the queen until a signal comes.
+func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
+	log := c.logger(cmd.logFlags)
+	name := "queen"
+	if cmd.ID != "" {
+		name += " " + cmd.ID
+	}
+	nc, err := cmd.connect(ctx, name, false, log)
+	if err != nil {
+		return err
+	}
+	q, err := queen.New(nc, queen.Config{
+		ID: cmd.ID, Prefix: cmd.Prefix, Fresh: cmd.Fresh, NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas,
+		Storage: cmd.storage(), EventsMax: cmd.EventsMax, Logger: log,
+	})
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	return c.serve(ctx, name, q, nc, log)
+}

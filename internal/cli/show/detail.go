@@ -1,0 +1,233 @@
+package show
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+// detail collects lines of a name and what there is to say.
+type detail struct {
+	p     Paint
+	lines []string
+}
+
+func (d *detail) line(name, format string, args ...any) {
+	text := strings.TrimSpace(fmt.Sprintf(format, args...))
+	if text == "" {
+		return
+	}
+	d.lines = append(d.lines, "  "+d.p.Text(pad(name, 10), Faint)+text)
+}
+
+func (d *detail) heading(kind, id string) {
+	d.lines = append(d.lines, d.p.Text(kind+" "+Clean(id), Strong))
+}
+
+// join puts parts that are not empty behind one another.
+func join(parts ...string) string {
+	var kept []string
+	for _, s := range parts {
+		if s != "" {
+			kept = append(kept, Clean(s))
+		}
+	}
+	return strings.Join(kept, " · ")
+}
+
+func pairs(m map[string]string) string {
+	var parts []string
+	for _, k := range sorted(m) {
+		parts = append(parts, k+"="+m[k])
+	}
+	return Clean(strings.Join(parts, " "))
+}
+
+func began(inc uint64) string {
+	return time.UnixMicro(int64(min(inc, hivebeat.MaxInt))).UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+// Hive renders all there is to say about a hive, but its workers.
+func Hive(h *queen.HiveInfo, st *queen.Status, p Paint) []string {
+	d := &detail{p: p}
+	d.heading("hive", h.Hive)
+	cause := ""
+	if h.Cause != "" {
+		cause = "cause " + string(h.Cause)
+	}
+	d.line("live", "%s for %s%s", p.Text(Clean(string(h.Live)), liveStyle(h.Live)), age(h.Since), dot(join(cause, h.Bye)))
+	if h.Conflict {
+		d.line("conflict", "%s", p.Text("two hives beat with this id: give one of them another --id", Bad))
+	}
+	fresh := ""
+	if !h.Fresh {
+		fresh = p.Text(" · too old: the facts below are what it said then", Warn)
+	}
+	d.line("heard", "%s ago, promised every %s%s", age(h.Age), h.Every.Duration(), fresh)
+	warm := ""
+	if !h.Warm {
+		warm = "still warming up: a worker that is absent may just not have beaten yet"
+	}
+	d.line("snapshot", "%s", join("seq "+count(h.Seq), warm))
+	d.line("began", "%s (incarnation %d)", began(h.Inc), h.Inc)
+	d.line("zone", "%s", Clean(h.Zone))
+	d.line("labels", "%s", pairs(h.Labels))
+	d.line("workers", "%s", lives(h.Workers))
+	if m := h.Host; m.Name != "" || m.CPUs > 0 {
+		up := ""
+		if m.Uptime > 0 {
+			up = "up " + Age(time.Duration(min(m.Uptime, 1<<32))*time.Second)
+		}
+		d.line("host", "%s", join(m.Name, strings.Trim(m.OS+"/"+m.Arch, "/"), up))
+		d.line("cpu", "%s of %s · load %.2f", percent(m.CPU), plural(int(min(m.CPUs, 1<<20)), "CPU"), m.Load1)
+		if m.MemTotal > 0 {
+			d.line("memory", "%s GiB", usedOf(m.MemUsed, m.MemTotal))
+		}
+	}
+	for i := range h.GPUs {
+		d.line("gpu "+strconv.FormatUint(h.GPUs[i].Index, 10), "%s", gpu(&h.GPUs[i], p))
+	}
+	var sources []string
+	for _, k := range sorted(h.Collect) {
+		text := Clean(k + " " + h.Collect[k])
+		if v := h.Collect[k]; v != hivebeat.CollectOK && v != hivebeat.CollectNone {
+			text = p.Text(text, Warn)
+		}
+		sources = append(sources, text)
+	}
+	d.line("collect", "%s", strings.Join(sources, " · "))
+	d.line("counters", "%s", stats(&h.Stats))
+	d.line("answer", "%s", answer(st, p))
+	return d.lines
+}
+
+func gpu(g *hivebeat.GPU, p Paint) string {
+	parts := join(g.Name, usedOf(g.Used, g.Total)+" GiB used")
+	if g.Used > g.Ours {
+		parts += " (" + GiB(g.Used-g.Ours) + " by others)"
+	}
+	parts += fmt.Sprintf(" · %d%% busy", g.Util)
+	if g.Temp != 0 {
+		parts += fmt.Sprintf(" · %d °C", g.Temp)
+	}
+	if g.Power != 0 {
+		parts += fmt.Sprintf(" · %d W", g.Power/1000)
+	}
+	if g.Age.Duration() >= time.Minute {
+		parts += p.Text(" · read "+age(g.Age)+" ago", Warn)
+	}
+	if g.Err != "" {
+		parts += " · " + p.Text(Clean(g.Err), Warn)
+	}
+	return parts + " · " + p.Text(Clean(g.UUID), Faint)
+}
+
+func stats(s *hivebeat.Stats) string {
+	part := func(n uint64, what string) string {
+		if n == 0 {
+			return ""
+		}
+		return count(n) + " " + what
+	}
+	pause := ""
+	if s.SelfPause > 0 {
+		pause = "paused for " + s.SelfPause.Duration().String()
+	}
+	return join(count(s.Beats)+" beats", part(s.Refused, "refused"), part(s.Stale, "stale"), part(s.WireLost, "lost on the wire"),
+		part(s.FalseDead, "falsely dead"), part(s.CutOff, "cut off"), pause)
+}
+
+// Worker renders all there is to say about a worker.
+func Worker(w *queen.WorkerInfo, st *queen.Status, p Paint) []string {
+	d := &detail{p: p}
+	d.heading("worker", w.Hive+"/"+w.Worker)
+	cause := ""
+	if w.Cause != "" {
+		cause = "cause " + string(w.Cause)
+	}
+	stalled := ""
+	if w.Stalled {
+		stalled = "stalled"
+	}
+	d.line("live", "%s for %s%s", p.Text(Clean(string(w.Live)), liveStyle(w.Live)), age(w.Since), dot(join(cause, stalled)))
+	d.line("state", "%s%s", p.Text(Clean(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
+	missed, quiet, fresh := "", "", ""
+	if w.Missed > 0 {
+		missed = plural(int(min(w.Missed, 1<<30)), "beat") + " missed"
+	}
+	if w.Quiet > 0 {
+		quiet = "announced to be quiet for up to " + w.Quiet.Duration().String()
+	}
+	if !w.Fresh {
+		fresh = p.Text(" · too old: the facts below are what it said then", Warn)
+	}
+	d.line("heard", "%s ago, promised every %s%s%s", age(w.Age), w.Every.Duration(), dot(join(missed, quiet)), fresh)
+	d.line("model", "%s", Clean(w.Model))
+	d.line("endpoint", "%s", Clean(w.Endpoint))
+	if w.Slots > 0 || w.Queue > 0 || w.Done > 0 || w.Busy > 0 {
+		d.line("work", "%d of %d slots busy · %s waiting · %s done", w.Busy, w.Slots, count(w.Queue), count(w.Done))
+	}
+	vram := ""
+	if w.VRAM > 0 {
+		vram = size(w.VRAM) + " by its own word"
+	}
+	seen := ""
+	if w.Proc.VRAM > 0 {
+		seen = size(w.Proc.VRAM) + " by the driver's"
+	}
+	d.line("vram", "%s", join(vram, seen))
+	d.line("gpus", "%s", join(w.GPUs...))
+	d.line("zone", "%s", Clean(w.Zone))
+	d.line("labels", "%s", pairs(w.Labels))
+	if len(w.Data) > 0 {
+		d.line("data", "%d bytes (-o json shows them)", len(w.Data))
+	}
+	process := ""
+	if w.PID > 0 {
+		process = "pid " + strconv.FormatUint(w.PID, 10)
+	}
+	if pr := w.Proc; pr.RSS > 0 || pr.Up > 0 {
+		process = join(process, size(pr.RSS), percent(pr.CPU)+" of a CPU", "up "+age(pr.Up))
+	}
+	d.line("process", "%s", process)
+	d.line("began", "%s (incarnation %d)", began(w.Inc), w.Inc)
+	d.line("beats", "seq %s", count(w.Seq))
+	for i := range w.Tr {
+		name := ""
+		if i == 0 {
+			name = "history"
+		}
+		d.line(name, "%s", transition(&w.Tr[i]))
+	}
+	d.line("judged", "by its %s", Clean(cmp.Or(w.Via, hivebeat.ViaHive)))
+	d.line("answer", "%s", answer(st, p))
+	return d.lines
+}
+
+func transition(t *hivebeat.Transition) string {
+	s := pad(age(t.Ago)+" ago", 9) + " " + Clean(string(t.Kind))
+	if what := step(t.From, t.To); what != "" {
+		s += " " + Clean(what)
+	}
+	return s + dot(join(string(t.Cause)))
+}
+
+func dot(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " · " + s
+}
+
+func answer(st *queen.Status, p Paint) string {
+	by := ""
+	if st.Queen != "" {
+		by = " · by " + Clean(st.Queen)
+	}
+	return Sure(st, p) + p.Text(by, Faint)
+}

@@ -1,0 +1,275 @@
+package show
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+// none stands where there is nothing to say, so that columns can be counted.
+const none = "-"
+
+// Where the verdict stands in the rows of hives and workers.
+const hiveLive, workerLive = 2, 1
+
+// NewHives returns the table of hives.
+func NewHives(p Paint, width int) *Table {
+	return &Table{Paint: p, Width: width, Columns: []Column{
+		{Title: "HIVE", Least: 8},
+		{Title: "ZONE", Least: 4, Drop: 6},
+		{Title: "LIVE"},
+		{Title: "AGE", Right: true},
+		{Title: "WORKERS", Least: 14},
+		{Title: "CPU", Right: true, Drop: 2},
+		{Title: "RAM GiB", Right: true, Drop: 1},
+		{Title: "GPU", Least: 10, Drop: 3},
+		{Title: "UTIL", Right: true, Drop: 4},
+		{Title: "VRAM GiB", Right: true, Drop: 5},
+		{Title: "NOTE", Least: 14, Drop: 7},
+	}}
+}
+
+// NewWorkers returns the table of workers.
+func NewWorkers(p Paint, width int) *Table {
+	return &Table{Paint: p, Width: width, Columns: []Column{
+		{Title: "WORKER", Least: 20},
+		{Title: "LIVE"},
+		{Title: "STATE"},
+		{Title: "AGE", Right: true},
+		{Title: "MODEL", Least: 16, Drop: 5},
+		{Title: "BUSY", Right: true, Drop: 4},
+		{Title: "QUEUE", Right: true, Drop: 2},
+		{Title: "DONE", Right: true, Drop: 1},
+		{Title: "VRAM GiB", Right: true, Drop: 3},
+		{Title: "NOTE", Least: 14, Drop: 6},
+	}}
+}
+
+// HiveRow is the row of a hive in NewHives. extra is the time since the answer
+// came: it is added to ages.
+func HiveRow(h *queen.HiveInfo, extra time.Duration) []Cell {
+	cpu, ram, gpu, util, vram := none, none, none, none, none
+	if h.Fresh {
+		if h.Host.CPUs > 0 {
+			cpu = percent(h.Host.CPU)
+		}
+		ram = usedOf(h.Host.MemUsed, h.Host.MemTotal)
+		if len(h.GPUs) > 0 {
+			var used, total, busy uint64
+			for _, g := range h.GPUs {
+				used, total, busy = used+g.Used, total+g.Total, busy+g.Util
+			}
+			gpu = gpuNames(h.GPUs)
+			util = strconv.FormatUint(busy/uint64(len(h.GPUs)), 10) + "%"
+			vram = usedOf(used, total)
+		}
+	}
+	faint := Plain
+	if !h.Fresh {
+		faint = Faint
+	}
+	return []Cell{
+		{Text: Clean(h.Hive)},
+		{Clean(cmp.Or(h.Zone, none)), faint},
+		{Clean(string(h.Live)), liveStyle(h.Live)},
+		{Age(h.Age.Duration() + extra), faint},
+		{lives(h.Workers), faint},
+		{cpu, faint},
+		{ram, faint},
+		{gpu, faint},
+		{util, faint},
+		{vram, faint},
+		hiveNote(h),
+	}
+}
+
+func hiveNote(h *queen.HiveInfo) Cell {
+	var notes []string
+	st := Faint
+	add := func(s string, as Style) {
+		notes = append(notes, s)
+		st = max(st, as)
+	}
+	if h.Conflict {
+		add("conflict: two hives beat with this id", Bad)
+	}
+	if h.Cause != "" {
+		add(string(h.Cause), Plain)
+	}
+	if h.Bye != "" {
+		add(h.Bye, Plain)
+	}
+	if h.Fresh {
+		if !h.Warm && h.Live == hivebeat.Alive {
+			add("warming up", Notice)
+		}
+		for _, source := range sorted(h.Collect) {
+			if what := h.Collect[source]; what != hivebeat.CollectOK && what != hivebeat.CollectNone {
+				add(source+": "+what, Warn)
+			}
+		}
+		if foreign := foreignVRAM(h.GPUs); foreign >= gib {
+			add(GiB(foreign)+" GiB by others", Plain)
+		}
+	}
+	return Cell{Clean(strings.Join(notes, "; ")), st}
+}
+
+// foreignVRAM is held by processes that are no workers of the hive.
+func foreignVRAM(gpus []hivebeat.GPU) (n uint64) {
+	for _, g := range gpus {
+		n += g.Used - min(g.Ours, g.Used)
+	}
+	return n
+}
+
+// step renders what something went from and to, where it came from something.
+func step(from, to string) string {
+	if from == "" {
+		return to
+	}
+	return from + " → " + to
+}
+
+func gpuNames(gpus []hivebeat.GPU) string {
+	var names []string
+	counts := map[string]int{}
+	for _, g := range gpus {
+		name := cmp.Or(strings.TrimPrefix(strings.TrimPrefix(g.Name, "NVIDIA "), "GeForce "), "GPU")
+		if counts[name]++; counts[name] == 1 {
+			names = append(names, name)
+		}
+	}
+	for i, name := range names {
+		if n := counts[name]; n > 1 {
+			names[i] = fmt.Sprintf("%d× %s", n, name)
+		}
+	}
+	return Clean(strings.Join(names, ", "))
+}
+
+// WorkerRow is the row of a worker in NewWorkers. extra is added to ages.
+func WorkerRow(w *queen.WorkerInfo, extra time.Duration) []Cell {
+	st := Plain
+	if !w.Fresh || w.Live != hivebeat.Alive {
+		st = Faint // what it said last, and no longer what is
+	}
+	state := stateStyle(w.State)
+	if st == Faint {
+		state = Faint
+	}
+	busy, vram := none, none
+	if w.Slots > 0 {
+		busy = strconv.FormatUint(w.Busy, 10) + "/" + strconv.FormatUint(w.Slots, 10)
+	}
+	if held := cmp.Or(w.Proc.VRAM, w.VRAM); held > 0 {
+		vram = GiB(held)
+	}
+	return []Cell{
+		{Text: Clean(w.Hive + "/" + w.Worker)},
+		{Clean(string(w.Live)), liveStyle(w.Live)},
+		{Clean(cmp.Or(string(w.State), none)), state},
+		{Age(w.Age.Duration() + extra), st},
+		{Clean(cmp.Or(w.Model, none)), st},
+		{busy, st},
+		{strconv.FormatUint(w.Queue, 10), st},
+		{count(w.Done), st},
+		{vram, st},
+		workerNote(w),
+	}
+}
+
+func workerNote(w *queen.WorkerInfo) Cell {
+	var notes []string
+	st := Faint
+	if w.Cause != "" && string(w.Cause) != w.Reason {
+		notes = append(notes, string(w.Cause))
+	}
+	if w.Stalled {
+		notes, st = append(notes, "stalled"), Warn
+	}
+	if w.Quiet > 0 && w.Live == hivebeat.Alive {
+		notes, st = append(notes, "quiet for up to "+age(w.Quiet)), Notice
+	}
+	if w.Reason != "" {
+		notes, st = append(notes, w.Reason), max(st, Plain)
+	}
+	if !w.Fresh && w.Live == hivebeat.Late && w.Cause == "" {
+		notes = append(notes, "not fresh")
+	}
+	if w.Via == hivebeat.ViaQueen {
+		notes = append(notes, "via queen")
+	}
+	return Cell{Clean(strings.Join(notes, "; ")), st}
+}
+
+func liveStyle(l hivebeat.Live) Style {
+	switch l {
+	case hivebeat.Alive:
+		return Good
+	case hivebeat.Lost:
+		return Bad
+	case hivebeat.Left:
+		return Faint
+	}
+	return Warn // late, unverified, and words we do not know
+}
+
+func stateStyle(s hivebeat.State) Style {
+	switch s {
+	case hivebeat.Ready:
+		return Good
+	case hivebeat.Busy, hivebeat.Starting, hivebeat.Loading:
+		return Notice
+	case hivebeat.Failed:
+		return Bad
+	case hivebeat.Stopped:
+		return Faint
+	}
+	return Warn
+}
+
+var liveOrder = []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Unverified, hivebeat.Lost, hivebeat.Left}
+
+// lives renders "8 alive 1 lost", and - for nobody.
+func lives(counts map[hivebeat.Live]int) string {
+	return cmp.Or(words(counts, liveOrder, nil), none)
+}
+
+// words renders counts in an order; words that are not in it follow.
+func words[W ~string](counts map[W]int, order []W, text func(W, string) string) string {
+	var parts []string
+	add := func(w W) {
+		if n := counts[w]; n > 0 {
+			s := count(uint64(n)) + " " + Clean(string(w))
+			if text != nil {
+				s = text(w, s)
+			}
+			parts = append(parts, s)
+		}
+	}
+	for _, w := range order {
+		add(w)
+	}
+	for _, w := range sorted(counts) {
+		if !slices.Contains(order, w) {
+			add(w)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func sorted[K cmp.Ordered, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

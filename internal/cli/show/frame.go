@@ -1,0 +1,185 @@
+package show
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+// Fleet is the newest answer of a queen.
+type Fleet struct {
+	Status  queen.Status
+	Summary queen.Summary
+	Hives   []queen.HiveInfo   // the first of them
+	Workers []queen.WorkerInfo // the first of them
+	// More hives or workers than those are there.
+	MoreHives, MoreWorkers bool
+}
+
+// Frame is what watch shows at one moment.
+type Frame struct {
+	Where   string           // which NATS
+	Fleet   *Fleet           // nil before the first answer
+	Age     time.Duration    // since that answer, or since the start
+	Trouble string           // why there is no newer answer; empty = there is
+	Events  []hivebeat.Event // newest last
+	Dropped uint64           // events that came too fast
+	Zone    *time.Location
+	Paint   Paint
+}
+
+// Lines renders the frame within a terminal's width and height. What does not
+// fit is counted. Without an answer it says so, and shows what was as what was.
+func (f *Frame) Lines(width, height int) []string {
+	lines := f.head(width)
+	var hives, workers section
+	if l := f.Fleet; l != nil {
+		hives = section{table: NewHives(f.Paint, width), all: total(l.Summary.Hives), more: l.MoreHives}
+		for i := range l.Hives {
+			hives.rows = append(hives.rows, f.was(HiveRow(&l.Hives[i], f.Age), hiveLive))
+		}
+		workers = section{table: NewWorkers(f.Paint, width), all: total(l.Summary.Workers), more: l.MoreWorkers}
+		for i := range l.Workers {
+			workers.rows = append(workers.rows, f.was(WorkerRow(&l.Workers[i], f.Age), workerLive))
+		}
+	}
+	// Three sections, each below a free line and a heading, share what is left.
+	rows := max(0, height-len(lines)-6)
+	nh, nw, ne := share(rows, hives.need(), workers.need(), len(f.Events))
+	lines = append(lines, hives.lines(nh, f.Paint)...)
+	lines = append(lines, workers.lines(nw, f.Paint)...)
+	lines = append(lines, "", f.eventsHeading())
+	for i := len(f.Events) - ne; i < len(f.Events); i++ {
+		lines = append(lines, Event(&f.Events[i], f.Zone, f.Paint))
+	}
+	if len(lines) > height {
+		lines = lines[:max(0, height)]
+	}
+	for i := range lines {
+		lines[i] = Cut(lines[i], width)
+	}
+	return lines
+}
+
+func (f *Frame) head(width int) []string {
+	p := f.Paint
+	title := p.Text("hivebeat watch", Strong) + p.Text(" · "+Clean(f.Where), Faint)
+	if f.Fleet != nil && f.Fleet.Status.Queen != "" {
+		title += p.Text(" · queen "+Clean(f.Fleet.Status.Queen), Faint)
+	}
+	lines := []string{title + p.Text(" · Ctrl-C leaves", Faint)}
+	switch {
+	case f.Trouble != "" && f.Fleet == nil:
+		lines = append(lines, p.Text(Clean(f.Trouble)+", for "+Age(f.Age)+" now", Bad))
+	case f.Trouble != "":
+		lines = append(lines, p.Text("NO ANSWER for "+Age(f.Age)+": "+Clean(f.Trouble), Bad),
+			p.Text("below is the fleet as it was then, and may not be any more", Warn))
+	case f.Fleet == nil:
+		lines = append(lines, "asking the queen …")
+	case Empty(&f.Fleet.Summary):
+		lines = append(lines, "The fleet is empty: no hive has reported. "+Sure(&f.Fleet.Status, p))
+	default:
+		counts, sure := Counts(&f.Fleet.Summary, p), Sure(&f.Fleet.Status, p)
+		if Width(counts)+Width(sure)+3 <= width {
+			lines = append(lines, counts+" · "+sure)
+		} else {
+			lines = append(lines, counts, sure)
+		}
+	}
+	return lines
+}
+
+// was marks a row as one of the past, where there is no newer one: nothing in it
+// looks like news, and its verdict is a question.
+func (f *Frame) was(row []Cell, live int) []Cell {
+	if f.Trouble == "" {
+		return row
+	}
+	for i := range row {
+		row[i].Style = Faint
+	}
+	row[live].Text += "?"
+	return row
+}
+
+func (f *Frame) eventsHeading() string {
+	s := f.Paint.Text("EVENTS", Strong)
+	switch {
+	case f.Dropped > 0:
+		s += f.Paint.Text(fmt.Sprintf("  %d came too fast and are not shown", f.Dropped), Warn)
+	case len(f.Events) == 0:
+		s += f.Paint.Text("  none yet", Faint)
+	}
+	return s
+}
+
+// share divides rows among hives, workers and events. Each gets what it needs if
+// there is enough; else events keep a quarter, hives another, and workers the
+// rest; what one does not need goes to the others.
+func share(rows, hives, workers, events int) (h, w, e int) {
+	e = min(events, max(1, rows/4))
+	h = min(hives, max(2, rows/4))
+	w = min(workers, max(0, rows-e-h))
+	h = min(hives, max(h, rows-w-e))
+	e = min(events, max(0, rows-w-h))
+	return h, w, e
+}
+
+// section is a table of which some rows are shown.
+type section struct {
+	table *Table
+	rows  [][]Cell
+	all   int  // how many there are
+	more  bool // than rows
+}
+
+// need is how many lines below the heading show all that is known.
+func (s *section) need() int {
+	if s.more {
+		return len(s.rows) + 1
+	}
+	return len(s.rows)
+}
+
+// lines renders a free line, the heading and n lines; the last of them counts
+// what is not shown.
+func (s *section) lines(n int, p Paint) []string {
+	if n <= 0 || len(s.rows) == 0 {
+		return nil
+	}
+	shown := len(s.rows)
+	if s.need() > n || s.more {
+		shown = min(n-1, shown)
+	}
+	lines := append([]string{""}, s.table.Lines(true, s.rows[:shown])...)
+	if left := max(s.all, len(s.rows)) - shown; shown < len(s.rows) || s.more {
+		lines = append(lines, p.Text(fmt.Sprintf("… and %s more (hivebeat ls shows all)", count(uint64(max(1, left)))), Faint))
+	}
+	return lines
+}
+
+// Screen returns what redraws a terminal with lines, without a flicker and
+// without a scroll.
+func Screen(lines []string) string {
+	var b strings.Builder
+	b.WriteString("\x1b[?2026h\x1b[H") // hold the picture; go to the top left
+	for i, line := range lines {
+		if i > 0 {
+			b.WriteString("\r\n")
+		}
+		b.WriteString(line)
+		b.WriteString("\x1b[K")
+	}
+	b.WriteString("\x1b[J\x1b[?2026l")
+	return b.String()
+}
+
+// Codes around a redrawn screen: another screen, no cursor, no wrapped lines, and
+// back again.
+const (
+	OpenScreen  = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+	CloseScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+)

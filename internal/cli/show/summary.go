@@ -1,0 +1,115 @@
+package show
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+// Summary renders the counts of the fleet and how sure they are, in one line.
+func Summary(s *queen.Summary, st *queen.Status, p Paint) string {
+	return Counts(s, p) + " · " + Sure(st, p)
+}
+
+// Counts renders the counts of the fleet in one line.
+func Counts(s *queen.Summary, p Paint) string {
+	live := func(l hivebeat.Live, text string) string { return p.Text(text, liveStyle(l)) }
+	part := func(n int, noun, counts string) string {
+		if counts == "" {
+			return plural(n, noun)
+		}
+		return plural(n, noun) + ": " + counts
+	}
+	workers := words(s.Workers, liveOrder, func(l hivebeat.Live, text string) string {
+		text = live(l, text)
+		if l == hivebeat.Alive {
+			if states := words(s.States, hivebeat.States(), nil); states != "" {
+				text += " (" + states + ")"
+			}
+		}
+		return text
+	})
+	parts := []string{
+		part(total(s.Hives), "hive", words(s.Hives, liveOrder, live)),
+		part(total(s.Workers), "worker", workers),
+	}
+	if s.GPUs > 0 {
+		parts = append(parts, plural(s.GPUs, "GPU"), "VRAM "+usedOf(s.VRAMUsed, s.VRAMTotal)+" GiB")
+	}
+	return strings.Join(parts, " · ")
+}
+
+// Empty reports whether there is nothing to count.
+func Empty(s *queen.Summary) bool { return total(s.Hives) == 0 && total(s.Workers) == 0 }
+
+// Sure renders how sure an answer is: "sure", or why it is not.
+func Sure(st *queen.Status, p Paint) string {
+	why := st.Unsure
+	if len(why) == 0 && !st.Warm {
+		why = []string{"the queen began a moment ago and has not heard everyone yet"}
+	}
+	if len(why) == 0 {
+		return p.Text("sure", Good)
+	}
+	return p.Text(Clean("not sure: "+strings.Join(why, "; ")), Warn)
+}
+
+func total[W ~string](counts map[W]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+// Event renders an event in one line: when, what, to whom, and why.
+// Times are shown as in loc.
+func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
+	d := &e.Data
+	subject := e.Subject
+	if subject == "" {
+		subject = "fabric"
+	}
+	var more []string
+	if s := step(d.From, d.To); s != "" {
+		more = append(more, s)
+	}
+	if d.Cause != "" && string(d.Cause) != d.Reason {
+		more = append(more, string(d.Cause))
+	}
+	if d.Reason != "" {
+		more = append(more, d.Reason)
+	}
+	if d.Kind == hivebeat.KindJoined && d.Model != "" {
+		more = append(more, d.Model)
+	}
+	if d.Missing > 0 {
+		more = append(more, strconv.FormatUint(d.Missing, 10)+" transitions missed")
+	}
+	line := e.Time.In(loc).Format("15:04:05") + "  " + p.Text(pad(Clean(string(d.Kind)), 10), kindStyle(d)) +
+		"  " + pad(Clean(subject), 24)
+	if len(more) > 0 {
+		line += "  " + Clean(strings.Join(more, " · "))
+	}
+	return strings.TrimRight(line, " ")
+}
+
+func pad(s string, width int) string { return s + strings.Repeat(" ", max(0, width-Width(s))) }
+
+func kindStyle(d *hivebeat.EventData) Style {
+	switch d.Kind {
+	case hivebeat.KindJoined, hivebeat.KindRecovered:
+		return Good
+	case hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindGap, hivebeat.KindBrake:
+		return Bad
+	case hivebeat.KindLate, hivebeat.KindUnverified, hivebeat.KindStalled:
+		return Warn
+	case hivebeat.KindState, hivebeat.KindRestarted:
+		return Notice
+	case hivebeat.KindLeft:
+		return Faint
+	}
+	return Plain
+}

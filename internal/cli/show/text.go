@@ -1,0 +1,131 @@
+package show
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Clean returns s with every control, format and invalid character replaced, so
+// that it is safe to write to a terminal and stays on its line.
+func Clean(s string) string {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' {
+			return strings.Map(printable, s)
+		}
+	}
+	return s
+}
+
+func printable(r rune) rune {
+	switch {
+	case r == '\t' || r == '\n' || r == '\r':
+		return ' '
+	case unicode.IsPrint(r):
+		return r
+	}
+	return unicode.ReplacementChar
+}
+
+// columns returns how many columns of a terminal a rune takes.
+func columns(r rune) int {
+	switch {
+	case r < 0x300:
+		return 1
+	case unicode.In(r, unicode.Mn, unicode.Me):
+		return 0
+	case r >= 0x1100 && r <= 0x115f, // Hangul
+		r >= 0x2e80 && r <= 0xa4cf && r != 0x303f, // CJK
+		r >= 0xac00 && r <= 0xd7a3,                // Hangul syllables
+		r >= 0xf900 && r <= 0xfaff,                // CJK compatibility
+		r >= 0xfe30 && r <= 0xfe6f,
+		r >= 0xff00 && r <= 0xff60, // full width forms
+		r >= 0xffe0 && r <= 0xffe6,
+		r >= 0x1f300 && r <= 0x1faff, // pictures
+		r >= 0x20000 && r <= 0x3fffd:
+		return 2
+	}
+	return 1
+}
+
+// Width returns how many columns of a terminal s takes. The codes of Paint take none.
+func Width(s string) int {
+	n := 0
+	for i := 0; i < len(s); {
+		if skip := escape(s[i:]); skip > 0 {
+			i += skip
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		n += columns(r)
+		i += size
+	}
+	return n
+}
+
+// Cut returns s within width columns; what was cut ends in an ellipsis. The codes
+// of Paint take no column, and none is left open.
+func Cut(s string, width int) string {
+	if len(s) <= width || Width(s) <= width {
+		return s
+	}
+	if width <= 0 {
+		return ""
+	}
+	n, painted := 0, false
+	for i := 0; i < len(s); {
+		if skip := escape(s[i:]); skip > 0 {
+			painted = s[i:i+skip] != reset
+			i += skip
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if n += columns(r); n > width-1 {
+			s = s[:i] + "…"
+			if painted {
+				s += reset
+			}
+			return s
+		}
+		i += size
+	}
+	return s
+}
+
+const reset = "\x1b[0m"
+
+// escape returns the length of the code of Paint that s begins with, or 0. Texts
+// that are Clean hold none.
+func escape(s string) int {
+	if len(s) > 2 && s[0] == '\x1b' && s[1] == '[' {
+		return strings.IndexByte(s, 'm') + 1
+	}
+	return 0
+}
+
+// Style is how a text stands out where colours are shown.
+type Style uint8
+
+// The styles, by what they say and not by what they look like.
+const (
+	Plain  Style = iota
+	Faint        // of less interest, or no longer so
+	Strong       // headings
+	Good
+	Notice // in motion: loading, busy
+	Warn
+	Bad
+)
+
+var codes = [...]string{Faint: "2", Strong: "1", Good: "32", Notice: "36", Warn: "33", Bad: "31"}
+
+// Paint says whether text is coloured.
+type Paint bool
+
+// Text returns s in a style.
+func (p Paint) Text(s string, st Style) string {
+	if !p || st == Plain || s == "" {
+		return s
+	}
+	return "\x1b[" + codes[st] + "m" + s + reset
+}

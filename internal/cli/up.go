@@ -1,0 +1,260 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/hive"
+	"github.com/beatfabric/hivebeat/internal/demo"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+type upCmd struct {
+	prefixFlag
+	labelFlags
+	logFlags
+	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 takes a free one."`
+	Store string `placeholder:"DIR" help:"Where JetStream keeps its files (default: of this user; with --demo a temporary one)."`
+	ID    string `placeholder:"ID" help:"Id of this machine's hive (default: the host name)."`
+	Demo  bool   `help:"Add a small simulated fleet that changes."`
+}
+
+// Help is shown below the usage.
+func (upCmd) Help() string {
+	return `It needs nothing else: the NATS server, with JetStream, is in the process and listens on 127.0.0.1 only.
+The connection flags of the other commands are not for it.`
+}
+
+// Validate checks the flags.
+func (cmd *upCmd) Validate() error {
+	if cmd.Port < 0 || cmd.Port > 65535 {
+		return misused(fmt.Errorf("--port: %d is no port", cmd.Port), "use 1 to 65535, or 0 for a free one")
+	}
+	if cmd.ID != "" {
+		return checkID("--id", cmd.ID)
+	}
+	return nil
+}
+
+// Run runs it all until a signal comes.
+func (cmd *upCmd) Run(ctx context.Context, c *console) error {
+	ctx, stop := c.untilSignal(ctx)
+	defer stop()
+	log := c.logger(cmd.logFlags)
+	store, err := cmd.store()
+	if err != nil {
+		return err
+	}
+	srv, err := embedded.Start(ctx, embedded.Config{Port: cmd.Port, JetStream: true, StoreDir: store, Logger: log})
+	if err != nil {
+		return cmd.explain(err, store)
+	}
+	u := &up{cmd: cmd, srv: srv, log: log}
+	err = u.run(ctx, c)
+	leave, cancel := context.WithTimeout(context.Background(), leaveIn)
+	defer cancel()
+	return errors.Join(err, srv.Stop(leave))
+}
+
+// store returns the directory for JetStream; empty means a temporary one that
+// goes with the server.
+func (cmd *upCmd) store() (string, error) {
+	if cmd.Store != "" || cmd.Demo {
+		return cmd.Store, nil
+	}
+	base, err := dataDir()
+	if err != nil {
+		return "", failed(err, "name a directory with --store DIR")
+	}
+	return filepath.Join(base, "hivebeat"), nil
+}
+
+func (cmd *upCmd) explain(err error, store string) error {
+	switch {
+	case errors.Is(err, embedded.ErrPortTaken):
+		return failed(fmt.Errorf("port %d on 127.0.0.1 is taken, perhaps by another NATS server", cmd.Port),
+			"use it (\"hivebeat queen\" and \"hivebeat hive\" connect to it), or take another port with --port N; --port 0 finds a free one")
+	case errors.Is(err, embedded.ErrStoreLocked):
+		return failed(fmt.Errorf("another hivebeat uses %s: %w", store, err), "stop it, or use another directory with --store DIR")
+	case errors.Is(err, embedded.ErrStore):
+		return failed(err, "use another directory with --store DIR")
+	}
+	return err
+}
+
+// up is a server with a queen, a hive, and perhaps a demo.
+type up struct {
+	cmd   *upCmd
+	srv   *embedded.Server
+	log   *slog.Logger
+	roles []*running // in the order of their start
+}
+
+func (u *up) run(ctx context.Context, c *console) (err error) {
+	defer func() { err = errors.Join(err, u.leave()) }()
+	if err := u.queen(ctx); err != nil {
+		return err
+	}
+	id, err := u.hive(ctx)
+	if err != nil {
+		return err
+	}
+	u.awaitAnswer(ctx)
+	fmt.Fprint(c.out, u.greeting(id))
+
+	var demos sync.WaitGroup
+	defer demos.Wait() // before the hive and the queen leave
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if u.cmd.Demo {
+		demos.Go(func() {
+			if err := u.demo(ctx, id); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	for _, r := range u.roles {
+		go func() {
+			err := <-r.ended
+			r.ended <- err // for leave
+			cancel(fmt.Errorf("%s: %w", r.name, cmp.Or(err, errEnded)))
+		}()
+	}
+	<-ctx.Done()
+	if cause := context.Cause(ctx); !errors.Is(cause, errInterrupted) && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	u.log.Info("leaving in order; a second signal leaves at once")
+	return nil
+}
+
+// awaitAnswer waits until the queen answers, so that what the greeting says to
+// type works. A queen that takes long tells why in the log.
+func (u *up) awaitAnswer(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	a := &asker{nc: u.roles[0].nc, subjects: u.cmd.subjects(), timeout: time.Second}
+	for ctx.Err() == nil {
+		if _, err := a.ask(ctx, queen.VerbSummary, queen.Request{}); err == nil {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// leave ends the roles in the order of the last that began.
+func (u *up) leave() error {
+	var errs []error
+	for len(u.roles) > 0 {
+		last := len(u.roles) - 1
+		errs = append(errs, u.roles[last].leave())
+		u.roles = u.roles[:last]
+	}
+	return errors.Join(errs...)
+}
+
+// connect makes a connection within the process.
+func (u *up) connect(ctx context.Context, name string, log *slog.Logger) (*nats.Conn, error) {
+	nc, err := bus.Connect(ctx, bus.Config{Name: name, FailFast: true, Logger: log, Options: []nats.Option{nats.InProcessServer(u.srv)}})
+	if err != nil {
+		return nil, fmt.Errorf("connect to the embedded server: %w", err)
+	}
+	return nc, nil
+}
+
+func (u *up) queen(ctx context.Context) error {
+	nc, err := u.connect(ctx, "hivebeat queen", u.log)
+	if err != nil {
+		return err
+	}
+	q, err := queen.New(nc, queen.Config{Prefix: u.cmd.Prefix, Logger: u.log})
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	u.roles = append(u.roles, begin(ctx, "queen", q, nc))
+	return nil
+}
+
+func (u *up) hive(ctx context.Context) (id string, err error) {
+	if id = u.cmd.ID; id == "" {
+		if id, err = hive.DefaultID(); err != nil {
+			// No other machine can reach this server, so no id can collide.
+			id = "local"
+			u.log.Warn("the host name makes no hive id; name it with --id", slog.String("hive", id), slog.Any("error", err))
+		}
+	}
+	nc, err := u.connect(ctx, "hivebeat hive "+id, u.log)
+	if err != nil {
+		return "", err
+	}
+	h, err := hive.New(nc, hive.Config{ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, Logger: u.log})
+	if err != nil {
+		nc.Close()
+		return "", err
+	}
+	u.roles = append(u.roles, begin(ctx, "hive "+id, h, nc))
+	return id, nil
+}
+
+func (u *up) demo(ctx context.Context, avoid string) error {
+	// What happens to the simulated fleet is part of the play: the log is for the
+	// real part, unless somebody debugs.
+	log := u.log
+	if !log.Enabled(ctx, slog.LevelDebug) {
+		log = nil
+	}
+	connect := func(name string) (*nats.Conn, error) { return u.connect(context.WithoutCancel(ctx), name, nil) }
+	return demo.Run(ctx, demo.Config{Connect: connect, Prefix: u.cmd.Prefix, Avoid: avoid, Seed: rand.Uint64(), Logger: log})
+}
+
+// greeting says what runs and what to type next.
+func (u *up) greeting(id string) string {
+	store := u.srv.Config().StoreDir
+	url := u.srv.URL()
+	flags, nats := "", ""
+	if url != "nats://127.0.0.1:4222" {
+		flags, nats = " --nats "+url, " -s "+url
+	}
+	sub, _ := hivebeat.NewSubjects(u.cmd.Prefix)
+	if u.cmd.Prefix != "" {
+		flags += " --prefix " + u.cmd.Prefix
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "hivebeat is up: NATS with JetStream on %s, a queen, and hive %s for this machine.\n", url, id)
+	kept := "It keeps its data in " + store + "."
+	if u.cmd.Demo {
+		hives, workers := demo.Size()
+		fmt.Fprintf(&b, "A demo of %d machines and %d workers changes every few seconds: watch it.\n", hives, workers)
+		if u.cmd.Store == "" {
+			kept = "Its data is in " + store + " and goes when it ends."
+		}
+	}
+	fmt.Fprintf(&b, "%s Ctrl-C leaves.\n\nIn another terminal:\n\n", kept)
+	for _, line := range [][2]string{
+		{"hivebeat ls" + flags, "who is alive"},
+		{"hivebeat watch" + flags, "and what changes"},
+		{"hivebeat worker --hive " + id + " --id llama --model llama-3.3-70b" + flags, "a worker of your own"},
+		{"nats" + nats + " sub '" + sub.Events() + "'", "events, with the nats CLI"},
+		{"nats" + nats + " sub " + sub.Hives() + " --translate \"hivebeat decode\"", "snapshots"},
+	} {
+		fmt.Fprintf(&b, "  %s\n      %s\n", line[0], line[1])
+	}
+	return b.String() + "\n"
+}

@@ -1,0 +1,295 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+type watchCmd struct {
+	askFlags
+}
+
+// Help is shown below the usage.
+func (watchCmd) Help() string {
+	return `In a terminal it shows the fleet and redraws in place. Otherwise, and with -o json, it prints
+events as they come, one a line: with -o json as the CloudEvents that were published.`
+}
+
+const (
+	redrawEvery = time.Second           // and promptly on an event
+	gatherFor   = 50 * time.Millisecond // events that come together are shown together
+	eventsKept  = 200                   // as many as the tallest terminal shows
+	eventsAhead = 1024                  // that wait to be shown; more are counted as dropped
+)
+
+// Run watches until a signal comes.
+func (cmd *watchCmd) Run(ctx context.Context, c *console) error {
+	ctx, stop := c.untilSignal(ctx)
+	defer stop()
+	w := &watch{console: c, paint: c.paint(cmd.Color)}
+	connecting, cancel := context.WithTimeout(ctx, cmd.Timeout)
+	defer cancel()
+	nc, err := cmd.connect(connecting, "watch", true, nil, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { w.refused(err) }))
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	w.asker = asker{nc: nc, subjects: cmd.subjects(), timeout: min(cmd.Timeout, 2*time.Second)}
+	messages := make(chan *nats.Msg, eventsAhead)
+	if w.sub, err = nc.ChanSubscribe(w.subjects.Events(), messages); err == nil {
+		err = nc.FlushWithContext(connecting)
+	}
+	if err != nil {
+		return fmt.Errorf("subscribe to %s: %w", w.subjects.Events(), err)
+	}
+	switch {
+	case cmd.json():
+		return w.lines(ctx, messages, printJSON)
+	case c.outTerm < 0:
+		return w.lines(ctx, messages, w.printText)
+	}
+	return w.redraw(ctx, messages)
+}
+
+// watch shows the fleet and its events.
+type watch struct {
+	asker
+	console *console
+	paint   show.Paint
+	sub     *nats.Subscription
+
+	mu     sync.Mutex
+	denied string // what NATS said of our permissions last
+}
+
+func (w *watch) refused(err error) {
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		w.mu.Lock()
+		w.denied = err.Error()
+		w.mu.Unlock()
+		if w.console.outTerm < 0 {
+			fmt.Fprintf(w.console.err, "hivebeat: %s\n", oneLine(err.Error()))
+		}
+	}
+}
+
+// lines prints events as they come.
+func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func([]byte) ([]byte, error)) error {
+	told := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-messages:
+			b, err := line(m.Data)
+			if err != nil {
+				fmt.Fprintf(w.console.err, "hivebeat: warning: what came on %s is no event: %s\n", oneLine(m.Subject), oneLine(err.Error()))
+				continue
+			}
+			if _, err := w.console.out.Write(append(b, '\n')); err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+		}
+		if dropped, _ := w.sub.Dropped(); dropped > told {
+			told = dropped
+			fmt.Fprintf(w.console.err, "hivebeat: warning: %d events came too fast and are not shown\n", dropped)
+		}
+	}
+}
+
+// printJSON gives the event as it was published, on one line.
+func printJSON(b []byte) ([]byte, error) {
+	var out bytes.Buffer
+	err := json.Compact(&out, b)
+	return out.Bytes(), err
+}
+
+func (w *watch) printText(b []byte) ([]byte, error) {
+	var e hivebeat.Event
+	if err := json.Unmarshal(b, &e); err != nil {
+		return nil, err
+	}
+	return []byte(show.Event(&e, time.Local, w.paint)), nil
+}
+
+// news is what a round of questions brought.
+type news struct {
+	fleet *show.Fleet
+	err   error
+}
+
+// redraw shows the fleet in place until ctx ends. Questions are asked beside it,
+// so that a queen that does not answer stops no clock.
+func (w *watch) redraw(ctx context.Context, messages <-chan *nats.Msg) error {
+	c := w.console
+	c.takeTerminal(func() { fmt.Fprint(c.out, show.CloseScreen) })
+	defer c.leaveTerminal()
+	fmt.Fprint(c.out, show.OpenScreen)
+
+	ctx, cancel := context.WithCancel(ctx)
+	answers, asks := make(chan news), make(chan int, 1)
+	var asking sync.WaitGroup
+	asking.Go(func() { w.keepAsking(ctx, asks, answers) })
+	defer asking.Wait()
+	defer cancel()
+
+	s := &screen{where: w.where(), began: time.Now(), paint: w.paint}
+	tick := time.NewTicker(redrawEvery)
+	defer tick.Stop()
+	gather := time.NewTimer(0)
+	defer gather.Stop()
+	gathering := true
+	for {
+		ask := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-messages:
+			if s.event(m.Data) && !gathering {
+				gathering = true
+				gather.Reset(gatherFor)
+			}
+			continue
+		case <-gather.C:
+			gathering, ask = false, true
+		case <-tick.C:
+			ask = true
+		case n := <-answers:
+			s.answer(n, time.Now())
+		}
+		width, height := c.size()
+		if ask {
+			select {
+			case asks <- height:
+			default: // a question is out already
+			}
+		}
+		s.dropped, _ = w.sub.Dropped()
+		s.denied = w.lastDenied()
+		if _, err := fmt.Fprint(c.out, show.Screen(s.frame(time.Now()).Lines(width, height))); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	}
+}
+
+func (w *watch) lastDenied() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.denied
+}
+
+// keepAsking asks for as many rows as it is told, whenever it is told.
+func (w *watch) keepAsking(ctx context.Context, asks <-chan int, answers chan<- news) {
+	for {
+		var rows int
+		select {
+		case rows = <-asks:
+		case <-ctx.Done():
+			return
+		}
+		fleet, err := w.fleet(ctx, rows)
+		select {
+		case answers <- news{fleet, err}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (w *watch) fleet(ctx context.Context, rows int) (*show.Fleet, error) {
+	limit := max(1, min(rows, 1000))
+	var sure certainty
+	var f show.Fleet
+	for _, q := range []struct {
+		verb string
+		take func(*queen.Answer)
+	}{
+		{queen.VerbSummary, func(a *queen.Answer) {
+			if a.Summary != nil {
+				f.Summary = *a.Summary
+			}
+		}},
+		{queen.VerbHives, func(a *queen.Answer) { f.Hives, f.MoreHives = a.Hives, a.Next != "" }},
+		{queen.VerbWorkers, func(a *queen.Answer) { f.Workers, f.MoreWorkers = a.Workers, a.Next != "" }},
+	} {
+		ans, err := w.ask(ctx, q.verb, queen.Request{Limit: limit})
+		if err != nil {
+			return nil, err
+		}
+		q.take(ans)
+		sure.add(ans.Status)
+	}
+	f.Status = sure.status
+	return &f, nil
+}
+
+// screen is what is known at a moment.
+type screen struct {
+	where    string
+	paint    show.Paint
+	began    time.Time
+	answered time.Time // when fleet came
+	fleet    *show.Fleet
+	trouble  string
+	denied   string
+	events   []hivebeat.Event
+	dropped  int
+}
+
+// stale is how old an answer may be before the next one is missed.
+const stale = redrawEvery + 2*time.Second
+
+func (s *screen) answer(n news, now time.Time) {
+	if n.err != nil {
+		s.trouble = n.err.Error()
+		return
+	}
+	s.fleet, s.answered, s.trouble = n.fleet, now, ""
+}
+
+// event keeps an event, and reports false for one that is known or none at all.
+func (s *screen) event(b []byte) bool {
+	var e hivebeat.Event
+	if json.Unmarshal(b, &e) != nil {
+		return false
+	}
+	for i := range s.events {
+		if s.events[i].ID == e.ID {
+			return false
+		}
+	}
+	if s.events = append(s.events, e); len(s.events) > eventsKept {
+		s.events = append(s.events[:0], s.events[len(s.events)-eventsKept:]...)
+	}
+	return true
+}
+
+func (s *screen) frame(now time.Time) *show.Frame {
+	f := &show.Frame{
+		Where: s.where, Fleet: s.fleet, Trouble: s.trouble, Events: s.events, Dropped: uint64(max(0, s.dropped)),
+		Zone: time.Local, Paint: s.paint,
+	}
+	since := s.began
+	if s.fleet != nil {
+		since = s.answered
+	}
+	f.Age = now.Sub(since)
+	if f.Trouble == "" && s.fleet != nil && f.Age > stale {
+		f.Trouble = "the queen's answer is overdue"
+	}
+	if f.Trouble != "" && s.denied != "" {
+		f.Trouble = s.denied
+	}
+	return f
+}

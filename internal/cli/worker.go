@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/hive"
+	"github.com/beatfabric/hivebeat/worker"
+)
+
+type workerCmd struct {
+	connFlags
+	labelFlags
+	logFlags
+	Hive     string        `required:"" placeholder:"ID" help:"Hive of this machine: its host name, unless it has another --id."`
+	ID       string        `placeholder:"ID" help:"Id of the worker, unique within its hive (default: the host name, which a container has for itself)."`
+	Model    string        `placeholder:"NAME" help:"Model it serves."`
+	Endpoint string        `placeholder:"URL" help:"Where it serves it."`
+	State    string        `default:"ready" placeholder:"WORD" help:"What it says of itself (default ready)."`
+	Slots    uint64        `placeholder:"N" help:"Requests it can serve at once."`
+	Every    time.Duration `default:"30s" help:"Promise: the next beat comes within this."`
+	Pinned   bool          `help:"Beat on the worker's own subject, for permissions of one worker."`
+}
+
+// Help is shown below the usage.
+func (workerCmd) Help() string {
+	return `It beats for a program that does not beat itself, or for a trial, and says goodbye on Ctrl-C:
+
+  hivebeat worker --hive gpu-01 --id llama --model llama-3.3-70b`
+}
+
+// Validate checks the flags.
+func (cmd *workerCmd) Validate() error {
+	if cmd.ID == "" {
+		id, err := hive.DefaultID()
+		if err != nil {
+			return misused(err, "name the worker: --id llama, unique within its hive")
+		}
+		cmd.ID = id
+	}
+	state := checkText("--state", cmd.State, hivebeat.MaxState)
+	if s := hivebeat.State(cmd.State); state == nil && s.Goodbye() {
+		state = misused(fmt.Errorf("--state: %s is a goodbye", s), "a worker says goodbye when it is stopped; begin with ready")
+	}
+	return first(
+		checkID("--hive", cmd.Hive),
+		checkID("--id", cmd.ID),
+		checkEvery(cmd.Every),
+		state,
+		checkText("--model", cmd.Model, hivebeat.MaxModel),
+		checkText("--endpoint", cmd.Endpoint, hivebeat.MaxEndpoint),
+	)
+}
+
+// Run beats until a signal comes.
+func (cmd *workerCmd) Run(ctx context.Context, c *console) error {
+	log := c.logger(cmd.logFlags)
+	name := "worker " + cmd.Hive + "/" + cmd.ID
+	nc, err := cmd.connect(ctx, name, false, log)
+	if err != nil {
+		return err
+	}
+	w, err := worker.New(nc, worker.Config{
+		Hive: cmd.Hive, ID: cmd.ID, Prefix: cmd.Prefix, Pinned: cmd.Pinned, Every: cmd.Every, Model: cmd.Model,
+		Endpoint: cmd.Endpoint, Slots: cmd.Slots, Labels: cmd.Label, State: hivebeat.State(cmd.State), Logger: log,
+	})
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	return c.serve(ctx, name, w, nc, log)
+}

@@ -1,0 +1,145 @@
+package demo
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// load is what one worker is doing.
+type load struct {
+	served
+	up    bool // its process runs
+	state hivebeat.State
+	vram  uint64
+	busy  uint64
+	queue uint64
+	done  uint64
+}
+
+// step is a second of work: requests come, are served, and wait.
+func (l *load) step(r *rand.Rand) {
+	if !l.up || !l.state.SameAs(hivebeat.Ready) {
+		return
+	}
+	finished := uint64(r.IntN(int(l.busy) + 1))
+	l.busy -= finished
+	l.done += finished
+	l.queue += uint64(r.IntN(int(l.slots)/2 + 2))
+	if r.IntN(6) == 0 { // now and then nobody asks for anything
+		l.queue = 0
+	}
+	start := min(l.queue, l.slots-l.busy)
+	l.queue, l.busy = l.queue-start, l.busy+start
+	l.queue = min(l.queue, 4*l.slots)
+	l.state = hivebeat.Ready
+	if l.busy > 0 {
+		l.state = hivebeat.Busy
+	}
+	// The cache of a model grows and shrinks with what it works on.
+	l.vram = l.served.vram + l.served.vram/16*l.busy/l.slots
+}
+
+// grow is a second of loading: a part of the model gets into memory.
+func (l *load) grow(parts uint64) {
+	l.vram = min(l.vram+l.served.vram/parts+1, l.served.vram)
+}
+
+// end is the end of the process.
+func (l *load) end() {
+	l.up, l.vram, l.busy, l.queue = false, 0, 0, 0
+}
+
+// box is a simulated machine at work. It is safe for concurrent use.
+type box struct {
+	machine
+	began time.Time
+	seed  uint64
+
+	mu    sync.Mutex
+	loads map[string]*load
+}
+
+// newBox returns a machine that has been at work for long: its models are loaded.
+func newBox(m machine, now time.Time, r *rand.Rand) *box {
+	b := &box{machine: m, began: now.Add(-time.Duration(1+r.IntN(400)) * time.Hour), seed: r.Uint64(), loads: map[string]*load{}}
+	for _, s := range m.workers {
+		b.loads[s.id] = &load{served: s, up: true, state: hivebeat.Ready, vram: s.vram}
+	}
+	return b
+}
+
+// with changes a worker's load.
+func (b *box) with(id string, do func(*load)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	do(b.loads[id])
+}
+
+// look returns a copy of a worker's load.
+func (b *box) look(id string) load {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return *b.loads[id]
+}
+
+func (b *box) uuid(gpu int) string {
+	return fmt.Sprintf("GPU-%08x-%04x-4000-8000-%012x", uint32(b.seed), gpu, b.seed>>16)
+}
+
+func (b *box) uuids(gpus []int) []string {
+	out := make([]string, len(gpus))
+	for i, g := range gpus {
+		out[i] = b.uuid(g)
+	}
+	return out
+}
+
+// gpuFacts is what a driver would say.
+func (b *box) gpuFacts() []hivebeat.GPU {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]hivebeat.GPU, len(b.gpus))
+	for i, c := range b.gpus {
+		out[i] = hivebeat.GPU{UUID: b.uuid(i), Index: uint64(i), Name: c.name, Total: c.memory}
+		var busy, slots uint64
+		for _, s := range b.workers {
+			l := b.loads[s.id]
+			for _, g := range s.gpus {
+				if g == i && l.up {
+					out[i].Ours += l.vram / uint64(len(s.gpus))
+					busy, slots = busy+l.busy, slots+l.slots
+				}
+			}
+		}
+		if slots > 0 {
+			out[i].Util = 100 * busy / slots
+		}
+		out[i].Used = min(out[i].Ours+c.foreign+gib/4, c.memory)
+		out[i].Temp = 34 + int64(out[i].Util*2/5)
+		out[i].Power = c.watts * (80 + out[i].Util*9) // mW: 8 % idle, 98 % at full load
+	}
+	return out
+}
+
+// hostFacts is what the operating system would say.
+func (b *box) hostFacts(now time.Time) hivebeat.Host {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := hivebeat.Host{
+		Name: b.hive, OS: "linux", Arch: runtime.GOARCH, CPUs: b.cpus, MemTotal: b.memory,
+		MemUsed: b.memory / 8, Uptime: uint64(now.Sub(b.began) / time.Second),
+	}
+	for _, l := range b.loads {
+		if l.up {
+			h.MemUsed += l.vram / 4
+			h.Load1 += 0.2 + float64(l.busy)/2
+		}
+	}
+	h.CPU = min(100, 100*h.Load1/float64(b.cpus))
+	return h
+}
