@@ -74,7 +74,7 @@ func away(err error) bool {
 	for _, target := range []error{
 		nats.ErrNoResponders, nats.ErrTimeout, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
 		nats.ErrConnectionClosed, nats.ErrConnectionDraining, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection,
-		context.DeadlineExceeded,
+		ErrAway, context.DeadlineExceeded, context.Canceled, // the latter by whileConnected
 		jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, jetstream.ErrBucketNotFound,
 		jetstream.ErrJetStreamNotEnabled, jetstream.ErrConnectionClosed, jetstream.ErrNoHeartbeat,
 		jetstream.ErrServerShutdown, jetstream.ErrConsumerDeleted, jetstream.ErrConsumerNotFound,
@@ -93,6 +93,8 @@ func wrap(ctx context.Context, what string, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(context.Cause(ctx), ErrAway): // by whileConnected
+		return fmt.Errorf("ledger: %s: %w", what, context.Cause(ctx))
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("ledger: %s: %w", what, context.Canceled)
 	case outOfSpace(err):

@@ -90,8 +90,10 @@ func (l *Ledger) info(ctx context.Context, stream string) (*jetstream.StreamInfo
 // was read from it is no longer true, and has to be read anew. Its errors are
 // those of Open.
 func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
+	tctx, cancel := l.whileConnected(ctx)
+	defer cancel()
 	for i, want := range l.layout() {
-		created, err := l.ensure(ctx, want)
+		created, err := l.ensure(tctx, want)
 		if err != nil {
 			return false, err
 		}

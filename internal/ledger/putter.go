@@ -136,7 +136,9 @@ func (p *Putter) Run(ctx context.Context) error {
 	p.work.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.queue = &queue{stats: p.queue.stats, hives: make(map[string]*slot)}
+	stats := p.queue.stats
+	p.queue = newQueue()
+	p.queue.stats = stats
 	return nil
 }
 
@@ -153,9 +155,11 @@ func (p *Putter) begin() ([]Snapshot, time.Duration) {
 // send puts one page on its way. It does not wait for the answer.
 func (p *Putter) send(s Snapshot) {
 	now := time.Now()
-	last, known := p.l.seqs.expect(s, now)
-	if known {
-		p.finish(s, ErrStale)
+	last, asNew := p.l.seqs.expect(s, now)
+	if asNew {
+		p.mu.Lock()
+		p.queue.finish(s, known, now)
+		p.mu.Unlock()
 		return
 	}
 	m := p.l.putMsg(s, now)

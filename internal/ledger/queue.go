@@ -4,7 +4,7 @@ import "time"
 
 // Paces of the queue.
 const (
-	putPace    = time.Second            // least time between two snapshots of one hive
+	putPace    = time.Second
 	backoff    = 100 * time.Millisecond // after the first failure
 	backoffMax = time.Second
 )
@@ -15,6 +15,7 @@ type outcome int
 const (
 	stored  outcome = iota
 	stale           // the bucket holds one as new
+	known           // the same, and nobody had to be asked
 	failed          // JetStream is away: the page waits, unless a newer one came
 	refused         // it will never be taken
 )
@@ -26,6 +27,7 @@ const (
 //	             ▲                                  │ failed, and nothing newer came
 //	             └──────────────────────────────────┘
 type queue struct {
+	pace    time.Duration // least time between two snapshots of one hive
 	hives   map[string]*slot
 	ready   fifo[*slot] // may be put now, in the order they became so
 	cooling fifo[*slot] // put within the last second, oldest first
@@ -43,14 +45,13 @@ type slot struct {
 	newest  Snapshot   // one page of the newest snapshot offered; its payload is not kept
 	pages   []Snapshot // of that snapshot, waiting
 	put     Snapshot   // one page of the snapshot put last; its payload is not kept
-	began   bool       // put is set
 	cooling bool       // in the queue's cooling, until:
 	until   time.Time
 	ready   bool // in the queue's ready
 	busy    int  // pages under way
 }
 
-func newQueue() *queue { return &queue{hives: make(map[string]*slot)} }
+func newQueue() *queue { return &queue{pace: putPace, hives: make(map[string]*slot)} }
 
 // offer takes over one page. Of another incarnation than the one before it the
 // later one is the newer: who is whose successor was decided before.
@@ -88,12 +89,15 @@ func (q *queue) schedule(h *slot) {
 	if len(h.pages) == 0 || h.ready || h.busy > 0 {
 		return
 	}
-	if h.cooling && !(h.began && h.put.sameAs(h.newest)) {
-		return
+	if q.due(h) {
+		h.ready = true
+		q.ready.push(h)
 	}
-	h.ready = true
-	q.ready.push(h)
 }
+
+// due reports whether the pace allows what waits; if not, schedule is called
+// again when the second is over.
+func (q *queue) due(h *slot) bool { return !h.cooling || h.put.sameAs(h.newest) }
 
 // begin returns the pages to put now, all of one hive. Without any it returns how
 // long to wait for the next if nothing is offered and nothing ends before; 0
@@ -117,16 +121,19 @@ func (q *queue) begin(now time.Time) (pages []Snapshot, wait time.Duration) {
 	for q.ready.len() > 0 {
 		h := q.ready.pop()
 		h.ready = false
+		if !q.due(h) {
+			continue // a newer snapshot came while one that failed was to be tried again
+		}
 		q.expire(h, now)
 		if len(h.pages) == 0 {
 			q.drop(h)
 			continue
 		}
 		if !h.cooling {
-			h.cooling, h.until = true, now.Add(putPace)
+			h.cooling, h.until = true, now.Add(q.pace)
 			q.cooling.push(h)
 		}
-		h.put, h.began = h.newest, true
+		h.put = h.newest
 		pages, h.pages = h.pages, nil
 		h.busy = len(pages)
 		q.busy += len(pages)
@@ -160,11 +167,13 @@ func (q *queue) finish(s Snapshot, o outcome, now time.Time) {
 	}
 	h.busy--
 	q.busy--
-	q.failing = o == failed
+	if o != known { // which says nothing of JetStream
+		q.failing = o == failed
+	}
 	switch o {
 	case stored:
 		q.stats.Put++
-	case stale:
+	case stale, known:
 		q.stats.Stale++
 	case refused:
 		q.stats.Failed++

@@ -45,6 +45,8 @@ var errRenewed = errors.New("the bucket was made anew")
 // if once, until all that was there at the start was seen. It returns only after
 // the last call of fn.
 func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func(found)) error {
+	ctx, cancel := l.whileConnected(ctx)
+	defer cancel()
 	bucket := l.bucketOf(at)
 	asked := time.Now()
 	info, err := l.info(ctx, bucketStream(bucket))
@@ -76,8 +78,6 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 		return nil
 	}
 
-	status := l.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
-	defer l.nc.RemoveStatusListener(status)
 	var (
 		mu    sync.Mutex // held while fn runs, so that none runs after read
 		ended bool
@@ -129,7 +129,7 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 		return err
 	}
 	progress := func() uint64 { mu.Lock(); defer mu.Unlock(); return seen }
-	err = r.wait(ctx, done, status, once, cons, progress)
+	err = wait(ctx, done, once, cons, progress)
 	consume.Stop()
 	mu.Lock()
 	ended = true
@@ -139,7 +139,7 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 }
 
 // wait returns why a reader ends.
-func (r *reader) wait(ctx context.Context, done <-chan error, status <-chan nats.Status, once bool, cons jetstream.Consumer, progress func() uint64) error {
+func wait(ctx context.Context, done <-chan error, once bool, cons jetstream.Consumer, progress func() uint64) error {
 	var tick <-chan time.Time
 	if once {
 		t := time.NewTicker(readStuck)
@@ -150,12 +150,9 @@ func (r *reader) wait(ctx context.Context, done <-chan error, status <-chan nats
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case err := <-done:
 			return err
-		case s := <-status:
-			// What was under way is lost, and after a restart the consumer too.
-			return fmt.Errorf("%w: the connection is %v", ErrAway, s)
 		case <-tick:
 			// What was pending may have expired since: then nothing comes any more.
 			now := progress()
@@ -171,6 +168,28 @@ func (r *reader) wait(ctx context.Context, done <-chan error, status <-chan nats
 				return nil
 			}
 		}
+	}
+}
+
+// whileConnected ends a context when the connection is cut. nats.go lets a request
+// wait for an answer that can no longer come; what was sent to a reader is lost,
+// and after a restart its consumer too.
+func (l *Ledger) whileConnected(ctx context.Context) (context.Context, context.CancelFunc) {
+	status := l.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case s := <-status:
+			cancel(fmt.Errorf("%w: the connection is %v", ErrAway, s))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-ended
+		l.nc.RemoveStatusListener(status)
 	}
 }
 
