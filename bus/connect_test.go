@@ -216,6 +216,7 @@ func TestRefusedCredentials(t *testing.T) {
 		var l log
 		nc := connect(t, bus.Config{URL: strings.Replace(srv.URL(), "nats://", "nats://me:pa55word@", 1), Logger: l.logger()})
 		l.has(t, "NATS refuses the credentials")
+		bustest.Eventually(t, soon, func() (bool, string) { n := nc.Stats().Reconnects; return n >= 2, fmt.Sprint(n, nc.Status()) })
 		user = "me"
 		bustest.Restart(t, srv)
 		connected(t, nc)

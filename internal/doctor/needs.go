@@ -22,6 +22,11 @@ type need struct {
 	makes   string // only needed where this stream does not exist
 }
 
+// api stands before JetStream's requests.
+const api = "$JS.API."
+
+const lateWarm = "a hive that restarted is warm after 45 s, not as soon as it heard its workers"
+
 func (n need) verb() string {
 	if n.publish {
 		return "publish to"
@@ -89,7 +94,14 @@ func (c Config) needs(inbox string) []need {
 		if c.Pinned {
 			snapshots = s.Hive(hive)
 		}
+		bucket := s.Bucket(hivebeat.BucketHives)
+		key := "DIRECT.GET.KV_" + bucket + ".$KV." + bucket + "." + hive
+		recall := func(subject string) need {
+			return pub(subject, "read its last snapshot", lateWarm)
+		}
+		answers.without = lateWarm
 		return []need{
+			recall(api + "STREAM.INFO.KV_" + bucket), recall(api + key), recall(api + key + "." + madeUp), answers,
 			pub(snapshots, "send snapshots", ""),
 			pub(s.WorkerRollcall(hive), "call its workers", "a hive that restarted knows its workers only after their next beats"),
 			sub(s.Workers(hive), "hear its workers", ""),
@@ -126,12 +138,8 @@ func (c Config) needs(inbox string) []need {
 	if !c.NoJetStream {
 		tell = s.EventLog
 	}
-	for _, e := range [][2]string{{"", ""}, {madeUp, ""}, {madeUp, madeUp}} {
-		kind := hivebeat.KindJoined
-		if e[0] == "" {
-			kind = hivebeat.KindBrake
-		}
-		list = append(list, pub(tell(e[0], e[1], kind), "publish events", ""))
+	for _, of := range [][2]string{{"", ""}, {madeUp, ""}, {madeUp, madeUp}} {
+		list = append(list, pub(tell(of[0], of[1], madeUp), "publish events", ""))
 	}
 	if c.NoJetStream {
 		return list
@@ -142,7 +150,6 @@ func (c Config) needs(inbox string) []need {
 // stored returns what keeping things in JetStream needs: the requests of
 // internal/ledger.
 func (c Config) stored() []need {
-	const api = "$JS.API."
 	pub := func(subject, why string) need { return need{publish: true, subject: subject, why: why} }
 	look := func(subject string) need {
 		return need{publish: true, subject: subject, why: "look at JetStream", look: true}
