@@ -196,6 +196,7 @@ func merge(old []gpuFacts, at time.Time, r gpuReading, pids map[uint64]bool) []g
 			}
 		}
 		g.Index, g.Total, g.Used, g.Ours, g.Util, g.Power = small(g.Index), small(g.Total), small(g.Used), small(g.Ours), small(g.Util), small(g.Power)
+		g.Temp = min(max(g.Temp, -hivebeat.MaxInt), hivebeat.MaxInt)
 		g.Age = 0
 		seen[g.UUID] = true
 		list = append(list, gpuFacts{g, at})
@@ -226,8 +227,8 @@ func (m *machine) fill(s *hivebeat.Snapshot, now time.Time) {
 
 // clip returns s as UTF-8 of one line and at most n bytes.
 func clip(s string, n int) string {
-	s = strings.ToValidUTF8(strings.TrimSpace(s), "?")
-	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f }), " ")
+	s = strings.ToValidUTF8(s, "?")
+	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f }), " ")
 	if len(s) <= n {
 		return s
 	}

@@ -287,8 +287,8 @@ func (h *Hive) build(why bus.Why) ([][]byte, error) {
 	if news > 0 {
 		h.log.Warn("messages came faster than they were heard, some were dropped", slog.Uint64("dropped", news))
 	}
-	if !h.nc.IsConnected() {
-		return nil, nats.ErrDisconnected
+	if err := h.reachable(); err != nil {
+		return nil, err
 	}
 	s := h.head(time.Now())
 	if why == bus.WhyLast {
@@ -306,9 +306,21 @@ func (h *Hive) build(why bus.Why) ([][]byte, error) {
 	return list, nil
 }
 
-func (h *Hive) send(list [][]byte) error {
-	if !h.nc.IsConnected() { // a borrowed connection may have a buffer, which would send it late
+// reachable returns an error while NATS is away: a borrowed connection may have a
+// buffer, which would send old snapshots once it is back.
+func (h *Hive) reachable() error {
+	switch {
+	case h.nc.IsClosed():
+		return nats.ErrConnectionClosed
+	case !h.nc.IsConnected():
 		return nats.ErrDisconnected
+	}
+	return nil
+}
+
+func (h *Hive) send(list [][]byte) error {
+	if err := h.reachable(); err != nil {
+		return err
 	}
 	for _, b := range list {
 		if err := h.nc.Publish(h.subject, b); err != nil {

@@ -1,0 +1,220 @@
+package hive
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+)
+
+// virtual runs a hive under a virtual clock, and a worker that the test plays.
+func virtual(t *testing.T, cfg Config, f func(t *testing.T, h *Hive, q *queen, beat func(*fake), nc *nats.Conn)) {
+	t.Helper()
+	bustest.Bubble(t, func(t *testing.T) {
+		srv := bustest.Server(t, bustest.NoListen())
+		nc := bustest.Conn(t, srv)
+		q := listening(t, nc)
+		h := running(t, nc, cfg)
+		synctest.Wait()
+		f(t, h, q, func(w *fake) {
+			publish(t, nc, beats, w.next(t))
+			synctest.Wait()
+		}, nc)
+	})
+}
+
+// pass lets virtual time pass.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestVirtualLifeOfAWorker(t *testing.T) {
+	virtual(t, quickConfig(), func(t *testing.T, _ *Hive, q *queen, beat func(*fake), _ *nats.Conn) {
+		w := newFake("w")
+		beat(w)
+		heard := time.Now()
+		pass(2 * time.Minute)
+		want := map[hivebeat.Live]time.Duration{hivebeat.Alive: 0, hivebeat.Late: 45 * second, hivebeat.Lost: 90 * second}
+		seen := map[hivebeat.Live]bool{}
+		var last time.Time
+		for _, s := range q.all() {
+			if !last.IsZero() && s.at.Sub(last) > hivebeat.HiveEvery {
+				t.Errorf("no snapshot for %s", s.at.Sub(last))
+			}
+			last = s.at
+			r, ok := worker1(s, "w")
+			if !ok {
+				continue
+			}
+			if !seen[r.Live] {
+				seen[r.Live] = true
+				if got := s.at.Sub(heard); got < want[r.Live] || got > want[r.Live]+time.Millisecond {
+					t.Errorf("%s is told after %s, want %s", r.Live, got, want[r.Live])
+				}
+			}
+			if age := s.at.Sub(heard); r.Age.Duration() > age || r.Age.Duration() < age-time.Millisecond {
+				t.Errorf("age %s, want %s", r.Age.Duration(), age)
+			}
+		}
+		if len(seen) != 3 {
+			t.Errorf("saw %v, want alive, late and lost", seen)
+		}
+
+		beat(w) // it was us
+		pass(second)
+		s, _ := q.last()
+		if r, _ := worker1(s, "w"); r.Live != hivebeat.Alive || s.Stats.FalseDead != 1 || s.Stats.CutOff != 0 {
+			t.Errorf("heard again: %+v, %+v", r, s.Stats)
+		}
+	})
+}
+
+func TestVirtualWarmAfter45Seconds(t *testing.T) {
+	virtual(t, quickConfig(), func(t *testing.T, _ *Hive, q *queen, _ func(*fake), _ *nats.Conn) {
+		begun := time.Now()
+		pass(2 * time.Minute)
+		for _, s := range q.all() {
+			if warm := s.at.Sub(begun) >= warmAfter; s.Warm != warm {
+				t.Errorf("warm is %t after %s", s.Warm, s.at.Sub(begun))
+			}
+		}
+	})
+}
+
+// Changes are told at once, but a storm of them is not a storm of snapshots.
+func TestVirtualStormOfChanges(t *testing.T) {
+	virtual(t, quickConfig(), func(t *testing.T, _ *Hive, q *queen, beat func(*fake), _ *nats.Conn) {
+		pass(5 * second)
+		before := len(q.all())
+		begun := time.Now()
+		for i := range 600 { // for 6 s
+			beat(newFake(fmt.Sprintf("w%d", i)))
+			pass(10 * time.Millisecond)
+		}
+		all := q.all()[before:]
+		if first := all[0].at.Sub(begun); first > time.Millisecond {
+			t.Errorf("the first change is told after %s", first)
+		}
+		if len(all) < 8 || len(all) > 14 { // 5 in a burst, then one a second, and those of the rhythm
+			t.Errorf("%d snapshots in 6 s", len(all))
+		}
+		pass(2 * second)
+		if s, _ := q.last(); len(s.Workers) != 600 {
+			t.Errorf("%d workers in the last snapshot", len(s.Workers))
+		}
+	})
+}
+
+func TestVirtualRollCalls(t *testing.T) {
+	virtual(t, quickConfig(), func(t *testing.T, _ *Hive, q *queen, _ func(*fake), nc *nats.Conn) {
+		pass(6 * second)
+		n := len(q.all())
+		publish(t, nc, "queen.rollcall", []byte("100"))
+		pass(101 * time.Millisecond)
+		if got := len(q.all()) - n; got != 1 {
+			t.Errorf("%d answers within the spread, want 1", got)
+		}
+		publish(t, nc, "queen.rollcall."+thisHive, []byte("0"))
+		publish(t, nc, "queen.rollcall", nil)
+		pass(4 * second)
+		if got := len(q.all()) - n; got != 1 {
+			t.Errorf("%d answers within 5 s, want 1", got)
+		}
+		pass(2 * second)
+		if got := len(q.all()) - n; got != 2 {
+			t.Errorf("%d answers after 6 s, want 2", got)
+		}
+		publish(t, nc, "queen.rollcall.other", []byte("0"))
+	})
+}
+
+func TestVirtualPushFacts(t *testing.T) {
+	for _, push := range []time.Duration{0, 2 * second} {
+		t.Run(fmt.Sprint(push), func(t *testing.T) {
+			cfg := quickConfig()
+			cfg.PushFacts = push
+			virtual(t, cfg, func(t *testing.T, _ *Hive, q *queen, beat func(*fake), _ *nats.Conn) {
+				w := newFake("w")
+				beat(w)
+				at := 0 // changes that were told within a second
+				for range 10 {
+					pass(9 * second)
+					w.Busy++
+					beat(w)
+					pass(second)
+					s, _ := q.last()
+					if r, _ := worker1(s, "w"); r.Busy == w.Busy {
+						at++
+					}
+				}
+				if push == 0 && at > 5 || push > 0 && at != 10 {
+					t.Errorf("%d changes of 10 were told within a second", at)
+				}
+				n := len(q.all())
+				for range 100 { // for 10 s
+					w.Busy++
+					beat(w)
+					pass(100 * time.Millisecond)
+				}
+				if told := len(q.all()) - n; push > 0 && (told < 5 || told > 7) {
+					t.Errorf("%d snapshots in 10 s, want one in 2 s", told)
+				}
+				pass(3 * second)
+				if s, _ := q.last(); push > 0 {
+					if r, _ := worker1(s, "w"); r.Busy != w.Busy {
+						t.Errorf("busy %d, want %d: the last change was not told", r.Busy, w.Busy)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A driver that hangs delays no snapshot: it shows in collect, and in the age.
+func TestVirtualHungDriver(t *testing.T) {
+	cfg := quickConfig()
+	hang := make(chan chan struct{}, 1)
+	calls := 0
+	cfg.GPUs = func(context.Context) ([]hivebeat.GPU, error) {
+		calls++
+		if calls == 3 {
+			<-<-hang // in spite of its context
+		}
+		return []hivebeat.GPU{{UUID: "GPU-1", Total: 100, Used: uint64(calls)}}, nil
+	}
+	virtual(t, cfg, func(t *testing.T, _ *Hive, q *queen, _ func(*fake), _ *nats.Conn) {
+		release := make(chan struct{})
+		hang <- release
+		pass(15 * second)
+		if s, _ := q.last(); s.Collect["gpu"] != "ok" || len(s.GPUs) != 1 || s.GPUs[0].Age > 10_000 {
+			t.Errorf("at first: %v %+v", s.Collect, s.GPUs)
+		}
+		pass(2 * time.Minute)
+		var last time.Time
+		for _, s := range q.all() {
+			if !last.IsZero() && s.at.Sub(last) > hivebeat.HiveEvery {
+				t.Errorf("no snapshot for %s", s.at.Sub(last))
+			}
+			last = s.at
+		}
+		s, _ := q.last()
+		if s.Collect["gpu"] != "error: no answer within 5s, and it can not be ended: not asked again until it is" || s.Collect["host"] != "ok" {
+			t.Errorf("collect %v", s.Collect)
+		}
+		if len(s.GPUs) != 1 || s.GPUs[0].Used != 2 || s.GPUs[0].Age < 100_000 || calls != 3 {
+			t.Errorf("GPUs %+v after %d calls: the facts should stay and age", s.GPUs, calls)
+		}
+		close(release)
+		pass(30 * second)
+		if s, _ = q.last(); s.Collect["gpu"] != "ok" || s.GPUs[0].Age > 12_000 {
+			t.Errorf("when it answers again: %v %+v", s.Collect, s.GPUs)
+		}
+	})
+}
