@@ -201,30 +201,32 @@ func ConnID(nc *nats.Conn) string {
 // closed. If ctx ends first it is closed at once and the error is ctx's. A
 // connection that is closed already, or not connected, is closed without an error.
 func Drain(ctx context.Context, nc *nats.Conn) error {
+	// On a goroutine as a whole: nats.go holds the connection's lock while it
+	// dials, and each of these calls waits for it.
+	done := make(chan error, 1)
+	go func() { done <- drain(nc) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		go nc.Close() // which ends drain too
+		return fmt.Errorf("bus: drain: %w", context.Cause(ctx))
+	}
+}
+
+func drain(nc *nats.Conn) error {
 	closed := nc.StatusChanged(nats.CLOSED)
 	defer nc.RemoveStatusListener(closed)
-	begun := make(chan error, 1)
-	go func() { begun <- nc.Drain() }() // waits for a lock that is held while nats.go dials
-	for {
-		select {
-		case err := <-begun:
-			switch {
-			case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionReconnecting):
-				return nil
-			case err != nil:
-				return fmt.Errorf("bus: drain: %w", err)
-			case nc.IsClosed():
-				return nil
-			}
-			begun = nil
-		case <-closed:
-			if err := nc.LastError(); errors.Is(err, nats.ErrDrainTimeout) {
-				return fmt.Errorf("bus: drain: %w", err)
-			}
-			return nil
-		case <-ctx.Done():
-			go nc.Close()
-			return fmt.Errorf("bus: drain: %w", context.Cause(ctx))
-		}
+	err := nc.Drain()
+	switch {
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionReconnecting):
+		return nil // it is closed, and there was nobody to drain to
+	case err != nil:
+		return fmt.Errorf("bus: drain: %w", err)
 	}
+	<-closed
+	if err := nc.LastError(); errors.Is(err, nats.ErrDrainTimeout) {
+		return fmt.Errorf("bus: drain: %w", err)
+	}
+	return nil
 }

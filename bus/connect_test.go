@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -369,6 +370,24 @@ func TestPermissionsAndSlowConsumersAreLogged(t *testing.T) {
 	}
 }
 
+// gate is a dialer that hangs while it is not open.
+type gate struct {
+	open    atomic.Bool
+	inside  chan struct{}
+	release chan struct{}
+}
+
+func (g *gate) Dial(network, address string) (net.Conn, error) {
+	select {
+	case g.inside <- struct{}{}:
+	default:
+	}
+	if !g.open.Load() {
+		<-g.release
+	}
+	return net.Dial(network, address)
+}
+
 func TestDrain(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 
@@ -426,6 +445,33 @@ func TestDrain(t *testing.T) {
 		if err := bus.Drain(ctx, nc); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
+		bustest.Eventually(t, soon, func() (bool, string) { return nc.IsClosed(), nc.Status().String() })
+	})
+	t.Run("while dialling", func(t *testing.T) {
+		line := bustest.NewProxy(t, srv.URL())
+		d := &gate{inside: make(chan struct{}, 1)}
+		d.open.Store(true)
+		release := sync.OnceFunc(func() { close(d.release) })
+		d.release = make(chan struct{})
+		defer release()
+		nc := connect(t, bus.Config{URL: line.URL(), Options: []nats.Option{nats.SetCustomDialer(d)}})
+		<-d.inside
+		d.open.Store(false)
+		line.Kick()
+		<-d.inside // nats.go holds the connection's lock now
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- bus.Drain(ctx, nc) }()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		case <-time.After(soon):
+			t.Error("waits for the lock")
+		}
+		release()
 		bustest.Eventually(t, soon, func() (bool, string) { return nc.IsClosed(), nc.Status().String() })
 	})
 	t.Run("while away", func(t *testing.T) {

@@ -320,5 +320,6 @@ func TestTLS(t *testing.T) {
 		var l log
 		connect(t, bus.Config{URL: srv.URL(), TLSCert: cert, TLSKey: key, Logger: l.logger()})
 		l.has(t, "certificate")
+		l.has(t, "--tls-ca")
 	})
 }

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"sync"
@@ -75,7 +76,7 @@ func (w *watcher) failed(_ *nats.Conn, err error) {
 	default:
 		if w.first(trouble{kind: "unreachable"}) {
 			w.log.Warn("NATS can not be reached, trying again",
-				slog.String("servers", w.servers), slog.Any("error", err))
+				slog.String("servers", w.servers), slog.Any("error", err), slog.String("hint", Hint(err)))
 		}
 	}
 }
@@ -131,6 +132,12 @@ func refused(err error) bool {
 
 // Hint returns one line on what a person can do about an error of NATS, or "".
 func Hint(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "the server's certificate is of an authority that is not trusted here: give that with --tls-ca"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "the server's certificate is for another name: give the one it is for with --nats"
+	}
 	switch {
 	case err == nil:
 		return ""
@@ -141,9 +148,9 @@ func Hint(err error) string {
 	case errors.Is(err, nats.ErrAuthorization):
 		return "give the credentials that this NATS expects: in the URL, or by --creds, --nkey or --context"
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return "this user may not do that: hivebeat doctor lists the permissions that a role needs"
+		return "this user may not do that: \"hivebeat doctor\" tells which permissions a role lacks"
 	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout):
-		return "is NATS running, and is --nats its address? hivebeat up starts one on this machine"
+		return "is NATS running, and is --nats its address? \"hivebeat up\" starts one on this machine"
 	}
 	return ""
 }
