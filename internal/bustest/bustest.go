@@ -79,7 +79,7 @@ func Server(t testing.TB, opts ...Option) *embedded.Server {
 // store is still being written to as the test ends.
 func storeDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "hivebeat-test-")
+	dir, err := os.MkdirTemp("", "hivebeat-test-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
