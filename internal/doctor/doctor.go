@@ -230,15 +230,19 @@ func (d *visit) jetStream(ctx context.Context) {
 		Subjects: d.cfg.Subjects, Replicas: d.cfg.Replicas, Storage: d.cfg.Storage, EventsMax: d.cfg.EventsMax,
 	}
 	parts, err := ledger.Inspect(ctx, d.p.nc, cfg)
+	said := ""
+	if err != nil {
+		said = strings.TrimPrefix(err.Error(), "ledger: ")
+	}
 	switch {
 	case errors.Is(err, ledger.ErrNoJetStream):
-		d.add(Fail, CheckJetStream, "%v", "start the server with JetStream (nats-server -js) and enable it for this account, or run the queen with --no-jetstream", err)
+		d.add(Fail, CheckJetStream, "%s", "start the server with JetStream (nats-server -js) and enable it for this account, or run the queen with --no-jetstream", said)
 		return
 	case errors.Is(err, ledger.ErrServerTooOld):
-		d.add(Fail, CheckJetStream, "%v", "upgrade nats-server, or run the queen with --no-jetstream", err)
+		d.add(Fail, CheckJetStream, "%s", "upgrade nats-server, or run the queen with --no-jetstream", said)
 		return
 	case err != nil:
-		d.add(Fail, CheckJetStream, "%v", "see the server's log: JetStream may be starting, without a leader, or out of space", err)
+		d.add(Fail, CheckJetStream, "%s", "see the server's log: JetStream may be starting, without a leader, or out of space", said)
 		return
 	}
 	d.add(OK, CheckJetStream, "JetStream is on", "")

@@ -181,14 +181,11 @@ func (d *visit) permissionFindings() {
 	if d.unknown {
 		return
 	}
-	publish, subscribe := 0, 0
+	needed, allowed := map[bool]int{}, map[bool]int{} // by whether to publish
 	for _, n := range d.needs {
+		needed[n.publish]++
 		if !d.refused[n] {
-			if n.publish {
-				publish++
-			} else {
-				subscribe++
-			}
+			allowed[n.publish]++
 			continue
 		}
 		level, what := Fail, fmt.Sprintf("this user may not %s %s, to %s", n.verb(), n.subject, n.why)
@@ -202,9 +199,9 @@ func (d *visit) permissionFindings() {
 		}
 		d.add(level, CheckPermission, "%s", d.grant(n), what)
 	}
-	if publish+subscribe > 0 {
-		d.add(OK, CheckPermission, "this user may publish to %d and subscribe to %d of the %d subjects that a %s needs", "",
-			publish, subscribe, len(d.needs), d.cfg.Role)
+	if allowed[true]+allowed[false] > 0 {
+		d.add(OK, CheckPermission, "this user may publish to %d of %d and subscribe to %d of %d subjects that a %s uses", "",
+			allowed[true], needed[true], allowed[false], needed[false], d.cfg.Role)
 	}
 }
 
