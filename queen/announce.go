@@ -167,6 +167,9 @@ func (v *view) learn(id string, item ledger.RosterItem, now time.Time) *hive {
 // it: gone if it was gone, and else unverified.
 func (v *view) recall(h *hive, now time.Time) {
 	e := &h.book.item.RosterEntry
+	if e.Inc == 0 || e.Seq == 0 {
+		return // one that can not be read
+	}
 	h.line.Hear(e.Inc, e.Seq, false)
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
 	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), now, v.blind

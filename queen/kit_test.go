@@ -16,7 +16,7 @@ var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 func snapshotOf(hive string, inc, seq uint64, workers ...hivebeat.Record) *hivebeat.Snapshot {
 	return &hivebeat.Snapshot{
 		V: 1, Hive: hive, Inc: inc, Seq: seq, Every: 15000, Warm: true, Pages: 1,
-		Labels: map[string]string{"zone": "eu"}, Workers: workers,
+		Labels: map[string]string{"zone": "eu"}, Workers: append([]hivebeat.Record{}, workers...),
 	}
 }
 

@@ -1,0 +1,271 @@
+package queen
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+// rosterOf returns an entry as it was read.
+func rosterOf(n uint64, live hivebeat.Live, inc, seq uint64) ledger.RosterItem {
+	return ledger.RosterItem{Revision: n, Epoch: 1, RosterEntry: ledger.RosterEntry{
+		V: 1, N: n, Live: live, Inc: inc, Seq: seq, Every: 15000,
+	}}
+}
+
+// TestDifference is what a queen says, by what it concluded and what the roster
+// has. The queen heard incarnation 100 up to seq 5.
+func TestDifference(t *testing.T) {
+	const none = ""
+	for _, c := range []struct {
+		name   string
+		live   hivebeat.Live
+		roster ledger.RosterItem
+		want   hivebeat.Kind
+		to     hivebeat.Live
+	}{
+		{"nobody spoke of it", hivebeat.Alive, ledger.RosterItem{}, "joined", "alive"},
+		{"nobody spoke of it, and it is late", hivebeat.Late, ledger.RosterItem{}, "joined", "alive"},
+		{"nobody spoke of it, and it is lost", hivebeat.Lost, ledger.RosterItem{}, "lost", "lost"},
+		{"nobody spoke of it, and it left", hivebeat.Left, ledger.RosterItem{}, "left", "left"},
+		{"all agree", hivebeat.Alive, rosterOf(1, hivebeat.Alive, 100, 1), none, ""},
+		{"late", hivebeat.Late, rosterOf(1, hivebeat.Alive, 100, 1), "late", "late"},
+		{"late and lost at once", hivebeat.Lost, rosterOf(1, hivebeat.Alive, 100, 1), "lost", "lost"},
+		{"lost", hivebeat.Lost, rosterOf(2, hivebeat.Late, 100, 5), "lost", "lost"},
+		{"lost, as another said", hivebeat.Lost, rosterOf(3, hivebeat.Lost, 100, 5), none, ""},
+		{"lost, but another heard more", hivebeat.Lost, rosterOf(3, hivebeat.Alive, 100, 6), none, ""},
+		{"recovered from late", hivebeat.Alive, rosterOf(2, hivebeat.Late, 100, 4), "recovered", "alive"},
+		{"recovered from lost", hivebeat.Alive, rosterOf(3, hivebeat.Lost, 100, 4), "recovered", "alive"},
+		{"recovered and late again", hivebeat.Late, rosterOf(3, hivebeat.Lost, 100, 4), "recovered", "alive"},
+		{"recovered from unverified", hivebeat.Alive, rosterOf(3, hivebeat.Unverified, 100, 4), "recovered", "alive"},
+		{"another waited longer for the same", hivebeat.Alive, rosterOf(2, hivebeat.Late, 100, 5), none, ""},
+		{"another gave up on the same", hivebeat.Late, rosterOf(3, hivebeat.Lost, 100, 5), none, ""},
+		{"left", hivebeat.Left, rosterOf(1, hivebeat.Alive, 100, 1), "left", "left"},
+		{"left, found after it was lost", hivebeat.Left, rosterOf(3, hivebeat.Lost, 100, 4), "left", "left"},
+		{"a goodbye is final", hivebeat.Lost, rosterOf(2, hivebeat.Left, 100, 5), none, ""},
+		{"restarted", hivebeat.Alive, rosterOf(1, hivebeat.Alive, 90, 70), "restarted", "alive"},
+		{"restarted after it was lost", hivebeat.Alive, rosterOf(3, hivebeat.Lost, 90, 70), "restarted", "alive"},
+		{"restarted after it left", hivebeat.Alive, rosterOf(3, hivebeat.Left, 90, 70), "restarted", "alive"},
+		{"restarted and late", hivebeat.Late, rosterOf(1, hivebeat.Alive, 90, 70), "restarted", "alive"},
+		{"restarted and lost, untold", hivebeat.Lost, rosterOf(1, hivebeat.Alive, 90, 70), "lost", "lost"},
+		{"another knows a newer incarnation", hivebeat.Lost, rosterOf(4, hivebeat.Alive, 110, 1), none, ""},
+		{"known from memory alone", hivebeat.Unverified, rosterOf(4, hivebeat.Alive, 100, 5), none, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := newView(45 * time.Second)
+			mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
+			h := v.hives["h"]
+			h.live, h.since, h.book.item = c.live, at(0), c.roster
+			kind, to, ok := h.difference(at(60))
+			if !ok {
+				kind, to = none, ""
+			}
+			if kind != c.want || to != c.to {
+				t.Errorf("%q to %q, want %q to %q", kind, to, c.want, c.to)
+			}
+			if ok {
+				d, next := h.next(kind, to)
+				if d.N != c.roster.N+1 || next.N != d.N || next.Live != to || d.From != string(c.roster.Live) || d.Hive != "h" || d.Inc != 100 || d.Seq != 5 {
+					t.Errorf("%+v %+v", d, next)
+				}
+				if (next.Workers != nil) != (to == hivebeat.Lost || to == hivebeat.Left) {
+					t.Errorf("workers: %v", next.Workers)
+				}
+			}
+		})
+	}
+}
+
+func TestADeathOfLongAgoIsNotTold(t *testing.T) {
+	v := newView(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
+	settleChecks(v, at(23))
+	settleChecks(v, at(46))
+	if _, _, ok := v.hives["h"].difference(at(46).Add(tooOld)); ok {
+		t.Error("told after 50 minutes")
+	}
+	if _, _, ok := v.hives["h"].difference(at(46).Add(tooOld - time.Second)); !ok {
+		t.Error("not told within 50 minutes")
+	}
+}
+
+func TestLearnFromTheRoster(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before hivebeat.Live // of (100, 5); empty: not known
+		roster ledger.RosterItem
+		want   hivebeat.Live
+		inc    uint64
+		seq    uint64
+	}{
+		{"a queen that starts does not remember it", "", rosterOf(1, hivebeat.Alive, 100, 5), hivebeat.Unverified, 100, 5},
+		{"nor a late one", "", rosterOf(2, hivebeat.Late, 100, 5), hivebeat.Unverified, 100, 5},
+		{"but the dead are dead", "", rosterOf(3, hivebeat.Lost, 100, 5), hivebeat.Lost, 100, 5},
+		{"and gone is gone", "", rosterOf(2, hivebeat.Left, 100, 5), hivebeat.Left, 100, 5},
+		{"what we know", hivebeat.Alive, rosterOf(1, hivebeat.Alive, 100, 3), hivebeat.Alive, 100, 5},
+		{"lost by who heard no more than we", hivebeat.Alive, rosterOf(3, hivebeat.Lost, 100, 5), hivebeat.Alive, 100, 5},
+		{"lost by who heard more", hivebeat.Alive, rosterOf(3, hivebeat.Lost, 100, 7), hivebeat.Lost, 100, 7},
+		{"alive by who heard more", hivebeat.Lost, rosterOf(4, hivebeat.Alive, 100, 7), hivebeat.Alive, 100, 7},
+		{"left, which we did not hear", hivebeat.Alive, rosterOf(2, hivebeat.Left, 100, 6), hivebeat.Left, 100, 6},
+		{"left, with the seq that we heard", hivebeat.Alive, rosterOf(2, hivebeat.Left, 100, 5), hivebeat.Left, 100, 5},
+		{"a restart that we did not hear", hivebeat.Lost, rosterOf(4, hivebeat.Alive, 110, 1), hivebeat.Alive, 110, 1},
+		{"an incarnation before ours", hivebeat.Alive, rosterOf(4, hivebeat.Lost, 90, 100), hivebeat.Alive, 100, 5},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := newView(45 * time.Second)
+			if c.before != "" {
+				mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
+				v.hives["h"].live = c.before
+			}
+			v.learn("h", c.roster, at(1))
+			h := v.hives["h"]
+			if h.live != c.want || h.line.Inc() != c.inc || h.line.Seq() != c.seq {
+				t.Errorf("%s at (%d, %d), want %s at (%d, %d)", h.live, h.line.Inc(), h.line.Seq(), c.want, c.inc, c.seq)
+			}
+			if kind, _, ok := h.difference(at(2)); ok && c.before != hivebeat.Alive {
+				t.Errorf("and then says %s", kind)
+			}
+		})
+	}
+	t.Run("unverified becomes lost", func(t *testing.T) {
+		v := newView(45 * time.Second)
+		v.learn("h", rosterOf(1, hivebeat.Alive, 100, 5), at(0))
+		settleChecks(v, at(44.9))
+		if l := v.hives["h"].live; l != hivebeat.Unverified {
+			t.Errorf("%s", l)
+		}
+		settleChecks(v, at(45))
+		h := v.hives["h"]
+		if kind, to, ok := h.difference(at(45)); h.live != hivebeat.Lost || !ok || kind != hivebeat.KindLost || to != hivebeat.Lost {
+			t.Errorf("%s, %s %v", h.live, kind, ok)
+		}
+	})
+	t.Run("older revisions, and those of another bucket", func(t *testing.T) {
+		v := newView(45 * time.Second)
+		v.learn("h", rosterOf(7, hivebeat.Alive, 100, 5), at(0))
+		v.learn("h", rosterOf(6, hivebeat.Lost, 100, 5), at(0))
+		if n := v.hives["h"].book.item.N; n != 7 {
+			t.Errorf("an older revision was taken: %d", n)
+		}
+		again := rosterOf(1, hivebeat.Alive, 100, 5)
+		again.Epoch = 2
+		v.learn("h", again, at(0))
+		if n := v.hives["h"].book.item.N; n != 1 {
+			t.Errorf("the bucket made anew was not taken: %d", n)
+		}
+	})
+	t.Run("removed by hand", func(t *testing.T) {
+		v := newView(45 * time.Second)
+		v.learn("dead", rosterOf(3, hivebeat.Lost, 100, 5), at(0))
+		mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
+		v.learn("h", rosterOf(4, hivebeat.Alive, 100, 1), at(0))
+		v.unlearn("dead", true)
+		v.unlearn("h", true)
+		if v.hives["dead"] != nil {
+			t.Error("a dead hive is not forgotten")
+		}
+		if h := v.hives["h"]; h == nil || h.book.item.Revision != 0 || h.book.item.N != 4 {
+			t.Error("of a hive that lives the entry is to be made again")
+		}
+	})
+	t.Run("an entry that can not be read", func(t *testing.T) {
+		v := newView(45 * time.Second)
+		v.learn("h", ledger.RosterItem{Revision: 9, Epoch: 1}, at(0))
+		if a := v.answer(VerbHive, Request{Hive: "h"}, at(0)); a.Error == nil {
+			t.Errorf("%+v", a)
+		}
+		mustFeed(t, v, snapshotOf("h", 100, 5), at(1))
+		if kind, _, ok := v.hives["h"].difference(at(1)); !ok || kind != hivebeat.KindJoined || v.hives["h"].book.item.Revision != 9 {
+			t.Errorf("%s %v", kind, ok)
+		}
+	})
+}
+
+// TestTwoQueensAgree lets two queens with different ears announce in turn: they
+// end with the roster in agreement, and never argue in circles.
+func TestTwoQueensAgree(t *testing.T) {
+	a, b := newView(45*time.Second), newView(45*time.Second)
+	roster := ledger.RosterItem{Epoch: 1}
+	var kinds []hivebeat.Kind
+	turn := func(v *view, now time.Time) bool {
+		if roster.Revision > 0 {
+			v.learn("h", roster, now)
+		}
+		kind, to, ok := v.hives["h"].difference(now)
+		if !ok {
+			return false
+		}
+		_, next := v.hives["h"].next(kind, to)
+		roster.RosterEntry, roster.Revision = next, roster.Revision+1
+		kinds = append(kinds, kind)
+		return true
+	}
+	agree := func(now time.Time) {
+		t.Helper()
+		for i := 0; turn(a, now) || turn(b, now); i++ {
+			if i > 10 {
+				t.Fatalf("no end: %v", kinds)
+			}
+		}
+	}
+	mustFeed(t, a, snapshotOf("h", 100, 1), at(0))
+	mustFeed(t, b, snapshotOf("h", 100, 1), at(0))
+	agree(at(0))
+	for seq := uint64(2); seq < 12; seq++ { // b is deaf from now on, and can not read the keys
+		now := at(14 * float64(seq-1))
+		mustFeed(t, a, snapshotOf("h", 100, seq), now)
+		settleChecks(a, now)
+		settleChecks(b, now)
+		agree(now)
+	}
+	if len(kinds) > 12 || a.hives["h"].live != hivebeat.Alive {
+		t.Errorf("%s after %v", a.hives["h"].live, kinds)
+	}
+	for s := 140.0; s < 240; s++ { // and now it dies
+		settleChecks(a, at(s))
+		settleChecks(b, at(s))
+		agree(at(s))
+	}
+	if last := kinds[len(kinds)-1]; last != hivebeat.KindLost || roster.Live != hivebeat.Lost {
+		t.Errorf("%v", kinds)
+	}
+}
+
+func TestConflictIsToldOnce(t *testing.T) {
+	v := newView(45 * time.Second)
+	told := 0
+	for i := range uint64(20) {
+		now := at(float64(i))
+		_ = feed(t, v, snapshotOf("h", 100, i+1), now)
+		_ = feed(t, v, snapshotOf("h", 200, i+1), now)
+		for {
+			kind, to, ok := v.hives["h"].difference(now)
+			if !ok {
+				break
+			}
+			d, next := v.hives["h"].next(kind, to)
+			if kind == hivebeat.KindConflict {
+				told++
+				if next.Live != hivebeat.Alive || d.Inc != 200 || d.Reason == "" {
+					t.Errorf("%+v %+v", d, next)
+				}
+			}
+			ev := hivebeat.Subjects{}.NewEvent("id", now, d)
+			next.Event, _ = json.Marshal(ev)
+			v.learn("h", ledger.RosterItem{RosterEntry: next, Revision: next.N, Epoch: 1}, now)
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+	if i := v.hiveInfo(v.hives["h"], at(20)); !i.Conflict || i.Live != hivebeat.Alive {
+		t.Errorf("%+v", i)
+	}
+	mustFeed(t, v, snapshotOf("h", 200, 21), at(70))
+	if v.hiveInfo(v.hives["h"], at(70)).Conflict {
+		t.Error("the other one is silent, and still shown")
+	}
+}

@@ -1,0 +1,187 @@
+package queen
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// modelHive makes snapshots as a hive does, of workers that beat now and then.
+// What it knows is the truth that the view is held against.
+type modelHive struct {
+	inc, seq uint64
+	workers  map[string]*modelWorker
+}
+
+type modelWorker struct {
+	heard time.Time // last beat
+	done  uint64    // grows with every beat
+	n     uint64
+}
+
+// inFlight is a page on its way.
+type inFlight struct{ bytes []byte }
+
+// takenRecord is what the newest page that was taken over said of a worker.
+type takenRecord struct {
+	stamp    uint64 // its (inc, seq)
+	age      hivebeat.Millis
+	done     uint64
+	received time.Time
+}
+
+// TestViewAgainstModel sends random snapshots over a line that loses, reorders,
+// doubles and delays pages, and looks at every answer.
+func TestViewAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := newView(45 * time.Second)
+		now := epoch
+		hive := &modelHive{inc: 100, workers: map[string]*modelWorker{}}
+		taken := map[string]takenRecord{}
+		var line []inFlight
+		lastDone := map[string]uint64{}
+		seen := map[string]bool{} // event ids
+		newest := uint64(0)
+		deliver := func(i int) {
+			m := line[i]
+			s, err := v.parse(m.bytes)
+			if err != nil {
+				t.Fatalf("the model's own page: %v", err)
+			}
+			inc, seq := s.Inc, s.Seq
+			if err := v.apply(s, now); err == nil {
+				v.keep(m.bytes, s)
+				stamp := inc<<32 | seq
+				if stamp < newest {
+					t.Fatalf("(%d, %d) was taken after a newer one", inc, seq)
+				}
+				newest = stamp
+				for i := range s.Workers {
+					r := &s.Workers[i]
+					taken[string(r.Worker)] = takenRecord{stamp, hivebeat.Millis(r.Age), r.Done, now}
+				}
+			}
+		}
+		for range rapid.IntRange(10, 60).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 8000).Draw(t, "ms")) * time.Millisecond)
+			switch rapid.SampledFrom([]string{"beat", "beat", "beat", "send", "send", "send", "send", "deliver", "deliver", "deliver", "restart", "drop"}).Draw(t, "op") {
+			case "beat":
+				id := fmt.Sprintf("w%d", rapid.IntRange(0, 7).Draw(t, "worker"))
+				w := hive.workers[id]
+				if w == nil {
+					w = &modelWorker{done: lastDone[id], n: 1}
+					hive.workers[id] = w
+				}
+				w.heard = now
+				w.done++
+				lastDone[id] = w.done
+			case "drop": // the hive lets one go
+				for id := range hive.workers {
+					if rapid.Bool().Draw(t, "drop "+id) {
+						delete(hive.workers, id)
+					}
+				}
+			case "restart":
+				hive.inc++
+				hive.seq = 0
+				if rapid.Bool().Draw(t, "empty") {
+					hive.workers = map[string]*modelWorker{}
+				}
+			case "send":
+				hive.seq++
+				s := hive.snapshot(now, rapid.Bool().Draw(t, "warm"))
+				for _, p := range pagesOf(s, rapid.IntRange(1, 3).Draw(t, "pages")) {
+					b, err := wire.EncodeSnapshot(p)
+					if err != nil {
+						t.Fatal(err)
+					}
+					line = append(line, inFlight{b})
+				}
+				for len(line) > 0 && rapid.Bool().Draw(t, "at once") {
+					deliver(len(line) - 1)
+					line = line[:len(line)-1]
+				}
+			case "deliver":
+				if len(line) == 0 {
+					continue
+				}
+				i := rapid.IntRange(0, len(line)-1).Draw(t, "which")
+				deliver(i)
+				if rapid.Bool().Draw(t, "once") {
+					line = append(line[:i], line[i+1:]...)
+				}
+			}
+			settleChecks(v, now)
+			checkAnswers(t, v, taken, now)
+			for _, e := range v.events {
+				if seen[e.id] {
+					t.Fatalf("event %s twice", e.id)
+				}
+				seen[e.id] = true
+			}
+			v.events = v.events[:0]
+		}
+	})
+}
+
+func (m *modelHive) snapshot(now time.Time, warm bool) *hivebeat.Snapshot {
+	s := snapshotOf("h", m.inc, m.seq)
+	s.Warm = warm
+	for i := range 8 {
+		id := fmt.Sprintf("w%d", i)
+		w, ok := m.workers[id]
+		if !ok {
+			continue
+		}
+		r := workerOf(id)
+		r.Age, r.Done, r.N = hivebeat.MillisOf(now.Sub(w.heard)), w.done, w.n
+		s.Workers = append(s.Workers, r)
+	}
+	return s
+}
+
+// checkAnswers holds what the view says against the truth.
+func checkAnswers(t *rapid.T, v *view, taken map[string]takenRecord, now time.Time) {
+	h := v.hives["h"]
+	if h == nil {
+		return
+	}
+	counts := make(map[hivebeat.Live]int)
+	for _, w := range v.answer(VerbWorkers, Request{}, now).Workers {
+		counts[counted(w.Live)]++
+		truth := taken[w.Worker]
+		if old := truth.age + hivebeat.MillisOf(now.Sub(truth.received)); w.Age != old {
+			t.Fatalf("%s is shown %d ms old, and is %d", w.Worker, w.Age, old)
+		}
+		if w.Done != truth.done {
+			t.Fatalf("%s has done %d, and the newest page says %d", w.Worker, w.Done, truth.done)
+		}
+		if w.Live == hivebeat.Alive && (w.Age > 45_000 || !w.Fresh) {
+			t.Fatalf("%s is alive at %d ms", w.Worker, w.Age)
+		}
+		if w.Live == hivebeat.Alive && h.live != hivebeat.Alive && h.live != hivebeat.Late {
+			t.Fatalf("%s is alive on a hive that is %s", w.Worker, h.live)
+		}
+	}
+	if sum := v.summary(now); fmt.Sprint(sum.Workers) != fmt.Sprint(counts) || sum.Hives[h.live] != 1 {
+		t.Fatalf("the summary says %v, the list %v", sum.Workers, counts)
+	}
+	mixes := make(map[mix]int)
+	for _, w := range h.workers {
+		mixes[w.mix()]++
+	}
+	if fmt.Sprint(mixes) != fmt.Sprint(h.mixes) {
+		t.Fatalf("counted %v, there are %v", h.mixes, mixes)
+	}
+	if h.live == hivebeat.Alive && now.Sub(h.judged) > 22500*time.Millisecond {
+		t.Fatalf("alive after a silence of %v", now.Sub(h.judged))
+	}
+	if h.live == hivebeat.Lost && now.Sub(h.judged) < 45*time.Second {
+		t.Fatalf("lost after a silence of %v", now.Sub(h.judged))
+	}
+}

@@ -1,0 +1,138 @@
+package queen
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+// told empties the view's events into "id kind" lines.
+func told(v *view) (list []string) {
+	for _, e := range v.events {
+		list = append(list, fmt.Sprintf("%s %s", e.id, e.data.Kind))
+	}
+	v.events = nil
+	return list
+}
+
+// numbered returns w's record with transitions from..n, as late, recovered, late …
+func numbered(n, from uint64) hivebeat.Record {
+	w := workerOf("w")
+	w.N = n
+	for k := from; k <= n; k++ {
+		tr := hivebeat.Transition{N: k, Kind: hivebeat.KindLate, Inc: w.Inc, Ago: hivebeat.Millis(1000 * (n - k))}
+		if k%2 == 1 {
+			tr.Kind = hivebeat.KindRecovered
+		}
+		if k == 1 {
+			tr.Kind = hivebeat.KindJoined
+		}
+		w.Tr = append(w.Tr, tr)
+	}
+	return w
+}
+
+func TestTransitionsAreTakenOnceAndInOrder(t *testing.T) {
+	type snap struct {
+		inc, seq uint64
+		n, from  uint64 // from > n: no tr
+		want     []string
+	}
+	for _, c := range []struct {
+		name  string
+		snaps []snap
+	}{
+		{"from the beginning", []snap{
+			{100, 1, 1, 1, []string{"h.w.7.joined joined"}},
+			{100, 2, 1, 1, nil},
+			{100, 3, 3, 1, []string{"h.100.w.2 late", "h.100.w.3 recovered"}},
+			{100, 4, 3, 9, nil},
+		}},
+		{"a queen that comes later tells what it is told, and no gap", []snap{
+			{100, 50, 7, 6, []string{"h.100.w.6 late", "h.100.w.7 recovered"}},
+			{100, 51, 8, 6, []string{"h.100.w.8 late"}},
+		}},
+		{"a queen that comes later, to silence", []snap{
+			{100, 50, 7, 9, nil},
+			{100, 51, 8, 8, []string{"h.100.w.8 late"}},
+		}},
+		{"a hole becomes one gap", []snap{
+			{100, 1, 1, 1, []string{"h.w.7.joined joined"}},
+			{100, 9, 6, 5, []string{"h.100.w.4 gap", "h.100.w.5 recovered", "h.100.w.6 late"}},
+		}},
+		{"a hole at the end", []snap{
+			{100, 1, 1, 1, []string{"h.w.7.joined joined"}},
+			{100, 9, 6, 9, []string{"h.100.w.6 gap"}},
+			{100, 10, 6, 9, nil},
+		}},
+		{"a hole at the start of an incarnation that was heard from its start", []snap{
+			{100, 1, 12, 5, []string{"h.100.w.4 gap", "h.100.w.5 recovered", "h.100.w.6 late", "h.100.w.7 recovered", "h.100.w.8 late", "h.100.w.9 recovered", "h.100.w.10 late", "h.100.w.11 recovered", "h.100.w.12 late"}},
+		}},
+		{"the hive's restart joins nobody again", []snap{
+			{100, 1, 2, 1, []string{"h.w.7.joined joined", "h.100.w.2 late"}},
+			{200, 1, 1, 1, nil},
+			{200, 2, 2, 1, []string{"h.200.w.2 late"}},
+		}},
+		{"numbers that go back are nobody's", []snap{
+			{100, 1, 3, 1, []string{"h.w.7.joined joined", "h.100.w.2 late", "h.100.w.3 recovered"}},
+			{100, 2, 2, 1, nil},
+			{100, 3, 4, 1, []string{"h.100.w.4 late"}},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := newView(45 * time.Second)
+			for i, s := range c.snaps {
+				mustFeed(t, v, snapshotOf("h", s.inc, s.seq, numbered(s.n, s.from)), at(float64(i)))
+				if got := told(v); !slices.Equal(got, s.want) {
+					t.Errorf("snapshot %d told\n%s\nwant\n%s", i, strings.Join(got, "\n"), strings.Join(s.want, "\n"))
+				}
+			}
+		})
+	}
+}
+
+func TestAKindThatIsNoTokenIsNotPublished(t *testing.T) {
+	v := newView(45 * time.Second)
+	w := workerOf("w")
+	w.Tr = []hivebeat.Transition{{N: 1, Kind: "lost.>", Inc: 7}}
+	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
+	if got := told(v); !slices.Equal(got, []string{"h.100.w.1 gap"}) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestTheRosterRemembersWhoJoined(t *testing.T) {
+	v := newView(45 * time.Second)
+	v.learn("h", ledger.RosterItem{Revision: 1, Epoch: 1, RosterEntry: ledger.RosterEntry{
+		N: 3, Live: hivebeat.Lost, Inc: 100, Seq: 9, Every: 15000,
+		Workers: map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive}},
+	}}, at(0))
+	other := numbered(1, 1)
+	other.Worker = "other"
+	mustFeed(t, v, snapshotOf("h", 200, 1, numbered(1, 1), other), at(1))
+	if got := told(v); !slices.Equal(got, []string{"h.other.7.joined joined"}) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestWhenATransitionHappened(t *testing.T) {
+	v := newView(45 * time.Second)
+	w := workerOf("w")
+	w.N, w.Live, w.Age = 2, hivebeat.Lost, 100_000
+	w.Tr = []hivebeat.Transition{
+		{N: 1, Kind: hivebeat.KindLate, Inc: 7, Ago: 55_000},
+		{N: 2, Kind: hivebeat.KindLost, Inc: 7, Ago: 10_000, From: "late", To: "lost", Cause: hivebeat.CauseMissed},
+	}
+	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(100))
+	if got := v.events[0]; got.at != at(45) || got.data.Seq != 0 || got.data.Reason != "" {
+		t.Errorf("late: %+v", got)
+	}
+	if got := v.events[1]; got.at != at(90) || got.data.AgeMS != 90_000 || got.data.Seq != 10 || got.data.Reason != "no beat for 90.0s, 3 were due" {
+		t.Errorf("lost: %+v", got)
+	}
+}
