@@ -292,14 +292,17 @@ func TestPulseNow(t *testing.T) {
 		if err := p.Now(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Now with a short ctx: %v", err)
 		}
-		r.fail(nil)
-		time.Sleep(time.Second)
+		// One that waits for the next try when Run ends gets its answer.
 		stopped := make(chan error)
 		go func() { stopped <- p.Now(t.Context()) }()
+		synctest.Wait()
+		r.fail(nil)
 		if err := p.Stop(t.Context()); err != nil {
 			t.Error(err)
 		}
-		<-stopped // either answer, but an answer
+		if err := <-stopped; !errors.Is(err, hivebeat.ErrStopped) {
+			t.Errorf("Now at the end of Run: %v, want ErrStopped", err)
+		}
 		if err := p.Now(t.Context()); !errors.Is(err, ErrNotRunning) {
 			t.Errorf("Now after Stop: %v", err)
 		}

@@ -281,6 +281,12 @@ func TestQuiet(t *testing.T) {
 	from = len(e.all())
 	must(t, w.Quiet(t.Context(), 0))
 	e.wait(from, "the end of the silence", func(h heard) bool { return h.Quiet == 0 })
+
+	must(t, w.Quiet(t.Context(), time.Minute))
+	must(t, w.Stop(t.Context()))
+	if h := e.wait(0, "the goodbye", in(hivebeat.Stopped)); h.Quiet != 0 {
+		t.Errorf("a goodbye that is quiet for %s", h.Quiet.Duration())
+	}
 }
 
 // Quiet is bounded where NATS is away, and is said once it is back.
@@ -289,7 +295,7 @@ func TestQuietWithoutNATS(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	ears, nc := bustest.Conn(t, srv), bustest.Conn(t, srv)
 	e := listen(t, ears)
-	w := run(t, nc, Config{})
+	w := run(t, nc, Config{Every: 200 * time.Millisecond}) // the ears may come back after the worker
 	e.wait(0, "the first beat", anyBeat)
 	bustest.Stop(t, srv)
 	bustest.Eventually(t, patience, func() (bool, string) { return !nc.IsConnected(), "still connected" })
@@ -354,7 +360,8 @@ func TestNATSLater(t *testing.T) {
 		return nc
 	}
 	e := listen(t, connect())
-	w := run(t, connect(), Config{})
+	// Whether the ears or the worker come back first is open: one beat may be missed.
+	w := run(t, connect(), Config{Every: 200 * time.Millisecond})
 	bustest.Eventually(t, patience, func() (bool, string) {
 		st := w.Stats()
 		return st.Failed > 0, fmt.Sprintf("%+v", st)
