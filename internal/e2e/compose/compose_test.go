@@ -35,7 +35,7 @@ func TestCompose(t *testing.T) {
 
 	// Beats of a second instead of half a minute, so that deaths are seen in seconds.
 	p := newProject(t, "HIVEBEAT_WORKER_EVERY=1s", "HIVEBEAT_HIVE_EVERY=1s")
-	p.do("build")
+	p.do("build", "queen") // one image for all of ours
 	p.do("up", "-d", "--scale", "worker=3")
 
 	nc := rig.Connect(t, p.url)

@@ -73,7 +73,7 @@ func Look(nc *nats.Conn) (Fleet, error) {
 			return nil, err
 		}
 		for _, w := range page.Workers {
-			fleet[w.Hive+"/"+w.ID] = w.Live
+			fleet[w.Hive+"/"+w.Worker] = w.Live
 		}
 		if after = page.Next; after == "" {
 			return fleet, nil

@@ -38,7 +38,7 @@ func Main(m *testing.M) {
 
 var scratch = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "hivebeat-e2e-") })
 
-var hivebeat = sync.OnceValues(func() (string, error) {
+var underTest = sync.OnceValues(func() (string, error) {
 	if bin := os.Getenv("HIVEBEAT_BIN"); bin != "" {
 		return filepath.Abs(bin)
 	}
@@ -54,7 +54,7 @@ var hivebeat = sync.OnceValues(func() (string, error) {
 // its path. HIVEBEAT_BIN names one that is built already.
 func Hivebeat(tb testing.TB) string {
 	tb.Helper()
-	bin, err := hivebeat()
+	bin, err := underTest()
 	if err != nil {
 		tb.Fatal(err)
 	}
