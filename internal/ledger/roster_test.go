@@ -337,3 +337,30 @@ func TestRosterTTLStays(t *testing.T) {
 		t.Errorf("%v %v", e, err)
 	}
 }
+
+// What was pending when a reader began is gone before it came: the reader ends
+// all the same, and does not wait for it.
+func TestReaderEndsWhenTheRestIsGone(t *testing.T) {
+	l := opened(t, bustest.Server(t), Config{})
+	for i := range 2 * readAhead {
+		if err := l.nc.Publish(l.subject(atRoster, fmt.Sprintf("h%d", i)), []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bustest.Flush(t, l.nc)
+	s, err := l.js.Stream(ctxOf(t), "KV_queen_roster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	err = new(reader).read(ctxOf(t), l, atRoster, true, func(found) {
+		if n++; n == 1 {
+			if err := s.Purge(ctxOf(t)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err != nil || n < 1 || n >= 2*readAhead {
+		t.Errorf("%v after %d of %d", err, n, 2*readAhead)
+	}
+}
