@@ -213,7 +213,7 @@ func TestBlindTimeIsCredited(t *testing.T) {
 	var s sight
 	s.reopen(t0)
 	s.prove(b.now)
-	s.close()
+	s.close(b.now.Add(10*second), 30*second)
 	b.now = b.now.Add(2 * time.Minute) // and nobody judges
 	blind, first := s.reopen(b.now)
 	if first || blind != 2*time.Minute+backGrace {
@@ -238,9 +238,26 @@ func TestBlindTimeIsCredited(t *testing.T) {
 	}
 }
 
+// A connection that is broken is noticed after a while, and not later.
+func TestBlindTimeBeginsBeforeItIsNoticed(t *testing.T) {
+	for _, c := range []struct{ noticed, want time.Duration }{
+		{10 * second, 60 * second}, // as nothing came in since
+		{50 * second, 40 * second},
+	} {
+		var s sight
+		s.reopen(t0)
+		if !s.close(t0.Add(c.noticed), 30*second) || s.close(t0.Add(55*second), 0) {
+			t.Error("it is news once")
+		}
+		if blind, _ := s.reopen(t0.Add(60 * second)); blind != c.want+backGrace {
+			t.Errorf("noticed after %s: blind for %s, want %s", c.noticed, blind-backGrace, c.want)
+		}
+	}
+}
+
 func TestTheFirstConnectionIsNoBlindTime(t *testing.T) {
 	var s sight
-	if s.close() {
+	if s.close(t0, time.Minute) {
 		t.Error("it was never open")
 	}
 	if blind, first := s.reopen(t0); !first || blind != 0 {

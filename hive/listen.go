@@ -154,7 +154,7 @@ func (e *ear) status(now time.Time, s nats.Status, ok bool) error {
 		e.open.Store(false)
 		return fmt.Errorf("hive: %w", nats.ErrConnectionClosed)
 	case s != nats.CONNECTED || e.sight.open: // connected, and we thought it was: it was gone in between
-		e.close()
+		e.close(now)
 	}
 	// The last word is the connection's own: of many changes some are not told.
 	if e.nc.IsConnected() {
@@ -163,9 +163,11 @@ func (e *ear) status(now time.Time, s nats.Status, ok bool) error {
 	return nil
 }
 
-func (e *ear) close() {
+func (e *ear) close(now time.Time) {
 	e.open.Store(false)
-	if e.sight.close() {
+	// nats.go gives a peer up when so many pings were not answered.
+	unnoticed := e.nc.Opts.PingInterval * time.Duration(e.nc.Opts.MaxPingsOut+1)
+	if e.sight.close(now, unnoticed) {
 		e.log.Warn("NATS is away: nobody is judged by silence until it is back")
 	}
 }

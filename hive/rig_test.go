@@ -73,6 +73,13 @@ func running(t *testing.T, nc *nats.Conn, cfg Config) *Hive {
 	return h
 }
 
+// subscribed waits until the server knows the subscriptions of h.
+func subscribed(t *testing.T, nc *nats.Conn, h *Hive) {
+	t.Helper()
+	bustest.Eventually(t, patience, func() (bool, string) { return h.Stats().Snapshots.Sent > 0, "not running" })
+	bustest.Flush(t, nc)
+}
+
 // queen hears what hives say.
 type queen struct {
 	mu   sync.Mutex
@@ -167,7 +174,7 @@ func publish(t testing.TB, nc *nats.Conn, subject string, b []byte) {
 	bustest.Flush(t, nc)
 }
 
-// heard waits until the hive has accepted so many beats.
+// awaitBeats waits until the hive has accepted so many beats.
 func awaitBeats(t *testing.T, h *Hive, n uint64) {
 	t.Helper()
 	bustest.Eventually(t, patience, func() (bool, string) {

@@ -14,8 +14,7 @@ const backGrace = 5 * time.Second
 type sight struct {
 	open bool
 	// seen is the last time that something proved the connection to be good. It
-	// breaks some time before anybody notices (up to 30 s without a word from the
-	// peer), so the blind time begins here.
+	// breaks some time before anybody notices, so the blind time begins here.
 	seen time.Time
 	ever bool // it was open once
 }
@@ -23,9 +22,13 @@ type sight struct {
 // prove notes that something came in.
 func (s *sight) prove(now time.Time) { s.seen = now }
 
-// close notes that the connection is gone, and reports whether that is news.
-func (s *sight) close() bool {
+// close notes that the connection is gone, and reports whether that is news. It
+// can not have been gone for longer than unnoticed without being missed.
+func (s *sight) close(now time.Time, unnoticed time.Duration) bool {
 	was := s.open
+	if earliest := now.Add(-unnoticed); was && s.seen.Before(earliest) {
+		s.seen = earliest
+	}
 	s.open = false
 	return was
 }

@@ -2,7 +2,10 @@ package hive
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
@@ -215,6 +219,106 @@ func TestVirtualHungDriver(t *testing.T) {
 		pass(30 * second)
 		if s, _ = q.last(); s.Collect["gpu"] != "ok" || s.GPUs[0].Age > 12_000 {
 			t.Errorf("when it answers again: %v %+v", s.Collect, s.GPUs)
+		}
+	})
+}
+
+// line is the way to a server within the process, which can be cut.
+type line struct {
+	srv   *embedded.Server
+	mu    sync.Mutex
+	conns []net.Conn
+	down  bool
+}
+
+func (l *line) InProcessConn() (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.down {
+		return nil, errors.New("cut")
+	}
+	c, err := l.srv.InProcessConn()
+	if err == nil {
+		l.conns = append(l.conns, c)
+	}
+	return c, err
+}
+
+func (l *line) set(down bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = down
+	if down {
+		for _, c := range l.conns {
+			_ = c.Close()
+		}
+		l.conns = nil
+	}
+}
+
+// While a hive is cut off its workers are not judged, and the time is credited.
+func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
+	bustest.Bubble(t, func(t *testing.T) {
+		srv := bustest.Server(t, bustest.NoListen())
+		way := &line{srv: srv}
+		nc, err := nats.Connect("", nats.InProcessServer(way), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.ReconnectBufSize(-1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		near := bustest.Conn(t, srv)
+		q := listening(t, near)
+		h := running(t, nc, quickConfig())
+		synctest.Wait()
+
+		going, dead := newFake("going"), newFake("dead")
+		beat := func(f *fake) { publish(t, near, beats, f.next(t)); synctest.Wait() }
+		beat(going)
+		beat(dead)
+		pass(20 * second)
+		way.set(true)
+		cut := time.Now()
+		for range 6 { // it goes on, and nobody hears it
+			pass(20 * second)
+			beat(going)
+		}
+		if st := h.Stats(); st.Connected || st.Beats != 2 {
+			t.Errorf("cut off: %+v", st)
+		}
+		for _, w := range h.Snapshot().Workers {
+			if w.Live != hivebeat.Alive || w.N != 1 {
+				t.Errorf("%s was judged while nobody could be heard: %+v", w.Worker, w)
+			}
+		}
+		way.set(false)
+		pass(second)
+		if !h.Stats().Connected {
+			t.Fatal("not connected again")
+		}
+		s, _ := q.last()
+		if gap := s.at.Sub(cut); gap < 2*time.Minute || gap > 2*time.Minute+2*second || len(s.Workers) != 2 {
+			t.Errorf("no snapshot when it came back: the last after %s: %+v", gap, s.Snapshot)
+		}
+		// What was heard last was heard 20 s before the cut: the dead one has the 45 s
+		// that it had then, and the time to come back.
+		for _, c := range []struct {
+			after time.Duration
+			want  hivebeat.Live
+		}{
+			{24 * second, hivebeat.Alive}, {25 * second, hivebeat.Alive}, {2 * second, hivebeat.Late},
+			{20 * second, hivebeat.Late}, {20 * second, hivebeat.Late}, {4 * second, hivebeat.Lost},
+		} {
+			beat(going)
+			pass(c.after)
+			if w, _ := worker1(said{Snapshot: h.Snapshot()}, "dead"); w.Live != c.want {
+				t.Errorf("%s after %s, want %s", w.Live, time.Since(cut), c.want)
+			}
+		}
+		if w, _ := worker1(said{Snapshot: h.Snapshot()}, "going"); w.N != 1 || w.Live != hivebeat.Alive {
+			t.Errorf("%+v: it beat all the time", w)
+		}
+		if st := h.Stats(); st.FalseDead+st.CutOff != 0 {
+			t.Errorf("stats %+v", st)
 		}
 	})
 }
