@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-func stored1(t testing.TB, l *Ledger) uint64 {
+func storedEvents(t testing.TB, l *Ledger) uint64 {
 	t.Helper()
 	info, err := l.info(ctxOf(t), l.cfg.Subjects.Stream(hivebeat.StreamEvents))
 	if err != nil {
@@ -79,7 +79,7 @@ func TestPublishOnceFromThree(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	if n := stored1(t, all[0]); n != events {
+	if n := storedEvents(t, all[0]); n != events {
 		t.Errorf("the stream holds %d events, want %d", n, events)
 	}
 	bustest.Eventually(t, patience, func() (bool, string) { return heard.Load() >= events, "not all heard" })
@@ -108,7 +108,7 @@ func TestPublishRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want ErrID", what, err)
 		}
 	}
-	if n := stored1(t, l); n != 0 {
+	if n := storedEvents(t, l); n != 0 {
 		t.Errorf("%d were stored", n)
 	}
 	if err := l.Publish(ctxOf(t), event(l, "gpu-01", 1, now.Add(-49*time.Minute))); err != nil {
@@ -132,7 +132,7 @@ func TestRepublish(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := stored1(t, l); n != 1 {
+	if n := storedEvents(t, l); n != 1 {
 		t.Errorf("%d were stored, want 1", n)
 	}
 	s, err := l.js.Stream(ctxOf(t), "QUEEN_EVENTS")
