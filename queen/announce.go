@@ -132,7 +132,7 @@ func (h *hive) zone() string {
 // learn takes an entry of the roster: this queen's own, or another's, which may
 // have heard more of the hive.
 func (v *view) learn(id string, item ledger.RosterItem, now time.Time) *hive {
-	h := v.get(id, now)
+	h := v.get(id)
 	e := &item.RosterEntry
 	if b := &h.book; item.Epoch < b.item.Epoch || item.Epoch == b.item.Epoch && item.Revision < b.item.Revision {
 		return h

@@ -23,14 +23,14 @@ func (v *view) transitions(h *hive, w *worker, inc uint64, received, now time.Ti
 	r := &w.rec
 	same := w.hiveInc == h.head.Inc
 	if !same {
-		// A hive's numbers begin with its incarnation. Whoever did not hear that
-		// from the start can not tell a hole from what came before him.
+		// A hive's numbers begin with its incarnation, and a worker's with joined.
+		// Whoever did not hear that can not tell a hole from what came before him.
 		w.hiveInc, w.seen = h.head.Inc, 0
-		if !h.numbers {
+		switch {
+		case len(r.Tr) > 0 && (!h.numbers || r.Tr[0].Kind == hivebeat.KindJoined):
+			w.seen = r.Tr[0].N - 1
+		case !h.numbers:
 			w.seen = r.N
-			if len(r.Tr) > 0 {
-				w.seen = r.Tr[0].N - 1
-			}
 		}
 	}
 	for i := range r.Tr {
@@ -40,11 +40,18 @@ func (v *view) transitions(h *hive, w *worker, inc uint64, received, now time.Ti
 		}
 		v.gap(h, w, t.N-1, now)
 		w.seen = t.N
-		if t.Kind == hivebeat.KindJoined && (inc == t.Inc && !same || h.rosterKnows(r.Worker, t.Inc)) {
-			continue // it joined before its hive began anew
+		d := h.eventOf(w, t)
+		if t.Kind == hivebeat.KindJoined {
+			switch given, ok := h.absent[r.Worker]; {
+			case ok && given == t.Inc: // told as lost, as its hive that began anew did not know it
+				d.Kind, d.From = hivebeat.KindRecovered, string(hivebeat.Lost)
+			case inc == t.Inc && !same, h.rosterKnows(r.Worker, t.Inc):
+				continue // it joined before its hive began anew
+			}
+			delete(h.absent, r.Worker)
 		}
 		at := received.Add(-min(t.Ago, hivebeat.MillisOf(time.Hour)).Duration())
-		v.tell(h.eventOf(w, t), at)
+		v.tell(d, at)
 	}
 	v.gap(h, w, r.N, now)
 }
@@ -106,8 +113,10 @@ func silence(what string, age, every, quiet hivebeat.Millis) string {
 const maxAge = hivebeat.Millis(100 * 365 * 24 * time.Hour / time.Millisecond)
 
 // loseAbsent gives up a worker that its hive no longer lists. That is the
-// queen's verdict, as the hive does not know the worker, but every queen numbers
-// it alike: the one after the last that the hive numbered.
+// queen's verdict, as this incarnation of the hive does not know the worker, but
+// every queen numbers it alike: 0, which comes before all that the hive numbers.
+// A hive that drops a worker it did list is not one of ours; there it is the
+// number after the last.
 func (v *view) loseAbsent(h *hive, w *worker, now time.Time) {
 	r := &w.rec
 	age := effectiveAge(r.Age, w.received, now)
@@ -119,8 +128,15 @@ func (v *view) loseAbsent(h *hive, w *worker, now time.Time) {
 	}
 	if w.hiveInc != h.head.Inc {
 		w.hiveInc, w.seen = h.head.Inc, 0
+		if h.absent == nil {
+			h.absent = make(map[string]uint64)
+		}
+		if len(h.absent) < hivebeat.MaxWorkers {
+			h.absent[r.Worker] = r.Inc
+		}
+	} else {
+		w.seen++
 	}
-	w.seen++
 	d.N = w.seen
 
 	was := w.mix()

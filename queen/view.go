@@ -58,8 +58,8 @@ type hive struct {
 	memo    memo
 	book    book // what the roster says of it
 	isDirty bool
-	firstAt time.Time // when this queen first knew of it
-	numbers bool      // the numbering of this incarnation was heard from its start
+	absent  map[string]uint64 // workers given up as this incarnation did not list them, and their incarnations
+	numbers bool              // the numbering of this incarnation was heard from its start
 }
 
 // worker is one worker's record and where it comes from.
@@ -83,11 +83,11 @@ func newView(fresh time.Duration) *view {
 }
 
 // get returns the hive with this id and makes it where it is not known.
-func (v *view) get(id string, now time.Time) *hive {
+func (v *view) get(id string) *hive {
 	if h, ok := v.hives[id]; ok {
 		return h
 	}
-	h := &hive{id: id, workers: make(map[string]*worker), mixes: make(map[mix]int), firstAt: now}
+	h := &hive{id: id, workers: make(map[string]*worker), mixes: make(map[mix]int)}
 	v.hives[id] = h
 	at, _ := v.find(id)
 	v.order = slices.Insert(v.order, at, h)
@@ -124,7 +124,7 @@ func (v *view) forget(h *hive) {
 func (v *view) apply(s *wire.SnapshotView, now time.Time) error {
 	h := v.hives[string(s.Hive)]
 	if h == nil {
-		h = v.get(string(s.Hive), now)
+		h = v.get(string(s.Hive))
 	}
 	o, refusal := h.hear(s)
 	if refusal != nil {
@@ -145,7 +145,7 @@ func (v *view) apply(s *wire.SnapshotView, now time.Time) error {
 func (v *view) adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 	h := v.hives[string(s.Hive)]
 	if h == nil {
-		h = v.get(string(s.Hive), now)
+		h = v.get(string(s.Hive))
 	}
 	if o, refusal := h.hear(s); refusal == nil {
 		v.takeOver(h, s, o, now.Add(-age), now)
@@ -199,6 +199,7 @@ func (v *view) takeOver(h *hive, s *wire.SnapshotView, o liveness.Outcome, recei
 func (v *view) copy(h *hive, s *wire.SnapshotView, received, now time.Time) {
 	if h.head.Inc != s.Inc { // all that it numbers begins anew
 		h.numbers = s.Seq == 1
+		clear(h.absent)
 	}
 	if !h.asm.is(s.Inc, s.Seq) {
 		if h.asm.pages > 0 && !h.asm.complete() {

@@ -271,7 +271,7 @@ func TestAbsence(t *testing.T) {
 		}, all, ""},
 		{"warm, of the next incarnation", func() []*hivebeat.Snapshot {
 			return []*hivebeat.Snapshot{snapshotOf("h", 200, 3, workersOf(2)...)}
-		}, "w00=alive w01=alive w02=lost", "h.200.w02.1"},
+		}, "w00=alive w01=alive w02=lost", "h.200.w02.0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := newView(45 * time.Second)
