@@ -1,0 +1,263 @@
+// Package python_test runs worker.py, the worker that was written from
+// docs/PROTOCOL.md alone, against a real NATS.
+package python_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+)
+
+const patience = 30 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// python returns the interpreter. CI must have one: a test that is always skipped
+// shows nothing.
+func python(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("python3")
+	switch {
+	case err == nil:
+		return path
+	case os.Getenv("CI") == "true":
+		t.Fatal("python3 is not installed, and CI=true")
+	}
+	t.Skip("python3 is not installed")
+	return ""
+}
+
+// worker is a running worker.py.
+type worker struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	end chan error
+
+	mu     sync.Mutex
+	stderr bytes.Buffer
+}
+
+func (w *worker) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stderr.Write(p)
+}
+
+func (w *worker) errors() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stderr.String()
+}
+
+// start runs worker.py with nothing but the standard library in reach: -I leaves
+// out the environment and the user's packages, -S those of the system.
+func start(t *testing.T, url string, args ...string) *worker {
+	t.Helper()
+	w := &worker{t: t, end: make(chan error, 1)}
+	w.cmd = exec.Command(python(t), append([]string{"-I", "-S", "worker.py"}, args...)...)
+	w.cmd.Env = append(os.Environ(), "HIVEBEAT_NATS="+url)
+	w.cmd.Stderr = w
+	if err := w.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { w.end <- w.cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = w.cmd.Process.Kill()
+		if len(w.end) == 0 {
+			<-w.end
+		}
+	})
+	return w
+}
+
+// stop sends sig and waits for the end.
+func (w *worker) stop(sig os.Signal) {
+	w.t.Helper()
+	if err := w.cmd.Process.Signal(sig); err != nil {
+		w.t.Fatal(err)
+	}
+	select {
+	case err := <-w.end:
+		w.end <- err // for the cleanup
+		if err != nil {
+			w.t.Errorf("it ended with %v\n%s", err, w.errors())
+		}
+	case <-time.After(patience):
+		w.t.Fatalf("it did not end by %s\n%s", sig, w.errors())
+	}
+}
+
+// beats hears every beat, and has the strict parser check it.
+type beats struct {
+	t    *testing.T
+	mu   sync.Mutex
+	list []hivebeat.Beat
+}
+
+func listen(t *testing.T, nc *nats.Conn) *beats {
+	t.Helper()
+	b := &beats{t: t}
+	_, err := nc.Subscribe("hive.gpu-01.workers", func(m *nats.Msg) {
+		var beat hivebeat.Beat
+		if err := bus.Decode(m.Data, &beat); err != nil {
+			t.Errorf("% x is refused: %v", m.Data, err)
+			return
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.list = append(b.list, beat)
+	})
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *beats) all() []hivebeat.Beat {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]hivebeat.Beat(nil), b.list...)
+}
+
+// wait waits until n beats were heard.
+func (b *beats) wait(w *worker, n int) []hivebeat.Beat {
+	b.t.Helper()
+	bustest.Eventually(b.t, patience, func() (bool, string) {
+		return len(b.all()) >= n, fmt.Sprintf("%d of %d beats: %+v\n%s", len(b.all()), n, b.all(), w.errors())
+	})
+	return b.all()
+}
+
+func TestBeats(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			// A server that pings ten times a second drops who does not answer.
+			srv := bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
+				o.PingInterval, o.MaxPingsOut = 100*time.Millisecond, 2
+			}))
+			heard := listen(t, bustest.Conn(t, srv))
+			before := time.Now()
+			w := start(t, srv.URL(), "gpu-01", "snake", "päivää-8b", "200")
+			list := heard.wait(w, 8)
+			w.stop(sig)
+			list = heard.wait(w, len(list)+1)
+			if gone := list[len(list)-1]; gone.State != hivebeat.Stopped {
+				t.Errorf("the last beat is %+v, want a goodbye", gone)
+			}
+			for i, b := range list[:len(list)-1] {
+				want := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "snake", Facts: hivebeat.Facts{
+					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
+				}}
+				if got, want := fmt.Sprintf("%+v", b), fmt.Sprintf("%+v", want); got != want {
+					t.Errorf("beat %d:\n got %s\nwant %s", i+1, got, want)
+				}
+				if b.Inc != list[0].Inc || time.UnixMicro(int64(b.Inc)).Before(before.Truncate(time.Microsecond)) {
+					t.Errorf("beat %d has incarnation %d, the first %d; begun at %s", i+1, b.Inc, list[0].Inc, before)
+				}
+				if i > 0 { // by the sender's clock, which waits no longer than a machine lets it
+					if gap := b.Sent - list[i-1].Sent; gap < 160 {
+						t.Errorf("beat %d came %d ms after the one before, want 170 to 190", i+1, gap)
+					}
+				}
+			}
+			if s := w.errors(); s != "" {
+				t.Errorf("it complained:\n%s", s)
+			}
+		})
+	}
+}
+
+func TestRollCall(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc := bustest.Conn(t, srv)
+	heard := listen(t, nc)
+	w := start(t, srv.URL(), "gpu-01", "snake", "m", "3600000")
+	heard.wait(w, 1)
+	call := func(payload string) {
+		t.Helper()
+		if err := nc.Publish("hive.gpu-01.rollcall", []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, bad := range []string{"-1", "soon", "9999999999", "1.5", "\xff\x00", "PING\r\nMSG x 1 4\r\n9999\r\n"} {
+		call(bad)
+	}
+	call("") // Each is read in order: this one is answered, if those did no harm.
+	if n := len(heard.wait(w, 2)); n != 2 {
+		t.Errorf("%d beats, want the first and one answer", n)
+	}
+	begin := time.Now()
+	for range 100 {
+		call("0")
+	}
+	heard.wait(w, 3)
+	call("50")
+	heard.wait(w, 4)
+	if n, most := len(heard.all()), 4+int(time.Since(begin)/time.Second); n > most {
+		t.Errorf("%d beats for a flood of roll calls, at most %d are allowed", n, most)
+	}
+}
+
+func TestNATSGoneAndBack(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t, bustest.NoJetStream())
+	heard := listen(t, bustest.Conn(t, srv))
+	w := start(t, srv.URL(), "gpu-01", "snake", "m", "200")
+	n := len(heard.wait(w, 2))
+	bustest.Stop(t, srv)
+	bustest.Eventually(t, patience, func() (bool, string) {
+		return strings.Contains(w.errors(), "no connection"), "it did not notice: " + w.errors()
+	})
+	srv = bustest.Restart(t, srv)
+	heard.wait(w, n+2)
+	bustest.Stop(t, srv)
+	w.stop(os.Interrupt) // also without NATS
+}
+
+func TestPassword(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t, bustest.NoJetStream(), bustest.User("ann", nil, nil), bustest.User("snake", []string{"hive.gpu-01.workers"}, []string{"hive.gpu-01.rollcall"}))
+	heard := listen(t, bustest.Conn(t, srv, nats.UserInfo("ann", "ann")))
+	w := start(t, strings.Replace(srv.URL(), "nats://", "nats://snake:snake@", 1), "gpu-01", "snake", "m", "200")
+	heard.wait(w, 2)
+	w.stop(os.Interrupt)
+}
+
+// It stays as short as it says, and refuses what would build another subject.
+func TestScript(t *testing.T) {
+	t.Parallel()
+	src, err := os.ReadFile("worker.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(src, []byte("\n")); n >= 60 {
+		t.Errorf("worker.py has %d lines, want under 60", n)
+	}
+	for _, args := range [][]string{{}, {"gpu-01", "x"}, {"gpu.01", "x", "m"}, {"gpu-01", "*", "m"}, {"gpu-01", "", "m"}, {"gpu-01", "x\n", "m"}} {
+		cmd := exec.Command(python(t), append([]string{"-I", "-S", "worker.py"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "usage:") {
+			t.Errorf("worker.py %q: %v\n%s", args, err, out)
+		}
+	}
+}
