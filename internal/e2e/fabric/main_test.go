@@ -85,26 +85,8 @@ type ls struct {
 	Hives []struct {
 		Hive string        `json:"hive"`
 		Live hivebeat.Live `json:"live"`
-		Zone string        `json:"zone"`
 		Seq  uint64        `json:"seq"`
 	} `json:"hives"`
-	Workers []struct {
-		Hive   string         `json:"hive"`
-		Worker string         `json:"worker"`
-		Live   hivebeat.Live  `json:"live"`
-		State  hivebeat.State `json:"state"`
-		Model  string         `json:"model"`
-	} `json:"workers"`
-}
-
-func (f *fabric) ls() ls {
-	f.t.Helper()
-	out, _ := f.cli(0, "ls", "-o", "json")
-	var l ls
-	if err := json.Unmarshal([]byte(out), &l); err != nil {
-		f.t.Fatalf("%v in %s", err, out)
-	}
-	return l
 }
 
 // stored returns every event that the stream holds.

@@ -84,7 +84,7 @@ func Install(tb testing.TB, pkg string) string {
 	if _, err := os.Stat(bin); err == nil {
 		return bin
 	}
-	dir, err := os.MkdirTemp(tools(), "install-")
+	dir, err := os.MkdirTemp(tools(), "install-") //nolint:usetesting // beside bin, so that it can be renamed
 	if err != nil {
 		tb.Fatal(err)
 	}
