@@ -1,0 +1,87 @@
+// Command embed is a Go program that carries a whole hivebeat fabric inside: a
+// NATS server, a queen, a hive and a worker. A program that only wants to be seen
+// needs the lines on the worker alone, and a connection to the NATS of the others.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/hive"
+	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/worker"
+)
+
+func main() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := run(ctx, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "embed:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, out io.Writer) error {
+	srv, err := embedded.Start(ctx, embedded.Config{JetStream: true, Port: -1})
+	if err != nil {
+		return err
+	}
+	defer srv.Stop(ctx)
+	nc, err := srv.Connect() // they all borrow this connection
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+
+	q, err := queen.New(nc, queen.Config{})
+	if err != nil {
+		return err
+	}
+	h, err := hive.New(nc, hive.Config{ID: "gpu-01"})
+	if err != nil {
+		return err
+	}
+	w, err := worker.New(nc, worker.Config{Hive: "gpu-01", ID: "llama", Model: "llama-3-8b", State: hivebeat.Loading})
+	if err != nil {
+		return err
+	}
+	go q.Run(ctx)
+	defer q.Stop(ctx)
+	go h.Run(ctx)
+	defer h.Stop(ctx)
+	go w.Run(ctx)
+
+	if err := await(ctx, out, q, hivebeat.Alive, hivebeat.Loading); err != nil {
+		return err
+	}
+	w.SetState(hivebeat.Ready, "") // the model is loaded
+	if err := await(ctx, out, q, hivebeat.Alive, hivebeat.Ready); err != nil {
+		return err
+	}
+	if err := w.Stop(ctx); err != nil { // says goodbye: it left, it did not die
+		return err
+	}
+	return await(ctx, out, q, hivebeat.Left, hivebeat.Stopped)
+}
+
+// await asks the queen until she shows the worker as live and in state.
+func await(ctx context.Context, out io.Writer, q *queen.Queen, live hivebeat.Live, state hivebeat.State) error {
+	for {
+		for _, w := range q.Answer(ctx, queen.VerbWorkers, queen.Request{}).Workers {
+			if w.Live == live && w.State == state {
+				_, err := fmt.Fprintf(out, "%s/%s serves %s: %s, %s\n", w.Hive, w.Worker, w.Model, w.Live, w.State)
+				return err
+			}
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the worker was not seen as %s and %s: %w", live, state, ctx.Err())
+		}
+	}
+}
