@@ -130,18 +130,15 @@ func TestPythonWorker(t *testing.T) {
 	events := rig.Listen(t, f.nc)
 	f.queen("q1")
 	f.hive("gpu-01")
-	var port string
-	if _, err := fmt.Sscanf(f.nats.URL, "nats://127.0.0.1:%s", &port); err != nil {
-		t.Fatal(err)
-	}
-	p := rig.Start(t, "python", []string{"PYTHONUNBUFFERED=1"}, append([]string{python, scripts[0]}, pythonArgs(port)...)...)
+	p := rig.Start(t, "python", []string{"HIVEBEAT_NATS=" + f.nats.URL}, python, scripts[0], "gpu-01", "py", "tiny-model", "1000")
 	joined := events.Wait(t, moment, hivebeat.KindJoined, "gpu-01/py")
-	rig.Sees(t, f.nc, moment, rig.Fleet{joined.Subject: hivebeat.Alive})
+	if joined.Data.Model != "tiny-model" {
+		t.Errorf("joined with model %q", joined.Data.Model)
+	}
+	f.sees(rig.Fleet{"gpu-01/py": hivebeat.Alive})
 	p.Signal(syscall.SIGINT)
 	events.Wait(t, moment, hivebeat.KindLeft, "gpu-01/py")
 }
-
-func pythonArgs(port string) []string { return []string{"127.0.0.1:" + port, "gpu-01", "py"} }
 
 // localhost is no id: two machines would collide.
 func TestLocalhostIsNoID(t *testing.T) {
