@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -99,7 +100,7 @@ func (q *Queen) announcement(h *hive, now time.Time) *announcement {
 	ev := q.subjects.NewEvent(hivebeat.HiveEventID(h.id, next.N), now, data)
 	body, err := ev.Encode()
 	if err != nil {
-		q.log.Error("an event can not be encoded", "hive", h.id, "err", err)
+		q.log.Error("an event can not be encoded", slog.String("hive", h.id), slog.Any("err", err))
 		return nil
 	}
 	next.Event = body
@@ -175,7 +176,7 @@ func (q *Queen) publishTo(l *ledger.Ledger) func(context.Context, hivebeat.Event
 		case err == nil, ctx.Err() != nil, errors.Is(err, ledger.ErrTooOld), errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrNoSpace):
 			return err
 		}
-		q.log.Error("an event was refused and is given up", "id", ev.ID, "err", err)
+		q.log.Error("an event was refused and is given up", slog.String("id", ev.ID), slog.Any("err", err))
 		return nil
 	}
 }
@@ -186,7 +187,7 @@ func (q *Queen) openStraight() { q.out.open(q.publishStraight) }
 func (q *Queen) publishStraight(_ context.Context, ev hivebeat.Event) error {
 	body, err := ev.Encode()
 	if err != nil {
-		q.log.Error("an event can not be encoded", "id", ev.ID, "err", err)
+		q.log.Error("an event can not be encoded", slog.String("id", ev.ID), slog.Any("err", err))
 		return nil
 	}
 	return q.nc.Publish(q.subjects.Event(ev.Data.Hive, ev.Data.Worker, ev.Data.Kind), body)
@@ -209,7 +210,7 @@ func (q *Queen) tellStraight(now time.Time) {
 			data, next := h.next(kind, to)
 			ev := q.subjects.NewEvent(straightID(&data), now, data)
 			if err := q.publishStraight(context.Background(), ev); err != nil {
-				q.log.Warn("an event could not be published", "id", ev.ID, "err", err)
+				q.log.Warn("an event could not be published", slog.String("id", ev.ID), slog.Any("err", err))
 			}
 			if kind == hivebeat.KindConflict {
 				h.book.conflict = data.Inc

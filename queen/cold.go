@@ -2,6 +2,7 @@ package queen
 
 import (
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -61,7 +62,7 @@ func (q *Queen) warmUp(now time.Time) {
 		return
 	}
 	q.service = svc
-	q.log.Info("queen is warm", "hives", len(q.view.hives), "missing", len(c.missing))
+	q.log.Info("queen is warm", slog.Int("hives", len(q.view.hives)), slog.Int("missing", len(c.missing)))
 	c.missing = nil
 }
 
@@ -76,7 +77,7 @@ func (q *Queen) spread() []byte {
 func (q *Queen) callAll(now time.Time) bool {
 	if c := &q.cold; c.calledAt.IsZero() || now.Sub(c.calledAt) >= allEvery {
 		c.calledAt = now
-		q.log.Debug("roll call to all hives", "spread_ms", string(q.spread()))
+		q.log.Debug("roll call to all hives", slog.String("spread_ms", string(q.spread())))
 		q.publishCall(q.subjects.HiveRollcall())
 		return true
 	}
@@ -102,7 +103,7 @@ func (q *Queen) callRoll(missing []*hive, now time.Time) {
 
 func (q *Queen) publishCall(subject string) {
 	if err := q.nc.Publish(subject, q.spread()); err != nil {
-		q.log.Debug("roll call failed", "subject", subject, "err", err)
+		q.log.Debug("roll call failed", slog.String("subject", subject), slog.Any("err", err))
 	}
 }
 
@@ -125,7 +126,7 @@ func (q *Queen) bucketRead(present map[string]bool, began, now time.Time) {
 	if first || len(missing) > 0 {
 		q.callRoll(missing, now)
 	}
-	q.log.Debug("bucket and roster read", "hives", len(q.view.hives), "keys", len(present), "missing", len(missing))
+	q.log.Debug("bucket and roster read", slog.Int("hives", len(q.view.hives)), slog.Int("keys", len(present)), slog.Int("missing", len(missing)))
 }
 
 // status says how sure an answer is.

@@ -14,7 +14,6 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
-	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // short is the promise of most hives here: lost after 3 × 300 ms, and a key that
@@ -408,7 +407,11 @@ func request(t testing.TB, nc *nats.Conn, verb string, req Request) Answer {
 	return a
 }
 
-var _ = wire.Scan
+func reconnecting() []nats.Option {
+	return []nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), nats.ReconnectJitter(0, 0)}
+}
+
+func retryOnFailedConnect() nats.Option { return nats.RetryOnFailedConnect(true) }
 
 func shutdownContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)

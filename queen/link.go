@@ -3,6 +3,7 @@ package queen
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -54,9 +55,9 @@ func (q *Queen) statusChanged(work context.Context, _ nats.Status, now time.Time
 		blind := q.conn.restore(now)
 		q.view.blindFor(blind)
 		if first {
-			q.log.Info("NATS is there", "after", away)
+			q.log.Info("NATS is there", slog.Duration("after", away))
 		} else {
-			q.log.Info("NATS is back", "after", away, "blind", blind)
+			q.log.Info("NATS is back", slog.Duration("after", away), slog.Duration("blind", blind))
 		}
 		q.cold.connected(now)
 		if q.cfg.NoJetStream || !first {
@@ -68,7 +69,7 @@ func (q *Queen) statusChanged(work context.Context, _ nats.Status, now time.Time
 		q.startAnnouncements(work, now)
 	case !connected && !q.conn.isCut():
 		q.conn.cut(now, unnoticed(q.nc))
-		q.log.Warn("NATS is away: no hive is judged until it is back", "status", q.nc.Status().String())
+		q.log.Warn("NATS is away: no hive is judged until it is back", slog.String("status", q.nc.Status().String()))
 		if q.cfg.NoJetStream {
 			q.out.open(nil)
 		}

@@ -139,17 +139,17 @@ func (q *Queen) take(m *nats.Msg, now time.Time) {
 	s, err := q.view.parse(m.Data)
 	if err != nil {
 		q.view.refused[hivebeat.ReasonOf(err)]++
-		q.log.Debug("snapshot refused", "subject", m.Subject, "err", err)
+		q.log.Debug("snapshot refused", slog.String("subject", m.Subject), slog.Any("err", err))
 		return
 	}
 	if pinned, err := q.subjects.ParseHives(m.Subject); err != nil || pinned != "" && pinned != string(s.Hive) {
 		q.view.refused[hivebeat.RefusedForeign]++
-		q.log.Debug("snapshot refused", "subject", m.Subject, "hive", string(s.Hive), "reason", string(hivebeat.RefusedForeign))
+		q.log.Debug("snapshot refused", slog.String("subject", m.Subject), slog.String("hive", string(s.Hive)), slog.String("reason", string(hivebeat.RefusedForeign)))
 		return
 	}
 	if err := q.view.apply(s, now); err != nil {
 		if q.log.Enabled(context.Background(), slog.LevelDebug) {
-			q.log.Debug("snapshot refused", "hive", string(s.Hive), "inc", s.Inc, "seq", s.Seq, "err", err)
+			q.log.Debug("snapshot refused", slog.String("hive", string(s.Hive)), slog.Uint64("inc", s.Inc), slog.Uint64("seq", s.Seq), slog.Any("err", err))
 		}
 		return
 	}
@@ -253,7 +253,7 @@ func (q *Queen) housekeeping(work context.Context, now time.Time) {
 	}
 	if n := q.countDropped(); n > q.dropped {
 		if q.mayWarn("dropped", now) {
-			q.log.Warn("this queen is too slow: NATS dropped snapshots, the next ones heal that", "dropped", n-q.dropped, "total", n)
+			q.log.Warn("this queen is too slow: NATS dropped snapshots, the next ones heal that", slog.Int("dropped", n-q.dropped), slog.Int("total", n))
 			q.dropped = n
 		}
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
@@ -350,5 +349,3 @@ func TestOneQueen(t *testing.T) {
 		t.Errorf("worker of a lost hive: %+v", a)
 	}
 }
-
-var _ = embedded.Config{}

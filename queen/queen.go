@@ -144,7 +144,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 		return nil, fmt.Errorf("queen: Config.Prefix: %w", err)
 	}
 	return &Queen{
-		cfg: cfg, nc: nc, subjects: subjects, log: cfg.Logger.With("queen", cfg.ID),
+		cfg: cfg, nc: nc, subjects: subjects, log: cfg.Logger.With(slog.String("queen", cfg.ID)),
 		msgs:  make(chan *nats.Msg, cfg.Pending),
 		calls: make(chan func(time.Time)), out: newOutbox(subjects),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
@@ -181,14 +181,14 @@ func (q *Queen) Run(ctx context.Context) error {
 		q.unsubscribe()
 		return err
 	}
-	q.log.Info("queen runs", "prefix", q.cfg.Prefix, "jetstream", !q.cfg.NoJetStream)
+	q.log.Info("queen runs", slog.String("prefix", q.cfg.Prefix), slog.Bool("jetstream", !q.cfg.NoJetStream))
 	q.looping.Store(true)
 	q.loop(ctx, work)
 	q.looping.Store(false)
 	close(q.ended)
 	q.unsubscribe()
 	if q.fatal != nil {
-		q.log.Error("queen ends", "err", q.fatal)
+		q.log.Error("queen ends", slog.Any("err", q.fatal))
 	} else {
 		q.log.Info("queen stopped")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -109,7 +110,7 @@ func (q *Queen) storeChanged(work context.Context, now time.Time) {
 		if s.since.IsZero() {
 			q.log.Info("JetStream is there")
 		} else {
-			q.log.Info("JetStream is back", "after", now.Sub(s.since))
+			q.log.Info("JetStream is back", slog.Duration("after", now.Sub(s.since)))
 		}
 		q.out.open(q.publishTo(s.ledger))
 	case !there && (s.told || s.since.IsZero()):
@@ -117,11 +118,11 @@ func (q *Queen) storeChanged(work context.Context, now time.Time) {
 		q.out.open(nil)
 		switch {
 		case errors.Is(err, ErrDiffers):
-			q.log.Error("JetStream can not be used: what another made in place of ours has other settings; remove it, or give the queen the same settings", "err", err)
+			q.log.Error("JetStream can not be used: what another made in place of ours has other settings; remove it, or give the queen the same settings", slog.Any("err", err))
 		case errors.Is(err, ledger.ErrNoSpace):
-			q.log.Error("JetStream has no space: events wait, the view goes on in memory; make room, or lower --events-max", "err", err)
+			q.log.Error("JetStream has no space: events wait, the view goes on in memory; make room, or lower --events-max", slog.Any("err", err))
 		default:
-			q.log.Warn("JetStream is away: events wait, the view goes on in memory", "err", err)
+			q.log.Warn("JetStream is away: events wait, the view goes on in memory", slog.Any("err", err))
 		}
 		if first { // nobody will tell us who there is
 			q.callAll(now)
@@ -240,7 +241,7 @@ func (q *Queen) adopt(e *ledger.Entry, now time.Time) {
 	}
 	if err != nil {
 		q.view.refused[hivebeat.ReasonOf(err)]++
-		q.log.Warn("a snapshot in the bucket was refused", "hive", e.Hive, "err", err)
+		q.log.Warn("a snapshot in the bucket was refused", slog.String("hive", e.Hive), slog.Any("err", err))
 		return
 	}
 	q.view.adopt(s, e.Age(hivebeat.Millis(s.Every).Duration()), now)
@@ -265,7 +266,7 @@ func (q *Queen) watchRoster(work context.Context, l *ledger.Ledger) {
 			_ = q.post(work, func(now time.Time) { q.rosterItem(id, item, now, 5*time.Second) })
 		})
 		if err != nil && work.Err() == nil {
-			q.log.Warn("the watch of the roster ended, and begins again", "err", err)
+			q.log.Warn("the watch of the roster ended, and begins again", slog.Any("err", err))
 			select {
 			case <-work.Done():
 			case <-time.After(time.Second):
@@ -309,9 +310,9 @@ func (q *Queen) refresh(work context.Context, l *ledger.Ledger) {
 		case <-time.After(time.Hour + rand.N(time.Hour)):
 		}
 		if n, err := l.Refresh(work); err != nil && work.Err() == nil {
-			q.log.Warn("entries of the roster could not be put again, the next try is in an hour", "err", err)
+			q.log.Warn("entries of the roster could not be put again, the next try is in an hour", slog.Any("err", err))
 		} else {
-			q.log.Debug("entries of the roster put again", "entries", n)
+			q.log.Debug("entries of the roster put again", slog.Int("entries", n))
 		}
 	}
 }

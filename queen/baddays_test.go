@@ -1,0 +1,338 @@
+package queen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+)
+
+func TestNATSGoneAndBack(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	proxy := bustest.NewProxy(t, srv.URL())
+	q := startQueen(t, bustest.Dial(t, proxy.URL(), reconnecting()...), Config{ID: "q1"})
+	q.warm()
+	w := workerOf("w")
+	w.N = 0
+	transition(&w, hivebeat.KindJoined, "alive")
+	startHive(t, nc, "lives", short)
+	told := startHive(t, nc, "told", time.Minute, w)
+	dies := startHive(t, nc, "dies", short)
+	for _, id := range []string{"lives", "told", "dies"} {
+		waitStored(t, nc, hivebeat.KindJoined, id, "")
+	}
+	waitStored(t, nc, hivebeat.KindJoined, "told", "w")
+
+	proxy.Cut()
+	q.logged("NATS is away")
+	dies.kill()
+	told.send(func(s *hivebeat.Snapshot) { transition(&s.Workers[0], hivebeat.KindState, "draining") })
+	if a := q.ask(VerbSummary, Request{}); a.Status.Unsure == nil || a.Error != nil {
+		t.Errorf("cut off, and sure: %+v", a)
+	}
+	// Long past every deadline nobody is judged: it is this queen that is deaf.
+	time.Sleep(6 * short)
+	for _, id := range []string{"lives", "dies"} {
+		if l := q.live(id); l == hivebeat.Lost {
+			t.Errorf("%s is %s", id, l)
+		}
+	}
+	proxy.Restore()
+	q.logged("NATS is back")
+	ev := waitStored(t, nc, hivebeat.KindLost, "dies", "")
+	if !strings.Contains(ev.Data.Reason, "this queen was cut off, which does not count") {
+		t.Errorf("%+v", ev.Data)
+	}
+	told.send(nil)
+	waitStored(t, nc, hivebeat.KindState, "told", "w")
+	for _, ev := range storedEvents(t, nc) {
+		if ev.Data.Kind == hivebeat.KindLost && ev.Data.Hive != "dies" {
+			t.Errorf("%+v", ev.Data)
+		}
+	}
+	q.eventually("sure again", func() bool { return len(q.ask(VerbSummary, Request{}).Status.Unsure) == 0 })
+}
+
+func TestNATSNotThereAtTheStart(t *testing.T) {
+	srv := bustest.Server(t)
+	proxy := bustest.NewProxy(t, srv.URL())
+	proxy.Cut()
+	q := startQueen(t, bustest.Dial(t, proxy.URL(), append(reconnecting(), retryOnFailedConnect())...), Config{ID: "q1"})
+	q.logged("NATS is not there yet")
+	if a := q.ask(VerbSummary, Request{}); a.Status.Warm || len(a.Status.Unsure) == 0 {
+		t.Errorf("%+v", a.Status)
+	}
+	proxy.Restore()
+	startHive(t, bustest.Conn(t, srv), "h", short)
+	q.warm()
+	q.eventually("heard", func() bool { return q.live("h") == hivebeat.Alive })
+	q.logged("NATS is there")
+}
+
+func TestJetStreamWiped(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
+	q.warm()
+	lives := startHive(t, nc, "lives", time.Second)
+	dies := startHive(t, nc, "dies", time.Second)
+	dead := startHive(t, nc, "dead", short)
+	waitStored(t, nc, hivebeat.KindJoined, "lives", "")
+	waitStored(t, nc, hivebeat.KindJoined, "dies", "")
+	waitStored(t, nc, hivebeat.KindJoined, "dead", "")
+	dead.kill()
+	waitStored(t, nc, hivebeat.KindLost, "dead", "")
+
+	bustest.RestartEmpty(t, srv)
+	q.logged("NATS is back")
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What this queen remembers is kept again, with the numbers going on.
+	bustest.Eventually(t, patience, func() (bool, string) {
+		for bucket, keys := range map[string][]string{hivebeat.BucketRoster: {"lives", "dies", "dead"}, hivebeat.BucketHives: {"lives", "dies"}} {
+			kv, err := js.KeyValue(t.Context(), bucket)
+			if err != nil {
+				return false, err.Error()
+			}
+			for _, key := range keys {
+				if _, err := kv.Get(t.Context(), key); err != nil {
+					return false, fmt.Sprint(bucket, " ", key, ": ", err)
+				}
+			}
+		}
+		return true, ""
+	})
+	dies.kill()
+	if ev := waitStored(t, nc, hivebeat.KindLost, "dies", ""); ev.Data.N < 2 {
+		t.Errorf("the numbers began anew: %+v", ev.Data)
+	}
+	for id, ev := range storedEvents(t, nc) {
+		if ev.Data.Kind == hivebeat.KindJoined || ev.Data.Hive == "dead" {
+			t.Errorf("told again: %s %+v", id, ev.Data)
+		}
+	}
+	lives.kill()
+}
+
+// restartWith starts the server of a test again, on the same port and store, with
+// or without JetStream.
+func restartWith(t *testing.T, srv *embedded.Server, jetStream bool) *embedded.Server {
+	t.Helper()
+	cfg := srv.Config()
+	bustest.Stop(t, srv)
+	cfg.JetStream = jetStream
+	var again *embedded.Server
+	bustest.Eventually(t, patience, func() (bool, string) {
+		var err error
+		again, err = embedded.Start(t.Context(), cfg)
+		return err == nil, fmt.Sprint(err)
+	})
+	t.Cleanup(func() { bustest.Stop(t, again) })
+	return again
+}
+
+func TestJetStreamAwayAndBack(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
+	q.warm()
+	w := workerOf("w")
+	w.N = 0
+	transition(&w, hivebeat.KindJoined, "alive")
+	h := startHive(t, nc, "h", 500*time.Millisecond, w)
+	dies := startHive(t, nc, "dies", 500*time.Millisecond)
+	waitStored(t, nc, hivebeat.KindJoined, "h", "w")
+	waitStored(t, nc, hivebeat.KindJoined, "dies", "")
+
+	srv = restartWith(t, srv, false)
+	q.logged("JetStream is away")
+	q.eventually("says so", func() bool {
+		s := q.ask(VerbSummary, Request{}).Status
+		return !s.JetStream && len(s.Unsure) > 0
+	})
+	bustest.Flush(t, nc)
+	h.send(func(s *hivebeat.Snapshot) { transition(&s.Workers[0], hivebeat.KindState, "draining") })
+	h.send(func(s *hivebeat.Snapshot) { transition(&s.Workers[0], hivebeat.KindState, "ready") })
+	dies.kill()
+	q.eventually("judged all the same", func() bool { return q.live("dies") == hivebeat.Lost && q.live("h") == hivebeat.Alive })
+	q.eventually("the worker's steps wait", func() bool { return q.Stats().EventsWaiting == 2 })
+
+	restartWith(t, srv, true)
+	q.logged("JetStream is back")
+	waitStored(t, nc, hivebeat.KindLost, "dies", "")
+	bustest.Eventually(t, patience, func() (bool, string) {
+		n := 0
+		for _, ev := range storedEvents(t, nc) {
+			if ev.Data.Kind == hivebeat.KindState {
+				n++
+			}
+		}
+		return n == 2, fmt.Sprint(n, " states stored")
+	})
+	for id, ev := range storedEvents(t, nc) {
+		if ev.Data.Hive == "dies" && ev.Data.Kind == hivebeat.KindLate { // it was, but JetStream was away
+			t.Errorf("%s: hive verdicts do not wait, the difference goes out: %+v", id, ev.Data)
+		}
+	}
+}
+
+func TestJetStreamDisabled(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
+	h := startHive(t, nc, "h", short, workerOf("w"))
+	q.eventually("it goes on in memory", func() bool { return q.live("h") == hivebeat.Alive })
+	q.logged("JetStream is away")
+	q.logged("no JetStream")
+	q.eventually("warm all the same", func() bool {
+		s := q.ask(VerbSummary, Request{}).Status
+		return s.Warm && !s.JetStream && len(s.Unsure) > 0
+	})
+	if a := request(t, nc, VerbWorker, Request{Hive: "h", Worker: "w"}); len(a.Workers) != 1 || a.Status.JetStream {
+		t.Errorf("%+v", a)
+	}
+	h.kill()
+	q.eventually("lost", func() bool { return q.live("h") == hivebeat.Lost })
+}
+
+func TestNoJetStream(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc := bustest.Conn(t, srv)
+	events := subscribeEvents(t, bustest.Conn(t, srv))
+	rolls, err := nc.SubscribeSync("queen.rollcall")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, nc)
+	q1 := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1", NoJetStream: true})
+	q2 := startQueen(t, bustest.Conn(t, srv), Config{ID: "q2", NoJetStream: true})
+	for range 2 {
+		if m, err := rolls.NextMsg(patience); err != nil || string(m.Data) != "1000" {
+			t.Errorf("roll call: %v %v", m, err)
+		}
+	}
+	q1.eventually("warm", func() bool { return q1.ask(VerbSummary, Request{}).Status.Warm })
+	w := workerOf("w")
+	w.N = 0
+	transition(&w, hivebeat.KindJoined, "alive")
+	h := startHive(t, nc, "h", short, w)
+	for _, q := range []*runningQueen{q1, q2} {
+		q.eventually("alive", func() bool { return q.live("h") == hivebeat.Alive })
+	}
+	h.kill()
+	for _, c := range []struct {
+		kind   hivebeat.Kind
+		worker string
+	}{{hivebeat.KindJoined, ""}, {hivebeat.KindJoined, "w"}, {hivebeat.KindLate, ""}, {hivebeat.KindLost, ""}} {
+		bustest.Eventually(t, patience, func() (bool, string) {
+			list := events.of(c.kind, "h", c.worker)
+			return len(list) == 2, fmt.Sprint(len(list), " of ", c.kind, " from two queens")
+		})
+		if list := events.of(c.kind, "h", c.worker); list[0].ID != list[1].ID {
+			t.Errorf("%s: readers can not dedupe %s and %s", c.kind, list[0].ID, list[1].ID)
+		}
+	}
+}
+
+func TestBucketWithOtherSettings(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: hivebeat.BucketHives, TTL: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	log := &lines{}
+	q, err := New(nc, Config{ID: "q1", Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	err = q.Run(ctx)
+	if !errors.Is(err, ErrDiffers) || !strings.Contains(err.Error(), "queen_hives") || !strings.Contains(err.Error(), "TTL is 1h0m0s, not 24h0m0s") {
+		t.Errorf("%v", err)
+	}
+	if !strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("not in the log: %s", log)
+	}
+	kv, err := js.KeyValue(t.Context(), hivebeat.BucketHives)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := kv.Status(t.Context()); err != nil || s.TTL() != time.Hour {
+		t.Errorf("it was changed: %v %v", s.TTL(), err)
+	}
+}
+
+func TestBucketRemovedUnderTheQueen(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
+	q.warm()
+	h := startHive(t, nc, "h", time.Second)
+	waitStored(t, nc, hivebeat.KindJoined, "h", "")
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bucket := range []string{hivebeat.BucketHives, hivebeat.BucketRoster} {
+		if err := js.DeleteKeyValue(t.Context(), bucket); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bustest.Eventually(t, patience, func() (bool, string) {
+		for _, bucket := range []string{hivebeat.BucketHives, hivebeat.BucketRoster} {
+			kv, err := js.KeyValue(t.Context(), bucket)
+			if err != nil {
+				return false, err.Error()
+			}
+			if _, err := kv.Get(t.Context(), "h"); err != nil {
+				return false, fmt.Sprint(bucket, ": ", err)
+			}
+		}
+		return true, ""
+	})
+	h.kill()
+	if ev := waitStored(t, nc, hivebeat.KindLost, "h", ""); ev.Data.N < 2 {
+		t.Errorf("%+v", ev)
+	}
+	if n := countStored(t, nc, hivebeat.KindJoined, "h"); n != 1 {
+		t.Errorf("joined %d times", n)
+	}
+}
+
+func TestConnectionClosedUnderTheQueen(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc := bustest.Conn(t, srv)
+	q, err := New(nc, Config{NoJetStream: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- q.Run(context.Background()) }()
+	bustest.Eventually(t, patience, func() (bool, string) { return q.looping.Load(), "does not run" })
+	nc.Close()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "closed") {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it goes on without a connection")
+	}
+}
