@@ -487,7 +487,7 @@ func TestHostileFacts(t *testing.T) {
 		count     func(Stats) uint64
 	}{
 		"panic":  {func() Facts { panic("no driver") }, func(s Stats) uint64 { return s.FactsPanics }},
-		"nil":    {func() Facts { var m map[string]string; m["x"] = "y"; return Facts{} }, func(s Stats) uint64 { return s.FactsPanics }},
+		"nil":    {func() Facts { var f *Facts; return *f }, func(s Stats) uint64 { return s.FactsPanics }},
 		"exit":   {func() Facts { runtime.Goexit(); return Facts{} }, func(s Stats) uint64 { return s.FactsPanics }},
 		"stuck":  {func() Facts { <-release; return Facts{} }, func(s Stats) uint64 { return s.FactsSlow }},
 		"absurd": {func() Facts { return Facts{Model: "\xff"} }, func(s Stats) uint64 { return s.FactsRefused }},

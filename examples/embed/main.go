@@ -5,10 +5,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus/embedded"
@@ -31,35 +34,38 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer srv.Stop(ctx)
 	nc, err := srv.Connect() // they all borrow this connection
-	if err != nil {
-		return err
+	if err == nil {
+		err = fabric(ctx, out, nc)
+		nc.Close()
 	}
-	defer nc.Close()
+	return errors.Join(err, srv.Stop(ctx))
+}
 
-	q, err := queen.New(nc, queen.Config{})
-	if err != nil {
+func fabric(ctx context.Context, out io.Writer, nc *nats.Conn) error {
+	q, errQ := queen.New(nc, queen.Config{})
+	h, errH := hive.New(nc, hive.Config{ID: "gpu-01"})
+	w, errW := worker.New(nc, worker.Config{Hive: "gpu-01", ID: "llama", Model: "llama-3-8b", State: hivebeat.Loading})
+	if err := errors.Join(errQ, errH, errW); err != nil {
 		return err
 	}
-	h, err := hive.New(nc, hive.Config{ID: "gpu-01"})
-	if err != nil {
-		return err
+	running, leave := context.WithCancel(ctx)
+	ended := make(chan error)
+	for _, run := range []func(context.Context) error{q.Run, h.Run, w.Run} {
+		go func() { ended <- run(running) }()
 	}
-	w, err := worker.New(nc, worker.Config{Hive: "gpu-01", ID: "llama", Model: "llama-3-8b", State: hivebeat.Loading})
-	if err != nil {
-		return err
-	}
-	go q.Run(ctx)
-	defer q.Stop(ctx)
-	go h.Run(ctx)
-	defer h.Stop(ctx)
-	go w.Run(ctx)
+	err := life(ctx, out, q, w)
+	leave() // each says that it leaves in order, and returns
+	return errors.Join(err, <-ended, <-ended, <-ended)
+}
 
+func life(ctx context.Context, out io.Writer, q *queen.Queen, w *worker.Worker) error {
 	if err := await(ctx, out, q, hivebeat.Alive, hivebeat.Loading); err != nil {
 		return err
 	}
-	w.SetState(hivebeat.Ready, "") // the model is loaded
+	if err := w.SetState(hivebeat.Ready, ""); err != nil { // the model is loaded
+		return err
+	}
 	if err := await(ctx, out, q, hivebeat.Alive, hivebeat.Ready); err != nil {
 		return err
 	}
@@ -71,17 +77,13 @@ func run(ctx context.Context, out io.Writer) error {
 
 // await asks the queen until she shows the worker as live and in state.
 func await(ctx context.Context, out io.Writer, q *queen.Queen, live hivebeat.Live, state hivebeat.State) error {
-	for {
+	for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		for _, w := range q.Answer(ctx, queen.VerbWorkers, queen.Request{}).Workers {
 			if w.Live == live && w.State == state {
 				_, err := fmt.Fprintf(out, "%s/%s serves %s: %s, %s\n", w.Hive, w.Worker, w.Model, w.Live, w.State)
 				return err
 			}
 		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("the worker was not seen as %s and %s: %w", live, state, ctx.Err())
-		}
 	}
+	return ctx.Err()
 }
