@@ -127,7 +127,7 @@ func (c *certainty) add(st queen.Status) {
 }
 
 // withQueen connects, and runs f with somebody to ask, until a signal comes.
-func (f *askFlags) withQueen(ctx context.Context, c *console, name string, do func(context.Context, *asker) error) error {
+func (f *AskFlags) withQueen(ctx context.Context, c *console, name string, do func(context.Context, *asker) error) error {
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()
 	connecting, cancel := context.WithTimeoutCause(ctx, f.Timeout,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -67,10 +68,21 @@ func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	return errors.Join(ctx.PrintUsage(false), errHelp)
 }
 
+// unsetEmpty removes variables that are there but empty, as compose files and
+// service units leave them: kong would take the empty text for a value.
+func unsetEmpty() {
+	for _, v := range os.Environ() {
+		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "HIVEBEAT_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+}
+
 // Main runs the command in args and returns its exit code. An error is told on
 // s.Err: one line "hivebeat: …", and a line "hint: …" on what to do next.
 func Main(ctx context.Context, args []string, s Streams) int {
 	c := newConsole(s)
+	unsetEmpty()
 	parser, err := kong.New(&commands{},
 		kong.Name("hivebeat"),
 		kong.Description(description),

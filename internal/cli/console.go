@@ -24,13 +24,16 @@ type console struct {
 	exit    func(int)
 	outTerm int // file descriptor of the terminal that out is, or -1
 	errTerm int
+	size    func() (width, height int) // of the terminal that out is, or zeros
 
 	mu      sync.Mutex
 	restore func() // puts the terminal back as it was, or nil
 }
 
 func newConsole(s Streams) *console {
-	return &console{in: s.In, out: s.Out, err: s.Err, exit: s.Exit, outTerm: terminal(s.Out), errTerm: terminal(s.Err)}
+	c := &console{in: s.In, out: s.Out, err: s.Err, exit: s.Exit, outTerm: terminal(s.Out), errTerm: terminal(s.Err)}
+	c.size = c.termSize
+	return c
 }
 
 func terminal(w io.Writer) int {
@@ -40,8 +43,7 @@ func terminal(w io.Writer) int {
 	return -1
 }
 
-// size returns columns and lines of the terminal that out is, or zeros.
-func (c *console) size() (width, height int) {
+func (c *console) termSize() (width, height int) {
 	if c.outTerm < 0 {
 		return 0, 0
 	}
@@ -64,7 +66,7 @@ func (c *console) paint(when string) show.Paint {
 }
 
 // logger returns the logger of a long-running command.
-func (c *console) logger(f logFlags) *slog.Logger {
+func (c *console) logger(f LogFlags) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(f.LogLevel)) // kong checked it
 	opts := &slog.HandlerOptions{Level: level}

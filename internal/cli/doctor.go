@@ -12,8 +12,8 @@ import (
 )
 
 type doctorCmd struct {
-	askFlags
-	keepFlags
+	AskFlags
+	KeepFlags
 	Role   string `enum:"all,worker,hive,queen,reader" default:"all" help:"Whose needs to check: ${enum}."`
 	Hive   string `placeholder:"ID" help:"Hive whose subjects are checked."`
 	Worker string `placeholder:"ID" help:"Worker whose subject is checked."`
@@ -28,14 +28,7 @@ With -o json it prints {"ok":…,"findings":[{"role":…,"level":…,"check":…
 
 // Validate checks the ids.
 func (cmd *doctorCmd) Validate() error {
-	var err error
-	if cmd.Hive != "" {
-		err = checkID("--hive", cmd.Hive)
-	}
-	if cmd.Worker != "" {
-		err = first(err, checkID("--worker", cmd.Worker))
-	}
-	return err
+	return first(checkID("--hive", cmd.Hive), checkID("--worker", cmd.Worker))
 }
 
 // roleFinding is a finding, and the role that it was first made for.

@@ -14,8 +14,8 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 )
 
-// connFlags say where NATS is. They stand wherever a connection is made.
-type connFlags struct {
+// ConnFlags say where NATS is. They stand wherever a connection is made.
+type ConnFlags struct {
 	NATS    string `name:"nats" placeholder:"URL" help:"NATS server, or several with commas (default nats://127.0.0.1:4222)." group:"Connection"`
 	Context string `placeholder:"NAME" help:"Context of the nats CLI." group:"Connection"`
 	Creds   string `placeholder:"FILE" help:"Credentials file." group:"Connection"`
@@ -24,29 +24,28 @@ type connFlags struct {
 	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Client certificate." group:"Connection"`
 	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its key." group:"Connection"`
 
-	prefixFlag
+	PrefixFlag
 }
 
-type prefixFlag struct {
+// PrefixFlag stands wherever subjects are made.
+type PrefixFlag struct {
 	Prefix string `placeholder:"P" help:"Put P. before every subject, in a shared NATS." group:"Connection"`
 }
 
-// Validate checks the prefix. kong calls the Validate of every embedded struct.
-func (f *prefixFlag) Validate() error {
-	if f.Prefix == "" {
-		return nil
-	}
+// Validate checks the prefix. kong calls the Validate of every embedded struct whose
+// name is exported: that is why these are.
+func (f *PrefixFlag) Validate() error {
 	return checkID("--prefix", f.Prefix)
 }
 
-func (f *prefixFlag) subjects() hivebeat.Subjects {
+func (f *PrefixFlag) subjects() hivebeat.Subjects {
 	s, _ := hivebeat.NewSubjects(f.Prefix) // Validate checked it
 	return s
 }
 
 // connect connects as name. A command that asks one question fails fast; an
 // agent goes on trying.
-func (f *connFlags) connect(ctx context.Context, name string, failFast bool, log *slog.Logger, opts ...nats.Option) (*nats.Conn, error) {
+func (f *ConnFlags) connect(ctx context.Context, name string, failFast bool, log *slog.Logger, opts ...nats.Option) (*nats.Conn, error) {
 	nc, err := bus.Connect(ctx, bus.Config{
 		URL: f.NATS, Context: f.Context, Creds: f.Creds, NKey: f.NKey, TLSCA: f.TLSCA, TLSCert: f.TLSCert, TLSKey: f.TLSKey,
 		Name: "hivebeat " + name, FailFast: failFast, Logger: log, Options: opts,
@@ -70,46 +69,47 @@ var flagOf = map[string]string{
 	"TLSCA": "--tls-ca", "TLSCert": "--tls-cert", "TLSKey": "--tls-key", "Name": "--id",
 }
 
-// logFlags stand at every long-running command.
-type logFlags struct {
+// LogFlags stand at every long-running command.
+type LogFlags struct {
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: ${enum}." group:"Log"`
 	LogFormat string `enum:"text,json" default:"text" help:"${enum}." group:"Log"`
 }
 
-// outFlag stands at everything that prints data.
-type outFlag struct {
+// OutFlag stands at everything that prints data.
+type OutFlag struct {
 	Output string `short:"o" enum:"text,json" default:"text" help:"${enum}."`
 }
 
-func (f *outFlag) json() bool { return f.Output == "json" }
+func (f *OutFlag) json() bool { return f.Output == "json" }
 
-type colorFlag struct {
+// ColorFlag stands wherever output may be coloured.
+type ColorFlag struct {
 	Color string `enum:"auto,always,never" default:"auto" help:"${enum}. NO_COLOR is respected."`
 }
 
-// askFlags stand at commands that ask a queen.
-type askFlags struct {
-	connFlags
-	outFlag
-	colorFlag
+// AskFlags stand at commands that ask a queen.
+type AskFlags struct {
+	ConnFlags
+	OutFlag
+	ColorFlag
 	Timeout time.Duration `default:"5s" help:"How long an answer may take."`
 }
 
 // Validate checks the time.
-func (f *askFlags) Validate() error {
+func (f *AskFlags) Validate() error {
 	if f.Timeout <= 0 {
 		return misused(fmt.Errorf("--timeout: %s is no time to wait", f.Timeout), "use something like --timeout 5s")
 	}
 	return nil
 }
 
-// labelFlags are the labels of a worker or hive.
-type labelFlags struct {
+// LabelFlags are the labels of a worker or hive.
+type LabelFlags struct {
 	Label map[string]string `placeholder:"K=V" mapsep:"," help:"Label, such as zone=a. May be repeated."`
 }
 
 // Validate checks the labels against the limits of the wire.
-func (f *labelFlags) Validate() error {
+func (f *LabelFlags) Validate() error {
 	if len(f.Label) > hivebeat.MaxLabels {
 		return misused(fmt.Errorf("--label: %d labels", len(f.Label)), "at most %d are allowed", hivebeat.MaxLabels)
 	}
@@ -122,8 +122,12 @@ func (f *labelFlags) Validate() error {
 	return nil
 }
 
-// checkID checks the id that a flag or argument holds.
+// checkID checks the id that a flag or argument holds. An empty one is as good as
+// none: kong tells if it was needed.
 func checkID(flag, id string) error {
+	if id == "" {
+		return nil
+	}
 	if err := hivebeat.CheckID(flag, id); err != nil {
 		return misused(err, "an id is 1 to %d of A-Z a-z 0-9 _ -", hivebeat.MaxID)
 	}

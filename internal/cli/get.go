@@ -11,7 +11,7 @@ import (
 )
 
 type getCmd struct {
-	askFlags
+	AskFlags
 	ID string `arg:"" name:"hive[/worker]" help:"Which one."`
 }
 
@@ -27,15 +27,11 @@ func (cmd *getCmd) ids() (hive, worker string, one bool) {
 
 // Validate checks the flags and the ids.
 func (cmd *getCmd) Validate() error {
-	if cmd.ID == "" { // kong says which argument is missing
-		return nil
-	}
 	hive, worker, one := cmd.ids()
-	err := checkID("hive", hive)
-	if one {
-		err = first(err, checkID("worker", worker))
+	if one && (hive == "" || worker == "") {
+		return misused(fmt.Errorf("%q is neither HIVE nor HIVE/WORKER", cmd.ID), "as in hivebeat get gpu-01/llama")
 	}
-	return err
+	return first(checkID("hive", hive), checkID("worker", worker))
 }
 
 // Run shows one hive with its workers, or one worker.

@@ -2,15 +2,17 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/hive"
 )
 
 type hiveCmd struct {
-	connFlags
-	labelFlags
-	logFlags
+	ConnFlags
+	LabelFlags
+	LogFlags
 	ID        string        `placeholder:"ID" help:"Id of the hive (default: the host name)."`
 	Every     time.Duration `default:"15s" help:"Promise: the next snapshot comes within this."`
 	PushFacts time.Duration `placeholder:"DUR" help:"Send changed facts this soon, for schedulers that can not wait for the next snapshot."`
@@ -19,12 +21,10 @@ type hiveCmd struct {
 
 // Validate checks the flags.
 func (cmd *hiveCmd) Validate() error {
-	if cmd.ID != "" {
-		if err := checkID("--id", cmd.ID); err != nil {
-			return err
-		}
+	if d := cmd.PushFacts; d != 0 && (d < time.Second || d > hivebeat.MaxEvery) {
+		return misused(fmt.Errorf("--push-facts: %s is out of range", d), "use 1s to %s, or leave it out", hivebeat.MaxEvery)
 	}
-	return checkEvery(cmd.Every)
+	return first(checkID("--id", cmd.ID), checkEvery(cmd.Every))
 }
 
 // Run runs the hive until a signal comes.
@@ -36,7 +36,7 @@ func (cmd *hiveCmd) Run(ctx context.Context, c *console) error {
 			return misused(err, "name the hive: --id gpu-01, unique among your machines")
 		}
 	}
-	log := c.logger(cmd.logFlags)
+	log := c.logger(cmd.LogFlags)
 	name := "hive " + id
 	nc, err := cmd.connect(ctx, name, false, log)
 	if err != nil {
@@ -47,7 +47,7 @@ func (cmd *hiveCmd) Run(ctx context.Context, c *console) error {
 	})
 	if err != nil {
 		nc.Close()
-		return err
+		return misused(err, "hivebeat hive --help shows what there is")
 	}
 	return c.serve(ctx, name, h, nc, log)
 }

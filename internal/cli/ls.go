@@ -12,7 +12,7 @@ import (
 )
 
 type lsCmd struct {
-	askFlags
+	AskFlags
 	What string `arg:"" optional:"" enum:"all,hives,workers" default:"all" help:"hives, workers, or both if left out."`
 	Hive string `placeholder:"ID" help:"Only this hive and its workers."`
 }
@@ -25,9 +25,6 @@ with the list that was not asked for left out. It is whole if, and only if, the 
 
 // Validate checks the flags.
 func (cmd *lsCmd) Validate() error {
-	if cmd.Hive == "" {
-		return nil
-	}
 	return checkID("--hive", cmd.Hive)
 }
 

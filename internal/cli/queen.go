@@ -10,8 +10,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen"
 )
 
-// keepFlags say what a queen keeps in JetStream, and how.
-type keepFlags struct {
+// KeepFlags say what a queen keeps in JetStream, and how.
+type KeepFlags struct {
 	NoJetStream bool   `name:"no-jetstream" help:"Keep nothing in JetStream; publish events directly."`
 	Replicas    int    `default:"1" help:"Replicas of buckets and stream, where they are made."`
 	Storage     string `enum:"file,memory" default:"file" help:"Where they are stored, where they are made: ${enum}."`
@@ -19,7 +19,7 @@ type keepFlags struct {
 }
 
 // Validate checks the numbers.
-func (f *keepFlags) Validate() error {
+func (f *KeepFlags) Validate() error {
 	switch {
 	case f.Replicas < 1 || f.Replicas > 5:
 		return misused(fmt.Errorf("--replicas: %d", f.Replicas), "use 1 to 5; 3 survives the loss of a server")
@@ -29,7 +29,7 @@ func (f *keepFlags) Validate() error {
 	return nil
 }
 
-func (f *keepFlags) storage() jetstream.StorageType {
+func (f *KeepFlags) storage() jetstream.StorageType {
 	if f.Storage == "memory" {
 		return jetstream.MemoryStorage
 	}
@@ -37,29 +37,24 @@ func (f *keepFlags) storage() jetstream.StorageType {
 }
 
 type queenCmd struct {
-	connFlags
-	logFlags
-	keepFlags
+	ConnFlags
+	LogFlags
+	KeepFlags
 	ID    string        `placeholder:"ID" help:"Id of the queen, shown in its answers (default: a random one)."`
 	Fresh time.Duration `default:"45s" help:"Age up to which a record is fresh."`
 }
 
 // Validate checks the flags.
 func (cmd *queenCmd) Validate() error {
-	if cmd.ID != "" {
-		if err := checkID("--id", cmd.ID); err != nil {
-			return err
-		}
-	}
 	if cmd.Fresh <= 0 {
 		return misused(fmt.Errorf("--fresh: %s", cmd.Fresh), "use something like 45s")
 	}
-	return nil
+	return checkID("--id", cmd.ID)
 }
 
 // Run runs the queen until a signal comes.
 func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
-	log := c.logger(cmd.logFlags)
+	log := c.logger(cmd.LogFlags)
 	name := "queen"
 	if cmd.ID != "" {
 		name += " " + cmd.ID
@@ -74,7 +69,7 @@ func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
 	})
 	if err != nil {
 		nc.Close()
-		return err
+		return misused(err, "hivebeat queen --help shows what there is")
 	}
 	return c.serve(ctx, name, q, nc, log)
 }

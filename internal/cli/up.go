@@ -23,9 +23,9 @@ import (
 )
 
 type upCmd struct {
-	prefixFlag
-	labelFlags
-	logFlags
+	PrefixFlag
+	LabelFlags
+	LogFlags
 	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 takes a free one."`
 	Store string `placeholder:"DIR" help:"Where JetStream keeps its files (default: of this user; with --demo a temporary one)."`
 	ID    string `placeholder:"ID" help:"Id of this machine's hive (default: the host name)."`
@@ -43,17 +43,14 @@ func (cmd *upCmd) Validate() error {
 	if cmd.Port < 0 || cmd.Port > 65535 {
 		return misused(fmt.Errorf("--port: %d is no port", cmd.Port), "use 1 to 65535, or 0 for a free one")
 	}
-	if cmd.ID != "" {
-		return checkID("--id", cmd.ID)
-	}
-	return nil
+	return checkID("--id", cmd.ID)
 }
 
 // Run runs it all until a signal comes.
 func (cmd *upCmd) Run(ctx context.Context, c *console) error {
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()
-	log := c.logger(cmd.logFlags)
+	log := c.logger(cmd.LogFlags)
 	store, err := cmd.store()
 	if err != nil {
 		return err

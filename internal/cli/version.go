@@ -13,7 +13,7 @@ import (
 // version is what a release build calls itself: -ldflags "-X …/internal/cli.version=v1.2.3".
 var version string
 
-type versionCmd struct{ outFlag }
+type versionCmd struct{ OutFlag }
 
 type versionInfo struct {
 	Version  string `json:"version"`

@@ -17,7 +17,7 @@ import (
 )
 
 type watchCmd struct {
-	askFlags
+	AskFlags
 }
 
 // Help is shown below the usage.

@@ -11,9 +11,9 @@ import (
 )
 
 type workerCmd struct {
-	connFlags
-	labelFlags
-	logFlags
+	ConnFlags
+	LabelFlags
+	LogFlags
 	Hive     string        `required:"" placeholder:"ID" help:"Hive of this machine: its host name, unless it has another --id."`
 	ID       string        `placeholder:"ID" help:"Id of the worker, unique within its hive (default: the host name, which a container has for itself)."`
 	Model    string        `placeholder:"NAME" help:"Model it serves."`
@@ -56,7 +56,7 @@ func (cmd *workerCmd) Validate() error {
 
 // Run beats until a signal comes.
 func (cmd *workerCmd) Run(ctx context.Context, c *console) error {
-	log := c.logger(cmd.logFlags)
+	log := c.logger(cmd.LogFlags)
 	name := "worker " + cmd.Hive + "/" + cmd.ID
 	nc, err := cmd.connect(ctx, name, false, log)
 	if err != nil {
@@ -68,7 +68,7 @@ func (cmd *workerCmd) Run(ctx context.Context, c *console) error {
 	})
 	if err != nil {
 		nc.Close()
-		return err
+		return misused(err, "hivebeat worker --help shows what there is")
 	}
 	return c.serve(ctx, name, w, nc, log)
 }

@@ -19,8 +19,10 @@ func TestAppend(t *testing.T) {
 		{"map keeps its order", "83a17a01a16102a16dc3", `{"z":1,"a":2,"m":true}`},
 		{"empty", "80", `{}`},
 		{"nil, array", "93c0c290", `[null,false,[]]`},
-		{"every width of number", "99" + "7f" + "e0" + "cc80" + "cd0100" + "ce00010000" + "cfffffffffffffffff" + "d080" + "d18000" + "d38000000000000000",
-			`[127,-32,128,256,65536,18446744073709551615,-128,-32768,-9223372036854775808]`},
+		{
+			"every width of number", "99" + "7f" + "e0" + "cc80" + "cd0100" + "ce00010000" + "cfffffffffffffffff" + "d080" + "d18000" + "d38000000000000000",
+			`[127,-32,128,256,65536,18446744073709551615,-128,-32768,-9223372036854775808]`,
+		},
 		{"float32 as it was meant", "ca3dcccccd", `0.1`},
 		{"float64", "cb3ff199999999999a", `1.1`},
 		{"floats that JSON does not have", "92cb7ff8000000000001cb7ff0000000000000", `["NaN","+Inf"]`},
