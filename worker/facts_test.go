@@ -334,19 +334,3 @@ func TestSetState(t *testing.T) {
 		t.Errorf("Quiet after Stop: %v, want ErrStopped", err)
 	}
 }
-
-func BenchmarkBeat(b *testing.B) {
-	w := offline(b, Config{
-		Model: "llama-3-8b", Endpoint: "http://10.0.0.7:8000", GPUs: []string{"GPU-5f4e8f1c-2f6b-4a58-9f0e-0a6f3a1f1b11"},
-		Slots: 8, Labels: map[string]string{"tier": "gold", "team": "search"},
-	})
-	b.ReportAllocs()
-	for b.Loop() {
-		beat, _ := w.snapshot(bus.WhyInterval)
-		payload, err := bus.Encode(&beat)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.SetBytes(int64(len(payload)))
-	}
-}
