@@ -22,7 +22,7 @@ func BenchmarkApply100(b *testing.B) {
 		s := fleetSnapshot("gpu-01", 100)
 		s.Seq = uint64(i + 1)
 		for k := range s.Workers {
-			s.Workers[k].Age += 1 // as the hive counts
+			s.Workers[k].Age++ // as the hive counts
 			s.Workers[k].Done += uint64(i)
 			s.Workers[k].Seq += uint64(i)
 		}

@@ -266,7 +266,7 @@ func TestTwoHivesWithOneID(t *testing.T) {
 			a := q.ask(VerbHive, Request{Hive: "same"})
 			return len(a.Hives) == 1 && a.Hives[0].Conflict
 		})
-		q.logged("hive conflict")
+		q.logged("kind=conflict")
 	}
 	if n := countStored(t, nc, hivebeat.KindConflict, "same"); n != 1 {
 		t.Errorf("told %d times", n)
@@ -400,10 +400,12 @@ func TestHostileSnapshots(t *testing.T) {
 
 func request(t testing.TB, nc *nats.Conn, verb string, req Request) Answer {
 	t.Helper()
-	a, err := tryRequest(nc, verb, req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var a Answer
+	bustest.Eventually(t, patience, func() (bool, string) { // a queen that has just become warm is on its way to the server
+		var err error
+		a, err = tryRequest(nc, verb, req)
+		return err == nil, fmt.Sprint(err)
+	})
 	return a
 }
 

@@ -202,8 +202,9 @@ func (q *Queen) logStep(s step) {
 	case hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindUnverified:
 		level = slog.LevelWarn
 	}
-	q.log.Log(context.Background(), level, "hive "+string(s.kind),
-		"hive", s.hive, "from", string(s.from), "to", string(s.to), "cause", string(s.cause), "inc", s.inc, "reason", s.reason)
+	q.log.LogAttrs(context.Background(), level, "hive",
+		slog.String("hive", s.hive), slog.String("kind", string(s.kind)), slog.String("from", string(s.from)), slog.String("to", string(s.to)),
+		slog.String("cause", string(s.cause)), slog.Uint64("inc", s.inc), slog.String("reason", s.reason))
 }
 
 // checkLimit is how many keys are read at once before verdicts.
@@ -258,7 +259,7 @@ func (q *Queen) housekeeping(work context.Context, now time.Time) {
 		}
 	}
 	q.probe(work, now)
-	q.store.confirm(q, work, now)
+	q.store.confirm(work, q, now)
 }
 
 func (q *Queen) countDropped() (n int) {

@@ -344,7 +344,7 @@ func TestOneQueen(t *testing.T) {
 		return len(events.of(hivebeat.KindLost, "gpu-01", "")) == 1, "not heard by the subscriber"
 	})
 	events.once(t)
-	q.logged("hive lost")
+	q.logged("kind=lost")
 	if a := q.ask(VerbWorker, Request{Hive: "gpu-01", Worker: "w1"}); len(a.Workers) != 1 || a.Workers[0].Live != hivebeat.Late {
 		t.Errorf("worker of a lost hive: %+v", a)
 	}

@@ -276,7 +276,7 @@ func (q *Queen) watchRoster(work context.Context, l *ledger.Ledger) {
 }
 
 // confirm publishes again what may never have been published.
-func (s *store) confirm(q *Queen, work context.Context, now time.Time) {
+func (s *store) confirm(work context.Context, q *Queen, now time.Time) {
 	if !s.there() {
 		return
 	}
