@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // fleet is a registry with n workers, the bytes of a beat of each, and where in
@@ -21,11 +20,7 @@ func fleet(b testing.TB, n int) (r *registry, msgs [][]byte, seqs [][]byte) {
 		f.Seq = 1 << 40
 		f.VRAM, f.Busy, f.Queue, f.Done = 40<<30, 3, 1, 12345
 		msg := f.next(b)
-		var v wire.BeatView
-		if err := wire.ParseBeat(msg, &v); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := r.hear(t0, &v, ""); err != nil {
+		if _, err := r.receive(t0, msg, ""); err != nil {
 			b.Fatal(err)
 		}
 		at := bytes.Index(msg, []byte("\xa3seq\xcf")) + 5
@@ -37,7 +32,6 @@ func fleet(b testing.TB, n int) (r *registry, msgs [][]byte, seqs [][]byte) {
 
 func benchBeats(b *testing.B, n int) {
 	r, msgs, seqs := fleet(b, n)
-	var v wire.BeatView
 	now, seq, i := t0, uint64(1<<40)+1, 0
 	b.SetBytes(int64(len(msgs[0])))
 	b.ReportAllocs()
@@ -47,10 +41,7 @@ func benchBeats(b *testing.B, n int) {
 		}
 		binary.BigEndian.PutUint64(seqs[i%n], seq)
 		now = now.Add(every / time.Duration(n))
-		if err := wire.ParseBeat(msgs[i%n], &v); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := r.hear(now, &v, ""); err != nil {
+		if _, err := r.receive(now, msgs[i%n], ""); err != nil {
 			b.Fatal(err)
 		}
 		if next, _ := r.next(); !now.Before(next) {

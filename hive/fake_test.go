@@ -72,11 +72,7 @@ func (b *bench) after(d time.Duration) *bench {
 // feed gives the registry the bytes of a beat, as the loop does.
 func (b *bench) feed(msg []byte) error {
 	b.t.Helper()
-	var v wire.BeatView
-	err := wire.ParseBeat(msg, &v)
-	if err == nil {
-		_, err = b.hear(b.now, &v, "")
-	}
+	_, err := b.receive(b.now, msg, "")
 	if err != nil {
 		b.refuse(err)
 	}

@@ -19,7 +19,6 @@ import (
 // ear is what the goroutine that hears keeps for itself.
 type ear struct {
 	*Hive
-	view  wire.BeatView // used again for each beat
 	sight sight
 
 	timer *time.Timer // the next deadline
@@ -54,10 +53,7 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, status
 				return err
 			}
 		case <-e.timer.C:
-			for range len(beats) { // who was heard before his deadline is not late
-				e.beat(time.Now(), <-beats)
-			}
-			e.detect(time.Now())
+			e.judge(beats)
 		case <-e.push.C:
 			if e.pushing {
 				e.pushing = false
@@ -74,12 +70,8 @@ func (e *ear) beat(now time.Time, m *nats.Msg) {
 	if len(m.Subject) > len(e.pinned) {
 		pinned = m.Subject[len(e.pinned):]
 	}
-	var got heard
-	err := wire.ParseBeat(m.Data, &e.view)
 	e.mu.Lock()
-	if err == nil {
-		got, err = e.reg.hear(now, &e.view, pinned)
-	}
+	got, err := e.reg.receive(now, m.Data, pinned)
 	if err != nil {
 		e.reg.refuse(err)
 	}
@@ -93,7 +85,7 @@ func (e *ear) beat(now time.Time, m *nats.Msg) {
 	if err != nil {
 		e.logRefused(now, m.Subject, err)
 	} else if e.log.Enabled(context.Background(), slog.LevelDebug) {
-		e.log.Debug("beat", slog.String("worker", string(e.view.Worker)), slog.Uint64("seq", e.view.Seq))
+		e.log.Debug("beat", slog.String("worker", string(wire.PeekWorker(m.Data))), slog.Int("bytes", len(m.Data)))
 	}
 	if got.urgent {
 		e.pulse.Changed()
@@ -116,6 +108,14 @@ func (e *ear) facts(now time.Time) {
 	}
 	e.pushAt = now.Add(e.cfg.PushFacts)
 	e.pulse.Touch()
+}
+
+// judge hears what came in before it judges: who waits to be heard is not late.
+func (e *ear) judge(beats <-chan *nats.Msg) {
+	for range len(beats) {
+		e.beat(time.Now(), <-beats)
+	}
+	e.detect(time.Now())
 }
 
 // detect judges those whose deadline passed.

@@ -32,6 +32,9 @@ type registry struct {
 	stats     hivebeat.Stats
 	reasons   map[hivebeat.Reason]*uint64
 
+	view wire.BeatView // of the message at hand
+	tail wire.Volatile
+
 	departed  map[string]uint64 // n of records that went
 	departure []departure       // the same, oldest first
 
@@ -51,6 +54,7 @@ type departure struct {
 type worker struct {
 	id      string
 	facts   hivebeat.Facts // of the last beat that was accepted
+	memo    wire.BeatMemo  // the bytes of it, or nothing
 	lineage liveness.Lineage
 	live    hivebeat.Live
 	cause   hivebeat.Cause
@@ -102,9 +106,31 @@ func newRegistry(hive string) *registry {
 	return r
 }
 
-// hear takes a beat that was parsed, and thereby checked. pinned is the worker's
-// id in the subject, or empty. It changes nothing of the record unless the error
-// is nil; the error is for refuse.
+// receive takes one message as it came. Most repeat the last one of their worker
+// but for the numbers at its end: of those no more is read. pinned is the
+// worker's id in the subject, or empty. Nothing of a record changes unless the
+// error is nil; the error is for refuse.
+func (r *registry) receive(now time.Time, b []byte, pinned string) (heard, error) {
+	if w := r.workers[string(wire.PeekWorker(b))]; w != nil && (pinned == "" || pinned == w.id) && w.memo.Parse(b, &r.tail) {
+		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq)
+		if err != nil {
+			return step.heard(), err
+		}
+		h := heard{facts: differVolatile(&w.facts, &r.tail)}
+		r.tail.Update(&w.facts)
+		return r.take(now, w, h, step), nil
+	}
+	if err := wire.ParseBeat(b, &r.view); err != nil {
+		return heard{}, err
+	}
+	h, err := r.hear(now, &r.view, pinned)
+	if err == nil {
+		r.workers[string(r.view.Worker)].memo.Keep(b)
+	}
+	return h, err
+}
+
+// hear takes a beat that was parsed, and thereby checked, as receive does.
 func (r *registry) hear(now time.Time, v *wire.BeatView, pinned string) (heard, error) {
 	if string(v.Hive) != r.hive {
 		return heard{}, errForeign
@@ -119,33 +145,51 @@ func (r *registry) hear(now time.Time, v *wire.BeatView, pinned string) (heard, 
 		}
 		w = r.add(string(v.Worker))
 	}
-	before := w.lineage.Seq()
-	outcome := w.lineage.Hear(v.Inc, v.Seq, w.live == hivebeat.Alive)
-	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
-	switch outcome {
-	case liveness.Conflict:
-		r.conflict(now, w, v.Inc, v.Seq)
-		return heard{urgent: true}, errStale
-	case liveness.Older:
-		return heard{}, errOlder
-	case liveness.Stale, liveness.Same:
-		return heard{}, errStale
+	step, err := r.judge(now, w, v.Inc, v.Seq)
+	if err != nil {
+		return step.heard(), err
 	}
 	h := heard{facts: differ(&w.facts, &v.FactsView)}
-	was := w.facts.State
-	age := now.Sub(w.heard)
-	if outcome == liveness.First {
-		age = 0
-	}
+	w.memo.Forget() // of other facts than those that come now
 	v.FactsView.Update(&w.facts)
+	return r.take(now, w, h, step), nil
+}
+
+// judge says what a beat of w with this (inc, seq) is. The error is set if it is
+// no news.
+func (r *registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
+	before := w.lineage.Seq()
+	b := beatStep{state: w.facts.State, age: now.Sub(w.heard)}
+	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
+	b.wentOn = seq > before+1
+	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
+	switch b.outcome {
+	case liveness.Conflict:
+		r.conflict(now, w, inc, seq)
+		return b, errStale
+	case liveness.Older:
+		return b, errOlder
+	case liveness.Stale, liveness.Same:
+		return b, errStale
+	case liveness.First:
+		b.age = 0
+	}
+	return b, nil
+}
+
+// take draws the conclusions from a beat whose facts were taken over.
+func (r *registry) take(now time.Time, w *worker, h heard, step beatStep) heard {
 	w.heard = now
 	r.stats.Beats++
-	h.urgent = r.transit(now, w, beatStep{outcome: outcome, state: was, age: age, wentOn: v.Seq > before+1})
+	h.urgent = r.transit(now, w, step)
 	if len(r.expected) > 0 {
 		delete(r.expected, w.id)
 	}
-	return h, nil
+	return h
 }
+
+// heard says what a beat that was refused calls for.
+func (b beatStep) heard() heard { return heard{urgent: b.outcome == liveness.Conflict} }
 
 // refuse counts a message that was refused.
 func (r *registry) refuse(err error) {
@@ -163,8 +207,12 @@ func (r *registry) refuse(err error) {
 // differ reports whether v has other facts than f, but for those that every beat
 // changes.
 func differ(f *hivebeat.Facts, v *wire.FactsView) bool {
-	return f.VRAM != v.VRAM || f.Busy != v.Busy || f.Queue != v.Queue || f.Slots != v.Slots ||
+	return differVolatile(f, &v.Volatile) || f.Slots != v.Slots ||
 		string(f.State) != string(v.State) || f.Model != string(v.Model) || f.Endpoint != string(v.Endpoint)
+}
+
+func differVolatile(f *hivebeat.Facts, v *wire.Volatile) bool {
+	return f.VRAM != v.VRAM || f.Busy != v.Busy || f.Queue != v.Queue
 }
 
 func byID(w *worker, id string) int { return strings.Compare(w.id, id) }

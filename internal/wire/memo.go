@@ -99,6 +99,9 @@ func (m *BeatMemo) Keep(b []byte) {
 	m.stable, m.left = append(m.stable[:0], b[:at.stable]...), int(at.left)
 }
 
+// Forget empties m: what it remembers was not what was taken over last.
+func (m *BeatMemo) Forget() { m.stable = m.stable[:0] }
+
 // PeekWorker returns the worker's id of a beat that begins as this project's do,
 // and nil for any other. The beat may still be refused.
 func PeekWorker(b []byte) []byte {
@@ -207,7 +210,7 @@ func (t *tail) read(left int, v *Volatile, r *RecordView) bool {
 		}
 		seen |= bit
 		t.i = i
-		ok := true
+		var ok bool
 		switch bit {
 		case 1 << 0:
 			v.Seq, ok = t.uint()
