@@ -1,0 +1,66 @@
+//go:build !windows
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The first signal ends the context; the second leaves at once, with the terminal
+// as it was.
+func TestSignals(t *testing.T) {
+	left, restored := make(chan int, 1), make(chan struct{}, 1)
+	c := newConsole(Streams{Exit: func(code int) { left <- code }})
+	c.takeTerminal(func() { restored <- struct{}{} })
+	ctx, stop := c.untilSignal(t.Context())
+	defer stop()
+	kill := func(sig syscall.Signal) {
+		if err := syscall.Kill(os.Getpid(), sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kill(syscall.SIGTERM)
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the first signal does nothing")
+	}
+	if !errors.Is(context.Cause(ctx), errInterrupted) {
+		t.Error(context.Cause(ctx))
+	}
+	select {
+	case code := <-left:
+		t.Fatalf("left at the first signal, with %d", code)
+	default:
+	}
+	kill(syscall.SIGINT)
+	select {
+	case code := <-left:
+		if code != ExitFailed {
+			t.Errorf("left with %d", code)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the second signal does nothing")
+	}
+	select {
+	case <-restored:
+	default:
+		t.Error("the terminal is left as it is")
+	}
+}
+
+// After stop a signal is none of our business.
+func TestSignalsStop(t *testing.T) {
+	c := newConsole(Streams{Exit: func(int) { t.Error("left") }})
+	ctx, stop := c.untilSignal(t.Context())
+	stop()
+	stop()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
