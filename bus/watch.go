@@ -45,7 +45,8 @@ func (w *watcher) connected(nc *nats.Conn, msg string) {
 	w.mu.Lock()
 	clear(w.last) // the next trouble is a new one
 	w.mu.Unlock()
-	w.log.Info(msg, slog.String("addr", nc.ConnectedAddr()), slog.String("server", nc.ConnectedServerName()))
+	w.log.Info(msg, //nolint:sloglint // one of two constants
+		slog.String("addr", nc.ConnectedAddr()), slog.String("server", nc.ConnectedServerName()))
 }
 
 func (w *watcher) disconnected(_ *nats.Conn, err error) {

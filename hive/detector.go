@@ -41,7 +41,7 @@ func (r *registry) transit(now time.Time, w *worker, b beatStep) bool {
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
 	default:
 		if from == hivebeat.Lost {
-			r.score(w, b.wentOn)
+			r.score(b.wentOn)
 		}
 		if w.facts.State.Goodbye() { // told as left, from whatever it was
 			break
@@ -70,7 +70,7 @@ func (r *registry) transit(now time.Time, w *worker, b beatStep) bool {
 }
 
 // score counts a verdict that the worker itself has disproved.
-func (r *registry) score(w *worker, wentOn bool) {
+func (r *registry) score(wentOn bool) {
 	if wentOn {
 		r.stats.CutOff++
 	} else {
@@ -80,9 +80,8 @@ func (r *registry) score(w *worker, wentOn bool) {
 
 // detect makes the transitions that are due to silence, and lets records go that
 // have been lost or left for long enough. It costs nothing for workers whose
-// deadline has not passed. It reports whether there was a transition.
-func (r *registry) detect(now time.Time) bool {
-	before := len(r.steps)
+// deadline has not passed.
+func (r *registry) detect(now time.Time) {
 	for w, at := range r.deadlines.Due(now) {
 		every, quiet := w.facts.Every.Duration(), w.facts.Quiet.Duration()
 		switch w.live {
@@ -99,7 +98,6 @@ func (r *registry) detect(now time.Time) bool {
 			r.remove(now, w)
 		}
 	}
-	return len(r.steps) > before
 }
 
 // next returns a time before which detect has nothing to do.

@@ -99,7 +99,7 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 		pinned:   subjects.Worker(cfg.ID, ""),
 		log:      cfg.Logger.With(slog.String("hive", cfg.ID)),
 		ns:       bootid.Namespace(),
-		inc:      uint64(time.Now().UnixMicro()), //nolint:gosec // not before 1970
+		inc:      uint64(time.Now().UnixMicro()),
 		reg:      newRegistry(cfg.ID),
 		done:     make(chan struct{}),
 	}
@@ -256,7 +256,7 @@ func (h *Hive) droppedLocked() uint64 {
 	n := h.dropped
 	for _, sub := range h.subs {
 		if d, err := sub.Dropped(); err == nil {
-			n += uint64(max(0, d)) //nolint:gosec // not negative
+			n += uint64(max(0, d))
 		}
 	}
 	return n

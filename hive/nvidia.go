@@ -78,8 +78,8 @@ func failed(err error, out []byte) error {
 // run returns what a command prints. It may hang for ever: a process in an
 // unkillable sleep can not be waited for, so the caller bounds the call.
 func run(ctx context.Context, path string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // nvidia-smi of the PATH, with fixed arguments
-	cmd.WaitDelay = 500 * time.Millisecond         // a child of its may hold the pipe
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = 500 * time.Millisecond // a child of its may hold the pipe
 	var out bounded
 	cmd.Stdout, cmd.Stderr = &out, nil
 	err := cmd.Run()

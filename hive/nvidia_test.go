@@ -33,19 +33,23 @@ func TestParseGPUs(t *testing.T) {
 		{"a name with a comma", "GPU-c, 2, 1, 0, 0, 30, 1.0, Tesla, the old one\n", []hivebeat.GPU{{UUID: "GPU-c", Index: 2, Name: "Tesla, the old one", Total: 1 << 20, Temp: 30, Power: 1000}}, ""},
 		{
 			"MIG and small cards do not have everything", "GPU-c, 2, 40960, 13, [N/A], 44, [Not Supported], A100\n" + other,
-			[]hivebeat.GPU{{UUID: "GPU-c", Index: 2, Name: "A100", Total: 40960 << 20, Used: 13 << 20, Temp: 44}, b}, "",
+			[]hivebeat.GPU{{UUID: "GPU-c", Index: 2, Name: "A100", Total: 40960 << 20, Used: 13 << 20, Temp: 44}, b},
+			"",
 		},
 		{
 			"memory that is not known is a fault", "GPU-c, 2, [N/A], [N/A], 7, 44, 10.5, GB10\n" + other,
-			[]hivebeat.GPU{{UUID: "GPU-c", Index: 2, Name: "GB10", Util: 7, Temp: 44, Power: 10500, Err: "total: [N/A]; used: [N/A]"}, b}, "",
+			[]hivebeat.GPU{{UUID: "GPU-c", Index: 2, Name: "GB10", Util: 7, Temp: 44, Power: 10500, Err: "total: [N/A]; used: [N/A]"}, b},
+			"",
 		},
 		{
 			"one that fails does not take the others along", "GPU-c, 2, [Unknown Error], 5, ERR!, [GPU is lost], 10.5, X\n" + other,
-			[]hivebeat.GPU{{UUID: "GPU-c", Index: 2, Name: "X", Used: 5 << 20, Power: 10500, Err: "total: [Unknown Error]; util: ERR!; temp: [GPU is lost]"}, b}, "",
+			[]hivebeat.GPU{{UUID: "GPU-c", Index: 2, Name: "X", Used: 5 << 20, Power: 10500, Err: "total: [Unknown Error]; util: ERR!; temp: [GPU is lost]"}, b},
+			"",
 		},
 		{
 			"a row that is none", "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error\n" + other,
-			[]hivebeat.GPU{b}, `nvidia-smi: 1 rows are no GPU's, the first: "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error"`,
+			[]hivebeat.GPU{b},
+			`nvidia-smi: 1 rows are no GPU's, the first: "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error"`,
 		},
 		{"a row that was cut", "GPU-a, 0, 815\n", nil, `nvidia-smi: 1 rows are no GPU's, the first: "GPU-a, 0, 815"`},
 		{"numbers that are none", "GPU-c, -1, NaN, 1e300, -5, 44, inf, X\n", []hivebeat.GPU{{UUID: "GPU-c", Name: "X", Temp: 44, Err: "total: NaN; used: 1e300; power: inf"}}, ""},
@@ -94,7 +98,7 @@ func smi(t *testing.T, script string) nvidia {
 		t.Skip("needs a shell")
 	}
 	path := filepath.Join(t.TempDir(), "nvidia-smi")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700); err != nil { //nolint:gosec // it has to be run
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return nvidia{path: path}

@@ -305,8 +305,12 @@ func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 			after time.Duration
 			want  hivebeat.Live
 		}{
-			{24 * second, hivebeat.Alive}, {25 * second, hivebeat.Alive}, {2 * second, hivebeat.Late},
-			{20 * second, hivebeat.Late}, {20 * second, hivebeat.Late}, {4 * second, hivebeat.Lost},
+			{24 * second, hivebeat.Alive},
+			{25 * second, hivebeat.Alive},
+			{2 * second, hivebeat.Late},
+			{20 * second, hivebeat.Late},
+			{20 * second, hivebeat.Late},
+			{4 * second, hivebeat.Lost},
 		} {
 			beat(going)
 			pass(c.after)
@@ -321,4 +325,45 @@ func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 			t.Errorf("stats %+v", st)
 		}
 	})
+}
+
+// A kick that lasts a moment calls for one snapshot too: a queen may have been
+// kicked with us, and have missed one.
+func TestVirtualKick(t *testing.T) {
+	bustest.Bubble(t, func(t *testing.T) {
+		srv := bustest.Server(t, bustest.NoListen())
+		way := &line{srv: srv}
+		nc, err := nats.Connect("", nats.InProcessServer(way), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		q := listening(t, bustest.Conn(t, srv))
+		running(t, nc, quickConfig())
+		pass(3 * second)
+		n := len(q.all())
+		way.set(true)
+		way.set(false)
+		pass(second)
+		if got := len(q.all()) - n; got != 1 {
+			t.Errorf("%d snapshots in the second after a kick, want 1", got)
+		}
+	})
+}
+
+func TestWhoWaitsToBeHeardIsNotLate(t *testing.T) {
+	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
+	h, err := New(nc, quickConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &ear{Hive: h, timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
+	e.reopen(time.Now())
+	f, waiting := newFake("w"), make(chan *nats.Msg, 1)
+	e.beat(time.Now().Add(-50*second), &nats.Msg{Subject: beats, Data: f.next(t)})
+	waiting <- &nats.Msg{Subject: beats, Data: f.next(t)}
+	e.judge(waiting)
+	if w := h.Snapshot().Workers[0]; w.Live != hivebeat.Alive || w.N != 1 || w.Seq != 2 {
+		t.Errorf("judged before it was heard: %+v", w)
+	}
 }

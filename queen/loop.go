@@ -52,6 +52,11 @@ func (q *Queen) unsubscribe() {
 	for _, sub := range q.subs {
 		_ = sub.Unsubscribe()
 	}
+	if q.service != nil { // of a queen that did not leave in order
+		for _, sub := range q.service.subs {
+			_ = sub.Unsubscribe()
+		}
+	}
 	if q.conn.status != nil {
 		q.nc.RemoveStatusListener(q.conn.status)
 	}
@@ -235,7 +240,7 @@ func (q *Queen) startChecks(work context.Context, now time.Time) {
 			_ = q.post(work, func(now time.Time) {
 				q.running--
 				if q.conn.isCut() { // judge when it is seen who is still there
-					q.view.due.Set(c.hive, now)
+					q.view.postpone(c, now)
 					return
 				}
 				q.view.checked(c, inc, seq, now)
@@ -268,7 +273,7 @@ func (q *Queen) countDropped() (n int) {
 			n += d
 		}
 	}
-	return n
+	return max(n, q.dropped) // what ended says nothing any more
 }
 
 // mayWarn keeps one warning from filling the log.

@@ -244,7 +244,8 @@ func (q *Queen) adopt(e *ledger.Entry, now time.Time) {
 		q.log.Warn("a snapshot in the bucket was refused", slog.String("hive", e.Hive), slog.Any("err", err))
 		return
 	}
-	q.view.adopt(s, e.Age(hivebeat.Millis(s.Every).Duration()), now)
+	// An entry tells its age to the second, so that it may be that much older.
+	q.view.adopt(s, e.Age(hivebeat.Millis(s.Every).Duration())+time.Second, now)
 }
 
 // rosterItem takes one entry of the roster, and sees to it that its event gets

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -106,7 +107,7 @@ func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 			l.seqs.clear()
 		}
 		if !before.IsZero() && !before.Equal(created) {
-			l.cfg.Logger.Warn("lost in JetStream, and made anew", "what", human(want.Name))
+			l.cfg.Logger.Warn("lost in JetStream, and made anew", slog.String("what", human(want.Name)))
 		}
 	}
 	l.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"strings"
 	"time"
@@ -107,7 +108,7 @@ func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (creat
 		_, err = l.js.CreateStream(ctx, want)
 		switch {
 		case err == nil:
-			l.cfg.Logger.Info("made in JetStream", "what", human(want.Name), "storage", want.Storage.String(), "replicas", want.Replicas)
+			l.cfg.Logger.Info("made in JetStream", slog.String("what", human(want.Name)), slog.String("storage", want.Storage.String()), slog.Int("replicas", want.Replicas))
 		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
 			// Another queen was first: the next round checks what it made.
 		default:

@@ -221,9 +221,9 @@ func (p *Putter) finish(s Snapshot, err error) {
 	switch {
 	case quiet:
 	case o == refused:
-		p.cfg.Logger.Warn("snapshot can not be kept", "hive", s.Hive, "cause", err)
+		p.cfg.Logger.Warn("snapshot can not be kept", slog.String("hive", s.Hive), slog.Any("cause", err))
 	case began:
-		p.cfg.Logger.Warn("snapshots are not being kept", "hive", s.Hive, "cause", err)
+		p.cfg.Logger.Warn("snapshots are not being kept", slog.String("hive", s.Hive), slog.Any("cause", err))
 	case again:
 		p.cfg.Logger.Info("snapshots are being kept again")
 	}

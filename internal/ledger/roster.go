@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -110,7 +111,7 @@ func (l *Ledger) item(m message, hive string, age time.Duration, epoch int64) Ro
 		return item
 	}
 	if err := json.Unmarshal(m.data, &item.RosterEntry); err != nil {
-		l.cfg.Logger.Warn("roster entry can not be read", "hive", hive, "cause", err)
+		l.cfg.Logger.Warn("roster entry can not be read", slog.String("hive", hive), slog.Any("cause", err))
 		item.RosterEntry = RosterEntry{}
 	}
 	if since, err := time.Parse(time.RFC3339Nano, m.header.Get(headerSince)); err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -46,7 +47,7 @@ func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item Rost
 				*r = reader{}
 				continue
 			}
-			l.cfg.Logger.Debug("watch of the roster interrupted", "cause", err)
+			l.cfg.Logger.Debug("watch of the roster interrupted", slog.Any("cause", err))
 		}
 		if l.nc.IsClosed() {
 			return fmt.Errorf("ledger: %w", nats.ErrConnectionClosed)

@@ -26,22 +26,32 @@ func TestLineage(t *testing.T) {
 		{"a restart has a higher incarnation", []step{{10, 7, false, First}, {11, 1, false, Restarted}, {10, 8, false, Stale}, {11, 2, false, Next}}, 0},
 		{
 			"a lower one waits until the known one is not alive",
-			[]step{{10, 1, false, First}, {9, 1, false, Older}, {9, 1, true, Stale}, {9, 2, true, TakenOver}, {10, 2, true, Stale}, {9, 3, false, Next}}, 0,
+			[]step{{10, 1, false, First}, {9, 1, false, Older}, {9, 1, true, Stale}, {9, 2, true, TakenOver}, {10, 2, true, Stale}, {9, 3, false, Next}},
+			0,
 		},
 		{
 			"the superseded do not come back, dead or alive",
-			[]step{{10, 1, false, First}, {11, 1, false, Restarted}, {10, 9, true, Stale}, {12, 1, false, Restarted}, {10, 99, true, Stale}, {11, 2, true, Stale}}, 0,
+			[]step{{10, 1, false, First}, {11, 1, false, Restarted}, {10, 9, true, Stale}, {12, 1, false, Restarted}, {10, 99, true, Stale}, {11, 2, true, Stale}},
+			0,
 		},
 		{
 			"a higher one that was superseded does not come back either",
-			[]step{{10, 1, false, First}, {9, 1, true, TakenOver}, {10, 2, false, Stale}, {10, 3, true, Stale}}, 0,
+			[]step{{10, 1, false, First}, {9, 1, true, TakenOver}, {10, 2, false, Stale}, {10, 3, true, Stale}},
+			0,
 		},
 		{"a gap filled out of order is not loss", []step{
 			{10, 1, false, First}, {10, 4, false, Next}, {10, 3, false, Stale}, {10, 2, false, Stale}, {10, 30, false, Next}, {11, 1, false, Restarted},
 		}, 25},
 		{"a gap is proved when the eighth after it is heard", []step{
-			{10, 1, false, First}, {10, 3, false, Next}, {10, 4, false, Next}, {10, 5, false, Next}, {10, 6, false, Next},
-			{10, 7, false, Next}, {10, 8, false, Next}, {10, 9, false, Next}, {10, 10, false, Next},
+			{10, 1, false, First},
+			{10, 3, false, Next},
+			{10, 4, false, Next},
+			{10, 5, false, Next},
+			{10, 6, false, Next},
+			{10, 7, false, Next},
+			{10, 8, false, Next},
+			{10, 9, false, Next},
+			{10, 10, false, Next},
 		}, 1},
 		{"a gap is open until then", []step{{10, 1, false, First}, {10, 3, false, Next}, {10, 9, false, Next}}, 0},
 		{"the end of the incarnation proves it", []step{{10, 1, false, First}, {10, 4, false, Next}, {11, 1, false, Restarted}}, 2},
@@ -173,7 +183,6 @@ type model struct {
 	heard      map[uint64]map[uint64]bool // by incarnation
 	first, max map[uint64]uint64
 	superseded []uint64
-	rivals     []uint64
 }
 
 func (m *model) lost(inc uint64) (n uint64) {

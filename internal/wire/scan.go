@@ -41,16 +41,38 @@ var firsts = func() (t [256]first) {
 	}
 	for c := 0xc0; c <= 0xdf; c++ {
 		t[c] = [32]first{
-			{}, {form: formRefused}, {}, {}, // nil, reserved, false, true
-			{form: formBin, size: 1}, {form: formBin, size: 2}, {form: formBin, size: 4},
-			{form: formRefused}, {form: formRefused}, {form: formRefused}, // ext 8 16 32
-			{size: 4}, {size: 8}, // float
-			{size: 1}, {size: 2}, {size: 4}, {size: 8}, // uint
-			{size: 1}, {size: 2}, {size: 4}, {size: 8}, // int
-			{form: formRefused}, {form: formRefused}, {form: formRefused}, {form: formRefused}, {form: formRefused}, // fixext
-			{form: formStr, size: 1}, {form: formStr, size: 2}, {form: formStr, size: 4},
-			{form: formArray, size: 2}, {form: formArray, size: 4},
-			{form: formMap, size: 2}, {form: formMap, size: 4},
+			{},
+			{form: formRefused},
+			{},
+			{}, // nil, reserved, false, true
+			{form: formBin, size: 1},
+			{form: formBin, size: 2},
+			{form: formBin, size: 4},
+			{form: formRefused},
+			{form: formRefused},
+			{form: formRefused}, // ext 8 16 32
+			{size: 4},
+			{size: 8}, // float
+			{size: 1},
+			{size: 2},
+			{size: 4},
+			{size: 8}, // uint
+			{size: 1},
+			{size: 2},
+			{size: 4},
+			{size: 8}, // int
+			{form: formRefused},
+			{form: formRefused},
+			{form: formRefused},
+			{form: formRefused},
+			{form: formRefused}, // fixext
+			{form: formStr, size: 1},
+			{form: formStr, size: 2},
+			{form: formStr, size: 4},
+			{form: formArray, size: 2},
+			{form: formArray, size: 4},
+			{form: formMap, size: 2},
+			{form: formMap, size: 4},
 		}[c-0xc0]
 	}
 	return t

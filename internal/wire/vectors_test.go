@@ -94,8 +94,10 @@ func vectors() map[string][]vector {
 			accepted("integer-for-float", "a float may be sent as an integer", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
 				"host", map[string]any{"cpu": 12}), readSnapshot),
 			accepted("unknown-words", "an unknown live and an unknown kind are kept", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
-				"workers", []any{map[string]any{"worker": "w", "live": "dormant", "inc": 1, "seq": 1, "every": 1000,
-					"tr": []any{map[string]any{"n": 1, "kind": "slept", "inc": 1}}}}), readSnapshot),
+				"workers", []any{map[string]any{
+					"worker": "w", "live": "dormant", "inc": 1, "seq": 1, "every": 1000,
+					"tr": []any{map[string]any{"n": 1, "kind": "slept", "inc": 1}},
+				}}), readSnapshot),
 		},
 		"beat-refused.json": {
 			refused("empty", "no byte at all", hivebeat.RefusedMalformed, nil),

@@ -27,7 +27,12 @@ func seeds(tb testing.TB) [][]byte {
 	all := [][]byte{
 		must(EncodeBeat(&beat)), must(EncodeSnapshot(&snap)),
 		must(Encode(map[string]any{"v": 1, "hive": "h", "worker": "w", "inc": 1, "seq": 1, "every": 100, "new": []any{1.5, nil, map[string]any{"k": true}}})),
-		{0xdf, 0xff, 0xff, 0xff, 0xff}, {0xdd, 0xff, 0xff, 0xff, 0xff}, {0xc1}, {}, {0x80}, {0x81, 0xa1, 'v', 0x01},
+		{0xdf, 0xff, 0xff, 0xff, 0xff},
+		{0xdd, 0xff, 0xff, 0xff, 0xff},
+		{0xc1},
+		{},
+		{0x80},
+		{0x81, 0xa1, 'v', 0x01},
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, whole := range all[:3] {
