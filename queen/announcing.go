@@ -51,8 +51,9 @@ func (q *Queen) startAnnouncements(work context.Context, now time.Time) {
 			continue
 		}
 		q.working++
+		l := s.ledger
 		q.wg.Go(func() {
-			err := job.run(work, s.ledger)
+			err := job.run(work, l)
 			_ = q.post(work, func(now time.Time) { q.finish(work, job, err, now) })
 		})
 	}

@@ -336,3 +336,81 @@ func TestConnectionClosedUnderTheQueen(t *testing.T) {
 		t.Fatal("it goes on without a connection")
 	}
 }
+
+func TestBucketDiffersOnceTheQueenIsWarm(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc := bustest.Conn(t, srv)
+	q, err := New(bustest.Conn(t, srv), Config{ID: "q1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- q.Run(t.Context()) }()
+	if a := request(t, nc, VerbSummary, Request{}); !a.Status.Warm || a.Status.JetStream {
+		t.Errorf("%+v", a.Status)
+	}
+	// JetStream comes, and somebody else was there first.
+	proxyless := srv.Config()
+	proxyless.StoreDir = t.TempDir()
+	bustest.Stop(t, srv)
+	prepared := proxyless
+	prepared.Port, prepared.JetStream = 0, true
+	first, err := embedded.Start(t.Context(), prepared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(bustest.Conn(t, first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: hivebeat.BucketRoster, History: 5}); err != nil {
+		t.Fatal(err)
+	}
+	bustest.Stop(t, first)
+	proxyless.JetStream = true
+	bustest.Eventually(t, patience, func() (bool, string) {
+		again, err := embedded.Start(t.Context(), proxyless)
+		if err == nil {
+			t.Cleanup(func() { bustest.Stop(t, again) })
+		}
+		return err == nil, fmt.Sprint(err)
+	})
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrDiffers) || !strings.Contains(err.Error(), "history is 5, not 1") {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it goes on")
+	}
+	if n := q.nc.NumSubscriptions(); n > 2 {
+		t.Errorf("%d subscriptions are left", n)
+	}
+}
+
+func TestPrefix(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1", Prefix: "acme"})
+	q.warm()
+	other := startQueen(t, bustest.Conn(t, srv), Config{ID: "q2"})
+	other.warm()
+	sub, err := nc.SubscribeSync("acme.queen.events.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, nc)
+	if err := nc.Publish("acme.queen.hives", encode(t, snapshotOf("h", 100, 1))); err != nil {
+		t.Fatal(err)
+	}
+	m, err := sub.NextMsg(patience)
+	if err != nil || m.Subject != "acme.queen.events.h.joined" || !strings.Contains(string(m.Data), `"source":"/hivebeat/acme"`) {
+		t.Errorf("%+v %v", m, err)
+	}
+	if r, err := nc.Request("acme.queen.api.hive", []byte(`{"hive":"h"}`), patience); err != nil || !strings.Contains(string(r.Data), `"live":"alive"`) {
+		t.Errorf("%+v %v", r, err)
+	}
+	if s := other.Stats(); s.Hives != 0 {
+		t.Errorf("the fabric without a prefix heard it: %+v", s)
+	}
+}

@@ -93,7 +93,8 @@ func (q *Queen) callRoll(missing []*hive, now time.Time) {
 			known++
 		}
 	}
-	if 4*len(missing) >= 3*known && (len(missing) > 1 || known == 0) && q.callAll(now) {
+	if 4*len(missing) >= 3*known && (len(missing) > 1 || known == 0) {
+		q.callAll(now) // or it did a short time ago, and that was for these too
 		return
 	}
 	for _, h := range missing {

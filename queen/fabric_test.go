@@ -14,6 +14,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
 // short is the promise of most hives here: lost after 3 × 300 ms, and a key that
@@ -417,4 +418,62 @@ func retryOnFailedConnect() nats.Option { return nats.RetryOnFailedConnect(true)
 
 func shutdownContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
+}
+
+// TestAQueenDiesBeforeItPublishes leaves an event in the roster that was never
+// published: whoever says the next thing publishes it first.
+func TestAQueenDiesBeforeItPublishes(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
+	q.warm()
+	l, err := ledger.Open(t.Context(), nc, ledger.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ev := hivebeat.Subjects{}.NewEvent("h.1", time.Now(), hivebeat.EventData{Hive: "h", Inc: 100, HiveInc: 100, N: 1, Kind: hivebeat.KindJoined, Seq: 1, To: "alive"})
+	body, err := ev.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Advance(t.Context(), "h", 0, ledger.RosterEntry{N: 1, Live: hivebeat.Alive, Inc: 100, Seq: 1, Every: 300, Event: body}); err != nil {
+		t.Fatal(err)
+	}
+	q.eventually("unverified", func() bool { return q.live("h") == hivebeat.Unverified })
+	if a := q.ask(VerbSummary, Request{}); len(a.Status.Unsure) == 0 || a.Summary.Hives[hivebeat.Unverified] != 1 {
+		t.Errorf("%+v", a)
+	}
+	waitStored(t, nc, hivebeat.KindLost, "h", "")
+	stored := storedEvents(t, nc)
+	if len(stored) != 2 || stored["h.1"].Data.Kind != hivebeat.KindJoined || stored["h.2"].Data.Kind != hivebeat.KindLost {
+		t.Errorf("%+v", stored)
+	}
+}
+
+// TestNobodyHasToSpeakForAnEventToGetOut is the same with a hive that lives on.
+func TestNobodyHasToSpeakForAnEventToGetOut(t *testing.T) {
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
+	q.warm()
+	startHive(t, nc, "h", 500*time.Millisecond)
+	waitStored(t, nc, hivebeat.KindJoined, "h", "")
+	l, err := ledger.Open(t.Context(), nc, ledger.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	item, ok, err := l.RosterOf(t.Context(), "h")
+	if err != nil || !ok {
+		t.Fatal(err)
+	}
+	ev := hivebeat.Subjects{}.NewEvent("h.2", time.Now(), hivebeat.EventData{Hive: "h", Inc: item.Inc, HiveInc: item.Inc, N: 2, Kind: hivebeat.KindRecovered})
+	next := item.RosterEntry
+	next.N = 2
+	if next.Event, err = ev.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Advance(t.Context(), "h", item.Revision, next); err != nil {
+		t.Fatal(err)
+	}
+	waitStored(t, nc, hivebeat.KindRecovered, "h", "")
 }

@@ -173,6 +173,14 @@ func (v *view) checked(c check, inc, seq uint64, now time.Time) {
 	}
 }
 
+// postpone puts off a check whose answer is no use.
+func (v *view) postpone(c check, now time.Time) {
+	if h := c.hive; h.check == c.id && v.hives[h.id] == h {
+		h.check = 0
+		v.due.Set(h, now)
+	}
+}
+
 // learnSeq takes a higher (inc, seq), which somebody else heard, as heard now. It
 // reports whether it was higher.
 func (v *view) learnSeq(h *hive, inc, seq uint64, now time.Time) bool {
