@@ -19,8 +19,13 @@ func TestPaint(t *testing.T) {
 		when, noColor string
 		want          bool
 	}{
-		{c, "auto", "", false}, {c, "always", "", true}, {c, "never", "", false},
-		{tty, "auto", "", true}, {tty, "auto", "1", false}, {tty, "always", "1", true}, {tty, "never", "", false},
+		{c, "auto", "", false},
+		{c, "always", "", true},
+		{c, "never", "", false},
+		{tty, "auto", "", true},
+		{tty, "auto", "1", false},
+		{tty, "always", "1", true},
+		{tty, "never", "", false},
 	} {
 		t.Setenv("NO_COLOR", tt.noColor)
 		t.Setenv("TERM", "xterm")

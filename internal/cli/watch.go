@@ -177,7 +177,7 @@ func (w *watch) redraw(ctx context.Context, messages <-chan *nats.Msg) error {
 		}
 		s.dropped, _ = w.sub.Dropped()
 		s.denied = w.lastDenied()
-		if _, err := fmt.Fprint(c.out, show.Screen(s.frame(time.Now()).Lines(width, height))); err != nil {
+		if _, err := fmt.Fprint(c.out, show.Screen(s.frame(time.Now()).Lines(width, height), height)); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	}

@@ -161,19 +161,21 @@ func (s *section) lines(n int, p Paint) []string {
 	return lines
 }
 
-// Screen returns what redraws a terminal with lines, without a flicker and
-// without a scroll.
-func Screen(lines []string) string {
+// Screen returns what redraws a terminal of a height with lines, without a
+// flicker and without a scroll.
+func Screen(lines []string, height int) string {
 	var b strings.Builder
 	b.WriteString("\x1b[?2026h\x1b[H") // hold the picture; go to the top left
-	for i, line := range lines {
+	for i := range max(height, len(lines)) {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString(line)
-		b.WriteString("\x1b[K")
+		b.WriteString("\x1b[K") // before the text: after it, it would take the last column of a full line
+		if i < len(lines) {
+			b.WriteString(lines[i])
+		}
 	}
-	b.WriteString("\x1b[J\x1b[?2026l")
+	b.WriteString("\x1b[?2026l")
 	return b.String()
 }
 

@@ -225,6 +225,14 @@ func TestFramesFitTheirTerminal(t *testing.T) {
 	}
 }
 
+// Erasing behind a line that fills the terminal would take its last column.
+func TestScreenErasesBeforeItWrites(t *testing.T) {
+	got := Screen([]string{"full", "x"}, 3)
+	if want := "\x1b[?2026h\x1b[H\x1b[Kfull\r\n\x1b[Kx\r\n\x1b[K\x1b[?2026l"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestNothingReachesTheTerminalThatMovesIt(t *testing.T) {
 	f := Frame{Fleet: sampleFleet(), Events: sampleEvents(), Zone: time.UTC, Where: "nats://\x1b[2J"}
 	workers := sampleWorkers()
