@@ -31,13 +31,17 @@ type running struct {
 	name  string
 	role  role
 	nc    *nats.Conn
-	ended chan error
+	ended chan struct{} // closed when Run has returned
+	err   error         // of Run; read after ended
 }
 
 // begin runs a role until its leave.
 func begin(ctx context.Context, name string, r role, nc *nats.Conn) *running {
-	run := &running{name: name, role: r, nc: nc, ended: make(chan error, 1)}
-	go func() { run.ended <- r.Run(context.WithoutCancel(ctx)) }() // it ends by Stop, in order
+	run := &running{name: name, role: r, nc: nc, ended: make(chan struct{})}
+	go func() {
+		defer close(run.ended)
+		run.err = r.Run(context.WithoutCancel(ctx)) // it ends by Stop, in order
+	}()
 	return run
 }
 
@@ -48,8 +52,8 @@ func (r *running) leave() error {
 	defer cancel()
 	err := r.role.Stop(ctx)
 	select {
-	case ended := <-r.ended:
-		err = errors.Join(err, ended)
+	case <-r.ended:
+		err = errors.Join(err, r.err)
 	case <-ctx.Done():
 		err = errors.Join(err, context.Cause(ctx))
 	}
@@ -67,9 +71,9 @@ func (c *console) serve(ctx context.Context, name string, r role, nc *nats.Conn,
 	defer stop()
 	run := begin(ctx, name, r, nc)
 	select {
-	case err := <-run.ended:
+	case <-run.ended:
 		nc.Close()
-		return fmt.Errorf("%s: %w", name, cmp.Or(err, errEnded))
+		return fmt.Errorf("%s: %w", name, cmp.Or(run.err, errEnded))
 	case <-ctx.Done():
 	}
 	log.Info("leaving in order; a second signal leaves at once", slog.String("role", name))

@@ -125,9 +125,8 @@ func (u *up) run(ctx context.Context, c *console) (err error) {
 	}
 	for _, r := range u.roles {
 		go func() {
-			err := <-r.ended
-			r.ended <- err // for leave
-			cancel(fmt.Errorf("%s: %w", r.name, cmp.Or(err, errEnded)))
+			<-r.ended
+			cancel(fmt.Errorf("%s: %w", r.name, cmp.Or(r.err, errEnded)))
 		}()
 	}
 	<-ctx.Done()

@@ -82,12 +82,7 @@ func (f *Frame) head(width int) []string {
 	case Empty(&f.Fleet.Summary):
 		lines = append(lines, "The fleet is empty: no hive has reported. "+Sure(&f.Fleet.Status, p))
 	default:
-		counts, sure := Counts(&f.Fleet.Summary, p), Sure(&f.Fleet.Status, p)
-		if Width(counts)+Width(sure)+3 <= width {
-			lines = append(lines, counts+" · "+sure)
-		} else {
-			lines = append(lines, counts, sure)
-		}
+		lines = append(lines, wrap(append(counts(&f.Fleet.Summary, p), Sure(&f.Fleet.Status, p)), width)...)
 	}
 	return lines
 }

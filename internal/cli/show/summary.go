@@ -11,11 +11,11 @@ import (
 
 // Summary renders the counts of the fleet and how sure they are, in one line.
 func Summary(s *queen.Summary, st *queen.Status, p Paint) string {
-	return Counts(s, p) + " · " + Sure(st, p)
+	return strings.Join(append(counts(s, p), Sure(st, p)), " · ")
 }
 
-// Counts renders the counts of the fleet in one line.
-func Counts(s *queen.Summary, p Paint) string {
+// counts renders the counts of the fleet, in parts.
+func counts(s *queen.Summary, p Paint) []string {
 	live := func(l hivebeat.Live, text string) string { return p.Text(text, liveStyle(l)) }
 	part := func(n int, noun, counts string) string {
 		if counts == "" {
@@ -39,7 +39,19 @@ func Counts(s *queen.Summary, p Paint) string {
 	if s.GPUs > 0 {
 		parts = append(parts, plural(s.GPUs, "GPU"), "VRAM "+usedOf(s.VRAMUsed, s.VRAMTotal)+" GiB")
 	}
-	return strings.Join(parts, " · ")
+	return parts
+}
+
+// wrap puts parts behind one another, on as few lines of width as they need.
+func wrap(parts []string, width int) (lines []string) {
+	for _, part := range parts {
+		if last := len(lines) - 1; last >= 0 && Width(lines[last])+Width(part)+3 <= width {
+			lines[last] += " · " + part
+		} else {
+			lines = append(lines, part)
+		}
+	}
+	return lines
 }
 
 // Empty reports whether there is nothing to count.
