@@ -377,3 +377,16 @@ func TestDetectorAgainstFullSweep(t *testing.T) {
 		}
 	})
 }
+
+// A worker that left owes no beats, however long ago that was.
+func TestLeftMissesNothing(t *testing.T) {
+	b := newBench(t)
+	f := newFake("w")
+	b.mustFeed(f.next(t))
+	f.State = hivebeat.Stopped
+	b.mustFeed(f.next(t))
+	b.after(5 * time.Minute)
+	if r, ok := b.record("w"); !ok || r.Live != hivebeat.Left || r.Missed != 0 {
+		t.Errorf("listed %v, %s with %d missed, want left with 0", ok, r.Live, r.Missed)
+	}
+}

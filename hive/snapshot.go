@@ -14,13 +14,15 @@ import (
 // w.facts, which are replaced when they change and never written to.
 func (w *worker) record(now time.Time, tr []hivebeat.Transition) hivebeat.Record {
 	age := now.Sub(w.heard)
-	return hivebeat.Record{
-		Worker: w.id, Live: w.live, Cause: w.cause, N: w.n, Tr: tr,
-		Missed: liveness.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration()),
-		Facts:  w.facts,
-		Age:    hivebeat.MillisOf(age),
-		Since:  hivebeat.MillisOf(now.Sub(w.since)),
+	rec := hivebeat.Record{
+		Worker: w.id, Live: w.live, Cause: w.cause, N: w.n, Tr: tr, Facts: w.facts,
+		Age:   hivebeat.MillisOf(age),
+		Since: hivebeat.MillisOf(now.Sub(w.since)),
 	}
+	if w.live != hivebeat.Left { // who said goodbye owes nothing
+		rec.Missed = liveness.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration())
+	}
+	return rec
 }
 
 // records returns all rows, by id.
