@@ -30,6 +30,7 @@ func tryRequest(nc *nats.Conn, verb string, req Request) (a Answer, err error) {
 }
 
 func TestAPI(t *testing.T) {
+	t.Parallel()
 	srv := bustest.Server(t)
 	nc := bustest.Conn(t, srv)
 	closed, failed := func(*nats.Conn) {}, func(*nats.Conn, *nats.Subscription, error) {}
@@ -121,6 +122,7 @@ func TestAPI(t *testing.T) {
 
 // TestNotWarmHoldsBack keeps a queen cold: the key is there, and the hive silent.
 func TestNotWarmHoldsBack(t *testing.T) {
+	t.Parallel()
 	srv := bustest.Server(t)
 	nc := bustest.Conn(t, srv)
 	q1 := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
@@ -166,6 +168,7 @@ func TestAnswersStayBelowMaxPayload(t *testing.T) {
 }
 
 func TestRunAndStopInAnyOrder(t *testing.T) {
+	t.Parallel()
 	srv := bustest.Server(t)
 	nc := bustest.Conn(t, srv)
 	ctx, cancel := shutdownContext()
@@ -182,6 +185,9 @@ func TestRunAndStopInAnyOrder(t *testing.T) {
 		t.Errorf("run after stop: %v", err)
 	}
 
+	first := startQueen(t, nc, Config{}) // it makes the buckets, once and in peace
+	first.warm()
+	first.stop()
 	for range 10 {
 		q, err := New(nc, Config{})
 		if err != nil {

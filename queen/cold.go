@@ -74,14 +74,12 @@ func (q *Queen) spread() []byte {
 }
 
 // callAll asks all hives for a snapshot, unless it did so a short time ago.
-func (q *Queen) callAll(now time.Time) bool {
+func (q *Queen) callAll(now time.Time) {
 	if c := &q.cold; c.calledAt.IsZero() || now.Sub(c.calledAt) >= allEvery {
 		c.calledAt = now
 		q.log.Debug("roll call to all hives", slog.String("spread_ms", string(q.spread())))
 		q.publishCall(q.subjects.HiveRollcall())
-		return true
 	}
-	return false
 }
 
 // callRoll asks those that are missing, and all hives where none is known or

@@ -207,7 +207,7 @@ func (q *Queen) logStep(s step) {
 	case hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindUnverified:
 		level = slog.LevelWarn
 	}
-	q.log.LogAttrs(context.Background(), level, "hive",
+	q.log.LogAttrs(context.Background(), level, "hive verdict",
 		slog.String("hive", s.hive), slog.String("kind", string(s.kind)), slog.String("from", string(s.from)), slog.String("to", string(s.to)),
 		slog.String("cause", string(s.cause)), slog.Uint64("inc", s.inc), slog.String("reason", s.reason))
 }
