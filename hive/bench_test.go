@@ -1,76 +1,39 @@
 package hive
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// fleet is a registry with n workers, the bytes of a beat of each, and where in
-// them seq stands, as eight bytes.
-func fleet(b testing.TB, n int) (r *registry, msgs [][]byte, seqs [][]byte) {
-	r = newRegistry(thisHive)
-	r.start(t0)
+// fleet is a registry with n workers, which just joined.
+func fleet(b testing.TB, n int) *detector.Registry {
+	r := detector.New(thisHive)
+	r.Start(t0)
 	for i := range n {
 		f := newFake(fmt.Sprintf("worker-%04d", i))
-		f.Seq = 1 << 40
 		f.VRAM, f.Busy, f.Queue, f.Done = 40<<30, 3, 1, 12345
-		msg := f.next(b)
-		if _, err := r.receive(t0, msg, ""); err != nil {
+		if _, err := r.Receive(t0, f.next(b), ""); err != nil {
 			b.Fatal(err)
 		}
-		at := bytes.Index(msg, []byte("\xa3seq\xcf")) + 5
-		msgs, seqs = append(msgs, msg), append(seqs, msg[at:at+8])
 	}
-	r.takeSteps()
-	return r, msgs, seqs
-}
-
-func benchBeats(b *testing.B, n int) {
-	r, msgs, seqs := fleet(b, n)
-	now, seq, i := t0, uint64(1<<40)+1, 0
-	b.SetBytes(int64(len(msgs[0])))
-	b.ReportAllocs()
-	for b.Loop() {
-		if i%n == 0 {
-			seq++
-		}
-		binary.BigEndian.PutUint64(seqs[i%n], seq)
-		now = now.Add(every / time.Duration(n))
-		if _, err := r.receive(now, msgs[i%n], ""); err != nil {
-			b.Fatal(err)
-		}
-		if next, _ := r.next(); !now.Before(next) {
-			r.detect(now)
-		}
-		i++
-	}
-	if r.stats.Stale+r.stats.Refused+r.stats.WireLost > 0 || len(r.steps) > 0 {
-		b.Fatalf("not a steady state: %+v, %d transitions", r.stats, len(r.steps))
-	}
-}
-
-// BenchmarkBeat is one beat from bytes to registry, its deadline included.
-func BenchmarkBeat(b *testing.B) {
-	for _, n := range []int{100, 1000, hivebeat.MaxWorkers} {
-		b.Run(fmt.Sprintf("workers=%d", n), func(b *testing.B) { benchBeats(b, n) })
-	}
+	r.TakeSteps()
+	return r
 }
 
 // BenchmarkSnapshot is one snapshot from registry to pages.
 func BenchmarkSnapshot(b *testing.B) {
 	for _, n := range []int{100, 5000} {
 		b.Run(fmt.Sprintf("workers=%d", n), func(b *testing.B) {
-			r, _, _ := fleet(b, n)
+			r := fleet(b, n)
 			b.ReportAllocs()
 			size := 0
 			for b.Loop() {
 				s := hivebeat.Snapshot{V: 1, Hive: thisHive, Inc: 1, Seq: 1, Every: 15000}
-				s.Workers = r.records(t0.Add(70 * time.Second))
+				s.Workers = r.Records(t0.Add(70 * time.Second))
 				list, err := pages(s, 1<<20)
 				if err != nil {
 					b.Fatal(err)

@@ -192,7 +192,7 @@ func merge(old []gpuFacts, at time.Time, r gpuReading, pids map[uint64]bool) []g
 		g.UUID, g.Name, g.Err = clip(g.UUID, hivebeat.MaxGPUID), clip(g.Name, hivebeat.MaxHostText), clip(g.Err, hivebeat.MaxHostText)
 		for _, a := range r.apps {
 			if a.uuid == g.UUID && pids[a.pid] {
-				g.Ours = add(small(g.Ours), small(a.used))
+				g.Ours = small(small(g.Ours) + small(a.used))
 			}
 		}
 		g.Index, g.Total, g.Used, g.Ours, g.Util, g.Power = small(g.Index), small(g.Total), small(g.Used), small(g.Ours), small(g.Util), small(g.Power)

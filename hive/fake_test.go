@@ -1,7 +1,6 @@
 package hive
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -15,7 +14,7 @@ const (
 	every    = 30 * second
 )
 
-// t0 is when a registry of a test begins.
+// t0 is when time begins in a test that makes its own.
 var t0 = time.Now()
 
 // fake is a worker as the wire shows it.
@@ -47,65 +46,4 @@ func (f *fake) bytes(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// bench is a registry of a test, with its own time.
-type bench struct {
-	*registry
-	t   testing.TB
-	now time.Time
-}
-
-func newBench(t testing.TB) *bench {
-	b := &bench{registry: newRegistry(thisHive), t: t, now: t0}
-	b.start(t0)
-	return b
-}
-
-// after lets time pass, and deadlines with it.
-func (b *bench) after(d time.Duration) *bench {
-	b.now = b.now.Add(d)
-	b.detect(b.now)
-	return b
-}
-
-// feed gives the registry the bytes of a beat, as the loop does.
-func (b *bench) feed(msg []byte) error {
-	b.t.Helper()
-	_, err := b.receive(b.now, msg, "")
-	if err != nil {
-		b.refuse(err)
-	}
-	return err
-}
-
-// mustFeed is feed for a beat that has to be accepted.
-func (b *bench) mustFeed(msg []byte) *bench {
-	b.t.Helper()
-	if err := b.feed(msg); err != nil {
-		b.t.Fatalf("beat refused: %v", err)
-	}
-	return b
-}
-
-// told returns the transitions since the last call, as kind:from>to(cause).
-func (b *bench) told() []string {
-	list := []string{}
-	for _, s := range b.takeSteps() {
-		text := fmt.Sprintf("%s:%s>%s", s.Kind, s.From, s.To)
-		if s.Cause != "" {
-			text += "(" + string(s.Cause) + ")"
-		}
-		list = append(list, text)
-	}
-	return list
-}
-
-func (b *bench) record(id string) (hivebeat.Record, bool) {
-	for _, r := range b.records(b.now) {
-		if r.Worker == id {
-			return r, true
-		}
-	}
-	return hivebeat.Record{}, false
 }

@@ -6,8 +6,8 @@
 // lost, and the time is credited to all when it is back. A hive that has just
 // begun knows nobody; until it is warm an absent worker is no evidence.
 //
-// What a hive knows is in the registry and the detector, which are pure; one
-// goroutine feeds them.
+// What a hive knows, and how it judges, is in internal/detector, which is pure; one
+// goroutine feeds it.
 package hive
 
 import (
@@ -25,6 +25,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/bootid"
+	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
 const (
@@ -54,7 +55,7 @@ type Hive struct {
 	open     atomic.Bool // NATS is there, as far as the goroutine that hears knows
 
 	mu      sync.Mutex
-	reg     *registry
+	reg     *detector.Registry
 	seq     uint64
 	subs    []*nats.Subscription
 	dropped uint64 // of subscriptions that are gone
@@ -100,7 +101,7 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 		log:      cfg.Logger.With(slog.String("hive", cfg.ID)),
 		ns:       bootid.Namespace(),
 		inc:      uint64(time.Now().UnixMicro()),
-		reg:      newRegistry(cfg.ID),
+		reg:      detector.New(cfg.ID),
 		done:     make(chan struct{}),
 	}
 	if cfg.Pinned {
@@ -271,8 +272,8 @@ func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 	h.machine.fill(&s, now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.Seq, s.Warm, s.Stats = h.seq, h.reg.isWarm(now), h.reg.stats
-	s.Workers = h.reg.records(now)
+	s.Seq, s.Warm, s.Stats = h.seq, h.reg.Warm(now), h.reg.Stats()
+	s.Workers = h.reg.Records(now)
 	return s
 }
 
@@ -349,16 +350,10 @@ type Stats struct {
 func (h *Hive) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := Stats{
-		Stats: h.reg.stats, Reasons: map[hivebeat.Reason]uint64{}, Dropped: h.droppedLocked(),
-		Workers: len(h.reg.workers), Warm: h.reg.isWarm(time.Now()), Connected: h.open.Load(), Snapshots: h.pulse.Stats(),
+	return Stats{
+		Stats: h.reg.Stats(), Reasons: h.reg.Reasons(), Dropped: h.droppedLocked(),
+		Workers: h.reg.Len(), Warm: h.reg.Warm(time.Now()), Connected: h.open.Load(), Snapshots: h.pulse.Stats(),
 	}
-	for reason, n := range h.reg.reasons {
-		if *n > 0 {
-			s.Reasons[reason] = *n
-		}
-	}
-	return s
 }
 
 // limiter lets one log line of a kind through in a while, and counts the others.

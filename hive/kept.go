@@ -39,7 +39,7 @@ func (h *Hive) recall(ctx context.Context) {
 		return
 	}
 	h.mu.Lock()
-	h.reg.expect(ids)
+	h.reg.Expect(ids)
 	h.mu.Unlock()
 	h.log.Info("knows its last snapshot", slog.Int("workers", len(ids)))
 }

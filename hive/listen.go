@@ -13,13 +13,14 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // ear is what the goroutine that hears keeps for itself.
 type ear struct {
 	*Hive
-	sight sight
+	sight detector.Sight
 
 	timer *time.Timer // the next deadline
 	armed time.Time   // zero: none, or not to be judged now
@@ -65,21 +66,21 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, status
 
 // beat hears one message of a worker.
 func (e *ear) beat(now time.Time, m *nats.Msg) {
-	e.sight.prove(now)
+	e.sight.Prove(now)
 	pinned := ""
 	if len(m.Subject) > len(e.pinned) {
 		pinned = m.Subject[len(e.pinned):]
 	}
 	e.mu.Lock()
-	got, err := e.reg.receive(now, m.Data, pinned)
+	got, err := e.reg.Receive(now, m.Data, pinned)
 	if err != nil {
-		e.reg.refuse(err)
+		e.reg.Refuse(err)
 	}
-	var steps []step
-	if got.urgent {
-		steps = e.reg.takeSteps()
+	var steps []detector.Step
+	if got.Urgent {
+		steps = e.reg.TakeSteps()
 	}
-	next, _ := e.reg.next()
+	next, _ := e.reg.Next()
 	e.mu.Unlock()
 
 	if err != nil {
@@ -87,14 +88,14 @@ func (e *ear) beat(now time.Time, m *nats.Msg) {
 	} else if e.log.Enabled(context.Background(), slog.LevelDebug) {
 		e.log.Debug("beat", slog.String("worker", string(wire.PeekWorker(m.Data))), slog.Int("bytes", len(m.Data)))
 	}
-	if got.urgent {
+	if got.Urgent {
 		e.pulse.Changed()
 		e.logSteps(steps)
 	}
-	if got.facts && e.cfg.PushFacts > 0 && !e.pushing {
+	if got.Facts && e.cfg.PushFacts > 0 && !e.pushing {
 		e.facts(now)
 	}
-	if e.sight.open && (e.armed.IsZero() || next.Before(e.armed)) {
+	if e.sight.Open() && (e.armed.IsZero() || next.Before(e.armed)) {
 		e.arm(now, next)
 	}
 }
@@ -121,13 +122,13 @@ func (e *ear) judge(beats <-chan *nats.Msg) {
 // detect judges those whose deadline passed.
 func (e *ear) detect(now time.Time) {
 	e.armed = time.Time{}
-	if !e.sight.open {
+	if !e.sight.Open() {
 		return // silence is no evidence; reopen goes on
 	}
 	e.mu.Lock()
-	e.reg.detect(now)
-	steps := e.reg.takeSteps()
-	next, ok := e.reg.next()
+	e.reg.Detect(now)
+	steps := e.reg.TakeSteps()
+	next, ok := e.reg.Next()
 	e.mu.Unlock()
 	if len(steps) > 0 {
 		e.pulse.Changed()
@@ -153,7 +154,7 @@ func (e *ear) status(now time.Time, s nats.Status, ok bool) error {
 	case !ok || s == nats.CLOSED:
 		e.open.Store(false)
 		return fmt.Errorf("hive: %w", nats.ErrConnectionClosed)
-	case s != nats.CONNECTED || e.sight.open: // connected, and we thought it was: it was gone in between
+	case s != nats.CONNECTED || e.sight.Open(): // connected, and we thought it was: it was gone in between
 		e.close(now)
 	}
 	// The last word is the connection's own: of many changes some are not told.
@@ -167,24 +168,24 @@ func (e *ear) close(now time.Time) {
 	e.open.Store(false)
 	// nats.go gives a peer up when so many pings were not answered.
 	unnoticed := e.nc.Opts.PingInterval * time.Duration(e.nc.Opts.MaxPingsOut+1)
-	if e.sight.close(now, unnoticed) {
+	if e.sight.Close(now, unnoticed) {
 		e.log.Warn("NATS is away: nobody is judged by silence until it is back")
 	}
 }
 
 func (e *ear) reopen(now time.Time) {
-	if e.sight.open {
+	if e.sight.Open() {
 		return
 	}
-	blind, first := e.sight.reopen(now)
+	blind, first := e.sight.Reopen(now)
 	e.open.Store(true)
 	e.mu.Lock()
 	if first {
-		e.reg.start(now)
+		e.reg.Start(now)
 	} else {
-		e.reg.credit(blind)
+		e.reg.Credit(blind)
 	}
-	workers := len(e.reg.workers)
+	workers := e.reg.Len()
 	e.mu.Unlock()
 	if first {
 		e.log.Info("hears workers", slog.String("subject", e.subjects.Workers(e.cfg.ID)))
@@ -208,11 +209,11 @@ func (e *ear) callRoll(workers int) {
 
 // called answers a roll call of a queen.
 func (e *ear) called(m *nats.Msg) {
-	e.sight.prove(time.Now())
+	e.sight.Prove(time.Now())
 	spread, err := bus.ParseSpread(m.Data, hivebeat.HiveRollSpread)
 	if err != nil {
 		e.mu.Lock()
-		e.reg.refuse(err)
+		e.reg.Refuse(err)
 		e.mu.Unlock()
 		e.logRefused(time.Now(), m.Subject, err)
 		return
@@ -232,29 +233,29 @@ func (h *Hive) logRefused(now time.Time, subject string, err error) {
 	}
 }
 
-func (h *Hive) logSteps(steps []step) {
+func (h *Hive) logSteps(steps []detector.Step) {
 	for i := range steps {
 		s := &steps[i]
 		level := slog.LevelInfo
 		attrs := []slog.Attr{
-			slog.String("worker", s.worker), slog.String("kind", string(s.Kind)), slog.String("from", s.From), slog.String("to", s.To),
-			slog.Uint64("inc", s.Inc), slog.Uint64("seq", s.seq), slog.Uint64("n", s.N),
+			slog.String("worker", s.Worker), slog.String("kind", string(s.Kind)), slog.String("from", s.From), slog.String("to", s.To),
+			slog.Uint64("inc", s.Inc), slog.Uint64("seq", s.Seq), slog.Uint64("n", s.N),
 		}
 		if s.Cause != "" {
 			attrs = append(attrs, slog.String("cause", string(s.Cause)))
 		}
-		if s.age > 0 {
-			attrs = append(attrs, slog.Duration("age", s.age))
+		if s.Age > 0 {
+			attrs = append(attrs, slog.Duration("age", s.Age))
 		}
-		if s.reason != "" {
-			attrs = append(attrs, slog.String("reason", s.reason))
+		if s.Reason != "" {
+			attrs = append(attrs, slog.String("reason", s.Reason))
 		}
 		switch {
 		case s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindConflict:
 			level = slog.LevelWarn
-		case s.margin > 0: // the verdict was wrong, or right about the link only
+		case s.Margin > 0: // the verdict was wrong, or right about the link only
 			level = slog.LevelWarn
-			attrs = append(attrs, slog.Duration("margin", s.margin), slog.Bool("cut_off", s.cutOff))
+			attrs = append(attrs, slog.Duration("margin", s.Margin), slog.Bool("cut_off", s.CutOff))
 		}
 		h.log.LogAttrs(context.Background(), level, "worker", attrs...)
 	}
@@ -291,7 +292,7 @@ func (h *Hive) collectGPUs(ctx context.Context, wg *sync.WaitGroup) {
 		every: collectEvery, limit: collectLimit, read: read,
 		store: func(at time.Time, v gpuReading, err error) {
 			h.mu.Lock()
-			pids := h.reg.pids(h.ns)
+			pids := h.reg.Pids(h.ns)
 			h.mu.Unlock()
 			if h.machine.storeGPUs(at, v, err, pids) {
 				h.collected(sourceGPU, err)

@@ -9,26 +9,29 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // whole is a snapshot with everything set and n workers.
 func whole(t testing.TB, n int) hivebeat.Snapshot {
-	b := newBench(t)
+	r := detector.New(thisHive)
+	r.Start(t0)
 	for i := range n {
 		f := newFake(fmt.Sprintf("worker-%05d", i))
 		f.Data, f.Reason = []byte{1, 2, 3}, "because"
-		b.mustFeed(f.next(t))
+		if _, err := r.Receive(t0, f.next(t), ""); err != nil {
+			t.Fatal(err)
+		}
 	}
-	b.after(second)
 	return hivebeat.Snapshot{
 		V: hivebeat.Version, Hive: thisHive, Inc: 1_790_000_000_000_000, Every: 15_000, Seq: 7, Sent: 1_790_000_000_123, Warm: true, Pages: 1,
 		Bye: "stopped", Labels: map[string]string{"zone": "a", "rack": "7"},
 		Host:    hivebeat.Host{Name: "gpu-01", OS: "linux", Arch: "amd64", CPUs: 64, Load1: 1.25, CPU: 12.5, MemTotal: 1 << 40, MemUsed: 1 << 38, Uptime: 3600},
 		GPUs:    []hivebeat.GPU{{UUID: "GPU-1", Name: "NVIDIA H100", Total: 80 << 30, Used: 40 << 30, Ours: 30 << 30, Util: 93, Temp: 61, Power: 412_000, Age: 17}},
 		Collect: map[string]string{sourceHost: "ok", sourceGPU: "ok", sourceProcs: "ok"},
-		Stats:   b.stats,
-		Workers: b.records(b.now),
+		Stats:   r.Stats(),
+		Workers: r.Records(t0.Add(second)),
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
 // virtual runs a hive under a virtual clock, and a worker that the test plays.
@@ -85,7 +86,7 @@ func TestVirtualWarmAfter45Seconds(t *testing.T) {
 		begun := time.Now()
 		pass(2 * time.Minute)
 		for _, s := range q.all() {
-			if warm := s.at.Sub(begun) >= warmAfter; s.Warm != warm {
+			if warm := s.at.Sub(begun) >= detector.WarmAfter; s.Warm != warm {
 				t.Errorf("warm is %t after %s", s.Warm, s.at.Sub(begun))
 			}
 		}

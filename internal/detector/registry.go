@@ -1,4 +1,8 @@
-package hive
+// Package detector judges the workers of one hive: who is alive, late, lost or
+// left, and what a snapshot says of them. It is the core of package hive, and of
+// whoever judges in a hive's place. It is pure: state and now in, transitions out,
+// with no clock, no goroutine and no lock.
+package detector
 
 import (
 	"slices"
@@ -10,9 +14,10 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-const (
-	warmAfter = 45 * time.Second // from then on an absent worker is evidence
+// WarmAfter is how long after Start an absent worker is evidence.
+const WarmAfter = 45 * time.Second
 
+const (
 	// A record that went may come back, and its transitions go on being numbered:
 	// a number that is used twice would be taken for a duplicate, which the
 	// queen's stream drops for an hour.
@@ -20,15 +25,16 @@ const (
 	maxRemembers = hivebeat.MaxWorkers
 )
 
-// registry is what a hive knows of its workers. It is pure: time comes in as an
-// argument, and no two goroutines may use it at once.
-type registry struct {
+// Registry is what the workers of one hive are known by. It is pure: time comes in
+// as an argument, and no two goroutines may use it at once. Times must carry a
+// monotonic reading, as those of time.Now do, or none of them may.
+type Registry struct {
 	hive    string
 	workers map[string]*worker
 	sorted  []*worker // the same, by id: rows keep their order from snapshot to snapshot
 
 	deadlines liveness.Deadlines[*worker]
-	steps     []step // transitions that nobody took yet
+	steps     []Step // transitions that nobody took yet
 	stats     hivebeat.Stats
 	reasons   map[hivebeat.Reason]*uint64
 
@@ -62,26 +68,26 @@ type worker struct {
 	since   time.Time // when live began
 	lostAt  time.Time // the deadline that made it lost
 	n       uint64
-	tr      []step // the last hivebeat.MaxTransitions
+	tr      []Step // the last hivebeat.MaxTransitions
 }
 
-// step is a transition, and what its log line says besides.
-type step struct {
+// Step is a transition, and what its log line says besides.
+type Step struct {
 	hivebeat.Transition
-	at     time.Time
-	worker string
-	model  string
-	reason string
-	seq    uint64
-	age    time.Duration // since the beat before
-	margin time.Duration // recovered after lost: how far past the deadline
-	cutOff bool          // recovered after lost: seq went on meanwhile
+	At     time.Time // when the verdict was reached
+	Worker string
+	Model  string
+	Reason string // what the worker said, or what was seen of it
+	Seq    uint64
+	Age    time.Duration // since the beat before
+	Margin time.Duration // recovered after lost: how far past the deadline
+	CutOff bool          // recovered after lost: seq went on meanwhile
 }
 
-// heard says what a beat that was accepted calls for.
-type heard struct {
-	urgent bool // a transition
-	facts  bool // other facts than before, which somebody may wait for
+// Heard says what a beat calls for.
+type Heard struct {
+	Urgent bool // a transition
+	Facts  bool // other facts than before, which somebody may wait for
 }
 
 // Refusals that can come with every beat are made once.
@@ -93,8 +99,9 @@ var (
 	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
 )
 
-func newRegistry(hive string) *registry {
-	r := &registry{
+// New returns a registry for the workers of hive, which knows nobody.
+func New(hive string) *Registry {
+	r := &Registry{
 		hive:     hive,
 		workers:  make(map[string]*worker),
 		reasons:  make(map[hivebeat.Reason]*uint64),
@@ -106,42 +113,59 @@ func newRegistry(hive string) *registry {
 	return r
 }
 
-// receive takes one message as it came. Most repeat the last one of their worker
+// Len returns the number of records, of workers that are lost or left too.
+func (r *Registry) Len() int { return len(r.workers) }
+
+// Stats returns the counts so far, as a snapshot has them.
+func (r *Registry) Stats() hivebeat.Stats { return r.stats }
+
+// Reasons returns how many messages were refused, by reason, where there were any.
+func (r *Registry) Reasons() map[hivebeat.Reason]uint64 {
+	m := make(map[hivebeat.Reason]uint64)
+	for reason, n := range r.reasons {
+		if *n > 0 {
+			m[reason] = *n
+		}
+	}
+	return m
+}
+
+// Receive takes one message as it came. Most repeat the last one of their worker
 // but for the numbers at its end: of those no more is read. pinned is the
 // worker's id in the subject, or empty. Nothing of a record changes unless the
-// error is nil; the error is for refuse.
-func (r *registry) receive(now time.Time, b []byte, pinned string) (heard, error) {
+// error is nil; the error is for Refuse.
+func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error) {
 	if w := r.workers[string(wire.PeekWorker(b))]; w != nil && (pinned == "" || pinned == w.id) && w.memo.Parse(b, &r.tail) {
 		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq)
 		if err != nil {
 			return step.heard(), err
 		}
-		h := heard{facts: differVolatile(&w.facts, &r.tail)}
+		h := Heard{Facts: differVolatile(&w.facts, &r.tail)}
 		r.tail.Update(&w.facts)
 		return r.take(now, w, h, step), nil
 	}
 	if err := wire.ParseBeat(b, &r.view); err != nil {
-		return heard{}, err
+		return Heard{}, err
 	}
-	h, err := r.hear(now, &r.view, pinned)
+	h, err := r.Hear(now, &r.view, pinned)
 	if err == nil {
 		r.workers[string(r.view.Worker)].memo.Keep(b)
 	}
 	return h, err
 }
 
-// hear takes a beat that was parsed, and thereby checked, as receive does.
-func (r *registry) hear(now time.Time, v *wire.BeatView, pinned string) (heard, error) {
+// Hear takes a beat that was parsed, and thereby checked, as Receive does.
+func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, error) {
 	if string(v.Hive) != r.hive {
-		return heard{}, errForeign
+		return Heard{}, errForeign
 	}
 	if pinned != "" && string(v.Worker) != pinned {
-		return heard{}, errPinned
+		return Heard{}, errPinned
 	}
 	w, known := r.workers[string(v.Worker)]
 	if !known {
 		if len(r.workers) >= hivebeat.MaxWorkers {
-			return heard{}, errFull
+			return Heard{}, errFull
 		}
 		w = r.add(string(v.Worker))
 	}
@@ -149,7 +173,7 @@ func (r *registry) hear(now time.Time, v *wire.BeatView, pinned string) (heard, 
 	if err != nil {
 		return step.heard(), err
 	}
-	h := heard{facts: differ(&w.facts, &v.FactsView)}
+	h := Heard{Facts: differ(&w.facts, &v.FactsView)}
 	w.memo.Forget() // of other facts than those that come now
 	v.FactsView.Update(&w.facts)
 	return r.take(now, w, h, step), nil
@@ -157,7 +181,7 @@ func (r *registry) hear(now time.Time, v *wire.BeatView, pinned string) (heard, 
 
 // judge says what a beat of w with this (inc, seq) is. The error is set if it is
 // no news.
-func (r *registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
+func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard)}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
@@ -178,10 +202,10 @@ func (r *registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 }
 
 // take draws the conclusions from a beat whose facts were taken over.
-func (r *registry) take(now time.Time, w *worker, h heard, step beatStep) heard {
+func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard {
 	w.heard = now
 	r.stats.Beats++
-	h.urgent = r.transit(now, w, step)
+	h.Urgent = r.transit(now, w, step)
 	if len(r.expected) > 0 {
 		delete(r.expected, w.id)
 	}
@@ -189,10 +213,10 @@ func (r *registry) take(now time.Time, w *worker, h heard, step beatStep) heard 
 }
 
 // heard says what a beat that was refused calls for.
-func (b beatStep) heard() heard { return heard{urgent: b.outcome == liveness.Conflict} }
+func (b beatStep) heard() Heard { return Heard{Urgent: b.outcome == liveness.Conflict} }
 
-// refuse counts a message that was refused.
-func (r *registry) refuse(err error) {
+// Refuse counts a message that was refused.
+func (r *Registry) Refuse(err error) {
 	reason := hivebeat.ReasonOf(err)
 	if n, ok := r.reasons[reason]; ok {
 		*n++
@@ -217,7 +241,7 @@ func differVolatile(f *hivebeat.Facts, v *wire.Volatile) bool {
 
 func byID(w *worker, id string) int { return strings.Compare(w.id, id) }
 
-func (r *registry) add(id string) *worker {
+func (r *Registry) add(id string) *worker {
 	w := &worker{id: id, n: r.departed[id]}
 	r.workers[id] = w
 	at, _ := slices.BinarySearchFunc(r.sorted, id, byID)
@@ -226,7 +250,7 @@ func (r *registry) add(id string) *worker {
 }
 
 // remove lets the record of a worker go, without a transition.
-func (r *registry) remove(now time.Time, w *worker) {
+func (r *Registry) remove(now time.Time, w *worker) {
 	delete(r.workers, w.id)
 	if at, ok := slices.BinarySearchFunc(r.sorted, w.id, byID); ok {
 		r.sorted = slices.Delete(r.sorted, at, at+1)
@@ -248,12 +272,12 @@ func (r *registry) remove(now time.Time, w *worker) {
 	r.departure = slices.Delete(r.departure, 0, old)
 }
 
-// start begins the time after which an absent worker is evidence.
-func (r *registry) start(now time.Time) { r.warmAt = now.Add(warmAfter) }
+// Start begins the time after which an absent worker is evidence.
+func (r *Registry) Start(now time.Time) { r.warmAt = now.Add(WarmAfter) }
 
-// expect names the workers of the last kept snapshot. Once all were heard the
-// registry is warm.
-func (r *registry) expect(ids []string) {
+// Expect names the workers of the last kept snapshot. Once all were heard the
+// Registry is warm.
+func (r *Registry) Expect(ids []string) {
 	r.kept, r.expected = true, make(map[string]bool, len(ids))
 	for _, id := range ids {
 		if r.workers[id] == nil {
@@ -262,32 +286,36 @@ func (r *registry) expect(ids []string) {
 	}
 }
 
-// isWarm reports whether the absence of a worker is evidence. Once it is, it
+// Expected returns how many workers of the last kept snapshot were not heard yet,
+// and whether there is one.
+func (r *Registry) Expected() (n int, known bool) { return len(r.expected), r.kept }
+
+// Warm reports whether the absence of a worker is evidence. Once it is, it
 // stays.
-func (r *registry) isWarm(now time.Time) bool {
+func (r *Registry) Warm(now time.Time) bool {
 	if !r.warm && !r.warmAt.IsZero() {
 		r.warm = !now.Before(r.warmAt) || r.kept && len(r.expected) == 0
 	}
 	return r.warm
 }
 
-// credit takes time in which nothing could be heard out of all judgements.
-func (r *registry) credit(blind time.Duration) {
+// Credit takes time in which nothing could be heard out of all judgements.
+func (r *Registry) Credit(blind time.Duration) {
 	r.deadlines.Shift(blind)
 	if !r.warmAt.IsZero() {
 		r.warmAt = r.warmAt.Add(blind)
 	}
 }
 
-// takeSteps returns the transitions since the last call.
-func (r *registry) takeSteps() []step {
+// TakeSteps returns the transitions since the last call.
+func (r *Registry) TakeSteps() []Step {
 	s := r.steps
 	r.steps = nil
 	return s
 }
 
-// pids returns the process ids of the workers that run in the pid namespace ns.
-func (r *registry) pids(ns string) map[uint64]bool {
+// Pids returns the process ids of the workers that run in the pid namespace ns.
+func (r *Registry) Pids(ns string) map[uint64]bool {
 	m := make(map[uint64]bool)
 	for _, w := range r.sorted {
 		if ns != "" && w.facts.NS == ns && w.facts.PID != 0 {

@@ -1,4 +1,4 @@
-package hive
+package detector
 
 import (
 	"time"
@@ -31,7 +31,7 @@ type beatStep struct {
 
 // transit makes the transitions that an accepted beat calls for, sets the
 // deadline, and reports whether there was any.
-func (r *registry) transit(now time.Time, w *worker, b beatStep) bool {
+func (r *Registry) transit(now time.Time, w *worker, b beatStep) bool {
 	n := w.n
 	from := w.live
 	switch {
@@ -49,7 +49,7 @@ func (r *registry) transit(now time.Time, w *worker, b beatStep) bool {
 		if from != hivebeat.Alive {
 			s := r.become(now, w, hivebeat.Alive, "", hivebeat.KindRecovered, b.age)
 			if from == hivebeat.Lost {
-				s.margin, s.cutOff = now.Sub(w.lostAt), b.wentOn
+				s.Margin, s.CutOff = now.Sub(w.lostAt), b.wentOn
 			}
 		}
 		if !b.state.SameAs(w.facts.State) {
@@ -70,7 +70,7 @@ func (r *registry) transit(now time.Time, w *worker, b beatStep) bool {
 }
 
 // score counts a verdict that the worker itself has disproved.
-func (r *registry) score(wentOn bool) {
+func (r *Registry) score(wentOn bool) {
 	if wentOn {
 		r.stats.CutOff++
 	} else {
@@ -78,10 +78,10 @@ func (r *registry) score(wentOn bool) {
 	}
 }
 
-// detect makes the transitions that are due to silence, and lets records go that
+// Detect makes the transitions that are due to silence, and lets records go that
 // have been lost or left for long enough. It costs nothing for workers whose
 // deadline has not passed.
-func (r *registry) detect(now time.Time) {
+func (r *Registry) Detect(now time.Time) {
 	for w, at := range r.deadlines.Due(now) {
 		every, quiet := w.facts.Every.Duration(), w.facts.Quiet.Duration()
 		switch w.live {
@@ -100,19 +100,19 @@ func (r *registry) detect(now time.Time) {
 	}
 }
 
-// next returns a time before which detect has nothing to do.
-func (r *registry) next() (time.Time, bool) { return r.deadlines.Next() }
+// Next returns a time before which Detect has nothing to do.
+func (r *Registry) Next() (time.Time, bool) { return r.deadlines.Next() }
 
 // conflict tells that two incarnations of w both advance. The verdict on the
 // valid one stands.
-func (r *registry) conflict(now time.Time, w *worker, inc, seq uint64) {
+func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
-	s.Inc, s.seq = inc, seq
+	s.Inc, s.Seq = inc, seq
 	r.keep(w)
 }
 
 // become changes the verdict on w. The step may be completed by the caller.
-func (r *registry) become(now time.Time, w *worker, live hivebeat.Live, cause hivebeat.Cause, kind hivebeat.Kind, age time.Duration) *step {
+func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hivebeat.Cause, kind hivebeat.Kind, age time.Duration) *Step {
 	s := r.note(now, w, kind, age)
 	s.From, s.To, s.Cause = string(w.live), string(live), cause
 	w.live, w.cause, w.since = live, cause, now
@@ -122,17 +122,17 @@ func (r *registry) become(now time.Time, w *worker, live hivebeat.Live, cause hi
 
 // note numbers a transition of w. keep is called when it is complete, as far as
 // the wire is concerned.
-func (r *registry) note(now time.Time, w *worker, kind hivebeat.Kind, age time.Duration) *step {
+func (r *Registry) note(now time.Time, w *worker, kind hivebeat.Kind, age time.Duration) *Step {
 	w.n++
-	r.steps = append(r.steps, step{
+	r.steps = append(r.steps, Step{
 		Transition: hivebeat.Transition{N: w.n, Kind: kind, Inc: w.facts.Inc},
-		at:         now, worker: w.id, model: w.facts.Model, reason: w.facts.Reason, seq: w.facts.Seq, age: age,
+		At:         now, Worker: w.id, Model: w.facts.Model, Reason: w.facts.Reason, Seq: w.facts.Seq, Age: age,
 	})
 	return &r.steps[len(r.steps)-1]
 }
 
 // keep lets the record of w carry its newest transition, and the newest few only.
-func (r *registry) keep(w *worker) {
+func (r *Registry) keep(w *worker) {
 	if len(w.tr) == hivebeat.MaxTransitions {
 		copy(w.tr, w.tr[1:])
 		w.tr = w.tr[:len(w.tr)-1]

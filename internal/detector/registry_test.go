@@ -1,4 +1,4 @@
-package hive
+package detector
 
 import (
 	"bytes"
@@ -99,10 +99,10 @@ func TestPinnedSubjectMustAgree(t *testing.T) {
 	if err := wire.ParseBeat(f.next(t), &v); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.hear(b.now, &v, "other"); hivebeat.ReasonOf(err) != hivebeat.RefusedForeign {
+	if _, err := b.Hear(b.now, &v, "other"); hivebeat.ReasonOf(err) != hivebeat.RefusedForeign {
 		t.Errorf("another worker's subject: %v", err)
 	}
-	if _, err := b.hear(b.now, &v, "w"); err != nil {
+	if _, err := b.Hear(b.now, &v, "w"); err != nil {
 		t.Errorf("its own subject: %v", err)
 	}
 }
@@ -151,36 +151,36 @@ func TestCountersStayWithinTheWire(t *testing.T) {
 }
 
 func TestWarm(t *testing.T) {
-	r := newRegistry(thisHive)
-	if r.isWarm(t0.Add(warmAfter)) {
+	r := New(thisHive)
+	if r.Warm(t0.Add(WarmAfter)) {
 		t.Error("warm before NATS was ever there")
 	}
 	b := newBench(t)
-	if b.isWarm(t0.Add(warmAfter - 1)) {
+	if b.Warm(t0.Add(WarmAfter - 1)) {
 		t.Error("warm before 45 s")
 	}
-	if !b.isWarm(t0.Add(warmAfter)) {
+	if !b.Warm(t0.Add(WarmAfter)) {
 		t.Error("not warm after 45 s")
 	}
 
 	b = newBench(t)
 	b.mustFeed(newFake("heard").next(t))
-	b.expect([]string{"heard", "awaited"})
-	if b.isWarm(b.now) {
+	b.Expect([]string{"heard", "awaited"})
+	if b.Warm(b.now) {
 		t.Error("warm while one of its last snapshot was not heard")
 	}
 	b.mustFeed(newFake("stranger").next(t))
-	if b.isWarm(b.now) {
+	if b.Warm(b.now) {
 		t.Error("warm by a stranger")
 	}
 	b.mustFeed(newFake("awaited").next(t))
-	if !b.isWarm(b.now) {
+	if !b.Warm(b.now) {
 		t.Error("not warm when all of its last snapshot were heard")
 	}
 
 	b = newBench(t)
-	b.credit(10 * second)
-	if b.isWarm(t0.Add(warmAfter)) || !b.isWarm(t0.Add(warmAfter+10*second)) {
+	b.Credit(10 * second)
+	if b.Warm(t0.Add(WarmAfter)) || !b.Warm(t0.Add(WarmAfter+10*second)) {
 		t.Error("time without NATS does not warm")
 	}
 }
@@ -200,11 +200,11 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			views[i].Seq = seq
-			if _, err := r.hear(now, &views[i], ""); err != nil {
+			if _, err := r.Hear(now, &views[i], ""); err != nil {
 				t.Fatal(err)
 			}
 		}
-		r.detect(now)
+		r.Detect(now)
 	}); n != 0 {
 		t.Errorf("%g allocations in 100 beats", n)
 	}

@@ -1,4 +1,4 @@
-package hive
+package detector
 
 import (
 	"slices"
@@ -136,13 +136,13 @@ func TestScore(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	b.mustFeed(f.next(t)).after(100 * second).told()
 	b.mustFeed(f.next(t)) // not a beat in between: it was us
-	if s := b.takeSteps(); len(s) != 1 || s[0].margin != 10*second || s[0].cutOff {
+	if s := b.TakeSteps(); len(s) != 1 || s[0].Margin != 10*second || s[0].CutOff {
 		t.Errorf("steps %+v, want one with a margin of 10 s", s)
 	}
 	b.after(100 * second).told()
 	f.Seq += 3 // beats that we never heard: it was the line
 	b.mustFeed(f.next(t))
-	if s := b.takeSteps(); len(s) != 1 || !s[0].cutOff {
+	if s := b.TakeSteps(); len(s) != 1 || !s[0].CutOff {
 		t.Errorf("steps %+v, want one that was cut off", s)
 	}
 	if b.stats.FalseDead != 1 || b.stats.CutOff != 1 {
@@ -230,21 +230,21 @@ func TestAgesAndSince(t *testing.T) {
 func TestBlindTimeIsCredited(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	b.mustFeed(f.next(t)).after(40 * second)
-	var s sight
-	s.reopen(t0)
-	s.prove(b.now)
-	s.close(b.now.Add(10*second), 30*second)
+	var s Sight
+	s.Reopen(t0)
+	s.Prove(b.now)
+	s.Close(b.now.Add(10*second), 30*second)
 	b.now = b.now.Add(2 * time.Minute) // and nobody judges
-	blind, first := s.reopen(b.now)
-	if first || blind != 2*time.Minute+backGrace {
+	blind, first := s.Reopen(b.now)
+	if first || blind != 2*time.Minute+BackGrace {
 		t.Fatalf("blind for %s, first %t", blind, first)
 	}
-	b.credit(blind)
-	b.detect(b.now)
+	b.Credit(blind)
+	b.Detect(b.now)
 	if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Age != 160_000 {
 		t.Errorf("%s at %d ms: the time was not credited, or the age lies", r.Live, r.Age)
 	}
-	b.after(5*second + backGrace)
+	b.after(5*second + BackGrace)
 	if r, _ := b.record("w"); r.Live != hivebeat.Late {
 		t.Errorf("%s, want late: its time goes on", r.Live)
 	}
@@ -253,8 +253,8 @@ func TestBlindTimeIsCredited(t *testing.T) {
 		t.Errorf("%s, want lost", r.Live)
 	}
 	b.mustFeed(f.next(t))
-	if s := b.takeSteps(); s[len(s)-1].margin != 0 {
-		t.Errorf("margin %s, want 0: heard at its deadline", s[len(s)-1].margin)
+	if s := b.TakeSteps(); s[len(s)-1].Margin != 0 {
+		t.Errorf("margin %s, want 0: heard at its deadline", s[len(s)-1].Margin)
 	}
 }
 
@@ -264,23 +264,23 @@ func TestBlindTimeBeginsBeforeItIsNoticed(t *testing.T) {
 		{10 * second, 60 * second}, // as nothing came in since
 		{50 * second, 40 * second},
 	} {
-		var s sight
-		s.reopen(t0)
-		if !s.close(t0.Add(c.noticed), 30*second) || s.close(t0.Add(55*second), 0) {
+		var s Sight
+		s.Reopen(t0)
+		if !s.Close(t0.Add(c.noticed), 30*second) || s.Close(t0.Add(55*second), 0) {
 			t.Error("it is news once")
 		}
-		if blind, _ := s.reopen(t0.Add(60 * second)); blind != c.want+backGrace {
-			t.Errorf("noticed after %s: blind for %s, want %s", c.noticed, blind-backGrace, c.want)
+		if blind, _ := s.Reopen(t0.Add(60 * second)); blind != c.want+BackGrace {
+			t.Errorf("noticed after %s: blind for %s, want %s", c.noticed, blind-BackGrace, c.want)
 		}
 	}
 }
 
 func TestTheFirstConnectionIsNoBlindTime(t *testing.T) {
-	var s sight
-	if s.close(t0, time.Minute) {
+	var s Sight
+	if s.Close(t0, time.Minute) {
 		t.Error("it was never open")
 	}
-	if blind, first := s.reopen(t0); !first || blind != 0 {
+	if blind, first := s.Reopen(t0); !first || blind != 0 {
 		t.Errorf("blind %s, first %t", blind, first)
 	}
 }

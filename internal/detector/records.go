@@ -1,0 +1,45 @@
+package detector
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// record returns what a snapshot says of w. It shares texts, maps and slices with
+// w.facts, which are replaced when they change and never written to.
+func (w *worker) record(now time.Time, tr []hivebeat.Transition) hivebeat.Record {
+	age := now.Sub(w.heard)
+	rec := hivebeat.Record{
+		Worker: w.id, Live: w.live, Cause: w.cause, N: w.n, Tr: tr, Facts: w.facts,
+		Age:   hivebeat.MillisOf(age),
+		Since: hivebeat.MillisOf(now.Sub(w.since)),
+	}
+	if w.live != hivebeat.Left { // who said goodbye owes nothing
+		rec.Missed = liveness.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration())
+	}
+	return rec
+}
+
+// Records returns all rows, by id.
+func (r *Registry) Records(now time.Time) []hivebeat.Record {
+	list := make([]hivebeat.Record, 0, len(r.sorted))
+	var all []hivebeat.Transition // one piece of memory for most
+	for _, w := range r.sorted {
+		first := len(all)
+		for _, s := range w.tr {
+			if ago := now.Sub(s.At); ago <= hivebeat.TransitionsCarried {
+				t := s.Transition
+				t.Ago = hivebeat.MillisOf(ago)
+				all = append(all, t)
+			}
+		}
+		var tr []hivebeat.Transition
+		if len(all) > first {
+			tr = all[first:len(all):len(all)]
+		}
+		list = append(list, w.record(now, tr))
+	}
+	return list
+}
