@@ -1,0 +1,188 @@
+package liveness
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// hearing is an observer that is connected, and looks at itself at t0.
+func hearing() *Observer {
+	o := &Observer{}
+	o.Look(t0)
+	o.Dropped(t0, 0)
+	if !o.Connect(t0) || !o.Trusts() {
+		panic("it does not begin to hear")
+	}
+	return o
+}
+
+// back lets the token come back at now, and returns what is credited.
+func back(t *testing.T, o *Observer, now time.Time) time.Duration {
+	t.Helper()
+	token, ok := o.Token(now)
+	if !ok {
+		t.Fatal("it sends no token")
+	}
+	blind, ok := o.Back(now, token)
+	if !ok || !o.Trusts() {
+		t.Fatalf("the token is back (%t), and it trusts itself: %t", ok, o.Trusts())
+	}
+	return blind
+}
+
+func TestObserverThatWasStopped(t *testing.T) {
+	o := hearing()
+	for s := 1; s <= 10; s++ {
+		if p := o.Look(at(s)); p != 0 || !o.Trusts() {
+			t.Fatalf("a pause of %s at %d s", p, s)
+		}
+	}
+	if p := o.Look(at(12)); p != 0 {
+		t.Errorf("2 s are no pause: %s", p)
+	}
+	if p := o.Look(at(72)); p != 60*time.Second || o.Paused() != p || o.Trusts() {
+		t.Fatalf("a pause of %s, %s in all, trusts itself: %t", p, o.Paused(), o.Trusts())
+	}
+	if got := o.HeardAt(at(73)); !got.Equal(at(12)) {
+		t.Errorf("what it reads counts as heard at %s, want when the pause began", got.Sub(t0))
+	}
+	if got := back(t, o, at(73)); got != 61*time.Second || o.Blind() != got {
+		t.Errorf("credited %s, want 61 s", got)
+	}
+	if got := o.HeardAt(at(74)); !got.Equal(at(74)) {
+		t.Errorf("after the token what it reads counts as heard at %s", got.Sub(t0))
+	}
+}
+
+func TestObserverThatIsStoppedAgainWhileItWaits(t *testing.T) {
+	o := hearing()
+	o.Look(at(10))
+	old, _ := o.Token(at(10))
+	o.Look(at(40)) // the token waits since, before all that came meanwhile
+	if _, ok := o.Back(at(40), old); ok || o.Trusts() {
+		t.Fatal("a token from before the pause ends the doubt")
+	}
+	if got := back(t, o, at(41)); got != 41*time.Second {
+		t.Errorf("credited %s, want all of it", got)
+	}
+}
+
+func TestObserverThatIsCutOff(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		proof, from  int
+		noticed, end int
+	}{
+		{"as nothing came in since", 10, 10, 20, 60},
+		{"no longer than it may go unnoticed", 10, 20, 50, 60},
+	} {
+		o := hearing()
+		o.Prove(at(c.proof))
+		o.ran = at(c.noticed)
+		if !o.Cut(at(c.noticed), 30*time.Second) || o.Cut(at(c.noticed), 0) || o.Trusts() || o.Connected() {
+			t.Errorf("%s: it is news once, and ends the hearing", c.name)
+		}
+		if _, ok := o.Token(at(c.noticed)); ok {
+			t.Errorf("%s: a token while cut off", c.name)
+		}
+		if o.Connect(at(c.end)) || o.Trusts() {
+			t.Errorf("%s: it trusts itself before its token is back", c.name)
+		}
+		want := time.Duration(c.end-c.from)*time.Second + BackGrace
+		if got := back(t, o, at(c.end)); got != want {
+			t.Errorf("%s: credited %s, want %s", c.name, got, want)
+		}
+	}
+}
+
+func TestTheFirstConnectionIsNoDoubt(t *testing.T) {
+	var o Observer
+	o.Look(t0)
+	if o.Cut(t0, time.Minute) || o.Look(at(60)) == 0 {
+		t.Error("it was never connected, and was stopped")
+	}
+	if !o.Connect(at(60)) || !o.Trusts() {
+		t.Error("it does not trust its first connection")
+	}
+}
+
+func TestObserverThatIsToldOfDrops(t *testing.T) {
+	o := hearing()
+	if o.Dropped(at(1), 0) != 0 || o.Dropped(at(2), 5) != 5 || o.Trusts() {
+		t.Fatal("5 drops are not told, or nothing follows")
+	}
+	if got := o.HeardAt(at(2)); !got.Equal(at(1)) {
+		t.Errorf("in doubt since %s, want since it knew that nothing was dropped", got.Sub(t0))
+	}
+	token, _ := o.Token(at(2))
+	if o.Dropped(at(3), 5) != 0 {
+		t.Error("told twice")
+	}
+	if _, ok := o.Token(at(3)); ok {
+		t.Error("a second token while the first is out")
+	}
+	if again, ok := o.Token(at(4)); !ok || again == token {
+		t.Error("a token that got lost is not sent again")
+	} else if _, ok := o.Back(at(4), token); ok {
+		t.Error("the first one counts")
+	}
+}
+
+// What was sent to the observer counts as heard no later than it could have
+// been, but for the pause that nobody notices: no age is shown younger than it is.
+func TestNothingIsHeardYoungerThanItIs(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		type message struct {
+			sent  time.Time
+			token uint64
+		}
+		o := &Observer{}
+		now := t0
+		var line []message // to the observer, in order
+		o.Look(now)
+		o.Connect(now)
+		read := func() {
+			for _, m := range line {
+				if m.token != 0 {
+					o.Back(now, m.token)
+					continue
+				}
+				o.Prove(now)
+				if at := o.HeardAt(now); at.After(m.sent.Add(MaxPause)) {
+					rt.Fatalf("sent at %s, and heard at %s", m.sent.Sub(t0), at.Sub(t0))
+				}
+			}
+			line = nil
+		}
+		for range rapid.IntRange(1, 50).Draw(rt, "steps") {
+			stop := rapid.SampledFrom([]int{1, 5, 10, 19, 20, 21, 150, 600}).Draw(rt, "stopped for")
+			for range stop { // tenths of a second
+				now = now.Add(100 * time.Millisecond)
+				if rapid.IntRange(0, 9).Draw(rt, "beat") == 0 {
+					line = append(line, message{sent: now})
+				}
+			}
+			o.Look(now)
+			if rapid.IntRange(0, 5).Draw(rt, "dropped") == 0 {
+				o.Dropped(now, o.drops+1)
+			}
+			read() // who runs reads what there is
+			if token, ok := o.Token(now); ok {
+				line = append(line, message{token: token})
+			}
+			if rapid.Bool().Draw(rt, "token is back at once") {
+				read()
+			}
+		}
+		o.Look(now)
+		if token, ok := o.Token(now.Add(tokenAgain)); ok {
+			line = append(line, message{token: token})
+		}
+		read()
+		if !o.Trusts() {
+			rt.Fatal("the doubt does not end")
+		}
+	})
+}
