@@ -1,0 +1,25 @@
+package procwatch
+
+import (
+	"context"
+	"time"
+
+	"github.com/shirou/gopsutil/v4/process"
+)
+
+// lookPortable is look on every system that gopsutil knows. began is by the wall
+// clock: an identity, and nothing to be compared with a time of ours. An error is
+// no evidence that a process ended.
+func lookPortable(pid int) (began int64, there bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	there, err := process.PidExistsWithContext(ctx, int32(pid)) //nolint:gosec // Watch checks it
+	if err != nil || !there {
+		return 0, err != nil
+	}
+	p := process.Process{Pid: int32(pid)} //nolint:gosec // the same
+	if began, err = p.CreateTimeWithContext(ctx); err != nil {
+		return 0, true
+	}
+	return began, true
+}

@@ -1,0 +1,168 @@
+package procwatch
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func thisSystem() system {
+	s := system{now: bootClock, look: look, exits: newPidfds}
+	// Both clocks are one and the same, but in a sandbox that makes its own /proc:
+	// what it says of ourselves must not lie in the future.
+	if began, there := look(os.Getpid()); !there || began == 0 || began > bootClock() {
+		s.now = func() int64 { return 0 }
+	}
+	return s
+}
+
+// bootClock returns the time since boot in ns, by the clock of start times.
+func bootClock() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0
+	}
+	return ts.Nano()
+}
+
+// look returns when the process began, rounded down to 10 ms, or 0 where /proc
+// hides that, and whether it is there. One that ended and was not waited for by
+// its parent is not.
+func look(pid int) (began int64, there bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, !errors.Is(unix.Kill(pid, 0), unix.ESRCH)
+	}
+	return parseStat(b)
+}
+
+// tick is the unit of times in /proc: USER_HZ is 100 wherever Go runs.
+const tick = 10_000_000
+
+// parseStat reads /proc/<pid>/stat. What it can not read it says nothing of.
+func parseStat(b []byte) (began int64, there bool) {
+	at := bytes.LastIndexByte(b, ')') // the name before it may hold anything
+	if at < 0 {
+		return 0, true
+	}
+	const state, threads, start = 0, 17, 19 // fields 3, 20 and 22 of proc_pid_stat(5)
+	f := bytes.Fields(b[at+1:])
+	if len(f) <= start {
+		return 0, true
+	}
+	switch f[state][0] {
+	case 'X', 'x':
+		return 0, false
+	case 'Z': // or its first thread is, while others go on
+		if n, err := strconv.Atoi(string(f[threads])); err != nil || n <= 1 {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseInt(string(f[start]), 10, 64)
+	if err != nil || n < 0 || n > 1<<62/tick {
+		return 0, true
+	}
+	return n * tick, true
+}
+
+// pidfds tells of ends by one epoll for all. The epoll itself waits in the Go
+// runtime's poller, so that it costs no thread.
+type pidfds struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+type pidfd int
+
+func (fd pidfd) close() { _ = unix.Close(int(fd)) }
+
+// newPidfds returns an error where pidfds are not to be had: an old kernel, or a
+// sandbox that forbids them.
+func newPidfds() (exits, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // what the runtime's poller takes
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	p := &pidfds{file: os.NewFile(uintptr(fd), "epoll")}
+	if p.raw, err = p.file.SyscallConn(); err == nil {
+		err = p.try()
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// try watches this process for a moment.
+func (p *pidfds) try() error {
+	h, err := p.open(os.Getpid())
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	return p.add(h, 0)
+}
+
+func (p *pidfds) open(pid int) (handle, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		return nil, errGone
+	case err != nil:
+		return nil, fmt.Errorf("pidfd_open: %w", err)
+	}
+	return pidfd(fd), nil
+}
+
+func (p *pidfds) add(h handle, token uint64) error {
+	fd := int(h.(pidfd))
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))} //nolint:gosec // two halves of one number
+	err := p.raw.Control(func(ep uintptr) {
+		if e := unix.EpollCtl(int(ep), unix.EPOLL_CTL_ADD, fd, &ev); e != nil {
+			ev.Events = 0
+		}
+	})
+	if err == nil && ev.Events == 0 {
+		err = errors.New("epoll does not take a pidfd")
+	}
+	return err
+}
+
+func (p *pidfds) wait(ended func(token uint64)) error {
+	events := make([]unix.EpollEvent, 128)
+	for {
+		var n int
+		var failed error
+		err := p.raw.Read(func(ep uintptr) bool {
+			for {
+				n, failed = unix.EpollWait(int(ep), events, 0)
+				if !errors.Is(failed, unix.EINTR) {
+					return n > 0 || failed != nil
+				}
+			}
+		})
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return nil
+		case err != nil:
+			return err
+		case failed != nil:
+			return fmt.Errorf("epoll: %w", failed)
+		}
+		for _, ev := range events[:n] {
+			ended(uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32) //nolint:gosec // two halves of one number
+		}
+	}
+}
+
+func (p *pidfds) close() { _ = p.file.Close() }
