@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
@@ -16,18 +17,14 @@ const announceLimit = 16
 
 // tellDifferences queues the hives whose verdict may differ from the roster's.
 func (q *Queen) tellDifferences(work context.Context, now time.Time) {
-	v := q.view
-	for _, h := range v.dirty {
-		h.isDirty = false
-		if !h.book.busy {
-			h.book.busy = true
+	for _, h := range q.view.TakeDirty() {
+		if !h.Book.Busy {
+			h.Book.Busy = true
 			q.store.queue = append(q.store.queue, h)
 		} else {
-			h.book.again = true
+			h.Book.Again = true
 		}
 	}
-	clear(v.dirty)
-	v.dirty = v.dirty[:0]
 	q.startAnnouncements(work, now)
 }
 
@@ -42,7 +39,7 @@ func (q *Queen) startAnnouncements(work context.Context, now time.Time) {
 	for len(s.queue) > 0 && q.working < announceLimit && s.there() && s.roster {
 		h := s.queue[0]
 		s.queue = s.queue[1:]
-		if q.view.hives[h.id] != h {
+		if !q.view.Has(h) {
 			continue
 		}
 		job := q.announcement(h, now)
@@ -60,17 +57,17 @@ func (q *Queen) startAnnouncements(work context.Context, now time.Time) {
 }
 
 // announced ends the work on h, unless something came up meanwhile.
-func (q *Queen) announced(h *hive) {
-	h.book.busy = false
-	if h.book.again {
-		h.book.again = false
-		q.view.compare(h)
+func (q *Queen) announced(h *fleet.Hive) {
+	h.Book.Busy = false
+	if h.Book.Again {
+		h.Book.Again = false
+		q.view.Compare(h)
 	}
 }
 
 // announcement is one step of a hive's entry in the roster.
 type announcement struct {
-	hive      *hive
+	hive      *fleet.Hive
 	item      ledger.RosterItem // what is there
 	confirmed bool              // its event is known to be stored
 	next      ledger.RosterEntry
@@ -84,24 +81,24 @@ type announcement struct {
 }
 
 // announcement returns what is to be done for h, or nil.
-func (q *Queen) announcement(h *hive, now time.Time) *announcement {
-	b := &h.book
-	a := &announcement{hive: h, item: b.item, confirmed: b.confirmed >= b.item.N}
-	a.item.Stored += now.Sub(b.readAt)
-	if b.item.N > 0 && b.item.Revision == 0 { // the roster was lost: it is to go on where it was
-		a.next = b.item.RosterEntry
+func (q *Queen) announcement(h *fleet.Hive, now time.Time) *announcement {
+	b := &h.Book
+	a := &announcement{hive: h, item: b.Item, confirmed: b.Confirmed >= b.Item.N}
+	a.item.Stored += now.Sub(b.ReadAt)
+	if b.Item.N > 0 && b.Item.Revision == 0 { // the roster was lost: it is to go on where it was
+		a.next = b.Item.RosterEntry
 		a.next.Event = nil
 		return a
 	}
-	kind, to, ok := h.difference(now)
+	kind, to, ok := h.Difference(now)
 	if !ok {
 		return nil
 	}
-	data, next := h.next(kind, to)
-	ev := q.subjects.NewEvent(hivebeat.HiveEventID(h.id, next.N), now, data)
+	data, next := h.Next(kind, to)
+	ev := q.subjects.NewEvent(hivebeat.HiveEventID(h.ID(), next.N), now, data)
 	body, err := ev.Encode()
 	if err != nil {
-		q.log.Error("an event can not be encoded", slog.String("hive", h.id), slog.Any("err", err))
+		q.log.Error("an event can not be encoded", slog.String("hive", h.ID()), slog.Any("err", err))
 		return nil
 	}
 	next.Event = body
@@ -113,27 +110,27 @@ func (q *Queen) announcement(h *hive, now time.Time) *announcement {
 func (a *announcement) run(ctx context.Context, l *ledger.Ledger) error {
 	if a.event != nil && !a.confirmed && a.item.N > 0 {
 		if err := l.Republish(ctx, a.item); err != nil && !errors.Is(err, ledger.ErrTooOld) {
-			return fmt.Errorf("queen: event %d of hive %s again: %w", a.item.N, a.hive.id, err)
+			return fmt.Errorf("queen: event %d of hive %s again: %w", a.item.N, a.hive.ID(), err)
 		}
 	}
 	var err error
-	if a.revision, err = l.Advance(ctx, a.hive.id, a.item.Revision, a.next); errors.Is(err, ledger.ErrConflict) {
+	if a.revision, err = l.Advance(ctx, a.hive.ID(), a.item.Revision, a.next); errors.Is(err, ledger.ErrConflict) {
 		a.lost = true
-		item, ok, err := l.RosterOf(ctx, a.hive.id)
+		item, ok, err := l.RosterOf(ctx, a.hive.ID())
 		if err != nil {
-			return fmt.Errorf("queen: roster of hive %s: %w", a.hive.id, err)
+			return fmt.Errorf("queen: roster of hive %s: %w", a.hive.ID(), err)
 		}
 		if a.found = item; !ok {
 			a.found.Gone = true
 		}
 		return nil
 	} else if err != nil {
-		return fmt.Errorf("queen: roster of hive %s: %w", a.hive.id, err)
+		return fmt.Errorf("queen: roster of hive %s: %w", a.hive.ID(), err)
 	}
 	a.advanced = true
 	if a.event != nil {
 		if err := l.Publish(ctx, *a.event); err != nil && !errors.Is(err, ledger.ErrTooOld) {
-			return fmt.Errorf("queen: event %d of hive %s: %w", a.next.N, a.hive.id, err)
+			return fmt.Errorf("queen: event %d of hive %s: %w", a.next.N, a.hive.ID(), err)
 		}
 	}
 	a.published = true
@@ -143,24 +140,24 @@ func (a *announcement) run(ctx context.Context, l *ledger.Ledger) error {
 // finish takes the result over, and compares again: there may be more to say.
 func (q *Queen) finish(work context.Context, a *announcement, err error, now time.Time) {
 	q.working--
-	h, b := a.hive, &a.hive.book
-	b.busy = false
+	h, b := a.hive, &a.hive.Book
+	b.Busy = false
 	switch {
-	case q.view.hives[h.id] != h: // forgotten meanwhile
+	case !q.view.Has(h): // forgotten meanwhile
 	case a.lost && a.found.Gone:
-		q.view.unlearn(h.id, false)
+		q.view.Unlearn(h.ID(), false)
 	case a.lost && err == nil:
-		q.rosterItem(h.id, a.found, now, 5*time.Second)
+		q.rosterItem(h.ID(), a.found, now, 5*time.Second)
 	case a.advanced:
-		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.item.Epoch)}
-		q.view.learn(h.id, item, now)
+		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.Item.Epoch)}
+		q.view.Learn(h.ID(), item, now)
 		if a.published {
-			b.confirmed = max(b.confirmed, a.next.N)
+			b.Confirmed = max(b.Confirmed, a.next.N)
 		} else {
 			q.store.unsure.Set(h, now)
 		}
 	}
-	b.again = true
+	b.Again = true
 	q.announced(h)
 	if err != nil {
 		q.trouble(work, err, now)
@@ -203,20 +200,20 @@ func (q *Queen) tellStraight(now time.Time) {
 		return
 	}
 	for _, h := range s.queue {
-		for q.view.hives[h.id] == h {
-			kind, to, ok := h.difference(now)
+		for q.view.Has(h) {
+			kind, to, ok := h.Difference(now)
 			if !ok {
 				break
 			}
-			data, next := h.next(kind, to)
+			data, next := h.Next(kind, to)
 			ev := q.subjects.NewEvent(straightID(&data), now, data)
 			if err := q.publishStraight(context.Background(), ev); err != nil {
 				q.log.Warn("an event could not be published", slog.String("id", ev.ID), slog.Any("err", err))
 			}
 			if kind == hivebeat.KindConflict {
-				h.book.conflict = data.Inc
+				h.Book.Conflict = data.Inc
 			}
-			h.book.item = ledger.RosterItem{RosterEntry: next, Revision: next.N}
+			h.Book.Item = ledger.RosterItem{RosterEntry: next, Revision: next.N}
 		}
 		q.announced(h)
 	}

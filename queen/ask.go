@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
 const (
@@ -14,9 +15,12 @@ const (
 	maxLimit     = 1000
 )
 
+// view adds to the fleet what is asked of it.
+type view struct{ *fleet.View }
+
 // answer fills what a verb was asked for. It copies all that the view changes in
 // place, so that the answer may leave the goroutine that owns the view.
-func (v *view) answer(verb string, r Request, now time.Time) Answer {
+func (v view) answer(verb string, r Request, now time.Time) Answer {
 	if e := r.check(verb); e != nil {
 		return Answer{Error: e}
 	}
@@ -29,15 +33,15 @@ func (v *view) answer(verb string, r Request, now time.Time) Answer {
 	case VerbWorkers:
 		return v.listWorkers(r, now)
 	}
-	h, ok := v.hives[r.Hive]
-	if !ok || h.live == "" {
+	h := v.Hive(r.Hive)
+	if h == nil || h.Live() == "" {
 		return Answer{Error: &Error{CodeNotFound, "no hive " + r.Hive + " is known"}}
 	}
 	if verb == VerbHive {
 		return Answer{Hives: []HiveInfo{v.hiveInfo(h, now)}}
 	}
-	w, ok := h.workers[r.Worker]
-	if !ok {
+	w := h.Worker(r.Worker)
+	if w == nil {
 		return Answer{Error: &Error{CodeNotFound, "no worker " + r.Worker + " is known on hive " + r.Hive}}
 	}
 	return Answer{Workers: []WorkerInfo{v.workerInfo(h, w, now)}}
@@ -79,13 +83,9 @@ func (r *Request) limit() int {
 	return r.Limit
 }
 
-func (v *view) listHives(r Request, now time.Time) (a Answer) {
-	at, found := v.find(r.After)
-	if found {
-		at++
-	}
-	for _, h := range v.order[at:] {
-		if h.live == "" {
+func (v view) listHives(r Request, now time.Time) (a Answer) {
+	for _, h := range v.After(r.After) {
+		if h.Live() == "" {
 			continue
 		}
 		if len(a.Hives) == r.limit() {
@@ -97,21 +97,21 @@ func (v *view) listHives(r Request, now time.Time) (a Answer) {
 	return a
 }
 
-func (v *view) listWorkers(r Request, now time.Time) (a Answer) {
-	hives := v.order
+func (v view) listWorkers(r Request, now time.Time) (a Answer) {
+	hives := v.Hives()
 	if r.Hive != "" {
-		h, ok := v.hives[r.Hive]
-		if !ok {
+		h := v.Hive(r.Hive)
+		if h == nil {
 			return Answer{Error: &Error{CodeNotFound, "no hive " + r.Hive + " is known"}}
 		}
-		hives = []*hive{h}
+		hives = []*fleet.Hive{h}
 	}
 	afterHive, afterWorker, _ := strings.Cut(r.After, "/")
-	from, _ := slices.BinarySearchFunc(hives, afterHive, func(h *hive, id string) int { return strings.Compare(h.id, id) })
+	from, _ := slices.BinarySearchFunc(hives, afterHive, func(h *fleet.Hive, id string) int { return strings.Compare(h.ID(), id) })
 	for _, h := range hives[from:] {
-		list := h.byID()
-		if h.id == afterHive {
-			list = list[sort.Search(len(list), func(i int) bool { return list[i].rec.Worker > afterWorker }):]
+		list := h.Workers()
+		if h.ID() == afterHive {
+			list = list[sort.Search(len(list), func(i int) bool { return list[i].Record().Worker > afterWorker }):]
 		}
 		for _, w := range list {
 			if len(a.Workers) == r.limit() {
@@ -127,96 +127,57 @@ func (v *view) listWorkers(r Request, now time.Time) (a Answer) {
 func (w *WorkerInfo) cursor() string { return w.Hive + "/" + w.Worker }
 
 // hiveInfo describes h as of now.
-func (v *view) hiveInfo(h *hive, now time.Time) HiveInfo {
-	age := effectiveAge(0, h.received, now)
+func (v view) hiveInfo(h *fleet.Hive, now time.Time) HiveInfo {
+	age := fleet.EffectiveAge(0, h.Received(), now)
 	i := HiveInfo{
-		Hive: h.id, Live: h.live, Cause: h.cause, Conflict: h.conflicting(now) != 0,
-		Inc: h.line.Inc(), Seq: h.line.Seq(), Every: hivebeat.MillisOf(h.every),
-		Age: age, Fresh: h.head.Inc != 0 && age <= hivebeat.MillisOf(v.fresh), Since: hivebeat.MillisOf(now.Sub(h.since)),
-		Warm: h.head.Warm, Bye: h.left, Zone: h.zone(), Labels: h.head.Labels,
-		Host: h.head.Host, GPUs: slices.Clone(h.head.GPUs), Collect: h.head.Collect, Stats: h.head.Stats,
+		Hive: h.ID(), Live: h.Live(), Cause: h.Cause(), Conflict: h.Conflicting(now) != 0,
+		Inc: h.Inc(), Seq: h.Seq(), Every: hivebeat.MillisOf(h.Every()),
+		Age: age, Fresh: h.Head().Inc != 0 && age <= hivebeat.MillisOf(v.Fresh()), Since: hivebeat.MillisOf(now.Sub(h.Since())),
+		Warm: h.Head().Warm, Bye: h.Goodbye(), Zone: h.Zone(), Labels: h.Head().Labels,
+		Host: h.Head().Host, GPUs: slices.Clone(h.Head().GPUs), Collect: h.Head().Collect, Stats: h.Head().Stats,
 		Workers: make(map[hivebeat.Live]int),
 	}
 	for k := range i.GPUs {
-		i.GPUs[k].Age = effectiveAge(i.GPUs[k].Age, h.received, now)
+		i.GPUs[k].Age = fleet.EffectiveAge(i.GPUs[k].Age, h.Received(), now)
 	}
-	v.countWorkers(h, now, func(live hivebeat.Live, _ hivebeat.State, n int) { i.Workers[live] += n })
+	v.CountWorkers(h, now, func(live hivebeat.Live, _ hivebeat.State, n int) { i.Workers[live] += n })
 	return i
 }
 
 // workerInfo describes w as of now.
-func (v *view) workerInfo(h *hive, w *worker, now time.Time) WorkerInfo {
-	i := WorkerInfo{Hive: h.id, Zone: h.zone(), Via: w.via, Record: w.rec}
-	i.Live, i.Age, i.Fresh = v.shown(h, w, now)
-	i.Since = effectiveAge(w.rec.Since, w.received, now)
-	i.Tr = slices.Clone(w.rec.Tr)
+func (v view) workerInfo(h *fleet.Hive, w *fleet.Worker, now time.Time) WorkerInfo {
+	i := WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Record: *w.Record()}
+	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
+	i.Since = fleet.EffectiveAge(w.Record().Since, w.Received(), now)
+	i.Tr = slices.Clone(w.Record().Tr)
 	for k := range i.Tr {
-		i.Tr[k].Ago = effectiveAge(i.Tr[k].Ago, w.received, now)
+		i.Tr[k].Ago = fleet.EffectiveAge(i.Tr[k].Ago, w.Received(), now)
 	}
 	return i
 }
 
-// shown returns what a record is worth now. One past the limit of freshness, or
-// of a hive that is gone, is shown as at best late; that is no transition.
-func (v *view) shown(h *hive, w *worker, now time.Time) (live hivebeat.Live, age hivebeat.Millis, fresh bool) {
-	live, age = w.rec.Live, effectiveAge(w.rec.Age, w.received, now)
-	fresh = age <= hivebeat.MillisOf(v.fresh)
-	if live == hivebeat.Alive && (!fresh || !h.up()) {
-		live = hivebeat.Late
-	}
-	return live, age, fresh
-}
-
-// up reports whether h still speaks for its workers.
-func (h *hive) up() bool { return h.live == hivebeat.Alive || h.live == hivebeat.Late }
-
-// countWorkers yields how many workers of h are shown with which verdict and
-// state; a verdict that nobody knows counts as late. It looks at each worker
-// only where one of them may have become too old since it was counted.
-func (v *view) countWorkers(h *hive, now time.Time, yield func(hivebeat.Live, hivebeat.State, int)) {
-	if h.up() && h.asm.complete() && h.asm.listed == len(h.workers) &&
-		effectiveAge(h.asm.oldest, h.asm.began, now) <= hivebeat.MillisOf(v.fresh) {
-		for m, n := range h.mixes {
-			yield(counted(m.live), m.state, n)
-		}
-		return
-	}
-	for _, w := range h.workers {
-		live, _, _ := v.shown(h, w, now)
-		yield(counted(live), w.rec.State, 1)
-	}
-}
-
-func counted(l hivebeat.Live) hivebeat.Live {
-	switch l {
-	case hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left:
-		return l
-	}
-	return hivebeat.Late
-}
-
 // summary counts the fleet.
-func (v *view) summary(now time.Time) Summary {
+func (v view) summary(now time.Time) Summary {
 	s := Summary{
 		Hives: make(map[hivebeat.Live]int), Workers: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int),
 	}
-	for _, h := range v.order {
-		if h.live == "" {
+	for _, h := range v.Hives() {
+		if h.Live() == "" {
 			continue
 		}
-		s.Hives[h.live]++
-		v.countWorkers(h, now, func(live hivebeat.Live, state hivebeat.State, n int) {
+		s.Hives[h.Live()]++
+		v.CountWorkers(h, now, func(live hivebeat.Live, state hivebeat.State, n int) {
 			s.Workers[live] += n
 			if live == hivebeat.Alive {
 				s.States[state] += n
 			}
 		})
-		if h.head.Inc == 0 || now.Sub(h.received) > v.fresh || !h.up() {
+		if h.Head().Inc == 0 || now.Sub(h.Received()) > v.Fresh() || !h.Up() {
 			continue
 		}
-		s.GPUs += len(h.head.GPUs)
-		for i := range h.head.GPUs {
-			g := &h.head.GPUs[i]
+		s.GPUs += len(h.Head().GPUs)
+		for i := range h.Head().GPUs {
+			g := &h.Head().GPUs[i]
 			s.VRAMTotal += g.Total
 			s.VRAMUsed += g.Used
 			s.VRAMOurs += g.Ours

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
 const (
@@ -21,7 +22,7 @@ type cold struct {
 	up       time.Time // since when there is a connection; zero while there is none
 	failed   bool      // JetStream said that it is not to be had
 	read     time.Time // when bucket and roster were read
-	missing  map[*hive]struct{}
+	missing  map[*fleet.Hive]struct{}
 	calledAt time.Time // all hives
 }
 
@@ -32,7 +33,7 @@ func (c *cold) connected(now time.Time) {
 }
 
 // heard notes that a hive sent a snapshot.
-func (c *cold) heard(h *hive) { delete(c.missing, h) }
+func (c *cold) heard(h *fleet.Hive) { delete(c.missing, h) }
 
 // ready reports whether a queen that starts may answer: each hive whose key was
 // there has been heard or had its time. Where JetStream can not be had there is
@@ -62,14 +63,14 @@ func (q *Queen) warmUp(now time.Time) {
 		return
 	}
 	q.service = svc
-	q.log.Info("queen is warm", slog.Int("hives", len(q.view.hives)), slog.Int("missing", len(c.missing)))
+	q.log.Info("queen is warm", slog.Int("hives", q.view.Len()), slog.Int("missing", len(c.missing)))
 	c.missing = nil
 }
 
 // spread is over how long the answers to a roll call are to come, so that they
 // never storm.
 func (q *Queen) spread() []byte {
-	ms := max(1000, 2*len(q.view.hives))
+	ms := max(1000, 2*q.view.Len())
 	return strconv.AppendInt(nil, int64(ms), 10)
 }
 
@@ -84,10 +85,10 @@ func (q *Queen) callAll(now time.Time) {
 
 // callRoll asks those that are missing, and all hives where none is known or
 // nearly all of them are missing.
-func (q *Queen) callRoll(missing []*hive, now time.Time) {
+func (q *Queen) callRoll(missing []*fleet.Hive, now time.Time) {
 	known := 0
-	for _, h := range q.view.order {
-		if h.live != hivebeat.Lost && h.live != hivebeat.Left {
+	for _, h := range q.view.Hives() {
+		if h.Live() != hivebeat.Lost && h.Live() != hivebeat.Left {
 			known++
 		}
 	}
@@ -96,7 +97,7 @@ func (q *Queen) callRoll(missing []*hive, now time.Time) {
 		return
 	}
 	for _, h := range missing {
-		q.publishCall(q.subjects.HiveRollcallOf(h.id))
+		q.publishCall(q.subjects.HiveRollcallOf(h.ID()))
 	}
 }
 
@@ -111,21 +112,21 @@ func (q *Queen) publishCall(subject string) {
 func (q *Queen) bucketRead(present map[string]bool, began, now time.Time) {
 	c := &q.cold
 	first := c.read.IsZero()
-	c.read, c.missing = now, make(map[*hive]struct{})
-	var missing []*hive
-	for _, h := range q.view.order {
-		if h.heardAt.After(latest(began, q.conn.up)) || h.live == hivebeat.Lost || h.live == hivebeat.Left {
+	c.read, c.missing = now, make(map[*fleet.Hive]struct{})
+	var missing []*fleet.Hive
+	for _, h := range q.view.Hives() {
+		if h.HeardAt().After(latest(began, q.conn.up)) || h.Live() == hivebeat.Lost || h.Live() == hivebeat.Left {
 			continue
 		}
 		missing = append(missing, h)
-		if present[h.id] {
+		if present[h.ID()] {
 			c.missing[h] = struct{}{}
 		}
 	}
 	if first || len(missing) > 0 {
 		q.callRoll(missing, now)
 	}
-	q.log.Debug("bucket and roster read", slog.Int("hives", len(q.view.hives)), slog.Int("keys", len(present)), slog.Int("missing", len(missing)))
+	q.log.Debug("bucket and roster read", slog.Int("hives", q.view.Len()), slog.Int("keys", len(present)), slog.Int("missing", len(missing)))
 }
 
 // status says how sure an answer is.
@@ -146,7 +147,7 @@ func (q *Queen) status(now time.Time) Status {
 	if s.Warm && !s.JetStream && now.Sub(q.cold.up) < q.cfg.Fresh {
 		unsure("this queen started %.0fs ago without a memory: a hive that was silent since is not known to it", now.Sub(q.cold.up).Seconds())
 	}
-	if n := q.view.unverified(); n > 0 {
+	if n := q.view.Unverified(); n > 0 {
 		unsure("%d hives are known from memory alone and were not heard yet", n)
 	}
 	return s

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -44,23 +45,34 @@ func at(seconds float64) time.Time {
 }
 
 // feed sends s through the bytes of the wire into v.
-func feed(t testing.TB, v *view, s *hivebeat.Snapshot, now time.Time) error {
+func feed(t testing.TB, v view, s *hivebeat.Snapshot, now time.Time) error {
 	t.Helper()
 	var page wire.SnapshotView
 	if err := wire.ParseSnapshot(encode(t, s), &page); err != nil {
 		t.Fatalf("the test's own snapshot: %v", err)
 	}
-	return v.apply(&page, now)
+	return v.Apply(&page, now)
 }
 
-// settleChecks lets time pass up to now, and each verdict stand.
-func settleChecks(v *view, now time.Time) {
-	v.tick(now)
-	for len(v.checks) > 0 {
-		c := v.checks[0]
-		v.checks = v.checks[1:]
-		v.checked(c, 0, 0, now)
+func mustFeed(t testing.TB, v view, s *hivebeat.Snapshot, now time.Time) {
+	t.Helper()
+	if err := feed(t, v, s, now); err != nil {
+		t.Fatalf("%s %d.%d page %d: %v", s.Hive, s.Inc, s.Seq, s.Page, err)
 	}
+}
+
+func newView(fresh time.Duration) view { return view{fleet.New(fresh)} }
+
+// pagesOf cuts s into n pages.
+func pagesOf(s *hivebeat.Snapshot, n int) []*hivebeat.Snapshot {
+	pages := make([]*hivebeat.Snapshot, n)
+	for i := range n {
+		p := *s
+		p.Page, p.Pages = uint64(i), uint64(n)
+		p.Workers = s.Workers[i*len(s.Workers)/n : (i+1)*len(s.Workers)/n]
+		pages[i] = &p
+	}
+	return pages
 }
 
 // fleetSnapshot is what a machine with many workers sends.

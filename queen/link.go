@@ -53,7 +53,7 @@ func (q *Queen) statusChanged(work context.Context, _ nats.Status, now time.Time
 	case connected && q.conn.isCut():
 		away, first := now.Sub(q.conn.since), q.conn.up.IsZero()
 		blind := q.conn.restore(now)
-		q.view.blindFor(blind)
+		q.view.BlindFor(blind)
 		if first {
 			q.log.Info("NATS is there", slog.Duration("after", away))
 		} else {
@@ -74,4 +74,11 @@ func (q *Queen) statusChanged(work context.Context, _ nats.Status, now time.Time
 			q.out.open(nil)
 		}
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
@@ -141,29 +142,29 @@ func (q *Queen) catchUp(now time.Time) {
 // take takes one snapshot.
 func (q *Queen) take(m *nats.Msg, now time.Time) {
 	q.conn.heard = now
-	s, err := q.view.parse(m.Data)
+	s, err := q.view.Parse(m.Data)
 	if err != nil {
-		q.view.refused[hivebeat.ReasonOf(err)]++
+		q.view.Refuse(hivebeat.ReasonOf(err))
 		q.log.Debug("snapshot refused", slog.String("subject", m.Subject), slog.Any("err", err))
 		return
 	}
 	if pinned, err := q.subjects.ParseHives(m.Subject); err != nil || pinned != "" && pinned != string(s.Hive) {
-		q.view.refused[hivebeat.RefusedForeign]++
+		q.view.Refuse(hivebeat.RefusedForeign)
 		q.log.Debug("snapshot refused", slog.String("subject", m.Subject), slog.String("hive", string(s.Hive)), slog.String("reason", string(hivebeat.RefusedForeign)))
 		return
 	}
-	if err := q.view.apply(s, now); err != nil {
+	if err := q.view.Apply(s, now); err != nil {
 		if q.log.Enabled(context.Background(), slog.LevelDebug) {
 			q.log.Debug("snapshot refused", slog.String("hive", string(s.Hive)), slog.Uint64("inc", s.Inc), slog.Uint64("seq", s.Seq), slog.Any("err", err))
 		}
 		return
 	}
-	h := q.view.hives[string(s.Hive)]
-	q.view.keep(m.Data, s)
+	h := q.view.Hive(string(s.Hive))
+	q.view.Keep(m.Data, s)
 	q.cold.heard(h)
 	if q.store.putter != nil {
 		q.store.putter.Offer(ledger.Snapshot{
-			Hive: h.id, Page: s.Page, Inc: s.Inc, Seq: s.Seq, Payload: m.Data, Received: now, Every: h.every,
+			Hive: h.ID(), Page: s.Page, Inc: s.Inc, Seq: s.Seq, Payload: m.Data, Received: now, Every: h.Every(),
 		})
 	}
 }
@@ -172,44 +173,32 @@ func (q *Queen) take(m *nats.Msg, now time.Time) {
 func (q *Queen) settle(work context.Context, now time.Time) {
 	v := q.view
 	if !q.conn.isCut() { // who is cut off hears nobody, and judges nobody
-		v.tick(now)
+		v.Tick(now)
 	}
-	if len(v.checks) > 0 {
-		q.checks = append(q.checks, v.checks...)
-		v.checks = v.checks[:0]
-	}
+	q.checks = append(q.checks, v.TakeChecks()...)
 	q.startChecks(work, now)
-	if len(v.steps) > 0 {
-		for _, s := range v.steps {
-			q.logStep(s)
-		}
-		v.steps = v.steps[:0]
+	for _, s := range v.TakeSteps() {
+		q.logStep(s)
 	}
-	if len(v.events) > 0 {
-		q.out.push(v.events)
-		clear(v.events)
-		v.events = v.events[:0]
-	}
-	if len(v.dirty) > 0 {
-		q.tellDifferences(work, now)
-	}
+	q.out.push(v.TakeEvents())
+	q.tellDifferences(work, now)
 	q.warmUp(now)
-	if next, ok := v.due.Next(); ok && (q.wake.IsZero() || next.Before(q.wake)) && !q.conn.isCut() {
+	if next, ok := v.Next(); ok && (q.wake.IsZero() || next.Before(q.wake)) && !q.conn.isCut() {
 		q.wake = next
 		q.timer.Reset(max(0, next.Sub(now)))
 	}
 }
 
 // logStep tells one change of a verdict.
-func (q *Queen) logStep(s step) {
+func (q *Queen) logStep(s fleet.Step) {
 	level := slog.LevelInfo
-	switch s.kind {
+	switch s.Kind {
 	case hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindUnverified:
 		level = slog.LevelWarn
 	}
 	q.log.LogAttrs(context.Background(), level, "hive verdict",
-		slog.String("hive", s.hive), slog.String("kind", string(s.kind)), slog.String("from", string(s.from)), slog.String("to", string(s.to)),
-		slog.String("cause", string(s.cause)), slog.Uint64("inc", s.inc), slog.String("reason", s.reason))
+		slog.String("hive", s.Hive), slog.String("kind", string(s.Kind)), slog.String("from", string(s.From)), slog.String("to", string(s.To)),
+		slog.String("cause", string(s.Cause)), slog.Uint64("inc", s.Inc), slog.String("reason", s.Reason))
 }
 
 // checkLimit is how many keys are read at once before verdicts.
@@ -225,11 +214,11 @@ func (q *Queen) startChecks(work context.Context, now time.Time) {
 		c := q.checks[0]
 		q.checks = q.checks[1:]
 		if !q.store.there() {
-			q.view.checked(c, 0, 0, now)
+			q.view.Checked(c, 0, 0, now)
 			continue
 		}
 		q.running++
-		l, id := q.store.ledger, c.hive.id
+		l, id := q.store.ledger, c.Hive.ID()
 		q.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(work, checkTimeout)
 			defer cancel()
@@ -240,10 +229,10 @@ func (q *Queen) startChecks(work context.Context, now time.Time) {
 			_ = q.post(work, func(now time.Time) {
 				q.running--
 				if q.conn.isCut() { // judge when it is seen who is still there
-					q.view.postpone(c, now)
+					q.view.Postpone(c, now)
 					return
 				}
-				q.view.checked(c, inc, seq, now)
+				q.view.Checked(c, inc, seq, now)
 				if err != nil {
 					q.trouble(work, err, now)
 				}

@@ -11,12 +11,13 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
-func eventOf(worker string, n uint64) happened {
-	return happened{
-		data: hivebeat.EventData{Hive: "h", Worker: worker, HiveInc: 100, Inc: 7, N: n, Kind: hivebeat.KindLate},
-		id:   hivebeat.WorkerEventID("h", 100, worker, 7, hivebeat.KindLate, n), at: time.Now(),
+func eventOf(worker string, n uint64) fleet.Happened {
+	return fleet.Happened{
+		Data: hivebeat.EventData{Hive: "h", Worker: worker, HiveInc: 100, Inc: 7, N: n, Kind: hivebeat.KindLate},
+		ID:   hivebeat.WorkerEventID("h", 100, worker, 7, hivebeat.KindLate, n), At: time.Now(),
 	}
 }
 
@@ -57,7 +58,7 @@ func TestOutboxKeepsTheOrderOfEachWorker(t *testing.T) {
 	want := []uint64(nil)
 	for n := range uint64(100) {
 		want = append(want, n+1)
-		var list []happened
+		var list []fleet.Happened
 		for w := range 20 {
 			list = append(list, eventOf(fmt.Sprint("w", w), n+1))
 		}
@@ -82,10 +83,10 @@ func TestOutboxKeepsTheOrderOfEachWorker(t *testing.T) {
 
 func TestOutboxKeepsTheNewestAndTellsTheGap(t *testing.T) {
 	o, s := startOutbox(t)
-	for n := range uint64(outboxMax/2 + 100) {
-		o.push([]happened{eventOf("a", n+1), eventOf("b", n+1)})
+	for n := range uint64(fleet.OutboxMax/2 + 100) {
+		o.push([]fleet.Happened{eventOf("a", n+1), eventOf("b", n+1)})
 	}
-	if waiting, _, dropped := o.counts(); waiting != outboxMax || dropped != 200 {
+	if waiting, _, dropped := o.counts(); waiting != fleet.OutboxMax || dropped != 200 {
 		t.Fatalf("%d waiting, %d dropped", waiting, dropped)
 	}
 	if len(s.got) != 0 {
@@ -98,7 +99,7 @@ func TestOutboxKeepsTheNewestAndTellsTheGap(t *testing.T) {
 		if g.Missing != 100 || g.N != 100 || g.HiveInc != 100 || g.Reason == "" {
 			t.Errorf("%s: gap %+v", w, g)
 		}
-		if got := s.got[w]; len(got) != outboxMax/2+1 || got[0] != 100 || got[1] != 101 || !slices.IsSorted(got) {
+		if got := s.got[w]; len(got) != fleet.OutboxMax/2+1 || got[0] != 100 || got[1] != 101 || !slices.IsSorted(got) {
 			t.Errorf("%s: %d events, %v …", w, len(got), got[:3])
 		}
 	}
@@ -107,8 +108,8 @@ func TestOutboxKeepsTheNewestAndTellsTheGap(t *testing.T) {
 func TestOutboxPublishesNothingOld(t *testing.T) {
 	o, s := startOutbox(t)
 	old := eventOf("w", 1)
-	old.at = time.Now().Add(-tooOld - time.Second)
-	o.push([]happened{old, eventOf("w", 2)})
+	old.At = time.Now().Add(-fleet.TooOld - time.Second)
+	o.push([]fleet.Happened{old, eventOf("w", 2)})
 	o.open(s.publish)
 	bustest.Eventually(t, patience, func() (bool, string) { return o.idle(), "busy" })
 	if got := s.got["w"]; !slices.Equal(got, []uint64{1, 2}) || s.gaps["w"].Missing != 1 {
@@ -120,7 +121,7 @@ func TestOutboxHoldsBackWhenItIsShut(t *testing.T) {
 	o, s := startOutbox(t)
 	o.open(s.publish)
 	o.open(nil)
-	o.push([]happened{eventOf("w", 1)})
+	o.push([]fleet.Happened{eventOf("w", 1)})
 	if waiting, _, _ := o.counts(); waiting != 1 || !o.idle() {
 		t.Errorf("%d waiting", waiting)
 	}

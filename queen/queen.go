@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +23,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
@@ -112,7 +112,7 @@ type Queen struct {
 	ended    chan struct{} // closed when the loop takes no more calls
 	done     chan struct{} // closed when Run returns
 
-	view    *view
+	view    *fleet.View
 	subs    []*nats.Subscription
 	dropped int // messages, as of the last look
 	wake    time.Time
@@ -122,9 +122,9 @@ type Queen struct {
 	conn    link
 	store   store
 	cold    cold
-	checks  []check // waiting for a slot
-	running int     // key reads under way
-	working int     // announcements under way
+	checks  []fleet.Check // waiting for a slot
+	running int           // key reads under way
+	working int           // announcements under way
 	service *service
 	warnAt  map[string]time.Time
 }
@@ -148,7 +148,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 		msgs:  make(chan *nats.Msg, cfg.Pending),
 		calls: make(chan func(time.Time)), out: newOutbox(subjects),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
-		view: newView(cfg.Fresh), warnAt: make(map[string]time.Time),
+		view: fleet.New(cfg.Fresh), warnAt: make(map[string]time.Time),
 	}, nil
 }
 
@@ -254,12 +254,9 @@ func (q *Queen) Stats() Stats {
 }
 
 func (q *Queen) stats() Stats {
-	v := q.view
+	c := q.view.Counts()
 	s := Stats{
-		Snapshots: v.accepted, Refused: maps.Clone(v.refused), Dropped: q.countDropped(), Incomplete: v.incomplete, Hives: len(v.hives),
-	}
-	for _, h := range v.order {
-		s.Workers += len(h.workers)
+		Snapshots: c.Accepted, Refused: c.Refused, Dropped: q.countDropped(), Incomplete: c.Incomplete, Hives: q.view.Len(), Workers: c.Workers,
 	}
 	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.out.counts()
 	if q.store.putter != nil {
@@ -274,7 +271,7 @@ func (q *Queen) stats() Stats {
 func (q *Queen) Answer(ctx context.Context, verb string, r Request) Answer {
 	var a Answer
 	err := q.do(ctx, func(now time.Time) {
-		a = q.view.answer(verb, r, now)
+		a = view{q.view}.answer(verb, r, now)
 		a.Status = q.status(now)
 	})
 	if err != nil {

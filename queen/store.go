@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
@@ -38,8 +39,8 @@ type store struct {
 	backoff time.Duration
 	probing bool
 
-	queue   []*hive                   // to be compared with the roster
-	unsure  liveness.Deadlines[*hive] // whose last event somebody should publish again, for its author may have died
+	queue   []*fleet.Hive                   // to be compared with the roster
+	unsure  liveness.Deadlines[*fleet.Hive] // whose last event somebody should publish again, for its author may have died
 	scratch wire.SnapshotView
 }
 
@@ -211,9 +212,9 @@ func (q *Queen) read(work context.Context, l *ledger.Ledger) error {
 		for id, item := range roster {
 			q.rosterItem(id, item, now, 30*time.Second)
 		}
-		for _, h := range q.view.order {
-			if _, ok := roster[h.id]; !ok {
-				q.view.unlearn(h.id, false)
+		for _, h := range q.view.Hives() {
+			if _, ok := roster[h.ID()]; !ok {
+				q.view.Unlearn(h.ID(), false)
 			}
 		}
 		q.store.roster = true
@@ -240,23 +241,23 @@ func (q *Queen) adopt(e *ledger.Entry, now time.Time) {
 		err = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "not the one of its key"}
 	}
 	if err != nil {
-		q.view.refused[hivebeat.ReasonOf(err)]++
+		q.view.Refuse(hivebeat.ReasonOf(err))
 		q.log.Warn("a snapshot in the bucket was refused", slog.String("hive", e.Hive), slog.Any("err", err))
 		return
 	}
 	// An entry tells its age to the second, so that it may be that much older.
-	q.view.adopt(s, e.Age(hivebeat.Millis(s.Every).Duration())+time.Second, now)
+	q.view.Adopt(s, e.Age(hivebeat.Millis(s.Every).Duration())+time.Second, now)
 }
 
 // rosterItem takes one entry of the roster, and sees to it that its event gets
 // out even if the queen that wrote it died before it could publish.
 func (q *Queen) rosterItem(id string, item ledger.RosterItem, now time.Time, within time.Duration) {
 	if item.Gone {
-		q.view.unlearn(id, true)
+		q.view.Unlearn(id, true)
 		return
 	}
-	h := q.view.learn(id, item, now)
-	if item.N > h.book.confirmed && len(item.Event) > 0 && item.Stored < tooOld && !h.book.busy {
+	h := q.view.Learn(id, item, now)
+	if item.N > h.Book.Confirmed && len(item.Event) > 0 && item.Stored < fleet.TooOld && !h.Book.Busy {
 		q.store.unsure.Set(h, now.Add(5*time.Second+rand.N(within)))
 	}
 }
@@ -282,17 +283,17 @@ func (s *store) confirm(work context.Context, q *Queen, now time.Time) {
 		return
 	}
 	for h := range s.unsure.Due(now) {
-		b := &h.book
-		if q.view.hives[h.id] != h || b.item.N <= b.confirmed || b.busy {
+		b := &h.Book
+		if !q.view.Has(h) || b.Item.N <= b.Confirmed || b.Busy {
 			continue
 		}
-		l, item := s.ledger, b.item
-		item.Stored += now.Sub(b.readAt)
+		l, item := s.ledger, b.Item
+		item.Stored += now.Sub(b.ReadAt)
 		q.wg.Go(func() {
 			err := l.Republish(work, item)
 			_ = q.post(work, func(now time.Time) {
 				if err == nil || errors.Is(err, ledger.ErrTooOld) {
-					h.book.confirmed = max(h.book.confirmed, item.N)
+					h.Book.Confirmed = max(h.Book.Confirmed, item.N)
 					return
 				}
 				s.unsure.Set(h, now.Add(5*time.Second))

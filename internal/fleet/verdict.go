@@ -1,4 +1,4 @@
-package queen
+package fleet
 
 import (
 	"fmt"
@@ -50,25 +50,25 @@ type evidence struct {
 	margin *hivebeat.Millis // how far past its deadline a recovered one was heard
 }
 
-// check is a hive whose key must be read before the verdict.
-type check struct {
-	hive     *hive
-	id       uint64
-	inc, seq uint64
+// Check is a hive whose key must be read before the verdict. The answer goes to
+// Checked.
+type Check struct {
+	Hive *Hive
+	id   uint64
 }
 
-// step is one change of a verdict, for the log.
-type step struct {
-	hive     string
-	kind     hivebeat.Kind
-	from, to hivebeat.Live
-	cause    hivebeat.Cause
-	inc      uint64
-	reason   string
+// Step is one change of a verdict, for the log.
+type Step struct {
+	Hive     string
+	Kind     hivebeat.Kind
+	From, To hivebeat.Live
+	Cause    hivebeat.Cause
+	Inc      uint64
+	Reason   string
 }
 
 // hearLine asks the lineage, and remembers whose place a new incarnation takes.
-func (h *hive) hearLine(inc, seq uint64) liveness.Outcome {
+func (h *Hive) hearLine(inc, seq uint64) liveness.Outcome {
 	before := h.line.Inc()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
 	if o.Begins() {
@@ -78,7 +78,7 @@ func (h *hive) hearLine(inc, seq uint64) liveness.Outcome {
 }
 
 // heard notes that the hive was heard, and what o says that this means.
-func (v *view) heard(h *hive, o liveness.Outcome, now time.Time) {
+func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 	was, silent := h.live, now.Sub(h.judged)
 	margin := silent - (v.blind - h.blind) - v.patience(h)
 	h.judged, h.blind, h.check = now, v.blind, 0
@@ -115,7 +115,7 @@ func (v *view) heard(h *hive, o liveness.Outcome, now time.Time) {
 }
 
 // patience returns after how long a silence h was concluded to be what it is.
-func (v *view) patience(h *hive) time.Duration {
+func (v *View) patience(h *Hive) time.Duration {
 	if h.live == hivebeat.Late {
 		return liveness.LateAfter(h.every, 0)
 	}
@@ -123,23 +123,23 @@ func (v *view) patience(h *hive) time.Duration {
 }
 
 // turn is the one place where a verdict changes.
-func (v *view) turn(h *hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebeat.Cause, why evidence, now time.Time) {
+func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebeat.Cause, why evidence, now time.Time) {
 	why.kind = kind
-	v.steps = append(v.steps, step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
+	v.steps = append(v.steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
 	h.live, h.cause, h.since, h.why, h.check = to, cause, now, why, 0
-	v.compare(h)
+	v.Compare(h)
 }
 
-// compare puts h among those to be compared with the roster.
-func (v *view) compare(h *hive) {
+// Compare puts h among those to be compared with the roster.
+func (v *View) Compare(h *Hive) {
 	if !h.isDirty {
 		h.isDirty = true
 		v.dirty = append(v.dirty, h)
 	}
 }
 
-// tick looks after the hives whose deadlines have passed: each becomes a check.
-func (v *view) tick(now time.Time) {
+// Tick looks after the hives whose deadlines have passed: each becomes a check.
+func (v *View) Tick(now time.Time) {
 	for h := range v.due.Due(now) {
 		if h.live == hivebeat.Lost || h.live == hivebeat.Left {
 			v.forget(h)
@@ -147,16 +147,16 @@ func (v *view) tick(now time.Time) {
 		}
 		v.gen++
 		h.check = v.gen
-		v.checks = append(v.checks, check{h, v.gen, h.line.Inc(), h.line.Seq()})
+		v.checks = append(v.checks, Check{h, v.gen})
 	}
 }
 
-// checked takes the answer to a check: the (inc, seq) that the hive's key holds,
+// Checked takes the answer to a check: the (inc, seq) that the hive's key holds,
 // zeros where that is not known. A higher one than ours means that we missed
 // something; anything else lets the verdict stand. An answer that comes after
 // the hive was heard is late and changes nothing.
-func (v *view) checked(c check, inc, seq uint64, now time.Time) {
-	h := c.hive
+func (v *View) Checked(c Check, inc, seq uint64, now time.Time) {
+	h := c.Hive
 	if h.check != c.id || v.hives[h.id] != h {
 		return
 	}
@@ -173,9 +173,9 @@ func (v *view) checked(c check, inc, seq uint64, now time.Time) {
 	}
 }
 
-// postpone puts off a check whose answer is no use.
-func (v *view) postpone(c check, now time.Time) {
-	if h := c.hive; h.check == c.id && v.hives[h.id] == h {
+// Postpone puts off a check whose answer is no use.
+func (v *View) Postpone(c Check, now time.Time) {
+	if h := c.Hive; h.check == c.id && v.hives[h.id] == h {
 		h.check = 0
 		v.due.Set(h, now)
 	}
@@ -183,7 +183,7 @@ func (v *view) postpone(c check, now time.Time) {
 
 // learnSeq takes a higher (inc, seq), which somebody else heard, as heard now. It
 // reports whether it was higher.
-func (v *view) learnSeq(h *hive, inc, seq uint64, now time.Time) bool {
+func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	if inc == h.line.Inc() && seq <= h.line.Seq() {
 		return false
 	}
@@ -197,13 +197,13 @@ func (v *view) learnSeq(h *hive, inc, seq uint64, now time.Time) bool {
 
 // lose is the one place where a hive becomes lost: what holds a verdict back
 // stands here.
-func (v *view) lose(h *hive, cause hivebeat.Cause, why evidence, now time.Time) {
+func (v *View) lose(h *Hive, cause hivebeat.Cause, why evidence, now time.Time) {
 	v.turn(h, hivebeat.KindLost, hivebeat.Lost, cause, why, now)
 	v.due.Set(h, now.Add(forgetAfter))
 }
 
 // leave takes the goodbye of a hive: it is final for its incarnation.
-func (v *view) leave(h *hive, now time.Time) {
+func (v *View) leave(h *Hive, now time.Time) {
 	h.left = h.head.Bye
 	h.line.End()
 	if h.live == hivebeat.Left {
@@ -214,8 +214,8 @@ func (v *view) leave(h *hive, now time.Time) {
 }
 
 // silentFor is the evidence of a silence.
-func (v *view) silentFor(h *hive, now time.Time) evidence {
-	e := evidence{age: effectiveAge(0, h.received, now)}
+func (v *View) silentFor(h *Hive, now time.Time) evidence {
+	e := evidence{age: EffectiveAge(0, h.received, now)}
 	switch blind := v.blind - h.blind; {
 	case h.head.Inc == 0:
 		e.reason = fmt.Sprintf("known from the roster alone, and not heard in the %.1fs since this queen began", now.Sub(h.judged).Seconds())
@@ -228,10 +228,10 @@ func (v *view) silentFor(h *hive, now time.Time) evidence {
 	return e
 }
 
-// blindFor credits every deadline with a time in which this queen could hear
+// BlindFor credits every deadline with a time in which this queen could hear
 // nobody. Later ways to be blind (stopped, starved, told of dropped messages)
 // end here too.
-func (v *view) blindFor(d time.Duration) {
+func (v *View) BlindFor(d time.Duration) {
 	if d > 0 {
 		v.blind += d
 		v.due.Shift(d)
@@ -240,26 +240,26 @@ func (v *view) blindFor(d time.Duration) {
 
 // refusedOf looks at what was refused as no news: two incarnations that both go
 // on are a conflict.
-func (v *view) refusedOf(h *hive, s *wire.SnapshotView, o liveness.Outcome, now time.Time) {
+func (v *View) refusedOf(h *Hive, s *wire.SnapshotView, o liveness.Outcome, now time.Time) {
 	switch {
 	case o == liveness.Conflict:
 		h.rival, h.rivalSeq, h.rivalAt = s.Inc, s.Seq, now
-		v.steps = append(v.steps, step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
-		v.compare(h)
+		v.steps = append(v.steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
+		v.Compare(h)
 	case h.rival == s.Inc && s.Seq > h.rivalSeq:
 		h.rivalSeq, h.rivalAt = s.Seq, now
 	}
 }
 
-// conflicting returns the other incarnation that beats under the id of h now, or 0.
-func (h *hive) conflicting(now time.Time) uint64 {
+// Conflicting returns the other incarnation that beats under the id of h now, or 0.
+func (h *Hive) Conflicting(now time.Time) uint64 {
 	if h.rival == 0 || now.Sub(h.rivalAt) > liveness.LostAfter(h.every, 0) {
 		return 0
 	}
 	return h.rival
 }
 
-func (h *hive) conflictReason() string {
+func (h *Hive) conflictReason() string {
 	return fmt.Sprintf("two hives beat as %q: incarnations %d and %d both go on", h.id, h.line.Inc(), h.rival)
 }
 

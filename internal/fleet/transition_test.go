@@ -1,4 +1,4 @@
-package queen
+package fleet
 
 import (
 	"fmt"
@@ -12,9 +12,9 @@ import (
 )
 
 // told empties the view's events into "id kind" lines.
-func told(v *view) (list []string) {
+func told(v *View) (list []string) {
 	for _, e := range v.events {
-		list = append(list, fmt.Sprintf("%s %s", e.id, e.data.Kind))
+		list = append(list, fmt.Sprintf("%s %s", e.ID, e.Data.Kind))
 	}
 	v.events = nil
 	return list
@@ -85,7 +85,7 @@ func TestTransitionsAreTakenOnceAndInOrder(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := newView(45 * time.Second)
+			v := New(45 * time.Second)
 			for i, s := range c.snaps {
 				mustFeed(t, v, snapshotOf("h", s.inc, s.seq, numbered(s.n, s.from)), at(float64(i)))
 				if got := told(v); !slices.Equal(got, s.want) {
@@ -97,7 +97,7 @@ func TestTransitionsAreTakenOnceAndInOrder(t *testing.T) {
 }
 
 func TestAKindThatIsNoTokenIsNotPublished(t *testing.T) {
-	v := newView(45 * time.Second)
+	v := New(45 * time.Second)
 	w := workerOf("w")
 	w.Tr = []hivebeat.Transition{{N: 1, Kind: "lost.>", Inc: 7}}
 	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
@@ -107,8 +107,8 @@ func TestAKindThatIsNoTokenIsNotPublished(t *testing.T) {
 }
 
 func TestTheRosterRemembersWhoJoined(t *testing.T) {
-	v := newView(45 * time.Second)
-	v.learn("h", ledger.RosterItem{Revision: 1, Epoch: 1, RosterEntry: ledger.RosterEntry{
+	v := New(45 * time.Second)
+	v.Learn("h", ledger.RosterItem{Revision: 1, Epoch: 1, RosterEntry: ledger.RosterEntry{
 		N: 3, Live: hivebeat.Lost, Inc: 100, Seq: 9, Every: 15000,
 		Workers: map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive}},
 	}}, at(0))
@@ -121,7 +121,7 @@ func TestTheRosterRemembersWhoJoined(t *testing.T) {
 }
 
 func TestWhenATransitionHappened(t *testing.T) {
-	v := newView(45 * time.Second)
+	v := New(45 * time.Second)
 	w := workerOf("w")
 	w.N, w.Live, w.Age = 2, hivebeat.Lost, 100_000
 	w.Tr = []hivebeat.Transition{
@@ -129,10 +129,10 @@ func TestWhenATransitionHappened(t *testing.T) {
 		{N: 2, Kind: hivebeat.KindLost, Inc: 7, Ago: 10_000, From: "late", To: "lost", Cause: hivebeat.CauseMissed},
 	}
 	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(100))
-	if got := v.events[0]; got.at != at(45) || got.data.Seq != 0 || got.data.Reason != "" {
+	if got := v.events[0]; got.At != at(45) || got.Data.Seq != 0 || got.Data.Reason != "" {
 		t.Errorf("late: %+v", got)
 	}
-	if got := v.events[1]; got.at != at(90) || got.data.AgeMS != 90_000 || got.data.Seq != 10 || got.data.Reason != "no beat for 90.0s, 3 were due" {
+	if got := v.events[1]; got.At != at(90) || got.Data.AgeMS != 90_000 || got.Data.Seq != 10 || got.Data.Reason != "no beat for 90.0s, 3 were due" {
 		t.Errorf("lost: %+v", got)
 	}
 }

@@ -1,4 +1,4 @@
-package queen
+package fleet
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-func mustFeed(t testing.TB, v *view, s *hivebeat.Snapshot, now time.Time) {
+func mustFeed(t testing.TB, v *View, s *hivebeat.Snapshot, now time.Time) {
 	t.Helper()
 	if err := feed(t, v, s, now); err != nil {
 		t.Fatalf("%s %d.%d page %d: %v", s.Hive, s.Inc, s.Seq, s.Page, err)
@@ -38,20 +38,20 @@ func workersOf(n int) (list []hivebeat.Record) {
 }
 
 // lives returns "w1=alive w2=lost", by what the records say.
-func lives(v *view, hive string) string {
+func lives(v *View, hive string) string {
 	var b strings.Builder
-	for _, w := range v.hives[hive].byID() {
+	for _, w := range v.hives[hive].Workers() {
 		fmt.Fprintf(&b, "%s=%s ", w.rec.Worker, w.rec.Live)
 	}
 	return strings.TrimSpace(b.String())
 }
 
 func TestVerdictsOfOneHive(t *testing.T) {
-	v := newView(45 * time.Second)
-	hive := func() *hive { return v.hives["h"] }
+	v := New(45 * time.Second)
+	hive := func() *Hive { return v.hives["h"] }
 	steps := func() (s []string) {
 		for _, x := range v.steps {
-			s = append(s, string(x.kind))
+			s = append(s, string(x.Kind))
 		}
 		v.steps = nil
 		return s
@@ -119,10 +119,10 @@ func TestVerdictsOfOneHive(t *testing.T) {
 }
 
 func TestCheckBeforeVerdict(t *testing.T) {
-	start := func() (*view, check) {
-		v := newView(45 * time.Second)
+	start := func() (*View, Check) {
+		v := New(45 * time.Second)
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
-		v.tick(at(22.5))
+		v.Tick(at(22.5))
 		if len(v.checks) != 1 || v.hives["h"].live != hivebeat.Alive {
 			t.Fatalf("%d checks, %s", len(v.checks), v.hives["h"].live)
 		}
@@ -142,12 +142,12 @@ func TestCheckBeforeVerdict(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v, chk := start()
-			v.checked(chk, c.inc, c.seq, at(23))
+			v.Checked(chk, c.inc, c.seq, at(23))
 			h := v.hives["h"]
 			if h.live != c.want {
 				t.Errorf("%s, want %s", h.live, c.want)
 			}
-			if age := v.hiveInfo(h, at(23)).Age; age != 23_000 {
+			if age := EffectiveAge(0, h.received, at(23)); age != 23_000 {
 				t.Errorf("its facts are shown %d ms old", age)
 			}
 			if c.want == hivebeat.Alive { // heard now: the deadline counts from here
@@ -165,14 +165,14 @@ func TestCheckBeforeVerdict(t *testing.T) {
 	t.Run("heard meanwhile", func(t *testing.T) {
 		v, chk := start()
 		mustFeed(t, v, snapshotOf("h", 100, 6), at(22.8))
-		v.checked(chk, 0, 0, at(24))
+		v.Checked(chk, 0, 0, at(24))
 		if h := v.hives["h"]; h.live != hivebeat.Alive {
 			t.Errorf("%s: a late answer counted", h.live)
 		}
 	})
 	t.Run("its content comes after its number", func(t *testing.T) {
 		v, chk := start()
-		v.checked(chk, 100, 6, at(23))
+		v.Checked(chk, 100, 6, at(23))
 		mustFeed(t, v, snapshotOf("h", 100, 6, workerOf("w")), at(23.1))
 		if lives(v, "h") != "w=alive" {
 			t.Errorf("workers: %s", lives(v, "h"))
@@ -184,9 +184,9 @@ func TestCheckBeforeVerdict(t *testing.T) {
 }
 
 func TestBlindTimeIsNobodysSilence(t *testing.T) {
-	v := newView(45 * time.Second)
+	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
-	v.blindFor(100 * time.Second)
+	v.BlindFor(100 * time.Second)
 	settleChecks(v, at(122.4))
 	if h := v.hives["h"]; h.live != hivebeat.Alive {
 		t.Fatalf("%s", h.live)
@@ -196,7 +196,7 @@ func TestBlindTimeIsNobodysSilence(t *testing.T) {
 	if h.live != hivebeat.Late || !strings.Contains(h.why.reason, "for 100.0s of that this queen was cut off") {
 		t.Errorf("%s: %s", h.live, h.why.reason)
 	}
-	if age := v.hiveInfo(h, at(122.5)).Age; age != 122_500 {
+	if age := EffectiveAge(0, h.received, at(122.5)); age != 122_500 {
 		t.Errorf("shown %d ms old", age)
 	}
 	settleChecks(v, at(144.9))
@@ -210,7 +210,7 @@ func TestBlindTimeIsNobodysSilence(t *testing.T) {
 }
 
 func TestPages(t *testing.T) {
-	v := newView(45 * time.Second)
+	v := New(45 * time.Second)
 	first := snapshotOf("h", 100, 1, workersOf(6)...)
 	for _, i := range []int{2, 0, 1} { // in any order
 		mustFeed(t, v, pagesOf(first, 3)[i], at(0))
@@ -274,7 +274,7 @@ func TestAbsence(t *testing.T) {
 		}, "w00=alive w01=alive w02=lost", "h.200.w02.0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := newView(45 * time.Second)
+			v := New(45 * time.Second)
 			mustFeed(t, v, snapshotOf("h", 100, 1, workersOf(3)...), at(0))
 			v.events = nil
 			for _, s := range c.next() {
@@ -287,10 +287,10 @@ func TestAbsence(t *testing.T) {
 			case c.event == "" && len(v.events) > 0:
 				t.Errorf("events: %+v", v.events)
 			case c.event != "":
-				if len(v.events) != 1 || v.events[0].id != c.event {
+				if len(v.events) != 1 || v.events[0].ID != c.event {
 					t.Fatalf("events: %+v, want %s", v.events, c.event)
 				}
-				d := v.events[0].data
+				d := v.events[0].Data
 				if d.Kind != hivebeat.KindLost || d.Cause != hivebeat.CauseMissed || d.Via != hivebeat.ViaQueen || d.AgeMS != 15_000 {
 					t.Errorf("%+v", d)
 				}
@@ -298,7 +298,7 @@ func TestAbsence(t *testing.T) {
 		})
 	}
 	t.Run("gone for good", func(t *testing.T) {
-		v := newView(45 * time.Second)
+		v := New(45 * time.Second)
 		list := workersOf(3)
 		list[1].Live, list[2].Live = hivebeat.Lost, hivebeat.Left
 		mustFeed(t, v, snapshotOf("h", 100, 2, list...), at(0))
@@ -315,7 +315,7 @@ func TestAbsence(t *testing.T) {
 }
 
 func TestTooManyWorkersAreRefused(t *testing.T) {
-	v := newView(45 * time.Second)
+	v := New(45 * time.Second)
 	s := snapshotOf("h", 100, 1)
 	for i := range hivebeat.MaxWorkers {
 		s.Workers = append(s.Workers, workerOf(fmt.Sprintf("w%d", i)))
@@ -329,129 +329,8 @@ func TestTooManyWorkersAreRefused(t *testing.T) {
 	}
 }
 
-func TestAgesAreEffective(t *testing.T) {
-	v := newView(45 * time.Second)
-	s := snapshotOf("h", 100, 1, workerOf("w"))
-	s.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80, Used: 50, Ours: 30, Age: 2000}}
-	s.Workers[0].Tr = []hivebeat.Transition{{N: 1, Kind: hivebeat.KindJoined, Inc: 7, Ago: 1000}}
-	mustFeed(t, v, s, at(0))
-	ask := func(sec float64) (WorkerInfo, HiveInfo, Summary) {
-		a := v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(sec))
-		b := v.answer(VerbHive, Request{Hive: "h"}, at(sec))
-		c := v.answer(VerbSummary, Request{}, at(sec))
-		if len(a.Workers) != 1 || len(b.Hives) != 1 || c.Summary == nil {
-			t.Fatalf("%+v %+v %+v", a, b, c)
-		}
-		return a.Workers[0], b.Hives[0], *c.Summary
-	}
-	w, h, sum := ask(40) // 5 s old when it was received
-	if w.Age != 45_000 || !w.Fresh || w.Live != hivebeat.Alive || w.Since != 140_000 || w.Tr[0].Ago != 41_000 || w.Zone != "eu" || w.Via != "hive" {
-		t.Errorf("at 40 s: %+v", w)
-	}
-	if h.Age != 40_000 || !h.Fresh || h.GPUs[0].Age != 42_000 || h.Workers[hivebeat.Alive] != 1 {
-		t.Errorf("at 40 s: %+v", h)
-	}
-	if sum.Workers[hivebeat.Alive] != 1 || sum.States[hivebeat.Ready] != 1 || sum.VRAMTotal != 80 || sum.VRAMUsed != 50 || sum.VRAMOurs != 30 || sum.GPUs != 1 {
-		t.Errorf("at 40 s: %+v", sum)
-	}
-	steps := len(v.steps)
-	w, h, sum = ask(40.001)
-	if w.Age != 45_001 || w.Fresh || w.Live != hivebeat.Late || h.Workers[hivebeat.Late] != 1 || sum.Workers[hivebeat.Late] != 1 || len(sum.States) != 0 {
-		t.Errorf("past 45 s: %+v %+v %+v", w, h, sum)
-	}
-	if len(v.steps) != steps || len(v.events) != 0 && v.events[0].data.Kind != hivebeat.KindJoined {
-		t.Errorf("that was a transition: %v %v", v.steps, v.events)
-	}
-	_, h, sum = ask(45.001)
-	if h.Fresh || sum.VRAMTotal != 0 {
-		t.Errorf("facts past 45 s are used: %+v %+v", h, sum)
-	}
-	if v.hives["h"].head.GPUs[0].Age != 2000 || v.hives["h"].workers["w"].rec.Tr[0].Ago != 1000 {
-		t.Error("an answer changed the view")
-	}
-	mustFeed(t, v, snapshotOf("h", 100, 2, workerOf("w")), at(46))
-	bye := snapshotOf("h", 100, 3, workerOf("w"))
-	bye.Bye = "bye"
-	mustFeed(t, v, bye, at(47))
-	if w, _, _ := ask(47); w.Live != hivebeat.Late {
-		t.Errorf("the hive left, and its worker is shown as %s", w.Live)
-	}
-}
-
-func TestUnknownWordsAreKept(t *testing.T) {
-	v := newView(45 * time.Second)
-	w := workerOf("w")
-	w.Live, w.Cause, w.State = "zombie", "moon", "dreaming"
-	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
-	got := v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(1)).Workers[0]
-	if got.Live != "zombie" || got.Cause != "moon" || got.State != "dreaming" {
-		t.Errorf("%+v", got)
-	}
-	if s := v.summary(at(1)); s.Workers[hivebeat.Late] != 1 || len(s.Workers) != 1 || len(s.States) != 0 {
-		t.Errorf("counted as %+v", s)
-	}
-}
-
-func TestRequests(t *testing.T) {
-	v := newView(45 * time.Second)
-	for i := range 5 {
-		mustFeed(t, v, snapshotOf(fmt.Sprintf("h%d", i), 100, 1, workersOf(i)...), at(0))
-	}
-	for _, c := range []struct {
-		verb string
-		req  Request
-		code string
-	}{
-		{"nonsense", Request{}, CodeBadRequest},
-		{VerbHive, Request{}, CodeBadRequest},
-		{VerbHive, Request{Hive: "a b"}, CodeBadRequest},
-		{VerbHive, Request{Hive: "h9"}, CodeNotFound},
-		{VerbWorker, Request{Hive: "h1"}, CodeBadRequest},
-		{VerbWorker, Request{Hive: "h1", Worker: "w09"}, CodeNotFound},
-		{VerbWorkers, Request{Hive: "h9"}, CodeNotFound},
-		{VerbWorkers, Request{Limit: 1001}, CodeBadRequest},
-		{VerbWorkers, Request{Limit: -1}, CodeBadRequest},
-		{VerbWorkers, Request{After: "h1/w 1"}, CodeBadRequest},
-	} {
-		if a := v.answer(c.verb, c.req, at(1)); a.Error == nil || a.Error.Code != c.code || a.Error.Message == "" {
-			t.Errorf("%s %+v: %+v", c.verb, c.req, a.Error)
-		}
-	}
-	for limit := range 12 {
-		var got []string
-		for req := (Request{Limit: limit}); ; {
-			a := v.answer(VerbWorkers, req, at(1))
-			for _, w := range a.Workers {
-				got = append(got, w.Hive+"/"+w.Worker)
-			}
-			if req.After = a.Next; a.Next == "" {
-				break
-			}
-		}
-		if len(got) != 10 || !slices.IsSorted(got) {
-			t.Errorf("by %d: %v", limit, got)
-		}
-		got = nil
-		for req := (Request{Limit: limit}); ; {
-			a := v.answer(VerbHives, req, at(1))
-			for _, h := range a.Hives {
-				got = append(got, h.Hive)
-			}
-			if req.After = a.Next; a.Next == "" {
-				break
-			}
-		}
-		if !slices.Equal(got, []string{"h0", "h1", "h2", "h3", "h4"}) {
-			t.Errorf("by %d: %v", limit, got)
-		}
-	}
-	if a := v.answer(VerbWorkers, Request{Hive: "h3", After: "h3/w00"}, at(1)); len(a.Workers) != 2 || a.Workers[0].Worker != "w01" || a.Next != "" {
-		t.Errorf("of one hive: %+v", a)
-	}
-}
-
 func TestRefusalsAreCountedByReason(t *testing.T) {
-	v := newView(45 * time.Second)
+	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 	for seq := range uint64(3) {
 		err := feed(t, v, snapshotOf("h", 100, seq+1), at(1))

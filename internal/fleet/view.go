@@ -1,4 +1,4 @@
-package queen
+package fleet
 
 import (
 	"slices"
@@ -11,36 +11,36 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// view is the fleet as one queen knows it. It is pure: time comes in as an
-// argument, what follows from an input is left in its out fields for the loop to
-// take, and it has no lock and no goroutine. One goroutine owns it.
+// View is the fleet as one queen knows it. It is pure: time comes in as an
+// argument, what follows from an input is left for its owner to take, and it has
+// no lock and no goroutine. One goroutine owns it, and all that it hands out.
 //
-//	snapshots ──apply──▶ view ──▶ events   worker transitions, to be published
-//	bucket ────apply──▶      ──▶ checks   hives whose key must be read before a verdict
-//	roster ────learn──▶      ──▶ dirty    hives to be compared with the roster
-//	time ──────tick───▶      ──▶ steps    hive transitions, for the log
-type view struct {
+//	snapshots ──Apply──▶ View ──TakeEvents──▶ worker transitions, to be published
+//	bucket ─────Adopt──▶      ──TakeChecks──▶ hives whose key must be read before a verdict (Checked)
+//	roster ─────Learn──▶      ──TakeDirty───▶ hives to be compared with the roster (Difference)
+//	time ───────Tick───▶      ──TakeSteps───▶ hive transitions, for the log
+type View struct {
 	fresh time.Duration // age up to which a record may be shown as alive
-	hives map[string]*hive
-	order []*hive // by id
-	due   liveness.Deadlines[*hive]
+	hives map[string]*Hive
+	order []*Hive // by id
+	due   liveness.Deadlines[*Hive]
 	blind time.Duration // time this queen could not hear anybody, in all
 	gen   uint64        // of checks
 	page  wire.SnapshotView
 	memos int // bytes that the memos hold on to
 
-	events []happened
-	checks []check
-	dirty  []*hive
-	steps  []step
+	events, eventsTaken []Happened
+	checks, checksTaken []Check
+	dirty, dirtyTaken   []*Hive
+	steps, stepsTaken   []Step
 
 	accepted   uint64
 	refused    map[hivebeat.Reason]uint64
 	incomplete uint64 // snapshots that a newer one replaced before all their pages came
 }
 
-// hive is what is known of one hive.
-type hive struct {
+// Hive is what is known of one hive.
+type Hive struct {
 	id   string
 	line liveness.Lineage
 	verdict
@@ -52,18 +52,18 @@ type hive struct {
 
 	heardAt time.Time // when a message of it came last
 	asm     assembly
-	workers map[string]*worker
-	sorted  []*worker   // by id; nil when it must be made again
+	workers map[string]*Worker
+	sorted  []*Worker   // by id; nil when it must be made again
 	mixes   map[mix]int // workers by what their records say
 	memo    memo
-	book    book // what the roster says of it
+	Book    Book // what the roster says of it
 	isDirty bool
 	absent  map[string]uint64 // workers given up as this incarnation did not list them, and their incarnations
 	numbers bool              // the numbering of this incarnation was heard from its start
 }
 
-// worker is one worker's record and where it comes from.
-type worker struct {
+// Worker is one worker's record and where it comes from.
+type Worker struct {
 	rec      hivebeat.Record
 	received time.Time // of the page that holds it
 	gen      uint64    // of the assembly that listed it last
@@ -78,24 +78,26 @@ type mix struct {
 	state hivebeat.State
 }
 
-func newView(fresh time.Duration) *view {
-	return &view{fresh: fresh, hives: make(map[string]*hive), refused: make(map[hivebeat.Reason]uint64)}
+// New returns a view that knows nobody. Records are shown as alive up to the age
+// fresh.
+func New(fresh time.Duration) *View {
+	return &View{fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64)}
 }
 
 // get returns the hive with this id and makes it where it is not known.
-func (v *view) get(id string) *hive {
+func (v *View) get(id string) *Hive {
 	if h, ok := v.hives[id]; ok {
 		return h
 	}
-	h := &hive{id: id, workers: make(map[string]*worker), mixes: make(map[mix]int)}
+	h := &Hive{id: id, workers: make(map[string]*Worker), mixes: make(map[mix]int)}
 	v.hives[id] = h
 	at, _ := v.find(id)
 	v.order = slices.Insert(v.order, at, h)
 	return h
 }
 
-// unverified counts the hives that are known from memory alone.
-func (v *view) unverified() (n int) {
+// Unverified counts the hives that are known from memory alone.
+func (v *View) Unverified() (n int) {
 	for _, h := range v.order {
 		if h.live == hivebeat.Unverified {
 			n++
@@ -105,12 +107,12 @@ func (v *view) unverified() (n int) {
 }
 
 // find returns where in the order id is, or would be.
-func (v *view) find(id string) (int, bool) {
-	return slices.BinarySearchFunc(v.order, id, func(h *hive, id string) int { return strings.Compare(h.id, id) })
+func (v *View) find(id string) (int, bool) {
+	return slices.BinarySearchFunc(v.order, id, func(h *Hive, id string) int { return strings.Compare(h.id, id) })
 }
 
 // forget drops all that is known of h.
-func (v *view) forget(h *hive) {
+func (v *View) forget(h *Hive) {
 	delete(v.hives, h.id)
 	v.memos -= h.memo.size
 	v.due.Remove(h)
@@ -119,9 +121,9 @@ func (v *view) forget(h *hive) {
 	}
 }
 
-// apply takes over one page of a snapshot that was heard now. It returns a
+// Apply takes over one page of a snapshot that was heard now. It returns a
 // *hivebeat.Refusal where the message is no news; then nothing has changed.
-func (v *view) apply(s *wire.SnapshotView, now time.Time) error {
+func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	h := v.hives[string(s.Hive)]
 	if h == nil {
 		h = v.get(string(s.Hive))
@@ -138,11 +140,11 @@ func (v *view) apply(s *wire.SnapshotView, now time.Time) error {
 	return nil
 }
 
-// adopt takes over one page that was kept in the bucket, where it is news. It
+// Adopt takes over one page that was kept in the bucket, where it is news. It
 // was received by another queen age ago, at most. For the verdict the hive counts
 // as heard now, as there was nobody here to hear it before; the ages that are
 // shown count from when it was received.
-func (v *view) adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
+func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 	h := v.hives[string(s.Hive)]
 	if h == nil {
 		h = v.get(string(s.Hive))
@@ -161,7 +163,7 @@ var (
 
 // hear judges whether the page is news: by the hive's lineage, or as one more
 // page of what is being put together.
-func (h *hive) hear(s *wire.SnapshotView) (liveness.Outcome, *hivebeat.Refusal) {
+func (h *Hive) hear(s *wire.SnapshotView) (liveness.Outcome, *hivebeat.Refusal) {
 	if h.asm.is(s.Inc, s.Seq) && s.Inc == h.line.Inc() {
 		switch {
 		case s.Pages != h.asm.pages:
@@ -182,7 +184,7 @@ func (h *hive) hear(s *wire.SnapshotView) (liveness.Outcome, *hivebeat.Refusal) 
 }
 
 // takeOver copies the page and draws the conclusions.
-func (v *view) takeOver(h *hive, s *wire.SnapshotView, o liveness.Outcome, received, now time.Time) {
+func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, received, now time.Time) {
 	v.copy(h, s, received, now)
 	if o != liveness.Same || h.live == "" || h.live == hivebeat.Unverified {
 		v.heard(h, o, now)
@@ -196,7 +198,7 @@ func (v *view) takeOver(h *hive, s *wire.SnapshotView, o liveness.Outcome, recei
 }
 
 // copy takes over what the page says.
-func (v *view) copy(h *hive, s *wire.SnapshotView, received, now time.Time) {
+func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
 	if h.head.Inc != s.Inc { // all that it numbers begins anew
 		h.numbers = s.Seq == 1
 		clear(h.absent)
@@ -216,14 +218,14 @@ func (v *view) copy(h *hive, s *wire.SnapshotView, received, now time.Time) {
 }
 
 // record takes over one worker's record and its transitions.
-func (v *view) record(h *hive, r *wire.RecordView, received, now time.Time) {
+func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 	w, known := h.workers[string(r.Worker)]
 	if !known {
 		if r.Same || len(h.workers) >= hivebeat.MaxWorkers {
 			v.refused[hivebeat.RefusedFull]++
 			return
 		}
-		w = &worker{}
+		w = &Worker{}
 		h.workers[string(r.Worker)] = w
 		h.sorted = nil
 	}
@@ -246,10 +248,10 @@ func (v *view) record(h *hive, r *wire.RecordView, received, now time.Time) {
 	}
 }
 
-func (w *worker) mix() mix { return mix{w.rec.Live, w.rec.State} }
+func (w *Worker) mix() mix { return mix{w.rec.Live, w.rec.State} }
 
 // count moves one worker from one mix to another; the zero mix is nowhere.
-func (h *hive) count(from, to mix) {
+func (h *Hive) count(from, to mix) {
 	if from == to {
 		return
 	}
@@ -264,7 +266,7 @@ func (h *hive) count(from, to mix) {
 }
 
 // remove drops a worker for good.
-func (h *hive) remove(w *worker) {
+func (h *Hive) remove(w *Worker) {
 	h.count(w.mix(), mix{})
 	delete(h.workers, w.rec.Worker)
 	h.sorted = nil
@@ -272,11 +274,11 @@ func (h *hive) remove(w *worker) {
 
 // absent draws the conclusion from a complete, warm snapshot: who is not in it
 // is gone for good if he was given up before, and lost otherwise.
-func (v *view) absent(h *hive, now time.Time) {
+func (v *View) absent(h *Hive, now time.Time) {
 	if h.asm.listed == len(h.workers) {
 		return
 	}
-	for _, w := range h.byID() { // in order, so that the events are
+	for _, w := range h.Workers() { // in order, so that the events are
 		if w.gen == h.asm.gen {
 			continue
 		}
@@ -288,14 +290,14 @@ func (v *view) absent(h *hive, now time.Time) {
 	}
 }
 
-// byID returns the workers in the order of their ids. The slice is not to be kept.
-func (h *hive) byID() []*worker {
+// Workers returns the workers in the order of their ids. The slice is not to be kept.
+func (h *Hive) Workers() []*Worker {
 	if h.sorted == nil {
-		h.sorted = make([]*worker, 0, len(h.workers))
+		h.sorted = make([]*Worker, 0, len(h.workers))
 		for _, w := range h.workers {
 			h.sorted = append(h.sorted, w)
 		}
-		slices.SortFunc(h.sorted, func(a, b *worker) int { return strings.Compare(a.rec.Worker, b.rec.Worker) })
+		slices.SortFunc(h.sorted, func(a, b *Worker) int { return strings.Compare(a.rec.Worker, b.rec.Worker) })
 	}
 	return h.sorted
 }
@@ -327,12 +329,13 @@ func (a *assembly) add(page uint64) {
 	a.n++
 }
 
-// book is what the roster says of a hive, as far as this queen knows.
-type book struct {
-	item      ledger.RosterItem // N is 0 where it never had one, Revision where there is none now
-	readAt    time.Time
-	confirmed uint64 // n of the last event that is known to be stored
-	conflict  uint64 // the incarnation whose conflict was told last
-	busy      bool   // an announcement is under way
-	again     bool   // and what it was about has changed since
+// Book is what the roster says of a hive, as far as this queen knows, and how far
+// its owner is with telling the difference.
+type Book struct {
+	Item      ledger.RosterItem // N is 0 where it never had one, Revision where there is none now
+	ReadAt    time.Time
+	Confirmed uint64 // n of the last event that is known to be stored
+	Conflict  uint64 // the incarnation whose conflict was told last
+	Busy      bool   // an announcement is under way
+	Again     bool   // and what it was about has changed since
 }

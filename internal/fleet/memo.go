@@ -1,4 +1,4 @@
-package queen
+package fleet
 
 import "github.com/beatfabric/hivebeat/internal/wire"
 
@@ -14,9 +14,9 @@ type memo struct {
 	size int
 }
 
-// parse reads a message, by the memo of its hive where that is good. The view is
+// Parse reads a message, by the memo of its hive where that is good. The view is
 // good until the next parse.
-func (v *view) parse(b []byte) (*wire.SnapshotView, error) {
+func (v *View) Parse(b []byte) (*wire.SnapshotView, error) {
 	s := &v.page
 	if h, ok := v.hives[string(wire.PeekHive(b))]; ok && h.memo.gen != 0 && h.memo.gen == h.asm.gen {
 		if err := h.memo.Parse(b, s); err != nil {
@@ -32,9 +32,9 @@ func (v *view) parse(b []byte) (*wire.SnapshotView, error) {
 	return s, nil
 }
 
-// keep remembers a message that was parsed into s and taken over by apply. It
+// Keep remembers a message that was parsed into s and taken over by apply. It
 // holds on to b.
-func (v *view) keep(b []byte, s *wire.SnapshotView) {
+func (v *View) Keep(b []byte, s *wire.SnapshotView) {
 	h := v.hives[string(s.Hive)]
 	if h == nil {
 		return

@@ -1,4 +1,4 @@
-package queen
+package fleet
 
 import (
 	"encoding/json"
@@ -55,11 +55,11 @@ func TestDifference(t *testing.T) {
 		{"known from memory alone", hivebeat.Unverified, rosterOf(4, hivebeat.Alive, 100, 5), none, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := newView(45 * time.Second)
+			v := New(45 * time.Second)
 			mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 			h := v.hives["h"]
-			h.live, h.since, h.book.item = c.live, at(0), c.roster
-			kind, to, ok := h.difference(at(60))
+			h.live, h.since, h.Book.Item = c.live, at(0), c.roster
+			kind, to, ok := h.Difference(at(60))
 			if !ok {
 				kind, to = none, ""
 			}
@@ -67,7 +67,7 @@ func TestDifference(t *testing.T) {
 				t.Errorf("%q to %q, want %q to %q", kind, to, c.want, c.to)
 			}
 			if ok {
-				d, next := h.next(kind, to)
+				d, next := h.Next(kind, to)
 				if d.N != c.roster.N+1 || next.N != d.N || next.Live != to || d.From != string(c.roster.Live) || d.Hive != "h" || d.Inc != 100 || d.Seq != 5 {
 					t.Errorf("%+v %+v", d, next)
 				}
@@ -80,14 +80,14 @@ func TestDifference(t *testing.T) {
 }
 
 func TestADeathOfLongAgoIsNotTold(t *testing.T) {
-	v := newView(45 * time.Second)
+	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 	settleChecks(v, at(23))
 	settleChecks(v, at(46))
-	if _, _, ok := v.hives["h"].difference(at(46).Add(tooOld)); ok {
+	if _, _, ok := v.hives["h"].Difference(at(46).Add(TooOld)); ok {
 		t.Error("told after 50 minutes")
 	}
-	if _, _, ok := v.hives["h"].difference(at(46).Add(tooOld - time.Second)); !ok {
+	if _, _, ok := v.hives["h"].Difference(at(46).Add(TooOld - time.Second)); !ok {
 		t.Error("not told within 50 minutes")
 	}
 }
@@ -115,70 +115,70 @@ func TestLearnFromTheRoster(t *testing.T) {
 		{"an incarnation before ours", hivebeat.Alive, rosterOf(4, hivebeat.Lost, 90, 100), hivebeat.Alive, 100, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := newView(45 * time.Second)
+			v := New(45 * time.Second)
 			if c.before != "" {
 				mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 				v.hives["h"].live = c.before
 			}
-			v.learn("h", c.roster, at(1))
+			v.Learn("h", c.roster, at(1))
 			h := v.hives["h"]
 			if h.live != c.want || h.line.Inc() != c.inc || h.line.Seq() != c.seq {
 				t.Errorf("%s at (%d, %d), want %s at (%d, %d)", h.live, h.line.Inc(), h.line.Seq(), c.want, c.inc, c.seq)
 			}
-			if kind, _, ok := h.difference(at(2)); ok && c.before != hivebeat.Alive {
+			if kind, _, ok := h.Difference(at(2)); ok && c.before != hivebeat.Alive {
 				t.Errorf("and then says %s", kind)
 			}
 		})
 	}
 	t.Run("unverified becomes lost", func(t *testing.T) {
-		v := newView(45 * time.Second)
-		v.learn("h", rosterOf(1, hivebeat.Alive, 100, 5), at(0))
+		v := New(45 * time.Second)
+		v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 5), at(0))
 		settleChecks(v, at(44.9))
 		if l := v.hives["h"].live; l != hivebeat.Unverified {
 			t.Errorf("%s", l)
 		}
 		settleChecks(v, at(45))
 		h := v.hives["h"]
-		if kind, to, ok := h.difference(at(45)); h.live != hivebeat.Lost || !ok || kind != hivebeat.KindLost || to != hivebeat.Lost {
+		if kind, to, ok := h.Difference(at(45)); h.live != hivebeat.Lost || !ok || kind != hivebeat.KindLost || to != hivebeat.Lost {
 			t.Errorf("%s, %s %v", h.live, kind, ok)
 		}
 	})
 	t.Run("older revisions, and those of another bucket", func(t *testing.T) {
-		v := newView(45 * time.Second)
-		v.learn("h", rosterOf(7, hivebeat.Alive, 100, 5), at(0))
-		v.learn("h", rosterOf(6, hivebeat.Lost, 100, 5), at(0))
-		if n := v.hives["h"].book.item.N; n != 7 {
+		v := New(45 * time.Second)
+		v.Learn("h", rosterOf(7, hivebeat.Alive, 100, 5), at(0))
+		v.Learn("h", rosterOf(6, hivebeat.Lost, 100, 5), at(0))
+		if n := v.hives["h"].Book.Item.N; n != 7 {
 			t.Errorf("an older revision was taken: %d", n)
 		}
 		again := rosterOf(1, hivebeat.Alive, 100, 5)
 		again.Epoch = 2
-		v.learn("h", again, at(0))
-		if n := v.hives["h"].book.item.N; n != 1 {
+		v.Learn("h", again, at(0))
+		if n := v.hives["h"].Book.Item.N; n != 1 {
 			t.Errorf("the bucket made anew was not taken: %d", n)
 		}
 	})
 	t.Run("removed by hand", func(t *testing.T) {
-		v := newView(45 * time.Second)
-		v.learn("dead", rosterOf(3, hivebeat.Lost, 100, 5), at(0))
+		v := New(45 * time.Second)
+		v.Learn("dead", rosterOf(3, hivebeat.Lost, 100, 5), at(0))
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
-		v.learn("h", rosterOf(4, hivebeat.Alive, 100, 1), at(0))
-		v.unlearn("dead", true)
-		v.unlearn("h", true)
+		v.Learn("h", rosterOf(4, hivebeat.Alive, 100, 1), at(0))
+		v.Unlearn("dead", true)
+		v.Unlearn("h", true)
 		if v.hives["dead"] != nil {
 			t.Error("a dead hive is not forgotten")
 		}
-		if h := v.hives["h"]; h == nil || h.book.item.Revision != 0 || h.book.item.N != 4 {
+		if h := v.hives["h"]; h == nil || h.Book.Item.Revision != 0 || h.Book.Item.N != 4 {
 			t.Error("of a hive that lives the entry is to be made again")
 		}
 	})
 	t.Run("an entry that can not be read", func(t *testing.T) {
-		v := newView(45 * time.Second)
-		v.learn("h", ledger.RosterItem{Revision: 9, Epoch: 1}, at(0))
-		if a := v.answer(VerbHive, Request{Hive: "h"}, at(0)); a.Error == nil {
-			t.Errorf("%+v", a)
+		v := New(45 * time.Second)
+		v.Learn("h", ledger.RosterItem{Revision: 9, Epoch: 1}, at(0))
+		if h := v.Hive("h"); h.Live() != "" {
+			t.Errorf("%s", h.Live())
 		}
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(1))
-		if kind, _, ok := v.hives["h"].difference(at(1)); !ok || kind != hivebeat.KindJoined || v.hives["h"].book.item.Revision != 9 {
+		if kind, _, ok := v.hives["h"].Difference(at(1)); !ok || kind != hivebeat.KindJoined || v.hives["h"].Book.Item.Revision != 9 {
 			t.Errorf("%s %v", kind, ok)
 		}
 	})
@@ -187,18 +187,18 @@ func TestLearnFromTheRoster(t *testing.T) {
 // TestTwoQueensAgree lets two queens with different ears announce in turn: they
 // end with the roster in agreement, and never argue in circles.
 func TestTwoQueensAgree(t *testing.T) {
-	a, b := newView(45*time.Second), newView(45*time.Second)
+	a, b := New(45*time.Second), New(45*time.Second)
 	roster := ledger.RosterItem{Epoch: 1}
 	var kinds []hivebeat.Kind
-	turn := func(v *view, now time.Time) bool {
+	turn := func(v *View, now time.Time) bool {
 		if roster.Revision > 0 {
-			v.learn("h", roster, now)
+			v.Learn("h", roster, now)
 		}
-		kind, to, ok := v.hives["h"].difference(now)
+		kind, to, ok := v.hives["h"].Difference(now)
 		if !ok {
 			return false
 		}
-		_, next := v.hives["h"].next(kind, to)
+		_, next := v.hives["h"].Next(kind, to)
 		roster.RosterEntry, roster.Revision = next, roster.Revision+1
 		kinds = append(kinds, kind)
 		return true
@@ -235,18 +235,18 @@ func TestTwoQueensAgree(t *testing.T) {
 }
 
 func TestConflictIsToldOnce(t *testing.T) {
-	v := newView(45 * time.Second)
+	v := New(45 * time.Second)
 	told := 0
 	for i := range uint64(20) {
 		now := at(float64(i))
 		_ = feed(t, v, snapshotOf("h", 100, i+1), now)
 		_ = feed(t, v, snapshotOf("h", 200, i+1), now)
 		for {
-			kind, to, ok := v.hives["h"].difference(now)
+			kind, to, ok := v.hives["h"].Difference(now)
 			if !ok {
 				break
 			}
-			d, next := v.hives["h"].next(kind, to)
+			d, next := v.hives["h"].Next(kind, to)
 			if kind == hivebeat.KindConflict {
 				told++
 				if next.Live != hivebeat.Alive || d.Inc != 200 || d.Reason == "" {
@@ -255,17 +255,17 @@ func TestConflictIsToldOnce(t *testing.T) {
 			}
 			ev := hivebeat.Subjects{}.NewEvent("id", now, d)
 			next.Event, _ = json.Marshal(ev)
-			v.learn("h", ledger.RosterItem{RosterEntry: next, Revision: next.N, Epoch: 1}, now)
+			v.Learn("h", ledger.RosterItem{RosterEntry: next, Revision: next.N, Epoch: 1}, now)
 		}
 	}
 	if told != 1 {
 		t.Errorf("told %d times", told)
 	}
-	if i := v.hiveInfo(v.hives["h"], at(20)); !i.Conflict || i.Live != hivebeat.Alive {
-		t.Errorf("%+v", i)
+	if h := v.Hive("h"); h.Conflicting(at(20)) != 100 || h.Live() != hivebeat.Alive {
+		t.Errorf("%s, conflict with %d", h.Live(), h.Conflicting(at(20)))
 	}
 	mustFeed(t, v, snapshotOf("h", 200, 21), at(70))
-	if v.hiveInfo(v.hives["h"], at(70)).Conflict {
+	if v.Hive("h").Conflicting(at(70)) != 0 {
 		t.Error("the other one is silent, and still shown")
 	}
 }

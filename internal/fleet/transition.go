@@ -1,4 +1,4 @@
-package queen
+package fleet
 
 import (
 	"fmt"
@@ -8,18 +8,18 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// happened is a worker's transition on its way to be an event.
-type happened struct {
-	data hivebeat.EventData
-	id   string
-	at   time.Time // when it happened, by this queen's clock
+// Happened is a worker's transition on its way to be an event.
+type Happened struct {
+	Data hivebeat.EventData
+	ID   string
+	At   time.Time // when it happened, by this queen's clock
 }
 
 // transitions takes what a record tells that was not taken before, in order of
 // n. Each transition is taken once per (hive incarnation, worker), and what is
 // missing in between becomes one gap. The inc is the worker's incarnation as it
 // was known before this record, or 0.
-func (v *view) transitions(h *hive, w *worker, inc uint64, received, now time.Time) {
+func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Time) {
 	r := &w.rec
 	same := w.hiveInc == h.head.Inc
 	if !same {
@@ -57,7 +57,7 @@ func (v *view) transitions(h *hive, w *worker, inc uint64, received, now time.Ti
 }
 
 // gap tells that the transitions up to n are not to be had any more.
-func (v *view) gap(h *hive, w *worker, n uint64, now time.Time) {
+func (v *View) gap(h *Hive, w *Worker, n uint64, now time.Time) {
 	if n <= w.seen {
 		return
 	}
@@ -76,7 +76,7 @@ func gapOf(d hivebeat.EventData) hivebeat.EventData {
 }
 
 // eventOf describes a transition that the hive numbered.
-func (h *hive) eventOf(w *worker, t *hivebeat.Transition) hivebeat.EventData {
+func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	r := &w.rec
 	d := hivebeat.EventData{
 		Hive: h.id, Worker: r.Worker, Inc: t.Inc, HiveInc: h.head.Inc, N: t.N,
@@ -117,9 +117,9 @@ const maxAge = hivebeat.Millis(100 * 365 * 24 * time.Hour / time.Millisecond)
 // every queen numbers it alike: 0, which comes before all that the hive numbers.
 // A hive that drops a worker it did list is not one of ours; there it is the
 // number after the last.
-func (v *view) loseAbsent(h *hive, w *worker, now time.Time) {
+func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 	r := &w.rec
-	age := effectiveAge(r.Age, w.received, now)
+	age := EffectiveAge(r.Age, w.received, now)
 	d := hivebeat.EventData{
 		Hive: h.id, Worker: r.Worker, Inc: r.Inc, HiveInc: h.head.Inc, Kind: hivebeat.KindLost,
 		From: string(r.Live), To: string(hivebeat.Lost), Cause: hivebeat.CauseMissed, State: r.State, Seq: r.Seq,
@@ -147,18 +147,18 @@ func (v *view) loseAbsent(h *hive, w *worker, now time.Time) {
 }
 
 // tell hands an event to the loop.
-func (v *view) tell(d hivebeat.EventData, at time.Time) {
+func (v *View) tell(d hivebeat.EventData, at time.Time) {
 	id := hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N)
-	v.events = append(v.events, happened{data: d, id: id, at: at})
+	v.events = append(v.events, Happened{Data: d, ID: id, At: at})
 }
 
 // rosterKnows reports whether the roster remembers this incarnation of a worker.
-func (h *hive) rosterKnows(worker string, inc uint64) bool {
-	w, ok := h.book.item.Workers[worker]
+func (h *Hive) rosterKnows(worker string, inc uint64) bool {
+	w, ok := h.Book.Item.Workers[worker]
 	return ok && w.Inc == inc
 }
 
-// effectiveAge is the age of something that was age old when it was received.
-func effectiveAge(age hivebeat.Millis, received, now time.Time) hivebeat.Millis {
+// EffectiveAge is the age of something that was age old when it was received.
+func EffectiveAge(age hivebeat.Millis, received, now time.Time) hivebeat.Millis {
 	return min(age+hivebeat.MillisOf(now.Sub(received)), hivebeat.MaxInt)
 }

@@ -1,4 +1,4 @@
-package queen
+package fleet
 
 import (
 	"fmt"
@@ -42,7 +42,7 @@ type takenRecord struct {
 // doubles and delays pages, and looks at every answer.
 func TestViewAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		v := newView(45 * time.Second)
+		v := New(45 * time.Second)
 		now := epoch
 		hive := &modelHive{inc: 100, workers: map[string]*modelWorker{}}
 		taken := map[string]takenRecord{}
@@ -53,14 +53,14 @@ func TestViewAgainstModel(t *testing.T) {
 		newest, heardIncs := uint64(0), map[uint64]bool{}
 		deliver := func(i int) {
 			m := line[i]
-			s, err := v.parse(m.bytes)
+			s, err := v.Parse(m.bytes)
 			if err != nil {
 				t.Fatalf("the model's own page: %v", err)
 			}
 			inc, seq := s.Inc, s.Seq
 			wasAlive := v.hives["h"] != nil && v.hives["h"].live == hivebeat.Alive
-			if err := v.apply(s, now); err == nil {
-				v.keep(m.bytes, s)
+			if err := v.Apply(s, now); err == nil {
+				v.Keep(m.bytes, s)
 				stamp := inc<<32 | seq
 				// A lower incarnation that was never heard may take over from one that is
 				// not alive: to a queen that is a clock set back.
@@ -132,10 +132,10 @@ func TestViewAgainstModel(t *testing.T) {
 			settleChecks(v, now)
 			checkAnswers(t, v, taken, now)
 			for _, e := range v.events {
-				if seen[e.id] {
-					t.Fatalf("event %s twice", e.id)
+				if seen[e.ID] {
+					t.Fatalf("event %s twice", e.ID)
 				}
-				seen[e.id] = true
+				seen[e.ID] = true
 			}
 			v.events = v.events[:0]
 		}
@@ -163,14 +163,17 @@ func (m *modelHive) snapshot(now time.Time, warm bool) *hivebeat.Snapshot {
 }
 
 // checkAnswers holds what the view says against the truth.
-func checkAnswers(t *rapid.T, v *view, taken map[string]takenRecord, now time.Time) {
+func checkAnswers(t *rapid.T, v *View, taken map[string]takenRecord, now time.Time) {
 	h := v.hives["h"]
 	if h == nil {
 		return
 	}
 	counts := make(map[hivebeat.Live]int)
-	for _, w := range v.answer(VerbWorkers, Request{}, now).Workers {
-		counts[counted(w.Live)]++
+	for _, rec := range h.Workers() {
+		w := *rec.Record()
+		var fresh bool
+		w.Live, w.Age, fresh = v.Shown(h, rec, now)
+		counts[Counted(w.Live)]++
 		truth := taken[w.Worker]
 		if old := truth.age + hivebeat.MillisOf(now.Sub(truth.received)); w.Age != old {
 			t.Fatalf("%s is shown %d ms old, and is %d", w.Worker, w.Age, old)
@@ -178,15 +181,17 @@ func checkAnswers(t *rapid.T, v *view, taken map[string]takenRecord, now time.Ti
 		if w.Done != truth.done {
 			t.Fatalf("%s has done %d, and the newest page says %d", w.Worker, w.Done, truth.done)
 		}
-		if w.Live == hivebeat.Alive && (w.Age > 45_000 || !w.Fresh) {
+		if w.Live == hivebeat.Alive && (w.Age > 45_000 || !fresh) {
 			t.Fatalf("%s is alive at %d ms", w.Worker, w.Age)
 		}
 		if w.Live == hivebeat.Alive && h.live != hivebeat.Alive && h.live != hivebeat.Late {
 			t.Fatalf("%s is alive on a hive that is %s", w.Worker, h.live)
 		}
 	}
-	if sum := v.summary(now); fmt.Sprint(sum.Workers) != fmt.Sprint(counts) || sum.Hives[h.live] != 1 {
-		t.Fatalf("the summary says %v, the list %v", sum.Workers, counts)
+	sum := make(map[hivebeat.Live]int)
+	v.CountWorkers(h, now, func(live hivebeat.Live, _ hivebeat.State, n int) { sum[live] += n })
+	if fmt.Sprint(sum) != fmt.Sprint(counts) {
+		t.Fatalf("counted %v, the list has %v", sum, counts)
 	}
 	mixes := make(map[mix]int)
 	for _, w := range h.workers {

@@ -1,4 +1,4 @@
-package queen
+package fleet
 
 import (
 	"encoding/json"
@@ -21,17 +21,17 @@ import (
 // never argue in circles, a difference counts only where this queen has heard at
 // least as much of the hive as the author of the roster's entry had.
 
-// tooOld is the age from which nothing is published: the stream forgets the ids
+// TooOld is the age from which nothing is published: the stream forgets the ids
 // it has seen after an hour.
-const tooOld = 50 * time.Minute
+const TooOld = 50 * time.Minute
 
 // rosterBytes bounds the workers that an entry of the roster remembers.
 const rosterBytes = 256 << 10
 
-// difference returns the next thing to be said about h, and what the roster
+// Difference returns the next thing to be said about h, and what the roster
 // then says of it. It is false where the roster says what is so.
-func (h *hive) difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
-	e := &h.book.item.RosterEntry
+func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
+	e := &h.Book.Item.RosterEntry
 	inc, seq := h.line.Inc(), h.line.Seq()
 	up := h.live == hivebeat.Alive || h.live == hivebeat.Late
 	switch {
@@ -41,7 +41,7 @@ func (h *hive) difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 		if up {
 			return hivebeat.KindJoined, hivebeat.Alive, true
 		}
-		return kindOf(h.live), h.live, now.Sub(h.since) < tooOld
+		return kindOf(h.live), h.live, now.Sub(h.since) < TooOld
 	case inc != e.Inc:
 		switch {
 		case inc < e.Inc && h.prior != e.Inc:
@@ -64,17 +64,17 @@ func (h *hive) difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 }
 
 // conflictTold returns the conflict of h, where it has one that was not told.
-func (h *hive) conflictTold(now time.Time) (hivebeat.Kind, hivebeat.Live, bool) {
-	rival := h.conflicting(now)
-	return hivebeat.KindConflict, h.book.item.Live, rival != 0 && h.book.conflict != h.line.Inc()
+func (h *Hive) conflictTold(now time.Time) (hivebeat.Kind, hivebeat.Live, bool) {
+	rival := h.Conflicting(now)
+	return hivebeat.KindConflict, h.Book.Item.Live, rival != 0 && h.Book.Conflict != h.line.Inc()
 }
 
 func kindOf(l hivebeat.Live) hivebeat.Kind { return hivebeat.Kind(l) } // the words are the same
 
-// next describes the event that difference asks for, and the entry that holds
+// Next describes the event that difference asks for, and the entry that holds
 // it but for the event itself.
-func (h *hive) next(kind hivebeat.Kind, to hivebeat.Live) (hivebeat.EventData, ledger.RosterEntry) {
-	e := &h.book.item.RosterEntry
+func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live) (hivebeat.EventData, ledger.RosterEntry) {
+	e := &h.Book.Item.RosterEntry
 	d := hivebeat.EventData{
 		Hive: h.id, Inc: h.line.Inc(), HiveInc: h.line.Inc(), N: e.N + 1, Kind: kind,
 		From: string(e.Live), To: string(to), Seq: h.line.Seq(), Via: hivebeat.ViaQueen,
@@ -92,7 +92,7 @@ func (h *hive) next(kind hivebeat.Kind, to hivebeat.Live) (hivebeat.EventData, l
 	}
 	next := ledger.RosterEntry{
 		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: d.Seq,
-		Every: hivebeat.MillisOf(h.every), Zone: h.zone(),
+		Every: hivebeat.MillisOf(h.every), Zone: h.Zone(),
 	}
 	if kind == hivebeat.KindConflict {
 		next.Cause = e.Cause
@@ -103,16 +103,16 @@ func (h *hive) next(kind hivebeat.Kind, to hivebeat.Live) (hivebeat.EventData, l
 	return d, next
 }
 
-func (h *hive) kindOfLive() hivebeat.Kind { return kindOf(h.live) }
+func (h *Hive) kindOfLive() hivebeat.Kind { return kindOf(h.live) }
 
 // remember returns the workers of h as an entry of the roster holds them: as
 // many as fit.
-func (h *hive) remember() map[string]ledger.RosterWorker {
+func (h *Hive) remember() map[string]ledger.RosterWorker {
 	if h.head.Inc == 0 {
-		return h.book.item.Workers // not heard: what the roster knew is all there is
+		return h.Book.Item.Workers // not heard: what the roster knew is all there is
 	}
 	m, size := make(map[string]ledger.RosterWorker, len(h.workers)), 0
-	for _, w := range h.byID() {
+	for _, w := range h.Workers() {
 		r := &w.rec
 		if size += len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 80; size > rosterBytes {
 			break
@@ -122,26 +122,26 @@ func (h *hive) remember() map[string]ledger.RosterWorker {
 	return m
 }
 
-func (h *hive) zone() string {
+func (h *Hive) Zone() string {
 	if h.head.Inc == 0 {
-		return h.book.item.Zone
+		return h.Book.Item.Zone
 	}
 	return h.head.Labels["zone"]
 }
 
-// learn takes an entry of the roster: this queen's own, or another's, which may
+// Learn takes an entry of the roster: this queen's own, or another's, which may
 // have heard more of the hive.
-func (v *view) learn(id string, item ledger.RosterItem, now time.Time) *hive {
+func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 	h := v.get(id)
 	e := &item.RosterEntry
-	if b := &h.book; item.Epoch < b.item.Epoch || item.Epoch == b.item.Epoch && item.Revision < b.item.Revision {
+	if b := &h.Book; item.Epoch < b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision < b.Item.Revision {
 		return h
 	}
-	h.book.item, h.book.readAt = item, now
+	h.Book.Item, h.Book.ReadAt = item, now
 	if ev, err := eventIn(e); err == nil && ev.Data.Kind == hivebeat.KindConflict {
-		h.book.conflict = ev.Data.Inc
+		h.Book.Conflict = ev.Data.Inc
 	}
-	v.compare(h)
+	v.Compare(h)
 	switch {
 	case h.live == "":
 		v.recall(h, now)
@@ -165,8 +165,8 @@ func (v *view) learn(id string, item ledger.RosterItem, now time.Time) *hive {
 
 // recall makes of a hive that is known from the roster alone what can be said of
 // it: gone if it was gone, and else unverified.
-func (v *view) recall(h *hive, now time.Time) {
-	e := &h.book.item.RosterEntry
+func (v *View) recall(h *Hive, now time.Time) {
+	e := &h.Book.Item.RosterEntry
 	if e.Inc == 0 || e.Seq == 0 {
 		return // one that can not be read
 	}
@@ -182,8 +182,8 @@ func (v *view) recall(h *hive, now time.Time) {
 }
 
 // byRoster takes over that h is gone from an author who knew more.
-func (v *view) byRoster(h *hive, now time.Time) {
-	e := &h.book.item.RosterEntry
+func (v *View) byRoster(h *Hive, now time.Time) {
+	e := &h.Book.Item.RosterEntry
 	if e.Live == hivebeat.Left {
 		h.line.End()
 	}
@@ -191,20 +191,20 @@ func (v *view) byRoster(h *hive, now time.Time) {
 	v.due.Set(h, now.Add(forgetAfter))
 }
 
-// unlearn notes that the roster has no entry for this hive. A hive that is gone
+// Unlearn notes that the roster has no entry for this hive. A hive that is gone
 // is forgotten with it; of others, and after a loss of the whole roster, the
 // entry is made again.
-func (v *view) unlearn(id string, expired bool) {
+func (v *View) Unlearn(id string, expired bool) {
 	h, ok := v.hives[id]
-	if !ok || h.book.item.Revision == 0 {
+	if !ok || h.Book.Item.Revision == 0 {
 		return
 	}
-	h.book.item.Revision = 0
+	h.Book.Item.Revision = 0
 	if expired && (h.live == hivebeat.Lost || h.live == hivebeat.Left || h.live == hivebeat.Unverified) {
 		v.forget(h)
 		return
 	}
-	v.compare(h)
+	v.Compare(h)
 }
 
 // eventIn returns the event that an entry of the roster holds.

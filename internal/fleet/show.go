@@ -1,0 +1,96 @@
+package fleet
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// ID is the hive's id.
+func (h *Hive) ID() string { return h.id }
+
+// Live is the verdict, empty before anything is known. Cause says why, Since when
+// it was reached.
+func (h *Hive) Live() hivebeat.Live { return h.live }
+
+// Cause of the verdict.
+func (h *Hive) Cause() hivebeat.Cause { return h.cause }
+
+// Since is when the verdict was reached.
+func (h *Hive) Since() time.Time { return h.since }
+
+// Inc is the valid incarnation, 0 before one is known.
+func (h *Hive) Inc() uint64 { return h.line.Inc() }
+
+// Seq is the highest seq known of the valid incarnation.
+func (h *Hive) Seq() uint64 { return h.line.Seq() }
+
+// Every is the hive's promise.
+func (h *Hive) Every() time.Duration { return h.every }
+
+// Received is when its newest page was received, or the earliest time it may have
+// been. HeardAt is when anything of it came to this view.
+func (h *Hive) Received() time.Time { return h.received }
+
+// HeardAt is when a message of it came last; zero if none ever did.
+func (h *Hive) HeardAt() time.Time { return h.heardAt }
+
+// Goodbye is what it said when it left, if it did.
+func (h *Hive) Goodbye() string { return h.left }
+
+// Head is its newest page but for the workers. Inc is 0 where none was ever taken
+// over. It is not to be changed, and is only good until the next input.
+func (h *Hive) Head() *hivebeat.Snapshot { return &h.head }
+
+// Worker returns the worker with this id, or nil.
+func (h *Hive) Worker(id string) *Worker { return h.workers[id] }
+
+// Up reports whether h still speaks for its workers.
+func (h *Hive) Up() bool { return h.live == hivebeat.Alive || h.live == hivebeat.Late }
+
+// Record is the worker as its newest page, or this view, has it: ages are as of
+// Received. It is not to be changed, and is only good until the next input.
+func (w *Worker) Record() *hivebeat.Record { return &w.rec }
+
+// Received is when the page that holds the record was received.
+func (w *Worker) Received() time.Time { return w.received }
+
+// Via says who judges the worker: hivebeat.ViaHive or hivebeat.ViaQueen.
+func (w *Worker) Via() string { return w.via }
+
+// Shown returns what a record is worth now. One past the limit of freshness, or
+// of a hive that is gone, is shown as at best late; that is no transition.
+func (v *View) Shown(h *Hive, w *Worker, now time.Time) (live hivebeat.Live, age hivebeat.Millis, fresh bool) {
+	live, age = w.rec.Live, EffectiveAge(w.rec.Age, w.received, now)
+	fresh = age <= hivebeat.MillisOf(v.fresh)
+	if live == hivebeat.Alive && (!fresh || !h.Up()) {
+		live = hivebeat.Late
+	}
+	return live, age, fresh
+}
+
+// CountWorkers yields how many workers of h are shown with which verdict and
+// state; a verdict that nobody knows counts as late. It looks at each worker
+// only where one of them may have become too old since it was counted.
+func (v *View) CountWorkers(h *Hive, now time.Time, yield func(hivebeat.Live, hivebeat.State, int)) {
+	if h.Up() && h.asm.complete() && h.asm.listed == len(h.workers) &&
+		EffectiveAge(h.asm.oldest, h.asm.began, now) <= hivebeat.MillisOf(v.fresh) {
+		for m, n := range h.mixes {
+			yield(Counted(m.live), m.state, n)
+		}
+		return
+	}
+	for _, w := range h.workers {
+		live, _, _ := v.Shown(h, w, now)
+		yield(Counted(live), w.rec.State, 1)
+	}
+}
+
+// Counted is what a verdict counts as: one that nobody knows is late.
+func Counted(l hivebeat.Live) hivebeat.Live {
+	switch l {
+	case hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left:
+		return l
+	}
+	return hivebeat.Late
+}

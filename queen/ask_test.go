@@ -1,0 +1,138 @@
+package queen
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+func workersOf(n int) (list []hivebeat.Record) {
+	for i := range n {
+		list = append(list, workerOf(fmt.Sprintf("w%02d", i)))
+	}
+	return list
+}
+
+func TestAgesAreEffective(t *testing.T) {
+	v := newView(45 * time.Second)
+	s := snapshotOf("h", 100, 1, workerOf("w"))
+	s.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80, Used: 50, Ours: 30, Age: 2000}}
+	s.Workers[0].Tr = []hivebeat.Transition{{N: 1, Kind: hivebeat.KindJoined, Inc: 7, Ago: 1000}}
+	mustFeed(t, v, s, at(0))
+	ask := func(sec float64) (WorkerInfo, HiveInfo, Summary) {
+		a := v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(sec))
+		b := v.answer(VerbHive, Request{Hive: "h"}, at(sec))
+		c := v.answer(VerbSummary, Request{}, at(sec))
+		if len(a.Workers) != 1 || len(b.Hives) != 1 || c.Summary == nil {
+			t.Fatalf("%+v %+v %+v", a, b, c)
+		}
+		return a.Workers[0], b.Hives[0], *c.Summary
+	}
+	w, h, sum := ask(40) // 5 s old when it was received
+	if w.Age != 45_000 || !w.Fresh || w.Live != hivebeat.Alive || w.Since != 140_000 || w.Tr[0].Ago != 41_000 || w.Zone != "eu" || w.Via != "hive" {
+		t.Errorf("at 40 s: %+v", w)
+	}
+	if h.Age != 40_000 || !h.Fresh || h.GPUs[0].Age != 42_000 || h.Workers[hivebeat.Alive] != 1 {
+		t.Errorf("at 40 s: %+v", h)
+	}
+	if sum.Workers[hivebeat.Alive] != 1 || sum.States[hivebeat.Ready] != 1 || sum.VRAMTotal != 80 || sum.VRAMUsed != 50 || sum.VRAMOurs != 30 || sum.GPUs != 1 {
+		t.Errorf("at 40 s: %+v", sum)
+	}
+	v.TakeSteps()
+	w, h, sum = ask(40.001)
+	if w.Age != 45_001 || w.Fresh || w.Live != hivebeat.Late || h.Workers[hivebeat.Late] != 1 || sum.Workers[hivebeat.Late] != 1 || len(sum.States) != 0 {
+		t.Errorf("past 45 s: %+v %+v %+v", w, h, sum)
+	}
+	if steps, events := v.TakeSteps(), v.TakeEvents(); len(steps) != 0 || len(events) != 0 && events[0].Data.Kind != hivebeat.KindJoined {
+		t.Errorf("that was a transition: %v %v", steps, events)
+	}
+	_, h, sum = ask(45.001)
+	if h.Fresh || sum.VRAMTotal != 0 {
+		t.Errorf("facts past 45 s are used: %+v %+v", h, sum)
+	}
+	if v.Hive("h").Head().GPUs[0].Age != 2000 || v.Hive("h").Worker("w").Record().Tr[0].Ago != 1000 {
+		t.Error("an answer changed the view")
+	}
+	mustFeed(t, v, snapshotOf("h", 100, 2, workerOf("w")), at(46))
+	bye := snapshotOf("h", 100, 3, workerOf("w"))
+	bye.Bye = "bye"
+	mustFeed(t, v, bye, at(47))
+	if w, _, _ := ask(47); w.Live != hivebeat.Late {
+		t.Errorf("the hive left, and its worker is shown as %s", w.Live)
+	}
+}
+
+func TestUnknownWordsAreKept(t *testing.T) {
+	v := newView(45 * time.Second)
+	w := workerOf("w")
+	w.Live, w.Cause, w.State = "zombie", "moon", "dreaming"
+	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
+	got := v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(1)).Workers[0]
+	if got.Live != "zombie" || got.Cause != "moon" || got.State != "dreaming" {
+		t.Errorf("%+v", got)
+	}
+	if s := v.summary(at(1)); s.Workers[hivebeat.Late] != 1 || len(s.Workers) != 1 || len(s.States) != 0 {
+		t.Errorf("counted as %+v", s)
+	}
+}
+
+func TestRequests(t *testing.T) {
+	v := newView(45 * time.Second)
+	for i := range 5 {
+		mustFeed(t, v, snapshotOf(fmt.Sprintf("h%d", i), 100, 1, workersOf(i)...), at(0))
+	}
+	for _, c := range []struct {
+		verb string
+		req  Request
+		code string
+	}{
+		{"nonsense", Request{}, CodeBadRequest},
+		{VerbHive, Request{}, CodeBadRequest},
+		{VerbHive, Request{Hive: "a b"}, CodeBadRequest},
+		{VerbHive, Request{Hive: "h9"}, CodeNotFound},
+		{VerbWorker, Request{Hive: "h1"}, CodeBadRequest},
+		{VerbWorker, Request{Hive: "h1", Worker: "w09"}, CodeNotFound},
+		{VerbWorkers, Request{Hive: "h9"}, CodeNotFound},
+		{VerbWorkers, Request{Limit: 1001}, CodeBadRequest},
+		{VerbWorkers, Request{Limit: -1}, CodeBadRequest},
+		{VerbWorkers, Request{After: "h1/w 1"}, CodeBadRequest},
+	} {
+		if a := v.answer(c.verb, c.req, at(1)); a.Error == nil || a.Error.Code != c.code || a.Error.Message == "" {
+			t.Errorf("%s %+v: %+v", c.verb, c.req, a.Error)
+		}
+	}
+	for limit := range 12 {
+		var got []string
+		for req := (Request{Limit: limit}); ; {
+			a := v.answer(VerbWorkers, req, at(1))
+			for _, w := range a.Workers {
+				got = append(got, w.Hive+"/"+w.Worker)
+			}
+			if req.After = a.Next; a.Next == "" {
+				break
+			}
+		}
+		if len(got) != 10 || !slices.IsSorted(got) {
+			t.Errorf("by %d: %v", limit, got)
+		}
+		got = nil
+		for req := (Request{Limit: limit}); ; {
+			a := v.answer(VerbHives, req, at(1))
+			for _, h := range a.Hives {
+				got = append(got, h.Hive)
+			}
+			if req.After = a.Next; a.Next == "" {
+				break
+			}
+		}
+		if !slices.Equal(got, []string{"h0", "h1", "h2", "h3", "h4"}) {
+			t.Errorf("by %d: %v", limit, got)
+		}
+	}
+	if a := v.answer(VerbWorkers, Request{Hive: "h3", After: "h3/w00"}, at(1)); len(a.Workers) != 2 || a.Workers[0].Worker != "w01" || a.Next != "" {
+		t.Errorf("of one hive: %+v", a)
+	}
+}
