@@ -58,11 +58,20 @@ type Config struct {
 	// it to nats-server: three quarters of the disk and of the memory.
 	JetStreamMaxStore  int64
 	JetStreamMaxMemory int64
+	// Leaf makes the server a leaf node of another NATS: what is published on one
+	// side reaches who listens on the other, and clients of this server work on
+	// while the other is away. nil is a server that stands alone.
+	Leaf *Leaf
+	// System lets this process, and nobody else, connect to the server's system
+	// account with SystemOptions, and hear there of each client that disconnects.
+	// All others are let into the one account as they are without it.
+	System bool
 	// Logger gets what goes wrong in the server as Error and Warn, and its notices
 	// as Debug. nil discards all of it.
 	Logger *slog.Logger
 	// Options changes the server's options last, before it is made: users,
-	// max_payload, TLS. It may be nil.
+	// max_payload, TLS. Users of its own are not compatible with System. It may be
+	// nil.
 	Options func(*Options)
 }
 
@@ -73,6 +82,9 @@ type Server struct {
 	lock *storeLock // nil without JetStream
 	temp string     // the store directory to remove, or empty
 	tls  bool       // clients need TLS
+	gate *gate      // nil without Config.System
+
+	leafPort int // where leaf nodes connect to, or 0
 
 	once sync.Once
 	done chan struct{} // closed when all of the server has ended
@@ -108,10 +120,16 @@ func (s *Server) start(ctx context.Context) error {
 			return err
 		}
 	}
-	opts := s.options()
+	opts, err := s.options()
+	if err != nil {
+		return err
+	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		return fmt.Errorf("embedded: %w: %w", ErrNotReady, err)
+	}
+	if s.gate != nil {
+		s.gate.open(srv)
 	}
 	log := &logger{log: s.cfg.Logger}
 	srv.SetLoggerV2(log, false, false, false)
@@ -149,10 +167,11 @@ func (s *Server) start(ctx context.Context) error {
 	if addr, ok := srv.Addr().(*net.TCPAddr); ok {
 		s.cfg.Port = addr.Port
 	}
+	s.leafPort = opts.LeafNode.Port // the server has put the real one there
 	return nil
 }
 
-func (s *Server) options() *server.Options {
+func (s *Server) options() (*server.Options, error) {
 	opts := &server.Options{
 		Host:                   s.cfg.Host,
 		Port:                   s.cfg.Port,
@@ -170,7 +189,18 @@ func (s *Server) options() *server.Options {
 	if s.cfg.Options != nil {
 		s.cfg.Options(opts)
 	}
-	return opts
+	if s.cfg.Leaf != nil {
+		if err := s.cfg.Leaf.apply(opts); err != nil {
+			return nil, err
+		}
+	}
+	if s.cfg.System {
+		var err error
+		if s.gate, err = newGate(opts); err != nil {
+			return nil, err
+		}
+	}
+	return opts, nil
 }
 
 // explain makes an error that callers can branch on of what the server gave up for.
@@ -212,6 +242,15 @@ func (s *Server) URL() string {
 		host = "127.0.0.1"
 	}
 	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(s.cfg.Port))
+}
+
+// LeafURL returns where leaf nodes of this machine connect to, if Config.Options
+// set a LeafNode.Port, else "".
+func (s *Server) LeafURL() string {
+	if s.leafPort == 0 {
+		return ""
+	}
+	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(s.leafPort))
 }
 
 // Connect returns a connection to the server within the process, past any

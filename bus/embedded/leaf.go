@@ -1,0 +1,246 @@
+package embedded
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// Leaf says where the hub is, the NATS that a server is a leaf node of.
+type Leaf struct {
+	// URL is one or more addresses of the hub's leaf node port, separated by
+	// commas: nats://, tls://, ws://, wss://, or host:port. It may hold
+	// user:password@. The port is 7422 if none is given.
+	URL string
+	// Creds is a credentials file, with a user JWT and its seed.
+	Creds string
+	// TLSCA is a PEM file of the certificate authorities to trust; default: the
+	// system's. TLSCert and TLSKey are PEM files of a client certificate. Any of
+	// them turns TLS on, and so does tls://.
+	TLSCA   string
+	TLSCert string
+	TLSKey  string
+	// Domain is the hub's JetStream domain. With it clients of this server use the
+	// hub's JetStream as if it were here, as far as requests do: reading and
+	// managing, and publishing to $JS.<domain>.API. Without it they have none:
+	// nats-server never lets JetStream through a leaf connection otherwise. Not
+	// together with JetStream of the server's own.
+	Domain string
+	// DenyExports are subjects, perhaps with wildcards, that stay on this server,
+	// whoever listens to them at the hub.
+	DenyExports []string
+}
+
+// Defaults of a leaf: a hub that is dead without a word is noticed within 30 s,
+// as by the connections of package bus. nats-server's own would take 6 minutes.
+const (
+	leafPing     = 10 * time.Second
+	leafPingsOut = 2
+)
+
+// globalAccount is the account of a server that was told of none.
+const globalAccount = "$G"
+
+func leafError(field string, err error) error {
+	return fmt.Errorf("embedded: Config.Leaf.%s: %w", field, err)
+}
+
+func (l *Leaf) apply(opts *server.Options) error {
+	remote := &server.RemoteLeafOpts{Credentials: l.Creds, DenyExports: l.DenyExports}
+	for s := range strings.SplitSeq(l.URL, ",") {
+		u, err := leafURL(strings.TrimSpace(s))
+		if err != nil {
+			return leafError("URL", err)
+		}
+		if u.Scheme == "tls" {
+			remote.TLS = true
+		}
+		remote.URLs = append(remote.URLs, u)
+	}
+	if l.Creds != "" { // the server would tell only in its log, and try for ever
+		f, err := os.Open(l.Creds)
+		if err != nil {
+			return leafError("Creds", err)
+		}
+		f.Close()
+	}
+	if err := l.applyTLS(remote); err != nil {
+		return err
+	}
+	if l.Domain != "" {
+		if opts.JetStream {
+			return leafError("Domain", errors.New("the server has a JetStream of its own"))
+		}
+		opts.JsAccDefaultDomain = map[string]string{globalAccount: l.Domain}
+	}
+	opts.LeafNode.Remotes = append(opts.LeafNode.Remotes, remote)
+	if opts.PingInterval == 0 {
+		opts.PingInterval = leafPing
+	}
+	if opts.MaxPingsOut == 0 {
+		opts.MaxPingsOut = leafPingsOut
+	}
+	return nil
+}
+
+// leafURL reads one address. An error does not show what may be a password.
+func leafURL(s string) (*url.URL, error) {
+	if s == "" {
+		return nil, errors.New("no address")
+	}
+	if !strings.Contains(s, "://") {
+		s = "nats://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, errors.New("not a URL")
+	}
+	switch u.Scheme {
+	case "nats", "tls", "nats-leaf", "ws", "wss":
+	default:
+		return nil, fmt.Errorf("scheme %q is none of nats, tls, ws and wss", u.Scheme)
+	}
+	if u.Hostname() == "" {
+		return nil, errors.New("no host")
+	}
+	return u, nil
+}
+
+func (l *Leaf) applyTLS(remote *server.RemoteLeafOpts) error {
+	if l.TLSCA == "" && l.TLSCert == "" && l.TLSKey == "" {
+		return nil
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if l.TLSCA != "" {
+		pem, err := os.ReadFile(l.TLSCA)
+		if err != nil {
+			return leafError("TLSCA", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			return leafError("TLSCA", fmt.Errorf("no certificate in %s", l.TLSCA))
+		}
+	}
+	if l.TLSCert != "" || l.TLSKey != "" {
+		cert, err := tls.LoadX509KeyPair(l.TLSCert, l.TLSKey)
+		if err != nil {
+			return leafError("TLSCert", err)
+		}
+		cfg.Certificates = []tls.Certificate{cert}
+	}
+	remote.TLS, remote.TLSConfig = true, cfg
+	return nil
+}
+
+// interestWithin is how long the hub may take to say who listens there.
+const interestWithin = 5 * time.Second
+
+// WatchUplink calls changed from one goroutine with true when the hub is there
+// and has said what is listened to there, so that what is published from then on
+// arrives, and with false when the connection to it is gone, until ctx ends. A
+// connection that comes back at once is told as false, then true. If nobody at
+// the hub listens to subject, it is told as there after 5 s. It needs
+// Config.System and returns an error if it can not watch.
+func (s *Server) WatchUplink(ctx context.Context, subject string, changed func(up bool)) error {
+	nc, err := nats.Connect("", append(s.SystemOptions(), nats.Name("uplink"))...)
+	if err != nil {
+		return fmt.Errorf("embedded: uplink: %w", err)
+	}
+	defer nc.Close()
+	events := make(chan *nats.Msg, 4096)
+	for _, subject := range []string{"$SYS.ACCOUNT.*.CONNECT", "$SYS.ACCOUNT.*.DISCONNECT"} {
+		if _, err := nc.ChanSubscribe(subject, events); err != nil {
+			return fmt.Errorf("embedded: uplink: %w", err)
+		}
+	}
+	if err := nc.FlushTimeout(interestWithin); err != nil {
+		return fmt.Errorf("embedded: uplink: %w", err)
+	}
+	up := false
+	tell := func(now bool) {
+		if up != now {
+			up = now
+			changed(now)
+		}
+	}
+	if s.srv.NumLeafNodes() > 0 {
+		s.awaitInterest(ctx, subject, 0)
+		tell(true)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.done:
+			return nil
+		case m := <-events:
+			leaf, ok := leafOf(m.Data)
+			switch {
+			case !ok:
+			case strings.HasSuffix(m.Subject, ".DISCONNECT"):
+				tell(false)
+			default:
+				s.awaitInterest(ctx, subject, leaf)
+				tell(true)
+			}
+		}
+	}
+}
+
+// leafOf returns the id of the leaf connection that an event is about, if it is.
+func leafOf(event []byte) (id uint64, ok bool) {
+	var m struct {
+		Client struct {
+			ID   uint64 `json:"id"`
+			Kind string `json:"kind"`
+		} `json:"client"`
+	}
+	err := json.Unmarshal(event, &m)
+	return m.Client.ID, err == nil && m.Client.Kind == "Leafnode"
+}
+
+// awaitInterest waits until the hub listens to subject over the leaf connection
+// with this id, or over any for 0.
+func (s *Server) awaitInterest(ctx context.Context, subject string, id uint64) {
+	ctx, cancel := context.WithTimeout(ctx, interestWithin)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !s.hubWants(subject, id) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.done:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Server) hubWants(subject string, id uint64) bool {
+	z, err := s.srv.Leafz(&server.LeafzOptions{Subscriptions: true})
+	if err != nil {
+		return false
+	}
+	for _, leaf := range z.Leafs {
+		if id != 0 && leaf.ID != id {
+			continue // on its way out
+		}
+		for _, wanted := range leaf.Subs {
+			if filter, _, _ := strings.Cut(wanted, " "); server.SubjectMatchesFilter(subject, filter) {
+				return true
+			}
+		}
+	}
+	return false
+}
