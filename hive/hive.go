@@ -2,9 +2,11 @@
 // workers, judges by their silence who is alive, adds what it sees of the machine
 // itself, and sends the queen one snapshot of it all.
 //
-// A hive judges only while it can hear: while NATS is away nobody is late or
-// lost, and the time is credited to all when it is back. A hive that has just
-// begun knows nobody; until it is warm an absent worker is no evidence.
+// A hive judges only while it can hear, and knows that it does: while NATS is
+// away, or after the hive itself was stopped, starved or told of dropped messages,
+// nobody is late or lost, and the time is credited to all once it hears again. A
+// hive that has just begun knows nobody; until it is warm an absent worker is no
+// evidence.
 //
 // What a hive knows, and how it judges, is in internal/detector, which is pure; one
 // goroutine feeds it.
@@ -59,7 +61,6 @@ type Hive struct {
 	seq     uint64
 	subs    []*nats.Subscription
 	dropped uint64 // of subscriptions that are gone
-	told    uint64 // drops that were logged
 	phase   phase
 	done    chan struct{} // closed when Run has ended, or can not begin any more
 	err     error         // of Run, once done
@@ -281,13 +282,7 @@ func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 func (h *Hive) build(why bus.Why) ([][]byte, error) {
 	h.mu.Lock()
 	h.seq++ // also where it can not be sent: the gap tells that we were alive, and cut off
-	dropped := h.droppedLocked()
-	news := dropped - h.told
-	h.told = dropped
 	h.mu.Unlock()
-	if news > 0 {
-		h.log.Warn("messages came faster than they were heard, some were dropped", slog.Uint64("dropped", news))
-	}
 	if err := h.reachable(); err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package hive
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -14,13 +13,19 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // ear is what the goroutine that hears keeps for itself.
 type ear struct {
 	*Hive
-	sight detector.Sight
+
+	sight  liveness.Observer
+	tokens chan uint64    // those that are back
+	flying sync.WaitGroup // tokens that are under way
+	roll   bool           // is to be called once the doubt is over
+	lost   uint64         // drops that were not logged
 
 	timer *time.Timer // the next deadline
 	armed time.Time   // zero: none, or not to be judged now
@@ -33,15 +38,22 @@ type ear struct {
 // listen feeds the registry: beats, deadlines and the state of the connection. It
 // returns an error if the connection is closed.
 func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, status <-chan nats.Status) error {
-	e := &ear{Hive: h, timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
+	ctx, cancel := context.WithCancel(ctx)
+	e := &ear{Hive: h, tokens: make(chan uint64), timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
+	defer e.flying.Wait()
+	defer cancel()
 	defer e.timer.Stop()
 	defer e.push.Stop()
+	look := time.NewTicker(liveness.LookEvery)
+	defer look.Stop()
+	e.look(time.Now())
 	if h.nc.IsConnected() {
 		e.reopen(time.Now())
 	} else {
 		h.log.Warn("NATS is away: waiting for it")
 	}
 	for {
+		e.sendToken(ctx, time.Now())
 		select {
 		case <-ctx.Done():
 			return nil
@@ -55,6 +67,11 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, status
 			}
 		case <-e.timer.C:
 			e.judge(beats)
+		case <-look.C:
+			e.look(time.Now())
+			e.countDrops(time.Now())
+		case token := <-e.tokens:
+			e.tokenBack(beats, token)
 		case <-e.push.C:
 			if e.pushing {
 				e.pushing = false
@@ -66,6 +83,7 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, status
 
 // beat hears one message of a worker.
 func (e *ear) beat(now time.Time, m *nats.Msg) {
+	e.look(now)
 	e.sight.Prove(now)
 	pinned := ""
 	if len(m.Subject) > len(e.pinned) {
@@ -95,7 +113,7 @@ func (e *ear) beat(now time.Time, m *nats.Msg) {
 	if got.Facts && e.cfg.PushFacts > 0 && !e.pushing {
 		e.facts(now)
 	}
-	if e.sight.Open() && (e.armed.IsZero() || next.Before(e.armed)) {
+	if e.sight.Trusts() && (e.armed.IsZero() || next.Before(e.armed)) {
 		e.arm(now, next)
 	}
 }
@@ -113,17 +131,25 @@ func (e *ear) facts(now time.Time) {
 
 // judge hears what came in before it judges: who waits to be heard is not late.
 func (e *ear) judge(beats <-chan *nats.Msg) {
+	now := time.Now()
+	e.look(now)
+	e.hearAll(beats)
+	e.countDrops(now)
+	e.detect(time.Now())
+}
+
+// hearAll hears what came in already.
+func (e *ear) hearAll(beats <-chan *nats.Msg) {
 	for range len(beats) {
 		e.beat(time.Now(), <-beats)
 	}
-	e.detect(time.Now())
 }
 
 // detect judges those whose deadline passed.
 func (e *ear) detect(now time.Time) {
 	e.armed = time.Time{}
-	if !e.sight.Open() {
-		return // silence is no evidence; reopen goes on
+	if !e.sight.Trusts() {
+		return // silence is no evidence; the token's return goes on
 	}
 	e.mu.Lock()
 	e.reg.Detect(now)
@@ -148,55 +174,6 @@ func (e *ear) arm(now, next time.Time) {
 	e.timer.Reset(max(0, next.Sub(now)))
 }
 
-// status follows the connection.
-func (e *ear) status(now time.Time, s nats.Status, ok bool) error {
-	switch {
-	case !ok || s == nats.CLOSED:
-		e.open.Store(false)
-		return fmt.Errorf("hive: %w", nats.ErrConnectionClosed)
-	case s != nats.CONNECTED || e.sight.Open(): // connected, and we thought it was: it was gone in between
-		e.close(now)
-	}
-	// The last word is the connection's own: of many changes some are not told.
-	if e.nc.IsConnected() {
-		e.reopen(now)
-	}
-	return nil
-}
-
-func (e *ear) close(now time.Time) {
-	e.open.Store(false)
-	// nats.go gives a peer up when so many pings were not answered.
-	unnoticed := e.nc.Opts.PingInterval * time.Duration(e.nc.Opts.MaxPingsOut+1)
-	if e.sight.Close(now, unnoticed) {
-		e.log.Warn("NATS is away: nobody is judged by silence until it is back")
-	}
-}
-
-func (e *ear) reopen(now time.Time) {
-	if e.sight.Open() {
-		return
-	}
-	blind, first := e.sight.Reopen(now)
-	e.open.Store(true)
-	e.mu.Lock()
-	if first {
-		e.reg.Start(now)
-	} else {
-		e.reg.Credit(blind)
-	}
-	workers := e.reg.Len()
-	e.mu.Unlock()
-	if first {
-		e.log.Info("hears workers", slog.String("subject", e.subjects.Workers(e.cfg.ID)))
-	} else {
-		e.log.Info("NATS is back", slog.Duration("credited", blind), slog.Int("workers", workers))
-		e.pulse.Reconnected()
-	}
-	e.callRoll(workers)
-	e.detect(now)
-}
-
 // callRoll asks the workers to beat now: at the start nobody is known, and after a
 // cut nobody knows who came through.
 func (e *ear) callRoll(workers int) {
@@ -209,6 +186,7 @@ func (e *ear) callRoll(workers int) {
 
 // called answers a roll call of a queen.
 func (e *ear) called(m *nats.Msg) {
+	e.look(time.Now())
 	e.sight.Prove(time.Now())
 	spread, err := bus.ParseSpread(m.Data, hivebeat.HiveRollSpread)
 	if err != nil {

@@ -44,6 +44,8 @@ type Registry struct {
 	departed  map[string]uint64 // n of records that went
 	departure []departure       // the same, oldest first
 
+	doubt time.Time // since when what is heard may have waited; zero: it did not
+
 	warmAt   time.Time       // zero until NATS was there for the first time
 	expected map[string]bool // workers of the last kept snapshot that were not heard yet
 	kept     bool            // expected is known
@@ -203,13 +205,24 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 
 // take draws the conclusions from a beat whose facts were taken over.
 func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard {
-	w.heard = now
+	w.heard = r.heardAt(now, w)
 	r.stats.Beats++
 	h.Urgent = r.transit(now, w, step)
 	if len(r.expected) > 0 {
 		delete(r.expected, w.id)
 	}
 	return h
+}
+
+// heardAt returns when a beat of w that is read now counts as heard.
+func (r *Registry) heardAt(now time.Time, w *worker) time.Time {
+	switch {
+	case r.doubt.IsZero():
+		return now
+	case w.heard.After(r.doubt):
+		return w.heard
+	}
+	return r.doubt
 }
 
 // heard says what a beat that was refused calls for.
@@ -299,12 +312,23 @@ func (r *Registry) Warm(now time.Time) bool {
 	return r.warm
 }
 
-// Credit takes time in which nothing could be heard out of all judgements.
+// Doubt says that what is heard from now on may have waited since: until Credit
+// it counts as heard then, and Detect is not to be called.
+func (r *Registry) Doubt(since time.Time) { r.doubt = since }
+
+// Credit ends the doubt, and takes time in which nothing could be heard out of
+// all judgements.
 func (r *Registry) Credit(blind time.Duration) {
+	r.doubt = time.Time{}
 	r.deadlines.Shift(blind)
 	if !r.warmAt.IsZero() {
 		r.warmAt = r.warmAt.Add(blind)
 	}
+}
+
+// Paused counts time in which the hive itself was stopped or starved.
+func (r *Registry) Paused(d time.Duration) {
+	r.stats.SelfPause = hivebeat.Millis(add(uint64(r.stats.SelfPause), uint64(hivebeat.MillisOf(d))))
 }
 
 // TakeSteps returns the transitions since the last call.

@@ -64,7 +64,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) bool {
 		r.become(now, w, hivebeat.Left, hivebeat.CauseGoodbye, hivebeat.KindLeft, b.age)
 		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 	} else {
-		r.deadlines.Set(w, now.Add(liveness.LateAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())))
+		r.deadlines.Set(w, w.heard.Add(liveness.LateAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())))
 	}
 	return w.n != n
 }

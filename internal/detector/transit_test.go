@@ -227,26 +227,29 @@ func TestAgesAndSince(t *testing.T) {
 	}
 }
 
+// What was blind is credited to all, and what is read meanwhile is as old as it
+// may be.
 func TestBlindTimeIsCredited(t *testing.T) {
-	b, f := newBench(t), newFake("w")
-	b.mustFeed(f.next(t)).after(40 * second)
-	var s Sight
-	s.Reopen(t0)
-	s.Prove(b.now)
-	s.Close(b.now.Add(10*second), 30*second)
+	b, f, g := newBench(t), newFake("w"), newFake("x")
+	b.mustFeed(f.next(t))
+	b.mustFeed(g.next(t)).after(40 * second)
+	b.Doubt(b.now)
 	b.now = b.now.Add(2 * time.Minute) // and nobody judges
-	blind, first := s.Reopen(b.now)
-	if first || blind != 2*time.Minute+BackGrace {
-		t.Fatalf("blind for %s, first %t", blind, first)
+	b.mustFeed(g.next(t))              // which may have waited for all of it
+	if r, _ := b.record("x"); r.Age != 120_000 {
+		t.Errorf("read after a pause of 2 minutes, and shown as %d ms old", r.Age)
 	}
-	b.Credit(blind)
+	b.Credit(2 * time.Minute)
 	b.Detect(b.now)
 	if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Age != 160_000 {
 		t.Errorf("%s at %d ms: the time was not credited, or the age lies", r.Live, r.Age)
 	}
-	b.after(5*second + BackGrace)
+	b.after(5 * second)
 	if r, _ := b.record("w"); r.Live != hivebeat.Late {
 		t.Errorf("%s, want late: its time goes on", r.Live)
+	}
+	if r, _ := b.record("x"); r.Live != hivebeat.Alive {
+		t.Errorf("the one that was heard: %s", r.Live)
 	}
 	b.after(45 * second)
 	if r, _ := b.record("w"); r.Live != hivebeat.Lost {
@@ -256,32 +259,8 @@ func TestBlindTimeIsCredited(t *testing.T) {
 	if s := b.TakeSteps(); s[len(s)-1].Margin != 0 {
 		t.Errorf("margin %s, want 0: heard at its deadline", s[len(s)-1].Margin)
 	}
-}
-
-// A connection that is broken is noticed after a while, and not later.
-func TestBlindTimeBeginsBeforeItIsNoticed(t *testing.T) {
-	for _, c := range []struct{ noticed, want time.Duration }{
-		{10 * second, 60 * second}, // as nothing came in since
-		{50 * second, 40 * second},
-	} {
-		var s Sight
-		s.Reopen(t0)
-		if !s.Close(t0.Add(c.noticed), 30*second) || s.Close(t0.Add(55*second), 0) {
-			t.Error("it is news once")
-		}
-		if blind, _ := s.Reopen(t0.Add(60 * second)); blind != c.want+BackGrace {
-			t.Errorf("noticed after %s: blind for %s, want %s", c.noticed, blind-BackGrace, c.want)
-		}
-	}
-}
-
-func TestTheFirstConnectionIsNoBlindTime(t *testing.T) {
-	var s Sight
-	if s.Close(t0, time.Minute) {
-		t.Error("it was never open")
-	}
-	if blind, first := s.Reopen(t0); !first || blind != 0 {
-		t.Errorf("blind %s, first %t", blind, first)
+	if r, _ := b.record("w"); r.Age != 0 {
+		t.Errorf("%d ms old, when nothing is in doubt", r.Age)
 	}
 }
 
