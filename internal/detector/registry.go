@@ -5,6 +5,7 @@
 package detector
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -36,10 +37,16 @@ type Registry struct {
 	deadlines liveness.Deadlines[*worker]
 	steps     []Step // transitions that nobody took yet
 	stats     hivebeat.Stats
+	lost      map[hivebeat.Cause]uint64
 	reasons   map[hivebeat.Reason]*uint64
 
 	view wire.BeatView // of the message at hand
 	tail wire.Volatile
+
+	ns         string // the pid namespace whose processes can be watched; empty: none
+	self       uint64 // the process that watches
+	watches    []Watch
+	stallAfter time.Duration // of workers that do not say; 0: never
 
 	departed  map[string]uint64 // n of records that went
 	departure []departure       // the same, oldest first
@@ -71,6 +78,10 @@ type worker struct {
 	lostAt  time.Time // the deadline that made it lost
 	n       uint64
 	tr      []Step // the last hivebeat.MaxTransitions
+
+	process  Process // that is watched; PID 0: none
+	spent    Process // that was seen to end
+	progress progress
 }
 
 // Step is a transition, and what its log line says besides.
@@ -84,6 +95,7 @@ type Step struct {
 	Age    time.Duration // since the beat before
 	Margin time.Duration // recovered after lost: how far past the deadline
 	CutOff bool          // recovered after lost: seq went on meanwhile
+	Detect time.Duration // lost, where its end was seen: from there to the verdict
 }
 
 // Heard says what a beat calls for.
@@ -107,6 +119,7 @@ func New(hive string) *Registry {
 		hive:     hive,
 		workers:  make(map[string]*worker),
 		reasons:  make(map[hivebeat.Reason]*uint64),
+		lost:     make(map[hivebeat.Cause]uint64),
 		departed: make(map[string]uint64),
 	}
 	for _, reason := range hivebeat.Reasons() {
@@ -131,6 +144,9 @@ func (r *Registry) Reasons() map[hivebeat.Reason]uint64 {
 	}
 	return m
 }
+
+// Lost returns how many were found lost, by cause.
+func (r *Registry) Lost() map[hivebeat.Cause]uint64 { return maps.Clone(r.lost) }
 
 // Receive takes one message as it came. Most repeat the last one of their worker
 // but for the numbers at its end: of those no more is read. pinned is the
@@ -178,14 +194,17 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	h := Heard{Facts: differ(&w.facts, &v.FactsView)}
 	w.memo.Forget() // of other facts than those that come now
 	v.FactsView.Update(&w.facts)
-	return r.take(now, w, h, step), nil
+	w.progress.limit(w.facts.Labels)
+	h = r.take(now, w, h, step)
+	r.watch(now, w)
+	return h, nil
 }
 
 // judge says what a beat of w with this (inc, seq) is. The error is set if it is
 // no news.
 func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
 	before := w.lineage.Seq()
-	b := beatStep{state: w.facts.State, age: now.Sub(w.heard)}
+	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), busy: w.facts.Busy, done: w.facts.Done}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
 	b.wentOn = seq > before+1
 	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
@@ -207,7 +226,10 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard {
 	w.heard = r.heardAt(now, w)
 	r.stats.Beats++
-	h.Urgent = r.transit(now, w, step)
+	n := w.n
+	r.transit(now, w, step)
+	r.advance(now, w, step)
+	h.Urgent = w.n != n
 	if len(r.expected) > 0 {
 		delete(r.expected, w.id)
 	}
@@ -269,6 +291,7 @@ func (r *Registry) remove(now time.Time, w *worker) {
 		r.sorted = slices.Delete(r.sorted, at, at+1)
 	}
 	r.deadlines.Remove(w)
+	r.unwatch(w)
 
 	r.departed[w.id] = w.n
 	r.departure = append(r.departure, departure{w.id, w.n, now})

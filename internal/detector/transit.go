@@ -17,8 +17,8 @@ import (
 //	                   │ ▼
 //	                  left ──▶ (10 min: gone)
 //
-// A restarted one comes from any of them too. state and conflict change no
-// verdict.
+// A restarted one comes from any of them too. Whose process ended is lost from
+// alive and late. state, stalled and conflict change no verdict.
 
 // beatStep is what transit has to know of a beat besides the record, which has
 // taken its facts already.
@@ -27,18 +27,21 @@ type beatStep struct {
 	state   hivebeat.State // of the beat before
 	age     time.Duration  // since it
 	wentOn  bool           // seq says that there were others in between
+	busy    uint64         // of the beat before
+	done    uint64
 }
 
-// transit makes the transitions that an accepted beat calls for, sets the
-// deadline, and reports whether there was any.
-func (r *Registry) transit(now time.Time, w *worker, b beatStep) bool {
-	n := w.n
+// transit makes the transitions that an accepted beat calls for, and sets the
+// deadline.
+func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 	from := w.live
 	switch {
 	case b.outcome == liveness.First:
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
 	case b.outcome.Begins(): // also a lower incarnation: it is another process
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
+	case w.lastWords(now):
+		return
 	default:
 		if from == hivebeat.Lost {
 			r.score(b.wentOn)
@@ -66,7 +69,6 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) bool {
 	} else {
 		r.deadlines.Set(w, w.heard.Add(liveness.LateAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())))
 	}
-	return w.n != n
 }
 
 // score counts a verdict that the worker itself has disproved.
@@ -116,6 +118,13 @@ func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hi
 	s := r.note(now, w, kind, age)
 	s.From, s.To, s.Cause = string(w.live), string(live), cause
 	w.live, w.cause, w.since = live, cause, now
+	switch live {
+	case hivebeat.Lost:
+		r.lost[cause]++
+		w.progress.stalled = false // what it was stalled in is over
+	case hivebeat.Left:
+		w.progress.stalled = false
+	}
 	r.keep(w)
 	return s
 }

@@ -1,0 +1,102 @@
+package detector
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// LastWords is how long after its process ended a beat of a worker is taken for
+// one that was still on its way. One that is heard later proves that the worker
+// lives on, in another process.
+const LastWords = time.Second
+
+// Process is the process of one incarnation of a worker, as its beats have it.
+type Process struct {
+	Worker   string
+	Inc, PID uint64
+}
+
+// Watch asks for a process to be watched, or not any more.
+type Watch struct {
+	Process
+	Known time.Time // when it was heard of: what began later is another process
+	Stop  bool
+}
+
+// Exit tells that a process has ended.
+type Exit struct {
+	Process
+	At     time.Time // when that was noticed
+	Reused bool      // its id belongs to another process by now
+}
+
+// WatchExits makes the registry ask, by TakeWatches, for the processes of workers
+// in the pid namespace ns, but not for process self, whose end nobody would see.
+// It is called before anything is heard; an empty ns asks for none.
+func (r *Registry) WatchExits(ns string, self uint64) { r.ns, r.self = ns, self }
+
+// TakeWatches returns what is to be watched, and not any more, since the last
+// call, in that order.
+func (r *Registry) TakeWatches() []Watch {
+	list := r.watches
+	r.watches = nil
+	return list
+}
+
+// watch asks for the process that the last beat of w names, from the first beat of
+// its incarnation on.
+func (r *Registry) watch(now time.Time, w *worker) {
+	p := Process{Worker: w.id, Inc: w.facts.Inc, PID: w.facts.PID}
+	if r.ns == "" || w.facts.NS != r.ns || p.PID == r.self || p == w.spent || w.live == hivebeat.Left {
+		p.PID = 0
+	}
+	if p.PID == w.process.PID && (p.PID == 0 || p.Inc == w.process.Inc) {
+		return
+	}
+	r.unwatch(w)
+	if p.PID != 0 {
+		w.process = p
+		r.watches = append(r.watches, Watch{Process: p, Known: now})
+	}
+}
+
+func (r *Registry) unwatch(w *worker) {
+	if w.process.PID != 0 {
+		r.watches = append(r.watches, Watch{Process: w.process, Stop: true})
+		w.process = Process{}
+	}
+}
+
+// Exit judges a worker whose process ended: it is lost at once, whatever silence it
+// announced and whether NATS is there or not, unless it said goodbye. All that it
+// said before its end must have been heard. It reports whether that was news: the
+// end of a process that is not the worker's any more changes nothing.
+func (r *Registry) Exit(now time.Time, e Exit) bool {
+	w := r.workers[e.Worker]
+	if w == nil || w.process != e.Process || e.PID == 0 {
+		return false
+	}
+	// Once is enough: if it beats on, it is not that process that does.
+	w.process, w.spent = Process{}, e.Process
+	if w.live == hivebeat.Left || w.live == hivebeat.Lost {
+		return false
+	}
+	w.lostAt = now
+	s := r.become(now, w, hivebeat.Lost, hivebeat.CauseExit, hivebeat.KindLost, now.Sub(w.heard))
+	s.Reason = fmt.Sprintf("process %d ended", e.PID)
+	if e.Reused {
+		s.Reason += ": another one that began later has its id"
+	}
+	s.Detect = max(0, now.Sub(e.At))
+	r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+	return true
+}
+
+// lastWords reports whether a beat of w was sent before its process ended, as far
+// as one can tell. It is heard, but it is no sign of life; a goodbye is one of an
+// orderly end.
+func (w *worker) lastWords(now time.Time) bool {
+	return w.live == hivebeat.Lost && w.cause == hivebeat.CauseExit && !w.facts.State.Goodbye() && now.Sub(w.since) < LastWords
+}

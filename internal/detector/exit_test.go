@@ -1,0 +1,273 @@
+package detector
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+const (
+	here     = "boot/4026531836" // the pid namespace of the fakes
+	thisSelf = 99
+)
+
+// watching is a bench whose registry asks for processes.
+func watching(t testing.TB) *bench {
+	b := newBench(t)
+	b.WatchExits(here, thisSelf)
+	return b
+}
+
+// asked returns what is asked for since the last call, as +worker/inc/pid.
+func (b *bench) asked() []string {
+	list := []string{}
+	for _, w := range b.TakeWatches() {
+		sign := "+"
+		if w.Stop {
+			sign = "-"
+		}
+		list = append(list, fmt.Sprintf("%s%s/%d/%d", sign, w.Worker, w.Inc%10, w.PID))
+		if !w.Stop && !w.Known.Equal(b.now) {
+			b.t.Errorf("%s known since %s, and heard at %s", w.Worker, w.Known, b.now)
+		}
+	}
+	return list
+}
+
+// ends tells of the end of the process of f.
+func (b *bench) ends(f *fake) bool {
+	return b.Exit(b.now, Exit{Process: Process{f.Worker, f.Inc, f.PID}, At: b.now.Add(-11 * time.Millisecond)})
+}
+
+func TestWhatIsWatched(t *testing.T) {
+	type do = func(*bench, *fake)
+	beat := func(change func(*fake)) do {
+		return func(b *bench, f *fake) {
+			change(f)
+			b.mustFeed(f.next(b.t))
+		}
+	}
+	same := beat(func(*fake) {})
+	for _, c := range []struct {
+		name string
+		do   []do
+		want []string
+	}{
+		{"from the first beat", []do{same}, []string{"+w/0/4711"}},
+		{"once", []do{same, same, beat(func(f *fake) { f.Model = "other" })}, []string{"+w/0/4711"}},
+		{"another namespace", []do{beat(func(f *fake) { f.NS = "boot/1" })}, []string{}},
+		{"no namespace", []do{beat(func(f *fake) { f.NS = "" })}, []string{}},
+		{"no process", []do{beat(func(f *fake) { f.PID = 0 })}, []string{}},
+		{"the hive's own process", []do{beat(func(f *fake) { f.PID = thisSelf })}, []string{}},
+		{"a goodbye that is all", []do{beat(func(f *fake) { f.State = hivebeat.Stopped })}, []string{}},
+		{"until its goodbye", []do{same, beat(func(f *fake) { f.State = hivebeat.Stopped })}, []string{"+w/0/4711", "-w/0/4711"}},
+		{"a restart", []do{same, beat(func(f *fake) { f.Inc, f.PID = f.Inc+1, 4712 })}, []string{"+w/0/4711", "-w/0/4711", "+w/1/4712"}},
+		{"a restart in one process", []do{same, beat(func(f *fake) { f.Inc++ })}, []string{"+w/0/4711", "-w/0/4711", "+w/1/4711"}},
+		{"a restart elsewhere", []do{same, beat(func(f *fake) { f.Inc, f.NS = f.Inc+1, "boot/1" })}, []string{"+w/0/4711", "-w/0/4711"}},
+		{"another process goes on", []do{same, beat(func(f *fake) { f.PID = 4712 })}, []string{"+w/0/4711", "-w/0/4711", "+w/0/4712"}},
+		{"until it is forgotten", []do{same, func(b *bench, _ *fake) { b.after(90 * second).after(hivebeat.KeepGone) }}, []string{"+w/0/4711", "-w/0/4711"}},
+		{"not when it is lost by silence", []do{same, func(b *bench, _ *fake) { b.after(90 * second) }}, []string{"+w/0/4711"}},
+		{"refused beats say nothing", []do{same, func(b *bench, f *fake) {
+			old := *f
+			old.Inc, old.PID = old.Inc-1, 4712
+			_ = b.feed(old.next(b.t))
+			stale := *f
+			stale.PID = 4712
+			_ = b.feed(stale.bytes(b.t))
+		}}, []string{"+w/0/4711"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, f, got := watching(t), newFake("w"), []string{}
+			for _, do := range c.do {
+				do(b, f)
+				got = append(got, b.asked()...)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("asked for (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestNothingIsWatchedUnasked(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	f.NS = ""
+	b.mustFeed(f.next(t))
+	f.NS = here
+	b.mustFeed(f.next(t))
+	if got := b.asked(); len(got) != 0 {
+		t.Errorf("asked for %q", got)
+	}
+	if b.ends(f) {
+		t.Error("the end of a process that nobody watches is news")
+	}
+}
+
+func TestExit(t *testing.T) {
+	type do = func(*bench, *fake)
+	beat := func(b *bench, f *fake) { b.mustFeed(f.next(b.t)) }
+	ends := func(b *bench, f *fake) { b.ends(f) }
+	pass := func(d time.Duration) do { return func(b *bench, _ *fake) { b.after(d) } }
+	goodbye := func(b *bench, f *fake) {
+		f.State = hivebeat.Stopped
+		b.mustFeed(f.next(b.t))
+	}
+	restart := func(b *bench, f *fake) {
+		f.Inc, f.Seq, f.PID = f.Inc+1, 0, f.PID+1
+		b.mustFeed(f.next(b.t))
+	}
+	const joined, exit = "joined:>alive", "lost:alive>lost(exit)"
+	for _, c := range []struct {
+		name string
+		do   []do
+		want []string
+		live hivebeat.Live
+	}{
+		{"its process ends", []do{beat, pass(second), ends}, []string{joined, exit}, hivebeat.Lost},
+		{"it ends once", []do{beat, ends, ends}, []string{joined, exit}, hivebeat.Lost},
+		{"it ends while late", []do{beat, pass(50 * second), ends}, []string{joined, "late:alive>late(missed)", "lost:late>lost(exit)"}, hivebeat.Lost},
+		{"it ends once it is lost", []do{beat, pass(90 * second), ends}, []string{joined, "late:alive>late(missed)", "lost:late>lost(missed)"}, hivebeat.Lost},
+		{"it ends during a silence that it announced", []do{
+			func(b *bench, f *fake) {
+				f.State, f.Quiet = hivebeat.Loading, hivebeat.MillisOf(5*time.Minute)
+				beat(b, f)
+			},
+			pass(2 * time.Minute), ends,
+		}, []string{joined, exit}, hivebeat.Lost},
+		{"it said goodbye", []do{beat, goodbye, ends}, []string{joined, "left:alive>left(goodbye)"}, hivebeat.Left},
+		{"its goodbye is heard late", []do{beat, ends, goodbye}, []string{joined, exit, "left:lost>left(goodbye)"}, hivebeat.Left},
+		{"its goodbye is heard very late", []do{beat, ends, pass(10 * second), goodbye}, []string{joined, exit, "left:lost>left(goodbye)"}, hivebeat.Left},
+		{"the process of its last life ends", []do{beat, func(b *bench, f *fake) {
+			old := *f
+			restart(b, f)
+			b.ends(&old)
+		}}, []string{joined, "restarted:alive>alive"}, hivebeat.Alive},
+		{"a process that it had before ends", []do{beat, func(b *bench, f *fake) {
+			old := *f
+			f.PID++
+			beat(b, f)
+			b.ends(&old)
+		}}, []string{joined}, hivebeat.Alive},
+		{"it begins anew after its end", []do{beat, ends, restart, pass(30 * second)}, []string{joined, exit, "restarted:lost>alive"}, hivebeat.Alive},
+		{"its last beat is heard after its end", []do{beat, ends, pass(LastWords - 1), beat, pass(5 * time.Minute)}, []string{joined, exit}, hivebeat.Lost},
+		{"it lives on in another process", []do{beat, ends, pass(LastWords), beat}, []string{joined, exit, "recovered:lost>alive"}, hivebeat.Alive},
+		{"and then dies in silence, as its process is not trusted any more", []do{beat, ends, pass(LastWords), beat, ends, beat, ends, pass(90 * second)}, []string{
+			joined, exit, "recovered:lost>alive", "late:alive>late(missed)", "lost:late>lost(missed)",
+		}, hivebeat.Lost},
+		{"and names the other process, which ends too", []do{beat, ends, pass(LastWords), func(b *bench, f *fake) { f.PID++; beat(b, f) }, ends}, []string{
+			joined, exit, "recovered:lost>alive", exit,
+		}, hivebeat.Lost},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, f := watching(t), newFake("w")
+			for _, do := range c.do {
+				do(b, f)
+			}
+			if diff := cmp.Diff(c.want, b.told()); diff != "" {
+				t.Errorf("transitions (-want +got):\n%s", diff)
+			}
+			if r, ok := b.record("w"); !ok || r.Live != c.live {
+				t.Errorf("record %+v, want %s", r, c.live)
+			}
+		})
+	}
+}
+
+func TestExitSaysWhatWasSeen(t *testing.T) {
+	b, f := watching(t), newFake("w")
+	f.Reason = "all is well"
+	b.mustFeed(f.next(t)).told()
+	b.after(3 * second)
+	if !b.ends(f) {
+		t.Error("no news")
+	}
+	s := b.TakeSteps()
+	if len(s) != 1 || s[0].Reason != "process 4711 ended" || s[0].Detect != 11*time.Millisecond || s[0].Age != 3*second || s[0].Seq != f.Seq || s[0].Inc != f.Inc {
+		t.Errorf("steps %+v", s)
+	}
+	b.after(2 * second)
+	b.mustFeed(f.next(t))
+	if s := b.TakeSteps(); len(s) != 1 || s[0].Margin != 2*second || s[0].CutOff {
+		t.Errorf("steps %+v, want one with a margin of 2 s", s)
+	}
+	if b.stats.FalseDead != 1 || b.stats.CutOff != 0 {
+		t.Errorf("stats %+v, want one falsely dead", b.stats)
+	}
+	if diff := cmp.Diff(map[hivebeat.Cause]uint64{hivebeat.CauseExit: 1}, b.Lost()); diff != "" {
+		t.Errorf("lost (-want +got):\n%s", diff)
+	}
+
+	g := newFake("reused")
+	b.mustFeed(g.next(t)).told()
+	b.Exit(b.now, Exit{Process: Process{g.Worker, g.Inc, g.PID}, At: b.now, Reused: true})
+	if s := b.TakeSteps(); len(s) != 1 || s[0].Reason != "process 4711 ended: another one that began later has its id" {
+		t.Errorf("steps %+v", s)
+	}
+}
+
+// What is known of a process that ended is no older than the worker's record.
+func TestTheDeadOfAnExitAreForgottenToo(t *testing.T) {
+	b, f := watching(t), newFake("w")
+	b.mustFeed(f.next(t)).asked()
+	b.ends(f)
+	b.after(second / 2)
+	b.mustFeed(f.next(t)) // its last words change nothing of that
+	b.after(hivebeat.KeepGone - second)
+	if _, ok := b.record("w"); !ok {
+		t.Error("gone before 10 minutes")
+	}
+	b.after(second)
+	if _, ok := b.record("w"); ok || b.deadlines.Len() != 0 || len(b.asked()) != 0 {
+		t.Error("still there after 10 minutes")
+	}
+}
+
+// A silence that was announced is capped by the wire, ends by itself, and its end
+// is noticed at its time.
+func TestQuietIsCappedAndEnds(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	f.State, f.Quiet = hivebeat.Loading, hivebeat.MillisOf(hivebeat.MaxQuiet)+1
+	if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
+		t.Errorf("a silence of more than %s: %v", hivebeat.MaxQuiet, err)
+	}
+	f.Quiet--
+	b.mustFeed(f.next(t))
+	for _, c := range []struct {
+		pass time.Duration
+		want []string
+	}{
+		{hivebeat.MaxQuiet + every/2 - 1, []string{"joined:>alive"}},
+		{1, []string{"late:alive>late(missed)"}},
+		{every + every/2 - 1, []string{}},
+		{1, []string{"lost:late>lost(missed)"}},
+	} {
+		if diff := cmp.Diff(c.want, b.after(c.pass).told()); diff != "" {
+			t.Errorf("%s later (-want +got):\n%s", c.pass, diff)
+		}
+	}
+}
+
+// A process that ends wakes nobody up who is not meant by it.
+func TestExitIsOneWorkersOnly(t *testing.T) {
+	b := watching(t)
+	var list []*fake
+	for i := range 20 {
+		f := newFake(fmt.Sprint("w", i))
+		f.PID = uint64(5000 + i/2) // two workers in each process
+		list = append(list, f)
+		b.mustFeed(f.next(t))
+	}
+	b.told()
+	b.ends(list[4])
+	if got := b.told(); !slices.Equal(got, []string{"lost:alive>lost(exit)"}) {
+		t.Errorf("told %q", got)
+	}
+	if r, _ := b.record("w5"); r.Live != hivebeat.Alive {
+		t.Errorf("its neighbour in the same process is %s before its own end was told", r.Live)
+	}
+}
