@@ -33,6 +33,16 @@ type Config struct {
 	// load, ready and busy), at most one in this time, for schedulers that can not
 	// wait for the next one. At least 1 s; 0 is off, which is the default.
 	PushFacts time.Duration
+	// StallAfter is how long a worker may be busy without finishing anything before
+	// it is told as stalled, which is no verdict. The label "stall_after" of a worker
+	// (a Go duration) is its own limit. At least 1 s; 0 is never, which is the
+	// default.
+	StallAfter time.Duration
+	// NoExitWatch leaves the processes of workers alone. Without it, a worker that
+	// runs in the pid namespace of the hive is lost (cause exit) when its process
+	// ends, on Linux within milliseconds and elsewhere within a second. The processes
+	// of other namespaces are never watched.
+	NoExitWatch bool
 	// Host reads the facts of the machine, GPUs those of its GPUs. Each is called
 	// every 10 s on a goroutine of its own, with a context that ends after 5 s, and
 	// never while a call before has not returned; no snapshot waits for it. An
@@ -47,6 +57,12 @@ type Config struct {
 
 // minPush is the pace of facts, which bus.Pulse does not exceed.
 const minPush = time.Second
+
+// Limits of StallAfter.
+const (
+	minStall = time.Second
+	maxStall = 365 * 24 * time.Hour
+)
 
 func (c Config) withDefaults() (Config, error) {
 	if c.ID == "" {
@@ -74,6 +90,9 @@ func (c Config) validate() error {
 	}
 	if c.PushFacts != 0 && (c.PushFacts < minPush || c.PushFacts > hivebeat.MaxEvery) {
 		return fmt.Errorf("hive: Config.PushFacts: %s is neither 0 nor within %s and %s", c.PushFacts, minPush, hivebeat.MaxEvery)
+	}
+	if c.StallAfter != 0 && (c.StallAfter < minStall || c.StallAfter > maxStall) {
+		return fmt.Errorf("hive: Config.StallAfter: %s is neither 0 nor within %s and %s", c.StallAfter, minStall, maxStall)
 	}
 	if len(c.Labels) > hivebeat.MaxLabels {
 		return fmt.Errorf("hive: Config.Labels: %d, at most %d are allowed", len(c.Labels), hivebeat.MaxLabels)

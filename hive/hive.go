@@ -28,6 +28,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/procwatch"
 )
 
 const (
@@ -52,6 +53,7 @@ type Hive struct {
 	ns       string
 	inc      uint64
 	pulse    *bus.Pulse[[][]byte]
+	procs    *procwatch.Watcher[detector.Process] // nil: none are watched
 	machine  machine
 	limiter  limiter     // of the goroutine that hears
 	open     atomic.Bool // NATS is there, as far as the goroutine that hears knows
@@ -105,6 +107,8 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 		reg:      detector.New(cfg.ID),
 		done:     make(chan struct{}),
 	}
+	h.reg.SetStallAfter(cfg.StallAfter)
+	h.procs = newProcs(cfg, h.ns, h.reg)
 	if cfg.Pinned {
 		h.subject = subjects.Hive(cfg.ID)
 	}
@@ -171,9 +175,10 @@ func (h *Hive) run(ctx context.Context) error {
 	}()
 	var heard error
 	ended := make(chan struct{})
+	exits := h.watchExits(inner, &wg)
 	wg.Go(func() {
 		defer close(ended)
-		if heard = h.listen(inner, beats, calls, status); heard != nil {
+		if heard = h.listen(inner, beats, calls, exits, status); heard != nil {
 			fail(heard)
 		}
 	})
@@ -336,6 +341,8 @@ type Stats struct {
 	Reasons        map[hivebeat.Reason]uint64 // messages refused, by reason, where there were any
 	Dropped        uint64                     // messages that came faster than they were heard
 	Workers        int                        // records, of workers that are lost or left too
+	Lost           map[hivebeat.Cause]uint64  // workers found lost, by cause
+	Watched        int                        // processes of workers whose end would be seen
 	Warm           bool
 	Connected      bool // as far as is known
 	Snapshots      bus.PulseStats
@@ -343,11 +350,15 @@ type Stats struct {
 
 // Stats returns the counts so far.
 func (h *Hive) Stats() Stats {
+	watched := 0
+	if h.procs != nil {
+		watched = h.procs.Stats().Watched
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return Stats{
 		Stats: h.reg.Stats(), Reasons: h.reg.Reasons(), Dropped: h.droppedLocked(),
-		Workers: h.reg.Len(), Warm: h.reg.Warm(time.Now()), Connected: h.open.Load(), Snapshots: h.pulse.Stats(),
+		Workers: h.reg.Len(), Lost: h.reg.Lost(), Watched: watched, Warm: h.reg.Warm(time.Now()), Connected: h.open.Load(), Snapshots: h.pulse.Stats(),
 	}
 }
 

@@ -37,7 +37,7 @@ type ear struct {
 
 // listen feeds the registry: beats, deadlines and the state of the connection. It
 // returns an error if the connection is closed.
-func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, status <-chan nats.Status) error {
+func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits <-chan []detector.Exit, status <-chan nats.Status) error {
 	ctx, cancel := context.WithCancel(ctx)
 	e := &ear{Hive: h, tokens: make(chan uint64), timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
 	defer e.flying.Wait()
@@ -61,6 +61,9 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, status
 			e.beat(time.Now(), m)
 		case m := <-calls:
 			e.called(m)
+		case list := <-exits:
+			e.look(time.Now())
+			e.exited(beats, list)
 		case s, ok := <-status:
 			if err := e.status(time.Now(), s, ok); err != nil {
 				return err
@@ -99,8 +102,10 @@ func (e *ear) beat(now time.Time, m *nats.Msg) {
 		steps = e.reg.TakeSteps()
 	}
 	next, _ := e.reg.Next()
+	watches := e.reg.TakeWatches()
 	e.mu.Unlock()
 
+	e.watch(watches)
 	if err != nil {
 		e.logRefused(now, m.Subject, err)
 	} else if e.log.Enabled(context.Background(), slog.LevelDebug) {
@@ -155,7 +160,9 @@ func (e *ear) detect(now time.Time) {
 	e.reg.Detect(now)
 	steps := e.reg.TakeSteps()
 	next, ok := e.reg.Next()
+	watches := e.reg.TakeWatches()
 	e.mu.Unlock()
+	e.watch(watches)
 	if len(steps) > 0 {
 		e.pulse.Changed()
 		e.logSteps(steps)
@@ -227,6 +234,9 @@ func (h *Hive) logSteps(steps []detector.Step) {
 		}
 		if s.Reason != "" {
 			attrs = append(attrs, slog.String("reason", s.Reason))
+		}
+		if s.Detect > 0 {
+			attrs = append(attrs, slog.Duration("detect", s.Detect))
 		}
 		switch {
 		case s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindConflict:

@@ -1,0 +1,360 @@
+package hive
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/bootid"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+)
+
+// canWatch skips where processes are not told by their namespace.
+func canWatch(t testing.TB) {
+	t.Helper()
+	if bootid.Namespace() == "" || runtime.GOOS == "windows" {
+		t.Skip("no process is watched here")
+	}
+}
+
+// watcher is a running hive, and who hears it.
+func watcher(t *testing.T, change func(*Config)) (*embedded.Server, *nats.Conn, *Hive, *queen) {
+	t.Helper()
+	canWatch(t)
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc := bustest.Conn(t, srv)
+	cfg := quickConfig()
+	if change != nil {
+		change(&cfg)
+	}
+	q := listening(t, nc)
+	h := running(t, bustest.Conn(t, srv), cfg)
+	subscribed(t, nc, h)
+	return srv, nc, h, q
+}
+
+// lostBy is a snapshot that says lost, and why.
+func lostBy(id string, cause hivebeat.Cause) func(said) bool {
+	return func(s said) bool {
+		w, ok := worker1(s, id)
+		return ok && w.Live == hivebeat.Lost && w.Cause == cause
+	}
+}
+
+func awaitWatched(t *testing.T, h *Hive, n int) {
+	t.Helper()
+	bustest.Eventually(t, patience, func() (bool, string) {
+		s := h.Stats()
+		return s.Watched == n, fmt.Sprintf("%d watched, want %d: %+v", s.Watched, n, s)
+	})
+}
+
+func TestAKilledWorkerIsLostAtOnce(t *testing.T) {
+	for _, what := range []string{processWorks, processQuiet} {
+		t.Run(what, func(t *testing.T) {
+			var log text
+			srv, _, h, q := watcher(t, func(c *Config) { c.Logger = log.logger() })
+			c := newChild(t, what, srv.URL(), "w")
+			q.await(t, "the worker", withWorker("w", hivebeat.Alive))
+			awaitWatched(t, h, 1)
+			c.kill()
+			s := q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
+			w, _ := worker1(s, "w")
+			last := w.Tr[len(w.Tr)-1]
+			if last.Kind != hivebeat.KindLost || last.Cause != hivebeat.CauseExit || last.From != "alive" || last.To != "lost" || w.PID != c.pid {
+				t.Errorf("record %+v", w)
+			}
+			if what == processQuiet && w.Quiet == 0 {
+				t.Error("it did not announce a silence")
+			}
+			if st := h.Stats(); st.Lost[hivebeat.CauseExit] != 1 || st.Watched != 0 || st.FalseDead+st.CutOff != 0 {
+				t.Errorf("stats %+v", st)
+			}
+			awaitText(t, &log, fmt.Sprintf(`reason="process %d ended"`, c.pid))
+		})
+	}
+}
+
+// Who says goodbye and ends is never lost, however soon after it ends.
+func TestGoodbyeThenExitIsNoDeath(t *testing.T) {
+	srv, _, h, q := watcher(t, nil)
+	const rounds, many = 4, 6
+	for round := range rounds {
+		what := []string{processWorks, processRaw}[round%2]
+		var list []*child
+		for i := range many {
+			list = append(list, newChild(t, what, srv.URL(), fmt.Sprintf("w%d-%d", round, i)))
+		}
+		awaitWatched(t, h, many)
+		for _, c := range list {
+			c.signal(t, syscall.SIGTERM)
+		}
+		for i := range many {
+			q.await(t, "its goodbye", withWorker(fmt.Sprintf("w%d-%d", round, i), hivebeat.Left))
+		}
+		for _, c := range list {
+			if err := c.Wait(); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			c.ended = true
+		}
+	}
+	if s := h.Stats(); len(s.Lost) != 0 || s.Watched != 0 {
+		t.Errorf("stats %+v", s)
+	}
+	for _, s := range q.all() {
+		for _, w := range s.Workers {
+			for _, tr := range w.Tr {
+				if tr.Kind == hivebeat.KindLost {
+					t.Fatalf("%s was lost, cause %s, and said goodbye", w.Worker, tr.Cause)
+				}
+			}
+		}
+	}
+}
+
+// A process that is stopped has not ended.
+func TestAStoppedProcessIsNoExit(t *testing.T) {
+	_, nc, h, q := watcher(t, nil)
+	stopped, dies := newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", "")
+	publish(t, nc, beats, fakeOf(stopped, "stopped").next(t))
+	publish(t, nc, beats, fakeOf(dies, "dies").next(t))
+	awaitWatched(t, h, 2)
+	stopped.signal(t, syscall.SIGSTOP)
+	dies.kill() // what would be told of the other is told by then
+	s := q.await(t, "a death", lostBy("dies", hivebeat.CauseExit))
+	if w, _ := worker1(s, "stopped"); w.Live != hivebeat.Alive || h.Stats().Watched != 1 {
+		t.Errorf("the stopped one is %s, cause %s", w.Live, w.Cause)
+	}
+	stopped.kill()
+	q.await(t, "its own death", lostBy("stopped", hivebeat.CauseExit))
+}
+
+// The same number in another namespace is another process.
+func TestAProcessOfAnotherNamespaceIsNotWatched(t *testing.T) {
+	_, nc, h, q := watcher(t, nil)
+	c := newChild(t, processSleeps, "", "")
+	far, unknown, near := fakeOf(c, "far"), fakeOf(c, "unknown"), fakeOf(c, "near")
+	far.NS, unknown.NS = far.NS+"0", ""
+	for _, f := range []*fake{far, unknown, near} {
+		publish(t, nc, beats, f.next(t))
+	}
+	awaitBeats(t, h, 3)
+	awaitWatched(t, h, 1)
+	c.kill()
+	q.await(t, "the death of the near one", lostBy("near", hivebeat.CauseExit))
+	publish(t, nc, beats, far.next(t)) // heard after whatever was judged
+	awaitBeats(t, h, 4)
+	for _, w := range h.Snapshot().Workers {
+		if w.Worker != "near" && w.Live != hivebeat.Alive {
+			t.Errorf("%s is %s, cause %s", w.Worker, w.Live, w.Cause)
+		}
+	}
+}
+
+// The process of a wrapper ends, and its child beats on: the verdict was wrong, is
+// counted as such, and is not repeated.
+func TestTheEndOfAWrapperIsDisproved(t *testing.T) {
+	_, nc, h, q := watcher(t, nil)
+	c := newChild(t, processSleeps, "", "")
+	f := fakeOf(c, "w")
+	publish(t, nc, beats, f.next(t))
+	awaitWatched(t, h, 1)
+	c.kill()
+	q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
+	bustest.Eventually(t, patience, func() (bool, string) {
+		publish(t, nc, beats, f.next(t)) // the first ones may be its last words
+		w := h.Snapshot().Workers[0]
+		return w.Live == hivebeat.Alive, fmt.Sprintf("%+v", w)
+	})
+	publish(t, nc, beats, f.next(t))
+	awaitBeats(t, h, f.Seq)
+	s := h.Stats()
+	if s.FalseDead+s.CutOff != 1 || s.Lost[hivebeat.CauseExit] != 1 || s.Watched != 0 {
+		t.Errorf("stats %+v, want one that was wrong", s)
+	}
+	if w := h.Snapshot().Workers[0]; w.Live != hivebeat.Alive || w.Tr[len(w.Tr)-1].Kind != hivebeat.KindRecovered {
+		t.Errorf("record %+v", w)
+	}
+}
+
+// A new life is not ended by the end of the one before.
+func TestTheEndOfTheLifeBeforeChangesNothing(t *testing.T) {
+	_, nc, h, q := watcher(t, nil)
+	before, now, other := newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", "")
+	f := fakeOf(before, "w")
+	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, fakeOf(other, "other").next(t))
+	awaitWatched(t, h, 2)
+	f.Inc, f.Seq, f.PID = f.Inc+1, 0, now.pid
+	publish(t, nc, beats, f.next(t))
+	awaitBeats(t, h, 3)
+	before.kill()
+	other.kill()
+	s := q.await(t, "the death of the other one", lostBy("other", hivebeat.CauseExit))
+	if w, _ := worker1(s, "w"); w.Live != hivebeat.Alive {
+		t.Errorf("it is %s, cause %s", w.Live, w.Cause)
+	}
+	now.kill()
+	q.await(t, "its own death", lostBy("w", hivebeat.CauseExit))
+}
+
+// A worker that ended before its beat was heard is lost as soon as that is heard.
+func TestAWorkerThatHasEndedAlready(t *testing.T) {
+	_, nc, _, q := watcher(t, nil)
+	c := newChild(t, processSleeps, "", "")
+	c.kill()
+	publish(t, nc, beats, fakeOf(c, "w").next(t))
+	q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
+}
+
+// Whose id is used by a process that began after the beat has ended too.
+func TestAProcessThatBeganAfterTheBeatIsAnotherOne(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no clock of start times")
+	}
+	canWatch(t)
+	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
+	h := running(t, nc, quickConfig())
+	subscribed(t, nc, h)
+	known := time.Now()
+	time.Sleep(50 * time.Millisecond) // start times are rounded down to 10 ms
+	c := newChild(t, processSleeps, "", "")
+	f := fakeOf(c, "w")
+	h.mu.Lock()
+	_, err := h.reg.Receive(known, f.next(t), "") // a beat of the one that had the id before
+	watches := h.reg.TakeWatches()
+	h.mu.Unlock()
+	if err != nil || len(watches) != 1 {
+		t.Fatalf("%v, %d to be watched", err, len(watches))
+	}
+	h.watch(watches)
+	bustest.Eventually(t, patience, func() (bool, string) {
+		w := h.Snapshot().Workers[0]
+		return w.Live == hivebeat.Lost && w.Cause == hivebeat.CauseExit, fmt.Sprintf("%+v", w)
+	})
+}
+
+func TestAnExitWhileNATSIsAway(t *testing.T) {
+	canWatch(t)
+	srv := bustest.Server(t, bustest.NoJetStream())
+	proxy := bustest.NewProxy(t, srv.URL())
+	nc := bustest.Dial(t, proxy.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	near := bustest.Conn(t, srv)
+	h := running(t, nc, quickConfig())
+	subscribed(t, nc, h)
+	q := listening(t, near)
+	c := newChild(t, processSleeps, "", "")
+	publish(t, near, beats, fakeOf(c, "w").next(t))
+	awaitWatched(t, h, 1)
+	proxy.Cut()
+	bustest.Eventually(t, patience, func() (bool, string) { return !h.Stats().Connected, "NATS is there" })
+	c.kill()
+	bustest.Eventually(t, patience, func() (bool, string) {
+		w := h.Snapshot().Workers[0]
+		return w.Live == hivebeat.Lost && w.Cause == hivebeat.CauseExit, fmt.Sprintf("%+v", w)
+	})
+	proxy.Restore()
+	q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
+}
+
+// A NATS that takes everything and answers nothing holds nobody up.
+func TestAnExitWhileNATSHangs(t *testing.T) {
+	canWatch(t)
+	srv := bustest.Server(t, bustest.NoJetStream())
+	proxy := bustest.NewProxy(t, srv.URL())
+	nc := bustest.Dial(t, proxy.URL(), nats.MaxReconnects(-1))
+	near := bustest.Conn(t, srv)
+	h := running(t, nc, quickConfig())
+	subscribed(t, nc, h)
+	c := newChild(t, processSleeps, "", "")
+	publish(t, near, beats, fakeOf(c, "w").next(t))
+	awaitWatched(t, h, 1)
+	proxy.Stall()
+	defer proxy.Resume()
+	c.kill()
+	bustest.Eventually(t, patience, func() (bool, string) {
+		w := h.Snapshot().Workers[0]
+		return w.Live == hivebeat.Lost && w.Cause == hivebeat.CauseExit, fmt.Sprintf("%+v", w)
+	})
+}
+
+func TestTwoHundredEndAtOnce(t *testing.T) {
+	_, nc, h, q := watcher(t, nil)
+	c := newChild(t, processSleeps, "", "")
+	const n = 200
+	for i := range n {
+		if err := nc.Publish(beats, fakeOf(c, fmt.Sprintf("w%03d", i)).next(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitWatched(t, h, n)
+	c.kill()
+	bustest.Eventually(t, patience, func() (bool, string) {
+		s, _ := q.last()
+		dead := 0
+		for _, w := range s.Workers {
+			if w.Live == hivebeat.Lost && w.Cause == hivebeat.CauseExit {
+				dead++
+			}
+		}
+		return dead == n, fmt.Sprintf("%d of %d", dead, n)
+	})
+}
+
+func TestNoExitWatch(t *testing.T) {
+	_, nc, h, _ := watcher(t, func(c *Config) { c.NoExitWatch = true })
+	c := newChild(t, processSleeps, "", "")
+	f := fakeOf(c, "w")
+	publish(t, nc, beats, f.next(t))
+	awaitBeats(t, h, 1)
+	c.kill()
+	publish(t, nc, beats, f.next(t))
+	awaitBeats(t, h, 2)
+	if s, w := h.Stats(), h.Snapshot().Workers[0]; s.Watched != 0 || w.Live != hivebeat.Alive {
+		t.Errorf("%+v, and it is %s", s, w.Live)
+	}
+}
+
+// The hive does not wait for its own end.
+func TestTheHivesOwnProcessIsNotWatched(t *testing.T) {
+	_, nc, h, _ := watcher(t, nil)
+	f := newFake("w")
+	f.PID, f.NS = uint64(os.Getpid()), bootid.Namespace()
+	publish(t, nc, beats, f.next(t))
+	awaitBeats(t, h, 1)
+	if s := h.Stats(); s.Watched != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A worker that hangs is told as such, by its own limit, and lives.
+func TestAStalledWorkerIsTold(t *testing.T) {
+	_, nc, h, q := watcher(t, func(c *Config) { c.StallAfter = time.Hour })
+	f := newFake("w")
+	f.Busy, f.Done, f.Labels = 1, 7, map[string]string{"stall_after": "20ms"}
+	publish(t, nc, beats, f.next(t))
+	awaitBeats(t, h, 1)
+	time.Sleep(30 * time.Millisecond) // 20 ms pass
+	publish(t, nc, beats, f.next(t))
+	stalled := func(is bool) func(said) bool {
+		return func(s said) bool {
+			w, ok := worker1(s, "w")
+			return ok && w.Live == hivebeat.Alive && w.Stalled == is && w.Tr[len(w.Tr)-1].Kind == hivebeat.KindStalled
+		}
+	}
+	q.await(t, "a stalled worker", stalled(true))
+	f.Done++
+	publish(t, nc, beats, f.next(t))
+	q.await(t, "one that goes on", stalled(false))
+	if s := h.Stats(); len(s.Lost) != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}

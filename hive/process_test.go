@@ -1,0 +1,163 @@
+package hive
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bootid"
+	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/worker"
+)
+
+// asProcess makes this test binary be another process: a worker, or one that
+// speaks for itself.
+const asProcess = "HIVE_TEST_PROCESS"
+
+// What such a process is.
+const (
+	processSleeps = "sleeps"  // until it is killed
+	processWorks  = "works"   // beats by package worker, says goodbye at SIGTERM
+	processRaw    = "by hand" // the same, the goodbye flushed and nothing more
+	processQuiet  = "quiet"   // works, and announces a silence of 5 min
+)
+
+// process is main of such a process.
+func process(what string) int {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() { // not longer than the test
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(3)
+	}()
+	run := map[string]func(<-chan os.Signal) error{
+		processSleeps: func(stop <-chan os.Signal) error { fmt.Println("here"); <-stop; return nil },
+		processWorks:  work, processQuiet: work, processRaw: workByHand,
+	}[what]
+	if err := run(stop); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func work(stop <-chan os.Signal) error {
+	nc, err := nats.Connect(os.Getenv("HIVE_TEST_NATS"))
+	if err != nil {
+		return err
+	}
+	w, err := worker.New(nc, worker.Config{Hive: thisHive, ID: os.Getenv("HIVE_TEST_WORKER")})
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(context.Background()) }()
+	if os.Getenv(asProcess) == processQuiet {
+		if err := w.Quiet(context.Background(), 5*time.Minute); err != nil {
+			return err
+		}
+	}
+	fmt.Println("here")
+	<-stop
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := w.Stop(ctx); err != nil {
+		return err
+	}
+	return <-ended
+}
+
+// workByHand is the worker of the last chapter of docs/PROTOCOL.md.
+func workByHand(stop <-chan os.Signal) error {
+	nc, err := nats.Connect(os.Getenv("HIVE_TEST_NATS"))
+	if err != nil {
+		return err
+	}
+	f := newFake(os.Getenv("HIVE_TEST_WORKER"))
+	f.PID, f.NS = uint64(os.Getpid()), bootid.Namespace()
+	say := func(state hivebeat.State) error {
+		f.Seq++
+		f.State = state
+		b, err := wire.EncodeBeat(&f.Beat)
+		if err == nil {
+			err = nc.Publish(beats, b)
+		}
+		if err == nil {
+			err = nc.Flush()
+		}
+		return err
+	}
+	if err := say(hivebeat.Ready); err != nil {
+		return err
+	}
+	fmt.Println("here")
+	<-stop
+	return say(hivebeat.Stopped)
+}
+
+// child is another process.
+type child struct {
+	*exec.Cmd
+	pid   uint64
+	ended bool
+}
+
+func newChild(t testing.TB, what, url, id string) *child {
+	t.Helper()
+	cmd := exec.Command(os.Args[0]) //nolint:gosec,noctx // this test, which its cleanup kills
+	cmd.Env = append(os.Environ(), asProcess+"="+what, "HIVE_TEST_NATS="+url, "HIVE_TEST_WORKER="+id)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c := &child{Cmd: cmd, pid: uint64(cmd.Process.Pid)}
+	t.Cleanup(func() {
+		_ = in.Close()
+		c.kill()
+	})
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("%s does not begin: %v", what, err)
+	}
+	return c
+}
+
+// kill ends it by kill -9, and waits for that.
+func (c *child) kill() {
+	if !c.ended {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		c.ended = true
+	}
+}
+
+func (c *child) signal(t testing.TB, s os.Signal) {
+	t.Helper()
+	if err := c.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fakeOf is a worker whose beats the test sends, and whose process c is.
+func fakeOf(c *child, id string) *fake {
+	f := newFake(id)
+	f.PID, f.NS = c.pid, bootid.Namespace()
+	return f
+}
