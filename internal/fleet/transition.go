@@ -92,7 +92,13 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	switch t.Kind {
 	case hivebeat.KindLate, hivebeat.KindLost:
 		d.AgeMS = r.Age - min(r.Age, t.Ago)
-		d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet)
+		if d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause == hivebeat.CauseExit {
+			d.Reason = fmt.Sprintf("process %d ended", r.PID)
+		}
+	case hivebeat.KindStalled:
+		if d.Reason = "it goes on"; t.To != "" {
+			d.Reason = fmt.Sprintf("%d busy, and done is still %d", r.Busy, r.Done)
+		}
 	default:
 		d.Reason = r.Reason
 	}

@@ -136,3 +136,26 @@ func TestWhenATransitionHappened(t *testing.T) {
 		t.Errorf("lost: %+v", got)
 	}
 }
+
+// The evidence is in words, whatever the verdict rests on.
+func TestReasonsOfTransitions(t *testing.T) {
+	for _, c := range []struct {
+		tr   hivebeat.Transition
+		want string
+	}{
+		{hivebeat.Transition{Kind: hivebeat.KindLost, From: "alive", To: "lost", Cause: hivebeat.CauseExit}, "process 4711 ended"},
+		{hivebeat.Transition{Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed}, "no beat for 90.0s, 3 were due"},
+		{hivebeat.Transition{Kind: hivebeat.KindStalled, To: "stalled"}, "3 busy, and done is still 120"},
+		{hivebeat.Transition{Kind: hivebeat.KindStalled, From: "stalled"}, "it goes on"},
+		{hivebeat.Transition{Kind: hivebeat.KindState, From: "ready", To: "degraded"}, "in its own words"},
+	} {
+		v, w := New(45*time.Second), workerOf("w")
+		w.Age, w.PID, w.Busy, w.Done, w.Reason = 90_000, 4711, 3, 120, "in its own words"
+		c.tr.N, c.tr.Inc = w.N, w.Inc
+		w.Tr = []hivebeat.Transition{c.tr}
+		mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
+		if d := v.events[0].Data; d.Reason != c.want || d.Cause != c.tr.Cause || d.From != c.tr.From || d.To != c.tr.To {
+			t.Errorf("%s: %+v, want %q", c.tr.Kind, d, c.want)
+		}
+	}
+}
