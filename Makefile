@@ -48,6 +48,13 @@ e2e-natscli: ## The README's lines for the nats CLI, run by the real one
 e2e-compose: ## docker-compose.yml on the local engine: containers scaled, killed, restarted
 	$(GO) test -tags e2e -count=1 -timeout 15m -v ./internal/e2e/compose
 
+# RUN=TestNemesis/leaf plays one scene; NEMESIS='-hive-every 15s -worker-every 30s' the defaults, with stops of 60 s.
+RUN     ?= .
+NEMESIS ?=
+.PHONY: nemesis
+nemesis: ## Real processes killed, stopped, starved and cut off: a table of what happened, and figures
+	$(GO) test -tags e2e -count=1 -timeout 40m -v -run '$(RUN)' ./internal/e2e/nemesis $(NEMESIS)
+
 .PHONY: bench
 bench: ## Benchmarks with allocations (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...

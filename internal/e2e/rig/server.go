@@ -14,31 +14,38 @@ import (
 // the same port.
 type NATS struct {
 	*Proc
+	Name  string // server_name
 	URL   string
 	Store string // JetStream's folder
 	tb    testing.TB
 	bin   string
+	at    string // host:port
 	conf  string
 }
 
 // Serve starts the nats-server bin with JetStream in a folder of the test.
 func Serve(tb testing.TB, bin string) *NATS {
 	tb.Helper()
-	dir := tb.TempDir()
-	n := &NATS{tb: tb, bin: bin, URL: fmt.Sprintf("nats://127.0.0.1:%d", Port(tb)), Store: filepath.Join(dir, "store"), conf: filepath.Join(dir, "nats.conf")}
-	n.Configure(n.JetStream("256MB"))
+	n := Prepare(tb, bin, "e2e", "127.0.0.1")
 	n.Start()
+	return n
+}
+
+// Prepare is Serve at an address of this machine and under a name, for a server
+// that is to be configured before it starts.
+func Prepare(tb testing.TB, bin, name, host string) *NATS {
+	tb.Helper()
+	dir := tb.TempDir()
+	n := &NATS{tb: tb, bin: bin, Name: name, at: fmt.Sprintf("%s:%d", host, Port(tb)), Store: filepath.Join(dir, "store"), conf: filepath.Join(dir, "nats.conf")}
+	n.URL = "nats://" + n.at
+	n.Configure(n.JetStream("256MB"))
 	return n
 }
 
 // Configure writes the configuration for the next Start; Serve gives it JetStream.
 func (n *NATS) Configure(conf string) {
 	n.tb.Helper()
-	var port int
-	if _, err := fmt.Sscanf(n.URL, "nats://127.0.0.1:%d", &port); err != nil {
-		n.tb.Fatal(err)
-	}
-	conf = fmt.Sprintf("listen: \"127.0.0.1:%d\"\nserver_name: e2e\n%s\n", port, conf)
+	conf = fmt.Sprintf("listen: %q\nserver_name: %s\n%s\n", n.at, n.Name, conf)
 	if err := os.WriteFile(n.conf, []byte(conf), 0o600); err != nil {
 		n.tb.Fatal(err)
 	}
@@ -53,8 +60,15 @@ func (n *NATS) JetStream(most string) string {
 // Start starts the server, again after Kill, and waits until it listens.
 func (n *NATS) Start() {
 	n.tb.Helper()
-	n.Proc = Start(n.tb, "nats-server", nil, n.bin, "--config", n.conf)
+	n.Begin()
 	n.Said("Server is ready", 20*time.Second)
+}
+
+// Begin starts the server and does not wait: one of a cluster is ready when
+// others are there.
+func (n *NATS) Begin() {
+	n.tb.Helper()
+	n.Proc = Start(n.tb, "nats-server "+n.Name, nil, n.bin, "--config", n.conf)
 }
 
 // Empty removes all that JetStream stored. The server must be down.

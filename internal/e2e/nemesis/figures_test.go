@@ -1,0 +1,145 @@
+//go:build e2e
+
+package nemesis
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/e2e/rig"
+	"github.com/beatfabric/hivebeat/queen"
+)
+
+// figures are measured, each beside what was wanted of it.
+type figures struct{ lines []string }
+
+func (f *figures) add(t testing.TB, what, wanted, got, how string) {
+	t.Helper()
+	f.lines = append(f.lines, fmt.Sprintf("| %s | %s | %s | %s |", what, cmp.Or(wanted, "–"), got, how))
+	t.Logf("%s: %s (wanted: %s; %s)", what, got, wanted, how)
+}
+
+func (f *figures) print(w *os.File) {
+	if len(f.lines) > 0 {
+		fmt.Fprintf(w, "\nFigures (p50 / p99 / max)\n\n| from → to | wanted | measured | |\n|---|---|---|---|\n%s\n\n", strings.Join(f.lines, "\n"))
+	}
+}
+
+// TestFigures measures. It fails for what is wrong; what is slow it prints.
+func TestFigures(t *testing.T) {
+	f := new(figures)
+	defer func() { f.print(os.Stdout) }()
+	t.Run("views", func(t *testing.T) { views(newStage(t, new(row)), f) })
+}
+
+// Of the workers of each of the real hives so many are killed with ten hives in
+// the view, so many with thousands, and so many say goodbye each time.
+const (
+	realHives = 10
+	deaths    = 6
+	goodbyes  = 4
+)
+
+// views kills workers with ten hives in the view, then with many, lets some say
+// goodbye, and at last lets all the others die at once.
+func views(s *stage, f *figures) {
+	s.serve("127.0.0.1")
+	s.queen("q1", unbraked(s.T)...)
+	for h := range realHives {
+		hive := fmt.Sprintf("gpu-%02d", h)
+		s.hive(nil, hive)
+		s.workers(nil, hive, 2*(deaths+goodbyes))
+	}
+	s.alive()
+	s.measure(f, fmt.Sprintf("%d hives in the view", realHives), 0)
+
+	load := self(s.T, "hives", "HIVEBEAT_NATS="+s.url, fmt.Sprintf("NEMESIS_HIVES=%d", *hivesInView))
+	began := time.Now()
+	rig.Until(s.T, 3*time.Minute, "the large view", func() (bool, string) {
+		a, err := rig.Ask(s.nc, queen.VerbSummary, queen.Request{})
+		if err != nil || a.Summary == nil {
+			return false, fmt.Sprint(err)
+		}
+		n, _, _ := s.ears.count(hivebeat.KindJoined, began)
+		return a.Summary.Hives[hivebeat.Alive] >= *hivesInView+realHives && n >= 2**hivesInView, fmt.Sprintf("%v, %d joined", a.Summary.Hives, n)
+	})
+	s.Logf("%d hives with one worker each: all there, and all events out, after %s", *hivesInView, time.Since(began).Round(100*time.Millisecond))
+	s.measure(f, fmt.Sprintf("%d hives in the view", realHives+*hivesInView), deaths+goodbyes)
+
+	// All workers of the large view, then all its hives.
+	at := time.Now()
+	s.played(at, "/w")
+	load.Signal(syscall.SIGUSR1)
+	s.allOut(f, fmt.Sprintf("%d processes end at once, as their hives say → all events out", *hivesInView), "", at, 0)
+	at = time.Now()
+	s.played(at, "")
+	load.Signal(syscall.SIGUSR2)
+	const deadline = 3 * time.Second
+	s.allOut(f, fmt.Sprintf("%d hives fall silent at once, no brake → all events out, after their deadline of %s", *hivesInView, deadline), "< 2 s", at, deadline)
+	s.curtain()
+	s.Log(s.row)
+}
+
+// played says that everybody played is dead from now on.
+func (s *stage) played(at time.Time, worker string) {
+	for i := range *hivesInView {
+		s.truth.began(playedID(i)+worker, spell{from: at, dead: true, must: true})
+	}
+}
+
+// measure kills some workers of each real hive one by one, from the given one on,
+// and then lets some say goodbye.
+func (s *stage) measure(f *figures, with string, from int) {
+	s.Helper()
+	s.wait(3 * time.Second)
+	var exits, byes []time.Duration
+	begin := time.Now()
+	s.killInTurn(realHives, from, from+deaths)
+	s.told(patience + 3**workerEvery)
+	for subject, of := range s.truth.all() {
+		if at := of[len(of)-1].from; !at.Before(begin) {
+			if h, ok := s.ears.since(hivebeat.KindLost, subject, at); ok {
+				exits = append(exits, h.at.Sub(at))
+			}
+		}
+	}
+	f.add(s.T, "kill -9 → event, by exit, "+with, "p99 < 50 ms", quantiles(exits), fmt.Sprintf("%d kills", len(exits)))
+
+	for w := from + deaths; w < from+deaths+goodbyes; w++ {
+		for h := range realHives {
+			subject := fmt.Sprintf("gpu-%02d/w%03d", h, w)
+			at := time.Now()
+			s.procs[subject].Signal(syscall.SIGTERM)
+			byes = append(byes, s.hear(hivebeat.KindLeft, subject, at).Sub(at))
+			s.wait(apart / realHives)
+		}
+	}
+	f.add(s.T, "SIGTERM → event left, "+with, "p99 < 20 ms", quantiles(byes), fmt.Sprintf("%d goodbyes", len(byes)))
+}
+
+// allOut waits until as many are told lost as there are in the large view.
+func (s *stage) allOut(f *figures, what, wanted string, at time.Time, deadline time.Duration) {
+	s.Helper()
+	var first, last time.Time
+	rig.Until(s.T, 3*time.Minute, "all events", func() (bool, string) {
+		var n int
+		n, first, last = s.ears.count(hivebeat.KindLost, at)
+		return n >= *hivesInView, fmt.Sprint(n, " events")
+	})
+	f.add(s.T, what, wanted, show(last.Sub(at)-deadline), fmt.Sprintf("the first after %s", show(first.Sub(at)-deadline)))
+}
+
+// unbraked are the flags of a queen that believes a mass death at once.
+func unbraked(t testing.TB) []string {
+	t.Helper()
+	if out, _, _ := rig.CLI(t, nil, "queen", "--help"); strings.Contains(out, "--no-brake") {
+		return []string{"--no-brake"}
+	}
+	return nil
+}

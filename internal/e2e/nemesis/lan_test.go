@@ -1,0 +1,128 @@
+//go:build e2e
+
+package nemesis
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+)
+
+// A lan is a bridge of this machine, at an address of the range for benchmarks
+// (RFC 2544) that reaches nobody, and the machines behind it.
+type lan struct {
+	t      testing.TB
+	bridge string
+	net    string // 198.18.7
+	hosts  int
+}
+
+// A host is a machine: a network namespace. A nil host is the machine that the
+// test runs on.
+type host struct {
+	t     testing.TB
+	lan   *lan
+	netns string
+	port  string // its end at the bridge
+}
+
+const bridgeMAC = "02:48:42:00:00:01"
+
+// lans numbers those of this process, so that scenes may have one each.
+var lans atomic.Int32
+
+// noLAN says why there can be no machines here, if that is so.
+var noLAN = sync.OnceValue(func() string {
+	if os.Getuid() != 0 {
+		return "machines of their own need root"
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		return "there is no ip here (Debian: iproute2)"
+	}
+	name := fmt.Sprintf("hbtry%d", os.Getpid()%100_000)
+	defer func() { _ = exec.Command("ip", "netns", "del", name).Run() }()
+	defer func() { _ = exec.Command("ip", "link", "del", name).Run() }()
+	for _, args := range [][]string{{"netns", "add", name}, {"link", "add", name, "type", "bridge"}} {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			return fmt.Sprintf("ip %s: %s", strings.Join(args, " "), strings.TrimSpace(string(out)))
+		}
+	}
+	return ""
+})
+
+// newLAN makes a bridge that is gone when the test ends.
+func newLAN(t testing.TB) *lan {
+	t.Helper()
+	pid, n := os.Getpid(), int(lans.Add(1))
+	l := &lan{t: t, bridge: fmt.Sprintf("hb%dl%d", pid%100_000, n), net: fmt.Sprintf("198.%d.%d", 18+n%2, (pid*7+n/2)%250+1)}
+	l.ip("link", "add", l.bridge, "address", bridgeMAC, "type", "bridge")
+	t.Cleanup(func() { l.ip("link", "del", l.bridge) })
+	l.ip("addr", "add", l.addr()+"/24", "dev", l.bridge)
+	l.ip("link", "set", l.bridge, "up")
+	return l
+}
+
+func (l *lan) addr() string { return l.net + ".1" }
+
+func (l *lan) ip(args ...string) {
+	l.t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		l.t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// host adds a machine. Neighbours are fixed, so that a cut is silence on both
+// sides and no ARP tells of it.
+func (l *lan) host() *host {
+	l.t.Helper()
+	l.hosts++
+	h := &host{t: l.t, lan: l, netns: fmt.Sprintf("%sm%d", l.bridge, l.hosts), port: fmt.Sprintf("%sm%d", l.bridge, l.hosts)}
+	addr, mac := fmt.Sprintf("%s.%d", l.net, l.hosts+1), fmt.Sprintf("02:48:42:00:01:%02x", l.hosts)
+	in := []string{"-n", h.netns}
+	l.ip("netns", "add", h.netns)
+	l.t.Cleanup(func() { l.ip("netns", "del", h.netns) })
+	l.ip("link", "add", h.port, "type", "veth", "peer", "name", "eth0", "address", mac, "netns", h.netns)
+	l.ip("link", "set", h.port, "master", l.bridge, "up")
+	l.ip(append(in, "link", "set", "lo", "up")...)
+	l.ip(append(in, "link", "set", "eth0", "up")...)
+	l.ip(append(in, "addr", "add", addr+"/24", "dev", "eth0")...)
+	l.ip(append(in, "neigh", "replace", l.addr(), "lladdr", bridgeMAC, "dev", "eth0", "nud", "permanent")...)
+	l.ip("neigh", "replace", addr, "lladdr", mac, "dev", l.bridge, "nud", "permanent")
+	return h
+}
+
+// enter is what a command begins with to run on h.
+func (h *host) enter() []string {
+	if h == nil {
+		return nil
+	}
+	return []string{"ip", "netns", "exec", h.netns}
+}
+
+// cut pulls the plug behind the switch: links stay up, packets of both directions
+// vanish, nobody gets a FIN, a reset or an ICMP message.
+func (h *host) cut() {
+	h.t.Helper()
+	h.lan.ip("link", "set", h.port, "nomaster")
+}
+
+// heal puts it back.
+func (h *host) heal() {
+	h.t.Helper()
+	h.lan.ip("link", "set", h.port, "master", h.lan.bridge)
+}
+
+// serveOn starts a NATS at the lan's address on this side of the bridge, and
+// returns the lan.
+func (s *stage) serveOn() *lan {
+	s.Helper()
+	l := newLAN(s.T)
+	s.serve(l.addr())
+	return l
+}
+

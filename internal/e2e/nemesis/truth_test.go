@@ -1,0 +1,192 @@
+//go:build e2e
+
+package nemesis
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+)
+
+// A spell is a time in which a subject (hive or hive/worker) was in truth not
+// there: it was dead, stopped, or cut off.
+type spell struct {
+	from, to time.Time // to is zero while it lasts
+	dead     bool
+	must     bool             // it must be told lost
+	by       []hivebeat.Cause // and by one of these causes, unless none is named
+}
+
+// covers reports whether a verdict that was heard at that time is about s. What
+// was on its way when it ended may still arrive.
+func (s spell) covers(at time.Time) bool {
+	return !at.Before(s.from) && (s.to.IsZero() || at.Before(s.to.Add(grace)))
+}
+
+// grace is how long after the end of a spell a verdict about it is still fair:
+// a message under way, no more.
+const grace = 250 * time.Millisecond
+
+// truth is what was really done, by the clock of this process.
+type truth struct {
+	mu     sync.Mutex
+	spells map[string][]spell
+}
+
+func (tr *truth) began(subject string, s spell) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if tr.spells == nil {
+		tr.spells = map[string][]spell{}
+	}
+	tr.spells[subject] = append(tr.spells[subject], s)
+}
+
+// ended ends the last spell of a subject.
+func (tr *truth) ended(subject string, at time.Time) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if of := tr.spells[subject]; len(of) > 0 {
+		of[len(of)-1].to = at
+	}
+}
+
+// of returns the spell that a verdict heard at that time is about.
+func (tr *truth) of(subject string, at time.Time) (spell, bool) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, s := range tr.spells[subject] {
+		if s.covers(at) {
+			return s, true
+		}
+	}
+	return spell{}, false
+}
+
+func (tr *truth) all() map[string][]spell {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	all := make(map[string][]spell, len(tr.spells))
+	for subject, of := range tr.spells {
+		all[subject] = append([]spell(nil), of...)
+	}
+	return all
+}
+
+// ears are a plain subscriber of queen.events.>, with the time of each arrival,
+// and of queen.hives for what the hives say of themselves.
+type ears struct {
+	mu     sync.Mutex
+	all    []heard
+	of     map[about][]heard
+	scores map[string]hivebeat.Stats
+	arrive chan struct{} // one element: something was heard since
+}
+
+type about struct {
+	kind    hivebeat.Kind
+	subject string
+}
+
+type heard struct {
+	at time.Time
+	hivebeat.Event
+}
+
+func listen(t testing.TB, nc *nats.Conn) *ears {
+	t.Helper()
+	var s hivebeat.Subjects
+	e := &ears{of: map[about][]heard{}, scores: map[string]hivebeat.Stats{}, arrive: make(chan struct{}, 1)}
+	hear := func(subject string, f nats.MsgHandler) {
+		sub, err := nc.Subscribe(subject, f)
+		if err == nil {
+			err = sub.SetPendingLimits(-1, -1)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	hear(s.Events(), func(m *nats.Msg) {
+		at := time.Now()
+		var ev hivebeat.Event
+		if err := json.Unmarshal(m.Data, &ev); err != nil {
+			t.Errorf("%s: %v in %q", m.Subject, err, m.Data)
+			return
+		}
+		e.mu.Lock()
+		key := about{ev.Data.Kind, ev.Subject}
+		e.all, e.of[key] = append(e.all, heard{at, ev}), append(e.of[key], heard{at, ev})
+		e.mu.Unlock()
+		select {
+		case e.arrive <- struct{}{}:
+		default:
+		}
+	})
+	score := func(m *nats.Msg) {
+		var snap hivebeat.Snapshot
+		if err := bus.Decode(m.Data, &snap); err != nil {
+			t.Errorf("%s: %v", m.Subject, err)
+			return
+		}
+		e.mu.Lock()
+		e.scores[fmt.Sprint(snap.Hive, snap.Inc)] = snap.Stats
+		e.mu.Unlock()
+	}
+	hear(s.Hives(), score)
+	hear(s.HivesPinned(), score)
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func (e *ears) events() []heard {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append([]heard(nil), e.all...)
+}
+
+// since returns the first event of a kind about a subject at or after a time.
+func (e *ears) since(kind hivebeat.Kind, subject string, from time.Time) (heard, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, h := range e.of[about{kind, subject}] {
+		if !h.at.Before(from) {
+			return h, true
+		}
+	}
+	return heard{}, false
+}
+
+// count returns how many events of a kind were heard at or after a time, and when
+// the first and the last of them came.
+func (e *ears) count(kind hivebeat.Kind, from time.Time) (n int, first, last time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, h := range e.all {
+		if h.Data.Kind == kind && !h.at.Before(from) {
+			if n++; n == 1 {
+				first = h.at
+			}
+			last = h.at
+		}
+	}
+	return n, first, last
+}
+
+// score sums what the hives counted.
+func (e *ears) score() (falseDead, cutOff uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.scores {
+		falseDead, cutOff = falseDead+s.FalseDead, cutOff+s.CutOff
+	}
+	return falseDead, cutOff
+}
