@@ -23,7 +23,7 @@ const (
 	// settle is for beats that were written, and that the server has not read yet,
 	// or that cross a cluster. A goodbye that was flushed, as package worker does,
 	// is there without.
-	settle = 10 * time.Millisecond
+	settle = 5 * time.Millisecond
 	// lastWordsWithin bounds the wait for NATS: the process has ended for sure.
 	lastWordsWithin = 100 * time.Millisecond
 )

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/wire"
 	"github.com/beatfabric/hivebeat/worker"
@@ -30,6 +31,7 @@ const (
 	processWorks  = "works"   // beats by package worker, says goodbye at SIGTERM
 	processRaw    = "by hand" // the same, the goodbye flushed and nothing more
 	processQuiet  = "quiet"   // works, and announces a silence of 5 min
+	processAgent  = "agent"   // works, over a connection of package bus
 )
 
 // process is main of such a process.
@@ -42,7 +44,7 @@ func process(what string) int {
 	}()
 	run := map[string]func(<-chan os.Signal) error{
 		processSleeps: func(stop <-chan os.Signal) error { fmt.Println("here"); <-stop; return nil },
-		processWorks:  work, processQuiet: work, processRaw: workByHand,
+		processWorks:  work, processQuiet: work, processAgent: work, processRaw: workByHand,
 	}[what]
 	if err := run(stop); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -52,11 +54,17 @@ func process(what string) int {
 }
 
 func work(stop <-chan os.Signal) error {
-	nc, err := nats.Connect(os.Getenv("HIVE_TEST_NATS"))
+	connect := func() (*nats.Conn, error) { return nats.Connect(os.Getenv("HIVE_TEST_NATS")) }
+	if os.Getenv(asProcess) == processAgent {
+		connect = func() (*nats.Conn, error) {
+			return bus.Connect(context.Background(), bus.Config{URL: os.Getenv("HIVE_TEST_NATS")})
+		}
+	}
+	nc, err := connect()
 	if err != nil {
 		return err
 	}
-	w, err := worker.New(nc, worker.Config{Hive: thisHive, ID: os.Getenv("HIVE_TEST_WORKER")})
+	w, err := worker.New(nc, worker.Config{Hive: os.Getenv("HIVE_TEST_HIVE"), ID: os.Getenv("HIVE_TEST_WORKER")})
 	if err != nil {
 		return err
 	}
@@ -114,8 +122,13 @@ type child struct {
 
 func newChild(t testing.TB, what, url, id string) *child {
 	t.Helper()
+	return newChildOf(t, what, url, thisHive, id)
+}
+
+func newChildOf(t testing.TB, what, url, hive, id string) *child {
+	t.Helper()
 	cmd := exec.Command(os.Args[0]) //nolint:gosec,noctx // this test, which its cleanup kills
-	cmd.Env = append(os.Environ(), asProcess+"="+what, "HIVE_TEST_NATS="+url, "HIVE_TEST_WORKER="+id)
+	cmd.Env = append(os.Environ(), asProcess+"="+what, "HIVE_TEST_NATS="+url, "HIVE_TEST_HIVE="+hive, "HIVE_TEST_WORKER="+id)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
