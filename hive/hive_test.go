@@ -60,6 +60,7 @@ func TestConfig(t *testing.T) {
 		{"prefix", func(c *Config) { c.Prefix = "a.b" }, "Config.Prefix"},
 		{"every, too short", func(c *Config) { c.Every = time.Millisecond }, "Config.Every: 1ms"},
 		{"every, too long", func(c *Config) { c.Every = 2 * time.Hour }, "Config.Every: 2h"},
+		{"stall", func(c *Config) { c.StallAfter = time.Millisecond }, "Config.StallAfter: 1ms"},
 		{"push", func(c *Config) { c.PushFacts = time.Millisecond }, "Config.PushFacts: 1ms"},
 		{"label key", func(c *Config) { c.Labels = map[string]string{"": "x"} }, "Config.Labels"},
 		{"label value", func(c *Config) { c.Labels = map[string]string{"zone": "\xff"} }, "Config.Labels"},

@@ -129,10 +129,14 @@ func foreignVRAM(gpus []hivebeat.GPU) (n uint64) {
 	return n
 }
 
-// step renders what something went from and to, where it came from something.
+// step renders what something went from and to, where it came from something and
+// went to something.
 func step(from, to string) string {
-	if from == "" {
+	switch {
+	case from == "":
 		return to
+	case to == "":
+		return "was " + from
 	}
 	return from + " → " + to
 }

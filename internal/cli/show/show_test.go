@@ -244,3 +244,24 @@ func TestNothingReachesTheTerminalThatMovesIt(t *testing.T) {
 		}
 	}
 }
+
+// A worker that makes no progress is alive, and stands out.
+func TestStalled(t *testing.T) {
+	w := sampleWorkers()[0]
+	w.Stalled = true
+	row := WorkerRow(&w, 0)
+	if note := row[len(row)-1]; !strings.HasPrefix(note.Text, "stalled") || note.Style < Warn || row[workerLive].Text != "alive" {
+		t.Errorf("row %+v", row)
+	}
+	var s hivebeat.Subjects
+	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	for _, c := range []struct{ from, to, reason, want string }{
+		{"", "stalled", "3 busy, and done is still 120", "05:06:07  stalled     gpu-01/w                  stalled · 3 busy, and done is still 120"},
+		{"stalled", "", "it goes on", "05:06:07  stalled     gpu-01/w                  was stalled · it goes on"},
+	} {
+		ev := s.NewEvent("a", at, hivebeat.EventData{Hive: "gpu-01", Worker: "w", Kind: hivebeat.KindStalled, From: c.from, To: c.to, Reason: c.reason})
+		if got := Event(&ev, time.UTC, false); got != c.want {
+			t.Errorf("got  %q\nwant %q", got, c.want)
+		}
+	}
+}
