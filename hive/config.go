@@ -58,11 +58,9 @@ type Config struct {
 // minPush is the pace of facts, which bus.Pulse does not exceed.
 const minPush = time.Second
 
-// Limits of StallAfter.
-const (
-	minStall = time.Second
-	maxStall = 365 * 24 * time.Hour
-)
+// minStall is well above the pace of facts: a worker that finishes something says
+// so within a second.
+const minStall = time.Second
 
 func (c Config) withDefaults() (Config, error) {
 	if c.ID == "" {
@@ -91,8 +89,8 @@ func (c Config) validate() error {
 	if c.PushFacts != 0 && (c.PushFacts < minPush || c.PushFacts > hivebeat.MaxEvery) {
 		return fmt.Errorf("hive: Config.PushFacts: %s is neither 0 nor within %s and %s", c.PushFacts, minPush, hivebeat.MaxEvery)
 	}
-	if c.StallAfter != 0 && (c.StallAfter < minStall || c.StallAfter > maxStall) {
-		return fmt.Errorf("hive: Config.StallAfter: %s is neither 0 nor within %s and %s", c.StallAfter, minStall, maxStall)
+	if c.StallAfter != 0 && c.StallAfter < minStall {
+		return fmt.Errorf("hive: Config.StallAfter: %s is neither 0 nor at least %s", c.StallAfter, minStall)
 	}
 	if len(c.Labels) > hivebeat.MaxLabels {
 		return fmt.Errorf("hive: Config.Labels: %d, at most %d are allowed", len(c.Labels), hivebeat.MaxLabels)
