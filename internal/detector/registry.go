@@ -100,8 +100,9 @@ type Step struct {
 
 // Heard says what a beat calls for.
 type Heard struct {
-	Urgent bool // a transition
-	Facts  bool // other facts than before, which somebody may wait for
+	Worker string // whose it was
+	Urgent bool   // a transition
+	Facts  bool   // other facts than before, which somebody may wait for
 }
 
 // Refusals that can come with every beat are made once.
@@ -224,6 +225,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 
 // take draws the conclusions from a beat whose facts were taken over.
 func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard {
+	h.Worker = w.id
 	w.heard = r.heardAt(now, w)
 	r.stats.Beats++
 	n := w.n

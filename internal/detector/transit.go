@@ -94,7 +94,11 @@ func (r *Registry) Detect(now time.Time) {
 			r.deadlines.Set(w, at.Add(liveness.LostAfter(every, quiet)-liveness.LateAfter(every, quiet)))
 		case hivebeat.Late:
 			w.lostAt = at
-			r.become(now, w, hivebeat.Lost, hivebeat.CauseMissed, hivebeat.KindLost, now.Sub(w.heard))
+			cause := hivebeat.CauseMissed
+			if w.cause == hivebeat.CauseHive { // a Seed that did not answer for itself
+				cause = hivebeat.CauseHive
+			}
+			r.become(now, w, hivebeat.Lost, cause, hivebeat.KindLost, now.Sub(w.heard))
 			r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 		default:
 			r.remove(now, w)

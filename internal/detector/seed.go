@@ -1,0 +1,82 @@
+package detector
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// Seed is what somebody else knew of a worker, whose place the registry takes.
+type Seed struct {
+	Worker string
+	Live   hivebeat.Live
+	Cause  hivebeat.Cause
+	Facts  hivebeat.Facts
+	Heard  time.Time // when it was heard last
+	Until  time.Time // it is not lost before: it has to be asked first
+}
+
+// Seed takes a worker over. One that was not given up is late, cause hive, until
+// it is heard; unless it is, it is lost, cause hive, at its own deadline. That
+// makes no step. A worker that is known already stays as it is.
+func (r *Registry) Seed(now time.Time, s Seed) {
+	if r.workers[s.Worker] != nil || len(r.workers) >= hivebeat.MaxWorkers {
+		return
+	}
+	w := r.add(s.Worker)
+	w.facts, w.heard, w.since = s.Facts, s.Heard, now
+	w.lineage.Hear(s.Facts.Inc, s.Facts.Seq, false)
+	w.live, w.cause = s.Live, s.Cause
+	switch s.Live {
+	case hivebeat.Left:
+		w.lineage.End()
+		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+	case hivebeat.Lost:
+		w.lostAt = now
+		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+	default:
+		w.live, w.cause = hivebeat.Late, hivebeat.CauseHive
+		at := s.Heard.Add(liveness.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration()))
+		if at.Before(s.Until) {
+			at = s.Until
+		}
+		r.deadlines.Set(w, at)
+	}
+}
+
+// Elsewhere notes that somebody else heard this of a worker, which is then as if
+// it was heard now, but for its facts. It reports whether that was news.
+func (r *Registry) Elsewhere(now time.Time, id string, inc, seq uint64) bool {
+	w := r.workers[id]
+	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() {
+		return false
+	}
+	step, err := r.judge(now, w, inc, seq)
+	if err != nil {
+		return false
+	}
+	w.memo.Forget()
+	w.facts.Inc, w.facts.Seq = inc, seq
+	if w.facts.State.Goodbye() {
+		w.facts.State = hivebeat.Starting // that was the one before
+	}
+	r.take(now, w, Heard{}, step)
+	return true
+}
+
+// Drop forgets a worker that somebody else judges from now on.
+func (r *Registry) Drop(now time.Time, id string) {
+	if w := r.workers[id]; w != nil {
+		r.remove(now, w)
+	}
+}
+
+// Record returns what is known of one worker, without its transitions.
+func (r *Registry) Record(now time.Time, id string) (hivebeat.Record, bool) {
+	w := r.workers[id]
+	if w == nil {
+		return hivebeat.Record{}, false
+	}
+	return w.record(now, nil), true
+}
