@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/beatfabric/hivebeat"
 )
 
@@ -43,6 +45,13 @@ type Config struct {
 	// ends, on Linux within milliseconds and elsewhere within a second. The processes
 	// of other namespaces are never watched.
 	NoExitWatch bool
+	// System is a connection to the system account of the NATS that the workers use.
+	// With it the hive hears which connections close, and a worker whose closed and
+	// who does not come back within 5 s, or 2 s if its reconnect wait is at most
+	// 500 ms, is lost (cause disconnect), wherever its process runs. It is borrowed
+	// like the other one, and need not be connected yet. Without it, or if it hears
+	// nothing, silence and the ends of processes remain. Default: none.
+	System *nats.Conn
 	// Host reads the facts of the machine, GPUs those of its GPUs. Each is called
 	// every 10 s on a goroutine of its own, with a context that ends after 5 s, and
 	// never while a call before has not returned; no snapshot waits for it. An

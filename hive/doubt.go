@@ -79,6 +79,7 @@ func (e *ear) close(now time.Time) {
 	unnoticed := e.nc.Opts.PingInterval * time.Duration(e.nc.Opts.MaxPingsOut+1)
 	if e.sight.Cut(now, unnoticed) {
 		e.log.Warn("NATS is away: nobody is judged by silence until it is back")
+		e.forgetClosings()
 		e.roll = true
 		e.doubt()
 	}

@@ -27,6 +27,8 @@ type ear struct {
 	roll   bool           // is to be called once the doubt is over
 	lost   uint64         // drops that were not logged
 
+	closings *closings // of connections
+
 	timer *time.Timer // the next deadline
 	armed time.Time   // zero: none, or not to be judged now
 
@@ -38,8 +40,13 @@ type ear struct {
 // listen feeds the registry: beats, deadlines and the state of the connection. It
 // returns an error if the connection is closed.
 func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits <-chan []detector.Exit, status <-chan nats.Status) error {
+	closings, err := h.hearClosings()
+	if err != nil {
+		return err
+	}
+	defer h.endClosings(closings)
 	ctx, cancel := context.WithCancel(ctx)
-	e := &ear{Hive: h, tokens: make(chan uint64), timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
+	e := &ear{Hive: h, closings: closings, tokens: make(chan uint64), timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
 	defer e.flying.Wait()
 	defer cancel()
 	defer e.timer.Stop()
@@ -68,6 +75,12 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits 
 			if err := e.status(time.Now(), s, ok); err != nil {
 				return err
 			}
+		case m := <-closings.messages:
+			e.closed(ctx, beats, m)
+		case at := <-closings.settled:
+			e.settled(ctx, beats, at)
+		case s, ok := <-closings.status:
+			e.systemStatus(s, ok)
 		case <-e.timer.C:
 			e.judge(beats)
 		case <-look.C:
@@ -158,11 +171,14 @@ func (e *ear) detect(now time.Time) {
 	}
 	e.mu.Lock()
 	e.reg.Detect(now)
-	steps := e.reg.TakeSteps()
+	steps, ask := e.reg.TakeSteps(), e.reg.TakeAsk()
 	next, ok := e.reg.Next()
 	watches := e.reg.TakeWatches()
 	e.mu.Unlock()
 	e.watch(watches)
+	if ask {
+		e.ask(now)
+	}
 	if len(steps) > 0 {
 		e.pulse.Changed()
 		e.logSteps(steps)

@@ -27,6 +27,9 @@ type (
 	SubjectPermission = server.SubjectPermission
 )
 
+// NewAccount returns an account for Options.Accounts.
+func NewAccount(name string) *Account { return server.NewAccount(name) }
+
 // Errors of Start that callers branch on.
 var (
 	// ErrPortTaken: something else listens on the port.

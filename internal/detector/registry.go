@@ -35,6 +35,7 @@ type Registry struct {
 	sorted  []*worker // the same, by id: rows keep their order from snapshot to snapshot
 
 	deadlines liveness.Deadlines[*worker]
+	links     links
 	steps     []Step // transitions that nobody took yet
 	stats     hivebeat.Stats
 	lost      map[hivebeat.Cause]uint64
@@ -71,6 +72,7 @@ type worker struct {
 	facts   hivebeat.Facts // of the last beat that was accepted
 	memo    wire.BeatMemo  // the bytes of it, or nothing
 	lineage liveness.Lineage
+	conn    string // by which links.of has it
 	live    hivebeat.Live
 	cause   hivebeat.Cause
 	heard   time.Time // when that beat was received
@@ -123,6 +125,7 @@ func New(hive string) *Registry {
 		lost:     make(map[hivebeat.Cause]uint64),
 		departed: make(map[string]uint64),
 	}
+	r.links.init()
 	for _, reason := range hivebeat.Reasons() {
 		r.reasons[reason] = new(uint64)
 	}
@@ -228,6 +231,7 @@ func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard 
 	h.Worker = w.id
 	w.heard = r.heardAt(now, w)
 	r.stats.Beats++
+	r.link(w, step.outcome.Begins())
 	n := w.n
 	r.transit(now, w, step)
 	r.advance(now, w, step)
@@ -293,6 +297,7 @@ func (r *Registry) remove(now time.Time, w *worker) {
 		r.sorted = slices.Delete(r.sorted, at, at+1)
 	}
 	r.deadlines.Remove(w)
+	r.links.forget(w)
 	r.unwatch(w)
 
 	r.departed[w.id] = w.n
@@ -346,6 +351,7 @@ func (r *Registry) Doubt(since time.Time) { r.doubt = since }
 func (r *Registry) Credit(blind time.Duration) {
 	r.doubt = time.Time{}
 	r.deadlines.Shift(blind)
+	r.links.due.Shift(blind)
 	if !r.warmAt.IsZero() {
 		r.warmAt = r.warmAt.Add(blind)
 	}

@@ -84,6 +84,7 @@ func (r *Registry) score(wentOn bool) {
 // have been lost or left for long enough. It costs nothing for workers whose
 // deadline has not passed.
 func (r *Registry) Detect(now time.Time) {
+	r.detectClosed(now)
 	for w, at := range r.deadlines.Due(now) {
 		every, quiet := w.facts.Every.Duration(), w.facts.Quiet.Duration()
 		switch w.live {
@@ -107,7 +108,7 @@ func (r *Registry) Detect(now time.Time) {
 }
 
 // Next returns a time before which Detect has nothing to do.
-func (r *Registry) Next() (time.Time, bool) { return r.deadlines.Next() }
+func (r *Registry) Next() (time.Time, bool) { return r.links.next(r.deadlines.Next()) }
 
 // conflict tells that two incarnations of w both advance. The verdict on the
 // valid one stands.

@@ -1,0 +1,59 @@
+package bus
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// DisconnectSubject is where a NATS server tells, in its system account, of each
+// client that disconnects.
+const DisconnectSubject = "$SYS.ACCOUNT.*.DISCONNECT"
+
+// reasonShutdown is why clients disconnect of a server that shuts down in order.
+const reasonShutdown = "Server Shutdown"
+
+// Disconnect is what such an advisory says: a connection is closed, for whatever
+// reason, and a process that ends without a word looks like one that leaves.
+type Disconnect struct {
+	Server string // its id
+	Client uint64 // its id at that server
+	Reason string // in the server's words: "Client Closed", "Stale Connection" …
+	Name   string // of the connection
+	Kind   string // of the connection: "Client", or "Leafnode" and others
+}
+
+// Conn names the connection as ConnID does, and the conn of a beat.
+func (d Disconnect) Conn() string { return d.Server + "/" + strconv.FormatUint(d.Client, 10) }
+
+// OfClient reports whether it is a client that disconnected, and not another
+// server.
+func (d Disconnect) OfClient() bool { return d.Kind == "" || d.Kind == "Client" }
+
+// Shutdown reports whether the server ended, and not the client.
+func (d Disconnect) Shutdown() bool { return d.Reason == reasonShutdown }
+
+var errNoDisconnect = errors.New("names no server or no client")
+
+// ParseDisconnect reads a message of DisconnectSubject.
+func ParseDisconnect(payload []byte) (Disconnect, error) {
+	var m struct {
+		Server struct {
+			ID string `json:"id"`
+		} `json:"server"`
+		Client struct {
+			ID   uint64 `json:"id"`
+			Name string `json:"name"`
+			Kind string `json:"kind"`
+		} `json:"client"`
+		Reason string `json:"reason"`
+	}
+	if err := json.Unmarshal(payload, &m); err != nil {
+		return Disconnect{}, fmt.Errorf("bus: disconnect advisory: %w", err)
+	}
+	if m.Server.ID == "" || m.Client.ID == 0 {
+		return Disconnect{}, fmt.Errorf("bus: disconnect advisory: %w", errNoDisconnect)
+	}
+	return Disconnect{Server: m.Server.ID, Client: m.Client.ID, Reason: m.Reason, Name: m.Client.Name, Kind: m.Client.Kind}, nil
+}

@@ -1,0 +1,431 @@
+package hive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/worker"
+)
+
+// withSystem lets the test into the system account, as hive --serve does.
+func withSystem(c *embedded.Config) { c.System = true }
+
+// deployment is a NATS that others run: an account for all, and one for the
+// system, whose user is sys with the password sys.
+func deployment(t *testing.T) *embedded.Server {
+	t.Helper()
+	return bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
+		app, sys := embedded.NewAccount("APP"), embedded.NewAccount("SYS")
+		o.Accounts, o.SystemAccount = []*embedded.Account{app, sys}, "SYS"
+		o.Users = []*embedded.User{{Username: "app", Password: "app", Account: app}, {Username: "sys", Password: "sys", Account: sys}}
+		o.NoAuthUser = "app"
+	}))
+}
+
+func asSystem(t testing.TB, url string) *nats.Conn {
+	t.Helper()
+	return agent(t, url, nats.UserInfo("sys", "sys"))
+}
+
+// agent is a connection with the defaults of this project.
+func agent(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := bus.Connect(context.Background(), bus.Config{URL: url, FailFast: true, Options: opts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// beating is a worker that runs until the test ends.
+func beating(t testing.TB, nc *nats.Conn, id string) {
+	t.Helper()
+	w, err := worker.New(nc, worker.Config{Hive: thisHive, ID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		nc.Close() // the server may be gone: no goodbye
+		cancel()
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Error("the worker did not end")
+		}
+	})
+}
+
+// verbose logs all of it.
+func (w *text) verbose() *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// hearing is a hive that hears disconnects, and nothing of processes.
+func hearing(t *testing.T, nc, sys *nats.Conn, log *text) *Hive {
+	t.Helper()
+	cfg := quickConfig()
+	cfg.System, cfg.NoExitWatch, cfg.Logger = sys, true, log.verbose()
+	h := running(t, nc, cfg)
+	awaitText(t, log, "hears workers")
+	bustest.Flush(t, nc)
+	bustest.Flush(t, sys)
+	return h
+}
+
+const windowOpened = "a worker's connection closed"
+
+func awaitWindows(t *testing.T, log *text, n int) {
+	t.Helper()
+	bustest.Eventually(t, patience, func() (bool, string) {
+		got := strings.Count(log.String(), windowOpened)
+		return got >= n, fmt.Sprintf("%d windows, want %d", got, n)
+	})
+}
+
+func nobodyLost(t *testing.T, h *Hive, q *queen, workers int) {
+	t.Helper()
+	if s := h.Stats(); len(s.Lost) != 0 || s.Workers != workers || s.FalseDead != 0 {
+		t.Errorf("want %d workers and nobody lost: %+v", workers, s)
+	}
+	for _, s := range q.all() {
+		for _, w := range s.Workers {
+			if w.Live == hivebeat.Lost {
+				t.Fatalf("%s was lost, cause %s", w.Worker, w.Cause)
+			}
+		}
+	}
+}
+
+func TestAKilledWorkerIsLostByItsConnection(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		window time.Duration
+	}{{processAgent, 2 * second}, {processWorks, 5 * second}} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			var log text
+			srv := bustest.Server(t, bustest.NoJetStream(), withSystem)
+			nc := bustest.Conn(t, srv)
+			q := listening(t, nc)
+			sys, err := nats.Connect("", srv.SystemOptions()...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sys.Close()
+			h := hearing(t, bustest.Conn(t, srv), sys, &log)
+			var list []*child
+			for i := range 3 { // one more, and it would be the server
+				list = append(list, newChild(t, c.what, srv.URL(), fmt.Sprint("w", i)))
+				q.await(t, "the worker", withWorker(fmt.Sprint("w", i), hivebeat.Alive))
+			}
+			killed := time.Now()
+			for _, c := range list {
+				c.kill()
+			}
+			awaitWindows(t, &log, 3)
+			for i := range list {
+				s := q.await(t, "its death", lostBy(fmt.Sprint("w", i), hivebeat.CauseDisconnect))
+				if d := s.at.Sub(killed); d < c.window {
+					t.Errorf("lost after %s, before its window of %s", d, c.window)
+				} else {
+					t.Logf("told %s after its window", d-c.window)
+				}
+			}
+			if s := h.Stats(); s.Lost[hivebeat.CauseDisconnect] != 3 || s.FalseDead+s.CutOff != 0 {
+				t.Errorf("stats %+v", s)
+			}
+			awaitText(t, &log, "its connection closed (Client Closed) and it did not come back within "+c.window.String())
+		})
+	}
+}
+
+// A connection that is kicked comes back, and with it the worker.
+func TestAConnectionThatMovedKillsNobody(t *testing.T) {
+	t.Parallel()
+	var log text
+	srv := deployment(t)
+	nc := bustest.Conn(t, srv)
+	q := listening(t, nc)
+	h := hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), &log)
+	line := bustest.NewProxy(t, srv.URL())
+	beating(t, agent(t, line.URL()), "w")
+	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
+	for i := range 4 {
+		heard := h.Stats().Beats
+		line.Kick()
+		awaitWindows(t, &log, i+1)
+		awaitBeats(t, h, heard+1)
+		time.Sleep(400 * time.Millisecond) // not so many within a second that none counts
+	}
+	time.Sleep(2500 * time.Millisecond) // longer than the window
+	nobodyLost(t, h, q, 1)
+}
+
+// Fifty are cut off for longer than their window, and the hive is not: they are
+// not to blame.
+func TestManyDisconnectsAreTheServers(t *testing.T) {
+	t.Parallel()
+	var log text
+	srv := deployment(t)
+	nc := bustest.Conn(t, srv)
+	q := listening(t, nc)
+	h := hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), &log)
+	line := bustest.NewProxy(t, srv.URL())
+	const many = 50
+	for i := range many {
+		beating(t, agent(t, line.URL()), fmt.Sprint("w", i))
+	}
+	q.await(t, "all workers", func(s said) bool { return len(s.Workers) == many })
+	line.Cut()
+	time.Sleep(3 * second)
+	line.Restore()
+	bustest.Eventually(t, patience, func() (bool, string) { return line.Conns() == many, fmt.Sprint(line.Conns(), " are back") })
+	time.Sleep(second)
+	nobodyLost(t, h, q, many)
+}
+
+func TestAServerRestartKillsNobody(t *testing.T) {
+	t.Parallel()
+	for _, many := range []int{2, 50} {
+		t.Run(fmt.Sprint(many), func(t *testing.T) {
+			t.Parallel()
+			var log text
+			srv := deployment(t)
+			nc := bustest.Conn(t, srv)
+			q := listening(t, nc)
+			h := hearing(t, agent(t, srv.URL()), asSystem(t, srv.URL()), &log)
+			for i := range many {
+				beating(t, agent(t, srv.URL()), fmt.Sprint("w", i))
+			}
+			q.await(t, "all workers", func(s said) bool { return len(s.Workers) == many })
+			heard := h.Stats().Beats
+			bustest.Stop(t, srv)
+			time.Sleep(2500 * time.Millisecond) // longer than the window
+			again := bustest.Restart(t, srv)
+			awaitBeats(t, h, heard+uint64(many))
+			nobodyLost(t, h, q, many)
+
+			// And the hive hears the next one.
+			c := newChild(t, processAgent, again.URL(), "next")
+			q.await(t, "the worker", withWorker("next", hivebeat.Alive))
+			c.kill()
+			q.await(t, "its death", lostBy("next", hivebeat.CauseDisconnect))
+		})
+	}
+}
+
+// A connection into another account hears nothing, and does no harm.
+func TestASystemConnectionThatIsNone(t *testing.T) {
+	t.Parallel()
+	var log text
+	srv := deployment(t)
+	nc := bustest.Conn(t, srv)
+	q := listening(t, nc)
+	sys := agent(t, srv.URL())
+	h := hearing(t, bustest.Conn(t, srv), sys, &log)
+	w := newFake("w")
+	publish(t, nc, beats, w.next(t))
+	// Who may publish there may speak of disconnects, and of nonsense.
+	for _, b := range []string{"", "{}", "[1]", `{"server":{"id":"NDXS"},"client":{"id":-1}}`, `{"server":{"id":"NDXS"},"client":{"id":17,"kind":"Leafnode"}}`} {
+		publish(t, sys, "$SYS.ACCOUNT.APP.DISCONNECT", []byte(b))
+	}
+	publish(t, nc, beats, w.next(t))
+	awaitBeats(t, h, 2)
+	if strings.Contains(log.String(), windowOpened) {
+		t.Error("nonsense opened a window")
+	}
+	sys.Close()
+	publish(t, nc, beats, w.next(t))
+	awaitBeats(t, h, 3)
+	nobodyLost(t, h, q, 1)
+
+	// One that was closed before is an error, as for the other connection.
+	cfg := quickConfig()
+	cfg.System = sys
+	other, err := New(bustest.Conn(t, srv), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Run(t.Context()); !errors.Is(err, nats.ErrConnectionClosed) || !strings.Contains(err.Error(), "Config.System") {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+// The machine's own server: beats stay there, snapshots reach the hub, and a cut
+// uplink kills nobody.
+func TestBehindALeaf(t *testing.T) {
+	t.Parallel()
+	var log text
+	hub := bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
+		o.LeafNode.Host, o.LeafNode.Port, o.LeafNode.NoAdvertise = "127.0.0.1", -1, true
+	}))
+	atHub := bustest.Conn(t, hub)
+	q := listening(t, atHub)
+	spy, err := atHub.SubscribeSync("hive.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, atHub)
+	line := bustest.NewProxy(t, hub.LeafURL())
+	srv := bustest.Server(t, bustest.NoJetStream(), withSystem, func(c *embedded.Config) {
+		s, _ := hivebeat.NewSubjects("")
+		c.Leaf = &embedded.Leaf{URL: line.URL(), DenyExports: []string{s.Workers("*"), s.WorkersPinned("*")}}
+	})
+	sys, err := nats.Connect("", srv.SystemOptions()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	cfg := quickConfig()
+	cfg.System, cfg.NoExitWatch, cfg.Logger = sys, true, log.verbose()
+	cfg.Every = hivebeat.MaxEvery // what is sent is due to something
+	h := running(t, bustest.Conn(t, srv), cfg)
+	awaitText(t, &log, "hears workers")
+
+	changed := make(chan bool, 16)
+	ctx, cancel := context.WithCancel(context.Background())
+	watched := make(chan error, 1)
+	go func() {
+		watched <- srv.WatchUplink(ctx, "queen.hives", func(up bool) {
+			if up {
+				h.Resend()
+			}
+			changed <- up
+		})
+	}()
+	defer func() { cancel(); <-watched }()
+	if !<-changed {
+		t.Fatal("no uplink")
+	}
+
+	wc := agent(t, srv.URL())
+	beating(t, wc, "w")
+	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
+	c := newChild(t, processAgent, srv.URL(), "killed")
+	q.await(t, "the other", withWorker("killed", hivebeat.Alive))
+	c.kill()
+	q.await(t, "its death", lostBy("killed", hivebeat.CauseDisconnect))
+
+	// The hub calls a worker's roll, and its beat stays on the machine.
+	heard := h.Stats().Beats
+	publish(t, atHub, "hive."+thisHive+".rollcall", []byte("0"))
+	awaitBeats(t, h, heard+1)
+	bustest.Flush(t, atHub)
+	for {
+		m, err := spy.NextMsg(50 * time.Millisecond)
+		if errors.Is(err, nats.ErrTimeout) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(m.Subject, ".workers") {
+			t.Errorf("a beat crossed to the hub on %s", m.Subject)
+		}
+	}
+
+	for range 2 {
+		line.Cut()
+		if <-changed {
+			t.Error("the uplink is cut")
+		}
+		before, heard := len(q.all()), h.Stats().Beats
+		publish(t, wc, "hive."+thisHive+".rollcall", []byte("0")) // the machine goes on
+		awaitBeats(t, h, heard+1)
+		time.Sleep(2500 * time.Millisecond)
+		if n := len(q.all()); n != before {
+			t.Errorf("%d snapshots came over a line that is cut", n-before)
+		}
+		line.Restore()
+		restored := time.Now()
+		if !<-changed {
+			t.Error("the uplink is back")
+		}
+		bustest.Eventually(t, patience, func() (bool, string) { return len(q.all()) > before, "no snapshot" })
+		s := q.all()[before]
+		t.Logf("a snapshot %s after the line was whole again", s.at.Sub(restored))
+		if w, ok := worker1(s, "w"); !ok || w.Live != hivebeat.Alive || w.Seq < 2 {
+			t.Errorf("the snapshot after the cut: %+v", w)
+		}
+	}
+	if s := h.Stats(); s.Lost[hivebeat.CauseDisconnect] != 1 || len(s.Lost) != 1 || s.FalseDead+s.CutOff != 0 {
+		t.Errorf("stats %+v", s)
+	}
+	if wc.Stats().Reconnects != 0 {
+		t.Error("the worker noticed the cut of the uplink")
+	}
+}
+
+// BenchmarkDisconnectToSnapshot is the time from the end of a worker's connection
+// to the snapshot that tells its death, past the window of 2 s. One operation is
+// one death; at most three a second are believed.
+func BenchmarkDisconnectToSnapshot(b *testing.B) {
+	srv := bustest.Server(b, bustest.NoJetStream(), withSystem)
+	sys, err := nats.Connect("", srv.SystemOptions()...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer sys.Close()
+	cfg := quickConfig()
+	cfg.System = sys
+	h, err := New(bustest.Conn(b, srv), cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(context.Background()) }()
+	defer func() { _ = h.Stop(context.Background()); <-ended }()
+
+	told := make(chan said, 1024)
+	reader := bustest.Conn(b, srv)
+	if _, err := reader.Subscribe("queen.hives", func(m *nats.Msg) {
+		at := time.Now()
+		if s, err := wire.DecodeSnapshot(m.Data); err == nil {
+			told <- said{Snapshot: s, at: at}
+		}
+	}); err != nil {
+		b.Fatal(err)
+	}
+	bustest.Flush(b, reader)
+	var late []time.Duration
+	begun := time.Now()
+	for i := range b.N {
+		nc := agent(b, srv.URL())
+		f := newFake(fmt.Sprint("w", i))
+		f.Conn = bus.ConnID(nc)
+		publish(b, nc, beats, f.next(b))
+		bustest.Eventually(b, patience, func() (bool, string) { return h.Stats().Beats > uint64(i), "not heard" })
+		closed := time.Now()
+		nc.Close()
+		for dead := false; !dead; {
+			s := <-told
+			if w, ok := worker1(s, f.Worker); ok && w.Live == hivebeat.Lost {
+				late, dead = append(late, s.at.Sub(closed)-2*second), true
+			}
+		}
+	}
+	slices.Sort(late)
+	at := func(q float64) float64 { return float64(late[int(q*float64(len(late)-1))].Microseconds()) / 1000 }
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(at(0.5), "p50-ms")
+	b.ReportMetric(at(0.99), "p99-ms")
+	b.ReportMetric(at(1), "max-ms")
+	b.Logf("%d deaths in %s: told after their window by p50 %.1f ms, p99 %.1f ms, max %.1f ms", b.N, time.Since(begun).Round(time.Second), at(0.5), at(0.99), at(1))
+}

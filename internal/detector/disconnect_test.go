@@ -1,0 +1,240 @@
+package detector
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+const ms = time.Millisecond
+
+// closes tells the registry that the connection of f's last beat closed.
+func (b *bench) closes(f *fake) bool { return b.closesConn(f.Conn) }
+
+func (b *bench) closesConn(conn string) bool {
+	return b.Disconnect(b.now, Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed"})
+}
+
+func TestDisconnect(t *testing.T) {
+	type do = func(*bench, *fake)
+	beat := func(b *bench, f *fake) { b.mustFeed(f.next(b.t)) }
+	moved := func(b *bench, f *fake) {
+		f.Conn += "1"
+		beat(b, f)
+	}
+	pass := func(d time.Duration) do { return func(b *bench, _ *fake) { b.after(d) } }
+	closes := func(b *bench, f *fake) {
+		if !b.closes(f) {
+			b.t.Error("no window opened")
+		}
+	}
+	closed := func(b *bench, f *fake) { // and nothing can be on its way any more
+		closes(b, f)
+		b.Settle(b.now)
+	}
+	ignored := func(b *bench, f *fake) {
+		if b.closes(f) {
+			b.t.Error("a window opened")
+		}
+	}
+	others := func(n int, every time.Duration) do {
+		return func(b *bench, _ *fake) {
+			for i := range n {
+				if b.closesConn(fmt.Sprint("NDXS/", 1000+i)) {
+					b.t.Error("a stranger has a window")
+				}
+				b.after(every)
+			}
+		}
+	}
+	say := func(state hivebeat.State) do {
+		return func(b *bench, f *fake) {
+			f.State = state
+			beat(b, f)
+		}
+	}
+	rw := func(v hivebeat.Millis) do { return func(_ *bench, f *fake) { f.RW = v } }
+	quiet := func(_ *bench, f *fake) { f.Quiet = hivebeat.MillisOf(5 * time.Minute) }
+	restart := func(_ *bench, f *fake) { f.Inc, f.Seq = f.Inc+1, 0 }
+
+	const fast, slow, ask = 2 * second, 5 * second, AskBefore // the contract's, whatever the code says
+	const joined, lost = "joined:>alive", "lost:alive>lost(disconnect)"
+	for _, c := range []struct {
+		name string
+		do   []do
+		want []string
+		live hivebeat.Live
+	}{
+		{"fast, within its window", []do{beat, closed, pass(fast - 1)}, []string{joined}, hivebeat.Alive},
+		{"fast, at its end", []do{beat, closed, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{"500 ms is fast", []do{rw(500), beat, closed, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{"slow, within its window", []do{rw(501), beat, closed, pass(slow - 1)}, []string{joined}, hivebeat.Alive},
+		{"slow, at its end", []do{rw(2000), beat, closed, pass(slow)}, []string{joined, lost}, hivebeat.Lost},
+		{"unknown is slow", []do{rw(0), beat, closed, pass(slow - 1)}, []string{joined}, hivebeat.Alive},
+		{"asked first, looked at in between", []do{beat, closed, pass(fast - ask), pass(ask - 1)}, []string{joined}, hivebeat.Alive},
+		{"asked first, and then lost", []do{beat, closed, pass(fast - ask), pass(ask)}, []string{joined, lost}, hivebeat.Lost},
+		{"it came back", []do{beat, closed, pass(fast - 1), moved, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"it came back and names no other connection", []do{beat, closed, pass(300 * ms), beat, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"it came back before that was told", []do{beat, moved, func(b *bench, _ *fake) { b.closesConn("NDXS/17") }, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"a beat that was on its way is no return", []do{beat, closes, beat, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{"but one over another connection is", []do{beat, closes, moved, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"told twice, the first counts", []do{beat, closed, pass(second), ignored, pass(second)}, []string{joined, lost}, hivebeat.Lost},
+		{
+			"it came back, and then closed for good",
+			[]do{beat, closed, pass(second), moved, pass(second), closed, pass(fast - 1), pass(1)},
+			[]string{joined, lost},
+			hivebeat.Lost,
+		},
+		{"goodbye first", []do{beat, say(hivebeat.Stopped), ignored, pass(30 * second)}, []string{joined, "left:alive>left(goodbye)"}, hivebeat.Left},
+		{"goodbye read after it", []do{beat, closes, say(hivebeat.Stopped), pass(30 * second)}, []string{joined, "left:alive>left(goodbye)"}, hivebeat.Left},
+		{"in announced silence as well", []do{quiet, beat, closed, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{
+			"while late",
+			[]do{beat, pass(46 * second), closed, pass(fast)},
+			[]string{joined, "late:alive>late(missed)", "lost:late>lost(disconnect)"},
+			hivebeat.Lost,
+		},
+		{
+			"silence is over first",
+			[]do{rw(2000), beat, pass(46 * second), pass(42 * second), closed, pass(2 * second), pass(3 * second)},
+			[]string{joined, "late:alive>late(missed)", "lost:late>lost(missed)"},
+			hivebeat.Lost,
+		},
+		{
+			"a restart in another process, read before it is settled",
+			[]do{beat, closes, restart, beat, pass(29 * second)},
+			[]string{joined, "restarted:alive>alive"},
+			hivebeat.Alive,
+		},
+		{"back after it was lost", []do{beat, closed, pass(3 * second), moved}, []string{joined, lost, "recovered:lost>alive"}, hivebeat.Alive},
+		{"three others: not too many", []do{beat, others(2, 0), closed, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{"more than three at once are the server's", []do{beat, others(3, 0), ignored, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"also when it was the first of them", []do{beat, closed, pass(333 * ms), others(3, 333*ms), pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"more than three, but slowly", []do{beat, closed, pass(340 * ms), others(3, 340*ms), pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{
+			"others do not end a window of before",
+			[]do{beat, closed, pass(1001 * ms), others(8, ms), pass(second)},
+			[]string{joined, lost},
+			hivebeat.Lost,
+		},
+		{
+			"many of another server",
+			[]do{
+				func(b *bench, _ *fake) { b.Disconnect(b.now, Disconnect{Server: "OTHER", Conn: "OTHER/1"}) }, beat, closed,
+				func(b *bench, _ *fake) {
+					for i := range 9 {
+						b.Disconnect(b.now, Disconnect{Server: "OTHER", Conn: fmt.Sprint("OTHER/", i)})
+					}
+				}, pass(fast),
+			},
+			[]string{joined, lost},
+			hivebeat.Lost,
+		},
+		{"the tail of many", []do{beat, others(9, 10*ms), pass(900 * ms), ignored, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"cut off ourselves", []do{beat, closed, pass(second), func(b *bench, _ *fake) { b.ForgetDisconnects() }, pass(28 * second)}, []string{joined}, hivebeat.Alive},
+		{
+			"blind time is credited",
+			[]do{beat, closed, pass(second), func(b *bench, _ *fake) { b.now = b.now.Add(time.Minute); b.Credit(time.Minute) }, pass(999 * ms), pass(ms)},
+			[]string{joined, lost},
+			hivebeat.Lost,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, f := newBench(t), newFake("w")
+			for _, do := range c.do {
+				do(b, f)
+			}
+			if diff := cmp.Diff(c.want, b.told()); diff != "" {
+				t.Errorf("transitions (-want +got):\n%s", diff)
+			}
+			if r, _ := b.record("w"); r.Live != c.live {
+				t.Errorf("%s, want %s", r.Live, c.live)
+			}
+			if c.live == hivebeat.Lost && len(b.links.open) != 0 {
+				t.Errorf("windows are left: %v", b.links.open)
+			}
+			// Every record goes in time, and leaves nothing behind.
+			b.after(2 * time.Minute).after(hivebeat.KeepGone)
+			b.after(hivebeat.KeepGone)
+			if len(b.workers)+len(b.links.of)+len(b.links.open)+b.links.due.Len() != 0 {
+				t.Errorf("left behind: %d records, %+v", len(b.workers), b.links)
+			}
+		})
+	}
+}
+
+// The clock of the table above is exact: verdicts say how long they took.
+func TestDisconnectSaysWhy(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	b.mustFeed(f.next(t)).after(10 * second)
+	b.closes(f)
+	b.Settle(b.now)
+	b.TakeSteps()
+	if next, ok := b.Next(); !ok || next.Sub(b.now) > FastWindow-AskBefore {
+		t.Errorf("the next deadline is in %s", next.Sub(b.now))
+	}
+	b.after(FastWindow - AskBefore)
+	if !b.TakeAsk() || b.TakeAsk() {
+		t.Error("it is to be asked for once")
+	}
+	b.after(AskBefore + 3*ms)
+	steps := b.TakeSteps()
+	if len(steps) != 1 || steps[0].Cause != hivebeat.CauseDisconnect || steps[0].Detect != FastWindow+3*ms || steps[0].Age != 12*second+3*ms ||
+		steps[0].Reason != "its connection closed (Client Closed) and it did not come back within 2s" {
+		t.Fatalf("steps %+v", steps)
+	}
+	b.after(97 * ms)
+	b.mustFeed(f.next(t))
+	steps = b.TakeSteps()
+	if len(steps) != 1 || steps[0].Kind != hivebeat.KindRecovered || steps[0].Margin != 100*ms || b.stats.FalseDead != 1 {
+		t.Errorf("heard after all: %+v, %+v", steps, b.stats)
+	}
+}
+
+// A process may beat for several workers over one connection: it is one
+// disconnect, and all of them are gone.
+func TestDisconnectOfManyWorkers(t *testing.T) {
+	b := newBench(t)
+	list := make([]*fake, 9)
+	for i := range list {
+		list[i] = newFake(fmt.Sprint("w", i))
+		b.mustFeed(list[i].next(t))
+	}
+	list[8].Conn = "NDXS/18"
+	b.mustFeed(list[8].next(t))
+	b.closes(list[0])
+	if more := b.Settle(b.now.Add(-1)); !more {
+		t.Error("a window that opened later is not settled")
+	}
+	if more := b.Settle(b.now); more {
+		t.Error("all are settled")
+	}
+	b.after(second)
+	b.mustFeed(list[1].next(t))
+	b.after(second)
+	for i, f := range list {
+		want := hivebeat.Lost
+		if i == 1 || i == 8 {
+			want = hivebeat.Alive
+		}
+		if r, _ := b.record(f.Worker); r.Live != want {
+			t.Errorf("%s is %s, want %s", f.Worker, r.Live, want)
+		}
+	}
+}
+
+// Servers that are not ours come and go.
+func TestServersAreForgotten(t *testing.T) {
+	b := newBench(t)
+	for i := range 10 * maxServers {
+		b.Disconnect(b.now, Disconnect{Server: fmt.Sprint(i), Conn: "x"})
+		b.now = b.now.Add(100 * ms)
+	}
+	if n := len(b.links.recent); n > maxServers {
+		t.Errorf("%d servers are remembered", n)
+	}
+}
