@@ -55,7 +55,7 @@ func killOneByOne(s *stage) {
 	s.curtain()
 }
 
-// killInTurn kills workers from to to of each hive, hive after hive.
+// killInTurn kills the workers of each hive that are numbered so, hive after hive.
 func (s *stage) killInTurn(hives, from, to int) {
 	s.Helper()
 	for w := from; w < to; w++ {

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-
 )
 
 // A lan is a bridge of this machine, at an address of the range for benchmarks
@@ -125,4 +124,3 @@ func (s *stage) serveOn() *lan {
 	s.serve(l.addr())
 	return l
 }
-

@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 func burn() {
 	for range 2 * runtime.NumCPU() {
 		go func() {
-			for i := 0; ; i++ { //nolint:revive // being busy is the point
+			for i := 0; ; i++ {
 			}
 		}()
 	}

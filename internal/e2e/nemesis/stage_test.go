@@ -33,7 +33,9 @@ type stage struct {
 	empty bool                 // the stream was made anew: it does not hold what was before
 }
 
-func newStage(t *testing.T, r *row) *stage { return &stage{T: t, row: r, procs: map[string]*rig.Proc{}} }
+func newStage(t *testing.T, r *row) *stage {
+	return &stage{T: t, row: r, procs: map[string]*rig.Proc{}}
+}
 
 // serve starts a NATS at a local address.
 func (s *stage) serve(host string) {
