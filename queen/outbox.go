@@ -11,7 +11,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-const outboxLanes = 16 // published at once
+// outboxLanes is how many workers are published at once: each waits for a round
+// trip, and ten thousand that die together are to be told within 2 s.
+const outboxLanes = 256
 
 // outbox publishes the events of workers: in order for one worker, and side by
 // side for different ones. It never blocks who pushes. It is safe for concurrent
