@@ -49,7 +49,7 @@ func (h *Hive) hearClosings() (*closings, error) {
 		sys.RemoveStatusListener(c.status)
 		return nil, fmt.Errorf("hive: Config.System: subscribe to %s: %w", bus.DisconnectSubject, err)
 	}
-	h.log.Info("hears which connections close", slog.Bool("connected", sys.IsConnected()))
+	h.log.Debug("listens for connections that close", slog.Bool("connected", sys.IsConnected()))
 	return c, nil
 }
 
@@ -121,7 +121,7 @@ func (e *ear) settled(ctx context.Context, beats <-chan *nats.Msg, at time.Time)
 // cut off with it is not lost for that: perhaps the server is gone.
 func (e *ear) systemStatus(s nats.Status, ok bool) {
 	if ok && s == nats.CONNECTED {
-		e.log.Info("hears again which connections close")
+		e.log.Debug("listens again for connections that close")
 		return
 	}
 	if !ok || s == nats.CLOSED {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 
 type hiveCmd struct {
 	ConnFlags
+	SystemFlags
+	ServeFlags
 	LabelFlags
 	LogFlags
 	ID         string        `placeholder:"ID" help:"Id of the hive (default: the host name)."`
@@ -28,6 +31,13 @@ func (cmd *hiveCmd) Validate() error {
 	if d := cmd.StallAfter; d != 0 && d < time.Second {
 		return misused(fmt.Errorf("--stall-after: %s is out of range", d), "use 1s or more, or leave it out")
 	}
+	if cmd.Serve && (cmd.NATS != "" || cmd.Context != "" || cmd.Creds != "" || cmd.NKey != "") {
+		return misused(errors.New("--serve: the hive connects to its own server, not to that of --nats, --context, --creds or --nkey"),
+			"leave those out, HIVEBEAT_NATS and the like too; --leaf URL joins the server to the fleet's NATS")
+	}
+	if cmd.Serve && cmd.SystemFlags.wanted() {
+		return misused(errors.New("--serve: the server tells its hive which connections close, without --system-creds and --system-nats"), "leave those out")
+	}
 	return first(checkID("--id", cmd.ID), checkEvery(cmd.Every))
 }
 
@@ -42,17 +52,20 @@ func (cmd *hiveCmd) Run(ctx context.Context, c *console) error {
 	}
 	log := c.logger(cmd.LogFlags)
 	name := "hive " + id
-	nc, err := cmd.connect(ctx, name, false, log)
+	m, err := cmd.reach(ctx, id, log)
 	if err != nil {
 		return err
 	}
-	h, err := hive.New(nc, hive.Config{
+	h, err := hive.New(m.nc, hive.Config{
 		ID: id, Prefix: cmd.Prefix, Every: cmd.Every, Labels: cmd.Label, Pinned: cmd.Pinned, PushFacts: cmd.PushFacts,
-		StallAfter: cmd.StallAfter, Logger: log,
+		StallAfter: cmd.StallAfter, System: m.sys, Logger: log,
 	})
 	if err != nil {
-		nc.Close()
-		return misused(err, "hivebeat hive --help shows what there is")
+		m.nc.Close()
+		return errors.Join(misused(err, "hivebeat hive --help shows what there is"), m.leave())
 	}
-	return c.serve(ctx, name, h, nc, log)
+	if cmd.Leaf != "" {
+		m.followUplink(ctx, h, cmd.subjects())
+	}
+	return errors.Join(c.serve(ctx, name, h, m.nc, log), m.leave())
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -25,7 +26,8 @@ const patience = 60 * time.Second
 // TestScripts runs testdata/script/*.txtar. Beside the usual commands they have
 //
 //	code N CMD…            run CMD; its exit code must be N
-//	nats VAR               start a NATS server with JetStream; VAR is its URL
+//	nats VAR [LEAF]        start a NATS server with JetStream; VAR is its URL, LEAF that for leaf nodes;
+//	                       it has a system account, with the user sys and the password sys
 //	start NAME ARG…        run hivebeat ARG… beside the script; its output goes to NAME.out and NAME.err
 //	await FILE RE [VAR]    wait until FILE matches; VAR becomes the first group
 //	until RE ARG…          run hivebeat ARG… again and again until its stdout matches
@@ -67,10 +69,24 @@ func checkCode(ts *testscript.TestScript, want string, err error) {
 }
 
 func cmdNATS(ts *testscript.TestScript, _ bool, args []string) {
-	srv, err := embedded.Start(context.Background(), embedded.Config{JetStream: true, StoreDir: ts.MkAbs(".nats-" + args[0])})
+	cfg := embedded.Config{JetStream: true, StoreDir: ts.MkAbs(".nats-" + args[0])}
+	cfg.Options = func(o *embedded.Options) {
+		sys := embedded.NewAccount("$SYS")
+		o.Accounts, o.SystemAccount = []*embedded.Account{sys}, "$SYS"
+		o.Users = []*embedded.User{{Username: "sys", Password: "sys", Account: sys}, {Username: "all"}}
+		o.NoAuthUser = "all"
+		if len(args) > 1 {
+			o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", -1
+		}
+	}
+	srv, err := embedded.Start(context.Background(), cfg)
 	ts.Check(err)
+	if len(args) > 1 {
+		ts.Setenv(args[1], srv.LeafURL())
+	}
 	ts.Defer(func() { _ = srv.Stop(context.Background()) })
 	ts.Setenv(args[0], srv.URL())
+	ts.Setenv("SYSTEM", strings.Replace(srv.URL(), "//", "//sys:sys@", 1))
 }
 
 // started is a hivebeat that runs beside its script.

@@ -55,12 +55,15 @@ func (cmd *upCmd) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	srv, err := embedded.Start(ctx, embedded.Config{Port: cmd.Port, JetStream: true, StoreDir: store, Logger: log})
+	srv, err := embedded.Start(ctx, embedded.Config{Port: cmd.Port, JetStream: true, StoreDir: store, System: true, Logger: log})
 	if err != nil {
 		return cmd.explain(err, store)
 	}
 	u := &up{cmd: cmd, srv: srv, log: log}
-	err = u.run(ctx, c)
+	if u.sys, err = u.connect(ctx, "hivebeat system", log, srv.SystemOptions()...); err == nil {
+		err = u.run(ctx, c)
+		u.sys.Close()
+	}
 	leave, cancel := context.WithTimeout(context.Background(), leaveIn)
 	defer cancel()
 	return errors.Join(err, srv.Stop(leave))
@@ -96,6 +99,7 @@ func (cmd *upCmd) explain(err error, store string) error {
 type up struct {
 	cmd   *upCmd
 	srv   *embedded.Server
+	sys   *nats.Conn // tells the hives which connections close
 	log   *slog.Logger
 	roles []*running // in the order of their start
 }
@@ -166,8 +170,9 @@ func (u *up) leave() error {
 }
 
 // connect makes a connection within the process.
-func (u *up) connect(ctx context.Context, name string, log *slog.Logger) (*nats.Conn, error) {
-	nc, err := bus.Connect(ctx, bus.Config{Name: name, FailFast: true, Logger: log, Options: []nats.Option{nats.InProcessServer(u.srv)}})
+func (u *up) connect(ctx context.Context, name string, log *slog.Logger, opts ...nats.Option) (*nats.Conn, error) {
+	opts = append([]nats.Option{nats.InProcessServer(u.srv)}, opts...)
+	nc, err := bus.Connect(ctx, bus.Config{Name: name, FailFast: true, Logger: log, Options: opts})
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded server: %w", err)
 	}
@@ -200,7 +205,7 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	h, err := hive.New(nc, hive.Config{ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, Logger: u.log})
+	h, err := hive.New(nc, hive.Config{ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, System: u.sys, Logger: u.log})
 	if err != nil {
 		nc.Close()
 		return "", err
@@ -217,7 +222,7 @@ func (u *up) demo(ctx context.Context, avoid string) error {
 		log = nil
 	}
 	connect := func(name string) (*nats.Conn, error) { return u.connect(context.WithoutCancel(ctx), name, nil) }
-	return demo.Run(ctx, demo.Config{Connect: connect, Prefix: u.cmd.Prefix, Avoid: avoid, Seed: rand.Uint64(), Logger: log})
+	return demo.Run(ctx, demo.Config{Connect: connect, System: u.sys, Prefix: u.cmd.Prefix, Avoid: avoid, Seed: rand.Uint64(), Logger: log})
 }
 
 // greeting says what runs and what to type next.

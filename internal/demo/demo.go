@@ -20,11 +20,14 @@ import (
 type Config struct {
 	// Connect makes one connection: each hive and each life of a worker has its own.
 	Connect func(name string) (*nats.Conn, error)
-	Prefix  string
+	// System is the hives' connection to the system account, as in hive.Config. It
+	// may be nil.
+	System *nats.Conn
+	Prefix string
 	// Avoid is a hive id that is taken: the fleet does not use it.
 	Avoid string
-	// Every is the workers' promise, short so that a death shows in seconds: late
-	// after 1.5 times this, lost after 3. Default 2 s.
+	// Every is the workers' promise, short so that a death shows in seconds also
+	// without System: late after 1.5 times this, lost after 3. Default 2 s.
 	Every time.Duration
 	// HiveEvery is the hives' promise. Default 5 s.
 	HiveEvery time.Duration
@@ -121,7 +124,7 @@ func runHive(ctx context.Context, cfg Config, b *box) error {
 	}
 	defer nc.Close()
 	h, err := hive.New(nc, hive.Config{
-		ID: b.hive, Prefix: cfg.Prefix, Every: cfg.HiveEvery, PushFacts: second,
+		ID: b.hive, Prefix: cfg.Prefix, Every: cfg.HiveEvery, PushFacts: second, System: cfg.System,
 		Labels: map[string]string{"zone": b.zone, "demo": "true"},
 		Host:   func(context.Context) (hivebeat.Host, error) { return b.hostFacts(time.Now()), nil },
 		GPUs:   func(context.Context) ([]hivebeat.GPU, error) { return b.gpuFacts(), nil },

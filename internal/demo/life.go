@@ -74,7 +74,7 @@ func (l *life) incarnation(ctx context.Context, loaded bool) (away time.Duration
 		_ = w.Stop(leave)
 	}
 	switch s {
-	case crash: // long enough to be late, then lost
+	case crash: // long enough to be lost
 		away = 5*l.cfg.Every + time.Duration(l.r.Int64N(int64(10*second)))
 	case goodbye:
 		away = 5*second + time.Duration(l.r.Int64N(int64(10*second)))

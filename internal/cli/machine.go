@@ -1,0 +1,278 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/hive"
+)
+
+// ServeFlags make a hive run the NATS server of its machine.
+type ServeFlags struct {
+	Serve           bool   `help:"Run the machine's NATS server in this process, on 127.0.0.1: workers connect to it, and beat on when the uplink is cut." group:"Server"`
+	ServePort       int    `default:"4222" placeholder:"N" help:"Its port; 0 takes a free one." group:"Server"`
+	Leaf            string `placeholder:"URL" help:"Join it to the NATS of the fleet, as a leaf node (port 7422 if none is given)." group:"Server"`
+	LeafCreds       string `placeholder:"FILE" help:"Credentials for that." group:"Server"`
+	LeafDomain      string `placeholder:"NAME" help:"JetStream domain of the fleet's NATS: the hive is warm sooner after a restart." group:"Server"`
+	LeafExportBeats bool   `help:"Let beats through to the fleet's NATS, for whoever listens there." group:"Server"`
+}
+
+// Validate checks the flags.
+func (f *ServeFlags) Validate() error {
+	if f.ServePort < 0 || f.ServePort > 65535 {
+		return misused(fmt.Errorf("--serve-port: %d is no port", f.ServePort), "use 1 to 65535, or 0 for a free one")
+	}
+	for _, o := range []struct{ flag, value string }{{"--leaf", f.Leaf}, {"--leaf-creds", f.LeafCreds}, {"--leaf-domain", f.LeafDomain}} {
+		if o.value != "" && !f.Serve {
+			return misused(fmt.Errorf("%s: there is no server to join", o.flag), "add --serve, or connect to the fleet's NATS with --nats URL")
+		}
+		if o.value != "" && f.Leaf == "" {
+			return misused(fmt.Errorf("%s: to join what?", o.flag), "add --leaf URL")
+		}
+	}
+	return nil
+}
+
+// SystemFlags are how a hive gets into the system account of a NATS that runs
+// already.
+type SystemFlags struct {
+	SystemCreds string `placeholder:"FILE" help:"Credentials of a user of the system account: the hive then hears which connections close, and a worker whose does is lost within seconds." group:"Connection"`
+	SystemNATS  string `name:"system-nats" placeholder:"URL" help:"NATS for that, perhaps with user:password@ (default: that of --nats)." group:"Connection"`
+}
+
+func (f *SystemFlags) wanted() bool { return f.SystemCreds != "" || f.SystemNATS != "" }
+
+// machine is what a hive reaches NATS by.
+type machine struct {
+	nc  *nats.Conn
+	sys *nats.Conn       // nil: nobody tells of connections that close
+	srv *embedded.Server // nil without --serve
+
+	log    *slog.Logger
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// leave ends what nc was for; nc is closed by then.
+func (m *machine) leave() error {
+	m.cancel()
+	m.wg.Wait()
+	if m.sys != nil {
+		m.sys.Close()
+	}
+	if m.srv == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveIn)
+	defer cancel()
+	return m.srv.Stop(ctx)
+}
+
+// reach connects the hive, or runs the server that it connects to.
+func (cmd *hiveCmd) reach(ctx context.Context, id string, log *slog.Logger) (m *machine, err error) {
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	m = &machine{log: log, cancel: cancel}
+	defer func() {
+		if err != nil {
+			if m.nc != nil {
+				m.nc.Close()
+			}
+			err = errors.Join(err, m.leave())
+		}
+	}()
+	name := "hive " + id
+	if cmd.Serve {
+		return m, cmd.serve(ctx, m, name)
+	}
+	if m.nc, err = cmd.connect(ctx, name, false, log); err != nil {
+		return m, err
+	}
+	if !cmd.SystemFlags.wanted() {
+		return m, nil
+	}
+	if m.sys, err = cmd.connectSystem(ctx, name, log); err != nil {
+		return m, err
+	}
+	dial := func() (*nats.Conn, error) { return cmd.connect(inner, name+" tries", true, nil) }
+	m.wg.Go(func() { proveSystem(inner, m.sys, dial, log) })
+	return m, nil
+}
+
+// connectSystem makes the second connection. It is an agent's: NATS may come
+// later, and who is refused is told in the log.
+func (cmd *hiveCmd) connectSystem(ctx context.Context, name string, log *slog.Logger) (*nats.Conn, error) {
+	flags := cmd.ConnFlags
+	if cmd.SystemNATS != "" {
+		flags.NATS = cmd.SystemNATS
+	}
+	flags.Creds, flags.NKey = cmd.SystemCreds, ""
+	if cmd.SystemCreds == "" && flags.Context != "" {
+		return nil, misused(errors.New("--system-nats: it would take its credentials from --context"), "give --system-creds FILE, or --nats URL in place of --context")
+	}
+	nc, err := flags.connect(ctx, name+" system", false, log.With(slog.String("account", "system")))
+	if f, ok := errors.AsType[*failure](err); ok && f.code == ExitUsage {
+		return nil, misused(fmt.Errorf("%s: %w", "--system-creds, --system-nats", f.err), "%s", f.hint)
+	}
+	return nc, err
+}
+
+// serve runs the server.
+func (cmd *hiveCmd) serve(ctx context.Context, m *machine, name string) error {
+	cfg := embedded.Config{Port: cmd.ServePort, System: true, Logger: m.log}
+	if cmd.Leaf != "" {
+		cfg.Leaf = &embedded.Leaf{
+			URL: cmd.Leaf, Creds: cmd.LeafCreds, Domain: cmd.LeafDomain,
+			TLSCA: cmd.TLSCA, TLSCert: cmd.TLSCert, TLSKey: cmd.TLSKey,
+		}
+		if s := cmd.subjects(); !cmd.LeafExportBeats {
+			cfg.Leaf.DenyExports = []string{s.Workers("*"), s.WorkersPinned("*")}
+		}
+	}
+	var err error
+	if m.srv, err = embedded.Start(ctx, cfg); err != nil {
+		m.srv = nil
+		return explainServe(err, cmd.ServePort)
+	}
+	connect := func(name string, opts ...nats.Option) (*nats.Conn, error) {
+		return bus.Connect(ctx, bus.Config{Name: "hivebeat " + name, FailFast: true, Logger: m.log, Options: opts})
+	}
+	if m.nc, err = connect(name, nats.InProcessServer(m.srv)); err != nil {
+		return err
+	}
+	if m.sys, err = connect(name+" system", m.srv.SystemOptions()...); err != nil {
+		return err
+	}
+	m.log.Info("serves NATS for this machine", slog.String("url", m.srv.URL()), slog.Bool("leaf", cmd.Leaf != ""))
+	return nil
+}
+
+func explainServe(err error, port int) error {
+	if errors.Is(err, embedded.ErrPortTaken) {
+		return failed(fmt.Errorf("port %d on 127.0.0.1 is taken, perhaps by another NATS server", port),
+			"stop that, or take another port with --serve-port N; without --serve the hive connects to it")
+	}
+	for field, flag := range map[string]string{
+		"URL": "--leaf", "Creds": "--leaf-creds", "TLSCA": "--tls-ca", "TLSCert": "--tls-cert",
+	} {
+		if _, what, ok := strings.Cut(err.Error(), "Config.Leaf."+field+": "); ok {
+			return misused(fmt.Errorf("%s: %s", flag, what), "check %s", flag)
+		}
+	}
+	return err
+}
+
+// followUplink tells of the uplink, and has the hive send a snapshot when it is
+// back: those of meanwhile went nowhere.
+func (m *machine) followUplink(ctx context.Context, h *hive.Hive, subjects hivebeat.Subjects) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	outer := m.cancel
+	m.cancel = func() { cancel(); outer() }
+	m.wg.Go(func() {
+		err := m.srv.WatchUplink(ctx, subjects.Hives(), func(up bool) {
+			if up {
+				m.log.Info("uplink is there: a snapshot goes out")
+				h.Resend()
+			} else {
+				m.log.Warn("uplink is gone: workers beat on, snapshots go nowhere until it is back")
+			}
+		})
+		if err != nil {
+			m.log.Error("the uplink is not watched: after a cut the next snapshot goes out in its rhythm", slog.Any("error", err))
+		}
+	})
+}
+
+const (
+	proofWithin = 5 * time.Second // an advisory takes milliseconds
+	proofAgain  = 10 * time.Second
+	proofTries  = 3
+)
+
+// proveSystem finds out whether the hive hears of connections that close: it
+// makes one, closes it, and waits for the word. Whatever is missing, a permission,
+// an export, or the right account, shows in that.
+func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, error), log *slog.Logger) {
+	if !awaitConnected(ctx, sys) {
+		return
+	}
+	heard := make(chan *nats.Msg, 1024)
+	sub, err := sys.ChanSubscribe(bus.DisconnectSubject, heard)
+	if err == nil {
+		defer func() { _ = sub.Unsubscribe() }()
+		err = sys.FlushTimeout(proofWithin)
+	}
+	for try := 0; err == nil && try < proofTries; try++ {
+		var probe *nats.Conn
+		if probe, err = dial(); err != nil {
+			if err = sleepFor(ctx, proofAgain); err != nil {
+				return
+			}
+			continue // the other connection tells why
+		}
+		id := bus.ConnID(probe)
+		probe.Close()
+		if awaitDisconnect(ctx, heard, id) {
+			log.Info("hears which connections close: a worker whose does, and who does not come back, is lost within seconds")
+			return
+		}
+	}
+	if ctx.Err() == nil {
+		log.Warn("is not told which connections close, and goes on without: silence and ends of processes decide",
+			slog.String("hint", "the user of --system-creds or --system-nats must be of the system account and may subscribe to "+bus.DisconnectSubject),
+			slog.Any("error", err))
+	}
+}
+
+func awaitConnected(ctx context.Context, nc *nats.Conn) bool {
+	status := nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer nc.RemoveStatusListener(status)
+	for !nc.IsConnected() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-status:
+			if nc.IsClosed() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func awaitDisconnect(ctx context.Context, heard <-chan *nats.Msg, id string) bool {
+	timer := time.NewTimer(proofWithin)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return false
+		case m := <-heard:
+			if d, err := bus.ParseDisconnect(m.Data); err == nil && d.Conn() == id {
+				return true
+			}
+		}
+	}
+}
+
+func sleepFor(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
