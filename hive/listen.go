@@ -255,6 +255,9 @@ func (h *Hive) logSteps(steps []detector.Step) {
 			attrs = append(attrs, slog.Duration("detect", s.Detect))
 		}
 		switch {
+		case s.Damped:
+			level = slog.LevelDebug
+			attrs = append(attrs, slog.Bool("damped", true))
 		case s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindConflict:
 			level = slog.LevelWarn
 		case s.Margin > 0: // the verdict was wrong, or right about the link only

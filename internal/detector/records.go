@@ -27,6 +27,7 @@ func (r *Registry) Records(now time.Time) []hivebeat.Record {
 	list := make([]hivebeat.Record, 0, len(r.sorted))
 	var all []hivebeat.Transition // one piece of memory for most
 	for _, w := range r.sorted {
+		r.calm(now, w)
 		first := len(all)
 		for _, s := range w.tr {
 			if ago := now.Sub(s.At); ago <= hivebeat.TransitionsCarried {

@@ -38,6 +38,8 @@ type Registry struct {
 	links     links
 	steps     []Step // transitions that nobody took yet
 	stats     hivebeat.Stats
+	margins   Histogram
+	detects   map[hivebeat.Cause]Histogram
 	lost      map[hivebeat.Cause]uint64
 	reasons   map[hivebeat.Reason]*uint64
 
@@ -84,6 +86,7 @@ type worker struct {
 	process  Process // that is watched; PID 0: none
 	spent    Process // that was seen to end
 	progress progress
+	flaps    flaps
 }
 
 // Step is a transition, and what its log line says besides.
@@ -97,6 +100,7 @@ type Step struct {
 	Age    time.Duration // since the beat before
 	Margin time.Duration // recovered after lost: how far past the deadline
 	CutOff bool          // recovered after lost: seq went on meanwhile
+	Damped bool          // it changed the verdict, and is not told: the worker flaps
 	Detect time.Duration // lost, where its end was seen: from there to the verdict
 }
 
@@ -232,10 +236,10 @@ func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard 
 	w.heard = r.heardAt(now, w)
 	r.stats.Beats++
 	r.link(w, step.outcome.Begins())
-	n := w.n
+	n, live := w.n, w.live
 	r.transit(now, w, step)
 	r.advance(now, w, step)
-	h.Urgent = w.n != n
+	h.Urgent = w.n != n || w.live != live
 	if len(r.expected) > 0 {
 		delete(r.expected, w.id)
 	}
@@ -365,6 +369,7 @@ func (r *Registry) Paused(d time.Duration) {
 // TakeSteps returns the transitions since the last call.
 func (r *Registry) TakeSteps() []Step {
 	s := r.steps
+	r.detected(s)
 	r.steps = nil
 	return s
 }

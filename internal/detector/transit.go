@@ -44,7 +44,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 		return
 	default:
 		if from == hivebeat.Lost {
-			r.score(b.wentOn)
+			r.score(now.Sub(w.lostAt), b.wentOn)
 		}
 		if w.facts.State.Goodbye() { // told as left, from whatever it was
 			break
@@ -68,15 +68,6 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 	} else {
 		r.deadlines.Set(w, w.heard.Add(liveness.LateAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())))
-	}
-}
-
-// score counts a verdict that the worker itself has disproved.
-func (r *Registry) score(wentOn bool) {
-	if wentOn {
-		r.stats.CutOff++
-	} else {
-		r.stats.FalseDead++
 	}
 }
 
@@ -120,9 +111,12 @@ func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 
 // become changes the verdict on w. The step may be completed by the caller.
 func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hivebeat.Cause, kind hivebeat.Kind, age time.Duration) *Step {
+	if flapping(kind, w.live) && w.damp(now) {
+		return r.damped(now, w, live, cause, kind, age)
+	}
 	s := r.note(now, w, kind, age)
 	s.From, s.To, s.Cause = string(w.live), string(live), cause
-	w.live, w.cause, w.since = live, cause, now
+	w.live, w.cause, w.since, w.flaps.told = live, cause, now, live
 	switch live {
 	case hivebeat.Lost:
 		r.lost[cause]++
@@ -134,10 +128,22 @@ func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hi
 	return s
 }
 
+// damped changes the verdict on w as become does, but without a number: there were
+// too many (flap.go).
+func (r *Registry) damped(now time.Time, w *worker, live hivebeat.Live, cause hivebeat.Cause, kind hivebeat.Kind, age time.Duration) *Step {
+	r.steps = append(r.steps, Step{
+		Transition: hivebeat.Transition{Kind: kind, From: string(w.live), To: string(live), Cause: cause, Inc: w.facts.Inc},
+		At:         now, Worker: w.id, Model: w.facts.Model, Seq: w.facts.Seq, Age: age, Damped: true,
+	})
+	w.live, w.cause, w.since = live, cause, now
+	return &r.steps[len(r.steps)-1]
+}
+
 // note numbers a transition of w. keep is called when it is complete, as far as
 // the wire is concerned.
 func (r *Registry) note(now time.Time, w *worker, kind hivebeat.Kind, age time.Duration) *Step {
-	w.n++
+	w.n += 1 + w.flaps.damped
+	w.flaps.damped = 0
 	r.steps = append(r.steps, Step{
 		Transition: hivebeat.Transition{N: w.n, Kind: kind, Inc: w.facts.Inc},
 		At:         now, Worker: w.id, Model: w.facts.Model, Reason: w.facts.Reason, Seq: w.facts.Seq, Age: age,

@@ -1,0 +1,48 @@
+package detector
+
+import (
+	"maps"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Score is how good the verdicts were, as far as the truth is known.
+type Score struct {
+	// Margins of the workers that were lost, and were heard again in the same
+	// incarnation: how long after the verdict. How many of them had been cut off is
+	// in the stats.
+	Margins Histogram
+	// Detect is how long it took from the end of a worker to the verdict, by cause,
+	// where the end was seen.
+	Detect map[hivebeat.Cause]Histogram
+}
+
+// Score returns the score so far.
+func (r *Registry) Score() Score { return Score{Margins: r.margins, Detect: maps.Clone(r.detects)} }
+
+// score counts a verdict that the worker itself has disproved.
+func (r *Registry) score(margin time.Duration, wentOn bool) {
+	r.margins.Add(margin)
+	if wentOn {
+		r.stats.CutOff++
+	} else {
+		r.stats.FalseDead++
+	}
+}
+
+// detected counts what is known of the time that verdicts took.
+func (r *Registry) detected(steps []Step) {
+	for i := range steps {
+		s := &steps[i]
+		if s.Kind != hivebeat.KindLost || s.Cause != hivebeat.CauseExit && s.Cause != hivebeat.CauseDisconnect {
+			continue
+		}
+		if r.detects == nil {
+			r.detects = make(map[hivebeat.Cause]Histogram)
+		}
+		h := r.detects[s.Cause]
+		h.Add(s.Detect)
+		r.detects[s.Cause] = h
+	}
+}
