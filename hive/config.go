@@ -67,8 +67,7 @@ type Config struct {
 // minPush is the pace of facts, which bus.Pulse does not exceed.
 const minPush = time.Second
 
-// minStall is well above the pace of facts: a worker that finishes something says
-// so within a second.
+// minStall is the pace of facts: a worker that finishes something says so within it.
 const minStall = time.Second
 
 func (c Config) withDefaults() (Config, error) {
