@@ -43,6 +43,7 @@ func (e *ear) look(now time.Time) {
 // countDrops follows the messages that came faster than they were heard.
 func (e *ear) countDrops(now time.Time) {
 	e.mu.Lock()
+	e.reg.Ran(now)
 	dropped := e.droppedLocked()
 	e.mu.Unlock()
 	news := e.sight.Dropped(now, dropped)

@@ -54,6 +54,7 @@ type Registry struct {
 	departed  map[string]uint64 // n of records that went
 	departure []departure       // the same, oldest first
 
+	ran   time.Time // when its owner ran last; zero: it does not tell
 	doubt time.Time // since when what is heard may have waited; zero: it did not
 
 	warmAt   time.Time       // zero until NATS was there for the first time
@@ -319,6 +320,10 @@ func (r *Registry) remove(now time.Time, w *worker) {
 	r.departure = slices.Delete(r.departure, 0, old)
 }
 
+// Ran notes that the owner runs, which is asked at least every liveness.LookEvery:
+// whoever builds a snapshot right after a pause is not told of it otherwise.
+func (r *Registry) Ran(now time.Time) { r.ran = now }
+
 // Start begins the time after which an absent worker is evidence.
 func (r *Registry) Start(now time.Time) { r.warmAt = now.Add(WarmAfter) }
 
@@ -339,8 +344,12 @@ func (r *Registry) Expected() (n int, known bool) { return len(r.expected), r.ke
 
 // Warm reports whether the absence of a worker is evidence. Once it is, it
 // stays.
+//
+// A hive that was stopped before it was warm has not heard what came meanwhile: it
+// is not, until that was read and credited.
 func (r *Registry) Warm(now time.Time) bool {
-	if !r.warm && !r.warmAt.IsZero() {
+	stopped := !r.doubt.IsZero() || !r.ran.IsZero() && now.Sub(r.ran) > liveness.MaxPause
+	if !r.warm && !r.warmAt.IsZero() && !stopped {
 		r.warm = !now.Before(r.warmAt) || r.kept && len(r.expected) == 0
 	}
 	return r.warm

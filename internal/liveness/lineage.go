@@ -131,6 +131,16 @@ func (l *Lineage) Hear(inc, seq uint64, alive bool) Outcome {
 	return Older
 }
 
+// Take makes inc the valid one, whatever is remembered of it: somebody else, who
+// may have heard more, decided so.
+func (l *Lineage) Take(inc, seq uint64) {
+	if l.inc == 0 {
+		l.begin(inc, seq)
+		return
+	}
+	l.supersede(inc, seq)
+}
+
 // same judges a message of the valid incarnation.
 func (l *Lineage) same(seq uint64) Outcome {
 	switch {
