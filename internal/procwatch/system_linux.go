@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -75,11 +76,29 @@ func parseStat(b []byte) (began int64, there bool) {
 type pidfds struct {
 	file *os.File
 	raw  syscall.RawConn
+	room atomic.Int64 // how many more may be open
 }
 
-type pidfd int
+// pidfd is one of them.
+type pidfd struct {
+	fd int
+	of *pidfds
+}
 
-func (fd pidfd) close() { _ = unix.Close(int(fd)) }
+func (h pidfd) close() {
+	_ = unix.Close(h.fd)
+	h.of.room.Add(1)
+}
+
+// half returns half of the file descriptors that this process may have: the other
+// half is for what it is there for.
+func half() int64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 512
+	}
+	return int64(min(limit.Cur, 1<<30) / 2) //nolint:gosec // bounded
+}
 
 // newPidfds returns an error where pidfds are not to be had: an old kernel, or a
 // sandbox that forbids them.
@@ -93,6 +112,7 @@ func newPidfds() (exits, error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	p := &pidfds{file: os.NewFile(uintptr(fd), "epoll")}
+	p.room.Store(half())
 	if p.raw, err = p.file.SyscallConn(); err == nil {
 		err = p.try()
 	}
@@ -114,18 +134,23 @@ func (p *pidfds) try() error {
 }
 
 func (p *pidfds) open(pid int) (handle, error) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	switch {
-	case errors.Is(err, unix.ESRCH):
-		return nil, errGone
-	case err != nil:
-		return nil, fmt.Errorf("pidfd_open: %w", err)
+	if p.room.Add(-1) < 0 {
+		p.room.Add(1)
+		return nil, unix.EMFILE
 	}
-	return pidfd(fd), nil
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == nil {
+		return pidfd{fd, p}, nil
+	}
+	p.room.Add(1)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, errGone
+	}
+	return nil, fmt.Errorf("pidfd_open: %w", err)
 }
 
 func (p *pidfds) add(h handle, token uint64) error {
-	fd := int(h.(pidfd))
+	fd := h.(pidfd).fd
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))} //nolint:gosec // two halves of one number
 	err := p.raw.Control(func(ep uintptr) {
 		if e := unix.EpollCtl(int(ep), unix.EPOLL_CTL_ADD, fd, &ev); e != nil {

@@ -66,6 +66,33 @@ func TestManyAreWatchedAndNothingStaysOpen(t *testing.T) {
 	}
 }
 
+// What is held open leaves room for the process itself; the others are polled.
+func TestFileDescriptorsAreLeftOver(t *testing.T) {
+	sys := thisSystem()
+	sys.exits = func() (exits, error) {
+		x, err := newPidfds()
+		if err == nil {
+			x.(*pidfds).room.Store(3)
+		}
+		return x, err
+	}
+	w := running(t, newWatcher[string](quick, sys))
+	h, other := newHelper(t), newHelper(t)
+	for i := range 5 {
+		w.Watch(fmt.Sprint(i), h.pid, time.Now())
+	}
+	awaitStats(t, w, func(s Stats) bool { return s.Polled == 2 })
+	h.kill(t)
+	await(t, w, 5)
+	for i := range 3 { // what was given back can be had again
+		w.Watch(fmt.Sprint(i), other.pid, time.Now())
+	}
+	opened(t, w)
+	if s := w.Stats(); s.Polled != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestParseStat(t *testing.T) {
 	const rest = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 %d 0 1234 5 6"
 	for _, c := range []struct {
@@ -112,15 +139,4 @@ func BenchmarkEnd(b *testing.B) {
 	slices.Sort(all)
 	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
-}
-
-// BenchmarkWatch is the beginning and the end of a watch.
-func BenchmarkWatch(b *testing.B) {
-	h := newHelper(b)
-	w := running(b, New[string](Config{}))
-	for b.Loop() {
-		w.Watch("h", h.pid, time.Now())
-		opened(b, w)
-		w.Forget("h")
-	}
 }
