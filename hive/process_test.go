@@ -32,6 +32,7 @@ const (
 	processRaw    = "by hand" // the same, the goodbye flushed and nothing more
 	processQuiet  = "quiet"   // works, and announces a silence of 5 min
 	processAgent  = "agent"   // works, over a connection of package bus
+	processHive   = "hive"    // a hive whose snapshots come every second
 )
 
 // process is main of such a process.
@@ -45,6 +46,7 @@ func process(what string) int {
 	run := map[string]func(<-chan os.Signal) error{
 		processSleeps: func(stop <-chan os.Signal) error { fmt.Println("here"); <-stop; return nil },
 		processWorks:  work, processQuiet: work, processAgent: work, processRaw: workByHand,
+		processHive: runHive,
 	}[what]
 	if err := run(stop); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -111,6 +113,23 @@ func workByHand(stop <-chan os.Signal) error {
 	fmt.Println("here")
 	<-stop
 	return say(hivebeat.Stopped)
+}
+
+func runHive(stop <-chan os.Signal) error {
+	nc, err := bus.Connect(context.Background(), bus.Config{URL: os.Getenv("HIVE_TEST_NATS")})
+	if err != nil {
+		return err
+	}
+	cfg := quickConfig()
+	cfg.ID, cfg.Every = os.Getenv("HIVE_TEST_HIVE"), time.Second
+	h, err := New(nc, cfg)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-stop; cancel() }()
+	fmt.Println("here")
+	return h.Run(ctx)
 }
 
 // child is another process.
