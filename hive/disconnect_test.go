@@ -231,6 +231,36 @@ func TestAServerRestartKillsNobody(t *testing.T) {
 	}
 }
 
+// A hive that is cut off itself believes nothing that it heard before: who does
+// not come back may be cut off with it, and waits longer each time it tries.
+func TestACutHiveForgetsDisconnects(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		wait time.Duration // longer than the window, and the time that is credited
+	}{{"system", 2500 * time.Millisecond}, {"own", 8500 * time.Millisecond}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var log text
+			srv := deployment(t)
+			nc := bustest.Conn(t, srv)
+			q := listening(t, nc)
+			lines := map[string]*bustest.Proxy{"own": bustest.NewProxy(t, srv.URL()), "system": bustest.NewProxy(t, srv.URL())}
+			h := hearing(t, agent(t, lines["own"].URL()), asSystem(t, lines["system"].URL()), &log)
+			gone := agent(t, srv.URL())
+			w := newFake("w")
+			w.Conn = bus.ConnID(gone)
+			publish(t, nc, beats, w.next(t))
+			awaitBeats(t, h, 1)
+			gone.Close()
+			awaitWindows(t, &log, 1)
+			lines[c.name].Kick()
+			time.Sleep(c.wait)
+			nobodyLost(t, h, q, 1)
+		})
+	}
+}
+
 // A connection into another account hears nothing, and does no harm.
 func TestASystemConnectionThatIsNone(t *testing.T) {
 	t.Parallel()
