@@ -70,6 +70,14 @@ func TestWhatIsWatched(t *testing.T) {
 		{"a restart in one process", []do{same, beat(func(f *fake) { f.Inc++ })}, []string{"+w/0/4711", "-w/0/4711", "+w/1/4711"}},
 		{"a restart elsewhere", []do{same, beat(func(f *fake) { f.Inc, f.NS = f.Inc+1, "boot/1" })}, []string{"+w/0/4711", "-w/0/4711"}},
 		{"another process goes on", []do{same, beat(func(f *fake) { f.PID = 4712 })}, []string{"+w/0/4711", "-w/0/4711", "+w/0/4712"}},
+		{"not again once it ended", []do{same, func(b *bench, f *fake) {
+			b.ends(f)
+			b.after(LastWords)
+		}, beat(func(f *fake) { f.Model = "other" }), same}, []string{"+w/0/4711"}},
+		{"but another one that it names then", []do{same, func(b *bench, f *fake) {
+			b.ends(f)
+			b.after(LastWords)
+		}, beat(func(f *fake) { f.PID = 4712 })}, []string{"+w/0/4711", "+w/0/4712"}},
 		{"until it is forgotten", []do{same, func(b *bench, _ *fake) { b.after(90 * second).after(hivebeat.KeepGone) }}, []string{"+w/0/4711", "-w/0/4711"}},
 		{"not when it is lost by silence", []do{same, func(b *bench, _ *fake) { b.after(90 * second) }}, []string{"+w/0/4711"}},
 		{"refused beats say nothing", []do{same, func(b *bench, f *fake) {
