@@ -123,6 +123,11 @@ func (c Config) needs(inbox string) []need {
 		pub(s.HiveRollcall(), "call all hives", "a queen that restarted knows a hive only after its next snapshot"),
 		pub(s.HiveRollcallOf(madeUp), "call one hive", "a queen that restarted knows a hive only after its next snapshot"),
 	}
+	const orphans = "the workers of a hive that is lost are late, and nobody judges them"
+	list = append(list,
+		sub(s.Workers(madeUp), "hear the workers of a hive that was lost", orphans),
+		sub(s.WorkersPinned(madeUp), "hear such workers on their own subjects", orphans),
+		pub(s.WorkerRollcall(madeUp), "call such workers", "the workers of a hive that was lost are known to live only after their next beats"))
 	for _, v := range verbs {
 		list = append(list, sub(s.API(v), "be asked", ""))
 	}
