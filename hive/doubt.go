@@ -117,9 +117,15 @@ func (e *ear) doubt() {
 
 // sendToken sends the token that is due, if there is one.
 func (e *ear) sendToken(ctx context.Context, now time.Time) {
+	_, doubted := e.sight.Doubts()
 	token, ok := e.sight.Token(now)
 	if !ok {
 		return
+	}
+	if since, doubts := e.sight.Doubts(); doubts && !doubted {
+		e.log.Warn("nobody is heard, and NATS does not answer: nobody is judged by silence until it does", slog.Duration("since", now.Sub(since)))
+		e.roll = true
+		e.doubt()
 	}
 	e.flying.Go(func() {
 		within, cancel := context.WithTimeout(ctx, tokenWithin)

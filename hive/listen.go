@@ -170,9 +170,15 @@ func (e *ear) detect(now time.Time) {
 		return // silence is no evidence; the token's return goes on
 	}
 	e.mu.Lock()
+	next, ok := e.reg.Next()
+	e.mu.Unlock()
+	if ok && !now.Before(next) && !e.sight.Hears(now) {
+		return // the same: perhaps nobody is heard
+	}
+	e.mu.Lock()
 	e.reg.Detect(now)
 	steps, ask := e.reg.TakeSteps(), e.reg.TakeAsk()
-	next, ok := e.reg.Next()
+	next, ok = e.reg.Next()
 	watches := e.reg.TakeWatches()
 	e.mu.Unlock()
 	e.watch(watches)

@@ -15,6 +15,11 @@ const (
 	BackGrace = 5 * time.Second
 
 	tokenAgain = 2 * time.Second // a token that is not back by then is sent again
+
+	// proofHolds is how long something heard proves that more would be: half of the
+	// promise of a worker that beats each second. Who is late or lost then has not
+	// been heard over a connection that was good when the next beat was due.
+	proofHolds = 500 * time.Millisecond
 )
 
 // Observer is what somebody who judges by silence knows of his own hearing. One
@@ -27,6 +32,11 @@ const (
 //   - it judges nobody (Trusts).
 //
 // Then all deadlines are credited with the time that Back returns.
+//
+// A connection may be dead and nobody knows (no FIN arrives where packets vanish).
+// So silence is a verdict only where something was just heard: else the observer
+// asks for a token first (Hears), and is in doubt since it last heard something if
+// that does not come back.
 //
 //	          Look, Cut, Dropped
 //	trusts ─────────────────────▶ in doubt ──┐ again: the token that is out
@@ -45,6 +55,7 @@ type Observer struct {
 	doubt time.Time     // since when what it reads may have waited; zero: it is not in doubt
 	grace time.Duration // to be added to the credit
 
+	asked bool   // a token is to prove that there is nothing to doubt
 	token uint64 // the last one
 	out   bool   // it was sent, and proves something once it is back
 	sent  time.Time
@@ -95,6 +106,17 @@ func (o *Observer) Look(now time.Time) (paused time.Duration) {
 
 // Prove notes that a message came in.
 func (o *Observer) Prove(now time.Time) { o.proof = now }
+
+// Hears reports whether something proved of late that the observer hears. If it
+// was not so, a token is due now: nobody is to be judged by silence before it is
+// back.
+func (o *Observer) Hears(now time.Time) bool {
+	if now.Sub(o.proof) <= proofHolds {
+		return true
+	}
+	o.asked = true
+	return false
+}
 
 // Dropped is told how many messages were dropped so far, as it is now. It returns
 // how many of them are news.
@@ -147,8 +169,12 @@ func (o *Observer) begin(from time.Time) {
 // Token returns the token that is to be sent now, if there is one: it must come
 // back after all that was sent to the observer before.
 func (o *Observer) Token(now time.Time) (token uint64, ok bool) {
-	if o.doubt.IsZero() || o.cut || o.out && now.Sub(o.sent) < tokenAgain {
+	if o.doubt.IsZero() && !o.asked || o.cut || o.out && now.Sub(o.sent) < tokenAgain {
 		return 0, false
+	}
+	if o.out && o.doubt.IsZero() { // asked, and no answer
+		o.begin(o.proof)
+		o.grace = BackGrace
 	}
 	o.token++
 	o.out, o.sent = true, now
@@ -156,13 +182,16 @@ func (o *Observer) Token(now time.Time) (token uint64, ok bool) {
 }
 
 // Back notes that a token is back, and ends the doubt if it is the one that
-// proves something. It returns the time to be credited to all deadlines.
+// proves something. It returns the time to be credited to all deadlines: none
+// where there was no doubt.
 func (o *Observer) Back(now time.Time, token uint64) (blind time.Duration, ok bool) {
 	if !o.out || token != o.token {
 		return 0, false
 	}
-	blind = max(0, now.Sub(o.doubt)) + o.grace
+	if !o.doubt.IsZero() {
+		blind = max(0, now.Sub(o.doubt)) + o.grace
+	}
 	o.blind += blind
-	o.doubt, o.out, o.grace, o.proof = time.Time{}, false, 0, now
+	o.doubt, o.out, o.asked, o.grace, o.proof = time.Time{}, false, false, 0, now
 	return blind, true
 }

@@ -132,6 +132,41 @@ func TestObserverThatIsToldOfDrops(t *testing.T) {
 
 // What was sent to the observer counts as heard no later than it could have
 // been, but for the pause that nobody notices: no age is shown younger than it is.
+// A link that takes everything and gives nothing: no FIN, and NATS looks connected.
+func TestObserverOnAHalfOpenLink(t *testing.T) {
+	o := hearing()
+	o.Prove(at(10))
+	if !o.Hears(at(10).Add(proofHolds)) {
+		t.Error("it does not believe what it heard just now")
+	}
+	if _, ok := o.Token(at(10)); ok {
+		t.Error("it asks, and nobody doubted")
+	}
+	if o.Hears(at(13)) {
+		t.Fatal("silence of 3 s proves that it hears")
+	}
+	token, ok := o.Token(at(13))
+	if !ok || !o.Trusts() {
+		t.Fatalf("it asks for a proof: %t; it is in no doubt yet: %t", ok, o.Trusts())
+	}
+	// The answer is there: the silence is theirs, and nothing is credited.
+	if blind, ok := o.Back(at(13), token); !ok || blind != 0 || !o.Hears(at(13)) || !o.Trusts() {
+		t.Fatalf("the token is back: %t, credited %s", ok, blind)
+	}
+	// No answer: it doubts since it last heard something, and that is credited.
+	if o.Hears(at(16)) {
+		t.Fatal("silence of 3 s proves that it hears")
+	}
+	o.Token(at(16))
+	token, ok = o.Token(at(16).Add(tokenAgain))
+	if since, doubts := o.Doubts(); !ok || !doubts || !since.Equal(at(13)) || o.Trusts() {
+		t.Fatalf("asks again: %t; doubts: %t, since %s", ok, doubts, since.Sub(t0))
+	}
+	if blind, ok := o.Back(at(30), token); !ok || blind != 17*time.Second+BackGrace || !o.Trusts() {
+		t.Fatalf("the token is back: %t, credited %s", ok, blind)
+	}
+}
+
 func TestNothingIsHeardYoungerThanItIs(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		type message struct {
