@@ -100,7 +100,7 @@ func (s *stage) measure(f *figures, with string, from int) {
 	s.wait(3 * time.Second)
 	var exits, byes []time.Duration
 	begin := time.Now()
-	s.killInTurn(realHives, from, from+deaths)
+	s.killInTurn(realHives, from, from+deaths, hivebeat.CauseExit)
 	s.told(patience + 3**workerEvery)
 	for subject, of := range s.truth.all() {
 		if at := of[len(of)-1].from; !at.Before(begin) {

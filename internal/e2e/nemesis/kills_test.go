@@ -28,13 +28,13 @@ func kills() []scene {
 			play:   killMany,
 		},
 		{
-			name: "machine off", alone: true,
+			name:   "machine off",
 			fault:  "a hive and its workers are killed at once, the machine is silent",
 			expect: "the hive is lost after three promises (3.5 s at most with 1 s), its workers with cause hive at their own deadlines",
 			play:   killMachine,
 		},
 		{
-			name: "hive killed", alone: true,
+			name:   "hive killed",
 			fault:  "a hive is killed, its workers live, and a worker dies while nobody watches it; the hive comes back",
 			expect: "the living workers answer to the queen (via queen) and are never lost; the dead one is lost, cause hive",
 			play:   killHive,
@@ -51,16 +51,16 @@ func killOneByOne(s *stage) {
 		s.workers(nil, fmt.Sprintf("gpu-%02d", h), each+1) // one stays
 	}
 	s.alive()
-	s.killInTurn(hives, 0, each)
+	s.killInTurn(hives, 0, each, hivebeat.CauseExit)
 	s.curtain()
 }
 
 // killInTurn kills the workers of each hive that are numbered so, hive after hive.
-func (s *stage) killInTurn(hives, from, to int) {
+func (s *stage) killInTurn(hives, from, to int, by hivebeat.Cause) {
 	s.Helper()
 	for w := from; w < to; w++ {
 		for h := range hives {
-			s.kill(fmt.Sprintf("gpu-%02d/w%03d", h, w), hivebeat.CauseExit)
+			s.kill(fmt.Sprintf("gpu-%02d/w%03d", h, w), by)
 			s.wait(apart / time.Duration(hives))
 		}
 	}

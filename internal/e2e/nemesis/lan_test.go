@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
 // A lan is a bridge of this machine, at an address of the range for benchmarks
@@ -116,11 +118,32 @@ func (h *host) heal() {
 	h.lan.ip("link", "set", h.port, "master", h.lan.bridge)
 }
 
-// serveOn starts a NATS at the lan's address on this side of the bridge, and
-// returns the lan.
-func (s *stage) serveOn() *lan {
+// hub starts a NATS at the lan's address on this side of the bridge, with a port
+// for leaf nodes.
+func (s *stage) hub() *lan {
 	s.Helper()
 	l := newLAN(s.T)
-	s.serve(l.addr())
+	n := rig.Prepare(s.T, rig.Server(s.T), "nemesis", l.addr())
+	s.leafURL = fmt.Sprintf("nats-leaf://%s:%d", l.addr(), rig.Port(s.T))
+	n.Configure(n.JetStream("256MB") + fmt.Sprintf("\nleafnodes { listen: %q }\n", strings.TrimPrefix(s.leafURL, "nats-leaf://")))
+	n.Start()
+	s.on(n)
 	return l
+}
+
+// leaf starts a machine whose hive runs its NATS, and n workers on it, each in a
+// pid namespace of its own, as in containers: its hive can not see it end.
+func (s *stage) leaf(l *lan, hive string, n int) (*host, []string) {
+	s.Helper()
+	h := l.host()
+	s.procs[hive] = rig.Start(s.T, "hive "+hive, nil, append(h.enter(), rig.Hivebeat(s.T), "hive", "--id", hive, "--every", hiveEvery.String(), "--serve", "--leaf", s.leafURL)...)
+	s.procs[hive].Said("hears workers", patience)
+	var all []string
+	for i := range n {
+		id := fmt.Sprintf("w%03d", i)
+		argv := append(h.enter(), "unshare", "--pid", "--fork", "--kill-child", rig.Hivebeat(s.T), "worker", "--hive", hive, "--id", id, "--every", workerEvery.String())
+		s.procs[hive+"/"+id] = rig.Start(s.T, hive+"/"+id, []string{"HIVEBEAT_NATS=nats://127.0.0.1:4222"}, argv...)
+		all = append(all, hive+"/"+id)
+	}
+	return h, all
 }

@@ -23,14 +23,15 @@ import (
 type stage struct {
 	*testing.T
 	*row
-	nats  *rig.NATS
-	url   string
-	nc    *nats.Conn
-	truth truth
-	ears  *ears
-	procs map[string]*rig.Proc // by subject
-	deaf  bool                 // the subscriber was cut too: what it did not hear proves nothing
-	empty bool                 // the stream was made anew: it does not hold what was before
+	nats    *rig.NATS
+	url     string
+	leafURL string // where a leaf node of it connects
+	nc      *nats.Conn
+	truth   truth
+	ears    *ears
+	procs   map[string]*rig.Proc // by subject
+	deaf    bool                 // the subscriber was cut too: what it did not hear proves nothing
+	empty   bool                 // the stream was made anew: it does not hold what was before
 }
 
 func newStage(t *testing.T, r *row) *stage {
