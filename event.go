@@ -45,6 +45,7 @@ type EventData struct {
 	DetectMS *Millis `json:"detect_ms,omitempty"` // from the end to the verdict, where the end is known
 	MarginMS *Millis `json:"margin_ms,omitempty"` // how far past its deadline a recovered one was heard
 	Missing  uint64  `json:"missing,omitempty"`   // gap: how many transitions nobody can tell
+	Zone     string  `json:"zone,omitempty"`      // brake: whose
 }
 
 // Who reached a verdict.

@@ -15,15 +15,22 @@ import (
 // announceLimit is how many hives are announced at once.
 const announceLimit = 16
 
-// tellDifferences queues the hives whose verdict may differ from the roster's.
+// tellDifferences queues the hives whose verdict, and the zones whose brake, may
+// differ from what the roster says.
 func (q *Queen) tellDifferences(work context.Context, now time.Time) {
-	for _, h := range q.view.TakeDirty() {
-		if !h.Book.Busy {
-			h.Book.Busy = true
-			q.store.queue = append(q.store.queue, h)
+	queue := func(t fleet.Teller) {
+		if b := t.Roster(); b.Busy {
+			b.Again = true
 		} else {
-			h.Book.Again = true
+			b.Busy = true
+			q.store.queue = append(q.store.queue, t)
 		}
+	}
+	for _, h := range q.view.TakeDirty() {
+		queue(h)
+	}
+	for _, z := range q.view.TakeZones() {
+		queue(z)
 	}
 	q.startAnnouncements(work, now)
 }
@@ -37,14 +44,14 @@ func (q *Queen) startAnnouncements(work context.Context, now time.Time) {
 		return
 	}
 	for len(s.queue) > 0 && q.working < announceLimit && s.there() && s.roster {
-		h := s.queue[0]
+		t := s.queue[0]
 		s.queue = s.queue[1:]
-		if !q.view.Has(h) {
+		if !q.view.Knows(t) {
 			continue
 		}
-		job := q.announcement(h, now)
+		job := q.announcement(t, now)
 		if job == nil {
-			q.announced(h)
+			q.announced(t)
 			continue
 		}
 		q.working++
@@ -56,18 +63,19 @@ func (q *Queen) startAnnouncements(work context.Context, now time.Time) {
 	}
 }
 
-// announced ends the work on h, unless something came up meanwhile.
-func (q *Queen) announced(h *fleet.Hive) {
-	h.Book.Busy = false
-	if h.Book.Again {
-		h.Book.Again = false
-		q.view.Compare(h)
+// announced ends the work on t, unless something came up meanwhile.
+func (q *Queen) announced(t fleet.Teller) {
+	b := t.Roster()
+	b.Busy = false
+	if b.Again {
+		b.Again = false
+		q.view.CompareAgain(t)
 	}
 }
 
-// announcement is one step of a hive's entry in the roster.
+// announcement is one step of an entry in the roster.
 type announcement struct {
-	hive      *fleet.Hive
+	of        fleet.Teller
 	item      ledger.RosterItem // what is there
 	confirmed bool              // its event is known to be stored
 	next      ledger.RosterEntry
@@ -80,29 +88,28 @@ type announcement struct {
 	revision  uint64
 }
 
-// announcement returns what is to be done for h, or nil.
-func (q *Queen) announcement(h *fleet.Hive, now time.Time) *announcement {
-	b := &h.Book
-	a := &announcement{hive: h, item: b.Item, confirmed: b.Confirmed >= b.Item.N}
+// announcement returns what is to be done for t, or nil.
+func (q *Queen) announcement(t fleet.Teller, now time.Time) *announcement {
+	b := t.Roster()
+	a := &announcement{of: t, item: b.Item, confirmed: b.Confirmed >= b.Item.N}
 	a.item.Stored += now.Sub(b.ReadAt)
 	if b.Item.N > 0 && b.Item.Revision == 0 { // the roster was lost: it is to go on where it was
 		a.next = b.Item.RosterEntry
 		a.next.Event = nil
 		return a
 	}
-	kind, to, ok := h.Difference(now)
+	say, ok := t.Say(now)
 	if !ok {
 		return nil
 	}
-	data, next := h.Next(kind, to)
-	ev := q.subjects.NewEvent(hivebeat.HiveEventID(h.ID(), next.N), now, data)
+	ev := q.subjects.NewEvent(say.ID, now, say.Data)
 	body, err := ev.Encode()
 	if err != nil {
-		q.log.Error("an event can not be encoded", slog.String("hive", h.ID()), slog.Any("err", err))
+		q.log.Error("an event can not be encoded", slog.String("key", t.Key()), slog.Any("err", err))
 		return nil
 	}
-	next.Event = body
-	a.next, a.event = next, &ev
+	a.next, a.event = say.Next, &ev
+	a.next.Event = body
 	return a
 }
 
@@ -110,27 +117,27 @@ func (q *Queen) announcement(h *fleet.Hive, now time.Time) *announcement {
 func (a *announcement) run(ctx context.Context, l *ledger.Ledger) error {
 	if a.event != nil && !a.confirmed && a.item.N > 0 {
 		if err := l.Republish(ctx, a.item); err != nil && !errors.Is(err, ledger.ErrTooOld) {
-			return fmt.Errorf("queen: event %d of hive %s again: %w", a.item.N, a.hive.ID(), err)
+			return fmt.Errorf("queen: event %d of %s again: %w", a.item.N, a.of.Key(), err)
 		}
 	}
 	var err error
-	if a.revision, err = l.Advance(ctx, a.hive.ID(), a.item.Revision, a.next); errors.Is(err, ledger.ErrConflict) {
+	if a.revision, err = l.Advance(ctx, a.of.Key(), a.item.Revision, a.next); errors.Is(err, ledger.ErrConflict) {
 		a.lost = true
-		item, ok, err := l.RosterOf(ctx, a.hive.ID())
+		item, ok, err := l.RosterOf(ctx, a.of.Key())
 		if err != nil {
-			return fmt.Errorf("queen: roster of hive %s: %w", a.hive.ID(), err)
+			return fmt.Errorf("queen: roster of %s: %w", a.of.Key(), err)
 		}
 		if a.found = item; !ok {
 			a.found.Gone = true
 		}
 		return nil
 	} else if err != nil {
-		return fmt.Errorf("queen: roster of hive %s: %w", a.hive.ID(), err)
+		return fmt.Errorf("queen: roster of %s: %w", a.of.Key(), err)
 	}
 	a.advanced = true
 	if a.event != nil {
 		if err := l.Publish(ctx, *a.event); err != nil && !errors.Is(err, ledger.ErrTooOld) {
-			return fmt.Errorf("queen: event %d of hive %s: %w", a.next.N, a.hive.ID(), err)
+			return fmt.Errorf("queen: event %d of %s: %w", a.next.N, a.of.Key(), err)
 		}
 	}
 	a.published = true
@@ -140,25 +147,25 @@ func (a *announcement) run(ctx context.Context, l *ledger.Ledger) error {
 // finish takes the result over, and compares again: there may be more to say.
 func (q *Queen) finish(work context.Context, a *announcement, err error, now time.Time) {
 	q.working--
-	h, b := a.hive, &a.hive.Book
+	t, b := a.of, a.of.Roster()
 	b.Busy = false
 	switch {
-	case !q.view.Has(h): // forgotten meanwhile
+	case !q.view.Knows(t): // forgotten meanwhile
 	case a.lost && a.found.Gone:
-		q.view.Unlearn(h.ID(), false)
+		q.view.UnlearnKey(t.Key(), false)
 	case a.lost && err == nil:
-		q.rosterItem(h.ID(), a.found, now, 5*time.Second)
+		q.rosterItem(t.Key(), a.found, now, 5*time.Second)
 	case a.advanced:
 		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.Item.Epoch)}
-		q.view.Learn(h.ID(), item, now)
+		q.view.LearnKey(t.Key(), item, now)
 		if a.published {
 			b.Confirmed = max(b.Confirmed, a.next.N)
 		} else {
-			q.store.unsure.Set(h, now)
+			q.store.unsure.Set(t, now)
 		}
 	}
 	b.Again = true
-	q.announced(h)
+	q.announced(t)
 	if err != nil {
 		q.trouble(work, err, now)
 	}
@@ -199,29 +206,36 @@ func (q *Queen) tellStraight(now time.Time) {
 	if q.conn.isCut() {
 		return
 	}
-	for _, h := range s.queue {
-		for q.view.Has(h) {
-			kind, to, ok := h.Difference(now)
+	for _, t := range s.queue {
+		for q.view.Knows(t) {
+			say, ok := t.Say(now)
 			if !ok {
 				break
 			}
-			data, next := h.Next(kind, to)
-			ev := q.subjects.NewEvent(straightID(&data), now, data)
+			b := t.Roster()
+			ev := q.subjects.NewEvent(q.straightID(&say.Data), now, say.Data)
 			if err := q.publishStraight(context.Background(), ev); err != nil {
 				q.log.Warn("an event could not be published", slog.String("id", ev.ID), slog.Any("err", err))
 			}
-			if kind == hivebeat.KindConflict {
-				h.Book.Conflict = data.Inc
+			item := ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N}
+			if say.Data.Kind == hivebeat.KindBrake {
+				q.view.LearnKey(t.Key(), item, now)
+				continue
 			}
-			h.Book.Item = ledger.RosterItem{RosterEntry: next, Revision: next.N}
+			if say.Data.Kind == hivebeat.KindConflict {
+				b.Conflict = say.Data.Inc
+			}
+			b.Item = item
 		}
-		q.announced(h)
+		q.announced(t)
 	}
 	s.queue = s.queue[:0]
 }
 
-func straightID(d *hivebeat.EventData) string {
+func (q *Queen) straightID(d *hivebeat.EventData) string {
 	switch d.Kind {
+	case hivebeat.KindBrake: // nothing numbers it: each queen tells its own
+		return fmt.Sprintf("brake.%s.%d.%d", q.cfg.ID, q.began.UnixMilli(), d.N)
 	case hivebeat.KindJoined, hivebeat.KindRestarted, hivebeat.KindLeft, hivebeat.KindConflict:
 		return fmt.Sprintf("%s.%d.%s", d.Hive, d.Inc, d.Kind)
 	}

@@ -41,6 +41,15 @@ type Status struct {
 	Warm      bool      `json:"warm"`             // every hive it should know was heard, or had its time
 	JetStream bool      `json:"jetstream"`        // snapshots and events are being kept
 	Unsure    []string  `json:"unsure,omitempty"` // why this answer may be incomplete, in words; empty = sure
+
+	Brake []BrakeInfo `json:"brake,omitempty"` // zones in which so many hives fell silent at once that it is not believed yet
+}
+
+// BrakeInfo is a zone whose brake is on.
+type BrakeInfo struct {
+	Zone  string          `json:"zone"`  // its label; empty for the hives that have none
+	Held  int             `json:"held"`  // hives that are unverified for it now
+	Since hivebeat.Millis `json:"since"` // since it is on
 }
 
 // Error is the error of an answer.
@@ -66,6 +75,18 @@ type Summary struct {
 	VRAMTotal uint64                 `json:"vram_total"` // bytes, of fresh hives, as are the next two
 	VRAMUsed  uint64                 `json:"vram_used"`
 	VRAMOurs  uint64                 `json:"vram_ours"`
+	Stats     Score                  `json:"stats"`
+}
+
+// Score is how good the verdicts were, as far as that is known: those of the hives
+// that are known, each since it began, and those of the queen that answers.
+type Score struct {
+	FalseDead uint64            `json:"false_dead"`        // lost, and heard again in the same incarnation
+	CutOff    uint64            `json:"cut_off"`           // the same, but its messages had not come: the link, not the verdict
+	WireLost  uint64            `json:"wire_lost"`         // messages proved lost
+	SelfPause hivebeat.Millis   `json:"self_pause"`        // time observers were stopped or starved
+	Margins   map[string]uint64 `json:"margins,omitempty"` // of this queen's own: how long after the verdict it was heard, by upper bound in ms
+	Adopted   int               `json:"adopted"`           // workers that this queen judges, as their hive is lost
 }
 
 // HiveInfo is one hive in an answer.

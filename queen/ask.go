@@ -158,14 +158,22 @@ func (v view) workerInfo(h *fleet.Hive, w *fleet.Worker, now time.Time) WorkerIn
 
 // summary counts the fleet.
 func (v view) summary(now time.Time) Summary {
+	score := v.Score()
 	s := Summary{
 		Hives: make(map[hivebeat.Live]int), Workers: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int),
+		Stats: Score{FalseDead: score.FalseDead, CutOff: score.CutOff, Margins: score.Margins.Buckets()},
 	}
+	_, s.Stats.Adopted, _ = v.Adoptions()
 	for _, h := range v.Hives() {
 		if h.Live() == "" {
 			continue
 		}
 		s.Hives[h.Live()]++
+		told := &h.Head().Stats
+		s.Stats.FalseDead += told.FalseDead
+		s.Stats.CutOff += told.CutOff
+		s.Stats.WireLost += told.WireLost
+		s.Stats.SelfPause += told.SelfPause
 		v.CountWorkers(h, now, func(live hivebeat.Live, state hivebeat.State, n int) {
 			s.Workers[live] += n
 			if live == hivebeat.Alive {

@@ -51,7 +51,7 @@ func TestNATSGoneAndBack(t *testing.T) {
 	proxy.Restore()
 	q.logged("NATS is back")
 	ev := waitStored(t, nc, hivebeat.KindLost, "dies", "")
-	if !strings.Contains(ev.Data.Reason, "this queen was cut off, which does not count") {
+	if !strings.Contains(ev.Data.Reason, "this queen was blind, which does not count") {
 		t.Errorf("%+v", ev.Data)
 	}
 	told.send(nil)

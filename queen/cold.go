@@ -70,8 +70,7 @@ func (q *Queen) warmUp(now time.Time) {
 // spread is over how long the answers to a roll call are to come, so that they
 // never storm.
 func (q *Queen) spread() []byte {
-	ms := max(1000, 2*q.view.Len())
-	return strconv.AppendInt(nil, int64(ms), 10)
+	return strconv.AppendInt(nil, q.view.Spread().Milliseconds(), 10)
 }
 
 // callAll asks all hives for a snapshot, unless it did so a short time ago.
@@ -99,6 +98,21 @@ func (q *Queen) callRoll(missing []*fleet.Hive, now time.Time) {
 	for _, h := range missing {
 		q.publishCall(q.subjects.HiveRollcallOf(h.ID()))
 	}
+}
+
+// callBraked asks those that the brake holds, each for itself: a call to all would
+// be answered by the others too.
+func (q *Queen) callBraked(held []*fleet.Hive) {
+	for _, h := range held {
+		q.publishCall(q.subjects.HiveRollcallOf(h.ID()))
+	}
+}
+
+func zoneWords(zone string) string {
+	if zone == "" {
+		return "no zone"
+	}
+	return "zone " + zone
 }
 
 func (q *Queen) publishCall(subject string) {
@@ -136,7 +150,9 @@ func (q *Queen) status(now time.Time) Status {
 	}
 	unsure := func(format string, args ...any) { s.Unsure = append(s.Unsure, fmt.Sprintf(format, args...)) }
 	if q.conn.isCut() {
-		unsure("this queen is cut off from NATS for %.1fs and hears nobody", now.Sub(q.conn.from).Seconds())
+		unsure("this queen is cut off from NATS for %.1fs and hears nobody", now.Sub(q.conn.since).Seconds())
+	} else if since, ok := q.conn.sight.Doubts(); ok {
+		unsure("this queen is not sure that it heard everybody in the last %.1fs, and judges nobody until it is", now.Sub(since).Seconds())
 	}
 	if !s.Warm {
 		unsure("this queen has just started and has not heard every hive that it should know")
@@ -147,7 +163,14 @@ func (q *Queen) status(now time.Time) Status {
 	if s.Warm && !s.JetStream && now.Sub(q.cold.up) < q.cfg.Fresh {
 		unsure("this queen started %.0fs ago without a memory: a hive that was silent since is not known to it", now.Sub(q.cold.up).Seconds())
 	}
-	if n := q.view.Unverified(); n > 0 {
+	held := 0
+	for _, z := range q.view.Brakes() {
+		since, n, _ := z.On()
+		held += n
+		s.Brake = append(s.Brake, BrakeInfo{Zone: z.Name(), Held: n, Since: hivebeat.MillisOf(now.Sub(since))})
+		unsure("the brake is on in %s for %.1fs: so many hives fell silent at once that this is not believed; %d are held as unverified", zoneWords(z.Name()), now.Sub(since).Seconds(), n)
+	}
+	if n := q.view.Unverified() - held; n > 0 {
 		unsure("%d hives are known from memory alone and were not heard yet", n)
 	}
 	return s

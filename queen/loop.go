@@ -29,9 +29,10 @@ func (q *Queen) begin(work context.Context) error {
 	q.conn.watch(q.nc)
 	if q.nc.IsConnected() {
 		q.conn.up = now
+		q.conn.sight.Connect(now)
 		q.cold.connected(now)
 	} else {
-		q.conn.cut(now, 0)
+		q.conn.since = now
 		q.log.Warn("NATS is not there yet: this queen waits for it")
 	}
 	if q.cfg.NoJetStream {
@@ -58,6 +59,10 @@ func (q *Queen) unsubscribe() {
 			_ = sub.Unsubscribe()
 		}
 	}
+	for _, subs := range q.wards.subs {
+		q.endWards(subs)
+	}
+	q.wards.subs = nil
 	if q.conn.status != nil {
 		q.nc.RemoveStatusListener(q.conn.status)
 	}
@@ -80,18 +85,20 @@ func (q *Queen) loop(ctx, work context.Context) {
 	for q.fatal == nil {
 		select {
 		case m := <-q.msgs:
-			q.take(m, time.Now())
+			q.take(m, q.now())
+		case m := <-q.wards.beats:
+			q.beat(m, q.now())
 		case f := <-q.calls:
-			now := time.Now()
+			now := q.now()
 			q.catchUp(now)
 			f(now)
 		case <-q.timer.C:
 			q.wake = time.Time{}
-			q.catchUp(time.Now())
+			q.catchUp(q.now())
 		case s := <-q.conn.status:
-			q.statusChanged(work, s, time.Now())
+			q.statusChanged(work, s, q.now())
 		case <-tick.C:
-			q.housekeeping(work, time.Now())
+			q.housekeeping(work, q.now())
 		case <-stop:
 			leave()
 		case <-stopping:
@@ -99,7 +106,7 @@ func (q *Queen) loop(ctx, work context.Context) {
 		case <-left:
 			return
 		}
-		q.settle(work, time.Now())
+		q.settle(work, q.now())
 	}
 }
 
@@ -129,6 +136,7 @@ func (q *Queen) leave(work context.Context, svc *service) {
 // catchUp takes the messages that wait already, so that neither an answer nor a
 // verdict is older than what this queen was told.
 func (q *Queen) catchUp(now time.Time) {
+	q.catchUpWards(now)
 	for range len(q.msgs) {
 		select {
 		case m := <-q.msgs:
@@ -141,7 +149,7 @@ func (q *Queen) catchUp(now time.Time) {
 
 // take takes one snapshot.
 func (q *Queen) take(m *nats.Msg, now time.Time) {
-	q.conn.heard = now
+	q.conn.sight.Prove(now)
 	s, err := q.view.Parse(m.Data)
 	if err != nil {
 		q.view.Refuse(hivebeat.ReasonOf(err))
@@ -162,7 +170,7 @@ func (q *Queen) take(m *nats.Msg, now time.Time) {
 	h := q.view.Hive(string(s.Hive))
 	q.view.Keep(m.Data, s)
 	q.cold.heard(h)
-	if q.store.putter != nil {
+	if q.store.putter != nil && q.conn.sight.Trusts() { // or it is older than it looks
 		q.store.putter.Offer(ledger.Snapshot{
 			Hive: h.ID(), Page: s.Page, Inc: s.Inc, Seq: s.Seq, Payload: m.Data, Received: now, Every: h.Every(),
 		})
@@ -172,9 +180,13 @@ func (q *Queen) take(m *nats.Msg, now time.Time) {
 // settle sends on what followed from the inputs.
 func (q *Queen) settle(work context.Context, now time.Time) {
 	v := q.view
-	if !q.conn.isCut() { // who is cut off hears nobody, and judges nobody
-		v.Tick(now)
+	if at, ok := v.Next(); ok && !at.After(now) {
+		q.catchUp(now) // who waits to be heard is not late
 	}
+	v.Tick(now)
+	q.followWards()
+	q.sendToken(work, now)
+	q.callBraked(v.TakeCalls())
 	q.checks = append(q.checks, v.TakeChecks()...)
 	q.startChecks(work, now)
 	for _, s := range v.TakeSteps() {
@@ -183,7 +195,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	q.out.push(v.TakeEvents())
 	q.tellDifferences(work, now)
 	q.warmUp(now)
-	if next, ok := v.Next(); ok && (q.wake.IsZero() || next.Before(q.wake)) && !q.conn.isCut() {
+	if next, ok := v.Next(); ok && (q.wake.IsZero() || next.Before(q.wake)) {
 		q.wake = next
 		q.timer.Reset(max(0, next.Sub(now)))
 	}
@@ -228,10 +240,6 @@ func (q *Queen) startChecks(work context.Context, now time.Time) {
 			}
 			_ = q.post(work, func(now time.Time) {
 				q.running--
-				if q.conn.isCut() { // judge when it is seen who is still there
-					q.view.Postpone(c, now)
-					return
-				}
 				q.view.Checked(c, inc, seq, now)
 				if err != nil {
 					q.trouble(work, err, now)
@@ -246,14 +254,22 @@ func (q *Queen) housekeeping(work context.Context, now time.Time) {
 	if q.conn.isCut() == q.nc.IsConnected() { // a change of status that got lost
 		q.statusChanged(work, q.nc.Status(), now)
 	}
-	if n := q.countDropped(); n > q.dropped {
-		if q.mayWarn("dropped", now) {
-			q.log.Warn("this queen is too slow: NATS dropped snapshots, the next ones heal that", slog.Int("dropped", n-q.dropped), slog.Int("total", n))
-			q.dropped = n
-		}
-	}
+	q.countDrops(now)
 	q.probe(work, now)
 	q.store.confirm(work, q, now)
+}
+
+// countDrops follows the messages that NATS dropped: who was not heard may have
+// been dropped.
+func (q *Queen) countDrops(now time.Time) {
+	n := q.countDropped()
+	if q.conn.sight.Dropped(now, uint64(n)) > 0 {
+		q.doubt()
+	}
+	if n > q.dropped && q.mayWarn("dropped", now) {
+		q.log.Warn("this queen is too slow: NATS dropped snapshots, the next ones heal that", slog.Int("dropped", n-q.dropped), slog.Int("total", n))
+		q.dropped = n
+	}
 }
 
 func (q *Queen) countDropped() (n int) {
@@ -262,6 +278,7 @@ func (q *Queen) countDropped() (n int) {
 			n += d
 		}
 	}
+	n += q.countWardDrops()
 	return max(n, q.dropped) // what ended says nothing any more
 }
 

@@ -128,20 +128,34 @@ func startHive(t testing.TB, nc *nats.Conn, id string, every time.Duration, work
 	h.snap = *snapshotOf(id, uint64(time.Now().UnixMicro()), 0, workers...)
 	h.snap.Every = hivebeat.MillisOf(every)
 	h.send(nil)
+	h.beat(h.stop)
+	t.Cleanup(h.kill)
+	return h
+}
+
+func (h *testHive) beat(stop <-chan struct{}) {
+	every := h.snap.Every.Duration()
 	h.wg.Go(func() {
 		tick := time.NewTicker(every * 9 / 10)
 		defer tick.Stop()
 		for {
 			select {
-			case <-h.stop:
+			case <-stop:
 				return
 			case <-tick.C:
 				h.send(nil)
 			}
 		}
 	})
-	t.Cleanup(h.kill)
-	return h
+}
+
+// revive lets a hive that was killed go on: it was stopped, or cut off.
+func (h *testHive) revive() {
+	h.send(nil)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stop = make(chan struct{})
+	h.beat(h.stop)
 }
 
 // send changes the snapshot and sends it at once.

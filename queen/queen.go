@@ -49,6 +49,13 @@ type Config struct {
 	// EventsMax is the size of the stream of events in bytes, which JetStream
 	// reserves. Default 64 MiB.
 	EventsMax int64
+	// BrakeOff believes every silence: however many hives of a zone would be lost at
+	// once, they are. Default false: a mass death is held first, see
+	// docs/PROTOCOL.md.
+	BrakeOff bool
+	// BrakeShare is the share of a zone's hives, above 0 and up to 1, that may be
+	// lost by silence within 10 s without the brake. Default 0.3; 3 hives always may.
+	BrakeShare float64
 	// Pending is how many snapshots may wait for this queen before NATS drops the
 	// newest. Default 4096.
 	Pending int
@@ -67,6 +74,7 @@ func (c Config) withDefaults() Config {
 	c.Fresh = cmp.Or(c.Fresh, hivebeat.Fresh)
 	c.Pending = cmp.Or(c.Pending, defaultPending)
 	c.Replicas = cmp.Or(c.Replicas, 1)
+	c.BrakeShare = cmp.Or(c.BrakeShare, fleet.BrakeShare)
 	c.EventsMax = cmp.Or(c.EventsMax, ledger.DefaultEventsMax)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -81,6 +89,8 @@ func (c Config) validate() error {
 	switch {
 	case c.Fresh < 0:
 		return fmt.Errorf("queen: Config.Fresh: %v is negative", c.Fresh)
+	case !(c.BrakeShare > 0 && c.BrakeShare <= 1): // NaN is not either
+		return fmt.Errorf("queen: Config.BrakeShare: %v is not above 0 and up to 1", c.BrakeShare)
 	case c.Pending < 0:
 		return fmt.Errorf("queen: Config.Pending: %d is negative", c.Pending)
 	case c.Replicas < 1 || c.Replicas > 5:
@@ -113,12 +123,14 @@ type Queen struct {
 	done     chan struct{} // closed when Run returns
 
 	view    *fleet.View
+	began   time.Time
 	subs    []*nats.Subscription
 	dropped int // messages, as of the last look
 	wake    time.Time
 	timer   *time.Timer
 	fatal   error // ends Run
 
+	wards   wards
 	conn    link
 	store   store
 	cold    cold
@@ -143,13 +155,17 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queen: Config.Prefix: %w", err)
 	}
-	return &Queen{
+	q := &Queen{
 		cfg: cfg, nc: nc, subjects: subjects, log: cfg.Logger.With(slog.String("queen", cfg.ID)),
 		msgs:  make(chan *nats.Msg, cfg.Pending),
+		wards: wards{beats: make(chan *nats.Msg, pendingBeats), subs: make(map[string][]*nats.Subscription)},
 		calls: make(chan func(time.Time)), out: newOutbox(subjects),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 		view: fleet.New(cfg.Fresh), warnAt: make(map[string]time.Time),
-	}, nil
+	}
+	q.began = time.Now()
+	q.view.SetBrake(fleet.BrakeRule{Off: cfg.BrakeOff, Share: cfg.BrakeShare})
+	return q, nil
 }
 
 // Run works until ctx ends or Stop is called, and returns nil then. It returns
@@ -233,6 +249,21 @@ type Stats struct {
 
 	Hives, Workers int // known now
 
+	AdoptedHives   int    // hives that were lost, whose workers this queen judges
+	AdoptedWorkers int    // those workers
+	AdoptedBeats   uint64 // beats of such
+
+	// Verdicts of this queen, on hives and on workers it adopted, that were disproved
+	// by the same incarnation: FalseDead was heard too late, CutOff had gone on, but
+	// its messages did not come. Margins is how long after the verdict, in ms by
+	// upper bound; MarginMax the longest.
+	FalseDead, CutOff uint64
+	Margins           map[string]uint64
+	MarginMax         time.Duration
+
+	SelfPause time.Duration // time this queen was stopped or starved, in all
+	Blind     time.Duration // time credited to all deadlines, as it could not hear or could not be sure
+
 	EventsWaiting   int    // worker transitions that wait to be published
 	EventsPublished uint64 // worker transitions stored, or found to be stored
 	EventsDropped   uint64 // worker transitions given up: told by a gap
@@ -258,6 +289,10 @@ func (q *Queen) stats() Stats {
 	s := Stats{
 		Snapshots: c.Accepted, Refused: c.Refused, Dropped: q.countDropped(), Incomplete: c.Incomplete, Hives: q.view.Len(), Workers: c.Workers,
 	}
+	s.SelfPause, s.Blind = q.conn.sight.Paused(), q.conn.sight.Blind()
+	s.AdoptedHives, s.AdoptedWorkers, s.AdoptedBeats = q.view.Adoptions()
+	score := q.view.Score()
+	s.FalseDead, s.CutOff, s.Margins, s.MarginMax = score.FalseDead, score.CutOff, score.Margins.Buckets(), score.Margins.Max
 	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.out.counts()
 	if q.store.putter != nil {
 		s.Puts = q.store.putter.Stats()
@@ -272,6 +307,9 @@ func (q *Queen) Answer(ctx context.Context, verb string, r Request) Answer {
 	var a Answer
 	err := q.do(ctx, func(now time.Time) {
 		a = view{q.view}.answer(verb, r, now)
+		if a.Summary != nil {
+			a.Summary.Stats.SelfPause += hivebeat.MillisOf(q.conn.sight.Paused())
+		}
 		a.Status = q.status(now)
 	})
 	if err != nil {

@@ -39,8 +39,8 @@ type store struct {
 	backoff time.Duration
 	probing bool
 
-	queue   []*fleet.Hive                   // to be compared with the roster
-	unsure  liveness.Deadlines[*fleet.Hive] // whose last event somebody should publish again, for its author may have died
+	queue   []fleet.Teller                   // to be compared with the roster
+	unsure  liveness.Deadlines[fleet.Teller] // whose last event somebody should publish again, for its author may have died
 	scratch wire.SnapshotView
 }
 
@@ -212,10 +212,14 @@ func (q *Queen) read(work context.Context, l *ledger.Ledger) error {
 		for id, item := range roster {
 			q.rosterItem(id, item, now, 30*time.Second)
 		}
-		for _, h := range q.view.Hives() {
-			if _, ok := roster[h.ID()]; !ok {
-				q.view.Unlearn(h.ID(), false)
+		var gone []string
+		q.view.EachKey(func(key string) {
+			if _, ok := roster[key]; !ok {
+				gone = append(gone, key)
 			}
+		})
+		for _, key := range gone {
+			q.view.UnlearnKey(key, false)
 		}
 		q.store.roster = true
 		q.startAnnouncements(work, now)
@@ -253,12 +257,12 @@ func (q *Queen) adopt(e *ledger.Entry, now time.Time) {
 // out even if the queen that wrote it died before it could publish.
 func (q *Queen) rosterItem(id string, item ledger.RosterItem, now time.Time, within time.Duration) {
 	if item.Gone {
-		q.view.Unlearn(id, true)
+		q.view.UnlearnKey(id, true)
 		return
 	}
-	h := q.view.Learn(id, item, now)
-	if item.N > h.Book.Confirmed && len(item.Event) > 0 && item.Stored < fleet.TooOld && !h.Book.Busy {
-		q.store.unsure.Set(h, now.Add(5*time.Second+rand.N(within)))
+	t := q.view.LearnKey(id, item, now)
+	if b := t.Roster(); item.N > b.Confirmed && len(item.Event) > 0 && item.Stored < fleet.TooOld && !b.Busy {
+		q.store.unsure.Set(t, now.Add(5*time.Second+rand.N(within)))
 	}
 }
 
@@ -282,9 +286,9 @@ func (s *store) confirm(work context.Context, q *Queen, now time.Time) {
 	if !s.there() {
 		return
 	}
-	for h := range s.unsure.Due(now) {
-		b := &h.Book
-		if !q.view.Has(h) || b.Item.N <= b.Confirmed || b.Busy {
+	for t := range s.unsure.Due(now) {
+		b := t.Roster()
+		if !q.view.Knows(t) || b.Item.N <= b.Confirmed || b.Busy {
 			continue
 		}
 		l, item := s.ledger, b.Item
@@ -293,10 +297,10 @@ func (s *store) confirm(work context.Context, q *Queen, now time.Time) {
 			err := l.Republish(work, item)
 			_ = q.post(work, func(now time.Time) {
 				if err == nil || errors.Is(err, ledger.ErrTooOld) {
-					h.Book.Confirmed = max(h.Book.Confirmed, item.N)
+					b.Confirmed = max(b.Confirmed, item.N)
 					return
 				}
-				s.unsure.Set(h, now.Add(5*time.Second))
+				s.unsure.Set(t, now.Add(5*time.Second))
 				q.trouble(work, err, now)
 			})
 		})

@@ -45,10 +45,10 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	}
 }
 
-// Elsewhere notes that somebody else heard this of a worker, at heard or, where
-// that is the zero time, nobody knows when. It is then as if it was heard now, but
-// for its facts and its age. It reports whether that was news.
-func (r *Registry) Elsewhere(now, heard time.Time, id string, inc, seq uint64) bool {
+// Elsewhere notes that somebody else heard this of a worker, nobody knows when. It
+// is then as if it was heard now, but for its facts and its age. It reports whether
+// that was news.
+func (r *Registry) Elsewhere(now time.Time, id string, inc, seq uint64) bool {
 	w := r.workers[id]
 	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() {
 		return false
@@ -65,9 +65,7 @@ func (r *Registry) Elsewhere(now, heard time.Time, id string, inc, seq uint64) b
 	was := w.heard
 	r.take(now, w, Heard{}, step)
 	// Its deadline counts from now; its age does not: none is younger than it is.
-	if w.heard = heard; was.After(heard) {
-		w.heard = was
-	}
+	w.heard = was
 	return true
 }
 

@@ -64,7 +64,7 @@ func TestSeeds(t *testing.T) {
 		b, f := newBench(t), newFake("w")
 		f.Seq = 17
 		seed(b, f, hivebeat.Alive, 80*second, 5*second)
-		if b.Elsewhere(b.now, b.now, "w", f.Inc, 17) || !b.Elsewhere(b.now, b.now, "w", f.Inc, 20) || b.Elsewhere(b.now, b.now, "x", f.Inc, 20) {
+		if b.Elsewhere(b.now, "w", f.Inc, 17) || !b.Elsewhere(b.now, "w", f.Inc, 20) || b.Elsewhere(b.now, "x", f.Inc, 20) {
 			t.Error("what is higher is news, of who is known")
 		}
 		if r, _ := b.Record(b.now, "w"); r.Live != hivebeat.Alive || r.Seq != 20 || r.Model != f.Model {

@@ -35,7 +35,7 @@ func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 	inc, seq := h.line.Inc(), h.line.Seq()
 	up := h.live == hivebeat.Alive || h.live == hivebeat.Late
 	switch {
-	case h.live == "" || h.live == hivebeat.Unverified:
+	case h.live == "" || h.live == hivebeat.Unverified && h.heldBy == nil:
 		return "", "", false // this queen does not know
 	case e.N == 0:
 		if up {
@@ -52,8 +52,8 @@ func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 		return kindOf(h.live), h.live, true
 	case seq < e.Seq || e.Live == hivebeat.Left:
 		return h.conflictTold(now)
-	case h.live == e.Live:
-		return h.conflictTold(now)
+	case h.live == e.Live, h.live == hivebeat.Unverified && e.Live == hivebeat.Lost:
+		return h.conflictTold(now) // a queen that brakes no longer is no news for one that still does
 	case up && (e.Live == hivebeat.Lost || e.Live == hivebeat.Unverified || e.Live == hivebeat.Late):
 		if seq > e.Seq {
 			return hivebeat.KindRecovered, hivebeat.Alive, true
@@ -99,6 +99,8 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live) (hivebeat.EventData, l
 	}
 	if to == hivebeat.Lost || to == hivebeat.Left {
 		next.Workers = h.remember()
+	} else {
+		next.Workers = h.unsettled()
 	}
 	return d, next
 }
@@ -117,17 +119,23 @@ func (h *Hive) remember() map[string]ledger.RosterWorker {
 		if size += len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 80; size > rosterBytes {
 			break
 		}
-		m[r.Worker] = ledger.RosterWorker{Inc: r.Inc, Live: r.Live, Cause: r.Cause, State: r.State, Model: r.Model}
+		it := ledger.RosterWorker{Inc: r.Inc, Live: r.Live, Cause: r.Cause, State: r.State, Model: r.Model, Seq: r.Seq}
+		if c := w.ward; c != nil { // what became of it since is told after this
+			if !c.listed {
+				continue
+			}
+			it = c.base
+		}
+		if was := h.Book.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
+			it.Via = was.Via
+		}
+		m[r.Worker] = it
 	}
 	return m
 }
 
-func (h *Hive) Zone() string {
-	if h.head.Inc == 0 {
-		return h.Book.Item.Zone
-	}
-	return h.head.Labels["zone"]
-}
+// Zone is the label of its zone, by the roster where it was not heard.
+func (h *Hive) Zone() string { return h.zone }
 
 // Learn takes an entry of the roster: this queen's own, or another's, which may
 // have heard more of the hive.
@@ -137,10 +145,21 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 	if b := &h.Book; item.Epoch < b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision < b.Item.Revision {
 		return h
 	}
+	before := h.Book.Item.N
+	// Where the roster stood at our incarnation and is at another now, somebody has
+	// decided after us. Who then insisted on its own, as the other would, would argue
+	// for ever: we follow, unless ours is the higher one and alive.
+	decided := h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch &&
+		(e.Inc > h.line.Inc() || h.live != hivebeat.Alive)
 	h.Book.Item, h.Book.ReadAt = item, now
-	if ev, err := eventIn(e); err == nil && ev.Data.Kind == hivebeat.KindConflict {
+	if h.head.Inc == 0 {
+		h.zone = item.Zone
+	}
+	ev, err := eventIn(e)
+	if err == nil && ev.Data.Kind == hivebeat.KindConflict {
 		h.Book.Conflict = ev.Data.Inc
 	}
+	defer func() { v.learnWards(h, before, ev, now) }()
 	v.Compare(h)
 	switch {
 	case h.live == "":
@@ -149,9 +168,12 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 		if e.Live == hivebeat.Left && h.live != hivebeat.Left {
 			v.byRoster(h, now)
 		}
-	case e.Inc < h.line.Inc() || e.Inc == h.prior: // ours is newer
+	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
 	default:
 		o := h.hearLine(e.Inc, e.Seq)
+		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
+			o = h.follow(e.Inc, e.Seq)
+		}
 		switch {
 		case !o.Accepted():
 		case e.Live == hivebeat.Lost || e.Live == hivebeat.Left:
@@ -217,4 +239,91 @@ func eventIn(e *ledger.RosterEntry) (hivebeat.Event, error) {
 		return ev, fmt.Errorf("queen: the event in the roster: %w", err)
 	}
 	return ev, nil
+}
+
+// Teller is what the roster has an entry for: a Hive, or the brake of a Zone.
+type Teller interface {
+	Key() string // in the roster
+	Roster() *Book
+	Say(now time.Time) (Saying, bool)
+}
+
+// Saying is the next thing to be told, and the entry that is to hold it, but for
+// the event itself.
+type Saying struct {
+	ID   string
+	Data hivebeat.EventData
+	Next ledger.RosterEntry
+}
+
+// Key is its id.
+func (h *Hive) Key() string { return h.id }
+
+// Roster is what the roster says of it.
+func (h *Hive) Roster() *Book { return &h.Book }
+
+// Roster is what the roster says of its brake.
+func (z *Zone) Roster() *Book { return &z.Book }
+
+// Say returns what is to be told of h now: its Difference to the roster.
+func (h *Hive) Say(now time.Time) (Saying, bool) {
+	kind, to, ok := h.Difference(now)
+	if !ok {
+		return h.sayWorker(now)
+	}
+	data, next := h.Next(kind, to)
+	return Saying{hivebeat.HiveEventID(h.id, next.N), data, next}, true
+}
+
+// Knows reports whether t is still in the view.
+func (v *View) Knows(t Teller) bool {
+	if h, ok := t.(*Hive); ok {
+		return v.Has(h)
+	}
+	return true
+}
+
+// CompareAgain puts t among those to be compared with the roster.
+func (v *View) CompareAgain(t Teller) {
+	switch t := t.(type) {
+	case *Hive:
+		v.Compare(t)
+	case *Zone:
+		v.CompareZone(t)
+	}
+}
+
+// LearnKey takes an entry of the roster, of a hive or of the brake of a zone.
+func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Teller {
+	if zone, ok := zoneOfKey(key); ok {
+		z := v.zoneOf(zone)
+		v.learnZone(z, item, now)
+		return z
+	}
+	return v.Learn(key, item, now)
+}
+
+// UnlearnKey notes that the roster has no entry under this key.
+func (v *View) UnlearnKey(key string, expired bool) {
+	if zone, ok := zoneOfKey(key); ok {
+		z := v.zoneOf(zone)
+		if z.Book.Item.Revision > 0 { // it is to go on where it was
+			z.Book.Item.Revision = 0
+			v.CompareZone(z)
+		}
+		return
+	}
+	v.Unlearn(key, expired)
+}
+
+// EachKey yields every key that the roster should have.
+func (v *View) EachKey(yield func(key string)) {
+	for _, h := range v.order {
+		yield(h.id)
+	}
+	for _, z := range v.zones {
+		if z.Book.Item.N > 0 {
+			yield(z.Key())
+		}
+	}
 }

@@ -63,7 +63,11 @@ func (w *Worker) Via() string { return w.via }
 func (v *View) Shown(h *Hive, w *Worker, now time.Time) (live hivebeat.Live, age hivebeat.Millis, fresh bool) {
 	live, age = w.rec.Live, EffectiveAge(w.rec.Age, w.received, now)
 	fresh = age <= hivebeat.MillisOf(v.fresh)
-	if live == hivebeat.Alive && (!fresh || !h.Up()) {
+	speaks := h.Up()
+	if w.ward != nil {
+		speaks = w.ward.answered
+	}
+	if live == hivebeat.Alive && (!fresh || !speaks) {
 		live = hivebeat.Late
 	}
 	return live, age, fresh

@@ -40,8 +40,21 @@ func (v *View) TakeDirty() []*Hive {
 	return list
 }
 
-// Next returns when Tick has something to do next.
-func (v *View) Next() (time.Time, bool) { return v.due.Next() }
+// Next returns when Tick has something to do next: nothing while the queen doubts
+// itself.
+func (v *View) Next() (time.Time, bool) {
+	if !v.doubt.IsZero() {
+		return time.Time{}, false
+	}
+	next, ok := v.due.Next()
+	if at, on := v.nextRelease(); on && (!ok || at.Before(next)) {
+		next, ok = at, true
+	}
+	if at, on := v.wardsDue.Next(); on && (!ok || at.Before(next)) {
+		next, ok = at, true
+	}
+	return next, ok
+}
 
 // Len returns how many hives are known.
 func (v *View) Len() int { return len(v.hives) }

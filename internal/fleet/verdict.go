@@ -24,6 +24,9 @@ const forgetAfter = 7 * 24 * time.Hour
 //
 //	roster only ────▶ unverified ──── E + 2 × every after this queen began ──▶ lost
 //
+// Between all that and lost by silence stands the brake (brake.go), which makes of
+// it unverified for a while.
+//
 // Before it becomes late or lost the hive's key is read once (check): another
 // queen may have heard what this one missed.
 type verdict struct {
@@ -35,6 +38,7 @@ type verdict struct {
 	judged time.Time     // when it was heard last, or is held to have been: its deadlines count from here
 	blind  time.Duration // view.blind at that time
 	prior  uint64        // the incarnation that this one took the place of
+	wentOn bool          // its seq says that there were others since the message before the last
 	check  uint64        // the check under way, or 0
 
 	rival    uint64 // the other incarnation of a conflict, 0 if there is none
@@ -67,10 +71,21 @@ type Step struct {
 	Reason   string
 }
 
+// follow takes an incarnation that another queen decided for, whatever this one
+// remembers of it.
+func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
+	h.prior, h.rival = h.line.Inc(), 0
+	h.line.Take(inc, seq)
+	return liveness.TakenOver
+}
+
 // hearLine asks the lineage, and remembers whose place a new incarnation takes.
 func (h *Hive) hearLine(inc, seq uint64) liveness.Outcome {
-	before := h.line.Inc()
+	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
+	if o.Accepted() {
+		h.wentOn = inc == before && seq > last+1
+	}
 	if o.Begins() {
 		h.prior, h.rival = before, 0
 	}
@@ -79,13 +94,14 @@ func (h *Hive) hearLine(inc, seq uint64) liveness.Outcome {
 
 // heard notes that the hive was heard, and what o says that this means.
 func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
-	was, silent := h.live, now.Sub(h.judged)
+	at := latest(v.heardAs(now), h.judged)
+	was, silent := h.live, at.Sub(h.judged)
 	margin := silent - (v.blind - h.blind) - v.patience(h)
-	h.judged, h.blind, h.check = now, v.blind, 0
+	h.judged, h.blind, h.check = at, v.blind, 0
 	if was == hivebeat.Left && !o.Begins() {
 		return // one more page of its goodbye
 	}
-	v.due.Set(h, now.Add(liveness.LateAfter(h.every, 0)))
+	v.due.Set(h, at.Add(liveness.LateAfter(h.every, 0)))
 	if was == hivebeat.Alive && !o.Begins() {
 		return
 	}
@@ -104,11 +120,18 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 		h.left = ""
 	default:
 		kind, why.reason = hivebeat.KindRecovered, fmt.Sprintf("heard again after %.1fs", silent.Seconds())
-		if was == hivebeat.Unverified {
+		switch {
+		case h.heldBy != nil:
+			why.reason += ", and no longer held by the brake"
+		case was == hivebeat.Unverified:
 			why.reason = "heard, and so no longer known from memory alone"
-		} else {
+		default:
 			m := hivebeat.MillisOf(margin)
 			why.margin = &m
+			if was == hivebeat.Lost {
+				v.score.back(margin, h.wentOn)
+				why.reason += ", " + backWords(margin, h.wentOn)
+			}
 		}
 	}
 	v.turn(h, kind, hivebeat.Alive, "", why, now)
@@ -126,7 +149,23 @@ func (v *View) patience(h *Hive) time.Duration {
 func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebeat.Cause, why evidence, now time.Time) {
 	why.kind = kind
 	v.steps = append(v.steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
+	up := h.Up()
 	h.live, h.cause, h.since, h.why, h.check = to, cause, now, why, 0
+	switch {
+	case !up && h.Up():
+		h.upFrom = now
+	case up && !h.Up():
+		h.upUntil = now
+	}
+	if to != hivebeat.Unverified {
+		v.unhold(h)
+	}
+	switch to {
+	case hivebeat.Lost:
+		v.takeIn(h, now)
+	case hivebeat.Left:
+		v.endAdoption(h)
+	}
 	v.Compare(h)
 }
 
@@ -140,15 +179,25 @@ func (v *View) Compare(h *Hive) {
 
 // Tick looks after the hives whose deadlines have passed: each becomes a check.
 func (v *View) Tick(now time.Time) {
+	if !v.doubt.IsZero() {
+		return
+	}
 	for h := range v.due.Due(now) {
 		if h.live == hivebeat.Lost || h.live == hivebeat.Left {
 			v.forget(h)
 			continue
 		}
-		v.gen++
-		h.check = v.gen
-		v.checks = append(v.checks, Check{h, v.gen})
+		v.ask(h)
 	}
+	v.endHolds(now)
+	v.tickWards(now)
+}
+
+// ask has the key of h read, before a verdict.
+func (v *View) ask(h *Hive) {
+	v.gen++
+	h.check = v.gen
+	v.checks = append(v.checks, Check{h, v.gen})
 }
 
 // Checked takes the answer to a check: the (inc, seq) that the hive's key holds,
@@ -158,6 +207,10 @@ func (v *View) Tick(now time.Time) {
 func (v *View) Checked(c Check, inc, seq uint64, now time.Time) {
 	h := c.Hive
 	if h.check != c.id || v.hives[h.id] != h {
+		return
+	}
+	if !v.doubt.IsZero() { // judge when it is known who is still there
+		v.Postpone(c, now)
 		return
 	}
 	h.check = 0
@@ -198,6 +251,9 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 // lose is the one place where a hive becomes lost: what holds a verdict back
 // stands here.
 func (v *View) lose(h *Hive, cause hivebeat.Cause, why evidence, now time.Time) {
+	if !h.released && v.brake(h, now) {
+		return
+	}
 	v.turn(h, hivebeat.KindLost, hivebeat.Lost, cause, why, now)
 	v.due.Set(h, now.Add(forgetAfter))
 }
@@ -221,21 +277,44 @@ func (v *View) silentFor(h *Hive, now time.Time) evidence {
 		e.reason = fmt.Sprintf("known from the roster alone, and not heard in the %.1fs since this queen began", now.Sub(h.judged).Seconds())
 	case blind > 0:
 		e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0) +
-			fmt.Sprintf("; for %.1fs of that this queen was cut off, which does not count", blind.Seconds())
+			fmt.Sprintf("; for %.1fs of that this queen was blind, which does not count", blind.Seconds())
 	default:
 		e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0)
 	}
 	return e
 }
 
-// BlindFor credits every deadline with a time in which this queen could hear
-// nobody. Later ways to be blind (stopped, starved, told of dropped messages)
-// end here too.
+// Doubt is told since when what this queen reads may have waited, or got lost: it
+// was stopped or starved, cut off, or told of dropped messages. Until BlindFor
+// ends the doubt, what is heard counts as heard then, and nobody becomes late or
+// lost, nor is a worker given up for not being listed.
+func (v *View) Doubt(since time.Time) {
+	if v.doubt.IsZero() || since.Before(v.doubt) {
+		v.doubt = since
+	}
+}
+
+// Doubts reports whether this queen doubts itself.
+func (v *View) Doubts() bool { return !v.doubt.IsZero() }
+
+// heardAs returns when what is read at now counts as heard.
+func (v *View) heardAs(now time.Time) time.Time {
+	if v.doubt.IsZero() || v.doubt.After(now) {
+		return now
+	}
+	return v.doubt
+}
+
+// BlindFor ends the doubt, and credits every deadline with a time in which this
+// queen could hear nobody.
 func (v *View) BlindFor(d time.Duration) {
+	v.doubt = time.Time{}
 	if d > 0 {
 		v.blind += d
 		v.due.Shift(d)
+		v.shiftBrakes(d)
 	}
+	v.creditWards(d)
 }
 
 // refusedOf looks at what was refused as no news: two incarnations that both go

@@ -25,6 +25,7 @@ type View struct {
 	order []*Hive // by id
 	due   liveness.Deadlines[*Hive]
 	blind time.Duration // time this queen could not hear anybody, in all
+	doubt time.Time     // since when what it reads may have waited; zero: it does not doubt itself
 	gen   uint64        // of checks
 	page  wire.SnapshotView
 	memos int // bytes that the memos hold on to
@@ -33,6 +34,20 @@ type View struct {
 	checks, checksTaken []Check
 	dirty, dirtyTaken   []*Hive
 	steps, stepsTaken   []Step
+
+	rule                        BrakeRule
+	zones                       []*Zone // by name
+	calls, callsTaken           []*Hive
+	dirtyZones, dirtyZonesTaken []*Zone
+
+	adopted, wards int // hives whose workers are wards, and those workers (adopt.go)
+	wardsDue       liveness.Deadlines[*Hive]
+	callWards      bool // their roll is to be called anew
+	rollCalls      []RollCall
+	adoptions      []string
+	unadopted      uint64 // hives that were too many to be adopted
+	wardBeats      uint64
+	score          Score
 
 	accepted   uint64
 	refused    map[hivebeat.Reason]uint64
@@ -44,6 +59,8 @@ type Hive struct {
 	id   string
 	line liveness.Lineage
 	verdict
+	hold
+	adopted *adoption // its workers, while this queen judges them; else nil
 
 	head     hivebeat.Snapshot // the newest page but its workers; Inc is 0 where none was ever taken over
 	received time.Time         // when that was received, or the earliest time it may have been
@@ -60,6 +77,8 @@ type Hive struct {
 	isDirty bool
 	absent  map[string]uint64 // workers given up as this incarnation did not list them, and their incarnations
 	numbers bool              // the numbering of this incarnation was heard from its start
+
+	speaksFrom time.Time // when this incarnation was heard first
 }
 
 // Worker is one worker's record and where it comes from.
@@ -70,6 +89,8 @@ type Worker struct {
 	hiveInc  uint64    // whose numbers seen is about
 	seen     uint64    // n of the last transition that was taken
 	via      string
+	ward     *ward    // while this queen judges it
+	lost     *mistake // that this queen gave it up, until its hive proves or disproves it
 }
 
 // mix is what a worker is counted by.
@@ -81,7 +102,9 @@ type mix struct {
 // New returns a view that knows nobody. Records are shown as alive up to the age
 // fresh.
 func New(fresh time.Duration) *View {
-	return &View{fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64)}
+	v := &View{fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64)}
+	v.SetBrake(BrakeRule{})
+	return v
 }
 
 // get returns the hive with this id and makes it where it is not known.
@@ -114,6 +137,8 @@ func (v *View) find(id string) (int, bool) {
 // forget drops all that is known of h.
 func (v *View) forget(h *Hive) {
 	delete(v.hives, h.id)
+	v.unhold(h)
+	v.endAdoption(h)
 	v.memos -= h.memo.size
 	v.due.Remove(h)
 	if at, ok := v.find(h.id); ok {
@@ -135,8 +160,8 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 		return refusal
 	}
 	v.accepted++
-	h.heardAt = now
-	v.takeOver(h, s, o, now, now)
+	h.heardAt = v.heardAs(now)
+	v.takeOver(h, s, o, latest(h.heardAt, h.received), now)
 	return nil
 }
 
@@ -192,15 +217,17 @@ func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, recei
 	if len(s.Bye) > 0 {
 		v.leave(h, now)
 	}
-	if h.asm.complete() && s.Warm {
+	if h.asm.complete() && s.Warm && v.doubt.IsZero() {
 		v.absent(h, now)
 	}
+	v.goneBack(h, now)
 }
 
 // copy takes over what the page says.
 func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
 	if h.head.Inc != s.Inc { // all that it numbers begins anew
 		h.numbers = s.Seq == 1
+		h.speaksFrom = now
 		clear(h.absent)
 	}
 	if !h.asm.is(s.Inc, s.Seq) {
@@ -211,6 +238,7 @@ func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
 	}
 	h.asm.add(s.Page)
 	s.UpdateHead(&h.head)
+	h.zone = h.head.Labels["zone"]
 	h.received, h.every = received, h.head.Every.Duration()
 	for i := range s.Workers {
 		v.record(h, &s.Workers[i], received, now)
@@ -233,6 +261,9 @@ func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 	if w.via == "" {
 		was = mix{}
 	}
+	if w.ward != nil {
+		v.handBack(h, w, now)
+	}
 	r.Update(&w.rec)
 	w.received, w.via = received, hivebeat.ViaHive
 	if w.gen != h.asm.gen {
@@ -243,6 +274,9 @@ func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 		h.asm.oldest = max(h.asm.oldest, w.rec.Age)
 	}
 	h.count(was, w.mix())
+	if w.lost != nil {
+		v.disproved(h, w)
+	}
 	if w.seen != w.rec.N || w.hiveInc != h.head.Inc {
 		v.transitions(h, w, before, received, now)
 	}
@@ -284,6 +318,11 @@ func (v *View) absent(h *Hive, now time.Time) {
 		}
 		if w.rec.Live == hivebeat.Lost || w.rec.Live == hivebeat.Left {
 			h.remove(w)
+			continue
+		}
+		// A hive that began anew is warm before it could miss anybody whose promise
+		// or announced silence is long: one lost answer to its roll call kills nobody.
+		if w.hiveInc != h.head.Inc && now.Sub(h.speaksFrom) < liveness.LostAfter(w.rec.Every.Duration(), w.rec.Quiet.Duration()) {
 			continue
 		}
 		v.loseAbsent(h, w, now)

@@ -193,7 +193,7 @@ func TestBlindTimeIsNobodysSilence(t *testing.T) {
 	}
 	settleChecks(v, at(122.5))
 	h := v.hives["h"]
-	if h.live != hivebeat.Late || !strings.Contains(h.why.reason, "for 100.0s of that this queen was cut off") {
+	if h.live != hivebeat.Late || !strings.Contains(h.why.reason, "for 100.0s of that this queen was blind") {
 		t.Errorf("%s: %s", h.live, h.why.reason)
 	}
 	if age := EffectiveAge(0, h.received, at(122.5)); age != 122_500 {
@@ -258,27 +258,39 @@ func TestAbsence(t *testing.T) {
 		next  func() []*hivebeat.Snapshot
 		want  string
 		event string
+		after int // seconds; 10 by default
 	}{
-		{"complete and warm", func() []*hivebeat.Snapshot { return pagesOf(snapshotOf("h", 100, 2, workersOf(2)...), 1) }, "w00=alive w01=alive w02=lost", "h.100.w02.2"},
-		{"complete in pages", func() []*hivebeat.Snapshot { return pagesOf(snapshotOf("h", 100, 2, workersOf(2)...), 2) }, "w00=alive w01=alive w02=lost", "h.100.w02.2"},
+		{"complete and warm", func() []*hivebeat.Snapshot { return pagesOf(snapshotOf("h", 100, 2, workersOf(2)...), 1) }, "w00=alive w01=alive w02=lost", "h.100.w02.2", 10},
+		{"complete in pages", func() []*hivebeat.Snapshot { return pagesOf(snapshotOf("h", 100, 2, workersOf(2)...), 2) }, "w00=alive w01=alive w02=lost", "h.100.w02.2", 10},
 		{"a page is missing", func() []*hivebeat.Snapshot {
 			return pagesOf(snapshotOf("h", 100, 2, workersOf(2)...), 2)[:1]
-		}, all, ""},
+		}, all, "", 10},
 		{"not warm: a hive that has just begun", func() []*hivebeat.Snapshot {
 			s := snapshotOf("h", 200, 1)
 			s.Warm = false
 			return []*hivebeat.Snapshot{s}
-		}, all, ""},
-		{"warm, of the next incarnation", func() []*hivebeat.Snapshot {
+		}, all, "", 10},
+		{"warm, of the next incarnation, before it could have missed anybody", func() []*hivebeat.Snapshot {
 			return []*hivebeat.Snapshot{snapshotOf("h", 200, 3, workersOf(2)...)}
-		}, "w00=alive w01=alive w02=lost", "h.200.w02.0"},
+		}, all, "", 10},
+		{"warm, of the next incarnation", func() []*hivebeat.Snapshot {
+			return []*hivebeat.Snapshot{snapshotOf("h", 200, 1, workersOf(2)...), snapshotOf("h", 200, 3, workersOf(2)...)}
+		}, "w00=alive w01=alive w02=lost", "h.200.w02.0", 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := New(45 * time.Second)
 			mustFeed(t, v, snapshotOf("h", 100, 1, workersOf(3)...), at(0))
 			v.events = nil
-			for _, s := range c.next() {
-				mustFeed(t, v, s, at(10))
+			next := c.next()
+			for i, s := range next {
+				when := at(float64(c.after))
+				if c.after > 10 && i < len(next)-1 {
+					when = at(10) // its first word
+				}
+				mustFeed(t, v, s, when)
+				if i < len(next)-1 {
+					v.events = nil
+				}
 			}
 			if got := lives(v, "h"); got != c.want {
 				t.Errorf("%s, want %s", got, c.want)
@@ -291,7 +303,7 @@ func TestAbsence(t *testing.T) {
 					t.Fatalf("events: %+v, want %s", v.events, c.event)
 				}
 				d := v.events[0].Data
-				if d.Kind != hivebeat.KindLost || d.Cause != hivebeat.CauseMissed || d.Via != hivebeat.ViaQueen || d.AgeMS != 15_000 {
+				if d.Kind != hivebeat.KindLost || d.Cause != hivebeat.CauseMissed || d.Via != hivebeat.ViaQueen || d.AgeMS != hivebeat.Millis(5+c.after)*1000 {
 					t.Errorf("%+v", d)
 				}
 			}

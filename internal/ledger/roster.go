@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,7 +15,8 @@ import (
 )
 
 // RosterEntry is the value of a key of queen_roster, as JSON: the queens' last
-// verdict on a hive, and what it was when it was reached.
+// verdict on a hive, and what it was when it was reached. Under brake.<zone> it is
+// what they say of the zone's brake: unverified while that is on.
 type RosterEntry struct {
 	V       uint64                  `json:"v"` // 1; Advance sets it
 	N       uint64                  `json:"n"` // number of the event inside
@@ -36,6 +38,8 @@ type RosterWorker struct {
 	Cause hivebeat.Cause `json:"cause,omitempty"`
 	State hivebeat.State `json:"state,omitempty"`
 	Model string         `json:"model,omitempty"`
+	Seq   uint64         `json:"seq,omitempty"` // the last that was heard of it
+	Via   string         `json:"via,omitempty"` // queen: the verdict is one of the queens
 }
 
 // RosterItem is an entry as it was read.
@@ -82,7 +86,7 @@ func (l *Ledger) Roster(ctx context.Context) (map[string]RosterItem, error) {
 
 // RosterOf reads one entry, after ErrConflict. ok is false where there is none.
 func (l *Ledger) RosterOf(ctx context.Context, hive string) (item RosterItem, ok bool, err error) {
-	if err := hivebeat.CheckID("hive", hive); err != nil {
+	if err := checkKey(hive); err != nil {
 		return RosterItem{}, false, err
 	}
 	asked := time.Now()
@@ -102,6 +106,24 @@ func (l *Ledger) RosterOf(ctx context.Context, hive string) (item RosterItem, ok
 	item = l.item(m, hive, age, info.Created.UnixNano())
 	return item, !item.Gone, nil
 }
+
+// brakeKeys begin the keys of what queens say of a zone: they are no ids of hives,
+// as those have no dot.
+const brakeKeys = "brake."
+
+// checkKey refuses what is no key of the roster.
+func checkKey(key string) error {
+	zone, ok := strings.CutPrefix(key, brakeKeys)
+	if !ok {
+		return hivebeat.CheckID("hive", key)
+	}
+	if zone = strings.TrimPrefix(zone, "="); zone != "" && strings.Trim(zone, keyChars) != "" {
+		return fmt.Errorf("%w: %q is no key of a zone", hivebeat.ErrID, key)
+	}
+	return nil
+}
+
+const keyChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
 // item reads an entry. One that can not be read is zero: the queen judges anew,
 // and puts over it.
@@ -125,7 +147,7 @@ func (l *Ledger) item(m message, hive string, age time.Duration, epoch int64) Ro
 // by now, and this one was not written. ErrAway: it may have been written all the
 // same; read before judging again.
 func (l *Ledger) Advance(ctx context.Context, hive string, revision uint64, next RosterEntry) (uint64, error) {
-	if err := hivebeat.CheckID("hive", hive); err != nil {
+	if err := checkKey(hive); err != nil {
 		return 0, err
 	}
 	next.V = 1

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-
-	"github.com/beatfabric/hivebeat"
 )
 
 // Pauses of a watch between a failed read and the next.
@@ -32,7 +30,7 @@ func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item Rost
 		if l.nc.IsConnected() {
 			before := *r
 			err := r.read(ctx, l, atRoster, false, func(f found) {
-				if hivebeat.ValidID(f.key) {
+				if checkKey(f.key) == nil {
 					fn(f.key, l.item(f.message, f.key, f.age, r.epoch))
 				}
 			})

@@ -1,0 +1,567 @@
+package fleet
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+// A hive that dies does not take its workers along. When it is lost its workers
+// become wards of the queen, which hears their beats and judges them as the hive
+// did, by the same detector:
+//
+//	hive lost ──▶ ward, shown late ── answers or beats ──▶ alive, via queen
+//	                   │    ◀──────────── late, recovered … ──┘
+//	                   └── its own deadline passes ──▶ lost, cause hive
+//
+//	hive back ──▶ listed in its snapshot, or not in a warm complete one: the hive's again
+//
+// That a ward is late since nobody asked it yet is no transition. What is one is
+// the difference between the roster and this view, as for hives (announce.go): so
+// it is told once by any number of queens, and a worker that was alive all along
+// makes no event.
+
+const (
+	// adoptGrace is for a worker to answer: so long after its hive was lost none is
+	// lost, whatever its own deadline. The roll is called several times meanwhile, so
+	// that no one lost message kills.
+	adoptGrace = 5 * time.Second
+	rollCalls  = 3
+	rollAgain  = 1500 * time.Millisecond
+	// spreadPerWorker keeps the answers of a mass of workers from storming.
+	spreadPerWorker = 500 * time.Microsecond
+	// maxAdopted bounds the hives whose workers are wards, and so the subscriptions:
+	// of hives that are lost beyond that the workers stay late.
+	maxAdopted = 10_000
+)
+
+// adoption is what a view knows of the workers of a hive that was lost.
+type adoption struct {
+	reg    *detector.Registry
+	wards  map[string]*ward
+	differ map[string]bool // those to be compared with the roster
+	calls  int             // of the roll, so far
+	callAt time.Time       // the next one; zero: none
+	spread time.Duration
+}
+
+// ward is a worker that the queen judges.
+type ward struct {
+	base     ledger.RosterWorker // as its hive had it, where listed
+	listed   bool
+	answered bool // it was heard by somebody since, or judged
+	why      evidence
+}
+
+// RollCall asks the workers of a hive to beat.
+type RollCall struct {
+	Hive   string
+	Spread time.Duration
+}
+
+// TakeRollCalls returns the roll calls to be made now.
+func (v *View) TakeRollCalls() []RollCall {
+	list := v.rollCalls
+	v.rollCalls = nil
+	return list
+}
+
+// TakeAdoptions returns the hives of which that may have changed since the last
+// call whether their workers' beats are to be heard (Adopted).
+func (v *View) TakeAdoptions() []string {
+	list := v.adoptions
+	v.adoptions = nil
+	return list
+}
+
+// Adopted reports whether beats for this hive are to be given to Beat.
+func (v *View) Adopted(id string) bool {
+	h := v.hives[id]
+	return h != nil && h.adopted != nil
+}
+
+// Adoptions returns of how many hives the workers are wards now, how many workers
+// that is, and how many of their beats were heard so far.
+func (v *View) Adoptions() (hives, workers int, beats uint64) { return v.adopted, v.wards, v.wardBeats }
+
+// takeIn makes wards of the workers of h, which was lost.
+func (v *View) takeIn(h *Hive, now time.Time) {
+	seeds := h.seeds(now)
+	if h.adopted == nil {
+		if v.adopted >= maxAdopted {
+			v.unadopted++
+			return
+		}
+		v.adopted++
+		h.adopted = &adoption{reg: detector.New(h.id), wards: make(map[string]*ward), differ: make(map[string]bool)}
+		v.adoptions = append(v.adoptions, h.id)
+		// What the records say is not what the last snapshot said any more.
+		v.memos -= h.memo.size
+		h.memo = memo{}
+	}
+	a := h.adopted
+	a.spread = max(hivebeat.WorkerRollSpread, spreadPerWorker*time.Duration(v.wards+len(seeds)))
+	for _, s := range seeds {
+		if a.wards[s.Worker] != nil {
+			continue // since a time before
+		}
+		s.Until = now.Add(adoptGrace + a.spread)
+		a.reg.Seed(now, s)
+		c := &ward{listed: true, base: ledger.RosterWorker{
+			Inc: s.Facts.Inc, Live: s.Live, Cause: s.Cause, State: s.Facts.State, Model: s.Facts.Model, Seq: s.Facts.Seq,
+		}}
+		c.answered = s.Live == hivebeat.Lost || s.Live == hivebeat.Left
+		a.wards[s.Worker] = c
+		v.wards++
+		if w := h.workers[s.Worker]; w != nil {
+			w.ward, w.via = c, hivebeat.ViaQueen
+		}
+	}
+	a.calls = 0
+	v.call(h, now)
+	v.watch(h, now)
+}
+
+// seeds are the workers of h as they are known: by its last snapshot, or where
+// there is none by the roster, which knows less.
+func (h *Hive) seeds(now time.Time) []detector.Seed {
+	var list []detector.Seed
+	if h.head.Inc != 0 {
+		for _, w := range h.Workers() {
+			r := &w.rec
+			list = append(list, detector.Seed{
+				Worker: r.Worker, Live: r.Live, Cause: r.Cause, Facts: r.Facts,
+				Heard: w.received.Add(-min(r.Age, maxAge).Duration()),
+			})
+		}
+		return list
+	}
+	stored := h.Book.Item.Stored + now.Sub(h.Book.ReadAt)
+	for id, r := range h.Book.Item.Workers {
+		if !hivebeat.ValidID(id) || r.Inc == 0 {
+			continue
+		}
+		list = append(list, detector.Seed{
+			Worker: id, Live: r.Live, Cause: r.Cause, Heard: now.Add(-stored),
+			Facts: hivebeat.Facts{
+				Inc: r.Inc, Seq: max(1, r.Seq), Every: hivebeat.MillisOf(hivebeat.WorkerEvery), State: r.State, Model: r.Model,
+			},
+		})
+	}
+	return list
+}
+
+// watch sets when the wards of h are looked after next.
+func (v *View) watch(h *Hive, now time.Time) {
+	a := h.adopted
+	next, ok := a.reg.Next()
+	if !a.callAt.IsZero() && (!ok || a.callAt.Before(next)) {
+		next, ok = a.callAt, true
+	}
+	if !ok {
+		v.wardsDue.Remove(h)
+		return
+	}
+	v.wardsDue.Set(h, latest(next, now.Add(time.Millisecond)))
+}
+
+// Beat takes a beat for a hive whose workers are wards. worker is the id in the
+// subject, or empty. It returns a *hivebeat.Refusal where the message is no news.
+func (v *View) Beat(hive, worker string, b []byte, now time.Time) error {
+	h := v.hives[hive]
+	if h == nil || h.adopted == nil {
+		return nil // one that was on its way when they went back
+	}
+	a := h.adopted
+	if !v.doubt.IsZero() {
+		a.reg.Doubt(v.doubt)
+	}
+	got, err := a.reg.Receive(now, b, worker)
+	if err != nil {
+		v.refused[hivebeat.ReasonOf(err)]++
+		a.reg.TakeSteps() // a conflict, which the hive tells once it is back
+		return err
+	}
+	if a.wards[got.Worker] == nil {
+		if h.live != hivebeat.Lost { // the hive judges it again, or will
+			a.reg.Drop(now, got.Worker)
+			a.reg.TakeSteps()
+			return nil
+		}
+		a.wards[got.Worker] = &ward{}
+		v.wards++
+	}
+	v.wardBeats++
+	v.wardSteps(h, now)
+	v.show(h, got.Worker, now)
+	v.watch(h, now)
+	return nil
+}
+
+// tickWards judges the wards whose deadlines have passed, and calls the roll.
+func (v *View) tickWards(now time.Time) {
+	if v.callWards {
+		v.callWards = false
+		for _, h := range v.order {
+			if h.adopted != nil {
+				h.adopted.calls, h.adopted.callAt = 0, now
+				v.watch(h, now)
+			}
+		}
+	}
+	for h := range v.wardsDue.Due(now) {
+		a := h.adopted
+		if !a.callAt.IsZero() && !a.callAt.After(now) {
+			v.call(h, now)
+		}
+		n := a.reg.Len()
+		a.reg.Detect(now)
+		v.wardSteps(h, now)
+		if a.reg.Len() != n { // gone for long enough
+			for id, c := range a.wards {
+				if _, ok := a.reg.Record(now, id); !ok {
+					v.unward(h, id, c)
+					if w := h.workers[id]; w != nil {
+						h.remove(w)
+					}
+				}
+			}
+		}
+		v.watch(h, now)
+	}
+}
+
+// call calls the roll of h, where somebody has not answered.
+func (v *View) call(h *Hive, now time.Time) {
+	a := h.adopted
+	a.callAt = time.Time{}
+	missing := a.calls == 0 // there may be some that nobody knows
+	for _, c := range a.wards {
+		missing = missing || !c.answered
+	}
+	if !missing {
+		return
+	}
+	v.rollCalls = append(v.rollCalls, RollCall{h.id, a.spread})
+	if a.calls++; a.calls < rollCalls {
+		a.callAt = now.Add(a.spread + rollAgain)
+	}
+}
+
+// wardSteps takes over what the detector found out about wards of h.
+func (v *View) wardSteps(h *Hive, now time.Time) {
+	a := h.adopted
+	for _, s := range a.reg.TakeSteps() {
+		c := a.wards[s.Worker]
+		if c == nil {
+			continue
+		}
+		first := !c.answered
+		c.answered = true
+		if s.Damped { // true, and not told
+			v.show(h, s.Worker, now)
+			continue
+		}
+		switch {
+		case s.Kind == hivebeat.KindRecovered && s.From == string(hivebeat.Lost):
+			v.score.back(s.Margin, s.CutOff)
+			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), margin: new(hivebeat.MillisOf(s.Margin))}
+			c.why.reason = "heard again, " + backWords(s.Margin, s.CutOff)
+		case s.Kind == hivebeat.KindRecovered && first:
+			// It is as its hive knew it.
+		case s.Kind == hivebeat.KindLate || s.Kind == hivebeat.KindLost:
+			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age)}
+			if rec, ok := a.reg.Record(now, s.Worker); ok {
+				c.why.reason = silence("beat", c.why.age, rec.Every, rec.Quiet)
+				if rec.Cause == hivebeat.CauseHive {
+					c.why.reason = "its hive was lost, and it did not answer for itself: " + c.why.reason
+				}
+			}
+		default:
+			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), reason: s.Reason}
+		}
+		a.differ[s.Worker] = true
+		v.show(h, s.Worker, now)
+		v.Compare(h)
+	}
+}
+
+// show makes the record of a ward say what the detector does.
+func (v *View) show(h *Hive, id string, now time.Time) {
+	c := h.adopted.wards[id]
+	rec, ok := h.adopted.reg.Record(now, id)
+	if !ok || c == nil || !c.answered {
+		return
+	}
+	w, known := h.workers[id]
+	if !known {
+		if len(h.workers) >= hivebeat.MaxWorkers {
+			return
+		}
+		w = &Worker{}
+		h.workers[id] = w
+		h.sorted = nil
+	}
+	was := w.mix()
+	if !known {
+		was = mix{}
+	}
+	// The numbers are the hive's, and go on when it is back.
+	rec.N, rec.Tr = w.rec.N, w.rec.Tr
+	rec.Proc = w.rec.Proc
+	w.rec, w.received, w.via, w.ward = rec, now, hivebeat.ViaQueen, c
+	h.count(was, w.mix())
+}
+
+// unward ends the wardship of one worker.
+func (v *View) unward(h *Hive, id string, c *ward) {
+	delete(h.adopted.wards, id)
+	delete(h.adopted.differ, id)
+	v.wards--
+	if w := h.workers[id]; w != nil && w.ward == c {
+		w.ward = nil
+	}
+}
+
+// handBack gives a ward back to its hive, which has listed it: before its record
+// is taken over.
+func (v *View) handBack(h *Hive, w *Worker, now time.Time) {
+	id, c := w.rec.Worker, w.ward
+	if w.rec.Live == hivebeat.Lost && c.base.Live != hivebeat.Lost {
+		w.lost = &mistake{inc: w.rec.Inc, seq: w.rec.Seq, at: h.since}
+		if rec, ok := h.adopted.reg.Record(now, id); ok {
+			w.lost.at = now.Add(-min(rec.Since, maxAge).Duration())
+		}
+	}
+	v.unward(h, id, c)
+	h.adopted.reg.Drop(now, id)
+	v.Compare(h)
+}
+
+// mistake is a verdict of this queen on a worker, which its hive may disprove.
+type mistake struct {
+	inc, seq uint64
+	at       time.Time
+}
+
+// disproved scores a mistake, where the record of w proves that it was one.
+func (v *View) disproved(h *Hive, w *Worker) {
+	m, r := w.lost, &w.rec
+	switch {
+	case r.Inc != m.inc || r.Live == hivebeat.Left || r.Live == hivebeat.Lost && r.Seq <= m.seq:
+		w.lost = nil
+	case r.Seq > m.seq:
+		margin := max(0, w.received.Add(-min(r.Age, maxAge).Duration()).Sub(m.at))
+		v.score.back(margin, r.Seq > m.seq+1)
+		w.lost = nil
+		v.Compare(h)
+	}
+}
+
+// goneBack ends the adoption where the hive speaks for all its workers again: it
+// has listed them, or given them up by a warm complete snapshot (absent).
+func (v *View) goneBack(h *Hive, now time.Time) {
+	a := h.adopted
+	if a == nil || h.live == hivebeat.Lost || !h.asm.complete() {
+		return
+	}
+	if h.head.Warm {
+		for id, c := range a.wards {
+			if w := h.workers[id]; w == nil || w.rec.Live == hivebeat.Lost || w.rec.Live == hivebeat.Left {
+				v.unward(h, id, c)
+				a.reg.Drop(now, id)
+			}
+		}
+	}
+	if len(a.wards) == 0 {
+		v.endAdoption(h)
+	}
+}
+
+// endAdoption ends the adoption of whoever is left.
+func (v *View) endAdoption(h *Hive) {
+	a := h.adopted
+	if a == nil {
+		return
+	}
+	for id, c := range a.wards {
+		v.unward(h, id, c)
+	}
+	h.adopted = nil
+	v.adopted--
+	v.wardsDue.Remove(h)
+	v.adoptions = append(v.adoptions, h.id)
+}
+
+// creditWards ends the doubt about wards.
+func (v *View) creditWards(d time.Duration) {
+	for _, h := range v.order {
+		if h.adopted != nil {
+			h.adopted.reg.Credit(d)
+		}
+	}
+	v.wardsDue.Shift(d)
+	v.callWards = v.adopted > 0 && d > 0
+}
+
+// known returns what has been told of a worker: by the roster, or else by its
+// hive before that was lost.
+func (h *Hive) known(id string, c *ward) (ledger.RosterWorker, bool) {
+	r, ok := h.Book.Item.Workers[id]
+	if !ok && c != nil && c.listed {
+		return c.base, true
+	}
+	return r, ok
+}
+
+// differs returns what is to be told of a ward next, where something is. As for
+// hives it counts only where this queen has heard at least as much of it as the
+// author of what the roster says.
+func (h *Hive) differs(id string, c *ward) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
+	w := h.workers[id]
+	if w == nil || c == nil || !c.answered {
+		return "", "", false
+	}
+	r := &w.rec
+	base, known := h.known(id, c)
+	up := r.Live == hivebeat.Alive || r.Live == hivebeat.Late
+	switch {
+	case !known:
+		return hivebeat.KindJoined, hivebeat.Alive, up || r.Live == hivebeat.Left
+	case r.Inc < base.Inc || r.Inc == base.Inc && r.Seq < base.Seq:
+		return "", "", false // the author knew more
+	case r.Inc != base.Inc:
+		return hivebeat.KindRestarted, hivebeat.Alive, up || r.Live == hivebeat.Left
+	case r.Live == base.Live:
+		news := r.Live == hivebeat.Alive && r.Seq > base.Seq && !base.State.SameAs(r.State)
+		return hivebeat.KindState, r.Live, news
+	case base.Live == hivebeat.Left:
+		return "", "", false
+	case r.Live == hivebeat.Alive:
+		return hivebeat.KindRecovered, hivebeat.Alive, r.Seq > base.Seq
+	case r.Live == hivebeat.Late && base.Live != hivebeat.Alive:
+		return "", "", false
+	}
+	return kindOf(r.Live), r.Live, true
+}
+
+// returned returns whether a worker that a queen gave up, and that its hive lists
+// again, is to be told as recovered.
+func (h *Hive) returned(id string) bool {
+	base, w := h.Book.Item.Workers[id], h.workers[id]
+	if w == nil || w.ward != nil || base.Via != hivebeat.ViaQueen || !h.Up() {
+		return false
+	}
+	r := &w.rec
+	return (base.Live == hivebeat.Lost || base.Live == hivebeat.Late) && r.Live == hivebeat.Alive &&
+		r.Inc == base.Inc && r.Seq > base.Seq
+}
+
+// sayWorker returns the next thing to be told of a worker of h that is or was a
+// ward.
+func (h *Hive) sayWorker(now time.Time) (Saying, bool) {
+	e := &h.Book.Item.RosterEntry
+	if e.N == 0 {
+		return Saying{}, false // the hive first
+	}
+	if a := h.adopted; a != nil {
+		for _, id := range slices.Sorted(maps.Keys(a.differ)) {
+			if kind, to, ok := h.differs(id, a.wards[id]); ok {
+				return h.sayOf(id, kind, to, a.wards[id].why), true
+			}
+			delete(a.differ, id)
+		}
+	}
+	if !h.Up() {
+		return Saying{}, false
+	}
+	for _, id := range slices.Sorted(maps.Keys(e.Workers)) {
+		if h.returned(id) {
+			return h.sayOf(id, hivebeat.KindRecovered, hivebeat.Alive, evidence{
+				kind: hivebeat.KindRecovered, reason: "its hive is back, and lists it",
+			}), true
+		}
+	}
+	return Saying{}, false
+}
+
+// sayOf describes an event of a worker, and the entry of its hive that holds it.
+func (h *Hive) sayOf(id string, kind hivebeat.Kind, to hivebeat.Live, why evidence) Saying {
+	e, w := &h.Book.Item.RosterEntry, h.workers[id]
+	r := &w.rec
+	base, _ := h.known(id, w.ward)
+	d := hivebeat.EventData{
+		Hive: h.id, Worker: id, Inc: r.Inc, HiveInc: h.line.Inc(), N: e.N + 1, Kind: kind, From: string(base.Live), To: string(to),
+		State: r.State, Seq: r.Seq, Via: hivebeat.ViaQueen, Model: r.Model,
+	}
+	if kind == hivebeat.KindState {
+		d.From, d.To, d.Reason = string(base.State), string(r.State), r.Reason
+	}
+	if kind == why.kind {
+		d.AgeMS, d.Reason, d.MarginMS = why.age, why.reason, why.margin
+	}
+	if kindOf(to) == kind {
+		d.Cause = r.Cause
+	}
+	next := *e
+	next.N, next.Event = d.N, nil
+	next.Workers = make(map[string]ledger.RosterWorker, len(e.Workers)+1)
+	maps.Copy(next.Workers, e.Workers)
+	next.Workers[id] = ledger.RosterWorker{
+		Inc: r.Inc, Live: to, Cause: d.Cause, State: r.State, Model: r.Model, Seq: r.Seq, Via: hivebeat.ViaQueen,
+	}
+	eventID := hivebeat.HiveEventID(h.id, d.N)
+	if kind == hivebeat.KindJoined { // as its hive would: the same event
+		eventID = hivebeat.WorkerEventID(h.id, d.HiveInc, id, d.Inc, kind, d.N)
+	}
+	return Saying{eventID, d, next}
+}
+
+// unsettled returns the workers in the entry of h whose verdict by a queen still
+// stands: they are kept in it when the hive itself is back.
+func (h *Hive) unsettled() map[string]ledger.RosterWorker {
+	var m map[string]ledger.RosterWorker
+	for id, r := range h.Book.Item.Workers {
+		if r.Via == hivebeat.ViaQueen {
+			if m == nil {
+				m = make(map[string]ledger.RosterWorker)
+			}
+			m[id] = r
+		}
+	}
+	return m
+}
+
+// learnWards takes over what another queen heard of wards, when the entry before
+// was n.
+func (v *View) learnWards(h *Hive, n uint64, ev hivebeat.Event, now time.Time) {
+	a := h.adopted
+	if a == nil {
+		return
+	}
+	e := &h.Book.Item.RosterEntry
+	// When it was heard the roster does not say: it is told some time after.
+	one := func(id string, r ledger.RosterWorker) {
+		c := a.wards[id]
+		if c == nil {
+			return
+		}
+		a.differ[id] = true
+		if r.Via == hivebeat.ViaQueen && r.Live == hivebeat.Alive && a.reg.Elsewhere(now, id, r.Inc, r.Seq) {
+			v.wardSteps(h, now)
+			v.show(h, id, now)
+		}
+	}
+	if r, ok := e.Workers[ev.Data.Worker]; ok && ev.Data.Worker != "" && e.N == n+1 {
+		one(ev.Data.Worker, r)
+	} else if e.N != n {
+		for id, r := range e.Workers {
+			one(id, r)
+		}
+	}
+	v.watch(h, now)
+}

@@ -1,0 +1,388 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// orphans is a hive with workers w0, w1 …, and the roster that any number of views
+// share.
+type orphans struct {
+	t     *testing.T
+	views []*View
+	item  ledger.RosterItem
+	told  []string
+	ids   map[string]bool
+	seq   map[string]uint64
+	inc   map[string]uint64
+	hive  hivebeat.Snapshot
+}
+
+// newOrphans returns a hive that was heard at 0 s, with workers that were heard 5 s
+// before.
+func newOrphans(t *testing.T, views, workers int) *orphans {
+	o := &orphans{t: t, ids: map[string]bool{}, seq: map[string]uint64{}, inc: map[string]uint64{}}
+	var list []hivebeat.Record
+	for i := range workers {
+		w := workerOf(fmt.Sprint("w", i))
+		o.seq[w.Worker], o.inc[w.Worker] = w.Seq, w.Inc
+		list = append(list, w)
+	}
+	o.hive = *snapshotOf("h", 100, 1, list...)
+	for range views {
+		v := New(45 * time.Second)
+		v.SetBrake(BrakeRule{Off: true})
+		o.views = append(o.views, v)
+	}
+	o.snapshot(0)
+	o.tell(0)
+	return o
+}
+
+func (o *orphans) snapshot(now float64) {
+	for _, v := range o.views {
+		mustFeed(o.t, v, &o.hive, at(now))
+	}
+	o.hive.Seq++
+}
+
+// beat lets a worker beat; skip is how many of its beats nobody heard.
+func (o *orphans) beat(now float64, id string, skip uint64, change func(*hivebeat.Beat), views ...*View) {
+	o.t.Helper()
+	o.seq[id] += 1 + skip
+	b := hivebeat.Beat{V: 1, Hive: "h", Worker: id, Facts: hivebeat.Facts{Inc: o.inc[id], Every: 30000, Seq: o.seq[id], State: hivebeat.Ready, Model: "llama"}}
+	if change != nil {
+		change(&b)
+		o.inc[id], o.seq[id] = b.Inc, b.Seq
+	}
+	body, err := wire.EncodeBeat(&b)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if views == nil {
+		views = o.views
+	}
+	for _, v := range views {
+		if err := v.Beat("h", "", body, at(now)); err != nil {
+			o.t.Errorf("%s at %gs: %v", id, now, err)
+		}
+	}
+}
+
+// tell lets every view say what it has to, one after the other, as the roster
+// makes them.
+func (o *orphans) tell(now float64) {
+	o.t.Helper()
+	for again := 0; ; again++ {
+		said := false
+		for _, v := range o.views {
+			h := v.Hive("h")
+			h.Book.Item = o.item
+			say, ok := h.Say(at(now))
+			if !ok {
+				continue
+			}
+			said = true
+			ev := hivebeat.Subjects{}.NewEvent(say.ID, at(now), say.Data)
+			o.item.RosterEntry = say.Next
+			o.item.Event, _ = ev.Encode()
+			o.item.Revision++
+			if o.ids[say.ID] {
+				o.t.Errorf("%s is told twice", say.ID)
+			}
+			o.ids[say.ID] = true
+			who := "hive"
+			if say.Data.Worker != "" {
+				who = say.Data.Worker
+			}
+			line := fmt.Sprintf("%s %s", who, say.Data.Kind)
+			if say.Data.Cause != "" {
+				line += " " + string(say.Data.Cause)
+			}
+			o.told = append(o.told, line)
+			for _, v := range o.views {
+				h := v.Hive("h")
+				h.Book.Item.N = say.Next.N - 1
+				v.Learn("h", o.item, at(now))
+			}
+		}
+		if !said {
+			return
+		}
+		if again > 100 {
+			o.t.Fatalf("the queens argue: %q", o.told[len(o.told)-10:])
+		}
+	}
+}
+
+// pass lets time pass, second by second, in all views.
+func (o *orphans) pass(from, to float64) {
+	o.t.Helper()
+	for s := from; s <= to; s++ {
+		for _, v := range o.views {
+			settleChecks(v, at(s))
+		}
+		o.tell(s)
+	}
+}
+
+func (o *orphans) expect(what string, want ...string) {
+	o.t.Helper()
+	if !slices.Equal(o.told, want) {
+		o.t.Errorf("%s: told %q, want %q", what, o.told, want)
+	}
+	o.told = nil
+}
+
+// shown returns what each view shows of a worker.
+func (o *orphans) shown(now float64, id string) string {
+	var list []string
+	for _, v := range o.views {
+		h := v.Hive("h")
+		w := h.Worker(id)
+		if w == nil {
+			list = append(list, "none")
+			continue
+		}
+		live, _, _ := v.Shown(h, w, at(now))
+		list = append(list, fmt.Sprintf("%s via %s", live, w.Via()))
+	}
+	return strings.Join(slices.Compact(list), ", ")
+}
+
+func (o *orphans) expectShown(now float64, id, want string) {
+	o.t.Helper()
+	if got := o.shown(now, id); got != want {
+		o.t.Errorf("%s at %gs is shown as %q, want %q", id, now, got, want)
+	}
+}
+
+func TestOrphansThatAnswerMakeNoEvent(t *testing.T) {
+	for _, views := range []int{1, 2} {
+		o := newOrphans(t, views, 3)
+		o.expect("the hive", "hive joined")
+		o.pass(1, 45)
+		o.expect("the hive", "hive late missed", "hive lost missed")
+		o.expectShown(45, "w0", "late via queen")
+		for _, v := range o.views {
+			if calls := v.TakeRollCalls(); len(calls) != 1 || calls[0].Hive != "h" || calls[0].Spread != hivebeat.WorkerRollSpread {
+				t.Errorf("roll calls: %+v", calls)
+			}
+			if a := v.TakeAdoptions(); !slices.Equal(a, []string{"h"}) || !v.Adopted("h") {
+				t.Errorf("adoptions: %v", a)
+			}
+		}
+		for i := range 3 {
+			o.beat(45.3, fmt.Sprint("w", i), 0, nil)
+			o.expectShown(45.3, fmt.Sprint("w", i), "alive via queen")
+		}
+		o.pass(46, 60)
+		for s := 70.0; s < 400; s += 27 {
+			for i := range 3 {
+				o.beat(s, fmt.Sprint("w", i), 0, nil)
+			}
+			o.pass(s, s+26)
+			o.expectShown(s+26, "w1", "alive via queen")
+		}
+		o.expect("they were alive all along")
+
+		// It is back: another process, which has heard two of them by now.
+		o.hive.Inc, o.hive.Seq, o.hive.Warm = 200, 1, false
+		third := o.hive.Workers[2]
+		o.hive.Workers = o.hive.Workers[:2]
+		for i := range o.hive.Workers {
+			w := &o.hive.Workers[i]
+			o.seq[w.Worker]++
+			w.N, w.Age, w.Since, w.Seq = 1, 1000, 1000, o.seq[w.Worker]
+			w.Tr = []hivebeat.Transition{{N: 1, Kind: hivebeat.KindJoined, To: "alive", Inc: 7, Ago: 1000}}
+		}
+		o.snapshot(400)
+		o.tell(400)
+		o.expect("handed back", "hive restarted")
+		o.expectShown(400, "w1", "alive via hive")
+		o.expectShown(400, "w2", "alive via queen")
+		for _, v := range o.views {
+			if hives, workers, _ := v.Adoptions(); hives != 1 || workers != 1 || !v.Adopted("h") {
+				t.Errorf("%d hives and %d workers are adopted, want the one it did not list", hives, workers)
+			}
+		}
+		third.N, third.Seq, third.Tr = 1, o.seq["w2"]+1, []hivebeat.Transition{{N: 1, Kind: hivebeat.KindJoined, To: "alive", Inc: 7, Ago: 1000}}
+		o.hive.Workers = append(o.hive.Workers, third)
+		o.hive.Warm = true
+		o.snapshot(401)
+		o.tell(401)
+		o.expect("handed back")
+		for _, v := range o.views {
+			if hives, workers, beats := v.Adoptions(); hives != 0 || workers != 0 || beats == 0 || v.Adopted("h") {
+				t.Errorf("%d hives, %d workers, %d beats", hives, workers, beats)
+			}
+			for _, e := range v.TakeEvents() {
+				if e.Data.Kind != hivebeat.KindGap && e.At.After(at(1)) {
+					t.Errorf("an event of a worker: %+v", e.Data)
+				}
+			}
+			if s := v.Score(); s.FalseDead+s.CutOff != 0 {
+				t.Errorf("score %+v", s)
+			}
+		}
+	}
+}
+
+func TestOrphansThatDiedAreLostOnce(t *testing.T) {
+	o := newOrphans(t, 2, 2)
+	o.pass(1, 45)
+	o.told = nil
+	o.beat(45.3, "w0", 0, nil)
+	o.pass(46, 70)
+	o.beat(71, "w0", 0, nil)
+	o.pass(71, 84)
+	o.expect("before the deadline")
+	o.expectShown(84, "w1", "late via queen")
+	o.pass(85, 86) // heard 5 s before the snapshot at 0
+	o.expect("its own deadline", "w1 lost hive")
+	o.expectShown(86, "w1", "lost via queen")
+	o.pass(87, 95)
+	o.expect("once")
+
+	// Its end, by its own silence, is another cause.
+	o.pass(96, 165)
+	o.expect("silence of an adopted one", "w0 late missed", "w0 lost missed")
+	o.beat(170, "w0", 5, nil)
+	o.tell(170)
+	o.expect("it had been cut off", "w0 recovered")
+	for _, v := range o.views {
+		if s := v.Score(); s.CutOff != 1 || s.FalseDead != 0 || s.Margins.N != 1 {
+			t.Errorf("score %+v", s)
+		}
+	}
+}
+
+func TestOrphansLiveOn(t *testing.T) {
+	o := newOrphans(t, 2, 2)
+	o.pass(1, 45)
+	o.told = nil
+	o.beat(45.3, "w0", 0, nil)
+	o.beat(45.3, "w1", 0, func(b *hivebeat.Beat) { b.State = hivebeat.Draining })
+	o.tell(45.3)
+	o.beat(46, "w0", 0, func(b *hivebeat.Beat) { b.Inc, b.Seq = 8, 1 })
+	o.tell(46)
+	o.beat(47, "w1", 0, func(b *hivebeat.Beat) { b.State = hivebeat.Stopped })
+	o.tell(47)
+	o.seq["new"], o.inc["new"] = 0, 9
+	o.beat(48, "new", 0, nil)
+	o.tell(48)
+	o.expect("each once", "w1 state", "w0 restarted", "w1 left goodbye", "new joined")
+	if !o.ids["h.new.9.joined"] {
+		t.Errorf("joined has another id than its hive would give it: %v", o.ids)
+	}
+	o.pass(49, 60)
+	o.expect("and no more")
+}
+
+// The whole machine was cut off: nobody answered, and it had been alive.
+func TestMachineThatWasCutOff(t *testing.T) {
+	o := newOrphans(t, 2, 2)
+	o.pass(1, 100)
+	o.expect("cut off", "hive joined", "hive late missed", "hive lost missed", "w0 lost hive", "w1 lost hive")
+	// w0 beats first, w1 comes with the hive.
+	o.beat(110, "w0", 5, nil)
+	o.hive.Seq += 7
+	for i := range o.hive.Workers {
+		w := &o.hive.Workers[i]
+		w.Seq, w.Age = o.seq[w.Worker]+6, 500
+	}
+	o.snapshot(111)
+	o.tell(111)
+	o.expect("back", "hive recovered", "w0 recovered", "w1 recovered")
+	for _, v := range o.views {
+		if s := v.Score(); s.CutOff != 3 || s.FalseDead != 0 {
+			t.Errorf("cut off %d, falsely dead %d, want 3 and 0", s.CutOff, s.FalseDead)
+		}
+		if v.Adopted("h") {
+			t.Error("still adopted")
+		}
+	}
+	o.expectShown(112, "w1", "alive via hive")
+	o.pass(112, 115)
+	o.expect("and no more")
+}
+
+// One queen hears a worker and the other does not: they come to one answer.
+func TestQueensThatHeardDifferentBeats(t *testing.T) {
+	o := newOrphans(t, 2, 1)
+	o.pass(1, 45)
+	o.told = nil
+	o.beat(80, "w0", 0, nil, o.views[0])
+	o.pass(80, 90)
+	o.expect("one was deaf", "w0 lost hive", "w0 recovered")
+	// To the deaf one its age is that of the last beat which it heard itself: no age is
+	// shown younger than it may be, and so it is shown as late at best.
+	o.expectShown(90, "w0", "alive via queen, late via queen")
+	o.pass(91, 100)
+	o.expect("and no more")
+}
+
+// A queen that starts when the hive is lost already knows the workers by the roster.
+func TestQueenThatFindsOrphans(t *testing.T) {
+	o := newOrphans(t, 1, 2)
+	o.pass(1, 45)
+	o.beat(45.3, "w0", 0, nil)
+	o.told = nil
+	v := New(45 * time.Second)
+	v.Learn("h", o.item, at(50))
+	if !v.Adopted("h") || len(v.TakeAdoptions()) != 1 {
+		t.Fatal("not adopted")
+	}
+	o.views = append(o.views[:0], v)
+	settleChecks(v, at(50))
+	o.beat(50.5, "w0", 0, nil)
+	o.expectShown(50.5, "w0", "alive via queen")
+	o.pass(51, 70)
+	for _, s := range []float64{71, 98, 125} {
+		o.beat(s, "w0", 0, nil)
+		o.pass(s, s+14)
+	}
+	o.expect("the roster knows no promise: the default one counts")
+	o.pass(140, 141)
+	o.expect("w1 is gone", "w1 lost hive")
+}
+
+// A blind queen judges no ward, and credits them as it does hives.
+func TestBlindTimeIsNoOrphansSilence(t *testing.T) {
+	o := newOrphans(t, 1, 1)
+	o.pass(1, 46)
+	o.told = nil
+	v := o.views[0]
+	v.Doubt(at(50))
+	o.pass(50, 150)
+	o.expect("in doubt")
+	v.BlindFor(100 * time.Second)
+	v.TakeRollCalls()
+	o.pass(150, 180)
+	if len(v.TakeRollCalls()) == 0 {
+		t.Error("the roll is not called anew")
+	}
+	o.expect("not yet")
+	o.pass(181, 190)
+	o.expect("lost", "w0 lost hive")
+}
+
+func TestAdoptionsAreBounded(t *testing.T) {
+	v := New(45 * time.Second)
+	v.SetBrake(BrakeRule{Off: true})
+	v.adopted = maxAdopted
+	mustFeed(t, v, snapshotOf("h", 100, 1, workerOf("w")), at(0))
+	for s := range 60 {
+		settleChecks(v, at(float64(s)))
+	}
+	if v.Adopted("h") || v.unadopted != 1 || v.Hive("h").Live() != hivebeat.Lost {
+		t.Error("one more than there may be was adopted")
+	}
+}

@@ -1,0 +1,101 @@
+package fleet
+
+import (
+	"testing"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// TestWhatIsReadInDoubt: a queen that was stopped from 10 s to 40 s reads what
+// waited as heard at 10 s, and it kills nobody.
+func TestWhatIsReadInDoubt(t *testing.T) {
+	v := New(45 * time.Second)
+	for _, id := range []string{"a", "b"} {
+		mustFeed(t, v, snapshotOf(id, 100, 1, workersOf(3)...), at(0))
+	}
+	v.TakeEvents()
+	v.Doubt(at(10))
+	v.Doubt(at(12)) // what comes later does not make it shorter
+	mustFeed(t, v, snapshotOf("a", 100, 2, workersOf(2)...), at(40))
+	a, b := v.Hive("a"), v.Hive("b")
+	if age := EffectiveAge(0, a.Received(), at(40)); age != 30_000 {
+		t.Errorf("what may be 30 s old is shown %d ms old", age)
+	}
+	if got := lives(v, "a"); got != "w00=alive w01=alive w02=alive" || len(v.TakeEvents()) > 0 {
+		t.Errorf("given up by what waited: %s", got)
+	}
+	settleChecks(v, at(100))
+	if _, due := v.Next(); due || a.Live() != hivebeat.Alive || b.Live() != hivebeat.Alive {
+		t.Errorf("judged in doubt: %s, %s, due %t", a.Live(), b.Live(), due)
+	}
+	v.BlindFor(90 * time.Second) // from 10 s to 100 s
+	settleChecks(v, at(112.4))   // b was silent for 22.4 s that count
+	if b.Live() != hivebeat.Alive {
+		t.Errorf("b is %s before its deadline", b.Live())
+	}
+	settleChecks(v, at(112.5))
+	if b.Live() != hivebeat.Late || a.Live() != hivebeat.Alive {
+		t.Errorf("b is %s and a %s", b.Live(), a.Live())
+	}
+	settleChecks(v, at(122.5)) // a counts from 10 s
+	settleChecks(v, at(135))
+	if b.Live() != hivebeat.Lost || a.Live() != hivebeat.Late {
+		t.Errorf("b is %s and a %s", b.Live(), a.Live())
+	}
+}
+
+func TestACheckIsNotAnsweredInDoubt(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+	v.Tick(at(22.5))
+	c := v.TakeChecks()[0]
+	v.Doubt(at(22.6))
+	v.Checked(c, 0, 0, at(23))
+	if l := v.Hive("h").Live(); l != hivebeat.Alive {
+		t.Errorf("%s by an answer that came in doubt", l)
+	}
+	v.BlindFor(time.Second)
+	settleChecks(v, at(30))
+	if l := v.Hive("h").Live(); l != hivebeat.Late {
+		t.Errorf("%s: the check was lost", l)
+	}
+}
+
+// TestTheGraceOfARestartIsItsOwn: hive a begins anew, again and again and never
+// warm; hive b is judged at its own time, and so is a at last.
+func TestTheGraceOfARestartIsItsOwn(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("a", 100, 1, workersOf(3)...), at(0))
+	mustFeed(t, v, snapshotOf("b", 100, 1, workersOf(3)...), at(0))
+	v.TakeEvents()
+	a, b := v.Hive("a"), v.Hive("b")
+	for i := range uint64(6) {
+		s := snapshotOf("a", 200+i, 1)
+		s.Warm = false
+		now := at(10 * float64(i+1))
+		settleChecks(v, now)
+		mustFeed(t, v, s, now)
+		want := hivebeat.Alive
+		switch {
+		case i >= 4:
+			want = hivebeat.Lost // 50 s
+		case i >= 2:
+			want = hivebeat.Late // 30 s
+		}
+		if i == 4 { // late at 22.5 s by the look at 30 s: lost at 45 s
+			settleChecks(v, now)
+		}
+		if b.Live() != want || a.Live() != hivebeat.Alive {
+			t.Errorf("at %d s: b is %s, want %s; a is %s", 10*(i+1), b.Live(), want, a.Live())
+		}
+	}
+	if got := lives(v, "a"); got != "w00=alive w01=alive w02=alive" {
+		t.Errorf("who is absent while the hive is not warm: %s", got)
+	}
+	settleChecks(v, at(60+22.5))
+	settleChecks(v, at(60+45))
+	if a.Live() != hivebeat.Lost {
+		t.Errorf("a fell silent and is %s", a.Live())
+	}
+}
