@@ -12,6 +12,7 @@ LDFLAGS  = -s -w -X github.com/beatfabric/hivebeat/internal/cli.version=$(VERSIO
 GOLANGCI_VERSION := v2.15.0
 BENCHTIME ?= 1s
 FUZZTIME  ?= 10s
+FUZZ_IN   ?= .
 TOOLS     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hivebeat/tools
 GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 
@@ -53,9 +54,8 @@ bench: ## Benchmarks with allocations (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
 .PHONY: fuzz
-fuzz: ## Every fuzz target, FUZZTIME=10s each
-	@grep -rho --include='*_test.go' -E '^func Fuzz[A-Za-z0-9_]+' . >/dev/null || { echo 'no fuzz targets'; exit 0; }; \
-	grep -rHo --include='*_test.go' -E '^func Fuzz[A-Za-z0-9_]+' . | sed 's#/[^/]*_test\.go:func # #' | sort -u | \
+fuzz: ## Every fuzz target, FUZZTIME=10s each (FUZZ_IN=internal/wire for those below it)
+	@grep -rHo --include='*_test.go' -E '^func Fuzz[A-Za-z0-9_]+' ./$(FUZZ_IN) | sed 's#/[^/]*_test\.go:func # #' | sort -u | \
 	while read -r dir name; do \
 		echo "== $$dir $$name"; \
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
