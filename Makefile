@@ -50,8 +50,9 @@ e2e-compose: ## docker-compose.yml on the local engine: containers scaled, kille
 	$(GO) test -tags e2e -count=1 -timeout 15m -v ./internal/e2e/compose
 
 .PHONY: bench
-bench: ## Benchmarks with allocations (BENCHTIME=1s)
+bench: ## Benchmarks with allocations, and a snapshot's way to a reader across processes (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+	$(GO) test -tags e2e -run '^$$' -bench . -benchtime $(BENCHTIME) ./internal/e2e/fabric
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target, FUZZTIME=10s each (FUZZ_IN=internal/wire for those below it)
