@@ -16,23 +16,23 @@ FUZZ_IN   ?= .
 TOOLS     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hivebeat/tools
 GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 
-PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
+PLATFORMS := linux/arm64 darwin/arm64 windows/amd64
 # docker compose v2 where it is there, docker-compose 1.29 else.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .PHONY: help
 help: ## This list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {sub(/\$$\(PLATFORMS\)/, "$(PLATFORMS)", $$2); printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##
 
 .PHONY: build
 build: ## bin/hivebeat for this machine
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/hivebeat
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/hivebeat
 
 .PHONY: test
 test: ## Every test but the end-to-end ones, with the race detector, in random order
-	$(GO) test -race -shuffle=on ./...
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
 
 .PHONY: e2e
 e2e: e2e-fabric e2e-natscli e2e-compose ## End to end: real processes, the nats CLI, containers
@@ -93,7 +93,7 @@ $(GOLANGCI):
 ##
 
 .PHONY: cross
-cross: $(PLATFORMS:%=cross-%) ## dist/: binaries for linux, macOS and Windows
+cross: $(PLATFORMS:%=cross-%) ## dist/: static binaries for $(PLATFORMS)
 
 .PHONY: $(PLATFORMS:%=cross-%)
 $(PLATFORMS:%=cross-%): cross-%:
