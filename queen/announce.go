@@ -151,7 +151,7 @@ func (v *view) learn(id string, item ledger.RosterItem, now time.Time) *hive {
 		}
 	case e.Inc < h.line.Inc() || e.Inc == h.prior: // ours is newer
 	default:
-		o := h.hearLine(e.Inc, e.Seq)
+		o := h.hearLine(e.Inc, e.Seq, now)
 		switch {
 		case !o.Accepted():
 		case e.Live == hivebeat.Lost || e.Live == hivebeat.Left:
@@ -174,11 +174,31 @@ func (v *view) recall(h *hive, now time.Time) {
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
 	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), now, v.blind
 	if e.Live == hivebeat.Lost || e.Live == hivebeat.Left {
+		stored := max(0, h.book.item.Stored)
+		h.received = h.received.Add(-stored)
+		v.recallWorkers(h)
 		v.byRoster(h, now)
+		h.since = now.Add(-stored)
 		return
 	}
 	h.live, h.since = hivebeat.Unverified, now
 	v.due.Set(h, now.Add(liveness.LostAfter(h.every, 0)))
+}
+
+// recallWorkers lists who was on a hive that is gone, as the roster remembers
+// them. How long ago each was heard nobody knows any more: longer than the hive.
+func (v *view) recallWorkers(h *hive) {
+	for id, r := range h.book.item.Workers {
+		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
+			continue
+		}
+		w := &worker{received: h.received, via: hivebeat.ViaQueen}
+		w.rec.Worker, w.rec.Live, w.rec.Cause = id, r.Live, r.Cause
+		w.rec.Inc, w.rec.State, w.rec.Model = r.Inc, r.State, r.Model
+		h.workers[id] = w
+		h.sorted = nil
+		h.count(mix{}, w.mix())
+	}
 }
 
 // byRoster takes over that h is gone from an author who knew more.

@@ -149,6 +149,9 @@ func (v *view) workerInfo(h *hive, w *worker, now time.Time) WorkerInfo {
 	i := WorkerInfo{Hive: h.id, Zone: h.zone(), Via: w.via, Record: w.rec}
 	i.Live, i.Age, i.Fresh = v.shown(h, w, now)
 	i.Since = effectiveAge(w.rec.Since, w.received, now)
+	if i.Live != w.rec.Live {
+		i.Since = v.lateFor(h, i.Age, now)
+	}
 	i.Tr = slices.Clone(w.rec.Tr)
 	for k := range i.Tr {
 		i.Tr[k].Ago = effectiveAge(i.Tr[k].Ago, w.received, now)
@@ -165,6 +168,19 @@ func (v *view) shown(h *hive, w *worker, now time.Time) (live hivebeat.Live, age
 		live = hivebeat.Late
 	}
 	return live, age, fresh
+}
+
+// lateFor returns for how long a record of this age has been shown as late, which
+// its hive does not say of it: since it grew too old, or its hive was given up.
+func (v *view) lateFor(h *hive, age hivebeat.Millis, now time.Time) hivebeat.Millis {
+	var since hivebeat.Millis
+	if fresh := hivebeat.MillisOf(v.fresh); age > fresh {
+		since = age - fresh
+	}
+	if !h.up() {
+		since = max(since, hivebeat.MillisOf(now.Sub(h.since)))
+	}
+	return since
 }
 
 // up reports whether h still speaks for its workers.

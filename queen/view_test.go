@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
 func mustFeed(t testing.TB, v *view, s *hivebeat.Snapshot, now time.Time) {
@@ -462,5 +463,67 @@ func TestRefusalsAreCountedByReason(t *testing.T) {
 	_ = feed(t, v, snapshotOf("h", 50, 1), at(1))
 	if v.refused[hivebeat.RefusedStale] != 3 || v.refused[hivebeat.RefusedOlder] != 1 || v.accepted != 1 {
 		t.Errorf("%v, %d accepted", v.refused, v.accepted)
+	}
+}
+
+// A hive that was started a second time by mistake, and ended in order, must not
+// take the one it doubled along.
+func TestDuplicateHiveLeaves(t *testing.T) {
+	v := newView(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+	mustFeed(t, v, snapshotOf("h", 200, 1), at(5))
+	bye := snapshotOf("h", 200, 2)
+	bye.Bye = "stopped"
+	mustFeed(t, v, bye, at(10))
+	for seq, when := uint64(2), 15.0; when <= 50; seq, when = seq+1, when+15 {
+		if err := feed(t, v, snapshotOf("h", 100, seq), at(when)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+			t.Fatalf("at %v s: %v; it may still be under way, want stale", when, err)
+		}
+	}
+	mustFeed(t, v, snapshotOf("h", 100, 9), at(60))
+	if h := v.hives["h"]; h.live != hivebeat.Alive || h.line.Inc() != 100 {
+		t.Errorf("%s, incarnation %d; want the one that never ended, alive", h.live, h.line.Inc())
+	}
+}
+
+// What a record is shown as late for began when it was shown so, not when its
+// hive last called it alive.
+func TestSinceOfWhatIsShownLate(t *testing.T) {
+	v := newView(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1, workerOf("w")), at(0)) // alive for 100 s, heard 5 s ago
+	settleChecks(v, at(22.5))
+	settleChecks(v, at(45))
+	w := v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(55)).Workers[0]
+	if w.Live != hivebeat.Late || w.Since != 15_000 {
+		t.Errorf("%s for %d ms, want late for the 15 s that it has been too old", w.Live, w.Since)
+	}
+	w = v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(42)).Workers[0]
+	if w.Since > 45_000 {
+		t.Errorf("late for %d ms", w.Since)
+	}
+}
+
+// A queen that began after a hive was given up knows who was on it.
+func TestRosterRemembersWorkers(t *testing.T) {
+	v := newView(45 * time.Second)
+	v.learn("h", ledger.RosterItem{Revision: 1, Stored: time.Minute, RosterEntry: ledger.RosterEntry{
+		V: 1, N: 3, Live: hivebeat.Lost, Cause: hivebeat.CauseMissed, Inc: 100, Seq: 9, Every: 15000,
+		Workers: map[string]ledger.RosterWorker{
+			"w": {Inc: 7, Live: hivebeat.Alive, State: hivebeat.Ready, Model: "llama"}, "gone": {Inc: 8, Live: hivebeat.Left},
+		},
+	}}, at(0))
+	a := v.answer(VerbWorkers, Request{}, at(1))
+	if len(a.Workers) != 2 {
+		t.Fatalf("%d workers, want 2", len(a.Workers))
+	}
+	w := a.Workers[1]
+	if w.Worker != "w" || w.Live != hivebeat.Late || w.Fresh || w.Age < 105_000 || w.Model != "llama" {
+		t.Errorf("%+v; want it late, and older than its hive has been lost", w)
+	}
+	if h := v.answer(VerbHive, Request{Hive: "h"}, at(1)).Hives[0]; h.Live != hivebeat.Lost || h.Since < 60_000 {
+		t.Errorf("hive %s for %d ms, want lost for a minute", h.Live, h.Since)
+	}
+	if s := v.summary(at(1)); s.Workers[hivebeat.Late] != 1 || s.Workers[hivebeat.Left] != 1 {
+		t.Errorf("counted %v", s.Workers)
 	}
 }
