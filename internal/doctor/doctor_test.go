@@ -231,10 +231,13 @@ func TestPermissions(t *testing.T) {
 				list := only(check(t, nc, cfg), doctor.CheckPermission)
 				bad := slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool { return f.Level == doctor.OK })
 				if subject == "" {
-					if len(bad) > 0 {
+					if len(bad) > 0 || len(list) != 1 || !strings.Contains(list[0].What, "may do all that a "+string(cfg.Role)+" needs") {
 						t.Errorf("with all permissions:\n%s", show(list))
 					}
 					continue
+				}
+				if len(list) != len(bad) {
+					t.Errorf("without %s %s something is still ok:\n%s", name, subject, show(list))
 				}
 				if len(bad) != 1 {
 					t.Errorf("without %s %s:\n%s", name, subject, show(list))
