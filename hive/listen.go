@@ -236,10 +236,11 @@ func (h *Hive) logSteps(steps []step) {
 	for i := range steps {
 		s := &steps[i]
 		level := slog.LevelInfo
-		attrs := []slog.Attr{
-			slog.String("worker", s.worker), slog.String("kind", string(s.Kind)), slog.String("from", s.From), slog.String("to", s.To),
-			slog.Uint64("inc", s.Inc), slog.Uint64("seq", s.seq), slog.Uint64("n", s.N),
+		attrs := []slog.Attr{slog.String("worker", s.worker), slog.String("kind", string(s.Kind))}
+		if s.From != "" {
+			attrs = append(attrs, slog.String("from", s.From))
 		}
+		attrs = append(attrs, slog.String("to", s.To), slog.Uint64("inc", s.Inc), slog.Uint64("seq", s.seq), slog.Uint64("n", s.N))
 		if s.Cause != "" {
 			attrs = append(attrs, slog.String("cause", string(s.Cause)))
 		}
@@ -256,7 +257,7 @@ func (h *Hive) logSteps(steps []step) {
 			level = slog.LevelWarn
 			attrs = append(attrs, slog.Duration("margin", s.margin), slog.Bool("cut_off", s.cutOff))
 		}
-		h.log.LogAttrs(context.Background(), level, "worker", attrs...)
+		h.log.LogAttrs(context.Background(), level, "worker verdict", attrs...)
 	}
 }
 
