@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -207,9 +208,11 @@ func (q *Queen) logStep(s step) {
 	case hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindUnverified:
 		level = slog.LevelWarn
 	}
-	q.log.LogAttrs(context.Background(), level, "hive verdict",
+	attrs := slices.DeleteFunc([]slog.Attr{
 		slog.String("hive", s.hive), slog.String("kind", string(s.kind)), slog.String("from", string(s.from)), slog.String("to", string(s.to)),
-		slog.String("cause", string(s.cause)), slog.Uint64("inc", s.inc), slog.String("reason", s.reason))
+		slog.String("cause", string(s.cause)), slog.Uint64("inc", s.inc), slog.String("reason", s.reason),
+	}, func(a slog.Attr) bool { return a.Value.String() == "" })
+	q.log.LogAttrs(context.Background(), level, "hive verdict", attrs...)
 }
 
 // checkLimit is how many keys are read at once before verdicts.
