@@ -187,7 +187,9 @@ func (q *Queen) Run(ctx context.Context) error {
 	q.looping.Store(false)
 	close(q.ended)
 	q.unsubscribe()
-	if q.fatal == nil { // else the caller tells why
+	if q.fatal != nil {
+		q.log.Error("queen ends", slog.Any("err", q.fatal))
+	} else {
 		q.log.Info("queen stopped")
 	}
 	return q.fatal

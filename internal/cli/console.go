@@ -73,12 +73,26 @@ func (c *console) logger(f LogFlags) *slog.Logger {
 	case f.LogFormat == "json":
 		return slog.New(slog.NewJSONHandler(c.err, &slog.HandlerOptions{Level: level}))
 	case c.errTerm >= 0:
-		return slog.New(tint.NewTextHandler(c.err, &tint.Options{
+		return slog.New(told{tint.NewTextHandler(c.err, &tint.Options{
 			Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "", ReplaceAttr: notEmpty,
-		}))
+		})})
 	}
-	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level, ReplaceAttr: notEmpty}))
+	return slog.New(told{slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level, ReplaceAttr: notEmpty})})
 }
+
+// told leaves out what fail tells a moment later, in words for people and with a
+// hint. Programs that read JSON need the record.
+type told struct{ slog.Handler }
+
+func (h told) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelError && r.Message == "queen ends" {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h told) WithAttrs(attrs []slog.Attr) slog.Handler { return told{h.Handler.WithAttrs(attrs)} }
+func (h told) WithGroup(name string) slog.Handler       { return told{h.Handler.WithGroup(name)} }
 
 // notEmpty leaves empty texts out: people look for what is there. Programs that
 // read JSON may rather have all keys.
