@@ -140,7 +140,7 @@ func (m *machine) storeHost(h hivebeat.Host, err error) (news bool) {
 	defer m.mu.Unlock()
 	if err == nil {
 		h.Name, h.OS, h.Arch = clip(h.Name, hivebeat.MaxHostText), clip(h.OS, hivebeat.MaxHostText), clip(h.Arch, hivebeat.MaxHostText)
-		h.Load1, h.CPU = finite(h.Load1), finite(h.CPU)
+		h.Load1, h.CPU = hundredths(finite(h.Load1)), hundredths(finite(h.CPU))
 		h.CPUs, h.MemTotal, h.MemUsed, h.Uptime = small(h.CPUs), small(h.MemTotal), small(h.MemUsed), small(h.Uptime)
 		m.host = h
 	}
@@ -244,6 +244,15 @@ func finite(f float64) float64 {
 		return 0
 	}
 	return f
+}
+
+// hundredths returns f with two decimals: more of them say nothing of a load, and
+// fill the JSON of every answer.
+func hundredths(f float64) float64 {
+	if f > 1<<40 { // where a double has no more of them, and below where it overflows
+		return f
+	}
+	return math.Round(f*100) / 100
 }
 
 // small returns n, and no more than the wire can carry.

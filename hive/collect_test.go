@@ -204,6 +204,16 @@ func TestWildFactsFitTheWire(t *testing.T) {
 	}
 }
 
+func TestHostFactsHaveTwoDecimals(t *testing.T) {
+	var m machine
+	for in, want := range map[float64]float64{1.0999999999999999: 1.1, 7.246: 7.25, 0.1 + 0.2: 0.3, 99.999: 100, math.MaxFloat64: math.MaxFloat64} {
+		m.storeHost(hivebeat.Host{Load1: in, CPU: in}, nil)
+		if m.host.Load1 != want || m.host.CPU != want {
+			t.Errorf("%v is kept as %v and %v, want %v", in, m.host.Load1, m.host.CPU, want)
+		}
+	}
+}
+
 func TestClip(t *testing.T) {
 	for _, c := range []struct {
 		in   string

@@ -244,10 +244,11 @@ func (h *Hive) logSteps(steps []detector.Step) {
 	for i := range steps {
 		s := &steps[i]
 		level := slog.LevelInfo
-		attrs := []slog.Attr{
-			slog.String("worker", s.Worker), slog.String("kind", string(s.Kind)), slog.String("from", s.From), slog.String("to", s.To),
-			slog.Uint64("inc", s.Inc), slog.Uint64("seq", s.Seq), slog.Uint64("n", s.N),
+		attrs := []slog.Attr{slog.String("worker", s.Worker), slog.String("kind", string(s.Kind))}
+		if s.From != "" {
+			attrs = append(attrs, slog.String("from", s.From))
 		}
+		attrs = append(attrs, slog.String("to", s.To), slog.Uint64("inc", s.Inc), slog.Uint64("seq", s.Seq), slog.Uint64("n", s.N))
 		if s.Cause != "" {
 			attrs = append(attrs, slog.String("cause", string(s.Cause)))
 		}
@@ -270,7 +271,7 @@ func (h *Hive) logSteps(steps []detector.Step) {
 			level = slog.LevelWarn
 			attrs = append(attrs, slog.Duration("margin", s.Margin), slog.Bool("cut_off", s.CutOff))
 		}
-		h.log.LogAttrs(context.Background(), level, "worker", attrs...)
+		h.log.LogAttrs(context.Background(), level, "worker verdict", attrs...)
 	}
 }
 

@@ -77,6 +77,13 @@ func TestAPI(t *testing.T) {
 			}
 		})
 	}
+	for body, want := range map[string]string{
+		`{"modle":"llama"}`: `unknown key "modle"`, `{"limit":"many"}`: `key "limit" can not be a string`,
+	} {
+		if _, err := decodeRequest([]byte(body)); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
 	t.Run("as a micro service", func(t *testing.T) {
 		for _, subject := range []string{"$SRV.PING", "$SRV.PING.queen", "$SRV.INFO.queen", "$SRV.STATS.queen.q1"} {
 			m, err := client.Request(subject, nil, patience)

@@ -149,6 +149,9 @@ func (v view) workerInfo(h *fleet.Hive, w *fleet.Worker, now time.Time) WorkerIn
 	i := WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Record: *w.Record()}
 	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
 	i.Since = fleet.EffectiveAge(w.Record().Since, w.Received(), now)
+	if i.Live != w.Record().Live {
+		i.Since = v.LateFor(h, i.Age, now)
+	}
 	i.Tr = slices.Clone(w.Record().Tr)
 	for k := range i.Tr {
 		i.Tr[k].Ago = fleet.EffectiveAge(i.Tr[k].Ago, w.Received(), now)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
 func workersOf(n int) (list []hivebeat.Record) {
@@ -134,5 +135,51 @@ func TestRequests(t *testing.T) {
 	}
 	if a := v.answer(VerbWorkers, Request{Hive: "h3", After: "h3/w00"}, at(1)); len(a.Workers) != 2 || a.Workers[0].Worker != "w01" || a.Next != "" {
 		t.Errorf("of one hive: %+v", a)
+	}
+}
+
+// What a record is shown as late for began when it was shown so, not when its
+// hive last called it alive.
+func TestSinceOfWhatIsShownLate(t *testing.T) {
+	v := newView(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1, workerOf("w")), at(0)) // alive for 100 s, heard 5 s ago
+	for _, now := range []time.Time{at(22.5), at(45)} {
+		v.Tick(now)
+		for _, c := range v.TakeChecks() {
+			v.Checked(c, 0, 0, now)
+		}
+	}
+	w := v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(55)).Workers[0]
+	if w.Live != hivebeat.Late || w.Since != 15_000 {
+		t.Errorf("%s for %d ms, want late for the 15 s that it has been too old", w.Live, w.Since)
+	}
+	w = v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(42)).Workers[0]
+	if w.Since > 45_000 {
+		t.Errorf("late for %d ms", w.Since)
+	}
+}
+
+// A queen that began after a hive was given up knows who was on it.
+func TestRosterRemembersWorkers(t *testing.T) {
+	v := newView(45 * time.Second)
+	v.Learn("h", ledger.RosterItem{Revision: 1, Stored: time.Minute, RosterEntry: ledger.RosterEntry{
+		V: 1, N: 3, Live: hivebeat.Lost, Cause: hivebeat.CauseMissed, Inc: 100, Seq: 9, Every: 15000,
+		Workers: map[string]ledger.RosterWorker{
+			"w": {Inc: 7, Live: hivebeat.Alive, State: hivebeat.Ready, Model: "llama"}, "gone": {Inc: 8, Live: hivebeat.Left},
+		},
+	}}, at(0))
+	a := v.answer(VerbWorkers, Request{}, at(1))
+	if len(a.Workers) != 2 {
+		t.Fatalf("%d workers, want 2", len(a.Workers))
+	}
+	w := a.Workers[1]
+	if w.Worker != "w" || w.Live != hivebeat.Late || w.Fresh || w.Age < 105_000 || w.Model != "llama" {
+		t.Errorf("%+v; want it late, and older than its hive has been lost", w)
+	}
+	if h := v.answer(VerbHive, Request{Hive: "h"}, at(1)).Hives[0]; h.Live != hivebeat.Lost || h.Since < 60_000 {
+		t.Errorf("hive %s for %d ms, want lost for a minute", h.Live, h.Since)
+	}
+	if s := v.summary(at(1)); s.Workers[hivebeat.Late] != 1 || s.Workers[hivebeat.Left] != 1 {
+		t.Errorf("counted %v", s.Workers)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -208,9 +209,11 @@ func (q *Queen) logStep(s fleet.Step) {
 	case hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindUnverified:
 		level = slog.LevelWarn
 	}
-	q.log.LogAttrs(context.Background(), level, "hive verdict",
+	attrs := slices.DeleteFunc([]slog.Attr{
 		slog.String("hive", s.Hive), slog.String("kind", string(s.Kind)), slog.String("from", string(s.From)), slog.String("to", string(s.To)),
-		slog.String("cause", string(s.Cause)), slog.Uint64("inc", s.Inc), slog.String("reason", s.Reason))
+		slog.String("cause", string(s.Cause)), slog.Uint64("inc", s.Inc), slog.String("reason", s.Reason),
+	}, func(a slog.Attr) bool { return a.Value.String() == "" })
+	q.log.LogAttrs(context.Background(), level, "hive verdict", attrs...)
 }
 
 // checkLimit is how many keys are read at once before verdicts.

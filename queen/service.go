@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -156,6 +158,14 @@ func decodeRequest(b []byte) (r Request, err error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
+		// The words of encoding/json are for those who program in Go. It has no type
+		// for the first of them.
+		if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+			return r, fmt.Errorf("unknown key %s", key)
+		}
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
+			return r, fmt.Errorf("key %q can not be a %s", wrong.Field, wrong.Value)
+		}
 		return r, fmt.Errorf("request is not the JSON it should be: %w", err)
 	}
 	if d.More() {

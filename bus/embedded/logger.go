@@ -37,9 +37,23 @@ func (l *logger) say(level slog.Level, format string, v []any) {
 
 func (l *logger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
 func (l *logger) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v) }
-func (l *logger) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
 func (l *logger) Debugf(string, ...any)           {}
 func (l *logger) Tracef(string, ...any)           {}
+
+// Errorf logs an error, unless it was asked for: a doctor finds out what it may do
+// by trying, each try is a violation on purpose, and dozens of these would hide
+// what is real. Whoever takes the doctor's name hides nothing but violations, of
+// permissions that are refused all the same.
+func (l *logger) Errorf(format string, v ...any) {
+	level := slog.LevelError
+	if text := fmt.Sprintf(format, v...); strings.Contains(text, `:`+doctorName+`" - `) && strings.Contains(text, " Violation - ") {
+		level = slog.LevelDebug
+	}
+	l.say(level, format, v)
+}
+
+// doctorName is the name of a connection of internal/doctor that only probes.
+const doctorName = "hivebeat doctor"
 
 // Fatalf does not end the process, as nats-server's own logger does: the server
 // returns from what it was doing, and Start finds the reason here and returns it.

@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,12 +26,77 @@ type asker struct {
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
 	timeout  time.Duration
+	denials  *denials // what the connection is told of permissions; nil = nobody listens
+}
+
+// denials tells whoever waits for an answer that NATS refuses the question or the
+// answer: without, one waits until the time is up, and blames the queen.
+type denials struct {
+	mu      sync.Mutex
+	waiting map[*func(error)]struct{}
+}
+
+// told is for the error handler of a connection.
+func (d *denials) told(err error) {
+	if !errors.Is(err, nats.ErrPermissionViolation) {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for hear := range d.waiting {
+		(*hear)(err)
+	}
+}
+
+// listen calls hear, which must not wait, until the returned stop.
+func (d *denials) listen(hear func(error)) (stop func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.waiting == nil {
+		d.waiting = map[*func(error)]struct{}{}
+	}
+	d.waiting[&hear] = struct{}{}
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.waiting, &hear)
+	}
+}
+
+// denied makes an error for people of one of NATS.
+func denied(err error) error {
+	what := err.Error()
+	if _, rest, ok := strings.Cut(what, "Permissions Violation for "); ok {
+		what = strings.NewReplacer("Publish to", "publish to", "Subscription to", "subscribe to").Replace(rest)
+	}
+	return failed(fmt.Errorf("%w %s", errDenied, what), "\"hivebeat doctor --role reader\" tells which permissions are missing")
+}
+
+// request sends one request and returns its answer, or errDenied.
+func (a *asker) request(ctx context.Context, subject string, payload []byte) (*nats.Msg, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if a.denials != nil {
+		question := fmt.Sprintf("Publish to %q", subject)
+		answer := `Subscription to "` + cmp.Or(a.nc.Opts.InboxPrefix, nats.InboxPrefix)
+		defer a.denials.listen(func(err error) {
+			if text := err.Error(); strings.Contains(text, question) || strings.Contains(text, answer) {
+				cancel(denied(err))
+			}
+		})()
+	}
+	msg, err := a.nc.RequestWithContext(ctx, subject, payload)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errDenied) {
+		return nil, cause
+	}
+	return msg, err
 }
 
 // Errors of ask, beside those of the queen.
 var (
 	errNoQueen  = errors.New("no queen answers")
 	errNotFound = errors.New("not found")
+	errDenied   = errors.New("NATS does not let this user")
 )
 
 // ask sends one request and returns the answer of whichever queen gives it.
@@ -39,8 +107,10 @@ func (a *asker) ask(ctx context.Context, verb string, req queen.Request) (*queen
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	msg, err := a.nc.RequestWithContext(ctx, a.subjects.API(verb), payload)
+	msg, err := a.request(ctx, a.subjects.API(verb), payload)
 	switch {
+	case errors.Is(err, errDenied):
+		return nil, err
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, failed(fmt.Errorf("%w on %s", errNoQueen, a.where()),
 			"start one with \"hivebeat queen\" (or all with \"hivebeat up\"), or check --nats and --prefix")
@@ -133,10 +203,11 @@ func (f *AskFlags) withQueen(ctx context.Context, c *console, name string, do fu
 	connecting, cancel := context.WithTimeoutCause(ctx, f.Timeout,
 		failed(fmt.Errorf("NATS did not answer within %s", f.Timeout), "check --nats, or wait longer with --timeout"))
 	defer cancel()
-	nc, err := f.connect(connecting, name, true, nil)
+	heard := new(denials)
+	nc, err := f.connect(connecting, name, true, nil, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { heard.told(err) }))
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	return do(ctx, &asker{nc: nc, subjects: f.subjects(), timeout: f.Timeout})
+	return do(ctx, &asker{nc: nc, subjects: f.subjects(), timeout: f.Timeout, denials: heard})
 }

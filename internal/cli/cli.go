@@ -35,7 +35,8 @@ func Standard() Streams {
 
 // commands is the grammar of the command line. The order is that of the help.
 type commands struct {
-	Help helpFlag `short:"h" help:"Show help."`
+	Help        helpFlag    `short:"h" help:"Show help."`
+	ShowVersion versionFlag `name:"version" env:"-" help:"Show the version."`
 
 	Up      upCmd      `cmd:"" help:"Run server, queen and hive in one process."`
 	Worker  workerCmd  `cmd:"" help:"Beat for one worker."`
@@ -56,7 +57,7 @@ Begin with "hivebeat up --demo" here and "hivebeat watch" in another terminal.
 
 Every flag has a twin in the environment: --nats is HIVEBEAT_NATS.`
 
-// errHelp ends the parsing after the help was printed.
+// errHelp ends the parsing after the help, or the version, was printed.
 var errHelp = errors.New("help")
 
 type helpFlag bool
@@ -66,6 +67,19 @@ func (helpFlag) IgnoreDefault() {}
 // BeforeReset prints the help of the command that was named.
 func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	return errors.Join(ctx.PrintUsage(false), errHelp)
+}
+
+// versionFlag is for those who try it before they look for a command.
+type versionFlag bool
+
+func (versionFlag) IgnoreDefault() {}
+
+// BeforeReset prints what the command version does.
+func (versionFlag) BeforeReset(c *console) error {
+	if err := new(versionCmd).Run(c); err != nil {
+		return err
+	}
+	return errHelp
 }
 
 // unsetEmpty removes variables that are there but empty, as compose files and
@@ -98,8 +112,10 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	}
 	if len(args) == 0 {
 		parser.Stdout = s.Err
-		_, err = parser.Parse([]string{"--help"})
-		return max(c.fail(err), ExitUsage)
+		if _, err = parser.Parse([]string{"--help"}); !errors.Is(err, errHelp) {
+			return c.fail(err)
+		}
+		return ExitUsage
 	}
 	parsed, err := parser.Parse(args)
 	switch {

@@ -69,16 +69,49 @@ func (c *console) paint(when string) show.Paint {
 func (c *console) logger(f LogFlags) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(f.LogLevel)) // kong checked it
-	opts := &slog.HandlerOptions{Level: level}
 	switch {
 	case f.LogFormat == "json":
-		return slog.New(slog.NewJSONHandler(c.err, opts))
+		return slog.New(slog.NewJSONHandler(c.err, &slog.HandlerOptions{Level: level}))
 	case c.errTerm >= 0:
-		return slog.New(tint.NewTextHandler(c.err, &tint.Options{
-			Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "",
-		}))
+		return slog.New(told{tint.NewTextHandler(c.err, &tint.Options{
+			Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "", ReplaceAttr: notEmpty,
+		})})
 	}
-	return slog.New(slog.NewTextHandler(c.err, opts))
+	return slog.New(told{slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level, ReplaceAttr: notEmpty})})
+}
+
+// told leaves out what fail tells a moment later, in words for people and with a
+// hint. Programs that read JSON need the record.
+type told struct{ slog.Handler }
+
+func (h told) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelError && r.Message == "queen ends" {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h told) WithAttrs(attrs []slog.Attr) slog.Handler { return told{h.Handler.WithAttrs(attrs)} }
+func (h told) WithGroup(name string) slog.Handler       { return told{h.Handler.WithGroup(name)} }
+
+// notEmpty leaves empty texts out: people look for what is there. Programs that
+// read JSON may rather have all keys.
+func notEmpty(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindString && a.Value.String() == "" {
+		return slog.Attr{}
+	}
+	return a
+}
+
+// outliveReader keeps the process alive, until the returned stop, where nobody
+// reads its stdout or stderr any more: what it writes is lost, but it still leaves
+// in order. Otherwise SIGPIPE ends it at the first write, which after a Ctrl-C at
+// "hivebeat up 2>&1 | tee log" is the line that says that it leaves. The signal is
+// caught and not ignored, since a process that is started would inherit that.
+func outliveReader() (stop func()) {
+	pipes := make(chan os.Signal, 1) // nobody reads it: what does not fit is dropped
+	signal.Notify(pipes, syscall.SIGPIPE)
+	return func() { signal.Stop(pipes) }
 }
 
 // untilSignal returns a context that the first SIGINT or SIGTERM ends; a second

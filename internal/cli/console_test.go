@@ -45,8 +45,8 @@ func TestLogger(t *testing.T) {
 		t.Errorf("json: %s", got)
 	}
 	errs.Reset()
-	c.logger(LogFlags{LogLevel: "debug", LogFormat: "text"}).Debug("yes")
-	if got := errs.String(); !strings.Contains(got, "level=DEBUG msg=yes") {
+	c.logger(LogFlags{LogLevel: "debug", LogFormat: "text"}).Debug("yes", slog.String("from", ""), slog.Int("n", 0))
+	if got := errs.String(); !strings.HasSuffix(got, "level=DEBUG msg=yes n=0\n") {
 		t.Errorf("text: %s", got)
 	}
 }

@@ -73,6 +73,10 @@ func strict(b []byte) (what string, err error) {
 		Worker  msgpack.RawMessage `msgpack:"worker"`
 		Workers msgpack.RawMessage `msgpack:"workers"`
 		Pages   msgpack.RawMessage `msgpack:"pages"`
+		Hive    msgpack.RawMessage `msgpack:"hive"`
+		Inc     msgpack.RawMessage `msgpack:"inc"`
+		Seq     msgpack.RawMessage `msgpack:"seq"`
+		Every   msgpack.RawMessage `msgpack:"every"`
 	}
 	if msgpack.Unmarshal(b, &keys) != nil { // scanned before
 		return "", nil //nolint:nilerr // what is no map is neither
@@ -80,7 +84,8 @@ func strict(b []byte) (what string, err error) {
 	switch {
 	case keys.Worker != nil:
 		return "beat", wire.ParseBeat(b, new(wire.BeatView))
-	case keys.Workers != nil || keys.Pages != nil:
+	case keys.Workers != nil || keys.Pages != nil, // or what no snapshot is without
+		keys.Hive != nil && keys.Inc != nil && keys.Seq != nil && keys.Every != nil:
 		return "snapshot", wire.ParseSnapshot(b, new(wire.SnapshotView))
 	}
 	return "", nil

@@ -115,7 +115,7 @@ func TestDecodeRefusedVectors(t *testing.T) {
 				}
 				if strings.Contains(errs, "refused: "+v.Refuse) {
 					shown++
-				} else if errs != "" {
+				} else if errs != "" || v.Name != "not-a-map" && v.Name != "version" { // which could be anything
 					t.Errorf("%s %s: warns of another rule than %s: %s", file, v.Name, v.Refuse, errs)
 				}
 			}

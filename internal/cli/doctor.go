@@ -73,7 +73,7 @@ func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFindi
 	for _, role := range roles {
 		list, err := doctor.Check(ctx, a.nc, doctor.Config{
 			Role: role, Subjects: a.subjects, Hive: cmd.Hive, Worker: cmd.Worker, Pinned: cmd.Pinned,
-			NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas, Storage: cmd.storage(), EventsMax: cmd.EventsMax,
+			NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas, Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax),
 		})
 		if err != nil {
 			return nil, fmt.Errorf("check as %s: %w", role, err)

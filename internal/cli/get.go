@@ -44,11 +44,16 @@ func (cmd *getCmd) Run(ctx context.Context, c *console) error {
 	})
 }
 
+const listHives = "\"hivebeat ls hives\" lists the hives that are known"
+
 func (cmd *getCmd) worker(ctx context.Context, c *console, a *asker) error {
 	hive, worker, _ := cmd.ids()
 	ans, err := a.ask(ctx, queen.VerbWorker, queen.Request{Hive: hive, Worker: worker})
 	switch {
 	case errors.Is(err, errNotFound):
+		if _, e := a.ask(ctx, queen.VerbHive, queen.Request{Hive: hive}); errors.Is(e, errNotFound) {
+			return failed(err, listHives)
+		}
 		return failed(err, "\"hivebeat get %s\" lists the workers of that hive", hive)
 	case err != nil:
 		return err
@@ -69,7 +74,7 @@ func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 	ans, err := a.ask(ctx, queen.VerbHive, queen.Request{Hive: id})
 	switch {
 	case errors.Is(err, errNotFound):
-		return failed(err, "\"hivebeat ls hives\" lists the hives that are known")
+		return failed(err, listHives)
 	case err != nil:
 		return err
 	case len(ans.Hives) != 1:

@@ -3,6 +3,9 @@ package cli
 import (
 	"context"
 	"fmt"
+	"math"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -12,10 +15,30 @@ import (
 
 // KeepFlags say what a queen keeps in JetStream, and how.
 type KeepFlags struct {
-	NoJetStream bool   `name:"no-jetstream" help:"Keep nothing in JetStream; publish events directly."`
-	Replicas    int    `default:"1" help:"Replicas of buckets and stream, where they are made."`
-	Storage     string `enum:"file,memory" default:"file" help:"Where they are stored, where they are made: ${enum}."`
-	EventsMax   int64  `default:"67108864" placeholder:"BYTES" help:"Size of the event stream, which JetStream reserves (default 64 MiB)."`
+	NoJetStream bool     `name:"no-jetstream" help:"Keep nothing in JetStream; publish events directly."`
+	Replicas    int      `default:"1" help:"Replicas of buckets and stream, where they are made."`
+	Storage     string   `enum:"file,memory" default:"file" help:"Where they are stored, where they are made: ${enum}."`
+	EventsMax   byteSize `default:"64MiB" placeholder:"SIZE" help:"Size of the event stream, which JetStream reserves: bytes, or with KiB, MiB or GiB (default 64MiB)."`
+}
+
+// byteSize is a size as people write it: 1048576, 1024KiB, 128MiB, 2GiB.
+type byteSize int64
+
+// UnmarshalText reads a size.
+func (n *byteSize) UnmarshalText(text []byte) error {
+	digits, unit := string(text), int64(1)
+	for i, suffix := range []string{"KiB", "MiB", "GiB"} {
+		if s, ok := strings.CutSuffix(digits, suffix); ok {
+			digits, unit = strings.TrimSpace(s), 1<<(10*(i+1))
+			break
+		}
+	}
+	v, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || v < 0 || v > math.MaxInt64/unit {
+		return fmt.Errorf("%q is no size such as 67108864, 64MiB or 1GiB", text)
+	}
+	*n = byteSize(v * unit)
+	return nil
 }
 
 // Validate checks the numbers.
@@ -24,7 +47,7 @@ func (f *KeepFlags) Validate() error {
 	case f.Replicas < 1 || f.Replicas > 5:
 		return misused(fmt.Errorf("--replicas: %d", f.Replicas), "use 1 to 5; 3 survives the loss of a server")
 	case f.EventsMax < 1<<20:
-		return misused(fmt.Errorf("--events-max: %d bytes are too few", f.EventsMax), "use 1048576 (1 MiB) or more")
+		return misused(fmt.Errorf("--events-max: %d bytes are too few", f.EventsMax), "use 1MiB or more")
 	}
 	return nil
 }
@@ -65,7 +88,7 @@ func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
 	}
 	q, err := queen.New(nc, queen.Config{
 		ID: cmd.ID, Prefix: cmd.Prefix, Fresh: cmd.Fresh, NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas,
-		Storage: cmd.storage(), EventsMax: cmd.EventsMax, Logger: log,
+		Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax), Logger: log,
 	})
 	if err != nil {
 		nc.Close()

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
 // leaveIn bounds the way out of each step: the goodbye or last snapshot, and the
@@ -45,9 +47,41 @@ func begin(ctx context.Context, name string, r role, nc *nats.Conn) *running {
 	return run
 }
 
+// why tells why a role that nobody stopped ended. It is read after ended.
+func (r *running) why() error {
+	err := cmp.Or(r.err, errEnded)
+	// Each package puts its name before its errors: one name is enough.
+	text := err.Error()
+	for _, name := range []string{"queen: ", "hive: ", "worker: ", "ledger: "} {
+		text = strings.TrimPrefix(text, name)
+	}
+	text, _, _ = strings.Cut(text, "; it is left as it is")
+	why := fmt.Errorf("%s: %w", r.name, &reworded{text, err})
+	if errors.Is(err, ledger.ErrDiffers) {
+		return failed(why, "run the queen with the settings that it has (--storage, --replicas, --events-max), or, if nobody else needs it, "+
+			"remove it: nats kv del BUCKET, nats stream rm STREAM; \"hivebeat doctor --role queen\" looks at all of them")
+	}
+	return why
+}
+
+// reworded is an error with a text of its own.
+type reworded struct {
+	text string
+	err  error
+}
+
+func (e *reworded) Error() string { return e.text }
+func (e *reworded) Unwrap() error { return e.err }
+
 // leave ends the role in order: its goodbye, then what it published is flushed
-// and the connection closed.
+// and the connection closed. Of one that ended by itself why tells.
 func (r *running) leave() error {
+	select {
+	case <-r.ended:
+		r.nc.Close()
+		return nil
+	default:
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveIn)
 	defer cancel()
 	err := r.role.Stop(ctx)
@@ -67,13 +101,14 @@ func (r *running) leave() error {
 
 // serve runs one role until a signal comes.
 func (c *console) serve(ctx context.Context, name string, r role, nc *nats.Conn, log *slog.Logger) error {
+	defer outliveReader()()
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()
 	run := begin(ctx, name, r, nc)
 	select {
 	case <-run.ended:
 		nc.Close()
-		return fmt.Errorf("%s: %w", name, cmp.Or(run.err, errEnded))
+		return run.why()
 	case <-ctx.Done():
 	}
 	log.Info("leaving in order; a second signal leaves at once", slog.String("role", name))

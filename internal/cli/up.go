@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +47,7 @@ func (cmd *upCmd) Validate() error {
 
 // Run runs it all until a signal comes.
 func (cmd *upCmd) Run(ctx context.Context, c *console) error {
+	defer outliveReader()()
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()
 	log := c.logger(cmd.LogFlags)
@@ -130,7 +130,7 @@ func (u *up) run(ctx context.Context, c *console) (err error) {
 	for _, r := range u.roles {
 		go func() {
 			<-r.ended
-			cancel(fmt.Errorf("%s: %w", r.name, cmp.Or(r.err, errEnded)))
+			cancel(r.why())
 		}()
 	}
 	<-ctx.Done()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,21 +38,25 @@ const (
 func (cmd *watchCmd) Run(ctx context.Context, c *console) error {
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()
-	w := &watch{console: c, paint: c.paint(cmd.Color)}
+	w := &watch{console: c, paint: c.paint(cmd.Color), events: cmd.subjects().Events(), deaf: make(chan error, 1)}
+	heard := new(denials)
 	connecting, cancel := context.WithTimeout(ctx, cmd.Timeout)
 	defer cancel()
-	nc, err := cmd.connect(connecting, "watch", true, nil, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { w.refused(err) }))
+	nc, err := cmd.connect(connecting, "watch", true, nil, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		w.refused(err)
+		heard.told(err)
+	}))
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	w.asker = asker{nc: nc, subjects: cmd.subjects(), timeout: min(cmd.Timeout, 2*time.Second)}
+	w.asker = asker{nc: nc, subjects: cmd.subjects(), timeout: min(cmd.Timeout, 2*time.Second), denials: heard}
 	messages := make(chan *nats.Msg, eventsAhead)
-	if w.sub, err = nc.ChanSubscribe(w.subjects.Events(), messages); err == nil {
+	if w.sub, err = nc.ChanSubscribe(w.events, messages); err == nil {
 		err = nc.FlushWithContext(connecting)
 	}
 	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", w.subjects.Events(), err)
+		return fmt.Errorf("subscribe to %s: %w", w.events, err)
 	}
 	switch {
 	case cmd.json():
@@ -67,7 +72,9 @@ type watch struct {
 	asker
 	console *console
 	paint   show.Paint
+	events  string // their subject
 	sub     *nats.Subscription
+	deaf    chan error // gets why there will be no events
 
 	mu     sync.Mutex
 	denied string // what NATS said of our permissions last
@@ -78,8 +85,11 @@ func (w *watch) refused(err error) {
 		w.mu.Lock()
 		w.denied = err.Error()
 		w.mu.Unlock()
-		if w.console.outTerm < 0 {
-			fmt.Fprintf(w.console.err, "hivebeat: %s\n", oneLine(err.Error()))
+		if strings.Contains(err.Error(), fmt.Sprintf("Subscription to %q", w.events)) {
+			select {
+			case w.deaf <- denied(err):
+			default: // it was told
+			}
 		}
 	}
 }
@@ -91,6 +101,8 @@ func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func(
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-w.deaf:
+			return err
 		case m := <-messages:
 			b, err := line(m.Data)
 			if err != nil {
@@ -289,7 +301,7 @@ func (s *screen) frame(now time.Time) *show.Frame {
 		f.Trouble = "the queen's answer is overdue"
 	}
 	if f.Trouble != "" && s.denied != "" {
-		f.Trouble = s.denied
+		f.Trouble = s.denied + "; \"hivebeat doctor --role reader\" tells which permissions are missing"
 	}
 	return f
 }

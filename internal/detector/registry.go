@@ -79,6 +79,7 @@ type worker struct {
 	live    hivebeat.Live
 	cause   hivebeat.Cause
 	heard   time.Time // when that beat was received
+	began   time.Time // when the first one of its incarnation was
 	since   time.Time // when live began
 	lostAt  time.Time // the deadline that made it lost
 	n       uint64
@@ -215,6 +216,13 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), busy: w.facts.Busy, done: w.facts.Done}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
+	if b.outcome == liveness.Stale && w.live != hivebeat.Alive &&
+		now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) {
+		b.outcome = w.lineage.Revive(inc, seq)
+	}
+	if b.outcome.Begins() {
+		w.began = now
+	}
 	b.wentOn = seq > before+1
 	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
 	switch b.outcome {

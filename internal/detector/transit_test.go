@@ -369,3 +369,28 @@ func TestLeftMissesNothing(t *testing.T) {
 		t.Errorf("listed %v, %s with %d missed, want left with 0", ok, r.Live, r.Missed)
 	}
 }
+
+// A duplicate that was started by mistake and ended in order must not take the
+// worker it doubled along.
+func TestDuplicateLeaves(t *testing.T) {
+	b := newBench(t)
+	f, dup := newFake("w"), newFake("w")
+	dup.Inc = f.Inc + 1
+	b.mustFeed(f.next(t)).mustFeed(dup.next(t))
+	dup.State = hivebeat.Stopped
+	b.mustFeed(dup.next(t))
+	for range 3 { // what may still be under way of a process that ended
+		b.after(every)
+		if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+			t.Fatalf("%v, want stale", err)
+		}
+	}
+	b.after(every)
+	b.mustFeed(f.next(t))
+	if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Inc != f.Inc {
+		t.Errorf("%s, inc %d; want the one that never ended, alive", r.Live, r.Inc)
+	}
+	if err := b.feed(dup.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("the duplicate again: %v, want stale", err)
+	}
+}

@@ -2,9 +2,11 @@ package doctor_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -231,10 +233,13 @@ func TestPermissions(t *testing.T) {
 				list := only(check(t, nc, cfg), doctor.CheckPermission)
 				bad := slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool { return f.Level == doctor.OK })
 				if subject == "" {
-					if len(bad) > 0 {
+					if len(bad) > 0 || len(list) != 1 || !strings.Contains(list[0].What, "may do all that a "+string(cfg.Role)+" needs") {
 						t.Errorf("with all permissions:\n%s", show(list))
 					}
 					continue
+				}
+				if len(list) != len(bad) {
+					t.Errorf("without %s %s something is still ok:\n%s", name, subject, show(list))
 				}
 				if len(bad) != 1 {
 					t.Errorf("without %s %s:\n%s", name, subject, show(list))
@@ -294,6 +299,32 @@ func TestMissingPermissionsAreNoTimeouts(t *testing.T) {
 	has(t, list, doctor.Fail, doctor.CheckPermission, "hive.doctor.workers", "name the ids")
 	list = check(t, nc, doctor.Config{Role: doctor.Worker, Hive: "gpu-01", Worker: "llama"})
 	has(t, list, doctor.Fail, doctor.CheckPermission, "hive.gpu-01.workers", "--pinned")
+}
+
+// What a doctor provokes on purpose fills no log; what others do stands there.
+func TestItFillsNoLog(t *testing.T) {
+	var buf bytes.Buffer // written to under its handler's lock, read after the server's end
+	log := slog.New(slog.NewTextHandler(&buf, nil))
+	srv, err := embedded.Start(t.Context(), embedded.Config{Logger: log, Options: func(o *embedded.Options) {
+		none := &embedded.SubjectPermission{Allow: []string{"unused"}}
+		o.Users = []*embedded.User{{Username: "me", Password: "me", Permissions: &embedded.Permissions{Publish: none, Subscribe: none}}}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc := bustest.Conn(t, srv, nats.UserInfo("me", "me"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	for _, role := range doctor.Roles() {
+		has(t, check(t, nc, doctor.Config{Role: role}), doctor.Fail, doctor.CheckPermission)
+	}
+	if err := nc.Publish("of.somebody.else", nil); err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, nc)
+	nc.Close()
+	bustest.Stop(t, srv)
+	if got := buf.String(); strings.Count(got, "level=ERROR") != 1 || !strings.Contains(got, "of.somebody.else") {
+		t.Errorf("the server logs:\n%s", got)
+	}
 }
 
 func TestMaxPayload(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -175,17 +176,17 @@ func (d *visit) permissions(ctx context.Context) {
 	d.refused = refused
 }
 
-// permissionFindings tells of each refusal, and of all else in one line. It comes
-// after the look at JetStream: what exists needs not be made.
+// permissionFindings tells of each refusal, or in one line that there is none:
+// beside a refusal a count of what is allowed reads like good news. It comes after
+// the look at JetStream: what exists needs not be made.
 func (d *visit) permissionFindings() {
 	if d.unknown {
 		return
 	}
-	needed, allowed := map[bool]int{}, map[bool]int{} // by whether to publish
+	needed := map[bool]int{} // by whether to publish
 	for _, n := range d.needs {
 		needed[n.publish]++
 		if !d.refused[n] {
-			allowed[n.publish]++
 			continue
 		}
 		level, what := Fail, fmt.Sprintf("this user may not %s %s, to %s", n.verb(), n.subject, n.why)
@@ -199,10 +200,17 @@ func (d *visit) permissionFindings() {
 		}
 		d.add(level, CheckPermission, "%s", d.grant(n), what)
 	}
-	if allowed[true]+allowed[false] > 0 {
-		d.add(OK, CheckPermission, "this user may publish to %d of %d and subscribe to %d of %d subjects that a %s uses", "",
-			allowed[true], needed[true], allowed[false], needed[false], d.cfg.Role)
+	if len(d.refused) == 0 {
+		d.add(OK, CheckPermission, "this user may do all that a %s needs: publish to %s, subscribe to %d", "",
+			d.cfg.Role, subjects(needed[true]), needed[false])
 	}
+}
+
+func subjects(n int) string {
+	if n == 1 {
+		return "1 subject"
+	}
+	return strconv.Itoa(n) + " subjects"
 }
 
 func (d *visit) grant(n need) string {

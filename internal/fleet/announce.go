@@ -170,7 +170,7 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
 	default:
-		o := h.hearLine(e.Inc, e.Seq)
+		o := h.hearLine(e.Inc, e.Seq, now)
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}
@@ -196,11 +196,31 @@ func (v *View) recall(h *Hive, now time.Time) {
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
 	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), now, v.blind
 	if e.Live == hivebeat.Lost || e.Live == hivebeat.Left {
+		stored := max(0, h.Book.Item.Stored)
+		h.received = h.received.Add(-stored)
+		v.recallWorkers(h)
 		v.byRoster(h, now)
+		h.since = now.Add(-stored)
 		return
 	}
 	h.live, h.since = hivebeat.Unverified, now
 	v.due.Set(h, now.Add(liveness.LostAfter(h.every, 0)))
+}
+
+// recallWorkers lists who was on a hive that is gone, as the roster remembers
+// them. How long ago each was heard nobody knows any more: longer than the hive.
+func (v *View) recallWorkers(h *Hive) {
+	for id, r := range h.Book.Item.Workers {
+		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
+			continue
+		}
+		w := &Worker{received: h.received, via: hivebeat.ViaQueen}
+		w.rec.Worker, w.rec.Live, w.rec.Cause = id, r.Live, r.Cause
+		w.rec.Inc, w.rec.State, w.rec.Model = r.Inc, r.State, r.Model
+		h.workers[id] = w
+		h.sorted = nil
+		h.count(mix{}, w.mix())
+	}
 }
 
 // byRoster takes over that h is gone from an author who knew more.

@@ -73,6 +73,19 @@ func (v *View) Shown(h *Hive, w *Worker, now time.Time) (live hivebeat.Live, age
 	return live, age, fresh
 }
 
+// LateFor returns for how long a record of this age has been shown as late, which
+// its hive does not say of it: since it grew too old, or its hive was given up.
+func (v *View) LateFor(h *Hive, age hivebeat.Millis, now time.Time) hivebeat.Millis {
+	var since hivebeat.Millis
+	if fresh := hivebeat.MillisOf(v.fresh); age > fresh {
+		since = age - fresh
+	}
+	if !h.Up() {
+		since = max(since, hivebeat.MillisOf(now.Sub(h.since)))
+	}
+	return since
+}
+
 // CountWorkers yields how many workers of h are shown with which verdict and
 // state; a verdict that nobody knows counts as late. It looks at each worker
 // only where one of them may have become too old since it was counted.

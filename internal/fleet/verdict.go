@@ -35,11 +35,12 @@ type verdict struct {
 	since time.Time
 	why   evidence
 
-	judged time.Time     // when it was heard last, or is held to have been: its deadlines count from here
-	blind  time.Duration // view.blind at that time
-	prior  uint64        // the incarnation that this one took the place of
-	wentOn bool          // its seq says that there were others since the message before the last
-	check  uint64        // the check under way, or 0
+	judged  time.Time     // when it was heard last, or is held to have been: its deadlines count from here
+	blind   time.Duration // view.blind at that time
+	prior   uint64        // the incarnation that this one took the place of
+	beganAt time.Time     // when this one was first heard here
+	wentOn  bool          // its seq says that there were others since the message before the last
+	check   uint64        // the check under way, or 0
 
 	rival    uint64 // the other incarnation of a conflict, 0 if there is none
 	rivalSeq uint64
@@ -80,14 +81,19 @@ func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
 }
 
 // hearLine asks the lineage, and remembers whose place a new incarnation takes.
-func (h *Hive) hearLine(inc, seq uint64) liveness.Outcome {
+// An incarnation that was superseded comes back once the one that took its place
+// is gone, if nothing that goes on of it can be late mail: it never ended.
+func (h *Hive) hearLine(inc, seq uint64, now time.Time) liveness.Outcome {
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
+	if o == liveness.Stale && h.live != hivebeat.Alive && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) {
+		o = h.line.Revive(inc, seq)
+	}
 	if o.Accepted() {
 		h.wentOn = inc == before && seq > last+1
 	}
 	if o.Begins() {
-		h.prior, h.rival = before, 0
+		h.prior, h.rival, h.beganAt = before, 0, now
 	}
 	return o
 }
@@ -115,7 +121,7 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 	case o.Begins():
 		kind, why.reason = hivebeat.KindRestarted, "a new incarnation was heard"
 		if o == liveness.TakenOver {
-			why.reason = "a new incarnation was heard, whose clock was set back"
+			why.reason = "another incarnation was heard: its clock was set back, or a duplicate that took its place is gone"
 		}
 		h.left = ""
 	default:
@@ -240,7 +246,7 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	if inc == h.line.Inc() && seq <= h.line.Seq() {
 		return false
 	}
-	o := h.hearLine(inc, seq)
+	o := h.hearLine(inc, seq, now)
 	if !o.Accepted() {
 		return false
 	}

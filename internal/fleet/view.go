@@ -153,7 +153,7 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	if h == nil {
 		h = v.get(string(s.Hive))
 	}
-	o, refusal := h.hear(s)
+	o, refusal := h.hear(s, now)
 	if refusal != nil {
 		v.refused[refusal.Reason]++
 		v.refusedOf(h, s, o, now)
@@ -174,7 +174,7 @@ func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 	if h == nil {
 		h = v.get(string(s.Hive))
 	}
-	if o, refusal := h.hear(s); refusal == nil {
+	if o, refusal := h.hear(s, now); refusal == nil {
 		v.takeOver(h, s, o, now.Add(-age), now)
 	}
 }
@@ -188,7 +188,7 @@ var (
 
 // hear judges whether the page is news: by the hive's lineage, or as one more
 // page of what is being put together.
-func (h *Hive) hear(s *wire.SnapshotView) (liveness.Outcome, *hivebeat.Refusal) {
+func (h *Hive) hear(s *wire.SnapshotView, now time.Time) (liveness.Outcome, *hivebeat.Refusal) {
 	if h.asm.is(s.Inc, s.Seq) && s.Inc == h.line.Inc() {
 		switch {
 		case s.Pages != h.asm.pages:
@@ -198,7 +198,7 @@ func (h *Hive) hear(s *wire.SnapshotView) (liveness.Outcome, *hivebeat.Refusal) 
 		}
 		return liveness.Next, nil
 	}
-	o := h.hearLine(s.Inc, s.Seq)
+	o := h.hearLine(s.Inc, s.Seq, now)
 	switch {
 	case o.Accepted(), o == liveness.Same && !h.line.Ended(): // Same: its number is known from elsewhere, its content is not
 		return o, nil

@@ -355,3 +355,23 @@ func TestRefusalsAreCountedByReason(t *testing.T) {
 		t.Errorf("%v, %d accepted", v.refused, v.accepted)
 	}
 }
+
+// A hive that was started a second time by mistake, and ended in order, must not
+// take the one it doubled along.
+func TestDuplicateHiveLeaves(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+	mustFeed(t, v, snapshotOf("h", 200, 1), at(5))
+	bye := snapshotOf("h", 200, 2)
+	bye.Bye = "stopped"
+	mustFeed(t, v, bye, at(10))
+	for seq, when := uint64(2), 15.0; when <= 50; seq, when = seq+1, when+15 {
+		if err := feed(t, v, snapshotOf("h", 100, seq), at(when)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+			t.Fatalf("at %v s: %v; it may still be under way, want stale", when, err)
+		}
+	}
+	mustFeed(t, v, snapshotOf("h", 100, 9), at(60))
+	if h := v.hives["h"]; h.live != hivebeat.Alive || h.line.Inc() != 100 {
+		t.Errorf("%s, incarnation %d; want the one that never ended, alive", h.live, h.line.Inc())
+	}
+}

@@ -68,6 +68,7 @@ type other struct {
 	mark       uint64 // seq of the valid one when this one advanced last
 	rounds     uint8
 	superseded bool
+	advanced   bool // by the last message of it
 }
 
 // Inc returns the valid incarnation, and 0 if nobody was heard yet.
@@ -139,6 +140,22 @@ func (l *Lineage) Take(inc, seq uint64) {
 		return
 	}
 	l.supersede(inc, seq)
+}
+
+// Revive makes a superseded incarnation the valid one again, and returns
+// TakenOver, if the message with this (inc, seq), which Hear has just refused,
+// was an advance of it; otherwise it returns Stale. It is for who sees that the
+// valid one is not alive, and that it began longer ago than any message of a
+// process that ended before it can have been under way (LostAfter): then the
+// superseded process did not end. A duplicate was started beside it, and is gone.
+func (l *Lineage) Revive(inc, seq uint64) Outcome {
+	for _, o := range l.others {
+		if o.inc == inc && o.seq == seq && o.superseded && o.advanced {
+			l.supersede(inc, seq)
+			return TakenOver
+		}
+	}
+	return Stale
 }
 
 // same judges a message of the valid incarnation.
@@ -226,7 +243,7 @@ func (l *Lineage) remember(o other) {
 // have advanced in turn often enough, and is told once for the pair.
 func (l *Lineage) aside(at int, seq uint64, refused Outcome) Outcome {
 	o := &l.others[at]
-	if seq <= o.seq {
+	if o.advanced = seq > o.seq; !o.advanced {
 		return refused
 	}
 	o.seq = seq

@@ -278,3 +278,36 @@ func BenchmarkLineageNext(b *testing.B) {
 		l.Hear(1, seq, true)
 	}
 }
+
+// A duplicate started beside a process, and ended: the process goes on.
+func TestRevive(t *testing.T) {
+	var l Lineage
+	for _, s := range []struct {
+		inc, seq uint64
+		alive    bool
+		want     Outcome
+	}{{10, 5, false, First}, {11, 1, true, Restarted}, {10, 6, true, Stale}} {
+		if got := l.Hear(s.inc, s.seq, s.alive); got != s.want {
+			t.Fatalf("%+v: %s", s, got)
+		}
+	}
+	l.End()
+	if l.Hear(10, 6, false); l.Revive(10, 6) != Stale {
+		t.Error("a replay revived it")
+	}
+	if l.Revive(9, 1) != Stale || l.Revive(11, 1) != Stale {
+		t.Error("revived what was not superseded")
+	}
+	if got := l.Hear(10, 7, false); got != Stale {
+		t.Fatalf("by itself: %s, want stale", got)
+	}
+	if got := l.Revive(10, 7); got != TakenOver || l.Inc() != 10 || l.Seq() != 7 || l.Ended() {
+		t.Fatalf("%s, and valid is %d/%d", got, l.Inc(), l.Seq())
+	}
+	if got := l.Hear(10, 8, true); got != Next {
+		t.Errorf("then: %s", got)
+	}
+	if got := l.Hear(11, 2, true); got != Stale {
+		t.Errorf("the duplicate: %s, want stale", got)
+	}
+}

@@ -102,51 +102,6 @@ func (m *BeatMemo) Keep(b []byte) {
 // Forget empties m: what it remembers was not what was taken over last.
 func (m *BeatMemo) Forget() { m.stable = m.stable[:0] }
 
-// PeekWorker returns the worker's id of a beat that begins as this project's do,
-// and nil for any other. The beat may still be refused.
-func PeekWorker(b []byte) []byte {
-	i := 0
-	switch {
-	case len(b) > 0 && b[0]&0xf0 == 0x80:
-		i = 1
-	case len(b) > 2 && b[0] == 0xde:
-		i = 3
-	default:
-		return nil
-	}
-	const head = "\xa1v\x01\xa4hive"
-	if len(b)-i < len(head)+1 || string(b[i:i+len(head)]) != head {
-		return nil
-	}
-	if _, i = peekStr(b, i+len(head)); i < 0 {
-		return nil
-	}
-	const key = "\xa6worker"
-	if len(b)-i < len(key) || string(b[i:i+len(key)]) != key {
-		return nil
-	}
-	id, _ := peekStr(b, i+len(key))
-	return id
-}
-
-// peekStr returns the string at i of bytes that no scan saw, and its end, or a
-// negative end.
-func peekStr(b []byte, i int) ([]byte, int) {
-	if i >= len(b) || firsts[b[i]].form != formStr || len(b)-i < 1+int(firsts[b[i]].size) {
-		return nil, -1
-	}
-	d := firsts[b[i]]
-	n := int(d.n)
-	i++
-	if d.size > 0 {
-		n, i = length(b[i:], d.size), i+int(d.size)
-	}
-	if n > len(b)-i {
-		return nil, -1
-	}
-	return b[i : i+n], i + n
-}
-
 // SnapshotMemo remembers the stable parts of the rows of one hive's last
 // snapshot, or of one page of it. The zero value remembers nothing.
 type SnapshotMemo struct {

@@ -69,6 +69,14 @@ func TestBeatMemo(t *testing.T) {
 	if got := PeekWorker(msg); string(got) != beat.Worker {
 		t.Fatalf("peeked %q, want %q", got, beat.Worker)
 	}
+	if got := PeekHive(msg); string(got) != beat.Hive {
+		t.Fatalf("peeked %q, want %q", got, beat.Hive)
+	}
+	for n := range msg[:40] { // cut anywhere: nothing, or the whole id
+		if w, h := PeekWorker(msg[:n]), PeekHive(msg[:n]); w != nil && string(w) != beat.Worker || h != nil && string(h) != beat.Hive {
+			t.Fatalf("of %d bytes peeked %q and %q", n, w, h)
+		}
+	}
 	var (
 		memo BeatMemo
 		v    Volatile
@@ -165,6 +173,9 @@ func fuzzBeatMemo(t *testing.T, a, b []byte) {
 	memo.Keep(a)
 	if id := PeekWorker(a); id != nil && string(id) != got.Worker {
 		t.Fatalf("peeked %q in a beat of %q", id, got.Worker)
+	}
+	if id := PeekHive(a); id != nil && string(id) != got.Hive {
+		t.Fatalf("peeked hive %q in a beat of %q", id, got.Hive)
 	}
 	if !memo.Parse(b, &vol) {
 		return

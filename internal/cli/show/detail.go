@@ -70,7 +70,7 @@ func Hive(h *queen.HiveInfo, st *queen.Status, p Paint) []string {
 	}
 	d.line("heard", "%s ago, promised every %s%s", age(h.Age), h.Every.Duration(), fresh)
 	warm := ""
-	if !h.Warm {
+	if !h.Warm && h.Live == hivebeat.Alive { // of others it is not awaited any more
 		warm = "still warming up: a worker that is absent may just not have beaten yet"
 	}
 	d.line("snapshot", "%s", join("seq "+count(h.Seq), warm))
@@ -162,6 +162,9 @@ func Worker(w *queen.WorkerInfo, st *queen.Status, p Paint) []string {
 	}
 	if w.Quiet > 0 {
 		quiet = "announced to be quiet for up to " + w.Quiet.Duration().String()
+		if w.Live == hivebeat.Alive {
+			quiet += ", of which " + Age(quietLeft(w, 0)) + " are left"
+		}
 	}
 	if !w.Fresh {
 		fresh = p.Text(" · too old: the facts below are what it said then", Warn)
@@ -170,7 +173,11 @@ func Worker(w *queen.WorkerInfo, st *queen.Status, p Paint) []string {
 	d.line("model", "%s", Clean(w.Model))
 	d.line("endpoint", "%s", Clean(w.Endpoint))
 	if w.Slots > 0 || w.Queue > 0 || w.Done > 0 || w.Busy > 0 {
-		d.line("work", "%d of %d slots busy · %s waiting · %s done", w.Busy, w.Slots, count(w.Queue), count(w.Done))
+		busy := count(w.Busy)
+		if w.Slots > 0 {
+			busy += " of " + plural(int(min(w.Slots, 1<<30)), "slot")
+		}
+		d.line("work", "%s busy · %s waiting · %s done", busy, count(w.Queue), count(w.Done))
 	}
 	vram := ""
 	if w.VRAM > 0 {

@@ -169,8 +169,11 @@ func WorkerRow(w *queen.WorkerInfo, extra time.Duration) []Cell {
 		state = Faint
 	}
 	busy, vram := none, none
-	if w.Slots > 0 {
+	switch {
+	case w.Slots > 0:
 		busy = strconv.FormatUint(w.Busy, 10) + "/" + strconv.FormatUint(w.Slots, 10)
+	case w.Busy > 0: // it does not say of how many
+		busy = strconv.FormatUint(w.Busy, 10)
 	}
 	if held := cmp.Or(w.Proc.VRAM, w.VRAM); held > 0 {
 		vram = GiB(held)
@@ -185,11 +188,11 @@ func WorkerRow(w *queen.WorkerInfo, extra time.Duration) []Cell {
 		{strconv.FormatUint(w.Queue, 10), st},
 		{count(w.Done), st},
 		{vram, st},
-		workerNote(w),
+		workerNote(w, extra),
 	}
 }
 
-func workerNote(w *queen.WorkerInfo) Cell {
+func workerNote(w *queen.WorkerInfo, extra time.Duration) Cell {
 	var notes []string
 	st := Faint
 	if w.Cause != "" && string(w.Cause) != w.Reason {
@@ -199,7 +202,7 @@ func workerNote(w *queen.WorkerInfo) Cell {
 		notes, st = append(notes, "stalled"), Warn
 	}
 	if w.Quiet > 0 && w.Live == hivebeat.Alive {
-		notes, st = append(notes, "quiet for up to "+age(w.Quiet)), Notice
+		notes, st = append(notes, "quiet for up to "+Age(quietLeft(w, extra))), Notice
 	}
 	if w.Reason != "" {
 		notes, st = append(notes, w.Reason), max(st, Plain)
@@ -211,6 +214,12 @@ func workerNote(w *queen.WorkerInfo) Cell {
 		notes = append(notes, "via queen")
 	}
 	return Cell{Clean(strings.Join(notes, "; ")), st}
+}
+
+// quietLeft is how much is left of the quiet that a worker announced with its
+// last beat.
+func quietLeft(w *queen.WorkerInfo, extra time.Duration) time.Duration {
+	return max(0, w.Quiet.Duration()-w.Age.Duration()-extra)
 }
 
 func liveStyle(l hivebeat.Live) Style {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,44 @@ func sampleFleet() *Fleet {
 			GPUs:    3, VRAMTotal: 128 * gib, VRAMUsed: 86*gib + gib/4, VRAMOurs: 83 * gib,
 		},
 		Hives: sampleHives(), Workers: sampleWorkers(),
+	}
+}
+
+// What a worker leaves out is not made up.
+func TestWorkerThatSaysLittle(t *testing.T) {
+	w := queen.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Facts: hivebeat.Facts{Busy: 1}}}
+	if got := text(NewWorkers(false, 0).Lines(false, [][]Cell{WorkerRow(&w, 0)})); !regexp.MustCompile(`^h/w +alive +- +0s +- +1 +0 +0 +-`).MatchString(got) {
+		t.Errorf("without slots: %s", got)
+	}
+	if got := text(Worker(&w, &sure, false)); !strings.Contains(got, "  work      1 busy · 0 waiting · 0 done\n") {
+		t.Errorf("without slots:\n%s", got)
+	}
+	s := queen.Summary{Workers: map[hivebeat.Live]int{hivebeat.Alive: 3}, States: map[hivebeat.State]int{"": 1, hivebeat.Ready: 2}}
+	if got, want := Summary(&s, &sure, false), "0 hives · 3 workers: 3 alive (2 ready 1 without a state) · sure"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// What a worker announced passes.
+func TestQuietIsCountedDown(t *testing.T) {
+	w := queen.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Age: 30_000, Facts: hivebeat.Facts{Quiet: 119_000}}}
+	for extra, want := range map[time.Duration]string{0: "89s", 9 * time.Second: "80s", time.Hour: "0s"} {
+		if got := workerNote(&w, extra).Text; got != "quiet for up to "+want {
+			t.Errorf("after %s: %q, want %s", extra, got, want)
+		}
+	}
+	if got := text(Worker(&w, &sure, false)); !strings.Contains(got, "quiet for up to 1m59s, of which 89s are left") {
+		t.Error(got)
+	}
+}
+
+// Only of a hive that is alive are workers still awaited.
+func TestWarmingUp(t *testing.T) {
+	for _, live := range liveOrder {
+		h := queen.HiveInfo{Hive: "h", Live: live}
+		if got := strings.Contains(text(Hive(&h, &sure, false)), "warming up"); got != (live == hivebeat.Alive) {
+			t.Errorf("%s: warming up %v", live, got)
+		}
 	}
 }
 

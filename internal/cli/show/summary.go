@@ -26,7 +26,7 @@ func counts(s *queen.Summary, p Paint) []string {
 	workers := words(s.Workers, liveOrder, func(l hivebeat.Live, text string) string {
 		text = live(l, text)
 		if l == hivebeat.Alive {
-			if states := words(s.States, hivebeat.States(), nil); states != "" {
+			if states := words(s.States, hivebeat.States(), stateCount); states != "" {
 				text += " (" + states + ")"
 			}
 		}
@@ -40,6 +40,14 @@ func counts(s *queen.Summary, p Paint) []string {
 		parts = append(parts, plural(s.GPUs, "GPU"), "VRAM "+usedOf(s.VRAMUsed, s.VRAMTotal)+" GiB")
 	}
 	return parts
+}
+
+// stateCount renders how many are in a state; a worker may name none.
+func stateCount(s hivebeat.State, text string) string {
+	if s == "" {
+		return text + "without a state"
+	}
+	return text
 }
 
 // wrap puts parts behind one another, on as few lines of width as they need.

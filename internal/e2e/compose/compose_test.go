@@ -170,6 +170,47 @@ func TestCompose(t *testing.T) {
 	events.Once(t, hivebeat.KindLeft, id(workers[1]))
 }
 
+// An image that has the name of a stand-in and is none is the user's own: it is
+// used, and never overwritten.
+func TestRealImageIsLeftAlone(t *testing.T) {
+	name := fmt.Sprintf("hivebeat-e2e-real-%d:1", os.Getpid())
+	fill := func(text string) func(r *rootfs) {
+		return func(r *rootfs) { r.text("what", 0o644, text) }
+	}
+	identity := func() string {
+		t.Helper()
+		id, err := docker("image", "inspect", "--format", "{{.Id}}", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	t.Cleanup(func() { _, _ = docker("rmi", "--force", name) })
+
+	stand := standIn{name: name, made: "1", fill: fill("stand-in")}
+	stand.ensure(t)
+	first := identity()
+	stand.ensure(t)
+	if identity() != first {
+		t.Error("a stand-in of the same make was made again")
+	}
+	stand.made = "2"
+	stand.ensure(t)
+	if identity() == first {
+		t.Error("a stand-in of another make was kept")
+	}
+
+	if _, err := docker("rmi", "--force", name); err != nil {
+		t.Fatal(err)
+	}
+	imported(t, name, nil, fill("the real one"))
+	theirs := identity()
+	stand.ensure(t)
+	if identity() != theirs {
+		t.Error("a real image was overwritten")
+	}
+}
+
 // step is a subtest without which the ones after it make no sense.
 func step(t *testing.T, name string, f func(t *testing.T)) {
 	t.Helper()

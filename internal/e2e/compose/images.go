@@ -135,11 +135,18 @@ func (s standIn) ensure(tb testing.TB) {
 	}
 
 	start := time.Now()
+	imported(tb, s.name, append(s.changes, "LABEL "+standInLabel+"="+made), s.fill)
+	tb.Logf("stand-in for %s made in %.1f s", s.name, time.Since(start).Seconds())
+}
+
+// imported makes an image of one layer.
+func imported(tb testing.TB, name string, changes []string, fill func(r *rootfs)) {
+	tb.Helper()
 	args := []string{"import"}
-	for _, c := range append(s.changes, "LABEL "+standInLabel+"="+made) {
+	for _, c := range changes {
 		args = append(args, "--change", c)
 	}
-	cmd := exec.Command("docker", append(args, "-", s.name)...)
+	cmd := exec.Command("docker", append(args, "-", name)...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		tb.Fatal(err)
@@ -150,15 +157,14 @@ func (s standIn) ensure(tb testing.TB) {
 		tb.Fatal(err)
 	}
 	r := &rootfs{w: tar.NewWriter(in)}
-	s.fill(r)
+	fill(r)
 	if r.err == nil {
 		r.err = r.w.Close()
 	}
 	in.Close()
 	if err := errors.Join(r.err, cmd.Wait()); err != nil {
-		tb.Fatalf("stand-in for %s: %v\n%s", s.name, err, said.String())
+		tb.Fatalf("image %s: %v\n%s", name, err, said.String())
 	}
-	tb.Logf("stand-in for %s made in %.1f s", s.name, time.Since(start).Seconds())
 }
 
 func sum(s string) []byte {

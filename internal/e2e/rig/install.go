@@ -90,7 +90,7 @@ func Install(tb testing.TB, pkg string) string {
 	}
 	defer os.RemoveAll(dir)
 	start := time.Now()
-	if err := run(dir, []string{"GOBIN=" + dir, "CGO_ENABLED=0", "GOFLAGS="}, "go", "install", "-trimpath", "-ldflags=-s -w", pkg); err != nil {
+	if err := run(dir, []string{"GOBIN=" + dir, "CGO_ENABLED=0", "GOFLAGS="}, "go", "install", "-ldflags=-s -w", pkg); err != nil {
 		tb.Fatal(err)
 	}
 	if err := os.Rename(filepath.Join(dir, name), bin); err != nil {
