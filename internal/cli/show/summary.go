@@ -39,7 +39,18 @@ func counts(s *queen.Summary, p Paint) []string {
 	if s.GPUs > 0 {
 		parts = append(parts, plural(s.GPUs, "GPU"), "VRAM "+usedOf(s.VRAMUsed, s.VRAMTotal)+" GiB")
 	}
+	if n := s.Stats.FalseDead; n > 0 {
+		parts = append(parts, p.Text(falsely(n), Warn))
+	}
 	return parts
+}
+
+// falsely says how many verdicts were wrong.
+func falsely(n uint64) string {
+	if n == 1 {
+		return "1 false death"
+	}
+	return strconv.FormatUint(n, 10) + " false deaths"
 }
 
 // wrap puts parts behind one another, on as few lines of width as they need.
