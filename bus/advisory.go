@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // DisconnectSubject is where a NATS server tells, in its system account, of each
 // client that disconnects.
 const DisconnectSubject = "$SYS.ACCOUNT.*.DISCONNECT"
-
-// reasonShutdown is why clients disconnect of a server that shuts down in order.
-const reasonShutdown = "Server Shutdown"
 
 // Disconnect is what such an advisory says: a connection is closed, for whatever
 // reason, and a process that ends without a word looks like one that leaves.
@@ -31,8 +29,13 @@ func (d Disconnect) Conn() string { return d.Server + "/" + strconv.FormatUint(d
 // server.
 func (d Disconnect) OfClient() bool { return d.Kind == "" || d.Kind == "Client" }
 
-// Shutdown reports whether the server ended, and not the client.
-func (d Disconnect) Shutdown() bool { return d.Reason == reasonShutdown }
+// Evidence reports whether it may tell the end of the client's process. It does
+// not where the server shut down, nor where the client said nothing for too long
+// or read nothing, for which its server closed the connection: so does a process
+// that is stopped, or that loads a model.
+func (d Disconnect) Evidence() bool {
+	return d.Reason != "Server Shutdown" && d.Reason != "Stale Connection" && !strings.HasPrefix(d.Reason, "Slow Consumer")
+}
 
 var errNoDisconnect = errors.New("names no server or no client")
 

@@ -68,13 +68,13 @@ func (e *ear) closed(ctx context.Context, beats <-chan *nats.Msg, m *nats.Msg) {
 		e.log.Debug("not a disconnect", slog.String("subject", m.Subject), slog.Any("error", err))
 		return
 	}
-	if !d.OfClient() || d.Shutdown() || !e.sight.Connected() {
+	if !d.OfClient() || !e.sight.Connected() {
 		return
 	}
 	e.hearAll(beats)
 	now := time.Now()
 	e.mu.Lock()
-	opened := e.reg.Disconnect(now, detector.Disconnect{Server: d.Server, Conn: d.Conn(), Reason: d.Reason})
+	opened := e.reg.Disconnect(now, detector.Disconnect{Server: d.Server, Conn: d.Conn(), Reason: d.Reason, Evidence: d.Evidence()})
 	next, _ := e.reg.Next()
 	e.mu.Unlock()
 	if !opened {

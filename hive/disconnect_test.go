@@ -178,6 +178,43 @@ func TestAConnectionThatMovedKillsNobody(t *testing.T) {
 	nobodyLost(t, h, q, 1)
 }
 
+// A process that is stopped does not answer its server's pings, and neither does
+// one that loads a model: the server closes its connection. That is silence, which
+// has its own deadline.
+func TestAStaleConnectionIsNoDeath(t *testing.T) {
+	t.Parallel()
+	var log text
+	srv := bustest.Server(t, bustest.NoJetStream(), withSystem, bustest.Configure(func(o *embedded.Options) {
+		o.PingInterval, o.MaxPingsOut = 100*time.Millisecond, 1
+	}))
+	nc := bustest.Conn(t, srv)
+	q := listening(t, nc)
+	sys, err := nats.Connect("", srv.SystemOptions()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	closed, err := sys.SubscribeSync(bus.DisconnectSubject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hearing(t, bustest.Conn(t, srv), sys, &log)
+	line := bustest.NewProxy(t, srv.URL())
+	beating(t, agent(t, line.URL()), "w")
+	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
+	line.Stall()
+	m, err := closed.NextMsg(patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := bus.ParseDisconnect(m.Data); err != nil || d.Reason != "Stale Connection" || d.Evidence() {
+		t.Errorf("%+v, %v", d, err)
+	}
+	time.Sleep(2500 * time.Millisecond) // longer than the window
+	nobodyLost(t, h, q, 1)
+	line.Resume()
+}
+
 // Fifty are cut off for longer than their window, and the hive is not: they are
 // not to blame.
 func TestManyDisconnectsAreTheServers(t *testing.T) {

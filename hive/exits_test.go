@@ -14,6 +14,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
 // canWatch skips where processes are not told by their namespace.
@@ -339,5 +340,26 @@ func TestAStalledWorkerIsTold(t *testing.T) {
 	q.await(t, "one that goes on", stalled(false))
 	if s := h.Stats(); len(s.Lost) != 0 {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// A goodbye that is here, and was not heard yet, is heard before the end is judged.
+func TestWhoWaitsToSayGoodbyeIsNotDead(t *testing.T) {
+	canWatch(t)
+	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
+	h, err := New(nc, quickConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &ear{Hive: h, timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
+	e.reopen(time.Now())
+	f, waiting := newFake("w"), make(chan *nats.Msg, 1)
+	f.NS = bootid.Namespace()
+	e.beat(time.Now(), &nats.Msg{Subject: beats, Data: f.next(t)})
+	f.State = hivebeat.Stopped
+	waiting <- &nats.Msg{Subject: beats, Data: f.next(t)}
+	e.exited(waiting, []detector.Exit{{Process: detector.Process{Worker: "w", Inc: f.Inc, PID: f.PID}, At: time.Now()}})
+	if w := h.Snapshot().Workers[0]; w.Live != hivebeat.Left || w.N != 2 {
+		t.Errorf("judged before it was heard: %+v", w)
 	}
 }

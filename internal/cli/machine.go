@@ -161,7 +161,7 @@ func explainServe(err error, port int) error {
 		return failed(fmt.Errorf("port %d on 127.0.0.1 is taken, perhaps by another NATS server", port),
 			"stop that, or take another port with --serve-port N; without --serve the hive connects to it")
 	}
-	for field, flag := range map[string]string{
+	for field, flag := range map[string]string{ //nolint:gosec // names of flags
 		"URL": "--leaf", "Creds": "--leaf-creds", "TLSCA": "--tls-ca", "TLSCert": "--tls-cert",
 	} {
 		if _, what, ok := strings.Cut(err.Error(), "Config.Leaf."+field+": "); ok {

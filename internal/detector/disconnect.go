@@ -41,6 +41,9 @@ type Disconnect struct {
 	Server string // its id
 	Conn   string // as in the conn of beats
 	Reason string // in the server's words
+	// Evidence says that the client may have ended. Where not, because the server
+	// did, or for silence, which has a deadline of its own, it is counted only.
+	Evidence bool
 }
 
 // links is what the registry knows of its workers' connections.
@@ -78,6 +81,9 @@ func (r *Registry) Disconnect(now time.Time, d Disconnect) (opened bool) {
 				r.links.close(w)
 			}
 		}
+		return false
+	}
+	if !d.Evidence {
 		return false
 	}
 	for _, w := range r.links.of[d.Conn] {

@@ -16,7 +16,7 @@ const ms = time.Millisecond
 func (b *bench) closes(f *fake) bool { return b.closesConn(f.Conn) }
 
 func (b *bench) closesConn(conn string) bool {
-	return b.Disconnect(b.now, Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed"})
+	return b.Disconnect(b.now, Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed", Evidence: true})
 }
 
 func TestDisconnect(t *testing.T) {
@@ -60,6 +60,12 @@ func TestDisconnect(t *testing.T) {
 	rw := func(v hivebeat.Millis) do { return func(_ *bench, f *fake) { f.RW = v } }
 	quiet := func(_ *bench, f *fake) { f.Quiet = hivebeat.MillisOf(5 * time.Minute) }
 	restart := func(_ *bench, f *fake) { f.Inc, f.Seq = f.Inc+1, 0 }
+
+	silent := func(b *bench, f *fake) { // closed by the server
+		if b.Disconnect(b.now, Disconnect{Server: "NDXS", Conn: f.Conn}) {
+			b.t.Error("a window opened")
+		}
+	}
 
 	const fast, slow, ask = 2 * second, 5 * second, AskBefore // the contract's, whatever the code says
 	const joined, lost = "joined:>alive", "lost:alive>lost(disconnect)"
@@ -124,7 +130,9 @@ func TestDisconnect(t *testing.T) {
 		{
 			"many of another server",
 			[]do{
-				func(b *bench, _ *fake) { b.Disconnect(b.now, Disconnect{Server: "OTHER", Conn: "OTHER/1"}) }, beat, closed,
+				func(b *bench, _ *fake) {
+					b.Disconnect(b.now, Disconnect{Server: "OTHER", Conn: "OTHER/1", Evidence: true})
+				}, beat, closed,
 				func(b *bench, _ *fake) {
 					for i := range 9 {
 						b.Disconnect(b.now, Disconnect{Server: "OTHER", Conn: fmt.Sprint("OTHER/", i)})
@@ -135,6 +143,9 @@ func TestDisconnect(t *testing.T) {
 			hivebeat.Lost,
 		},
 		{"the tail of many", []do{beat, others(9, 10*ms), pass(900 * ms), ignored, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"no evidence", []do{beat, silent, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"no evidence, within a window", []do{beat, closed, pass(second), silent, pass(second)}, []string{joined, lost}, hivebeat.Lost},
+		{"no evidence, but counted", []do{beat, closed, silent, silent, silent, pass(30 * second)}, []string{joined}, hivebeat.Alive},
 		{"cut off ourselves", []do{beat, closed, pass(second), func(b *bench, _ *fake) { b.ForgetDisconnects() }, pass(28 * second)}, []string{joined}, hivebeat.Alive},
 		{
 			"blind time is credited",

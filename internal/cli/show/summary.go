@@ -39,6 +39,9 @@ func counts(s *queen.Summary, p Paint) []string {
 	if s.GPUs > 0 {
 		parts = append(parts, plural(s.GPUs, "GPU"), "VRAM "+usedOf(s.VRAMUsed, s.VRAMTotal)+" GiB")
 	}
+	if n := s.Stats.FalseDead; n > 0 {
+		parts = append(parts, p.Text(falsely(n), Warn))
+	}
 	return parts
 }
 
@@ -48,6 +51,14 @@ func stateCount(s hivebeat.State, text string) string {
 		return text + "without a state"
 	}
 	return text
+}
+
+// falsely says how many verdicts were wrong.
+func falsely(n uint64) string {
+	if n == 1 {
+		return "1 false death"
+	}
+	return strconv.FormatUint(n, 10) + " false deaths"
 }
 
 // wrap puts parts behind one another, on as few lines of width as they need.
