@@ -12,6 +12,8 @@ LDFLAGS  = -s -w -X github.com/beatfabric/hivebeat/internal/cli.version=$(VERSIO
 GOLANGCI_VERSION := v2.15.0
 BENCHTIME ?= 1s
 FUZZTIME  ?= 10s
+SIM_FIRST ?= 1
+SIM_SEEDS ?= 2500
 TOOLS     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hivebeat/tools
 GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 
@@ -58,6 +60,10 @@ nemesis: ## Real processes killed, stopped, starved and cut off: a table of what
 .PHONY: bench
 bench: ## Benchmarks with allocations (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+.PHONY: sim
+sim: ## Faults under a virtual clock, SIM_SEEDS=2500 seeds from SIM_FIRST=1 on
+	$(GO) test -count=1 -timeout 15m -v ./internal/sim -run 'TestSeeds|TestKept' -sim.first $(SIM_FIRST) -sim.seeds $(SIM_SEEDS)
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target, FUZZTIME=10s each
