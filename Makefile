@@ -13,6 +13,8 @@ GOLANGCI_VERSION := v2.15.0
 BENCHTIME ?= 1s
 FUZZTIME  ?= 10s
 FUZZ_IN   ?= .
+SIM_FIRST ?= 1
+SIM_SEEDS ?= 2500
 TOOLS     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hivebeat/tools
 GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 
@@ -60,6 +62,10 @@ nemesis: ## Real processes killed, stopped, starved and cut off: a table of what
 bench: ## Benchmarks with allocations, and a snapshot's way to a reader across processes (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 	$(GO) test -tags e2e -run '^$$' -bench . -benchtime $(BENCHTIME) ./internal/e2e/fabric
+
+.PHONY: sim
+sim: ## Faults under a virtual clock, SIM_SEEDS=2500 seeds from SIM_FIRST=1 on
+	$(GO) test -count=1 -timeout 15m -v ./internal/sim -run 'TestSeeds|TestKept' -sim.first $(SIM_FIRST) -sim.seeds $(SIM_SEEDS)
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target, FUZZTIME=10s each (FUZZ_IN=internal/wire for those below it)

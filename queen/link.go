@@ -64,6 +64,7 @@ func (q *Queen) doubt() {
 // sendToken sends the token that is due, if there is one.
 func (q *Queen) sendToken(work context.Context, now time.Time) {
 	token, ok := q.conn.sight.Token(now)
+	q.doubt() // where the one before did not come back
 	if !ok {
 		return
 	}

@@ -184,7 +184,11 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	if at, ok := v.Next(); ok && !at.After(now) {
 		q.catchUp(now) // who waits to be heard is not late
 	}
-	v.Tick(now)
+	// Silence is a verdict only where something proves that this queen hears: a
+	// connection may be dead and nobody knows.
+	if next, due := v.Next(); !due || next.After(now) || q.conn.sight.Hears(now) {
+		v.Tick(now)
+	}
 	q.followWards()
 	q.sendToken(work, now)
 	q.callBraked(v.TakeCalls())
@@ -196,7 +200,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	q.out.push(v.TakeEvents())
 	q.tellDifferences(work, now)
 	q.warmUp(now)
-	if next, ok := v.Next(); ok && (q.wake.IsZero() || next.Before(q.wake)) {
+	if next, ok := v.Next(); ok && next.After(now) && (q.wake.IsZero() || next.Before(q.wake)) {
 		q.wake = next
 		q.timer.Reset(max(0, next.Sub(now)))
 	}

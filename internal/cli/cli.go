@@ -47,6 +47,7 @@ type commands struct {
 	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
 	Decode  decodeCmd  `cmd:"" help:"Turn msgpack on stdin into JSON."`
 	Doctor  doctorCmd  `cmd:"" help:"Check what a role needs from NATS."`
+	Sim     simCmd     `cmd:"" help:"Simulate faults, or what to expect of settings."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
 

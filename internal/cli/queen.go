@@ -59,10 +59,34 @@ func (f *KeepFlags) storage() jetstream.StorageType {
 	return jetstream.FileStorage
 }
 
+// BrakeFlags say when a mass death is not believed at once.
+type BrakeFlags struct {
+	Brake brakeShare `default:"30%" placeholder:"PERCENT" help:"Share of a zone's hives that may be lost within 10 s before the brake holds them (default 30%); off believes every silence."`
+}
+
+// brakeShare is a share from a flag: "30%", or "off", which is 0.
+type brakeShare float64
+
+// UnmarshalText reads the flag.
+func (b *brakeShare) UnmarshalText(text []byte) error {
+	if string(text) == "off" {
+		*b = 0
+		return nil
+	}
+	digits, percent := strings.CutSuffix(string(text), "%")
+	n, err := strconv.ParseFloat(digits, 64)
+	if err != nil || !percent || !(n > 0 && n <= 100) {
+		return misused(fmt.Errorf("--brake: %q", text), "use a share like 30%%, or off")
+	}
+	*b = brakeShare(n / 100)
+	return nil
+}
+
 type queenCmd struct {
 	ConnFlags
 	LogFlags
 	KeepFlags
+	BrakeFlags
 	ID    string        `placeholder:"ID" help:"Id of the queen, shown in its answers (default: a random one)."`
 	Fresh time.Duration `default:"45s" help:"Age up to which a record is fresh."`
 }
@@ -88,7 +112,7 @@ func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
 	}
 	q, err := queen.New(nc, queen.Config{
 		ID: cmd.ID, Prefix: cmd.Prefix, Fresh: cmd.Fresh, NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas,
-		Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax), Logger: log,
+		Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax), BrakeOff: cmd.Brake == 0, BrakeShare: float64(cmd.Brake), Logger: log,
 	})
 	if err != nil {
 		nc.Close()

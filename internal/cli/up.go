@@ -25,6 +25,7 @@ type upCmd struct {
 	PrefixFlag
 	LabelFlags
 	LogFlags
+	BrakeFlags
 	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 takes a free one."`
 	Store string `placeholder:"DIR" help:"Where JetStream keeps its files (default: of this user; with --demo a temporary one)."`
 	ID    string `placeholder:"ID" help:"Id of this machine's hive (default: the host name)."`
@@ -184,7 +185,7 @@ func (u *up) queen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := queen.New(nc, queen.Config{Prefix: u.cmd.Prefix, Logger: u.log})
+	q, err := queen.New(nc, queen.Config{Prefix: u.cmd.Prefix, BrakeOff: u.cmd.Brake == 0, BrakeShare: float64(u.cmd.Brake), Logger: u.log})
 	if err != nil {
 		nc.Close()
 		return err

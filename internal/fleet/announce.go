@@ -147,10 +147,11 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 	}
 	before := h.Book.Item.N
 	// Where the roster stood at our incarnation and is at another now, somebody has
-	// decided after us. Who then insisted on its own, as the other would, would argue
-	// for ever: we follow, unless ours is the higher one and alive.
+	// decided after us. To insist, as the other would too, is to argue for ever: we
+	// follow, but not from one that is alive back to one whose place it took, unless
+	// that is the higher one.
 	decided := h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch &&
-		(e.Inc > h.line.Inc() || h.live != hivebeat.Alive)
+		(h.live != hivebeat.Alive || e.Inc > h.line.Inc() || !h.line.Superseded(e.Inc))
 	h.Book.Item, h.Book.ReadAt = item, now
 	if h.head.Inc == 0 {
 		h.zone = item.Zone

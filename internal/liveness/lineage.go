@@ -158,6 +158,11 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 	return Stale
 }
 
+// Superseded reports whether the place of inc is remembered to have been taken.
+func (l *Lineage) Superseded(inc uint64) bool {
+	return slices.ContainsFunc(l.others, func(o other) bool { return o.inc == inc && o.superseded })
+}
+
 // same judges a message of the valid incarnation.
 func (l *Lineage) same(seq uint64) Outcome {
 	switch {

@@ -311,3 +311,23 @@ func TestRevive(t *testing.T) {
 		t.Errorf("the duplicate: %s, want stale", got)
 	}
 }
+
+// Take follows what somebody else decided, even back to one whose place was taken.
+func TestTakeFollows(t *testing.T) {
+	var l Lineage
+	l.Hear(10, 5, false)
+	l.Hear(20, 1, true)
+	if !l.Superseded(10) || l.Superseded(20) || l.Hear(10, 6, false) != Stale {
+		t.Fatal("the first is not superseded")
+	}
+	l.Take(10, 7)
+	if l.Inc() != 10 || l.Seq() != 7 || l.Superseded(10) || !l.Superseded(20) {
+		t.Errorf("at %d/%d", l.Inc(), l.Seq())
+	}
+	if o := l.Hear(10, 8, true); o != Next {
+		t.Errorf("the next one is %s", o)
+	}
+	if o := l.Hear(20, 2, true); o != Stale {
+		t.Errorf("the one that was left is %s", o)
+	}
+}

@@ -82,7 +82,7 @@ func (f *Frame) head(width int) []string {
 	case Empty(&f.Fleet.Summary):
 		lines = append(lines, "The fleet is empty: no hive has reported. "+Sure(&f.Fleet.Status, p))
 	default:
-		lines = append(lines, wrap(append(counts(&f.Fleet.Summary, p), Sure(&f.Fleet.Status, p)), width)...)
+		lines = append(lines, wrap(append(append(counts(&f.Fleet.Summary, p), brakes(&f.Fleet.Status, p)...), Sure(&f.Fleet.Status, p)), width)...)
 	}
 	return lines
 }

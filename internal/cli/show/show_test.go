@@ -187,6 +187,14 @@ func TestTables(t *testing.T) {
 		text(NewWorkers(true, 100).Lines(true, workerRows(f.Workers)))+"\n"+Summary(&f.Summary, &unsure, true)+"\n")
 }
 
+func TestABrakeIsShown(t *testing.T) {
+	f := sampleFleet()
+	f.Status.Brake = []queen.BrakeInfo{{Zone: "eu", Held: 12, Since: 3000}, {Held: 1}}
+	if got := Summary(&f.Summary, &f.Status, false); !strings.Contains(got, " · brake on in zone eu: 12 hives held · brake on in no zone: 1 hive held · ") {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestNoLineIsLongerThanTheTerminal(t *testing.T) {
 	for width := 40; width <= 160; width++ {
 		for _, lines := range [][]string{

@@ -11,7 +11,19 @@ import (
 
 // Summary renders the counts of the fleet and how sure they are, in one line.
 func Summary(s *queen.Summary, st *queen.Status, p Paint) string {
-	return strings.Join(append(counts(s, p), Sure(st, p)), " · ")
+	return strings.Join(append(append(counts(s, p), brakes(st, p)...), Sure(st, p)), " · ")
+}
+
+// brakes renders the zones whose brake is on, in parts.
+func brakes(st *queen.Status, p Paint) (parts []string) {
+	for _, b := range st.Brake {
+		zone := "no zone"
+		if b.Zone != "" {
+			zone = "zone " + b.Zone
+		}
+		parts = append(parts, p.Text(Clean("brake on in "+zone+": "+plural(b.Held, "hive")+" held"), Bad))
+	}
+	return parts
 }
 
 // counts renders the counts of the fleet, in parts.

@@ -1,0 +1,250 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat/internal/sim"
+)
+
+type simCmd struct {
+	OutFlag
+	Seed    uint64        `placeholder:"N" help:"First seed (default 1)." group:"Search for faults" env:"-"`
+	Seeds   int           `placeholder:"COUNT" help:"How many seeds (default 1 with --seed, 200 without)." group:"Search for faults" env:"-"`
+	For     time.Duration `placeholder:"DUR" help:"Simulated time of each run (default: the seed's choice)." group:"Search for faults" env:"-"`
+	Plan    string        `placeholder:"FILE" help:"Run this plan, such as a failing run has left." group:"Search for faults" env:"-"`
+	Keep    string        `placeholder:"DIR" help:"Write the shortened plan of a failing run there." group:"Search for faults" env:"-"`
+	Verbose bool          `short:"v" help:"Print all that happens in the run of one seed." group:"Search for faults" env:"-"`
+
+	Loss      string        `placeholder:"P" help:"Messages lost, such as 5%%." group:"Choose settings" env:"-"`
+	Delay     time.Duration `placeholder:"DUR" help:"Delay of every message." group:"Choose settings" env:"-"`
+	Jitter    time.Duration `placeholder:"DUR" help:"Up to so much more, at random." group:"Choose settings" env:"-"`
+	Every     time.Duration `placeholder:"DUR" help:"Promise of workers (default 30s)." group:"Choose settings" env:"-"`
+	HiveEvery time.Duration `placeholder:"DUR" help:"Promise of hives (default 15s)." group:"Choose settings" env:"-"`
+	Misses    float64       `placeholder:"N" help:"Lost after so many promises (default 3, which is what hivebeat does)." group:"Choose settings" env:"-"`
+	Workers   int           `placeholder:"N" help:"Workers of the fleet (default 100)." group:"Choose settings" env:"-"`
+	Hives     int           `placeholder:"N" help:"Hives of the fleet (default 10)." group:"Choose settings" env:"-"`
+
+	loss float64
+}
+
+// Help is shown below the usage.
+func (*simCmd) Help() string {
+	return `Without settings it searches for faults: each seed makes a fleet, a network and a list of
+things that go wrong, and runs the real judgement of hives and queens under a virtual clock. The
+exit code is 1 if anything that must hold did not; the seed and a shortened history say how.
+
+With any setting it says what to expect of them: false deaths a month, and how long a crash goes
+unnoticed by silence alone.
+
+Examples:
+
+  hivebeat sim --seeds 1000
+  hivebeat sim --seed 42 -v
+  hivebeat sim --loss 5% --delay 200ms --jitter 100ms --every 10s --hive-every 5s`
+}
+
+// asks reports whether the command is about settings.
+func (cmd *simCmd) asks() bool {
+	return cmd.Loss != "" || cmd.Delay != 0 || cmd.Jitter != 0 || cmd.Every != 0 || cmd.HiveEvery != 0 || cmd.Misses != 0 ||
+		cmd.Workers != 0 || cmd.Hives != 0
+}
+
+// Validate checks every flag, and that they belong together.
+func (cmd *simCmd) Validate() error {
+	bad := func(flag, format string, args ...any) error {
+		return misused(fmt.Errorf(flag+": "+format, args...), "hivebeat sim --help has examples")
+	}
+	searches := cmd.Seeds != 0 || cmd.For != 0 || cmd.Plan != "" || cmd.Keep != "" || cmd.Verbose
+	if cmd.asks() && searches {
+		return misused(errors.New("sim: settings are asked about without --seeds, --for, --plan, --keep and -v"),
+			"drop one or the other: with --loss and the like it does not search for faults")
+	}
+	if cmd.Loss != "" {
+		text, percent := strings.CutSuffix(cmd.Loss, "%")
+		v, err := strconv.ParseFloat(text, 64)
+		if percent {
+			v /= 100
+		}
+		if err != nil || !(v >= 0 && v <= 0.9) {
+			return bad("--loss", "%.40q is not between 0 and 90%%", cmd.Loss)
+		}
+		cmd.loss = v
+	}
+	switch {
+	case cmd.Plan != "" && (cmd.Seed != 0 || cmd.Seeds != 0 || cmd.For != 0):
+		return bad("--plan", "a plan has its own seed and time")
+	case cmd.Seeds < 0 || cmd.Seeds > 10_000_000:
+		return bad("--seeds", "%d is not between 1 and 10000000", cmd.Seeds)
+	case cmd.For < 0 || cmd.For > 24*time.Hour || cmd.For > 0 && cmd.For < time.Minute:
+		return bad("--for", "%s is not between 1m and 24h", cmd.For)
+	case cmd.Verbose && cmd.Seeds > 1:
+		return bad("-v", "all that happens is told of one seed only")
+	case cmd.Delay < 0 || cmd.Delay > time.Hour:
+		return bad("--delay", "%s is not between 0 and 1h", cmd.Delay)
+	case cmd.Jitter < 0 || cmd.Jitter > time.Hour:
+		return bad("--jitter", "%s is not between 0 and 1h", cmd.Jitter)
+	case cmd.Misses != 0 && !(cmd.Misses >= 1 && cmd.Misses <= 20):
+		return bad("--misses", "%g is not between 1 and 20", cmd.Misses)
+	case cmd.Workers < 0 || cmd.Hives < 0:
+		return bad("--workers", "a fleet is not negative")
+	}
+	if cmd.Every != 0 {
+		if err := checkEvery(cmd.Every); err != nil {
+			return err
+		}
+	}
+	if cmd.HiveEvery != 0 {
+		return checkEvery(cmd.HiveEvery)
+	}
+	return nil
+}
+
+// Run searches, or answers.
+func (cmd *simCmd) Run(ctx context.Context, c *console) error {
+	ctx, stop := c.untilSignal(ctx)
+	defer stop()
+	switch {
+	case cmd.asks():
+		return cmd.answer(c)
+	case cmd.Plan != "":
+		p, err := sim.ReadPlan(cmd.Plan)
+		if err != nil {
+			return failed(err, "a plan is a JSON file that sim --keep has written")
+		}
+		return cmd.runOne(c, p)
+	case cmd.Verbose:
+		return cmd.runOne(c, sim.Generate(max(1, cmd.Seed), cmd.For))
+	}
+	n := cmd.Seeds
+	if n == 0 {
+		n = 200
+		if cmd.Seed != 0 {
+			n = 1
+		}
+	}
+	s := sim.RunSeeds(max(1, cmd.Seed), n, cmd.For, 1, func() bool { return ctx.Err() != nil })
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if len(s.Failed) > 0 {
+		s.Failed[0] = sim.Shorten(s.Failed[0].Plan, s.Failed[0].Broken.Invariant)
+	}
+	if cmd.json() {
+		if err := json.NewEncoder(c.out).Encode(s); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	} else if err := printLines(c, []string{fmt.Sprintf("%d runs, %s simulated in %s: %d messages, %d events, %d steps",
+		s.Runs, s.Stats.Simulated.D().Round(time.Minute), s.Took.Round(time.Millisecond), s.Stats.Messages, s.Stats.Events, s.Stats.Happenings)}); err != nil {
+		return err
+	}
+	if len(s.Failed) == 0 {
+		return nil
+	}
+	return cmd.tellFailure(c, &s.Failed[0])
+}
+
+// runOne runs one plan, with all that happens.
+func (cmd *simCmd) runOne(c *console, p sim.Plan) error {
+	r, err := sim.Run(p, true)
+	if err != nil {
+		return failed(err, "a plan is a JSON file that sim --keep has written")
+	}
+	if cmd.json() {
+		if err := json.NewEncoder(c.out).Encode(r); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	} else if r.Broken == nil || cmd.Verbose {
+		lines := []string{fmt.Sprintf("seed %d: %s simulated, %d messages, %d events; all held", p.Seed, r.Stats.Simulated.D().Round(time.Second), r.Stats.Messages, r.Stats.Events)}
+		if r.Broken != nil {
+			lines = nil
+		}
+		if cmd.Verbose {
+			lines = append(r.History, lines...)
+		}
+		if err := printLines(c, lines); err != nil {
+			return err
+		}
+		r.History = nil
+	}
+	if r.Broken == nil {
+		return nil
+	}
+	return cmd.tellFailure(c, &r)
+}
+
+// longest is how much of a history is printed: its end.
+const longest = 60
+
+// tellFailure says what did not hold, and how it came to that.
+func (cmd *simCmd) tellFailure(c *console, r *sim.Result) error {
+	hint := fmt.Sprintf("see it again: hivebeat sim --seed %d; all of it: add -v", r.Plan.Seed)
+	if cmd.For > 0 {
+		hint = fmt.Sprintf("see it again: hivebeat sim --seed %d --for %s; all of it: add -v", r.Plan.Seed, cmd.For)
+	}
+	if !cmd.json() {
+		lines := []string{fmt.Sprintf("seed %d, shortened to %d faults:", r.Plan.Seed, len(r.Plan.Faults))}
+		if len(r.History) > longest {
+			lines = append(lines, fmt.Sprintf("  … %d lines before", len(r.History)-longest))
+			r.History = r.History[len(r.History)-longest:]
+		}
+		for _, l := range r.History {
+			lines = append(lines, "  "+l)
+		}
+		if err := printLines(c, lines); err != nil {
+			return err
+		}
+	}
+	if cmd.Keep != "" {
+		p := r.Plan
+		p.Why = r.Broken.String()
+		name := filepath.Join(cmd.Keep, fmt.Sprintf("seed-%d.json", p.Seed))
+		if err := os.MkdirAll(cmd.Keep, 0o755); err != nil { //nolint:gosec // a plan is no secret
+			return failed(err, "--keep needs a directory that can be written to")
+		}
+		if err := sim.WritePlan(name, p); err != nil {
+			return failed(err, "--keep needs a directory that can be written to")
+		}
+		hint = "see it again: hivebeat sim --plan " + name
+	}
+	return failed(fmt.Errorf("sim: seed %d: %s", r.Plan.Seed, r.Broken), "%s", hint)
+}
+
+// answer says what to expect of the settings.
+func (cmd *simCmd) answer(c *console) error {
+	s := sim.Settings{
+		Loss: cmd.loss, Delay: cmd.Delay, Jitter: cmd.Jitter, Every: cmd.Every, HiveEvery: cmd.HiveEvery,
+		Misses: cmd.Misses, Workers: cmd.Workers, Hives: cmd.Hives, Seed: cmd.Seed,
+	}.WithDefaults()
+	a := sim.Ask(s)
+	if cmd.json() {
+		if err := json.NewEncoder(c.out).Encode(a); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		return nil
+	}
+	row := func(who string, n int, every time.Duration, o *sim.Outlook) string {
+		return fmt.Sprintf("%-7s %8s %11s %8d   %-22s %-22s %8s %8s %8s", who, every, o.Patience, o.Survives,
+			sim.Often(o.PerMonth), fmt.Sprintf("%s (%d)", sim.Often(o.FleetWide), n),
+			brief(o.Detection.P50), brief(o.Detection.P99), brief(o.Detection.Max))
+	}
+	return printLines(c, []string{
+		fmt.Sprintf("loss %.3g%%, delay %s to %s, lost after %g promises", 100*s.Loss, s.Delay, s.Delay+s.Jitter, s.Misses),
+		"",
+		fmt.Sprintf("%-7s %8s %11s %8s   %-22s %-22s %8s %8s %8s", "", "", "", "survives", "false deaths", "false deaths", "crash to", "lost", ""),
+		fmt.Sprintf("%-7s %8s %11s %8s   %-22s %-22s %8s %8s %8s", "", "every", "lost after", "in a row", "of each", "of all", "p50", "p99", "max"),
+		row("worker", s.Workers, s.Every, &a.Workers),
+		row("hive", s.Hives, s.HiveEvery, &a.Hives),
+		"",
+		"By silence alone: exit, disconnect and goodbye are seen in milliseconds, whatever the settings.",
+	})
+}
+
+func brief(d time.Duration) string { return fmt.Sprintf("%.1fs", d.Seconds()) }

@@ -1,0 +1,276 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// Invariant is something that holds in every run.
+type Invariant string
+
+// The invariants.
+const (
+	// Nobody is given up who was heard, or could have been heard, within his
+	// deadline: time in which the observer was stopped, or knew that it was cut off,
+	// does not count. And nobody is given up who lives and had no trouble, on a
+	// network that the contract gives its guarantee for.
+	NoFalseDeath Invariant = "no false death"
+	// Who died is given up by the deadline that follows from his last message, and
+	// everybody who looks at him later says so.
+	DeathTold Invariant = "each death is told by its bound"
+	// No age is less than the time since the message in question came in.
+	NoYoungAge Invariant = "no age is younger than it is"
+	// An incarnation whose place was taken stays away.
+	NoResurrection Invariant = "no old incarnation comes back"
+	// When nothing has gone wrong for a while all queens say the same, and it is so.
+	Convergence Invariant = "queens converge to the truth"
+	// Nobody is held back for ever.
+	BrakeEnds Invariant = "the brake ends"
+	// No event is twice in the stream, or missing.
+	EventsOnce Invariant = "events are told once"
+	// The simulation itself, and what only a plain bug can break.
+	Sound Invariant = "nothing is plainly wrong"
+)
+
+// Violation is an invariant that does not hold.
+type Violation struct {
+	Invariant Invariant `json:"invariant"`
+	At        Span      `json:"at"`
+	Text      string    `json:"text"`
+}
+
+func (v *Violation) String() string {
+	return fmt.Sprintf("%s, after %v: %s", v.Invariant, v.At.D().Round(time.Millisecond), v.Text)
+}
+
+const monitorEvery = 5 * time.Second
+
+// monitor looks at everybody now and then.
+func (w *world) monitor() {
+	w.at(w.now+monitorEvery, func() {
+		for _, h := range w.hives {
+			w.checkDeathsTold(&h.proc, h.known)
+		}
+		for _, q := range w.queens {
+			w.checkDeathsTold(&q.proc, q.known)
+			w.checkShown(q)
+			w.checkHeld(q)
+		}
+		w.monitor()
+	})
+}
+
+// checkDeathsTold looks for the dead whom an observer takes for living.
+func (w *world) checkDeathsTold(by *proc, known sightings) {
+	if by.paused() || by.cuts > 0 || by.noticed {
+		return
+	}
+	for _, s := range known {
+		l := life{s.id, s.inc}
+		p := w.truth.procs[l]
+		if p == nil || p.alive() || s.live == hivebeat.Lost || s.live == hivebeat.Left {
+			continue
+		}
+		a, ok := w.truth.last[hearing{by, l}]
+		if !ok {
+			a = arrival{at: max(by.born, s.incAt), every: w.plan.HiveEvery.D()}
+		}
+		limit := max(a.at, by.born) + liveness.LostAfter(a.every, a.quiet) + w.slack(by, a)
+		if w.now > limit {
+			w.breaks(DeathTold, "%s incarnation %d died %v ago, was heard by %s %v ago at last, and is %s to it",
+				s.id, s.inc, w.now-p.died, by.name, w.now-a.at, s.live)
+		}
+	}
+}
+
+// slack is how much later than by its deadline a death may be told: for the time
+// that the observer could not see, which it credits with what it can not know, and
+// what it learns from others.
+func (w *world) slack(by *proc, a arrival) time.Duration {
+	d := 2500 * time.Millisecond // the key is read first
+	if q, ok := by.self.(*queen); ok {
+		d += q.brakeSlack()
+		if len(w.plan.queensBesides()) > 0 || by.born > a.at {
+			d += 3 * w.plan.HiveEvery.D() // another one may have heard more
+		}
+	}
+	for i := range by.troubles {
+		if t := &by.troubles[i]; t.end(w.now) >= a.at {
+			d += t.end(w.now) - max(t.from, a.at) + pingLimit + liveness.BackGrace + 5*time.Second
+			if _, ok := by.self.(*queen); ok {
+				d += 3 * w.plan.HiveEvery.D() // it reads the bucket anew
+			}
+		}
+	}
+	return d
+}
+
+func (p *Plan) queensBesides() []struct{} { return make([]struct{}, p.Queens-1) }
+
+// checkShown holds what a queen would answer now against the truth.
+func (w *world) checkShown(q *queen) {
+	if q.paused() {
+		return
+	}
+	now := w.time()
+	for _, h := range q.view.Hives() {
+		hl := life{h.ID(), h.Head().Inc}
+		hp := w.truth.procs[hl]
+		if hp == nil {
+			continue
+		}
+		late := w.truth.slow[hearing{&q.proc, hl}]
+		for _, o := range w.queens {
+			late = max(late, w.truth.slow[hearing{&o.proc, hl}])
+		}
+		for _, k := range h.Workers() {
+			r := k.Record()
+			kl := life{h.ID() + "/" + r.Worker, r.Inc}
+			at, ok := w.truth.seqs[heardSeq{hearing{hp, kl}, r.Seq, 0}]
+			if k.Via() == hivebeat.ViaQueen { // it may have heard it itself
+				if own, heard := w.truth.seqs[heardSeq{hearing{&q.proc, kl}, r.Seq, 0}]; heard {
+					at, ok = max(at, own), true
+				}
+			}
+			if !ok {
+				continue // of an incarnation of the hive before this one
+			}
+			live, age, _ := q.view.Shown(h, k, now)
+			truth := w.now - at
+			if age.Duration() < truth-late-2*unseen {
+				w.breaks(NoYoungAge, "%s shows %s/%s as heard %v ago, and its hive heard it %v ago", q.name, h.ID(), r.Worker, age.Duration(), truth)
+			}
+			if live == hivebeat.Alive && age.Duration() > q.view.Fresh() {
+				w.breaks(NoYoungAge, "%s shows %s/%s as alive at an age of %v", q.name, h.ID(), r.Worker, age.Duration())
+			}
+		}
+	}
+}
+
+// checkHeld looks for hives that are held back for longer than the contract says.
+func (w *world) checkHeld(q *queen) {
+	if q.paused() {
+		return
+	}
+	for _, s := range q.known {
+		bound := liveness.LostAfter(w.plan.HiveEvery.D(), 0) + w.slack(&q.proc, arrival{at: s.since})
+		if s.live == hivebeat.Unverified && w.now-s.since > bound {
+			w.breaks(BrakeEnds, "%s holds its verdict on %s back for %v", q.name, s.id, w.now-s.since)
+		}
+	}
+}
+
+// checkEnd is what holds when nothing has gone wrong for a while.
+func (w *world) checkEnd() {
+	for _, s := range w.slots {
+		if s.cur != nil && (s.cur.base().cuts > 0 || s.cur.base().paused()) {
+			w.breaks(Sound, "%s is in trouble at the end", s.name)
+		}
+	}
+	for _, q := range w.queens {
+		if on := q.view.Brakes(); len(on) > 0 {
+			w.breaks(BrakeEnds, "%s still brakes in zone %q", q.name, on[0].Name())
+		}
+		w.checkTruth(q)
+		if q != w.queens[0] {
+			w.checkSame(w.queens[0], q)
+		}
+		if !q.out.Idle() {
+			w.breaks(EventsOnce, "%s has events that nobody was told", q.name)
+		}
+	}
+	if len(w.queens) > 0 {
+		w.checkEvents()
+	}
+}
+
+// checkTruth holds the answer of a queen against what is so.
+func (w *world) checkTruth(q *queen) {
+	for _, s := range w.slots {
+		h, ok := s.cur.(*hive)
+		if !ok || s.rival.cur != nil || w.truth.usurped(life{h.id, h.inc}) {
+			continue
+		}
+		v := q.view.Hive(h.id)
+		if v == nil || v.Live() != hivebeat.Alive || v.Inc() != h.inc {
+			w.breaks(Convergence, "%s lives as %d, and %s says %s", h.name, h.inc, q.name, describe(q, h.id))
+			continue
+		}
+		for _, k := range v.Workers() {
+			r := k.Record()
+			live := r.Live
+			p := w.truth.procs[life{h.id + "/" + r.Worker, r.Inc}]
+			gone := live == hivebeat.Lost || live == hivebeat.Left
+			if p == nil || p.alive() == gone && !w.truth.usurped(life{p.ident, p.inc}) {
+				w.breaks(Convergence, "%s/%s incarnation %d: alive is %t, and %s says %s", h.id, r.Worker, r.Inc, !gone, q.name, live)
+			}
+		}
+	}
+	for _, v := range q.view.Hives() {
+		p := w.truth.procs[life{v.ID(), v.Inc()}]
+		if p == nil {
+			w.breaks(Sound, "%s knows %s as incarnation %d, which there never was", q.name, v.ID(), v.Inc())
+		} else if !p.alive() && v.Live() != hivebeat.Lost && v.Live() != hivebeat.Left {
+			w.breaks(Convergence, "%s is dead as %d, and %s says %s", v.ID(), v.Inc(), q.name, v.Live())
+		}
+	}
+	for _, k := range w.workers {
+		l := life{k.ident, k.inc}
+		v := q.view.Hive(k.hive)
+		if v == nil || w.truth.usurped(l) || w.truth.usurped(life{v.ID(), v.Inc()}) {
+			continue
+		}
+		if v.Live() == hivebeat.Left { // and nobody looks after them
+			continue
+		}
+		if !v.Up() { // it answers for itself
+			if x := v.Worker(k.id); x != nil && x.Record().Inc == k.inc && (x.Record().Live != hivebeat.Alive || x.Via() != hivebeat.ViaQueen) {
+				w.breaks(Convergence, "%s lives, its hive is %s, and %s says %s via %s", k.name, v.Live(), q.name, x.Record().Live, x.Via())
+			}
+			continue
+		}
+		if x := v.Worker(k.id); x == nil || x.Record().Inc != k.inc {
+			w.breaks(Convergence, "%s lives as %d, and %s does not know it", k.name, k.inc, q.name)
+		}
+	}
+}
+
+func describe(q *queen, id string) string {
+	v := q.view.Hive(id)
+	if v == nil {
+		return "nothing"
+	}
+	return fmt.Sprintf("%s as %d", v.Live(), v.Inc())
+}
+
+// checkSame compares the answers of two queens.
+func (w *world) checkSame(a, b *queen) {
+	for _, s := range w.slots {
+		if s.on != nil || a.view.Hive(s.ident) == nil && b.view.Hive(s.ident) == nil {
+			continue
+		}
+		x, y := a.view.Hive(s.ident), b.view.Hive(s.ident)
+		if x == nil || y == nil || x.Live() != y.Live() || x.Inc() != y.Inc() {
+			w.breaks(Convergence, "of %s %s says %s, and %s %s", s.ident, a.name, describe(a, s.ident), b.name, describe(b, s.ident))
+			return
+		}
+		if !x.Up() {
+			continue
+		}
+		list := func(q *queen) (texts []string) {
+			v := q.view.Hive(s.ident)
+			for _, k := range v.Workers() {
+				r := k.Record()
+				texts = append(texts, fmt.Sprintf("%s %s %s %d n%d", r.Worker, r.Live, r.State, r.Inc, r.N))
+			}
+			return texts
+		}
+		if l, m := list(a), list(b); !slices.Equal(l, m) {
+			w.breaks(Convergence, "of the workers of %s %s says %v, and %s %v", s.ident, a.name, l, b.name, m)
+		}
+	}
+}

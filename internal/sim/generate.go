@@ -1,0 +1,113 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// Generate makes the plan that follows from a seed. length is how long it runs; 0
+// leaves that to the seed.
+func Generate(seed uint64, length time.Duration) Plan {
+	r := rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))
+	p := Plan{Seed: seed, Zones: 1 + r.IntN(2), Hives: 1 + r.IntN(5), Workers: 1 + r.IntN(3), Queens: 1 + r.IntN(3)}
+	promises := [][2]time.Duration{{30, 15}, {30, 15}, {10, 15}, {60, 15}, {5, 5}, {120, 15}}
+	e := promises[r.IntN(len(promises))]
+	p.WorkerEvery, p.HiveEvery = Span(e[0]*time.Second), Span(e[1]*time.Second)
+	p.Paged = r.IntN(4) == 0
+	p.Net = network0(r, &p)
+
+	p.Settle = Span(2*liveness.LostAfter(max(p.WorkerEvery, p.HiveEvery).D(), 0) + 2*time.Minute)
+	troubled := length - p.Settle.D()
+	if length <= 0 || troubled < time.Minute {
+		troubled = between(r, 4*time.Minute, 10*time.Minute)
+	}
+	p.For = Span(troubled) + p.Settle
+	for range 1 + r.IntN(10) {
+		f := p.fault(r)
+		f.At = Span(between(r, 20*time.Second, troubled-10*time.Second).Round(time.Millisecond))
+		f.For = min(f.For, Span(troubled)-f.At).round()
+		p.Faults = append(p.Faults, f)
+	}
+	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
+	return p
+}
+
+func (s Span) round() Span { return Span(s.D().Round(time.Millisecond)) }
+
+func network0(r *rand.Rand, p *Plan) Net {
+	n := Net{Delay: Span(between(r, 0, 20*time.Millisecond)), Jitter: Span(between(r, 0, 20*time.Millisecond))}
+	if r.IntN(2) == 0 {
+		n.Loss, n.LossRun = 0.3*r.Float64(), 1+r.IntN(2)
+	}
+	if r.IntN(3) == 0 {
+		n.Jitter = Span(between(r, 0, min(p.WorkerEvery, p.HiveEvery).D()/10))
+	}
+	if r.IntN(3) == 0 {
+		n.Reorder = 0.5 * r.Float64()
+	}
+	if r.IntN(3) == 0 {
+		n.Dup, n.Replay = 0.2*r.Float64(), Span(time.Duration(r.IntN(90))*time.Second)
+	}
+	n.Delay, n.Jitter = n.Delay.round(), n.Jitter.round()
+	return n
+}
+
+// fault draws one fault, but for when.
+func (p *Plan) fault(r *rand.Rand) Fault {
+	hive := func() string { return fmt.Sprintf("h%d", 1+r.IntN(p.Hives)) }
+	worker := func() string { return fmt.Sprintf("%s/w%d", hive(), 1+r.IntN(p.Workers)) }
+	queen := func() string { return fmt.Sprintf("q%d", 1+r.IntN(p.Queens)) }
+	anybody := func() string { return []func() string{hive, worker, queen}[r.IntN(3)]() }
+	long := func() Span { // most are short, and some are not
+		if r.IntN(3) == 0 {
+			return Span(between(r, 0, 3*time.Minute))
+		}
+		return Span(between(r, 0, 20*time.Second))
+	}
+	again := func() Span {
+		if r.IntN(3) == 0 {
+			return 0
+		}
+		return long() + 1
+	}
+	f := Fault{For: long()}
+	switch n := r.IntN(100); {
+	case n < 20:
+		f.Kind, f.Who = Pause, anybody()
+	case n < 38:
+		f.Kind, f.Who, f.For = Crash, anybody(), again()
+	case n < 44:
+		f.Kind, f.Who, f.For = Leave, []func() string{hive, worker}[r.IntN(2)](), again()
+	case n < 58:
+		f.Kind, f.Who, f.Hold = Cut, anybody(), r.IntN(2) == 0
+		f.Notice = []Span{0, Span(between(r, 0, 5*time.Second)), Span(pingLimit)}[r.IntN(3)].round()
+	case n < 62:
+		f.Kind, f.N = Zone, r.IntN(p.Zones)
+		f.Notice = []Span{0, Span(pingLimit)}[r.IntN(2)]
+	case n < 66:
+		f.Kind, f.Who, f.For = Machine, hive(), again()
+	case n < 69:
+		f.Kind, f.N, f.For = Mass, 1+r.IntN(p.Hives), again()
+	case n < 74:
+		f.Kind, f.Who, f.By = Clock, hive(), Span(between(r, -2*time.Hour, 2*time.Hour)).round()
+	case n < 78:
+		f.Kind, f.Who = Rival, []func() string{hive, worker}[r.IntN(2)]()
+	case n < 82:
+		f.Kind, f.Who, f.By = Quiet, worker(), Span(between(r, 30*time.Second, 5*time.Minute)).round()
+	case n < 87:
+		f.Kind, f.Who, f.N = Change, worker(), 1+r.IntN(14)
+	case n < 93:
+		f.Kind = Storage
+	case n < 95:
+		f.Kind = Wipe
+	case n < 98:
+		f.Kind = Server
+	default:
+		f.Kind, f.Who, f.N = Dropping, []func() string{hive, queen}[r.IntN(2)](), 1+r.IntN(20)
+	}
+	return f
+}

@@ -1,0 +1,152 @@
+package sim
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Span is a time.Duration that is "1m30s" in a file.
+type Span time.Duration
+
+// D is the span as a time.Duration.
+func (s Span) D() time.Duration { return time.Duration(s) }
+
+func (s Span) String() string { return time.Duration(s).String() }
+
+// MarshalText writes it as time.Duration does.
+func (s Span) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (s *Span) UnmarshalText(b []byte) error {
+	d, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("sim: %w", err)
+	}
+	*s = Span(d)
+	return nil
+}
+
+// Plan is all that a run follows from. Equal plans run alike.
+type Plan struct {
+	Seed    uint64 `json:"seed"`
+	Why     string `json:"why,omitempty"` // for people: what it once found
+	For     Span   `json:"for"`
+	Settle  Span   `json:"settle"` // at the end, when no fault is left
+	Zones   int    `json:"zones"`
+	Hives   int    `json:"hives"`
+	Workers int    `json:"workers"` // of each hive
+	Queens  int    `json:"queens"`
+
+	WorkerEvery Span `json:"worker_every"`
+	HiveEvery   Span `json:"hive_every"`
+	Paged       bool `json:"paged,omitempty"` // each worker in a page of its own
+
+	Net    Net     `json:"net"`
+	Faults []Fault `json:"faults"`
+}
+
+// Net is how the bus behaves.
+type Net struct {
+	Loss    float64 `json:"loss,omitempty"`     // of each message at each receiver
+	LossRun int     `json:"loss_run,omitempty"` // most losses in a row of one sender at one receiver; 0: any number
+	Delay   Span    `json:"delay,omitempty"`
+	Jitter  Span    `json:"jitter,omitempty"` // added to it: 0 to this
+	Reorder float64 `json:"reorder,omitempty"`
+	Dup     float64 `json:"dup,omitempty"`
+	Replay  Span    `json:"replay,omitempty"` // the latest that a duplicate comes
+}
+
+// Guaranteed reports whether nobody may be falsely lost on this network: two
+// losses in a row at most, and a spread of delay that the contract allows for,
+// 3 × 0.95 × every + spread < 3 × every.
+func (p *Plan) Guaranteed() bool {
+	every := min(p.WorkerEvery, p.HiveEvery)
+	return (p.Net.Loss == 0 || p.Net.LossRun > 0 && p.Net.LossRun <= 2) && p.Net.Jitter < every/10
+}
+
+// Kind is a kind of fault.
+type Kind string
+
+// The faults. Each begins At, and ends after For where it has an end.
+const (
+	Pause    Kind = "pause"    // who is stopped, and goes on
+	Crash    Kind = "crash"    // who dies without a word, and begins anew; never where For is 0
+	Leave    Kind = "leave"    // who says goodbye, and begins anew
+	Cut      Kind = "cut"      // who loses its connection
+	Zone     Kind = "zone"     // all of a zone lose theirs
+	Machine  Kind = "machine"  // a hive and its workers die at once
+	Mass     Kind = "mass"     // so many hives die at once
+	Clock    Kind = "clock"    // the wall clock of a machine jumps by By
+	Rival    Kind = "rival"    // another process with the id of who
+	Quiet    Kind = "quiet"    // a worker announces silence, and keeps it
+	Change   Kind = "change"   // a worker changes its state N times
+	Storage  Kind = "storage"  // JetStream is away
+	Wipe     Kind = "wipe"     // JetStream is away, and comes back empty
+	Server   Kind = "server"   // the NATS server is restarted
+	Badnet   Kind = "badnet"   // the bus behaves as Net says
+	Dropping Kind = "dropping" // who is too slow: so many messages are dropped, and it is told
+)
+
+// Fault is one thing that goes wrong.
+type Fault struct {
+	At     Span   `json:"at"`
+	For    Span   `json:"for,omitempty"`
+	Kind   Kind   `json:"kind"`
+	Who    string `json:"who,omitempty"`
+	Hold   bool   `json:"hold,omitempty"`   // of a cut: what is sent meanwhile waits
+	Notice Span   `json:"notice,omitempty"` // of a cut: when it is noticed
+	By     Span   `json:"by,omitempty"`
+	N      int    `json:"n,omitempty"`
+	Net    *Net   `json:"net,omitempty"`
+}
+
+func (f Fault) String() string {
+	b, err := json.Marshal(f)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// validate refuses what no run can follow.
+func (p *Plan) validate() error {
+	switch {
+	case p.Hives < 1 || p.Workers < 0 || p.Queens < 1 || p.Zones < 1:
+		return fmt.Errorf("sim: plan of %d hives with %d workers in %d zones, %d queens", p.Hives, p.Workers, p.Zones, p.Queens)
+	case p.For <= 0 || p.Settle < 0 || p.Settle > p.For:
+		return fmt.Errorf("sim: plan for %v, of which %v to settle", p.For, p.Settle)
+	case p.WorkerEvery <= 0 || p.HiveEvery <= 0:
+		return fmt.Errorf("sim: plan with promises of %v and %v", p.WorkerEvery, p.HiveEvery)
+	}
+	return nil
+}
+
+// ReadPlan reads a plan that WritePlan has written.
+func ReadPlan(file string) (Plan, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return Plan{}, fmt.Errorf("sim: %w", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	var p Plan
+	if err := d.Decode(&p); err != nil {
+		return Plan{}, fmt.Errorf("sim: %s: %w", file, err)
+	}
+	return p, p.validate()
+}
+
+// WritePlan writes a plan for ReadPlan.
+func WritePlan(file string, p Plan) error {
+	b, err := json.MarshalIndent(p, "", "\t")
+	if err != nil {
+		return fmt.Errorf("sim: %w", err)
+	}
+	if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil { //nolint:gosec // a plan is no secret
+		return fmt.Errorf("sim: %w", err)
+	}
+	return nil
+}

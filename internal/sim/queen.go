@@ -1,0 +1,502 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+const (
+	callAllEvery  = 10 * time.Second
+	openAtMost    = 10 * time.Second
+	coldStart     = 2 * time.Second
+	announceLimit = 16
+	queenTick     = 250 * time.Millisecond
+)
+
+// queen judges as package queen does: the real fleet.View and fleet.Outbox, and a
+// loop like the ones in queen/loop.go and queen/store.go.
+type queen struct {
+	proc
+	view *fleet.View
+	out  fleet.Outbox
+
+	sight    liveness.Observer
+	roll     bool // is to be called once the doubt is over
+	upAt     time.Time
+	timer    time.Duration // negative: none
+	timerN   uint64
+	checks   []fleet.Check
+	pumping  bool
+	opened   bool // JetStream was there once
+	opErr    error
+	probeAt  time.Duration
+	backoff  time.Duration
+	probing  bool
+	rosterOK bool // was read
+	epoch    int64
+	watched  uint64 // the last revision that the watch brought
+	reading  bool
+	queue    []fleet.Teller
+	working  int
+	unsure   liveness.Deadlines[fleet.Teller]
+	putting  map[string]*putting
+	coldRead time.Time
+	warm     bool
+	missing  map[*fleet.Hive]struct{}
+	calledAt time.Duration
+
+	known sightings // of hives, for the checks
+}
+
+// putting is what is put of one hive into the bucket.
+type putting struct {
+	inc, seq uint64
+	pages    map[uint64][]byte
+	received time.Duration
+	every    time.Duration
+	last     time.Duration
+	armed    bool
+}
+
+func (q *queen) start() {
+	q.view = fleet.New(hivebeat.Fresh)
+	q.timer, q.calledAt = -1, -callAllEvery
+	q.putting = make(map[string]*putting)
+	q.upAt = q.w.time()
+	q.w.queens = append(q.w.queens, q)
+	q.inc = uint64(q.wall().UnixMicro())
+	q.w.truth.began(&q.proc)
+	q.w.trace(q.name, "begins")
+	q.look()
+	if q.up() {
+		q.sight.Connect(q.upAt)
+	}
+	q.open(true)
+	q.tick()
+}
+
+// listens reports whether this queen hears the beats of a hive's workers.
+func (q *queen) listens(hive string) bool { return q.view.Adopted(hive) }
+
+// look is the first thing in every turn: was this queen stopped?
+func (q *queen) look() {
+	if paused := q.sight.Look(q.w.time()); paused > 0 {
+		q.w.trace(q.name, "sees that it was stopped for %v", paused)
+		q.roll = true
+		q.doubt()
+	}
+}
+
+func (q *queen) doubt() {
+	if at, ok := q.sight.Doubts(); ok {
+		q.view.Doubt(at)
+	}
+}
+
+func (q *queen) countDrops() {
+	if q.sight.Dropped(q.w.time(), q.drops) > 0 {
+		q.doubt()
+	}
+}
+
+func (q *queen) sendToken() {
+	if token, ok := q.sight.Token(q.w.time()); ok {
+		q.publish(&message{topic: topicToken, token: token})
+	}
+}
+
+func (q *queen) tokenBack(token uint64) {
+	q.countDrops()
+	blind, ok := q.sight.Back(q.w.time(), token)
+	if !ok {
+		return
+	}
+	q.w.trace(q.name, "hears again, and knows it: credits %v", blind)
+	q.view.BlindFor(blind)
+	q.timer = -1
+	if q.roll {
+		q.roll = false
+		q.callAll()
+	}
+}
+
+// open waits for JetStream, and reads what is kept there.
+func (q *queen) open(first bool) {
+	q.ask(func(*store) {}, func(err error) {
+		if err != nil {
+			if first {
+				q.callAll()
+			}
+			q.after(time.Second, func() { q.open(false) })
+			return
+		}
+		q.opened = true
+		q.read()
+	})
+}
+
+func (q *queen) there() bool { return q.opened && q.opErr == nil }
+
+// tick looks after what has no deadline of its own.
+func (q *queen) tick() {
+	q.after(queenTick, func() {
+		q.look()
+		q.countDrops()
+		q.probe()
+		q.confirm()
+		if q.opened && q.there() && q.epoch != q.w.store.epoch && q.up() && q.w.store.away == 0 {
+			q.read() // ledger.Keep saw that it is another store than before
+		}
+		if _, doubts := q.sight.Doubts(); doubts || q.opErr != nil || q.unsure.Len() > 0 {
+			q.settle()
+		}
+		q.tick()
+	})
+}
+
+func (q *queen) receive(m *message) {
+	q.look()
+	switch m.topic {
+	case topicSnapshot:
+		q.take(m)
+	case topicBeat:
+		q.sight.Prove(q.w.time())
+		if err := q.view.Beat(m.hive, "", m.payload, q.w.time()); err != nil {
+			q.w.trace(q.name, "refuses a beat of %s %d/%d: %v", m.ident(), m.inc, m.seq, err)
+		}
+	case topicToken:
+		q.tokenBack(m.token)
+	}
+	q.settle()
+}
+
+// take takes one snapshot.
+func (q *queen) take(m *message) {
+	now := q.w.time()
+	q.sight.Prove(now)
+	s, err := q.view.Parse(m.payload)
+	if err != nil {
+		q.w.breaks(Sound, "%s can not read a snapshot: %v", q.name, err)
+		return
+	}
+	if err := q.view.Apply(s, now); err != nil {
+		q.w.trace(q.name, "refuses a snapshot of %s %d/%d: %v", m.hive, m.inc, m.seq, err)
+		return
+	}
+	h := q.view.Hive(string(s.Hive))
+	q.view.Keep(m.payload, s)
+	delete(q.missing, h)
+	if q.opened && q.sight.Trusts() {
+		q.offer(h, s, m.payload)
+	}
+}
+
+// offer is ledger.Putter: the newest of each hive, once a second.
+func (q *queen) offer(h *fleet.Hive, s *wire.SnapshotView, payload []byte) {
+	p := q.putting[h.ID()]
+	if p == nil {
+		p = &putting{last: -time.Hour}
+		q.putting[h.ID()] = p
+	}
+	if p.inc != s.Inc || p.seq != s.Seq {
+		p.inc, p.seq, p.pages = s.Inc, s.Seq, make(map[uint64][]byte)
+	}
+	p.pages[s.Page], p.received, p.every = payload, q.w.now, h.Every()
+	if p.armed {
+		return
+	}
+	p.armed = true
+	id := h.ID()
+	q.when(p.last+time.Second, func() {
+		p.armed, p.last = false, q.w.now
+		c := *p
+		p.pages = make(map[uint64][]byte)
+		q.ask(func(s *store) {
+			for page := range uint64(hivebeat.MaxPages) {
+				b, ok := c.pages[page]
+				if !ok {
+					break
+				}
+				s.putSnapshot(id, page, c.inc, c.seq, b, c.received, c.every)
+			}
+		}, func(error) {})
+	})
+}
+
+// settle sends on what followed from the inputs.
+func (q *queen) settle() {
+	now := q.w.time()
+	q.view.Tick(now)
+	q.sendToken()
+	q.view.TakeAdoptions() // who listens to whom is asked anew for each beat
+	for _, c := range q.view.TakeRollCalls() {
+		q.publish(&message{topic: topicCall, hive: c.Hive, spread: c.Spread})
+	}
+	for _, h := range q.view.TakeCalls() {
+		q.publish(&message{topic: topicHiveCall, hive: h.ID(), spread: q.view.Spread()})
+	}
+	q.checks = append(q.checks, q.view.TakeChecks()...)
+	q.startChecks()
+	for _, s := range q.view.TakeSteps() {
+		q.w.trace(q.name, "%s is %s, inc %d: %s to %s %s, %s", s.Hive, s.Kind, s.Inc, s.From, s.To, s.Cause, s.Reason)
+		q.w.truth.judgedHive(q, &s)
+	}
+	if list := q.view.TakeEvents(); len(list) > 0 {
+		for i := range list {
+			q.w.truth.told(q, &list[i])
+		}
+		q.out.Push(list)
+	}
+	q.pump()
+	for _, h := range q.view.TakeDirty() {
+		q.tell(h)
+	}
+	for _, z := range q.view.TakeZones() {
+		q.tell(z)
+	}
+	q.announce()
+	q.warmUp()
+	if next, ok := q.view.Next(); ok && (q.timer < 0 || since(next) < q.timer) {
+		q.timerN++
+		n := q.timerN
+		q.timer = max(since(next), q.w.now)
+		q.when(q.timer, func() {
+			if q.timerN == n {
+				q.timer = -1
+				q.look()
+				q.settle()
+			}
+		})
+	}
+}
+
+// startChecks reads the keys of hives that are about to be late or lost.
+func (q *queen) startChecks() {
+	for len(q.checks) > 0 {
+		c := q.checks[0]
+		q.checks = q.checks[1:]
+		if !q.there() {
+			q.view.Checked(c, 0, 0, q.w.time())
+			continue
+		}
+		var found kept
+		id := c.Hive.ID()
+		q.ask(func(s *store) {
+			if k, ok := s.get(id); ok {
+				found = k
+			}
+		}, func(err error) {
+			if err != nil {
+				found = kept{}
+			}
+			q.view.Checked(c, found.inc, found.seq, q.w.time())
+			q.trouble(err)
+		})
+	}
+}
+
+// pump publishes events of workers, one after the other.
+func (q *queen) pump() {
+	if q.pumping || !q.there() {
+		return
+	}
+	batch := append([]fleet.Happened(nil), q.out.Take(q.w.time())...)
+	if len(batch) == 0 {
+		return
+	}
+	q.pumping = true
+	q.publishAll(batch, 0)
+}
+
+func (q *queen) publishAll(batch []fleet.Happened, at int) {
+	if at == len(batch) {
+		q.pumping = false
+		q.out.Done(at, nil)
+		return // settle goes on
+	}
+	ev := subjects.NewEvent(batch[at].ID, q.w.time(), batch[at].Data)
+	q.ask(func(s *store) { s.publish(&ev) }, func(err error) {
+		if err == nil {
+			q.publishAll(batch, at+1)
+			return
+		}
+		q.out.Done(at, append([]fleet.Happened(nil), batch[at:]...))
+		q.trouble(err)
+		q.after(time.Second, func() { q.pumping = false; q.settle() })
+	})
+}
+
+func (q *queen) disconnected() {
+	q.look()
+	q.sight.Cut(q.w.time(), pingLimit)
+	q.roll = true
+	q.doubt()
+	q.settle()
+}
+
+func (q *queen) connected() {
+	q.look()
+	q.upAt = q.w.time()
+	q.sight.Connect(q.upAt)
+	if q.opened {
+		q.read()
+	}
+	q.after(between(q.rng, 50*time.Millisecond, time.Second), q.watch)
+	q.settle()
+}
+
+// trouble notes that something failed in JetStream: it is away until a probe goes
+// well.
+func (q *queen) trouble(err error) {
+	if err == nil || q.opErr != nil {
+		return
+	}
+	if q.backoff == 0 || q.w.now-q.probeAt > 30*time.Second {
+		q.backoff = time.Second / 2
+	}
+	q.backoff = min(2*q.backoff, 10*time.Second)
+	q.opErr, q.probeAt = err, q.w.now+q.backoff
+}
+
+func (q *queen) probe() {
+	if q.opErr == nil || q.probing || q.w.now < q.probeAt {
+		return
+	}
+	q.probing = true
+	q.ask(func(*store) {}, func(err error) {
+		q.probing, q.probeAt = false, q.w.now
+		if err == nil {
+			q.opErr = nil
+			q.after(between(q.rng, 0, time.Second), q.watch)
+			return
+		}
+		q.backoff = min(2*q.backoff, 10*time.Second)
+		q.probeAt = q.w.now + q.backoff
+	})
+}
+
+// read reads the roster, and then the bucket.
+func (q *queen) read() {
+	if q.reading {
+		return
+	}
+	q.reading = true
+	began := q.w.time()
+	roster, epoch := make(map[string]ledger.RosterItem), int64(0)
+	var order []string
+	q.ask(func(s *store) {
+		order, epoch = s.all(0), s.epoch
+		for _, id := range order {
+			roster[id], _ = s.item(id)
+		}
+	}, func(err error) {
+		if err != nil {
+			q.reading = false
+			q.trouble(err)
+			q.after(time.Second, q.read)
+			return
+		}
+		for _, id := range order {
+			q.rosterItem(id, roster[id], 30*time.Second)
+		}
+		var gone []string
+		q.view.EachKey(func(key string) {
+			if _, ok := roster[key]; !ok {
+				gone = append(gone, key)
+			}
+		})
+		for _, key := range gone {
+			q.view.UnlearnKey(key, false)
+		}
+		q.rosterOK = true
+		if q.epoch != epoch {
+			q.epoch, q.watched = epoch, 0
+		}
+		var entries []ledger.Entry
+		q.ask(func(s *store) { entries = s.entries() }, func(err error) {
+			q.reading = false
+			if err != nil {
+				q.trouble(err)
+				q.after(time.Second, q.read)
+				return
+			}
+			q.adopt(entries, began)
+		})
+	})
+}
+
+// adopt takes over what was kept, and calls the roll of those that are missing.
+func (q *queen) adopt(entries []ledger.Entry, began time.Time) {
+	now := q.w.time()
+	present := make(map[string]bool)
+	for i := range entries {
+		e := &entries[i]
+		var s wire.SnapshotView
+		if err := wire.ParseSnapshot(e.Payload, &s); err != nil {
+			q.w.breaks(Sound, "the bucket holds what can not be read: %v", err)
+			return
+		}
+		present[string(s.Hive)] = true
+		q.view.Adopt(&s, e.Age(hivebeat.Millis(s.Every).Duration())+time.Second, now)
+	}
+	first := q.coldRead.IsZero()
+	q.coldRead, q.missing = now, make(map[*fleet.Hive]struct{})
+	var missing []*fleet.Hive
+	from := began
+	if q.upAt.After(from) {
+		from = q.upAt
+	}
+	known := 0
+	for _, h := range q.view.Hives() {
+		gone := h.Live() == hivebeat.Lost || h.Live() == hivebeat.Left
+		if !gone {
+			known++
+		}
+		if gone || h.HeardAt().After(from) {
+			continue
+		}
+		missing = append(missing, h)
+		if present[h.ID()] {
+			q.missing[h] = struct{}{}
+		}
+	}
+	switch {
+	case !first && len(missing) == 0:
+	case 4*len(missing) >= 3*known && (len(missing) > 1 || known == 0):
+		q.callAll()
+	default:
+		for _, h := range missing {
+			q.publish(&message{topic: topicHiveCall, hive: h.ID(), spread: q.view.Spread()})
+		}
+	}
+}
+
+func (q *queen) callAll() {
+	if q.w.now-q.calledAt >= callAllEvery {
+		q.calledAt = q.w.now
+		q.publish(&message{topic: topicHivesCall, spread: q.view.Spread()})
+	}
+}
+
+func (q *queen) warmUp() {
+	now := q.w.time()
+	switch {
+	case q.warm:
+	case !q.coldRead.IsZero():
+		q.warm = len(q.missing) == 0 || now.Sub(q.coldRead) >= coldStart
+	default:
+		q.warm = now.Sub(q.upAt) >= openAtMost
+	}
+}
+
+func (q *queen) leave() { q.kill() }
+
+// brakeSlack is how long the brake may hold a verdict back.
+func (q *queen) brakeSlack() time.Duration {
+	return 10*time.Second + time.Duration(q.w.plan.Hives)*time.Second/5
+}

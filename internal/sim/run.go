@@ -1,0 +1,134 @@
+package sim
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Stats is what a run amounted to.
+type Stats struct {
+	Happenings uint64 `json:"happenings"` // steps of the simulation
+	Messages   uint64 `json:"messages"`   // sent over the bus
+	Events     uint64 `json:"events"`     // stored in the stream
+	Simulated  Span   `json:"simulated"`
+}
+
+// Result is how a run ended.
+type Result struct {
+	Plan    Plan       `json:"plan"`
+	Broken  *Violation `json:"broken,omitempty"` // nil: every invariant held
+	Stats   Stats      `json:"stats"`
+	History []string   `json:"history,omitempty"` // of a run that was traced
+}
+
+// Run runs a plan. Where trace is set it notes all that happens.
+func Run(p Plan, trace bool) (Result, error) {
+	if err := p.validate(); err != nil {
+		return Result{}, err
+	}
+	w := &world{plan: &p, tracing: trace}
+	w.build()
+	w.run()
+	w.stats.Simulated = Span(w.now)
+	return Result{Plan: p, Broken: w.broken, Stats: w.stats, History: w.history}, nil
+}
+
+// Shorten takes faults out of a plan that breaks an invariant, as long as it still
+// breaks the same one, and then what else it can do without. It returns the result
+// of what is left, with its history.
+func Shorten(p Plan, broken Invariant) Result {
+	fails := func(p Plan) bool {
+		r, err := Run(p, false)
+		return err == nil && r.Broken != nil && r.Broken.Invariant == broken
+	}
+	for size := max(1, len(p.Faults)/2); size >= 1; size /= 2 {
+		for at := 0; at+size <= len(p.Faults); {
+			q := p
+			q.Faults = append(append([]Fault(nil), p.Faults[:at]...), p.Faults[at+size:]...)
+			if fails(q) {
+				p = q
+			} else {
+				at += size
+			}
+		}
+	}
+	for _, simpler := range []func(p *Plan){
+		func(p *Plan) { p.Net.Dup, p.Net.Replay = 0, 0 },
+		func(p *Plan) { p.Net.Reorder = 0 },
+		func(p *Plan) { p.Net.Loss, p.Net.LossRun = 0, 0 },
+		func(p *Plan) { p.Net.Jitter = Span(time.Millisecond) },
+		func(p *Plan) { p.Queens = 1 },
+		func(p *Plan) { p.Workers = 1 },
+		func(p *Plan) { p.Hives = 1 },
+		func(p *Plan) { p.Zones = 1 },
+		func(p *Plan) { p.Paged = false },
+	} {
+		q := p
+		simpler(&q)
+		if fails(q) {
+			p = q
+		}
+	}
+	r, _ := Run(p, true) // it ran before
+	return r
+}
+
+// Summary is what many runs amounted to.
+type Summary struct {
+	Runs   int           `json:"runs"`
+	Stats  Stats         `json:"stats"`
+	Took   time.Duration `json:"took_ns"`
+	Failed []Result      `json:"failed,omitempty"` // in order of their seeds
+}
+
+// RunSeeds runs the plans of n seeds from first on, on all processors. It stops
+// beginning new ones once most of them failed, or stop says so.
+func RunSeeds(first uint64, n int, length time.Duration, most int, stop func() bool) Summary {
+	var (
+		next, failed atomic.Int64
+		mu           sync.Mutex
+		wg           sync.WaitGroup
+		s            Summary
+	)
+	began := time.Now()
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for {
+				i := next.Add(1) - 1
+				if i >= int64(n) || failed.Load() >= int64(most) || stop != nil && stop() {
+					return
+				}
+				r, err := Run(Generate(first+uint64(i), length), false)
+				if err != nil { // no plan of ours
+					r.Broken = &Violation{Invariant: Sound, Text: err.Error()}
+				}
+				if r.Broken != nil {
+					failed.Add(1)
+				}
+				mu.Lock()
+				s.add(&r)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	s.Took = time.Since(began)
+	return s
+}
+
+func (s *Summary) add(r *Result) {
+	s.Runs++
+	s.Stats.Happenings += r.Stats.Happenings
+	s.Stats.Messages += r.Stats.Messages
+	s.Stats.Events += r.Stats.Events
+	s.Stats.Simulated += r.Stats.Simulated
+	if r.Broken != nil {
+		at := len(s.Failed)
+		for at > 0 && s.Failed[at-1].Plan.Seed > r.Plan.Seed {
+			at--
+		}
+		s.Failed = append(s.Failed[:at], append([]Result{*r}, s.Failed[at:]...)...)
+	}
+}

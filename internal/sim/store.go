@@ -1,0 +1,231 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// How JetStream and package ledger behave.
+const (
+	askWithin = 2 * time.Second // how long a request waits for its answer
+	askMin    = 500 * time.Microsecond
+	askMax    = 8 * time.Millisecond
+	dedupe    = time.Hour
+)
+
+var errAway = errors.New("no answer") // what was asked for may have been done all the same
+
+// store is JetStream as the queens see it: linearizable, with compare-and-set,
+// times to live and deduplication. It may be away, and it may lose all.
+type store struct {
+	w      *world
+	away   int
+	epoch  int64
+	rev    uint64
+	hives  map[string]kept
+	roster map[string]ledger.RosterItem
+	put    map[string]time.Duration // when an entry of the roster was put
+	ids    map[string]time.Duration
+	events []stored // of all times: what a subscriber has seen
+	ever   map[string]bool
+	owed   []string // ids of the events that the roster held
+}
+
+type kept struct {
+	inc, seq uint64
+	payload  []byte
+	at, ttl  time.Duration
+}
+
+type stored struct {
+	id    string
+	at    time.Duration
+	epoch int64
+	data  hivebeat.EventData
+}
+
+func newStore(w *world) *store {
+	s := &store{w: w, ever: make(map[string]bool)}
+	s.wipe()
+	return s
+}
+
+// wipe loses all that was kept.
+func (s *store) wipe() {
+	s.owed = nil // with the roster goes who would tell them
+	s.epoch++
+	s.hives, s.roster = make(map[string]kept), make(map[string]ledger.RosterItem)
+	s.put, s.ids = make(map[string]time.Duration), make(map[string]time.Duration)
+}
+
+func hivesKey(hive string, page uint64) string {
+	if page == 0 {
+		return hive
+	}
+	return hive + "." + strconv.FormatUint(page, 10)
+}
+
+// putSnapshot puts one page, unless there is one as new.
+func (s *store) putSnapshot(hive string, page, inc, seq uint64, payload []byte, received, every time.Duration) {
+	key, age := hivesKey(hive, page), s.w.now-received
+	if k, ok := s.get(key); ok && (k.inc > inc || k.inc == inc && k.seq >= seq) || age > every {
+		return
+	}
+	ttl := max(time.Second, (3*every - age + time.Second - 1).Truncate(time.Second))
+	s.hives[key] = kept{inc, seq, payload, s.w.now, ttl}
+}
+
+func (s *store) get(key string) (kept, bool) {
+	k, ok := s.hives[key]
+	return k, ok && s.w.now-k.at < k.ttl
+}
+
+// entries returns what the bucket holds, in order of the keys.
+func (s *store) entries() (list []ledger.Entry) {
+	var keys []string
+	for key := range s.hives {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		if k, ok := s.get(key); ok {
+			list = append(list, ledger.Entry{Hive: key, Inc: k.inc, Seq: k.seq, Payload: k.payload, Stored: s.w.now - k.at, TTL: k.ttl})
+		}
+	}
+	return list
+}
+
+// recall is what a hive that begins reads of its own last snapshot.
+func (s *store) recall(hive string) (ids []string, ok bool) {
+	if s.away > 0 {
+		return nil, false
+	}
+	var first wire.SnapshotView
+	for page := uint64(0); page == 0 || page < first.Pages; page++ {
+		k, ok := s.get(hivesKey(hive, page))
+		var v wire.SnapshotView
+		if !ok || wire.ParseSnapshot(k.payload, &v) != nil {
+			return nil, false
+		}
+		if page == 0 {
+			first = v
+		}
+		if !v.Warm || v.Page != page || v.Inc != first.Inc || v.Seq != first.Seq || v.Pages != first.Pages {
+			return nil, false
+		}
+		for i := range v.Workers {
+			if r := &v.Workers[i]; string(r.Live) != string(hivebeat.Lost) && string(r.Live) != string(hivebeat.Left) {
+				ids = append(ids, string(r.Worker))
+			}
+		}
+	}
+	return ids, true
+}
+
+// item returns an entry of the roster as it is read now.
+func (s *store) item(hive string) (ledger.RosterItem, bool) {
+	it, ok := s.roster[hive]
+	it.Stored = s.w.now - s.put[hive]
+	return it, ok
+}
+
+// all returns the roster in the order it was put.
+func (s *store) all(after uint64) (list []string) {
+	for hive := range s.roster {
+		if s.roster[hive].Revision > after {
+			list = append(list, hive)
+		}
+	}
+	slices.SortFunc(list, func(a, b string) int { return int(s.roster[a].Revision) - int(s.roster[b].Revision) })
+	return list
+}
+
+// advance replaces an entry by compare-and-set.
+func (s *store) advance(hive string, revision uint64, next ledger.RosterEntry) (uint64, error) {
+	if s.roster[hive].Revision != revision {
+		return 0, ledger.ErrConflict
+	}
+	s.rev++
+	next.V = 1
+	s.roster[hive] = ledger.RosterItem{RosterEntry: next, Revision: s.rev, Epoch: s.epoch}
+	s.put[hive] = s.w.now
+	var ev hivebeat.Event
+	if len(next.Event) > 0 && json.Unmarshal(next.Event, &ev) == nil {
+		s.owed = append(s.owed, ev.ID)
+	}
+	s.w.trace("roster", "%s: n %d %s %s, seq %d, revision %d", hive, next.N, next.Live, next.Cause, next.Seq, s.rev)
+	for _, q := range s.w.queens {
+		q.after(between(q.rng, time.Millisecond, 20*time.Millisecond), q.watch)
+	}
+	return s.rev, nil
+}
+
+// publish stores an event once.
+func (s *store) publish(ev *hivebeat.Event) {
+	if at, ok := s.ids[ev.ID]; ok && s.w.now-at < dedupe {
+		s.w.trace("stream", "%s %s is there already", ev.ID, ev.Data.Kind)
+		return
+	}
+	s.ids[ev.ID], s.ever[ev.ID] = s.w.now, true
+	s.events = append(s.events, stored{ev.ID, s.w.now, s.epoch, ev.Data})
+	s.w.stats.Events++
+	s.w.trace("stream", "%s %s %s to %s", ev.ID, ev.Data.Kind, ev.Data.From, ev.Data.To)
+}
+
+func (s *store) republish(item ledger.RosterItem) {
+	var ev hivebeat.Event
+	if len(item.Event) == 0 {
+		return
+	}
+	if err := json.Unmarshal(item.Event, &ev); err != nil {
+		s.w.breaks(Sound, "the event in the roster: %v", err)
+		return
+	}
+	s.publish(&ev)
+}
+
+// ask lets op happen at the store, and done hear of it: with nil once the answer
+// is there, with errAway where none came in time.
+func (q *queen) ask(op func(s *store), done func(err error)) {
+	s, answered := q.w.store, false
+	finish := func(err error) {
+		if !answered {
+			answered = true
+			q.look()
+			done(err)
+			q.settle()
+		}
+	}
+	if !q.up() {
+		q.after(0, func() { finish(errAway) })
+		return
+	}
+	q.after(askWithin, func() { finish(errAway) })
+	request := func() {
+		q.w.at(q.w.now+between(q.rng, askMin, askMax), func() {
+			if s.away > 0 {
+				return
+			}
+			op(s)
+			at := q.w.now + between(q.rng, askMin, askMax)
+			q.w.at(at, func() {
+				if q.alive() && q.cuts == 0 && !q.noticed {
+					q.after(0, func() { finish(nil) })
+				}
+			})
+		})
+	}
+	switch {
+	case q.cuts == 0:
+		request()
+	case q.hold:
+		q.outHeld = append(q.outHeld, request)
+	}
+}

@@ -1,0 +1,313 @@
+package sim
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// truth is what is so, and what the observers could know of it.
+type truth struct {
+	w     *world
+	procs map[life]*proc
+	// last is the newest message of a life that came to the socket of an observer,
+	// and seqs when each of them came there first.
+	last map[hearing]arrival
+	seqs map[heardSeq]time.Duration
+	// slow is the longest that a snapshot of a hive was on its way to a queen; built
+	// when each was made.
+	slow  map[hearing]time.Duration
+	built map[lifeSeq]time.Duration
+	// moves is when each transition of a worker was numbered by its hive.
+	moves map[move]time.Duration
+}
+
+// life is one process, by what it says it is.
+type life struct {
+	ident string
+	inc   uint64
+}
+
+type hearing struct {
+	observer *proc
+	life
+}
+
+type heardSeq struct {
+	hearing
+	seq, page uint64
+}
+
+type lifeSeq struct {
+	life
+	seq uint64
+}
+
+type move struct {
+	hive   *proc
+	worker string
+	n      uint64
+}
+
+type arrival struct {
+	at           time.Duration
+	seq          uint64
+	every, quiet time.Duration
+}
+
+func (t *truth) init(w *world) {
+	*t = truth{
+		w: w, procs: make(map[life]*proc), last: make(map[hearing]arrival), seqs: make(map[heardSeq]time.Duration),
+		slow: make(map[hearing]time.Duration), built: make(map[lifeSeq]time.Duration),
+		moves: make(map[move]time.Duration),
+	}
+}
+
+func (t *truth) began(p *proc) { t.procs[life{p.ident, p.inc}] = p }
+
+// ended takes the dead from those who are there.
+func (t *truth) ended(p *proc) {
+	w := t.w
+	w.hives = slices.DeleteFunc(w.hives, func(h *hive) bool { return &h.proc == p })
+	w.workers = slices.DeleteFunc(w.workers, func(k *worker) bool { return &k.proc == p })
+	w.queens = slices.DeleteFunc(w.queens, func(q *queen) bool { return &q.proc == p })
+}
+
+// ident is whom a message is from.
+func (m *message) ident() string {
+	if m.topic == topicBeat {
+		return m.hive + "/" + m.worker
+	}
+	return m.hive
+}
+
+// arrived notes that a message is at the socket of p.
+func (t *truth) arrived(p *proc, m *message) {
+	if m.topic != topicBeat && m.topic != topicSnapshot {
+		return
+	}
+	h := hearing{p, life{m.ident(), m.inc}}
+	if key := (heardSeq{h, m.seq, m.page}); t.seqs[key] == 0 {
+		t.seqs[key] = t.w.now
+		if m.topic == topicSnapshot {
+			t.slow[h] = max(t.slow[h], t.w.now-m.sent)
+		}
+	}
+	if q, ok := p.self.(*queen); ok {
+		if v := q.view.Hive(m.hive); m.topic == topicSnapshot && v != nil && v.Inc() == m.inc && v.Seq() >= m.seq {
+			return // known from elsewhere: it renews nothing
+		}
+	}
+	if a, ok := t.last[h]; !ok || m.seq > a.seq {
+		t.last[h] = arrival{t.w.now, m.seq, m.every, m.quiet}
+	}
+}
+
+// sightings are those that an observer knows, in the order they came.
+type sightings []*sighting
+
+type sighting struct {
+	id     string
+	live   hivebeat.Live
+	inc    uint64
+	since  time.Duration
+	incAt  time.Duration // when inc was learned
+	before []uint64      // incarnations whose place was taken
+}
+
+func (s *sightings) of(id string) *sighting {
+	for _, x := range *s {
+		if x.id == id {
+			return x
+		}
+	}
+	x := &sighting{id: id}
+	*s = append(*s, x)
+	return x
+}
+
+// turns notes what an observer says now.
+func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
+	if s.inc != inc {
+		_, hears := by.self.(*hive)
+		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (hears || p == nil || !p.alive()) {
+			t.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", by.name, s.id, inc, s.inc)
+		}
+		if s.inc != 0 {
+			s.before = append(s.before, s.inc)
+		}
+		s.inc, s.incAt = inc, t.w.now
+	}
+	if s.live != live {
+		s.live, s.since = live, t.w.now
+	}
+}
+
+// judged holds a hive's verdict on a worker against the truth.
+func (t *truth) judged(h *hive, s *detector.Step) {
+	t.moves[move{&h.proc, s.Worker, s.N}] = t.w.now
+	if s.Kind == hivebeat.KindState || s.Kind == hivebeat.KindConflict || s.Kind == hivebeat.KindStalled {
+		return
+	}
+	id := h.id + "/" + s.Worker
+	if s.Kind == hivebeat.KindJoined { // its record was gone, and with it what was known of others
+		h.known.of(id).before = nil
+	}
+	t.turns(&h.proc, h.known.of(id), hivebeat.Live(s.To), s.Inc)
+	if s.Kind == hivebeat.KindLost && s.Cause == hivebeat.CauseMissed {
+		t.lost(&h.proc, life{id, s.Inc}, h.born)
+	}
+}
+
+// judgedHive holds a queen's verdict on a hive against the truth.
+func (t *truth) judgedHive(q *queen, s *fleet.Step) {
+	if s.Kind == hivebeat.KindConflict {
+		return
+	}
+	t.turns(&q.proc, q.known.of(s.Hive), s.To, s.Inc)
+	if s.Kind == hivebeat.KindLost && s.Cause == hivebeat.CauseMissed && !strings.HasPrefix(s.Reason, "as another queen") {
+		t.lost(&q.proc, life{s.Hive, s.Inc}, q.born)
+	}
+}
+
+// told holds a queen's own verdict on a worker that its hive does not list against
+// the truth.
+func (t *truth) told(q *queen, e *fleet.Happened) {
+	d := &e.Data
+	t.w.trace(q.name, "has to tell %s: %s is %s, %s to %s", e.ID, d.Worker, d.Kind, d.From, d.To)
+	if d.Kind != hivebeat.KindLost || d.Via != hivebeat.ViaQueen || d.Cause != hivebeat.CauseMissed {
+		return
+	}
+	// Not in a complete snapshot: its hive had to be able to hear it for as long.
+	for _, h := range t.w.hives {
+		if h.id == d.Hive && h.inc == d.HiveInc {
+			l := life{d.Hive + "/" + d.Worker, d.Inc}
+			t.lostBy(&h.proc, l, h.born, t.promise(l), "its hive, says "+q.name)
+		}
+	}
+}
+
+// promise is the last that anybody heard a worker promise.
+func (t *truth) promise(l life) (a arrival) {
+	for _, s := range t.w.slots {
+		for _, s := range []*slot{s, s.rival} {
+			if s.cur != nil {
+				if b, ok := t.last[hearing{s.cur.base(), l}]; ok && b.seq >= a.seq {
+					a = b
+				}
+			}
+		}
+	}
+	if a.every == 0 {
+		a.every = t.w.plan.WorkerEvery.D()
+	}
+	return a
+}
+
+// lost holds it against the truth that by gave somebody up for silence.
+func (t *truth) lost(by *proc, l life, since time.Duration) {
+	a, ok := t.last[hearing{by, l}]
+	if !ok { // known from memory alone
+		a = arrival{at: since, every: t.w.plan.HiveEvery.D()}
+	}
+	t.lostBy(by, l, since, a, by.name)
+}
+
+// readTime is how long what is in a socket may take to be read.
+const readTime = 30 * time.Millisecond
+
+func (t *truth) lostBy(by *proc, l life, began time.Duration, a arrival, whose string) {
+	now := t.w.now
+	if b, ok := t.last[hearing{by, l}]; ok {
+		began = max(began, b.at)
+	}
+	from := max(a.at, began)
+	if whose != by.name { // judged by another: what this one heard counts
+		from = began
+	}
+	patience := liveness.LostAfter(a.every, a.quiet)
+	silent := now - from
+	if whose == by.name {
+		silent -= by.blind(from, now)
+	}
+	if silent < patience-readTime {
+		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s after a silence of %v that it could have heard, want %v",
+			l.ident, l.inc, whose, silent, patience)
+		return
+	}
+	p := t.procs[l]
+	if p == nil || !p.alive() || !t.w.plan.Guaranteed() {
+		return
+	}
+	window := now - patience - 2*time.Second
+	if by.born > window || p.born > window || p.bothered(window, now, true) || by.bothered(window, now, false) || t.usurped(l) {
+		return
+	}
+	t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s and lives: it had no trouble, and neither had the network", l.ident, l.inc, whose)
+}
+
+// usurped reports whether more than one process uses this id, or the place of this
+// one was taken by another: what it sends is refused.
+func (t *truth) usurped(l life) bool {
+	n := 0
+	for k := range t.procs {
+		if k.ident == l.ident && k.inc != l.inc && t.procs[k].born >= t.procs[l].born {
+			n++
+		}
+	}
+	if n > 0 {
+		return true
+	}
+	for k, p := range t.procs { // one that still lives
+		if k.ident == l.ident && k.inc != l.inc && (p.alive() || k.inc > l.inc) {
+			return true
+		}
+	}
+	return false
+}
+
+// snapshot holds what a hive is about to say against the truth.
+func (t *truth) snapshot(h *hive, s *hivebeat.Snapshot) {
+	now := t.w.now
+	t.built[lifeSeq{life{h.id, h.inc}, s.Seq}] = now
+	for i := range s.Workers {
+		r := &s.Workers[i]
+		at, ok := t.seqs[heardSeq{hearing{&h.proc, life{h.id + "/" + r.Worker, r.Inc}}, r.Seq, 0}]
+		if !ok {
+			t.w.breaks(Sound, "%s knows %d/%d of %s, which it never heard", h.name, r.Inc, r.Seq, r.Worker)
+			return
+		}
+		if age := now - at; r.Age.Duration() < age-unseen {
+			t.w.breaks(NoYoungAge, "%s says that %s was heard %v ago, and that was %v ago", h.name, r.Worker, r.Age.Duration(), age)
+		}
+	}
+}
+
+// unseen is how much younger than it is something may look: an observer that was
+// stopped for no longer than liveness.MaxPause does not notice.
+const unseen = liveness.MaxPause + 100*time.Millisecond
+
+// couldTell reports whether some queen was there, and able to hear the hive, for as
+// long as the hive says that a transition was: one that nobody could hear is not
+// told by anybody, and a queen that comes later does not know of it.
+func (t *truth) couldTell(h *proc, worker string, n uint64) bool {
+	at, ok := t.moves[move{h, worker, n}]
+	if !ok {
+		return false
+	}
+	end := min(at+hivebeat.TransitionsCarried, t.w.ending())
+	if h.bothered(at, end, true) || !h.alive() && h.died < end {
+		return false
+	}
+	for _, q := range t.w.queens {
+		if q.born < at && !q.bothered(at-time.Second, end, true) {
+			return true
+		}
+	}
+	return false
+}

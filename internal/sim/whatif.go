@@ -1,0 +1,214 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// Month is what rates are given for.
+const Month = 30 * 24 * time.Hour
+
+// Settings are a network, and what an operator may choose for it.
+type Settings struct {
+	Loss   float64       // of messages, each for itself: 0 to below 1
+	Delay  time.Duration // of every message, at least
+	Jitter time.Duration // and up to so much more, evenly
+
+	Every     time.Duration // promise of workers. Default hivebeat.WorkerEvery
+	HiveEvery time.Duration // promise of hives. Default hivebeat.HiveEvery
+	Misses    float64       // lost after so many promises. Default 3, which is the contract's
+
+	Workers, Hives int    // the fleet. Defaults 100 and 10
+	Seed           uint64 // of the draws
+}
+
+// WithDefaults returns s with a default for each field that is zero.
+func (s Settings) WithDefaults() Settings {
+	or := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	or(&s.Every, hivebeat.WorkerEvery)
+	or(&s.HiveEvery, hivebeat.HiveEvery)
+	if s.Misses == 0 {
+		s.Misses = 3
+	}
+	if s.Workers == 0 {
+		s.Workers = 100
+	}
+	if s.Hives == 0 {
+		s.Hives = 10
+	}
+	return s
+}
+
+// Outlook is what is to be expected of one level.
+type Outlook struct {
+	Patience  time.Duration `json:"lost_after_ns"`
+	Survives  int           `json:"losses_survived"` // so many messages lost in a row never make anyone lost
+	Sure      bool          `json:"survives_one"`    // at least one
+	PerMonth  float64       `json:"false_deaths_per_month_each"`
+	FleetWide float64       `json:"false_deaths_per_month_all"`
+	Detection Detection     `json:"detection"`
+}
+
+// Detection is how long it takes from a crash to the verdict that everybody sees.
+type Detection struct {
+	P50 time.Duration `json:"p50_ns"`
+	P99 time.Duration `json:"p99_ns"`
+	Max time.Duration `json:"max_ns"` // of what was drawn
+}
+
+// WhatIf is the answer to Settings.
+type WhatIf struct {
+	Workers Outlook `json:"workers"` // lost to their hive, and from there to a queen
+	Hives   Outlook `json:"hives"`   // lost to a queen
+}
+
+// draws is how often each figure is drawn.
+const draws = 20_000
+
+// Ask says what is to be expected with these settings. Deaths that are seen sooner
+// (exit, disconnect, goodbye) are not what it is about: here a machine falls silent.
+func Ask(s Settings) WhatIf {
+	s = s.WithDefaults()
+	r := rand.New(rand.NewPCG(s.Seed, 1))
+	var a WhatIf
+	a.Workers = s.outlook(r, s.Every, s.Workers, true)
+	a.Hives = s.outlook(r, s.HiveEvery, s.Hives, false)
+	return a
+}
+
+func (s Settings) patience(every time.Duration) time.Duration {
+	return liveness.LostAfter(every, 0) + time.Duration((s.Misses-3)*float64(every))
+}
+
+func (s Settings) outlook(r *rand.Rand, every time.Duration, n int, hop bool) Outlook {
+	o := Outlook{Patience: s.patience(every)}
+	for float64(o.Survives+2)*0.95*float64(every)+float64(s.Jitter) < float64(o.Patience) {
+		o.Survives++
+	}
+	o.Sure = o.Survives >= 1
+	o.PerMonth = s.falseDeaths(r, every, o.Patience)
+	o.FleetWide = o.PerMonth * float64(n)
+	o.Detection = s.detection(r, every, o.Patience, hop)
+	return o
+}
+
+// falseDeaths is how often in a month a sender that lives is given up.
+//
+// A silence ends with each message that comes through. It spans k losses with the
+// probability (1-p) p^k, as each message is lost for itself with probability p, and
+// is then as long as k+1 intervals, give or take what the delays of its two ends
+// differ by. So with n messages a month and q(k) the probability that such a
+// silence is longer than the patience, there are
+//
+//	n (1-p) × Σ (1-p) p^k q(k)
+//
+// of them, which is n (1-p) p^m where m losses in a row are what it takes: the
+// number of runs of at least m failures (Feller, An Introduction to Probability
+// Theory and Its Applications, vol. 1, XIII.7). q(k) is drawn, with the intervals
+// of the real schedule, for the few k for which it is neither 0 nor 1.
+func (s Settings) falseDeaths(r *rand.Rand, every, patience time.Duration) float64 {
+	p := s.Loss
+	n := float64(Month) / (0.9 * float64(every))
+	sum := 0.0
+	for k := 0; ; k++ {
+		low, high := 0.85*float64(k+1)*float64(every)-float64(s.Jitter), 0.95*float64(k+1)*float64(every)+float64(s.Jitter)
+		switch weight := (1 - p) * math.Pow(p, float64(k)); {
+		case p == 0 && k > 0:
+			return n * sum
+		case high < float64(patience):
+		case low >= float64(patience): // and so are all with more: Σ from k on is p^k
+			return n * (1 - p) * (sum + math.Pow(p, float64(k)))
+		default:
+			sum += weight * s.longer(r, every, patience, k)
+		}
+	}
+}
+
+// longer draws how likely a silence of k losses is longer than patience.
+func (s Settings) longer(r *rand.Rand, every, patience time.Duration, k int) float64 {
+	hits := 0
+	g := newGaps(r, every)
+	for range draws {
+		d := s.delay(r) - s.delay(r)
+		for range k + 1 {
+			d += g.next()
+		}
+		if d >= patience {
+			hits++
+		}
+	}
+	return float64(hits) / draws
+}
+
+func (s Settings) delay(r *rand.Rand) time.Duration { return s.Delay + between(r, 0, s.Jitter) }
+
+// gaps are the intervals of the real schedule.
+type gaps struct {
+	sched *bus.Schedule
+	now   time.Time
+}
+
+func newGaps(r *rand.Rand, every time.Duration) *gaps {
+	g := &gaps{sched: bus.NewSchedule(epoch, every, 0, r.Float64), now: epoch}
+	g.next()
+	return g
+}
+
+func (g *gaps) next() time.Duration {
+	at, _ := g.sched.Next()
+	d := at.Sub(g.now)
+	g.now = at
+	g.sched.Begin(at)
+	g.sched.Sent()
+	return d
+}
+
+// detection draws how long a crash goes unnoticed: by the one who hears, and where
+// that is a hive until a queen has heard of it. The snapshot with the news is sent
+// at once, and the news are in the next ones too, should it be lost.
+func (s Settings) detection(r *rand.Rand, every, patience time.Duration, hop bool) Detection {
+	took := make([]time.Duration, draws)
+	beats, snaps := newGaps(r, every), newGaps(r, s.HiveEvery)
+	for i := range took {
+		since := time.Duration(r.Float64() * float64(beats.next())) // the last message was sent so long before the crash
+		for s.Loss > 0 && r.Float64() < s.Loss {
+			since += beats.next()
+		}
+		d := s.delay(r) - since + patience
+		if hop {
+			for s.Loss > 0 && r.Float64() < s.Loss {
+				d += snaps.next()
+			}
+			d += s.delay(r)
+		}
+		took[i] = max(0, d)
+	}
+	slices.Sort(took)
+	return Detection{took[draws/2], took[draws*99/100], took[draws-1]}
+}
+
+// Often says a rate for people: "2.3 a month", "one in 14 years".
+func Often(perMonth float64) string {
+	switch years := 1 / (perMonth * 12); {
+	case perMonth == 0:
+		return "never"
+	case perMonth >= 0.5:
+		return fmt.Sprintf("%.3g a month", perMonth)
+	case years < 2:
+		return fmt.Sprintf("one in %.2g months", 1/perMonth)
+	case years < 1e6:
+		return fmt.Sprintf("one in %.3g years", years)
+	}
+	return "practically never"
+}

@@ -1,0 +1,137 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// worker beats as package worker does, by the real bus.Schedule.
+type worker struct {
+	proc
+	hive, id string
+	every    time.Duration
+	seq      uint64
+	seqAt    time.Time
+	sent     bool
+	sched    *bus.Schedule
+	armed    uint64
+	state    hivebeat.State
+	quiet    time.Time // end of the silence it announced
+	done     uint64
+}
+
+func (k *worker) start() {
+	k.inc = uint64(k.wall().UnixMicro())
+	k.state = hivebeat.Ready
+	k.sched = bus.NewSchedule(k.w.time(), k.every, 0, k.rng.Float64)
+	k.w.truth.began(&k.proc)
+	k.w.workers = append(k.w.workers, k)
+	k.w.trace(k.name, "begins as %d", k.inc)
+	k.arm()
+}
+
+func (k *worker) receive(m *message) {
+	if m.topic == topicCall {
+		k.sched.Call(k.w.time(), m.spread)
+		k.arm()
+	}
+}
+
+func (k *worker) disconnected() {}
+
+func (k *worker) connected() {
+	k.sched.Reconnected(k.w.time())
+	k.arm()
+}
+
+// arm sets the timer of the next beat.
+func (k *worker) arm() {
+	k.armed++
+	n := k.armed
+	at, _ := k.sched.Next()
+	k.when(since(at), func() {
+		if k.armed == n {
+			k.pulse()
+		}
+	})
+}
+
+// pulse is bus.Pulse's beat.
+func (k *worker) pulse() {
+	now := k.w.time()
+	if at, _ := k.sched.Next(); !at.After(now) {
+		k.sched.Begin(now)
+		if k.say(k.state) {
+			k.sched.Sent()
+		} else {
+			k.sched.Failed(now)
+		}
+	}
+	k.arm()
+}
+
+// say sends one beat, with seq drawn as package worker does.
+func (k *worker) say(state hivebeat.State) bool {
+	now := k.w.time()
+	if k.seq == 0 || k.sent || now.Sub(k.seqAt) >= k.every*9/10 {
+		k.seq++
+		k.seqAt, k.sent = now, false
+	}
+	if !k.up() {
+		return false
+	}
+	k.done++
+	b := hivebeat.Beat{
+		V: hivebeat.Version, Hive: k.hive, Worker: k.id,
+		Facts: hivebeat.Facts{
+			Inc: k.inc, Every: hivebeat.MillisOf(k.every), State: state, Model: "m",
+			Seq: k.seq, Sent: k.wall().UnixMilli(), Done: k.done,
+		},
+	}
+	if left := k.quiet.Sub(now); left > 0 {
+		b.Quiet = hivebeat.MillisOf(left)
+	}
+	payload, err := wire.EncodeBeat(&b)
+	if err != nil {
+		k.w.breaks(Sound, "a beat can not be encoded: %v", err)
+		return false
+	}
+	k.sent = k.publish(&message{topic: topicBeat, hive: k.hive, worker: k.id, inc: k.inc, seq: k.seq, payload: payload, every: k.every, quiet: b.Quiet.Duration()})
+	return k.sent
+}
+
+// change goes to another state, which goes out at once.
+func (k *worker) change(s hivebeat.State) {
+	if !k.alive() || k.paused() || k.state == s {
+		return
+	}
+	k.state = s
+	k.sched.Changed(k.w.time())
+	k.arm()
+}
+
+// announce is Worker.Quiet: three beats within a second, and then silence.
+func (k *worker) announce(d time.Duration) {
+	if !k.alive() || k.paused() {
+		return
+	}
+	k.w.trace(k.name, "announces %v of silence", d)
+	k.quiet = k.w.time().Add(d)
+	for i := range 3 {
+		k.after(time.Duration(i)*250*time.Millisecond, func() {
+			k.sched.Ask(k.w.time())
+			k.arm()
+		})
+	}
+}
+
+func (k *worker) leave() {
+	if k.alive() && !k.paused() {
+		k.byBye = k.say(hivebeat.Stopped)
+		k.w.trace(k.name, "says goodbye")
+		k.kill()
+	}
+}
