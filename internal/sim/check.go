@@ -24,7 +24,7 @@ const (
 	DeathTold Invariant = "each death is told by its bound"
 	// No age is less than the time since the message in question came in.
 	NoYoungAge Invariant = "no age is younger than it is"
-	// An incarnation whose place was taken stays away.
+	// An incarnation whose place was taken stays away, if it has ended.
 	NoResurrection Invariant = "no old incarnation comes back"
 	// When nothing has gone wrong for a while all queens say the same, and it is so.
 	Convergence Invariant = "queens converge to the truth"

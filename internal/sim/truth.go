@@ -134,8 +134,8 @@ func (s *sightings) of(id string) *sighting {
 // turns notes what an observer says now.
 func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 	if s.inc != inc {
-		_, hears := by.self.(*hive)
-		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (hears || p == nil || !p.alive()) {
+		// One that never ended may: a duplicate that took its place is gone.
+		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) {
 			t.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", by.name, s.id, inc, s.inc)
 		}
 		if s.inc != 0 {
