@@ -79,7 +79,7 @@ func (w *world) checkDeathsTold(by *proc, known sightings) {
 		if !ok {
 			a = arrival{at: max(by.born, s.incAt), every: w.plan.HiveEvery.D()}
 		}
-		limit := max(a.at, by.born) + liveness.LostAfter(a.every, a.quiet) + w.slack(by, a)
+		limit := max(a.at, by.born) + lostAfter(a.every, a.quiet) + w.slack(by, a)
 		if w.now > limit {
 			w.breaks(DeathTold, "%s incarnation %d died %v ago, was heard by %s %v ago at last, and is %s to it",
 				s.id, s.inc, w.now-p.died, by.name, w.now-a.at, s.live)
@@ -157,7 +157,7 @@ func (w *world) checkHeld(q *queen) {
 		return
 	}
 	for _, s := range q.known {
-		bound := liveness.LostAfter(w.plan.HiveEvery.D(), 0) + w.slack(&q.proc, arrival{at: s.since})
+		bound := lostAfter(w.plan.HiveEvery.D(), 0) + w.slack(&q.proc, arrival{at: s.since})
 		if s.live == hivebeat.Unverified && w.now-s.since > bound {
 			w.breaks(BrakeEnds, "%s holds its verdict on %s back for %v", q.name, s.id, w.now-s.since)
 		}

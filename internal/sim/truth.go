@@ -218,6 +218,10 @@ func (t *truth) lost(by *proc, l life, since time.Duration) {
 	t.lostBy(by, l, since, a, by.name)
 }
 
+// lostAfter is how long a silence has to be, in the words of the contract and not
+// of the code that is looked at.
+func lostAfter(every, quiet time.Duration) time.Duration { return max(every, quiet) + 2*every }
+
 // readTime is how long what is in a socket may take to be read.
 const readTime = 30 * time.Millisecond
 
@@ -230,7 +234,7 @@ func (t *truth) lostBy(by *proc, l life, began time.Duration, a arrival, whose s
 	if whose != by.name { // judged by another: what this one heard counts
 		from = began
 	}
-	patience := liveness.LostAfter(a.every, a.quiet)
+	patience := lostAfter(a.every, a.quiet)
 	silent := now - from
 	if whose == by.name {
 		silent -= by.blind(from, now)
