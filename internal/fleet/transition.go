@@ -25,8 +25,11 @@ func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Ti
 	if !same {
 		// A hive's numbers begin with its incarnation, and a worker's with joined.
 		// Whoever did not hear that can not tell a hole from what came before him.
-		w.hiveInc, w.seen = h.head.Inc, 0
+		was := w.earlier
+		w.earlier, w.hiveInc, w.seen = earlier{w.hiveInc, w.seen}, h.head.Inc, 0
 		switch {
+		case was.hiveInc == h.head.Inc: // an incarnation that came back goes on with its numbers
+			w.seen = min(was.seen, r.N)
 		case len(r.Tr) > 0 && (!h.numbers || r.Tr[0].Kind == hivebeat.KindJoined):
 			w.seen = r.Tr[0].N - 1
 		case !h.numbers:

@@ -86,7 +86,7 @@ func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
 func (h *Hive) hearLine(inc, seq uint64, now time.Time) liveness.Outcome {
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
-	if o == liveness.Stale && h.live != hivebeat.Alive && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) {
+	if o == liveness.Stale && (h.live == hivebeat.Left || h.live == hivebeat.Lost) && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) {
 		o = h.line.Revive(inc, seq)
 	}
 	if o.Accepted() {

@@ -87,11 +87,15 @@ type Worker struct {
 	received time.Time // of the page that holds it
 	gen      uint64    // of the assembly that listed it last
 	hiveInc  uint64    // whose numbers seen is about
+	earlier  earlier   // by the incarnation of the hive before this one
 	seen     uint64    // n of the last transition that was taken
 	via      string
 	ward     *ward    // while this queen judges it
 	lost     *mistake // that this queen gave it up, until its hive proves or disproves it
 }
+
+// earlier is how far an incarnation of a hive was followed in its numbers.
+type earlier struct{ hiveInc, seen uint64 }
 
 // mix is what a worker is counted by.
 type mix struct {

@@ -145,7 +145,7 @@ func (l *Lineage) Take(inc, seq uint64) {
 // Revive makes a superseded incarnation the valid one again, and returns
 // TakenOver, if the message with this (inc, seq), which Hear has just refused,
 // was an advance of it; otherwise it returns Stale. It is for who sees that the
-// valid one is not alive, and that it began longer ago than any message of a
+// valid one has left or is lost, and that it began longer ago than any message of a
 // process that ended before it can have been under way (LostAfter): then the
 // superseded process did not end. A duplicate was started beside it, and is gone.
 func (l *Lineage) Revive(inc, seq uint64) Outcome {
