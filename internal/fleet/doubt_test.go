@@ -99,3 +99,21 @@ func TestTheGraceOfARestartIsItsOwn(t *testing.T) {
 		t.Errorf("a fell silent and is %s", a.Live())
 	}
 }
+
+// TestNotWarmIsNoEvidence, however long the hive has been at it.
+func TestNotWarmIsNoEvidence(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1, workersOf(3)...), at(0))
+	for seq := range uint64(30) {
+		s := snapshotOf("h", 200, seq+1)
+		s.Warm = false
+		mustFeed(t, v, s, at(10*float64(seq+1)))
+	}
+	if got := lives(v, "h"); got != "w00=alive w01=alive w02=alive" {
+		t.Errorf("by a hive that is not warm: %s", got)
+	}
+	mustFeed(t, v, snapshotOf("h", 200, 31), at(310))
+	if got := lives(v, "h"); got != "w00=lost w01=lost w02=lost" {
+		t.Errorf("by a hive that is warm: %s", got)
+	}
+}

@@ -50,9 +50,9 @@ func (w *world) build() {
 	w.monitor()
 }
 
-func (w *world) place(r *rand.Rand, name string, on *slot, make func(*slot) actor) *slot {
-	s := &slot{name: name, ident: name, make: make, on: on}
-	s.rival = &slot{name: name + "'", ident: name, make: make, on: on}
+func (w *world) place(r *rand.Rand, name string, on *slot, next func(*slot) actor) *slot {
+	s := &slot{name: name, ident: name, make: next, on: on}
+	s.rival = &slot{name: name + "'", ident: name, make: next, on: on}
 	w.slots = append(w.slots, s)
 	w.byName[name] = s
 	w.at(between(r, 0, 3*time.Second), func() { w.begin(s) })

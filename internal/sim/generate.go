@@ -14,9 +14,9 @@ import (
 func Generate(seed uint64, length time.Duration) Plan {
 	r := rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))
 	p := Plan{Seed: seed, Zones: 1 + r.IntN(2), Hives: 1 + r.IntN(5), Workers: 1 + r.IntN(3), Queens: 1 + r.IntN(3)}
-	promises := [][2]time.Duration{{30, 15}, {30, 15}, {10, 15}, {60, 15}, {5, 5}, {120, 15}}
+	promises := [][2]int{{30, 15}, {30, 15}, {10, 15}, {60, 15}, {5, 5}, {120, 15}}
 	e := promises[r.IntN(len(promises))]
-	p.WorkerEvery, p.HiveEvery = Span(e[0]*time.Second), Span(e[1]*time.Second)
+	p.WorkerEvery, p.HiveEvery = Span(time.Duration(e[0])*time.Second), Span(time.Duration(e[1])*time.Second)
 	p.Paged = r.IntN(4) == 0
 	p.Net = network0(r, &p)
 

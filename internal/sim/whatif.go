@@ -140,7 +140,8 @@ func (s Settings) longer(r *rand.Rand, every, patience time.Duration, k int) flo
 	hits := 0
 	g := newGaps(r, every)
 	for range draws {
-		d := s.delay(r) - s.delay(r)
+		first := s.delay(r)
+		d := s.delay(r) - first
 		for range k + 1 {
 			d += g.next()
 		}
