@@ -247,7 +247,8 @@ func TestAServerRestartKillsNobody(t *testing.T) {
 			srv := deployment(t)
 			nc := bustest.Conn(t, srv)
 			q := listening(t, nc)
-			h := hearing(t, agent(t, srv.URL()), asSystem(t, srv.URL()), &log)
+			system := asSystem(t, srv.URL())
+			h := hearing(t, agent(t, srv.URL()), system, &log)
 			for i := range many {
 				beating(t, agent(t, srv.URL()), fmt.Sprint("w", i))
 			}
@@ -259,7 +260,9 @@ func TestAServerRestartKillsNobody(t *testing.T) {
 			awaitBeats(t, h, heard+uint64(many))
 			nobodyLost(t, h, q, many)
 
-			// And the hive hears the next one.
+			// And the hive hears the next one, once it is told again which connections close.
+			bustest.Eventually(t, patience, func() (bool, string) { return system.IsConnected(), system.Status().String() })
+			bustest.Flush(t, system)
 			c := newChild(t, processAgent, again.URL(), "next")
 			q.await(t, "the worker", withWorker("next", hivebeat.Alive))
 			c.kill()

@@ -12,8 +12,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// announceLimit is how many hives are announced at once.
-const announceLimit = 16
+// announceLimit is how many hives are announced at once: each takes three round
+// trips one after the other, and ten thousand may die together.
+const announceLimit = 128
 
 // tellDifferences queues the hives whose verdict, and the zones whose brake, may
 // differ from what the roster says.

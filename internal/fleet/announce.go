@@ -147,18 +147,14 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 	}
 	before := h.Book.Item.N
 	// Where the roster stood at our incarnation and is at another now, somebody has
-	// decided after us. To insist, as the other would too, is to argue for ever: we
-	// follow, but not from one that is alive back to one whose place it took, unless
-	// that is the higher one, or whoever decided saw ours gone.
-	ev, err := eventIn(e)
-	seenGone := err == nil && ev.Data.Kind == hivebeat.KindRestarted &&
-		(ev.Data.From == string(hivebeat.Left) || ev.Data.From == string(hivebeat.Lost))
-	decided := h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch &&
-		(h.live != hivebeat.Alive || e.Inc > h.line.Inc() || !h.line.Superseded(e.Inc) || seenGone)
+	// decided after us. To insist, as the other would too, is to argue for ever, or to
+	// lead all to one that is gone: we follow.
+	decided := h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch
 	h.Book.Item, h.Book.ReadAt = item, now
 	if h.head.Inc == 0 {
 		h.zone = item.Zone
 	}
+	ev, err := eventIn(e)
 	if err == nil && ev.Data.Kind == hivebeat.KindConflict {
 		h.Book.Conflict = ev.Data.Inc
 	}

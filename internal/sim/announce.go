@@ -163,6 +163,7 @@ func (q *queen) rosterItem(id string, item ledger.RosterItem, within time.Durati
 
 // watch brings what is new in the roster.
 func (q *queen) watch() {
+	q.look()
 	s := q.w.store
 	if !q.up() || q.cuts > 0 || s.away > 0 || !q.opened || s.epoch != q.epoch {
 		return // the next watch, or the next read

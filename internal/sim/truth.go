@@ -305,7 +305,7 @@ func (t *truth) couldTell(h *proc, worker string, n uint64) bool {
 		return false
 	}
 	end := min(at+hivebeat.TransitionsCarried, t.w.ending())
-	if h.bothered(at, end, true) || !h.alive() && h.died < end {
+	if h.bothered(at, end, true) || !h.alive() && h.died < end || t.usurped(life{h.ident, h.inc}) {
 		return false
 	}
 	for _, q := range t.w.queens {

@@ -20,7 +20,7 @@ func cuts() []scene {
 		{
 			name: "leaf uplink cut", lan: true,
 			fault:  "the network of a machine with hive --serve is cut for twelve promises (3 minutes with the default of 15 s); a worker is killed meanwhile",
-			expect: "the hive is lost, its workers with cause hive; they beat on, and all but the dead one recover as cut off, none as falsely dead; the hive tells that death once when it is back",
+			expect: "the hive is lost, its workers with cause hive; they beat on, and all but the dead one recover as cut off, none by the hive's count as falsely dead; the hive tells the true cause of that death when it is back",
 			play:   uplink,
 		},
 		{

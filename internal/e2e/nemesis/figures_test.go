@@ -50,7 +50,7 @@ const (
 // goodbye, and at last lets all the others die at once.
 func views(s *stage, f *figures) {
 	s.serve("127.0.0.1")
-	s.queen("q1", unbraked(s.T)...)
+	s.queen("q1", "--brake", "off")
 	for h := range realHives {
 		hive := fmt.Sprintf("gpu-%02d", h)
 		s.hive(nil, hive)
@@ -132,14 +132,5 @@ func (s *stage) allOut(f *figures, what, wanted string, at time.Time, deadline t
 		n, first, last = s.ears.count(hivebeat.KindLost, at)
 		return n >= *hivesInView, fmt.Sprint(n, " events")
 	})
-	f.add(s.T, what, wanted, show(last.Sub(at)-deadline), fmt.Sprintf("the first after %s", show(first.Sub(at)-deadline)))
-}
-
-// unbraked are the flags of a queen that believes a mass death at once.
-func unbraked(t testing.TB) []string {
-	t.Helper()
-	if out, _, _ := rig.CLI(t, nil, "queen", "--help"); strings.Contains(out, "--no-brake") {
-		return []string{"--no-brake"}
-	}
-	return nil
+	f.add(s.T, what, wanted, show(last.Sub(at)-deadline), fmt.Sprintf("the first after %s; said within %s", show(first.Sub(at)-deadline), rush))
 }

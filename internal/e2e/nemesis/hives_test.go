@@ -31,6 +31,9 @@ type played struct {
 	began time.Time
 }
 
+// rush is how long all of them need to say something at once.
+const rush = 500 * time.Millisecond
+
 const playedEvery = hivebeat.HiveEvery
 
 func playedID(i int) string { return fmt.Sprintf("load-%05d", i) }
@@ -72,6 +75,10 @@ func (p *played) run(out io.Writer) error {
 		case what := <-told:
 			began := time.Now()
 			for i := range p.hives {
+				// As fast as a queen reads: what she drops would come with the next rhythm.
+				if rest := time.Until(began.Add(time.Duration(i) * rush / time.Duration(len(p.hives)))); rest > time.Millisecond {
+					time.Sleep(rest)
+				}
 				switch h := &p.hives[i]; what {
 				case syscall.SIGUSR1:
 					w := &h.Workers[0]

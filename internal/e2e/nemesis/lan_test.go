@@ -4,8 +4,10 @@ package nemesis
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,8 +126,9 @@ func (s *stage) hub() *lan {
 	s.Helper()
 	l := newLAN(s.T)
 	n := rig.Prepare(s.T, rig.Server(s.T), "nemesis", l.addr())
-	s.leafURL = fmt.Sprintf("nats-leaf://%s:%d", l.addr(), rig.Port(s.T))
-	n.Configure(n.JetStream("256MB") + fmt.Sprintf("\nleafnodes { listen: %q }\n", strings.TrimPrefix(s.leafURL, "nats-leaf://")))
+	at := net.JoinHostPort(l.addr(), strconv.Itoa(rig.Port(s.T)))
+	s.leafURL = "nats://" + at
+	n.Configure(n.JetStream("256MB") + fmt.Sprintf("\nleafnodes { listen: %q, no_advertise: true }\n", at))
 	n.Start()
 	s.on(n)
 	return l

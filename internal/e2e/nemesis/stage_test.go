@@ -345,6 +345,7 @@ func (s *stage) accounts(all []heard, stored []hivebeat.Event, read time.Time) {
 	s.Helper()
 	in, ears := map[string]int{}, map[string]int{}
 	last := map[string]hivebeat.Kind{} // of subject and incarnation: the last verdict
+	whose := map[string]string{}       // and who reached it
 	for _, ev := range stored {
 		in[ev.ID]++
 		if ev.Data.Kind == hivebeat.KindGap {
@@ -354,6 +355,12 @@ func (s *stage) accounts(all []heard, stored []hivebeat.Event, read time.Time) {
 		who := fmt.Sprint(ev.Subject, " ", ev.Data.Inc)
 		switch k := ev.Data.Kind; k {
 		case hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindJoined:
+			// What the queen concluded while nobody could say more (cause hive), the hive
+			// may tell with the true cause once it is back.
+			if last[who] == k && ev.Data.Via != whose[who] && ev.Data.Via == hivebeat.ViaHive {
+				last[who] = ""
+			}
+			whose[who] = ev.Data.Via
 			if last[who] == k {
 				s.doubled++
 				s.Errorf("%s was told %s twice in a row: %s", ev.Subject, k, ev.ID)
