@@ -86,7 +86,7 @@ func newProcs(cfg Config, ns string, reg *detector.Registry) *procwatch.Watcher[
 	if cfg.NoExitWatch || ns == "" {
 		return nil
 	}
-	reg.WatchExits(ns, uint64(os.Getpid())) //nolint:gosec // a pid is positive
+	reg.WatchExits(ns, uint64(os.Getpid()))
 	return procwatch.New[detector.Process](procwatch.Config{Max: hivebeat.MaxWorkers, Logger: cfg.Logger})
 }
 

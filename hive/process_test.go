@@ -146,7 +146,7 @@ func newChild(t testing.TB, what, url, id string) *child {
 
 func newChildOf(t testing.TB, what, url, hive, id string) *child {
 	t.Helper()
-	cmd := exec.Command(os.Args[0]) //nolint:gosec,noctx // this test, which its cleanup kills
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), asProcess+"="+what, "HIVE_TEST_NATS="+url, "HIVE_TEST_HIVE="+hive, "HIVE_TEST_WORKER="+id)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

@@ -67,7 +67,7 @@ func (h *Hive) returned(id string) bool {
 
 // sayWorker returns the next thing to be told of a worker of h that is or was a
 // ward.
-func (h *Hive) sayWorker(now time.Time) (Saying, bool) {
+func (h *Hive) sayWorker() (Saying, bool) {
 	e := &h.Book.Item.RosterEntry
 	if e.N == 0 {
 		return Saying{}, false // the hive first

@@ -288,7 +288,7 @@ func (z *Zone) Roster() *Book { return &z.Book }
 func (h *Hive) Say(now time.Time) (Saying, bool) {
 	kind, to, ok := h.Difference(now)
 	if !ok {
-		return h.sayWorker(now)
+		return h.sayWorker()
 	}
 	data, next := h.Next(kind, to)
 	return Saying{hivebeat.HiveEventID(h.id, next.N), data, next}, true

@@ -32,7 +32,7 @@ type helper struct {
 
 func newHelper(t testing.TB) *helper {
 	t.Helper()
-	cmd := exec.Command(os.Args[0]) //nolint:gosec,noctx // this test, which its cleanup kills
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), asHelper+"=1")
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -45,7 +45,7 @@ func newHelper(t testing.TB) *helper {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	h := &helper{Cmd: cmd, pid: uint64(cmd.Process.Pid)} //nolint:gosec // a pid
+	h := &helper{Cmd: cmd, pid: uint64(cmd.Process.Pid)}
 	t.Cleanup(func() {
 		_ = in.Close()
 		h.kill(t)

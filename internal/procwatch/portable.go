@@ -13,11 +13,11 @@ import (
 func lookPortable(pid int) (began int64, there bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	there, err := process.PidExistsWithContext(ctx, int32(pid)) //nolint:gosec // Watch checks it
+	there, err := process.PidExistsWithContext(ctx, int32(pid))
 	if err != nil || !there {
 		return 0, err != nil
 	}
-	p := process.Process{Pid: int32(pid)} //nolint:gosec // the same
+	p := process.Process{Pid: int32(pid)}
 	if began, err = p.CreateTimeWithContext(ctx); err != nil {
 		return 0, true
 	}

@@ -97,7 +97,7 @@ func half() int64 {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 512
 	}
-	return int64(min(limit.Cur, 1<<30) / 2) //nolint:gosec // bounded
+	return int64(min(limit.Cur, 1<<30) / 2)
 }
 
 // newPidfds returns an error where pidfds are not to be had: an old kernel, or a
@@ -151,7 +151,7 @@ func (p *pidfds) open(pid int) (handle, error) {
 
 func (p *pidfds) add(h handle, token uint64) error {
 	fd := h.(pidfd).fd
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))} //nolint:gosec // two halves of one number
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))}
 	err := p.raw.Control(func(ep uintptr) {
 		if e := unix.EpollCtl(int(ep), unix.EPOLL_CTL_ADD, fd, &ev); e != nil {
 			ev.Events = 0
@@ -185,7 +185,7 @@ func (p *pidfds) wait(ended func(token uint64)) error {
 			return fmt.Errorf("epoll: %w", failed)
 		}
 		for _, ev := range events[:n] {
-			ended(uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32) //nolint:gosec // two halves of one number
+			ended(uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32)
 		}
 	}
 }

@@ -161,7 +161,7 @@ func TestWhatCanNotBeWatchedIsRefused(t *testing.T) {
 			t.Errorf("%d: watched %t", pid, !want)
 		}
 	}
-	self := uint64(os.Getpid()) //nolint:gosec // a pid
+	self := uint64(os.Getpid())
 	if !w.Watch("a", self, time.Now()) || !w.Watch("b", self, time.Now()) || w.Watch("c", self, time.Now()) || !w.Watch("a", self, time.Now()) {
 		t.Errorf("two are allowed: %+v", w.Stats())
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/beatfabric/hivebeat"
 )
@@ -142,20 +143,24 @@ func (w *world) checkHiveEvents(id string, list []*stored, wiped bool) {
 	}
 }
 
+// brakeForgotten is when another queen tells the end of a brake, where the one that
+// told its start is gone.
+const brakeForgotten = 10*time.Minute + 5*time.Second
+
 // checkBrakes looks whether each brake that was told to be on was told to be off.
 func (w *world) checkBrakes(list []*stored, wiped bool) {
-	on := map[string]string{}
+	on, at := map[string]string{}, map[string]time.Duration{}
 	slices.SortStableFunc(list, func(a, b *stored) int { return cmp.Compare(a.data.N, b.data.N) })
 	for _, e := range list {
 		d := &e.data
 		if on[d.Zone] == d.To && !wiped {
 			w.breaks(EventsOnce, "the brake of zone %q is told to be %s twice, at last as %s", d.Zone, d.To, e.id)
 		}
-		on[d.Zone] = d.To
+		on[d.Zone], at[d.Zone] = d.To, e.at
 	}
 	for i := range w.plan.Zones {
 		zone := fmt.Sprintf("z%d", i)
-		if on[zone] == "on" && !wiped {
+		if on[zone] == "on" && !wiped && w.now-at[zone] > brakeForgotten {
 			w.breaks(BrakeEnds, "the brake of zone %q was told to be on, and never to be off", zone)
 		}
 	}

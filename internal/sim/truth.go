@@ -135,7 +135,7 @@ func (s *sightings) of(id string) *sighting {
 func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 	if s.inc != inc {
 		// One that never ended may: a duplicate that took its place is gone.
-		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) {
+		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) && live != hivebeat.Lost {
 			t.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", by.name, s.id, inc, s.inc)
 		}
 		if s.inc != 0 {
