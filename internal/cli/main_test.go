@@ -8,6 +8,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
 // TestMain runs the tests, or, as the child of a script, the command itself.
@@ -22,7 +24,7 @@ type leakFree struct{ m *testing.M }
 func (l leakFree) Run() int {
 	code := l.m.Run()
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		if err := goleak.Find(bustest.Leaks()); err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines are left:", err)
 			code = 1
 		}

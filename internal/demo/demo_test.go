@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, bustest.Leaks()) }
 
 func TestFleetIsPlausible(t *testing.T) {
 	hives, workers := Size()

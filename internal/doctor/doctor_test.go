@@ -24,7 +24,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, bustest.Leaks()) }
 
 func check(t *testing.T, nc *nats.Conn, cfg doctor.Config) []doctor.Finding {
 	t.Helper()

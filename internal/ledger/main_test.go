@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, bustest.Leaks()) }
 
 // patience bounds what should take milliseconds, on a machine that is busy.
 const patience = 30 * time.Second
