@@ -52,6 +52,10 @@ func (cmd *hiveCmd) Run(ctx context.Context, c *console) error {
 	}
 	log := c.logger(cmd.LogFlags)
 	name := "hive " + id
+	// From here on: a signal that comes while the server starts must not leave it
+	// behind in disorder.
+	ctx, stop := c.untilSignal(ctx)
+	defer stop()
 	m, err := cmd.reach(ctx, id, log)
 	if err != nil {
 		return err
