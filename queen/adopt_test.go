@@ -13,6 +13,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // testWorker beats as a worker does, and answers its roll.
@@ -146,10 +147,10 @@ func (o *orphanage) begin(t testing.TB, nc *nats.Conn, sameInc bool) *testHive {
 	return h
 }
 
-func (r *runningQueen) worker(id string) (WorkerInfo, bool) {
-	a := r.ask(VerbWorker, Request{Hive: "h", Worker: id})
+func (r *runningQueen) worker(id string) (api.WorkerInfo, bool) {
+	a := r.ask(api.VerbWorker, api.Request{Hive: "h", Worker: id})
 	if len(a.Workers) != 1 {
-		return WorkerInfo{}, false
+		return api.WorkerInfo{}, false
 	}
 	return a.Workers[0], true
 }
@@ -314,7 +315,7 @@ func TestAdoptionStraight(t *testing.T) {
 	nc := bustest.Conn(t, srv)
 	events := subscribeEvents(t, bustest.Conn(t, srv))
 	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q", NoJetStream: true})
-	q.eventually("warm", func() bool { return q.ask(VerbSummary, Request{}).Status.Warm })
+	q.eventually("warm", func() bool { return q.ask(api.VerbSummary, api.Request{}).Status.Warm })
 	o := startOrphanage(t, bustest.Conn(t, srv), 2, false)
 	q.eventually("alive", func() bool { return q.live("h") == hivebeat.Alive })
 	o.workers[0].kill()

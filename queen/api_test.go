@@ -15,9 +15,10 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-func tryRequest(nc *nats.Conn, verb string, req Request) (a Answer, err error) {
+func tryRequest(nc *nats.Conn, verb string, req api.Request) (a api.Answer, err error) {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return a, err
@@ -44,11 +45,11 @@ func TestAPI(t *testing.T) {
 
 	for _, verb := range verbs {
 		t.Run(verb, func(t *testing.T) {
-			a := request(t, client, verb, Request{Hive: "h", Worker: "w"})
+			a := request(t, client, verb, api.Request{Hive: "h", Worker: "w"})
 			if a.Error != nil || a.Status.Queen != "q1" || !a.Status.Warm || !a.Status.JetStream || len(a.Status.Unsure) != 0 || a.Status.AsOf.IsZero() {
 				t.Errorf("%+v", a)
 			}
-			b := q.ask(verb, Request{Hive: "h", Worker: "w"})
+			b := q.ask(verb, api.Request{Hive: "h", Worker: "w"})
 			if (a.Summary == nil) != (b.Summary == nil) || len(a.Hives) != len(b.Hives) || len(a.Workers) != len(b.Workers) {
 				t.Errorf("in process it answers otherwise: %+v, %+v", a, b)
 			}
@@ -68,11 +69,11 @@ func TestAPI(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var a Answer
-			if err := json.Unmarshal(m.Data, &a); err != nil || a.Error == nil || a.Error.Code != CodeBadRequest || a.Status.Queen != "q1" {
+			var a api.Answer
+			if err := json.Unmarshal(m.Data, &a); err != nil || a.Error == nil || a.Error.Code != api.CodeBadRequest || a.Status.Queen != "q1" {
 				t.Errorf("%s", m.Data)
 			}
-			if m.Header.Get(micro.ErrorCodeHeader) != CodeBadRequest || m.Header.Get(micro.ErrorHeader) == "" {
+			if m.Header.Get(micro.ErrorCodeHeader) != api.CodeBadRequest || m.Header.Get(micro.ErrorHeader) == "" {
 				t.Errorf("headers: %v", m.Header)
 			}
 		})
@@ -118,7 +119,7 @@ func TestAPI(t *testing.T) {
 		}
 	})
 	t.Run("a queen that stopped", func(t *testing.T) {
-		if a := q.ask(VerbSummary, Request{}); a.Error == nil || a.Error.Code != CodeUnavailable {
+		if a := q.ask(api.VerbSummary, api.Request{}); a.Error == nil || a.Error.Code != api.CodeUnavailable {
 			t.Errorf("%+v", a)
 		}
 		if s := q.Stats(); s.Snapshots != 1 || s.Hives != 1 {
@@ -139,37 +140,37 @@ func TestNotWarmHoldsBack(t *testing.T) {
 	began := time.Now()
 	q2 := startQueen(t, bustest.Conn(t, srv), Config{ID: "q2"})
 	q2.eventually("known from the bucket", func() bool { return q2.live("h") != "" })
-	if a := q2.ask(VerbSummary, Request{}); a.Status.Warm || len(a.Status.Unsure) == 0 {
+	if a := q2.ask(api.VerbSummary, api.Request{}); a.Status.Warm || len(a.Status.Unsure) == 0 {
 		if time.Since(began) < coldStart {
 			t.Errorf("warm at once: %+v", a.Status)
 		}
 	} else {
 		for range 20 { // the warm one answers all
-			if a := request(t, nc, VerbSummary, Request{}); a.Status.Queen != "q1" && time.Since(began) < coldStart {
+			if a := request(t, nc, api.VerbSummary, api.Request{}); a.Status.Queen != "q1" && time.Since(began) < coldStart {
 				t.Errorf("%s answered", a.Status.Queen)
 			}
 		}
 	}
 	q2.warm()
 	q1.stop()
-	if a := request(t, nc, VerbSummary, Request{}); a.Status.Queen != "q2" || a.Summary.Hives[hivebeat.Alive] != 1 {
+	if a := request(t, nc, api.VerbSummary, api.Request{}); a.Status.Queen != "q2" || a.Summary.Hives[hivebeat.Alive] != 1 {
 		t.Errorf("%+v", a)
 	}
 }
 
 func TestAnswersStayBelowMaxPayload(t *testing.T) {
-	var a Answer
+	var a api.Answer
 	for i := range 100 {
-		w := WorkerInfo{Hive: "h"}
+		w := api.WorkerInfo{Hive: "h"}
 		w.Worker = fmt.Sprintf("w%03d", i)
 		a.Workers = append(a.Workers, w)
 	}
-	b := a.encode(headroom + 5000)
+	b := encodeAnswer(&a, headroom+5000)
 	if len(b) > 5000 || len(a.Workers) == 0 || a.Next != "h/"+a.Workers[len(a.Workers)-1].Worker {
 		t.Errorf("%d bytes, %d workers, next %q", len(b), len(a.Workers), a.Next)
 	}
-	a = Answer{Hives: []HiveInfo{{Hive: strings.Repeat("h", 64)}}}
-	if a.encode(headroom + 100); a.Error == nil || a.Error.Code != CodeTooLarge {
+	a = api.Answer{Hives: []api.HiveInfo{{Hive: strings.Repeat("h", 64)}}}
+	if encodeAnswer(&a, headroom+100); a.Error == nil || a.Error.Code != api.CodeTooLarge {
 		t.Errorf("%+v", a)
 	}
 }
@@ -207,7 +208,7 @@ func TestRunAndStopInAnyOrder(t *testing.T) {
 			}
 		})
 		for range 3 {
-			wg.Go(func() { q.Answer(ctx, VerbSummary, Request{}) })
+			wg.Go(func() { q.Answer(ctx, api.VerbSummary, api.Request{}) })
 			wg.Go(func() { q.Stats() })
 			wg.Go(func() {
 				if err := q.Stop(ctx); err != nil {

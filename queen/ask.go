@@ -8,6 +8,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 const (
@@ -20,41 +21,41 @@ type view struct{ *fleet.View }
 
 // answer fills what a verb was asked for. It copies all that the view changes in
 // place, so that the answer may leave the goroutine that owns the view.
-func (v view) answer(verb string, r Request, now time.Time) Answer {
-	if e := r.check(verb); e != nil {
-		return Answer{Error: e}
+func (v view) answer(verb string, r api.Request, now time.Time) api.Answer {
+	if e := check(&r, verb); e != nil {
+		return api.Answer{Error: e}
 	}
 	switch verb {
-	case VerbSummary:
+	case api.VerbSummary:
 		s := v.summary(now)
-		return Answer{Summary: &s}
-	case VerbHives:
+		return api.Answer{Summary: &s}
+	case api.VerbHives:
 		return v.listHives(r, now)
-	case VerbWorkers:
+	case api.VerbWorkers:
 		return v.listWorkers(r, now)
 	}
 	h := v.Hive(r.Hive)
 	if h == nil || h.Live() == "" {
-		return Answer{Error: &Error{CodeNotFound, "no hive " + r.Hive + " is known"}}
+		return api.Answer{Error: &api.Error{Code: api.CodeNotFound, Message: "no hive " + r.Hive + " is known"}}
 	}
-	if verb == VerbHive {
-		return Answer{Hives: []HiveInfo{v.hiveInfo(h, now)}}
+	if verb == api.VerbHive {
+		return api.Answer{Hives: []api.HiveInfo{v.hiveInfo(h, now)}}
 	}
 	w := h.Worker(r.Worker)
 	if w == nil {
-		return Answer{Error: &Error{CodeNotFound, "no worker " + r.Worker + " is known on hive " + r.Hive}}
+		return api.Answer{Error: &api.Error{Code: api.CodeNotFound, Message: "no worker " + r.Worker + " is known on hive " + r.Hive}}
 	}
-	return Answer{Workers: []WorkerInfo{v.workerInfo(h, w, now)}}
+	return api.Answer{Workers: []api.WorkerInfo{v.workerInfo(h, w, now)}}
 }
 
 // check returns what is wrong with a request.
-func (r *Request) check(verb string) *Error {
-	bad := func(err error) *Error { return &Error{CodeBadRequest, err.Error()} }
-	needHive, needWorker := verb == VerbHive || verb == VerbWorker, verb == VerbWorker
+func check(r *api.Request, verb string) *api.Error {
+	bad := func(err error) *api.Error { return &api.Error{Code: api.CodeBadRequest, Message: err.Error()} }
+	needHive, needWorker := verb == api.VerbHive || verb == api.VerbWorker, verb == api.VerbWorker
 	switch verb {
-	case VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker:
+	case api.VerbSummary, api.VerbHives, api.VerbWorkers, api.VerbHive, api.VerbWorker:
 	default:
-		return &Error{CodeBadRequest, "unknown verb " + verb}
+		return &api.Error{Code: api.CodeBadRequest, Message: "unknown verb " + verb}
 	}
 	if needHive || r.Hive != "" {
 		if err := hivebeat.CheckID("hive", r.Hive); err != nil {
@@ -67,28 +68,28 @@ func (r *Request) check(verb string) *Error {
 		}
 	}
 	if r.Limit < 0 || r.Limit > maxLimit {
-		return &Error{CodeBadRequest, "limit must be 1 to 1000"}
+		return &api.Error{Code: api.CodeBadRequest, Message: "limit must be 1 to 1000"}
 	}
 	hive, worker, both := strings.Cut(r.After, "/")
 	if r.After != "" && (!hivebeat.ValidID(hive) || both && !hivebeat.ValidID(worker)) {
-		return &Error{CodeBadRequest, "after must be the next of the answer before"}
+		return &api.Error{Code: api.CodeBadRequest, Message: "after must be the next of the answer before"}
 	}
 	return nil
 }
 
-func (r *Request) limit() int {
+func limit(r *api.Request) int {
 	if r.Limit == 0 {
 		return defaultLimit
 	}
 	return r.Limit
 }
 
-func (v view) listHives(r Request, now time.Time) (a Answer) {
+func (v view) listHives(r api.Request, now time.Time) (a api.Answer) {
 	for _, h := range v.After(r.After) {
 		if h.Live() == "" {
 			continue
 		}
-		if len(a.Hives) == r.limit() {
+		if len(a.Hives) == limit(&r) {
 			a.Next = a.Hives[len(a.Hives)-1].Hive
 			break
 		}
@@ -97,12 +98,12 @@ func (v view) listHives(r Request, now time.Time) (a Answer) {
 	return a
 }
 
-func (v view) listWorkers(r Request, now time.Time) (a Answer) {
+func (v view) listWorkers(r api.Request, now time.Time) (a api.Answer) {
 	hives := v.Hives()
 	if r.Hive != "" {
 		h := v.Hive(r.Hive)
 		if h == nil {
-			return Answer{Error: &Error{CodeNotFound, "no hive " + r.Hive + " is known"}}
+			return api.Answer{Error: &api.Error{Code: api.CodeNotFound, Message: "no hive " + r.Hive + " is known"}}
 		}
 		hives = []*fleet.Hive{h}
 	}
@@ -114,8 +115,8 @@ func (v view) listWorkers(r Request, now time.Time) (a Answer) {
 			list = list[sort.Search(len(list), func(i int) bool { return list[i].Record().Worker > afterWorker }):]
 		}
 		for _, w := range list {
-			if len(a.Workers) == r.limit() {
-				a.Next = a.Workers[len(a.Workers)-1].cursor()
+			if len(a.Workers) == limit(&r) {
+				a.Next = a.Workers[len(a.Workers)-1].Cursor()
 				return a
 			}
 			a.Workers = append(a.Workers, v.workerInfo(h, w, now))
@@ -124,12 +125,10 @@ func (v view) listWorkers(r Request, now time.Time) (a Answer) {
 	return a
 }
 
-func (w *WorkerInfo) cursor() string { return w.Hive + "/" + w.Worker }
-
 // hiveInfo describes h as of now.
-func (v view) hiveInfo(h *fleet.Hive, now time.Time) HiveInfo {
+func (v view) hiveInfo(h *fleet.Hive, now time.Time) api.HiveInfo {
 	age := fleet.EffectiveAge(0, h.Received(), now)
-	i := HiveInfo{
+	i := api.HiveInfo{
 		Hive: h.ID(), Live: h.Live(), Cause: h.Cause(), Conflict: h.Conflicting(now) != 0,
 		Inc: h.Inc(), Seq: h.Seq(), Every: hivebeat.MillisOf(h.Every()),
 		Age: age, Fresh: h.Head().Inc != 0 && age <= hivebeat.MillisOf(v.Fresh()), Since: hivebeat.MillisOf(now.Sub(h.Since())),
@@ -145,8 +144,8 @@ func (v view) hiveInfo(h *fleet.Hive, now time.Time) HiveInfo {
 }
 
 // workerInfo describes w as of now.
-func (v view) workerInfo(h *fleet.Hive, w *fleet.Worker, now time.Time) WorkerInfo {
-	i := WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Record: *w.Record()}
+func (v view) workerInfo(h *fleet.Hive, w *fleet.Worker, now time.Time) api.WorkerInfo {
+	i := api.WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Record: *w.Record()}
 	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
 	i.Since = fleet.EffectiveAge(w.Record().Since, w.Received(), now)
 	if i.Live != w.Record().Live {
@@ -160,11 +159,11 @@ func (v view) workerInfo(h *fleet.Hive, w *fleet.Worker, now time.Time) WorkerIn
 }
 
 // summary counts the fleet.
-func (v view) summary(now time.Time) Summary {
+func (v view) summary(now time.Time) api.Summary {
 	score := v.Score()
-	s := Summary{
+	s := api.Summary{
 		Hives: make(map[hivebeat.Live]int), Workers: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int),
-		Stats: Score{FalseDead: score.FalseDead, CutOff: score.CutOff, Margins: score.Margins.Buckets()},
+		Stats: api.Score{FalseDead: score.FalseDead, CutOff: score.CutOff, Margins: score.Margins.Buckets()},
 	}
 	_, s.Stats.Adopted, _ = v.Adoptions()
 	for _, h := range v.Hives() {

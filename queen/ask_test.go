@@ -8,6 +8,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 func workersOf(n int) (list []hivebeat.Record) {
@@ -23,10 +24,10 @@ func TestAgesAreEffective(t *testing.T) {
 	s.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80, Used: 50, Ours: 30, Age: 2000}}
 	s.Workers[0].Tr = []hivebeat.Transition{{N: 1, Kind: hivebeat.KindJoined, Inc: 7, Ago: 1000}}
 	mustFeed(t, v, s, at(0))
-	ask := func(sec float64) (WorkerInfo, HiveInfo, Summary) {
-		a := v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(sec))
-		b := v.answer(VerbHive, Request{Hive: "h"}, at(sec))
-		c := v.answer(VerbSummary, Request{}, at(sec))
+	ask := func(sec float64) (api.WorkerInfo, api.HiveInfo, api.Summary) {
+		a := v.answer(api.VerbWorker, api.Request{Hive: "h", Worker: "w"}, at(sec))
+		b := v.answer(api.VerbHive, api.Request{Hive: "h"}, at(sec))
+		c := v.answer(api.VerbSummary, api.Request{}, at(sec))
 		if len(a.Workers) != 1 || len(b.Hives) != 1 || c.Summary == nil {
 			t.Fatalf("%+v %+v %+v", a, b, c)
 		}
@@ -71,7 +72,7 @@ func TestUnknownWordsAreKept(t *testing.T) {
 	w := workerOf("w")
 	w.Live, w.Cause, w.State = "zombie", "moon", "dreaming"
 	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
-	got := v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(1)).Workers[0]
+	got := v.answer(api.VerbWorker, api.Request{Hive: "h", Worker: "w"}, at(1)).Workers[0]
 	if got.Live != "zombie" || got.Cause != "moon" || got.State != "dreaming" {
 		t.Errorf("%+v", got)
 	}
@@ -87,19 +88,19 @@ func TestRequests(t *testing.T) {
 	}
 	for _, c := range []struct {
 		verb string
-		req  Request
+		req  api.Request
 		code string
 	}{
-		{"nonsense", Request{}, CodeBadRequest},
-		{VerbHive, Request{}, CodeBadRequest},
-		{VerbHive, Request{Hive: "a b"}, CodeBadRequest},
-		{VerbHive, Request{Hive: "h9"}, CodeNotFound},
-		{VerbWorker, Request{Hive: "h1"}, CodeBadRequest},
-		{VerbWorker, Request{Hive: "h1", Worker: "w09"}, CodeNotFound},
-		{VerbWorkers, Request{Hive: "h9"}, CodeNotFound},
-		{VerbWorkers, Request{Limit: 1001}, CodeBadRequest},
-		{VerbWorkers, Request{Limit: -1}, CodeBadRequest},
-		{VerbWorkers, Request{After: "h1/w 1"}, CodeBadRequest},
+		{"nonsense", api.Request{}, api.CodeBadRequest},
+		{api.VerbHive, api.Request{}, api.CodeBadRequest},
+		{api.VerbHive, api.Request{Hive: "a b"}, api.CodeBadRequest},
+		{api.VerbHive, api.Request{Hive: "h9"}, api.CodeNotFound},
+		{api.VerbWorker, api.Request{Hive: "h1"}, api.CodeBadRequest},
+		{api.VerbWorker, api.Request{Hive: "h1", Worker: "w09"}, api.CodeNotFound},
+		{api.VerbWorkers, api.Request{Hive: "h9"}, api.CodeNotFound},
+		{api.VerbWorkers, api.Request{Limit: 1001}, api.CodeBadRequest},
+		{api.VerbWorkers, api.Request{Limit: -1}, api.CodeBadRequest},
+		{api.VerbWorkers, api.Request{After: "h1/w 1"}, api.CodeBadRequest},
 	} {
 		if a := v.answer(c.verb, c.req, at(1)); a.Error == nil || a.Error.Code != c.code || a.Error.Message == "" {
 			t.Errorf("%s %+v: %+v", c.verb, c.req, a.Error)
@@ -107,8 +108,8 @@ func TestRequests(t *testing.T) {
 	}
 	for limit := range 12 {
 		var got []string
-		for req := (Request{Limit: limit}); ; {
-			a := v.answer(VerbWorkers, req, at(1))
+		for req := (api.Request{Limit: limit}); ; {
+			a := v.answer(api.VerbWorkers, req, at(1))
 			for _, w := range a.Workers {
 				got = append(got, w.Hive+"/"+w.Worker)
 			}
@@ -120,8 +121,8 @@ func TestRequests(t *testing.T) {
 			t.Errorf("by %d: %v", limit, got)
 		}
 		got = nil
-		for req := (Request{Limit: limit}); ; {
-			a := v.answer(VerbHives, req, at(1))
+		for req := (api.Request{Limit: limit}); ; {
+			a := v.answer(api.VerbHives, req, at(1))
 			for _, h := range a.Hives {
 				got = append(got, h.Hive)
 			}
@@ -133,7 +134,7 @@ func TestRequests(t *testing.T) {
 			t.Errorf("by %d: %v", limit, got)
 		}
 	}
-	if a := v.answer(VerbWorkers, Request{Hive: "h3", After: "h3/w00"}, at(1)); len(a.Workers) != 2 || a.Workers[0].Worker != "w01" || a.Next != "" {
+	if a := v.answer(api.VerbWorkers, api.Request{Hive: "h3", After: "h3/w00"}, at(1)); len(a.Workers) != 2 || a.Workers[0].Worker != "w01" || a.Next != "" {
 		t.Errorf("of one hive: %+v", a)
 	}
 }
@@ -149,11 +150,11 @@ func TestSinceOfWhatIsShownLate(t *testing.T) {
 			v.Checked(c, 0, 0, now)
 		}
 	}
-	w := v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(55)).Workers[0]
+	w := v.answer(api.VerbWorker, api.Request{Hive: "h", Worker: "w"}, at(55)).Workers[0]
 	if w.Live != hivebeat.Late || w.Since != 15_000 {
 		t.Errorf("%s for %d ms, want late for the 15 s that it has been too old", w.Live, w.Since)
 	}
-	w = v.answer(VerbWorker, Request{Hive: "h", Worker: "w"}, at(42)).Workers[0]
+	w = v.answer(api.VerbWorker, api.Request{Hive: "h", Worker: "w"}, at(42)).Workers[0]
 	if w.Since > 45_000 {
 		t.Errorf("late for %d ms", w.Since)
 	}
@@ -168,7 +169,7 @@ func TestRosterRemembersWorkers(t *testing.T) {
 			"w": {Inc: 7, Live: hivebeat.Alive, State: hivebeat.Ready, Model: "llama"}, "gone": {Inc: 8, Live: hivebeat.Left},
 		},
 	}}, at(0))
-	a := v.answer(VerbWorkers, Request{}, at(1))
+	a := v.answer(api.VerbWorkers, api.Request{}, at(1))
 	if len(a.Workers) != 2 {
 		t.Fatalf("%d workers, want 2", len(a.Workers))
 	}
@@ -176,7 +177,7 @@ func TestRosterRemembersWorkers(t *testing.T) {
 	if w.Worker != "w" || w.Live != hivebeat.Late || w.Fresh || w.Age < 105_000 || w.Model != "llama" {
 		t.Errorf("%+v; want it late, and older than its hive has been lost", w)
 	}
-	if h := v.answer(VerbHive, Request{Hive: "h"}, at(1)).Hives[0]; h.Live != hivebeat.Lost || h.Since < 60_000 {
+	if h := v.answer(api.VerbHive, api.Request{Hive: "h"}, at(1)).Hives[0]; h.Live != hivebeat.Lost || h.Since < 60_000 {
 		t.Errorf("hive %s for %d ms, want lost for a minute", h.Live, h.Since)
 	}
 	if s := v.summary(at(1)); s.Workers[hivebeat.Late] != 1 || s.Workers[hivebeat.Left] != 1 {

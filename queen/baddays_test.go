@@ -14,6 +14,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 func TestNATSGoneAndBack(t *testing.T) {
@@ -38,7 +39,7 @@ func TestNATSGoneAndBack(t *testing.T) {
 	q.logged("NATS is away")
 	dies.kill()
 	told.send(func(s *hivebeat.Snapshot) { transition(&s.Workers[0], hivebeat.KindState, "draining") })
-	if a := q.ask(VerbSummary, Request{}); a.Status.Unsure == nil || a.Error != nil {
+	if a := q.ask(api.VerbSummary, api.Request{}); a.Status.Unsure == nil || a.Error != nil {
 		t.Errorf("cut off, and sure: %+v", a)
 	}
 	// Long past every deadline nobody is judged: it is this queen that is deaf.
@@ -61,7 +62,7 @@ func TestNATSGoneAndBack(t *testing.T) {
 			t.Errorf("%+v", ev.Data)
 		}
 	}
-	q.eventually("sure again", func() bool { return len(q.ask(VerbSummary, Request{}).Status.Unsure) == 0 })
+	q.eventually("sure again", func() bool { return len(q.ask(api.VerbSummary, api.Request{}).Status.Unsure) == 0 })
 }
 
 func TestNATSNotThereAtTheStart(t *testing.T) {
@@ -71,7 +72,7 @@ func TestNATSNotThereAtTheStart(t *testing.T) {
 	proxy.Cut()
 	q := startQueen(t, bustest.Dial(t, proxy.URL(), append(reconnecting(), retryOnFailedConnect())...), Config{ID: "q1"})
 	q.logged("NATS is not there yet")
-	if a := q.ask(VerbSummary, Request{}); a.Status.Warm || len(a.Status.Unsure) == 0 {
+	if a := q.ask(api.VerbSummary, api.Request{}); a.Status.Warm || len(a.Status.Unsure) == 0 {
 		t.Errorf("%+v", a.Status)
 	}
 	proxy.Restore()
@@ -163,7 +164,7 @@ func TestJetStreamAwayAndBack(t *testing.T) {
 	srv = restartWith(t, srv, false)
 	q.logged("JetStream is away")
 	q.eventually("says so", func() bool {
-		s := q.ask(VerbSummary, Request{}).Status
+		s := q.ask(api.VerbSummary, api.Request{}).Status
 		return !s.JetStream && len(s.Unsure) > 0
 	})
 	bustest.Flush(t, nc)
@@ -202,10 +203,10 @@ func TestJetStreamDisabled(t *testing.T) {
 	q.logged("JetStream is away")
 	q.logged("no JetStream")
 	q.eventually("warm all the same", func() bool {
-		s := q.ask(VerbSummary, Request{}).Status
+		s := q.ask(api.VerbSummary, api.Request{}).Status
 		return s.Warm && !s.JetStream && len(s.Unsure) > 0
 	})
-	if a := request(t, nc, VerbWorker, Request{Hive: "h", Worker: "w"}); len(a.Workers) != 1 || a.Status.JetStream {
+	if a := request(t, nc, api.VerbWorker, api.Request{Hive: "h", Worker: "w"}); len(a.Workers) != 1 || a.Status.JetStream {
 		t.Errorf("%+v", a)
 	}
 	h.kill()
@@ -229,7 +230,7 @@ func TestNoJetStream(t *testing.T) {
 			t.Errorf("roll call: %v %v", m, err)
 		}
 	}
-	q1.eventually("warm", func() bool { return q1.ask(VerbSummary, Request{}).Status.Warm })
+	q1.eventually("warm", func() bool { return q1.ask(api.VerbSummary, api.Request{}).Status.Warm })
 	w := workerOf("w")
 	w.N = 0
 	transition(&w, hivebeat.KindJoined, "alive")
@@ -359,7 +360,7 @@ func TestBucketDiffersOnceTheQueenIsWarm(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- q.Run(t.Context()) }()
-	if a := request(t, nc, VerbSummary, Request{}); !a.Status.Warm || a.Status.JetStream {
+	if a := request(t, nc, api.VerbSummary, api.Request{}); !a.Status.Warm || a.Status.JetStream {
 		t.Errorf("%+v", a.Status)
 	}
 	// JetStream comes, and somebody else was there first.

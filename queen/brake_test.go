@@ -13,6 +13,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // TestMassDeathIsNotBelieved kills all twelve hives of a zone: two queens hold
@@ -35,7 +36,7 @@ func TestMassDeathIsNotBelieved(t *testing.T) {
 	}
 	other := startHive(t, hiveConn, "us-00", time.Second)
 	other.send(func(s *hivebeat.Snapshot) { s.Labels = map[string]string{"zone": "us"} })
-	q.eventually("all alive", func() bool { return q.ask(VerbSummary, Request{}).Summary.Hives[hivebeat.Alive] == 13 })
+	q.eventually("all alive", func() bool { return q.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == 13 })
 	time.Sleep(time.Second) // their life, not a wait
 
 	var mu sync.Mutex
@@ -58,12 +59,12 @@ func TestMassDeathIsNotBelieved(t *testing.T) {
 	for _, h := range hives {
 		h.kill()
 	}
-	var during Answer
-	q.eventually("the brake is on", func() bool { during = q.ask(VerbSummary, Request{}); return len(during.Status.Brake) == 1 })
+	var during api.Answer
+	q.eventually("the brake is on", func() bool { during = q.ask(api.VerbSummary, api.Request{}); return len(during.Status.Brake) == 1 })
 	if b := during.Status.Brake[0]; b.Zone != "eu" || b.Held < 4 || len(during.Status.Unsure) == 0 {
 		t.Errorf("%+v", during.Status)
 	}
-	q.eventually("the brake is off", func() bool { return len(q.ask(VerbSummary, Request{}).Status.Brake) == 0 })
+	q.eventually("the brake is off", func() bool { return len(q.ask(api.VerbSummary, api.Request{}).Status.Brake) == 0 })
 	bustest.Eventually(t, patience, func() (bool, string) {
 		n := 0
 		for id := range hives {
@@ -98,7 +99,7 @@ func TestMassDeathIsNotBelieved(t *testing.T) {
 		return len(told) >= 2 && told[len(told)-1] == "eu off", fmt.Sprint(told)
 	})
 	for _, r := range []*runningQueen{q, q2} {
-		r.eventually("brake off", func() bool { return len(r.ask(VerbSummary, Request{}).Status.Brake) == 0 })
+		r.eventually("brake off", func() bool { return len(r.ask(api.VerbSummary, api.Request{}).Status.Brake) == 0 })
 	}
 	told := brakesStored(t, nc)
 	for i, s := range told {
@@ -139,7 +140,7 @@ func TestBrakeOff(t *testing.T) {
 	for i := range 6 {
 		hives = append(hives, startHive(t, nc, fmt.Sprintf("eu-%02d", i), time.Second))
 	}
-	q.eventually("all alive", func() bool { return q.ask(VerbSummary, Request{}).Summary.Hives[hivebeat.Alive] == 6 })
+	q.eventually("all alive", func() bool { return q.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == 6 })
 	for _, h := range hives {
 		h.kill()
 	}
@@ -164,7 +165,7 @@ func TestAStoppedQueenKillsNobody(t *testing.T) {
 	for i := range 3 {
 		hives = append(hives, startHive(t, hiveConn, fmt.Sprintf("h%d", i), 2*time.Second))
 	}
-	q.eventually("all alive", func() bool { return q.ask(VerbSummary, Request{}).Summary.Hives[hivebeat.Alive] == 3 })
+	q.eventually("all alive", func() bool { return q.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == 3 })
 	const stopped = 8 * time.Second // and 6 s would make them lost
 	for _, h := range hives {
 		h.kill()
@@ -179,7 +180,7 @@ func TestAStoppedQueenKillsNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, h := range q.ask(VerbHives, Request{}).Hives {
+	for _, h := range q.ask(api.VerbHives, api.Request{}).Hives {
 		ages = append(ages, h.Age)
 		if h.Live != hivebeat.Alive && h.Live != hivebeat.Late {
 			t.Errorf("%s is %s", h.Hive, h.Live)
@@ -193,7 +194,7 @@ func TestAStoppedQueenKillsNobody(t *testing.T) {
 	}
 	q.logged("this queen was stopped or starved")
 	q.logged("this queen hears again, and knows it")
-	q.eventually("all alive again", func() bool { return q.ask(VerbSummary, Request{}).Summary.Hives[hivebeat.Alive] == 3 })
+	q.eventually("all alive again", func() bool { return q.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == 3 })
 	if s := q.Stats(); s.SelfPause < stopped || s.Blind < stopped {
 		t.Errorf("paused %v, credited %v", s.SelfPause, s.Blind)
 	}
@@ -232,7 +233,7 @@ func TestDroppedSnapshotsAreDoubted(t *testing.T) {
 	}
 	q.eventually("doubted, and sure again", func() bool {
 		s := q.Stats()
-		return s.Dropped > 0 && s.Blind > 0 && s.Snapshots > before && len(q.ask(VerbSummary, Request{}).Status.Unsure) == 0
+		return s.Dropped > 0 && s.Blind > 0 && s.Snapshots > before && len(q.ask(api.VerbSummary, api.Request{}).Status.Unsure) == 0
 	})
 	if l := q.live("loud"); l != hivebeat.Alive {
 		t.Errorf("%s", l)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 const (
@@ -144,8 +145,8 @@ func (q *Queen) bucketRead(present map[string]bool, began, now time.Time) {
 }
 
 // status says how sure an answer is.
-func (q *Queen) status(now time.Time) Status {
-	s := Status{
+func (q *Queen) status(now time.Time) api.Status {
+	s := api.Status{
 		AsOf: now.UTC().Round(0), Queen: q.cfg.ID, Warm: q.cold.warm, JetStream: !q.cfg.NoJetStream && q.store.there(),
 	}
 	unsure := func(format string, args ...any) { s.Unsure = append(s.Unsure, fmt.Sprintf(format, args...)) }
@@ -167,7 +168,7 @@ func (q *Queen) status(now time.Time) Status {
 	for _, z := range q.view.Brakes() {
 		since, n, _ := z.On()
 		held += n
-		s.Brake = append(s.Brake, BrakeInfo{Zone: z.Name(), Held: n, Since: hivebeat.MillisOf(now.Sub(since))})
+		s.Brake = append(s.Brake, api.BrakeInfo{Zone: z.Name(), Held: n, Since: hivebeat.MillisOf(now.Sub(since))})
 		unsure("the brake is on in %s for %.1fs: so many hives fell silent at once that this is not believed; %d are held as unverified", zoneWords(z.Name()), now.Sub(since).Seconds(), n)
 	}
 	if n := q.view.Unverified() - held; n > 0 {

@@ -15,6 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // short is the promise of hives of which it does not matter when they are judged:
@@ -200,7 +201,7 @@ func TestQueenAfterTheDeath(t *testing.T) {
 	if m, err := calls.NextMsg(patience); err != nil || m.Subject != "queen.rollcall.h" || string(m.Data) != "1000" {
 		t.Errorf("roll call: %+v %v", m, err)
 	}
-	if a := q2.ask(VerbWorker, Request{Hive: "h", Worker: "w"}); len(a.Workers) != 1 || a.Workers[0].Age < 5000 {
+	if a := q2.ask(api.VerbWorker, api.Request{Hive: "h", Worker: "w"}); len(a.Workers) != 1 || a.Workers[0].Age < 5000 {
 		t.Errorf("its worker is not known from the bucket, or younger than it is: %+v", a)
 	}
 	q2.warm() // after 2 s, as the key was there and nobody answered
@@ -229,7 +230,7 @@ func TestHiveRestarts(t *testing.T) {
 	// heard.
 	h.send(func(s *hivebeat.Snapshot) { s.Inc, s.Seq, s.Warm, s.Workers = s.Inc+1, 0, false, []hivebeat.Record{} })
 	waitStored(t, nc, hivebeat.KindRestarted, "h", "")
-	if a := q.ask(VerbWorker, Request{Hive: "h", Worker: "w"}); len(a.Workers) != 1 || a.Workers[0].Live == hivebeat.Lost {
+	if a := q.ask(api.VerbWorker, api.Request{Hive: "h", Worker: "w"}); len(a.Workers) != 1 || a.Workers[0].Live == hivebeat.Lost {
 		t.Errorf("declared dead by an empty registry: %+v", a)
 	}
 	h.send(func(s *hivebeat.Snapshot) { s.Workers = []hivebeat.Record{w} })
@@ -270,7 +271,7 @@ func TestTwoHivesWithOneID(t *testing.T) {
 	}
 	for _, q := range []*runningQueen{q1, q2} {
 		q.eventually("shown as a conflict", func() bool {
-			a := q.ask(VerbHive, Request{Hive: "same"})
+			a := q.ask(api.VerbHive, api.Request{Hive: "same"})
 			return len(a.Hives) == 1 && a.Hives[0].Conflict
 		})
 		q.logged("kind=conflict")
@@ -294,7 +295,7 @@ func TestDeafQueenReadsTheKeyFirst(t *testing.T) {
 	deaf := startQueen(t, bustest.Conn(t, srv, nats.UserInfo("deaf", "deaf")), Config{ID: "deaf"})
 	deaf.eventually("known from the bucket", func() bool { return deaf.live("h") != "" })
 	seq := func() uint64 {
-		a := deaf.ask(VerbHive, Request{Hive: "h"})
+		a := deaf.ask(api.VerbHive, api.Request{Hive: "h"})
 		if len(a.Hives) != 1 {
 			t.Fatalf("%+v", a)
 		}
@@ -325,14 +326,14 @@ func TestPagedHiveOf5000(t *testing.T) {
 		}
 	}
 	q.eventually("all workers", func() bool {
-		a := q.ask(VerbHive, Request{Hive: "big"})
+		a := q.ask(api.VerbHive, api.Request{Hive: "big"})
 		return len(a.Hives) == 1 && a.Hives[0].Workers[hivebeat.Alive] == 5000
 	})
 	got := map[string]bool{}
 	client := bustest.Conn(t, srv)
 	halved := false
-	for req := (Request{Limit: 1000}); ; {
-		a := request(t, client, VerbWorkers, req)
+	for req := (api.Request{Limit: 1000}); ; {
+		a := request(t, client, api.VerbWorkers, req)
 		halved = halved || len(a.Workers) < 1000 && a.Next != ""
 		for _, w := range a.Workers {
 			if got[w.Worker] {
@@ -405,12 +406,12 @@ func TestHostileSnapshots(t *testing.T) {
 		})
 	}
 	send("queen.hives", edit(func(*hivebeat.Snapshot) {}))
-	q.eventually("it goes on", func() bool { return q.ask(VerbHive, Request{Hive: "h"}).Hives[0].Seq == 6 })
+	q.eventually("it goes on", func() bool { return q.ask(api.VerbHive, api.Request{Hive: "h"}).Hives[0].Seq == 6 })
 }
 
-func request(t testing.TB, nc *nats.Conn, verb string, req Request) Answer {
+func request(t testing.TB, nc *nats.Conn, verb string, req api.Request) api.Answer {
 	t.Helper()
-	var a Answer
+	var a api.Answer
 	bustest.Eventually(t, patience, func() (bool, string) { // a queen that has just become warm is on its way to the server
 		var err error
 		a, err = tryRequest(nc, verb, req)
@@ -450,7 +451,7 @@ func TestAQueenDiesBeforeItPublishes(t *testing.T) {
 		t.Fatal(err)
 	}
 	q.eventually("unverified", func() bool { return q.live("h") == hivebeat.Unverified })
-	if a := q.ask(VerbSummary, Request{}); len(a.Status.Unsure) == 0 || a.Summary.Hives[hivebeat.Unverified] != 1 {
+	if a := q.ask(api.VerbSummary, api.Request{}); len(a.Status.Unsure) == 0 || a.Summary.Hives[hivebeat.Unverified] != 1 {
 		t.Errorf("%+v", a)
 	}
 	waitStored(t, nc, hivebeat.KindLost, "h", "")

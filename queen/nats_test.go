@@ -18,6 +18,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // patience bounds what should take a second or two, on a machine that is busy
@@ -79,7 +80,7 @@ func (r *runningQueen) stop() {
 	}
 }
 
-func (r *runningQueen) ask(verb string, req Request) Answer {
+func (r *runningQueen) ask(verb string, req api.Request) api.Answer {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return r.Answer(ctx, verb, req)
@@ -93,12 +94,12 @@ func (r *runningQueen) eventually(what string, cond func() bool) {
 
 func (r *runningQueen) warm() {
 	r.t.Helper()
-	r.eventually("warm", func() bool { s := r.ask(VerbSummary, Request{}).Status; return s.Warm && s.JetStream })
+	r.eventually("warm", func() bool { s := r.ask(api.VerbSummary, api.Request{}).Status; return s.Warm && s.JetStream })
 }
 
 // live returns what the queen says of a hive, and "" where it knows none.
 func (r *runningQueen) live(id string) hivebeat.Live {
-	a := r.ask(VerbHive, Request{Hive: id})
+	a := r.ask(api.VerbHive, api.Request{Hive: id})
 	if len(a.Hives) != 1 {
 		return ""
 	}
@@ -360,7 +361,7 @@ func TestOneQueen(t *testing.T) {
 	})
 	events.once(t)
 	q.logged("kind=lost")
-	if a := q.ask(VerbWorker, Request{Hive: "gpu-01", Worker: "w1"}); len(a.Workers) != 1 || a.Workers[0].Live != hivebeat.Late {
+	if a := q.ask(api.VerbWorker, api.Request{Hive: "gpu-01", Worker: "w1"}); len(a.Workers) != 1 || a.Workers[0].Live != hivebeat.Late {
 		t.Errorf("worker of a lost hive: %+v", a)
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // Config says how a queen works. The zero Config is usable.
@@ -303,8 +304,8 @@ func (q *Queen) stats() Stats {
 // Answer answers a verb as queen.api.<verb> does. It waits for the queen's loop
 // no longer than ctx; a queen that does not run answers with CodeUnavailable. What
 // an answer refers to is not to be changed.
-func (q *Queen) Answer(ctx context.Context, verb string, r Request) Answer {
-	var a Answer
+func (q *Queen) Answer(ctx context.Context, verb string, r api.Request) api.Answer {
+	var a api.Answer
 	err := q.do(ctx, func(now time.Time) {
 		a = view{q.view}.answer(verb, r, now)
 		if a.Summary != nil {
@@ -319,18 +320,18 @@ func (q *Queen) Answer(ctx context.Context, verb string, r Request) Answer {
 }
 
 // refuse answers a request that could not be read.
-func (q *Queen) refuse(ctx context.Context, code, message string) Answer {
-	a := Answer{Error: &Error{code, message}}
+func (q *Queen) refuse(ctx context.Context, code, message string) api.Answer {
+	a := api.Answer{Error: &api.Error{Code: code, Message: message}}
 	if err := q.do(ctx, func(now time.Time) { a.Status = q.status(now) }); err != nil {
 		return q.unavailable(err)
 	}
 	return a
 }
 
-func (q *Queen) unavailable(err error) Answer {
-	return Answer{
-		Status: Status{AsOf: time.Now().UTC(), Queen: q.cfg.ID, Unsure: []string{"this queen does not answer: " + err.Error()}},
-		Error:  &Error{CodeUnavailable, err.Error()},
+func (q *Queen) unavailable(err error) api.Answer {
+	return api.Answer{
+		Status: api.Status{AsOf: time.Now().UTC(), Queen: q.cfg.ID, Unsure: []string{"this queen does not answer: " + err.Error()}},
+		Error:  &api.Error{Code: api.CodeUnavailable, Message: err.Error()},
 	}
 }
 

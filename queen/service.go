@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
+
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // service answers queen.api.<verb> and makes the queen a NATS micro service, so
@@ -34,7 +36,7 @@ type service struct {
 // queueGroup is the one micro takes by default: one of all queens answers.
 const queueGroup = micro.DefaultQueueGroup
 
-var verbs = []string{VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker}
+var verbs = []string{api.VerbSummary, api.VerbHives, api.VerbWorkers, api.VerbHive, api.VerbWorker}
 
 // serve subscribes to all verbs. It is called when the queen is warm: before that
 // it would be the one of N queens whose answers are wrong.
@@ -114,14 +116,14 @@ func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
-	var a Answer
+	var a api.Answer
 	if r, err := decodeRequest(m.Data); err != nil {
-		a = s.q.refuse(ctx, CodeBadRequest, err.Error())
+		a = s.q.refuse(ctx, api.CodeBadRequest, err.Error())
 	} else {
 		a = s.q.Answer(ctx, verb, r)
 	}
 	reply := nats.NewMsg(m.Reply)
-	reply.Data = a.encode(int(s.q.nc.MaxPayload()))
+	reply.Data = encodeAnswer(&a, int(s.q.nc.MaxPayload()))
 	if a.Error != nil {
 		reply.Header.Set(micro.ErrorHeader, a.Error.Message)
 		reply.Header.Set(micro.ErrorCodeHeader, a.Error.Code)
@@ -151,7 +153,7 @@ const askTimeout = 5 * time.Second
 
 // decodeRequest reads the JSON of a request. A key that is not known is an error:
 // a filter that is silently not applied would be a wrong answer.
-func decodeRequest(b []byte) (r Request, err error) {
+func decodeRequest(b []byte) (r api.Request, err error) {
 	if len(bytes.TrimSpace(b)) == 0 {
 		return r, nil
 	}
@@ -176,23 +178,23 @@ func decodeRequest(b []byte) (r Request, err error) {
 
 // encode returns the JSON of a, of at most limit bytes: while it is longer, its
 // page is halved.
-func (a *Answer) encode(limit int) []byte {
+func encodeAnswer(a *api.Answer, limit int) []byte {
 	limit -= headroom
 	for {
 		b, err := json.Marshal(a)
 		switch {
 		case err != nil:
-			*a = Answer{Status: a.Status, Error: &Error{CodeTooLarge, "the answer can not be encoded: " + err.Error()}}
+			*a = api.Answer{Status: a.Status, Error: &api.Error{Code: api.CodeTooLarge, Message: "the answer can not be encoded: " + err.Error()}}
 		case len(b) <= limit || limit <= 0:
 			return b
 		case len(a.Workers) > 1:
 			a.Workers = a.Workers[:len(a.Workers)/2]
-			a.Next = a.Workers[len(a.Workers)-1].cursor()
+			a.Next = a.Workers[len(a.Workers)-1].Cursor()
 		case len(a.Hives) > 1:
 			a.Hives = a.Hives[:len(a.Hives)/2]
 			a.Next = a.Hives[len(a.Hives)-1].Hive
 		case a.Error == nil:
-			*a = Answer{Status: a.Status, Error: &Error{CodeTooLarge, "the answer has " + strconv.Itoa(len(b)) + " bytes, more than the server's max_payload"}}
+			*a = api.Answer{Status: a.Status, Error: &api.Error{Code: api.CodeTooLarge, Message: "the answer has " + strconv.Itoa(len(b)) + " bytes, more than the server's max_payload"}}
 		default:
 			return b
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/hive"
 	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/worker"
 )
 
@@ -78,7 +79,7 @@ func life(ctx context.Context, out io.Writer, q *queen.Queen, w *worker.Worker) 
 // await asks the queen until she shows the worker as live and in state.
 func await(ctx context.Context, out io.Writer, q *queen.Queen, live hivebeat.Live, state hivebeat.State) error {
 	for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		for _, w := range q.Answer(ctx, queen.VerbWorkers, queen.Request{}).Workers {
+		for _, w := range q.Answer(ctx, api.VerbWorkers, api.Request{}).Workers {
 			if w.Live == live && w.State == state {
 				_, err := fmt.Fprintf(out, "%s/%s serves %s: %s, %s\n", w.Hive, w.Worker, w.Model, w.Live, w.State)
 				return err

@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // pageSize is how many hives or workers are asked for at once: what a long list
@@ -100,7 +100,7 @@ var (
 )
 
 // ask sends one request and returns the answer of whichever queen gives it.
-func (a *asker) ask(ctx context.Context, verb string, req queen.Request) (*queen.Answer, error) {
+func (a *asker) ask(ctx context.Context, verb string, req api.Request) (*api.Answer, error) {
 	payload, err := json.Marshal(req)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", verb, err)
@@ -122,7 +122,7 @@ func (a *asker) ask(ctx context.Context, verb string, req queen.Request) (*queen
 	case err != nil:
 		return nil, fmt.Errorf("ask the queen: %w", err)
 	}
-	var ans queen.Answer
+	var ans api.Answer
 	if err := json.Unmarshal(msg.Data, &ans); err != nil {
 		if text := msg.Header.Get("Nats-Service-Error"); text != "" {
 			return nil, fmt.Errorf("the queen refused to answer %s: %s", verb, text)
@@ -130,7 +130,7 @@ func (a *asker) ask(ctx context.Context, verb string, req queen.Request) (*queen
 		return nil, failed(fmt.Errorf("the answer to %s can not be read: %w", verb, err), "are queen and command of the same version? compare \"hivebeat version\"")
 	}
 	if e := ans.Error; e != nil {
-		if e.Code == queen.CodeNotFound {
+		if e.Code == api.CodeNotFound {
 			return &ans, fmt.Errorf("%w: %s", errNotFound, e.Message)
 		}
 		return &ans, fmt.Errorf("the queen says %s: %s", e.Code, e.Message)
@@ -150,8 +150,8 @@ func (a *asker) where() string {
 }
 
 // pages yields answer after answer until the last page.
-func (a *asker) pages(ctx context.Context, verb string, req queen.Request) iter.Seq2[*queen.Answer, error] {
-	return func(yield func(*queen.Answer, error) bool) {
+func (a *asker) pages(ctx context.Context, verb string, req api.Request) iter.Seq2[*api.Answer, error] {
+	return func(yield func(*api.Answer, error) bool) {
 		for {
 			if req.Limit == 0 {
 				req.Limit = pageSize
@@ -171,11 +171,11 @@ func (a *asker) pages(ctx context.Context, verb string, req queen.Request) iter.
 
 // certainty adds up how sure several answers are together.
 type certainty struct {
-	status queen.Status
+	status api.Status
 	any    bool
 }
 
-func (c *certainty) add(st queen.Status) {
+func (c *certainty) add(st api.Status) {
 	was := c.status
 	c.status = st
 	if !c.any {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 func TestPaint(t *testing.T) {
@@ -65,9 +65,9 @@ func TestErrorsAreOneLine(t *testing.T) {
 
 func TestCertaintyIsThatOfTheLeastSureAnswer(t *testing.T) {
 	var c certainty
-	c.add(queen.Status{Queen: "a", Warm: true, JetStream: true, Unsure: []string{"x"}})
-	c.add(queen.Status{Queen: "b", JetStream: true, Unsure: []string{"y", "x"}})
-	c.add(queen.Status{Queen: "c", Warm: true})
+	c.add(api.Status{Queen: "a", Warm: true, JetStream: true, Unsure: []string{"x"}})
+	c.add(api.Status{Queen: "b", JetStream: true, Unsure: []string{"y", "x"}})
+	c.add(api.Status{Queen: "c", Warm: true})
 	s := c.status
 	if s.Queen != "c" || s.Warm || s.JetStream || strings.Join(s.Unsure, " ") != "x y" {
 		t.Errorf("got %+v", s)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // fakeQueen answers for a fleet of any size, of one hive, and counts what it is asked.
@@ -44,32 +44,32 @@ func serveFake(t *testing.T, workers int) (url string, nc *nats.Conn, q *fakeQue
 	return srv.URL(), nc, q
 }
 
-func (q *fakeQueen) answer(verb string, data []byte) (a queen.Answer, ok bool) {
+func (q *fakeQueen) answer(verb string, data []byte) (a api.Answer, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.silent {
 		return a, false
 	}
 	q.asked[verb]++
-	var r queen.Request
+	var r api.Request
 	if err := json.Unmarshal(data, &r); err != nil {
-		a.Error = &queen.Error{Code: queen.CodeBadRequest, Message: err.Error()}
+		a.Error = &api.Error{Code: api.CodeBadRequest, Message: err.Error()}
 		return a, true
 	}
-	a.Status = queen.Status{Queen: "fake", Warm: true, JetStream: true}
+	a.Status = api.Status{Queen: "fake", Warm: true, JetStream: true}
 	switch verb {
-	case queen.VerbSummary:
-		a.Summary = &queen.Summary{Hives: map[hivebeat.Live]int{hivebeat.Alive: 1}, Workers: map[hivebeat.Live]int{hivebeat.Alive: q.workers}}
-	case queen.VerbHives, queen.VerbHive:
-		a.Hives = []queen.HiveInfo{{Hive: "h", Live: hivebeat.Alive, Fresh: true}}
-	case queen.VerbWorkers:
+	case api.VerbSummary:
+		a.Summary = &api.Summary{Hives: map[hivebeat.Live]int{hivebeat.Alive: 1}, Workers: map[hivebeat.Live]int{hivebeat.Alive: q.workers}}
+	case api.VerbHives, api.VerbHive:
+		a.Hives = []api.HiveInfo{{Hive: "h", Live: hivebeat.Alive, Fresh: true}}
+	case api.VerbWorkers:
 		from := 0
 		if r.After != "" {
 			_, _ = fmt.Sscanf(r.After, "h/w%d", &from)
 			from++
 		}
 		for i := from; i < q.workers && len(a.Workers) < r.Limit; i++ {
-			a.Workers = append(a.Workers, queen.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{
+			a.Workers = append(a.Workers, api.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{
 				Worker: fmt.Sprintf("w%06d", i), Live: hivebeat.Alive, Facts: hivebeat.Facts{State: hivebeat.Ready, Model: "m"},
 			}})
 		}
@@ -114,16 +114,16 @@ func TestLsPages(t *testing.T) {
 	if !strings.HasSuffix(out, "1 hive: 1 alive · 3,210 workers: 3,210 alive · not sure: one hive is unverified\n") {
 		t.Errorf("it ends with %q", out[strings.LastIndexByte(out[:len(out)-1], '\n'):])
 	}
-	if q.most > pageSize || q.asked[queen.VerbWorkers] != (workers+pageSize-1)/pageSize {
+	if q.most > pageSize || q.asked[api.VerbWorkers] != (workers+pageSize-1)/pageSize {
 		t.Errorf("asked %v, %d workers in one answer", q.asked, q.most)
 	}
 
 	code, out, errs = run(t, nil, "ls", "workers", "-o", "json", "--nats", url)
 	var doc struct {
-		Hives   []queen.HiveInfo
-		Workers []queen.WorkerInfo
-		Summary *queen.Summary
-		Status  queen.Status
+		Hives   []api.HiveInfo
+		Workers []api.WorkerInfo
+		Summary *api.Summary
+		Status  api.Status
 	}
 	if err := json.Unmarshal([]byte(out), &doc); err != nil || code != ExitDone || errs != "" {
 		t.Fatalf("exit code %d, %v, %s", code, err, errs)

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 type getCmd struct {
@@ -48,10 +48,10 @@ const listHives = "\"hivebeat ls hives\" lists the hives that are known"
 
 func (cmd *getCmd) worker(ctx context.Context, c *console, a *asker) error {
 	hive, worker, _ := cmd.ids()
-	ans, err := a.ask(ctx, queen.VerbWorker, queen.Request{Hive: hive, Worker: worker})
+	ans, err := a.ask(ctx, api.VerbWorker, api.Request{Hive: hive, Worker: worker})
 	switch {
 	case errors.Is(err, errNotFound):
-		if _, e := a.ask(ctx, queen.VerbHive, queen.Request{Hive: hive}); errors.Is(e, errNotFound) {
+		if _, e := a.ask(ctx, api.VerbHive, api.Request{Hive: hive}); errors.Is(e, errNotFound) {
 			return failed(err, listHives)
 		}
 		return failed(err, "\"hivebeat get %s\" lists the workers of that hive", hive)
@@ -71,7 +71,7 @@ func (cmd *getCmd) worker(ctx context.Context, c *console, a *asker) error {
 
 func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 	id, _, _ := cmd.ids()
-	ans, err := a.ask(ctx, queen.VerbHive, queen.Request{Hive: id})
+	ans, err := a.ask(ctx, api.VerbHive, api.Request{Hive: id})
 	switch {
 	case errors.Is(err, errNotFound):
 		return failed(err, listHives)
@@ -96,7 +96,7 @@ func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 		text.tables = 1 // a line is left free before the next
 	}
 	out.begin("workers")
-	for page, err := range a.pages(ctx, queen.VerbWorkers, queen.Request{Hive: id}) {
+	for page, err := range a.pages(ctx, api.VerbWorkers, api.Request{Hive: id}) {
 		if err != nil {
 			return err
 		}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 type lsCmd struct {
@@ -43,11 +43,11 @@ func (cmd *lsCmd) Run(ctx context.Context, c *console) error {
 // listing is where a list goes.
 type listing interface {
 	begin(what string) // hives or workers
-	hive(h *queen.HiveInfo)
-	worker(w *queen.WorkerInfo)
+	hive(h *api.HiveInfo)
+	worker(w *api.WorkerInfo)
 	page() // the end of a page
 	end()  // of the list that was begun
-	close(s *queen.Summary, st *queen.Status, hive string) error
+	close(s *api.Summary, st *api.Status, hive string) error
 }
 
 func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
@@ -77,7 +77,7 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	}
 	if cmd.What != "hives" {
 		out.begin("workers")
-		for ans, err := range a.pages(ctx, queen.VerbWorkers, queen.Request{Hive: cmd.Hive}) {
+		for ans, err := range a.pages(ctx, api.VerbWorkers, api.Request{Hive: cmd.Hive}) {
 			if err != nil {
 				return cmd.explain(err)
 			}
@@ -93,7 +93,7 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	if cmd.Hive != "" {
 		return out.close(&mine.Summary, &sure.status, cmd.Hive)
 	}
-	ans, err := a.ask(ctx, queen.VerbSummary, queen.Request{})
+	ans, err := a.ask(ctx, api.VerbSummary, api.Request{})
 	if err != nil {
 		return err
 	}
@@ -104,11 +104,11 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	return out.close(ans.Summary, &sure.status, "")
 }
 
-func (cmd *lsCmd) hives(ctx context.Context, a *asker) func(func(*queen.Answer, error) bool) {
+func (cmd *lsCmd) hives(ctx context.Context, a *asker) func(func(*api.Answer, error) bool) {
 	if cmd.Hive == "" {
-		return a.pages(ctx, queen.VerbHives, queen.Request{})
+		return a.pages(ctx, api.VerbHives, api.Request{})
 	}
-	return a.pages(ctx, queen.VerbHive, queen.Request{Hive: cmd.Hive})
+	return a.pages(ctx, api.VerbHive, api.Request{Hive: cmd.Hive})
 }
 
 func (cmd *lsCmd) explain(err error) error {
@@ -119,9 +119,9 @@ func (cmd *lsCmd) explain(err error) error {
 }
 
 // counter counts what was listed.
-type counter struct{ queen.Summary }
+type counter struct{ api.Summary }
 
-func (n *counter) hive(h *queen.HiveInfo) {
+func (n *counter) hive(h *api.HiveInfo) {
 	inc(&n.Hives, h.Live)
 	if n.Workers == nil {
 		n.Workers = h.Workers
@@ -135,7 +135,7 @@ func (n *counter) hive(h *queen.HiveInfo) {
 	}
 }
 
-func (n *counter) worker(w *queen.WorkerInfo) {
+func (n *counter) worker(w *api.WorkerInfo) {
 	if w.Live == hivebeat.Alive {
 		inc(&n.States, w.State)
 	}
@@ -150,13 +150,13 @@ func inc[K comparable](m *map[K]int, k K) {
 
 type jsonListing struct{ doc *document }
 
-func (l *jsonListing) begin(what string)          { l.doc.array(what) }
-func (l *jsonListing) hive(h *queen.HiveInfo)     { l.doc.add(h) }
-func (l *jsonListing) worker(w *queen.WorkerInfo) { l.doc.add(w) }
-func (l *jsonListing) page()                      {}
-func (l *jsonListing) end()                       { l.doc.end() }
+func (l *jsonListing) begin(what string)        { l.doc.array(what) }
+func (l *jsonListing) hive(h *api.HiveInfo)     { l.doc.add(h) }
+func (l *jsonListing) worker(w *api.WorkerInfo) { l.doc.add(w) }
+func (l *jsonListing) page()                    {}
+func (l *jsonListing) end()                     { l.doc.end() }
 
-func (l *jsonListing) close(s *queen.Summary, st *queen.Status, _ string) error {
+func (l *jsonListing) close(s *api.Summary, st *api.Status, _ string) error {
 	l.doc.field("summary", s)
 	l.doc.field("status", st)
 	return l.doc.close()
@@ -186,8 +186,8 @@ func (l *textListing) begin(what string) {
 	}
 }
 
-func (l *textListing) hive(h *queen.HiveInfo)     { l.rows = append(l.rows, show.HiveRow(h, 0)) }
-func (l *textListing) worker(w *queen.WorkerInfo) { l.rows = append(l.rows, show.WorkerRow(w, 0)) }
+func (l *textListing) hive(h *api.HiveInfo)     { l.rows = append(l.rows, show.HiveRow(h, 0)) }
+func (l *textListing) worker(w *api.WorkerInfo) { l.rows = append(l.rows, show.WorkerRow(w, 0)) }
 
 func (l *textListing) page() {
 	if len(l.rows) == 0 {
@@ -206,7 +206,7 @@ func (l *textListing) page() {
 
 func (l *textListing) end() {}
 
-func (l *textListing) close(s *queen.Summary, st *queen.Status, hive string) error {
+func (l *textListing) close(s *api.Summary, st *api.Status, hive string) error {
 	if l.tables > 0 {
 		fmt.Fprintln(l.w)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/beatfabric/hivebeat/hive"
 	"github.com/beatfabric/hivebeat/internal/demo"
 	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 type upCmd struct {
@@ -149,7 +150,7 @@ func (u *up) awaitAnswer(ctx context.Context) {
 	defer cancel()
 	a := &asker{nc: u.roles[0].nc, subjects: u.cmd.subjects(), timeout: time.Second}
 	for ctx.Err() == nil {
-		if _, err := a.ask(ctx, queen.VerbSummary, queen.Request{}); err == nil {
+		if _, err := a.ask(ctx, api.VerbSummary, api.Request{}); err == nil {
 			return
 		}
 		select {

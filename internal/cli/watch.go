@@ -14,7 +14,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 type watchCmd struct {
@@ -225,17 +225,17 @@ func (w *watch) fleet(ctx context.Context, rows int) (*show.Fleet, error) {
 	var f show.Fleet
 	for _, q := range []struct {
 		verb string
-		take func(*queen.Answer)
+		take func(*api.Answer)
 	}{
-		{queen.VerbSummary, func(a *queen.Answer) {
+		{api.VerbSummary, func(a *api.Answer) {
 			if a.Summary != nil {
 				f.Summary = *a.Summary
 			}
 		}},
-		{queen.VerbHives, func(a *queen.Answer) { f.Hives, f.MoreHives = a.Hives, a.Next != "" }},
-		{queen.VerbWorkers, func(a *queen.Answer) { f.Workers, f.MoreWorkers = a.Workers, a.Next != "" }},
+		{api.VerbHives, func(a *api.Answer) { f.Hives, f.MoreHives = a.Hives, a.Next != "" }},
+		{api.VerbWorkers, func(a *api.Answer) { f.Workers, f.MoreWorkers = a.Workers, a.Next != "" }},
 	} {
-		ans, err := w.ask(ctx, q.verb, queen.Request{Limit: limit})
+		ans, err := w.ask(ctx, q.verb, api.Request{Limit: limit})
 		if err != nil {
 			return nil, err
 		}

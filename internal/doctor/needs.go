@@ -7,7 +7,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // need is one permission that a role needs.
@@ -22,8 +22,8 @@ type need struct {
 	makes   string // only needed where this stream does not exist
 }
 
-// api stands before JetStream's requests.
-const api = "$JS.API."
+// jsAPI stands before JetStream's requests.
+const jsAPI = "$JS.API."
 
 const lateWarm = "a hive that restarted is warm after 45 s, not as soon as it heard its workers"
 
@@ -76,7 +76,7 @@ func (c Config) needs(inbox string) []need {
 	sub := func(subject, why, without string) need {
 		return need{subject: subject, why: why, without: without}
 	}
-	verbs := []string{queen.VerbSummary, queen.VerbHives, queen.VerbWorkers, queen.VerbHive, queen.VerbWorker}
+	verbs := []string{api.VerbSummary, api.VerbHives, api.VerbWorkers, api.VerbHive, api.VerbWorker}
 	answers := need{subject: inbox, why: "receive answers", look: true}
 
 	switch c.Role {
@@ -101,7 +101,7 @@ func (c Config) needs(inbox string) []need {
 		}
 		answers.without = lateWarm
 		return []need{
-			recall(api + "STREAM.INFO.KV_" + bucket), recall(api + key), recall(api + key + "." + madeUp), answers,
+			recall(jsAPI + "STREAM.INFO.KV_" + bucket), recall(jsAPI + key), recall(jsAPI + key + "." + madeUp), answers,
 			pub(snapshots, "send snapshots", ""),
 			pub(s.WorkerRollcall(hive), "call its workers", "a hive that restarted knows its workers only after their next beats"),
 			sub(s.Workers(hive), "hear its workers", ""),
@@ -159,11 +159,11 @@ func (c Config) stored() []need {
 	look := func(subject string) need {
 		return need{publish: true, subject: subject, why: "look at JetStream", look: true}
 	}
-	list := []need{look(api + "INFO")}
+	list := []need{look(jsAPI + "INFO")}
 	hives, roster := c.Subjects.Bucket(hivebeat.BucketHives), c.Subjects.Bucket(hivebeat.BucketRoster)
 	for _, stream := range []string{"KV_" + hives, "KV_" + roster, c.Subjects.Stream(hivebeat.StreamEvents)} {
-		list = append(list, look(api+"STREAM.INFO."+stream),
-			need{publish: true, subject: api + "STREAM.CREATE." + stream, why: "make what is kept", makes: stream})
+		list = append(list, look(jsAPI+"STREAM.INFO."+stream),
+			need{publish: true, subject: jsAPI + "STREAM.CREATE." + stream, why: "make what is kept", makes: stream})
 	}
 	for _, bucket := range []string{hives, roster} {
 		stream, key := "KV_"+bucket, "$KV."+bucket+"."+madeUp
@@ -172,14 +172,14 @@ func (c Config) stored() []need {
 			keys = append(keys, key+"."+madeUp) // <hive>.<page>
 		}
 		for _, key := range keys {
-			list = append(list, pub(key, "keep snapshots and verdicts"), pub(api+"DIRECT.GET."+stream+"."+key, "read what is kept"))
+			list = append(list, pub(key, "keep snapshots and verdicts"), pub(jsAPI+"DIRECT.GET."+stream+"."+key, "read what is kept"))
 		}
 		for _, subject := range []string{
-			api + "STREAM.MSG.GET." + stream,
-			api + "CONSUMER.CREATE." + stream + "." + madeUp + ".$KV." + bucket + ".>",
-			api + "CONSUMER.MSG.NEXT." + stream + "." + madeUp,
-			api + "CONSUMER.INFO." + stream + "." + madeUp,
-			api + "CONSUMER.DELETE." + stream + "." + madeUp,
+			jsAPI + "STREAM.MSG.GET." + stream,
+			jsAPI + "CONSUMER.CREATE." + stream + "." + madeUp + ".$KV." + bucket + ".>",
+			jsAPI + "CONSUMER.MSG.NEXT." + stream + "." + madeUp,
+			jsAPI + "CONSUMER.INFO." + stream + "." + madeUp,
+			jsAPI + "CONSUMER.DELETE." + stream + "." + madeUp,
 		} {
 			list = append(list, pub(subject, "read what is kept"))
 		}

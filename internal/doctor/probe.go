@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // prober asks NATS what it permits, on a connection of its own: a refusal is
@@ -237,10 +237,10 @@ func (d *visit) queen(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, question)
 	defer cancel()
-	subject := d.cfg.Subjects.API(queen.VerbSummary)
+	subject := d.cfg.Subjects.API(api.VerbSummary)
 	began := time.Now()
 	m, err := d.p.nc.RequestWithContext(ctx, subject, nil)
-	var a queen.Answer
+	var a api.Answer
 	if err == nil {
 		err = json.Unmarshal(m.Data, &a)
 	}

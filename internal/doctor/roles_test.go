@@ -18,6 +18,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/doctor"
 	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/worker"
 )
 
@@ -109,11 +110,11 @@ func TestRolesNeedNoMore(t *testing.T) {
 			run(t, q)
 
 			bustest.Eventually(t, soon, func() (bool, string) {
-				m, err := reader.Request(subjects.API(queen.VerbWorkers), nil, time.Second)
+				m, err := reader.Request(subjects.API(api.VerbWorkers), nil, time.Second)
 				if err != nil {
 					return false, err.Error()
 				}
-				var a queen.Answer
+				var a api.Answer
 				if err := json.Unmarshal(m.Data, &a); err != nil {
 					t.Fatal(err)
 				}

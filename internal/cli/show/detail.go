@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // detail collects lines of a name and what there is to say.
@@ -53,7 +53,7 @@ func began(inc uint64) string {
 }
 
 // Hive renders all there is to say about a hive, but its workers.
-func Hive(h *queen.HiveInfo, st *queen.Status, p Paint) []string {
+func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	d := &detail{p: p}
 	d.heading("hive", h.Hive)
 	cause := ""
@@ -143,7 +143,7 @@ func stats(s *hivebeat.Stats) string {
 }
 
 // Worker renders all there is to say about a worker.
-func Worker(w *queen.WorkerInfo, st *queen.Status, p Paint) []string {
+func Worker(w *api.WorkerInfo, st *api.Status, p Paint) []string {
 	d := &detail{p: p}
 	d.heading("worker", w.Hive+"/"+w.Worker)
 	cause := ""
@@ -231,7 +231,7 @@ func dot(s string) string {
 	return " · " + s
 }
 
-func answer(st *queen.Status, p Paint) string {
+func answer(st *api.Status, p Paint) string {
 	by := ""
 	if st.Queen != "" {
 		by = " · by " + Clean(st.Queen)

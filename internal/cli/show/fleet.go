@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // none stands where there is nothing to say, so that columns can be counted.
@@ -53,7 +53,7 @@ func NewWorkers(p Paint, width int) *Table {
 
 // HiveRow is the row of a hive in NewHives. extra is the time since the answer
 // came: it is added to ages.
-func HiveRow(h *queen.HiveInfo, extra time.Duration) []Cell {
+func HiveRow(h *api.HiveInfo, extra time.Duration) []Cell {
 	cpu, ram, gpu, util, vram := none, none, none, none, none
 	if h.Fresh {
 		if h.Host.CPUs > 0 {
@@ -89,7 +89,7 @@ func HiveRow(h *queen.HiveInfo, extra time.Duration) []Cell {
 	}
 }
 
-func hiveNote(h *queen.HiveInfo) Cell {
+func hiveNote(h *api.HiveInfo) Cell {
 	var notes []string
 	st := Faint
 	add := func(s string, as Style) {
@@ -159,7 +159,7 @@ func gpuNames(gpus []hivebeat.GPU) string {
 }
 
 // WorkerRow is the row of a worker in NewWorkers. extra is added to ages.
-func WorkerRow(w *queen.WorkerInfo, extra time.Duration) []Cell {
+func WorkerRow(w *api.WorkerInfo, extra time.Duration) []Cell {
 	st := Plain
 	if !w.Fresh || w.Live != hivebeat.Alive {
 		st = Faint // what it said last, and no longer what is
@@ -192,7 +192,7 @@ func WorkerRow(w *queen.WorkerInfo, extra time.Duration) []Cell {
 	}
 }
 
-func workerNote(w *queen.WorkerInfo, extra time.Duration) Cell {
+func workerNote(w *api.WorkerInfo, extra time.Duration) Cell {
 	var notes []string
 	st := Faint
 	if w.Cause != "" && string(w.Cause) != w.Reason {
@@ -218,7 +218,7 @@ func workerNote(w *queen.WorkerInfo, extra time.Duration) Cell {
 
 // quietLeft is how much is left of the quiet that a worker announced with its
 // last beat.
-func quietLeft(w *queen.WorkerInfo, extra time.Duration) time.Duration {
+func quietLeft(w *api.WorkerInfo, extra time.Duration) time.Duration {
 	return max(0, w.Quiet.Duration()-w.Age.Duration()-extra)
 }
 

@@ -6,15 +6,15 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // Fleet is the newest answer of a queen.
 type Fleet struct {
-	Status  queen.Status
-	Summary queen.Summary
-	Hives   []queen.HiveInfo   // the first of them
-	Workers []queen.WorkerInfo // the first of them
+	Status  api.Status
+	Summary api.Summary
+	Hives   []api.HiveInfo   // the first of them
+	Workers []api.WorkerInfo // the first of them
 	// More hives or workers than those are there.
 	MoreHives, MoreWorkers bool
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -38,14 +38,14 @@ func golden(t *testing.T, name, got string) {
 
 func text(lines []string) string { return strings.Join(lines, "\n") + "\n" }
 
-var sure = queen.Status{Queen: "queen-1", Warm: true, JetStream: true}
+var sure = api.Status{Queen: "queen-1", Warm: true, JetStream: true}
 
-func sampleHives() []queen.HiveInfo {
+func sampleHives() []api.HiveInfo {
 	h100 := hivebeat.GPU{UUID: "GPU-5d1f", Name: "NVIDIA H100 80GB HBM3", Total: 80 * gib, Used: 65*gib + gib/4, Ours: 65 * gib, Util: 71, Temp: 62, Power: 498_000}
 	rtx := hivebeat.GPU{UUID: "GPU-77aa", Index: 0, Name: "NVIDIA GeForce RTX 4090", Total: 24 * gib, Used: 21 * gib, Ours: 18 * gib, Util: 40, Temp: 51, Power: 201_000}
 	rtx1 := rtx
 	rtx1.Index, rtx1.Used, rtx1.Ours, rtx1.Util = 1, 0, 0, 0
-	return []queen.HiveInfo{
+	return []api.HiveInfo{
 		{
 			Hive: "gpu-01", Live: hivebeat.Alive, Inc: 1_764_000_000_000_000, Seq: 812, Every: 15_000, Age: 4_200, Fresh: true, Since: 3_700_000, Warm: true,
 			Zone: "a", Labels: map[string]string{"zone": "a", "rack": "7"},
@@ -69,7 +69,7 @@ func sampleHives() []queen.HiveInfo {
 	}
 }
 
-func sampleWorkers() []queen.WorkerInfo {
+func sampleWorkers() []api.WorkerInfo {
 	rec := func(id string, live hivebeat.Live, state hivebeat.State, age hivebeat.Millis) hivebeat.Record {
 		return hivebeat.Record{Worker: id, Live: live, Age: age, Since: 95_000, Facts: hivebeat.Facts{Inc: 1_764_000_000_000_000, Every: 30_000, State: state, Seq: 41}}
 	}
@@ -90,7 +90,7 @@ func sampleWorkers() []queen.WorkerInfo {
 	lost.Cause, lost.Model = hivebeat.CauseHive, "google/gemma-3-12b-it"
 	hostile := rec("x", hivebeat.Alive, "dancing", 1_000)
 	hostile.Model, hostile.Reason = "\x1b[2J\x1b[31mowned\r\n", "日本語のモデル\u202egnp"
-	return []queen.WorkerInfo{
+	return []api.WorkerInfo{
 		{Hive: "gpu-01", Zone: "a", Via: "hive", Fresh: true, Record: busy},
 		{Hive: "gpu-01", Zone: "a", Via: "hive", Fresh: true, Record: loading},
 		{Hive: "gpu-02", Zone: "a", Via: "hive", Fresh: false, Record: late},
@@ -102,7 +102,7 @@ func sampleWorkers() []queen.WorkerInfo {
 func sampleFleet() *Fleet {
 	return &Fleet{
 		Status: sure,
-		Summary: queen.Summary{
+		Summary: api.Summary{
 			Hives:   map[hivebeat.Live]int{hivebeat.Alive: 2, hivebeat.Lost: 1, hivebeat.Left: 1},
 			Workers: map[hivebeat.Live]int{hivebeat.Alive: 3, hivebeat.Late: 1, hivebeat.Lost: 1, "odd": 1},
 			States:  map[hivebeat.State]int{hivebeat.Busy: 1, hivebeat.Loading: 1, "dancing": 1},
@@ -114,14 +114,14 @@ func sampleFleet() *Fleet {
 
 // What a worker leaves out is not made up.
 func TestWorkerThatSaysLittle(t *testing.T) {
-	w := queen.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Facts: hivebeat.Facts{Busy: 1}}}
+	w := api.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Facts: hivebeat.Facts{Busy: 1}}}
 	if got := text(NewWorkers(false, 0).Lines(false, [][]Cell{WorkerRow(&w, 0)})); !regexp.MustCompile(`^h/w +alive +- +0s +- +1 +0 +0 +-`).MatchString(got) {
 		t.Errorf("without slots: %s", got)
 	}
 	if got := text(Worker(&w, &sure, false)); !strings.Contains(got, "  work      1 busy · 0 waiting · 0 done\n") {
 		t.Errorf("without slots:\n%s", got)
 	}
-	s := queen.Summary{Workers: map[hivebeat.Live]int{hivebeat.Alive: 3}, States: map[hivebeat.State]int{"": 1, hivebeat.Ready: 2}}
+	s := api.Summary{Workers: map[hivebeat.Live]int{hivebeat.Alive: 3}, States: map[hivebeat.State]int{"": 1, hivebeat.Ready: 2}}
 	if got, want := Summary(&s, &sure, false), "0 hives · 3 workers: 3 alive (2 ready 1 without a state) · sure"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -129,7 +129,7 @@ func TestWorkerThatSaysLittle(t *testing.T) {
 
 // What a worker announced passes.
 func TestQuietIsCountedDown(t *testing.T) {
-	w := queen.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Age: 30_000, Facts: hivebeat.Facts{Quiet: 119_000}}}
+	w := api.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Age: 30_000, Facts: hivebeat.Facts{Quiet: 119_000}}}
 	for extra, want := range map[time.Duration]string{0: "89s", 9 * time.Second: "80s", time.Hour: "0s"} {
 		if got := workerNote(&w, extra).Text; got != "quiet for up to "+want {
 			t.Errorf("after %s: %q, want %s", extra, got, want)
@@ -143,7 +143,7 @@ func TestQuietIsCountedDown(t *testing.T) {
 // Only of a hive that is alive are workers still awaited.
 func TestWarmingUp(t *testing.T) {
 	for _, live := range liveOrder {
-		h := queen.HiveInfo{Hive: "h", Live: live}
+		h := api.HiveInfo{Hive: "h", Live: live}
 		if got := strings.Contains(text(Hive(&h, &sure, false)), "warming up"); got != (live == hivebeat.Alive) {
 			t.Errorf("%s: warming up %v", live, got)
 		}
@@ -162,14 +162,14 @@ func sampleEvents() []hivebeat.Event {
 	}
 }
 
-func hiveRows(hives []queen.HiveInfo) (rows [][]Cell) {
+func hiveRows(hives []api.HiveInfo) (rows [][]Cell) {
 	for i := range hives {
 		rows = append(rows, HiveRow(&hives[i], 0))
 	}
 	return rows
 }
 
-func workerRows(workers []queen.WorkerInfo) (rows [][]Cell) {
+func workerRows(workers []api.WorkerInfo) (rows [][]Cell) {
 	for i := range workers {
 		rows = append(rows, WorkerRow(&workers[i], 0))
 	}
@@ -182,14 +182,14 @@ func TestTables(t *testing.T) {
 		text(NewWorkers(false, 0).Lines(true, workerRows(f.Workers))) + "\n" + Summary(&f.Summary, &f.Status, false) + "\n"
 	golden(t, "ls.golden", out)
 
-	unsure := queen.Status{Warm: true, Unsure: []string{"2 hives are unverified", "JetStream is away"}}
+	unsure := api.Status{Warm: true, Unsure: []string{"2 hives are unverified", "JetStream is away"}}
 	golden(t, "ls-colour.golden", text(NewHives(true, 100).Lines(true, hiveRows(f.Hives)))+"\n"+
 		text(NewWorkers(true, 100).Lines(true, workerRows(f.Workers)))+"\n"+Summary(&f.Summary, &unsure, true)+"\n")
 }
 
 func TestABrakeIsShown(t *testing.T) {
 	f := sampleFleet()
-	f.Status.Brake = []queen.BrakeInfo{{Zone: "eu", Held: 12, Since: 3000}, {Held: 1}}
+	f.Status.Brake = []api.BrakeInfo{{Zone: "eu", Held: 12, Since: 3000}, {Held: 1}}
 	if got := Summary(&f.Summary, &f.Status, false); !strings.Contains(got, " · brake on in zone eu: 12 hives held · brake on in no zone: 1 hive held · ") {
 		t.Errorf("%s", got)
 	}
@@ -212,7 +212,7 @@ func TestNoLineIsLongerThanTheTerminal(t *testing.T) {
 
 func TestDetails(t *testing.T) {
 	hives, workers := sampleHives(), sampleWorkers()
-	cold := queen.Status{Queen: "queen-2"}
+	cold := api.Status{Queen: "queen-2"}
 	golden(t, "get.golden", text(Hive(&hives[0], &sure, false))+"\n"+text(Hive(&hives[2], &cold, false))+"\n"+
 		text(Worker(&workers[0], &sure, false))+"\n"+text(Worker(&workers[3], &sure, false))+"\n"+text(Worker(&workers[4], &sure, false)))
 }

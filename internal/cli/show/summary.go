@@ -6,16 +6,16 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // Summary renders the counts of the fleet and how sure they are, in one line.
-func Summary(s *queen.Summary, st *queen.Status, p Paint) string {
+func Summary(s *api.Summary, st *api.Status, p Paint) string {
 	return strings.Join(append(append(counts(s, p), brakes(st, p)...), Sure(st, p)), " · ")
 }
 
 // brakes renders the zones whose brake is on, in parts.
-func brakes(st *queen.Status, p Paint) (parts []string) {
+func brakes(st *api.Status, p Paint) (parts []string) {
 	for _, b := range st.Brake {
 		zone := "no zone"
 		if b.Zone != "" {
@@ -27,7 +27,7 @@ func brakes(st *queen.Status, p Paint) (parts []string) {
 }
 
 // counts renders the counts of the fleet, in parts.
-func counts(s *queen.Summary, p Paint) []string {
+func counts(s *api.Summary, p Paint) []string {
 	live := func(l hivebeat.Live, text string) string { return p.Text(text, liveStyle(l)) }
 	part := func(n int, noun, counts string) string {
 		if counts == "" {
@@ -86,10 +86,10 @@ func wrap(parts []string, width int) (lines []string) {
 }
 
 // Empty reports whether there is nothing to count.
-func Empty(s *queen.Summary) bool { return total(s.Hives) == 0 && total(s.Workers) == 0 }
+func Empty(s *api.Summary) bool { return total(s.Hives) == 0 && total(s.Workers) == 0 }
 
 // Sure renders how sure an answer is: "sure", or why it is not.
-func Sure(st *queen.Status, p Paint) string {
+func Sure(st *api.Status, p Paint) string {
 	why := st.Unsure
 	if len(why) == 0 && !st.Warm {
 		why = []string{"the queen began a moment ago and has not heard everyone yet"}

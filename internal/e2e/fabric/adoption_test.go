@@ -9,7 +9,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // A hive's process is killed, and its workers answer for themselves; it comes back,
@@ -71,7 +71,7 @@ func TestHiveKilledItsWorkersLiveOn(t *testing.T) {
 func (f *fabric) via(judge string, want rig.Fleet, n int) {
 	f.t.Helper()
 	rig.Until(f.t, moment, "workers via "+judge, func() (bool, string) {
-		a, err := rig.Ask(f.nc, queen.VerbWorkers, queen.Request{Hive: "gpu-01"})
+		a, err := rig.Ask(f.nc, api.VerbWorkers, api.Request{Hive: "gpu-01"})
 		if err != nil {
 			return false, err.Error()
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 	"github.com/beatfabric/hivebeat/internal/wire"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // TestVisible measures how long a snapshot takes from its publisher to readers:
@@ -99,7 +99,7 @@ func (v *visible) publish(tb testing.TB) time.Time {
 func (v *visible) answer(tb testing.TB) time.Duration {
 	tb.Helper()
 	for sent := v.publish(tb); ; {
-		a, err := rig.Ask(v.f.nc, queen.VerbHive, queen.Request{Hive: "gpu-01"})
+		a, err := rig.Ask(v.f.nc, api.VerbHive, api.Request{Hive: "gpu-01"})
 		took := time.Since(sent)
 		if err == nil && len(a.Hives) == 1 && a.Hives[0].Seq == v.snap.Seq {
 			return took

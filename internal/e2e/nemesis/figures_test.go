@@ -13,7 +13,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // figures are measured, each beside what was wanted of it.
@@ -62,7 +62,7 @@ func views(s *stage, f *figures) {
 	load := self(s.T, "hives", "HIVEBEAT_NATS="+s.url, fmt.Sprintf("NEMESIS_HIVES=%d", *hivesInView))
 	began := time.Now()
 	rig.Until(s.T, 3*time.Minute, "the large view", func() (bool, string) {
-		a, err := rig.Ask(s.nc, queen.VerbSummary, queen.Request{})
+		a, err := rig.Ask(s.nc, api.VerbSummary, api.Request{})
 		if err != nil || a.Summary == nil {
 			return false, fmt.Sprint(err)
 		}

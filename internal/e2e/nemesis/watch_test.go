@@ -11,7 +11,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // hear waits for an event since a time and returns when it came.
@@ -53,7 +53,7 @@ func (s *stage) beat(hive, worker string) {
 
 // judged counts the workers of a hive that are alive, by who says so.
 func (s *stage) judged(hive, via string) (n int, state string) {
-	a, err := rig.Ask(s.nc, queen.VerbWorkers, queen.Request{Hive: hive, Limit: 1000})
+	a, err := rig.Ask(s.nc, api.VerbWorkers, api.Request{Hive: hive, Limit: 1000})
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // Connect connects to NATS until the test ends; it goes on trying after a cut.
@@ -34,19 +34,19 @@ func Connect(tb testing.TB, url string) *nats.Conn {
 
 // Ask asks whichever queen answers. It is quick enough to be asked in a loop;
 // CLI is what people see.
-func Ask(nc *nats.Conn, verb string, req queen.Request) (queen.Answer, error) {
+func Ask(nc *nats.Conn, verb string, req api.Request) (api.Answer, error) {
 	var s hivebeat.Subjects
 	b, err := json.Marshal(req)
 	if err != nil {
-		return queen.Answer{}, err
+		return api.Answer{}, err
 	}
 	m, err := nc.Request(s.API(verb), b, 2*time.Second)
 	if err != nil {
-		return queen.Answer{}, err
+		return api.Answer{}, err
 	}
-	var a queen.Answer
+	var a api.Answer
 	if err := json.Unmarshal(m.Data, &a); err != nil {
-		return queen.Answer{}, fmt.Errorf("%w in %q", err, m.Data)
+		return api.Answer{}, fmt.Errorf("%w in %q", err, m.Data)
 	}
 	if a.Error != nil {
 		return a, fmt.Errorf("%s: %s", a.Error.Code, a.Error.Message)
@@ -59,7 +59,7 @@ type Fleet map[string]hivebeat.Live
 
 // Look asks a queen about everybody.
 func Look(nc *nats.Conn) (Fleet, error) {
-	hives, err := Ask(nc, queen.VerbHives, queen.Request{Limit: 1000})
+	hives, err := Ask(nc, api.VerbHives, api.Request{Limit: 1000})
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func Look(nc *nats.Conn) (Fleet, error) {
 		fleet[h.Hive] = h.Live
 	}
 	for after := ""; ; {
-		page, err := Ask(nc, queen.VerbWorkers, queen.Request{Limit: 1000, After: after})
+		page, err := Ask(nc, api.VerbWorkers, api.Request{Limit: 1000, After: after})
 		if err != nil {
 			return nil, err
 		}

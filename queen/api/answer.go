@@ -1,27 +1,10 @@
-package queen
+package api
 
 import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 )
-
-// Verbs of the NATS API: requests go to queen.api.<verb>.
-const (
-	VerbSummary = "summary" // counts of the whole fleet
-	VerbHives   = "hives"   // hives, sorted by id, in pages
-	VerbWorkers = "workers" // workers, sorted by hive and id, in pages
-	VerbHive    = "hive"    // one hive
-	VerbWorker  = "worker"  // one worker
-)
-
-// Request is the JSON of every verb. An empty payload is the zero Request.
-type Request struct {
-	Hive   string `json:"hive,omitempty"`   // hive, worker: which one. workers: only those of this hive
-	Worker string `json:"worker,omitempty"` // worker: which one
-	After  string `json:"after,omitempty"`  // hives, workers: go on after this cursor, the next of the answer before
-	Limit  int    `json:"limit,omitempty"`  // hives, workers: at most so many, 1 to 1000; default 200
-}
 
 // Answer is the JSON of every answer. Either Error is set, or what the verb was
 // asked for.
@@ -31,7 +14,24 @@ type Answer struct {
 	Summary *Summary     `json:"summary,omitempty"`
 	Hives   []HiveInfo   `json:"hives,omitempty"`
 	Workers []WorkerInfo `json:"workers,omitempty"`
-	Next    string       `json:"next,omitempty"` // cursor of the next page; empty on the last
+	Next    string       `json:"next,omitempty"`  // cursor of the next page; empty on the last. watch: always set
+	Total   *int         `json:"total,omitempty"` // hives, workers: how many fit in all, where that is known without looking at each
+
+	Events  []Happened `json:"events,omitempty"`
+	History *History   `json:"history,omitempty"`
+
+	Picks  []Pick         `json:"picks,omitempty"`  // best first; fewer than asked for where there are no more
+	Passed map[string]int `json:"passed,omitempty"` // pick: of those it looked at, how many did not fit, by reason
+	Holds  []Hold         `json:"holds,omitempty"`
+
+	// watch: Resync says in words why all that the watcher holds is void; what
+	// follows builds it anew. More says that more waits already: ask at once. Gone
+	// are hives, and workers as <hive>/<worker>, that are known no more or fit the
+	// filter no more. Missed counts events that can not be told any more.
+	Resync string   `json:"resync,omitempty"`
+	More   bool     `json:"more,omitempty"`
+	Gone   []string `json:"gone,omitempty"`
+	Missed uint64   `json:"missed,omitempty"`
 }
 
 // Status says how sure an answer is.
@@ -63,7 +63,7 @@ const (
 	CodeBadRequest  = "bad_request"
 	CodeNotFound    = "not_found"
 	CodeTooLarge    = "too_large"   // even one record is longer than the server's max_payload
-	CodeUnavailable = "unavailable" // this queen does not run, or did not get to it in time
+	CodeUnavailable = "unavailable" // this queen does not run, or did not get to it in time; a hold, while JetStream is away
 )
 
 // Summary counts the fleet.
@@ -109,7 +109,9 @@ type HiveInfo struct {
 	GPUs     []hivebeat.GPU        `json:"gpus,omitempty"` // ages are effective: they include the way here
 	Collect  map[string]string     `json:"collect,omitempty"`
 	Stats    hivebeat.Stats        `json:"stats"`
-	Workers  map[hivebeat.Live]int `json:"workers"` // how many in which verdict
+	Workers  map[hivebeat.Live]int `json:"workers"`             // how many in which verdict
+	FreeVRAM uint64                `json:"free_vram,omitempty"` // bytes, most of one GPU, less what is held; of fresh hives
+	Held     uint64                `json:"held,omitempty"`      // bytes held on its GPUs
 }
 
 // WorkerInfo is one worker in an answer. Live, Age and Since of the record are
@@ -120,5 +122,9 @@ type WorkerInfo struct {
 	Zone  string `json:"zone,omitempty"`
 	Via   string `json:"via"` // who judges it: hive or queen
 	Fresh bool   `json:"fresh"`
+	Held  uint64 `json:"held,omitempty"` // slots that are held
 	hivebeat.Record
 }
+
+// Cursor is where a worker stands in a list sorted by id.
+func (w *WorkerInfo) Cursor() string { return w.Hive + "/" + w.Worker }
