@@ -58,7 +58,7 @@ func verbRoutes() []route {
 func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	handle := func(method, path string, h http.HandlerFunc) {
-		mux.Handle(strings.TrimSpace(method+" "+path), s.counted(path, h))
+		mux.Handle(method+" "+path, s.counted(strings.TrimSuffix(path, "{$}"), h))
 	}
 	for _, r := range verbRoutes() {
 		switch {
