@@ -16,10 +16,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, bustest.Leaks()) }
 
 // asked is one question that came to a fake.
 type asked struct {
