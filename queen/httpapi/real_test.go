@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -137,6 +138,47 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 	if err := json.Unmarshal([]byte(a.body), &got); err != nil || len(got.Workers) != 1 || got.Workers[0].VRAM != 20<<30 || string(got.Workers[0].Data) != "\x00\xff\x01" {
 		t.Errorf("%v %s", err, a.body)
 	}
+}
+
+// A real queen takes every parameter that its routes take.
+func TestRealQueenTakesTheParameters(t *testing.T) {
+	q, _ := realQueen(t)
+	values := map[string]string{
+		"hive": "gpu-01", "live": "alive", "state": "ready", "selector": "tier=prod", "kinds": "lost", "only": "hives", "sort": "id", "for": "worker", "spread": "zone",
+		"model": "m", "zone": "eu", "text": "x", "stalled": "true", "hold_for": "1000", "worker": "llama", "hold": "job",
+	}
+	for _, r := range verbRoutes() {
+		for _, key := range r.keys {
+			value := cmp.Or(values[key], "1")
+			if key == "after" {
+				continue // a cursor of which only the queen knows how it looks
+			}
+			query := key + "=" + value
+			if key == "worker" {
+				query += "&hive=gpu-01"
+			}
+			var req api.Request
+			if err := parseQuery(query, r.keys, &req); err != nil {
+				t.Errorf("%s?%s: %v", r.path, query, err)
+			}
+			req.Hive, req.Worker = cmp.Or(req.Hive, pathValue(r, "hive", values)), cmp.Or(req.Worker, pathValue(r, "worker", values))
+			a := q.Answer(t.Context(), r.verb, req)
+			switch {
+			case a.Error == nil || a.Error.Code == api.CodeNotFound:
+			case strings.HasPrefix(a.Error.Message, "unknown verb"):
+				t.Logf("%s: %s", r.path, a.Error.Message)
+			default:
+				t.Errorf("%s?%s: %s: %s", r.path, query, a.Error.Code, a.Error.Message)
+			}
+		}
+	}
+}
+
+func pathValue(r route, name string, values map[string]string) string {
+	if strings.Contains(r.path, "{"+name+"}") {
+		return values[name]
+	}
+	return ""
 }
 
 // A queen that ends is no ready one, and its streams say so or end.
