@@ -319,7 +319,7 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 		}
 	}
 	if h.recount {
-		v.resum(h, false, now)
+		v.resum(h, noNews, now)
 	}
 }
 

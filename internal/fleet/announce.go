@@ -204,7 +204,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 		return
 	}
 	h.live, h.since = hivebeat.Unverified, now
-	v.resum(h, true, now)
+	v.resum(h, another, now)
 	v.due.Set(h, now.Add(liveness.LostAfter(h.every, 0)))
 }
 

@@ -113,6 +113,10 @@ func (v *View) EachMix(zone string, ofZone bool, yield func(Mix, int)) {
 	}
 }
 
+// EachShape yields how many workers of the fleet are shown with which verdict and
+// state, whatever their model.
+func (v *View) EachShape(yield func(Mix, int)) { v.shapes.each(yield) }
+
 // EachMix yields how many workers of the hive are shown in which way.
 func (h *Hive) EachMix(yield func(Mix, int)) { h.mixes.each(yield) }
 
@@ -196,7 +200,9 @@ func (v *View) leaveZone(z *zoneIndex) {
 }
 
 func (v *View) zoneTally(z *zoneIndex, m Mix) *tally {
-	return z.mixes.get(m, func() *tally { return v.mixes.get(m, nil) })
+	return z.mixes.get(m, func() *tally {
+		return v.mixes.get(m, func() *tally { return v.shapes.get(Mix{Live: m.Live, State: m.State}, nil) })
+	})
 }
 
 // sweep removes what is empty of a zone and of the fleet.
@@ -206,6 +212,9 @@ func (v *View) sweep(z *zoneIndex, m Mix) {
 	}
 	if t := v.mixes[m]; t != nil && t.n == 0 {
 		delete(v.mixes, m)
+		if t.up.n == 0 {
+			delete(v.shapes, t.up.Mix)
+		}
 	}
 }
 
@@ -312,9 +321,17 @@ func (v *View) reshowAll(h *Hive, now time.Time) {
 	}
 }
 
-// resum brings up to date what h itself adds to the totals. material: something of
-// it changed that is kept nowhere.
-func (v *View) resum(h *Hive, material bool, now time.Time) {
+// news is how much of a hive changed that is kept nowhere.
+type news int
+
+const (
+	noNews  news = iota
+	numbers      // of its host and its GPUs
+	another      // what it is
+)
+
+// resum brings up to date what h itself adds to the totals.
+func (v *View) resum(h *Hive, what news, now time.Time) {
 	fresh := h.head.Inc != 0 && EffectiveAge(0, h.received, now) <= hivebeat.MillisOf(v.fresh)
 	was := &h.share
 	is := share{live: h.live, stats: h.head.Stats}
@@ -346,11 +363,13 @@ func (v *View) resum(h *Hive, material bool, now time.Time) {
 	t.Stats.CutOff += is.stats.CutOff - was.stats.CutOff
 	t.Stats.WireLost += is.stats.WireLost - was.stats.WireLost
 	t.Stats.SelfPause += is.stats.SelfPause - was.stats.SelfPause
-	material = material || was.live != is.live || h.isFresh != fresh || h.recount
+	if was.live != is.live || h.isFresh != fresh || h.recount {
+		what = another
+	}
 	h.share, h.isFresh, h.recount = is, fresh, false
 	v.seatGPUs(h)
-	if material && h.live != "" {
-		v.touchHive(h)
+	if what != noNews && h.live != "" {
+		v.touchHive(h, what == another)
 	}
 }
 
@@ -364,7 +383,7 @@ func (v *View) Settle(now time.Time) {
 // rescan looks at each worker of h, as one of them may have grown too old.
 func (v *View) rescan(h *Hive, now time.Time) {
 	wasFresh := h.isFresh
-	v.resum(h, false, now)
+	v.resum(h, noNews, now)
 	limit := hivebeat.MillisOf(v.fresh)
 	next := v.tooOldAt(h.received, 0)
 	for _, w := range h.workers {
@@ -381,7 +400,7 @@ func (v *View) rescan(h *Hive, now time.Time) {
 		v.reshow(h, w, false, now)
 	}
 	if h.recount {
-		v.resum(h, false, now)
+		v.resum(h, noNews, now)
 	}
 	if next.After(now) {
 		v.ageing.Set(h, next)
@@ -413,7 +432,6 @@ func (v *View) ages(h *Hive, now time.Time) {
 // facts are what of a hive's head is material and kept nowhere else, before a page
 // is taken over.
 type facts struct {
-	host            hivebeat.Host
 	inc             uint64
 	every           hivebeat.Millis
 	warm            bool
@@ -423,7 +441,18 @@ type facts struct {
 
 func (h *Hive) facts() facts {
 	s := &h.head
-	return facts{s.Host, s.Inc, s.Every, s.Warm, s.Bye, mapAt(s.Labels), mapAt(s.Collect)}
+	return facts{s.Inc, s.Every, s.Warm, s.Bye, mapAt(s.Labels), mapAt(s.Collect)}
+}
+
+// newsIn is how much of a hive a page changed, that was like that before.
+func (h *Hive) newsIn(before facts, host hivebeat.Host, sameGPUs bool) news {
+	switch {
+	case h.facts() != before:
+		return another
+	case !sameGPUs || h.head.Host != host:
+		return numbers
+	}
+	return noNews
 }
 
 // sameGPUs reports whether the GPUs of a page are as they were, but for the age.

@@ -44,11 +44,11 @@ func (c *Cell) Level(i int) []*Worker { return c.levels[i] }
 
 // Serving is what is kept about a model.
 type Serving struct {
-	Model string
-	Cells []*Cell // of the zones in which a worker of it can take work
+	Model  string
+	Cells  []*Cell // of the zones in which a worker of it can take work
 	byZone map[string]*Cell
-	hives []*Hive // that have a worker of it
-	at    map[*Hive]serves
+	hives  []*Hive // that have a worker of it
+	at     map[*Hive]serves
 }
 
 // serves is what a Serving knows of a hive: its place, and how many tallies of it
@@ -306,6 +306,6 @@ func (v *View) SetHeld(p Place, n uint64, now time.Time) {
 			v.reshow(h, w, true, now)
 		}
 	default:
-		v.resum(h, true, now)
+		v.resum(h, another, now)
 	}
 }

@@ -48,7 +48,7 @@ type chunk struct {
 	valid   int
 }
 
-// Gone is who is known no more: a hive with its workers, or one worker.
+// Gone is who is known no more: a hive, or a worker.
 type Gone struct {
 	Rev          uint64
 	Hive, Worker string
@@ -78,7 +78,9 @@ func (v *View) Bump() uint64 {
 }
 
 // Since reports whether all that changed since rev can still be told.
-func (v *View) Since(rev uint64) bool { return rev >= v.log.floor && rev >= v.log.lost && rev <= v.log.rev }
+func (v *View) Since(rev uint64) bool {
+	return rev >= v.log.floor && rev >= v.log.lost && rev <= v.log.rev
+}
 
 // Floor is the revision that the log begins with: everything is newer.
 func (v *View) Floor() uint64 { return v.log.floor }
@@ -90,9 +92,11 @@ func (v *View) touchWorker(w *Worker, key bool) {
 	}
 }
 
-func (v *View) touchHive(h *Hive) {
+func (v *View) touchHive(h *Hive, key bool) {
 	v.log.touch(change{hive: h})
-	h.key = h.rev
+	if key {
+		h.key = h.rev
+	}
 }
 
 func (l *log) touch(c change) {
@@ -105,19 +109,20 @@ func (l *log) touch(c change) {
 	}
 	l.drop(t)
 	tail := l.tail()
+	var full *chunk
 	if tail == nil || len(tail.entries) == cap(tail.entries) {
-		full := tail
+		full = tail
 		tail = &chunk{entries: make([]change, 0, chunkSize)}
 		l.chunks = append(l.chunks, tail)
-		if full != nil {
-			l.shrink(full)
-		}
 	}
 	c.rev = l.rev
 	tail.entries = append(tail.entries, c)
 	tail.last = l.rev
 	tail.valid++
 	t.rev, t.in = l.rev, tail
+	if full != nil {
+		l.shrink(full)
+	}
 }
 
 func (l *log) tail() *chunk {

@@ -110,6 +110,13 @@ func (v *View) Verify(now time.Time) error {
 	if err := v.mixes.differ(mixes); err != nil {
 		bad("fleet: %w", err)
 	}
+	shapes := make(map[Mix]int)
+	for m, n := range mixes {
+		shapes[Mix{Live: m.Live, State: m.State}] += n
+	}
+	if err := v.shapes.differ(shapes); err != nil {
+		bad("shapes: %w", err)
+	}
 	for name, z := range v.byZone {
 		if err := z.mixes.differ(zones[name]); err != nil {
 			bad("zone %q: %w", name, err)

@@ -50,6 +50,7 @@ type View struct {
 	score          Score
 
 	mixes  tallies // of all workers (index.go)
+	shapes tallies // the same without their models
 	byZone map[string]*zoneIndex
 	totals Totals
 	ageing liveness.Deadlines[*Hive] // when a hive, or one of its workers, grows too old
@@ -122,7 +123,7 @@ type earlier struct{ hiveInc, seen uint64 }
 func New(fresh time.Duration) *View {
 	v := &View{
 		fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64),
-		mixes: make(tallies), byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving),
+		mixes: make(tallies), shapes: make(tallies), byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving),
 		roomOf: make(map[string]*Room), holds: make(map[Place]uint64),
 	}
 	v.totals.Hives = make(map[hivebeat.Live]int)
@@ -160,9 +161,10 @@ func (v *View) forget(h *Hive) {
 	v.ageing.Remove(h)
 	for _, w := range h.workers {
 		v.uncount(h, w)
+		v.log.bury(h.id, w.rec.Worker)
 	}
 	h.live, h.head = "", hivebeat.Snapshot{}
-	v.resum(h, false, time.Time{})
+	v.resum(h, noNews, time.Time{})
 	if h.home != nil {
 		v.leaveZone(h.home)
 	}
@@ -237,9 +239,9 @@ func (h *Hive) hear(s *wire.SnapshotView, now time.Time) (liveness.Outcome, *hiv
 
 // takeOver copies the page and draws the conclusions.
 func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, received, now time.Time) {
-	before, changed := h.facts(), !sameGPUs(h.head.GPUs, s.GPUs)
+	facts, host, same := h.facts(), h.head.Host, sameGPUs(h.head.GPUs, s.GPUs)
 	v.copy(h, s, received, now)
-	changed = changed || h.facts() != before
+	what := h.newsIn(facts, host, same)
 	if o != liveness.Same || h.live == "" || h.live == hivebeat.Unverified {
 		v.heard(h, o, now)
 	}
@@ -250,14 +252,19 @@ func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, recei
 		v.absent(h, now)
 	}
 	v.goneBack(h, now)
+	if facts.inc != 0 && mapAt(h.head.Labels) != facts.labels {
+		for _, w := range h.workers { // they have the hive's labels too
+			v.touchWorker(w, true)
+		}
+	}
 	wasFresh := h.isFresh
-	v.resum(h, changed, now)
+	v.resum(h, what, now)
 	if h.isFresh != wasFresh {
 		v.reshowAll(h, now)
 	}
 	v.ages(h, now)
 	if h.recount { // by what grew too old
-		v.resum(h, false, now)
+		v.resum(h, noNews, now)
 	}
 }
 
