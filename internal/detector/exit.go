@@ -89,7 +89,7 @@ func (r *Registry) Exit(now time.Time, e Exit) bool {
 	if e.Reused {
 		s.Reason += ": another one that began later has its id"
 	}
-	s.Detect = max(0, now.Sub(e.At))
+	r.sawEnd(w, s, max(0, now.Sub(e.At)))
 	r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 	return true
 }

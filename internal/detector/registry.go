@@ -35,7 +35,7 @@ type Registry struct {
 	sorted  []*worker // the same, by id: rows keep their order from snapshot to snapshot
 
 	deadlines liveness.Deadlines[*worker]
-	links     links
+	closings  liveness.Closings[*worker]
 	steps     []Step // transitions that nobody took yet
 	stats     hivebeat.Stats
 	margins   Histogram
@@ -75,7 +75,7 @@ type worker struct {
 	facts   hivebeat.Facts // of the last beat that was accepted
 	memo    wire.BeatMemo  // the bytes of it, or nothing
 	lineage liveness.Lineage
-	conn    string // by which links.of has it
+	conn    string // by which closings knows it
 	live    hivebeat.Live
 	cause   hivebeat.Cause
 	heard   time.Time // when that beat was received
@@ -131,7 +131,7 @@ func New(hive string) *Registry {
 		lost:     make(map[hivebeat.Cause]uint64),
 		departed: make(map[string]uint64),
 	}
-	r.links.init()
+	r.closings = liveness.NewClosings[*worker]()
 	for _, reason := range hivebeat.Reasons() {
 		r.reasons[reason] = new(uint64)
 	}
@@ -310,7 +310,7 @@ func (r *Registry) remove(now time.Time, w *worker) {
 		r.sorted = slices.Delete(r.sorted, at, at+1)
 	}
 	r.deadlines.Remove(w)
-	r.links.forget(w)
+	r.unlink(w)
 	r.unwatch(w)
 
 	r.departed[w.id] = w.n
@@ -372,7 +372,7 @@ func (r *Registry) Doubt(since time.Time) { r.doubt = since }
 func (r *Registry) Credit(blind time.Duration) {
 	r.doubt = time.Time{}
 	r.deadlines.Shift(blind)
-	r.links.due.Shift(blind)
+	r.closings.Shift(blind)
 	if !r.warmAt.IsZero() {
 		r.warmAt = r.warmAt.Add(blind)
 	}
