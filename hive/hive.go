@@ -292,6 +292,7 @@ func (h *Hive) build(why bus.Why) ([][]byte, error) {
 		return nil, err
 	}
 	s := h.head(time.Now())
+	s.Conn, s.RW = bus.ConnID(h.nc), hivebeat.MillisOf(bus.ReconnectWaitOf(h.nc))
 	if why == bus.WhyLast {
 		s.Bye = byeStopped
 	}

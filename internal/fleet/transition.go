@@ -85,6 +85,12 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		Hive: h.id, Worker: r.Worker, Inc: t.Inc, HiveInc: h.head.Inc, N: t.N,
 		Kind: t.Kind, From: t.From, To: t.To, Cause: t.Cause, Via: hivebeat.ViaHive, Model: r.Model,
 	}
+	if t.Detect > 0 {
+		d.DetectMS = new(t.Detect)
+	}
+	if t.Margin > 0 {
+		d.MarginMS = new(t.Margin)
+	}
 	if t.Kind == hivebeat.KindState {
 		d.State = hivebeat.State(t.To)
 	}
@@ -95,8 +101,11 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	switch t.Kind {
 	case hivebeat.KindLate, hivebeat.KindLost:
 		d.AgeMS = r.Age - min(r.Age, t.Ago)
-		if d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause == hivebeat.CauseExit {
+		switch d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause {
+		case hivebeat.CauseExit:
 			d.Reason = fmt.Sprintf("process %d ended", r.PID)
+		case hivebeat.CauseDisconnect:
+			d.Reason = "its connection closed and it did not come back: " + d.Reason
 		}
 	case hivebeat.KindStalled:
 		if d.Reason = "it goes on"; t.To != "" {
