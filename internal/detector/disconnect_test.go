@@ -202,10 +202,13 @@ func TestDisconnectSaysWhy(t *testing.T) {
 		steps[0].Reason != "its connection closed (Client Closed) and it did not come back within 2s" {
 		t.Fatalf("steps %+v", steps)
 	}
+	if r, _ := b.record("w"); len(r.Tr) != 2 || r.Tr[1].Detect != 2003 {
+		t.Errorf("the record does not say how long it took: %+v", r.Tr)
+	}
 	b.after(97 * ms)
 	b.mustFeed(f.next(t))
 	steps = b.TakeSteps()
-	if len(steps) != 1 || steps[0].Kind != hivebeat.KindRecovered || steps[0].Margin != 100*ms || b.stats.FalseDead != 1 {
+	if len(steps) != 1 || steps[0].Kind != hivebeat.KindRecovered || steps[0].Margin != 100*ms || steps[0].Transition.Margin != 100 || b.stats.FalseDead != 1 {
 		t.Errorf("heard after all: %+v, %+v", steps, b.stats)
 	}
 }

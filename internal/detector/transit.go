@@ -99,7 +99,7 @@ func (r *Registry) Detect(now time.Time) {
 			r.become(now, w, hivebeat.Lost, cause, hivebeat.KindLost, now.Sub(w.heard))
 			r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 		default:
-			r.remove(now, w)
+			r.depart(now, w)
 		}
 	}
 }

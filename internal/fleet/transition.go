@@ -30,7 +30,7 @@ func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Ti
 		switch {
 		case was.hiveInc == h.head.Inc: // an incarnation that came back goes on with its numbers
 			w.seen = min(was.seen, r.N)
-		case len(r.Tr) > 0 && (!h.numbers || r.Tr[0].Kind == hivebeat.KindJoined):
+		case len(r.Tr) > 0 && (!h.numbers || r.Tr[0].Kind == hivebeat.KindJoined || cameBack(&r.Tr[0])):
 			w.seen = r.Tr[0].N - 1
 		case !h.numbers:
 			w.seen = r.N
@@ -57,6 +57,12 @@ func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Ti
 		v.tell(d, at)
 	}
 	v.gap(h, w, r.N, now)
+}
+
+// cameBack reports whether t tells of a worker that was lost for so long that its
+// hive listed it no more: what was numbered before that was told.
+func cameBack(t *hivebeat.Transition) bool {
+	return t.Kind == hivebeat.KindRecovered && t.From == string(hivebeat.Lost) && t.Margin >= hivebeat.MillisOf(hivebeat.KeepGone)
 }
 
 // gap tells that the transitions up to n are not to be had any more.
