@@ -98,6 +98,37 @@ func TestProcReader(t *testing.T) {
 	}
 }
 
+// Where there are very many they take turns.
+func TestProcReaderOfMany(t *testing.T) {
+	now := time.Now()
+	reads := map[uint64]int{}
+	var whom []detector.Running
+	for i := range uint64(2*readMost + readMost/2) {
+		whom = append(whom, detector.Running{Process: detector.Process{Worker: "w", Inc: 1, PID: i + 1}, Known: now})
+	}
+	r := procReader{
+		whom: func() []detector.Running { return whom },
+		read: func(_ context.Context, pid uint64) (reading, error) {
+			reads[pid]++
+			return reading{began: now.UnixMilli(), rss: pid}, nil
+		},
+	}
+	for round, want := range []int{readMost, 2 * readMost, len(whom), len(whom)} {
+		if got, err := r.readAll(t.Context()); err != nil || len(got) != want || len(reads) != want {
+			t.Fatalf("round %d: %d are known, %d were read, %v; want %d", round, len(got), len(reads), err, want)
+		}
+	}
+	for pid, n := range reads {
+		if n < 1 || n > 2 {
+			t.Errorf("process %d was read %d times", pid, n)
+		}
+	}
+	whom = whom[:10] // the others are gone
+	if got, err := r.readAll(t.Context()); err != nil || len(got) != 10 {
+		t.Errorf("%d are known, %v", len(got), err)
+	}
+}
+
 func TestProcTable(t *testing.T) {
 	now := time.Now()
 	rec := func(worker, ns string, pid uint64, live hivebeat.Live) hivebeat.Record {
