@@ -26,6 +26,9 @@ func (q *Queen) begin(work context.Context) error {
 		}
 		q.subs = append(q.subs, sub)
 	}
+	if err := q.hearClosings(); err != nil {
+		return err
+	}
 	if err := q.followEvents(); err != nil {
 		return fmt.Errorf("queen: subscribe %s: %w", q.subjects.Events(), err)
 	}
@@ -71,6 +74,7 @@ func (q *Queen) unsubscribe() {
 		q.endWards(subs)
 	}
 	q.wards.subs = nil
+	q.endClosings()
 	if q.conn.status != nil {
 		q.nc.RemoveStatusListener(q.conn.status)
 	}
@@ -106,6 +110,10 @@ func (q *Queen) loop(ctx, work context.Context) {
 			q.catchUp(q.now())
 		case s := <-q.conn.status:
 			q.statusChanged(work, s, q.now())
+		case m := <-q.closings.messages:
+			q.closed(work, m, q.now())
+		case s, ok := <-q.closings.status:
+			q.systemStatus(s, ok)
 		case <-tick.C:
 			q.housekeeping(work, q.now())
 		case <-stop:
@@ -200,6 +208,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	q.followWards()
 	q.sendToken(work, now)
 	q.callBraked(v.TakeCalls())
+	q.askClosing()
 	q.checks = append(q.checks, v.TakeChecks()...)
 	q.startChecks(work, now)
 	for _, s := range v.TakeSteps() {

@@ -60,6 +60,11 @@ type Config struct {
 	// Pending is how many snapshots may wait for this queen before NATS drops the
 	// newest. Default 4096.
 	Pending int
+	// System is a connection into the NATS system account, by which the queen hears
+	// which connections close (bus.DisconnectSubject): a hive whose connection closes,
+	// and that does not come back within seconds, is lost. It is borrowed as nc is.
+	// Default nil: silence alone decides.
+	System *nats.Conn
 	// Logger gets the transitions of hives, and what goes wrong. nil discards it.
 	Logger *slog.Logger
 }
@@ -131,15 +136,16 @@ type Queen struct {
 	timer   *time.Timer
 	fatal   error // ends Run
 
-	wards   wards
-	conn    link
-	store   store
-	cold    cold
-	checks  []fleet.Check // waiting for a slot
-	running int           // key reads under way
-	working int           // announcements under way
-	service *service
-	warnAt  map[string]time.Time
+	wards    wards
+	conn     link
+	closings closings // of connections
+	store    store
+	cold     cold
+	checks   []fleet.Check // waiting for a slot
+	running  int           // key reads under way
+	working  int           // announcements under way
+	service  *service
+	warnAt   map[string]time.Time
 
 	events  query.Events
 	follows follower

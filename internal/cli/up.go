@@ -102,7 +102,7 @@ func (cmd *upCmd) explain(err error, store string) error {
 type up struct {
 	cmd   *upCmd
 	srv   *embedded.Server
-	sys   *nats.Conn // tells the hives which connections close
+	sys   *nats.Conn // tells the hives and the queen which connections close
 	log   *slog.Logger
 	web   *web
 	roles []*running // in the order of their start
@@ -188,7 +188,7 @@ func (u *up) queen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := queen.New(nc, queen.Config{Prefix: u.cmd.Prefix, BrakeOff: u.cmd.Brake == 0, BrakeShare: float64(u.cmd.Brake), Logger: u.log})
+	q, err := queen.New(nc, queen.Config{Prefix: u.cmd.Prefix, BrakeOff: u.cmd.Brake == 0, BrakeShare: float64(u.cmd.Brake), System: u.sys, Logger: u.log})
 	if err != nil {
 		nc.Close()
 		return err

@@ -83,7 +83,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live) (hivebeat.EventData, l
 	case kind == hivebeat.KindConflict:
 		d.Reason = h.conflictReason()
 	case kind == h.why.kind:
-		d.AgeMS, d.Reason, d.MarginMS = h.why.age, h.why.reason, h.why.margin
+		d.AgeMS, d.Reason, d.MarginMS, d.DetectMS = h.why.age, h.why.reason, h.why.margin, h.why.detect
 	case kind == hivebeat.KindJoined, kind == hivebeat.KindRestarted, kind == hivebeat.KindRecovered:
 		d.Reason = "heard"
 	}

@@ -53,7 +53,7 @@ func (v *View) Next() (time.Time, bool) {
 	if at, on := v.wardsDue.Next(); on && (!ok || at.Before(next)) {
 		next, ok = at, true
 	}
-	return next, ok
+	return v.closings.Next(next, ok)
 }
 
 // Len returns how many hives are known.

@@ -20,15 +20,16 @@ import (
 //	roster ─────Learn──▶      ──TakeDirty───▶ hives to be compared with the roster (Difference)
 //	time ───────Tick───▶      ──TakeSteps───▶ hive transitions, for the log
 type View struct {
-	fresh time.Duration // age up to which a record may be shown as alive
-	hives map[string]*Hive
-	order []*Hive // by id
-	due   liveness.Deadlines[*Hive]
-	blind time.Duration // time this queen could not hear anybody, in all
-	doubt time.Time     // since when what it reads may have waited; zero: it does not doubt itself
-	gen   uint64        // of checks
-	page  wire.SnapshotView
-	memos int // bytes that the memos hold on to
+	fresh    time.Duration // age up to which a record may be shown as alive
+	hives    map[string]*Hive
+	order    []*Hive // by id
+	due      liveness.Deadlines[*Hive]
+	closings liveness.Closings[*Hive] // connections (closings.go)
+	blind    time.Duration            // time this queen could not hear anybody, in all
+	doubt    time.Time                // since when what it reads may have waited; zero: it does not doubt itself
+	gen      uint64                   // of checks
+	page     wire.SnapshotView
+	memos    int // bytes that the memos hold on to
 
 	events, eventsTaken []Happened
 	checks, checksTaken []Check
@@ -71,6 +72,7 @@ type Hive struct {
 	line liveness.Lineage
 	verdict
 	hold
+	closed
 	adopted *adoption // its workers, while this queen judges them; else nil
 
 	head     hivebeat.Snapshot // the newest page but its workers; Inc is 0 where none was ever taken over
@@ -124,7 +126,7 @@ func New(fresh time.Duration) *View {
 	v := &View{
 		fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64),
 		mixes: make(tallies), shapes: make(tallies), byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving),
-		roomOf: make(map[string]*Room), holds: make(map[Place]uint64),
+		roomOf: make(map[string]*Room), holds: make(map[Place]uint64), closings: liveness.NewClosings[*Hive](),
 	}
 	v.totals.Hives = make(map[hivebeat.Live]int)
 	v.SetBrake(BrakeRule{})
@@ -158,6 +160,7 @@ func (v *View) forget(h *Hive) {
 	v.endAdoption(h)
 	v.memos -= h.memo.size
 	v.due.Remove(h)
+	v.unlink(h)
 	v.ageing.Remove(h)
 	for _, w := range h.workers {
 		v.uncount(h, w)
@@ -241,6 +244,7 @@ func (h *Hive) hear(s *wire.SnapshotView, now time.Time) (liveness.Outcome, *hiv
 func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, received, now time.Time) {
 	facts, host, same := h.facts(), h.head.Host, sameGPUs(h.head.GPUs, s.GPUs)
 	v.copy(h, s, received, now)
+	v.link(h, o)
 	what := h.newsIn(facts, host, same)
 	if o != liveness.Same || h.live == "" || h.live == hivebeat.Unverified {
 		v.heard(h, o, now)
