@@ -45,6 +45,7 @@ type commands struct {
 	Ls      lsCmd      `cmd:"" help:"List hives and workers."`
 	Get     getCmd     `cmd:"" help:"Show all about one hive or worker."`
 	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
+	Top     topCmd     `cmd:"" help:"Look through the fleet, full screen."`
 	Decode  decodeCmd  `cmd:"" help:"Turn msgpack on stdin into JSON."`
 	Doctor  doctorCmd  `cmd:"" help:"Check what a role needs from NATS."`
 	Sim     simCmd     `cmd:"" help:"Simulate faults, or what to expect of settings."`
