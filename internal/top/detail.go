@@ -86,6 +86,7 @@ func (m *Model) hiveFacts(now time.Time) []string {
 	h.GPUs = nil // they have a table
 	st := m.sure()
 	lines := m.past(show.Hive(&h, &st, m.paint), now)
+	lines = lead(lines)
 	if len(gpus) == 0 {
 		return append(lines, "")
 	}
@@ -101,6 +102,22 @@ func (m *Model) hiveFacts(now time.Time) []string {
 	// GPUs are what one looks for: behind the verdict, before the rest.
 	at := min(3, len(lines))
 	return append(slices.Concat(lines[:at:at], table, lines[at:]), "")
+}
+
+// lead puts what changes before what does not: the first three lines are the name
+// and the verdict.
+func lead(lines []string) []string {
+	var first, rest []string
+	for _, line := range lines[min(3, len(lines)):] {
+		name, _, _ := strings.Cut(strings.TrimSpace(show.Bare(line)), " ")
+		switch name {
+		case "host", "cpu", "memory", "workers", "conflict", "vram":
+			first = append(first, line)
+		default:
+			rest = append(rest, line)
+		}
+	}
+	return slices.Concat(lines[:min(3, len(lines))], first, rest)
 }
 
 func (m *Model) workerFacts(now time.Time) []string {

@@ -229,21 +229,17 @@ func (m *Model) Update(msg any, now time.Time) (do Effect) {
 		}
 	}
 	m.layout(now)
-	if do.Ask == nil && !m.covered() {
-		m.need(&do, now)
+	switch msg.(type) {
+	case Key, Size: // what is shown is another part: ask for it as soon as the round that is out is over
+		switch {
+		case do.Ask != nil || m.covered():
+		case m.asking:
+			m.again = true
+		default:
+			m.ask(&do, now)
+		}
 	}
 	return do
-}
-
-// need asks as soon as the round that is out is over.
-func (m *Model) need(do *Effect, now time.Time) {
-	if m.asking {
-		m.again = true
-		return
-	}
-	if now.Sub(m.askedAt) >= atMost || m.askedAt.IsZero() {
-		m.ask(do, now)
-	}
 }
 
 // ask begins a round; one that is out is of no interest any more.

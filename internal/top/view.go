@@ -236,7 +236,7 @@ func (m *Model) foot() string {
 	at, ok := m.at()
 	switch {
 	case m.help:
-		keys = []string{"Esc close"}
+		keys = []string{"Esc close", "↑↓ scroll"}
 	case ok && at.worker != "":
 		keys = []string{"Esc back", "h its hive", "↑↓ scroll"}
 	case m.facts:
@@ -248,10 +248,11 @@ func (m *Model) foot() string {
 	default:
 		keys = []string{"Enter open", "Tab next", "/ filter", "s sort", "r reverse"}
 	}
-	if !m.help {
-		keys = append(keys, "? help")
+	first := []string{"q quit", "? help"} // they survive where the line is too long
+	if m.help {
+		first = first[:1]
 	}
-	return p.Text(strings.Join(append(keys, "q quit"), " · "), show.Faint)
+	return p.Text(strings.Join(append(first, keys...), " · "), show.Faint)
 }
 
 // scrolled returns what of a page of text is shown.

@@ -52,9 +52,19 @@ func VRAM(s *api.Summary, width int, p Paint) string {
 	}
 	used := min(s.VRAMUsed, s.VRAMTotal)
 	ours := min(s.VRAMOurs, used)
+	unit, scale := "GiB", uint64(1)
+	if s.VRAMTotal >= 10<<40 {
+		unit, scale = "TiB", 1<<10
+	}
+	amount := func(bytes uint64) string { return GiB(bytes / scale) }
 	text := p.Text("VRAM", Strong) + " "
-	legend := barOurs + " ours " + GiB(ours) + "  " + barOthers + " others " + GiB(used-ours) + "  " + barFree + " free " + GiB(s.VRAMTotal-used) +
-		" of " + GiB(s.VRAMTotal) + " GiB, " + plural(s.GPUs, "GPU")
+	legend := barOurs + " ours " + amount(ours) + "  " + barOthers + " others " + amount(used-ours) + "  " + barFree + " free " + amount(s.VRAMTotal-used)
+	if of := " of " + amount(s.VRAMTotal) + " " + unit; Width(text+legend+of) <= width {
+		legend += of
+	}
+	if gpus := ", " + plural(s.GPUs, "GPU"); Width(text+legend+gpus) <= width {
+		legend += gpus
+	}
 	if room := min(40, width-Width(text)-Width(legend)-2); room >= 10 {
 		text += Bar(ours, used-ours, s.VRAMTotal, room, p) + "  "
 	}
