@@ -203,13 +203,30 @@ func (m *Model) move(by int) {
 	}
 }
 
+// edge goes to the first or the last row.
 func (m *Model) edge(last bool) {
-	const far = 1 << 30
-	if last {
-		m.move(far)
-		return
+	switch {
+	case m.text() && last:
+		m.scroll = 1 << 20
+	case m.text():
+		m.scroll = 0
+	case len(m.open) > 0:
+		edgeOf(&m.mine, last)
+	case m.tab == tabHives:
+		edgeOf(&m.hives, last)
+	case m.tab == tabWorkers:
+		edgeOf(&m.workers, last)
+	default:
+		edgeOf(&m.events, last)
 	}
-	m.move(-far)
+}
+
+func edgeOf[T any](l *list[T], last bool) {
+	if last {
+		l.end()
+	} else {
+		l.home()
+	}
 }
 
 // page is how many rows a page has.

@@ -19,6 +19,9 @@ type list[T any] struct {
 	top    int       // place of the first row that is shown
 	height int       // how many are shown
 
+	last  bool // the last row is to be chosen as soon as it is known where that is
+	moved bool // that was done, and its rows are not here
+
 	sort int  // index of the sort key
 	down bool // the other way round
 }
@@ -67,6 +70,10 @@ func (l *list[T]) take(rows []T, offset, limit int, total *int, more bool, now t
 		}
 	}
 	l.fix()
+	if l.last {
+		l.end()
+		l.moved = !l.covered()
+	}
 }
 
 // fix puts the cursor among the rows and the window around the cursor.
@@ -103,8 +110,15 @@ func (l *list[T]) move(by int) {
 	l.fix()
 }
 
-func (l *list[T]) home() { l.move(-l.cursor) }
-func (l *list[T]) end()  { l.move(l.total - l.cursor) }
+func (l *list[T]) home() {
+	l.last = false
+	l.move(-l.cursor)
+}
+
+func (l *list[T]) end() {
+	l.last = l.taken.IsZero()
+	l.move(l.total - l.cursor)
+}
 
 // resize says how many rows are shown.
 func (l *list[T]) resize(height int) {

@@ -212,6 +212,7 @@ func (m *Model) Update(msg any, now time.Time) (do Effect) {
 	case Answer:
 		if msg.Round == m.round {
 			m.take(&msg, now)
+			m.again = m.again || m.moved()
 		}
 	case Done:
 		if msg.Round == m.round {
@@ -248,6 +249,15 @@ func (m *Model) ask(do *Effect, now time.Time) {
 	m.round++
 	m.asking, m.again, m.askedAt = true, false, now
 	do.Round, do.Ask = m.round, m.questions(now)
+}
+
+// moved reports whether an answer told where the last row is, which was to be shown
+// and is not here.
+func (m *Model) moved() (yes bool) {
+	for _, l := range []*bool{&m.hives.moved, &m.workers.moved, &m.mine.moved} {
+		yes, *l = yes || *l, false
+	}
+	return yes
 }
 
 // covered reports whether all rows that are shown are here.

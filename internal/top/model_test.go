@@ -240,11 +240,18 @@ func TestWindow(t *testing.T) {
 	d.shows("▸ gpu-00000/w00")
 	d.keys("1", "end")
 	d.shows("▸ gpu-09999", "of 10,000")
+	// End also counts where nothing is known yet.
+	d.keys("2", "r")
+	d.q.Hush(true)
+	d.keys("r", "end")
+	d.q.Hush(false)
+	d.tick()
+	d.shows("▸ gpu-09999/w19")
 	_, most, offset := d.q.Seen()
 	if most > 2*40+1 || offset < 199_000 {
 		t.Errorf("%d rows in one answer, highest offset %d", most, offset)
 	}
-	if n := len(d.out); n > 4*60 {
+	if n := len(d.out); n > 4*70 {
 		t.Errorf("%d questions for 207 keys", n)
 	}
 }
@@ -531,4 +538,3 @@ func TestBadFilter(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
-

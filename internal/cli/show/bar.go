@@ -61,9 +61,9 @@ func VRAM(s *api.Summary, width int, p Paint) string {
 	legend := barOurs + " ours " + amount(ours) + "  " + barOthers + " others " + amount(used-ours) + "  " + barFree + " free " + amount(s.VRAMTotal-used)
 	if of := " of " + amount(s.VRAMTotal) + " " + unit; Width(text+legend+of) <= width {
 		legend += of
-	}
-	if gpus := ", " + plural(s.GPUs, "GPU"); Width(text+legend+gpus) <= width {
-		legend += gpus
+		if gpus := ", " + plural(s.GPUs, "GPU"); Width(text+legend+gpus) <= width {
+			legend += gpus
+		}
 	}
 	if room := min(40, width-Width(text)-Width(legend)-2); room >= 10 {
 		text += Bar(ours, used-ours, s.VRAMTotal, room, p) + "  "
