@@ -42,7 +42,7 @@ func (l *list[T]) want() (offset, limit int) {
 func (l *list[T]) covered() bool {
 	end := l.top + l.height
 	if l.exact {
-		end = min(end, l.total)
+		end = min(end, l.reach())
 	}
 	return !l.taken.IsZero() && l.from <= l.top && end <= l.from+len(l.rows)
 }
@@ -76,13 +76,22 @@ func (l *list[T]) take(rows []T, offset, limit int, total *int, more bool, now t
 	}
 }
 
+// reach is how many rows can be gone to: the queen finds row 100,000 of a list that
+// is sorted by something else than ids, and refuses to look for later ones.
+func (l *list[T]) reach() int {
+	if l.sort == 0 {
+		return l.total
+	}
+	return min(l.total, 100_000)
+}
+
 // fix puts the cursor among the rows and the window around the cursor.
 func (l *list[T]) fix() {
-	l.cursor = max(0, min(l.cursor, l.total-1))
+	l.cursor = max(0, min(l.cursor, l.reach()-1))
 	h := max(1, l.height)
 	l.top = min(l.top, l.cursor)
 	l.top = max(l.top, l.cursor-h+1)
-	l.top = max(0, min(l.top, l.total-h))
+	l.top = max(0, min(l.top, l.reach()-h))
 	l.note()
 }
 
@@ -117,7 +126,7 @@ func (l *list[T]) home() {
 
 func (l *list[T]) end() {
 	l.last = l.taken.IsZero()
-	l.move(l.total - l.cursor)
+	l.move(l.reach() - l.cursor)
 }
 
 // resize says how many rows are shown.
@@ -135,5 +144,5 @@ func (l *list[T]) anew() {
 
 // shown returns the places of the rows that are shown: from, and up to but not to.
 func (l *list[T]) shown() (from, to int) {
-	return l.top, min(l.top+l.height, l.total)
+	return l.top, min(l.top+l.height, l.reach())
 }

@@ -448,20 +448,26 @@ func (m *Model) sure() (st api.Status) {
 	if s, ok := m.status[slotSummary]; ok {
 		st = s
 	}
-	st.Unsure = slices.Clone(st.Unsure)
 	for _, k := range m.parts() {
 		s, ok := m.status[k]
 		if !ok {
 			continue
 		}
 		st.Warm = st.Warm && s.Warm
-		for _, why := range s.Unsure {
-			if !slices.Contains(st.Unsure, why) {
-				st.Unsure = append(st.Unsure, why)
-			}
-		}
+		st.Unsure = union(st.Unsure, s.Unsure)
 	}
 	return st
+}
+
+// union returns a with those of b that are not in it.
+func union(a, b []string) []string {
+	a = slices.Clone(a)
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			a = append(a, s)
+		}
+	}
+	return a
 }
 
 // parts are what is shown beside the summary.

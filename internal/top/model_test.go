@@ -240,8 +240,11 @@ func TestWindow(t *testing.T) {
 	d.shows("▸ gpu-00000/w00")
 	d.keys("1", "end")
 	d.shows("▸ gpu-09999", "of 10,000")
+	d.keys("2", "s", "end")
+	d.shows("99,968–100,000 of 200,000, the first 100,000 can be gone to")
+	d.keys("S")
 	// End also counts where nothing is known yet.
-	d.keys("2", "r")
+	d.keys("r")
 	d.q.Hush(true)
 	d.keys("r", "end")
 	d.q.Hush(false)

@@ -13,7 +13,6 @@ import (
 	"github.com/charmbracelet/colorprofile"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // Terminal is what Run draws on.
@@ -27,9 +26,7 @@ type Terminal struct {
 
 // Queen is who is asked, and what comes by itself.
 type Queen struct {
-	// Ask sends one request. The answer is nil if none came, and set beside an error
-	// where the queen refused.
-	Ask func(ctx context.Context, verb string, req api.Request) (*api.Answer, error)
+	Ask Ask
 	// Events returns those that came by themselves since the last call, having waited
 	// for one until ctx ended, and how many came too fast so far.
 	Events func(ctx context.Context) (events []hivebeat.Event, dropped int)
@@ -127,7 +124,7 @@ func (a *app) ask(do Effect) {
 	a.asking.Go(func() {
 		defer stop()
 		for _, question := range do.Ask {
-			ans, err := a.queen.Ask(ctx, question.Verb, question.Req)
+			ans, err := follow(ctx, a.queen.Ask, question.Verb, question.Req)
 			if ctx.Err() != nil {
 				return
 			}

@@ -169,9 +169,9 @@ func arrow(down bool) string {
 func (m *Model) counted() string {
 	switch m.tab {
 	case tabHives:
-		return place1(&m.hives)
+		return placed(&m.hives)
 	case tabWorkers:
-		return place1(&m.workers)
+		return placed(&m.workers)
 	}
 	n := show.Count(m.events.total) + " events"
 	if m.more {
@@ -183,7 +183,7 @@ func (m *Model) counted() string {
 	return n
 }
 
-func place1[T any](l *list[T]) string {
+func placed[T any](l *list[T]) string {
 	if l.taken.IsZero() {
 		return ""
 	}
@@ -195,7 +195,11 @@ func place1[T any](l *list[T]) string {
 	if !l.exact {
 		of = "more than " + show.Count(l.total-1)
 	}
-	return show.Count(from+1) + "–" + show.Count(to) + " of " + of
+	text := show.Count(from+1) + "–" + show.Count(to) + " of " + of
+	if l.reach() < l.total {
+		text += ", the first " + show.Count(l.reach()) + " can be gone to"
+	}
+	return text
 }
 
 // crumbs says where one is.
