@@ -35,7 +35,7 @@ func (cmd *topCmd) Validate() error {
 		return misused(fmt.Errorf("--timeout: %s is no time to wait", cmd.Timeout), "use something like --timeout 2s")
 	}
 	if _, err := cmd.model("", nil); err != nil {
-		return misused(fmt.Errorf("--filter: %w", err), "\"hivebeat top\" and then ? lists the words")
+		return misused(fmt.Errorf("--%w", err), "\"hivebeat top\" and then ? lists the words")
 	}
 	return nil
 }
