@@ -132,9 +132,10 @@ func TestPick(t *testing.T) {
 		Hive: "h", Filter: api.Filter{Model: "llama-3*", Selector: "tier!=dev", MaxAge: 10_000}, N: 3, For: api.ForWorker, Spread: api.SpreadZone, Slots: 1,
 		Hold: "job-42", HoldMS: 60_000,
 	})
-	want := `RANK  WORKER        ZONE  MODEL           FREE  FREE GiB  AGE  ENDPOINT            HOLD    WHY
-   1  gpu-01/llama  a     llama-3-8b       3/4         -   2s  http://gpu-01:8000  job-42  3 of 4 slots free; nothing waits
-   2  gpu-02/llama  b     llama-3-8b�[2J   1/4         -   9s  -                   job-42  1 of 4 slots free
+	//nolint:dupword // two columns begin with FREE
+	want := `RANK  WORKER        ZONE  MODEL           FREE SLOTS  FREE GiB  AGE  ENDPOINT            HOLD    WHY
+   1  gpu-01/llama  a     llama-3-8b             3/4         -   2s  http://gpu-01:8000  job-42  3 of 4 slots free; nothing waits
+   2  gpu-02/llama  b     llama-3-8b�[2J         1/4         -   9s  -                   job-42  1 of 4 slots free
 
 2 of 3 places; passed over: 12 another model, 3 no free slot
 `
@@ -201,7 +202,9 @@ func TestEventsCommand(t *testing.T) {
 	}
 	lost := happened("2", 0, hivebeat.EventData{Hive: "h", Worker: "w", Kind: hivebeat.KindLost, From: "alive", To: "lost", Cause: hivebeat.CauseExit})
 	joined := happened("1", 24*time.Hour, hivebeat.EventData{Hive: "h", Worker: "w", Kind: hivebeat.KindJoined, To: "alive"})
-	pages := func() []api.Answer { return []api.Answer{{Events: []api.Happened{lost}, Next: "7"}, {Events: []api.Happened{joined}}} }
+	pages := func() []api.Answer {
+		return []api.Answer{{Events: []api.Happened{lost}, Next: "7"}, {Events: []api.Happened{joined}}}
+	}
 	url, o := serveOracle(t, map[string][]api.Answer{api.VerbEvents: append(append(pages(), pages()...), api.Answer{})})
 	code, out, errs := run(t, nil, "events", "--nats", url, "--hive", "h", "--worker", "w", "--kind", "lost,joined", "--since", "48h")
 	req := api.Request{Hive: "h", Worker: "w", Kinds: []hivebeat.Kind{hivebeat.KindLost, hivebeat.KindJoined}, Since: 172_800_000, Limit: 200}

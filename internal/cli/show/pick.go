@@ -12,7 +12,7 @@ import (
 
 // NewPicks returns the table of picks: of workers, or of GPUs.
 func NewPicks(gpus bool, p Paint, width int) *Table {
-	what, free := Column{Title: "WORKER", Least: 20}, Column{Title: "FREE", Right: true}
+	what, free := Column{Title: "WORKER", Least: 20}, Column{Title: "FREE SLOTS", Right: true}
 	if gpus {
 		what, free = Column{Title: "HIVE", Least: 16}, Column{Title: "GPU", Right: true}
 	}
