@@ -19,6 +19,8 @@ import (
 type Terminal struct {
 	In  io.Reader
 	Out io.Writer
+	// Width and Height are of what does not tell its size. Zero: it is asked.
+	Width, Height int
 	// Take is told how to put the terminal back as it was, for whoever must leave at
 	// once. It may be nil.
 	Take func(restore func())
@@ -40,7 +42,8 @@ func Run(ctx context.Context, m *Model, q Queen, t Terminal) error {
 	if m.paint {
 		profile = colorprofile.ANSI
 	}
-	a.program = tea.NewProgram(a, tea.WithInput(t.In), tea.WithOutput(t.Out), tea.WithoutSignalHandler(), tea.WithColorProfile(profile))
+	a.program = tea.NewProgram(a, tea.WithInput(t.In), tea.WithOutput(t.Out), tea.WithWindowSize(t.Width, t.Height),
+		tea.WithoutSignalHandler(), tea.WithColorProfile(profile))
 	if t.Take != nil {
 		t.Take(func() { _ = a.program.ReleaseTerminal() })
 	}
@@ -54,6 +57,18 @@ func Run(ctx context.Context, m *Model, q Queen, t Terminal) error {
 			events, dropped := q.Events(ctx)
 			if ctx.Err() == nil {
 				a.program.Send(News{events, dropped})
+			}
+		}
+	})
+	beside.Go(func() { // no tick of Bubble Tea, as those outlive it
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		for {
+			a.program.Send(Tick{})
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return
 			}
 		}
 	})
@@ -77,14 +92,8 @@ type app struct {
 	asking  sync.WaitGroup
 }
 
-const second = time.Second
-
-func tick() tea.Cmd { return tea.Tick(second, func(time.Time) tea.Msg { return Tick{} }) }
-
-// Init begins to ask.
-func (a *app) Init() tea.Cmd {
-	return func() tea.Msg { return Tick{} }
-}
+// Init has nothing to do: the first tick comes at once.
+func (a *app) Init() tea.Cmd { return nil }
 
 // Update hands messages to the model and does what it wants done.
 func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
@@ -99,8 +108,6 @@ func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		in = Key{"", msg.Content}
 	case tea.ResumeMsg: // it was away: the next tick asks anew
 		in = Size{a.model.width, a.model.height}
-	case Tick:
-		cmds = append(cmds, tick())
 	}
 	do := a.model.Update(in, time.Now())
 	if do.Ask != nil {
