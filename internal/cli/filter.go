@@ -29,6 +29,9 @@ func (f *PlaceFlags) Validate() error {
 	if f.MaxAge < 0 || f.MaxAge > 0 && f.MaxAge < time.Millisecond {
 		return misused(fmt.Errorf("--max-age: %s is no age", f.MaxAge), "use something like --max-age 10s")
 	}
+	if _, err := api.ParseSelector(f.Selector); err != nil {
+		return misused(fmt.Errorf("--%w", err), "as Kubernetes writes it: 'gpu,tier!=dev,disk in (ssd,nvme)'")
+	}
 	for flag, text := range map[string]string{"--model": f.Model, "--zone": f.Zone} {
 		if err := checkText(flag, text, hivebeat.MaxModel); err != nil {
 			return err

@@ -24,8 +24,8 @@ type filter struct {
 }
 
 // parseFilter reads a filter as people type it: words that are key=value say what a
-// row must have, other words with = or ! are requirements on labels, and the rest is
-// text that a row must hold.
+// row must have, other words with = or ! are requirements on labels (as Kubernetes
+// writes them, but without in and notin), and the rest is text that a row must hold.
 func parseFilter(line string, of tab) (f filter, err error) {
 	var text, labels []string
 	for _, word := range strings.Fields(line) {
@@ -46,6 +46,9 @@ func parseFilter(line string, of tab) (f filter, err error) {
 		}
 	}
 	f.Text, f.Selector = strings.Join(text, " "), strings.Join(labels, ",")
+	if _, err := api.ParseSelector(f.Selector); err != nil {
+		return f, fmt.Errorf("%w: %w", errFilter, err)
+	}
 	return f, nil
 }
 

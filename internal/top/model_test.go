@@ -219,7 +219,7 @@ func TestEmptyAndBeginning(t *testing.T) {
 	d.shows("CUT OFF for 1s: no queen answers within 2s", "Nothing is known of the fleet")
 	d.q.Hush(false)
 	d.tick()
-	d.shows("The fleet is empty", "nothing fits", "answer 0s old")
+	d.shows("The fleet is empty", "  none\n", "answer 0s old")
 	d.hides("CUT OFF")
 }
 
@@ -409,6 +409,10 @@ func TestFilterLine(t *testing.T) {
 	d.types("free=lots")
 	d.keys("enter")
 	d.shows("filter: free=lots", `"lots" is no size`)
+	d.keys("ctrl+u")
+	d.types("tier=a=b")
+	d.keys("enter")
+	d.shows("filter: selector: ")
 	d.keys("ctrl+u")
 	d.types("state=busy zone=b tier!=dev hive=gpu-00001 free=1GiB slots=2 age=10s stalled q")
 	d.keys("backspace")

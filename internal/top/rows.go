@@ -45,13 +45,17 @@ type rows struct {
 	cursor int    // which of them is chosen
 	err    string // why they are no newer
 	begun  bool   // an answer came
+	none   string // what is said where there are no rows
 	at     time.Time
 }
 
 // rowsOf renders the rows that are shown, as old as they are now.
 func rowsOf[T any](m *Model, l *list[T], now time.Time, row func(*T, time.Duration) []show.Cell, was func([]show.Cell) []show.Cell) rows {
 	from, to := l.shown()
-	r := rows{cursor: l.cursor - from, err: l.err, begun: !l.taken.IsZero(), at: l.taken}
+	r := rows{cursor: l.cursor - from, err: l.err, begun: !l.taken.IsZero(), at: l.taken, none: "none"}
+	if len(m.open) == 0 && m.filters[m.tab] != "" {
+		r.none = "none fits the filter; Esc takes it away"
+	}
 	_, _, cut := m.cut(now)
 	for i := from; i < to; i++ {
 		var cells []show.Cell
@@ -101,7 +105,7 @@ func (m *Model) table(t *show.Table, sorted string, down bool, now time.Time, r 
 	switch {
 	case len(r.cells) > 0:
 	case r.begun:
-		out = append(out, noMark+m.paint.Text("nothing fits", show.Faint))
+		out = append(out, noMark+m.paint.Text(r.none, show.Faint))
 	default:
 		out = append(out, noMark+m.paint.Text("asking …", show.Faint))
 	}

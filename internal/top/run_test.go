@@ -55,7 +55,9 @@ func begin(ctx context.Context, t *testing.T, q Queen) *stage {
 	}
 	s := &stage{keys: keys, drawn: new(output), done: make(chan error, 1)}
 	restore := func(func()) {}
-	go func() { s.done <- Run(ctx, m, q, Terminal{In: in, Out: s.drawn, Width: 100, Height: 30, Take: restore}) }()
+	go func() {
+		s.done <- Run(ctx, m, q, Terminal{In: in, Out: s.drawn, Width: 100, Height: 30, Take: restore})
+	}()
 	return s
 }
 

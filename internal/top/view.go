@@ -279,7 +279,7 @@ func (m *Model) helpLines() []string {
 		},
 		{
 			"Filter: all of it must fit", "llama", "text in an id, a zone or a model", "model=llama-3*", "model; * is any text, ? one character",
-			"live=late,lost  state=ready", "verdict, and what workers say", "zone=a  tier!=dev  gpu", "zone; labels, as Kubernetes writes them",
+			"live=late,lost  state=ready", "verdict, and what workers say", "zone=a  tier=prod  tier!=dev  !gpu", "zone; labels",
 			"free=20GiB  slots=2", "VRAM free on one GPU, free slots", "age=10s", "facts are not older", "stalled", "busy, and makes no progress",
 			"hive=ID  worker=ID  kind=lost", "of events; hive= of workers too",
 		},
@@ -294,7 +294,7 @@ func (m *Model) helpLines() []string {
 		}
 		lines = append(lines, p.Text(section[0], show.Strong))
 		for i := 1; i < len(section); i += 2 {
-			lines = append(lines, "  "+show.Pad(section[i], 33)+section[i+1])
+			lines = append(lines, "  "+show.Pad(section[i], 36)+section[i+1])
 		}
 	}
 	return lines
