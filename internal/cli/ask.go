@@ -147,26 +147,32 @@ func (a *asker) where() string {
 	return where
 }
 
-// pages yields answer after answer until the last page. That of one hive is the
-// only one.
+// pages yields answer after answer until the last page, or until there were as many
+// rows as the request's Limit, where it has one.
 func (a *asker) pages(ctx context.Context, verb string, req api.Request) iter.Seq2[*api.Answer, error] {
+	left := req.Limit
 	return func(yield func(*api.Answer, error) bool) {
-		if verb == api.VerbHive { // it takes no limit
-			yield(a.ask(ctx, verb, req))
-			return
-		}
-		c, err := a.client()
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		ctx, done := a.hearing(ctx, verb)
-		defer done()
-		req.Limit = cmp.Or(req.Limit, pageSize)
-		for ans, err := range c.Pages(ctx, verb, req) {
-			if !yield(ans, a.explain(err)) {
+		for {
+			if req.Limit = pageSize; left > 0 {
+				req.Limit = min(left, pageSize)
+			}
+			if verb == api.VerbHive { // there is one
+				req.Limit = 0
+			}
+			ans, err := a.ask(ctx, verb, req)
+			if !yield(ans, err) || err != nil || ans.Next == "" {
 				return
 			}
+			if left > 0 {
+				if left -= len(ans.Hives) + len(ans.Workers) + len(ans.Events); left <= 0 {
+					return
+				}
+			}
+			if ans.Next == req.After {
+				yield(nil, fmt.Errorf("the queen's pages of %s do not go on after %q", verb, ans.Next))
+				return
+			}
+			req.After = ans.Next
 		}
 	}
 }

@@ -46,7 +46,10 @@ type commands struct {
 	Queen   queenCmd   `cmd:"" help:"Run a queen."`
 	Ls      lsCmd      `cmd:"" help:"List hives and workers."`
 	Get     getCmd     `cmd:"" help:"Show all about one hive or worker."`
+	Events  eventsCmd  `cmd:"" help:"Show what happened."`
+	Pick    pickCmd    `cmd:"" help:"Pick workers or GPUs for work, and hold them."`
 	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
+	Top     topCmd     `cmd:"" help:"Look through the fleet, full screen."`
 	Decode  decodeCmd  `cmd:"" help:"Turn msgpack on stdin into JSON."`
 	Doctor  doctorCmd  `cmd:"" help:"Check what a role needs from NATS."`
 	Sim     simCmd     `cmd:"" help:"Simulate faults, or what to expect of settings."`

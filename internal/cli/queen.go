@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/queen"
 )
 
@@ -27,18 +27,11 @@ type byteSize int64
 
 // UnmarshalText reads a size.
 func (n *byteSize) UnmarshalText(text []byte) error {
-	digits, unit := string(text), int64(1)
-	for i, suffix := range []string{"KiB", "MiB", "GiB"} {
-		if s, ok := strings.CutSuffix(digits, suffix); ok {
-			digits, unit = strings.TrimSpace(s), 1<<(10*(i+1))
-			break
-		}
+	v, err := show.ParseSize(string(text))
+	if err != nil {
+		return err
 	}
-	v, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || v < 0 || v > math.MaxInt64/unit {
-		return fmt.Errorf("%q is no size such as 67108864, 64MiB or 1GiB", text)
-	}
-	*n = byteSize(v * unit)
+	*n = byteSize(v)
 	return nil
 }
 
