@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("HIVEBEAT_HTTP", "off") // scripts run beside one another
 			e.Values[startedKey{}] = map[string]*started{}
 			return nil
 		},
@@ -122,7 +123,7 @@ func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = out, log, ts.MkAbs(".")
 	for _, v := range []string{
 		"HOME", "PATH", "TMPDIR", "NO_COLOR", "HIVEBEAT_NATS", "HIVEBEAT_PREFIX", "HIVEBEAT_HIVE", "HIVEBEAT_ID", "HIVEBEAT_LABEL",
-		"HIVEBEAT_LOG_LEVEL", "HIVEBEAT_LOG_FORMAT", "HIVEBEAT_EVERY",
+		"HIVEBEAT_LOG_LEVEL", "HIVEBEAT_LOG_FORMAT", "HIVEBEAT_EVERY", "HIVEBEAT_HTTP",
 	} {
 		if s := ts.Getenv(v); s != "" {
 			p.cmd.Env = append(p.cmd.Env, v+"="+s)

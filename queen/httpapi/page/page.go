@@ -5,9 +5,13 @@
 // needs no more than Content-Security-Policy: default-src 'self'.
 package page
 
-import "embed"
+import (
+	"embed"
+	"io/fs"
+)
 
-// Files are index.html and all that it needs, by their paths below it.
-//
 //go:embed index.html icon.svg *.css js uplot
-var Files embed.FS
+var files embed.FS
+
+// Files returns index.html and all that it needs, by their paths below it.
+func Files() fs.FS { return files }
