@@ -1,6 +1,6 @@
 // Numbers of the last hours, drawn by uPlot.
 import { h, say } from './dom.js';
-import { count, gib } from './text.js';
+import { count } from './text.js';
 
 // What a chart shows: series with a name, a colour of the theme, and a dash, so
 // that no line is told by its colour alone.
@@ -57,10 +57,10 @@ export class Charts {
   }
 
   #chart(spec) {
-    const names = spec.series.map((s) => h('span', { class: `key ${s.dash ? (s.dash[0] > 4 ? 'dashed' : 'dotted') : 'solid'} c${s.colour.slice(1)}` }, `${s.name} `, h('b')));
+    const names = spec.series.map((s) => h('span', { class: `key ${s.dash ? (s.dash[0] > 4 ? 'dashed' : 'dotted') : 'solid'} c${s.colour.slice(2)}` }, `${s.name} `, h('b')));
     const box = h('div', { class: 'plot', role: 'img' });
     this.#plots.push({ spec, box, names, plot: null });
-    return h('figure', { class: 'chart' }, h('figcaption', {}, h('span', { class: 'name', text: spec.title }), names), box);
+    return h('figure', { class: 'chart' }, h('figcaption', {}, h('span', { class: 'name', text: spec.title }), h('span', { class: 'keys' }, names)), box);
   }
 
   // load asks for the history, at most once in 15 s unless it must.
@@ -93,7 +93,7 @@ export class Charts {
     for (const p of this.#plots) {
       const data = this.#columns(p.spec);
       const last = p.spec.series.map((s, i) => data[i + 1].at(-1));
-      last.forEach((v, i) => say(p.names[i].lastChild, v === null || v === undefined ? '–' : p.spec.bytes ? gib(v * 2 ** 30) : count(v)));
+      last.forEach((v, i) => say(p.names[i].lastChild, v === null || v === undefined ? '–' : few(v)));
       p.box.setAttribute('aria-label', `${p.spec.title}, last ${this.hours} hours. Now ${p.names.map((n) => n.textContent).join(', ')}.`);
       if (anew) { p.plot?.destroy(); p.plot = null; }
       if (!p.plot) p.plot = this.#plot(p, data);
@@ -104,7 +104,7 @@ export class Charts {
 
   #plot({ spec, box }, data) {
     const colour = (name) => {
-      const probe = h('i', { class: `c${name.slice(1)}` });
+      const probe = h('i', { class: `c${name.slice(2)}` });
       box.append(probe);
       const c = getComputedStyle(probe).color;
       probe.remove();
@@ -137,6 +137,9 @@ export class Charts {
 }
 
 const faint = (rgb) => rgb.replace(/^rgb\((.*)\)$/, (_, c) => `rgba(${c.split(/[ ,]+/).join(', ')}, 0.14)`);
+
+// few writes a number of a legend, which has little room.
+const few = (v) => (v >= 100_000 ? short(v) : v >= 100 || Number.isInteger(v) ? count(v) : v.toFixed(1));
 
 // short writes a number of an axis in few letters.
 export function short(v) {

@@ -6,7 +6,7 @@ import { hostLine, noGPU } from './fleet.js';
 import { trouble } from './frame.js';
 import * as parts from './parts.js';
 import { hiveLink } from './route.js';
-import { LIVES, age, cause, clip, count, gib, liveWords, plural } from './text.js';
+import { LIVES, age, cause, clip, count, day, gib, liveWords, plural } from './text.js';
 import { workerList } from './workers.js';
 
 // Facts is a list of names and values; what has no value is left out.
@@ -31,7 +31,7 @@ class Facts {
 }
 
 const bytes = (n) => (n ? `${gib(n)} GiB` : '');
-const began = (us) => (us ? new Date(us / 1000).toLocaleString() : '');
+const began = (us) => (us ? day(us / 1000) : '');
 
 // Detail is what the pages of a hive and of a worker share.
 class Detail {

@@ -27,7 +27,7 @@ export class Events {
     this.note = h('p', { class: 'empty' });
     this.more = h('button', { type: 'button', class: 'older', text: 'Older events', onclick: () => this.#older() });
     this.trouble.hidden = this.note.hidden = this.more.hidden = true;
-    this.el = h('section', { class: 'all' }, h('div', { class: 'bar-of' }, h('h1', {}, 'Events ', this.count), this.filters.el),
+    this.el = h('section', { class: 'all narrow' }, h('div', { class: 'bar-of' }, h('h1', {}, 'Events ', this.count), this.filters.el),
       this.trouble, h('div', { class: 'panel' }, this.list, this.note, this.more));
   }
 

@@ -9,15 +9,15 @@ export class Filters {
   constructor(specs) {
     this.el = h('div', { class: 'filters' }, specs.map((s) => {
       const input = s.text
-        ? h('input', { type: 'text', size: '8', maxlength: '256', autocomplete: 'off', spellcheck: 'false', placeholder: 'any' })
-        : h('select', {}, ['', ...s.words.filter((w) => w !== 'id')].map((w) => h('option', { value: w, text: s.names?.[w] ?? (w || 'any') })));
+        ? h('input', { type: 'text', size: '9', maxlength: '256', autocomplete: 'off', spellcheck: 'false', placeholder: s.name, title: s.hint || null })
+        : h('select', {}, ['', ...s.words.filter((w) => w !== 'id')].map((w) => h('option', { value: w, text: s.names?.[w] ?? (w || `Any ${s.name.toLowerCase()}`) })));
       let timer = 0;
       input.addEventListener(s.text ? 'input' : 'change', () => {
         clearTimeout(timer);
         timer = setTimeout(() => amend({ [s.key]: input.value.trim() }, { replace: !!s.text }), s.text ? 250 : 0);
       });
       this.#inputs.push([s.key, input]);
-      return h('label', {}, h('span', { text: s.name }), input);
+      return h('label', {}, h('span', { class: 'unseen', text: s.name }), input);
     }), h('button', { type: 'button', class: 'clear', text: 'Clear', onclick: () => amend(Object.fromEntries([...specs.map((s) => [s.key, '']), ['text', '']])) }));
     this.clear = this.el.lastChild;
   }

@@ -19,6 +19,7 @@ export class Fleet {
   #as = '';
   #total = null;
   #list = null;
+  #turn = 0; // an answer to an older question is not shown
 
   constructor(link) {
     this.link = link;
@@ -31,8 +32,8 @@ export class Fleet {
     this.filters = new Filters([
       { key: 'live', name: 'Verdict', words: LIVES },
       { key: 'zone', name: 'Zone', text: true },
-      { key: 'sort', name: 'Sort', words: ['id', 'live', '-vram_free', 'vram_free', '-workers', '-cpu', '-age'], names: { '': 'by id', id: 'by id', live: 'by verdict', '-vram_free': 'most VRAM free', vram_free: 'least VRAM free', '-workers': 'most workers', '-cpu': 'most CPU', '-age': 'longest silent' } },
-      { key: 'as', name: 'Show', words: ['cards', 'rows'], names: { '': 'as it fits', cards: 'as cards', rows: 'as rows' } },
+      { key: 'sort', name: 'Sort', words: ['id', 'live', '-vram_free', 'vram_free', '-workers', '-cpu', '-age'], names: { '': 'By id', live: 'By verdict', '-vram_free': 'Most VRAM free', vram_free: 'Least VRAM free', '-workers': 'Most workers', '-cpu': 'Most CPU', '-age': 'Longest silent' } },
+      { key: 'as', name: 'Show', words: ['cards', 'rows'], names: { '': 'Cards or rows', cards: 'Cards', rows: 'Rows' } },
     ]);
     this.cards = h('div', { class: 'cards' });
     this.note = h('p', { class: 'empty' });
@@ -97,10 +98,12 @@ export class Fleet {
     if (this.#list) { this.#list.close(); this.#list = null; }
     if (this.cards.parentElement !== this.place) this.place.replaceChildren(this.cards);
     const most = this.#as === 'cards' ? CARDS : FEW;
+    const turn = ++this.#turn;
     const [hives, workers] = await Promise.all([
       this.link.get('v1/hives', { ...this.#ask(), limit: most }),
       this.link.get('v1/workers', { limit: 1000 }),
     ]);
+    if (turn !== this.#turn) return;
     const shown = hives.answer.hives || [];
     this.#total = hives.answer.total ?? (hives.answer.next ? shown.length + 1 : shown.length);
     if (this.#rows()) { await this.#asRows(); return; }
@@ -158,14 +161,14 @@ class Hero {
     const sum = (counts) => Object.entries(counts || {}).reduce((n, [k, v]) => (k === 'left' ? n : n + v), 0);
     for (const [panel, counts] of [[this.hives, s.hives], [this.workers, s.workers]]) {
       say(panel.big, count(counts?.alive || 0));
-      say(panel.rest, ` alive of ${count(sum(counts))}`);
+      say(panel.rest, `alive of ${count(sum(counts))}`);
     }
     parts.setTally(this.hiveTally, s.hives, LIVES);
     parts.setTally(this.workerTally, s.workers, LIVES);
     parts.setTally(this.stateTally, s.states, STATES);
     const none = !s.vram_total;
     say(this.vram.big, none ? 'no GPU' : gib(Math.max(0, s.vram_total - s.vram_used)));
-    say(this.vram.rest, none ? ' is known' : ` GiB free of ${gib(s.vram_total)} on ${plural(s.gpus, 'GPU')}`);
+    say(this.vram.rest, none ? 'is known' : `GiB free of ${gib(s.vram_total)} on ${plural(s.gpus, 'GPU')}`);
     show(this.memory, !none);
     parts.setMemory(this.memory, s.vram_total, s.vram_used, s.vram_ours);
   }
@@ -256,7 +259,7 @@ export function hostLine(host) {
 function cardWorker() {
   const li = h('li');
   const c = li.hb = { shape: parts.shape('left'), name: h('a'), model: h('span', { class: 'model' }), word: h('span', { class: 'word' }), slots: h('span', { class: 'slots' }), age: ageEl() };
-  li.append(c.shape, h('span', { class: 'id' }, c.name, c.model), c.word, c.slots, c.age);
+  li.append(c.shape, h('span', { class: 'id' }, c.name), c.word, c.slots, c.age, c.model);
   return li;
 }
 

@@ -1,7 +1,7 @@
 // The frame around every view: how sure the queen is, how old what is shown is,
 // and what is said aloud.
 import { attr, say, show, since } from './dom.js';
-import { age, clip, count, eventWords, grave, health, plural } from './text.js';
+import { age, clip, count, eventWords, grave, health, illness, plural } from './text.js';
 
 const byID = (id) => document.getElementById(id);
 const THEMES = [['', 'Auto', 'as the system'], ['light', 'Light', 'light'], ['dark', 'Dark', 'dark']];
@@ -48,6 +48,10 @@ export class Frame {
 
     const box = byID('verdict');
     attr(box, 'data-sure', sure);
+    const ill = summary && (sure === 'sure' || sure === 'unsure') ? illness(summary) : '';
+    attr(box, 'data-health', ill || null);
+    byID('health').className = `shape ${ill || 'alive'}`;
+    show(byID('health'), !!ill);
     document.documentElement.classList.toggle('cut', sure === 'cut');
     byID('sure-shape').className = `shape ${{ sure: 'alive', unsure: 'late', cut: 'lost', waiting: 'unverified' }[sure]}`;
     say(byID('sure'), { sure: 'Sure', unsure: 'Unsure', cut: 'Cut off', waiting: 'Asking the queen' }[sure]);

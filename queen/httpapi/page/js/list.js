@@ -1,6 +1,6 @@
 // A list of any length of which only the rows in view are there: they are taken
 // from the queen in windows (offset, limit) as the page scrolls.
-import { h, attr, klass, mark, show, say, since } from './dom.js';
+import { h, attr, mark, show, say, since } from './dom.js';
 import { count } from './text.js';
 
 const MARGIN = 8; // rows made beyond the edges of the view
@@ -206,8 +206,8 @@ export class List {
       el.hbTop = i * this.#height;
     }
     attr(el, 'tabindex', i === this.#active ? 0 : -1);
-    const cls = `row${got ? '' : ' waiting'}${i % 2 ? ' odd' : ''}`;
-    klass(el, cls);
+    el.classList.add('row');
+    el.classList.toggle('waiting', !got);
     el.hbIndex = i;
     if (got && el.hbItem !== got) {
       el.hbItem = got;

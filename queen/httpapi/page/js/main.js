@@ -9,7 +9,8 @@ import { mark, since, tickAges } from './dom.js';
 import { amend, hiveLink, parse } from './route.js';
 
 const EVERY = 5_000; // what is in view is asked for at least so often
-const SOONEST = 1_000; // and not more often than this, however much changes
+const SOON = 300; // after something happened, but not more often than
+const LATER = 2_000; // after numbers changed
 
 const VIEWS = { fleet: Fleet, workers: Workers, hive: Hive, worker: Worker, events: Events };
 
@@ -23,7 +24,7 @@ let key = '';
 let summary = null; // the newest answer with one, for a view that comes later
 let asked = mark();
 let took = 0;
-let due = false;
+let due = Infinity; // how old what is in view may grow, in ms
 let busy = false;
 
 function show(first = false) {
@@ -49,7 +50,7 @@ function show(first = false) {
 async function refresh() {
   if (busy || document.hidden || link.cut) return;
   busy = true;
-  due = false;
+  due = Infinity;
   asked = mark();
   try {
     await view.refresh();
@@ -64,7 +65,7 @@ function tick() {
   frame.draw();
   view?.tick();
   const old = since(asked);
-  if (old > EVERY || (due && old > Math.max(SOONEST, 4 * took))) refresh();
+  if (old > Math.min(EVERY, Math.max(due, 4 * took))) refresh();
 }
 
 link.addEventListener('answer', ({ detail: a }) => {
@@ -72,7 +73,7 @@ link.addEventListener('answer', ({ detail: a }) => {
   if (a.summary) summary = { status: a.status, summary: a.summary };
   view?.answer(a);
   if (a.resync) view?.first?.();
-  due = true;
+  due = Math.min(due, a.events?.length || a.gone?.length || a.resync ? SOON : LATER);
 });
 let wasCut = true;
 link.addEventListener('state', () => {
@@ -82,7 +83,7 @@ link.addEventListener('state', () => {
 
 addEventListener('hashchange', () => show());
 document.addEventListener('visibilitychange', () => { if (!document.hidden) tick(); });
-setInterval(tick, 500);
+setInterval(tick, 250);
 
 let typing = 0;
 search.addEventListener('input', () => {

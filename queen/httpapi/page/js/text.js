@@ -79,6 +79,22 @@ export function health(summary) {
   return `${hives === 1 ? 'The one hive' : `All ${count(hives)} hives`} and ${plural(workers, 'worker')} are alive.`;
 }
 
+// illness is the worst verdict that something of the fleet is under: empty if all
+// that did not leave in order are alive.
+export function illness(summary) {
+  for (const live of ['lost', 'unverified', 'late']) {
+    if (summary.hives?.[live] || summary.workers?.[live]) return live === 'unverified' ? 'late' : live;
+  }
+  return '';
+}
+
+// day writes a moment of Unix ms in the browser's time zone: 2026-11-26 09:30.
+export function day(ms) {
+  const t = new Date(ms);
+  const two = (n) => String(n).padStart(2, '0');
+  return `${t.getFullYear()}-${two(t.getMonth() + 1)}-${two(t.getDate())} ${two(t.getHours())}:${two(t.getMinutes())}`;
+}
+
 // eventClass is the shape and colour of an event.
 export function eventClass(d) {
   switch (d.kind) {

@@ -42,17 +42,20 @@ function fill(el, w, at) {
   const c = el.hb;
   parts.setLive(c.live, w.live, w.fresh);
   el.classList.toggle('stale', !w.fresh);
+  // What the dead said last of their work says nothing now.
+  const gone = w.live === 'lost' || w.live === 'left';
+  el.classList.toggle('gone', gone);
   say(c.hive, `${w.hive}/`);
   say(c.name, w.worker);
   attr(c.link, 'href', workerLink(w.hive, w.worker));
   say(c.model, clip(w.model || '', 120));
   attr(c.model, 'title', w.model || null);
   say(c.state, clip(w.state || '', 32) + (w.stalled ? ', stalled' : ''));
-  say(c.slots, parts.slots(w));
+  say(c.slots, gone ? '–' : parts.slots(w));
   const use = `${w.slots ? Math.min(100, (100 * (w.busy || 0)) / w.slots).toFixed(0) : 0}%`;
   if (c.bar.firstChild.style.width !== use) c.bar.firstChild.style.width = use;
-  c.bar.hidden = !w.slots;
-  say(c.queue, w.queue ? count(w.queue) : '–');
+  c.bar.hidden = !w.slots || gone;
+  say(c.queue, w.queue && !gone ? count(w.queue) : '–');
   say(c.vram, w.vram ? gib(w.vram) : '–');
   say(c.done, count(w.done));
   setAge(c.age, w.age, at);
@@ -68,8 +71,8 @@ export class Workers {
     this.trouble.hidden = true;
     this.filters = new Filters([
       { key: 'live', name: 'Verdict', words: LIVES }, { key: 'state', name: 'State', words: STATES },
-      { key: 'model', name: 'Model', text: true }, { key: 'zone', name: 'Zone', text: true }, { key: 'selector', name: 'Labels', text: true },
-      { key: 'stalled', name: 'Progress', words: ['true'], names: { true: 'only stalled' } },
+      { key: 'model', name: 'Model', text: true, hint: '* is any text, ? one character' }, { key: 'zone', name: 'Zone', text: true }, { key: 'selector', name: 'Labels', text: true, hint: 'as tier=prod,gpu in (a,b),!spot' },
+      { key: 'stalled', name: 'Progress', words: ['true'], names: { true: 'Only stalled' } },
     ]);
     this.list = workerList(link, this.#ask, {
       label: 'Workers',
