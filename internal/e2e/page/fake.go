@@ -34,7 +34,8 @@ type fakeQueen struct {
 	changed chan struct{} // closed at the next change
 	unsure  []string
 	brake   []api.BrakeInfo
-	away    bool // no JetStream
+	away    bool   // no JetStream
+	refused string // why nothing is answered
 }
 
 type fakeHive struct {
@@ -140,13 +141,15 @@ func (q *fakeQueen) change(do func()) {
 	q.changed = make(chan struct{})
 }
 
+// refuse lets it answer nothing but that, until it is empty.
+func (q *fakeQueen) refuse(why string) { q.change(func() { q.refused = why }) }
+
 // work is a moment of requests on some hives.
 func (q *fakeQueen) work(hives int) {
-	for range hives {
-		h := q.hives[q.rng.IntN(len(q.hives))]
-		if hives == len(q.hives) {
-			h = q.hives[hives-1-int(q.rev)%hives]
-			q.rev++
+	for i := range min(hives, len(q.hives)) {
+		h := q.hives[i]
+		if hives < len(q.hives) {
+			h = q.hives[q.rng.IntN(len(q.hives))]
 		}
 		if h.Live != hivebeat.Alive {
 			continue
@@ -171,7 +174,6 @@ func (q *fakeQueen) work(hives int) {
 		for i := range h.GPUs {
 			g := &h.GPUs[i]
 			g.Ours = ours[i]
-			g.Used = g.Ours + g.Total*uint64(len(h.Hive)+i)%7*g.Total/g.Total/60
 			g.Used = g.Ours + g.Total*uint64((len(h.Hive)+i+int(h.Inc%5))%4)/40
 			g.Util = 100 * busy / max(1, slots)
 			g.Temp = 38 + int64(g.Util)/3
@@ -250,6 +252,10 @@ func (q *fakeQueen) Answer(ctx context.Context, verb string, r api.Request) api.
 	defer q.mu.Unlock()
 	now := time.Now()
 	a := api.Answer{Status: q.status(now)}
+	if q.refused != "" {
+		a.Error = &api.Error{Code: api.CodeUnavailable, Message: q.refused}
+		return a
+	}
 	switch verb {
 	case api.VerbSummary:
 		a.Summary = q.summary()
@@ -350,8 +356,15 @@ func (q *fakeQueen) summary() *api.Summary {
 
 // watch tells the summary and the events since a cursor; it waits for a change.
 func (q *fakeQueen) watch(ctx context.Context, r api.Request) api.Answer {
-	id, since, ok := strings.Cut(r.After, ".")
-	rev, _ := strconv.ParseUint(since, 10, 64)
+	// A cursor is fake.<revision>.<events told>.
+	cursor := strings.Split(r.After, ".")
+	ok := len(cursor) == 3 && cursor[0] == "fake"
+	var rev uint64
+	var told int
+	if ok {
+		rev, _ = strconv.ParseUint(cursor[1], 10, 64)
+		told, _ = strconv.Atoi(cursor[2])
+	}
 	q.mu.Lock()
 	for ok && rev == q.rev && r.Wait > 0 {
 		changed := q.changed
@@ -366,12 +379,12 @@ func (q *fakeQueen) watch(ctx context.Context, r api.Request) api.Answer {
 		q.mu.Lock()
 	}
 	defer q.mu.Unlock()
+	if q.refused != "" {
+		return api.Answer{Status: q.status(time.Now()), Error: &api.Error{Code: api.CodeUnavailable, Message: q.refused}}
+	}
 	a := api.Answer{Status: q.status(time.Now()), Next: fmt.Sprintf("fake.%d.%d", q.rev, len(q.events)), Summary: q.summary()}
-	if ok && id == "fake" {
-		revs, told, _ := strings.Cut(since, ".")
-		n, _ := strconv.Atoi(told)
-		_ = revs
-		a.Events = slices.Clone(q.events[min(n, len(q.events)):])
+	if ok {
+		a.Events = slices.Clone(q.events[min(told, len(q.events)):])
 	}
 	return a
 }
@@ -397,8 +410,11 @@ func (q *fakeQueen) past(r api.Request) (out []api.Happened, next string) {
 // history makes up the last hours, with a gap in them.
 func (q *fakeQueen) history(now time.Time, r api.Request) *api.History {
 	n := int(cmp.Or(r.Since, 3600000) / 60000)
-	workers := float64(len(q.hives) * len(q.hives[0].workers))
-	var s api.Summary = *q.summary()
+	workers := 0.0
+	for _, h := range q.hives {
+		workers += float64(len(h.workers))
+	}
+	s := q.summary()
 	h := &api.History{End: now.Truncate(time.Minute).UnixMilli(), Step: 60000, Series: map[string][]*float64{}}
 	rng := rand.New(rand.NewPCG(3, 3))
 	level := 0.5

@@ -51,20 +51,20 @@ class Detail {
 
   async first() { await this.feed.load().catch(() => { /* the stream brings what is new */ }); }
 
-  async update() { await this.refresh(); }
+  update() { return this.refresh(); }
 
   async refresh() {
     try {
       await this.load();
       trouble(this.trouble, null);
-      this.el.classList.remove('old');
+      return true;
     } catch (err) {
-      if (err.name === 'AbortError') return;
-      this.el.classList.add('old');
+      if (err.name === 'AbortError') return false;
       if (err.code === 'not_found') {
         show(this.trouble, true);
         say(this.trouble, `The queen knows no such ${this.kind} now. What is below is what was known.`);
       } else trouble(this.trouble, err);
+      return false;
     }
   }
 
@@ -80,7 +80,6 @@ class Detail {
   }
 
   answer(a) { this.feed.answer(a); }
-  tick() {}
   close() {}
 }
 
@@ -114,7 +113,8 @@ export class Hive extends Detail {
 
   async update(route) {
     this.#params = route.params;
-    await Promise.all([this.refresh(), this.workers.reset().catch((e) => trouble(this.trouble, e))]);
+    this.workers.clear();
+    return this.refresh();
   }
 
   async load() {
@@ -144,7 +144,6 @@ export class Hive extends Detail {
     this.labels.set(Object.entries(x.labels || {}).map(([k, v]) => [k, clip(v, 128)]));
   }
 
-  tick() { this.workers.tick(); }
   close() { this.workers.close(); this.charts.close(); }
 }
 

@@ -43,9 +43,10 @@ export class Events {
     this.#events = [];
     this.#next = '';
     await this.#load('');
+    return true;
   }
 
-  async refresh() {}
+  async refresh() { return true; } // the stream keeps it up
 
   async #load(after) {
     this.#stop?.abort();
@@ -87,6 +88,5 @@ export class Events {
     attr(this.list, 'aria-label', 'Events, newest first');
   }
 
-  tick() {}
   close() { this.#stop?.abort(); }
 }

@@ -50,8 +50,8 @@ export class Fleet {
     this.filters.set(route.params);
     const as = route.params.get('as') || '';
     if (as !== this.#as) { this.#as = as; this.#total = null; }
-    if (this.#list) await this.#list.reset().catch((e) => this.#failed(e));
-    else await this.refresh();
+    if (this.#list) this.#list.clear();
+    return this.refresh();
   }
 
   #ask = () => ({
@@ -67,8 +67,10 @@ export class Fleet {
       if (this.#rows()) await this.#asRows();
       else await this.#asCards();
       trouble(this.trouble, null);
+      return true;
     } catch (err) {
       if (err.name !== 'AbortError') this.#failed(err);
+      return false;
     }
   }
 
@@ -132,8 +134,6 @@ export class Fleet {
   }
 
   async first() { await this.feed.load().catch(() => { /* the stream brings them */ }); }
-
-  tick() { this.#list?.tick(); }
 
   close() { this.#list?.close(); this.charts.close(); }
 }

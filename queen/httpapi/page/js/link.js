@@ -50,9 +50,7 @@ export class Link extends EventTarget {
       if (signal?.aborted) throw err;
       throw new Refusal('network', 'no answer from the server');
     }
-    const answer = await this.#body(res, signal);
-    this.#contact(at);
-    return { answer, at };
+    return { answer: await this.#body(res, signal), at };
   }
 
   async #body(res, signal) {
@@ -82,7 +80,10 @@ export class Link extends EventTarget {
     return s ? `${path}?${s}` : path;
   }
 
-  #contact(at) {
+  // #tell hands an answer on before the page may say that it is sure: what it says
+  // then is of this answer.
+  #tell(answer, at) {
+    this.dispatchEvent(new CustomEvent('answer', { detail: answer }));
     if (!this.heard || since(at) < since(this.heard)) this.heard = at;
     this.#broken = false;
     this.#settle('');
@@ -107,8 +108,8 @@ export class Link extends EventTarget {
     if (this.#probing) return;
     this.#probing = true;
     try {
-      const { answer } = await this.get('v1/summary');
-      this.#tell(answer);
+      const { answer, at } = await this.get('v1/summary');
+      this.#tell(answer, at);
     } catch (err) {
       this.#fail(err);
     } finally {
@@ -168,8 +169,7 @@ export class Link extends EventTarget {
         if (skew === null || off < skew) skew = off;
         if (off - skew > LAG) { stop.abort(); return; }
         this.#cursor = id || answer.next || '';
-        this.#contact(mark());
-        this.#tell(answer);
+        this.#tell(answer, mark());
       });
       for (;;) {
         const { done, value } = await reader.read();
@@ -184,7 +184,6 @@ export class Link extends EventTarget {
     }
   }
 
-  #tell(answer) { this.dispatchEvent(new CustomEvent('answer', { detail: answer })); }
 }
 
 // Parser takes a stream of server-sent events apart.

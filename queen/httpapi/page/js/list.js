@@ -1,6 +1,6 @@
 // A list of any length of which only the rows in view are there: they are taken
 // from the queen in windows (offset, limit) as the page scrolls.
-import { h, attr, mark, show, say, since } from './dom.js';
+import { h, attr, mark, show, say } from './dom.js';
 import { count } from './text.js';
 
 const MARGIN = 8; // rows made beyond the edges of the view
@@ -8,7 +8,6 @@ const AHEAD = 60; // rows asked for beyond them
 const KEEP = 400; // rows kept beyond what was asked for last
 const MOST = 1000; // a request's limit
 const TALLEST = 12_000_000; // px: browsers misplace what is taller
-const OLD = 12_000; // rows not renewed for so long are dimmed
 
 // List needs
 //   load(offset, limit, signal, after) → {items, total, next, at}
@@ -21,7 +20,6 @@ export class List {
   #spare = [];
   #total = 0;
   #known = false; // the total is exact
-  #at = null; // the age of the oldest rows that are shown
   #height = 36;
   #active = 0;
   #wanted = null; // the window being loaded
@@ -61,20 +59,19 @@ export class List {
   get total() { return this.#total; }
   get exact() { return this.#known; }
 
-  // reset forgets all rows: what is asked for is another thing now.
-  reset() {
+  // clear forgets all rows: what is asked for next is another thing.
+  clear() {
     this.#stop?.abort();
     this.#stop = this.#wanted = null;
     this.#rows.clear();
     this.#known = false;
     this.#active = 0;
-    this.#at = null;
+    this.#total = 0;
     this.#columns();
-    return this.#load(...this.#window(true));
   }
 
   // refresh asks anew for what is in view.
-  refresh() { return this.#load(...this.#window(false)); }
+  refresh() { return this.#load(...this.#window()); }
 
   #columns() {
     const { columns, sort, onsort } = this.opts;
@@ -106,8 +103,8 @@ export class List {
 
   #headHeight() { return this.head.getBoundingClientRect().bottom > 0 ? Math.max(0, this.head.getBoundingClientRect().bottom) : 0; }
 
-  #window(start) {
-    if (start || !this.#total) return [0, Math.ceil(innerHeight / this.#height) + AHEAD];
+  #window() {
+    if (!this.#total) return [0, Math.ceil(innerHeight / this.#height) + AHEAD];
     const [first, last] = this.#range();
     const offset = Math.max(0, first - AHEAD);
     return [offset, Math.min(MOST, last - offset + AHEAD)];
@@ -148,7 +145,6 @@ export class List {
       if (i < got.items.length) this.#rows.set(offset + i, { item: got.items[i], at: got.at });
       else this.#rows.delete(offset + i);
     }
-    this.#at = got.at;
     this.draw();
     this.opts.loaded?.(this.#total, this.#known);
   }
@@ -188,9 +184,6 @@ export class List {
     if (cut) say(this.more, `These are the first ${count(TALLEST / row)} of ${count(this.#total)}. Search or filter to see the others.`);
   }
 
-  // tick dims rows that could not be renewed.
-  tick() { this.el.classList.toggle('old', !!this.#at && since(this.#at) > OLD); }
-
   #place(i, got) {
     let el = this.#nodes.get(i);
     if (!el) {
@@ -219,7 +212,7 @@ export class List {
     if (this.#wanted && first >= this.#wanted[0] && last <= this.#wanted[1]) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
-      this.#load(...this.#window(false)).catch((err) => this.opts.failed?.(err));
+      this.#load(...this.#window()).catch((err) => this.opts.failed?.(err));
     }, 50);
   }
 

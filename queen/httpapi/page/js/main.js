@@ -11,6 +11,7 @@ import { amend, hiveLink, parse } from './route.js';
 const EVERY = 5_000; // what is in view is asked for at least so often
 const SOON = 300; // after something happened, but not more often than
 const LATER = 2_000; // after numbers changed
+const OLD = 12_000; // a view that was not renewed for so long is dimmed
 
 const VIEWS = { fleet: Fleet, workers: Workers, hive: Hive, worker: Worker, events: Events };
 
@@ -23,6 +24,7 @@ let view = null;
 let key = '';
 let summary = null; // the newest answer with one, for a view that comes later
 let asked = mark();
+let renewed = mark(); // of what is in view
 let took = 0;
 let due = Infinity; // how old what is in view may grow, in ms
 let busy = false;
@@ -33,6 +35,7 @@ function show(first = false) {
   if (now !== key) {
     key = now;
     view?.close();
+    renewed = mark();
     view = new VIEWS[route.view](link, route);
     main.replaceChildren(view.el);
     scrollTo(0, 0);
@@ -43,7 +46,16 @@ function show(first = false) {
   if (document.activeElement !== search) search.value = route.params.get('text') || '';
   frame.view(route.view === 'hive' || route.view === 'worker' ? 'fleet' : route.view, view.title);
   asked = mark();
-  view.update(route);
+  renew(view.update(route), asked);
+}
+
+// renew notes when what is in view was true, if all of it came.
+async function renew(loaded, at) {
+  const of = view;
+  if (await loaded && of === view) {
+    renewed = at;
+    main.classList.remove('old');
+  }
 }
 
 // refresh asks anew for what is in view. A queen that is slow is asked less often.
@@ -53,7 +65,7 @@ async function refresh() {
   due = Infinity;
   asked = mark();
   try {
-    await view.refresh();
+    await renew(view.refresh(), asked);
   } finally {
     took = since(asked);
     busy = false;
@@ -63,7 +75,7 @@ async function refresh() {
 function tick() {
   tickAges();
   frame.draw();
-  view?.tick();
+  main.classList.toggle('old', since(renewed) > OLD);
   const old = since(asked);
   if (old > Math.min(EVERY, Math.max(due, 4 * took))) refresh();
 }

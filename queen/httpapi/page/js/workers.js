@@ -88,21 +88,21 @@ export class Workers {
   async update(route) {
     this.#params = route.params;
     this.filters.set(route.params);
-    await this.#try(() => this.list.reset());
+    this.list.clear();
+    return this.refresh();
   }
 
-  refresh() { return this.#try(() => this.list.refresh()); }
-
-  async #try(load) {
+  async refresh() {
     try {
-      await load();
+      await this.list.refresh();
       trouble(this.trouble, null);
+      return true;
     } catch (err) {
       if (err.name !== 'AbortError') trouble(this.trouble, err);
+      return false;
     }
   }
 
   answer() {}
-  tick() { this.list.tick(); }
   close() { this.list.close(); }
 }
