@@ -428,7 +428,7 @@ func (q *fakeQueen) history(now time.Time, r api.Request) *api.History {
 			h.Series[key] = append(h.Series[key], &v)
 		}
 		down := 0.0
-		if rng.IntN(12) == 0 {
+		if workers > 0 && rng.IntN(12) == 0 {
 			down = float64(int(workers/40) + 1)
 		}
 		at(api.SeriesWorkersAlive, workers-down)

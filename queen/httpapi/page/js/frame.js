@@ -85,7 +85,7 @@ export class Frame {
       return this.link.why ? `The queen does not answer: ${clip(this.link.why, 160)}. ${old}` : `The queen is not heard. ${old}`;
     }
     const parts = [summary ? health(summary) : ''];
-    if (unsure.length) parts.push(`${clip(unsure.join('; '), 240)}.`);
+    if (unsure.length) parts.unshift(`${clip(unsure.join('; '), 240)}.`);
     else if (sure === 'unsure' && !brake.length) parts.push('The queen began a moment ago and does not know all yet.');
     return parts.join(' ');
   }
