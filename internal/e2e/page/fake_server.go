@@ -16,6 +16,7 @@ type site struct {
 	tb     testing.TB
 	queen  *fakeQueen
 	addr   string
+	config httpapi.Config // of the next start
 	server *httpapi.Server
 	done   chan error
 }
@@ -41,7 +42,8 @@ func serve(tb testing.TB, hives, workers int) *site {
 
 func (s *site) start() {
 	s.tb.Helper()
-	server, err := httpapi.New(s.queen, httpapi.Config{Addr: s.addr})
+	s.config.Addr = s.addr
+	server, err := httpapi.New(s.queen, s.config)
 	if err != nil {
 		s.tb.Fatal(err)
 	}

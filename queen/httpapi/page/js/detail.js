@@ -49,11 +49,13 @@ class Detail {
         h('h1', {}, h('span', { text: name }), this.live), this.sentence, this.trouble), this.body, this.feed.el);
   }
 
-  async first() { await this.feed.load().catch(() => { /* the stream brings what is new */ }); }
+  // again has what was asked for once asked for anew: the stream has a hole.
+  again() { this.feed.loaded = false; }
 
   update() { return this.refresh(); }
 
   async refresh() {
+    this.feed.load().catch(() => { /* asked again next time */ });
     try {
       await this.load();
       trouble(this.trouble, null);

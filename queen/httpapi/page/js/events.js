@@ -48,6 +48,9 @@ export class Events {
 
   async refresh() { return true; } // the stream keeps it up
 
+  // again asks anew: the stream has a hole.
+  again() { this.#load(''); }
+
   async #load(after) {
     this.#stop?.abort();
     const stop = this.#stop = new AbortController();

@@ -15,7 +15,7 @@ export function newest(old, more, most = MOST) {
 export class Feed {
   #events = [];
   #missed = 0;
-  #loaded = false;
+  loaded = false; // what was before the stream began is there
 
   constructor(link, { params = {}, fits = () => true, most = 40, title = 'Just happened', href = '#/events' } = {}) {
     this.link = link;
@@ -28,10 +28,12 @@ export class Feed {
     this.note.hidden = this.lost.hidden = true;
   }
 
-  async load(signal) {
-    const { answer, at } = await this.link.get('v1/events', { ...this.opts.params, limit: this.opts.most }, signal);
+  // load asks for what was, unless it is there.
+  async load() {
+    if (this.loaded) return;
+    const { answer, at } = await this.link.get('v1/events', { ...this.opts.params, limit: this.opts.most });
     this.#events = newest(this.#events, dated(answer.events || [], answer.status, at), this.opts.most);
-    this.#loaded = true;
+    this.loaded = true;
     this.draw();
   }
 
@@ -45,7 +47,7 @@ export class Feed {
 
   draw() {
     keyed(this.list, this.#events, (e) => e.id, eventRow, setEvent);
-    show(this.note, this.#loaded && !this.#events.length);
+    show(this.note, this.loaded && !this.#events.length);
     show(this.lost, this.#missed > 0);
     if (this.#missed) say(this.lost, `${this.#missed} more happened than could be told.`);
   }

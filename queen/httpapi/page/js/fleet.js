@@ -19,6 +19,7 @@ export class Fleet {
   #as = '';
   #total = null;
   #list = null;
+  #crowd = false; // too many workers to ask for all
   #turn = 0; // an answer to an older question is not shown
 
   constructor(link) {
@@ -63,6 +64,7 @@ export class Fleet {
 
   async refresh() {
     this.charts.load().catch(() => { /* the frame says what is wrong */ });
+    this.feed.load().catch(() => { /* asked again next time */ });
     try {
       if (this.#rows()) await this.#asRows();
       else await this.#asCards();
@@ -101,24 +103,31 @@ export class Fleet {
     if (this.cards.parentElement !== this.place) this.place.replaceChildren(this.cards);
     const most = this.#as === 'cards' ? CARDS : FEW;
     const turn = ++this.#turn;
-    const [hives, workers] = await Promise.all([
-      this.link.get('v1/hives', { ...this.#ask(), limit: most }),
-      this.link.get('v1/workers', { limit: 1000 }),
-    ]);
+    const hives = await this.link.get('v1/hives', { ...this.#ask(), limit: most });
     if (turn !== this.#turn) return;
     const shown = hives.answer.hives || [];
     this.#total = hives.answer.total ?? (hives.answer.next ? shown.length + 1 : shown.length);
     if (this.#rows()) { await this.#asRows(); return; }
     this.#count(this.#total, hives.answer.total !== undefined || !hives.answer.next);
-    const of = new Map();
-    for (const w of workers.answer.workers || []) {
-      if (!of.has(w.hive)) of.set(w.hive, []);
-      of.get(w.hive).push(w);
-    }
+    const workers = await this.#workersOf(shown);
+    if (turn !== this.#turn) return;
+    const of = Map.groupBy(workers.flatMap(({ answer, at }) => (answer.workers || []).map((w) => ({ w, at }))), ({ w }) => w.hive);
     for (const hive of shown) hive.hbWorkers = of.get(hive.hive) || [];
-    keyed(this.cards, shown, (x) => x.hive, card, (el, x) => fillCard(el, x, hives.at, workers.at));
+    keyed(this.cards, shown, (x) => x.hive, card, (el, x) => fillCard(el, x, hives.at));
     show(this.note, !shown.length || this.#total > shown.length);
     say(this.note, shown.length ? `These are the first ${count(shown.length)} of ${count(this.#total)}: show them as rows to see all.` : this.#empty());
+  }
+
+  // #workersOf asks for all workers at once where they are few, else for those of
+  // each hive that is shown.
+  async #workersOf(shown) {
+    if (!this.#crowd) {
+      const all = await this.link.get('v1/workers', { limit: 1000 });
+      if (!all.answer.next) return [all];
+      this.#crowd = true;
+    }
+    if (shown.length > FEW) return [];
+    return Promise.all(shown.map((x) => this.link.get(`v1/hives/${encodeURIComponent(x.hive)}/workers`, { limit: 50 })));
   }
 
   #empty() {
@@ -133,7 +142,8 @@ export class Fleet {
     this.feed.answer(a);
   }
 
-  async first() { await this.feed.load().catch(() => { /* the stream brings them */ }); }
+  // again has what was asked for once asked for anew: the stream has a hole.
+  again() { this.feed.loaded = false; }
 
   close() { this.#list?.close(); this.charts.close(); }
 }
@@ -219,7 +229,7 @@ function card() {
   return el;
 }
 
-function fillCard(el, x, at, workersAt) {
+function fillCard(el, x, at) {
   const c = el.hb;
   klass(el, `panel card ${liveClass(x.live)}${x.fresh ? '' : ' stale'}`);
   parts.setLive(c.live, x.live, x.fresh);
@@ -233,9 +243,9 @@ function fillCard(el, x, at, workersAt) {
   say(c.none, noGPU(x));
   say(c.host, hostLine(x.host));
   show(c.host, !!c.host.textContent);
-  const order = (w) => (w.live === 'left' ? 2 : w.live === 'alive' ? 1 : 0);
-  const workers = [...x.hbWorkers].sort((a, b) => order(a) - order(b) || (a.worker < b.worker ? -1 : 1));
-  keyed(c.workers, workers.slice(0, WORKERS), (w) => w.worker, cardWorker, (li, w) => fillCardWorker(li, w, workersAt));
+  const order = ({ w }) => (w.live === 'left' ? 2 : w.live === 'alive' ? 1 : 0);
+  const workers = [...x.hbWorkers].sort((a, b) => order(a) - order(b) || (a.w.worker < b.w.worker ? -1 : 1));
+  keyed(c.workers, workers.slice(0, WORKERS), ({ w }) => w.worker, cardWorker, (li, { w, at: then }) => fillCardWorker(li, w, then));
   const all = Object.values(x.workers || {}).reduce((a, b) => a + b, 0);
   const hidden = Math.max(all, workers.length) - Math.min(workers.length, WORKERS);
   show(c.rest, hidden > 0 || !all);

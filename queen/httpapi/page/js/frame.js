@@ -15,6 +15,9 @@ export class Frame {
     this.link = link;
     link.addEventListener('state', () => this.draw());
     this.#theme();
+    // What sticks below the verdict needs to know how tall it is.
+    const box = byID('verdict');
+    new ResizeObserver(() => document.documentElement.style.setProperty('--verdict', `${box.offsetHeight}px`)).observe(box);
   }
 
   // answer takes the newest word of the queen.
@@ -69,6 +72,7 @@ export class Frame {
     say(byID('queen'), status ? `queen ${clip(status.queen, 24)}` : '');
     say(byID('as-of'), status ? clock(status.as_of) : '');
     byID('as-of').title = status ? `${status.as_of}, the queen's clock` : '';
+    show(byID('login'), sure === 'cut' && link.signedOut);
     this.#title(sure, silent, summary);
     const cry = sure === 'cut' ? 'Cut off from the queen. What is shown is old.' : '';
     if (cry !== byID('cry').textContent) {
@@ -80,7 +84,7 @@ export class Frame {
   #sentence(sure, silent, summary, unsure, brake) {
     if (sure === 'waiting') return 'No answer yet.';
     if (sure === 'cut') {
-      if (this.link.signedOut) return 'The server wants you to sign in: open the page login.';
+      if (this.link.signedOut) return 'The server wants you to sign in.';
       const old = this.link.heard ? `What you see is ${age(silent)} old.` : 'Nothing was heard yet.';
       return this.link.why ? `The queen does not answer: ${clip(this.link.why, 160)}. ${old}` : `The queen is not heard. ${old}`;
     }

@@ -124,20 +124,18 @@ export class Link extends EventTarget {
 
   #again() { this.#stream?.abort(); }
 
-  // #follow reads the stream for ever, and begins it anew when it ends.
+  // #follow reads the stream for ever, and begins it anew when it ends. Where it was
+  // given up on purpose #read returns; otherwise it throws.
   async #follow() {
     for (let failed = 0; ; ) {
       const began = mark();
       try {
         await this.#read();
         failed = 0;
-      } catch (err) {
-        if (this.#stream.signal.aborted) failed = 0;
-        else {
-          failed = since(began) > 5_000 ? 1 : failed + 1;
-          if (err instanceof Refusal && err.code !== 'network') this.#fail(err);
-          else await this.#probe();
-        }
+      } catch {
+        failed = since(began) > 5_000 ? 1 : failed + 1;
+        // A queen that has no stream to give may answer all the same.
+        await this.#probe();
       }
       await new Promise((ok) => setTimeout(ok, Math.min(3_000, 200 * 2 ** failed)));
     }
@@ -178,6 +176,8 @@ export class Link extends EventTarget {
         if (stop.signal.aborted) break;
       }
       throw new Refusal('network', 'the stream ended');
+    } catch (err) {
+      if (!stop.signal.aborted) throw err; // else it was given up on purpose
     } finally {
       clearTimeout(silent);
       stop.abort();

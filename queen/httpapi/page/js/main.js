@@ -40,8 +40,7 @@ function show(first = false) {
     main.replaceChildren(view.el);
     scrollTo(0, 0);
     if (summary) view.answer(summary);
-    view.first?.();
-    if (!first) main.focus({ preventScroll: true });
+    if (!first && document.activeElement !== search) main.focus({ preventScroll: true });
   }
   if (document.activeElement !== search) search.value = route.params.get('text') || '';
   frame.view(route.view === 'hive' || route.view === 'worker' ? 'fleet' : route.view, view.title);
@@ -84,12 +83,12 @@ link.addEventListener('answer', ({ detail: a }) => {
   frame.answer(a);
   if (a.summary) summary = { status: a.status, summary: a.summary };
   view?.answer(a);
-  if (a.resync) view?.first?.();
+  if (a.resync) view?.again?.();
   due = Math.min(due, a.events?.length || a.gone?.length || a.resync ? SOON : LATER);
 });
 let wasCut = true;
 link.addEventListener('state', () => {
-  if (wasCut && !link.cut) { view?.first?.(); refresh(); }
+  if (wasCut && !link.cut) { view?.again?.(); refresh(); }
   wasCut = link.cut;
 });
 
