@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/nats-io/nats.go"
@@ -42,13 +44,20 @@ func (f *HTTPFlags) config() httpapi.Config {
 
 // explainHTTP says which flag is at fault.
 func explainHTTP(err error) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
+	}
+	for field, flag := range map[string]string{"Addr": "--http", "TokenFile": "--http-token-file", "Origins": "--http-origin"} {
+		if text, ok := strings.CutPrefix(err.Error(), "httpapi: Config."+field); ok {
+			err = &reworded{flag + text, err}
+			break
+		}
+	}
+	switch {
 	case errors.Is(err, httpapi.ErrExposed):
-		return misused(fmt.Errorf("--http: %w", err), "protect it with --http-token-file FILE, or say --http-open if everybody there may read all")
+		return misused(err, "protect it with --http-token-file FILE, or say --http-open if everybody there may read all")
 	case errors.Is(err, httpapi.ErrToken):
-		return misused(fmt.Errorf("--http-token-file: %w", err), "make one with: openssl rand -hex 32 > FILE")
+		return misused(err, "make one with: openssl rand -hex 32 > FILE")
 	}
 	return misused(err, "use --http HOST:PORT such as %s, or --http off; --http-origin https://ops.example.org", httpapi.DefaultAddr)
 }
@@ -88,7 +97,7 @@ func (f *HTTPFlags) listen(ctx context.Context, q *queen.Queen, nc *nats.Conn, l
 		log.Warn("no web page and no HTTP API: the default address is taken; choose another with --http ADDR, or --http off", slog.String("addr", httpapi.DefaultAddr))
 		return &web{}, nil
 	}
-	return nil, failed(fmt.Errorf("--http: %w", err), "take another address with --http HOST:PORT, or --http off")
+	return nil, failed(fmt.Errorf("--http: %w", errors.Unwrap(err)), "take another address with --http HOST:PORT, or --http off")
 }
 
 // url is that of the page, or empty.
@@ -96,7 +105,11 @@ func (w *web) url() string {
 	if w.ln == nil {
 		return ""
 	}
-	return "http://" + w.ln.Addr().String() + "/"
+	addr := w.ln.Addr().String()
+	if a, ok := w.ln.Addr().(*net.TCPAddr); ok && a.IP.IsUnspecified() { // it is no name for anybody
+		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(a.Port))
+	}
+	return "http://" + addr + "/"
 }
 
 // beside returns the queen with its HTTP side: they run and leave together.

@@ -236,7 +236,7 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 		if status == http.StatusUnauthorized {
 			h.Set("WWW-Authenticate", `Bearer realm="hivebeat"`)
 		}
-		// How the fleet is is nothing for those who are not let in.
+		// Those who are not let in learn nothing of the fleet.
 		b, _ := json.Marshal(api.Answer{Status: api.Status{AsOf: time.Now().UTC()}, Error: &api.Error{Code: CodeRefused, Message: err.Error()}})
 		writeJSON(w, q, status, b)
 	})

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/beatfabric/hivebeat/queen/api"
@@ -90,7 +91,7 @@ func (c Config) validate() error {
 	if err != nil {
 		return fmt.Errorf("httpapi: Config.Addr: %w", err)
 	}
-	if _, err := net.LookupPort("tcp", port); err != nil {
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
 		return fmt.Errorf("httpapi: Config.Addr: %q is no port", port)
 	}
 	if !isLoopback(host) && c.TokenFile == "" && !c.Open {
@@ -176,7 +177,7 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 // nil then. It closes ln.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if !s.cfg.Open && s.cfg.TokenFile == "" && !localAddr(ln.Addr()) {
-		ln.Close()
+		_ = ln.Close()
 		return fmt.Errorf("httpapi: %s: %w", ln.Addr(), ErrExposed)
 	}
 	left := make(chan struct{})
@@ -203,7 +204,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.cancel()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
-		s.http.Close()
+		_ = s.http.Close()
 		return fmt.Errorf("httpapi: stop: %w", err)
 	}
 	return nil

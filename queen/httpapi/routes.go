@@ -24,7 +24,7 @@ type route struct {
 var (
 	filterKeys = []string{"model", "live", "state", "zone", "selector", "text", "free_vram", "free_slots", "max_age", "stalled"}
 	pageKeys   = []string{"sort", "after", "offset", "limit"}
-	pickKeys   = slices.Concat([]string{"hive", "n", "for", "spread", "slots"}, filterKeys)
+	pickKeys   = []string{"hive", "n", "for", "spread", "slots", "model", "zone", "selector", "free_vram", "free_slots", "max_age"}
 )
 
 const (
@@ -46,7 +46,7 @@ func verbRoutes() []route {
 		get("/v1/hives/{hive}/workers/{worker}", api.VerbWorker),
 		get("/v1/events", api.VerbEvents, []string{"hive", "worker", "kinds", "since", "after", "limit"}),
 		get("/v1/history", api.VerbHistory, []string{"hive", "since"}),
-		get("/v1/holds", api.VerbHolds),
+		get("/v1/holds", api.VerbHolds, []string{"after", "limit"}),
 		get(pathPick, api.VerbPick, pickKeys),
 		get(pathWatch, api.VerbWatch, []string{"hive", "after", "limit", "kinds", "only"}, filterKeys),
 		{method: http.MethodPost, path: pathPick, verb: api.VerbPick},
@@ -58,7 +58,7 @@ func verbRoutes() []route {
 func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	handle := func(method, path string, h http.HandlerFunc) {
-		mux.Handle(strings.TrimSpace(method+" "+path), s.counted(path, h))
+		mux.Handle(method+" "+path, s.counted(strings.TrimSuffix(path, "{$}"), h))
 	}
 	for _, r := range verbRoutes() {
 		switch {
