@@ -34,7 +34,7 @@ func newProject(tb testing.TB, env ...string) *project {
 	port, web := rig.Port(tb), rig.Port(tb)
 	p := &project{
 		http: fmt.Sprintf("http://127.0.0.1:%d", web),
-		tb: tb, name: id, image: "hivebeat:" + strings.TrimPrefix(id, "hivebeat-"), url: fmt.Sprintf("nats://127.0.0.1:%d", port),
+		tb:   tb, name: id, image: "hivebeat:" + strings.TrimPrefix(id, "hivebeat-"), url: fmt.Sprintf("nats://127.0.0.1:%d", port),
 	}
 	p.argv = []string{"docker-compose"}
 	if exec.Command("docker", "compose", "version").Run() == nil {
