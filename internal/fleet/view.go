@@ -43,6 +43,7 @@ type View struct {
 
 	adopted, wards int // hives whose workers are wards, and those workers (adopt.go)
 	wardsDue       liveness.Deadlines[*Hive]
+	adoptedHives   map[*Hive]struct{} // those of which the workers are wards
 	callWards      bool // their roll is to be called anew
 	rollCalls      []RollCall
 	adoptions      []string
@@ -108,7 +109,7 @@ type mix struct {
 // New returns a view that knows nobody. Records are shown as alive up to the age
 // fresh.
 func New(fresh time.Duration) *View {
-	v := &View{fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64), closings: liveness.NewClosings[*Hive]()}
+	v := &View{fresh: fresh, hives: make(map[string]*Hive), adoptedHives: make(map[*Hive]struct{}), refused: make(map[hivebeat.Reason]uint64), closings: liveness.NewClosings[*Hive]()}
 	v.SetBrake(BrakeRule{})
 	return v
 }
