@@ -44,7 +44,7 @@ type View struct {
 	adopted, wards int // hives whose workers are wards, and those workers (adopt.go)
 	wardsDue       liveness.Deadlines[*Hive]
 	adoptedHives   map[*Hive]struct{} // those of which the workers are wards
-	callWards      bool // their roll is to be called anew
+	callWards      bool               // their roll is to be called anew
 	rollCalls      []RollCall
 	adoptions      []string
 	unadopted      uint64 // hives that were too many to be adopted
