@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -175,7 +177,8 @@ func (h *Hive) collectProcs(ctx context.Context, wg *sync.WaitGroup) {
 	r := &procReader{read: h.cfg.readProcess, whom: func() []detector.Running {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return h.reg.Running(h.ns)
+		self := uint64(os.Getpid()) // a worker within the hive's process has none of its own
+		return slices.DeleteFunc(h.reg.Running(h.ns), func(r detector.Running) bool { return r.PID == self })
 	}}
 	c := collector[map[detector.Process]procFacts]{
 		every: collectEvery, limit: collectLimit, read: r.readAll,

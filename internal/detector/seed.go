@@ -26,6 +26,8 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	}
 	w := r.add(s.Worker)
 	w.facts, w.heard, w.since = s.Facts, s.Heard, now
+	r.closings.Move(w, "", w.facts.Conn)
+	w.conn = w.facts.Conn
 	w.lineage.Hear(s.Facts.Inc, s.Facts.Seq, false)
 	w.live, w.cause = s.Live, s.Cause
 	switch s.Live {

@@ -35,6 +35,8 @@ const (
 	// maxAdopted bounds the hives whose workers are wards, and so the subscriptions:
 	// of hives that are lost beyond that the workers stay late.
 	maxAdopted = 10_000
+	// wardAskMost is the spread with which answers still come before a window ends.
+	wardAskMost = time.Second
 )
 
 // adoption is what a view knows of the workers of a hive that was lost.
@@ -95,6 +97,7 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 			return
 		}
 		v.adopted++
+		v.adoptedHives[h] = struct{}{}
 		h.adopted = &adoption{reg: detector.New(h.id), wards: make(map[string]*ward), differ: make(map[string]bool)}
 		v.adoptions = append(v.adoptions, h.id)
 		// What the records say is not what the last snapshot said any more.
@@ -218,6 +221,9 @@ func (v *View) tickWards(now time.Time) {
 		}
 		n := a.reg.Len()
 		a.reg.Detect(now)
+		if a.reg.TakeAsk() && a.spread <= wardAskMost { // some may have come back unheard
+			v.rollCalls = append(v.rollCalls, RollCall{h.id, a.spread})
+		}
 		v.wardSteps(h, now)
 		if a.reg.Len() != n { // gone for long enough
 			for id, c := range a.wards {
@@ -278,7 +284,13 @@ func (v *View) wardSteps(h *Hive, now time.Time) {
 			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age)}
 			if rec, ok := a.reg.Record(now, s.Worker); ok {
 				c.why.reason = silence("beat", c.why.age, rec.Every, rec.Quiet)
-				if rec.Cause == hivebeat.CauseHive {
+				switch rec.Cause {
+				case hivebeat.CauseDisconnect:
+					c.why.reason = s.Reason
+					if s.Transition.Detect > 0 {
+						c.why.detect = new(s.Transition.Detect)
+					}
+				case hivebeat.CauseHive:
 					c.why.reason = "its hive was lost, and it did not answer for itself: " + c.why.reason
 				}
 			}
@@ -399,6 +411,7 @@ func (v *View) endAdoption(h *Hive) {
 	}
 	h.adopted = nil
 	v.adopted--
+	delete(v.adoptedHives, h)
 	v.wardsDue.Remove(h)
 	v.adoptions = append(v.adoptions, h.id)
 }

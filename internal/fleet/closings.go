@@ -22,28 +22,45 @@ type closed struct {
 
 // Disconnect notes that a client of a server disconnected, whoever it is. All that
 // was heard before must have been applied. It reports whether it opened a window
-// for a hive: then SettleClosings is to follow. A queen that doubts itself opens none.
+// for a hive, or for a worker that this queen judges: then SettleClosings is to
+// follow. A queen that doubts itself opens none.
 func (v *View) Disconnect(now time.Time, d liveness.Disconnect) (opened bool) {
 	if !v.doubt.IsZero() {
 		return false
 	}
-	return v.closings.Disconnect(now, d, func(h *Hive) time.Duration {
+	opened = v.closings.Disconnect(now, d, func(h *Hive) time.Duration {
 		if !h.Up() || h.closed.over {
 			return 0
 		}
 		return liveness.WindowOf(h.head.RW.Duration())
 	})
+	for h := range v.adoptedHives {
+		if h.adopted.reg.Disconnect(now, d) {
+			opened = true
+			v.watch(h, now)
+		}
+	}
+	return opened
 }
 
 // SettleClosings says that what was on its way at the given time has been applied: a
 // snapshot that comes now was sent after each disconnect up to then. It reports
 // whether there are later windows, which need another of it.
-func (v *View) SettleClosings(upTo time.Time) (more bool) { return v.closings.Settle(upTo) }
+func (v *View) SettleClosings(upTo time.Time) (more bool) {
+	more = v.closings.Settle(upTo)
+	for h := range v.adoptedHives {
+		more = h.adopted.reg.Settle(upTo) || more
+	}
+	return more
+}
 
 // ForgetDisconnects closes all windows, and nobody is lost for them: who hears of
 // disconnects was cut off itself, or doubts what it hears.
 func (v *View) ForgetDisconnects() {
 	v.closings.Forget()
+	for h := range v.adoptedHives {
+		h.adopted.reg.ForgetDisconnects()
+	}
 	for _, h := range v.order {
 		if h.closed.over && h.check != 0 { // its silence is to be judged after all
 			h.check = 0

@@ -318,3 +318,45 @@ func TestTheBrakeHoldsThoseWhoseConnectionsClose(t *testing.T) {
 		t.Errorf("held %d, and lost %d of them: %v", held, lost, e.told)
 	}
 }
+
+// The workers of a hive that is lost are the queen's to judge, by their connections
+// too. One of two queens hears of those.
+func TestAWardIsLostByItsConnection(t *testing.T) {
+	o := newOrphans(t, 2, 4)
+	conn := func(i int) string { return fmt.Sprintf("S/%d", i) }
+	for i := range o.hive.Workers {
+		o.hive.Workers[i].Conn, o.hive.Workers[i].RW = conn(i), 250
+	}
+	o.snapshot(1)
+	o.pass(2, 46)
+	o.told = nil
+	back := func(i int) func(*hivebeat.Beat) {
+		return func(b *hivebeat.Beat) { b.Conn, b.RW = conn(i), 250 }
+	}
+	v := o.views[0]
+	o.beat(46, "w0", 0, back(0))
+	o.beat(46, "w1", 0, back(1))
+	o.pass(47, 54)
+	v.TakeRollCalls()
+	for _, i := range []int{0, 1, 2} { // w2 has not answered, and w3 is not heard of at all
+		if !v.Disconnect(at(54), liveness.Disconnect{Server: fmt.Sprint("S", i), Conn: conn(i), Reason: "Client Closed", Evidence: true}) {
+			t.Fatalf("no window for w%d", i)
+		}
+	}
+	if v.SettleClosings(at(54)) {
+		t.Error("more to settle")
+	}
+	o.pass(55, 55)
+	if calls := v.TakeRollCalls(); len(calls) == 0 || calls[0].Hive != "h" {
+		t.Errorf("not asked: %v", calls)
+	}
+	o.beat(55.5, "w1", 0, back(9))
+	o.pass(56, 57)
+	o.expect("those that did not come back", "w0 lost disconnect", "w2 lost disconnect")
+	if d := v.Hive("h").adopted.wards["w0"].why.detect; d == nil || *d < 2000 {
+		t.Errorf("detect %v", d)
+	}
+	o.expectShown(57, "w1", "alive via queen")
+	o.pass(58, 160) // the queen that heard of no connection finds the same by silence, and does not argue
+	o.expect("by silence", "w3 lost hive", "w1 late missed", "w1 lost missed")
+}

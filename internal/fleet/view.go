@@ -43,7 +43,8 @@ type View struct {
 
 	adopted, wards int // hives whose workers are wards, and those workers (adopt.go)
 	wardsDue       liveness.Deadlines[*Hive]
-	callWards      bool // their roll is to be called anew
+	adoptedHives   map[*Hive]struct{} // those of which the workers are wards
+	callWards      bool               // their roll is to be called anew
 	rollCalls      []RollCall
 	adoptions      []string
 	unadopted      uint64 // hives that were too many to be adopted
@@ -126,7 +127,7 @@ func New(fresh time.Duration) *View {
 	v := &View{
 		fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64),
 		mixes: make(tallies), shapes: make(tallies), byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving),
-		roomOf: make(map[string]*Room), holds: make(map[Place]uint64), closings: liveness.NewClosings[*Hive](),
+		roomOf: make(map[string]*Room), holds: make(map[Place]uint64), adoptedHives: make(map[*Hive]struct{}), closings: liveness.NewClosings[*Hive](),
 	}
 	v.totals.Hives = make(map[hivebeat.Live]int)
 	v.SetBrake(BrakeRule{})
