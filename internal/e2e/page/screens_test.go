@@ -56,7 +56,7 @@ func TestScreens(t *testing.T) {
 			for i, p := range c.paths {
 				tab.goTo("#" + p[min(len(p), 2):])
 				tab.until(moment, "the view is filled", `document.querySelector('.card, .row:not(.head):not(.waiting), .event, dl div')`)
-				tab.until(moment, "charts are drawn or not there", `!document.querySelector('.history') || document.querySelector('.history canvas')`)
+				tab.until(moment, "charts are drawn or not there", `!document.querySelector('.history') || document.querySelector('.history canvas') || document.querySelector('.history .empty:not([hidden])')`)
 				time.Sleep(1500 * time.Millisecond) // for looks alone
 				tab.shoot(string(rune('a' + i)))
 			}

@@ -120,7 +120,7 @@ export class Hive extends Detail {
   }
 
   async load() {
-    this.charts.load().catch(() => { /* the frame says what is wrong */ });
+    this.charts.load();
     const [{ answer, at }] = await Promise.all([this.link.get(`v1/hives/${encodeURIComponent(this.hive)}`), this.workers.refresh()]);
     const x = answer.hives[0];
     this.told(x, at, `promises to be heard every ${age(x.every)}`);
