@@ -106,7 +106,15 @@ func newFakeQueen(hives, workers int) *fakeQueen {
 	}
 	for i := range min(30, hives*workers) {
 		w := q.any()
-		q.tell(q.began.Add(-time.Duration(30-i)*40*time.Second), w, hivebeat.EventData{Kind: hivebeat.KindState, From: "loading", To: "ready"})
+		d := []hivebeat.EventData{
+			{Kind: hivebeat.KindState, From: "loading", To: "ready"},
+			{Kind: hivebeat.KindRestarted, Reason: "a higher incarnation"},
+			{Kind: hivebeat.KindState, From: "starting", To: "loading", Reason: "reads 28 GiB of weights"},
+			{Kind: hivebeat.KindRecovered, From: "late", To: "alive"},
+			{Kind: hivebeat.KindState, From: "ready", To: "draining"},
+			{Kind: hivebeat.KindJoined, To: "alive"},
+		}[(29-i)%6]
+		q.tell(q.began.Add(-time.Duration(30-i)*40*time.Second), w, d)
 	}
 	q.work(len(q.hives))
 	return q

@@ -41,6 +41,7 @@ func TestScreens(t *testing.T) {
 		media          emulation.MediaFeature
 		paths          []string
 	}{
+		{"fleet-light", 6, 4, 1440, 900, light, []string{"/"}},
 		{"small-light", 3, 3, 1440, 900, light, []string{"/", "/#/hives/gpu-01", "/#/hives/gpu-01/workers/whisper", "/#/events", "/#/workers"}},
 		{"small-dark", 3, 3, 1440, 900, dark, []string{"/", "/#/hives/gpu-01"}},
 		{"fifty-light", 50, 8, 1440, 900, light, []string{"/", "/#/workers?sort=-busy"}},

@@ -14,6 +14,9 @@ export const CHARTS = {
   memory: { title: 'Memory, GiB', bytes: true, series: [line('mem_used', 'used', '--ours', null, true)] },
 };
 
+// Steps of an axis: whole numbers, as most of what is counted is whole.
+const STEPS = Array.from({ length: 12 }, (_, i) => [1, 2, 5].map((n) => n * 10 ** i)).flat();
+
 const RANGES = [['1h', 1], ['3h', 3], ['6h', 6], ['24h', 24]];
 
 // Charts is a row of charts over one history, of the fleet or of a hive.
@@ -125,7 +128,7 @@ export class Charts {
     };
     const axis = {
       stroke: colour('--muted'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false },
-      font: '11px system-ui, sans-serif', gap: 4,
+      font: '11px Inter, system-ui, sans-serif', gap: 4,
     };
     return new uPlot({
       width: Math.max(160, box.clientWidth), height: box.clientHeight || 120, padding: [6, 6, 0, 0],
@@ -133,7 +136,7 @@ export class Charts {
       scales: { y: { range: (u, min, max) => [0, spec.most || Math.max(1, (max || 0) * 1.1)] } },
       axes: [
         { ...axis, size: 20, space: 60, values: (u, t) => t.map((s) => new Date(s * 1000).toTimeString().slice(0, 5)) },
-        { ...axis, size: 44, space: 28, values: (u, t) => t.map((v) => short(v)) },
+        { ...axis, size: 44, space: 28, incrs: STEPS, values: (u, t) => t.map((v) => short(v)) },
       ],
       series: [{}, ...spec.series.map((s) => ({
         stroke: colour(s.colour), width: 1.75, dash: s.dash || undefined, points: { show: false },
