@@ -59,7 +59,7 @@ func TestDemo(t *testing.T) {
 
 	up.Interrupt()
 	tab.shows("#sure", "Cut off")
-	up = rig.Start(t, "up again", nil, bin, "up", "--demo", "--id", "here", "--port", fmt.Sprint(port), "--http", strings.TrimPrefix(origin, "http://"))
+	rig.Start(t, "up again", nil, bin, "up", "--demo", "--id", "here", "--port", fmt.Sprint(port), "--http", strings.TrimPrefix(origin, "http://"))
 	tab.until(2*moment, "sure again, of another queen", `document.querySelector('#sure').textContent === 'Sure' && document.querySelectorAll('.card').length === 5`)
 	if !get[bool](tab, `window.stays === true`) {
 		t.Error("the page was loaded again")

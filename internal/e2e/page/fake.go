@@ -56,9 +56,15 @@ type sort struct{ model, short string }
 
 var (
 	models = []sort{
-		{"Qwen/Qwen3-14B-AWQ", "qwen3-14b"}, {"openai/whisper-large-v3", "whisper"}, {"black-forest-labs/FLUX.1-schnell", "flux"},
-		{"meta-llama/Llama-3.3-70B-Instruct", "llama-70b"}, {"Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "coder-32b"}, {"BAAI/bge-m3", "bge-m3"},
-		{"mistralai/Mistral-Small-3.2-24B", "mistral-24b"}, {"google/gemma-3-12b-it", "gemma-12b"}, {"nomic-ai/nomic-embed-text-v1.5", "nomic"},
+		{"Qwen/Qwen3-14B-AWQ", "qwen3-14b"},
+		{"openai/whisper-large-v3", "whisper"},
+		{"black-forest-labs/FLUX.1-schnell", "flux"},
+		{"meta-llama/Llama-3.3-70B-Instruct", "llama-70b"},
+		{"Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "coder-32b"},
+		{"BAAI/bge-m3", "bge-m3"},
+		{"mistralai/Mistral-Small-3.2-24B", "mistral-24b"},
+		{"google/gemma-3-12b-it", "gemma-12b"},
+		{"nomic-ai/nomic-embed-text-v1.5", "nomic"},
 	}
 	cards = []struct {
 		name string
