@@ -72,16 +72,13 @@ func (c *Client) Watch(ctx context.Context, r api.Request) iter.Seq2[*api.Answer
 // answer, any other is asked: she does not know the cursor, and says so by Resync.
 func (c *Client) changes(ctx context.Context, r api.Request) (*api.Answer, error) {
 	if queen, _, ok := strings.Cut(r.After, "."); ok && hivebeat.ValidID(queen) {
-		a, err := c.ask(ctx, c.at(queen), api.VerbWatch, r)
+		a, err := c.ask(ctx, c.subjects.APIAt(api.VerbWatch, queen), api.VerbWatch, r)
 		if !errors.Is(err, ErrNoQueen) && !errors.Is(err, ErrUnavailable) {
 			return a, err
 		}
 	}
 	return c.ask(ctx, c.subjects.API(api.VerbWatch), api.VerbWatch, r)
 }
-
-// at is where one queen alone answers a watch: queen.api.watch.<queen>.
-func (c *Client) at(queen string) string { return c.subjects.API(api.VerbWatch + "." + queen) }
 
 // passes tells whether an error may be over the next time.
 func passes(err error) bool {

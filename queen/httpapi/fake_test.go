@@ -61,6 +61,13 @@ func (f *fake) become(id string) {
 	f.id = id
 }
 
+// forget forgets what it was asked.
+func (f *fake) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = nil
+}
+
 func (f *fake) last() asked {
 	f.mu.Lock()
 	defer f.mu.Unlock()
