@@ -56,9 +56,15 @@ type sort struct{ model, short string }
 
 var (
 	models = []sort{
-		{"Qwen/Qwen3-14B-AWQ", "qwen3-14b"}, {"openai/whisper-large-v3", "whisper"}, {"black-forest-labs/FLUX.1-schnell", "flux"},
-		{"meta-llama/Llama-3.3-70B-Instruct", "llama-70b"}, {"Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "coder-32b"}, {"BAAI/bge-m3", "bge-m3"},
-		{"mistralai/Mistral-Small-3.2-24B", "mistral-24b"}, {"google/gemma-3-12b-it", "gemma-12b"}, {"nomic-ai/nomic-embed-text-v1.5", "nomic"},
+		{"Qwen/Qwen3-14B-AWQ", "qwen3-14b"},
+		{"openai/whisper-large-v3", "whisper"},
+		{"black-forest-labs/FLUX.1-schnell", "flux"},
+		{"meta-llama/Llama-3.3-70B-Instruct", "llama-70b"},
+		{"Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "coder-32b"},
+		{"BAAI/bge-m3", "bge-m3"},
+		{"mistralai/Mistral-Small-3.2-24B", "mistral-24b"},
+		{"google/gemma-3-12b-it", "gemma-12b"},
+		{"nomic-ai/nomic-embed-text-v1.5", "nomic"},
 	}
 	cards = []struct {
 		name string
@@ -106,7 +112,15 @@ func newFakeQueen(hives, workers int) *fakeQueen {
 	}
 	for i := range min(30, hives*workers) {
 		w := q.any()
-		q.tell(q.began.Add(-time.Duration(30-i)*40*time.Second), w, hivebeat.EventData{Kind: hivebeat.KindState, From: "loading", To: "ready"})
+		d := []hivebeat.EventData{
+			{Kind: hivebeat.KindState, From: "loading", To: "ready"},
+			{Kind: hivebeat.KindRestarted, Reason: "a higher incarnation"},
+			{Kind: hivebeat.KindState, From: "starting", To: "loading", Reason: "reads 28 GiB of weights"},
+			{Kind: hivebeat.KindRecovered, From: "late", To: "alive"},
+			{Kind: hivebeat.KindState, From: "ready", To: "draining"},
+			{Kind: hivebeat.KindJoined, To: "alive"},
+		}[(29-i)%6]
+		q.tell(q.began.Add(-time.Duration(30-i)*40*time.Second), w, d)
 	}
 	q.work(len(q.hives))
 	return q

@@ -41,6 +41,7 @@ func TestScreens(t *testing.T) {
 		media          emulation.MediaFeature
 		paths          []string
 	}{
+		{"fleet-light", 6, 4, 1440, 900, light, []string{"/"}},
 		{"small-light", 3, 3, 1440, 900, light, []string{"/", "/#/hives/gpu-01", "/#/hives/gpu-01/workers/whisper", "/#/events", "/#/workers"}},
 		{"small-dark", 3, 3, 1440, 900, dark, []string{"/", "/#/hives/gpu-01"}},
 		{"fifty-light", 50, 8, 1440, 900, light, []string{"/", "/#/workers?sort=-busy"}},
@@ -56,7 +57,7 @@ func TestScreens(t *testing.T) {
 			for i, p := range c.paths {
 				tab.goTo("#" + p[min(len(p), 2):])
 				tab.until(moment, "the view is filled", `document.querySelector('.card, .row:not(.head):not(.waiting), .event, dl div')`)
-				tab.until(moment, "charts are drawn or not there", `!document.querySelector('.history') || document.querySelector('.history canvas')`)
+				tab.until(moment, "charts are drawn or not there", `!document.querySelector('.history') || document.querySelector('.history canvas') || document.querySelector('.history .empty:not([hidden])')`)
 				time.Sleep(1500 * time.Millisecond) // for looks alone
 				tab.shoot(string(rune('a' + i)))
 			}

@@ -1,6 +1,6 @@
 // Numbers of the last hours, drawn by uPlot.
 import { h, say } from './dom.js';
-import { count } from './text.js';
+import { clip, count } from './text.js';
 
 // What a chart shows: series with a name, a colour of the theme, and a dash, so
 // that no line is told by its colour alone.
@@ -14,13 +14,16 @@ export const CHARTS = {
   memory: { title: 'Memory, GiB', bytes: true, series: [line('mem_used', 'used', '--ours', null, true)] },
 };
 
+// Steps of an axis: whole numbers, as most of what is counted is whole.
+const STEPS = Array.from({ length: 12 }, (_, i) => [1, 2, 5].map((n) => n * 10 ** i)).flat();
+
 const RANGES = [['1h', 1], ['3h', 3], ['6h', 6], ['24h', 24]];
 
 // Charts is a row of charts over one history, of the fleet or of a hive.
 export class Charts {
   #plots = [];
   #data = null;
-  #asked = 0;
+  #asked = -Infinity;
   #closed = false;
 
   constructor(link, names, { hive = '', hours = 3, most = 24 } = {}) {
@@ -34,7 +37,7 @@ export class Charts {
       onclick: (e) => {
         this.hours = n;
         for (const b of ranges.children) b.setAttribute('aria-pressed', String(b === e.currentTarget));
-        this.load(true).catch(() => {});
+        this.load(true);
       },
     })));
     this.row = h('div', { class: 'charts' }, names.map((n) => this.#chart(CHARTS[n])));
@@ -65,16 +68,29 @@ export class Charts {
 
   // load asks for the history, at most once in 15 s unless it must.
   async load(must = false) {
-    if (!must && this.#data && performance.now() - this.#asked < 15_000) return;
+    if (!must && performance.now() - this.#asked < 15_000) return;
     this.#asked = performance.now();
-    const { answer } = await this.link.get('v1/history', { hive: this.hive, since: this.hours * 3_600_000 });
+    let answer;
+    try {
+      ({ answer } = await this.link.get('v1/history', { hive: this.hive, since: this.hours * 3_600_000 }));
+    } catch (err) {
+      // What is drawn stays; without any, the panel says why.
+      if (!this.#data && !this.#closed) this.#none(`No history: ${clip(err.message, 160)}.`);
+      return;
+    }
     if (this.#closed) return;
     this.#data = answer.history || null;
     const few = !this.#data || !Object.values(this.#data.series || {}).some((c) => c.some((v) => v !== null));
-    this.note.hidden = !few;
-    if (few) say(this.note, 'Nothing is known of the last hours yet: it begins to fill after a minute.');
-    this.row.hidden = few;
+    if (few) { this.#none('Nothing is known of the last hours yet: it begins to fill after a minute.'); return; }
+    this.note.hidden = true;
+    this.row.hidden = false;
     this.#draw(false);
+  }
+
+  #none(why) {
+    this.note.hidden = false;
+    this.row.hidden = true;
+    say(this.note, why);
   }
 
   #columns(spec) {
@@ -112,7 +128,7 @@ export class Charts {
     };
     const axis = {
       stroke: colour('--muted'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false },
-      font: '11px system-ui, sans-serif', gap: 4,
+      font: '11px Inter, system-ui, sans-serif', gap: 4,
     };
     return new uPlot({
       width: Math.max(160, box.clientWidth), height: box.clientHeight || 120, padding: [6, 6, 0, 0],
@@ -120,7 +136,7 @@ export class Charts {
       scales: { y: { range: (u, min, max) => [0, spec.most || Math.max(1, (max || 0) * 1.1)] } },
       axes: [
         { ...axis, size: 20, space: 60, values: (u, t) => t.map((s) => new Date(s * 1000).toTimeString().slice(0, 5)) },
-        { ...axis, size: 44, space: 28, values: (u, t) => t.map((v) => short(v)) },
+        { ...axis, size: 44, space: 28, incrs: STEPS, values: (u, t) => t.map((v) => short(v)) },
       ],
       series: [{}, ...spec.series.map((s) => ({
         stroke: colour(s.colour), width: 1.75, dash: s.dash || undefined, points: { show: false },

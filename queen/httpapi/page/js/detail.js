@@ -75,10 +75,10 @@ class Detail {
     parts.setLive(this.live, x.live, x.fresh);
     if (!this.sentence.firstChild) this.sentence.append(h('span'), ageEl(), h('span'));
     const [before, old, after] = this.sentence.children;
-    const why = x.cause ? ` (${cause(x.cause)})` : '';
-    say(before, `${liveWords(x.live)}${why} for ${age(x.since)}; last heard `);
+    const word = clip(x.live || 'unknown', 32);
+    say(before, `${word[0].toUpperCase()}${word.slice(1)} for ${age(x.since)}: ${clip(cause(x.cause), 32) || liveWords(x.live)}. Last heard `);
     setAge(old, x.age, at);
-    say(after, ` ago, ${what}.${x.fresh ? '' : ' Its facts are too old to be used.'}`);
+    say(after, ` ago; it ${what}.${x.fresh ? '' : ' Its facts are too old to be used.'}`);
   }
 
   answer(a) { this.feed.answer(a); }
@@ -120,7 +120,7 @@ export class Hive extends Detail {
   }
 
   async load() {
-    this.charts.load().catch(() => { /* the frame says what is wrong */ });
+    this.charts.load();
     const [{ answer, at }] = await Promise.all([this.link.get(`v1/hives/${encodeURIComponent(this.hive)}`), this.workers.refresh()]);
     const x = answer.hives[0];
     this.told(x, at, `promises to be heard every ${age(x.every)}`);
@@ -160,7 +160,7 @@ export class Worker extends Detail {
     this.serves = new Facts('Serves');
     this.says = new Facts('Says of itself');
     this.judged = new Facts('Judged');
-    this.process = new Facts('The system says');
+    this.process = new Facts('The system says of it');
     this.labels = new Facts('Labels');
     this.body.append(h('div', { class: 'columns' }, this.serves.el, this.says.el, this.judged.el, this.process.el, this.labels.el));
   }
@@ -174,7 +174,7 @@ export class Worker extends Detail {
       ['held slots', w.held && count(w.held)], ['queue', count(w.queue)], ['done', count(w.done)], ['progress', w.stalled ? 'stalled: busy, and makes none' : ''],
     ]);
     this.says.set([
-      ['state', clip(w.state || '', 32)], ['reason', clip(w.reason || '', 256)], ['VRAM', bytes(w.vram)], ['silence announced', w.quiet && age(w.quiet)], ['running since', began(w.inc)],
+      ['state', clip(w.state || '', 32)], ['reason', clip(w.reason || '', 256)], ['VRAM', bytes(w.vram)], ['silence announced', w.quiet && age(w.quiet)], ['running since', began(w.inc)], ['process', w.pid], ['connection', clip(w.conn || '', 128)],
       ['GPUs', (w.gpus || []).map((g) => clip(g, 64)).join(', ')], ['opaque data', w.data ? `${count(Math.floor(w.data.length * 0.75))} bytes` : ''],
     ]);
     this.judged.set([
@@ -182,7 +182,7 @@ export class Worker extends Detail {
       ['beats missed', w.missed && count(w.missed)], ['beat', count(w.seq)], ['transitions', count(w.n)], ['zone', w.zone],
     ]);
     const os = w.os || {};
-    this.process.set([['process', w.pid], ['memory', bytes(os.rss)], ['CPU', os.cpu ? `${os.cpu.toFixed(0)} % of one` : ''], ['VRAM', bytes(os.vram)], ['up for', os.up && age(os.up)], ['connection', clip(w.conn || '', 128)]]);
+    this.process.set([['memory', bytes(os.rss)], ['CPU', os.cpu ? `${os.cpu.toFixed(0)} % of one` : ''], ['VRAM', bytes(os.vram)], ['up for', os.up && age(os.up)]]);
     this.labels.set(Object.entries(w.labels || {}).map(([k, v]) => [k, clip(v, 128)]));
   }
 }

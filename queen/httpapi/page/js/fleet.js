@@ -63,7 +63,7 @@ export class Fleet {
   #failed(err) { trouble(this.trouble, err); }
 
   async refresh() {
-    this.charts.load().catch(() => { /* the frame says what is wrong */ });
+    this.charts.load();
     this.feed.load().catch(() => { /* asked again next time */ });
     try {
       if (this.#rows()) await this.#asRows();

@@ -62,7 +62,7 @@ export class Frame {
     byID('sentence').title = unsure.join('; ');
     const keeps = [];
     if (status && sure !== 'cut') {
-      keeps.push(status.jetstream ? 'JetStream keeps' : 'JetStream is away');
+      keeps.push(status.jetstream ? 'JetStream keeps events' : 'JetStream is away');
       if (brake.length) keeps.push(`brake on: ${brake.map((b) => `${b.zone ? `zone ${b.zone}` : 'hives without a zone'}, ${plural(b.held, 'hive')} held for ${age(b.since + silent)}`).join('; ')}`);
       else keeps.push('no brake');
     }
