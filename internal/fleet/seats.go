@@ -204,6 +204,9 @@ type Room struct {
 // be kept, nor changed.
 func (r *Room) Level(i int) []*GPUSeat { return r.levels[i] }
 
+// Len is how many there are.
+func (r *Room) Len() int { return r.n }
+
 // RoomLevel is the level of a GPU with so many bytes free.
 func RoomLevel(free uint64) int { return int(min(free>>30, RoomLevels-1)) }
 

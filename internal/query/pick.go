@@ -1,0 +1,601 @@
+package query
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// Who can take work is found in the lists that the view keeps (fleet/seats.go), by a
+// bounded number of looks: from some zones some candidates of those with most free
+// slots, or with the least memory that is enough. Among equals chance decides, so
+// that those who ask at once are not all sent to the same place. Only where that
+// finds too few, as the filter is narrow, all lists are gone through, in steps.
+
+const (
+	pickLooks   = 1_024   // of the first step
+	pickAll     = 512     // so many candidates are all looked at
+	pickZones   = 4       // looked at, or as many as places are asked for
+	pickEach    = 8       // candidates of each
+	pickModels  = 10_000  // that a glob may be tried at
+	pickScan    = 200_000 // looks of all steps
+	pickExplain = 2_000   // looks at who does not fit, where there are too few
+)
+
+// Finder looks for places. It is a Job; what it found, besides the answer, is in
+// Found.
+type Finder struct {
+	r      api.Request
+	filter filter
+	n      int
+	need   uint64 // slots, or bytes
+	gpu    bool
+	not    map[fleet.Place]bool // not these
+
+	cands  []candidate
+	taken  map[fleet.Place]bool
+	passed map[string]int
+	looks  int
+	steps  int
+	scanAt int
+	cut    bool
+	found  []Found
+	answer api.Answer
+}
+
+// Found is a place that was picked.
+type Found struct {
+	Place fleet.Place
+	Need  uint64 // slots or bytes
+	Room  uint64 // as many are free in all, but for what is held
+}
+
+type candidate struct {
+	w      *fleet.Worker
+	g      *fleet.GPUSeat
+	zone   string
+	hive   *fleet.Hive
+	serves bool
+	level  int // less is better
+	queue  int
+	chance uint32
+}
+
+func (c *candidate) place() fleet.Place {
+	if c.w != nil {
+		return fleet.Place{Hive: c.hive.ID(), Worker: c.w.Record().Worker}
+	}
+	_, g := c.g.GPU()
+	return fleet.Place{Hive: c.hive.ID(), GPU: g.UUID}
+}
+
+// NewFinder returns the job of a pick, whose request was checked. Places in not are
+// left out.
+func NewFinder(r api.Request, not map[fleet.Place]bool) *Finder {
+	f := &Finder{
+		r: r, filter: filterOf(&r), n: max(1, r.N), gpu: r.For == api.ForGPU, not: not,
+		taken: make(map[fleet.Place]bool), passed: make(map[string]int),
+	}
+	f.need = max(1, r.Slots, r.FreeSlots)
+	if f.gpu {
+		f.need = r.FreeVRAM
+	}
+	return f
+}
+
+// Answer is what was found.
+func (f *Finder) Answer() api.Answer { return f.answer }
+
+// Found are the places in the answer.
+func (f *Finder) Found() []Found { return f.found }
+
+// Step looks at some candidates.
+func (f *Finder) Step(v *fleet.View, now time.Time) bool {
+	lists := f.lists(v)
+	total := 0
+	for _, l := range lists {
+		total += l.n
+	}
+	f.looks = 0
+	if f.steps++; f.steps == 1 {
+		f.sample(v, lists, total, now)
+		if len(f.cands) < f.n && total > pickAll {
+			return false
+		}
+	} else if !f.scan(v, lists, now) {
+		return false
+	}
+	f.choose(v, now)
+	if len(f.found) < f.n {
+		f.explain(v, now)
+	}
+	f.answer.Passed = f.passed
+	if f.cut && len(f.found) < f.n {
+		f.answer.Status.Unsure = append(f.answer.Status.Unsure, "there are more candidates than one pick looks at: some of them may fit")
+	}
+	return true
+}
+
+// list is what can be picked of one zone, by levels of which the first is the best.
+type list struct {
+	zone  string
+	cells []*fleet.Cell
+	room  *fleet.Room
+	n     int
+}
+
+// lists returns them in an order by chance.
+func (f *Finder) lists(v *fleet.View) []list {
+	var out []list
+	if f.gpu {
+		for _, r := range v.Rooms() {
+			if f.filter.Zone == "" || f.filter.Zone == r.Zone {
+				out = append(out, list{zone: r.Zone, room: r, n: r.Len()})
+			}
+		}
+		shuffle(out)
+		return out
+	}
+	at := make(map[string]int)
+	add := func(s *fleet.Serving) {
+		for _, c := range s.Cells {
+			if f.filter.Zone != "" && f.filter.Zone != c.Zone {
+				continue
+			}
+			i, ok := at[c.Zone]
+			if !ok {
+				i = len(out)
+				at[c.Zone] = i
+				out = append(out, list{zone: c.Zone})
+			}
+			out[i].cells = append(out[i].cells, c)
+			out[i].n += c.Len()
+		}
+	}
+	f.eachServing(v, add)
+	shuffle(out)
+	return out
+}
+
+// eachServing yields the models that are meant, as many as are looked at.
+func (f *Finder) eachServing(v *fleet.View, fn func(*fleet.Serving)) {
+	if f.filter.Model != "" && f.filter.literal {
+		if s := v.Serving(f.filter.Model); s != nil {
+			fn(s)
+		}
+		return
+	}
+	n := 0
+	v.EachServing(func(s *fleet.Serving) bool {
+		if f.filter.model(s.Model) {
+			fn(s)
+		}
+		if n++; n >= pickModels {
+			f.cut = true
+		}
+		return n < pickModels
+	})
+}
+
+func shuffle[T any](s []T) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }
+
+// sample takes candidates from some of the lists, from all where that are few.
+func (f *Finder) sample(v *fleet.View, lists []list, total int, now time.Time) {
+	if f.filter.hive != "" {
+		f.ofHive(v, now)
+		return
+	}
+	if f.gpu && f.filter.Model != "" {
+		f.serving(v, now)
+	}
+	zones, each := len(lists), total
+	if total > pickAll {
+		zones = min(zones, max(pickZones, f.n))
+		each = max(pickEach, 2*(f.n/max(1, zones)+1))
+	}
+	for i := range lists {
+		if i >= zones && len(f.cands) >= f.n || f.looks >= pickLooks {
+			return
+		}
+		before := len(f.cands)
+		lists[i].each(f.level(), func(w *fleet.Worker, g *fleet.GPUSeat) bool {
+			f.look(v, w, g, false, now)
+			return f.looks < pickLooks && len(f.cands)-before < each
+		})
+	}
+}
+
+// level is the least of free slots, or of free memory, that may do.
+func (f *Finder) level() int {
+	if f.gpu {
+		return fleet.RoomLevel(f.need)
+	}
+	return min(bits.Len64(f.need), fleet.SlotLevels) - 1
+}
+
+// each yields the candidates of a list, the best levels first, and from a place by
+// chance within each.
+func (l *list) each(least int, yield func(*fleet.Worker, *fleet.GPUSeat) bool) {
+	if l.room != nil {
+		for i := least; i < fleet.RoomLevels; i++ {
+			if !around(l.room.Level(i), func(g *fleet.GPUSeat) bool { return yield(nil, g) }) {
+				return
+			}
+		}
+		return
+	}
+	for i := fleet.SlotLevels - 1; i >= least; i-- {
+		if !around(l.cells, func(c *fleet.Cell) bool {
+			return around(c.Level(i), func(w *fleet.Worker) bool { return yield(w, nil) })
+		}) {
+			return
+		}
+	}
+}
+
+// around yields a list from a place by chance on, and round to it.
+func around[T any](list []T, yield func(T) bool) bool {
+	if len(list) == 0 {
+		return true
+	}
+	from := rand.IntN(len(list))
+	for i := range list {
+		if !yield(list[(from+i)%len(list)]) {
+			return false
+		}
+	}
+	return true
+}
+
+// serving takes candidates from hives that serve the model already.
+func (f *Finder) serving(v *fleet.View, now time.Time) {
+	want := len(f.cands) + max(pickEach, 2*f.n)
+	f.eachServing(v, func(s *fleet.Serving) {
+		around(s.Hives(), func(h *fleet.Hive) bool {
+			f.looks++
+			f.gpusOf(v, h, true, now)
+			return f.looks < pickLooks/2 && len(f.cands) < want
+		})
+	})
+}
+
+func (f *Finder) gpusOf(v *fleet.View, h *fleet.Hive, serves bool, now time.Time) {
+	seats := h.GPUSeats()
+	for i := range seats {
+		if seats[i].Seated() {
+			f.look(v, nil, &seats[i], serves, now)
+		}
+	}
+}
+
+// ofHive takes all candidates of one hive.
+func (f *Finder) ofHive(v *fleet.View, now time.Time) {
+	h := known(v, f.filter.hive)
+	switch {
+	case h == nil:
+	case f.gpu:
+		f.gpusOf(v, h, f.servesModel(v, h), now)
+	default:
+		for _, w := range h.Workers() {
+			if f.filter.model(w.Record().Model) && w.Fit() {
+				f.look(v, w, nil, true, now)
+			}
+		}
+	}
+}
+
+// scan goes on through all lists where the sample was too small. They may change
+// between two steps, so that one may be missed.
+func (f *Finder) scan(v *fleet.View, lists []list, now time.Time) (done bool) {
+	slices.SortFunc(lists, func(a, b list) int { return cmp.Compare(a.zone, b.zone) })
+	from, at := f.scanAt, 0
+	full := false
+	visit := func(w *fleet.Worker, g *fleet.GPUSeat) bool {
+		at++
+		if at <= from {
+			return true
+		}
+		f.scanAt++
+		f.look(v, w, g, false, now)
+		full = len(f.cands) >= 4*f.n
+		return !full && f.looks < StepLooks
+	}
+	for i := range lists {
+		l := &lists[i]
+		stop := false
+		if l.room != nil {
+			for k := f.level(); k < fleet.RoomLevels && !stop; k++ {
+				for _, g := range l.room.Level(k) {
+					if stop = !visit(nil, g); stop {
+						break
+					}
+				}
+			}
+		}
+		for _, c := range l.cells {
+			for k := fleet.SlotLevels - 1; k >= f.level() && !stop; k-- {
+				for _, w := range c.Level(k) {
+					if stop = !visit(w, nil); stop {
+						break
+					}
+				}
+			}
+		}
+		if stop {
+			f.cut = f.scanAt >= pickScan
+			return full || f.cut
+		}
+	}
+	return true
+}
+
+// look takes a candidate, if it fits.
+func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves bool, now time.Time) {
+	f.looks++
+	c := candidate{w: w, g: g, chance: rand.Uint32(), serves: serves}
+	if w != nil {
+		c.hive = w.Hive()
+		c.level, c.queue = -bits.Len64(w.FreeSlots()), bits.Len64(w.Record().Queue)
+	} else {
+		c.hive, _ = g.GPU()
+		c.level = fleet.RoomLevel(g.Free())
+	}
+	c.zone = c.hive.Zone()
+	p := c.place()
+	if f.taken[p] {
+		return
+	}
+	f.taken[p] = true
+	if why := f.unfit(v, &c, p, now); why != "" {
+		f.passed[why]++
+		return
+	}
+	if g != nil && !serves {
+		c.serves = f.servesModel(v, c.hive)
+	}
+	f.cands = append(f.cands, c)
+}
+
+func (f *Finder) servesModel(v *fleet.View, h *fleet.Hive) (yes bool) {
+	if f.filter.Model == "" {
+		return false
+	}
+	h.EachMix(func(m fleet.Mix, _ int) {
+		l := fleet.Counted(m.Live)
+		yes = yes || (l == hivebeat.Alive || l == hivebeat.Late) && f.filter.model(m.Model)
+	})
+	return yes
+}
+
+// unfit says why a candidate is none. What the view keeps was looked at before;
+// what only a look tells is looked at here.
+func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time) string {
+	h := c.hive
+	switch {
+	case f.filter.Zone != "" && f.filter.Zone != c.zone:
+		return "another zone"
+	case h.Conflicting(now) != 0:
+		return "its hive is in conflict"
+	case f.not[p]:
+		return "taken by another"
+	}
+	limit := hivebeat.MillisOf(v.Fresh())
+	if f.filter.MaxAge > 0 {
+		limit = min(limit, f.filter.MaxAge)
+	}
+	if c.w == nil {
+		_, g := c.g.GPU()
+		switch {
+		case fleet.EffectiveAge(g.Age, h.Received(), now) > limit:
+			return "too old"
+		case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, nil)):
+			return "other labels"
+		case c.g.Free() < f.need:
+			return "too little free memory"
+		}
+		return ""
+	}
+	r := c.w.Record()
+	switch {
+	case fleet.EffectiveAge(r.Age, c.w.Received(), now) > limit:
+		return "too old"
+	case c.w.FreeSlots() < f.need:
+		return "too few free slots"
+	case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, r)):
+		return "other labels"
+	case f.filter.FreeVRAM > 0 && !roomOn(h, r.GPUs, f.filter.FreeVRAM):
+		return "too little free memory"
+	}
+	return ""
+}
+
+// choose takes the best of the candidates, spread as asked for.
+func (f *Finder) choose(v *fleet.View, now time.Time) {
+	zones, hives := make(map[string]int), make(map[*fleet.Hive]int)
+	spread := cmp.Or(f.r.Spread, api.SpreadZone)
+	better := func(a, b *candidate) int {
+		c := 0
+		if spread == api.SpreadZone {
+			c = cmp.Compare(zones[a.zone], zones[b.zone])
+		}
+		if c == 0 && spread != api.SpreadNone {
+			c = cmp.Compare(hives[a.hive], hives[b.hive])
+		}
+		if c == 0 && a.serves != b.serves {
+			if a.serves {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(c, cmp.Compare(a.level, b.level), cmp.Compare(a.queue, b.queue), cmp.Compare(a.chance, b.chance))
+	}
+	for len(f.found) < f.n && len(f.cands) > 0 {
+		best := 0
+		for i := range f.cands {
+			if better(&f.cands[i], &f.cands[best]) < 0 {
+				best = i
+			}
+		}
+		c := f.cands[best]
+		f.add(v, &c, zones[c.zone], hives[c.hive], now)
+		zones[c.zone]++
+		hives[c.hive]++
+		f.cands[best] = f.cands[len(f.cands)-1]
+		f.cands = f.cands[:len(f.cands)-1]
+	}
+}
+
+// add describes a place, and why it stands there.
+func (f *Finder) add(v *fleet.View, c *candidate, inZone, onHive int, now time.Time) {
+	p := describe(v, c, now)
+	p.Rank = len(f.answer.Picks) + 1
+	say := func(format string, args ...any) { p.Reasons = append(p.Reasons, fmt.Sprintf(format, args...)) }
+	room := uint64(0)
+	if c.w != nil {
+		r := c.w.Record()
+		if r.Model != "" {
+			say("serves %s", r.Model)
+		}
+		say("%d of %d slots are free", p.FreeSlots, r.Slots)
+		if h := c.w.Held(); h > 0 {
+			say("%d more are held", h)
+		}
+		if r.Queue == 0 {
+			say("nobody waits")
+		} else {
+			say("%d wait", r.Queue)
+		}
+		say("heard %.1fs ago", float64(p.Age)/1000)
+		room = r.Slots - min(r.Slots, r.Busy)
+	} else {
+		_, g := c.g.GPU()
+		say("%.1f of %.1f GiB are free", gib(p.FreeVRAM), gib(g.Total))
+		if h := c.g.Held(); h > 0 {
+			say("%.1f GiB more are held", gib(h))
+		}
+		if p.Serves {
+			say("its hive serves %s already", f.filter.Model)
+		}
+		say("read %.1fs ago", float64(p.Age)/1000)
+		room = g.Free()
+	}
+	switch {
+	case f.n == 1:
+	case inZone == 0 && c.zone != "" && cmp.Or(f.r.Spread, api.SpreadZone) == api.SpreadZone:
+		say("the first in zone %s", c.zone)
+	case onHive == 0 && f.r.Spread != api.SpreadNone:
+		say("the first on its hive")
+	case f.r.Spread != api.SpreadNone:
+		say("its hive has %d of these already", onHive)
+	}
+	f.answer.Picks = append(f.answer.Picks, p)
+	f.found = append(f.found, Found{c.place(), f.need, room})
+}
+
+func gib(n uint64) float64 { return float64(n) / (1 << 30) }
+
+// describe is a pick without a rank and reasons.
+func describe(v *fleet.View, c *candidate, now time.Time) api.Pick {
+	h := c.hive
+	p := api.Pick{Hive: h.ID(), Zone: c.zone, Serves: c.g != nil && c.serves}
+	if c.w != nil {
+		r := c.w.Record()
+		p.Worker, p.Model, p.Endpoint, p.State = r.Worker, r.Model, r.Endpoint, r.State
+		p.Slots, p.FreeSlots = r.Slots, c.w.FreeSlots()
+		_, p.Age, _ = v.Shown(h, c.w, now)
+		return p
+	}
+	_, g := c.g.GPU()
+	p.GPU, p.GPUIndex, p.FreeVRAM = g.UUID, new(g.Index), c.g.Free()
+	p.Age = fleet.EffectiveAge(g.Age, h.Received(), now)
+	return p
+}
+
+// explain counts, of those that have no seat, why not: of the first that are meant.
+func (f *Finder) explain(v *fleet.View, now time.Time) {
+	looks := 0
+	hives := v.Hives()
+	if f.filter.hive != "" {
+		hives = nil
+		if h := known(v, f.filter.hive); h != nil {
+			hives = []*fleet.Hive{h}
+		}
+	}
+	for _, h := range hives {
+		if looks++; looks > pickExplain {
+			return
+		}
+		if h.Live() == "" || f.filter.Zone != "" && f.filter.Zone != h.Zone() {
+			continue
+		}
+		if f.gpu {
+			seats := h.GPUSeats()
+			for i := range seats {
+				looks++
+				if !seats[i].Seated() {
+					f.passed[noRoom(h, &seats[i])]++
+				} else if _, g := seats[i].GPU(); seats[i].Free() < f.need && !f.taken[fleet.Place{Hive: h.ID(), GPU: g.UUID}] {
+					f.passed["too little free memory"]++
+				}
+			}
+			continue
+		}
+		if f.filter.may(h) == 0 {
+			continue
+		}
+		for _, w := range h.Workers() {
+			if looks++; looks > pickExplain {
+				return
+			}
+			if f.filter.model(w.Record().Model) {
+				if why := noSeat(h, w); why != "" {
+					f.passed[why]++
+				} else if w.FreeSlots() < f.need && !f.taken[fleet.Place{Hive: h.ID(), Worker: w.Record().Worker}] {
+					f.passed["too few free slots"]++
+				}
+			}
+		}
+	}
+}
+
+// noSeat says why a worker is never picked now.
+func noSeat(h *fleet.Hive, w *fleet.Worker) string {
+	m, r := w.Mix(), w.Record()
+	switch {
+	case w.Fit():
+		return ""
+	case m.Live != hivebeat.Alive:
+		return string(fleet.Counted(m.Live))
+	case h.Live() != hivebeat.Alive:
+		return "its hive is " + string(h.Live())
+	case !w.Fresh() || !h.Fresh():
+		return "too old"
+	case m.State != hivebeat.Ready && m.State != hivebeat.Busy:
+		if !m.State.Known() {
+			return "an unknown state"
+		}
+		return string(m.State)
+	case r.Stalled:
+		return "stalled"
+	case w.Held() > 0 && r.Busy < r.Slots:
+		return "held"
+	}
+	return "no free slot"
+}
+
+func noRoom(h *fleet.Hive, g *fleet.GPUSeat) string {
+	switch {
+	case h.Live() != hivebeat.Alive:
+		return "its hive is " + string(h.Live())
+	case !h.Fresh():
+		return "too old"
+	}
+	return "it can not be read"
+}
