@@ -276,16 +276,17 @@ func TestRowsToCome(t *testing.T) {
 	d.shows("gpu-00000/w00") // they are still here
 	d.m.Update(Key{"end", ""}, d.now)
 	d.m.Update(Key{"up", ""}, d.now)
-	q := do.Ask
-	_ = q
 	do = d.m.Update(Done{d.m.round}, d.now)
 	if len(do.Ask) != 2 || do.Ask[1].Req.Offset < 1900 {
 		t.Errorf("asked %+v", do.Ask)
 	}
 	// What comes late, of a round before, changes nothing.
-	old := Answer{Round: do.Round - 1, Question: do.Ask[1], Ans: &api.Answer{}}
+	old := Answer{Round: do.Round - 1, Question: do.Ask[1], Ans: d.q.Answer(api.VerbWorkers, do.Ask[1].Req)}
 	d.m.Update(old, d.now)
 	d.shows("▸ …")
+	old.Round++
+	d.m.Update(old, d.now)
+	d.shows("▸ gpu-00099/w18")
 }
 
 // A page that did not fit into a message is no end of the list.
@@ -364,6 +365,12 @@ func TestCutOff(t *testing.T) {
 	d.tick()
 	d.shows("answer 0s old", "live      alive for 60m")
 	d.hides("CUT OFF", "?  ")
+	// What happened meanwhile is asked for.
+	d.out = nil
+	d.tick()
+	if last := d.out[len(d.out)-1]; last.Verb != api.VerbEvents {
+		t.Errorf("asked %+v last", last)
+	}
 }
 
 func TestUnavailable(t *testing.T) {
