@@ -155,6 +155,7 @@ func (v *View) patience(h *Hive) time.Duration {
 func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebeat.Cause, why evidence, now time.Time) {
 	why.kind = kind
 	v.steps = append(v.steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
+	v.tally.hive(kind, h.live, cause, why.age)
 	up := h.Up()
 	h.live, h.cause, h.since, h.why, h.check = to, cause, now, why, 0
 	switch {
@@ -330,6 +331,7 @@ func (v *View) refusedOf(h *Hive, s *wire.SnapshotView, o liveness.Outcome, now 
 	case o == liveness.Conflict:
 		h.rival, h.rivalSeq, h.rivalAt = s.Inc, s.Seq, now
 		v.steps = append(v.steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
+		v.tally.hive(hivebeat.KindConflict, h.live, "", 0)
 		v.Compare(h)
 	case h.rival == s.Inc && s.Seq > h.rivalSeq:
 		h.rivalSeq, h.rivalAt = s.Seq, now

@@ -48,6 +48,7 @@ type View struct {
 	unadopted      uint64 // hives that were too many to be adopted
 	wardBeats      uint64
 	score          Score
+	tally          Tally
 
 	accepted   uint64
 	refused    map[hivebeat.Reason]uint64
