@@ -33,17 +33,19 @@ const patience = 60 * time.Second
 //	until RE ARG…          run hivebeat ARG… again and again until its stdout matches
 //	signal NAME INT|TERM|KILL
 //	ended NAME N           wait for its end; the exit code must be N
+//	fetch URL RE           wait until what URL serves matches; with ! nobody must answer
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("HIVEBEAT_METRICS", "off") // scripts run beside one another
 			e.Values[startedKey{}] = map[string]*started{}
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code": cmdCode, "nats": cmdNATS, "start": cmdStart, "await": cmdAwait, "until": cmdUntil,
-			"signal": cmdSignal, "ended": cmdEnded,
+			"signal": cmdSignal, "ended": cmdEnded, "fetch": cmdFetch,
 		},
 	})
 }
@@ -122,7 +124,7 @@ func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = out, log, ts.MkAbs(".")
 	for _, v := range []string{
 		"HOME", "PATH", "TMPDIR", "NO_COLOR", "HIVEBEAT_NATS", "HIVEBEAT_PREFIX", "HIVEBEAT_HIVE", "HIVEBEAT_ID", "HIVEBEAT_LABEL",
-		"HIVEBEAT_LOG_LEVEL", "HIVEBEAT_LOG_FORMAT", "HIVEBEAT_EVERY",
+		"HIVEBEAT_LOG_LEVEL", "HIVEBEAT_LOG_FORMAT", "HIVEBEAT_EVERY", "HIVEBEAT_METRICS",
 	} {
 		if s := ts.Getenv(v); s != "" {
 			p.cmd.Env = append(p.cmd.Env, v+"="+s)

@@ -27,7 +27,7 @@ func TestTally(t *testing.T) {
 	settleChecks(v, at(65))
 
 	got := v.Tally()
-	want := map[hivebeat.Kind]uint64{hivebeat.KindLost: 1, hivebeat.KindRecovered: 1, "other": 1}
+	want := map[hivebeat.Kind]uint64{hivebeat.KindGap: 1, hivebeat.KindLost: 1, hivebeat.KindRecovered: 1, "other": 1} // gap: it had joined before
 	if d := cmp.Diff(want, got.Workers.Kinds); d != "" {
 		t.Errorf("workers:\n%s", d)
 	}
