@@ -87,6 +87,7 @@ type queenCmd struct {
 	LogFlags
 	KeepFlags
 	BrakeFlags
+	WebhookFlags
 	ID    string        `placeholder:"ID" help:"Id of the queen, shown in its answers (default: a random one)."`
 	Fresh time.Duration `default:"45s" help:"Age up to which a record is fresh."`
 }
@@ -118,5 +119,10 @@ func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
 		nc.Close()
 		return misused(err, "hivebeat queen --help shows what there is")
 	}
-	return c.serve(ctx, name, q, nc, log)
+	hooks, err := cmd.webhooks(nc, cmd.Prefix, cmd.NoJetStream, log)
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	return c.serve(ctx, name, besideQueen(q, hooks, log), nc, log)
 }

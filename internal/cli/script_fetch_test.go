@@ -5,11 +5,36 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
+
+// cmdReceive starts a receiver of webhooks: VAR is its URL, and each request a line
+// of FILE: its id, whether it is signed, and the body.
+func cmdReceive(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: receive VAR FILE")
+	}
+	out, err := os.Create(ts.MkAbs(args[1]))
+	ts.Check(err)
+	var mu sync.Mutex
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(out, "%s %v %s\n", r.Header.Get("Webhook-Id"), r.Header.Get("Webhook-Signature") != "", body)
+	}))
+	ts.Setenv(args[0], srv.URL)
+	ts.Defer(func() {
+		srv.Close()
+		_ = out.Close()
+	})
+}
 
 // cmdFetch waits until what URL serves matches RE; with ! it must not answer.
 func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {

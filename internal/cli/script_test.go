@@ -34,6 +34,7 @@ const patience = 60 * time.Second
 //	signal NAME INT|TERM|KILL
 //	ended NAME N           wait for its end; the exit code must be N
 //	fetch URL RE           wait until what URL serves matches; with ! nobody must answer
+//	receive VAR FILE       start a receiver of webhooks; VAR is its URL, FILE has a line for each
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -45,7 +46,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code": cmdCode, "nats": cmdNATS, "start": cmdStart, "await": cmdAwait, "until": cmdUntil,
-			"signal": cmdSignal, "ended": cmdEnded, "fetch": cmdFetch,
+			"signal": cmdSignal, "ended": cmdEnded, "fetch": cmdFetch, "receive": cmdReceive,
 		},
 	})
 }

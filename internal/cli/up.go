@@ -27,6 +27,7 @@ type upCmd struct {
 	LabelFlags
 	LogFlags
 	BrakeFlags
+	WebhookFlags
 	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 takes a free one."`
 	Store string `placeholder:"DIR" help:"Where JetStream keeps its files (default: of this user; with --demo a temporary one)."`
 	ID    string `placeholder:"ID" help:"Id of this machine's hive (default: the host name)."`
@@ -191,7 +192,12 @@ func (u *up) queen(ctx context.Context) error {
 		nc.Close()
 		return err
 	}
-	u.roles = append(u.roles, begin(ctx, "queen", q, nc))
+	hooks, err := u.cmd.webhooks(nc, u.cmd.Prefix, false, u.log)
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	u.roles = append(u.roles, begin(ctx, "queen", besideQueen(q, hooks, u.log), nc))
 	return nil
 }
 
