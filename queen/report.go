@@ -29,11 +29,11 @@ type Report struct {
 	Failing map[string]int         // hives that are fresh and can not collect something, by source
 
 	// Of fresh hives, as in a summary.
-	GPUs                           int
-	VRAMTotal, VRAMUsed, VRAMOurs  uint64
-	VRAMForeign                    uint64        // used, but not by workers of its hive
-	FactsAge                       time.Duration // of the oldest facts of a GPU
-	PerHive                        []HiveReport  // where it was asked for
+	GPUs                          int
+	VRAMTotal, VRAMUsed, VRAMOurs uint64
+	VRAMForeign                   uint64        // used, but not by workers of its hive
+	FactsAge                      time.Duration // of the oldest facts of a GPU
+	PerHive                       []HiveReport  // where it was asked for
 }
 
 // HiveReport is one hive in a Report.

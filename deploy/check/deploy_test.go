@@ -209,7 +209,9 @@ func TestLiveFabric(t *testing.T) {
 
 	// The worker beats no more, and nobody sees its end.
 	f.beat("llama", 2, time.Second)
-	f.await("the worker's death", func(r queen.Report) bool { return r.Shown[hivebeat.Lost] == 1 && r.Tally.Workers.Lost[hivebeat.CauseMissed] == 1 })
+	f.await("the worker's death", func(r queen.Report) bool {
+		return r.Shown[hivebeat.Lost] == 1 && r.Tally.Workers.Lost[hivebeat.CauseMissed] == 1
+	})
 	now = now.Add(time.Minute)
 	f.scrape(s, now, 4)
 	if got := firing(now); !slices.Equal(got, []string{"HivebeatWorkerLost"}) {
@@ -243,4 +245,3 @@ func TestLiveFabric(t *testing.T) {
 		t.Errorf("all is gone, and %v fire", got)
 	}
 }
-

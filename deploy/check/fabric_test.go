@@ -73,7 +73,9 @@ func begin(t testing.TB) *fabric {
 	f.q = must(queen.New(nc, queen.Config{ID: "q-1", Storage: jetstream.MemoryStorage}))
 	f.h = must(hive.New(hiveConn, hive.Config{
 		ID: "gpu-01", Every: 2 * time.Second,
-		Host: func(context.Context) (hivebeat.Host, error) { return hivebeat.Host{CPUs: 64, MemTotal: 1 << 40, MemUsed: 1 << 38}, nil },
+		Host: func(context.Context) (hivebeat.Host, error) {
+			return hivebeat.Host{CPUs: 64, MemTotal: 1 << 40, MemUsed: 1 << 38}, nil
+		},
 		GPUs: func(context.Context) ([]hivebeat.GPU, error) {
 			return []hivebeat.GPU{{UUID: "GPU-a", Total: 80 << 30, Used: 70 << 30, Ours: 69 << 30, Temp: 61, Power: 600_000}}, nil
 		},

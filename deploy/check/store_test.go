@@ -103,7 +103,9 @@ func (s *store) query(t testing.TB, expr string, at time.Time) promql.Vector {
 }
 
 // Querier makes the store one of Prometheus.
-func (s *store) Querier(mint, maxt int64) (storage.Querier, error) { return querier{s, mint, maxt}, nil }
+func (s *store) Querier(mint, maxt int64) (storage.Querier, error) {
+	return querier{s, mint, maxt}, nil
+}
 
 type querier struct {
 	*store

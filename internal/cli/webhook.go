@@ -94,4 +94,3 @@ func besideQueen(q role, w *webhook.Webhooks, log *slog.Logger) role {
 	}
 	return beside(q, log, w)
 }
-

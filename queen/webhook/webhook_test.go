@@ -204,7 +204,11 @@ func TestMisbehaving(t *testing.T) {
 		func(w http.ResponseWriter) { w.Header().Set("Location", elsewhere.URL); w.WriteHeader(307) },
 		func(http.ResponseWriter) { <-hang }, // slower than the time limit
 		func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
-		func(w http.ResponseWriter) { w.Header().Set("Retry-After", "1"); asked = time.Now(); w.WriteHeader(503) },
+		func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", "1")
+			asked = time.Now()
+			w.WriteHeader(503)
+		},
 		func(w http.ResponseWriter) {
 			if d := time.Since(asked); d < 900*time.Millisecond {
 				t.Errorf("asked again after %v, not a second", d)

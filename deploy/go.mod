@@ -1,4 +1,4 @@
-module github.com/beatfabric/hivebeat/deploy/check
+module github.com/beatfabric/hivebeat/deploy
 
 go 1.26.7
 
@@ -57,4 +57,4 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-replace github.com/beatfabric/hivebeat => ../..
+replace github.com/beatfabric/hivebeat => ..
