@@ -67,14 +67,3 @@ func (a *accompanied) stop(ctx context.Context) {
 		}
 	}
 }
-
-// abandon ends companions that will never run.
-func abandon(list ...companion) {
-	ctx, cancel := context.WithTimeout(context.Background(), leaveIn)
-	defer cancel()
-	for _, c := range list {
-		if c != nil {
-			_ = c.Stop(ctx)
-		}
-	}
-}

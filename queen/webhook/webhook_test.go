@@ -267,7 +267,7 @@ func TestReceiverRestarts(t *testing.T) {
 		ln, err = new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
 		return err == nil, fmt.Sprint(err)
 	})
-	again.Server = &httptest.Server{Listener: ln, Config: &http.Server{Handler: again}} //nolint:gosec // a test's server needs no time limits
+	again.Server = &httptest.Server{Listener: ln, Config: &http.Server{Handler: again}}
 	again.Start()
 	t.Cleanup(again.Close)
 	again.await(t, "2", "3", "4", "5", "6", "7")
