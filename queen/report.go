@@ -69,7 +69,7 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 			more = len(list) > reportChunk
 			list = list[:min(len(list), reportChunk)]
 			for _, h := range list {
-				view{q.view}.report(&r, h, perHive, now)
+				r.add(q.view, h, perHive, now)
 				after = h.ID()
 			}
 		})
@@ -77,8 +77,8 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 	return r, err
 }
 
-// report adds one hive.
-func (v view) report(r *Report, h *fleet.Hive, perHive bool, now time.Time) {
+// add adds one hive.
+func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) {
 	if h.Live() == "" {
 		return
 	}

@@ -8,11 +8,14 @@ import (
 	"net/http"
 	"syscall"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/beatfabric/hivebeat/hive"
 	hivemetrics "github.com/beatfabric/hivebeat/hive/metrics"
 	"github.com/beatfabric/hivebeat/internal/prom"
 	"github.com/beatfabric/hivebeat/queen"
 	queenmetrics "github.com/beatfabric/hivebeat/queen/metrics"
+	"github.com/beatfabric/hivebeat/queen/webhook"
 	"github.com/beatfabric/hivebeat/worker"
 	workermetrics "github.com/beatfabric/hivebeat/worker/metrics"
 )
@@ -68,9 +71,24 @@ type QueenMetricsFlags struct {
 	MetricsPerHive bool `help:"Add metrics of each hive to /metrics, some 13 series for each." group:"Metrics"`
 }
 
-// handler is what answers /metrics.
-func (f *QueenMetricsFlags) handler(q *queen.Queen) (http.Handler, error) {
-	return queenmetrics.Handler(q, queenmetrics.Config{PerHive: f.MetricsPerHive})
+// handler is what answers /metrics of a queen with these webhooks, if any. It makes
+// no error: its parts are there.
+func (f *QueenMetricsFlags) handler(q *queen.Queen, hooks *webhook.Webhooks) http.Handler {
+	c, err := queenmetrics.New(q, queenmetrics.Config{PerHive: f.MetricsPerHive})
+	list := []prometheus.Collector{c}
+	if err == nil && hooks != nil {
+		var w *queenmetrics.WebhookCollector
+		w, err = queenmetrics.NewWebhooks(hooks)
+		list = append(list, w)
+	}
+	var h http.Handler
+	if err == nil {
+		h, err = prom.Handler(list...)
+	}
+	if err != nil { // then it says so itself
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, err.Error(), http.StatusInternalServerError) })
+	}
+	return h
 }
 
 func checkMetrics(addr string, open bool) error {

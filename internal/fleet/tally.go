@@ -32,8 +32,8 @@ func (c Changes) clone() Changes {
 	return c
 }
 
-func (t *Tally) hive(kind hivebeat.Kind, from hivebeat.Live, cause hivebeat.Cause, age hivebeat.Millis) {
-	t.Hives.add(&hivebeat.EventData{Kind: kind, From: string(from), Cause: cause, AgeMS: age})
+func (t *Tally) hive(kind hivebeat.Kind, from hivebeat.Live, cause hivebeat.Cause, why evidence) {
+	t.Hives.add(&hivebeat.EventData{Kind: kind, From: string(from), Cause: cause, AgeMS: why.age, DetectMS: why.detect})
 }
 
 func (t *Tally) worker(d *hivebeat.EventData) { t.Workers.add(d) }

@@ -36,10 +36,10 @@ func cmdReceive(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// cmdFetch waits until what URL serves matches RE; with ! it must not answer.
-func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
+// cmdServes waits until what URL serves matches RE; with ! it must not answer.
+func cmdServes(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 || !neg && len(args) != 2 {
-		ts.Fatalf("usage: fetch URL RE, or ! fetch URL")
+		ts.Fatalf("usage: serves URL RE, or ! serves URL")
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	get := func() (string, error) {
