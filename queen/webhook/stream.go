@@ -16,8 +16,7 @@ import (
 
 const (
 	requestTimeout = 5 * time.Second
-	pullWait       = 30 * time.Second
-	pullBeat       = 5 * time.Second // so that a pull that the server forgot ends within twice that
+	pullWait       = time.Second // how long a stop may wait for it
 	ackWait        = maxTimeout + 30*time.Second
 	ackPending     = 256                // events that wait for their next try; while there are more, none is handed out
 	unusedFor      = 7 * 24 * time.Hour // as long as the stream keeps events
@@ -32,7 +31,7 @@ type stream struct {
 	subjects hivebeat.Subjects
 	t        *target
 
-	mu       sync.Mutex
+	// Of the goroutine of run alone.
 	consumer jetstream.Consumer // nil: to be looked for
 	since    time.Time          // what happened from then on is to be told, where it must be made
 	waitFor  time.Duration
@@ -42,42 +41,56 @@ type stream struct {
 func (s *stream) run(ctx context.Context, tell func(*delivery)) {
 	s.since = time.Now()
 	var wg sync.WaitGroup
-	for range s.t.cfg.Parallel {
+	defer wg.Wait()
+	free := make(chan struct{}, s.t.cfg.Parallel)
+	for {
+		select {
+		case free <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		d := s.next(ctx)
+		if d == nil {
+			<-free
+			continue
+		}
 		wg.Go(func() {
-			for ctx.Err() == nil {
-				s.next(ctx, tell)
-			}
+			defer func() { <-free }()
+			tell(d)
 		})
 	}
-	wg.Wait()
 }
 
-// next tells one event, if one comes.
-func (s *stream) next(ctx context.Context, tell func(*delivery)) {
+// next returns the next event, if one comes within a while. A pull is never broken
+// off: what the server sends into one that was is nobody's until ackWait is over.
+func (s *stream) next(ctx context.Context) *delivery {
 	c, err := s.open(ctx)
 	if err != nil {
-		return // it has waited
+		return nil // it has waited
 	}
 	began := time.Now()
-	pull, cancel := context.WithTimeout(ctx, pullWait)
-	defer cancel()
-	m, err := c.Next(jetstream.FetchContext(pull), jetstream.FetchHeartbeat(pullBeat))
+	m, err := c.Next(jetstream.FetchMaxWait(pullWait))
 	if err != nil {
-		s.missed(ctx, c, began, err)
-		return
+		s.missed(ctx, began, err)
+		return nil
 	}
-	s.reached(began)
+	s.since = began
 	meta, err := m.Metadata()
 	if err != nil {
-		return // not from a stream: whoever sent it knows why
+		return nil // not from a stream: whoever sent it knows why
 	}
 	s.t.waiting.Store(meta.NumPending)
-	tell(&delivery{
+	d := &delivery{
 		id: eventID(m.Headers().Get(jetstream.MsgIDHeader), m.Data()), body: m.Data(), tries: int(meta.NumDelivered) - 1, first: meta.Timestamp,
 		done:  func() { s.settled(m.Ack()) },
 		later: func(d time.Duration) { s.settled(m.NakWithDelay(d)) },
 		never: func(why string) { s.settled(m.TermWithReason(why)) },
-	})
+	}
+	if ctx.Err() != nil { // it is for another queen, or the next start
+		d.later(0)
+		return nil
+	}
+	return d
 }
 
 // settled notes what became of an acknowledgement: one that got lost means that the
@@ -88,36 +101,20 @@ func (s *stream) settled(err error) {
 	}
 }
 
-// reached notes that all that was there at that time was handed out.
-func (s *stream) reached(at time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.since = at
-}
-
 // missed draws the conclusion from a pull without a message.
-func (s *stream) missed(ctx context.Context, c jetstream.Consumer, began time.Time, err error) {
-	switch {
-	case ctx.Err() != nil:
-		return
-	case errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, jetstream.ErrNoMessages):
-		s.reached(began) // nothing happened
+func (s *stream) missed(ctx context.Context, began time.Time, err error) {
+	if errors.Is(err, nats.ErrTimeout) || errors.Is(err, jetstream.ErrNoMessages) {
+		s.since = began // nothing happened
 		return
 	}
-	s.mu.Lock()
-	if s.consumer == c {
-		s.consumer = nil
-	}
-	s.mu.Unlock()
 	s.t.log.Debug("webhook: pull", slog.Any("error", err))
+	s.consumer = nil
 	pause(ctx, openAgain/4)
 }
 
-// open returns the consumer, and makes it where there is none. While that fails it
-// waits, one after the other.
+// open returns the consumer, and makes it where there is none. Where that fails it
+// waits.
 func (s *stream) open(ctx context.Context) (jetstream.Consumer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.consumer != nil {
 		return s.consumer, nil
 	}
