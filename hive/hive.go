@@ -58,6 +58,7 @@ type Hive struct {
 	table    procTable
 	limiter  limiter     // of the goroutine that hears
 	open     atomic.Bool // NATS is there, as far as the goroutine that hears knows
+	sizes    sizes
 
 	mu      sync.Mutex
 	reg     *detector.Registry
@@ -332,6 +333,8 @@ func (h *Hive) send(list [][]byte) error {
 		if err := h.nc.Publish(h.subject, b); err != nil {
 			return err
 		}
+		h.sizes.pages.Add(1)
+		h.sizes.bytes.Add(uint64(len(b)))
 	}
 	return nil
 }

@@ -18,6 +18,8 @@ type doctorCmd struct {
 	Hive   string `placeholder:"ID" help:"Hive whose subjects are checked."`
 	Worker string `placeholder:"ID" help:"Worker whose subject is checked."`
 	Pinned bool   `help:"They send on subjects of their own."`
+
+	Webhooks bool `help:"The queen has webhooks."`
 }
 
 // Help is shown below the usage.
@@ -74,6 +76,7 @@ func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFindi
 		list, err := doctor.Check(ctx, a.nc, doctor.Config{
 			Role: role, Subjects: a.subjects, Hive: cmd.Hive, Worker: cmd.Worker, Pinned: cmd.Pinned,
 			NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas, Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax),
+			Webhooks: cmd.Webhooks,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("check as %s: %w", role, err)

@@ -16,6 +16,7 @@ type hiveCmd struct {
 	ServeFlags
 	LabelFlags
 	LogFlags
+	HiveMetricsFlags
 	ID         string        `placeholder:"ID" help:"Id of the hive (default: the host name)."`
 	Every      time.Duration `default:"15s" help:"Promise: the next snapshot comes within this."`
 	PushFacts  time.Duration `placeholder:"DUR" help:"Send changed facts this soon, for schedulers that can not wait for the next snapshot."`
@@ -68,8 +69,13 @@ func (cmd *hiveCmd) Run(ctx context.Context, c *console) error {
 		m.nc.Close()
 		return errors.Join(misused(err, "hivebeat hive --help shows what there is"), m.leave())
 	}
+	metrics, err := cmd.HiveMetricsFlags.serve(ctx, h, log)
+	if err != nil {
+		m.nc.Close()
+		return errors.Join(err, m.leave())
+	}
 	if cmd.Leaf != "" {
 		m.followUplink(ctx, h, cmd.subjects())
 	}
-	return errors.Join(c.serve(ctx, name, h, m.nc, log), m.leave())
+	return errors.Join(c.serve(ctx, name, beside(h, log, metrics), m.nc, log), m.leave())
 }

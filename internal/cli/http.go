@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,12 +72,12 @@ type web struct {
 
 // listen takes the address. Where it is the default one and somebody has it, the
 // queen goes on without: two on one machine are no fault.
-func (f *HTTPFlags) listen(ctx context.Context, q *queen.Queen, nc *nats.Conn, log *slog.Logger) (*web, error) {
+func (f *HTTPFlags) listen(ctx context.Context, q *queen.Queen, nc *nats.Conn, metrics http.Handler, log *slog.Logger) (*web, error) {
 	if f.HTTP == httpOff {
 		return &web{}, nil
 	}
 	cfg := f.config()
-	cfg.Logger = log
+	cfg.Logger, cfg.Metrics = log, metrics
 	cfg.Ready = func() []string {
 		if nc.IsConnected() {
 			return nil

@@ -83,6 +83,8 @@ type queenCmd struct {
 	KeepFlags
 	BrakeFlags
 	HTTPFlags
+	QueenMetricsFlags
+	WebhookFlags
 	ID    string        `placeholder:"ID" help:"Id of the queen, shown in its answers (default: a random one)."`
 	Fresh time.Duration `default:"45s" help:"Age up to which a record is fresh."`
 }
@@ -114,10 +116,15 @@ func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
 		m.nc.Close()
 		return errors.Join(misused(err, "hivebeat queen --help shows what there is"), m.leave())
 	}
-	web, err := cmd.listen(ctx, q, m.nc, log)
+	hooks, err := cmd.webhooks(m.nc, cmd.Prefix, cmd.NoJetStream, log)
 	if err != nil {
 		m.nc.Close()
 		return errors.Join(err, m.leave())
 	}
-	return errors.Join(c.serve(ctx, name, web.beside(q), m.nc, log), m.leave())
+	web, err := cmd.listen(ctx, q, m.nc, cmd.handler(q, hooks), log)
+	if err != nil {
+		m.nc.Close()
+		return errors.Join(err, m.leave())
+	}
+	return errors.Join(c.serve(ctx, name, web.beside(besideQueen(q, hooks, log)), m.nc, log), m.leave())
 }

@@ -35,18 +35,21 @@ const patience = 60 * time.Second
 //	taken HOST:PORT        somebody has this address
 //	signal NAME INT|TERM|KILL
 //	ended NAME N           wait for its end; the exit code must be N
+//	serves URL RE          wait until what URL serves matches; with ! nobody must answer
+//	receive VAR FILE       start a receiver of webhooks; VAR is its URL, FILE has a line for each
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("HIVEBEAT_HTTP", "off") // scripts run beside one another
+			e.Setenv("HIVEBEAT_METRICS", "off")
 			e.Values[startedKey{}] = map[string]*started{}
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code": cmdCode, "nats": cmdNATS, "start": cmdStart, "await": cmdAwait, "until": cmdUntil,
-			"signal": cmdSignal, "ended": cmdEnded, "fetch": cmdFetch, "taken": cmdTaken,
+			"signal": cmdSignal, "ended": cmdEnded, "fetch": cmdFetch, "taken": cmdTaken, "serves": cmdServes, "receive": cmdReceive,
 		},
 	})
 }
@@ -125,7 +128,7 @@ func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = out, log, ts.MkAbs(".")
 	for _, v := range []string{
 		"HOME", "PATH", "TMPDIR", "NO_COLOR", "HIVEBEAT_NATS", "HIVEBEAT_PREFIX", "HIVEBEAT_HIVE", "HIVEBEAT_ID", "HIVEBEAT_LABEL",
-		"HIVEBEAT_LOG_LEVEL", "HIVEBEAT_LOG_FORMAT", "HIVEBEAT_EVERY", "HIVEBEAT_HTTP", "HIVEBEAT_HTTP_OPEN",
+		"HIVEBEAT_LOG_LEVEL", "HIVEBEAT_LOG_FORMAT", "HIVEBEAT_EVERY", "HIVEBEAT_HTTP", "HIVEBEAT_HTTP_OPEN", "HIVEBEAT_METRICS",
 	} {
 		if s := ts.Getenv(v); s != "" {
 			p.cmd.Env = append(p.cmd.Env, v+"="+s)

@@ -28,6 +28,8 @@ type upCmd struct {
 	LogFlags
 	BrakeFlags
 	HTTPFlags
+	QueenMetricsFlags
+	WebhookFlags
 	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 takes a free one."`
 	Store string `placeholder:"DIR" help:"Where JetStream keeps its files (default: of this user; with --demo a temporary one)."`
 	ID    string `placeholder:"ID" help:"Id of this machine's hive (default: the host name)."`
@@ -193,11 +195,16 @@ func (u *up) queen(ctx context.Context) error {
 		nc.Close()
 		return err
 	}
-	if u.web, err = u.cmd.listen(ctx, q, nc, u.log); err != nil {
+	hooks, err := u.cmd.webhooks(nc, u.cmd.Prefix, false, u.log)
+	if err != nil {
 		nc.Close()
 		return err
 	}
-	u.roles = append(u.roles, begin(ctx, "queen", u.web.beside(q), nc))
+	if u.web, err = u.cmd.listen(ctx, q, nc, u.cmd.handler(q, hooks), u.log); err != nil {
+		nc.Close()
+		return err
+	}
+	u.roles = append(u.roles, begin(ctx, "queen", u.web.beside(besideQueen(q, hooks, u.log)), nc))
 	return nil
 }
 

@@ -14,6 +14,7 @@ type workerCmd struct {
 	ConnFlags
 	LabelFlags
 	LogFlags
+	WorkerMetricsFlags
 	Hive     string        `required:"" placeholder:"ID" help:"Hive of this machine: its host name, unless it has another --id."`
 	ID       string        `placeholder:"ID" help:"Id of the worker, unique within its hive (default: the host name, which a container has for itself)."`
 	Model    string        `placeholder:"NAME" help:"Model it serves."`
@@ -70,5 +71,10 @@ func (cmd *workerCmd) Run(ctx context.Context, c *console) error {
 		nc.Close()
 		return misused(err, "hivebeat worker --help shows what there is")
 	}
-	return c.serve(ctx, name, w, nc, log)
+	metrics, err := cmd.WorkerMetricsFlags.serve(ctx, w, log)
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	return c.serve(ctx, name, beside(w, log, metrics), nc, log)
 }

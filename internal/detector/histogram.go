@@ -52,3 +52,15 @@ func (h Histogram) Buckets() map[string]uint64 {
 	}
 	return m
 }
+
+// Cumulative returns, by upper bound in seconds, how many were at most as long.
+// What is longer than the last bound is in N alone.
+func (h Histogram) Cumulative() map[float64]uint64 {
+	m := make(map[float64]uint64, len(bounds))
+	var n uint64
+	for i, bound := range bounds {
+		n += h.in[i]
+		m[bound.Seconds()] = n
+	}
+	return m
+}

@@ -77,6 +77,8 @@ type Config struct {
 	Replicas    int
 	Storage     jetstream.StorageType
 	EventsMax   int64
+	// Webhooks says that the queen tells events to webhooks.
+	Webhooks bool
 }
 
 // madeUp stands for an id that is not known.

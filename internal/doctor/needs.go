@@ -151,9 +151,33 @@ func (c Config) needs(inbox string) []need {
 		list = append(list, pub(tell(of[0], of[1], madeUp), "publish events", ""))
 	}
 	if c.NoJetStream {
+		if c.Webhooks {
+			list = append(list, sub(s.Events(), "hear the events for its webhooks", noWebhooks))
+		}
 		return list
 	}
-	return append(append(list, answers), c.stored()...)
+	list = append(append(list, answers), c.stored()...)
+	if c.Webhooks {
+		list = append(list, c.webhooks()...)
+	}
+	return list
+}
+
+// ackNumbers is how many numbers follow in the subject of an acknowledgement.
+const ackNumbers = 5
+
+const noWebhooks = "its webhooks are told nothing"
+
+// webhooks returns what the consumers of webhooks need: their names are made of the
+// URLs.
+func (c Config) webhooks() (list []need) {
+	of := c.Subjects.Stream(hivebeat.StreamEvents) + "." + madeUp
+	for _, subject := range []string{
+		jsAPI + "CONSUMER.INFO." + of, jsAPI + "CONSUMER.CREATE." + of, jsAPI + "CONSUMER.MSG.NEXT." + of, "$JS.ACK." + of + strings.Repeat("."+madeUp, ackNumbers),
+	} {
+		list = append(list, need{publish: true, subject: subject, why: "read events for its webhooks", without: noWebhooks})
+	}
+	return list
 }
 
 // stored returns what keeping things in JetStream needs: the requests of

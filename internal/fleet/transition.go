@@ -171,6 +171,7 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 
 // tell hands an event to the loop.
 func (v *View) tell(d hivebeat.EventData, at time.Time) {
+	v.tally.worker(&d)
 	id := hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N)
 	v.events = append(v.events, Happened{Data: d, ID: id, At: at})
 }

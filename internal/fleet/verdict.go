@@ -161,6 +161,7 @@ func (v *View) patience(h *Hive) time.Duration {
 func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebeat.Cause, why evidence, now time.Time) {
 	why.kind = kind
 	v.steps = append(v.steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
+	v.tally.hive(kind, h.live, cause, why)
 	up := h.Up()
 	h.live, h.cause, h.since, h.why, h.check, h.closed.over = to, cause, now, why, 0, false
 	switch {
@@ -353,6 +354,7 @@ func (v *View) refusedOf(h *Hive, s *wire.SnapshotView, o liveness.Outcome, now 
 	case o == liveness.Conflict:
 		h.rival, h.rivalSeq, h.rivalAt = s.Inc, s.Seq, now
 		v.steps = append(v.steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
+		v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
 		v.Compare(h)
 	case h.rival == s.Inc && s.Seq > h.rivalSeq:
 		h.rivalSeq, h.rivalAt = s.Seq, now

@@ -50,6 +50,7 @@ type View struct {
 	unadopted      uint64 // hives that were too many to be adopted
 	wardBeats      uint64
 	score          Score
+	tally          Tally
 
 	mixes  tallies // of all workers (index.go)
 	shapes tallies // the same without their models

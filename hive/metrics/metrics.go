@@ -1,0 +1,201 @@
+// Package metrics makes a hive's counts, and what it sees of its machine, readable
+// for Prometheus. The labels are bounded; there is no series per worker.
+package metrics
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/hive"
+	"github.com/beatfabric/hivebeat/internal/prom"
+)
+
+// Source is what metrics are made of; *hive.Hive is one.
+type Source interface{ Report() hive.Report }
+
+// Collector is a prometheus.Collector of one hive. It is safe for concurrent use.
+type Collector struct {
+	h Source
+	*prom.Families
+	m families
+}
+
+// New returns the collector of h. Whoever calls registers it, with a registry of
+// its own choice. One registry takes one hive.
+func New(h Source) (*Collector, error) {
+	if h == nil {
+		return nil, errors.New("hive/metrics: h is nil")
+	}
+	f := prom.New("hivebeat_hive_")
+	return &Collector{h: h, Families: f, m: declare(f)}, nil
+}
+
+// Handler serves the metrics of h, of the Go runtime and of the process.
+func Handler(h Source) (http.Handler, error) {
+	c, err := New(h)
+	if err != nil {
+		return nil, err
+	}
+	return prom.Handler(c)
+}
+
+// families are what a hive shows. Names and help are for operators: changing a
+// name breaks their rules, and the list in testdata with it.
+type families struct {
+	warm, connected, workers, states, watched     prom.Family
+	beats, stale, refused, dropped, wireLost      prom.Family
+	lost, falseDead, cutOff, margin, detection    prom.Family
+	selfPause                                     prom.Family
+	snapshots, failed, late, pages, bytes, last   prom.Family
+	collect, cpus, load, cpu, memTotal, memUsed   prom.Family
+	gpuMemory, gpuUtil, gpuTemp, gpuPower, gpuAge prom.Family
+	gpuUp, gpuInfo                                prom.Family
+}
+
+func declare(f *prom.Families) families {
+	return families{
+		warm:      f.Gauge("warm", "1 once an absent worker is evidence of its death."),
+		connected: f.Gauge("connected", "1 while the hive is connected to NATS, as far as it knows."),
+		workers:   f.Gauge("workers", "Workers known, by verdict.", "live"),
+		states:    f.Gauge("alive_workers", "Workers that are alive, by what they say of themselves.", "state"),
+		watched:   f.Gauge("watched_processes", "Processes of workers whose end would be seen."),
+
+		beats:    f.Counter("beats_total", "Beats accepted."),
+		stale:    f.Counter("beats_stale_total", "Beats replayed, out of order, or of an incarnation that is over."),
+		refused:  f.Counter("refused_total", "Messages that changed nothing, by reason.", "reason"),
+		dropped:  f.Counter("dropped_total", "Messages dropped because the hive was too slow."),
+		wireLost: f.Counter("beats_wire_lost_total", "Beats proved lost on the way, by the numbers of later ones."),
+
+		lost:      f.Counter("lost_total", "Workers found lost, by cause.", "cause"),
+		falseDead: f.Counter("false_dead_total", "Workers found lost and heard again in the same incarnation, too late."),
+		cutOff:    f.Counter("cut_off_total", "Workers found lost and heard again in the same incarnation, which had gone on while their beats did not come."),
+		margin:    f.Histogram("margin_seconds", "How long after a verdict the same incarnation was heard again."),
+		detection: f.Histogram("detection_seconds", "Time from the end of a worker to the verdict, by cause, where the end was seen.", "cause"),
+		selfPause: f.Counter("self_pause_seconds_total", "Time the hive itself was stopped or starved of CPU."),
+
+		snapshots: f.Counter("snapshots_total", "Snapshots sent."),
+		failed:    f.Counter("snapshots_failed_total", "Attempts to send a snapshot that failed."),
+		late:      f.Counter("snapshots_late_total", "Snapshots sent later than promised."),
+		pages:     f.Counter("snapshot_pages_total", "Pages of snapshots sent."),
+		bytes:     f.Counter("snapshot_bytes_total", "Bytes of snapshots sent."),
+		last:      f.Gauge("last_snapshot_timestamp_seconds", "Unix time of the last snapshot sent. 0 before the first."),
+
+		collect:  f.Gauge("collect_ok", "1 if the source could be read the last time, or there is nothing to read.", "source"),
+		cpus:     f.Gauge("machine_cpus", "CPUs of the machine."),
+		load:     f.Gauge("machine_load1", "Load average of one minute."),
+		cpu:      f.Gauge("machine_cpu_used_ratio", "Share of all CPUs in use, 0 to 1."),
+		memTotal: f.Gauge("machine_memory_total_bytes", "Memory of the machine."),
+		memUsed:  f.Gauge("machine_memory_used_bytes", "Memory in use."),
+
+		gpuInfo:   f.Gauge("gpu_info", "1 for each GPU, with its name and UUID.", "gpu", "uuid", "name"),
+		gpuUp:     f.Gauge("gpu_up", "1 if the facts of the GPU could be read the last time.", "gpu"),
+		gpuMemory: f.Gauge("gpu_memory_bytes", "Memory of the GPU: ours is held by workers, foreign by other processes. The kinds add up to all there is.", "gpu", "kind"),
+		gpuUtil:   f.Gauge("gpu_used_ratio", "Share of time in which the GPU was busy, 0 to 1.", "gpu"),
+		gpuTemp:   f.Gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu"),
+		gpuPower:  f.Gauge("gpu_power_watts", "Power that the GPU draws.", "gpu"),
+		gpuAge:    f.Gauge("gpu_facts_age_seconds", "Age of the facts of the GPU.", "gpu"),
+	}
+}
+
+// Labels are bounded, and sent with zero too: a rate needs to see a counter before
+// it moves.
+var (
+	lives  = []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left}
+	states = []hivebeat.State{
+		hivebeat.Starting, hivebeat.Loading, hivebeat.Ready, hivebeat.Busy, hivebeat.Degraded, hivebeat.Draining, hivebeat.Stopped, hivebeat.Failed,
+	}
+	causes = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseExit, hivebeat.CauseDisconnect}
+	seen   = []hivebeat.Cause{hivebeat.CauseExit, hivebeat.CauseDisconnect}
+)
+
+// Collect sends what the hive says.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	r := c.h.Report()
+	c.workers(ch, &r)
+	c.sent(ch, &r)
+	c.machine(ch, &r)
+}
+
+func (c *Collector) workers(ch chan<- prometheus.Metric, r *hive.Report) {
+	m := &c.m
+	prom.Flag(ch, m.warm, r.Warm)
+	prom.Flag(ch, m.connected, r.Connected)
+	for _, live := range lives {
+		prom.Send(ch, m.workers, r.Live[live], string(live))
+	}
+	rest := r.Live[hivebeat.Alive]
+	for _, state := range states {
+		prom.Send(ch, m.states, r.States[state], string(state))
+		rest -= r.States[state]
+	}
+	prom.Send(ch, m.states, rest, "other")
+	prom.Send(ch, m.watched, r.Watched)
+
+	prom.Send(ch, m.beats, r.Beats)
+	prom.Send(ch, m.stale, r.Stats.Stale)
+	for _, reason := range hivebeat.Reasons() {
+		prom.Send(ch, m.refused, r.Reasons[reason], string(reason))
+	}
+	prom.Send(ch, m.dropped, r.Dropped)
+	prom.Send(ch, m.wireLost, r.WireLost)
+
+	for _, cause := range causes {
+		prom.Send(ch, m.lost, r.Lost[cause], string(cause))
+	}
+	for _, cause := range seen {
+		prom.Durations(ch, m.detection, r.Detection[cause], string(cause))
+	}
+	prom.Send(ch, m.falseDead, r.FalseDead)
+	prom.Send(ch, m.cutOff, r.CutOff)
+	prom.Durations(ch, m.margin, r.Margin)
+	prom.Seconds(ch, m.selfPause, r.SelfPause.Duration())
+}
+
+func (c *Collector) sent(ch chan<- prometheus.Metric, r *hive.Report) {
+	m := &c.m
+	prom.Send(ch, m.snapshots, r.Snapshots.Sent)
+	prom.Send(ch, m.failed, r.Snapshots.Failed)
+	prom.Send(ch, m.late, r.Snapshots.Late)
+	prom.Send(ch, m.pages, r.Pages)
+	prom.Send(ch, m.bytes, r.Bytes)
+	prom.Send(ch, m.last, prom.Unix(r.Snapshots.Last))
+}
+
+func (c *Collector) machine(ch chan<- prometheus.Metric, r *hive.Report) {
+	m := &c.m
+	for _, source := range []string{"host", "gpu", "procs"} {
+		if word, ok := r.Collect[source]; ok {
+			prom.Flag(ch, m.collect, word == hivebeat.CollectOK || word == hivebeat.CollectNone, source)
+		}
+	}
+	if host := &r.Host; r.Collect["host"] != "" {
+		prom.Send(ch, m.cpus, host.CPUs)
+		prom.Send(ch, m.load, host.Load1)
+		prom.Send(ch, m.cpu, host.CPU/100)
+		prom.Send(ch, m.memTotal, host.MemTotal)
+		prom.Send(ch, m.memUsed, host.MemUsed)
+	}
+	shown := make(map[uint64]bool)
+	for i := range r.GPUs {
+		g := &r.GPUs[i]
+		if shown[g.Index] { // what reads them is at fault; twice the same series would void the scrape
+			continue
+		}
+		shown[g.Index] = true
+		gpu, ours := strconv.FormatUint(g.Index, 10), min(g.Ours, g.Used)
+		prom.Send(ch, m.gpuInfo, 1, gpu, g.UUID, g.Name)
+		prom.Flag(ch, m.gpuUp, g.Err == "", gpu)
+		prom.Send(ch, m.gpuMemory, ours, gpu, "ours")
+		prom.Send(ch, m.gpuMemory, g.Used-ours, gpu, "foreign")
+		prom.Send(ch, m.gpuMemory, g.Free(), gpu, "free")
+		prom.Send(ch, m.gpuUtil, float64(g.Util)/100, gpu)
+		prom.Send(ch, m.gpuTemp, g.Temp, gpu)
+		prom.Send(ch, m.gpuPower, float64(g.Power)/1000, gpu)
+		prom.Seconds(ch, m.gpuAge, min(g.Age, hivebeat.MillisOf(100*24*time.Hour)).Duration(), gpu)
+	}
+}

@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+)
+
+// companion runs beside a role: the role does without it, so that its failure is
+// told and ends nobody. Run lasts until Stop.
+type companion interface {
+	Run(ctx context.Context) error
+	Stop(ctx context.Context) error
+}
+
+// beside returns r with those of the companions that are not nil: they begin with
+// it and end after it.
+func beside(r role, log *slog.Logger, list ...companion) role {
+	a := &accompanied{role: r, log: log}
+	for _, c := range list {
+		if c != nil {
+			a.list = append(a.list, c)
+		}
+	}
+	if len(a.list) == 0 {
+		return r
+	}
+	return a
+}
+
+type accompanied struct {
+	role
+	log  *slog.Logger
+	list []companion
+}
+
+// Run runs all until the role ends.
+func (a *accompanied) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, c := range a.list {
+		wg.Go(func() {
+			if err := c.Run(ctx); err != nil {
+				a.log.Error("what runs beside ends", slog.Any("error", err))
+			}
+		})
+	}
+	err := a.role.Run(ctx)
+	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveIn)
+	defer cancel()
+	a.stop(leave) // where the role ended by itself; else it is done, or about to be
+	wg.Wait()
+	return err
+}
+
+// Stop ends the role, and then what runs beside it.
+func (a *accompanied) Stop(ctx context.Context) error {
+	err := a.role.Stop(ctx)
+	a.stop(ctx)
+	return err
+}
+
+func (a *accompanied) stop(ctx context.Context) {
+	for _, c := range a.list {
+		if err := c.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			a.log.Warn("did not end in order", slog.Any("error", err))
+		}
+	}
+}

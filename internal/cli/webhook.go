@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen/webhook"
+)
+
+// WebhookFlags say who is told events by HTTP.
+type WebhookFlags struct {
+	Webhook           []string `sep:"none" placeholder:"URL" help:"Post every event to this URL, as CloudEvents JSON. May be repeated; in the environment, separate URLs by spaces." group:"Webhooks"`
+	WebhookSecretFile string   `placeholder:"FILE" help:"File with the secret that signs them, whsec_…, as Standard Webhooks has it; two lines while one is changed." group:"Webhooks"`
+	WebhookKinds      []string `placeholder:"KIND" help:"Only events of these kinds, such as lost,left,recovered." group:"Webhooks"`
+}
+
+// Validate checks what needs nobody.
+func (f *WebhookFlags) Validate() error {
+	if len(f.Webhook) == 0 && (f.WebhookSecretFile != "" || len(f.WebhookKinds) > 0) {
+		return misused(errors.New("--webhook-secret-file and --webhook-kinds: there is nobody to tell"), "add --webhook URL")
+	}
+	if len(f.Webhook) == 0 {
+		return nil
+	}
+	cfg, err := f.config()
+	if err == nil {
+		_, err = webhook.New(new(nats.Conn), cfg)
+	}
+	return explainWebhook(err)
+}
+
+func explainWebhook(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, webhook.ErrSecret), errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
+		return misused(fmt.Errorf("--webhook-secret-file: %w", err), "make one with: echo whsec_$(openssl rand -base64 32) > FILE")
+	case strings.Contains(err.Error(), "Config.Kinds"):
+		kinds := make([]string, 0, len(webhook.Kinds()))
+		for _, k := range webhook.Kinds() {
+			kinds = append(kinds, string(k))
+		}
+		return misused(fmt.Errorf("--webhook-kinds: %w", err), "there are %s", strings.Join(kinds, ", "))
+	}
+	return misused(fmt.Errorf("--webhook: %w", err), "use http://HOST/PATH or https://HOST/PATH, each once")
+}
+
+func (f *WebhookFlags) config() (cfg webhook.Config, err error) {
+	for _, s := range f.Webhook {
+		cfg.URLs = append(cfg.URLs, strings.Fields(s)...)
+	}
+	for _, k := range f.WebhookKinds {
+		cfg.Kinds = append(cfg.Kinds, hivebeat.Kind(strings.TrimSpace(k)))
+	}
+	if f.WebhookSecretFile != "" {
+		b, err := os.ReadFile(f.WebhookSecretFile)
+		if err != nil {
+			return cfg, err
+		}
+		if cfg.Secrets, err = webhook.ParseSecrets(string(b)); err != nil {
+			return cfg, fmt.Errorf("%s: %w", f.WebhookSecretFile, err)
+		}
+	}
+	return cfg, nil
+}
+
+// webhooks returns what tells events that run beside a queen, or nil.
+func (f *WebhookFlags) webhooks(nc *nats.Conn, prefix string, noJetStream bool, log *slog.Logger) (*webhook.Webhooks, error) {
+	if len(f.Webhook) == 0 {
+		return nil, nil
+	}
+	cfg, err := f.config()
+	if err != nil {
+		return nil, explainWebhook(err)
+	}
+	cfg.Prefix, cfg.NoJetStream, cfg.Logger = prefix, noJetStream, log
+	w, err := webhook.New(nc, cfg)
+	if err != nil {
+		return nil, explainWebhook(err)
+	}
+	return w, nil
+}
+
+// besideQueen is beside for what may be nil in its own type.
+func besideQueen(q role, w *webhook.Webhooks, log *slog.Logger) role {
+	if w == nil {
+		return q
+	}
+	return beside(q, log, w)
+}

@@ -1,0 +1,16 @@
+package detector
+
+import "github.com/beatfabric/hivebeat"
+
+// Mix counts the workers by verdict and, where they are alive, by what they say of
+// themselves.
+func (r *Registry) Mix() (lives map[hivebeat.Live]int, states map[hivebeat.State]int) {
+	lives, states = make(map[hivebeat.Live]int), make(map[hivebeat.State]int)
+	for _, w := range r.workers {
+		lives[w.live]++
+		if w.live == hivebeat.Alive {
+			states[w.facts.State]++
+		}
+	}
+	return lives, states
+}

@@ -1,0 +1,124 @@
+// Package prom is what the collectors of worker, hive and queen have in common:
+// families that are declared once and sent at each scrape, and a handler with a
+// registry of its own.
+package prom
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/beatfabric/hivebeat/internal/detector"
+)
+
+// Families are the metrics of one collector. They are declared before the first
+// scrape, and read-only from then on.
+type Families struct {
+	prefix string
+	list   []*prometheus.Desc
+}
+
+// New returns families whose names begin with prefix.
+func New(prefix string) *Families { return &Families{prefix: prefix} }
+
+// Family is one metric with its labels.
+type Family struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+func (f *Families) add(kind prometheus.ValueType, name, help string, labels []string) Family {
+	d := prometheus.NewDesc(f.prefix+name, help, labels, nil)
+	f.list = append(f.list, d)
+	return Family{d, kind}
+}
+
+// Gauge declares a gauge.
+func (f *Families) Gauge(name, help string, labels ...string) Family {
+	return f.add(prometheus.GaugeValue, name, help, labels)
+}
+
+// Counter declares a counter, whose name ends in _total.
+func (f *Families) Counter(name, help string, labels ...string) Family {
+	return f.add(prometheus.CounterValue, name, help, labels)
+}
+
+// Histogram declares a histogram of seconds.
+func (f *Families) Histogram(name, help string, labels ...string) Family {
+	return f.add(prometheus.UntypedValue, name, help, labels)
+}
+
+// Describe sends what was declared.
+func (f *Families) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range f.list {
+		ch <- d
+	}
+}
+
+// Number is what a metric may be made of.
+type Number interface {
+	~int | ~int64 | ~uint64 | ~float64
+}
+
+// Send sends one value.
+func Send[N Number](ch chan<- prometheus.Metric, f Family, v N, labels ...string) {
+	m, err := prometheus.NewConstMetric(f.desc, f.kind, float64(v), labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(f.desc, err)
+	}
+	ch <- m
+}
+
+// Seconds sends a duration.
+func Seconds(ch chan<- prometheus.Metric, f Family, d time.Duration, labels ...string) {
+	Send(ch, f, d.Seconds(), labels...)
+}
+
+// Flag sends 1 or 0.
+func Flag(ch chan<- prometheus.Metric, f Family, on bool, labels ...string) {
+	v := 0
+	if on {
+		v = 1
+	}
+	Send(ch, f, v, labels...)
+}
+
+// Durations sends a histogram.
+func Durations(ch chan<- prometheus.Metric, f Family, h detector.Histogram, labels ...string) {
+	m, err := prometheus.NewConstHistogram(f.desc, h.N, h.Sum.Seconds(), h.Cumulative(), labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(f.desc, err)
+	}
+	ch <- m
+}
+
+// Scrapes at once, and how long one may take, whoever asks.
+const (
+	scrapesAtOnce = 4
+	scrapeTimeout = 10 * time.Second
+)
+
+// Handler serves the collectors, and the facts of the Go runtime and of this
+// process, from a registry of its own.
+func Handler(list ...prometheus.Collector) (http.Handler, error) {
+	reg := prometheus.NewRegistry()
+	list = append(list, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
+	for _, c := range list {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce, Timeout: scrapeTimeout, ErrorHandling: promhttp.ContinueOnError}), nil
+}
+
+// Unix is a time as Prometheus has it; 0 for none.
+func Unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}

@@ -1,0 +1,127 @@
+package queen
+
+import (
+	"context"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// Report is what a queen's metrics are made of.
+type Report struct {
+	Stats
+	Status    api.Status
+	Connected bool // to NATS, as far as is known
+	Keeps     bool // it is to keep things in JetStream
+	Doubts    bool // it is not sure that it heard everybody, and judges nobody
+	Pending   int  // snapshots that wait to be taken
+
+	Margin detector.Histogram // of FalseDead and CutOff: how long after the verdict
+	Tally  fleet.Tally        // transitions that this queen took
+
+	Live    map[hivebeat.Live]int  // hives
+	Shown   map[hivebeat.Live]int  // workers
+	States  map[hivebeat.State]int // of workers that are alive
+	Stale   int                    // hives that are up with facts past the limit of freshness
+	Failing map[string]int         // hives that are fresh and can not collect something, by source
+
+	// Of fresh hives, as in a summary.
+	GPUs                          int
+	VRAMTotal, VRAMUsed, VRAMOurs uint64
+	VRAMForeign                   uint64        // used, but not by workers of its hive
+	FactsAge                      time.Duration // of the oldest facts of a GPU
+	PerHive                       []HiveReport  // where it was asked for
+}
+
+// HiveReport is one hive in a Report.
+type HiveReport struct {
+	Hive, Zone                    string
+	Live                          hivebeat.Live
+	Age                           time.Duration // of its last snapshot
+	Fresh                         bool          // else its facts are zero
+	Shown                         map[hivebeat.Live]int
+	VRAMTotal, VRAMUsed, VRAMOurs uint64
+}
+
+// reportChunk is how many hives are looked at in one turn of the loop: messages go
+// on to be heard between two of them.
+const reportChunk = 256
+
+// Report counts the fleet as this queen sees it. It looks at some hundred hives in
+// a turn of the loop, so that it never holds that up for long; what it returns is as
+// of no single moment. The error is ctx's, or says that the queen does not run.
+func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
+	r := Report{
+		Live: make(map[hivebeat.Live]int), Shown: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int), Failing: make(map[string]int),
+	}
+	err := q.do(ctx, func(now time.Time) {
+		r.Stats, r.Status = q.stats(), q.status(now)
+		r.Connected, r.Keeps, r.Pending = !q.conn.isCut(), !q.cfg.NoJetStream, len(q.msgs)
+		_, r.Doubts = q.conn.sight.Doubts()
+		r.Margin, r.Tally = q.view.Score().Margins, q.view.Tally()
+	})
+	for after, more := "", true; more && err == nil; {
+		err = q.do(ctx, func(now time.Time) {
+			list := q.view.After(after)
+			more = len(list) > reportChunk
+			list = list[:min(len(list), reportChunk)]
+			for _, h := range list {
+				r.add(q.view, h, perHive, now)
+				after = h.ID()
+			}
+		})
+	}
+	return r, err
+}
+
+// add adds one hive.
+func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) {
+	if h.Live() == "" {
+		return
+	}
+	one := HiveReport{Hive: h.ID(), Zone: h.Zone(), Live: h.Live()}
+	if perHive {
+		one.Shown = make(map[hivebeat.Live]int)
+	}
+	r.Live[h.Live()]++
+	v.CountWorkers(h, now, func(live hivebeat.Live, state hivebeat.State, n int) {
+		r.Shown[live] += n
+		if live == hivebeat.Alive {
+			r.States[state] += n
+		}
+		if perHive {
+			one.Shown[live] += n
+		}
+	})
+	one.Age = now.Sub(h.Received())
+	head := h.Head()
+	one.Fresh = head.Inc != 0 && one.Age <= v.Fresh() && h.Up()
+	if !one.Fresh && h.Up() {
+		r.Stale++
+	}
+	if one.Fresh {
+		for source, word := range head.Collect {
+			if word != hivebeat.CollectOK && word != hivebeat.CollectNone {
+				r.Failing[source]++
+			}
+		}
+		r.GPUs += len(head.GPUs)
+		for i := range head.GPUs {
+			g := &head.GPUs[i]
+			one.VRAMTotal += g.Total
+			one.VRAMUsed += g.Used
+			one.VRAMOurs += min(g.Ours, g.Used)
+			r.FactsAge = max(r.FactsAge, fleet.EffectiveAge(g.Age, h.Received(), now).Duration())
+		}
+	}
+	r.VRAMTotal += one.VRAMTotal
+	r.VRAMUsed += one.VRAMUsed
+	r.VRAMOurs += one.VRAMOurs
+	r.VRAMForeign += one.VRAMUsed - one.VRAMOurs
+	if perHive {
+		r.PerHive = append(r.PerHive, one)
+	}
+}

@@ -1,0 +1,205 @@
+package webhook
+
+import (
+	"container/heap"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// pendingEvents is how many events may wait for the goroutine that queues them.
+const pendingEvents = 4096
+
+// knownIDs is how many ids are remembered: each queen publishes every event.
+const knownIDs = 4096
+
+// memory hears events as they come, and keeps those that wait in a bounded queue.
+// One of all queens that name the URL gets each message.
+type memory struct {
+	nc       *nats.Conn
+	subjects hivebeat.Subjects
+	t        *target
+	wake     chan struct{}
+
+	mu    sync.Mutex
+	queue waiting
+	held  int // being told, and to be queued again perhaps
+	known map[string]bool
+	ring  []string // of known, oldest at the index at
+	at    int
+}
+
+// item is an event that waits.
+type item struct {
+	id    string
+	body  []byte
+	tries int
+	first time.Time
+	due   time.Time
+	n     uint64 // order of those that are due at once
+}
+
+// waiting is a heap: the one due first is on top.
+type waiting struct {
+	list []*item
+	n    uint64
+}
+
+func (w *waiting) Len() int { return len(w.list) }
+func (w *waiting) Less(i, j int) bool {
+	a, b := w.list[i], w.list[j]
+	if !a.due.Equal(b.due) {
+		return a.due.Before(b.due)
+	}
+	return a.n < b.n
+}
+func (w *waiting) Swap(i, j int) { w.list[i], w.list[j] = w.list[j], w.list[i] }
+func (w *waiting) Push(x any)    { w.list = append(w.list, x.(*item)) }
+func (w *waiting) Pop() any {
+	last := w.list[len(w.list)-1]
+	w.list[len(w.list)-1] = nil
+	w.list = w.list[:len(w.list)-1]
+	return last
+}
+
+func (m *memory) run(ctx context.Context, tell func(*delivery)) {
+	msgs := make(chan *nats.Msg, pendingEvents)
+	sub, err := m.nc.ChanQueueSubscribe(m.subjects.Events(), m.t.name, msgs)
+	if err != nil {
+		m.t.log.Error("webhook: events can not be heard", slog.Any("error", err))
+		<-ctx.Done()
+		return
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	items := make(chan *item)
+	for range m.t.cfg.Parallel {
+		wg.Go(func() {
+			for i := range items {
+				tell(m.delivery(i))
+			}
+		})
+	}
+	defer close(items)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var next *item // taken from the queue, for whoever is free
+	drops := 0
+	for {
+		out := items
+		if next == nil {
+			next = m.take(timer, time.Now())
+		}
+		if next == nil {
+			out = nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case msg := <-msgs:
+			m.hear(msg, time.Now())
+			if d, err := sub.Dropped(); err == nil && d > drops {
+				m.t.dropped.Add(uint64(d - drops))
+				drops = d
+			}
+		case out <- next:
+			next = nil
+		case <-m.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// hear queues an event, where it is wanted and fits.
+func (m *memory) hear(msg *nats.Msg, now time.Time) {
+	if !m.t.cfg.wants(kindOf(msg.Subject)) {
+		return
+	}
+	id := eventID(msg.Header.Get(nats.MsgIdHdr), msg.Data)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.again(id) {
+		return
+	}
+	if len(m.queue.list)+m.held >= m.t.cfg.Queue {
+		m.t.dropped.Add(1)
+		return
+	}
+	m.push(&item{id: id, body: msg.Data, first: now, due: now})
+}
+
+// again reports whether this id was heard before, and remembers it.
+func (m *memory) again(id string) bool {
+	if id == "" {
+		return false
+	}
+	if m.known[id] {
+		return true
+	}
+	if m.known == nil {
+		m.known = make(map[string]bool)
+	}
+	m.known[id] = true
+	if len(m.ring) < knownIDs {
+		m.ring = append(m.ring, id)
+		return false
+	}
+	delete(m.known, m.ring[m.at])
+	m.ring[m.at] = id
+	m.at = (m.at + 1) % knownIDs
+	return false
+}
+
+func (m *memory) push(i *item) {
+	m.queue.n++
+	i.n = m.queue.n
+	heap.Push(&m.queue, i)
+	m.count()
+}
+
+func (m *memory) count() { m.t.waiting.Store(uint64(len(m.queue.list) + m.held)) }
+
+// take returns what is due, or sets the timer to when something is.
+func (m *memory) take(timer *time.Timer, now time.Time) *item {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.queue.list) == 0 {
+		return nil
+	}
+	if first := m.queue.list[0]; first.due.After(now) {
+		timer.Reset(first.due.Sub(now))
+		return nil
+	}
+	m.held++
+	return heap.Pop(&m.queue).(*item)
+}
+
+func (m *memory) delivery(i *item) *delivery {
+	free := func(again bool, after time.Duration) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.held--
+		if again {
+			i.tries++
+			i.due = time.Now().Add(after)
+			m.push(i)
+		}
+		m.count()
+		select {
+		case m.wake <- struct{}{}:
+		default:
+		}
+	}
+	return &delivery{
+		id: i.id, body: i.body, tries: i.tries, first: i.first,
+		done:  func() { free(false, 0) },
+		later: func(d time.Duration) { free(true, d) },
+		never: func(string) { free(false, 0) },
+	}
+}

@@ -1,0 +1,96 @@
+package webhook
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// delivery is one event that is to be told to one URL.
+type delivery struct {
+	id    string
+	body  []byte
+	tries int       // before this one
+	first time.Time // when the event was there
+	// One of these ends it, whatever comes of that.
+	done  func()
+	later func(time.Duration)
+	never func(why string)
+}
+
+// source hands out deliveries. run lasts until ctx ends, and calls tell side by
+// side at most Config.Parallel times.
+type source interface {
+	run(ctx context.Context, tell func(*delivery))
+}
+
+// target is one URL.
+type target struct {
+	cfg    *Config
+	url    *url.URL
+	name   string
+	poster poster
+	source source
+	log    *slog.Logger
+
+	told, failed, givenUp, dropped, waiting atomic.Uint64
+	failing                                 atomic.Bool
+}
+
+// run tells what the source hands out until ctx ends. Requests end with posts.
+func (t *target) run(ctx, posts context.Context) {
+	t.source.run(ctx, func(d *delivery) { t.tell(posts, d) })
+}
+
+func (t *target) tell(ctx context.Context, d *delivery) {
+	now := time.Now()
+	f := t.poster.post(ctx, d.id, d.body, now)
+	if f == nil {
+		t.told.Add(1)
+		if t.failing.CompareAndSwap(true, false) {
+			t.log.Info("webhook goes on")
+		}
+		d.done()
+		return
+	}
+	if ctx.Err() != nil { // not its fault: we are leaving
+		d.later(0)
+		return
+	}
+	t.failed.Add(1)
+	if t.failing.CompareAndSwap(false, true) {
+		t.log.Warn("webhook fails: events wait for its next try", slog.String("error", f.what))
+	}
+	age := now.Sub(d.first)
+	if f.gone || age >= t.cfg.GiveUp {
+		t.givenUp.Add(1)
+		t.log.Warn("webhook: an event is given up", slog.String("event", d.id), slog.Int("tries", d.tries+1), slog.Duration("age", age), slog.String("error", f.what))
+		d.never(f.what)
+		return
+	}
+	d.later(max(f.after, t.cfg.backoff(d.tries+1)))
+}
+
+// eventID reads the id of an event without the rest. What is no event has none.
+func eventID(header string, body []byte) string {
+	if header != "" {
+		return header
+	}
+	return idOf(body)
+}
+
+// filters are the subjects of the kinds that are wanted, or none for all.
+func filters(s hivebeat.Subjects, kinds []hivebeat.Kind) (list []string) {
+	for _, k := range kinds {
+		if k == hivebeat.KindBrake {
+			list = append(list, s.EventLog("", "", k))
+			continue
+		}
+		list = append(list, s.EventLog("*", "", k), s.EventLog("*", "*", k))
+	}
+	return list
+}

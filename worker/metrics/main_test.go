@@ -1,0 +1,11 @@
+package metrics_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/beatfabric/hivebeat/internal/bustest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, bustest.Leaks()) }

@@ -1,0 +1,81 @@
+// Package metrics makes a worker's counts readable for Prometheus. It is apart from
+// package worker, so that a program which beats links no Prometheus client.
+package metrics
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/beatfabric/hivebeat/internal/prom"
+	"github.com/beatfabric/hivebeat/worker"
+)
+
+// Source is what metrics are made of; *worker.Worker is one.
+type Source interface{ Stats() worker.Stats }
+
+// Collector is a prometheus.Collector of one worker. It is safe for concurrent use.
+type Collector struct {
+	w Source
+	*prom.Families
+	m families
+}
+
+// New returns the collector of w. Whoever calls registers it, with a registry of
+// its own choice. One registry takes one worker; a program with several wraps the
+// Registerer, with prometheus.WrapRegistererWith and a label of its own.
+func New(w Source) (*Collector, error) {
+	if w == nil {
+		return nil, errors.New("worker/metrics: w is nil")
+	}
+	f := prom.New("hivebeat_worker_")
+	return &Collector{w: w, Families: f, m: declare(f)}, nil
+}
+
+// Handler serves the metrics of w, of the Go runtime and of the process.
+func Handler(w Source) (http.Handler, error) {
+	c, err := New(w)
+	if err != nil {
+		return nil, err
+	}
+	return prom.Handler(c)
+}
+
+// families are what a worker shows. Names and help are for operators: changing a
+// name breaks their rules, and the list in testdata with it.
+type families struct {
+	beats, failed, late, last    prom.Family
+	refused, clipped             prom.Family
+	factsFailed, calls, badCalls prom.Family
+}
+
+func declare(f *prom.Families) families {
+	return families{
+		beats:       f.Counter("beats_total", "Beats handed to NATS."),
+		failed:      f.Counter("beats_failed_total", "Attempts to beat that failed, for the most part because NATS was away."),
+		late:        f.Counter("beats_late_total", "Beats later than promised: the process was stopped or starved, or NATS away."),
+		last:        f.Gauge("last_beat_timestamp_seconds", "Unix time of the last beat sent. 0 before the first."),
+		refused:     f.Counter("calls_refused_total", "Calls of SetState and Update with what no beat may hold."),
+		clipped:     f.Counter("reasons_clipped_total", "Reasons that were cut to what a beat may hold."),
+		factsFailed: f.Counter("facts_failed_total", "Beats without new facts, by why the function that reads them failed.", "why"),
+		calls:       f.Counter("roll_calls_total", "Roll calls heard."),
+		badCalls:    f.Counter("roll_calls_bad_total", "Roll calls with a payload that is none, which were ignored."),
+	}
+}
+
+// Collect sends what the worker says.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	s, m := c.w.Stats(), &c.m
+	prom.Send(ch, m.beats, s.Sent)
+	prom.Send(ch, m.failed, s.Failed)
+	prom.Send(ch, m.late, s.Late)
+	prom.Send(ch, m.last, prom.Unix(s.Last))
+	prom.Send(ch, m.refused, s.Refused)
+	prom.Send(ch, m.clipped, s.Clipped)
+	prom.Send(ch, m.factsFailed, s.FactsSlow, "slow")
+	prom.Send(ch, m.factsFailed, s.FactsPanics, "panic")
+	prom.Send(ch, m.factsFailed, s.FactsRefused, "refused")
+	prom.Send(ch, m.calls, s.Calls)
+	prom.Send(ch, m.badCalls, s.BadCalls)
+}
