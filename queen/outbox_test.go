@@ -29,7 +29,15 @@ type sink struct {
 	gaps   map[string]hivebeat.EventData
 }
 
-func (s *sink) publish(_ context.Context, ev hivebeat.Event) error {
+func (s *sink) publish(_ context.Context, events []hivebeat.Event) []error {
+	errs := make([]error, len(events))
+	for i := range events {
+		errs[i] = s.one(&events[i])
+	}
+	return errs
+}
+
+func (s *sink) one(ev *hivebeat.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken {

@@ -141,8 +141,8 @@ func (h *Hive) unsettled() map[string]ledger.RosterWorker {
 }
 
 // learnWards takes over what another queen heard of wards, when the entry before
-// was n.
-func (v *View) learnWards(h *Hive, n uint64, ev hivebeat.Event, now time.Time) {
+// was n. The event of this one is about worker, or empty.
+func (v *View) learnWards(h *Hive, n uint64, worker string, now time.Time) {
 	a := h.adopted
 	if a == nil {
 		return
@@ -160,8 +160,8 @@ func (v *View) learnWards(h *Hive, n uint64, ev hivebeat.Event, now time.Time) {
 			v.show(h, id, now)
 		}
 	}
-	if r, ok := e.Workers[ev.Data.Worker]; ok && ev.Data.Worker != "" && e.N == n+1 {
-		one(ev.Data.Worker, r)
+	if r, ok := e.Workers[worker]; ok && worker != "" && e.N == n+1 {
+		one(worker, r)
 	} else if e.N != n {
 		for id, r := range e.Workers {
 			one(id, r)

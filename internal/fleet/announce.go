@@ -141,10 +141,33 @@ func (h *Hive) Zone() string { return h.zone }
 // have heard more of the hive.
 func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 	h := v.get(id)
-	e := &item.RosterEntry
-	if b := &h.Book; item.Epoch < b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision < b.Item.Revision {
+	if !h.Book.isNews(&item) {
 		return h
 	}
+	var told hivebeat.EventData
+	if ev, err := eventIn(&item.RosterEntry); err == nil {
+		told = ev.Data
+	}
+	v.learn(h, item, &told, now)
+	return h
+}
+
+// LearnSaid is LearnKey for an entry that this queen has put itself, after t.Say,
+// and so need not be read: told is what its event says, zero where it has none.
+func (v *View) LearnSaid(t Teller, item ledger.RosterItem, told *hivebeat.EventData, now time.Time) {
+	switch t := t.(type) {
+	case *Zone:
+		v.learnZone(t, item, now)
+	case *Hive:
+		if t.Book.isNews(&item) {
+			v.learn(t, item, told, now)
+		}
+	}
+}
+
+// learn takes an entry that is news. told is what the event in it says.
+func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, now time.Time) {
+	e := &item.RosterEntry
 	before := h.Book.Item.N
 	// Where the roster stood at our incarnation and is at another now, somebody has
 	// decided after us. To insist, as the other would too, is to argue for ever, or to
@@ -154,11 +177,10 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 	if h.head.Inc == 0 {
 		h.zone = item.Zone
 	}
-	ev, err := eventIn(e)
-	if err == nil && ev.Data.Kind == hivebeat.KindConflict {
-		h.Book.Conflict = ev.Data.Inc
+	if told.Kind == hivebeat.KindConflict {
+		h.Book.Conflict = told.Inc
 	}
-	defer func() { v.learnWards(h, before, ev, now) }()
+	defer v.learnWards(h, before, told.Worker, now)
 	v.Compare(h)
 	switch {
 	case h.live == "":
@@ -181,7 +203,6 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 			v.heard(h, o, now)
 		}
 	}
-	return h
 }
 
 // recall makes of a hive that is known from the roster alone what can be said of
@@ -320,6 +341,17 @@ func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Telle
 		return z
 	}
 	return v.Learn(key, item, now)
+}
+
+// Teller returns whom this view has for a key of the roster, or nil.
+func (v *View) Teller(key string) Teller {
+	if zone, ok := zoneOfKey(key); ok {
+		return v.zoneOf(zone)
+	}
+	if h := v.hives[key]; h != nil {
+		return h
+	}
+	return nil
 }
 
 // UnlearnKey notes that the roster has no entry under this key.

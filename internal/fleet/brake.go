@@ -415,7 +415,7 @@ func (z *Zone) Say(now time.Time) (Saying, bool) {
 
 // learn takes an entry of the roster.
 func (v *View) learnZone(z *Zone, item ledger.RosterItem, now time.Time) {
-	if b := &z.Book; item.Epoch < b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision < b.Item.Revision {
+	if !z.Book.isNews(&item) {
 		return
 	}
 	z.Book.Item, z.Book.ReadAt = item, now

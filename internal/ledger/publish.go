@@ -28,7 +28,8 @@ func (l *Ledger) Publish(ctx context.Context, ev hivebeat.Event) error {
 	if err != nil {
 		return fmt.Errorf("ledger: event %s: %w", ev.ID, err)
 	}
-	return l.publishEvent(ctx, ev, body, time.Since(ev.Time))
+	letter := NewLetter(&ev, body)
+	return l.publishLetter(ctx, &letter)
 }
 
 // Republish publishes the event inside a roster entry again, word by word: it
@@ -36,66 +37,100 @@ func (l *Ledger) Publish(ctx context.Context, ev hivebeat.Event) error {
 // 50 minutes ago, so that its event was published, or is lost. An entry without
 // an event is no error.
 func (l *Ledger) Republish(ctx context.Context, item RosterItem) error {
+	letter, ok, err := item.Letter()
+	if err != nil || !ok {
+		return err
+	}
+	return l.publishLetter(ctx, &letter)
+}
+
+// Letter returns the event inside an entry, to be published again. ok is false
+// where there is none.
+func (item *RosterItem) Letter() (letter Letter, ok bool, err error) {
 	if len(item.Event) == 0 {
-		return nil
+		return Letter{}, false, nil
 	}
 	var ev hivebeat.Event
 	if err := json.Unmarshal(item.Event, &ev); err != nil {
-		return fmt.Errorf("ledger: event %d of the roster: %w", item.N, err)
+		return Letter{}, false, fmt.Errorf("ledger: event %d of the roster: %w", item.N, err)
 	}
-	return l.publishEvent(ctx, ev, item.Event, item.Stored)
+	letter = NewLetter(&ev, item.Event)
+	letter.Age = item.Stored
+	return letter, true, nil
 }
 
-func (l *Ledger) publishEvent(ctx context.Context, ev hivebeat.Event, body []byte, age time.Duration) error {
-	what := "event " + ev.ID
-	if err := checkEvent(ev); err != nil {
-		return fmt.Errorf("ledger: %s: %w", what, err)
+func (l *Ledger) publishLetter(ctx context.Context, letter *Letter) error {
+	if err := l.checkLetter(letter); err != nil {
+		return err
 	}
-	if age > tooOldEvent {
-		return fmt.Errorf("ledger: %s: %w: %v ago", what, ErrTooOld, age.Round(time.Second))
-	}
-	if !l.nc.IsConnected() {
-		return fmt.Errorf("ledger: %s: %w: not connected to NATS", what, ErrAway)
-	}
-	subject := l.cfg.Subjects.EventLog(ev.Data.Hive, ev.Data.Worker, ev.Data.Kind)
 	tctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
 	for pause := inProcessFirst; ; pause = min(2*pause, inProcessMost) {
 		// A message of its own for each try: publishing fills its headers in.
-		_, err := l.publish(tctx, &nats.Msg{Subject: subject, Data: body},
-			jetstream.WithMsgID(ev.ID),
-			jetstream.WithExpectStream(l.cfg.Subjects.Stream(hivebeat.StreamEvents)),
-			jetstream.WithRetryAttempts(0))
+		_, err := l.publish(tctx, l.letterMsg(letter), jetstream.WithRetryAttempts(0))
 		if codeOf(err) != codeDuplicateInProgress {
-			if err = wrap(ctx, what, err); errors.Is(err, ErrAway) {
-				l.doubt()
-			}
-			return err
+			return l.letterError(ctx, letter, err)
 		}
 		select {
 		case <-time.After(pause):
 		case <-tctx.Done():
-			return wrap(ctx, what, fmt.Errorf("%w: %w", err, tctx.Err()))
+			return wrap(ctx, "event "+letter.ID, fmt.Errorf("%w: %w", err, tctx.Err()))
 		}
 	}
 }
 
-// checkEvent refuses what would not get the subject it should have.
-func checkEvent(ev hivebeat.Event) error {
-	if ev.ID == "" {
+// checkLetter refuses what may not be sent, or can not be now.
+func (l *Ledger) checkLetter(letter *Letter) error {
+	if err := letter.check(); err != nil {
+		return fmt.Errorf("ledger: event %s: %w", letter.ID, err)
+	}
+	if letter.Age > tooOldEvent {
+		return fmt.Errorf("ledger: event %s: %w: %v ago", letter.ID, ErrTooOld, letter.Age.Round(time.Second))
+	}
+	if !l.nc.IsConnected() {
+		return fmt.Errorf("ledger: event %s: %w: not connected to NATS", letter.ID, ErrAway)
+	}
+	return nil
+}
+
+func (l *Ledger) letterMsg(letter *Letter) *nats.Msg {
+	return &nats.Msg{
+		Subject: l.cfg.Subjects.EventLog(letter.Hive, letter.Worker, letter.Kind),
+		Header: nats.Header{
+			jetstream.MsgIDHeader:          {letter.ID},
+			jetstream.ExpectedStreamHeader: {l.cfg.Subjects.Stream(hivebeat.StreamEvents)},
+		},
+		Data: letter.Body,
+	}
+}
+
+// letterError tells how the publishing of a letter ended.
+func (l *Ledger) letterError(ctx context.Context, letter *Letter, err error) error {
+	if err == nil {
+		return nil
+	}
+	if err = wrap(ctx, "event "+letter.ID, err); errors.Is(err, ErrAway) {
+		l.doubt()
+	}
+	return err
+}
+
+// check refuses what would not get the subject it should have.
+func (letter *Letter) check() error {
+	if letter.ID == "" {
 		return fmt.Errorf("%w: the id is empty", hivebeat.ErrID)
 	}
-	if err := hivebeat.CheckID("kind", string(ev.Data.Kind)); err != nil {
+	if err := hivebeat.CheckID("kind", string(letter.Kind)); err != nil {
 		return err
 	}
-	if ev.Data.Hive == "" && ev.Data.Worker == "" {
+	if letter.Hive == "" && letter.Worker == "" {
 		return nil
 	}
-	if err := hivebeat.CheckID("hive", ev.Data.Hive); err != nil {
+	if err := hivebeat.CheckID("hive", letter.Hive); err != nil {
 		return err
 	}
-	if ev.Data.Worker == "" {
+	if letter.Worker == "" {
 		return nil
 	}
-	return hivebeat.CheckID("worker", ev.Data.Worker)
+	return hivebeat.CheckID("worker", letter.Worker)
 }
