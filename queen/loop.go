@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -213,10 +212,23 @@ func (q *Queen) logStep(s fleet.Step) {
 	case hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindUnverified:
 		level = slog.LevelWarn
 	}
-	attrs := slices.DeleteFunc([]slog.Attr{
-		slog.String("hive", s.Hive), slog.String("kind", string(s.Kind)), slog.String("from", string(s.From)), slog.String("to", string(s.To)),
-		slog.String("cause", string(s.Cause)), slog.Uint64("inc", s.Inc), slog.String("reason", s.Reason),
-	}, func(a slog.Attr) bool { return a.Value.String() == "" })
+	if !q.log.Enabled(context.Background(), level) {
+		return
+	}
+	var room [7]slog.Attr
+	attrs := room[:0]
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	add("hive", s.Hive)
+	add("kind", string(s.Kind))
+	add("from", string(s.From))
+	add("to", string(s.To))
+	add("cause", string(s.Cause))
+	attrs = append(attrs, slog.Uint64("inc", s.Inc))
+	add("reason", s.Reason)
 	q.log.LogAttrs(context.Background(), level, "hive verdict", attrs...)
 }
 
