@@ -26,6 +26,9 @@ type Publisher struct {
 
 	mu  sync.Mutex
 	way map[*nats.Msg]flight // not answered yet
+
+	// together is p.send; tests put a fake here.
+	together func(context.Context, []*nats.Msg) []ack
 }
 
 // flight is a message under way: one of a burst.
@@ -54,6 +57,7 @@ const underWay = 1 << 16
 // goroutines of nats.go from its first use on, until Close.
 func NewPublisher(l *Ledger) (*Publisher, error) {
 	p := &Publisher{l: l, way: make(map[*nats.Msg]flight)}
+	p.together = p.send
 	var err error
 	p.js, err = jetstream.New(l.nc, // subjects are full ones: a domain makes no difference to them
 		jetstream.WithPublishAsyncTimeout(l.cfg.Timeout),
@@ -177,7 +181,7 @@ func (p *Publisher) Publish(ctx context.Context, letters []Letter) []error {
 			msgs[k] = p.l.letterMsg(&letters[i])
 		}
 		again := open[:0]
-		for k, a := range p.send(ctx, msgs) {
+		for k, a := range p.together(ctx, msgs) {
 			i := open[k]
 			errs[i] = p.l.letterError(ctx, &letters[i], a.err)
 			if codeOf(a.err) == codeDuplicateInProgress {
@@ -230,7 +234,7 @@ func (p *Publisher) Advance(ctx context.Context, steps []Step) []Advanced {
 		expect(m, s.Revision)
 		msgs, of = append(msgs, m), append(of, i)
 	}
-	for k, a := range p.send(ctx, msgs) {
+	for k, a := range p.together(ctx, msgs) {
 		i := of[k]
 		s, o := &steps[i], &out[i]
 		if o.Revision, o.Err = a.seq, p.l.putError(ctx, s.Key, s.Revision, a.err); o.Err == nil {
