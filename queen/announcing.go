@@ -97,7 +97,7 @@ type announcement struct {
 	item      ledger.RosterItem // what is there
 	confirmed bool              // its event is known to be stored
 	next      ledger.RosterEntry
-	event     *hivebeat.Event // nil where the entry is made again as it was
+	events    []hivebeat.Event // none where the entry is made again as it was
 
 	advanced  bool
 	published bool
@@ -114,22 +114,37 @@ func (q *Queen) announcement(t fleet.Teller, now time.Time) *announcement {
 	a.item.Stored += now.Sub(b.ReadAt)
 	if b.Item.N > 0 && b.Item.Revision == 0 { // the roster was lost: it is to go on where it was
 		a.next = b.Item.RosterEntry
-		a.next.Event = nil
+		a.next.Event, a.next.Events = nil, nil
 		return a
 	}
 	say, ok := t.Say(now)
 	if !ok {
 		return nil
 	}
-	ev := q.subjects.NewEvent(say.ID, now, say.Data)
-	body, err := ev.Encode()
-	if err != nil {
-		q.log.Error("an event can not be encoded", slog.String("key", t.Key()), slog.Any("err", err))
-		return nil
+	a.next = say.Next
+	for i := range say.Events {
+		ev := q.subjects.NewEvent(say.Events[i].ID, now, say.Events[i].Data)
+		body, err := ev.Encode()
+		if err != nil {
+			q.log.Error("an event can not be encoded", slog.String("key", t.Key()), slog.Any("err", err))
+			return nil
+		}
+		a.events = append(a.events, ev)
+		if i == len(say.Events)-1 {
+			a.next.Event = body
+		} else {
+			a.next.Events = append(a.next.Events, body)
+		}
 	}
-	a.next, a.event = say.Next, &ev
-	a.next.Event = body
 	return a
+}
+
+// body returns the JSON of event i.
+func (a *announcement) body(i int) []byte {
+	if i < len(a.next.Events) {
+		return a.next.Events[i]
+	}
+	return a.next.Event
 }
 
 // announcements are made together, beside the loop: each of another hive or zone.
@@ -140,21 +155,20 @@ type announcements []*announcement
 func (jobs announcements) run(ctx context.Context, l *ledger.Ledger, p *ledger.Publisher) {
 	jobs.again(ctx, p)
 	jobs.advance(ctx, l, p)
-	var told announcements
+	var told announcements // of each letter
 	var letters []ledger.Letter
 	for _, a := range jobs {
-		switch {
-		case !a.advanced:
-		case a.event == nil:
-			a.published = true
-		default:
-			told = append(told, a)
-			letters = append(letters, ledger.NewLetter(a.event, a.next.Event))
+		if !a.advanced {
+			continue
+		}
+		a.published = true
+		for i := range a.events {
+			told, letters = append(told, a), append(letters, ledger.NewLetter(&a.events[i], a.body(i)))
 		}
 	}
 	for i, err := range p.Publish(ctx, letters) {
-		a := told[i]
-		if a.published = err == nil || errors.Is(err, ledger.ErrTooOld); !a.published {
+		if a := told[i]; err != nil && !errors.Is(err, ledger.ErrTooOld) {
+			a.published = false
 			a.err = fmt.Errorf("queen: event %d of %s: %w", a.next.N, a.of.Key(), err)
 		}
 	}
@@ -163,17 +177,17 @@ func (jobs announcements) run(ctx context.Context, l *ledger.Ledger, p *ledger.P
 // again publishes event n of each entry again, where nobody knows that it is
 // stored.
 func (jobs announcements) again(ctx context.Context, p *ledger.Publisher) {
-	var before announcements
+	var before announcements // of each letter
 	var letters []ledger.Letter
 	for _, a := range jobs {
-		if a.event == nil || a.confirmed || a.item.N == 0 {
+		if len(a.events) == 0 || a.confirmed || a.item.N == 0 {
 			continue
 		}
-		letter, ok, err := a.item.Letter()
-		switch {
-		case err != nil:
+		list, err := a.item.Letters()
+		if err != nil {
 			a.err = fmt.Errorf("queen: event %d of %s again: %w", a.item.N, a.of.Key(), err)
-		case ok:
+		}
+		for _, letter := range list {
 			before, letters = append(before, a), append(letters, letter)
 		}
 	}
@@ -252,8 +266,8 @@ func (q *Queen) finishOne(a *announcement, now time.Time) {
 	case a.advanced:
 		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.Item.Epoch)}
 		var told hivebeat.EventData
-		if a.event != nil {
-			told = a.event.Data
+		if n := len(a.events); n > 0 {
+			told = a.events[n-1].Data
 		}
 		q.view.LearnSaid(t, item, &told, now)
 		if a.published {
@@ -329,17 +343,20 @@ func (q *Queen) tellStraight(now time.Time) {
 				break
 			}
 			b := t.Roster()
-			ev := q.subjects.NewEvent(q.straightID(&say.Data), now, say.Data)
-			if err := q.publishStraight(&ev); err != nil {
-				q.log.Warn("an event could not be published", slog.String("id", ev.ID), slog.Any("err", err))
-			}
 			item := ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N}
-			if say.Data.Kind == hivebeat.KindBrake {
+			for i := range say.Events {
+				d := &say.Events[i].Data
+				ev := q.subjects.NewEvent(q.straightID(d), now, *d)
+				if err := q.publishStraight(&ev); err != nil {
+					q.log.Warn("an event could not be published", slog.String("id", ev.ID), slog.Any("err", err))
+				}
+				if d.Kind == hivebeat.KindConflict {
+					b.Conflict = d.Inc
+				}
+			}
+			if say.Events[0].Data.Kind == hivebeat.KindBrake {
 				q.view.LearnKey(t.Key(), item, now)
 				continue
-			}
-			if say.Data.Kind == hivebeat.KindConflict {
-				b.Conflict = say.Data.Inc
 			}
 			b.Item = item
 		}

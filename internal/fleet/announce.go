@@ -17,6 +17,8 @@ import (
 //	advance the roster from n to n + 1 by compare-and-set, the event inside
 //	publish event n + 1
 //
+// Of adopted workers an entry may take several such steps at once: n to n + k.
+//
 // Who loses the race reads the roster again and judges again. So that queens
 // never argue in circles, a difference counts only where this queen has heard at
 // least as much of the hive as the author of the roster's entry had.
@@ -288,13 +290,23 @@ type Teller interface {
 	Say(now time.Time) (Saying, bool)
 }
 
-// Saying is the next thing to be told, and the entry that is to hold it, but for
-// the event itself.
+// Saying is what is to be told next, and the entry that is to hold it, but for the
+// events themselves: one of a hive or a brake, and up to sayMost of the workers of
+// a hive, each of another worker, with the numbers up to Next.N.
 type Saying struct {
+	Events []Told
+	Next   ledger.RosterEntry
+}
+
+// Told is one event of a Saying.
+type Told struct {
 	ID   string
 	Data hivebeat.EventData
-	Next ledger.RosterEntry
 }
+
+// sayMost bounds the events of one entry: with ids, models and reasons as long as
+// they may be they have 200 kB.
+const sayMost = 128
 
 // Key is its id.
 func (h *Hive) Key() string { return h.id }
@@ -309,10 +321,10 @@ func (z *Zone) Roster() *Book { return &z.Book }
 func (h *Hive) Say(now time.Time) (Saying, bool) {
 	kind, to, ok := h.Difference(now)
 	if !ok {
-		return h.sayWorker()
+		return h.sayWorkers()
 	}
 	data, next := h.Next(kind, to)
-	return Saying{hivebeat.HiveEventID(h.id, next.N), data, next}, true
+	return Saying{[]Told{{hivebeat.HiveEventID(h.id, next.N), data}}, next}, true
 }
 
 // Knows reports whether t is still in the view.

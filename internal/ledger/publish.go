@@ -32,31 +32,39 @@ func (l *Ledger) Publish(ctx context.Context, ev hivebeat.Event) error {
 	return l.publishLetter(ctx, &letter)
 }
 
-// Republish publishes the event inside a roster entry again, word by word: it
-// makes sure of event n before n + 1 goes out. ErrTooOld: the entry was put over
-// 50 minutes ago, so that its event was published, or is lost. An entry without
-// an event is no error.
+// Republish publishes what is inside a roster entry again, word by word: it makes
+// sure of event n before n + 1 goes out. ErrTooOld: the entry was put over 50
+// minutes ago, so that its event was published, or is lost. An entry without an
+// event is no error.
 func (l *Ledger) Republish(ctx context.Context, item RosterItem) error {
-	letter, ok, err := item.Letter()
-	if err != nil || !ok {
+	letters, err := item.Letters()
+	if err != nil {
 		return err
 	}
-	return l.publishLetter(ctx, &letter)
+	for i := range letters {
+		if err := l.publishLetter(ctx, &letters[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// Letter returns the event inside an entry, to be published again. ok is false
-// where there is none.
-func (item *RosterItem) Letter() (letter Letter, ok bool, err error) {
+// Letters returns the events inside an entry in order, to be published again.
+func (item *RosterItem) Letters() ([]Letter, error) {
 	if len(item.Event) == 0 {
-		return Letter{}, false, nil
+		return nil, nil
 	}
-	var ev hivebeat.Event
-	if err := json.Unmarshal(item.Event, &ev); err != nil {
-		return Letter{}, false, fmt.Errorf("ledger: event %d of the roster: %w", item.N, err)
+	letters := make([]Letter, 0, len(item.Events)+1)
+	for _, body := range append(item.Events[:len(item.Events):len(item.Events)], item.Event) {
+		var ev hivebeat.Event
+		if err := json.Unmarshal(body, &ev); err != nil {
+			return nil, fmt.Errorf("ledger: event %d of the roster: %w", item.N, err)
+		}
+		letter := NewLetter(&ev, body)
+		letter.Age = item.Stored
+		letters = append(letters, letter)
 	}
-	letter = NewLetter(&ev, item.Event)
-	letter.Age = item.Stored
-	return letter, true, nil
+	return letters, nil
 }
 
 func (l *Ledger) publishLetter(ctx context.Context, letter *Letter) error {

@@ -174,7 +174,9 @@ func TestPublisherAdvances(t *testing.T) {
 func TestRosterEntryEncodes(t *testing.T) {
 	full := entry(7)
 	full.Event = json.RawMessage(`{"id":"a","data":{"n":7}}`)
-	for _, e := range []RosterEntry{{}, entry(1), full, {Event: full.Event}} {
+	more := full
+	more.Events = []json.RawMessage{json.RawMessage(`{"id":"b"}`), json.RawMessage(`{"id":"c","data":{}}`)}
+	for _, e := range []RosterEntry{{}, entry(1), full, {Event: full.Event}, more} {
 		got, err := e.encode()
 		if err != nil {
 			t.Fatal(err)

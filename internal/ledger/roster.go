@@ -31,6 +31,9 @@ type RosterEntry struct {
 	HoldMS  hivebeat.Millis         `json:"hold_ms,omitempty"`
 	Workers map[string]RosterWorker `json:"workers,omitempty"`
 	Event   json.RawMessage         `json:"event,omitempty"` // the body of event N
+	// Events are the bodies of those before Event that were told in the same step:
+	// N − len(Events) is the number of the first.
+	Events []json.RawMessage `json:"events,omitempty"`
 }
 
 // RosterWorker is what the queens know of a worker whose hive they judged.
@@ -201,20 +204,33 @@ func (l *Ledger) Advance(ctx context.Context, hive string, revision uint64, next
 	return seq, err
 }
 
-// encode returns the JSON of e, with v = 1. The event inside is JSON already, and
-// is put in as it is: to have it compacted again costs more than all the rest.
+// encode returns the JSON of e, with v = 1. The events inside are JSON already, and
+// are put in as they are: to have them compacted again costs more than all the
+// rest.
 func (e RosterEntry) encode() ([]byte, error) {
-	event := e.Event
-	e.V, e.Event = 1, nil
+	event, events := e.Event, e.Events
+	e.V, e.Event, e.Events = 1, nil, nil
 	body, err := json.Marshal(e)
 	if err != nil || len(event) == 0 {
 		return body, err
 	}
-	const key = `,"event":`
-	all := make([]byte, 0, len(body)+len(key)+len(event))
-	all = append(all, body[:len(body)-1]...)
-	all = append(all, key...)
+	size := len(body) + len(event) + 32
+	for _, b := range events {
+		size += len(b) + 1
+	}
+	all := append(append(make([]byte, 0, size), body[:len(body)-1]...), `,"event":`...)
 	all = append(all, event...)
+	for i, b := range events {
+		if i == 0 {
+			all = append(all, `,"events":[`...)
+		} else {
+			all = append(all, ',')
+		}
+		all = append(all, b...)
+	}
+	if len(events) > 0 {
+		all = append(all, ']')
+	}
 	return append(all, '}'), nil
 }
 
