@@ -5,8 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -86,5 +89,56 @@ func TestMassIsToldOnce(t *testing.T) {
 	}
 	if len(stored) != 2*hives {
 		t.Errorf("%d events are stored, want %d", len(stored), 2*hives)
+	}
+}
+
+// A queen died after a step that tells three events, and published none: whoever
+// says the next thing publishes all of them first, in order.
+func TestAQueenDiesWithSeveralEventsToPublish(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
+	q.warm()
+	l, err := ledger.Open(t.Context(), nc, ledger.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := ledger.RosterEntry{N: 3, Live: hivebeat.Alive, Inc: 100, Seq: 1, Every: 1000}
+	for n, worker := range []string{"a", "b", "c"} {
+		id := hivebeat.HiveEventID("h", uint64(n+1))
+		ev := hivebeat.Subjects{}.NewEvent(id, time.Now(), hivebeat.EventData{
+			Hive: "h", Worker: worker, Inc: 7, HiveInc: 100, N: uint64(n + 1), Kind: hivebeat.KindRecovered, Via: hivebeat.ViaQueen,
+		})
+		body, err := ev.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n < 2 {
+			next.Events = append(next.Events, body)
+		} else {
+			next.Event = body
+		}
+	}
+	if _, err := l.Advance(t.Context(), "h", 0, next); err != nil {
+		t.Fatal(err)
+	}
+	waitStored(t, nc, hivebeat.KindLost, "h", "") // it was never heard
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := js.Stream(t.Context(), hivebeat.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := uint64(1); n <= 4; n++ {
+		m, err := st.GetMsg(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id := m.Header.Get(jetstream.MsgIDHeader); id != hivebeat.HiveEventID("h", n) {
+			t.Errorf("%s is stored as %d. of all", id, n)
+		}
 	}
 }

@@ -44,7 +44,7 @@ func (l *Ledger) heads(ctx context.Context, hives []string, heads []Head) (map[i
 	if err != nil {
 		return open, err
 	}
-	defer sub.Unsubscribe() //nolint:errcheck // fails only on a connection that is closed
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a connection that is closed
 	bucket := l.bucketOf(atHives)
 	begin := l.api + "DIRECT.GET." + bucketStream(bucket) + ".$KV." + bucket + "."
 	for i := range open {
