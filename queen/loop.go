@@ -44,10 +44,13 @@ func (q *Queen) begin(work context.Context) error {
 		q.wg.Go(func() { q.keep(work) })
 	}
 	q.wg.Go(func() {
-		q.out.run(work, func(err error) { _ = q.post(work, func(now time.Time) { q.trouble(work, err, now) }) })
+		q.out.run(work, q.behind, func(err error) { _ = q.post(work, func(now time.Time) { q.trouble(work, err, now) }) })
 	})
 	return nil
 }
+
+// behind reports whether so many snapshots wait that some may soon be dropped.
+func (q *Queen) behind() bool { return len(q.msgs) > cap(q.msgs)/8 }
 
 // unsubscribe ends the subscriptions, and what only the loop used.
 func (q *Queen) unsubscribe() {

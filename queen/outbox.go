@@ -86,9 +86,24 @@ func (o *outbox) counts() (waiting int, published, dropped uint64) {
 	return o.waiting.Counts()
 }
 
+// Who is told waits for who is heard: a snapshot that has no room is dropped, an
+// event is only late. So a batch waits while hearing is behind, but not for ever.
+const (
+	yieldStep = 2 * time.Millisecond
+	yieldMost = 100 * time.Millisecond
+)
+
+// yield waits while behind says that hearing is, for yieldMost at most.
+func yield(ctx context.Context, behind func() bool) {
+	for waited := time.Duration(0); waited < yieldMost && behind() && ctx.Err() == nil; waited += yieldStep {
+		time.Sleep(yieldStep)
+	}
+}
+
 // run publishes until ctx ends. failed gets the first error of a batch of which
-// something could not be published; those events wait for the next try.
-func (o *outbox) run(ctx context.Context, failed func(error)) {
+// something could not be published; those events wait for the next try. behind
+// reports whether this queen has to catch up with what it hears.
+func (o *outbox) run(ctx context.Context, behind func() bool, failed func(error)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -96,6 +111,7 @@ func (o *outbox) run(ctx context.Context, failed func(error)) {
 		case <-o.wake:
 		}
 		for {
+			yield(ctx, behind)
 			batch, publish := o.take(time.Now())
 			if len(batch) == 0 {
 				break

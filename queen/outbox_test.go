@@ -54,7 +54,7 @@ func startOutbox(t *testing.T) (*outbox, *sink) {
 	o, s := newOutbox(hivebeat.Subjects{}), &sink{got: map[string][]uint64{}, gaps: map[string]hivebeat.EventData{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { o.run(ctx, func(error) {}) })
+	wg.Go(func() { o.run(ctx, func() bool { return false }, func(error) {}) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return o, s
 }
