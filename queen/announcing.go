@@ -12,9 +12,13 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// announceLimit is how many hives are announced at once: each takes three round
-// trips one after the other, and ten thousand may die together.
-const announceLimit = 128
+// Announcements are made in batches, each of which takes some three round trips:
+// ten thousand hives may die together. A few batches are under way at once, so
+// that the first to be told waits for no other, and the server for nobody.
+const (
+	announceBatch   = 256
+	announceBatches = 4
+)
 
 // tellDifferences queues the hives whose verdict, and the zones whose brake, may
 // differ from what the roster says.
@@ -44,24 +48,37 @@ func (q *Queen) startAnnouncements(work context.Context, now time.Time) {
 		q.tellStraight(now)
 		return
 	}
-	for len(s.queue) > 0 && q.working < announceLimit && s.there() && s.roster {
+	for len(s.queue) > 0 && q.working < announceBatches && s.there() && s.roster {
+		jobs := q.takeBatch(now)
+		if len(jobs) == 0 {
+			return
+		}
+		q.working++
+		l, p := s.ledger, s.publisher
+		q.wg.Go(func() {
+			jobs.run(work, l, p)
+			_ = q.post(work, func(now time.Time) { q.finish(work, jobs, now) })
+		})
+	}
+}
+
+// takeBatch takes from the queue what is said next.
+func (q *Queen) takeBatch(now time.Time) announcements {
+	s := &q.store
+	var jobs announcements
+	for len(s.queue) > 0 && len(jobs) < announceBatch {
 		t := s.queue[0]
 		s.queue = s.queue[1:]
 		if !q.view.Knows(t) {
 			continue
 		}
-		job := q.announcement(t, now)
-		if job == nil {
+		if job := q.announcement(t, now); job != nil {
+			jobs = append(jobs, job)
+		} else {
 			q.announced(t)
-			continue
 		}
-		q.working++
-		l := s.ledger
-		q.wg.Go(func() {
-			err := job.run(work, l)
-			_ = q.post(work, func(now time.Time) { q.finish(work, job, err, now) })
-		})
 	}
+	return jobs
 }
 
 // announced ends the work on t, unless something came up meanwhile.
@@ -80,13 +97,14 @@ type announcement struct {
 	item      ledger.RosterItem // what is there
 	confirmed bool              // its event is known to be stored
 	next      ledger.RosterEntry
-	event     *hivebeat.Event // nil where the entry is made again as it was
+	events    []hivebeat.Event // none where the entry is made again as it was
 
 	advanced  bool
 	published bool
 	lost      bool // another queen was first: found says what is there now
 	found     ledger.RosterItem
 	revision  uint64
+	err       error
 }
 
 // announcement returns what is to be done for t, or nil.
@@ -96,69 +114,162 @@ func (q *Queen) announcement(t fleet.Teller, now time.Time) *announcement {
 	a.item.Stored += now.Sub(b.ReadAt)
 	if b.Item.N > 0 && b.Item.Revision == 0 { // the roster was lost: it is to go on where it was
 		a.next = b.Item.RosterEntry
-		a.next.Event = nil
+		a.next.Event, a.next.Events = nil, nil
 		return a
 	}
 	say, ok := t.Say(now)
 	if !ok {
 		return nil
 	}
-	ev := q.subjects.NewEvent(say.ID, now, say.Data)
-	body, err := ev.Encode()
-	if err != nil {
-		q.log.Error("an event can not be encoded", slog.String("key", t.Key()), slog.Any("err", err))
-		return nil
+	a.next = say.Next
+	for i := range say.Events {
+		ev := q.subjects.NewEvent(say.Events[i].ID, now, say.Events[i].Data)
+		body, err := ev.Encode()
+		if err != nil {
+			q.log.Error("an event can not be encoded", slog.String("key", t.Key()), slog.Any("err", err))
+			return nil
+		}
+		a.events = append(a.events, ev)
+		if i == len(say.Events)-1 {
+			a.next.Event = body
+		} else {
+			a.next.Events = append(a.next.Events, body)
+		}
 	}
-	a.next, a.event = say.Next, &ev
-	a.next.Event = body
 	return a
 }
 
-// run does it, beside the loop.
-func (a *announcement) run(ctx context.Context, l *ledger.Ledger) error {
-	if a.event != nil && !a.confirmed && a.item.N > 0 {
-		if err := l.Republish(ctx, a.item); err != nil && !errors.Is(err, ledger.ErrTooOld) {
-			return fmt.Errorf("queen: event %d of %s again: %w", a.item.N, a.of.Key(), err)
-		}
+// body returns the JSON of event i.
+func (a *announcement) body(i int) []byte {
+	if i < len(a.next.Events) {
+		return a.next.Events[i]
 	}
-	var err error
-	if a.revision, err = l.Advance(ctx, a.of.Key(), a.item.Revision, a.next); errors.Is(err, ledger.ErrConflict) {
-		a.lost = true
-		item, ok, err := l.RosterOf(ctx, a.of.Key())
-		if err != nil {
-			return fmt.Errorf("queen: roster of %s: %w", a.of.Key(), err)
-		}
-		if a.found = item; !ok {
-			a.found.Gone = true
-		}
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("queen: roster of %s: %w", a.of.Key(), err)
-	}
-	a.advanced = true
-	if a.event != nil {
-		if err := l.Publish(ctx, *a.event); err != nil && !errors.Is(err, ledger.ErrTooOld) {
-			return fmt.Errorf("queen: event %d of %s: %w", a.next.N, a.of.Key(), err)
-		}
-	}
-	a.published = true
-	return nil
+	return a.next.Event
 }
 
-// finish takes the result over, and compares again: there may be more to say.
-func (q *Queen) finish(work context.Context, a *announcement, err error, now time.Time) {
+// announcements are made together, beside the loop: each of another hive or zone.
+type announcements []*announcement
+
+// run takes them through the steps of PROTOCOL.md, section 7. The outcome is in
+// each of them.
+func (jobs announcements) run(ctx context.Context, l *ledger.Ledger, p *ledger.Publisher) {
+	jobs.again(ctx, p)
+	jobs.advance(ctx, l, p)
+	var told announcements // of each letter
+	var letters []ledger.Letter
+	for _, a := range jobs {
+		if !a.advanced {
+			continue
+		}
+		a.published = true
+		for i := range a.events {
+			told, letters = append(told, a), append(letters, ledger.NewLetter(&a.events[i], a.body(i)))
+		}
+	}
+	for i, err := range p.Publish(ctx, letters) {
+		if a := told[i]; err != nil && !errors.Is(err, ledger.ErrTooOld) {
+			a.published = false
+			a.err = fmt.Errorf("queen: event %d of %s: %w", a.next.N, a.of.Key(), err)
+		}
+	}
+}
+
+// again publishes event n of each entry again, where nobody knows that it is
+// stored.
+func (jobs announcements) again(ctx context.Context, p *ledger.Publisher) {
+	var before announcements // of each letter
+	var letters []ledger.Letter
+	for _, a := range jobs {
+		if len(a.events) == 0 || a.confirmed || a.item.N == 0 {
+			continue
+		}
+		list, err := a.item.Letters()
+		if err != nil {
+			a.err = fmt.Errorf("queen: event %d of %s again: %w", a.item.N, a.of.Key(), err)
+		}
+		for _, letter := range list {
+			before, letters = append(before, a), append(letters, letter)
+		}
+	}
+	for i, err := range p.Publish(ctx, letters) {
+		if a := before[i]; err != nil && !errors.Is(err, ledger.ErrTooOld) {
+			a.err = fmt.Errorf("queen: event %d of %s again: %w", a.item.N, a.of.Key(), err)
+		}
+	}
+}
+
+// advance takes each entry from n to n + 1, and reads those anew of which another
+// queen was first.
+func (jobs announcements) advance(ctx context.Context, l *ledger.Ledger, p *ledger.Publisher) {
+	var trying, lost announcements
+	var steps []ledger.Step
+	var keys []string
+	for _, a := range jobs {
+		if a.err == nil {
+			trying = append(trying, a)
+			steps = append(steps, ledger.Step{Key: a.of.Key(), Revision: a.item.Revision, Next: a.next})
+		}
+	}
+	for i, r := range p.Advance(ctx, steps) {
+		a := trying[i]
+		switch {
+		case r.Err == nil:
+			a.advanced, a.revision = true, r.Revision
+		case errors.Is(r.Err, ledger.ErrConflict):
+			a.lost = true
+			lost, keys = append(lost, a), append(keys, a.of.Key())
+		default:
+			a.err = fmt.Errorf("queen: roster of %s: %w", a.of.Key(), r.Err)
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	for i, r := range l.RostersOf(ctx, keys) {
+		a := lost[i]
+		if r.Err != nil {
+			a.err = fmt.Errorf("queen: roster of %s: %w", a.of.Key(), r.Err)
+			continue
+		}
+		if a.found = r.Item; !r.OK {
+			a.found.Gone = true
+		}
+	}
+}
+
+// finish takes the results over, and compares again: there may be more to say.
+func (q *Queen) finish(work context.Context, jobs announcements, now time.Time) {
 	q.working--
+	var failed error
+	for _, a := range jobs {
+		q.finishOne(a, now)
+		if failed == nil {
+			failed = a.err
+		}
+	}
+	if failed != nil {
+		q.trouble(work, failed, now)
+	}
+	q.startAnnouncements(work, now)
+}
+
+func (q *Queen) finishOne(a *announcement, now time.Time) {
 	t, b := a.of, a.of.Roster()
 	b.Busy = false
 	switch {
 	case !q.view.Knows(t): // forgotten meanwhile
+	case a.lost && a.err != nil: // not read: compared again when JetStream is back
 	case a.lost && a.found.Gone:
 		q.view.UnlearnKey(t.Key(), false)
-	case a.lost && err == nil:
+	case a.lost:
 		q.rosterItem(t.Key(), a.found, now, 5*time.Second)
 	case a.advanced:
 		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.Item.Epoch)}
-		q.view.LearnKey(t.Key(), item, now)
+		var told hivebeat.EventData
+		if n := len(a.events); n > 0 {
+			told = a.events[n-1].Data
+		}
+		q.view.LearnSaid(t, item, &told, now)
 		if a.published {
 			b.Confirmed = max(b.Confirmed, a.next.N)
 		} else {
@@ -167,30 +278,48 @@ func (q *Queen) finish(work context.Context, a *announcement, err error, now tim
 	}
 	b.Again = true
 	q.announced(t)
-	if err != nil {
-		q.trouble(work, err, now)
-	}
-	q.startAnnouncements(work, now)
 }
 
-// publishTo hands a worker's event to the stream. One that can never be stored is
+// publishTo hands workers' events to the stream. One that can never be stored is
 // told in the log and is done with, so that it does not hold up the others.
-func (q *Queen) publishTo(l *ledger.Ledger) func(context.Context, hivebeat.Event) error {
-	return func(ctx context.Context, ev hivebeat.Event) error {
-		err := l.Publish(ctx, ev)
-		switch {
-		case err == nil, ctx.Err() != nil, errors.Is(err, ledger.ErrTooOld), errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrNoSpace):
-			return err
+func (q *Queen) publishTo(p *ledger.Publisher) publishing {
+	return func(ctx context.Context, events []hivebeat.Event) []error {
+		errs := make([]error, len(events))
+		letters, of := make([]ledger.Letter, 0, len(events)), make([]int, 0, len(events))
+		for i := range events {
+			body, err := events[i].Encode()
+			if err != nil {
+				q.log.Error("an event can not be encoded", slog.String("id", events[i].ID), slog.Any("err", err))
+				continue
+			}
+			letters, of = append(letters, ledger.NewLetter(&events[i], body)), append(of, i)
 		}
-		q.log.Error("an event was refused and is given up", slog.String("id", ev.ID), slog.Any("err", err))
-		return nil
+		for k, err := range p.Publish(ctx, letters) {
+			i := of[k]
+			switch {
+			case err == nil:
+			case ctx.Err() != nil, errors.Is(err, ledger.ErrTooOld), errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrNoSpace):
+				errs[i] = err
+			default:
+				q.log.Error("an event was refused and is given up", slog.String("id", events[i].ID), slog.Any("err", err))
+			}
+		}
+		return errs
 	}
 }
 
 // openStraight publishes to the subjects of the events themselves.
-func (q *Queen) openStraight() { q.out.open(q.publishStraight) }
+func (q *Queen) openStraight() {
+	q.out.open(func(_ context.Context, events []hivebeat.Event) []error {
+		errs := make([]error, len(events))
+		for i := range events {
+			errs[i] = q.publishStraight(&events[i])
+		}
+		return errs
+	})
+}
 
-func (q *Queen) publishStraight(_ context.Context, ev hivebeat.Event) error {
+func (q *Queen) publishStraight(ev *hivebeat.Event) error {
 	body, err := ev.Encode()
 	if err != nil {
 		q.log.Error("an event can not be encoded", slog.String("id", ev.ID), slog.Any("err", err))
@@ -214,17 +343,20 @@ func (q *Queen) tellStraight(now time.Time) {
 				break
 			}
 			b := t.Roster()
-			ev := q.subjects.NewEvent(q.straightID(&say.Data), now, say.Data)
-			if err := q.publishStraight(context.Background(), ev); err != nil {
-				q.log.Warn("an event could not be published", slog.String("id", ev.ID), slog.Any("err", err))
-			}
 			item := ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N}
-			if say.Data.Kind == hivebeat.KindBrake {
+			for i := range say.Events {
+				d := &say.Events[i].Data
+				ev := q.subjects.NewEvent(q.straightID(d), now, *d)
+				if err := q.publishStraight(&ev); err != nil {
+					q.log.Warn("an event could not be published", slog.String("id", ev.ID), slog.Any("err", err))
+				}
+				if d.Kind == hivebeat.KindConflict {
+					b.Conflict = d.Inc
+				}
+			}
+			if say.Events[0].Data.Kind == hivebeat.KindBrake {
 				q.view.LearnKey(t.Key(), item, now)
 				continue
-			}
-			if say.Data.Kind == hivebeat.KindConflict {
-				b.Conflict = say.Data.Inc
 			}
 			b.Item = item
 		}

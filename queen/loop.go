@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -52,10 +51,13 @@ func (q *Queen) begin(work context.Context) error {
 		q.wg.Go(func() { q.keep(work) })
 	}
 	q.wg.Go(func() {
-		q.out.run(work, func(err error) { _ = q.post(work, func(now time.Time) { q.trouble(work, err, now) }) })
+		q.out.run(work, q.behind, func(err error) { _ = q.post(work, func(now time.Time) { q.trouble(work, err, now) }) })
 	})
 	return nil
 }
+
+// behind reports whether so many snapshots wait that some may soon be dropped.
+func (q *Queen) behind() bool { return len(q.msgs) > cap(q.msgs)/8 }
 
 // unsubscribe ends the subscriptions, and what only the loop used.
 func (q *Queen) unsubscribe() {
@@ -231,15 +233,31 @@ func (q *Queen) logStep(s fleet.Step) {
 	case hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindUnverified:
 		level = slog.LevelWarn
 	}
-	attrs := slices.DeleteFunc([]slog.Attr{
-		slog.String("hive", s.Hive), slog.String("kind", string(s.Kind)), slog.String("from", string(s.From)), slog.String("to", string(s.To)),
-		slog.String("cause", string(s.Cause)), slog.Uint64("inc", s.Inc), slog.String("reason", s.Reason),
-	}, func(a slog.Attr) bool { return a.Value.String() == "" })
+	if !q.log.Enabled(context.Background(), level) {
+		return
+	}
+	var room [7]slog.Attr
+	attrs := room[:0]
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	add("hive", s.Hive)
+	add("kind", string(s.Kind))
+	add("from", string(s.From))
+	add("to", string(s.To))
+	add("cause", string(s.Cause))
+	attrs = append(attrs, slog.Uint64("inc", s.Inc))
+	add("reason", s.Reason)
 	q.log.LogAttrs(context.Background(), level, "hive verdict", attrs...)
 }
 
-// checkLimit is how many keys are read at once before verdicts.
-const checkLimit = 64
+// Keys are read in batches before verdicts, a few of which are under way at once.
+const (
+	checkBatch   = 64
+	checkBatches = 4
+)
 
 // checkTimeout is how long a verdict waits for the read of its key.
 const checkTimeout = 2 * time.Second
@@ -247,30 +265,44 @@ const checkTimeout = 2 * time.Second
 // startChecks reads the keys of hives that are about to be late or lost. Where
 // that is not possible the verdicts stand.
 func (q *Queen) startChecks(work context.Context, now time.Time) {
-	for len(q.checks) > 0 && (q.running < checkLimit || !q.store.there()) {
+	for len(q.checks) > 0 && !q.store.there() {
 		c := q.checks[0]
 		q.checks = q.checks[1:]
-		if !q.store.there() {
-			q.view.Checked(c, 0, 0, now)
-			continue
-		}
+		q.view.Checked(c, 0, 0, now)
+	}
+	for len(q.checks) > 0 && q.running < checkBatches {
+		n := min(checkBatch, len(q.checks))
+		batch := q.checks[:n:n]
+		q.checks = q.checks[n:]
 		q.running++
-		l, id := q.store.ledger, c.Hive.ID()
+		l, ids := q.store.ledger, make([]string, n)
+		for i, c := range batch {
+			ids[i] = c.Hive.ID()
+		}
 		q.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(work, checkTimeout)
 			defer cancel()
-			inc, seq, ok, err := l.Hive(ctx, id)
-			if err != nil || !ok {
-				inc, seq = 0, 0
-			}
-			_ = q.post(work, func(now time.Time) {
-				q.running--
-				q.view.Checked(c, inc, seq, now)
-				if err != nil {
-					q.trouble(work, err, now)
-				}
-			})
+			heads := l.Heads(ctx, ids)
+			_ = q.post(work, func(now time.Time) { q.checked(work, batch, heads, now) })
 		})
+	}
+}
+
+// checked gives the answers to the view.
+func (q *Queen) checked(work context.Context, batch []fleet.Check, heads []ledger.Head, now time.Time) {
+	q.running--
+	var failed error
+	for i, h := range heads {
+		if h.Err != nil || !h.OK {
+			h.Inc, h.Seq = 0, 0
+		}
+		q.view.Checked(batch[i], h.Inc, h.Seq, now)
+		if failed == nil {
+			failed = h.Err
+		}
+	}
+	if failed != nil {
+		q.trouble(work, failed, now)
 	}
 }
 

@@ -11,9 +11,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// outboxLanes is how many workers are published at once: each waits for a round
-// trip, and ten thousand that die together are to be told within 2 s.
-const outboxLanes = 256
+// publishing publishes events, all at once, and returns the error of each.
+type publishing func(context.Context, []hivebeat.Event) []error
 
 // outbox publishes the events of workers: in order for one worker, and side by
 // side for different ones. It never blocks who pushes. It is safe for concurrent
@@ -23,7 +22,7 @@ type outbox struct {
 	wake     chan struct{} // has one where there may be something to do
 
 	mu      sync.Mutex
-	publish func(context.Context, hivebeat.Event) error // nil while it is not possible
+	publish publishing // nil while it is not possible
 	waiting fleet.Outbox
 }
 
@@ -39,7 +38,7 @@ func (o *outbox) signal() {
 }
 
 // open lets events out by publish; nil holds them back.
-func (o *outbox) open(publish func(context.Context, hivebeat.Event) error) {
+func (o *outbox) open(publish publishing) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.publish = publish
@@ -58,7 +57,7 @@ func (o *outbox) push(list []fleet.Happened) {
 
 // take returns the next events to be published, and how. It returns none where
 // that is not possible now.
-func (o *outbox) take(now time.Time) ([]fleet.Happened, func(context.Context, hivebeat.Event) error) {
+func (o *outbox) take(now time.Time) ([]fleet.Happened, publishing) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.publish == nil {
@@ -87,9 +86,24 @@ func (o *outbox) counts() (waiting int, published, dropped uint64) {
 	return o.waiting.Counts()
 }
 
+// Who is told waits for who is heard: a snapshot that has no room is dropped, an
+// event is only late. So a batch waits while hearing is behind, but not for ever.
+const (
+	yieldStep = 2 * time.Millisecond
+	yieldMost = 100 * time.Millisecond
+)
+
+// yield waits while behind says that hearing is, for yieldMost at most.
+func yield(ctx context.Context, behind func() bool) {
+	for waited := time.Duration(0); waited < yieldMost && behind() && ctx.Err() == nil; waited += yieldStep {
+		time.Sleep(yieldStep)
+	}
+}
+
 // run publishes until ctx ends. failed gets the first error of a batch of which
-// something could not be published; those events wait for the next try.
-func (o *outbox) run(ctx context.Context, failed func(error)) {
+// something could not be published; those events wait for the next try. behind
+// reports whether this queen has to catch up with what it hears.
+func (o *outbox) run(ctx context.Context, behind func() bool, failed func(error)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -97,6 +111,7 @@ func (o *outbox) run(ctx context.Context, failed func(error)) {
 		case <-o.wake:
 		}
 		for {
+			yield(ctx, behind)
 			batch, publish := o.take(time.Now())
 			if len(batch) == 0 {
 				break
@@ -117,58 +132,53 @@ func (o *outbox) run(ctx context.Context, failed func(error)) {
 	}
 }
 
-// send publishes a batch, each worker's events in order. It returns how many
-// went out, and those that are to be tried again.
-func (o *outbox) send(ctx context.Context, batch []fleet.Happened, publish func(context.Context, hivebeat.Event) error) (int, []fleet.Happened, error) {
-	type lane struct{ at []int }
+// send publishes a batch, each worker's events in order: the first of each worker
+// together, then the second of each whose first is stored, and so on. It returns
+// how many went out, and those that are to be tried again.
+func (o *outbox) send(ctx context.Context, batch []fleet.Happened, publish publishing) (int, []fleet.Happened, error) {
 	type worker struct{ hive, id string }
-	byWorker := make(map[worker]*lane)
-	var lanes []*lane
-	for i := range batch {
-		key := worker{batch[i].Data.Hive, batch[i].Data.Worker}
-		l := byWorker[key]
-		if l == nil {
-			l = &lane{}
-			byWorker[key] = l
-			lanes = append(lanes, l)
-		}
-		l.at = append(l.at, i)
-	}
 	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		next  int
-		count int
-		first error
-		again = make([]bool, len(batch))
+		rounds [][]int // of indices in batch
+		nth    = make(map[worker]int, len(batch))
+		failed = make(map[worker]bool)
+		again  = make([]bool, len(batch))
+		count  int
+		first  error
 	)
-	for range min(outboxLanes, len(lanes)) {
-		wg.Go(func() {
-			for {
-				mu.Lock()
-				if next == len(lanes) {
-					mu.Unlock()
-					return
-				}
-				l := lanes[next]
-				next++
-				mu.Unlock()
-				n, err := o.sendLane(ctx, batch, l.at, publish)
-				mu.Lock()
-				count += n
-				if err != nil {
-					if first == nil {
-						first = err
-					}
-					for _, i := range l.at[n:] {
-						again[i] = true
-					}
-				}
-				mu.Unlock()
-			}
-		})
+	key := func(i int) worker { return worker{batch[i].Data.Hive, batch[i].Data.Worker} }
+	for i := range batch {
+		n := nth[key(i)]
+		nth[key(i)]++
+		if n == len(rounds) {
+			rounds = append(rounds, nil)
+		}
+		rounds[n] = append(rounds[n], i)
 	}
-	wg.Wait()
+	for _, round := range rounds {
+		events, of := make([]hivebeat.Event, 0, len(round)), make([]int, 0, len(round))
+		for _, i := range round {
+			if failed[key(i)] {
+				again[i] = true
+				continue
+			}
+			events = append(events, o.subjects.NewEvent(batch[i].ID, time.Now(), batch[i].Data))
+			of = append(of, i)
+		}
+		if len(events) == 0 {
+			continue
+		}
+		for k, err := range publish(ctx, events) {
+			i := of[k]
+			if err == nil || errors.Is(err, ledger.ErrTooOld) {
+				count++
+				continue
+			}
+			again[i], failed[key(i)] = true, true
+			if first == nil {
+				first = err
+			}
+		}
+	}
 	var back []fleet.Happened
 	for i, a := range again {
 		if a {
@@ -176,16 +186,4 @@ func (o *outbox) send(ctx context.Context, batch []fleet.Happened, publish func(
 		}
 	}
 	return count, back, first
-}
-
-// sendLane publishes one worker's events. It returns how many of them are done
-// with: published, or refused for good.
-func (o *outbox) sendLane(ctx context.Context, batch []fleet.Happened, at []int, publish func(context.Context, hivebeat.Event) error) (int, error) {
-	for n, i := range at {
-		ev := o.subjects.NewEvent(batch[i].ID, time.Now(), batch[i].Data)
-		if err := publish(ctx, ev); err != nil && !errors.Is(err, ledger.ErrTooOld) {
-			return n, err
-		}
-	}
-	return len(at), nil
 }

@@ -29,7 +29,15 @@ type sink struct {
 	gaps   map[string]hivebeat.EventData
 }
 
-func (s *sink) publish(_ context.Context, ev hivebeat.Event) error {
+func (s *sink) publish(_ context.Context, events []hivebeat.Event) []error {
+	errs := make([]error, len(events))
+	for i := range events {
+		errs[i] = s.one(&events[i])
+	}
+	return errs
+}
+
+func (s *sink) one(ev *hivebeat.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken {
@@ -46,7 +54,7 @@ func startOutbox(t *testing.T) (*outbox, *sink) {
 	o, s := newOutbox(hivebeat.Subjects{}), &sink{got: map[string][]uint64{}, gaps: map[string]hivebeat.EventData{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { o.run(ctx, func(error) {}) })
+	wg.Go(func() { o.run(ctx, func() bool { return false }, func(error) {}) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return o, s
 }

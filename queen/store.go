@@ -26,9 +26,10 @@ var (
 
 // store is what the loop knows of JetStream.
 type store struct {
-	ledger *ledger.Ledger // nil until it was opened
-	putter *ledger.Putter
-	roster bool // was read
+	ledger    *ledger.Ledger // nil until it was opened
+	putter    *ledger.Putter
+	publisher *ledger.Publisher
+	roster    bool // was read
 
 	keepErr error // what keeps the buckets from being used, as Keep says
 	opErr   error // what failed last, until a probe goes well
@@ -73,8 +74,14 @@ func (q *Queen) keep(work context.Context) {
 		return
 	}
 	p := ledger.NewPutter(l, ledger.PutterConfig{Logger: q.log})
+	events, err := ledger.NewPublisher(l)
+	if err != nil {
+		report(err)
+		return
+	}
+	defer events.Close()
 	err = q.post(work, func(now time.Time) {
-		q.store.ledger, q.store.putter, q.store.keepErr = l, p, nil
+		q.store.ledger, q.store.putter, q.store.publisher, q.store.keepErr = l, p, events, nil
 		q.storeChanged(work, now)
 	})
 	if err != nil {
@@ -117,7 +124,7 @@ func (q *Queen) storeChanged(work context.Context, now time.Time) {
 		} else {
 			q.log.Info("JetStream is back", slog.Duration("after", now.Sub(s.since)))
 		}
-		q.out.open(q.publishTo(s.ledger))
+		q.out.open(q.publishTo(s.publisher))
 	case !there && (s.told || s.since.IsZero()):
 		s.since = now
 		q.out.open(nil)
@@ -260,6 +267,13 @@ func (q *Queen) adopt(e *ledger.Entry, now time.Time) {
 // rosterItem takes one entry of the roster, and sees to it that its event gets
 // out even if the queen that wrote it died before it could publish.
 func (q *Queen) rosterItem(id string, item ledger.RosterItem, now time.Time, within time.Duration) {
+	if item.Own { // finish takes it over; where the bucket is another one now, that is learnt here
+		if t := q.view.Teller(id); t != nil {
+			b := t.Roster()
+			b.Item.Epoch = max(b.Item.Epoch, item.Epoch)
+		}
+		return
+	}
 	if item.Gone {
 		q.view.UnlearnKey(id, true)
 		return

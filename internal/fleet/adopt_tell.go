@@ -9,8 +9,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// What is told of wards is the difference between the roster and this view, one
-// event at a time, as for hives (announce.go).
+// What is told of wards is the difference between the roster and this view, as for
+// hives (announce.go), but of many wards at once: thousands may die with one hive.
 
 // known returns what has been told of a worker: by the roster, or else by its
 // hive before that was lost.
@@ -65,41 +65,68 @@ func (h *Hive) returned(id string) bool {
 		r.Inc == base.Inc && r.Seq > base.Seq
 }
 
-// sayWorker returns the next thing to be told of a worker of h that is or was a
-// ward.
-func (h *Hive) sayWorker() (Saying, bool) {
+// sayWorkers returns what is to be told next of workers of h that are or were
+// wards.
+func (h *Hive) sayWorkers() (Saying, bool) {
 	e := &h.Book.Item.RosterEntry
-	if e.N == 0 {
-		return Saying{}, false // the hive first
+	if e.N == 0 || entrySize(e.Workers) > entryBytes {
+		return Saying{}, false // the hive first; nothing that would not fit into a message
 	}
+	var s Saying
 	if a := h.adopted; a != nil {
 		for _, id := range slices.Sorted(maps.Keys(a.differ)) {
-			if kind, to, ok := h.differs(id, a.wards[id]); ok {
-				return h.sayOf(id, kind, to, a.wards[id].why), true
+			if len(s.Events) == sayMost {
+				break
 			}
-			delete(a.differ, id)
+			if kind, to, ok := h.differs(id, a.wards[id]); ok {
+				h.sayOf(&s, id, kind, to, a.wards[id].why)
+			} else {
+				delete(a.differ, id)
+			}
 		}
 	}
 	if !h.Up() {
-		return Saying{}, false
+		return s, len(s.Events) > 0
 	}
 	for _, id := range slices.Sorted(maps.Keys(e.Workers)) {
+		if len(s.Events) == sayMost {
+			break
+		}
 		if h.returned(id) {
-			return h.sayOf(id, hivebeat.KindRecovered, hivebeat.Alive, evidence{
+			h.sayOf(&s, id, hivebeat.KindRecovered, hivebeat.Alive, evidence{
 				kind: hivebeat.KindRecovered, reason: "its hive is back, and lists it",
-			}), true
+			})
 		}
 	}
-	return Saying{}, false
+	return s, len(s.Events) > 0
 }
 
-// sayOf describes an event of a worker, and the entry of its hive that holds it.
-func (h *Hive) sayOf(id string, kind hivebeat.Kind, to hivebeat.Live, why evidence) Saying {
+// entryBytes bounds the workers in an entry, as it would else outgrow what NATS
+// takes: of a hive with more than some 3000 the others are not told by queens.
+const entryBytes = 512 << 10
+
+// entrySize is about what workers take in an entry.
+func entrySize(workers map[string]ledger.RosterWorker) (n int) {
+	for id, r := range workers {
+		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 110
+	}
+	return n
+}
+
+// sayOf adds an event of a worker, and what the entry of its hive says of it then.
+func (h *Hive) sayOf(s *Saying, id string, kind hivebeat.Kind, to hivebeat.Live, why evidence) {
 	e, w := &h.Book.Item.RosterEntry, h.workers[id]
+	if len(s.Events) == 0 {
+		s.Next = *e
+		s.Next.Event, s.Next.Events = nil, nil
+		s.Next.Workers = make(map[string]ledger.RosterWorker, len(e.Workers)+1)
+		maps.Copy(s.Next.Workers, e.Workers)
+	}
+	s.Next.N++
 	r := &w.rec
 	base, _ := h.known(id, w.ward)
 	d := hivebeat.EventData{
-		Hive: h.id, Worker: id, Inc: r.Inc, HiveInc: h.line.Inc(), N: e.N + 1, Kind: kind, From: string(base.Live), To: string(to),
+		Hive: h.id, Worker: id, Inc: r.Inc, HiveInc: h.line.Inc(), N: s.Next.N, Kind: kind, From: string(base.Live), To: string(to),
 		State: r.State, Seq: r.Seq, Via: hivebeat.ViaQueen, Model: r.Model,
 	}
 	if kind == hivebeat.KindState {
@@ -111,18 +138,14 @@ func (h *Hive) sayOf(id string, kind hivebeat.Kind, to hivebeat.Live, why eviden
 	if kindOf(to) == kind {
 		d.Cause = r.Cause
 	}
-	next := *e
-	next.N, next.Event = d.N, nil
-	next.Workers = make(map[string]ledger.RosterWorker, len(e.Workers)+1)
-	maps.Copy(next.Workers, e.Workers)
-	next.Workers[id] = ledger.RosterWorker{
+	s.Next.Workers[id] = ledger.RosterWorker{
 		Inc: r.Inc, Live: to, Cause: d.Cause, State: r.State, Model: r.Model, Seq: r.Seq, Via: hivebeat.ViaQueen,
 	}
 	eventID := hivebeat.HiveEventID(h.id, d.N)
 	if kind == hivebeat.KindJoined { // as its hive would: the same event
 		eventID = hivebeat.WorkerEventID(h.id, d.HiveInc, id, d.Inc, kind, d.N)
 	}
-	return Saying{eventID, d, next}
+	s.Events = append(s.Events, Told{eventID, d})
 }
 
 // unsettled returns the workers in the entry of h whose verdict by a queen still
@@ -141,8 +164,8 @@ func (h *Hive) unsettled() map[string]ledger.RosterWorker {
 }
 
 // learnWards takes over what another queen heard of wards, when the entry before
-// was n.
-func (v *View) learnWards(h *Hive, n uint64, ev hivebeat.Event, now time.Time) {
+// was n. The last event of this one is about worker, which may be empty.
+func (v *View) learnWards(h *Hive, n uint64, worker string, now time.Time) {
 	a := h.adopted
 	if a == nil {
 		return
@@ -160,8 +183,8 @@ func (v *View) learnWards(h *Hive, n uint64, ev hivebeat.Event, now time.Time) {
 			v.show(h, id, now)
 		}
 	}
-	if r, ok := e.Workers[ev.Data.Worker]; ok && ev.Data.Worker != "" && e.N == n+1 {
-		one(ev.Data.Worker, r)
+	if r, ok := e.Workers[worker]; ok && worker != "" && e.N == n+1 && len(e.Events) == 0 {
+		one(worker, r)
 	} else if e.N != n {
 		for id, r := range e.Workers {
 			one(id, r)

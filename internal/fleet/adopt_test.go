@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ type orphans struct {
 	views []*View
 	item  ledger.RosterItem
 	told  []string
+	steps int // of the roster
 	ids   map[string]bool
 	seq   map[string]uint64
 	inc   map[string]uint64
@@ -90,23 +92,38 @@ func (o *orphans) tell(now float64) {
 				continue
 			}
 			said = true
-			ev := hivebeat.Subjects{}.NewEvent(say.ID, at(now), say.Data)
+			n := o.item.N
 			o.item.RosterEntry = say.Next
-			o.item.Event, _ = ev.Encode()
 			o.item.Revision++
-			if o.ids[say.ID] {
-				o.t.Errorf("%s is told twice", say.ID)
+			for i, told := range say.Events {
+				ev := hivebeat.Subjects{}.NewEvent(told.ID, at(now), told.Data)
+				body, _ := ev.Encode()
+				if i < len(say.Events)-1 {
+					o.item.Events = append(o.item.Events, body)
+				} else {
+					o.item.Event = body
+				}
+				if n++; told.Data.N != n {
+					o.t.Errorf("%s has number %d, want %d", told.ID, told.Data.N, n)
+				}
+				if o.ids[told.ID] {
+					o.t.Errorf("%s is told twice", told.ID)
+				}
+				o.ids[told.ID] = true
+				who := "hive"
+				if told.Data.Worker != "" {
+					who = told.Data.Worker
+				}
+				line := fmt.Sprintf("%s %s", who, told.Data.Kind)
+				if told.Data.Cause != "" {
+					line += " " + string(told.Data.Cause)
+				}
+				o.told = append(o.told, line)
 			}
-			o.ids[say.ID] = true
-			who := "hive"
-			if say.Data.Worker != "" {
-				who = say.Data.Worker
+			if n != say.Next.N || len(say.Events) > sayMost {
+				o.t.Errorf("%d events lead to %d, the entry says %d", len(say.Events), n, say.Next.N)
 			}
-			line := fmt.Sprintf("%s %s", who, say.Data.Kind)
-			if say.Data.Cause != "" {
-				line += " " + string(say.Data.Cause)
-			}
-			o.told = append(o.told, line)
+			o.steps++
 			for _, v := range o.views {
 				h := v.Hive("h")
 				h.Book.Item.N = say.Next.N - 1
@@ -384,5 +401,56 @@ func TestAdoptionsAreBounded(t *testing.T) {
 	}
 	if v.Adopted("h") || v.unadopted != 1 || v.Hive("h").Live() != hivebeat.Lost {
 		t.Error("one more than there may be was adopted")
+	}
+}
+
+// Of many wards that die at once the roster tells in a few steps, and a queen that
+// does not know of several events in one entry follows.
+func TestManyWardsDieInFewSteps(t *testing.T) {
+	const workers = 3*sayMost - 10
+	o := newOrphans(t, 2, workers)
+	for s := 1.0; s < 60; s++ {
+		for _, v := range o.views {
+			settleChecks(v, at(s))
+		}
+		o.tell(s)
+	}
+	before := o.steps
+	for s := 60.0; s < 130; s++ {
+		for _, v := range o.views {
+			settleChecks(v, at(s))
+		}
+		o.tell(s)
+	}
+	lost := 0
+	for _, line := range o.told {
+		if strings.HasSuffix(line, "lost hive") {
+			lost++
+		}
+	}
+	if steps := o.steps - before; lost != workers || steps != 3 {
+		t.Errorf("%d of %d were told lost, in %d steps; want 3", lost, workers, steps)
+	}
+	for i, v := range o.views {
+		h := v.Hive("h")
+		if n := h.mixes[mix{hivebeat.Lost, hivebeat.Ready}]; n != workers || len(h.adopted.differ) != 0 {
+			t.Errorf("view %d: %d are lost, of %d it is not known that they are told", i, n, len(h.adopted.differ))
+		}
+	}
+}
+
+func TestAnEntryDoesNotOutgrowAMessage(t *testing.T) {
+	m := map[string]ledger.RosterWorker{}
+	for i := 0; entrySize(m) <= entryBytes; i++ {
+		m[fmt.Sprintf("%064d", i)] = ledger.RosterWorker{
+			Inc: 1795435200000000, Live: hivebeat.Lost, Cause: hivebeat.CauseHive, State: hivebeat.Ready, Model: "llama", Seq: 1 << 53, Via: hivebeat.ViaQueen,
+		}
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(b) > entryBytes {
+		t.Errorf("%d bytes are taken for %d", len(b), entryBytes)
 	}
 }

@@ -17,6 +17,8 @@ import (
 //	advance the roster from n to n + 1 by compare-and-set, the event inside
 //	publish event n + 1
 //
+// Of adopted workers an entry may take several such steps at once: n to n + k.
+//
 // Who loses the race reads the roster again and judges again. So that queens
 // never argue in circles, a difference counts only where this queen has heard at
 // least as much of the hive as the author of the roster's entry had.
@@ -141,10 +143,33 @@ func (h *Hive) Zone() string { return h.zone }
 // have heard more of the hive.
 func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 	h := v.get(id)
-	e := &item.RosterEntry
-	if b := &h.Book; item.Epoch < b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision < b.Item.Revision {
+	if !h.Book.isNews(&item) {
 		return h
 	}
+	var told hivebeat.EventData
+	if ev, err := eventIn(&item.RosterEntry); err == nil {
+		told = ev.Data
+	}
+	v.learn(h, item, &told, now)
+	return h
+}
+
+// LearnSaid is LearnKey for an entry that this queen has put itself, after t.Say,
+// and so need not be read: told is what its event says, zero where it has none.
+func (v *View) LearnSaid(t Teller, item ledger.RosterItem, told *hivebeat.EventData, now time.Time) {
+	switch t := t.(type) {
+	case *Zone:
+		v.learnZone(t, item, now)
+	case *Hive:
+		if t.Book.isNews(&item) {
+			v.learn(t, item, told, now)
+		}
+	}
+}
+
+// learn takes an entry that is news. told is what the event in it says.
+func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, now time.Time) {
+	e := &item.RosterEntry
 	before := h.Book.Item.N
 	// Where the roster stood at our incarnation and is at another now, somebody has
 	// decided after us. To insist, as the other would too, is to argue for ever, or to
@@ -155,11 +180,10 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 		h.zone = item.Zone
 		v.place(h)
 	}
-	ev, err := eventIn(e)
-	if err == nil && ev.Data.Kind == hivebeat.KindConflict {
-		h.Book.Conflict = ev.Data.Inc
+	if told.Kind == hivebeat.KindConflict {
+		h.Book.Conflict = told.Inc
 	}
-	defer func() { v.learnWards(h, before, ev, now) }()
+	defer v.learnWards(h, before, told.Worker, now)
 	v.Compare(h)
 	switch {
 	case h.live == "":
@@ -182,7 +206,6 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 			v.heard(h, o, now)
 		}
 	}
-	return h
 }
 
 // recall makes of a hive that is known from the roster alone what can be said of
@@ -269,13 +292,23 @@ type Teller interface {
 	Say(now time.Time) (Saying, bool)
 }
 
-// Saying is the next thing to be told, and the entry that is to hold it, but for
-// the event itself.
+// Saying is what is to be told next, and the entry that is to hold it, but for the
+// events themselves: one of a hive or a brake, and up to sayMost of the workers of
+// a hive, each of another worker, with the numbers up to Next.N.
 type Saying struct {
+	Events []Told
+	Next   ledger.RosterEntry
+}
+
+// Told is one event of a Saying.
+type Told struct {
 	ID   string
 	Data hivebeat.EventData
-	Next ledger.RosterEntry
 }
+
+// sayMost bounds the events of one entry: with ids, models and reasons as long as
+// they may be they have 200 kB.
+const sayMost = 128
 
 // Key is its id.
 func (h *Hive) Key() string { return h.id }
@@ -290,10 +323,10 @@ func (z *Zone) Roster() *Book { return &z.Book }
 func (h *Hive) Say(now time.Time) (Saying, bool) {
 	kind, to, ok := h.Difference(now)
 	if !ok {
-		return h.sayWorker()
+		return h.sayWorkers()
 	}
 	data, next := h.Next(kind, to)
-	return Saying{hivebeat.HiveEventID(h.id, next.N), data, next}, true
+	return Saying{[]Told{{hivebeat.HiveEventID(h.id, next.N), data}}, next}, true
 }
 
 // Knows reports whether t is still in the view.
@@ -322,6 +355,17 @@ func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Telle
 		return z
 	}
 	return v.Learn(key, item, now)
+}
+
+// Teller returns whom this view has for a key of the roster, or nil.
+func (v *View) Teller(key string) Teller {
+	if zone, ok := zoneOfKey(key); ok {
+		return v.zoneOf(zone)
+	}
+	if h := v.hives[key]; h != nil {
+		return h
+	}
+	return nil
 }
 
 // UnlearnKey notes that the roster has no entry under this key.

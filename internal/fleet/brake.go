@@ -405,17 +405,16 @@ func (z *Zone) Say(now time.Time) (Saying, bool) {
 	}
 	n := z.Book.Item.N + 1
 	return Saying{
-		ID: fmt.Sprintf("%s.%d", z.Key(), n),
-		Data: hivebeat.EventData{
+		Events: []Told{{fmt.Sprintf("%s.%d", z.Key(), n), hivebeat.EventData{
 			Kind: hivebeat.KindBrake, N: n, From: from, To: to, Zone: z.name, Reason: z.why, Via: hivebeat.ViaQueen,
-		},
+		}}},
 		Next: ledger.RosterEntry{V: hivebeat.Version, N: n, Live: live, Zone: z.name},
 	}, true
 }
 
 // learn takes an entry of the roster.
 func (v *View) learnZone(z *Zone, item ledger.RosterItem, now time.Time) {
-	if b := &z.Book; item.Epoch < b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision < b.Item.Revision {
+	if !z.Book.isNews(&item) {
 		return
 	}
 	z.Book.Item, z.Book.ReadAt = item, now

@@ -105,7 +105,7 @@ func (s *stage) settle() {
 	s.v.TakeDirty()
 	for _, z := range s.v.TakeZones() {
 		if say, ok := z.Say(s.now); ok {
-			s.said = append(s.said, say.Data.Zone+" "+say.Data.To)
+			s.said = append(s.said, say.Events[0].Data.Zone+" "+say.Events[0].Data.To)
 			s.v.LearnKey(z.Key(), ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N, Epoch: 1}, s.now)
 		}
 	}
@@ -344,7 +344,7 @@ func TestABrakeIsToldOnce(t *testing.T) {
 		v.LearnKey(z.Key(), roster, now)
 		if say, ok := z.Say(now); ok {
 			roster = ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N, Epoch: 1}
-			told = append(told, say.ID+" "+say.Data.To)
+			told = append(told, say.Events[0].ID+" "+say.Events[0].Data.To)
 			v.LearnKey(z.Key(), roster, now)
 		}
 	}

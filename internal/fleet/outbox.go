@@ -10,7 +10,7 @@ const (
 	// OutboxMax is how many worker transitions wait while they can not be published.
 	OutboxMax = 10_000
 	// OutboxBatch is how many of them Take returns at most.
-	OutboxBatch = 256
+	OutboxBatch = 512
 )
 
 // Outbox holds the events of workers until they are published: of what waits the
@@ -92,7 +92,9 @@ func (o *Outbox) Take(now time.Time) []Happened {
 // the front.
 func (o *Outbox) Done(published int, failed []Happened) {
 	o.published += uint64(published)
-	o.queue = append(failed, o.queue...)
+	if len(failed) > 0 {
+		o.queue = append(failed, o.queue...)
+	}
 	o.busy = false
 }
 

@@ -435,3 +435,9 @@ type Book struct {
 	Busy      bool   // an announcement is under way
 	Again     bool   // and what it was about has changed since
 }
+
+// isNews reports whether an entry of the roster is not older than the one that is
+// known.
+func (b *Book) isNews(item *ledger.RosterItem) bool {
+	return item.Epoch > b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision >= b.Item.Revision
+}

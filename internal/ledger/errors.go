@@ -77,6 +77,7 @@ func away(err error) bool {
 		ErrAway, context.DeadlineExceeded, context.Canceled, // the latter by whileConnected
 		jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, jetstream.ErrBucketNotFound,
 		jetstream.ErrJetStreamNotEnabled, jetstream.ErrConnectionClosed, jetstream.ErrNoHeartbeat,
+		jetstream.ErrAsyncPublishTimeout,
 		jetstream.ErrServerShutdown, jetstream.ErrConsumerDeleted, jetstream.ErrConsumerNotFound,
 	} {
 		if errors.Is(err, target) {

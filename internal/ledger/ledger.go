@@ -81,6 +81,7 @@ type Ledger struct {
 	pre string // goes before $KV where the API prefix is not the default
 
 	seqs    sequences
+	wrote   writes
 	suspect chan struct{} // tells Keep that something may be gone
 
 	// publish is js.PublishMsg; tests put a fake here.

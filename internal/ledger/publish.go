@@ -28,74 +28,117 @@ func (l *Ledger) Publish(ctx context.Context, ev hivebeat.Event) error {
 	if err != nil {
 		return fmt.Errorf("ledger: event %s: %w", ev.ID, err)
 	}
-	return l.publishEvent(ctx, ev, body, time.Since(ev.Time))
+	letter := NewLetter(&ev, body)
+	return l.publishLetter(ctx, &letter)
 }
 
-// Republish publishes the event inside a roster entry again, word by word: it
-// makes sure of event n before n + 1 goes out. ErrTooOld: the entry was put over
-// 50 minutes ago, so that its event was published, or is lost. An entry without
-// an event is no error.
+// Republish publishes what is inside a roster entry again, word by word: it makes
+// sure of event n before n + 1 goes out. ErrTooOld: the entry was put over 50
+// minutes ago, so that its event was published, or is lost. An entry without an
+// event is no error.
 func (l *Ledger) Republish(ctx context.Context, item RosterItem) error {
-	if len(item.Event) == 0 {
-		return nil
+	letters, err := item.Letters()
+	if err != nil {
+		return err
 	}
-	var ev hivebeat.Event
-	if err := json.Unmarshal(item.Event, &ev); err != nil {
-		return fmt.Errorf("ledger: event %d of the roster: %w", item.N, err)
+	for i := range letters {
+		if err := l.publishLetter(ctx, &letters[i]); err != nil {
+			return err
+		}
 	}
-	return l.publishEvent(ctx, ev, item.Event, item.Stored)
+	return nil
 }
 
-func (l *Ledger) publishEvent(ctx context.Context, ev hivebeat.Event, body []byte, age time.Duration) error {
-	what := "event " + ev.ID
-	if err := checkEvent(ev); err != nil {
-		return fmt.Errorf("ledger: %s: %w", what, err)
+// Letters returns the events inside an entry in order, to be published again.
+func (item *RosterItem) Letters() ([]Letter, error) {
+	if len(item.Event) == 0 {
+		return nil, nil
 	}
-	if age > tooOldEvent {
-		return fmt.Errorf("ledger: %s: %w: %v ago", what, ErrTooOld, age.Round(time.Second))
+	letters := make([]Letter, 0, len(item.Events)+1)
+	for _, body := range append(item.Events[:len(item.Events):len(item.Events)], item.Event) {
+		var ev hivebeat.Event
+		if err := json.Unmarshal(body, &ev); err != nil {
+			return nil, fmt.Errorf("ledger: event %d of the roster: %w", item.N, err)
+		}
+		letter := NewLetter(&ev, body)
+		letter.Age = item.Stored
+		letters = append(letters, letter)
 	}
-	if !l.nc.IsConnected() {
-		return fmt.Errorf("ledger: %s: %w: not connected to NATS", what, ErrAway)
+	return letters, nil
+}
+
+func (l *Ledger) publishLetter(ctx context.Context, letter *Letter) error {
+	if err := l.checkLetter(letter); err != nil {
+		return err
 	}
-	subject := l.cfg.Subjects.EventLog(ev.Data.Hive, ev.Data.Worker, ev.Data.Kind)
 	tctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
 	for pause := inProcessFirst; ; pause = min(2*pause, inProcessMost) {
 		// A message of its own for each try: publishing fills its headers in.
-		_, err := l.publish(tctx, &nats.Msg{Subject: subject, Data: body},
-			jetstream.WithMsgID(ev.ID),
-			jetstream.WithExpectStream(l.cfg.Subjects.Stream(hivebeat.StreamEvents)),
-			jetstream.WithRetryAttempts(0))
+		_, err := l.publish(tctx, l.letterMsg(letter), jetstream.WithRetryAttempts(0))
 		if codeOf(err) != codeDuplicateInProgress {
-			if err = wrap(ctx, what, err); errors.Is(err, ErrAway) {
-				l.doubt()
-			}
-			return err
+			return l.letterError(ctx, letter, err)
 		}
 		select {
 		case <-time.After(pause):
 		case <-tctx.Done():
-			return wrap(ctx, what, fmt.Errorf("%w: %w", err, tctx.Err()))
+			return wrap(ctx, "event "+letter.ID, fmt.Errorf("%w: %w", err, tctx.Err()))
 		}
 	}
 }
 
-// checkEvent refuses what would not get the subject it should have.
-func checkEvent(ev hivebeat.Event) error {
-	if ev.ID == "" {
+// checkLetter refuses what may not be sent, or can not be now.
+func (l *Ledger) checkLetter(letter *Letter) error {
+	if err := letter.check(); err != nil {
+		return fmt.Errorf("ledger: event %s: %w", letter.ID, err)
+	}
+	if letter.Age > tooOldEvent {
+		return fmt.Errorf("ledger: event %s: %w: %v ago", letter.ID, ErrTooOld, letter.Age.Round(time.Second))
+	}
+	if !l.nc.IsConnected() {
+		return fmt.Errorf("ledger: event %s: %w: not connected to NATS", letter.ID, ErrAway)
+	}
+	return nil
+}
+
+func (l *Ledger) letterMsg(letter *Letter) *nats.Msg {
+	return &nats.Msg{
+		Subject: l.cfg.Subjects.EventLog(letter.Hive, letter.Worker, letter.Kind),
+		Header: nats.Header{
+			jetstream.MsgIDHeader:          {letter.ID},
+			jetstream.ExpectedStreamHeader: {l.cfg.Subjects.Stream(hivebeat.StreamEvents)},
+		},
+		Data: letter.Body,
+	}
+}
+
+// letterError tells how the publishing of a letter ended.
+func (l *Ledger) letterError(ctx context.Context, letter *Letter, err error) error {
+	if err == nil {
+		return nil
+	}
+	if err = wrap(ctx, "event "+letter.ID, err); errors.Is(err, ErrAway) {
+		l.doubt()
+	}
+	return err
+}
+
+// check refuses what would not get the subject it should have.
+func (letter *Letter) check() error {
+	if letter.ID == "" {
 		return fmt.Errorf("%w: the id is empty", hivebeat.ErrID)
 	}
-	if err := hivebeat.CheckID("kind", string(ev.Data.Kind)); err != nil {
+	if err := hivebeat.CheckID("kind", string(letter.Kind)); err != nil {
 		return err
 	}
-	if ev.Data.Hive == "" && ev.Data.Worker == "" {
+	if letter.Hive == "" && letter.Worker == "" {
 		return nil
 	}
-	if err := hivebeat.CheckID("hive", ev.Data.Hive); err != nil {
+	if err := hivebeat.CheckID("hive", letter.Hive); err != nil {
 		return err
 	}
-	if ev.Data.Worker == "" {
+	if letter.Worker == "" {
 		return nil
 	}
-	return hivebeat.CheckID("worker", ev.Data.Worker)
+	return hivebeat.CheckID("worker", letter.Worker)
 }

@@ -110,9 +110,17 @@ func (l *Ledger) direct(ctx context.Context, stream, subject string) (message, e
 	if err != nil {
 		return message{}, err
 	}
+	return directAnswer(answer)
+}
+
+// directAnswer reads the answer to a direct get.
+func directAnswer(answer *nats.Msg) (message, error) {
 	if status := answer.Header.Get("Status"); status != "" && len(answer.Data) == 0 {
-		if status == "404" {
+		switch status {
+		case "404":
 			return message{}, nil
+		case "503":
+			return message{}, nats.ErrNoResponders
 		}
 		return message{}, fmt.Errorf("last message: status %s %s", status, answer.Header.Get("Description"))
 	}

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
 )
@@ -29,6 +31,9 @@ type RosterEntry struct {
 	HoldMS  hivebeat.Millis         `json:"hold_ms,omitempty"`
 	Workers map[string]RosterWorker `json:"workers,omitempty"`
 	Event   json.RawMessage         `json:"event,omitempty"` // the body of event N
+	// Events are the bodies of those before Event that were told in the same step:
+	// N − len(Events) is the number of the first.
+	Events []json.RawMessage `json:"events,omitempty"`
 }
 
 // RosterWorker is what the queens know of a worker whose hive they judged.
@@ -53,6 +58,9 @@ type RosterItem struct {
 	// Stored is how long ago Advance put it, by the server's clock alone: the age
 	// of its event. That Refresh put it again since does not count.
 	Stored time.Duration
+	// Own: a Publisher of this ledger put it, and WatchRoster has not read it again:
+	// RosterEntry is zero.
+	Own bool
 	// Gone: the key was removed by hand. RosterEntry is zero, as it is where the
 	// value can not be read.
 	Gone bool
@@ -86,25 +94,60 @@ func (l *Ledger) Roster(ctx context.Context) (map[string]RosterItem, error) {
 
 // RosterOf reads one entry, after ErrConflict. ok is false where there is none.
 func (l *Ledger) RosterOf(ctx context.Context, hive string) (item RosterItem, ok bool, err error) {
-	if err := checkKey(hive); err != nil {
-		return RosterItem{}, false, err
-	}
+	r := l.RostersOf(ctx, []string{hive})[0]
+	return r.Item, r.OK, r.Err
+}
+
+// RosterRead is an entry as RostersOf has read it. OK is false where there is none.
+type RosterRead struct {
+	Item RosterItem
+	OK   bool
+	Err  error
+}
+
+// RostersOf is RosterOf for many.
+func (l *Ledger) RostersOf(ctx context.Context, hives []string) []RosterRead {
+	out := make([]RosterRead, len(hives))
 	asked := time.Now()
 	info, err := l.info(ctx, bucketStream(l.bucketOf(atRoster)))
 	if err != nil {
-		return RosterItem{}, false, wrap(ctx, "roster of "+hive, err)
+		for i, hive := range hives {
+			out[i].Err = wrap(ctx, "roster of "+hive, err)
+		}
+		return out
+	}
+	var wg sync.WaitGroup
+	for first := range min(rosterReads, len(hives)) {
+		wg.Go(func() {
+			for i := first; i < len(hives); i += rosterReads {
+				out[i] = l.rosterOf(ctx, hives[i], info, asked)
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+// rosterReads is how many entries are read at once.
+const rosterReads = 32
+
+func (l *Ledger) rosterOf(ctx context.Context, hive string, info *jetstream.StreamInfo, asked time.Time) (r RosterRead) {
+	if r.Err = checkKey(hive); r.Err != nil {
+		return r
 	}
 	// From the leader: a replica that is behind would show again what just lost.
 	m, err := l.last(ctx, atRoster, hive, true)
 	if err != nil {
-		return RosterItem{}, false, wrap(ctx, "roster of "+hive, err)
+		r.Err = wrap(ctx, "roster of "+hive, err)
+		return r
 	}
 	if m.seq == 0 {
-		return RosterItem{}, false, nil
+		return r
 	}
 	age := max(0, info.TimeStamp.Add(time.Since(asked)).Sub(m.stored))
-	item = l.item(m, hive, age, info.Created.UnixNano())
-	return item, !item.Gone, nil
+	r.Item = l.item(m, hive, age, info.Created.UnixNano())
+	r.OK = !r.Item.Gone
+	return r
 }
 
 // brakeKeys begin the keys of what queens say of a zone: they are no ids of hives,
@@ -150,23 +193,58 @@ func (l *Ledger) Advance(ctx context.Context, hive string, revision uint64, next
 	if err := checkKey(hive); err != nil {
 		return 0, err
 	}
-	next.V = 1
-	body, err := json.Marshal(next)
+	body, err := next.encode()
 	if err != nil {
 		return 0, fmt.Errorf("ledger: roster of %s: %w", hive, err)
 	}
 	seq, err := l.put(ctx, hive, revision, body, nil)
 	if revision == 0 && errors.Is(err, ErrConflict) {
-		// The marker of a removed key is no entry, but its sequence counts.
-		m, rerr := l.last(ctx, atRoster, hive, true)
-		switch {
-		case rerr != nil:
-			return 0, wrap(ctx, "advance roster of "+hive, rerr)
-		case m.seq == 0 || isMarker(m.header):
-			seq, err = l.put(ctx, hive, m.seq, body, nil)
-		}
+		return l.overMarker(ctx, hive, body, err)
 	}
 	return seq, err
+}
+
+// encode returns the JSON of e, with v = 1. The events inside are JSON already, and
+// are put in as they are: to have them compacted again costs more than all the
+// rest.
+func (e RosterEntry) encode() ([]byte, error) {
+	event, events := e.Event, e.Events
+	e.V, e.Event, e.Events = 1, nil, nil
+	body, err := json.Marshal(e)
+	if err != nil || len(event) == 0 {
+		return body, err
+	}
+	size := len(body) + len(event) + 32
+	for _, b := range events {
+		size += len(b) + 1
+	}
+	all := append(append(make([]byte, 0, size), body[:len(body)-1]...), `,"event":`...)
+	all = append(all, event...)
+	for i, b := range events {
+		if i == 0 {
+			all = append(all, `,"events":[`...)
+		} else {
+			all = append(all, ',')
+		}
+		all = append(all, b...)
+	}
+	if len(events) > 0 {
+		all = append(all, ']')
+	}
+	return append(all, '}'), nil
+}
+
+// overMarker puts an entry where none was expected, after that failed with lost:
+// the marker of a removed key is no entry, but its sequence counts.
+func (l *Ledger) overMarker(ctx context.Context, hive string, body []byte, lost error) (uint64, error) {
+	m, err := l.last(ctx, atRoster, hive, true)
+	switch {
+	case err != nil:
+		return 0, wrap(ctx, "advance roster of "+hive, err)
+	case m.seq == 0 || isMarker(m.header):
+		return l.put(ctx, hive, m.seq, body, nil)
+	}
+	return 0, lost
 }
 
 func (l *Ledger) put(ctx context.Context, hive string, revision uint64, body []byte, h nats.Header) (uint64, error) {
@@ -177,13 +255,21 @@ func (l *Ledger) put(ctx context.Context, hive string, revision uint64, body []b
 		h = nats.Header{}
 	}
 	seq, err := l.store(ctx, &nats.Msg{Subject: l.subject(atRoster, hive), Header: h, Data: body}, revision)
+	return seq, l.putError(ctx, hive, revision, err)
+}
+
+// putError tells how a put at a revision ended.
+func (l *Ledger) putError(ctx context.Context, hive string, revision uint64, err error) error {
+	if err == nil {
+		return nil
+	}
 	if conflict(err) {
-		return 0, fmt.Errorf("ledger: advance roster of %s at %d: %w", hive, revision, ErrConflict)
+		return fmt.Errorf("ledger: advance roster of %s at %d: %w", hive, revision, ErrConflict)
 	}
 	if err = wrap(ctx, "advance roster of "+hive, err); errors.Is(err, ErrAway) {
 		l.doubt()
 	}
-	return seq, err
+	return err
 }
 
 // Refresh puts again, unchanged, every entry that was put over 20 h ago, so that

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 )
@@ -64,4 +65,36 @@ func (s *sequences) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = nil
+}
+
+// writes remembers of each key of the roster what was put there last by this
+// ledger, until its watch has seen it: then that need not be read again.
+type writes struct {
+	mu   sync.Mutex
+	seed maphash.Seed
+	last map[string]written
+}
+
+type written struct{ seq, sum uint64 }
+
+func (w *writes) set(key string, seq uint64, body []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.last == nil {
+		w.last, w.seed = make(map[string]written), maphash.MakeSeed()
+	}
+	w.last[key] = written{seq, maphash.Bytes(w.seed, body)}
+}
+
+// saw reports whether a message of the roster is what this ledger put there last.
+// The body counts too: a bucket that was made anew begins its sequences anew.
+func (w *writes) saw(key string, seq uint64, body []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last, ok := w.last[key]
+	if !ok || seq < last.seq {
+		return false
+	}
+	delete(w.last, key)
+	return last == written{seq, maphash.Bytes(w.seed, body)}
 }

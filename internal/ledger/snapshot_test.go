@@ -274,14 +274,13 @@ func TestHivesWhileKeysExpire(t *testing.T) {
 		s.Every = 100 * time.Millisecond
 		put(t, l, s)
 	}
-	for begin := time.Now(); time.Since(begin) < 1500*time.Millisecond; {
-		if _, err := l.Hives(ctxOf(t)); err != nil {
+	bustest.Eventually(t, patience, func() (bool, string) {
+		all, err := l.Hives(ctxOf(t))
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	if all, err := l.Hives(ctxOf(t)); err != nil || len(all) != 0 {
-		t.Errorf("%d are left, %v", len(all), err)
-	}
+		return len(all) == 0, fmt.Sprint(len(all), " are left")
+	})
 }
 
 func TestFullDisk(t *testing.T) {

@@ -21,10 +21,15 @@ const (
 // the error that the connection is closed for good. It goes on by itself after
 // cuts and restarts. Where the bucket was lost and made again it begins anew,
 // with another Epoch; nothing is said of the entries that are gone. It does not
-// make a bucket that is missing: that is Keep's work.
+// make a bucket that is missing: that is Keep's work. What a Publisher of this
+// ledger has put comes with Own alone, as a rule: whoever put it knows it.
 func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item RosterItem)) error {
 	return l.watch(ctx, atRoster, func() {}, func(f found, epoch int64) {
-		if checkKey(f.key) == nil {
+		switch {
+		case checkKey(f.key) != nil:
+		case l.wrote.saw(f.key, f.seq, f.data):
+			fn(f.key, RosterItem{Revision: f.seq, Epoch: epoch, Stored: f.age, Own: true})
+		default:
 			fn(f.key, l.item(f.message, f.key, f.age, epoch))
 		}
 	})

@@ -55,7 +55,7 @@ type announcement struct {
 	item      ledger.RosterItem
 	confirmed bool
 	next      ledger.RosterEntry
-	event     *hivebeat.Event
+	events    []hivebeat.Event
 
 	advanced, published, lost bool
 	found                     ledger.RosterItem
@@ -67,27 +67,34 @@ func (q *queen) announcement(t fleet.Teller) *announcement {
 	a := &announcement{of: t, item: b.Item, confirmed: b.Confirmed >= b.Item.N}
 	if b.Item.N > 0 && b.Item.Revision == 0 {
 		a.next = b.Item.RosterEntry
-		a.next.Event = nil
+		a.next.Event, a.next.Events = nil, nil
 		return a
 	}
 	say, ok := t.Say(now)
 	if !ok {
 		return nil
 	}
-	ev := subjects.NewEvent(say.ID, now, say.Data)
-	body, err := ev.Encode()
-	if err != nil {
-		q.w.breaks(Sound, "an event can not be encoded: %v", err)
-		return nil
+	a.next = say.Next
+	for i := range say.Events {
+		ev := subjects.NewEvent(say.Events[i].ID, now, say.Events[i].Data)
+		body, err := ev.Encode()
+		if err != nil {
+			q.w.breaks(Sound, "an event can not be encoded: %v", err)
+			return nil
+		}
+		a.events = append(a.events, ev)
+		if i == len(say.Events)-1 {
+			a.next.Event = body
+		} else {
+			a.next.Events = append(a.next.Events, body)
+		}
 	}
-	a.next, a.event = say.Next, &ev
-	a.next.Event = body
 	return a
 }
 
 // republish makes sure of the event before.
 func (q *queen) republish(a *announcement) {
-	if a.event == nil || a.confirmed || a.item.N == 0 {
+	if len(a.events) == 0 || a.confirmed || a.item.N == 0 {
 		q.advance(a)
 		return
 	}
@@ -114,16 +121,25 @@ func (q *queen) advance(a *announcement) {
 				a.found.Gone = err == nil && !ok
 				q.finish(a, err)
 			})
-		case a.event == nil:
-			a.advanced, a.published = true, true
-			q.finish(a, nil)
 		default:
 			a.advanced = true
-			q.ask(func(s *store) { s.publish(a.event) }, func(err error) {
-				a.published = err == nil
-				q.finish(a, err)
-			})
+			q.publishOf(a, 0)
 		}
+	})
+}
+
+// publishOf publishes the events of a from the given one on.
+func (q *queen) publishOf(a *announcement, from int) {
+	if a.published = from == len(a.events); a.published {
+		q.finish(a, nil)
+		return
+	}
+	q.ask(func(s *store) { s.publish(&a.events[from]) }, func(err error) {
+		if err != nil {
+			q.finish(a, err)
+			return
+		}
+		q.publishOf(a, from+1)
 	})
 }
 

@@ -156,9 +156,11 @@ func (s *store) advance(hive string, revision uint64, next ledger.RosterEntry) (
 	next.V = 1
 	s.roster[hive] = ledger.RosterItem{RosterEntry: next, Revision: s.rev, Epoch: s.epoch}
 	s.put[hive] = s.w.now
-	var ev hivebeat.Event
-	if len(next.Event) > 0 && json.Unmarshal(next.Event, &ev) == nil {
-		s.owed = append(s.owed, ev.ID)
+	for _, body := range bodies(&next) {
+		var ev hivebeat.Event
+		if json.Unmarshal(body, &ev) == nil {
+			s.owed = append(s.owed, ev.ID)
+		}
 	}
 	s.w.trace("roster", "%s: n %d %s %s, seq %d, revision %d", hive, next.N, next.Live, next.Cause, next.Seq, s.rev)
 	for _, q := range s.w.queens {
@@ -180,15 +182,22 @@ func (s *store) publish(ev *hivebeat.Event) {
 }
 
 func (s *store) republish(item ledger.RosterItem) {
-	var ev hivebeat.Event
-	if len(item.Event) == 0 {
-		return
+	for _, body := range bodies(&item.RosterEntry) {
+		var ev hivebeat.Event
+		if err := json.Unmarshal(body, &ev); err != nil {
+			s.w.breaks(Sound, "the event in the roster: %v", err)
+			return
+		}
+		s.publish(&ev)
 	}
-	if err := json.Unmarshal(item.Event, &ev); err != nil {
-		s.w.breaks(Sound, "the event in the roster: %v", err)
-		return
+}
+
+// bodies returns the events in an entry, in order.
+func bodies(e *ledger.RosterEntry) []json.RawMessage {
+	if len(e.Event) == 0 {
+		return nil
 	}
-	s.publish(&ev)
+	return append(e.Events[:len(e.Events):len(e.Events)], e.Event)
 }
 
 // ask lets op happen at the store, and done hear of it: with nil once the answer

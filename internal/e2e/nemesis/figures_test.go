@@ -36,6 +36,7 @@ func TestFigures(t *testing.T) {
 	f := new(figures)
 	defer func() { f.print(os.Stdout) }()
 	t.Run("views", func(t *testing.T) { views(newStage(t, new(row)), f) })
+	t.Run("masses", func(t *testing.T) { masses(newStage(t, new(row)), f) })
 }
 
 // Of the workers of each of the real hives so many are killed with ten hives in
@@ -46,8 +47,8 @@ const (
 	goodbyes  = 4
 )
 
-// views kills workers with ten hives in the view, then with many, lets some say
-// goodbye, and at last lets all the others die at once.
+// views kills workers with ten hives in the view, then with many, and lets some say
+// goodbye each time.
 func views(s *stage, f *figures) {
 	s.serve("127.0.0.1")
 	s.queen("q1", "--brake", "off")
@@ -59,29 +60,47 @@ func views(s *stage, f *figures) {
 	s.alive()
 	s.measure(f, fmt.Sprintf("%d hives in the view", realHives), 0)
 
+	s.large(realHives)
+	s.measure(f, fmt.Sprintf("%d hives in the view", realHives+*hivesInView), deaths+goodbyes)
+
+	s.curtain()
+	s.Log(s.row)
+}
+
+// large starts the hives of the large view beside so many others, and waits until
+// all is told of them.
+func (s *stage) large(others int) *rig.Proc {
+	s.Helper()
+	began := time.Now() // before the first of them can be heard
 	load := self(s.T, "hives", "HIVEBEAT_NATS="+s.url, fmt.Sprintf("NEMESIS_HIVES=%d", *hivesInView))
-	began := time.Now()
 	rig.Until(s.T, 3*time.Minute, "the large view", func() (bool, string) {
 		a, err := rig.Ask(s.nc, api.VerbSummary, api.Request{})
 		if err != nil || a.Summary == nil {
 			return false, fmt.Sprint(err)
 		}
 		n, _, _ := s.ears.count(hivebeat.KindJoined, began)
-		return a.Summary.Hives[hivebeat.Alive] >= *hivesInView+realHives && n >= 2**hivesInView, fmt.Sprintf("%v, %d joined", a.Summary.Hives, n)
+		return a.Summary.Hives[hivebeat.Alive] >= *hivesInView+others && n >= 2**hivesInView, fmt.Sprintf("%v, %d joined", a.Summary.Hives, n)
 	})
 	s.Logf("%d hives with one worker each: all there, and all events out, after %s", *hivesInView, time.Since(began).Round(100*time.Millisecond))
-	s.measure(f, fmt.Sprintf("%d hives in the view", realHives+*hivesInView), deaths+goodbyes)
+	return load
+}
 
-	// All workers of the large view, then all its hives.
+// masses lets all workers of the large view die at once, and then all its hives.
+func masses(s *stage, f *figures) {
+	s.serve("127.0.0.1")
+	queen := s.queen("q1", "--brake", "off")
+	load := s.large(0)
+	cost := s.cost(queen, s.nats.Proc)
 	at := time.Now()
 	s.played(at, "/w")
 	load.Signal(syscall.SIGUSR1)
-	s.allOut(f, fmt.Sprintf("%d processes end at once, as their hives say → all events out", *hivesInView), "", at, 0)
+	s.allOut(f, fmt.Sprintf("%d processes end at once, as their hives say → all events out", *hivesInView), "", at, 0, cost)
+	cost = s.cost(queen, s.nats.Proc)
 	at = time.Now()
 	s.played(at, "")
 	load.Signal(syscall.SIGUSR2)
 	const deadline = 3 * time.Second
-	s.allOut(f, fmt.Sprintf("%d hives fall silent at once, no brake → all events out, after their deadline of %s", *hivesInView, deadline), "< 2 s", at, deadline)
+	s.allOut(f, fmt.Sprintf("%d hives fall silent at once, no brake → all events out, after their deadline of %s", *hivesInView, deadline), "< 2 s", at, deadline, cost)
 	s.curtain()
 	s.Log(s.row)
 }
@@ -123,8 +142,18 @@ func (s *stage) measure(f *figures, with string, from int) {
 	f.add(s.T, "SIGTERM → event left, "+with, "p99 < 20 ms", quantiles(byes), fmt.Sprintf("%d goodbyes", len(byes)))
 }
 
+// cost returns a function that says how much CPU two processes have used since,
+// which tells more than a duration where other work runs on the machine.
+func (s *stage) cost(queen, server *rig.Proc) func() string {
+	s.Helper()
+	q, n := queen.CPU(), server.CPU()
+	return func() string {
+		return fmt.Sprintf("CPU: queen %s, server %s", show(queen.CPU()-q), show(server.CPU()-n))
+	}
+}
+
 // allOut waits until as many are told lost as there are in the large view.
-func (s *stage) allOut(f *figures, what, wanted string, at time.Time, deadline time.Duration) {
+func (s *stage) allOut(f *figures, what, wanted string, at time.Time, deadline time.Duration, cost func() string) {
 	s.Helper()
 	var first, last time.Time
 	rig.Until(s.T, 3*time.Minute, "all events", func() (bool, string) {
@@ -132,5 +161,5 @@ func (s *stage) allOut(f *figures, what, wanted string, at time.Time, deadline t
 		n, first, last = s.ears.count(hivebeat.KindLost, at)
 		return n >= *hivesInView, fmt.Sprint(n, " events")
 	})
-	f.add(s.T, what, wanted, show(last.Sub(at)-deadline), fmt.Sprintf("the first after %s; said within %s", show(first.Sub(at)-deadline), rush))
+	f.add(s.T, what, wanted, show(last.Sub(at)-deadline), fmt.Sprintf("the first after %s; said within %s; %s", show(first.Sub(at)-deadline), rush, cost()))
 }

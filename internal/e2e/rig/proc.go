@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -114,6 +115,29 @@ func (p *Proc) Ended() bool {
 
 // PID returns the process id.
 func (p *Proc) PID() int { return p.cmd.Process.Pid }
+
+// CPU returns how much CPU time the process has used so far. It needs Linux.
+func (p *Proc) CPU() time.Duration {
+	p.tb.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	if err != nil {
+		p.tb.Fatalf("%s: %v", p.Name, err)
+	}
+	_, rest, _ := bytes.Cut(b, []byte(") ")) // the name may hold spaces
+	f := bytes.Fields(rest)
+	if len(f) < 13 {
+		p.tb.Fatalf("%s: /proc says %q", p.Name, b)
+	}
+	var ticks int64
+	for _, field := range f[11:13] { // of user and system, at 100 Hz
+		n, err := strconv.ParseInt(string(field), 10, 64)
+		if err != nil {
+			p.tb.Fatalf("%s: /proc says %q", p.Name, b)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100
+}
 
 // Output returns all that it printed so far.
 func (p *Proc) Output() string { return p.out.String() }
