@@ -117,3 +117,36 @@ func TestNotWarmIsNoEvidence(t *testing.T) {
 		t.Errorf("by a hive that is warm: %s", got)
 	}
 }
+
+// A queen that slept knows from the roster who lives, and then reads of a duplicate
+// that came and went meanwhile: that does not make it the newer one. One that is
+// there is heard again after the doubt.
+func TestABacklogIsNoNewsToTheRoster(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
+	v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 5), at(1))
+	v.Doubt(at(2))
+	item := rosterOf(5, hivebeat.Alive, 100, 13)
+	item.Stored = 40 * time.Second // after the duplicate was given up for it
+	v.Learn("h", item, at(120))
+	if err := feed(t, v, snapshotOf("h", 200, 1), at(120)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("%v, want stale", err)
+	}
+	if err := feed(t, v, snapshotOf("h", 100, 14), at(120)); err != nil {
+		t.Errorf("who lives is refused: %v", err)
+	}
+	v.BlindFor(118 * time.Second)
+	if h := v.Hive("h"); h.Inc() != 100 || h.Live() != hivebeat.Alive {
+		t.Errorf("%s, incarnation %d", h.Live(), h.Inc())
+	}
+	mustFeed(t, v, snapshotOf("h", 200, 9), at(130))
+	if h := v.Hive("h"); h.Inc() != 200 {
+		t.Error("a restart after the doubt is not heard")
+	}
+
+	// One that began after the roster was told is news in doubt too.
+	v.Doubt(at(200))
+	if err := feed(t, v, snapshotOf("h", 300, 1), at(210)); err != nil {
+		t.Error(err)
+	}
+}

@@ -157,6 +157,10 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	if h == nil {
 		h = v.get(string(s.Hive))
 	}
+	if !v.doubt.IsZero() && h.decidedSince(v.doubt, s.Inc) {
+		v.refused[hivebeat.RefusedStale]++
+		return refusedStale
+	}
 	o, refusal := h.hear(s, now)
 	if refusal != nil {
 		v.refused[refusal.Reason]++

@@ -47,6 +47,8 @@ type proc struct {
 	inbox  []*message // that came in meanwhile
 	floor  time.Duration
 
+	reading *message // at hand
+
 	cuts    int
 	hold    bool // what is sent meanwhile waits in the connection
 	noticed bool
@@ -255,7 +257,7 @@ func (p *proc) arrive(m *message) {
 // take hands a message from the socket to the process, in order.
 func (p *proc) take(m *message) {
 	if p.floor <= p.w.now {
-		p.self.receive(m)
+		p.read(m)
 		return
 	}
 	p.w.at(p.floor, func() {
@@ -264,9 +266,15 @@ func (p *proc) take(m *message) {
 		case p.paused():
 			p.inbox = append(p.inbox, m)
 		default:
-			p.self.receive(m)
+			p.read(m)
 		}
 	})
+}
+
+func (p *proc) read(m *message) {
+	p.reading = m
+	p.self.receive(m)
+	p.reading = nil
 }
 
 // blind is for how long, from a to b, the process was stopped for so long that it

@@ -134,8 +134,8 @@ func (s *sightings) of(id string) *sighting {
 // turns notes what an observer says now.
 func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 	if s.inc != inc {
-		// One that never ended may: a duplicate that took its place is gone.
-		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) && live != hivebeat.Lost {
+		// One that did not end when its place was taken may: the duplicate is gone.
+		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) && live != hivebeat.Lost && !t.outlived(by, s.id, inc, s.inc) {
 			t.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", by.name, s.id, inc, s.inc)
 		}
 		if s.inc != 0 {
@@ -146,6 +146,14 @@ func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 	if s.live != live {
 		s.live, s.since = live, t.w.now
 	}
+}
+
+// outlived reports whether the message at hand proves that inc ran beside the
+// incarnation that took its place: it was sent after that began. That it ended since
+// nobody can know yet.
+func (t *truth) outlived(by *proc, id string, inc, usurper uint64) bool {
+	m, u := by.reading, t.procs[life{id, usurper}]
+	return m != nil && u != nil && m.ident() == id && m.inc == inc && m.sent > u.born
 }
 
 // judged holds a hive's verdict on a worker against the truth.
