@@ -169,7 +169,7 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
 	default:
-		o := h.hearLine(e.Inc, e.Seq, now)
+		o := h.hearLine(e.Inc, e.Seq, now, now)
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}

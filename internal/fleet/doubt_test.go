@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
 // TestWhatIsReadInDoubt: a queen that was stopped from 10 s to 40 s reads what
@@ -148,5 +149,44 @@ func TestABacklogIsNoNewsToTheRoster(t *testing.T) {
 	v.Doubt(at(200))
 	if err := feed(t, v, snapshotOf("h", 300, 1), at(210)); err != nil {
 		t.Error(err)
+	}
+}
+
+// A duplicate was lost while a queen slept. What the one that it doubled had sent
+// before proves nothing: that may be gone too. What it sends later does.
+func TestOldMailRevivesNobody(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+	mustFeed(t, v, snapshotOf("h", 200, 1), at(5))
+	v.Learn("h", rosterOf(2, hivebeat.Alive, 200, 1), at(6))
+	v.Doubt(at(7))
+	v.Learn("h", rosterOf(4, hivebeat.Lost, 200, 2), at(100))
+	if err := feed(t, v, snapshotOf("h", 100, 5), at(100)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("%v, want stale", err)
+	}
+	v.BlindFor(93 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 6), at(101))
+	if h := v.Hive("h"); h.Inc() != 100 || h.Live() != hivebeat.Alive {
+		t.Errorf("%s, incarnation %d", h.Live(), h.Inc())
+	}
+}
+
+// The roster has no promises: who is known by it alone is not given up within the
+// default one, as its own may be longer.
+func TestAbsenceByTheRosterAlone(t *testing.T) {
+	v := New(45 * time.Second)
+	item := rosterOf(2, hivebeat.Left, 100, 5)
+	item.Workers = map[string]ledger.RosterWorker{"slow": {Inc: 7, Live: hivebeat.Alive, Seq: 3}}
+	v.Learn("h", item, at(0))
+	live := func() hivebeat.Live { return v.Hive("h").Worker("slow").Record().Live }
+	for seq := uint64(1); seq < 41; seq++ {
+		mustFeed(t, v, snapshotOf("h", 200, seq), at(float64(15*seq)))
+		if live() != hivebeat.Alive {
+			t.Fatalf("%s after %d s", live(), 15*(seq-1))
+		}
+	}
+	mustFeed(t, v, snapshotOf("h", 200, 41), at(15*41))
+	if live() != hivebeat.Lost {
+		t.Errorf("%s after 10 minutes", live())
 	}
 }

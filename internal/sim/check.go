@@ -212,6 +212,9 @@ func (w *world) checkTruth(q *queen) {
 			live := r.Live
 			p := w.truth.procs[life{h.id + "/" + r.Worker, r.Inc}]
 			gone := live == hivebeat.Lost || live == hivebeat.Left
+			if r.Every == 0 && w.now-h.born < hivebeat.KeepGone+time.Minute {
+				continue // known by the roster alone, which has no promise
+			}
 			if p == nil || p.alive() == gone && !w.truth.usurped(life{p.ident, p.inc}) {
 				w.breaks(Convergence, "%s/%s incarnation %d: alive is %t, and %s says %s", h.id, r.Worker, r.Inc, !gone, q.name, live)
 			}

@@ -141,6 +141,9 @@ func (h *hive) detect() {
 	if !h.sight.Trusts() {
 		return
 	}
+	if next, ok := h.reg.Next(); ok && !h.w.time().Before(next) && !h.sight.Hears(h.w.time()) {
+		return // the token's return goes on
+	}
 	h.reg.Detect(h.w.time())
 	if h.steps() {
 		h.sched.Changed(h.w.time())

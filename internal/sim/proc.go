@@ -295,6 +295,16 @@ func (p *proc) blind(a, b time.Duration) (d time.Duration) {
 	return d
 }
 
+// deaf is for how long nothing can come in any more, noticed or not.
+func (p *proc) deaf() time.Duration {
+	for i := range p.troubles {
+		if t := &p.troubles[i]; !t.pause && t.to < 0 {
+			return p.w.now - t.from
+		}
+	}
+	return 0
+}
+
 // bothered reports whether anything was wrong with the process from a to b, or
 // with its connection.
 func (p *proc) bothered(a, b time.Duration, pauses bool) bool {

@@ -230,6 +230,11 @@ func (t *truth) lost(by *proc, l life, since time.Duration) {
 // of the code that is looked at.
 func lostAfter(every, quiet time.Duration) time.Duration { return max(every, quiet) + 2*every }
 
+// deafFor is how long a connection may have been dead, and nobody knows, when
+// somebody is given up for silence: half a second passes before who judges asks
+// whether he hears, and what was on its way may still come in.
+const deafFor = 500*time.Millisecond + readTime
+
 // readTime is how long what is in a socket may take to be read.
 const readTime = 30 * time.Millisecond
 
@@ -241,6 +246,10 @@ func (t *truth) lostBy(by *proc, l life, began time.Duration, a arrival, whose s
 	from := max(a.at, began)
 	if whose != by.name { // judged by another: what this one heard counts
 		from = began
+	}
+	if whose == by.name && by.deaf() > deafFor {
+		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s, whose connection has been dead for %v", l.ident, l.inc, by.name, by.deaf())
+		return
 	}
 	patience := lostAfter(a.every, a.quiet)
 	silent := now - from
