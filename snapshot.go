@@ -14,6 +14,8 @@ type Snapshot struct {
 	Page    uint64            `msgpack:"page" json:"page"`                     // 0-based
 	Pages   uint64            `msgpack:"pages" json:"pages"`                   // at least 1
 	Bye     string            `msgpack:"bye,omitempty" json:"bye,omitempty"`   // set on the last snapshot of a hive that leaves in order
+	Conn    string            `msgpack:"conn,omitempty" json:"conn,omitempty"` // of the hive's NATS connection: <server id>/<client id>
+	RW      Millis            `msgpack:"rw,omitempty" json:"rw,omitempty"`     // reconnect wait of that
 	Labels  map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`
 	Host    Host              `msgpack:"host" json:"host"`
 	GPUs    []GPU             `msgpack:"gpus,omitempty" json:"gpus,omitempty"`
@@ -76,13 +78,15 @@ type Record struct {
 
 // Transition is one step in a worker's life, numbered by its hive.
 type Transition struct {
-	N     uint64 `msgpack:"n" json:"n"`
-	Kind  Kind   `msgpack:"kind" json:"kind"`
-	From  string `msgpack:"from,omitempty" json:"from,omitempty"` // a Live, or a State where Kind is state
-	To    string `msgpack:"to,omitempty" json:"to,omitempty"`
-	Cause Cause  `msgpack:"cause,omitempty" json:"cause,omitempty"`
-	Inc   uint64 `msgpack:"inc" json:"inc"`
-	Ago   Millis `msgpack:"ago" json:"ago"`
+	N      uint64 `msgpack:"n" json:"n"`
+	Kind   Kind   `msgpack:"kind" json:"kind"`
+	From   string `msgpack:"from,omitempty" json:"from,omitempty"` // a Live, or a State where Kind is state
+	To     string `msgpack:"to,omitempty" json:"to,omitempty"`
+	Cause  Cause  `msgpack:"cause,omitempty" json:"cause,omitempty"`
+	Inc    uint64 `msgpack:"inc" json:"inc"`
+	Detect Millis `msgpack:"detect,omitempty" json:"detect,omitempty"` // lost: from the end to the verdict, rounded up; 0 where the end was not seen
+	Margin Millis `msgpack:"margin,omitempty" json:"margin,omitempty"` // recovered: how far past its deadline, rounded up; 0 where that is not known
+	Ago    Millis `msgpack:"ago" json:"ago"`
 }
 
 // Proc is what the operating system says of a worker's process.

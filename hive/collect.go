@@ -19,6 +19,7 @@ const (
 	sourceHost  = "host"
 	sourceGPU   = "gpu"
 	sourceProcs = "procs" // which process holds how much of a GPU
+	sourceOS    = "os"    // the processes of workers
 )
 
 const (
@@ -132,6 +133,13 @@ func (m *machine) set(source string, err error) bool {
 	next[source] = word
 	m.collect = next
 	return true
+}
+
+// note is set for one that holds nothing else here.
+func (m *machine) note(source string, err error) (news bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.set(source, err)
 }
 
 // storeHost takes a reading of the host. Facts stay when one fails.

@@ -57,11 +57,14 @@ type Config struct {
 	// never while a call before has not returned; no snapshot waits for it. An
 	// error is told in the snapshot's collect, and the facts read before stay. GPUs
 	// returns an empty list where there are none. Default: gopsutil and nvidia-smi.
+	// The processes of workers are read in the same way, always by gopsutil.
 	Host func(context.Context) (hivebeat.Host, error)
 	GPUs func(context.Context) ([]hivebeat.GPU, error)
 	// Logger gets Info for each transition, Warn where a person should look, Debug
 	// for each beat. Default: nothing is logged.
 	Logger *slog.Logger
+
+	readProcess func(ctx context.Context, pid uint64) (reading, error) // of tests; nil: by gopsutil
 }
 
 // minPush is the pace of facts, which bus.Pulse does not exceed.
@@ -80,6 +83,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Every == 0 {
 		c.Every = hivebeat.HiveEvery
+	}
+	if c.readProcess == nil {
+		c.readProcess = readProcess
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
-	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
 // The server knows that a client is gone before anybody else does, and says so in
@@ -74,7 +74,7 @@ func (e *ear) closed(ctx context.Context, beats <-chan *nats.Msg, m *nats.Msg) {
 	e.hearAll(beats)
 	now := time.Now()
 	e.mu.Lock()
-	opened := e.reg.Disconnect(now, detector.Disconnect{Server: d.Server, Conn: d.Conn(), Reason: d.Reason, Evidence: d.Evidence()})
+	opened := e.reg.Disconnect(now, liveness.Disconnect{Server: d.Server, Conn: d.Conn(), Reason: d.Reason, Evidence: d.Evidence()})
 	next, _ := e.reg.Next()
 	e.mu.Unlock()
 	if !opened {

@@ -113,6 +113,20 @@ func nobodyLost(t *testing.T, h *Hive, q *queen, workers int) {
 	}
 }
 
+// A queen that hears disconnects knows by this which are a hive's.
+func TestAHiveNamesItsConnection(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t, bustest.NoJetStream())
+	q := listening(t, bustest.Conn(t, srv))
+	line := bustest.NewProxy(t, srv.URL())
+	nc := agent(t, line.URL())
+	running(t, nc, quickConfig())
+	before := bus.ConnID(nc)
+	q.await(t, "its connection", func(s said) bool { return s.Conn == before && s.RW == hivebeat.MillisOf(bus.ReconnectWait) })
+	line.Kick()
+	q.await(t, "the one after", func(s said) bool { return s.Conn != "" && s.Conn != before && s.Conn == bus.ConnID(nc) })
+}
+
 func TestAKilledWorkerIsLostByItsConnection(t *testing.T) {
 	for _, c := range []struct {
 		what   string

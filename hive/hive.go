@@ -55,6 +55,7 @@ type Hive struct {
 	pulse    *bus.Pulse[[][]byte]
 	procs    *procwatch.Watcher[detector.Process] // nil: none are watched
 	machine  machine
+	table    procTable
 	limiter  limiter     // of the goroutine that hears
 	open     atomic.Bool // NATS is there, as far as the goroutine that hears knows
 
@@ -114,6 +115,7 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 	}
 	h.machine.set(sourceHost, errPending)
 	h.machine.set(sourceGPU, errPending)
+	h.machine.set(sourceOS, errPending)
 	h.pulse, err = bus.NewPulse(bus.PulseConfig[[][]byte]{
 		Every:    cfg.Every,
 		Snapshot: h.build,
@@ -184,6 +186,7 @@ func (h *Hive) run(ctx context.Context) error {
 	})
 	h.collectHost(inner, &wg)
 	h.collectGPUs(inner, &wg)
+	h.collectProcs(inner, &wg)
 
 	err := h.pulse.Run(outer)
 	cancel()
@@ -280,6 +283,7 @@ func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 	defer h.mu.Unlock()
 	s.Seq, s.Warm, s.Stats = h.seq, h.reg.Warm(now), h.reg.Stats()
 	s.Workers = h.reg.Records(now)
+	h.table.fill(s.Workers, h.ns, now)
 	return s
 }
 
@@ -292,6 +296,7 @@ func (h *Hive) build(why bus.Why) ([][]byte, error) {
 		return nil, err
 	}
 	s := h.head(time.Now())
+	s.Conn, s.RW = bus.ConnID(h.nc), hivebeat.MillisOf(bus.ReconnectWaitOf(h.nc))
 	if why == bus.WhyLast {
 		s.Bye = byeStopped
 	}

@@ -308,6 +308,9 @@ func (h *Hive) collectGPUs(ctx context.Context, wg *sync.WaitGroup) {
 			h.mu.Lock()
 			pids := h.reg.Pids(h.ns)
 			h.mu.Unlock()
+			if err == nil && v.appsErr == nil {
+				h.table.setVRAM(at, v.apps, pids)
+			}
 			if h.machine.storeGPUs(at, v, err, pids) {
 				h.collected(sourceGPU, err)
 			}

@@ -26,6 +26,13 @@ func (q *Queen) begin(work context.Context) error {
 		}
 		q.subs = append(q.subs, sub)
 	}
+	if err := q.hearClosings(); err != nil {
+		return err
+	}
+	if err := q.followEvents(); err != nil {
+		return fmt.Errorf("queen: subscribe %s: %w", q.subjects.Events(), err)
+	}
+	q.wg.Go(func() { q.readEvents(work) })
 	now := time.Now()
 	q.conn.watch(q.nc)
 	if q.nc.IsConnected() {
@@ -55,6 +62,9 @@ func (q *Queen) unsubscribe() {
 	for _, sub := range q.subs {
 		_ = sub.Unsubscribe()
 	}
+	if q.follows.sub != nil {
+		_ = q.follows.sub.Unsubscribe()
+	}
 	if q.service != nil { // of a queen that did not leave in order
 		for _, sub := range q.service.subs {
 			_ = sub.Unsubscribe()
@@ -64,6 +74,7 @@ func (q *Queen) unsubscribe() {
 		q.endWards(subs)
 	}
 	q.wards.subs = nil
+	q.endClosings()
 	if q.conn.status != nil {
 		q.nc.RemoveStatusListener(q.conn.status)
 	}
@@ -80,6 +91,7 @@ func (q *Queen) loop(ctx, work context.Context) {
 	leave := func() {
 		stop, stopping = nil, nil
 		q.cold.leaving = true
+		close(q.leaving)
 		svc := q.service
 		q.wg.Go(func() { q.leave(work, svc); close(left) })
 	}
@@ -98,6 +110,10 @@ func (q *Queen) loop(ctx, work context.Context) {
 			q.catchUp(q.now())
 		case s := <-q.conn.status:
 			q.statusChanged(work, s, q.now())
+		case m := <-q.closings.messages:
+			q.closed(work, m, q.now())
+		case s, ok := <-q.closings.status:
+			q.systemStatus(s, ok)
 		case <-tick.C:
 			q.housekeeping(work, q.now())
 		case <-stop:
@@ -192,6 +208,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	q.followWards()
 	q.sendToken(work, now)
 	q.callBraked(v.TakeCalls())
+	q.askClosing()
 	q.checks = append(q.checks, v.TakeChecks()...)
 	q.startChecks(work, now)
 	for _, s := range v.TakeSteps() {
@@ -200,6 +217,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	q.out.push(v.TakeEvents())
 	q.tellDifferences(work, now)
 	q.warmUp(now)
+	q.tellWatchers()
 	if next, ok := v.Next(); ok && next.After(now) && (q.wake.IsZero() || next.Before(q.wake)) {
 		q.wake = next
 		q.timer.Reset(max(0, next.Sub(now)))
@@ -262,6 +280,8 @@ func (q *Queen) housekeeping(work context.Context, now time.Time) {
 		q.statusChanged(work, q.nc.Status(), now)
 	}
 	q.countDrops(now)
+	q.countMissedEvents()
+	q.view.Settle(now)
 	q.probe(work, now)
 	q.store.confirm(work, q, now)
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/beatfabric/hivebeat/queen/httpapi"
 )
 
 // Exit codes.
@@ -104,6 +106,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 		kong.Writers(s.Out, s.Err),
 		kong.NoDefaultHelp(),
 		kong.DefaultEnvars("HIVEBEAT"),
+		kong.Vars{"http_addr": httpapi.DefaultAddr},
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 110}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(c),

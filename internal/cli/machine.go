@@ -43,16 +43,16 @@ func (f *ServeFlags) Validate() error {
 	return nil
 }
 
-// SystemFlags are how a hive gets into the system account of a NATS that runs
-// already.
+// SystemFlags are how a hive or a queen gets into the system account of a NATS that
+// runs already.
 type SystemFlags struct {
-	SystemCreds string `placeholder:"FILE" help:"Credentials of a user of the system account: the hive then hears which connections close, and a worker whose does is lost within seconds." group:"Connection"`
+	SystemCreds string `placeholder:"FILE" help:"Credentials of a user of the system account: it then hears which connections close, and who does not come back, a worker of a hive or a hive of a queen, is lost within seconds." group:"Connection"`
 	SystemNATS  string `name:"system-nats" placeholder:"URL" help:"NATS for that, perhaps with user:password@ (default: that of --nats)." group:"Connection"`
 }
 
 func (f *SystemFlags) wanted() bool { return f.SystemCreds != "" || f.SystemNATS != "" }
 
-// machine is what a hive reaches NATS by.
+// machine is what a hive, or a queen, reaches NATS by.
 type machine struct {
 	nc  *nats.Conn
 	sys *nats.Conn       // nil: nobody tells of connections that close
@@ -97,31 +97,53 @@ func (cmd *hiveCmd) reach(ctx context.Context, id string, log *slog.Logger) (m *
 	if m.nc, err = cmd.connect(ctx, name, false, log); err != nil {
 		return m, err
 	}
-	if !cmd.SystemFlags.wanted() {
-		return m, nil
-	}
-	if m.sys, err = cmd.connectSystem(ctx, name, log); err != nil {
-		return m, err
-	}
-	dial := func() (*nats.Conn, error) { return cmd.connect(inner, name+" tries", true, nil) }
-	m.wg.Go(func() { proveSystem(inner, m.sys, dial, log) })
-	return m, nil
+	return m, m.hearSystem(ctx, inner, cmd.SystemFlags, cmd.ConnFlags, name, "worker")
 }
 
-// connectSystem makes the second connection. It is an agent's: NATS may come
-// later, and who is refused is told in the log.
-func (cmd *hiveCmd) connectSystem(ctx context.Context, name string, log *slog.Logger) (*nats.Conn, error) {
-	flags := cmd.ConnFlags
-	if cmd.SystemNATS != "" {
-		flags.NATS = cmd.SystemNATS
+// reach connects the queen.
+func (cmd *queenCmd) reach(ctx context.Context, name string, log *slog.Logger) (m *machine, err error) {
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	m = &machine{log: log, cancel: cancel}
+	if m.nc, err = cmd.connect(ctx, name, false, log); err == nil {
+		err = m.hearSystem(ctx, inner, cmd.SystemFlags, cmd.ConnFlags, name, "hive")
 	}
-	flags.Creds, flags.NKey = cmd.SystemCreds, ""
-	if cmd.SystemCreds == "" && flags.Context != "" {
+	if err != nil {
+		if m.nc != nil {
+			m.nc.Close()
+		}
+		err = errors.Join(err, m.leave())
+	}
+	return m, err
+}
+
+// hearSystem makes the second connection, where there is to be one, by which is
+// heard whose connection closes: those of whom. It is tried until inner ends.
+func (m *machine) hearSystem(ctx, inner context.Context, flags SystemFlags, conn ConnFlags, name, whom string) (err error) {
+	if !flags.wanted() {
+		return nil
+	}
+	if m.sys, err = flags.connectSystem(ctx, conn, name, m.log); err != nil {
+		return err
+	}
+	dial := func() (*nats.Conn, error) { return conn.connect(inner, name+" tries", true, nil) }
+	m.wg.Go(func() { proveSystem(inner, m.sys, dial, whom, m.log) })
+	return nil
+}
+
+// connectSystem makes the second connection, as conn says where f does not. It is
+// an agent's: NATS may come later, and who is refused is told in the log.
+func (f *SystemFlags) connectSystem(ctx context.Context, conn ConnFlags, name string, log *slog.Logger) (*nats.Conn, error) {
+	flags := conn
+	if f.SystemNATS != "" {
+		flags.NATS = f.SystemNATS
+	}
+	flags.Creds, flags.NKey = f.SystemCreds, ""
+	if f.SystemCreds == "" && flags.Context != "" {
 		return nil, misused(errors.New("--system-nats: it would take its credentials from --context"), "give --system-creds FILE, or --nats URL in place of --context")
 	}
 	nc, err := flags.connect(ctx, name+" system", false, log.With(slog.String("account", "system")))
-	if f, ok := errors.AsType[*failure](err); ok && f.code == ExitUsage {
-		return nil, misused(fmt.Errorf("%s: %w", "--system-creds, --system-nats", f.err), "%s", f.hint)
+	if wrong, ok := errors.AsType[*failure](err); ok && wrong.code == ExitUsage {
+		return nil, misused(fmt.Errorf("%s: %w", "--system-creds, --system-nats", wrong.err), "%s", wrong.hint)
 	}
 	return nc, err
 }
@@ -198,10 +220,10 @@ const (
 	proofTries  = 3
 )
 
-// proveSystem finds out whether the hive hears of connections that close: it
+// proveSystem finds out whether it is heard of connections that close: it
 // makes one, closes it, and waits for the word. Whatever is missing, a permission,
 // an export, or the right account, shows in that.
-func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, error), log *slog.Logger) {
+func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, error), whom string, log *slog.Logger) {
 	if !awaitConnected(ctx, sys) {
 		return
 	}
@@ -222,12 +244,12 @@ func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, e
 		id := bus.ConnID(probe)
 		probe.Close()
 		if awaitDisconnect(ctx, heard, id) {
-			log.Info("hears which connections close: a worker whose does, and who does not come back, is lost within seconds")
+			log.Info("hears which connections close: who does not come back is lost within seconds", slog.String("of", whom))
 			return
 		}
 	}
 	if ctx.Err() == nil {
-		log.Warn("is not told which connections close, and goes on without: silence and ends of processes decide",
+		log.Warn("is not told which connections close, and goes on without: silence decides, and the ends of processes that a hive sees",
 			slog.String("hint", "the user of --system-creds or --system-nats must be of the system account and may subscribe to "+bus.DisconnectSubject),
 			slog.Any("error", err))
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -84,9 +85,11 @@ func (b *brakeShare) UnmarshalText(text []byte) error {
 
 type queenCmd struct {
 	ConnFlags
+	SystemFlags
 	LogFlags
 	KeepFlags
 	BrakeFlags
+	HTTPFlags
 	ID    string        `placeholder:"ID" help:"Id of the queen, shown in its answers (default: a random one)."`
 	Fresh time.Duration `default:"45s" help:"Age up to which a record is fresh."`
 }
@@ -106,17 +109,22 @@ func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
 	if cmd.ID != "" {
 		name += " " + cmd.ID
 	}
-	nc, err := cmd.connect(ctx, name, false, log)
+	m, err := cmd.reach(ctx, name, log)
 	if err != nil {
 		return err
 	}
-	q, err := queen.New(nc, queen.Config{
+	q, err := queen.New(m.nc, queen.Config{
 		ID: cmd.ID, Prefix: cmd.Prefix, Fresh: cmd.Fresh, NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas,
-		Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax), BrakeOff: cmd.Brake == 0, BrakeShare: float64(cmd.Brake), Logger: log,
+		Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax), BrakeOff: cmd.Brake == 0, BrakeShare: float64(cmd.Brake), System: m.sys, Logger: log,
 	})
 	if err != nil {
-		nc.Close()
-		return misused(err, "hivebeat queen --help shows what there is")
+		m.nc.Close()
+		return errors.Join(misused(err, "hivebeat queen --help shows what there is"), m.leave())
 	}
-	return c.serve(ctx, name, q, nc, log)
+	web, err := cmd.listen(ctx, q, m.nc, log)
+	if err != nil {
+		m.nc.Close()
+		return errors.Join(err, m.leave())
+	}
+	return errors.Join(c.serve(ctx, name, web.beside(q), m.nc, log), m.leave())
 }

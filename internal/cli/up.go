@@ -27,6 +27,7 @@ type upCmd struct {
 	LabelFlags
 	LogFlags
 	BrakeFlags
+	HTTPFlags
 	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 takes a free one."`
 	Store string `placeholder:"DIR" help:"Where JetStream keeps its files (default: of this user; with --demo a temporary one)."`
 	ID    string `placeholder:"ID" help:"Id of this machine's hive (default: the host name)."`
@@ -101,8 +102,9 @@ func (cmd *upCmd) explain(err error, store string) error {
 type up struct {
 	cmd   *upCmd
 	srv   *embedded.Server
-	sys   *nats.Conn // tells the hives which connections close
+	sys   *nats.Conn // tells the hives and the queen which connections close
 	log   *slog.Logger
+	web   *web
 	roles []*running // in the order of their start
 }
 
@@ -186,12 +188,16 @@ func (u *up) queen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := queen.New(nc, queen.Config{Prefix: u.cmd.Prefix, BrakeOff: u.cmd.Brake == 0, BrakeShare: float64(u.cmd.Brake), Logger: u.log})
+	q, err := queen.New(nc, queen.Config{Prefix: u.cmd.Prefix, BrakeOff: u.cmd.Brake == 0, BrakeShare: float64(u.cmd.Brake), System: u.sys, Logger: u.log})
 	if err != nil {
 		nc.Close()
 		return err
 	}
-	u.roles = append(u.roles, begin(ctx, "queen", q, nc))
+	if u.web, err = u.cmd.listen(ctx, q, nc, u.log); err != nil {
+		nc.Close()
+		return err
+	}
+	u.roles = append(u.roles, begin(ctx, "queen", u.web.beside(q), nc))
 	return nil
 }
 
@@ -249,7 +255,11 @@ func (u *up) greeting(id string) string {
 			kept = "Its data is in " + store + " and goes when it ends."
 		}
 	}
-	fmt.Fprintf(&b, "%s Ctrl-C leaves.\n\nIn another terminal:\n\n", kept)
+	fmt.Fprintf(&b, "%s Ctrl-C leaves.\n", kept)
+	if url := u.web.url(); url != "" {
+		fmt.Fprintf(&b, "\nIn a browser:\n\n  %s\n", url)
+	}
+	b.WriteString("\nIn another terminal:\n\n")
 	for _, line := range [][2]string{
 		{"hivebeat ls" + flags, "who is alive"},
 		{"hivebeat watch" + flags, "and what changes"},

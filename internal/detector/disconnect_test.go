@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
 const ms = time.Millisecond
@@ -16,7 +17,7 @@ const ms = time.Millisecond
 func (b *bench) closes(f *fake) bool { return b.closesConn(f.Conn) }
 
 func (b *bench) closesConn(conn string) bool {
-	return b.Disconnect(b.now, Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed", Evidence: true})
+	return b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed", Evidence: true})
 }
 
 func TestDisconnect(t *testing.T) {
@@ -62,12 +63,12 @@ func TestDisconnect(t *testing.T) {
 	restart := func(_ *bench, f *fake) { f.Inc, f.Seq = f.Inc+1, 0 }
 
 	silent := func(b *bench, f *fake) { // closed by the server
-		if b.Disconnect(b.now, Disconnect{Server: "NDXS", Conn: f.Conn}) {
+		if b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Conn: f.Conn}) {
 			b.t.Error("a window opened")
 		}
 	}
 
-	const fast, slow, ask = 2 * second, 5 * second, AskBefore // the contract's, whatever the code says
+	const fast, slow, ask = 2 * second, 5 * second, liveness.AskBefore // the contract's, whatever the code says
 	const joined, lost = "joined:>alive", "lost:alive>lost(disconnect)"
 	for _, c := range []struct {
 		name string
@@ -131,11 +132,11 @@ func TestDisconnect(t *testing.T) {
 			"many of another server",
 			[]do{
 				func(b *bench, _ *fake) {
-					b.Disconnect(b.now, Disconnect{Server: "OTHER", Conn: "OTHER/1", Evidence: true})
+					b.Disconnect(b.now, liveness.Disconnect{Server: "OTHER", Conn: "OTHER/1", Evidence: true})
 				}, beat, closed,
 				func(b *bench, _ *fake) {
 					for i := range 9 {
-						b.Disconnect(b.now, Disconnect{Server: "OTHER", Conn: fmt.Sprint("OTHER/", i)})
+						b.Disconnect(b.now, liveness.Disconnect{Server: "OTHER", Conn: fmt.Sprint("OTHER/", i)})
 					}
 				}, pass(fast),
 			},
@@ -165,14 +166,17 @@ func TestDisconnect(t *testing.T) {
 			if r, _ := b.record("w"); r.Live != c.live {
 				t.Errorf("%s, want %s", r.Live, c.live)
 			}
-			if c.live == hivebeat.Lost && len(b.links.open) != 0 {
-				t.Errorf("windows are left: %v", b.links.open)
+			if n := b.closings.Open(); c.live == hivebeat.Lost && n != 0 {
+				t.Errorf("%d windows are left", n)
 			}
 			// Every record goes in time, and leaves nothing behind.
 			b.after(2 * time.Minute).after(hivebeat.KeepGone)
 			b.after(hivebeat.KeepGone)
-			if len(b.workers)+len(b.links.of)+len(b.links.open)+b.links.due.Len() != 0 {
-				t.Errorf("left behind: %d records, %+v", len(b.workers), b.links)
+			if len(b.workers)+b.closings.Linked()+b.closings.Open() != 0 {
+				t.Errorf("left behind: %d records, %+v", len(b.workers), b.closings)
+			}
+			if next, ok := b.Next(); ok {
+				t.Errorf("a deadline is left behind: %s", next)
 			}
 		})
 	}
@@ -185,23 +189,26 @@ func TestDisconnectSaysWhy(t *testing.T) {
 	b.closes(f)
 	b.Settle(b.now)
 	b.TakeSteps()
-	if next, ok := b.Next(); !ok || next.Sub(b.now) > FastWindow-AskBefore {
+	if next, ok := b.Next(); !ok || next.Sub(b.now) > liveness.FastWindow-liveness.AskBefore {
 		t.Errorf("the next deadline is in %s", next.Sub(b.now))
 	}
-	b.after(FastWindow - AskBefore)
+	b.after(liveness.FastWindow - liveness.AskBefore)
 	if !b.TakeAsk() || b.TakeAsk() {
 		t.Error("it is to be asked for once")
 	}
-	b.after(AskBefore + 3*ms)
+	b.after(liveness.AskBefore + 3*ms)
 	steps := b.TakeSteps()
-	if len(steps) != 1 || steps[0].Cause != hivebeat.CauseDisconnect || steps[0].Detect != FastWindow+3*ms || steps[0].Age != 12*second+3*ms ||
+	if len(steps) != 1 || steps[0].Cause != hivebeat.CauseDisconnect || steps[0].Detect != liveness.FastWindow+3*ms || steps[0].Age != 12*second+3*ms ||
 		steps[0].Reason != "its connection closed (Client Closed) and it did not come back within 2s" {
 		t.Fatalf("steps %+v", steps)
+	}
+	if r, _ := b.record("w"); len(r.Tr) != 2 || r.Tr[1].Detect != 2003 {
+		t.Errorf("the record does not say how long it took: %+v", r.Tr)
 	}
 	b.after(97 * ms)
 	b.mustFeed(f.next(t))
 	steps = b.TakeSteps()
-	if len(steps) != 1 || steps[0].Kind != hivebeat.KindRecovered || steps[0].Margin != 100*ms || b.stats.FalseDead != 1 {
+	if len(steps) != 1 || steps[0].Kind != hivebeat.KindRecovered || steps[0].Margin != 100*ms || steps[0].Transition.Margin != 100 || b.stats.FalseDead != 1 {
 		t.Errorf("heard after all: %+v, %+v", steps, b.stats)
 	}
 }
@@ -235,17 +242,5 @@ func TestDisconnectOfManyWorkers(t *testing.T) {
 		if r, _ := b.record(f.Worker); r.Live != want {
 			t.Errorf("%s is %s, want %s", f.Worker, r.Live, want)
 		}
-	}
-}
-
-// Servers that are not ours come and go.
-func TestServersAreForgotten(t *testing.T) {
-	b := newBench(t)
-	for i := range 10 * maxServers {
-		b.Disconnect(b.now, Disconnect{Server: fmt.Sprint(i), Conn: "x"})
-		b.now = b.now.Add(100 * ms)
-	}
-	if n := len(b.links.recent); n > maxServers {
-		t.Errorf("%d servers are remembered", n)
 	}
 }

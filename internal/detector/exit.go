@@ -69,6 +69,25 @@ func (r *Registry) unwatch(w *worker) {
 	}
 }
 
+// Running is the process of a worker that is alive or late, and since when that is
+// known.
+type Running struct {
+	Process
+	Known time.Time
+}
+
+// Running returns the processes in the pid namespace ns of workers that are alive
+// or late, by id of the worker.
+func (r *Registry) Running(ns string) (list []Running) {
+	for _, w := range r.sorted {
+		p := Process{Worker: w.id, Inc: w.facts.Inc, PID: w.facts.PID}
+		if ns != "" && w.facts.NS == ns && p.PID != 0 && p != w.spent && w.counted() {
+			list = append(list, Running{Process: p, Known: w.began})
+		}
+	}
+	return list
+}
+
 // Exit judges a worker whose process ended: it is lost at once, whatever silence it
 // announced and whether NATS is there or not, unless it said goodbye. All that it
 // said before its end must have been heard. It reports whether that was news: the
@@ -89,7 +108,7 @@ func (r *Registry) Exit(now time.Time, e Exit) bool {
 	if e.Reused {
 		s.Reason += ": another one that began later has its id"
 	}
-	s.Detect = max(0, now.Sub(e.At))
+	r.sawEnd(w, s, max(0, now.Sub(e.At)))
 	r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 	return true
 }

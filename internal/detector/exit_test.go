@@ -195,7 +195,7 @@ func TestExitSaysWhatWasSeen(t *testing.T) {
 		t.Error("no news")
 	}
 	s := b.TakeSteps()
-	if len(s) != 1 || s[0].Reason != "process 4711 ended" || s[0].Detect != 11*time.Millisecond || s[0].Age != 3*second || s[0].Seq != f.Seq || s[0].Inc != f.Inc {
+	if len(s) != 1 || s[0].Reason != "process 4711 ended" || s[0].Detect != 11*time.Millisecond || s[0].Transition.Detect != 11 || s[0].Age != 3*second || s[0].Seq != f.Seq || s[0].Inc != f.Inc {
 		t.Errorf("steps %+v", s)
 	}
 	b.after(2 * second)

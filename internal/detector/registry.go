@@ -19,10 +19,11 @@ import (
 const WarmAfter = 45 * time.Second
 
 const (
-	// A record that went may come back, and its transitions go on being numbered:
-	// a number that is used twice would be taken for a duplicate, which the
-	// queen's stream drops for an hour.
-	rememberN    = 2 * time.Hour
+	// Who is gone for longer than hivebeat.KeepGone has no record any more, and may
+	// come back. The numbers of its transitions go on then: one that is used twice
+	// would be taken for a duplicate, which the queen's stream drops for an hour. And
+	// the incarnation is known: it did not join, and what it said before is no news.
+	rememberFor  = 24 * time.Hour
 	maxRemembers = hivebeat.MaxWorkers
 )
 
@@ -35,7 +36,7 @@ type Registry struct {
 	sorted  []*worker // the same, by id: rows keep their order from snapshot to snapshot
 
 	deadlines liveness.Deadlines[*worker]
-	links     links
+	closings  liveness.Closings[*worker]
 	steps     []Step // transitions that nobody took yet
 	stats     hivebeat.Stats
 	margins   Histogram
@@ -51,8 +52,8 @@ type Registry struct {
 	watches    []Watch
 	stallAfter time.Duration // of workers that do not say; 0: never
 
-	departed  map[string]uint64 // n of records that went
-	departure []departure       // the same, oldest first
+	departed   map[string]*departure // those whose records went
+	departures []*departure          // the same, oldest first
 
 	ran   time.Time // when its owner ran last; zero: it does not tell
 	doubt time.Time // since when what is heard may have waited; zero: it did not
@@ -64,9 +65,10 @@ type Registry struct {
 }
 
 type departure struct {
-	id string
-	n  uint64
-	at time.Time
+	id   string
+	n    uint64
+	at   time.Time
+	last *worker // the record, without what it costs; nil where somebody else judges the worker
 }
 
 // worker is the record of one worker.
@@ -75,7 +77,7 @@ type worker struct {
 	facts   hivebeat.Facts // of the last beat that was accepted
 	memo    wire.BeatMemo  // the bytes of it, or nothing
 	lineage liveness.Lineage
-	conn    string // by which links.of has it
+	conn    string // by which closings knows it
 	live    hivebeat.Live
 	cause   hivebeat.Cause
 	heard   time.Time // when that beat was received
@@ -129,9 +131,9 @@ func New(hive string) *Registry {
 		workers:  make(map[string]*worker),
 		reasons:  make(map[hivebeat.Reason]*uint64),
 		lost:     make(map[hivebeat.Cause]uint64),
-		departed: make(map[string]uint64),
+		departed: make(map[string]*departure),
 	}
-	r.links.init()
+	r.closings = liveness.NewClosings[*worker]()
 	for _, reason := range hivebeat.Reasons() {
 		r.reasons[reason] = new(uint64)
 	}
@@ -195,7 +197,9 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 		if len(r.workers) >= hivebeat.MaxWorkers {
 			return Heard{}, errFull
 		}
-		w = r.add(string(v.Worker))
+		if w = r.back(string(v.Worker), v.Inc, v.Seq); w == nil {
+			return Heard{}, errStale
+		}
 	}
 	step, err := r.judge(now, w, v.Inc, v.Seq)
 	if err != nil {
@@ -297,11 +301,45 @@ func differVolatile(f *hivebeat.Facts, v *wire.Volatile) bool {
 func byID(w *worker, id string) int { return strings.Compare(w.id, id) }
 
 func (r *Registry) add(id string) *worker {
-	w := &worker{id: id, n: r.departed[id]}
+	w := &worker{id: id}
+	if d := r.departed[id]; d != nil {
+		w.n = d.n
+	}
+	r.insert(w)
+	return w
+}
+
+// back returns the record for a worker that has none and is heard: the one that it
+// had, where that was let go and this is the same incarnation. It is nil where such
+// a beat is no news.
+func (r *Registry) back(id string, inc, seq uint64) *worker {
+	d := r.departed[id]
+	if d == nil || d.last == nil || d.last.lineage.Inc() != inc {
+		return r.add(id)
+	}
+	w := d.last
+	if w.lineage.Ended() || seq <= w.lineage.Seq() {
+		return nil
+	}
+	r.insert(w)
+	return w
+}
+
+func (r *Registry) insert(w *worker) {
+	id := w.id
 	r.workers[id] = w
 	at, _ := slices.BinarySearchFunc(r.sorted, id, byID)
 	r.sorted = slices.Insert(r.sorted, at, w)
-	return w
+}
+
+// depart lets the record go of a worker that is lost or left, and remembers its
+// incarnation.
+func (r *Registry) depart(now time.Time, w *worker) {
+	r.remove(now, w)
+	f := &w.facts
+	w.facts = hivebeat.Facts{Inc: f.Inc, Seq: f.Seq, Every: f.Every, State: f.State, Done: f.Done}
+	w.memo, w.tr = wire.BeatMemo{}, nil
+	r.departed[w.id].last = w
 }
 
 // remove lets the record of a worker go, without a transition.
@@ -311,22 +349,23 @@ func (r *Registry) remove(now time.Time, w *worker) {
 		r.sorted = slices.Delete(r.sorted, at, at+1)
 	}
 	r.deadlines.Remove(w)
-	r.links.forget(w)
+	r.unlink(w)
 	r.unwatch(w)
 
-	r.departed[w.id] = w.n
-	r.departure = append(r.departure, departure{w.id, w.n, now})
+	d := &departure{id: w.id, n: w.n, at: now}
+	r.departed[w.id] = d
+	r.departures = append(r.departures, d)
 	old := 0
-	for _, d := range r.departure {
-		if len(r.departure)-old <= maxRemembers && now.Sub(d.at) < rememberN {
+	for _, d := range r.departures {
+		if len(r.departures)-old <= maxRemembers && now.Sub(d.at) < rememberFor {
 			break
 		}
-		if r.departed[d.id] == d.n { // else it came, and went again, later
+		if r.departed[d.id] == d { // else it came, and went again, later
 			delete(r.departed, d.id)
 		}
 		old++
 	}
-	r.departure = slices.Delete(r.departure, 0, old)
+	r.departures = slices.Delete(r.departures, 0, old)
 }
 
 // Ran notes that the owner runs, which is asked at least every liveness.LookEvery:
@@ -373,7 +412,7 @@ func (r *Registry) Doubt(since time.Time) { r.doubt = since }
 func (r *Registry) Credit(blind time.Duration) {
 	r.doubt = time.Time{}
 	r.deadlines.Shift(blind)
-	r.links.due.Shift(blind)
+	r.closings.Shift(blind)
 	if !r.warmAt.IsZero() {
 		r.warmAt = r.warmAt.Add(blind)
 	}

@@ -50,9 +50,15 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 			break
 		}
 		if from != hivebeat.Alive {
-			s := r.become(now, w, hivebeat.Alive, "", hivebeat.KindRecovered, b.age)
+			deadline := w.since // of late
 			if from == hivebeat.Lost {
-				s.Margin, s.CutOff = now.Sub(w.lostAt), b.wentOn
+				deadline = w.lostAt
+			}
+			s := r.become(now, w, hivebeat.Alive, "", hivebeat.KindRecovered, b.age)
+			s.Transition.Margin = roundUp(now.Sub(deadline))
+			r.complete(w, s)
+			if from == hivebeat.Lost {
+				s.Margin, s.CutOff = now.Sub(deadline), b.wentOn
 			}
 		}
 		if !b.state.SameAs(w.facts.State) {
@@ -93,13 +99,13 @@ func (r *Registry) Detect(now time.Time) {
 			r.become(now, w, hivebeat.Lost, cause, hivebeat.KindLost, now.Sub(w.heard))
 			r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 		default:
-			r.remove(now, w)
+			r.depart(now, w)
 		}
 	}
 }
 
 // Next returns a time before which Detect has nothing to do.
-func (r *Registry) Next() (time.Time, bool) { return r.links.next(r.deadlines.Next()) }
+func (r *Registry) Next() (time.Time, bool) { return r.closings.Next(r.deadlines.Next()) }
 
 // conflict tells that two incarnations of w both advance. The verdict on the
 // valid one stands.
@@ -158,4 +164,23 @@ func (r *Registry) keep(w *worker) {
 		w.tr = w.tr[:len(w.tr)-1]
 	}
 	w.tr = append(w.tr, r.steps[len(r.steps)-1])
+}
+
+// complete makes the record of w carry what its newest transition, s, says by now.
+func (r *Registry) complete(w *worker, s *Step) {
+	if !s.Damped {
+		w.tr[len(w.tr)-1] = *s
+	}
+}
+
+// sawEnd notes that the end of w, which s tells, was seen d ago.
+func (r *Registry) sawEnd(w *worker, s *Step, d time.Duration) {
+	s.Detect = d
+	s.Transition.Detect = roundUp(d)
+	r.complete(w, s)
+}
+
+// roundUp returns d in ms, and at least 1: on the wire 0 is not known.
+func roundUp(d time.Duration) hivebeat.Millis {
+	return max(1, hivebeat.MillisOf(d+time.Millisecond-1))
 }

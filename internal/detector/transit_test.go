@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -181,6 +182,106 @@ func TestGoneRecordsAreForgottenAfterTenMinutes(t *testing.T) {
 	}
 }
 
+// The record is gone, and the worker is not: the same incarnation is back after
+// hours. That is told, and scored, as it is within ten minutes.
+func TestBackAfterItWasForgotten(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		missing uint64 // beats that went out and were not heard
+	}{{"it went on, unheard", 100}, {"it was stopped", 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			b, f := newBench(t), newFake("w")
+			f.Labels, f.PID, f.NS = map[string]string{"zone": "eu"}, 4711, "here"
+			b.WatchExits("here", 1)
+			b.mustFeed(f.next(t)).mustFeed(f.next(t)).after(90 * second).after(hivebeat.KeepGone).after(5 * time.Hour)
+			if n := b.Len(); n != 0 {
+				t.Fatalf("%d records", n)
+			}
+			b.TakeSteps()
+			b.TakeWatches()
+			if w := b.departed["w"].last; w.facts.Labels != nil || w.tr != nil || w.conn != "" {
+				t.Errorf("what is remembered costs too much: %+v", w.facts)
+			}
+			replay := *f
+			for _, seq := range []uint64{0, 1} { // of before it was lost
+				replay.Seq = seq
+				if err := b.feed(replay.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+					t.Fatalf("a replay of %d: %v, want stale", seq+1, err)
+				}
+			}
+			if n := b.Len(); n != 0 {
+				t.Fatalf("a replay brought the record back")
+			}
+			f.Seq += c.missing
+			b.mustFeed(f.next(t))
+			s := b.TakeSteps()
+			want := hivebeat.KeepGone + 5*time.Hour
+			if len(s) != 1 || s[0].Kind != hivebeat.KindRecovered || s[0].From != "lost" || s[0].N != 4 || s[0].Margin != want ||
+				s[0].Transition.Margin != hivebeat.MillisOf(want) || s[0].CutOff != (c.missing > 0) {
+				t.Fatalf("steps %+v", s)
+			}
+			if b.stats.CutOff+b.stats.FalseDead != 1 || (b.stats.CutOff == 1) != (c.missing > 0) {
+				t.Errorf("scored %+v", b.stats)
+			}
+			r, _ := b.record("w")
+			if r.Live != hivebeat.Alive || r.Labels["zone"] != "eu" || len(r.Tr) != 1 || r.Stalled || r.Age != 0 {
+				t.Errorf("record %+v", r)
+			}
+			if w := b.TakeWatches(); len(w) != 1 || w[0].PID != 4711 {
+				t.Errorf("watches %+v", w)
+			}
+			b.mustFeed(f.next(t)).after(90 * second) // and all goes on as ever
+			if r, _ := b.record("w"); r.Live != hivebeat.Lost || r.N != 6 {
+				t.Errorf("record %+v", r)
+			}
+		})
+	}
+}
+
+// An incarnation that said goodbye is over, also when its record is gone; another
+// one has nothing to do with it.
+func TestForgottenIncarnations(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	f.State = hivebeat.Stopped
+	b.mustFeed(f.next(t)).after(hivebeat.KeepGone)
+	b.TakeSteps()
+	f.State = hivebeat.Ready
+	if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale || b.Len() != 0 {
+		t.Errorf("after its goodbye: %v, want stale; %d records", err, b.Len())
+	}
+	f.Inc, f.Seq = f.Inc+1, 0
+	b.mustFeed(f.next(t))
+	if diff := cmp.Diff([]string{"joined:>alive"}, b.told()); diff != "" {
+		t.Errorf("transitions (-want +got):\n%s", diff)
+	}
+	// Who was handed over is judged elsewhere: nothing is known of what came of it.
+	b.Drop(b.now, "w")
+	b.mustFeed(f.next(t))
+	if diff := cmp.Diff([]string{"joined:>alive"}, b.told()); diff != "" {
+		t.Errorf("after Drop (-want +got):\n%s", diff)
+	}
+}
+
+// Ten thousand come, go and are forgotten, over and over.
+func TestWhatIsRememberedIsBounded(t *testing.T) {
+	b := newBench(t)
+	for i := range 3*maxRemembers/2 + 1 {
+		f := newFake(fmt.Sprint("w", i))
+		f.State = hivebeat.Stopped
+		b.mustFeed(f.next(t))
+		if i%1000 == 999 {
+			b.after(hivebeat.KeepGone)
+		}
+	}
+	b.after(hivebeat.KeepGone)
+	if n := len(b.departed); n != maxRemembers || len(b.departures) != n {
+		t.Errorf("%d and %d are remembered", n, len(b.departures))
+	}
+	if b.departed["w0"] != nil {
+		t.Error("the oldest is remembered")
+	}
+}
+
 func TestDepartedAreRememberedForSomeTimeOnly(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	f.State = hivebeat.Stopped
@@ -188,12 +289,12 @@ func TestDepartedAreRememberedForSomeTimeOnly(t *testing.T) {
 	if len(b.departed) != 1 {
 		t.Fatalf("departed: %v", b.departed)
 	}
-	b.after(rememberN)
+	b.after(rememberFor)
 	other := newFake("x")
 	other.State = hivebeat.Stopped
 	b.mustFeed(other.next(t)).after(hivebeat.KeepGone)
-	if len(b.departed) != 1 || len(b.departure) != 1 || b.departed["x"] == 0 {
-		t.Errorf("departed %v, %v: want x only", b.departed, b.departure)
+	if len(b.departed) != 1 || len(b.departures) != 1 || b.departed["x"] == nil {
+		t.Errorf("departed %v, %v: want x only", b.departed, b.departures)
 	}
 }
 
@@ -299,7 +400,7 @@ func TestDetectorAgainstFullSweep(t *testing.T) {
 			left  bool
 		}
 		b := newBench(t)
-		model := map[string]*truth{}
+		model, forgotten := map[string]*truth{}, map[string]*truth{}
 		ids := []string{"a", "b", "c", "d"}
 		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
 			id := rapid.SampledFrom(ids).Draw(rt, "id")
@@ -307,9 +408,12 @@ func TestDetectorAgainstFullSweep(t *testing.T) {
 			case 0, 1:
 				m := model[id]
 				if m == nil {
-					f := newFake(id)
-					f.Every = hivebeat.Millis(rapid.SampledFrom([]int{100, 1000, 30_000}).Draw(rt, "every"))
-					m = &truth{f: f}
+					if m = forgotten[id]; m == nil {
+						m = &truth{f: newFake(id)}
+					} else if rapid.Bool().Draw(rt, "restarts") {
+						m.f.Inc, m.f.Seq, m.left = m.f.Inc+1, 0, false
+					}
+					m.f.Every = hivebeat.Millis(rapid.SampledFrom([]int{100, 1000, 30_000}).Draw(rt, "every"))
 					model[id] = m
 				}
 				m.f.Quiet = hivebeat.Millis(rapid.SampledFrom([]int{0, 0, 60_000}).Draw(rt, "quiet"))
@@ -344,6 +448,7 @@ func TestDetectorAgainstFullSweep(t *testing.T) {
 						rt.Fatalf("%s has no record and should be %s", id, want)
 					}
 					delete(model, id)
+					forgotten[id] = m
 					continue
 				}
 				if r.Live != want {

@@ -106,7 +106,7 @@ func (h *Hive) sayOf(id string, kind hivebeat.Kind, to hivebeat.Live, why eviden
 		d.From, d.To, d.Reason = string(base.State), string(r.State), r.Reason
 	}
 	if kind == why.kind {
-		d.AgeMS, d.Reason, d.MarginMS = why.age, why.reason, why.margin
+		d.AgeMS, d.Reason, d.MarginMS, d.DetectMS = why.age, why.reason, why.margin, why.detect
 	}
 	if kindOf(to) == kind {
 		d.Cause = r.Cause

@@ -175,15 +175,15 @@ func (v *View) silent(h *Hive, until time.Time) bool {
 	return h.heldBy == nil && (h.live == hivebeat.Late || h.live == hivebeat.Unverified) && !v.lostAt(h).After(until)
 }
 
-// brake judges whether it is to be believed that h is lost. Where it is not, h is
-// held, and so are those that would follow.
-func (v *View) brake(h *Hive, now time.Time) (held bool) {
+// brake judges whether it is to be believed that h is lost, and why. Where it is
+// not, h is held, and so are those that would follow.
+func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 	if v.rule.Off {
 		return false
 	}
 	z := v.zoneOf(h.zone)
 	if z.on && !h.judged.After(z.began.Add(brakeWindow)) {
-		v.hold(z, h, now)
+		v.hold(z, h, why, now)
 		return true
 	}
 	z.lost = slices.DeleteFunc(z.lost, func(at time.Time) bool { return now.Sub(at) >= brakeWindow })
@@ -196,10 +196,10 @@ func (v *View) brake(h *Hive, now time.Time) (held bool) {
 		return false
 	}
 	v.startBrake(z, together, now)
-	v.hold(z, h, now)
+	v.hold(z, h, why, now)
 	for _, o := range v.order {
 		if o != h && o.zone == z.name && v.silent(o, now.Add(brakeWindow)) {
-			v.hold(z, o, now)
+			v.hold(z, o, v.silentFor(o, now), now)
 		}
 	}
 	return true
@@ -237,8 +237,8 @@ func (v *View) startBrake(z *Zone, together int, now time.Time) {
 }
 
 // hold makes h unverified until it was heard, or its turn has come.
-func (v *View) hold(z *Zone, h *Hive, now time.Time) {
-	why := v.silentFor(h, now)
+func (v *View) hold(z *Zone, h *Hive, why evidence, now time.Time) {
+	why.detect = nil // it is judged by its silence from here on
 	why.reason += "; held, as with it too many of " + z.words() + " would be lost at once"
 	if h.live != hivebeat.Unverified {
 		v.turn(h, hivebeat.KindUnverified, hivebeat.Unverified, hivebeat.CauseMissed, why, now)

@@ -30,7 +30,7 @@ func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Ti
 		switch {
 		case was.hiveInc == h.head.Inc: // an incarnation that came back goes on with its numbers
 			w.seen = min(was.seen, r.N)
-		case len(r.Tr) > 0 && (!h.numbers || r.Tr[0].Kind == hivebeat.KindJoined):
+		case len(r.Tr) > 0 && (!h.numbers || r.Tr[0].Kind == hivebeat.KindJoined || cameBack(&r.Tr[0])):
 			w.seen = r.Tr[0].N - 1
 		case !h.numbers:
 			w.seen = r.N
@@ -59,6 +59,12 @@ func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Ti
 	v.gap(h, w, r.N, now)
 }
 
+// cameBack reports whether t tells of a worker that was lost for so long that its
+// hive listed it no more: what was numbered before that was told.
+func cameBack(t *hivebeat.Transition) bool {
+	return t.Kind == hivebeat.KindRecovered && t.From == string(hivebeat.Lost) && t.Margin >= hivebeat.MillisOf(hivebeat.KeepGone)
+}
+
 // gap tells that the transitions up to n are not to be had any more.
 func (v *View) gap(h *Hive, w *Worker, n uint64, now time.Time) {
 	if n <= w.seen {
@@ -85,6 +91,12 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		Hive: h.id, Worker: r.Worker, Inc: t.Inc, HiveInc: h.head.Inc, N: t.N,
 		Kind: t.Kind, From: t.From, To: t.To, Cause: t.Cause, Via: hivebeat.ViaHive, Model: r.Model,
 	}
+	if t.Detect > 0 {
+		d.DetectMS = new(t.Detect)
+	}
+	if t.Margin > 0 {
+		d.MarginMS = new(t.Margin)
+	}
 	if t.Kind == hivebeat.KindState {
 		d.State = hivebeat.State(t.To)
 	}
@@ -95,8 +107,11 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	switch t.Kind {
 	case hivebeat.KindLate, hivebeat.KindLost:
 		d.AgeMS = r.Age - min(r.Age, t.Ago)
-		if d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause == hivebeat.CauseExit {
+		switch d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause {
+		case hivebeat.CauseExit:
 			d.Reason = fmt.Sprintf("process %d ended", r.PID)
+		case hivebeat.CauseDisconnect:
+			d.Reason = "its connection closed and it did not come back: " + d.Reason
 		}
 	case hivebeat.KindStalled:
 		if d.Reason = "it goes on"; t.To != "" {
@@ -148,10 +163,9 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 	}
 	d.N = w.seen
 
-	was := w.mix()
 	r.Live, r.Cause, r.N, r.Tr, r.Since = hivebeat.Lost, hivebeat.CauseMissed, w.seen, nil, 0
 	r.Age, w.received, w.via = age, now, hivebeat.ViaQueen
-	h.count(was, w.mix())
+	v.reshow(h, w, true, now)
 	v.tell(d, now)
 }
 

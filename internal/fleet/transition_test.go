@@ -159,3 +159,58 @@ func TestReasonsOfTransitions(t *testing.T) {
 		}
 	}
 }
+
+// What a transition says of its time is in its event; what it does not say is not
+// known, and not 0.
+func TestEventsTellHowLongItTook(t *testing.T) {
+	v := New(45 * time.Second)
+	w := workerOf("w")
+	seq := uint64(0)
+	say := func(kind hivebeat.Kind, from, to string, cause hivebeat.Cause, detect, margin hivebeat.Millis) hivebeat.EventData {
+		t.Helper()
+		seq++
+		w.N = seq
+		w.Live, w.Cause = hivebeat.Live(to), cause
+		w.Tr = []hivebeat.Transition{{N: seq, Kind: kind, From: from, To: to, Cause: cause, Inc: w.Inc, Detect: detect, Margin: margin}}
+		if err := feed(t, v, snapshotOf("h", 1, seq, w), at(float64(seq))); err != nil {
+			t.Fatal(err)
+		}
+		list := v.TakeEvents()
+		if len(list) != 1 || list[0].Data.Kind != kind {
+			t.Fatalf("events %+v, want one %s", list, kind)
+		}
+		return list[0].Data
+	}
+	say(hivebeat.KindJoined, "", "alive", "", 0, 0)
+	if d := say(hivebeat.KindLost, "alive", "lost", hivebeat.CauseExit, 7, 0); d.DetectMS == nil || *d.DetectMS != 7 || d.MarginMS != nil {
+		t.Errorf("lost: %+v", d)
+	}
+	if d := say(hivebeat.KindRecovered, "lost", "alive", "", 0, 1700); d.MarginMS == nil || *d.MarginMS != 1700 || d.DetectMS != nil {
+		t.Errorf("recovered: %+v", d)
+	}
+	if d := say(hivebeat.KindLost, "alive", "lost", hivebeat.CauseMissed, 0, 0); d.DetectMS != nil || d.MarginMS != nil {
+		t.Errorf("lost by silence: %+v", d)
+	}
+	if d := say(hivebeat.KindRecovered, "lost", "alive", "", 0, 0); d.MarginMS != nil { // by a hive of before
+		t.Errorf("recovered: %+v", d)
+	}
+	if d := say(hivebeat.KindLost, "alive", "lost", hivebeat.CauseDisconnect, 2004, 0); *d.DetectMS != 2004 || !strings.HasPrefix(d.Reason, "its connection closed") {
+		t.Errorf("lost by its connection: %+v", d)
+	}
+	// Its hive lists it no more, and then it is back: no number of before is missing.
+	if err := feed(t, v, snapshotOf("h", 1, seq+1), at(700)); err != nil {
+		t.Fatal(err)
+	}
+	if h := v.Hive("h"); len(h.Workers()) != 0 {
+		t.Fatalf("workers %v", h.Workers())
+	}
+	w.N++
+	w.Tr = []hivebeat.Transition{{N: w.N, Kind: hivebeat.KindRecovered, From: "lost", To: "alive", Inc: w.Inc, Margin: 601_000}}
+	w.Live, w.Cause = hivebeat.Alive, ""
+	if err := feed(t, v, snapshotOf("h", 1, seq+2, w), at(701)); err != nil {
+		t.Fatal(err)
+	}
+	if list := v.TakeEvents(); len(list) != 1 || list[0].Data.Kind != hivebeat.KindRecovered || *list[0].Data.MarginMS != 601_000 {
+		t.Errorf("back after it was forgotten: %+v", list)
+	}
+}

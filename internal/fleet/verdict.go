@@ -22,6 +22,8 @@ const forgetAfter = 7 * 24 * time.Hour
 //	                  │  └──▶ left                  │                          │
 //	                  └─────────────────────────────┴──── heard again ─────────┘
 //
+//	its connection closed ──── 2 or 5 s, and not heard ──▶ lost (closings.go)
+//
 //	roster only ────▶ unverified ──── E + 2 × every after this queen began ──▶ lost
 //
 // Between all that and lost by silence stands the brake (brake.go), which makes of
@@ -53,6 +55,7 @@ type evidence struct {
 	age    hivebeat.Millis
 	reason string
 	margin *hivebeat.Millis // how far past its deadline a recovered one was heard
+	detect *hivebeat.Millis // from its end, where that was seen, to the verdict
 }
 
 // Check is a hive whose key must be read before the verdict. The answer goes to
@@ -105,7 +108,10 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 	at := latest(v.heardAs(now), h.judged)
 	was, silent := h.live, at.Sub(h.judged)
 	margin := silent - (v.blind - h.blind) - v.patience(h)
-	h.judged, h.blind, h.check = at, v.blind, 0
+	if was == hivebeat.Lost && h.cause == hivebeat.CauseDisconnect {
+		margin = max(0, at.Sub(h.since))
+	}
+	h.judged, h.blind, h.check, h.closed.over = at, v.blind, 0, false
 	if was == hivebeat.Left && !o.Begins() {
 		return // one more page of its goodbye
 	}
@@ -158,12 +164,13 @@ func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebea
 	why.kind = kind
 	v.steps = append(v.steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
 	up := h.Up()
-	h.live, h.cause, h.since, h.why, h.check = to, cause, now, why, 0
+	h.live, h.cause, h.since, h.why, h.check, h.closed.over = to, cause, now, why, 0, false
 	switch {
 	case !up && h.Up():
 		h.upFrom = now
 	case up && !h.Up():
 		h.upUntil = now
+		v.closings.Close(h)
 	}
 	if to != hivebeat.Unverified {
 		v.unhold(h)
@@ -174,6 +181,8 @@ func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebea
 	case hivebeat.Left:
 		v.endAdoption(h)
 	}
+	v.resum(h, another, now) // first: what a worker is worth rests on its hive
+	v.reshowAll(h, now)
 	v.Compare(h)
 }
 
@@ -197,6 +206,7 @@ func (v *View) Tick(now time.Time) {
 		}
 		v.ask(h)
 	}
+	v.endWindows(now)
 	v.endHolds(now)
 	v.tickWards(now)
 }
@@ -221,8 +231,13 @@ func (v *View) Checked(c Check, inc, seq uint64, now time.Time) {
 		v.Postpone(c, now)
 		return
 	}
-	h.check = 0
+	over := h.closed.over
+	h.check, h.closed.over = 0, false
 	if inc != 0 && seq != 0 && v.learnSeq(h, inc, seq, now) {
+		return
+	}
+	if over && h.Up() {
+		v.lose(h, hivebeat.CauseDisconnect, v.closedFor(h, now), now)
 		return
 	}
 	switch h.live {
@@ -238,6 +253,11 @@ func (v *View) Checked(c Check, inc, seq uint64, now time.Time) {
 func (v *View) Postpone(c Check, now time.Time) {
 	if h := c.Hive; h.check == c.id && v.hives[h.id] == h {
 		h.check = 0
+		if h.closed.over {
+			h.closed.over = false
+			v.rearm(h)
+			return
+		}
 		v.due.Set(h, now)
 	}
 }
@@ -259,7 +279,7 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 // lose is the one place where a hive becomes lost: what holds a verdict back
 // stands here.
 func (v *View) lose(h *Hive, cause hivebeat.Cause, why evidence, now time.Time) {
-	if !h.released && v.brake(h, now) {
+	if !h.released && v.brake(h, why, now) {
 		return
 	}
 	v.turn(h, hivebeat.KindLost, hivebeat.Lost, cause, why, now)
@@ -297,6 +317,9 @@ func (v *View) silentFor(h *Hive, now time.Time) evidence {
 // ends the doubt, what is heard counts as heard then, and nobody becomes late or
 // lost, nor is a worker given up for not being listed.
 func (v *View) Doubt(since time.Time) {
+	if v.doubt.IsZero() {
+		v.ForgetDisconnects()
+	}
 	if v.doubt.IsZero() || since.Before(v.doubt) {
 		v.doubt = since
 	}

@@ -223,7 +223,7 @@ var (
 		"hive", "worker", "inc", "seq", "every")
 
 	refTransition = isMap(map[string]rule{
-		"n": anyUint, "kind": isStr(32), "from": isStr(32), "to": isStr(32), "cause": isStr(32), "inc": anyUint, "ago": anyUint,
+		"n": anyUint, "kind": isStr(32), "from": isStr(32), "to": isStr(32), "cause": isStr(32), "inc": anyUint, "detect": anyUint, "margin": anyUint, "ago": anyUint,
 	}, "n", "kind", "inc")
 	refRecord = isMap(join(refFacts, map[string]rule{
 		"worker": isID, "live": isStr(32), "cause": isStr(32), "n": anyUint, "tr": isList(8, refTransition), "missed": anyUint,
@@ -232,7 +232,7 @@ var (
 	}), "worker", "live", "inc", "seq", "every")
 	refSnapshot = isMap(map[string]rule{
 		"v": isInt, "hive": isID, "inc": anyUint, "every": isEvery, "seq": anyUint, "sent": isInt, "warm": isBool,
-		"page": isUint(1000), "pages": isUint(1000), "bye": isStr(256), "labels": isTextMap(32, 63, 128),
+		"page": isUint(1000), "pages": isUint(1000), "bye": isStr(256), "conn": isStr(128), "rw": anyUint, "labels": isTextMap(32, 63, 128),
 		"host": isMap(map[string]rule{
 			"name": isStr(256), "os": isStr(256), "arch": isStr(256), "cpus": anyUint, "load1": isFloat, "cpu": isFloat,
 			"mem_total": anyUint, "mem_used": anyUint, "uptime": anyUint,

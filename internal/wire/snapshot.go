@@ -49,6 +49,10 @@ func (m *SnapshotMemo) Parse(b []byte, v *SnapshotView) error {
 			v.Pages = c.upto("pages", hivebeat.MaxPages)
 		case "bye":
 			v.Bye = c.text("bye", hivebeat.MaxReason)
+		case "conn":
+			v.Conn = c.text("conn", hivebeat.MaxConn)
+		case "rw":
+			v.RW = c.uint("rw")
 		case "labels":
 			v.Labels = c.labels()
 		case "host":
@@ -280,6 +284,10 @@ func (c *cursor) transitions(list []hivebeat.Transition) []hivebeat.Transition {
 				t.Cause = hivebeat.Cause(word(c.text("tr.cause", hivebeat.MaxState)))
 			case "inc":
 				t.Inc = c.uint("tr.inc")
+			case "detect":
+				t.Detect = hivebeat.Millis(c.uint("tr.detect"))
+			case "margin":
+				t.Margin = hivebeat.Millis(c.uint("tr.margin"))
 			case "ago":
 				t.Ago = hivebeat.Millis(c.uint("tr.ago"))
 			default:

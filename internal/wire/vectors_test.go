@@ -56,13 +56,19 @@ func vectors() map[string][]vector {
 	idle := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "w-0", Facts: hivebeat.Facts{Inc: 1795435200000000, Every: 30000, State: hivebeat.Ready, Seq: 1}}
 	snap := sampleSnapshot(1)
 	snap.Bye, snap.GPUs = "maintenance", snap.GPUs[:1]
+	snap.Conn, snap.RW = "NCXU3YJ3Y5KX7O2Z2VJ6QWTTWRRNQ7VQ4YAKQPLW6J3JQKQ5QJ2F4X2M/8", 250
 	snap.Collect = map[string]string{"gpu": "error: nvidia-smi did not answer within 5s"}
 	snap.GPUs[0].Err = "power: [Unknown Error]"
 	snap.Stats = hivebeat.Stats{Beats: 7, Refused: 6, Stale: 5, WireLost: 4, FalseDead: 3, CutOff: 2, SelfPause: 1}
 	r := &snap.Workers[0]
 	r.Facts = full.Facts
-	r.Live, r.Cause, r.Missed, r.Stalled = hivebeat.Lost, hivebeat.CauseMissed, 3, true
-	r.Tr = []hivebeat.Transition{{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 40}}
+	r.Live, r.Cause, r.Missed, r.Stalled = hivebeat.Lost, hivebeat.CauseExit, 3, true
+	r.N = 3
+	r.Tr = []hivebeat.Transition{
+		{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 30040},
+		{N: 2, Kind: hivebeat.KindRecovered, From: "lost", To: "alive", Inc: r.Inc, Margin: 1700, Ago: 29040},
+		{N: 3, Kind: hivebeat.KindLost, From: "alive", To: "lost", Cause: hivebeat.CauseExit, Inc: r.Inc, Detect: 7, Ago: 40},
+	}
 
 	least := raw("v", 1, "hive", "h", "worker", "w", "inc", 1, "seq", 1, "every", 100)
 	beat := func(kv ...any) []byte {
@@ -91,6 +97,15 @@ func vectors() map[string][]vector {
 		"snapshot.json": {
 			accepted("least", "the required keys alone; pages absent means 0 of 1", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000), readSnapshot),
 			accepted("full", "every key, in the order this project sends them", must(EncodeSnapshot(&snap)), readSnapshot),
+			accepted("connection", "a hive names its connection; what a transition says of its time may be missing, and is not known then",
+				raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000, "conn", "NDXS/8", "rw", 2000,
+					"workers", []any{map[string]any{
+						"worker": "w", "live": "lost", "inc": 1, "seq": 1, "every": 1000,
+						"tr": []any{
+							map[string]any{"n": 1, "kind": "lost", "inc": 1, "cause": "exit"},
+							map[string]any{"n": 2, "kind": "lost", "inc": 1, "cause": "disconnect", "detect": 2004},
+						},
+					}}), readSnapshot),
 			accepted("integer-for-float", "a float may be sent as an integer", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
 				"host", map[string]any{"cpu": 12}), readSnapshot),
 			accepted("unknown-words", "an unknown live and an unknown kind are kept", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
@@ -129,6 +144,13 @@ func vectors() map[string][]vector {
 		},
 		"snapshot-refused.json": {
 			refused("page", "page 2 of 2: pages count from 0", hivebeat.RefusedLimit, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000, "page", 2, "pages", 2)),
+			refused("conn-long", "a connection's name of 129 bytes", hivebeat.RefusedLimit, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+				"conn", strings.Repeat("N", 129))),
+			refused("detect-negative", "a time is a uint", hivebeat.RefusedType, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+				"workers", []any{map[string]any{
+					"worker": "w", "live": "lost", "inc": 1, "seq": 1, "every": 1000,
+					"tr": []any{map[string]any{"n": 1, "kind": "lost", "inc": 1, "detect": -1}},
+				}})),
 			refused("record", "one record at fault refuses the whole snapshot", hivebeat.RefusedMissing, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
 				"workers", []any{map[string]any{"worker": "w", "live": "alive", "inc": 1, "seq": 1}})),
 			refused("not-finite", "a float that JSON has no word for", hivebeat.RefusedLimit, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,

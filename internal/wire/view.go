@@ -67,8 +67,9 @@ type RecordView struct {
 // SnapshotView is the view of a hivebeat.Snapshot. Its slices are reused by the
 // next parse into it.
 type SnapshotView struct {
-	Hive, Bye                    []byte
+	Hive, Bye, Conn              []byte
 	Inc, Every, Seq, Page, Pages uint64
+	RW                           uint64
 	Sent                         int64
 	Warm                         bool
 	Labels, Collect              Raw // of string pairs
@@ -169,6 +170,8 @@ func (v *SnapshotView) UpdateHead(s *hivebeat.Snapshot) {
 	s.Warm, s.Page, s.Pages, s.Stats = v.Warm, v.Page, v.Pages, v.Stats
 	set(&s.Hive, v.Hive)
 	set(&s.Bye, v.Bye)
+	set(&s.Conn, v.Conn)
+	s.RW = hivebeat.Millis(v.RW)
 	s.Labels = v.Labels.UpdateMap(s.Labels)
 	s.Collect = v.Collect.UpdateMap(s.Collect)
 	v.Host.Update(&s.Host)

@@ -62,6 +62,11 @@ func TestWorkerKilledAndRestarted(t *testing.T) {
 	if lost.Data.Cause != hivebeat.CauseExit || lost.Data.Via != "hive" || lost.Data.From != "alive" || !strings.HasSuffix(lost.Data.Reason, "ended") {
 		t.Errorf("lost without cause and evidence: %+v", lost.Data)
 	}
+	if d := lost.Data.DetectMS; d == nil || *d == 0 || hivebeat.Millis(time.Since(killed).Milliseconds()) < *d {
+		t.Errorf("no time from its end to the verdict: %+v", lost.Data)
+	} else {
+		t.Logf("of which its hive took %d ms", *d)
+	}
 	none(t, events, hivebeat.KindLate)
 	f.sees(rig.Fleet{"gpu-01/w1": hivebeat.Lost, "gpu-01/w2": hivebeat.Alive})
 

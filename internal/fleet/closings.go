@@ -1,0 +1,104 @@
+package fleet
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// How a hive is lost by its connection. A queen that hears disconnects opens a
+// window when that of a hive closes, as hives do for workers (liveness.Closings).
+// What follows at its end is what follows a silence: the key is read, the brake
+// counts it. A hive that the brake holds is judged by its silence from then on.
+
+// closed is what the connection of a hive, h.conn, tells.
+type closed struct {
+	conn string // by which View.closings knows the hive
+	over bool   // a window is over, and the verdict waits for the key of the hive
+	win  liveness.Closing
+}
+
+// Disconnect notes that a client of a server disconnected, whoever it is. All that
+// was heard before must have been applied. It reports whether it opened a window
+// for a hive: then SettleClosings is to follow. A queen that doubts itself opens none.
+func (v *View) Disconnect(now time.Time, d liveness.Disconnect) (opened bool) {
+	if !v.doubt.IsZero() {
+		return false
+	}
+	return v.closings.Disconnect(now, d, func(h *Hive) time.Duration {
+		if !h.Up() || h.closed.over {
+			return 0
+		}
+		return liveness.WindowOf(h.head.RW.Duration())
+	})
+}
+
+// SettleClosings says that what was on its way at the given time has been applied: a
+// snapshot that comes now was sent after each disconnect up to then. It reports
+// whether there are later windows, which need another of it.
+func (v *View) SettleClosings(upTo time.Time) (more bool) { return v.closings.Settle(upTo) }
+
+// ForgetDisconnects closes all windows, and nobody is lost for them: who hears of
+// disconnects was cut off itself, or doubts what it hears.
+func (v *View) ForgetDisconnects() {
+	v.closings.Forget()
+	for _, h := range v.order {
+		if h.closed.over && h.check != 0 { // its silence is to be judged after all
+			h.check = 0
+			v.rearm(h)
+		}
+		h.closed.over = false
+	}
+}
+
+// TakeAsk returns the hives whose window is about to end: they may have come back
+// unheard, and their roll is to be called.
+func (v *View) TakeAsk() []*Hive { return v.closings.TakeAsk() }
+
+// link follows the connection of h, of which a page was taken over.
+func (v *View) link(h *Hive, o liveness.Outcome) {
+	if h.conn != h.head.Conn {
+		v.closings.Move(h, h.conn, h.head.Conn)
+		h.conn = h.head.Conn
+	}
+	v.closings.Heard(h, h.conn, o.Begins() || h.head.Bye != "")
+}
+
+// unlink lets h go.
+func (v *View) unlink(h *Hive) {
+	v.closings.Close(h)
+	v.closings.Move(h, h.conn, "")
+	h.closed = closed{}
+}
+
+// endWindows has the keys read of those whose window is over.
+func (v *View) endWindows(now time.Time) {
+	for h, win := range v.closings.Due(now) {
+		if h.Up() {
+			h.closed.over, h.closed.win = true, win
+			v.ask(h)
+		}
+	}
+}
+
+// rearm sets the deadline of the silence of h, which is up.
+func (v *View) rearm(h *Hive) {
+	after := liveness.LateAfter(h.every, 0)
+	if h.live == hivebeat.Late {
+		after = liveness.LostAfter(h.every, 0)
+	}
+	v.due.Set(h, h.judged.Add(after+v.blind-h.blind))
+}
+
+// closedFor is the evidence of a connection that closed.
+func (v *View) closedFor(h *Hive, now time.Time) evidence {
+	win := &h.closed.win
+	detect := max(1, hivebeat.MillisOf(now.Sub(win.At)+time.Millisecond-1))
+	return evidence{
+		age:    EffectiveAge(0, h.received, now),
+		reason: fmt.Sprintf("its connection closed (%.80s) and it did not come back within %s", win.Reason, win.Length),
+		detect: &detect,
+	}
+}

@@ -1,0 +1,320 @@
+package fleet
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// ending is a fleet whose connections close. Its clock is exact.
+type ending struct {
+	t       *testing.T
+	v       *View
+	now     time.Time
+	seq     map[string]uint64
+	keys    map[string]uint64 // seq that the key of a hive holds, where a read finds more than nothing
+	unread  bool              // checks are left to the test
+	asked   []string
+	told    []string
+	snap    hivebeat.Snapshot // what the next snapshots say besides
+	reasons []string
+}
+
+func newEnding(t *testing.T) *ending {
+	return &ending{
+		t: t, v: New(45 * time.Second), now: at(0), seq: map[string]uint64{}, keys: map[string]uint64{},
+		snap: hivebeat.Snapshot{Inc: 100, RW: 250},
+	}
+}
+
+// beat sends a snapshot of a hive over a connection.
+func (e *ending) beat(hive, conn string) {
+	e.t.Helper()
+	e.seq[hive]++
+	s := snapshotOf(hive, e.snap.Inc, e.seq[hive], workerOf("w"))
+	s.Conn, s.RW, s.Bye = conn, e.snap.RW, e.snap.Bye
+	if err := feed(e.t, e.v, s, e.now); err != nil {
+		e.t.Fatal(err)
+	}
+	e.take()
+}
+
+// pass lets time go on, without looking in between.
+func (e *ending) pass(d time.Duration) {
+	e.now = e.now.Add(d)
+	e.v.Tick(e.now)
+	e.take()
+	if e.unread {
+		return
+	}
+	for len(e.v.checks) > 0 {
+		e.answer()
+	}
+}
+
+// answer answers the oldest check.
+func (e *ending) answer() {
+	c := e.v.checks[0]
+	e.v.checks = e.v.checks[1:]
+	var inc uint64
+	seq := e.keys[c.Hive.ID()]
+	if seq > 0 {
+		inc = e.snap.Inc
+	}
+	e.v.Checked(c, inc, seq, e.now)
+	e.take()
+}
+
+func (e *ending) take() {
+	for _, h := range e.v.TakeAsk() {
+		e.asked = append(e.asked, h.ID())
+	}
+	for _, s := range e.v.TakeSteps() {
+		word := fmt.Sprintf("%s %s>%s", s.Kind, s.From, s.To)
+		if s.Cause != "" {
+			word += "(" + string(s.Cause) + ")"
+		}
+		e.told = append(e.told, word)
+		e.reasons = append(e.reasons, s.Reason)
+	}
+}
+
+func (e *ending) closes(conn string) bool {
+	return e.v.Disconnect(e.now, liveness.Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed", Evidence: true})
+}
+
+func (e *ending) live(hive string) hivebeat.Live { return e.v.Hive(hive).Live() }
+
+func TestHiveIsLostByItsConnection(t *testing.T) {
+	const ms, second = time.Millisecond, time.Second
+	const fast, slow = 2 * second, 5 * second // the contract's, whatever the code says
+	type do = func(*ending)
+	over := func(conn string) do { return func(e *ending) { e.beat("h", conn) } }
+	beat := over("NDXS/8")
+	moved := over("NDXS/9")
+	pass := func(d time.Duration) do { return func(e *ending) { e.pass(d) } }
+	closes := func(e *ending) {
+		if !e.closes("NDXS/8") {
+			e.t.Error("no window opened")
+		}
+	}
+	closed := func(e *ending) { // and nothing can be on its way any more
+		closes(e)
+		e.v.SettleClosings(e.now)
+	}
+	ignored := func(e *ending) {
+		if e.closes("NDXS/8") {
+			e.t.Error("a window opened")
+		}
+	}
+	others := func(n int) do {
+		return func(e *ending) {
+			for i := range n {
+				if e.closes(fmt.Sprint("NDXS/", 1000+i)) {
+					e.t.Error("a stranger has a window")
+				}
+			}
+		}
+	}
+	unfounded := func(e *ending) {
+		if e.v.Disconnect(e.now, liveness.Disconnect{Server: "NDXS", Conn: "NDXS/8", Reason: "Stale Connection"}) {
+			e.t.Error("a window opened")
+		}
+	}
+	rw := func(v hivebeat.Millis) do { return func(e *ending) { e.snap.RW = v } }
+	bye := func(e *ending) { e.snap.Bye = "stopped" }
+	restart := func(e *ending) { e.snap.Inc++; e.seq["h"] = 0 }
+	doubts := func(e *ending) { e.v.Doubt(e.now) }
+	trusts := func(blind time.Duration) do { return func(e *ending) { e.v.BlindFor(blind) } }
+	unread := func(e *ending) { e.unread = true }
+	key := func(seq uint64) do { return func(e *ending) { e.keys["h"] = seq } }
+	answer := func(e *ending) { e.unread = false; e.answer() }
+
+	const joined, lost, late = "joined >alive", "lost alive>lost(disconnect)", "late alive>late(missed)"
+	for _, c := range []struct {
+		name string
+		do   []do
+		want []string
+		live hivebeat.Live
+	}{
+		{"fast, within its window", []do{beat, closed, pass(fast - 1)}, []string{joined}, hivebeat.Alive},
+		{"fast, at its end", []do{beat, closed, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{"slow, within its window", []do{rw(2000), beat, closed, pass(slow - 1)}, []string{joined}, hivebeat.Alive},
+		{"slow, at its end", []do{rw(2000), beat, closed, pass(slow)}, []string{joined, lost}, hivebeat.Lost},
+		{"unknown is slow", []do{rw(0), beat, closed, pass(slow - 1)}, []string{joined}, hivebeat.Alive},
+		{"it names none", []do{over(""), ignored, pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{"it came back", []do{beat, closed, pass(fast - 1), moved, pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{"it came back before that was told", []do{beat, moved, ignored, pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{"it came back under the same name, and nothing was on its way", []do{beat, closed, beat, pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{"one that was on its way is no return", []do{beat, closes, beat, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{"a new process", []do{beat, closes, restart, moved, pass(10 * second)}, []string{joined, "restarted alive>alive"}, hivebeat.Alive},
+		{"a new process that names the same", []do{beat, closes, restart, beat, pass(10 * second)}, []string{joined, "restarted alive>alive"}, hivebeat.Alive},
+		{"a goodbye that was on its way", []do{beat, closes, bye, beat, pass(10 * second)}, []string{joined, "left alive>left(goodbye)"}, hivebeat.Left},
+		{"a goodbye before", []do{beat, bye, beat, ignored, pass(10 * second)}, []string{joined, "left alive>left(goodbye)"}, hivebeat.Left},
+		{"while it is late", []do{beat, pass(23 * second), closed, pass(fast)}, []string{joined, late, "lost late>lost(disconnect)"}, hivebeat.Lost},
+		{"it becomes late meanwhile", []do{rw(2000), beat, pass(20 * second), closed, pass(3 * second), pass(2 * second)}, []string{joined, late, "lost late>lost(disconnect)"}, hivebeat.Lost},
+		{
+			"its silence is over first",
+			[]do{rw(2000), beat, pass(23 * second), pass(19 * second), closed, pass(3 * second), pass(2 * second)},
+			[]string{joined, late, "lost late>lost(missed)"},
+			hivebeat.Lost,
+		},
+		{"more than three are the server's", []do{beat, closed, others(3), pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{"no evidence", []do{beat, unfounded, pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{"the queen doubts itself", []do{beat, closed, pass(second), doubts, pass(second), trusts(second), pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{"the queen doubted itself before", []do{beat, doubts, ignored, trusts(0), pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{
+			"the queen doubts itself while it reads the key, and silence has its own time",
+			[]do{beat, closed, unread, pass(fast), doubts, pass(6 * second), trusts(6 * second), answer, pass(20*second + 499*ms), pass(ms)},
+			[]string{joined, late},
+			hivebeat.Late,
+		},
+		{
+			"the same, where its silence was to be judged at that moment",
+			[]do{beat, pass(21 * second), closed, unread, pass(fast), doubts, trusts(0), answer, answer, pass(1), pass(22 * second)},
+			[]string{joined, late, "lost late>lost(missed)"},
+			hivebeat.Lost,
+		},
+		{"its key says that it was heard since", []do{beat, key(2), closed, pass(fast), pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{"its key says no more", []do{beat, key(1), closed, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{"it is heard while its key is read", []do{beat, closed, unread, pass(fast), moved, answer, pass(10 * second)}, []string{joined}, hivebeat.Alive},
+		{"told again while its key is read", []do{beat, closed, unread, pass(fast), ignored, answer, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{"back after it was lost", []do{beat, closed, pass(fast), pass(700 * ms), moved}, []string{joined, lost, "recovered lost>alive"}, hivebeat.Alive},
+		{
+			"and closed for good after that",
+			[]do{beat, closed, pass(second), moved, pass(second), func(e *ending) { e.closes("NDXS/9") }, pass(fast - 1), pass(1)},
+			[]string{joined, lost},
+			hivebeat.Lost,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := newEnding(t)
+			for _, do := range c.do {
+				do(e)
+			}
+			if d := cmp.Diff(c.want, e.told); d != "" {
+				t.Errorf("-want +got:\n%s", d)
+			}
+			if live := e.live("h"); live != c.live {
+				t.Errorf("%s, want %s", live, c.live)
+			}
+			if c.live == hivebeat.Lost && !e.v.Adopted("h") {
+				t.Error("its workers are not adopted")
+			}
+			if n := e.v.closings.Open(); n != 0 && c.live != hivebeat.Alive {
+				t.Errorf("%d windows are left", n)
+			}
+			// It is forgotten in time, and leaves nothing behind.
+			e.pass(time.Hour)
+			e.pass(forgetAfter)
+			e.pass(forgetAfter)
+			if n := e.v.closings.Open() + e.v.closings.Linked() + e.v.Len(); n != 0 {
+				t.Errorf("left behind: %d windows, %d connections, %d hives", e.v.closings.Open(), e.v.closings.Linked(), e.v.Len())
+			}
+		})
+	}
+}
+
+func TestAClosedConnectionSaysWhy(t *testing.T) {
+	e := newEnding(t)
+	e.beat("h", "NDXS/8")
+	e.pass(10 * time.Second)
+	e.closes("NDXS/8")
+	e.v.SettleClosings(e.now)
+	if next, ok := e.v.Next(); !ok || next.Sub(e.now) > time.Second {
+		t.Fatalf("Next is in %s", next.Sub(e.now))
+	}
+	e.pass(749 * time.Millisecond)
+	if len(e.asked) != 0 {
+		t.Errorf("asked too soon: %v", e.asked)
+	}
+	e.pass(time.Millisecond)
+	if d := cmp.Diff([]string{"h"}, e.asked); d != "" {
+		t.Fatalf("asked before the end of the window, -want +got:\n%s", d)
+	}
+	e.pass(1253 * time.Millisecond)
+	h := e.v.Hive("h")
+	kind, to, ok := h.Difference(e.now)
+	if !ok || to != hivebeat.Lost {
+		t.Fatalf("told: %v %s %s", ok, kind, to)
+	}
+	data, entry := h.Next(kind, to)
+	if data.Cause != hivebeat.CauseDisconnect || data.DetectMS == nil || *data.DetectMS != 2003 || data.AgeMS != 12_003 ||
+		data.Reason != "its connection closed (Client Closed) and it did not come back within 2s" || entry.Cause != hivebeat.CauseDisconnect {
+		t.Errorf("told as %+v, entry %+v", data, entry)
+	}
+	e.pass(700 * time.Millisecond)
+	e.beat("h", "NDXS/9")
+	if s := e.v.Score(); s.FalseDead != 1 || s.Margins.Max != 700*time.Millisecond {
+		t.Errorf("heard after all: %+v", s)
+	}
+	if len(e.asked) != 1 {
+		t.Errorf("asked %v", e.asked)
+	}
+}
+
+// The brake counts those that are lost by their connection, as it does the silent:
+// machines do not die one after the other.
+func TestTheBrakeHoldsThoseWhoseConnectionsClose(t *testing.T) {
+	e := newEnding(t)
+	conn := func(i int) string { return fmt.Sprintf("S%d/8", i) } // each at another server
+	for i := range 10 {
+		e.beat(fmt.Sprint("h", i), conn(i))
+	}
+	e.pass(11 * time.Second)
+	for i := range 10 {
+		e.beat(fmt.Sprint("h", i), conn(i))
+	}
+	for i := range 6 {
+		if !e.v.Disconnect(e.now, liveness.Disconnect{Server: fmt.Sprint("S", i), Conn: conn(i), Evidence: true}) {
+			t.Fatal("no window opened")
+		}
+	}
+	e.v.SettleClosings(e.now)
+	e.pass(2 * time.Second)
+	count := func() (m map[hivebeat.Live]int) {
+		m = map[hivebeat.Live]int{}
+		for i := range 10 {
+			m[e.live(fmt.Sprint("h", i))]++
+		}
+		return m
+	}
+	if d := cmp.Diff(map[hivebeat.Live]int{hivebeat.Alive: 4, hivebeat.Lost: 3, hivebeat.Unverified: 3}, count()); d != "" {
+		t.Fatalf("3 of 10 may be lost at once; -want +got:\n%s", d)
+	}
+	if calls := len(e.v.TakeCalls()); calls != 3 {
+		t.Errorf("the roll of %d was called, want 3", calls)
+	}
+	for i := 6; i < 10; i++ {
+		e.beat(fmt.Sprint("h", i), conn(i))
+	}
+	// They are judged by their silence from then on, and each ends.
+	for range 450 {
+		e.pass(100 * time.Millisecond)
+		if e.now.Sub(at(11)).Milliseconds()%10_000 == 0 {
+			for i := 6; i < 10; i++ {
+				e.beat(fmt.Sprint("h", i), conn(i))
+			}
+		}
+	}
+	if d := cmp.Diff(map[hivebeat.Live]int{hivebeat.Alive: 4, hivebeat.Lost: 6}, count()); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	var held, lost int
+	for _, s := range e.told {
+		switch s {
+		case "unverified alive>unverified(missed)":
+			held++
+		case "lost unverified>lost(missed)":
+			lost++
+		}
+	}
+	if held != 3 || lost != 3 {
+		t.Errorf("held %d, and lost %d of them: %v", held, lost, e.told)
+	}
+}

@@ -1,0 +1,193 @@
+package queen
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+const windowOpened = "a hive's connection closed"
+
+// witness is a queen that hears disconnects, on a server of its own.
+type witness struct {
+	*runningQueen
+	srv          *embedded.Server
+	events       *heardEvents
+	line, system *bustest.Proxy // where they can be cut
+}
+
+func newWitness(t *testing.T) *witness {
+	t.Helper()
+	srv := bustest.Server(t, func(c *embedded.Config) { c.System = true })
+	sys, err := srv.Connect(srv.SystemOptions()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sys.Close)
+	w := &witness{srv: srv, events: subscribeEvents(t, bustest.Conn(t, srv))}
+	w.runningQueen = startQueen(t, agentConn(t, srv.URL()), Config{ID: "q1", System: sys})
+	w.warm()
+	bustest.Flush(t, sys)
+	return w
+}
+
+// newCutWitness is one whose connections can be cut, both that to NATS and that to
+// the system account. There is no JetStream.
+func newCutWitness(t *testing.T) *witness {
+	t.Helper()
+	srv := bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
+		app, sys := embedded.NewAccount("APP"), embedded.NewAccount("SYS")
+		o.Accounts, o.SystemAccount = []*embedded.Account{app, sys}, "SYS"
+		o.Users = []*embedded.User{{Username: "app", Password: "app", Account: app}, {Username: "sys", Password: "sys", Account: sys}}
+		o.NoAuthUser = "app"
+	}))
+	w := &witness{srv: srv, events: subscribeEvents(t, bustest.Conn(t, srv)), line: bustest.NewProxy(t, srv.URL()), system: bustest.NewProxy(t, srv.URL())}
+	sys := agentConn(t, w.system.URL(), nats.UserInfo("sys", "sys"))
+	w.runningQueen = startQueen(t, agentConn(t, w.line.URL()), Config{ID: "q1", System: sys, NoJetStream: true})
+	w.eventually("warm", func() bool { return w.ask(api.VerbSummary, api.Request{}).Status.Warm })
+	bustest.Flush(t, sys)
+	return w
+}
+
+// agentConn is a connection with the defaults of this project.
+func agentConn(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := bus.Connect(context.Background(), bus.Config{URL: url, FailFast: true, Options: opts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// hive is one that promises a snapshot every 15 s, and sends one when it is back,
+// as hives do.
+func (w *witness) hive(url, id string, workers ...hivebeat.Record) *testHive {
+	w.t.Helper()
+	back := make(chan struct{}, 1)
+	nc := agentConn(w.t, url, nats.ReconnectHandler(func(*nats.Conn) { back <- struct{}{} }))
+	name := func(s *hivebeat.Snapshot) { s.Conn, s.RW = bus.ConnID(nc), 250 }
+	h := startHive(w.t, nc, id, 15*time.Second, workers...)
+	h.send(name)
+	stop := h.stop
+	h.wg.Go(func() {
+		for {
+			select {
+			case <-back:
+				h.send(name)
+			case <-stop:
+				return
+			}
+		}
+	})
+	bustest.Flush(w.t, nc)
+	w.eventually(id+" alive", func() bool { return w.live(id) == hivebeat.Alive })
+	return h
+}
+
+// dies is what a kill -9 looks like to the server.
+func (h *testHive) dies() time.Time {
+	at := time.Now()
+	h.nc.Close()
+	h.kill()
+	return at
+}
+
+// lost waits until a hive is told as lost by its connection.
+func (w *witness) lost(id string, died time.Time) hivebeat.Event {
+	w.t.Helper()
+	var lost hivebeat.Event
+	w.eventually(id+" lost", func() bool {
+		list := w.events.of(hivebeat.KindLost, id, "")
+		if len(list) > 0 {
+			lost = list[0]
+		}
+		return len(list) > 0
+	})
+	took := time.Since(died)
+	if d := lost.Data; d.Cause != hivebeat.CauseDisconnect || d.From != "alive" || d.DetectMS == nil || *d.DetectMS < 2000 || d.Via != hivebeat.ViaQueen {
+		w.t.Errorf("lost: %+v", d)
+	}
+	if took < 2*time.Second {
+		w.t.Errorf("lost after %s, before its window was over", took)
+	}
+	w.t.Logf("%s: told %s after its window", id, took-2*time.Second)
+	return lost
+}
+
+// nobodyLost fails where the connection of a hive made it lost.
+func (w *witness) nobodyLost(id string) {
+	w.t.Helper()
+	for _, e := range w.events.of(hivebeat.KindLost, id, "") {
+		if e.Data.Cause == hivebeat.CauseDisconnect {
+			w.t.Errorf("lost: %+v", e.Data)
+		}
+	}
+}
+
+func TestAHiveThatDiesIsLostByItsConnection(t *testing.T) {
+	t.Parallel()
+	w := newWitness(t)
+	hears := agentConn(t, w.srv.URL())
+	var heard []*nats.Subscription
+	for _, subject := range []string{"queen.rollcall.gpu-01", "hive.gpu-01.rollcall"} {
+		sub, err := hears.SubscribeSync(subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard = append(heard, sub)
+	}
+	bustest.Flush(t, hears)
+	h := w.hive(w.srv.URL(), "gpu-01", workerOf("w1"))
+	w.lost("gpu-01", h.dies())
+	for _, sub := range heard { // it was asked first, and its workers then
+		if _, err := sub.NextMsg(patience); err != nil {
+			t.Errorf("%s: %v", sub.Subject, err)
+		}
+	}
+	w.eventually("its workers adopted", func() bool { return w.Queen.Stats().AdoptedHives == 1 })
+}
+
+// A connection that is kicked comes back, and so does the hive.
+func TestAHiveThatIsKickedLives(t *testing.T) {
+	t.Parallel()
+	w := newWitness(t)
+	line := bustest.NewProxy(t, w.srv.URL())
+	kicked, other := w.hive(line.URL(), "gpu-01"), w.hive(w.srv.URL(), "gpu-02")
+	conn := bus.ConnID(kicked.nc)
+	line.Kick()
+	w.logged(windowOpened + `" queen=q1 conn=` + conn)
+	w.lost("gpu-02", other.dies()) // and so the window of the other is over as well
+	w.nobodyLost("gpu-01")
+	if now := bus.ConnID(kicked.nc); now == conn {
+		t.Error("it was not kicked")
+	}
+}
+
+// A queen that is no longer told which connections close believes none that did.
+func TestAQueenThatHearsNoMoreClosesAllWindows(t *testing.T) {
+	t.Parallel()
+	for _, cut := range []string{"the system account", "NATS"} {
+		t.Run(cut, func(t *testing.T) {
+			t.Parallel()
+			w := newCutWitness(t)
+			lines := map[string]*bustest.Proxy{"the system account": w.system, "NATS": w.line}
+			h := w.hive(w.srv.URL(), "gpu-01")
+			h.dies()
+			w.logged(windowOpened)
+			lines[cut].Kick()
+			w.logged(map[string]string{"the system account": "listens again for connections that close", "NATS": "hears again, and knows it"}[cut])
+			sees := w.hive(w.srv.URL(), "gpu-02") // and after it was back all is as before
+			w.lost("gpu-02", sees.dies())
+			w.nobodyLost("gpu-01")
+		})
+	}
+}
