@@ -49,6 +49,11 @@ type proc struct {
 
 	reading *message // at hand
 
+	pid     uint64 // 0: nobody watches it
+	conn    connection
+	rw      time.Duration // reconnect wait
+	flushed time.Duration // when all that it sent is at the server
+
 	cuts    int
 	hold    bool // what is sent meanwhile waits in the connection
 	noticed bool
@@ -67,6 +72,7 @@ func (p *proc) init(w *world, s *slot, self actor) {
 	p.w, p.slot, p.self, p.name, p.ident = w, s, self, s.name, s.ident
 	p.born, p.died = w.now, -1
 	p.rng = w.stream(s.name + "@" + w.now.String())
+	p.connect()
 	if w.serverGone > 0 { // it begins without a connection, and gets one when there is a server
 		p.cuts, p.noticed = w.serverGone, true
 		p.troubles = append(p.troubles, trouble{from: w.now, to: -1, noticed: w.now})
@@ -155,6 +161,7 @@ func (p *proc) kill() {
 	}
 	p.died = p.w.now
 	p.slot.cur = nil
+	p.w.ended(p)
 	p.w.truth.ended(p)
 	p.w.trace(p.name, "dies")
 }
@@ -176,6 +183,11 @@ func (p *proc) cut(hold bool, notice time.Duration) {
 	}
 	p.troubles = append(p.troubles, trouble{from: p.w.now, to: -1, noticed: -1})
 	p.back++
+	if hold || notice > 0 || p.paused() || p.w.serverGone > 0 {
+		p.w.stale(p)
+	} else {
+		p.w.closes(p, "Client Closed", true)
+	}
 	at := p.back
 	p.w.trace(p.name, "connection cut, hold %t, to be noticed in %v", hold, notice)
 	p.after(min(notice, pingLimit), func() {
@@ -221,11 +233,16 @@ func (p *proc) heal() {
 	}
 	p.back++
 	at := p.back
-	p.after(between(p.rng, reconnectMin, reconnectMax), func() {
+	wait := reconnectMax
+	if p.rw > 0 && p.rw <= 500*time.Millisecond {
+		wait = 600 * time.Millisecond
+	}
+	p.after(between(p.rng, reconnectMin, wait), func() {
 		if p.back != at || p.cuts > 0 {
 			return
 		}
 		p.noticed = false
+		p.connect()
 		p.endTrouble(false)
 		p.w.trace(p.name, "connected")
 		p.self.connected()
@@ -240,7 +257,7 @@ func (p *proc) arrive(m *message) {
 		if p.hold {
 			p.inHeld = append(p.inHeld, m)
 		}
-	case p.drop > 0 && m.topic != topicToken:
+	case p.drop > 0 && m.topic != topicToken && m.topic != topicSettle:
 		p.drop--
 		p.drops++
 		p.troubles = append(p.troubles, trouble{from: p.w.now, to: p.w.now, noticed: -1})

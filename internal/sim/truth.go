@@ -25,6 +25,8 @@ type truth struct {
 	built map[lifeSeq]time.Duration
 	// moves is when each transition of a worker was numbered by its hive.
 	moves map[move]time.Duration
+	// closed is when each connection closed.
+	closed map[string]time.Duration
 }
 
 // life is one process, by what it says it is.
@@ -58,13 +60,16 @@ type arrival struct {
 	at           time.Duration
 	seq          uint64
 	every, quiet time.Duration
+	sent         time.Duration
+	conn         string
+	rw           time.Duration
 }
 
 func (t *truth) init(w *world) {
 	*t = truth{
 		w: w, procs: make(map[life]*proc), last: make(map[hearing]arrival), seqs: make(map[heardSeq]time.Duration),
 		slow: make(map[hearing]time.Duration), built: make(map[lifeSeq]time.Duration),
-		moves: make(map[move]time.Duration),
+		moves: make(map[move]time.Duration), closed: make(map[string]time.Duration),
 	}
 }
 
@@ -104,7 +109,7 @@ func (t *truth) arrived(p *proc, m *message) {
 		}
 	}
 	if a, ok := t.last[h]; !ok || m.seq > a.seq {
-		t.last[h] = arrival{t.w.now, m.seq, m.every, m.quiet}
+		t.last[h] = arrival{t.w.now, m.seq, m.every, m.quiet, m.sent, m.conn, m.rw}
 	}
 }
 
@@ -167,8 +172,20 @@ func (t *truth) judged(h *hive, s *detector.Step) {
 		h.known.of(id).before = nil
 	}
 	t.turns(&h.proc, h.known.of(id), hivebeat.Live(s.To), s.Inc)
-	if s.Kind == hivebeat.KindLost && s.Cause == hivebeat.CauseMissed {
-		t.lost(&h.proc, life{id, s.Inc}, h.born)
+	l := life{id, s.Inc}
+	if p := t.procs[l]; p != nil && (s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindLeft) {
+		h.gone[p] = t.w.now
+	}
+	if s.Kind != hivebeat.KindLost {
+		return
+	}
+	switch s.Cause {
+	case hivebeat.CauseMissed:
+		t.lost(&h.proc, l, h.born)
+	case hivebeat.CauseExit:
+		t.lostByExit(h, l)
+	case hivebeat.CauseDisconnect:
+		t.lostByClosing(h, l, s)
 	}
 }
 

@@ -27,6 +27,11 @@ type world struct {
 	net     network
 	truth   truth
 
+	pids   map[uint64]*proc
+	conns  uint64 // so many connections were made
+	server int    // of all NATS servers in a row
+	ends   *rand.Rand
+
 	serverGone int     // so many faults keep the NATS server away
 	orphans    []*proc // that began meanwhile
 
