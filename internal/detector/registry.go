@@ -220,7 +220,8 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), busy: w.facts.Busy, done: w.facts.Done}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
-	if b.outcome == liveness.Stale && (w.live == hivebeat.Left || w.live == hivebeat.Lost) &&
+	gone := (w.live == hivebeat.Left || w.live == hivebeat.Lost) && (r.doubt.IsZero() || !r.doubt.Before(w.since))
+	if b.outcome == liveness.Stale && gone &&
 		now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) {
 		b.outcome = w.lineage.Revive(inc, seq)
 	}

@@ -499,3 +499,24 @@ func TestDuplicateLeaves(t *testing.T) {
 		t.Errorf("the duplicate again: %v, want stale", err)
 	}
 }
+
+// What waited while the hive was stopped may have been sent before the duplicate
+// left, by one that has ended since.
+func TestOldMailRevivesNobody(t *testing.T) {
+	b := newBench(t)
+	f, dup := newFake("w"), newFake("w")
+	dup.Inc = f.Inc + 1
+	b.mustFeed(f.next(t)).mustFeed(dup.next(t))
+	b.Doubt(b.now)
+	b.after(4 * every)
+	dup.State = hivebeat.Stopped
+	b.mustFeed(dup.next(t))
+	if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("%v, want stale", err)
+	}
+	b.Credit(4 * every)
+	b.mustFeed(f.next(t))
+	if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Inc != f.Inc {
+		t.Errorf("%s, inc %d; want the one that never ended, alive", r.Live, r.Inc)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
 // A hive that dies does not take its workers along. When it is lost its workers
@@ -110,7 +111,7 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 		if a.wards[s.Worker] != nil {
 			continue // since a time before
 		}
-		s.Until = now.Add(adoptGrace + a.spread)
+		s.Until = latest(s.Until, now.Add(adoptGrace+a.spread))
 		a.reg.Seed(now, s)
 		c := &ward{listed: true, base: ledger.RosterWorker{
 			Inc: s.Facts.Inc, Live: s.Live, Cause: s.Cause, State: s.Facts.State, Model: s.Facts.Model, Seq: s.Facts.Seq,
@@ -141,15 +142,21 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 		}
 		return list
 	}
-	stored := h.Book.Item.Stored + now.Sub(h.Book.ReadAt)
+	// The roster has no ages and no promises. The hive was not heard for its own
+	// deadline before the entry was put, nor was a worker for up to its own before
+	// that. Deadlines count from when the entry was put: none is hastened by what is
+	// not known.
+	const every = hivebeat.WorkerEvery
+	put := now.Add(-h.Book.Item.Stored - now.Sub(h.Book.ReadAt))
+	heard := put.Add(-liveness.LostAfter(h.every, 0) - liveness.LostAfter(every, 0))
 	for id, r := range h.Book.Item.Workers {
 		if !hivebeat.ValidID(id) || r.Inc == 0 {
 			continue
 		}
 		list = append(list, detector.Seed{
-			Worker: id, Live: r.Live, Cause: r.Cause, Heard: now.Add(-stored),
+			Worker: id, Live: r.Live, Cause: r.Cause, Heard: heard, Until: put.Add(liveness.LostAfter(every, 0)),
 			Facts: hivebeat.Facts{
-				Inc: r.Inc, Seq: max(1, r.Seq), Every: hivebeat.MillisOf(hivebeat.WorkerEvery), State: r.State, Model: r.Model,
+				Inc: r.Inc, Seq: max(1, r.Seq), Every: hivebeat.MillisOf(every), State: r.State, Model: r.Model,
 			},
 		})
 	}

@@ -369,6 +369,11 @@ func TestQueenThatFindsOrphans(t *testing.T) {
 	o.expect("the roster knows no promise: the default one counts")
 	o.pass(140, 141)
 	o.expect("w1 is gone", "w1 lost hive")
+	// It was heard 5 s before the last snapshot, at 0. The roster does not say so.
+	h := v.Hive("h")
+	if _, age, _ := v.Shown(h, h.Worker("w1"), at(141)); age < 146_000 {
+		t.Errorf("w1 is shown as heard %v ago, want 146 s or more", age.Duration())
+	}
 }
 
 // A blind queen judges no ward, and credits them as it does hives.

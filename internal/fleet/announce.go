@@ -174,7 +174,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 	// Where the roster stood at our incarnation and is at another now, somebody has
 	// decided after us. To insist, as the other would too, is to argue for ever, or to
 	// lead all to one that is gone: we follow.
-	decided := h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch
+	decided := h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch || h.overtaken(&item, now)
 	h.Book.Item, h.Book.ReadAt = item, now
 	if h.head.Inc == 0 {
 		h.zone = item.Zone
@@ -194,7 +194,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
 	default:
-		o := h.hearLine(e.Inc, e.Seq, now)
+		o := h.hearLine(e.Inc, e.Seq, now, now)
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}
@@ -206,6 +206,27 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 			v.heard(h, o, now)
 		}
 	}
+}
+
+// overtaken reports whether item speaks of a hive that lives, and was put after this
+// queen heard the last of the incarnation that it knows, which is late or more: it
+// slept, or the roster was lost meanwhile. To insist would bring back who is gone.
+func (h *Hive) overtaken(item *ledger.RosterItem, now time.Time) bool {
+	return item.N > h.Book.Item.N && speaksOfLiving(item) &&
+		now.Sub(h.judged) > liveness.LateAfter(h.every, 0) && now.Add(-item.Stored).After(h.judged)
+}
+
+// decidedSince reports whether the roster, which this queen follows, was told since
+// then that the hive lives as it is known: another incarnation, heard at an unknown
+// time since then, may be the one that was given up for it. If not, its next
+// snapshot says so.
+func (h *Hive) decidedSince(heard time.Time, inc uint64) bool {
+	it := &h.Book.Item
+	return inc != h.line.Inc() && it.Inc == h.line.Inc() && speaksOfLiving(it) && h.Book.ReadAt.Add(-it.Stored).After(heard)
+}
+
+func speaksOfLiving(item *ledger.RosterItem) bool {
+	return item.Live == hivebeat.Alive || item.Live == hivebeat.Late
 }
 
 // recall makes of a hive that is known from the roster alone what can be said of
@@ -232,13 +253,14 @@ func (v *View) recall(h *Hive, now time.Time) {
 }
 
 // recallWorkers lists who was on a hive that is gone, as the roster remembers
-// them. How long ago each was heard nobody knows any more: longer than the hive.
+// them. How long ago each was heard nobody knows any more: longer than the hive, by
+// what its hive waits for one that is not lost.
 func (v *View) recallWorkers(h *Hive, now time.Time) {
 	for id, r := range h.Book.Item.Workers {
 		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
 			continue
 		}
-		w := &Worker{hive: h, received: h.received, via: hivebeat.ViaQueen}
+		w := &Worker{hive: h, received: h.received.Add(-liveness.LostAfter(hivebeat.WorkerEvery, 0)), via: hivebeat.ViaQueen}
 		w.rec.Worker, w.rec.Live, w.rec.Cause = id, r.Live, r.Cause
 		w.rec.Inc, w.rec.State, w.rec.Model = r.Inc, r.State, r.Model
 		h.workers[id] = w

@@ -184,6 +184,47 @@ func TestLearnFromTheRoster(t *testing.T) {
 	})
 }
 
+// TestOvertaken: a queen that heard of a duplicate, and then nothing for long, learns
+// that the others have gone back to the one that lives.
+func TestOvertaken(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		epoch  int64
+		n      uint64
+		live   hivebeat.Live
+		stored time.Duration // at 60 s; the duplicate was heard at 10 s at last
+		heard  bool          // it was heard at 55 s too
+		follow bool
+	}{
+		{"the roster was made anew, and goes on", 2, 5, hivebeat.Alive, 5 * time.Second, false, true},
+		{"made anew by who knows less", 2, 2, hivebeat.Alive, 5 * time.Second, false, false},
+		{"told before it was heard", 2, 5, hivebeat.Alive, 55 * time.Second, false, false},
+		{"of one that is gone", 2, 5, hivebeat.Lost, 5 * time.Second, false, false},
+		{"it still beats", 2, 5, hivebeat.Alive, 3 * time.Second, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := New(45 * time.Second)
+			mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
+			mustFeed(t, v, snapshotOf("h", 200, 1), at(10))
+			v.Learn("h", rosterOf(3, hivebeat.Alive, 200, 1), at(11))
+			settleChecks(v, at(50))
+			if c.heard {
+				mustFeed(t, v, snapshotOf("h", 200, 2), at(55))
+			}
+			item := rosterOf(c.n, c.live, 100, 9)
+			item.Epoch, item.Stored = c.epoch, c.stored
+			v.Learn("h", item, at(60))
+			h := v.Hive("h")
+			if got := h.Inc() == 100; got != c.follow {
+				t.Errorf("incarnation %d", h.Inc())
+			}
+			if kind, _, ok := h.Difference(at(60)); c.follow && ok {
+				t.Errorf("and then says %s", kind)
+			}
+		})
+	}
+}
+
 // TestTwoQueensAgree lets two queens with different ears announce in turn: they
 // end with the roster in agreement, and never argue in circles.
 func TestTwoQueensAgree(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
 // TestWhatIsReadInDoubt: a queen that was stopped from 10 s to 40 s reads what
@@ -115,5 +116,77 @@ func TestNotWarmIsNoEvidence(t *testing.T) {
 	mustFeed(t, v, snapshotOf("h", 200, 31), at(310))
 	if got := lives(v, "h"); got != "w00=lost w01=lost w02=lost" {
 		t.Errorf("by a hive that is warm: %s", got)
+	}
+}
+
+// A queen that slept knows from the roster who lives, and then reads of a duplicate
+// that came and went meanwhile: that does not make it the newer one. One that is
+// there is heard again after the doubt.
+func TestABacklogIsNoNewsToTheRoster(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
+	v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 5), at(1))
+	v.Doubt(at(2))
+	item := rosterOf(5, hivebeat.Alive, 100, 13)
+	item.Stored = 40 * time.Second // after the duplicate was given up for it
+	v.Learn("h", item, at(120))
+	if err := feed(t, v, snapshotOf("h", 200, 1), at(120)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("%v, want stale", err)
+	}
+	if err := feed(t, v, snapshotOf("h", 100, 14), at(120)); err != nil {
+		t.Errorf("who lives is refused: %v", err)
+	}
+	v.BlindFor(118 * time.Second)
+	if h := v.Hive("h"); h.Inc() != 100 || h.Live() != hivebeat.Alive {
+		t.Errorf("%s, incarnation %d", h.Live(), h.Inc())
+	}
+	mustFeed(t, v, snapshotOf("h", 200, 9), at(130))
+	if h := v.Hive("h"); h.Inc() != 200 {
+		t.Error("a restart after the doubt is not heard")
+	}
+
+	// One that began after the roster was told is news in doubt too.
+	v.Doubt(at(200))
+	if err := feed(t, v, snapshotOf("h", 300, 1), at(210)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A duplicate was lost while a queen slept. What the one that it doubled had sent
+// before proves nothing: that may be gone too. What it sends later does.
+func TestOldMailRevivesNobody(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+	mustFeed(t, v, snapshotOf("h", 200, 1), at(5))
+	v.Learn("h", rosterOf(2, hivebeat.Alive, 200, 1), at(6))
+	v.Doubt(at(7))
+	v.Learn("h", rosterOf(4, hivebeat.Lost, 200, 2), at(100))
+	if err := feed(t, v, snapshotOf("h", 100, 5), at(100)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("%v, want stale", err)
+	}
+	v.BlindFor(93 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 6), at(101))
+	if h := v.Hive("h"); h.Inc() != 100 || h.Live() != hivebeat.Alive {
+		t.Errorf("%s, incarnation %d", h.Live(), h.Inc())
+	}
+}
+
+// The roster has no promises: who is known by it alone is not given up within the
+// default one, as its own may be longer.
+func TestAbsenceByTheRosterAlone(t *testing.T) {
+	v := New(45 * time.Second)
+	item := rosterOf(2, hivebeat.Left, 100, 5)
+	item.Workers = map[string]ledger.RosterWorker{"slow": {Inc: 7, Live: hivebeat.Alive, Seq: 3}}
+	v.Learn("h", item, at(0))
+	live := func() hivebeat.Live { return v.Hive("h").Worker("slow").Record().Live }
+	for seq := uint64(1); seq < 41; seq++ {
+		mustFeed(t, v, snapshotOf("h", 200, seq), at(float64(15*seq)))
+		if live() != hivebeat.Alive {
+			t.Fatalf("%s after %d s", live(), 15*(seq-1))
+		}
+	}
+	mustFeed(t, v, snapshotOf("h", 200, 41), at(15*41))
+	if live() != hivebeat.Lost {
+		t.Errorf("%s after 10 minutes", live())
 	}
 }

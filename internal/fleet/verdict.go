@@ -85,11 +85,13 @@ func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
 
 // hearLine asks the lineage, and remembers whose place a new incarnation takes.
 // An incarnation that was superseded comes back once the one that took its place
-// is gone, if nothing that goes on of it can be late mail: it never ended.
-func (h *Hive) hearLine(inc, seq uint64, now time.Time) liveness.Outcome {
+// is gone, if nothing that goes on of it can be late mail: it never ended. heard is
+// when that was sent, at the earliest.
+func (h *Hive) hearLine(inc, seq uint64, heard, now time.Time) liveness.Outcome {
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
-	if o == liveness.Stale && (h.live == hivebeat.Left || h.live == hivebeat.Lost) && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) {
+	gone := (h.live == hivebeat.Left || h.live == hivebeat.Lost) && !heard.Before(h.since)
+	if o == liveness.Stale && gone && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) {
 		o = h.line.Revive(inc, seq)
 	}
 	if o.Accepted() {
@@ -267,7 +269,7 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	if inc == h.line.Inc() && seq <= h.line.Seq() {
 		return false
 	}
-	o := h.hearLine(inc, seq, now)
+	o := h.hearLine(inc, seq, now, now)
 	if !o.Accepted() {
 		return false
 	}

@@ -187,7 +187,11 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	if h == nil {
 		h = v.get(string(s.Hive))
 	}
-	o, refusal := h.hear(s, now)
+	if !v.doubt.IsZero() && h.decidedSince(v.doubt, s.Inc) {
+		v.refused[hivebeat.RefusedStale]++
+		return refusedStale
+	}
+	o, refusal := h.hear(s, v.heardAs(now), now)
 	if refusal != nil {
 		v.refused[refusal.Reason]++
 		v.refusedOf(h, s, o, now)
@@ -208,7 +212,7 @@ func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 	if h == nil {
 		h = v.get(string(s.Hive))
 	}
-	if o, refusal := h.hear(s, now); refusal == nil {
+	if o, refusal := h.hear(s, now.Add(-age), now); refusal == nil {
 		v.takeOver(h, s, o, now.Add(-age), now)
 	}
 }
@@ -222,7 +226,7 @@ var (
 
 // hear judges whether the page is news: by the hive's lineage, or as one more
 // page of what is being put together.
-func (h *Hive) hear(s *wire.SnapshotView, now time.Time) (liveness.Outcome, *hivebeat.Refusal) {
+func (h *Hive) hear(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcome, *hivebeat.Refusal) {
 	if h.asm.is(s.Inc, s.Seq) && s.Inc == h.line.Inc() {
 		switch {
 		case s.Pages != h.asm.pages:
@@ -232,7 +236,7 @@ func (h *Hive) hear(s *wire.SnapshotView, now time.Time) (liveness.Outcome, *hiv
 		}
 		return liveness.Next, nil
 	}
-	o := h.hearLine(s.Inc, s.Seq, now)
+	o := h.hearLine(s.Inc, s.Seq, heard, now)
 	switch {
 	case o.Accepted(), o == liveness.Same && !h.line.Ended(): // Same: its number is known from elsewhere, its content is not
 		return o, nil
@@ -379,11 +383,20 @@ func (v *View) absent(h *Hive, now time.Time) {
 		}
 		// A hive that began anew is warm before it could miss anybody whose promise
 		// or announced silence is long: one lost answer to its roll call kills nobody.
-		if w.hiveInc != h.head.Inc && now.Sub(h.speaksFrom) < liveness.LostAfter(w.rec.Every.Duration(), w.rec.Quiet.Duration()) {
+		if w.hiveInc != h.head.Inc && now.Sub(h.speaksFrom) < w.patience() {
 			continue
 		}
 		v.loseAbsent(h, w, now)
 	}
+}
+
+// patience is how long a silence of w has to be, until it is lost. Of who is known
+// by the roster alone nobody knows the promise.
+func (w *Worker) patience() time.Duration {
+	if w.rec.Every == 0 {
+		return hivebeat.KeepGone
+	}
+	return liveness.LostAfter(w.rec.Every.Duration(), w.rec.Quiet.Duration())
 }
 
 // Workers returns the workers in the order of their ids. The slice is not to be kept.

@@ -15,6 +15,7 @@ const (
 	topicHivesCall                  // roll call: queen → all hives
 	topicHiveCall                   // roll call: queen → one hive
 	topicToken                      // an observer → itself
+	topicSettle                     // the same, of a hive about connections that closed
 )
 
 // message is one publish on its way to one receiver.
@@ -28,6 +29,9 @@ type message struct {
 	spread   time.Duration
 	from     *proc
 	token    uint64
+	settled  func()
+	conn     string
+	rw       time.Duration
 	every    time.Duration
 	quiet    time.Duration
 	sent     time.Duration
@@ -69,6 +73,7 @@ func (w *world) uplink(p *proc, m *message) {
 		at = max(at, p.lastUp)
 		p.lastUp = at
 	}
+	p.flushed = max(p.flushed, at)
 	w.at(at, func() { w.route(m, false) })
 	if n.Dup > 0 && n.rng.Float64() < n.Dup {
 		late := between(n.rng, 0, time.Second)
@@ -113,7 +118,7 @@ func (w *world) route(m *message, again bool) {
 				w.downlink(&h.proc, m, again)
 			}
 		}
-	case topicToken:
+	case topicToken, topicSettle:
 		w.downlink(m.from, m, again)
 	}
 }
@@ -123,7 +128,7 @@ func (w *world) downlink(to *proc, m *message, again bool) {
 		return
 	}
 	n := &w.net
-	if n.Loss > 0 && m.topic != topicToken {
+	if n.Loss > 0 && m.topic != topicToken && m.topic != topicSettle {
 		f := flow{m.from, to}
 		if n.rng.Float64() < n.Loss && (n.LossRun == 0 || n.flows[f] < n.LossRun) {
 			n.flows[f]++

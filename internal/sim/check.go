@@ -122,16 +122,19 @@ func (w *world) checkShown(q *queen) {
 	}
 	for _, h := range q.view.Hives() {
 		hl := life{h.ID(), h.Head().Inc}
+		if hl.inc == 0 { // known from the roster alone
+			hl.inc = h.Inc()
+		}
 		hp := w.truth.procs[hl]
 		if hp == nil {
 			continue
 		}
-		late := w.truth.slow[hearing{&q.proc, hl}]
+		slow := w.truth.slow[hearing{&q.proc, hl}]
 		for _, o := range w.queens {
-			late = max(late, w.truth.slow[hearing{&o.proc, hl}])
+			slow = max(slow, w.truth.slow[hearing{&o.proc, hl}])
 		}
 		for _, k := range h.Workers() {
-			r := k.Record()
+			late, r := slow, k.Record()
 			kl := life{h.ID() + "/" + r.Worker, r.Inc}
 			at, ok := w.truth.seqs[heardSeq{hearing{hp, kl}, r.Seq, 0}]
 			if k.Via() == hivebeat.ViaQueen { // it may have heard it itself
@@ -144,6 +147,10 @@ func (w *world) checkShown(q *queen) {
 			}
 			live, age, _ := q.view.Shown(h, k, now)
 			truth := w.now - at
+			if h.Head().Inc == 0 { // the roster has no promises: the default one counts
+				p := w.truth.promise(kl)
+				late += max(0, lostAfter(p.every, p.quiet)-lostAfter(hivebeat.WorkerEvery, 0))
+			}
 			if age.Duration() < truth-late-2*unseen {
 				w.breaks(NoYoungAge, "%s shows %s/%s as heard %v ago, and its hive heard it %v ago", q.name, h.ID(), r.Worker, age.Duration(), truth)
 			}
@@ -208,6 +215,9 @@ func (w *world) checkTruth(q *queen) {
 			live := r.Live
 			p := w.truth.procs[life{h.id + "/" + r.Worker, r.Inc}]
 			gone := live == hivebeat.Lost || live == hivebeat.Left
+			if r.Every == 0 && w.now-h.born < hivebeat.KeepGone+time.Minute {
+				continue // known by the roster alone, which has no promise
+			}
 			if p == nil || p.alive() == gone && !w.truth.usurped(life{p.ident, p.inc}) {
 				w.breaks(Convergence, "%s/%s incarnation %d: alive is %t, and %s says %s", h.id, r.Worker, r.Inc, !gone, q.name, live)
 			}

@@ -14,6 +14,7 @@ func (w *world) build() {
 	w.byName = make(map[string]*slot)
 	w.net = network{Net: p.Net, rng: w.stream("net"), flows: make(map[flow]int)}
 	w.store = newStore(w)
+	w.pids, w.ends = make(map[uint64]*proc), w.stream("ends")
 	w.truth.init(w)
 	for i := range p.Queens {
 		w.place(r, fmt.Sprintf("q%d", i+1), nil, func(s *slot) actor {
@@ -102,6 +103,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 	case Server:
 		w.store.away++
 		w.serverGone++
+		w.server++
 		w.until(f.For, func() {
 			w.store.away--
 			w.serverGone--
@@ -114,6 +116,15 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 		})
 		w.cutAll(w.procs(func(*slot) bool { return true }), false, 0, f.For)
 		return
+	case Kick:
+		if s == nil {
+			list := w.procs(func(*slot) bool { return true })
+			r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+			for _, p := range list[:min(f.N, len(list))] {
+				w.at(w.now+between(r, 0, f.By.D()), p.kick)
+			}
+			return
+		}
 	case Zone:
 		w.cutAll(w.procs(func(s *slot) bool { return w.zoneOf(s) == f.N }), f.Hold, f.Notice.D(), f.For)
 		return
@@ -165,6 +176,8 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 		w.until(f.For, p.resume)
 	case Crash:
 		w.crash(s, f.For)
+	case Kick:
+		p.kick()
 	case Leave:
 		s.cur.leave()
 		if f.For > 0 {

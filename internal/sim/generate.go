@@ -32,8 +32,28 @@ func Generate(seed uint64, length time.Duration) Plan {
 		f.For = min(f.For, Span(troubled)-f.At).round()
 		p.Faults = append(p.Faults, f)
 	}
+	p.ends(rand.New(rand.NewPCG(seed, 0x2545f4914f6cdd1d)), troubled)
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
+}
+
+// ends lets hives see the ends of processes and connections in some plans, with
+// random numbers of their own: the rest of a plan is as it was without.
+func (p *Plan) ends(r *rand.Rand, troubled time.Duration) {
+	p.Exits = r.IntN(2) == 0
+	if r.IntN(2) == 0 {
+		return
+	}
+	p.Closings = []Span{Span(250 * time.Millisecond), Span(2 * time.Second)}[r.IntN(2)]
+	for range r.IntN(5) {
+		f := Fault{Kind: Kick, At: Span(between(r, 20*time.Second, troubled-10*time.Second)).round()}
+		if r.IntN(3) == 0 {
+			f.N, f.By = 2+r.IntN(8), Span(between(r, 0, 2*time.Second)).round()
+		} else {
+			f.Who = fmt.Sprintf("h%d/w%d", 1+r.IntN(p.Hives), 1+r.IntN(p.Workers))
+		}
+		p.Faults = append(p.Faults, f)
+	}
 }
 
 func (s Span) round() Span { return Span(s.D().Round(time.Millisecond)) }

@@ -30,6 +30,12 @@ type hive struct {
 	armedN     uint64
 	pulseArmed uint64
 
+	watching map[uint64]detector.Process // by pid
+	closings []heardClosing
+	settling bool
+	asked    time.Duration
+	gone     map[*proc]time.Duration // whom it gave up, and when
+
 	known sightings // what the registry said last, for the checks
 }
 
@@ -37,6 +43,10 @@ func (h *hive) start() {
 	w := h.w
 	h.inc = uint64(h.wall().UnixMicro())
 	h.reg = detector.New(h.id)
+	h.watching, h.gone, h.asked = make(map[uint64]detector.Process), make(map[*proc]time.Duration), -askEvery
+	if w.plan.Exits {
+		h.reg.WatchExits(h.machine().name, 1)
+	}
 	h.sched = bus.NewSchedule(w.time(), h.every, hiveRollGap, h.rng.Float64)
 	h.armed = -1
 	w.hives = append(w.hives, h)
@@ -95,6 +105,8 @@ func (h *hive) receive(m *message) {
 	now := h.w.time()
 	h.look()
 	switch m.topic {
+	case topicSettle:
+		m.settled()
 	case topicToken:
 		h.tokenBack(m.token)
 	case topicHivesCall, topicHiveCall:
@@ -104,6 +116,7 @@ func (h *hive) receive(m *message) {
 	case topicBeat:
 		h.sight.Prove(now)
 		got, err := h.reg.Receive(now, m.payload, "")
+		h.watch()
 		if err != nil {
 			h.reg.Refuse(err)
 			h.w.trace(h.name, "refuses a beat of %s %d/%d: %v", m.worker, m.inc, m.seq, err)
@@ -141,7 +154,12 @@ func (h *hive) detect() {
 	if !h.sight.Trusts() {
 		return
 	}
+	if next, ok := h.reg.Next(); ok && !h.w.time().Before(next) && !h.sight.Hears(h.w.time()) {
+		return // the token's return goes on
+	}
 	h.reg.Detect(h.w.time())
+	h.ask()
+	h.watch()
 	if h.steps() {
 		h.sched.Changed(h.w.time())
 		h.armPulse()
@@ -165,6 +183,7 @@ func (h *hive) steps() bool {
 func (h *hive) disconnected() {
 	h.look()
 	if h.sight.Cut(h.w.time(), pingLimit) {
+		h.reg.ForgetDisconnects()
 		h.roll = true
 		h.doubt()
 	}

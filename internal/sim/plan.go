@@ -44,6 +44,9 @@ type Plan struct {
 	HiveEvery   Span `json:"hive_every"`
 	Paged       bool `json:"paged,omitempty"` // each worker in a page of its own
 
+	Exits    bool `json:"exits,omitempty"`    // hives see the processes of their workers end
+	Closings Span `json:"closings,omitempty"` // and hear of connections that close: the reconnect wait of workers; 0: they do not
+
 	Net    Net     `json:"net"`
 	Faults []Fault `json:"faults"`
 }
@@ -87,6 +90,7 @@ const (
 	Wipe     Kind = "wipe"     // JetStream is away, and comes back empty
 	Server   Kind = "server"   // the NATS server is restarted
 	Badnet   Kind = "badnet"   // the bus behaves as Net says
+	Kick     Kind = "kick"     // the server closes the connection of who, or of N clients within By
 	Dropping Kind = "dropping" // who is too slow: so many messages are dropped, and it is told
 )
 

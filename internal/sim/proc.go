@@ -47,6 +47,13 @@ type proc struct {
 	inbox  []*message // that came in meanwhile
 	floor  time.Duration
 
+	reading *message // at hand
+
+	pid     uint64 // 0: nobody watches it
+	conn    connection
+	rw      time.Duration // reconnect wait
+	flushed time.Duration // when all that it sent is at the server
+
 	cuts    int
 	hold    bool // what is sent meanwhile waits in the connection
 	noticed bool
@@ -65,6 +72,7 @@ func (p *proc) init(w *world, s *slot, self actor) {
 	p.w, p.slot, p.self, p.name, p.ident = w, s, self, s.name, s.ident
 	p.born, p.died = w.now, -1
 	p.rng = w.stream(s.name + "@" + w.now.String())
+	p.connect()
 	if w.serverGone > 0 { // it begins without a connection, and gets one when there is a server
 		p.cuts, p.noticed = w.serverGone, true
 		p.troubles = append(p.troubles, trouble{from: w.now, to: -1, noticed: w.now})
@@ -153,6 +161,7 @@ func (p *proc) kill() {
 	}
 	p.died = p.w.now
 	p.slot.cur = nil
+	p.w.ended(p)
 	p.w.truth.ended(p)
 	p.w.trace(p.name, "dies")
 }
@@ -174,6 +183,11 @@ func (p *proc) cut(hold bool, notice time.Duration) {
 	}
 	p.troubles = append(p.troubles, trouble{from: p.w.now, to: -1, noticed: -1})
 	p.back++
+	if hold || notice > 0 || p.paused() || p.w.serverGone > 0 {
+		p.w.stale(p)
+	} else {
+		p.w.closes(p, "Client Closed", true)
+	}
 	at := p.back
 	p.w.trace(p.name, "connection cut, hold %t, to be noticed in %v", hold, notice)
 	p.after(min(notice, pingLimit), func() {
@@ -219,11 +233,16 @@ func (p *proc) heal() {
 	}
 	p.back++
 	at := p.back
-	p.after(between(p.rng, reconnectMin, reconnectMax), func() {
+	wait := reconnectMax
+	if p.rw > 0 && p.rw <= 500*time.Millisecond {
+		wait = 600 * time.Millisecond
+	}
+	p.after(between(p.rng, reconnectMin, wait), func() {
 		if p.back != at || p.cuts > 0 {
 			return
 		}
 		p.noticed = false
+		p.connect()
 		p.endTrouble(false)
 		p.w.trace(p.name, "connected")
 		p.self.connected()
@@ -238,7 +257,7 @@ func (p *proc) arrive(m *message) {
 		if p.hold {
 			p.inHeld = append(p.inHeld, m)
 		}
-	case p.drop > 0 && m.topic != topicToken:
+	case p.drop > 0 && m.topic != topicToken && m.topic != topicSettle:
 		p.drop--
 		p.drops++
 		p.troubles = append(p.troubles, trouble{from: p.w.now, to: p.w.now, noticed: -1})
@@ -255,7 +274,7 @@ func (p *proc) arrive(m *message) {
 // take hands a message from the socket to the process, in order.
 func (p *proc) take(m *message) {
 	if p.floor <= p.w.now {
-		p.self.receive(m)
+		p.read(m)
 		return
 	}
 	p.w.at(p.floor, func() {
@@ -264,9 +283,15 @@ func (p *proc) take(m *message) {
 		case p.paused():
 			p.inbox = append(p.inbox, m)
 		default:
-			p.self.receive(m)
+			p.read(m)
 		}
 	})
+}
+
+func (p *proc) read(m *message) {
+	p.reading = m
+	p.self.receive(m)
+	p.reading = nil
 }
 
 // blind is for how long, from a to b, the process was stopped for so long that it
@@ -285,6 +310,16 @@ func (p *proc) blind(a, b time.Duration) (d time.Duration) {
 		}
 	}
 	return d
+}
+
+// deaf is for how long nothing can come in any more, noticed or not.
+func (p *proc) deaf() time.Duration {
+	for i := range p.troubles {
+		if t := &p.troubles[i]; !t.pause && t.to < 0 {
+			return p.w.now - t.from
+		}
+	}
+	return 0
 }
 
 // bothered reports whether anything was wrong with the process from a to b, or

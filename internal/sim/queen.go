@@ -152,7 +152,9 @@ func (q *queen) tick() {
 		if q.opened && q.there() && q.epoch != q.w.store.epoch && q.up() && q.w.store.away == 0 {
 			q.read() // ledger.Keep saw that it is another store than before
 		}
-		if _, doubts := q.sight.Doubts(); doubts || q.opErr != nil || q.unsure.Len() > 0 {
+		_, doubts := q.sight.Doubts()
+		next, due := q.view.Next()
+		if due = due && !next.After(q.w.time()); due || doubts || q.opErr != nil || q.unsure.Len() > 0 {
 			q.settle()
 		}
 		q.tick()
@@ -231,7 +233,9 @@ func (q *queen) offer(h *fleet.Hive, s *wire.SnapshotView, payload []byte) {
 // settle sends on what followed from the inputs.
 func (q *queen) settle() {
 	now := q.w.time()
-	q.view.Tick(now)
+	if next, due := q.view.Next(); !due || next.After(now) || q.sight.Hears(now) {
+		q.view.Tick(now)
+	}
 	q.sendToken()
 	q.view.TakeAdoptions() // who listens to whom is asked anew for each beat
 	for _, c := range q.view.TakeRollCalls() {
@@ -261,7 +265,7 @@ func (q *queen) settle() {
 	}
 	q.announce()
 	q.warmUp()
-	if next, ok := q.view.Next(); ok && (q.timer < 0 || since(next) < q.timer) {
+	if next, ok := q.view.Next(); ok && next.After(now) && (q.timer < 0 || since(next) < q.timer) {
 		q.timerN++
 		n := q.timerN
 		q.timer = max(since(next), q.w.now)

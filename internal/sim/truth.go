@@ -25,6 +25,8 @@ type truth struct {
 	built map[lifeSeq]time.Duration
 	// moves is when each transition of a worker was numbered by its hive.
 	moves map[move]time.Duration
+	// closed is when each connection closed.
+	closed map[string]time.Duration
 }
 
 // life is one process, by what it says it is.
@@ -58,13 +60,16 @@ type arrival struct {
 	at           time.Duration
 	seq          uint64
 	every, quiet time.Duration
+	sent         time.Duration
+	conn         string
+	rw           time.Duration
 }
 
 func (t *truth) init(w *world) {
 	*t = truth{
 		w: w, procs: make(map[life]*proc), last: make(map[hearing]arrival), seqs: make(map[heardSeq]time.Duration),
 		slow: make(map[hearing]time.Duration), built: make(map[lifeSeq]time.Duration),
-		moves: make(map[move]time.Duration),
+		moves: make(map[move]time.Duration), closed: make(map[string]time.Duration),
 	}
 }
 
@@ -104,7 +109,7 @@ func (t *truth) arrived(p *proc, m *message) {
 		}
 	}
 	if a, ok := t.last[h]; !ok || m.seq > a.seq {
-		t.last[h] = arrival{t.w.now, m.seq, m.every, m.quiet}
+		t.last[h] = arrival{t.w.now, m.seq, m.every, m.quiet, m.sent, m.conn, m.rw}
 	}
 }
 
@@ -134,8 +139,8 @@ func (s *sightings) of(id string) *sighting {
 // turns notes what an observer says now.
 func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 	if s.inc != inc {
-		// One that never ended may: a duplicate that took its place is gone.
-		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) && live != hivebeat.Lost {
+		// One that did not end when its place was taken may: the duplicate is gone.
+		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) && live != hivebeat.Lost && !t.outlived(by, s.id, inc, s.inc) {
 			t.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", by.name, s.id, inc, s.inc)
 		}
 		if s.inc != 0 {
@@ -146,6 +151,14 @@ func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 	if s.live != live {
 		s.live, s.since = live, t.w.now
 	}
+}
+
+// outlived reports whether the message at hand proves that inc ran beside the
+// incarnation that took its place: it was sent after that began. That it ended since
+// nobody can know yet.
+func (t *truth) outlived(by *proc, id string, inc, usurper uint64) bool {
+	m, u := by.reading, t.procs[life{id, usurper}]
+	return m != nil && u != nil && m.ident() == id && m.inc == inc && m.sent > u.born
 }
 
 // judged holds a hive's verdict on a worker against the truth.
@@ -159,8 +172,20 @@ func (t *truth) judged(h *hive, s *detector.Step) {
 		h.known.of(id).before = nil
 	}
 	t.turns(&h.proc, h.known.of(id), hivebeat.Live(s.To), s.Inc)
-	if s.Kind == hivebeat.KindLost && s.Cause == hivebeat.CauseMissed {
-		t.lost(&h.proc, life{id, s.Inc}, h.born)
+	l := life{id, s.Inc}
+	if p := t.procs[l]; p != nil && (s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindLeft) {
+		h.gone[p] = t.w.now
+	}
+	if s.Kind != hivebeat.KindLost {
+		return
+	}
+	switch s.Cause {
+	case hivebeat.CauseMissed:
+		t.lost(&h.proc, l, h.born)
+	case hivebeat.CauseExit:
+		t.lostByExit(h, l)
+	case hivebeat.CauseDisconnect:
+		t.lostByClosing(h, l, s)
 	}
 }
 
@@ -222,6 +247,11 @@ func (t *truth) lost(by *proc, l life, since time.Duration) {
 // of the code that is looked at.
 func lostAfter(every, quiet time.Duration) time.Duration { return max(every, quiet) + 2*every }
 
+// deafFor is how long a connection may have been dead, and nobody knows, when
+// somebody is given up for silence: half a second passes before who judges asks
+// whether he hears, and what was on its way may still come in.
+const deafFor = 500*time.Millisecond + readTime
+
 // readTime is how long what is in a socket may take to be read.
 const readTime = 30 * time.Millisecond
 
@@ -233,6 +263,10 @@ func (t *truth) lostBy(by *proc, l life, began time.Duration, a arrival, whose s
 	from := max(a.at, began)
 	if whose != by.name { // judged by another: what this one heard counts
 		from = began
+	}
+	if whose == by.name && by.deaf() > deafFor {
+		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s, whose connection has been dead for %v", l.ident, l.inc, by.name, by.deaf())
+		return
 	}
 	patience := lostAfter(a.every, a.quiet)
 	silent := now - from

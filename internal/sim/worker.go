@@ -27,6 +27,11 @@ func (k *worker) start() {
 	k.inc = uint64(k.wall().UnixMicro())
 	k.state = hivebeat.Ready
 	k.sched = bus.NewSchedule(k.w.time(), k.every, 0, k.rng.Float64)
+	if p := k.w.plan; p.Exits {
+		k.pid = uint64(len(k.w.pids)) + 2
+		k.w.pids[k.pid] = &k.proc
+	}
+	k.rw = k.w.plan.Closings.D()
 	k.w.truth.began(&k.proc)
 	k.w.workers = append(k.w.workers, k)
 	k.w.trace(k.name, "begins as %d", k.inc)
@@ -91,6 +96,12 @@ func (k *worker) say(state hivebeat.State) bool {
 			Seq: k.seq, Sent: k.wall().UnixMilli(), Done: k.done,
 		},
 	}
+	if k.pid != 0 {
+		b.PID, b.NS = k.pid, k.machine().name
+	}
+	if k.w.plan.Closings > 0 {
+		b.Conn, b.RW = k.conn.String(), hivebeat.MillisOf(k.rw)
+	}
 	if left := k.quiet.Sub(now); left > 0 {
 		b.Quiet = hivebeat.MillisOf(left)
 	}
@@ -99,7 +110,7 @@ func (k *worker) say(state hivebeat.State) bool {
 		k.w.breaks(Sound, "a beat can not be encoded: %v", err)
 		return false
 	}
-	k.sent = k.publish(&message{topic: topicBeat, hive: k.hive, worker: k.id, inc: k.inc, seq: k.seq, payload: payload, every: k.every, quiet: b.Quiet.Duration()})
+	k.sent = k.publish(&message{topic: topicBeat, hive: k.hive, worker: k.id, inc: k.inc, seq: k.seq, payload: payload, every: k.every, quiet: b.Quiet.Duration(), conn: b.Conn, rw: k.rw})
 	return k.sent
 }
 

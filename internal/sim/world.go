@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -27,6 +26,11 @@ type world struct {
 	store   *store
 	net     network
 	truth   truth
+
+	pids   map[uint64]*proc
+	conns  uint64 // so many connections were made
+	server int    // of all NATS servers in a row
+	ends   *rand.Rand
 
 	serverGone int     // so many faults keep the NATS server away
 	orphans    []*proc // that began meanwhile
@@ -64,26 +68,52 @@ type happening struct {
 	do func()
 }
 
+// happenings are a heap: container/heap would allocate for each.
 type happenings []happening
 
-func (h happenings) Len() int { return len(h) }
-func (h happenings) Less(i, j int) bool {
+func (h happenings) before(i, j int) bool {
 	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].n < h[j].n
 }
-func (h happenings) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *happenings) Push(x any)   { *h = append(*h, x.(happening)) }
-func (h *happenings) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	old[len(old)-1] = happening{}
-	*h = old[:len(old)-1]
-	return x
+
+func (h *happenings) push(x happening) {
+	list := append(*h, x)
+	for i := len(list) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !list.before(i, up) {
+			break
+		}
+		list[i], list[up] = list[up], list[i]
+		i = up
+	}
+	*h = list
+}
+
+func (h *happenings) pop() happening {
+	list := *h
+	first, last := list[0], len(list)-1
+	list[0], list[last] = list[last], happening{}
+	list = list[:last]
+	for i := 0; ; {
+		least := i
+		for _, down := range [2]int{2*i + 1, 2*i + 2} {
+			if down < last && list.before(down, least) {
+				least = down
+			}
+		}
+		if least == i {
+			break
+		}
+		list[i], list[least] = list[least], list[i]
+		i = least
+	}
+	*h = list
+	return first
 }
 
 // at lets something happen at t, or now where that is past.
 func (w *world) at(t time.Duration, do func()) {
 	w.count++
-	heap.Push(&w.queue, happening{max(t, w.now), w.count, do})
+	w.queue.push(happening{max(t, w.now), w.count, do})
 }
 
 // time is now, as the monotonic clock of every machine has it.
@@ -103,7 +133,7 @@ func (w *world) stream(name string) *rand.Rand {
 func (w *world) run() {
 	end := w.plan.For.D()
 	for len(w.queue) > 0 && w.broken == nil {
-		h := heap.Pop(&w.queue).(happening)
+		h := w.queue.pop()
 		if h.at > end {
 			break
 		}

@@ -1,0 +1,203 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// How the ends of processes and connections are seen: by the kernel of the machine,
+// and by the server, which tells all who listen to its system account. Both are
+// optional in a plan, so that silence is simulated alone too.
+const (
+	exitSeenMin  = 200 * time.Microsecond // a pidfd
+	exitSeenMax  = 5 * time.Millisecond
+	lastSettle   = 5 * time.Millisecond   // hive/exits.go
+	settleWithin = 250 * time.Millisecond // hive/disconnect.go
+	askEvery     = 5 * time.Second
+)
+
+// connect gives p a connection of its own name.
+func (p *proc) connect() {
+	p.w.conns++
+	p.conn = connection{server: fmt.Sprintf("s%d", p.w.server), id: p.w.conns}
+}
+
+type connection struct {
+	server string
+	id     uint64
+}
+
+func (c connection) String() string { return fmt.Sprintf("%s/%d", c.server, c.id) }
+
+// closing is what a server tells of a connection that closed.
+type closing struct {
+	connection
+	reason   string
+	evidence bool
+}
+
+// closes lets the server tell that the connection of p closed, and for which reason.
+// What it tells may be late, overtaken or lost.
+func (w *world) closes(p *proc, reason string, evidence bool) {
+	if w.plan.Closings == 0 {
+		return
+	}
+	c := closing{p.conn, reason, evidence}
+	if evidence {
+		w.truth.closed[c.connection.String()] = w.now
+	}
+	w.trace("server", "connection %s of %s closed: %s", c, p.name, reason)
+	r := w.ends
+	for _, h := range w.hives {
+		late := between(r, 500*time.Microsecond, 5*time.Millisecond)
+		if r.IntN(10) == 0 {
+			late = between(r, 0, 3*time.Second)
+		}
+		if r.Float64() < w.net.Loss {
+			continue
+		}
+		w.at(w.now+late, func() {
+			if h.cuts == 0 && !h.noticed {
+				h.after(0, func() { h.closed(c) })
+			}
+		})
+	}
+}
+
+// stale lets the server find out after a while that nobody answers.
+func (w *world) stale(p *proc) {
+	c := p.conn
+	w.at(w.now+between(w.ends, 10*time.Second, pingLimit), func() {
+		if p.conn != c || p.cuts > 0 || !p.alive() { // another one by now, or still nobody
+			q := *p
+			q.conn = c
+			w.closes(&q, "Stale Connection", false)
+		}
+	})
+}
+
+// kick lets the server close the connection of p, which comes back by itself.
+func (p *proc) kick() {
+	if !p.alive() || p.paused() || p.cuts > 0 || p.noticed {
+		return
+	}
+	p.cut(false, 0)
+	p.w.at(p.w.now+time.Millisecond, p.heal)
+}
+
+// closed is what package hive does when it hears of a connection that closed.
+func (h *hive) closed(c closing) {
+	h.look()
+	if !h.sight.Connected() {
+		return
+	}
+	now := h.w.time()
+	h.closings = append(h.closings, heardClosing{h.w.now, c.connection})
+	if !h.reg.Disconnect(now, liveness.Disconnect{Server: c.server, Conn: c.String(), Reason: c.reason, Evidence: c.evidence}) {
+		return
+	}
+	h.w.trace(h.name, "hears that %s closed, and waits", c)
+	h.settle()
+	if next, ok := h.reg.Next(); ok && h.sight.Trusts() && (h.armed < 0 || since(next) < h.armed) {
+		h.arm(next)
+	}
+}
+
+// settle finds out when all that was sent until now has come in.
+func (h *hive) settle() {
+	if h.settling {
+		return
+	}
+	h.settling = true
+	at, done := h.w.time(), false
+	settled := func() {
+		if !done {
+			done, h.settling = true, false
+			if h.reg.Settle(at) {
+				h.settle()
+			}
+		}
+	}
+	h.publish(&message{topic: topicSettle, settled: settled})
+	h.after(settleWithin, settled)
+}
+
+// ask calls the roll for those whose window is about to end.
+func (h *hive) ask() {
+	if h.reg.TakeAsk() && h.w.now-h.asked >= askEvery {
+		h.asked = h.w.now
+		h.callRoll()
+	}
+}
+
+// watch does what the registry asks for: package procwatch.
+func (h *hive) watch() {
+	for _, x := range h.reg.TakeWatches() {
+		if x.Stop {
+			delete(h.watching, x.PID)
+			continue
+		}
+		h.watching[x.PID] = x.Process
+		if p := h.w.pids[x.PID]; p == nil || !p.alive() {
+			h.sees(p, x.PID)
+		}
+	}
+}
+
+// sees is the end of a process that is watched: what it said before is heard first.
+func (h *hive) sees(p *proc, pid uint64) {
+	r := h.w.ends
+	said := h.w.now // when its goodbye, which is flushed before it ends, is at the server
+	if p != nil && p.byBye {
+		said = p.flushed
+	}
+	h.when(max(h.w.now, said)+between(r, exitSeenMin, exitSeenMax), func() {
+		process, ok := h.watching[pid]
+		if !ok {
+			return
+		}
+		at, wait := h.w.time(), time.Duration(0)
+		if h.up() { // two flushes, and 100 ms at most where no answer comes
+			wait = 2*between(r, 500*time.Microsecond, 3*time.Millisecond) + lastSettle
+			if h.cuts > 0 {
+				wait = 100 * time.Millisecond
+			}
+		}
+		h.after(wait, func() { h.exited(detector.Exit{Process: process, At: at}) })
+	})
+}
+
+func (h *hive) exited(e detector.Exit) {
+	h.look()
+	h.reg.Exit(h.w.time(), e)
+	if !h.steps() {
+		return
+	}
+	h.sched.Changed(h.w.time())
+	h.armPulse()
+	if next, ok := h.reg.Next(); ok && h.sight.Trusts() && (h.armed < 0 || since(next) < h.armed) {
+		h.arm(next)
+	}
+}
+
+// ended lets the machine and the server tell of the end of p.
+func (w *world) ended(p *proc) {
+	if p.pid != 0 {
+		for _, h := range w.hives {
+			if _, ok := h.watching[p.pid]; ok && h.alive() && h.machine() == p.machine() {
+				h.sees(p, p.pid)
+				w.truth.exitIsTold(h, p)
+			}
+		}
+	}
+	switch {
+	case p.noticed:
+	case p.cuts > 0:
+		w.stale(p)
+	default:
+		w.closes(p, "Client Closed", true)
+	}
+}

@@ -1,0 +1,115 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
+)
+
+// heardClosing is a disconnect that a hive has heard of.
+type heardClosing struct {
+	at time.Duration
+	connection
+}
+
+// exitBound is how long after the end of a process its hive may take to say so: to
+// see it, and to wait for its last words.
+const exitBound = exitSeenMax + 100*time.Millisecond + readTime
+
+// lostByExit holds a verdict by the end of a process against the truth.
+func (t *truth) lostByExit(h *hive, l life) {
+	if p := t.procs[l]; p == nil || p.alive() {
+		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s as its process ended, and it runs", l.ident, l.inc, h.name)
+	}
+}
+
+// exitIsTold looks whether a hive that watches p says in time that it has ended.
+func (t *truth) exitIsTold(h *hive, p *proc) {
+	w, died, bound := t.w, t.w.now, exitBound
+	if p.byBye {
+		bound += max(0, p.flushed-died)
+	}
+	w.at(died+bound, func() {
+		if !h.alive() || h.bothered(died, w.now, true) {
+			return
+		}
+		s := h.known.of(p.ident)
+		if s.inc == p.inc && (s.live == hivebeat.Alive || s.live == hivebeat.Late) && h.gone[p] == 0 {
+			w.breaks(DeathTold, "the process of %s incarnation %d ended %v ago, and is %s to %s, which watches it", p.ident, p.inc, bound, s.live, h.name)
+		}
+	})
+}
+
+// lostByClosing holds a verdict by a connection that closed against the truth.
+func (t *truth) lostByClosing(h *hive, l life, s *detector.Step) {
+	w, now := t.w, t.w.now
+	a, ok := t.last[hearing{&h.proc, l}]
+	closed, told := t.closed[a.conn]
+	fail := func(format string, args ...any) {
+		w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s for its connection "+format, append([]any{l.ident, l.inc, h.name, a.conn}, args...)...)
+	}
+	opened := now - s.Detect
+	want := 5 * time.Second
+	if a.rw > 0 && a.rw <= 500*time.Millisecond {
+		want = 2 * time.Second
+	}
+	switch {
+	case !ok || !told || closed > now:
+		fail("%q, which did not close", a.conn)
+	case s.Detect < want:
+		fail("after a window of %v, want %v", s.Detect, want)
+	case a.sent > closed && a.at < now-readTime:
+		fail("that closed %v ago, and sent since what came in %v ago", now-closed, now-a.at)
+	}
+	for i := range h.proc.troubles { // who is cut off himself closes all windows
+		if t := &h.proc.troubles[i]; !t.pause && t.noticed > opened && t.noticed < now {
+			fail("that closed, and was itself cut off %v ago", now-t.noticed)
+		}
+	}
+	for i := range h.closings {
+		of := h.closings[i:]
+		if len(of) < 4 || of[0].at > opened {
+			break
+		}
+		n := 0
+		var last time.Duration
+		for _, c := range of {
+			if c.server == of[0].server && c.at-of[0].at <= time.Second {
+				n++
+				last = c.at
+			}
+		}
+		if _, server := of[0], of[0].server; n > 3 && last >= opened && server == serverOf(a.conn) {
+			fail("though %d of that server closed within a second", n)
+			return
+		}
+	}
+	t.cameBack(h, l, closed, want, fail)
+}
+
+func serverOf(conn string) string {
+	for i := range conn {
+		if conn[i] == '/' {
+			return conn[:i]
+		}
+	}
+	return conn
+}
+
+// cameBack breaks where a worker that was back in time is given up: its beats had a
+// second and a network that loses nothing.
+func (t *truth) cameBack(h *hive, l life, closed, window time.Duration, fail func(string, ...any)) {
+	n, p := t.w.plan.Net, t.procs[l]
+	if p == nil || !p.alive() || n.Loss > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || h.bothered(closed, t.w.now, true) || t.usurped(l) {
+		return
+	}
+	for i := range p.troubles {
+		switch tr := &p.troubles[i]; {
+		case tr.end(t.w.now) < closed:
+		case tr.pause, tr.to < 0, tr.to > closed+window-time.Second:
+			return
+		}
+	}
+	fail("that closed %v ago, and it was back a second before its window was over", t.w.now-closed)
+}
