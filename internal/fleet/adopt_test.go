@@ -438,7 +438,13 @@ func TestManyWardsDieInFewSteps(t *testing.T) {
 	}
 	for i, v := range o.views {
 		h := v.Hive("h")
-		if n := h.mixes[mix{hivebeat.Lost, hivebeat.Ready}]; n != workers || len(h.adopted.differ) != 0 {
+		n := 0
+		v.CountWorkers(h, at(130), func(live hivebeat.Live, state hivebeat.State, c int) {
+			if live == hivebeat.Lost && state == hivebeat.Ready {
+				n += c
+			}
+		})
+		if n != workers || len(h.adopted.differ) != 0 {
 			t.Errorf("view %d: %d are lost, of %d it is not known that they are told", i, n, len(h.adopted.differ))
 		}
 	}
