@@ -14,7 +14,7 @@ import (
 )
 
 // Publisher stores many events, and advances many entries of the roster, in about
-// the time of one: all are on their way before the first answer is waited for. The
+// the time of one: up to 256 are on their way before an answer is waited for. The
 // rules are those of Ledger.Publish, Republish and Advance. It is safe for
 // concurrent use.
 type Publisher struct {
@@ -23,6 +23,8 @@ type Publisher struct {
 
 	gate   sync.RWMutex // held while something is sent, so that nothing is after Close
 	closed bool
+
+	room chan struct{} // holds one for each message under way
 
 	mu  sync.Mutex
 	way map[*nats.Msg]flight // not answered yet
@@ -49,19 +51,20 @@ type ack struct {
 	err error
 }
 
-// underWay is more than all callers together have under way: each waits for its
-// burst.
-const underWay = 1 << 16
+// underWay is how many messages of all bursts are under way at once: the time that
+// each may take counts from when it was sent, and a server that is slow must not
+// be taken for one that is away.
+const underWay = 256
 
 // NewPublisher returns a publisher into l. It holds one subscription and two
 // goroutines of nats.go from its first use on, until Close.
 func NewPublisher(l *Ledger) (*Publisher, error) {
-	p := &Publisher{l: l, way: make(map[*nats.Msg]flight)}
+	p := &Publisher{l: l, room: make(chan struct{}, underWay), way: make(map[*nats.Msg]flight)}
 	p.together = p.send
 	var err error
 	p.js, err = jetstream.New(l.nc, // subjects are full ones: a domain makes no difference to them
 		jetstream.WithPublishAsyncTimeout(l.cfg.Timeout),
-		jetstream.WithPublishAsyncMaxPending(underWay),
+		jetstream.WithPublishAsyncMaxPending(2*underWay), // never reached
 		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, m *nats.Msg, err error) { p.answered(m, ack{err: err}) }),
 		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, a *jetstream.PubAck) {
 			p.answered(m, ack{seq: a.Sequence})
@@ -92,12 +95,19 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) []ack {
 	if len(msgs) == 0 {
 		return nil
 	}
-	p.mu.Lock()
 	for i, m := range msgs {
+		select {
+		case p.room <- struct{}{}:
+		case <-ctx.Done():
+			p.giveUp(b, ctx.Err())
+			for k := i; k < len(msgs); k++ {
+				b.acks[k].err = ctx.Err()
+			}
+			return b.acks
+		}
+		p.mu.Lock()
 		p.way[m] = flight{b, i}
-	}
-	p.mu.Unlock()
-	for _, m := range msgs {
+		p.mu.Unlock()
 		if err := p.sendOne(m); err != nil {
 			p.answered(m, ack{err: err})
 		}
@@ -130,6 +140,7 @@ func (p *Publisher) answered(m *nats.Msg, a ack) {
 		return
 	}
 	delete(p.way, m)
+	<-p.room
 	f.b.acks[f.i] = a
 	if f.b.left--; f.b.left == 0 {
 		close(f.b.done)
@@ -143,6 +154,7 @@ func (p *Publisher) giveUp(b *burst, err error) {
 	for m, f := range p.way {
 		if f.b == b {
 			delete(p.way, m)
+			<-p.room
 			b.acks[f.i].err = err
 		}
 	}

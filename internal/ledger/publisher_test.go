@@ -48,7 +48,10 @@ func lettersOf(t testing.TB, l *Ledger, hive string, n uint64) []Letter {
 func TestPublisherStoresOnceInOrder(t *testing.T) {
 	srv := bustest.Server(t)
 	const n = 500
-	ledgers := []*Ledger{opened(t, srv, Config{}), opened(t, srv, Config{}), opened(t, srv, Config{})}
+	var ledgers []*Ledger
+	for range 3 {
+		ledgers = append(ledgers, opened(t, srv, Config{Timeout: patience}))
+	}
 	var wg sync.WaitGroup
 	for _, l := range ledgers {
 		p, letters := publisher(t, l), lettersOf(t, l, "gpu-01", n)
@@ -130,7 +133,7 @@ func TestPublisherWaitsOutInProcess(t *testing.T) {
 }
 
 func TestPublisherAdvances(t *testing.T) {
-	l := opened(t, bustest.Server(t), Config{})
+	l := opened(t, bustest.Server(t), Config{Timeout: patience})
 	p := publisher(t, l)
 	lost := advance(t, l, "lost", 0, entry(1))
 	advance(t, l, "removed", 0, entry(4))
