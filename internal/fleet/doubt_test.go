@@ -6,6 +6,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // TestWhatIsReadInDoubt: a queen that was stopped from 10 s to 40 s reads what
@@ -188,5 +189,28 @@ func TestAbsenceByTheRosterAlone(t *testing.T) {
 	mustFeed(t, v, snapshotOf("h", 200, 41), at(15*41))
 	if live() != hivebeat.Lost {
 		t.Errorf("%s after 10 minutes", live())
+	}
+}
+
+// The bucket keeps the last word of a hive until its key expires, also where its
+// place was taken since by a lower incarnation: a queen that begins goes by the roster.
+func TestTheBucketIsOlderThanTheRoster(t *testing.T) {
+	adopt := func(stored time.Duration) *Hive {
+		v := New(45 * time.Second)
+		item := rosterOf(3, hivebeat.Alive, 50, 1)
+		item.Stored = stored
+		v.Learn("h", item, at(0))
+		var page wire.SnapshotView
+		if err := wire.ParseSnapshot(encode(t, snapshotOf("h", 100, 15)), &page); err != nil {
+			t.Fatal(err)
+		}
+		v.Adopt(&page, 20*time.Second, at(0))
+		return v.Hive("h")
+	}
+	if h := adopt(5 * time.Second); h.Inc() != 50 {
+		t.Errorf("incarnation %d: its place was taken since", h.Inc())
+	}
+	if h := adopt(time.Minute); h.Inc() != 100 {
+		t.Errorf("incarnation %d: a restart that the roster does not know yet", h.Inc())
 	}
 }

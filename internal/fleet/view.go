@@ -212,6 +212,9 @@ func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 	if h == nil {
 		h = v.get(string(s.Hive))
 	}
+	if h.decidedSince(now.Add(-age), s.Inc) {
+		return // the key is of one whose place was taken, and keeps a lower one out until it expires
+	}
 	if o, refusal := h.hear(s, now.Add(-age), now); refusal == nil {
 		v.takeOver(h, s, o, now.Add(-age), now)
 	}

@@ -47,7 +47,7 @@ func (t *truth) lostByClosing(h *hive, l life, s *detector.Step) {
 	a, ok := t.last[hearing{&h.proc, l}]
 	closed, told := t.closed[a.conn]
 	fail := func(format string, args ...any) {
-		w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s for its connection "+format, append([]any{l.ident, l.inc, h.name, a.conn}, args...)...)
+		w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s for its connection %s, "+format, append([]any{l.ident, l.inc, h.name, a.conn}, args...)...)
 	}
 	opened := now - s.Detect
 	want := 5 * time.Second
@@ -56,15 +56,15 @@ func (t *truth) lostByClosing(h *hive, l life, s *detector.Step) {
 	}
 	switch {
 	case !ok || !told || closed > now:
-		fail("%q, which did not close", a.conn)
+		fail("which did not close")
 	case s.Detect < want:
 		fail("after a window of %v, want %v", s.Detect, want)
 	case a.sent > closed && a.at < now-readTime:
-		fail("that closed %v ago, and sent since what came in %v ago", now-closed, now-a.at)
+		fail("which closed %v ago, and sent since what came in %v ago", now-closed, now-a.at)
 	}
 	for i := range h.proc.troubles { // who is cut off himself closes all windows
 		if t := &h.proc.troubles[i]; !t.pause && t.noticed > opened && t.noticed < now {
-			fail("that closed, and was itself cut off %v ago", now-t.noticed)
+			fail("which closed, and was itself cut off %v ago", now-t.noticed)
 		}
 	}
 	for i := range h.closings {
@@ -80,7 +80,7 @@ func (t *truth) lostByClosing(h *hive, l life, s *detector.Step) {
 				last = c.at
 			}
 		}
-		if _, server := of[0], of[0].server; n > 3 && last >= opened && server == serverOf(a.conn) {
+		if n > 3 && last >= opened && of[0].server == serverOf(a.conn) {
 			fail("though %d of that server closed within a second", n)
 			return
 		}
@@ -111,5 +111,5 @@ func (t *truth) cameBack(h *hive, l life, closed, window time.Duration, fail fun
 			return
 		}
 	}
-	fail("that closed %v ago, and it was back a second before its window was over", t.w.now-closed)
+	fail("which closed %v ago, and it was back a second before its window was over", t.w.now-closed)
 }
