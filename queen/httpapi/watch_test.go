@@ -353,7 +353,7 @@ func TestStreamOfAQueenThatDoesNotAnswer(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if away {
-				return &api.Answer{Error: &api.Error{Code: api.CodeUnavailable, Message: "busy"}}
+				return &api.Answer{Next: "fake.99", Error: &api.Error{Code: api.CodeUnavailable, Message: "busy"}}
 			}
 			return nil
 		}
