@@ -207,7 +207,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	}
 	q.out.push(v.TakeEvents())
 	q.tellDifferences(work, now)
-	q.warmUp(now)
+	q.warmUp(work, now)
 	q.tellWatchers()
 	if next, ok := v.Next(); ok && next.After(now) && (q.wake.IsZero() || next.Before(q.wake)) {
 		q.wake = next
@@ -272,7 +272,9 @@ func (q *Queen) housekeeping(work context.Context, now time.Time) {
 	}
 	q.countDrops(now)
 	q.countMissedEvents()
+	q.holds.Expire(q.view, now)
 	q.view.Settle(now)
+	q.history.Sample(q.view, q.cold.warm && !q.conn.isCut(), now)
 	q.probe(work, now)
 	q.store.confirm(work, q, now)
 }
