@@ -201,7 +201,7 @@ func TestRealStream(t *testing.T) {
 		tr := &http.Transport{}
 		t.Cleanup(tr.CloseIdleConnections)
 		w := &watcher{t: t, began: time.Now(), cancel: cancel}
-		if w.reply, err = (&http.Client{Transport: tr}).Do(r); err != nil {
+		if w.reply, err = (&http.Client{Transport: tr}).Do(r); err != nil { //nolint:bodyclose // it is, with the test
 			t.Fatal(err)
 		}
 		if w.reply.StatusCode != http.StatusOK {
