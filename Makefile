@@ -37,7 +37,7 @@ test: ## Every test but the end-to-end ones, with the race detector, in random o
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on $(if $(BENCH),-bench . -benchtime 1x) ./...
 
 .PHONY: e2e
-e2e: e2e-fabric e2e-natscli e2e-top e2e-compose ## End to end: real processes, the nats CLI, containers
+e2e: e2e-fabric e2e-natscli e2e-top e2e-page e2e-compose ## End to end: real processes, terminal, browser, the nats CLI, containers
 
 .PHONY: e2e-fabric
 e2e-fabric: ## End to end with real processes: kills, restarts, full disks, old servers
@@ -50,6 +50,10 @@ e2e-natscli: ## The README's lines for the nats CLI, run by the real one
 .PHONY: e2e-top
 e2e-top: ## hivebeat top in a real terminal (tmux): keys in, screens out (HIVEBEAT_SCREENS=dir keeps them)
 	$(GO) test -tags e2e -count=1 -timeout 10m -v ./internal/e2e/top
+
+.PHONY: e2e-page
+e2e-page: ## The page in a real browser (chromium), over a made-up fleet and a real one
+	$(GO) test -tags e2e -count=1 -timeout 15m -v ./internal/e2e/page
 
 .PHONY: e2e-compose
 e2e-compose: ## docker-compose.yml on the local engine: containers scaled, killed, restarted

@@ -86,7 +86,9 @@ func (f *QueenMetricsFlags) handler(q *queen.Queen, hooks *webhook.Webhooks) htt
 		h, err = prom.Handler(list...)
 	}
 	if err != nil { // then it says so itself
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, err.Error(), http.StatusInternalServerError) })
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		})
 	}
 	return h
 }

@@ -4,7 +4,6 @@ package page
 
 import (
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 
@@ -31,7 +30,7 @@ func (q *fakeQueen) trouble() {
 	q.judge(hive, worker, hivebeat.Left, hivebeat.CauseGoodbye, "")
 }
 
-// Screens shows the views as an operator sees them. It fails for errors in the
+// TestScreens shows the views as an operator sees them. It fails for errors in the
 // console alone: the pictures are there to be looked at.
 func TestScreens(t *testing.T) {
 	for _, c := range []struct {
@@ -58,7 +57,9 @@ func TestScreens(t *testing.T) {
 				tab.goTo("#" + p[min(len(p), 2):])
 				tab.until(moment, "the view is filled", `document.querySelector('.card, .row:not(.head):not(.waiting), .event, dl div')`)
 				tab.until(moment, "charts are drawn or not there", `!document.querySelector('.history') || document.querySelector('.history canvas') || document.querySelector('.history .empty:not([hidden])')`)
-				time.Sleep(1500 * time.Millisecond) // for looks alone
+				tab.until(moment, "what happened is shown", `!document.querySelector('.feed') || document.querySelector('.feed .event')`)
+				tab.until(moment, "what went wrong is shown", `document.querySelector('.card li.lost, .rows .live.lost, .event.lost, .event.late, h1 .lost')`)
+				tab.until(moment, "nothing is waited for", `!document.querySelector('.row.waiting')`)
 				tab.shoot(string(rune('a' + i)))
 			}
 		})

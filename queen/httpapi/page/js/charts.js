@@ -114,8 +114,16 @@ export class Charts {
       if (anew) { p.plot?.destroy(); p.plot = null; }
       if (!p.plot) p.plot = this.#plot(p, data);
       else p.plot.setData(data);
-      p.plot.setScale('x', { min: this.#data.end / 1000 - this.hours * 3600, max: this.#data.end / 1000 });
+      p.plot.setScale('x', this.#span(data));
     }
+  }
+
+  // #span is what the time axis shows: the hours asked for, or as much of them as is
+  // known, but ten minutes.
+  #span([x, ...columns]) {
+    const max = this.#data.end / 1000;
+    const first = x[x.findIndex((_, i) => columns.some((c) => c[i] !== null))] ?? max;
+    return { min: Math.min(Math.max(max - this.hours * 3600, first - this.#data.step / 1000), max - 600), max };
   }
 
   #plot({ spec, box }, data) {

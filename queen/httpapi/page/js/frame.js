@@ -69,7 +69,7 @@ export class Frame {
     say(byID('keeps'), keeps.join(' · '));
     byID('keeps').classList.toggle('bad', !!status && (!status.jetstream || brake.length > 0));
     say(byID('heard'), link.heard ? (sure === 'cut' ? `nothing heard for ${age(silent)}` : `heard ${age(silent)} ago`) : '');
-    say(byID('queen'), status ? `queen ${clip(status.queen, 24)}` : '');
+    say(byID('queen'), status ? (/^queen/.test(status.queen) ? '' : 'queen ') + clip(status.queen, 24) : '');
     say(byID('as-of'), status ? clock(status.as_of) : '');
     byID('as-of').title = status ? `${status.as_of}, the queen's clock` : '';
     show(byID('login'), sure === 'cut' && link.signedOut);
