@@ -24,11 +24,19 @@ func (q *Queen) Answer(ctx context.Context, verb string, r api.Request) api.Answ
 	}
 	switch verb {
 	case api.VerbHives, api.VerbWorkers:
-		return q.steps(ctx, query.Page(verb, r))
+		return q.steps(ctx, query.Page(verb, r), nil)
 	case api.VerbWatch:
 		return q.watch(ctx, r)
 	case api.VerbEvents:
 		return q.listEvents(ctx, r)
+	case api.VerbPick:
+		return q.pick(ctx, r)
+	case api.VerbHolds:
+		return q.listHolds(ctx, r)
+	case api.VerbRelease:
+		return q.release(ctx, r)
+	case api.VerbHistory:
+		return q.look(ctx, func(now time.Time) api.Answer { return q.history.Answer(q.view, &r, now) })
 	}
 	return q.look(ctx, func(now time.Time) api.Answer {
 		a := query.One(q.view, verb, &r, now)
@@ -55,6 +63,7 @@ func (q *Queen) look(ctx context.Context, f func(now time.Time) api.Answer) (a a
 // ask runs f in the loop with the settled view.
 func (q *Queen) ask(ctx context.Context, f func(now time.Time)) error {
 	return q.do(ctx, func(now time.Time) {
+		q.holds.Expire(q.view, now)
 		q.view.Settle(now)
 		f(now)
 	})
@@ -69,14 +78,17 @@ func (q *Queen) signed(a api.Answer, now time.Time) api.Answer {
 }
 
 // steps answers by as many looks as it takes. One question at a time goes on for
-// longer than the first.
-func (q *Queen) steps(ctx context.Context, job query.Job) api.Answer {
+// longer than the first. at is called in the loop when the answer is there; it may
+// be nil.
+func (q *Queen) steps(ctx context.Context, job query.Job, at func(now time.Time)) api.Answer {
 	for n := 0; ; n++ {
 		var a api.Answer
 		done := false
 		err := q.ask(ctx, func(now time.Time) {
 			if done = job.Step(q.view, now); done {
-				a = q.signed(job.Answer(), now)
+				if a = q.signed(job.Answer(), now); at != nil {
+					at(now)
+				}
 			}
 		})
 		switch {

@@ -272,7 +272,9 @@ func (q *Queen) housekeeping(work context.Context, now time.Time) {
 	}
 	q.countDrops(now)
 	q.countMissedEvents()
+	q.holds.Expire(q.view, now)
 	q.view.Settle(now)
+	q.history.Sample(q.view, q.cold.warm && !q.conn.isCut(), now)
 	q.probe(work, now)
 	q.store.confirm(work, q, now)
 }

@@ -142,6 +142,8 @@ type Queen struct {
 	warnAt  map[string]time.Time
 
 	events  query.Events
+	holds   query.Holds
+	history query.History
 	follows follower
 	changed chan struct{} // closed at the next change of the view; nil where nobody waits
 	revTold uint64

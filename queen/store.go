@@ -85,6 +85,7 @@ func (q *Queen) keep(work context.Context) {
 	q.wg.Go(func() { _ = p.Run(work) })
 	q.wg.Go(func() { q.readLoop(work, l, renewed) })
 	q.wg.Go(func() { q.fillEvents(work, l) })
+	q.wg.Go(func() { q.watchHolds(work, l) })
 	q.wg.Go(func() { q.watchRoster(work, l) })
 	q.wg.Go(func() { q.refresh(work, l) })
 	q.missedEvents()

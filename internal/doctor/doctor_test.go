@@ -83,7 +83,7 @@ func TestAllIsWell(t *testing.T) {
 			switch role {
 			case doctor.Queen:
 				has(t, list, doctor.OK, doctor.CheckJetStream)
-				if stored := only(list, doctor.CheckStored); len(stored) != 3 {
+				if stored := only(list, doctor.CheckStored); len(stored) != 4 {
 					t.Errorf("stored:\n%s", show(stored))
 				}
 				has(t, list, doctor.OK, doctor.CheckStored, "queen_hives", "not there yet")
@@ -120,7 +120,7 @@ func TestStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := check(t, nc, doctor.Config{Role: doctor.Queen, Subjects: subjects})
-	for _, name := range []string{"acme_queen_hives", "acme_queen_roster", "acme_QUEEN_EVENTS"} {
+	for _, name := range []string{"acme_queen_hives", "acme_queen_roster", "acme_queen_holds", "acme_QUEEN_EVENTS"} {
 		has(t, list, doctor.OK, doctor.CheckStored, name, "as it should be")
 	}
 
@@ -177,7 +177,7 @@ func TestNobodyHearsIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range []string{"KV_queen_hives", "KV_queen_roster", "QUEEN_EVENTS"} {
+			for _, name := range []string{"KV_queen_hives", "KV_queen_roster", "KV_queen_holds", "QUEEN_EVENTS"} {
 				stream, err := js.Stream(t.Context(), name)
 				if err != nil {
 					t.Fatal(err)

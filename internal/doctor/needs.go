@@ -76,7 +76,7 @@ func (c Config) needs(inbox string) []need {
 	sub := func(subject, why, without string) need {
 		return need{subject: subject, why: why, without: without}
 	}
-	verbs := []string{api.VerbSummary, api.VerbHives, api.VerbWorkers, api.VerbHive, api.VerbWorker}
+	verbs := api.Verbs()
 	answers := need{subject: inbox, why: "receive answers", look: true}
 
 	switch c.Role {
@@ -114,6 +114,7 @@ func (c Config) needs(inbox string) []need {
 		for _, v := range verbs {
 			list = append(list, pub(s.API(v), "ask a queen", ""))
 		}
+		list = append(list, pub(s.APIAt(api.VerbWatch, madeUp), "follow one queen", "a watch begins anew where another queen answers"))
 		return list
 	}
 
@@ -131,6 +132,9 @@ func (c Config) needs(inbox string) []need {
 	for _, v := range verbs {
 		list = append(list, sub(s.API(v), "be asked", ""))
 	}
+	list = append(list,
+		sub(s.APIAt(api.VerbWatch, madeUp), "be followed by who watches", "a watch begins anew where another queen answers"),
+		sub(s.Events(), "hear events", "answers about events lack the newest"))
 	for _, v := range []micro.Verb{micro.PingVerb, micro.InfoVerb, micro.StatsVerb} {
 		all, _ := micro.ControlSubject(v, "", "")
 		kind, _ := micro.ControlSubject(v, "queen", "")
@@ -160,19 +164,30 @@ func (c Config) stored() []need {
 		return need{publish: true, subject: subject, why: "look at JetStream", look: true}
 	}
 	list := []need{look(jsAPI + "INFO")}
-	hives, roster := c.Subjects.Bucket(hivebeat.BucketHives), c.Subjects.Bucket(hivebeat.BucketRoster)
-	for _, stream := range []string{"KV_" + hives, "KV_" + roster, c.Subjects.Stream(hivebeat.StreamEvents)} {
+	hives, roster, holds := c.Subjects.Bucket(hivebeat.BucketHives), c.Subjects.Bucket(hivebeat.BucketRoster), c.Subjects.Bucket(hivebeat.BucketHolds)
+	for _, stream := range []string{"KV_" + hives, "KV_" + roster, "KV_" + holds, c.Subjects.Stream(hivebeat.StreamEvents)} {
 		list = append(list, look(jsAPI+"STREAM.INFO."+stream),
 			need{publish: true, subject: jsAPI + "STREAM.CREATE." + stream, why: "make what is kept", makes: stream})
 	}
-	for _, bucket := range []string{hives, roster} {
+	events := c.Subjects.Stream(hivebeat.StreamEvents)
+	for _, subject := range []string{
+		jsAPI + "CONSUMER.CREATE." + events + "." + madeUp + "." + c.Subjects.EventLogs(),
+		jsAPI + "CONSUMER.MSG.NEXT." + events + "." + madeUp,
+		jsAPI + "CONSUMER.DELETE." + events + "." + madeUp,
+	} {
+		list = append(list, pub(subject, "read events"))
+	}
+	for _, bucket := range []string{hives, roster, holds} {
 		stream, key := "KV_"+bucket, "$KV."+bucket+"."+madeUp
 		keys := []string{key}
-		if bucket == hives {
+		switch bucket {
+		case holds: // w.<hive>.<worker>
+			keys = []string{"$KV." + bucket + ".w." + madeUp + "." + madeUp}
+		case hives:
 			keys = append(keys, key+"."+madeUp) // <hive>.<page>
 		}
 		for _, key := range keys {
-			list = append(list, pub(key, "keep snapshots and verdicts"), pub(jsAPI+"DIRECT.GET."+stream+"."+key, "read what is kept"))
+			list = append(list, pub(key, "keep snapshots, verdicts and holds"), pub(jsAPI+"DIRECT.GET."+stream+"."+key, "read what is kept"))
 		}
 		for _, subject := range []string{
 			jsAPI + "STREAM.MSG.GET." + stream,

@@ -1,6 +1,7 @@
 // Package ledger holds all that a queen keeps in JetStream: the last snapshot of
 // every hive (bucket queen_hives), its own verdicts on hives (bucket
-// queen_roster), and the events (stream QUEEN_EVENTS). docs/PROTOCOL.md, section
+// queen_roster), places for work that are held (bucket queen_holds), and the events
+// (stream QUEEN_EVENTS). docs/PROTOCOL.md, section
 // 6, is normative for their names, settings, keys and headers.
 //
 // Nothing here decides who is alive. The queen's view is in memory and goes on

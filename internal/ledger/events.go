@@ -3,18 +3,13 @@ package ledger
 import (
 	"context"
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
 )
 
-const (
-	eventsFetch = 500
-	eventsWait  = 2 * time.Second
-)
+const eventsFetch = 500
 
 // EventsHeld returns the sequence numbers of the oldest and the newest event in the
 // stream; newest is 0 where there never was one. Its errors are those of Open.
@@ -55,30 +50,42 @@ func (l *Ledger) EachEvent(ctx context.Context, from, to uint64, hive, worker st
 	}
 	defer l.forget(name, cons.CachedInfo().Name)
 	for left := cons.CachedInfo().NumPending; left > 0; {
-		batch, err := cons.Fetch(int(min(left, eventsFetch)), jetstream.FetchMaxWait(eventsWait), jetstream.FetchContext(ctx))
-		if err != nil {
+		n, over, err := l.fetchEvents(ctx, cons, int(min(left, eventsFetch)), to, &left, fn)
+		switch {
+		case err != nil:
 			return wrap(ctx, what, err)
-		}
-		n := 0
-		for m := range batch.Messages() {
-			meta, err := m.Metadata()
-			if err != nil {
-				return fmt.Errorf("ledger: %s: %w", what, err)
-			}
-			n++
-			if left = meta.NumPending; meta.Sequence.Stream > to {
-				return nil
-			}
-			fn(meta.Sequence.Stream, m.Data())
-		}
-		switch err := batch.Error(); {
-		case err != nil && !errors.Is(err, context.DeadlineExceeded):
-			return wrap(ctx, what, err)
-		case ctx.Err() != nil:
-			return wrap(ctx, what, context.Cause(ctx))
-		case n == 0: // what was pending was removed since
+		case over, n == 0: // or what was pending was removed since
 			return nil
 		}
 	}
 	return nil
+}
+
+// fetchEvents takes some more, and reports how many, and whether that is over.
+func (l *Ledger) fetchEvents(ctx context.Context, cons jetstream.Consumer, most int, to uint64, left *uint64, fn func(uint64, []byte)) (n int, over bool, err error) {
+	fctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	batch, err := cons.Fetch(most, jetstream.FetchContext(fctx))
+	if err != nil {
+		return 0, false, err
+	}
+	for m := range batch.Messages() {
+		meta, err := m.Metadata()
+		if err != nil {
+			return n, false, err
+		}
+		n++
+		if *left = meta.NumPending; meta.Sequence.Stream > to {
+			over = true
+			continue // the rest of the batch is to be read all the same
+		}
+		fn(meta.Sequence.Stream, m.Data())
+	}
+	if ctx.Err() != nil {
+		return n, over, context.Cause(ctx)
+	}
+	if err := batch.Error(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return n, over, err
+	}
+	return n, over, nil
 }

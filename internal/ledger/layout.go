@@ -19,6 +19,8 @@ const (
 	hivesTTL    = 24 * time.Hour     // backstop for puts by other hands: ours carry their own
 	hivesMarker = time.Hour          // how long an outside reader can still learn of an expiry
 	rosterTTL   = 7 * 24 * time.Hour // how long it is remembered who died
+	holdsTTL    = time.Hour          // backstop: a hold lives 10 minutes at most
+	holdsMarker = 15 * time.Minute   // a queen that was away for longer reads the bucket anew
 	eventsTTL   = 7 * 24 * time.Hour
 	eventsDedup = time.Hour
 	tooOldEvent = 50 * time.Minute // leaves ten minutes of the window of duplicates
@@ -28,14 +30,17 @@ const (
 const (
 	atHives = iota
 	atRoster
+	atHolds
 	atEvents
+	layouts // how many there are
 )
 
-// layout returns the streams below the two buckets, and the stream of events.
-func (l *Ledger) layout() [3]jetstream.StreamConfig {
-	return [3]jetstream.StreamConfig{
+// layout returns the streams below the buckets, and the stream of events.
+func (l *Ledger) layout() [layouts]jetstream.StreamConfig {
+	return [layouts]jetstream.StreamConfig{
 		atHives:  l.bucket(hivebeat.BucketHives, "Last snapshot of every hive: a key that is there is fresh", hivesTTL, hivesMarker),
 		atRoster: l.bucket(hivebeat.BucketRoster, "The queens' verdicts on hives", rosterTTL, 0),
+		atHolds:  l.bucket(hivebeat.BucketHolds, "Places for work that somebody holds", holdsTTL, holdsMarker),
 		atEvents: {
 			Name:        l.cfg.Subjects.Stream(hivebeat.StreamEvents),
 			Description: "Every event of the fabric",

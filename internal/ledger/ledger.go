@@ -21,11 +21,11 @@ type Config struct {
 	// Subjects of the fabric. Its prefix also goes before the names of the buckets
 	// and of the stream.
 	Subjects hivebeat.Subjects
-	// Replicas of both buckets and of the stream. Default 1.
+	// Replicas of the buckets and of the stream. Default 1.
 	Replicas int
-	// Storage of both buckets and of the stream. Default jetstream.FileStorage.
+	// Storage of the buckets and of the stream. Default jetstream.FileStorage.
 	Storage jetstream.StorageType
-	// Placement of both buckets and of the stream in a cluster. nil leaves it to
+	// Placement of the buckets and of the stream in a cluster. nil leaves it to
 	// the server.
 	Placement *jetstream.Placement
 	// EventsMax is the size of the stream of events, in bytes: JetStream reserves
@@ -87,7 +87,7 @@ type Ledger struct {
 	publish func(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error)
 
 	mu      sync.Mutex
-	ids     [3]time.Time // when each of layout was made, as last seen by Open or Reopen
+	ids     [layouts]time.Time // when each of layout was made, as last seen by Open or Reopen
 	renewed bool         // one of ids changed, and no Reopen has told so yet
 }
 

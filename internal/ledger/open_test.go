@@ -62,7 +62,7 @@ func TestThreeOpenAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"KV_queen_hives", "KV_queen_roster", "QUEEN_EVENTS"} {
+		for _, name := range []string{"KV_queen_hives", "KV_queen_roster", "KV_queen_holds", "QUEEN_EVENTS"} {
 			if err := js.DeleteStream(ctxOf(t), name); err != nil {
 				t.Fatal(err)
 			}

@@ -14,10 +14,13 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// bucketOf returns the name of one of the two buckets.
+// bucketOf returns the name of one of the buckets.
 func (l *Ledger) bucketOf(at int) string {
-	if at == atHives {
+	switch at {
+	case atHives:
 		return l.cfg.Subjects.Bucket(hivebeat.BucketHives)
+	case atHolds:
+		return l.cfg.Subjects.Bucket(hivebeat.BucketHolds)
 	}
 	return l.cfg.Subjects.Bucket(hivebeat.BucketRoster)
 }

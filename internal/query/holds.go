@@ -1,0 +1,272 @@
+package query
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// keepRevisions is of how many places it is remembered how they were written down.
+const keepRevisions = 50_000
+
+// Hold is a place that is held: by so many slots, or bytes.
+type Hold struct {
+	ID    string
+	N     uint64
+	Until time.Time
+}
+
+// Holds are all that are known. Those of one place are kept together, as what is
+// written down is.
+type Holds struct {
+	places map[fleet.Place]*held
+	ids    map[string]map[fleet.Place]struct{}
+	due    liveness.Deadlines[fleet.Place]
+}
+
+// held is what is known of a place.
+type held struct {
+	rev     uint64 // of what was written down, 0: nothing was, or it is not known
+	list    []Hold
+	pending []Hold // on their way to be written down by this queen
+}
+
+func (h *held) sum() (n uint64) {
+	for _, l := range [][]Hold{h.list, h.pending} {
+		for _, x := range l {
+			n += x.N
+		}
+	}
+	return n
+}
+
+func (s *Holds) at(p fleet.Place) *held {
+	if s.places == nil {
+		s.places, s.ids = make(map[fleet.Place]*held), make(map[string]map[fleet.Place]struct{})
+	}
+	h := s.places[p]
+	if h == nil {
+		h = &held{}
+		s.places[p] = h
+	}
+	return h
+}
+
+// Learn takes what is written down of a place at a revision, which is nothing where
+// list is empty. What is older than what is known changes nothing.
+func (s *Holds) Learn(v *fleet.View, p fleet.Place, rev uint64, list []Hold, now time.Time) {
+	h := s.at(p)
+	if rev != 0 && rev <= h.rev {
+		return
+	}
+	for _, x := range h.list {
+		s.unlist(p, x.ID)
+	}
+	h.rev = max(h.rev, rev)
+	h.list = slices.DeleteFunc(slices.Clone(list), func(x Hold) bool { return !x.Until.After(now) })
+	for _, x := range h.list {
+		if s.ids[x.ID] == nil {
+			s.ids[x.ID] = make(map[fleet.Place]struct{})
+		}
+		s.ids[x.ID][p] = struct{}{}
+	}
+	s.settle(v, p, h, now)
+}
+
+func (s *Holds) unlist(p fleet.Place, id string) {
+	delete(s.ids[id], p)
+	if len(s.ids[id]) == 0 {
+		delete(s.ids, id)
+	}
+}
+
+// settle makes the view say what is held, and sets when that ends.
+func (s *Holds) settle(v *fleet.View, p fleet.Place, h *held, now time.Time) {
+	v.SetHeld(p, h.sum(), now)
+	var next time.Time
+	for _, x := range h.list {
+		if next.IsZero() || x.Until.Before(next) {
+			next = x.Until
+		}
+	}
+	switch {
+	case !next.IsZero():
+		s.due.Set(p, next)
+	case len(h.pending) > 0:
+		s.due.Remove(p)
+	default:
+		s.due.Remove(p)
+		if h.rev == 0 || len(s.places) > keepRevisions { // the revision saves a look when it is held again
+			delete(s.places, p)
+		}
+	}
+}
+
+// Expire ends the holds whose time is over.
+func (s *Holds) Expire(v *fleet.View, now time.Time) {
+	for p := range s.due.Due(now) {
+		h := s.places[p]
+		h.list = slices.DeleteFunc(h.list, func(x Hold) bool {
+			over := !x.Until.After(now)
+			if over {
+				s.unlist(p, x.ID)
+			}
+			return over
+		})
+		s.settle(v, p, h, now)
+	}
+}
+
+// Forget drops all that was written down: the bucket is another one.
+func (s *Holds) Forget(v *fleet.View, now time.Time) {
+	for p, h := range s.places {
+		h.rev, h.list = 0, nil
+		s.settle(v, p, h, now)
+	}
+	clear(s.ids)
+}
+
+// Reserve keeps a place for a hold that is on its way to be written down.
+func (s *Holds) Reserve(v *fleet.View, p fleet.Place, x Hold, now time.Time) {
+	h := s.at(p)
+	h.pending = append(h.pending, x)
+	s.settle(v, p, h, now)
+}
+
+// Unreserve ends that, whatever became of it.
+func (s *Holds) Unreserve(v *fleet.View, p fleet.Place, id string, now time.Time) {
+	h := s.at(p)
+	if i := slices.IndexFunc(h.pending, func(x Hold) bool { return x.ID == id }); i >= 0 {
+		h.pending = slices.Delete(h.pending, i, i+1)
+	}
+	s.settle(v, p, h, now)
+}
+
+// Written returns what is known to be written down of a place, and its revision.
+func (s *Holds) Written(p fleet.Place) (rev uint64, list []Hold) {
+	if h := s.places[p]; h != nil {
+		return h.rev, slices.Clone(h.list)
+	}
+	return 0, nil
+}
+
+// Of returns the places that are held under an id, in order.
+func (s *Holds) Of(id string) []fleet.Place {
+	list := make([]fleet.Place, 0, len(s.ids[id]))
+	for p := range s.ids[id] {
+		list = append(list, p)
+	}
+	slices.SortFunc(list, comparePlaces)
+	return list
+}
+
+func comparePlaces(a, b fleet.Place) int {
+	return cmp.Or(strings.Compare(a.Hive, b.Hive), strings.Compare(a.Worker, b.Worker), strings.Compare(a.GPU, b.GPU))
+}
+
+// Describe is a hold as an answer has it.
+func Describe(p fleet.Place, x Hold, now time.Time) api.Hold {
+	a := api.Hold{ID: x.ID, Hive: p.Hive, Worker: p.Worker, GPU: p.GPU, Left: hivebeat.MillisOf(x.Until.Sub(now))}
+	if p.Worker != "" {
+		a.Slots = x.N
+	} else {
+		a.Bytes = x.N
+	}
+	return a
+}
+
+// List answers the verb holds: in the order of their ids and places.
+func (s *Holds) List(r *api.Request, now time.Time) (a api.Answer) {
+	all := make([]api.Hold, 0, len(s.places))
+	for p, h := range s.places {
+		for _, x := range h.list {
+			if x.Until.After(now) {
+				all = append(all, Describe(p, x, now))
+			}
+		}
+	}
+	a.Total = new(len(all))
+	slices.SortFunc(all, func(a, b api.Hold) int { return strings.Compare(holdKey(&a), holdKey(&b)) })
+	from, _ := slices.BinarySearchFunc(all, r.After, func(h api.Hold, key string) int {
+		if holdKey(&h) <= key && key != "" {
+			return -1
+		}
+		return 1
+	})
+	all = all[from:]
+	if n := limitOf(r); len(all) > n {
+		all = all[:n]
+		a.Next = holdKey(&all[n-1])
+	}
+	a.Holds = all
+	return a
+}
+
+// holdKey sorts holds, and is the cursor behind one.
+func holdKey(h *api.Hold) string { return h.ID + "/" + h.Hive + "/" + h.Worker + "/" + h.GPU }
+
+// Held describes places that are held under an id, as a pick answers them: those
+// that may be picked still. The others it returns.
+func Held(v *fleet.View, r api.Request, id string, places []fleet.Place, now time.Time) (picks []api.Pick, found []Found, others []fleet.Place) {
+	f := NewFinder(r, nil)
+	for _, p := range places {
+		c, ok := placeNow(v, p)
+		switch {
+		case !ok, f.gpu != (p.GPU != ""),
+			c.w != nil && !f.filter.model(c.w.Record().Model),
+			c.w != nil && !sound(c.w),
+			c.g != nil && !c.g.Seated(),
+			c.hive.Conflicting(now) != 0:
+			others = append(others, p)
+			continue
+		}
+		c.serves = c.g != nil && f.servesModel(v, c.hive)
+		d := describe(v, &c, now)
+		d.Rank, d.Hold, d.Reasons = len(picks)+1, id, []string{"held under this id already"}
+		picks = append(picks, d)
+		room := uint64(0)
+		if c.w != nil {
+			rec := c.w.Record()
+			room = rec.Slots - min(rec.Slots, rec.Busy)
+		} else {
+			_, g := c.g.GPU()
+			room = g.Free()
+		}
+		found = append(found, Found{p, f.need, room})
+	}
+	return picks, found, others
+}
+
+// sound reports whether a worker may be picked, but for its slots, of which some
+// may be in use by whoever holds it.
+func sound(w *fleet.Worker) bool {
+	h, m := w.Hive(), w.Mix()
+	return h.Live() == hivebeat.Alive && h.Fresh() && m.Live == hivebeat.Alive && w.Fresh() && !w.Record().Stalled &&
+		(m.State == hivebeat.Ready || m.State == hivebeat.Busy)
+}
+
+func placeNow(v *fleet.View, p fleet.Place) (c candidate, ok bool) {
+	h := known(v, p.Hive)
+	if h == nil {
+		return c, false
+	}
+	c.hive, c.zone = h, h.Zone()
+	if p.Worker != "" {
+		c.w = h.Worker(p.Worker)
+		return c, c.w != nil
+	}
+	seats := h.GPUSeats()
+	for i := range seats {
+		if _, g := seats[i].GPU(); g.UUID == p.GPU {
+			c.g = &seats[i]
+			return c, true
+		}
+	}
+	return c, false
+}

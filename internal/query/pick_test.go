@@ -1,0 +1,325 @@
+package query
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+func find(t failer, v *fleet.View, r api.Request, now time.Time) api.Answer {
+	t.Helper()
+	if e := Check(api.VerbPick, &r); e != nil {
+		t.Fatalf("%+v: %s", r, e.Message)
+	}
+	v.Settle(now)
+	f := NewFinder(r, nil)
+	for n := 0; !f.Step(v, now); n++ {
+		if n > 100 {
+			t.Fatalf("%+v never ends", r)
+		}
+	}
+	if len(f.Found()) != len(f.Answer().Picks) {
+		t.Fatalf("%d found, %d picked", len(f.Found()), len(f.Answer().Picks))
+	}
+	return f.Answer()
+}
+
+// TestPicksAgainstLoop holds picks against a loop over all: what is picked fits,
+// nothing is picked twice, and as many are picked as there are.
+func TestPicksAgainstLoop(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newModel(t)
+		for range rapid.IntRange(1, 25).Draw(t, "steps") {
+			m.step()
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "holds") {
+			p := fleet.Place{Hive: pick(t, "held", "h0", "h1", "h2"), Worker: pick(t, "held worker", "w0", "w1")}
+			m.v.SetHeld(p, uint64(rapid.IntRange(1, 4).Draw(t, "slots")), m.now)
+			g := fleet.Place{Hive: p.Hive, GPU: p.Hive + "-0"}
+			m.v.SetHeld(g, uint64(rapid.IntRange(1, 40).Draw(t, "gib"))<<30, m.now)
+		}
+		if err := m.v.Verify(m.now); err != nil {
+			t.Fatal(err)
+		}
+		r := api.Request{N: rapid.IntRange(1, 30).Draw(t, "n"), Spread: pick(t, "spread", "", api.SpreadHive, api.SpreadNone)}
+		maybe := func(what string) bool { return rapid.IntRange(0, 3).Draw(t, what) == 0 }
+		if maybe("by hive") {
+			r.Hive = "h1"
+		}
+		if maybe("by model") {
+			r.Model = pick(t, "glob", "llama", "llama*", "none")
+		}
+		if maybe("by zone") {
+			r.Zone = "eu"
+		}
+		if maybe("by selector") {
+			r.Selector = "tier=dev"
+		}
+		if maybe("by age") {
+			r.MaxAge = 20_000
+		}
+		if maybe("by room") {
+			r.FreeVRAM = 30 << 30
+		}
+		want := make(map[string]bool)
+		sel, _ := api.ParseSelector(r.Selector)
+		gpu := rapid.Bool().Draw(t, "for a gpu")
+		if gpu {
+			r.For = api.ForGPU
+		} else if maybe("by slots") {
+			r.Slots = 2
+		}
+		for _, h := range m.v.Hives() {
+			hi := HiveInfo(m.v, h, m.now)
+			if hi.Live != hivebeat.Alive || !hi.Fresh || hi.Conflict || r.Hive != "" && r.Hive != hi.Hive || r.Zone != "" && r.Zone != hi.Zone {
+				continue
+			}
+			free := func(i int) uint64 {
+				g := hi.GPUs[i]
+				return g.Free() - min(g.Free(), h.GPUSeats()[i].Held())
+			}
+			labels := func(own map[string]string) bool {
+				return sel.Fits(func(k string) (string, bool) {
+					if x, ok := own[k]; ok {
+						return x, true
+					}
+					x, ok := hi.Labels[k]
+					return x, ok
+				})
+			}
+			room := r.FreeVRAM == 0
+			for i, g := range hi.GPUs {
+				fits := g.Err == "" && free(i) >= r.FreeVRAM
+				room = room || fits
+				if gpu && fits && labels(nil) && (r.MaxAge == 0 || g.Age <= r.MaxAge) && g.Age <= 45_000 {
+					want[hi.Hive+"/"+g.UUID] = true
+				}
+			}
+			for _, k := range h.Workers() {
+				w := WorkerInfo(m.v, k, m.now)
+				taken := w.Busy + w.Held
+				if !gpu && w.Live == hivebeat.Alive && w.Fresh && (w.State == hivebeat.Ready || w.State == hivebeat.Busy) && !w.Stalled &&
+					taken < w.Slots && w.Slots-taken >= max(1, r.Slots) && (r.Model == "" || globbed(r.Model, w.Model)) && labels(w.Labels) && room &&
+					(r.MaxAge == 0 || w.Age <= r.MaxAge) {
+					want[w.Cursor()] = true
+				}
+			}
+		}
+		a := find(t, m.v, r, m.now)
+		for i, p := range a.Picks {
+			id := p.Hive + "/" + p.Worker + p.GPU
+			if !want[id] {
+				t.Fatalf("%+v: %s was picked twice, or does not fit: %+v", r, id, p)
+			}
+			delete(want, id)
+			if p.Rank != i+1 || len(p.Reasons) == 0 {
+				t.Fatalf("%+v", p)
+			}
+		}
+		if len(a.Picks) < r.N && len(want) > 0 {
+			t.Fatalf("%+v: %d of %d, and these fit too: %v", r, len(a.Picks), r.N, want)
+		}
+	})
+}
+
+func TestPickSpreads(t *testing.T) {
+	v := newView()
+	for i := range 6 {
+		zone := "eu"
+		if i >= 4 {
+			zone = "us"
+		}
+		s := snapshotOf(fmt.Sprintf("h%d", i), zone, 1, workerOf("a", "llama", 8, uint64(i)), workerOf("b", "llama", 8, 0), workerOf("c", "qwen", 8, 0))
+		feed(t, v, s, at(0))
+	}
+	count := func(r api.Request) (zones, hives map[string]int) {
+		zones, hives = make(map[string]int), make(map[string]int)
+		for _, p := range find(t, v, r, at(1)).Picks {
+			zones[p.Zone]++
+			hives[p.Hive]++
+		}
+		return zones, hives
+	}
+	r := api.Request{N: 4, Filter: api.Filter{Model: "llama"}}
+	if zones, hives := count(r); zones["eu"] != 2 || zones["us"] != 2 || len(hives) != 4 {
+		t.Errorf("by zone: %v %v", zones, hives)
+	}
+	r.Spread, r.N = api.SpreadHive, 6
+	if _, hives := count(r); len(hives) != 6 {
+		t.Errorf("by hive: %v", hives)
+	}
+	r.N = 12
+	if _, hives := count(r); len(hives) != 6 || hives["h0"] != 2 {
+		t.Errorf("all: %v", hives)
+	}
+	// Those who ask one after the other are not all sent to the same.
+	firsts := make(map[string]bool)
+	for range 60 {
+		p := find(t, v, api.Request{Filter: api.Filter{Model: "llama"}}, at(1)).Picks[0]
+		if p.FreeSlots < 7 && p.Worker == "a" && p.FreeSlots < 4 {
+			t.Errorf("a worker with %d free slots, where others have 8", p.FreeSlots)
+		}
+		firsts[p.Hive+"/"+p.Worker] = true
+	}
+	if len(firsts) < 4 {
+		t.Errorf("60 picks went to %v", firsts)
+	}
+	a := find(t, v, api.Request{N: 5, Filter: api.Filter{Model: "nobody"}}, at(1))
+	if len(a.Picks) != 0 {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestPickSaysWhoDidNotFit(t *testing.T) {
+	v := newView()
+	busy, late, draining, stalled, odd, full := workerOf("a", "m", 4, 0), workerOf("b", "m", 4, 0), workerOf("c", "m", 4, 0), workerOf("d", "m", 4, 1), workerOf("e", "m", 4, 0), workerOf("f", "m", 4, 4)
+	busy.State, late.Live, draining.State, stalled.Stalled, odd.State = hivebeat.Busy, hivebeat.Late, hivebeat.Draining, true, "dreaming"
+	feed(t, v, snapshotOf("h", "", 1, busy, late, draining, stalled, odd, full), at(0))
+	a := find(t, v, api.Request{N: 3, Filter: api.Filter{Model: "m"}}, at(1))
+	if len(a.Picks) != 1 || a.Picks[0].Worker != "a" {
+		t.Fatalf("%+v", a.Picks)
+	}
+	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "an unknown state": 1, "no free slot": 1} {
+		if a.Passed[why] != n {
+			t.Errorf("%s: %d of %v", why, a.Passed[why], a.Passed)
+		}
+	}
+}
+
+func TestPickGPU(t *testing.T) {
+	v := newView()
+	for i, used := range []uint64{10, 40, 70} {
+		var ws []hivebeat.Record
+		if i == 0 {
+			ws = append(ws, workerOf("w", "llama", 1, 1))
+		}
+		s := snapshotOf(fmt.Sprintf("h%d", i), "eu", 1, ws...)
+		s.GPUs = []hivebeat.GPU{{UUID: fmt.Sprintf("g%d", i), Total: 80 << 30, Used: used << 30}}
+		feed(t, v, s, at(0))
+	}
+	r := api.Request{For: api.ForGPU, Filter: api.Filter{FreeVRAM: 20 << 30}}
+	if p := find(t, v, r, at(1)).Picks[0]; p.GPU != "g1" || p.Serves {
+		t.Errorf("the least that is enough: %+v", p)
+	}
+	r.Model = "llama"
+	if p := find(t, v, r, at(1)).Picks[0]; p.GPU != "g0" || !p.Serves {
+		t.Errorf("one that serves the model already: %+v", p)
+	}
+}
+
+func TestHoldsEnd(t *testing.T) {
+	v := newView()
+	feed(t, v, snapshotOf("h", "", 1, workerOf("w", "m", 4, 1)), at(0))
+	var s Holds
+	p := fleet.Place{Hive: "h", Worker: "w"}
+	s.Learn(v, p, 5, []Hold{{"a", 1, at(10)}, {"b", 1, at(20)}}, at(0))
+	s.Reserve(v, p, Hold{"c", 1, at(30)}, at(0))
+	free := func(sec float64) uint64 {
+		s.Expire(v, at(sec))
+		if err := v.Verify(at(sec)); err != nil {
+			t.Error(err)
+		}
+		return v.Hive("h").Worker("w").FreeSlots()
+	}
+	if n := free(1); n != 0 {
+		t.Errorf("%d free", n)
+	}
+	s.Learn(v, p, 4, nil, at(1)) // older than what is known
+	if n := free(1); n != 0 || len(s.Of("a")) != 1 {
+		t.Errorf("%d free", n)
+	}
+	s.Unreserve(v, p, "c", at(1))
+	if n := free(9.9); n != 1 {
+		t.Errorf("%d free", n)
+	}
+	if n := free(10); n != 2 || len(s.Of("a")) != 0 || len(s.Of("b")) != 1 {
+		t.Errorf("%d free after one has ended", n)
+	}
+	r := api.Request{}
+	if a := s.List(&r, at(15)); len(a.Holds) != 1 || a.Holds[0].Left != 5000 || a.Holds[0].Slots != 1 {
+		t.Errorf("%+v", a.Holds)
+	}
+	if n := free(20); n != 3 {
+		t.Errorf("%d free after all have ended", n)
+	}
+	// A hold on a worker that is not known yet counts when it is.
+	s.Learn(v, fleet.Place{Hive: "new", Worker: "w"}, 9, []Hold{{"x", 3, at(90)}}, at(20))
+	feed(t, v, snapshotOf("new", "", 1, workerOf("w", "m", 4, 0)), at(21))
+	if n := v.Hive("new").Worker("w").FreeSlots(); n != 1 {
+		t.Errorf("%d free", n)
+	}
+}
+
+func TestHoldsAreListedInPages(t *testing.T) {
+	v := newView()
+	var s Holds
+	for i := range 25 {
+		s.Learn(v, fleet.Place{Hive: "h", Worker: fmt.Sprintf("w%d", i)}, uint64(i+1), []Hold{{fmt.Sprintf("id%d", i%3), 1, at(10)}}, at(0))
+	}
+	var got []string
+	r := api.Request{Limit: 4}
+	for {
+		a := s.List(&r, at(1))
+		for _, h := range a.Holds {
+			got = append(got, holdKey(&h))
+		}
+		if r.After = a.Next; a.Next == "" {
+			break
+		}
+	}
+	if len(got) != 25 || !slices.IsSorted(got) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestHistory(t *testing.T) {
+	v := newView()
+	var s History
+	seq := uint64(0)
+	for min := 0; min <= 30; min++ {
+		for sec := 0; sec < 60; sec += 10 {
+			now := at(float64(60*min + sec))
+			if sec%10 == 0 {
+				seq++
+				sn := snapshotOf("h", "", seq, workerOf("w", "m", 4, uint64(min)))
+				sn.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80 << 30, Used: uint64(min) << 30}}
+				sn.Host.CPU = 12.3
+				feed(t, v, sn, now)
+			}
+			v.Settle(now)
+			hears := min < 10 || min > 12
+			s.Sample(v, hears, now)
+		}
+	}
+	now := at(30*60 + 59)
+	a := s.Answer(v, &api.Request{}, now)
+	busy := a.History.Series[api.SeriesBusy]
+	if len(busy) != fleetSteps || a.History.Step != 60_000 || *busy[len(busy)-1] != 30 || *busy[len(busy)-3] != 28 || busy[0] != nil || busy[len(busy)-1-20] != nil {
+		t.Errorf("%d, the last %v", len(busy), *busy[len(busy)-1])
+	}
+	if used := a.History.Series[api.SeriesVRAMUsed]; *used[len(used)-1] != 30<<30 {
+		t.Errorf("vram_used %v", *used[len(used)-1])
+	}
+	a = s.Answer(v, &api.Request{Hive: "h", Since: 600_000}, now)
+	cpu := a.History.Series[api.SeriesCPU]
+	if len(cpu) != 6 || cpu[5] == nil || *cpu[5] < 12.2 || *cpu[5] > 12.4 || a.History.Step != 120_000 {
+		t.Errorf("cpu %v", cpu)
+	}
+	if a := s.Answer(v, &api.Request{Hive: "none"}, now); a.Error == nil || a.Error.Code != api.CodeNotFound {
+		t.Errorf("%+v", a)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		x := float64(rapid.Uint64Range(0, 1<<40).Draw(t, "x"))
+		got := *smallOf(x).value(1)
+		if d := got - x; d > x/1000 || d < -x/1000 || x <= smallMax && d != 0 {
+			t.Fatalf("%v is kept as %v", x, got)
+		}
+	})
+}

@@ -1,0 +1,329 @@
+package queen
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/query"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// A hold is written down in JetStream before it is answered, by compare-and-set on
+// the key of its place: so two queens never give one place twice. This queen keeps
+// the place for itself meanwhile, and looks for another one where it lost the race.
+
+const (
+	holdRounds  = 4  // in which places are looked for that others do not take
+	holdTries   = 4  // to write one down
+	holdsAtOnce = 16 // written by one pick
+	defaultHold = 30 * time.Second
+)
+
+var errTaken = errors.New("taken by another")
+
+// claim is a place that is to be held, and what became of it.
+type claim struct {
+	query.Found
+	pick  api.Pick
+	renew bool
+	hold  query.Hold
+	rev   uint64 // of what is written down of the place
+	list  []query.Hold
+	err   error
+}
+
+// pick answers the verb pick.
+func (q *Queen) pick(ctx context.Context, r api.Request) api.Answer {
+	if r.Hold == "" {
+		return q.steps(ctx, query.NewFinder(r, nil), nil)
+	}
+	n, want := max(1, r.N), max(1, r.N)
+	tried := make(map[fleet.Place]bool)
+	var held []*claim
+	var l *ledger.Ledger
+	var away error
+	err := q.ask(ctx, func(now time.Time) {
+		if q.store.there() {
+			l = q.store.ledger
+		}
+		if l == nil && !q.cfg.NoJetStream {
+			away = errors.New("JetStream is away, and a hold has to be written down: " + q.store.reason())
+			return
+		}
+		picks, found, others := query.Held(q.view, r, r.Hold, q.holds.Of(r.Hold), now)
+		for i := range picks {
+			held = append(held, q.claim(found[i], picks[i], &r, now, true))
+			tried[found[i].Place] = true
+		}
+		for _, p := range others {
+			tried[p] = true
+		}
+	})
+	switch {
+	case err != nil:
+		return q.unavailable(err)
+	case away != nil:
+		return q.refuse(ctx, api.CodeUnavailable, away.Error())
+	}
+	q.hold(ctx, l, held)
+	held = slices.DeleteFunc(held, func(c *claim) bool { return c.err != nil })
+	var last api.Answer
+	for round := 0; round < holdRounds && len(held) < n; round++ {
+		var claims []*claim
+		r.N = n - len(held)
+		f := query.NewFinder(r, tried)
+		last = q.steps(ctx, f, func(now time.Time) {
+			for i, found := range f.Found() {
+				claims = append(claims, q.claim(found, f.Answer().Picks[i], &r, now, false))
+				tried[found.Place] = true
+			}
+		})
+		if last.Error != nil || len(claims) == 0 {
+			break
+		}
+		q.hold(ctx, l, claims)
+		for _, c := range claims {
+			if c.err == nil {
+				held = append(held, c)
+			} else if !errors.Is(c.err, errTaken) {
+				away = c.err
+			}
+		}
+		if away != nil {
+			break
+		}
+	}
+	switch {
+	case len(held) == 0 && last.Error != nil:
+		return last
+	case len(held) == 0 && away != nil:
+		return q.refuse(ctx, api.CodeUnavailable, "a hold could not be written down: "+away.Error())
+	}
+	return q.look(ctx, func(time.Time) api.Answer {
+		a := api.Answer{}
+		if len(held) < want {
+			a.Passed = last.Passed
+		}
+		for i, c := range held {
+			c.pick.Rank, c.pick.Hold = i+1, r.Hold
+			a.Picks = append(a.Picks, c.pick)
+		}
+		a.Status.Unsure = q.unsureHolds()
+		return a
+	})
+}
+
+func (q *Queen) unsureHolds() []string {
+	if q.cfg.NoJetStream {
+		return []string{"holds are in the memory of this queen alone: another queen does not know them"}
+	}
+	return nil
+}
+
+// claim begins to hold a place. It is of the loop.
+func (q *Queen) claim(f query.Found, p api.Pick, r *api.Request, now time.Time, renew bool) *claim {
+	c := &claim{Found: f, pick: p, renew: renew}
+	c.hold = query.Hold{ID: r.Hold, N: f.Need, Until: now.Add(cmp.Or(r.HoldMS.Duration(), defaultHold))}
+	c.rev, c.list = q.holds.Written(f.Place)
+	if renew {
+		for _, x := range c.list {
+			if x.ID == r.Hold {
+				c.hold.N = x.N
+			}
+		}
+	} else {
+		q.holds.Reserve(q.view, f.Place, c.hold, now)
+	}
+	return c
+}
+
+// hold writes the claims down, and takes over what came of it.
+func (q *Queen) hold(ctx context.Context, l *ledger.Ledger, claims []*claim) {
+	if len(claims) == 0 {
+		return
+	}
+	if l == nil {
+		for _, c := range claims {
+			c.list = c.with(c.list)
+		}
+	} else {
+		q.write(claims, func(c *claim) { c.write(ctx, l) })
+	}
+	// Whoever asked may be gone: what was reserved is not to stay so.
+	err := q.do(context.WithoutCancel(ctx), func(now time.Time) {
+		for _, c := range claims {
+			if !c.renew {
+				q.holds.Unreserve(q.view, c.Place, c.hold.ID, now)
+			}
+			if c.err == nil {
+				q.holds.Learn(q.view, c.Place, c.rev, c.list, now)
+			}
+		}
+	})
+	for _, c := range claims {
+		c.err = cmp.Or(c.err, err)
+	}
+}
+
+func (q *Queen) write(claims []*claim, fn func(*claim)) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, holdsAtOnce)
+	for _, c := range claims {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			fn(c)
+		})
+	}
+	wg.Wait()
+}
+
+// with is what is to be written down: the holds of others that go on, and this.
+func (c *claim) with(list []query.Hold) []query.Hold {
+	out := c.without(list)
+	if c.hold.N > 0 {
+		out = append(out, c.hold)
+	}
+	return out
+}
+
+func (c *claim) without(list []query.Hold) []query.Hold {
+	now := time.Now()
+	return slices.DeleteFunc(slices.Clone(list), func(x query.Hold) bool { return x.ID == c.hold.ID || !x.Until.After(now) })
+}
+
+// write writes a claim down, beside the loop.
+func (c *claim) write(ctx context.Context, l *ledger.Ledger) {
+	for range holdTries {
+		list := c.with(c.list)
+		sum := uint64(0)
+		for _, x := range list {
+			sum += x.N
+		}
+		if !c.renew && sum > c.Room {
+			c.err = errTaken
+			return
+		}
+		rev, err := l.PutHolds(ctx, ledger.HoldPlace(c.Place), c.rev, entriesOf(list, time.Now()))
+		if err == nil {
+			c.rev, c.list, c.err = rev, list, nil
+			return
+		}
+		if c.err = err; !errors.Is(err, ledger.ErrConflict) {
+			return
+		}
+		item, err := l.HoldsOf(ctx, ledger.HoldPlace(c.Place))
+		if err != nil {
+			c.err = err
+			return
+		}
+		c.rev, c.list = item.Revision, holdsOf(item, time.Now())
+	}
+	c.err = errTaken
+}
+
+func entriesOf(list []query.Hold, now time.Time) []ledger.HoldEntry {
+	out := make([]ledger.HoldEntry, 0, len(list))
+	for _, x := range list {
+		out = append(out, ledger.HoldEntry{ID: x.ID, N: x.N, Left: hivebeat.MillisOf(x.Until.Sub(now))})
+	}
+	return out
+}
+
+// maxHold bounds what is believed of what others wrote down.
+const maxHold = 10 * time.Minute
+
+func holdsOf(item ledger.HoldItem, now time.Time) []query.Hold {
+	out := make([]query.Hold, 0, len(item.Holds))
+	for _, e := range item.Holds {
+		left := min(e.Left, hivebeat.MillisOf(maxHold)).Duration() - item.Stored
+		if hivebeat.ValidID(e.ID) && e.N > 0 && left > 0 {
+			out = append(out, query.Hold{ID: e.ID, N: e.N, Until: now.Add(left)})
+		}
+	}
+	return out
+}
+
+// release gives all places back that are held under an id.
+func (q *Queen) release(ctx context.Context, r api.Request) api.Answer {
+	var claims []*claim
+	var l *ledger.Ledger
+	away := ""
+	var released []api.Hold
+	err := q.ask(ctx, func(now time.Time) {
+		if q.store.there() {
+			l = q.store.ledger
+		}
+		if l == nil && !q.cfg.NoJetStream {
+			away = "JetStream is away, and that a hold is released has to be written down: " + q.store.reason()
+			return
+		}
+		for _, p := range q.holds.Of(r.Hold) {
+			c := &claim{Found: query.Found{Place: p}, renew: true, hold: query.Hold{ID: r.Hold}}
+			c.rev, c.list = q.holds.Written(p)
+			for _, x := range c.list {
+				if x.ID == r.Hold {
+					released = append(released, query.Describe(p, x, now))
+				}
+			}
+			claims = append(claims, c)
+		}
+	})
+	switch {
+	case err != nil:
+		return q.unavailable(err)
+	case away != "":
+		return q.refuse(ctx, api.CodeUnavailable, away)
+	case len(claims) == 0:
+		return q.refuse(ctx, api.CodeNotFound, "nothing is held under "+r.Hold)
+	}
+	q.hold(ctx, l, claims)
+	for _, c := range claims {
+		if c.err != nil {
+			return q.refuse(ctx, api.CodeUnavailable, "not all of it could be released: "+c.err.Error())
+		}
+	}
+	return q.look(ctx, func(time.Time) api.Answer {
+		return api.Answer{Holds: released, Status: api.Status{Unsure: q.unsureHolds()}}
+	})
+}
+
+// listHolds answers the verb holds.
+func (q *Queen) listHolds(ctx context.Context, r api.Request) api.Answer {
+	return q.look(ctx, func(now time.Time) api.Answer {
+		a := q.holds.List(&r, now)
+		a.Status.Unsure = q.unsureHolds()
+		if !q.cfg.NoJetStream && !q.store.there() {
+			a.Status.Unsure = []string{"JetStream is away: holds that other queens gave since are not known"}
+		}
+		return a
+	})
+}
+
+// watchHolds follows what all queens write down.
+func (q *Queen) watchHolds(work context.Context, l *ledger.Ledger) {
+	for work.Err() == nil {
+		err := l.WatchHolds(work, func() {
+			_ = q.post(work, func(now time.Time) { q.holds.Forget(q.view, now) })
+		}, func(p ledger.HoldPlace, item ledger.HoldItem) {
+			_ = q.post(work, func(now time.Time) {
+				q.holds.Learn(q.view, fleet.Place(p), item.Revision, holdsOf(item, now), now)
+			})
+		})
+		if err != nil && work.Err() == nil {
+			q.log.Warn("the watch of holds ended, and begins again", slog.Any("err", err))
+			select {
+			case <-work.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
