@@ -132,7 +132,6 @@ func TestPick(t *testing.T) {
 		Hive: "h", Filter: api.Filter{Model: "llama-3*", Selector: "tier!=dev", MaxAge: 10_000}, N: 3, For: api.ForWorker, Spread: api.SpreadZone, Slots: 1,
 		Hold: "job-42", HoldMS: 60_000,
 	})
-	//nolint:dupword // two columns begin with FREE
 	want := `RANK  WORKER        ZONE  MODEL           FREE SLOTS  FREE GiB  AGE  ENDPOINT            HOLD    WHY
    1  gpu-01/llama  a     llama-3-8b             3/4         -   2s  http://gpu-01:8000  job-42  3 of 4 slots free; nothing waits
    2  gpu-02/llama  b     llama-3-8b�[2J         1/4         -   9s  -                   job-42  1 of 4 slots free
