@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -34,7 +36,9 @@ func (pickCmd) Help() string {
   hivebeat pick --release job-42                      give it back
 
 The best comes first. The exit code is 1 if nothing fits, and 0 if there are fewer than -n.
-With -o json it prints one document {"picks":[…],"passed":{…},"status":{…}}, also where nothing fits.`
+A hold is on top of what a worker says is busy: release it when the work has begun. To ask again with the same
+--hold gives the same places. With -o json it prints one document {"picks":[…],"passed":{…},"status":{…}}, also
+where nothing fits; --release prints {"released":[…],"status":{…}}.`
 }
 
 const (
@@ -137,9 +141,17 @@ func (cmd *pickCmd) release(ctx context.Context, c *console, a *asker) error {
 	}
 	if cmd.json() {
 		doc := newDocument(c.out)
-		doc.field("released", cmd.Release)
+		doc.array("released")
+		for i := range ans.Holds {
+			doc.add(&ans.Holds[i])
+		}
+		doc.end()
 		doc.field("status", ans.Status)
 		return doc.close()
 	}
-	return printLines(c, []string{"released " + cmd.Release})
+	var places []string
+	for _, h := range ans.Holds {
+		places = append(places, h.Hive+"/"+cmp.Or(h.Worker, h.GPU))
+	}
+	return printLines(c, []string{strings.TrimSuffix("released "+cmd.Release+": "+show.Clean(strings.Join(places, ", ")), ": ")})
 }

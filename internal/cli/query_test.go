@@ -132,7 +132,6 @@ func TestPick(t *testing.T) {
 		Hive: "h", Filter: api.Filter{Model: "llama-3*", Selector: "tier!=dev", MaxAge: 10_000}, N: 3, For: api.ForWorker, Spread: api.SpreadZone, Slots: 1,
 		Hold: "job-42", HoldMS: 60_000,
 	})
-	//nolint:dupword // two columns begin with FREE
 	want := `RANK  WORKER        ZONE  MODEL           FREE SLOTS  FREE GiB  AGE  ENDPOINT            HOLD    WHY
    1  gpu-01/llama  a     llama-3-8b             3/4         -   2s  http://gpu-01:8000  job-42  3 of 4 slots free; nothing waits
    2  gpu-02/llama  b     llama-3-8b�[2J         1/4         -   9s  -                   job-42  1 of 4 slots free
@@ -180,13 +179,14 @@ func TestPick(t *testing.T) {
 }
 
 func TestRelease(t *testing.T) {
-	url, o := serveOracle(t, map[string][]api.Answer{api.VerbRelease: {{}, {}, {Error: &api.Error{Code: api.CodeNotFound, Message: "no hold job-42"}}}})
+	held := []api.Hold{{ID: "job-42", Hive: "h", Worker: "w", Slots: 1}, {ID: "job-42", Hive: "h", GPU: "GPU-1", Bytes: 5}}
+	url, o := serveOracle(t, map[string][]api.Answer{api.VerbRelease: {{Holds: held}, {Holds: held}, {Error: &api.Error{Code: api.CodeNotFound, Message: "no hold job-42"}}}})
 	code, out, errs := run(t, nil, "pick", "--nats", url, "--release", "job-42")
 	o.wasAsked(t, api.Request{Hold: "job-42"})
-	if code != ExitDone || out != "released job-42\n" {
+	if code != ExitDone || out != "released job-42: h/w, h/GPU-1\n" {
 		t.Errorf("exit code %d, %s%s", code, out, errs)
 	}
-	if code, out, _ = run(t, nil, "pick", "--nats", url, "--release", "job-42", "-o", "json"); code != ExitDone || !strings.Contains(out, `"released":"job-42"`) {
+	if code, out, _ = run(t, nil, "pick", "--nats", url, "--release", "job-42", "-o", "json"); code != ExitDone || !strings.Contains(out, `{"id":"job-42","hive":"h","worker":"w","slots":1,`) {
 		t.Errorf("exit code %d, %s", code, out)
 	}
 	if code, _, errs = run(t, nil, "pick", "--nats", url, "--release", "job-42"); code != ExitFailed || !strings.Contains(errs, "not found: no hold job-42\nhint: it was released") {

@@ -336,13 +336,9 @@ func sortOf[T any](l *list[T], keys []string) string {
 // take takes an answer over.
 func (m *Model) take(a *Answer, now time.Time) {
 	refused := ""
+	none := a.Ans == nil || a.Ans.Error != nil && a.Ans.Error.Code == api.CodeUnavailable
 	switch {
-	case a.Ans == nil || a.Ans.Error != nil && a.Ans.Error.Code == api.CodeUnavailable:
-		if a.slot == slotEvents || a.slot == slotOlder {
-			// The stream may be away while the queen is there: the next summary tells.
-			m.eventErr = why(a)
-			return
-		}
+	case none && a.slot == slotSummary:
 		m.trouble, m.cutOff = why(a), true
 		return
 	case a.Err != nil:
@@ -350,11 +346,18 @@ func (m *Model) take(a *Answer, now time.Time) {
 	default:
 		m.status[a.slot] = a.Ans.Status
 	}
-	m.answered, m.trouble = now, ""
-	if m.cutOff { // events may have been missed
+	// Whether a queen is there tells the summary, with which each round begins. One
+	// that answers it and not this may look at too much: it is told beside the rows.
+	if !none {
+		m.answered, m.trouble = now, ""
+	}
+	if m.cutOff && !none { // events may have been missed
 		m.cutOff, m.asked = false, time.Time{}
 	}
 	ans, offset, limit := a.Ans, a.Req.Offset, a.Req.Limit
+	if ans == nil {
+		ans = &api.Answer{}
+	}
 	switch a.slot {
 	case slotSummary:
 		if ans.Summary != nil {

@@ -399,6 +399,27 @@ func TestRefused(t *testing.T) {
 	d.hides("bad_request", "alive?")
 }
 
+// A queen that answers the summary and not the rest is no cut either, and the rows
+// are not shown as news.
+func TestNoRows(t *testing.T) {
+	d := newDesk(t, Config{}, 10, 2, 100, 24)
+	for range 6 {
+		d.now = d.now.Add(time.Second)
+		do := d.m.Update(Tick{}, d.now)
+		d.m.Update(Answer{Round: do.Round, Question: do.Ask[0], Ans: d.q.Answer(api.VerbSummary, api.Request{})}, d.now)
+		d.m.Update(Answer{Round: do.Round, Question: do.Ask[1], Err: errors.New("no queen answers within 2s")}, d.now)
+		d.m.Update(Done{do.Round}, d.now)
+	}
+	d.shows("answer 0s old", "no queen answers within 2s; these rows are 6s old", "gpu-00003  a     alive?   9s")
+	d.hides("CUT OFF")
+	d.m.filters[tabHives] = "x" // and where there were no rows yet
+	d.m.hives.anew()
+	do := d.m.Update(Tick{}, d.now)
+	d.m.Update(Answer{Round: do.Round, Question: do.Ask[1], Err: errors.New("no queen answers within 2s")}, d.now)
+	d.shows("  no queen answers within 2s\n")
+	d.hides("asking …")
+}
+
 func TestGone(t *testing.T) {
 	d := newDesk(t, Config{}, 3, 2, 100, 30)
 	d.keys("end", "enter")

@@ -72,16 +72,6 @@ func rowsOf[T any](m *Model, l *list[T], now time.Time, row func(*T, time.Durati
 
 // table renders rows below their titles.
 func (m *Model) table(t *show.Table, sorted string, down bool, now time.Time, r rows) []string {
-	if r.err != "" {
-		what := "the queen: " + show.Clean(r.err)
-		if len(r.cells) > 0 {
-			what += "; the rows are " + show.Age(now.Sub(r.at)) + " old"
-		}
-		lines := []string{noMark + m.paint.Text(what, show.Bad)}
-		if len(r.cells) == 0 {
-			return lines
-		}
-	}
 	t.Mark(sorted, arrow(down)[1:])
 	var have [][]show.Cell
 	for _, c := range r.cells {
@@ -91,9 +81,6 @@ func (m *Model) table(t *show.Table, sorted string, down bool, now time.Time, r 
 	}
 	lines := t.Lines(true, have)
 	out := []string{noMark + lines[0]}
-	if r.err != "" {
-		out[0] = noMark + m.paint.Text("not as asked: "+show.Clean(r.err), show.Bad)
-	}
 	rest := lines[1:]
 	for i, c := range r.cells {
 		line := m.paint.Text("…", show.Faint)
@@ -108,6 +95,13 @@ func (m *Model) table(t *show.Table, sorted string, down bool, now time.Time, r 
 		out = append(out, noMark+m.paint.Text(r.none, show.Faint))
 	default:
 		out = append(out, noMark+m.paint.Text("asking …", show.Faint))
+	}
+	if r.err != "" { // in place of the last row: the screen may be full
+		what := show.Clean(r.err)
+		if len(r.cells) > 0 {
+			what += "; these rows are " + show.Age(now.Sub(r.at)) + " old"
+		}
+		out[len(out)-1] = noMark + m.paint.Text(what, show.Bad)
 	}
 	return out
 }

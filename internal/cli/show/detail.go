@@ -185,7 +185,11 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint) []string {
 		if w.Slots > 0 {
 			busy += " of " + plural(int(min(w.Slots, 1<<30)), "slot")
 		}
-		d.line("work", "%s busy · %s waiting · %s done", busy, count(w.Queue), count(w.Done))
+		held := ""
+		if w.Held > 0 {
+			held = " · " + count(w.Held) + " held"
+		}
+		d.line("work", "%s busy · %s waiting · %s done%s", busy, count(w.Queue), count(w.Done), held)
 	}
 	vram := ""
 	if w.VRAM > 0 {

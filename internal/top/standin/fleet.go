@@ -48,20 +48,30 @@ func (q *Queen) hive(i int) api.HiveInfo {
 func (q *Queen) worker(i int) api.WorkerInfo {
 	h := i / q.Each
 	w := api.WorkerInfo{Hive: fmt.Sprintf("gpu-%05d", h), Zone: string(rune('a' + h%3)), Via: hivebeat.ViaHive, Fresh: true}
-	w.Worker, w.Live, w.State = fmt.Sprintf("w%02d", i%q.Each), hivebeat.Alive, hivebeat.Ready
+	w.Worker, w.Live, w.State = fmt.Sprintf("w%02d", i%q.Each), liveOf(i), hivebeat.Ready
 	w.Model, w.Slots, w.Busy, w.Queue, w.Done = models[i%len(models)], 4, uint64(i%5), uint64(i%3), uint64(i*7%5000)
 	w.VRAM, w.Every, w.Age, w.Since, w.Inc, w.Seq = uint64(8+i%30)*gib, 30_000, hivebeat.Millis(1000*(i%25)), 3_600_000, 1_760_000_000_000_000, 77
 	w.Endpoint, w.PID = fmt.Sprintf("http://node%d:%d", h, 8000+i%q.Each), uint64(1000+i)
 	w.GPUs = []string{fmt.Sprintf("GPU-%05d-%d", h, i%2)}
 	switch {
-	case i%40 == 39:
-		w.Live, w.Cause, w.Age = hivebeat.Lost, hivebeat.CauseExit, 120_000
-	case i%23 == 22:
-		w.Live, w.Age = hivebeat.Late, 52_000
+	case w.Live == hivebeat.Lost:
+		w.Cause, w.Age = hivebeat.CauseExit, 120_000
+	case w.Live == hivebeat.Late:
+		w.Age = 52_000
 	case i%5 == 4:
 		w.State = hivebeat.Busy
 	}
 	return w
+}
+
+func liveOf(i int) hivebeat.Live {
+	switch {
+	case i%40 == 39:
+		return hivebeat.Lost
+	case i%23 == 22:
+		return hivebeat.Late
+	}
+	return hivebeat.Alive
 }
 
 func (q *Queen) summary() *api.Summary {

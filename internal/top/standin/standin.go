@@ -95,7 +95,7 @@ func (q *Queen) Answer(verb string, r api.Request) *api.Answer {
 	case api.VerbSummary:
 		a.Summary = q.summary()
 	case api.VerbHives:
-		a.Hives, a.Total, a.Next = page(q.Hives, r, q.hive, func(h *api.HiveInfo) string { return h.Hive }, q.fitsHive)
+		a.Hives, a.Total, a.Next = page(q.Hives, r, q.hive, func(h *api.HiveInfo) string { return h.Hive }, func(int) bool { return true }, q.fitsHive)
 	case api.VerbWorkers:
 		first, n := 0, q.Hives*q.Each
 		if r.Hive != "" {
@@ -105,7 +105,8 @@ func (q *Queen) Answer(verb string, r api.Request) *api.Answer {
 			}
 			first, n = h*q.Each, q.Each
 		}
-		a.Workers, a.Total, a.Next = page(n, r, func(i int) api.WorkerInfo { return q.worker(first + i) }, (*api.WorkerInfo).Cursor, q.fitsWorker)
+		a.Workers, a.Total, a.Next = page(n, r, func(i int) api.WorkerInfo { return q.worker(first + i) }, (*api.WorkerInfo).Cursor,
+			func(i int) bool { return mayFit(first+i, &r) }, q.fitsWorker)
 	case api.VerbHive:
 		h := q.find(r.Hive)
 		if h < 0 {
@@ -142,7 +143,7 @@ func (q *Queen) find(id string) int {
 
 // page cuts what is asked for out of n rows. An order other than id, and a filter,
 // make it look at all of them.
-func page[T any](n int, r api.Request, row func(int) T, id func(*T) string, fits func(*T, *api.Request) bool) (rows []T, total *int, next string) {
+func page[T any](n int, r api.Request, row func(int) T, id func(*T) string, may func(int) bool, fits func(*T, *api.Request) bool) (rows []T, total *int, next string) {
 	limit := r.Limit
 	if limit == 0 {
 		limit = 200
@@ -163,6 +164,9 @@ func page[T any](n int, r api.Request, row func(int) T, id func(*T) string, fits
 		return rows, total, next
 	}
 	for i := range n {
+		if !may(i) {
+			continue
+		}
 		x := row(i)
 		if fits(&x, &r) {
 			rows = append(rows, x)
@@ -178,6 +182,12 @@ func page[T any](n int, r api.Request, row func(int) T, id func(*T) string, fits
 		next = id(&rows[limit-1])
 	}
 	return rows, &all, next
+}
+
+// mayFit spares most of a large fleet: to describe a worker costs more than to know
+// its verdict and model.
+func mayFit(i int, r *api.Request) bool {
+	return (len(r.Live) == 0 || slices.Contains(r.Live, liveOf(i))) && (r.Model == "" || strings.HasSuffix(r.Model, "*") || r.Model == models[i%len(models)])
 }
 
 func has(text string, parts ...string) bool {
