@@ -34,10 +34,10 @@ build: ## bin/hivebeat for this machine
 
 .PHONY: test
 test: ## Every test but the end-to-end ones, with the race detector, in random order
-	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on $(if $(BENCH),-bench . -benchtime 1x) ./...
 
 .PHONY: e2e
-e2e: e2e-fabric e2e-natscli e2e-compose ## End to end: real processes, the nats CLI, containers
+e2e: e2e-fabric e2e-natscli e2e-top e2e-compose ## End to end: real processes, the nats CLI, containers
 
 .PHONY: e2e-fabric
 e2e-fabric: ## End to end with real processes: kills, restarts, full disks, old servers
@@ -46,6 +46,10 @@ e2e-fabric: ## End to end with real processes: kills, restarts, full disks, old 
 .PHONY: e2e-natscli
 e2e-natscli: ## The README's lines for the nats CLI, run by the real one
 	$(GO) test -tags e2e -count=1 -timeout 10m -v ./internal/e2e/natscli
+
+.PHONY: e2e-top
+e2e-top: ## hivebeat top in a real terminal (tmux): keys in, screens out (HIVEBEAT_SCREENS=dir keeps them)
+	$(GO) test -tags e2e -count=1 -timeout 10m -v ./internal/e2e/top
 
 .PHONY: e2e-compose
 e2e-compose: ## docker-compose.yml on the local engine: containers scaled, killed, restarted

@@ -103,6 +103,21 @@ func (s Subjects) Events() string { return s.join(tokQueen, tokEvents, ">") }
 // EventLogs matches every event on its way to the stream.
 func (s Subjects) EventLogs() string { return s.join(tokQueen, tokLog, ">") }
 
+// EventLogsOf matches the events of a hive and of its workers on their way to the
+// stream, or of one worker; with no hive it is EventLogs.
+func (s Subjects) EventLogsOf(hive, worker string) string {
+	switch {
+	case hive == "":
+		return s.EventLogs()
+	case worker == "":
+		return s.join(tokQueen, tokLog, hive, ">")
+	}
+	return s.join(tokQueen, tokLog, hive, worker, ">")
+}
+
+// APIAt is where one queen alone answers a verb: queen.api.<verb>.<queen>.
+func (s Subjects) APIAt(verb, queen string) string { return s.join(tokQueen, tokAPI, verb, queen) }
+
 // API is where a queen answers a verb: queen.api.<verb>.
 func (s Subjects) API(verb string) string { return s.join(tokQueen, tokAPI, verb) }
 

@@ -3,7 +3,6 @@ package queen
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"reflect"
 	"strings"
 	"sync"
@@ -43,13 +42,19 @@ func TestAPI(t *testing.T) {
 	q.eventually("heard", func() bool { return q.live("h") == hivebeat.Alive })
 	client := bustest.Conn(t, srv)
 
-	for _, verb := range verbs {
+	for _, verb := range api.Verbs() {
 		t.Run(verb, func(t *testing.T) {
-			a := request(t, client, verb, api.Request{Hive: "h", Worker: "w"})
+			r := map[string]api.Request{
+				api.VerbHive: {Hive: "h"}, api.VerbWorker: {Hive: "h", Worker: "w"}, api.VerbRelease: {Hold: "none"},
+			}[verb]
+			if verb == api.VerbRelease {
+				return // there is nothing to release
+			}
+			a := request(t, client, verb, r)
 			if a.Error != nil || a.Status.Queen != "q1" || !a.Status.Warm || !a.Status.JetStream || len(a.Status.Unsure) != 0 || a.Status.AsOf.IsZero() {
 				t.Errorf("%+v", a)
 			}
-			b := q.ask(verb, api.Request{Hive: "h", Worker: "w"})
+			b := q.ask(verb, r)
 			if (a.Summary == nil) != (b.Summary == nil) || len(a.Hives) != len(b.Hives) || len(a.Workers) != len(b.Workers) {
 				t.Errorf("in process it answers otherwise: %+v, %+v", a, b)
 			}
@@ -101,7 +106,7 @@ func TestAPI(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stats micro.Stats
-		if err := json.Unmarshal(m.Data, &stats); err != nil || len(stats.Endpoints) != len(verbs) || stats.Endpoints[2].NumRequests < 5 || stats.Endpoints[2].NumErrors != 5 {
+		if err := json.Unmarshal(m.Data, &stats); err != nil || len(stats.Endpoints) != len(api.Verbs()) || stats.Endpoints[2].NumRequests < 5 || stats.Endpoints[2].NumErrors != 5 {
 			t.Errorf("%s", m.Data)
 		}
 	})
@@ -159,18 +164,14 @@ func TestNotWarmHoldsBack(t *testing.T) {
 }
 
 func TestAnswersStayBelowMaxPayload(t *testing.T) {
-	var a api.Answer
-	for i := range 100 {
-		w := api.WorkerInfo{Hive: "h"}
-		w.Worker = fmt.Sprintf("w%03d", i)
-		a.Workers = append(a.Workers, w)
-	}
-	b := encodeAnswer(&a, headroom+5000)
+	v := newView(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1, workersOf(100)...), at(0))
+	ask := func(r api.Request) api.Answer { return v.answer(api.VerbWorkers, r, at(1)) }
+	a, b := fitting(ask, api.VerbWorkers, api.Request{}, headroom+5000)
 	if len(b) > 5000 || len(a.Workers) == 0 || a.Next != "h/"+a.Workers[len(a.Workers)-1].Worker {
 		t.Errorf("%d bytes, %d workers, next %q", len(b), len(a.Workers), a.Next)
 	}
-	a = api.Answer{Hives: []api.HiveInfo{{Hive: strings.Repeat("h", 64)}}}
-	if encodeAnswer(&a, headroom+100); a.Error == nil || a.Error.Code != api.CodeTooLarge {
+	if a, _ = fitting(ask, api.VerbWorkers, api.Request{}, headroom+100); a.Error == nil || a.Error.Code != api.CodeTooLarge {
 		t.Errorf("%+v", a)
 	}
 }

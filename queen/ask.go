@@ -1,197 +1,143 @@
 package queen
 
 import (
-	"slices"
-	"sort"
-	"strings"
+	"context"
+	"fmt"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/query"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-const (
-	defaultLimit = 200
-	maxLimit     = 1000
-)
+// stepPause is between two steps of a question that takes several: the loop
+// has other things to do.
+const stepPause = time.Millisecond
 
-// view adds to the fleet what is asked of it.
-type view struct{ *fleet.View }
-
-// answer fills what a verb was asked for. It copies all that the view changes in
-// place, so that the answer may leave the goroutine that owns the view.
-func (v view) answer(verb string, r api.Request, now time.Time) api.Answer {
-	if e := check(&r, verb); e != nil {
-		return api.Answer{Error: e}
+// Answer answers a verb as queen.api.<verb> does. It waits for the queen's loop,
+// and for JetStream where the verb needs it, no longer than ctx; a queen that does
+// not run answers with CodeUnavailable. What an answer refers to is not to be
+// changed.
+func (q *Queen) Answer(ctx context.Context, verb string, r api.Request) api.Answer {
+	if e := query.Check(verb, &r); e != nil {
+		return q.refuse(ctx, e.Code, e.Message)
 	}
 	switch verb {
-	case api.VerbSummary:
-		s := v.summary(now)
-		return api.Answer{Summary: &s}
-	case api.VerbHives:
-		return v.listHives(r, now)
-	case api.VerbWorkers:
-		return v.listWorkers(r, now)
+	case api.VerbHives, api.VerbWorkers:
+		return q.steps(ctx, query.Page(verb, r))
+	case api.VerbWatch:
+		return q.watch(ctx, r)
+	case api.VerbEvents:
+		return q.listEvents(ctx, r)
 	}
-	h := v.Hive(r.Hive)
-	if h == nil || h.Live() == "" {
-		return api.Answer{Error: &api.Error{Code: api.CodeNotFound, Message: "no hive " + r.Hive + " is known"}}
-	}
-	if verb == api.VerbHive {
-		return api.Answer{Hives: []api.HiveInfo{v.hiveInfo(h, now)}}
-	}
-	w := h.Worker(r.Worker)
-	if w == nil {
-		return api.Answer{Error: &api.Error{Code: api.CodeNotFound, Message: "no worker " + r.Worker + " is known on hive " + r.Hive}}
-	}
-	return api.Answer{Workers: []api.WorkerInfo{v.workerInfo(h, w, now)}}
+	return q.look(ctx, func(now time.Time) api.Answer {
+		a := query.One(q.view, verb, &r, now)
+		q.ownScore(&a)
+		return a
+	})
 }
 
-// check returns what is wrong with a request.
-func check(r *api.Request, verb string) *api.Error {
-	bad := func(err error) *api.Error { return &api.Error{Code: api.CodeBadRequest, Message: err.Error()} }
-	needHive, needWorker := verb == api.VerbHive || verb == api.VerbWorker, verb == api.VerbWorker
-	switch verb {
-	case api.VerbSummary, api.VerbHives, api.VerbWorkers, api.VerbHive, api.VerbWorker:
-	default:
-		return &api.Error{Code: api.CodeBadRequest, Message: "unknown verb " + verb}
+// ownScore adds to a summary what this queen alone knows.
+func (q *Queen) ownScore(a *api.Answer) {
+	if a.Summary != nil {
+		a.Summary.Stats.SelfPause += hivebeat.MillisOf(q.conn.sight.Paused())
 	}
-	if needHive || r.Hive != "" {
-		if err := hivebeat.CheckID("hive", r.Hive); err != nil {
-			return bad(err)
-		}
-	}
-	if needWorker || r.Worker != "" {
-		if err := hivebeat.CheckID("worker", r.Worker); err != nil {
-			return bad(err)
-		}
-	}
-	if r.Limit < 0 || r.Limit > maxLimit {
-		return &api.Error{Code: api.CodeBadRequest, Message: "limit must be 1 to 1000"}
-	}
-	hive, worker, both := strings.Cut(r.After, "/")
-	if r.After != "" && (!hivebeat.ValidID(hive) || both && !hivebeat.ValidID(worker)) {
-		return &api.Error{Code: api.CodeBadRequest, Message: "after must be the next of the answer before"}
-	}
-	return nil
 }
 
-func limit(r *api.Request) int {
-	if r.Limit == 0 {
-		return defaultLimit
-	}
-	return r.Limit
-}
-
-func (v view) listHives(r api.Request, now time.Time) (a api.Answer) {
-	for _, h := range v.After(r.After) {
-		if h.Live() == "" {
-			continue
-		}
-		if len(a.Hives) == limit(&r) {
-			a.Next = a.Hives[len(a.Hives)-1].Hive
-			break
-		}
-		a.Hives = append(a.Hives, v.hiveInfo(h, now))
+// look answers by one look at the view.
+func (q *Queen) look(ctx context.Context, f func(now time.Time) api.Answer) (a api.Answer) {
+	if err := q.ask(ctx, func(now time.Time) { a = q.signed(f(now), now) }); err != nil {
+		return q.unavailable(err)
 	}
 	return a
 }
 
-func (v view) listWorkers(r api.Request, now time.Time) (a api.Answer) {
-	hives := v.Hives()
-	if r.Hive != "" {
-		h := v.Hive(r.Hive)
-		if h == nil {
-			return api.Answer{Error: &api.Error{Code: api.CodeNotFound, Message: "no hive " + r.Hive + " is known"}}
-		}
-		hives = []*fleet.Hive{h}
-	}
-	afterHive, afterWorker, _ := strings.Cut(r.After, "/")
-	from, _ := slices.BinarySearchFunc(hives, afterHive, func(h *fleet.Hive, id string) int { return strings.Compare(h.ID(), id) })
-	for _, h := range hives[from:] {
-		list := h.Workers()
-		if h.ID() == afterHive {
-			list = list[sort.Search(len(list), func(i int) bool { return list[i].Record().Worker > afterWorker }):]
-		}
-		for _, w := range list {
-			if len(a.Workers) == limit(&r) {
-				a.Next = a.Workers[len(a.Workers)-1].Cursor()
-				return a
-			}
-			a.Workers = append(a.Workers, v.workerInfo(h, w, now))
-		}
-	}
+// ask runs f in the loop with the settled view.
+func (q *Queen) ask(ctx context.Context, f func(now time.Time)) error {
+	return q.do(ctx, func(now time.Time) {
+		q.view.Settle(now)
+		f(now)
+	})
+}
+
+// signed gives an answer its status. What it is unsure of itself stays.
+func (q *Queen) signed(a api.Answer, now time.Time) api.Answer {
+	own := a.Status.Unsure
+	a.Status = q.status(now)
+	a.Status.Unsure = append(a.Status.Unsure, own...)
 	return a
 }
 
-// hiveInfo describes h as of now.
-func (v view) hiveInfo(h *fleet.Hive, now time.Time) api.HiveInfo {
-	age := fleet.EffectiveAge(0, h.Received(), now)
-	i := api.HiveInfo{
-		Hive: h.ID(), Live: h.Live(), Cause: h.Cause(), Conflict: h.Conflicting(now) != 0,
-		Inc: h.Inc(), Seq: h.Seq(), Every: hivebeat.MillisOf(h.Every()),
-		Age: age, Fresh: h.Head().Inc != 0 && age <= hivebeat.MillisOf(v.Fresh()), Since: hivebeat.MillisOf(now.Sub(h.Since())),
-		Warm: h.Head().Warm, Bye: h.Goodbye(), Zone: h.Zone(), Labels: h.Head().Labels,
-		Host: h.Head().Host, GPUs: slices.Clone(h.Head().GPUs), Collect: h.Head().Collect, Stats: h.Head().Stats,
-		Workers: make(map[hivebeat.Live]int),
-	}
-	for k := range i.GPUs {
-		i.GPUs[k].Age = fleet.EffectiveAge(i.GPUs[k].Age, h.Received(), now)
-	}
-	v.CountWorkers(h, now, func(live hivebeat.Live, _ hivebeat.State, n int) { i.Workers[live] += n })
-	return i
-}
-
-// workerInfo describes w as of now.
-func (v view) workerInfo(h *fleet.Hive, w *fleet.Worker, now time.Time) api.WorkerInfo {
-	i := api.WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Record: *w.Record()}
-	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
-	i.Since = fleet.EffectiveAge(w.Record().Since, w.Received(), now)
-	if i.Live != w.Record().Live {
-		i.Since = v.LateFor(h, i.Age, now)
-	}
-	i.Tr = slices.Clone(w.Record().Tr)
-	for k := range i.Tr {
-		i.Tr[k].Ago = fleet.EffectiveAge(i.Tr[k].Ago, w.Received(), now)
-	}
-	return i
-}
-
-// summary counts the fleet.
-func (v view) summary(now time.Time) api.Summary {
-	score := v.Score()
-	s := api.Summary{
-		Hives: make(map[hivebeat.Live]int), Workers: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int),
-		Stats: api.Score{FalseDead: score.FalseDead, CutOff: score.CutOff, Margins: score.Margins.Buckets()},
-	}
-	_, s.Stats.Adopted, _ = v.Adoptions()
-	for _, h := range v.Hives() {
-		if h.Live() == "" {
-			continue
-		}
-		s.Hives[h.Live()]++
-		told := &h.Head().Stats
-		s.Stats.FalseDead += told.FalseDead
-		s.Stats.CutOff += told.CutOff
-		s.Stats.WireLost += told.WireLost
-		s.Stats.SelfPause += told.SelfPause
-		v.CountWorkers(h, now, func(live hivebeat.Live, state hivebeat.State, n int) {
-			s.Workers[live] += n
-			if live == hivebeat.Alive {
-				s.States[state] += n
+// steps answers by as many looks as it takes. One question at a time goes on for
+// longer than the first.
+func (q *Queen) steps(ctx context.Context, job query.Job) api.Answer {
+	for n := 0; ; n++ {
+		var a api.Answer
+		done := false
+		err := q.ask(ctx, func(now time.Time) {
+			if done = job.Step(q.view, now); done {
+				a = q.signed(job.Answer(), now)
 			}
 		})
-		if h.Head().Inc == 0 || now.Sub(h.Received()) > v.Fresh() || !h.Up() {
-			continue
+		switch {
+		case err != nil:
+			return q.unavailable(err)
+		case done:
+			return a
 		}
-		s.GPUs += len(h.Head().GPUs)
-		for i := range h.Head().GPUs {
-			g := &h.Head().GPUs[i]
-			s.VRAMTotal += g.Total
-			s.VRAMUsed += g.Used
-			s.VRAMOurs += g.Ours
+		if n == 0 {
+			select {
+			case q.long <- struct{}{}:
+				defer func() { <-q.long }()
+			case <-q.ended:
+			case <-ctx.Done():
+			}
+		}
+		if err := q.pause(ctx, stepPause); err != nil {
+			return q.unavailable(err)
 		}
 	}
-	return s
+}
+
+// pause waits for d.
+func (q *Queen) pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-q.ended:
+		return fmt.Errorf("queen: %w", hivebeat.ErrStopped)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// refuse answers a request that could not be read.
+func (q *Queen) refuse(ctx context.Context, code, message string) api.Answer {
+	a := api.Answer{Error: &api.Error{Code: code, Message: message}}
+	if err := q.do(ctx, func(now time.Time) { a.Status = q.status(now) }); err != nil {
+		return q.unavailable(err)
+	}
+	return a
+}
+
+func (q *Queen) unavailable(err error) api.Answer {
+	return api.Answer{
+		Status: api.Status{AsOf: time.Now().UTC(), Queen: q.cfg.ID, Unsure: []string{"this queen does not answer: " + err.Error()}},
+		Error:  &api.Error{Code: api.CodeUnavailable, Message: err.Error()},
+	}
+}
+
+// shorter returns the request that gives about half of the answer, and whether
+// there is one: an answer of one record can not be shorter.
+func shorter(verb string, r api.Request, a *api.Answer) (api.Request, bool) {
+	n := max(len(a.Hives)+len(a.Workers)+len(a.Gone), len(a.Events), len(a.Holds))
+	switch verb {
+	case api.VerbHives, api.VerbWorkers, api.VerbEvents, api.VerbHolds, api.VerbWatch:
+		r.Limit = n / 2
+	default:
+		return r, false
+	}
+	return r, r.Limit > 0
 }

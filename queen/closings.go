@@ -91,7 +91,7 @@ func (q *Queen) settleClosings(work context.Context) {
 		_ = q.nc.FlushWithContext(ctx)     // if NATS hangs, the window is long enough
 		_ = q.post(work, func(time.Time) { // the loop has read all that came before
 			q.closings.settling = false
-			if q.view.Settle(at) {
+			if q.view.SettleClosings(at) {
 				q.settleClosings(work)
 			}
 		})

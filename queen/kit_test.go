@@ -7,8 +7,33 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/query"
 	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
+
+// view is the fleet and what is asked of it, without a queen around.
+type view struct{ *fleet.View }
+
+// answer answers as a queen does, but for its status.
+func (v view) answer(verb string, r api.Request, now time.Time) api.Answer {
+	if e := query.Check(verb, &r); e != nil {
+		return api.Answer{Error: e}
+	}
+	v.Settle(now)
+	if verb == api.VerbHives || verb == api.VerbWorkers {
+		job := query.Page(verb, r)
+		for !job.Step(v.View, now) {
+		}
+		return job.Answer()
+	}
+	return query.One(v.View, verb, &r, now)
+}
+
+func (v view) summary(now time.Time) api.Summary {
+	v.Settle(now)
+	return query.Summary(v.View)
+}
 
 // epoch is when the tests of the pure core begin; it has no monotonic reading.
 var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)

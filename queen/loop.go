@@ -29,6 +29,10 @@ func (q *Queen) begin(work context.Context) error {
 	if err := q.hearClosings(); err != nil {
 		return err
 	}
+	if err := q.followEvents(); err != nil {
+		return fmt.Errorf("queen: subscribe %s: %w", q.subjects.Events(), err)
+	}
+	q.wg.Go(func() { q.readEvents(work) })
 	now := time.Now()
 	q.conn.watch(q.nc)
 	if q.nc.IsConnected() {
@@ -58,6 +62,9 @@ func (q *Queen) unsubscribe() {
 	for _, sub := range q.subs {
 		_ = sub.Unsubscribe()
 	}
+	if q.follows.sub != nil {
+		_ = q.follows.sub.Unsubscribe()
+	}
 	if q.service != nil { // of a queen that did not leave in order
 		for _, sub := range q.service.subs {
 			_ = sub.Unsubscribe()
@@ -84,6 +91,7 @@ func (q *Queen) loop(ctx, work context.Context) {
 	leave := func() {
 		stop, stopping = nil, nil
 		q.cold.leaving = true
+		close(q.leaving)
 		svc := q.service
 		q.wg.Go(func() { q.leave(work, svc); close(left) })
 	}
@@ -209,6 +217,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	q.out.push(v.TakeEvents())
 	q.tellDifferences(work, now)
 	q.warmUp(now)
+	q.tellWatchers()
 	if next, ok := v.Next(); ok && next.After(now) && (q.wake.IsZero() || next.Before(q.wake)) {
 		q.wake = next
 		q.timer.Reset(max(0, next.Sub(now)))
@@ -271,6 +280,8 @@ func (q *Queen) housekeeping(work context.Context, now time.Time) {
 		q.statusChanged(work, q.nc.Status(), now)
 	}
 	q.countDrops(now)
+	q.countMissedEvents()
+	q.view.Settle(now)
 	q.probe(work, now)
 	q.store.confirm(work, q, now)
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
-	"github.com/beatfabric/hivebeat/queen/api"
+	"github.com/beatfabric/hivebeat/internal/query"
 )
 
 // Config says how a queen works. The zero Config is usable.
@@ -146,6 +146,16 @@ type Queen struct {
 	working  int           // announcements under way
 	service  *service
 	warnAt   map[string]time.Time
+
+	events  query.Events
+	follows follower
+	changed chan struct{} // closed at the next change of the view; nil where nobody waits
+	revTold uint64
+	leaving chan struct{} // closed when the queen begins to leave
+
+	long     chan struct{} // has one while a question takes many steps
+	watchers chan struct{} // one for each that waits
+	reads    chan struct{} // one for each read of the stream of events under way
 }
 
 // New returns a queen that works on nc, which is borrowed: it is never closed, and
@@ -171,6 +181,9 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 		view: fleet.New(cfg.Fresh), warnAt: make(map[string]time.Time),
 	}
 	q.began = time.Now()
+	q.view.Begin(uint64(q.began.UnixMicro()))
+	q.leaving = make(chan struct{})
+	q.long, q.watchers, q.reads = make(chan struct{}, 1), make(chan struct{}, maxWatchers), make(chan struct{}, 4)
 	q.view.SetBrake(fleet.BrakeRule{Off: cfg.BrakeOff, Share: cfg.BrakeShare})
 	return q, nil
 }
@@ -305,40 +318,6 @@ func (q *Queen) stats() Stats {
 		s.Puts = q.store.putter.Stats()
 	}
 	return s
-}
-
-// Answer answers a verb as queen.api.<verb> does. It waits for the queen's loop
-// no longer than ctx; a queen that does not run answers with CodeUnavailable. What
-// an answer refers to is not to be changed.
-func (q *Queen) Answer(ctx context.Context, verb string, r api.Request) api.Answer {
-	var a api.Answer
-	err := q.do(ctx, func(now time.Time) {
-		a = view{q.view}.answer(verb, r, now)
-		if a.Summary != nil {
-			a.Summary.Stats.SelfPause += hivebeat.MillisOf(q.conn.sight.Paused())
-		}
-		a.Status = q.status(now)
-	})
-	if err != nil {
-		return q.unavailable(err)
-	}
-	return a
-}
-
-// refuse answers a request that could not be read.
-func (q *Queen) refuse(ctx context.Context, code, message string) api.Answer {
-	a := api.Answer{Error: &api.Error{Code: code, Message: message}}
-	if err := q.do(ctx, func(now time.Time) { a.Status = q.status(now) }); err != nil {
-		return q.unavailable(err)
-	}
-	return a
-}
-
-func (q *Queen) unavailable(err error) api.Answer {
-	return api.Answer{
-		Status: api.Status{AsOf: time.Now().UTC(), Queen: q.cfg.ID, Unsure: []string{"this queen does not answer: " + err.Error()}},
-		Error:  &api.Error{Code: api.CodeUnavailable, Message: err.Error()},
-	}
 }
 
 // do runs f in the loop and waits for it.

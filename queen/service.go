@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -29,6 +30,10 @@ type service struct {
 	subs     []*nats.Subscription
 	ended    []chan struct{}
 
+	slots    chan struct{}  // one for each request that is answered beside its subscription
+	watching chan struct{}  // the same of those that watch
+	wg       sync.WaitGroup // all of them
+
 	mu    sync.Mutex
 	stats []*micro.EndpointStats // by verb
 }
@@ -36,23 +41,30 @@ type service struct {
 // queueGroup is the one micro takes by default: one of all queens answers.
 const queueGroup = micro.DefaultQueueGroup
 
-var verbs = []string{api.VerbSummary, api.VerbHives, api.VerbWorkers, api.VerbHive, api.VerbWorker}
+// atOnce is how many requests that may take a while are answered at once, besides
+// those that wait for a change.
+const atOnce = 64
 
 // serve subscribes to all verbs. It is called when the queen is warm: before that
 // it would be the one of N queens whose answers are wrong.
 func (q *Queen) serve() (*service, error) {
 	s := &service{
-		q: q, started: time.Now().UTC(),
+		q: q, started: time.Now().UTC(), slots: make(chan struct{}, atOnce), watching: make(chan struct{}, maxWatchers+atOnce),
 		identity: micro.ServiceIdentity{
 			Name: "queen", ID: q.cfg.ID, Version: serviceVersion,
 			Metadata: map[string]string{"prefix": q.cfg.Prefix},
 		},
 	}
-	for _, verb := range verbs {
+	for _, verb := range api.Verbs() {
 		stats := &micro.EndpointStats{Name: verb, Subject: q.subjects.API(verb), QueueGroup: queueGroup}
 		s.stats = append(s.stats, stats)
-		if err := s.subscribe(stats.Subject, queueGroup, func(m *nats.Msg) { s.ask(verb, stats, m) }); err != nil {
+		if err := s.subscribe(stats.Subject, queueGroup, func(m *nats.Msg) { s.asked(verb, stats, m) }); err != nil {
 			return nil, err
+		}
+		if verb == api.VerbWatch { // a cursor is followed at its queen
+			if err := s.subscribe(q.subjects.APIAt(verb, q.cfg.ID), "", func(m *nats.Msg) { s.asked(verb, stats, m) }); err != nil {
+				return nil, err
+			}
 		}
 	}
 	control := map[micro.Verb]func() any{micro.PingVerb: s.ping, micro.InfoVerb: s.info, micro.StatsVerb: s.counts}
@@ -109,26 +121,52 @@ func (s *service) drain(ctx context.Context) {
 			_ = s.subs[i].Unsubscribe()
 		}
 	}
+	answered := make(chan struct{})
+	go func() { s.wg.Wait(); close(answered) }() // each is bounded by its own time limit
+	select {
+	case <-answered:
+	case <-ctx.Done():
+	}
+}
+
+// asked answers a request: where that may take a while, beside the subscription,
+// so that it holds up nobody else.
+func (s *service) asked(verb string, stats *micro.EndpointStats, m *nats.Msg) {
+	switch verb {
+	case api.VerbSummary, api.VerbHive, api.VerbWorker:
+		s.ask(verb, stats, m)
+		return
+	}
+	slots := s.slots
+	if verb == api.VerbWatch { // the queen bounds how many of them wait
+		slots = s.watching
+	}
+	slots <- struct{}{}
+	s.wg.Go(func() {
+		defer func() { <-slots }()
+		s.ask(verb, stats, m)
+	})
 }
 
 // ask answers one request.
 func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	r, err := decodeRequest(m.Data)
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout+min(r.Wait, hivebeat.MillisOf(time.Minute)).Duration())
 	defer cancel()
-	var a api.Answer
-	if r, err := decodeRequest(m.Data); err != nil {
-		a = s.q.refuse(ctx, api.CodeBadRequest, err.Error())
-	} else {
-		a = s.q.Answer(ctx, verb, r)
-	}
 	reply := nats.NewMsg(m.Reply)
-	reply.Data = encodeAnswer(&a, int(s.q.nc.MaxPayload()))
+	a := api.Answer{}
+	if limit := int(s.q.nc.MaxPayload()); err != nil {
+		a = s.q.refuse(ctx, api.CodeBadRequest, err.Error())
+		reply.Data, _ = encodeAnswer(&a, limit)
+	} else {
+		a, reply.Data = fitting(func(r api.Request) api.Answer { return s.q.Answer(ctx, verb, r) }, verb, r, limit)
+	}
 	if a.Error != nil {
 		reply.Header.Set(micro.ErrorHeader, a.Error.Message)
 		reply.Header.Set(micro.ErrorCodeHeader, a.Error.Code)
 	}
-	var err error
+	err = nil
 	if m.Reply != "" {
 		err = m.RespondMsg(reply)
 	}
@@ -176,29 +214,34 @@ func decodeRequest(b []byte) (r api.Request, err error) {
 	return r, nil
 }
 
-// encode returns the JSON of a, of at most limit bytes: while it is longer, its
-// page is halved.
-func encodeAnswer(a *api.Answer, limit int) []byte {
-	limit -= headroom
+// fitting asks, and asks again for half as much while the JSON of the answer has
+// more than limit bytes.
+func fitting(ask func(api.Request) api.Answer, verb string, r api.Request, limit int) (api.Answer, []byte) {
 	for {
-		b, err := json.Marshal(a)
-		switch {
-		case err != nil:
-			*a = api.Answer{Status: a.Status, Error: &api.Error{Code: api.CodeTooLarge, Message: "the answer can not be encoded: " + err.Error()}}
-		case len(b) <= limit || limit <= 0:
-			return b
-		case len(a.Workers) > 1:
-			a.Workers = a.Workers[:len(a.Workers)/2]
-			a.Next = a.Workers[len(a.Workers)-1].Cursor()
-		case len(a.Hives) > 1:
-			a.Hives = a.Hives[:len(a.Hives)/2]
-			a.Next = a.Hives[len(a.Hives)-1].Hive
-		case a.Error == nil:
-			*a = api.Answer{Status: a.Status, Error: &api.Error{Code: api.CodeTooLarge, Message: "the answer has " + strconv.Itoa(len(b)) + " bytes, more than the server's max_payload"}}
-		default:
-			return b
+		a := ask(r)
+		b, fits := encodeAnswer(&a, limit)
+		if fits {
+			return a, b
 		}
+		less, ok := shorter(verb, r, &a)
+		if !ok {
+			a = api.Answer{Status: a.Status, Error: &api.Error{Code: api.CodeTooLarge, Message: "the answer has " + strconv.Itoa(len(b)) + " bytes, more than the server's max_payload"}}
+			b, _ = encodeAnswer(&a, limit)
+			return a, b
+		}
+		r = less
 	}
+}
+
+// encodeAnswer returns the JSON of a, and whether it has limit bytes at most.
+func encodeAnswer(a *api.Answer, limit int) (b []byte, fits bool) {
+	b, err := json.Marshal(a)
+	if err != nil {
+		*a = api.Answer{Status: a.Status, Error: &api.Error{Code: api.CodeTooLarge, Message: "the answer can not be encoded: " + err.Error()}}
+		b, _ = json.Marshal(a)
+	}
+	limit -= headroom
+	return b, len(b) <= limit || limit <= 0 || a.Error != nil
 }
 
 // headroom is what the headers of an answer may take.

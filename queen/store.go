@@ -84,9 +84,12 @@ func (q *Queen) keep(work context.Context) {
 	renewed <- struct{}{}
 	q.wg.Go(func() { _ = p.Run(work) })
 	q.wg.Go(func() { q.readLoop(work, l, renewed) })
+	q.wg.Go(func() { q.fillEvents(work, l) })
 	q.wg.Go(func() { q.watchRoster(work, l) })
 	q.wg.Go(func() { q.refresh(work, l) })
+	q.missedEvents()
 	_ = l.Keep(work, func() {
+		q.missedEvents()
 		select {
 		case renewed <- struct{}{}:
 		default:

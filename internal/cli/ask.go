@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/queen/api"
+	"github.com/beatfabric/hivebeat/queen/client"
 )
 
 // pageSize is how many hives or workers are asked for at once: what a long list
@@ -72,70 +72,68 @@ func denied(err error) error {
 	return failed(fmt.Errorf("%w %s", errDenied, what), "\"hivebeat doctor --role reader\" tells which permissions are missing")
 }
 
-// request sends one request and returns its answer, or errDenied.
-func (a *asker) request(ctx context.Context, subject string, payload []byte) (*nats.Msg, error) {
+// hearing returns a context that ends with errDenied where NATS refuses questions
+// of this verb, or answers.
+func (a *asker) hearing(ctx context.Context, verb string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	stop := func() {}
 	if a.denials != nil {
-		question := fmt.Sprintf("Publish to %q", subject)
+		question := fmt.Sprintf("Publish to %q", a.subjects.API(verb))
 		answer := `Subscription to "` + cmp.Or(a.nc.Opts.InboxPrefix, nats.InboxPrefix)
-		defer a.denials.listen(func(err error) {
+		stop = a.denials.listen(func(err error) {
 			if text := err.Error(); strings.Contains(text, question) || strings.Contains(text, answer) {
 				cancel(denied(err))
 			}
-		})()
+		})
 	}
-	msg, err := a.nc.RequestWithContext(ctx, subject, payload)
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errDenied) {
-		return nil, cause
-	}
-	return msg, err
+	return ctx, func() { stop(); cancel(nil) }
 }
 
-// Errors of ask, beside those of the queen.
+// Errors of ask, beside those of the client.
 var (
-	errNoQueen  = errors.New("no queen answers")
-	errNotFound = errors.New("not found")
+	errNotFound = client.ErrNotFound
 	errDenied   = errors.New("NATS does not let this user")
 )
 
+func (a *asker) client() (*client.Client, error) {
+	return client.New(a.nc, client.Config{Prefix: a.subjects.Prefix(), Timeout: a.timeout})
+}
+
 // ask sends one request and returns the answer of whichever queen gives it.
 func (a *asker) ask(ctx context.Context, verb string, req api.Request) (*api.Answer, error) {
-	payload, err := json.Marshal(req)
+	c, err := a.client()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", verb, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
-	defer cancel()
-	msg, err := a.request(ctx, a.subjects.API(verb), payload)
-	switch {
-	case errors.Is(err, errDenied):
 		return nil, err
+	}
+	ctx, done := a.hearing(ctx, verb)
+	defer done()
+	ans, err := c.Ask(ctx, verb, req)
+	return ans, a.explain(err)
+}
+
+// explain makes an error for people of one of the client.
+func (a *asker) explain(err error) error {
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		if errors.Is(e, errNotFound) {
+			return e // it says what
+		}
+		return fmt.Errorf("the queen says %s: %s", e.Code, e.Message)
+	}
+	switch {
+	case err == nil, errors.Is(err, errDenied):
+		return err
 	case errors.Is(err, nats.ErrNoResponders):
-		return nil, failed(fmt.Errorf("%w on %s", errNoQueen, a.where()),
+		return failed(fmt.Errorf("%w on %s", client.ErrNoQueen, a.where()),
 			"start one with \"hivebeat queen\" (or all with \"hivebeat up\"), or check --nats and --prefix")
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, failed(fmt.Errorf("%w on %s within %s", errNoQueen, a.where(), a.timeout),
+		return failed(fmt.Errorf("%w on %s within %s", client.ErrNoQueen, a.where(), a.timeout),
 			"look at the queen's log; \"hivebeat doctor\" checks the connection; --timeout waits longer")
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected):
-		return nil, failed(errors.New("the connection to NATS is lost"), "is the server still there? it is tried again")
-	case err != nil:
-		return nil, fmt.Errorf("ask the queen: %w", err)
+		return failed(errors.New("the connection to NATS is lost"), "is the server still there? it is tried again")
+	case errors.Is(err, client.ErrUnreadable):
+		return failed(&reworded{strings.TrimPrefix(err.Error(), "client: "), err}, "are queen and command of the same version? compare \"hivebeat version\"")
 	}
-	var ans api.Answer
-	if err := json.Unmarshal(msg.Data, &ans); err != nil {
-		if text := msg.Header.Get("Nats-Service-Error"); text != "" {
-			return nil, fmt.Errorf("the queen refused to answer %s: %s", verb, text)
-		}
-		return nil, failed(fmt.Errorf("the answer to %s can not be read: %w", verb, err), "are queen and command of the same version? compare \"hivebeat version\"")
-	}
-	if e := ans.Error; e != nil {
-		if e.Code == api.CodeNotFound {
-			return &ans, fmt.Errorf("%w: %s", errNotFound, e.Message)
-		}
-		return &ans, fmt.Errorf("the queen says %s: %s", e.Code, e.Message)
-	}
-	return &ans, nil
+	return fmt.Errorf("ask the queen: %w", err)
 }
 
 func (a *asker) where() string {
@@ -149,16 +147,26 @@ func (a *asker) where() string {
 	return where
 }
 
-// pages yields answer after answer until the last page.
+// pages yields answer after answer until the last page, or until there were as many
+// rows as the request's Limit, where it has one.
 func (a *asker) pages(ctx context.Context, verb string, req api.Request) iter.Seq2[*api.Answer, error] {
+	left := req.Limit
 	return func(yield func(*api.Answer, error) bool) {
 		for {
-			if req.Limit == 0 {
-				req.Limit = pageSize
+			if req.Limit = pageSize; left > 0 {
+				req.Limit = min(left, pageSize)
+			}
+			if verb == api.VerbHive { // there is one
+				req.Limit = 0
 			}
 			ans, err := a.ask(ctx, verb, req)
 			if !yield(ans, err) || err != nil || ans.Next == "" {
 				return
+			}
+			if left > 0 {
+				if left -= len(ans.Hives) + len(ans.Workers) + len(ans.Events); left <= 0 {
+					return
+				}
 			}
 			if ans.Next == req.After {
 				yield(nil, fmt.Errorf("the queen's pages of %s do not go on after %q", verb, ans.Next))

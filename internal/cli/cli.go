@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/beatfabric/hivebeat/queen/httpapi"
 )
 
 // Exit codes.
@@ -44,7 +46,10 @@ type commands struct {
 	Queen   queenCmd   `cmd:"" help:"Run a queen."`
 	Ls      lsCmd      `cmd:"" help:"List hives and workers."`
 	Get     getCmd     `cmd:"" help:"Show all about one hive or worker."`
+	Events  eventsCmd  `cmd:"" help:"Show what happened."`
+	Pick    pickCmd    `cmd:"" help:"Pick workers or GPUs for work, and hold them."`
 	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
+	Top     topCmd     `cmd:"" help:"Look through the fleet, full screen."`
 	Decode  decodeCmd  `cmd:"" help:"Turn msgpack on stdin into JSON."`
 	Doctor  doctorCmd  `cmd:"" help:"Check what a role needs from NATS."`
 	Sim     simCmd     `cmd:"" help:"Simulate faults, or what to expect of settings."`
@@ -104,6 +109,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 		kong.Writers(s.Out, s.Err),
 		kong.NoDefaultHelp(),
 		kong.DefaultEnvars("HIVEBEAT"),
+		kong.Vars{"http_addr": httpapi.DefaultAddr},
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 110}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(c),

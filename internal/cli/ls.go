@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
@@ -13,19 +14,24 @@ import (
 
 type lsCmd struct {
 	AskFlags
+	FilterFlags
 	What string `arg:"" optional:"" enum:"all,hives,workers" default:"all" help:"hives, workers, or both if left out."`
 	Hive string `placeholder:"ID" help:"Only this hive and its workers."`
 }
 
 // Help is shown below the usage.
 func (lsCmd) Help() string {
-	return `With -o json it prints one document {"hives":[…],"workers":[…],"summary":{…},"status":{…}},
+	return `Filters are the queen's, and a row must fit all of them. Of hives, --model, --state, --free-slots and
+--stalled mean those with such a worker. Hives are sorted by ` + strings.Join(api.HiveSortKeys, ", ") + `,
+workers by ` + strings.Join(api.WorkerSortKeys, ", ") + `.
+
+With -o json it prints one document {"hives":[…],"workers":[…],"summary":{…},"status":{…}},
 with the list that was not asked for left out. It is whole if, and only if, the exit code is 0.`
 }
 
 // Validate checks the flags.
 func (cmd *lsCmd) Validate() error {
-	return checkID("--hive", cmd.Hive)
+	return first(checkID("--hive", cmd.Hive), cmd.checkSort(cmd.What))
 }
 
 // Run lists the fleet, page by page.
@@ -45,25 +51,27 @@ type listing interface {
 	begin(what string) // hives or workers
 	hive(h *api.HiveInfo)
 	worker(w *api.WorkerInfo)
-	page() // the end of a page
-	end()  // of the list that was begun
-	close(s *api.Summary, st *api.Status, hive string) error
+	page()                                                 // the end of a page
+	end()                                                  // of the list that was begun
+	close(s *api.Summary, st *api.Status, of string) error // of says what the list was of, with a space behind it
 }
 
 func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	var sure certainty
+	var listed rows
 	var mine counter // of one hive, where only that is asked for
-	if cmd.What != "workers" || cmd.Hive != "" {
+	if cmd.What != "workers" || cmd.Hive != "" && !cmd.some() {
 		show := cmd.What != "workers"
 		if show {
 			out.begin("hives")
 		}
 		for ans, err := range cmd.hives(ctx, a) {
 			if err != nil {
-				return cmd.explain(err)
+				return cmd.explain(err, ans)
 			}
 			sure.add(ans.Status)
 			for i := range ans.Hives {
+				listed.hives++
 				mine.hive(&ans.Hives[i])
 				if show {
 					out.hive(&ans.Hives[i])
@@ -77,12 +85,13 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	}
 	if cmd.What != "hives" {
 		out.begin("workers")
-		for ans, err := range a.pages(ctx, api.VerbWorkers, api.Request{Hive: cmd.Hive}) {
+		for ans, err := range a.pages(ctx, api.VerbWorkers, cmd.request()) {
 			if err != nil {
-				return cmd.explain(err)
+				return cmd.explain(err, ans)
 			}
 			sure.add(ans.Status)
 			for i := range ans.Workers {
+				listed.workers++
 				mine.worker(&ans.Workers[i])
 				out.worker(&ans.Workers[i])
 			}
@@ -90,8 +99,8 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 		}
 		out.end()
 	}
-	if cmd.Hive != "" {
-		return out.close(&mine.Summary, &sure.status, cmd.Hive)
+	if cmd.Hive != "" && !cmd.some() {
+		return out.close(&mine.Summary, &sure.status, "only hive "+cmd.Hive+": ")
 	}
 	ans, err := a.ask(ctx, api.VerbSummary, api.Request{})
 	if err != nil {
@@ -101,21 +110,42 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	if ans.Summary == nil {
 		return errors.New("the queen's summary is empty")
 	}
-	return out.close(ans.Summary, &sure.status, "")
+	of := ""
+	if cmd.some() {
+		of = listed.of(cmd.What) + " · all: "
+	}
+	return out.close(ans.Summary, &sure.status, of)
+}
+
+func (cmd *lsCmd) request() api.Request {
+	return api.Request{Hive: cmd.Hive, Filter: cmd.filter(), Sort: cmd.Sort, Limit: cmd.Limit}
 }
 
 func (cmd *lsCmd) hives(ctx context.Context, a *asker) func(func(*api.Answer, error) bool) {
-	if cmd.Hive == "" {
-		return a.pages(ctx, api.VerbHives, api.Request{})
+	if cmd.Hive == "" || cmd.some() {
+		return a.pages(ctx, api.VerbHives, cmd.request())
 	}
 	return a.pages(ctx, api.VerbHive, api.Request{Hive: cmd.Hive})
 }
 
-func (cmd *lsCmd) explain(err error) error {
+// rows counts what was listed of those that fit.
+type rows struct{ hives, workers int }
+
+func (n rows) of(what string) string {
+	switch what {
+	case "hives":
+		return show.Plural(n.hives, "hive") + " listed"
+	case "workers":
+		return show.Plural(n.workers, "worker") + " listed"
+	}
+	return show.Plural(n.hives, "hive") + " and " + show.Plural(n.workers, "worker") + " listed"
+}
+
+func (cmd *lsCmd) explain(err error, ans *api.Answer) error {
 	if errors.Is(err, errNotFound) {
 		return failed(err, "\"hivebeat ls hives\" lists the hives that are known (--hive, HIVEBEAT_HIVE)")
 	}
-	return err
+	return refused(err, ans)
 }
 
 // counter counts what was listed.
@@ -206,7 +236,7 @@ func (l *textListing) page() {
 
 func (l *textListing) end() {}
 
-func (l *textListing) close(s *api.Summary, st *api.Status, hive string) error {
+func (l *textListing) close(s *api.Summary, st *api.Status, of string) error {
 	if l.tables > 0 {
 		fmt.Fprintln(l.w)
 	}
@@ -214,10 +244,8 @@ func (l *textListing) close(s *api.Summary, st *api.Status, hive string) error {
 	case show.Empty(s):
 		fmt.Fprintln(l.w, "The fleet is empty: no hive has reported. "+show.Sure(st, l.paint))
 		fmt.Fprintln(l.w, "Start a hive on each machine with \"hivebeat hive\", or a demo with \"hivebeat up --demo\".")
-	case hive != "":
-		fmt.Fprintln(l.w, "only hive "+hive+": "+show.Summary(s, st, l.paint))
 	default:
-		fmt.Fprintln(l.w, show.Summary(s, st, l.paint))
+		fmt.Fprintln(l.w, of+show.Summary(s, st, l.paint))
 	}
 	if err := l.w.Flush(); err != nil {
 		return fmt.Errorf("write: %w", err)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/queen"
 )
 
@@ -27,18 +27,11 @@ type byteSize int64
 
 // UnmarshalText reads a size.
 func (n *byteSize) UnmarshalText(text []byte) error {
-	digits, unit := string(text), int64(1)
-	for i, suffix := range []string{"KiB", "MiB", "GiB"} {
-		if s, ok := strings.CutSuffix(digits, suffix); ok {
-			digits, unit = strings.TrimSpace(s), 1<<(10*(i+1))
-			break
-		}
+	v, err := show.ParseSize(string(text))
+	if err != nil {
+		return err
 	}
-	v, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || v < 0 || v > math.MaxInt64/unit {
-		return fmt.Errorf("%q is no size such as 67108864, 64MiB or 1GiB", text)
-	}
-	*n = byteSize(v * unit)
+	*n = byteSize(v)
 	return nil
 }
 
@@ -89,6 +82,7 @@ type queenCmd struct {
 	LogFlags
 	KeepFlags
 	BrakeFlags
+	HTTPFlags
 	ID    string        `placeholder:"ID" help:"Id of the queen, shown in its answers (default: a random one)."`
 	Fresh time.Duration `default:"45s" help:"Age up to which a record is fresh."`
 }
@@ -120,5 +114,10 @@ func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
 		m.nc.Close()
 		return errors.Join(misused(err, "hivebeat queen --help shows what there is"), m.leave())
 	}
-	return errors.Join(c.serve(ctx, name, q, m.nc, log), m.leave())
+	web, err := cmd.listen(ctx, q, m.nc, log)
+	if err != nil {
+		m.nc.Close()
+		return errors.Join(err, m.leave())
+	}
+	return errors.Join(c.serve(ctx, name, web.beside(q), m.nc, log), m.leave())
 }

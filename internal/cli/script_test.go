@@ -31,6 +31,8 @@ const patience = 60 * time.Second
 //	start NAME ARG…        run hivebeat ARG… beside the script; its output goes to NAME.out and NAME.err
 //	await FILE RE [VAR]    wait until FILE matches; VAR becomes the first group
 //	until RE ARG…          run hivebeat ARG… again and again until its stdout matches
+//	fetch FILE STATUS URL [HEADER]…   get URL into FILE
+//	taken HOST:PORT        somebody has this address
 //	signal NAME INT|TERM|KILL
 //	ended NAME N           wait for its end; the exit code must be N
 func TestScripts(t *testing.T) {
@@ -38,12 +40,13 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("HIVEBEAT_HTTP", "off") // scripts run beside one another
 			e.Values[startedKey{}] = map[string]*started{}
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code": cmdCode, "nats": cmdNATS, "start": cmdStart, "await": cmdAwait, "until": cmdUntil,
-			"signal": cmdSignal, "ended": cmdEnded,
+			"signal": cmdSignal, "ended": cmdEnded, "fetch": cmdFetch, "taken": cmdTaken,
 		},
 	})
 }
@@ -122,7 +125,7 @@ func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = out, log, ts.MkAbs(".")
 	for _, v := range []string{
 		"HOME", "PATH", "TMPDIR", "NO_COLOR", "HIVEBEAT_NATS", "HIVEBEAT_PREFIX", "HIVEBEAT_HIVE", "HIVEBEAT_ID", "HIVEBEAT_LABEL",
-		"HIVEBEAT_LOG_LEVEL", "HIVEBEAT_LOG_FORMAT", "HIVEBEAT_EVERY",
+		"HIVEBEAT_LOG_LEVEL", "HIVEBEAT_LOG_FORMAT", "HIVEBEAT_EVERY", "HIVEBEAT_HTTP", "HIVEBEAT_HTTP_OPEN",
 	} {
 		if s := ts.Getenv(v); s != "" {
 			p.cmd.Env = append(p.cmd.Env, v+"="+s)

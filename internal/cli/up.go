@@ -27,6 +27,7 @@ type upCmd struct {
 	LabelFlags
 	LogFlags
 	BrakeFlags
+	HTTPFlags
 	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 takes a free one."`
 	Store string `placeholder:"DIR" help:"Where JetStream keeps its files (default: of this user; with --demo a temporary one)."`
 	ID    string `placeholder:"ID" help:"Id of this machine's hive (default: the host name)."`
@@ -103,6 +104,7 @@ type up struct {
 	srv   *embedded.Server
 	sys   *nats.Conn // tells the hives and the queen which connections close
 	log   *slog.Logger
+	web   *web
 	roles []*running // in the order of their start
 }
 
@@ -191,7 +193,11 @@ func (u *up) queen(ctx context.Context) error {
 		nc.Close()
 		return err
 	}
-	u.roles = append(u.roles, begin(ctx, "queen", q, nc))
+	if u.web, err = u.cmd.listen(ctx, q, nc, u.log); err != nil {
+		nc.Close()
+		return err
+	}
+	u.roles = append(u.roles, begin(ctx, "queen", u.web.beside(q), nc))
 	return nil
 }
 
@@ -249,7 +255,11 @@ func (u *up) greeting(id string) string {
 			kept = "Its data is in " + store + " and goes when it ends."
 		}
 	}
-	fmt.Fprintf(&b, "%s Ctrl-C leaves.\n\nIn another terminal:\n\n", kept)
+	fmt.Fprintf(&b, "%s Ctrl-C leaves.\n", kept)
+	if url := u.web.url(); url != "" {
+		fmt.Fprintf(&b, "\nIn a browser:\n\n  %s\n", url)
+	}
+	b.WriteString("\nIn another terminal:\n\n")
 	for _, line := range [][2]string{
 		{"hivebeat ls" + flags, "who is alive"},
 		{"hivebeat watch" + flags, "and what changes"},

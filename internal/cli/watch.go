@@ -223,19 +223,21 @@ func (w *watch) fleet(ctx context.Context, rows int) (*show.Fleet, error) {
 	limit := max(1, min(rows, 1000))
 	var sure certainty
 	var f show.Fleet
+	page := api.Request{Limit: limit}
 	for _, q := range []struct {
 		verb string
+		req  api.Request
 		take func(*api.Answer)
 	}{
-		{api.VerbSummary, func(a *api.Answer) {
+		{api.VerbSummary, api.Request{}, func(a *api.Answer) {
 			if a.Summary != nil {
 				f.Summary = *a.Summary
 			}
 		}},
-		{api.VerbHives, func(a *api.Answer) { f.Hives, f.MoreHives = a.Hives, a.Next != "" }},
-		{api.VerbWorkers, func(a *api.Answer) { f.Workers, f.MoreWorkers = a.Workers, a.Next != "" }},
+		{api.VerbHives, page, func(a *api.Answer) { f.Hives, f.MoreHives = a.Hives, a.Next != "" }},
+		{api.VerbWorkers, page, func(a *api.Answer) { f.Workers, f.MoreWorkers = a.Workers, a.Next != "" }},
 	} {
-		ans, err := w.ask(ctx, q.verb, api.Request{Limit: limit})
+		ans, err := w.ask(ctx, q.verb, q.req)
 		if err != nil {
 			return nil, err
 		}

@@ -230,7 +230,7 @@ func (v *View) tickWards(now time.Time) {
 				if _, ok := a.reg.Record(now, id); !ok {
 					v.unward(h, id, c)
 					if w := h.workers[id]; w != nil {
-						h.remove(w)
+						v.remove(h, w)
 					}
 				}
 			}
@@ -266,6 +266,9 @@ func (v *View) wardSteps(h *Hive, now time.Time) {
 		}
 		first := !c.answered
 		c.answered = true
+		if w := h.workers[s.Worker]; w != nil && first {
+			v.reshow(h, w, false, now)
+		}
 		if s.Damped { // true, and not told
 			v.show(h, s.Worker, now)
 			continue
@@ -312,19 +315,24 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 		if len(h.workers) >= hivebeat.MaxWorkers {
 			return
 		}
-		w = &Worker{}
+		w = &Worker{hive: h}
 		h.workers[id] = w
 		h.sorted = nil
 	}
-	was := w.mix()
-	if !known {
-		was = mix{}
-	}
+	was := w.stable()
 	// The numbers are the hive's, and go on when it is back.
 	rec.N, rec.Tr = w.rec.N, w.rec.Tr
 	rec.Proc = w.rec.Proc
 	w.rec, w.received, w.via, w.ward = rec, now, hivebeat.ViaQueen, c
-	h.count(was, w.mix())
+	v.reshow(h, w, w.stable() != was, now)
+	if at := v.tooOldAt(now, rec.Age); rec.Age <= hivebeat.MillisOf(v.fresh) {
+		if before, ok := v.ageing.At(h); !ok || at.Before(before) {
+			v.ageing.Set(h, at)
+		}
+	}
+	if h.recount {
+		v.resum(h, noNews, now)
+	}
 }
 
 // unward ends the wardship of one worker.

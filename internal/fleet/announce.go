@@ -153,6 +153,7 @@ func (v *View) Learn(id string, item ledger.RosterItem, now time.Time) *Hive {
 	h.Book.Item, h.Book.ReadAt = item, now
 	if h.head.Inc == 0 {
 		h.zone = item.Zone
+		v.place(h)
 	}
 	ev, err := eventIn(e)
 	if err == nil && ev.Data.Kind == hivebeat.KindConflict {
@@ -197,28 +198,29 @@ func (v *View) recall(h *Hive, now time.Time) {
 	if e.Live == hivebeat.Lost || e.Live == hivebeat.Left {
 		stored := max(0, h.Book.Item.Stored)
 		h.received = h.received.Add(-stored)
-		v.recallWorkers(h)
+		v.recallWorkers(h, now)
 		v.byRoster(h, now)
 		h.since = now.Add(-stored)
 		return
 	}
 	h.live, h.since = hivebeat.Unverified, now
+	v.resum(h, another, now)
 	v.due.Set(h, now.Add(liveness.LostAfter(h.every, 0)))
 }
 
 // recallWorkers lists who was on a hive that is gone, as the roster remembers
 // them. How long ago each was heard nobody knows any more: longer than the hive.
-func (v *View) recallWorkers(h *Hive) {
+func (v *View) recallWorkers(h *Hive, now time.Time) {
 	for id, r := range h.Book.Item.Workers {
 		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
 			continue
 		}
-		w := &Worker{received: h.received, via: hivebeat.ViaQueen}
+		w := &Worker{hive: h, received: h.received, via: hivebeat.ViaQueen}
 		w.rec.Worker, w.rec.Live, w.rec.Cause = id, r.Live, r.Cause
 		w.rec.Inc, w.rec.State, w.rec.Model = r.Inc, r.State, r.Model
 		h.workers[id] = w
 		h.sorted = nil
-		h.count(mix{}, w.mix())
+		v.reshow(h, w, true, now)
 	}
 }
 

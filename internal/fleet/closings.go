@@ -22,8 +22,8 @@ type closed struct {
 
 // Disconnect notes that a client of a server disconnected, whoever it is. All that
 // was heard before must have been applied. It reports whether it opened a window
-// for a hive, or for a worker that this queen judges: then Settle is to follow. A
-// queen that doubts itself opens none.
+// for a hive, or for a worker that this queen judges: then SettleClosings is to
+// follow. A queen that doubts itself opens none.
 func (v *View) Disconnect(now time.Time, d liveness.Disconnect) (opened bool) {
 	if !v.doubt.IsZero() {
 		return false
@@ -43,10 +43,10 @@ func (v *View) Disconnect(now time.Time, d liveness.Disconnect) (opened bool) {
 	return opened
 }
 
-// Settle says that what was on its way at the given time has been applied: a
+// SettleClosings says that what was on its way at the given time has been applied: a
 // snapshot that comes now was sent after each disconnect up to then. It reports
-// whether there are later windows, which need another Settle.
-func (v *View) Settle(upTo time.Time) (more bool) {
+// whether there are later windows, which need another of it.
+func (v *View) SettleClosings(upTo time.Time) (more bool) {
 	more = v.closings.Settle(upTo)
 	for h := range v.adoptedHives {
 		more = h.adopted.reg.Settle(upTo) || more

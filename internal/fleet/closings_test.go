@@ -105,7 +105,7 @@ func TestHiveIsLostByItsConnection(t *testing.T) {
 	}
 	closed := func(e *ending) { // and nothing can be on its way any more
 		closes(e)
-		e.v.Settle(e.now)
+		e.v.SettleClosings(e.now)
 	}
 	ignored := func(e *ending) {
 		if e.closes("NDXS/8") {
@@ -225,7 +225,7 @@ func TestAClosedConnectionSaysWhy(t *testing.T) {
 	e.beat("h", "NDXS/8")
 	e.pass(10 * time.Second)
 	e.closes("NDXS/8")
-	e.v.Settle(e.now)
+	e.v.SettleClosings(e.now)
 	if next, ok := e.v.Next(); !ok || next.Sub(e.now) > time.Second {
 		t.Fatalf("Next is in %s", next.Sub(e.now))
 	}
@@ -275,7 +275,7 @@ func TestTheBrakeHoldsThoseWhoseConnectionsClose(t *testing.T) {
 			t.Fatal("no window opened")
 		}
 	}
-	e.v.Settle(e.now)
+	e.v.SettleClosings(e.now)
 	e.pass(2 * time.Second)
 	count := func() (m map[hivebeat.Live]int) {
 		m = map[hivebeat.Live]int{}
@@ -343,7 +343,7 @@ func TestAWardIsLostByItsConnection(t *testing.T) {
 			t.Fatalf("no window for w%d", i)
 		}
 	}
-	if v.Settle(at(54)) {
+	if v.SettleClosings(at(54)) {
 		t.Error("more to settle")
 	}
 	o.pass(55, 55)

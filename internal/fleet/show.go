@@ -87,20 +87,10 @@ func (v *View) LateFor(h *Hive, age hivebeat.Millis, now time.Time) hivebeat.Mil
 }
 
 // CountWorkers yields how many workers of h are shown with which verdict and
-// state; a verdict that nobody knows counts as late. It looks at each worker
-// only where one of them may have become too old since it was counted.
+// state; a verdict that nobody knows counts as late.
 func (v *View) CountWorkers(h *Hive, now time.Time, yield func(hivebeat.Live, hivebeat.State, int)) {
-	if h.Up() && h.asm.complete() && h.asm.listed == len(h.workers) &&
-		EffectiveAge(h.asm.oldest, h.asm.began, now) <= hivebeat.MillisOf(v.fresh) {
-		for m, n := range h.mixes {
-			yield(Counted(m.live), m.state, n)
-		}
-		return
-	}
-	for _, w := range h.workers {
-		live, _, _ := v.Shown(h, w, now)
-		yield(Counted(live), w.rec.State, 1)
-	}
+	v.Settle(now)
+	h.mixes.each(func(m Mix, n int) { yield(Counted(m.Live), m.State, n) })
 }
 
 // Counted is what a verdict counts as: one that nobody knows is late.

@@ -96,9 +96,6 @@ type Counts struct {
 
 // Counts returns the counts so far.
 func (v *View) Counts() Counts {
-	c := Counts{Accepted: v.accepted, Refused: maps.Clone(v.refused), Incomplete: v.incomplete}
-	for _, h := range v.order {
-		c.Workers += len(h.workers)
-	}
+	c := Counts{Accepted: v.accepted, Refused: maps.Clone(v.refused), Incomplete: v.incomplete, Workers: v.totals.Workers}
 	return c
 }

@@ -163,10 +163,9 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 	}
 	d.N = w.seen
 
-	was := w.mix()
 	r.Live, r.Cause, r.N, r.Tr, r.Since = hivebeat.Lost, hivebeat.CauseMissed, w.seen, nil, 0
 	r.Age, w.received, w.via = age, now, hivebeat.ViaQueen
-	h.count(was, w.mix())
+	v.reshow(h, w, true, now)
 	v.tell(d, now)
 }
 

@@ -179,6 +179,8 @@ func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebea
 	case hivebeat.Left:
 		v.endAdoption(h)
 	}
+	v.resum(h, another, now) // first: what a worker is worth rests on its hive
+	v.reshowAll(h, now)
 	v.Compare(h)
 }
 

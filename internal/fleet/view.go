@@ -51,6 +51,17 @@ type View struct {
 	wardBeats      uint64
 	score          Score
 
+	mixes  tallies // of all workers (index.go)
+	shapes tallies // the same without their models
+	byZone map[string]*zoneIndex
+	totals Totals
+	ageing liveness.Deadlines[*Hive] // when a hive, or one of its workers, grows too old
+	models map[string]*Serving       // seats.go
+	rooms  []*Room
+	roomOf map[string]*Room
+	holds  map[Place]uint64
+	log    log // trace.go
+
 	accepted   uint64
 	refused    map[hivebeat.Reason]uint64
 	incomplete uint64 // snapshots that a newer one replaced before all their pages came
@@ -73,8 +84,7 @@ type Hive struct {
 	heardAt time.Time // when a message of it came last
 	asm     assembly
 	workers map[string]*Worker
-	sorted  []*Worker   // by id; nil when it must be made again
-	mixes   map[mix]int // workers by what their records say
+	sorted  []*Worker // by id; nil when it must be made again
 	memo    memo
 	Book    Book // what the roster says of it
 	isDirty bool
@@ -82,10 +92,21 @@ type Hive struct {
 	numbers bool              // the numbering of this incarnation was heard from its start
 
 	speaksFrom time.Time // when this incarnation was heard first
+
+	mixes   tallies // of its workers, as they are shown
+	home    *zoneIndex
+	load    Load
+	share   share
+	isFresh bool
+	recount bool // the mixes changed
+	gpus    []GPUSeat
+	trace
 }
 
 // Worker is one worker's record and where it comes from.
 type Worker struct {
+	hive     *Hive
+	shown    shown
 	rec      hivebeat.Record
 	received time.Time // of the page that holds it
 	gen      uint64    // of the assembly that listed it last
@@ -100,16 +121,15 @@ type Worker struct {
 // earlier is how far an incarnation of a hive was followed in its numbers.
 type earlier struct{ hiveInc, seen uint64 }
 
-// mix is what a worker is counted by.
-type mix struct {
-	live  hivebeat.Live
-	state hivebeat.State
-}
-
 // New returns a view that knows nobody. Records are shown as alive up to the age
 // fresh.
 func New(fresh time.Duration) *View {
-	v := &View{fresh: fresh, hives: make(map[string]*Hive), adoptedHives: make(map[*Hive]struct{}), refused: make(map[hivebeat.Reason]uint64), closings: liveness.NewClosings[*Hive]()}
+	v := &View{
+		fresh: fresh, hives: make(map[string]*Hive), adoptedHives: make(map[*Hive]struct{}), refused: make(map[hivebeat.Reason]uint64),
+		mixes: make(tallies), shapes: make(tallies), byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving),
+		roomOf: make(map[string]*Room), holds: make(map[Place]uint64), closings: liveness.NewClosings[*Hive](),
+	}
+	v.totals.Hives = make(map[hivebeat.Live]int)
 	v.SetBrake(BrakeRule{})
 	return v
 }
@@ -119,22 +139,15 @@ func (v *View) get(id string) *Hive {
 	if h, ok := v.hives[id]; ok {
 		return h
 	}
-	h := &Hive{id: id, workers: make(map[string]*Worker), mixes: make(map[mix]int)}
+	h := &Hive{id: id, workers: make(map[string]*Worker), mixes: make(tallies)}
 	v.hives[id] = h
 	at, _ := v.find(id)
 	v.order = slices.Insert(v.order, at, h)
 	return h
 }
 
-// Unverified counts the hives that are known from memory alone.
-func (v *View) Unverified() (n int) {
-	for _, h := range v.order {
-		if h.live == hivebeat.Unverified {
-			n++
-		}
-	}
-	return n
-}
+// Unverified counts the hives that are known from memory alone, or held.
+func (v *View) Unverified() int { return v.totals.Hives[hivebeat.Unverified] }
 
 // find returns where in the order id is, or would be.
 func (v *View) find(id string) (int, bool) {
@@ -149,6 +162,18 @@ func (v *View) forget(h *Hive) {
 	v.memos -= h.memo.size
 	v.due.Remove(h)
 	v.unlink(h)
+	v.ageing.Remove(h)
+	for _, w := range h.workers {
+		v.uncount(h, w)
+		v.log.bury(h.id, w.rec.Worker)
+	}
+	h.live, h.head = "", hivebeat.Snapshot{}
+	v.resum(h, noNews, time.Time{})
+	if h.home != nil {
+		v.leaveZone(h.home)
+	}
+	v.log.drop(&h.trace)
+	v.log.bury(h.id, "")
 	if at, ok := v.find(h.id); ok {
 		v.order = slices.Delete(v.order, at, at+1)
 	}
@@ -218,8 +243,10 @@ func (h *Hive) hear(s *wire.SnapshotView, now time.Time) (liveness.Outcome, *hiv
 
 // takeOver copies the page and draws the conclusions.
 func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, received, now time.Time) {
+	facts, host, same := h.facts(), h.head.Host, sameGPUs(h.head.GPUs, s.GPUs)
 	v.copy(h, s, received, now)
 	v.link(h, o)
+	what := h.newsIn(facts, host, same)
 	if o != liveness.Same || h.live == "" || h.live == hivebeat.Unverified {
 		v.heard(h, o, now)
 	}
@@ -230,6 +257,20 @@ func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, recei
 		v.absent(h, now)
 	}
 	v.goneBack(h, now)
+	if facts.inc != 0 && mapAt(h.head.Labels) != facts.labels {
+		for _, w := range h.workers { // they have the hive's labels too
+			v.touchWorker(w, true)
+		}
+	}
+	wasFresh := h.isFresh
+	v.resum(h, what, now)
+	if h.isFresh != wasFresh {
+		v.reshowAll(h, now)
+	}
+	v.ages(h, now)
+	if h.recount { // by what grew too old
+		v.resum(h, noNews, now)
+	}
 }
 
 // copy takes over what the page says.
@@ -248,6 +289,7 @@ func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
 	h.asm.add(s.Page)
 	s.UpdateHead(&h.head)
 	h.zone = h.head.Labels["zone"]
+	v.place(h)
 	h.received, h.every = received, h.head.Every.Duration()
 	for i := range s.Workers {
 		v.record(h, &s.Workers[i], received, now)
@@ -262,13 +304,14 @@ func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 			v.refused[hivebeat.RefusedFull]++
 			return
 		}
-		w = &Worker{}
+		w = &Worker{hive: h}
 		h.workers[string(r.Worker)] = w
 		h.sorted = nil
 	}
-	before, was := w.rec.Inc, w.mix()
-	if w.via == "" {
-		was = mix{}
+	before, asCounted := w.rec.Inc, r.Same && w.ward == nil
+	var was stable
+	if !asCounted {
+		was = w.stable()
 	}
 	if w.ward != nil {
 		v.handBack(h, w, now)
@@ -279,10 +322,14 @@ func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 		w.gen = h.asm.gen
 		h.asm.listed++
 	}
-	if w.rec.Live == hivebeat.Alive {
+	limit := hivebeat.MillisOf(v.fresh)
+	fresh := EffectiveAge(w.rec.Age, received, now) <= limit
+	if fresh {
 		h.asm.oldest = max(h.asm.oldest, w.rec.Age)
 	}
-	h.count(was, w.mix())
+	if !asCounted || !w.isAsCounted(fresh) {
+		v.reshow(h, w, !asCounted && w.stable() != was, now)
+	}
 	if w.lost != nil {
 		v.disproved(h, w)
 	}
@@ -291,28 +338,28 @@ func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 	}
 }
 
-func (w *Worker) mix() mix { return mix{w.rec.Live, w.rec.State} }
-
-// count moves one worker from one mix to another; the zero mix is nowhere.
-func (h *Hive) count(from, to mix) {
-	if from == to {
-		return
-	}
-	if from != (mix{}) {
-		if h.mixes[from]--; h.mixes[from] <= 0 {
-			delete(h.mixes, from)
-		}
-	}
-	if to != (mix{}) {
-		h.mixes[to]++
-	}
+// remove drops a worker for good.
+func (v *View) remove(h *Hive, w *Worker) {
+	v.uncount(h, w)
+	v.log.bury(h.id, w.rec.Worker)
+	delete(h.workers, w.rec.Worker)
+	h.sorted, h.recount = nil, true
 }
 
-// remove drops a worker for good.
-func (h *Hive) remove(w *Worker) {
-	h.count(w.mix(), mix{})
-	delete(h.workers, w.rec.Worker)
-	h.sorted = nil
+// uncount takes w out of all that is kept.
+func (v *View) uncount(h *Hive, w *Worker) {
+	s := &w.shown
+	if s.tally == nil {
+		return
+	}
+	if s.tally.Live == hivebeat.Alive {
+		h.load.sub(s.load)
+		v.totals.Load.sub(s.load)
+	}
+	v.unseat(w)
+	v.count(h, w, nil)
+	v.totals.Workers--
+	v.log.drop(&s.trace)
 }
 
 // absent draws the conclusion from a complete, warm snapshot: who is not in it
@@ -326,7 +373,7 @@ func (v *View) absent(h *Hive, now time.Time) {
 			continue
 		}
 		if w.rec.Live == hivebeat.Lost || w.rec.Live == hivebeat.Left {
-			h.remove(w)
+			v.remove(h, w)
 			continue
 		}
 		// A hive that began anew is warm before it could miss anybody whose promise
@@ -361,7 +408,7 @@ type assembly struct {
 	listed   int // workers
 
 	began  time.Time       // when the first page was received
-	oldest hivebeat.Millis // greatest age of a record that says alive
+	oldest hivebeat.Millis // greatest age of a record that is fresh
 }
 
 func (a *assembly) is(inc, seq uint64) bool { return a.inc == inc && a.seq == seq }

@@ -117,6 +117,9 @@ func (w *world) checkShown(q *queen) {
 		return
 	}
 	now := w.time()
+	if err := q.view.Verify(now); err != nil {
+		w.breaks(Sound, "what %s keeps of its view differs from what it is: %v", q.name, err)
+	}
 	for _, h := range q.view.Hives() {
 		hl := life{h.ID(), h.Head().Inc}
 		hp := w.truth.procs[hl]

@@ -89,6 +89,14 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 			d.line("memory", "%s GiB", usedOf(m.MemUsed, m.MemTotal))
 		}
 	}
+	vram, held := "", ""
+	if h.FreeVRAM > 0 {
+		vram = size(h.FreeVRAM) + " free on one GPU"
+	}
+	if h.Held > 0 {
+		held = size(h.Held) + " held for who asked for it"
+	}
+	d.line("vram", "%s", join(vram, held))
 	for i := range h.GPUs {
 		d.line("gpu "+strconv.FormatUint(h.GPUs[i].Index, 10), "%s", gpu(&h.GPUs[i], p))
 	}

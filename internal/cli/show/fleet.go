@@ -21,7 +21,7 @@ const hiveLive, workerLive = 2, 1
 // NewHives returns the table of hives.
 func NewHives(p Paint, width int) *Table {
 	return &Table{Paint: p, Width: width, Columns: []Column{
-		{Title: "HIVE", Least: 8},
+		{Title: "HIVE", Least: 16},
 		{Title: "ZONE", Least: 4, Drop: 6},
 		{Title: "LIVE"},
 		{Title: "AGE", Right: true},

@@ -93,12 +93,23 @@ func (f *Frame) was(row []Cell, live int) []Cell {
 	if f.Trouble == "" {
 		return row
 	}
+	return was(row, live)
+}
+
+func was(row []Cell, live int) []Cell {
 	for i := range row {
 		row[i].Style = Faint
+		row[i].Text = Bare(row[i].Text)
 	}
 	row[live].Text += "?"
 	return row
 }
+
+// WasHive marks the row of a hive as one of the past: its verdict is a question.
+func WasHive(row []Cell) []Cell { return was(row, hiveLive) }
+
+// WasWorker does so with that of a worker.
+func WasWorker(row []Cell) []Cell { return was(row, workerLive) }
 
 func (f *Frame) eventsHeading() string {
 	s := f.Paint.Text("EVENTS", Strong)

@@ -14,6 +14,13 @@ func Summary(s *api.Summary, st *api.Status, p Paint) string {
 	return strings.Join(append(append(counts(s, p), brakes(st, p)...), Sure(st, p)), " · ")
 }
 
+// Brakes renders the zones whose brake is on, each as one text.
+func Brakes(st *api.Status, p Paint) []string { return brakes(st, p) }
+
+// Counts renders the counts of hives and of workers, each as one text, and then
+// what is to be told of the verdicts on them.
+func Counts(s *api.Summary, p Paint) []string { return append(lived(s, p), score(s, p)...) }
+
 // brakes renders the zones whose brake is on, in parts.
 func brakes(st *api.Status, p Paint) (parts []string) {
 	for _, b := range st.Brake {
@@ -28,6 +35,15 @@ func brakes(st *api.Status, p Paint) (parts []string) {
 
 // counts renders the counts of the fleet, in parts.
 func counts(s *api.Summary, p Paint) []string {
+	parts := lived(s, p)
+	if s.GPUs > 0 {
+		parts = append(parts, plural(s.GPUs, "GPU"), "VRAM "+usedOf(s.VRAMUsed, s.VRAMTotal)+" GiB")
+	}
+	return append(parts, score(s, p)...)
+}
+
+// lived renders the hives and the workers by verdict.
+func lived(s *api.Summary, p Paint) []string {
 	live := func(l hivebeat.Live, text string) string { return p.Text(text, liveStyle(l)) }
 	part := func(n int, noun, counts string) string {
 		if counts == "" {
@@ -44,13 +60,14 @@ func counts(s *api.Summary, p Paint) []string {
 		}
 		return text
 	})
-	parts := []string{
+	return []string{
 		part(total(s.Hives), "hive", words(s.Hives, liveOrder, live)),
 		part(total(s.Workers), "worker", workers),
 	}
-	if s.GPUs > 0 {
-		parts = append(parts, plural(s.GPUs, "GPU"), "VRAM "+usedOf(s.VRAMUsed, s.VRAMTotal)+" GiB")
-	}
+}
+
+// score renders how good the verdicts were, where they were not all good.
+func score(s *api.Summary, p Paint) (parts []string) {
 	if n := s.Stats.FalseDead; n > 0 {
 		parts = append(parts, p.Text(falsely(n), Warn))
 	}
@@ -84,6 +101,12 @@ func wrap(parts []string, width int) (lines []string) {
 	}
 	return lines
 }
+
+// Wrap puts parts behind one another, on as few lines of width as they need.
+func Wrap(parts []string, width int) []string { return wrap(parts, width) }
+
+// Total adds counts up.
+func Total(counts map[hivebeat.Live]int) int { return total(counts) }
 
 // Empty reports whether there is nothing to count.
 func Empty(s *api.Summary) bool { return total(s.Hives) == 0 && total(s.Workers) == 0 }

@@ -27,6 +27,15 @@ type Table struct {
 	widest []int
 }
 
+// Mark puts a mark behind the title of a column, if the table has it.
+func (t *Table) Mark(title, mark string) {
+	for i := range t.Columns {
+		if t.Columns[i].Title == title {
+			t.Columns[i].Title += mark
+		}
+	}
+}
+
 const gap = 2 // columns between two columns
 
 // Lines returns the rows, below a line of titles if heading is set.

@@ -103,6 +103,26 @@ func escape(s string) int {
 	return 0
 }
 
+// Bare returns s without the codes of Paint.
+func Bare(s string) string {
+	if !strings.Contains(s, "\x1b") {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		if skip := escape(s[i:]); skip > 0 {
+			i += skip
+			continue
+		}
+		b.WriteByte(s[i])
+		i++
+	}
+	return b.String()
+}
+
+// Pad returns s with as many spaces behind it as fill width columns.
+func Pad(s string, width int) string { return pad(s, width) }
+
 // Style is how a text stands out where colours are shown.
 type Style uint8
 
@@ -115,9 +135,11 @@ const (
 	Notice // in motion: loading, busy
 	Warn
 	Bad
+	Alarm  // what nobody may overlook
+	Chosen // where the cursor is
 )
 
-var codes = [...]string{Faint: "2", Strong: "1", Good: "32", Notice: "36", Warn: "33", Bad: "31"}
+var codes = [...]string{Faint: "2", Strong: "1", Good: "32", Notice: "36", Warn: "33", Bad: "31", Alarm: "1;7;31", Chosen: "7"}
 
 // Paint says whether text is coloured.
 type Paint bool

@@ -2,6 +2,7 @@ package show
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,22 @@ func usedOf(used, total uint64) string {
 	return GiB(used) + "/" + GiB(total)
 }
 
+// ParseSize reads a size as people write it: 1048576, 1024KiB, 128MiB, 2GiB.
+func ParseSize(text string) (bytes int64, err error) {
+	digits, unit := text, int64(1)
+	for i, suffix := range []string{"KiB", "MiB", "GiB"} {
+		if s, ok := strings.CutSuffix(digits, suffix); ok {
+			digits, unit = strings.TrimSpace(s), 1<<(10*(i+1))
+			break
+		}
+	}
+	v, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || v < 0 || v > math.MaxInt64/unit {
+		return 0, fmt.Errorf("%q is no size such as 67108864, 64MiB or 1GiB", text)
+	}
+	return v * unit, nil
+}
+
 // size renders bytes with the unit that suits them.
 func size(bytes uint64) string {
 	switch {
@@ -59,7 +76,13 @@ func count(n uint64) string {
 	return s
 }
 
+// Count renders n in digits grouped by thousands: 12,345.
+func Count(n int) string { return count(uint64(max(0, n))) }
+
 func percent(f float64) string { return fmt.Sprintf("%.0f%%", f) }
+
+// Plural renders "1 hive" and "2,000 hives".
+func Plural(n int, noun string) string { return plural(n, noun) }
 
 // plural renders "1 hive" and "2 hives".
 func plural(n int, noun string) string {

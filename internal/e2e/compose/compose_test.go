@@ -6,6 +6,8 @@ package compose
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -64,6 +66,14 @@ func TestCompose(t *testing.T) {
 			}
 		}
 		t.Logf("hivebeat ls:\n%s", out)
+	})
+
+	t.Run("page and API from outside", func(t *testing.T) {
+		for path, want := range map[string]string{"/": "<title>", "/v1/hives/gpu-01": `"live":"alive"`, "/readyz": ""} {
+			if body := fetch(t, p.http+path); !strings.Contains(body, want) {
+				t.Errorf("%s: no %s in %.500s", path, want, body)
+			}
+		}
 	})
 
 	// The order matters from here on: each step takes away what the next does not need.
@@ -266,6 +276,25 @@ func hardened(t *testing.T, p *project) {
 			}
 		}
 	}
+}
+
+// fetch returns what stands at url.
+func fetch(t *testing.T, url string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := new(http.Client).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("%s: %s %v: %.500s", url, resp.Status, err, body)
+	}
+	return string(body)
 }
 
 func healthy(t *testing.T, p *project) {

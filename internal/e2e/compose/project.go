@@ -23,6 +23,7 @@ type project struct {
 	argv  []string // docker compose, or docker-compose 1.29
 	env   []string
 	url   string // NATS, from outside
+	http  string // the queen's page and API, from outside
 }
 
 // newProject sets a project up: its own name, image and port. It is taken down
@@ -30,13 +31,16 @@ type project struct {
 func newProject(tb testing.TB, env ...string) *project {
 	tb.Helper()
 	id := fmt.Sprintf("hivebeat-e2e-%d", os.Getpid())
-	port := rig.Port(tb)
-	p := &project{tb: tb, name: id, image: "hivebeat:" + strings.TrimPrefix(id, "hivebeat-"), url: fmt.Sprintf("nats://127.0.0.1:%d", port)}
+	port, web := rig.Port(tb), rig.Port(tb)
+	p := &project{
+		http: fmt.Sprintf("http://127.0.0.1:%d", web),
+		tb:   tb, name: id, image: "hivebeat:" + strings.TrimPrefix(id, "hivebeat-"), url: fmt.Sprintf("nats://127.0.0.1:%d", port),
+	}
 	p.argv = []string{"docker-compose"}
 	if exec.Command("docker", "compose", "version").Run() == nil {
 		p.argv = []string{"docker", "compose"}
 	}
-	p.env = append(os.Environ(), "HIVEBEAT_IMAGE="+p.image, fmt.Sprintf("HIVEBEAT_NATS_PORT=%d", port), "HIVEBEAT_VERSION=e2e")
+	p.env = append(os.Environ(), "HIVEBEAT_IMAGE="+p.image, fmt.Sprintf("HIVEBEAT_NATS_PORT=%d", port), fmt.Sprintf("HIVEBEAT_HTTP_PORT=%d", web), "HIVEBEAT_VERSION=e2e")
 	if exec.Command("docker", "buildx", "version").Run() != nil {
 		// The engine's own builder: a client without buildx has no other.
 		p.env = append(p.env, "DOCKER_BUILDKIT=0", "COMPOSE_DOCKER_CLI_BUILD=0")

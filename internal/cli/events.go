@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+type eventsCmd struct {
+	AskFlags
+	Hive   string        `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only of this hive and its workers." group:"Filter"`
+	Worker string        `placeholder:"ID" env:"HIVEBEAT_FILTER_WORKER" help:"Only of this worker of --hive." group:"Filter"`
+	Kind   []string      `placeholder:"WORD" env:"HIVEBEAT_FILTER_KIND" enum:"joined,state,stalled,late,lost,recovered,left,restarted,unverified,conflict,gap,brake" help:"Only this kind, or several with commas: ${enum}." group:"Filter"`
+	Since  time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_SINCE" help:"Not older than this, such as 10m." group:"Filter"`
+	Limit  int           `placeholder:"N" default:"200" env:"HIVEBEAT_FILTER_LIMIT" help:"At most so many, the newest of them." group:"Filter"`
+}
+
+// Help is shown below the usage.
+func (eventsCmd) Help() string {
+	return `It shows what happened, newest last; "hivebeat watch" shows what happens. With -o json it prints one document
+{"events":[…],"status":{…}}, newest first: CloudEvents with their place in the stream as stream_seq.`
+}
+
+const maxEvents = 100_000 // all that are asked for are held until they are shown
+
+// Validate checks the flags.
+func (cmd *eventsCmd) Validate() error {
+	switch {
+	case cmd.Worker != "" && cmd.Hive == "":
+		return misused(errors.New("--worker: of which hive?"), "add --hive ID")
+	case cmd.Since < 0:
+		return misused(fmt.Errorf("--since: %s is no age", cmd.Since), "use something like --since 10m")
+	case cmd.Limit < 1 || cmd.Limit > maxEvents:
+		return misused(fmt.Errorf("--limit: %d", cmd.Limit), "use 1 to %d", maxEvents)
+	}
+	return first(checkID("--hive", cmd.Hive), checkID("--worker", cmd.Worker))
+}
+
+// Run shows what happened.
+func (cmd *eventsCmd) Run(ctx context.Context, c *console) error {
+	return cmd.withQueen(ctx, c, "events", func(ctx context.Context, a *asker) error {
+		req := api.Request{Hive: cmd.Hive, Worker: cmd.Worker, Since: hivebeat.MillisOf(cmd.Since), Limit: cmd.Limit}
+		for _, k := range cmd.Kind {
+			req.Kinds = append(req.Kinds, hivebeat.Kind(k))
+		}
+		var sure certainty
+		var all []api.Happened
+		for ans, err := range a.pages(ctx, api.VerbEvents, req) {
+			if err != nil {
+				return refused(err, ans)
+			}
+			sure.add(ans.Status)
+			all = append(all, ans.Events...)
+		}
+		if cmd.json() {
+			doc := newDocument(c.out)
+			doc.array("events")
+			for i := range all {
+				doc.add(&all[i])
+			}
+			doc.end()
+			doc.field("status", sure.status)
+			return doc.close()
+		}
+		return cmd.print(c, all, &sure.status)
+	})
+}
+
+func (cmd *eventsCmd) print(c *console, all []api.Happened, st *api.Status) error {
+	width, _ := c.size()
+	paint := c.paint(cmd.Color)
+	var lines []string
+	day := ""
+	for _, h := range slices.Backward(all) {
+		if d := h.Time.In(time.Local).Format(time.DateOnly); d != day {
+			day = d
+			lines = append(lines, paint.Text(day, show.Strong))
+		}
+		line := show.Event(&h.Event, time.Local, paint)
+		if width > 0 {
+			line = show.Cut(line, width)
+		}
+		lines = append(lines, line)
+	}
+	if len(all) == 0 {
+		lines = append(lines, "no event fits")
+	}
+	if len(st.Unsure) > 0 || !st.Warm {
+		lines = append(lines, show.Sure(st, paint))
+	}
+	return printLines(c, lines)
+}

@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// The twins of these flags in the environment begin with HIVEBEAT_FILTER_: a worker's
+// HIVEBEAT_MODEL must not filter what is listed on its machine.
+
+// PlaceFlags say what a worker or hive must have, for a list or a pick.
+type PlaceFlags struct {
+	Model     string        `placeholder:"GLOB" env:"HIVEBEAT_FILTER_MODEL" help:"Serves a model like this: * is any text, ? one character." group:"Filter"`
+	Zone      string        `placeholder:"Z" env:"HIVEBEAT_FILTER_ZONE" help:"In this zone." group:"Filter"`
+	Selector  string        `placeholder:"EXPR" env:"HIVEBEAT_FILTER_SELECTOR" help:"Labels, as Kubernetes writes it: gpu,tier!=dev,disk in (ssd,nvme)." group:"Filter"`
+	FreeVRAM  byteSize      `name:"free-vram" placeholder:"SIZE" env:"HIVEBEAT_FILTER_FREE_VRAM" help:"So much VRAM is free on one GPU: bytes, or with KiB, MiB or GiB." group:"Filter"`
+	FreeSlots uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_FREE_SLOTS" help:"So many slots are free." group:"Filter"`
+	MaxAge    time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_MAX_AGE" help:"What is known is not older than this." group:"Filter"`
+}
+
+// Validate checks what the queen would refuse.
+func (f *PlaceFlags) Validate() error {
+	if f.MaxAge < 0 || f.MaxAge > 0 && f.MaxAge < time.Millisecond {
+		return misused(fmt.Errorf("--max-age: %s is no age", f.MaxAge), "use something like --max-age 10s")
+	}
+	if _, err := api.ParseSelector(f.Selector); err != nil {
+		return misused(fmt.Errorf("--%w", err), "as Kubernetes writes it: 'gpu,tier!=dev,disk in (ssd,nvme)'")
+	}
+	for flag, text := range map[string]string{"--model": f.Model, "--zone": f.Zone} {
+		if err := checkText(flag, text, hivebeat.MaxModel); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *PlaceFlags) filter() api.Filter {
+	return api.Filter{
+		Model: f.Model, Zone: f.Zone, Selector: f.Selector,
+		FreeVRAM: uint64(f.FreeVRAM), FreeSlots: uint64(f.FreeSlots), MaxAge: hivebeat.MillisOf(f.MaxAge),
+	}
+}
+
+// FilterFlags say which rows of a list are shown, and in which order.
+type FilterFlags struct {
+	PlaceFlags
+	Live    []string `placeholder:"WORD" enum:"alive,late,lost,left,unverified" env:"HIVEBEAT_FILTER_LIVE" help:"Verdict, or several with commas: ${enum}." group:"Filter"`
+	State   []string `placeholder:"WORD" env:"HIVEBEAT_FILTER_STATE" help:"What workers say, or several with commas: ready, busy, loading …" group:"Filter"`
+	Text    string   `placeholder:"TEXT" env:"HIVEBEAT_FILTER_TEXT" help:"Part of an id, a zone or a model." group:"Filter"`
+	Stalled bool     `env:"HIVEBEAT_FILTER_STALLED" help:"Busy, and makes no progress." group:"Filter"`
+	Sort    string   `placeholder:"KEY" env:"HIVEBEAT_FILTER_SORT" help:"Sort by this; - before it turns it round, as in --sort=-age." group:"Filter"`
+	Limit   int      `placeholder:"N" env:"HIVEBEAT_FILTER_LIMIT" help:"At most so many hives, and so many workers." group:"Filter"`
+}
+
+// Validate checks what needs no list to be known.
+func (f *FilterFlags) Validate() error {
+	if f.Limit < 0 {
+		return misused(fmt.Errorf("--limit: %d", f.Limit), "use 1 or more; without it all are listed")
+	}
+	return checkText("--text", f.Text, hivebeat.MaxModel)
+}
+
+func (f *FilterFlags) filter() api.Filter {
+	out := f.PlaceFlags.filter()
+	out.Text, out.Stalled = f.Text, f.Stalled
+	for _, l := range f.Live {
+		out.Live = append(out.Live, hivebeat.Live(l))
+	}
+	for _, s := range f.State {
+		out.State = append(out.State, hivebeat.State(s))
+	}
+	return out
+}
+
+// some reports whether not all rows are meant.
+func (f *FilterFlags) some() bool {
+	return f.Model != "" || f.Zone != "" || f.Selector != "" || f.FreeVRAM > 0 || f.FreeSlots > 0 || f.MaxAge > 0 ||
+		len(f.Live) > 0 || len(f.State) > 0 || f.Text != "" || f.Stalled || f.Limit > 0
+}
+
+// checkSort checks the order of a list: hives, workers, or all.
+func (f *FilterFlags) checkSort(what string) error {
+	if f.Sort == "" {
+		return nil
+	}
+	keys, of := api.WorkerSortKeys, what
+	more := ""
+	switch what {
+	case "hives":
+		keys = api.HiveSortKeys
+	case "all":
+		keys = slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return !slices.Contains(api.HiveSortKeys, k) })
+		of, more = "hives and workers", "; \"ls hives\" and \"ls workers\" know more"
+	}
+	if slices.Contains(keys, strings.TrimPrefix(f.Sort, "-")) {
+		return nil
+	}
+	return misused(fmt.Errorf("--sort: %.40q is no order of %s", f.Sort, of), "sort by %s%s", strings.Join(keys, ", "), more)
+}
+
+// refused gives a hint where the queen does not take a request that this command
+// let pass: she may be older.
+func refused(err error, ans *api.Answer) error {
+	if ans == nil || ans.Error == nil || ans.Error.Code != api.CodeBadRequest {
+		return err
+	}
+	if _, ok := errors.AsType[*failure](err); ok {
+		return err
+	}
+	return failed(err, "is the queen older than this command? compare \"hivebeat version\" there and here")
+}

@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/httpapi"
+)
+
+// HTTPFlags say where a queen is asked over HTTP.
+type HTTPFlags struct {
+	HTTP          string   `name:"http" placeholder:"ADDR" help:"Where the web page and the HTTP API are: HOST:PORT, or off (default ${http_addr})." group:"HTTP"`
+	HTTPTokenFile string   `name:"http-token-file" placeholder:"FILE" help:"File with the token that they need then, 16 characters or more." group:"HTTP"`
+	HTTPOpen      bool     `name:"http-open" help:"Let everybody in beyond this machine, without a token." group:"HTTP"`
+	HTTPOrigin    []string `name:"http-origin" placeholder:"URL" help:"Web page of elsewhere that may read the API, or of a proxy in front. May be repeated." group:"HTTP"`
+}
+
+const httpOff = "off"
+
+// Validate checks the flags, so far as that needs nobody.
+func (f *HTTPFlags) Validate() error {
+	if f.HTTP == httpOff {
+		return nil
+	}
+	_, err := httpapi.New(noQueen{}, f.config())
+	return explainHTTP(err)
+}
+
+// noQueen is for checks alone.
+type noQueen struct{ httpapi.Backend }
+
+func (f *HTTPFlags) config() httpapi.Config {
+	return httpapi.Config{Addr: f.HTTP, TokenFile: f.HTTPTokenFile, Open: f.HTTPOpen, Origins: f.HTTPOrigin}
+}
+
+// explainHTTP says which flag is at fault.
+func explainHTTP(err error) error {
+	if err == nil {
+		return nil
+	}
+	for field, flag := range map[string]string{"Addr": "--http", "TokenFile": "--http-token-file", "Origins": "--http-origin"} {
+		if text, ok := strings.CutPrefix(err.Error(), "httpapi: Config."+field); ok {
+			err = &reworded{flag + text, err}
+			break
+		}
+	}
+	switch {
+	case errors.Is(err, httpapi.ErrExposed):
+		return misused(err, "protect it with --http-token-file FILE, or say --http-open if everybody there may read all")
+	case errors.Is(err, httpapi.ErrToken):
+		return misused(err, "make one with: openssl rand -hex 32 > FILE")
+	}
+	return misused(err, "use --http HOST:PORT such as %s, or --http off; --http-origin https://ops.example.org", httpapi.DefaultAddr)
+}
+
+// web is the HTTP side of a queen that has its address already, or none.
+type web struct {
+	srv *httpapi.Server
+	ln  net.Listener
+	log *slog.Logger
+}
+
+// listen takes the address. Where it is the default one and somebody has it, the
+// queen goes on without: two on one machine are no fault.
+func (f *HTTPFlags) listen(ctx context.Context, q *queen.Queen, nc *nats.Conn, log *slog.Logger) (*web, error) {
+	if f.HTTP == httpOff {
+		return &web{}, nil
+	}
+	cfg := f.config()
+	cfg.Logger = log
+	cfg.Ready = func() []string {
+		if nc.IsConnected() {
+			return nil
+		}
+		return []string{"this queen is cut off from NATS"}
+	}
+	srv, err := httpapi.New(q, cfg)
+	if err != nil {
+		return nil, explainHTTP(err)
+	}
+	ln, err := srv.Listen(ctx)
+	switch {
+	case err == nil:
+		w := &web{srv: srv, ln: ln, log: log}
+		log.Info("web page and HTTP API", slog.String("url", w.url()))
+		return w, nil
+	case f.HTTP == "" && errors.Is(err, syscall.EADDRINUSE):
+		log.Warn("no web page and no HTTP API: the default address is taken; choose another with --http ADDR, or --http off", slog.String("addr", httpapi.DefaultAddr))
+		return &web{}, nil
+	}
+	return nil, failed(fmt.Errorf("--http: %w", errors.Unwrap(err)), "take another address with --http HOST:PORT, or --http off")
+}
+
+// url is that of the page, or empty.
+func (w *web) url() string {
+	if w.ln == nil {
+		return ""
+	}
+	addr := w.ln.Addr().String()
+	if a, ok := w.ln.Addr().(*net.TCPAddr); ok && a.IP.IsUnspecified() { // it is no name for anybody
+		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(a.Port))
+	}
+	return "http://" + addr + "/"
+}
+
+// beside returns the queen with its HTTP side: they run and leave together.
+func (w *web) beside(r role) role {
+	if w.ln == nil {
+		return r
+	}
+	return &webbed{role: r, web: w}
+}
+
+type webbed struct {
+	role
+	web *web
+}
+
+// Run runs both until the queen ends. The fabric does without HTTP: that it fails
+// is told, and ends nobody.
+func (w *webbed) Run(ctx context.Context) error {
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := w.web.srv.Serve(ctx, w.web.ln); err != nil {
+			w.web.log.Error("the HTTP API ends", slog.Any("error", err))
+		}
+	}()
+	err := w.role.Run(ctx)
+	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveIn)
+	defer cancel()
+	_ = w.web.srv.Stop(leave) // where Stop has come first it is done
+	<-served
+	return err
+}
+
+// Stop ends HTTP first, so that what it was asked gets its answer.
+func (w *webbed) Stop(ctx context.Context) error {
+	if err := w.web.srv.Stop(ctx); err != nil {
+		w.web.log.Warn("HTTP did not end in order", slog.Any("error", err))
+	}
+	return w.role.Stop(ctx)
+}

@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// oracle answers each verb with what it was given, page by page, and keeps what it
+// was asked.
+type oracle struct {
+	mu      sync.Mutex
+	answers map[string][]api.Answer
+	asked   []api.Request
+}
+
+func serveOracle(t *testing.T, answers map[string][]api.Answer) (url string, o *oracle) {
+	t.Helper()
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc := bustest.Conn(t, srv)
+	o = &oracle{answers: answers}
+	var s hivebeat.Subjects
+	if _, err := nc.Subscribe(s.API("*"), func(m *nats.Msg) {
+		verb := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+		b, _ := json.Marshal(o.answer(verb, m.Data))
+		_ = m.Respond(b)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, nc)
+	return srv.URL(), o
+}
+
+func (o *oracle) answer(verb string, data []byte) api.Answer {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var r api.Request
+	_ = json.Unmarshal(data, &r)
+	if verb != api.VerbSummary {
+		o.asked = append(o.asked, r)
+	}
+	a := api.Answer{Summary: &api.Summary{Hives: map[hivebeat.Live]int{hivebeat.Alive: 9}, Workers: map[hivebeat.Live]int{hivebeat.Alive: 90}}}
+	if list := o.answers[verb]; len(list) > 0 {
+		a = list[0]
+		o.answers[verb] = list[1:]
+	} else if verb != api.VerbSummary {
+		a = api.Answer{Error: &api.Error{Code: api.CodeBadRequest, Message: "unknown verb " + verb}}
+	}
+	a.Status = api.Status{Queen: "q", Warm: true, JetStream: true, Unsure: a.Status.Unsure}
+	return a
+}
+
+func (o *oracle) wasAsked(t *testing.T, want ...api.Request) {
+	t.Helper()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if diff := cmp.Diff(want, o.asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+	o.asked = nil
+}
+
+func workersNamed(ids ...string) (out []api.WorkerInfo) {
+	for _, id := range ids {
+		out = append(out, api.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: id, Live: hivebeat.Alive, Facts: hivebeat.Facts{State: hivebeat.Ready, Model: "m"}}})
+	}
+	return out
+}
+
+func TestLsFilters(t *testing.T) {
+	url, o := serveOracle(t, map[string][]api.Answer{api.VerbWorkers: {
+		{Workers: workersNamed("a", "b"), Next: "h/b"}, {Workers: workersNamed("c"), Next: "h/c"},
+	}})
+	code, out, errs := run(t, nil, "ls", "workers", "--nats", url, "--hive", "h", "--model", "llama-3*", "--live", "alive,late", "--state", "ready,odd",
+		"--zone", "a", "--selector", "tier!=dev", "--text", "x", "--free-vram", "20GiB", "--free-slots", "2", "--max-age", "10s", "--stalled", "--sort=-busy", "--limit", "3")
+	if code != ExitDone || errs != "" {
+		t.Fatalf("exit code %d, %s", code, errs)
+	}
+	want := api.Request{
+		Hive: "h", Sort: "-busy", Limit: 3,
+		Filter: api.Filter{
+			Model: "llama-3*", Live: []hivebeat.Live{hivebeat.Alive, hivebeat.Late}, State: []hivebeat.State{hivebeat.Ready, "odd"}, Zone: "a",
+			Selector: "tier!=dev", Text: "x", FreeVRAM: 20 << 30, FreeSlots: 2, MaxAge: 10_000, Stalled: true,
+		},
+	}
+	next := want
+	next.After, next.Limit = "h/b", 1
+	o.wasAsked(t, want, next)
+	if !strings.Contains(out, "h/c") || !strings.HasSuffix(out, "\n3 workers listed · all: 9 hives: 9 alive · 90 workers: 90 alive · sure\n") {
+		t.Errorf("%s", out)
+	}
+}
+
+// A worker's model in the environment filters nothing.
+func TestFilterTwins(t *testing.T) {
+	t.Setenv("HIVEBEAT_MODEL", "mine")
+	t.Setenv("HIVEBEAT_STATE", "busy")
+	t.Setenv("HIVEBEAT_FILTER_ZONE", "b")
+	url, o := serveOracle(t, map[string][]api.Answer{api.VerbWorkers: {{Workers: workersNamed("a")}}})
+	if code, _, errs := run(t, nil, "ls", "workers", "--nats", url); code != ExitDone {
+		t.Fatal(errs)
+	}
+	o.wasAsked(t, api.Request{Filter: api.Filter{Zone: "b"}, Limit: pageSize})
+}
+
+func TestPick(t *testing.T) {
+	one := uint64(1)
+	picks := []api.Pick{
+		{
+			Rank: 1, Hive: "gpu-01", Zone: "a", Worker: "llama", Model: "llama-3-8b", Endpoint: "http://gpu-01:8000", State: hivebeat.Ready, Slots: 4, FreeSlots: 3,
+			Age: 2000, Reasons: []string{"3 of 4 slots free", "nothing waits"}, Hold: "job-42",
+		},
+		{Rank: 2, Hive: "gpu-02", Zone: "b", Worker: "llama", Model: "llama-3-8b\x1b[2J", Slots: 4, FreeSlots: 1, Age: 9000, Reasons: []string{"1 of 4 slots free"}, Hold: "job-42"},
+	}
+	passed := map[string]int{"no free slot": 3, "another model": 12, "never": 0}
+	gpu := api.Pick{Rank: 1, Hive: "gpu-01", Zone: "a", GPU: "GPU-1", GPUIndex: &one, FreeVRAM: 30 << 30, Age: 2000, Reasons: []string{"30 GiB free"}}
+	url, o := serveOracle(t, map[string][]api.Answer{api.VerbPick: {
+		{Picks: picks, Passed: passed}, {Picks: []api.Pick{gpu}}, {Passed: passed}, {Passed: passed}, {Picks: picks, Passed: passed}, {Status: api.Status{Unsure: []string{"the brake is on"}}},
+	}})
+	code, out, errs := run(t, nil, "pick", "--nats", url, "--model", "llama-3*", "-n", "3", "--max-age", "10s", "--selector", "tier!=dev", "--slots", "1",
+		"--hold", "job-42", "--hold-for", "1m", "--hive", "h")
+	o.wasAsked(t, api.Request{
+		Hive: "h", Filter: api.Filter{Model: "llama-3*", Selector: "tier!=dev", MaxAge: 10_000}, N: 3, For: api.ForWorker, Spread: api.SpreadZone, Slots: 1,
+		Hold: "job-42", HoldMS: 60_000,
+	})
+	//nolint:dupword // two columns begin with FREE
+	want := `RANK  WORKER        ZONE  MODEL           FREE SLOTS  FREE GiB  AGE  ENDPOINT            HOLD    WHY
+   1  gpu-01/llama  a     llama-3-8b             3/4         -   2s  http://gpu-01:8000  job-42  3 of 4 slots free; nothing waits
+   2  gpu-02/llama  b     llama-3-8b�[2J         1/4         -   9s  -                   job-42  1 of 4 slots free
+
+2 of 3 places; passed over: 12 another model, 3 no free slot
+`
+	if diff := cmp.Diff(want, out); code != ExitDone || errs != "" || diff != "" {
+		t.Errorf("exit code %d, %s%s", code, errs, diff)
+	}
+
+	code, out, errs = run(t, nil, "pick", "--nats", url, "--for", "gpu", "--free-vram", "20GiB", "--spread", "none")
+	o.wasAsked(t, api.Request{Filter: api.Filter{FreeVRAM: 20 << 30}, N: 1, For: api.ForGPU, Spread: api.SpreadNone})
+	if want := "RANK  HIVE    ZONE  MODEL  GPU  FREE GiB  AGE  ENDPOINT  HOLD  WHY\n   1  gpu-01  a     -        1        30   2s  -         -     30 GiB free\n"; code != ExitDone || out != want {
+		t.Errorf("exit code %d, %s\n%s", code, errs, out)
+	}
+
+	// Nothing fits: why, and exit code 1.
+	code, out, errs = run(t, nil, "pick", "--nats", url, "--model", "x")
+	if code != ExitFailed || out != "" || !strings.HasPrefix(errs, "hivebeat: nothing fits; passed over: 12 another model, 3 no free slot\nhint: ") {
+		t.Errorf("exit code %d, %q, %s", code, out, errs)
+	}
+	type document struct {
+		Picks  []api.Pick
+		Passed map[string]int
+		Status api.Status
+	}
+	var doc document
+	code, out, errs = run(t, nil, "pick", "--nats", url, "--model", "x", "-o", "json")
+	if err := json.Unmarshal([]byte(out), &doc); err != nil || code != ExitFailed || doc.Picks == nil || len(doc.Picks) != 0 || doc.Passed["no free slot"] != 3 || errs == "" {
+		t.Errorf("exit code %d, %v, %s", code, err, out)
+	}
+	doc = document{}
+	code, out, errs = run(t, nil, "pick", "--nats", url, "--model", "x", "-o", "json")
+	if err := json.Unmarshal([]byte(out), &doc); err != nil || code != ExitDone || errs != "" || len(doc.Picks) != 2 || doc.Picks[0].Reasons[1] != "nothing waits" || doc.Status.Queen != "q" {
+		t.Errorf("exit code %d, %v, %s", code, err, out)
+	}
+	// Nothing fits, and the queen is not sure.
+	if code, _, errs = run(t, nil, "pick", "--nats", url); code != ExitFailed || !strings.Contains(errs, "hint: the queen is not sure: the brake is on") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+	// An old queen.
+	if code, _, errs = run(t, nil, "pick", "--nats", url); code != ExitFailed || !strings.Contains(errs, "unknown verb pick\nhint: is the queen older") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+}
+
+func TestRelease(t *testing.T) {
+	url, o := serveOracle(t, map[string][]api.Answer{api.VerbRelease: {{}, {}, {Error: &api.Error{Code: api.CodeNotFound, Message: "no hold job-42"}}}})
+	code, out, errs := run(t, nil, "pick", "--nats", url, "--release", "job-42")
+	o.wasAsked(t, api.Request{Hold: "job-42"})
+	if code != ExitDone || out != "released job-42\n" {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+	if code, out, _ = run(t, nil, "pick", "--nats", url, "--release", "job-42", "-o", "json"); code != ExitDone || !strings.Contains(out, `"released":"job-42"`) {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+	if code, _, errs = run(t, nil, "pick", "--nats", url, "--release", "job-42"); code != ExitFailed || !strings.Contains(errs, "not found: no hold job-42\nhint: it was released") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+}
+
+func TestEventsCommand(t *testing.T) {
+	var s hivebeat.Subjects
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	happened := func(id string, ago time.Duration, d hivebeat.EventData) api.Happened {
+		return api.Happened{StreamSeq: 7, Event: s.NewEvent(id, at.Add(-ago), d)}
+	}
+	lost := happened("2", 0, hivebeat.EventData{Hive: "h", Worker: "w", Kind: hivebeat.KindLost, From: "alive", To: "lost", Cause: hivebeat.CauseExit})
+	joined := happened("1", 24*time.Hour, hivebeat.EventData{Hive: "h", Worker: "w", Kind: hivebeat.KindJoined, To: "alive"})
+	pages := func() []api.Answer {
+		return []api.Answer{{Events: []api.Happened{lost}, Next: "7"}, {Events: []api.Happened{joined}}}
+	}
+	url, o := serveOracle(t, map[string][]api.Answer{api.VerbEvents: append(append(pages(), pages()...), api.Answer{})})
+	code, out, errs := run(t, nil, "events", "--nats", url, "--hive", "h", "--worker", "w", "--kind", "lost,joined", "--since", "48h")
+	req := api.Request{Hive: "h", Worker: "w", Kinds: []hivebeat.Kind{hivebeat.KindLost, hivebeat.KindJoined}, Since: 172_800_000, Limit: 200}
+	next := req
+	next.After, next.Limit = "7", 199
+	o.wasAsked(t, req, next)
+	want := `2026-02-28
+12:00:00  joined      h/w                       alive
+2026-03-01
+12:00:00  lost        h/w                       alive → lost · exit
+`
+	if diff := cmp.Diff(want, out); code != ExitDone || errs != "" || diff != "" {
+		t.Errorf("exit code %d, %s%s", code, errs, diff)
+	}
+	var doc struct {
+		Events []api.Happened
+		Status *api.Status
+	}
+	code, out, _ = run(t, nil, "events", "--nats", url, "-o", "json")
+	if err := json.Unmarshal([]byte(out), &doc); err != nil || code != ExitDone || len(doc.Events) != 2 || doc.Events[0].StreamSeq != 7 || doc.Events[0].ID != "2" || doc.Status == nil {
+		t.Errorf("exit code %d, %v, %s", code, err, out)
+	}
+	if code, out, _ = run(t, nil, "events", "--nats", url); code != ExitDone || out != "no event fits\n" {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+}

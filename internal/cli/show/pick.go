@@ -1,0 +1,76 @@
+package show
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// NewPicks returns the table of picks: of workers, or of GPUs.
+func NewPicks(gpus bool, p Paint, width int) *Table {
+	what, free := Column{Title: "WORKER", Least: 20}, Column{Title: "FREE SLOTS", Right: true}
+	if gpus {
+		what, free = Column{Title: "HIVE", Least: 16}, Column{Title: "GPU", Right: true}
+	}
+	return &Table{Paint: p, Width: width, Columns: []Column{
+		{Title: "RANK", Right: true},
+		what,
+		{Title: "ZONE", Least: 4, Drop: 3},
+		{Title: "MODEL", Least: 12, Drop: 5},
+		free,
+		{Title: "FREE GiB", Right: true, Drop: 4},
+		{Title: "AGE", Right: true},
+		{Title: "ENDPOINT", Least: 24, Drop: 2},
+		{Title: "HOLD", Least: 8, Drop: 6},
+		{Title: "WHY", Least: 20, Drop: 1},
+	}}
+}
+
+// PickRow is the row of a pick in NewPicks.
+func PickRow(k *api.Pick, gpus bool) []Cell {
+	what := k.Hive + "/" + k.Worker
+	free := none
+	switch {
+	case gpus:
+		what = k.Hive
+		if k.GPUIndex != nil {
+			free = strconv.FormatUint(*k.GPUIndex, 10)
+		}
+	case k.Slots > 0:
+		free = strconv.FormatUint(k.FreeSlots, 10) + "/" + strconv.FormatUint(k.Slots, 10)
+	}
+	vram := none
+	if k.FreeVRAM > 0 {
+		vram = GiB(k.FreeVRAM)
+	}
+	return []Cell{
+		{Text: strconv.Itoa(k.Rank)},
+		{Clean(what), Strong},
+		{Text: Clean(cmp.Or(k.Zone, none))},
+		{Text: Clean(cmp.Or(k.Model, none))},
+		{Text: free},
+		{Text: vram},
+		{Text: age(k.Age)},
+		{Text: Clean(cmp.Or(k.Endpoint, none))},
+		{Text: Clean(cmp.Or(k.Hold, none))},
+		{Clean(strings.Join(k.Reasons, "; ")), Faint},
+	}
+}
+
+// Passed renders how many were passed over for which reason, most first.
+func Passed(passed map[string]int) string {
+	reasons := slices.SortedFunc(maps.Keys(passed), func(a, b string) int {
+		return cmp.Or(cmp.Compare(passed[b], passed[a]), cmp.Compare(a, b))
+	})
+	var parts []string
+	for _, why := range reasons {
+		if n := passed[why]; n > 0 {
+			parts = append(parts, count(uint64(n))+" "+Clean(why))
+		}
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,493 @@
+//go:build e2e
+
+// Package page looks at the queen's web page through a real browser: over a
+// generated fleet of any size, and over a real one.
+package page
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+const gib = 1 << 30
+
+// fakeQueen answers as a queen does, over a fleet that is made up and changes.
+type fakeQueen struct {
+	mu      sync.Mutex
+	began   time.Time
+	rng     *rand.Rand
+	hives   []*fakeHive
+	byID    map[string]*fakeHive
+	events  []api.Happened // oldest first
+	rev     uint64
+	changed chan struct{} // closed at the next change
+	unsure  []string
+	brake   []api.BrakeInfo
+	away    bool   // no JetStream
+	refused string // why nothing is answered
+}
+
+type fakeHive struct {
+	api.HiveInfo
+	heard   time.Time
+	began   time.Time
+	workers []*fakeWorker
+}
+
+type fakeWorker struct {
+	api.WorkerInfo
+	phase time.Duration // of its beat
+	heard time.Time     // the last one, of a worker that is not alive
+	since time.Time
+}
+
+type sort struct{ model, short string }
+
+var (
+	models = []sort{
+		{"Qwen/Qwen3-14B-AWQ", "qwen3-14b"},
+		{"openai/whisper-large-v3", "whisper"},
+		{"black-forest-labs/FLUX.1-schnell", "flux"},
+		{"meta-llama/Llama-3.3-70B-Instruct", "llama-70b"},
+		{"Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "coder-32b"},
+		{"BAAI/bge-m3", "bge-m3"},
+		{"mistralai/Mistral-Small-3.2-24B", "mistral-24b"},
+		{"google/gemma-3-12b-it", "gemma-12b"},
+		{"nomic-ai/nomic-embed-text-v1.5", "nomic"},
+	}
+	cards = []struct {
+		name string
+		size uint64
+		n    int
+	}{{"NVIDIA GeForce RTX 4090", 24, 2}, {"NVIDIA H100 80GB HBM3", 80, 1}, {"NVIDIA L4", 24, 2}, {"NVIDIA GeForce RTX 3090", 24, 1}, {"NVIDIA A100-SXM4-80GB", 80, 4}}
+)
+
+// newFakeQueen makes a fleet of so many hives with so many workers each.
+func newFakeQueen(hives, workers int) *fakeQueen {
+	q := &fakeQueen{began: time.Now(), rng: rand.New(rand.NewPCG(7, uint64(hives))), byID: map[string]*fakeHive{}, changed: make(chan struct{})}
+	width := len(strconv.Itoa(hives))
+	for i := range hives {
+		id := fmt.Sprintf("gpu-%0*d", max(2, width), i+1)
+		card := cards[i%len(cards)]
+		h := &fakeHive{heard: q.began, began: q.began.Add(-time.Duration(1+q.rng.IntN(400)) * time.Hour)}
+		h.HiveInfo = api.HiveInfo{
+			Hive: id, Live: hivebeat.Alive, Inc: uint64(h.began.UnixMicro()), Seq: uint64(q.rng.IntN(90000)), Every: 15000, Fresh: true, Warm: true,
+			Zone: string(rune('a' + i%3)), Labels: map[string]string{"zone": string(rune('a' + i%3)), "rack": strconv.Itoa(i / 8)},
+			Host:    hivebeat.Host{Name: id + ".example", OS: "linux", Arch: "amd64", CPUs: 64, Load1: 4.2, CPU: 12, MemTotal: 256 * gib, MemUsed: 80 * gib, Uptime: 864000},
+			Collect: map[string]string{"host": "ok", "gpu": "ok", "procs": "ok"}, Stats: hivebeat.Stats{Beats: 90210},
+		}
+		for g := range card.n {
+			h.GPUs = append(h.GPUs, hivebeat.GPU{UUID: fmt.Sprintf("GPU-%08x-%04x", i, g), Index: uint64(g), Name: card.name, Total: card.size * gib, Temp: 40, Power: 120000})
+		}
+		for k := range workers {
+			m := models[(i*3+k)%len(models)]
+			name := m.short
+			if k >= len(models) {
+				name += "-" + strconv.Itoa(k/len(models)+1)
+			}
+			w := &fakeWorker{phase: time.Duration(q.rng.IntN(30000)) * time.Millisecond, since: q.began.Add(-time.Duration(q.rng.IntN(90000)) * time.Second)}
+			w.WorkerInfo = api.WorkerInfo{Hive: id, Zone: h.Zone, Via: hivebeat.ViaHive, Fresh: true}
+			w.Worker, w.Live, w.N = name, hivebeat.Alive, 3
+			w.Facts = hivebeat.Facts{
+				Inc: h.Inc, Every: 30000, State: hivebeat.Ready, PID: uint64(1000 + k), Model: m.model, Endpoint: "http://" + id + ":" + strconv.Itoa(8000+k) + "/v1",
+				GPUs: []string{h.GPUs[k%card.n].UUID}, Slots: 8, Labels: map[string]string{"tier": "prod"}, Seq: uint64(q.rng.IntN(9000)),
+				VRAM: card.size * gib * uint64(card.n) * 7 / 10 / uint64(workers), Done: uint64(q.rng.IntN(100000)),
+			}
+			w.Proc = hivebeat.Proc{RSS: 3 * gib, CPU: 40, VRAM: w.VRAM, Up: 86400000}
+			h.workers = append(h.workers, w)
+		}
+		q.hives = append(q.hives, h)
+		q.byID[id] = h
+	}
+	for i := range min(30, hives*workers) {
+		w := q.any()
+		q.tell(q.began.Add(-time.Duration(30-i)*40*time.Second), w, hivebeat.EventData{Kind: hivebeat.KindState, From: "loading", To: "ready"})
+	}
+	q.work(len(q.hives))
+	return q
+}
+
+func (q *fakeQueen) any() *fakeWorker {
+	h := q.hives[q.rng.IntN(len(q.hives))]
+	return h.workers[q.rng.IntN(len(h.workers))]
+}
+
+// run lets the fleet change until ctx ends.
+func (q *fakeQueen) run(ctx context.Context) {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		q.change(func() { q.work(1 + len(q.hives)/20) })
+	}
+}
+
+// change does something to the fleet and wakes those who watch.
+func (q *fakeQueen) change(do func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rev++
+	do()
+	close(q.changed)
+	q.changed = make(chan struct{})
+}
+
+// refuse lets it answer nothing but that, until it is empty.
+func (q *fakeQueen) refuse(why string) { q.change(func() { q.refused = why }) }
+
+// work is a moment of requests on some hives.
+func (q *fakeQueen) work(hives int) {
+	for i := range min(hives, len(q.hives)) {
+		h := q.hives[i]
+		if hives < len(q.hives) {
+			h = q.hives[q.rng.IntN(len(q.hives))]
+		}
+		if h.Live != hivebeat.Alive {
+			continue
+		}
+		ours, busy, slots := make([]uint64, len(h.GPUs)), uint64(0), uint64(0)
+		for i, w := range h.workers {
+			if w.Live != hivebeat.Alive {
+				continue
+			}
+			if w.State.SameAs(hivebeat.Ready) {
+				w.Busy = uint64(q.rng.IntN(int(w.Slots) + 1))
+				w.Queue = uint64(max(0, q.rng.IntN(9)-6))
+				w.Done += w.Busy
+				w.State = hivebeat.Ready
+				if w.Busy > 0 {
+					w.State = hivebeat.Busy
+				}
+			}
+			ours[i%len(ours)] += w.VRAM
+			busy, slots = busy+w.Busy, slots+w.Slots
+		}
+		for i := range h.GPUs {
+			g := &h.GPUs[i]
+			g.Ours = ours[i]
+			g.Used = g.Ours + g.Total*uint64((len(h.Hive)+i+int(h.Inc%5))%4)/40
+			g.Util = 100 * busy / max(1, slots)
+			g.Temp = 38 + int64(g.Util)/3
+		}
+		h.Host.CPU = float64(8 + q.rng.IntN(30))
+		h.heard = time.Now()
+		h.Seq++
+	}
+}
+
+// tell adds an event of a worker, or of a hive where w has no id.
+func (q *fakeQueen) tell(at time.Time, w *fakeWorker, d hivebeat.EventData) {
+	d.Hive, d.Worker, d.Model, d.Inc, d.Via = w.Hive, w.Worker, w.Model, w.Inc, hivebeat.ViaHive
+	n := uint64(len(q.events) + 1)
+	e := hivebeat.Subjects{}.NewEvent(fmt.Sprintf("%s.%d", w.Hive, n), at, d)
+	q.events = append(q.events, api.Happened{StreamSeq: n, Event: e})
+}
+
+// judge changes the verdict on a worker, and tells it.
+func (q *fakeQueen) judge(hive, worker string, live hivebeat.Live, cause hivebeat.Cause, reason string) {
+	q.change(func() {
+		for _, w := range q.byID[hive].workers {
+			if w.Worker != worker {
+				continue
+			}
+			from := w.Live
+			w.Live, w.Cause, w.since, w.heard = live, cause, time.Now(), time.Now().Add(-3*time.Second)
+			w.N++
+			kind := hivebeat.Kind(live)
+			if live == hivebeat.Alive {
+				kind = hivebeat.KindRecovered
+			}
+			q.tell(time.Now(), w, hivebeat.EventData{Kind: kind, From: string(from), To: string(live), Cause: cause, Reason: reason, N: w.N})
+		}
+	})
+}
+
+func (w *fakeWorker) show(now time.Time, began time.Time) api.WorkerInfo {
+	out := w.WorkerInfo
+	if w.Live == hivebeat.Alive {
+		out.Age = hivebeat.MillisOf((now.Sub(began) + w.phase) % (28 * time.Second))
+	} else {
+		out.Age = hivebeat.MillisOf(now.Sub(w.heard))
+	}
+	out.Fresh = out.Age <= 45000
+	out.Since = hivebeat.MillisOf(now.Sub(w.since))
+	return out
+}
+
+func (h *fakeHive) show(now time.Time) api.HiveInfo {
+	out := h.HiveInfo
+	if h.Live == hivebeat.Alive {
+		out.Age = hivebeat.MillisOf(now.Sub(h.heard) % (15 * time.Second))
+	} else {
+		out.Age = hivebeat.MillisOf(now.Sub(h.heard))
+	}
+	out.Fresh = out.Age <= 45000
+	out.Since = hivebeat.MillisOf(now.Sub(h.began))
+	out.Workers = map[hivebeat.Live]int{}
+	out.GPUs = slices.Clone(h.GPUs)
+	for _, w := range h.workers {
+		out.Workers[w.Live]++
+	}
+	for _, g := range h.GPUs {
+		out.FreeVRAM = max(out.FreeVRAM, g.Free())
+	}
+	return out
+}
+
+// Answer answers as a queen does, for the keys that the page sends.
+func (q *fakeQueen) Answer(ctx context.Context, verb string, r api.Request) api.Answer {
+	if verb == api.VerbWatch {
+		return q.watch(ctx, r)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	a := api.Answer{Status: q.status(now)}
+	if q.refused != "" {
+		a.Error = &api.Error{Code: api.CodeUnavailable, Message: q.refused}
+		return a
+	}
+	switch verb {
+	case api.VerbSummary:
+		a.Summary = q.summary()
+	case api.VerbHives, api.VerbHive:
+		var all []*fakeHive
+		for _, h := range q.hives {
+			if (r.Hive == "" || h.Hive == r.Hive) && fits(r, h.Live, "", h.Zone, "", h.Hive) {
+				all = append(all, h)
+			}
+		}
+		switch strings.TrimPrefix(r.Sort, "-") {
+		case "vram_free":
+			turn(r.Sort, all, func(h *fakeHive) uint64 { return h.show(now).FreeVRAM })
+		case "live":
+			turn(r.Sort, all, func(h *fakeHive) hivebeat.Live { return h.Live })
+		case "cpu":
+			turn(r.Sort, all, func(h *fakeHive) float64 { return h.Host.CPU })
+		case "age":
+			turn(r.Sort, all, func(h *fakeHive) hivebeat.Millis { return h.show(now).Age })
+		default:
+			turn(r.Sort, all, func(h *fakeHive) string { return h.Hive })
+		}
+		a.Hives, a.Next, a.Total = window(r, all, func(h *fakeHive) api.HiveInfo { return h.show(now) })
+		if verb == api.VerbHive && len(a.Hives) == 0 {
+			a.Error = &api.Error{Code: api.CodeNotFound, Message: "no hive " + r.Hive}
+		}
+	case api.VerbWorkers, api.VerbWorker:
+		var all []*fakeWorker
+		for _, h := range q.hives {
+			if r.Hive != "" && h.Hive != r.Hive {
+				continue
+			}
+			for _, w := range h.workers {
+				if (r.Worker == "" || w.Worker == r.Worker) && fits(r, w.Live, w.State, w.Zone, w.Model, w.Hive, w.Worker) {
+					all = append(all, w)
+				}
+			}
+		}
+		switch strings.TrimPrefix(r.Sort, "-") {
+		case "live":
+			turn(r.Sort, all, func(w *fakeWorker) hivebeat.Live { return w.Live })
+		case "state":
+			turn(r.Sort, all, func(w *fakeWorker) hivebeat.State { return w.State })
+		case "model":
+			turn(r.Sort, all, func(w *fakeWorker) string { return w.Model })
+		case "busy":
+			turn(r.Sort, all, func(w *fakeWorker) uint64 { return w.Busy })
+		case "queue":
+			turn(r.Sort, all, func(w *fakeWorker) uint64 { return w.Queue })
+		case "vram":
+			turn(r.Sort, all, func(w *fakeWorker) uint64 { return w.VRAM })
+		case "done":
+			turn(r.Sort, all, func(w *fakeWorker) uint64 { return w.Done })
+		case "age":
+			turn(r.Sort, all, func(w *fakeWorker) hivebeat.Millis { return w.show(now, q.began).Age })
+		default:
+			if strings.HasPrefix(r.Sort, "-") {
+				slices.Reverse(all)
+			}
+		}
+		a.Workers, a.Next, a.Total = window(r, all, func(w *fakeWorker) api.WorkerInfo { return w.show(now, q.began) })
+		if verb == api.VerbWorker && len(a.Workers) == 0 {
+			a.Error = &api.Error{Code: api.CodeNotFound, Message: "no worker " + r.Hive + "/" + r.Worker}
+		}
+	case api.VerbEvents:
+		a.Events, a.Next = q.past(r)
+	case api.VerbHistory:
+		a.History = q.history(now, r)
+	default:
+		a.Error = &api.Error{Code: api.CodeBadRequest, Message: "the fake queen has no " + verb}
+	}
+	return a
+}
+
+func (q *fakeQueen) status(now time.Time) api.Status {
+	return api.Status{AsOf: now.UTC(), Queen: "queen-1", Warm: true, JetStream: !q.away, Unsure: q.unsure, Brake: q.brake}
+}
+
+func (q *fakeQueen) summary() *api.Summary {
+	s := &api.Summary{Hives: map[hivebeat.Live]int{}, Workers: map[hivebeat.Live]int{}, States: map[hivebeat.State]int{}}
+	for _, h := range q.hives {
+		s.Hives[h.Live]++
+		for _, w := range h.workers {
+			s.Workers[w.Live]++
+			if w.Live == hivebeat.Alive {
+				s.States[w.State]++
+			}
+		}
+		for _, g := range h.GPUs {
+			s.GPUs++
+			s.VRAMTotal += g.Total
+			s.VRAMUsed += g.Used
+			s.VRAMOurs += g.Ours
+		}
+	}
+	return s
+}
+
+// watch tells the summary and the events since a cursor; it waits for a change.
+func (q *fakeQueen) watch(ctx context.Context, r api.Request) api.Answer {
+	// A cursor is fake.<revision>.<events told>.
+	cursor := strings.Split(r.After, ".")
+	ok := len(cursor) == 3 && cursor[0] == "fake"
+	var rev uint64
+	var told int
+	if ok {
+		rev, _ = strconv.ParseUint(cursor[1], 10, 64)
+		told, _ = strconv.Atoi(cursor[2])
+	}
+	q.mu.Lock()
+	for ok && rev == q.rev && r.Wait > 0 {
+		changed := q.changed
+		q.mu.Unlock()
+		select {
+		case <-changed:
+		case <-time.After(r.Wait.Duration()):
+			r.Wait = 0
+		case <-ctx.Done():
+			r.Wait = 0
+		}
+		q.mu.Lock()
+	}
+	defer q.mu.Unlock()
+	if q.refused != "" {
+		return api.Answer{Status: q.status(time.Now()), Error: &api.Error{Code: api.CodeUnavailable, Message: q.refused}}
+	}
+	a := api.Answer{Status: q.status(time.Now()), Next: fmt.Sprintf("fake.%d.%d", q.rev, len(q.events)), Summary: q.summary()}
+	if ok {
+		a.Events = slices.Clone(q.events[min(told, len(q.events)):])
+	}
+	return a
+}
+
+func (q *fakeQueen) past(r api.Request) (out []api.Happened, next string) {
+	before := len(q.events)
+	if r.After != "" {
+		before, _ = strconv.Atoi(r.After)
+	}
+	for i := min(before, len(q.events)) - 1; i >= 0; i-- {
+		d := q.events[i].Data
+		if r.Hive != "" && d.Hive != r.Hive || r.Worker != "" && d.Worker != r.Worker || len(r.Kinds) > 0 && !slices.Contains(r.Kinds, d.Kind) {
+			continue
+		}
+		if len(out) == cmp.Or(r.Limit, 200) {
+			return out, strconv.Itoa(i + 1)
+		}
+		out = append(out, q.events[i])
+	}
+	return out, ""
+}
+
+// history makes up the last hours, with a gap in them.
+func (q *fakeQueen) history(now time.Time, r api.Request) *api.History {
+	n := int(cmp.Or(r.Since, 3600000) / 60000)
+	workers := 0.0
+	for _, h := range q.hives {
+		workers += float64(len(h.workers))
+	}
+	s := q.summary()
+	h := &api.History{End: now.Truncate(time.Minute).UnixMilli(), Step: 60000, Series: map[string][]*float64{}}
+	rng := rand.New(rand.NewPCG(3, 3))
+	level := 0.5
+	for i := range n {
+		level = min(0.95, max(0.15, level+(rng.Float64()-0.5)*0.12))
+		at := func(key string, v float64) {
+			if i > n/4 && i < n/4+6 {
+				h.Series[key] = append(h.Series[key], nil)
+				return
+			}
+			h.Series[key] = append(h.Series[key], &v)
+		}
+		down := 0.0
+		if workers > 0 && rng.IntN(12) == 0 {
+			down = float64(int(workers/40) + 1)
+		}
+		at(api.SeriesWorkersAlive, workers-down)
+		at(api.SeriesWorkersDown, down)
+		at(api.SeriesHivesAlive, float64(len(q.hives)))
+		at(api.SeriesHivesDown, 0)
+		at(api.SeriesSlots, workers*8)
+		at(api.SeriesBusy, float64(int(workers*8*level)))
+		at(api.SeriesQueue, float64(int(workers*level*level)))
+		at(api.SeriesVRAMTotal, float64(s.VRAMTotal))
+		at(api.SeriesVRAMUsed, float64(s.VRAMUsed)*(0.85+level*0.15))
+		at(api.SeriesVRAMOurs, float64(s.VRAMOurs)*(0.85+level*0.15))
+		at(api.SeriesCPU, 100*level*0.6)
+		at(api.SeriesMemUsed, 80*gib*(0.9+level*0.2))
+	}
+	return h
+}
+
+func fits(r api.Request, live hivebeat.Live, state hivebeat.State, zone, model string, ids ...string) bool {
+	if len(r.Live) > 0 && !slices.Contains(r.Live, live) || len(r.State) > 0 && !slices.Contains(r.State, state) || r.Zone != "" && r.Zone != zone {
+		return false
+	}
+	if r.Model != "" {
+		if ok, _ := path.Match(r.Model, strings.ReplaceAll(model, "/", ":")); !ok && r.Model != model {
+			return false
+		}
+	}
+	text := strings.ToLower(r.Text)
+	return text == "" || slices.ContainsFunc(append(ids, zone, model), func(s string) bool { return strings.Contains(strings.ToLower(s), text) })
+}
+
+func turn[T any, K cmp.Ordered](by string, all []T, key func(T) K) {
+	slices.SortStableFunc(all, func(a, b T) int {
+		if strings.HasPrefix(by, "-") {
+			a, b = b, a
+		}
+		return cmp.Compare(key(a), key(b))
+	})
+}
+
+func window[T, O any](r api.Request, all []T, show func(T) O) (out []O, next string, total *int) {
+	n := len(all)
+	from := min(r.Offset, n)
+	if r.After != "" {
+		from, _ = strconv.Atoi(r.After)
+		from = min(from, n)
+	}
+	to := min(from+cmp.Or(r.Limit, 200), n)
+	for _, t := range all[from:to] {
+		out = append(out, show(t))
+	}
+	if to < n {
+		next = strconv.Itoa(to)
+	}
+	return out, next, &n
+}

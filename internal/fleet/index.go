@@ -1,0 +1,464 @@
+package fleet
+
+import (
+	"reflect"
+	"slices"
+	"time"
+	"unsafe"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// What is asked of the fleet is kept, not computed: how many workers are shown in
+// which way, what they hold, who can take work (seats.go), and what changed last
+// (trace.go). Each change of a worker or hive moves its own share of that, so that
+// a question costs the same however many workers there are. What changes by the
+// passing of time alone, freshness, has a deadline for each hive: Settle brings it
+// up to now, and whoever asks calls that first.
+//
+// What is kept must equal what a loop over all would find; Verify is that loop.
+
+// Mix is what workers are counted by, as they are shown.
+type Mix struct {
+	Live  hivebeat.Live
+	State hivebeat.State
+	Model string
+}
+
+// tally counts the workers of one mix: of a hive, and above it of the zone, and
+// of the fleet.
+type tally struct {
+	Mix
+	n  int
+	up *tally
+}
+
+func (t *tally) add(d int) {
+	for ; t != nil; t = t.up {
+		t.n += d
+	}
+}
+
+// tallies are those of one level. Empty ones are removed.
+type tallies map[Mix]*tally
+
+func (ts tallies) get(m Mix, up func() *tally) *tally {
+	t := ts[m]
+	if t == nil {
+		t = &tally{Mix: m}
+		if up != nil {
+			t.up = up()
+		}
+		ts[m] = t
+	}
+	return t
+}
+
+func (ts tallies) each(yield func(Mix, int)) {
+	for m, t := range ts {
+		yield(m, t.n)
+	}
+}
+
+// Load is what workers are doing.
+type Load struct{ Busy, Slots, Queue uint64 }
+
+func (l *Load) add(o Load) { l.Busy += o.Busy; l.Slots += o.Slots; l.Queue += o.Queue }
+func (l *Load) sub(o Load) { l.Busy -= o.Busy; l.Slots -= o.Slots; l.Queue -= o.Queue }
+
+// VRAM is what GPUs hold, in bytes.
+type VRAM struct{ Total, Used, Ours uint64 }
+
+// Totals count the fleet, as of the last Settle.
+type Totals struct {
+	Hives   map[hivebeat.Live]int // those that are known by more than their name
+	Workers int
+	Load    Load // of workers that are alive
+	GPUs    int  // of fresh hives that are up, as is the next
+	VRAM    VRAM
+	Stats   hivebeat.Stats // what all hives say of themselves, together
+}
+
+// share is what a hive adds to the totals.
+type share struct {
+	live  hivebeat.Live
+	gpus  int
+	vram  VRAM
+	stats hivebeat.Stats
+}
+
+// shown is what is kept about how a worker is shown.
+type shown struct {
+	tally *tally // nil: not counted yet
+	fresh bool
+	load  Load // as it was counted
+	vram  uint64
+	held  uint64 // slots
+	trace
+	seat
+}
+
+// Totals returns the counts of the fleet. The map is not to be changed, and is
+// only good until the next input.
+func (v *View) Totals() Totals { return v.totals }
+
+// EachMix yields how many workers of the fleet are shown in which way, or of one
+// zone.
+func (v *View) EachMix(zone string, ofZone bool, yield func(Mix, int)) {
+	if !ofZone {
+		v.mixes.each(yield)
+	} else if z := v.byZone[zone]; z != nil {
+		z.mixes.each(yield)
+	}
+}
+
+// EachShape yields how many workers of the fleet are shown with which verdict and
+// state, whatever their model.
+func (v *View) EachShape(yield func(Mix, int)) { v.shapes.each(yield) }
+
+// EachMix yields how many workers of the hive are shown in which way.
+func (h *Hive) EachMix(yield func(Mix, int)) { h.mixes.each(yield) }
+
+// Load is what the workers of the hive do that are alive.
+func (h *Hive) Load() Load { return h.load }
+
+// VRAM is what its GPUs hold: zeros where that is not fresh, or it is not up.
+func (h *Hive) VRAM() VRAM { return h.share.vram }
+
+// Size is how many workers it has.
+func (h *Hive) Size() int { return len(h.workers) }
+
+// Fresh reports whether the facts of the hive are within the limit, as of the last
+// Settle.
+func (h *Hive) Fresh() bool { return h.isFresh }
+
+// Hive is the worker's hive.
+func (w *Worker) Hive() *Hive { return w.hive }
+
+// Mix is how the worker is shown, as of the last Settle.
+func (w *Worker) Mix() Mix { return w.shown.tally.Mix }
+
+// Fresh reports whether its record is within the limit, as of the last Settle.
+func (w *Worker) Fresh() bool { return w.shown.fresh }
+
+// Held is how many of its slots are held.
+func (w *Worker) Held() uint64 { return w.shown.held }
+
+// FreeSlots is how many slots nobody uses or holds.
+func (w *Worker) FreeSlots() uint64 {
+	taken := w.rec.Busy + w.shown.held
+	if taken >= w.rec.Slots {
+		return 0
+	}
+	return w.rec.Slots - taken
+}
+
+// zoneIndex is what is counted of one zone.
+type zoneIndex struct {
+	name  string
+	mixes tallies
+	hives int
+}
+
+// place puts h into the zone that it says it is in.
+func (v *View) place(h *Hive) {
+	if h.home != nil && h.home.name == h.zone {
+		return
+	}
+	z := v.byZone[h.zone]
+	if z == nil {
+		z = &zoneIndex{name: h.zone, mixes: make(tallies)}
+		v.byZone[h.zone] = z
+	}
+	z.hives++
+	was := h.home
+	h.home = z
+	for m, t := range h.mixes {
+		t.up.add(-t.n)
+		t.up = v.zoneTally(z, m)
+		t.up.add(t.n)
+		if was != nil {
+			v.sweep(was, m)
+		}
+	}
+	if was != nil {
+		v.leaveZone(was)
+		for _, w := range h.workers {
+			v.unseat(w)
+			v.reseat(h, w)
+		}
+		v.unseatGPUs(h)
+		v.seatGPUs(h)
+	}
+}
+
+func (v *View) leaveZone(z *zoneIndex) {
+	if z.hives--; z.hives == 0 {
+		delete(v.byZone, z.name)
+	}
+}
+
+func (v *View) zoneTally(z *zoneIndex, m Mix) *tally {
+	return z.mixes.get(m, func() *tally {
+		return v.mixes.get(m, func() *tally { return v.shapes.get(Mix{Live: m.Live, State: m.State}, nil) })
+	})
+}
+
+// sweep removes what is empty of a zone and of the fleet.
+func (v *View) sweep(z *zoneIndex, m Mix) {
+	if t := z.mixes[m]; t != nil && t.n == 0 {
+		delete(z.mixes, m)
+	}
+	if t := v.mixes[m]; t != nil && t.n == 0 {
+		delete(v.mixes, m)
+		if t.up.n == 0 {
+			delete(v.shapes, t.up.Mix)
+		}
+	}
+}
+
+// count moves w from the mix that it was counted in to another one; nowhere is the
+// zero tally.
+func (v *View) count(h *Hive, w *Worker, to *tally) {
+	was := w.shown.tally
+	if was == to {
+		return
+	}
+	if to != nil {
+		if to.n == 0 {
+			v.serves(h, to.Model)
+		}
+		to.add(1)
+	}
+	w.shown.tally = to
+	if was != nil {
+		if was.add(-1); was.n == 0 {
+			delete(h.mixes, was.Mix)
+			v.servesNot(h, was.Model)
+			v.sweep(h.home, was.Mix)
+		}
+	}
+}
+
+// stable is what of a worker is material, and part of what seldom changes. Two
+// equal ones are equal; two of equal texts in other memory may differ.
+type stable struct {
+	cause              hivebeat.Cause
+	inc                uint64
+	stalled            bool
+	reason, endpoint   string
+	gpus               *string
+	ngpus              int
+	labels             uintptr
+	via                string
+	state, live, model string
+}
+
+func (w *Worker) stable() stable {
+	r := &w.rec
+	return stable{
+		cause: r.Cause, inc: r.Inc, stalled: r.Stalled, reason: r.Reason, endpoint: r.Endpoint,
+		gpus: unsafe.SliceData(r.GPUs), ngpus: len(r.GPUs), labels: mapAt(r.Labels), via: w.via, //nolint:gosec // compared, never followed
+		state: string(r.State), live: string(r.Live), model: r.Model,
+	}
+}
+
+// mapAt tells one map from another. A map that a record holds is never written to.
+func mapAt(m map[string]string) uintptr { return reflect.ValueOf(m).Pointer() }
+
+// isAsCounted reports whether numbers that moved left everything as it is kept.
+func (w *Worker) isAsCounted(fresh bool) bool {
+	s, r := &w.shown, &w.rec
+	return s.tally != nil && s.fresh == fresh && s.load.Busy == r.Busy && s.load.Queue == r.Queue && s.vram == r.VRAM
+}
+
+// reshow brings up to date what is kept about w, after an input or as time passed.
+// material: something of it changed that is kept nowhere.
+func (v *View) reshow(h *Hive, w *Worker, material bool, now time.Time) {
+	live, _, fresh := v.Shown(h, w, now)
+	s, r := &w.shown, &w.rec
+	if h.home == nil {
+		v.place(h)
+	}
+	m := Mix{live, r.State, r.Model}
+	to := s.tally
+	if to == nil || to.Mix != m {
+		to = h.mixes.get(m, func() *tally { return v.zoneTally(h.home, m) })
+	}
+	load := Load{r.Busy, r.Slots, r.Queue}
+	key := material || s.tally != to || s.fresh != fresh
+	changed := key || s.load != load || s.vram != r.VRAM
+	if s.tally != nil && s.tally.Live == hivebeat.Alive {
+		h.load.sub(s.load)
+		v.totals.Load.sub(s.load)
+	}
+	if live == hivebeat.Alive {
+		h.load.add(load)
+		v.totals.Load.add(load)
+	}
+	if s.tally == nil {
+		v.totals.Workers++
+		if len(v.holds) > 0 {
+			s.held = v.holds[Place{Hive: h.id, Worker: r.Worker}]
+		}
+	}
+	if s.tally != to {
+		h.recount = true
+	}
+	v.count(h, w, to)
+	s.fresh, s.load, s.vram = fresh, load, r.VRAM
+	v.reseat(h, w)
+	if changed {
+		v.touchWorker(w, key)
+	}
+}
+
+// reshowAll does so for all workers of h.
+func (v *View) reshowAll(h *Hive, now time.Time) {
+	for _, w := range h.workers {
+		v.reshow(h, w, false, now)
+	}
+}
+
+// news is how much of a hive changed that is kept nowhere.
+type news int
+
+const (
+	noNews  news = iota
+	numbers      // of its host and its GPUs
+	another      // what it is
+)
+
+// resum brings up to date what h itself adds to the totals.
+func (v *View) resum(h *Hive, what news, now time.Time) {
+	fresh := h.head.Inc != 0 && EffectiveAge(0, h.received, now) <= hivebeat.MillisOf(v.fresh)
+	was := &h.share
+	is := share{live: h.live, stats: h.head.Stats}
+	if fresh && h.Up() {
+		is.gpus = len(h.head.GPUs)
+		for i := range h.head.GPUs {
+			g := &h.head.GPUs[i]
+			is.vram.Total += g.Total
+			is.vram.Used += g.Used
+			is.vram.Ours += g.Ours
+		}
+	}
+	t := &v.totals
+	if was.live != is.live {
+		if was.live != "" {
+			if t.Hives[was.live]--; t.Hives[was.live] == 0 {
+				delete(t.Hives, was.live)
+			}
+		}
+		if is.live != "" {
+			t.Hives[is.live]++
+		}
+	}
+	t.GPUs += is.gpus - was.gpus
+	t.VRAM.Total += is.vram.Total - was.vram.Total
+	t.VRAM.Used += is.vram.Used - was.vram.Used
+	t.VRAM.Ours += is.vram.Ours - was.vram.Ours
+	t.Stats.FalseDead += is.stats.FalseDead - was.stats.FalseDead
+	t.Stats.CutOff += is.stats.CutOff - was.stats.CutOff
+	t.Stats.WireLost += is.stats.WireLost - was.stats.WireLost
+	t.Stats.SelfPause += is.stats.SelfPause - was.stats.SelfPause
+	if was.live != is.live || h.isFresh != fresh || h.recount {
+		what = another
+	}
+	h.share, h.isFresh, h.recount = is, fresh, false
+	v.seatGPUs(h)
+	if what != noNews && h.live != "" {
+		v.touchHive(h, what == another)
+	}
+}
+
+// Settle brings all that is kept up to now: which records grew too old.
+func (v *View) Settle(now time.Time) {
+	for h := range v.ageing.Due(now) {
+		v.rescan(h, now)
+	}
+}
+
+// rescan looks at each worker of h, as one of them may have grown too old.
+func (v *View) rescan(h *Hive, now time.Time) {
+	wasFresh := h.isFresh
+	v.resum(h, noNews, now)
+	limit := hivebeat.MillisOf(v.fresh)
+	next := v.tooOldAt(h.received, 0)
+	for _, w := range h.workers {
+		if age := EffectiveAge(w.rec.Age, w.received, now); age <= limit {
+			if at := v.tooOldAt(w.received, w.rec.Age); at.Before(next) || !next.After(now) {
+				next = at
+			}
+			if h.isFresh == wasFresh && w.shown.fresh {
+				continue
+			}
+		} else if !w.shown.fresh {
+			continue
+		}
+		v.reshow(h, w, false, now)
+	}
+	if h.recount {
+		v.resum(h, noNews, now)
+	}
+	if next.After(now) {
+		v.ageing.Set(h, next)
+	}
+}
+
+// tooOldAt is when something that was age old when it was received passes the
+// limit of freshness.
+func (v *View) tooOldAt(received time.Time, age hivebeat.Millis) time.Time {
+	limit := hivebeat.MillisOf(v.fresh)
+	return received.Add((limit - min(age, limit)).Duration() + time.Millisecond)
+}
+
+// ages sets when h is to be looked at next, after a page was taken over.
+func (v *View) ages(h *Hive, now time.Time) {
+	next := v.tooOldAt(h.asm.began, h.asm.oldest)
+	if !h.asm.complete() || h.asm.listed != len(h.workers) {
+		if before, ok := v.ageing.At(h); ok && before.Before(next) {
+			next = before
+		}
+	}
+	if !next.After(now) { // some of it was too old when it came
+		v.rescan(h, now)
+		return
+	}
+	v.ageing.Set(h, next)
+}
+
+// facts are what of a hive's head is material and kept nowhere else, before a page
+// is taken over.
+type facts struct {
+	inc             uint64
+	every           hivebeat.Millis
+	warm            bool
+	bye             string
+	labels, collect uintptr
+}
+
+func (h *Hive) facts() facts {
+	s := &h.head
+	return facts{s.Inc, s.Every, s.Warm, s.Bye, mapAt(s.Labels), mapAt(s.Collect)}
+}
+
+// newsIn is how much of a hive a page changed, that was like that before.
+func (h *Hive) newsIn(before facts, host hivebeat.Host, sameGPUs bool) news {
+	switch {
+	case h.facts() != before:
+		return another
+	case !sameGPUs || h.head.Host != host:
+		return numbers
+	}
+	return noNews
+}
+
+// sameGPUs reports whether the GPUs of a page are as they were, but for the age.
+func sameGPUs(was []hivebeat.GPU, is []wire.GPUView) bool {
+	return slices.EqualFunc(was, is, func(a hivebeat.GPU, b wire.GPUView) bool {
+		return a.Used == b.Used && a.Ours == b.Ours && a.Util == b.Util && a.Temp == b.Temp && a.Power == b.Power && a.Total == b.Total &&
+			a.Index == b.Index && a.UUID == string(b.UUID) && a.Name == string(b.Name) && a.Err == string(b.Err)
+	})
+}

@@ -1,0 +1,215 @@
+package fleet
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// Verify computes all that is kept (index.go, seats.go, trace.go) anew by loops
+// over all workers, and returns what differs. It settles the view first. It is for
+// tests.
+func (v *View) Verify(now time.Time) error {
+	v.Settle(now)
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	mixes, zones := make(map[Mix]int), make(map[string]map[Mix]int)
+	t := Totals{Hives: make(map[hivebeat.Live]int)}
+	seats, rooms := 0, 0
+	for _, h := range v.order {
+		if h.live != "" {
+			t.Hives[h.live]++
+		}
+		told := &h.head.Stats
+		t.Stats.FalseDead += told.FalseDead
+		t.Stats.CutOff += told.CutOff
+		t.Stats.WireLost += told.WireLost
+		t.Stats.SelfPause += told.SelfPause
+		fresh := h.head.Inc != 0 && EffectiveAge(0, h.received, now) <= hivebeat.MillisOf(v.fresh)
+		if fresh != h.isFresh {
+			bad("%s: fresh is kept as %v", h.id, h.isFresh)
+		}
+		if fresh && h.Up() {
+			t.GPUs += len(h.head.GPUs)
+			for i := range h.head.GPUs {
+				g := &h.head.GPUs[i]
+				t.VRAM = VRAM{t.VRAM.Total + g.Total, t.VRAM.Used + g.Used, t.VRAM.Ours + g.Ours}
+			}
+		}
+		if h.live != "" && (h.in == nil || h.rev == 0) {
+			bad("%s: has no revision", h.id)
+		}
+		if len(h.gpus) != len(h.head.GPUs) {
+			bad("%s: %d seats of %d GPUs", h.id, len(h.gpus), len(h.head.GPUs))
+			continue
+		}
+		for i := range h.gpus {
+			s, g := &h.gpus[i], &h.head.GPUs[i]
+			fit := fresh && h.live == hivebeat.Alive && g.Err == "" && g.UUID != "" && g.Total != 0
+			switch {
+			case fit != s.Seated():
+				bad("%s: GPU %d is seated: %v", h.id, i, s.Seated())
+			case fit && (s.room.Zone != h.zone || int(s.level) != RoomLevel(s.Free()) || s.room.levels[s.level][s.pos] != s):
+				bad("%s: GPU %d sits elsewhere", h.id, i)
+			}
+			if fit {
+				rooms++
+			}
+		}
+		var load Load
+		own := make(map[Mix]int)
+		for _, w := range h.workers {
+			live, _, fresh := v.Shown(h, w, now)
+			m := Mix{live, w.rec.State, w.rec.Model}
+			switch {
+			case w.hive != h || w.shown.tally == nil:
+				bad("%s/%s: not counted", h.id, w.rec.Worker)
+				continue
+			case w.Mix() != m || w.shown.fresh != fresh:
+				bad("%s/%s: kept as %v %v, is %v %v", h.id, w.rec.Worker, w.Mix(), w.shown.fresh, m, fresh)
+			case w.shown.in == nil || w.shown.rev == 0 || w.shown.key > w.shown.rev:
+				bad("%s/%s: has no revision", h.id, w.rec.Worker)
+			case w.Fit() != (w.shown.cell != nil):
+				bad("%s/%s: fit %v, seated %v", h.id, w.rec.Worker, w.Fit(), w.shown.cell != nil)
+			}
+			if c := w.shown.cell; c != nil {
+				seats++
+				if c.Zone != h.zone || c.of != v.models[m.Model] || int(w.shown.level) != min(bits.Len64(w.FreeSlots()), SlotLevels)-1 ||
+					c.levels[w.shown.level][w.shown.seat.pos] != w {
+					bad("%s/%s: sits elsewhere", h.id, w.rec.Worker)
+				}
+			}
+			if s := v.models[m.Model]; s == nil || !s.Serves(h) {
+				bad("%s: is not listed for the model %q", h.id, m.Model)
+			}
+			own[m]++
+			mixes[m]++
+			if zones[h.zone] == nil {
+				zones[h.zone] = make(map[Mix]int)
+			}
+			zones[h.zone][m]++
+			if live == hivebeat.Alive {
+				load.add(Load{w.rec.Busy, w.rec.Slots, w.rec.Queue})
+			}
+		}
+		t.Workers += len(h.workers)
+		t.Load.add(load)
+		if h.load != load {
+			bad("%s: load is kept as %v, is %v", h.id, h.load, load)
+		}
+		if err := h.mixes.differ(own); err != nil {
+			bad("%s: %w", h.id, err)
+		}
+	}
+	if fmt.Sprintf("%+v", t) != fmt.Sprintf("%+v", v.totals) {
+		bad("totals are kept as %+v, are %+v", v.totals, t)
+	}
+	if err := v.mixes.differ(mixes); err != nil {
+		bad("fleet: %w", err)
+	}
+	shapes := make(map[Mix]int)
+	for m, n := range mixes {
+		shapes[Mix{Live: m.Live, State: m.State}] += n
+	}
+	if err := v.shapes.differ(shapes); err != nil {
+		bad("shapes: %w", err)
+	}
+	for name, z := range v.byZone {
+		if err := z.mixes.differ(zones[name]); err != nil {
+			bad("zone %q: %w", name, err)
+		}
+	}
+	for zone := range zones {
+		if v.byZone[zone] == nil {
+			bad("zone %q is not known", zone)
+		}
+	}
+	v.verifySeats(seats, rooms, bad)
+	v.verifyLog(bad)
+	return errors.Join(errs...)
+}
+
+func (ts tallies) differ(want map[Mix]int) error {
+	if len(ts) != len(want) {
+		return fmt.Errorf("%d mixes are kept, there are %d: %v", len(ts), len(want), want)
+	}
+	for m, n := range want {
+		if ts[m] == nil || ts[m].n != n {
+			return fmt.Errorf("of %v there are %d", m, n)
+		}
+	}
+	return nil
+}
+
+func (v *View) verifySeats(seats, rooms int, bad func(string, ...any)) {
+	for _, m := range v.models {
+		if len(m.hives) == 0 || len(m.hives) != len(m.at) {
+			bad("model %q: %d hives are listed, %d are known", m.Model, len(m.hives), len(m.at))
+		}
+		for i, c := range m.Cells {
+			n := 0
+			for _, l := range c.levels {
+				n += len(l)
+			}
+			if n != c.n || c.pos != i || m.byZone[c.Zone] != c {
+				bad("model %q: the cell of zone %q", m.Model, c.Zone)
+			}
+			seats -= n
+		}
+	}
+	for i, r := range v.rooms {
+		n := 0
+		for _, l := range r.levels {
+			n += len(l)
+		}
+		if n != r.n || r.pos != i || v.roomOf[r.Zone] != r {
+			bad("the room of zone %q", r.Zone)
+		}
+		rooms -= n
+	}
+	if seats != 0 || rooms != 0 {
+		bad("%d workers and %d GPUs are not seated, or twice", seats, rooms)
+	}
+}
+
+func (v *View) verifyLog(bad func(string, ...any)) {
+	var last, before uint64
+	n := 0
+	for i, c := range v.log.chunks {
+		valid := 0
+		for k := range c.entries {
+			e := &c.entries[k]
+			if e.rev <= last {
+				bad("log: revision %d after %d", e.rev, last)
+			}
+			last = e.rev
+			if e.valid() {
+				valid++
+				if e.trace().in != c {
+					bad("log: %d is said to be elsewhere", e.rev)
+				}
+			}
+		}
+		if valid != c.valid || last > c.last || c.last <= before {
+			bad("log: chunk %d of %d has %d valid of %d, kept as %d", i, len(v.log.chunks), valid, len(c.entries), c.valid)
+		}
+		before = c.last
+		n += valid
+	}
+	shown := 0
+	for _, h := range v.order {
+		if h.in != nil {
+			shown++
+		}
+		shown += len(h.workers)
+	}
+	if n != shown {
+		bad("log: %d entries of %d that are known", n, shown)
+	}
+	if len(v.log.chunks) > 8+n/(chunkSize/8) {
+		bad("log: %d chunks for %d entries", len(v.log.chunks), n)
+	}
+}

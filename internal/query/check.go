@@ -1,0 +1,199 @@
+package query
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// Limits of a request.
+const (
+	DefaultLimit = 200
+	MaxLimit     = 1000
+	maxOffset    = 10_000_000
+	maxWords     = 64  // in a list of a filter
+	maxText      = 256 // bytes of a text in a filter
+	maxPlaces    = 100
+	maxWait      = 60_000
+	minHold      = 1_000
+	maxHold      = 600_000
+	defaultHold  = 30_000
+)
+
+// key is a key of a request, as its JSON has it.
+type key struct {
+	name  string
+	isSet func(*api.Request) bool
+}
+
+var keys = []key{
+	{"hive", func(r *api.Request) bool { return r.Hive != "" }},
+	{"worker", func(r *api.Request) bool { return r.Worker != "" }},
+	{"model", func(r *api.Request) bool { return r.Model != "" }},
+	{"live", func(r *api.Request) bool { return len(r.Live) > 0 }},
+	{"state", func(r *api.Request) bool { return len(r.State) > 0 }},
+	{"zone", func(r *api.Request) bool { return r.Zone != "" }},
+	{"selector", func(r *api.Request) bool { return r.Selector != "" }},
+	{"text", func(r *api.Request) bool { return r.Text != "" }},
+	{"free_vram", func(r *api.Request) bool { return r.FreeVRAM != 0 }},
+	{"free_slots", func(r *api.Request) bool { return r.FreeSlots != 0 }},
+	{"max_age", func(r *api.Request) bool { return r.MaxAge != 0 }},
+	{"stalled", func(r *api.Request) bool { return r.Stalled }},
+	{"sort", func(r *api.Request) bool { return r.Sort != "" }},
+	{"after", func(r *api.Request) bool { return r.After != "" }},
+	{"offset", func(r *api.Request) bool { return r.Offset != 0 }},
+	{"limit", func(r *api.Request) bool { return r.Limit != 0 }},
+	{"kinds", func(r *api.Request) bool { return len(r.Kinds) > 0 }},
+	{"since", func(r *api.Request) bool { return r.Since != 0 }},
+	{"wait", func(r *api.Request) bool { return r.Wait != 0 }},
+	{"only", func(r *api.Request) bool { return len(r.Only) > 0 }},
+	{"n", func(r *api.Request) bool { return r.N != 0 }},
+	{"for", func(r *api.Request) bool { return r.For != "" }},
+	{"spread", func(r *api.Request) bool { return r.Spread != "" }},
+	{"slots", func(r *api.Request) bool { return r.Slots != 0 }},
+	{"hold", func(r *api.Request) bool { return r.Hold != "" }},
+	{"hold_for", func(r *api.Request) bool { return r.HoldMS != 0 }},
+}
+
+const filterKeys = "model live state zone selector text free_vram free_slots max_age stalled "
+
+// takes is which keys a verb takes.
+var takes = map[string][]string{
+	api.VerbSummary: {},
+	api.VerbHives:   strings.Fields("hive sort after offset limit " + filterKeys),
+	api.VerbWorkers: strings.Fields("hive sort after offset limit " + filterKeys),
+	api.VerbHive:    {"hive"},
+	api.VerbWorker:  {"hive", "worker"},
+	api.VerbEvents:  {"hive", "worker", "kinds", "since", "after", "limit"},
+	api.VerbHistory: {"hive", "since"},
+	api.VerbPick:    strings.Fields("hive model zone selector free_vram free_slots max_age n for spread slots hold hold_for"),
+	api.VerbHolds:   {"after", "limit"},
+	api.VerbRelease: {"hold"},
+	api.VerbWatch:   strings.Fields("hive kinds wait only after limit " + filterKeys),
+}
+
+// Check returns what is wrong with a request, or nil.
+func Check(verb string, r *api.Request) *api.Error {
+	if err := check(verb, r); err != nil {
+		return &api.Error{Code: api.CodeBadRequest, Message: err.Error()}
+	}
+	return nil
+}
+
+func check(verb string, r *api.Request) error {
+	allowed, ok := takes[verb]
+	if !ok {
+		return fmt.Errorf("unknown verb %.64q", verb)
+	}
+	for _, k := range keys {
+		if k.isSet(r) && !slices.Contains(allowed, k.name) {
+			return fmt.Errorf("%s does not take the key %q", verb, k.name)
+		}
+	}
+	needHive, needWorker := verb == api.VerbHive || verb == api.VerbWorker, verb == api.VerbWorker
+	if needHive || r.Hive != "" {
+		if err := hivebeat.CheckID("hive", r.Hive); err != nil {
+			return err
+		}
+	}
+	if needWorker || r.Worker != "" {
+		if r.Hive == "" {
+			return errors.New("worker needs hive")
+		}
+		if err := hivebeat.CheckID("worker", r.Worker); err != nil {
+			return err
+		}
+	}
+	if verb == api.VerbRelease || r.Hold != "" {
+		if err := hivebeat.CheckID("hold", r.Hold); err != nil {
+			return err
+		}
+	}
+	for _, n := range []struct {
+		name          string
+		v, least, max uint64
+	}{
+		{"limit", uint64(r.Limit), 1, MaxLimit},
+		{"offset", uint64(r.Offset), 1, maxOffset},
+		{"n", uint64(r.N), 1, maxPlaces},
+		{"wait", uint64(r.Wait), 1, maxWait},
+		{"hold_for", uint64(r.HoldMS), minHold, maxHold},
+		{"free_vram", r.FreeVRAM, 1, hivebeat.MaxInt},
+		{"free_slots", r.FreeSlots, 1, hivebeat.MaxInt},
+		{"slots", r.Slots, 1, hivebeat.MaxInt},
+		{"max_age", uint64(r.MaxAge), 1, hivebeat.MaxInt},
+		{"since", uint64(r.Since), 1, hivebeat.MaxInt},
+	} {
+		if n.v != 0 && (n.v < n.least || n.v > n.max) {
+			return fmt.Errorf("%s must be %d to %d", n.name, n.least, n.max)
+		}
+	}
+	for _, n := range []struct {
+		name string
+		n    int
+	}{{"live", len(r.Live)}, {"state", len(r.State)}, {"kinds", len(r.Kinds)}, {"only", len(r.Only)}} {
+		if n.n > maxWords {
+			return fmt.Errorf("%s has more than %d words", n.name, maxWords)
+		}
+	}
+	for _, t := range []struct{ name, text string }{{"model", r.Model}, {"zone", r.Zone}, {"text", r.Text}} {
+		if len(t.text) > maxText {
+			return fmt.Errorf("%s has more than %d bytes", t.name, maxText)
+		}
+	}
+	switch {
+	case r.HoldMS != 0 && r.Hold == "":
+		return errors.New("hold_for needs hold")
+	case r.For != "" && r.For != api.ForWorker && r.For != api.ForGPU:
+		return fmt.Errorf("for is %q or %q", api.ForWorker, api.ForGPU)
+	case r.For == api.ForGPU && (r.Slots != 0 || r.FreeSlots != 0):
+		return errors.New("slots and free_slots are of workers, not of a GPU")
+	case r.Spread != "" && r.Spread != api.SpreadZone && r.Spread != api.SpreadHive && r.Spread != api.SpreadNone:
+		return fmt.Errorf("spread is %q, %q or %q", api.SpreadZone, api.SpreadHive, api.SpreadNone)
+	}
+	for _, o := range r.Only {
+		if !slices.Contains([]string{"summary", "hives", "workers", "events"}, o) {
+			return fmt.Errorf("only can not be %.64q", o)
+		}
+	}
+	if _, err := api.ParseSelector(r.Selector); err != nil {
+		return err
+	}
+	return checkSort(verb, r)
+}
+
+func checkSort(verb string, r *api.Request) error {
+	if verb != api.VerbHives && verb != api.VerbWorkers {
+		return nil
+	}
+	known := api.WorkerSortKeys
+	if verb == api.VerbHives {
+		known = api.HiveSortKeys
+	}
+	if !slices.Contains(known, strings.TrimPrefix(sortOf(r), "-")) {
+		return fmt.Errorf("%s can not be sorted by %.64q, but by %s; - before it turns it round", verb, r.Sort, strings.Join(known, ", "))
+	}
+	if sorted := sortOf(r) != "id"; sorted && r.Offset > maxSortedOffset {
+		return fmt.Errorf("with sort, offset is at most %d: go on with after", maxSortedOffset)
+	}
+	_, err := parseCursor(r)
+	return err
+}
+
+func sortOf(r *api.Request) string {
+	if r.Sort == "" {
+		return "id"
+	}
+	return r.Sort
+}
+
+func limitOf(r *api.Request) int {
+	if r.Limit == 0 {
+		return DefaultLimit
+	}
+	return r.Limit
+}

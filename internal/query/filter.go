@@ -1,0 +1,255 @@
+package query
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// filter is a Filter that was read, with the hive it is of.
+type filter struct {
+	api.Filter
+	hive     string
+	literal  bool // the model has no * and no ?
+	selector api.Selector
+	text     string // lower case
+}
+
+// filterOf reads the filter of a request that was checked.
+func filterOf(r *api.Request) filter {
+	f := filter{Filter: r.Filter, hive: r.Hive, text: lower(r.Text)}
+	f.selector, _ = api.ParseSelector(r.Selector)
+	f.literal = !strings.ContainsAny(r.Model, "*?")
+	return f
+}
+
+// counts reports whether the counts of the view tell how many workers fit.
+func (f *filter) counts() bool {
+	return f.selector.Empty() && f.text == "" && f.FreeVRAM == 0 && f.FreeSlots == 0 && f.MaxAge == 0 && !f.Stalled
+}
+
+// model reports whether a model is meant.
+func (f *filter) model(m string) bool {
+	switch {
+	case f.Model == "":
+		return true
+	case f.literal:
+		return f.Model == m
+	}
+	return glob(f.Model, m)
+}
+
+func (f *filter) live(l hivebeat.Live) bool {
+	return len(f.Live) == 0 || slices.Contains(f.Live, l) || slices.Contains(f.Live, fleet.Counted(l))
+}
+
+func (f *filter) state(s hivebeat.State) bool {
+	return len(f.State) == 0 || slices.Contains(f.State, s)
+}
+
+// mix reports whether workers that are shown so may fit.
+func (f *filter) mix(m fleet.Mix) bool { return f.live(m.Live) && f.state(m.State) && f.model(m.Model) }
+
+// may returns how many workers of h may fit by what is counted: none where it is
+// in another zone.
+func (f *filter) may(h *fleet.Hive) (n int) {
+	if f.Zone != "" && f.Zone != h.Zone() || h.Size() == 0 {
+		return 0
+	}
+	if len(f.Live) == 0 && len(f.State) == 0 && f.Model == "" {
+		return h.Size()
+	}
+	h.EachMix(func(m fleet.Mix, k int) {
+		if f.mix(m) {
+			n += k
+		}
+	})
+	return n
+}
+
+// total counts the workers that fit, where that is known without looking at each.
+func (f *filter) total(v *fleet.View) (n int, ok bool) {
+	if !f.counts() {
+		return 0, false
+	}
+	if f.hive != "" {
+		if h := v.Hive(f.hive); h != nil {
+			n = f.may(h)
+		}
+		return n, true
+	}
+	v.EachMix(f.Zone, f.Zone != "", func(m fleet.Mix, k int) {
+		if f.mix(m) {
+			n += k
+		}
+	})
+	return n, true
+}
+
+// worker reports whether w fits, of a hive that may.
+func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
+	r := w.Record()
+	switch {
+	case !f.mix(w.Mix()),
+		f.Zone != "" && f.Zone != h.Zone(),
+		f.hive != "" && f.hive != h.ID(),
+		f.Stalled && !r.Stalled,
+		f.FreeSlots > 0 && w.FreeSlots() < f.FreeSlots,
+		f.MaxAge > 0 && fleet.EffectiveAge(r.Age, w.Received(), now) > f.MaxAge,
+		!f.selector.Empty() && !f.selector.Fits(labelsOf(h, r)),
+		f.FreeVRAM > 0 && !roomOn(h, r.GPUs, f.FreeVRAM):
+		return false
+	}
+	return f.text == "" || has(h.ID(), f.text) || has(r.Worker, f.text) || has(h.Zone(), f.text) || has(r.Model, f.text)
+}
+
+// needsWorkers reports whether a hive can only be judged by its workers' records.
+func (f *filter) needsWorkers() bool { return f.FreeSlots > 0 || f.Stalled }
+
+// hiveFits reports whether h fits, and how many of its workers were looked at.
+func (f *filter) hiveFits(v *fleet.View, h *fleet.Hive, now time.Time) (fits bool, looked int) {
+	switch {
+	case h.Live() == "",
+		f.hive != "" && f.hive != h.ID(),
+		!f.live(h.Live()),
+		f.Zone != "" && f.Zone != h.Zone(),
+		f.MaxAge > 0 && (h.Head().Inc == 0 || fleet.EffectiveAge(0, h.Received(), now) > f.MaxAge),
+		!f.selector.Empty() && !f.selector.Fits(labelsOf(h, nil)),
+		f.FreeVRAM > 0 && !roomOn(h, nil, f.FreeVRAM):
+		return false, 0
+	}
+	if f.text != "" && !has(h.ID(), f.text) && !has(h.Zone(), f.text) {
+		found := false
+		h.EachMix(func(m fleet.Mix, _ int) { found = found || has(m.Model, f.text) })
+		if !found {
+			return false, 0
+		}
+	}
+	if f.Model == "" && len(f.State) == 0 && !f.needsWorkers() {
+		return true, 0
+	}
+	// With such a worker: one that is not gone.
+	such := func(m fleet.Mix) bool {
+		l := fleet.Counted(m.Live)
+		return (l == hivebeat.Alive || l == hivebeat.Late) && f.state(m.State) && f.model(m.Model)
+	}
+	some := false
+	h.EachMix(func(m fleet.Mix, _ int) { some = some || such(m) })
+	if !some || !f.needsWorkers() {
+		return some, 0
+	}
+	for _, w := range h.Workers() {
+		looked++
+		if such(w.Mix()) && (!f.Stalled || w.Record().Stalled) && w.FreeSlots() >= f.FreeSlots {
+			return true, looked
+		}
+	}
+	return false, looked
+}
+
+// labelsOf gives the labels of a worker, over those of its hive; zone is the
+// hive's where neither has it.
+func labelsOf(h *fleet.Hive, r *hivebeat.Record) func(string) (string, bool) {
+	return func(key string) (string, bool) {
+		if r != nil {
+			if v, ok := r.Labels[key]; ok {
+				return v, true
+			}
+		}
+		if v, ok := h.Head().Labels[key]; ok {
+			return v, true
+		}
+		if key == "zone" && h.Zone() != "" {
+			return h.Zone(), true
+		}
+		return "", false
+	}
+}
+
+// roomOn reports whether one of these GPUs of h, or where none is named one of
+// all, has so many bytes free.
+func roomOn(h *fleet.Hive, uuids []string, bytes uint64) bool {
+	if !h.Fresh() || !h.Up() {
+		return false
+	}
+	seats := h.GPUSeats()
+	for i := range seats {
+		_, g := seats[i].GPU()
+		if g.Err == "" && seats[i].Free() >= bytes && (len(uuids) == 0 || slices.Contains(uuids, g.UUID)) {
+			return true
+		}
+	}
+	return false
+}
+
+// glob reports whether s is what pattern means: * is any text, ? one character.
+func glob(pattern, s string) bool {
+	star, mark := -1, 0
+	i, k := 0, 0
+	for k < len(s) {
+		switch {
+		case i < len(pattern) && pattern[i] == '*':
+			star, mark = i, k
+			i++
+		case i < len(pattern) && (pattern[i] == '?' || pattern[i] == s[k]):
+			if pattern[i] == '?' {
+				k += runeLen(s[k:])
+			} else {
+				k++
+			}
+			i++
+		case star >= 0:
+			mark++
+			i, k = star+1, mark
+		default:
+			return false
+		}
+	}
+	for i < len(pattern) && pattern[i] == '*' {
+		i++
+	}
+	return i == len(pattern)
+}
+
+func runeLen(s string) int {
+	n := 1
+	for n < len(s) && s[n]&0xc0 == 0x80 {
+		n++
+	}
+	return n
+}
+
+// lower is strings.ToLower of the letters of ASCII.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, s)
+}
+
+// has reports whether s has the text, which is in lower case.
+func has(s, text string) bool {
+	for i := 0; i+len(text) <= len(s); i++ {
+		k := 0
+		for k < len(text) {
+			c := s[i+k]
+			if c >= 'A' && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			if c != text[k] {
+				break
+			}
+			k++
+		}
+		if k == len(text) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,202 @@
+package query
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// epoch is when the tests begin; it has no monotonic reading.
+var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func at(seconds float64) time.Time {
+	return epoch.Add(time.Duration(seconds * float64(time.Second)))
+}
+
+// failer is what testing.TB and rapid.T have in common.
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+// feed sends s through the bytes of the wire into v, as a queen does.
+func feed(t failer, v *fleet.View, s *hivebeat.Snapshot, now time.Time) {
+	t.Helper()
+	b, err := wire.EncodeSnapshot(s)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	page, err := v.Parse(b)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	if err := v.Apply(page, now); err != nil {
+		t.Fatalf("%s %d.%d: %v", s.Hive, s.Inc, s.Seq, err)
+	}
+	v.Keep(b, page)
+}
+
+// pass lets time pass up to now, and each verdict stand.
+func pass(v *fleet.View, now time.Time) {
+	v.Tick(now)
+	for _, c := range v.TakeChecks() {
+		v.Checked(c, 0, 0, now)
+	}
+	v.Settle(now)
+}
+
+func snapshotOf(hive, zone string, seq uint64, workers ...hivebeat.Record) *hivebeat.Snapshot {
+	s := &hivebeat.Snapshot{V: 1, Hive: hive, Inc: 100, Seq: seq, Every: 15000, Warm: true, Pages: 1, Workers: append([]hivebeat.Record{}, workers...)}
+	if zone != "" {
+		s.Labels = map[string]string{"zone": zone}
+	}
+	return s
+}
+
+func workerOf(id, model string, slots, busy uint64) hivebeat.Record {
+	return hivebeat.Record{
+		Worker: id, Live: hivebeat.Alive, N: 1, Age: 1000, Since: 100_000,
+		Facts: hivebeat.Facts{Inc: 7, Every: 30000, Seq: 10, State: hivebeat.Ready, Model: model, Slots: slots, Busy: busy, Endpoint: "http://" + id},
+	}
+}
+
+// ask answers as a queen does that has only this view.
+func ask(t failer, v *fleet.View, verb string, r api.Request, now time.Time) api.Answer {
+	t.Helper()
+	if e := Check(verb, &r); e != nil {
+		return api.Answer{Error: e}
+	}
+	v.Settle(now)
+	switch verb {
+	case api.VerbHives, api.VerbWorkers:
+		job := Page(verb, r)
+		for n := 0; !job.Step(v, now); n++ {
+			if n > 10_000 {
+				t.Fatalf("%s %+v never ends", verb, r)
+			}
+		}
+		return job.Answer()
+	}
+	return One(v, verb, &r, now)
+}
+
+// model makes random fleets.
+type model struct {
+	t   *rapid.T
+	v   *fleet.View
+	now time.Time
+	seq map[string]uint64
+}
+
+func newModel(t *rapid.T) *model {
+	m := &model{t: t, v: fleet.New(45 * time.Second), now: epoch, seq: make(map[string]uint64)}
+	m.v.Begin(1000)
+	return m
+}
+
+func pick[T any](t *rapid.T, what string, of ...T) T { return rapid.SampledFrom(of).Draw(t, what) }
+
+// step lets one hive say something, or time pass.
+func (m *model) step() {
+	t := m.t
+	m.now = m.now.Add(time.Duration(rapid.IntRange(0, 9000).Draw(t, "ms")) * time.Millisecond)
+	pass(m.v, m.now)
+	id := fmt.Sprintf("h%d", rapid.IntRange(0, 5).Draw(t, "hive"))
+	if h := m.v.Hive(id); h != nil && h.Live() == hivebeat.Left {
+		return
+	}
+	m.seq[id]++
+	s := snapshotOf(id, pick(t, "zone", "", "eu", "us"), m.seq[id])
+	if s.Labels != nil {
+		s.Labels["tier"] = pick(t, "tier", "dev", "prod")
+	}
+	s.Warm = rapid.Bool().Draw(t, "warm")
+	s.Host.CPU = float64(rapid.IntRange(0, 3).Draw(t, "cpu"))
+	for i := range rapid.IntRange(0, 2).Draw(t, "gpus") {
+		s.GPUs = append(s.GPUs, hivebeat.GPU{
+			UUID: fmt.Sprintf("%s-%d", id, i), Index: uint64(i), Total: 80 << 30, Used: uint64(rapid.IntRange(0, 80).Draw(t, "used")) << 30,
+			Err: pick(t, "err", "", "", "", "lost"),
+		})
+	}
+	for i := range rapid.IntRange(0, 5).Draw(t, "workers") {
+		w := workerOf(fmt.Sprintf("w%d", i), pick(t, "model", "", "llama", "llama-70b", "qwen"), 4, uint64(rapid.IntRange(0, 5).Draw(t, "busy")))
+		w.Live = pick(t, "live", hivebeat.Alive, hivebeat.Alive, hivebeat.Alive, hivebeat.Late, hivebeat.Lost, "zombie")
+		w.State = pick(t, "state", hivebeat.Ready, hivebeat.Ready, hivebeat.Busy, hivebeat.Draining, "dreaming")
+		w.Age = hivebeat.Millis(rapid.IntRange(0, 50_000).Draw(t, "age"))
+		w.Stalled = rapid.IntRange(0, 5).Draw(t, "stalled") == 0
+		w.VRAM, w.Done = uint64(i), uint64(rapid.IntRange(0, 3).Draw(t, "done"))
+		if rapid.Bool().Draw(t, "label") {
+			w.Labels = map[string]string{"tier": pick(t, "wtier", "dev", "test")}
+		}
+		s.Workers = append(s.Workers, w)
+	}
+	if rapid.IntRange(0, 40).Draw(t, "bye") == 0 {
+		s.Bye = "bye"
+	}
+	feed(t, m.v, s, m.now)
+}
+
+func (m *model) request(verb string) api.Request {
+	t := m.t
+	r := api.Request{Limit: rapid.IntRange(1, 7).Draw(t, "limit")}
+	maybe := func(what string) bool { return rapid.IntRange(0, 4).Draw(t, what) == 0 }
+	if maybe("by hive") {
+		r.Hive = pick(t, "of", "h0", "h1")
+	}
+	if maybe("by model") {
+		r.Model = pick(t, "glob", "llama", "llama*", "*7?b", "none")
+	}
+	if maybe("by live") {
+		r.Live = []hivebeat.Live{pick(t, "is", hivebeat.Alive, hivebeat.Late, hivebeat.Lost)}
+	}
+	if maybe("by state") {
+		r.State = []hivebeat.State{hivebeat.Ready, "dreaming"}
+	}
+	if maybe("by zone") {
+		r.Zone = pick(t, "in", "eu", "us", "mars")
+	}
+	if maybe("by selector") {
+		r.Selector = pick(t, "selector", "tier=dev", "tier!=dev", "zone in (eu)", "!tier")
+	}
+	if maybe("by text") {
+		r.Text = pick(t, "text", "LLAMA", "h1", "eu", "w2")
+	}
+	if maybe("by room") {
+		r.FreeVRAM = 40 << 30
+	}
+	if maybe("by slots") {
+		r.FreeSlots = 2
+	}
+	if maybe("by age") {
+		r.MaxAge = 20_000
+	}
+	r.Stalled = maybe("stalled")
+	if verb == api.VerbWatch {
+		return r
+	}
+	known := api.WorkerSortKeys
+	if verb == api.VerbHives {
+		known = api.HiveSortKeys
+	}
+	r.Sort = pick(t, "sort", "", "-") + rapid.SampledFrom(known).Draw(t, "key")
+	if maybe("offset") {
+		r.Offset = rapid.IntRange(0, 9).Draw(t, "offset")
+	}
+	return r
+}
+
+func newView() *fleet.View {
+	v := fleet.New(45 * time.Second)
+	v.Begin(1000)
+	return v
+}

@@ -1,0 +1,33 @@
+package query
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// One answers what takes one look: the summary, a hive, or a worker. The request
+// was checked, and the view is settled.
+func One(v *fleet.View, verb string, r *api.Request, now time.Time) api.Answer {
+	if verb == api.VerbSummary {
+		s := Summary(v)
+		return api.Answer{Summary: &s}
+	}
+	h := known(v, r.Hive)
+	if h == nil {
+		return notFound("no hive " + r.Hive + " is known")
+	}
+	if verb == api.VerbHive {
+		return api.Answer{Hives: []api.HiveInfo{HiveInfo(v, h, now)}}
+	}
+	w := h.Worker(r.Worker)
+	if w == nil {
+		return notFound("no worker " + r.Worker + " is known on hive " + r.Hive)
+	}
+	return api.Answer{Workers: []api.WorkerInfo{WorkerInfo(v, w, now)}}
+}
+
+func notFound(message string) api.Answer {
+	return api.Answer{Error: &api.Error{Code: api.CodeNotFound, Message: message}}
+}

@@ -1,0 +1,425 @@
+package query
+
+import (
+	"container/heap"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+const (
+	// PageLooks is how many workers, or hives without a match, one page by id may
+	// look at: then it is answered as far as it came, and goes on from there.
+	PageLooks = 50_000
+	// StepLooks is how many of them one step looks at.
+	StepLooks = 8_000
+	// sortedLooks bounds a page that is sorted by another key than id, for which all
+	// that may fit have to be looked at.
+	sortedLooks     = 20_000_000
+	maxSortedOffset = 100_000
+)
+
+// Job is a question that is answered in steps. Step is called with the settled
+// view, and reports whether the answer is there.
+type Job interface {
+	Step(v *fleet.View, now time.Time) (done bool)
+	Answer() api.Answer
+}
+
+// Page returns the job of hives or workers. The request was checked.
+func Page(verb string, r api.Request) Job {
+	p := &page{verb: verb, filter: filterOf(&r), sort: sortOf(&r), limit: limitOf(&r), first: r.After == ""}
+	p.order = orderOf(p.sort)
+	c, _ := parseCursor(&r)
+	p.at, p.skip, p.begun = c.rank(), c.Skip, c.Hive != ""
+	p.after, p.afterSet = p.at, p.begun
+	return p
+}
+
+// page goes through the fleet by id, from at on. Where the list is sorted by
+// something else it keeps the best ranks.
+type page struct {
+	verb   string
+	filter filter
+	sort   string
+	order  order
+	limit  int
+	first  bool
+
+	after    rank // of the request
+	afterSet bool
+	skip     int
+
+	at     rank // looked at up to here, by id
+	begun  bool
+	looked int
+	best   ranks
+	answer api.Answer
+}
+
+// Answer is what was found.
+func (p *page) Answer() api.Answer { return p.answer }
+
+// Step looks at some more.
+func (p *page) Step(v *fleet.View, now time.Time) bool {
+	if p.looked == 0 && !p.start(v) {
+		return true
+	}
+	budget := StepLooks
+	if p.order.key == "id" {
+		budget = min(budget, PageLooks-p.looked)
+	}
+	budget = max(budget, 1)
+	before := budget
+	done := false
+	switch {
+	case p.order.key != "id":
+		done = p.gather(v, now, &budget)
+	case p.verb == api.VerbHives:
+		done = p.hives(v, now, &budget)
+	default:
+		done = p.workers(v, now, &budget)
+	}
+	p.looked += max(1, before-budget)
+	switch {
+	case done:
+		return true
+	case p.order.key == "id" && p.looked >= PageLooks:
+		p.answer.Next = cursorAt(p.sort, p.at, p.skip).String()
+		return true
+	case p.looked >= sortedLooks:
+		p.finish(v, now)
+		p.answer.Status.Unsure = append(p.answer.Status.Unsure, "the fleet is too large to be sorted as a whole: what is listed is right as far as this queen looked")
+		return true
+	}
+	return false
+}
+
+// start counts what fits, where that costs little. It is false where there is
+// nothing to look at.
+func (p *page) start(v *fleet.View) bool {
+	f := &p.filter
+	if p.verb == api.VerbWorkers {
+		if f.hive != "" && known(v, f.hive) == nil {
+			p.answer.Error = &api.Error{Code: api.CodeNotFound, Message: "no hive " + f.hive + " is known"}
+			return false
+		}
+		if n, ok := f.total(v); ok {
+			p.answer.Total = &n
+		}
+	}
+	if p.order.key != "id" {
+		p.begun, p.at = false, rank{}
+		p.best = ranks{order: p.order, most: p.skip + p.limit + 1}
+	}
+	return true
+}
+
+// known returns the hive with this id, if more than its name is known.
+func known(v *fleet.View, id string) *fleet.Hive {
+	if h := v.Hive(id); h != nil && h.Live() != "" {
+		return h
+	}
+	return nil
+}
+
+// rest are the hives from p.at on, in the order of the list.
+func (p *page) rest(v *fleet.View) []*fleet.Hive {
+	if p.filter.hive != "" {
+		h := known(v, p.filter.hive)
+		if c := strings.Compare(p.filter.hive, p.at.hive); h == nil || p.begun && c != 0 && (c < 0) != p.down() {
+			return nil
+		}
+		return []*fleet.Hive{h}
+	}
+	all := v.Hives()
+	if !p.begun {
+		return all
+	}
+	from, found := slices.BinarySearchFunc(all, p.at.hive, func(h *fleet.Hive, id string) int { return strings.Compare(h.ID(), id) })
+	if p.down() {
+		if found {
+			from++
+		}
+		return all[:from]
+	}
+	return all[from:]
+}
+
+func (p *page) down() bool { return p.order.key == "id" && p.order.down }
+
+// each calls fn with each of a list in the order of the page, until that returns
+// false.
+func each[T any](list []T, down bool, fn func(T) bool) {
+	if down {
+		for i := len(list) - 1; i >= 0; i-- {
+			if !fn(list[i]) {
+				return
+			}
+		}
+		return
+	}
+	for _, x := range list {
+		if !fn(x) {
+			return
+		}
+	}
+}
+
+// hives lists hives by id. The total is counted beside.
+func (p *page) hives(v *fleet.View, now time.Time, budget *int) (done bool) {
+	if p.looked == 0 && !p.filter.needsWorkers() {
+		p.countHives(v, now)
+	}
+	done = true
+	each(p.rest(v), p.down(), func(h *fleet.Hive) bool {
+		if p.begun && h.ID() == p.at.hive {
+			return true
+		}
+		if *budget <= 0 {
+			done = false
+			return false
+		}
+		fits, looked := p.filter.hiveFits(v, h, now)
+		*budget -= 1 + looked
+		if fits && p.skip > 0 {
+			p.skip--
+			fits = false
+		}
+		if fits {
+			if n := len(p.answer.Hives); n == p.limit {
+				p.answer.Next = cursorAt(p.sort, rank{hive: p.answer.Hives[n-1].Hive}, 0).String()
+				return false
+			}
+			p.answer.Hives = append(p.answer.Hives, HiveInfo(v, h, now))
+		}
+		p.at, p.begun = rank{hive: h.ID()}, true
+		return true
+	})
+	return done
+}
+
+func (p *page) countHives(v *fleet.View, now time.Time) {
+	n := 0
+	for _, h := range v.Hives() {
+		if fits, _ := p.filter.hiveFits(v, h, now); fits {
+			n++
+		}
+	}
+	p.answer.Total = &n
+}
+
+// workers lists workers by id.
+func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
+	done = true
+	exact := p.filter.counts()
+	each(p.rest(v), p.down(), func(h *fleet.Hive) bool {
+		if *budget <= 0 {
+			done = false
+			return false
+		}
+		*budget--
+		n := p.filter.may(h)
+		list := h.Workers()
+		switch {
+		case n == 0:
+			list = nil
+		case p.begun && h.ID() == p.at.hive: // on in the middle
+			list = p.restOf(list)
+		case exact && n <= p.skip:
+			p.skip -= n
+			list = nil
+		}
+		more := true
+		each(list, p.down(), func(w *fleet.Worker) bool {
+			if *budget <= 0 {
+				done, more = false, false
+				return false
+			}
+			*budget--
+			fits := p.filter.worker(h, w, now)
+			if fits && p.skip > 0 {
+				p.skip--
+				fits = false
+			}
+			if fits {
+				if k := len(p.answer.Workers); k == p.limit {
+					last := &p.answer.Workers[k-1]
+					p.answer.Next = cursorAt(p.sort, rank{hive: last.Hive, worker: last.Worker}, 0).String()
+					more = false
+					return false
+				}
+				p.answer.Workers = append(p.answer.Workers, WorkerInfo(v, w, now))
+			}
+			p.at, p.begun = rank{hive: h.ID(), worker: w.Record().Worker}, true
+			return true
+		})
+		if more {
+			p.at, p.begun = rank{hive: h.ID(), worker: lastOf(h, p.down())}, true
+		}
+		return more
+	})
+	return done
+}
+
+// lastOf is the id that stands last on a hive.
+func lastOf(h *fleet.Hive, down bool) string {
+	list := h.Workers()
+	switch {
+	case len(list) == 0:
+		return ""
+	case down:
+		return list[0].Record().Worker
+	}
+	return list[len(list)-1].Record().Worker
+}
+
+// restOf is what of a hive's workers comes after p.at.
+func (p *page) restOf(list []*fleet.Worker) []*fleet.Worker {
+	if p.down() {
+		return list[:sort.Search(len(list), func(i int) bool { return list[i].Record().Worker >= p.at.worker })]
+	}
+	return list[sort.Search(len(list), func(i int) bool { return list[i].Record().Worker > p.at.worker }):]
+}
+
+// gather finds the best of a list that is sorted by something else than id: it
+// goes through all by id, and keeps as many ranks as the page needs.
+func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
+	done = true
+	take := func(r rank) {
+		if !p.afterSet || p.order.compare(&r, &p.after) > 0 {
+			p.best.take(r)
+		}
+	}
+	n := 0
+	for _, h := range p.rest(v) {
+		if p.begun && h.ID() == p.at.hive && p.at.worker == "" {
+			continue
+		}
+		if *budget <= 0 {
+			return false
+		}
+		*budget--
+		if p.verb == api.VerbHives {
+			fits, looked := p.filter.hiveFits(v, h, now)
+			*budget -= looked
+			if fits {
+				n++
+				take(p.order.hive(h))
+			}
+			p.at, p.begun = rank{hive: h.ID()}, true
+			continue
+		}
+		if p.filter.may(h) > 0 && p.mayImprove(h) {
+			list := h.Workers()
+			if p.begun && h.ID() == p.at.hive {
+				list = p.restOf(list)
+			}
+			for _, w := range list {
+				if *budget <= 0 {
+					return false
+				}
+				*budget--
+				if p.filter.worker(h, w, now) {
+					take(p.order.worker(w, now))
+				}
+				p.at, p.begun = rank{hive: h.ID(), worker: w.Record().Worker}, true
+			}
+		}
+		p.at, p.begun = rank{hive: h.ID()}, true
+	}
+	if p.verb == api.VerbHives {
+		if p.answer.Total != nil {
+			n += *p.answer.Total
+		}
+		p.answer.Total = &n
+	}
+	p.finish(v, now)
+	return done
+}
+
+// mayImprove reports whether a worker of h may stand before one of those that are
+// kept, by what is counted. A later hive with the same value stands after them.
+func (p *page) mayImprove(h *fleet.Hive) bool {
+	worst, full := p.best.worst()
+	if !full {
+		return true
+	}
+	better := false
+	h.EachMix(func(m fleet.Mix, _ int) {
+		var r rank
+		if better || !p.filter.mix(m) {
+			return
+		}
+		better = !p.order.mixValue(m, &r) || p.order.value(&r, worst) < 0
+	})
+	return better
+}
+
+// finish describes those that were kept, as they are now.
+func (p *page) finish(v *fleet.View, now time.Time) {
+	list := p.best.sorted()
+	if p.skip >= len(list) {
+		return
+	}
+	list = list[p.skip:]
+	if len(list) > p.limit {
+		list = list[:p.limit]
+		p.answer.Next = cursorAt(p.sort, list[p.limit-1], 0).String()
+	}
+	for _, r := range list {
+		h := known(v, r.hive)
+		if h == nil {
+			continue
+		}
+		if p.verb == api.VerbHives {
+			p.answer.Hives = append(p.answer.Hives, HiveInfo(v, h, now))
+		} else if w := h.Worker(r.worker); w != nil {
+			p.answer.Workers = append(p.answer.Workers, WorkerInfo(v, w, now))
+		}
+	}
+}
+
+// ranks keeps the first of an order: a heap with the last of them on top.
+type ranks struct {
+	order order
+	most  int
+	list  []rank
+}
+
+func (r *ranks) Len() int           { return len(r.list) }
+func (r *ranks) Less(i, j int) bool { return r.order.compare(&r.list[i], &r.list[j]) > 0 }
+func (r *ranks) Swap(i, j int)      { r.list[i], r.list[j] = r.list[j], r.list[i] }
+func (r *ranks) Push(x any)         { r.list = append(r.list, x.(rank)) }
+func (r *ranks) Pop() any {
+	x := r.list[len(r.list)-1]
+	r.list = r.list[:len(r.list)-1]
+	return x
+}
+
+func (r *ranks) take(x rank) {
+	switch {
+	case len(r.list) < r.most:
+		heap.Push(r, x)
+	case r.order.compare(&x, &r.list[0]) < 0:
+		r.list[0] = x
+		heap.Fix(r, 0)
+	}
+}
+
+// worst is the last of those that are kept, and whether there is room for no more.
+func (r *ranks) worst() (*rank, bool) {
+	if len(r.list) < r.most {
+		return nil, false
+	}
+	return &r.list[0], true
+}
+
+func (r *ranks) sorted() []rank {
+	slices.SortFunc(r.list, func(a, b rank) int { return r.order.compare(&a, &b) })
+	return r.list
+}

@@ -1,0 +1,77 @@
+package query
+
+import (
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// What an answer holds is copied where the view changes it in place, so that it may
+// leave the goroutine that owns the view. The view is to be settled before.
+
+// HiveInfo describes h as of now.
+func HiveInfo(v *fleet.View, h *fleet.Hive, now time.Time) api.HiveInfo {
+	age := fleet.EffectiveAge(0, h.Received(), now)
+	head := h.Head()
+	i := api.HiveInfo{
+		Hive: h.ID(), Live: h.Live(), Cause: h.Cause(), Conflict: h.Conflicting(now) != 0,
+		Inc: h.Inc(), Seq: h.Seq(), Every: hivebeat.MillisOf(h.Every()),
+		Age: age, Fresh: head.Inc != 0 && age <= hivebeat.MillisOf(v.Fresh()), Since: hivebeat.MillisOf(now.Sub(h.Since())),
+		Warm: head.Warm, Bye: h.Goodbye(), Zone: h.Zone(), Labels: head.Labels,
+		Host: head.Host, GPUs: slices.Clone(head.GPUs), Collect: head.Collect, Stats: head.Stats,
+		Workers: make(map[hivebeat.Live]int),
+	}
+	seats := h.GPUSeats()
+	for k := range i.GPUs {
+		i.GPUs[k].Age = fleet.EffectiveAge(i.GPUs[k].Age, h.Received(), now)
+		i.Held += seats[k].Held()
+		if i.Fresh && i.GPUs[k].Err == "" {
+			i.FreeVRAM = max(i.FreeVRAM, seats[k].Free())
+		}
+	}
+	h.EachMix(func(m fleet.Mix, n int) { i.Workers[fleet.Counted(m.Live)] += n })
+	return i
+}
+
+// WorkerInfo describes w as of now.
+func WorkerInfo(v *fleet.View, w *fleet.Worker, now time.Time) api.WorkerInfo {
+	h := w.Hive()
+	i := api.WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Held: w.Held(), Record: *w.Record()}
+	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
+	i.Since = fleet.EffectiveAge(w.Record().Since, w.Received(), now)
+	if i.Live != w.Record().Live {
+		i.Since = v.LateFor(h, i.Age, now)
+	}
+	i.Tr = slices.Clone(w.Record().Tr)
+	for k := range i.Tr {
+		i.Tr[k].Ago = fleet.EffectiveAge(i.Tr[k].Ago, w.Received(), now)
+	}
+	return i
+}
+
+// Summary counts the fleet, from what the view keeps.
+func Summary(v *fleet.View) api.Summary {
+	t, score := v.Totals(), v.Score()
+	s := api.Summary{
+		Hives: make(map[hivebeat.Live]int, len(t.Hives)), Workers: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int),
+		GPUs: t.GPUs, VRAMTotal: t.VRAM.Total, VRAMUsed: t.VRAM.Used, VRAMOurs: t.VRAM.Ours,
+		Stats: api.Score{
+			FalseDead: score.FalseDead + t.Stats.FalseDead, CutOff: score.CutOff + t.Stats.CutOff,
+			WireLost: t.Stats.WireLost, SelfPause: t.Stats.SelfPause, Margins: score.Margins.Buckets(),
+		},
+	}
+	_, s.Stats.Adopted, _ = v.Adoptions()
+	for l, n := range t.Hives {
+		s.Hives[l] = n
+	}
+	v.EachShape(func(m fleet.Mix, n int) {
+		s.Workers[fleet.Counted(m.Live)] += n
+		if m.Live == hivebeat.Alive {
+			s.States[m.State] += n
+		}
+	})
+	return s
+}

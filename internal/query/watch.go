@@ -1,0 +1,297 @@
+package query
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// Watch is one watcher: what it was told of, and what it is to be told of. Nothing
+// of it is kept between requests but what its cursor says.
+type Watch struct {
+	queen  string
+	filter filter
+	all    bool // of the fleet: there is no filter
+	only   only
+	kinds  []hivebeat.Kind
+	limit  int
+
+	cursor  string
+	rev     uint64 // told up to here
+	base    uint64 // until then it is told what there is, not what changed; 0: that is over
+	begun   bool
+	sum     uint64 // revision of the summary that was told
+	sumTold bool
+	answer  api.Answer
+}
+
+type only struct{ summary, hives, workers, events bool }
+
+// NewWatch returns the watcher of a request that was checked, at the queen with
+// this id.
+func NewWatch(queen string, r api.Request) *Watch {
+	w := &Watch{queen: queen, filter: filterOf(&r), kinds: r.Kinds, limit: limitOf(&r), cursor: r.After}
+	w.all = r.Hive == "" && w.filter.counts() && r.Model == "" && len(r.Live) == 0 && len(r.State) == 0 && r.Zone == ""
+	w.only = only{true, true, true, true}
+	if len(r.Only) > 0 {
+		has := func(s string) bool { return slices.Contains(r.Only, s) }
+		w.only = only{has("summary"), has("hives"), has("workers"), has("events")}
+	}
+	return w
+}
+
+// Answer is what the last step found.
+func (w *Watch) Answer() api.Answer { return w.answer }
+
+// begin reads the cursor: where it can not be followed, everything is told anew.
+func (w *Watch) begin(v *fleet.View) {
+	w.begun = true
+	resync := func(why string) {
+		w.answer.Resync = why
+		w.rev, w.base = v.Floor(), v.Rev()
+	}
+	if w.cursor == "" {
+		w.rev, w.base = v.Floor(), v.Rev()
+		return
+	}
+	parts := strings.Split(w.cursor, ".")
+	if parts[0] != w.queen {
+		resync("the cursor is of another queen, " + parts[0])
+		return
+	}
+	var n [2]uint64
+	for i, p := range parts[1:] {
+		if i >= len(n) {
+			resync("the cursor can not be read")
+			return
+		}
+		u, err := strconv.ParseUint(p, 10, 64)
+		if err != nil {
+			resync("the cursor can not be read")
+			return
+		}
+		n[i] = u
+	}
+	switch {
+	case len(parts) < 2, n[0] > v.Rev(), n[1] > v.Rev():
+		resync("the cursor can not be read")
+	case n[0] < v.Floor():
+		resync("this queen began after the cursor was made")
+	case !v.Since(n[0]):
+		resync("too much was dropped since the cursor was made")
+	default:
+		w.rev, w.base = n[0], n[1]
+		w.sum, w.sumTold = w.rev, w.base == 0
+	}
+}
+
+func (w *Watch) next() string {
+	s := w.queen + "." + strconv.FormatUint(w.rev, 10)
+	if w.base > w.rev {
+		s += "." + strconv.FormatUint(w.base, 10)
+	}
+	return s
+}
+
+// Step tells what changed, as far as one step comes. It reports whether there is
+// something to be answered with; where not, the watcher stands at the end now, and
+// may be stepped again once the revision of the view is another. events may be
+// nil.
+func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) {
+	if !w.begun {
+		w.begin(v)
+	}
+	a := &w.answer
+	from, end := w.rev, v.Rev()
+	if from > 0 && !v.Since(from) { // while it waited
+		w.rev, w.base, from = v.Floor(), end, v.Floor()
+		a.Resync = "too much was dropped since the cursor was made"
+	}
+	looks, n := StepLooks, 0
+	to := end // what is told is complete up to here
+	full := func(rev uint64) bool {
+		if n < w.limit && looks > 0 {
+			return false
+		}
+		to = rev
+		return true
+	}
+	// Who is told what there is has nothing that could be gone, and had no events.
+	known := max(from, w.base)
+	gone := v.GoneSince(known)
+	var happened []*Arrival
+	if w.only.events && events != nil {
+		happened, a.Missed = events.Since(known)
+	}
+	last := from
+	// Three lists in one order: what is gone, what happened, and what changed.
+	others := func(before uint64) bool {
+		for {
+			var g, e uint64 = ^uint64(0), ^uint64(0)
+			if len(gone) > 0 {
+				g = gone[0].Rev
+			}
+			if len(happened) > 0 {
+				e = happened[0].Rev
+			}
+			switch {
+			case min(g, e) > before:
+				return true
+			case full(last):
+				return false
+			case g < e:
+				if w.tellsGone(&gone[0]) {
+					a.Gone = append(a.Gone, idOf(gone[0].Hive, gone[0].Worker))
+					n++
+				}
+				last, gone = g, gone[1:]
+			default:
+				if w.tellsEvent(happened[0]) {
+					a.Events = append(a.Events, happened[0].Happened)
+					n++
+				}
+				last, happened = e, happened[1:]
+			}
+			looks--
+		}
+	}
+	stopped := false
+	w.changed(v, from, func(h *fleet.Hive, k *fleet.Worker, rev, key uint64) bool {
+		if !others(rev) || full(last) {
+			stopped = true
+			return false
+		}
+		looks--
+		n += w.tell(v, h, k, key > known, now)
+		last = rev
+		return true
+	})
+	if !stopped {
+		stopped = !others(^uint64(0) - 1)
+	}
+	w.rev = to
+	a.More = stopped
+	if w.base != 0 && w.rev >= w.base {
+		w.base = 0
+	}
+	if w.only.summary && w.all && !a.More && (!w.sumTold || w.sum != w.rev) {
+		s := Summary(v)
+		a.Summary, w.sum, w.sumTold = &s, w.rev, true
+		n++
+	}
+	a.Next = w.next()
+	return n > 0 || a.Resync != "" || a.Missed > 0 || w.cursor == ""
+}
+
+// changed yields what changed since rev, in order. Of one hive it looks at that
+// alone.
+func (w *Watch) changed(v *fleet.View, rev uint64, yield func(*fleet.Hive, *fleet.Worker, uint64, uint64) bool) {
+	if !w.only.hives && !w.only.workers {
+		return
+	}
+	if w.filter.hive == "" {
+		v.Changed(rev, yield)
+		return
+	}
+	h := v.Hive(w.filter.hive)
+	if h == nil {
+		return
+	}
+	type change struct {
+		w        *fleet.Worker
+		rev, key uint64
+	}
+	var list []change
+	if r, key := h.Trace(); r > rev {
+		list = append(list, change{nil, r, key})
+	}
+	for _, k := range h.Workers() {
+		if r, key := k.Trace(); r > rev {
+			list = append(list, change{k, r, key})
+		}
+	}
+	slices.SortFunc(list, func(a, b change) int {
+		if a.rev < b.rev {
+			return -1
+		}
+		return 1
+	})
+	for _, c := range list {
+		if !yield(h, c.w, c.rev, c.key) {
+			return
+		}
+	}
+}
+
+// tell adds one hive or worker to the answer: as it is, or as gone where it does
+// not fit. Where it did not fit before either, and that is sure, it is left out:
+// another than before means that what it is has changed, and not its numbers alone.
+func (w *Watch) tell(v *fleet.View, h *fleet.Hive, k *fleet.Worker, another bool, now time.Time) (n int) {
+	if k != nil {
+		return w.tellWorker(v, h, k, another, now)
+	}
+	if w.filter.FreeVRAM > 0 { // which workers fit rests on the GPUs of the hive
+		for _, k := range h.Workers() {
+			n += w.tellWorker(v, h, k, true, now)
+		}
+	}
+	return n + w.tellHive(v, h, another, now)
+}
+
+// volatile reports whether numbers decide who fits.
+func (f *filter) volatile() bool { return f.FreeSlots > 0 || f.FreeVRAM > 0 || f.MaxAge > 0 }
+
+func (w *Watch) tellHive(v *fleet.View, h *fleet.Hive, another bool, now time.Time) int {
+	f := &w.filter
+	if !w.only.hives || h.Live() == "" {
+		return 0
+	}
+	if fits, _ := f.hiveFits(v, h, now); fits {
+		w.answer.Hives = append(w.answer.Hives, HiveInfo(v, h, now))
+		return 1
+	}
+	if w.all || !another && !f.volatile() && !f.needsWorkers() {
+		return 0
+	}
+	w.answer.Gone = append(w.answer.Gone, idOf(h.ID(), ""))
+	return 1
+}
+
+func (w *Watch) tellWorker(v *fleet.View, h *fleet.Hive, k *fleet.Worker, another bool, now time.Time) int {
+	switch f := &w.filter; {
+	case !w.only.workers:
+		return 0
+	case f.worker(h, k, now):
+		w.answer.Workers = append(w.answer.Workers, WorkerInfo(v, k, now))
+		return 1
+	case !another && !f.volatile():
+		return 0
+	}
+	w.answer.Gone = append(w.answer.Gone, idOf(h.ID(), k.Record().Worker))
+	return 1
+}
+
+func (w *Watch) tellsGone(g *fleet.Gone) bool {
+	return (w.filter.hive == "" || w.filter.hive == g.Hive) && (g.Worker == "" && w.only.hives || g.Worker != "" && w.only.workers)
+}
+
+func (w *Watch) tellsEvent(e *Arrival) bool {
+	d := &e.Happened.Data
+	if len(w.kinds) > 0 && !slices.Contains(w.kinds, d.Kind) {
+		return false
+	}
+	f := &w.filter
+	return (f.hive == "" || f.hive == d.Hive) && f.model(d.Model)
+}
+
+func idOf(hive, worker string) string {
+	if worker == "" {
+		return hive
+	}
+	return hive + "/" + worker
+}

@@ -1,0 +1,273 @@
+package top
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// key does what a key is for.
+func (m *Model) key(k Key, do *Effect, now time.Time) {
+	if k.Name == "ctrl+c" {
+		do.Quit = true
+		return
+	}
+	if m.typing {
+		m.typeKey(k, do, now)
+		return
+	}
+	switch k.Name {
+	case "q":
+		do.Quit = true
+	case "ctrl+z":
+		do.Suspend = true
+	case "?":
+		m.help, m.scroll = !m.help, 0
+	case "esc", "backspace", "left":
+		m.back(do, now, k.Name)
+	case "up", "k":
+		m.move(-1)
+	case "down", "j":
+		m.move(1)
+	case "pgup", "ctrl+b":
+		m.move(-max(1, m.page()-1))
+	case "pgdown", "ctrl+f", "space":
+		m.move(max(1, m.page()-1))
+	case "home", "g":
+		m.edge(false)
+	case "end", "G":
+		m.edge(true)
+	}
+	if m.help {
+		return
+	}
+	switch k.Name {
+	case "tab":
+		m.show((m.tab+1)%tabs, do, now)
+	case "shift+tab":
+		m.show((m.tab+tabs-1)%tabs, do, now)
+	case "1", "2", "3":
+		m.show(tab(k.Name[0]-'1'), do, now)
+	case "enter", "right":
+		m.enter(do, now)
+	case "h":
+		m.hiveOf(do, now)
+	case "/":
+		if len(m.open) == 0 {
+			m.typing, m.typed, m.wrong = true, []rune(m.filters[m.tab]), ""
+		}
+	case "s":
+		m.order(1, false, do, now)
+	case "S":
+		m.order(-1, false, do, now)
+	case "r":
+		m.order(0, true, do, now)
+	case "f":
+		if p, ok := m.at(); ok && p.worker == "" {
+			m.facts, m.scroll = !m.facts, 0
+		}
+	}
+}
+
+// typeKey edits the filter.
+func (m *Model) typeKey(k Key, do *Effect, now time.Time) {
+	switch k.Name {
+	case "esc":
+		m.typing = false
+	case "enter":
+		if err := m.setFilter(string(m.typed)); err != nil {
+			m.wrong = err.Error()
+			return
+		}
+		m.typing = false
+		m.ask(do, now)
+	case "backspace":
+		if len(m.typed) > 0 {
+			m.typed = m.typed[:len(m.typed)-1]
+		}
+		m.wrong = ""
+	case "ctrl+u":
+		m.typed, m.wrong = nil, ""
+	default:
+		if len(m.typed) < 500 {
+			m.typed = append(m.typed, []rune(k.Text)...)
+		}
+		m.wrong = ""
+	}
+}
+
+// back closes what was opened last; where nothing is open, Esc takes the filter away.
+func (m *Model) back(do *Effect, now time.Time, name string) {
+	switch {
+	case m.help:
+		m.help, m.scroll = false, 0
+	case m.facts:
+		m.facts, m.scroll = false, 0
+	case len(m.open) > 0:
+		m.open = m.open[:len(m.open)-1]
+		m.opened(do, now)
+	case name == "esc" && m.filters[m.tab] != "":
+		_ = m.setFilter("") // nothing can be wrong with it
+		m.ask(do, now)
+	}
+}
+
+// opened begins with what is open now.
+func (m *Model) opened(do *Effect, now time.Time) {
+	m.hive, m.worker, m.openAt, m.openErr, m.scroll, m.facts = nil, nil, time.Time{}, "", 0, false
+	m.mine.anew()
+	m.eventsAnew()
+	for _, s := range []slot{slotHive, slotMine, slotWorker, slotEvents} {
+		delete(m.status, s)
+	}
+	m.ask(do, now)
+}
+
+func (m *Model) show(t tab, do *Effect, now time.Time) {
+	m.tab, m.open = t, nil
+	m.opened(do, now)
+}
+
+// enter opens what is chosen.
+func (m *Model) enter(do *Effect, now time.Time) {
+	var to place
+	if p, ok := m.at(); ok {
+		w := m.mine.selected()
+		if p.worker != "" || m.facts || w == nil {
+			return
+		}
+		to = place{w.Hive, w.Worker}
+	} else {
+		switch m.tab {
+		case tabHives:
+			if h := m.hives.selected(); h != nil {
+				to.hive = h.Hive
+			}
+		case tabWorkers:
+			if w := m.workers.selected(); w != nil {
+				to = place{w.Hive, w.Worker}
+			}
+		case tabEvents:
+			if e := m.events.selected(); e != nil {
+				to = place{e.Data.Hive, e.Data.Worker}
+			}
+		}
+	}
+	if to.hive != "" {
+		m.open = append(m.open, to)
+		m.opened(do, now)
+	}
+}
+
+// hiveOf opens the hive of the worker, or of the event, that is chosen.
+func (m *Model) hiveOf(do *Effect, now time.Time) {
+	p, ok := m.at()
+	switch {
+	case ok && p.worker == "":
+		return
+	case ok:
+		m.open = m.open[:len(m.open)-1]
+	case m.tab == tabWorkers && m.workers.selected() != nil:
+		p.hive = m.workers.selected().Hive
+	case m.tab == tabEvents && m.events.selected() != nil:
+		p.hive = m.events.selected().Data.Hive
+	}
+	if p.hive == "" {
+		return
+	}
+	if up, ok := m.at(); !ok || up != (place{hive: p.hive}) {
+		m.open = append(m.open, place{hive: p.hive})
+	}
+	m.opened(do, now)
+}
+
+// text reports whether a page of text is shown, which is scrolled and has no rows
+// to choose from.
+func (m *Model) text() bool {
+	p, ok := m.at()
+	return m.help || m.facts || ok && p.worker != ""
+}
+
+func (m *Model) move(by int) {
+	switch {
+	case m.text():
+		m.scroll = max(0, m.scroll+by)
+	case len(m.open) > 0:
+		m.mine.move(by)
+	case m.tab == tabHives:
+		m.hives.move(by)
+	case m.tab == tabWorkers:
+		m.workers.move(by)
+	default:
+		m.events.move(by)
+	}
+}
+
+// edge goes to the first or the last row.
+func (m *Model) edge(last bool) {
+	switch {
+	case m.text() && last:
+		m.scroll = 1 << 20
+	case m.text():
+		m.scroll = 0
+	case len(m.open) > 0:
+		edgeOf(&m.mine, last)
+	case m.tab == tabHives:
+		edgeOf(&m.hives, last)
+	case m.tab == tabWorkers:
+		edgeOf(&m.workers, last)
+	default:
+		edgeOf(&m.events, last)
+	}
+}
+
+func edgeOf[T any](l *list[T], last bool) {
+	if last {
+		l.end()
+	} else {
+		l.home()
+	}
+}
+
+// page is how many rows a page has.
+func (m *Model) page() int {
+	switch {
+	case m.text():
+		return m.height - 3
+	case len(m.open) > 0:
+		return m.mine.height
+	case m.tab == tabHives:
+		return m.hives.height
+	case m.tab == tabWorkers:
+		return m.workers.height
+	}
+	return m.events.height
+}
+
+// order goes to another sort key, or turns the order round.
+func (m *Model) order(by int, turn bool, do *Effect, now time.Time) {
+	switch {
+	case m.text():
+		return
+	case len(m.open) > 0:
+		reorder(&m.mine, len(api.WorkerSortKeys), by, turn)
+	case m.tab == tabHives:
+		reorder(&m.hives, len(api.HiveSortKeys), by, turn)
+	case m.tab == tabWorkers:
+		reorder(&m.workers, len(api.WorkerSortKeys), by, turn)
+	default:
+		return
+	}
+	m.ask(do, now)
+}
+
+func reorder[T any](l *list[T], keys, by int, turn bool) {
+	l.sort = (l.sort + by + keys) % keys
+	if by != 0 {
+		l.down = false
+	}
+	if turn {
+		l.down = !l.down
+	}
+	l.anew()
+}

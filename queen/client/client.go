@@ -1,0 +1,216 @@
+// Package client asks queens over NATS: who is alive, what they serve, what
+// changed, and who can take work. It links nats.go and nothing heavier.
+//
+// Every answer is that of whichever queen gives it, and its Status says how sure it
+// is. docs/PROTOCOL.md, section 8, is what it speaks.
+package client
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// What a question fails with, beside the errors of ctx and of NATS.
+var (
+	// ErrNoQueen: nobody listens, or nobody answered in time.
+	ErrNoQueen = errors.New("no queen answers")
+	// ErrBadRequest: the queen does not take the request as it is.
+	ErrBadRequest = errors.New("bad request")
+	// ErrNotFound: there is no such hive, worker or hold.
+	ErrNotFound = errors.New("not found")
+	// ErrTooLarge: the answer does not fit into a message.
+	ErrTooLarge = errors.New("too large")
+	// ErrUnavailable: the queen can not answer this now.
+	ErrUnavailable = errors.New("unavailable")
+	// ErrUnreadable: what came is no answer of a queen that this package knows.
+	ErrUnreadable = errors.New("the answer can not be read")
+)
+
+// Error is an error that a queen answered with. It wraps one of the errors above.
+type Error struct {
+	Verb    string
+	Code    string // of the answer
+	Message string // for people
+}
+
+func (e *Error) Error() string {
+	if err := e.Unwrap(); err != nil {
+		return err.Error() + ": " + e.Message
+	}
+	return e.Code + ": " + e.Message
+}
+
+// Unwrap returns the error of the code, or nil for a code that is not known.
+func (e *Error) Unwrap() error {
+	switch e.Code {
+	case api.CodeBadRequest:
+		return ErrBadRequest
+	case api.CodeNotFound:
+		return ErrNotFound
+	case api.CodeTooLarge:
+		return ErrTooLarge
+	case api.CodeUnavailable:
+		return ErrUnavailable
+	}
+	return nil
+}
+
+// Config says how a Client asks. The zero Config is usable.
+type Config struct {
+	// Prefix of all subjects. Default none.
+	Prefix string
+	// Timeout is how long one answer may take. Default 5 s.
+	Timeout time.Duration
+}
+
+// Client asks queens. Its methods are safe for concurrent use.
+type Client struct {
+	nc       *nats.Conn
+	subjects hivebeat.Subjects
+	timeout  time.Duration
+}
+
+const (
+	defaultTimeout = 5 * time.Second
+	pageSize       = 500 // what a long list costs in memory, here and in a message
+)
+
+// New returns a client on nc, which is borrowed: it is never closed. Errors name
+// the field of cfg at fault.
+func New(nc *nats.Conn, cfg Config) (*Client, error) {
+	if nc == nil {
+		return nil, errors.New("client: nc is nil")
+	}
+	subjects, err := hivebeat.NewSubjects(cfg.Prefix)
+	if err != nil {
+		return nil, fmt.Errorf("client: Config.Prefix: %w", err)
+	}
+	if cfg.Timeout < 0 {
+		return nil, fmt.Errorf("client: Config.Timeout: %v is negative", cfg.Timeout)
+	}
+	return &Client{nc: nc, subjects: subjects, timeout: cmp.Or(cfg.Timeout, defaultTimeout)}, nil
+}
+
+// Ask asks one verb, one of api.Verbs, and returns the answer. Where that holds an
+// error Ask returns both: the answer still says how sure it is.
+func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
+	return c.ask(ctx, c.subjects.API(verb), verb, r)
+}
+
+func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request) (*api.Answer, error) {
+	payload, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("client: %s: %w", verb, err)
+	}
+	within := c.timeout + r.Wait.Duration()
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	msg, err := c.nc.RequestWithContext(limited, subject, payload)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, fmt.Errorf("client: %s: %w: %w", verb, ErrNoQueen, err)
+	case limited.Err() != nil:
+		return nil, fmt.Errorf("client: %s: %w within %s: %w", verb, ErrNoQueen, within, context.DeadlineExceeded)
+	default:
+		return nil, fmt.Errorf("client: %s: %w", verb, err)
+	}
+	var a api.Answer
+	if err := json.Unmarshal(msg.Data, &a); err != nil {
+		if text := msg.Header.Get("Nats-Service-Error"); text != "" { // as every micro service says it
+			return nil, fmt.Errorf("client: %s: %w: %s", verb, ErrUnreadable, text)
+		}
+		return nil, fmt.Errorf("client: %s: %w: %w", verb, ErrUnreadable, err)
+	}
+	if a.Error != nil {
+		return &a, fmt.Errorf("client: %s: %w", verb, &Error{Verb: verb, Code: a.Error.Code, Message: a.Error.Message})
+	}
+	return &a, nil
+}
+
+// Summary counts the fleet.
+func (c *Client) Summary(ctx context.Context) (*api.Answer, error) {
+	return c.Ask(ctx, api.VerbSummary, api.Request{})
+}
+
+// Hive returns one hive, as the only one of Hives.
+func (c *Client) Hive(ctx context.Context, hive string) (*api.Answer, error) {
+	return c.Ask(ctx, api.VerbHive, api.Request{Hive: hive})
+}
+
+// Worker returns one worker, as the only one of Workers.
+func (c *Client) Worker(ctx context.Context, hive, worker string) (*api.Answer, error) {
+	return c.Ask(ctx, api.VerbWorker, api.Request{Hive: hive, Worker: worker})
+}
+
+// Hives returns the hives that fit r, page by page. r.Limit is the size of a page,
+// 500 by default; a page may be shorter, even empty, and not be the last. The
+// first error ends it.
+func (c *Client) Hives(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
+	return c.Pages(ctx, api.VerbHives, r)
+}
+
+// Workers returns the workers that fit r, page by page, as Hives does.
+func (c *Client) Workers(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
+	return c.Pages(ctx, api.VerbWorkers, r)
+}
+
+// Events returns the events that fit r, newest first, page by page, as Hives does.
+func (c *Client) Events(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
+	return c.Pages(ctx, api.VerbEvents, r)
+}
+
+// Holds returns the holds that are known, page by page, as Hives does.
+func (c *Client) Holds(ctx context.Context) iter.Seq2[*api.Answer, error] {
+	return c.Pages(ctx, api.VerbHolds, api.Request{})
+}
+
+// Pages returns the answers of a verb that has pages, until the last, beginning
+// after r.After. The first error ends it.
+func (c *Client) Pages(ctx context.Context, verb string, r api.Request) iter.Seq2[*api.Answer, error] {
+	return func(yield func(*api.Answer, error) bool) {
+		r := r // a sequence may be walked more than once
+		r.Limit = cmp.Or(r.Limit, pageSize)
+		for {
+			a, err := c.Ask(ctx, verb, r)
+			if !yield(a, err) || err != nil || a.Next == "" {
+				return
+			}
+			if a.Next == r.After {
+				yield(nil, fmt.Errorf("client: %s: %w: its pages do not go on after %q", verb, ErrUnreadable, a.Next))
+				return
+			}
+			r.After, r.Offset = a.Next, 0
+		}
+	}
+}
+
+// History returns numbers over time of the fleet, or of one hive, for as far back
+// as the queen has them, or since so long ago.
+func (c *Client) History(ctx context.Context, hive string, since time.Duration) (*api.Answer, error) {
+	return c.Ask(ctx, api.VerbHistory, api.Request{Hive: hive, Since: hivebeat.MillisOf(since)})
+}
+
+// Pick returns the best places for work, in Picks: none is no error. With r.Hold
+// they are held under that id, for r.HoldMS; asked again with the same id, the same
+// places are held for longer.
+func (c *Client) Pick(ctx context.Context, r api.Request) (*api.Answer, error) {
+	return c.Ask(ctx, api.VerbPick, r)
+}
+
+// Release gives a hold back.
+func (c *Client) Release(ctx context.Context, hold string) (*api.Answer, error) {
+	return c.Ask(ctx, api.VerbRelease, api.Request{Hold: hold})
+}

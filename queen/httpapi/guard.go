@@ -1,0 +1,251 @@
+package httpapi
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// guard decides who is let in.
+type guard struct {
+	tokenFile string
+	open      bool
+	origins   []string
+	hosts     []string // of the origins
+	cross     *http.CrossOriginProtection
+	log       *slog.Logger
+
+	mu     sync.Mutex
+	warned time.Time // when it was told last that the token can not be read
+}
+
+func newGuard(cfg Config) (*guard, error) {
+	g := &guard{tokenFile: cfg.TokenFile, open: cfg.Open, origins: cfg.Origins, cross: http.NewCrossOriginProtection(), log: cfg.Logger}
+	for _, o := range cfg.Origins {
+		u, err := url.Parse(o)
+		if err == nil {
+			err = g.cross.AddTrustedOrigin(o)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("httpapi: Config.Origins: %w", err)
+		}
+		g.hosts = append(g.hosts, strings.ToLower(u.Hostname()))
+	}
+	if g.tokenFile != "" {
+		if _, err := readToken(g.tokenFile); err != nil {
+			return nil, fmt.Errorf("httpapi: Config.TokenFile: %w", err)
+		}
+	}
+	return g, nil
+}
+
+const (
+	minToken = 16
+	maxToken = 512
+)
+
+// readToken returns the token in a file, without the space around it.
+func readToken(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrToken, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxToken+64))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrToken, err)
+	}
+	token := strings.TrimSpace(string(b))
+	if len(token) < minToken || len(token) > maxToken || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return "", fmt.Errorf("%w: %s: a token is %d to %d visible ASCII characters", ErrToken, path, minToken, maxToken)
+	}
+	return token, nil
+}
+
+// token returns the token of now. It is read each time: that costs less than an
+// answer, and the file may be changed within the resolution of its time.
+func (g *guard) token() (string, bool) {
+	t, err := readToken(g.tokenFile)
+	if err == nil {
+		return t, true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if time.Since(g.warned) > time.Minute {
+		g.warned = time.Now()
+		g.log.Warn("the token can not be read: nobody is let in over HTTP", slog.Any("error", err))
+	}
+	return "", false
+}
+
+// same compares in a time that does not tell how much is right, or how long the
+// right one is.
+func same(a, b string) bool {
+	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// cookieOf is what the cookie of those who know token holds: not the token, so
+// that it does not lie in the files of a browser.
+func cookieOf(token string) string {
+	m := hmac.New(sha256.New, []byte(token))
+	m.Write([]byte("hivebeat cookie v1"))
+	return hex.EncodeToString(m.Sum(nil))
+}
+
+// knows tells whether q brings the token, or the cookie of the login.
+func (g *guard) knows(q *http.Request) bool {
+	if g.tokenFile == "" {
+		return true
+	}
+	token, ok := g.token()
+	if !ok {
+		return false
+	}
+	scheme, given, _ := strings.Cut(q.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") && same(strings.TrimSpace(given), token) {
+		return true
+	}
+	for _, c := range q.CookiesNamed(cookieName) {
+		if same(c.Value, cookieOf(token)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Errors that the guard answers with, by status.
+var (
+	errHost      = errors.New("this server is not known by that name: on loopback use localhost or 127.0.0.1, or name the host with an allowed origin")
+	errExposed   = errors.New("beyond loopback this server wants a token, or to be open")
+	errElsewhere = errors.New("a page from elsewhere may not ask here")
+	errToken     = errors.New("this needs the token: Authorization: Bearer …")
+)
+
+// public tells what needs no token: what probes ask, and the way to log in.
+func public(path string) bool {
+	switch path {
+	case "/healthz", "/readyz", pathLogin, pathLogout, pathLoginCSS:
+		return true
+	}
+	return false
+}
+
+// admit tells why q is not let in, and with which status; 0 lets it in.
+func (g *guard) admit(q *http.Request) (status int, err error) {
+	local := false
+	if a, ok := q.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		local = localAddr(a)
+	}
+	if !local && g.tokenFile == "" && !g.open {
+		return http.StatusForbidden, errExposed
+	}
+	// A name that somebody else's DNS gives this machine would make that page's
+	// origin ours. A token does not protect what needs none.
+	if local && !g.ownHost(q.Host) {
+		return http.StatusMisdirectedRequest, errHost
+	}
+	if err := g.cross.Check(q); err != nil || !g.fromHere(q) {
+		return http.StatusForbidden, errElsewhere
+	}
+	if !public(q.URL.Path) && !g.knows(q) {
+		return http.StatusUnauthorized, errToken
+	}
+	return 0, nil
+}
+
+// ownHost tells whether a request on loopback names this machine.
+func (g *guard) ownHost(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	return isLoopback(host) || slices.Contains(g.hosts, host)
+}
+
+// fromHere tells whether q is not of a page of another origin, as far as the
+// browser says. Links to here are followed; what a page loads by itself is not
+// answered, though it could not read it: a stream costs us all the same.
+func (g *guard) fromHere(q *http.Request) bool {
+	if o := q.Header.Get("Origin"); o != "" && slices.Contains(g.origins, o) {
+		return true
+	}
+	switch q.Header.Get("Sec-Fetch-Site") {
+	case "cross-site", "same-site":
+		return q.Header.Get("Sec-Fetch-Mode") == "navigate" && q.Header.Get("Sec-Fetch-Dest") == "document"
+	}
+	return true
+}
+
+// policy keeps the page from loading anything from elsewhere, and from running
+// anything that stands in its text.
+const policy = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
+
+// guarded answers only those who are let in.
+func (s *Server) guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		if len(s.cfg.Origins) > 0 {
+			h.Add("Vary", "Origin")
+		}
+		if o := q.Header.Get("Origin"); o != "" && slices.Contains(s.cfg.Origins, o) {
+			h.Set("Access-Control-Allow-Origin", o)
+			if q.Method == http.MethodOptions && q.Header.Get("Access-Control-Request-Method") != "" {
+				h.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
+				h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID")
+				h.Set("Access-Control-Max-Age", "600")
+				s.counts.request("preflight", http.StatusNoContent)
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+		}
+		status, err := s.guard.admit(q)
+		if err == nil {
+			next.ServeHTTP(w, q)
+			return
+		}
+		if status == http.StatusUnauthorized && wantsPage(q) {
+			s.counts.request("refused", http.StatusSeeOther)
+			http.Redirect(w, q, pathLogin+"?next="+url.QueryEscape(q.URL.RequestURI()), http.StatusSeeOther)
+			return
+		}
+		s.counts.request("refused", status)
+		if status == http.StatusUnauthorized {
+			h.Set("WWW-Authenticate", `Bearer realm="hivebeat"`)
+		}
+		// Those who are not let in learn nothing of the fleet.
+		b, _ := json.Marshal(api.Answer{Status: api.Status{AsOf: time.Now().UTC()}, Error: &api.Error{Code: CodeRefused, Message: err.Error()}})
+		writeJSON(w, q, status, b)
+	})
+}
+
+// CodeRefused is the code of an answer over HTTP to those who are not let in.
+const CodeRefused = "refused"
+
+// wantsPage tells whether q is that of somebody who opens the page in a browser.
+func wantsPage(q *http.Request) bool {
+	return q.Method == http.MethodGet && strings.Contains(q.Header.Get("Accept"), "text/html") && !strings.HasPrefix(q.URL.Path, "/v1/")
+}

@@ -1,0 +1,150 @@
+// Numbers of the last hours, drawn by uPlot.
+import { h, say } from './dom.js';
+import { count } from './text.js';
+
+// What a chart shows: series with a name, a colour of the theme, and a dash, so
+// that no line is told by its colour alone.
+const line = (key, name, colour, dash, fill) => ({ key, name, colour, dash, fill });
+export const CHARTS = {
+  hives: { title: 'Hives', series: [line('hives_alive', 'alive', '--alive'), line('hives_down', 'down', '--lost', [6, 4])] },
+  workers: { title: 'Workers', series: [line('workers_alive', 'alive', '--alive'), line('workers_down', 'down', '--lost', [6, 4])] },
+  work: { title: 'Requests', series: [line('busy', 'busy', '--ours', null, true), line('queue', 'queued', '--foreign', [6, 4]), line('slots', 'slots', '--muted', [2, 3])] },
+  vram: { title: 'VRAM, GiB', bytes: true, series: [line('vram_ours', 'ours', '--ours', null, true), line('vram_used', 'used', '--foreign', [6, 4]), line('vram_total', 'total', '--muted', [2, 3])] },
+  cpu: { title: 'CPU, %', series: [line('cpu', 'used', '--ours', null, true)], most: 100 },
+  memory: { title: 'Memory, GiB', bytes: true, series: [line('mem_used', 'used', '--ours', null, true)] },
+};
+
+const RANGES = [['1h', 1], ['3h', 3], ['6h', 6], ['24h', 24]];
+
+// Charts is a row of charts over one history, of the fleet or of a hive.
+export class Charts {
+  #plots = [];
+  #data = null;
+  #asked = 0;
+  #closed = false;
+
+  constructor(link, names, { hive = '', hours = 3, most = 24 } = {}) {
+    this.link = link;
+    this.hive = hive;
+    this.hours = hours;
+    this.note = h('p', { class: 'empty' });
+    this.note.hidden = true;
+    const ranges = h('div', { class: 'choice', role: 'group', 'aria-label': 'Hours shown' }, RANGES.filter(([, n]) => n <= most).map(([name, n]) => h('button', {
+      type: 'button', text: name, 'aria-pressed': String(n === hours),
+      onclick: (e) => {
+        this.hours = n;
+        for (const b of ranges.children) b.setAttribute('aria-pressed', String(b === e.currentTarget));
+        this.load(true).catch(() => {});
+      },
+    })));
+    this.row = h('div', { class: 'charts' }, names.map((n) => this.#chart(CHARTS[n])));
+    this.el = h('section', { class: 'panel history' }, h('h2', {}, 'The last hours', ranges), this.note, this.row);
+    this.resized = new ResizeObserver(() => { for (const p of this.#plots) this.#size(p); });
+    this.resized.observe(this.row);
+    this.recolour = () => this.#draw(true);
+    this.dark = matchMedia('(prefers-color-scheme: dark)');
+    this.dark.addEventListener('change', this.recolour);
+    document.addEventListener('hivebeat-theme', this.recolour);
+  }
+
+  close() {
+    this.#closed = true;
+    this.resized.disconnect();
+    this.dark.removeEventListener('change', this.recolour);
+    document.removeEventListener('hivebeat-theme', this.recolour);
+    for (const p of this.#plots) p.plot?.destroy();
+    this.#plots = [];
+  }
+
+  #chart(spec) {
+    const names = spec.series.map((s) => h('span', { class: `key ${s.dash ? (s.dash[0] > 4 ? 'dashed' : 'dotted') : 'solid'} c${s.colour.slice(2)}` }, `${s.name} `, h('b')));
+    const box = h('div', { class: 'plot', role: 'img' });
+    this.#plots.push({ spec, box, names, plot: null });
+    return h('figure', { class: 'chart' }, h('figcaption', {}, h('span', { class: 'name', text: spec.title }), h('span', { class: 'keys' }, names)), box);
+  }
+
+  // load asks for the history, at most once in 15 s unless it must.
+  async load(must = false) {
+    if (!must && this.#data && performance.now() - this.#asked < 15_000) return;
+    this.#asked = performance.now();
+    const { answer } = await this.link.get('v1/history', { hive: this.hive, since: this.hours * 3_600_000 });
+    if (this.#closed) return;
+    this.#data = answer.history || null;
+    const few = !this.#data || !Object.values(this.#data.series || {}).some((c) => c.some((v) => v !== null));
+    this.note.hidden = !few;
+    if (few) say(this.note, 'Nothing is known of the last hours yet: it begins to fill after a minute.');
+    this.row.hidden = few;
+    this.#draw(false);
+  }
+
+  #columns(spec) {
+    const { end, step, series } = this.#data;
+    const n = Math.max(0, ...spec.series.map((s) => series[s.key]?.length || 0));
+    const x = Array.from({ length: n }, (_, i) => (end - (n - 1 - i) * step) / 1000);
+    return [x, ...spec.series.map((s) => {
+      const c = series[s.key] || [];
+      const pad = Array(n - c.length).fill(null);
+      return pad.concat(spec.bytes ? c.map((v) => (v === null ? null : v / 2 ** 30)) : c);
+    })];
+  }
+
+  #draw(anew) {
+    if (!this.#data || this.#closed || this.row.hidden) return;
+    for (const p of this.#plots) {
+      const data = this.#columns(p.spec);
+      const last = p.spec.series.map((s, i) => data[i + 1].at(-1));
+      last.forEach((v, i) => say(p.names[i].lastChild, v === null || v === undefined ? '–' : few(v)));
+      p.box.setAttribute('aria-label', `${p.spec.title}, last ${this.hours} hours. Now ${p.names.map((n) => n.textContent).join(', ')}.`);
+      if (anew) { p.plot?.destroy(); p.plot = null; }
+      if (!p.plot) p.plot = this.#plot(p, data);
+      else p.plot.setData(data);
+      p.plot.setScale('x', { min: this.#data.end / 1000 - this.hours * 3600, max: this.#data.end / 1000 });
+    }
+  }
+
+  #plot({ spec, box }, data) {
+    const colour = (name) => {
+      const probe = h('i', { class: `c${name.slice(2)}` });
+      box.append(probe);
+      const c = getComputedStyle(probe).color;
+      probe.remove();
+      return c;
+    };
+    const axis = {
+      stroke: colour('--muted'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false },
+      font: '11px system-ui, sans-serif', gap: 4,
+    };
+    return new uPlot({
+      width: Math.max(160, box.clientWidth), height: box.clientHeight || 120, padding: [6, 6, 0, 0],
+      legend: { show: false }, cursor: { show: false }, select: { show: false },
+      scales: { y: { range: (u, min, max) => [0, spec.most || Math.max(1, (max || 0) * 1.1)] } },
+      axes: [
+        { ...axis, size: 20, space: 60, values: (u, t) => t.map((s) => new Date(s * 1000).toTimeString().slice(0, 5)) },
+        { ...axis, size: 44, space: 28, values: (u, t) => t.map((v) => short(v)) },
+      ],
+      series: [{}, ...spec.series.map((s) => ({
+        stroke: colour(s.colour), width: 1.75, dash: s.dash || undefined, points: { show: false },
+        fill: s.fill ? faint(colour(s.colour)) : undefined,
+      }))],
+    }, data, box);
+  }
+
+  #size({ plot, box }) {
+    if (plot && box.clientWidth && (plot.width !== box.clientWidth || plot.height !== box.clientHeight)) {
+      plot.setSize({ width: box.clientWidth, height: box.clientHeight });
+    }
+  }
+}
+
+const faint = (rgb) => rgb.replace(/^rgb\((.*)\)$/, (_, c) => `rgba(${c.split(/[ ,]+/).join(', ')}, 0.14)`);
+
+// few writes a number of a legend, which has little room.
+const few = (v) => (v >= 100_000 ? short(v) : v >= 100 || Number.isInteger(v) ? count(v) : v.toFixed(1));
+
+// short writes a number of an axis in few letters.
+export function short(v) {
+  for (const [n, unit] of [[1e9, 'G'], [1e6, 'M'], [1e3, 'k']]) {
+    if (v >= n) return `${+(v / n).toFixed(1)}${unit}`;
+  }
+  return String(+v.toFixed(2));
+}

@@ -1,0 +1,133 @@
+// What the page says in words and figures. Everything here is pure.
+
+const GIB = 2 ** 30;
+const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
+const tenths = new Intl.NumberFormat('en', { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+export const count = (n) => whole.format(n || 0);
+
+// plural says "1 worker", "2 workers".
+export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`;
+
+// gib is a number of bytes in GiB, without the unit.
+export function gib(bytes) {
+  const g = (bytes || 0) / GIB;
+  return g >= 1000 ? whole.format(g) : tenths.format(g);
+}
+
+export const percent = (part, all) => (all > 0 ? Math.round((100 * part) / all) : 0);
+
+// age is a span in ms as an operator says it: 12s, 3m 20s, 2h 5m, 4d 3h.
+export function age(ms) {
+  if (!(ms >= 0)) return '';
+  const s = Math.floor(ms / 1000);
+  if (s < 60) return `${s}s`;
+  const m = Math.floor(s / 60);
+  if (m < 10) return s % 60 ? `${m}m ${s % 60}s` : `${m}m`;
+  if (m < 60) return `${m}m`;
+  const h = Math.floor(m / 60);
+  if (h < 24) return m % 60 ? `${h}h ${m % 60}m` : `${h}h`;
+  const d = Math.floor(h / 24);
+  return h % 24 ? `${d}d ${h % 24}h` : `${d}d`;
+}
+
+// gpuName leaves out what all names share.
+export const gpuName = (name) => (name || 'GPU').replace(/^NVIDIA /, '').replace(/^GeForce /, '');
+
+// clip shortens text that another wrote, so that no view has to bear it whole.
+export const clip = (s, n = 120) => (s.length > n ? `${s.slice(0, n - 1)}…` : s);
+
+export const LIVES = ['alive', 'late', 'unverified', 'lost', 'left'];
+export const STATES = ['starting', 'loading', 'ready', 'busy', 'degraded', 'draining', 'stopped', 'failed'];
+export const KINDS = ['joined', 'state', 'stalled', 'late', 'lost', 'recovered', 'left', 'restarted', 'unverified', 'conflict', 'gap', 'brake'];
+
+// liveClass is the class of a verdict: a word that is not known counts as late.
+export const liveClass = (live) => (LIVES.includes(live) ? live : 'late');
+
+const CAUSES = {
+  missed: 'not heard in time',
+  exit: 'its process ended',
+  disconnect: 'its connection closed',
+  hive: 'its hive was lost and it did not answer',
+  goodbye: 'said goodbye',
+};
+export const cause = (c) => (Object.hasOwn(CAUSES, c) ? CAUSES[c] : c || '');
+
+const LIVE_WORDS = {
+  alive: 'heard in time',
+  late: 'not heard in time, not given up',
+  lost: 'concluded dead',
+  left: 'said goodbye',
+  unverified: 'known from memory, or held by the brake',
+};
+export const liveWords = (l) => (Object.hasOwn(LIVE_WORDS, l) ? LIVE_WORDS[l] : 'a word that this page does not know');
+
+// health says how many are not well, or that all are.
+export function health(summary) {
+  const parts = [];
+  const of = (word, counts) => {
+    for (const live of ['lost', 'unverified', 'late']) {
+      if (counts[live]) parts.push(`${plural(counts[live], word)} ${live}`);
+    }
+  };
+  of('hive', summary.hives || {});
+  of('worker', summary.workers || {});
+  if (parts.length) return `${parts.join(', ')}.`;
+  const hives = summary.hives?.alive || 0;
+  const workers = summary.workers?.alive || 0;
+  if (!hives && !workers) return 'No hive has been heard yet.';
+  return `${hives === 1 ? 'The one hive' : `All ${count(hives)} hives`} and ${plural(workers, 'worker')} are alive.`;
+}
+
+// illness is the worst verdict that something of the fleet is under: empty if all
+// that did not leave in order are alive.
+export function illness(summary) {
+  for (const live of ['lost', 'unverified', 'late']) {
+    if (summary.hives?.[live] || summary.workers?.[live]) return live === 'unverified' ? 'late' : live;
+  }
+  return '';
+}
+
+// day writes a moment of Unix ms in the browser's time zone: 2026-11-26 09:30.
+export function day(ms) {
+  const t = new Date(ms);
+  const two = (n) => String(n).padStart(2, '0');
+  return `${t.getFullYear()}-${two(t.getMonth() + 1)}-${two(t.getDate())} ${two(t.getHours())}:${two(t.getMinutes())}`;
+}
+
+// eventClass is the shape and colour of an event.
+export function eventClass(d) {
+  switch (d.kind) {
+    case 'joined': case 'recovered': return 'alive';
+    case 'lost': return 'lost';
+    case 'late': case 'gap': return 'late';
+    case 'left': return 'left';
+    case 'unverified': return 'unverified';
+    case 'conflict': return 'lost';
+    case 'stalled': return d.to === 'stalled' ? 'late' : 'alive';
+    case 'brake': return d.to === 'on' ? 'unverified' : 'alive';
+    default: return 'note';
+  }
+}
+
+// eventWords tells what happened, without the name of whom it happened to.
+export function eventWords(d) {
+  switch (d.kind) {
+    case 'joined': return 'joined';
+    case 'state': return d.to ? `says ${d.to}${d.from ? `, was ${d.from}` : ''}` : 'changed its state';
+    case 'late': return 'is late';
+    case 'lost': return d.cause ? `lost: ${cause(d.cause)}` : 'lost';
+    case 'left': return 'left in order';
+    case 'recovered': return `recovered${d.from ? `, was ${d.from}` : ''}`;
+    case 'restarted': return 'restarted';
+    case 'unverified': return 'unverified: the brake holds the verdict';
+    case 'conflict': return 'conflict: two processes have this id';
+    case 'stalled': return d.to === 'stalled' ? 'stalled: busy, and makes no progress' : 'makes progress again';
+    case 'gap': return `${plural(d.missing || 0, 'transition')} that nobody can tell any more`;
+    case 'brake': return `brake ${d.to === 'on' ? 'on' : 'off'}${d.zone ? ` in zone ${d.zone}` : ''}`;
+    default: return d.kind || 'something happened';
+  }
+}
+
+// grave says whether an event is worth saying aloud.
+export const grave = (d) => ['lost', 'unverified', 'conflict', 'brake', 'stalled'].includes(d.kind);

@@ -1,0 +1,194 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// pace says how often streams tell something. The page calls itself cut off after
+// 12 s of silence.
+type pace struct {
+	gap   time.Duration // between two answers that tell changes
+	beat  time.Duration // an answer comes after this even if nothing changed
+	ask   time.Duration // how long that may take
+	retry time.Duration // until the queen is asked again that does not answer
+	write time.Duration // how long a client may take to read what fits in no buffer
+}
+
+var defaultPace = pace{gap: 250 * time.Millisecond, beat: 4 * time.Second, ask: 900 * time.Millisecond, retry: time.Second, write: 10 * time.Second}
+
+// watch sends what changes until the client goes. Nothing is queued for it: the
+// next answer is asked for when the last one was written, and the queen gathers
+// what changed since its cursor.
+func (s *Server) watch(w http.ResponseWriter, q *http.Request, r route) {
+	req, err := r.request(q)
+	if err != nil {
+		s.refuse(w, q, http.StatusBadRequest, api.CodeBadRequest, err.Error())
+		return
+	}
+	if id := q.Header.Get("Last-Event-ID"); id != "" {
+		req.After = id // where a browser comes back, its URL is still the first one
+	}
+	if !s.counts.open() {
+		w.Header().Set("Retry-After", "10")
+		s.refuse(w, q, http.StatusServiceUnavailable, api.CodeUnavailable, "as many streams as may be are open: "+strconv.Itoa(s.cfg.MaxStreams))
+		return
+	}
+	slow := false
+	defer func() { s.counts.close(slow) }()
+	ctx, cancel := context.WithCancel(q.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+
+	// The first answer decides whether there is a stream at all.
+	a := s.changes(ctx, req, 0)
+	if a.Error != nil {
+		s.write(w, q, 0, a)
+		return
+	}
+	st := s.newStream(w, q)
+	err = st.begin()
+	for err == nil {
+		if a.Error == nil && a.Next != "" {
+			req.After = a.Next
+		}
+		sent := time.Now()
+		if err = st.send(&a); err != nil {
+			break
+		}
+		s.counts.sent(a.Resync != "")
+		switch {
+		case a.Error != nil:
+			pause(ctx, s.pace.retry)
+		case !a.More:
+			pause(ctx, s.pace.gap-time.Since(sent))
+		}
+		if ctx.Err() != nil || !s.guard.knows(q) { // the token may be another one by now
+			break
+		}
+		wait := s.pace.beat
+		if a.More {
+			wait = 0
+		}
+		a = s.changes(ctx, req, wait)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if err == nil {
+		_ = st.end()
+		return
+	}
+	if slow = errors.Is(err, os.ErrDeadlineExceeded); slow {
+		s.log.Warn("a stream is closed: its client does not read", slog.String("client", q.RemoteAddr))
+	}
+}
+
+// changes asks for what changed after req.After, and waits for it no longer than
+// wait.
+func (s *Server) changes(ctx context.Context, req api.Request, wait time.Duration) api.Answer {
+	req.Wait = hivebeat.MillisOf(wait)
+	limit := wait + s.pace.ask
+	if wait == 0 {
+		limit = s.pace.beat + s.pace.ask
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return s.backend.Answer(ctx, api.VerbWatch, req)
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// stream is a response that goes on.
+type stream struct {
+	w       io.Writer
+	zip     *zip // nil = plain
+	control *http.ResponseController
+	within  time.Duration
+	text    []byte // reused
+}
+
+func (s *Server) newStream(w http.ResponseWriter, q *http.Request) *stream {
+	st := &stream{w: w, control: http.NewResponseController(w), within: s.pace.write}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would gather it
+	h.Add("Vary", "Accept-Encoding")
+	if takesGzip(q) {
+		h.Set("Content-Encoding", "gzip")
+	}
+	w.WriteHeader(http.StatusOK)
+	if h.Get("Content-Encoding") != "" {
+		st.zip = newZip(w)
+		st.w = st.zip
+	}
+	return st
+}
+
+// begin takes the limits of other requests away, and says how soon to come back.
+func (st *stream) begin() error {
+	if err := st.control.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return st.put([]byte("retry: 2000\n\n"))
+}
+
+// send sends one answer. One with an error has no id: the client goes on from the
+// last that it has.
+func (st *stream) send(a *api.Answer) error {
+	b, err := json.Marshal(a) // one line
+	if err != nil {
+		return err
+	}
+	t := st.text[:0]
+	if a.Error == nil && a.Next != "" && !strings.ContainsAny(a.Next, "\r\n\x00") {
+		t = append(append(append(t, "id: "...), a.Next...), '\n')
+	}
+	t = append(append(append(t, "event: changes\ndata: "...), b...), "\n\n"...)
+	err = st.put(t)
+	if st.text = t; cap(t) > 64<<10 {
+		st.text = nil // one great answer is not to be paid for as long as the stream lasts
+	}
+	return err
+}
+
+// put writes and flushes, within the time that a client has for it.
+func (st *stream) put(b []byte) error {
+	if err := st.control.SetWriteDeadline(time.Now().Add(st.within)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if _, err := st.w.Write(b); err != nil {
+		return err
+	}
+	return st.control.Flush()
+}
+
+func (st *stream) end() error {
+	if st.zip == nil {
+		return nil
+	}
+	return st.zip.Close()
+}
