@@ -71,6 +71,10 @@ bench: ## Benchmarks with allocations, and a snapshot's way to a reader across p
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 	$(GO) test -tags e2e -run '^$$' -bench . -benchtime $(BENCHTIME) ./internal/e2e/fabric
 
+.PHONY: deploy-check
+deploy-check: ## Alerts and dashboard in deploy/, held against a live fabric by Prometheus' own parser and engine
+	cd deploy && $(GO) test -count=1 ./...
+
 .PHONY: sim
 sim: ## Faults under a virtual clock, SIM_SEEDS=2500 seeds from SIM_FIRST=1 on
 	$(GO) test -count=1 -timeout 15m -v ./internal/sim -run 'TestSeeds|TestKept' -sim.first $(SIM_FIRST) -sim.seeds $(SIM_SEEDS)
