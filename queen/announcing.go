@@ -258,7 +258,10 @@ func (q *Queen) finishOne(a *announcement, now time.Time) {
 	b.Busy = false
 	switch {
 	case !q.view.Knows(t): // forgotten meanwhile
-	case a.lost && a.err != nil: // not read: compared again when JetStream is back
+	case !a.advanced && a.err != nil:
+		// It may have been written all the same, by this queen or another: then the
+		// watch brought it while this was under way, and there is no difference any more.
+		q.lookAfter(t, now, 5*time.Second)
 	case a.lost && a.found.Gone:
 		q.view.UnlearnKey(t.Key(), false)
 	case a.lost:

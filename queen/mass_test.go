@@ -142,3 +142,33 @@ func TestAQueenDiesWithSeveralEventsToPublish(t *testing.T) {
 		}
 	}
 }
+
+// The answer to an advance is lost, and the watch brings what it wrote while that
+// is not known yet: there is no difference left to be told, but the event was
+// never published.
+func TestTheAnswerToAnAdvanceIsLost(t *testing.T) {
+	q, err := New(bustest.Conn(t, bustest.Server(t)), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	mustFeed(t, view{q.view}, snapshotOf("h", 100, 1), now)
+	h := q.view.Hive("h")
+	a := q.announcement(h, now)
+	if a == nil {
+		t.Fatal("there is nothing to tell")
+	}
+	h.Roster().Busy, q.working = true, 1
+	q.rosterItem("h", ledger.RosterItem{RosterEntry: a.next, Revision: 1, Epoch: 1}, now, time.Second)
+	if n := q.store.unsure.Len(); n != 0 {
+		t.Fatalf("%d are to be looked after while it is under way", n)
+	}
+	a.err = ledger.ErrAway
+	q.finishOne(a, now)
+	if q.announcement(h, now) != nil {
+		t.Error("it is told again")
+	}
+	if n := q.store.unsure.Len(); n != 1 {
+		t.Errorf("%d are to be looked after, want 1", n)
+	}
+}

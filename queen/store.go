@@ -278,8 +278,14 @@ func (q *Queen) rosterItem(id string, item ledger.RosterItem, now time.Time, wit
 		q.view.UnlearnKey(id, true)
 		return
 	}
-	t := q.view.LearnKey(id, item, now)
-	if b := t.Roster(); item.N > b.Confirmed && len(item.Event) > 0 && item.Stored < fleet.TooOld && !b.Busy {
+	q.lookAfter(q.view.LearnKey(id, item, now), now, within)
+}
+
+// lookAfter has the event in the entry of t published again in a while, where
+// nobody knows that it is stored and nothing else is under way that finds out.
+func (q *Queen) lookAfter(t fleet.Teller, now time.Time, within time.Duration) {
+	b := t.Roster()
+	if e := &b.Item; e.N > b.Confirmed && len(e.Event) > 0 && e.Stored < fleet.TooOld && !b.Busy {
 		q.store.unsure.Set(t, now.Add(5*time.Second+rand.N(within)))
 	}
 }

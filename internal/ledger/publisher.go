@@ -14,7 +14,7 @@ import (
 )
 
 // Publisher stores many events, and advances many entries of the roster, in about
-// the time of one: up to 256 are on their way before an answer is waited for. The
+// the time of one: up to 512 are on their way before an answer is waited for. The
 // rules are those of Ledger.Publish, Republish and Advance. It is safe for
 // concurrent use.
 type Publisher struct {
@@ -54,7 +54,7 @@ type ack struct {
 // underWay is how many messages of all bursts are under way at once: the time that
 // each may take counts from when it was sent, and a server that is slow must not
 // be taken for one that is away.
-const underWay = 256
+const underWay = 512
 
 // NewPublisher returns a publisher into l. It holds one subscription and two
 // goroutines of nats.go from its first use on, until Close.

@@ -150,9 +150,11 @@ func (q *queen) finish(a *announcement, err error) {
 	b.Busy = false
 	switch {
 	case !q.view.Knows(t):
+	case !a.advanced && err != nil:
+		q.lookAfter(t, 5*time.Second)
 	case a.lost && a.found.Gone:
 		q.view.UnlearnKey(t.Key(), false)
-	case a.lost && err == nil:
+	case a.lost:
 		q.rosterItem(t.Key(), a.found, 5*time.Second)
 	case a.advanced:
 		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.Item.Epoch)}
@@ -170,10 +172,14 @@ func (q *queen) finish(a *announcement, err error) {
 
 // rosterItem takes one entry, and sees to it that its event gets out.
 func (q *queen) rosterItem(id string, item ledger.RosterItem, within time.Duration) {
-	now := q.w.time()
-	t := q.view.LearnKey(id, item, now)
-	if b := t.Roster(); item.N > b.Confirmed && len(item.Event) > 0 && item.Stored < fleet.TooOld && !b.Busy {
-		q.unsure.Set(t, now.Add(5*time.Second+between(q.rng, 0, within)))
+	q.lookAfter(q.view.LearnKey(id, item, q.w.time()), within)
+}
+
+// lookAfter has the event in an entry published again in a while.
+func (q *queen) lookAfter(t fleet.Teller, within time.Duration) {
+	b := t.Roster()
+	if e := &b.Item; e.N > b.Confirmed && len(e.Event) > 0 && e.Stored < fleet.TooOld && !b.Busy {
+		q.unsure.Set(t, q.w.time().Add(5*time.Second+between(q.rng, 0, within)))
 	}
 }
 
