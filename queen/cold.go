@@ -1,6 +1,7 @@
 package queen
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -52,13 +53,13 @@ func (c *cold) ready(now time.Time, noJetStream bool) bool {
 }
 
 // warmUp opens the API once this queen knows enough to answer.
-func (q *Queen) warmUp(now time.Time) {
+func (q *Queen) warmUp(work context.Context, now time.Time) {
 	c := &q.cold
 	if c.warm || c.leaving || !c.ready(now, q.cfg.NoJetStream) {
 		return
 	}
 	c.warm = true
-	svc, err := q.serve()
+	svc, err := q.serve(work)
 	if err != nil {
 		q.fatal = err
 		return

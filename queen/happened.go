@@ -138,7 +138,7 @@ func (q *Queen) fillFrom(work context.Context, l *ledger.Ledger, from, to uint64
 		batch = nil
 		_ = q.post(work, func(time.Time) {
 			for _, h := range list {
-				if news {
+				if news || h.Time.After(q.began) {
 					q.events.Add(h, q.view.Bump)
 				} else {
 					q.events.Add(h, nil)

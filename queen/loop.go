@@ -207,7 +207,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	}
 	q.out.push(v.TakeEvents())
 	q.tellDifferences(work, now)
-	q.warmUp(now)
+	q.warmUp(work, now)
 	q.tellWatchers()
 	if next, ok := v.Next(); ok && next.After(now) && (q.wake.IsZero() || next.Before(q.wake)) {
 		q.wake = next

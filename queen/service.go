@@ -30,9 +30,10 @@ type service struct {
 	subs     []*nats.Subscription
 	ended    []chan struct{}
 
-	slots    chan struct{}  // one for each request that is answered beside its subscription
-	watching chan struct{}  // the same of those that watch
-	wg       sync.WaitGroup // all of them
+	work     context.Context // ends after the last answer
+	slots    chan struct{}   // one for each request that is answered beside its subscription
+	watching chan struct{}   // the same of those that watch
+	wg       sync.WaitGroup  // all of them
 
 	mu    sync.Mutex
 	stats []*micro.EndpointStats // by verb
@@ -47,9 +48,9 @@ const atOnce = 64
 
 // serve subscribes to all verbs. It is called when the queen is warm: before that
 // it would be the one of N queens whose answers are wrong.
-func (q *Queen) serve() (*service, error) {
+func (q *Queen) serve(work context.Context) (*service, error) {
 	s := &service{
-		q: q, started: time.Now().UTC(), slots: make(chan struct{}, atOnce), watching: make(chan struct{}, maxWatchers+atOnce),
+		q: q, work: work, started: time.Now().UTC(), slots: make(chan struct{}, atOnce), watching: make(chan struct{}, maxWatchers+atOnce),
 		identity: micro.ServiceIdentity{
 			Name: "queen", ID: q.cfg.ID, Version: serviceVersion,
 			Metadata: map[string]string{"prefix": q.cfg.Prefix},
@@ -122,7 +123,7 @@ func (s *service) drain(ctx context.Context) {
 		}
 	}
 	answered := make(chan struct{})
-	go func() { s.wg.Wait(); close(answered) }() // each is bounded by its own time limit
+	s.q.wg.Go(func() { s.wg.Wait(); close(answered) })
 	select {
 	case <-answered:
 	case <-ctx.Done():
@@ -152,7 +153,7 @@ func (s *service) asked(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 	began := time.Now()
 	r, err := decodeRequest(m.Data)
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout+min(r.Wait, hivebeat.MillisOf(time.Minute)).Duration())
+	ctx, cancel := context.WithTimeout(s.work, askTimeout+min(r.Wait, hivebeat.MillisOf(time.Minute)).Duration())
 	defer cancel()
 	reply := nats.NewMsg(m.Reply)
 	a := api.Answer{}

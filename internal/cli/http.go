@@ -47,7 +47,7 @@ func explainHTTP(err error) error {
 	if err == nil {
 		return nil
 	}
-	for field, flag := range map[string]string{"Addr": "--http", "TokenFile": "--http-token-file", "Origins": "--http-origin"} {
+	for field, flag := range map[string]string{"Addr": "--http", "TokenFile": "--http-token-file", "Origins": "--http-origin"} { //nolint:gosec // names, no secrets
 		if text, ok := strings.CutPrefix(err.Error(), "httpapi: Config."+field); ok {
 			err = &reworded{flag + text, err}
 			break

@@ -30,8 +30,9 @@ type Mix struct {
 // of the fleet.
 type tally struct {
 	Mix
-	n  int
-	up *tally
+	n   int
+	up  *tally
+	pos int // in the list of its level
 }
 
 func (t *tally) add(d int) {
@@ -40,24 +41,48 @@ func (t *tally) add(d int) {
 	}
 }
 
-// tallies are those of one level. Empty ones are removed.
-type tallies map[Mix]*tally
+// tallies are those of one level. Empty ones are removed. The map finds one, and
+// the list is there to be gone through, which is far slower in a map.
+type tallies struct {
+	byMix map[Mix]*tally
+	list  []*tally
+}
 
-func (ts tallies) get(m Mix, up func() *tally) *tally {
-	t := ts[m]
+func (ts *tallies) get(m Mix, up func() *tally) *tally {
+	t := ts.byMix[m]
 	if t == nil {
-		t = &tally{Mix: m}
+		t = &tally{Mix: m, pos: len(ts.list)}
 		if up != nil {
 			t.up = up()
 		}
-		ts[m] = t
+		if ts.byMix == nil {
+			ts.byMix = make(map[Mix]*tally)
+		}
+		ts.byMix[m] = t
+		ts.list = append(ts.list, t)
 	}
 	return t
 }
 
-func (ts tallies) each(yield func(Mix, int)) {
-	for m, t := range ts {
-		yield(m, t.n)
+func (ts *tallies) remove(t *tally) {
+	delete(ts.byMix, t.Mix)
+	last := len(ts.list) - 1
+	ts.list[t.pos] = ts.list[last]
+	ts.list[t.pos].pos = t.pos
+	ts.list[last] = nil
+	ts.list = ts.list[:last]
+}
+
+// sweep removes the one of a mix, if it is empty.
+func (ts *tallies) sweep(m Mix) {
+	if t := ts.byMix[m]; t != nil && t.n == 0 {
+		ts.remove(t)
+	}
+}
+
+func (ts *tallies) each(yield func(Mix, int)) {
+	for _, t := range ts.list {
+		yield(t.Mix, t.n)
 	}
 }
 
@@ -168,18 +193,18 @@ func (v *View) place(h *Hive) {
 	}
 	z := v.byZone[h.zone]
 	if z == nil {
-		z = &zoneIndex{name: h.zone, mixes: make(tallies)}
+		z = &zoneIndex{name: h.zone}
 		v.byZone[h.zone] = z
 	}
 	z.hives++
 	was := h.home
 	h.home = z
-	for m, t := range h.mixes {
+	for _, t := range h.mixes.list {
 		t.up.add(-t.n)
-		t.up = v.zoneTally(z, m)
+		t.up = v.zoneTally(z, t.Mix)
 		t.up.add(t.n)
 		if was != nil {
-			v.sweep(was, m)
+			v.sweep(was, t.Mix)
 		}
 	}
 	if was != nil {
@@ -207,15 +232,9 @@ func (v *View) zoneTally(z *zoneIndex, m Mix) *tally {
 
 // sweep removes what is empty of a zone and of the fleet.
 func (v *View) sweep(z *zoneIndex, m Mix) {
-	if t := z.mixes[m]; t != nil && t.n == 0 {
-		delete(z.mixes, m)
-	}
-	if t := v.mixes[m]; t != nil && t.n == 0 {
-		delete(v.mixes, m)
-		if t.up.n == 0 {
-			delete(v.shapes, t.up.Mix)
-		}
-	}
+	z.mixes.sweep(m)
+	v.mixes.sweep(m)
+	v.shapes.sweep(Mix{Live: m.Live, State: m.State})
 }
 
 // count moves w from the mix that it was counted in to another one; nowhere is the
@@ -234,7 +253,7 @@ func (v *View) count(h *Hive, w *Worker, to *tally) {
 	w.shown.tally = to
 	if was != nil {
 		if was.add(-1); was.n == 0 {
-			delete(h.mixes, was.Mix)
+			h.mixes.remove(was)
 			v.servesNot(h, was.Model)
 			v.sweep(h.home, was.Mix)
 		}

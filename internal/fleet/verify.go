@@ -132,12 +132,12 @@ func (v *View) Verify(now time.Time) error {
 	return errors.Join(errs...)
 }
 
-func (ts tallies) differ(want map[Mix]int) error {
-	if len(ts) != len(want) {
-		return fmt.Errorf("%d mixes are kept, there are %d: %v", len(ts), len(want), want)
+func (ts *tallies) differ(want map[Mix]int) error {
+	if len(ts.byMix) != len(want) || len(ts.list) != len(want) {
+		return fmt.Errorf("%d and %d mixes are kept, there are %d: %v", len(ts.byMix), len(ts.list), len(want), want)
 	}
 	for m, n := range want {
-		if ts[m] == nil || ts[m].n != n {
+		if t := ts.byMix[m]; t == nil || t.n != n || ts.list[t.pos] != t {
 			return fmt.Errorf("of %v there are %d", m, n)
 		}
 	}

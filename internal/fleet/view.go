@@ -123,7 +123,7 @@ type earlier struct{ hiveInc, seen uint64 }
 func New(fresh time.Duration) *View {
 	v := &View{
 		fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64),
-		mixes: make(tallies), shapes: make(tallies), byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving),
+		byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving),
 		roomOf: make(map[string]*Room), holds: make(map[Place]uint64),
 	}
 	v.totals.Hives = make(map[hivebeat.Live]int)
@@ -136,7 +136,7 @@ func (v *View) get(id string) *Hive {
 	if h, ok := v.hives[id]; ok {
 		return h
 	}
-	h := &Hive{id: id, workers: make(map[string]*Worker), mixes: make(tallies)}
+	h := &Hive{id: id, workers: make(map[string]*Worker)}
 	v.hives[id] = h
 	at, _ := v.find(id)
 	v.order = slices.Insert(v.order, at, h)

@@ -88,7 +88,7 @@ type Ledger struct {
 
 	mu      sync.Mutex
 	ids     [layouts]time.Time // when each of layout was made, as last seen by Open or Reopen
-	renewed bool         // one of ids changed, and no Reopen has told so yet
+	renewed bool               // one of ids changed, and no Reopen has told so yet
 }
 
 // Open makes the buckets and the stream, or checks those that exist: one with

@@ -35,7 +35,7 @@ type panics struct{}
 func (panics) Helper()                           {}
 func (panics) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
-// bigSnapshot is what hive i says: 100 workers of one of 20 models on 8 GPUs, in one
+// bigSnapshot is what hive i says: 100 workers of three of 20 models on 8 GPUs, in one
 // of 16 zones.
 func bigSnapshot(i int, seq uint64) *hivebeat.Snapshot {
 	r := rand.New(rand.NewPCG(uint64(i), seq))
@@ -48,7 +48,7 @@ func bigSnapshot(i int, seq uint64) *hivebeat.Snapshot {
 		})
 	}
 	for k := range 100 {
-		w := workerOf(fmt.Sprintf("llama-%04d", k), fmt.Sprintf("model-%d", (i+k)%20), 16, uint64(r.IntN(17)))
+		w := workerOf(fmt.Sprintf("llama-%04d", k), fmt.Sprintf("model-%d", (i+k%3)%20), 16, uint64(r.IntN(17)))
 		w.Age = hivebeat.Millis(r.IntN(28_000))
 		w.Labels = map[string]string{"tier": "prod"}
 		w.GPUs = []string{s.GPUs[k%8].UUID}
@@ -157,6 +157,33 @@ func BenchmarkWatch(b *testing.B) {
 				feed(b, v, bigSnapshot(0, seq), at(1))
 			}
 			percentiles(b, func() { NewWatch("q", c.r).Step(v, nil, at(1)) })
+		})
+	}
+}
+
+func BenchmarkPick(b *testing.B) {
+	v := bigFleet()
+	for _, c := range []struct {
+		name string
+		r    api.Request
+	}{
+		{"model", api.Request{Filter: api.Filter{Model: "model-7"}}},
+		{"model-20", api.Request{N: 20, Filter: api.Filter{Model: "model-7"}}},
+		{"model-zone", api.Request{Filter: api.Filter{Model: "model-7", Zone: "zone-3"}}},
+		{"any", api.Request{}},
+		{"glob-selector", api.Request{Filter: api.Filter{Model: "model-1*", Selector: "rack in (r1,r2,r3,r4,r5,r6,r7,r8,r9)"}}},
+		{"rare-selector", api.Request{Filter: api.Filter{Model: "model-7", Selector: "rack=r50"}}},
+		{"none", api.Request{Filter: api.Filter{Model: "none"}}},
+		{"gpu", api.Request{For: api.ForGPU, Filter: api.Filter{FreeVRAM: 40 << 30}}},
+		{"gpu-model", api.Request{For: api.ForGPU, Filter: api.Filter{FreeVRAM: 40 << 30, Model: "model-7"}}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			percentiles(b, func() {
+				v.Settle(at(1))
+				f := NewFinder(c.r, nil)
+				for !f.Step(v, at(1)) {
+				}
+			})
 		})
 	}
 }

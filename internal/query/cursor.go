@@ -97,7 +97,7 @@ func (o order) mixValue(m fleet.Mix, r *rank) bool {
 
 // worker is where w stands. Ages are sorted by when it was heard, which stays as
 // time passes: the youngest is first.
-func (o order) worker(w *fleet.Worker, now time.Time) rank {
+func (o order) worker(w *fleet.Worker) rank {
 	rec := w.Record()
 	r := rank{hive: w.Hive().ID(), worker: rec.Worker}
 	switch o.key {

@@ -111,7 +111,7 @@ func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
 func (f *filter) needsWorkers() bool { return f.FreeSlots > 0 || f.Stalled }
 
 // hiveFits reports whether h fits, and how many of its workers were looked at.
-func (f *filter) hiveFits(v *fleet.View, h *fleet.Hive, now time.Time) (fits bool, looked int) {
+func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) {
 	switch {
 	case h.Live() == "",
 		f.hive != "" && f.hive != h.ID(),

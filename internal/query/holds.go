@@ -226,7 +226,7 @@ func Held(v *fleet.View, r api.Request, id string, places []fleet.Place, now tim
 			others = append(others, p)
 			continue
 		}
-		c.serves = c.g != nil && f.servesModel(v, c.hive)
+		c.serves = c.g != nil && f.servesModel(c.hive)
 		d := describe(v, &c, now)
 		d.Rank, d.Hold, d.Reasons = len(picks)+1, id, []string{"held under this id already"}
 		picks = append(picks, d)

@@ -112,6 +112,10 @@ func (p *page) start(v *fleet.View) bool {
 			p.answer.Total = &n
 		}
 	}
+	if f.Model != "" && f.literal && v.Serving(f.Model) == nil { // nobody serves it
+		p.answer.Total = new(0)
+		return false
+	}
 	if p.order.key != "id" {
 		p.begun, p.at = false, rank{}
 		p.best = ranks{order: p.order, most: p.skip + p.limit + 1}
@@ -184,7 +188,7 @@ func (p *page) hives(v *fleet.View, now time.Time, budget *int) (done bool) {
 			done = false
 			return false
 		}
-		fits, looked := p.filter.hiveFits(v, h, now)
+		fits, looked := p.filter.hiveFits(h, now)
 		*budget -= 1 + looked
 		if fits && p.skip > 0 {
 			p.skip--
@@ -206,7 +210,7 @@ func (p *page) hives(v *fleet.View, now time.Time, budget *int) (done bool) {
 func (p *page) countHives(v *fleet.View, now time.Time) {
 	n := 0
 	for _, h := range v.Hives() {
-		if fits, _ := p.filter.hiveFits(v, h, now); fits {
+		if fits, _ := p.filter.hiveFits(h, now); fits {
 			n++
 		}
 	}
@@ -305,7 +309,7 @@ func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 		}
 		*budget--
 		if p.verb == api.VerbHives {
-			fits, looked := p.filter.hiveFits(v, h, now)
+			fits, looked := p.filter.hiveFits(h, now)
 			*budget -= looked
 			if fits {
 				n++
@@ -325,7 +329,7 @@ func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 				}
 				*budget--
 				if p.filter.worker(h, w, now) {
-					take(p.order.worker(w, now))
+					take(p.order.worker(w))
 				}
 				p.at, p.begun = rank{hive: h.ID(), worker: w.Record().Worker}, true
 			}

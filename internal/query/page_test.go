@@ -131,7 +131,7 @@ func plain(v *fleet.View, verb string, r *api.Request, now time.Time) (ids []str
 		}
 		for i, w := range ws {
 			if zone && such(w) && live(w.Live) && labels(w.Labels) && text(hi.Hive, w.Worker, hi.Zone, w.Model) && room(w.GPUs) && (r.MaxAge == 0 || w.Age <= r.MaxAge) {
-				rows = append(rows, row{o.worker(h.Workers()[i], now), w.Cursor()})
+				rows = append(rows, row{o.worker(h.Workers()[i]), w.Cursor()})
 			}
 		}
 	}

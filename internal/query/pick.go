@@ -114,7 +114,7 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 	}
 	f.choose(v, now)
 	if len(f.found) < f.n {
-		f.explain(v, now)
+		f.explain(v)
 	}
 	f.answer.Passed = f.passed
 	if f.cut && len(f.found) < f.n {
@@ -281,7 +281,7 @@ func (f *Finder) ofHive(v *fleet.View, now time.Time) {
 	switch {
 	case h == nil:
 	case f.gpu:
-		f.gpusOf(v, h, f.servesModel(v, h), now)
+		f.gpusOf(v, h, f.servesModel(h), now)
 	default:
 		for _, w := range h.Workers() {
 			if f.filter.model(w.Record().Model) && w.Fit() {
@@ -358,12 +358,12 @@ func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves b
 		return
 	}
 	if g != nil && !serves {
-		c.serves = f.servesModel(v, c.hive)
+		c.serves = f.servesModel(c.hive)
 	}
 	f.cands = append(f.cands, c)
 }
 
-func (f *Finder) servesModel(v *fleet.View, h *fleet.Hive) (yes bool) {
+func (f *Finder) servesModel(h *fleet.Hive) (yes bool) {
 	if f.filter.Model == "" {
 		return false
 	}
@@ -519,10 +519,16 @@ func describe(v *fleet.View, c *candidate, now time.Time) api.Pick {
 }
 
 // explain counts, of those that have no seat, why not: of the first that are meant.
-func (f *Finder) explain(v *fleet.View, now time.Time) {
+func (f *Finder) explain(v *fleet.View) {
 	looks := 0
 	hives := v.Hives()
-	if f.filter.hive != "" {
+	switch {
+	case f.filter.hive == "" && !f.gpu && f.filter.Model != "" && f.filter.literal:
+		hives = nil
+		if s := v.Serving(f.filter.Model); s != nil {
+			hives = s.Hives()
+		}
+	case f.filter.hive != "":
 		hives = nil
 		if h := known(v, f.filter.hive); h != nil {
 			hives = []*fleet.Hive{h}
@@ -540,7 +546,7 @@ func (f *Finder) explain(v *fleet.View, now time.Time) {
 			for i := range seats {
 				looks++
 				if !seats[i].Seated() {
-					f.passed[noRoom(h, &seats[i])]++
+					f.passed[noRoom(h)]++
 				} else if _, g := seats[i].GPU(); seats[i].Free() < f.need && !f.taken[fleet.Place{Hive: h.ID(), GPU: g.UUID}] {
 					f.passed["too little free memory"]++
 				}
@@ -590,7 +596,7 @@ func noSeat(h *fleet.Hive, w *fleet.Worker) string {
 	return "no free slot"
 }
 
-func noRoom(h *fleet.Hive, g *fleet.GPUSeat) string {
+func noRoom(h *fleet.Hive) string {
 	switch {
 	case h.Live() != hivebeat.Alive:
 		return "its hive is " + string(h.Live())

@@ -180,7 +180,7 @@ func TestPickSpreads(t *testing.T) {
 func TestPickSaysWhoDidNotFit(t *testing.T) {
 	v := newView()
 	busy, late, draining, stalled, odd, full := workerOf("a", "m", 4, 0), workerOf("b", "m", 4, 0), workerOf("c", "m", 4, 0), workerOf("d", "m", 4, 1), workerOf("e", "m", 4, 0), workerOf("f", "m", 4, 4)
-	busy.State, late.Live, draining.State, stalled.Stalled, odd.State = hivebeat.Busy, hivebeat.Late, hivebeat.Draining, true, "dreaming"
+	busy.State, late.Live, draining.State, stalled.Stalled, odd.State = hivebeat.Busy, hivebeat.Late, hivebeat.Draining, true, "dreaminuteg"
 	feed(t, v, snapshotOf("h", "", 1, busy, late, draining, stalled, odd, full), at(0))
 	a := find(t, v, api.Request{N: 3, Filter: api.Filter{Model: "m"}}, at(1))
 	if len(a.Picks) != 1 || a.Picks[0].Worker != "a" {
@@ -283,18 +283,18 @@ func TestHistory(t *testing.T) {
 	v := newView()
 	var s History
 	seq := uint64(0)
-	for min := 0; min <= 30; min++ {
+	for minute := range 31 {
 		for sec := 0; sec < 60; sec += 10 {
-			now := at(float64(60*min + sec))
+			now := at(float64(60*minute + sec))
 			if sec%10 == 0 {
 				seq++
-				sn := snapshotOf("h", "", seq, workerOf("w", "m", 4, uint64(min)))
-				sn.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80 << 30, Used: uint64(min) << 30}}
+				sn := snapshotOf("h", "", seq, workerOf("w", "m", 4, uint64(minute)))
+				sn.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80 << 30, Used: uint64(minute) << 30}}
 				sn.Host.CPU = 12.3
 				feed(t, v, sn, now)
 			}
 			v.Settle(now)
-			hears := min < 10 || min > 12
+			hears := minute < 10 || minute > 12
 			s.Sample(v, hears, now)
 		}
 	}

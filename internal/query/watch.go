@@ -64,21 +64,16 @@ func (w *Watch) begin(v *fleet.View) {
 		resync("the cursor is of another queen, " + parts[0])
 		return
 	}
-	var n [2]uint64
-	for i, p := range parts[1:] {
-		if i >= len(n) {
-			resync("the cursor can not be read")
-			return
+	n := [2]uint64{}
+	readable := len(parts) == 2 || len(parts) == 3
+	for i := range n {
+		if readable && i+1 < len(parts) {
+			u, err := strconv.ParseUint(parts[i+1], 10, 64)
+			n[i], readable = u, err == nil
 		}
-		u, err := strconv.ParseUint(p, 10, 64)
-		if err != nil {
-			resync("the cursor can not be read")
-			return
-		}
-		n[i] = u
 	}
 	switch {
-	case len(parts) < 2, n[0] > v.Rev(), n[1] > v.Rev():
+	case !readable, n[0] > v.Rev(), n[1] > v.Rev():
 		resync("the cursor can not be read")
 	case n[0] < v.Floor():
 		resync("this queen began after the cursor was made")
@@ -132,7 +127,7 @@ func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) 
 	// Three lists in one order: what is gone, what happened, and what changed.
 	others := func(before uint64) bool {
 		for {
-			var g, e uint64 = ^uint64(0), ^uint64(0)
+			g, e := ^uint64(0), ^uint64(0)
 			if len(gone) > 0 {
 				g = gone[0].Rev
 			}
@@ -251,7 +246,7 @@ func (w *Watch) tellHive(v *fleet.View, h *fleet.Hive, another bool, now time.Ti
 	if !w.only.hives || h.Live() == "" {
 		return 0
 	}
-	if fits, _ := f.hiveFits(v, h, now); fits {
+	if fits, _ := f.hiveFits(h, now); fits {
 		w.answer.Hives = append(w.answer.Hives, HiveInfo(v, h, now))
 		return 1
 	}

@@ -105,6 +105,10 @@ func TestRealQueens(t *testing.T) {
 	}
 	warm(q1)
 	c := newClient(t, srv, Config{})
+	bustest.Eventually(t, patience, func() (bool, string) { // warm comes a moment before it can be asked
+		_, err := c.Summary(t.Context())
+		return err == nil, fmt.Sprint(err)
+	})
 
 	n := 0
 	for a, err := range c.Workers(t.Context(), api.Request{Limit: 100}) {
@@ -141,6 +145,10 @@ func TestRealQueens(t *testing.T) {
 
 	q2, _ := runQueen(t, srv, "q2")
 	warm(q2)
+	bustest.Eventually(t, patience, func() (bool, string) {
+		a, err := c.Summary(t.Context())
+		return err == nil && a.Status.Queen == "q2", fmt.Sprintf("%+v, %v", a, err)
+	})
 	stop1()
 	h.send(workers, hivebeat.Draining)
 	if a := until(hivebeat.Draining); a.Status.Queen != "q2" {

@@ -148,13 +148,8 @@ func (s *Server) newStream(w http.ResponseWriter, q *http.Request) *stream {
 	return st
 }
 
-// begin takes the limits of other requests away, and says how soon to come back.
-func (st *stream) begin() error {
-	if err := st.control.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	return st.put([]byte("retry: 2000\n\n"))
-}
+// begin says how soon to come back.
+func (st *stream) begin() error { return st.put([]byte("retry: 2000\n\n")) }
 
 // send sends one answer. One with an error has no id: the client goes on from the
 // last that it has.

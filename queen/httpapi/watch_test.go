@@ -106,7 +106,7 @@ func (p *pipes) watch(t *testing.T, query string, headers ...string) *watcher {
 	tr := &http.Transport{DialContext: p.dial, DisableCompression: true}
 	t.Cleanup(tr.CloseIdleConnections)
 	w := &watcher{t: t, began: time.Now(), cancel: cancel}
-	if w.reply, err = (&http.Client{Transport: tr}).Do(q); err != nil {
+	if w.reply, err = (&http.Client{Transport: tr}).Do(q); err != nil { //nolint:bodyclose // it is, with the test
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.reply.Body.Close() })
@@ -353,7 +353,7 @@ func TestStreamOfAQueenThatDoesNotAnswer(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if away {
-				return &api.Answer{Error: &api.Error{Code: api.CodeUnavailable, Message: "busy"}}
+				return &api.Answer{Next: "fake.99", Error: &api.Error{Code: api.CodeUnavailable, Message: "busy"}}
 			}
 			return nil
 		}
