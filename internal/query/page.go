@@ -14,9 +14,9 @@ import (
 const (
 	// PageLooks is how many workers, or hives without a match, one page by id may
 	// look at: then it is answered as far as it came, and goes on from there.
-	PageLooks = 50_000
+	PageLooks = 20_000
 	// StepLooks is how many of them one step looks at.
-	StepLooks = 8_000
+	StepLooks = 4_000
 	// sortedLooks bounds a page that is sorted by another key than id, for which all
 	// that may fit have to be looked at.
 	sortedLooks     = 20_000_000
@@ -56,6 +56,7 @@ type page struct {
 
 	at     rank // looked at up to here, by id
 	begun  bool
+	whole  bool // all of that hive was
 	looked int
 	best   ranks
 	answer api.Answer
@@ -89,6 +90,9 @@ func (p *page) Step(v *fleet.View, now time.Time) bool {
 	case done:
 		return true
 	case p.order.key == "id" && p.looked >= PageLooks:
+		if h := v.Hive(p.at.hive); p.whole && h != nil {
+			p.at.worker = lastOf(h, p.down())
+		}
 		p.answer.Next = cursorAt(p.sort, p.at, p.skip).String()
 		return true
 	case p.looked >= sortedLooks:
@@ -228,15 +232,15 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 		}
 		*budget--
 		n := p.filter.may(h)
-		list := h.Workers()
-		switch {
-		case n == 0:
-			list = nil
-		case p.begun && h.ID() == p.at.hive: // on in the middle
-			list = p.restOf(list)
+		var list []*fleet.Worker // sorted only where it is looked at
+		switch same := p.begun && h.ID() == p.at.hive; {
+		case n == 0, same && p.whole:
+		case same: // on in the middle
+			list = p.restOf(h.Workers())
 		case exact && n <= p.skip:
 			p.skip -= n
-			list = nil
+		default:
+			list = h.Workers()
 		}
 		more := true
 		each(list, p.down(), func(w *fleet.Worker) bool {
@@ -259,11 +263,11 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 				}
 				p.answer.Workers = append(p.answer.Workers, WorkerInfo(v, w, now))
 			}
-			p.at, p.begun = rank{hive: h.ID(), worker: w.Record().Worker}, true
+			p.at, p.begun, p.whole = rank{hive: h.ID(), worker: w.Record().Worker}, true, false
 			return true
 		})
 		if more {
-			p.at, p.begun = rank{hive: h.ID(), worker: lastOf(h, p.down())}, true
+			p.at, p.begun, p.whole = rank{hive: h.ID()}, true, true
 		}
 		return more
 	})

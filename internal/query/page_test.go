@@ -198,7 +198,7 @@ func TestBudget(t *testing.T) {
 			break
 		}
 	}
-	if pages != 3 || found != 1 {
+	if pages < 6 || pages > 8 || found != 1 {
 		t.Errorf("%d found in %d pages", found, pages)
 	}
 	r = api.Request{Offset: 119_999}
@@ -212,7 +212,7 @@ func TestBudget(t *testing.T) {
 			break
 		}
 	}
-	if pages != 3 {
+	if pages < 6 || pages > 8 {
 		t.Errorf("the offset took %d pages", pages)
 	}
 	a := ask(t, v, api.VerbWorkers, api.Request{Offset: 119_000, Limit: 1, Hive: ""}, at(1))
