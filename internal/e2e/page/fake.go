@@ -266,6 +266,10 @@ func (q *fakeQueen) Answer(ctx context.Context, verb string, r api.Request) api.
 	defer q.mu.Unlock()
 	now := time.Now()
 	a := api.Answer{Status: q.status(now)}
+	if r.Offset > 100_000 && r.Sort != "" && strings.TrimPrefix(r.Sort, "-") != "id" { // as a queen does
+		a.Error = &api.Error{Code: api.CodeBadRequest, Message: "offset is too large for a sorted list"}
+		return a
+	}
 	if q.refused != "" {
 		a.Error = &api.Error{Code: api.CodeUnavailable, Message: q.refused}
 		return a

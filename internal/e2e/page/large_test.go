@@ -76,6 +76,14 @@ func TestLarge(t *testing.T) {
 	s.queen.judge("gpu-00001", "whisper", hivebeat.Lost, hivebeat.CauseExit, "")
 	tab.until(moment, "its row says lost", `window.row.isConnected && window.row.innerText.includes('lost')`)
 
+	// A queen does not leave out more than 100,000 of a sorted list: the page says where it ends.
+	tab.goTo("#/workers?sort=-done")
+	tab.until(moment, "sorted", `document.querySelector('.c-done[aria-sort=descending]') && document.querySelector('.rows .row:not(.waiting)')`)
+	tab.until(moment, "the end is told", `document.querySelector('.more').innerText.includes('first 100,000 of 200,000')`)
+	get[any](tab, `document.querySelector('.rows .row[tabindex="0"]').focus()`)
+	tab.keys(kb.End)
+	tab.until(moment, "End goes to the last of them", `document.activeElement.getAttribute('aria-rowindex') === '100001' && !document.activeElement.classList.contains('waiting')`)
+
 	soak, _ := time.ParseDuration(os.Getenv("HIVEBEAT_PAGE_SOAK"))
 	for end := time.Now().Add(soak); time.Now().Before(end); {
 		time.Sleep(min(time.Minute, time.Until(end)))

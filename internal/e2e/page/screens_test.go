@@ -43,7 +43,7 @@ func TestScreens(t *testing.T) {
 		{"fleet-light", 6, 4, 1440, 900, light, []string{"/"}},
 		{"small-light", 3, 3, 1440, 900, light, []string{"/", "/#/hives/gpu-01", "/#/hives/gpu-01/workers/whisper", "/#/events", "/#/workers"}},
 		{"small-dark", 3, 3, 1440, 900, dark, []string{"/", "/#/hives/gpu-01"}},
-		{"fifty-light", 50, 8, 1440, 900, light, []string{"/", "/#/workers?sort=-busy"}},
+		{"fifty-light", 50, 8, 1440, 900, light, []string{"/", "/#/workers?sort=-live"}},
 		{"phone", 3, 3, 390, 844, light, []string{"/", "/#/workers", "/#/hives/gpu-02", "/#/hives/gpu-01/workers/whisper"}},
 		{"large-dark", 10000, 20, 1920, 1080, dark, []string{"/", "/#/workers"}},
 		{"large-phone", 10000, 20, 390, 844, dark, []string{"/", "/#/workers"}},

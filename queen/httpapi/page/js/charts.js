@@ -163,7 +163,7 @@ export class Charts {
 const faint = (rgb) => rgb.replace(/^rgb\((.*)\)$/, (_, c) => `rgba(${c.split(/[ ,]+/).join(', ')}, 0.14)`);
 
 // few writes a number of a legend, which has little room.
-const few = (v) => (v >= 100_000 ? short(v) : v >= 100 || Number.isInteger(v) ? count(v) : v.toFixed(1));
+const few = (v) => (v >= 1_000 ? short(v) : v >= 100 || Number.isInteger(v) ? count(v) : v.toFixed(1));
 
 // short writes a number of an axis in few letters.
 export function short(v) {

@@ -95,7 +95,7 @@ export class Fleet {
       this.note.hidden = true;
     }
     await this.#list.refresh();
-    if (!this.#rows()) { this.#list.close(); this.#list = null; this.place.replaceChildren(this.cards); await this.#asCards(); }
+    if (!this.#rows()) await this.#asCards();
   }
 
   async #asCards() {

@@ -8,6 +8,7 @@ const AHEAD = 60; // rows asked for beyond them
 const KEEP = 400; // rows kept beyond what was asked for last
 const MOST = 1000; // a request's limit
 const TALLEST = 12_000_000; // px: browsers misplace what is taller
+const SORTED = 100_000; // rows that a queen can leave out of a list that is not in the order of ids
 
 // List needs
 //   load(offset, limit, signal, after) → {items, total, next, at}
@@ -91,13 +92,19 @@ export class List {
     }));
   }
 
+  // #end is how many rows can be shown.
+  #end() {
+    const byID = ['', 'id'].includes(this.opts.sort().replace(/^-/, ''));
+    return Math.min(this.#total, Math.floor(TALLEST / this.#height), byID ? Infinity : SORTED);
+  }
+
   // #range is what is in view, as indexes of rows.
   #range() {
     const box = this.body.getBoundingClientRect();
     const top = this.#headHeight();
     const first = Math.floor((top - box.top) / this.#height);
     const last = Math.ceil((innerHeight - box.top) / this.#height);
-    const end = Math.min(this.#total, Math.floor(TALLEST / this.#height));
+    const end = this.#end();
     return [Math.max(0, Math.min(first, end - 1)), Math.max(0, Math.min(last, end))];
   }
 
@@ -117,8 +124,9 @@ export class List {
     this.#wanted = [offset, offset + limit];
     try {
       const got = await this.opts.load(offset, limit, stop.signal, '');
-      // A page may come short where few rows fit: the rest is after its cursor.
-      for (let i = 0; got.next && got.items.length < limit && i < 8; i++) {
+      // A page may come short, even empty, where few rows fit: a queen looks at 20,000
+      // workers for it, and the rest is after its cursor.
+      for (let i = 0; got.next && got.items.length < limit && i < 50 && !stop.signal.aborted; i++) {
         const rest = await this.opts.load(0, limit - got.items.length, stop.signal, got.next);
         got.items = got.items.concat(rest.items);
         got.next = rest.next;
@@ -154,16 +162,17 @@ export class List {
     if (this.#closed || !this.el.isConnected) return;
     const row = parseFloat(getComputedStyle(this.grid).getPropertyValue('--row-px')) || 36;
     this.#height = row;
-    const height = `${Math.min(TALLEST, this.#total * row)}px`;
+    const end = this.#end();
+    const height = `${end * row}px`;
     if (this.body.style.height !== height) this.body.style.height = height;
     attr(this.grid, 'aria-rowcount', this.#known ? this.#total + 1 : -1);
     const [first, last] = this.#range();
     const from = Math.max(0, first - MARGIN);
-    const to = Math.min(this.#total, last + MARGIN);
-    this.#active = Math.max(0, Math.min(this.#active, this.#total - 1));
+    const to = Math.min(end, last + MARGIN);
+    this.#active = Math.max(0, Math.min(this.#active, end - 1));
     for (const [i, el] of this.#nodes) {
       // The row with the focus stays, or the focus would be lost.
-      if ((i < from || i >= to) && !(i < this.#total && el.contains(document.activeElement))) {
+      if ((i < from || i >= to) && !(i < end && el.contains(document.activeElement))) {
         this.#nodes.delete(i);
         el.remove();
         if (this.#spare.length < 60) this.#spare.push(el);
@@ -179,9 +188,9 @@ export class List {
     show(this.note, this.#known && this.#total === 0);
     show(this.grid, !(this.#known && this.#total === 0));
     if (!this.note.hidden) say(this.note, this.opts.empty());
-    const cut = this.#total * row > TALLEST;
+    const cut = end < this.#total;
     show(this.more, cut);
-    if (cut) say(this.more, `These are the first ${count(TALLEST / row)} of ${count(this.#total)}. Search or filter to see the others.`);
+    if (cut) say(this.more, `These are the first ${count(end)} of ${count(this.#total)}. Search or filter to see the others.`);
   }
 
   #place(i, got) {
@@ -234,7 +243,7 @@ export class List {
   #key(e) {
     if (e.altKey || e.ctrlKey || e.metaKey || !e.target.closest('.rows')) return;
     const page = Math.max(1, Math.floor((innerHeight - 160) / this.#height));
-    const end = Math.min(this.#total, Math.floor(TALLEST / this.#height)) - 1;
+    const end = this.#end() - 1;
     const to = {
       ArrowDown: this.#active + 1, ArrowUp: this.#active - 1, PageDown: this.#active + page,
       PageUp: this.#active - page, Home: 0, End: end,

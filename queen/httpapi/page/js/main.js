@@ -110,11 +110,17 @@ function searchFor() {
   else if (text) location.hash = `#/workers?text=${encodeURIComponent(text)}`;
 }
 
+// The / that leads to the search is not part of it, however long it is held.
+let slash = false;
+document.addEventListener('keyup', () => { slash = false; });
+search.addEventListener('beforeinput', (e) => { if (slash && /^\/+$/.test(e.data || '')) e.preventDefault(); });
+
 document.addEventListener('keydown', (e) => {
   if (e.altKey || e.ctrlKey || e.metaKey || e.isComposing) return;
   const typingNow = e.target.closest?.('input, select, textarea');
   if (e.key === '/' && !typingNow) {
     e.preventDefault();
+    slash = true;
     search.focus();
     search.select();
   } else if (e.key === 'Escape') {
