@@ -151,9 +151,6 @@ func (c Config) needs(inbox string) []need {
 		list = append(list, pub(tell(of[0], of[1], madeUp), "publish events", ""))
 	}
 	if c.NoJetStream {
-		if c.Webhooks {
-			list = append(list, sub(s.Events(), "hear the events for its webhooks", noWebhooks))
-		}
 		return list
 	}
 	list = append(append(list, answers), c.stored()...)
