@@ -34,7 +34,7 @@ build: ## bin/hivebeat for this machine
 
 .PHONY: test
 test: ## Every test but the end-to-end ones, with the race detector, in random order
-	CGO_ENABLED=1 $(GO) test -race -shuffle=on $(if $(BENCH),-bench . -benchtime 1x) ./...
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
 
 .PHONY: e2e
 e2e: e2e-fabric e2e-natscli e2e-top e2e-page e2e-compose ## End to end: real processes, terminal, browser, the nats CLI, containers
