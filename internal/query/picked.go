@@ -1,0 +1,165 @@
+package query
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// add describes a place, and why it stands there.
+func (f *Finder) add(v *fleet.View, c *candidate, inZone, onHive int, now time.Time) {
+	p := describe(v, c, now)
+	p.Rank = len(f.answer.Picks) + 1
+	say := func(format string, args ...any) { p.Reasons = append(p.Reasons, fmt.Sprintf(format, args...)) }
+	room := uint64(0)
+	if c.w != nil {
+		r := c.w.Record()
+		if r.Model != "" {
+			say("serves %s", r.Model)
+		}
+		say("%d of %d slots are free", p.FreeSlots, r.Slots)
+		if h := c.w.Held(); h > 0 {
+			say("%d more are held", h)
+		}
+		if r.Queue == 0 {
+			say("nobody waits")
+		} else {
+			say("%d wait", r.Queue)
+		}
+		say("heard %.1fs ago", float64(p.Age)/1000)
+		room = r.Slots - min(r.Slots, r.Busy)
+	} else {
+		_, g := c.g.GPU()
+		say("%.1f of %.1f GiB are free", gib(p.FreeVRAM), gib(g.Total))
+		if h := c.g.Held(); h > 0 {
+			say("%.1f GiB more are held", gib(h))
+		}
+		if p.Serves {
+			say("its hive serves %s already", f.filter.Model)
+		}
+		say("read %.1fs ago", float64(p.Age)/1000)
+		room = g.Free()
+	}
+	switch {
+	case f.n == 1:
+	case inZone == 0 && c.zone != "" && cmp.Or(f.r.Spread, api.SpreadZone) == api.SpreadZone:
+		say("the first in zone %s", c.zone)
+	case onHive == 0 && f.r.Spread != api.SpreadNone:
+		say("the first on its hive")
+	case f.r.Spread != api.SpreadNone:
+		say("its hive has %d of these already", onHive)
+	}
+	f.answer.Picks = append(f.answer.Picks, p)
+	f.found = append(f.found, Found{c.place(), f.need, room})
+}
+
+func gib(n uint64) float64 { return float64(n) / (1 << 30) }
+
+// describe is a pick without a rank and reasons.
+func describe(v *fleet.View, c *candidate, now time.Time) api.Pick {
+	h := c.hive
+	p := api.Pick{Hive: h.ID(), Zone: c.zone, Serves: c.g != nil && c.serves}
+	if c.w != nil {
+		r := c.w.Record()
+		p.Worker, p.Model, p.Endpoint, p.State = r.Worker, r.Model, r.Endpoint, r.State
+		p.Slots, p.FreeSlots = r.Slots, c.w.FreeSlots()
+		_, p.Age, _ = v.Shown(h, c.w, now)
+		return p
+	}
+	_, g := c.g.GPU()
+	p.GPU, p.GPUIndex, p.FreeVRAM = g.UUID, new(g.Index), c.g.Free()
+	p.Age = fleet.EffectiveAge(g.Age, h.Received(), now)
+	return p
+}
+
+// explain counts, of those that have no seat, why not: of the first that are meant.
+func (f *Finder) explain(v *fleet.View) {
+	looks := 0
+	hives := v.Hives()
+	switch {
+	case f.filter.hive == "" && !f.gpu && f.filter.Model != "" && f.filter.literal:
+		hives = nil
+		if s := v.Serving(f.filter.Model); s != nil {
+			hives = s.Hives()
+		}
+	case f.filter.hive != "":
+		hives = nil
+		if h := known(v, f.filter.hive); h != nil {
+			hives = []*fleet.Hive{h}
+		}
+	}
+	for _, h := range hives {
+		if looks++; looks > pickExplain {
+			return
+		}
+		if h.Live() == "" || f.filter.Zone != "" && f.filter.Zone != h.Zone() {
+			continue
+		}
+		if f.gpu {
+			seats := h.GPUSeats()
+			for i := range seats {
+				looks++
+				if !seats[i].Seated() {
+					f.passed[noRoom(h)]++
+				} else if _, g := seats[i].GPU(); seats[i].Free() < f.need && !f.taken[fleet.Place{Hive: h.ID(), GPU: g.UUID}] {
+					f.passed["too little free memory"]++
+				}
+			}
+			continue
+		}
+		if f.filter.may(h) == 0 {
+			continue
+		}
+		for _, w := range h.Workers() {
+			if looks++; looks > pickExplain {
+				return
+			}
+			if f.filter.model(w.Record().Model) {
+				if why := noSeat(h, w); why != "" {
+					f.passed[why]++
+				} else if w.FreeSlots() < f.need && !f.taken[fleet.Place{Hive: h.ID(), Worker: w.Record().Worker}] {
+					f.passed["too few free slots"]++
+				}
+			}
+		}
+	}
+}
+
+// noSeat says why a worker is never picked now.
+func noSeat(h *fleet.Hive, w *fleet.Worker) string {
+	m, r := w.Mix(), w.Record()
+	switch {
+	case w.Fit():
+		return ""
+	case m.Live != hivebeat.Alive:
+		return string(fleet.Counted(m.Live))
+	case h.Live() != hivebeat.Alive:
+		return "its hive is " + string(h.Live())
+	case !w.Fresh() || !h.Fresh():
+		return "too old"
+	case m.State != hivebeat.Ready && m.State != hivebeat.Busy:
+		if !m.State.Known() {
+			return "an unknown state"
+		}
+		return string(m.State)
+	case r.Stalled:
+		return "stalled"
+	case w.Held() > 0 && r.Busy < r.Slots:
+		return "held"
+	}
+	return "no free slot"
+}
+
+func noRoom(h *fleet.Hive) string {
+	switch {
+	case h.Live() != hivebeat.Alive:
+		return "its hive is " + string(h.Live())
+	case !h.Fresh():
+		return "too old"
+	}
+	return "it can not be read"
+}
