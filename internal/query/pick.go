@@ -20,13 +20,13 @@ import (
 // finds too few, as the filter is narrow, all lists are gone through, in steps.
 
 const (
-	pickLooks   = 1_024   // of the first step
-	pickAll     = 512     // so many candidates are all looked at
-	pickZones   = 4       // looked at, or as many as places are asked for
-	pickEach    = 8       // candidates of each
-	pickModels  = 10_000  // that a glob may be tried at
-	pickScan    = 200_000 // looks of all steps
-	pickExplain = 2_000   // looks at who does not fit, where there are too few
+	pickLooks   = 1_024  // of the first step
+	pickAll     = 512    // so many candidates are all looked at
+	pickZones   = 4      // looked at, or as many as places are asked for
+	pickEach    = 8      // candidates of each
+	pickModels  = 10_000 // that a glob may be tried at
+	pickScan    = 50_000 // looks of all steps
+	pickExplain = 2_000  // looks at who does not fit, where there are too few
 )
 
 // Finder looks for places. It is a Job; what it found, besides the answer, is in
@@ -109,8 +109,13 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 		if len(f.cands) < f.n && total > pickAll {
 			return false
 		}
-	} else if !f.scan(v, lists, now) {
-		return false
+	} else {
+		if f.steps == 2 { // it looks at all of them, those of the first step too
+			clear(f.passed)
+		}
+		if !f.scan(v, lists, now) {
+			return false
+		}
 	}
 	f.choose(v, now)
 	if len(f.found) < f.n {
@@ -352,7 +357,6 @@ func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves b
 	if f.taken[p] {
 		return
 	}
-	f.taken[p] = true
 	if why := f.unfit(v, &c, p, now); why != "" {
 		f.passed[why]++
 		return
@@ -360,6 +364,7 @@ func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves b
 	if g != nil && !serves {
 		c.serves = f.servesModel(c.hive)
 	}
+	f.taken[p] = true
 	f.cands = append(f.cands, c)
 }
 
@@ -547,7 +552,7 @@ func (f *Finder) explain(v *fleet.View) {
 				looks++
 				if !seats[i].Seated() {
 					f.passed[noRoom(h)]++
-				} else if _, g := seats[i].GPU(); seats[i].Free() < f.need && !f.taken[fleet.Place{Hive: h.ID(), GPU: g.UUID}] {
+				} else if fleet.RoomLevel(seats[i].Free()) < f.level() && f.filter.hive == "" { // others were looked at
 					f.passed["too little free memory"]++
 				}
 			}
@@ -563,7 +568,7 @@ func (f *Finder) explain(v *fleet.View) {
 			if f.filter.model(w.Record().Model) {
 				if why := noSeat(h, w); why != "" {
 					f.passed[why]++
-				} else if w.FreeSlots() < f.need && !f.taken[fleet.Place{Hive: h.ID(), Worker: w.Record().Worker}] {
+				} else if bits.Len64(w.FreeSlots())-1 < f.level() && f.filter.hive == "" {
 					f.passed["too few free slots"]++
 				}
 			}
