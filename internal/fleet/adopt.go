@@ -120,6 +120,9 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 		a.wards[s.Worker] = c
 		v.wards++
 		if w := h.workers[s.Worker]; w != nil {
+			if w.via != hivebeat.ViaQueen && w.shown.tally != nil {
+				v.touchWorker(w, true)
+			}
 			w.ward, w.via = c, hivebeat.ViaQueen
 		}
 	}

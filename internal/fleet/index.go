@@ -145,6 +145,9 @@ func (v *View) EachShape(yield func(Mix, int)) { v.shapes.each(yield) }
 // EachMix yields how many workers of the hive are shown in which way.
 func (h *Hive) EachMix(yield func(Mix, int)) { h.mixes.each(yield) }
 
+// Mixes is how many different ones EachMix yields.
+func (h *Hive) Mixes() int { return len(h.mixes.list) }
+
 // Load is what the workers of the hive do that are alive.
 func (h *Hive) Load() Load { return h.load }
 

@@ -110,7 +110,24 @@ func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
 // needsWorkers reports whether a hive can only be judged by its workers' records.
 func (f *filter) needsWorkers() bool { return f.FreeSlots > 0 || f.Stalled }
 
-// hiveFits reports whether h fits, and how many of its workers were looked at.
+// costs is how many looks at plain workers one look at a worker costs: labels are
+// in maps.
+func (f *filter) costs() int {
+	if f.selector.Empty() {
+		return 1
+	}
+	return 2
+}
+
+// costOf is how many looks at workers the counts of h cost.
+func costOf(h *fleet.Hive) int { return 1 + h.Mixes()/4 }
+
+// hivesAreCheap reports whether hives are judged by their own words alone.
+func (f *filter) hivesAreCheap() bool {
+	return f.Model == "" && len(f.State) == 0 && f.text == "" && f.selector.Empty() && f.FreeVRAM == 0 && !f.needsWorkers()
+}
+
+// hiveFits reports whether h fits, and how many looks that cost.
 func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) {
 	switch {
 	case h.Live() == "",
@@ -124,14 +141,16 @@ func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) 
 	}
 	if f.text != "" && !has(h.ID(), f.text) && !has(h.Zone(), f.text) {
 		found := false
+		looked += 4 * costOf(h)
 		h.EachMix(func(m fleet.Mix, _ int) { found = found || has(m.Model, f.text) })
 		if !found {
-			return false, 0
+			return false, looked
 		}
 	}
 	if f.Model == "" && len(f.State) == 0 && !f.needsWorkers() {
-		return true, 0
+		return true, looked
 	}
+	looked += costOf(h)
 	// With such a worker: one that is not gone.
 	such := func(m fleet.Mix) bool {
 		l := fleet.Counted(m.Live)
@@ -140,7 +159,7 @@ func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) 
 	some := false
 	h.EachMix(func(m fleet.Mix, _ int) { some = some || such(m) })
 	if !some || !f.needsWorkers() {
-		return some, 0
+		return some, looked
 	}
 	for _, w := range h.Workers() {
 		looked++

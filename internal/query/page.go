@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// PageLooks is how many workers, or hives without a match, one page by id may
-	// look at: then it is answered as far as it came, and goes on from there.
+	// PageLooks is how many workers one page by id may look at; a hive counts as
+	// some, and a worker as two where labels are looked at: then it is answered as far as it came, and goes on from there.
 	PageLooks = 20_000
 	// StepLooks is how many of them one step looks at.
 	StepLooks = 4_000
@@ -180,7 +180,7 @@ func each[T any](list []T, down bool, fn func(T) bool) {
 
 // hives lists hives by id. The total is counted beside.
 func (p *page) hives(v *fleet.View, now time.Time, budget *int) (done bool) {
-	if p.looked == 0 && !p.filter.needsWorkers() {
+	if p.looked == 0 && p.filter.hivesAreCheap() {
 		p.countHives(v, now)
 	}
 	done = true
@@ -230,7 +230,7 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 			done = false
 			return false
 		}
-		*budget--
+		*budget -= costOf(h)
 		n := p.filter.may(h)
 		var list []*fleet.Worker // sorted only where it is looked at
 		switch same := p.begun && h.ID() == p.at.hive; {
@@ -248,7 +248,7 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 				done, more = false, false
 				return false
 			}
-			*budget--
+			*budget -= p.filter.costs()
 			fits := p.filter.worker(h, w, now)
 			if fits && p.skip > 0 {
 				p.skip--
@@ -311,10 +311,13 @@ func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 		if *budget <= 0 {
 			return false
 		}
-		*budget--
+		*budget -= 2 * costOf(h)
 		if p.verb == api.VerbHives {
 			fits, looked := p.filter.hiveFits(h, now)
 			*budget -= looked
+			if p.order.key == "vram_free" {
+				*budget -= len(h.GPUSeats())
+			}
 			if fits {
 				n++
 				take(p.order.hive(h))
@@ -331,7 +334,7 @@ func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 				if *budget <= 0 {
 					return false
 				}
-				*budget--
+				*budget -= p.filter.costs()
 				if p.filter.worker(h, w, now) {
 					take(p.order.worker(w))
 				}

@@ -19,13 +19,13 @@ import (
 // finds too few, as the filter is narrow, all lists are gone through, in steps.
 
 const (
-	pickLooks   = 1_024   // of the first step
-	pickAll     = 512     // so many candidates are all looked at
-	pickZones   = 4       // looked at, or as many as places are asked for
-	pickEach    = 8       // candidates of each
-	pickModels  = 10_000  // that a glob may be tried at
-	pickScan    = 200_000 // looks of all steps
-	pickExplain = 2_000   // looks at who does not fit, where there are too few
+	pickLooks   = 1_024  // of the first step
+	pickAll     = 512    // so many candidates are all looked at
+	pickZones   = 4      // looked at, or as many as places are asked for
+	pickEach    = 8      // candidates of each
+	pickModels  = 10_000 // that a glob may be tried at
+	pickScan    = 50_000 // looks of all steps
+	pickExplain = 2_000  // looks at who does not fit, where there are too few
 )
 
 // Finder looks for places. It is a Job; what it found, besides the answer, is in
@@ -108,8 +108,13 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 		if len(f.cands) < f.n && total > pickAll {
 			return false
 		}
-	} else if !f.scan(v, lists, now) {
-		return false
+	} else {
+		if f.steps == 2 { // it looks at all of them, those of the first step too
+			clear(f.passed)
+		}
+		if !f.scan(v, lists, now) {
+			return false
+		}
 	}
 	f.choose(v, now)
 	if len(f.found) < f.n {
@@ -351,7 +356,6 @@ func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves b
 	if f.taken[p] {
 		return
 	}
-	f.taken[p] = true
 	if why := f.unfit(v, &c, p, now); why != "" {
 		f.passed[why]++
 		return
@@ -359,6 +363,7 @@ func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves b
 	if g != nil && !serves {
 		c.serves = f.servesModel(c.hive)
 	}
+	f.taken[p] = true
 	f.cands = append(f.cands, c)
 }
 

@@ -3,6 +3,7 @@ package query
 import (
 	"cmp"
 	"fmt"
+	"math/bits"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -105,7 +106,7 @@ func (f *Finder) explain(v *fleet.View) {
 				looks++
 				if !seats[i].Seated() {
 					f.passed[noRoom(h)]++
-				} else if _, g := seats[i].GPU(); seats[i].Free() < f.need && !f.taken[fleet.Place{Hive: h.ID(), GPU: g.UUID}] {
+				} else if fleet.RoomLevel(seats[i].Free()) < f.level() && f.filter.hive == "" { // others were looked at
 					f.passed["too little free memory"]++
 				}
 			}
@@ -121,7 +122,7 @@ func (f *Finder) explain(v *fleet.View) {
 			if f.filter.model(w.Record().Model) {
 				if why := noSeat(h, w); why != "" {
 					f.passed[why]++
-				} else if w.FreeSlots() < f.need && !f.taken[fleet.Place{Hive: h.ID(), Worker: w.Record().Worker}] {
+				} else if bits.Len64(w.FreeSlots())-1 < f.level() && f.filter.hive == "" {
 					f.passed["too few free slots"]++
 				}
 			}
