@@ -235,11 +235,7 @@ func (w *watch) fleet(ctx context.Context, rows int) (*show.Fleet, error) {
 		{api.VerbHives, func(a *api.Answer) { f.Hives, f.MoreHives = a.Hives, a.Next != "" }},
 		{api.VerbWorkers, func(a *api.Answer) { f.Workers, f.MoreWorkers = a.Workers, a.Next != "" }},
 	} {
-		r := api.Request{Limit: limit}
-		if q.verb == api.VerbSummary {
-			r.Limit = 0 // it has no pages
-		}
-		ans, err := w.ask(ctx, q.verb, r)
+		ans, err := w.ask(ctx, q.verb, api.Request{Limit: limit})
 		if err != nil {
 			return nil, err
 		}

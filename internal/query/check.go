@@ -61,13 +61,14 @@ var keys = []key{
 
 const filterKeys = "model live state zone selector text free_vram free_slots max_age stalled "
 
-// takes is which keys a verb takes.
+// takes is which keys a verb takes. A limit where there is no list changes nothing,
+// and clients of before sent it.
 var takes = map[string][]string{
-	api.VerbSummary: {},
+	api.VerbSummary: {"limit"},
 	api.VerbHives:   strings.Fields("hive sort after offset limit " + filterKeys),
 	api.VerbWorkers: strings.Fields("hive sort after offset limit " + filterKeys),
-	api.VerbHive:    {"hive"},
-	api.VerbWorker:  {"hive", "worker"},
+	api.VerbHive:    {"hive", "limit"},
+	api.VerbWorker:  {"hive", "worker", "limit"},
 	api.VerbEvents:  {"hive", "worker", "kinds", "since", "after", "limit"},
 	api.VerbHistory: {"hive", "since"},
 	api.VerbPick:    strings.Fields("hive model zone selector free_vram free_slots max_age n for spread slots hold hold_for"),

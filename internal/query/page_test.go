@@ -228,7 +228,7 @@ func TestRequestsAreChecked(t *testing.T) {
 		word string
 	}{
 		{"nonsense", api.Request{}, "nonsense"},
-		{api.VerbSummary, api.Request{Limit: 1}, `"limit"`},
+		{api.VerbSummary, api.Request{After: "h"}, `"after"`},
 		{api.VerbSummary, api.Request{Filter: api.Filter{Zone: "eu"}}, `"zone"`},
 		{api.VerbHive, api.Request{Hive: "h", Worker: "w"}, `"worker"`},
 		{api.VerbWorkers, api.Request{N: 1}, `"n"`},
