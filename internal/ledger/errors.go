@@ -38,6 +38,7 @@ const (
 	codeMemoryResources     jetstream.ErrorCode = 10028
 	codeStorageResources    jetstream.ErrorCode = 10047
 	codeSubjectOverlap      jetstream.ErrorCode = 10065
+	codeCreateFailed        jetstream.ErrorCode = 10049
 	codeStoreFailed         jetstream.ErrorCode = 10077
 	codeDuplicateInProgress jetstream.ErrorCode = 10158
 )

@@ -93,10 +93,14 @@ func human(stream string) string {
 	return "stream " + stream
 }
 
+// storePause is how long a server gets that is busy with a store.
+const storePause = 100 * time.Millisecond
+
 // ensure makes one of the layout, or checks the one that is there.
 func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (created time.Time, err error) {
 	// Three tries: between our look and our create another queen may make it, and
 	// somebody may remove it again.
+	var failed error
 	for range 3 {
 		s, err := l.js.Stream(ctx, want.Name)
 		if err == nil {
@@ -116,9 +120,20 @@ func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (creat
 			l.cfg.Logger.Info("made in JetStream", slog.String("what", human(want.Name)), slog.String("storage", want.Storage.String()), slog.Int("replicas", want.Replicas))
 		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
 			// Another queen was first: the next round checks what it made.
+		case codeOf(err) == codeCreateFailed:
+			// Its store can not be made, or another queen's is just being made or removed
+			// in the same place: the next round tells.
+			failed = err
+			select {
+			case <-ctx.Done():
+			case <-time.After(storePause):
+			}
 		default:
 			return time.Time{}, l.createError(ctx, want, err)
 		}
+	}
+	if failed != nil {
+		return time.Time{}, l.createError(ctx, want, failed)
 	}
 	return time.Time{}, fmt.Errorf("ledger: %s: %w: it comes and goes", human(want.Name), ErrAway)
 }
