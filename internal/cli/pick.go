@@ -30,7 +30,7 @@ type pickCmd struct {
 func (pickCmd) Help() string {
 	return `Examples:
 
-  hivebeat pick --model 'llama-3*'                    a worker that serves it and has a free slot
+  hivebeat pick --model '*Llama-3*'                   a worker that serves it and has a free slot
   hivebeat pick --for gpu --free-vram 20GiB -n 3      three GPUs with room, in several zones
   hivebeat pick --model sdxl --hold job-42            the same, and keep it for 30 s
   hivebeat pick --release job-42                      give it back
@@ -90,7 +90,7 @@ func (cmd *pickCmd) print(c *console, ans *api.Answer) error {
 		if passed := show.Passed(ans.Passed); passed != "" {
 			err = fmt.Errorf("%w; passed over: %s", errNothing, passed)
 		}
-		hint := "\"hivebeat ls workers\" lists what there is; ask for less, or another --model"
+		hint := "\"hivebeat ls workers\" lists what there is; ask for less, or another --model, whose glob is of the whole name and in which case counts"
 		if len(ans.Status.Unsure) > 0 || !ans.Status.Warm {
 			hint = "the queen is " + show.Sure(&ans.Status, false) + ": ask again in a moment"
 		}

@@ -77,6 +77,7 @@ type pidfds struct {
 	file *os.File
 	raw  syscall.RawConn
 	room atomic.Int64 // how many more may be open
+	closed atomic.Bool
 }
 
 // pidfd is one of them.
@@ -177,7 +178,7 @@ func (p *pidfds) wait(ended func(token uint64)) error {
 			}
 		})
 		switch {
-		case errors.Is(err, os.ErrClosed):
+		case err != nil && p.closed.Load(): // package os has an error of its own for that here
 			return nil
 		case err != nil:
 			return err
@@ -190,4 +191,7 @@ func (p *pidfds) wait(ended func(token uint64)) error {
 	}
 }
 
-func (p *pidfds) close() { _ = p.file.Close() }
+func (p *pidfds) close() {
+	p.closed.Store(true)
+	_ = p.file.Close()
+}

@@ -1,8 +1,10 @@
 package procwatch
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"testing"
@@ -67,6 +69,25 @@ func TestManyAreWatchedAndNothingStaysOpen(t *testing.T) {
 }
 
 // What is held open leaves room for the process itself; the others are polled.
+// The orderly end of a watcher is no failure of the system: it was told as one.
+func TestAnEndIsNoWarning(t *testing.T) {
+	h := newHelper(t)
+	var said bytes.Buffer // read when all goroutines of the watcher have ended
+	w := New[string](Config{Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); w.Run(ctx) }()
+	if !w.Watch("one", h.pid, time.Now()) {
+		t.Fatal("refused")
+	}
+	opened(t, w)
+	cancel()
+	<-ended
+	if said.Len() > 0 {
+		t.Errorf("it said %s", said.String())
+	}
+}
+
 func TestFileDescriptorsAreLeftOver(t *testing.T) {
 	sys := thisSystem()
 	sys.exits = func() (exits, error) {

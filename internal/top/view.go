@@ -278,7 +278,7 @@ func (m *Model) helpLines() []string {
 			"h", "open the hive of a worker or event", "f", "in a hive: all its facts",
 		},
 		{
-			"Filter: all of it must fit", "llama", "text in an id, a zone or a model", "model=llama-3*", "model; * is any text, ? one character",
+			"Filter: all of it must fit", "llama", "text in an id, a zone or a model", "model=*llama-3*", "model; * is any text, ? one character",
 			"live=late,lost  state=ready", "verdict, and what workers say", "zone=a  tier=prod  tier!=dev  !gpu", "zone; labels",
 			"free=20GiB  slots=2", "VRAM free on one GPU, free slots", "age=10s", "facts are not older", "stalled", "busy, and makes no progress",
 			"hive=ID  worker=ID  kind=lost", "of events; hive= of workers too",

@@ -215,7 +215,7 @@ function fillHive(el, x, at) {
   const sum = parts.memoryOf(gpus);
   say(c.free, sum.total ? `${gib(Math.max(0, sum.total - sum.used))} of ${gib(sum.total)}` : 'no GPU');
   parts.setTally(c.workers, x.workers, LIVES);
-  say(c.cpu, x.host?.cpu === undefined ? '' : `${Math.round(x.host.cpu)} %`);
+  say(c.cpu, !x.fresh || x.host?.cpu === undefined ? '' : `${Math.round(x.host.cpu)} %`);
   setAge(c.age, x.age, at);
 }
 
@@ -241,7 +241,7 @@ function fillCard(el, x, at) {
   keyed(c.gpus, (x.gpus || []).slice(0, 16), (g) => g.uuid || g.index, parts.gpuBar, (b, g) => parts.setGPU(b, g));
   show(c.none, !(x.gpus || []).length);
   say(c.none, noGPU(x));
-  say(c.host, hostLine(x.host));
+  say(c.host, x.fresh ? hostLine(x.host) : ''); // what it was before it fell silent is none of now
   show(c.host, !!c.host.textContent);
   const order = ({ w }) => (w.live === 'left' ? 2 : w.live === 'alive' ? 1 : 0);
   const workers = [...x.hbWorkers].sort((a, b) => order(a) - order(b) || (a.w.worker < b.w.worker ? -1 : 1));
