@@ -215,16 +215,16 @@ func (q *Queen) Run(ctx context.Context) error {
 	defer cancel()
 	err := q.begin(work)
 	if err != nil {
-		close(q.ended)
 		q.unsubscribe()
+		close(q.ended)
 		return err
 	}
 	q.log.Info("queen runs", slog.String("prefix", q.cfg.Prefix), slog.Bool("jetstream", !q.cfg.NoJetStream))
 	q.looping.Store(true)
 	q.loop(ctx, work)
 	q.looping.Store(false)
-	close(q.ended)
 	q.unsubscribe()
+	close(q.ended) // from here on Stats looks by itself
 	if q.fatal != nil {
 		q.log.Error("queen ends", slog.Any("err", q.fatal))
 	} else {
