@@ -74,9 +74,9 @@ func parseStat(b []byte) (began int64, there bool) {
 // pidfds tells of ends by one epoll for all. The epoll itself waits in the Go
 // runtime's poller, so that it costs no thread.
 type pidfds struct {
-	file *os.File
-	raw  syscall.RawConn
-	room atomic.Int64 // how many more may be open
+	file   *os.File
+	raw    syscall.RawConn
+	room   atomic.Int64 // how many more may be open
 	closed atomic.Bool
 }
 
