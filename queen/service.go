@@ -1,13 +1,10 @@
 package queen
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -152,7 +149,7 @@ func (s *service) asked(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 // ask answers one request.
 func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 	began := time.Now()
-	r, err := decodeRequest(m.Data)
+	r, err := api.DecodeRequest(m.Data)
 	ctx, cancel := context.WithTimeout(s.work, askTimeout+min(r.Wait, hivebeat.MillisOf(time.Minute)).Duration())
 	defer cancel()
 	reply := nats.NewMsg(m.Reply)
@@ -189,31 +186,6 @@ func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 
 // askTimeout bounds how long a request waits for the loop.
 const askTimeout = 5 * time.Second
-
-// decodeRequest reads the JSON of a request. A key that is not known is an error:
-// a filter that is silently not applied would be a wrong answer.
-func decodeRequest(b []byte) (r api.Request, err error) {
-	if len(bytes.TrimSpace(b)) == 0 {
-		return r, nil
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&r); err != nil {
-		// The words of encoding/json are for those who program in Go. It has no type
-		// for the first of them.
-		if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-			return r, fmt.Errorf("unknown key %s", key)
-		}
-		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
-			return r, fmt.Errorf("key %q can not be a %s", wrong.Field, wrong.Value)
-		}
-		return r, fmt.Errorf("request is not the JSON it should be: %w", err)
-	}
-	if d.More() {
-		return r, fmt.Errorf("request has more than one JSON value")
-	}
-	return r, nil
-}
 
 // fitting asks, and asks again for half as much while the JSON of the answer has
 // more than limit bytes.

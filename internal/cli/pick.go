@@ -90,7 +90,7 @@ func (cmd *pickCmd) print(c *console, ans *api.Answer) error {
 		if passed := show.Passed(ans.Passed); passed != "" {
 			err = fmt.Errorf("%w; passed over: %s", errNothing, passed)
 		}
-		hint := "\"hivebeat ls workers\" lists what there is; ask for less, or another --model, whose glob is of the whole name and in which case counts"
+		hint := "\"hivebeat ls workers\" lists what there is; ask for less, or another --model (a glob of the whole name, and case counts)"
 		if len(ans.Status.Unsure) > 0 || !ans.Status.Warm {
 			hint = "the queen is " + show.Sure(&ans.Status, false) + ": ask again in a moment"
 		}
