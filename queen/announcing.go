@@ -113,8 +113,7 @@ func (q *Queen) announcement(t fleet.Teller, now time.Time) *announcement {
 	a := &announcement{of: t, item: b.Item, confirmed: b.Confirmed >= b.Item.N}
 	a.item.Stored += now.Sub(b.ReadAt)
 	if b.Item.N > 0 && b.Item.Revision == 0 { // the roster was lost: it is to go on where it was
-		a.next = b.Item.RosterEntry
-		a.next.Event, a.next.Events = nil, nil
+		a.next = b.Anew(now)
 		return a
 	}
 	say, ok := t.Say(now)

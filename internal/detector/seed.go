@@ -15,6 +15,8 @@ type Seed struct {
 	Facts  hivebeat.Facts
 	Heard  time.Time // when it was heard last
 	Until  time.Time // it is not lost before: it has to be asked first
+
+	Stalled bool // its work was, and is until it goes on
 }
 
 // Seed takes a worker over. One that was not given up is late, cause hive, until
@@ -30,6 +32,7 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	w.conn = w.facts.Conn
 	w.lineage.Hear(s.Facts.Inc, s.Facts.Seq, false)
 	w.live, w.cause = s.Live, s.Cause
+	w.progress.at, w.progress.stalled = now, s.Stalled
 	switch s.Live {
 	case hivebeat.Left:
 		w.lineage.End()
@@ -47,10 +50,11 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	}
 }
 
-// Elsewhere notes that somebody else heard this of a worker, nobody knows when. It
-// is then as if it was heard now, but for its facts and its age. It reports whether
-// that was news.
-func (r *Registry) Elsewhere(now time.Time, id string, inc, seq uint64) bool {
+// Elsewhere notes that somebody else heard this of a worker, nobody knows when: Inc,
+// Seq, and where known Every and Quiet of f. It is then as if it was heard now, but
+// for its other facts and its age. It reports whether that was news.
+func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
+	inc, seq := f.Inc, f.Seq
 	w := r.workers[id]
 	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() {
 		return false
@@ -61,11 +65,17 @@ func (r *Registry) Elsewhere(now time.Time, id string, inc, seq uint64) bool {
 	}
 	w.memo.Forget()
 	w.facts.Inc, w.facts.Seq = inc, seq
+	if f.Every > 0 {
+		w.facts.Every, w.facts.Quiet = f.Every, f.Quiet
+	}
 	if w.facts.State.Goodbye() {
 		w.facts.State = hivebeat.Starting // that was the one before
 	}
-	was := w.heard
+	was, work := w.heard, w.progress
 	r.take(now, w, Heard{}, step)
+	if w.progress = work; step.outcome.Begins() { // else beats that were heard here decide
+		w.progress.at, w.progress.stalled = now, false
+	}
 	// Its deadline counts from now; its age does not: none is younger than it is.
 	w.heard = was
 	return true

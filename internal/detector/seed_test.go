@@ -64,7 +64,10 @@ func TestSeeds(t *testing.T) {
 		b, f := newBench(t), newFake("w")
 		f.Seq = 17
 		seed(b, f, hivebeat.Alive, 80*second, 5*second)
-		if b.Elsewhere(b.now, "w", f.Inc, 17) || !b.Elsewhere(b.now, "w", f.Inc, 20) || b.Elsewhere(b.now, "x", f.Inc, 20) {
+		elsewhere := func(id string, seq uint64) bool {
+			return b.Elsewhere(b.now, id, hivebeat.Facts{Inc: f.Inc, Seq: seq})
+		}
+		if elsewhere("w", 17) || !elsewhere("w", 20) || elsewhere("x", 20) {
 			t.Error("what is higher is news, of who is known")
 		}
 		if r, _ := b.Record(b.now, "w"); r.Live != hivebeat.Alive || r.Seq != 20 || r.Model != f.Model {

@@ -52,15 +52,15 @@ func (r *Registry) advance(now time.Time, w *worker, b beatStep) {
 		p.at = now
 	case b.outcome.Begins():
 		p.at, p.stalled = now, false
-	case after == 0, f.Done != b.done, f.Busy == 0, b.busy == 0, f.Quiet > 0:
+	case after == 0 && (p.said || !p.stalled), f.Done != b.done, f.Busy == 0, b.busy == 0, f.Quiet > 0:
 		p.at = now
 		if p.stalled {
 			p.stalled = false
 			r.stall(now, w, b, stalled, "", "it goes on")
 		}
-	case !p.stalled && now.Sub(p.at) >= after:
+	case !p.stalled && w.heard.Sub(p.at) >= after: // heard, not read: it may have waited, and what waits behind it goes on
 		p.stalled = true
-		r.stall(now, w, b, "", stalled, fmt.Sprintf("%d busy, and done has been %d for %s", f.Busy, f.Done, now.Sub(p.at).Round(time.Millisecond)))
+		r.stall(now, w, b, "", stalled, fmt.Sprintf("%d busy, and done has been %d for %s", f.Busy, f.Done, w.heard.Sub(p.at).Round(time.Millisecond)))
 	}
 }
 

@@ -125,3 +125,60 @@ func TestStalledCostsNothing(t *testing.T) {
 		t.Errorf("%g allocations a beat", n)
 	}
 }
+
+// TestStalledIsHeard: what waited while the hive was stopped was sent long before it
+// is read, and may be followed by what says that the work goes on.
+func TestStalledIsHeard(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	b.SetStallAfter(time.Minute)
+	f.Busy, f.Done = 1, 5
+	b.mustFeed(f.next(t))
+	b.Doubt(b.now.Add(time.Second))
+	b.now = b.now.Add(10 * time.Minute)
+	b.mustFeed(f.next(t))
+	if r, _ := b.Record(b.now, "w"); r.Stalled {
+		t.Error("stalled by a beat that was sent while the hive was stopped")
+	}
+	f.Done = 6
+	b.mustFeed(f.next(t))
+	b.Credit(10 * time.Minute)
+	b.now = b.now.Add(59 * time.Second)
+	b.mustFeed(f.next(t))
+	if r, _ := b.Record(b.now, "w"); r.Stalled {
+		t.Error("stalled less than the limit after it may have finished something")
+	}
+	b.now = b.now.Add(time.Second)
+	b.mustFeed(f.next(t))
+	if r, _ := b.Record(b.now, "w"); !r.Stalled {
+		t.Error("not stalled by the limit after the doubt")
+	}
+}
+
+// TestStalledOfSeeds: who takes over a worker knows only what it hears of its work.
+func TestStalledOfSeeds(t *testing.T) {
+	for _, limit := range []string{"1m", ""} {
+		for _, stalled := range []bool{false, true} {
+			b, f := newBench(t), newFake("w")
+			f.Busy, f.Done, f.Seq = 1, 5, 10
+			if limit != "" {
+				f.Labels = map[string]string{StallLabel: limit}
+			}
+			b.Seed(b.now, Seed{Worker: "w", Live: hivebeat.Alive, Facts: f.Facts, Heard: b.now, Until: b.now, Stalled: stalled})
+			check := func(what string, want bool) {
+				t.Helper()
+				if r, _ := b.Record(b.now, "w"); r.Stalled != want {
+					t.Errorf("limit %q, stalled before %v, %s: stalled is %v", limit, stalled, what, r.Stalled)
+				}
+			}
+			b.now = b.now.Add(time.Second)
+			b.mustFeed(f.next(t))
+			check("a beat that says the same of its work", stalled)
+			b.now = b.now.Add(time.Hour) // nobody knows when it was heard elsewhere, nor of its work
+			b.Elsewhere(b.now, "w", hivebeat.Facts{Inc: f.Inc, Seq: f.Seq + 5})
+			check("heard elsewhere", stalled)
+			f.Seq, f.Done = f.Seq+5, 6
+			b.mustFeed(f.next(t))
+			check("it goes on", false)
+		}
+	}
+}

@@ -55,6 +55,7 @@ type ward struct {
 	base     ledger.RosterWorker // as its hive had it, where listed
 	listed   bool
 	answered bool // it was heard by somebody since, or judged
+	guessed  bool // its promise is not known: the default one counts
 	why      evidence
 }
 
@@ -113,9 +114,10 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 		}
 		s.Until = latest(s.Until, now.Add(adoptGrace+a.spread))
 		a.reg.Seed(now, s)
-		c := &ward{listed: true, base: ledger.RosterWorker{
-			Inc: s.Facts.Inc, Live: s.Live, Cause: s.Cause, State: s.Facts.State, Model: s.Facts.Model, Seq: s.Facts.Seq,
-		}}
+		c := &ward{listed: true, base: rosterWorker(&s.Facts, s.Live, s.Cause)}
+		if !h.promiseKnown(s.Worker) {
+			c.guessed, c.base.Every = true, 0
+		}
 		c.answered = s.Live == hivebeat.Lost || s.Live == hivebeat.Left
 		a.wards[s.Worker] = c
 		v.wards++
@@ -138,32 +140,70 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 	if h.head.Inc != 0 {
 		for _, w := range h.Workers() {
 			r := &w.rec
-			list = append(list, detector.Seed{
+			s := detector.Seed{
 				Worker: r.Worker, Live: r.Live, Cause: r.Cause, Facts: r.Facts,
-				Heard: w.received.Add(-min(r.Age, maxAge).Duration()),
-			})
+				Heard: w.received.Add(-min(r.Age, maxAge).Duration()), Stalled: r.Stalled,
+			}
+			if s.Facts.Every == 0 { // by the roster, and not listed since
+				s.Facts.Every = hivebeat.MillisOf(hivebeat.WorkerEvery)
+			}
+			list = append(list, s)
 		}
 		return list
 	}
-	// The roster has no ages and no promises. The hive was not heard for its own
-	// deadline before the entry was put, nor was a worker for up to its own before
-	// that. Deadlines count from when the entry was put: none is hastened by what is
-	// not known.
-	const every = hivebeat.WorkerEvery
-	put := now.Add(-h.Book.Item.Stored - now.Sub(h.Book.ReadAt))
-	heard := put.Add(-liveness.LostAfter(h.every, 0) - liveness.LostAfter(every, 0))
+	// The roster has no ages of workers. Deadlines count from when the entry was put:
+	// none is hastened by what is not known.
+	heard := h.Book.heard(h.every, now)
+	put := h.Book.put(now)
 	for id, r := range h.Book.Item.Workers {
 		if !hivebeat.ValidID(id) || r.Inc == 0 {
 			continue
 		}
+		every, quiet, _ := promise(&r)
 		list = append(list, detector.Seed{
-			Worker: id, Live: r.Live, Cause: r.Cause, Heard: heard, Until: put.Add(liveness.LostAfter(every, 0)),
-			Facts: hivebeat.Facts{
-				Inc: r.Inc, Seq: max(1, r.Seq), Every: hivebeat.MillisOf(every), State: r.State, Model: r.Model,
-			},
+			Worker: id, Live: r.Live, Cause: r.Cause,
+			Heard: heard.Add(-oldest(&r)), Until: put.Add(liveness.LostAfter(every.Duration(), quiet.Duration())),
+			Facts: hivebeat.Facts{Inc: r.Inc, Seq: max(1, r.Seq), Every: every, Quiet: quiet, State: r.State, Model: r.Model},
 		})
 	}
 	return list
+}
+
+// oldest is how old a worker in the roster can have been when its hive was heard
+// last.
+func oldest(r *ledger.RosterWorker) time.Duration {
+	every, quiet, _ := promise(r)
+	age := liveness.LostAfter(every.Duration(), quiet.Duration())
+	if r.Live == hivebeat.Lost || r.Live == hivebeat.Left {
+		age += hivebeat.KeepGone
+	}
+	return age
+}
+
+// promiseKnown reports whether somebody knows the promise of a worker that seeds
+// has returned.
+func (h *Hive) promiseKnown(id string) bool {
+	if w := h.workers[id]; w != nil {
+		return w.rec.Every > 0
+	}
+	return h.Book.Item.Workers[id].Every > 0
+}
+
+// rosterWorker is what the roster is to know of a worker.
+func rosterWorker(f *hivebeat.Facts, live hivebeat.Live, cause hivebeat.Cause) ledger.RosterWorker {
+	return ledger.RosterWorker{
+		Inc: f.Inc, Live: live, Cause: cause, State: f.State, Model: f.Model, Seq: f.Seq, Every: f.Every, Quiet: f.Quiet,
+	}
+}
+
+// promise returns what the roster says that a worker promised, within what a beat
+// may; the default promise where it does not say.
+func promise(r *ledger.RosterWorker) (every, quiet hivebeat.Millis, known bool) {
+	if r.Every == 0 {
+		return hivebeat.MillisOf(hivebeat.WorkerEvery), 0, false
+	}
+	every = min(max(r.Every, hivebeat.MillisOf(hivebeat.MinEvery)), hivebeat.MillisOf(hivebeat.MaxEvery))
+	return every, min(r.Quiet, hivebeat.MillisOf(hivebeat.MaxQuiet)), true
 }
 
 // watch sets when the wards of h are looked after next.
@@ -207,6 +247,7 @@ func (v *View) Beat(hive, worker string, b []byte, now time.Time) error {
 		v.wards++
 	}
 	v.wardBeats++
+	a.wards[got.Worker].guessed = false
 	v.wardSteps(h, now)
 	v.show(h, got.Worker, now)
 	v.watch(h, now)
@@ -333,6 +374,9 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 	was := w.stable()
 	// The numbers are the hive's, and go on when it is back.
 	rec.N, rec.Tr = w.rec.N, w.rec.Tr
+	if c.guessed {
+		rec.Every = 0
+	}
 	rec.Proc = w.rec.Proc
 	w.rec, w.received, w.via, w.ward = rec, now, hivebeat.ViaQueen, c
 	v.reshow(h, w, w.stable() != was, now)

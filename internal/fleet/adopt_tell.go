@@ -67,7 +67,7 @@ func (h *Hive) returned(id string) bool {
 
 // sayWorkers returns what is to be told next of workers of h that are or were
 // wards.
-func (h *Hive) sayWorkers() (Saying, bool) {
+func (h *Hive) sayWorkers(now time.Time) (Saying, bool) {
 	e := &h.Book.Item.RosterEntry
 	if e.N == 0 || entrySize(e.Workers) > entryBytes {
 		return Saying{}, false // the hive first; nothing that would not fit into a message
@@ -79,7 +79,7 @@ func (h *Hive) sayWorkers() (Saying, bool) {
 				break
 			}
 			if kind, to, ok := h.differs(id, a.wards[id]); ok {
-				h.sayOf(&s, id, kind, to, a.wards[id].why)
+				h.sayOf(&s, id, kind, to, a.wards[id].why, now)
 			} else {
 				delete(a.differ, id)
 			}
@@ -95,7 +95,7 @@ func (h *Hive) sayWorkers() (Saying, bool) {
 		if h.returned(id) {
 			h.sayOf(&s, id, hivebeat.KindRecovered, hivebeat.Alive, evidence{
 				kind: hivebeat.KindRecovered, reason: "its hive is back, and lists it",
-			})
+			}, now)
 		}
 	}
 	return s, len(s.Events) > 0
@@ -107,18 +107,31 @@ const entryBytes = 512 << 10
 
 // entrySize is about what workers take in an entry.
 func entrySize(workers map[string]ledger.RosterWorker) (n int) {
+	every, _ := ledger.CommonEvery(workers) // which is there once
 	for id, r := range workers {
-		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 110
+		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 110 + promiseSize(r.Every, r.Quiet, every)
+	}
+	return n
+}
+
+// promiseSize is what a promise takes in an entry most of whose workers have the
+// promise common.
+func promiseSize(every, quiet, common hivebeat.Millis) (n int) {
+	if every != common {
+		n += len(`,"every":3600000`)
+	}
+	if quiet > 0 {
+		n += len(`,"quiet":600000`)
 	}
 	return n
 }
 
 // sayOf adds an event of a worker, and what the entry of its hive says of it then.
-func (h *Hive) sayOf(s *Saying, id string, kind hivebeat.Kind, to hivebeat.Live, why evidence) {
+func (h *Hive) sayOf(s *Saying, id string, kind hivebeat.Kind, to hivebeat.Live, why evidence, now time.Time) {
 	e, w := &h.Book.Item.RosterEntry, h.workers[id]
 	if len(s.Events) == 0 {
 		s.Next = *e
-		s.Next.Event, s.Next.Events = nil, nil
+		s.Next.Event, s.Next.Events, s.Next.Age = nil, nil, h.Book.age(h, now)
 		s.Next.Workers = make(map[string]ledger.RosterWorker, len(e.Workers)+1)
 		maps.Copy(s.Next.Workers, e.Workers)
 	}
@@ -138,9 +151,9 @@ func (h *Hive) sayOf(s *Saying, id string, kind hivebeat.Kind, to hivebeat.Live,
 	if kindOf(to) == kind {
 		d.Cause = r.Cause
 	}
-	s.Next.Workers[id] = ledger.RosterWorker{
-		Inc: r.Inc, Live: to, Cause: d.Cause, State: r.State, Model: r.Model, Seq: r.Seq, Via: hivebeat.ViaQueen,
-	}
+	told := rosterWorker(&r.Facts, to, d.Cause)
+	told.Via = hivebeat.ViaQueen
+	s.Next.Workers[id] = told
 	eventID := hivebeat.HiveEventID(h.id, d.N)
 	if kind == hivebeat.KindJoined { // as its hive would: the same event
 		eventID = hivebeat.WorkerEventID(h.id, d.HiveInc, id, d.Inc, kind, d.N)
@@ -163,6 +176,15 @@ func (h *Hive) unsettled() map[string]ledger.RosterWorker {
 	return m
 }
 
+// elsewhere is what the roster says of a worker that another queen heard.
+func elsewhere(r *ledger.RosterWorker) hivebeat.Facts {
+	f := hivebeat.Facts{Inc: r.Inc, Seq: r.Seq}
+	if every, quiet, known := promise(r); known {
+		f.Every, f.Quiet = every, quiet
+	}
+	return f
+}
+
 // learnWards takes over what another queen heard of wards, when the entry before
 // was n. The last event of this one is about worker, which may be empty.
 func (v *View) learnWards(h *Hive, n uint64, worker string, now time.Time) {
@@ -178,7 +200,8 @@ func (v *View) learnWards(h *Hive, n uint64, worker string, now time.Time) {
 			return
 		}
 		a.differ[id] = true
-		if r.Via == hivebeat.ViaQueen && r.Live == hivebeat.Alive && a.reg.Elsewhere(now, id, r.Inc, r.Seq) {
+		if r.Via == hivebeat.ViaQueen && r.Live == hivebeat.Alive && a.reg.Elsewhere(now, id, elsewhere(&r)) {
+			c.guessed = c.guessed && r.Every == 0
 			v.wardSteps(h, now)
 			v.show(h, id, now)
 		}

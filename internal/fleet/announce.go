@@ -75,7 +75,7 @@ func kindOf(l hivebeat.Live) hivebeat.Kind { return hivebeat.Kind(l) } // the wo
 
 // Next describes the event that difference asks for, and the entry that holds
 // it but for the event itself.
-func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live) (hivebeat.EventData, ledger.RosterEntry) {
+func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebeat.EventData, ledger.RosterEntry) {
 	e := &h.Book.Item.RosterEntry
 	d := hivebeat.EventData{
 		Hive: h.id, Inc: h.line.Inc(), HiveInc: h.line.Inc(), N: e.N + 1, Kind: kind,
@@ -94,7 +94,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live) (hivebeat.EventData, l
 	}
 	next := ledger.RosterEntry{
 		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: d.Seq,
-		Every: hivebeat.MillisOf(h.every), Zone: h.Zone(),
+		Every: hivebeat.MillisOf(h.every), Zone: h.Zone(), Age: h.Book.age(h, now),
 	}
 	if kind == hivebeat.KindConflict {
 		next.Cause = e.Cause
@@ -118,10 +118,11 @@ func (h *Hive) remember() map[string]ledger.RosterWorker {
 	m, size := make(map[string]ledger.RosterWorker, len(h.workers)), 0
 	for _, w := range h.Workers() {
 		r := &w.rec
-		if size += len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 80; size > rosterBytes {
+		size += len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 80
+		if size += promiseSize(r.Every, r.Quiet, h.sorted[0].rec.Every); size > rosterBytes {
 			break
 		}
-		it := ledger.RosterWorker{Inc: r.Inc, Live: r.Live, Cause: r.Cause, State: r.State, Model: r.Model, Seq: r.Seq}
+		it := rosterWorker(&r.Facts, r.Live, r.Cause)
 		if c := w.ward; c != nil { // what became of it since is told after this
 			if !c.listed {
 				continue
@@ -174,7 +175,9 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 	// Where the roster stood at our incarnation and is at another now, somebody has
 	// decided after us. To insist, as the other would too, is to argue for ever, or to
 	// lead all to one that is gone: we follow.
-	decided := h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch || h.overtaken(&item, now)
+	// What we have said ourselves decides nothing: since then we may have heard more.
+	decided := !h.Book.said.is(&item) &&
+		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch || h.overtaken(&item, now))
 	h.Book.Item, h.Book.ReadAt = item, now
 	if h.head.Inc == 0 {
 		h.zone = item.Zone
@@ -240,11 +243,10 @@ func (v *View) recall(h *Hive, now time.Time) {
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
 	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), now, v.blind
 	if e.Live == hivebeat.Lost || e.Live == hivebeat.Left {
-		stored := max(0, h.Book.Item.Stored)
-		h.received = h.received.Add(-stored)
+		h.received = h.Book.heard(h.every, now)
 		v.recallWorkers(h, now)
 		v.byRoster(h, now)
-		h.since = now.Add(-stored)
+		h.since = h.Book.put(now)
 		return
 	}
 	h.live, h.since = hivebeat.Unverified, now
@@ -254,15 +256,18 @@ func (v *View) recall(h *Hive, now time.Time) {
 
 // recallWorkers lists who was on a hive that is gone, as the roster remembers
 // them. How long ago each was heard nobody knows any more: longer than the hive, by
-// what its hive waits for one that is not lost.
+// what its hive waits for one that is not lost, and lists one that is.
 func (v *View) recallWorkers(h *Hive, now time.Time) {
 	for id, r := range h.Book.Item.Workers {
 		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
 			continue
 		}
-		w := &Worker{hive: h, received: h.received.Add(-liveness.LostAfter(hivebeat.WorkerEvery, 0)), via: hivebeat.ViaQueen}
+		w := &Worker{hive: h, received: h.received.Add(-oldest(&r)), via: hivebeat.ViaQueen}
 		w.rec.Worker, w.rec.Live, w.rec.Cause = id, r.Live, r.Cause
 		w.rec.Inc, w.rec.State, w.rec.Model = r.Inc, r.State, r.Model
+		if every, quiet, known := promise(&r); known {
+			w.rec.Every, w.rec.Quiet = every, quiet
+		}
 		h.workers[id] = w
 		h.sorted = nil
 		v.reshow(h, w, true, now)
@@ -345,10 +350,14 @@ func (z *Zone) Roster() *Book { return &z.Book }
 func (h *Hive) Say(now time.Time) (Saying, bool) {
 	kind, to, ok := h.Difference(now)
 	if !ok {
-		return h.sayWorkers()
+		s, ok := h.sayWorkers(now)
+		h.Book.says(&s, ok)
+		return s, ok
 	}
-	data, next := h.Next(kind, to)
-	return Saying{[]Told{{hivebeat.HiveEventID(h.id, next.N), data}}, next}, true
+	data, next := h.Next(kind, to, now)
+	s := Saying{[]Told{{hivebeat.HiveEventID(h.id, next.N), data}}, next}
+	h.Book.says(&s, true)
+	return s, true
 }
 
 // Knows reports whether t is still in the view.

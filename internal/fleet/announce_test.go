@@ -67,7 +67,7 @@ func TestDifference(t *testing.T) {
 				t.Errorf("%q to %q, want %q to %q", kind, to, c.want, c.to)
 			}
 			if ok {
-				d, next := h.Next(kind, to)
+				d, next := h.Next(kind, to, at(0))
 				if d.N != c.roster.N+1 || next.N != d.N || next.Live != to || d.From != string(c.roster.Live) || d.Hive != "h" || d.Inc != 100 || d.Seq != 5 {
 					t.Errorf("%+v %+v", d, next)
 				}
@@ -239,7 +239,7 @@ func TestTwoQueensAgree(t *testing.T) {
 		if !ok {
 			return false
 		}
-		_, next := v.hives["h"].Next(kind, to)
+		_, next := v.hives["h"].Next(kind, to, at(0))
 		roster.RosterEntry, roster.Revision = next, roster.Revision+1
 		kinds = append(kinds, kind)
 		return true
@@ -287,7 +287,7 @@ func TestConflictIsToldOnce(t *testing.T) {
 			if !ok {
 				break
 			}
-			d, next := v.hives["h"].Next(kind, to)
+			d, next := v.hives["h"].Next(kind, to, at(0))
 			if kind == hivebeat.KindConflict {
 				told++
 				if next.Live != hivebeat.Alive || d.Inc != 200 || d.Reason == "" {

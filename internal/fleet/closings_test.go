@@ -243,7 +243,7 @@ func TestAClosedConnectionSaysWhy(t *testing.T) {
 	if !ok || to != hivebeat.Lost {
 		t.Fatalf("told: %v %s %s", ok, kind, to)
 	}
-	data, entry := h.Next(kind, to)
+	data, entry := h.Next(kind, to, at(0))
 	if data.Cause != hivebeat.CauseDisconnect || data.DetectMS == nil || *data.DetectMS != 2003 || data.AgeMS != 12_003 ||
 		data.Reason != "its connection closed (Client Closed) and it did not come back within 2s" || entry.Cause != hivebeat.CauseDisconnect {
 		t.Errorf("told as %+v, entry %+v", data, entry)

@@ -394,8 +394,8 @@ func (v *View) absent(h *Hive, now time.Time) {
 	}
 }
 
-// patience is how long a silence of w has to be, until it is lost. Of who is known
-// by the roster alone nobody knows the promise.
+// patience is how long a silence of w has to be, until it is lost. Nobody knows the
+// promise of one that is known by an entry of the roster alone that does not say it.
 func (w *Worker) patience() time.Duration {
 	if w.rec.Every == 0 {
 		return hivebeat.KeepGone
@@ -451,6 +451,52 @@ type Book struct {
 	Conflict  uint64 // the incarnation whose conflict was told last
 	Busy      bool   // an announcement is under way
 	Again     bool   // and what it was about has changed since
+	said      said
+}
+
+// said is what this queen wanted to put last.
+type said struct{ n, inc, seq uint64 }
+
+func (s said) is(item *ledger.RosterItem) bool { return s == said{item.N, item.Inc, item.Seq} }
+
+func (b *Book) says(s *Saying, ok bool) {
+	if ok {
+		b.said = said{s.Next.N, s.Next.Inc, s.Next.Seq}
+	}
+}
+
+// put is when the entry was put.
+func (b *Book) put(now time.Time) time.Time {
+	return now.Add(-max(0, b.Item.Stored) - now.Sub(b.ReadAt))
+}
+
+// heard is when a hive with the promise every was heard last, at the latest, as the
+// entry has it: without an age it was given up right then.
+func (b *Book) heard(every time.Duration, now time.Time) time.Time {
+	if b.Item.Age > 0 {
+		return b.put(now).Add(-min(b.Item.Age, maxAge).Duration())
+	}
+	return b.put(now).Add(-liveness.LostAfter(every, 0))
+}
+
+// age is how old an entry of h that is put now is to say that its last message is,
+// at least 1.
+func (b *Book) age(h *Hive, now time.Time) hivebeat.Millis {
+	heard := h.received
+	if heard.IsZero() {
+		heard = b.heard(h.every, now)
+	}
+	return max(1, EffectiveAge(0, heard, now))
+}
+
+// Anew returns the entry as it is to be put again after a loss of the roster.
+func (b *Book) Anew(now time.Time) ledger.RosterEntry {
+	e := b.Item.RosterEntry
+	e.Event, e.Events = nil, nil
+	if e.Age > 0 {
+		e.Age += hivebeat.MillisOf(now.Sub(b.put(now)))
+	}
+	return e
 }
 
 // isNews reports whether an entry of the roster is not older than the one that is

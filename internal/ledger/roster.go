@@ -27,9 +27,10 @@ type RosterEntry struct {
 	Inc     uint64                  `json:"inc"`
 	Seq     uint64                  `json:"seq"`
 	Every   hivebeat.Millis         `json:"every"`
+	Age     hivebeat.Millis         `json:"age,omitempty"` // of its last message that the author knew, when this was put; 0: not known
 	Zone    string                  `json:"zone,omitempty"`
 	HoldMS  hivebeat.Millis         `json:"hold_ms,omitempty"`
-	Workers map[string]RosterWorker `json:"workers,omitempty"`
+	Workers map[string]RosterWorker `json:"workers,omitempty"` // on the wire see packed
 	Event   json.RawMessage         `json:"event,omitempty"` // the body of event N
 	// Events are the bodies of those before Event that were told in the same step:
 	// N − len(Events) is the number of the first.
@@ -45,6 +46,10 @@ type RosterWorker struct {
 	Model string         `json:"model,omitempty"`
 	Seq   uint64         `json:"seq,omitempty"` // the last that was heard of it
 	Via   string         `json:"via,omitempty"` // queen: the verdict is one of the queens
+	// Every is its promise, and Quiet the silence that its last message announced. Every is 0
+	// where that is not known: there were entries without.
+	Every hivebeat.Millis `json:"every,omitempty"`
+	Quiet hivebeat.Millis `json:"quiet,omitempty"`
 }
 
 // RosterItem is an entry as it was read.
@@ -175,7 +180,7 @@ func (l *Ledger) item(m message, hive string, age time.Duration, epoch int64) Ro
 	if item.Gone {
 		return item
 	}
-	if err := json.Unmarshal(m.data, &item.RosterEntry); err != nil {
+	if err := item.decode(m.data); err != nil {
 		l.cfg.Logger.Warn("roster entry can not be read", slog.String("hive", hive), slog.Any("cause", err))
 		item.RosterEntry = RosterEntry{}
 	}
@@ -204,13 +209,80 @@ func (l *Ledger) Advance(ctx context.Context, hive string, revision uint64, next
 	return seq, err
 }
 
+// packed is what an entry says of all its workers at once: WorkerEvery is the
+// promise of those that name none. Most workers of a hive have one promise, and an
+// entry may hold thousands of them.
+type packed struct {
+	*RosterEntry
+	WorkerEvery hivebeat.Millis `json:"worker_every,omitempty"`
+}
+
+// pack takes the most frequent promise out of the workers. Where one of them has
+// none that is known nothing is taken out: it would seem to have that.
+func (e *RosterEntry) pack() packed {
+	every, known := CommonEvery(e.Workers)
+	if !known || every == 0 {
+		return packed{RosterEntry: e}
+	}
+	workers := make(map[string]RosterWorker, len(e.Workers))
+	for id, w := range e.Workers {
+		if w.Every == every {
+			w.Every = 0
+		}
+		workers[id] = w
+	}
+	e.Workers = workers
+	return packed{e, every}
+}
+
+// CommonEvery returns the most frequent promise of workers, the least of equally
+// frequent ones, and whether all promises are known.
+func CommonEvery(workers map[string]RosterWorker) (every hivebeat.Millis, known bool) {
+	count := make(map[hivebeat.Millis]int)
+	var last hivebeat.Millis
+	run := 0 // of last, not counted yet: most have the same
+	for _, w := range workers {
+		if w.Every != last {
+			count[last] += run
+			last, run = w.Every, 0
+		}
+		run++
+	}
+	count[last] += run
+	unknown := count[0]
+	delete(count, 0)
+	for e, n := range count {
+		if most := count[every]; n > most || n == most && e < every {
+			every = e
+		}
+	}
+	return every, unknown == 0
+}
+
+// decode reads what encode wrote.
+func (e *RosterEntry) decode(b []byte) error {
+	p := packed{RosterEntry: e}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err //nolint:wrapcheck // it is told with what it is of
+	}
+	if p.WorkerEvery > 0 {
+		for id, w := range e.Workers {
+			if w.Every == 0 {
+				w.Every = p.WorkerEvery
+				e.Workers[id] = w
+			}
+		}
+	}
+	return nil
+}
+
 // encode returns the JSON of e, with v = 1. The events inside are JSON already, and
 // are put in as they are: to have them compacted again costs more than all the
 // rest.
 func (e RosterEntry) encode() ([]byte, error) {
 	event, events := e.Event, e.Events
 	e.V, e.Event, e.Events = 1, nil, nil
-	body, err := json.Marshal(e)
+	body, err := json.Marshal(e.pack())
 	if err != nil || len(event) == 0 {
 		return body, err
 	}

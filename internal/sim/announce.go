@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -49,6 +50,16 @@ func (q *queen) announced(t fleet.Teller) {
 	}
 }
 
+// before reports whether this queen is one that puts no promises into the roster.
+func (q *queen) before() bool {
+	for i := range q.w.plan.Before {
+		if q.ident == "q"+strconv.Itoa(i+1) {
+			return true
+		}
+	}
+	return false
+}
+
 // announcement is one step of an entry in the roster.
 type announcement struct {
 	of        fleet.Teller
@@ -66,8 +77,7 @@ func (q *queen) announcement(t fleet.Teller) *announcement {
 	b, now := t.Roster(), q.w.time()
 	a := &announcement{of: t, item: b.Item, confirmed: b.Confirmed >= b.Item.N}
 	if b.Item.N > 0 && b.Item.Revision == 0 {
-		a.next = b.Item.RosterEntry
-		a.next.Event, a.next.Events = nil, nil
+		a.next = b.Anew(now)
 		return a
 	}
 	say, ok := t.Say(now)
@@ -76,6 +86,7 @@ func (q *queen) announcement(t fleet.Teller) *announcement {
 	}
 	a.next = say.Next
 	for i := range say.Events {
+		q.w.truth.wardLostByClosing(q, &say.Events[i].Data)
 		ev := subjects.NewEvent(say.Events[i].ID, now, say.Events[i].Data)
 		body, err := ev.Encode()
 		if err != nil {
@@ -110,7 +121,7 @@ func (q *queen) republish(a *announcement) {
 func (q *queen) advance(a *announcement) {
 	var cas error
 	id := a.of.Key()
-	q.ask(func(s *store) { a.revision, cas = s.advance(id, a.item.Revision, a.next) }, func(err error) {
+	q.ask(func(s *store) { a.revision, cas = s.advance(id, a.item.Revision, a.next, q.before()) }, func(err error) {
 		switch {
 		case err != nil:
 			q.finish(a, err)
@@ -158,7 +169,11 @@ func (q *queen) finish(a *announcement, err error) {
 		q.rosterItem(t.Key(), a.found, 5*time.Second)
 	case a.advanced:
 		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.Item.Epoch)}
-		q.view.LearnKey(t.Key(), item, now)
+		var told hivebeat.EventData
+		if n := len(a.events); n > 0 {
+			told = a.events[n-1].Data
+		}
+		q.view.LearnSaid(t, item, &told, now)
 		if a.published {
 			b.Confirmed = max(b.Confirmed, a.next.N)
 		} else {
@@ -172,7 +187,7 @@ func (q *queen) finish(a *announcement, err error) {
 
 // rosterItem takes one entry, and sees to it that its event gets out.
 func (q *queen) rosterItem(id string, item ledger.RosterItem, within time.Duration) {
-	q.lookAfter(q.view.LearnKey(id, item, q.w.time()), within)
+	q.hearsay(id, func() { q.lookAfter(q.view.LearnKey(id, item, q.w.time()), within) })
 }
 
 // lookAfter has the event in an entry published again in a while.

@@ -35,6 +35,7 @@ type message struct {
 	every    time.Duration
 	quiet    time.Duration
 	sent     time.Duration
+	work     work
 }
 
 // network is how the bus behaves now. Every message takes two ways: from its

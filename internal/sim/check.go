@@ -32,6 +32,9 @@ const (
 	BrakeEnds Invariant = "the brake ends"
 	// No event is twice in the stream, or missing.
 	EventsOnce Invariant = "events are told once"
+	// Who is busy and finishes nothing is told as stalled by the limit, once, until he
+	// goes on; and nobody else is.
+	Stalls Invariant = "stalled is told once, and is so"
 	// The simulation itself, and what only a plain bug can break.
 	Sound Invariant = "nothing is plainly wrong"
 )
@@ -54,6 +57,7 @@ func (w *world) monitor() {
 	w.at(w.now+monitorEvery, func() {
 		for _, h := range w.hives {
 			w.checkDeathsTold(&h.proc, h.known)
+			w.checkStalls(h)
 		}
 		for _, q := range w.queens {
 			w.checkDeathsTold(&q.proc, q.known)
@@ -79,6 +83,9 @@ func (w *world) checkDeathsTold(by *proc, known sightings) {
 		if !ok {
 			a = arrival{at: max(by.born, s.incAt), every: w.plan.HiveEvery.D()}
 		}
+		if q, ok := by.self.(*queen); ok {
+			a.at = max(a.at, q.told[s.id])
+		}
 		limit := max(a.at, by.born) + lostAfter(a.every, a.quiet) + w.slack(by, a)
 		if w.now > limit {
 			w.breaks(DeathTold, "%s incarnation %d died %v ago, was heard by %s %v ago at last, and is %s to it",
@@ -94,22 +101,14 @@ func (w *world) slack(by *proc, a arrival) time.Duration {
 	d := 2500 * time.Millisecond // the key is read first
 	if q, ok := by.self.(*queen); ok {
 		d += q.brakeSlack()
-		if len(w.plan.queensBesides()) > 0 || by.born > a.at {
-			d += 3 * w.plan.HiveEvery.D() // another one may have heard more
-		}
 	}
 	for i := range by.troubles {
 		if t := &by.troubles[i]; t.end(w.now) >= a.at {
 			d += t.end(w.now) - max(t.from, a.at) + pingLimit + liveness.BackGrace + 5*time.Second
-			if _, ok := by.self.(*queen); ok {
-				d += 3 * w.plan.HiveEvery.D() // it reads the bucket anew
-			}
 		}
 	}
 	return d
 }
-
-func (p *Plan) queensBesides() []struct{} { return make([]struct{}, p.Queens-1) }
 
 // checkShown holds what a queen would answer now against the truth.
 func (w *world) checkShown(q *queen) {
@@ -147,12 +146,15 @@ func (w *world) checkShown(q *queen) {
 			}
 			live, age, _ := q.view.Shown(h, k, now)
 			truth := w.now - at
-			if h.Head().Inc == 0 { // the roster has no promises: the default one counts
+			if h.Head().Inc == 0 && w.plan.Before > 0 { // without a promise the default one counts
 				p := w.truth.promise(kl)
 				late += max(0, lostAfter(p.every, p.quiet)-lostAfter(hivebeat.WorkerEvery, 0))
 			}
 			if age.Duration() < truth-late-2*unseen {
 				w.breaks(NoYoungAge, "%s shows %s/%s as heard %v ago, and its hive heard it %v ago", q.name, h.ID(), r.Worker, age.Duration(), truth)
+			}
+			if r.Stalled {
+				w.truth.stalled(q.name, kl, w.truth.works[lifeSeq{kl, r.Seq}], at)
 			}
 			if live == hivebeat.Alive && age.Duration() > q.view.Fresh() {
 				w.breaks(NoYoungAge, "%s shows %s/%s as alive at an age of %v", q.name, h.ID(), r.Worker, age.Duration())
@@ -215,8 +217,11 @@ func (w *world) checkTruth(q *queen) {
 			live := r.Live
 			p := w.truth.procs[life{h.id + "/" + r.Worker, r.Inc}]
 			gone := live == hivebeat.Lost || live == hivebeat.Left
-			if r.Every == 0 && w.now-h.born < hivebeat.KeepGone+time.Minute {
-				continue // known by the roster alone, which has no promise
+			if w.now-h.born < w.absentAfter(life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
+				continue
+			}
+			if own, ok := h.reg.Record(w.time(), r.Worker); ok && own.Inc == r.Inc && own.Stalled != r.Stalled {
+				w.breaks(Convergence, "%s/%s is stalled: %t, and %s says %t", h.id, r.Worker, own.Stalled, q.name, r.Stalled)
 			}
 			if p == nil || p.alive() == gone && !w.truth.usurped(life{p.ident, p.inc}) {
 				w.breaks(Convergence, "%s/%s incarnation %d: alive is %t, and %s says %s", h.id, r.Worker, r.Inc, !gone, q.name, live)
@@ -250,6 +255,25 @@ func (w *world) checkTruth(q *queen) {
 			w.breaks(Convergence, "%s lives as %d, and %s does not know it", k.name, k.inc, q.name)
 		}
 	}
+}
+
+// absentAfter is how long a hive that began anew, and lists a worker not, has been
+// there at most before it is given up: its own promise, and some time to be warm and
+// heard. An entry of the roster that was put by a queen of before has no promise.
+func (w *world) absentAfter(l life, every hivebeat.Millis) time.Duration {
+	if every == 0 && w.plan.Before > 0 {
+		return hivebeat.KeepGone + time.Minute
+	}
+	quiet := time.Duration(0)
+	for i := range w.plan.Faults {
+		if f := &w.plan.Faults[i]; f.Kind == Quiet && f.Who == l.ident {
+			quiet = max(quiet, f.By.D())
+		}
+	}
+	if quiet == 0 {
+		return 0 // the time to settle is longer
+	}
+	return lostAfter(w.plan.WorkerEvery.D(), quiet) + time.Minute
 }
 
 func describe(q *queen, id string) string {

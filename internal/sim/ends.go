@@ -23,6 +23,9 @@ const (
 func (p *proc) connect() {
 	p.w.conns++
 	p.conn = connection{server: fmt.Sprintf("s%d", p.w.server), id: p.w.conns}
+	if p.w.plan.HiveClosings {
+		p.w.truth.owner[p.conn.String()] = p
+	}
 }
 
 type connection struct {
@@ -51,19 +54,28 @@ func (w *world) closes(p *proc, reason string, evidence bool) {
 	}
 	w.trace("server", "connection %s of %s closed: %s", c, p.name, reason)
 	r := w.ends
-	for _, h := range w.hives {
+	tell := func(to *proc, deaf *int, closed func(c closing)) {
 		late := between(r, 500*time.Microsecond, 5*time.Millisecond)
 		if r.IntN(10) == 0 {
 			late = between(r, 0, 3*time.Second)
 		}
 		if r.Float64() < w.net.Loss {
-			continue
+			return
 		}
 		w.at(w.now+late, func() {
-			if h.cuts == 0 && !h.noticed {
-				h.after(0, func() { h.closed(c) })
+			if to.cuts == 0 && !to.noticed && *deaf == 0 {
+				to.after(0, func() { closed(c) })
 			}
 		})
+	}
+	for _, h := range w.hives {
+		tell(&h.proc, &h.heard.deaf, h.closed)
+	}
+	if !w.plan.HiveClosings {
+		return
+	}
+	for _, q := range w.queens {
+		tell(&q.proc, &q.heard.deaf, q.closed)
 	}
 }
 
@@ -88,6 +100,24 @@ func (p *proc) kick() {
 	p.w.at(p.w.now+time.Millisecond, p.heal)
 }
 
+// deafen takes the connection to the system account away from p.
+func (p *proc) deafen(d Span) {
+	var heard *heardClosings
+	switch x := p.self.(type) {
+	case *hive:
+		heard = &x.heard
+		x.reg.ForgetDisconnects()
+	case *queen:
+		heard = &x.heard
+		x.view.ForgetDisconnects()
+	default:
+		return
+	}
+	heard.forget()
+	heard.deaf++
+	p.w.until(d, func() { heard.deaf-- })
+}
+
 // closed is what package hive does when it hears of a connection that closed.
 func (h *hive) closed(c closing) {
 	h.look()
@@ -95,7 +125,7 @@ func (h *hive) closed(c closing) {
 		return
 	}
 	now := h.w.time()
-	h.closings = append(h.closings, heardClosing{h.w.now, c.connection})
+	h.heard.hear(h.w.now, c.connection)
 	if !h.reg.Disconnect(now, liveness.Disconnect{Server: c.server, Conn: c.String(), Reason: c.reason, Evidence: c.evidence}) {
 		return
 	}

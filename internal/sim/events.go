@@ -91,7 +91,7 @@ func (w *world) rejoined(h *hive, r hivebeat.Record) bool {
 // its hive: every number once, told or within a gap.
 func (w *world) checkWorkerEvents(list []*stored) {
 	slices.SortStableFunc(list, func(a, b *stored) int { return cmp.Compare(a.data.N, b.data.N) })
-	next, live := uint64(0), ""
+	next, live, stalled := uint64(0), "", unknown
 	for i, e := range list {
 		d := &e.data
 		first := d.N
@@ -108,25 +108,48 @@ func (w *world) checkWorkerEvents(list []*stored) {
 		if i > 0 && d.N < next && d.Kind != hivebeat.KindGap {
 			w.breaks(EventsOnce, "%s/%s: number %d is told twice, at last as %s", d.Hive, d.Worker, d.N, e.id)
 		}
+		if i == 0 || first > next || d.Kind == hivebeat.KindGap {
+			stalled = unknown
+		}
 		gap := i == 0 || d.Kind == hivebeat.KindGap || first > next
 		next = max(next, d.N+1)
 		switch d.Kind {
 		case hivebeat.KindGap:
 			live = ""
-		case hivebeat.KindState, hivebeat.KindConflict, hivebeat.KindStalled:
+		case hivebeat.KindStalled:
+			is := working
+			if d.To != "" {
+				is = hanging
+			}
+			if is == stalled {
+				w.breaks(Stalls, "%s/%s: %s says from %q to %q, and so said the one before", d.Hive, d.Worker, e.id, d.From, d.To)
+			}
+			stalled = is
+		case hivebeat.KindState, hivebeat.KindConflict:
 		default:
 			if !gap && live != "" && d.From != live && d.Kind != hivebeat.KindJoined {
 				w.breaks(EventsOnce, "%s/%s: %s says from %s, and it was %s", d.Hive, d.Worker, e.id, d.From, live)
 			}
 			live = d.To
+			if d.Kind != hivebeat.KindLate && d.Kind != hivebeat.KindRecovered {
+				stalled = working // ended without a word
+			}
 		}
 	}
 }
+
+// What the events of a worker said last of its work.
+const (
+	unknown = iota
+	working
+	hanging
+)
 
 // checkHiveEvents looks at what was told of one hive: the roster numbers it.
 func (w *world) checkHiveEvents(id string, list []*stored, wiped bool) {
 	slices.SortStableFunc(list, func(a, b *stored) int { return cmp.Compare(a.data.N, b.data.N) })
 	said := map[string]string{} // of the hive, and of workers that a queen judged
+	inc := uint64(0)            // that the last verdict on the hive was about
 	for i, e := range list {
 		d := &e.data
 		if i > 0 && d.N == list[i-1].data.N {
@@ -136,10 +159,13 @@ func (w *world) checkHiveEvents(id string, list []*stored, wiped bool) {
 		if known && d.Worker == "" && d.From != before && !wiped {
 			w.breaks(EventsOnce, "%s: number %d says from %s, and it was %s", id, d.N, d.From, before)
 		}
-		if known && d.Kind == hivebeat.KindLost && d.Worker == "" && before == d.To && !wiped {
+		if known && d.Kind == hivebeat.KindLost && d.Worker == "" && before == d.To && inc == d.Inc && !wiped {
 			w.breaks(EventsOnce, "%s %s: lost twice, at last as number %d", id, d.Worker, d.N)
 		}
 		said[d.Worker] = d.To
+		if d.Worker == "" {
+			inc = d.Inc
+		}
 	}
 }
 

@@ -194,6 +194,12 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 				w.until(f.By, k.resume)
 			})
 		}
+	case Hang, Idle:
+		if k, ok := s.cur.(*worker); ok {
+			k.hang(f.Kind == Idle, f.For)
+		}
+	case Deaf:
+		p.deafen(f.For)
 	case Change:
 		if k, ok := s.cur.(*worker); ok {
 			for i := range f.N {

@@ -33,6 +33,7 @@ func Generate(seed uint64, length time.Duration) Plan {
 		p.Faults = append(p.Faults, f)
 	}
 	p.ends(rand.New(rand.NewPCG(seed, 0x2545f4914f6cdd1d)), troubled)
+	p.more(rand.New(rand.NewPCG(seed, 0x6a09e667f3bcc909)), troubled)
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
 }
@@ -52,6 +53,45 @@ func (p *Plan) ends(r *rand.Rand, troubled time.Duration) {
 		} else {
 			f.Who = fmt.Sprintf("h%d/w%d", 1+r.IntN(p.Hives), 1+r.IntN(p.Workers))
 		}
+		p.Faults = append(p.Faults, f)
+	}
+}
+
+// more is what was simulated later: work that stalls, queens that hear of
+// connections that close, and queens of before, each in some plans.
+func (p *Plan) more(r *rand.Rand, troubled time.Duration) {
+	at := func() Span { return Span(between(r, 20*time.Second, troubled-10*time.Second)).round() }
+	hive := func() string { return fmt.Sprintf("h%d", 1+r.IntN(p.Hives)) }
+	if r.IntN(10) == 0 {
+		p.Before = 1 + r.IntN(p.Queens)
+	}
+	if r.IntN(3) == 0 {
+		p.Stall, p.StallSaid = []Span{Span(20e9), Span(45e9), Span(120e9)}[r.IntN(3)], r.IntN(2) == 0
+		for range 1 + r.IntN(4) {
+			f := Fault{Kind: Hang, At: at(), Who: fmt.Sprintf("%s/w%d", hive(), 1+r.IntN(p.Workers))}
+			if r.IntN(4) == 0 {
+				f.Kind = Idle
+			}
+			if r.IntN(4) > 0 {
+				f.For = min(Span(between(r, time.Second, 3*p.Stall.D())), Span(troubled)-f.At).round()
+			}
+			p.Faults = append(p.Faults, f)
+		}
+	}
+	if p.Closings == 0 || r.IntN(3) == 0 {
+		return
+	}
+	p.HiveClosings = true
+	for range r.IntN(4) {
+		f := Fault{Kind: Kick, At: at(), Who: hive()}
+		switch r.IntN(6) {
+		case 0:
+			f.Kind, f.For = Cut, Span(between(r, 0, 10*time.Second)).round()
+		case 1:
+			f.Kind, f.For = Deaf, Span(between(r, 0, time.Minute)).round()
+			f.Who = []string{f.Who, fmt.Sprintf("q%d", 1+r.IntN(p.Queens))}[r.IntN(2)]
+		}
+		f.For = min(f.For, Span(troubled)-f.At)
 		p.Faults = append(p.Faults, f)
 	}
 }

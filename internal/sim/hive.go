@@ -31,7 +31,7 @@ type hive struct {
 	pulseArmed uint64
 
 	watching map[uint64]detector.Process // by pid
-	closings []heardClosing
+	heard    heardClosings
 	settling bool
 	asked    time.Duration
 	gone     map[*proc]time.Duration // whom it gave up, and when
@@ -46,6 +46,12 @@ func (h *hive) start() {
 	h.watching, h.gone, h.asked = make(map[uint64]detector.Process), make(map[*proc]time.Duration), -askEvery
 	if w.plan.Exits {
 		h.reg.WatchExits(h.machine().name, 1)
+	}
+	if p := w.plan; p.Stall > 0 && !p.StallSaid {
+		h.reg.SetStallAfter(p.Stall.D())
+	}
+	if w.plan.HiveClosings {
+		h.rw = liveness.FastReconnect / 2 // what package bus has
 	}
 	h.sched = bus.NewSchedule(w.time(), h.every, hiveRollGap, h.rng.Float64)
 	h.armed = -1
@@ -184,6 +190,7 @@ func (h *hive) disconnected() {
 	h.look()
 	if h.sight.Cut(h.w.time(), pingLimit) {
 		h.reg.ForgetDisconnects()
+		h.heard.forget()
 		h.roll = true
 		h.doubt()
 	}
@@ -275,6 +282,9 @@ func (h *hive) say(bye string) bool {
 		Pages: 1, Labels: map[string]string{"zone": h.zone}, Warm: h.reg.Warm(now), Stats: h.reg.Stats(), Bye: bye,
 		Workers: h.reg.Records(now),
 	}
+	if h.w.plan.HiveClosings {
+		s.Conn, s.RW = h.conn.String(), hivebeat.MillisOf(h.rw)
+	}
 	if h.zone == "" {
 		s.Labels = nil
 	}
@@ -294,7 +304,7 @@ func (h *hive) say(bye string) bool {
 			h.w.breaks(Sound, "a snapshot can not be encoded: %v", err)
 			return false
 		}
-		h.publish(&message{topic: topicSnapshot, hive: h.id, inc: h.inc, seq: h.seq, page: s.Page, payload: b, every: h.every})
+		h.publish(&message{topic: topicSnapshot, hive: h.id, inc: h.inc, seq: h.seq, page: s.Page, payload: b, every: h.every, conn: s.Conn, rw: h.rw})
 	}
 	return true
 }

@@ -47,6 +47,11 @@ type Plan struct {
 	Exits    bool `json:"exits,omitempty"`    // hives see the processes of their workers end
 	Closings Span `json:"closings,omitempty"` // and hear of connections that close: the reconnect wait of workers; 0: they do not
 
+	HiveClosings bool `json:"hive_closings,omitempty"` // queens hear of connections that close, those of hives too
+	Stall        Span `json:"stall,omitempty"`         // work without progress is stalled after this; 0: nobody says that he works
+	StallSaid    bool `json:"stall_said,omitempty"`    // by a label of the workers, else by a setting of the hives
+	Before       int  `json:"before,omitempty"`        // so many queens put no promises of workers into the roster
+
 	Net    Net     `json:"net"`
 	Faults []Fault `json:"faults"`
 }
@@ -91,6 +96,9 @@ const (
 	Server   Kind = "server"   // the NATS server is restarted
 	Badnet   Kind = "badnet"   // the bus behaves as Net says
 	Kick     Kind = "kick"     // the server closes the connection of who, or of N clients within By
+	Hang     Kind = "hang"     // a worker finishes nothing more; to the end where For is 0
+	Idle     Kind = "idle"     // a worker has nothing to do; to the end where For is 0
+	Deaf     Kind = "deaf"     // who is not told of connections that close: it lost its connection to the system account
 	Dropping Kind = "dropping" // who is too slow: so many messages are dropped, and it is told
 )
 

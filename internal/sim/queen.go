@@ -50,7 +50,13 @@ type queen struct {
 	missing  map[*fleet.Hive]struct{}
 	calledAt time.Duration
 
+	heard    heardClosings
+	settling bool
+
 	known sightings // of hives, for the checks
+	told  map[string]time.Duration // when this queen was told more of a hive than it had heard
+	score fleet.Score
+	gap   uint64 // of the snapshot at hand: how much higher its seq is than the last
 }
 
 // putting is what is put of one hive into the bucket.
@@ -66,7 +72,7 @@ type putting struct {
 func (q *queen) start() {
 	q.view = fleet.New(hivebeat.Fresh)
 	q.timer, q.calledAt = -1, -callAllEvery
-	q.putting = make(map[string]*putting)
+	q.putting, q.told = make(map[string]*putting), make(map[string]time.Duration)
 	q.upAt = q.w.time()
 	q.w.queens = append(q.w.queens, q)
 	q.inc = uint64(q.wall().UnixMicro())
@@ -94,6 +100,9 @@ func (q *queen) look() {
 
 func (q *queen) doubt() {
 	if at, ok := q.sight.Doubts(); ok {
+		if !q.view.Doubts() {
+			q.heard.forget()
+		}
 		q.view.Doubt(at)
 	}
 }
@@ -186,6 +195,10 @@ func (q *queen) take(m *message) {
 		q.w.breaks(Sound, "%s can not read a snapshot: %v", q.name, err)
 		return
 	}
+	q.gap = 0
+	if v := q.view.Hive(m.hive); v != nil && v.Inc() == m.inc && m.seq > v.Seq() {
+		q.gap = m.seq - v.Seq()
+	}
 	if err := q.view.Apply(s, now); err != nil {
 		q.w.trace(q.name, "refuses a snapshot of %s %d/%d: %v", m.hive, m.inc, m.seq, err)
 		return
@@ -241,6 +254,7 @@ func (q *queen) settle() {
 	for _, c := range q.view.TakeRollCalls() {
 		q.publish(&message{topic: topicCall, hive: c.Hive, spread: c.Spread})
 	}
+	q.askClosing()
 	for _, h := range q.view.TakeCalls() {
 		q.publish(&message{topic: topicHiveCall, hive: h.ID(), spread: q.view.Spread()})
 	}
@@ -298,7 +312,7 @@ func (q *queen) startChecks() {
 			if err != nil {
 				found = kept{}
 			}
-			q.view.Checked(c, found.inc, found.seq, q.w.time())
+			q.hearsay(id, func() { q.view.Checked(c, found.inc, found.seq, q.w.time()) })
 			q.trouble(err)
 		})
 	}
@@ -446,7 +460,9 @@ func (q *queen) adopt(entries []ledger.Entry, began time.Time) {
 			return
 		}
 		present[string(s.Hive)] = true
-		q.view.Adopt(&s, e.Age(hivebeat.Millis(s.Every).Duration())+time.Second, now)
+		q.hearsay(string(s.Hive), func() {
+			q.view.Adopt(&s, e.Age(hivebeat.Millis(s.Every).Duration())+time.Second, now)
+		})
 	}
 	first := q.coldRead.IsZero()
 	q.coldRead, q.missing = now, make(map[*fleet.Hive]struct{})
@@ -499,6 +515,23 @@ func (q *queen) warmUp() {
 }
 
 func (q *queen) leave() { q.kill() }
+
+// hearsay notes whether learn told this queen more of a hive than it knew: that
+// counts as heard now.
+func (q *queen) hearsay(id string, learn func()) {
+	inc, seq := q.heardOf(id)
+	learn()
+	if i, s := q.heardOf(id); i != inc || s != seq {
+		q.told[id] = q.w.now
+	}
+}
+
+func (q *queen) heardOf(id string) (inc, seq uint64) {
+	if h := q.view.Hive(id); h != nil {
+		return h.Inc(), h.Seq()
+	}
+	return 0, 0
+}
 
 // brakeSlack is how long the brake may hold a verdict back.
 func (q *queen) brakeSlack() time.Duration {

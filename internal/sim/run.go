@@ -64,6 +64,11 @@ func Shorten(p Plan, broken Invariant) Result {
 		func(p *Plan) { p.Hives = 1 },
 		func(p *Plan) { p.Zones = 1 },
 		func(p *Plan) { p.Paged = false },
+		func(p *Plan) { p.Before = 0 },
+		func(p *Plan) { p.Stall, p.StallSaid = 0, false },
+		func(p *Plan) { p.HiveClosings = false },
+		func(p *Plan) { p.Closings, p.HiveClosings = 0, false },
+		func(p *Plan) { p.Exits = false },
 	} {
 		q := p
 		simpler(&q)

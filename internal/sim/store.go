@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -148,12 +149,20 @@ func (s *store) all(after uint64) (list []string) {
 }
 
 // advance replaces an entry by compare-and-set.
-func (s *store) advance(hive string, revision uint64, next ledger.RosterEntry) (uint64, error) {
+// before: as a queen does that knows no promises.
+func (s *store) advance(hive string, revision uint64, next ledger.RosterEntry, before bool) (uint64, error) {
 	if s.roster[hive].Revision != revision {
 		return 0, ledger.ErrConflict
 	}
 	s.rev++
 	next.V = 1
+	if before {
+		next.Workers = maps.Clone(next.Workers)
+		for id, w := range next.Workers {
+			w.Every, w.Quiet = 0, 0
+			next.Workers[id] = w
+		}
+	}
 	s.roster[hive] = ledger.RosterItem{RosterEntry: next, Revision: s.rev, Epoch: s.epoch}
 	s.put[hive] = s.w.now
 	for _, body := range bodies(&next) {

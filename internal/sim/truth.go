@@ -18,6 +18,11 @@ type truth struct {
 	// last is the newest message of a life that came to the socket of an observer,
 	// and seqs when each of them came there first.
 	last map[hearing]arrival
+	// first is when the first message of a life came to the socket of an observer.
+	first map[hearing]time.Duration
+	// linked is the newest of a hive that a queen has not heard of from elsewhere
+	// before: it names its connection.
+	linked map[hearing]arrival
 	seqs map[heardSeq]time.Duration
 	// slow is the longest that a snapshot of a hive was on its way to a queen; built
 	// when each was made.
@@ -25,8 +30,13 @@ type truth struct {
 	built map[lifeSeq]time.Duration
 	// moves is when each transition of a worker was numbered by its hive.
 	moves map[move]time.Duration
-	// closed is when each connection closed.
+	// closed is when each connection closed, and owner whose it was.
 	closed map[string]time.Duration
+	owner  map[string]*proc
+	// works is since when a worker had been busy without progress as it sent a beat.
+	works map[lifeSeq]time.Duration
+	// quiets are the silences that beats announced.
+	quiets map[lifeSeq]time.Duration
 }
 
 // life is one process, by what it says it is.
@@ -63,13 +73,16 @@ type arrival struct {
 	sent         time.Duration
 	conn         string
 	rw           time.Duration
+	work         work
+	stuckAt      time.Duration // when the first of those came in that say the same of its work
 }
 
 func (t *truth) init(w *world) {
 	*t = truth{
-		w: w, procs: make(map[life]*proc), last: make(map[hearing]arrival), seqs: make(map[heardSeq]time.Duration),
+		w: w, procs: make(map[life]*proc), last: make(map[hearing]arrival), first: make(map[hearing]time.Duration), linked: make(map[hearing]arrival), seqs: make(map[heardSeq]time.Duration),
 		slow: make(map[hearing]time.Duration), built: make(map[lifeSeq]time.Duration),
 		moves: make(map[move]time.Duration), closed: make(map[string]time.Duration),
+		owner: make(map[string]*proc), works: make(map[lifeSeq]time.Duration), quiets: make(map[lifeSeq]time.Duration),
 	}
 }
 
@@ -104,12 +117,23 @@ func (t *truth) arrived(p *proc, m *message) {
 		}
 	}
 	if q, ok := p.self.(*queen); ok {
-		if v := q.view.Hive(m.hive); m.topic == topicSnapshot && v != nil && v.Inc() == m.inc && v.Seq() >= m.seq {
+		v := q.view.Hive(m.hive)
+		if l := t.linked[h]; m.topic == topicSnapshot && m.conn != "" && m.seq >= l.seq && (v == nil || v.Inc() != m.inc || v.Seq() <= m.seq) {
+			t.linked[h] = arrival{at: t.w.now, seq: m.seq, sent: m.sent, conn: m.conn, rw: m.rw}
+		}
+		if m.topic == topicSnapshot && v != nil && v.Inc() == m.inc && v.Seq() >= m.seq {
 			return // known from elsewhere: it renews nothing
 		}
 	}
 	if a, ok := t.last[h]; !ok || m.seq > a.seq {
-		t.last[h] = arrival{t.w.now, m.seq, m.every, m.quiet, m.sent, m.conn, m.rw}
+		if !ok {
+			t.first[h] = t.w.now
+		}
+		stuck := t.w.now
+		if ok && m.work.busy > 0 && a.work.busy > 0 && m.work.done == a.work.done && m.quiet == 0 && stuck-a.at < hivebeat.KeepGone {
+			stuck = a.stuckAt
+		}
+		t.last[h] = arrival{t.w.now, m.seq, m.every, m.quiet, m.sent, m.conn, m.rw, m.work, stuck}
 	}
 }
 
@@ -123,6 +147,8 @@ type sighting struct {
 	since  time.Duration
 	incAt  time.Duration // when inc was learned
 	before []uint64      // incarnations whose place was taken
+
+	stalled bool
 }
 
 func (s *sightings) of(id string) *sighting {
@@ -164,8 +190,14 @@ func (t *truth) outlived(by *proc, id string, inc, usurper uint64) bool {
 // judged holds a hive's verdict on a worker against the truth.
 func (t *truth) judged(h *hive, s *detector.Step) {
 	t.moves[move{&h.proc, s.Worker, s.N}] = t.w.now
-	if s.Kind == hivebeat.KindState || s.Kind == hivebeat.KindConflict || s.Kind == hivebeat.KindStalled {
+	switch s.Kind {
+	case hivebeat.KindStalled:
+		t.toldStalled(h, s)
 		return
+	case hivebeat.KindState, hivebeat.KindConflict:
+		return
+	case hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindRestarted:
+		h.known.of(h.id + "/" + s.Worker).stalled = false // without a word
 	}
 	id := h.id + "/" + s.Worker
 	if s.Kind == hivebeat.KindJoined { // its record was gone, and with it what was known of others
@@ -195,8 +227,15 @@ func (t *truth) judgedHive(q *queen, s *fleet.Step) {
 		return
 	}
 	t.turns(&q.proc, q.known.of(s.Hive), s.To, s.Inc)
-	if s.Kind == hivebeat.KindLost && s.Cause == hivebeat.CauseMissed && !strings.HasPrefix(s.Reason, "as another queen") {
+	t.back(q, s)
+	if s.Kind != hivebeat.KindLost || strings.HasPrefix(s.Reason, "as another queen") {
+		return
+	}
+	switch s.Cause {
+	case hivebeat.CauseMissed:
 		t.lost(&q.proc, life{s.Hive, s.Inc}, q.born)
+	case hivebeat.CauseDisconnect:
+		t.hiveLostByClosing(q, life{s.Hive, s.Inc})
 	}
 }
 
@@ -211,9 +250,32 @@ func (t *truth) told(q *queen, e *fleet.Happened) {
 	// Not in a complete snapshot: its hive had to be able to hear it for as long.
 	for _, h := range t.w.hives {
 		if h.id == d.Hive && h.inc == d.HiveInc {
-			l := life{d.Hive + "/" + d.Worker, d.Inc}
-			t.lostBy(&h.proc, l, h.born, t.promise(l), "its hive, says "+q.name)
+			t.absent(q, h, d)
 		}
+	}
+}
+
+// absent is about a worker that a snapshot of h does not list.
+func (t *truth) absent(q *queen, h *hive, d *hivebeat.EventData) {
+	l, m := life{d.Hive + "/" + d.Worker, d.Inc}, q.proc.reading
+	if m == nil || m.topic != topicSnapshot || m.hive != h.id || m.inc != h.inc {
+		t.w.breaks(Sound, "%s gives %s up for not being listed, and has read no snapshot", q.name, l.ident)
+		return
+	}
+	built := t.built[lifeSeq{life{h.id, h.inc}, m.seq}]
+	if at, ok := t.first[hearing{&h.proc, l}]; ok && at < built-h.blind(at, built)-unseen {
+		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s for not being listed by its hive, which heard it %v before that", l.ident, l.inc, q.name, built-at)
+		return
+	}
+	// What of it the queen knows last is what it has to wait for.
+	r := q.view.Hive(d.Hive).Worker(d.Worker).Record()
+	a := arrival{every: t.w.plan.WorkerEvery.D(), quiet: t.quiets[lifeSeq{l, r.Seq}]}
+	if r.Seq == 0 { // by the roster
+		a.quiet = r.Quiet.Duration()
+	}
+	if waited := t.w.now - h.born; waited < lostAfter(a.every, a.quiet)-readTime {
+		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s for not being listed by its hive, which began %v ago, want %v",
+			l.ident, l.inc, q.name, waited, lostAfter(a.every, a.quiet))
 	}
 }
 

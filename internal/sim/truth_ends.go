@@ -13,6 +13,52 @@ type heardClosing struct {
 	connection
 }
 
+// heardClosings are those that an observer has heard of.
+type heardClosings struct {
+	list []heardClosing
+	from int // those before were forgotten: it was cut off, or doubts what it hears
+	deaf int // so many faults keep it from hearing
+}
+
+func (h *heardClosings) hear(at time.Duration, c connection) {
+	h.list = append(h.list, heardClosing{at, c})
+}
+
+func (h *heardClosings) forget() { h.from = len(h.list) }
+
+// of returns when it heard first that a connection closed, if it did not forget it.
+func (h *heardClosings) of(conn string) (time.Duration, bool) {
+	for _, c := range h.list[h.from:] {
+		if c.String() == conn {
+			return c.at, true
+		}
+	}
+	return 0, false
+}
+
+// mass is how many clients of one server disconnected within a second, where that
+// closes a window which opened then.
+func (h *heardClosings) mass(server string, opened time.Duration) int {
+	for at := h.from; at < len(h.list); at++ {
+		of := h.list[at:]
+		if len(of) < 4 || of[0].at > opened {
+			break
+		}
+		n := 0
+		var last time.Duration
+		for _, c := range of {
+			if c.server == server && c.at-of[0].at <= time.Second {
+				n++
+				last = c.at
+			}
+		}
+		if n > 3 && last >= opened && of[0].server == server {
+			return n
+		}
+	}
+	return 0
+}
+
 // exitBound is how long after the end of a process its hive may take to say so: to
 // see it, and to wait for its last words.
 const exitBound = exitSeenMax + 100*time.Millisecond + readTime
@@ -67,25 +113,11 @@ func (t *truth) lostByClosing(h *hive, l life, s *detector.Step) {
 			fail("which closed, and was itself cut off %v ago", now-t.noticed)
 		}
 	}
-	for i := range h.closings {
-		of := h.closings[i:]
-		if len(of) < 4 || of[0].at > opened {
-			break
-		}
-		n := 0
-		var last time.Duration
-		for _, c := range of {
-			if c.server == of[0].server && c.at-of[0].at <= time.Second {
-				n++
-				last = c.at
-			}
-		}
-		if n > 3 && last >= opened && of[0].server == serverOf(a.conn) {
-			fail("though %d of that server closed within a second", n)
-			return
-		}
+	if n := h.heard.mass(serverOf(a.conn), opened); n > 0 {
+		fail("though %d of that server closed within a second", n)
+		return
 	}
-	t.cameBack(h, l, closed, want, fail)
+	t.cameBack(&h.proc, l, closed, want, fail)
 }
 
 func serverOf(conn string) string {
@@ -97,9 +129,9 @@ func serverOf(conn string) string {
 	return conn
 }
 
-// cameBack breaks where a worker that was back in time is given up: its beats had a
-// second and a network that loses nothing.
-func (t *truth) cameBack(h *hive, l life, closed, window time.Duration, fail func(string, ...any)) {
+// cameBack breaks where somebody who was back in time is given up: its messages had
+// a second and a network that loses nothing.
+func (t *truth) cameBack(h *proc, l life, closed, window time.Duration, fail func(string, ...any)) {
 	n, p := t.w.plan.Net, t.procs[l]
 	if p == nil || !p.alive() || n.Loss > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || h.bothered(closed, t.w.now, true) || t.usurped(l) {
 		return

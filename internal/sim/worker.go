@@ -5,6 +5,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -20,7 +21,7 @@ type worker struct {
 	armed    uint64
 	state    hivebeat.State
 	quiet    time.Time // end of the silence it announced
-	done     uint64
+	work     work
 }
 
 func (k *worker) start() {
@@ -32,6 +33,7 @@ func (k *worker) start() {
 		k.w.pids[k.pid] = &k.proc
 	}
 	k.rw = k.w.plan.Closings.D()
+	k.beginWork()
 	k.w.truth.began(&k.proc)
 	k.w.workers = append(k.w.workers, k)
 	k.w.trace(k.name, "begins as %d", k.inc)
@@ -88,12 +90,12 @@ func (k *worker) say(state hivebeat.State) bool {
 	if !k.up() {
 		return false
 	}
-	k.done++
+	k.goOn()
 	b := hivebeat.Beat{
 		V: hivebeat.Version, Hive: k.hive, Worker: k.id,
 		Facts: hivebeat.Facts{
 			Inc: k.inc, Every: hivebeat.MillisOf(k.every), State: state, Model: "m",
-			Seq: k.seq, Sent: k.wall().UnixMilli(), Done: k.done,
+			Seq: k.seq, Sent: k.wall().UnixMilli(), Busy: k.work.busy, Done: k.work.done,
 		},
 	}
 	if k.pid != 0 {
@@ -102,15 +104,23 @@ func (k *worker) say(state hivebeat.State) bool {
 	if k.w.plan.Closings > 0 {
 		b.Conn, b.RW = k.conn.String(), hivebeat.MillisOf(k.rw)
 	}
+	if p := k.w.plan; p.StallSaid {
+		b.Labels = map[string]string{detector.StallLabel: p.Stall.String()}
+	}
 	if left := k.quiet.Sub(now); left > 0 {
 		b.Quiet = hivebeat.MillisOf(left)
+		k.work.since = k.w.now
+		k.w.truth.quiets[lifeSeq{life{k.ident, k.inc}, k.seq}] = left
+	}
+	if k.work.busy > 0 {
+		k.w.truth.works[lifeSeq{life{k.ident, k.inc}, k.seq}] = k.work.since
 	}
 	payload, err := wire.EncodeBeat(&b)
 	if err != nil {
 		k.w.breaks(Sound, "a beat can not be encoded: %v", err)
 		return false
 	}
-	k.sent = k.publish(&message{topic: topicBeat, hive: k.hive, worker: k.id, inc: k.inc, seq: k.seq, payload: payload, every: k.every, quiet: b.Quiet.Duration(), conn: b.Conn, rw: k.rw})
+	k.sent = k.publish(&message{topic: topicBeat, hive: k.hive, worker: k.id, inc: k.inc, seq: k.seq, payload: payload, every: k.every, quiet: b.Quiet.Duration(), conn: b.Conn, rw: k.rw, work: k.work})
 	return k.sent
 }
 
