@@ -76,6 +76,9 @@ func (q *Queen) takeBatch(now time.Time) announcements {
 			jobs = append(jobs, job)
 		} else {
 			q.announced(t)
+			if _, ok := s.unsure.At(t); !ok { // the watch may have brought its entry while it waited here
+				q.lookAfter(t, now, 5*time.Second)
+			}
 		}
 	}
 	return jobs

@@ -220,12 +220,12 @@ func (h *Hive) overtaken(item *ledger.RosterItem, now time.Time) bool {
 }
 
 // decidedSince reports whether the roster, which this queen follows, was told since
-// then that the hive lives as it is known: another incarnation, heard at an unknown
-// time since then, may be the one that was given up for it. If not, its next
-// snapshot says so.
-func (h *Hive) decidedSince(heard time.Time, inc uint64) bool {
+// then that the hive lives as it is known, or that it is gone as that: another
+// incarnation, heard at an unknown time since then, may be the one that was given up
+// for it. If not, its next snapshot says so.
+func (h *Hive) decidedSince(heard time.Time, inc uint64, gone bool) bool {
 	it := &h.Book.Item
-	return inc != h.line.Inc() && it.Inc == h.line.Inc() && speaksOfLiving(it) && h.Book.ReadAt.Add(-it.Stored).After(heard)
+	return inc != h.line.Inc() && it.Inc == h.line.Inc() && (gone || speaksOfLiving(it)) && h.Book.ReadAt.Add(-it.Stored).After(heard)
 }
 
 func speaksOfLiving(item *ledger.RosterItem) bool {
@@ -245,6 +245,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 	if e.Live == hivebeat.Lost || e.Live == hivebeat.Left {
 		h.received = h.Book.heard(h.every, now)
 		v.recallWorkers(h, now)
+		v.ageing.Set(h, now)
 		v.byRoster(h, now)
 		h.since = h.Book.put(now)
 		return

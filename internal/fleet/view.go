@@ -188,7 +188,7 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	if h == nil {
 		h = v.get(string(s.Hive))
 	}
-	if !v.doubt.IsZero() && h.decidedSince(v.doubt, s.Inc) {
+	if !v.doubt.IsZero() && h.decidedSince(v.doubt, s.Inc, true) {
 		v.refused[hivebeat.RefusedStale]++
 		return refusedStale
 	}
@@ -213,7 +213,7 @@ func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 	if h == nil {
 		h = v.get(string(s.Hive))
 	}
-	if h.decidedSince(now.Add(-age), s.Inc) {
+	if h.decidedSince(now.Add(-age), s.Inc, false) {
 		return // the key is of one whose place was taken, and keeps a lower one out until it expires
 	}
 	if o, refusal := h.hear(s, now.Add(-age), now); refusal == nil {
@@ -296,6 +296,9 @@ func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
 		h.asm.begin(s.Inc, s.Seq, s.Pages, received)
 	}
 	h.asm.add(s.Page)
+	if received.Before(h.asm.began) { // a page that was kept may be older than one that was heard
+		h.asm.began = received
+	}
 	s.UpdateHead(&h.head)
 	h.zone = h.head.Labels["zone"]
 	v.place(h)
@@ -425,7 +428,7 @@ type assembly struct {
 	gen      uint64
 	listed   int // workers
 
-	began  time.Time       // when the first page was received
+	began  time.Time       // when the first page was received, at the earliest
 	oldest hivebeat.Millis // greatest age of a record that is fresh
 }
 

@@ -135,13 +135,17 @@ func (o *Observer) Dropped(now time.Time, total uint64) (news uint64) {
 }
 
 // Cut notes that the connection is gone, and reports whether that is news. It can
-// not have been gone for longer than unnoticed without being missed.
+// not have been gone for longer than unnoticed without being missed, by who runs: if
+// the observer was stopped meanwhile, unnoticed counts up to then.
 func (o *Observer) Cut(now time.Time, unnoticed time.Duration) (news bool) {
 	if !o.ever || o.cut {
 		return false
 	}
-	from := now.Add(-unnoticed)
-	if o.proof.After(from) {
+	from := now
+	if !o.doubt.IsZero() && o.doubt.Before(now) {
+		from = o.doubt
+	}
+	if from = from.Add(-unnoticed); o.proof.After(from) {
 		from = o.proof
 	}
 	o.begin(from)

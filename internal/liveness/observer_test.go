@@ -97,6 +97,33 @@ func TestObserverThatIsCutOff(t *testing.T) {
 	}
 }
 
+// TestObserverThatWasStoppedWhileCutOff: who is stopped pings nobody, so that its
+// connection may have been dead for as long before it was stopped as it may go
+// unnoticed.
+func TestObserverThatWasStoppedWhileCutOff(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		proof, from int
+	}{
+		{"as nothing came in since", 80, 80},
+		{"no longer than it may go unnoticed", 10, 70},
+		{"something waited", 120, 100},
+	} {
+		o := hearing()
+		o.Prove(at(c.proof))
+		o.ran = at(100)
+		o.Look(at(220))
+		if !o.Cut(at(220), 30*time.Second) {
+			t.Fatalf("%s: it is no news", c.name)
+		}
+		o.Connect(at(230))
+		want := time.Duration(230-c.from)*time.Second + BackGrace
+		if got := back(t, o, at(230)); got != want {
+			t.Errorf("%s: credited %s, want %s", c.name, got, want)
+		}
+	}
+}
+
 func TestTheFirstConnectionIsNoDoubt(t *testing.T) {
 	var o Observer
 	o.Look(t0)

@@ -34,6 +34,7 @@ func (q *queen) announce() {
 		a := q.announcement(t)
 		if a == nil {
 			q.announced(t)
+			q.lookAfterIt(t)
 			continue
 		}
 		q.working++
@@ -195,6 +196,14 @@ func (q *queen) lookAfter(t fleet.Teller, within time.Duration) {
 	b := t.Roster()
 	if e := &b.Item; e.N > b.Confirmed && len(e.Event) > 0 && e.Stored < fleet.TooOld && !b.Busy {
 		q.unsure.Set(t, q.w.time().Add(5*time.Second+between(q.rng, 0, within)))
+	}
+}
+
+// lookAfterIt does so where there was nothing to say of t: its entry may have come by
+// the watch while it waited for its turn.
+func (q *queen) lookAfterIt(t fleet.Teller) {
+	if _, ok := q.unsure.At(t); !ok {
+		q.lookAfter(t, 5*time.Second)
 	}
 }
 

@@ -103,8 +103,9 @@ func (w *world) slack(by *proc, a arrival) time.Duration {
 		d += q.brakeSlack()
 	}
 	for i := range by.troubles {
-		if t := &by.troubles[i]; t.end(w.now) >= a.at {
-			d += t.end(w.now) - max(t.from, a.at) + pingLimit + liveness.BackGrace + 5*time.Second
+		if t := &by.troubles[i]; t.end(w.now) >= a.at-5*time.Second { // or it still doubted what it heard
+			// Since something was heard last, or a cut may have gone unnoticed.
+			d += max(0, t.end(w.now)-max(t.from, a.at)) + max(pingLimit, w.plan.WorkerEvery.D()) + liveness.BackGrace + 5*time.Second
 		}
 	}
 	return d
@@ -128,10 +129,7 @@ func (w *world) checkShown(q *queen) {
 		if hp == nil {
 			continue
 		}
-		slow := w.truth.slow[hearing{&q.proc, hl}]
-		for _, o := range w.queens {
-			slow = max(slow, w.truth.slow[hearing{&o.proc, hl}])
-		}
+		slow := w.truth.slow[hl]
 		for _, k := range h.Workers() {
 			late, r := slow, k.Record()
 			kl := life{h.ID() + "/" + r.Worker, r.Inc}

@@ -130,7 +130,7 @@ func (t *truth) hiveClosed(q *queen, c closing) {
 		case !q.alive() || v == nil || !known || opened != heard || q.bothered(heard-5*time.Second, at, true):
 		case s.inc != h.inc || s.live != hivebeat.Alive && s.live != hivebeat.Late:
 		case n.Loss > 0 || n.Dup > 0 || n.Reorder > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || v.Seq() != a.seq:
-		case q.heard.mass(c.server, at) > 0:
+		case q.heard.mass(c.server, heard) > 0:
 		default:
 			w.breaks(DeathTold, "%s incarnation %d ended, %s heard %v ago that its connection closed, and says %s", h.id, h.inc, q.name, w.now-heard, s.live)
 		}
@@ -144,7 +144,7 @@ func (t *truth) back(q *queen, s *fleet.Step) {
 	was := q.score
 	q.score = score
 	m := q.proc.reading
-	if s.Kind != hivebeat.KindRecovered || s.From != hivebeat.Lost || m == nil || m.topic != topicSnapshot || m.hive != s.Hive || m.inc != s.Inc {
+	if s.Kind != hivebeat.KindRecovered || s.From != hivebeat.Lost || m == nil || m.topic != topicSnapshot || m.hive != s.Hive || m.inc != s.Inc || q.gap == 0 {
 		return
 	}
 	if falsely, cutOff := score.FalseDead-was.FalseDead, score.CutOff-was.CutOff; falsely+cutOff == 1 && (cutOff == 1) != (q.gap > 1) {

@@ -105,7 +105,9 @@ func (w *world) checkWorkerEvents(list []*stored) {
 				}
 			}
 		}
-		if i > 0 && d.N < next && d.Kind != hivebeat.KindGap {
+		// joined has an id of its own: who did not hear it tells of a gap, and a queen
+		// that began meanwhile does not know that the worker was given up.
+		if i > 0 && d.N < next && d.Kind != hivebeat.KindGap && !(d.Kind == hivebeat.KindJoined && (list[i-1].data.Kind == hivebeat.KindGap || list[0].data.N == 0)) {
 			w.breaks(EventsOnce, "%s/%s: number %d is told twice, at last as %s", d.Hive, d.Worker, d.N, e.id)
 		}
 		if i == 0 || first > next || d.Kind == hivebeat.KindGap {

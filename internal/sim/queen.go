@@ -463,6 +463,7 @@ func (q *queen) adopt(entries []ledger.Entry, began time.Time) {
 		q.hearsay(string(s.Hive), func() {
 			q.view.Adopt(&s, e.Age(hivebeat.Millis(s.Every).Duration())+time.Second, now)
 		})
+		q.w.truth.adopted(q, &s)
 	}
 	first := q.coldRead.IsZero()
 	q.coldRead, q.missing = now, make(map[*fleet.Hive]struct{})

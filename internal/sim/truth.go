@@ -9,6 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // truth is what is so, and what the observers could know of it.
@@ -24,10 +25,12 @@ type truth struct {
 	// before: it names its connection.
 	linked map[hearing]arrival
 	seqs map[heardSeq]time.Duration
-	// slow is the longest that a snapshot of a hive was on its way to a queen; built
+	// slow is the longest that a snapshot of a hive was on its way to any queen; built
 	// when each was made.
-	slow  map[hearing]time.Duration
+	slow  map[life]time.Duration
 	built map[lifeSeq]time.Duration
+	// begun is the highest seq of a hive of which a page came to a queen.
+	begun map[hearing]uint64
 	// moves is when each transition of a worker was numbered by its hive.
 	moves map[move]time.Duration
 	// closed is when each connection closed, and owner whose it was.
@@ -80,8 +83,8 @@ type arrival struct {
 func (t *truth) init(w *world) {
 	*t = truth{
 		w: w, procs: make(map[life]*proc), last: make(map[hearing]arrival), first: make(map[hearing]time.Duration), linked: make(map[hearing]arrival), seqs: make(map[heardSeq]time.Duration),
-		slow: make(map[hearing]time.Duration), built: make(map[lifeSeq]time.Duration),
-		moves: make(map[move]time.Duration), closed: make(map[string]time.Duration),
+		slow: make(map[life]time.Duration), built: make(map[lifeSeq]time.Duration),
+		begun: make(map[hearing]uint64), moves: make(map[move]time.Duration), closed: make(map[string]time.Duration),
 		owner: make(map[string]*proc), works: make(map[lifeSeq]time.Duration), quiets: make(map[lifeSeq]time.Duration),
 	}
 }
@@ -110,10 +113,13 @@ func (t *truth) arrived(p *proc, m *message) {
 		return
 	}
 	h := hearing{p, life{m.ident(), m.inc}}
+	page := false // one more of the same
 	if key := (heardSeq{h, m.seq, m.page}); t.seqs[key] == 0 {
 		t.seqs[key] = t.w.now
 		if m.topic == topicSnapshot {
-			t.slow[h] = max(t.slow[h], t.w.now-m.sent)
+			t.slow[h.life] = max(t.slow[h.life], t.w.now-m.sent)
+			page = t.begun[h] == m.seq
+			t.begun[h] = max(t.begun[h], m.seq)
 		}
 	}
 	if q, ok := p.self.(*queen); ok {
@@ -121,11 +127,11 @@ func (t *truth) arrived(p *proc, m *message) {
 		if l := t.linked[h]; m.topic == topicSnapshot && m.conn != "" && m.seq >= l.seq && (v == nil || v.Inc() != m.inc || v.Seq() <= m.seq) {
 			t.linked[h] = arrival{at: t.w.now, seq: m.seq, sent: m.sent, conn: m.conn, rw: m.rw}
 		}
-		if m.topic == topicSnapshot && v != nil && v.Inc() == m.inc && v.Seq() >= m.seq {
+		if m.topic == topicSnapshot && v != nil && v.Inc() == m.inc && (v.Seq() > m.seq || v.Seq() == m.seq && !page) {
 			return // known from elsewhere: it renews nothing
 		}
 	}
-	if a, ok := t.last[h]; !ok || m.seq > a.seq {
+	if a, ok := t.last[h]; !ok || m.seq > a.seq || m.seq == a.seq && page {
 		if !ok {
 			t.first[h] = t.w.now
 		}
@@ -134,6 +140,14 @@ func (t *truth) arrived(p *proc, m *message) {
 			stuck = a.stuckAt
 		}
 		t.last[h] = arrival{t.w.now, m.seq, m.every, m.quiet, m.sent, m.conn, m.rw, m.work, stuck}
+	}
+}
+
+// adopted notes that a queen knows of a hive what the bucket has: its connection too.
+func (t *truth) adopted(q *queen, s *wire.SnapshotView) {
+	h := q.view.Hive(string(s.Hive))
+	if h != nil && h.Head().Inc == s.Inc && h.Head().Seq == s.Seq {
+		t.linked[hearing{&q.proc, life{h.ID(), s.Inc}}] = arrival{at: t.w.now, seq: s.Seq, conn: string(s.Conn), rw: hivebeat.Millis(s.RW).Duration()}
 	}
 }
 
@@ -166,7 +180,8 @@ func (s *sightings) of(id string) *sighting {
 func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 	if s.inc != inc {
 		// One that did not end when its place was taken may: the duplicate is gone.
-		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) && live != hivebeat.Lost && !t.outlived(by, s.id, inc, s.inc) {
+		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) && live != hivebeat.Lost && live != hivebeat.Left &&
+			!t.outlived(by, s.id, inc, s.inc) && !t.believed(by, s.id, inc) {
 			t.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", by.name, s.id, inc, s.inc)
 		}
 		if s.inc != 0 {
@@ -177,6 +192,22 @@ func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 	if s.live != live {
 		s.live, s.since = live, t.w.now
 	}
+}
+
+// believed reports whether another queen, which did not see that the place of inc was
+// taken, says that this is the hive: who follows it does not bring it back.
+func (t *truth) believed(by *proc, id string, inc uint64) bool {
+	if _, ok := by.self.(*queen); !ok || by.reading != nil {
+		return false
+	}
+	for _, q := range t.w.queens {
+		if &q.proc != by {
+			if s := q.known.of(id); s.inc == inc && !slices.Contains(s.before, inc) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // outlived reports whether the message at hand proves that inc ran beside the
@@ -326,7 +357,11 @@ func (t *truth) lostBy(by *proc, l life, began time.Duration, a arrival, whose s
 	if whose != by.name { // judged by another: what this one heard counts
 		from = began
 	}
-	if whose == by.name && by.deaf() > deafFor {
+	deaf := deafFor
+	if _, ok := by.self.(*queen); ok {
+		deaf += askWithin // the key is read meanwhile
+	}
+	if whose == by.name && by.deaf() > deaf {
 		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s, whose connection has been dead for %v", l.ident, l.inc, by.name, by.deaf())
 		return
 	}

@@ -11,7 +11,7 @@ import (
 // other, each shorter than the limit for one that stalls.
 type work struct {
 	busy, done uint64
-	since      time.Duration // since when it has been busy with this one, and said so
+	since      time.Duration // when it finished one, began, or said that it is idle or silent
 	next       time.Duration // when it will be finished; negative: nobody knows
 }
 
@@ -35,6 +35,9 @@ func (k *worker) goOn() {
 	if k.w.plan.Stall == 0 {
 		k.work.done++
 		return
+	}
+	if k.work.busy == 0 { // and says so
+		k.work.since = k.w.now
 	}
 	for k.work.busy > 0 && k.work.next >= 0 && k.work.next <= k.w.now {
 		at, limit := k.work.next, k.w.plan.Stall.D()
@@ -60,9 +63,7 @@ func (k *worker) hang(idle bool, d Span) {
 	}
 	k.w.until(d, func() {
 		if k.alive() {
-			k.work.busy, k.work.next = 1, k.w.now
-			if idle { // nothing was finished
-				k.work.since = k.w.now
+			if k.work.busy, k.work.next = 1, k.w.now; idle { // nothing was finished
 				k.request()
 			}
 		}
