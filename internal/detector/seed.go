@@ -64,6 +64,9 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 		return false
 	}
 	w.memo.Forget()
+	if step.outcome.Begins() {
+		w.facts.Conn, w.facts.PID = "", 0 // those of the incarnation before
+	}
 	w.facts.Inc, w.facts.Seq = inc, seq
 	if f.Every > 0 {
 		w.facts.Every, w.facts.Quiet = f.Every, f.Quiet

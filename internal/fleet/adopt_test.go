@@ -366,7 +366,7 @@ func TestQueenThatFindsOrphans(t *testing.T) {
 		o.beat(s, "w0", 0, nil)
 		o.pass(s, s+14)
 	}
-	o.expect("the roster knows no promise: the default one counts")
+	o.expect("its deadline counts from when the entry was put")
 	o.pass(140, 141)
 	o.expect("w1 is gone", "w1 lost hive")
 	// It was heard 5 s before the last snapshot, at 0. The roster does not say so.

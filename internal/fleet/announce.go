@@ -201,6 +201,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}
+		v.unlinkOld(h, o)
 		switch {
 		case !o.Accepted():
 		case e.Live == hivebeat.Lost || e.Live == hivebeat.Left:

@@ -83,6 +83,14 @@ func (v *View) link(h *Hive, o liveness.Outcome) {
 	v.closings.Heard(h, h.conn, o.Begins() || h.head.Bye != "")
 }
 
+// unlinkOld forgets the connection of the incarnation before, where another one is
+// known from elsewhere: that it closes, or has closed, is nothing to this one.
+func (v *View) unlinkOld(h *Hive, o liveness.Outcome) {
+	if o.Begins() {
+		v.unlink(h)
+	}
+}
+
 // unlink lets h go.
 func (v *View) unlink(h *Hive) {
 	v.closings.Close(h)

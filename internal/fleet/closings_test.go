@@ -220,6 +220,29 @@ func TestHiveIsLostByItsConnection(t *testing.T) {
 	}
 }
 
+// A hive that began anew, as the roster or its key tells, has nothing to do with the
+// connection of the process before.
+func TestClosingOfTheIncarnationBefore(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		e := newEnding(t)
+		e.beat("h", "NDXS/8")
+		e.v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 1), e.now)
+		if first && !e.closes("NDXS/8") {
+			t.Error("no window opened")
+		}
+		e.v.SettleClosings(e.now)
+		e.pass(time.Second)
+		e.v.Learn("h", rosterOf(2, hivebeat.Alive, 200, 1), e.now)
+		if !first && e.closes("NDXS/8") {
+			t.Error("a window for a process that had ended before")
+		}
+		e.pass(10 * time.Second)
+		if h := e.v.Hive("h"); h.Live() != hivebeat.Alive || h.Inc() != 200 {
+			t.Errorf("closed first: %v: %s, incarnation %d: %v", first, h.Live(), h.Inc(), e.told)
+		}
+	}
+}
+
 func TestAClosedConnectionSaysWhy(t *testing.T) {
 	e := newEnding(t)
 	e.beat("h", "NDXS/8")

@@ -172,8 +172,8 @@ func TestOldMailRevivesNobody(t *testing.T) {
 	}
 }
 
-// The roster has no promises: who is known by it alone is not given up within the
-// default one, as its own may be longer.
+// An entry may have no promises: who is known by such a one alone is not given up
+// within the default one, as its own may be longer.
 func TestAbsenceByTheRosterAlone(t *testing.T) {
 	v := New(45 * time.Second)
 	item := rosterOf(2, hivebeat.Left, 100, 5)

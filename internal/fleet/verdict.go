@@ -273,6 +273,7 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	if !o.Accepted() {
 		return false
 	}
+	v.unlinkOld(h, o)
 	v.heard(h, o, now)
 	return true
 }

@@ -112,6 +112,9 @@ func (w *world) checkWorkerEvents(list []*stored) {
 		}
 		if i == 0 || first > next || d.Kind == hivebeat.KindGap {
 			stalled = unknown
+			if i > 0 {
+				live = "" // nobody told
+			}
 		}
 		gap := i == 0 || d.Kind == hivebeat.KindGap || first > next
 		next = max(next, d.N+1)
