@@ -95,6 +95,9 @@ func (t *truth) wardLostByClosing(q *queen, d *hivebeat.EventData) {
 	}
 	w, now := t.w, t.w.now
 	l := life{d.Hive + "/" + d.Worker, d.Inc}
+	if t.gaveUp[l] { // its hive did, and the roster does not know
+		return
+	}
 	a := t.last[hearing{&q.proc, l}]
 	p := t.procs[l]
 	for _, c := range q.heard.list {

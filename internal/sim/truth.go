@@ -36,6 +36,8 @@ type truth struct {
 	// closed is when each connection closed, and owner whose it was.
 	closed map[string]time.Duration
 	owner  map[string]*proc
+	// gaveUp are workers that a hive gave up for a connection that closed.
+	gaveUp map[life]bool
 	// works is since when a worker had been busy without progress as it sent a beat.
 	works map[lifeSeq]time.Duration
 	// quiets are the silences that beats announced.
@@ -85,7 +87,7 @@ func (t *truth) init(w *world) {
 		w: w, procs: make(map[life]*proc), last: make(map[hearing]arrival), first: make(map[hearing]time.Duration), linked: make(map[hearing]arrival), seqs: make(map[heardSeq]time.Duration),
 		slow: make(map[life]time.Duration), built: make(map[lifeSeq]time.Duration),
 		begun: make(map[hearing]uint64), moves: make(map[move]time.Duration), closed: make(map[string]time.Duration),
-		owner: make(map[string]*proc), works: make(map[lifeSeq]time.Duration), quiets: make(map[lifeSeq]time.Duration),
+		gaveUp: make(map[life]bool), owner: make(map[string]*proc), works: make(map[lifeSeq]time.Duration), quiets: make(map[lifeSeq]time.Duration),
 	}
 }
 
@@ -248,6 +250,7 @@ func (t *truth) judged(h *hive, s *detector.Step) {
 	case hivebeat.CauseExit:
 		t.lostByExit(h, l)
 	case hivebeat.CauseDisconnect:
+		t.gaveUp[l] = true
 		t.lostByClosing(h, l, s)
 	}
 }

@@ -36,9 +36,6 @@ func (k *worker) goOn() {
 		k.work.done++
 		return
 	}
-	if k.work.busy == 0 { // and says so
-		k.work.since = k.w.now
-	}
 	for k.work.busy > 0 && k.work.next >= 0 && k.work.next <= k.w.now {
 		at, limit := k.work.next, k.w.plan.Stall.D()
 		k.work.done++

@@ -90,7 +90,9 @@ func (k *worker) say(state hivebeat.State) bool {
 	if !k.up() {
 		return false
 	}
-	k.goOn()
+	if k.goOn(); k.work.busy == 0 {
+		k.work.since = k.w.now
+	}
 	b := hivebeat.Beat{
 		V: hivebeat.Version, Hive: k.hive, Worker: k.id,
 		Facts: hivebeat.Facts{
