@@ -151,8 +151,9 @@ func (w *world) checkShown(q *queen) {
 			if age.Duration() < truth-late-2*unseen {
 				w.breaks(NoYoungAge, "%s shows %s/%s as heard %v ago, and its hive heard it %v ago", q.name, h.ID(), r.Worker, age.Duration(), truth)
 			}
-			if r.Stalled {
-				w.truth.stalled(q.name, kl, w.truth.works[lifeSeq{kl, r.Seq}], at)
+			// What it did a queen may not know of a beat that another one heard.
+			if did := w.truth.works[lifeSeq{kl, r.Seq}]; r.Stalled && did.done == r.Done {
+				w.truth.stalled(q.name, kl, did.since, at)
 			}
 			if live == hivebeat.Alive && age.Duration() > q.view.Fresh() {
 				w.breaks(NoYoungAge, "%s shows %s/%s as alive at an age of %v", q.name, h.ID(), r.Worker, age.Duration())

@@ -38,8 +38,8 @@ type truth struct {
 	owner  map[string]*proc
 	// gaveUp are workers that a hive gave up for a connection that closed.
 	gaveUp map[life]bool
-	// works is since when a worker had been busy without progress as it sent a beat.
-	works map[lifeSeq]time.Duration
+	// works is what a worker did as it sent a beat.
+	works map[lifeSeq]work
 	// quiets are the silences that beats announced.
 	quiets map[lifeSeq]time.Duration
 }
@@ -87,7 +87,7 @@ func (t *truth) init(w *world) {
 		w: w, procs: make(map[life]*proc), last: make(map[hearing]arrival), first: make(map[hearing]time.Duration), linked: make(map[hearing]arrival), seqs: make(map[heardSeq]time.Duration),
 		slow: make(map[life]time.Duration), built: make(map[lifeSeq]time.Duration),
 		begun: make(map[hearing]uint64), moves: make(map[move]time.Duration), closed: make(map[string]time.Duration),
-		gaveUp: make(map[life]bool), owner: make(map[string]*proc), works: make(map[lifeSeq]time.Duration), quiets: make(map[lifeSeq]time.Duration),
+		gaveUp: make(map[life]bool), owner: make(map[string]*proc), works: make(map[lifeSeq]work), quiets: make(map[lifeSeq]time.Duration),
 	}
 }
 

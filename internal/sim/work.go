@@ -52,15 +52,16 @@ func (k *worker) hang(idle bool, d Span) {
 	}
 	k.goOn()
 	k.work.next = -1
-	if idle {
-		k.work.busy = 0
+	if idle { // it has finished what it had
+		k.work.busy, k.work.since = 0, k.w.now
+		k.work.done++
 	}
 	if d == 0 {
 		return
 	}
 	k.w.until(d, func() {
 		if k.alive() {
-			if k.work.busy, k.work.next = 1, k.w.now; idle { // nothing was finished
+			if k.work.busy, k.work.next = 1, k.w.now; idle {
 				k.request()
 			}
 		}

@@ -115,7 +115,7 @@ func (k *worker) say(state hivebeat.State) bool {
 		k.w.truth.quiets[lifeSeq{life{k.ident, k.inc}, k.seq}] = left
 	}
 	if k.work.busy > 0 {
-		k.w.truth.works[lifeSeq{life{k.ident, k.inc}, k.seq}] = k.work.since
+		k.w.truth.works[lifeSeq{life{k.ident, k.inc}, k.seq}] = k.work
 	}
 	payload, err := wire.EncodeBeat(&b)
 	if err != nil {
