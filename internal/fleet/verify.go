@@ -3,6 +3,7 @@ package fleet
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"time"
 
@@ -19,6 +20,7 @@ func (v *View) Verify(now time.Time) error {
 	mixes, zones := make(map[Mix]int), make(map[string]map[Mix]int)
 	t := Totals{Hives: make(map[hivebeat.Live]int)}
 	seats, rooms := 0, 0
+	own := make(map[Mix]int)
 	for _, h := range v.order {
 		if h.live != "" {
 			t.Hives[h.live]++
@@ -60,7 +62,7 @@ func (v *View) Verify(now time.Time) error {
 			}
 		}
 		var load Load
-		own := make(map[Mix]int)
+		clear(own)
 		for _, w := range h.workers {
 			live, _, fresh := v.Shown(h, w, now)
 			m := Mix{live, w.rec.State, w.rec.Model}
@@ -104,7 +106,7 @@ func (v *View) Verify(now time.Time) error {
 			bad("%s: %w", h.id, err)
 		}
 	}
-	if fmt.Sprintf("%+v", t) != fmt.Sprintf("%+v", v.totals) {
+	if !t.equal(&v.totals) {
 		bad("totals are kept as %+v, are %+v", v.totals, t)
 	}
 	if err := v.mixes.differ(mixes); err != nil {
@@ -130,6 +132,10 @@ func (v *View) Verify(now time.Time) error {
 	v.verifySeats(seats, rooms, bad)
 	v.verifyLog(bad)
 	return errors.Join(errs...)
+}
+
+func (t *Totals) equal(o *Totals) bool {
+	return maps.Equal(t.Hives, o.Hives) && t.Workers == o.Workers && t.Load == o.Load && t.GPUs == o.GPUs && t.VRAM == o.VRAM && t.Stats == o.Stats
 }
 
 func (ts *tallies) differ(want map[Mix]int) error {

@@ -1,9 +1,13 @@
 package sim
 
 import (
+	"runtime/debug"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // a sixth of the time, and runs are small
+	goleak.VerifyTestMain(m)
+}
