@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -336,4 +337,15 @@ func TestLifecycle(t *testing.T) {
 		t.Error("it runs twice")
 	}
 	start(t, nc, Config{URLs: []string{"http://127.0.0.1:1"}}) // there is no JetStream: it waits, and ends when told to
+}
+
+// Once it is told to stop nothing more is pulled: what waits is for another queen. It
+// was up to chance, and now and then a stop took longer than it may.
+func TestStoppedStreamPullsNoMore(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 {
+		s := &stream{t: &target{cfg: &Config{Parallel: 1}}} // a pull would need JetStream
+		s.run(ctx, func(*delivery) { t.Error("an event was told") })
+	}
 }
