@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -224,8 +225,8 @@ func TestMisbehaving(t *testing.T) {
 		}
 		w.WriteHeader(410)
 	})
-	log := &text{}
-	w, _ := start(t, nc, Config{URLs: []string{r.URL + "/secret-path"}, Timeout: 200 * time.Millisecond, Parallel: 1, Logger: log.logger()})
+	log := &bustest.Log{}
+	w, _ := start(t, nc, Config{URLs: []string{r.URL + "/secret-path"}, Timeout: 200 * time.Millisecond, Parallel: 1, Logger: log.Logger(slog.LevelDebug)})
 	listening(t, nc, w)
 	defer close(hang)
 	tell(t, nc, hivebeat.KindLost, "hard")
@@ -254,8 +255,8 @@ func TestReceiverRestarts(t *testing.T) {
 	stored(t, nc)
 	r := receive(t)
 	addr := r.Listener.Addr().String()
-	log := &text{}
-	w, _ := start(t, nc, Config{URLs: []string{r.URL}, Logger: log.logger()})
+	log := &bustest.Log{}
+	w, _ := start(t, nc, Config{URLs: []string{r.URL}, Logger: log.Logger(slog.LevelDebug)})
 	listening(t, nc, w)
 	tell(t, nc, hivebeat.KindLost, "1")
 	r.await(t, "1")
