@@ -132,23 +132,23 @@ func TestStalledIsHeard(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	b.SetStallAfter(time.Minute)
 	f.Busy, f.Done = 1, 5
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	b.Doubt(b.now.Add(time.Second))
 	b.now = b.now.Add(10 * time.Minute)
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if r, _ := b.Record(b.now, "w"); r.Stalled {
 		t.Error("stalled by a beat that was sent while the hive was stopped")
 	}
 	f.Done = 6
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	b.Credit(10 * time.Minute)
 	b.now = b.now.Add(59 * time.Second)
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if r, _ := b.Record(b.now, "w"); r.Stalled {
 		t.Error("stalled less than the limit after it may have finished something")
 	}
 	b.now = b.now.Add(time.Second)
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if r, _ := b.Record(b.now, "w"); !r.Stalled {
 		t.Error("not stalled by the limit after the doubt")
 	}
@@ -171,13 +171,13 @@ func TestStalledOfSeeds(t *testing.T) {
 				}
 			}
 			b.now = b.now.Add(time.Second)
-			b.mustFeed(f.next(t))
+			b.mustFeed(f.Next(t))
 			check("a beat that says the same of its work", stalled)
 			b.now = b.now.Add(time.Hour) // nobody knows when it was heard elsewhere, nor of its work
 			b.Elsewhere(b.now, "w", hivebeat.Facts{Inc: f.Inc, Seq: f.Seq + 5})
 			check("heard elsewhere", stalled)
 			f.Seq, f.Done = f.Seq+5, 6
-			b.mustFeed(f.next(t))
+			b.mustFeed(f.Next(t))
 			check("it goes on", false)
 		}
 	}

@@ -23,14 +23,26 @@ func TestRosterPromises(t *testing.T) {
 		want    string
 	}{
 		{"none", nil, `{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000}`},
-		{"all the same", map[string]RosterWorker{"a": w(30000, 0), "b": w(30000, 0)},
-			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":` + one + `,"b":` + one + `},"worker_every":30000}`},
-		{"one that differs, and is quiet", map[string]RosterWorker{"a": w(30000, 0), "b": w(60000, 120000), "c": w(30000, 0)},
-			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":` + one + `,"b":{"inc":7,"live":"alive","every":60000,"quiet":120000},"c":` + one + `},"worker_every":30000}`},
-		{"as many of each", map[string]RosterWorker{"a": w(60000, 0), "b": w(30000, 0)},
-			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":{"inc":7,"live":"alive","every":60000},"b":` + one + `},"worker_every":30000}`},
-		{"one that is not known", map[string]RosterWorker{"a": w(0, 0), "b": w(30000, 0)},
-			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":` + one + `,"b":{"inc":7,"live":"alive","every":30000}}}`},
+		{
+			"all the same",
+			map[string]RosterWorker{"a": w(30000, 0), "b": w(30000, 0)},
+			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":` + one + `,"b":` + one + `},"worker_every":30000}`,
+		},
+		{
+			"one that differs, and is quiet",
+			map[string]RosterWorker{"a": w(30000, 0), "b": w(60000, 120000), "c": w(30000, 0)},
+			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":` + one + `,"b":{"inc":7,"live":"alive","every":60000,"quiet":120000},"c":` + one + `},"worker_every":30000}`,
+		},
+		{
+			"as many of each",
+			map[string]RosterWorker{"a": w(60000, 0), "b": w(30000, 0)},
+			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":{"inc":7,"live":"alive","every":60000},"b":` + one + `},"worker_every":30000}`,
+		},
+		{
+			"one that is not known",
+			map[string]RosterWorker{"a": w(0, 0), "b": w(30000, 0)},
+			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":` + one + `,"b":{"inc":7,"live":"alive","every":30000}}}`,
+		},
 		{"none known", map[string]RosterWorker{"a": w(0, 0)}, // as queens of before put it
 			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":` + one + `}}`},
 	} {

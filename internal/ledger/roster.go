@@ -31,7 +31,7 @@ type RosterEntry struct {
 	Zone    string                  `json:"zone,omitempty"`
 	HoldMS  hivebeat.Millis         `json:"hold_ms,omitempty"`
 	Workers map[string]RosterWorker `json:"workers,omitempty"` // on the wire see packed
-	Event   json.RawMessage         `json:"event,omitempty"` // the body of event N
+	Event   json.RawMessage         `json:"event,omitempty"`   // the body of event N
 	// Events are the bodies of those before Event that were told in the same step:
 	// N − len(Events) is the number of the first.
 	Events []json.RawMessage `json:"events,omitempty"`

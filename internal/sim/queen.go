@@ -53,7 +53,7 @@ type queen struct {
 	heard    heardClosings
 	settling bool
 
-	known sightings // of hives, for the checks
+	known sightings                // of hives, for the checks
 	told  map[string]time.Duration // when this queen was told more of a hive than it had heard
 	score fleet.Score
 	gap   uint64 // of the snapshot at hand: how much higher its seq is than the last

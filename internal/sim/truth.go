@@ -24,7 +24,7 @@ type truth struct {
 	// linked is the newest of a hive that a queen has not heard of from elsewhere
 	// before: it names its connection.
 	linked map[hearing]arrival
-	seqs map[heardSeq]time.Duration
+	seqs   map[heardSeq]time.Duration
 	// slow is the longest that a snapshot of a hive was on its way to any queen; built
 	// when each was made.
 	slow  map[life]time.Duration
