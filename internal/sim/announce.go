@@ -51,7 +51,7 @@ func (q *queen) announced(t fleet.Teller) {
 	}
 }
 
-// before reports whether this queen is one that puts no promises into the roster.
+// before reports whether this queen is one that puts less into the roster.
 func (q *queen) before() bool {
 	for i := range q.w.plan.Before {
 		if q.ident == "q"+strconv.Itoa(i+1) {

@@ -144,9 +144,8 @@ func (w *world) checkShown(q *queen) {
 			}
 			live, age, _ := q.view.Shown(h, k, now)
 			truth := w.now - at
-			if h.Head().Inc == 0 && w.plan.Before > 0 { // without a promise the default one counts
-				p := w.truth.promise(kl)
-				late += max(0, lostAfter(p.every, p.quiet)-lostAfter(hivebeat.WorkerEvery, 0))
+			if h.Head().Inc == 0 && w.plan.Before > 0 { // by an entry without ages and promises
+				continue
 			}
 			if age.Duration() < truth-late-2*unseen {
 				w.breaks(NoYoungAge, "%s shows %s/%s as heard %v ago, and its hive heard it %v ago", q.name, h.ID(), r.Worker, age.Duration(), truth)

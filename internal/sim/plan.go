@@ -50,7 +50,7 @@ type Plan struct {
 	HiveClosings bool `json:"hive_closings,omitempty"` // queens hear of connections that close, those of hives too
 	Stall        Span `json:"stall,omitempty"`         // work without progress is stalled after this; 0: nobody says that he works
 	StallSaid    bool `json:"stall_said,omitempty"`    // by a label of the workers, else by a setting of the hives
-	Before       int  `json:"before,omitempty"`        // so many queens put no promises of workers into the roster
+	Before       int  `json:"before,omitempty"`        // so many queens put neither promises nor ages into the roster
 
 	Net    Net     `json:"net"`
 	Faults []Fault `json:"faults"`

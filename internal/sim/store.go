@@ -149,7 +149,7 @@ func (s *store) all(after uint64) (list []string) {
 }
 
 // advance replaces an entry by compare-and-set.
-// before: as a queen does that knows no promises.
+// before: as a queen does that puts neither promises nor ages.
 func (s *store) advance(hive string, revision uint64, next ledger.RosterEntry, before bool) (uint64, error) {
 	if s.roster[hive].Revision != revision {
 		return 0, ledger.ErrConflict
@@ -157,6 +157,7 @@ func (s *store) advance(hive string, revision uint64, next ledger.RosterEntry, b
 	s.rev++
 	next.V = 1
 	if before {
+		next.Age = 0
 		next.Workers = maps.Clone(next.Workers)
 		for id, w := range next.Workers {
 			w.Every, w.Quiet = 0, 0

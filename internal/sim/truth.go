@@ -313,30 +313,13 @@ func (t *truth) absent(q *queen, h *hive, d *hivebeat.EventData) {
 	}
 }
 
-// promise is the last that anybody heard a worker promise.
-func (t *truth) promise(l life) (a arrival) {
-	for _, s := range t.w.slots {
-		for _, s := range []*slot{s, s.rival} {
-			if s.cur != nil {
-				if b, ok := t.last[hearing{s.cur.base(), l}]; ok && b.seq >= a.seq {
-					a = b
-				}
-			}
-		}
-	}
-	if a.every == 0 {
-		a.every = t.w.plan.WorkerEvery.D()
-	}
-	return a
-}
-
 // lost holds it against the truth that by gave somebody up for silence.
 func (t *truth) lost(by *proc, l life, since time.Duration) {
 	a, ok := t.last[hearing{by, l}]
 	if !ok { // known from memory alone
 		a = arrival{at: since, every: t.w.plan.HiveEvery.D()}
 	}
-	t.lostBy(by, l, since, a, by.name)
+	t.lostBy(by, l, since, a)
 }
 
 // lostAfter is how long a silence has to be, in the words of the contract and not
@@ -351,31 +334,25 @@ const deafFor = 500*time.Millisecond + readTime
 // readTime is how long what is in a socket may take to be read.
 const readTime = 30 * time.Millisecond
 
-func (t *truth) lostBy(by *proc, l life, began time.Duration, a arrival, whose string) {
+func (t *truth) lostBy(by *proc, l life, began time.Duration, a arrival) {
 	now := t.w.now
 	if b, ok := t.last[hearing{by, l}]; ok {
 		began = max(began, b.at)
 	}
 	from := max(a.at, began)
-	if whose != by.name { // judged by another: what this one heard counts
-		from = began
-	}
 	deaf := deafFor
 	if _, ok := by.self.(*queen); ok {
 		deaf += askWithin // the key is read meanwhile
 	}
-	if whose == by.name && by.deaf() > deaf {
+	if by.deaf() > deaf {
 		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s, whose connection has been dead for %v", l.ident, l.inc, by.name, by.deaf())
 		return
 	}
 	patience := lostAfter(a.every, a.quiet)
-	silent := now - from
-	if whose == by.name {
-		silent -= by.blind(from, now)
-	}
+	silent := now - from - by.blind(from, now)
 	if silent < patience-readTime {
 		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s after a silence of %v that it could have heard, want %v",
-			l.ident, l.inc, whose, silent, patience)
+			l.ident, l.inc, by.name, silent, patience)
 		return
 	}
 	p := t.procs[l]
@@ -386,7 +363,7 @@ func (t *truth) lostBy(by *proc, l life, began time.Duration, a arrival, whose s
 	if by.born > window || p.born > window || p.bothered(window, now, true) || by.bothered(window, now, false) || t.usurped(l) {
 		return
 	}
-	t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s and lives: it had no trouble, and neither had the network", l.ident, l.inc, whose)
+	t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s and lives: it had no trouble, and neither had the network", l.ident, l.inc, by.name)
 }
 
 // usurped reports whether more than one process uses this id, or the place of this
