@@ -215,7 +215,7 @@ func (w *world) checkTruth(q *queen) {
 			live := r.Live
 			p := w.truth.procs[life{h.id + "/" + r.Worker, r.Inc}]
 			gone := live == hivebeat.Lost || live == hivebeat.Left
-			if w.now-h.born < w.absentAfter(life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
+			if w.mayWait(h, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
 				continue
 			}
 			if own, ok := h.reg.Record(w.time(), r.Worker); ok && own.Inc == r.Inc && own.Stalled != r.Stalled {
@@ -255,23 +255,21 @@ func (w *world) checkTruth(q *queen) {
 	}
 }
 
-// absentAfter is how long a hive that began anew, and lists a worker not, has been
-// there at most before it is given up: its own promise, and some time to be warm and
-// heard. An entry of the roster that was put by a queen of before has no promise.
-func (w *world) absentAfter(l life, every hivebeat.Millis) time.Duration {
-	if every == 0 && w.plan.Before > 0 {
-		return hivebeat.KeepGone + time.Minute
+// mayWait reports whether a worker that is dead may not have been given up yet: for
+// the silence that it announced, counted from when its hive began where that does
+// not list it; or where an entry of the roster that was put by a queen of before does
+// not say its promise. For other promises the time to settle is long enough.
+func (w *world) mayWait(h *hive, l life, every hivebeat.Millis) bool {
+	if every == 0 && w.plan.Before > 0 && w.now-h.born < hivebeat.KeepGone+time.Minute {
+		return true
 	}
-	quiet := time.Duration(0)
 	for i := range w.plan.Faults {
-		if f := &w.plan.Faults[i]; f.Kind == Quiet && f.Who == l.ident {
-			quiet = max(quiet, f.By.D())
+		f := &w.plan.Faults[i]
+		if f.Kind == Quiet && f.Who == l.ident && w.now < max(f.At.D(), h.born)+lostAfter(w.plan.WorkerEvery.D(), f.By.D())+time.Minute {
+			return true
 		}
 	}
-	if quiet == 0 {
-		return 0 // the time to settle is longer
-	}
-	return lostAfter(w.plan.WorkerEvery.D(), quiet) + time.Minute
+	return false
 }
 
 func describe(q *queen, id string) string {
