@@ -220,6 +220,27 @@ func TestHiveIsLostByItsConnection(t *testing.T) {
 	}
 }
 
+// A silence that passes its deadline while the key is read, as the window is over,
+// does not put the verdict off.
+func TestLateWhileTheKeyIsRead(t *testing.T) {
+	e := newEnding(t)
+	e.beat("h", "NDXS/8")
+	e.pass(20 * time.Second)
+	e.closes("NDXS/8")
+	e.v.SettleClosings(e.now)
+	e.unread = true
+	e.pass(time.Second)
+	e.pass(time.Second)
+	e.pass(time.Second) // it is late
+	if n := len(e.v.checks); n != 1 {
+		t.Fatalf("%d checks", n)
+	}
+	e.answer()
+	if e.live("h") != hivebeat.Lost {
+		t.Errorf("%s: %v", e.live("h"), e.told)
+	}
+}
+
 // A hive that began anew, as the roster or its key tells, has nothing to do with the
 // connection of the process before.
 func TestClosingOfTheIncarnationBefore(t *testing.T) {

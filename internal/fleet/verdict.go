@@ -205,6 +205,9 @@ func (v *View) Tick(now time.Time) {
 			v.forget(h)
 			continue
 		}
+		if h.closed.over && h.check != 0 {
+			continue // its key is being read, as its window is over: that answer decides
+		}
 		v.ask(h)
 	}
 	v.endWindows(now)
