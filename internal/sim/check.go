@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
@@ -133,6 +135,7 @@ func (w *world) checkShown(q *queen) {
 		for _, k := range h.Workers() {
 			late, r := slow, k.Record()
 			kl := life{h.ID() + "/" + r.Worker, r.Inc}
+			w.checkAbsent(q, h, hp, k)
 			at, ok := w.truth.seqs[heardSeq{hearing{hp, kl}, r.Seq, 0}]
 			if k.Via() == hivebeat.ViaQueen { // it may have heard it itself
 				if own, heard := w.truth.seqs[heardSeq{hearing{&q.proc, kl}, r.Seq, 0}]; heard {
@@ -158,6 +161,24 @@ func (w *world) checkShown(q *queen) {
 				w.breaks(NoYoungAge, "%s shows %s/%s as alive at an age of %v", q.name, h.ID(), r.Worker, age.Duration())
 			}
 		}
+	}
+}
+
+// checkAbsent looks for a worker that is still there though its hive, which began
+// anew, has not listed it for its own deadline, and could have.
+func (w *world) checkAbsent(q *queen, h *fleet.Hive, hp *proc, k *fleet.Worker) {
+	r := k.Record()
+	if k.Via() != hivebeat.ViaQueen || r.Live == hivebeat.Lost || r.Live == hivebeat.Left || !h.Up() || h.Head().Inc != hp.inc || q.view.Adopted(h.ID()) {
+		return
+	}
+	l := life{h.ID() + "/" + r.Worker, r.Inc}
+	limit := hp.born + lostAfter(w.plan.WorkerEvery.D(), 0) + detector.WarmAfter + 4*w.plan.HiveEvery.D()
+	lossy := w.plan.Paged && w.plan.Net.Loss > 0 // some page may be missing each time
+	if w.now <= limit || lossy || hp.bothered(0, w.now, true) || q.bothered(hp.born, w.now, true) || w.truth.usurped(life{h.ID(), hp.inc}) {
+		return
+	}
+	if hive, ok := hp.self.(*hive); ok && !w.mayWait(hive, l, r.Every) {
+		w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which began %v ago, and %s says %s", l.ident, l.inc, hp.name, w.now-hp.born, q.name, r.Live)
 	}
 }
 
