@@ -87,6 +87,17 @@ func (w *world) rejoined(h *hive, r hivebeat.Record) bool {
 	return w.store.ever[hivebeat.WorkerEventID(h.id, h.inc, r.Worker, r.Inc, hivebeat.KindJoined, r.N)]
 }
 
+// joinedBefore reports whether number 1 may be that the worker joined once more,
+// with an id that the stream knew: under another incarnation of its hive.
+func (w *world) joinedBefore(d *hivebeat.EventData) bool {
+	for l := range w.truth.procs {
+		if l.ident == d.Hive+"/"+d.Worker && w.store.ever[hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, l.inc, hivebeat.KindJoined, 1)] {
+			return true
+		}
+	}
+	return false
+}
+
 // checkWorkerEvents looks at what was told of one worker within one incarnation of
 // its hive: every number once, told or within a gap.
 func (w *world) checkWorkerEvents(list []*stored) {
@@ -100,7 +111,7 @@ func (w *world) checkWorkerEvents(list []*stored) {
 		}
 		if i > 0 && first > next {
 			for n := next; n < first; n++ {
-				if p := w.truth.procs[life{d.Hive, d.HiveInc}]; p != nil && w.truth.couldTell(p, d.Worker, n) {
+				if p := w.truth.procs[life{d.Hive, d.HiveInc}]; p != nil && w.truth.couldTell(p, d.Worker, n) && !(n == 1 && w.joinedBefore(d)) {
 					w.breaks(EventsOnce, "%s/%s: after number %d comes %d, %s", d.Hive, d.Worker, next-1, first, e.id)
 				}
 			}
