@@ -161,6 +161,10 @@ const (
 	hanging
 )
 
+// arguing is how many things nobody has to tell of one hive within ten seconds: then
+// queens tell the roster in turn that the others are wrong.
+const arguing = 30
+
 // checkHiveEvents looks at what was told of one hive: the roster numbers it.
 func (w *world) checkHiveEvents(id string, list []*stored, wiped bool) {
 	slices.SortStableFunc(list, func(a, b *stored) int { return cmp.Compare(a.data.N, b.data.N) })
@@ -170,6 +174,9 @@ func (w *world) checkHiveEvents(id string, list []*stored, wiped bool) {
 		d := &e.data
 		if i > 0 && d.N == list[i-1].data.N {
 			w.breaks(EventsOnce, "%s: number %d is told twice", id, d.N)
+		}
+		if i >= arguing && e.at-list[i-arguing].at < 10*time.Second {
+			w.breaks(Convergence, "of %s %d things are told within %v, at last %s", id, arguing, e.at-list[i-arguing].at, e.id)
 		}
 		before, known := said[d.Worker]
 		if known && d.Worker == "" && d.From != before && !wiped {
