@@ -319,6 +319,9 @@ func (w *world) checkSame(a, b *queen) {
 			v := q.view.Hive(s.ident)
 			for _, k := range v.Workers() {
 				r := k.Record()
+				if h, ok := s.cur.(*hive); ok && k.Via() == hivebeat.ViaQueen && w.mayWait(h, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
+					continue // which a queen that began since does not know
+				}
 				texts = append(texts, fmt.Sprintf("%s %s %s %d n%d", r.Worker, r.Live, r.State, r.Inc, r.N))
 			}
 			return texts
