@@ -168,7 +168,8 @@ func (w *world) checkShown(q *queen) {
 // anew, has not listed it for its own deadline, and could have.
 func (w *world) checkAbsent(q *queen, h *fleet.Hive, hp *proc, k *fleet.Worker) {
 	r := k.Record()
-	if k.Via() != hivebeat.ViaQueen || r.Live == hivebeat.Lost || r.Live == hivebeat.Left || !h.Up() || h.Head().Inc != hp.inc || q.view.Adopted(h.ID()) {
+	hive, ok := hp.self.(*hive)
+	if !ok || hive.lists(r.Worker) || r.Live == hivebeat.Lost || r.Live == hivebeat.Left || !h.Up() || h.Head().Inc != hp.inc || q.view.Adopted(h.ID()) {
 		return
 	}
 	l := life{h.ID() + "/" + r.Worker, r.Inc}
@@ -177,7 +178,7 @@ func (w *world) checkAbsent(q *queen, h *fleet.Hive, hp *proc, k *fleet.Worker) 
 	if w.now <= limit || lossy || hp.bothered(0, w.now, true) || q.bothered(hp.born, w.now, true) || w.truth.usurped(life{h.ID(), hp.inc}) {
 		return
 	}
-	if hive, ok := hp.self.(*hive); ok && !w.mayWait(hive, l, r.Every) {
+	if !w.mayWait(hive, l, r.Every) {
 		w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which began %v ago, and %s says %s", l.ident, l.inc, hp.name, w.now-hp.born, q.name, r.Live)
 	}
 }
@@ -319,7 +320,7 @@ func (w *world) checkSame(a, b *queen) {
 			v := q.view.Hive(s.ident)
 			for _, k := range v.Workers() {
 				r := k.Record()
-				if h, ok := s.cur.(*hive); ok && k.Via() == hivebeat.ViaQueen && w.mayWait(h, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
+				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && w.mayWait(h, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
 					continue // which a queen that began since does not know
 				}
 				texts = append(texts, fmt.Sprintf("%s %s %s %d n%d", r.Worker, r.Live, r.State, r.Inc, r.N))

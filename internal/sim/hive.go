@@ -309,6 +309,12 @@ func (h *hive) say(bye string) bool {
 	return true
 }
 
+// lists reports whether it has a worker with this id in its snapshots.
+func (h *hive) lists(worker string) bool {
+	_, ok := h.reg.Record(h.w.time(), worker)
+	return ok
+}
+
 func (h *hive) leave() {
 	if h.alive() && !h.paused() {
 		h.byBye = h.say("stopped")
