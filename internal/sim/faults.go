@@ -93,7 +93,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 	case Storage, Wipe:
 		w.store.away++
 		w.until(f.For, func() {
-			w.store.away--
+			w.store.back()
 			if f.Kind == Wipe {
 				w.store.wipe()
 			}
@@ -105,7 +105,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 		w.serverGone++
 		w.server++
 		w.until(f.For, func() {
-			w.store.away--
+			w.store.back()
 			w.serverGone--
 			for _, p := range w.orphans {
 				p.heal()

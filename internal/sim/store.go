@@ -28,6 +28,7 @@ var errAway = errors.New("no answer") // what was asked for may have been done a
 type store struct {
 	w      *world
 	away   int
+	backAt time.Duration // when it was there again
 	epoch  int64
 	rev    uint64
 	hives  map[string]kept
@@ -56,6 +57,12 @@ func newStore(w *world) *store {
 	s := &store{w: w, ever: make(map[string]bool)}
 	s.wipe()
 	return s
+}
+
+// back ends one fault that keeps it away.
+func (s *store) back() {
+	s.away--
+	s.backAt = s.w.now
 }
 
 // wipe loses all that was kept.

@@ -196,17 +196,20 @@ func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 	}
 }
 
-// believed reports whether another queen, which did not see that the place of inc was
-// taken, says that this is the hive: who follows it does not bring it back.
+// believed reports whether another queen, which could not see that the place of inc
+// was taken, as it began since, was cut off, or JetStream was away, says that this is
+// the hive: who follows it does not bring it back.
 func (t *truth) believed(by *proc, id string, inc uint64) bool {
 	if _, ok := by.self.(*queen); !ok || by.reading != nil {
 		return false
 	}
 	for _, q := range t.w.queens {
-		if &q.proc != by {
-			if s := q.known.of(id); s.inc == inc && !slices.Contains(s.before, inc) {
-				return true
-			}
+		s, p := q.known.of(id), t.procs[life{id, inc}]
+		if &q.proc == by || p == nil || s.inc != inc || slices.Contains(s.before, inc) {
+			continue
+		}
+		if q.born > p.born || q.bothered(p.born, t.w.now, false) || t.w.store.backAt > p.born {
+			return true
 		}
 	}
 	return false
@@ -291,12 +294,8 @@ func (t *truth) told(q *queen, e *fleet.Happened) {
 
 // absent is about a worker that a snapshot of h does not list.
 func (t *truth) absent(q *queen, h *hive, d *hivebeat.EventData) {
-	l, m := life{d.Hive + "/" + d.Worker, d.Inc}, q.proc.reading
-	if m == nil || m.topic != topicSnapshot || m.hive != h.id || m.inc != h.inc {
-		t.w.breaks(Sound, "%s gives %s up for not being listed, and has read no snapshot", q.name, l.ident)
-		return
-	}
-	built := t.built[lifeSeq{life{h.id, h.inc}, m.seq}]
+	l := life{d.Hive + "/" + d.Worker, d.Inc}
+	built := t.built[lifeSeq{life{h.id, h.inc}, q.view.Hive(h.id).Head().Seq}]
 	if at, ok := t.first[hearing{&h.proc, l}]; ok && at < built-h.blind(at, built)-unseen {
 		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s for not being listed by its hive, which heard it %v before that", l.ident, l.inc, q.name, built-at)
 		return
