@@ -125,6 +125,7 @@ type WorkerInfo struct {
 	Held  uint64 `json:"held,omitempty"` // slots that are held
 	hivebeat.Record
 }
+	Rival    uint64                `json:"rival,omitempty"`    // of a conflict: the incarnation of the one that is not believed
 
 // Cursor is where a worker stands in a list sorted by id.
 func (w *WorkerInfo) Cursor() string { return w.Hive + "/" + w.Worker }
