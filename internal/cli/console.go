@@ -142,6 +142,16 @@ func (c *console) untilSignal(ctx context.Context) (context.Context, context.Can
 	})
 }
 
+// agent runs a long-running command from before its first step: the first signal
+// ends the context of run, wherever it is by then, so that nothing is left behind in
+// disorder; a second one leaves at once.
+func (c *console) agent(ctx context.Context, run func(ctx context.Context) error) error {
+	defer outliveReader()()
+	ctx, stop := c.untilSignal(ctx)
+	defer stop()
+	return run(ctx)
+}
+
 // takeTerminal remembers how to put the terminal back.
 func (c *console) takeTerminal(restore func()) {
 	c.mu.Lock()

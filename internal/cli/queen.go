@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -99,7 +100,10 @@ func (cmd *queenCmd) Validate() error {
 
 // Run runs the queen until a signal comes.
 func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
-	log := c.logger(cmd.LogFlags)
+	return c.agent(ctx, func(ctx context.Context) error { return cmd.run(ctx, c.logger(cmd.LogFlags)) })
+}
+
+func (cmd *queenCmd) run(ctx context.Context, log *slog.Logger) error {
 	name := "queen"
 	if cmd.ID != "" {
 		name += " " + cmd.ID
@@ -126,5 +130,5 @@ func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
 		m.nc.Close()
 		return errors.Join(err, m.leave())
 	}
-	return errors.Join(c.serve(ctx, name, web.beside(besideQueen(q, hooks, log)), m.nc, log), m.leave())
+	return errors.Join(serve(ctx, name, web.beside(besideQueen(q, hooks, log)), m.nc, log), m.leave())
 }

@@ -99,11 +99,8 @@ func (r *running) leave() error {
 	return nil
 }
 
-// serve runs one role until a signal comes.
-func (c *console) serve(ctx context.Context, name string, r role, nc *nats.Conn, log *slog.Logger) error {
-	defer outliveReader()()
-	ctx, stop := c.untilSignal(ctx)
-	defer stop()
+// serve runs one role until ctx, which is that of agent, ends.
+func serve(ctx context.Context, name string, r role, nc *nats.Conn, log *slog.Logger) error {
 	run := begin(ctx, name, r, nc)
 	select {
 	case <-run.ended:
