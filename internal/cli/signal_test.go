@@ -5,10 +5,13 @@ package cli
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
 // The first signal ends the context; the second leaves at once, with the terminal
@@ -62,5 +65,38 @@ func TestSignalsStop(t *testing.T) {
 	stop()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// stoppable is a role that runs until it is stopped.
+type stoppable struct{ stop chan struct{} }
+
+func (s stoppable) Run(context.Context) error  { <-s.stop; return nil }
+func (s stoppable) Stop(context.Context) error { close(s.stop); return nil }
+
+// A signal that comes before a role runs ends it in order all the same: it is taken
+// from the first step of a command on.
+func TestSignalBeforeTheRoleRuns(t *testing.T) {
+	c := newConsole(Streams{Exit: func(int) { t.Error("left") }})
+	r := stoppable{make(chan struct{})}
+	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
+	err := c.agent(t.Context(), func(ctx context.Context) error {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(patience):
+			return errors.New("the signal does nothing")
+		}
+		return serve(ctx, "role", r, nc, slog.New(slog.DiscardHandler))
+	})
+	select {
+	case <-r.stop:
+	default:
+		t.Error("the role was not stopped")
+	}
+	if err != nil || !nc.IsClosed() {
+		t.Errorf("%v; the connection is closed: %v", err, nc.IsClosed())
 	}
 }
