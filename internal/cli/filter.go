@@ -61,7 +61,7 @@ type FilterFlags struct {
 // Validate checks what needs no list to be known.
 func (f *FilterFlags) Validate() error {
 	if f.Limit != nil && *f.Limit < 1 {
-		return misused(fmt.Errorf("--limit: %d", *f.Limit), "use 1 or more; without it all are listed")
+		return misused(fmt.Errorf("--limit: %d is no number of rows", *f.Limit), "use 1 or more; without it all are listed")
 	}
 	return checkText("--text", f.Text, hivebeat.MaxModel)
 }

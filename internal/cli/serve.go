@@ -50,12 +50,7 @@ func begin(ctx context.Context, name string, r role, nc *nats.Conn) *running {
 // why tells why a role that nobody stopped ended. It is read after ended.
 func (r *running) why() error {
 	err := cmp.Or(r.err, errEnded)
-	// Each package puts its name before its errors: one name is enough.
-	text := err.Error()
-	for _, name := range []string{"queen: ", "hive: ", "worker: ", "ledger: "} {
-		text = strings.TrimPrefix(text, name)
-	}
-	text, _, _ = strings.Cut(text, "; it is left as it is")
+	text, _, _ := strings.Cut(plain(err.Error()), "; it is left as it is")
 	why := fmt.Errorf("%s: %w", r.name, &reworded{text, err})
 	if errors.Is(err, ledger.ErrDiffers) {
 		return failed(why, "run the queen with the settings that it has (--storage, --replicas, --events-max), or, if nobody else needs it, "+

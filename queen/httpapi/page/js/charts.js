@@ -161,7 +161,7 @@ export class Charts {
       font: '11px Inter, system-ui, sans-serif', gap: 4,
     };
     return new uPlot({
-      width: Math.max(160, box.clientWidth), height: box.clientHeight || 120, padding: [6, 6, 0, 0],
+      width: Math.max(160, box.clientWidth), height: box.clientHeight || 120, padding: [6, 16, 0, 0], // half a label of the time beside the last
       legend: { show: false }, cursor: { show: false }, select: { show: false },
       scales: { y: { range: (u, min, max) => [0, spec.most || Math.max(1, (max || 0) * 1.1)] } },
       axes: [
