@@ -197,8 +197,19 @@ func cmdEnded(ts *testscript.TestScript, _ bool, args []string) {
 	p := runningOf(ts, args[0])
 	select {
 	case <-p.done:
+		defer func() { // a failed check ends the script by a panic
+			if r := recover(); r != nil {
+				ts.Logf("%s said at last:\n%s", args[0], lastLines(ts.ReadFile(args[0]+".err"), 20))
+				panic(r)
+			}
+		}()
 		checkCode(ts, args[1], p.err)
 	case <-time.After(patience):
 		ts.Fatalf("%s did not end:\n%s", args[0], ts.ReadFile(args[0]+".err"))
 	}
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.SplitAfter(s, "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "")
 }

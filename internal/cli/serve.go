@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
@@ -82,7 +83,9 @@ func (r *running) leave() error {
 	err := r.role.Stop(ctx)
 	select {
 	case <-r.ended:
-		err = errors.Join(err, r.err)
+		if !errors.Is(r.err, hivebeat.ErrStopped) { // stopped before it had begun: there was nothing to say
+			err = errors.Join(err, r.err)
+		}
 	case <-ctx.Done():
 		err = errors.Join(err, context.Cause(ctx))
 	}
