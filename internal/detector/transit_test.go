@@ -394,7 +394,7 @@ func TestConflictChangesNoVerdict(t *testing.T) {
 	}
 	for range 4 { // it is shown for as long as this one would take to be lost
 		b.after(30 * second)
-		b.mustFeed(young.next(t))
+		b.mustFeed(young.Next(t))
 	}
 	if r, _ := b.record("w"); r.Rival != 0 {
 		t.Errorf("the record names %d, which is gone", r.Rival)
