@@ -78,7 +78,9 @@ func workersNamed(ids ...string) (out []api.WorkerInfo) {
 
 func TestLsFilters(t *testing.T) {
 	url, o := serveOracle(t, map[string][]api.Answer{api.VerbWorkers: {
-		{Workers: workersNamed("z")}, {Workers: workersNamed("a", "b"), Next: "h/b"}, {Workers: workersNamed("c"), Next: "h/c"},
+		{Workers: workersNamed("z")},
+		{Workers: workersNamed("a", "b"), Next: "h/b"},
+		{Workers: workersNamed("c"), Next: "h/c"},
 		{Workers: []api.WorkerInfo{}},
 	}})
 	code, out, errs := run(t, nil, "ls", "workers", "--nats", url, "--hive", "h", "--model", "llama-3*", "--live", "alive,late", "--state", "ready,odd",
