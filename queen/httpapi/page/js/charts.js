@@ -62,7 +62,7 @@ export class Charts {
 
   #chart(spec) {
     const names = spec.series.map((s) => h('span', { class: `key ${s.dash ? (s.dash[0] > 4 ? 'dashed' : 'dotted') : 'solid'} c${s.colour.slice(2)}` }, `${s.name} `, h('b')));
-    const box = h('div', { class: 'plot', role: 'img' });
+    const box = h('div', { class: 'plot', role: 'img', 'aria-label': spec.title }); // more is said once it is drawn
     this.#plots.push({ spec, box, names, plot: null });
     return h('figure', { class: 'chart' }, h('figcaption', {}, h('span', { class: 'name', text: spec.title }), h('span', { class: 'keys' }, names)), box);
   }
