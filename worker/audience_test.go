@@ -1,16 +1,18 @@
 package worker
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
@@ -65,34 +67,21 @@ func TestAudience(t *testing.T) {
 	ask(500, false)
 }
 
-// journal is a log that can be read while it is written.
-type journal struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.b.Write(p)
-}
-
-func (j *journal) lines(msg string) (out []map[string]any) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for line := range strings.Lines(j.b.String()) {
-		var m map[string]any
-		if json.Unmarshal([]byte(line), &m) == nil && m["msg"] == msg {
-			out = append(out, m)
+// lines returns those of a log that have this message.
+func lines(log *bustest.Log, msg string) (out []string) {
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, fmt.Sprintf("msg=%q", msg)) {
+			out = append(out, line)
 		}
 	}
 	return out
 }
 
-func (j *journal) awaits(t *testing.T, msg string, n int) []map[string]any {
+// awaits waits for such a line.
+func awaits(t *testing.T, log *bustest.Log, msg string) string {
 	t.Helper()
-	bustest.Eventually(t, patience, func() (bool, string) { return len(j.lines(msg)) >= n, "the log does not say: " + msg })
-	return j.lines(msg)
+	bustest.Eventually(t, patience, func() (bool, string) { return len(lines(log, msg)) > 0, "the log does not say: " + msg })
+	return lines(log, msg)[0]
 }
 
 const (
@@ -106,12 +95,14 @@ func TestNobodyListens(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream(), bustest.User("hive", nil, nil),
 		bustest.User("w", []string{"hive.gpu-01.workers"}, []string{"hive.gpu-01.rollcall"}))
-	var log journal
+	var log bustest.Log
 	nc := bustest.Conn(t, srv, nats.UserInfo("w", "w"))
-	w := run(t, nc, Config{Every: time.Minute, Logger: slog.New(slog.NewJSONHandler(&log, nil))})
-	line := log.awaits(t, nobodyListens, 1)[0]
-	if line["level"] != "INFO" || line["hive"] != "gpu-01" || line["subject"] != "hive.gpu-01.workers" || line["hint"] == nil {
-		t.Errorf("it says %v", line)
+	w := run(t, nc, Config{Every: time.Minute, Logger: log.Logger(slog.LevelInfo)})
+	line := awaits(t, &log, nobodyListens)
+	for _, part := range []string{"level=INFO", "hive=gpu-01", "worker=llama", "subject=hive.gpu-01.workers", "hint="} {
+		if !strings.Contains(line, part) {
+			t.Errorf("it says %s", line)
+		}
 	}
 	if s := w.Stats(); s.Unheard != 1 || s.Calls != 0 || s.BadCalls != 0 {
 		t.Errorf("it counts %+v", s)
@@ -121,8 +112,8 @@ func TestNobodyListens(t *testing.T) {
 	heard := listen(t, hive)
 	must(t, hive.Publish("hive.gpu-01.rollcall", []byte("0")))
 	heard.wait(0, "the answer", anyBeat)
-	log.awaits(t, somebodyListens, 1)
-	if n := len(log.lines(nobodyListens)); n != 1 {
+	awaits(t, &log, somebodyListens)
+	if n := len(lines(&log, nobodyListens)); n != 1 {
 		t.Errorf("it says %d times that nobody listens", n)
 	}
 }
@@ -133,7 +124,7 @@ func TestSomebodyListens(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc, other := bustest.Conn(t, srv), bustest.Conn(t, srv)
-	var log journal
+	var log bustest.Log
 	var mu sync.Mutex
 	var replies []string
 	_, err := other.Subscribe("hive.gpu-01.workers", func(m *nats.Msg) {
@@ -146,7 +137,7 @@ func TestSomebodyListens(t *testing.T) {
 	})
 	must(t, err)
 	must(t, other.Flush())
-	w := run(t, nc, Config{Every: 100 * time.Millisecond, Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+	w := run(t, nc, Config{Every: 100 * time.Millisecond, Logger: log.Logger(slog.LevelInfo)})
 	bustest.Eventually(t, patience, func() (bool, string) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -164,7 +155,7 @@ func TestSomebodyListens(t *testing.T) {
 			t.Error("it goes on asking")
 		}
 	})
-	if log.lines(nobodyListens) != nil || log.lines(somebodyListens) != nil {
+	if lines(&log, nobodyListens) != nil || lines(&log, somebodyListens) != nil {
 		t.Error("it says who listens")
 	}
 }
@@ -190,4 +181,38 @@ func TestWordOfANeighbour(t *testing.T) {
 			t.Errorf("after one of %q: %+v", tt.of, s)
 		}
 	}
+}
+
+// A hive that listens at the other side of a leaf node listens: no false alarm. When
+// it is gone, that is told there too.
+func TestListenersBehindALeaf(t *testing.T) {
+	t.Parallel()
+	hub := bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) { o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", -1 }))
+	leaf := bustest.Server(t, bustest.NoJetStream(), func(c *embedded.Config) { c.Leaf = &embedded.Leaf{URL: hub.LeafURL()} })
+	hive, nc := bustest.Conn(t, hub), bustest.Conn(t, leaf)
+	var beats atomic.Int64
+	sub, err := hive.Subscribe("hive.gpu-01.workers", func(m *nats.Msg) {
+		if len(m.Data) > 0 {
+			beats.Add(1)
+		}
+	})
+	must(t, err)
+	knows := func(somebody bool) { // the leaf, of who listens
+		t.Helper()
+		bustest.Eventually(t, patience, func() (bool, string) {
+			_, err := nc.Request("hive.gpu-01.workers", nil, 50*time.Millisecond)
+			return errors.Is(err, nats.ErrNoResponders) != somebody, fmt.Sprintf("somebody listens: not %v by the leaf", somebody)
+		})
+	}
+	knows(true)
+	var log bustest.Log
+	w := run(t, nc, Config{Every: 100 * time.Millisecond, Logger: log.Logger(slog.LevelInfo)})
+	bustest.Eventually(t, patience, func() (bool, string) { return beats.Load() >= 3, "the beats do not come" })
+	if n := w.Stats().Unheard; n != 0 || lines(&log, nobodyListens) != nil {
+		t.Errorf("%d beats are said to be unheard: %s", n, log.String())
+	}
+	must(t, sub.Unsubscribe())
+	knows(false)
+	w.hall.do((*audience).reconnected) // it would ask within a minute
+	awaits(t, &log, nobodyListens)
 }
