@@ -249,13 +249,24 @@ func (v *View) hold(z *Zone, h *Hive, why evidence, now time.Time) {
 	// Those that were about to follow keep their own deadline: the brake puts off.
 	h.heldBy, h.heldAt, h.releaseAt, h.released = z, now, latest(now.Add(v.Spread()+answerTime), v.lostAt(h)), false
 	v.due.Remove(h)
-	if len(z.queue) == 0 {
+	// In the order of their turns: one whose connection closed may have a deadline that
+	// is far away, and others are not to wait for it.
+	at := len(z.queue)
+	for at > 0 && (!z.queue[at-1].holds(z) || z.queue[at-1].hive.releaseAt.After(h.releaseAt)) {
+		at--
+	}
+	if at == 0 && (len(z.queue) == 0 || z.next.After(h.releaseAt)) {
 		z.next = h.releaseAt
 	}
-	z.queue = append(z.queue, holding{h, now})
+	z.queue = slices.Insert(z.queue, at, holding{h, now})
 	z.held++
 	z.holding++
 	v.calls = append(v.calls, h)
+}
+
+// holds reports whether it is still to be that hive's turn.
+func (q holding) holds(z *Zone) bool {
+	return q.hive.heldBy == z && q.hive.heldAt.Equal(q.at) && !q.hive.released
 }
 
 // unhold is called when h is no longer unverified, for whatever reason.
@@ -282,7 +293,7 @@ func (v *View) endHolds(now time.Time) {
 		}
 		for len(z.queue) > 0 {
 			q := z.queue[0]
-			if h := q.hive; h.heldBy == z && h.heldAt.Equal(q.at) && !h.released {
+			if h := q.hive; q.holds(z) {
 				if now.Before(h.releaseAt) || now.Before(z.next) {
 					break
 				}

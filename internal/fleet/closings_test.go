@@ -220,6 +220,49 @@ func TestHiveIsLostByItsConnection(t *testing.T) {
 	}
 }
 
+// One whose connection closed is held until its own deadline, and those that fell
+// silent do not wait for that.
+func TestTheBrakeHoldsEachForItsOwnTime(t *testing.T) {
+	e := newEnding(t)
+	all := []string{"h0", "h1", "h2", "h3", "new"}
+	for _, id := range all {
+		e.beat(id, id+"/8")
+	}
+	e.pass(30 * time.Second)
+	e.pass(12800 * time.Millisecond)
+	e.beat("new", "new/8")
+	if !e.v.Disconnect(e.now, liveness.Disconnect{Server: "new", Conn: "new/8", Evidence: true}) {
+		t.Fatal("no window opened")
+	}
+	e.v.SettleClosings(e.now)
+	for range 20 {
+		e.pass(100 * time.Millisecond)
+	}
+	for _, id := range all {
+		if e.live(id) != hivebeat.Unverified {
+			t.Fatalf("%s is %s", id, e.live(id))
+		}
+	}
+	for range 100 {
+		e.pass(100 * time.Millisecond)
+	}
+	for _, id := range all {
+		want := hivebeat.Lost
+		if id == "new" {
+			want = hivebeat.Unverified
+		}
+		if e.live(id) != want {
+			t.Errorf("%s is %s, want %s", id, e.live(id), want)
+		}
+	}
+	for range 400 {
+		e.pass(100 * time.Millisecond)
+	}
+	if e.live("new") != hivebeat.Lost {
+		t.Errorf("new is %s", e.live("new"))
+	}
+}
+
 // A silence that passes its deadline while the key is read, as the window is over,
 // does not put the verdict off.
 func TestLateWhileTheKeyIsRead(t *testing.T) {
