@@ -169,17 +169,6 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 	return list
 }
 
-// oldest is how old a worker in the roster can have been when its hive was heard
-// last.
-func oldest(r *ledger.RosterWorker) time.Duration {
-	every, quiet, _ := promise(r)
-	age := liveness.LostAfter(every.Duration(), quiet.Duration())
-	if r.Live == hivebeat.Lost || r.Live == hivebeat.Left {
-		age += hivebeat.KeepGone
-	}
-	return age
-}
-
 // promiseKnown reports whether somebody knows the promise of a worker that seeds
 // has returned.
 func (h *Hive) promiseKnown(id string) bool {
@@ -187,23 +176,6 @@ func (h *Hive) promiseKnown(id string) bool {
 		return w.rec.Every > 0
 	}
 	return h.Book.Item.Workers[id].Every > 0
-}
-
-// rosterWorker is what the roster is to know of a worker.
-func rosterWorker(f *hivebeat.Facts, live hivebeat.Live, cause hivebeat.Cause) ledger.RosterWorker {
-	return ledger.RosterWorker{
-		Inc: f.Inc, Live: live, Cause: cause, State: f.State, Model: f.Model, Seq: f.Seq, Every: f.Every, Quiet: f.Quiet,
-	}
-}
-
-// promise returns what the roster says that a worker promised, within what a beat
-// may; the default promise where it does not say.
-func promise(r *ledger.RosterWorker) (every, quiet hivebeat.Millis, known bool) {
-	if r.Every == 0 {
-		return hivebeat.MillisOf(hivebeat.WorkerEvery), 0, false
-	}
-	every = min(max(r.Every, hivebeat.MillisOf(hivebeat.MinEvery)), hivebeat.MillisOf(hivebeat.MaxEvery))
-	return every, min(r.Quiet, hivebeat.MillisOf(hivebeat.MaxQuiet)), true
 }
 
 // watch sets when the wards of h are looked after next.

@@ -1,0 +1,74 @@
+package ledger
+
+import (
+	"encoding/json"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+// packed is what an entry says of all its workers at once: WorkerEvery is the
+// promise of those that name none. Most workers of a hive have one promise, and an
+// entry may hold thousands of them.
+type packed struct {
+	*RosterEntry
+	WorkerEvery hivebeat.Millis `json:"worker_every,omitempty"`
+}
+
+// pack takes the most frequent promise out of the workers. Where one of them has
+// none that is known nothing is taken out: it would seem to have that.
+func (e *RosterEntry) pack() packed {
+	every, known := CommonEvery(e.Workers)
+	if !known || every == 0 {
+		return packed{RosterEntry: e}
+	}
+	workers := make(map[string]RosterWorker, len(e.Workers))
+	for id, w := range e.Workers {
+		if w.Every == every {
+			w.Every = 0
+		}
+		workers[id] = w
+	}
+	e.Workers = workers
+	return packed{e, every}
+}
+
+// CommonEvery returns the most frequent promise of workers, the least of equally
+// frequent ones, and whether all promises are known.
+func CommonEvery(workers map[string]RosterWorker) (every hivebeat.Millis, known bool) {
+	count := make(map[hivebeat.Millis]int)
+	var last hivebeat.Millis
+	run := 0 // of last, not counted yet: most have the same
+	for _, w := range workers {
+		if w.Every != last {
+			count[last] += run
+			last, run = w.Every, 0
+		}
+		run++
+	}
+	count[last] += run
+	unknown := count[0]
+	delete(count, 0)
+	for e, n := range count {
+		if most := count[every]; n > most || n == most && e < every {
+			every = e
+		}
+	}
+	return every, unknown == 0
+}
+
+// decode reads what encode wrote.
+func (e *RosterEntry) decode(b []byte) error {
+	p := packed{RosterEntry: e}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err //nolint:wrapcheck // it is told with what it is of
+	}
+	if p.WorkerEvery > 0 {
+		for id, w := range e.Workers {
+			if w.Every == 0 {
+				w.Every = p.WorkerEvery
+				e.Workers[id] = w
+			}
+		}
+	}
+	return nil
+}
