@@ -115,11 +115,12 @@ type share struct {
 
 // shown is what is kept about how a worker is shown.
 type shown struct {
-	tally *tally // nil: not counted yet
-	fresh bool
-	load  Load // as it was counted
-	vram  uint64
-	held  uint64 // slots
+	tally  *tally // nil: not counted yet
+	fresh  bool
+	load   Load // as it was counted
+	vram   uint64
+	held   uint64            // slots
+	labels map[string]string // as they were counted
 	trace
 	seat
 }
@@ -186,7 +187,16 @@ func (w *Worker) FreeSlots() uint64 {
 type zoneIndex struct {
 	name  string
 	mixes tallies
-	hives int
+	hives hivesByID
+}
+
+// InZone returns the hives of a zone, by id. The slice is not to be kept, nor
+// changed.
+func (v *View) InZone(zone string) []*Hive {
+	if z := v.byZone[zone]; z != nil {
+		return z.hives
+	}
+	return nil
 }
 
 // place puts h into the zone that it says it is in.
@@ -199,8 +209,11 @@ func (v *View) place(h *Hive) {
 		z = &zoneIndex{name: h.zone}
 		v.byZone[h.zone] = z
 	}
-	z.hives++
 	was := h.home
+	if was != nil {
+		v.leaveZone(h)
+	}
+	z.hives.add(h)
 	h.home = z
 	for _, t := range h.mixes.list {
 		t.up.add(-t.n)
@@ -211,7 +224,6 @@ func (v *View) place(h *Hive) {
 		}
 	}
 	if was != nil {
-		v.leaveZone(was)
 		for _, w := range h.workers {
 			v.unseat(w)
 			v.reseat(h, w)
@@ -221,8 +233,9 @@ func (v *View) place(h *Hive) {
 	}
 }
 
-func (v *View) leaveZone(z *zoneIndex) {
-	if z.hives--; z.hives == 0 {
+func (v *View) leaveZone(h *Hive) {
+	z := h.home
+	if z.hives.remove(h); len(z.hives) == 0 {
 		delete(v.byZone, z.name)
 	}
 }
@@ -329,6 +342,7 @@ func (v *View) reshow(h *Hive, w *Worker, material bool, now time.Time) {
 		h.recount = true
 	}
 	v.count(h, w, to)
+	v.relabel(h, w)
 	s.fresh, s.load, s.vram = fresh, load, r.VRAM
 	v.reseat(h, w)
 	if changed {

@@ -144,7 +144,7 @@ func (p *page) rest(v *fleet.View) []*fleet.Hive {
 		}
 		return []*fleet.Hive{h}
 	}
-	all := v.Hives()
+	all := p.filter.among(v)
 	if !p.begun {
 		return all
 	}
@@ -213,7 +213,7 @@ func (p *page) hives(v *fleet.View, now time.Time, budget *int) (done bool) {
 
 func (p *page) countHives(v *fleet.View, now time.Time) {
 	n := 0
-	for _, h := range v.Hives() {
+	for _, h := range p.filter.among(v) {
 		if fits, _ := p.filter.hiveFits(h, now); fits {
 			n++
 		}
@@ -230,7 +230,7 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 			done = false
 			return false
 		}
-		*budget -= costOf(h)
+		*budget -= p.filter.costOf(h)
 		n := p.filter.may(h)
 		var list []*fleet.Worker // sorted only where it is looked at
 		switch same := p.begun && h.ID() == p.at.hive; {
@@ -311,13 +311,10 @@ func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 		if *budget <= 0 {
 			return false
 		}
-		*budget -= 2 * costOf(h)
+		*budget -= 2 * p.filter.costOf(h)
 		if p.verb == api.VerbHives {
 			fits, looked := p.filter.hiveFits(h, now)
 			*budget -= looked
-			if p.order.key == "vram_free" {
-				*budget -= len(h.GPUSeats())
-			}
 			if fits {
 				n++
 				take(p.order.hive(h))

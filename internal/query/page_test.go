@@ -181,29 +181,42 @@ func TestBudget(t *testing.T) {
 		var ws []hivebeat.Record
 		for k := range 1000 {
 			ws = append(ws, workerOf(fmt.Sprintf("w%04d", k), "llama", 1, 0))
+			ws[k].Labels = map[string]string{"tier": []string{"prod", "dev"}[k%2]}
 		}
 		if i == 119 {
-			ws[999].Labels = map[string]string{"gold": "1"}
+			ws[999].Stalled = true
+			ws[999].Labels = map[string]string{"gold": "1", "tier": "prod"}
 		}
 		feed(t, v, snapshotOf(fmt.Sprintf("h%03d", i), "eu", 1, ws...), at(0))
 	}
-	r := api.Request{}
-	r.Selector = "gold"
-	pages, found := 0, 0
-	for {
-		a := ask(t, v, api.VerbWorkers, r, at(1))
-		found += len(a.Workers)
-		pages++
-		if r.After = a.Next; a.Next == "" {
-			break
+	for _, c := range []struct {
+		f           api.Filter
+		least, most int // pages
+	}{
+		{api.Filter{Stalled: true}, 6, 8},
+		{api.Filter{Stalled: true, Selector: "tier!=dev"}, 12, 14}, // labels are in maps
+		{api.Filter{Selector: "gold"}, 1, 1},                       // the view knows where that is
+		{api.Filter{Selector: "gold in (1,2),tier"}, 1, 1},
+		{api.Filter{Selector: "tier=prod,gold!=2,gold"}, 1, 1},
+	} {
+		r := api.Request{Filter: c.f}
+		pages, found := 0, 0
+		for {
+			a := ask(t, v, api.VerbWorkers, r, at(1))
+			found += len(a.Workers)
+			pages++
+			if r.After = a.Next; a.Next == "" {
+				break
+			}
+		}
+		if pages < c.least || pages > c.most || found != 1 {
+			t.Errorf("%+v: %d found in %d pages", c.f, found, pages)
 		}
 	}
-	if pages < 12 || pages > 14 || found != 1 {
-		t.Errorf("%d found in %d pages", found, pages)
-	}
-	r = api.Request{Offset: 119_999}
+	r := api.Request{Offset: 119_999}
 	r.Text = "w"
-	for pages = 1; ; pages++ {
+	pages := 1
+	for ; ; pages++ {
 		a := ask(t, v, api.VerbWorkers, r, at(1))
 		if r.After = a.Next; a.Next == "" || len(a.Workers) > 0 {
 			if len(a.Workers) != 1 || a.Workers[0].Worker != "w0999" {

@@ -44,6 +44,7 @@ type Finder struct {
 	looks  int
 	steps  int
 	scanAt int
+	walk   walk
 	cut    bool
 	found  []Found
 	answer api.Answer
@@ -105,19 +106,28 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 	f.looks = 0
 	if f.steps++; f.steps == 1 {
 		f.sample(v, lists, total, now)
-		if len(f.cands) < f.n && total > pickAll {
+		if len(f.cands) < f.n && total > pickAll && f.filter.hive == "" {
 			return false
 		}
 	} else {
 		if f.steps == 2 { // it looks at all of them, those of the first step too
 			clear(f.passed)
 		}
-		if !f.scan(v, lists, now) {
+		done := false
+		if f.filter.selector.Empty() {
+			done = f.scan(v, lists, now)
+		} else {
+			done = f.walkHives(v, now)
+		}
+		if !done {
 			return false
 		}
 	}
 	f.choose(v, now)
 	if len(f.found) < f.n {
+		if n := total - f.walk.seen; f.walk.begun && !f.cut && n > 0 {
+			f.passed[otherLabels] += n
+		}
 		f.explain(v)
 	}
 	f.answer.Passed = f.passed
@@ -378,6 +388,8 @@ func (f *Finder) servesModel(h *fleet.Hive) (yes bool) {
 	return yes
 }
 
+const otherLabels = "other labels"
+
 // unfit says why a candidate is none. What the view keeps was looked at before;
 // what only a look tells is looked at here.
 func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time) string {
@@ -400,7 +412,7 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 		case fleet.EffectiveAge(g.Age, h.Received(), now) > limit:
 			return "too old"
 		case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, nil)):
-			return "other labels"
+			return otherLabels
 		case c.g.Free() < f.need:
 			return "too little free memory"
 		}
@@ -413,7 +425,7 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 	case c.w.FreeSlots() < f.need:
 		return "too few free slots"
 	case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, r)):
-		return "other labels"
+		return otherLabels
 	case f.filter.FreeVRAM > 0 && !roomOn(h, r.GPUs, f.filter.FreeVRAM):
 		return "too little free memory"
 	}
