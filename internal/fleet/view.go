@@ -71,9 +71,18 @@ type View struct {
 
 // Hive is what is known of one hive.
 type Hive struct {
-	id   string
-	line liveness.Lineage
+	id string
+
+	// What questions read of every hive stands together, and near the id and the
+	// verdict: a walk over many hives waits for memory, and for little else.
+	home    *zoneIndex
+	room    uint64 // most free bytes of one of its GPUs that can be read (seats.go)
+	isFresh bool
+	recount bool    // the mixes changed
+	mixes   tallies // of its workers, as they are shown
 	verdict
+
+	line liveness.Lineage
 	hold
 	closed
 	adopted *adoption // its workers, while this queen judges them; else nil
@@ -95,14 +104,9 @@ type Hive struct {
 
 	speaksFrom time.Time // when this incarnation was heard first
 
-	mixes   tallies // of its workers, as they are shown
-	home    *zoneIndex
 	load    Load
 	share   share
-	isFresh bool
-	recount bool // the mixes changed
 	gpus    []GPUSeat
-	room    uint64            // most free bytes of one of its GPUs that can be read (seats.go)
 	labels  map[label]bearers // labels.go
 	counted map[string]string // its own labels, as they are in there
 	trace
