@@ -39,36 +39,43 @@ func start(t *testing.T) *ways {
 	if err := os.WriteFile(filepath.Join(bin, "nvidia-smi"), []byte(smi), 0o755); err != nil { //nolint:gosec // a program
 		t.Fatal(err)
 	}
-	run := func(gpu bool, name string, args ...string) {
+	run := func(gpu bool, name string, args ...string) *rig.Proc {
 		env := []string{"HIVEBEAT_NATS=" + s.URL}
 		if gpu {
 			env = append(env, "PATH="+bin+":"+os.Getenv("PATH"))
 		}
-		rig.Start(t, name, env, append([]string{rig.Hivebeat(t)}, args...)...)
+		return rig.Start(t, name, env, append([]string{rig.Hivebeat(t)}, args...)...)
 	}
 	port := fmt.Sprintf("127.0.0.1:%d", rig.Port(t))
 	run(false, "queen", "queen", "--id", "q1", "--http", port)
 	run(true, "hive a", "hive", "--id", "a", "--metrics", "off", "--label", "zone=eu", "--label", "rack=r1")
 	run(false, "hive b", "hive", "--id", "b", "--metrics", "off", "--label", "zone=us")
-	worker := func(hive, id, model, slots string, more ...string) {
-		run(false, hive+"/"+id, append([]string{"worker", "--hive", hive, "--id", id, "--model", model, "--slots", slots}, more...)...)
+	worker := func(hive, id, model, slots string, more ...string) *rig.Proc {
+		return run(false, hive+"/"+id, append([]string{"worker", "--hive", hive, "--id", id, "--model", model, "--slots", slots}, more...)...)
 	}
 	worker("a", "w1", "llama", "8", "--label", "tier=prod", "--endpoint", "http://10.0.0.1:8000/v1?a=b&c=<d>")
 	worker("a", "w2", "llama", "4", "--label", "tier=prod")
 	worker("b", "w3", "llama", "2", "--label", "tier=dev")
 	worker("b", "w4", "qwen", "1")
 	worker("b", "w5", "qwen", "1", "--state", "draining")
+	leaves := worker("b", "w6", "qwen", "1")
 	nc := rig.Connect(t, s.URL)
-	rig.Until(t, moment, "the whole fleet, and what happened to it", func() (bool, string) {
-		a, err := rig.Ask(nc, api.VerbHives, api.Request{})
-		workers, gpus := 0, 0
-		for _, h := range a.Hives {
-			workers += h.Workers[hivebeat.Alive]
-			gpus += len(h.GPUs)
-		}
-		e, _ := rig.Ask(nc, api.VerbEvents, api.Request{Kinds: []hivebeat.Kind{hivebeat.KindJoined}})
-		return workers == 5 && gpus == 1 && len(e.Events) == 7, fmt.Sprintf("%d workers, %d GPUs, %d joined: %v", workers, gpus, len(e.Events), err)
-	})
+	is := func(what string, live hivebeat.Live, want, events int) {
+		t.Helper()
+		rig.Until(t, moment, what, func() (bool, string) {
+			a, err := rig.Ask(nc, api.VerbHives, api.Request{})
+			workers, gpus := 0, 0
+			for _, h := range a.Hives {
+				workers += h.Workers[live]
+				gpus += len(h.GPUs)
+			}
+			e, _ := rig.Ask(nc, api.VerbEvents, api.Request{})
+			return workers == want && gpus == 1 && len(e.Events) >= events, fmt.Sprintf("%d workers, %d GPUs, %d events: %v", workers, gpus, len(e.Events), err)
+		})
+	}
+	is("the whole fleet, and that it joined", hivebeat.Alive, 6, 8)
+	leaves.Interrupt()
+	is("one that left, and the event", hivebeat.Left, 1, 9)
 	return newWays(t, nc, s.URL, "http://"+port)
 }
 
@@ -148,6 +155,17 @@ func TestAnswers(t *testing.T) {
 			func(a *api.Answer) bool { return len(a.Hives) == 2 },
 		},
 		{
+			question{name: "hives in order", verb: api.VerbHives, req: api.Request{Sort: "-workers"}, http: "GET /v1/hives?sort=-workers", cli: []string{"ls", "hives", "--sort=-workers"}, doc: []string{"hives"}},
+			func(a *api.Answer) bool { return len(a.Hives) == 2 && a.Hives[0].Hive == "b" },
+		},
+		{
+			question{
+				name: "hives by text and zone", verb: api.VerbHives, req: api.Request{Filter: api.Filter{Text: "QWEN", Zone: "us"}},
+				http: "GET /v1/hives?text=QWEN&zone=us", cli: []string{"ls", "hives", "--text", "QWEN", "--zone", "us"}, doc: []string{"hives"},
+			},
+			func(a *api.Answer) bool { return len(a.Hives) == 1 },
+		},
+		{
 			question{
 				name: "hives with room", verb: api.VerbHives, req: api.Request{Sort: "-vram_free", Filter: api.Filter{Selector: "rack in (r1,r2)", FreeVRAM: 40 << 30}},
 				http: "GET /v1/hives?sort=-vram_free&free_vram=42949672960&selector=rack+in+(r1,r2)",
@@ -164,11 +182,11 @@ func TestAnswers(t *testing.T) {
 		},
 		{
 			question{
-				name: "workers by filter and selector", verb: api.VerbWorkers, req: api.Request{Filter: api.Filter{Model: "ll*", Selector: "tier=prod,zone!=us", FreeSlots: 3}},
-				http: "GET /v1/workers?model=ll*&selector=tier%3Dprod,zone!%3Dus&free_slots=3",
-				cli:  []string{"ls", "workers", "--model", "ll*", "--selector", "tier=prod,zone!=us", "--free-slots", "3"}, doc: []string{"workers"},
+				name: "workers by filter and selector", verb: api.VerbWorkers, req: api.Request{Filter: api.Filter{Model: "ll*", Selector: "tier=prod,zone!=us", FreeSlots: 5}},
+				http: "GET /v1/workers?model=ll*&selector=tier%3Dprod,zone!%3Dus&free_slots=5",
+				cli:  []string{"ls", "workers", "--model", "ll*", "--selector", "tier=prod,zone!=us", "--free-slots", "5"}, doc: []string{"workers"},
 			},
-			func(a *api.Answer) bool { return len(a.Workers) == 2 && a.Workers[0].Labels["tier"] == "prod" },
+			func(a *api.Answer) bool { return len(a.Workers) == 1 && a.Workers[0].Labels["tier"] == "prod" },
 		},
 		{
 			question{
@@ -187,15 +205,15 @@ func TestAnswers(t *testing.T) {
 		},
 		{
 			question{name: "events", verb: api.VerbEvents, http: "GET /v1/events", cli: []string{"events"}, doc: []string{"events"}},
-			func(a *api.Answer) bool { return len(a.Events) >= 7 && a.Events[0].StreamSeq > 0 },
+			func(a *api.Answer) bool { return len(a.Events) >= 9 && a.Events[0].StreamSeq > 0 },
 		},
 		{
 			question{
-				name: "events of a worker", verb: api.VerbEvents, req: api.Request{Hive: "b", Worker: "w5", Kinds: []hivebeat.Kind{hivebeat.KindJoined, hivebeat.KindLost}, Since: 3_600_000},
-				http: "GET /v1/events?hive=b&worker=w5&kinds=joined,lost&since=3600000",
-				cli:  []string{"events", "--hive", "b", "--worker", "w5", "--kind", "joined,lost", "--since", "1h"}, doc: []string{"events"},
+				name: "events of a worker", verb: api.VerbEvents, req: api.Request{Hive: "b", Worker: "w6", Kinds: []hivebeat.Kind{hivebeat.KindLeft, hivebeat.KindLost}, Since: 3_600_000},
+				http: "GET /v1/events?hive=b&worker=w6&kinds=left,lost&since=3600000",
+				cli:  []string{"events", "--hive", "b", "--worker", "w6", "--kind", "left,lost", "--since", "1h"}, doc: []string{"events"},
 			},
-			func(a *api.Answer) bool { return len(a.Events) == 1 && a.Events[0].Data.Kind == hivebeat.KindJoined },
+			func(a *api.Answer) bool { return len(a.Events) == 1 && a.Events[0].Data.Kind == hivebeat.KindLeft },
 		},
 		{ // that with most free slots comes first: chance has no part in it
 			question{
@@ -257,6 +275,10 @@ func holds(t *testing.T, w *ways) {
 			if a := by.ask(t, &hold); len(a.Picks) != 1 || a.Picks[0].Worker != "w4" || a.Picks[0].Hold != id {
 				t.Fatalf("%+v", a)
 			}
+			list := question{name: "holds", verb: api.VerbHolds, http: "GET /v1/holds"}
+			if a := same(t, w, list); len(a.Holds) != 1 || a.Holds[0].ID != id || a.Holds[0].Worker != "w4" || a.Holds[0].Left <= 30_000 {
+				t.Errorf("%+v", a.Holds)
+			}
 			if a := same(t, w, hold); len(a.Picks) != 1 || a.Picks[0].Worker != "w4" {
 				t.Errorf("the same again: %+v", a)
 			}
@@ -272,10 +294,6 @@ func holds(t *testing.T, w *ways) {
 				http: "POST /v1/pick", body: `{"model":"qwen","hold":"other"}`, cli: []string{"pick", "--model", "qwen", "--hold", "other"}, exit: 1, doc: []string{"picks"},
 			}
 			if a := same(t, w, other); len(a.Picks) != 0 {
-				t.Errorf("%+v", a)
-			}
-			list := question{name: "holds", verb: api.VerbHolds, http: "GET /v1/holds"}
-			if a := same(t, w, list); len(a.Holds) != 1 || a.Holds[0].ID != id || a.Holds[0].Worker != "w4" {
 				t.Errorf("%+v", a)
 			}
 			worker := question{name: "a held worker", verb: api.VerbWorker, req: api.Request{Hive: "b", Worker: "w4"}, http: "GET /v1/hives/b/workers/w4", cli: []string{"get", "b/w4"}, doc: []string{"worker"}}
