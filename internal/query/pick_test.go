@@ -236,6 +236,11 @@ func TestPickByLabels(t *testing.T) {
 		if c.another != "" && a.Passed[c.another] == 0 {
 			t.Errorf("%+v: %v", c.r, a.Passed)
 		}
+		exact := c.r // few are taken of each hive at first
+		exact.N = max(1, c.most)
+		if a := find(t, v, exact, at(1)); len(a.Picks) != c.most {
+			t.Errorf("%+v: %d places of %d", exact, len(a.Picks), c.most)
+		}
 		some := c.r
 		some.N = max(1, c.spread)
 		on := make(map[string]bool)
