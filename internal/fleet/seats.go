@@ -47,7 +47,7 @@ type Serving struct {
 	Model  string
 	Cells  []*Cell // of the zones in which a worker of it can take work
 	byZone map[string]*Cell
-	hives  hivesByID // that have a worker of it
+	hives  hivesByID     // that have a worker of it
 	at     map[*Hive]int // how many tallies of those are of the model
 }
 
