@@ -36,7 +36,7 @@ func start(t *testing.T) *ways {
 	t.Helper()
 	s := rig.Serve(t, rig.Server(t))
 	bin := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, "nvidia-smi"), []byte(smi), 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(bin, "nvidia-smi"), []byte(smi), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	run := func(gpu bool, name string, args ...string) *rig.Proc {
@@ -178,7 +178,9 @@ func TestAnswers(t *testing.T) {
 				name: "a page of workers", verb: api.VerbWorkers, req: api.Request{Limit: 2, Sort: "-model", Filter: api.Filter{Live: []hivebeat.Live{hivebeat.Alive}}},
 				http: "GET /v1/workers?limit=2&sort=-model&live=alive", cli: []string{"ls", "workers", "--limit", "2", "--sort=-model", "--live", "alive"}, doc: []string{"workers"},
 			},
-			func(a *api.Answer) bool { return len(a.Workers) == 2 && a.Workers[0].Worker == "w4" && a.Next != "" && *a.Total == 5 },
+			func(a *api.Answer) bool {
+				return len(a.Workers) == 2 && a.Workers[0].Worker == "w4" && a.Next != "" && *a.Total == 5
+			},
 		},
 		{
 			question{
@@ -220,7 +222,9 @@ func TestAnswers(t *testing.T) {
 				name: "pick", verb: api.VerbPick, req: api.Request{N: 9, Spread: api.SpreadNone, Filter: api.Filter{Model: "llama"}},
 				http: "GET /v1/pick?n=9&spread=none&model=llama", cli: []string{"pick", "-n", "9", "--spread", "none", "--model", "llama"}, doc: []string{"picks"},
 			},
-			func(a *api.Answer) bool { return len(a.Picks) == 3 && a.Picks[0].Worker == "w1" && a.Picks[2].Worker == "w3" },
+			func(a *api.Answer) bool {
+				return len(a.Picks) == 3 && a.Picks[0].Worker == "w1" && a.Picks[2].Worker == "w3"
+			},
 		},
 		{
 			question{
@@ -241,7 +245,9 @@ func TestAnswers(t *testing.T) {
 				name: "pick of a GPU", verb: api.VerbPick, req: api.Request{For: api.ForGPU, Filter: api.Filter{FreeVRAM: 30 << 30, Model: "llama"}},
 				http: "GET /v1/pick?for=gpu&free_vram=32212254720&model=llama", cli: []string{"pick", "--for", "gpu", "--free-vram", "30GiB", "--model", "llama"}, doc: []string{"picks"},
 			},
-			func(a *api.Answer) bool { return len(a.Picks) == 1 && a.Picks[0].GPU == "GPU-aaaa" && a.Picks[0].Serves },
+			func(a *api.Answer) bool {
+				return len(a.Picks) == 1 && a.Picks[0].GPU == "GPU-aaaa" && a.Picks[0].Serves
+			},
 		},
 		{
 			question{
@@ -261,7 +267,7 @@ func TestAnswers(t *testing.T) {
 	wrong(t, w)
 }
 
-// holds holds one place by each way in turn: it is held for all, and the same hold is
+// holds lets each way hold one place in turn: it is held for all, and the same hold is
 // the same place by all.
 func holds(t *testing.T, w *ways) {
 	for _, by := range w.all() {
