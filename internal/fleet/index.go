@@ -295,6 +295,7 @@ func (v *View) resum(h *Hive, what news, now time.Time) {
 	}
 	h.share, h.isFresh, h.recount = is, fresh, false
 	v.seatGPUs(h)
+	v.reroom(h)
 	if what != noNews && h.live != "" {
 		v.touchHive(h, what == another)
 	}

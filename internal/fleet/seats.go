@@ -204,6 +204,44 @@ func (h *Hive) GPUSeats() []GPUSeat { return h.gpus }
 // read: as it was told last, whether that is fresh or not.
 func (h *Hive) Room() uint64 { return h.room }
 
+// roomAt is where a hive is listed by its room.
+type roomAt struct {
+	level uint8 // counted from 1; 0 is nowhere
+	pos   int32
+}
+
+// ByRoom returns the hives with i GiB of room, and less than one more: those of which
+// that is not fresh have none. The slice is not to be kept, nor changed.
+func (v *View) ByRoom(i int) []*Hive { return v.byRoom[i] }
+
+// reroom lists h by its room now.
+func (v *View) reroom(h *Hive) {
+	is := uint8(0)
+	if h.live != "" {
+		is = 1
+		if h.isFresh {
+			is += uint8(RoomLevel(h.room))
+		}
+	}
+	was := h.roomAt
+	if was.level == is {
+		return
+	}
+	if was.level > 0 {
+		list := v.byRoom[was.level-1]
+		last := len(list) - 1
+		list[was.pos] = list[last]
+		list[was.pos].roomAt.pos = was.pos
+		list[last] = nil
+		v.byRoom[was.level-1] = list[:last]
+	}
+	h.roomAt = roomAt{}
+	if is > 0 {
+		h.roomAt = roomAt{is, int32(len(v.byRoom[is-1]))}
+		v.byRoom[is-1] = append(v.byRoom[is-1], h)
+	}
+}
+
 // Seated reports whether the GPU may be picked by what is kept of it.
 func (g *GPUSeat) Seated() bool { return g.room != nil }
 

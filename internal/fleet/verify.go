@@ -182,7 +182,7 @@ func (v *View) verifySeats(seats, rooms int, bad func(string, ...any)) {
 // verifyLists looks at the lists of hives: by zone, model and label.
 func (v *View) verifyLists(bad func(string, ...any)) {
 	labels := make(map[label]hivesByID)
-	inZones := 0
+	inZones, rooms := 0, 0
 	for _, h := range v.order {
 		if h.home != nil {
 			inZones++
@@ -221,6 +221,22 @@ func (v *View) verifyLists(bad func(string, ...any)) {
 		if room != h.room {
 			bad("%s: room is kept as %d, is %d", h.id, h.room, room)
 		}
+		level := 0
+		if h.isFresh {
+			level = RoomLevel(room)
+		}
+		if at := h.roomAt; h.live != "" {
+			rooms--
+			if int(at.level) != level+1 || v.byRoom[level][at.pos] != h {
+				bad("%s: is listed by another room", h.id)
+			}
+		}
+	}
+	for _, list := range v.byRoom {
+		rooms += len(list)
+	}
+	if rooms != 0 {
+		bad("%d hives are listed by their room that are not known, or twice", rooms)
 	}
 	for _, z := range v.byZone {
 		inZones -= len(z.hives)

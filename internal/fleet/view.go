@@ -61,6 +61,7 @@ type View struct {
 	labels map[label]*hivesByID      // labels.go
 	rooms  []*Room
 	roomOf map[string]*Room
+	byRoom [RoomLevels][]*Hive
 	holds  map[Place]uint64
 	log    log // trace.go
 
@@ -77,6 +78,7 @@ type Hive struct {
 	// verdict: a walk over many hives waits for memory, and for little else.
 	home    *zoneIndex
 	room    uint64 // most free bytes of one of its GPUs that can be read (seats.go)
+	roomAt  roomAt
 	isFresh bool
 	recount bool    // the mixes changed
 	mixes   tallies // of its workers, as they are shown

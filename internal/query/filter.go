@@ -130,6 +130,11 @@ func (f *filter) hivesAreCheap() bool {
 	return f.Model == "" && len(f.State) == 0 && f.text == "" && f.selector.Empty() && f.FreeVRAM == 0 && !f.needsWorkers()
 }
 
+// everyHive reports whether no hive is left out.
+func (f *filter) everyHive() bool {
+	return f.hive == "" && f.hivesAreCheap() && len(f.Live) == 0 && f.Zone == "" && f.MaxAge == 0
+}
+
 // hiveFits reports whether h fits, and how many looks that cost.
 func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) {
 	switch {

@@ -160,6 +160,51 @@ func globbed(pattern, s string) bool {
 	return s != "" && s[0] == pattern[0] && globbed(pattern[1:], s[1:])
 }
 
+// Hives by free memory: every page, both ways round, of fleets in which many have as
+// much as others, or are too old, or none at all.
+func TestHivesByRoom(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := newView()
+		for i := range rapid.IntRange(0, 40).Draw(t, "hives") {
+			s := snapshotOf(fmt.Sprintf("h%02d", i), "eu", 1)
+			for k := range rapid.IntRange(0, 2).Draw(t, "gpus") {
+				s.GPUs = append(s.GPUs, hivebeat.GPU{
+					UUID: fmt.Sprintf("%d-%d", i, k), Total: 200 << 30, Err: pick(t, "err", "", "", "", "lost"),
+					Used: uint64(pick(t, "GiB", 0, 10, 190, 199, 200))<<30 + uint64(rapid.IntRange(0, 2).Draw(t, "bytes")),
+				})
+			}
+			feed(t, v, s, at(float64(pick(t, "since", 0, 20))))
+		}
+		now := at(50)
+		pass(v, now)
+		if err := v.Verify(now); err != nil {
+			t.Fatal(err)
+		}
+		for _, sort := range []string{"vram_free", "-vram_free"} {
+			r := api.Request{Sort: sort, Limit: rapid.IntRange(1, 9).Draw(t, "limit"), Offset: rapid.IntRange(0, 5).Draw(t, "offset")}
+			want := plain(v, api.VerbHives, &r, now)
+			total := len(want)
+			want = want[min(r.Offset, total):]
+			var got []string
+			for {
+				a := ask(t, v, api.VerbHives, r, now)
+				if a.Total == nil || *a.Total != total {
+					t.Fatalf("total %v of %d", a.Total, total)
+				}
+				for _, h := range a.Hives {
+					got = append(got, h.Hive)
+				}
+				if r.After = a.Next; a.Next == "" {
+					break
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%s by %d: %v, want %v", sort, r.Limit, got, want)
+			}
+		}
+	})
+}
+
 func TestGlob(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := rapid.StringMatching(`[ab*?]{0,8}`).Draw(t, "pattern")

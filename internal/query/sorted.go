@@ -16,10 +16,8 @@ import (
 // goes through all by id, and keeps as many ranks as the page needs.
 func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 	done = true
-	take := func(r rank) {
-		if !p.afterSet || p.order.compare(&r, &p.after) > 0 {
-			p.best.take(r)
-		}
+	if p.verb == api.VerbHives && p.order.key == "vram_free" && p.looked == 0 && p.filter.everyHive() && p.byRoom(v, now) {
+		return true
 	}
 	n := 0
 	for _, h := range p.rest(v) {
@@ -35,7 +33,7 @@ func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 			*budget -= looked
 			if fits {
 				n++
-				take(p.order.hive(h))
+				p.take(p.order.hive(h))
 			}
 			p.at, p.begun = rank{hive: h.ID()}, true
 			continue
@@ -51,7 +49,7 @@ func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 				}
 				*budget -= p.filter.costs()
 				if p.filter.worker(h, w, now) {
-					take(p.order.worker(w))
+					p.take(p.order.worker(w))
 				}
 				p.at, p.begun = rank{hive: h.ID(), worker: w.Record().Worker}, true
 			}
@@ -66,6 +64,46 @@ func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 	}
 	p.finish(v, now)
 	return done
+}
+
+// take keeps a rank, if it is of this page and good enough.
+func (p *page) take(r rank) {
+	if !p.afterSet || p.order.compare(&r, &p.after) > 0 {
+		p.best.take(r)
+	}
+}
+
+// byRoom lists hives by free memory from the lists that the view keeps by that: as
+// many as the page needs. It is false where those are too long for one look.
+func (p *page) byRoom(v *fleet.View, now time.Time) bool {
+	level, step, end := 0, 1, fleet.RoomLevels
+	if p.order.down {
+		level, step, end = fleet.RoomLevels-1, -1, -1
+	}
+	if p.afterSet {
+		level = fleet.RoomLevel(uint64(max(0, p.after.num)))
+	}
+	looks := 0
+	for ; level != end; level += step {
+		list := v.ByRoom(level)
+		if looks += len(list); looks > StepLooks {
+			p.best.list = nil
+			return false
+		}
+		for _, h := range list {
+			p.take(p.order.hive(h))
+		}
+		if _, full := p.best.worst(); full {
+			break // those of the next level stand behind all of these
+		}
+	}
+	n := 0
+	for _, k := range v.Totals().Hives {
+		n += k
+	}
+	p.answer.Total = &n
+	p.finish(v, now)
+	return true
 }
 
 // mayImprove reports whether a worker of h may stand before one of those that are
