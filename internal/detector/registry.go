@@ -108,6 +108,14 @@ type Step struct {
 	Detect time.Duration // lost, where its end was seen: from there to the verdict
 }
 
+// Ended reports whether one of these steps ends its worker, as lost or left: those
+// are not to wait.
+func Ended(steps []Step) bool {
+	return slices.ContainsFunc(steps, func(s Step) bool {
+		return s.To == string(hivebeat.Lost) || s.To == string(hivebeat.Left)
+	})
+}
+
 // Heard says what a beat calls for.
 type Heard struct {
 	Worker string // whose it was
