@@ -16,7 +16,7 @@ func fleet(b testing.TB, n int) *detector.Registry {
 	for i := range n {
 		f := newFake(fmt.Sprintf("worker-%04d", i))
 		f.VRAM, f.Busy, f.Queue, f.Done = 40<<30, 3, 1, 12345
-		if _, err := r.Receive(t0, f.next(b), ""); err != nil {
+		if _, err := r.Receive(t0, f.Next(b), ""); err != nil {
 			b.Fatal(err)
 		}
 	}

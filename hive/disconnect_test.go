@@ -72,16 +72,11 @@ func beating(t testing.TB, nc *nats.Conn, id string) {
 	})
 }
 
-// verbose logs all of it.
-func (w *text) verbose() *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
 // hearing is a hive that hears disconnects, and nothing of processes.
 func hearing(t *testing.T, nc, sys *nats.Conn, log *text) *Hive {
 	t.Helper()
 	cfg := quickConfig()
-	cfg.System, cfg.NoExitWatch, cfg.Logger = sys, true, log.verbose()
+	cfg.System, cfg.NoExitWatch, cfg.Logger = sys, true, log.Logger(slog.LevelDebug)
 	h := running(t, nc, cfg)
 	awaitText(t, log, "hears workers")
 	bustest.Flush(t, nc)
@@ -304,7 +299,7 @@ func TestACutHiveForgetsDisconnects(t *testing.T) {
 			gone := agent(t, srv.URL())
 			w := newFake("w")
 			w.Conn = bus.ConnID(gone)
-			publish(t, nc, beats, w.next(t))
+			publish(t, nc, beats, w.Next(t))
 			awaitBeats(t, h, 1)
 			gone.Close()
 			awaitWindows(t, &log, 1)
@@ -325,18 +320,18 @@ func TestASystemConnectionThatIsNone(t *testing.T) {
 	sys := agent(t, srv.URL())
 	h := hearing(t, bustest.Conn(t, srv), sys, &log)
 	w := newFake("w")
-	publish(t, nc, beats, w.next(t))
+	publish(t, nc, beats, w.Next(t))
 	// Who may publish there may speak of disconnects, and of nonsense.
 	for _, b := range []string{"", "{}", "[1]", `{"server":{"id":"NDXS"},"client":{"id":-1}}`, `{"server":{"id":"NDXS"},"client":{"id":17,"kind":"Leafnode"}}`} {
 		publish(t, sys, "$SYS.ACCOUNT.APP.DISCONNECT", []byte(b))
 	}
-	publish(t, nc, beats, w.next(t))
+	publish(t, nc, beats, w.Next(t))
 	awaitBeats(t, h, 2)
 	if strings.Contains(log.String(), windowOpened) {
 		t.Error("nonsense opened a window")
 	}
 	sys.Close()
-	publish(t, nc, beats, w.next(t))
+	publish(t, nc, beats, w.Next(t))
 	awaitBeats(t, h, 3)
 	nobodyLost(t, h, q, 1)
 
@@ -378,7 +373,7 @@ func TestBehindALeaf(t *testing.T) {
 	}
 	defer sys.Close()
 	cfg := quickConfig()
-	cfg.System, cfg.NoExitWatch, cfg.Logger = sys, true, log.verbose()
+	cfg.System, cfg.NoExitWatch, cfg.Logger = sys, true, log.Logger(slog.LevelDebug)
 	cfg.Every = hivebeat.MaxEvery // what is sent is due to something
 	h := running(t, bustest.Conn(t, srv), cfg)
 	awaitText(t, &log, "hears workers")
@@ -494,7 +489,7 @@ func BenchmarkDisconnectToSnapshot(b *testing.B) {
 		nc := agent(b, srv.URL())
 		f := newFake(fmt.Sprint("w", i))
 		f.Conn = bus.ConnID(nc)
-		publish(b, nc, beats, f.next(b))
+		publish(b, nc, beats, f.Next(b))
 		bustest.Eventually(b, patience, func() (bool, string) { return h.Stats().Beats > uint64(i), "not heard" })
 		closed := time.Now()
 		nc.Close()

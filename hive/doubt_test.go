@@ -50,7 +50,7 @@ func TestVirtualHiveStoppedForAMinute(t *testing.T) {
 		publish(t, nc, beats, []byte("not a beat"))
 		synctest.Wait()
 		pass(9 * second)
-		publish(t, nc, beats, going.next(t)) // it waits for 51 s
+		publish(t, nc, beats, going.Next(t)) // it waits for 51 s
 		waited := time.Now()
 		pass(50*second + 990*time.Millisecond)
 		before := len(q.all())
@@ -111,11 +111,11 @@ func TestVirtualDrops(t *testing.T) {
 			synctest.Wait()
 			junk := newFake("junk")
 			for range pendingBeats + 100 {
-				if err := nc.Publish(beats, junk.next(t)); err != nil {
+				if err := nc.Publish(beats, junk.Next(t)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			publish(t, nc, beats, w.next(t))
+			publish(t, nc, beats, w.Next(t))
 			pass(1500 * time.Millisecond)
 		}
 		st := h.Stats()

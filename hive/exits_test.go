@@ -2,6 +2,7 @@ package hive
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
 	"syscall"
@@ -61,7 +62,7 @@ func TestAKilledWorkerIsLostAtOnce(t *testing.T) {
 	for _, what := range []string{processWorks, processQuiet} {
 		t.Run(what, func(t *testing.T) {
 			var log text
-			srv, _, h, q := watcher(t, func(c *Config) { c.Logger = log.logger() })
+			srv, _, h, q := watcher(t, func(c *Config) { c.Logger = log.Logger(slog.LevelInfo) })
 			c := newChild(t, what, srv.URL(), "w")
 			q.await(t, "the worker", withWorker("w", hivebeat.Alive))
 			awaitWatched(t, h, 1)
@@ -128,13 +129,13 @@ func TestAProcessOfAnotherNamespaceIsNotWatched(t *testing.T) {
 	far, unknown, near := fakeOf(c, "far"), fakeOf(c, "unknown"), fakeOf(c, "near")
 	far.NS, unknown.NS = far.NS+"0", ""
 	for _, f := range []*fake{far, unknown, near} {
-		publish(t, nc, beats, f.next(t))
+		publish(t, nc, beats, f.Next(t))
 	}
 	awaitBeats(t, h, 3)
 	awaitWatched(t, h, 1)
 	c.kill()
 	q.await(t, "the death of the near one", lostBy("near", hivebeat.CauseExit))
-	publish(t, nc, beats, far.next(t)) // heard after whatever was judged
+	publish(t, nc, beats, far.Next(t)) // heard after whatever was judged
 	awaitBeats(t, h, 4)
 	for _, w := range h.Snapshot().Workers {
 		if w.Worker != "near" && w.Live != hivebeat.Alive {
@@ -149,16 +150,16 @@ func TestTheEndOfAWrapperIsDisproved(t *testing.T) {
 	_, nc, h, q := watcher(t, nil)
 	c := newChild(t, processSleeps, "", "")
 	f := fakeOf(c, "w")
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	awaitWatched(t, h, 1)
 	c.kill()
 	q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
 	bustest.Eventually(t, patience, func() (bool, string) {
-		publish(t, nc, beats, f.next(t)) // the first ones may be its last words
+		publish(t, nc, beats, f.Next(t)) // the first ones may be its last words
 		w := h.Snapshot().Workers[0]
 		return w.Live == hivebeat.Alive, fmt.Sprintf("%+v", w)
 	})
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	awaitBeats(t, h, f.Seq)
 	s := h.Stats()
 	if s.FalseDead+s.CutOff != 1 || s.Lost[hivebeat.CauseExit] != 1 || s.Watched != 0 {
@@ -174,11 +175,11 @@ func TestTheEndOfTheLifeBeforeChangesNothing(t *testing.T) {
 	_, nc, h, q := watcher(t, nil)
 	before, now, other := newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", "")
 	f := fakeOf(before, "w")
-	publish(t, nc, beats, f.next(t))
-	publish(t, nc, beats, fakeOf(other, "other").next(t))
+	publish(t, nc, beats, f.Next(t))
+	publish(t, nc, beats, fakeOf(other, "other").Next(t))
 	awaitWatched(t, h, 2)
 	f.Inc, f.Seq, f.PID = f.Inc+1, 0, now.pid
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	awaitBeats(t, h, 3)
 	before.kill()
 	other.kill()
@@ -195,7 +196,7 @@ func TestAWorkerThatHasEndedAlready(t *testing.T) {
 	_, nc, _, q := watcher(t, nil)
 	c := newChild(t, processSleeps, "", "")
 	c.kill()
-	publish(t, nc, beats, fakeOf(c, "w").next(t))
+	publish(t, nc, beats, fakeOf(c, "w").Next(t))
 	q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
 }
 
@@ -213,7 +214,7 @@ func TestAProcessThatBeganAfterTheBeatIsAnotherOne(t *testing.T) {
 	c := newChild(t, processSleeps, "", "")
 	f := fakeOf(c, "w")
 	h.mu.Lock()
-	_, err := h.reg.Receive(known, f.next(t), "") // a beat of the one that had the id before
+	_, err := h.reg.Receive(known, f.Next(t), "") // a beat of the one that had the id before
 	watches := h.reg.TakeWatches()
 	h.mu.Unlock()
 	if err != nil || len(watches) != 1 {
@@ -236,7 +237,7 @@ func TestAnExitWhileNATSIsAway(t *testing.T) {
 	subscribed(t, nc, h)
 	q := listening(t, near)
 	c := newChild(t, processSleeps, "", "")
-	publish(t, near, beats, fakeOf(c, "w").next(t))
+	publish(t, near, beats, fakeOf(c, "w").Next(t))
 	awaitWatched(t, h, 1)
 	proxy.Cut()
 	bustest.Eventually(t, patience, func() (bool, string) { return !h.Stats().Connected, "NATS is there" })
@@ -259,7 +260,7 @@ func TestAnExitWhileNATSHangs(t *testing.T) {
 	h := running(t, nc, quickConfig())
 	subscribed(t, nc, h)
 	c := newChild(t, processSleeps, "", "")
-	publish(t, near, beats, fakeOf(c, "w").next(t))
+	publish(t, near, beats, fakeOf(c, "w").Next(t))
 	awaitWatched(t, h, 1)
 	proxy.Stall()
 	defer proxy.Resume()
@@ -275,7 +276,7 @@ func TestTwoHundredEndAtOnce(t *testing.T) {
 	c := newChild(t, processSleeps, "", "")
 	const n = 200
 	for i := range n {
-		if err := nc.Publish(beats, fakeOf(c, fmt.Sprintf("w%03d", i)).next(t)); err != nil {
+		if err := nc.Publish(beats, fakeOf(c, fmt.Sprintf("w%03d", i)).Next(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -297,10 +298,10 @@ func TestNoExitWatch(t *testing.T) {
 	_, nc, h, _ := watcher(t, func(c *Config) { c.NoExitWatch = true })
 	c := newChild(t, processSleeps, "", "")
 	f := fakeOf(c, "w")
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	awaitBeats(t, h, 1)
 	c.kill()
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	awaitBeats(t, h, 2)
 	if s, w := h.Stats(), h.Snapshot().Workers[0]; s.Watched != 0 || w.Live != hivebeat.Alive {
 		t.Errorf("%+v, and it is %s", s, w.Live)
@@ -312,7 +313,7 @@ func TestTheHivesOwnProcessIsNotWatched(t *testing.T) {
 	_, nc, h, _ := watcher(t, nil)
 	f := newFake("w")
 	f.PID, f.NS = uint64(os.Getpid()), bootid.Namespace()
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	awaitBeats(t, h, 1)
 	if s := h.Stats(); s.Watched != 0 {
 		t.Errorf("%+v", s)
@@ -324,10 +325,10 @@ func TestAStalledWorkerIsTold(t *testing.T) {
 	_, nc, h, q := watcher(t, func(c *Config) { c.StallAfter = time.Hour })
 	f := newFake("w")
 	f.Busy, f.Done, f.Labels = 1, 7, map[string]string{"stall_after": "20ms"}
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	awaitBeats(t, h, 1)
 	time.Sleep(30 * time.Millisecond) // 20 ms pass
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	stalled := func(is bool) func(said) bool {
 		return func(s said) bool {
 			w, ok := worker1(s, "w")
@@ -336,7 +337,7 @@ func TestAStalledWorkerIsTold(t *testing.T) {
 	}
 	q.await(t, "a stalled worker", stalled(true))
 	f.Done++
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	q.await(t, "one that goes on", stalled(false))
 	if s := h.Stats(); len(s.Lost) != 0 {
 		t.Errorf("stats %+v", s)
@@ -355,9 +356,9 @@ func TestWhoWaitsToSayGoodbyeIsNotDead(t *testing.T) {
 	e.reopen(time.Now())
 	f, waiting := newFake("w"), make(chan *nats.Msg, 1)
 	f.NS = bootid.Namespace()
-	e.beat(time.Now(), &nats.Msg{Subject: beats, Data: f.next(t)})
+	e.beat(time.Now(), &nats.Msg{Subject: beats, Data: f.Next(t)})
 	f.State = hivebeat.Stopped
-	waiting <- &nats.Msg{Subject: beats, Data: f.next(t)}
+	waiting <- &nats.Msg{Subject: beats, Data: f.Next(t)}
 	e.exited(waiting, []detector.Exit{{Process: detector.Process{Worker: "w", Inc: f.Inc, PID: f.PID}, At: time.Now()}})
 	if w := h.Snapshot().Workers[0]; w.Live != hivebeat.Left || w.N != 2 {
 		t.Errorf("judged before it was heard: %+v", w)

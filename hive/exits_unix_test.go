@@ -16,8 +16,8 @@ import (
 func TestAStoppedProcessIsNoExit(t *testing.T) {
 	_, nc, h, q := watcher(t, nil)
 	stopped, dies := newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", "")
-	publish(t, nc, beats, fakeOf(stopped, "stopped").next(t))
-	publish(t, nc, beats, fakeOf(dies, "dies").next(t))
+	publish(t, nc, beats, fakeOf(stopped, "stopped").Next(t))
+	publish(t, nc, beats, fakeOf(dies, "dies").Next(t))
 	awaitWatched(t, h, 2)
 	stopped.signal(t, syscall.SIGSTOP)
 	dies.kill() // what would be told of the other is told by then

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -91,7 +92,7 @@ func TestHiveHearsAndTells(t *testing.T) {
 	var log text
 	cfg := quickConfig()
 	cfg.Labels = map[string]string{"zone": "a"}
-	cfg.Logger = log.logger()
+	cfg.Logger = log.Logger(slog.LevelInfo)
 	h, err := New(nc, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -109,14 +110,14 @@ func TestHiveHearsAndTells(t *testing.T) {
 	})
 
 	f := newFake("w")
-	publish(t, nc, beats, f.next(t))
+	publish(t, nc, beats, f.Next(t))
 	s := q.await(t, "the worker", withWorker("w", hivebeat.Alive))
 	w, _ := worker1(s, "w")
 	if w.Model != f.Model || w.Labels["tier"] != "gold" || w.N != 1 || len(w.Tr) != 1 || w.Tr[0].Kind != hivebeat.KindJoined || w.Seq != 1 {
 		t.Errorf("record %+v", w)
 	}
 	f.State, f.Reason = hivebeat.Stopped, "done"
-	publish(t, nc, beats+".w", f.next(t)) // the pinned form
+	publish(t, nc, beats+".w", f.Next(t)) // the pinned form
 	s = q.await(t, "its goodbye", withWorker("w", hivebeat.Left))
 	if w, _ := worker1(s, "w"); w.Cause != hivebeat.CauseGoodbye || w.Reason != "done" {
 		t.Errorf("record %+v", w)
@@ -228,19 +229,19 @@ func TestBadBeatsOverNATS(t *testing.T) {
 	nc := bustest.Conn(t, srv)
 	var log text
 	cfg := quickConfig()
-	cfg.Logger = log.logger()
+	cfg.Logger = log.Logger(slog.LevelInfo)
 	h := running(t, nc, cfg)
 	subscribed(t, nc, h)
 
 	f := newFake("w")
 	f.Seq = 5
-	publish(t, nc, beats, f.next(t))
-	good := f.bytes(t)
+	publish(t, nc, beats, f.Next(t))
+	good := f.Bytes(t)
 	with := func(change func(*fake)) []byte {
 		g := *f
 		g.Seq++
 		change(&g)
-		return g.bytes(t)
+		return g.Bytes(t)
 	}
 	want := map[hivebeat.Reason]uint64{}
 	send := func(subject string, reason hivebeat.Reason, b []byte) {
@@ -263,7 +264,7 @@ func TestBadBeatsOverNATS(t *testing.T) {
 	send(beats, hivebeat.RefusedOlder, with(func(f *fake) { f.Inc -= 1_000_000 }))
 	send("queen.rollcall", hivebeat.RefusedMalformed, []byte("soon"))
 
-	publish(t, nc, beats+".w", f.next(t)) // and the hive goes on
+	publish(t, nc, beats+".w", f.Next(t)) // and the hive goes on
 	awaitBeats(t, h, 2)
 	bustest.Eventually(t, patience, func() (bool, string) { // the roll call has a channel of its own
 		got := h.Stats().Reasons
@@ -298,7 +299,7 @@ func TestPinnedHive(t *testing.T) {
 	if s.subject != "acme.queen.hives."+thisHive {
 		t.Errorf("sent to %s", s.subject)
 	}
-	publish(t, nc, "acme."+beats+".w", newFake("w").next(t))
+	publish(t, nc, "acme."+beats+".w", newFake("w").Next(t))
 	awaitBeats(t, h, 1)
 }
 
@@ -313,7 +314,7 @@ func TestNATSNotThereAtStart(t *testing.T) {
 	}
 	t.Cleanup(nc.Close)
 	cfg := quickConfig()
-	cfg.Logger = log.logger()
+	cfg.Logger = log.Logger(slog.LevelInfo)
 	h := running(t, nc, cfg)
 	awaitText(t, &log, "NATS is away")
 	if h.Stats().Connected {
@@ -323,7 +324,7 @@ func TestNATSNotThereAtStart(t *testing.T) {
 	other := bustest.Conn(t, srv)
 	q := listening(t, other)
 	q.await(t, "anything", func(said) bool { return true })
-	publish(t, other, beats, newFake("w").next(t))
+	publish(t, other, beats, newFake("w").Next(t))
 	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
 	awaitText(t, &log, "hears workers")
 }
@@ -336,7 +337,7 @@ func TestNATSGoneAndBack(t *testing.T) {
 	near := bustest.Conn(t, srv)
 	var log text
 	cfg := quickConfig()
-	cfg.Logger = log.logger()
+	cfg.Logger = log.Logger(slog.LevelInfo)
 	h := running(t, nc, cfg)
 	subscribed(t, nc, h)
 	q := listening(t, near)
@@ -347,7 +348,7 @@ func TestNATSGoneAndBack(t *testing.T) {
 	bustest.Flush(t, near)
 
 	f := newFake("w")
-	publish(t, near, beats, f.next(t))
+	publish(t, near, beats, f.Next(t))
 	awaitBeats(t, h, 1)
 
 	proxy.Cut()
@@ -364,7 +365,7 @@ func TestNATSGoneAndBack(t *testing.T) {
 	if err != nil || string(m.Data) != "500" {
 		t.Errorf("the roll of the workers: %v, %v", m, err)
 	}
-	publish(t, near, beats, f.next(t))
+	publish(t, near, beats, f.Next(t))
 	awaitBeats(t, h, 2)
 	if s := h.Stats(); s.FalseDead+s.CutOff != 0 || s.Refused != 0 {
 		t.Errorf("stats %+v", s)
@@ -384,7 +385,7 @@ func TestFiveThousandWorkersPastMaxPayload(t *testing.T) {
 	fakes := make([]*fake, n)
 	for i := range fakes {
 		fakes[i] = newFake(fmt.Sprintf("worker-%04d", i))
-		if err := near.Publish(beats, fakes[i].next(t)); err != nil {
+		if err := near.Publish(beats, fakes[i].Next(t)); err != nil {
 			t.Fatal(err)
 		}
 		if i%500 == 0 {
@@ -433,7 +434,7 @@ func resend(t *testing.T, nc *nats.Conn, h *Hive, fakes []*fake) bool {
 	}
 	for _, f := range fakes {
 		if !known[f.Worker] {
-			publish(t, nc, beats, f.next(t))
+			publish(t, nc, beats, f.Next(t))
 		}
 	}
 	return false
@@ -449,7 +450,7 @@ func TestHiveRestarted(t *testing.T) {
 	answer := func() {
 		mu.Lock()
 		defer mu.Unlock()
-		_ = near.Publish(beats, f.next(t))
+		_ = near.Publish(beats, f.Next(t))
 	}
 	if _, err := near.Subscribe("hive."+thisHive+".rollcall", func(*nats.Msg) { answer() }); err != nil {
 		t.Fatal(err)
@@ -467,7 +468,7 @@ func TestHiveRestarted(t *testing.T) {
 
 	var log text
 	cfg := quickConfig()
-	cfg.Logger = log.logger()
+	cfg.Logger = log.Logger(slog.LevelInfo)
 	again := running(t, bustest.Conn(t, srv), cfg)
 	s2 := q.await(t, "the worker, warm", func(s said) bool {
 		_, ok := worker1(s, "w")
@@ -585,7 +586,7 @@ func TestFlood(t *testing.T) {
 	subscribed(t, nc, h)
 	f := newFake("w")
 	f.Seq = 1 << 40
-	msg := f.next(t)
+	msg := f.Next(t)
 	at := strings.Index(string(msg), "\xa3seq\xcf") + 5
 	var sent uint64
 	h.mu.Lock() // it hears nothing

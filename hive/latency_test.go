@@ -114,7 +114,7 @@ func killToEvent(b *testing.B, what string, kill syscall.Signal, kind hivebeat.K
 			if what == processSleeps {
 				f := fakeOf(c, id)
 				f.Hive = h.ID()
-				publish(b, nc, "hive."+h.ID()+".workers", f.next(b))
+				publish(b, nc, "hive."+h.ID()+".workers", f.Next(b))
 			}
 		}
 	}

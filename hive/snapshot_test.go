@@ -20,7 +20,7 @@ func whole(t testing.TB, n int) hivebeat.Snapshot {
 	for i := range n {
 		f := newFake(fmt.Sprintf("worker-%05d", i))
 		f.Data, f.Reason = []byte{1, 2, 3}, "because"
-		if _, err := r.Receive(t0, f.next(t), ""); err != nil {
+		if _, err := r.Receive(t0, f.Next(t), ""); err != nil {
 			t.Fatal(err)
 		}
 	}

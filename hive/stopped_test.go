@@ -27,7 +27,7 @@ func TestHiveProcessStopped(t *testing.T) {
 		for _, w := range workers {
 			w.Every = hivebeat.MillisOf(second)
 			sent[w.Worker] = time.Now()
-			publish(t, nc, beats, w.next(t))
+			publish(t, nc, beats, w.Next(t))
 		}
 	}
 	q.await(t, "anything", func(said) bool { return true }) // then it hears, too

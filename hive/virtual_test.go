@@ -28,7 +28,7 @@ func virtual(t *testing.T, cfg Config, f func(t *testing.T, h *Hive, q *queen, b
 		h := running(t, nc, cfg)
 		synctest.Wait()
 		f(t, h, q, func(w *fake) {
-			publish(t, nc, beats, w.next(t))
+			publish(t, nc, beats, w.Next(t))
 			synctest.Wait()
 		}, nc)
 	})
@@ -314,7 +314,7 @@ func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 		synctest.Wait()
 
 		going, dead := newFake("going"), newFake("dead")
-		beat := func(f *fake) { publish(t, near, beats, f.next(t)); synctest.Wait() }
+		beat := func(f *fake) { publish(t, near, beats, f.Next(t)); synctest.Wait() }
 		beat(going)
 		beat(dead)
 		pass(20 * second)
@@ -402,8 +402,8 @@ func TestWhoWaitsToBeHeardIsNotLate(t *testing.T) {
 	e := &ear{Hive: h, timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
 	e.reopen(time.Now())
 	f, waiting := newFake("w"), make(chan *nats.Msg, 1)
-	e.beat(time.Now().Add(-50*second), &nats.Msg{Subject: beats, Data: f.next(t)})
-	waiting <- &nats.Msg{Subject: beats, Data: f.next(t)}
+	e.beat(time.Now().Add(-50*second), &nats.Msg{Subject: beats, Data: f.Next(t)})
+	waiting <- &nats.Msg{Subject: beats, Data: f.Next(t)}
 	e.judge(waiting)
 	if w := h.Snapshot().Workers[0]; w.Live != hivebeat.Alive || w.N != 1 || w.Seq != 2 {
 		t.Errorf("judged before it was heard: %+v", w)

@@ -267,7 +267,7 @@ func TestBucketWithOtherSettings(t *testing.T) {
 	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: hivebeat.BucketHives, TTL: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
-	log := &lines{}
+	log := &bustest.Log{}
 	q, err := New(nc, Config{ID: "q1", Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)

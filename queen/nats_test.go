@@ -1,7 +1,6 @@
 package queen
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,37 +24,19 @@ import (
 // with other tests.
 const patience = 60 * time.Second
 
-// lines is a log that a test can search.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // runningQueen is a queen under test.
 type runningQueen struct {
 	*Queen
 	t    testing.TB
-	log  *lines
+	log  *bustest.Log
 	done chan error
 }
 
 // startQueen runs a queen until the test ends, or stop.
 func startQueen(t testing.TB, nc *nats.Conn, cfg Config) *runningQueen {
 	t.Helper()
-	log := &lines{}
-	cfg.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := &bustest.Log{}
+	cfg.Logger = log.Logger(slog.LevelDebug)
 	q, err := New(nc, cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -63,15 +63,19 @@ func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func checkCode(ts *testscript.TestScript, want string, err error) {
-	got := 0
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		got = exit.ExitCode()
-	} else if err != nil {
-		ts.Fatalf("it did not run: %v", err)
-	}
-	if strconv.Itoa(got) != want {
+	if got := exitCode(ts, err); strconv.Itoa(got) != want {
 		ts.Fatalf("exit code is %d, want %s", got, want)
 	}
+}
+
+func exitCode(ts *testscript.TestScript, err error) int {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		ts.Fatalf("it did not run: %v", err)
+	}
+	return 0
 }
 
 func cmdNATS(ts *testscript.TestScript, _ bool, args []string) {
@@ -197,7 +201,10 @@ func cmdEnded(ts *testscript.TestScript, _ bool, args []string) {
 	p := runningOf(ts, args[0])
 	select {
 	case <-p.done:
-		checkCode(ts, args[1], p.err)
+		// What it said belongs to a failure, and only to that.
+		if got := exitCode(ts, p.err); strconv.Itoa(got) != args[1] {
+			ts.Fatalf("%s ended with exit code %d, want %s:\n%s", args[0], got, args[1], ts.ReadFile(args[0]+".err"))
+		}
 	case <-time.After(patience):
 		ts.Fatalf("%s did not end:\n%s", args[0], ts.ReadFile(args[0]+".err"))
 	}

@@ -19,7 +19,7 @@ func fleet(b testing.TB, n int) (r *Registry, msgs [][]byte, seqs [][]byte) {
 		f := newFake(fmt.Sprintf("worker-%04d", i))
 		f.Seq = 1 << 40
 		f.VRAM, f.Busy, f.Queue, f.Done = 40<<30, 3, 1, 12345
-		msg := f.next(b)
+		msg := f.Next(b)
 		if _, err := r.Receive(t0, msg, ""); err != nil {
 			b.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func (b *bench) closesConn(conn string) bool {
 
 func TestDisconnect(t *testing.T) {
 	type do = func(*bench, *fake)
-	beat := func(b *bench, f *fake) { b.mustFeed(f.next(b.t)) }
+	beat := func(b *bench, f *fake) { b.mustFeed(f.Next(b.t)) }
 	moved := func(b *bench, f *fake) {
 		f.Conn += "1"
 		beat(b, f)
@@ -185,7 +185,7 @@ func TestDisconnect(t *testing.T) {
 // The clock of the table above is exact: verdicts say how long they took.
 func TestDisconnectSaysWhy(t *testing.T) {
 	b, f := newBench(t), newFake("w")
-	b.mustFeed(f.next(t)).after(10 * second)
+	b.mustFeed(f.Next(t)).after(10 * second)
 	b.closes(f)
 	b.Settle(b.now)
 	b.TakeSteps()
@@ -206,7 +206,7 @@ func TestDisconnectSaysWhy(t *testing.T) {
 		t.Errorf("the record does not say how long it took: %+v", r.Tr)
 	}
 	b.after(97 * ms)
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	steps = b.TakeSteps()
 	if len(steps) != 1 || steps[0].Kind != hivebeat.KindRecovered || steps[0].Margin != 100*ms || steps[0].Transition.Margin != 100 || b.stats.FalseDead != 1 {
 		t.Errorf("heard after all: %+v, %+v", steps, b.stats)
@@ -220,10 +220,10 @@ func TestDisconnectOfManyWorkers(t *testing.T) {
 	list := make([]*fake, 9)
 	for i := range list {
 		list[i] = newFake(fmt.Sprint("w", i))
-		b.mustFeed(list[i].next(t))
+		b.mustFeed(list[i].Next(t))
 	}
 	list[8].Conn = "NDXS/18"
-	b.mustFeed(list[8].next(t))
+	b.mustFeed(list[8].Next(t))
 	b.closes(list[0])
 	if more := b.Settle(b.now.Add(-1)); !more {
 		t.Error("a window that opened later is not settled")
@@ -232,7 +232,7 @@ func TestDisconnectOfManyWorkers(t *testing.T) {
 		t.Error("all are settled")
 	}
 	b.after(second)
-	b.mustFeed(list[1].next(t))
+	b.mustFeed(list[1].Next(t))
 	b.after(second)
 	for i, f := range list {
 		want := hivebeat.Lost

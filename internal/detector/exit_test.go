@@ -49,7 +49,7 @@ func TestWhatIsWatched(t *testing.T) {
 	beat := func(change func(*fake)) do {
 		return func(b *bench, f *fake) {
 			change(f)
-			b.mustFeed(f.next(b.t))
+			b.mustFeed(f.Next(b.t))
 		}
 	}
 	same := beat(func(*fake) {})
@@ -83,10 +83,10 @@ func TestWhatIsWatched(t *testing.T) {
 		{"refused beats say nothing", []do{same, func(b *bench, f *fake) {
 			old := *f
 			old.Inc, old.PID = old.Inc-1, 4712
-			_ = b.feed(old.next(b.t))
+			_ = b.feed(old.Next(b.t))
 			stale := *f
 			stale.PID = 4712
-			_ = b.feed(stale.bytes(b.t))
+			_ = b.feed(stale.Bytes(b.t))
 		}}, []string{"+w/0/4711"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -105,9 +105,9 @@ func TestWhatIsWatched(t *testing.T) {
 func TestNothingIsWatchedUnasked(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	f.NS = ""
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	f.NS = here
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if got := b.asked(); len(got) != 0 {
 		t.Errorf("asked for %q", got)
 	}
@@ -118,16 +118,16 @@ func TestNothingIsWatchedUnasked(t *testing.T) {
 
 func TestExit(t *testing.T) {
 	type do = func(*bench, *fake)
-	beat := func(b *bench, f *fake) { b.mustFeed(f.next(b.t)) }
+	beat := func(b *bench, f *fake) { b.mustFeed(f.Next(b.t)) }
 	ends := func(b *bench, f *fake) { b.ends(f) }
 	pass := func(d time.Duration) do { return func(b *bench, _ *fake) { b.after(d) } }
 	goodbye := func(b *bench, f *fake) {
 		f.State = hivebeat.Stopped
-		b.mustFeed(f.next(b.t))
+		b.mustFeed(f.Next(b.t))
 	}
 	restart := func(b *bench, f *fake) {
 		f.Inc, f.Seq, f.PID = f.Inc+1, 0, f.PID+1
-		b.mustFeed(f.next(b.t))
+		b.mustFeed(f.Next(b.t))
 	}
 	const joined, exit = "joined:>alive", "lost:alive>lost(exit)"
 	for _, c := range []struct {
@@ -189,7 +189,7 @@ func TestExit(t *testing.T) {
 func TestExitSaysWhatWasSeen(t *testing.T) {
 	b, f := watching(t), newFake("w")
 	f.Reason = "all is well"
-	b.mustFeed(f.next(t)).told()
+	b.mustFeed(f.Next(t)).told()
 	b.after(3 * second)
 	if !b.ends(f) {
 		t.Error("no news")
@@ -199,7 +199,7 @@ func TestExitSaysWhatWasSeen(t *testing.T) {
 		t.Errorf("steps %+v", s)
 	}
 	b.after(2 * second)
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if s := b.TakeSteps(); len(s) != 1 || s[0].Margin != 2*second || s[0].CutOff {
 		t.Errorf("steps %+v, want one with a margin of 2 s", s)
 	}
@@ -211,7 +211,7 @@ func TestExitSaysWhatWasSeen(t *testing.T) {
 	}
 
 	g := newFake("reused")
-	b.mustFeed(g.next(t)).told()
+	b.mustFeed(g.Next(t)).told()
 	b.Exit(b.now, Exit{Process: Process{g.Worker, g.Inc, g.PID}, At: b.now, Reused: true})
 	if s := b.TakeSteps(); len(s) != 1 || s[0].Reason != "process 4711 ended: another one that began later has its id" {
 		t.Errorf("steps %+v", s)
@@ -221,10 +221,10 @@ func TestExitSaysWhatWasSeen(t *testing.T) {
 // What is known of a process that ended is no older than the worker's record.
 func TestTheDeadOfAnExitAreForgottenToo(t *testing.T) {
 	b, f := watching(t), newFake("w")
-	b.mustFeed(f.next(t)).asked()
+	b.mustFeed(f.Next(t)).asked()
 	b.ends(f)
 	b.after(second / 2)
-	b.mustFeed(f.next(t)) // its last words change nothing of that
+	b.mustFeed(f.Next(t)) // its last words change nothing of that
 	b.after(hivebeat.KeepGone - second)
 	if _, ok := b.record("w"); !ok {
 		t.Error("gone before 10 minutes")
@@ -240,11 +240,11 @@ func TestTheDeadOfAnExitAreForgottenToo(t *testing.T) {
 func TestQuietIsCappedAndEnds(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	f.State, f.Quiet = hivebeat.Loading, hivebeat.MillisOf(hivebeat.MaxQuiet)+1
-	if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
+	if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
 		t.Errorf("a silence of more than %s: %v", hivebeat.MaxQuiet, err)
 	}
 	f.Quiet--
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	for _, c := range []struct {
 		pass time.Duration
 		want []string
@@ -268,7 +268,7 @@ func TestExitIsOneWorkersOnly(t *testing.T) {
 		f := newFake(fmt.Sprint("w", i))
 		f.PID = uint64(5000 + i/2) // two workers in each process
 		list = append(list, f)
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 	}
 	b.told()
 	b.ends(list[4])

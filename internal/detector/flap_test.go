@@ -13,14 +13,14 @@ import (
 func flap(b *bench, f *fake, times int) {
 	for range times {
 		b.after(1500 * time.Millisecond)
-		b.mustFeed(f.next(b.t))
+		b.mustFeed(f.Next(b.t))
 	}
 }
 
 func flapper(b *bench) *fake {
 	f := newFake("w")
 	f.Every = hivebeat.MillisOf(second)
-	b.mustFeed(f.next(b.t))
+	b.mustFeed(f.Next(b.t))
 	b.told()
 	return f
 }
@@ -38,7 +38,7 @@ func TestFlappingIsDamped(t *testing.T) {
 		if r, _ := b.record("w"); r.Live != hivebeat.Late || r.N != 7 {
 			t.Fatalf("%s, n %d: the state is true, and has no number", r.Live, r.N)
 		}
-		if h, err := b.Receive(b.now, f.next(t), ""); err != nil || !h.Urgent {
+		if h, err := b.Receive(b.now, f.Next(t), ""); err != nil || !h.Urgent {
 			t.Fatalf("its recovery is urgent for readers of the state: %+v, %v", h, err)
 		}
 		if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.N != 7 {
@@ -55,7 +55,7 @@ func TestFlappingIsDamped(t *testing.T) {
 	}
 	for range 60 { // it is calm
 		b.after(time.Second)
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 	}
 	r, _ := b.record("w")
 	if r.N != 27 || len(r.Tr) != 0 && r.Tr[len(r.Tr)-1].N > 7 || len(b.told()) != 0 {
@@ -77,7 +77,7 @@ func TestFlappingEndsWithWhatBecameOfIt(t *testing.T) {
 		flap(b, f, 5)
 		b.told()
 		f.State = hivebeat.Stopped
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 		if r, _ := b.record("w"); r.Live != hivebeat.Left || r.N != 12 || r.Tr[len(r.Tr)-1].N != 12 {
 			t.Errorf("%+v: want left as 12, after a hole of 4", r)
 		}
@@ -96,7 +96,7 @@ func TestFlappingEndsWithWhatBecameOfIt(t *testing.T) {
 		b := newBench(t)
 		f := flapper(b)
 		b.after(1500 * time.Millisecond) // late
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 		flap(b, f, 2) // six are told, the last of them recovered
 		f.Quiet = hivebeat.MillisOf(9 * time.Minute)
 		b.after(1500 * time.Millisecond) // late, damped
@@ -116,8 +116,8 @@ func (b *bench) w(id string) *worker { return b.workers[id] }
 func TestScoreHasMarginsAndTimes(t *testing.T) {
 	b := newBench(t)
 	f := newFake("w")
-	b.mustFeed(f.next(t)).after(100 * second)
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t)).after(100 * second)
+	b.mustFeed(f.Next(t))
 	if s := b.Score(); s.Margins.N != 1 || s.Margins.Max != 10*second || s.Detect != nil {
 		t.Errorf("%+v", s)
 	}

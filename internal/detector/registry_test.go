@@ -21,7 +21,7 @@ func TestRefused(t *testing.T) {
 			g := *f
 			g.Seq++
 			change(&g)
-			return g.bytes(t)
+			return g.Bytes(t)
 		}
 	}
 	raw := func(b []byte) func(*testing.T, *fake) []byte { return func(*testing.T, *fake) []byte { return b } }
@@ -55,7 +55,7 @@ func TestRefused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b, f := newBench(t), newFake("w")
 			f.Seq = 9
-			b.mustFeed(f.next(t)).told()
+			b.mustFeed(f.Next(t)).told()
 			before, _ := b.record("w")
 			b.now = b.now.Add(second)
 			if err := b.feed(c.msg(t, f)); hivebeat.ReasonOf(err) != c.want || !errors.Is(err, hivebeat.ErrRefused) {
@@ -75,7 +75,7 @@ func TestRefused(t *testing.T) {
 			if len(b.workers) != 1 || len(b.told()) != 0 {
 				t.Errorf("%d workers, want 1 and no transition", len(b.workers))
 			}
-			b.mustFeed(f.next(t))
+			b.mustFeed(f.Next(t))
 		})
 	}
 }
@@ -83,9 +83,9 @@ func TestRefused(t *testing.T) {
 func TestAfterGoodbyeNothingIsHeard(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	f.State = hivebeat.Stopped
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	f.State = hivebeat.Ready
-	if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+	if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 		t.Errorf("a beat after its goodbye: %v", err)
 	}
 	if r, _ := b.record("w"); r.Live != hivebeat.Left || r.State != hivebeat.Stopped {
@@ -96,7 +96,7 @@ func TestAfterGoodbyeNothingIsHeard(t *testing.T) {
 func TestPinnedSubjectMustAgree(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	var v wire.BeatView
-	if err := wire.ParseBeat(f.next(t), &v); err != nil {
+	if err := wire.ParseBeat(f.Next(t), &v); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Hear(b.now, &v, "other"); hivebeat.ReasonOf(err) != hivebeat.RefusedForeign {
@@ -111,15 +111,15 @@ func TestOneWorkerTooMany(t *testing.T) {
 	b := newBench(t)
 	for i := range hivebeat.MaxWorkers {
 		w := newFake(fmt.Sprint(i))
-		b.mustFeed(w.next(t))
+		b.mustFeed(w.Next(t))
 	}
 	extra := newFake("extra")
-	if err := b.feed(extra.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedFull {
+	if err := b.feed(extra.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedFull {
 		t.Errorf("one too many: %v", err)
 	}
 	known := newFake("77")
 	known.Seq = 1
-	b.mustFeed(known.next(t))
+	b.mustFeed(known.Next(t))
 	if len(b.workers) != hivebeat.MaxWorkers || b.reasons[hivebeat.RefusedFull] != 1 {
 		t.Errorf("%d workers, %d refused", len(b.workers), b.reasons[hivebeat.RefusedFull])
 	}
@@ -127,10 +127,10 @@ func TestOneWorkerTooMany(t *testing.T) {
 
 func TestGapsProvedLoss(t *testing.T) {
 	b, f := newBench(t), newFake("w")
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	f.Seq++ // lost
 	for range 8 {
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 	}
 	if b.stats.WireLost != 1 || b.stats.Beats != 9 {
 		t.Errorf("stats %+v, want one lost", b.stats)
@@ -140,9 +140,9 @@ func TestGapsProvedLoss(t *testing.T) {
 func TestCountersStayWithinTheWire(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	for range 4 {
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 		f.Seq = hivebeat.MaxInt - 1
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 		f.Inc, f.Seq = f.Inc+1, 0
 	}
 	if b.stats.WireLost != hivebeat.MaxInt {
@@ -164,16 +164,16 @@ func TestWarm(t *testing.T) {
 	}
 
 	b = newBench(t)
-	b.mustFeed(newFake("heard").next(t))
+	b.mustFeed(newFake("heard").Next(t))
 	b.Expect([]string{"heard", "awaited"})
 	if b.Warm(b.now) {
 		t.Error("warm while one of its last snapshot was not heard")
 	}
-	b.mustFeed(newFake("stranger").next(t))
+	b.mustFeed(newFake("stranger").Next(t))
 	if b.Warm(b.now) {
 		t.Error("warm by a stranger")
 	}
-	b.mustFeed(newFake("awaited").next(t))
+	b.mustFeed(newFake("awaited").Next(t))
 	if !b.Warm(b.now) {
 		t.Error("not warm when all of its last snapshot were heard")
 	}

@@ -19,7 +19,7 @@ func TestSeeds(t *testing.T) {
 			t.Errorf("before it is heard: %+v", r)
 		}
 		b.after(9 * second)
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 		if r, _ := b.Record(b.now, "w"); r.Live != hivebeat.Alive || r.Seq != 18 || r.Age != 0 {
 			t.Errorf("heard: %+v", r)
 		}
@@ -42,7 +42,7 @@ func TestSeeds(t *testing.T) {
 		b.TakeSteps()
 		f.Seq += 3 // it went on
 		b.after(7 * second)
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 		if s := b.TakeSteps(); len(s) != 1 || !s[0].CutOff || s[0].Margin != 7*second || b.stats.CutOff != 1 || b.stats.FalseDead != 0 {
 			t.Errorf("back with its seq gone on: %+v, %+v", s, b.stats)
 		}
@@ -79,7 +79,7 @@ func TestSeeds(t *testing.T) {
 		b, f := newBench(t), newFake("w")
 		f.Seq = 17
 		seed(b, f, hivebeat.Left, 80*second, 5*second)
-		if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 			t.Errorf("a beat after its goodbye: %v", err)
 		}
 	})

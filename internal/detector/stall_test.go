@@ -56,7 +56,7 @@ func TestStalled(t *testing.T) {
 				if f.Busy, f.Done = s.busy, s.done; s.change != nil {
 					s.change(b, f)
 				}
-				b.mustFeed(f.next(t))
+				b.mustFeed(f.Next(t))
 				want := []string{}
 				if s.want != "" {
 					want = append(want, s.want)
@@ -84,8 +84,8 @@ func TestStalledIsNoVerdict(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	b.SetStallAfter(second)
 	f.Busy, f.Done = 3, 120
-	b.mustFeed(f.next(t)).after(30 * second).told()
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t)).after(30 * second).told()
+	b.mustFeed(f.Next(t))
 	s := b.TakeSteps()
 	if len(s) != 1 || s[0].Reason != "3 busy, and done has been 120 for 30s" || s[0].Cause != "" || s[0].N != 2 {
 		t.Errorf("steps %+v", s)
@@ -104,7 +104,7 @@ func TestStalledIsNoVerdict(t *testing.T) {
 		t.Errorf("lost: stalled %t, %s", r.Stalled, r.Live)
 	}
 	b.told()
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if diff := cmp.Diff([]string{"recovered:lost>alive", "stalled:>stalled"}, b.told()); diff != "" {
 		t.Errorf("back (-want +got):\n%s", diff)
 	}
@@ -115,10 +115,10 @@ func TestStalledCostsNothing(t *testing.T) {
 	b.SetStallAfter(time.Hour)
 	f.Busy, f.Done = 3, 120
 	f.Labels = map[string]string{StallLabel: "2h"}
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	msgs := make([][]byte, 101)
 	for i := range msgs {
-		msgs[i] = f.next(t)
+		msgs[i] = f.Next(t)
 	}
 	i := 0
 	if n := testing.AllocsPerRun(100, func() { b.mustFeed(msgs[i]); i++ }); n != 0 {

@@ -16,14 +16,14 @@ func TestTransitions(t *testing.T) {
 	beat := func(state hivebeat.State) func(*bench, *fake) {
 		return func(b *bench, f *fake) {
 			f.State = state
-			b.mustFeed(f.next(b.t))
+			b.mustFeed(f.Next(b.t))
 		}
 	}
 	pass := func(d time.Duration) func(*bench, *fake) { return func(b *bench, _ *fake) { b.after(d) } }
 	restart := func(by int64) func(*bench, *fake) {
 		return func(b *bench, f *fake) {
 			f.Inc, f.Seq, f.State = uint64(int64(f.Inc)+by), 0, hivebeat.Starting
-			b.mustFeed(f.next(b.t))
+			b.mustFeed(f.Next(b.t))
 		}
 	}
 	type do = func(*bench, *fake)
@@ -118,7 +118,7 @@ func TestTransitions(t *testing.T) {
 func TestQuietIsNoSilence(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	f.State, f.Quiet = hivebeat.Loading, hivebeat.MillisOf(5*time.Minute)
-	b.mustFeed(f.next(t)).after(5*time.Minute + 14*second)
+	b.mustFeed(f.Next(t)).after(5*time.Minute + 14*second)
 	if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Missed != 1 {
 		t.Errorf("%s and %d missed, 14 s after its quiet", r.Live, r.Missed)
 	}
@@ -127,7 +127,7 @@ func TestQuietIsNoSilence(t *testing.T) {
 		t.Errorf("%s, want late: half an interval after its quiet", r.Live)
 	}
 	f.Quiet, f.State = 0, hivebeat.Ready
-	b.mustFeed(f.next(t)).after(45 * second)
+	b.mustFeed(f.Next(t)).after(45 * second)
 	if r, _ := b.record("w"); r.Live != hivebeat.Late {
 		t.Errorf("%s, want late: the beat without quiet ends it", r.Live)
 	}
@@ -135,14 +135,14 @@ func TestQuietIsNoSilence(t *testing.T) {
 
 func TestScore(t *testing.T) {
 	b, f := newBench(t), newFake("w")
-	b.mustFeed(f.next(t)).after(100 * second).told()
-	b.mustFeed(f.next(t)) // not a beat in between: it was us
+	b.mustFeed(f.Next(t)).after(100 * second).told()
+	b.mustFeed(f.Next(t)) // not a beat in between: it was us
 	if s := b.TakeSteps(); len(s) != 1 || s[0].Margin != 10*second || s[0].CutOff {
 		t.Errorf("steps %+v, want one with a margin of 10 s", s)
 	}
 	b.after(100 * second).told()
 	f.Seq += 3 // beats that we never heard: it was the line
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if s := b.TakeSteps(); len(s) != 1 || !s[0].CutOff {
 		t.Errorf("steps %+v, want one that was cut off", s)
 	}
@@ -155,7 +155,7 @@ func TestGoneRecordsAreForgottenAfterTenMinutes(t *testing.T) {
 	for _, last := range []hivebeat.State{hivebeat.Ready, hivebeat.Stopped} {
 		b, f := newBench(t), newFake("w")
 		f.State = last
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 		if last == hivebeat.Ready {
 			b.after(90 * second)
 		}
@@ -175,7 +175,7 @@ func TestGoneRecordsAreForgottenAfterTenMinutes(t *testing.T) {
 		// It may come back, and numbers that were used are not used again.
 		f.Inc++
 		f.State = hivebeat.Ready
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 		if r, _ := b.record("w"); r.N != gone.N+1 {
 			t.Errorf("%s: n is %d after %d", last, r.N, gone.N)
 		}
@@ -193,7 +193,7 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 			b, f := newBench(t), newFake("w")
 			f.Labels, f.PID, f.NS = map[string]string{"zone": "eu"}, 4711, "here"
 			b.WatchExits("here", 1)
-			b.mustFeed(f.next(t)).mustFeed(f.next(t)).after(90 * second).after(hivebeat.KeepGone).after(5 * time.Hour)
+			b.mustFeed(f.Next(t)).mustFeed(f.Next(t)).after(90 * second).after(hivebeat.KeepGone).after(5 * time.Hour)
 			if n := b.Len(); n != 0 {
 				t.Fatalf("%d records", n)
 			}
@@ -205,7 +205,7 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 			replay := *f
 			for _, seq := range []uint64{0, 1} { // of before it was lost
 				replay.Seq = seq
-				if err := b.feed(replay.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+				if err := b.feed(replay.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 					t.Fatalf("a replay of %d: %v, want stale", seq+1, err)
 				}
 			}
@@ -213,7 +213,7 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 				t.Fatalf("a replay brought the record back")
 			}
 			f.Seq += c.missing
-			b.mustFeed(f.next(t))
+			b.mustFeed(f.Next(t))
 			s := b.TakeSteps()
 			want := hivebeat.KeepGone + 5*time.Hour
 			if len(s) != 1 || s[0].Kind != hivebeat.KindRecovered || s[0].From != "lost" || s[0].N != 4 || s[0].Margin != want ||
@@ -230,7 +230,7 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 			if w := b.TakeWatches(); len(w) != 1 || w[0].PID != 4711 {
 				t.Errorf("watches %+v", w)
 			}
-			b.mustFeed(f.next(t)).after(90 * second) // and all goes on as ever
+			b.mustFeed(f.Next(t)).after(90 * second) // and all goes on as ever
 			if r, _ := b.record("w"); r.Live != hivebeat.Lost || r.N != 6 {
 				t.Errorf("record %+v", r)
 			}
@@ -243,20 +243,20 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 func TestForgottenIncarnations(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	f.State = hivebeat.Stopped
-	b.mustFeed(f.next(t)).after(hivebeat.KeepGone)
+	b.mustFeed(f.Next(t)).after(hivebeat.KeepGone)
 	b.TakeSteps()
 	f.State = hivebeat.Ready
-	if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale || b.Len() != 0 {
+	if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale || b.Len() != 0 {
 		t.Errorf("after its goodbye: %v, want stale; %d records", err, b.Len())
 	}
 	f.Inc, f.Seq = f.Inc+1, 0
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if diff := cmp.Diff([]string{"joined:>alive"}, b.told()); diff != "" {
 		t.Errorf("transitions (-want +got):\n%s", diff)
 	}
 	// Who was handed over is judged elsewhere: nothing is known of what came of it.
 	b.Drop(b.now, "w")
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if diff := cmp.Diff([]string{"joined:>alive"}, b.told()); diff != "" {
 		t.Errorf("after Drop (-want +got):\n%s", diff)
 	}
@@ -268,7 +268,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	for i := range 3*maxRemembers/2 + 1 {
 		f := newFake(fmt.Sprint("w", i))
 		f.State = hivebeat.Stopped
-		b.mustFeed(f.next(t))
+		b.mustFeed(f.Next(t))
 		if i%1000 == 999 {
 			b.after(hivebeat.KeepGone)
 		}
@@ -285,14 +285,14 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 func TestDepartedAreRememberedForSomeTimeOnly(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	f.State = hivebeat.Stopped
-	b.mustFeed(f.next(t)).after(hivebeat.KeepGone)
+	b.mustFeed(f.Next(t)).after(hivebeat.KeepGone)
 	if len(b.departed) != 1 {
 		t.Fatalf("departed: %v", b.departed)
 	}
 	b.after(rememberFor)
 	other := newFake("x")
 	other.State = hivebeat.Stopped
-	b.mustFeed(other.next(t)).after(hivebeat.KeepGone)
+	b.mustFeed(other.Next(t)).after(hivebeat.KeepGone)
 	if len(b.departed) != 1 || len(b.departures) != 1 || b.departed["x"] == nil {
 		t.Errorf("departed %v, %v: want x only", b.departed, b.departures)
 	}
@@ -302,14 +302,14 @@ func TestTransitionsAreCarriedForAMinute(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	for i := range 12 {
 		f.State = []hivebeat.State{hivebeat.Ready, hivebeat.Degraded}[i%2]
-		b.mustFeed(f.next(t)).after(second)
+		b.mustFeed(f.Next(t)).after(second)
 	}
 	r, _ := b.record("w")
 	if r.N != 12 || len(r.Tr) != hivebeat.MaxTransitions || r.Tr[0].N != 5 || r.Tr[7].N != 12 || r.Tr[7].Ago != 1000 || r.Tr[0].Ago != 8000 {
 		t.Errorf("n %d, tr %+v", r.N, r.Tr)
 	}
 	b.after(40 * second)
-	b.mustFeed(f.next(t)).after(20 * second) // 61 s after the last transition
+	b.mustFeed(f.Next(t)).after(20 * second) // 61 s after the last transition
 	if r, _ = b.record("w"); len(r.Tr) != 0 || r.N != 12 {
 		t.Errorf("a minute later: n %d, tr %+v", r.N, r.Tr)
 	}
@@ -317,8 +317,8 @@ func TestTransitionsAreCarriedForAMinute(t *testing.T) {
 
 func TestAgesAndSince(t *testing.T) {
 	b, f := newBench(t), newFake("w")
-	b.mustFeed(f.next(t)).after(20 * second)
-	b.mustFeed(f.next(t)).after(31 * second)
+	b.mustFeed(f.Next(t)).after(20 * second)
+	b.mustFeed(f.Next(t)).after(31 * second)
 	if r, _ := b.record("w"); r.Age != 31_000 || r.Since != 51_000 || r.Missed != 1 {
 		t.Errorf("age %d, since %d, missed %d", r.Age, r.Since, r.Missed)
 	}
@@ -332,11 +332,11 @@ func TestAgesAndSince(t *testing.T) {
 // may be.
 func TestBlindTimeIsCredited(t *testing.T) {
 	b, f, g := newBench(t), newFake("w"), newFake("x")
-	b.mustFeed(f.next(t))
-	b.mustFeed(g.next(t)).after(40 * second)
+	b.mustFeed(f.Next(t))
+	b.mustFeed(g.Next(t)).after(40 * second)
 	b.Doubt(b.now)
 	b.now = b.now.Add(2 * time.Minute) // and nobody judges
-	b.mustFeed(g.next(t))              // which may have waited for all of it
+	b.mustFeed(g.Next(t))              // which may have waited for all of it
 	if r, _ := b.record("x"); r.Age != 120_000 {
 		t.Errorf("read after a pause of 2 minutes, and shown as %d ms old", r.Age)
 	}
@@ -356,7 +356,7 @@ func TestBlindTimeIsCredited(t *testing.T) {
 	if r, _ := b.record("w"); r.Live != hivebeat.Lost {
 		t.Errorf("%s, want lost", r.Live)
 	}
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if s := b.TakeSteps(); s[len(s)-1].Margin != 0 {
 		t.Errorf("margin %s, want 0: heard at its deadline", s[len(s)-1].Margin)
 	}
@@ -369,11 +369,11 @@ func TestConflictChangesNoVerdict(t *testing.T) {
 	b, old, young := newBench(t), newFake("w"), newFake("w")
 	young.Inc++
 	young.Model = "other"
-	b.mustFeed(old.next(t))
+	b.mustFeed(old.Next(t))
 	for range 20 {
 		b.after(10 * second)
-		b.mustFeed(young.next(t))
-		if err := b.feed(old.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		b.mustFeed(young.Next(t))
+		if err := b.feed(old.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 			t.Fatalf("the superseded one: %v", err)
 		}
 	}
@@ -425,7 +425,7 @@ func TestDetectorAgainstFullSweep(t *testing.T) {
 				if goodbye {
 					m.f.State, m.left = hivebeat.Stopped, true
 				}
-				b.mustFeed(m.f.next(t))
+				b.mustFeed(m.f.Next(t))
 				m.heard = b.now
 			default:
 				b.after(time.Duration(rapid.SampledFrom([]int{10, 150, 1500, 15_000, 100_000, 400_000}).Draw(rt, "ms")) * time.Millisecond)
@@ -466,9 +466,9 @@ func TestDetectorAgainstFullSweep(t *testing.T) {
 func TestLeftMissesNothing(t *testing.T) {
 	b := newBench(t)
 	f := newFake("w")
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	f.State = hivebeat.Stopped
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	b.after(5 * time.Minute)
 	if r, ok := b.record("w"); !ok || r.Live != hivebeat.Left || r.Missed != 0 {
 		t.Errorf("listed %v, %s with %d missed, want left with 0", ok, r.Live, r.Missed)
@@ -481,21 +481,21 @@ func TestDuplicateLeaves(t *testing.T) {
 	b := newBench(t)
 	f, dup := newFake("w"), newFake("w")
 	dup.Inc = f.Inc + 1
-	b.mustFeed(f.next(t)).mustFeed(dup.next(t))
+	b.mustFeed(f.Next(t)).mustFeed(dup.Next(t))
 	dup.State = hivebeat.Stopped
-	b.mustFeed(dup.next(t))
+	b.mustFeed(dup.Next(t))
 	for range 3 { // what may still be under way of a process that ended
 		b.after(every)
-		if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 			t.Fatalf("%v, want stale", err)
 		}
 	}
 	b.after(every)
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Inc != f.Inc {
 		t.Errorf("%s, inc %d; want the one that never ended, alive", r.Live, r.Inc)
 	}
-	if err := b.feed(dup.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+	if err := b.feed(dup.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 		t.Errorf("the duplicate again: %v, want stale", err)
 	}
 }
@@ -506,16 +506,16 @@ func TestOldMailRevivesNobody(t *testing.T) {
 	b := newBench(t)
 	f, dup := newFake("w"), newFake("w")
 	dup.Inc = f.Inc + 1
-	b.mustFeed(f.next(t)).mustFeed(dup.next(t))
+	b.mustFeed(f.Next(t)).mustFeed(dup.Next(t))
 	b.Doubt(b.now)
 	b.after(4 * every)
 	dup.State = hivebeat.Stopped
-	b.mustFeed(dup.next(t))
-	if err := b.feed(f.next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+	b.mustFeed(dup.Next(t))
+	if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 		t.Errorf("%v, want stale", err)
 	}
 	b.Credit(4 * every)
-	b.mustFeed(f.next(t))
+	b.mustFeed(f.Next(t))
 	if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Inc != f.Inc {
 		t.Errorf("%s, inc %d; want the one that never ended, alive", r.Live, r.Inc)
 	}

@@ -49,6 +49,9 @@ func (s *stream) run(ctx context.Context, tell func(*delivery)) {
 		case <-ctx.Done():
 			return
 		}
+		if ctx.Err() != nil { // of two cases that are ready select takes any
+			return
+		}
 		d := s.next(ctx)
 		if d == nil {
 			<-free

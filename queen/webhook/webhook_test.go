@@ -1,10 +1,12 @@
 package webhook
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -223,8 +225,8 @@ func TestMisbehaving(t *testing.T) {
 		}
 		w.WriteHeader(410)
 	})
-	log := &text{}
-	w, _ := start(t, nc, Config{URLs: []string{r.URL + "/secret-path"}, Timeout: 200 * time.Millisecond, Parallel: 1, Logger: log.logger()})
+	log := &bustest.Log{}
+	w, _ := start(t, nc, Config{URLs: []string{r.URL + "/secret-path"}, Timeout: 200 * time.Millisecond, Parallel: 1, Logger: log.Logger(slog.LevelDebug)})
 	listening(t, nc, w)
 	defer close(hang)
 	tell(t, nc, hivebeat.KindLost, "hard")
@@ -253,8 +255,8 @@ func TestReceiverRestarts(t *testing.T) {
 	stored(t, nc)
 	r := receive(t)
 	addr := r.Listener.Addr().String()
-	log := &text{}
-	w, _ := start(t, nc, Config{URLs: []string{r.URL}, Logger: log.logger()})
+	log := &bustest.Log{}
+	w, _ := start(t, nc, Config{URLs: []string{r.URL}, Logger: log.Logger(slog.LevelDebug)})
 	listening(t, nc, w)
 	tell(t, nc, hivebeat.KindLost, "1")
 	r.await(t, "1")
@@ -336,4 +338,15 @@ func TestLifecycle(t *testing.T) {
 		t.Error("it runs twice")
 	}
 	start(t, nc, Config{URLs: []string{"http://127.0.0.1:1"}}) // there is no JetStream: it waits, and ends when told to
+}
+
+// Once it is told to stop nothing more is pulled: what waits is for another queen. It
+// was up to chance, and now and then a stop took longer than it may.
+func TestStoppedStreamPullsNoMore(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 {
+		s := &stream{t: &target{cfg: &Config{Parallel: 1}}} // a pull would need JetStream
+		s.run(ctx, func(*delivery) { t.Error("an event was told") })
+	}
 }

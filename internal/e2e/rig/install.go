@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -21,11 +20,25 @@ const (
 	NATSCLI    = "github.com/nats-io/natscli/nats@v0.5.1"
 )
 
-// Root returns the root of the module.
-func Root() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..", "..")
-}
+// Root returns the root of the module, which the tests were started within.
+func Root() string { return root() }
+
+var root = sync.OnceValue(func() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		panic(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if parent := filepath.Dir(dir); parent != dir {
+			dir = parent
+			continue
+		}
+		panic("rig: not within a module")
+	}
+})
 
 // Main runs the tests of a package and removes what was built for them.
 func Main(m *testing.M) {

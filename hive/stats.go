@@ -1,0 +1,52 @@
+package hive
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+)
+
+// Stats are the counts of a hive since New.
+type Stats struct {
+	hivebeat.Stats                            // as in its snapshots
+	Reasons        map[hivebeat.Reason]uint64 // messages refused, by reason, where there were any
+	Dropped        uint64                     // messages that came faster than they were heard
+	Workers        int                        // records, of workers that are lost or left too
+	Lost           map[hivebeat.Cause]uint64  // workers found lost, by cause
+	// Margins of the workers that were lost and heard again in the same incarnation
+	// (FalseDead and CutOff above): how long after the verdict, counted by upper
+	// bounds in ms, and the longest. Detect is how long it took from the end of a
+	// worker to the verdict, by cause, where the end was seen.
+	Margins   map[string]uint64
+	MarginMax time.Duration
+	Detect    map[hivebeat.Cause]map[string]uint64
+	Flaps     map[string]uint64 // verdicts that were not told as the worker went to and fro, by worker
+	Watched   int               // processes of workers whose end would be seen
+	Warm      bool
+	Connected bool // as far as is known
+	Snapshots bus.PulseStats
+}
+
+// Stats returns the counts so far.
+func (h *Hive) Stats() Stats {
+	watched := 0
+	if h.procs != nil {
+		watched = h.procs.Stats().Watched
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	score := h.reg.Score()
+	var detect map[hivebeat.Cause]map[string]uint64
+	for cause, times := range score.Detect {
+		if detect == nil {
+			detect = make(map[hivebeat.Cause]map[string]uint64)
+		}
+		detect[cause] = times.Buckets()
+	}
+	return Stats{
+		Margins: score.Margins.Buckets(), MarginMax: score.Margins.Max, Detect: detect, Flaps: h.reg.Flaps(),
+		Stats: h.reg.Stats(), Reasons: h.reg.Reasons(), Dropped: h.droppedLocked(),
+		Workers: h.reg.Len(), Lost: h.reg.Lost(), Watched: watched, Warm: h.reg.Warm(time.Now()), Connected: h.open.Load(), Snapshots: h.pulse.Stats(),
+	}
+}

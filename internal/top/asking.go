@@ -1,0 +1,112 @@
+package top
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// Question is one of a round.
+type Question struct {
+	slot slot
+	Verb string
+	Req  api.Request
+}
+
+// Effect is what Update wants done.
+type Effect struct {
+	Round   uint64     // of Ask
+	Ask     []Question // in this order; what is asked already is of no interest any more
+	Quit    bool
+	Suspend bool
+}
+
+// ask begins a round; one that is out is of no interest any more.
+func (m *Model) ask(do *Effect, now time.Time) {
+	m.layout(now)
+	m.round++
+	m.asking, m.again, m.askedAt = true, false, now
+	do.Round, do.Ask = m.round, m.questions(now)
+}
+
+// moved reports whether an answer told where the last row is, which was to be shown
+// and is not here.
+func (m *Model) moved() (yes bool) {
+	for _, l := range []*bool{&m.hives.moved, &m.workers.moved, &m.mine.moved} {
+		yes, *l = yes || *l, false
+	}
+	return yes
+}
+
+// covered reports whether all rows that are shown are here.
+func (m *Model) covered() bool {
+	if p, ok := m.at(); ok {
+		return p.worker != "" || m.mine.covered()
+	}
+	switch m.tab {
+	case tabHives:
+		return m.hives.covered()
+	case tabWorkers:
+		return m.workers.covered()
+	}
+	return !m.older()
+}
+
+// older reports whether older events are needed.
+func (m *Model) older() bool {
+	return len(m.open) == 0 && m.tab == tabEvents && m.more && len(m.log.events) < eventsKept && m.events.top+2*m.events.height >= m.events.total
+}
+
+func (m *Model) questions(now time.Time) []Question {
+	qs := []Question{{slotSummary, api.VerbSummary, api.Request{}}}
+	events := api.Request{Limit: eventPage}
+	if p, ok := m.at(); ok {
+		events = api.Request{Hive: p.hive, Worker: p.worker, Limit: 50}
+		if p.worker != "" {
+			qs = append(qs, Question{slotWorker, api.VerbWorker, api.Request{Hive: p.hive, Worker: p.worker}})
+		} else {
+			offset, limit := m.mine.want()
+			qs = append(qs, Question{slotHive, api.VerbHive, api.Request{Hive: p.hive}},
+				Question{slotMine, api.VerbWorkers, api.Request{
+					Hive: p.hive, Sort: sortOf(&m.mine, api.WorkerSortKeys), Offset: offset, Limit: limit,
+				}})
+		}
+	} else {
+		f := m.parsed[m.tab]
+		switch m.tab {
+		case tabHives:
+			offset, limit := m.hives.want()
+			qs = append(qs, Question{slotHives, api.VerbHives, api.Request{
+				Filter: f.Filter, Sort: sortOf(&m.hives, api.HiveSortKeys), Offset: offset, Limit: limit,
+			}})
+			return qs
+		case tabWorkers:
+			offset, limit := m.workers.want()
+			qs = append(qs, Question{slotWorkers, api.VerbWorkers, api.Request{
+				Hive: f.Hive, Filter: f.Filter, Sort: sortOf(&m.workers, api.WorkerSortKeys), Offset: offset, Limit: limit,
+			}})
+			return qs
+		}
+		events.Hive, events.Worker, events.Kinds = f.Hive, f.Worker, f.Kinds
+	}
+	if m.asked.IsZero() || now.Sub(m.asked) >= eventsDue {
+		m.asked = now
+		qs = append(qs, Question{slotEvents, api.VerbEvents, events})
+	} else if m.older() {
+		events.After = m.next
+		qs = append(qs, Question{slotOlder, api.VerbEvents, events})
+	}
+	return qs
+}
+
+// sortOf returns what the queen calls the order of a list.
+func sortOf[T any](l *list[T], keys []string) string {
+	key := keys[l.sort]
+	switch {
+	case l.down:
+		return "-" + key
+	case l.sort == 0:
+		return "" // the default: an older queen may not know the key
+	}
+	return key
+}
