@@ -70,6 +70,7 @@ type Record struct {
 	Tr      []Transition `msgpack:"tr,omitempty" json:"tr,omitempty"`         // the newest of them, oldest first
 	Missed  uint64       `msgpack:"missed,omitempty" json:"missed,omitempty"` // beats that should have come since the last one
 	Stalled bool         `msgpack:"stalled,omitempty" json:"stalled,omitempty"`
+	Rival   uint64       `msgpack:"rival,omitempty" json:"rival,omitempty"` // incarnation of another process that beats under this id, and is not believed
 	Facts
 	Age   Millis `msgpack:"age" json:"age"`     // since the last beat, by the hive's monotonic clock
 	Since Millis `msgpack:"since" json:"since"` // since this live began

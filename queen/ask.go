@@ -19,6 +19,12 @@ const stepPause = time.Millisecond
 // not run answers with CodeUnavailable. What an answer refers to is not to be
 // changed.
 func (q *Queen) Answer(ctx context.Context, verb string, r api.Request) api.Answer {
+	a := q.answer(ctx, verb, r)
+	a.Whole(verb)
+	return a
+}
+
+func (q *Queen) answer(ctx context.Context, verb string, r api.Request) api.Answer {
 	if e := query.Check(verb, &r); e != nil {
 		return q.refuse(ctx, e.Code, e.Message)
 	}

@@ -1,7 +1,6 @@
 package queen
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -53,18 +52,16 @@ func (c *cold) ready(now time.Time, noJetStream bool) bool {
 }
 
 // warmUp opens the API once this queen knows enough to answer.
-func (q *Queen) warmUp(work context.Context, now time.Time) {
+func (q *Queen) warmUp(now time.Time) {
 	c := &q.cold
 	if c.warm || c.leaving || !c.ready(now, q.cfg.NoJetStream) {
 		return
 	}
 	c.warm = true
-	svc, err := q.serve(work)
-	if err != nil {
+	if err := q.service.serve(); err != nil {
 		q.fatal = err
 		return
 	}
-	q.service = svc
 	q.log.Info("queen is warm", slog.Int("hives", q.view.Len()), slog.Int("missing", len(c.missing)))
 	c.missing = nil
 }

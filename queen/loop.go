@@ -32,6 +32,10 @@ func (q *Queen) begin(work context.Context) error {
 		return fmt.Errorf("queen: subscribe %s: %w", q.subjects.Events(), err)
 	}
 	q.wg.Go(func() { q.readEvents(work) })
+	var err error
+	if q.service, err = q.introduce(work); err != nil {
+		return err
+	}
 	now := time.Now()
 	q.conn.watch(q.nc)
 	if q.nc.IsConnected() {
@@ -95,6 +99,9 @@ func (q *Queen) loop(ctx, work context.Context) {
 		q.cold.leaving = true
 		close(q.leaving)
 		svc := q.service
+		if !q.cold.warm { // nothing was asked
+			svc = nil
+		}
 		q.wg.Go(func() { q.leave(work, svc); close(left) })
 	}
 	for q.fatal == nil {
@@ -218,7 +225,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	}
 	q.out.push(v.TakeEvents())
 	q.tellDifferences(work, now)
-	q.warmUp(work, now)
+	q.warmUp(now)
 	q.tellWatchers()
 	next, ok := v.Next()
 	if ok = ok && next.After(now); !more.IsZero() && (!ok || more.Before(next)) {

@@ -43,9 +43,9 @@ const queueGroup = micro.DefaultQueueGroup
 // those that wait for a change.
 const atOnce = 64
 
-// serve subscribes to all verbs. It is called when the queen is warm: before that
-// it would be the one of N queens whose answers are wrong.
-func (q *Queen) serve(work context.Context) (*service, error) {
+// introduce makes the queen be found as a micro service, from its start on: who asks
+// and finds nobody warm can tell a queen that is about to answer from none.
+func (q *Queen) introduce(work context.Context) (*service, error) {
 	s := &service{
 		q: q, work: work, started: time.Now().UTC(), slots: make(chan struct{}, atOnce), watching: make(chan struct{}, maxWatchers+atOnce),
 		identity: micro.ServiceIdentity{
@@ -54,23 +54,14 @@ func (q *Queen) serve(work context.Context) (*service, error) {
 		},
 	}
 	for _, verb := range api.Verbs() {
-		stats := &micro.EndpointStats{Name: verb, Subject: q.subjects.API(verb), QueueGroup: queueGroup}
-		s.stats = append(s.stats, stats)
-		if err := s.subscribe(stats.Subject, queueGroup, func(m *nats.Msg) { s.asked(verb, stats, m) }); err != nil {
-			return nil, err
-		}
-		if verb == api.VerbWatch { // a cursor is followed at its queen
-			if err := s.subscribe(q.subjects.APIAt(verb, q.cfg.ID), "", func(m *nats.Msg) { s.asked(verb, stats, m) }); err != nil {
-				return nil, err
-			}
-		}
+		s.stats = append(s.stats, &micro.EndpointStats{Name: verb, Subject: q.subjects.API(verb), QueueGroup: queueGroup})
 	}
 	control := map[micro.Verb]func() any{micro.PingVerb: s.ping, micro.InfoVerb: s.info, micro.StatsVerb: s.counts}
 	for verb, reply := range control {
 		for _, of := range [][2]string{{"", ""}, {s.identity.Name, ""}, {s.identity.Name, s.identity.ID}} {
 			subject, err := micro.ControlSubject(verb, of[0], of[1])
 			if err != nil {
-				return nil, fmt.Errorf("queen: %w", err)
+				return s, fmt.Errorf("queen: %w", err)
 			}
 			err = s.subscribe(subject, "", func(m *nats.Msg) {
 				if b, err := json.Marshal(reply()); err == nil {
@@ -78,11 +69,28 @@ func (q *Queen) serve(work context.Context) (*service, error) {
 				}
 			})
 			if err != nil {
-				return nil, err
+				return s, err
 			}
 		}
 	}
 	return s, nil
+}
+
+// serve subscribes to all verbs. It is called when the queen is warm: before that
+// it would be the one of N queens whose answers are wrong.
+func (s *service) serve() error {
+	for i, verb := range api.Verbs() {
+		stats := s.stats[i]
+		if err := s.subscribe(stats.Subject, queueGroup, func(m *nats.Msg) { s.asked(verb, stats, m) }); err != nil {
+			return err
+		}
+		if verb == api.VerbWatch { // a cursor is followed at its queen
+			if err := s.subscribe(s.q.subjects.APIAt(verb, s.q.cfg.ID), "", func(m *nats.Msg) { s.asked(verb, stats, m) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // serviceVersion is the version of the API.

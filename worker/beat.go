@@ -76,7 +76,12 @@ func (w *Worker) send(b hivebeat.Beat) error {
 	if err != nil {
 		return err
 	}
-	if err := w.nc.Publish(w.subject, payload); err != nil {
+	if reply := w.question(); reply != "" {
+		err = w.nc.PublishRequest(w.subject, reply, payload)
+	} else {
+		err = w.nc.Publish(w.subject, payload)
+	}
+	if err != nil {
 		return err
 	}
 	w.sent = true

@@ -50,12 +50,14 @@ type Worker struct {
 	reading chan struct{} // closed when the last call of Config.Facts has ended; nil = none was made
 
 	n counts
+
+	hall hall // who listens
 }
 
 type counts struct {
 	refused, clipped                     atomic.Uint64
 	factsPanics, factsSlow, factsRefused atomic.Uint64
-	calls, badCalls                      atomic.Uint64
+	calls, badCalls, unheard             atomic.Uint64
 	factsFailing                         atomic.Bool // the last call of Config.Facts failed: logged once
 }
 
@@ -71,6 +73,7 @@ type Stats struct {
 	FactsRefused uint64    // what Config.Facts returned and no beat may hold
 	Calls        uint64    // roll calls heard
 	BadCalls     uint64    // of them, with a payload that is none: ignored
+	Unheard      uint64    // beats of which NATS said that nobody listens; it is asked with some beats only
 	Last         time.Time // the last beat that was sent; zero before the first
 }
 
@@ -198,6 +201,7 @@ func (w *Worker) follow(cancel context.CancelCauseFunc) (end func()) {
 				cancel(nats.ErrConnectionClosed)
 				continue
 			}
+			w.hall.do((*audience).reconnected)
 			w.pulse.Reconnected()
 		}
 	}()
@@ -207,15 +211,20 @@ func (w *Worker) follow(cancel context.CancelCauseFunc) (end func()) {
 	}
 }
 
-// called is told of every roll call.
+// called is told of every roll call, and of what NATS says of a beat that asks.
 func (w *Worker) called(m *nats.Msg) {
+	if w.unheard(m) {
+		return
+	}
 	w.n.calls.Add(1)
 	spread, err := bus.ParseSpread(m.Data, hivebeat.WorkerRollSpread)
 	if err != nil {
 		w.n.badCalls.Add(1)
+		w.answered(m.Data)
 		w.log.Debug("roll call ignored", slog.Any("error", err))
 		return
 	}
+	w.heardBy()
 	w.pulse.Call(spread)
 }
 
@@ -264,6 +273,6 @@ func (w *Worker) Stats() Stats {
 		Sent: p.Sent, Failed: p.Failed, Late: p.Late, Last: p.Last,
 		Refused: w.n.refused.Load(), Clipped: w.n.clipped.Load(),
 		FactsSlow: w.n.factsSlow.Load(), FactsPanics: w.n.factsPanics.Load(), FactsRefused: w.n.factsRefused.Load(),
-		Calls: w.n.calls.Load(), BadCalls: w.n.badCalls.Load(),
+		Calls: w.n.calls.Load(), BadCalls: w.n.badCalls.Load(), Unheard: w.n.unheard.Load(),
 	}
 }

@@ -20,20 +20,22 @@ def pack(v):  # msgpack; each type in one wide form, since a reader takes any
     if isinstance(v, str): return struct.pack(">BH", 0xDA, len(v.encode())) + v.encode()
     return struct.pack(">BH", 0xDE, len(v)) + b"".join(pack(key) + pack(value) for key, value in v.items())
 
-def beat(nats, state):
+def beat(nats, conn, state):
     global seq
     seq += 1
     b = pack({"v": 1, "hive": hive, "worker": worker, "inc": inc, "every": every, "state": state,
-              "model": model, "seq": seq, "sent": time.time_ns() // 1_000_000})
+              "conn": conn, "model": model, "seq": seq, "sent": time.time_ns() // 1_000_000})
     nats.sendall(f"PUB hive.{hive}.workers {len(b)}\r\n".encode() + b + b"\r\n")
 
 def serve(nats):  # until a signal comes; an OSError says that the connection is gone
+    info = json.loads(nats.makefile("rb").readline().removeprefix(b"INFO "))  # what the server says first, and alone
+    conn = f"{info['server_id']}/{info['client_id']}"  # so that a hive that hears disconnects knows ours
     options = {"verbose": False, "name": f"worker {hive}/{worker}", "user": url.username, "pass": url.password}
     nats.sendall(f"CONNECT {json.dumps(options)}\r\nSUB hive.{hive}.rollcall 1\r\n".encode())
     unread, called, last, due, ready = b"", False, 0.0, 0.0, []
     while awake not in ready:
         if time.monotonic() >= due:
-            beat(nats, "ready")
+            beat(nats, conn, "ready")
             last, due = time.monotonic(), time.monotonic() + every / 1000 * random.uniform(0.85, 0.95)
         ready = select.select([nats, awake], [], [], max(0, due - time.monotonic()))[0]
         if nats in ready:
@@ -46,7 +48,7 @@ def serve(nats):  # until a signal comes; an OSError says that the connection is
                 due = min(due, max(last + 1, time.monotonic() + random.uniform(0, int(spread) / 1000)))
             elif line == b"PING": nats.sendall(b"PONG\r\n")
             called = line.startswith(b"MSG ") and not called  # its payload is the next line
-    beat(nats, "stopped")  # the goodbye
+    beat(nats, conn, "stopped")  # the goodbye
     nats.sendall(b"PING\r\n")
     while (data := nats.recv(4096)) and b"PONG" not in data: pass  # until the server has it
 
@@ -54,6 +56,6 @@ while True:
     try:
         with socket.create_connection((url.hostname, url.port or 4222), timeout=5) as nats:
             sys.exit(serve(nats))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         print("no connection to NATS, will try again:", error, file=sys.stderr)
     if select.select([awake], [], [], random.uniform(0.5, 1.5))[0]: sys.exit()

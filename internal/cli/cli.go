@@ -129,7 +129,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	case errors.Is(err, errHelp):
 		return ExitDone
 	case err != nil:
-		return c.fail(usageError(err))
+		return c.fail(usageError(err, args))
 	}
 	return c.fail(parsed.Run())
 }

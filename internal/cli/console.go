@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -140,6 +141,21 @@ func (c *console) untilSignal(ctx context.Context) (context.Context, context.Can
 		close(done)
 		cancel(nil)
 	})
+}
+
+// agent runs a long-running command from before its first step: the first signal
+// ends the context of run, wherever it is by then, so that nothing is left behind in
+// disorder; a second one leaves at once. To leave before the role had begun is no
+// failure: it was told to.
+func (c *console) agent(ctx context.Context, run func(ctx context.Context) error) error {
+	defer outliveReader()()
+	ctx, stop := c.untilSignal(ctx)
+	defer stop()
+	err := run(ctx)
+	if errors.Is(context.Cause(ctx), errInterrupted) && (errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled)) {
+		return nil
+	}
+	return err
 }
 
 // takeTerminal remembers how to put the terminal back.

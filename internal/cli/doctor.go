@@ -51,7 +51,7 @@ func (cmd *doctorCmd) Run(ctx context.Context, c *console) error {
 		if ok {
 			hint = f.hint
 		}
-		findings = []roleFinding{{Finding: doctor.Finding{Level: doctor.Fail, Check: doctor.CheckConnection, What: err.Error(), Do: hint}}}
+		findings = []roleFinding{{Finding: doctor.Finding{Level: doctor.Fail, Check: doctor.CheckConnection, What: plain(err.Error()), Do: hint}}}
 		err = nil
 	}
 	if err != nil {

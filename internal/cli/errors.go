@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -39,10 +40,13 @@ var errInterrupted = errors.New("interrupted")
 // errSilent fails a command that has already said why.
 var errSilent = errors.New("failed")
 
-// usageError turns what kong says into a failure with a hint.
-func usageError(err error) error {
+// usageError turns what kong says of args into a failure with a hint.
+func usageError(err error, args []string) error {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
+	}
+	if flag, line := misplaced(err, args); flag != "" {
+		return misused(fmt.Errorf("%s stands before the command", flag), "flags come after it: %s", line)
 	}
 	command := ""
 	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil {
@@ -52,6 +56,37 @@ func usageError(err error) error {
 	}
 	return misused(err, "hivebeat%s --help shows what there is", command)
 }
+
+// misplaced returns the flag that err does not know because it stands before the
+// command, and the line as it should be.
+func misplaced(err error, args []string) (flag, line string) {
+	p, ok := errors.AsType[*kong.ParseError](err)
+	if !ok || p.Context == nil || p.Context.Selected() != nil || len(args) == 0 || !strings.HasPrefix(args[0], "-") || !strings.HasPrefix(err.Error(), "unknown flag ") {
+		return "", ""
+	}
+	for i, arg := range args {
+		for _, node := range p.Context.Model.Children {
+			if node.Type == kong.CommandNode && node.Name == arg {
+				flag, _, _ = strings.Cut(args[0], "=")
+				return flag, shellLine(append(append([]string{"hivebeat", arg}, args[:i]...), args[i+1:]...))
+			}
+		}
+	}
+	return "", ""
+}
+
+// shellLine writes a command as a shell takes it.
+func shellLine(args []string) string {
+	out := make([]string, len(args))
+	for i, arg := range args {
+		if out[i] = arg; !plainWord.MatchString(arg) {
+			out[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
 // fail tells err and returns the exit code for it.
 func (c *console) fail(err error) int {
@@ -71,12 +106,19 @@ func (c *console) fail(err error) int {
 	if errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted) {
 		err, hint = errInterrupted, ""
 	}
-	fmt.Fprintf(c.err, "hivebeat: %s\n", oneLine(err.Error()))
+	fmt.Fprintf(c.err, "hivebeat: %s\n", oneLine(plain(err.Error())))
 	if hint != "" {
 		fmt.Fprintf(c.err, "hint: %s\n", oneLine(hint))
 	}
 	return code
 }
+
+// inner are the names that packages put before their errors: for who reads them in
+// Go. A person has the command, and the flag.
+var inner = regexp.MustCompile(`(^|: |; |\n)(?:(?:bus|embedded|client|worker|hive|queen|ledger|httpapi|webhook|nats): )+`)
+
+// plain leaves them out.
+func plain(s string) string { return inner.ReplaceAllString(s, "$1") }
 
 // oneLine keeps an error on its line: errors.Join puts each one on its own.
 func oneLine(s string) string {

@@ -37,7 +37,7 @@ func (cmd *eventsCmd) Validate() error {
 	case cmd.Since < 0:
 		return misused(fmt.Errorf("--since: %s is no age", cmd.Since), "use something like --since 10m")
 	case cmd.Limit < 1 || cmd.Limit > maxEvents:
-		return misused(fmt.Errorf("--limit: %d", cmd.Limit), "use 1 to %d", maxEvents)
+		return misused(fmt.Errorf("--limit: %d is out of range", cmd.Limit), "use 1 to %d", maxEvents)
 	}
 	return first(checkID("--hive", cmd.Hive), checkID("--worker", cmd.Worker))
 }

@@ -55,13 +55,13 @@ type FilterFlags struct {
 	Text    string   `placeholder:"TEXT" env:"HIVEBEAT_FILTER_TEXT" help:"Part of an id, a zone or a model." group:"Filter"`
 	Stalled bool     `env:"HIVEBEAT_FILTER_STALLED" help:"Busy, and makes no progress." group:"Filter"`
 	Sort    string   `placeholder:"KEY" env:"HIVEBEAT_FILTER_SORT" help:"Sort by this; - before it turns it round, as in --sort=-age." group:"Filter"`
-	Limit   int      `placeholder:"N" env:"HIVEBEAT_FILTER_LIMIT" help:"At most so many hives, and so many workers." group:"Filter"`
+	Limit   *int     `placeholder:"N" env:"HIVEBEAT_FILTER_LIMIT" help:"At most so many hives, and so many workers." group:"Filter"`
 }
 
 // Validate checks what needs no list to be known.
 func (f *FilterFlags) Validate() error {
-	if f.Limit < 0 {
-		return misused(fmt.Errorf("--limit: %d", f.Limit), "use 1 or more; without it all are listed")
+	if f.Limit != nil && *f.Limit < 1 {
+		return misused(fmt.Errorf("--limit: %d is no number of rows", *f.Limit), "use 1 or more; without it all are listed")
 	}
 	return checkText("--text", f.Text, hivebeat.MaxModel)
 }
@@ -78,10 +78,30 @@ func (f *FilterFlags) filter() api.Filter {
 	return out
 }
 
+// limit is how many rows are listed at most, 0 for all.
+func (f *FilterFlags) limit() int {
+	if f.Limit == nil {
+		return 0
+	}
+	return *f.Limit
+}
+
+// strange returns a word of --state that the protocol does not have. A worker may
+// say any, so that it need not be wrong.
+func (f *FilterFlags) strange() []hivebeat.State {
+	var out []hivebeat.State
+	for _, s := range f.State {
+		if s := hivebeat.State(s); !s.Known() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // some reports whether not all rows are meant.
 func (f *FilterFlags) some() bool {
 	return f.Model != "" || f.Zone != "" || f.Selector != "" || f.FreeVRAM > 0 || f.FreeSlots > 0 || f.MaxAge > 0 ||
-		len(f.Live) > 0 || len(f.State) > 0 || f.Text != "" || f.Stalled || f.Limit > 0
+		len(f.Live) > 0 || len(f.State) > 0 || f.Text != "" || f.Stalled || f.Limit != nil
 }
 
 // checkSort checks the order of a list: hives, workers, or all.

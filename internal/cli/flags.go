@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func (f *ConnFlags) connect(ctx context.Context, name string, failFast bool, log
 		}
 		return nil, misused(fmt.Errorf("%s: %w", flagOf[bad.Field], bad.Err), "%s", hint)
 	}
-	if err != nil && (errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout)) {
+	if _, broken := errors.AsType[net.Error](err); broken && bus.Hint(err) == "" || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) {
 		return nil, failed(err, "start one with \"hivebeat up\" or \"nats-server -js\", or say where it is with --nats URL or --context NAME")
 	}
 	return nc, err

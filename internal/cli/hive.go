@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -51,12 +52,11 @@ func (cmd *hiveCmd) Run(ctx context.Context, c *console) error {
 			return misused(err, "name the hive: --id gpu-01, unique among your machines")
 		}
 	}
-	log := c.logger(cmd.LogFlags)
+	return c.agent(ctx, func(ctx context.Context) error { return cmd.run(ctx, id, c.logger(cmd.LogFlags)) })
+}
+
+func (cmd *hiveCmd) run(ctx context.Context, id string, log *slog.Logger) error {
 	name := "hive " + id
-	// From here on: a signal that comes while the server starts must not leave it
-	// behind in disorder.
-	ctx, stop := c.untilSignal(ctx)
-	defer stop()
 	m, err := cmd.reach(ctx, id, log)
 	if err != nil {
 		return err
@@ -77,5 +77,5 @@ func (cmd *hiveCmd) Run(ctx context.Context, c *console) error {
 	if cmd.Leaf != "" {
 		m.followUplink(ctx, h, cmd.subjects())
 	}
-	return errors.Join(c.serve(ctx, name, beside(h, log, metrics), m.nc, log), m.leave())
+	return errors.Join(serve(ctx, name, beside(h, log, metrics), m.nc, log), m.leave())
 }

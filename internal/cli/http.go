@@ -92,7 +92,15 @@ func (f *HTTPFlags) listen(ctx context.Context, q *queen.Queen, nc *nats.Conn, m
 	switch {
 	case err == nil:
 		w := &web{srv: srv, ln: ln, log: log}
-		log.Info("web page and HTTP API", slog.String("url", w.url()))
+		switch beyond := w.beyond(); {
+		case beyond == "":
+			log.Info("web page and HTTP API", slog.String("url", w.url()))
+		case f.HTTPTokenFile != "":
+			log.Info("web page and HTTP API, for whoever has the token", slog.String("url", w.url()), slog.String("listens", beyond))
+		default:
+			log.Warn("web page and HTTP API are open to everybody who reaches this address: --http-token-file FILE asks for a token",
+				slog.String("url", w.url()), slog.String("listens", beyond))
+		}
 		return w, nil
 	case f.HTTP == "" && errors.Is(err, syscall.EADDRINUSE):
 		log.Warn("no web page and no HTTP API: the default address is taken; choose another with --http ADDR, or --http off", slog.String("addr", httpapi.DefaultAddr))
@@ -111,6 +119,18 @@ func (w *web) url() string {
 		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(a.Port))
 	}
 	return "http://" + addr + "/"
+}
+
+// beyond is the address where others than this machine reach the page: empty, if
+// nobody does.
+func (w *web) beyond() string {
+	if w.ln == nil {
+		return ""
+	}
+	if a, ok := w.ln.Addr().(*net.TCPAddr); !ok || a.IP.IsLoopback() {
+		return ""
+	}
+	return w.ln.Addr().String()
 }
 
 // beside returns the queen with its HTTP side: they run and leave together.

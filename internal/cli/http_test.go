@@ -20,7 +20,9 @@ func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	for _, h := range args[3:] {
 		name, value, _ := strings.Cut(h, ": ")
-		q.Header.Set(name, value)
+		if q.Header.Set(name, value); name == "Host" {
+			q.Host = value
+		}
 	}
 	tr := &http.Transport{}
 	defer tr.CloseIdleConnections()

@@ -37,6 +37,9 @@ func (cmd *lsCmd) Validate() error {
 // Run lists the fleet, page by page.
 func (cmd *lsCmd) Run(ctx context.Context, c *console) error {
 	return cmd.withQueen(ctx, c, "ls", func(ctx context.Context, a *asker) error {
+		if err := cmd.checkStates(ctx, a); err != nil {
+			return err
+		}
 		width, _ := c.size()
 		var out listing = newTextListing(c, c.paint(cmd.Color), width)
 		if cmd.json() {
@@ -44,6 +47,25 @@ func (cmd *lsCmd) Run(ctx context.Context, c *console) error {
 		}
 		return cmd.list(ctx, a, out)
 	})
+}
+
+// checkStates refuses a word of --state that is none of the protocol's and that no
+// worker says: an empty list would look as if none were in that state.
+func (cmd *lsCmd) checkStates(ctx context.Context, a *asker) error {
+	for _, s := range cmd.strange() {
+		ans, err := a.ask(ctx, api.VerbWorkers, api.Request{Filter: api.Filter{State: []hivebeat.State{s}}, Limit: 1})
+		if err != nil {
+			return refused(err, ans)
+		}
+		if len(ans.Workers) == 0 && ans.Next == "" {
+			var words []string
+			for _, s := range hivebeat.States() {
+				words = append(words, string(s))
+			}
+			return misused(fmt.Errorf("--state: no worker says %.40q", s), "use %s, or another word that a worker says", strings.Join(words, ", "))
+		}
+	}
+	return nil
 }
 
 // listing is where a list goes.
@@ -118,7 +140,7 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 }
 
 func (cmd *lsCmd) request() api.Request {
-	return api.Request{Hive: cmd.Hive, Filter: cmd.filter(), Sort: cmd.Sort, Limit: cmd.Limit}
+	return api.Request{Hive: cmd.Hive, Filter: cmd.filter(), Sort: cmd.Sort, Limit: cmd.limit()}
 }
 
 func (cmd *lsCmd) hives(ctx context.Context, a *asker) func(func(*api.Answer, error) bool) {

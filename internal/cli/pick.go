@@ -76,9 +76,13 @@ func (cmd *pickCmd) Run(ctx context.Context, c *console) error {
 			Hive: cmd.Hive, Filter: cmd.filter(), N: cmd.Count, For: cmd.For, Spread: cmd.Spread, Slots: uint64(cmd.Slots),
 			Hold: cmd.Hold, HoldMS: hivebeat.MillisOf(cmd.HoldFor),
 		})
-		if err != nil {
+		switch {
+		case errors.Is(err, errNotFound):
+			return failed(err, listHives)
+		case err != nil:
 			return refused(err, ans)
 		}
+		ans.Whole(api.VerbPick) // a queen of before may have left empty ones out
 		return cmd.print(c, ans)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ func (n *byteSize) UnmarshalText(text []byte) error {
 func (f *KeepFlags) Validate() error {
 	switch {
 	case f.Replicas < 1 || f.Replicas > 5:
-		return misused(fmt.Errorf("--replicas: %d", f.Replicas), "use 1 to 5; 3 survives the loss of a server")
+		return misused(fmt.Errorf("--replicas: %d is none of 1 to 5", f.Replicas), "3 survive the loss of a server, 1 none")
 	case f.EventsMax < 1<<20:
 		return misused(fmt.Errorf("--events-max: %d bytes are too few", f.EventsMax), "use 1MiB or more")
 	}
@@ -70,7 +71,7 @@ func (b *brakeShare) UnmarshalText(text []byte) error {
 	digits, percent := strings.CutSuffix(string(text), "%")
 	n, err := strconv.ParseFloat(digits, 64)
 	if err != nil || !percent || !(n > 0 && n <= 100) {
-		return misused(fmt.Errorf("--brake: %q", text), "use a share like 30%%, or off")
+		return misused(fmt.Errorf("--brake: %q is no share", text), "use a share like 30%%, or off")
 	}
 	*b = brakeShare(n / 100)
 	return nil
@@ -92,14 +93,17 @@ type queenCmd struct {
 // Validate checks the flags.
 func (cmd *queenCmd) Validate() error {
 	if cmd.Fresh <= 0 {
-		return misused(fmt.Errorf("--fresh: %s", cmd.Fresh), "use something like 45s")
+		return misused(fmt.Errorf("--fresh: %s is no age", cmd.Fresh), "use something like 45s")
 	}
 	return checkID("--id", cmd.ID)
 }
 
 // Run runs the queen until a signal comes.
 func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
-	log := c.logger(cmd.LogFlags)
+	return c.agent(ctx, func(ctx context.Context) error { return cmd.run(ctx, c.logger(cmd.LogFlags)) })
+}
+
+func (cmd *queenCmd) run(ctx context.Context, log *slog.Logger) error {
 	name := "queen"
 	if cmd.ID != "" {
 		name += " " + cmd.ID
@@ -126,5 +130,5 @@ func (cmd *queenCmd) Run(ctx context.Context, c *console) error {
 		m.nc.Close()
 		return errors.Join(err, m.leave())
 	}
-	return errors.Join(c.serve(ctx, name, web.beside(besideQueen(q, hooks, log)), m.nc, log), m.leave())
+	return errors.Join(serve(ctx, name, web.beside(besideQueen(q, hooks, log)), m.nc, log), m.leave())
 }

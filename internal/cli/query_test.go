@@ -78,7 +78,10 @@ func workersNamed(ids ...string) (out []api.WorkerInfo) {
 
 func TestLsFilters(t *testing.T) {
 	url, o := serveOracle(t, map[string][]api.Answer{api.VerbWorkers: {
-		{Workers: workersNamed("a", "b"), Next: "h/b"}, {Workers: workersNamed("c"), Next: "h/c"},
+		{Workers: workersNamed("z")},
+		{Workers: workersNamed("a", "b"), Next: "h/b"},
+		{Workers: workersNamed("c"), Next: "h/c"},
+		{Workers: []api.WorkerInfo{}},
 	}})
 	code, out, errs := run(t, nil, "ls", "workers", "--nats", url, "--hive", "h", "--model", "llama-3*", "--live", "alive,late", "--state", "ready,odd",
 		"--zone", "a", "--selector", "tier!=dev", "--text", "x", "--free-vram", "20GiB", "--free-slots", "2", "--max-age", "10s", "--stalled", "--sort=-busy", "--limit", "3")
@@ -94,10 +97,18 @@ func TestLsFilters(t *testing.T) {
 	}
 	next := want
 	next.After, next.Limit = "h/b", 1
-	o.wasAsked(t, want, next)
+	odd := api.Request{Filter: api.Filter{State: []hivebeat.State{"odd"}}, Limit: 1} // a word that the protocol does not have: does anybody say it?
+	o.wasAsked(t, odd, want, next)
 	if !strings.Contains(out, "h/c") || !strings.HasSuffix(out, "\n3 workers listed · all: 9 hives: 9 alive · 90 workers: 90 alive · sure\n") {
 		t.Errorf("%s", out)
 	}
+
+	// Nobody says it: an empty list would look as if none were in that state.
+	code, out, errs = run(t, nil, "ls", "workers", "--nats", url, "--state", "busy,odd")
+	if code != ExitUsage || out != "" || errs != "hivebeat: --state: no worker says \"odd\"\nhint: use starting, loading, ready, busy, degraded, draining, stopped, failed, or another word that a worker says\n" {
+		t.Errorf("exit code %d, %q, %s", code, out, errs)
+	}
+	o.wasAsked(t, odd)
 }
 
 // A worker's model in the environment filters nothing.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
@@ -50,12 +51,7 @@ func begin(ctx context.Context, name string, r role, nc *nats.Conn) *running {
 // why tells why a role that nobody stopped ended. It is read after ended.
 func (r *running) why() error {
 	err := cmp.Or(r.err, errEnded)
-	// Each package puts its name before its errors: one name is enough.
-	text := err.Error()
-	for _, name := range []string{"queen: ", "hive: ", "worker: ", "ledger: "} {
-		text = strings.TrimPrefix(text, name)
-	}
-	text, _, _ = strings.Cut(text, "; it is left as it is")
+	text, _, _ := strings.Cut(plain(err.Error()), "; it is left as it is")
 	why := fmt.Errorf("%s: %w", r.name, &reworded{text, err})
 	if errors.Is(err, ledger.ErrDiffers) {
 		return failed(why, "run the queen with the settings that it has (--storage, --replicas, --events-max), or, if nobody else needs it, "+
@@ -87,7 +83,9 @@ func (r *running) leave() error {
 	err := r.role.Stop(ctx)
 	select {
 	case <-r.ended:
-		err = errors.Join(err, r.err)
+		if !errors.Is(r.err, hivebeat.ErrStopped) { // stopped before it had begun: there was nothing to say
+			err = errors.Join(err, r.err)
+		}
 	case <-ctx.Done():
 		err = errors.Join(err, context.Cause(ctx))
 	}
@@ -99,11 +97,8 @@ func (r *running) leave() error {
 	return nil
 }
 
-// serve runs one role until a signal comes.
-func (c *console) serve(ctx context.Context, name string, r role, nc *nats.Conn, log *slog.Logger) error {
-	defer outliveReader()()
-	ctx, stop := c.untilSignal(ctx)
-	defer stop()
+// serve runs one role until ctx, which is that of agent, ends.
+func serve(ctx context.Context, name string, r role, nc *nats.Conn, log *slog.Logger) error {
 	run := begin(ctx, name, r, nc)
 	select {
 	case <-run.ended:

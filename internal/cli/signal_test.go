@@ -3,12 +3,18 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
 // The first signal ends the context; the second leaves at once, with the terminal
@@ -62,5 +68,67 @@ func TestSignalsStop(t *testing.T) {
 	stop()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// stoppable is a role that begins to run when it has been stopped, as one may on a
+// machine that is overwhelmed.
+type stoppable struct{ stop chan struct{} }
+
+func (s stoppable) Run(context.Context) error {
+	<-s.stop
+	return fmt.Errorf("role: %w", hivebeat.ErrStopped)
+}
+
+func (s stoppable) Stop(context.Context) error { close(s.stop); return nil }
+
+// One that comes while the role still connects leaves with 0 too; what failed before
+// it came is told.
+func TestSignalWhileItStarts(t *testing.T) {
+	c := newConsole(Streams{Exit: func(int) { t.Error("left") }})
+	broken := errors.New("broken")
+	for _, tt := range []struct{ err, want error }{{nil, nil}, {broken, broken}} {
+		err := c.agent(t.Context(), func(ctx context.Context) error {
+			if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return cmp.Or(tt.err, fmt.Errorf("listen: %w", context.Canceled))
+		})
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%v, want %v", err, tt.want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.agent(ctx, func(ctx context.Context) error { return ctx.Err() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("nobody sent a signal: %v", err)
+	}
+}
+
+// A signal that comes before a role runs ends it in order all the same: it is taken
+// from the first step of a command on.
+func TestSignalBeforeTheRoleRuns(t *testing.T) {
+	c := newConsole(Streams{Exit: func(int) { t.Error("left") }})
+	r := stoppable{make(chan struct{})}
+	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
+	err := c.agent(t.Context(), func(ctx context.Context) error {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(patience):
+			return errors.New("the signal does nothing")
+		}
+		return serve(ctx, "role", r, nc, slog.New(slog.DiscardHandler))
+	})
+	select {
+	case <-r.stop:
+	default:
+		t.Error("the role was not stopped")
+	}
+	if err != nil || !nc.IsClosed() {
+		t.Errorf("%v; the connection is closed: %v", err, nc.IsClosed())
 	}
 }

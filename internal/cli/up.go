@@ -52,9 +52,10 @@ func (cmd *upCmd) Validate() error {
 
 // Run runs it all until a signal comes.
 func (cmd *upCmd) Run(ctx context.Context, c *console) error {
-	defer outliveReader()()
-	ctx, stop := c.untilSignal(ctx)
-	defer stop()
+	return c.agent(ctx, func(ctx context.Context) error { return cmd.run(ctx, c) })
+}
+
+func (cmd *upCmd) run(ctx context.Context, c *console) error {
 	log := c.logger(cmd.LogFlags)
 	store, err := cmd.store()
 	if err != nil {
@@ -265,6 +266,13 @@ func (u *up) greeting(id string) string {
 	fmt.Fprintf(&b, "%s Ctrl-C leaves.\n", kept)
 	if url := u.web.url(); url != "" {
 		fmt.Fprintf(&b, "\nIn a browser:\n\n  %s\n", url)
+		if beyond := u.web.beyond(); beyond != "" {
+			who := "everybody who reaches it"
+			if u.cmd.HTTPTokenFile != "" {
+				who = "whoever has the token"
+			}
+			fmt.Fprintf(&b, "      from other machines too: it listens on %s, for %s\n", beyond, who)
+		}
 	}
 	b.WriteString("\nIn another terminal:\n\n")
 	for _, line := range [][2]string{

@@ -264,7 +264,7 @@ const stale = redrawEvery + 2*time.Second
 
 func (s *screen) answer(n news, now time.Time) {
 	if n.err != nil {
-		s.trouble = n.err.Error()
+		s.trouble = plain(n.err.Error())
 		return
 	}
 	s.fleet, s.answered, s.trouble = n.fleet, now, ""

@@ -46,9 +46,19 @@ func explainWebhook(err error) error {
 		for _, k := range webhook.Kinds() {
 			kinds = append(kinds, string(k))
 		}
-		return misused(fmt.Errorf("--webhook-kinds: %w", err), "there are %s", strings.Join(kinds, ", "))
+		return misused(fmt.Errorf("--webhook-kinds: %w", withoutField(err)), "there are %s", strings.Join(kinds, ", "))
 	}
-	return misused(fmt.Errorf("--webhook: %w", err), "use http://HOST/PATH or https://HOST/PATH, each once")
+	return misused(fmt.Errorf("--webhook: %w", withoutField(err)), "use http://HOST/PATH or https://HOST/PATH, each once")
+}
+
+// withoutField leaves out the field of the library's Config, whose place the flag
+// takes.
+func withoutField(err error) error {
+	if _, what, ok := strings.Cut(err.Error(), "webhook: Config."); ok {
+		_, what, _ = strings.Cut(what, ": ")
+		return &reworded{what, err}
+	}
+	return err
 }
 
 func (f *WebhookFlags) config() (cfg webhook.Config, err error) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -57,7 +58,10 @@ func (cmd *workerCmd) Validate() error {
 
 // Run beats until a signal comes.
 func (cmd *workerCmd) Run(ctx context.Context, c *console) error {
-	log := c.logger(cmd.LogFlags)
+	return c.agent(ctx, func(ctx context.Context) error { return cmd.run(ctx, c.logger(cmd.LogFlags)) })
+}
+
+func (cmd *workerCmd) run(ctx context.Context, log *slog.Logger) error {
 	name := "worker " + cmd.Hive + "/" + cmd.ID
 	nc, err := cmd.connect(ctx, name, false, log)
 	if err != nil {
@@ -76,5 +80,5 @@ func (cmd *workerCmd) Run(ctx context.Context, c *console) error {
 		nc.Close()
 		return err
 	}
-	return c.serve(ctx, name, beside(w, log, metrics), nc, log)
+	return serve(ctx, name, beside(w, log, metrics), nc, log)
 }

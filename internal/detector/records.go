@@ -12,7 +12,7 @@ import (
 func (w *worker) record(now time.Time, tr []hivebeat.Transition) hivebeat.Record {
 	age := now.Sub(w.heard)
 	rec := hivebeat.Record{
-		Worker: w.id, Live: w.live, Cause: w.cause, N: w.n, Tr: tr, Facts: w.facts, Stalled: w.progress.stalled,
+		Worker: w.id, Live: w.live, Cause: w.cause, N: w.n, Tr: tr, Facts: w.facts, Stalled: w.progress.stalled, Rival: w.rival.now(now, &w.facts),
 		Age:   hivebeat.MillisOf(age),
 		Since: hivebeat.MillisOf(now.Sub(w.since)),
 	}

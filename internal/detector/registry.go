@@ -88,6 +88,7 @@ type worker struct {
 	spent    Process // that was seen to end
 	progress progress
 	flaps    flaps
+	rival    rival
 }
 
 // Step is a transition, and what its log line says besides.
@@ -223,7 +224,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
 	if b.outcome.Begins() {
-		w.began = now
+		w.began, w.rival = now, rival{}
 	}
 	b.wentOn = seq > before+1
 	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
@@ -232,8 +233,10 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		r.conflict(now, w, inc, seq)
 		return b, errStale
 	case liveness.Older:
+		w.rival.goesOn(now, inc, seq)
 		return b, errOlder
 	case liveness.Stale, liveness.Same:
+		w.rival.goesOn(now, inc, seq)
 		return b, errStale
 	case liveness.First:
 		b.age = 0

@@ -111,8 +111,30 @@ func (r *Registry) Next() (time.Time, bool) { return r.closings.Next(r.deadlines
 // valid one stands.
 func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
-	s.Inc, s.Seq = inc, seq
+	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", w.id, w.facts.Inc, inc)
+	w.rival = rival{inc: inc, seq: seq, at: now}
 	r.keep(w)
+}
+
+// rival is the other process of a conflict: the one that is not believed.
+type rival struct {
+	inc, seq uint64
+	at       time.Time // when it advanced last
+}
+
+// goesOn notes what was refused.
+func (v *rival) goesOn(now time.Time, inc, seq uint64) {
+	if v.inc != 0 && v.inc == inc && seq > v.seq {
+		v.seq, v.at = seq, now
+	}
+}
+
+// now is its incarnation, while it is heard no less than w has to be: else 0.
+func (v *rival) now(now time.Time, f *hivebeat.Facts) uint64 {
+	if v.inc == 0 || now.Sub(v.at) > liveness.LostAfter(f.Every.Duration(), f.Quiet.Duration()) {
+		return 0
+	}
+	return v.inc
 }
 
 // become changes the verdict on w. The step may be completed by the caller.

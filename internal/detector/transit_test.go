@@ -3,6 +3,7 @@ package detector
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -384,7 +385,20 @@ func TestConflictChangesNoVerdict(t *testing.T) {
 	if steps[2].Inc != old.Inc {
 		t.Errorf("the conflict names %d, want the other one, %d", steps[2].Inc, old.Inc)
 	}
+	if want := fmt.Sprintf(`two workers beat as "w": incarnation %d (began `, young.Inc); !strings.HasPrefix(steps[2].Reason, want) {
+		t.Errorf("the conflict says %q", steps[2].Reason)
+	}
 	r, _ := b.record("w")
+	if r.Rival != old.Inc {
+		t.Errorf("the record names %d as the other one, want %d", r.Rival, old.Inc)
+	}
+	for range 4 { // it is shown for as long as this one would take to be lost
+		b.after(30 * second)
+		b.mustFeed(young.Next(t))
+	}
+	if r, _ := b.record("w"); r.Rival != 0 {
+		t.Errorf("the record names %d, which is gone", r.Rival)
+	}
 	if r.Live != hivebeat.Alive || r.Inc != young.Inc || r.Model != "other" || r.N != 3 {
 		t.Errorf("record %+v", r)
 	}

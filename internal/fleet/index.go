@@ -267,7 +267,7 @@ func (v *View) count(h *Hive, w *Worker, to *tally) {
 // equal ones are equal; two of equal texts in other memory may differ.
 type stable struct {
 	cause              hivebeat.Cause
-	inc                uint64
+	inc, rival         uint64
 	stalled            bool
 	reason, endpoint   string
 	gpus               *string
@@ -280,7 +280,7 @@ type stable struct {
 func (w *Worker) stable() stable {
 	r := &w.rec
 	return stable{
-		cause: r.Cause, inc: r.Inc, stalled: r.Stalled, reason: r.Reason, endpoint: r.Endpoint,
+		cause: r.Cause, inc: r.Inc, rival: r.Rival, stalled: r.Stalled, reason: r.Reason, endpoint: r.Endpoint,
 		gpus: unsafe.SliceData(r.GPUs), ngpus: len(r.GPUs), labels: mapAt(r.Labels), via: w.via, //nolint:gosec // compared, never followed
 		state: string(r.State), live: string(r.Live), model: r.Model,
 	}

@@ -160,6 +160,30 @@ func TestReasonsOfTransitions(t *testing.T) {
 	}
 }
 
+// A conflict names both, though its transition is of the one that is not believed;
+// what a record says of it is told to who watches.
+func TestReasonOfAConflict(t *testing.T) {
+	v, w := New(45*time.Second), workerOf("w")
+	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
+	v.TakeEvents()
+	rev := v.Rev()
+	w.N++
+	w.Tr = []hivebeat.Transition{{N: w.N, Kind: hivebeat.KindConflict, Inc: w.Inc - 1}}
+	w.Rival = w.Inc - 1
+	mustFeed(t, v, snapshotOf("h", 100, 2, w), at(1))
+	want := fmt.Sprintf(`two workers beat as "w": incarnation %d (`, w.Inc)
+	if d := v.events[0].Data; !strings.HasPrefix(d.Reason, want) || !strings.Contains(d.Reason, fmt.Sprintf(" %d (", w.Rival)) || d.Inc != w.Rival {
+		t.Errorf("%+v", d)
+	}
+	w.Tr = nil
+	w.Rival = 0
+	was := v.Rev()
+	mustFeed(t, v, snapshotOf("h", 100, 3, w), at(2))
+	if was == rev || v.Rev() == was {
+		t.Error("a watcher is not told of the other one, or that it is gone")
+	}
+}
+
 // What a transition says of its time is in its event; what it does not say is not
 // known, and not 0.
 func TestEventsTellHowLongItTook(t *testing.T) {

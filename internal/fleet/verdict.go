@@ -372,7 +372,7 @@ func (h *Hive) Conflicting(now time.Time) uint64 {
 }
 
 func (h *Hive) conflictReason() string {
-	return fmt.Sprintf("two hives beat as %q: incarnations %d and %d both go on", h.id, h.line.Inc(), h.rival)
+	return liveness.ConflictReason("hives", h.id, h.line.Inc(), h.rival)
 }
 
 func latest(a, b time.Time) time.Time {

@@ -1,8 +1,10 @@
 package liveness
 
 import (
+	"fmt"
 	"math/bits"
 	"slices"
+	"time"
 )
 
 // Outcome says what a message is to the one who heard it.
@@ -242,6 +244,18 @@ func (l *Lineage) remember(o other) {
 		l.others = slices.Delete(l.others, oldest, oldest+1)
 	}
 	l.others = append(l.others, o)
+}
+
+// ConflictReason says in words which incarnations of one id both go on, of some
+// "hives" or "workers", and what to do.
+func ConflictReason(what, id string, believed, refused uint64) string {
+	return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
+		what, id, believed, began(believed), refused, began(refused))
+}
+
+// began says when an incarnation began, by the clock of its machine.
+func began(inc uint64) string {
+	return "began " + time.UnixMicro(int64(min(inc, 1<<53))).UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
 // aside notes that a refused incarnation goes on. It is a conflict once both

@@ -19,24 +19,29 @@ const (
 	hiveStep   = 2 * time.Minute
 	hiveSteps  = 6 * 30
 	sweepTicks = 200 // calls of Sample in which each hive is looked at once
+
+	// The value of a time that runs is of now, more or less: who asks has it of now.
+	fleetAgain = 5 * time.Second
 )
 
 var fleetSeries = [...]string{
-	api.SeriesHivesAlive, api.SeriesHivesDown, api.SeriesWorkersAlive, api.SeriesWorkersDown, api.SeriesBusy, api.SeriesSlots,
-	api.SeriesQueue, api.SeriesVRAMTotal, api.SeriesVRAMUsed, api.SeriesVRAMOurs,
+	api.SeriesHivesAlive, api.SeriesHivesLate, api.SeriesHivesDown, api.SeriesWorkersAlive, api.SeriesWorkersLate, api.SeriesWorkersDown,
+	api.SeriesBusy, api.SeriesSlots, api.SeriesQueue, api.SeriesVRAMTotal, api.SeriesVRAMUsed, api.SeriesVRAMOurs,
 }
 
 var hiveSeries = [...]string{
-	api.SeriesWorkersAlive, api.SeriesWorkersDown, api.SeriesBusy, api.SeriesSlots, api.SeriesQueue,
+	api.SeriesWorkersAlive, api.SeriesWorkersLate, api.SeriesWorkersDown, api.SeriesBusy, api.SeriesSlots, api.SeriesQueue,
 	api.SeriesVRAMTotal, api.SeriesVRAMUsed, api.SeriesVRAMOurs, api.SeriesCPU, api.SeriesMemUsed,
 }
 
 // History keeps numbers of the fleet, and of each hive. The zero History is empty.
 type History struct {
 	began time.Time
+	hears bool // as of the last Sample
 	fleet struct {
-		last int64
-		at   [fleetSteps][len(fleetSeries)]small
+		taken time.Time
+		last  int64
+		at    [fleetSteps][len(fleetSeries)]small
 	}
 	hives map[*fleet.Hive]*hiveHistory
 	next  string // the hive at which the next call goes on
@@ -89,16 +94,19 @@ func scaleOf(series string) float64 {
 	return 1
 }
 
-func down(mixes func(func(fleet.Mix, int))) (alive, gone int) {
+// livesOf counts the workers of some mixes by what became of them.
+func livesOf(mixes func(func(fleet.Mix, int))) (alive, late, lost int) {
 	mixes(func(m fleet.Mix, n int) {
 		switch fleet.Counted(m.Live) {
 		case hivebeat.Alive:
 			alive += n
-		case hivebeat.Late, hivebeat.Lost:
-			gone += n
+		case hivebeat.Late:
+			late += n
+		case hivebeat.Lost:
+			lost += n
 		}
 	})
-	return alive, gone
+	return alive, late, lost
 }
 
 // Sample takes the numbers of the fleet that are due, and of some hives: it is to be
@@ -107,21 +115,11 @@ func (s *History) Sample(v *fleet.View, hears bool, now time.Time) {
 	if s.began.IsZero() {
 		s.began = now
 	}
-	if !hears {
+	if s.hears = hears; !hears {
 		return
 	}
-	if slot := now.UnixMilli() / fleetStep.Milliseconds(); slot != s.fleet.last {
-		advance(&s.fleet.last, slot, s.fleet.at[:])
-		t := v.Totals()
-		alive, gone := down(v.EachShape)
-		row := &s.fleet.at[slot%fleetSteps]
-		hives := t.Hives[hivebeat.Late] + t.Hives[hivebeat.Lost] + t.Hives[hivebeat.Unverified]
-		for i, x := range []float64{
-			float64(t.Hives[hivebeat.Alive]), float64(hives), float64(alive), float64(gone), float64(t.Load.Busy), float64(t.Load.Slots),
-			float64(t.Load.Queue), float64(t.VRAM.Total), float64(t.VRAM.Used), float64(t.VRAM.Ours),
-		} {
-			row[i] = smallOf(x / scaleOf(fleetSeries[i]))
-		}
+	if now.UnixMilli()/fleetStep.Milliseconds() != s.fleet.last || now.Sub(s.fleet.taken) >= fleetAgain {
+		s.sampleFleet(v, now)
 	}
 	list := v.Hives()
 	if len(list) == 0 {
@@ -148,6 +146,23 @@ func (s *History) Sample(v *fleet.View, hears bool, now time.Time) {
 	}
 }
 
+// sampleFleet takes the numbers of the fleet for the time that runs.
+func (s *History) sampleFleet(v *fleet.View, now time.Time) {
+	slot := now.UnixMilli() / fleetStep.Milliseconds()
+	advance(&s.fleet.last, slot, s.fleet.at[:])
+	s.fleet.taken = now
+	t := v.Totals()
+	alive, late, lost := livesOf(v.EachShape)
+	row := &s.fleet.at[slot%fleetSteps]
+	for i, x := range []float64{
+		float64(t.Hives[hivebeat.Alive]), float64(t.Hives[hivebeat.Late] + t.Hives[hivebeat.Unverified]), float64(t.Hives[hivebeat.Lost]),
+		float64(alive), float64(late), float64(lost), float64(t.Load.Busy), float64(t.Load.Slots),
+		float64(t.Load.Queue), float64(t.VRAM.Total), float64(t.VRAM.Used), float64(t.VRAM.Ours),
+	} {
+		row[i] = smallOf(x / scaleOf(fleetSeries[i]))
+	}
+}
+
 // sample takes the numbers of a hive, if they are fresh.
 func (s *History) sample(h *fleet.Hive, now time.Time) {
 	if !h.Fresh() || !h.Up() {
@@ -159,15 +174,12 @@ func (s *History) sample(h *fleet.Hive, now time.Time) {
 		s.hives[h] = r
 	}
 	slot := now.UnixMilli() / hiveStep.Milliseconds()
-	if slot == r.last {
-		return
-	}
 	advance(&r.last, slot, r.at[:])
-	alive, gone := down(h.EachMix)
+	alive, late, lost := livesOf(h.EachMix)
 	load, vram, host := h.Load(), h.VRAM(), &h.Head().Host
 	row := &r.at[slot%hiveSteps]
 	for i, x := range []float64{
-		float64(alive), float64(gone), float64(load.Busy), float64(load.Slots), float64(load.Queue),
+		float64(alive), float64(late), float64(lost), float64(load.Busy), float64(load.Slots), float64(load.Queue),
 		float64(vram.Total), float64(vram.Used), float64(vram.Ours), host.CPU, float64(host.MemUsed),
 	} {
 		row[i] = smallOf(x / scaleOf(hiveSeries[i]))
@@ -192,6 +204,9 @@ func advance[T any](last *int64, slot int64, ring []T) {
 // Answer answers the verb history.
 func (s *History) Answer(v *fleet.View, r *api.Request, now time.Time) api.Answer {
 	if r.Hive == "" {
+		if s.hears {
+			s.sampleFleet(v, now)
+		}
 		return api.Answer{History: columns(fleetSeries[:], s.fleet.last, fleetStep, fleetSteps, r.Since, now, func(slot int64, i int) small {
 			return s.fleet.at[slot%fleetSteps][i]
 		})}
@@ -199,6 +214,9 @@ func (s *History) Answer(v *fleet.View, r *api.Request, now time.Time) api.Answe
 	h := known(v, r.Hive)
 	if h == nil {
 		return notFound("no hive " + r.Hive + " is known")
+	}
+	if s.hears {
+		s.sample(h, now)
 	}
 	ring := s.hives[h]
 	if ring == nil {

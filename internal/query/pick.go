@@ -97,6 +97,10 @@ func (f *Finder) Found() []Found { return f.found }
 
 // Step looks at some candidates.
 func (f *Finder) Step(v *fleet.View, now time.Time) bool {
+	if f.filter.hive != "" && known(v, f.filter.hive) == nil {
+		f.answer = notFound("no hive " + f.filter.hive + " is known")
+		return true
+	}
 	lists := f.lists(v)
 	total := 0
 	for _, l := range lists {

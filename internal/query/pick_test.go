@@ -300,8 +300,8 @@ func TestHistory(t *testing.T) {
 	}
 	now := at(30*60 + 59)
 	a := s.Answer(v, &api.Request{}, now)
-	busy := a.History.Series[api.SeriesBusy]
-	if len(busy) != fleetSteps || a.History.Step != 60_000 || *busy[len(busy)-1] != 30 || *busy[len(busy)-3] != 28 || busy[0] != nil || busy[len(busy)-1-20] != nil {
+	busy := a.History.Series[api.SeriesBusy] // their minutes begin 5 s before those above: each has the last that came in it
+	if len(busy) != fleetSteps || a.History.Step != 60_000 || *busy[len(busy)-1] != 30 || *busy[len(busy)-3] != 29 || busy[0] != nil || busy[len(busy)-1-20] != nil {
 		t.Errorf("%d, the last %v", len(busy), *busy[len(busy)-1])
 	}
 	if used := a.History.Series[api.SeriesVRAMUsed]; *used[len(used)-1] != 30<<30 {
@@ -311,6 +311,30 @@ func TestHistory(t *testing.T) {
 	cpu := a.History.Series[api.SeriesCPU]
 	if len(cpu) != 6 || cpu[5] == nil || *cpu[5] < 12.2 || *cpu[5] > 12.4 || a.History.Step != 120_000 {
 		t.Errorf("cpu %v", cpu)
+	}
+	// The last value is of now, in the first minute too, and late is not down.
+	now = now.Add(4 * time.Second) // of the next minute
+	seq++
+	late, lost := workerOf("late", "m", 4, 0), workerOf("lost", "m", 4, 0)
+	late.Live, lost.Live = hivebeat.Late, hivebeat.Lost
+	feed(t, v, snapshotOf("h", "", seq, workerOf("w", "m", 4, 3), late, lost), now)
+	v.Settle(now)
+	for _, s := range []*History{&s, {}} {
+		s.Sample(v, true, now)
+		seq++
+		feed(t, v, snapshotOf("h", "", seq, workerOf("w", "m", 4, 4), late, lost), now)
+		v.Settle(now.Add(time.Second))
+		for _, r := range []api.Request{{}, {Hive: "h"}} {
+			series := s.Answer(v, &r, now.Add(time.Second)).History.Series
+			for name, want := range map[string]float64{api.SeriesWorkersAlive: 1, api.SeriesWorkersLate: 1, api.SeriesWorkersDown: 1, api.SeriesBusy: 4} {
+				if col := series[name]; col[len(col)-1] == nil || *col[len(col)-1] != want {
+					t.Errorf("%q: %s is not %v now: %v", r.Hive, name, want, col[len(col)-1])
+				}
+			}
+		}
+		feed(t, v, snapshotOf("h", "", seq+1, workerOf("w", "m", 4, 3), late, lost), now)
+		seq++
+		v.Settle(now.Add(time.Second))
 	}
 	if a := s.Answer(v, &api.Request{Hive: "none"}, now); a.Error == nil || a.Error.Code != api.CodeNotFound {
 		t.Errorf("%+v", a)

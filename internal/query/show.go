@@ -17,7 +17,7 @@ func HiveInfo(v *fleet.View, h *fleet.Hive, now time.Time) api.HiveInfo {
 	age := fleet.EffectiveAge(0, h.Received(), now)
 	head := h.Head()
 	i := api.HiveInfo{
-		Hive: h.ID(), Live: h.Live(), Cause: h.Cause(), Conflict: h.Conflicting(now) != 0,
+		Hive: h.ID(), Live: h.Live(), Cause: h.Cause(), Conflict: h.Conflicting(now) != 0, Rival: h.Conflicting(now),
 		Inc: h.Inc(), Seq: h.Seq(), Every: hivebeat.MillisOf(h.Every()),
 		Age: age, Fresh: head.Inc != 0 && age <= hivebeat.MillisOf(v.Fresh()), Since: hivebeat.MillisOf(now.Sub(h.Since())),
 		Warm: head.Warm, Bye: h.Goodbye(), Zone: h.Zone(), Labels: head.Labels,

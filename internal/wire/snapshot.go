@@ -246,6 +246,8 @@ func (c *cursor) record(v *RecordView) {
 			v.Missed = c.uint("missed")
 		case "stalled":
 			v.Stalled = c.bool("stalled")
+		case "rival":
+			v.Rival = c.uint("rival")
 		case "age":
 			v.Age = c.uint("age")
 		case "since":

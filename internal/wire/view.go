@@ -56,7 +56,7 @@ type RecordView struct {
 	Same                bool
 	mark                mark
 	Worker, Live, Cause []byte
-	N, Missed           uint64
+	N, Missed, Rival    uint64
 	Stalled             bool
 	Age, Since          uint64
 	Tr                  []hivebeat.Transition // own memory, but reused by the next parse
@@ -140,7 +140,7 @@ func (v *RecordView) Update(r *hivebeat.Record) {
 	set(&r.Worker, v.Worker)
 	set(&r.Live, v.Live)
 	set(&r.Cause, v.Cause)
-	r.N, r.Missed, r.Stalled = v.N, v.Missed, v.Stalled
+	r.N, r.Missed, r.Stalled, r.Rival = v.N, v.Missed, v.Stalled, v.Rival
 	if !slices.Equal(r.Tr, v.Tr) {
 		r.Tr = slices.Clone(v.Tr)
 	}

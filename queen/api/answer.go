@@ -7,22 +7,23 @@ import (
 )
 
 // Answer is the JSON of every answer. Either Error is set, or what the verb was
-// asked for.
+// asked for: a list that was asked for is there also where it is empty, as [], but
+// for those of watch, which holds what changed alone.
 type Answer struct {
 	Status  Status       `json:"status"`
 	Error   *Error       `json:"error,omitempty"`
 	Summary *Summary     `json:"summary,omitempty"`
-	Hives   []HiveInfo   `json:"hives,omitempty"`
-	Workers []WorkerInfo `json:"workers,omitempty"`
+	Hives   []HiveInfo   `json:"hives,omitzero"`
+	Workers []WorkerInfo `json:"workers,omitzero"`
 	Next    string       `json:"next,omitempty"`  // cursor of the next page; empty on the last. watch: always set
 	Total   *int         `json:"total,omitempty"` // hives, workers: how many fit in all, where that is known without looking at each
 
-	Events  []Happened `json:"events,omitempty"`
+	Events  []Happened `json:"events,omitzero"`
 	History *History   `json:"history,omitempty"`
 
-	Picks  []Pick         `json:"picks,omitempty"`  // best first; fewer than asked for where there are no more
-	Passed map[string]int `json:"passed,omitempty"` // pick: of those it looked at, how many did not fit, by reason
-	Holds  []Hold         `json:"holds,omitempty"`
+	Picks  []Pick         `json:"picks,omitzero"`  // best first; fewer than asked for where there are no more
+	Passed map[string]int `json:"passed,omitzero"` // pick: of those it looked at, how many did not fit, by reason
+	Holds  []Hold         `json:"holds,omitzero"`
 
 	// watch: Resync says in words why all that the watcher holds is void; what
 	// follows builds it anew. More says that more waits already: ask at once. Gone
@@ -32,6 +33,35 @@ type Answer struct {
 	More   bool     `json:"more,omitempty"`
 	Gone   []string `json:"gone,omitempty"`
 	Missed uint64   `json:"missed,omitempty"`
+}
+
+// Whole makes the lists that verb was asked for be there, where they are empty.
+func (a *Answer) Whole(verb string) {
+	if a.Error != nil {
+		return
+	}
+	switch verb {
+	case VerbHives, VerbHive:
+		a.Hives = some(a.Hives)
+	case VerbWorkers, VerbWorker:
+		a.Workers = some(a.Workers)
+	case VerbEvents:
+		a.Events = some(a.Events)
+	case VerbHolds, VerbRelease:
+		a.Holds = some(a.Holds)
+	case VerbPick:
+		a.Picks = some(a.Picks)
+		if a.Passed == nil {
+			a.Passed = map[string]int{}
+		}
+	}
+}
+
+func some[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // Status says how sure an answer is.
@@ -95,6 +125,7 @@ type HiveInfo struct {
 	Live     hivebeat.Live         `json:"live"`
 	Cause    hivebeat.Cause        `json:"cause,omitempty"`
 	Conflict bool                  `json:"conflict,omitempty"` // two hives with this id are beating
+	Rival    uint64                `json:"rival,omitempty"`    // of a conflict: the incarnation of the one that is not believed
 	Inc      uint64                `json:"inc"`
 	Seq      uint64                `json:"seq"`
 	Every    hivebeat.Millis       `json:"every"`

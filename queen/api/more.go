@@ -21,9 +21,11 @@ type History struct {
 // all but the hives'.
 const (
 	SeriesHivesAlive   = "hives_alive"
-	SeriesHivesDown    = "hives_down" // late, lost and unverified
+	SeriesHivesLate    = "hives_late" // late or unverified: not given up
+	SeriesHivesDown    = "hives_down" // lost
 	SeriesWorkersAlive = "workers_alive"
-	SeriesWorkersDown  = "workers_down" // late and lost
+	SeriesWorkersLate  = "workers_late"
+	SeriesWorkersDown  = "workers_down" // lost
 	SeriesBusy         = "busy"         // slots in use, of workers that are alive
 	SeriesSlots        = "slots"
 	SeriesQueue        = "queue"

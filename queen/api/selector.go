@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -41,7 +42,7 @@ func ParseSelector(s string) (Selector, error) {
 	for {
 		n, err := p.need()
 		if err != nil {
-			return Selector{}, fmt.Errorf("selector: %w at %q", err, p.at)
+			return Selector{}, fmt.Errorf("selector: %w at %s", err, p.place())
 		}
 		sel.needs = append(sel.needs, n)
 		if len(sel.needs) > maxNeeds {
@@ -52,7 +53,7 @@ func ParseSelector(s string) (Selector, error) {
 			return sel, nil
 		case ",":
 		default:
-			return Selector{}, fmt.Errorf("selector: a comma is missing at %q", p.at)
+			return Selector{}, fmt.Errorf("selector: a comma is missing at %s", p.place())
 		}
 	}
 }
@@ -109,6 +110,14 @@ func (p *selectorParser) next() string {
 	tok := p.rest[:n]
 	p.rest = p.rest[n:]
 	return tok
+}
+
+// place says for people where the last token was.
+func (p *selectorParser) place() string {
+	if p.at == "" {
+		return "its end"
+	}
+	return strconv.Quote(p.at)
 }
 
 func (p *selectorParser) peek() string {

@@ -203,7 +203,8 @@ func (c *Client) History(ctx context.Context, hive string, since time.Duration) 
 	return c.Ask(ctx, api.VerbHistory, api.Request{Hive: hive, Since: hivebeat.MillisOf(since)})
 }
 
-// Pick returns the best places for work, in Picks: none is no error. With r.Hold
+// Pick returns the best places for work, in Picks: none is no error, but r.Hive not
+// being known is ErrNotFound. With r.Hold
 // they are held under that id, for r.HoldMS; asked again with the same id, the same
 // places are held for longer.
 func (c *Client) Pick(ctx context.Context, r api.Request) (*api.Answer, error) {

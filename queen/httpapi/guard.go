@@ -132,11 +132,21 @@ func (g *guard) knows(q *http.Request) bool {
 
 // Errors that the guard answers with, by status.
 var (
-	errHost      = errors.New("this server is not known by that name: on loopback use localhost or 127.0.0.1, or name the host with an allowed origin")
 	errExposed   = errors.New("beyond loopback this server wants a token, or to be open")
-	errElsewhere = errors.New("a page from elsewhere may not ask here")
+	errElsewhere = errors.New("a web page from elsewhere may not ask here, unless the queen is started with --http-origin and the origin of that page")
 	errToken     = errors.New("this needs the token: Authorization: Bearer …")
 )
+
+// hostError refuses a name, and says what lets it in.
+type hostError struct{ host string }
+
+func (e *hostError) Error() string {
+	origin := "http://HOST:PORT"
+	if u, err := url.Parse("http://" + e.host); err == nil && u.Host == e.host && u.Hostname() != "" {
+		origin = "http://" + e.host
+	}
+	return fmt.Sprintf("on its own machine this server answers to localhost and 127.0.0.1, and not to %.100q: a web page could have that name. To let it in, start the queen with --http-origin %.100s", e.host, origin)
+}
 
 // public tells what needs no token: what probes ask, and the way to log in.
 func public(path string) bool {
@@ -159,7 +169,7 @@ func (g *guard) admit(q *http.Request) (status int, err error) {
 	// A name that somebody else's DNS gives this machine would make that page's
 	// origin ours. A token does not protect what needs none.
 	if local && !g.ownHost(q.Host) {
-		return http.StatusMisdirectedRequest, errHost
+		return http.StatusMisdirectedRequest, &hostError{q.Host}
 	}
 	if err := g.cross.Check(q); err != nil || !g.fromHere(q) {
 		return http.StatusForbidden, errElsewhere

@@ -48,6 +48,7 @@ type families struct {
 	beats, failed, late, last    prom.Family
 	refused, clipped             prom.Family
 	factsFailed, calls, badCalls prom.Family
+	unheard                      prom.Family
 }
 
 func declare(f *prom.Families) families {
@@ -61,6 +62,7 @@ func declare(f *prom.Families) families {
 		factsFailed: f.Counter("facts_failed_total", "Beats without new facts, by why the function that reads them failed.", "why"),
 		calls:       f.Counter("roll_calls_total", "Roll calls heard."),
 		badCalls:    f.Counter("roll_calls_bad_total", "Roll calls with a payload that is none, which were ignored."),
+		unheard:     f.Counter("beats_unheard_total", "Beats of which NATS said that nobody listens: no hive of this id runs. It is asked once a minute at most while somebody does."),
 	}
 }
 
@@ -78,4 +80,5 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	prom.Send(ch, m.factsFailed, s.FactsRefused, "refused")
 	prom.Send(ch, m.calls, s.Calls)
 	prom.Send(ch, m.badCalls, s.BadCalls)
+	prom.Send(ch, m.unheard, s.Unheard)
 }

@@ -52,6 +52,14 @@ func began(inc uint64) string {
 	return time.UnixMicro(int64(min(inc, hivebeat.MaxInt))).UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
+// rival tells of the one of a conflict that is not believed, and not shown.
+func rival(inc uint64) string {
+	if inc == 0 { // an older queen does not say
+		return ""
+	}
+	return fmt.Sprintf("; the one that is not believed, and not shown, began %s (incarnation %d)", began(inc), inc)
+}
+
 // Hive renders all there is to say about a hive, but its workers.
 func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	d := &detail{p: p}
@@ -62,7 +70,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	}
 	d.line("live", "%s for %s%s", p.Text(Clean(string(h.Live)), liveStyle(h.Live)), age(h.Since), dot(join(cause, h.Bye)))
 	if h.Conflict {
-		d.line("conflict", "%s", p.Text("two hives beat with this id: give one of them another --id", Bad))
+		d.line("conflict", "%s", p.Text("two hives beat with this id: stop one, or give it another --id"+rival(h.Rival), Bad))
 	}
 	fresh := ""
 	if !h.Fresh {
@@ -164,6 +172,9 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint) []string {
 	}
 	d.line("live", "%s for %s%s", p.Text(Clean(string(w.Live)), liveStyle(w.Live)), age(w.Since), dot(join(cause, stalled)))
 	d.line("state", "%s%s", p.Text(Clean(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
+	if w.Rival != 0 {
+		d.line("conflict", "%s", p.Text("two processes beat with this id: stop one, or give it another --id"+rival(w.Rival), Bad))
+	}
 	missed, quiet, fresh := "", "", ""
 	if w.Missed > 0 {
 		missed = plural(int(min(w.Missed, 1<<30)), "beat") + " missed"

@@ -97,7 +97,7 @@ func hiveNote(h *api.HiveInfo) Cell {
 		st = max(st, as)
 	}
 	if h.Conflict {
-		add("conflict: two hives beat with this id", Bad)
+		add("conflict: two hives beat as this one; stop one, or give it another --id", Bad)
 	}
 	if h.Cause != "" {
 		add(string(h.Cause), Plain)
@@ -195,14 +195,17 @@ func WorkerRow(w *api.WorkerInfo, extra time.Duration) []Cell {
 func workerNote(w *api.WorkerInfo, extra time.Duration) Cell {
 	var notes []string
 	st := Faint
+	if w.Rival != 0 {
+		notes, st = append(notes, "conflict: two processes beat as this one; stop one, or give it another --id"), Bad
+	}
 	if w.Cause != "" && string(w.Cause) != w.Reason {
 		notes = append(notes, string(w.Cause))
 	}
 	if w.Stalled {
-		notes, st = append(notes, "stalled"), Warn
+		notes, st = append(notes, "stalled"), max(st, Warn)
 	}
 	if w.Quiet > 0 && w.Live == hivebeat.Alive {
-		notes, st = append(notes, "quiet for up to "+Age(quietLeft(w, extra))), Notice
+		notes, st = append(notes, "quiet for up to "+Age(quietLeft(w, extra))), max(st, Notice)
 	}
 	if w.Reason != "" {
 		notes, st = append(notes, w.Reason), max(st, Plain)

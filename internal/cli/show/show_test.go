@@ -40,6 +40,23 @@ func text(lines []string) string { return strings.Join(lines, "\n") + "\n" }
 
 var sure = api.Status{Queen: "queen-1", Warm: true, JetStream: true}
 
+// A conflict stands first in the note, and what is told of one says what to do.
+func TestConflicts(t *testing.T) {
+	hives, workers := sampleHives(), sampleWorkers()
+	h, w := &hives[1], &workers[0]
+	h.Conflict, h.Rival, w.Rival, w.Stalled = true, 1_764_000_000_000_001, 1_764_000_000_000_002, true
+	for _, note := range []Cell{hiveNote(h), workerNote(w, 0)} {
+		if !strings.HasPrefix(note.Text, "conflict: two ") || !strings.Contains(note.Text, "--id") || note.Style != Bad {
+			t.Errorf("the note is %+v", note)
+		}
+	}
+	for _, lines := range [][]string{Hive(h, &sure, false), Worker(w, &sure, false)} {
+		if !strings.Contains(text(lines), "stop one, or give it another --id; the one that is not believed, and not shown, began 2025-11-24 16:00:00 UTC (incarnation 176400000000000") {
+			t.Errorf("%s", text(lines))
+		}
+	}
+}
+
 func sampleHives() []api.HiveInfo {
 	h100 := hivebeat.GPU{UUID: "GPU-5d1f", Name: "NVIDIA H100 80GB HBM3", Total: 80 * gib, Used: 65*gib + gib/4, Ours: 65 * gib, Util: 71, Temp: 62, Power: 498_000}
 	rtx := hivebeat.GPU{UUID: "GPU-77aa", Index: 0, Name: "NVIDIA GeForce RTX 4090", Total: 24 * gib, Used: 21 * gib, Ours: 18 * gib, Util: 40, Temp: 51, Power: 201_000}

@@ -86,17 +86,9 @@ func TestREADME(t *testing.T) {
 			if i < 0 {
 				t.Fatalf("nobody said what %q should print\nhint: add it to shows in this test", line)
 			}
-			argv := []string{"/bin/sh", "-c", "exec " + line}
-			pager := strings.HasPrefix(line, "nats stream view")
-			if pager { // it works in a terminal only
-				argv = []string{"script", "--quiet", "--return", "--command", line, "/dev/null"}
-			}
-			p := rig.Start(t, line, env, argv...)
+			p := rig.Start(t, line, env, "/bin/sh", "-c", "exec "+line)
 			p.Said(shows[i].output, moment)
-			switch {
-			case pager: // it waits for a key
-				p.Kill()
-			case !p.Ended(): // a subscription goes on until Ctrl-C
+			if !p.Ended() { // a subscription goes on until Ctrl-C
 				p.Signal(syscall.SIGINT)
 			}
 			p.Wait(moment)

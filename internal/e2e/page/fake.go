@@ -450,8 +450,10 @@ func (q *fakeQueen) history(now time.Time, r api.Request) *api.History {
 			down = float64(int(workers/40) + 1)
 		}
 		at(api.SeriesWorkersAlive, workers-down)
-		at(api.SeriesWorkersDown, down)
+		at(api.SeriesWorkersLate, float64(int(down/2)))
+		at(api.SeriesWorkersDown, down-float64(int(down/2)))
 		at(api.SeriesHivesAlive, float64(len(q.hives)))
+		at(api.SeriesHivesLate, 0)
 		at(api.SeriesHivesDown, 0)
 		at(api.SeriesSlots, workers*8)
 		at(api.SeriesBusy, float64(int(workers*8*level)))

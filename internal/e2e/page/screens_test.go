@@ -60,6 +60,8 @@ func TestScreens(t *testing.T) {
 				tab.until(moment, "what happened is shown", `!document.querySelector('.feed') || document.querySelector('.feed .event')`)
 				tab.until(moment, "what went wrong is shown", `document.querySelector('.card li.lost, .rows .live.lost, .event.lost, .event.late, h1 .lost')`)
 				tab.until(moment, "nothing is waited for", `!document.querySelector('.row.waiting')`)
+				tab.until(moment, "counts say what is missing, and legends the same", `!document.querySelector('.hero') || document.querySelector('.hero .workers .figure').innerText.includes('alive, 2 missing') &&
+					(!document.querySelector('.history canvas') || ['late 1', 'lost 1'].every(s => document.querySelector('.history .chart .keys').textContent.includes(s)))`)
 				tab.shoot(string(rune('a' + i)))
 			}
 		})

@@ -6,8 +6,8 @@ import { clip, count } from './text.js';
 // that no line is told by its colour alone.
 const line = (key, name, colour, dash, fill) => ({ key, name, colour, dash, fill });
 export const CHARTS = {
-  hives: { title: 'Hives', series: [line('hives_alive', 'alive', '--alive'), line('hives_down', 'down', '--lost', [6, 4])] },
-  workers: { title: 'Workers', series: [line('workers_alive', 'alive', '--alive'), line('workers_down', 'down', '--lost', [6, 4])] },
+  hives: { title: 'Hives', series: [line('hives_alive', 'alive', '--alive'), line('hives_late', 'late', '--late', [2, 3]), line('hives_down', 'lost', '--lost', [6, 4])] },
+  workers: { title: 'Workers', series: [line('workers_alive', 'alive', '--alive'), line('workers_late', 'late', '--late', [2, 3]), line('workers_down', 'lost', '--lost', [6, 4])] },
   work: { title: 'Requests', series: [line('busy', 'busy', '--ours', null, true), line('queue', 'queued', '--foreign', [6, 4]), line('slots', 'slots', '--muted', [2, 3])] },
   vram: { title: 'VRAM, GiB', bytes: true, series: [line('vram_ours', 'ours', '--ours', null, true), line('vram_used', 'used', '--foreign', [6, 4]), line('vram_total', 'total', '--muted', [2, 3])] },
   cpu: { title: 'CPU, %', series: [line('cpu', 'used', '--ours', null, true)], most: 100 },
@@ -23,6 +23,7 @@ const RANGES = [['1h', 1], ['3h', 3], ['6h', 6], ['24h', 24]];
 export class Charts {
   #plots = [];
   #data = null;
+  #now = {}; // of the series that a summary has
   #asked = -Infinity;
   #closed = false;
 
@@ -61,7 +62,7 @@ export class Charts {
 
   #chart(spec) {
     const names = spec.series.map((s) => h('span', { class: `key ${s.dash ? (s.dash[0] > 4 ? 'dashed' : 'dotted') : 'solid'} c${s.colour.slice(2)}` }, `${s.name} `, h('b')));
-    const box = h('div', { class: 'plot', role: 'img' });
+    const box = h('div', { class: 'plot', role: 'img', 'aria-label': spec.title }); // more is said once it is drawn
     this.#plots.push({ spec, box, names, plot: null });
     return h('figure', { class: 'chart' }, h('figcaption', {}, h('span', { class: 'name', text: spec.title }), h('span', { class: 'keys' }, names)), box);
   }
@@ -87,6 +88,29 @@ export class Charts {
     this.#draw(false);
   }
 
+  // now takes what the queen counts at this moment: a legend says no other number than
+  // the rest of the page.
+  now(s) {
+    const { hives = {}, workers = {} } = s;
+    this.#now = {
+      hives_alive: hives.alive || 0, hives_late: (hives.late || 0) + (hives.unverified || 0), hives_down: hives.lost || 0,
+      workers_alive: workers.alive || 0, workers_late: workers.late || 0, workers_down: workers.lost || 0,
+      vram_ours: s.vram_ours, vram_used: s.vram_used, vram_total: s.vram_total,
+    };
+    this.#legends();
+  }
+
+  #legends() {
+    if (!this.#data || this.#closed || this.row.hidden) return;
+    for (const p of this.#plots) {
+      for (const [i, s] of p.spec.series.entries()) {
+        const v = this.#now[s.key] ?? (this.#data.series[s.key] || []).at(-1);
+        say(p.names[i].lastChild, v === null || v === undefined ? '–' : few(p.spec.bytes ? v / 2 ** 30 : v));
+      }
+      p.box.setAttribute('aria-label', `${p.spec.title}, last ${this.hours} hours. Now ${p.names.map((n) => n.textContent).join(', ')}.`);
+    }
+  }
+
   #none(why) {
     this.note.hidden = false;
     this.row.hidden = true;
@@ -108,14 +132,12 @@ export class Charts {
     if (!this.#data || this.#closed || this.row.hidden) return;
     for (const p of this.#plots) {
       const data = this.#columns(p.spec);
-      const last = p.spec.series.map((s, i) => data[i + 1].at(-1));
-      last.forEach((v, i) => say(p.names[i].lastChild, v === null || v === undefined ? '–' : few(v)));
-      p.box.setAttribute('aria-label', `${p.spec.title}, last ${this.hours} hours. Now ${p.names.map((n) => n.textContent).join(', ')}.`);
       if (anew) { p.plot?.destroy(); p.plot = null; }
       if (!p.plot) p.plot = this.#plot(p, data);
       else p.plot.setData(data);
       p.plot.setScale('x', this.#span(data));
     }
+    this.#legends();
   }
 
   // #span is what the time axis shows: the hours asked for, or as much of them as is
@@ -139,7 +161,7 @@ export class Charts {
       font: '11px Inter, system-ui, sans-serif', gap: 4,
     };
     return new uPlot({
-      width: Math.max(160, box.clientWidth), height: box.clientHeight || 120, padding: [6, 6, 0, 0],
+      width: Math.max(160, box.clientWidth), height: box.clientHeight || 120, padding: [6, 16, 0, 0], // half a label of the time beside the last
       legend: { show: false }, cursor: { show: false }, select: { show: false },
       scales: { y: { range: (u, min, max) => [0, spec.most || Math.max(1, (max || 0) * 1.1)] } },
       axes: [
@@ -147,7 +169,8 @@ export class Charts {
         { ...axis, size: 44, space: 28, incrs: STEPS, values: (u, t) => t.map((v) => short(v)) },
       ],
       series: [{}, ...spec.series.map((s) => ({
-        stroke: colour(s.colour), width: 1.75, dash: s.dash || undefined, points: { show: false },
+        stroke: colour(s.colour), width: 1.75, dash: s.dash || undefined,
+        points: { show: (u, i) => u.data[i].filter((v) => v !== null).length === 1, size: 6, width: 0, fill: colour(s.colour) }, // the first makes no line
         fill: s.fill ? faint(colour(s.colour)) : undefined,
       }))],
     }, data, box);

@@ -138,7 +138,10 @@ export class Fleet {
   #count(total, exact) { say(this.count, `${exact ? '' : 'at least '}${count(total)}`); }
 
   answer(a) {
-    if (a.summary) this.hero.set(a.summary);
+    if (a.summary) {
+      this.hero.set(a.summary);
+      this.charts.now(a.summary);
+    }
     this.feed.answer(a);
   }
 
@@ -170,8 +173,11 @@ class Hero {
   set(s) {
     const sum = (counts) => Object.entries(counts || {}).reduce((n, [k, v]) => (k === 'left' ? n : n + v), 0);
     for (const [panel, counts] of [[this.hives, s.hives], [this.workers, s.workers]]) {
-      say(panel.big, count(counts?.alive || 0));
-      say(panel.rest, `alive of ${count(sum(counts))}`);
+      const alive = counts?.alive || 0;
+      const missing = sum(counts) - alive; // who left in order is not
+      say(panel.big, count(alive));
+      say(panel.rest, missing ? `alive, ${count(missing)} missing` : 'alive');
+      attr(panel.rest, 'title', missing ? 'Missing are those that are late, unverified or lost; who left in order is not' : null);
     }
     parts.setTally(this.hiveTally, s.hives, LIVES);
     parts.setTally(this.workerTally, s.workers, LIVES);
@@ -282,7 +288,7 @@ function fillCardWorker(li, w, at) {
   say(c.model, clip(w.model || '', 80));
   attr(c.model, 'title', w.model);
   // The word of the verdict, unless it is well: then its own.
-  say(c.word, clip(w.live === 'alive' ? (w.stalled ? 'stalled' : w.state || 'alive') : w.live, 24));
+  say(c.word, clip(w.live === 'alive' ? (w.rival ? 'conflict' : w.stalled ? 'stalled' : w.state || 'alive') : w.live, 24));
   say(c.slots, w.live === 'alive' ? parts.slots(w) : '');
   attr(c.slots, 'title', w.slots ? `${w.busy || 0} of ${w.slots} slots in use, ${w.queue || 0} waiting` : null);
   setAge(c.age, w.age, at);

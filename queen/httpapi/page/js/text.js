@@ -121,7 +121,7 @@ export function eventWords(d) {
     case 'recovered': return `recovered${d.from ? `, was ${d.from}` : ''}`;
     case 'restarted': return 'restarted';
     case 'unverified': return 'unverified: the brake holds the verdict';
-    case 'conflict': return 'conflict: two processes have this id';
+    case 'conflict': return 'conflict: two processes have this id; stop one, or rename it';
     case 'stalled': return d.to === 'stalled' ? 'stalled: busy, and makes no progress' : 'makes progress again';
     case 'gap': return `${plural(d.missing || 0, 'transition')} that nobody can tell any more`;
     case 'brake': return `brake ${d.to === 'on' ? 'on' : 'off'}${d.zone ? ` in zone ${d.zone}` : ''}`;
