@@ -69,8 +69,9 @@ func (c PulseConfig[T]) validate() error {
 }
 
 // Pulse sends a T every interval, with jitter; at once when it changed or somebody in
-// it ended; once more on reconnect and on roll call; and a last one on the way out. Its pace, which
-// no caller can exceed, is described at Schedule. Workers and hives both use it.
+// it ended; once more on reconnect and on roll call; and a last one on the way out.
+// Its pace, which no caller can exceed, is described at Schedule. Workers and hives
+// both use it.
 //
 // All methods are safe for concurrent use, and all but Run, Stop and Now return
 // at once. After the end of Run they do nothing.
