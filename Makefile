@@ -46,8 +46,8 @@ e2e-fabric: ## End to end with real processes: kills, restarts, full disks, old 
 	$(GO) test -tags e2e -count=1 -timeout 15m -v ./internal/e2e/fabric
 
 .PHONY: e2e-natscli
-e2e-natscli: ## The README's lines for the nats CLI, run by the real one
-	$(GO) test -tags e2e -count=1 -timeout 10m -v ./internal/e2e/natscli
+e2e-natscli: ## The README's lines for the nats CLI, run by the real one; the same questions by it, by HTTP, by hivebeat and in Go
+	$(GO) test -tags e2e -count=1 -timeout 10m -v -p 1 ./internal/e2e/natscli ./internal/e2e/same
 
 .PHONY: e2e-top
 e2e-top: ## hivebeat top in a real terminal (tmux): keys in, screens out (HIVEBEAT_SCREENS=dir keeps them)

@@ -68,9 +68,10 @@ func (c PulseConfig[T]) validate() error {
 	return nil
 }
 
-// Pulse sends a T every interval, with jitter; at once when it changed; once more
-// on reconnect and on roll call; and a last one on the way out. Its pace, which
-// no caller can exceed, is described at Schedule. Workers and hives both use it.
+// Pulse sends a T every interval, with jitter; at once when it changed or somebody in
+// it ended; once more on reconnect and on roll call; and a last one on the way out.
+// Its pace, which no caller can exceed, is described at Schedule. Workers and hives
+// both use it.
 //
 // All methods are safe for concurrent use, and all but Run, Stop and Now return
 // at once. After the end of Run they do nothing.
@@ -311,7 +312,11 @@ func (p *Pulse[T]) Stop(ctx context.Context) error {
 // Done is closed when Run has ended, or can not begin any more.
 func (p *Pulse[T]) Done() <-chan struct{} { return p.done }
 
-// Changed asks for a pulse at once: something changed that can not wait. Changes
+// Ended asks for a pulse at once: somebody is gone. Ends that follow are gathered for
+// 50 ms; 20 go out in a burst, then two a second, whatever else was sent.
+func (p *Pulse[T]) Ended() { p.ask((*Schedule).Ended) }
+
+// Changed asks for a pulse at once: something else changed that can not wait. Changes
 // that follow are gathered for 50 ms; 5 go out in a burst, then one a second.
 func (p *Pulse[T]) Changed() { p.ask((*Schedule).Changed) }
 

@@ -9,7 +9,8 @@ type Why uint8
 const (
 	WhyStart       Why = iota + 1 // the first one
 	WhyInterval                   // the promise
-	WhyChanged                    // Changed: something that can not wait
+	WhyEnded                      // Ended: somebody is gone
+	WhyChanged                    // Changed: something else that can not wait
 	WhyTouched                    // Touch: facts
 	WhyCalled                     // Call: a roll call
 	WhyReconnected                // Reconnected
@@ -18,7 +19,7 @@ const (
 )
 
 var whyWords = [...]string{
-	WhyStart: "start", WhyInterval: "interval", WhyChanged: "changed", WhyTouched: "touched",
+	WhyStart: "start", WhyInterval: "interval", WhyEnded: "ended", WhyChanged: "changed", WhyTouched: "touched",
 	WhyCalled: "called", WhyReconnected: "reconnected", WhyAsked: "asked", WhyLast: "last",
 }
 
@@ -34,9 +35,11 @@ const (
 	jitterLow  = 0.85 // an interval is the promise × a random jitterLow to jitterHigh
 	jitterHigh = 0.95
 
-	urgentGather = 50 * time.Millisecond // changes after the first are gathered so long
-	urgentBurst  = 5                     // so many in a row, and then
-	urgentPace   = time.Second           // one in this time
+	urgentGather = 50 * time.Millisecond // what comes after the first is gathered so long
+	changedBurst = 5                     // so many in a row, and then
+	changedPace  = time.Second           // one in this time
+	endedBurst   = 20                    // the same of ends: as many as a machine has workers, mostly,
+	endedPace    = time.Second / 2       // and what a queen can bear of all hives at once
 	factsPace    = time.Second           // facts go out no sooner after the pulse before
 	askedPace    = 100 * time.Millisecond
 	backPace     = time.Second            // one pulse for all reconnects within it
@@ -56,6 +59,9 @@ const (
 //     later than promised, and one that is late is followed by no other to catch up;
 //   - a change is due at once, 50 ms after the last change that was sent, and
 //     no more than 5 + 1 a second of them go out in any stretch of time;
+//   - so is an end, 50 ms after the last end that was sent, and of those no more
+//     than 20 + 2 a second go out: an end waits for no change that went out
+//     before it, however many there were;
 //   - facts are due a second after the last pulse;
 //   - a roll call is due after a random wait within its spread, and no sooner
 //     than the roll gap after the last pulse that answered one;
@@ -70,12 +76,12 @@ type Schedule struct {
 	notBefore time.Time // after a failure
 	failing   bool
 
-	last       time.Time // when the last pulse that was sent began; zero before the first
-	lastUrgent time.Time // the last one that was due to a change
-	lastAsked  time.Time
-	lastRoll   time.Time
-	lastBack   time.Time
-	urgentFull time.Time // when the burst is whole again: a token bucket as one time
+	last      time.Time // when the last pulse that was sent began; zero before the first
+	ends      bucket
+	changes   bucket
+	lastAsked time.Time
+	lastRoll  time.Time
+	lastBack  time.Time
 
 	waiting  marks // asked for since the last pulse began
 	inFlight marks // taken along by the pulse between Begin and Sent or Failed
@@ -85,9 +91,10 @@ type Schedule struct {
 
 // marks are the earliest times at which each kind of pulse was asked for; zero
 // means that it was not.
-type marks struct{ changed, touched, called, back, asked time.Time }
+type marks struct{ ended, changed, touched, called, back, asked time.Time }
 
 func (m *marks) add(o marks) {
+	earliest(&m.ended, o.ended)
 	earliest(&m.changed, o.changed)
 	earliest(&m.touched, o.touched)
 	earliest(&m.called, o.called)
@@ -101,6 +108,31 @@ func earliest(t *time.Time, o time.Time) {
 	}
 }
 
+// bucket paces the pulses that are due to one kind of urgency. The zero value is
+// full.
+type bucket struct {
+	last time.Time // when the last pulse of this kind that was sent began
+	full time.Time // when the burst is whole again: a token bucket as one time
+}
+
+// free returns when the next one may go out: burst in a row, then one in pace.
+func (b *bucket) free(burst int, pace time.Duration) time.Time {
+	gathered, paced := after(b.last, urgentGather), after(b.full, -time.Duration(burst-1)*pace)
+	if paced.After(gathered) {
+		return paced
+	}
+	return gathered
+}
+
+// take counts one that went out.
+func (b *bucket) take(now time.Time, pace time.Duration) {
+	b.last = now
+	if b.full.Before(now) {
+		b.full = now
+	}
+	b.full = b.full.Add(pace)
+}
+
 // NewSchedule returns a schedule whose first pulse is due now. every is the
 // promise; rollGap the least time between two answers to roll calls, 0 for the
 // default of 1 s; rand returns random numbers in [0, 1).
@@ -110,6 +142,10 @@ func NewSchedule(now time.Time, every, rollGap time.Duration, rand func() float6
 	}
 	return &Schedule{every: every, rollGap: rollGap, rand: rand, regular: now}
 }
+
+// Ended asks for a pulse at once, because somebody is gone: whoever reads it may be
+// about to count on him.
+func (s *Schedule) Ended(now time.Time) { earliest(&s.waiting.ended, now) }
 
 // Changed asks for a pulse at once.
 func (s *Schedule) Changed(now time.Time) { earliest(&s.waiting.changed, now) }
@@ -141,21 +177,20 @@ func (s *Schedule) Next() (time.Time, Why) {
 	if s.last.IsZero() {
 		why = WhyStart
 	}
-	consider := func(asked time.Time, w Why, notBefore ...time.Time) {
+	consider := func(asked time.Time, w Why, notBefore time.Time) {
 		if asked.IsZero() {
 			return
 		}
-		for _, t := range notBefore {
-			if t.After(asked) {
-				asked = t
-			}
+		if notBefore.After(asked) {
+			asked = notBefore
 		}
 		if asked.Before(at) {
 			at, why = asked, w
 		}
 	}
 	w := &s.waiting
-	consider(w.changed, WhyChanged, after(s.lastUrgent, urgentGather), after(s.urgentFull, -(urgentBurst-1)*urgentPace))
+	consider(w.ended, WhyEnded, s.ends.free(endedBurst, endedPace))
+	consider(w.changed, WhyChanged, s.changes.free(changedBurst, changedPace))
 	consider(w.asked, WhyAsked, after(s.lastAsked, askedPace))
 	consider(w.back, WhyReconnected, after(s.lastBack, backPace))
 	consider(w.called, WhyCalled, after(s.lastRoll, s.rollGap))
@@ -188,12 +223,10 @@ func (s *Schedule) Begin(now time.Time) (why Why, late bool) {
 func (s *Schedule) Sent() {
 	now := s.began
 	switch s.why {
+	case WhyEnded:
+		s.ends.take(now, endedPace)
 	case WhyChanged:
-		s.lastUrgent = now
-		if s.urgentFull.Before(now) {
-			s.urgentFull = now
-		}
-		s.urgentFull = s.urgentFull.Add(urgentPace)
+		s.changes.take(now, changedPace)
 	case WhyAsked:
 		s.lastAsked = now
 	}

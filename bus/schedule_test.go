@@ -49,6 +49,7 @@ func TestSchedule(t *testing.T) {
 		at time.Duration
 		do func(*Schedule, time.Time)
 	}
+	ended := (*Schedule).Ended
 	changed := (*Schedule).Changed
 	touch := (*Schedule).Touch
 	back := (*Schedule).Reconnected
@@ -74,6 +75,24 @@ func TestSchedule(t *testing.T) {
 			[]step{{10 * sec, changed}, {10*sec + 10*ms, changed}, {10*sec + 40*ms, changed}},
 			11 * sec,
 			[]fire{{0, WhyStart}, {10 * sec, WhyChanged}, {10*sec + 50*ms, WhyChanged}},
+		},
+		{
+			"an end does not wait for the change before it",
+			[]step{{10 * sec, changed}, {10*sec + 10*ms, ended}, {10*sec + 20*ms, ended}},
+			11 * sec,
+			[]fire{{0, WhyStart}, {10 * sec, WhyChanged}, {10*sec + 10*ms, WhyEnded}, {10*sec + 60*ms, WhyEnded}},
+		},
+		{
+			"a change rides on an end",
+			[]step{{10 * sec, changed}, {10*sec + 10*ms, changed}, {10*sec + 20*ms, ended}},
+			11 * sec,
+			[]fire{{0, WhyStart}, {10 * sec, WhyChanged}, {10*sec + 20*ms, WhyEnded}},
+		},
+		{
+			"what is both is an end, and leaves the changes their burst",
+			[]step{{10 * sec, changed}, {10 * sec, ended}, {10*sec + 10*ms, changed}},
+			11 * sec,
+			[]fire{{0, WhyStart}, {10 * sec, WhyEnded}, {10*sec + 10*ms, WhyChanged}},
 		},
 		{
 			"facts wait for a second after the pulse before",
@@ -143,6 +162,45 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
+// Joins and changes of state without end use up what they may, and an end goes out at
+// once all the same; twenty do, 50 ms apart, and then two a second.
+func TestScheduleEndsWaitForNoChanges(t *testing.T) {
+	t.Parallel()
+	s := NewSchedule(t0, time.Minute, 0, middle)
+	var now time.Duration
+	storm := func(until time.Duration, ends bool) (told []time.Duration) {
+		for ; now < until; now += ms {
+			s.Changed(at(now))
+			if ends {
+				s.Ended(at(now))
+			}
+			fires, _ := play(s, now, now+ms)
+			for _, f := range fires {
+				if f.why == WhyEnded {
+					told = append(told, f.at)
+				}
+			}
+		}
+		return told
+	}
+	storm(10*time.Second, false)
+	if next, why := s.Next(); why != WhyChanged || next.Sub(t0) <= now {
+		t.Fatalf("%s is due at %s: the storm has left something of the burst", why, next.Sub(t0))
+	}
+	begun := now
+	told := storm(begun+3*time.Second, true)
+	var want []time.Duration
+	for i := range 20 + 2 { // two of the burst have come back by the time that it is used up
+		want = append(want, begun+time.Duration(i)*50*ms)
+	}
+	for d := begun + 3*time.Second/2; d < begun+3*time.Second; d += time.Second / 2 {
+		want = append(want, d)
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("ends went out at\n%v, want\n%v", told, want)
+	}
+}
+
 // A late timer is followed by one pulse, not by those that were missed.
 func TestScheduleAfterPause(t *testing.T) {
 	t.Parallel()
@@ -169,6 +227,7 @@ func TestScheduleFailure(t *testing.T) {
 	now := time.Duration(0)
 	for range 1000 { // a hot caller
 		now += 100 * time.Microsecond
+		s.Ended(at(now))
 		s.Changed(at(now))
 		s.Touch(at(now))
 		s.Ask(at(now))
@@ -191,15 +250,17 @@ func TestScheduleFailure(t *testing.T) {
 
 func TestScheduleFailureKeepsWhatCameMeanwhile(t *testing.T) {
 	t.Parallel()
-	s := NewSchedule(t0, 30*time.Second, 0, middle)
-	play(s, 0, time.Second)
-	s.Changed(at(2 * time.Second))
-	s.Begin(at(2 * time.Second))
-	s.Touch(at(2*time.Second + 1)) // while it is being sent
-	s.Failed(at(2*time.Second + 2))
-	fires, _ := play(s, 2*time.Second, 10*time.Second)
-	if len(fires) != 1 || fires[0].why != WhyChanged {
-		t.Errorf("after a failed change: got %v, want it once more", fires)
+	for why, ask := range map[Why]func(*Schedule, time.Time){WhyChanged: (*Schedule).Changed, WhyEnded: (*Schedule).Ended} {
+		s := NewSchedule(t0, 30*time.Second, 0, middle)
+		play(s, 0, time.Second)
+		ask(s, at(2*time.Second))
+		s.Begin(at(2 * time.Second))
+		s.Touch(at(2*time.Second + 1)) // while it is being sent
+		s.Failed(at(2*time.Second + 2))
+		fires, _ := play(s, 2*time.Second, 10*time.Second)
+		if len(fires) != 1 || fires[0].why != why {
+			t.Errorf("after a failure of one that was %s: got %v, want it once more", why, fires)
+		}
 	}
 }
 
@@ -226,7 +287,7 @@ func TestScheduleProperties(t *testing.T) {
 			if len(f) > 10_000 {
 				t.Fatalf("%d pulses in %s", len(f), gap)
 			}
-			switch rapid.IntRange(0, 4).Draw(t, "call") {
+			switch rapid.IntRange(0, 5).Draw(t, "call") {
 			case 0:
 				s.Changed(at(now))
 			case 1:
@@ -237,8 +298,13 @@ func TestScheduleProperties(t *testing.T) {
 				s.Reconnected(at(now))
 			case 4:
 				s.Ask(at(now))
+			case 5:
+				s.Ended(at(now))
 			}
 			// Nothing that was asked for waits longer than the promise.
+			if next, why := s.Next(); !s.waiting.ended.IsZero() && next.After(at(now+endedPace)) {
+				t.Fatalf("%s is due at %s, and at %s an end was asked for", why, next.Sub(t0), now)
+			}
 			if next, why := s.Next(); len(fires) > 0 && next.After(at(fires[len(fires)-1].at+every)) {
 				t.Fatalf("%s is due at %s, %s after the last pulse: the promise is %s", why, next.Sub(t0), next.Sub(at(fires[len(fires)-1].at)), every)
 			}
@@ -250,7 +316,7 @@ func TestScheduleProperties(t *testing.T) {
 }
 
 func check(t *rapid.T, fires []fire, every, rollGap time.Duration) {
-	var changes []time.Duration
+	urgent := map[Why][]time.Duration{}
 	lastOf := map[Why]time.Duration{}
 	for i, f := range fires {
 		if i > 0 {
@@ -266,21 +332,24 @@ func check(t *rapid.T, fires []fire, every, rollGap time.Duration) {
 			}
 		}
 		least := map[Why]time.Duration{
-			WhyChanged: urgentGather, WhyAsked: askedPace, WhyCalled: rollGap, WhyReconnected: backPace,
+			WhyEnded: urgentGather, WhyChanged: urgentGather, WhyAsked: askedPace, WhyCalled: rollGap, WhyReconnected: backPace,
 		}[f.why]
 		if last, ok := lastOf[f.why]; ok && f.at-last < least {
 			t.Fatalf("%s came %s after the one before of its kind, at least %s were promised", f, f.at-last, least)
 		}
 		lastOf[f.why] = f.at
-		if f.why == WhyChanged {
-			changes = append(changes, f.at)
-		}
+		urgent[f.why] = append(urgent[f.why], f.at)
 	}
-	// In any stretch from change i to change j: at most 5 + 1 a second.
-	for i := range changes {
-		for j := i; j < len(changes); j++ {
-			if n, most := j-i+1, urgentBurst+int((changes[j]-changes[i])/urgentPace); n > most {
-				t.Fatalf("%d changes within %s, at most %d are allowed", n, changes[j]-changes[i], most)
+	// In any stretch from change i to change j: at most 5 + 1 a second. Of ends 20 + 2.
+	for why, of := range map[Why]struct {
+		burst int
+		pace  time.Duration
+	}{WhyChanged: {5, time.Second}, WhyEnded: {20, time.Second / 2}} {
+		for i, first := range urgent[why] {
+			for j, last := range urgent[why][i:] {
+				if n, most := j+1, of.burst+int((last-first)/of.pace); n > most {
+					t.Fatalf("%d %s within %s, at most %d are allowed", n, why, last-first, most)
+				}
 			}
 		}
 	}

@@ -116,7 +116,7 @@ func (e *ear) exited(beats <-chan *nats.Msg, list []detector.Exit) {
 	if len(steps) == 0 {
 		return
 	}
-	e.pulse.Changed()
+	e.urge(steps)
 	e.logSteps(steps)
 	if e.sight.Trusts() && (e.armed.IsZero() || next.Before(e.armed)) {
 		e.arm(now, next)

@@ -46,9 +46,8 @@ func BenchmarkKillToEvent(b *testing.B) {
 	}
 }
 
-// killToEvent kills workers of many hives one after the other. A hive sends five
-// snapshots in a burst, and one a second from then on: each has one worker that
-// joins, and three that die.
+// killToEvent kills workers of many hives one after the other. A hive tells twenty
+// ends in a burst, and two a second from then on: each has three that die.
 func killToEvent(b *testing.B, what string, kill syscall.Signal, kind hivebeat.Kind) (all []time.Duration) {
 	const hives, each = 34, 3
 	canWatch(b)
@@ -121,9 +120,6 @@ func killToEvent(b *testing.B, what string, kill syscall.Signal, kind hivebeat.K
 	}
 	for _, h := range list {
 		bustest.Eventually(b, patience, func() (bool, string) { return h.Stats().Watched == each, fmt.Sprintf("%+v", h.Stats()) })
-	}
-	for begun := time.Now(); time.Since(begun) < 6*time.Second; { // until bursts are allowed again
-		time.Sleep(100 * time.Millisecond)
 	}
 	for i := range each {
 		for _, h := range list {

@@ -125,7 +125,7 @@ func (e *ear) beat(now time.Time, m *nats.Msg) {
 		e.log.Debug("beat", slog.String("worker", string(wire.PeekWorker(m.Data))), slog.Int("bytes", len(m.Data)))
 	}
 	if got.Urgent {
-		e.pulse.Changed()
+		e.urge(steps)
 		e.logSteps(steps)
 	}
 	if got.Facts && e.cfg.PushFacts > 0 && !e.pushing {
@@ -133,6 +133,16 @@ func (e *ear) beat(now time.Time, m *nats.Msg) {
 	}
 	if e.sight.Trusts() && (e.armed.IsZero() || next.Before(e.armed)) {
 		e.arm(now, next)
+	}
+}
+
+// urge has a snapshot sent at once. One that tells an end does not wait for those
+// that told something else.
+func (e *ear) urge(steps []detector.Step) {
+	if detector.Ended(steps) {
+		e.pulse.Ended()
+	} else {
+		e.pulse.Changed()
 	}
 }
 
@@ -186,7 +196,7 @@ func (e *ear) detect(now time.Time) {
 		e.ask(now)
 	}
 	if len(steps) > 0 {
-		e.pulse.Changed()
+		e.urge(steps)
 		e.logSteps(steps)
 	}
 	if ok {

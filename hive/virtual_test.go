@@ -117,6 +117,47 @@ func TestVirtualStormOfChanges(t *testing.T) {
 	})
 }
 
+// The end of a worker is told at once, however many have just joined: by the end of
+// its silence, and by its goodbye.
+func TestVirtualEndsWaitForNoJoins(t *testing.T) {
+	virtual(t, quickConfig(), func(t *testing.T, _ *Hive, q *queen, beat func(*fake), _ *nats.Conn) {
+		told := func(id string, live hivebeat.Live, since time.Time) {
+			t.Helper()
+			for _, s := range q.all() {
+				if r, ok := worker1(s, id); ok && r.Live == live {
+					if d := s.at.Sub(since); d > 51*time.Millisecond {
+						t.Errorf("%s of %s is told after %s", live, id, d)
+					}
+					return
+				}
+			}
+			t.Errorf("%s of %s is not told", live, id)
+		}
+		dies := newFake("dies")
+		beat(dies)
+		lost := time.Now().Add(90 * second)
+		pass(79*second + 700*time.Millisecond) // so that no change is due with it
+		stays := 0
+		for time.Now().Before(lost.Add(5 * second)) {
+			beat(newFake(fmt.Sprintf("w%d", stays)))
+			stays++
+			pass(10 * time.Millisecond)
+		}
+		told("dies", hivebeat.Lost, lost)
+
+		for i := range 10 {
+			leaves := newFake(fmt.Sprintf("w%d", i))
+			leaves.Inc++
+			beat(leaves) // a restart, which is urgent too
+			leaves.State = hivebeat.Stopped
+			at := time.Now()
+			beat(leaves)
+			pass(50 * time.Millisecond)
+			told(leaves.Worker, hivebeat.Left, at)
+		}
+	})
+}
+
 func TestVirtualRollCalls(t *testing.T) {
 	virtual(t, quickConfig(), func(t *testing.T, _ *Hive, q *queen, _ func(*fake), nc *nats.Conn) {
 		pass(6 * second)

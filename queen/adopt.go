@@ -14,6 +14,7 @@ import (
 type wards struct {
 	beats chan *nats.Msg // of all of them
 	subs  map[string][]*nats.Subscription
+	queue wardQueue
 	// dropped messages of subscriptions that ended.
 	dropped int
 }
@@ -23,24 +24,48 @@ type wards struct {
 const pendingBeats = 4096
 
 // followWards subscribes to the beats of workers that were adopted, calls their
-// roll, and lets go of those that went back.
-func (q *Queen) followWards() {
+// roll, and lets go of those that went back. It returns when it has more to do; zero
+// is not before something else happens.
+func (q *Queen) followWards(now time.Time) (next time.Time) {
+	w := &q.wards
 	for _, id := range q.view.TakeAdoptions() {
-		switch subs, heard := q.wards.subs[id]; {
+		switch subs, heard := w.subs[id]; {
 		case q.view.Adopted(id) && !heard:
-			q.wards.subs[id] = q.subscribeWards(id)
-			q.log.Info("hears the workers of a hive that was lost", slog.String("hive", id))
+			w.queue.push(id)
 		case !q.view.Adopted(id) && heard:
 			q.endWards(subs)
-			delete(q.wards.subs, id)
+			delete(w.subs, id)
 			q.log.Info("a hive judges its workers again, or is gone", slog.String("hive", id))
 		}
 	}
 	for _, c := range q.view.TakeRollCalls() {
-		subject := q.subjects.WorkerRollcall(c.Hive)
-		if err := q.nc.Publish(subject, strconv.AppendInt(nil, c.Spread.Milliseconds(), 10)); err != nil {
-			q.log.Debug("roll call failed", slog.String("subject", subject), slog.Any("err", err))
+		if _, heard := w.subs[c.Hive]; heard {
+			q.callWards(c.Hive, c.Spread)
+		} else {
+			w.queue.call(c.Hive, c.Spread)
 		}
+	}
+	for {
+		id, spread, ok := w.queue.pop(now)
+		if !ok {
+			return w.queue.next(now)
+		}
+		if _, heard := w.subs[id]; heard || !q.view.Adopted(id) {
+			continue // it came and went, and came
+		}
+		w.queue.took(now)
+		w.subs[id] = q.subscribeWards(id)
+		q.log.Info("hears the workers of a hive that was lost", slog.String("hive", id))
+		if spread > 0 {
+			q.callWards(id, spread)
+		}
+	}
+}
+
+func (q *Queen) callWards(id string, spread time.Duration) {
+	subject := q.subjects.WorkerRollcall(id)
+	if err := q.nc.Publish(subject, strconv.AppendInt(nil, spread.Milliseconds(), 10)); err != nil {
+		q.log.Debug("roll call failed", slog.String("subject", subject), slog.Any("err", err))
 	}
 }
 

@@ -214,7 +214,7 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	if next, due := v.Next(); !due || next.After(now) || q.conn.sight.Hears(now) {
 		v.Tick(now)
 	}
-	q.followWards()
+	more := q.followWards(now)
 	q.sendToken(work, now)
 	q.callBraked(v.TakeCalls())
 	q.askClosing()
@@ -227,7 +227,11 @@ func (q *Queen) settle(work context.Context, now time.Time) {
 	q.tellDifferences(work, now)
 	q.warmUp(now)
 	q.tellWatchers()
-	if next, ok := v.Next(); ok && next.After(now) && (q.wake.IsZero() || next.Before(q.wake)) {
+	next, ok := v.Next()
+	if ok = ok && next.After(now); !more.IsZero() && (!ok || more.Before(next)) {
+		next, ok = more, true
+	}
+	if ok && (q.wake.IsZero() || next.Before(q.wake)) {
 		q.wake = next
 		q.timer.Reset(max(0, next.Sub(now)))
 	}

@@ -121,6 +121,10 @@ func (a *asker) explain(err error) error {
 		if errors.Is(e, errNotFound) {
 			return e // it says what
 		}
+		if e.Code == api.CodeUnavailable {
+			return failed(fmt.Errorf("the queen says %s: %s", e.Code, e.Message),
+				"ask again in a moment; \"hivebeat doctor --role queen\" tells what a queen lacks in NATS")
+		}
 		return fmt.Errorf("the queen says %s: %s", e.Code, e.Message)
 	}
 	switch {

@@ -66,6 +66,15 @@ func (d *document) add(v any) {
 
 func (d *document) end() { d.write("]") }
 
+// putList writes a member that is a list of which all is there.
+func putList[T any](d *document, name string, list []T) {
+	d.array(name)
+	for i := range list {
+		d.add(&list[i])
+	}
+	d.end()
+}
+
 func (d *document) close() error {
 	d.write("\n}\n")
 	if d.err == nil {

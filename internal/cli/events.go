@@ -60,11 +60,7 @@ func (cmd *eventsCmd) Run(ctx context.Context, c *console) error {
 		}
 		if cmd.json() {
 			doc := newDocument(c.out)
-			doc.array("events")
-			for i := range all {
-				doc.add(&all[i])
-			}
-			doc.end()
+			putList(doc, "events", all)
 			doc.field("status", sure.status)
 			return doc.close()
 		}

@@ -102,11 +102,7 @@ func (cmd *pickCmd) print(c *console, ans *api.Answer) error {
 	}
 	if cmd.json() {
 		doc := newDocument(c.out)
-		doc.array("picks")
-		for i := range ans.Picks {
-			doc.add(&ans.Picks[i])
-		}
-		doc.end()
+		putList(doc, "picks", ans.Picks)
 		doc.field("passed", ans.Passed)
 		doc.field("status", ans.Status)
 		return first(doc.close(), nothing)
@@ -145,11 +141,7 @@ func (cmd *pickCmd) release(ctx context.Context, c *console, a *asker) error {
 	}
 	if cmd.json() {
 		doc := newDocument(c.out)
-		doc.array("released")
-		for i := range ans.Holds {
-			doc.add(&ans.Holds[i])
-		}
-		doc.end()
+		putList(doc, "released", ans.Holds)
 		doc.field("status", ans.Status)
 		return doc.close()
 	}

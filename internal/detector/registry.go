@@ -39,7 +39,7 @@ type Registry struct {
 	margins   Histogram
 	detects   map[hivebeat.Cause]Histogram
 	lost      map[hivebeat.Cause]uint64
-	reasons   map[hivebeat.Reason]*uint64
+	reasons   map[hivebeat.Reason]uint64 // nil until something is refused
 
 	view wire.BeatView // of the message at hand
 	tail wire.Volatile
@@ -106,6 +106,14 @@ type Step struct {
 	Detect time.Duration // lost, where its end was seen: from there to the verdict
 }
 
+// Ended reports whether one of these steps ends its worker, as lost or left: those
+// are not to wait.
+func Ended(steps []Step) bool {
+	return slices.ContainsFunc(steps, func(s Step) bool {
+		return s.To == string(hivebeat.Lost) || s.To == string(hivebeat.Left)
+	})
+}
+
 // Heard says what a beat calls for.
 type Heard struct {
 	Worker string // whose it was
@@ -127,14 +135,10 @@ func New(hive string) *Registry {
 	r := &Registry{
 		hive:     hive,
 		workers:  make(map[string]*worker),
-		reasons:  make(map[hivebeat.Reason]*uint64),
 		lost:     make(map[hivebeat.Cause]uint64),
 		departed: make(map[string]*departure),
 	}
 	r.closings = liveness.NewClosings[*worker]()
-	for _, reason := range hivebeat.Reasons() {
-		r.reasons[reason] = new(uint64)
-	}
 	return r
 }
 
@@ -146,12 +150,8 @@ func (r *Registry) Stats() hivebeat.Stats { return r.stats }
 
 // Reasons returns how many messages were refused, by reason, where there were any.
 func (r *Registry) Reasons() map[hivebeat.Reason]uint64 {
-	m := make(map[hivebeat.Reason]uint64)
-	for reason, n := range r.reasons {
-		if *n > 0 {
-			m[reason] = *n
-		}
-	}
+	m := make(map[hivebeat.Reason]uint64, len(r.reasons))
+	maps.Copy(m, r.reasons)
 	return m
 }
 
@@ -277,8 +277,11 @@ func (b beatStep) heard() Heard { return Heard{Urgent: b.outcome == liveness.Con
 // Refuse counts a message that was refused.
 func (r *Registry) Refuse(err error) {
 	reason := hivebeat.ReasonOf(err)
-	if n, ok := r.reasons[reason]; ok {
-		*n++
+	if reason != "" {
+		if r.reasons == nil { // a queen has a registry for each hive that is lost
+			r.reasons = make(map[hivebeat.Reason]uint64)
+		}
+		r.reasons[reason]++
 	}
 	if reason == hivebeat.RefusedStale {
 		r.stats.Stale++

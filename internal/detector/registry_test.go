@@ -61,7 +61,7 @@ func TestRefused(t *testing.T) {
 			if err := b.feed(c.msg(t, f)); hivebeat.ReasonOf(err) != c.want || !errors.Is(err, hivebeat.ErrRefused) {
 				t.Errorf("refused with %v, want %s", err, c.want)
 			}
-			if n := *b.reasons[c.want]; n != 1 {
+			if n := b.reasons[c.want]; n != 1 {
 				t.Errorf("counted %d times as %s", n, c.want)
 			}
 			if sum := b.stats.Stale + b.stats.Refused; sum != 1 || (b.stats.Stale == 1) != (c.want == hivebeat.RefusedStale) {
@@ -120,8 +120,8 @@ func TestOneWorkerTooMany(t *testing.T) {
 	known := newFake("77")
 	known.Seq = 1
 	b.mustFeed(known.Next(t))
-	if len(b.workers) != hivebeat.MaxWorkers || *b.reasons[hivebeat.RefusedFull] != 1 {
-		t.Errorf("%d workers, %d refused", len(b.workers), *b.reasons[hivebeat.RefusedFull])
+	if len(b.workers) != hivebeat.MaxWorkers || b.reasons[hivebeat.RefusedFull] != 1 {
+		t.Errorf("%d workers, %d refused", len(b.workers), b.reasons[hivebeat.RefusedFull])
 	}
 }
 

@@ -1,18 +1,14 @@
 package fleet
 
 import (
-	"reflect"
-	"slices"
 	"time"
-	"unsafe"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // What is asked of the fleet is kept, not computed: how many workers are shown in
-// which way, what they hold, who can take work (seats.go), and what changed last
-// (trace.go). Each change of a worker or hive moves its own share of that, so that
+// which way, what they hold, who can take work (seats.go), where each zone and label
+// is found (zones.go, labels.go), and what changed last (trace.go). Each change of a worker or hive moves its own share of that, so that
 // a question costs the same however many workers there are. What changes by the
 // passing of time alone, freshness, has a deadline for each hive: Settle brings it
 // up to now, and whoever asks calls that first.
@@ -115,11 +111,12 @@ type share struct {
 
 // shown is what is kept about how a worker is shown.
 type shown struct {
-	tally *tally // nil: not counted yet
-	fresh bool
-	load  Load // as it was counted
-	vram  uint64
-	held  uint64 // slots
+	tally  *tally // nil: not counted yet
+	fresh  bool
+	load   Load // as it was counted
+	vram   uint64
+	held   uint64            // slots
+	labels map[string]string // as they were counted
 	trace
 	seat
 }
@@ -182,64 +179,6 @@ func (w *Worker) FreeSlots() uint64 {
 	return w.rec.Slots - taken
 }
 
-// zoneIndex is what is counted of one zone.
-type zoneIndex struct {
-	name  string
-	mixes tallies
-	hives int
-}
-
-// place puts h into the zone that it says it is in.
-func (v *View) place(h *Hive) {
-	if h.home != nil && h.home.name == h.zone {
-		return
-	}
-	z := v.byZone[h.zone]
-	if z == nil {
-		z = &zoneIndex{name: h.zone}
-		v.byZone[h.zone] = z
-	}
-	z.hives++
-	was := h.home
-	h.home = z
-	for _, t := range h.mixes.list {
-		t.up.add(-t.n)
-		t.up = v.zoneTally(z, t.Mix)
-		t.up.add(t.n)
-		if was != nil {
-			v.sweep(was, t.Mix)
-		}
-	}
-	if was != nil {
-		v.leaveZone(was)
-		for _, w := range h.workers {
-			v.unseat(w)
-			v.reseat(h, w)
-		}
-		v.unseatGPUs(h)
-		v.seatGPUs(h)
-	}
-}
-
-func (v *View) leaveZone(z *zoneIndex) {
-	if z.hives--; z.hives == 0 {
-		delete(v.byZone, z.name)
-	}
-}
-
-func (v *View) zoneTally(z *zoneIndex, m Mix) *tally {
-	return z.mixes.get(m, func() *tally {
-		return v.mixes.get(m, func() *tally { return v.shapes.get(Mix{Live: m.Live, State: m.State}, nil) })
-	})
-}
-
-// sweep removes what is empty of a zone and of the fleet.
-func (v *View) sweep(z *zoneIndex, m Mix) {
-	z.mixes.sweep(m)
-	v.mixes.sweep(m)
-	v.shapes.sweep(Mix{Live: m.Live, State: m.State})
-}
-
 // count moves w from the mix that it was counted in to another one; nowhere is the
 // zero tally.
 func (v *View) count(h *Hive, w *Worker, to *tally) {
@@ -262,32 +201,6 @@ func (v *View) count(h *Hive, w *Worker, to *tally) {
 		}
 	}
 }
-
-// stable is what of a worker is material, and part of what seldom changes. Two
-// equal ones are equal; two of equal texts in other memory may differ.
-type stable struct {
-	cause              hivebeat.Cause
-	inc, rival         uint64
-	stalled            bool
-	reason, endpoint   string
-	gpus               *string
-	ngpus              int
-	labels             uintptr
-	via                string
-	state, live, model string
-}
-
-func (w *Worker) stable() stable {
-	r := &w.rec
-	return stable{
-		cause: r.Cause, inc: r.Inc, rival: r.Rival, stalled: r.Stalled, reason: r.Reason, endpoint: r.Endpoint,
-		gpus: unsafe.SliceData(r.GPUs), ngpus: len(r.GPUs), labels: mapAt(r.Labels), via: w.via, //nolint:gosec // compared, never followed
-		state: string(r.State), live: string(r.Live), model: r.Model,
-	}
-}
-
-// mapAt tells one map from another. A map that a record holds is never written to.
-func mapAt(m map[string]string) uintptr { return reflect.ValueOf(m).Pointer() }
 
 // isAsCounted reports whether numbers that moved left everything as it is kept.
 func (w *Worker) isAsCounted(fresh bool) bool {
@@ -329,6 +242,7 @@ func (v *View) reshow(h *Hive, w *Worker, material bool, now time.Time) {
 		h.recount = true
 	}
 	v.count(h, w, to)
+	v.relabel(h, w)
 	s.fresh, s.load, s.vram = fresh, load, r.VRAM
 	v.reseat(h, w)
 	if changed {
@@ -342,15 +256,6 @@ func (v *View) reshowAll(h *Hive, now time.Time) {
 		v.reshow(h, w, false, now)
 	}
 }
-
-// news is how much of a hive changed that is kept nowhere.
-type news int
-
-const (
-	noNews  news = iota
-	numbers      // of its host and its GPUs
-	another      // what it is
-)
 
 // resum brings up to date what h itself adds to the totals.
 func (v *View) resum(h *Hive, what news, now time.Time) {
@@ -390,6 +295,7 @@ func (v *View) resum(h *Hive, what news, now time.Time) {
 	}
 	h.share, h.isFresh, h.recount = is, fresh, false
 	v.seatGPUs(h)
+	v.reroom(h)
 	if what != noNews && h.live != "" {
 		v.touchHive(h, what == another)
 	}
@@ -449,38 +355,4 @@ func (v *View) ages(h *Hive, now time.Time) {
 		return
 	}
 	v.ageing.Set(h, next)
-}
-
-// facts are what of a hive's head is material and kept nowhere else, before a page
-// is taken over.
-type facts struct {
-	inc             uint64
-	every           hivebeat.Millis
-	warm            bool
-	bye             string
-	labels, collect uintptr
-}
-
-func (h *Hive) facts() facts {
-	s := &h.head
-	return facts{s.Inc, s.Every, s.Warm, s.Bye, mapAt(s.Labels), mapAt(s.Collect)}
-}
-
-// newsIn is how much of a hive a page changed, that was like that before.
-func (h *Hive) newsIn(before facts, host hivebeat.Host, sameGPUs bool) news {
-	switch {
-	case h.facts() != before:
-		return another
-	case !sameGPUs || h.head.Host != host:
-		return numbers
-	}
-	return noNews
-}
-
-// sameGPUs reports whether the GPUs of a page are as they were, but for the age.
-func sameGPUs(was []hivebeat.GPU, is []wire.GPUView) bool {
-	return slices.EqualFunc(was, is, func(a hivebeat.GPU, b wire.GPUView) bool {
-		return a.Used == b.Used && a.Ours == b.Ours && a.Util == b.Util && a.Temp == b.Temp && a.Power == b.Power && a.Total == b.Total &&
-			a.Index == b.Index && a.UUID == string(b.UUID) && a.Name == string(b.Name) && a.Err == string(b.Err)
-	})
 }

@@ -47,16 +47,12 @@ type Serving struct {
 	Model  string
 	Cells  []*Cell // of the zones in which a worker of it can take work
 	byZone map[string]*Cell
-	hives  []*Hive // that have a worker of it
-	at     map[*Hive]serves
+	hives  hivesByID     // that have a worker of it
+	at     map[*Hive]int // how many tallies of those are of the model
 }
 
-// serves is what a Serving knows of a hive: its place, and how many tallies of it
-// are of the model.
-type serves struct{ pos, n int }
-
-// Hives returns the hives that have a worker of the model, whatever it does. The
-// slice is not to be kept, nor changed.
+// Hives returns the hives that have a worker of the model, whatever it does, by id.
+// The slice is not to be kept, nor changed.
 func (s *Serving) Hives() []*Hive { return s.hives }
 
 // Serving returns what is kept about a model, or nil where no worker has it.
@@ -75,35 +71,21 @@ func (v *View) EachServing(yield func(*Serving) bool) {
 func (v *View) serves(h *Hive, model string) {
 	s := v.models[model]
 	if s == nil {
-		s = &Serving{Model: model, byZone: make(map[string]*Cell), at: make(map[*Hive]serves)}
+		s = &Serving{Model: model, byZone: make(map[string]*Cell), at: make(map[*Hive]int)}
 		v.models[model] = s
 	}
-	is, ok := s.at[h]
-	if !ok {
-		is.pos = len(s.hives)
-		s.hives = append(s.hives, h)
+	if s.at[h]++; s.at[h] == 1 {
+		s.hives.add(h)
 	}
-	is.n++
-	s.at[h] = is
 }
 
 func (v *View) servesNot(h *Hive, model string) {
 	s := v.models[model]
-	is := s.at[h]
-	if is.n--; is.n > 0 {
-		s.at[h] = is
+	if s.at[h]--; s.at[h] > 0 {
 		return
 	}
 	delete(s.at, h)
-	last := len(s.hives) - 1
-	if moved := s.hives[last]; moved != h {
-		s.hives[is.pos] = moved
-		m := s.at[moved]
-		m.pos = is.pos
-		s.at[moved] = m
-	}
-	s.hives[last] = nil
-	if s.hives = s.hives[:last]; last == 0 {
+	if s.hives.remove(h); len(s.hives) == 0 {
 		delete(v.models, model)
 	}
 }
@@ -218,6 +200,48 @@ func (v *View) Rooms() []*Room { return v.rooms }
 // not to be kept, nor changed.
 func (h *Hive) GPUSeats() []GPUSeat { return h.gpus }
 
+// Room is how many bytes are free on the GPU of h with most, of those that can be
+// read: as it was told last, whether that is fresh or not.
+func (h *Hive) Room() uint64 { return h.room }
+
+// roomAt is where a hive is listed by its room.
+type roomAt struct {
+	level uint8 // counted from 1; 0 is nowhere
+	pos   int32
+}
+
+// ByRoom returns the hives with i GiB of room, and less than one more: those of which
+// that is not fresh have none. The slice is not to be kept, nor changed.
+func (v *View) ByRoom(i int) []*Hive { return v.byRoom[i] }
+
+// reroom lists h by its room now.
+func (v *View) reroom(h *Hive) {
+	is := uint8(0)
+	if h.live != "" {
+		is = 1
+		if h.isFresh {
+			is += uint8(RoomLevel(h.room))
+		}
+	}
+	was := h.roomAt
+	if was.level == is {
+		return
+	}
+	if was.level > 0 {
+		list := v.byRoom[was.level-1]
+		last := len(list) - 1
+		list[was.pos] = list[last]
+		list[was.pos].roomAt.pos = was.pos
+		list[last] = nil
+		v.byRoom[was.level-1] = list[:last]
+	}
+	h.roomAt = roomAt{}
+	if is > 0 {
+		h.roomAt = roomAt{is, int32(len(v.byRoom[is-1]))}
+		v.byRoom[is-1] = append(v.byRoom[is-1], h)
+	}
+}
+
 // Seated reports whether the GPU may be picked by what is kept of it.
 func (g *GPUSeat) Seated() bool { return g.room != nil }
 
@@ -231,11 +255,15 @@ func (v *View) seatGPUs(h *Hive) {
 		}
 	}
 	fit := h.live == hivebeat.Alive && h.isFresh
+	h.room = 0
 	for i := range h.gpus {
 		s, g := &h.gpus[i], &h.head.GPUs[i]
 		s.held = 0
 		if len(v.holds) > 0 {
 			s.held = v.holds[Place{Hive: h.id, GPU: g.UUID}]
+		}
+		if g.Err == "" {
+			h.room = max(h.room, free(g, s.held))
 		}
 		if !fit || g.Err != "" || g.UUID == "" || g.Total == 0 {
 			v.unseatGPU(s)

@@ -73,7 +73,7 @@ func (v *View) Hives() []*Hive { return v.order }
 // After returns the hives whose ids come after id, in order. The slice is not to
 // be kept, nor changed.
 func (v *View) After(id string) []*Hive {
-	at, found := v.find(id)
+	at, found := v.order.find(id)
 	if found {
 		at++
 	}

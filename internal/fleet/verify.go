@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math/bits"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -130,6 +132,7 @@ func (v *View) Verify(now time.Time) error {
 		}
 	}
 	v.verifySeats(seats, rooms, bad)
+	v.verifyLists(bad)
 	v.verifyLog(bad)
 	return errors.Join(errs...)
 }
@@ -178,6 +181,86 @@ func (v *View) verifySeats(seats, rooms int, bad func(string, ...any)) {
 	}
 	if seats != 0 || rooms != 0 {
 		bad("%d workers and %d GPUs are not seated, or twice", seats, rooms)
+	}
+}
+
+// verifyLists looks at the lists of hives: by zone, model and label.
+func (v *View) verifyLists(bad func(string, ...any)) {
+	labels := make(map[label]hivesByID)
+	inZones, rooms := 0, 0
+	for _, h := range v.order {
+		if h.home != nil {
+			inZones++
+			if at, ok := h.home.hives.find(h.id); h.home.name != h.zone || v.byZone[h.zone] != h.home || !ok || h.home.hives[at] != h {
+				bad("%s: is not listed in zone %q", h.id, h.zone)
+			}
+		} else if h.live != "" {
+			bad("%s: is in no zone", h.id)
+		}
+		want := make(map[label]bearers)
+		each := func(of map[string]string, take func(*bearers)) {
+			for key, value := range of {
+				for _, l := range []label{{key, value}, {key, anyValue}} {
+					b := want[l]
+					take(&b)
+					want[l] = b
+				}
+			}
+		}
+		each(h.head.Labels, func(b *bearers) { b.hive = true })
+		for _, w := range h.workers {
+			each(w.rec.Labels, func(b *bearers) { b.workers++ })
+		}
+		if !maps.Equal(h.labels, want) {
+			bad("%s: labels are kept as %v, are %v", h.id, h.labels, want)
+		}
+		for l := range want {
+			labels[l] = append(labels[l], h)
+		}
+		room := uint64(0)
+		for i := range h.gpus {
+			if h.head.GPUs[i].Err == "" {
+				room = max(room, h.gpus[i].Free())
+			}
+		}
+		if room != h.room {
+			bad("%s: room is kept as %d, is %d", h.id, h.room, room)
+		}
+		level := 0
+		if h.isFresh {
+			level = RoomLevel(room)
+		}
+		if at := h.roomAt; h.live != "" {
+			rooms--
+			if int(at.level) != level+1 || v.byRoom[level][at.pos] != h {
+				bad("%s: is listed by another room", h.id)
+			}
+		}
+	}
+	for _, list := range v.byRoom {
+		rooms += len(list)
+	}
+	if rooms != 0 {
+		bad("%d hives are listed by their room that are not known, or twice", rooms)
+	}
+	for _, z := range v.byZone {
+		inZones -= len(z.hives)
+	}
+	if inZones != 0 {
+		bad("%d hives are not listed in a zone, or twice", inZones)
+	}
+	for l, want := range labels {
+		if !slices.Equal(v.labelled(l), want) {
+			bad("label %v: %d hives are listed of %d", l, len(v.labelled(l)), len(want))
+		}
+	}
+	if len(v.labels) != len(labels) {
+		bad("%d labels are kept, there are %d", len(v.labels), len(labels))
+	}
+	for _, m := range v.models {
+		if !slices.IsSortedFunc(m.hives, func(a, b *Hive) int { return strings.Compare(a.id, b.id) }) {
+			bad("model %q: its hives are not in order", m.Model)
+		}
 	}
 }
 

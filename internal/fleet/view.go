@@ -21,7 +21,7 @@ import (
 type View struct {
 	fresh    time.Duration // age up to which a record may be shown as alive
 	hives    map[string]*Hive
-	order    []*Hive // by id
+	order    hivesByID
 	due      liveness.Deadlines[*Hive]
 	closings liveness.Closings[*Hive] // connections (closings.go)
 	blind    time.Duration            // time this queen could not hear anybody, in all
@@ -57,8 +57,10 @@ type View struct {
 	totals Totals
 	ageing liveness.Deadlines[*Hive] // when a hive, or one of its workers, grows too old
 	models map[string]*Serving       // seats.go
+	labels map[label]*hivesByID      // labels.go
 	rooms  []*Room
 	roomOf map[string]*Room
+	byRoom [RoomLevels][]*Hive
 	holds  map[Place]uint64
 	log    log // trace.go
 
@@ -69,9 +71,19 @@ type View struct {
 
 // Hive is what is known of one hive.
 type Hive struct {
-	id   string
-	line liveness.Lineage
+	id string
+
+	// What questions read of every hive stands together, and near the id and the
+	// verdict: a walk over many hives waits for memory, and for little else.
+	home    *zoneIndex
+	room    uint64 // most free bytes of one of its GPUs that can be read (seats.go)
+	roomAt  roomAt
+	isFresh bool
+	recount bool    // the mixes changed
+	mixes   tallies // of its workers, as they are shown
 	verdict
+
+	line liveness.Lineage
 	hold
 	closed
 	adopted *adoption // its workers, while this queen judges them; else nil
@@ -93,13 +105,11 @@ type Hive struct {
 
 	speaksFrom time.Time // when this incarnation was heard first
 
-	mixes   tallies // of its workers, as they are shown
-	home    *zoneIndex
 	load    Load
 	share   share
-	isFresh bool
-	recount bool // the mixes changed
 	gpus    []GPUSeat
+	labels  map[label]bearers // labels.go
+	counted map[string]string // its own labels, as they are in there
 	trace
 }
 
@@ -126,7 +136,7 @@ type earlier struct{ hiveInc, seen uint64 }
 func New(fresh time.Duration) *View {
 	v := &View{
 		fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64),
-		byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving),
+		byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving), labels: make(map[label]*hivesByID),
 		roomOf: make(map[string]*Room), holds: make(map[Place]uint64),
 		adoptedHives: make(map[*Hive]struct{}), closings: liveness.NewClosings[*Hive](),
 	}
@@ -142,18 +152,12 @@ func (v *View) get(id string) *Hive {
 	}
 	h := &Hive{id: id, workers: make(map[string]*Worker)}
 	v.hives[id] = h
-	at, _ := v.find(id)
-	v.order = slices.Insert(v.order, at, h)
+	v.order.add(h)
 	return h
 }
 
 // Unverified counts the hives that are known from memory alone, or held.
 func (v *View) Unverified() int { return v.totals.Hives[hivebeat.Unverified] }
-
-// find returns where in the order id is, or would be.
-func (v *View) find(id string) (int, bool) {
-	return slices.BinarySearchFunc(v.order, id, func(h *Hive, id string) int { return strings.Compare(h.id, id) })
-}
 
 // forget drops all that is known of h.
 func (v *View) forget(h *Hive) {
@@ -169,15 +173,14 @@ func (v *View) forget(h *Hive) {
 		v.log.bury(h.id, w.rec.Worker)
 	}
 	h.live, h.head = "", hivebeat.Snapshot{}
+	v.relabelHive(h)
 	v.resum(h, noNews, time.Time{})
 	if h.home != nil {
-		v.leaveZone(h.home)
+		v.leaveZone(h)
 	}
 	v.log.drop(&h.trace)
 	v.log.bury(h.id, "")
-	if at, ok := v.find(h.id); ok {
-		v.order = slices.Delete(v.order, at, at+1)
-	}
+	v.order.remove(h)
 }
 
 // Apply takes over one page of a snapshot that was heard now. It returns a
@@ -301,6 +304,7 @@ func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
 	s.UpdateHead(&h.head)
 	h.zone = h.head.Labels["zone"]
 	v.place(h)
+	v.relabelHive(h)
 	h.received, h.every = received, h.head.Every.Duration()
 	for i := range s.Workers {
 		v.record(h, &s.Workers[i], received, now)
@@ -369,6 +373,8 @@ func (v *View) uncount(h *Hive, w *Worker) {
 	}
 	v.unseat(w)
 	v.count(h, w, nil)
+	v.bear(h, s.labels, -1, false)
+	s.labels = nil
 	v.totals.Workers--
 	v.log.drop(&s.trace)
 }

@@ -48,8 +48,8 @@ func TestPutterPutsAtOnce(t *testing.T) {
 		holds(t, l, hive, 1)
 	}
 	t.Logf("put within %v (looked at every 5ms)", best)
-	if best > 50*time.Millisecond {
-		t.Errorf("the fastest of ten took %v", best)
+	if best > putPace/2 {
+		t.Errorf("the fastest of ten took %v, as if it waited for the pace", best)
 	}
 }
 
@@ -62,9 +62,10 @@ func TestPutterNewestWins(t *testing.T) {
 		p.Offer(snap("a", 1, seq))
 	}
 	holds(t, l, "a", 100)
+	// The bucket holds the last one before the putter has heard that it does.
+	p.waitStats(t, "100 put or replaced", func(s PutterStats) bool { return s.Put+s.Replaced == 100 })
 	took := time.Since(begin)
-	s := p.Stats()
-	if s.Offered != 100 || s.Put+s.Replaced != 100 || float64(s.Put) > took.Seconds()+2 {
+	if s := p.Stats(); s.Offered != 100 || s.Failed+s.Stale+s.Old > 0 || s.Put > 1+uint64(took/putPace) {
 		t.Errorf("%+v within %v: more than one put a second", s, took)
 	}
 }

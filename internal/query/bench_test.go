@@ -23,6 +23,7 @@ var hivesFlag = flag.Int("hives", 10_000, "hives of the fleet of the benchmarks,
 
 // bigFleet is made once: it takes some seconds. Its now does not pass.
 var bigFleet = sync.OnceValue(func() *fleet.View {
+	before := heapInUse()
 	v := fleet.New(45 * time.Second)
 	v.Begin(1)
 	for i := range *hivesFlag {
@@ -30,9 +31,20 @@ var bigFleet = sync.OnceValue(func() *fleet.View {
 	}
 	v.TakeEvents()
 	v.TakeDirty()
-	runtime.GC()
+	bigFleetHeap = heapInUse() - before
 	return v
 })
+
+// bigFleetHeap is how many bytes that takes, with the last messages of its hives, of
+// which a view keeps up to 256 MiB.
+var bigFleetHeap uint64
+
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
 
 type panics struct{}
 
@@ -96,6 +108,15 @@ func percentiles(b *testing.B, f func()) {
 	for _, p := range []int{50, 99} {
 		b.ReportMetric(float64(took[len(took)*p/100].Nanoseconds()), fmt.Sprintf("cpu-p%d-ns", p))
 	}
+}
+
+// BenchmarkMemory is what the fleet takes, by worker.
+func BenchmarkMemory(b *testing.B) {
+	v := bigFleet()
+	for b.Loop() {
+		runtime.KeepAlive(v)
+	}
+	b.ReportMetric(float64(bigFleetHeap)/float64(v.Totals().Workers), "B/worker")
 }
 
 func BenchmarkSummary(b *testing.B) {

@@ -132,12 +132,7 @@ func (o order) hive(h *fleet.Hive) rank {
 		r.num = int64(h.Head().Host.CPU * 1000)
 	case "vram_free":
 		if h.Fresh() {
-			seats := h.GPUSeats()
-			for i := range seats {
-				if _, g := seats[i].GPU(); g.Err == "" {
-					r.num = max(r.num, int64(seats[i].Free()))
-				}
-			}
+			r.num = int64(h.Room())
 		}
 	}
 	return r

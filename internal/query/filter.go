@@ -55,9 +55,9 @@ func (f *filter) state(s hivebeat.State) bool {
 func (f *filter) mix(m fleet.Mix) bool { return f.live(m.Live) && f.state(m.State) && f.model(m.Model) }
 
 // may returns how many workers of h may fit by what is counted: none where it is
-// in another zone.
+// in another zone, or nobody on it has such labels.
 func (f *filter) may(h *fleet.Hive) (n int) {
-	if f.Zone != "" && f.Zone != h.Zone() || h.Size() == 0 {
+	if f.Zone != "" && f.Zone != h.Zone() || h.Size() == 0 || !f.mayLabels(h) {
 		return 0
 	}
 	if len(f.Live) == 0 && len(f.State) == 0 && f.Model == "" {
@@ -110,6 +110,9 @@ func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
 // needsWorkers reports whether a hive can only be judged by its workers' records.
 func (f *filter) needsWorkers() bool { return f.FreeSlots > 0 || f.Stalled }
 
+// costOf is how many looks at workers the counts of h cost.
+func (f *filter) costOf(h *fleet.Hive) int { return costOf(h) + len(f.selector.Requirements()) }
+
 // costs is how many looks at plain workers one look at a worker costs: labels are
 // in maps.
 func (f *filter) costs() int {
@@ -125,6 +128,11 @@ func costOf(h *fleet.Hive) int { return 1 + h.Mixes()/4 }
 // hivesAreCheap reports whether hives are judged by their own words alone.
 func (f *filter) hivesAreCheap() bool {
 	return f.Model == "" && len(f.State) == 0 && f.text == "" && f.selector.Empty() && f.FreeVRAM == 0 && !f.needsWorkers()
+}
+
+// everyHive reports whether no hive is left out.
+func (f *filter) everyHive() bool {
+	return f.hive == "" && f.hivesAreCheap() && len(f.Live) == 0 && f.Zone == "" && f.MaxAge == 0
 }
 
 // hiveFits reports whether h fits, and how many looks that cost.
@@ -170,6 +178,90 @@ func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) 
 	return false, looked
 }
 
+// among returns hives, by id, of which all others can not have anybody who fits: the
+// shortest of the lists that the view keeps. The slice is not to be kept, nor
+// changed.
+func (f *filter) among(v *fleet.View) []*fleet.Hive {
+	best := v.Hives()
+	shortest := func(list []*fleet.Hive) {
+		if len(list) < len(best) {
+			best = list
+		}
+	}
+	if f.Zone != "" {
+		shortest(v.InZone(f.Zone))
+	}
+	if f.Model != "" && f.literal {
+		s := v.Serving(f.Model)
+		if s == nil {
+			return nil
+		}
+		shortest(s.Hives())
+	}
+	for _, n := range f.selector.Requirements() {
+		switch {
+		case n.Key == zoneLabel: // which a hive may have without having said it
+		case n.Op == api.OpHas:
+			shortest(v.LabelledAny(n.Key))
+		case n.Op == api.OpIn:
+			shortest(labelled(v, &n, len(best)/2))
+		}
+	}
+	return best
+}
+
+// labelled returns the hives that have, or have somebody with, one of the labels of
+// n. Where they are listed more than most times, it returns all.
+func labelled(v *fleet.View, n *api.Requirement, most int) []*fleet.Hive {
+	if len(n.Values) == 1 {
+		return v.Labelled(n.Key, n.Values[0])
+	}
+	sum := 0
+	for _, value := range n.Values {
+		sum += len(v.Labelled(n.Key, value))
+	}
+	if sum > most {
+		return v.Hives()
+	}
+	all := make([]*fleet.Hive, 0, sum)
+	for _, value := range n.Values {
+		all = append(all, v.Labelled(n.Key, value)...)
+	}
+	slices.SortFunc(all, func(a, b *fleet.Hive) int { return strings.Compare(a.ID(), b.ID()) })
+	return slices.Compact(all)
+}
+
+// mayLabels reports whether each requirement of the selector is met by some worker
+// of h, as far as that is counted.
+func (f *filter) mayLabels(h *fleet.Hive) bool {
+	for _, n := range f.selector.Requirements() {
+		value, inherited := labelsOf(h, nil)(n.Key)
+		with, among := h.LabelledAny(n.Key), 0
+		for _, v := range n.Values {
+			among += h.Labelled(n.Key, v)
+		}
+		without := h.Size() > with // some have what the hive has
+		met := false
+		switch n.Op {
+		case api.OpHas:
+			met = with > 0 || without && inherited
+		case api.OpHasNot:
+			met = without && !inherited
+		case api.OpIn:
+			met = among > 0 || without && inherited && slices.Contains(n.Values, value)
+		default:
+			met = with > among || without && !(inherited && slices.Contains(n.Values, value))
+		}
+		if !met {
+			return false
+		}
+	}
+	return true
+}
+
+// zoneLabel is the label that says where a hive is.
+const zoneLabel = "zone"
+
 // labelsOf gives the labels of a worker, over those of its hive; zone is the
 // hive's where neither has it.
 func labelsOf(h *fleet.Hive, r *hivebeat.Record) func(string) (string, bool) {
@@ -182,7 +274,7 @@ func labelsOf(h *fleet.Hive, r *hivebeat.Record) func(string) (string, bool) {
 		if v, ok := h.Head().Labels[key]; ok {
 			return v, true
 		}
-		if key == "zone" && h.Zone() != "" {
+		if key == zoneLabel && h.Zone() != "" {
 			return h.Zone(), true
 		}
 		return "", false

@@ -119,6 +119,9 @@ func (m *model) step() {
 	s := snapshotOf(id, pick(t, "zone", "", "eu", "us"), m.seq[id])
 	if s.Labels != nil {
 		s.Labels["tier"] = pick(t, "tier", "dev", "prod")
+		if rapid.Bool().Draw(t, "rack?") {
+			s.Labels["rack"] = pick(t, "rack", "r1", "r2")
+		}
 	}
 	s.Warm = rapid.Bool().Draw(t, "warm")
 	s.Host.CPU = float64(rapid.IntRange(0, 3).Draw(t, "cpu"))
@@ -137,6 +140,9 @@ func (m *model) step() {
 		w.VRAM, w.Done = uint64(i), uint64(rapid.IntRange(0, 3).Draw(t, "done"))
 		if rapid.Bool().Draw(t, "label") {
 			w.Labels = map[string]string{"tier": pick(t, "wtier", "dev", "test")}
+			if rapid.IntRange(0, 3).Draw(t, "gold") == 0 {
+				w.Labels["gold"] = ""
+			}
 		}
 		s.Workers = append(s.Workers, w)
 	}
@@ -144,6 +150,13 @@ func (m *model) step() {
 		s.Bye = "bye"
 	}
 	feed(t, m.v, s, m.now)
+}
+
+// selectors have every operator, of labels that hives have, that workers have, and
+// that both have.
+var selectors = []string{
+	"tier=dev", "tier!=dev", "zone in (eu)", "!tier", "tier", "gold", "!gold", "gold=", "gold!=", "tier in (dev,test)", "tier in (test,none),zone=eu",
+	"tier notin (dev,test)", "tier=prod,!gold", "rack=r1", "rack in (r1,r2),tier=test", "rack!=r1", "!rack", "none", "none=1", "tier=dev,tier!=test", "rack,zone=mars",
 }
 
 func (m *model) request(verb string) api.Request {
@@ -166,7 +179,7 @@ func (m *model) request(verb string) api.Request {
 		r.Zone = pick(t, "in", "eu", "us", "mars")
 	}
 	if maybe("by selector") {
-		r.Selector = pick(t, "selector", "tier=dev", "tier!=dev", "zone in (eu)", "!tier")
+		r.Selector = pick(t, "selector", selectors...)
 	}
 	if maybe("by text") {
 		r.Text = pick(t, "text", "LLAMA", "h1", "eu", "w2")

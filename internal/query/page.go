@@ -1,7 +1,6 @@
 package query
 
 import (
-	"container/heap"
 	"slices"
 	"sort"
 	"strings"
@@ -144,7 +143,7 @@ func (p *page) rest(v *fleet.View) []*fleet.Hive {
 		}
 		return []*fleet.Hive{h}
 	}
-	all := v.Hives()
+	all := p.filter.among(v)
 	if !p.begun {
 		return all
 	}
@@ -213,7 +212,7 @@ func (p *page) hives(v *fleet.View, now time.Time, budget *int) (done bool) {
 
 func (p *page) countHives(v *fleet.View, now time.Time) {
 	n := 0
-	for _, h := range v.Hives() {
+	for _, h := range p.filter.among(v) {
 		if fits, _ := p.filter.hiveFits(h, now); fits {
 			n++
 		}
@@ -230,7 +229,7 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 			done = false
 			return false
 		}
-		*budget -= costOf(h)
+		*budget -= p.filter.costOf(h)
 		n := p.filter.may(h)
 		var list []*fleet.Worker // sorted only where it is looked at
 		switch same := p.begun && h.ID() == p.at.hive; {
@@ -292,145 +291,4 @@ func (p *page) restOf(list []*fleet.Worker) []*fleet.Worker {
 		return list[:sort.Search(len(list), func(i int) bool { return list[i].Record().Worker >= p.at.worker })]
 	}
 	return list[sort.Search(len(list), func(i int) bool { return list[i].Record().Worker > p.at.worker }):]
-}
-
-// gather finds the best of a list that is sorted by something else than id: it
-// goes through all by id, and keeps as many ranks as the page needs.
-func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
-	done = true
-	take := func(r rank) {
-		if !p.afterSet || p.order.compare(&r, &p.after) > 0 {
-			p.best.take(r)
-		}
-	}
-	n := 0
-	for _, h := range p.rest(v) {
-		if p.begun && h.ID() == p.at.hive && p.at.worker == "" {
-			continue
-		}
-		if *budget <= 0 {
-			return false
-		}
-		*budget -= 2 * costOf(h)
-		if p.verb == api.VerbHives {
-			fits, looked := p.filter.hiveFits(h, now)
-			*budget -= looked
-			if p.order.key == "vram_free" {
-				*budget -= len(h.GPUSeats())
-			}
-			if fits {
-				n++
-				take(p.order.hive(h))
-			}
-			p.at, p.begun = rank{hive: h.ID()}, true
-			continue
-		}
-		if p.filter.may(h) > 0 && p.mayImprove(h) {
-			list := h.Workers()
-			if p.begun && h.ID() == p.at.hive {
-				list = p.restOf(list)
-			}
-			for _, w := range list {
-				if *budget <= 0 {
-					return false
-				}
-				*budget -= p.filter.costs()
-				if p.filter.worker(h, w, now) {
-					take(p.order.worker(w))
-				}
-				p.at, p.begun = rank{hive: h.ID(), worker: w.Record().Worker}, true
-			}
-		}
-		p.at, p.begun = rank{hive: h.ID()}, true
-	}
-	if p.verb == api.VerbHives {
-		if p.answer.Total != nil {
-			n += *p.answer.Total
-		}
-		p.answer.Total = &n
-	}
-	p.finish(v, now)
-	return done
-}
-
-// mayImprove reports whether a worker of h may stand before one of those that are
-// kept, by what is counted. A later hive with the same value stands after them.
-func (p *page) mayImprove(h *fleet.Hive) bool {
-	worst, full := p.best.worst()
-	if !full {
-		return true
-	}
-	better := false
-	h.EachMix(func(m fleet.Mix, _ int) {
-		var r rank
-		if better || !p.filter.mix(m) {
-			return
-		}
-		better = !p.order.mixValue(m, &r) || p.order.value(&r, worst) < 0
-	})
-	return better
-}
-
-// finish describes those that were kept, as they are now.
-func (p *page) finish(v *fleet.View, now time.Time) {
-	list := p.best.sorted()
-	if p.skip >= len(list) {
-		return
-	}
-	list = list[p.skip:]
-	if len(list) > p.limit {
-		list = list[:p.limit]
-		p.answer.Next = cursorAt(p.sort, list[p.limit-1], 0).String()
-	}
-	for _, r := range list {
-		h := known(v, r.hive)
-		if h == nil {
-			continue
-		}
-		if p.verb == api.VerbHives {
-			p.answer.Hives = append(p.answer.Hives, HiveInfo(v, h, now))
-		} else if w := h.Worker(r.worker); w != nil {
-			p.answer.Workers = append(p.answer.Workers, WorkerInfo(v, w, now))
-		}
-	}
-}
-
-// ranks keeps the first of an order: a heap with the last of them on top.
-type ranks struct {
-	order order
-	most  int
-	list  []rank
-}
-
-func (r *ranks) Len() int           { return len(r.list) }
-func (r *ranks) Less(i, j int) bool { return r.order.compare(&r.list[i], &r.list[j]) > 0 }
-func (r *ranks) Swap(i, j int)      { r.list[i], r.list[j] = r.list[j], r.list[i] }
-func (r *ranks) Push(x any)         { r.list = append(r.list, x.(rank)) }
-func (r *ranks) Pop() any {
-	x := r.list[len(r.list)-1]
-	r.list = r.list[:len(r.list)-1]
-	return x
-}
-
-func (r *ranks) take(x rank) {
-	switch {
-	case len(r.list) < r.most:
-		heap.Push(r, x)
-	case r.order.compare(&x, &r.list[0]) < 0:
-		r.list[0] = x
-		heap.Fix(r, 0)
-	}
-}
-
-// worst is the last of those that are kept, and whether there is room for no more.
-func (r *ranks) worst() (*rank, bool) {
-	if len(r.list) < r.most {
-		return nil, false
-	}
-	return &r.list[0], true
-}
-
-func (r *ranks) sorted() []rank {
-	slices.SortFunc(r.list, func(a, b rank) int { return r.order.compare(&a, &b) })
-	return r.list
 }

@@ -160,6 +160,51 @@ func globbed(pattern, s string) bool {
 	return s != "" && s[0] == pattern[0] && globbed(pattern[1:], s[1:])
 }
 
+// Hives by free memory: every page, both ways round, of fleets in which many have as
+// much as others, or are too old, or none at all.
+func TestHivesByRoom(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := newView()
+		for i := range rapid.IntRange(0, 40).Draw(t, "hives") {
+			s := snapshotOf(fmt.Sprintf("h%02d", i), "eu", 1)
+			for k := range rapid.IntRange(0, 2).Draw(t, "gpus") {
+				s.GPUs = append(s.GPUs, hivebeat.GPU{
+					UUID: fmt.Sprintf("%d-%d", i, k), Total: 200 << 30, Err: pick(t, "err", "", "", "", "lost"),
+					Used: uint64(pick(t, "GiB", 0, 10, 190, 199, 200))<<30 + uint64(rapid.IntRange(0, 2).Draw(t, "bytes")),
+				})
+			}
+			feed(t, v, s, at(float64(pick(t, "since", 0, 20))))
+		}
+		now := at(50)
+		pass(v, now)
+		if err := v.Verify(now); err != nil {
+			t.Fatal(err)
+		}
+		for _, sort := range []string{"vram_free", "-vram_free"} {
+			r := api.Request{Sort: sort, Limit: rapid.IntRange(1, 9).Draw(t, "limit"), Offset: rapid.IntRange(0, 5).Draw(t, "offset")}
+			want := plain(v, api.VerbHives, &r, now)
+			total := len(want)
+			want = want[min(r.Offset, total):]
+			var got []string
+			for {
+				a := ask(t, v, api.VerbHives, r, now)
+				if a.Total == nil || *a.Total != total {
+					t.Fatalf("total %v of %d", a.Total, total)
+				}
+				for _, h := range a.Hives {
+					got = append(got, h.Hive)
+				}
+				if r.After = a.Next; a.Next == "" {
+					break
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%s by %d: %v, want %v", sort, r.Limit, got, want)
+			}
+		}
+	})
+}
+
 func TestGlob(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := rapid.StringMatching(`[ab*?]{0,8}`).Draw(t, "pattern")
@@ -181,29 +226,42 @@ func TestBudget(t *testing.T) {
 		var ws []hivebeat.Record
 		for k := range 1000 {
 			ws = append(ws, workerOf(fmt.Sprintf("w%04d", k), "llama", 1, 0))
+			ws[k].Labels = map[string]string{"tier": []string{"prod", "dev"}[k%2]}
 		}
 		if i == 119 {
-			ws[999].Labels = map[string]string{"gold": "1"}
+			ws[999].Stalled = true
+			ws[999].Labels = map[string]string{"gold": "1", "tier": "prod"}
 		}
 		feed(t, v, snapshotOf(fmt.Sprintf("h%03d", i), "eu", 1, ws...), at(0))
 	}
-	r := api.Request{}
-	r.Selector = "gold"
-	pages, found := 0, 0
-	for {
-		a := ask(t, v, api.VerbWorkers, r, at(1))
-		found += len(a.Workers)
-		pages++
-		if r.After = a.Next; a.Next == "" {
-			break
+	for _, c := range []struct {
+		f           api.Filter
+		least, most int // pages
+	}{
+		{api.Filter{Stalled: true}, 6, 8},
+		{api.Filter{Stalled: true, Selector: "tier!=dev"}, 12, 14}, // labels are in maps
+		{api.Filter{Selector: "gold"}, 1, 1},                       // the view knows where that is
+		{api.Filter{Selector: "gold in (1,2),tier"}, 1, 1},
+		{api.Filter{Selector: "tier=prod,gold!=2,gold"}, 1, 1},
+	} {
+		r := api.Request{Filter: c.f}
+		pages, found := 0, 0
+		for {
+			a := ask(t, v, api.VerbWorkers, r, at(1))
+			found += len(a.Workers)
+			pages++
+			if r.After = a.Next; a.Next == "" {
+				break
+			}
+		}
+		if pages < c.least || pages > c.most || found != 1 {
+			t.Errorf("%+v: %d found in %d pages", c.f, found, pages)
 		}
 	}
-	if pages < 12 || pages > 14 || found != 1 {
-		t.Errorf("%d found in %d pages", found, pages)
-	}
-	r = api.Request{Offset: 119_999}
+	r := api.Request{Offset: 119_999}
 	r.Text = "w"
-	for pages = 1; ; pages++ {
+	pages := 1
+	for ; ; pages++ {
 		a := ask(t, v, api.VerbWorkers, r, at(1))
 		if r.After = a.Next; a.Next == "" || len(a.Workers) > 0 {
 			if len(a.Workers) != 1 || a.Workers[0].Worker != "w0999" {

@@ -60,7 +60,7 @@ func TestPicksAgainstLoop(t *testing.T) {
 			r.Zone = "eu"
 		}
 		if maybe("by selector") {
-			r.Selector = "tier=dev"
+			r.Selector = pick(t, "selector", selectors...)
 		}
 		if maybe("by age") {
 			r.MaxAge = 20_000
@@ -174,6 +174,100 @@ func TestPickSpreads(t *testing.T) {
 	a := find(t, v, api.Request{N: 5, Filter: api.Filter{Model: "nobody"}}, at(1))
 	if len(a.Picks) != 0 {
 		t.Errorf("%+v", a)
+	}
+}
+
+// Where there are more candidates than one look takes, a pick by labels that few have
+// finds them all the same, as many as there are, and on many hives if it may.
+func TestPickByLabels(t *testing.T) {
+	v := newView()
+	const hives, each = 80, 20
+	for i := range hives {
+		var ws []hivebeat.Record
+		for k := range each {
+			w := workerOf(fmt.Sprintf("w%02d", k), []string{"llama", "qwen"}[k%2], 4, uint64(k%4))
+			w.Labels = map[string]string{"tier": "prod"}
+			if i%10 == 3 && k < 6 {
+				w.Labels["gold"] = "1"
+			}
+			ws = append(ws, w)
+		}
+		ws[5].State = hivebeat.Draining
+		s := snapshotOf(fmt.Sprintf("h%02d", i), fmt.Sprintf("zone-%d", i/20), 1, ws...)
+		s.Labels["rack"] = fmt.Sprintf("r%d", i%40)
+		s.GPUs = []hivebeat.GPU{{UUID: "a", Total: 80 << 30, Used: 10 << 30}, {UUID: "b", Total: 80 << 30, Used: 60 << 30}}
+		for k := range 14 {
+			s.GPUs = append(s.GPUs, hivebeat.GPU{UUID: fmt.Sprintf("c%d", k), Total: 80 << 30, Used: 79 << 30})
+		}
+		feed(t, v, s, at(0))
+	}
+	for _, c := range []struct {
+		r       api.Request
+		most    int // that fit
+		spread  int // hives, at least, of as many places
+		other   int
+		another string
+	}{
+		{api.Request{Filter: api.Filter{Selector: "gold"}}, 40, 8, hives*(each-1) - 40, "draining"},
+		{api.Request{Filter: api.Filter{Selector: "gold", Model: "llama"}}, 24, 8, hives*each/2 - 24, ""},
+		{api.Request{Filter: api.Filter{Selector: "gold,tier=prod", Zone: "zone-1"}}, 10, 2, 20*(each-1) - 10, "draining"},
+		{api.Request{Filter: api.Filter{Selector: "gold in (1,2)"}, Spread: api.SpreadNone}, 40, 1, hives*(each-1) - 40, "draining"},
+		{api.Request{Filter: api.Filter{Selector: "gold=1"}, Spread: api.SpreadHive}, 40, 8, hives*(each-1) - 40, "draining"},
+		{api.Request{Filter: api.Filter{Selector: "rack=r7"}, Slots: 4}, 10, 2, (hives - 2) * (each - 1), ""},
+		{api.Request{Filter: api.Filter{Selector: "rack=r99"}}, 0, 0, hives * (each - 1), ""},
+		{api.Request{Filter: api.Filter{Selector: "gold=2"}}, 0, 0, hives * (each - 1), ""},
+		{api.Request{Filter: api.Filter{Selector: "rack=r7", FreeVRAM: 15 << 30, Model: "llama"}, For: api.ForGPU}, 4, 2, 16 * (hives - 2), ""},
+		{api.Request{Hive: "h03", Filter: api.Filter{Selector: "gold"}}, 5, 1, each - 6, "draining"},
+		{api.Request{Hive: "h07"}, each - 1, 1, 0, "draining"},
+	} {
+		all := c.r
+		all.N = 100
+		a := find(t, v, all, at(1))
+		places := make(map[string]bool)
+		for _, p := range a.Picks {
+			places[p.Hive+"/"+p.Worker+p.GPU] = true
+		}
+		if len(places) != c.most || len(a.Picks) != c.most || len(a.Status.Unsure) > 0 {
+			t.Errorf("%+v: %d places, %d of them different, unsure: %v", c.r, len(a.Picks), len(places), a.Status.Unsure)
+		}
+		if n := a.Passed["other labels"]; n != c.other {
+			t.Errorf("%+v: %d of other labels, want %d: %v", c.r, n, c.other, a.Passed)
+		}
+		if c.another != "" && a.Passed[c.another] == 0 {
+			t.Errorf("%+v: %v", c.r, a.Passed)
+		}
+		some := c.r
+		some.N = max(1, c.spread)
+		on := make(map[string]bool)
+		for _, p := range find(t, v, some, at(1)).Picks {
+			on[p.Hive] = true
+		}
+		if len(on) < c.spread {
+			t.Errorf("%+v: on %d hives: %v", some, len(on), on)
+		}
+	}
+}
+
+// Few candidates are taken of each hive, so that there are many to choose from: where
+// only one hive has such labels, all of that are.
+func TestPickByLabelsOfOneHive(t *testing.T) {
+	v := newView()
+	for i := range 200 {
+		var ws []hivebeat.Record
+		for k := range 20 {
+			w := workerOf(fmt.Sprintf("w%02d", k), "llama", 4, 0)
+			if i == 77 && k >= 10 {
+				w.Labels = map[string]string{"gold": "1"}
+			}
+			ws = append(ws, w)
+		}
+		feed(t, v, snapshotOf(fmt.Sprintf("h%03d", i), fmt.Sprintf("zone-%d", i%3), 1, ws...), at(0))
+	}
+	for range 5 { // the first look may find some, by chance
+		a := find(t, v, api.Request{N: 10, Filter: api.Filter{Selector: "gold"}}, at(1))
+		if len(a.Picks) != 10 || len(a.Passed) != 0 && a.Passed["other labels"] == 0 {
+			t.Errorf("%d places, %v", len(a.Picks), a.Passed)
+		}
 	}
 }
 

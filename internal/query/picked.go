@@ -80,14 +80,10 @@ func describe(v *fleet.View, c *candidate, now time.Time) api.Pick {
 // explain counts, of those that have no seat, why not: of the first that are meant.
 func (f *Finder) explain(v *fleet.View) {
 	looks := 0
-	hives := v.Hives()
-	switch {
-	case f.filter.hive == "" && !f.gpu && f.filter.Model != "" && f.filter.literal:
-		hives = nil
-		if s := v.Serving(f.filter.Model); s != nil {
-			hives = s.Hives()
-		}
-	case f.filter.hive != "":
+	meant := f.meant()
+	hives := meant.among(v)
+	skipped := f.filter.hive == "" && !f.walk.begun // those of a lower level than may do
+	if f.filter.hive != "" {
 		hives = nil
 		if h := known(v, f.filter.hive); h != nil {
 			hives = []*fleet.Hive{h}
@@ -101,12 +97,15 @@ func (f *Finder) explain(v *fleet.View) {
 			continue
 		}
 		if f.gpu {
+			if !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, nil)) {
+				continue // that is the reason, and was counted
+			}
 			seats := h.GPUSeats()
 			for i := range seats {
 				looks++
 				if !seats[i].Seated() {
 					f.passed[noRoom(h)]++
-				} else if fleet.RoomLevel(seats[i].Free()) < f.level() && f.filter.hive == "" { // others were looked at
+				} else if fleet.RoomLevel(seats[i].Free()) < f.level() && skipped { // others were looked at
 					f.passed["too little free memory"]++
 				}
 			}
@@ -119,10 +118,10 @@ func (f *Finder) explain(v *fleet.View) {
 			if looks++; looks > pickExplain {
 				return
 			}
-			if f.filter.model(w.Record().Model) {
+			if r := w.Record(); f.filter.model(r.Model) && (f.filter.selector.Empty() || f.filter.selector.Fits(labelsOf(h, r))) {
 				if why := noSeat(h, w); why != "" {
 					f.passed[why]++
-				} else if bits.Len64(w.FreeSlots())-1 < f.level() && f.filter.hive == "" {
+				} else if bits.Len64(w.FreeSlots())-1 < f.level() && skipped {
 					f.passed["too few free slots"]++
 				}
 			}

@@ -203,11 +203,11 @@ func (h *hive) sees(p *proc, pid uint64) {
 func (h *hive) exited(e detector.Exit) {
 	h.look()
 	h.reg.Exit(h.w.time(), e)
-	if !h.steps() {
+	steps := h.steps()
+	if len(steps) == 0 {
 		return
 	}
-	h.sched.Changed(h.w.time())
-	h.armPulse()
+	h.urge(steps)
 	if next, ok := h.reg.Next(); ok && h.sight.Trusts() && (h.armed < 0 || since(next) < h.armed) {
 		h.arm(next)
 	}

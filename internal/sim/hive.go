@@ -24,6 +24,7 @@ type hive struct {
 	reg   *detector.Registry
 	sight liveness.Observer
 	sched *bus.Schedule
+	said  time.Duration // when the last snapshot left
 	roll  bool
 
 	armed      time.Duration // the detector's timer; negative: none
@@ -128,9 +129,7 @@ func (h *hive) receive(m *message) {
 			h.w.trace(h.name, "refuses a beat of %s %d/%d: %v", m.worker, m.inc, m.seq, err)
 		}
 		if got.Urgent {
-			h.steps()
-			h.sched.Changed(now)
-			h.armPulse()
+			h.urge(h.steps())
 		}
 		if next, ok := h.reg.Next(); ok && h.sight.Trusts() && (h.armed < 0 || since(next) < h.armed) {
 			h.arm(next)
@@ -166,9 +165,8 @@ func (h *hive) detect() {
 	h.reg.Detect(h.w.time())
 	h.ask()
 	h.watch()
-	if h.steps() {
-		h.sched.Changed(h.w.time())
-		h.armPulse()
+	if steps := h.steps(); len(steps) > 0 {
+		h.urge(steps)
 	}
 	if next, ok := h.reg.Next(); ok {
 		h.arm(next)
@@ -176,14 +174,25 @@ func (h *hive) detect() {
 }
 
 // steps takes the transitions, and holds each against the truth.
-func (h *hive) steps() bool {
+func (h *hive) steps() []detector.Step {
 	list := h.reg.TakeSteps()
 	for i := range list {
 		s := &list[i]
 		h.w.trace(h.name, "%s is %s, n %d inc %d: %s to %s %s, age %v", s.Worker, s.Kind, s.N, s.Inc, s.From, s.To, s.Cause, s.Age)
 		h.w.truth.judged(h, s)
 	}
-	return len(list) > 0
+	return list
+}
+
+// urge has a snapshot sent at once.
+func (h *hive) urge(steps []detector.Step) {
+	if detector.Ended(steps) {
+		h.sched.Ended(h.w.time())
+		h.w.truth.endIsSaid(h)
+	} else {
+		h.sched.Changed(h.w.time())
+	}
+	h.armPulse()
 }
 
 func (h *hive) disconnected() {
@@ -304,6 +313,7 @@ func (h *hive) say(bye string) bool {
 			h.w.breaks(Sound, "a snapshot can not be encoded: %v", err)
 			return false
 		}
+		h.said = h.w.now
 		h.publish(&message{topic: topicSnapshot, hive: h.id, inc: h.inc, seq: h.seq, page: s.Page, payload: b, every: h.every, conn: s.Conn, rw: h.rw})
 	}
 	return true

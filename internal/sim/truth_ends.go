@@ -63,6 +63,32 @@ func (h *heardClosings) mass(server string, opened time.Duration) int {
 // see it, and to wait for its last words.
 const exitBound = exitSeenMax + 100*time.Millisecond + readTime
 
+// How long a hive may keep the end of a worker to itself, whatever else it has to
+// tell: it gathers ends, and of more than 20 in 10 s it tells two a second.
+const (
+	endGathered = 50 * time.Millisecond
+	endPaced    = time.Second / 2
+)
+
+// endIsSaid looks whether an end that h has found leaves it in time.
+func (t *truth) endIsSaid(h *hive) {
+	w, found, recent := t.w, t.w.now, 0
+	for _, at := range h.gone {
+		if found-at < 10*time.Second {
+			recent++
+		}
+	}
+	bound := endGathered
+	if recent >= 20 {
+		bound = endPaced
+	}
+	w.at(found+bound, func() {
+		if h.alive() && h.said < found && !h.bothered(found-time.Second, w.now, true) {
+			w.breaks(DeathTold, "%s found %v ago that a worker is gone, and has told nobody", h.name, bound)
+		}
+	})
+}
+
 // lostByExit holds a verdict by the end of a process against the truth.
 func (t *truth) lostByExit(h *hive, l life) {
 	if p := t.procs[l]; p == nil || p.alive() {

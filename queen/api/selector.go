@@ -8,13 +8,25 @@ import (
 )
 
 // Selector is a parsed label selector. The zero Selector fits everything.
-type Selector struct{ needs []need }
+type Selector struct{ needs []Requirement }
 
-type need struct {
-	key    string
-	op     string // "=", "!=", "in", "notin", "has", "hasnot"
-	values []string
+// Requirement is one of those that a Selector has.
+type Requirement struct {
+	Key    string
+	Op     Op
+	Values []string // each once, in order; none for OpHas and OpHasNot
 }
+
+// Op is what a Requirement asks of a label.
+type Op string
+
+// Ops.
+const (
+	OpIn     Op = "in"     // one of Values: = is this too
+	OpNotIn  Op = "notin"  // none of Values, or there is no such label: != is this too
+	OpHas    Op = "has"    // there is such a label
+	OpHasNot Op = "hasnot" // there is none
+)
 
 // Limits of a selector.
 const (
@@ -61,20 +73,23 @@ func ParseSelector(s string) (Selector, error) {
 // Empty reports whether everything fits.
 func (s Selector) Empty() bool { return len(s.needs) == 0 }
 
+// Requirements returns all of them, which are not to be changed.
+func (s Selector) Requirements() []Requirement { return s.needs }
+
 // Fits reports whether labels meet all requirements. get returns the value of a
 // label, and whether there is one.
 func (s Selector) Fits(get func(key string) (string, bool)) bool {
 	for i := range s.needs {
 		n := &s.needs[i]
-		v, ok := get(n.key)
-		switch n.op {
-		case "has":
-		case "hasnot":
+		v, ok := get(n.Key)
+		switch n.Op {
+		case OpHas:
+		case OpHasNot:
 			ok = !ok
-		case "=", "in":
-			ok = ok && slices.Contains(n.values, v)
+		case OpIn:
+			ok = ok && slices.Contains(n.Values, v)
 		default:
-			ok = !ok || !slices.Contains(n.values, v)
+			ok = !ok || !slices.Contains(n.Values, v)
 		}
 		if !ok {
 			return false
@@ -129,50 +144,55 @@ func (p *selectorParser) peek() string {
 
 func isWord(tok string) bool { return tok != "" && strings.IndexByte(signs, tok[0]) < 0 }
 
-func (p *selectorParser) need() (need, error) {
+func (p *selectorParser) need() (Requirement, error) {
 	tok := p.next()
 	if tok == "!" {
 		if tok = p.next(); !isWord(tok) {
-			return need{}, fmt.Errorf("a label is missing")
+			return Requirement{}, fmt.Errorf("a label is missing")
 		}
-		return need{key: tok, op: "hasnot"}, nil
+		return Requirement{Key: tok, Op: OpHasNot}, nil
 	}
 	if !isWord(tok) {
-		return need{}, fmt.Errorf("a label is missing")
+		return Requirement{}, fmt.Errorf("a label is missing")
 	}
-	n := need{key: tok, op: "has"}
+	n := Requirement{Key: tok, Op: OpHas}
 	switch p.peek() {
 	case "", ",":
 		return n, nil
 	}
 	switch op := p.next(); op {
 	case "=", "==", "!=":
-		n.op = strings.Replace(op, "==", "=", 1)
+		n.Op = OpIn
+		if op == "!=" {
+			n.Op = OpNotIn
+		}
 		value := ""
 		if isWord(p.peek()) {
 			value = p.next()
 		}
-		n.values = []string{value}
+		n.Values = []string{value}
 		return n, nil
 	case "in", "notin":
-		n.op = op
+		n.Op = Op(op)
 		if p.next() != "(" {
-			return need{}, fmt.Errorf("( is missing")
+			return Requirement{}, fmt.Errorf("( is missing")
 		}
 		for {
 			value := ""
 			if isWord(p.peek()) {
 				value = p.next()
 			}
-			n.values = append(n.values, value)
+			n.Values = append(n.Values, value)
 			switch p.next() {
 			case ")":
+				slices.Sort(n.Values)
+				n.Values = slices.Compact(n.Values)
 				return n, nil
 			case ",":
 			default:
-				return need{}, fmt.Errorf(") is missing")
+				return Requirement{}, fmt.Errorf(") is missing")
 			}
 		}
 	}
-	return need{}, fmt.Errorf("no operator")
+	return Requirement{}, fmt.Errorf("no operator")
 }

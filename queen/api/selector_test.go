@@ -3,6 +3,8 @@ package api_test
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -33,6 +35,27 @@ func TestSelector(t *testing.T) {
 		if _, err := api.ParseSelector(s); err == nil {
 			t.Errorf("%q is taken", s)
 		}
+	}
+}
+
+// What a selector requires is told in one form, however it was written.
+func TestRequirements(t *testing.T) {
+	sel, err := api.ParseSelector("a=1,b==2,c!=3,d in (y,x,y),e notin (z),f,!g,h=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []api.Requirement{
+		{Key: "a", Op: api.OpIn, Values: []string{"1"}},
+		{Key: "b", Op: api.OpIn, Values: []string{"2"}},
+		{Key: "c", Op: api.OpNotIn, Values: []string{"3"}},
+		{Key: "d", Op: api.OpIn, Values: []string{"x", "y"}},
+		{Key: "e", Op: api.OpNotIn, Values: []string{"z"}},
+		{Key: "f", Op: api.OpHas},
+		{Key: "g", Op: api.OpHasNot},
+		{Key: "h", Op: api.OpIn, Values: []string{""}},
+	}
+	if diff := cmp.Diff(want, sel.Requirements()); diff != "" {
+		t.Error(diff)
 	}
 }
 

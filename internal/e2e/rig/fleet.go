@@ -208,15 +208,21 @@ func (e *Events) String() string {
 // and its exit code.
 func CLI(tb testing.TB, env []string, args ...string) (stdout, stderr string, code int) {
 	tb.Helper()
+	return Run(tb, env, append([]string{Hivebeat(tb)}, args...)...)
+}
+
+// Run is CLI for any program.
+func Run(tb testing.TB, env []string, argv ...string) (stdout, stderr string, code int) {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Hivebeat(tb), args...)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(Env(tb), env...)
 	var out, err strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &err
 	runErr := cmd.Run()
 	if cmd.ProcessState == nil || ctx.Err() != nil {
-		tb.Fatalf("hivebeat %s: %v\n%s", strings.Join(args, " "), runErr, err.String())
+		tb.Fatalf("%s: %v\n%s", strings.Join(argv, " "), runErr, err.String())
 	}
 	return out.String(), err.String(), cmd.ProcessState.ExitCode()
 }

@@ -1,0 +1,226 @@
+package query
+
+import (
+	"cmp"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat/internal/fleet"
+)
+
+// Where a pick looks for candidates: in some of the lists first, then in all.
+
+// list is what can be picked of one zone, by levels of which the first is the best.
+type list struct {
+	zone  string
+	cells []*fleet.Cell
+	room  *fleet.Room
+	n     int
+}
+
+// lists returns them in an order by chance.
+func (f *Finder) lists(v *fleet.View) []list {
+	var out []list
+	if f.gpu {
+		for _, r := range v.Rooms() {
+			if f.filter.Zone == "" || f.filter.Zone == r.Zone {
+				out = append(out, list{zone: r.Zone, room: r, n: r.Len()})
+			}
+		}
+		shuffle(out)
+		return out
+	}
+	at := make(map[string]int)
+	add := func(s *fleet.Serving) {
+		for _, c := range s.Cells {
+			if f.filter.Zone != "" && f.filter.Zone != c.Zone {
+				continue
+			}
+			i, ok := at[c.Zone]
+			if !ok {
+				i = len(out)
+				at[c.Zone] = i
+				out = append(out, list{zone: c.Zone})
+			}
+			out[i].cells = append(out[i].cells, c)
+			out[i].n += c.Len()
+		}
+	}
+	f.eachServing(v, add)
+	shuffle(out)
+	return out
+}
+
+// eachServing yields the models that are meant, as many as are looked at.
+func (f *Finder) eachServing(v *fleet.View, fn func(*fleet.Serving)) {
+	if f.filter.Model != "" && f.filter.literal {
+		if s := v.Serving(f.filter.Model); s != nil {
+			fn(s)
+		}
+		return
+	}
+	n := 0
+	v.EachServing(func(s *fleet.Serving) bool {
+		if f.filter.model(s.Model) {
+			fn(s)
+		}
+		if n++; n >= pickModels {
+			f.cut = true
+		}
+		return n < pickModels
+	})
+}
+
+func shuffle[T any](s []T) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }
+
+// sample takes candidates from some of the lists, from all where that are few.
+func (f *Finder) sample(v *fleet.View, lists []list, total int, now time.Time) {
+	if f.filter.hive != "" {
+		f.ofHive(v, now)
+		return
+	}
+	if f.gpu && f.filter.Model != "" {
+		f.serving(v, now)
+	}
+	zones, each := len(lists), total
+	if total > pickAll {
+		zones = min(zones, max(pickZones, f.n))
+		each = max(pickEach, 2*(f.n/max(1, zones)+1))
+	}
+	for i := range lists {
+		if i >= zones && len(f.cands) >= f.n || f.looks >= pickLooks {
+			return
+		}
+		before := len(f.cands)
+		lists[i].each(f.level(), func(w *fleet.Worker, g *fleet.GPUSeat) bool {
+			f.look(v, w, g, false, now)
+			return f.looks < pickLooks && len(f.cands)-before < each
+		})
+	}
+}
+
+// level is the least of free slots, or of free memory, that may do.
+func (f *Finder) level() int {
+	if f.gpu {
+		return fleet.RoomLevel(f.need)
+	}
+	return min(bits.Len64(f.need), fleet.SlotLevels) - 1
+}
+
+// each yields the candidates of a list, the best levels first, and from a place by
+// chance within each.
+func (l *list) each(least int, yield func(*fleet.Worker, *fleet.GPUSeat) bool) {
+	if l.room != nil {
+		for i := least; i < fleet.RoomLevels; i++ {
+			if !around(l.room.Level(i), func(g *fleet.GPUSeat) bool { return yield(nil, g) }) {
+				return
+			}
+		}
+		return
+	}
+	for i := fleet.SlotLevels - 1; i >= least; i-- {
+		if !around(l.cells, func(c *fleet.Cell) bool {
+			return around(c.Level(i), func(w *fleet.Worker) bool { return yield(w, nil) })
+		}) {
+			return
+		}
+	}
+}
+
+// around yields a list from a place by chance on, and round to it.
+func around[T any](list []T, yield func(T) bool) bool {
+	if len(list) == 0 {
+		return true
+	}
+	from := rand.IntN(len(list))
+	for i := range list {
+		if !yield(list[(from+i)%len(list)]) {
+			return false
+		}
+	}
+	return true
+}
+
+// serving takes candidates from hives that serve the model already.
+func (f *Finder) serving(v *fleet.View, now time.Time) {
+	want := len(f.cands) + max(pickEach, 2*f.n)
+	f.eachServing(v, func(s *fleet.Serving) {
+		around(s.Hives(), func(h *fleet.Hive) bool {
+			f.looks++
+			f.gpusOf(v, h, true, now)
+			return f.looks < pickLooks/2 && len(f.cands) < want
+		})
+	})
+}
+
+func (f *Finder) gpusOf(v *fleet.View, h *fleet.Hive, serves bool, now time.Time) {
+	seats := h.GPUSeats()
+	for i := range seats {
+		if seats[i].Seated() {
+			f.look(v, nil, &seats[i], serves, now)
+		}
+	}
+}
+
+// ofHive takes all candidates of one hive.
+func (f *Finder) ofHive(v *fleet.View, now time.Time) {
+	h := known(v, f.filter.hive)
+	switch {
+	case h == nil:
+	case f.gpu:
+		f.gpusOf(v, h, f.servesModel(h), now)
+	default:
+		for _, w := range h.Workers() {
+			if f.filter.model(w.Record().Model) && w.Fit() {
+				f.look(v, w, nil, true, now)
+			}
+		}
+	}
+}
+
+// scan goes on through all lists where the sample was too small. They may change
+// between two steps, so that one may be missed.
+func (f *Finder) scan(v *fleet.View, lists []list, now time.Time) (done bool) {
+	slices.SortFunc(lists, func(a, b list) int { return cmp.Compare(a.zone, b.zone) })
+	from, at := f.scanAt, 0
+	full := false
+	visit := func(w *fleet.Worker, g *fleet.GPUSeat) bool {
+		at++
+		if at <= from {
+			return true
+		}
+		f.scanAt++
+		f.look(v, w, g, false, now)
+		full = len(f.cands) >= 4*f.n
+		return !full && f.looks < StepLooks
+	}
+	for i := range lists {
+		l := &lists[i]
+		stop := false
+		if l.room != nil {
+			for k := f.level(); k < fleet.RoomLevels && !stop; k++ {
+				for _, g := range l.room.Level(k) {
+					if stop = !visit(nil, g); stop {
+						break
+					}
+				}
+			}
+		}
+		for _, c := range l.cells {
+			for k := fleet.SlotLevels - 1; k >= f.level() && !stop; k-- {
+				for _, w := range c.Level(k) {
+					if stop = !visit(w, nil); stop {
+						break
+					}
+				}
+			}
+		}
+		if stop {
+			f.cut = f.scanAt >= pickScan
+			return full || f.cut
+		}
+	}
+	return true
+}

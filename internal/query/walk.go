@@ -1,0 +1,105 @@
+package query
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+)
+
+// Where a pick asks for labels that few have, the lists of who can take work are of
+// little use, as they are not kept by label. Then the hives are gone through that
+// have such labels, or have somebody with them: those the view knows.
+
+// walk is how far that is. The hives are visited in an order by chance, from one
+// that is as likely to be far away as near, so that a few of them are of many zones.
+type walk struct {
+	begun        bool
+	from, stride int
+	at           int  // so many were visited
+	each         int  // so many candidates are taken of one hive
+	seen         int  // candidates that were looked at
+	cut          bool // there were more on some hive
+}
+
+func beginWalk(hives, each int) walk {
+	w := walk{begun: true, each: each}
+	if hives > 1 {
+		w.from, w.stride = rand.IntN(hives), 1+rand.IntN(hives-1)
+		for gcd(w.stride, hives) != 1 { // or some would never be visited
+			w.stride = 1 + rand.IntN(hives-1)
+		}
+	}
+	return w
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// meant is what is a condition: where a GPU is asked for, the model is none.
+func (f *Finder) meant() filter {
+	meant := f.filter
+	if f.gpu {
+		meant.Model = ""
+	}
+	return meant
+}
+
+// walkHives goes on through the hives. They may change between two steps, so that
+// one may be missed.
+func (f *Finder) walkHives(v *fleet.View, now time.Time) (done bool) {
+	meant := f.meant()
+	hives := meant.among(v)
+	w := &f.walk
+	if !w.begun {
+		*w = beginWalk(len(hives), (f.n+3)/4)
+	}
+	for ; w.at < len(hives); w.at++ {
+		switch {
+		case len(f.cands) >= max(pickEach, 4*f.n):
+			return true
+		case f.looks >= StepLooks:
+			f.scanAt += f.looks
+			f.cut = f.scanAt >= pickScan
+			return f.cut
+		}
+		f.looks += meant.costOf(hives[0])
+		f.walkHive(v, &meant, hives[(w.from+w.at*w.stride)%len(hives)], now)
+	}
+	if !w.cut || len(f.cands) >= f.n {
+		return true
+	}
+	clear(f.passed)
+	*w = beginWalk(len(hives), f.n) // more than that are never taken of one
+	return false
+}
+
+// walkHive takes candidates of one hive.
+func (f *Finder) walkHive(v *fleet.View, meant *filter, h *fleet.Hive, now time.Time) {
+	enough := len(f.cands) + f.walk.each
+	switch {
+	case h.Live() != hivebeat.Alive || !h.Fresh() || meant.Zone != "" && meant.Zone != h.Zone():
+	case f.gpu:
+		if meant.selector.Fits(labelsOf(h, nil)) {
+			before := f.looks
+			f.gpusOf(v, h, false, now)
+			f.walk.seen += f.looks - before
+		}
+	case meant.may(h) > 0:
+		for _, w := range h.Workers() {
+			if len(f.cands) >= enough {
+				f.walk.cut = true
+				return
+			}
+			if meant.model(w.Record().Model) && w.Fit() {
+				f.look(v, w, nil, false, now)
+				f.walk.seen++
+			}
+		}
+	}
+}
