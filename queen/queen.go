@@ -337,6 +337,9 @@ func (q *Queen) do(ctx context.Context, f func(now time.Time)) error {
 
 // post hands f to the loop.
 func (q *Queen) post(ctx context.Context, f func(now time.Time)) error {
+	if err := ctx.Err(); err != nil { // of cases that are ready select takes any
+		return err
+	}
 	select {
 	case q.calls <- f:
 		return nil

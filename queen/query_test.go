@@ -275,6 +275,8 @@ func TestEventsAreListed(t *testing.T) {
 	}
 	q2 := startQueen(t, bustest.Conn(t, srv), Config{ID: "q2"})
 	q2.warm()
+	h.send(nil) // it answers no roll call, and until it was heard an answer is not sure
+	q2.eventually("the hive is heard", func() bool { return len(q2.ask(api.VerbSummary, api.Request{}).Status.Unsure) == 0 })
 	if n := len(list(q2, worker)); n != 30 {
 		t.Errorf("a queen that began later lists %d", n)
 	}
