@@ -107,7 +107,7 @@ func (w *world) slack(by *proc, a arrival) time.Duration {
 	for i := range by.troubles {
 		if t := &by.troubles[i]; t.end(w.now) >= a.at-5*time.Second { // or it still doubted what it heard
 			// Since something was heard last, or a cut may have gone unnoticed.
-			d += max(0, t.end(w.now)-max(t.from, a.at)) + max(pingLimit, w.plan.WorkerEvery.D()) + liveness.BackGrace + 5*time.Second
+			d += max(0, t.end(w.now)-max(t.from, a.at)) + max(pingLimit, lostAfter(w.plan.WorkerEvery.D(), 0)) + liveness.BackGrace + 5*time.Second
 		}
 	}
 	return d

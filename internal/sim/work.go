@@ -11,7 +11,7 @@ import (
 // other, each shorter than the limit for one that stalls.
 type work struct {
 	busy, done uint64
-	since      time.Duration // when it finished one, began, or said that it is idle or silent
+	since      time.Duration // when it finished one, began, or said that it is idle
 	next       time.Duration // when it will be finished; negative: nobody knows
 }
 

@@ -111,7 +111,6 @@ func (k *worker) say(state hivebeat.State) bool {
 	}
 	if left := k.quiet.Sub(now); left > 0 {
 		b.Quiet = hivebeat.MillisOf(left)
-		k.work.since = k.w.now
 		k.w.truth.quiets[lifeSeq{life{k.ident, k.inc}, k.seq}] = left
 	}
 	if k.work.busy > 0 {
