@@ -15,7 +15,7 @@ func (q *queen) closed(c closing) {
 		return
 	}
 	if !q.view.Doubts() {
-		q.heard.hear(q.w.now, c.connection)
+		q.heard.hear(q.w.now, c)
 		q.w.truth.hiveClosed(q, c)
 	}
 	if q.view.Disconnect(q.w.time(), liveness.Disconnect{Server: c.server, Conn: c.String(), Reason: c.reason, Evidence: c.evidence}) {

@@ -125,7 +125,7 @@ func (h *hive) closed(c closing) {
 		return
 	}
 	now := h.w.time()
-	h.heard.hear(h.w.now, c.connection)
+	h.heard.hear(h.w.now, c)
 	if !h.reg.Disconnect(now, liveness.Disconnect{Server: c.server, Conn: c.String(), Reason: c.reason, Evidence: c.evidence}) {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 type heardClosing struct {
 	at time.Duration
 	connection
+	evidence bool
 }
 
 // heardClosings are those that an observer has heard of.
@@ -20,8 +21,8 @@ type heardClosings struct {
 	deaf int // so many faults keep it from hearing
 }
 
-func (h *heardClosings) hear(at time.Duration, c connection) {
-	h.list = append(h.list, heardClosing{at, c})
+func (h *heardClosings) hear(at time.Duration, c closing) {
+	h.list = append(h.list, heardClosing{at, c.connection, c.evidence})
 }
 
 func (h *heardClosings) forget() { h.from = len(h.list) }
@@ -29,7 +30,7 @@ func (h *heardClosings) forget() { h.from = len(h.list) }
 // of returns when it heard first that a connection closed, if it did not forget it.
 func (h *heardClosings) of(conn string) (time.Duration, bool) {
 	for _, c := range h.list[h.from:] {
-		if c.String() == conn {
+		if c.evidence && c.String() == conn {
 			return c.at, true
 		}
 	}
