@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/internal/doctor"
@@ -13,6 +14,7 @@ import (
 
 type doctorCmd struct {
 	AskFlags
+	SystemFlags
 	KeepFlags
 	Role   string `enum:"all,worker,hive,queen,reader" default:"all" help:"Whose needs to check: ${enum}."`
 	Hive   string `placeholder:"ID" help:"Hive whose subjects are checked."`
@@ -43,7 +45,11 @@ type roleFinding struct {
 func (cmd *doctorCmd) Run(ctx context.Context, c *console) error {
 	var findings []roleFinding
 	err := cmd.withQueen(ctx, c, "doctor", func(ctx context.Context, a *asker) (err error) {
-		findings, err = cmd.check(ctx, a)
+		if findings, err = cmd.check(ctx, a); err != nil || !cmd.wanted() {
+			return err
+		}
+		f, err := cmd.checkSystem(ctx)
+		findings = append(findings, roleFinding{Finding: f})
 		return err
 	})
 	if f, ok := errors.AsType[*failure](err); err != nil && ctx.Err() == nil && !errors.Is(err, errInterrupted) && (!ok || f.code == ExitFailed) {
@@ -92,6 +98,41 @@ func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFindi
 		}
 	}
 	return findings, nil
+}
+
+// checkSystem makes a connection, closes it, and waits for the word.
+func (cmd *doctorCmd) checkSystem(ctx context.Context) (doctor.Finding, error) {
+	took, err := cmd.hearsOne(ctx)
+	f := doctor.Finding{Level: doctor.OK, Check: doctor.CheckSystem, What: fmt.Sprintf("system account: told within %d ms that a connection had closed", took.Milliseconds()+1)}
+	if wrong, ok := errors.AsType[*failure](err); ok && wrong.code == ExitUsage || ctx.Err() != nil {
+		return f, err
+	}
+	if err != nil {
+		f = doctor.Finding{Level: doctor.Fail, Check: doctor.CheckSystem, What: "system account: " + plain(err.Error()), Do: systemHint}
+	}
+	return f, nil
+}
+
+func (cmd *doctorCmd) hearsOne(ctx context.Context) (took time.Duration, err error) {
+	sys, err := cmd.connectSystem(ctx, cmd.ConnFlags, "doctor", true, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer sys.Close()
+	heard, end, err := hearClosings(sys)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	probe, err := cmd.connect(ctx, "doctor tries", true, nil)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if !toldOf(ctx, heard, probe) {
+		return 0, errNotTold
+	}
+	return time.Since(began), nil
 }
 
 func (cmd *doctorCmd) print(c *console, findings []roleFinding, bad bool) error {

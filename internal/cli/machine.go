@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -42,15 +41,6 @@ func (f *ServeFlags) Validate() error {
 	}
 	return nil
 }
-
-// SystemFlags are how a hive or a queen gets into the system account of a NATS that
-// runs already.
-type SystemFlags struct {
-	SystemCreds string `placeholder:"FILE" help:"Credentials of a user of the system account: it then hears which connections close, and who does not come back, a worker of a hive or a hive of a queen, is lost within seconds." group:"Connection"`
-	SystemNATS  string `name:"system-nats" placeholder:"URL" help:"NATS for that, perhaps with user:password@ (default: that of --nats)." group:"Connection"`
-}
-
-func (f *SystemFlags) wanted() bool { return f.SystemCreds != "" || f.SystemNATS != "" }
 
 // machine is what a hive, or a queen, reaches NATS by.
 type machine struct {
@@ -122,30 +112,12 @@ func (m *machine) hearSystem(ctx, inner context.Context, flags SystemFlags, conn
 	if !flags.wanted() {
 		return nil
 	}
-	if m.sys, err = flags.connectSystem(ctx, conn, name, m.log); err != nil {
+	if m.sys, err = flags.connectSystem(ctx, conn, name, false, m.log); err != nil {
 		return err
 	}
 	dial := func() (*nats.Conn, error) { return conn.connect(inner, name+" tries", true, nil) }
 	m.wg.Go(func() { proveSystem(inner, m.sys, dial, whom, m.log) })
 	return nil
-}
-
-// connectSystem makes the second connection, as conn says where f does not. It is
-// an agent's: NATS may come later, and who is refused is told in the log.
-func (f *SystemFlags) connectSystem(ctx context.Context, conn ConnFlags, name string, log *slog.Logger) (*nats.Conn, error) {
-	flags := conn
-	if f.SystemNATS != "" {
-		flags.NATS = f.SystemNATS
-	}
-	flags.Creds, flags.NKey = f.SystemCreds, ""
-	if f.SystemCreds == "" && flags.Context != "" {
-		return nil, misused(errors.New("--system-nats: it would take its credentials from --context"), "give --system-creds FILE, or --nats URL in place of --context")
-	}
-	nc, err := flags.connect(ctx, name+" system", false, log.With(slog.String("account", "system")))
-	if wrong, ok := errors.AsType[*failure](err); ok && wrong.code == ExitUsage {
-		return nil, misused(fmt.Errorf("%s: %w", "--system-creds, --system-nats", wrong.err), "%s", wrong.hint)
-	}
-	return nc, err
 }
 
 // serve runs the server.
@@ -212,89 +184,4 @@ func (m *machine) followUplink(ctx context.Context, h *hive.Hive, subjects hiveb
 			m.log.Error("the uplink is not watched: after a cut the next snapshot goes out in its rhythm", slog.Any("error", err))
 		}
 	})
-}
-
-const (
-	proofWithin = 5 * time.Second // an advisory takes milliseconds
-	proofAgain  = 10 * time.Second
-	proofTries  = 3
-)
-
-// proveSystem finds out whether it is heard of connections that close: it
-// makes one, closes it, and waits for the word. Whatever is missing, a permission,
-// an export, or the right account, shows in that.
-func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, error), whom string, log *slog.Logger) {
-	if !awaitConnected(ctx, sys) {
-		return
-	}
-	heard := make(chan *nats.Msg, 1024)
-	sub, err := sys.ChanSubscribe(bus.DisconnectSubject, heard)
-	if err == nil {
-		defer func() { _ = sub.Unsubscribe() }()
-		err = sys.FlushTimeout(proofWithin)
-	}
-	for try := 0; err == nil && try < proofTries; try++ {
-		var probe *nats.Conn
-		if probe, err = dial(); err != nil {
-			if err = sleepFor(ctx, proofAgain); err != nil {
-				return
-			}
-			continue // the other connection tells why
-		}
-		id := bus.ConnID(probe)
-		probe.Close()
-		if awaitDisconnect(ctx, heard, id) {
-			log.Info("hears which connections close: who does not come back is lost within seconds", slog.String("of", whom))
-			return
-		}
-	}
-	if ctx.Err() == nil {
-		log.Warn("is not told which connections close, and goes on without: silence decides, and the ends of processes that a hive sees",
-			slog.String("hint", "the user of --system-creds or --system-nats must be of the system account and may subscribe to "+bus.DisconnectSubject),
-			slog.Any("error", err))
-	}
-}
-
-func awaitConnected(ctx context.Context, nc *nats.Conn) bool {
-	status := nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
-	defer nc.RemoveStatusListener(status)
-	for !nc.IsConnected() {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-status:
-			if nc.IsClosed() {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-func awaitDisconnect(ctx context.Context, heard <-chan *nats.Msg, id string) bool {
-	timer := time.NewTimer(proofWithin)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-timer.C:
-			return false
-		case m := <-heard:
-			if d, err := bus.ParseDisconnect(m.Data); err == nil && d.Conn() == id {
-				return true
-			}
-		}
-	}
-}
-
-func sleepFor(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

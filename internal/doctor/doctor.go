@@ -61,6 +61,7 @@ const (
 	CheckJetStream  = "jetstream"
 	CheckStored     = "stored" // a bucket, or the stream
 	CheckQueen      = "queen"  // whether one answers
+	CheckSystem     = "system" // whether the system account tells which connections close
 )
 
 // Config says what to look for. Role is required.
