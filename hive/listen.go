@@ -332,12 +332,16 @@ func (h *Hive) collectGPUs(ctx context.Context, wg *sync.WaitGroup) {
 // collected tells how a source fares, when that changed.
 func (h *Hive) collected(source string, err error) {
 	h.pulse.Touch()
+	level := slog.LevelInfo
+	if source == sourceOS { // there is something whenever a worker is, and nothing when the last one left
+		level = slog.LevelDebug
+	}
 	switch {
 	case errors.Is(err, errNone):
-		h.log.Info("nothing to collect", slog.String("source", source))
+		h.log.Log(context.Background(), level, "nothing to collect", slog.String("source", source))
 	case err != nil:
 		h.log.Warn("can not collect", slog.String("source", source), slog.Any("error", err))
 	default:
-		h.log.Info("collecting", slog.String("source", source))
+		h.log.Log(context.Background(), level, "collecting", slog.String("source", source))
 	}
 }

@@ -405,6 +405,17 @@ func TestHostileSnapshots(t *testing.T) {
 			}
 		})
 	}
+	for _, reason := range []hivebeat.Reason{hivebeat.RefusedMalformed, hivebeat.RefusedForeign} { // once, not each time
+		told := 0
+		for line := range strings.Lines(q.log.String()) {
+			if strings.Contains(line, "messages refused") && strings.Contains(line, "reason="+string(reason)+" ") {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("that messages are refused as %s is told %d times", reason, told)
+		}
+	}
 	send("queen.hives", edit(func(*hivebeat.Snapshot) {}))
 	q.eventually("it goes on", func() bool { return q.ask(api.VerbHive, api.Request{Hive: "h"}).Hives[0].Seq == 6 })
 }

@@ -178,13 +178,11 @@ func (q *Queen) take(m *nats.Msg, now time.Time) {
 	q.conn.sight.Prove(now)
 	s, err := q.view.Parse(m.Data)
 	if err != nil {
-		q.view.Refuse(hivebeat.ReasonOf(err))
-		q.log.Debug("snapshot refused", slog.String("subject", m.Subject), slog.Any("err", err))
+		q.refuseSnapshot(m.Subject, hivebeat.ReasonOf(err), err, now)
 		return
 	}
 	if pinned, err := q.subjects.ParseHives(m.Subject); err != nil || pinned != "" && pinned != string(s.Hive) {
-		q.view.Refuse(hivebeat.RefusedForeign)
-		q.log.Debug("snapshot refused", slog.String("subject", m.Subject), slog.String("hive", string(s.Hive)), slog.String("reason", string(hivebeat.RefusedForeign)))
+		q.refuseSnapshot(m.Subject, hivebeat.RefusedForeign, fmt.Errorf("it is of hive %.64q", s.Hive), now)
 		return
 	}
 	if err := q.view.Apply(s, now); err != nil {
@@ -200,6 +198,16 @@ func (q *Queen) take(m *nats.Msg, now time.Time) {
 		q.store.putter.Offer(ledger.Snapshot{
 			Hive: h.ID(), Page: s.Page, Inc: s.Inc, Seq: s.Seq, Payload: m.Data, Received: now, Every: h.Every(),
 		})
+	}
+}
+
+// refuseSnapshot counts a message that is not the protocol, and tells now and then: somebody
+// should look who sends it.
+func (q *Queen) refuseSnapshot(subject string, reason hivebeat.Reason, err error, now time.Time) {
+	n := q.view.Refuse(reason)
+	q.log.Debug("snapshot refused", slog.String("subject", subject), slog.Any("err", err))
+	if q.mayWarn("refused "+string(reason), now) {
+		q.log.Warn("messages refused", slog.String("reason", string(reason)), slog.Uint64("total", n), slog.String("subject", subject), slog.Any("err", err))
 	}
 }
 

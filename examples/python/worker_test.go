@@ -168,7 +168,7 @@ func TestBeats(t *testing.T) {
 			}
 			for i, b := range list[:len(list)-1] {
 				want := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "snake", Facts: hivebeat.Facts{
-					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Conn: b.Conn, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
+					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Slots: 1, Conn: b.Conn, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
 				}}
 				if got, want := fmt.Sprintf("%+v", b), fmt.Sprintf("%+v", want); got != want {
 					t.Errorf("beat %d:\n got %s\nwant %s", i+1, got, want)

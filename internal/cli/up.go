@@ -278,7 +278,7 @@ func (u *up) greeting(id string) string {
 	for _, line := range [][2]string{
 		{"hivebeat ls" + flags, "who is alive"},
 		{"hivebeat watch" + flags, "and what changes"},
-		{"hivebeat worker --hive " + id + " --id llama --model llama-3.3-70b" + flags, "a worker of your own"},
+		{"hivebeat worker --hive " + id + " --id llama --model Llama-3.3-70B --slots 8" + flags, "a worker of your own"},
 		{"nats" + nats + " sub '" + sub.Events() + "'", "events, with the nats CLI"},
 		{"nats" + nats + " sub " + sub.Hives() + " --translate \"hivebeat decode\"", "snapshots"},
 	} {

@@ -30,7 +30,7 @@ type workerCmd struct {
 func (workerCmd) Help() string {
 	return `It beats for a program that does not beat itself, or for a trial, and says goodbye on Ctrl-C:
 
-  hivebeat worker --hive gpu-01 --id llama --model llama-3.3-70b`
+  hivebeat worker --hive gpu-01 --id llama --model Llama-3.3-70B --slots 8`
 }
 
 // Validate checks the flags.

@@ -345,7 +345,7 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 	}
 	was := w.stable()
 	// The numbers are the hive's, and go on when it is back.
-	rec.N, rec.Tr = w.rec.N, w.rec.Tr
+	rec.N, rec.Tr = w.rec.N, olderBy(w.rec.Tr, now.Sub(w.received))
 	if c.guessed {
 		rec.Every = 0
 	}
@@ -360,6 +360,21 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 	if h.recount {
 		v.resum(h, noNews, now)
 	}
+}
+
+// olderBy returns transitions as they are after d, without those that a record does
+// not carry any more.
+func olderBy(list []hivebeat.Transition, d time.Duration) []hivebeat.Transition {
+	if d <= 0 {
+		return list
+	}
+	var older []hivebeat.Transition
+	for _, t := range list {
+		if t.Ago += hivebeat.MillisOf(d); t.Ago <= hivebeat.MillisOf(hivebeat.TransitionsCarried) {
+			older = append(older, t)
+		}
+	}
+	return older
 }
 
 // unward ends the wardship of one worker.

@@ -465,3 +465,26 @@ func TestAnEntryDoesNotOutgrowAMessage(t *testing.T) {
 		t.Errorf("%d bytes are taken for %d", len(b), entryBytes)
 	}
 }
+
+// The transitions of an adopted worker grow old as its record does, and are no longer
+// carried after a minute. They stayed as old as the hive had said they were.
+func TestTransitionsOfWardsGrowOld(t *testing.T) {
+	o := newOrphans(t, 1, 1)
+	o.hive.Workers[0].Tr = []hivebeat.Transition{{N: 1, Kind: hivebeat.KindJoined, To: "alive", Inc: 7, Ago: 1000}}
+	o.snapshot(1)
+	o.tell(1)
+	o.pass(1, 47)
+	o.beat(47, "w0", 0, nil)
+	list := func() []hivebeat.Transition { return o.views[0].Hive("h").Workers()[0].Record().Tr }
+	if tr := list(); len(tr) != 1 || tr[0].Ago != 47_000 {
+		t.Errorf("at 47 s it is %+v", tr)
+	}
+	o.beat(57, "w0", 0, nil)
+	if tr := list(); len(tr) != 1 || tr[0].Ago != 57_000 {
+		t.Errorf("at 57 s it is %+v", tr)
+	}
+	o.beat(61.5, "w0", 0, nil)
+	if tr := list(); len(tr) != 0 {
+		t.Errorf("a minute later it is %+v", tr)
+	}
+}

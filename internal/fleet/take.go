@@ -84,7 +84,10 @@ func (v *View) After(id string) []*Hive {
 func (v *View) Fresh() time.Duration { return v.fresh }
 
 // Refuse counts a message that its owner refused before it came to Apply.
-func (v *View) Refuse(reason hivebeat.Reason) { v.refused[reason]++ }
+func (v *View) Refuse(reason hivebeat.Reason) (n uint64) {
+	v.refused[reason]++
+	return v.refused[reason]
+}
 
 // Counts are what became of the snapshots.
 type Counts struct {

@@ -274,13 +274,14 @@ func TestPickByLabelsOfOneHive(t *testing.T) {
 func TestPickSaysWhoDidNotFit(t *testing.T) {
 	v := newView()
 	busy, late, draining, stalled, odd, full := workerOf("a", "m", 4, 0), workerOf("b", "m", 4, 0), workerOf("c", "m", 4, 0), workerOf("d", "m", 4, 1), workerOf("e", "m", 4, 0), workerOf("f", "m", 4, 4)
+	mute := workerOf("g", "m", 0, 0)
 	busy.State, late.Live, draining.State, stalled.Stalled, odd.State = hivebeat.Busy, hivebeat.Late, hivebeat.Draining, true, "dreaminuteg"
-	feed(t, v, snapshotOf("h", "", 1, busy, late, draining, stalled, odd, full), at(0))
+	feed(t, v, snapshotOf("h", "", 1, busy, late, draining, stalled, odd, full, mute), at(0))
 	a := find(t, v, api.Request{N: 3, Filter: api.Filter{Model: "m"}}, at(1))
 	if len(a.Picks) != 1 || a.Picks[0].Worker != "a" {
 		t.Fatalf("%+v", a.Picks)
 	}
-	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "an unknown state": 1, "no free slot": 1} {
+	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "an unknown state": 1, "no free slot": 1, "no slots said": 1} {
 		if a.Passed[why] != n {
 			t.Errorf("%s: %d of %v", why, a.Passed[why], a.Passed)
 		}

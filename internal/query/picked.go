@@ -148,6 +148,8 @@ func noSeat(h *fleet.Hive, w *fleet.Worker) string {
 		return string(m.State)
 	case r.Stalled:
 		return "stalled"
+	case r.Slots == 0:
+		return "no slots said"
 	case w.Held() > 0 && r.Busy < r.Slots:
 		return "held"
 	}
