@@ -393,10 +393,12 @@ func TestDrain(t *testing.T) {
 
 	t.Run("delivers", func(t *testing.T) {
 		nc := connect(t, bus.Config{URL: srv.URL()})
-		watch, err := bustest.Conn(t, srv).SubscribeSync("bye")
+		watcher := bustest.Conn(t, srv)
+		watch, err := watcher.SubscribeSync("bye")
 		if err != nil {
 			t.Fatal(err)
 		}
+		bustest.Flush(t, watcher) // or the server may read the goodbye first
 		if err := watch.SetPendingLimits(-1, -1); err != nil {
 			t.Fatal(err)
 		}

@@ -102,9 +102,10 @@ func TestFoundBeforeItAnswers(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 		q.eventually("warm", func() bool { return q.Answer(t.Context(), api.VerbSummary, api.Request{}).Status.Warm })
-		if _, err := nc.Request("acme.queen.api.summary", nil, patience); err != nil {
-			t.Error(err)
-		}
+		bustest.Eventually(t, patience, func() (bool, string) { // its subscriptions are on their way to the server
+			_, err := nc.Request("acme.queen.api.summary", nil, patience)
+			return err == nil, fmt.Sprint(err)
+		})
 		if early {
 			return
 		}
