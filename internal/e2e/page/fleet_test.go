@@ -85,6 +85,9 @@ func TestSearchAndLinks(t *testing.T) {
 	get[any](tab, `history.back()`)
 	tab.until(moment, "back is the order before", `location.hash.includes('sort=-done') && document.querySelector('.c-done').getAttribute('aria-sort') === 'descending'`)
 
+	// The rows of the order before are taken away once those of this one are there.
+	tab.until(moment, "its rows are there", `document.querySelectorAll('.worker-rows .rows .row.waiting').length === 0 && (d => d.length > 5 && d.every((v, i) => i === 0 || d[i-1] >= v))(`+done+`)`)
+
 	// With the keyboard alone: into the table, down, open, and back.
 	get[any](tab, `document.querySelector('.rows .row[tabindex="0"]').focus()`)
 	tab.keys(kb.ArrowDown + kb.ArrowDown)
