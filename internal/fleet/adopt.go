@@ -345,7 +345,7 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 	}
 	was := w.stable()
 	// The numbers are the hive's, and go on when it is back.
-	rec.N, rec.Tr = w.rec.N, olderBy(w.rec.Tr, now.Sub(w.received))
+	rec.N, rec.Tr = w.rec.N, carriedOn(w.rec.Tr, w.received, now)
 	if c.guessed {
 		rec.Every = 0
 	}
@@ -362,19 +362,19 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 	}
 }
 
-// olderBy returns transitions as they are after d, without those that a record does
-// not carry any more.
-func olderBy(list []hivebeat.Transition, d time.Duration) []hivebeat.Transition {
-	if d <= 0 {
+// carriedOn returns the transitions of a record that was received then as they are
+// now, without those that a record does not carry any more.
+func carriedOn(list []hivebeat.Transition, received, now time.Time) []hivebeat.Transition {
+	if !now.After(received) {
 		return list
 	}
-	var older []hivebeat.Transition
+	var on []hivebeat.Transition
 	for _, t := range list {
-		if t.Ago += hivebeat.MillisOf(d); t.Ago <= hivebeat.MillisOf(hivebeat.TransitionsCarried) {
-			older = append(older, t)
+		if t.Ago = EffectiveAge(t.Ago, received, now); t.Ago <= hivebeat.MillisOf(hivebeat.TransitionsCarried) {
+			on = append(on, t)
 		}
 	}
-	return older
+	return on
 }
 
 // unward ends the wardship of one worker.

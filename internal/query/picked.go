@@ -149,7 +149,7 @@ func noSeat(h *fleet.Hive, w *fleet.Worker) string {
 	case r.Stalled:
 		return "stalled"
 	case r.Slots == 0:
-		return "no slots said"
+		return api.PassedNoSlots
 	case w.Held() > 0 && r.Busy < r.Slots:
 		return "held"
 	}

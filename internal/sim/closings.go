@@ -27,21 +27,7 @@ func (q *queen) closed(c closing) {
 
 // settleClosings finds out when all that was sent until now has come in.
 func (q *queen) settleClosings() {
-	if q.settling {
-		return
-	}
-	q.settling = true
-	at, done := q.w.time(), false
-	settled := func() {
-		if !done {
-			done, q.settling = true, false
-			if q.view.SettleClosings(at) {
-				q.settleClosings()
-			}
-		}
-	}
-	q.publish(&message{topic: topicSettle, settled: settled})
-	q.after(settleWithin, settled)
+	q.settleBy(&q.settling, q.publish, q.view.SettleClosings)
 }
 
 // askClosing calls the roll of those whose window is about to end.

@@ -138,21 +138,28 @@ func (h *hive) closed(c closing) {
 
 // settle finds out when all that was sent until now has come in.
 func (h *hive) settle() {
-	if h.settling {
+	h.settleBy(&h.settling, h.publish, h.reg.Settle)
+}
+
+// settleBy has settle called once all that was sent until now has come in, or is not
+// waited for any longer, and anew for as long as that says so. busy keeps it to one
+// round at a time.
+func (p *proc) settleBy(busy *bool, publish func(*message) bool, settle func(at time.Time) bool) {
+	if *busy {
 		return
 	}
-	h.settling = true
-	at, done := h.w.time(), false
+	*busy = true
+	at, done := p.w.time(), false
 	settled := func() {
 		if !done {
-			done, h.settling = true, false
-			if h.reg.Settle(at) {
-				h.settle()
+			done, *busy = true, false
+			if settle(at) {
+				p.settleBy(busy, publish, settle)
 			}
 		}
 	}
-	h.publish(&message{topic: topicSettle, settled: settled})
-	h.after(settleWithin, settled)
+	publish(&message{topic: topicSettle, settled: settled})
+	p.after(settleWithin, settled)
 }
 
 // ask calls the roll for those whose window is about to end.

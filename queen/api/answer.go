@@ -35,6 +35,10 @@ type Answer struct {
 	Missed uint64   `json:"missed,omitempty"`
 }
 
+// PassedNoSlots is the reason in Passed of workers that never said how many slots
+// they have.
+const PassedNoSlots = "no slots said"
+
 // Whole makes the lists that verb was asked for be there, where they are empty.
 func (a *Answer) Whole(verb string) {
 	if a.Error != nil {
