@@ -288,8 +288,21 @@ func (s *Server) Stop(ctx context.Context) error {
 }
 
 func (s *Server) shutdown() {
+	s.settle()
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
+}
+
+// settle waits, for a second at most, until no request to JetStream is under way.
+// nats-server 2.15 stops the streams that it knows when it shuts down: one that is
+// just being made is not among them yet, and its goroutines would stay for ever.
+func (s *Server) settle() {
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		info, err := s.srv.Jsz(nil)
+		if err != nil || info.Disabled || info.API.Inflight == 0 {
+			return
+		}
+	}
 }
 
 // release gives the store directory free.

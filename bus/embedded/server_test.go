@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -321,4 +322,27 @@ func TestBubble(t *testing.T) {
 		}
 		roundTrip(t, nc)
 	})
+}
+
+// A stream that is being made while the server stops would keep its goroutines.
+// (TestMain finds them.)
+func TestStopWhileStreamsAreMade(t *testing.T) {
+	for range 10 {
+		srv := start(t, embedded.Config{JetStream: true})
+		nc, err := srv.Connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 16 {
+			name := fmt.Sprintf("S%d", i)
+			if err := nc.Publish("$JS.API.STREAM.CREATE."+name, fmt.Appendf(nil, `{"name":%q,"subjects":[%q]}`, name, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		nc.Close()
+		stop(t, srv)
+	}
 }
