@@ -216,19 +216,38 @@ func labelled(v *fleet.View, n *api.Requirement, most int) []*fleet.Hive {
 	if len(n.Values) == 1 {
 		return v.Labelled(n.Key, n.Values[0])
 	}
-	sum := 0
-	for _, value := range n.Values {
-		sum += len(v.Labelled(n.Key, value))
+	sum, lists := 0, make([][]*fleet.Hive, len(n.Values))
+	for i, value := range n.Values {
+		lists[i] = v.Labelled(n.Key, value)
+		sum += len(lists[i])
 	}
 	if sum > most {
 		return v.Hives()
 	}
-	all := make([]*fleet.Hive, 0, sum)
-	for _, value := range n.Values {
-		all = append(all, v.Labelled(n.Key, value)...)
+	for len(lists) > 1 { // by pairs, as each list is in order
+		half := (len(lists) + 1) / 2
+		for i := range len(lists) / 2 {
+			lists[i] = union(lists[i], lists[half+i])
+		}
+		lists = lists[:half]
 	}
-	slices.SortFunc(all, func(a, b *fleet.Hive) int { return strings.Compare(a.ID(), b.ID()) })
-	return slices.Compact(all)
+	return lists[0]
+}
+
+// union merges two lists of hives in the order of their ids, without doubles.
+func union(a, b []*fleet.Hive) []*fleet.Hive {
+	out := make([]*fleet.Hive, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		switch c := strings.Compare(a[0].ID(), b[0].ID()); {
+		case c < 0:
+			out, a = append(out, a[0]), a[1:]
+		case c > 0:
+			out, b = append(out, b[0]), b[1:]
+		default:
+			out, a, b = append(out, a[0]), a[1:], b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
 }
 
 // mayLabels reports whether each requirement of the selector is met by some worker

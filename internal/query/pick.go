@@ -16,7 +16,8 @@ import (
 // slots, or with the least memory that is enough. Among equals chance decides, so
 // that those who ask at once are not all sent to the same place. Only where that
 // finds too few, as the filter is narrow, all lists are gone through, in steps, or,
-// where it is labels that make it narrow, the hives that have such (walk.go).
+// where it is labels that make it narrow, the hives that have such (walk.go): at once
+// where the view says that they are few.
 
 const (
 	pickLooks   = 1_024  // of the first step
@@ -108,7 +109,15 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 		total += l.n
 	}
 	f.looks = 0
-	if f.steps++; f.steps == 1 {
+	var labelled []*fleet.Hive
+	if !f.filter.selector.Empty() && f.filter.hive == "" {
+		meant := f.meant()
+		labelled = meant.among(v)
+	}
+	if f.steps++; f.steps == 1 && total > pickAll && f.narrow(v, labelled) {
+		f.steps++ // the first step would find next to nobody
+	}
+	if f.steps == 1 {
 		f.sample(v, lists, total, now)
 		if len(f.cands) < f.n && total > pickAll && f.filter.hive == "" {
 			return false
@@ -121,7 +130,7 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 		if f.filter.selector.Empty() {
 			done = f.scan(v, lists, now)
 		} else {
-			done = f.walkHives(v, now)
+			done = f.walkHives(v, labelled, now)
 		}
 		if !done {
 			return false

@@ -255,7 +255,7 @@ func TestPickByLabelsOfOneHive(t *testing.T) {
 	for i := range 200 {
 		var ws []hivebeat.Record
 		for k := range 20 {
-			w := workerOf(fmt.Sprintf("w%02d", k), "llama", 4, 0)
+			w := workerOf(fmt.Sprintf("w%02d", k), "llama", 4, 3-uint64(k/19*3))
 			if i == 77 && k >= 10 {
 				w.Labels = map[string]string{"gold": "1"}
 			}
@@ -267,6 +267,9 @@ func TestPickByLabelsOfOneHive(t *testing.T) {
 		a := find(t, v, api.Request{N: 10, Filter: api.Filter{Selector: "gold"}}, at(1))
 		if len(a.Picks) != 10 || len(a.Passed) != 0 && a.Passed["other labels"] == 0 {
 			t.Errorf("%d places, %v", len(a.Picks), a.Passed)
+		}
+		if a := find(t, v, api.Request{Filter: api.Filter{Selector: "gold"}}, at(1)); len(a.Picks) != 1 || a.Picks[0].FreeSlots != 4 {
+			t.Errorf("%+v: one of the ten has most free slots", a.Picks)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package query
 
 import (
+	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -21,6 +23,7 @@ type walk struct {
 	each         int  // so many candidates are taken of one hive
 	seen         int  // candidates that were looked at
 	cut          bool // there were more on some hive
+	of           []*fleet.Worker
 }
 
 func beginWalk(hives, each int) walk {
@@ -41,6 +44,17 @@ func gcd(a, b int) int {
 	return a
 }
 
+const narrowPart = 8 // one in so many hives is few
+
+// narrow reports whether so few hives are left by labels that to look elsewhere is
+// in vain.
+func (f *Finder) narrow(v *fleet.View, hives []*fleet.Hive) bool {
+	if f.filter.selector.Empty() || f.filter.hive != "" || f.gpu && f.filter.Model != "" { // where it is served comes first
+		return false
+	}
+	return len(hives) <= len(v.Hives())/narrowPart
+}
+
 // meant is what is a condition: where a GPU is asked for, the model is none.
 func (f *Finder) meant() filter {
 	meant := f.filter
@@ -50,11 +64,10 @@ func (f *Finder) meant() filter {
 	return meant
 }
 
-// walkHives goes on through the hives. They may change between two steps, so that
-// one may be missed.
-func (f *Finder) walkHives(v *fleet.View, now time.Time) (done bool) {
+// walkHives goes on through the hives that may have such labels. They may change
+// between two steps, so that one may be missed.
+func (f *Finder) walkHives(v *fleet.View, hives []*fleet.Hive, now time.Time) (done bool) {
 	meant := f.meant()
-	hives := meant.among(v)
 	w := &f.walk
 	if !w.begun {
 		*w = beginWalk(len(hives), (f.n+3)/4)
@@ -91,15 +104,30 @@ func (f *Finder) walkHive(v *fleet.View, meant *filter, h *fleet.Hive, now time.
 			f.walk.seen += f.looks - before
 		}
 	case meant.may(h) > 0:
-		for _, w := range h.Workers() {
+		for _, w := range f.bestOf(meant, h) {
 			if len(f.cands) >= enough {
 				f.walk.cut = true
 				return
 			}
-			if meant.model(w.Record().Model) && w.Fit() {
-				f.look(v, w, nil, false, now)
-				f.walk.seen++
-			}
+			f.look(v, w, nil, false, now)
+			f.walk.seen++
 		}
 	}
+}
+
+// bestOf returns the workers of one hive that serve the model and can take work,
+// those with most free slots first, and among equals in an order by chance. The
+// slice is good until the next call.
+func (f *Finder) bestOf(meant *filter, h *fleet.Hive) []*fleet.Worker {
+	f.walk.of = f.walk.of[:0]
+	around(h.Workers(), func(w *fleet.Worker) bool {
+		if w.Fit() && meant.model(w.Record().Model) {
+			f.walk.of = append(f.walk.of, w)
+		}
+		return true
+	})
+	slices.SortStableFunc(f.walk.of, func(a, b *fleet.Worker) int {
+		return bits.Len64(b.FreeSlots()) - bits.Len64(a.FreeSlots())
+	})
+	return f.walk.of
 }
