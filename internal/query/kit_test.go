@@ -137,6 +137,7 @@ func (m *model) step() {
 		w.State = pick(t, "state", hivebeat.Ready, hivebeat.Ready, hivebeat.Busy, hivebeat.Draining, "dreaming")
 		w.Age = hivebeat.Millis(rapid.IntRange(0, 50_000).Draw(t, "age"))
 		w.Stalled = rapid.IntRange(0, 5).Draw(t, "stalled") == 0
+		w.Rival = uint64(max(0, rapid.IntRange(-4, 1).Draw(t, "rival")))
 		w.VRAM, w.Done = uint64(i), uint64(rapid.IntRange(0, 3).Draw(t, "done"))
 		if rapid.Bool().Draw(t, "label") {
 			w.Labels = map[string]string{"tier": pick(t, "wtier", "dev", "test")}

@@ -222,6 +222,8 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 	switch {
 	case fleet.EffectiveAge(r.Age, c.w.Received(), now) > limit:
 		return "too old"
+	case r.Rival != 0:
+		return "in conflict"
 	case c.w.FreeSlots() < f.need:
 		return "too few free slots"
 	case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, r)):
