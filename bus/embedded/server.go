@@ -293,11 +293,11 @@ func (s *Server) shutdown() {
 	s.srv.WaitForShutdown()
 }
 
-// settle waits, for a second at most, until no request to JetStream is under way.
+// settle waits, for 5 s at most, until no request to JetStream is under way.
 // nats-server 2.15 stops the streams that it knows when it shuts down: one that is
 // just being made is not among them yet, and its goroutines would stay for ever.
 func (s *Server) settle() {
-	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		info, err := s.srv.Jsz(nil)
 		if err != nil || info.Disabled || info.API.Inflight == 0 {
 			return

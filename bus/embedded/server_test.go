@@ -333,7 +333,7 @@ func TestStopWhileStreamsAreMade(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range 16 {
+		for i := range 8 {
 			name := fmt.Sprintf("S%d", i)
 			if err := nc.Publish("$JS.API.STREAM.CREATE."+name, fmt.Appendf(nil, `{"name":%q,"subjects":[%q]}`, name, name)); err != nil {
 				t.Fatal(err)
