@@ -193,7 +193,7 @@ func TestRealImageIsLeftAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return id
+		return strings.TrimSpace(id)
 	}
 	t.Cleanup(func() { _, _ = docker("rmi", "--force", name) })
 
