@@ -19,7 +19,7 @@ TOOLS     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hivebeat/tools
 GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 
 PLATFORMS := linux/arm64 darwin/arm64 windows/amd64
-# docker compose v2 where it is there, docker-compose 1.29 else.
+# docker compose v2 where it is there, docker-compose 1.29 else; make up and make e2e-compose go by it.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .PHONY: help
@@ -58,7 +58,7 @@ e2e-page: ## The page in a real browser (chromium), over a made-up fleet and a r
 	$(GO) test -tags e2e -count=1 -timeout 15m -v ./internal/e2e/page
 
 .PHONY: e2e-compose
-e2e-compose: ## docker-compose.yml on the local engine: containers scaled, killed, restarted
+e2e-compose: ## docker-compose.yml on the local engine: containers scaled, killed, restarted (COMPOSE=docker-compose: with 1.29)
 	$(GO) test -tags e2e -count=1 -timeout 15m -v ./internal/e2e/compose
 
 # RUN=TestNemesis/leaf plays one scene; NEMESIS='-hive-every 15s -worker-every 30s' the defaults, with stops of 60 s.

@@ -37,8 +37,7 @@ func TestCompose(t *testing.T) {
 
 	// Beats of a second instead of half a minute, so that deaths are seen in seconds.
 	p := newProject(t, "HIVEBEAT_WORKER_EVERY=1s", "HIVEBEAT_HIVE_EVERY=1s")
-	p.do("build", "queen") // one image for all of ours
-	p.do("up", "-d", "--scale", "worker=3")
+	p.do("up", "-d", "--scale", "worker=3") // builds the image, as a user's first one does
 
 	nc := rig.Connect(t, p.url)
 	events := rig.Listen(t, nc)
@@ -53,6 +52,7 @@ func TestCompose(t *testing.T) {
 	}
 	rig.Sees(t, nc, 2*moment, want)
 
+	t.Run("one service builds the image, and no registry is asked for it", func(t *testing.T) { builtOnce(t, p) })
 	t.Run("nobody is root and nothing is open", func(t *testing.T) { hardened(t, p) })
 	t.Run("every container becomes healthy", func(t *testing.T) { healthy(t, p) })
 	t.Run("ls from outside and inside", func(t *testing.T) {
@@ -193,7 +193,7 @@ func TestRealImageIsLeftAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return id
+		return strings.TrimSpace(id)
 	}
 	t.Cleanup(func() { _, _ = docker("rmi", "--force", name) })
 
@@ -208,6 +208,9 @@ func TestRealImageIsLeftAlone(t *testing.T) {
 	stand.ensure(t)
 	if identity() == first {
 		t.Error("a stand-in of another make was kept")
+	}
+	if _, err := docker("rmi", "--force", first); err != nil { // it has lost its name
+		t.Error(err)
 	}
 
 	if _, err := docker("rmi", "--force", name); err != nil {
@@ -275,6 +278,27 @@ func hardened(t *testing.T, p *project) {
 				t.Errorf("%s: its process is not %q:\n%s", c.Name, strings.TrimSpace(want), status)
 			}
 		}
+	}
+}
+
+// builtOnce checks that one service makes the image of all. Compose v2 builds
+// services at the same time, and an engine that keeps its images in containerd
+// refuses the second of two exports under one name.
+func builtOnce(t *testing.T, p *project) {
+	config, err := p.try("config")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, config)
+	}
+	if n := strings.Count(config, "\n    build:"); n != 1 {
+		t.Errorf("%d services build, want 1:\n%s", n, config)
+	}
+	ours, local := strings.Count(config, "\n    image: "+p.image+"\n"), strings.Count(config, "\n    pull_policy: never\n")
+	if ours < 5 || local != ours {
+		t.Errorf("%d services have our image, %d ask no registry for theirs:\n%s", ours, local, config)
+	}
+	// Where each service built, each but the last left an image that has lost its name.
+	if lost := p.docker("image", "ls", "--quiet", "--filter", "dangling=true", "--filter", "label=com.docker.compose.project="+p.name); lost != "" {
+		t.Errorf("images without a name: %s", lost)
 	}
 }
 

@@ -36,15 +36,15 @@ func newProject(tb testing.TB, env ...string) *project {
 		http: fmt.Sprintf("http://127.0.0.1:%d", web),
 		tb:   tb, name: id, image: "hivebeat:" + strings.TrimPrefix(id, "hivebeat-"), url: fmt.Sprintf("nats://127.0.0.1:%d", port),
 	}
-	p.argv = []string{"docker-compose"}
-	if exec.Command("docker", "compose", "version").Run() == nil {
-		p.argv = []string{"docker", "compose"}
+	// As the Makefile chooses, and with its variable.
+	p.argv = strings.Fields(os.Getenv("COMPOSE"))
+	if len(p.argv) == 0 {
+		p.argv = []string{"docker-compose"}
+		if exec.Command("docker", "compose", "version").Run() == nil {
+			p.argv = []string{"docker", "compose"}
+		}
 	}
 	p.env = append(os.Environ(), "HIVEBEAT_IMAGE="+p.image, fmt.Sprintf("HIVEBEAT_NATS_PORT=%d", port), fmt.Sprintf("HIVEBEAT_HTTP_PORT=%d", web), "HIVEBEAT_VERSION=e2e")
-	if exec.Command("docker", "buildx", "version").Run() != nil {
-		// The engine's own builder: a client without buildx has no other.
-		p.env = append(p.env, "DOCKER_BUILDKIT=0", "COMPOSE_DOCKER_CLI_BUILD=0")
-	}
 	p.env = append(p.env, env...)
 
 	tb.Cleanup(func() {
