@@ -10,9 +10,9 @@ import (
 // A connection that closes is no death: it may have moved. Who does not come back
 // within a window is lost.
 //
-//	                     another disconnects of that server: more than 3 within 1 s,
-//	        its connection closes   ┌──────────▶ (none: it was the server)   strangers that
-//	                                │                                        pass not counted
+//	                     more than 3 of that server close within 1 s, not counting
+//	                     strangers that only pass by
+//	        its connection closes   ┌──────────▶ (none: it was the server)
 //	alive, late ──────────────▶ window ─────────────────────────▶ lost (disconnect)
 //	        ▲                       │           it is over
 //	        └── any message ────────┘
