@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // DisconnectSubject is where a NATS server tells, in its system account, of each
@@ -20,7 +21,13 @@ type Disconnect struct {
 	Reason string // in the server's words: "Client Closed", "Stale Connection" …
 	Name   string // of the connection
 	Kind   string // of the connection: "Client", or "Leafnode" and others
+	// Lived is how long the connection was there, by the server's clock. 0 is not
+	// known.
+	Lived time.Duration
 }
+
+// PassingWithin is how long a client may have been there that only passed by.
+const PassingWithin = 10 * time.Second
 
 // Conn names the connection as ConnID does, and the conn of a beat.
 func (d Disconnect) Conn() string { return d.Server + "/" + strconv.FormatUint(d.Client, 10) }
@@ -37,6 +44,14 @@ func (d Disconnect) Evidence() bool {
 	return d.Reason != "Server Shutdown" && d.Reason != "Stale Connection" && !strings.HasPrefix(d.Reason, "Slow Consumer")
 }
 
+// Passing reports whether it tells of a client which had been there for less than
+// PassingWithin and ended by itself, or by its death: a script, or a look whether
+// the port is open. A server that fails, and what lies before one, closes those
+// that stay.
+func (d Disconnect) Passing() bool {
+	return d.Reason == "Client Closed" && d.Lived > 0 && d.Lived < PassingWithin
+}
+
 var errNoDisconnect = errors.New("names no server or no client")
 
 // ParseDisconnect reads a message of DisconnectSubject.
@@ -49,6 +64,9 @@ func ParseDisconnect(payload []byte) (Disconnect, error) {
 			ID   uint64 `json:"id"`
 			Name string `json:"name"`
 			Kind string `json:"kind"`
+
+			Start json.RawMessage `json:"start"` // not needed: what is no time is not known
+			Stop  json.RawMessage `json:"stop"`
 		} `json:"client"`
 		Reason string `json:"reason"`
 	}
@@ -58,5 +76,10 @@ func ParseDisconnect(payload []byte) (Disconnect, error) {
 	if m.Server.ID == "" || m.Client.ID == 0 {
 		return Disconnect{}, fmt.Errorf("bus: disconnect advisory: %w", errNoDisconnect)
 	}
-	return Disconnect{Server: m.Server.ID, Client: m.Client.ID, Reason: m.Reason, Name: m.Client.Name, Kind: m.Client.Kind}, nil
+	d := Disconnect{Server: m.Server.ID, Client: m.Client.ID, Reason: m.Reason, Name: m.Client.Name, Kind: m.Client.Kind}
+	var start, stop time.Time
+	if json.Unmarshal(m.Client.Start, &start) == nil && json.Unmarshal(m.Client.Stop, &stop) == nil && !start.IsZero() {
+		d.Lived = max(0, stop.Sub(start)) // its clock may have been set
+	}
+	return d, nil
 }

@@ -1,7 +1,9 @@
 package bus_test
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/beatfabric/hivebeat/bus"
 )
@@ -25,6 +27,31 @@ func TestParseDisconnect(t *testing.T) {
 	}
 	if (bus.Disconnect{Kind: "Leafnode"}).OfClient() {
 		t.Error("a leaf node is no client")
+	}
+	for _, c := range []struct {
+		start, stop string
+		reason      string
+		lived       time.Duration
+		passing     bool
+	}{
+		{`"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:00.25Z"`, "Client Closed", 250 * time.Millisecond, true},
+		{`"2026-01-01T00:00:00Z"`, `"2026-01-01T02:00:09.999+02:00"`, "Client Closed", 9999 * time.Millisecond, true},
+		{`"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:10Z"`, "Client Closed", 10 * time.Second, false},
+		{`"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:01Z"`, "Read Error", time.Second, false},
+		{`"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:01Z"`, "Authentication Failure", time.Second, false},
+		{`"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:01Z"`, "Server Shutdown", time.Second, false},
+		{`"2026-01-01T00:00:01Z"`, `"2026-01-01T00:00:00Z"`, "Client Closed", 0, false}, // its clock was set
+		{`null`, `"2026-01-01T00:00:00Z"`, "Client Closed", 0, false},
+		{`"2026-01-01T00:00:01Z"`, `null`, "Client Closed", 0, false},
+		{`"yesterday"`, `7`, "Client Closed", 0, false},
+	} {
+		d, err := bus.ParseDisconnect(fmt.Appendf(nil, `{"server":{"id":"N"},"client":{"id":1,"start":%s,"stop":%s},"reason":%q}`, c.start, c.stop, c.reason))
+		if err != nil || d.Lived != c.lived || d.Passing() != c.passing {
+			t.Errorf("%s to %s, %s: %+v, passing %t, %v", c.start, c.stop, c.reason, d, d.Passing(), err)
+		}
+	}
+	if d, err := bus.ParseDisconnect([]byte(`{"server":{"id":"N"},"client":{"id":1},"reason":"Client Closed"}`)); err != nil || d.Lived != 0 || d.Passing() {
+		t.Errorf("%+v, %v", d, err)
 	}
 	for _, bad := range []string{
 		"", "null", "[]", "{", `{"server":{"id":"N"}}`, `{"client":{"id":1}}`, `{"server":{"id":7},"client":{"id":1}}`, `{"server":{"id":"N"},"client":{"id":-1}}`,

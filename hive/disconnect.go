@@ -74,10 +74,20 @@ func (e *ear) closed(ctx context.Context, beats <-chan *nats.Msg, m *nats.Msg) {
 	e.hearAll(beats)
 	now := time.Now()
 	e.mu.Lock()
-	opened := e.reg.Disconnect(now, liveness.Disconnect{Server: d.Server, Conn: d.Conn(), Reason: d.Reason, Evidence: d.Evidence()})
+	noted := e.reg.Disconnect(now, liveness.Disconnect{
+		Server: d.Server, Conn: d.Conn(), Reason: d.Reason, Evidence: d.Evidence(), Passing: d.Passing(),
+	})
 	next, _ := e.reg.Next()
+	tell := uint64(0)
+	if noted.Ignored {
+		tell = e.ignored.Count(now, d.Server)
+	}
 	e.mu.Unlock()
-	if !opened {
+	if tell > 0 {
+		e.log.Warn("connections of a NATS server close many at once: no worker there is lost by them, only by its process or its silence",
+			slog.Uint64("ignored", tell), slog.String("server", d.Server), slog.String("name", d.Name), slog.String("reason", d.Reason))
+	}
+	if !noted.Opened {
 		return
 	}
 	e.log.Debug("a worker's connection closed", slog.String("conn", d.Conn()), slog.String("name", d.Name), slog.String("reason", d.Reason))

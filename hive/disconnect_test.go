@@ -224,6 +224,64 @@ func TestAStaleConnectionIsNoDeath(t *testing.T) {
 	line.Resume()
 }
 
+// A script that connects again and again says nothing of its server: the worker
+// that is killed beside it is told in its window.
+func TestStrangersDoNotHideADeath(t *testing.T) {
+	t.Parallel()
+	var log text
+	srv := deployment(t)
+	nc := bustest.Conn(t, srv)
+	q := listening(t, nc)
+	h := hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), &log)
+	c := newChild(t, processAgent, srv.URL(), "w")
+	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
+	bustest.Churn(t, srv.URL(), second/20)
+	killed := time.Now()
+	c.kill()
+	s := q.await(t, "its death", lostBy("w", hivebeat.CauseDisconnect))
+	if d := s.at.Sub(killed); d < 2*second {
+		t.Errorf("lost after %s, before its window", d)
+	} else {
+		t.Logf("told %s after its window", d-2*second)
+	}
+	if s := h.Stats(); s.Lost[hivebeat.CauseDisconnect] != 1 || s.FalseDead+s.CutOff != 0 || s.DisconnectsIgnored != 0 {
+		t.Errorf("stats %+v", s)
+	}
+	if strings.Contains(log.String(), tooMany) {
+		t.Error("warns of clients that pass by")
+	}
+}
+
+const tooMany = "connections of a NATS server close many at once"
+
+// Those that the server turns away may be workers that it does not let back in:
+// they count, nobody is lost, and a person is told of it, once.
+func TestThoseThatAreRefusedCountAndThatIsTold(t *testing.T) {
+	t.Parallel()
+	var log text
+	srv := deployment(t)
+	nc := bustest.Conn(t, srv)
+	q := listening(t, nc)
+	h := hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), &log)
+	beating(t, agent(t, srv.URL()), "w")
+	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
+	for range 4 {
+		bustest.Churn(t, srv.URL(), second/20, nats.UserInfo("nobody", "nothing"))
+	}
+	bustest.Eventually(t, patience, func() (bool, string) {
+		n := h.Stats().DisconnectsIgnored
+		return n >= 20, fmt.Sprint(n, " were ignored")
+	})
+	awaitText(t, &log, tooMany)
+	nobodyLost(t, h, q, 1)
+	if n := strings.Count(log.String(), tooMany); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	if !strings.Contains(log.String(), "Authentication Failure") {
+		t.Error("does not say why they close")
+	}
+}
+
 // Fifty are cut off for longer than their window, and the hive is not: they are
 // not to blame.
 func TestManyDisconnectsAreTheServers(t *testing.T) {

@@ -28,6 +28,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/procwatch"
 )
 
@@ -65,6 +66,7 @@ type Hive struct {
 	seq     uint64
 	subs    []*nats.Subscription
 	dropped uint64 // of subscriptions that are gone
+	ignored liveness.Ignored
 	phase   phase
 	done    chan struct{} // closed when Run has ended, or can not begin any more
 	err     error         // of Run, once done

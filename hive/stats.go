@@ -22,7 +22,11 @@ type Stats struct {
 	MarginMax time.Duration
 	Detect    map[hivebeat.Cause]map[string]uint64
 	Flaps     map[string]uint64 // verdicts that were not told as the worker went to and fro, by worker
-	Watched   int               // processes of workers whose end would be seen
+	// Connections that closed and were taken for their server's, by which no worker is
+	// lost: more than 3 of a server at which a worker is, within a second.
+	DisconnectsIgnored uint64
+
+	Watched   int // processes of workers whose end would be seen
 	Warm      bool
 	Connected bool // as far as is known
 	Snapshots bus.PulseStats
@@ -47,6 +51,7 @@ func (h *Hive) Stats() Stats {
 	return Stats{
 		Margins: score.Margins.Buckets(), MarginMax: score.Margins.Max, Detect: detect, Flaps: h.reg.Flaps(),
 		Stats: h.reg.Stats(), Reasons: h.reg.Reasons(), Dropped: h.droppedLocked(),
-		Workers: h.reg.Len(), Lost: h.reg.Lost(), Watched: watched, Warm: h.reg.Warm(time.Now()), Connected: h.open.Load(), Snapshots: h.pulse.Stats(),
+		Workers: h.reg.Len(), Lost: h.reg.Lost(), Watched: watched, DisconnectsIgnored: h.ignored.Total(),
+		Warm: h.reg.Warm(time.Now()), Connected: h.open.Load(), Snapshots: h.pulse.Stats(),
 	}
 }

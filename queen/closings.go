@@ -32,6 +32,7 @@ type closings struct {
 	messages chan *nats.Msg
 	status   chan nats.Status
 	settling bool
+	ignored  liveness.Ignored
 }
 
 // hearClosings begins to hear disconnects, if somebody can tell.
@@ -71,7 +72,16 @@ func (q *Queen) closed(work context.Context, m *nats.Msg, now time.Time) {
 		return
 	}
 	q.catchUp(now)
-	if !q.view.Disconnect(now, liveness.Disconnect{Server: d.Server, Conn: d.Conn(), Reason: d.Reason, Evidence: d.Evidence()}) {
+	noted := q.view.Disconnect(now, liveness.Disconnect{
+		Server: d.Server, Conn: d.Conn(), Reason: d.Reason, Evidence: d.Evidence(), Passing: d.Passing(),
+	})
+	if noted.Ignored {
+		if tell := q.closings.ignored.Count(now, d.Server); tell > 0 {
+			q.log.Warn("connections of a NATS server close many at once: no hive there is lost by them, only by its silence",
+				slog.Uint64("ignored", tell), slog.String("server", d.Server), slog.String("name", d.Name), slog.String("reason", d.Reason))
+		}
+	}
+	if !noted.Opened {
 		return
 	}
 	q.log.Debug("a hive's connection closed", slog.String("conn", d.Conn()), slog.String("name", d.Name), slog.String("reason", d.Reason))

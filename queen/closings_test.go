@@ -156,6 +156,25 @@ func TestAHiveThatDiesIsLostByItsConnection(t *testing.T) {
 	w.eventually("its workers adopted", func() bool { return w.Queen.Stats().AdoptedHives == 1 })
 }
 
+// Scripts that connect again and again say nothing of their server, but those that
+// it turns away do: and that is told.
+func TestStrangersDoNotHideTheDeathOfAHive(t *testing.T) {
+	t.Parallel()
+	w := newCutWitness(t)
+	bustest.Churn(t, w.srv.URL(), 50*time.Millisecond)
+	w.lost("gpu-01", w.hive(w.srv.URL(), "gpu-01").dies())
+	if n := w.Queen.Stats().DisconnectsIgnored; n != 0 {
+		t.Errorf("%d were ignored", n)
+	}
+	w.hive(w.srv.URL(), "gpu-02")
+	for range 4 {
+		bustest.Churn(t, w.srv.URL(), 50*time.Millisecond, nats.UserInfo("nobody", "nothing"))
+	}
+	w.eventually("they are ignored", func() bool { return w.Queen.Stats().DisconnectsIgnored > 0 })
+	w.logged("connections of a NATS server close many at once")
+	w.nobodyLost("gpu-02")
+}
+
 // A connection that is kicked comes back, and so does the hive.
 func TestAHiveThatIsKickedLives(t *testing.T) {
 	t.Parallel()

@@ -283,6 +283,11 @@ type Stats struct {
 	Margins           map[string]uint64
 	MarginMax         time.Duration
 
+	// Connections that closed and were taken for their server's, by which nobody is
+	// lost: more than 3 of a server at which a hive is, or a worker that this queen
+	// judges, within a second.
+	DisconnectsIgnored uint64
+
 	SelfPause time.Duration // time this queen was stopped or starved, in all
 	Blind     time.Duration // time credited to all deadlines, as it could not hear or could not be sure
 
@@ -315,6 +320,7 @@ func (q *Queen) stats() Stats {
 	s.AdoptedHives, s.AdoptedWorkers, s.AdoptedBeats = q.view.Adoptions()
 	score := q.view.Score()
 	s.FalseDead, s.CutOff, s.Margins, s.MarginMax = score.FalseDead, score.CutOff, score.Margins.Buckets(), score.Margins.Max
+	s.DisconnectsIgnored = q.closings.ignored.Total()
 	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.out.counts()
 	if q.store.putter != nil {
 		s.Puts = q.store.putter.Stats()

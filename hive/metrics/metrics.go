@@ -50,7 +50,7 @@ type families struct {
 	warm, connected, workers, states, watched     prom.Family
 	beats, stale, refused, dropped, wireLost      prom.Family
 	lost, falseDead, cutOff, margin, detection    prom.Family
-	selfPause                                     prom.Family
+	selfPause, ignored                            prom.Family
 	snapshots, failed, late, pages, bytes, last   prom.Family
 	collect, cpus, load, cpu, memTotal, memUsed   prom.Family
 	gpuMemory, gpuUtil, gpuTemp, gpuPower, gpuAge prom.Family
@@ -76,6 +76,7 @@ func declare(f *prom.Families) families {
 		cutOff:    f.Counter("cut_off_total", "Workers found lost and heard again in the same incarnation, which had gone on while their beats did not come."),
 		margin:    f.Histogram("margin_seconds", "How long after a verdict the same incarnation was heard again."),
 		detection: f.Histogram("detection_seconds", "Time from the end of a worker to the verdict, by cause, where the end was seen.", "cause"),
+		ignored:   f.Counter("disconnects_ignored_total", "Connections that closed and were taken for their NATS server's, by which no worker is lost: more than 3 within a second."),
 		selfPause: f.Counter("self_pause_seconds_total", "Time the hive itself was stopped or starved of CPU."),
 
 		snapshots: f.Counter("snapshots_total", "Snapshots sent."),
@@ -150,6 +151,7 @@ func (c *Collector) workers(ch chan<- prometheus.Metric, r *hive.Report) {
 	for _, cause := range seen {
 		prom.Durations(ch, m.detection, r.Detection[cause], string(cause))
 	}
+	prom.Send(ch, m.ignored, r.DisconnectsIgnored)
 	prom.Send(ch, m.falseDead, r.FalseDead)
 	prom.Send(ch, m.cutOff, r.CutOff)
 	prom.Durations(ch, m.margin, r.Margin)

@@ -12,9 +12,8 @@ import (
 // liveness.Closings.
 
 // Disconnect notes that a client of a server disconnected, whoever it is. All that
-// was heard before must have been received. It reports whether it opened a window
-// for a worker: then Settle is to follow.
-func (r *Registry) Disconnect(now time.Time, d liveness.Disconnect) (opened bool) {
+// was heard before must have been received.
+func (r *Registry) Disconnect(now time.Time, d liveness.Disconnect) liveness.Noted {
 	return r.closings.Disconnect(now, d, func(w *worker) time.Duration {
 		if !w.counted() {
 			return 0
@@ -22,6 +21,9 @@ func (r *Registry) Disconnect(now time.Time, d liveness.Disconnect) (opened bool
 		return liveness.WindowOf(w.facts.RW.Duration())
 	})
 }
+
+// KnowsConn reports whether a beat or a record ever named the connection.
+func (r *Registry) KnowsConn(conn string) bool { return r.closings.Knows(conn) }
 
 // counted reports whether w can still be lost.
 func (w *worker) counted() bool { return w.live == hivebeat.Alive || w.live == hivebeat.Late }

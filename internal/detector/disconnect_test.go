@@ -17,7 +17,7 @@ const ms = time.Millisecond
 func (b *bench) closes(f *fake) bool { return b.closesConn(f.Conn) }
 
 func (b *bench) closesConn(conn string) bool {
-	return b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed", Evidence: true})
+	return b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed", Evidence: true}).Opened
 }
 
 func TestDisconnect(t *testing.T) {
@@ -52,6 +52,25 @@ func TestDisconnect(t *testing.T) {
 			}
 		}
 	}
+	passing := func(n int, what func(i int) string) do { // by themselves, and had not been there for long
+		return func(b *bench, _ *fake) {
+			for i := range n {
+				b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Conn: what(i), Reason: "Client Closed", Evidence: true, Passing: true})
+			}
+		}
+	}
+	strangers := func(i int) string { return fmt.Sprint("NDXS/", 1000+i) }
+	had := func(n int) do { // and has another connection now
+		return func(b *bench, f *fake) {
+			own := f.Conn
+			for i := range n {
+				f.Conn = strangers(i)
+				beat(b, f)
+			}
+			f.Conn = own
+			beat(b, f)
+		}
+	}
 	say := func(state hivebeat.State) do {
 		return func(b *bench, f *fake) {
 			f.State = state
@@ -63,7 +82,7 @@ func TestDisconnect(t *testing.T) {
 	restart := func(_ *bench, f *fake) { f.Inc, f.Seq = f.Inc+1, 0 }
 
 	silent := func(b *bench, f *fake) { // closed by the server
-		if b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Conn: f.Conn}) {
+		if b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Conn: f.Conn}).Opened {
 			b.t.Error("a window opened")
 		}
 	}
@@ -120,6 +139,25 @@ func TestDisconnect(t *testing.T) {
 		{"back after it was lost", []do{beat, closed, pass(3 * second), moved}, []string{joined, lost, "recovered:lost>alive"}, hivebeat.Alive},
 		{"three others: not too many", []do{beat, others(2, 0), closed, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
 		{"more than three at once are the server's", []do{beat, others(3, 0), ignored, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"strangers that pass by are nobody's", []do{beat, passing(40, strangers), closed, passing(40, strangers), pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{
+			"those that somebody had once are no strangers",
+			[]do{had(3), closed, passing(3, strangers), pass(29 * second)},
+			[]string{joined},
+			hivebeat.Alive,
+		},
+		{
+			"nor those that somebody has",
+			[]do{beat, func(b *bench, f *fake) {
+				for i := range 3 {
+					other := newFake(fmt.Sprint("other", i))
+					other.Conn = strangers(i)
+					b.mustFeed(other.Next(b.t))
+				}
+			}, closed, passing(3, strangers), pass(29 * second)},
+			[]string{joined, "joined:>alive", "joined:>alive", "joined:>alive"},
+			hivebeat.Alive,
+		},
 		{"also when it was the first of them", []do{beat, closed, pass(333 * ms), others(3, 333*ms), pass(30 * second)}, []string{joined}, hivebeat.Alive},
 		{"more than three, but slowly", []do{beat, closed, pass(340 * ms), others(3, 340*ms), pass(fast)}, []string{joined, lost}, hivebeat.Lost},
 		{

@@ -21,26 +21,44 @@ type closed struct {
 }
 
 // Disconnect notes that a client of a server disconnected, whoever it is. All that
-// was heard before must have been applied. It reports whether it opened a window
-// for a hive, or for a worker that this queen judges: then SettleClosings is to
-// follow. A queen that doubts itself opens none.
-func (v *View) Disconnect(now time.Time, d liveness.Disconnect) (opened bool) {
+// was heard before must have been applied. A window that it opened may be that of a
+// hive, or of a worker that this queen judges: then SettleClosings is to follow. A
+// queen that doubts itself opens none.
+func (v *View) Disconnect(now time.Time, d liveness.Disconnect) liveness.Noted {
 	if !v.doubt.IsZero() {
-		return false
+		return liveness.Noted{}
 	}
-	opened = v.closings.Disconnect(now, d, func(h *Hive) time.Duration {
+	d.Passing = d.Passing && !v.knowsConn(d.Conn)
+	n := v.closings.Disconnect(now, d, func(h *Hive) time.Duration {
 		if !h.Up() || h.closed.over {
 			return 0
 		}
 		return liveness.WindowOf(h.head.RW.Duration())
 	})
 	for h := range v.adoptedHives {
-		if h.adopted.reg.Disconnect(now, d) {
-			opened = true
+		own := h.adopted.reg.Disconnect(now, d)
+		if own.Opened {
+			n.Opened = true
 			v.watch(h, now)
 		}
+		n.Ignored = n.Ignored || own.Ignored
 	}
-	return opened
+	return n
+}
+
+// knowsConn reports whether the connection is one of a hive, or of a worker that is
+// judged here. Those of other workers are looked up by nobody: they would be as many
+// as the fleet has workers, and whoever stayed is counted anyway.
+func (v *View) knowsConn(conn string) bool {
+	if v.closings.Knows(conn) {
+		return true
+	}
+	for h := range v.adoptedHives {
+		if h.adopted.reg.KnowsConn(conn) {
+			return true
+		}
+	}
+	return false
 }
 
 // SettleClosings says that what was on its way at the given time has been applied: a

@@ -85,7 +85,7 @@ func (e *ending) take() {
 }
 
 func (e *ending) closes(conn string) bool {
-	return e.v.Disconnect(e.now, liveness.Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed", Evidence: true})
+	return e.v.Disconnect(e.now, liveness.Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed", Evidence: true}).Opened
 }
 
 func (e *ending) live(hive string) hivebeat.Live { return e.v.Hive(hive).Live() }
@@ -122,7 +122,7 @@ func TestHiveIsLostByItsConnection(t *testing.T) {
 		}
 	}
 	unfounded := func(e *ending) {
-		if e.v.Disconnect(e.now, liveness.Disconnect{Server: "NDXS", Conn: "NDXS/8", Reason: "Stale Connection"}) {
+		if e.v.Disconnect(e.now, liveness.Disconnect{Server: "NDXS", Conn: "NDXS/8", Reason: "Stale Connection"}).Opened {
 			e.t.Error("a window opened")
 		}
 	}
@@ -231,7 +231,7 @@ func TestTheBrakeHoldsEachForItsOwnTime(t *testing.T) {
 	e.pass(30 * time.Second)
 	e.pass(12800 * time.Millisecond)
 	e.beat("new", "new/8")
-	if !e.v.Disconnect(e.now, liveness.Disconnect{Server: "new", Conn: "new/8", Evidence: true}) {
+	if !e.v.Disconnect(e.now, liveness.Disconnect{Server: "new", Conn: "new/8", Evidence: true}).Opened {
 		t.Fatal("no window opened")
 	}
 	e.v.SettleClosings(e.now)
@@ -358,7 +358,7 @@ func TestTheBrakeHoldsThoseWhoseConnectionsClose(t *testing.T) {
 		e.beat(fmt.Sprint("h", i), conn(i))
 	}
 	for i := range 6 {
-		if !e.v.Disconnect(e.now, liveness.Disconnect{Server: fmt.Sprint("S", i), Conn: conn(i), Evidence: true}) {
+		if !e.v.Disconnect(e.now, liveness.Disconnect{Server: fmt.Sprint("S", i), Conn: conn(i), Evidence: true}).Opened {
 			t.Fatal("no window opened")
 		}
 	}
@@ -426,7 +426,7 @@ func TestAWardIsLostByItsConnection(t *testing.T) {
 	o.pass(47, 54)
 	v.TakeRollCalls()
 	for _, i := range []int{0, 1, 2} { // w2 has not answered, and w3 is not heard of at all
-		if !v.Disconnect(at(54), liveness.Disconnect{Server: fmt.Sprint("S", i), Conn: conn(i), Reason: "Client Closed", Evidence: true}) {
+		if !v.Disconnect(at(54), liveness.Disconnect{Server: fmt.Sprint("S", i), Conn: conn(i), Reason: "Client Closed", Evidence: true}).Opened {
 			t.Fatalf("no window for w%d", i)
 		}
 	}
@@ -446,4 +446,44 @@ func TestAWardIsLostByItsConnection(t *testing.T) {
 	o.expectShown(57, "w1", "alive via queen")
 	o.pass(58, 160) // the queen that heard of no connection finds the same by silence, and does not argue
 	o.expect("by silence", "w3 lost hive", "w1 late missed", "w1 lost missed")
+}
+
+// Whoever a snapshot or a beat named to this queen is no stranger, also where
+// another registry than that of the window knows it.
+func TestTheConnectionsOfWardsAreNoStrangers(t *testing.T) {
+	conn := func(i int) string { return fmt.Sprintf("S/%d", i) }
+	for _, c := range []struct {
+		name string
+		from int // of the connections that close
+		want hivebeat.Live
+	}{{"wards", 0, hivebeat.Alive}, {"strangers", 1000, hivebeat.Lost}} {
+		t.Run(c.name, func(t *testing.T) {
+			o := newOrphans(t, 1, 3)
+			for i := range o.hive.Workers {
+				o.hive.Workers[i].Conn, o.hive.Workers[i].RW = conn(i), 250
+			}
+			o.snapshot(1)
+			o.pass(2, 46) // it is lost, and they are adopted
+			v := o.views[0]
+			s := snapshotOf("other", 100, 1, workerOf("w"))
+			s.Conn, s.RW = conn(100), 250
+			if err := feed(t, v, s, at(46)); err != nil {
+				t.Fatal(err)
+			}
+			if !v.Disconnect(at(46), liveness.Disconnect{Server: "S", Conn: conn(100), Reason: "Client Closed", Evidence: true}).Opened {
+				t.Fatal("no window")
+			}
+			v.SettleClosings(at(46))
+			for i := range 3 {
+				n := v.Disconnect(at(46), liveness.Disconnect{Server: "S", Conn: conn(c.from + i), Reason: "Client Closed", Evidence: true, Passing: true})
+				if last := i == 2; n.Ignored != (last && c.want == hivebeat.Alive) {
+					t.Errorf("%d: %+v", i, n)
+				}
+			}
+			o.pass(47, 49)
+			if got := v.Hive("other").Live(); got != c.want {
+				t.Errorf("the other hive is %s, want %s", got, c.want)
+			}
+		})
+	}
 }

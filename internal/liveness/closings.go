@@ -3,13 +3,15 @@ package liveness
 import (
 	"iter"
 	"slices"
+	"strings"
 	"time"
 )
 
 // A connection that closes is no death: it may have moved. Who does not come back
 // within a window is lost.
 //
-//	                     another disconnects of that server: more than 3 within 1 s
+//	                     more than 3 of that server close within 1 s, not counting
+//	                     strangers that only pass by
 //	        its connection closes   ┌──────────▶ (none: it was the server)
 //	alive, late ──────────────▶ window ─────────────────────────▶ lost (disconnect)
 //	        ▲                       │           it is over
@@ -31,6 +33,10 @@ const (
 	AskBefore = 1250 * time.Millisecond
 
 	maxServers = 64 // whose last disconnects are remembered, beyond those of the last second
+
+	// So many connections that somebody had before are remembered: that one closes may
+	// be told after he was heard over another.
+	maxBefore = 1024
 )
 
 // Disconnect says that a client's connection to a NATS server closed.
@@ -41,6 +47,16 @@ type Disconnect struct {
 	// Evidence says that the client may have ended. Where not, because the server
 	// did, or for silence, which has a deadline of its own, it is counted only.
 	Evidence bool
+	// Passing says that the client ended by itself and had not been there for long, as
+	// scripts do. Where nobody is known to have had that connection it says nothing of
+	// the server, and is not counted.
+	Passing bool
+}
+
+// Noted is what a Disconnect amounted to.
+type Noted struct {
+	Opened  bool // a window: then Settle is to follow
+	Ignored bool // it was the server's, at which somebody known is
 }
 
 // WindowOf returns how long a sender with the reconnect wait rw may take to come
@@ -67,7 +83,11 @@ type Closing struct {
 // connection (Move), which connections close (Disconnect), who was heard (Heard);
 // and asks it whose window is over (Due). Use NewClosings.
 type Closings[K comparable] struct {
-	of     map[string][]K // by conn: several senders may share one
+	of map[string][]K // by conn: several senders may share one
+	at map[string]int // connections in of, by server
+	// Those that were in of, the last maxBefore at least, and the others between.
+	before, earlier map[string]struct{}
+
 	open   map[K]Closing
 	due    Deadlines[K]       // asking, or the end of the window
 	recent map[string]*recent // by server
@@ -79,7 +99,7 @@ type recent [MassDisconnects]time.Time
 
 // NewClosings returns one that knows nobody.
 func NewClosings[K comparable]() Closings[K] {
-	return Closings[K]{of: make(map[string][]K), open: make(map[K]Closing), recent: make(map[string]*recent)}
+	return Closings[K]{of: make(map[string][]K), at: make(map[string]int), open: make(map[K]Closing), recent: make(map[string]*recent)}
 }
 
 // Open returns how many windows are open.
@@ -98,30 +118,67 @@ func (c *Closings[K]) Move(k K, from, to string) {
 		list := slices.DeleteFunc(c.of[from], func(o K) bool { return o == k })
 		if len(list) == 0 {
 			delete(c.of, from)
+			c.count(from, -1)
+			c.remember(from)
 		} else {
 			c.of[from] = list
 		}
 	}
 	if to != "" {
-		c.of[to] = append(c.of[to], k)
+		list := c.of[to]
+		if len(list) == 0 {
+			c.count(to, 1)
+		}
+		c.of[to] = append(list, k)
 	}
+}
+
+// count counts the connections of a server.
+func (c *Closings[K]) count(conn string, by int) {
+	server, _, _ := strings.Cut(conn, "/")
+	if c.at[server] += by; c.at[server] == 0 {
+		delete(c.at, server)
+	}
+}
+
+// remember keeps the name of a connection that nobody has any more.
+func (c *Closings[K]) remember(conn string) {
+	if c.before == nil || len(c.before) >= maxBefore {
+		c.before, c.earlier = make(map[string]struct{}), c.before
+	}
+	c.before[conn] = struct{}{}
+}
+
+// Knows reports whether a message ever named the connection, as far as is
+// remembered.
+func (c *Closings[K]) Knows(conn string) bool {
+	if len(c.of[conn]) > 0 {
+		return true
+	}
+	_, before := c.before[conn]
+	_, earlier := c.earlier[conn]
+	return before || earlier
 }
 
 // Disconnect notes that a client of a server disconnected, whoever it is. All that
 // was heard before must have been received. window says how long each sender with
 // that connection may take to come back, and 0 for one who can not be lost any
-// more. It reports whether a window opened: then Settle is to follow.
-func (c *Closings[K]) Disconnect(now time.Time, d Disconnect, window func(K) time.Duration) (opened bool) {
+// more.
+func (c *Closings[K]) Disconnect(now time.Time, d Disconnect, window func(K) time.Duration) (n Noted) {
+	if d.Passing && !c.Knows(d.Conn) {
+		return n
+	}
 	if c.mass(now, d.Server) {
 		for k, win := range c.open {
 			if win.Server == d.Server && now.Sub(win.At) <= MassWithin {
 				c.Close(k)
 			}
 		}
-		return false
+		n.Ignored = c.at[d.Server] > 0
+		return n
 	}
 	if !d.Evidence {
-		return false
+		return n
 	}
 	for _, k := range c.of[d.Conn] {
 		if _, ok := c.open[k]; ok {
@@ -133,9 +190,9 @@ func (c *Closings[K]) Disconnect(now time.Time, d Disconnect, window func(K) tim
 		}
 		c.open[k] = Closing{Disconnect: d, At: now, Length: length}
 		c.due.Set(k, now.Add(length-AskBefore))
-		opened = true
+		n.Opened = true
 	}
-	return opened
+	return n
 }
 
 // mass notes a disconnect, and reports whether there were too many.

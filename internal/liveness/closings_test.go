@@ -33,14 +33,14 @@ func TestWindowsOfSome(t *testing.T) {
 		c.Move(k, "", "S/1")
 	}
 	c.Move("moved", "S/1", "S/2")
-	opened := c.Disconnect(now, Disconnect{Server: "S", Conn: "S/1", Evidence: true}, func(k string) time.Duration {
+	noted := c.Disconnect(now, Disconnect{Server: "S", Conn: "S/1", Evidence: true}, func(k string) time.Duration {
 		if k == "gone" {
 			return 0
 		}
 		return FastWindow
 	})
-	if !opened || c.Open() != 2 {
-		t.Fatalf("opened %v, %d are open", opened, c.Open())
+	if !noted.Opened || noted.Ignored || c.Open() != 2 {
+		t.Fatalf("%+v, %d are open", noted, c.Open())
 	}
 	var over []string
 	look := func(at time.Duration) {
@@ -66,6 +66,89 @@ func TestWindowsOfSome(t *testing.T) {
 	}
 	if c.Linked() != 0 {
 		t.Errorf("%d connections are left", c.Linked())
+	}
+}
+
+// Whoever is told needs to know only of servers at which somebody is.
+func TestIgnoredWhereSomebodyIs(t *testing.T) {
+	c, now := NewClosings[string](), time.Unix(1, 0)
+	c.Move("a", "", "S/1")
+	c.Move("b", "", "S/1")
+	c.Move("a", "S/1", "S/2")
+	c.Move("b", "S/1", "S/2")
+	many := func(server string, passing bool) (n int) {
+		for i := range 10 {
+			if c.Disconnect(now, Disconnect{Server: server, Conn: fmt.Sprint(server, "/", 100+i), Passing: passing}, always(Window)).Ignored {
+				n++
+			}
+		}
+		now = now.Add(2 * MassWithin)
+		return n
+	}
+	if n := many("S", false); n != 10-MassDisconnects {
+		t.Errorf("%d of 10 are ignored where two are", n)
+	}
+	if n := many("S", true); n != 0 {
+		t.Errorf("%d of 10 that passed by are ignored", n)
+	}
+	if n := many("T", false); n != 0 {
+		t.Errorf("%d of 10 are ignored where nobody is", n)
+	}
+	c.Move("a", "S/2", "")
+	c.Move("b", "S/2", "T/1")
+	if n := many("S", false); n != 0 {
+		t.Errorf("%d of 10 are ignored where nobody is any more", n)
+	}
+	if len(c.at) != 1 {
+		t.Errorf("servers: %v", c.at)
+	}
+}
+
+// Who moved is remembered for a while, in bounded memory.
+func TestConnectionsOfBefore(t *testing.T) {
+	c := NewClosings[string]()
+	const many = 5 * maxBefore
+	conn := func(i int) string { return fmt.Sprint("S/", i) }
+	for i := range many {
+		c.Move("a", conn(i), conn(i+1))
+		if back := max(0, i-maxBefore+1); i > 0 && back > 0 && !c.Knows(conn(back)) {
+			t.Fatalf("after %d moves the connection of %d moves ago is forgotten", i, i-back)
+		}
+		if n := len(c.before) + len(c.earlier); n > 2*maxBefore {
+			t.Fatalf("%d are remembered", n)
+		}
+	}
+	if !c.Knows(conn(many)) || c.Knows(conn(0)) || c.Knows("") {
+		t.Error("its own is unknown, or one is remembered for ever")
+	}
+}
+
+func TestIgnoredIsToldOnceAMinute(t *testing.T) {
+	var i Ignored
+	now := time.Unix(1, 0)
+	told := func(server string, want uint64) {
+		t.Helper()
+		if got := i.Count(now, server); got != want {
+			t.Errorf("tells %d, want %d", got, want)
+		}
+	}
+	told("S", 1)
+	told("S", 0)
+	told("T", 1)
+	now = now.Add(TellAgain - 1)
+	told("S", 0)
+	now = now.Add(1)
+	told("S", 3)
+	told("S", 0)
+	if i.Total() != 6 {
+		t.Errorf("%d in all", i.Total())
+	}
+	for n := range 10 * maxServers {
+		now = now.Add(TellAgain)
+		told(fmt.Sprint(n), 1)
+	}
+	if n := len(i.of); n > maxServers+1 {
+		t.Errorf("%d servers are remembered", n)
 	}
 }
 

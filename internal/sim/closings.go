@@ -5,7 +5,6 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
-	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
 // closed is what package queen does when it hears of a connection that closed.
@@ -15,10 +14,10 @@ func (q *queen) closed(c closing) {
 		return
 	}
 	if !q.view.Doubts() {
-		q.heard.hear(q.w.now, c)
+		q.heard.hear(q.w.now, c, q.w.truth.linkedTo(&q.proc, q.known, c))
 		q.w.truth.hiveClosed(q, c)
 	}
-	if q.view.Disconnect(q.w.time(), liveness.Disconnect{Server: c.server, Conn: c.String(), Reason: c.reason, Evidence: c.evidence}) {
+	if q.view.Disconnect(q.w.time(), c.said()).Opened {
 		q.w.trace(q.name, "hears that %s closed, and waits", c)
 		q.settleClosings()
 	}
@@ -66,7 +65,7 @@ func (t *truth) hiveLostByClosing(q *queen, l life) {
 	case now-opened < want:
 		fail("after a window of %v, want %v", now-opened, want)
 	}
-	if n := q.heard.mass(serverOf(a.conn), opened); n > 0 {
+	if n := q.heard.mass(serverOf(a.conn), opened, true); n > 0 {
 		fail("though %d of that server closed within a second", n)
 		return
 	}
@@ -119,7 +118,7 @@ func (t *truth) hiveClosed(q *queen, c closing) {
 		case !q.alive() || v == nil || !known || opened != heard || q.bothered(heard-5*time.Second, at, true):
 		case s.inc != h.inc || s.live != hivebeat.Alive && s.live != hivebeat.Late:
 		case n.Loss > 0 || n.Dup > 0 || n.Reorder > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || v.Seq() != a.seq:
-		case q.heard.mass(c.server, heard) > 0:
+		case q.heard.mass(c.server, heard, false) > 0:
 		default:
 			w.breaks(DeathTold, "%s incarnation %d ended, %s heard %v ago that its connection closed, and says %s", h.id, h.inc, q.name, w.now-heard, s.live)
 		}

@@ -2,8 +2,10 @@ package sim
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"time"
 
+	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
@@ -22,7 +24,7 @@ const (
 // connect gives p a connection of its own name.
 func (p *proc) connect() {
 	p.w.conns++
-	p.conn = connection{server: fmt.Sprintf("s%d", p.w.server), id: p.w.conns}
+	p.conn = connection{server: fmt.Sprintf("s%d", p.w.server), id: p.w.conns, since: p.w.now}
 	if p.w.plan.HiveClosings {
 		p.w.truth.owner[p.conn.String()] = p
 	}
@@ -31,6 +33,7 @@ func (p *proc) connect() {
 type connection struct {
 	server string
 	id     uint64
+	since  time.Duration
 }
 
 func (c connection) String() string { return fmt.Sprintf("%s/%d", c.server, c.id) }
@@ -38,8 +41,16 @@ func (c connection) String() string { return fmt.Sprintf("%s/%d", c.server, c.id
 // closing is what a server tells of a connection that closed.
 type closing struct {
 	connection
+	of       *proc // nil: of a stranger
 	reason   string
 	evidence bool
+	lived    time.Duration
+}
+
+// said is that as package bus reads it.
+func (c closing) said() liveness.Disconnect {
+	d := bus.Disconnect{Reason: c.reason, Lived: c.lived}
+	return liveness.Disconnect{Server: c.server, Conn: c.String(), Reason: c.reason, Evidence: c.evidence, Passing: d.Passing()}
 }
 
 // closes lets the server tell that the connection of p closed, and for which reason.
@@ -48,13 +59,44 @@ func (w *world) closes(p *proc, reason string, evidence bool) {
 	if w.plan.Closings == 0 {
 		return
 	}
-	c := closing{p.conn, reason, evidence}
+	of := p.self.base() // p may be a copy with the connection of before
+	c := closing{p.conn, of, reason, evidence, w.now - p.conn.since}
 	if evidence {
 		w.truth.closed[c.connection.String()] = w.now
 	}
 	w.trace("server", "connection %s of %s closed: %s", c, p.name, reason)
-	r := w.ends
-	tell := func(to *proc, deaf *int, closed func(c closing)) {
+	w.tell(w.ends, c)
+}
+
+// strangers are clients that are nobody's, for as long as a fault says.
+func (w *world) strangers(r *rand.Rand, f *Fault) {
+	if w.plan.Closings == 0 {
+		return
+	}
+	end := min(w.now+f.For.D(), w.ending())
+	for at := w.now; at < end; at += between(r, 0, 2*time.Second/time.Duration(max(1, f.N))) + 1 {
+		lived, reason := between(r, time.Millisecond, f.By.D()), "Client Closed"
+		if r.IntN(20) == 0 {
+			reason = []string{"Authentication Failure", "Read Error", "Protocol Violation"}[r.IntN(3)]
+		}
+		w.at(at, func() {
+			if w.serverGone > 0 {
+				return
+			}
+			w.conns++
+			c := connection{server: fmt.Sprintf("s%d", w.server), id: w.conns, since: w.now}
+			w.at(w.now+lived, func() {
+				if c.server == fmt.Sprintf("s%d", w.server) {
+					w.tell(r, closing{c, nil, reason, true, lived})
+				}
+			})
+		})
+	}
+}
+
+// tell has all who listen to the system account hear of a connection that closed.
+func (w *world) tell(r *rand.Rand, c closing) {
+	told := func(to *proc, deaf *int, closed func(c closing)) {
 		late := between(r, 500*time.Microsecond, 5*time.Millisecond)
 		if r.IntN(10) == 0 {
 			late = between(r, 0, 3*time.Second)
@@ -69,13 +111,13 @@ func (w *world) closes(p *proc, reason string, evidence bool) {
 		})
 	}
 	for _, h := range w.hives {
-		tell(&h.proc, &h.heard.deaf, h.closed)
+		told(&h.proc, &h.heard.deaf, h.closed)
 	}
 	if !w.plan.HiveClosings {
 		return
 	}
 	for _, q := range w.queens {
-		tell(&q.proc, &q.heard.deaf, q.closed)
+		told(&q.proc, &q.heard.deaf, q.closed)
 	}
 }
 
@@ -125,8 +167,9 @@ func (h *hive) closed(c closing) {
 		return
 	}
 	now := h.w.time()
-	h.heard.hear(h.w.now, c)
-	if !h.reg.Disconnect(now, liveness.Disconnect{Server: c.server, Conn: c.String(), Reason: c.reason, Evidence: c.evidence}) {
+	h.heard.hear(h.w.now, c, h.w.truth.linkedTo(&h.proc, h.known, c))
+	h.w.truth.workerClosed(h, c)
+	if !h.reg.Disconnect(now, c.said()).Opened {
 		return
 	}
 	h.w.trace(h.name, "hears that %s closed, and waits", c)

@@ -137,6 +137,9 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 			}
 		}
 		return
+	case Strangers:
+		w.strangers(r, f)
+		return
 	case Badnet:
 		before := w.net.Net
 		w.net.Net = *f.Net

@@ -34,6 +34,7 @@ func Generate(seed uint64, length time.Duration) Plan {
 	}
 	p.ends(rand.New(rand.NewPCG(seed, 0x2545f4914f6cdd1d)), troubled)
 	p.more(rand.New(rand.NewPCG(seed, 0x6a09e667f3bcc909)), troubled)
+	p.strangers(rand.New(rand.NewPCG(seed, 0xbb67ae8584caa73b)), troubled)
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
 }
@@ -92,6 +93,20 @@ func (p *Plan) more(r *rand.Rand, troubled time.Duration) {
 			f.Who = []string{f.Who, fmt.Sprintf("q%d", 1+r.IntN(p.Queens))}[r.IntN(2)]
 		}
 		f.For = min(f.For, Span(troubled)-f.At)
+		p.Faults = append(p.Faults, f)
+	}
+}
+
+// strangers lets clients of others come and go in some plans where somebody hears of
+// it: scripts, and those that stay for a while.
+func (p *Plan) strangers(r *rand.Rand, troubled time.Duration) {
+	if p.Closings == 0 || r.IntN(2) == 0 {
+		return
+	}
+	for range 1 + r.IntN(3) {
+		f := Fault{Kind: Strangers, At: Span(between(r, 10*time.Second, troubled-10*time.Second)).round(), N: 1 + r.IntN(20)}
+		f.By = []Span{Span(time.Second), Span(time.Second), Span(11 * time.Second), Span(20 * time.Second)}[r.IntN(4)]
+		f.For = min(Span(between(r, 0, 2*time.Minute)), Span(troubled)-f.At).round()
 		p.Faults = append(p.Faults, f)
 	}
 }

@@ -80,26 +80,29 @@ type Kind string
 
 // The faults. Each begins At, and ends after For where it has an end.
 const (
-	Pause    Kind = "pause"    // who is stopped, and goes on
-	Crash    Kind = "crash"    // who dies without a word, and begins anew; never where For is 0
-	Leave    Kind = "leave"    // who says goodbye, and begins anew
-	Cut      Kind = "cut"      // who loses its connection
-	Zone     Kind = "zone"     // all of a zone lose theirs
-	Machine  Kind = "machine"  // a hive and its workers die at once
-	Mass     Kind = "mass"     // so many hives die at once
-	Clock    Kind = "clock"    // the wall clock of a machine jumps by By
-	Rival    Kind = "rival"    // another process with the id of who
-	Quiet    Kind = "quiet"    // a worker announces silence, and keeps it
-	Change   Kind = "change"   // a worker changes its state N times
-	Storage  Kind = "storage"  // JetStream is away
-	Wipe     Kind = "wipe"     // JetStream is away, and comes back empty
-	Server   Kind = "server"   // the NATS server is restarted
-	Badnet   Kind = "badnet"   // the bus behaves as Net says
-	Kick     Kind = "kick"     // the server closes the connection of who, or of N clients within By
-	Hang     Kind = "hang"     // a worker finishes nothing more; to the end where For is 0
-	Idle     Kind = "idle"     // a worker has nothing to do; to the end where For is 0
-	Deaf     Kind = "deaf"     // who is not told of connections that close: it lost its connection to the system account
-	Dropping Kind = "dropping" // who is too slow: so many messages are dropped, and it is told
+	Pause   Kind = "pause"   // who is stopped, and goes on
+	Crash   Kind = "crash"   // who dies without a word, and begins anew; never where For is 0
+	Leave   Kind = "leave"   // who says goodbye, and begins anew
+	Cut     Kind = "cut"     // who loses its connection
+	Zone    Kind = "zone"    // all of a zone lose theirs
+	Machine Kind = "machine" // a hive and its workers die at once
+	Mass    Kind = "mass"    // so many hives die at once
+	Clock   Kind = "clock"   // the wall clock of a machine jumps by By
+	Rival   Kind = "rival"   // another process with the id of who
+	Quiet   Kind = "quiet"   // a worker announces silence, and keeps it
+	Change  Kind = "change"  // a worker changes its state N times
+	Storage Kind = "storage" // JetStream is away
+	Wipe    Kind = "wipe"    // JetStream is away, and comes back empty
+	Server  Kind = "server"  // the NATS server is restarted
+	Badnet  Kind = "badnet"  // the bus behaves as Net says
+	Kick    Kind = "kick"    // the server closes the connection of who, or of N clients within By
+	Hang    Kind = "hang"    // a worker finishes nothing more; to the end where For is 0
+	Idle    Kind = "idle"    // a worker has nothing to do; to the end where For is 0
+	Deaf    Kind = "deaf"    // who is not told of connections that close: it lost its connection to the system account
+	// N clients a second that are nobody's come and go, each after some time up to By;
+	// few of them for another reason than that they end.
+	Strangers Kind = "strangers"
+	Dropping  Kind = "dropping" // who is too slow: so many messages are dropped, and it is told
 )
 
 // Fault is one thing that goes wrong.

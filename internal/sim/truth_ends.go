@@ -12,6 +12,8 @@ type heardClosing struct {
 	at time.Duration
 	connection
 	evidence bool
+	counts   bool // it is known to count against its server
+	may      bool // it may
 }
 
 // heardClosings are those that an observer has heard of.
@@ -21,8 +23,26 @@ type heardClosings struct {
 	deaf int // so many faults keep it from hearing
 }
 
-func (h *heardClosings) hear(at time.Duration, c closing) {
-	h.list = append(h.list, heardClosing{at, c.connection, c.evidence})
+// hear notes a closing. known says that the observer knows for certain whose
+// connection it was.
+func (h *heardClosings) hear(at time.Duration, c closing, known bool) {
+	passing := c.reason == "Client Closed" && c.lived < 10*time.Second
+	h.list = append(h.list, heardClosing{at, c.connection, c.evidence, known || !passing, c.of != nil || !passing})
+}
+
+// linkedTo reports whether the observer knows for certain that the connection is one
+// of those that it judges: nothing else can be in its records.
+func (t *truth) linkedTo(o *proc, known sightings, c closing) bool {
+	if c.of == nil {
+		return false
+	}
+	l := life{c.of.ident, c.of.inc}
+	a, ok := t.last[hearing{o, l}]
+	if _, queen := o.self.(*queen); queen {
+		a, ok = t.linked[hearing{o, l}]
+	}
+	s := known.of(l.ident)
+	return ok && a.conn == c.String() && a.at < t.w.now-readTime && s.inc == l.inc && (s.live == hivebeat.Alive || s.live == hivebeat.Late)
 }
 
 func (h *heardClosings) forget() { h.from = len(h.list) }
@@ -38,22 +58,29 @@ func (h *heardClosings) of(conn string) (time.Duration, bool) {
 }
 
 // mass is how many clients of one server disconnected within a second, where that
-// closes a window which opened then.
-func (h *heardClosings) mass(server string, opened time.Duration) int {
+// closes a window which opened then: of those that count, or that may, where it is
+// not certain.
+func (h *heardClosings) mass(server string, opened time.Duration, certain bool) int {
+	counts := func(c *heardClosing) bool {
+		return c.server == server && (c.counts || c.may && !certain)
+	}
 	for at := h.from; at < len(h.list); at++ {
-		of := h.list[at:]
-		if len(of) < 4 || of[0].at > opened {
+		first := &h.list[at]
+		if first.at > opened {
 			break
+		}
+		if !counts(first) {
+			continue
 		}
 		n := 0
 		var last time.Duration
-		for _, c := range of {
-			if c.server == server && c.at-of[0].at <= time.Second {
+		for i := at; i < len(h.list) && h.list[i].at-first.at <= time.Second; i++ {
+			if counts(&h.list[i]) {
 				n++
-				last = c.at
+				last = h.list[i].at
 			}
 		}
-		if n > 3 && last >= opened && of[0].server == server {
+		if n > 3 && last >= opened {
 			return n
 		}
 	}
@@ -140,11 +167,38 @@ func (t *truth) lostByClosing(h *hive, l life, s *detector.Step) {
 			fail("which closed, and was itself cut off %v ago", now-t.noticed)
 		}
 	}
-	if n := h.heard.mass(serverOf(a.conn), opened); n > 0 {
+	if n := h.heard.mass(serverOf(a.conn), opened, true); n > 0 {
 		fail("though %d of that server closed within a second", n)
 		return
 	}
 	t.cameBack(&h.proc, l, closed, want, fail)
+}
+
+// workerClosed looks whether a worker whose end its hive heard of is lost by its
+// bound, whoever else comes and goes at that server.
+func (t *truth) workerClosed(h *hive, c closing) {
+	w, p, heard := t.w, c.of, t.w.now
+	if !c.evidence || p == nil || p.alive() || !t.linkedTo(&h.proc, h.known, c) {
+		return
+	}
+	l := life{p.ident, p.inc}
+	a, s := t.last[hearing{&h.proc, l}], h.known.of(p.ident)
+	if s.inc != l.inc || s.live != hivebeat.Alive && s.live != hivebeat.Late {
+		return
+	}
+	at := heard + windowOf(p.rw) + 100*time.Millisecond
+	w.at(at, func() {
+		n := w.plan.Net
+		opened, known := h.heard.of(c.String())
+		switch {
+		case !h.alive() || !known || opened != heard || h.bothered(heard-5*time.Second, at, true):
+		case s.inc != l.inc || s.live != hivebeat.Alive && s.live != hivebeat.Late:
+		case n.Loss > 0 || n.Dup > 0 || n.Reorder > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || t.last[hearing{&h.proc, l}].seq != a.seq:
+		case h.heard.mass(c.server, heard, false) > 0:
+		default:
+			w.breaks(DeathTold, "%s incarnation %d ended, %s heard %v ago that its connection closed, and says %s", p.ident, l.inc, h.name, w.now-heard, s.live)
+		}
+	})
 }
 
 func serverOf(conn string) string {

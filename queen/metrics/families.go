@@ -7,7 +7,7 @@ import "github.com/beatfabric/hivebeat/internal/prom"
 type families struct {
 	up, warm, unsure, doubts, connected, jetstream prom.Family
 	brakeZones, brakeHeld, brakeLongest            prom.Family
-	selfPause, blind                               prom.Family
+	selfPause, blind, ignored                      prom.Family
 	snapshots, refused, dropped, incomplete        prom.Family
 	pending                                        prom.Family
 	falseDead, cutOff, margin, disproved           prom.Family
@@ -35,6 +35,7 @@ func declare(f *prom.Families) families {
 
 		selfPause:  f.Counter("self_pause_seconds_total", "Time the queen itself was stopped or starved of CPU."),
 		blind:      f.Counter("blind_seconds_total", "Time credited to all deadlines, as the queen could not hear or could not be sure."),
+		ignored:    f.Counter("disconnects_ignored_total", "Connections that closed and were taken for their NATS server's, by which no hive is lost: more than 3 within a second."),
 		snapshots:  f.Counter("snapshots_total", "Pages of snapshots taken over."),
 		refused:    f.Counter("refused_total", "Messages that changed nothing, by reason.", "reason"),
 		dropped:    f.Counter("dropped_total", "Messages dropped because the queen was too slow."),

@@ -126,6 +126,7 @@ func (c *Collector) health(ch chan<- prometheus.Metric, r *queen.Report) {
 	prom.Seconds(ch, m.brakeLongest, longest.Duration())
 
 	prom.Seconds(ch, m.selfPause, r.SelfPause)
+	prom.Send(ch, m.ignored, r.DisconnectsIgnored)
 	prom.Seconds(ch, m.blind, r.Blind)
 	prom.Send(ch, m.snapshots, r.Snapshots)
 	for _, reason := range hivebeat.Reasons() {
