@@ -31,7 +31,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := os.Chmod(dir, perm); err != nil { //nolint:gosec // a test of just that
+		if err := os.Chmod(dir, perm); err != nil {
 			t.Fatal(err)
 		}
 		return dir
