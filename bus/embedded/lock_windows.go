@@ -16,3 +16,7 @@ func tryLock(f *os.File) (bool, error) {
 	}
 	return err == nil, err
 }
+
+// private reports whether a file is of this user alone, which is not known here:
+// leftovers stay.
+func private(os.FileInfo) bool { return false }

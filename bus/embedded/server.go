@@ -54,7 +54,8 @@ type Config struct {
 	// JetStream turns JetStream on.
 	JetStream bool
 	// StoreDir is where JetStream keeps its files; it is made if it is not there.
-	// Empty means a new temporary directory that Stop removes. Ignored without
+	// Empty means a new temporary directory that Stop removes, and if the process is
+	// killed the next such Start of this user on this machine. Ignored without
 	// JetStream.
 	StoreDir string
 	// JetStreamMaxStore and JetStreamMaxMemory limit JetStream, in bytes. 0 leaves
@@ -308,11 +309,11 @@ func (s *Server) settle() {
 // release gives the store directory free.
 func (s *Server) release() error {
 	var err error
-	if s.temp != "" {
-		err = os.RemoveAll(s.temp)
-	}
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.release())
+		err = s.lock.release()
+	}
+	if s.temp != "" { // not before: there are systems where an open file stays
+		err = errors.Join(err, os.RemoveAll(s.temp))
 	}
 	return err
 }

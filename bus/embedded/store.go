@@ -18,12 +18,7 @@ func (l *storeLock) release() error { return l.file.Close() }
 
 func (s *Server) openStore() error {
 	if s.cfg.StoreDir == "" {
-		dir, err := os.MkdirTemp("", "hivebeat-nats-")
-		if err != nil {
-			return fmt.Errorf("embedded: %w: %w", ErrStore, err)
-		}
-		s.cfg.StoreDir, s.temp = dir, dir
-		return nil // nobody else knows it
+		return s.openTemp()
 	}
 	if err := os.MkdirAll(s.cfg.StoreDir, 0o700); err != nil {
 		return fmt.Errorf("embedded: %w: %w", ErrStore, err)

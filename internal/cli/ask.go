@@ -27,7 +27,6 @@ type asker struct {
 	subjects hivebeat.Subjects
 	timeout  time.Duration
 	denials  *denials // what the connection is told of permissions; nil = nobody listens
-	waits    bool     // for a queen that has just started, as long as timeout
 }
 
 // denials tells whoever waits for an answer that NATS refuses the question or the
@@ -109,9 +108,6 @@ func (a *asker) ask(ctx context.Context, verb string, req api.Request) (*api.Ans
 	ctx, done := a.hearing(ctx, verb)
 	defer done()
 	ans, err := c.Ask(ctx, verb, req)
-	if a.waits && errors.Is(err, nats.ErrNoResponders) {
-		ans, err = a.await(ctx, err, func() (*api.Answer, error) { return c.Ask(ctx, verb, req) })
-	}
 	return ans, a.explain(err)
 }
 
@@ -127,8 +123,11 @@ func (a *asker) explain(err error) error {
 		}
 		return fmt.Errorf("the queen says %s: %s", e.Code, e.Message)
 	}
+	if e, ok := errors.AsType[*client.StartingError](err); ok {
+		return failed(e, "ask again in a moment; its log says what it waits for; --timeout waits longer")
+	}
 	switch {
-	case err == nil, errors.Is(err, errDenied), errors.Is(err, errStarting):
+	case err == nil, errors.Is(err, errDenied):
 		return err
 	case errors.Is(err, nats.ErrNoResponders):
 		return failed(fmt.Errorf("%w on %s", client.ErrNoQueen, a.where()),
@@ -225,5 +224,5 @@ func (f *AskFlags) withQueen(ctx context.Context, c *console, name string, do fu
 		return err
 	}
 	defer nc.Close()
-	return do(ctx, &asker{nc: nc, subjects: f.subjects(), timeout: f.Timeout, denials: heard, waits: true})
+	return do(ctx, &asker{nc: nc, subjects: f.subjects(), timeout: f.Timeout, denials: heard})
 }

@@ -98,22 +98,29 @@ func unsetEmpty() {
 	}
 }
 
-// Main runs the command in args and returns its exit code. An error is told on
-// s.Err: one line "hivebeat: …", and a line "hint: …" on what to do next.
-func Main(ctx context.Context, args []string, s Streams) int {
-	c := newConsole(s)
-	unsetEmpty()
-	parser, err := kong.New(&commands{},
+// parser returns what reads a command line. bad becomes the value it stopped at.
+func (c *console) parser(ctx context.Context, bad **badValue) (*kong.Kong, error) {
+	return kong.New(&commands{},
 		kong.Name("hivebeat"),
 		kong.Description(description),
-		kong.Writers(s.Out, s.Err),
+		kong.Writers(c.out, c.err),
 		kong.NoDefaultHelp(),
 		kong.DefaultEnvars("HIVEBEAT"),
 		kong.Vars{"http_addr": httpapi.DefaultAddr},
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 110}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(c),
+		readValues(bad),
 	)
+}
+
+// Main runs the command in args and returns its exit code. An error is told on
+// s.Err: one line "hivebeat: …", and a line "hint: …" on what to do next.
+func Main(ctx context.Context, args []string, s Streams) int {
+	c := newConsole(s)
+	unsetEmpty()
+	var bad *badValue
+	parser, err := c.parser(ctx, &bad)
 	if err != nil {
 		return c.fail(err)
 	}
@@ -129,7 +136,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	case errors.Is(err, errHelp):
 		return ExitDone
 	case err != nil:
-		return c.fail(usageError(err, args))
+		return c.fail(usageError(err, args, bad))
 	}
 	return c.fail(parsed.Run())
 }

@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/alecthomas/kong"
-
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 )
@@ -39,54 +37,6 @@ var errInterrupted = errors.New("interrupted")
 
 // errSilent fails a command that has already said why.
 var errSilent = errors.New("failed")
-
-// usageError turns what kong says of args into a failure with a hint.
-func usageError(err error, args []string) error {
-	if f, ok := errors.AsType[*failure](err); ok {
-		return f
-	}
-	if flag, line := misplaced(err, args); flag != "" {
-		return misused(fmt.Errorf("%s stands before the command", flag), "flags come after it: %s", line)
-	}
-	command := ""
-	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil {
-		if node := p.Context.Selected(); node != nil {
-			command = " " + node.Name
-		}
-	}
-	return misused(err, "hivebeat%s --help shows what there is", command)
-}
-
-// misplaced returns the flag that err does not know because it stands before the
-// command, and the line as it should be.
-func misplaced(err error, args []string) (flag, line string) {
-	p, ok := errors.AsType[*kong.ParseError](err)
-	if !ok || p.Context == nil || p.Context.Selected() != nil || len(args) == 0 || !strings.HasPrefix(args[0], "-") || !strings.HasPrefix(err.Error(), "unknown flag ") {
-		return "", ""
-	}
-	for i, arg := range args {
-		for _, node := range p.Context.Model.Children {
-			if node.Type == kong.CommandNode && node.Name == arg {
-				flag, _, _ = strings.Cut(args[0], "=")
-				return flag, shellLine(append(append([]string{"hivebeat", arg}, args[:i]...), args[i+1:]...))
-			}
-		}
-	}
-	return "", ""
-}
-
-// shellLine writes a command as a shell takes it.
-func shellLine(args []string) string {
-	out := make([]string, len(args))
-	for i, arg := range args {
-		if out[i] = arg; !plainWord.MatchString(arg) {
-			out[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
-		}
-	}
-	return strings.Join(out, " ")
-}
-
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
 // fail tells err and returns the exit code for it.
 func (c *console) fail(err error) int {

@@ -149,6 +149,15 @@ func checkText(flag, s string, most int) error {
 	return nil
 }
 
+// joined lists words for a hint.
+func joined[S ~string](words []S) string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = string(w)
+	}
+	return strings.Join(out, ", ")
+}
+
 // first returns the first error there is.
 func first(errs ...error) error {
 	for _, err := range errs {

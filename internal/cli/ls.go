@@ -58,11 +58,7 @@ func (cmd *lsCmd) checkStates(ctx context.Context, a *asker) error {
 			return refused(err, ans)
 		}
 		if len(ans.Workers) == 0 && ans.Next == "" {
-			var words []string
-			for _, s := range hivebeat.States() {
-				words = append(words, string(s))
-			}
-			return misused(fmt.Errorf("--state: no worker says %.40q", s), "use %s, or another word that a worker says", strings.Join(words, ", "))
+			return misused(fmt.Errorf("--state: no worker says %.40q", s), "use %s, or another word that a worker says", joined(hivebeat.States()))
 		}
 	}
 	return nil

@@ -28,7 +28,7 @@ const hiveMetricsAddr = "127.0.0.1:7834"
 
 // HiveMetricsFlags say where a hive serves its metrics.
 type HiveMetricsFlags struct {
-	Metrics     string `placeholder:"ADDR" help:"Where Prometheus finds the metrics: HOST:PORT, or off (default 127.0.0.1:7834)." group:"Metrics"`
+	Metrics     string `placeholder:"ADDR" help:"Where Prometheus finds the metrics of the hive: HOST:PORT, or off (default 127.0.0.1:7834)." group:"Metrics"`
 	MetricsOpen bool   `help:"Serve them beyond this machine, to everybody." group:"Metrics"`
 }
 

@@ -29,6 +29,7 @@ type upCmd struct {
 	BrakeFlags
 	HTTPFlags
 	QueenMetricsFlags
+	HiveMetricsFlags
 	WebhookFlags
 	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 takes a free one."`
 	Store string `placeholder:"DIR" help:"Where JetStream keeps its files (default: of this user; with --demo a temporary one)."`
@@ -226,7 +227,12 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 		nc.Close()
 		return "", err
 	}
-	u.roles = append(u.roles, begin(ctx, "hive "+id, h, nc))
+	metrics, err := u.cmd.HiveMetricsFlags.serve(ctx, h, u.log)
+	if err != nil {
+		nc.Close()
+		return "", err
+	}
+	u.roles = append(u.roles, begin(ctx, "hive "+id, beside(h, u.log, metrics), nc))
 	return id, nil
 }
 

@@ -81,7 +81,8 @@ type watch struct {
 }
 
 func (w *watch) refused(err error) {
-	if errors.Is(err, nats.ErrPermissionViolation) {
+	// Whether a queen is about to answer is nice to know, and may be refused.
+	if errors.Is(err, nats.ErrPermissionViolation) && !strings.Contains(err.Error(), `"$SRV.`) {
 		w.mu.Lock()
 		w.denied = err.Error()
 		w.mu.Unlock()

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"regexp"
 	"strings"
 	"sync"
@@ -149,5 +150,18 @@ func TestWatchWithoutPermission(t *testing.T) {
 	awaitScreen(t, term, `(?i)permissions violation for subscription to "queen\.events\.>"`)
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// That one may not ask whether a queen starts is no trouble of the view's.
+func TestWatchMayNotAskWhetherAQueenStarts(t *testing.T) {
+	w := &watch{events: "queen.events.>", deaf: make(chan error, 1)}
+	w.refused(fmt.Errorf(`%w for Publish to "$SRV.PING.queen"`, nats.ErrPermissionViolation))
+	if got := w.lastDenied(); got != "" {
+		t.Errorf("%s", got)
+	}
+	w.refused(fmt.Errorf(`%w for Publish to "queen.api.summary"`, nats.ErrPermissionViolation))
+	if got := w.lastDenied(); got == "" {
+		t.Error("nothing is told of what matters")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -20,7 +21,7 @@ type workerCmd struct {
 	ID       string        `placeholder:"ID" help:"Id of the worker, unique within its hive (default: the host name, which a container has for itself)."`
 	Model    string        `placeholder:"NAME" help:"Model it serves."`
 	Endpoint string        `placeholder:"URL" help:"Where it serves it."`
-	State    string        `default:"ready" placeholder:"WORD" help:"What it says of itself (default ready)."`
+	State    string        `default:"ready" placeholder:"WORD" help:"What it says of itself: starting, loading, ready, busy, degraded or draining (default ready)."`
 	Slots    uint64        `placeholder:"N" help:"Requests it can serve at once."`
 	Every    time.Duration `default:"30s" help:"Promise: the next beat comes within this."`
 	Pinned   bool          `help:"Beat on the worker's own subject, for permissions of one worker."`
@@ -42,18 +43,28 @@ func (cmd *workerCmd) Validate() error {
 		}
 		cmd.ID = id
 	}
-	state := checkText("--state", cmd.State, hivebeat.MaxState)
-	if s := hivebeat.State(cmd.State); state == nil && s.Goodbye() {
-		state = misused(fmt.Errorf("--state: %s is a goodbye", s), "a worker says goodbye when it is stopped; begin with ready")
-	}
 	return first(
 		checkID("--hive", cmd.Hive),
 		checkID("--id", cmd.ID),
 		checkEvery(cmd.Every),
-		state,
+		checkFirstState(hivebeat.State(cmd.State)),
 		checkText("--model", cmd.Model, hivebeat.MaxModel),
 		checkText("--endpoint", cmd.Endpoint, hivebeat.MaxEndpoint),
 	)
+}
+
+// checkFirstState takes the words a worker may begin with; none means ready. The
+// wire takes others too, but who says one is never picked: typed here it is a typo,
+// and whoever means one has package worker.
+func checkFirstState(s hivebeat.State) error {
+	switch {
+	case s.Goodbye():
+		return misused(fmt.Errorf("--state: %s is a goodbye", s), "a worker says goodbye when it is stopped; begin with ready")
+	case s == "" || s.Known():
+		return nil
+	}
+	first := slices.DeleteFunc(hivebeat.States(), hivebeat.State.Goodbye)
+	return misused(fmt.Errorf("--state: %.40q is no state of a worker", s), "use %s; ready and busy are picked for work", joined(first))
 }
 
 // Run beats until a signal comes.

@@ -54,8 +54,9 @@ type adoption struct {
 type ward struct {
 	base     ledger.RosterWorker // as its hive had it, where listed
 	listed   bool
-	answered bool // it was heard by somebody since, or judged
-	guessed  bool // its promise is not known: the default one counts
+	answered bool      // it was heard by somebody since, or judged
+	guessed  bool      // its promise is not known: the default one counts
+	alive    time.Time // since when, where its hive said so and it went on; else zero
 	why      evidence
 }
 
@@ -289,6 +290,7 @@ func (v *View) wardSteps(h *Hive, now time.Time) {
 		}
 		first := !c.answered
 		c.answered = true
+		c.turned(&s, h.workers[s.Worker], first)
 		if w := h.workers[s.Worker]; w != nil && first {
 			v.reshow(h, w, false, now)
 		}
@@ -350,6 +352,7 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 		rec.Every = 0
 	}
 	rec.Proc = w.rec.Proc
+	rec.Since = c.sinceAlive(rec.Live, rec.Since, now)
 	w.rec, w.received, w.via, w.ward = rec, now, hivebeat.ViaQueen, c
 	v.reshow(h, w, w.stable() != was, now)
 	if at := v.tooOldAt(now, rec.Age); rec.Age <= hivebeat.MillisOf(v.fresh) {

@@ -252,6 +252,46 @@ func TestOrphansThatAnswerMakeNoEvent(t *testing.T) {
 	}
 }
 
+// A worker that answers the queen was alive all along: since when, its hive has said.
+// What becomes of it then begins when it does.
+func TestOrphansAreAliveSinceTheirHiveSaysSo(t *testing.T) {
+	o := newOrphans(t, 1, 4)
+	since := func(now float64, id string) float64 {
+		w := o.views[0].Hive("h").workers[id]
+		return float64(EffectiveAge(w.rec.Since, w.received, at(now))) / 1000
+	}
+	was := since(0, "w0")
+	if was <= 0 {
+		t.Fatalf("alive for %gs", was)
+	}
+	o.pass(1, 45)
+	for i := range 4 {
+		id := fmt.Sprint("w", i)
+		if i == 3 { // restarted
+			o.inc[id]++
+			o.seq[id] = 0
+		}
+		o.beat(45.3, id, 0, nil)
+	}
+	o.expectShown(45.3, "w0", "alive via queen")
+	o.beat(50, "w0", 0, nil)
+	o.beat(50, "w1", 0, func(b *hivebeat.Beat) { b.State = hivebeat.Degraded })
+	for id, want := range map[string]float64{"w0": was + 60, "w1": was + 60, "w2": was + 60, "w3": 60 - 45.3} {
+		if got := since(60, id); got < want-0.01 || got > want+0.01 {
+			t.Errorf("%s is alive for %gs at 60 s, want %gs", id, got, want)
+		}
+	}
+
+	// w0 is late, and heard again: that is a new time of being alive.
+	o.pass(60, 100)
+	o.expectShown(100, "w0", "late via queen")
+	o.beat(101, "w0", 0, nil)
+	o.expectShown(101, "w0", "alive via queen")
+	if got := since(103, "w0"); got != 2 {
+		t.Errorf("alive for %gs, 2 s after it came back", got)
+	}
+}
+
 func TestOrphansThatDiedAreLostOnce(t *testing.T) {
 	o := newOrphans(t, 2, 2)
 	o.pass(1, 45)

@@ -36,7 +36,16 @@ func (o *Outbox) Push(list []Happened) {
 		for i := range o.queue[:n] {
 			o.drop(&o.queue[i])
 		}
-		o.queue = append(o.queue[:0:0], o.queue[n:]...)
+		o.forget(n)
+	}
+}
+
+// forget takes the first n out of the queue. They are not moved away: append does
+// that when their room is used up, once in some thousand events.
+func (o *Outbox) forget(n int) {
+	clear(o.queue[:n]) // what they hold must not stay until then
+	if o.queue = o.queue[n:]; len(o.queue) == 0 {
+		o.queue = nil
 	}
 }
 
@@ -68,7 +77,7 @@ func (o *Outbox) Take(now time.Time) []Happened {
 		o.drop(&o.queue[old])
 		old++
 	}
-	o.queue = o.queue[old:]
+	o.forget(old)
 	var batch []Happened
 	for key, g := range o.gaps {
 		delete(o.gaps, key)
@@ -83,13 +92,13 @@ func (o *Outbox) Take(now time.Time) []Happened {
 	}
 	n := min(OutboxBatch-len(batch), len(o.queue))
 	batch = append(batch, o.queue[:n]...)
-	o.queue = o.queue[n:]
+	o.forget(n)
 	o.busy = len(batch) > 0
 	return batch
 }
 
 // Done says how many of a batch were published, and returns what could not be to
-// the front.
+// the front: failed is the outbox's from then on.
 func (o *Outbox) Done(published int, failed []Happened) {
 	o.published += uint64(published)
 	if len(failed) > 0 {

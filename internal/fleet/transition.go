@@ -126,14 +126,22 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	return d
 }
 
-// silence says in words what was not heard: "no beat for 90.2s, 3 were due".
+// silence says in words what was not heard: "no beat for 90.2s, 3 were due". A
+// verdict that rests on something else may come before any was due: then it says
+// when the next is.
 func silence(what string, age, every, quiet hivebeat.Millis) string {
-	due := liveness.Missed(min(age, maxAge).Duration(), every.Duration(), quiet.Duration())
-	were := "were"
-	if due == 1 {
-		were = "was"
+	said := fmt.Sprintf("no %s for %.1fs", what, float64(age)/1000)
+	switch due := liveness.Missed(min(age, maxAge).Duration(), every.Duration(), quiet.Duration()); {
+	case due > 1:
+		return fmt.Sprintf("%s, %d were due", said, due)
+	case due == 1:
+		return said + ", 1 was due"
+	case quiet > every:
+		return fmt.Sprintf("%s, silence is announced for %gs", said, float64(quiet)/1000)
+	case every > 0:
+		return fmt.Sprintf("%s, the next is due within %gs of the last", said, float64(every)/1000)
 	}
-	return fmt.Sprintf("no %s for %.1fs, %d %s due", what, float64(age)/1000, due, were)
+	return said
 }
 
 // maxAge keeps an age from the wire within what a time.Duration can hold.

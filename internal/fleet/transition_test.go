@@ -96,6 +96,28 @@ func TestTransitionsAreTakenOnceAndInOrder(t *testing.T) {
 	}
 }
 
+// What is said of a silence is what was expected in it, also where that is nothing.
+func TestSilenceInWords(t *testing.T) {
+	for _, c := range []struct {
+		age, every, quiet hivebeat.Millis
+		want              string
+	}{
+		{90_200, 30_000, 0, "no beat for 90.2s, 3 were due"},
+		{31_000, 30_000, 0, "no beat for 31.0s, 1 was due"},
+		{8_900, 30_000, 0, "no beat for 8.9s, the next is due within 30s of the last"},
+		{30_000, 30_000, 0, "no beat for 30.0s, the next is due within 30s of the last"},
+		{40, 100, 0, "no beat for 0.0s, the next is due within 0.1s of the last"},
+		{31_000, 30_000, 600_000, "no beat for 31.0s, silence is announced for 600s"},
+		{601_000, 30_000, 600_000, "no beat for 601.0s, 1 was due"},
+		{8_900, 30_000, 20_000, "no beat for 8.9s, the next is due within 30s of the last"},
+		{8_900, 0, 0, "no beat for 8.9s"},
+	} {
+		if got := silence("beat", c.age, c.every, c.quiet); got != c.want {
+			t.Errorf("silence of %d, every %d, quiet %d: %q, want %q", c.age, c.every, c.quiet, got, c.want)
+		}
+	}
+}
+
 func TestAKindThatIsNoTokenIsNotPublished(t *testing.T) {
 	v := New(45 * time.Second)
 	w := workerOf("w")

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,7 +23,7 @@ import (
 
 // What a question fails with, beside the errors of ctx and of NATS.
 var (
-	// ErrNoQueen: nobody listens, or nobody answered in time.
+	// ErrNoQueen: nobody listens, or nobody answered in time. A *StartingError wraps it.
 	ErrNoQueen = errors.New("no queen answers")
 	// ErrBadRequest: the queen does not take the request as it is.
 	ErrBadRequest = errors.New("bad request")
@@ -69,7 +70,8 @@ func (e *Error) Unwrap() error {
 type Config struct {
 	// Prefix of all subjects. Default none.
 	Prefix string
-	// Timeout is how long one answer may take. Default 5 s.
+	// Timeout is how long one answer may take, and before that how long a queen is
+	// waited for that has just started. Default 5 s.
 	Timeout time.Duration
 }
 
@@ -103,8 +105,37 @@ func New(nc *nats.Conn, cfg Config) (*Client, error) {
 
 // Ask asks one verb, one of api.Verbs, and returns the answer. Where that holds an
 // error Ask returns both: the answer still says how sure it is.
+//
+// Where nobody answers it is ErrNoQueen at once. A queen that has just started is
+// there before she answers: she is asked again, for up to Config.Timeout or until ctx
+// ends, and then it is a *StartingError. All other methods ask in the same way.
 func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
-	return c.ask(ctx, c.subjects.API(verb), verb, r)
+	ask := func() (*api.Answer, error) { return c.ask(ctx, c.subjects.API(verb), verb, r) }
+	a, err := ask()
+	if !errors.Is(err, nats.ErrNoResponders) {
+		return a, err
+	}
+	within, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	queen := c.starting(within)
+	if queen == "" {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	for again := minKnock; ; again = min(2*again, maxKnock) {
+		pause(within, again/2+rand.N(again/2))
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case within.Err() != nil:
+			return nil, fmt.Errorf("client: %s: %w", verb, &StartingError{queen})
+		}
+		if a, err := ask(); !errors.Is(err, nats.ErrNoResponders) {
+			return a, err
+		}
+	}
 }
 
 func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request) (*api.Answer, error) {

@@ -77,7 +77,7 @@ func (c *Client) changes(ctx context.Context, r api.Request) (*api.Answer, error
 			return a, err
 		}
 	}
-	return c.ask(ctx, c.subjects.API(api.VerbWatch), api.VerbWatch, r)
+	return c.Ask(ctx, api.VerbWatch, r)
 }
 
 // passes tells whether an error may be over the next time.

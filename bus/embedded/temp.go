@@ -1,0 +1,140 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+)
+
+const (
+	tempPattern = "hivebeat-nats-"
+	sweepMost   = 64 // leftovers that one start removes, so that it does not take long
+	tempTries   = 10
+)
+
+// errSwept: somebody who cleans up was faster than the one who moves in.
+var errSwept = errors.New("embedded: the new temporary directory was taken for an old one")
+
+// openTemp makes a temporary store, after those were removed that killed processes
+// left behind.
+func (s *Server) openTemp() error {
+	base := os.TempDir()
+	s.sweep(base)
+	for try := 1; ; try++ {
+		dir, err := os.MkdirTemp(base, tempPattern)
+		if err != nil {
+			return fmt.Errorf("embedded: %w: %w", ErrStore, err)
+		}
+		lock, err := moveIn(dir)
+		if err == nil {
+			s.cfg.StoreDir, s.temp, s.lock = dir, dir, lock
+			return nil
+		}
+		_ = os.RemoveAll(dir)
+		if !errors.Is(err, errSwept) || try == tempTries {
+			return fmt.Errorf("embedded: %w: %w", ErrStore, err)
+		}
+	}
+}
+
+// moveIn makes the lock file of a new store, with the name of this machine in it, and
+// takes the lock. From then on nobody takes the store for a leftover.
+func moveIn(dir string) (*storeLock, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "" // then nobody removes it but we
+	}
+	name := filepath.Join(dir, lockName)
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errSwept
+	}
+	if err != nil {
+		return nil, err
+	}
+	locked, err := tryLock(file)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("lock %s: %w", name, err)
+	case !locked || !stands(name, file):
+		err = errSwept
+	default:
+		_, err = file.WriteString(host)
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &storeLock{file}, nil
+}
+
+// stands reports whether name is still the file that was opened.
+func stands(name string, file *os.File) bool {
+	there, err := os.Lstat(name)
+	if err != nil {
+		return false
+	}
+	opened, err := file.Stat()
+	return err == nil && os.SameFile(there, opened)
+}
+
+// sweep removes temporary stores whose process was killed. It removes only what it
+// is sure of: a directory of that name, of this user and nobody else's to enter, with
+// a lock file that was written on this machine and whose lock it holds meanwhile. One
+// without a lock file may be just being made.
+func (s *Server) sweep(base string) {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		return
+	}
+	found, _ := filepath.Glob(filepath.Join(base, tempPattern+"*"))
+	removed := 0
+	for _, dir := range found {
+		info, err := os.Lstat(dir)
+		if err != nil || !info.IsDir() || !private(info) {
+			continue
+		}
+		done, err := removeLeft(dir, host)
+		if err != nil {
+			s.cfg.Logger.Debug("a temporary store that a killed process left stays", slog.String("dir", dir), slog.Any("error", err))
+		}
+		if !done {
+			continue
+		}
+		s.cfg.Logger.Debug("removed a temporary store that a killed process left", slog.String("dir", dir))
+		if removed++; removed == sweepMost {
+			return
+		}
+	}
+}
+
+// removeLeft removes dir if its lock is there, of this machine and free.
+func removeLeft(dir, host string) (done bool, err error) {
+	name := filepath.Join(dir, lockName)
+	file, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	}
+	defer file.Close()
+	if locked, err := tryLock(file); !locked || err != nil || !stands(name, file) {
+		return false, err
+	}
+	text := make([]byte, len(host)+1)
+	n, err := io.ReadFull(file, text)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return false, err
+	}
+	if string(text[:n]) != host {
+		return false, nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return false, err
+	}
+	return true, nil
+}

@@ -1,0 +1,87 @@
+package fleet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+func eventNumbered(n uint64) Happened {
+	return Happened{At: at(0), ID: fmt.Sprint(n), Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}
+}
+
+// Whatever is pushed, taken and returned in whichever order, what comes out is the
+// newest, in order, and a gap counts all the others.
+func TestOutboxIsAQueue(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var o Outbox
+	var want []uint64 // what waits
+	var n, gone, told uint64
+	for range 500 {
+		switch rng.IntN(4) {
+		case 0, 1:
+			var list []Happened
+			for range rng.IntN(1500) {
+				n++
+				list = append(list, eventNumbered(n))
+				want = append(want, n)
+			}
+			o.Push(list)
+			if more := len(want) - OutboxMax; more > 0 {
+				gone += uint64(more)
+				want = want[more:]
+			}
+		default:
+			batch := o.Take(at(1))
+			if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
+				told += batch[0].Data.Missing
+				batch = batch[1:]
+			}
+			got := make([]uint64, len(batch))
+			for i := range batch {
+				got[i] = batch[i].Data.N
+			}
+			if !slices.Equal(got, want[:len(got)]) || len(got) < min(OutboxBatch-1, len(want)) {
+				t.Fatalf("%d events taken of %d, not those that waited first", len(got), len(want))
+			}
+			failed := rng.IntN(len(batch)/2 + 1) // of the last
+			o.Done(len(batch)-failed, slices.Clone(batch[len(batch)-failed:]))
+			want = want[len(got)-failed:]
+		}
+		if waiting, _, dropped := o.Counts(); waiting != len(want) || dropped != gone {
+			t.Fatalf("%d waiting, want %d; %d dropped, want %d", waiting, len(want), dropped, gone)
+		}
+	}
+	for !o.Idle() {
+		batch := o.Take(at(1))
+		if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
+			told += batch[0].Data.Missing
+		}
+		o.Done(len(batch), nil)
+	}
+	if gone == 0 || told != gone {
+		t.Errorf("%d dropped, the gaps tell of %d", gone, told)
+	}
+	if o.queue != nil {
+		t.Error("an outbox in which nothing waits keeps its room")
+	}
+}
+
+// An event more costs no copy of all that wait: there are as many as the loop has
+// turns while JetStream is away.
+func TestAFullOutboxIsNotCopiedForEachEvent(t *testing.T) {
+	var o Outbox
+	for n := range uint64(OutboxMax) {
+		o.Push([]Happened{eventNumbered(n)})
+	}
+	one := []Happened{eventNumbered(OutboxMax)}
+	if allocs := testing.AllocsPerRun(2000, func() { o.Push(one) }); allocs > 0 {
+		t.Errorf("%v allocations for each", allocs)
+	}
+	if room := cap(o.queue); room > 2*OutboxMax {
+		t.Errorf("room for %d", room)
+	}
+}
