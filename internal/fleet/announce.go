@@ -192,7 +192,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 	case h.live == "":
 		v.recall(h, now)
 	case e.Inc == h.line.Inc() && e.Seq <= h.line.Seq():
-		if e.Live == hivebeat.Left && h.live != hivebeat.Left {
+		if e.Live == hivebeat.Left && h.live != hivebeat.Left || h.believes(e) {
 			v.byRoster(h, now)
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
@@ -210,6 +210,16 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 			v.heard(h, o, now)
 		}
 	}
+}
+
+// believes reports whether this queen takes it over that h is lost from an author who
+// heard no more of it. Who heard the same, and nothing since, has nothing to say
+// against it: that author saw its connection close, or waited for it as long as one
+// has to. A higher seq is an objection, whenever it comes. One that is held stays
+// with the brake of this queen.
+func (h *Hive) believes(e *ledger.RosterEntry) bool {
+	return e.Live == hivebeat.Lost && e.Inc == h.line.Inc() && e.Seq == h.line.Seq() &&
+		(h.Up() || h.live == hivebeat.Unverified && h.heldBy == nil)
 }
 
 // overtaken reports whether item speaks of a hive that lives, and was put after this
