@@ -51,7 +51,11 @@ func (t *truth) judgedHive(q *queen, s *fleet.Step) {
 	}
 	t.turns(&q.proc, q.known.of(s.Hive), s.To, s.Inc)
 	t.back(q, s)
-	if s.Kind != hivebeat.KindLost || strings.HasPrefix(s.Reason, "as another queen") {
+	if s.Kind != hivebeat.KindLost {
+		return
+	}
+	if strings.HasPrefix(s.Reason, "as another queen") {
+		t.talkedDown(q, s)
 		return
 	}
 	switch s.Cause {
