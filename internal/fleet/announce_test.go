@@ -267,6 +267,9 @@ func TestTwoQueensAgree(t *testing.T) {
 		settleChecks(a, now)
 		settleChecks(b, now)
 		agree(now)
+		if l := a.hives["h"].live; l != hivebeat.Alive {
+			t.Errorf("who hears it is told that it is %s, at %v", l, now)
+		}
 	}
 	if len(kinds) > 12 || a.hives["h"].live != hivebeat.Alive {
 		t.Errorf("%s after %v", a.hives["h"].live, kinds)
