@@ -51,7 +51,12 @@ func (w *world) checkBelieved(q *queen) {
 func (t *truth) talkedDown(q *queen, s *fleet.Step) {
 	l := life{s.Hive, s.Inc}
 	item, a := t.w.store.roster[s.Hive], t.last[hearing{&q.proc, l}]
-	if item.Inc != s.Inc || item.Live != hivebeat.Lost || a.seq <= item.Seq || a.at >= t.w.now-readTime || q.bothered(a.at, t.w.now, true) {
+	switch {
+	case item.Inc != s.Inc || item.Live != hivebeat.Lost || a.seq <= item.Seq:
+		return
+	case a.at >= t.w.now-readTime || q.bothered(a.at, t.w.now, true): // it may not have read it
+		return
+	case a.at < q.known.of(s.Hive).incAt: // its place was taken since, and the roster went back to it
 		return
 	}
 	t.w.breaks(NoFalseDeath, "%s incarnation %d is lost to %s as another queen found at seq %d, and it heard %d of it %v ago",
