@@ -73,9 +73,7 @@ func (q *queen) start() {
 	q.timer, q.calledAt = -1, -callAllEvery
 	q.putting, q.told = make(map[string]*putting), make(map[string]time.Duration)
 	q.upAt = q.w.time()
-	if q.untold() {
-		q.heard.deaf++
-	}
+	q.heard.deaf = q.untold()
 	q.w.queens = append(q.w.queens, q)
 	q.inc = uint64(q.wall().UnixMicro())
 	q.w.truth.began(&q.proc)

@@ -19,14 +19,14 @@ const (
 	settled = 20 * time.Second
 )
 
-// untold reports whether this queen is one that never hears of connections that close.
-func (q *queen) untold() bool {
+// untold returns 1 for a queen that never hears of connections that close.
+func (q *queen) untold() int {
 	for n := q.w.plan.Queens; n > q.w.plan.Queens-q.w.plan.Untold; n-- {
 		if q.ident == "q"+strconv.Itoa(n) {
-			return true
+			return 1
 		}
 	}
-	return false
+	return 0
 }
 
 // checkBelieved looks for hives that the roster has as lost, and of which a queen
