@@ -39,6 +39,7 @@ type queen struct {
 	rosterOK bool // was read
 	epoch    int64
 	watched  uint64 // the last revision that the watch brought
+	rewatch  bool   // it is to be looked once more
 	reading  bool
 	queue    []fleet.Teller
 	working  int
