@@ -101,6 +101,14 @@ func (h *testHive) dies() time.Time {
 	return at
 }
 
+// revives lets a hive that died by mistake go on over another connection.
+func (h *testHive) revives(nc *nats.Conn) {
+	h.mu.Lock()
+	h.nc, h.snap.Conn = nc, bus.ConnID(nc)
+	h.mu.Unlock()
+	h.revive()
+}
+
 // lost waits until a hive is told as lost by its connection.
 func (w *witness) lost(id string, died time.Time) hivebeat.Event {
 	w.t.Helper()
@@ -173,6 +181,44 @@ func TestStrangersDoNotHideTheDeathOfAHive(t *testing.T) {
 	w.eventually("they are ignored", func() bool { return w.Queen.Stats().DisconnectsIgnored > 0 })
 	w.logged("connections of a NATS server close many at once")
 	w.nobodyLost("gpu-02")
+}
+
+// A queen that is told of no connection believes the one beside it, which is.
+func TestAQueenThatHearsNoClosingsIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWitness(t)
+	q2 := startQueen(t, agentConn(t, w.srv.URL()), Config{ID: "q2"})
+	q2.warm()
+	worker := workerOf("w1")
+	worker.Slots = 4
+	h := w.hive(w.srv.URL(), "gpu-01", worker)
+	picks := func() []api.Pick {
+		return q2.ask(api.VerbPick, api.Request{Filter: api.Filter{Model: "llama"}}).Picks
+	}
+	q2.eventually("it picks the worker", func() bool { return len(picks()) == 1 })
+	lost := w.lost("gpu-01", h.dies())
+	q2.logged("as another queen found") // and not by its silence
+	if info := q2.ask(api.VerbHive, api.Request{Hive: "gpu-01"}).Hives[0]; info.Live != hivebeat.Lost || info.Cause != hivebeat.CauseDisconnect {
+		t.Errorf("it is %s, cause %q, to the other", info.Live, info.Cause)
+	}
+	q2.eventually("its workers adopted", func() bool { return q2.Stats().AdoptedHives == 1 })
+	if list := picks(); len(list) != 0 {
+		t.Errorf("picked: %+v", list)
+	}
+	h.revives(agentConn(t, w.srv.URL()))
+	for _, q := range []*runningQueen{w.runningQueen, q2} {
+		q.eventually("alive again", func() bool { return q.live("gpu-01") == hivebeat.Alive })
+	}
+	q2.eventually("picked again", func() bool { return len(picks()) == 1 })
+	w.eventually("recovered", func() bool { return len(w.events.of(hivebeat.KindRecovered, "gpu-01", "")) > 0 })
+	for _, kind := range []hivebeat.Kind{hivebeat.KindLost, hivebeat.KindRecovered} {
+		if list := w.events.of(kind, "gpu-01", ""); len(list) != 1 {
+			t.Errorf("told %s %d times: %+v", kind, len(list), list)
+		}
+	}
+	if back := w.events.of(hivebeat.KindRecovered, "gpu-01", ""); back[0].Data.N != lost.Data.N+1 {
+		t.Errorf("recovered is event %d, after %d", back[0].Data.N, lost.Data.N)
+	}
 }
 
 // A connection that is kicked comes back, and so does the hive.

@@ -177,7 +177,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 	// lead all to one that is gone: we follow.
 	// What we have said ourselves decides nothing: since then we may have heard more.
 	decided := !h.Book.said.is(&item) &&
-		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch || h.overtaken(&item, now))
+		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, now))
 	h.Book.Item, h.Book.ReadAt = item, now
 	if h.head.Inc == 0 {
 		h.zone = item.Zone
@@ -192,7 +192,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 	case h.live == "":
 		v.recall(h, now)
 	case e.Inc == h.line.Inc() && e.Seq <= h.line.Seq():
-		if e.Live == hivebeat.Left && h.live != hivebeat.Left {
+		if e.Live == hivebeat.Left && h.live != hivebeat.Left || h.believes(e) {
 			v.byRoster(h, now)
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
@@ -210,6 +210,22 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 			v.heard(h, o, now)
 		}
 	}
+}
+
+// believes reports whether this queen takes it over that h is lost from an author who
+// heard no more of it. Who heard the same, and nothing since, has nothing to say
+// against it: that author saw its connection close, or waited for it as long as one
+// has to. A higher seq is an objection, whenever it comes. One that is held stays
+// with the brake of this queen.
+func (h *Hive) believes(e *ledger.RosterEntry) bool {
+	return e.Live == hivebeat.Lost && e.Inc == h.line.Inc() && e.Seq == h.line.Seq() &&
+		(h.Up() || h.live == hivebeat.Unverified && h.heldBy == nil)
+}
+
+// cameBackSince reports whether this queen heard its incarnation take the place of
+// the other one after item was put: JetStream was away, and that is no news.
+func (h *Hive) cameBackSince(item *ledger.RosterItem, now time.Time) bool {
+	return h.head.Inc == h.line.Inc() && h.prior == item.Inc && now.Add(-item.Stored).Before(h.speaksFrom)
 }
 
 // overtaken reports whether item speaks of a hive that lives, and was put after this

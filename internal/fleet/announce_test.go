@@ -107,7 +107,12 @@ func TestLearnFromTheRoster(t *testing.T) {
 		{"but the dead are dead", "", rosterOf(3, hivebeat.Lost, 100, 5), hivebeat.Lost, 100, 5},
 		{"and gone is gone", "", rosterOf(2, hivebeat.Left, 100, 5), hivebeat.Left, 100, 5},
 		{"what we know", hivebeat.Alive, rosterOf(1, hivebeat.Alive, 100, 3), hivebeat.Alive, 100, 5},
-		{"lost by who heard no more than we", hivebeat.Alive, rosterOf(3, hivebeat.Lost, 100, 5), hivebeat.Alive, 100, 5},
+		{"lost by who heard no more than we", hivebeat.Alive, rosterOf(3, hivebeat.Lost, 100, 5), hivebeat.Lost, 100, 5},
+		{"which is late to us", hivebeat.Late, rosterOf(3, hivebeat.Lost, 100, 5), hivebeat.Lost, 100, 5},
+		{"which is unverified to us", hivebeat.Unverified, rosterOf(3, hivebeat.Lost, 100, 5), hivebeat.Lost, 100, 5},
+		{"lost by who heard less than we", hivebeat.Alive, rosterOf(3, hivebeat.Lost, 100, 4), hivebeat.Alive, 100, 5},
+		{"late to who heard no more than we", hivebeat.Alive, rosterOf(2, hivebeat.Late, 100, 5), hivebeat.Alive, 100, 5},
+		{"held by who heard no more than we", hivebeat.Alive, rosterOf(2, hivebeat.Unverified, 100, 5), hivebeat.Alive, 100, 5},
 		{"lost by who heard more", hivebeat.Alive, rosterOf(3, hivebeat.Lost, 100, 7), hivebeat.Lost, 100, 7},
 		{"alive by who heard more", hivebeat.Lost, rosterOf(4, hivebeat.Alive, 100, 7), hivebeat.Alive, 100, 7},
 		{"left, which we did not hear", hivebeat.Alive, rosterOf(2, hivebeat.Left, 100, 6), hivebeat.Left, 100, 6},
@@ -226,6 +231,34 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
+// TestBackWhileTheStoreWasAway: a duplicate took the place of a hive, and the roster was
+// told; then JetStream was away, the duplicate died, and this queen heard the other one
+// go on. It is not led back by a word of before, but by one of since.
+func TestBackWhileTheStoreWasAway(t *testing.T) {
+	for _, c := range []struct {
+		stored time.Duration // at 70 s
+		want   uint64
+	}{{60 * time.Second, 100}, {5 * time.Second, 200}} {
+		v := New(45 * time.Second)
+		mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+		v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 1), at(0))
+		mustFeed(t, v, snapshotOf("h", 200, 1), at(10))
+		settleChecks(v, at(33))
+		settleChecks(v, at(56))
+		mustFeed(t, v, snapshotOf("h", 100, 5), at(60))
+		item := rosterOf(2, hivebeat.Alive, 200, 1)
+		item.Stored = c.stored
+		v.Learn("h", item, at(70))
+		h := v.Hive("h")
+		if h.Inc() != c.want {
+			t.Errorf("put %v before: incarnation %d, want %d", c.stored, h.Inc(), c.want)
+		}
+		if kind, _, ok := h.Difference(at(70)); ok != (c.want == 100) || ok && kind != hivebeat.KindRestarted {
+			t.Errorf("put %v before: and then says %q", c.stored, kind)
+		}
+	}
+}
+
 // TestTwoQueensAgree lets two queens with different ears announce in turn: they
 // end with the roster in agreement, and never argue in circles.
 func TestTwoQueensAgree(t *testing.T) {
@@ -262,6 +295,9 @@ func TestTwoQueensAgree(t *testing.T) {
 		settleChecks(a, now)
 		settleChecks(b, now)
 		agree(now)
+		if l := a.hives["h"].live; l != hivebeat.Alive {
+			t.Errorf("who hears it is told that it is %s, at %v", l, now)
+		}
 	}
 	if len(kinds) > 12 || a.hives["h"].live != hivebeat.Alive {
 		t.Errorf("%s after %v", a.hives["h"].live, kinds)

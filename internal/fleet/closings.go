@@ -101,10 +101,11 @@ func (v *View) link(h *Hive, o liveness.Outcome) {
 	v.closings.Heard(h, h.conn, o.Begins() || h.head.Bye != "")
 }
 
-// unlinkOld forgets the connection of the incarnation before, where another one is
-// known from elsewhere: that it closes, or has closed, is nothing to this one.
+// unlinkOld forgets the connection that h had, where a later message of it is known
+// from elsewhere: over which one that came nobody here knows. That the old one closes,
+// or has closed, proves nothing any more.
 func (v *View) unlinkOld(h *Hive, o liveness.Outcome) {
-	if o.Begins() {
+	if o.Accepted() {
 		v.unlink(h)
 	}
 }

@@ -307,6 +307,37 @@ func TestClosingOfTheIncarnationBefore(t *testing.T) {
 	}
 }
 
+// Nor has one of which a later snapshot is known from elsewhere: it may have come over
+// another connection. Whoever then believes this queen would be talked down.
+func TestClosingOfTheConnectionBefore(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		e := newEnding(t)
+		e.beat("h", "NDXS/8")
+		e.v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 1), e.now)
+		if first && !e.closes("NDXS/8") {
+			t.Error("no window opened")
+		}
+		e.v.SettleClosings(e.now)
+		e.pass(time.Second)
+		e.v.Learn("h", rosterOf(2, hivebeat.Alive, 100, 2), e.now)
+		if !first && e.closes("NDXS/8") {
+			t.Error("a window for a connection of before")
+		}
+		e.pass(10 * time.Second)
+		if l := e.live("h"); l != hivebeat.Alive {
+			t.Errorf("closed first: %v: %s: %v", first, l, e.told)
+		}
+		e.beat("h", "NDXS/9") // the same, as it comes at last: it names its connection
+		if !e.closes("NDXS/9") {
+			t.Error("no window opened")
+		}
+		e.pass(3 * time.Second)
+		if l := e.live("h"); l != hivebeat.Lost {
+			t.Errorf("%s: %v", l, e.told)
+		}
+	}
+}
+
 func TestAClosedConnectionSaysWhy(t *testing.T) {
 	e := newEnding(t)
 	e.beat("h", "NDXS/8")

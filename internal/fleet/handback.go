@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -58,6 +59,15 @@ func (v *View) goneBack(h *Hive, now time.Time) {
 	}
 	if len(a.wards) == 0 {
 		v.endAdoption(h)
+	}
+}
+
+// adoptAgain makes wards of whom a page lists that came after its hive was lost, and
+// was sent before.
+func (v *View) adoptAgain(h *Hive, now time.Time) {
+	free := func(w *Worker) bool { return w.ward == nil }
+	if h.adopted != nil && slices.ContainsFunc(h.Workers(), free) {
+		v.takeIn(h, now)
 	}
 }
 

@@ -24,6 +24,8 @@ const forgetAfter = 7 * 24 * time.Hour
 //
 //	its connection closed ──── 2 or 5 s, and not heard ──▶ lost (closings.go)
 //
+//	lost, as the roster has it ──── and not heard since ─▶ lost (announce.go)
+//
 //	roster only ────▶ unverified ──── E + 2 × every after this queen began ──▶ lost
 //
 // Between all that and lost by silence stands the brake (brake.go), which makes of
@@ -140,6 +142,7 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 		case was == hivebeat.Unverified:
 			why.reason = "heard, and so no longer known from memory alone"
 		default:
+			margin = max(0, margin) // what another queen found may have come before our own deadline
 			m := hivebeat.MillisOf(margin)
 			why.margin = &m
 			if was == hivebeat.Lost {

@@ -239,6 +239,8 @@ func (h *Hive) hear(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcom
 			return liveness.Stale, refusedPages
 		case h.asm.has(s.Page):
 			return liveness.Stale, refusedStale
+		case h.live == hivebeat.Lost:
+			return liveness.Same, nil // it was sent before, and is no sign of life
 		}
 		return liveness.Next, nil
 	}
@@ -264,7 +266,10 @@ func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, recei
 	if len(s.Bye) > 0 {
 		v.leave(h, now)
 	}
-	if h.asm.complete() && s.Warm && v.doubt.IsZero() {
+	switch {
+	case h.live == hivebeat.Lost: // what it said before it was
+		v.adoptAgain(h, now)
+	case h.asm.complete() && s.Warm && v.doubt.IsZero():
 		v.absent(h, now)
 	}
 	v.goneBack(h, now)

@@ -211,8 +211,15 @@ func (q *queen) lookAfterIt(t fleet.Teller) {
 func (q *queen) watch() {
 	q.look()
 	s := q.w.store
-	if !q.up() || q.cuts > 0 || s.away > 0 || !q.opened || s.epoch != q.epoch {
+	if !q.up() || !q.opened || s.epoch != q.epoch {
 		return // the next watch, or the next read
+	}
+	if q.cuts > 0 || s.away > 0 { // unnoticed: it goes on when it can
+		if !q.rewatch {
+			q.rewatch = true
+			q.after(time.Second, func() { q.rewatch = false; q.watch() })
+		}
+		return
 	}
 	for _, id := range s.all(q.watched) {
 		item, _ := s.item(id)

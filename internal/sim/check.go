@@ -65,6 +65,7 @@ func (w *world) monitor() {
 			w.checkDeathsTold(&q.proc, q.known)
 			w.checkShown(q)
 			w.checkHeld(q)
+			w.checkBelieved(q)
 		}
 		w.monitor()
 	})
@@ -178,7 +179,7 @@ func (w *world) checkAbsent(q *queen, h *fleet.Hive, hp *proc, k *fleet.Worker) 
 	if w.now <= limit || lossy || hp.bothered(0, w.now, true) || q.bothered(hp.born, w.now, true) || w.truth.usurped(life{h.ID(), hp.inc}) {
 		return
 	}
-	if !w.mayWait(hive, l, r.Every) {
+	if !w.mayWait(hive.born, l, r.Every) {
 		w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which began %v ago, and %s says %s", l.ident, l.inc, hp.name, w.now-hp.born, q.name, r.Live)
 	}
 }
@@ -237,7 +238,7 @@ func (w *world) checkTruth(q *queen) {
 			live := r.Live
 			p := w.truth.procs[life{h.id + "/" + r.Worker, r.Inc}]
 			gone := live == hivebeat.Lost || live == hivebeat.Left
-			if w.mayWait(h, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
+			if w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
 				continue
 			}
 			if own, ok := h.reg.Record(w.time(), r.Worker); ok && own.Inc == r.Inc && own.Stalled != r.Stalled {
@@ -249,6 +250,7 @@ func (w *world) checkTruth(q *queen) {
 		}
 	}
 	for _, v := range q.view.Hives() {
+		w.checkOrphans(q, v)
 		p := w.truth.procs[life{v.ID(), v.Inc()}]
 		if p == nil {
 			w.breaks(Sound, "%s knows %s as incarnation %d, which there never was", q.name, v.ID(), v.Inc())
@@ -281,13 +283,13 @@ func (w *world) checkTruth(q *queen) {
 // the silence that it announced, counted from when its hive began where that does
 // not list it; or where an entry of the roster that was put by a queen of before does
 // not say its promise. For other promises the time to settle is long enough.
-func (w *world) mayWait(h *hive, l life, every hivebeat.Millis) bool {
-	if every == 0 && w.plan.Before > 0 && w.now-h.born < hivebeat.KeepGone+time.Minute {
+func (w *world) mayWait(since time.Duration, l life, every hivebeat.Millis) bool {
+	if every == 0 && w.plan.Before > 0 && w.now-since < hivebeat.KeepGone+time.Minute {
 		return true
 	}
 	for i := range w.plan.Faults {
 		f := &w.plan.Faults[i]
-		if f.Kind == Quiet && f.Who == l.ident && w.now < max(f.At.D(), h.born)+lostAfter(w.plan.WorkerEvery.D(), f.By.D())+time.Minute {
+		if f.Kind == Quiet && f.Who == l.ident && w.now < max(f.At.D(), since)+lostAfter(w.plan.WorkerEvery.D(), f.By.D())+time.Minute {
 			return true
 		}
 	}
@@ -320,7 +322,7 @@ func (w *world) checkSame(a, b *queen) {
 			v := q.view.Hive(s.ident)
 			for _, k := range v.Workers() {
 				r := k.Record()
-				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && w.mayWait(h, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
+				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
 					continue // which a queen that began since does not know
 				}
 				texts = append(texts, fmt.Sprintf("%s %s %s %d n%d", r.Worker, r.Live, r.State, r.Inc, r.N))

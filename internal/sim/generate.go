@@ -35,6 +35,7 @@ func Generate(seed uint64, length time.Duration) Plan {
 	p.ends(rand.New(rand.NewPCG(seed, 0x2545f4914f6cdd1d)), troubled)
 	p.more(rand.New(rand.NewPCG(seed, 0x6a09e667f3bcc909)), troubled)
 	p.strangers(rand.New(rand.NewPCG(seed, 0xbb67ae8584caa73b)), troubled)
+	p.untold(rand.New(rand.NewPCG(seed, 0x3c6ef372fe94f82b)))
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
 }
@@ -108,6 +109,14 @@ func (p *Plan) strangers(r *rand.Rand, troubled time.Duration) {
 		f.By = []Span{Span(time.Second), Span(time.Second), Span(11 * time.Second), Span(20 * time.Second)}[r.IntN(4)]
 		f.For = min(Span(between(r, 0, 2*time.Minute)), Span(troubled)-f.At).round()
 		p.Faults = append(p.Faults, f)
+	}
+}
+
+// untold keeps it from some of several queens which connections close, in half of the
+// plans where others hear of that.
+func (p *Plan) untold(r *rand.Rand) {
+	if p.HiveClosings && p.Queens > 1 && r.IntN(2) == 0 {
+		p.Untold = 1 + r.IntN(p.Queens-1)
 	}
 }
 

@@ -48,6 +48,7 @@ type Plan struct {
 	Closings Span `json:"closings,omitempty"` // and hear of connections that close: the reconnect wait of workers; 0: they do not
 
 	HiveClosings bool `json:"hive_closings,omitempty"` // queens hear of connections that close, those of hives too
+	Untold       int  `json:"untold,omitempty"`        // so many of them, the last ones, never do
 	Stall        Span `json:"stall,omitempty"`         // work without progress is stalled after this; 0: nobody says that he works
 	StallSaid    bool `json:"stall_said,omitempty"`    // by a label of the workers, else by a setting of the hives
 	Before       int  `json:"before,omitempty"`        // so many queens put neither promises nor ages into the roster

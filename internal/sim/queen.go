@@ -39,6 +39,7 @@ type queen struct {
 	rosterOK bool // was read
 	epoch    int64
 	watched  uint64 // the last revision that the watch brought
+	rewatch  bool   // it is to be looked once more
 	reading  bool
 	queue    []fleet.Teller
 	working  int
@@ -73,6 +74,7 @@ func (q *queen) start() {
 	q.timer, q.calledAt = -1, -callAllEvery
 	q.putting, q.told = make(map[string]*putting), make(map[string]time.Duration)
 	q.upAt = q.w.time()
+	q.heard.deaf = q.untold()
 	q.w.queens = append(q.w.queens, q)
 	q.inc = uint64(q.wall().UnixMicro())
 	q.w.truth.began(&q.proc)

@@ -160,6 +160,7 @@ type sighting struct {
 	since  time.Duration
 	incAt  time.Duration // when inc was learned
 	before []uint64      // incarnations whose place was taken
+	proved uint64        // the last of those that was heard to go on
 
 	stalled bool
 }
@@ -184,6 +185,9 @@ func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
 			t.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", by.name, s.id, inc, s.inc)
 		}
 		if s.inc != 0 {
+			if slices.Contains(s.before, inc) && t.outlived(by, s.id, inc, s.inc) {
+				s.proved = inc
+			}
 			s.before = append(s.before, s.inc)
 		}
 		s.inc, s.incAt = inc, t.w.now
@@ -202,7 +206,13 @@ func (t *truth) believed(by *proc, id string, inc uint64) bool {
 	}
 	for _, q := range t.w.queens {
 		s, p := q.known.of(id), t.procs[life{id, inc}]
-		if &q.proc == by || p == nil || s.inc != inc || slices.Contains(s.before, inc) {
+		if &q.proc == by || p == nil || s.inc != inc {
+			continue
+		}
+		if s.proved == inc { // it has heard that this one went on, which may have ended since
+			return true
+		}
+		if slices.Contains(s.before, inc) {
 			continue
 		}
 		if q.born > p.born || q.bothered(p.born, t.w.now, false) || t.w.store.backAt > p.born {

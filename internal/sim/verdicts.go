@@ -51,7 +51,11 @@ func (t *truth) judgedHive(q *queen, s *fleet.Step) {
 	}
 	t.turns(&q.proc, q.known.of(s.Hive), s.To, s.Inc)
 	t.back(q, s)
-	if s.Kind != hivebeat.KindLost || strings.HasPrefix(s.Reason, "as another queen") {
+	if s.Kind != hivebeat.KindLost {
+		return
+	}
+	if strings.HasPrefix(s.Reason, "as another queen") {
+		t.talkedDown(q, s)
 		return
 	}
 	switch s.Cause {
@@ -89,7 +93,8 @@ func (t *truth) absent(q *queen, h *hive, d *hivebeat.EventData) {
 	// What of it the queen knows last is what it has to wait for.
 	r := q.view.Hive(d.Hive).Worker(d.Worker).Record()
 	a := arrival{every: t.w.plan.WorkerEvery.D(), quiet: t.quiets[lifeSeq{l, r.Seq}]}
-	if r.Seq == 0 { // by the roster
+	_, heard := t.seqs[heardSeq{hearing{&q.proc, l}, r.Seq, 0}]
+	if r.Seq == 0 || t.w.plan.Before > 0 && !heard { // by the roster, where one of before may not have said
 		a.quiet = r.Quiet.Duration()
 	}
 	if waited := t.w.now - h.born; waited < lostAfter(a.every, a.quiet)-readTime {
