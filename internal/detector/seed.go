@@ -16,6 +16,10 @@ type Seed struct {
 	Heard  time.Time // when it was heard last
 	Until  time.Time // it is not lost before: it has to be asked first
 
+	// The incarnation whose place this one took, and its last seq, if that is known: a
+	// message of it that is on its way still, or again, brings nobody back.
+	Prior, PriorSeq uint64
+
 	Stalled bool // its work was, and is until it goes on
 }
 
@@ -30,7 +34,10 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	w.facts, w.heard, w.since = s.Facts, s.Heard, now
 	r.closings.Move(w, "", w.facts.Conn)
 	w.conn = w.facts.Conn
-	w.lineage.Hear(s.Facts.Inc, s.Facts.Seq, false)
+	if s.Prior != 0 {
+		w.lineage.Hear(s.Prior, s.PriorSeq, false)
+	}
+	w.lineage.Take(s.Facts.Inc, s.Facts.Seq)
 	w.live, w.cause = s.Live, s.Cause
 	w.progress.at, w.progress.stalled = now, s.Stalled
 	switch s.Live {

@@ -78,6 +78,21 @@ func TestSeeds(t *testing.T) {
 			t.Error("dropped, and still there")
 		}
 	})
+	t.Run("took another one's place", func(t *testing.T) {
+		b, f, gone := newBench(t), newFake("w"), newFake("w")
+		f.Seq, gone.Inc = 17, f.Inc+5
+		b.Seed(b.now, Seed{Worker: "w", Live: hivebeat.Alive, Facts: f.Facts, Heard: b.now, Prior: gone.Inc, PriorSeq: 30})
+		gone.Seq = 28
+		if err := b.feed(gone.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+			t.Errorf("a late beat of the one before: %v", err)
+		}
+		if err := b.feed(f.Next(t)); err != nil {
+			t.Error(err)
+		}
+		if r, _ := b.Record(b.now, "w"); r.Live != hivebeat.Alive || r.Inc != f.Inc {
+			t.Errorf("%+v", r)
+		}
+	})
 	t.Run("left for good", func(t *testing.T) {
 		b, f := newBench(t), newFake("w")
 		f.Seq = 17

@@ -153,7 +153,7 @@ func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 		h.workers[string(r.Worker)] = w
 		h.sorted = nil
 	}
-	before, asCounted := w.rec.Inc, r.Same && w.ward == nil
+	before, asCounted := life{w.rec.Inc, w.rec.Seq}, r.Same && w.ward == nil
 	var was stable
 	if !asCounted {
 		was = w.stable()
@@ -162,6 +162,10 @@ func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 		v.handBack(h, w, now)
 	}
 	r.Update(&w.rec)
+	if before.inc != 0 && before.inc != w.rec.Inc {
+		prior := before // which is on the stack, else
+		w.prior = &prior
+	}
 	w.received, w.via = received, hivebeat.ViaHive
 	if w.gen != h.asm.gen {
 		w.gen = h.asm.gen
@@ -179,7 +183,7 @@ func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 		v.disproved(h, w)
 	}
 	if w.seen != w.rec.N || w.hiveInc != h.head.Inc {
-		v.transitions(h, w, before, received, now)
+		v.transitions(h, w, before.inc, received, now)
 	}
 }
 

@@ -123,10 +123,14 @@ type Worker struct {
 	hiveInc  uint64    // whose numbers seen is about
 	earlier  earlier   // by the incarnation of the hive before this one
 	seen     uint64    // n of the last transition that was taken
+	prior    *life     // the incarnation whose place this one took, if that was seen
 	via      string
 	ward     *ward    // while this queen judges it
 	lost     *mistake // that this queen gave it up, until its hive proves or disproves it
 }
+
+// life is an incarnation of a worker, and the last of it that was known.
+type life struct{ inc, seq uint64 }
 
 // earlier is how far an incarnation of a hive was followed in its numbers.
 type earlier struct{ hiveInc, seen uint64 }

@@ -19,6 +19,9 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 				Worker: r.Worker, Live: r.Live, Cause: r.Cause, Facts: r.Facts,
 				Heard: w.received.Add(-min(r.Age, maxAge).Duration()), Stalled: r.Stalled,
 			}
+			if w.prior != nil {
+				s.Prior, s.PriorSeq = w.prior.inc, w.prior.seq
+			}
 			if s.Facts.Every == 0 { // by the roster, and not listed since
 				s.Facts.Every = hivebeat.MillisOf(hivebeat.WorkerEvery)
 			}
