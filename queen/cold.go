@@ -142,6 +142,13 @@ func (q *Queen) bucketRead(present map[string]bool, began, now time.Time) {
 	q.log.Debug("bucket and roster read", slog.Int("hives", q.view.Len()), slog.Int("keys", len(present)), slog.Int("missing", len(missing)))
 }
 
+func restarted(hives int) string {
+	if hives == 1 {
+		return "1 hive has just restarted"
+	}
+	return fmt.Sprintf("%d hives have just restarted", hives)
+}
+
 // status says how sure an answer is.
 func (q *Queen) status(now time.Time) api.Status {
 	s := api.Status{
@@ -161,6 +168,9 @@ func (q *Queen) status(now time.Time) api.Status {
 	}
 	if s.Warm && !s.JetStream && now.Sub(q.cold.up) < q.cfg.Fresh {
 		unsure("this queen started %.0fs ago without a memory: a hive that was silent since is not known to it", now.Sub(q.cold.up).Seconds())
+	}
+	if n := q.view.Totals().Warming; n > 0 {
+		unsure("%s, and may not know all workers yet", restarted(n))
 	}
 	held := 0
 	for _, z := range q.view.Brakes() {

@@ -94,6 +94,7 @@ type VRAM struct{ Total, Used, Ours uint64 }
 // Totals count the fleet, as of the last Settle.
 type Totals struct {
 	Hives   map[hivebeat.Live]int // those that are known by more than their name
+	Warming int                   // hives of those that began again, and may not know all their workers yet
 	Workers int
 	Load    Load // of workers that are alive
 	GPUs    int  // of fresh hives that are up, as is the next
@@ -104,6 +105,7 @@ type Totals struct {
 // share is what a hive adds to the totals.
 type share struct {
 	live  hivebeat.Live
+	warms bool
 	gpus  int
 	vram  VRAM
 	stats hivebeat.Stats
@@ -257,11 +259,18 @@ func (v *View) reshowAll(h *Hive, now time.Time) {
 	}
 }
 
+// warms reports whether h began again, and may not know yet all workers that it had:
+// one that is not listed proves nothing. Who begins for the first time had none.
+func (h *Hive) warms() bool {
+	again := h.prior != 0 || h.Book.Item.N > 1 || h.Book.Item.N == 1 && h.Book.Item.Inc != h.head.Inc
+	return again && h.Up() && h.head.Inc != 0 && !h.head.Warm
+}
+
 // resum brings up to date what h itself adds to the totals.
 func (v *View) resum(h *Hive, what news, now time.Time) {
 	fresh := h.head.Inc != 0 && EffectiveAge(0, h.received, now) <= hivebeat.MillisOf(v.fresh)
 	was := &h.share
-	is := share{live: h.live, stats: h.head.Stats}
+	is := share{live: h.live, warms: h.warms(), stats: h.head.Stats}
 	if fresh && h.Up() {
 		is.gpus = len(h.head.GPUs)
 		for i := range h.head.GPUs {
@@ -281,6 +290,12 @@ func (v *View) resum(h *Hive, what news, now time.Time) {
 		if is.live != "" {
 			t.Hives[is.live]++
 		}
+	}
+	if is.warms {
+		t.Warming++
+	}
+	if was.warms {
+		t.Warming--
 	}
 	t.GPUs += is.gpus - was.gpus
 	t.VRAM.Total += is.vram.Total - was.vram.Total

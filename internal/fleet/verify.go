@@ -99,6 +99,9 @@ func (v *View) Verify(now time.Time) error {
 				load.add(Load{w.rec.Busy, w.rec.Slots, w.rec.Queue})
 			}
 		}
+		if h.share.warms {
+			t.Warming++
+		}
 		t.Workers += len(h.workers)
 		t.Load.add(load)
 		if h.load != load {
@@ -138,7 +141,7 @@ func (v *View) Verify(now time.Time) error {
 }
 
 func (t *Totals) equal(o *Totals) bool {
-	return maps.Equal(t.Hives, o.Hives) && t.Workers == o.Workers && t.Load == o.Load && t.GPUs == o.GPUs && t.VRAM == o.VRAM && t.Stats == o.Stats
+	return maps.Equal(t.Hives, o.Hives) && t.Workers == o.Workers && t.Warming == o.Warming && t.Load == o.Load && t.GPUs == o.GPUs && t.VRAM == o.VRAM && t.Stats == o.Stats
 }
 
 func (ts *tallies) differ(want map[Mix]int) error {

@@ -375,3 +375,33 @@ func TestDuplicateHiveLeaves(t *testing.T) {
 		t.Errorf("%s, incarnation %d; want the one that never ended, alive", h.live, h.line.Inc())
 	}
 }
+
+// A hive that began again may not know all its workers yet, until it is warm: the
+// queen says so. One that begins for the first time had none before.
+func TestWarmingHivesAreCounted(t *testing.T) {
+	v := New(45 * time.Second)
+	hear := func(inc, seq uint64, warm bool, second float64, want int) {
+		t.Helper()
+		s := snapshotOf("h", inc, seq)
+		s.Warm = warm
+		mustFeed(t, v, s, at(second))
+		v.Settle(at(second))
+		if got := v.Totals().Warming; got != want {
+			t.Errorf("after %d/%d, warm %v: %d, want %d", inc, seq, warm, got, want)
+		}
+		if err := v.Verify(at(second)); err != nil {
+			t.Error(err)
+		}
+	}
+	hear(100, 1, false, 0, 0)
+	hear(100, 2, true, 45, 0)
+	hear(200, 1, false, 50, 1)
+	hear(200, 2, false, 51, 1)
+	hear(200, 3, true, 52, 0)
+	hear(300, 1, false, 60, 1)
+	v.leave(v.Hive("h"), at(61))
+	v.Settle(at(61))
+	if got := v.Totals().Warming; got != 0 {
+		t.Errorf("one that left: %d", got)
+	}
+}
