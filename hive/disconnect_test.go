@@ -16,6 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
 	"github.com/beatfabric/hivebeat/worker"
 )
@@ -255,7 +256,7 @@ func TestStrangersDoNotHideADeath(t *testing.T) {
 const tooMany = "connections of a NATS server close many at once"
 
 // Those that the server turns away may be workers that it does not let back in:
-// they count, nobody is lost, and a person is told of it, once.
+// they count, nobody is lost, and where it goes on a person is told of it, once.
 func TestThoseThatAreRefusedCountAndThatIsTold(t *testing.T) {
 	t.Parallel()
 	var log text
@@ -265,6 +266,7 @@ func TestThoseThatAreRefusedCountAndThatIsTold(t *testing.T) {
 	h := hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), &log)
 	beating(t, agent(t, srv.URL()), "w")
 	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
+	began := time.Now()
 	for range 4 {
 		bustest.Churn(t, srv.URL(), second/20, nats.UserInfo("nobody", "nothing"))
 	}
@@ -273,6 +275,9 @@ func TestThoseThatAreRefusedCountAndThatIsTold(t *testing.T) {
 		return n >= 20, fmt.Sprint(n, " were ignored")
 	})
 	awaitText(t, &log, tooMany)
+	if d := time.Since(began); d < liveness.TellAfter {
+		t.Errorf("told after %s, when it might have been over", d)
+	}
 	nobodyLost(t, h, q, 1)
 	if n := strings.Count(log.String(), tooMany); n != 1 {
 		t.Errorf("told %d times", n)

@@ -165,7 +165,7 @@ func TestAHiveThatDiesIsLostByItsConnection(t *testing.T) {
 }
 
 // Scripts that connect again and again say nothing of their server, but those that
-// it turns away do: and that is told.
+// it turns away do: and that is told where it goes on.
 func TestStrangersDoNotHideTheDeathOfAHive(t *testing.T) {
 	t.Parallel()
 	w := newCutWitness(t)

@@ -61,7 +61,7 @@ const description = `hivebeat is a heartbeat fabric on NATS: who is alive, what 
 
 Begin with "hivebeat up --demo" here and "hivebeat watch" in another terminal.
 
-Every flag has a twin in the environment: --nats is HIVEBEAT_NATS.`
+Every flag has a twin in the environment, which --help names: --nats is HIVEBEAT_NATS.`
 
 // errHelp ends the parsing after the help, or the version, was printed.
 var errHelp = errors.New("help")

@@ -11,8 +11,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// The twins of these flags in the environment begin with HIVEBEAT_FILTER_: a worker's
-// HIVEBEAT_MODEL must not filter what is listed on its machine.
+// The twins of flags that choose, here and at the commands, begin with HIVEBEAT_FILTER_:
+// a worker's HIVEBEAT_MODEL must not filter what is listed on its machine.
 
 // PlaceFlags say what a worker or hive must have, for a list or a pick.
 type PlaceFlags struct {

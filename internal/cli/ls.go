@@ -16,7 +16,7 @@ type lsCmd struct {
 	AskFlags
 	FilterFlags
 	What string `arg:"" optional:"" enum:"all,hives,workers" default:"all" help:"hives, workers, or both if left out."`
-	Hive string `placeholder:"ID" help:"Only this hive and its workers."`
+	Hive string `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only this hive and its workers." group:"Filter"`
 }
 
 // Help is shown below the usage.

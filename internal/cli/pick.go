@@ -19,7 +19,7 @@ type pickCmd struct {
 	Hive    string        `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only on this hive." group:"Filter"`
 	Count   int           `short:"n" default:"1" help:"So many places, 1 to 100."`
 	For     string        `enum:"worker,gpu" default:"worker" help:"A worker that serves the model, or a GPU with room for one: ${enum}."`
-	Slots   uint32        `placeholder:"N" help:"Slots that each place takes (default 1)."`
+	Slots   uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_SLOTS" help:"Slots that each place takes (default 1)."`
 	Spread  string        `enum:"zone,hive,none" default:"zone" help:"How several places are spread: ${enum}."`
 	Hold    string        `placeholder:"ID" help:"Hold the places under this id, so that nobody else is given them."`
 	HoldFor time.Duration `placeholder:"DUR" help:"How long, 1s to 10m (default 30s)."`

@@ -111,16 +111,35 @@ func TestLsFilters(t *testing.T) {
 	o.wasAsked(t, odd)
 }
 
-// A worker's model in the environment filters nothing.
+// What the environment of a machine says of its worker filters nothing.
 func TestFilterTwins(t *testing.T) {
+	t.Setenv("HIVEBEAT_HIVE", "here")
+	t.Setenv("HIVEBEAT_SLOTS", "8")
 	t.Setenv("HIVEBEAT_MODEL", "mine")
 	t.Setenv("HIVEBEAT_STATE", "busy")
 	t.Setenv("HIVEBEAT_FILTER_ZONE", "b")
-	url, o := serveOracle(t, map[string][]api.Answer{api.VerbWorkers: {{Workers: workersNamed("a")}}})
-	if code, _, errs := run(t, nil, "ls", "workers", "--nats", url); code != ExitDone {
-		t.Fatal(errs)
+	url, o := serveOracle(t, map[string][]api.Answer{
+		api.VerbWorkers: {{Workers: workersNamed("a")}, {Workers: workersNamed("a")}},
+		api.VerbPick:    {{Picks: []api.Pick{{Hive: "h", Worker: "a"}}}, {Picks: []api.Pick{{Hive: "h", Worker: "a"}}}},
+	})
+	ask := func(args ...string) {
+		t.Helper()
+		if code, _, errs := run(t, nil, append(args, "--nats", url)...); code != ExitDone {
+			t.Fatal(errs)
+		}
 	}
-	o.wasAsked(t, api.Request{Filter: api.Filter{Zone: "b"}, Limit: pageSize})
+	list := api.Request{Filter: api.Filter{Zone: "b"}, Limit: pageSize}
+	pick := api.Request{Filter: api.Filter{Zone: "b"}, N: 1, For: api.ForWorker, Spread: api.SpreadZone}
+	ask("ls", "workers")
+	ask("pick")
+	o.wasAsked(t, list, pick)
+
+	t.Setenv("HIVEBEAT_FILTER_HIVE", "h")
+	t.Setenv("HIVEBEAT_FILTER_SLOTS", "2")
+	list.Hive, pick.Hive, pick.Slots = "h", "h", 2
+	ask("ls", "workers")
+	ask("pick")
+	o.wasAsked(t, list, pick)
 }
 
 func TestPick(t *testing.T) {

@@ -11,26 +11,29 @@ import (
 	"strings"
 	"time"
 
+	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/internal/sim"
 )
 
+// simCmd has twins in the environment that begin with HIVEBEAT_SIM_: a worker's
+// HIVEBEAT_EVERY must not be what is simulated on its machine.
 type simCmd struct {
 	OutFlag
-	Seed    uint64        `placeholder:"N" help:"First seed (default 1)." group:"Search for faults" env:"-"`
-	Seeds   int           `placeholder:"COUNT" help:"How many seeds (default 1 with --seed, 200 without)." group:"Search for faults" env:"-"`
-	For     time.Duration `placeholder:"DUR" help:"Simulated time of each run (default: the seed's choice)." group:"Search for faults" env:"-"`
-	Plan    string        `placeholder:"FILE" help:"Run this plan, such as a failing run has left." group:"Search for faults" env:"-"`
-	Keep    string        `placeholder:"DIR" help:"Write the shortened plan of a failing run there." group:"Search for faults" env:"-"`
-	Verbose bool          `short:"v" help:"Print all that happens in the run of one seed." group:"Search for faults" env:"-"`
+	Seed    uint64        `placeholder:"N" help:"First seed (default 1)." group:"Search for faults" env:"HIVEBEAT_SIM_SEED"`
+	Seeds   int           `placeholder:"COUNT" help:"How many seeds (default 1 with --seed, 200 without)." group:"Search for faults" env:"HIVEBEAT_SIM_SEEDS"`
+	For     time.Duration `placeholder:"DUR" help:"Simulated time of each run (default: the seed's choice)." group:"Search for faults" env:"HIVEBEAT_SIM_FOR"`
+	Plan    string        `placeholder:"FILE" help:"Run this plan, such as a failing run has left." group:"Search for faults" env:"HIVEBEAT_SIM_PLAN"`
+	Keep    string        `placeholder:"DIR" help:"Write the shortened plan of a failing run there." group:"Search for faults" env:"HIVEBEAT_SIM_KEEP"`
+	Verbose bool          `short:"v" help:"Print all that happens in the run of one seed." group:"Search for faults" env:"HIVEBEAT_SIM_VERBOSE"`
 
-	Loss      string        `placeholder:"P" help:"Messages lost, such as 5%%." group:"Choose settings" env:"-"`
-	Delay     time.Duration `placeholder:"DUR" help:"Delay of every message." group:"Choose settings" env:"-"`
-	Jitter    time.Duration `placeholder:"DUR" help:"Up to so much more, at random." group:"Choose settings" env:"-"`
-	Every     time.Duration `placeholder:"DUR" help:"Promise of workers (default 30s)." group:"Choose settings" env:"-"`
-	HiveEvery time.Duration `placeholder:"DUR" help:"Promise of hives (default 15s)." group:"Choose settings" env:"-"`
-	Misses    float64       `placeholder:"N" help:"Lost after so many promises (default 3, which is what hivebeat does)." group:"Choose settings" env:"-"`
-	Workers   int           `placeholder:"N" help:"Workers of the fleet (default 100)." group:"Choose settings" env:"-"`
-	Hives     int           `placeholder:"N" help:"Hives of the fleet (default 10)." group:"Choose settings" env:"-"`
+	Loss      string        `placeholder:"P" help:"Messages lost, such as 5%." group:"Choose settings" env:"HIVEBEAT_SIM_LOSS"`
+	Delay     time.Duration `placeholder:"DUR" help:"Delay of every message." group:"Choose settings" env:"HIVEBEAT_SIM_DELAY"`
+	Jitter    time.Duration `placeholder:"DUR" help:"Up to so much more, at random." group:"Choose settings" env:"HIVEBEAT_SIM_JITTER"`
+	Every     time.Duration `placeholder:"DUR" help:"Promise of workers (default 30s)." group:"Choose settings" env:"HIVEBEAT_SIM_EVERY"`
+	HiveEvery time.Duration `placeholder:"DUR" help:"Promise of hives (default 15s)." group:"Choose settings" env:"HIVEBEAT_SIM_HIVE_EVERY"`
+	Misses    float64       `placeholder:"N" help:"Lost after so many promises (default 3, which is what hivebeat does)." group:"Choose settings" env:"HIVEBEAT_SIM_MISSES"`
+	Workers   int           `placeholder:"N" help:"Workers of the fleet (default 100)." group:"Choose settings" env:"HIVEBEAT_SIM_WORKERS"`
+	Hives     int           `placeholder:"N" help:"Hives of the fleet (default 10)." group:"Choose settings" env:"HIVEBEAT_SIM_HIVES"`
 
 	loss float64
 }
@@ -141,9 +144,15 @@ func (cmd *simCmd) Run(ctx context.Context, c *console) error {
 		if err := json.NewEncoder(c.out).Encode(s); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
-	} else if err := printLines(c, []string{fmt.Sprintf("%d runs, %s simulated in %s: %d messages, %d events, %d steps",
-		s.Runs, s.Stats.Simulated.D().Round(time.Minute), s.Took.Round(time.Millisecond), s.Stats.Messages, s.Stats.Events, s.Stats.Happenings)}); err != nil {
-		return err
+	} else {
+		line := fmt.Sprintf("%s, %s simulated in %s: %d messages, %d events, %d steps", show.Plural(s.Runs, "run"),
+			s.Stats.Simulated.D().Round(time.Minute), s.Took.Round(time.Millisecond), s.Stats.Messages, s.Stats.Events, s.Stats.Happenings)
+		if len(s.Failed) == 0 {
+			line += "; all held"
+		}
+		if err := printLines(c, []string{line}); err != nil {
+			return err
+		}
 	}
 	if len(s.Failed) == 0 {
 		return nil

@@ -123,35 +123,6 @@ func TestConnectionsOfBefore(t *testing.T) {
 	}
 }
 
-func TestIgnoredIsToldOnceAMinute(t *testing.T) {
-	var i Ignored
-	now := time.Unix(1, 0)
-	told := func(server string, want uint64) {
-		t.Helper()
-		if got := i.Count(now, server); got != want {
-			t.Errorf("tells %d, want %d", got, want)
-		}
-	}
-	told("S", 1)
-	told("S", 0)
-	told("T", 1)
-	now = now.Add(TellAgain - 1)
-	told("S", 0)
-	now = now.Add(1)
-	told("S", 3)
-	told("S", 0)
-	if i.Total() != 6 {
-		t.Errorf("%d in all", i.Total())
-	}
-	for n := range 10 * maxServers {
-		now = now.Add(TellAgain)
-		told(fmt.Sprint(n), 1)
-	}
-	if n := len(i.of); n > maxServers+1 {
-		t.Errorf("%d servers are remembered", n)
-	}
-}
-
 func TestWindowOf(t *testing.T) {
 	for rw, want := range map[time.Duration]time.Duration{
 		0: Window, 1: FastWindow, FastReconnect: FastWindow, FastReconnect + time.Millisecond: Window, -1: Window,

@@ -292,6 +292,28 @@ func TestPickSaysWhoDidNotFit(t *testing.T) {
 	}
 }
 
+// One of something reads as well as several.
+func TestPickSaysWhy(t *testing.T) {
+	v := newView()
+	waited := workerOf("w", "m", 4, 1)
+	waited.Queue = 1
+	s := snapshotOf("h", "", 1, waited)
+	s.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80 << 30, Used: 10 << 30}}
+	feed(t, v, s, at(0))
+	var holds Holds
+	holds.Reserve(v, fleet.Place{Hive: "h", Worker: "w"}, Hold{"a", 1, at(30)}, at(0))
+	holds.Reserve(v, fleet.Place{Hive: "h", GPU: "g"}, Hold{"a", 1 << 30, at(30)}, at(0))
+	for what, want := range map[string][]string{
+		api.ForWorker: {"serves m", "2 of 4 slots free", "1 more held", "1 waiting", "heard 2.0s ago"},
+		api.ForGPU:    {"69.0 of 80.0 GiB free", "1.0 GiB more held", "read 1.0s ago"},
+	} {
+		picks := find(t, v, api.Request{For: what}, at(1)).Picks
+		if len(picks) != 1 || !slices.Equal(picks[0].Reasons, want) {
+			t.Errorf("%s: %+v, want for %q", what, picks, want)
+		}
+	}
+}
+
 func TestPickGPU(t *testing.T) {
 	v := newView()
 	for i, used := range []uint64{10, 40, 70} {

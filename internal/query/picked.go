@@ -22,22 +22,22 @@ func (f *Finder) add(v *fleet.View, c *candidate, inZone, onHive int, now time.T
 		if r.Model != "" {
 			say("serves %s", r.Model)
 		}
-		say("%d of %d slots are free", p.FreeSlots, r.Slots)
+		say("%d of %d slots free", p.FreeSlots, r.Slots)
 		if h := c.w.Held(); h > 0 {
-			say("%d more are held", h)
+			say("%d more held", h)
 		}
 		if r.Queue == 0 {
 			say("nobody waits")
 		} else {
-			say("%d wait", r.Queue)
+			say("%d waiting", r.Queue)
 		}
 		say("heard %.1fs ago", float64(p.Age)/1000)
 		room = r.Slots - min(r.Slots, r.Busy)
 	} else {
 		_, g := c.g.GPU()
-		say("%.1f of %.1f GiB are free", gib(p.FreeVRAM), gib(g.Total))
+		say("%.1f of %.1f GiB free", gib(p.FreeVRAM), gib(g.Total))
 		if h := c.g.Held(); h > 0 {
-			say("%.1f GiB more are held", gib(h))
+			say("%.1f GiB more held", gib(h))
 		}
 		if p.Serves {
 			say("its hive serves %s already", f.filter.Model)
