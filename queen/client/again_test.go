@@ -22,8 +22,8 @@ func TestAMuteQueenIsAskedAround(t *testing.T) {
 	srv := server(t)
 	stopped := serveFake(t, srv, "q1", "", mute)
 	serveFake(t, srv, "q2", "", func(asked) *api.Answer { return &api.Answer{} })
-	c := newClient(t, srv, Config{Timeout: time.Hour}) // whoever waits for that, waits in vain
-	c.again = time.Millisecond
+	c := newClient(t, srv, Config{Timeout: patience}) // whoever waits for that, waits in vain
+	c.again = 5 * time.Millisecond
 	const least = 5 // questions that the mute one got; by chance, so that it is asked until then
 	bustest.Eventually(t, patience, func() (bool, string) {
 		a, err := c.Summary(t.Context())
@@ -41,12 +41,15 @@ func TestALateAnswerCounts(t *testing.T) {
 	asks := make(chan struct{}, 64)
 	enough := make(chan struct{})
 	f := serveFake(t, srv, "q1", "", func(asked) *api.Answer {
-		asks <- struct{}{}
+		select {
+		case asks <- struct{}{}:
+		default: // a slow machine: it was asked often by now
+		}
 		<-enough
 		return &api.Answer{}
 	})
 	c := newClient(t, srv, Config{Timeout: time.Hour})
-	c.again = time.Millisecond
+	c.again = 5 * time.Millisecond
 	came := make(chan outcome, 1)
 	go func() {
 		a, err := c.Summary(t.Context())
@@ -69,7 +72,7 @@ func TestWhatActsIsAskedOnce(t *testing.T) {
 	srv := server(t)
 	f := serveFake(t, srv, "q1", "", mute)
 	c := newClient(t, srv, Config{Timeout: 200 * time.Millisecond})
-	c.again = time.Millisecond
+	c.again = 5 * time.Millisecond
 	for _, q := range []asked{
 		{api.VerbRelease, api.Request{Hold: "job"}},
 		{api.VerbPick, api.Request{Hold: "job"}},
@@ -85,7 +88,7 @@ func TestWhatActsIsAskedOnce(t *testing.T) {
 	}
 	// The same without a hold may be.
 	patient := newClient(t, srv, Config{Timeout: patience})
-	patient.again = time.Millisecond
+	patient.again = 5 * time.Millisecond
 	before := f.count()
 	came := make(chan outcome, 1)
 	go func() {
@@ -104,10 +107,13 @@ func TestWhatActsIsAskedOnce(t *testing.T) {
 // no more, and answers.
 func TestAQueenThatLeavesAnswers(t *testing.T) {
 	srv := server(t)
-	asks, enough := make(chan struct{}, 64), make(chan struct{})
+	asks, enough := make(chan struct{}, 1), make(chan struct{})
 	nc := bustest.Conn(t, srv)
 	sub, err := nc.QueueSubscribe("queen.api.summary", "q", func(m *nats.Msg) {
-		asks <- struct{}{}
+		select {
+		case asks <- struct{}{}:
+		default:
+		}
 		<-enough
 		_ = m.Respond([]byte(`{"status":{"queen":"q1"}}`))
 	})
@@ -138,5 +144,26 @@ func TestAQueenThatLeavesAnswers(t *testing.T) {
 	close(enough)
 	if got := arrives(t, "the answer", came); got.err != nil || got.answer.Status.Queen != "q1" {
 		t.Errorf("%+v, %v", got.answer, got.err)
+	}
+}
+
+// One that waits for a change is not asked so often that they crowd a queen.
+func TestHowLongAQuestionWaits(t *testing.T) {
+	c := &Client{timeout: 5 * time.Second, again: askAgain}
+	for _, tt := range []struct {
+		verb string
+		req  api.Request
+		want time.Duration
+	}{
+		{api.VerbSummary, api.Request{}, 500 * time.Millisecond},
+		{api.VerbPick, api.Request{}, 500 * time.Millisecond},
+		{api.VerbPick, api.Request{Hold: "job"}, 0},
+		{api.VerbRelease, api.Request{Hold: "job"}, 0},
+		{api.VerbWatch, api.Request{}, 500 * time.Millisecond},
+		{api.VerbWatch, api.Request{Wait: 60_000}, 6500 * time.Millisecond},
+	} {
+		if got := c.waits(tt.verb, &tt.req); got != tt.want {
+			t.Errorf("%s %+v: %v, not %v", tt.verb, tt.req, got, tt.want)
+		}
 	}
 }

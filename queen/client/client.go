@@ -113,14 +113,11 @@ func New(nc *nats.Conn, cfg Config) (*Client, error) {
 //
 // A queen that is there and does not answer (she is stopped, or her link is dead) costs
 // half a second and not the whole of Config.Timeout where there is another: a question
-// that has no answer is asked again after 0.5 s, then 1 s, 2 s and so on, within the same
-// timeout, and the first answer counts. Release, and Pick with a hold, are asked once,
-// as they change something. All other methods ask in the same way.
+// that has no answer is asked again every 0.5 s within the same timeout (one with
+// r.Wait ten times at most), and the first answer counts. Release, and Pick with a hold,
+// are asked once, as they change something. All other methods ask in the same way.
 func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
-	wait := c.again
-	if acts(verb, &r) {
-		wait = 0
-	}
+	wait := c.waits(verb, &r)
 	ask := func() (*api.Answer, error) { return c.ask(ctx, c.subjects.API(verb), verb, r, wait) }
 	a, err := ask()
 	if !errors.Is(err, nats.ErrNoResponders) {
@@ -149,13 +146,16 @@ func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answ
 	}
 }
 
+// within is how long the answer may take.
+func (c *Client) within(r *api.Request) time.Duration { return c.timeout + r.Wait.Duration() }
+
 // ask asks at one subject, and again after wait without an answer; 0 = once.
 func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, wait time.Duration) (*api.Answer, error) {
 	payload, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("client: %s: %w", verb, err)
 	}
-	within := c.timeout + r.Wait.Duration()
+	within := c.within(&r)
 	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var msg *nats.Msg
