@@ -226,7 +226,8 @@ func (c *Client) Holds(ctx context.Context) iter.Seq2[*api.Answer, error] {
 }
 
 // Pages returns the answers of a verb that has pages, until the last, beginning
-// after r.After. The first error ends it.
+// after r.After. The first error ends it. A cursor is good at every queen: two pages may
+// be of two queens, and Status.Queen says of which.
 func (c *Client) Pages(ctx context.Context, verb string, r api.Request) iter.Seq2[*api.Answer, error] {
 	return func(yield func(*api.Answer, error) bool) {
 		r := r // a sequence may be walked more than once
