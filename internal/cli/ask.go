@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/onequeen"
 	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/queen/client"
 )
@@ -26,7 +27,17 @@ type asker struct {
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
 	timeout  time.Duration
-	denials  *denials // what the connection is told of permissions; nil = nobody listens
+	denials  *denials     // what the connection is told of permissions; nil = nobody listens
+	follow   onequeen.Ask // of a view; else nil
+}
+
+// view returns an asker whose answers are shown together: they are of one queen where
+// that can be, and certainty tells where it can not. It is for questions that change
+// nothing.
+func (a *asker) view() *asker {
+	v := *a
+	v.follow = onequeen.Follow(a.ask)
+	return &v
 }
 
 // denials tells whoever waits for an answer that NATS refuses the question or the
@@ -99,8 +110,12 @@ func (a *asker) client() (*client.Client, error) {
 	return client.New(a.nc, client.Config{Prefix: a.subjects.Prefix(), Timeout: a.timeout})
 }
 
-// ask sends one request and returns the answer of whichever queen gives it.
+// ask sends one request and returns the answer of whichever queen gives it; that of
+// a view, of the one that gave the answer before, if she does.
 func (a *asker) ask(ctx context.Context, verb string, req api.Request) (*api.Answer, error) {
+	if a.follow != nil {
+		return a.follow(ctx, verb, req)
+	}
 	c, err := a.client()
 	if err != nil {
 		return nil, err
@@ -188,9 +203,18 @@ func (a *asker) pages(ctx context.Context, verb string, req api.Request) iter.Se
 type certainty struct {
 	status api.Status
 	any    bool
+	queens onequeen.Queens
+}
+
+// sum is the status of all that were added.
+func (c *certainty) sum() *api.Status {
+	st := c.status
+	st.Unsure = c.queens.Unsure(st.Unsure)
+	return &st
 }
 
 func (c *certainty) add(st api.Status) {
+	c.queens.Add(st.Queen)
 	was := c.status
 	c.status = st
 	if !c.any {

@@ -68,8 +68,8 @@ func TestCertaintyIsThatOfTheLeastSureAnswer(t *testing.T) {
 	c.add(api.Status{Queen: "a", Warm: true, JetStream: true, Unsure: []string{"x"}})
 	c.add(api.Status{Queen: "b", JetStream: true, Unsure: []string{"y", "x"}})
 	c.add(api.Status{Queen: "c", Warm: true})
-	s := c.status
-	if s.Queen != "c" || s.Warm || s.JetStream || strings.Join(s.Unsure, " ") != "x y" {
+	s := c.sum()
+	if s.Queen != "c" || s.Warm || s.JetStream || strings.Join(s.Unsure, "; ") != "x; y; 3 queens answered, a, b and c" {
 		t.Errorf("got %+v", s)
 	}
 }

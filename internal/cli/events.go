@@ -51,7 +51,7 @@ func (cmd *eventsCmd) Run(ctx context.Context, c *console) error {
 		}
 		var sure certainty
 		var all []api.Happened
-		for ans, err := range a.pages(ctx, api.VerbEvents, req) {
+		for ans, err := range a.view().pages(ctx, api.VerbEvents, req) {
 			if err != nil {
 				return refused(err, ans)
 			}
@@ -61,10 +61,10 @@ func (cmd *eventsCmd) Run(ctx context.Context, c *console) error {
 		if cmd.json() {
 			doc := newDocument(c.out)
 			putList(doc, "events", all)
-			doc.field("status", sure.status)
+			doc.field("status", sure.sum())
 			return doc.close()
 		}
-		return cmd.print(c, all, &sure.status)
+		return cmd.print(c, all, sure.sum())
 	})
 }
 

@@ -45,7 +45,7 @@ func (cmd *lsCmd) Run(ctx context.Context, c *console) error {
 		if cmd.json() {
 			out = &jsonListing{doc: newDocument(c.out)}
 		}
-		return cmd.list(ctx, a, out)
+		return cmd.list(ctx, a.view(), out)
 	})
 }
 
@@ -118,7 +118,7 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 		out.end()
 	}
 	if cmd.Hive != "" && !cmd.some() {
-		return out.close(&mine.Summary, &sure.status, "only hive "+cmd.Hive+": ")
+		return out.close(&mine.Summary, sure.sum(), "only hive "+cmd.Hive+": ")
 	}
 	ans, err := a.ask(ctx, api.VerbSummary, api.Request{})
 	if err != nil {
@@ -132,7 +132,7 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	if cmd.some() {
 		of = listed.of(cmd.What) + " · all: "
 	}
-	return out.close(ans.Summary, &sure.status, of)
+	return out.close(ans.Summary, sure.sum(), of)
 }
 
 func (cmd *lsCmd) request() api.Request {

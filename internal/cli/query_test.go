@@ -29,8 +29,12 @@ func serveOracle(t *testing.T, answers map[string][]api.Answer) (url string, o *
 	nc := bustest.Conn(t, srv)
 	o = &oracle{answers: answers}
 	var s hivebeat.Subjects
+	once := onceEach()
 	if _, err := nc.Subscribe(s.API("*"), func(m *nats.Msg) {
 		verb := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+		if !once(m) {
+			return
+		}
 		b, _ := json.Marshal(o.answer(verb, m.Data))
 		_ = m.Respond(b)
 	}); err != nil {

@@ -222,6 +222,7 @@ func (w *watch) keepAsking(ctx context.Context, asks <-chan int, answers chan<- 
 
 func (w *watch) fleet(ctx context.Context, rows int) (*show.Fleet, error) {
 	limit := max(1, min(rows, 1000))
+	all := w.view()
 	var sure certainty
 	var f show.Fleet
 	for _, q := range []struct {
@@ -236,14 +237,14 @@ func (w *watch) fleet(ctx context.Context, rows int) (*show.Fleet, error) {
 		{api.VerbHives, func(a *api.Answer) { f.Hives, f.MoreHives = a.Hives, a.Next != "" }},
 		{api.VerbWorkers, func(a *api.Answer) { f.Workers, f.MoreWorkers = a.Workers, a.Next != "" }},
 	} {
-		ans, err := w.ask(ctx, q.verb, api.Request{Limit: limit})
+		ans, err := all.ask(ctx, q.verb, api.Request{Limit: limit})
 		if err != nil {
 			return nil, err
 		}
 		q.take(ans)
 		sure.add(ans.Status)
 	}
-	f.Status = sure.status
+	f.Status = *sure.sum()
 	return &f, nil
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/onequeen"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -343,8 +344,10 @@ func (m *Model) cut(now time.Time) (since time.Duration, text string, cut bool) 
 
 // sure adds up how sure the answers are that are shown.
 func (m *Model) sure() (st api.Status) {
+	var queens onequeen.Queens
 	if s, ok := m.status[slotSummary]; ok {
 		st = s
+		queens.Add(s.Queen)
 	}
 	for _, k := range m.parts() {
 		s, ok := m.status[k]
@@ -353,7 +356,9 @@ func (m *Model) sure() (st api.Status) {
 		}
 		st.Warm = st.Warm && s.Warm
 		st.Unsure = union(st.Unsure, s.Unsure)
+		queens.Add(s.Queen)
 	}
+	st.Unsure = queens.Unsure(st.Unsure)
 	return st
 }
 

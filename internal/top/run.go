@@ -13,6 +13,7 @@ import (
 	"github.com/charmbracelet/colorprofile"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/onequeen"
 )
 
 // Terminal is what Run draws on.
@@ -37,6 +38,7 @@ type Queen struct {
 // Run shows m until it is quit or ctx ends, and leaves the terminal as it was.
 func Run(ctx context.Context, m *Model, q Queen, t Terminal) error {
 	ctx, cancel := context.WithCancel(ctx)
+	q.Ask = onequeen.Follow(q.Ask) // what is shown at once is of one queen
 	a := &app{model: m, queen: q, ctx: ctx, stop: func() {}}
 	profile := colorprofile.ASCII
 	if m.paint {

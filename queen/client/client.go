@@ -80,6 +80,7 @@ type Client struct {
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
 	timeout  time.Duration
+	again    time.Duration // askAgain
 }
 
 const (
@@ -100,7 +101,7 @@ func New(nc *nats.Conn, cfg Config) (*Client, error) {
 	if cfg.Timeout < 0 {
 		return nil, fmt.Errorf("client: Config.Timeout: %v is negative", cfg.Timeout)
 	}
-	return &Client{nc: nc, subjects: subjects, timeout: cmp.Or(cfg.Timeout, defaultTimeout)}, nil
+	return &Client{nc: nc, subjects: subjects, timeout: cmp.Or(cfg.Timeout, defaultTimeout), again: askAgain}, nil
 }
 
 // Ask asks one verb, one of api.Verbs, and returns the answer. Where that holds an
@@ -108,9 +109,16 @@ func New(nc *nats.Conn, cfg Config) (*Client, error) {
 //
 // Where nobody answers it is ErrNoQueen at once. A queen that has just started is
 // there before she answers: she is asked again, for up to Config.Timeout or until ctx
-// ends, and then it is a *StartingError. All other methods ask in the same way.
+// ends, and then it is a *StartingError.
+//
+// A queen that is there and does not answer (she is stopped, or her link is dead) costs
+// half a second and not the whole of Config.Timeout where there is another: a question
+// that has no answer is asked again every 0.5 s within the same timeout (one with
+// r.Wait ten times at most), and the first answer counts. Release, and Pick with a hold,
+// are asked once, as they change something. All other methods ask in the same way.
 func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
-	ask := func() (*api.Answer, error) { return c.ask(ctx, c.subjects.API(verb), verb, r) }
+	wait := c.waits(verb, &r)
+	ask := func() (*api.Answer, error) { return c.ask(ctx, c.subjects.API(verb), verb, r, wait) }
 	a, err := ask()
 	if !errors.Is(err, nats.ErrNoResponders) {
 		return a, err
@@ -138,15 +146,24 @@ func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answ
 	}
 }
 
-func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request) (*api.Answer, error) {
+// within is how long the answer may take.
+func (c *Client) within(r *api.Request) time.Duration { return c.timeout + r.Wait.Duration() }
+
+// ask asks at one subject, and again after wait without an answer; 0 = once.
+func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, wait time.Duration) (*api.Answer, error) {
 	payload, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("client: %s: %w", verb, err)
 	}
-	within := c.timeout + r.Wait.Duration()
+	within := c.within(&r)
 	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	msg, err := c.nc.RequestWithContext(limited, subject, payload)
+	var msg *nats.Msg
+	if wait > 0 {
+		msg, err = c.first(limited, subject, payload, wait)
+	} else {
+		msg, err = c.nc.RequestWithContext(limited, subject, payload)
+	}
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -209,7 +226,8 @@ func (c *Client) Holds(ctx context.Context) iter.Seq2[*api.Answer, error] {
 }
 
 // Pages returns the answers of a verb that has pages, until the last, beginning
-// after r.After. The first error ends it.
+// after r.After. The first error ends it. A cursor is good at every queen: two pages may
+// be of two queens, and Status.Queen says of which.
 func (c *Client) Pages(ctx context.Context, verb string, r api.Request) iter.Seq2[*api.Answer, error] {
 	return func(yield func(*api.Answer, error) bool) {
 		r := r // a sequence may be walked more than once

@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// oneOf adds a queen to the queue group, which knows so many workers of the hive h and
+// answers these verbs.
+func oneOf(t *testing.T, srv *embedded.Server, id string, workers int, verbs ...string) {
+	t.Helper()
+	nc := bustest.Conn(t, srv)
+	var s hivebeat.Subjects
+	for _, verb := range verbs {
+		if _, err := nc.QueueSubscribe(s.API(verb), "q", func(m *nats.Msg) {
+			q := &fakeQueen{workers: workers, asked: map[string]int{}}
+			a, _ := q.answer(verb, m.Data)
+			a.Status.Queen, a.Status.Unsure = id, nil
+			b, _ := json.Marshal(a)
+			_ = m.Respond(b)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bustest.Flush(t, nc)
+}
+
+type listed struct {
+	Workers []api.WorkerInfo
+	Summary api.Summary
+	Status  api.Status
+}
+
+func runListed(t *testing.T, args ...string) (doc listed) {
+	t.Helper()
+	code, out, errs := run(t, nil, append(args, "-o", "json")...)
+	if err := json.Unmarshal([]byte(out), &doc); err != nil || code != ExitDone || errs != "" {
+		t.Fatalf("exit code %d, %v, %s", code, err, errs)
+	}
+	return doc
+}
+
+// Two queens do not know the same, as one has just begun, and NATS gives a question to
+// either: the rows of a list, on all its pages, and the summary below are still of one.
+func TestAViewIsOfOneQueen(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	known := map[string]int{"q1": 2*pageSize + 4, "q2": 1}
+	for id, n := range known {
+		oneOf(t, srv, id, n, api.VerbHives, api.VerbHive, api.VerbWorkers, api.VerbSummary)
+	}
+	for range 10 { // by chance all would be of one queen once in 4
+		doc := runListed(t, "ls", "--nats", srv.URL())
+		if n := known[doc.Status.Queen]; len(doc.Workers) != n || doc.Summary.Workers[hivebeat.Alive] != n || len(doc.Status.Unsure) != 0 {
+			t.Errorf("%d rows over %d workers, %q of %s", len(doc.Workers), doc.Summary.Workers[hivebeat.Alive], doc.Status.Unsure, doc.Status.Queen)
+		}
+		doc = runListed(t, "get", "h", "--nats", srv.URL())
+		if n := known[doc.Status.Queen]; len(doc.Workers) != n || len(doc.Status.Unsure) != 0 {
+			t.Errorf("get: %d rows, %q of %s", len(doc.Workers), doc.Status.Unsure, doc.Status.Queen)
+		}
+	}
+}
+
+// Where it can not be of one queen, as she went meanwhile, that is a reason to be unsure.
+func TestAViewOfTwoQueensSaysSo(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	oneOf(t, srv, "q1", 4, api.VerbHives, api.VerbHive)
+	oneOf(t, srv, "q2", 4, api.VerbWorkers, api.VerbSummary)
+	const why = "two queens answered, q1 and q2"
+	for _, cmd := range [][]string{{"ls"}, {"get", "h"}} {
+		if doc := runListed(t, append(cmd, "--nats", srv.URL())...); !slices.Equal(doc.Status.Unsure, []string{why}) {
+			t.Errorf("%s: %q", cmd, doc.Status.Unsure)
+		}
+		code, out, errs := run(t, nil, append(cmd, "--nats", srv.URL())...)
+		if code != ExitDone || errs != "" || !strings.Contains(out, "not sure: "+why) {
+			t.Errorf("%s: exit code %d, %s%s", cmd, code, out, errs)
+		}
+	}
+}
