@@ -246,3 +246,29 @@ func TestHostFacts(t *testing.T) {
 		t.Errorf("host facts %+v", h)
 	}
 }
+
+// The first reading says how busy the machine is, and not that it is idle.
+func TestTheFirstReadingKnowsTheCPU(t *testing.T) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() { // keeps one CPU busy
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	var r hostReader
+	h, err := r.read(t.Context())
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case !r.known:
+		t.Skip("the CPU times of this machine can not be read")
+	case h.CPU <= 0:
+		t.Errorf("cpu is %v after the first reading", h.CPU)
+	}
+}
