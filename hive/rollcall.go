@@ -38,7 +38,7 @@ func (e *ear) awaitAnswers(now time.Time, spread time.Duration) {
 	}
 }
 
-// answered ends the wait for who has not answered.
+// answered ends the wait for all.
 func (e *ear) answered(beats <-chan *nats.Msg) {
 	e.look(time.Now())
 	e.hearAll(beats)

@@ -12,7 +12,7 @@ const answerSlack = 250 * time.Millisecond
 
 // roll is a roll call whose answers are awaited. The zero value awaits none.
 type roll struct {
-	until    time.Time            // zero: none is awaited
+	until    time.Time            // so long all are waited for; zero: nobody is
 	awaited  map[*worker]struct{} // who was alive, and was not heard since
 	answered bool                 // somebody was
 }
@@ -26,8 +26,8 @@ func (c *roll) heard(w *worker) {
 }
 
 // AwaitAnswers begins to wait for the answers to a roll call with this spread, of all
-// who are alive, in place of any that it waits for. It returns when the wait ends at
-// the latest, and whether there is anybody to wait for.
+// who are alive, in place of any that it waits for. It returns when it waits for all
+// no longer, and whether there is anybody to wait for.
 func (r *Registry) AwaitAnswers(now time.Time, spread time.Duration) (until time.Time, ok bool) {
 	r.roll = roll{until: now.Add(spread + answerSlack), awaited: make(map[*worker]struct{})}
 	for _, w := range r.sorted {
@@ -42,13 +42,14 @@ func (r *Registry) AwaitAnswers(now time.Time, spread time.Duration) (until time
 }
 
 // Answered reports, once for each AwaitAnswers, that there is something to tell of it:
-// all who were awaited were heard, or the time is over and some were.
+// all who were awaited were heard, or the time is over and some were. Where none was
+// by then the first one is awaited, as whoever was cut off too may take longer to
+// come back.
 func (r *Registry) Answered(now time.Time) bool {
 	c := &r.roll
-	if c.until.IsZero() || len(c.awaited) > 0 && now.Before(c.until) {
+	if !c.answered || len(c.awaited) > 0 && now.Before(c.until) {
 		return false
 	}
-	answered := c.answered
 	r.roll = roll{}
-	return answered
+	return true
 }

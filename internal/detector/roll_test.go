@@ -47,6 +47,12 @@ func TestAnswersToARollCall(t *testing.T) {
 			if got := r.Answered(called.Add(c.after)); got != c.want {
 				t.Errorf("answered: %t, want %t", got, c.want)
 			}
+			if !c.want && c.awaiting { // the first one that comes late
+				r.mustFeed(fakes[0].Next(t))
+				if r.Answered(called.Add(spread)) || !r.Answered(called.Add(spread+answerSlack)) {
+					t.Error("who answers late is not told, or too soon")
+				}
+			}
 			if c.want && r.Answered(called.Add(time.Hour)) {
 				t.Error("told twice")
 			}
