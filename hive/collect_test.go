@@ -249,18 +249,13 @@ func TestHostFacts(t *testing.T) {
 
 // The first reading says how busy the machine is, and not that it is idle.
 func TestTheFirstReadingKnowsTheCPU(t *testing.T) {
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() { // keeps one CPU busy
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() { // keeps one CPU busy
+		for !stop.Load() {
 		}
-	}()
-	defer func() { close(stop); <-stopped }()
+	})
+	defer func() { stop.Store(true); wg.Wait() }()
 	var r hostReader
 	h, err := r.read(t.Context())
 	switch {

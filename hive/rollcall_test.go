@@ -63,7 +63,7 @@ func TestVirtualAnswersAfterACutAreTold(t *testing.T) {
 				for _, w := range workers[:c.answers] {
 					publish(t, near, beats, w.Next(t))
 				}
-				pass(called.Add(5 * second).Sub(time.Now())) // no regular one is due so soon
+				pass(time.Until(called.Add(5 * second))) // no regular one is due so soon
 				all := q.all()[before:]
 				if len(all) != 1+c.extra {
 					t.Fatalf("%d snapshots in 5 s after the cut, want %d", len(all), 1+c.extra)
