@@ -246,3 +246,24 @@ func TestHostFacts(t *testing.T) {
 		t.Errorf("host facts %+v", h)
 	}
 }
+
+// The first reading says how busy the machine is, and not that it is idle.
+func TestTheFirstReadingKnowsTheCPU(t *testing.T) {
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() { // keeps one CPU busy
+		for !stop.Load() {
+		}
+	})
+	defer func() { stop.Store(true); wg.Wait() }()
+	var r hostReader
+	h, err := r.read(t.Context())
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case !r.known:
+		t.Skip("the CPU times of this machine can not be read")
+	case h.CPU <= 0:
+		t.Errorf("cpu is %v after the first reading", h.CPU)
+	}
+}

@@ -157,7 +157,7 @@ func (e *ear) tokenBack(beats <-chan *nats.Msg, token uint64) {
 	if e.roll { // not for what was dropped: the answers would come on top
 		e.roll = false
 		e.log.Info("hears again, and knows it", slog.Duration("credited", blind), slog.Int("workers", workers))
-		e.callRoll(workers)
+		e.awaitAnswers(now, e.callRoll(workers))
 	}
 	e.detect(now)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/shirou/gopsutil/v4/cpu"
 	"github.com/shirou/gopsutil/v4/host"
@@ -15,6 +16,10 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
+// firstCPU is what the first reading takes for the average of cpu, which has nothing
+// before it to compare with: 0 would say that the machine is idle.
+const firstCPU = 200 * time.Millisecond
+
 // hostReader reads the facts of this machine. It keeps the CPU times of the last
 // reading, so that cpu is the average since then, and shares them with nobody.
 type hostReader struct {
@@ -23,7 +28,7 @@ type hostReader struct {
 }
 
 // read reads what it can: an error names the facts that are missing, and it is
-// one only if nothing could be read.
+// one only if nothing could be read. The first reading takes firstCPU longer.
 func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 	h := hivebeat.Host{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: uint64(runtime.NumCPU())}
 	h.Name, _ = os.Hostname()
@@ -48,11 +53,19 @@ func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 	if up, err := host.UptimeWithContext(ctx); note("uptime", err) {
 		h.Uptime = up
 	}
-	if t, err := cpu.TimesWithContext(ctx, false); note("cpu", err) && len(t) > 0 {
-		if r.known {
-			h.CPU = busy(r.last, t[0])
+	if !r.known {
+		first, err := cpuTimes(ctx)
+		r.last, r.known = first, err == nil
+		select {
+		case <-time.After(firstCPU):
+		case <-ctx.Done(): // the rest fails, and says so
 		}
-		r.last, r.known = t[0], true
+	}
+	if t, err := cpuTimes(ctx); note("cpu", err) {
+		if r.known {
+			h.CPU = busy(r.last, t)
+		}
+		r.last, r.known = t, true
 	}
 	if len(errs) == 4 {
 		return h, errors.Join(errs...)
@@ -73,4 +86,16 @@ func busy(from, to cpu.TimesStat) float64 {
 		return 0
 	}
 	return min(100, max(0, 100*(all-idle)/all))
+}
+
+// cpuTimes returns what all CPUs together did since the machine began.
+func cpuTimes(ctx context.Context) (cpu.TimesStat, error) {
+	t, err := cpu.TimesWithContext(ctx, false)
+	switch {
+	case err != nil:
+		return cpu.TimesStat{}, err
+	case len(t) == 0:
+		return cpu.TimesStat{}, errNone
+	}
+	return t[0], nil
 }

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
@@ -32,6 +30,8 @@ type ear struct {
 	timer *time.Timer // the next deadline
 	armed time.Time   // zero: none, or not to be judged now
 
+	answers *time.Timer // the end of the wait for those to a roll call
+
 	push    *time.Timer // the next time that facts may be pushed
 	pushAt  time.Time
 	pushing bool // push is armed
@@ -46,10 +46,14 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits 
 	}
 	defer h.endClosings(closings)
 	ctx, cancel := context.WithCancel(ctx)
-	e := &ear{Hive: h, closings: closings, tokens: make(chan uint64), timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
+	e := &ear{
+		Hive: h, closings: closings, tokens: make(chan uint64),
+		timer: time.NewTimer(time.Hour), answers: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour),
+	}
 	defer e.flying.Wait()
 	defer cancel()
 	defer e.timer.Stop()
+	defer e.answers.Stop()
 	defer e.push.Stop()
 	look := time.NewTicker(liveness.LookEvery)
 	defer look.Stop()
@@ -83,6 +87,8 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits 
 			e.systemStatus(s, ok)
 		case <-e.timer.C:
 			e.judge(beats)
+		case <-e.answers.C:
+			e.answered(beats)
 		case <-look.C:
 			e.look(time.Now())
 			e.countDrops(time.Now())
@@ -115,10 +121,13 @@ func (e *ear) beat(now time.Time, m *nats.Msg) {
 		steps = e.reg.TakeSteps()
 	}
 	next, _ := e.reg.Next()
-	watches := e.reg.TakeWatches()
+	watches, answered := e.reg.TakeWatches(), e.reg.Answered(now)
 	e.mu.Unlock()
 
 	e.watch(watches)
+	if answered {
+		e.tellAges()
+	}
 	if err != nil {
 		e.logRefused(now, m.Subject, err)
 	} else if e.log.Enabled(context.Background(), slog.LevelDebug) {
@@ -211,31 +220,6 @@ func (e *ear) arm(now, next time.Time) {
 	}
 	e.armed = next
 	e.timer.Reset(max(0, next.Sub(now)))
-}
-
-// callRoll asks the workers to beat now: at the start nobody is known, and after a
-// cut nobody knows who came through.
-func (e *ear) callRoll(workers int) {
-	spread := max(hivebeat.WorkerRollSpread, time.Duration(workers)*time.Millisecond)
-	err := e.nc.Publish(e.subjects.WorkerRollcall(e.cfg.ID), strconv.AppendInt(nil, spread.Milliseconds(), 10))
-	if err != nil {
-		e.log.Debug("roll call not sent", slog.Any("error", err))
-	}
-}
-
-// called answers a roll call of a queen.
-func (e *ear) called(m *nats.Msg) {
-	e.look(time.Now())
-	e.sight.Prove(time.Now())
-	spread, err := bus.ParseSpread(m.Data, hivebeat.HiveRollSpread)
-	if err != nil {
-		e.mu.Lock()
-		e.reg.Refuse(err)
-		e.mu.Unlock()
-		e.logRefused(time.Now(), m.Subject, err)
-		return
-	}
-	e.pulse.Call(spread)
 }
 
 func (h *Hive) logRefused(now time.Time, subject string, err error) {

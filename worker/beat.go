@@ -85,6 +85,10 @@ func (w *Worker) send(b hivebeat.Beat) error {
 		return err
 	}
 	w.sent = true
+	if !w.begun && !b.State.Goodbye() {
+		w.log.Info("beats to its hive", slog.Duration("every", w.cfg.Every))
+	}
+	w.begun = true
 	w.log.Debug("beat", slog.Uint64("seq", b.Seq), slog.String("state", string(b.State)))
 	if b.State != w.said && !b.State.SameAs(w.said) {
 		w.log.Info("state", slog.String("from", string(w.said)), slog.String("to", string(b.State)), slog.String("reason", b.Reason))

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -188,5 +190,38 @@ func TestFactsFunction(t *testing.T) {
 	b := e.wait(0, "what changed", func(h heard) bool { return h.Done == 7 })
 	if b.Model != "m" || !maps.Equal(b.Labels, map[string]string{"from": "facts"}) {
 		t.Errorf("configured and read facts are not put together: %+v", b)
+	}
+}
+
+const firstBeat = "beats to its hive"
+
+// A worker says once who it is and how often it beats, and not before it does.
+func TestTheFirstBeatIsLogged(t *testing.T) {
+	t.Parallel()
+	var log bustest.Log
+	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
+	hive := listen(t, nc)
+	w := run(t, nc, Config{Every: 100 * time.Millisecond, Logger: log.Logger(slog.LevelInfo)})
+	line := awaits(t, &log, firstBeat)
+	for _, part := range []string{"level=INFO", "hive=gpu-01", "worker=llama", "every=100ms"} {
+		if !strings.Contains(line, part) {
+			t.Errorf("it says %s", line)
+		}
+	}
+	hive.wait(0, "a third beat", func(h heard) bool { return h.Seq >= 3 })
+	must(t, w.Stop(t.Context()))
+	if n := len(lines(&log, firstBeat)); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+
+	// One that only says goodbye does not beat.
+	var none bustest.Log
+	w, err := New(nc, Config{Hive: "gpu-01", ID: "llama", Logger: none.Logger(slog.LevelInfo)})
+	must(t, err)
+	b, err := w.snapshot(bus.WhyLast)
+	must(t, err)
+	must(t, w.send(b))
+	if len(lines(&none, firstBeat)) != 0 {
+		t.Error(none.String())
 	}
 }

@@ -43,8 +43,8 @@ type Config struct {
 	// nothing. Nobody may write to the maps and slices it returns until it is called
 	// again. A call that lasts when Stop is called is not waited for.
 	Facts func() Facts
-	// Logger gets Info for a change of state, Warn where a person should look, and
-	// Debug for every beat. Default: nothing is logged.
+	// Logger gets Info for the first beat and for a change of state, Warn where a
+	// person should look, and Debug for every beat. Default: nothing is logged.
 	Logger *slog.Logger
 }
 

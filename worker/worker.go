@@ -46,6 +46,7 @@ type Worker struct {
 	seq     uint64
 	seqAt   time.Time // when seq was drawn
 	sent    bool      // a beat with seq was handed to NATS
+	begun   bool      // any beat was
 	said    hivebeat.State
 	reading chan struct{} // closed when the last call of Config.Facts has ended; nil = none was made
 

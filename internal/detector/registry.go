@@ -54,6 +54,7 @@ type Registry struct {
 
 	ran   time.Time // when its owner ran last; zero: it does not tell
 	doubt time.Time // since when what is heard may have waited; zero: it did not
+	roll  roll
 
 	warmAt   time.Time       // zero until NATS was there for the first time
 	expected map[string]bool // workers of the last kept snapshot that were not heard yet
@@ -257,6 +258,7 @@ func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard 
 	if len(r.expected) > 0 {
 		delete(r.expected, w.id)
 	}
+	r.roll.heard(w)
 	return h
 }
 

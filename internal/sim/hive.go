@@ -131,6 +131,7 @@ func (h *hive) receive(m *message) {
 		if got.Urgent {
 			h.urge(h.steps())
 		}
+		h.answered()
 		if next, ok := h.reg.Next(); ok && h.sight.Trusts() && (h.armed < 0 || since(next) < h.armed) {
 			h.arm(next)
 		}
@@ -244,14 +245,34 @@ func (h *hive) tokenBack(token uint64) {
 	h.reg.Credit(blind)
 	if h.roll {
 		h.roll = false
-		h.callRoll()
+		h.awaitAnswers(h.callRoll())
 	}
 	h.detect()
 }
 
-func (h *hive) callRoll() {
+func (h *hive) callRoll() time.Duration {
 	spread := max(hivebeat.WorkerRollSpread, time.Duration(h.reg.Len())*time.Millisecond)
 	h.publish(&message{topic: topicCall, hive: h.id, spread: spread})
+	return spread
+}
+
+// awaitAnswers waits for the answers to a roll call.
+func (h *hive) awaitAnswers(spread time.Duration) {
+	if until, ok := h.reg.AwaitAnswers(h.w.time(), spread); ok {
+		h.when(since(until), func() {
+			h.look()
+			h.answered()
+			h.sendToken()
+		})
+	}
+}
+
+// answered has one more snapshot sent once the answers are in.
+func (h *hive) answered() {
+	if h.reg.Answered(h.w.time()) && h.sight.Connected() {
+		h.sched.Touch(h.w.time())
+		h.armPulse()
+	}
 }
 
 // armPulse sets the timer of the next snapshot.

@@ -1,0 +1,77 @@
+package detector
+
+import (
+	"testing"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+)
+
+func TestAnswersToARollCall(t *testing.T) {
+	const spread = 500 * time.Millisecond
+	for _, c := range []struct {
+		name     string
+		workers  int
+		answers  int
+		after    time.Duration // since the call
+		want     bool
+		awaiting bool // there is somebody to wait for
+	}{
+		{"nobody is there", 0, 0, time.Hour, false, false},
+		{"none yet", 2, 0, spread, false, true},
+		{"none at all", 2, 0, spread + answerSlack, false, true},
+		{"some, and others may follow", 2, 1, spread, false, true},
+		{"some, and the time is over", 2, 1, spread + answerSlack, true, true},
+		{"all", 2, 2, 10 * time.Millisecond, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newBench(t)
+			gone := newFake("gone") // of whom no answer is awaited
+			gone.State = hivebeat.Stopped
+			r.mustFeed(gone.Next(t))
+			fakes := make([]*fake, c.workers)
+			for i := range fakes {
+				fakes[i] = newFake(string(rune('a' + i)))
+				r.mustFeed(fakes[i].Next(t))
+			}
+			r.now = t0.Add(second)
+			called := r.now
+			until, ok := r.AwaitAnswers(called, spread)
+			if ok != c.awaiting || ok && !until.Equal(called.Add(spread+answerSlack)) {
+				t.Fatalf("awaits answers until %s: %t", until.Sub(called), ok)
+			}
+			for _, f := range fakes[:c.answers] {
+				r.mustFeed(f.Next(t))
+				r.mustFeed(f.Next(t)) // who beats twice answers once
+			}
+			if got := r.Answered(called.Add(c.after)); got != c.want {
+				t.Errorf("answered: %t, want %t", got, c.want)
+			}
+			if !c.want && c.awaiting { // the first one that comes late
+				r.mustFeed(fakes[0].Next(t))
+				if r.Answered(called.Add(spread)) || !r.Answered(called.Add(spread+answerSlack)) {
+					t.Error("who answers late is not told, or too soon")
+				}
+			}
+			if c.want && r.Answered(called.Add(time.Hour)) {
+				t.Error("told twice")
+			}
+		})
+	}
+}
+
+// A call takes the place of the one before, whose answers are too old by then.
+func TestARollCallReplacesTheOneBefore(t *testing.T) {
+	r := newBench(t)
+	a, b := newFake("a"), newFake("b")
+	r.mustFeed(a.Next(t)).mustFeed(b.Next(t))
+	r.AwaitAnswers(r.now, second)
+	r.mustFeed(a.Next(t))
+	r.AwaitAnswers(r.now, second)
+	if r.mustFeed(b.Next(t)).Answered(r.now) {
+		t.Error("an answer to the call before counts")
+	}
+	if !r.mustFeed(a.Next(t)).Answered(r.now) {
+		t.Error("both answered")
+	}
+}
