@@ -106,6 +106,14 @@ lint: $(GOLANGCI) ## golangci-lint (go vet is one of its linters) and the format
 fmt: $(GOLANGCI) ## Format every file (gofumpt)
 	$(GOLANGCI) fmt
 
+.PHONY: modules
+modules: ## Download all that is compiled, of the tests in deploy/ and of the linter too
+	$(GO) mod download
+	$(GO) -C deploy list -test -deps ./... >/dev/null
+	test -x $(GOLANGCI) || { dir=$$(mktemp -d) && (cd "$$dir" && $(GO) mod init lint && \
+		$(GO) get github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)) >"$$dir.log" 2>&1 || tail -n 3 "$$dir.log"; \
+		rm -rf "$$dir" "$$dir.log"; }
+
 .PHONY: vectors
 vectors: ## Write testdata/wire/v1 anew, and record the wire's shape beside it
 	$(GO) test -count=1 ./internal/wire -run Vectors -update
