@@ -17,6 +17,8 @@ SIM_FIRST ?= 1
 SIM_SEEDS ?= 2500
 TOOLS     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hivebeat/tools
 GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+LINT_PKG  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+LINT_MOD  := $(GOLANGCI).mod/go.mod
 
 PLATFORMS := linux/arm64 darwin/arm64 windows/amd64
 # docker compose v2 where it is there, docker-compose 1.29 else; make up and make e2e-compose go by it.
@@ -107,22 +109,22 @@ fmt: $(GOLANGCI) ## Format every file (gofumpt)
 	$(GOLANGCI) fmt
 
 .PHONY: modules
-modules: ## Download all that is compiled, of the tests in deploy/ and of the linter too
+modules: $(LINT_MOD) ## Download all that is compiled, of the tests in deploy/ and of the linter too
 	$(GO) mod download
 	$(GO) -C deploy list -test -deps ./... >/dev/null
-	test -x $(GOLANGCI) || { dir=$$(mktemp -d) && (cd "$$dir" && $(GO) mod init lint && \
-		$(GO) get github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)) >"$$dir.log" 2>&1 || tail -n 3 "$$dir.log"; \
-		rm -rf "$$dir" "$$dir.log"; }
 
 .PHONY: vectors
 vectors: ## Write testdata/wire/v1 anew, and record the wire's shape beside it
 	$(GO) test -count=1 ./internal/wire -run Vectors -update
 	$(GO) test -count=1 ./internal/wirelock -update
 
-$(GOLANGCI):
-	mkdir -p $(TOOLS)
-	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
-	mv $(TOOLS)/golangci-lint $@
+# In a module of its own: "go install …@version" asks the network each time.
+$(LINT_MOD):
+	mkdir -p $(@D)
+	cd $(@D) && { $(GO) mod init lint && $(GO) get $(LINT_PKG)@$(GOLANGCI_VERSION); } >log 2>&1 || { tail -n 3 log; rm -f $@; exit 1; }
+
+$(GOLANGCI): | $(LINT_MOD)
+	cd $(dir $(LINT_MOD)) && $(GO) build -o $@ $(LINT_PKG)
 
 ##
 
