@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +40,23 @@ type target struct {
 
 	told, failed, givenUp, dropped, waiting atomic.Uint64
 	failing                                 atomic.Bool
+
+	mu     sync.Mutex
+	turned time.Time // when failing changed last
+}
+
+// turn notes how a request ended that began at the given time, and reports whether
+// it is otherwise than before. One that began before the last turn tells nothing of
+// what is now: requests go side by side, and end in any order.
+func (t *target) turn(failing bool, began time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failing.Load() == failing || began.Before(t.turned) {
+		return false
+	}
+	t.failing.Store(failing)
+	t.turned = time.Now()
+	return true
 }
 
 // run tells what the source hands out until ctx ends. Requests end with posts.
@@ -51,7 +69,7 @@ func (t *target) tell(ctx context.Context, d *delivery) {
 	f := t.poster.post(ctx, d.id, d.body, now)
 	if f == nil {
 		t.told.Add(1)
-		if t.failing.CompareAndSwap(true, false) {
+		if t.turn(false, now) {
 			t.log.Info("webhook goes on")
 		}
 		d.done()
@@ -62,7 +80,7 @@ func (t *target) tell(ctx context.Context, d *delivery) {
 		return
 	}
 	t.failed.Add(1)
-	if t.failing.CompareAndSwap(false, true) {
+	if t.turn(true, now) {
 		t.log.Warn("webhook fails: events wait for its next try", slog.String("error", f.what))
 	}
 	age := now.Sub(d.first)

@@ -282,6 +282,24 @@ func TestReceiverRestarts(t *testing.T) {
 	}
 }
 
+// A request that began before an outage and ends in it does not end the outage.
+func TestLateEndsTurnNothing(t *testing.T) {
+	var w target
+	before := time.Now()
+	if !w.turn(true, before) || w.turn(true, time.Now()) {
+		t.Error("the first failure begins an outage, the second does not")
+	}
+	if w.turn(false, before.Add(-time.Second)) {
+		t.Error("an answer to what was asked before ended it")
+	}
+	if !w.turn(false, time.Now()) {
+		t.Error("an answer to what was asked since did not")
+	}
+	if w.turn(true, before) {
+		t.Error("a failure of what was asked before began another")
+	}
+}
+
 func TestGivenUp(t *testing.T) {
 	nc := bustest.Conn(t, bustest.Server(t))
 	stored(t, nc)
