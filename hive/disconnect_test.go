@@ -85,6 +85,14 @@ func hearing(t *testing.T, nc, sys *nats.Conn, log *text) *Hive {
 	return h
 }
 
+// overhearing is one that hears those of its own server, and what it says to queens.
+func overhearing(t *testing.T, log *text) (*embedded.Server, *queen, *Hive) {
+	t.Helper()
+	srv := deployment(t)
+	q := listening(t, bustest.Conn(t, srv))
+	return srv, q, hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), log)
+}
+
 const windowOpened = "a worker's connection closed"
 
 func awaitWindows(t *testing.T, log *text, n int) {
@@ -170,10 +178,7 @@ func TestAKilledWorkerIsLostByItsConnection(t *testing.T) {
 func TestAConnectionThatMovedKillsNobody(t *testing.T) {
 	t.Parallel()
 	var log text
-	srv := deployment(t)
-	nc := bustest.Conn(t, srv)
-	q := listening(t, nc)
-	h := hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), &log)
+	srv, q, h := overhearing(t, &log)
 	line := bustest.NewProxy(t, srv.URL())
 	beating(t, agent(t, line.URL()), "w")
 	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
@@ -230,10 +235,7 @@ func TestAStaleConnectionIsNoDeath(t *testing.T) {
 func TestStrangersDoNotHideADeath(t *testing.T) {
 	t.Parallel()
 	var log text
-	srv := deployment(t)
-	nc := bustest.Conn(t, srv)
-	q := listening(t, nc)
-	h := hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), &log)
+	srv, q, h := overhearing(t, &log)
 	c := newChild(t, processAgent, srv.URL(), "w")
 	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
 	bustest.Churn(t, srv.URL(), second/20)
@@ -260,10 +262,7 @@ const tooMany = "connections of a NATS server close many at once"
 func TestThoseThatAreRefusedCountAndThatIsTold(t *testing.T) {
 	t.Parallel()
 	var log text
-	srv := deployment(t)
-	nc := bustest.Conn(t, srv)
-	q := listening(t, nc)
-	h := hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), &log)
+	srv, q, h := overhearing(t, &log)
 	beating(t, agent(t, srv.URL()), "w")
 	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
 	began := time.Now()
@@ -292,10 +291,7 @@ func TestThoseThatAreRefusedCountAndThatIsTold(t *testing.T) {
 func TestManyDisconnectsAreTheServers(t *testing.T) {
 	t.Parallel()
 	var log text
-	srv := deployment(t)
-	nc := bustest.Conn(t, srv)
-	q := listening(t, nc)
-	h := hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), &log)
+	srv, q, h := overhearing(t, &log)
 	line := bustest.NewProxy(t, srv.URL())
 	const many = 50
 	for i := range many {

@@ -29,12 +29,7 @@ func TestVirtualAnswersAfterACutAreTold(t *testing.T) {
 		t.Run(fmt.Sprintf("%d of %d after %s", c.answers, c.workers, c.after), func(t *testing.T) {
 			bustest.Bubble(t, func(t *testing.T) {
 				srv := bustest.Server(t, bustest.NoListen())
-				way := &line{srv: srv}
-				nc, err := nats.Connect("", nats.InProcessServer(way), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.ReconnectBufSize(-1))
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(nc.Close)
+				way, nc := overLine(t, srv, nats.ReconnectBufSize(-1))
 				near := bustest.Conn(t, srv)
 				q := listening(t, near)
 				running(t, nc, quickConfig())

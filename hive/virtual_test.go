@@ -286,6 +286,18 @@ func (l *line) InProcessConn() (net.Conn, error) {
 	return c, err
 }
 
+// overLine connects over a line that can be cut.
+func overLine(t *testing.T, srv *embedded.Server, opts ...nats.Option) (*line, *nats.Conn) {
+	t.Helper()
+	way := &line{srv: srv}
+	nc, err := nats.Connect("", append(opts, nats.InProcessServer(way), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return way, nc
+}
+
 func (l *line) set(down bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -302,12 +314,7 @@ func (l *line) set(down bool) {
 func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 	bustest.Bubble(t, func(t *testing.T) {
 		srv := bustest.Server(t, bustest.NoListen())
-		way := &line{srv: srv}
-		nc, err := nats.Connect("", nats.InProcessServer(way), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.ReconnectBufSize(-1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(nc.Close)
+		way, nc := overLine(t, srv, nats.ReconnectBufSize(-1))
 		near := bustest.Conn(t, srv)
 		q := listening(t, near)
 		h := running(t, nc, quickConfig())
@@ -374,12 +381,7 @@ func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 func TestVirtualKick(t *testing.T) {
 	bustest.Bubble(t, func(t *testing.T) {
 		srv := bustest.Server(t, bustest.NoListen())
-		way := &line{srv: srv}
-		nc, err := nats.Connect("", nats.InProcessServer(way), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(nc.Close)
+		way, nc := overLine(t, srv)
 		q := listening(t, bustest.Conn(t, srv))
 		running(t, nc, quickConfig())
 		pass(3 * second)

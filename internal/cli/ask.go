@@ -223,16 +223,7 @@ func (c *certainty) add(st api.Status) {
 	}
 	c.status.Warm = st.Warm && was.Warm
 	c.status.JetStream = st.JetStream && was.JetStream
-	c.status.Unsure = was.Unsure
-	for _, why := range st.Unsure {
-		seen := false
-		for _, w := range was.Unsure {
-			seen = seen || w == why
-		}
-		if !seen {
-			c.status.Unsure = append(c.status.Unsure[:len(c.status.Unsure):len(c.status.Unsure)], why)
-		}
-	}
+	c.status.Unsure = onequeen.Reasons(was.Unsure, st.Unsure)
 }
 
 // withQueen connects, and runs f with somebody to ask, until a signal comes.

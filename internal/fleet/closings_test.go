@@ -284,26 +284,34 @@ func TestLateWhileTheKeyIsRead(t *testing.T) {
 	}
 }
 
+// knownElsewhere is a hive whose connection NDXS/8 closes before or after the roster
+// knows a later message of it: that is no death.
+func knownElsewhere(t *testing.T, first bool, inc, seq uint64) *ending {
+	t.Helper()
+	e := newEnding(t)
+	e.beat("h", "NDXS/8")
+	e.v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 1), e.now)
+	if first && !e.closes("NDXS/8") {
+		t.Error("no window opened")
+	}
+	e.v.SettleClosings(e.now)
+	e.pass(time.Second)
+	e.v.Learn("h", rosterOf(2, hivebeat.Alive, inc, seq), e.now)
+	if !first && e.closes("NDXS/8") {
+		t.Error("a window for a connection of before")
+	}
+	e.pass(10 * time.Second)
+	if h := e.v.Hive("h"); h.Live() != hivebeat.Alive || h.Inc() != inc {
+		t.Errorf("closed first: %v: %s, incarnation %d: %v", first, h.Live(), h.Inc(), e.told)
+	}
+	return e
+}
+
 // A hive that began anew, as the roster or its key tells, has nothing to do with the
 // connection of the process before.
 func TestClosingOfTheIncarnationBefore(t *testing.T) {
 	for _, first := range []bool{true, false} {
-		e := newEnding(t)
-		e.beat("h", "NDXS/8")
-		e.v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 1), e.now)
-		if first && !e.closes("NDXS/8") {
-			t.Error("no window opened")
-		}
-		e.v.SettleClosings(e.now)
-		e.pass(time.Second)
-		e.v.Learn("h", rosterOf(2, hivebeat.Alive, 200, 1), e.now)
-		if !first && e.closes("NDXS/8") {
-			t.Error("a window for a process that had ended before")
-		}
-		e.pass(10 * time.Second)
-		if h := e.v.Hive("h"); h.Live() != hivebeat.Alive || h.Inc() != 200 {
-			t.Errorf("closed first: %v: %s, incarnation %d: %v", first, h.Live(), h.Inc(), e.told)
-		}
+		knownElsewhere(t, first, 200, 1)
 	}
 }
 
@@ -311,22 +319,7 @@ func TestClosingOfTheIncarnationBefore(t *testing.T) {
 // another connection. Whoever then believes this queen would be talked down.
 func TestClosingOfTheConnectionBefore(t *testing.T) {
 	for _, first := range []bool{true, false} {
-		e := newEnding(t)
-		e.beat("h", "NDXS/8")
-		e.v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 1), e.now)
-		if first && !e.closes("NDXS/8") {
-			t.Error("no window opened")
-		}
-		e.v.SettleClosings(e.now)
-		e.pass(time.Second)
-		e.v.Learn("h", rosterOf(2, hivebeat.Alive, 100, 2), e.now)
-		if !first && e.closes("NDXS/8") {
-			t.Error("a window for a connection of before")
-		}
-		e.pass(10 * time.Second)
-		if l := e.live("h"); l != hivebeat.Alive {
-			t.Errorf("closed first: %v: %s: %v", first, l, e.told)
-		}
+		e := knownElsewhere(t, first, 100, 2)
 		e.beat("h", "NDXS/9") // the same, as it comes at last: it names its connection
 		if !e.closes("NDXS/9") {
 			t.Error("no window opened")

@@ -71,6 +71,17 @@ func differs(ans *api.Answer, queen string) bool {
 	return ans != nil && queen != "" && ans.Status.Queen != queen
 }
 
+// Reasons returns a with those of b that are not in it, and changes neither.
+func Reasons(a, b []string) []string {
+	a = slices.Clone(a)
+	for _, why := range b {
+		if !slices.Contains(a, why) {
+			a = append(a, why)
+		}
+	}
+	return a
+}
+
 // Queens are those whose answers are shown together, each once.
 type Queens []string
 

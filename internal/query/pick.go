@@ -109,15 +109,18 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 		total += l.n
 	}
 	f.looks = 0
+	f.steps++
+	byLabels, sampled := !f.filter.selector.Empty() && f.filter.hive == "", f.steps == 1
 	var labelled []*fleet.Hive
-	if !f.filter.selector.Empty() && f.filter.hive == "" {
+	if byLabels && (total > pickAll || !sampled) { // else all are looked at
 		meant := f.meant()
 		labelled = meant.among(v)
+		if sampled && f.narrow(v, labelled) {
+			f.steps++ // the first step would find next to nobody
+			sampled = false
+		}
 	}
-	if f.steps++; f.steps == 1 && total > pickAll && f.narrow(v, labelled) {
-		f.steps++ // the first step would find next to nobody
-	}
-	if f.steps == 1 {
+	if sampled {
 		f.sample(v, lists, total, now)
 		if len(f.cands) < f.n && total > pickAll && f.filter.hive == "" {
 			return false
@@ -127,10 +130,10 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 			clear(f.passed)
 		}
 		done := false
-		if f.filter.selector.Empty() {
-			done = f.scan(v, lists, now)
-		} else {
+		if byLabels {
 			done = f.walkHives(v, labelled, now)
+		} else {
+			done = f.scan(v, lists, now)
 		}
 		if !done {
 			return false

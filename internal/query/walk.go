@@ -47,12 +47,10 @@ func gcd(a, b int) int {
 const narrowPart = 8 // one in so many hives is few
 
 // narrow reports whether so few hives are left by labels that to look elsewhere is
-// in vain.
+// in vain. Where a GPU is asked for, the hives that serve the model come first.
 func (f *Finder) narrow(v *fleet.View, hives []*fleet.Hive) bool {
-	if f.filter.selector.Empty() || f.filter.hive != "" || f.gpu && f.filter.Model != "" { // where it is served comes first
-		return false
-	}
-	return len(hives) <= len(v.Hives())/narrowPart
+	servedFirst := f.gpu && f.filter.Model != ""
+	return !servedFirst && len(hives) <= len(v.Hives())/narrowPart
 }
 
 // meant is what is a condition: where a GPU is asked for, the model is none.

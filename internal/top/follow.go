@@ -37,7 +37,7 @@ func follow(ctx context.Context, ask Ask, verb string, req api.Request) (*api.An
 		whole.Hives, whole.Workers = append(whole.Hives, page.Hives...), append(whole.Workers, page.Workers...)
 		whole.Next = page.Next
 		whole.Status.Warm = whole.Status.Warm && page.Status.Warm
-		whole.Status.Unsure = union(whole.Status.Unsure, page.Status.Unsure)
+		whole.Status.Unsure = onequeen.Reasons(whole.Status.Unsure, page.Status.Unsure)
 		queens.Add(page.Status.Queen)
 	}
 	whole.Status.Unsure = queens.Unsure(whole.Status.Unsure)

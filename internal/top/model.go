@@ -1,7 +1,6 @@
 package top
 
 import (
-	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -355,22 +354,11 @@ func (m *Model) sure() (st api.Status) {
 			continue
 		}
 		st.Warm = st.Warm && s.Warm
-		st.Unsure = union(st.Unsure, s.Unsure)
+		st.Unsure = onequeen.Reasons(st.Unsure, s.Unsure)
 		queens.Add(s.Queen)
 	}
 	st.Unsure = queens.Unsure(st.Unsure)
 	return st
-}
-
-// union returns a with those of b that are not in it.
-func union(a, b []string) []string {
-	a = slices.Clone(a)
-	for _, s := range b {
-		if !slices.Contains(a, s) {
-			a = append(a, s)
-		}
-	}
-	return a
 }
 
 // parts are what is shown beside the summary.
