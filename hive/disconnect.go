@@ -120,7 +120,7 @@ func (e *ear) settled(ctx context.Context, beats <-chan *nats.Msg, at time.Time)
 	e.hearAll(beats)
 	e.closings.settling = false
 	e.mu.Lock()
-	more := e.reg.Settle(at)
+	more := e.reg.SettleDisconnects(at)
 	e.mu.Unlock()
 	if more {
 		e.settle(ctx)

@@ -101,7 +101,7 @@ func (q *Queen) settleClosings(work context.Context) {
 		_ = q.nc.FlushWithContext(ctx)     // if NATS hangs, the window is long enough
 		_ = q.post(work, func(time.Time) { // the loop has read all that came before
 			q.closings.settling = false
-			if q.view.SettleClosings(at) {
+			if q.view.SettleDisconnects(at) {
 				q.settleClosings(work)
 			}
 		})

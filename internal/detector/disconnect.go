@@ -28,9 +28,9 @@ func (r *Registry) KnowsConn(conn string) bool { return r.closings.Knows(conn) }
 // counted reports whether w can still be lost.
 func (w *worker) counted() bool { return w.live == hivebeat.Alive || w.live == hivebeat.Late }
 
-// Settle says that what was on its way at the given time has been received. It
-// reports whether there are later windows, which need another Settle.
-func (r *Registry) Settle(upTo time.Time) (more bool) { return r.closings.Settle(upTo) }
+// SettleDisconnects says that what was on its way at the given time has been received. It
+// reports whether there are later windows, which need another of it.
+func (r *Registry) SettleDisconnects(upTo time.Time) (more bool) { return r.closings.Settle(upTo) }
 
 // ForgetDisconnects closes all windows, and nobody is lost for them: who hears of
 // disconnects was cut off itself.

@@ -35,7 +35,7 @@ func TestDisconnect(t *testing.T) {
 	}
 	closed := func(b *bench, f *fake) { // and nothing can be on its way any more
 		closes(b, f)
-		b.Settle(b.now)
+		b.SettleDisconnects(b.now)
 	}
 	ignored := func(b *bench, f *fake) {
 		if b.closes(f) {
@@ -225,7 +225,7 @@ func TestDisconnectSaysWhy(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	b.mustFeed(f.Next(t)).after(10 * second)
 	b.closes(f)
-	b.Settle(b.now)
+	b.SettleDisconnects(b.now)
 	b.TakeSteps()
 	if next, ok := b.Next(); !ok || next.Sub(b.now) > liveness.FastWindow-liveness.AskBefore {
 		t.Errorf("the next deadline is in %s", next.Sub(b.now))
@@ -263,10 +263,10 @@ func TestDisconnectOfManyWorkers(t *testing.T) {
 	list[8].Conn = "NDXS/18"
 	b.mustFeed(list[8].Next(t))
 	b.closes(list[0])
-	if more := b.Settle(b.now.Add(-1)); !more {
+	if more := b.SettleDisconnects(b.now.Add(-1)); !more {
 		t.Error("a window that opened later is not settled")
 	}
-	if more := b.Settle(b.now); more {
+	if more := b.SettleDisconnects(b.now); more {
 		t.Error("all are settled")
 	}
 	b.after(second)

@@ -22,7 +22,7 @@ type closed struct {
 
 // Disconnect notes that a client of a server disconnected, whoever it is. All that
 // was heard before must have been applied. A window that it opened may be that of a
-// hive, or of a worker that this queen judges: then SettleClosings is to follow. A
+// hive, or of a worker that this queen judges: then SettleDisconnects is to follow. A
 // queen that doubts itself opens none.
 func (v *View) Disconnect(now time.Time, d liveness.Disconnect) liveness.Noted {
 	if !v.doubt.IsZero() {
@@ -61,13 +61,13 @@ func (v *View) knowsConn(conn string) bool {
 	return false
 }
 
-// SettleClosings says that what was on its way at the given time has been applied: a
+// SettleDisconnects says that what was on its way at the given time has been applied: a
 // snapshot that comes now was sent after each disconnect up to then. It reports
 // whether there are later windows, which need another of it.
-func (v *View) SettleClosings(upTo time.Time) (more bool) {
+func (v *View) SettleDisconnects(upTo time.Time) (more bool) {
 	more = v.closings.Settle(upTo)
 	for h := range v.adoptedHives {
-		more = h.adopted.reg.Settle(upTo) || more
+		more = h.adopted.reg.SettleDisconnects(upTo) || more
 	}
 	return more
 }

@@ -105,7 +105,7 @@ func TestHiveIsLostByItsConnection(t *testing.T) {
 	}
 	closed := func(e *ending) { // and nothing can be on its way any more
 		closes(e)
-		e.v.SettleClosings(e.now)
+		e.v.SettleDisconnects(e.now)
 	}
 	ignored := func(e *ending) {
 		if e.closes("NDXS/8") {
@@ -234,7 +234,7 @@ func TestTheBrakeHoldsEachForItsOwnTime(t *testing.T) {
 	if !e.v.Disconnect(e.now, liveness.Disconnect{Server: "new", Conn: "new/8", Evidence: true}).Opened {
 		t.Fatal("no window opened")
 	}
-	e.v.SettleClosings(e.now)
+	e.v.SettleDisconnects(e.now)
 	for range 20 {
 		e.pass(100 * time.Millisecond)
 	}
@@ -270,7 +270,7 @@ func TestLateWhileTheKeyIsRead(t *testing.T) {
 	e.beat("h", "NDXS/8")
 	e.pass(20 * time.Second)
 	e.closes("NDXS/8")
-	e.v.SettleClosings(e.now)
+	e.v.SettleDisconnects(e.now)
 	e.unread = true
 	e.pass(time.Second)
 	e.pass(time.Second)
@@ -294,7 +294,7 @@ func knownElsewhere(t *testing.T, first bool, inc, seq uint64) *ending {
 	if first && !e.closes("NDXS/8") {
 		t.Error("no window opened")
 	}
-	e.v.SettleClosings(e.now)
+	e.v.SettleDisconnects(e.now)
 	e.pass(time.Second)
 	e.v.Learn("h", rosterOf(2, hivebeat.Alive, inc, seq), e.now)
 	if !first && e.closes("NDXS/8") {
@@ -336,7 +336,7 @@ func TestAClosedConnectionSaysWhy(t *testing.T) {
 	e.beat("h", "NDXS/8")
 	e.pass(10 * time.Second)
 	e.closes("NDXS/8")
-	e.v.SettleClosings(e.now)
+	e.v.SettleDisconnects(e.now)
 	if next, ok := e.v.Next(); !ok || next.Sub(e.now) > time.Second {
 		t.Fatalf("Next is in %s", next.Sub(e.now))
 	}
@@ -386,7 +386,7 @@ func TestTheBrakeHoldsThoseWhoseConnectionsClose(t *testing.T) {
 			t.Fatal("no window opened")
 		}
 	}
-	e.v.SettleClosings(e.now)
+	e.v.SettleDisconnects(e.now)
 	e.pass(2 * time.Second)
 	count := func() (m map[hivebeat.Live]int) {
 		m = map[hivebeat.Live]int{}
@@ -454,7 +454,7 @@ func TestAWardIsLostByItsConnection(t *testing.T) {
 			t.Fatalf("no window for w%d", i)
 		}
 	}
-	if v.SettleClosings(at(54)) {
+	if v.SettleDisconnects(at(54)) {
 		t.Error("more to settle")
 	}
 	o.pass(55, 55)
@@ -497,7 +497,7 @@ func TestTheConnectionsOfWardsAreNoStrangers(t *testing.T) {
 			if !v.Disconnect(at(46), liveness.Disconnect{Server: "S", Conn: conn(100), Reason: "Client Closed", Evidence: true}).Opened {
 				t.Fatal("no window")
 			}
-			v.SettleClosings(at(46))
+			v.SettleDisconnects(at(46))
 			for i := range 3 {
 				n := v.Disconnect(at(46), liveness.Disconnect{Server: "S", Conn: conn(c.from + i), Reason: "Client Closed", Evidence: true, Passing: true})
 				if last := i == 2; n.Ignored != (last && c.want == hivebeat.Alive) {

@@ -43,6 +43,7 @@ const (
 type Disconnect struct {
 	Server string // its id
 	Conn   string // as in the conn of beats and snapshots
+	Name   string // of the connection, for people
 	Reason string // in the server's words
 	// Evidence says that the client may have ended. Where not, because the server
 	// did, or for silence, which has a deadline of its own, it is counted only.

@@ -26,7 +26,7 @@ func (q *queen) closed(c closing) {
 
 // settleClosings finds out when all that was sent until now has come in.
 func (q *queen) settleClosings() {
-	q.settleBy(&q.settling, q.publish, q.view.SettleClosings)
+	q.settleBy(&q.settling, q.publish, q.view.SettleDisconnects)
 }
 
 // askClosing calls the roll of those whose window is about to end.

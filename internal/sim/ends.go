@@ -181,7 +181,7 @@ func (h *hive) closed(c closing) {
 
 // settle finds out when all that was sent until now has come in.
 func (h *hive) settle() {
-	h.settleBy(&h.settling, h.publish, h.reg.Settle)
+	h.settleBy(&h.settling, h.publish, h.reg.SettleDisconnects)
 }
 
 // settleBy has settle called once all that was sent until now has come in, or is not

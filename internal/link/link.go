@@ -1,0 +1,210 @@
+// Package link connects a core.Hearing to NATS: it follows the status of a connection,
+// sends the tokens by which an observer doubts itself, and listens in the system
+// account for connections that close. Hive and queen have one each.
+package link
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/core"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// pendingClosings is how many advisories may wait. NATS drops what comes on top: who
+// is lost then is lost by silence.
+const pendingClosings = 4096
+
+// Link is the outside of a core.Hearing. Use Open.
+type Link struct {
+	nc, sys *nats.Conn
+	log     *slog.Logger
+	events  chan Event
+
+	status, sysStatus chan nats.Status
+	closings          chan *nats.Msg
+	sub               *nats.Subscription
+	flying            sync.WaitGroup // tokens that are under way
+}
+
+// Core is the part of a role's core that a Link feeds. All of it is a step of the core.
+type Core interface {
+	// Connection follows the connection. dropped is as in TokenBack.
+	Connection(now time.Time, c core.Connection)
+	// TokenBack hands a token back. dropped counts the messages that were dropped so
+	// far, as of now.
+	TokenBack(now time.Time, token, dropped uint64)
+	// Closed tells of a connection that closed.
+	Closed(now time.Time, d liveness.Disconnect)
+	// Settled answers Signals.Settle.
+	Settled(now time.Time)
+	// System follows the connection to the system account.
+	System(now time.Time, up bool)
+}
+
+// Event is an input for a core.
+type Event struct {
+	kind  kind
+	conn  core.Connection
+	token uint64
+	d     liveness.Disconnect
+	up    bool
+}
+
+type kind uint8
+
+const (
+	connection kind = iota
+	tokenBack
+	closed
+	settled
+	system
+)
+
+// Open begins to listen. nc and sys are borrowed: they are never closed, and their
+// handlers stay. sys may be nil, and nothing is heard of closed connections then. An
+// error is one of subscribing. Close ends it.
+func Open(nc, sys *nats.Conn, log *slog.Logger) (*Link, error) {
+	l := &Link{nc: nc, sys: sys, log: log, events: make(chan Event)}
+	if sys != nil {
+		l.closings = make(chan *nats.Msg, pendingClosings)
+		l.sysStatus = sys.StatusChanged()
+		var err error
+		if l.sub, err = sys.ChanSubscribe(bus.DisconnectSubject, l.closings); err != nil {
+			sys.RemoveStatusListener(l.sysStatus)
+			return nil, fmt.Errorf("Config.System: subscribe to %s: %w", bus.DisconnectSubject, err)
+		}
+		log.Debug("listens for connections that close", slog.Bool("connected", sys.IsConnected()))
+	}
+	l.status = nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	return l, nil
+}
+
+// Close ends all subscriptions, and waits for the tokens that are under way: their
+// context has to have ended.
+func (l *Link) Close() {
+	if l.sub != nil {
+		_ = l.sub.Unsubscribe() // fails only on a connection that is closed
+		l.sys.RemoveStatusListener(l.sysStatus)
+	}
+	l.nc.RemoveStatusListener(l.status)
+	l.flying.Wait()
+}
+
+// Events returns what a core is to be fed with, by Feed.
+func (l *Link) Events() <-chan Event { return l.events }
+
+// Feed makes an event a step of c. All messages that wait have to be steps of c
+// before. dropped is how many were dropped so far.
+func (e Event) Feed(now time.Time, dropped uint64, c Core) {
+	switch e.kind {
+	case connection:
+		c.Connection(now, e.conn)
+	case tokenBack:
+		c.TokenBack(now, e.token, dropped)
+	case closed:
+		c.Closed(now, e.d)
+	case settled:
+		c.Settled(now)
+	case system:
+		c.System(now, e.up)
+	}
+}
+
+// Connection returns what the connection says of itself now.
+func (l *Link) Connection() core.Connection {
+	return core.Connection{
+		Up: l.nc.IsConnected(), Closed: l.nc.IsClosed(),
+		// nats.go gives a peer up when so many pings were not answered.
+		Unnoticed: l.nc.Opts.PingInterval * time.Duration(l.nc.Opts.MaxPingsOut+1),
+	}
+}
+
+// Run turns what happens into events until ctx ends.
+func (l *Link) Run(ctx context.Context) {
+	look := time.NewTicker(liveness.LookEvery)
+	defer look.Stop()
+	status, sysStatus := l.status, l.sysStatus
+	last := l.Connection()
+	for {
+		var e Event
+		select {
+		case <-ctx.Done():
+			return
+		case _, ok := <-status:
+			// The last word is the connection's own: of many changes some are not told.
+			e = Event{kind: connection, conn: l.Connection()}
+			e.conn.Flapped = true
+			if !ok {
+				status, e.conn.Closed = nil, true
+			}
+			last = e.conn
+		case <-look.C:
+			c := l.Connection()
+			if c.Up == last.Up && c.Closed == last.Closed {
+				continue
+			}
+			last = c
+			e = Event{kind: connection, conn: c}
+		case s, ok := <-sysStatus:
+			e = Event{kind: system, up: ok && s == nats.CONNECTED}
+			if !ok || s == nats.CLOSED {
+				sysStatus = nil
+			}
+		case m := <-l.closings:
+			d, err := bus.ParseDisconnect(m.Data)
+			if err != nil {
+				l.log.Debug("not a disconnect", slog.String("subject", m.Subject), slog.Any("err", err))
+				continue
+			}
+			if !d.OfClient() {
+				continue
+			}
+			e = Event{kind: closed, d: liveness.Disconnect{
+				Server: d.Server, Conn: d.Conn(), Name: d.Name, Reason: d.Reason, Evidence: d.Evidence(), Passing: d.Passing(),
+			}}
+		}
+		if !l.tell(ctx, e) {
+			return
+		}
+	}
+}
+
+func (l *Link) tell(ctx context.Context, e Event) bool {
+	select {
+	case l.events <- e:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Send does what a core asks for. The token is a PING of NATS: its PONG comes in the
+// one stream in which the messages come, so that what the server had for this
+// observer before is in its channels by then. It needs no permission and no subject,
+// and can not be dropped where a channel is full.
+func (l *Link) Send(ctx context.Context, s core.Signals) {
+	if s.Token != 0 {
+		l.flying.Go(func() {
+			within, cancel := context.WithTimeout(ctx, core.TokenWithin)
+			defer cancel()
+			if l.nc.FlushWithContext(within) == nil { // else the core asks again, or once NATS is back
+				l.tell(ctx, Event{kind: tokenBack, token: s.Token})
+			}
+		})
+	}
+	if s.Settle {
+		l.flying.Go(func() {
+			within, cancel := context.WithTimeout(ctx, core.SettleWithin)
+			defer cancel()
+			_ = l.nc.FlushWithContext(within) // if NATS hangs, the window is long enough
+			l.tell(ctx, Event{kind: settled})
+		})
+	}
+}
