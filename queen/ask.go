@@ -54,7 +54,7 @@ func (q *Queen) answer(ctx context.Context, verb string, r api.Request) api.Answ
 // ownScore adds to a summary what this queen alone knows.
 func (q *Queen) ownScore(a *api.Answer) {
 	if a.Summary != nil {
-		a.Summary.Stats.SelfPause += hivebeat.MillisOf(q.conn.sight.Paused())
+		a.Summary.Stats.SelfPause += hivebeat.MillisOf(q.core.Hearing().Paused())
 	}
 }
 

@@ -43,12 +43,13 @@ func TestAgesAreEffective(t *testing.T) {
 	if sum.Workers[hivebeat.Alive] != 1 || sum.States[hivebeat.Ready] != 1 || sum.VRAMTotal != 80 || sum.VRAMUsed != 50 || sum.VRAMOurs != 30 || sum.GPUs != 1 {
 		t.Errorf("at 40 s: %+v", sum)
 	}
-	v.TakeSteps()
+	v.Take()
 	w, h, sum = ask(40.001)
 	if w.Age != 45_001 || w.Fresh || w.Live != hivebeat.Late || h.Workers[hivebeat.Late] != 1 || sum.Workers[hivebeat.Late] != 1 || len(sum.States) != 0 {
 		t.Errorf("past 45 s: %+v %+v %+v", w, h, sum)
 	}
-	if steps, events := v.TakeSteps(), v.TakeEvents(); len(steps) != 0 || len(events) != 0 && events[0].Data.Kind != hivebeat.KindJoined {
+	r := v.Take()
+	if steps, events := r.Steps, r.Events; len(steps) != 0 || len(events) != 0 && events[0].Data.Kind != hivebeat.KindJoined {
 		t.Errorf("that was a transition: %v %v", steps, events)
 	}
 	_, h, sum = ask(45.001)
@@ -146,7 +147,7 @@ func TestSinceOfWhatIsShownLate(t *testing.T) {
 	mustFeed(t, v, snapshotOf("h", 100, 1, workerOf("w")), at(0)) // alive for 100 s, heard 5 s ago
 	for _, now := range []time.Time{at(22.5), at(45)} {
 		v.Tick(now)
-		for _, c := range v.TakeChecks() {
+		for _, c := range v.Take().Checks {
 			v.Checked(c, 0, 0, now)
 		}
 	}

@@ -2,15 +2,18 @@ package queen
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // Hives come and go in numbers that need several batches, and two queens tell of
@@ -26,7 +29,7 @@ func TestMassIsToldOnce(t *testing.T) {
 	for _, q := range queens {
 		q.warm()
 	}
-	const hives = 2*announceBatch + 100
+	const hives = 612 // more than two batches of announcements
 	nc := bustest.Conn(t, srv)
 	inc := uint64(time.Now().UnixMicro())
 	var none hivebeat.Subjects
@@ -143,32 +146,57 @@ func TestAQueenDiesWithSeveralEventsToPublish(t *testing.T) {
 	}
 }
 
-// The answer to an advance is lost, and the watch brings what it wrote while that
-// is not known yet: there is no difference left to be told, but the event was
-// never published.
-func TestTheAnswerToAnAdvanceIsLost(t *testing.T) {
-	q, err := New(bustest.Conn(t, bustest.Server(t)), Config{})
-	if err != nil {
+// More hives are lost at once than are heard at once, and each has a worker that
+// says nothing unless it is called: all of them are called, and heard to answer.
+func TestManyHivesDieAndTheirWorkersLiveOn(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q", BrakeOff: true})
+	q.warm()
+	const hives = 640 // ten times as many as are subscribed to at once
+	var none hivebeat.Subjects
+	called := map[string]bool{}
+	answer := func(m *nats.Msg) {
+		id := strings.Split(m.Subject, ".")[1]
+		if called[id] {
+			return // once must do
+		}
+		called[id] = true
+		b, err := wire.EncodeBeat(&hivebeat.Beat{V: 1, Hive: id, Worker: "w", Facts: hivebeat.Facts{Inc: 7, Seq: 11, Every: 30_000, State: hivebeat.Ready}})
+		if err != nil {
+			t.Error(err)
+		}
+		if err := nc.Publish(none.Workers(id), b); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := nc.Subscribe("hive.*.rollcall", answer); err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now()
-	mustFeed(t, view{q.view}, snapshotOf("h", 100, 1), now)
-	h := q.view.Hive("h")
-	a := q.announcement(h, now)
-	if a == nil {
-		t.Fatal("there is nothing to tell")
+	bustest.Flush(t, nc)
+	for i := range hives {
+		s := snapshotOf(fmt.Sprintf("h%03d", i), 100, 1, workerOf("w"))
+		s.Every = 500
+		s.Workers[0].Age, s.Workers[0].N = 0, 0
+		if err := nc.Publish(none.Hives(), encode(t, s)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	h.Roster().Busy, q.working = true, 1
-	q.rosterItem("h", ledger.RosterItem{RosterEntry: a.next, Revision: 1, Epoch: 1}, now, time.Second)
-	if n := q.store.unsure.Len(); n != 0 {
-		t.Fatalf("%d are to be looked after while it is under way", n)
-	}
-	a.err = ledger.ErrAway
-	q.finishOne(a, now)
-	if q.announcement(h, now) != nil {
-		t.Error("it is told again")
-	}
-	if n := q.store.unsure.Len(); n != 1 {
-		t.Errorf("%d are to be looked after, want 1", n)
+	q.eventually("all workers answer to the queen", func() bool {
+		s := q.ask(api.VerbSummary, api.Request{}).Summary
+		workers := q.ask(api.VerbWorkers, api.Request{Filter: api.Filter{Live: []hivebeat.Live{hivebeat.Alive}}, Limit: 1000}).Workers
+		n := 0
+		for _, w := range workers {
+			if w.Via == hivebeat.ViaQueen {
+				n++
+			}
+		}
+		return s.Hives[hivebeat.Lost] == hives && n == hives
+	})
+	for _, ev := range storedEvents(t, nc) {
+		if ev.Data.Worker != "" && ev.Data.Kind != hivebeat.KindJoined {
+			t.Errorf("%s of %s is told", ev.Data.Kind, ev.Subject)
+		}
 	}
 }

@@ -53,7 +53,7 @@ func BenchmarkPick(b *testing.B) {
 			if err := q.view.Apply(&page, now); err != nil {
 				b.Error(err)
 			}
-			q.view.TakeDirty() // to write 10,000 hives into the roster takes minutes, and is no subject here
+			q.view.Take() // to write 10,000 hives into the roster takes minutes, and is no subject here
 		})
 		if err != nil {
 			b.Fatal(err)

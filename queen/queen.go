@@ -10,10 +10,11 @@ package queen
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,8 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/link"
+	"github.com/beatfabric/hivebeat/internal/queencore"
 	"github.com/beatfabric/hivebeat/internal/query"
 )
 
@@ -71,12 +74,11 @@ type Config struct {
 
 const (
 	defaultPending = 4096
-	coldStart      = 2 * time.Second // how long a queen that starts waits for those it should know
 	lastWords      = 2 * time.Second // how long a queen that stops goes on telling what it knows
 )
 
 func (c Config) withDefaults() Config {
-	c.ID = cmp.Or(c.ID, "queen-"+strings.ToLower(rand.Text()[:10]))
+	c.ID = cmp.Or(c.ID, "queen-"+strings.ToLower(crand.Text()[:10]))
 	c.Fresh = cmp.Or(c.Fresh, hivebeat.Fresh)
 	c.Pending = cmp.Or(c.Pending, defaultPending)
 	c.Replicas = cmp.Or(c.Replicas, 1)
@@ -117,8 +119,7 @@ type Queen struct {
 
 	msgs  chan *nats.Msg
 	calls chan func(now time.Time) // run by the loop, which owns all below
-	out   *outbox
-	wg    sync.WaitGroup // what Run has started
+	wg    sync.WaitGroup           // what Run has started
 
 	mu       sync.Mutex
 	begun    bool
@@ -128,24 +129,20 @@ type Queen struct {
 	ended    chan struct{} // closed when the loop takes no more calls
 	done     chan struct{} // closed when Run returns
 
-	view    *fleet.View
+	core    *queencore.Core
+	view    *fleet.View // the core's
+	link    *link.Link
 	began   time.Time
 	subs    []*nats.Subscription
 	dropped int // messages, as of the last look
 	wake    time.Time
 	timer   *time.Timer
-	fatal   error // ends Run
+	kept    time.Time // when the loop kept house last
+	fatal   error     // ends Run
 
-	wards    wards
-	conn     link
-	closings closings // of connections
-	store    store
-	cold     cold
-	checks   []fleet.Check // waiting for a slot
-	running  int           // key reads under way
-	working  int           // announcements under way
-	service  *service
-	warnAt   map[string]time.Time
+	wards   wards
+	store   store
+	service *service
 
 	events  query.Events
 	holds   query.Holds
@@ -176,17 +173,18 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 	}
 	q := &Queen{
 		cfg: cfg, nc: nc, subjects: subjects, log: cfg.Logger.With(slog.String("queen", cfg.ID)),
-		msgs:  make(chan *nats.Msg, cfg.Pending),
-		wards: wards{beats: make(chan *nats.Msg, pendingBeats), subs: make(map[string][]*nats.Subscription)},
-		calls: make(chan func(time.Time)), out: newOutbox(subjects),
+		msgs:     make(chan *nats.Msg, cfg.Pending),
+		wards:    wards{beats: make(chan *nats.Msg, pendingBeats), subs: make(map[string][]*nats.Subscription)},
+		calls:    make(chan func(time.Time)),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
-		view: fleet.New(cfg.Fresh), warnAt: make(map[string]time.Time),
+		began: time.Now(), leaving: make(chan struct{}),
 	}
-	q.began = time.Now()
-	q.view.Begin(uint64(q.began.UnixMicro()))
-	q.leaving = make(chan struct{})
+	q.core = queencore.New(queencore.Config{
+		ID: cfg.ID, Subjects: subjects, Fresh: cfg.Fresh, NoJetStream: cfg.NoJetStream, Random: rand.Float64,
+		Brake: fleet.BrakeRule{Off: cfg.BrakeOff, Share: cfg.BrakeShare}, Debug: debugs(q.log),
+	}, q.began)
+	q.view, q.store.core = q.core.View(), q.core
 	q.long, q.watchers, q.reads = make(chan struct{}, 1), make(chan struct{}, maxWatchers), make(chan struct{}, 4)
-	q.view.SetBrake(fleet.BrakeRule{Off: cfg.BrakeOff, Share: cfg.BrakeShare})
 	return q, nil
 }
 
@@ -215,6 +213,7 @@ func (q *Queen) Run(ctx context.Context) error {
 	defer cancel()
 	err := q.begin(work)
 	if err != nil {
+		cancel()
 		q.unsubscribe()
 		close(q.ended)
 		return err
@@ -223,6 +222,7 @@ func (q *Queen) Run(ctx context.Context) error {
 	q.looping.Store(true)
 	q.loop(ctx, work)
 	q.looping.Store(false)
+	cancel()
 	q.unsubscribe()
 	close(q.ended) // from here on Stats looks by itself
 	if q.fatal != nil {
@@ -316,12 +316,12 @@ func (q *Queen) stats() Stats {
 	s := Stats{
 		Snapshots: c.Accepted, Refused: c.Refused, Dropped: q.countDropped(), Incomplete: c.Incomplete, Hives: q.view.Len(), Workers: c.Workers,
 	}
-	s.SelfPause, s.Blind = q.conn.sight.Paused(), q.conn.sight.Blind()
+	s.SelfPause, s.Blind = q.core.Hearing().Paused(), q.core.Hearing().Blind()
 	s.AdoptedHives, s.AdoptedWorkers, s.AdoptedBeats = q.view.Adoptions()
 	score := q.view.Score()
 	s.FalseDead, s.CutOff, s.Margins, s.MarginMax = score.FalseDead, score.CutOff, score.Margins.Buckets(), score.Margins.Max
-	s.DisconnectsIgnored = q.closings.ignored.Total()
-	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.out.counts()
+	s.DisconnectsIgnored = q.core.Hearing().Ignored()
+	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.core.Outbox()
 	if q.store.putter != nil {
 		s.Puts = q.store.putter.Stats()
 	}

@@ -59,8 +59,8 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 	}
 	err := q.do(ctx, func(now time.Time) {
 		r.Stats, r.Status = q.stats(), q.status(now)
-		r.Connected, r.Keeps, r.Pending = !q.conn.isCut(), !q.cfg.NoJetStream, len(q.msgs)
-		_, r.Doubts = q.conn.sight.Doubts()
+		r.Connected, r.Keeps, r.Pending = q.core.Hearing().Connected(), !q.cfg.NoJetStream, len(q.msgs)
+		_, r.Doubts = q.core.Hearing().Doubts()
 		r.Margin, r.Tally = q.view.Score().Margins, q.view.Tally()
 	})
 	for after, more := "", true; more && err == nil; {

@@ -223,7 +223,7 @@ func (h *Hearing) TokenBack(now time.Time, token uint64) (blind time.Duration, r
 		return 0, false, false
 	}
 	if roll, h.roll = h.roll, false; roll {
-		h.logs.Add(slog.LevelInfo, "hears again, and knows it", slog.Duration("credited", blind))
+		h.logs.Add(slog.LevelInfo, "this "+h.self+" hears again, and knows it", slog.Duration("credited", blind))
 	}
 	return blind, roll, true
 }
@@ -245,7 +245,7 @@ func (h *Hearing) Closed(now time.Time, d liveness.Disconnect) (opened bool) {
 	if !noted.Opened {
 		return false
 	}
-	h.logs.Add(slog.LevelDebug, "the connection of a "+h.judged+" closed",
+	h.logs.Add(slog.LevelDebug, "a "+h.judged+"'s connection closed",
 		slog.String("conn", d.Conn), slog.String("name", d.Name), slog.String("reason", d.Reason))
 	h.settle(now)
 	return true

@@ -59,27 +59,6 @@ type ward struct {
 	why      evidence
 }
 
-// RollCall asks the workers of a hive to beat.
-type RollCall struct {
-	Hive   string
-	Spread time.Duration
-}
-
-// TakeRollCalls returns the roll calls to be made now.
-func (v *View) TakeRollCalls() []RollCall {
-	list := v.rollCalls
-	v.rollCalls = nil
-	return list
-}
-
-// TakeAdoptions returns the hives of which that may have changed since the last
-// call whether their workers' beats are to be heard (Adopted).
-func (v *View) TakeAdoptions() []string {
-	list := v.adoptions
-	v.adoptions = nil
-	return list
-}
-
 // Adopted reports whether beats for this hive are to be given to Beat.
 func (v *View) Adopted(id string) bool {
 	h := v.hives[id]
@@ -101,7 +80,7 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 		v.adopted++
 		v.adoptedHives[h] = struct{}{}
 		h.adopted = &adoption{reg: detector.New(h.id), wards: make(map[string]*ward), differ: make(map[string]bool)}
-		v.adoptions = append(v.adoptions, h.id)
+		v.ready.Adoptions = append(v.ready.Adoptions, h.id)
 		// What the records say is not what the last snapshot said any more.
 		v.memos -= h.memo.size
 		h.memo = memo{}
@@ -200,7 +179,7 @@ func (v *View) tickWards(now time.Time) {
 		n := a.reg.Len()
 		a.reg.Detect(now)
 		if a.reg.TakeAsk() && a.spread <= wardAskMost { // some may have come back unheard
-			v.rollCalls = append(v.rollCalls, RollCall{h.id, a.spread})
+			v.ready.Calls = append(v.ready.Calls, RollCall{h.id, true, a.spread})
 		}
 		v.wardSteps(h, now)
 		if a.reg.Len() != n { // gone for long enough
@@ -228,7 +207,7 @@ func (v *View) call(h *Hive, now time.Time) {
 	if !missing {
 		return
 	}
-	v.rollCalls = append(v.rollCalls, RollCall{h.id, a.spread})
+	v.ready.Calls = append(v.ready.Calls, RollCall{h.id, true, a.spread})
 	if a.calls++; a.calls < rollCalls {
 		a.callAt = now.Add(a.spread + rollAgain)
 	}

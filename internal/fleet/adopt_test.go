@@ -189,10 +189,11 @@ func TestOrphansThatAnswerMakeNoEvent(t *testing.T) {
 		o.expect("the hive", "hive late missed", "hive lost missed")
 		o.expectShown(45, "w0", "late via queen")
 		for _, v := range o.views {
-			if calls := v.TakeRollCalls(); len(calls) != 1 || calls[0].Hive != "h" || calls[0].Spread != hivebeat.WorkerRollSpread {
+			r := v.Take()
+			if calls := r.Calls; len(calls) != 1 || calls[0].Hive != "h" || calls[0].Spread != hivebeat.WorkerRollSpread {
 				t.Errorf("roll calls: %+v", calls)
 			}
-			if a := v.TakeAdoptions(); !slices.Equal(a, []string{"h"}) || !v.Adopted("h") {
+			if a := r.Adoptions; !slices.Equal(a, []string{"h"}) || !v.Adopted("h") {
 				t.Errorf("adoptions: %v", a)
 			}
 		}
@@ -240,7 +241,7 @@ func TestOrphansThatAnswerMakeNoEvent(t *testing.T) {
 			if hives, workers, beats := v.Adoptions(); hives != 0 || workers != 0 || beats == 0 || v.Adopted("h") {
 				t.Errorf("%d hives, %d workers, %d beats", hives, workers, beats)
 			}
-			for _, e := range v.TakeEvents() {
+			for _, e := range v.Take().Events {
 				if e.Data.Kind != hivebeat.KindGap && e.At.After(at(1)) {
 					t.Errorf("an event of a worker: %+v", e.Data)
 				}
@@ -394,7 +395,7 @@ func TestQueenThatFindsOrphans(t *testing.T) {
 	o.told = nil
 	v := New(45 * time.Second)
 	v.Learn("h", o.item, at(50))
-	if !v.Adopted("h") || len(v.TakeAdoptions()) != 1 {
+	if !v.Adopted("h") || len(v.Take().Adoptions) != 1 {
 		t.Fatal("not adopted")
 	}
 	o.views = append(o.views[:0], v)
@@ -426,9 +427,9 @@ func TestBlindTimeIsNoOrphansSilence(t *testing.T) {
 	o.pass(50, 150)
 	o.expect("in doubt")
 	v.BlindFor(100 * time.Second)
-	v.TakeRollCalls()
+	v.Take()
 	o.pass(150, 180)
-	if len(v.TakeRollCalls()) == 0 {
+	if len(v.Take().Calls) == 0 {
 		t.Error("the roll is not called anew")
 	}
 	o.expect("not yet")

@@ -23,8 +23,10 @@ func lostAsAnother(n, seq uint64) ledger.RosterItem {
 }
 
 // stepsOf returns what became of h since the last call.
-func stepsOf(v *View) (list []string) {
-	for _, s := range v.TakeSteps() {
+func stepsOf(v *View) []string { return stepsIn(v.Take()) }
+
+func stepsIn(r *Ready) (list []string) {
+	for _, s := range r.Steps {
 		list = append(list, fmt.Sprintf("%s %s>%s %s", s.Kind, s.From, s.To, s.Cause))
 	}
 	return list
@@ -45,7 +47,8 @@ func TestAHiveIsLostAsAnotherFound(t *testing.T) {
 	}
 
 	v.Learn("h", lostAsAnother(2, 5), at(3))
-	if diff := cmp.Diff([]string{"lost alive>lost disconnect"}, stepsOf(v)); diff != "" {
+	r := v.Take()
+	if diff := cmp.Diff([]string{"lost alive>lost disconnect"}, stepsIn(r)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 	if h.Worker("w").Fit() {
@@ -54,7 +57,7 @@ func TestAHiveIsLostAsAnotherFound(t *testing.T) {
 	if live, _, _ := v.Shown(h, h.Worker("w"), at(3)); live != hivebeat.Late || h.Worker("w").Via() != hivebeat.ViaQueen {
 		t.Errorf("its worker is %s via %s", live, h.Worker("w").Via())
 	}
-	if !v.Adopted("h") || !slices.Equal(v.TakeAdoptions(), []string{"h"}) || len(v.TakeRollCalls()) != 1 {
+	if !v.Adopted("h") || !slices.Equal(r.Adoptions, []string{"h"}) || len(r.Calls) != 1 {
 		t.Error("its workers are not adopted, or not called")
 	}
 	if s, ok := h.Say(at(3)); ok {

@@ -44,9 +44,7 @@ func BenchmarkApply100(b *testing.B) {
 			b.Fatal(err)
 		}
 		v.Keep(msgs[i%rounds], page)
-		v.TakeSteps()
-		v.TakeEvents()
-		v.TakeDirty()
+		v.Take()
 	}
 }
 

@@ -90,21 +90,6 @@ func (v *View) Brakes() (list []*Zone) {
 	return list
 }
 
-// TakeCalls returns the hives that the brake holds since the last call: their roll
-// is to be called, over Spread. The list is good until the next call.
-func (v *View) TakeCalls() []*Hive { return swap(&v.calls, &v.callsTaken) }
-
-// TakeZones returns the zones whose brake, or its entry in the roster, may have
-// changed since the last call: each is to be asked what there is to Say. The list
-// is good until the next call.
-func (v *View) TakeZones() []*Zone {
-	list := swap(&v.dirtyZones, &v.dirtyZonesTaken)
-	for _, z := range list {
-		z.isDirty = false
-	}
-	return list
-}
-
 // upAt reports whether h was up at t, as far as that is remembered: of several
 // times only the last.
 func (h *Hive) upAt(t time.Time) bool {
@@ -207,7 +192,7 @@ func (v *View) hold(z *Zone, h *Hive, why evidence, now time.Time) {
 	z.queue = slices.Insert(z.queue, at, holding{h, now})
 	z.held++
 	z.holding++
-	v.calls = append(v.calls, h)
+	v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: v.Spread()})
 }
 
 // holds reports whether it is still to be that hive's turn.

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,24 +87,35 @@ func (s *stage) run(d time.Duration) *stage {
 
 func (s *stage) settle() {
 	s.v.Tick(s.now)
-	for _, c := range s.v.TakeChecks() {
+	first := s.v.Take()
+	for _, c := range first.Checks {
 		s.v.Checked(c, 0, 0, s.now)
 	}
-	for _, h := range s.v.TakeCalls() {
-		s.called[h.ID()]++
+	steps, tellers := slices.Clone(first.Steps), slices.Clone(first.Tellers)
+	calls := slices.Clone(first.Calls)
+	then := s.v.Take()
+	steps, tellers, calls = append(steps, then.Steps...), append(tellers, then.Tellers...), append(calls, then.Calls...)
+	for _, c := range calls {
+		if c.Workers {
+			continue
+		}
+		s.called[c.Hive]++
 		if s.answers {
-			s.beat(h.ID())
+			s.beat(c.Hive)
 		}
 	}
-	for _, x := range s.v.TakeSteps() {
+	for _, x := range steps {
 		s.kinds[x.Hive] = append(s.kinds[x.Hive], x.Kind)
 		s.at[x.Hive] = s.now
 		if x.Kind == hivebeat.KindLost {
 			s.lostAt = append(s.lostAt, s.now)
 		}
 	}
-	s.v.TakeDirty()
-	for _, z := range s.v.TakeZones() {
+	for _, t := range tellers {
+		z, ok := t.(*Zone)
+		if !ok {
+			continue
+		}
 		if say, ok := z.Say(s.now); ok {
 			s.said = append(s.said, say.Events[0].Data.Zone+" "+say.Events[0].Data.To)
 			s.v.LearnKey(z.Key(), ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N, Epoch: 1}, s.now)

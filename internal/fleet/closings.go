@@ -88,10 +88,6 @@ func (v *View) ForgetDisconnects() {
 	}
 }
 
-// TakeAsk returns the hives whose window is about to end: they may have come back
-// unheard, and their roll is to be called.
-func (v *View) TakeAsk() []*Hive { return v.closings.TakeAsk() }
-
 // link follows the connection of h, of which a page was taken over.
 func (v *View) link(h *Hive, o liveness.Outcome) {
 	if h.conn != h.head.Conn {

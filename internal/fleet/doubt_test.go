@@ -16,7 +16,7 @@ func TestWhatIsReadInDoubt(t *testing.T) {
 	for _, id := range []string{"a", "b"} {
 		mustFeed(t, v, snapshotOf(id, 100, 1, workersOf(3)...), at(0))
 	}
-	v.TakeEvents()
+	v.Take()
 	v.Doubt(at(10))
 	v.Doubt(at(12)) // what comes later does not make it shorter
 	mustFeed(t, v, snapshotOf("a", 100, 2, workersOf(2)...), at(40))
@@ -24,7 +24,7 @@ func TestWhatIsReadInDoubt(t *testing.T) {
 	if age := EffectiveAge(0, a.Received(), at(40)); age != 30_000 {
 		t.Errorf("what may be 30 s old is shown %d ms old", age)
 	}
-	if got := lives(v, "a"); got != "w00=alive w01=alive w02=alive" || len(v.TakeEvents()) > 0 {
+	if got := lives(v, "a"); got != "w00=alive w01=alive w02=alive" || len(v.Take().Events) > 0 {
 		t.Errorf("given up by what waited: %s", got)
 	}
 	settleChecks(v, at(100))
@@ -51,7 +51,7 @@ func TestACheckIsNotAnsweredInDoubt(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
 	v.Tick(at(22.5))
-	c := v.TakeChecks()[0]
+	c := v.Take().Checks[0]
 	v.Doubt(at(22.6))
 	v.Checked(c, 0, 0, at(23))
 	if l := v.Hive("h").Live(); l != hivebeat.Alive {
@@ -70,7 +70,7 @@ func TestTheGraceOfARestartIsItsOwn(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("a", 100, 1, workersOf(3)...), at(0))
 	mustFeed(t, v, snapshotOf("b", 100, 1, workersOf(3)...), at(0))
-	v.TakeEvents()
+	v.Take()
 	a, b := v.Hive("a"), v.Hive("b")
 	for i := range uint64(6) {
 		s := snapshotOf("a", 200+i, 1)

@@ -84,5 +84,5 @@ func (v *View) endAdoption(h *Hive) {
 	v.adopted--
 	delete(v.adoptedHives, h)
 	v.wardsDue.Remove(h)
-	v.adoptions = append(v.adoptions, h.id)
+	v.ready.Adoptions = append(v.ready.Adoptions, h.id)
 }

@@ -32,9 +32,9 @@ func feed(t testing.TB, v *View, s *hivebeat.Snapshot, now time.Time) error {
 // settleChecks lets time pass up to now, and each verdict stand.
 func settleChecks(v *View, now time.Time) {
 	v.Tick(now)
-	for len(v.checks) > 0 {
-		c := v.checks[0]
-		v.checks = v.checks[1:]
+	for len(v.ready.Checks) > 0 {
+		c := v.ready.Checks[0]
+		v.ready.Checks = v.ready.Checks[1:]
 		v.Checked(c, 0, 0, now)
 	}
 }

@@ -131,13 +131,13 @@ func TestViewAgainstModel(t *testing.T) {
 			}
 			settleChecks(v, now)
 			checkAnswers(t, v, taken, now)
-			for _, e := range v.events {
+			for _, e := range v.ready.Events {
 				if seen[e.ID] {
 					t.Fatalf("event %s twice", e.ID)
 				}
 				seen[e.ID] = true
 			}
-			v.events = v.events[:0]
+			v.ready.Events = v.ready.Events[:0]
 		}
 	})
 }

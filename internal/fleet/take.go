@@ -7,37 +7,55 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// swap returns what gathered, and goes on with what was taken before: two slices
-// in turn, so that nothing is allocated in steady state.
-func swap[T any](gathering, taken *[]T) []T {
-	list := *gathering
-	clear(*taken)
-	*gathering, *taken = (*taken)[:0], list
-	return list
+// Ready is what followed from the inputs of a View and is to be done by its owner. Its
+// lists are good until the next Take.
+type Ready struct {
+	Events []Happened // transitions of workers to be published, each worker's in order
+	Steps  []Step     // changes of verdicts on hives, for the log
+	// Checks are hives whose key must be read before they become late or lost. Each is
+	// to be answered by Checked or Postpone.
+	Checks []Check
+	// Tellers are hives and brakes whose entry in the roster may differ from what this
+	// view has to say: each is to be asked by Say.
+	Tellers []Teller
+	// Adoptions are hives of which that may have changed whether the beats of their
+	// workers are to be given to Beat (Adopted).
+	Adoptions []string
+	// Calls are the roll calls to be made.
+	Calls []RollCall
 }
 
-// TakeEvents returns the transitions of workers since the last call, each worker's
-// in order. The list is good until the next call.
-func (v *View) TakeEvents() []Happened { return swap(&v.events, &v.eventsTaken) }
+// RollCall asks for messages within Spread.
+type RollCall struct {
+	Hive    string
+	Workers bool // the workers of that hive, else the hive itself
+	Spread  time.Duration
+}
 
-// TakeChecks returns the hives whose key must be read before they become late or
-// lost. Each is to be answered by Checked or Postpone. The list is good until the
-// next call.
-func (v *View) TakeChecks() []Check { return swap(&v.checks, &v.checksTaken) }
+// AskSpread is the spread of the roll call of a hive whose window is about to end:
+// nobody else answers, and the answer has to come in time.
+const AskSpread = 250 * time.Millisecond
 
-// TakeSteps returns the changes of verdicts on hives since the last call. The list
-// is good until the next call.
-func (v *View) TakeSteps() []Step { return swap(&v.steps, &v.stepsTaken) }
-
-// TakeDirty returns the hives whose verdict, or whose entry in the roster, may
-// have changed since the last call: each is to be asked for its Difference. The
-// list is good until the next call.
-func (v *View) TakeDirty() []*Hive {
-	list := swap(&v.dirty, &v.dirtyTaken)
-	for _, h := range list {
-		h.isDirty = false
+// Take returns what followed from the inputs since the last call.
+func (v *View) Take() *Ready {
+	for _, h := range v.closings.TakeAsk() {
+		v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: AskSpread})
 	}
-	return list
+	v.ready, v.taken = v.taken, v.ready
+	r, next := &v.taken, &v.ready
+	clear(next.Events)
+	clear(next.Checks)
+	clear(next.Tellers)
+	*next = Ready{next.Events[:0], next.Steps[:0], next.Checks[:0], next.Tellers[:0], next.Adoptions[:0], next.Calls[:0]}
+	for _, t := range r.Tellers {
+		switch t := t.(type) {
+		case *Hive:
+			t.isDirty = false
+		case *Zone:
+			t.isDirty = false
+		}
+	}
+	return r
 }
 
 // Next returns when Tick has something to do next: nothing while the queen doubts

@@ -184,7 +184,7 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 func (v *View) tell(d hivebeat.EventData, at time.Time) {
 	v.tally.worker(&d)
 	id := hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N)
-	v.events = append(v.events, Happened{Data: d, ID: id, At: at})
+	v.ready.Events = append(v.ready.Events, Happened{Data: d, ID: id, At: at})
 }
 
 // rosterKnows reports whether the roster remembers this incarnation of a worker.

@@ -13,10 +13,10 @@ import (
 
 // told empties the view's events into "id kind" lines.
 func told(v *View) (list []string) {
-	for _, e := range v.events {
+	for _, e := range v.ready.Events {
 		list = append(list, fmt.Sprintf("%s %s", e.ID, e.Data.Kind))
 	}
-	v.events = nil
+	v.ready.Events = nil
 	return list
 }
 
@@ -151,10 +151,10 @@ func TestWhenATransitionHappened(t *testing.T) {
 		{N: 2, Kind: hivebeat.KindLost, Inc: 7, Ago: 10_000, From: "late", To: "lost", Cause: hivebeat.CauseMissed},
 	}
 	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(100))
-	if got := v.events[0]; got.At != at(45) || got.Data.Seq != 0 || got.Data.Reason != "" {
+	if got := v.ready.Events[0]; got.At != at(45) || got.Data.Seq != 0 || got.Data.Reason != "" {
 		t.Errorf("late: %+v", got)
 	}
-	if got := v.events[1]; got.At != at(90) || got.Data.AgeMS != 90_000 || got.Data.Seq != 10 || got.Data.Reason != "no beat for 90.0s, 3 were due" {
+	if got := v.ready.Events[1]; got.At != at(90) || got.Data.AgeMS != 90_000 || got.Data.Seq != 10 || got.Data.Reason != "no beat for 90.0s, 3 were due" {
 		t.Errorf("lost: %+v", got)
 	}
 }
@@ -176,7 +176,7 @@ func TestReasonsOfTransitions(t *testing.T) {
 		c.tr.N, c.tr.Inc = w.N, w.Inc
 		w.Tr = []hivebeat.Transition{c.tr}
 		mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
-		if d := v.events[0].Data; d.Reason != c.want || d.Cause != c.tr.Cause || d.From != c.tr.From || d.To != c.tr.To {
+		if d := v.ready.Events[0].Data; d.Reason != c.want || d.Cause != c.tr.Cause || d.From != c.tr.From || d.To != c.tr.To {
 			t.Errorf("%s: %+v, want %q", c.tr.Kind, d, c.want)
 		}
 	}
@@ -187,14 +187,14 @@ func TestReasonsOfTransitions(t *testing.T) {
 func TestReasonOfAConflict(t *testing.T) {
 	v, w := New(45*time.Second), workerOf("w")
 	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
-	v.TakeEvents()
+	v.Take()
 	rev := v.Rev()
 	w.N++
 	w.Tr = []hivebeat.Transition{{N: w.N, Kind: hivebeat.KindConflict, Inc: w.Inc - 1}}
 	w.Rival = w.Inc - 1
 	mustFeed(t, v, snapshotOf("h", 100, 2, w), at(1))
 	want := fmt.Sprintf(`two workers beat as "w": incarnation %d (`, w.Inc)
-	if d := v.events[0].Data; !strings.HasPrefix(d.Reason, want) || !strings.Contains(d.Reason, fmt.Sprintf(" %d (", w.Rival)) || d.Inc != w.Rival {
+	if d := v.ready.Events[0].Data; !strings.HasPrefix(d.Reason, want) || !strings.Contains(d.Reason, fmt.Sprintf(" %d (", w.Rival)) || d.Inc != w.Rival {
 		t.Errorf("%+v", d)
 	}
 	w.Tr = nil
@@ -221,7 +221,7 @@ func TestEventsTellHowLongItTook(t *testing.T) {
 		if err := feed(t, v, snapshotOf("h", 1, seq, w), at(float64(seq))); err != nil {
 			t.Fatal(err)
 		}
-		list := v.TakeEvents()
+		list := v.Take().Events
 		if len(list) != 1 || list[0].Data.Kind != kind {
 			t.Fatalf("events %+v, want one %s", list, kind)
 		}
@@ -256,7 +256,7 @@ func TestEventsTellHowLongItTook(t *testing.T) {
 	if err := feed(t, v, snapshotOf("h", 1, seq+2, w), at(701)); err != nil {
 		t.Fatal(err)
 	}
-	if list := v.TakeEvents(); len(list) != 1 || list[0].Data.Kind != hivebeat.KindRecovered || *list[0].Data.MarginMS != 601_000 {
+	if list := v.Take().Events; len(list) != 1 || list[0].Data.Kind != hivebeat.KindRecovered || *list[0].Data.MarginMS != 601_000 {
 		t.Errorf("back after it was forgotten: %+v", list)
 	}
 }

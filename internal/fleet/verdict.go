@@ -165,7 +165,7 @@ func (v *View) patience(h *Hive) time.Duration {
 // turn is the one place where a verdict changes.
 func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebeat.Cause, why evidence, now time.Time) {
 	why.kind = kind
-	v.steps = append(v.steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
+	v.ready.Steps = append(v.ready.Steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
 	v.tally.hive(kind, h.live, cause, why)
 	up := h.Up()
 	h.live, h.cause, h.since, h.why, h.check, h.closed.over = to, cause, now, why, 0, false
@@ -194,7 +194,7 @@ func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebea
 func (v *View) Compare(h *Hive) {
 	if !h.isDirty {
 		h.isDirty = true
-		v.dirty = append(v.dirty, h)
+		v.ready.Tellers = append(v.ready.Tellers, h)
 	}
 }
 
@@ -222,7 +222,7 @@ func (v *View) Tick(now time.Time) {
 func (v *View) ask(h *Hive) {
 	v.gen++
 	h.check = v.gen
-	v.checks = append(v.checks, Check{h, v.gen})
+	v.ready.Checks = append(v.ready.Checks, Check{h, v.gen})
 }
 
 // Checked takes the answer to a check: the (inc, seq) that the hive's key holds,
@@ -362,7 +362,7 @@ func (v *View) refusedOf(h *Hive, s *wire.SnapshotView, o liveness.Outcome, now 
 	switch {
 	case o == liveness.Conflict:
 		h.rival, h.rivalSeq, h.rivalAt = s.Inc, s.Seq, now
-		v.steps = append(v.steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
+		v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
 		v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
 		v.Compare(h)
 	case h.rival == s.Inc && s.Seq > h.rivalSeq:

@@ -14,10 +14,11 @@ import (
 // argument, what follows from an input is left for its owner to take, and it has
 // no lock and no goroutine. One goroutine owns it, and all that it hands out.
 //
-//	snapshots ──Apply──▶ View ──TakeEvents──▶ worker transitions, to be published
-//	bucket ─────Adopt──▶      ──TakeChecks──▶ hives whose key must be read before a verdict (Checked)
-//	roster ─────Learn──▶      ──TakeDirty───▶ hives to be compared with the roster (Difference)
-//	time ───────Tick───▶      ──TakeSteps───▶ hive transitions, for the log
+//	snapshots ──Apply──▶        ┌ worker transitions, to be published
+//	bucket ─────Adopt──▶  View  │ hives whose key must be read before a verdict (Checked)
+//	roster ─────Learn──▶  Take ─┤ hives and brakes to be compared with the roster (Say)
+//	time ───────Tick───▶        │ roll calls, and whose workers' beats are to be heard
+//	                            └ hive transitions, for the log
 type View struct {
 	fresh    time.Duration // age up to which a record may be shown as alive
 	hives    map[string]*Hive
@@ -30,23 +31,16 @@ type View struct {
 	page     wire.SnapshotView
 	memos    int // bytes that the memos hold on to
 
-	events, eventsTaken []Happened
-	checks, checksTaken []Check
-	dirty, dirtyTaken   []*Hive
-	steps, stepsTaken   []Step
+	ready, taken Ready // in turn, so that nothing is allocated in steady state
 
-	rule                        BrakeRule
-	zones                       []*Zone // by name
-	calls, callsTaken           []*Hive
-	dirtyZones, dirtyZonesTaken []*Zone
+	rule  BrakeRule
+	zones []*Zone // by name
 
 	adopted, wards int // hives whose workers are wards, and those workers (adopt.go)
 	wardsDue       liveness.Deadlines[*Hive]
 	adoptedHives   map[*Hive]struct{} // those of which the workers are wards
 	callWards      bool               // their roll is to be called anew
-	rollCalls      []RollCall
-	adoptions      []string
-	unadopted      uint64 // hives that were too many to be adopted
+	unadopted      uint64             // hives that were too many to be adopted
 	wardBeats      uint64
 	score          Score
 	tally          Tally

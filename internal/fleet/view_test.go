@@ -50,10 +50,10 @@ func TestVerdictsOfOneHive(t *testing.T) {
 	v := New(45 * time.Second)
 	hive := func() *Hive { return v.hives["h"] }
 	steps := func() (s []string) {
-		for _, x := range v.steps {
+		for _, x := range v.ready.Steps {
 			s = append(s, string(x.Kind))
 		}
-		v.steps = nil
+		v.ready.Steps = nil
 		return s
 	}
 	expect := func(what string, live hivebeat.Live, kinds ...string) {
@@ -123,10 +123,10 @@ func TestCheckBeforeVerdict(t *testing.T) {
 		v := New(45 * time.Second)
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 		v.Tick(at(22.5))
-		if len(v.checks) != 1 || v.hives["h"].live != hivebeat.Alive {
-			t.Fatalf("%d checks, %s", len(v.checks), v.hives["h"].live)
+		if len(v.ready.Checks) != 1 || v.hives["h"].live != hivebeat.Alive {
+			t.Fatalf("%d checks, %s", len(v.ready.Checks), v.hives["h"].live)
 		}
-		return v, v.checks[0]
+		return v, v.ready.Checks[0]
 	}
 	for _, c := range []struct {
 		name     string
@@ -280,7 +280,7 @@ func TestAbsence(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			v := New(45 * time.Second)
 			mustFeed(t, v, snapshotOf("h", 100, 1, workersOf(3)...), at(0))
-			v.events = nil
+			v.ready.Events = nil
 			next := c.next()
 			for i, s := range next {
 				when := at(float64(c.after))
@@ -289,20 +289,20 @@ func TestAbsence(t *testing.T) {
 				}
 				mustFeed(t, v, s, when)
 				if i < len(next)-1 {
-					v.events = nil
+					v.ready.Events = nil
 				}
 			}
 			if got := lives(v, "h"); got != c.want {
 				t.Errorf("%s, want %s", got, c.want)
 			}
 			switch {
-			case c.event == "" && len(v.events) > 0:
-				t.Errorf("events: %+v", v.events)
+			case c.event == "" && len(v.ready.Events) > 0:
+				t.Errorf("events: %+v", v.ready.Events)
 			case c.event != "":
-				if len(v.events) != 1 || v.events[0].ID != c.event {
-					t.Fatalf("events: %+v, want %s", v.events, c.event)
+				if len(v.ready.Events) != 1 || v.ready.Events[0].ID != c.event {
+					t.Fatalf("events: %+v, want %s", v.ready.Events, c.event)
 				}
-				d := v.events[0].Data
+				d := v.ready.Events[0].Data
 				if d.Kind != hivebeat.KindLost || d.Cause != hivebeat.CauseMissed || d.Via != hivebeat.ViaQueen || d.AgeMS != hivebeat.Millis(5+c.after)*1000 {
 					t.Errorf("%+v", d)
 				}
@@ -315,13 +315,13 @@ func TestAbsence(t *testing.T) {
 		list[1].Live, list[2].Live = hivebeat.Lost, hivebeat.Left
 		mustFeed(t, v, snapshotOf("h", 100, 2, list...), at(0))
 		mustFeed(t, v, snapshotOf("h", 100, 3, list[:1]...), at(1))
-		if got := lives(v, "h"); got != "w00=alive" || len(v.events) != 0 {
-			t.Errorf("%s, events %+v", got, v.events)
+		if got := lives(v, "h"); got != "w00=alive" || len(v.ready.Events) != 0 {
+			t.Errorf("%s, events %+v", got, v.ready.Events)
 		}
 		mustFeed(t, v, snapshotOf("h", 100, 4), at(2)) // lost
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(3)) // and gone
-		if got := lives(v, "h"); got != "" || len(v.events) != 1 {
-			t.Errorf("%s, events %+v", got, v.events)
+		if got := lives(v, "h"); got != "" || len(v.ready.Events) != 1 {
+			t.Errorf("%s, events %+v", got, v.ready.Events)
 		}
 	})
 }

@@ -58,7 +58,7 @@ func (v *View) zoneOf(name string) *Zone {
 func (v *View) CompareZone(z *Zone) {
 	if !z.isDirty {
 		z.isDirty = true
-		v.dirtyZones = append(v.dirtyZones, z)
+		v.ready.Tellers = append(v.ready.Tellers, z)
 	}
 }
 

@@ -28,7 +28,7 @@ func (l *Ledger) Publish(ctx context.Context, ev hivebeat.Event) error {
 	if err != nil {
 		return fmt.Errorf("ledger: event %s: %w", ev.ID, err)
 	}
-	letter := NewLetter(&ev, body)
+	letter := NewLetter(&ev, body, time.Now())
 	return l.publishLetter(ctx, &letter)
 }
 
@@ -60,9 +60,7 @@ func (item *RosterItem) Letters() ([]Letter, error) {
 		if err := json.Unmarshal(body, &ev); err != nil {
 			return nil, fmt.Errorf("ledger: event %d of the roster: %w", item.N, err)
 		}
-		letter := NewLetter(&ev, body)
-		letter.Age = item.Stored
-		letters = append(letters, letter)
+		letters = append(letters, Letter{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: item.Stored})
 	}
 	return letters, nil
 }

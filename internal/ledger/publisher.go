@@ -169,9 +169,9 @@ type Letter struct {
 	Age          time.Duration // since it was published first
 }
 
-// NewLetter makes a letter of an event and its JSON.
-func NewLetter(ev *hivebeat.Event, body []byte) Letter {
-	return Letter{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: time.Since(ev.Time)}
+// NewLetter makes a letter of an event and its JSON, at now.
+func NewLetter(ev *hivebeat.Event, body []byte, now time.Time) Letter {
+	return Letter{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: now.Sub(ev.Time)}
 }
 
 // Publish is Ledger.Publish for many: it returns the error of each, nil where it is

@@ -38,7 +38,7 @@ func lettersOf(t testing.TB, l *Ledger, hive string, n uint64) []Letter {
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, NewLetter(&ev, body))
+		list = append(list, NewLetter(&ev, body, time.Now()))
 	}
 	return list
 }
@@ -418,7 +418,7 @@ func BenchmarkPublisher(b *testing.B) {
 			s.Next.N++
 			ev := event(l, s.Key, s.Next.N, time.Now())
 			s.Next.Event, _ = ev.Encode()
-			letters[i] = NewLetter(&ev, s.Next.Event)
+			letters[i] = NewLetter(&ev, s.Next.Event, time.Now())
 		}
 		for i, out := range p.Advance(ctxOf(b), steps) {
 			if steps[i].Revision = out.Revision; out.Err != nil {

@@ -29,8 +29,7 @@ var bigFleet = sync.OnceValue(func() *fleet.View {
 	for i := range *hivesFlag {
 		feed(panics{}, v, bigSnapshot(i, 1), at(0))
 	}
-	v.TakeEvents()
-	v.TakeDirty()
+	v.Take()
 	bigFleetHeap = heapInUse() - before
 	return v
 })

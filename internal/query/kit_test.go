@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -46,13 +47,16 @@ func feed(t failer, v *fleet.View, s *hivebeat.Snapshot, now time.Time) {
 	v.Keep(b, page)
 }
 
-// pass lets time pass up to now, and each verdict stand.
-func pass(v *fleet.View, now time.Time) {
+// pass lets time pass up to now, and each verdict stand. It returns the events of
+// workers since the last call.
+func pass(v *fleet.View, now time.Time) []fleet.Happened {
 	v.Tick(now)
-	for _, c := range v.TakeChecks() {
+	r := v.Take()
+	for _, c := range r.Checks {
 		v.Checked(c, 0, 0, now)
 	}
 	v.Settle(now)
+	return slices.Clone(r.Events)
 }
 
 func snapshotOf(hive, zone string, seq uint64, workers ...hivebeat.Record) *hivebeat.Snapshot {
@@ -96,6 +100,8 @@ type model struct {
 	v   *fleet.View
 	now time.Time
 	seq map[string]uint64
+
+	events []fleet.Happened // that nobody has taken yet
 }
 
 func newModel(t *rapid.T) *model {
@@ -110,7 +116,7 @@ func pick[T any](t *rapid.T, what string, of ...T) T { return rapid.SampledFrom(
 func (m *model) step() {
 	t := m.t
 	m.now = m.now.Add(time.Duration(rapid.IntRange(0, 9000).Draw(t, "ms")) * time.Millisecond)
-	pass(m.v, m.now)
+	m.events = append(m.events, pass(m.v, m.now)...)
 	id := fmt.Sprintf("h%d", rapid.IntRange(0, 5).Draw(t, "hive"))
 	if h := m.v.Hive(id); h != nil && h.Live() == hivebeat.Left {
 		return

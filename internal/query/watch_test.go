@@ -78,11 +78,12 @@ func TestWatchersAgainstView(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
 			m.step()
-			for _, e := range m.v.TakeEvents() {
+			for _, e := range append(m.events, m.v.Take().Events...) {
 				h := api.Happened{}
 				h.ID, h.Data = e.ID, e.Data
 				events.Add(h, m.v.Bump)
 			}
+			m.events = nil
 			f := followers[rapid.IntRange(0, 2).Draw(t, "who")]
 			if rapid.Bool().Draw(t, "all") {
 				for n := 0; f.look(t, m, &events); n++ {

@@ -7,33 +7,18 @@ import (
 	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
-// closed is what package queen does when it hears of a connection that closed.
-func (q *queen) closed(c closing) {
-	q.look()
+// hearsClosed is told by a server of a connection that closed.
+func (q *queen) hearsClosed(c closing) {
 	if q.noticed {
 		return
 	}
-	if !q.view.Doubts() {
-		q.heard.hear(q.w.now, c, q.w.truth.linkedTo(&q.proc, q.known, c))
-		q.w.truth.hiveClosed(q, c)
-	}
-	if q.view.Disconnect(q.w.time(), c.said()).Opened {
-		q.w.trace(q.name, "hears that %s closed, and waits", c)
-		q.settleClosings()
-	}
-	q.settle()
-}
-
-// settleClosings finds out when all that was sent until now has come in.
-func (q *queen) settleClosings() {
-	q.settleBy(&q.settling, q.publish, q.view.SettleDisconnects)
-}
-
-// askClosing calls the roll of those whose window is about to end.
-func (q *queen) askClosing() {
-	for _, h := range q.view.TakeAsk() {
-		q.publish(&message{topic: topicHiveCall, hive: h.ID(), spread: 250 * time.Millisecond})
-	}
+	q.input(func(now time.Time) {
+		q.core.Closed(now, c.said())
+		if !q.view.Doubts() {
+			q.heard.hear(q.w.now, c, q.w.truth.linkedTo(&q.proc, q.known, c))
+			q.w.truth.hiveClosed(q, c)
+		}
+	})
 }
 
 // windowOf is how long somebody may take to come back, in the words of the contract.

@@ -117,7 +117,7 @@ func (w *world) tell(r *rand.Rand, c closing) {
 		return
 	}
 	for _, q := range w.queens {
-		told(&q.proc, &q.heard.deaf, q.closed)
+		told(&q.proc, &q.heard.deaf, q.hearsClosed)
 	}
 }
 
@@ -151,7 +151,7 @@ func (p *proc) deafen(d Span) {
 		x.reg.ForgetDisconnects()
 	case *queen:
 		heard = &x.heard
-		x.view.ForgetDisconnects()
+		x.input(func(now time.Time) { x.core.System(now, false) })
 	default:
 		return
 	}

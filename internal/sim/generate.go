@@ -36,6 +36,7 @@ func Generate(seed uint64, length time.Duration) Plan {
 	p.more(rand.New(rand.NewPCG(seed, 0x6a09e667f3bcc909)), troubled)
 	p.strangers(rand.New(rand.NewPCG(seed, 0xbb67ae8584caa73b)), troubled)
 	p.untold(rand.New(rand.NewPCG(seed, 0x3c6ef372fe94f82b)))
+	p.NoJetStream = rand.New(rand.NewPCG(seed, 0x510e527fade682d1)).IntN(10) == 0
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
 }

@@ -51,6 +51,7 @@ type Plan struct {
 	Untold       int  `json:"untold,omitempty"`        // so many of them, the last ones, never do
 	Stall        Span `json:"stall,omitempty"`         // work without progress is stalled after this; 0: nobody says that he works
 	StallSaid    bool `json:"stall_said,omitempty"`    // by a label of the workers, else by a setting of the hives
+	NoJetStream  bool `json:"no_jetstream,omitempty"`  // queens keep nothing
 	Before       int  `json:"before,omitempty"`        // so many queens put neither promises nor ages into the roster
 
 	Net    Net     `json:"net"`

@@ -33,7 +33,7 @@ func (q *queen) untold() int {
 // that has heard nothing since says that they are there.
 func (w *world) checkBelieved(q *queen) {
 	s, from := w.store, w.now-settled
-	if q.born > from || q.bothered(from, w.now, true) || s.away > 0 || s.backAt > from || q.epoch != s.epoch {
+	if w.plan.NoJetStream || q.born > from || q.bothered(from, w.now, true) || s.away > 0 || s.backAt > from || q.kept.epoch != s.epoch {
 		return
 	}
 	for _, id := range s.all(0) {

@@ -2,10 +2,10 @@ package sim
 
 import (
 	"encoding/json"
-	"errors"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -13,15 +13,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// How JetStream and package ledger behave.
-const (
-	askWithin = 2 * time.Second // how long a request waits for its answer
-	askMin    = 500 * time.Microsecond
-	askMax    = 8 * time.Millisecond
-	dedupe    = time.Hour
-)
-
-var errAway = errors.New("no answer") // what was asked for may have been done all the same
+// dedupe is how long the stream knows the ids of what it stored.
+const dedupe = time.Hour
 
 // store is JetStream as the queens see it: linearizable, with compare-and-set,
 // times to live and deduplication. It may be away, and it may lose all.
@@ -104,7 +97,9 @@ func (s *store) entries() (list []ledger.Entry) {
 	slices.Sort(keys)
 	for _, key := range keys {
 		if k, ok := s.get(key); ok {
-			list = append(list, ledger.Entry{Hive: key, Inc: k.inc, Seq: k.seq, Payload: k.payload, Stored: s.w.now - k.at, TTL: k.ttl})
+			hive, page, _ := strings.Cut(key, ".")
+			n, _ := strconv.ParseUint(page, 10, 64)
+			list = append(list, ledger.Entry{Hive: hive, Page: n, Inc: k.inc, Seq: k.seq, Payload: k.payload, Stored: s.w.now - k.at, TTL: k.ttl})
 		}
 	}
 	return list
@@ -181,7 +176,7 @@ func (s *store) advance(hive string, revision uint64, next ledger.RosterEntry, b
 	}
 	s.w.trace("roster", "%s: n %d %s %s, seq %d, revision %d", hive, next.N, next.Live, next.Cause, next.Seq, s.rev)
 	for _, q := range s.w.queens {
-		q.after(between(q.rng, time.Millisecond, 20*time.Millisecond), q.watch)
+		q.after(between(q.rng, time.Millisecond, 20*time.Millisecond), q.watchLedger)
 	}
 	return s.rev, nil
 }
@@ -198,14 +193,12 @@ func (s *store) publish(ev *hivebeat.Event) {
 	s.w.trace("stream", "%s %s %s to %s", ev.ID, ev.Data.Kind, ev.Data.From, ev.Data.To)
 }
 
-func (s *store) republish(item ledger.RosterItem) {
-	for _, body := range bodies(&item.RosterEntry) {
-		var ev hivebeat.Event
-		if err := json.Unmarshal(body, &ev); err != nil {
-			s.w.breaks(Sound, "the event in the roster: %v", err)
-			return
-		}
-		s.publish(&ev)
+// hear notes an event that a queen told without the stream. Readers know it by its id.
+func (s *store) hear(ev *hivebeat.Event) {
+	if !s.ever[ev.ID] {
+		s.ever[ev.ID] = true
+		s.w.stats.Events++
+		s.w.trace("events", "%s %s %s to %s", ev.ID, ev.Data.Kind, ev.Data.From, ev.Data.To)
 	}
 }
 
@@ -215,43 +208,4 @@ func bodies(e *ledger.RosterEntry) []json.RawMessage {
 		return nil
 	}
 	return append(e.Events[:len(e.Events):len(e.Events)], e.Event)
-}
-
-// ask lets op happen at the store, and done hear of it: with nil once the answer
-// is there, with errAway where none came in time.
-func (q *queen) ask(op func(s *store), done func(err error)) {
-	s, answered := q.w.store, false
-	finish := func(err error) {
-		if !answered {
-			answered = true
-			q.look()
-			done(err)
-			q.settle()
-		}
-	}
-	if !q.up() {
-		q.after(0, func() { finish(errAway) })
-		return
-	}
-	q.after(askWithin, func() { finish(errAway) })
-	request := func() {
-		q.w.at(q.w.now+between(q.rng, askMin, askMax), func() {
-			if s.away > 0 {
-				return
-			}
-			op(s)
-			at := q.w.now + between(q.rng, askMin, askMax)
-			q.w.at(at, func() {
-				if q.alive() && q.cuts == 0 && !q.noticed {
-					q.after(0, func() { finish(nil) })
-				}
-			})
-		})
-	}
-	switch {
-	case q.cuts == 0:
-		request()
-	case q.hold:
-		q.outHeld = append(q.outHeld, request)
-	}
 }

@@ -5,6 +5,8 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"time"
+
+	"github.com/beatfabric/hivebeat/internal/core"
 )
 
 // epoch is when every run begins. It has no monotonic reading, and so has no time
@@ -152,6 +154,18 @@ func (w *world) trace(who, format string, args ...any) {
 	if w.tracing {
 		w.history = append(w.history, fmt.Sprintf("%9.3fs  %-7s %s", w.now.Seconds(), who, fmt.Sprintf(format, args...)))
 	}
+}
+
+// traceLog notes a line of the log.
+func (w *world) traceLog(who string, l *core.Log) {
+	if !w.tracing {
+		return
+	}
+	text := l.Text
+	for _, a := range l.Attrs {
+		text += " " + a.String()
+	}
+	w.trace(who, "%s", text)
 }
 
 // breaks notes that an invariant does not hold. The first one ends the run.

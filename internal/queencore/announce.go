@@ -1,0 +1,359 @@
+package queencore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+// Announcements are made in batches, each of which takes some three round trips: ten
+// thousand hives may die together. A few batches are under way at once, so that the
+// first to be announced waits for no other, and the server for nobody.
+const (
+	announceBatch   = 256
+	announceBatches = 4
+)
+
+// announcement is one step of an entry in the roster.
+type announcement struct {
+	of        fleet.Teller
+	item      ledger.RosterItem // what is there
+	confirmed bool              // its event is known to be stored
+	next      ledger.RosterEntry
+	events    []hivebeat.Event // none where the entry is made again as it was
+
+	advanced  bool
+	published bool
+	lost      bool // another queen was first: found says what is there now
+	found     ledger.RosterItem
+	revision  uint64
+	err       error
+}
+
+// compare queues those whose verdict may differ from what the roster says.
+func (c *Core) compare(list []fleet.Teller) {
+	for _, t := range list {
+		if b := t.Roster(); b.Busy {
+			b.Again = true
+		} else {
+			b.Busy = true
+			c.store.queue = append(c.store.queue, t)
+		}
+	}
+}
+
+// announce says of those that are queued what there is to say, as far as that is
+// possible now.
+func (c *Core) announce(now time.Time) {
+	s := &c.store
+	if c.cfg.NoJetStream {
+		c.tellStraight(now)
+		return
+	}
+	for len(s.queue) > 0 && s.announcing < announceBatches && s.there() && s.roster {
+		jobs := c.takeBatch(now)
+		if len(jobs) == 0 {
+			return
+		}
+		s.announcing++
+		c.again(jobs, now)
+	}
+}
+
+// takeBatch takes from the queue what is said next.
+func (c *Core) takeBatch(now time.Time) announcements {
+	s := &c.store
+	var jobs announcements
+	for len(s.queue) > 0 && len(jobs) < announceBatch {
+		t := s.queue[0]
+		s.queue = s.queue[1:]
+		if !c.view.Knows(t) {
+			continue
+		}
+		if a := c.announcement(t, now); a != nil {
+			jobs = append(jobs, a)
+			continue
+		}
+		c.announced(t)
+		if _, ok := s.unsure.At(t); !ok { // the watch may have brought its entry while it waited here
+			c.lookAfter(t, now, lookWithin)
+		}
+	}
+	return jobs
+}
+
+// announced ends the work on t, unless something came up meanwhile.
+func (c *Core) announced(t fleet.Teller) {
+	b := t.Roster()
+	b.Busy = false
+	if b.Again {
+		b.Again = false
+		c.view.CompareAgain(t)
+	}
+}
+
+// announcement returns what is to be done for t, or nil.
+func (c *Core) announcement(t fleet.Teller, now time.Time) *announcement {
+	b := t.Roster()
+	a := &announcement{of: t, item: b.Item, confirmed: b.Confirmed >= b.Item.N}
+	a.item.Stored += now.Sub(b.ReadAt)
+	if b.Item.N > 0 && b.Item.Revision == 0 { // the roster was lost: it is to go on where it was
+		a.next = b.Anew(now)
+		return a
+	}
+	say, ok := t.Say(now)
+	if !ok {
+		return nil
+	}
+	a.next = say.Next
+	for i := range say.Events {
+		ev := c.cfg.Subjects.NewEvent(say.Events[i].ID, now, say.Events[i].Data)
+		body, err := ev.Encode()
+		if err != nil {
+			c.ready.Logs.Add(slog.LevelError, "an event can not be encoded", slog.String("key", t.Key()), slog.Any("err", err))
+			return nil
+		}
+		a.events = append(a.events, ev)
+		if i == len(say.Events)-1 {
+			a.next.Event = body
+		} else {
+			a.next.Events = append(a.next.Events, body)
+		}
+	}
+	return a
+}
+
+// body returns the JSON of event i.
+func (a *announcement) body(i int) []byte {
+	if i < len(a.next.Events) {
+		return a.next.Events[i]
+	}
+	return a.next.Event
+}
+
+// announcements are made together, each of another hive or zone. They go through the
+// steps of docs/PROTOCOL.md, section 7: again, advance, those that lost, tell, finish.
+type announcements []*announcement
+
+// letters are events of announcements, in order.
+type letters struct {
+	of   announcements
+	list []ledger.Letter
+}
+
+func (l *letters) add(a *announcement, list ...ledger.Letter) {
+	for _, x := range list {
+		l.of, l.list = append(l.of, a), append(l.list, x)
+	}
+}
+
+// publishLetters publishes them, where there are any, tells failed of each that was not
+// stored, and goes on with then.
+func (c *Core) publishLetters(l letters, now time.Time, failed func(a *announcement, err error), then func(now time.Time)) {
+	if len(l.list) == 0 {
+		then(now)
+		return
+	}
+	c.do(&Op{Kind: OpPublish, Letters: l.list}, func(now time.Time, op *Op) {
+		for i, err := range op.Errs {
+			if err != nil && !errors.Is(err, ledger.ErrTooOld) {
+				failed(l.of[i], err)
+			}
+		}
+		then(now)
+	})
+}
+
+// again publishes event n of each entry again, where nobody knows that it is stored.
+func (c *Core) again(jobs announcements, now time.Time) {
+	var l letters
+	for _, a := range jobs {
+		if len(a.events) == 0 || a.confirmed || a.item.N == 0 {
+			continue
+		}
+		list, err := a.item.Letters()
+		if err != nil {
+			a.err = fmt.Errorf("queen: event %d of %s again: %w", a.item.N, a.of.Key(), err)
+		}
+		l.add(a, list...)
+	}
+	c.publishLetters(l, now, func(a *announcement, err error) {
+		a.err = fmt.Errorf("queen: event %d of %s again: %w", a.item.N, a.of.Key(), err)
+	}, func(now time.Time) { c.advance(jobs, now) })
+}
+
+// advance takes each entry from n to n + 1.
+func (c *Core) advance(jobs announcements, now time.Time) {
+	var trying announcements
+	var steps []ledger.Step
+	for _, a := range jobs {
+		if a.err == nil {
+			trying = append(trying, a)
+			steps = append(steps, ledger.Step{Key: a.of.Key(), Revision: a.item.Revision, Next: a.next})
+		}
+	}
+	if len(trying) == 0 {
+		c.finish(jobs, now)
+		return
+	}
+	c.do(&Op{Kind: OpAdvance, Steps: steps}, func(now time.Time, op *Op) {
+		var lost announcements
+		for i, r := range op.Advanced {
+			a := trying[i]
+			switch {
+			case r.Err == nil:
+				a.advanced, a.revision = true, r.Revision
+			case errors.Is(r.Err, ledger.ErrConflict):
+				a.lost = true
+				lost = append(lost, a)
+			default:
+				a.err = fmt.Errorf("queen: roster of %s: %w", a.of.Key(), r.Err)
+			}
+		}
+		c.reread(jobs, lost, now)
+	})
+}
+
+// reread reads those entries anew of which another queen was first.
+func (c *Core) reread(jobs, lost announcements, now time.Time) {
+	if len(lost) == 0 {
+		c.tell(jobs, now)
+		return
+	}
+	keys := make([]string, len(lost))
+	for i, a := range lost {
+		keys[i] = a.of.Key()
+	}
+	c.do(&Op{Kind: OpRosters, Keys: keys}, func(now time.Time, op *Op) {
+		for i, r := range op.Rosters {
+			a := lost[i]
+			if r.Err != nil {
+				a.err = fmt.Errorf("queen: roster of %s: %w", a.of.Key(), r.Err)
+				continue
+			}
+			if a.found = r.Item; !r.OK {
+				a.found.Gone = true
+			}
+		}
+		c.tell(jobs, now)
+	})
+}
+
+// tell publishes the events of the entries that were advanced.
+func (c *Core) tell(jobs announcements, now time.Time) {
+	var l letters
+	for _, a := range jobs {
+		if !a.advanced {
+			continue
+		}
+		a.published = true
+		for i := range a.events {
+			l.add(a, ledger.NewLetter(&a.events[i], a.body(i), now))
+		}
+	}
+	c.publishLetters(l, now, func(a *announcement, err error) {
+		a.published = false
+		a.err = fmt.Errorf("queen: event %d of %s: %w", a.next.N, a.of.Key(), err)
+	}, func(now time.Time) { c.finish(jobs, now) })
+}
+
+// finish takes the results over, and compares again: there may be more to say.
+func (c *Core) finish(jobs announcements, now time.Time) {
+	c.store.announcing--
+	var failed error
+	for _, a := range jobs {
+		c.finishOne(a, now)
+		failed = firstOf(failed, a.err)
+	}
+	c.trouble(failed, now)
+}
+
+func (c *Core) finishOne(a *announcement, now time.Time) {
+	t, b := a.of, a.of.Roster()
+	b.Busy = false
+	switch {
+	case !c.view.Knows(t): // forgotten meanwhile
+	case !a.advanced && a.err != nil:
+		// It may have been written all the same, by this queen or another: then the
+		// watch brought it while this was under way, and there is no difference any more.
+		c.lookAfter(t, now, lookWithin)
+	case a.lost && a.found.Gone:
+		c.view.UnlearnKey(t.Key(), false)
+	case a.lost:
+		c.roster(now, t.Key(), a.found, lookWithin)
+	case a.advanced:
+		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.Item.Epoch)}
+		var told hivebeat.EventData
+		if n := len(a.events); n > 0 {
+			told = a.events[n-1].Data
+		}
+		c.view.LearnSaid(t, item, &told, now)
+		if a.published {
+			b.Confirmed = max(b.Confirmed, a.next.N)
+		} else {
+			c.store.unsure.Set(t, now)
+		}
+	}
+	b.Again = true
+	c.announced(t)
+}
+
+// tellStraight publishes the differences without a roster. What every queen can number
+// alike there is only the hive's own seq, so that is in the ids: readers dedupe by
+// them.
+func (c *Core) tellStraight(now time.Time) {
+	s := &c.store
+	if !c.hearing.Connected() {
+		return
+	}
+	var events []hivebeat.Event
+	for _, t := range s.queue {
+		for c.view.Knows(t) {
+			say, ok := t.Say(now)
+			if !ok {
+				break
+			}
+			b := t.Roster()
+			item := ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N}
+			for i := range say.Events {
+				d := &say.Events[i].Data
+				events = append(events, c.cfg.Subjects.NewEvent(c.straightID(d), now, *d))
+				if d.Kind == hivebeat.KindConflict {
+					b.Conflict = d.Inc
+				}
+			}
+			if say.Events[0].Data.Kind == hivebeat.KindBrake {
+				c.view.LearnKey(t.Key(), item, now)
+				continue
+			}
+			b.Item = item
+		}
+		c.announced(t)
+	}
+	s.queue = s.queue[:0]
+	if len(events) == 0 {
+		return
+	}
+	c.do(&Op{Kind: OpTell, Events: events}, func(_ time.Time, op *Op) {
+		for i, err := range op.Errs {
+			if err != nil {
+				c.ready.Logs.Add(slog.LevelWarn, "an event could not be published", slog.String("id", op.Events[i].ID), slog.Any("err", err))
+			}
+		}
+	})
+}
+
+func (c *Core) straightID(d *hivebeat.EventData) string {
+	switch d.Kind {
+	case hivebeat.KindBrake: // nothing numbers it: each queen tells its own
+		return fmt.Sprintf("brake.%s.%d.%d", c.cfg.ID, c.began.UnixMilli(), d.N)
+	case hivebeat.KindJoined, hivebeat.KindRestarted, hivebeat.KindLeft, hivebeat.KindConflict:
+		return fmt.Sprintf("%s.%d.%s", d.Hive, d.Inc, d.Kind)
+	}
+	return fmt.Sprintf("%s.%d.%d.%s", d.Hive, d.Inc, d.Seq, d.Kind)
+}

@@ -1,0 +1,327 @@
+// Package queencore is the state machine of a queen's loop: what it receives, what it
+// may conclude, and what it wants done. It has no NATS, no clock, no goroutine and no
+// lock (internal/core says how such a core is driven). internal/fleet judges the hives
+// for it.
+//
+//	snapshots, beats, closed connections,        ┌ roll calls, subscriptions
+//	connection, tokens, time ──────────▶  Core  ─┤ snapshots for the bucket
+//	roster, bucket, results of an Op ──▶         └ Ops: requests to the store
+package queencore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/core"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// tickEvery is how often a queen looks after what has no deadline of its own.
+const tickEvery = 250 * time.Millisecond
+
+// ErrClosed: the connection is closed for good.
+var ErrClosed = errors.New("the connection that the queen was given is closed")
+
+// Config says how a queen judges. All fields but Debug are needed.
+type Config struct {
+	ID          string
+	Subjects    hivebeat.Subjects
+	Fresh       time.Duration
+	Brake       fleet.BrakeRule
+	NoJetStream bool
+	// Random returns a number from 0 to below 1: what queens do at once each does
+	// after a time of its own.
+	Random func() float64
+	// Debug has lines made that are of level Debug.
+	Debug bool
+}
+
+// Core is the core of one queen. One goroutine at a time may use it, and whatever it
+// hands out.
+type Core struct {
+	cfg     Config
+	view    *fleet.View
+	hearing *core.Hearing
+	out     fleet.Outbox // transitions of workers
+	began   time.Time
+
+	cold  cold
+	wards wards
+	store store
+	post  post
+
+	scratch wire.SnapshotView
+	ready   Ready
+	taken   Ready
+}
+
+// Ready is what is to be done now. Its lists are good until the next Ready.
+type Ready struct {
+	core.Signals
+
+	// Listen are hives whose workers' beats are to be given to Beat from now on, and
+	// Unlisten those whose are not any more. Listen comes before Calls.
+	Listen, Unlisten []string
+	// Calls are roll calls to be published; that of no hive is one to all hives.
+	Calls []fleet.RollCall
+	// Puts are snapshots to be kept in the bucket. Each is kept until it was put.
+	Puts []ledger.Snapshot
+	// Ops are requests, each to be handed back by Done. The requests of one hand-back
+	// may be carried out side by side.
+	Ops []*Op
+	// Read has the roster read and given to RosterRead, then the bucket, whose
+	// snapshots are newer, given to Kept, and then ReadDone called.
+	Read bool
+	// Serve says, once, that this queen knows enough to answer.
+	Serve bool
+
+	Steps       []fleet.Step     // changes of verdicts on hives; Logs have them too
+	Transitions []fleet.Happened // of workers; Ops publish them
+	Logs        core.Logs
+
+	// Wake is when Tick is to be called at the latest.
+	Wake time.Time
+	// Err ends this queen.
+	Err error
+}
+
+// New returns the core of a queen that begins at now.
+func New(cfg Config, now time.Time) *Core {
+	c := &Core{cfg: cfg, view: fleet.New(cfg.Fresh), began: now}
+	c.view.Begin(uint64(now.UnixMicro()))
+	c.view.SetBrake(cfg.Brake)
+	c.hearing = core.NewHearing("queen", "hive", c.view, &c.ready.Logs)
+	c.wards.heard = make(map[string]bool)
+	return c
+}
+
+// View returns what this queen knows of the fleet, to be read, and for holds.
+func (c *Core) View() *fleet.View { return c.view }
+
+// Hearing returns what this queen knows of its own hearing, to be read.
+func (c *Core) Hearing() *core.Hearing { return c.hearing }
+
+// Outbox returns how many transitions of workers wait to be published, and how many
+// were published and dropped.
+func (c *Core) Outbox() (waiting int, published, dropped uint64) { return c.out.Counts() }
+
+// Idle reports whether no request is under way, and nothing waits that could go out.
+func (c *Core) Idle() bool {
+	return c.store.announcing == 0 && c.store.checking == 0 && (!c.mayPublish() || c.out.Idle())
+}
+
+// Due reports whether a verdict is due: every message that waits has to be given to
+// this core before Ready, for who waits to be heard is not late.
+func (c *Core) Due(now time.Time) bool {
+	next, ok := c.view.Next()
+	return ok && !next.After(now)
+}
+
+// Snapshot takes one page of a snapshot. pinned is the id in its subject, or empty.
+// payload is kept.
+func (c *Core) Snapshot(now time.Time, pinned string, payload []byte) {
+	c.look(now)
+	c.hearing.Prove(now)
+	s, err := c.view.Parse(payload)
+	if err == nil && pinned != "" && pinned != string(s.Hive) {
+		err = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: fmt.Sprintf("it is of hive %.64q", s.Hive)}
+	}
+	if err != nil {
+		c.Refuse(now, "snapshot", err)
+		return
+	}
+	if err := c.view.Apply(s, now); err != nil {
+		if c.cfg.Debug {
+			c.ready.Logs.Add(slog.LevelDebug, "snapshot refused",
+				slog.String("hive", string(s.Hive)), slog.Uint64("inc", s.Inc), slog.Uint64("seq", s.Seq), slog.Any("err", err))
+		}
+		return
+	}
+	h := c.view.Hive(string(s.Hive))
+	c.view.Keep(payload, s)
+	c.cold.heard(h)
+	if c.store.opened && c.hearing.Trusts() { // or it is older than it looks
+		c.ready.Puts = append(c.ready.Puts, ledger.Snapshot{
+			Hive: h.ID(), Page: s.Page, Inc: s.Inc, Seq: s.Seq, Payload: payload, Received: now, Every: h.Every(),
+		})
+	}
+}
+
+// Refuse counts a message that is not what the protocol says, and has that logged now
+// and then: somebody should look who sends it.
+func (c *Core) Refuse(now time.Time, what string, err error) {
+	reason := hivebeat.ReasonOf(err)
+	total := c.view.Refuse(reason)
+	if n := c.hearing.Limiter.Allow("refused "+string(reason), now); n > 0 {
+		c.ready.Logs.Add(slog.LevelWarn, "messages refused", slog.String("what", what), slog.String("reason", string(reason)),
+			slog.Uint64("count", n), slog.Uint64("total", total), slog.Any("err", err))
+	}
+}
+
+// Beat takes a beat of a worker whose hive this queen listens for. pinned is the
+// worker's id in the subject, or empty.
+func (c *Core) Beat(now time.Time, hive, pinned string, payload []byte) {
+	c.look(now)
+	c.hearing.Prove(now)
+	if err := c.view.Beat(hive, pinned, payload, now); err != nil && c.cfg.Debug {
+		c.ready.Logs.Add(slog.LevelDebug, "beat refused", slog.String("hive", hive), slog.Any("err", err))
+	}
+}
+
+// Tick lets time pass. dropped counts the messages that were dropped so far because
+// they came faster than they were handled.
+func (c *Core) Tick(now time.Time, dropped uint64) {
+	c.look(now)
+	c.hearing.Drops(now, dropped)
+	c.view.Settle(now)
+}
+
+func (c *Core) look(now time.Time) { c.hearing.Look(now) }
+
+// Connection follows the connection to NATS.
+func (c *Core) Connection(now time.Time, s core.Connection) {
+	c.look(now)
+	if s.Closed {
+		c.ready.Err = ErrClosed
+		return
+	}
+	t := c.hearing.Connection(now, s)
+	if t.First || t.Back {
+		c.cold.connected(now)
+	}
+	if t.First && c.cfg.NoJetStream {
+		c.callAll(now)
+	}
+}
+
+// TokenBack hands back Signals.Token. dropped is as in Tick.
+func (c *Core) TokenBack(now time.Time, token, dropped uint64) {
+	c.look(now)
+	c.hearing.Drops(now, dropped)
+	blind, roll, ok := c.hearing.TokenBack(now, token)
+	if !ok {
+		return
+	}
+	c.view.BlindFor(blind)
+	if roll {
+		c.callAll(now)
+	}
+}
+
+// Closed tells of a connection that closed.
+func (c *Core) Closed(now time.Time, d liveness.Disconnect) {
+	c.look(now)
+	c.hearing.Closed(now, d)
+}
+
+// Settled answers Signals.Settle.
+func (c *Core) Settled(now time.Time) {
+	c.look(now)
+	c.hearing.Settled(now)
+}
+
+// System follows the connection to the system account.
+func (c *Core) System(now time.Time, up bool) {
+	c.look(now)
+	c.hearing.System(up)
+}
+
+// Ready ends a turn: it judges, and returns what is to be done because of all inputs
+// since the last call.
+func (c *Core) Ready(now time.Time) *Ready {
+	c.look(now)
+	v := c.view
+	// Silence is a verdict only where something proves that this queen hears: a
+	// connection may be dead and nobody knows.
+	if !c.Due(now) || c.hearing.Hears(now) {
+		v.Tick(now)
+	}
+	c.read(now)
+	c.probe(now)
+	c.confirm(now)
+	for again := true; again; {
+		r := v.Take()
+		c.listen(r, now)
+		c.store.checks = append(c.store.checks, r.Checks...)
+		c.ready.Steps = append(c.ready.Steps, r.Steps...)
+		c.logSteps(r.Steps)
+		c.ready.Transitions = append(c.ready.Transitions, r.Events...)
+		c.out.Push(r.Events)
+		c.compare(r.Tellers)
+		again = c.check(now)
+	}
+	more := c.listenMore(now)
+	c.announce(now)
+	c.publish(now)
+	c.warmUp(now)
+	c.hearing.Ask(now)
+	c.ready.Signals = c.hearing.TakeSignals()
+	c.ready.Wake = now.Add(tickEvery)
+	for _, at := range []time.Time{more, c.post.next(now)} {
+		if !at.IsZero() && at.Before(c.ready.Wake) {
+			c.ready.Wake = at
+		}
+	}
+	if at, ok := v.Next(); ok && at.After(now) && at.Before(c.ready.Wake) {
+		c.ready.Wake = at
+	}
+	return c.take()
+}
+
+// take swaps two sets of lists, so that nothing is allocated in steady state.
+func (c *Core) take() *Ready {
+	c.ready, c.taken = c.taken, c.ready
+	r := &c.ready
+	clear(r.Puts)
+	clear(r.Ops)
+	clear(r.Transitions)
+	clear(r.Logs)
+	*r = Ready{
+		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Puts: r.Puts[:0], Ops: r.Ops[:0],
+		Steps: r.Steps[:0], Transitions: r.Transitions[:0], Logs: r.Logs[:0], Err: c.taken.Err,
+	}
+	return &c.taken
+}
+
+// do asks the shell to carry out op. done is called when it is handed back.
+func (c *Core) do(op *Op, done func(now time.Time, op *Op)) {
+	op.done = done
+	c.ready.Ops = append(c.ready.Ops, op)
+}
+
+// Done hands back an Op with its results.
+func (c *Core) Done(now time.Time, op *Op) {
+	c.look(now)
+	op.done(now, op)
+}
+
+func (c *Core) logSteps(steps []fleet.Step) {
+	for i := range steps {
+		s := &steps[i]
+		level := slog.LevelInfo
+		switch s.Kind {
+		case hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindUnverified:
+			level = slog.LevelWarn
+		}
+		var attrs []slog.Attr
+		add := func(key, value string) {
+			if value != "" {
+				attrs = append(attrs, slog.String(key, value))
+			}
+		}
+		add("hive", s.Hive)
+		add("kind", string(s.Kind))
+		add("from", string(s.From))
+		add("to", string(s.To))
+		add("cause", string(s.Cause))
+		attrs = append(attrs, slog.Uint64("inc", s.Inc))
+		add("reason", s.Reason)
+		c.ready.Logs.Add(level, "hive verdict", attrs...)
+	}
+}

@@ -1,0 +1,144 @@
+package queencore
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+// postAgain is how long events wait after one of them could not be published.
+const postAgain = time.Second
+
+// post is how the transitions of workers get out: a batch at a time, in order for one
+// worker and side by side for different ones. The first of each worker are published
+// together, then the second of each whose first is stored, and so on.
+type post struct {
+	busy    bool
+	notNow  time.Time // not before, after a failure
+	batch   []fleet.Happened
+	rounds  [][]int // of indices in batch
+	failed  map[workerKey]bool
+	again   []bool
+	stored  int
+	problem error // the first
+}
+
+type workerKey struct{ hive, id string }
+
+// next returns when there is something to do though nothing else happens.
+func (p *post) next(now time.Time) time.Time {
+	if p.busy || !p.notNow.After(now) {
+		return time.Time{}
+	}
+	return p.notNow
+}
+
+// mayPublish reports whether events can go out now.
+func (c *Core) mayPublish() bool {
+	if c.cfg.NoJetStream {
+		return c.hearing.Connected()
+	}
+	return c.store.there()
+}
+
+// publish publishes what waits.
+func (c *Core) publish(now time.Time) {
+	p := &c.post
+	if p.busy || now.Before(p.notNow) || !c.mayPublish() {
+		return
+	}
+	batch := c.out.Take(now)
+	if len(batch) == 0 {
+		return
+	}
+	*p = post{busy: true, batch: batch, failed: make(map[workerKey]bool), again: make([]bool, len(batch))}
+	nth := make(map[workerKey]int, len(batch))
+	for i := range batch {
+		key := p.key(i)
+		n := nth[key]
+		nth[key]++
+		if n == len(p.rounds) {
+			p.rounds = append(p.rounds, nil)
+		}
+		p.rounds[n] = append(p.rounds[n], i)
+	}
+	c.publishRound(now)
+}
+
+func (p *post) key(i int) workerKey { return workerKey{p.batch[i].Data.Hive, p.batch[i].Data.Worker} }
+
+// publishRound publishes the next round, or ends the batch.
+func (c *Core) publishRound(now time.Time) {
+	p := &c.post
+	op := &Op{Kind: OpPublish, Patient: true}
+	if c.cfg.NoJetStream {
+		op = &Op{Kind: OpTell}
+	}
+	var of []int
+	for len(p.rounds) > 0 && len(of) == 0 {
+		round := p.rounds[0]
+		p.rounds = p.rounds[1:]
+		for _, i := range round {
+			if p.failed[p.key(i)] {
+				p.again[i] = true
+				continue
+			}
+			ev := c.cfg.Subjects.NewEvent(p.batch[i].ID, now, p.batch[i].Data)
+			if op.Kind == OpTell {
+				op.Events = append(op.Events, ev)
+			} else {
+				body, err := ev.Encode()
+				if err != nil {
+					c.ready.Logs.Add(slog.LevelError, "an event can not be encoded", slog.String("id", ev.ID), slog.Any("err", err))
+					p.stored++ // it is done with, and does not hold up the others
+					continue
+				}
+				op.Letters = append(op.Letters, ledger.NewLetter(&ev, body, now))
+			}
+			of = append(of, i)
+		}
+	}
+	if len(of) == 0 {
+		c.endBatch(now)
+		return
+	}
+	c.do(op, func(now time.Time, op *Op) {
+		for k, err := range op.Errs {
+			i := of[k]
+			switch {
+			case err == nil, errors.Is(err, ledger.ErrTooOld):
+				p.stored++
+			case c.cfg.NoJetStream, errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrNoSpace),
+				errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+				p.again[i], p.failed[p.key(i)] = true, true
+				p.problem = firstOf(p.problem, err)
+			default: // it can never be stored, and does not hold up the others
+				c.ready.Logs.Add(slog.LevelError, "an event was refused and is given up", slog.String("id", p.batch[i].ID), slog.Any("err", err))
+				p.stored++
+			}
+		}
+		c.publishRound(now)
+	})
+}
+
+// endBatch returns to the outbox what could not be published.
+func (c *Core) endBatch(now time.Time) {
+	p := &c.post
+	var back []fleet.Happened
+	for i, again := range p.again {
+		if again {
+			back = append(back, p.batch[i])
+		}
+	}
+	c.out.Done(p.stored, back)
+	problem := p.problem
+	*p = post{}
+	if problem != nil {
+		p.notNow = now.Add(postAgain)
+		c.trouble(problem, now)
+	}
+}

@@ -1,0 +1,388 @@
+package queencore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// OpKind is what an Op asks for.
+type OpKind uint8
+
+// The requests, by the method of package ledger that answers each.
+const (
+	OpHeads   OpKind = iota + 1 // Ledger.Heads of Keys, into Heads
+	OpProbe                     // Ledger.Identity, into Err
+	OpPublish                   // Publisher.Publish of Letters, into Errs
+	OpAdvance                   // Publisher.Advance of Steps, into Advanced
+	OpRosters                   // Ledger.RostersOf of Keys, into Rosters
+	OpTell                      // Events to their own subjects, without JetStream, into Errs, within the turn
+)
+
+// Op is a request that the shell carries out, and hands back with its results by
+// Core.Done.
+type Op struct {
+	Kind OpKind
+	// Within bounds how long the request may take; 0 leaves that to package ledger.
+	Within time.Duration
+	// Patient says that receiving comes first: while messages pile up the request may
+	// wait for up to 100 ms.
+	Patient bool
+
+	Keys    []string
+	Letters []ledger.Letter
+	Steps   []ledger.Step
+	Events  []hivebeat.Event
+
+	Err      error
+	Errs     []error // of each letter or event
+	Heads    []ledger.Head
+	Rosters  []ledger.RosterRead
+	Advanced []ledger.Advanced
+
+	done func(now time.Time, op *Op)
+}
+
+// Keys are read in batches before verdicts, a few of which are under way at once.
+const (
+	checkBatch   = 64
+	checkBatches = 4
+)
+
+const (
+	// checkWithin is how long a verdict waits for the read of its key.
+	checkWithin = 2 * time.Second
+	// lookWithin and lookFirst are when a queen sees to an event that another may not
+	// have published: at random within that time, after 5 s. At the start all of the
+	// roster comes at once.
+	lookWithin      = 5 * time.Second
+	lookWithinFirst = 30 * time.Second
+	lookAfter       = 5 * time.Second
+
+	probeFirst = time.Second / 2
+	probeMost  = 10 * time.Second
+	readFirst  = time.Second / 2
+	readMost   = 5 * time.Second
+)
+
+// store is what this queen knows of JetStream.
+type store struct {
+	opened bool // it was there once
+	roster bool // was read
+
+	keepErr error // what keeps the buckets from being used, as StoreState says
+	opErr   error // what failed last, until a probe goes well
+	told    bool  // there, as the log has it
+	since   time.Time
+
+	probeAt time.Time
+	backoff time.Duration
+	probing bool
+
+	wanted  bool      // bucket and roster are to be read
+	reading bool      // they are read now
+	readAt  time.Time // not before
+	wait    time.Duration
+	began   time.Time
+	present map[string]bool
+
+	checks   []fleet.Check // waiting for a slot
+	checking int           // batches of them under way
+
+	queue      []fleet.Teller                   // to be compared with the roster
+	announcing int                              // batches of announcements under way
+	unsure     liveness.Deadlines[fleet.Teller] // whose last event somebody should publish again, for its author may have died
+}
+
+// StoreThere reports whether JetStream can be used, as far as is known.
+func (c *Core) StoreThere() bool { return c.store.there() }
+
+func (s *store) there() bool { return s.opened && s.keepErr == nil && s.opErr == nil }
+
+// StoreReason returns in words why JetStream can not be used.
+func (c *Core) StoreReason() string {
+	for _, err := range []error{c.store.keepErr, c.store.opErr} {
+		if err != nil {
+			return err.Error()
+		}
+	}
+	return "not opened yet"
+}
+
+// StoreOpened says that buckets and stream are there for the first time.
+func (c *Core) StoreOpened(now time.Time) {
+	c.look(now)
+	c.store.opened, c.store.keepErr, c.store.wanted = true, nil, true
+	c.storeChanged(now)
+}
+
+// StoreState says what keeps buckets and stream from being used; nil if nothing does.
+func (c *Core) StoreState(now time.Time, err error) {
+	c.look(now)
+	c.store.keepErr = err
+	c.storeChanged(now)
+}
+
+// Renewed says that bucket and roster may be others than before.
+func (c *Core) Renewed(now time.Time) {
+	c.look(now)
+	c.store.wanted = true
+}
+
+// storeChanged draws the conclusions when JetStream came or went.
+func (c *Core) storeChanged(now time.Time) {
+	s := &c.store
+	there, err := s.there(), errors.Join(s.keepErr, s.opErr)
+	if !there {
+		c.cold.failed = true
+	}
+	if !s.opened && (errors.Is(err, ledger.ErrDiffers) || errors.Is(err, ledger.ErrServerTooOld)) {
+		c.ready.Err = fmt.Errorf("queen: %w", err)
+		return
+	}
+	switch {
+	case there && !s.told && s.since.IsZero():
+		c.ready.Logs.Add(slog.LevelInfo, "JetStream is there")
+	case there && !s.told:
+		c.ready.Logs.Add(slog.LevelInfo, "JetStream is back", slog.Duration("after", now.Sub(s.since)))
+	case !there && (s.told || s.since.IsZero()):
+		s.since = now
+		switch {
+		case errors.Is(err, ledger.ErrDiffers):
+			c.ready.Logs.Add(slog.LevelError, "JetStream can not be used: what another made in place of ours has other settings; remove it, or give the queen the same settings", slog.Any("err", err))
+		case errors.Is(err, ledger.ErrNoSpace):
+			c.ready.Logs.Add(slog.LevelError, "JetStream has no space: events wait, the view goes on in memory; make room, or lower --events-max", slog.Any("err", err))
+		default:
+			c.ready.Logs.Add(slog.LevelWarn, "JetStream is away: events wait, the view goes on in memory", slog.Any("err", err))
+		}
+		if !s.opened { // nobody will tell us who there is
+			c.callAll(now)
+		}
+	}
+	s.told = there
+}
+
+// trouble notes that something failed in JetStream. It counts as away until a probe
+// goes well.
+func (c *Core) trouble(err error, now time.Time) {
+	s := &c.store
+	if err == nil || c.cfg.NoJetStream || s.opErr != nil || errors.Is(err, context.Canceled) {
+		return
+	}
+	if s.backoff == 0 || now.Sub(s.probeAt) > 30*time.Second {
+		s.backoff = probeFirst
+	}
+	s.backoff = min(2*s.backoff, probeMost)
+	s.opErr, s.probeAt = err, now.Add(s.backoff)
+	c.storeChanged(now)
+}
+
+// probe looks whether JetStream answers again.
+func (c *Core) probe(now time.Time) {
+	s := &c.store
+	if s.opErr == nil || s.probing || now.Before(s.probeAt) || !s.opened {
+		return
+	}
+	s.probing = true
+	c.do(&Op{Kind: OpProbe, Within: checkWithin}, func(now time.Time, op *Op) {
+		s.probing, s.probeAt = false, now
+		if op.Err == nil {
+			s.opErr = nil
+			c.storeChanged(now)
+			return
+		}
+		s.backoff = min(2*s.backoff, probeMost)
+		s.probeAt = now.Add(s.backoff)
+	})
+}
+
+// read has bucket and roster read where they may be others than before.
+func (c *Core) read(now time.Time) {
+	s := &c.store
+	if !s.opened || !s.wanted || s.reading || now.Before(s.readAt) {
+		return
+	}
+	s.wanted, s.reading = false, true
+	s.began, s.present = now, make(map[string]bool)
+	c.ready.Read = true
+}
+
+// RosterRead takes the whole roster.
+func (c *Core) RosterRead(now time.Time, roster map[string]ledger.RosterItem) {
+	c.look(now)
+	keys := make([]string, 0, len(roster))
+	for key := range roster {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		c.roster(now, key, roster[key], lookWithinFirst)
+	}
+	var gone []string
+	c.view.EachKey(func(key string) {
+		if _, ok := roster[key]; !ok {
+			gone = append(gone, key)
+		}
+	})
+	for _, key := range gone {
+		c.view.UnlearnKey(key, false)
+	}
+	c.store.roster = true
+}
+
+// Kept takes a snapshot that was kept in the bucket.
+func (c *Core) Kept(now time.Time, e *ledger.Entry) {
+	c.look(now)
+	c.store.present[e.Hive] = true
+	s := &c.scratch
+	err := wire.ParseSnapshot(e.Payload, s)
+	if err == nil && string(s.Hive) != e.Hive {
+		err = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "not the one of its key"}
+	}
+	if err != nil {
+		c.view.Refuse(hivebeat.ReasonOf(err))
+		c.ready.Logs.Add(slog.LevelWarn, "a snapshot in the bucket was refused", slog.String("hive", e.Hive), slog.Any("err", err))
+		return
+	}
+	// An entry tells its age to the second, so that it may be that much older.
+	c.view.Adopt(s, e.Age(hivebeat.Millis(s.Every).Duration())+time.Second, now)
+}
+
+// ReadDone ends what Ready.Read asked for. err says why not all of it was read.
+func (c *Core) ReadDone(now time.Time, err error) {
+	c.look(now)
+	s := &c.store
+	s.reading = false
+	if err != nil {
+		s.wait = min(max(2*s.wait, readFirst), readMost)
+		s.wanted, s.readAt = true, now.Add(s.wait)
+		c.trouble(err, now)
+		return
+	}
+	s.wait = 0
+	c.wasRead(s.present, s.began, now)
+	s.present = nil
+}
+
+// Roster takes one entry of the roster that is new.
+func (c *Core) Roster(now time.Time, key string, item ledger.RosterItem) {
+	c.look(now)
+	c.roster(now, key, item, lookWithin)
+}
+
+// roster takes one entry, and sees to it that its event gets out even if the queen
+// that wrote it died before it could publish.
+func (c *Core) roster(now time.Time, key string, item ledger.RosterItem, within time.Duration) {
+	switch {
+	case item.Own: // the announcement takes it over; where the bucket is another one now, that is learnt here
+		if t := c.view.Teller(key); t != nil {
+			b := t.Roster()
+			b.Item.Epoch = max(b.Item.Epoch, item.Epoch)
+		}
+	case item.Gone:
+		c.view.UnlearnKey(key, true)
+	default:
+		c.lookAfter(c.view.LearnKey(key, item, now), now, within)
+	}
+}
+
+// lookAfter has the event in the entry of t published again in a while, where nobody
+// knows that it is stored and nothing else is under way that finds out.
+func (c *Core) lookAfter(t fleet.Teller, now time.Time, within time.Duration) {
+	b := t.Roster()
+	if e := &b.Item; e.N > b.Confirmed && len(e.Event) > 0 && e.Stored < fleet.TooOld && !b.Busy {
+		c.store.unsure.Set(t, now.Add(lookAfter+time.Duration(c.cfg.Random()*float64(within))))
+	}
+}
+
+// confirm publishes again what may never have been published.
+func (c *Core) confirm(now time.Time) {
+	s := &c.store
+	if !s.there() {
+		return
+	}
+	for t := range s.unsure.Due(now) {
+		b := t.Roster()
+		if !c.view.Knows(t) || b.Item.N <= b.Confirmed || b.Busy {
+			continue
+		}
+		item := b.Item
+		item.Stored += now.Sub(b.ReadAt)
+		letters, err := item.Letters()
+		if err != nil {
+			c.ready.Logs.Add(slog.LevelError, "the event in an entry of the roster can not be read", slog.String("key", t.Key()), slog.Any("err", err))
+			continue
+		}
+		c.do(&Op{Kind: OpPublish, Letters: letters}, func(now time.Time, op *Op) {
+			err := firstError(op.Errs, ledger.ErrTooOld)
+			if err == nil {
+				b.Confirmed = max(b.Confirmed, item.N)
+				return
+			}
+			s.unsure.Set(t, now.Add(lookAfter))
+			c.trouble(err, now)
+		})
+	}
+}
+
+// firstError returns the first error that is not but.
+func firstError(errs []error, but error) error {
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, but) {
+			return err
+		}
+	}
+	return nil
+}
+
+// check reads the keys of hives that are about to be late or lost. Where that is not
+// possible the verdicts stand, and it reports that there were some.
+func (c *Core) check(now time.Time) (stand bool) {
+	s := &c.store
+	for len(s.checks) > 0 && !s.there() {
+		x := s.checks[0]
+		s.checks = s.checks[1:]
+		c.view.Checked(x, 0, 0, now)
+		stand = true
+	}
+	for len(s.checks) > 0 && s.checking < checkBatches {
+		n := min(checkBatch, len(s.checks))
+		batch := s.checks[:n:n]
+		s.checks = s.checks[n:]
+		s.checking++
+		ids := make([]string, n)
+		for i, x := range batch {
+			ids[i] = x.Hive.ID()
+		}
+		c.do(&Op{Kind: OpHeads, Keys: ids, Within: checkWithin}, func(now time.Time, op *Op) {
+			s.checking--
+			var failed error
+			for i, x := range batch {
+				h := op.Heads[i]
+				if h.Err != nil || !h.OK {
+					h.Inc, h.Seq = 0, 0
+				}
+				c.view.Checked(x, h.Inc, h.Seq, now)
+				failed = firstOf(failed, h.Err)
+			}
+			c.trouble(failed, now)
+		})
+	}
+	return stand
+}
+
+func firstOf(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}

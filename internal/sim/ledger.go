@@ -1,0 +1,329 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/queencore"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// Package ledger, as a queen has it: requests that take time and may get no answer,
+// the putter, the watch of the roster, and Keep.
+
+// How package ledger behaves.
+const (
+	askWithin  = 2 * time.Second // how long a request waits for its answer
+	askMin     = 500 * time.Microsecond
+	askMax     = 8 * time.Millisecond
+	keepEvery  = 10 * time.Second
+	retryFirst = 250 * time.Millisecond
+	retryMost  = 5 * time.Second
+)
+
+var errAway = fmt.Errorf("no answer: %w", ledger.ErrAway) // what was asked for may have been done all the same
+
+// keeper is what a queen's ledger knows.
+type keeper struct {
+	opened  bool
+	epoch   int64 // of what was read last
+	seen    int64 // of what was there at the last look
+	away    bool  // as the core was told
+	owed    bool  // a reconnect that the core was not told of
+	retry   time.Duration
+	lookN   uint64
+	watched uint64 // the last revision that the watch brought
+	rewatch bool   // it is to be looked once more
+	wrote   map[string]uint64
+	putting map[string]*putting
+}
+
+// putting is what is put of one hive into the bucket.
+type putting struct {
+	inc, seq uint64
+	pages    map[uint64][]byte
+	received time.Duration
+	every    time.Duration
+	last     time.Duration
+	armed    bool
+}
+
+// openLedger is ledger.Wait: it opens what can be opened, as soon as that is possible.
+func (q *queen) openLedger() {
+	k := &q.kept
+	k.wrote, k.putting = make(map[string]uint64), make(map[string]*putting)
+	k.retry = retryFirst
+	var try func()
+	try = func() {
+		q.request(func(s *store) { k.seen = s.epoch }, func(err error) {
+			if err != nil {
+				if !k.away {
+					k.away = true
+					q.core.StoreState(q.w.time(), err)
+				}
+				q.after(k.retry, try)
+				k.retry = min(2*k.retry, retryMost)
+				return
+			}
+			k.opened, k.away, k.retry = true, false, retryFirst
+			q.core.StoreOpened(q.w.time())
+			q.lookLater(keepEvery)
+		})
+	}
+	try()
+}
+
+// lookLater is Ledger.Keep: it looks now and then whether all is there, and is what it
+// was.
+func (q *queen) lookLater(d time.Duration) {
+	k := &q.kept
+	k.lookN++
+	n := k.lookN
+	q.after(d, func() {
+		if k.lookN != n {
+			return
+		}
+		epoch := k.seen
+		q.request(func(s *store) { epoch = s.epoch }, func(err error) {
+			if k.lookN != n {
+				return
+			}
+			if (err != nil) != k.away {
+				k.away = err != nil
+				q.core.StoreState(q.w.time(), err)
+			}
+			if err != nil {
+				q.lookLater(k.retry)
+				k.retry = min(2*k.retry, retryMost)
+				return
+			}
+			k.retry = retryFirst
+			if epoch != k.seen || k.owed {
+				k.seen, k.owed = epoch, false
+				q.core.Renewed(q.w.time())
+			}
+			q.lookLater(keepEvery)
+		})
+	})
+}
+
+// ledgerConnected has the ledger look at once what is there.
+func (q *queen) ledgerConnected() {
+	if k := &q.kept; k.opened {
+		k.owed, k.retry = true, retryFirst
+		q.lookLater(0)
+		q.after(between(q.rng, 50*time.Millisecond, time.Second), q.watchLedger)
+	}
+}
+
+// request lets op happen at the store, and done hear of it as an input of the core:
+// with nil once the answer is there, with errAway where none came in time.
+func (q *queen) request(op func(s *store), done func(err error)) {
+	s, answered := q.w.store, false
+	finish := func(err error) {
+		if !answered {
+			answered = true
+			q.input(func(time.Time) { done(err) })
+		}
+	}
+	if !q.up() {
+		q.after(0, func() { finish(errAway) })
+		return
+	}
+	q.after(askWithin, func() { finish(errAway) })
+	ask := func() {
+		q.w.at(q.w.now+between(q.rng, askMin, askMax), func() {
+			if s.away > 0 {
+				return
+			}
+			op(s)
+			at := q.w.now + between(q.rng, askMin, askMax)
+			q.w.at(at, func() {
+				if q.alive() && q.cuts == 0 && !q.noticed {
+					q.after(0, func() { finish(nil) })
+				}
+			})
+		})
+	}
+	switch {
+	case q.cuts == 0:
+		ask()
+	case q.hold:
+		q.outHeld = append(q.outHeld, ask)
+	}
+}
+
+// carry carries a request of the core out. One that is about many may get an answer
+// for the first of them only.
+func (q *queen) carry(op *queencore.Op) {
+	n := max(len(op.Keys), len(op.Letters), len(op.Steps))
+	op.Errs = make([]error, n)
+	op.Heads, op.Rosters, op.Advanced = make([]ledger.Head, n), make([]ledger.RosterRead, n), make([]ledger.Advanced, n)
+	for i := range op.Steps {
+		for _, body := range bodies(&op.Steps[i].Next) {
+			if ev := q.w.decode(body); ev != nil {
+				q.w.truth.wardLostByClosing(q, &ev.Data)
+			}
+		}
+	}
+	first := n
+	if n > 1 {
+		first = 1 + q.rng.IntN(n)
+	}
+	part := func(from, to int, then func()) {
+		q.request(func(s *store) {
+			for i := from; i < to; i++ {
+				q.one(s, op, i)
+			}
+		}, func(err error) {
+			for i := from; i < to; i++ {
+				if err != nil {
+					op.Errs[i], op.Heads[i], op.Rosters[i], op.Advanced[i] = err, ledger.Head{Err: err}, ledger.RosterRead{Err: err}, ledger.Advanced{Err: err}
+				} else if op.Kind == queencore.OpAdvance && op.Advanced[i].Err == nil {
+					q.kept.wrote[op.Steps[i].Key] = op.Advanced[i].Revision
+				}
+			}
+			if op.Err = errors.Join(op.Err, err); err != nil && q.kept.opened {
+				q.lookLater(0)
+			}
+			then()
+		})
+	}
+	hand := func() {
+		q.learning(append(op.Keys[:len(op.Keys):len(op.Keys)], stepKeys(op)...), func(now time.Time) { q.core.Done(now, op) })
+	}
+	if first == n {
+		part(0, n, hand)
+		return
+	}
+	part(0, first, func() { part(first, n, hand) })
+}
+
+func stepKeys(op *queencore.Op) (keys []string) {
+	for i := range op.Steps {
+		keys = append(keys, op.Steps[i].Key)
+	}
+	return keys
+}
+
+// one lets part i of a request happen.
+func (q *queen) one(s *store, op *queencore.Op, i int) {
+	switch op.Kind {
+	case queencore.OpHeads:
+		if k, ok := s.get(op.Keys[i]); ok {
+			op.Heads[i] = ledger.Head{Inc: k.inc, Seq: k.seq, OK: true}
+		}
+	case queencore.OpRosters:
+		op.Rosters[i].Item, op.Rosters[i].OK = s.item(op.Keys[i])
+	case queencore.OpPublish:
+		if ev := q.w.decode(op.Letters[i].Body); ev != nil {
+			s.publish(ev)
+		}
+	case queencore.OpAdvance:
+		x := &op.Steps[i]
+		op.Advanced[i].Revision, op.Advanced[i].Err = s.advance(x.Key, x.Revision, x.Next, q.before())
+	}
+}
+
+func (w *world) decode(body []byte) *hivebeat.Event {
+	var ev hivebeat.Event
+	if err := json.Unmarshal(body, &ev); err != nil {
+		w.breaks(Sound, "an event can not be read: %v", err)
+		return nil
+	}
+	return &ev
+}
+
+// readLedger reads the roster, and then the bucket.
+func (q *queen) readLedger() {
+	k := &q.kept
+	roster, epoch := make(map[string]ledger.RosterItem), int64(0)
+	var keys []string
+	q.request(func(s *store) {
+		keys, epoch = s.all(0), s.epoch
+		for _, key := range keys {
+			roster[key], _ = s.item(key)
+		}
+	}, func(err error) {
+		if err != nil {
+			q.core.ReadDone(q.w.time(), err)
+			return
+		}
+		q.learning(keys, func(now time.Time) { q.core.RosterRead(now, roster) })
+		if k.epoch != epoch {
+			k.epoch, k.watched, k.wrote = epoch, 0, make(map[string]uint64)
+		}
+		var entries []ledger.Entry
+		q.request(func(s *store) { entries = s.entries() }, func(err error) {
+			for i := range entries {
+				q.learning([]string{entries[i].Hive}, func(now time.Time) { q.core.Kept(now, &entries[i]) })
+				var s wire.SnapshotView
+				if wire.ParseSnapshot(entries[i].Payload, &s) == nil {
+					q.w.truth.adopted(q, &s)
+				}
+			}
+			q.core.ReadDone(q.w.time(), err)
+		})
+	})
+}
+
+// watchLedger brings what is new in the roster.
+func (q *queen) watchLedger() {
+	s, k := q.w.store, &q.kept
+	if !q.up() || !k.opened || s.epoch != k.epoch {
+		return // the next watch, or the next read
+	}
+	if q.cuts > 0 || s.away > 0 { // unnoticed: it goes on when it can
+		if !k.rewatch {
+			k.rewatch = true
+			q.after(time.Second, func() { k.rewatch = false; q.watchLedger() })
+		}
+		return
+	}
+	for _, key := range s.all(k.watched) {
+		item, _ := s.item(key)
+		k.watched = item.Revision
+		if item.Own = k.wrote[key] == item.Revision; item.Own {
+			item = ledger.RosterItem{Revision: item.Revision, Epoch: item.Epoch, Stored: item.Stored, Own: true}
+		}
+		q.input(func(time.Time) {
+			q.learning([]string{key}, func(now time.Time) { q.core.Roster(now, key, item) })
+		})
+	}
+}
+
+// offer is ledger.Putter: the newest of each hive, once a second.
+func (q *queen) offer(s *ledger.Snapshot) {
+	p := q.kept.putting[s.Hive]
+	if p == nil {
+		p = &putting{last: -time.Hour}
+		q.kept.putting[s.Hive] = p
+	}
+	if p.inc != s.Inc || p.seq != s.Seq {
+		p.inc, p.seq, p.pages = s.Inc, s.Seq, make(map[uint64][]byte)
+	}
+	p.pages[s.Page], p.received, p.every = s.Payload, q.w.now, s.Every
+	if p.armed {
+		return
+	}
+	p.armed = true
+	id := s.Hive
+	q.when(p.last+time.Second, func() {
+		p.armed, p.last = false, q.w.now
+		c := *p
+		p.pages = make(map[uint64][]byte)
+		q.request(func(s *store) {
+			for page := range uint64(hivebeat.MaxPages) {
+				b, ok := c.pages[page]
+				if !ok {
+					break
+				}
+				s.putSnapshot(id, page, c.inc, c.seq, b, c.received, c.every)
+			}
+		}, func(error) {})
+	})
+}

@@ -1,0 +1,183 @@
+package queen
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat/internal/core"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/link"
+	"github.com/beatfabric/hivebeat/internal/queencore"
+)
+
+// begin subscribes and starts what runs beside the loop.
+func (q *Queen) begin(work context.Context) error {
+	for _, subject := range []string{q.subjects.Hives(), q.subjects.HivesPinned()} {
+		sub, err := q.nc.ChanSubscribe(subject, q.msgs)
+		if err != nil {
+			return fmt.Errorf("queen: subscribe %s: %w", subject, err)
+		}
+		q.subs = append(q.subs, sub)
+	}
+	var err error
+	if q.link, err = link.Open(q.nc, q.cfg.System, q.log); err != nil {
+		return fmt.Errorf("queen: %w", err)
+	}
+	q.wg.Go(func() { q.link.Run(work) })
+	if err := q.followEvents(); err != nil {
+		return fmt.Errorf("queen: subscribe %s: %w", q.subjects.Events(), err)
+	}
+	q.wg.Go(func() { q.readEvents(work) })
+	if q.service, err = q.introduce(work); err != nil {
+		return err
+	}
+	q.core.Connection(time.Now(), q.link.Connection())
+	if !q.cfg.NoJetStream {
+		q.wg.Go(func() { q.keep(work) })
+	}
+	return nil
+}
+
+// behind reports whether so many snapshots wait that some may soon be dropped.
+func (q *Queen) behind() bool { return len(q.msgs) > cap(q.msgs)/8 }
+
+// unsubscribe ends the subscriptions, and what only the loop used.
+func (q *Queen) unsubscribe() {
+	for _, sub := range q.subs {
+		_ = sub.Unsubscribe()
+	}
+	if q.follows.sub != nil {
+		_ = q.follows.sub.Unsubscribe()
+	}
+	if q.service != nil { // of a queen that did not leave in order
+		for _, sub := range q.service.subs {
+			_ = sub.Unsubscribe()
+		}
+	}
+	for id := range q.wards.subs {
+		q.unlisten(id)
+	}
+	if q.link != nil {
+		q.link.Close()
+	}
+}
+
+// wards are the subscriptions to the beats of workers whose hives were lost.
+type wards struct {
+	beats chan *nats.Msg // of all of them
+	subs  map[string][]*nats.Subscription
+	// dropped messages of subscriptions that ended.
+	dropped int
+}
+
+// pendingBeats is how many beats of adopted workers may wait before NATS drops the
+// newest.
+const pendingBeats = 4096
+
+// perform does what the core asks for. It reports whether something was handed back
+// already, so that there is more to ask it for.
+func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time) (again bool) {
+	q.logAll(r.Logs)
+	for _, id := range r.Unlisten {
+		q.unlisten(id)
+	}
+	for _, id := range r.Listen {
+		q.listen(id)
+	}
+	for _, c := range r.Calls {
+		q.call(c)
+	}
+	q.link.Send(work, r.Signals)
+	for i := range r.Puts {
+		q.store.putter.Offer(r.Puts[i])
+	}
+	if r.Read {
+		l := q.store.ledger
+		q.wg.Go(func() { q.read(work, l) })
+	}
+	for _, op := range r.Ops {
+		if op.Kind == queencore.OpTell {
+			op.Errs = q.publishStraight(op.Events)
+			q.core.Done(now, op)
+			again = true
+			continue
+		}
+		q.wg.Go(func() {
+			q.carryOut(work, op)
+			_ = q.post(work, func(now time.Time) { q.core.Done(now, op) })
+		})
+	}
+	if r.Serve {
+		if err := q.service.serve(); err != nil {
+			q.fatal = err
+		}
+	}
+	return again
+}
+
+func (q *Queen) listen(id string) {
+	for _, subject := range []string{q.subjects.Workers(id), q.subjects.WorkersPinned(id)} {
+		sub, err := q.nc.ChanSubscribe(subject, q.wards.beats)
+		if err != nil {
+			q.log.Warn("can not hear the workers of a hive that was lost", slog.String("subject", subject), slog.Any("err", err))
+			continue
+		}
+		q.wards.subs[id] = append(q.wards.subs[id], sub)
+	}
+}
+
+func (q *Queen) unlisten(id string) {
+	for _, sub := range q.wards.subs[id] {
+		if n, err := sub.Dropped(); err == nil {
+			q.wards.dropped += n
+		}
+		_ = sub.Unsubscribe() // fails only on a connection that is closed
+	}
+	delete(q.wards.subs, id)
+}
+
+// call publishes a roll call.
+func (q *Queen) call(c fleet.RollCall) {
+	subject := q.subjects.HiveRollcall()
+	switch {
+	case c.Workers:
+		subject = q.subjects.WorkerRollcall(c.Hive)
+	case c.Hive != "":
+		subject = q.subjects.HiveRollcallOf(c.Hive)
+	}
+	if err := q.nc.Publish(subject, strconv.AppendInt(nil, c.Spread.Milliseconds(), 10)); err != nil {
+		q.log.Debug("roll call failed", slog.String("subject", subject), slog.Any("err", err))
+	}
+}
+
+// countDropped returns how many messages NATS dropped as this queen was too slow.
+func (q *Queen) countDropped() int {
+	n := q.wards.dropped
+	count := func(subs []*nats.Subscription) {
+		for _, sub := range subs {
+			if d, err := sub.Dropped(); err == nil {
+				n += d
+			}
+		}
+	}
+	count(q.subs)
+	for _, subs := range q.wards.subs {
+		count(subs)
+	}
+	q.dropped = max(n, q.dropped) // what ended says nothing any more
+	return q.dropped
+}
+
+// logAll logs what the core wants logged.
+func (q *Queen) logAll(logs core.Logs) {
+	for i := range logs {
+		q.log.LogAttrs(context.Background(), logs[i].Level, logs[i].Text, logs[i].Attrs...) //nolint:sloglint // the texts are constants of the core
+	}
+}
+
+func debugs(log *slog.Logger) bool { return log.Enabled(context.Background(), slog.LevelDebug) }

@@ -1,0 +1,59 @@
+package queen
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+func restarted(hives int) string {
+	if hives == 1 {
+		return "1 hive has just restarted"
+	}
+	return fmt.Sprintf("%d hives have just restarted", hives)
+}
+
+// status says how sure an answer is.
+func (q *Queen) status(now time.Time) api.Status {
+	s := api.Status{
+		AsOf: now.UTC().Round(0), Queen: q.cfg.ID, Warm: q.core.Warm(), JetStream: !q.cfg.NoJetStream && q.store.there(),
+	}
+	unsure := func(format string, args ...any) { s.Unsure = append(s.Unsure, fmt.Sprintf(format, args...)) }
+	if since, cut := q.core.Hearing().CutSince(); cut {
+		unsure("this queen is cut off from NATS for %.1fs and hears nobody", now.Sub(since).Seconds())
+	} else if since, ok := q.core.Hearing().Doubts(); ok {
+		unsure("this queen is not sure that it heard everybody in the last %.1fs, and judges nobody until it is", now.Sub(since).Seconds())
+	}
+	if !s.Warm {
+		unsure("this queen has just started and has not heard every hive that it should know")
+	}
+	if !q.cfg.NoJetStream && !s.JetStream {
+		unsure("JetStream is away: %s; this is what this queen has heard itself, and events wait", q.store.reason())
+	}
+	if s.Warm && !s.JetStream && now.Sub(q.core.Up()) < q.cfg.Fresh {
+		unsure("this queen started %.0fs ago without a memory: a hive that was silent since is not known to it", now.Sub(q.core.Up()).Seconds())
+	}
+	if n := q.view.Totals().Warming; n > 0 {
+		unsure("%s, and may not know all workers yet", restarted(n))
+	}
+	held := 0
+	for _, z := range q.view.Brakes() {
+		since, n, _ := z.On()
+		held += n
+		s.Brake = append(s.Brake, api.BrakeInfo{Zone: z.Name(), Held: n, Since: hivebeat.MillisOf(now.Sub(since))})
+		unsure("the brake is on in %s for %.1fs: so many hives fell silent at once that this is not believed; %d are held as unverified", zoneWords(z.Name()), now.Sub(since).Seconds(), n)
+	}
+	if n := q.view.Unverified() - held; n > 0 {
+		unsure("%d hives are known from memory alone and were not heard yet", n)
+	}
+	return s
+}
+
+func zoneWords(zone string) string {
+	if zone == "" {
+		return "no zone"
+	}
+	return "zone " + zone
+}
