@@ -1,4 +1,4 @@
-package sim
+package whatif
 
 import (
 	"fmt"
@@ -47,7 +47,7 @@ func falseDeathsOf(t *testing.T, s Settings, beats int) (deaths float64) {
 // TestFalseDeathsAsTheDetectorHasThem holds the formula against the detector.
 func TestFalseDeathsAsTheDetectorHasThem(t *testing.T) {
 	beats := 100_000.0
-	if raced || testing.Short() {
+	if testing.Short() {
 		beats = 20_000
 	}
 	for _, loss := range []float64{0.1, 0.3, 0.6} {

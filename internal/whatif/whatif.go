@@ -1,4 +1,6 @@
-package sim
+// Package whatif says what to expect of a network and of settings: how often a live
+// sender is given up, and how long a crash goes unnoticed. hivebeat sim prints it.
+package whatif
 
 import (
 	"fmt"
@@ -67,8 +69,8 @@ type Detection struct {
 	Max time.Duration `json:"max_ns"` // of what was drawn
 }
 
-// WhatIf is the answer to Settings.
-type WhatIf struct {
+// Answer is the answer to Settings.
+type Answer struct {
 	Workers Outlook `json:"workers"` // lost to their hive, and from there to a queen
 	Hives   Outlook `json:"hives"`   // lost to a queen
 }
@@ -78,10 +80,10 @@ const draws = 20_000
 
 // Ask says what is to be expected with these settings. Deaths that are seen sooner
 // (exit, disconnect, goodbye) are not what it is about: here a machine falls silent.
-func Ask(s Settings) WhatIf {
+func Ask(s Settings) Answer {
 	s = s.WithDefaults()
 	r := rand.New(rand.NewPCG(s.Seed, 1))
-	var a WhatIf
+	var a Answer
 	a.Workers = s.outlook(r, s.Every, s.Workers, true)
 	a.Hives = s.outlook(r, s.HiveEvery, s.Hives, false)
 	return a
@@ -152,7 +154,15 @@ func (s Settings) longer(r *rand.Rand, every, patience time.Duration, k int) flo
 	return float64(hits) / draws
 }
 
-func (s Settings) delay(r *rand.Rand) time.Duration { return s.Delay + between(r, 0, s.Jitter) }
+func (s Settings) delay(r *rand.Rand) time.Duration {
+	if s.Jitter <= 0 {
+		return s.Delay
+	}
+	return s.Delay + time.Duration(r.Int64N(int64(s.Jitter)))
+}
+
+// epoch is when the intervals begin; any time does.
+var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // gaps are the intervals of the real schedule.
 type gaps struct {
