@@ -47,8 +47,8 @@ func (h *Hive) callRoll(spread time.Duration) {
 	}
 }
 
-// watch begins and ends to watch processes of workers.
-func (h *Hive) watch(list []detector.Watch) {
+// watchProcs begins and ends to watch processes of workers.
+func (h *Hive) watchProcs(list []detector.Watch) {
 	for _, w := range list {
 		switch {
 		case w.Stop:

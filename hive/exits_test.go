@@ -220,7 +220,7 @@ func TestAProcessThatBeganAfterTheBeatIsAnotherOne(t *testing.T) {
 	if !ok || len(watches) != 1 {
 		t.Fatalf("accepted %t, %d to be watched", ok, len(watches))
 	}
-	h.watch(watches)
+	h.watchProcs(watches)
 	bustest.Eventually(t, patience, func() (bool, string) {
 		w := h.Snapshot().Workers[0]
 		return w.Live == hivebeat.Lost && w.Cause == hivebeat.CauseExit, fmt.Sprintf("%+v", w)

@@ -55,7 +55,7 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits 
 		case <-ctx.Done():
 			return nil
 		case m := <-beats:
-			err = l.hear(ctx, m)
+			err = l.hearBeats(ctx, m)
 		case m := <-calls:
 			err = l.turn(ctx, func(now time.Time, _ uint64) { h.called(now, m) })
 		case list := <-exits:
@@ -74,9 +74,9 @@ func newLoop(h *Hive, outside *link.Link, beats <-chan *nats.Msg) *loop {
 	return &loop{Hive: h, link: outside, beats: beats, wake: time.NewTimer(0), heard: make([]*nats.Msg, 0, core.Batch)}
 }
 
-// hear takes m, and of the beats that wait behind it as many as fit a batch: a wide
+// hearBeats takes m, and of the beats that wait behind it as many as fit a batch: a wide
 // select costs more than a beat.
-func (l *loop) hear(ctx context.Context, m *nats.Msg) error {
+func (l *loop) hearBeats(ctx context.Context, m *nats.Msg) error {
 	debug := l.log.Enabled(ctx, slog.LevelDebug)
 	heard := l.heard[:0]
 	now := time.Now() // none of them is younger
@@ -102,7 +102,7 @@ func (l *loop) hear(ctx context.Context, m *nats.Msg) error {
 // is not late.
 func (l *loop) turn(ctx context.Context, input func(now time.Time, dropped uint64)) error {
 	for n := len(l.beats); n > 0; n -= core.Batch {
-		if err := l.hear(ctx, <-l.beats); err != nil {
+		if err := l.hearBeats(ctx, <-l.beats); err != nil {
 			return err
 		}
 	}
@@ -125,7 +125,7 @@ func (h *Hive) called(now time.Time, m *nats.Msg) {
 
 // do does what the core asks for.
 func (l *loop) do(ctx context.Context, r *hivecore.Ready) error {
-	l.watch(r.Watches)
+	l.watchProcs(r.Watches)
 	l.urge(r)
 	l.write(ctx, r.Logs)
 	if r.Roll > 0 {

@@ -68,7 +68,7 @@ func TestAWakeUpTakesABatch(t *testing.T) {
 		waiting <- &nats.Msg{Subject: beats, Data: f.Next(t)}
 	}
 	for _, want := range []uint64{core.Batch, core.Batch + 10} {
-		if err := l.hear(t.Context(), <-waiting); err != nil {
+		if err := l.hearBeats(t.Context(), <-waiting); err != nil {
 			t.Fatal(err)
 		}
 		if got := l.Stats().Beats; got != want {
@@ -101,7 +101,7 @@ func BenchmarkTurn(b *testing.B) {
 				i++
 			}
 			hear := func() {
-				if err := l.hear(b.Context(), <-waiting); err != nil {
+				if err := l.hearBeats(b.Context(), <-waiting); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/ledger"
-	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // How JetStream and package ledger behave.
@@ -108,33 +107,6 @@ func (s *store) entries() (list []ledger.Entry) {
 		}
 	}
 	return list
-}
-
-// recall is what a hive that begins reads of its own last snapshot.
-func (s *store) recall(hive string) (ids []string, ok bool) {
-	if s.away > 0 {
-		return nil, false
-	}
-	var first wire.SnapshotView
-	for page := uint64(0); page == 0 || page < first.Pages; page++ {
-		k, ok := s.get(hivesKey(hive, page))
-		var v wire.SnapshotView
-		if !ok || wire.ParseSnapshot(k.payload, &v) != nil {
-			return nil, false
-		}
-		if page == 0 {
-			first = v
-		}
-		if !v.Warm || v.Page != page || v.Inc != first.Inc || v.Seq != first.Seq || v.Pages != first.Pages {
-			return nil, false
-		}
-		for i := range v.Workers {
-			if r := &v.Workers[i]; string(r.Live) != string(hivebeat.Lost) && string(r.Live) != string(hivebeat.Left) {
-				ids = append(ids, string(r.Worker))
-			}
-		}
-	}
-	return ids, true
 }
 
 // item returns an entry of the roster as it is read now.

@@ -75,7 +75,7 @@ func (h happenings) before(i, j int) bool {
 	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].n < h[j].n
 }
 
-func (h *happenings) push(x happening) {
+func (h *happenings) insert(x happening) {
 	list := append(*h, x)
 	for i := len(list) - 1; i > 0; {
 		up := (i - 1) / 2
@@ -88,7 +88,7 @@ func (h *happenings) push(x happening) {
 	*h = list
 }
 
-func (h *happenings) pop() happening {
+func (h *happenings) earliest() happening {
 	list := *h
 	first, last := list[0], len(list)-1
 	list[0], list[last] = list[last], happening{}
@@ -113,7 +113,7 @@ func (h *happenings) pop() happening {
 // at lets something happen at t, or now where that is past.
 func (w *world) at(t time.Duration, do func()) {
 	w.count++
-	w.queue.push(happening{max(t, w.now), w.count, do})
+	w.queue.insert(happening{max(t, w.now), w.count, do})
 }
 
 // time is now, as the monotonic clock of every machine has it.
@@ -129,11 +129,11 @@ func (w *world) stream(name string) *rand.Rand {
 	return rand.New(rand.NewPCG(w.plan.Seed, f.Sum64()))
 }
 
-// run lets everything happen until the plan is over, or something is broken.
-func (w *world) run() {
+// play lets everything happen until the plan is over, or something is broken.
+func (w *world) play() {
 	end := w.plan.For.D()
 	for len(w.queue) > 0 && w.broken == nil {
-		h := w.queue.pop()
+		h := w.queue.earliest()
 		if h.at > end {
 			break
 		}
