@@ -145,7 +145,7 @@ func (s Settings) longer(r *rand.Rand, every, patience time.Duration, k int) flo
 		first := s.delay(r)
 		d := s.delay(r) - first
 		for range k + 1 {
-			d += g.next()
+			d += g.draw()
 		}
 		if d >= patience {
 			hits++
@@ -172,11 +172,11 @@ type gaps struct {
 
 func newGaps(r *rand.Rand, every time.Duration) *gaps {
 	g := &gaps{sched: bus.NewSchedule(epoch, every, 0, r.Float64), now: epoch}
-	g.next()
+	g.draw()
 	return g
 }
 
-func (g *gaps) next() time.Duration {
+func (g *gaps) draw() time.Duration {
 	at, _ := g.sched.Next()
 	d := at.Sub(g.now)
 	g.now = at
@@ -192,14 +192,14 @@ func (s Settings) detection(r *rand.Rand, every, patience time.Duration, hop boo
 	took := make([]time.Duration, draws)
 	beats, snaps := newGaps(r, every), newGaps(r, s.HiveEvery)
 	for i := range took {
-		since := time.Duration(r.Float64() * float64(beats.next())) // the last message was sent so long before the crash
+		since := time.Duration(r.Float64() * float64(beats.draw())) // the last message was sent so long before the crash
 		for s.Loss > 0 && r.Float64() < s.Loss {
-			since += beats.next()
+			since += beats.draw()
 		}
 		d := s.delay(r) - since + patience
 		if hop {
 			for s.Loss > 0 && r.Float64() < s.Loss {
-				d += snaps.next()
+				d += snaps.draw()
 			}
 			d += s.delay(r)
 		}

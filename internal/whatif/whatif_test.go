@@ -21,7 +21,7 @@ func falseDeathsOf(t *testing.T, s Settings, beats int) (deaths float64) {
 	reg.Start(epoch)
 	b := hivebeat.Beat{V: 1, Hive: "h", Worker: "w", Facts: hivebeat.Facts{Inc: 1, Every: hivebeat.MillisOf(s.Every), State: hivebeat.Ready}}
 	for range beats {
-		g.next()
+		g.draw()
 		b.Seq++
 		if r.Float64() < s.Loss {
 			continue
