@@ -113,7 +113,7 @@ func TestHiveHearsAndTells(t *testing.T) {
 	publish(t, nc, beats, f.Next(t))
 	s := q.await(t, "the worker", withWorker("w", hivebeat.Alive))
 	w, _ := worker1(s, "w")
-	if w.Model != f.Model || w.Labels["tier"] != "gold" || w.N != 1 || len(w.Tr) != 1 || w.Tr[0].Kind != hivebeat.KindJoined || w.Seq != 1 {
+	if w.Model != f.Model || w.Host != f.Host || w.Host == "" || w.Labels["tier"] != "gold" || w.N != 1 || len(w.Tr) != 1 || w.Tr[0].Kind != hivebeat.KindJoined || w.Seq != 1 {
 		t.Errorf("record %+v", w)
 	}
 	f.State, f.Reason = hivebeat.Stopped, "done"

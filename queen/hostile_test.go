@@ -280,3 +280,53 @@ func TestQueenAnswersAcrossImports(t *testing.T) {
 		t.Errorf("the test is void: the queen was asked for %+v (%v)", m, err)
 	}
 }
+
+// A beat has all that a snapshot requires. One that is sent where snapshots go neither
+// makes a hive nor takes one over, though it is of a higher incarnation.
+func TestBeatIsNoSnapshot(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q"})
+	q.warm()
+	w := workerOf("w1")
+	w.N = 0
+	transition(&w, hivebeat.KindJoined, "alive")
+	h := startHive(t, nc, "gpu-01", time.Hour, w)
+	q.eventually("alive", func() bool { return q.live("gpu-01") == hivebeat.Alive })
+	waitStored(t, nc, hivebeat.KindJoined, "gpu-01", "w1")
+
+	for i, hive := range []string{"gpu-01", "gpu-02"} {
+		b := hivebeat.Beat{V: 1, Hive: hive, Worker: "w1", Facts: hivebeat.Facts{Inc: h.snap.Inc + 1_000_000, Seq: 9, Every: 60_000, State: hivebeat.Ready}}
+		for k, subject := range []string{"queen.hives", "queen.hives." + hive} {
+			if err := nc.Publish(subject, encodeBeat(t, &b)); err != nil {
+				t.Fatal(err)
+			}
+			q.eventually("it is refused", func() bool { return q.Stats().Refused[hivebeat.RefusedForeign] == uint64(2*i+k+1) })
+		}
+	}
+	q.logged("is a beat")
+	a := q.ask(api.VerbHives, api.Request{})
+	if len(a.Hives) != 1 || a.Hives[0].Hive != "gpu-01" || a.Hives[0].Inc != h.snap.Inc || a.Hives[0].Live != hivebeat.Alive || a.Hives[0].Conflict {
+		t.Errorf("the hives are %+v", a.Hives)
+	}
+	if a := q.ask(api.VerbWorker, api.Request{Hive: "gpu-01", Worker: "w1"}); len(a.Workers) != 1 || a.Workers[0].Live != hivebeat.Alive {
+		t.Errorf("its worker is %+v", a.Workers)
+	}
+	h.send(nil) // and its next snapshot counts
+	q.eventually("the next snapshot", func() bool { return q.ask(api.VerbHive, api.Request{Hive: "gpu-01"}).Hives[0].Seq == h.snap.Seq })
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue(t.Context(), hivebeat.BucketHives)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := kv.Get(t.Context(), "gpu-02"); err == nil {
+		t.Errorf("a key of %d bytes was put for gpu-02", len(e.Value()))
+	}
+	if n := countStored(t, nc, hivebeat.KindJoined, "gpu-02") + countStored(t, nc, hivebeat.KindRestarted, "gpu-01"); n != 0 {
+		t.Errorf("%d events tell what did not happen", n)
+	}
+}
