@@ -101,7 +101,7 @@ func (s *service) serve() error {
 const serviceVersion = "1.0.0"
 
 // subscribe hands the requests at subject to fn, but for those whose answer would go
-// elsewhere than to an inbox: they are refused here, whatever they ask.
+// elsewhere than to an inbox: those are refused here, whatever they ask for.
 func (s *service) subscribe(subject, group string, fn nats.MsgHandler) error {
 	checked := func(m *nats.Msg) {
 		if m.Reply == "" || s.q.inboxes.Accept(m.Reply) {
@@ -126,8 +126,8 @@ func (s *service) subscribe(subject, group string, fn nats.MsgHandler) error {
 	return nil
 }
 
-// refuse counts a request that is not answered, since the answer would be written to a
-// subject that this queen may publish to and whoever asks may not.
+// refuse counts a request that names a subject to answer to which this queen may
+// publish to, and the requester perhaps not.
 func (s *service) refuse(m *nats.Msg) {
 	total := s.refused.Add(1)
 	s.mu.Lock()
