@@ -30,7 +30,8 @@ const (
 // subjects that nobody parses. It is safe for concurrent use.
 type Subjects struct{ dot string } // the prefix with its dot, or empty
 
-// NewSubjects returns the subjects below prefix, which is empty or one id.
+// NewSubjects returns the subjects below prefix, which is empty or one id. The ids
+// below which NATS delivers answers are no prefixes: _INBOX, _R_ and _GR_.
 func NewSubjects(prefix string) (Subjects, error) {
 	if prefix == "" {
 		return Subjects{}, nil
@@ -38,11 +39,23 @@ func NewSubjects(prefix string) (Subjects, error) {
 	if err := CheckID("prefix", prefix); err != nil {
 		return Subjects{}, err
 	}
+	switch prefix {
+	case "_INBOX", "_R_", "_GR_":
+		return Subjects{}, fmt.Errorf("%w: prefix %q is where NATS delivers answers", ErrID, prefix)
+	}
 	return Subjects{dot: prefix + "."}, nil
 }
 
 // Prefix returns the prefix, without a dot.
 func (s Subjects) Prefix() string { return strings.TrimSuffix(s.dot, ".") }
+
+// Overlaps reports whether a subject below prefix, which is one token or more, may be
+// one of this fabric, or of one without a prefix.
+func (s Subjects) Overlaps(prefix string) bool {
+	rest, below := strings.CutPrefix(prefix+".", s.dot)
+	first, _, _ := strings.Cut(rest, ".")
+	return first == tokHive || first == tokQueen || below && first == ""
+}
 
 func (s Subjects) join(tokens ...string) string { return s.dot + strings.Join(tokens, ".") }
 

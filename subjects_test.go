@@ -108,6 +108,11 @@ func TestCheckID(t *testing.T) {
 	if _, err := hivebeat.NewSubjects("a.b"); !errors.Is(err, hivebeat.ErrID) {
 		t.Errorf("a prefix of two tokens: %v, want ErrID", err)
 	}
+	for _, answers := range []string{"_INBOX", "_R_", "_GR_"} {
+		if _, err := hivebeat.NewSubjects(answers); !errors.Is(err, hivebeat.ErrID) {
+			t.Errorf("prefix %s, below which answers go: %v, want ErrID", answers, err)
+		}
+	}
 }
 
 func TestEvent(t *testing.T) {

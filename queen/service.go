@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,9 +33,11 @@ type service struct {
 	slots    chan struct{}   // one for each request that is answered beside its subscription
 	watching chan struct{}   // the same of those that watch
 	wg       sync.WaitGroup  // all of them
+	refused  atomic.Uint64   // requests whose answer was to go to no inbox
 
-	mu    sync.Mutex
-	stats []*micro.EndpointStats // by verb
+	mu     sync.Mutex
+	stats  []*micro.EndpointStats // by verb
+	warned time.Time              // of refused
 }
 
 // queueGroup is the one micro takes by default: one of all queens answers.
@@ -65,7 +69,7 @@ func (q *Queen) introduce(work context.Context) (*service, error) {
 			}
 			err = s.subscribe(subject, "", func(m *nats.Msg) {
 				if b, err := json.Marshal(reply()); err == nil {
-					_ = m.Respond(b)
+					_ = m.Respond(b) //nolint:forbidigo // subscribe has checked where to
 				}
 			})
 			if err != nil {
@@ -96,13 +100,22 @@ func (s *service) serve() error {
 // serviceVersion is the version of the API.
 const serviceVersion = "1.0.0"
 
+// subscribe hands the requests at subject to fn, but for those whose answer would go
+// elsewhere than to an inbox: those are refused here, whatever they ask for.
 func (s *service) subscribe(subject, group string, fn nats.MsgHandler) error {
+	checked := func(m *nats.Msg) {
+		if m.Reply == "" || s.q.inboxes.Accept(m.Reply) {
+			fn(m)
+			return
+		}
+		s.refuse(m)
+	}
 	var sub *nats.Subscription
 	var err error
 	if group == "" {
-		sub, err = s.q.nc.Subscribe(subject, fn)
+		sub, err = s.q.nc.Subscribe(subject, checked)
 	} else {
-		sub, err = s.q.nc.QueueSubscribe(subject, group, fn)
+		sub, err = s.q.nc.QueueSubscribe(subject, group, checked)
 	}
 	if err != nil {
 		return fmt.Errorf("queen: subscribe %s: %w", subject, err)
@@ -112,6 +125,24 @@ func (s *service) subscribe(subject, group string, fn nats.MsgHandler) error {
 	s.subs, s.ended = append(s.subs, sub), append(s.ended, ended)
 	return nil
 }
+
+// refuse counts a request that names a subject to answer to which this queen may
+// publish to, and the requester perhaps not.
+func (s *service) refuse(m *nats.Msg) {
+	total := s.refused.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); s.warned.IsZero() || now.Sub(s.warned) >= warnAgain {
+		s.warned = now
+		s.q.log.Warn("requests refused: their answers were to go to a subject that is no inbox",
+			slog.String("subject", m.Subject), slog.String("reply", m.Reply[:min(len(m.Reply), maxReplyShown)]), slog.Uint64("total", total))
+	}
+}
+
+const (
+	warnAgain     = 10 * time.Second
+	maxReplyShown = 256 // bytes
+)
 
 // drain stops taking requests and waits until those that came are answered.
 func (s *service) drain(ctx context.Context) {
@@ -174,7 +205,7 @@ func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 	}
 	err = nil
 	if m.Reply != "" {
-		err = m.RespondMsg(reply)
+		err = m.RespondMsg(reply) //nolint:forbidigo // subscribe has checked where to
 	}
 
 	s.mu.Lock()

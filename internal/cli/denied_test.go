@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -29,5 +31,23 @@ func TestReaderWithoutPermission(t *testing.T) {
 			!strings.Contains(errs, "\nhint: \"hivebeat doctor --role reader\"") || strings.Count(errs, "\n") != 2 {
 			t.Errorf("%s %v: exit code %d, %q, %s", tt.user, tt.args, code, out, errs)
 		}
+	}
+}
+
+// Queens answer to inboxes that they know. Who has others is told what queens lack.
+func TestInboxPrefixThatQueensDoNotKnow(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	queen := bustest.Conn(t, srv)
+	if _, err := queen.SubscribeSync("queen.api.hives"); err != nil { // and is silent
+		t.Fatal(err)
+	}
+	bustest.Flush(t, queen)
+	file := filepath.Join(t.TempDir(), "ops.json")
+	if err := os.WriteFile(file, []byte(`{"url":"`+srv.URL()+`","inbox_prefix":"_INBOX_ops"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := run(t, nil, "ls", "hives", "--context", file, "--timeout", "200ms")
+	if code != ExitFailed || out != "" || !strings.Contains(errs, "\nhint: ") || !strings.Contains(errs, "--inbox-prefix _INBOX_ops") {
+		t.Errorf("exit code %d, %q, %s", code, out, errs)
 	}
 }

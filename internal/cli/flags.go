@@ -36,7 +36,13 @@ type PrefixFlag struct {
 // Validate checks the prefix. kong calls the Validate of every embedded struct whose
 // name is exported: that is why these are.
 func (f *PrefixFlag) Validate() error {
-	return checkID("--prefix", f.Prefix)
+	if err := checkID("--prefix", f.Prefix); err != nil {
+		return err
+	}
+	if _, err := hivebeat.NewSubjects(f.Prefix); err != nil {
+		return misused(fmt.Errorf("--prefix: %w", err), "use another one, such as acme")
+	}
+	return nil
 }
 
 func (f *PrefixFlag) subjects() hivebeat.Subjects {

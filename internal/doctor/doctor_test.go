@@ -364,6 +364,18 @@ func TestEndsWithContext(t *testing.T) {
 	}
 }
 
+// A queen is silent to inboxes that it was not told of.
+func TestInboxPrefixOfItsOwn(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	queen := bustest.Conn(t, srv)
+	if _, err := queen.SubscribeSync("queen.api.summary"); err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, queen)
+	nc := bustest.Conn(t, srv, nats.CustomInboxPrefix("_INBOX_ops"))
+	has(t, check(t, nc, doctor.Config{Role: doctor.Reader}), doctor.Warn, doctor.CheckQueen, "no answer", "--inbox-prefix _INBOX_ops")
+}
+
 func TestConfig(t *testing.T) {
 	for field, cfg := range map[string]doctor.Config{
 		"Config.Role":   {Role: "king"},

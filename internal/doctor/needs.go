@@ -43,7 +43,7 @@ type Permissions struct {
 
 // Permissions returns what the role of c needs, with wildcards where an id is not
 // known. It is what `doctor` probes, and what an operator copies. Answers of a
-// queen need allow_responses, or publish to the inboxes of whoever asks.
+// queen need allow_responses, or publish to _INBOX.> and _R_.>.
 func (c Config) Permissions() Permissions {
 	wild := func(s string) string {
 		t := strings.Split(s, ".")

@@ -66,7 +66,9 @@ func (e *Error) Unwrap() error {
 	return nil
 }
 
-// Config says how a Client asks. The zero Config is usable.
+// Config says how a Client asks. The zero Config is usable. Of a connection with an
+// inbox prefix of its own queens need to know (queen.Config.InboxPrefixes): others do
+// not answer it.
 type Config struct {
 	// Prefix of all subjects. Default none.
 	Prefix string
