@@ -35,6 +35,9 @@ func TestSubjects(t *testing.T) {
 		{acme.EventLog("", "", hivebeat.KindBrake), "acme.queen.log.brake"},
 		{acme.Events(), "acme.queen.events.>"},
 		{acme.API("hives"), "acme.queen.api.hives"},
+		{acme.APIAt("hives", "q1"), "acme.queen.api.hives.q1"},
+		{acme.As("ann", "hold"), "acme.queen.as.ann.hold"},
+		{bare.AsAt("ann", "hold", "q1"), "queen.as.ann.hold.q1"},
 		{bare.Bucket(hivebeat.BucketHives), "queen_hives"},
 		{acme.Stream(hivebeat.StreamEvents), "acme_QUEEN_EVENTS"},
 		{acme.Prefix(), "acme"},
@@ -63,11 +66,28 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestParseAPIRefuses(t *testing.T) {
+	s, _ := hivebeat.NewSubjects("acme")
+	for _, subject := range []string{
+		"", "queen.api.hives", "acme.queen.api", "acme.queen.api.", "acme.queen.api.hives.", "acme.queen.api.hives.a.b", "acme.queen.api.*",
+		"acme.queen.as", "acme.queen.as.ann", "acme.queen.as.ann.", "acme.queen.as.ann.hold.", "acme.queen.as.ann.hold.q.x", "acme.queen.events.h.lost",
+	} {
+		if asker, verb, queen, err := s.ParseAPI(subject); !errors.Is(err, hivebeat.ErrSubject) {
+			t.Errorf("ParseAPI(%q) = %q, %q, %q, %v; want ErrSubject", subject, asker, verb, queen, err)
+		}
+	}
+	for _, subject := range []string{"acme.queen.as.a$b.hold", "acme.queen.as." + strings.Repeat("x", 65) + ".hold.q1"} {
+		if _, _, _, err := s.ParseAPI(subject); !errors.Is(err, hivebeat.ErrID) || !strings.Contains(err.Error(), "asker") {
+			t.Errorf("ParseAPI(%q): %v, want ErrID of the asker", subject, err)
+		}
+	}
+}
+
 var id = rapid.StringMatching(`[A-Za-z0-9_-]{1,64}`)
 
 // What is built is parsed back, and ids of the grammar's own words confuse nothing.
 func TestParseWhatIsBuilt(t *testing.T) {
-	any := rapid.OneOf(id, rapid.SampledFrom([]string{"hive", "workers", "queen", "hives", "rollcall", "log"}))
+	any := rapid.OneOf(id, rapid.SampledFrom([]string{"hive", "workers", "queen", "hives", "rollcall", "log", "api", "as"}))
 	rapid.Check(t, func(t *rapid.T) {
 		prefix := rapid.OneOf(rapid.Just(""), any).Draw(t, "prefix")
 		hive, worker := any.Draw(t, "hive"), any.Draw(t, "worker")
@@ -86,6 +106,15 @@ func TestParseWhatIsBuilt(t *testing.T) {
 		}
 		if h, err := s.ParseHives(s.Hives()); h != "" || err != nil {
 			t.Fatalf("Hives: %q %v", h, err)
+		}
+		asker, verb, queen := hive, worker, any.Draw(t, "queen")
+		for subject, want := range map[string][3]string{
+			s.API(verb): {"", verb, ""}, s.APIAt(verb, queen): {"", verb, queen},
+			s.As(asker, verb): {asker, verb, ""}, s.AsAt(asker, verb, queen): {asker, verb, queen},
+		} {
+			if a, v, q, err := s.ParseAPI(subject); [3]string{a, v, q} != want || err != nil {
+				t.Fatalf("%s: %q %q %q %v", subject, a, v, q, err)
+			}
 		}
 	})
 }
