@@ -119,15 +119,18 @@ func (s Subjects) EventLogsOf(hive, worker string) string {
 // API is where a queen answers a verb: queen.api.<verb>.
 func (s Subjects) API(verb string) string { return s.join(tokQueen, tokAPI, verb) }
 
-// APIAt is where one queen alone answers a verb: queen.api.<verb>.<queen>.
-func (s Subjects) APIAt(verb, queen string) string { return s.join(tokQueen, tokAPI, verb, queen) }
-
-// As is the pinned form of API, for permissions of one asker: queen.as.<asker>.<verb>.
-func (s Subjects) As(asker, verb string) string { return s.join(tokQueen, tokAs, asker, verb) }
-
-// AsAt is the pinned form of APIAt: queen.as.<asker>.<verb>.<queen>.
-func (s Subjects) AsAt(asker, verb, queen string) string {
-	return s.join(tokQueen, tokAs, asker, verb, queen)
+// Ask is the general form of API. With an asker it is pinned, for permissions of that
+// asker; with a queen that queen alone answers:
+// queen.api.<verb>[.<queen>] or queen.as.<asker>.<verb>[.<queen>].
+func (s Subjects) Ask(asker, verb, queen string) string {
+	tokens := []string{tokQueen, tokAPI, verb}
+	if asker != "" {
+		tokens = []string{tokQueen, tokAs, asker, verb}
+	}
+	if queen != "" {
+		tokens = append(tokens, queen)
+	}
+	return s.join(tokens...)
 }
 
 // Bucket returns the name of a KV bucket: <prefix>_<name>, or the name alone.
@@ -174,8 +177,8 @@ func (s Subjects) ParseHives(subject string) (hive string, err error) {
 	return hive, nil
 }
 
-// ParseAPI returns what is in a subject of API, APIAt, As or AsAt. asker is empty in
-// the forms that are not pinned, queen in those that any queen answers.
+// ParseAPI returns what is in a subject of API or Ask. asker is empty in the forms that
+// are not pinned, queen in those that any queen answers.
 func (s Subjects) ParseAPI(subject string) (asker, verb, queen string, err error) {
 	rest, ok := strings.CutPrefix(subject, s.dot+tokQueen+"."+tokAPI+".")
 	pinned := false

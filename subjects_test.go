@@ -1,7 +1,9 @@
 package hivebeat_test
 
 import (
+	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -35,9 +37,10 @@ func TestSubjects(t *testing.T) {
 		{acme.EventLog("", "", hivebeat.KindBrake), "acme.queen.log.brake"},
 		{acme.Events(), "acme.queen.events.>"},
 		{acme.API("hives"), "acme.queen.api.hives"},
-		{acme.APIAt("hives", "q1"), "acme.queen.api.hives.q1"},
-		{acme.As("ann", "hold"), "acme.queen.as.ann.hold"},
-		{bare.AsAt("ann", "hold", "q1"), "queen.as.ann.hold.q1"},
+		{acme.Ask("", "hives", ""), acme.API("hives")},
+		{acme.Ask("", "hives", "q1"), "acme.queen.api.hives.q1"},
+		{acme.Ask("ann", "hold", ""), "acme.queen.as.ann.hold"},
+		{bare.Ask("ann", "hold", "q1"), "queen.as.ann.hold.q1"},
 		{bare.Bucket(hivebeat.BucketHives), "queen_hives"},
 		{acme.Stream(hivebeat.StreamEvents), "acme_QUEEN_EVENTS"},
 		{acme.Prefix(), "acme"},
@@ -66,20 +69,36 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-func TestParseAPIRefuses(t *testing.T) {
-	s, _ := hivebeat.NewSubjects("acme")
-	for _, subject := range []string{
-		"", "queen.api.hives", "acme.queen.api", "acme.queen.api.", "acme.queen.api.hives.", "acme.queen.api.hives.a.b", "acme.queen.api.*",
-		"acme.queen.as", "acme.queen.as.ann", "acme.queen.as.ann.", "acme.queen.as.ann.hold.", "acme.queen.as.ann.hold.q.x", "acme.queen.events.h.lost",
-	} {
-		if asker, verb, queen, err := s.ParseAPI(subject); !errors.Is(err, hivebeat.ErrSubject) {
-			t.Errorf("ParseAPI(%q) = %q, %q, %q, %v; want ErrSubject", subject, asker, verb, queen, err)
+// The subjects of queries are those of the vectors.
+func TestSubjectVectors(t *testing.T) {
+	b, err := os.ReadFile("testdata/wire/v1/subjects.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []struct {
+		Name, Prefix, Subject, Refuse string
+		Value                         struct{ Asker, Verb, Queen string }
+	}
+	if err := json.Unmarshal(b, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vectors {
+		s, err := hivebeat.NewSubjects(v.Prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asker, verb, queen, err := s.ParseAPI(v.Subject)
+		switch want := map[string]error{"id": hivebeat.ErrID, "subject": hivebeat.ErrSubject}[v.Refuse]; {
+		case !errors.Is(err, want) || err == nil && v.Refuse != "":
+			t.Errorf("%s: %s: %v, want %q", v.Name, v.Subject, err, v.Refuse)
+		case err == nil && (asker != v.Value.Asker || verb != v.Value.Verb || queen != v.Value.Queen):
+			t.Errorf("%s: %s: %q %q %q", v.Name, v.Subject, asker, verb, queen)
+		case err == nil && s.Ask(asker, verb, queen) != v.Subject:
+			t.Errorf("%s: %s is built as %s", v.Name, v.Subject, s.Ask(asker, verb, queen))
 		}
 	}
-	for _, subject := range []string{"acme.queen.as.a$b.hold", "acme.queen.as." + strings.Repeat("x", 65) + ".hold.q1"} {
-		if _, _, _, err := s.ParseAPI(subject); !errors.Is(err, hivebeat.ErrID) || !strings.Contains(err.Error(), "asker") {
-			t.Errorf("ParseAPI(%q): %v, want ErrID of the asker", subject, err)
-		}
+	if len(vectors) < 20 {
+		t.Errorf("%d vectors", len(vectors))
 	}
 }
 
@@ -109,8 +128,8 @@ func TestParseWhatIsBuilt(t *testing.T) {
 		}
 		asker, verb, queen := hive, worker, any.Draw(t, "queen")
 		for subject, want := range map[string][3]string{
-			s.API(verb): {"", verb, ""}, s.APIAt(verb, queen): {"", verb, queen},
-			s.As(asker, verb): {asker, verb, ""}, s.AsAt(asker, verb, queen): {asker, verb, queen},
+			s.API(verb): {"", verb, ""}, s.Ask("", verb, ""): {"", verb, ""}, s.Ask("", verb, queen): {"", verb, queen},
+			s.Ask(asker, verb, ""): {asker, verb, ""}, s.Ask(asker, verb, queen): {asker, verb, queen},
 		} {
 			if a, v, q, err := s.ParseAPI(subject); [3]string{a, v, q} != want || err != nil {
 				t.Fatalf("%s: %q %q %q %v", subject, a, v, q, err)

@@ -1,6 +1,7 @@
 package queen
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -48,7 +49,7 @@ func TestEachQueenCanBeAddressed(t *testing.T) {
 		q := startQueen(t, bustest.Conn(t, srv), Config{ID: id, Prefix: "acme"})
 		q.warm()
 		q.eventually("it serves", func() bool {
-			_, err := nc.Request(subjects.APIAt(api.VerbSummary, id), nil, patience)
+			_, err := nc.Request(subjects.Ask("", api.VerbSummary, id), nil, patience)
 			return err == nil
 		})
 	}
@@ -57,15 +58,12 @@ func TestEachQueenCanBeAddressed(t *testing.T) {
 	}
 	for _, verb := range api.Verbs() {
 		for _, asker := range []string{"", "ann"} {
-			any, want := subjects.API(verb), "anyone"
-			if asker != "" {
-				any, want = subjects.As(asker, verb), asker
-			}
+			any, want := subjects.Ask(asker, verb, ""), cmp.Or(asker, "anyone")
 			if a := requestAt(t, nc, any, requests[verb]); a.Status.Asker != want {
 				t.Errorf("%s: %+v", any, a.Status)
 			}
 			for _, id := range ids {
-				a := requestAt(t, nc, any+"."+id, requests[verb])
+				a := requestAt(t, nc, subjects.Ask(asker, verb, id), requests[verb])
 				if a.Status.Queen != id || a.Status.Asker != want || a.Error != nil && a.Error.Code != api.CodeNotFound {
 					t.Errorf("%s.%s: %+v, %+v", any, id, a.Status, a.Error)
 				}
@@ -77,7 +75,7 @@ func TestEachQueenCanBeAddressed(t *testing.T) {
 	}
 
 	for _, asker := range []string{"a$b", "größe", strings.Repeat("x", 65)} {
-		for _, subject := range []string{subjects.As(asker, api.VerbHold), subjects.AsAt(asker, api.VerbSummary, "q1")} {
+		for _, subject := range []string{subjects.Ask(asker, api.VerbHold, ""), subjects.Ask(asker, api.VerbSummary, "q1")} {
 			a := requestAt(t, nc, subject, api.Request{})
 			if a.Error == nil || a.Error.Code != api.CodeBadRequest || !strings.Contains(a.Error.Message, "asker") || a.Status.Asker != api.Anyone {
 				t.Errorf("%s: %+v", subject, a)
@@ -133,11 +131,7 @@ func TestHoldsAreTheirAskers(t *testing.T) {
 	}
 	ask := func(asker, verb, queen string, hold hivebeat.Millis) api.Answer {
 		t.Helper()
-		subject := s.AsAt(asker, verb, queen)
-		if asker == "" {
-			subject = s.APIAt(verb, queen)
-		}
-		return requestAt(t, nc, subject, api.Request{Hold: "job", HoldMS: hold})
+		return requestAt(t, nc, s.Ask(asker, verb, queen), api.Request{Hold: "job", HoldMS: hold})
 	}
 
 	a := ask("ann", api.VerbHold, "q1", 60_000)

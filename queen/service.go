@@ -98,9 +98,9 @@ func (s *service) serve() error {
 func (s *service) subjects(verb string, alone bool) [2]string {
 	of, id := s.q.subjects, s.identity.ID
 	if alone {
-		return [2]string{of.APIAt(verb, id), of.AsAt("*", verb, id)}
+		return [2]string{of.Ask("", verb, id), of.Ask("*", verb, id)}
 	}
-	return [2]string{of.API(verb), of.As("*", verb)}
+	return [2]string{of.API(verb), of.Ask("*", verb, "")}
 }
 
 // serviceVersion is the version of the API.

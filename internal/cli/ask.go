@@ -27,6 +27,7 @@ type asker struct {
 	*client.Client
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
+	name     string // as whom it asks; empty: as anyone
 	timeout  time.Duration
 	denials  *denials // what the connection is told of permissions; nil = nobody listens
 }
@@ -37,7 +38,7 @@ func (f *AskerFlags) newAsker(nc *nats.Conn, timeout time.Duration, heard *denia
 	if err != nil {
 		return nil, err
 	}
-	return &asker{Client: c, nc: nc, subjects: f.subjects(), timeout: timeout, denials: heard}, nil
+	return &asker{Client: c, nc: nc, subjects: f.subjects(), name: f.Asker, timeout: timeout, denials: heard}, nil
 }
 
 // view returns an asker whose answers are shown together: they are of one queen, or say
@@ -97,7 +98,7 @@ func (a *asker) hearing(ctx context.Context, verb string) (context.Context, func
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := func() {}
 	if a.denials != nil {
-		question := `Publish to "` + a.Subject(verb)
+		question := `Publish to "` + a.subjects.Ask(a.name, verb, "")
 		role := doctor.Viewer
 		if api.Acts(verb) {
 			role = doctor.Scheduler

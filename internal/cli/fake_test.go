@@ -49,7 +49,7 @@ func serveFake(t *testing.T, workers int) (url string, nc *nats.Conn, q *fakeQue
 func subscribeAs(t *testing.T, nc *nats.Conn, queen string, hear nats.MsgHandler) {
 	t.Helper()
 	var s hivebeat.Subjects
-	for _, subject := range []string{s.API("*"), s.APIAt("*", queen)} {
+	for _, subject := range []string{s.API("*"), s.Ask("", "*", queen)} {
 		if _, err := nc.Subscribe(subject, hear); err != nil {
 			t.Fatal(err)
 		}

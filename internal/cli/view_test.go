@@ -21,7 +21,7 @@ func oneOf(t *testing.T, srv *embedded.Server, id string, workers int, verbs ...
 	nc := bustest.Conn(t, srv)
 	var s hivebeat.Subjects
 	for _, verb := range verbs {
-		for subject, group := range map[string]string{s.API(verb): "q", s.APIAt(verb, id): id} {
+		for subject, group := range map[string]string{s.API(verb): "q", s.Ask("", verb, id): id} {
 			if _, err := nc.QueueSubscribe(subject, group, func(m *nats.Msg) {
 				q := &fakeQueen{workers: workers, asked: map[string]int{}}
 				a, _ := q.answer(verb, m.Data)

@@ -106,20 +106,6 @@ func (c Config) Validate() error {
 // asks reports whether the role is one that asks queens.
 func (c Config) asks() bool { return c.Role == Viewer || c.Role == Scheduler }
 
-// subject is where the role asks a verb: of any queen where queen is empty.
-func (c Config) subject(verb, queen string) string {
-	s := c.Subjects
-	switch {
-	case c.Asker == "" && queen == "":
-		return s.API(verb)
-	case c.Asker == "":
-		return s.APIAt(verb, queen)
-	case queen == "":
-		return s.As(c.Asker, verb)
-	}
-	return s.AsAt(c.Asker, verb, queen)
-}
-
 // Worst returns the worst level among list, OK for an empty one.
 func Worst(list []Finding) Level {
 	worst := OK

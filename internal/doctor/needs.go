@@ -126,12 +126,12 @@ func (c Config) needs(inbox string) []need {
 		for _, v := range verbs {
 			if c.Role == Viewer && api.Acts(v) {
 				asker := cmp.Or(c.Asker, madeUp)
-				for _, subject := range []string{s.API(v), s.APIAt(v, madeUp), s.As(asker, v), s.AsAt(asker, v, madeUp)} {
+				for _, subject := range []string{s.API(v), s.Ask("", v, madeUp), s.Ask(asker, v, ""), s.Ask(asker, v, madeUp)} {
 					list = append(list, need{publish: true, subject: subject, beyond: true})
 				}
 				continue
 			}
-			list = append(list, pub(c.subject(v, ""), "ask a queen", ""), pub(c.subject(v, madeUp), "ask one queen", oneQueen))
+			list = append(list, pub(s.Ask(c.Asker, v, ""), "ask a queen", ""), pub(s.Ask(c.Asker, v, madeUp), "ask one queen", oneQueen))
 		}
 		return list
 	}
@@ -148,8 +148,8 @@ func (c Config) needs(inbox string) []need {
 		sub(s.WorkersPinned(madeUp), "hear such workers on their own subjects", orphans),
 		pub(s.WorkerRollcall(madeUp), "call such workers", "the workers of a hive that was lost are known to live only after their next beats"))
 	for _, v := range verbs {
-		list = append(list, sub(s.API(v), "be asked", ""), sub(s.As(madeUp, v), "be asked by askers that have a name", ""),
-			sub(s.APIAt(v, madeUp), "be asked itself", oneQueen), sub(s.AsAt(madeUp, v, madeUp), "be asked itself", oneQueen))
+		list = append(list, sub(s.API(v), "be asked", ""), sub(s.Ask(madeUp, v, ""), "be asked by askers that have a name", ""),
+			sub(s.Ask("", v, madeUp), "be asked itself", oneQueen), sub(s.Ask(madeUp, v, madeUp), "be asked itself", oneQueen))
 	}
 	list = append(list,
 		sub(s.Events(), "hear events", "answers about events lack the newest"))

@@ -254,7 +254,7 @@ func (d *visit) queen(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, question)
 	defer cancel()
-	subject := d.cfg.subject(api.VerbSummary, "")
+	subject := d.cfg.Subjects.Ask(d.cfg.Asker, api.VerbSummary, "")
 	began := time.Now()
 	m, err := d.p.nc.RequestWithContext(ctx, subject, nil)
 	var a api.Answer

@@ -116,21 +116,8 @@ func New(nc *nats.Conn, cfg Config) (*Client, error) {
 	return &Client{nc: nc, subjects: subjects, asker: cfg.Asker, timeout: cmp.Or(cfg.Timeout, defaultTimeout), again: askAgain}, nil
 }
 
-// Subject is where a verb is asked, of any queen.
-func (c *Client) Subject(verb string) string {
-	if c.asker == "" {
-		return c.subjects.API(verb)
-	}
-	return c.subjects.As(c.asker, verb)
-}
-
-// at is where a verb is asked of one queen.
-func (c *Client) at(verb, queen string) string {
-	if c.asker == "" {
-		return c.subjects.APIAt(verb, queen)
-	}
-	return c.subjects.AsAt(c.asker, verb, queen)
-}
+// at is where a verb is asked of a queen, or of any where queen is empty.
+func (c *Client) at(verb, queen string) string { return c.subjects.Ask(c.asker, verb, queen) }
 
 // Ask asks one verb, one of api.Verbs, and returns the answer. Where that holds an
 // error Ask returns both: the answer still says how sure it is.
@@ -154,7 +141,7 @@ func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answ
 // any asks whichever queen answers.
 func (c *Client) any(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	wait := c.waits(verb, &r)
-	ask := func() (*api.Answer, error) { return c.ask(ctx, c.Subject(verb), verb, r, wait) }
+	ask := func() (*api.Answer, error) { return c.ask(ctx, c.at(verb, ""), verb, r, wait) }
 	a, err := ask()
 	if !errors.Is(err, nats.ErrNoResponders) {
 		return a, err
@@ -197,7 +184,7 @@ func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, w
 	defer cancel()
 	var msg *nats.Msg
 	if wait > 0 {
-		msg, err = c.first(limited, subject, c.Subject(verb), payload, wait)
+		msg, err = c.first(limited, subject, c.at(verb, ""), payload, wait)
 	} else {
 		msg, err = c.nc.RequestWithContext(limited, subject, payload)
 	}

@@ -77,7 +77,7 @@ func serveFake(t *testing.T, srv *embedded.Server, id, prefix string, answer fun
 		})
 	}
 	for _, of := range [][2]string{
-		{subjects.APIAt("*", id), id}, {subjects.AsAt("*", "*", id), id}, {subjects.API("*"), "q"}, {subjects.As("*", "*"), "q"},
+		{subjects.Ask("", "*", id), id}, {subjects.Ask("*", "*", id), id}, {subjects.API("*"), "q"}, {subjects.Ask("*", "*", ""), "q"},
 	} {
 		sub, err := f.nc.QueueSubscribe(of[0], of[1], hear)
 		if err != nil {

@@ -113,7 +113,7 @@ func queens(t *testing.T, workers int, dial func(id string) *nats.Conn) map[stri
 			}
 			a := q.Answer(t.Context(), api.VerbSummary, api.Request{})
 			ready := a.Status.Warm && len(a.Status.Unsure) == 0 && a.Summary.Workers[hivebeat.Alive] == workers
-			_, err := nc.Request(hivebeat.Subjects{}.APIAt(api.VerbSummary, id), nil, patience)
+			_, err := nc.Request(hivebeat.Subjects{}.Ask("", api.VerbSummary, id), nil, patience)
 			return ready && err == nil, fmt.Sprintf("%s: %+v, %v", id, a, err)
 		})
 	}

@@ -62,7 +62,7 @@ func (q *Queen) Seen() (asked map[string]int, most, offset int) {
 // Serve answers on nc until nc closes.
 func (q *Queen) Serve(nc *nats.Conn) error {
 	var s hivebeat.Subjects
-	for _, subject := range []string{s.API("*"), s.APIAt("*", id)} {
+	for _, subject := range []string{s.API("*"), s.Ask("", "*", id)} {
 		_, err := nc.Subscribe(subject, func(m *nats.Msg) {
 			var r api.Request
 			_ = json.Unmarshal(m.Data, &r)
