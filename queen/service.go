@@ -78,8 +78,8 @@ func (q *Queen) introduce(work context.Context) (*service, error) {
 }
 
 // serve subscribes to all verbs. It is called when the queen is warm: before that
-// it would be the one of N queens whose answers are wrong. The queen's own subjects
-// come first: whoever has its answer finds it there.
+// it would be the one of N queens whose answers are wrong. The subjects of this queen
+// alone come first, so that a client that has its answer can address it.
 func (s *service) serve() error {
 	for _, group := range []string{"", queueGroup} {
 		for i, verb := range api.Verbs() {
@@ -93,8 +93,8 @@ func (s *service) serve() error {
 	return nil
 }
 
-// subjects returns where a verb is asked, of any queen or of this one alone: by
-// anyone, and by askers that have a name.
+// subjects returns the subjects of a verb, of any queen or of this one alone: the one
+// for anyone, and the one for askers with a name.
 func (s *service) subjects(verb string, alone bool) [2]string {
 	of, id := s.q.subjects, s.identity.ID
 	if alone {
@@ -199,7 +199,7 @@ func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 	}
 }
 
-// respond sends what the service answers. failed is what its headers say beside it.
+// respond sends an answer of the service, with failed, if any, in its headers.
 func respond(m *nats.Msg, body []byte, failed *api.Error) error {
 	if m.Reply == "" {
 		return nil

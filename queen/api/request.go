@@ -27,12 +27,12 @@ func Verbs() []string {
 	}
 }
 
-// Acts reports whether a verb changes something: it is a right of its own, and it is
-// not asked twice because no answer came.
+// Acts reports whether a verb changes something. Such a verb is a right of its own, and
+// a client does not repeat it because no answer came.
 func Acts(verb string) bool { return verb == VerbHold || verb == VerbRelease }
 
-// Anyone is the asker where the subject of a request names none. All who ask without
-// a name share its holds.
+// Anyone is the asker where the subject of a request names none. All who ask without a
+// name share the holds of Anyone.
 const Anyone = "anyone"
 
 // Request is the JSON of every verb. An empty payload is the zero Request. Each

@@ -71,9 +71,9 @@ func (e *Error) Unwrap() error {
 type Config struct {
 	// Prefix of all subjects. Default none.
 	Prefix string
-	// Asker is the id of who asks: it asks at queen.as.<asker>.<verb>, which the
-	// permissions of NATS can bind to a credential, and its holds are its own. Default
-	// none: it asks at queen.api.<verb>, and shares its holds with all who do.
+	// Asker is the id under which the client asks, at queen.as.<asker>.<verb>: NATS
+	// permissions can bind it to a credential, and its holds are its own. Default
+	// none: the client asks at queen.api.<verb>, and shares the holds of api.Anyone.
 	Asker string
 	// Timeout is how long one answer may take, and before that how long a queen is
 	// waited for that has just started. Default 5 s.
@@ -287,12 +287,13 @@ func (c *Client) Pick(ctx context.Context, r api.Request) (*api.Answer, error) {
 
 // Hold picks as Pick does, and holds the places under r.Hold, for r.HoldMS: no queen
 // gives them to another. Asked again with the same id, the same places are held for
-// longer. The id is of this client's asker: no other asker renews or releases the hold.
+// longer. The hold belongs to this client's asker: no other asker can renew or release
+// it.
 func (c *Client) Hold(ctx context.Context, r api.Request) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbHold, r)
 }
 
-// Release gives a hold of this client's asker back. One of another asker is
+// Release gives back a hold of this client's asker. A hold of another asker is
 // ErrNotFound.
 func (c *Client) Release(ctx context.Context, hold string) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbRelease, api.Request{Hold: hold})

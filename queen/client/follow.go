@@ -12,27 +12,28 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// followed is the queen that all answers are to be of.
+// followed is the queen that a client of Follow asks.
 type followed struct {
 	mu   sync.Mutex
-	id   string // whose the last answer was; empty: none has answered
-	mute bool   // since then nobody has answered
+	id   string // the queen of the last answer; empty: none has answered
+	mute bool   // the last question had no answer
 }
 
-// Follow returns a client whose answers are of one queen, for those that are shown
-// together: two queens need not know the same. Any queen answers its first question,
-// and that queen is asked the others. Where it is gone, or has not answered after 0.5 s,
-// any other answers and is asked from then on: the Status.Unsure of its first answer
-// says so.
+// Follow returns a client that sends all its questions to one queen, for answers that
+// are shown together: two queens need not know the same. Any queen answers the first
+// question, and that queen is followed. When it is gone, or has not answered within
+// 0.5 s, another queen answers and is followed from then on: the Status.Unsure of its
+// first answer says so.
 //
-// It borrows what c borrows, and is safe for concurrent use.
+// The client borrows the connection of c, and is safe for concurrent use.
 func (c *Client) Follow() *Client {
 	f := *c
 	f.followed = &followed{}
 	return &f
 }
 
-// follow asks the queen that is followed, or any where that is none, is gone or stops.
+// follow asks the followed queen. It asks any queen when there is none yet, or when the
+// followed one is gone or stops.
 func (c *Client) follow(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	before, mute := c.followed.get()
 	var a *api.Answer
@@ -56,7 +57,7 @@ func (f *followed) get() (id string, mute bool) {
 	return f.id, f.mute
 }
 
-// set takes an outcome over.
+// set records the outcome of a question.
 func (f *followed) set(a *api.Answer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
