@@ -21,11 +21,12 @@ import (
 )
 
 // strictServer runs a server with a user that may do everything, a queen and a
-// reader with the permissions of docs/OPERATIONS.md, where the reader may use nats
-// micro as well.
+// reader with the permissions of docs/OPERATIONS.md. The reader may ask everything, under
+// a name and without, and use nats micro as well.
 func strictServer(t *testing.T) *embedded.Server {
 	t.Helper()
-	q, r := doctor.Config{Role: doctor.Queen}.Permissions(), doctor.Config{Role: doctor.Reader}.Permissions()
+	q, r := doctor.Config{Role: doctor.Queen}.Permissions(), doctor.Config{Role: doctor.Scheduler}.Permissions()
+	r.Publish = append(r.Publish, "queen.as.reader.>")
 	return bustest.Server(t, bustest.User("admin", nil, nil), bustest.User("reader", append(r.Publish, "$SRV.>"), r.Subscribe),
 		bustest.Configure(func(o *embedded.Options) {
 			o.Users = append(o.Users, &embedded.User{Username: "queen", Password: "queen", Permissions: &embedded.Permissions{
@@ -44,9 +45,11 @@ func as(t *testing.T, srv *embedded.Server, user string, opts ...nats.Option) *n
 // questions is every subject at which a queen answers.
 func questions(id string) []string {
 	var s hivebeat.Subjects
-	list := []string{s.APIAt(api.VerbWatch, id)}
+	var list []string
 	for _, verb := range api.Verbs() {
-		list = append(list, s.API(verb))
+		for _, asker := range []string{"", "reader"} {
+			list = append(list, s.Ask(asker, verb, ""), s.Ask(asker, verb, id))
+		}
 	}
 	for _, verb := range []string{"PING", "INFO", "STATS"} {
 		list = append(list, "$SRV."+verb, "$SRV."+verb+".queen", "$SRV."+verb+".queen."+id)
@@ -252,7 +255,7 @@ func TestQueenAnswersAcrossImports(t *testing.T) {
 		fleet, ops := embedded.NewAccount("FLEET"), embedded.NewAccount("OPS")
 		o.Accounts = []*embedded.Account{fleet, ops}
 		o.Users = []*embedded.User{{Username: "fleet", Password: "fleet", Account: fleet}, {Username: "ops", Password: "ops", Account: ops}}
-		for _, subject := range []string{"queen.api.>", "$SRV.>"} {
+		for _, subject := range []string{"queen.api.>", "queen.as.>", "$SRV.>"} {
 			if err := fleet.AddServiceExport(subject, []*embedded.Account{ops}); err != nil {
 				t.Fatal(err)
 			}

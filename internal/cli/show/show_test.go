@@ -331,3 +331,14 @@ func TestStalled(t *testing.T) {
 		}
 	}
 }
+
+func TestCertaintyIsThatOfTheLeastSureAnswer(t *testing.T) {
+	var c Certainty
+	c.Add(api.Status{Queen: "a", Warm: true, JetStream: true, Unsure: []string{"x"}})
+	c.Add(api.Status{Queen: "b", JetStream: true, Unsure: []string{"y", "x"}})
+	c.Add(api.Status{Queen: "c", Warm: true})
+	s := c.Sum()
+	if s.Queen != "c" || s.Warm || s.JetStream || strings.Join(s.Unsure, "; ") != "x; y" {
+		t.Errorf("got %+v", s)
+	}
+}
