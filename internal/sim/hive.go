@@ -13,8 +13,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// hive is the core of package hive, and around it what is outside of that: messages,
-// timers, processes that end, a store to read from.
+// hive is the core of package hive in a shell that is simulated: messages, timers,
+// processes that end, a store to read from.
 type hive struct {
 	proc
 	id, zone string
@@ -29,7 +29,7 @@ type hive struct {
 
 	watching map[uint64]detector.Process // by pid
 	heard    heardClosings
-	gone     map[*proc]time.Duration // whom it gave up, and when
+	gone     map[*proc]time.Duration // the workers that it gave up, and when
 
 	known sightings // what the core said last, for the checks
 }

@@ -13,7 +13,7 @@ type observer interface {
 	actor
 	// input hands the core an input, and does what it asks for because of that.
 	input(func(now time.Time, c link.Core))
-	// ears is what the truth remembers of what it was told.
+	// ears are the closed connections that it was told of.
 	ears() *heardClosings
 }
 
