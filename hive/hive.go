@@ -277,6 +277,11 @@ func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 	defer h.mu.Unlock()
 	h.core.Fill(now, &s)
 	h.table.fill(s.Workers, h.ns, now)
+	for i := range s.Workers {
+		if w := &s.Workers[i]; w.Host == s.Host.Name { // the snapshot says it once for all of them
+			w.Host = ""
+		}
+	}
 	return s
 }
 

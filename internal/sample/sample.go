@@ -65,7 +65,7 @@ func Machine(hive string, workers int) *hivebeat.Snapshot {
 		s.Workers = append(s.Workers, hivebeat.Record{
 			Worker: fmt.Sprintf("llama-70b-%04d", i), Live: hivebeat.Alive, N: 1, Age: 12345, Since: 987654,
 			Facts: hivebeat.Facts{
-				Inc: 1795435200000000, Every: 30000, State: hivebeat.Busy, PID: 4242, NS: "6f1c2a4e-0d5b-4f5e-9c55-2f5a1c9f7a10/4026531836", Host: hive,
+				Inc: 1795435200000000, Every: 30000, State: hivebeat.Busy, PID: 4242, NS: "6f1c2a4e-0d5b-4f5e-9c55-2f5a1c9f7a10/4026531836",
 				Conn: "NCXU3YJ3Y5KX7O2Z2VJ6QWTTWRRNQ7VQ4YAKQPLW6J3JQKQ5QJ2F4X2M/57", RW: 250, Model: "llama-3.3-70b-instruct",
 				Endpoint: "http://10.1.2.3:8000/v1", GPUs: []string{"GPU-5f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8"}, Slots: 16,
 				Labels: map[string]string{"zone": "eu", "tier": "prod"}, Seq: 1234, Sent: 1795435212345, VRAM: 72 << 30, Busy: 3, Queue: 1, Done: 99123,
