@@ -28,7 +28,7 @@ type Beat struct {
 type Facts struct {
 	Inc      uint64            `msgpack:"inc" json:"inc"`                               // incarnation: Unix µs when the process began; a restart has a higher one
 	Every    Millis            `msgpack:"every" json:"every"`                           // promise: the next beat comes within this
-	State    State             `msgpack:"state,omitempty" json:"state,omitempty"`       // what the worker says of itself
+	State    State             `msgpack:"state" json:"state,omitempty"`                 // what the worker says of itself
 	Reason   string            `msgpack:"reason,omitempty" json:"reason,omitempty"`     // why, for people
 	Quiet    Millis            `msgpack:"quiet,omitempty" json:"quiet,omitempty"`       // announced silence
 	PID      uint64            `msgpack:"pid,omitempty" json:"pid,omitempty"`           // process id, valid within NS

@@ -91,6 +91,7 @@ func vectors() map[string][]vector {
 					"db00000003696e63"+"cf0006615b10f88000"+"db00000003736571"+"cf0000000000000001"+"db000000056576657279"+"cf0000000000007530"), readBeat),
 			accepted("unknown-keys", "keys of a later version are skipped, whatever they hold", beat("later", map[string]any{"a": []any{1.5, nil, true}}, "z", "z"), readBeat),
 			accepted("unknown-state", "a state of a later version is kept as it is", beat("state", "hibernating"), readBeat),
+			accepted("no-state", "a text that is empty is as if its key were missing", beat("state", ""), readBeat),
 			accepted("goodbye", "the worker leaves in order", beat("state", "stopped", "reason", "interrupt"), readBeat),
 			accepted("host", "the host name of the machine, as the worker sees it", beat("host", "gpu-01.example"), readBeat),
 			accepted("greatest", "the greatest integer is 2^53 - 1", beat("done", uint64(hivebeat.MaxInt)), readBeat),
