@@ -58,18 +58,18 @@ func TestEachQueenCanBeAddressed(t *testing.T) {
 	}
 	for _, verb := range api.Verbs() {
 		for _, asker := range []string{"", "ann"} {
-			any, want := subjects.Ask(asker, verb, ""), cmp.Or(asker, "anyone")
-			if a := requestAt(t, nc, any, requests[verb]); a.Status.Asker != want {
-				t.Errorf("%s: %+v", any, a.Status)
+			shared, want := subjects.Ask(asker, verb, ""), cmp.Or(asker, "anyone")
+			if a := requestAt(t, nc, shared, requests[verb]); a.Status.Asker != want {
+				t.Errorf("%s: %+v", shared, a.Status)
 			}
 			for _, id := range ids {
 				a := requestAt(t, nc, subjects.Ask(asker, verb, id), requests[verb])
 				if a.Status.Queen != id || a.Status.Asker != want || a.Error != nil && a.Error.Code != api.CodeNotFound {
-					t.Errorf("%s.%s: %+v, %+v", any, id, a.Status, a.Error)
+					t.Errorf("%s.%s: %+v, %+v", shared, id, a.Status, a.Error)
 				}
 			}
-			if _, err := nc.Request(any+".q4", nil, patience); err == nil {
-				t.Errorf("%s.q4: a queen that is not there answers", any)
+			if _, err := nc.Request(shared+".q4", nil, patience); err == nil {
+				t.Errorf("%s.q4: a queen that is not there answers", shared)
 			}
 		}
 	}
