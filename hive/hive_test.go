@@ -17,6 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -623,7 +624,7 @@ func TestFlood(t *testing.T) {
 	at := strings.Index(string(msg), "\xa3seq\xcf") + 5
 	var sent uint64
 	h.mu.Lock() // it hears nothing
-	for range 3 * pendingBeats {
+	for range 3 * core.PendingBeats {
 		sent++
 		binary.BigEndian.PutUint64(msg[at:], 1<<40+sent)
 		if err := near.Publish(beats, msg); err != nil {

@@ -25,6 +25,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/link"
@@ -184,7 +185,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 	q := &Queen{
 		cfg: cfg, nc: nc, subjects: subjects, inboxes: inboxes, log: cfg.Logger.With(slog.String("queen", cfg.ID)),
 		msgs:     make(chan *nats.Msg, cfg.Pending),
-		wards:    wards{beats: make(chan *nats.Msg, pendingBeats), subs: make(map[string][]*nats.Subscription)},
+		wards:    wards{beats: make(chan *nats.Msg, core.PendingBeats), subs: make(map[string][]*nats.Subscription)},
 		calls:    make(chan func(time.Time)),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 		began: time.Now(), leaving: make(chan struct{}),
