@@ -115,7 +115,7 @@ func dialLeaf(t *testing.T, leafURL string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := net.Dial("tcp", u.Host) //nolint:noctx // a test on loopback
+	c, err := net.Dial("tcp", u.Host)
 	if err != nil {
 		t.Fatal(err)
 	}

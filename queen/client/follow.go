@@ -37,7 +37,7 @@ func (c *Client) Follow() *Client {
 func (c *Client) follow(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	before, mute := c.followed.get()
 	var a *api.Answer
-	err := error(nats.ErrNoResponders)
+	var err error = nats.ErrNoResponders
 	if before != "" && !mute {
 		a, err = c.ask(ctx, c.at(verb, before), verb, r, c.waits(verb, &r))
 	}
