@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -15,8 +17,7 @@ var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 type world struct {
 	plan  *Plan
 	now   time.Duration // since epoch
-	queue happenings
-	count uint64 // of happenings, which orders those of one time
+	queue []happening   // the latest first
 
 	slots   []*slot // in order of their names in the plan
 	byName  map[string]*slot
@@ -62,58 +63,19 @@ type actor interface {
 	goodbye() // says goodbye
 }
 
+// happening is something that is to happen.
 type happening struct {
 	at time.Duration
-	n  uint64
 	do func()
 }
 
-// happenings are a heap: container/heap would allocate for each.
-type happenings []happening
-
-func (h happenings) before(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].n < h[j].n
-}
-
-func (h *happenings) insert(x happening) {
-	list := append(*h, x)
-	for i := len(list) - 1; i > 0; {
-		up := (i - 1) / 2
-		if !list.before(i, up) {
-			break
-		}
-		list[i], list[up] = list[up], list[i]
-		i = up
-	}
-	*h = list
-}
-
-func (h *happenings) earliest() happening {
-	list := *h
-	first, last := list[0], len(list)-1
-	list[0], list[last] = list[last], happening{}
-	list = list[:last]
-	for i := 0; ; {
-		least := i
-		for _, down := range [2]int{2*i + 1, 2*i + 2} {
-			if down < last && list.before(down, least) {
-				least = down
-			}
-		}
-		if least == i {
-			break
-		}
-		list[i], list[least] = list[least], list[i]
-		i = least
-	}
-	*h = list
-	return first
-}
-
-// at lets something happen at t, or now where that is past.
+// at lets something happen at t, or now where that is past. What is to happen at the
+// same time happens in the order of these calls.
 func (w *world) at(t time.Duration, do func()) {
-	w.count++
-	w.queue.insert(happening{max(t, w.now), w.count, do})
+	t = max(t, w.now)
+	// The next one is at the end. Few wait at a time, so that moving them is cheap.
+	i, _ := slices.BinarySearchFunc(w.queue, t, func(h happening, t time.Duration) int { return cmp.Compare(t, h.at) })
+	w.queue = slices.Insert(w.queue, i, happening{t, do})
 }
 
 // time is now, as the monotonic clock of every machine has it.
@@ -133,10 +95,13 @@ func (w *world) stream(name string) *rand.Rand {
 func (w *world) play() {
 	end := w.plan.For.D()
 	for len(w.queue) > 0 && w.broken == nil {
-		h := w.queue.earliest()
+		last := len(w.queue) - 1
+		h := w.queue[last]
 		if h.at > end {
 			break
 		}
+		w.queue[last] = happening{} // for the garbage collector
+		w.queue = w.queue[:last]
 		w.now = h.at
 		w.stats.Happenings++
 		h.do()
