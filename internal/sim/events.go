@@ -65,7 +65,7 @@ func (w *world) checkEvents() {
 		w.checkWorkerEvents(workers[r])
 	}
 	for _, h := range w.hives {
-		if w.truth.usurped(life{h.id, h.inc}) {
+		if w.usurped(h.life) {
 			continue
 		}
 		var s hivebeat.Snapshot
@@ -76,7 +76,7 @@ func (w *world) checkEvents() {
 			for _, e := range list {
 				last = max(last, e.data.N)
 			}
-			if r.N > last && last > 0 && w.truth.couldTell(&h.proc, r.Worker, r.N) && !w.rejoined(h, r) {
+			if r.N > last && last > 0 && h.couldTell(r.Worker, r.N) && !w.rejoined(h, r) {
 				w.breaks(EventsOnce, "%s/%s went through %d transitions, and the last one told is %d", h.id, r.Worker, r.N, last)
 			}
 		}
@@ -92,7 +92,7 @@ func (w *world) rejoined(h *hive, r hivebeat.Record) bool {
 // joinedBefore reports whether number 1 may be that the worker joined once more,
 // with an id that the stream knew: under another incarnation of its hive.
 func (w *world) joinedBefore(d *hivebeat.EventData) bool {
-	for l := range w.truth.procs {
+	for l := range w.lives {
 		if l.ident == d.Hive+"/"+d.Worker && w.store.ever[hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, l.inc, hivebeat.KindJoined, 1)] {
 			return true
 		}
@@ -113,7 +113,7 @@ func (w *world) checkWorkerEvents(list []*stored) {
 		}
 		if i > 0 && first > next {
 			for n := next; n < first; n++ {
-				if p := w.truth.procs[life{d.Hive, d.HiveInc}]; p != nil && w.truth.couldTell(p, d.Worker, n) && !(n == 1 && w.joinedBefore(d)) {
+				if p := w.lives[life{d.Hive, d.HiveInc}]; p != nil && p.self.(*hive).couldTell(d.Worker, n) && !(n == 1 && w.joinedBefore(d)) {
 					w.breaks(EventsOnce, "%s/%s: after number %d comes %d, %s", d.Hive, d.Worker, next-1, first, e.id)
 				}
 			}

@@ -166,7 +166,7 @@ func (q *queen) fulfil(op *queencore.Op) {
 	for i := range op.Steps {
 		for _, body := range bodies(&op.Steps[i].Next) {
 			if ev := q.w.decode(body); ev != nil {
-				q.w.truth.wardLostByClosing(q, &ev.Data)
+				q.wardLostByClosing(&ev.Data)
 			}
 		}
 	}
@@ -225,7 +225,7 @@ func (q *queen) one(s *store, op *queencore.Op, i int) {
 		}
 	case queencore.OpAdvance:
 		x := &op.Steps[i]
-		op.Advanced[i].Revision, op.Advanced[i].Err = s.swap(x.Key, x.Revision, x.Next, q.before())
+		op.Advanced[i].Revision, op.Advanced[i].Err = s.swap(x.Key, x.Revision, x.Next, q.before)
 	}
 }
 
@@ -263,7 +263,7 @@ func (q *queen) readLedger() {
 				q.learning([]string{entries[i].Hive}, func(now time.Time) { q.core.Kept(now, &entries[i]) })
 				var s wire.SnapshotView
 				if wire.ParseSnapshot(entries[i].Payload, &s) == nil {
-					q.w.truth.adopted(q, &s)
+					q.adopted(&s)
 				}
 			}
 			q.core.ReadDone(q.w.time(), err)

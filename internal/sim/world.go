@@ -26,12 +26,16 @@ type world struct {
 	queens  []*queen
 	store   *store
 	net     network
-	truth   truth
+	server  int    // of all NATS servers in a row
+	dialed  uint64 // so many connections were made
+	ends    *rand.Rand
 
-	pids   map[uint64]*proc
-	conns  uint64 // so many connections were made
-	server int    // of all NATS servers in a row
-	ends   *rand.Rand
+	// What is so, for the checks to hold against what hives and queens say.
+	lives  map[life]*proc         // all processes that ever ran
+	pids   map[uint64]*proc       // by the pids of those that hives can watch
+	conns  map[string]*connection // of processes, by name
+	beats  map[numbered]*message  // as workers sent them
+	gaveUp map[life]bool          // workers that a hive gave up for a connection that closed
 
 	serverGone int     // so many faults keep the NATS server away
 	orphans    []*proc // that began meanwhile
@@ -42,15 +46,24 @@ type world struct {
 	stats   Stats
 }
 
-// slot is a place in the fleet: who runs there comes and goes.
+// slot is a place in the fleet, where processes come and go.
 type slot struct {
 	name  string
 	ident string
-	cur   actor               // nil while nobody runs
-	make  func(s *slot) actor // the next
-	wall  time.Duration       // of a machine: how far its wall clock is off
-	on    *slot               // the machine, of a worker: its hive's slot
-	rival *slot               // a place for another one with the same id
+	cur   actor         // nil while no process runs here
+	make  func() actor  // the next one
+	wall  time.Duration // of a machine: how far its wall clock is off
+	zone  int           // of a machine; a queen is in none: -1
+	on    *slot         // the machine, of a worker: its hive's slot
+	rival *slot         // a place for another process with the same id
+}
+
+// machine is the slot that has the wall clock and the zone of s.
+func (s *slot) machine() *slot {
+	if s.on != nil {
+		return s.on
+	}
+	return s
 }
 
 // actor is a process of the fabric.
@@ -58,9 +71,8 @@ type actor interface {
 	base() *proc
 	start()
 	handle(m *message)
-	online()
-	offline()
-	goodbye() // says goodbye
+	linkChanged() // its connection came back, or it notices that it is gone
+	sayBye() bool // as the last thing it does; false where it cannot
 }
 
 // happening is something that is to happen.
