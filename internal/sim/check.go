@@ -215,11 +215,11 @@ func (q *queen) checkBelieved() {
 	}
 	for _, id := range s.all(0) {
 		e, h := s.roster[id], q.view.Hive(id)
-		if e.Live != hivebeat.Lost || w.now-s.put[id] < believedWithin || h == nil || !h.Up() || h.Inc() != e.Inc || h.Seq() > e.Seq {
+		if e.Live != hivebeat.Lost || w.now-e.at < believedWithin || h == nil || !h.Up() || h.Inc() != e.Inc || h.Seq() > e.Seq {
 			continue
 		}
 		w.breaks(DeathTold, "the roster has %s incarnation %d as lost since %v, at seq %d, and %s, which has heard nothing since, says %s",
-			id, e.Inc, w.now-s.put[id], e.Seq, q.name, h.Live())
+			id, e.Inc, w.now-e.at, e.Seq, q.name, h.Live())
 	}
 }
 

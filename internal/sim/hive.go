@@ -57,7 +57,7 @@ func (h *hive) start() {
 	w.hives = append(w.hives, h)
 	for page, more := uint64(0), w.store.away == 0; more; page++ {
 		k, ok := w.store.get(hivesKey(h.id, page))
-		more = ok && h.core.Recall(k.payload)
+		more = ok && h.core.Recall(k.Payload)
 	}
 	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.say("") })
 	h.linkChanged()
