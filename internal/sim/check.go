@@ -344,30 +344,28 @@ func (q *queen) describe(id string) string {
 // checkSame compares the answers of two queens.
 func (w *world) checkSame(a, b *queen) {
 	for _, s := range w.slots {
-		if s.on != nil || a.view.Hive(s.ident) == nil && b.view.Hive(s.ident) == nil {
+		if s.on != nil {
 			continue
 		}
-		x, y := a.view.Hive(s.ident), b.view.Hive(s.ident)
-		if x == nil || y == nil || x.Live() != y.Live() || x.Inc() != y.Inc() {
-			w.breaks(Convergence, "of %s %s says %s, and %s %s", s.ident, a.name, a.describe(s.ident), b.name, b.describe(s.ident))
+		if x, y := a.describe(s.ident), b.describe(s.ident); x != y {
+			w.breaks(Convergence, "of %s %s says %s, and %s %s", s.ident, a.name, x, b.name, y)
 			return
 		}
-		if !x.Up() {
-			continue
-		}
-		list := func(q *queen) (texts []string) {
-			v := q.view.Hive(s.ident)
-			for _, k := range v.Workers() {
+		workers := func(q *queen) (texts []string) {
+			for _, k := range q.view.Hive(s.ident).Workers() {
 				r := k.Record()
 				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
-					continue // which a queen that began since does not know
+					continue // a queen that began since does not know it
 				}
 				texts = append(texts, fmt.Sprintf("%s %s %s %d n%d", r.Worker, r.Live, r.State, r.Inc, r.N))
 			}
 			return texts
 		}
-		if l, m := list(a), list(b); !slices.Equal(l, m) {
-			w.breaks(Convergence, "of the workers of %s %s says %v, and %s %v", s.ident, a.name, l, b.name, m)
+		if v := a.view.Hive(s.ident); v == nil || !v.Up() {
+			continue
+		}
+		if x, y := workers(a), workers(b); !slices.Equal(x, y) {
+			w.breaks(Convergence, "of the workers of %s %s says %v, and %s %v", s.ident, a.name, x, b.name, y)
 		}
 	}
 }

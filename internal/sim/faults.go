@@ -108,19 +108,25 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 		w.store.away++
 		w.serverGone++
 		w.server++
+		for _, p := range list {
+			p.cut(false, 0)
+		}
 		w.until(f.For, func() {
 			w.store.back()
 			w.serverGone--
-			for _, p := range w.orphans {
+			for _, p := range w.meant(f) { // those that began meanwhile, too
 				p.heal()
 			}
-			if w.serverGone == 0 {
-				w.orphans = nil
+		})
+	case f.Kind == Cut || f.Kind == Zone:
+		for _, p := range list {
+			p.cut(f.Hold, f.Notice.D())
+		}
+		w.until(f.For, func() {
+			for _, p := range list {
+				p.heal()
 			}
 		})
-		w.cut(list, f)
-	case f.Kind == Cut || f.Kind == Zone:
-		w.cut(list, f)
 	case f.Kind == Kick && f.Who == "":
 		r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 		for _, p := range list[:min(f.N, len(list))] {
@@ -184,18 +190,6 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 		p.drop = f.N
 		w.until(f.For, func() { p.drop = 0 })
 	}
-}
-
-// cut takes the connections of the processes away.
-func (w *world) cut(list []*proc, f *Fault) {
-	for _, p := range list {
-		p.cut(f.Hold, f.Notice.D())
-	}
-	w.until(f.For, func() {
-		for _, p := range list {
-			p.heal()
-		}
-	})
 }
 
 // replace starts another process in s after d, if that is above 0.

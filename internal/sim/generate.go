@@ -32,7 +32,7 @@ func Generate(seed uint64, length time.Duration) Plan {
 	for range 1 + r.IntN(10) {
 		f := r.fault()
 		f.At = r.at(20 * time.Second)
-		r.add(f)
+		r.adds(f)
 	}
 	part(0x2545f4914f6cdd1d).ends()
 	part(0x6a09e667f3bcc909).more()
@@ -66,8 +66,8 @@ func (r *draw) at(earliest time.Duration) Span {
 	return Span(between(r.Rand, earliest, (r.For-r.Settle).D()-10*time.Second)).round()
 }
 
-// add adds a fault, which ends before the time to settle.
-func (r *draw) add(f Fault) {
+// adds adds a fault, which ends before the time to settle.
+func (r *draw) adds(f Fault) {
 	f.For = min(f.For, r.For-r.Settle-f.At).round()
 	r.Faults = append(r.Faults, f)
 }
@@ -86,7 +86,7 @@ func (r *draw) ends() {
 		} else {
 			f.Who = r.worker()
 		}
-		r.add(f)
+		r.adds(f)
 	}
 }
 
@@ -106,7 +106,7 @@ func (r *draw) more() {
 			if r.IntN(4) > 0 {
 				f.For = Span(between(r.Rand, time.Second, 3*r.Stall.D()))
 			}
-			r.add(f)
+			r.adds(f)
 		}
 	}
 	if r.Closings == 0 || r.IntN(3) == 0 {
@@ -122,7 +122,7 @@ func (r *draw) more() {
 			f.Kind, f.For = Deaf, r.upTo(time.Minute)
 			f.Who = []string{f.Who, r.queen()}[r.IntN(2)]
 		}
-		r.add(f)
+		r.adds(f)
 	}
 }
 
@@ -136,7 +136,7 @@ func (r *draw) strangers() {
 		f := Fault{Kind: Strangers, At: r.at(10 * time.Second), N: 1 + r.IntN(20)}
 		f.By = []Span{Span(time.Second), Span(time.Second), Span(11 * time.Second), Span(20 * time.Second)}[r.IntN(4)]
 		f.For = r.upTo(2 * time.Minute)
-		r.add(f)
+		r.adds(f)
 	}
 }
 

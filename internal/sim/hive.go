@@ -65,6 +65,8 @@ func (h *hive) start() {
 
 func (h *hive) handle(m *message) {
 	switch m.topic {
+	case topicToken:
+		m.back()
 	case topicHivesCall, topicHiveCall:
 		h.drive(func(now time.Time) { h.core.RollCall(now, m.spread) })
 	case topicBeat:
@@ -73,8 +75,6 @@ func (h *hive) handle(m *message) {
 				h.w.trace(h.name, "refuses a beat of %s %d/%d", m.from.ident, m.from.inc, m.seq)
 			}
 		})
-	default:
-		h.carried(m)
 	}
 }
 

@@ -107,31 +107,24 @@ func (q *queen) request(op func(s *store), done func(err error)) {
 			q.drive(func(time.Time) { done(err) })
 		}
 	}
-	if !q.up() {
-		q.after(0, func() { finish(errAway) })
-		return
-	}
-	q.after(askWithin, func() { finish(errAway) })
-	ask := func() {
+	within := askWithin
+	asked := q.through(func() {
 		q.w.at(q.w.now+between(q.rng, askMin, askMax), func() {
 			if s.away > 0 {
 				return
 			}
 			op(s)
-			at := q.w.now + between(q.rng, askMin, askMax)
-			q.w.at(at, func() {
-				if q.alive() && q.cuts == 0 && !q.noticed {
+			q.w.at(q.w.now+between(q.rng, askMin, askMax), func() {
+				if q.cuts == 0 && !q.noticed {
 					q.after(0, func() { finish(nil) })
 				}
 			})
 		})
+	})
+	if !asked {
+		within = 0
 	}
-	switch {
-	case q.cuts == 0:
-		ask()
-	case q.hold:
-		q.outHeld = append(q.outHeld, ask)
-	}
+	q.after(within, func() { finish(errAway) })
 }
 
 // fulfil carries a request of the core out. One that is about many may get an answer
@@ -266,7 +259,10 @@ func (q *queen) watchLedger() {
 	if q.cuts > 0 || s.away > 0 { // unnoticed: it goes on when it can
 		if !k.rewatch {
 			k.rewatch = true
-			q.after(time.Second, func() { k.rewatch = false; q.watchLedger() })
+			q.after(time.Second, func() {
+				k.rewatch = false
+				q.watchLedger()
+			})
 		}
 		return
 	}

@@ -76,8 +76,12 @@ func (o *observer) wake(at time.Duration) {
 
 // carry does what the core asks for by s.
 func (o *observer) carry(s core.Signals) {
-	if s.Token != 0 {
-		o.emit(&message{topic: topicToken, token: s.Token})
+	if sent := o.w.now; s.Token != 0 {
+		o.emit(&message{topic: topicToken, back: func() {
+			if o.w.now-sent <= core.TokenWithin {
+				o.drive(func(now time.Time) { o.judge.TokenBack(now, s.Token, o.drops) })
+			}
+		}})
 	}
 	if s.Settle {
 		done := false
@@ -87,18 +91,8 @@ func (o *observer) carry(s core.Signals) {
 				o.drive(o.judge.Settled)
 			}
 		}
-		o.emit(&message{topic: topicSettle, settled: settled})
+		o.emit(&message{topic: topicToken, back: settled})
 		o.after(core.SettleWithin, settled)
-	}
-}
-
-// carried takes what carry sent.
-func (o *observer) carried(m *message) {
-	switch {
-	case m.topic == topicSettle:
-		m.settled()
-	case m.topic == topicToken && o.w.now-m.sent <= core.TokenWithin:
-		o.drive(func(now time.Time) { o.judge.TokenBack(now, m.token, o.drops) })
 	}
 }
 

@@ -45,9 +45,9 @@ type proc struct {
 	byBye    bool          // it left in order
 
 	pauses int
-	timers []func()   // that came due while it was paused
-	inbox  []*message // that came in meanwhile
-	floor  time.Duration
+	timers []func()      // that came due while it was paused
+	inbox  []func()      // what reads the messages that came in meanwhile
+	floor  time.Duration // when the next message is read at the earliest
 
 	reading *message // at hand
 
@@ -61,7 +61,7 @@ type proc struct {
 	noticed bool
 	link    uint64 // the timer of what its connection does next
 	outHeld []func()
-	inHeld  []*message
+	inHeld  []func()
 
 	drop  int    // so many of the next messages are dropped, as it is too slow
 	drops uint64 // so many were: the client library tells
@@ -82,7 +82,6 @@ func (p *proc) init(w *world, s *slot) {
 	if w.serverGone > 0 { // it begins without a connection, and gets one when there is a server
 		p.cuts, p.noticed = w.serverGone, true
 		p.suffers(false).noticed = w.now
-		w.orphans = append(w.orphans, p)
 	}
 }
 
@@ -102,15 +101,19 @@ func (p *proc) wall() time.Time { return p.w.time().Add(p.slot.machine().wall) }
 func (p *proc) after(d time.Duration, f func()) { p.when(p.w.now+d, f) }
 
 func (p *proc) when(at time.Duration, f func()) {
-	p.w.at(at, func() {
-		switch {
-		case !p.alive():
-		case p.paused():
-			p.timers = append(p.timers, f)
-		default:
-			f()
-		}
-	})
+	p.w.at(at, func() { p.unlessPaused(f, &p.timers) })
+}
+
+// unlessPaused lets f happen, if the process lives. While it is paused f is put to what
+// waits.
+func (p *proc) unlessPaused(f func(), waiting *[]func()) {
+	switch {
+	case !p.alive():
+	case p.paused():
+		*waiting = append(*waiting, f)
+	default:
+		f()
+	}
 }
 
 // setTimer lets f happen at that time, as the one thing that a timer is set for: not if it
@@ -136,9 +139,6 @@ func (p *proc) suspend() {
 // resume lets it go on: timers that came due fire at once, and what waits in its
 // socket is read a little later. Both orders happen.
 func (p *proc) resume() {
-	if p.pauses == 0 {
-		return
-	}
 	if p.pauses--; p.pauses > 0 || !p.alive() {
 		return
 	}
@@ -150,8 +150,8 @@ func (p *proc) resume() {
 		p.after(between(p.rng, 0, 10*time.Millisecond), f)
 	}
 	p.floor = p.w.now + between(p.rng, 0, 15*time.Millisecond)
-	for _, m := range inbox {
-		p.hand(m)
+	for _, read := range inbox {
+		p.hand(read)
 		p.floor += between(p.rng, 0, time.Millisecond)
 	}
 }
@@ -259,9 +259,6 @@ func (p *proc) notice() {
 
 // heal gives the connection back.
 func (p *proc) heal() {
-	if p.cuts == 0 {
-		return
-	}
 	if p.cuts--; p.cuts > 0 || !p.alive() {
 		return
 	}
@@ -270,11 +267,8 @@ func (p *proc) heal() {
 		p.lasting(false).to = p.w.now
 		out, in := p.outHeld, p.inHeld
 		p.outHeld, p.inHeld = nil, nil
-		for _, f := range out {
+		for _, f := range slices.Concat(out, in) {
 			f()
-		}
-		for _, m := range in {
-			p.arrive(m)
 		}
 		return
 	}
@@ -300,9 +294,9 @@ func (p *proc) arrive(m *message) {
 	case !p.alive() || p.noticed:
 	case p.cuts > 0:
 		if p.hold {
-			p.inHeld = append(p.inHeld, m)
+			p.inHeld = append(p.inHeld, func() { p.arrive(m) })
 		}
-	case p.drop > 0 && m.topic != topicToken && m.topic != topicSettle:
+	case p.drop > 0 && m.topic != topicToken:
 		p.drop--
 		p.drops++
 		p.suffers(false).to = p.w.now
@@ -310,28 +304,36 @@ func (p *proc) arrive(m *message) {
 		if p.observes != nil && (m.topic == topicBeat || m.topic == topicSnapshot) {
 			p.observes.arrived(m)
 		}
-		p.hand(m)
-	}
-}
-
-// hand gives a message from the socket to the process, in order.
-func (p *proc) hand(m *message) {
-	read := func() {
-		switch {
-		case !p.alive():
-		case p.paused():
-			p.inbox = append(p.inbox, m)
-		default:
+		p.hand(func() {
 			p.reading = m
 			p.self.handle(m)
 			p.reading = nil
-		}
+		})
 	}
+}
+
+// hand has the process read a message from its socket, in order.
+func (p *proc) hand(read func()) {
 	if p.floor > p.w.now {
-		p.w.at(p.floor, read)
+		p.w.at(p.floor, func() { p.unlessPaused(read, &p.inbox) })
 	} else {
-		read()
+		p.unlessPaused(read, &p.inbox)
 	}
+}
+
+// through lets f happen at the other end of the connection: at once, or when the
+// connection is whole again, or not at all. It reports whether the process believes that
+// it does.
+func (p *proc) through(f func()) bool {
+	switch {
+	case !p.up():
+		return false
+	case p.cuts == 0:
+		f()
+	case p.hold:
+		p.outHeld = append(p.outHeld, f)
+	}
+	return true
 }
 
 // blind is for how long, from a to b, the process was stopped for so long that it

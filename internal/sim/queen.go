@@ -129,6 +129,8 @@ func (q *queen) tellOut(op *queencore.Op) {
 
 func (q *queen) handle(m *message) {
 	switch m.topic {
+	case topicToken:
+		m.back()
 	case topicSnapshot:
 		q.gap = 0
 		if known := q.knows(m.from.life); known > 0 && m.seq > known {
@@ -137,8 +139,6 @@ func (q *queen) handle(m *message) {
 		q.drive(func(now time.Time) { q.core.Snapshot(now, "", m.payload) })
 	case topicBeat:
 		q.drive(func(now time.Time) { q.core.Beat(now, m.hive, "", m.payload) })
-	default:
-		q.carried(m)
 	}
 }
 

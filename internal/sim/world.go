@@ -37,8 +37,7 @@ type world struct {
 	beats  map[numbered]*message  // as workers sent them
 	gaveUp map[life]bool          // workers that a hive gave up for a connection that closed
 
-	serverGone int     // so many faults keep the NATS server away
-	orphans    []*proc // that began meanwhile
+	serverGone int // so many faults keep the NATS server away
 
 	broken  *Violation
 	tracing bool
