@@ -7,7 +7,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 )
 
-// topic is what a message is about; hive says which one.
+// topic is what a message is about. Its hive says of which one.
 type topic uint8
 
 const (
@@ -72,7 +72,7 @@ func (w *world) uplink(p *proc, m *message) {
 	}
 }
 
-// route brings a message from the server to those who subscribed to it.
+// route brings a message from the server to its subscribers.
 func (w *world) route(m *message, again bool) {
 	if m.topic == topicToken {
 		w.downlink(m.from, m, again)
@@ -124,7 +124,7 @@ type sender struct {
 	timer uint64
 }
 
-// newSender returns a sender that sends at once, and keeps the promise of p.
+// newSender returns a sender that sends at once, and from then on keeps the promise of p.
 func newSender(p *proc, rollGap time.Duration, send func() bool) *sender {
 	s := &sender{p: p, sched: bus.NewSchedule(p.w.time(), p.every, rollGap, p.rng.Float64), send: send}
 	s.rearm()

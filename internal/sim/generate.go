@@ -55,8 +55,8 @@ func (r *draw) hive() string   { return fmt.Sprintf("h%d", 1+r.IntN(r.Hives)) }
 func (r *draw) worker() string { return fmt.Sprintf("%s/w%d", r.hive(), 1+r.IntN(r.Workers)) }
 func (r *draw) queen() string  { return fmt.Sprintf("q%d", 1+r.IntN(r.Queens)) }
 
-// anyOf draws one of those that draw a name.
-func (r *draw) anyOf(who ...func() string) string { return who[r.IntN(len(who))]() }
+// anyOf draws the name of a hive, of a worker or of a queen, whichever it is given.
+func (r *draw) anyOf(kinds ...func() string) string { return kinds[r.IntN(len(kinds))]() }
 
 // upTo draws from 0 to d.
 func (r *draw) upTo(d time.Duration) Span { return Span(between(r.Rand, 0, d)).round() }
@@ -66,13 +66,13 @@ func (r *draw) at(earliest time.Duration) Span {
 	return Span(between(r.Rand, earliest, (r.For-r.Settle).D()-10*time.Second)).round()
 }
 
-// adds adds a fault, which ends before the time to settle.
+// adds adds a fault to the plan, and ends it before the time to settle.
 func (r *draw) adds(f Fault) {
 	f.For = min(f.For, r.For-r.Settle-f.At).round()
 	r.Faults = append(r.Faults, f)
 }
 
-// ends lets hives see the ends of processes and connections in some plans.
+// ends lets hives see the ends of processes, and of connections, in some plans.
 func (r *draw) ends() {
 	r.Exits = r.IntN(2) == 0
 	if r.IntN(2) == 0 {
@@ -90,8 +90,8 @@ func (r *draw) ends() {
 	}
 }
 
-// more lets work stall, queens hear of connections that close, and queens of before
-// take part, each in some plans.
+// more lets work stall, queens hear of connections that close, and queens of an earlier
+// version take part, each in some plans.
 func (r *draw) more() {
 	if r.IntN(10) == 0 {
 		r.Before = 1 + r.IntN(r.Queens)
@@ -126,8 +126,8 @@ func (r *draw) more() {
 	}
 }
 
-// strangers lets clients of others come and go in some plans where somebody hears of
-// it: scripts, and those that stay for a while.
+// strangers lets other clients come and go in some plans where observers hear of that:
+// scripts, and clients that stay for a while.
 func (r *draw) strangers() {
 	if r.Closings == 0 || r.IntN(2) == 0 {
 		return
@@ -142,6 +142,7 @@ func (r *draw) strangers() {
 
 func (s Span) round() Span { return Span(s.D().Round(time.Millisecond)) }
 
+// network draws how the bus behaves.
 func (r *draw) network() Net {
 	n := Net{Delay: r.upTo(20 * time.Millisecond), Jitter: r.upTo(20 * time.Millisecond)}
 	if r.IntN(2) == 0 {
@@ -159,9 +160,9 @@ func (r *draw) network() Net {
 	return n
 }
 
-// fault draws one fault, but for when.
+// fault draws a fault, but not when it begins.
 func (r *draw) fault() Fault {
-	long := func() Span { // most are short, and some are not
+	long := func() Span { // short, most of the time
 		if r.IntN(3) == 0 {
 			return r.upTo(3 * time.Minute)
 		}

@@ -9,8 +9,8 @@ import (
 )
 
 // observer is what hives and queens have in common: a process whose core judges
-// others, and what the truth knows of what it could hear. What package link is to such
-// a core on NATS, this file is under a virtual clock.
+// others. It is to that core under a virtual clock what package link is on NATS. And it
+// keeps what came to its socket, for the checks.
 type observer struct {
 	proc
 	judge judge               // its core
@@ -30,16 +30,16 @@ type observer struct {
 	first map[life]time.Duration
 	seqs  map[numbered]time.Duration
 	begun map[life]uint64
-	// linked is the newest message that names the connection of a life, and that the
-	// core has not heard of from elsewhere before.
+	// linked is the newest message that names the connection of a life, of those that
+	// were news to the core.
 	linked map[life]arrival
-	told   map[string]time.Duration // when it was told more of a hive than it had heard
+	told   map[string]time.Duration // when others told it more of a hive than it had heard
 
 	closings  []heardClosing
-	forgotten int // so many of them, the first ones, it forgot: it was cut off, or doubted what it hears
+	forgotten int // so many of them, the first ones, it forgot, as it was cut off, deaf or in doubt
 	deaf      int // so many faults keep it from hearing of closings
 
-	known sightings // what the core said last, for the checks
+	known sightings // what the core said last
 }
 
 // judge is the core of a hive or of a queen.
@@ -48,7 +48,7 @@ type judge interface {
 	Tick(now time.Time, dropped uint64)
 }
 
-// observe makes o hear for its core, which obey is about.
+// observe has o feed its core. obey does what the core asks for.
 func (o *observer) observe(j judge, obey func()) {
 	o.observes, o.judge, o.obey, o.alarm = o, j, obey, -1
 	o.last, o.linked = make(map[life]arrival), make(map[life]arrival)

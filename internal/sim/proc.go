@@ -18,7 +18,7 @@ const (
 // trouble is a time in which a process could not work as it should.
 type trouble struct {
 	from, to time.Duration // to is negative while it lasts
-	pause    bool          // stopped; else its connection
+	pause    bool          // the process was stopped; else it is about its connection
 	noticed  time.Duration // of a connection: when the process noticed; negative while it did not
 }
 
@@ -39,7 +39,7 @@ type proc struct {
 	every    time.Duration // its promise; a queen gives none
 	rng      *rand.Rand
 	self     actor
-	observes *observer // of those that judge others
+	observes *observer // itself, if its core judges others
 	born     time.Duration
 	died     time.Duration // negative while it lives
 	byBye    bool          // it left in order
@@ -51,7 +51,7 @@ type proc struct {
 
 	reading *message // at hand
 
-	pid     uint64 // 0: nobody watches it
+	pid     uint64 // 0: no hive can watch it
 	conn    *connection
 	rw      time.Duration // reconnect wait
 	flushed time.Duration // when all that it sent is at the server
@@ -64,13 +64,14 @@ type proc struct {
 	inHeld  []func()
 
 	drop  int    // so many of the next messages are dropped, as it is too slow
-	drops uint64 // so many were: the client library tells
+	drops uint64 // so many were dropped, as the client library tells
 
 	lastUp, lastDown time.Duration // when the last message on its way arrives
 	slow             time.Duration // the longest that a snapshot of it was on its way to an observer
 	troubles         []*trouble    // in the order they began
 }
 
+// init begins the life of p in s.
 func (p *proc) init(w *world, s *slot) {
 	p.w, p.slot, p.self, p.name, p.ident = w, s, s.cur, s.name, s.ident
 	p.born, p.died = w.now, -1
@@ -116,8 +117,8 @@ func (p *proc) unlessPaused(f func(), waiting *[]func()) {
 	}
 }
 
-// setTimer lets f happen at that time, as the one thing that a timer is set for: not if it
-// was set again, that is counted up, by then.
+// setTimer lets f happen at that time, unless the timer is set again before. A timer is
+// the number of times that it was set.
 func (p *proc) setTimer(timer *uint64, at time.Duration, f func()) {
 	*timer++
 	set := *timer
@@ -136,8 +137,8 @@ func (p *proc) suspend() {
 	}
 }
 
-// resume lets it go on: timers that came due fire at once, and what waits in its
-// socket is read a little later. Both orders happen.
+// resume lets the process go on: timers that came due fire at once, and what waits in
+// its socket is read a little later. Both orders happen.
 func (p *proc) resume() {
 	if p.pauses--; p.pauses > 0 || !p.alive() {
 		return
@@ -156,14 +157,14 @@ func (p *proc) resume() {
 	}
 }
 
-// suffers notes that the process cannot work as it should from now on.
+// suffers notes and returns a trouble that begins now.
 func (p *proc) suffers(pause bool) *trouble {
 	t := &trouble{from: p.w.now, to: -1, pause: pause, noticed: -1}
 	p.troubles = append(p.troubles, t)
 	return t
 }
 
-// lasting returns the trouble that the process is in, or nil.
+// lasting returns the trouble of that kind that lasts, or nil.
 func (p *proc) lasting(pause bool) *trouble {
 	for _, t := range p.troubles {
 		if t.pause == pause && t.to < 0 {
@@ -173,8 +174,8 @@ func (p *proc) lasting(pause bool) *trouble {
 	return nil
 }
 
-// kill ends the process without a word. The kernel of its machine and its server tell
-// of that.
+// kill ends the process without a word. The kernel of its machine tells of that, and so
+// does the server.
 func (p *proc) kill() {
 	if !p.alive() {
 		return
@@ -257,7 +258,7 @@ func (p *proc) notice() {
 	p.self.linkChanged()
 }
 
-// heal gives the connection back.
+// heal ends one cut.
 func (p *proc) heal() {
 	if p.cuts--; p.cuts > 0 || !p.alive() {
 		return
@@ -288,7 +289,7 @@ func (p *proc) heal() {
 	})
 }
 
-// arrive is a message at the process's socket.
+// arrive brings a message to the socket of the process.
 func (p *proc) arrive(m *message) {
 	switch {
 	case !p.alive() || p.noticed:
@@ -336,8 +337,9 @@ func (p *proc) through(f func()) bool {
 	return true
 }
 
-// blind is for how long, from a to b, the process was stopped for so long that it
-// sees it, or knew that it was cut off: what it must not hold against others.
+// blind returns for how long, from a to b, the process was stopped, if it was for so long
+// that it sees that, or knew that it was cut off: it must not hold that time against
+// others.
 func (p *proc) blind(a, b time.Duration) (d time.Duration) {
 	counted := a // troubles are in order of their beginnings, and may overlap
 	for _, t := range p.troubles {
