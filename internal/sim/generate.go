@@ -17,9 +17,9 @@ func Generate(seed uint64, length time.Duration) Plan {
 	part := func(stream uint64) *draw { return &draw{Rand: rand.New(rand.NewPCG(seed, stream)), Plan: &p} }
 	r := part(0x9e3779b97f4a7c15)
 	p.Zones, p.Hives, p.Workers, p.Queens = 1+r.IntN(2), 1+r.IntN(5), 1+r.IntN(3), 1+r.IntN(3)
-	promises := [][2]time.Duration{{30, 15}, {30, 15}, {10, 15}, {60, 15}, {5, 5}, {120, 15}}
+	promises := [][2]Span{{30e9, 15e9}, {30e9, 15e9}, {10e9, 15e9}, {60e9, 15e9}, {5e9, 5e9}, {120e9, 15e9}}
 	e := promises[r.IntN(len(promises))]
-	p.WorkerEvery, p.HiveEvery = Span(e[0]*time.Second), Span(e[1]*time.Second)
+	p.WorkerEvery, p.HiveEvery = e[0], e[1]
 	p.Paged = r.IntN(4) == 0
 	p.Net = r.network()
 
@@ -66,7 +66,7 @@ func (r *draw) at(earliest time.Duration) Span {
 	return Span(between(r.Rand, earliest, (r.For-r.Settle).D()-10*time.Second)).round()
 }
 
-// adds adds a fault to the plan, and ends it before the time to settle.
+// adds puts a fault into the plan, and ends it before the time to settle.
 func (r *draw) adds(f Fault) {
 	f.For = min(f.For, r.For-r.Settle-f.At).round()
 	r.Faults = append(r.Faults, f)
