@@ -152,7 +152,7 @@ func (h *hive) judgedStalled(x *sighting, s *detector.Step) {
 	}
 	x.stalled = on
 	if m := h.reading; on && m != nil {
-		h.checkStalled(life{x.id, s.Inc}, m.work.since, h.seqs[numbered{m.from.life, m.seq, 0}])
+		h.checkStalled(life{x.id, s.Inc}, m.work.since, h.seqs[numbered{life{x.id, m.from.inc}, m.seq, 0}])
 	}
 }
 
