@@ -7,7 +7,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 )
 
-// topic is what a message is about; hive says which one.
+// topic is what a message is about. Its hive says of which one.
 type topic uint8
 
 const (
@@ -17,7 +17,6 @@ const (
 	topicHivesCall                  // roll call: queen → all hives
 	topicHiveCall                   // roll call: queen → one hive
 	topicToken                      // an observer → itself
-	topicSettle                     // the same, about connections that closed
 )
 
 // message is one publish on its way to one receiver.
@@ -27,8 +26,7 @@ type message struct {
 	seq, page uint64
 	payload   []byte
 	spread    time.Duration // of a roll call
-	token     uint64
-	settled   func()
+	back      func()        // of a token: what its observer does when it is back
 	// What a beat or a snapshot says that the checks want to know.
 	conn         string
 	every, quiet time.Duration
@@ -51,17 +49,8 @@ type flow struct{ from, to *proc }
 
 // emit sends m, and reports whether the sender believes that it was sent.
 func (p *proc) emit(m *message) bool {
-	if !p.up() {
-		return false
-	}
 	m.from, m.sent = p, p.w.now
-	switch {
-	case p.cuts == 0:
-		p.w.uplink(p, m)
-	case p.hold:
-		p.outHeld = append(p.outHeld, func() { p.w.uplink(p, m) })
-	}
-	return true
+	return p.through(func() { p.w.uplink(p, m) })
 }
 
 func (w *world) uplink(p *proc, m *message) {
@@ -83,9 +72,9 @@ func (w *world) uplink(p *proc, m *message) {
 	}
 }
 
-// route brings a message from the server to those who subscribed to it.
+// route brings a message from the server to its subscribers.
 func (w *world) route(m *message, again bool) {
-	if m.topic == topicToken || m.topic == topicSettle {
+	if m.topic == topicToken {
 		w.downlink(m.from, m, again)
 	}
 	for _, h := range w.hives {
@@ -110,7 +99,7 @@ func (w *world) downlink(to *proc, m *message, again bool) {
 		return
 	}
 	n := &w.net
-	if n.Loss > 0 && m.topic != topicToken && m.topic != topicSettle {
+	if n.Loss > 0 && m.topic != topicToken {
 		f := flow{m.from, to}
 		if n.rng.Float64() < n.Loss && (n.LossRun == 0 || n.flows[f] < n.LossRun) {
 			n.flows[f]++
@@ -135,7 +124,7 @@ type sender struct {
 	timer uint64
 }
 
-// newSender returns a sender that sends at once, and keeps the promise of p.
+// newSender returns a sender that sends at once, and from then on keeps the promise of p.
 func newSender(p *proc, rollGap time.Duration, send func() bool) *sender {
 	s := &sender{p: p, sched: bus.NewSchedule(p.w.time(), p.every, rollGap, p.rng.Float64), send: send}
 	s.rearm()

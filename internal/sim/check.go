@@ -16,13 +16,13 @@ type Invariant string
 
 // The invariants.
 const (
-	// Nobody is given up who was heard, or could have been heard, within his
+	// No observer gives up a process that it heard, or could have heard, within its
 	// deadline: time in which the observer was stopped, or knew that it was cut off,
-	// does not count. And nobody is given up who lives and had no trouble, on a
+	// does not count. Nor does it give up a process that lives and had no trouble, on a
 	// network that the contract gives its guarantee for.
 	NoFalseDeath Invariant = "no false death"
-	// Who died is given up by the deadline that follows from his last message, and
-	// everybody who looks at him later says so.
+	// A process that died is given up by the deadline that follows from its last
+	// message, and all observers that look at it later say so.
 	DeathTold Invariant = "each death is told by its bound"
 	// No age is less than the time since the message in question came in.
 	NoYoungAge Invariant = "no age is younger than it is"
@@ -30,12 +30,12 @@ const (
 	NoResurrection Invariant = "no old incarnation comes back"
 	// When nothing has gone wrong for a while all queens say the same, and it is so.
 	Convergence Invariant = "queens converge to the truth"
-	// Nobody is held back for ever.
+	// The brake holds no verdict back for ever.
 	BrakeEnds Invariant = "the brake ends"
 	// No event is twice in the stream, or missing.
 	EventsOnce Invariant = "events are told once"
-	// Who is busy and finishes nothing is told as stalled by the limit, once, until he
-	// goes on; and nobody else is.
+	// A worker that is busy and finishes nothing is told as stalled by the limit, once,
+	// until it goes on; and no other worker is.
 	Stalls Invariant = "stalled is told once, and is so"
 	// The simulation itself, and what only a plain bug can break.
 	Sound Invariant = "nothing is plainly wrong"
@@ -54,7 +54,7 @@ func (v *Violation) String() string {
 
 const monitorEvery = 5 * time.Second
 
-// monitor looks at everybody now and then.
+// monitor checks all hives and queens now and then.
 func (w *world) monitor() {
 	w.at(w.now+monitorEvery, func() {
 		for _, h := range w.hives {
@@ -136,7 +136,7 @@ func (q *queen) checkShown() {
 		if w.lives[l] == nil {
 			continue
 		}
-		h := w.lives[l].self.(*hive)
+		h := w.lives[l].self.(*hive) // which may be dead by now
 		for _, k := range v.Workers() {
 			r := k.Record()
 			kl := life{h.id + "/" + r.Worker, r.Inc}
@@ -239,7 +239,7 @@ func (w *world) checkEnd() {
 			w.checkSame(w.queens[0], q)
 		}
 		if !q.core.Idle() {
-			w.breaks(EventsOnce, "%s has events that nobody was told", q.name)
+			w.breaks(EventsOnce, "%s has events that it has not told", q.name)
 		}
 	}
 	if len(w.queens) > 0 && !w.plan.NoJetStream { // without, readers hear what they hear
@@ -276,7 +276,7 @@ func (q *queen) checkTruth() {
 	for _, k := range w.workers {
 		v := q.view.Hive(k.hive)
 		if v == nil || v.Live() == hivebeat.Left || w.usurped(k.life) || w.usurped(life{v.ID(), v.Inc()}) {
-			continue // or it left, and nobody looks after its workers
+			continue // or its hive left, and no queen looks after its workers
 		}
 		x := v.Worker(k.id)
 		known := x != nil && x.Record().Inc == k.inc
@@ -290,8 +290,8 @@ func (q *queen) checkTruth() {
 }
 
 // checkWorkers holds what a queen says of the workers of a hive against what is so. h
-// is that hive if it lives; else only the dead are looked at, that is those whom the
-// queen has to find dead since then.
+// is that hive if it lives. If it does not, checkWorkers looks for dead workers alone,
+// which the queen has to find since then.
 func (q *queen) checkWorkers(v *fleet.Hive, h *hive, since time.Duration) {
 	w := q.w
 	for _, k := range v.Workers() {
@@ -307,8 +307,9 @@ func (q *queen) checkWorkers(v *fleet.Hive, h *hive, since time.Duration) {
 			}
 		}
 		switch {
-		case p != nil && p.alive() != gone:
-		case p != nil && (h == nil && p.alive() || h != nil && w.usurped(l)):
+		case p != nil && p.alive() != gone: // so it is
+		case p != nil && h == nil && p.alive(): // checkTruth looks at those
+		case p != nil && h != nil && w.usurped(l): // a duplicate may be what the hive knows
 		default:
 			w.breaks(Convergence, "%s incarnation %d: alive is %t, its hive is %s, and %s says %s", l.ident, l.inc, !gone, v.Live(), q.name, r.Live)
 		}
@@ -317,8 +318,8 @@ func (q *queen) checkWorkers(v *fleet.Hive, h *hive, since time.Duration) {
 
 // mayWait reports whether a worker that is dead may not have been given up yet: for
 // the silence that it announced, counted from when its hive began where that does
-// not list it; or where an entry of the roster that was put by a queen of before does
-// not say its promise. For other promises the time to settle is long enough.
+// not list it; or where its promise is not in an entry of the roster, which a queen of
+// an earlier version put (Plan.Before). For other promises the time to settle is long enough.
 func (w *world) mayWait(since time.Duration, l life, every hivebeat.Millis) bool {
 	if every == 0 && w.plan.Before > 0 && w.now-since < hivebeat.KeepGone+time.Minute {
 		return true
@@ -344,30 +345,28 @@ func (q *queen) describe(id string) string {
 // checkSame compares the answers of two queens.
 func (w *world) checkSame(a, b *queen) {
 	for _, s := range w.slots {
-		if s.on != nil || a.view.Hive(s.ident) == nil && b.view.Hive(s.ident) == nil {
+		if s.on != nil {
 			continue
 		}
-		x, y := a.view.Hive(s.ident), b.view.Hive(s.ident)
-		if x == nil || y == nil || x.Live() != y.Live() || x.Inc() != y.Inc() {
-			w.breaks(Convergence, "of %s %s says %s, and %s %s", s.ident, a.name, a.describe(s.ident), b.name, b.describe(s.ident))
+		if x, y := a.describe(s.ident), b.describe(s.ident); x != y {
+			w.breaks(Convergence, "of %s %s says %s, and %s %s", s.ident, a.name, x, b.name, y)
 			return
 		}
-		if !x.Up() {
-			continue
-		}
-		list := func(q *queen) (texts []string) {
-			v := q.view.Hive(s.ident)
-			for _, k := range v.Workers() {
+		workers := func(q *queen) (texts []string) {
+			for _, k := range q.view.Hive(s.ident).Workers() {
 				r := k.Record()
 				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
-					continue // which a queen that began since does not know
+					continue // a queen that began since does not know it
 				}
 				texts = append(texts, fmt.Sprintf("%s %s %s %d n%d", r.Worker, r.Live, r.State, r.Inc, r.N))
 			}
 			return texts
 		}
-		if l, m := list(a), list(b); !slices.Equal(l, m) {
-			w.breaks(Convergence, "of the workers of %s %s says %v, and %s %v", s.ident, a.name, l, b.name, m)
+		if v := a.view.Hive(s.ident); v == nil || !v.Up() {
+			continue
+		}
+		if x, y := workers(a), workers(b); !slices.Equal(x, y) {
+			w.breaks(Convergence, "of the workers of %s %s says %v, and %s %v", s.ident, a.name, x, b.name, y)
 		}
 	}
 }

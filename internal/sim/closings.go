@@ -10,9 +10,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// How a server tells all who listen to its system account of connections that close,
-// and what is held against observers that judge by that. It is optional in a plan, so
-// that silence is simulated alone too.
+// A server tells the observers that listen to its system account which connections
+// close, and this file holds their verdicts by that against the truth. Plans without it
+// simulate silence alone.
 
 // connection is one of a client to a server.
 type connection struct {
@@ -43,14 +43,14 @@ type closing struct {
 	lived    time.Duration
 }
 
-// said is that as package bus reads it.
+// said returns the closing as package bus reads it.
 func (c closing) said() liveness.Disconnect {
 	d := bus.Disconnect{Reason: c.reason, Lived: c.lived}
 	return liveness.Disconnect{Server: fmt.Sprintf("s%d", c.server), Conn: c.name, Reason: c.reason, Evidence: c.evidence, Passing: d.Passing()}
 }
 
-// closes lets the server tell that the connection of a process closed, and for which
-// reason. What it tells may be late, overtaken or lost.
+// closes lets the server tell that the connection of a process closed, and why. The
+// message may be late, overtaken or lost.
 func (w *world) closes(c *connection, reason string, evidence bool) {
 	if w.plan.Closings == 0 {
 		return
@@ -62,8 +62,8 @@ func (w *world) closes(c *connection, reason string, evidence bool) {
 	w.advise(w.ends, closing{c, reason, evidence, w.now - c.since})
 }
 
-// strangers are clients that are no processes of the fabric, for as long as a fault
-// says.
+// strangers lets clients that are no processes of the fabric come and go, for as long as
+// a fault says.
 func (w *world) strangers(r *rand.Rand, f *Fault) {
 	if w.plan.Closings == 0 {
 		return
@@ -88,11 +88,11 @@ func (w *world) strangers(r *rand.Rand, f *Fault) {
 	}
 }
 
-// advise has all who listen to the system account hear of a connection that closed.
+// advise tells the observers that listen to the system account of a closing.
 func (w *world) advise(r *rand.Rand, c closing) {
 	listening := w.observers()
 	if !w.plan.HiveClosings {
-		listening = listening[:len(w.hives)]
+		listening = listening[:len(w.hives)] // and no queen
 	}
 	for _, o := range listening {
 		late := between(r, 500*time.Microsecond, 5*time.Millisecond)
@@ -110,11 +110,11 @@ func (w *world) advise(r *rand.Rand, c closing) {
 	}
 }
 
-// stale lets the server find out after a while that nobody answers.
+// stale lets the server find out after a while that the client of p does not answer.
 func (w *world) stale(p *proc) {
 	c := p.conn
 	w.at(w.now+between(w.ends, 10*time.Second, pingLimit), func() {
-		if p.conn != c || p.cuts > 0 || !p.alive() { // it has another one by now, or still does not answer
+		if p.conn != c || p.cuts > 0 || !p.alive() { // it has another connection by now, or still does not answer
 			w.closes(c, "Stale Connection", false)
 		}
 	})
@@ -123,9 +123,9 @@ func (w *world) stale(p *proc) {
 // heardClosing is a closing that an observer has heard of.
 type heardClosing struct {
 	closing
-	at     time.Duration
-	counts bool // it is known to count against its server
-	may    bool // it may
+	at       time.Duration
+	counts   bool // the observer certainly counts it against its server
+	mayCount bool // the observer may count it
 }
 
 // hears tells the core of a connection that closed.
@@ -136,13 +136,13 @@ func (o *observer) hears(c closing) {
 			return
 		}
 		var a arrival
-		ours := false // it is one of those that the observer judges
+		ours := false // it is the connection of a process that the observer takes for living
 		if c.of != nil {
 			s := o.known.of(c.of.ident)
 			a = o.linked[c.of.life]
 			ours = a.conn == c.name && s.inc == c.of.inc && s.lives()
 		}
-		certain := ours && a.at < o.w.now-readTime // nothing else can be in its records
+		certain := ours && a.at < o.w.now-readTime // its records cannot hold another one
 		passing := c.reason == "Client Closed" && c.lived < 10*time.Second
 		o.closings = append(o.closings, heardClosing{c, o.w.now, certain || !passing, c.of != nil || !passing})
 		if ours && c.evidence && !c.of.alive() {
@@ -162,12 +162,12 @@ func (o *observer) heardOf(conn string) (at time.Duration, ok bool) {
 	return 0, false
 }
 
-// mass is how many clients of one server disconnected within a second, where that
-// closes a window which opened then: of those that count, or that may, where it is
-// not certain.
+// mass returns how many connections of one server closed within a second, if they are so
+// many that a window which opened then closes: of those that certainly count, or of all
+// that may.
 func (o *observer) mass(server int, opened time.Duration, certain bool) int {
 	counts := func(c *heardClosing) bool {
-		return c.server == server && (c.counts || c.may && !certain)
+		return c.server == server && (c.counts || c.mayCount && !certain)
 	}
 	for at := o.forgotten; at < len(o.closings) && o.closings[at].at <= opened; at++ {
 		first, n, last := &o.closings[at], 0, time.Duration(0)
@@ -205,12 +205,12 @@ func (o *observer) lostByClosing(l life, open time.Duration) {
 	p, c := w.lives[l], w.conns[a.conn]
 	opened, heard := o.heardOf(a.conn)
 	switch {
-	case a.at >= now-readTime && a.seq > o.knows(l): // not read yet
+	case a.at >= now-readTime && a.seq > o.knows(l): // the observer has not read it yet
 		return
 	case p == nil || c == nil || c.closed == 0:
 		fail("which did not close")
 		return
-	case !heard: // or forgot, as it was cut off itself, or in doubt
+	case !heard: // or forgot, as it was cut off, deaf or in doubt since
 		fail("of which it does not know that it closed")
 	case open < windowOf(p.rw):
 		fail("after a window of %v, want %v", open, windowOf(p.rw))
@@ -220,7 +220,7 @@ func (o *observer) lostByClosing(l life, open time.Duration) {
 	if n := o.mass(c.server, opened, true); n > 0 {
 		fail("though %d of that server closed within a second", n)
 	}
-	// It was back in time if its messages had a second, and a network that loses nothing.
+	// It was back in time if its messages had a second on a network that loses nothing.
 	if n := w.plan.Net; !p.alive() || n.Loss > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || o.bothered(c.closed, now, true) || w.usurped(l) {
 		return
 	}
@@ -232,12 +232,12 @@ func (o *observer) lostByClosing(l life, open time.Duration) {
 	fail("which closed %v ago, and it was back a second before its window was over", now-c.closed)
 }
 
-// wardLostByClosing is the same of a worker that a queen judged: it is about to tell
-// that.
+// wardLostByClosing holds it against the truth that a queen, which judges the workers of
+// a lost hive, is about to tell that it gives one up for its connection.
 func (q *queen) wardLostByClosing(d *hivebeat.EventData) {
 	w, now, l := q.w, q.w.now, life{d.Hive + "/" + d.Worker, d.Inc}
 	if d.Worker == "" || d.Kind != hivebeat.KindLost || d.Cause != hivebeat.CauseDisconnect || d.Via != hivebeat.ViaQueen ||
-		w.gaveUp[l] { // its hive did, and the roster does not know
+		w.gaveUp[l] { // its hive gave it up, and the roster does not know
 		return
 	}
 	p, a := w.lives[l], q.last[l]
@@ -255,7 +255,7 @@ func (q *queen) wardLostByClosing(d *hivebeat.EventData) {
 func (o *observer) checkEndIsTold(c closing, seq uint64) {
 	w, l, s, heard := o.w, c.of.life, o.known.of(c.of.ident), o.w.now
 	bound := 100 * time.Millisecond
-	if o.asking > 0 { // the key is read, and what is said to the observer is heard
+	if o.asking > 0 { // the queen reads the key, and hears what was sent to it before
 		bound = o.asking + time.Second
 	}
 	at := heard + windowOf(c.of.rw) + bound

@@ -1,13 +1,12 @@
-// Package sim runs the real judgement of workers, hives and queens (bus.Schedule,
-// internal/detector, internal/fleet, internal/wire) under a virtual clock, on a bus
-// that loses, delays, duplicates, reorders and cuts, with actors that are paused,
-// killed and restarted, and holds what they conclude against what is true.
+// Package sim runs the real cores of hives and queens (internal/hivecore,
+// internal/queencore) and the real bus.Schedule under a virtual clock. The bus loses,
+// delays, duplicates, reorders and cuts; processes are paused, killed and restarted. The
+// package holds what the cores conclude against what is true.
 //
 // A run is a Plan: a fleet, a network and a list of faults, all of which follow
-// from one seed. Every actor draws from a stream of its own, so that a fault that
-// is taken out of a plan changes little else, which is what makes a failing plan
-// easy to shorten. There is no goroutine in a run, and equal plans run alike to the
-// last bit.
+// from one seed. Every process draws from a stream of its own, so that taking one fault
+// out of a plan changes little else: that makes a failing plan easy to shorten. A run
+// has no goroutine, and equal plans run alike to the last bit.
 //
-// What is checked, all the time, is listed at Invariant.
+// Invariant lists what is checked, all the time.
 package sim

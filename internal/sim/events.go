@@ -16,8 +16,7 @@ type row struct {
 	worker  string
 }
 
-// checkEvents reads the stream from its beginning, as a reader would who wants to
-// know what happened.
+// checkEvents reads the stream from its beginning, and holds it against what happened.
 func (w *world) checkEvents() {
 	var rows []row // in a fixed order
 	told, seen := make(map[row][]*stored), make(map[string]bool)
@@ -68,8 +67,8 @@ func (w *world) checkEvents() {
 			if len(list) == 0 || !h.couldTell(r.Worker, r.N) {
 				continue
 			}
-			// Perhaps all that was not told is that it joined once more: after its record
-			// went, and with an id that the stream knows already.
+			// Perhaps the stream only lacks that it joined once more: after its record went,
+			// and with an id that the stream knows already.
 			rejoined := w.store.ever[hivebeat.WorkerEventID(h.id, h.inc, r.Worker, r.Inc, hivebeat.KindJoined, r.N)]
 			if last := list[len(list)-1].data.N; last > 0 && r.N > last && !rejoined {
 				w.breaks(EventsOnce, "%s/%s went through %d transitions, and the last one told is %d", h.id, r.Worker, r.N, last)
@@ -134,7 +133,7 @@ func (w *world) checkWorkerEvents(list []*stored) {
 			}
 			live = d.To
 			if d.Kind != hivebeat.KindLate && d.Kind != hivebeat.KindRecovered {
-				doing = working // ended without a word
+				doing = working // a stall ends without a word
 			}
 		}
 	}
@@ -144,8 +143,8 @@ func (w *world) checkWorkerEvents(list []*stored) {
 // tell the roster in turn that the others are wrong.
 const arguing = 30
 
-// checkHiveEvents looks at what was told of one hive, and of its workers by queens that
-// judged them: the roster numbers it.
+// checkHiveEvents looks at what the roster numbers: the events of one hive, and those of
+// its workers that queens judged.
 func (w *world) checkHiveEvents(list []*stored) {
 	var was *hivebeat.EventData // the last verdict on the hive itself
 	for i, e := range list {

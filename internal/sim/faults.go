@@ -8,7 +8,8 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// populate makes the fleet of the plan, and lets it begin within three seconds.
+// populate makes the fleet of the plan, whose processes begin within three seconds, and
+// arranges its faults.
 func (w *world) populate() {
 	p, r := w.plan, w.stream("fleet")
 	w.byName = make(map[string]*slot)
@@ -34,13 +35,14 @@ func (w *world) populate() {
 		fr := w.stream("fault " + f.String())
 		w.at(f.At.D(), func() { w.fault(f, fr) })
 	}
-	w.at(w.ending(), func() { // what is held against the truth at the end is what settles
+	w.at(w.ending(), func() { // the checks at the end look at what settles
 		n := w.plan.Net
 		w.net.Net = Net{Delay: n.Delay, Jitter: n.Jitter}
 	})
 	w.monitor()
 }
 
+// place makes a slot, and starts its first process soon.
 func (w *world) place(r *rand.Rand, name string, zone int, on *slot, next func() actor) *slot {
 	s := &slot{name: name, ident: name, make: next, zone: zone, on: on}
 	rival := *s
@@ -64,9 +66,10 @@ func (w *world) spawn(s *slot) {
 // ending is when faults must be over.
 func (w *world) ending() time.Duration { return w.plan.For.D() - w.plan.Settle.D() }
 
+// until lets f happen after d, but not after faults must be over.
 func (w *world) until(d Span, f func()) { w.at(min(w.now+d.D(), w.ending()), f) }
 
-// meant are the processes that a fault is about, of those that run now.
+// meant returns the processes that a fault is about, of those that run now.
 func (w *world) meant(f *Fault) (list []*proc) {
 	all := f.Kind == Server || f.Kind == Kick && f.Who == ""
 	for _, s := range w.slots {
@@ -90,7 +93,7 @@ func (w *world) meant(f *Fault) (list []*proc) {
 	return list
 }
 
-// fault lets one fault happen.
+// fault begins one fault of the plan.
 func (w *world) fault(f *Fault, r *rand.Rand) {
 	w.trace("FAULT", "%s", f)
 	s, list := w.byName[f.Who], w.meant(f)
@@ -108,19 +111,25 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 		w.store.away++
 		w.serverGone++
 		w.server++
+		for _, p := range list {
+			p.cut(false, 0)
+		}
 		w.until(f.For, func() {
 			w.store.back()
 			w.serverGone--
-			for _, p := range w.orphans {
+			for _, p := range w.meant(f) { // those that began meanwhile, too
 				p.heal()
 			}
-			if w.serverGone == 0 {
-				w.orphans = nil
+		})
+	case f.Kind == Cut || f.Kind == Zone:
+		for _, p := range list {
+			p.cut(f.Hold, f.Notice.D())
+		}
+		w.until(f.For, func() {
+			for _, p := range list {
+				p.heal()
 			}
 		})
-		w.cut(list, f)
-	case f.Kind == Cut || f.Kind == Zone:
-		w.cut(list, f)
 	case f.Kind == Kick && f.Who == "":
 		r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 		for _, p := range list[:min(f.N, len(list))] {
@@ -148,7 +157,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 	}
 }
 
-// fault lets a fault happen that is about one process alone.
+// fault begins a fault that p has for itself.
 func (p *proc) fault(f *Fault, r *rand.Rand) {
 	w := p.w
 	k, isWorker := p.self.(*worker)
@@ -166,7 +175,7 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 		p.kick()
 	case f.Kind == Quiet && isWorker:
 		k.fallSilent(f.By.D())
-		// It blocks once it has announced it, for as long as that.
+		// The worker blocks once it has announced that, for as long.
 		k.after(time.Second, func() {
 			k.suspend()
 			w.until(f.By, k.resume)
@@ -184,18 +193,6 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 		p.drop = f.N
 		w.until(f.For, func() { p.drop = 0 })
 	}
-}
-
-// cut takes the connections of the processes away.
-func (w *world) cut(list []*proc, f *Fault) {
-	for _, p := range list {
-		p.cut(f.Hold, f.Notice.D())
-	}
-	w.until(f.For, func() {
-		for _, p := range list {
-			p.heal()
-		}
-	})
 }
 
 // replace starts another process in s after d, if that is above 0.

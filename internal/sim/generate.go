@@ -17,9 +17,9 @@ func Generate(seed uint64, length time.Duration) Plan {
 	part := func(stream uint64) *draw { return &draw{Rand: rand.New(rand.NewPCG(seed, stream)), Plan: &p} }
 	r := part(0x9e3779b97f4a7c15)
 	p.Zones, p.Hives, p.Workers, p.Queens = 1+r.IntN(2), 1+r.IntN(5), 1+r.IntN(3), 1+r.IntN(3)
-	promises := [][2]time.Duration{{30, 15}, {30, 15}, {10, 15}, {60, 15}, {5, 5}, {120, 15}}
+	promises := [][2]Span{{30e9, 15e9}, {30e9, 15e9}, {10e9, 15e9}, {60e9, 15e9}, {5e9, 5e9}, {120e9, 15e9}}
 	e := promises[r.IntN(len(promises))]
-	p.WorkerEvery, p.HiveEvery = Span(e[0]*time.Second), Span(e[1]*time.Second)
+	p.WorkerEvery, p.HiveEvery = e[0], e[1]
 	p.Paged = r.IntN(4) == 0
 	p.Net = r.network()
 
@@ -32,7 +32,7 @@ func Generate(seed uint64, length time.Duration) Plan {
 	for range 1 + r.IntN(10) {
 		f := r.fault()
 		f.At = r.at(20 * time.Second)
-		r.add(f)
+		r.adds(f)
 	}
 	part(0x2545f4914f6cdd1d).ends()
 	part(0x6a09e667f3bcc909).more()
@@ -55,8 +55,8 @@ func (r *draw) hive() string   { return fmt.Sprintf("h%d", 1+r.IntN(r.Hives)) }
 func (r *draw) worker() string { return fmt.Sprintf("%s/w%d", r.hive(), 1+r.IntN(r.Workers)) }
 func (r *draw) queen() string  { return fmt.Sprintf("q%d", 1+r.IntN(r.Queens)) }
 
-// anyOf draws one of those that draw a name.
-func (r *draw) anyOf(who ...func() string) string { return who[r.IntN(len(who))]() }
+// anyOf draws the name of a hive, of a worker or of a queen, whichever it is given.
+func (r *draw) anyOf(kinds ...func() string) string { return kinds[r.IntN(len(kinds))]() }
 
 // upTo draws from 0 to d.
 func (r *draw) upTo(d time.Duration) Span { return Span(between(r.Rand, 0, d)).round() }
@@ -66,13 +66,13 @@ func (r *draw) at(earliest time.Duration) Span {
 	return Span(between(r.Rand, earliest, (r.For-r.Settle).D()-10*time.Second)).round()
 }
 
-// add adds a fault, which ends before the time to settle.
-func (r *draw) add(f Fault) {
+// adds puts a fault into the plan, and ends it before the time to settle.
+func (r *draw) adds(f Fault) {
 	f.For = min(f.For, r.For-r.Settle-f.At).round()
 	r.Faults = append(r.Faults, f)
 }
 
-// ends lets hives see the ends of processes and connections in some plans.
+// ends lets hives see the ends of processes, and of connections, in some plans.
 func (r *draw) ends() {
 	r.Exits = r.IntN(2) == 0
 	if r.IntN(2) == 0 {
@@ -86,12 +86,12 @@ func (r *draw) ends() {
 		} else {
 			f.Who = r.worker()
 		}
-		r.add(f)
+		r.adds(f)
 	}
 }
 
-// more lets work stall, queens hear of connections that close, and queens of before
-// take part, each in some plans.
+// more lets work stall, queens hear of connections that close, and queens of an earlier
+// version take part, each in some plans.
 func (r *draw) more() {
 	if r.IntN(10) == 0 {
 		r.Before = 1 + r.IntN(r.Queens)
@@ -106,7 +106,7 @@ func (r *draw) more() {
 			if r.IntN(4) > 0 {
 				f.For = Span(between(r.Rand, time.Second, 3*r.Stall.D()))
 			}
-			r.add(f)
+			r.adds(f)
 		}
 	}
 	if r.Closings == 0 || r.IntN(3) == 0 {
@@ -122,12 +122,12 @@ func (r *draw) more() {
 			f.Kind, f.For = Deaf, r.upTo(time.Minute)
 			f.Who = []string{f.Who, r.queen()}[r.IntN(2)]
 		}
-		r.add(f)
+		r.adds(f)
 	}
 }
 
-// strangers lets clients of others come and go in some plans where somebody hears of
-// it: scripts, and those that stay for a while.
+// strangers lets other clients come and go in some plans where observers hear of that:
+// scripts, and clients that stay for a while.
 func (r *draw) strangers() {
 	if r.Closings == 0 || r.IntN(2) == 0 {
 		return
@@ -136,12 +136,13 @@ func (r *draw) strangers() {
 		f := Fault{Kind: Strangers, At: r.at(10 * time.Second), N: 1 + r.IntN(20)}
 		f.By = []Span{Span(time.Second), Span(time.Second), Span(11 * time.Second), Span(20 * time.Second)}[r.IntN(4)]
 		f.For = r.upTo(2 * time.Minute)
-		r.add(f)
+		r.adds(f)
 	}
 }
 
 func (s Span) round() Span { return Span(s.D().Round(time.Millisecond)) }
 
+// network draws how the bus behaves.
 func (r *draw) network() Net {
 	n := Net{Delay: r.upTo(20 * time.Millisecond), Jitter: r.upTo(20 * time.Millisecond)}
 	if r.IntN(2) == 0 {
@@ -159,9 +160,9 @@ func (r *draw) network() Net {
 	return n
 }
 
-// fault draws one fault, but for when.
+// fault draws a fault, but not when it begins.
 func (r *draw) fault() Fault {
-	long := func() Span { // most are short, and some are not
+	long := func() Span { // short, most of the time
 		if r.IntN(3) == 0 {
 			return r.upTo(3 * time.Minute)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// hive is the core of package hive in a shell that is simulated: messages, timers,
+// hive is a real hivecore.Core, and around it what is outside of that: messages, timers,
 // processes that end, a store to read from.
 type hive struct {
 	observer
@@ -21,8 +21,8 @@ type hive struct {
 	id, zone string
 
 	out   *sender                  // of snapshots
-	said  time.Duration            // when the last snapshot left
-	built map[uint64]time.Duration // when each was made, by its seq
+	said  time.Duration            // when the last one left
+	built map[uint64]time.Duration // when each one was made, by its seq
 
 	watching map[uint64]detector.Process // by pid
 	gone     map[*proc]time.Duration     // the workers that it gave up, and when
@@ -65,6 +65,8 @@ func (h *hive) start() {
 
 func (h *hive) handle(m *message) {
 	switch m.topic {
+	case topicToken:
+		m.back()
 	case topicHivesCall, topicHiveCall:
 		h.drive(func(now time.Time) { h.core.RollCall(now, m.spread) })
 	case topicBeat:
@@ -73,8 +75,6 @@ func (h *hive) handle(m *message) {
 				h.w.trace(h.name, "refuses a beat of %s %d/%d", m.from.ident, m.from.inc, m.seq)
 			}
 		})
-	default:
-		h.carried(m)
 	}
 }
 
@@ -144,7 +144,7 @@ func (h *hive) say(bye string) bool {
 
 func (h *hive) sayBye() bool { return h.say("stopped") }
 
-// lists reports whether it has a worker with this id in its snapshots.
+// lists reports whether a worker with this id is in its snapshots.
 func (h *hive) lists(worker string) bool {
 	_, ok := h.core.Record(h.w.time(), worker)
 	return ok
@@ -164,8 +164,8 @@ func (h *hive) follow(list []detector.Watch) {
 	}
 }
 
-// sees is the end of a process that is watched: the core hears first what it said
-// before.
+// sees tells the core soon of the end of a process that it watches. What the process said
+// before comes first.
 func (h *hive) sees(p *proc, pid uint64) {
 	r := h.w.ends
 	said := h.w.now // when its goodbye, which is flushed before it ends, is at the server
@@ -190,8 +190,8 @@ func (h *hive) sees(p *proc, pid uint64) {
 	})
 }
 
-// How the ends of processes are seen by the kernel of their machine, by a pidfd. It is
-// optional in a plan, so that silence is simulated alone too.
+// How a hive sees the end of a process, by a pidfd, and tells it. Plans without that
+// simulate silence alone.
 const (
 	exitSeenMin = 200 * time.Microsecond
 	exitSeenMax = 5 * time.Millisecond
@@ -234,7 +234,7 @@ func (h *hive) checkEndIsSaid() {
 	}
 	w.at(found+bound, func() {
 		if h.alive() && h.said < found && !h.bothered(found-time.Second, w.now, true) {
-			w.breaks(DeathTold, "%s found %v ago that a worker is gone, and has told nobody", h.name, bound)
+			w.breaks(DeathTold, "%s found %v ago that a worker is gone, and has not told it", h.name, bound)
 		}
 	})
 }

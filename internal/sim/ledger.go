@@ -13,8 +13,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// Package ledger, as a queen has it: requests that take time and may get no answer,
-// the putter, the watch of the roster, and Keep.
+// This file is package ledger, as a queen has it: requests that take time and may get no
+// answer, the putter, the watch of the roster, and Keep.
 
 // How package ledger behaves.
 const (
@@ -26,7 +26,8 @@ const (
 	retryMost  = 5 * time.Second
 )
 
-var errAway = fmt.Errorf("no answer: %w", ledger.ErrAway) // what was asked for may have been done all the same
+// errAway is the answer where none comes. What was asked for may have been done.
+var errAway = fmt.Errorf("no answer: %w", ledger.ErrAway)
 
 // keeper is what a queen's ledger knows.
 type keeper struct {
@@ -38,7 +39,7 @@ type keeper struct {
 	retry   time.Duration
 	look    uint64 // the timer of the next look
 	watched uint64 // the last revision that the watch brought
-	rewatch bool   // it is to be looked once more
+	rewatch bool   // the watch goes on soon
 	wrote   map[string]uint64
 	putting map[string]*putting
 }
@@ -57,8 +58,8 @@ func (q *queen) openLedger() {
 	q.lookNow()
 }
 
-// lookNow is ledger.Wait at first, which opens what can be opened, and Ledger.Keep from
-// then on, which looks now and then whether all is there, and is what it was.
+// lookNow is ledger.Wait until the ledger is open, and Ledger.Keep from then on, which
+// looks now and then whether all is there, and is what it was.
 func (q *queen) lookNow() {
 	k := &q.kept
 	look, epoch := k.look, k.seen
@@ -88,7 +89,7 @@ func (q *queen) lookNow() {
 
 func (q *queen) lookLater(d time.Duration) { q.setTimer(&q.kept.look, q.w.now+d, q.lookNow) }
 
-// ledgerConnected has the ledger look at once what is there.
+// ledgerConnected has the ledger look at once, as the connection is back.
 func (q *queen) ledgerConnected() {
 	if k := &q.kept; k.opened {
 		k.owed, k.retry = true, retryFirst
@@ -97,8 +98,8 @@ func (q *queen) ledgerConnected() {
 	}
 }
 
-// request lets op happen at the store, and done hear of it as an input of the core:
-// with nil once the answer is there, with errAway where none came in time.
+// request lets op happen at the store, and calls done as an input of the core: with nil
+// once the answer is there, with errAway where none comes in time.
 func (q *queen) request(op func(s *store), done func(err error)) {
 	s, answered := q.w.store, false
 	finish := func(err error) {
@@ -107,34 +108,27 @@ func (q *queen) request(op func(s *store), done func(err error)) {
 			q.drive(func(time.Time) { done(err) })
 		}
 	}
-	if !q.up() {
-		q.after(0, func() { finish(errAway) })
-		return
-	}
-	q.after(askWithin, func() { finish(errAway) })
-	ask := func() {
+	within := askWithin
+	asked := q.through(func() {
 		q.w.at(q.w.now+between(q.rng, askMin, askMax), func() {
 			if s.away > 0 {
 				return
 			}
 			op(s)
-			at := q.w.now + between(q.rng, askMin, askMax)
-			q.w.at(at, func() {
-				if q.alive() && q.cuts == 0 && !q.noticed {
+			q.w.at(q.w.now+between(q.rng, askMin, askMax), func() {
+				if q.cuts == 0 && !q.noticed {
 					q.after(0, func() { finish(nil) })
 				}
 			})
 		})
+	})
+	if !asked {
+		within = 0
 	}
-	switch {
-	case q.cuts == 0:
-		ask()
-	case q.hold:
-		q.outHeld = append(q.outHeld, ask)
-	}
+	q.after(within, func() { finish(errAway) })
 }
 
-// fulfil carries a request of the core out. One that is about many may get an answer
+// fulfil carries a request of the core out. A request about many keys may get an answer
 // for the first of them only.
 func (q *queen) fulfil(op *queencore.Op) {
 	n := max(len(op.Keys), len(op.Letters), len(op.Steps))
@@ -182,7 +176,7 @@ func (q *queen) fulfil(op *queencore.Op) {
 	})
 }
 
-// one lets part i of a request happen.
+// one carries out part i of a request.
 func (q *queen) one(s *store, op *queencore.Op, i int) {
 	switch op.Kind {
 	case queencore.OpHeads:
@@ -266,7 +260,10 @@ func (q *queen) watchLedger() {
 	if q.cuts > 0 || s.away > 0 { // unnoticed: it goes on when it can
 		if !k.rewatch {
 			k.rewatch = true
-			q.after(time.Second, func() { k.rewatch = false; q.watchLedger() })
+			q.after(time.Second, func() {
+				k.rewatch = false
+				q.watchLedger()
+			})
 		}
 		return
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // observer is what hives and queens have in common: a process whose core judges
-// others, and what the truth knows of what it could hear. What package link is to such
-// a core on NATS, this file is under a virtual clock.
+// others. It is to that core under a virtual clock what package link is on NATS. And it
+// keeps what came to its socket, for the checks.
 type observer struct {
 	proc
 	judge judge               // its core
@@ -30,16 +30,16 @@ type observer struct {
 	first map[life]time.Duration
 	seqs  map[numbered]time.Duration
 	begun map[life]uint64
-	// linked is the newest message that names the connection of a life, and that the
-	// core has not heard of from elsewhere before.
+	// linked is the newest message that names the connection of a life, of those that
+	// were news to the core.
 	linked map[life]arrival
-	told   map[string]time.Duration // when it was told more of a hive than it had heard
+	told   map[string]time.Duration // when others told it more of a hive than it had heard
 
 	closings  []heardClosing
-	forgotten int // so many of them, the first ones, it forgot: it was cut off, or doubted what it hears
+	forgotten int // so many of them, the first ones, it forgot, as it was cut off, deaf or in doubt
 	deaf      int // so many faults keep it from hearing of closings
 
-	known sightings // what the core said last, for the checks
+	known sightings // what the core said last
 }
 
 // judge is the core of a hive or of a queen.
@@ -48,7 +48,7 @@ type judge interface {
 	Tick(now time.Time, dropped uint64)
 }
 
-// observe makes o hear for its core, which obey is about.
+// observe has o feed its core. obey does what the core asks for.
 func (o *observer) observe(j judge, obey func()) {
 	o.observes, o.judge, o.obey, o.alarm = o, j, obey, -1
 	o.last, o.linked = make(map[life]arrival), make(map[life]arrival)
@@ -76,8 +76,12 @@ func (o *observer) wake(at time.Duration) {
 
 // carry does what the core asks for by s.
 func (o *observer) carry(s core.Signals) {
-	if s.Token != 0 {
-		o.emit(&message{topic: topicToken, token: s.Token})
+	if sent := o.w.now; s.Token != 0 {
+		o.emit(&message{topic: topicToken, back: func() {
+			if o.w.now-sent <= core.TokenWithin {
+				o.drive(func(now time.Time) { o.judge.TokenBack(now, s.Token, o.drops) })
+			}
+		}})
 	}
 	if s.Settle {
 		done := false
@@ -87,18 +91,8 @@ func (o *observer) carry(s core.Signals) {
 				o.drive(o.judge.Settled)
 			}
 		}
-		o.emit(&message{topic: topicSettle, settled: settled})
+		o.emit(&message{topic: topicToken, back: settled})
 		o.after(core.SettleWithin, settled)
-	}
-}
-
-// carried takes what carry sent.
-func (o *observer) carried(m *message) {
-	switch {
-	case m.topic == topicSettle:
-		m.settled()
-	case m.topic == topicToken && o.w.now-m.sent <= core.TokenWithin:
-		o.drive(func(now time.Time) { o.judge.TokenBack(now, m.token, o.drops) })
 	}
 }
 

@@ -49,7 +49,7 @@ type Plan struct {
 
 	HiveClosings bool `json:"hive_closings,omitempty"` // queens hear of connections that close, those of hives too
 	Untold       int  `json:"untold,omitempty"`        // so many of them, the last ones, never do
-	Stall        Span `json:"stall,omitempty"`         // work without progress is stalled after this; 0: nobody says that he works
+	Stall        Span `json:"stall,omitempty"`         // work without progress is stalled after this; 0: no worker says that it works
 	StallSaid    bool `json:"stall_said,omitempty"`    // by a label of the workers, else by a setting of the hives
 	NoJetStream  bool `json:"no_jetstream,omitempty"`  // queens keep nothing
 	Before       int  `json:"before,omitempty"`        // so many queens put neither promises nor ages into the roster
@@ -69,7 +69,7 @@ type Net struct {
 	Replay  Span    `json:"replay,omitempty"` // the latest that a duplicate comes
 }
 
-// Guaranteed reports whether nobody may be falsely lost on this network: two
+// Guaranteed reports whether the contract rules false deaths out on this network: two
 // losses in a row at most, and a spread of delay that the contract allows for,
 // 3 × 0.95 × every + spread < 3 × every.
 func (p *Plan) Guaranteed() bool {
@@ -80,31 +80,31 @@ func (p *Plan) Guaranteed() bool {
 // Kind is a kind of fault.
 type Kind string
 
-// The faults. Each begins At, and ends after For where it has an end.
+// The faults. Each begins At, and ends after For where it has an end. Who is a process.
 const (
-	Pause   Kind = "pause"   // who is stopped, and goes on
-	Crash   Kind = "crash"   // who dies without a word, and begins anew; never where For is 0
-	Leave   Kind = "leave"   // who says goodbye, and begins anew
-	Cut     Kind = "cut"     // who loses its connection
-	Zone    Kind = "zone"    // all of a zone lose theirs
-	Machine Kind = "machine" // a hive and its workers die at once
-	Mass    Kind = "mass"    // so many hives die at once
+	Pause   Kind = "pause"   // Who is stopped, and goes on
+	Crash   Kind = "crash"   // Who dies without a word, and begins again; never where For is 0
+	Leave   Kind = "leave"   // Who says goodbye, and begins again; never where For is 0
+	Cut     Kind = "cut"     // Who loses its connection
+	Zone    Kind = "zone"    // all processes of a zone lose theirs
+	Machine Kind = "machine" // the hive Who and its workers die at once
+	Mass    Kind = "mass"    // N hives die at once
 	Clock   Kind = "clock"   // the wall clock of a machine jumps by By
-	Rival   Kind = "rival"   // another process with the id of who
+	Rival   Kind = "rival"   // another process runs with the id of Who
 	Quiet   Kind = "quiet"   // a worker announces silence, and keeps it
 	Change  Kind = "change"  // a worker changes its state N times
 	Storage Kind = "storage" // JetStream is away
 	Wipe    Kind = "wipe"    // JetStream is away, and comes back empty
 	Server  Kind = "server"  // the NATS server is restarted
 	Badnet  Kind = "badnet"  // the bus behaves as Net says
-	Kick    Kind = "kick"    // the server closes the connection of who, or of N clients within By
+	Kick    Kind = "kick"    // the server closes the connection of Who, or of N clients within By
 	Hang    Kind = "hang"    // a worker finishes nothing more; to the end where For is 0
 	Idle    Kind = "idle"    // a worker has nothing to do; to the end where For is 0
-	Deaf    Kind = "deaf"    // who is not told of connections that close: it lost its connection to the system account
-	// N clients a second that are nobody's come and go, each after some time up to By;
-	// few of them for another reason than that they end.
+	Deaf    Kind = "deaf"    // Who does not hear of connections that close: it lost its connection to the system account
+	// N clients a second that are no processes of the fabric come and go, each after some
+	// time up to By. Few of their connections close for another reason than their end.
 	Strangers Kind = "strangers"
-	Dropping  Kind = "dropping" // who is too slow: so many messages are dropped, and it is told
+	Dropping  Kind = "dropping" // Who is too slow: N messages are dropped, and it is told
 )
 
 // Fault is one thing that goes wrong.

@@ -18,7 +18,7 @@ const (
 // trouble is a time in which a process could not work as it should.
 type trouble struct {
 	from, to time.Duration // to is negative while it lasts
-	pause    bool          // stopped; else its connection
+	pause    bool          // the process was stopped; else it is about its connection
 	noticed  time.Duration // of a connection: when the process noticed; negative while it did not
 }
 
@@ -39,19 +39,19 @@ type proc struct {
 	every    time.Duration // its promise; a queen gives none
 	rng      *rand.Rand
 	self     actor
-	observes *observer // of those that judge others
+	observes *observer // itself, if its core judges others
 	born     time.Duration
 	died     time.Duration // negative while it lives
 	byBye    bool          // it left in order
 
 	pauses int
-	timers []func()   // that came due while it was paused
-	inbox  []*message // that came in meanwhile
-	floor  time.Duration
+	timers []func()      // that came due while it was paused
+	inbox  []func()      // what reads the messages that came in meanwhile
+	floor  time.Duration // when the next message is read at the earliest
 
 	reading *message // at hand
 
-	pid     uint64 // 0: nobody watches it
+	pid     uint64 // 0: no hive can watch it
 	conn    *connection
 	rw      time.Duration // reconnect wait
 	flushed time.Duration // when all that it sent is at the server
@@ -61,16 +61,17 @@ type proc struct {
 	noticed bool
 	link    uint64 // the timer of what its connection does next
 	outHeld []func()
-	inHeld  []*message
+	inHeld  []func()
 
 	drop  int    // so many of the next messages are dropped, as it is too slow
-	drops uint64 // so many were: the client library tells
+	drops uint64 // so many were dropped, as the client library tells
 
 	lastUp, lastDown time.Duration // when the last message on its way arrives
 	slow             time.Duration // the longest that a snapshot of it was on its way to an observer
 	troubles         []*trouble    // in the order they began
 }
 
+// init begins the life of p in s.
 func (p *proc) init(w *world, s *slot) {
 	p.w, p.slot, p.self, p.name, p.ident = w, s, s.cur, s.name, s.ident
 	p.born, p.died = w.now, -1
@@ -82,7 +83,6 @@ func (p *proc) init(w *world, s *slot) {
 	if w.serverGone > 0 { // it begins without a connection, and gets one when there is a server
 		p.cuts, p.noticed = w.serverGone, true
 		p.suffers(false).noticed = w.now
-		w.orphans = append(w.orphans, p)
 	}
 }
 
@@ -102,19 +102,23 @@ func (p *proc) wall() time.Time { return p.w.time().Add(p.slot.machine().wall) }
 func (p *proc) after(d time.Duration, f func()) { p.when(p.w.now+d, f) }
 
 func (p *proc) when(at time.Duration, f func()) {
-	p.w.at(at, func() {
-		switch {
-		case !p.alive():
-		case p.paused():
-			p.timers = append(p.timers, f)
-		default:
-			f()
-		}
-	})
+	p.w.at(at, func() { p.unlessPaused(f, &p.timers) })
 }
 
-// setTimer lets f happen at that time, as the one thing that a timer is set for: not if it
-// was set again, that is counted up, by then.
+// unlessPaused lets f happen, if the process lives. While it is paused f is put to what
+// waits.
+func (p *proc) unlessPaused(f func(), waiting *[]func()) {
+	switch {
+	case !p.alive():
+	case p.paused():
+		*waiting = append(*waiting, f)
+	default:
+		f()
+	}
+}
+
+// setTimer lets f happen at that time, unless the timer is set again before. A timer is
+// the number of times that it was set.
 func (p *proc) setTimer(timer *uint64, at time.Duration, f func()) {
 	*timer++
 	set := *timer
@@ -133,12 +137,9 @@ func (p *proc) suspend() {
 	}
 }
 
-// resume lets it go on: timers that came due fire at once, and what waits in its
-// socket is read a little later. Both orders happen.
+// resume lets the process go on: timers that came due fire at once, and what waits in
+// its socket is read a little later. Both orders happen.
 func (p *proc) resume() {
-	if p.pauses == 0 {
-		return
-	}
 	if p.pauses--; p.pauses > 0 || !p.alive() {
 		return
 	}
@@ -150,20 +151,20 @@ func (p *proc) resume() {
 		p.after(between(p.rng, 0, 10*time.Millisecond), f)
 	}
 	p.floor = p.w.now + between(p.rng, 0, 15*time.Millisecond)
-	for _, m := range inbox {
-		p.hand(m)
+	for _, read := range inbox {
+		p.hand(read)
 		p.floor += between(p.rng, 0, time.Millisecond)
 	}
 }
 
-// suffers notes that the process cannot work as it should from now on.
+// suffers notes and returns a trouble that begins now.
 func (p *proc) suffers(pause bool) *trouble {
 	t := &trouble{from: p.w.now, to: -1, pause: pause, noticed: -1}
 	p.troubles = append(p.troubles, t)
 	return t
 }
 
-// lasting returns the trouble that the process is in, or nil.
+// lasting returns the trouble of that kind that lasts, or nil.
 func (p *proc) lasting(pause bool) *trouble {
 	for _, t := range p.troubles {
 		if t.pause == pause && t.to < 0 {
@@ -173,8 +174,8 @@ func (p *proc) lasting(pause bool) *trouble {
 	return nil
 }
 
-// kill ends the process without a word. The kernel of its machine and its server tell
-// of that.
+// kill ends the process without a word. The kernel of its machine tells of that, and so
+// does the server.
 func (p *proc) kill() {
 	if !p.alive() {
 		return
@@ -257,11 +258,8 @@ func (p *proc) notice() {
 	p.self.linkChanged()
 }
 
-// heal gives the connection back.
+// heal ends one cut.
 func (p *proc) heal() {
-	if p.cuts == 0 {
-		return
-	}
 	if p.cuts--; p.cuts > 0 || !p.alive() {
 		return
 	}
@@ -270,11 +268,8 @@ func (p *proc) heal() {
 		p.lasting(false).to = p.w.now
 		out, in := p.outHeld, p.inHeld
 		p.outHeld, p.inHeld = nil, nil
-		for _, f := range out {
+		for _, f := range slices.Concat(out, in) {
 			f()
-		}
-		for _, m := range in {
-			p.arrive(m)
 		}
 		return
 	}
@@ -294,15 +289,15 @@ func (p *proc) heal() {
 	})
 }
 
-// arrive is a message at the process's socket.
+// arrive brings a message to the socket of the process.
 func (p *proc) arrive(m *message) {
 	switch {
 	case !p.alive() || p.noticed:
 	case p.cuts > 0:
 		if p.hold {
-			p.inHeld = append(p.inHeld, m)
+			p.inHeld = append(p.inHeld, func() { p.arrive(m) })
 		}
-	case p.drop > 0 && m.topic != topicToken && m.topic != topicSettle:
+	case p.drop > 0 && m.topic != topicToken:
 		p.drop--
 		p.drops++
 		p.suffers(false).to = p.w.now
@@ -310,32 +305,41 @@ func (p *proc) arrive(m *message) {
 		if p.observes != nil && (m.topic == topicBeat || m.topic == topicSnapshot) {
 			p.observes.arrived(m)
 		}
-		p.hand(m)
-	}
-}
-
-// hand gives a message from the socket to the process, in order.
-func (p *proc) hand(m *message) {
-	read := func() {
-		switch {
-		case !p.alive():
-		case p.paused():
-			p.inbox = append(p.inbox, m)
-		default:
+		p.hand(func() {
 			p.reading = m
 			p.self.handle(m)
 			p.reading = nil
-		}
-	}
-	if p.floor > p.w.now {
-		p.w.at(p.floor, read)
-	} else {
-		read()
+		})
 	}
 }
 
-// blind is for how long, from a to b, the process was stopped for so long that it
-// sees it, or knew that it was cut off: what it must not hold against others.
+// hand has the process read a message from its socket, in order.
+func (p *proc) hand(read func()) {
+	if p.floor > p.w.now {
+		p.w.at(p.floor, func() { p.unlessPaused(read, &p.inbox) })
+	} else {
+		p.unlessPaused(read, &p.inbox)
+	}
+}
+
+// through lets f happen at the other end of the connection: at once, or when the
+// connection is whole again, or not at all. It reports whether the process believes that
+// it does.
+func (p *proc) through(f func()) bool {
+	switch {
+	case !p.up():
+		return false
+	case p.cuts == 0:
+		f()
+	case p.hold:
+		p.outHeld = append(p.outHeld, f)
+	}
+	return true
+}
+
+// blind returns for how long, from a to b, the process was stopped, if it was for so long
+// that it sees that, or knew that it was cut off: it must not hold that time against
+// others.
 func (p *proc) blind(a, b time.Duration) (d time.Duration) {
 	counted := a // troubles are in order of their beginnings, and may overlap
 	for _, t := range p.troubles {

@@ -18,7 +18,7 @@ type queen struct {
 	core *queencore.Core
 	view *fleet.View // the core's
 
-	before  bool            // it puts less into the roster, as queens once did
+	before  bool            // it puts less into the roster, as an earlier version did
 	untold  bool            // it never hears of connections that close
 	wards   map[string]bool // hives whose workers' beats it receives
 	doubted bool
@@ -58,8 +58,8 @@ func (q *queen) start() {
 	}
 }
 
-// forgetIfDoubted notes that a queen which begins to doubt itself forgets which
-// connections closed.
+// forgetIfDoubted notes that a queen forgets which connections closed when it begins to
+// doubt itself.
 func (q *queen) forgetIfDoubted() {
 	if doubts := q.view.Doubts(); doubts != q.doubted {
 		if q.doubted = doubts; doubts {
@@ -129,6 +129,8 @@ func (q *queen) tellOut(op *queencore.Op) {
 
 func (q *queen) handle(m *message) {
 	switch m.topic {
+	case topicToken:
+		m.back()
 	case topicSnapshot:
 		q.gap = 0
 		if known := q.knows(m.from.life); known > 0 && m.seq > known {
@@ -137,8 +139,6 @@ func (q *queen) handle(m *message) {
 		q.drive(func(now time.Time) { q.core.Snapshot(now, "", m.payload) })
 	case topicBeat:
 		q.drive(func(now time.Time) { q.core.Beat(now, m.hive, "", m.payload) })
-	default:
-		q.carried(m)
 	}
 }
 
@@ -151,8 +151,8 @@ func (q *queen) linkChanged() {
 
 func (q *queen) sayBye() bool { return false }
 
-// learning notes whether an input told this queen more of a hive than it knew: that
-// counts as heard now.
+// learning hands the core an input that tells it of these hives. Where the core knows
+// more of one after it, that counts as heard now.
 func (q *queen) learning(ids []string, in func(now time.Time)) {
 	type seen struct{ inc, seq uint64 }
 	of := func(id string) (s seen) {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Stats is what a run amounted to.
+// Stats counts what happened in a run.
 type Stats struct {
 	Happenings uint64 `json:"happenings"` // steps of the simulation
 	Messages   uint64 `json:"messages"`   // sent over the bus
@@ -25,7 +25,7 @@ type Result struct {
 	History []string   `json:"history,omitempty"` // of a run that was traced
 }
 
-// Run runs a plan. Where trace is set it notes all that happens.
+// Run runs a plan. If trace is set it returns all that happened as History.
 func Run(p Plan, trace bool) (Result, error) {
 	if err := p.possible(); err != nil {
 		return Result{}, err
@@ -84,7 +84,7 @@ func Shorten(p Plan, broken Invariant) Result {
 	return r
 }
 
-// Summary is what many runs amounted to.
+// Summary counts what happened in many runs.
 type Summary struct {
 	Runs   int           `json:"runs"`
 	Stats  Stats         `json:"stats"`
@@ -92,8 +92,8 @@ type Summary struct {
 	Failed []Result      `json:"failed,omitempty"` // in order of their seeds
 }
 
-// RunSeeds runs the plans of n seeds from first on, on all processors. It stops
-// beginning new ones once most of them failed, or stop says so.
+// RunSeeds runs the plans of n seeds from first on, on all processors. It begins no new
+// ones once most of them failed, or stop returns true.
 func RunSeeds(first uint64, n int, length time.Duration, most int, stop func() bool) Summary {
 	var (
 		next atomic.Int64
@@ -123,7 +123,7 @@ func RunSeeds(first uint64, n int, length time.Duration, most int, stop func() b
 					return
 				}
 				r, err := Run(Generate(first+uint64(i), length), false)
-				if err != nil { // no plan of ours
+				if err != nil { // not a plan that Generate makes
 					r.Broken = &Violation{Invariant: Sound, Text: err.Error()}
 				}
 				enough = count(&r)

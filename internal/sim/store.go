@@ -14,7 +14,7 @@ import (
 const dedupe = time.Hour
 
 // store is JetStream as the queens see it: linearizable, with compare-and-set,
-// times to live and deduplication. It may be away, and it may lose all.
+// times to live and deduplication. It may be away, and it may lose everything.
 type store struct {
 	w      *world
 	away   int
@@ -24,7 +24,7 @@ type store struct {
 	hives  map[string]kept
 	roster map[string]rosterItem
 	ids    map[string]time.Duration
-	events []stored // of all times: what a subscriber has seen
+	events []stored // what a subscriber has seen, since the beginning
 	ever   map[string]bool
 	owed   []string // ids of the events that the roster held
 }
@@ -58,9 +58,9 @@ func (s *store) back() {
 	s.backAt = s.w.now
 }
 
-// wipe loses all that was kept.
+// wipe loses everything that was kept.
 func (s *store) wipe() {
-	s.owed = nil // with the roster goes who would tell them
+	s.owed = nil // without the roster no queen publishes them
 	s.epoch++
 	s.hives, s.roster, s.ids = make(map[string]kept), make(map[string]rosterItem), make(map[string]time.Duration)
 }
@@ -117,8 +117,8 @@ func (s *store) all(after uint64) (list []string) {
 	return list
 }
 
-// swap replaces an entry by compare-and-set.
-// before: as a queen does that puts neither promises nor ages.
+// swap replaces an entry by compare-and-set. If before is set it leaves promises and ages
+// out, as a queen of an earlier version does.
 func (s *store) swap(hive string, revision uint64, next ledger.RosterEntry, before bool) (uint64, error) {
 	if s.roster[hive].Revision != revision {
 		return 0, ledger.ErrConflict

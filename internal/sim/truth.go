@@ -10,16 +10,17 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// life is one process, by what it says it is.
+// life is one process, as it names itself.
 type life struct {
 	ident string
 	inc   uint64
 }
 
-// sightings are what an observer says of those that it knows, in the order it learned
-// of them.
+// sightings are what an observer says of the processes that it knows, in the order in
+// which it learned of them.
 type sightings []*sighting
 
+// sighting is what an observer says of one id.
 type sighting struct {
 	id      string
 	live    hivebeat.Live
@@ -49,10 +50,11 @@ func (s *sighting) lives() bool { return s.live == hivebeat.Alive || s.live == h
 // gone reports whether a verdict is that of an end.
 func gone(live hivebeat.Live) bool { return live == hivebeat.Lost || live == hivebeat.Left }
 
-// turns notes what the observer says now.
+// turns notes what the observer says now, and holds it against what it said before.
 func (o *observer) turns(s *sighting, live hivebeat.Live, inc uint64) {
 	if s.inc != inc {
-		// One that did not end when its place was taken may: the duplicate is gone.
+		// An incarnation that did not end when its place was taken may come back, as the
+		// duplicate is gone.
 		again, outlived := slices.Contains(s.before, inc), o.outlived(s.id, inc, s.inc)
 		if p := o.w.lives[life{s.id, inc}]; again && (p == nil || !p.alive()) && !gone(live) && !outlived && !o.believes(s.id, inc) {
 			o.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", o.name, s.id, inc, s.inc)
@@ -82,7 +84,7 @@ func (o *observer) believes(id string, inc uint64) bool {
 		if &q.observer == o || p == nil || s.inc != inc {
 			continue
 		}
-		// It has heard that this one went on, which may have ended since; or could not see.
+		// It has heard that inc went on, which may have ended since; or it could not see.
 		if s.proved == inc || !slices.Contains(s.before, inc) &&
 			(q.born > p.born || q.bothered(p.born, o.w.now, false) || o.w.store.backAt > p.born) {
 			return true
@@ -92,8 +94,8 @@ func (o *observer) believes(id string, inc uint64) bool {
 }
 
 // outlived reports whether the message at hand proves that inc ran beside the
-// incarnation that took its place: it was sent after that began. That it ended since
-// nobody can know yet.
+// incarnation that took its place: it was sent after that began. No observer can know
+// yet that inc ended since.
 func (o *observer) outlived(id string, inc, usurper uint64) bool {
 	m, u := o.reading, o.w.lives[life{id, usurper}]
 	return m != nil && u != nil && m.from.life == life{id, inc} && m.sent > u.born
@@ -124,13 +126,13 @@ func (h *hive) checkSnapshot(s *hivebeat.Snapshot) {
 	}
 }
 
-// unseen is how much younger than it is something may look: an observer that was
-// stopped for no longer than liveness.MaxPause does not notice.
+// unseen is how much too young an age may be: an observer that was stopped for no longer
+// than liveness.MaxPause does not notice that.
 const unseen = liveness.MaxPause + 100*time.Millisecond
 
-// couldTell reports whether some queen was there, and able to hear the hive, for as
-// long as the hive says that a transition was: one that no queen could hear is not
-// told, and a queen that comes later does not know of it.
+// couldTell reports whether a queen ran and could hear the hive for as long as the hive
+// carries a transition. No queen tells a transition that none could hear, and one that
+// begins later does not know of it.
 func (h *hive) couldTell(worker string, n uint64) bool {
 	at, ok := h.moves[move{worker, n}]
 	end := min(at+hivebeat.TransitionsCarried, h.w.ending())
@@ -150,13 +152,13 @@ func (h *hive) judgedStalled(x *sighting, s *detector.Step) {
 	}
 	x.stalled = on
 	if m := h.reading; on && m != nil {
-		h.checkStalled(life{x.id, s.Inc}, m.work.since, h.seqs[numbered{m.from.life, m.seq, 0}])
+		h.checkStalled(life{x.id, s.Inc}, m.work.since, h.seqs[numbered{life{x.id, m.from.inc}, m.seq, 0}])
 	}
 }
 
-// checkStalled looks whether a worker that is said to be stalled was busy without
-// progress for as long, by a beat that was heard at that time. What was on its way for
-// longer than the last progress before it looks as if it was.
+// checkStalled looks whether a worker that the observer says is stalled was busy without
+// progress for as long as the limit, by a beat that was heard at that time. A beat that was
+// on its way for long looks as if it was.
 func (o *observer) checkStalled(l life, since, heard time.Duration) {
 	if idle := heard - since; idle < o.w.plan.Stall.D()-unseen {
 		o.w.breaks(Stalls, "%s incarnation %d is stalled to %s, and finished something %v before that was heard", l.ident, l.inc, o.name, idle)

@@ -71,15 +71,15 @@ func (q *queen) judged(s *fleet.Step) {
 	}
 }
 
-// judgedWard holds a queen's own verdict on a worker that its hive does not list
-// against the truth.
+// judgedWard notes what a queen is to tell of a worker, and holds its own verdict on a
+// worker that its hive does not list against the truth.
 func (q *queen) judgedWard(e *fleet.Happened) {
 	d := &e.Data
 	q.w.trace(q.name, "has to tell %s: %s is %s, %s to %s", e.ID, d.Worker, d.Kind, d.From, d.To)
 	if d.Kind != hivebeat.KindLost || d.Via != hivebeat.ViaQueen || d.Cause != hivebeat.CauseMissed {
 		return
 	}
-	// Not in a complete snapshot: its hive had to be able to hear it for as long.
+	// It is not in a complete snapshot: its hive had to be able to hear it for as long.
 	for _, h := range q.w.hives {
 		if h.id == d.Hive && h.inc == d.HiveInc {
 			q.lostByAbsence(h, d)
@@ -87,7 +87,8 @@ func (q *queen) judgedWard(e *fleet.Happened) {
 	}
 }
 
-// lostByAbsence is about a worker that a snapshot of h does not list.
+// lostByAbsence holds it against the truth that a queen gives up a worker, which a
+// snapshot of h does not list.
 func (q *queen) lostByAbsence(h *hive, d *hivebeat.EventData) {
 	w, l := q.w, life{d.Hive + "/" + d.Worker, d.Inc}
 	built := h.built[q.view.Hive(d.Hive).Head().Seq]
@@ -95,14 +96,14 @@ func (q *queen) lostByAbsence(h *hive, d *hivebeat.EventData) {
 		q.wrongly(l, " for not being listed by its hive, which heard it %v before that", built-at)
 		return
 	}
-	// What of it the queen knows last is what it has to wait for.
+	// The queen has to wait as long as the newest beat says that it knows of.
 	r := q.view.Hive(d.Hive).Worker(d.Worker).Record()
 	quiet := time.Duration(0)
 	if b := w.beats[numbered{l, r.Seq, 0}]; b != nil {
 		quiet = b.quiet
 	}
 	_, heard := q.seqs[numbered{l, r.Seq, 0}]
-	if r.Seq == 0 || w.plan.Before > 0 && !heard { // by the roster, where one of before may not have said
+	if r.Seq == 0 || w.plan.Before > 0 && !heard { // by the roster, where a queen of an earlier version may not have said
 		quiet = r.Quiet.Duration()
 	}
 	want := lostAfter(w.plan.WorkerEvery.D(), quiet)
@@ -127,7 +128,7 @@ const readTime = 30 * time.Millisecond
 func (o *observer) lostBySilence(l life) {
 	w, now := o.w, o.w.now
 	a, ok := o.last[l]
-	if !ok { // known from memory alone
+	if !ok { // the observer knows it from others alone
 		a.at, a.every = o.born, w.plan.HiveEvery.D()
 	}
 	if t := o.lasting(false); t != nil && now-t.from > deafFor+o.asking { // the key is read meanwhile
@@ -148,8 +149,8 @@ func (o *observer) lostBySilence(l life) {
 	o.wrongly(l, " and lives: it had no trouble, and neither had the network")
 }
 
-// talkedDown holds it against the truth that the queen takes over that a hive is lost:
-// one that heard more of the hive than the author of that is not to believe it.
+// talkedDown holds it against the truth that the queen believes another one, which says
+// that a hive is lost: a queen that heard more of the hive must not.
 func (q *queen) talkedDown(l life) {
 	item, a := q.w.store.roster[l.ident], q.last[l]
 	switch {
@@ -161,8 +162,8 @@ func (q *queen) talkedDown(l life) {
 	}
 }
 
-// checkCutOff holds it against the truth how a queen counts a hive that it had given
-// up, and that is back: as cut off, if messages of it did not come meanwhile.
+// checkCutOff holds it against the truth how a queen counts a hive that is back after the
+// queen gave it up: as cut off, if messages of it did not come meanwhile.
 func (q *queen) checkCutOff(s *fleet.Step) {
 	was, m := q.score, q.reading
 	q.score = q.view.Score()
@@ -175,8 +176,8 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 	}
 }
 
-// usurped reports whether more than one process uses this id, or another took the
-// place of this one: what it sends is refused.
+// usurped reports whether another process uses the id of l too, or took its place: hives
+// and queens may refuse what l sends.
 func (w *world) usurped(l life) bool {
 	for k, p := range w.lives {
 		if k.ident == l.ident && k.inc != l.inc && (p.alive() || k.inc > l.inc || p.born >= w.lives[l].born) {

@@ -27,7 +27,7 @@ type worker struct {
 type work struct {
 	busy, done uint64
 	since      time.Duration // when it finished one, began, or said that it is idle
-	next       time.Duration // when it will be finished; negative: nobody knows
+	next       time.Duration // when it finishes the next one; negative: not at all
 }
 
 func (k *worker) start() {
@@ -122,7 +122,7 @@ func (k *worker) fallSilent(d time.Duration) {
 	}
 }
 
-// request begins the next one at that time.
+// request begins the next request at that time.
 func (k *worker) request(at time.Duration) {
 	limit := k.w.plan.Stall.D()
 	k.work.next = at + between(k.rng, limit/10, limit*9/10)

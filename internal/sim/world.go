@@ -13,7 +13,7 @@ import (
 // within a run.
 var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// world is a run: its time, what is to happen, and everybody in it.
+// world is a run: its time, what is to happen, and all processes.
 type world struct {
 	plan  *Plan
 	now   time.Duration // since epoch
@@ -37,8 +37,7 @@ type world struct {
 	beats  map[numbered]*message  // as workers sent them
 	gaveUp map[life]bool          // workers that a hive gave up for a connection that closed
 
-	serverGone int     // so many faults keep the NATS server away
-	orphans    []*proc // that began meanwhile
+	serverGone int // so many faults keep the NATS server away
 
 	broken  *Violation
 	tracing bool
@@ -53,12 +52,12 @@ type slot struct {
 	cur   actor         // nil while no process runs here
 	make  func() actor  // the next one
 	wall  time.Duration // of a machine: how far its wall clock is off
-	zone  int           // of a machine; a queen is in none: -1
+	zone  int           // -1 for a queen, which is in none
 	on    *slot         // the machine, of a worker: its hive's slot
 	rival *slot         // a place for another process with the same id
 }
 
-// machine is the slot that has the wall clock and the zone of s.
+// machine returns the slot that has the wall clock of s.
 func (s *slot) machine() *slot {
 	if s.on != nil {
 		return s.on
@@ -96,7 +95,7 @@ func (w *world) time() time.Time { return epoch.Add(w.now) }
 // since is when t was, in time since the run began.
 func since(t time.Time) time.Duration { return t.Sub(epoch) }
 
-// stream returns random numbers that nobody else draws from.
+// stream returns the random numbers of that name. They follow from the seed alone.
 func (w *world) stream(name string) *rand.Rand {
 	f := fnv.New64a()
 	_, _ = f.Write([]byte(name))
@@ -124,7 +123,7 @@ func (w *world) play() {
 	}
 }
 
-// trace notes what happens, where somebody wants to know.
+// trace notes what happens, if the run is traced.
 func (w *world) trace(who, format string, args ...any) {
 	if w.tracing {
 		w.history = append(w.history, fmt.Sprintf("%9.3fs  %-7s %s", w.now.Seconds(), who, fmt.Sprintf(format, args...)))
