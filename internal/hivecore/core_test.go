@@ -265,6 +265,25 @@ func TestAHiveThatWasStopped(t *testing.T) {
 	}
 }
 
+// A snapshot that is built after a stop, before anything else runs, does not claim that
+// an absent worker is evidence: its beat may wait.
+func TestAHiveThatWasStoppedIsNotWarm(t *testing.T) {
+	r := connected(t, Config{})
+	r.pass(detector.WarmAfter - second)
+	r.now = r.now.Add(10 * second) // nothing ran
+	if r.Figures(r.now).Warm {
+		t.Error("warm right after the stop")
+	}
+	r.pass(0) // the time is credited, once the token is back
+	if r.Figures(r.now).Warm {
+		t.Error("warm before it has heard for long enough")
+	}
+	r.pass(second)
+	if !r.Figures(r.now).Warm {
+		t.Error("not warm")
+	}
+}
+
 // A batch is several beats before one Ready, which then says everything.
 func TestABatch(t *testing.T) {
 	r := connected(t, Config{NS: "boot/4026531836", PID: 1, PushFacts: second})
