@@ -79,7 +79,7 @@ func newLoop(h *Hive, outside *link.Link, beats <-chan *nats.Msg) *loop {
 func (l *loop) hearBeats(ctx context.Context, m *nats.Msg) error {
 	debug := l.log.Enabled(ctx, slog.LevelDebug)
 	heard := l.heard[:0]
-	now := time.Now() // before any is read, so that none looks younger than it is
+	now := time.Now() // the time of m: those behind it look older by what the batch takes
 	l.mu.Lock()
 	for more := min(len(l.beats), core.Batch-1); ; more-- {
 		if l.core.Beat(now, m.Subject, m.Data) && debug {

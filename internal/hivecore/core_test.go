@@ -1,7 +1,6 @@
 package hivecore
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +14,6 @@ import (
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/liveness"
-	"github.com/beatfabric/hivebeat/internal/sample"
 )
 
 // Nobody is judged by a silence until a token is back that was sent when it was over:
@@ -265,6 +263,25 @@ func TestAHiveThatWasStopped(t *testing.T) {
 	}
 }
 
+// A snapshot that is built after a stop, before anything else runs, does not claim that
+// an absent worker is evidence: its beat may wait.
+func TestAHiveThatWasStoppedIsNotWarm(t *testing.T) {
+	r := connected(t, Config{})
+	r.pass(detector.WarmAfter - second)
+	r.now = r.now.Add(10 * second) // nothing ran
+	if r.Figures(r.now).Warm {
+		t.Error("warm right after the stop")
+	}
+	r.pass(0) // the time is credited, once the token is back
+	if r.Figures(r.now).Warm {
+		t.Error("warm before it has heard for long enough")
+	}
+	r.pass(second)
+	if !r.Figures(r.now).Warm {
+		t.Error("not warm")
+	}
+}
+
 // A batch is several beats before one Ready, which then says everything.
 func TestABatch(t *testing.T) {
 	r := connected(t, Config{NS: "boot/4026531836", PID: 1, PushFacts: second})
@@ -381,230 +398,6 @@ func TestFactsArePushedAtTheirPace(t *testing.T) {
 	}
 }
 
-func TestExits(t *testing.T) {
-	r := connected(t, Config{NS: "boot/4026531836", PID: 1})
-	f := newFake("w")
-	r.beat(f)
-	if len(r.watches) != 1 || r.watches[0].PID != f.PID {
-		t.Fatalf("watches %+v", r.watches)
-	}
-	r.forget()
-	r.deaf = true // the kernel needs no NATS
-	r.down()
-	r.Exited(r.now, []detector.Exit{{Process: r.watchedProcess(f), At: r.now}})
-	r.do()
-	r.is("w", hivebeat.Lost)
-	r.wantUrges("ended")
-	r.Exited(r.now, []detector.Exit{{Process: r.watchedProcess(f), At: r.now}})
-	r.do()
-	r.wantUrges()
-
-	for name, cfg := range map[string]Config{"no namespace": {PID: 1}, "no watch": {NS: f.NS}, "its own": {NS: f.NS, PID: f.PID}} {
-		r := connected(t, cfg)
-		if r.beat(newFake("w")); len(r.watches) > 0 {
-			t.Errorf("%s: watches %+v", name, r.watches)
-		}
-		if n := len(r.Pids()) + len(r.Running()); cfg.NS == "" && n != 0 || cfg.NS != "" && n != 2 {
-			t.Errorf("%s: %d processes of its namespace", name, n)
-		}
-	}
-}
-
-func (r *rig) watchedProcess(f *fake) detector.Process {
-	return detector.Process{Worker: f.Worker, Inc: f.Inc, PID: f.PID}
-}
-
-func closedConn(f *fake) liveness.Disconnect {
-	return liveness.Disconnect{Server: "NDXS", Conn: f.Conn, Reason: "Client Closed", Evidence: true}
-}
-
-// A worker whose connection closed is asked before its window is over, and a beat over
-// the closed connection saves it only if it cannot have been on its way.
-func TestAConnectionOfAWorkerCloses(t *testing.T) {
-	t.Run("lost", func(t *testing.T) {
-		r := connected(t, Config{})
-		r.beat(newFake("w"))
-		r.forget()
-		r.Closed(r.now, closedConn(newFake("w")))
-		r.do()
-		if r.settles != 1 {
-			t.Fatalf("%d asks whether all has come in", r.settles)
-		}
-		r.pass(liveness.FastWindow - liveness.AskBefore)
-		r.wantRolls(hivebeat.WorkerRollSpread)
-		r.pass(liveness.AskBefore - 1)
-		r.is("w", hivebeat.Alive)
-		r.pass(1)
-		r.is("w", hivebeat.Lost)
-		r.wantUrges("ended")
-		r.wantRolls()
-	})
-	t.Run("on its way", func(t *testing.T) {
-		r := connected(t, Config{})
-		f := newFake("w")
-		r.beat(f)
-		r.deaf = true
-		r.Closed(r.now, closedConn(f))
-		r.do()
-		r.beat(f) // was sent before
-		r.deaf = false
-		r.pass(liveness.FastWindow)
-		r.is("w", hivebeat.Lost)
-	})
-	t.Run("settled", func(t *testing.T) {
-		r := connected(t, Config{})
-		f := newFake("w")
-		r.beat(f)
-		r.Closed(r.now, closedConn(f))
-		r.do()
-		r.beat(f) // after the token of the hive: so it was sent later
-		r.pass(liveness.FastWindow)
-		r.is("w", hivebeat.Alive)
-	})
-	t.Run("settled anew", func(t *testing.T) {
-		r := connected(t, Config{})
-		a, b := newFake("a"), newFake("b")
-		b.Conn = "NDXS/18"
-		r.beat(a)
-		r.beat(b)
-		r.deaf = true
-		r.Closed(r.now, closedConn(a))
-		r.do()
-		r.now = r.now.Add(1)
-		r.Closed(r.now, closedConn(b)) // while the first is not answered
-		r.do()
-		if r.settles != 1 {
-			t.Fatalf("%d asks at a time", r.settles)
-		}
-		r.Settled(r.now)
-		r.do()
-		r.beat(b) // not settled yet
-		if r.settles != 2 {
-			t.Fatalf("%d asks, want one for each", r.settles)
-		}
-		r.Settled(r.now)
-		r.Settled(r.now) // too many of it mean nothing
-		r.do()
-		r.beat(a)
-		r.deaf = false
-		r.pass(liveness.FastWindow)
-		r.is("a", hivebeat.Alive)
-		r.is("b", hivebeat.Lost)
-	})
-	for name, cut := range map[string]func(r *rig){
-		"the system connection is gone": func(r *rig) { r.System(r.now, false); r.System(r.now, true) },
-		"cut off itself":                func(r *rig) { r.down(); r.up() },
-		"many close at once": func(r *rig) {
-			for i := range liveness.MassDisconnects {
-				f := newFake("")
-				f.Conn = fmt.Sprint("NDXS/9", i)
-				r.Closed(r.now, closedConn(f))
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := connected(t, Config{})
-			f := newFake("w")
-			r.beat(f)
-			r.Closed(r.now, closedConn(f))
-			cut(r)
-			r.do()
-			r.pass(10 * second)
-			r.is("w", hivebeat.Alive)
-		})
-	}
-}
-
-// The roll is called once in a while for those whose window is about to end, and not
-// where very many would answer.
-func TestAskingThoseWhoMayBeBack(t *testing.T) {
-	for _, many := range []int{10, askMost, askMost + 1} {
-		r := connected(t, Config{})
-		list := names(many)
-		for i, f := range list {
-			f.Conn = fmt.Sprint("NDXS/", i)
-			r.beat(f)
-		}
-		r.forget()
-		for _, f := range list[:3] { // one a second
-			r.Closed(r.now, closedConn(f))
-			r.do()
-			r.pass(second)
-		}
-		r.pass(3 * second)
-		if many > askMost {
-			r.wantRolls()
-		} else {
-			r.wantRolls(hivebeat.WorkerRollSpread)
-		}
-		r.pass(2 * second)
-		r.forget()
-		r.Closed(r.now, closedConn(list[3]))
-		r.do()
-		r.pass(3 * second)
-		if many <= askMost {
-			r.wantRolls(hivebeat.WorkerRollSpread)
-		}
-	}
-}
-
-// The last snapshot that a queen kept is worth something if it is whole, and of a hive
-// that was warm.
-func TestRecall(t *testing.T) {
-	page := func(n, of uint64, change func(*hivebeat.Snapshot)) []byte {
-		lost := sample.Record(fmt.Sprint("lost", n))
-		lost.Live, lost.Cause = hivebeat.Lost, hivebeat.CauseMissed
-		s := sample.Snapshot(sample.Hive, 1, 9, sample.Record(fmt.Sprint("w", n)), lost)
-		s.Page, s.Pages = n, of
-		if change != nil {
-			change(s)
-		}
-		return sample.Encode(t, s)
-	}
-	for _, c := range []struct {
-		name  string
-		pages [][]byte
-		taken bool
-	}{
-		{"one page", [][]byte{page(0, 1, nil)}, true},
-		{"two pages", [][]byte{page(0, 2, nil), page(1, 2, nil)}, true},
-		{"the second is missing", [][]byte{page(0, 2, nil)}, false},
-		{"the first is missing", [][]byte{page(1, 2, nil), page(0, 2, nil)}, false},
-		{"not warm", [][]byte{page(0, 1, func(s *hivebeat.Snapshot) { s.Warm = false })}, false},
-		{"of another hive", [][]byte{page(0, 1, func(s *hivebeat.Snapshot) { s.Hive = "other" })}, false},
-		{"of two snapshots", [][]byte{page(0, 2, nil), page(1, 2, func(s *hivebeat.Snapshot) { s.Seq++ })}, false},
-		{"of two lives", [][]byte{page(0, 2, nil), page(1, 2, func(s *hivebeat.Snapshot) { s.Inc++ })}, false},
-		{"of another number of pages", [][]byte{page(0, 2, nil), page(1, 3, nil)}, false},
-		{"garbage", [][]byte{{0xdf, 0xff, 0xff, 0xff, 0xff}}, false},
-		{"good after garbage", [][]byte{{}, page(0, 1, nil)}, false},
-	} {
-		r := newRig(t, Config{})
-		for i, p := range c.pages {
-			more := r.Recall(p)
-			if last := i == len(c.pages)-1; more && last && c.name != "the second is missing" || !more && !last && c.taken {
-				t.Errorf("%s: wants more after page %d: %t", c.name, i, more)
-			}
-		}
-		r.up()
-		if n := r.said(slog.LevelInfo, "knows its last snapshot"); (n == 1) != c.taken {
-			t.Errorf("%s: taken %d times, want %t", c.name, n, c.taken)
-		}
-		for i := range c.pages {
-			if r.Figures(r.now).Warm {
-				t.Errorf("%s: warm before all were heard", c.name)
-			}
-			r.beat(newFake(fmt.Sprint("w", i)))
-		}
-		if warm := r.Figures(r.now).Warm; warm != c.taken {
-			t.Errorf("%s: warm %t, want %t", c.name, warm, c.taken)
-		}
-		r.pass(detector.WarmAfter)
-		if !r.Figures(r.now).Warm {
-			t.Errorf("%s: not warm after %v", c.name, detector.WarmAfter)
-		}
-	}
-}
-
 // A snapshot has a number also where it cannot be sent.
 func TestSnapshotsAreNumbered(t *testing.T) {
 	r := connected(t, Config{})
@@ -694,55 +487,3 @@ func TestAnyInputs(t *testing.T) {
 }
 
 func (r *rig) forgetSteps() { r.steps = nil }
-
-// steady is a core with n workers, and beats of them that change nothing.
-func steady(t testing.TB, n int) (c *Core, beat func()) {
-	c = New(Config{ID: sample.Hive, Subject: subject, NS: "boot/1", PID: 1, PushFacts: second})
-	now := time.Now()
-	c.Connection(now, core.Connection{Up: true})
-	msgs, seqs := make([][]byte, n), make([][]byte, n)
-	for i, f := range names(n) {
-		f.Seq = 1 << 40
-		msgs[i] = f.Next(t)
-		at := strings.Index(string(msgs[i]), "\xa3seq\xcf") + 5
-		seqs[i] = msgs[i][at : at+8]
-		c.Beat(now, subject, msgs[i])
-	}
-	c.Tick(now, 0)
-	c.Ready()
-	seq, i := uint64(1<<40)+1, 0
-	return c, func() {
-		if i%n == 0 {
-			seq++
-		}
-		binary.BigEndian.PutUint64(seqs[i%n], seq)
-		now = now.Add(sample.Every / time.Duration(n+1))
-		if !c.Beat(now, subject, msgs[i%n]) {
-			t.Fatal("refused")
-		}
-		i++
-	}
-}
-
-func TestAnUnchangedBeatAllocatesNothing(t *testing.T) {
-	c, beat := steady(t, 100)
-	if n := testing.AllocsPerRun(10_000, func() { beat(); c.Ready() }); n != 0 {
-		t.Errorf("%g allocations", n)
-	}
-}
-
-// BenchmarkBeat is one beat through the core, Ready included.
-func BenchmarkBeat(b *testing.B) {
-	for _, n := range []int{100, 1000, hivebeat.MaxWorkers} {
-		b.Run(fmt.Sprintf("workers=%d", n), func(b *testing.B) {
-			c, beat := steady(b, n)
-			b.ReportAllocs()
-			for b.Loop() {
-				beat()
-				if r := c.Ready(); len(r.Steps) > 0 {
-					b.Fatalf("not a steady state: %+v", r.Steps)
-				}
-			}
-		})
-	}
-}
