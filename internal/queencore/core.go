@@ -28,13 +28,14 @@ const tickEvery = 250 * time.Millisecond
 // ErrClosed: the connection is closed for good.
 var ErrClosed = errors.New("the connection that the queen was given is closed")
 
-// Config says how a queen judges. All fields but Debug are needed.
+// Config says how a queen judges. All fields but Debug and EventsMax are needed.
 type Config struct {
 	ID          string
 	Subjects    hivebeat.Subjects
 	Fresh       time.Duration
 	Brake       fleet.BrakeRule
 	NoJetStream bool
+	EventsMax   int64 // bytes of the stream of events; 0 is not known
 	// Random returns a number from 0 to below 1: what queens do at once each does
 	// after a time of its own.
 	Random func() float64
@@ -49,6 +50,7 @@ type Core struct {
 	view    *fleet.View
 	hearing *core.Hearing
 	out     fleet.Outbox // transitions of workers
+	warned  int          // how many workers there were when makeRoom warned
 	began   time.Time
 
 	cold  cold
@@ -242,6 +244,7 @@ func (c *Core) Ready(now time.Time) *Ready {
 	if !c.Due(now) || c.hearing.Hears(now) {
 		v.Tick(now)
 	}
+	c.makeRoom()
 	c.read(now)
 	c.probe(now)
 	c.confirm(now)
