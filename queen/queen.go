@@ -307,6 +307,11 @@ type Stats struct {
 	EventsWaiting   int    // worker transitions that wait to be published
 	EventsPublished uint64 // worker transitions stored, or found to be stored
 	EventsDropped   uint64 // worker transitions given up: told by a gap
+	EventsUnstored  uint64 // deaths and returns that went out before the stream had them
+
+	// StoreTrouble is "no_space" or "needs_restart" while JetStream waits for a person,
+	// and otherwise empty.
+	StoreTrouble string
 
 	Puts ledger.PutterStats // snapshots into the bucket
 }
@@ -338,6 +343,7 @@ func (q *Queen) stats() Stats {
 	s.FalseDead, s.CutOff, s.Margins, s.MarginMax = score.FalseDead, score.CutOff, score.Margins.Buckets(), score.Margins.Max
 	s.DisconnectsIgnored = q.core.Hearing().Ignored()
 	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.core.Outbox()
+	s.EventsUnstored, s.StoreTrouble = q.core.ToldLive(), string(q.core.StoreTrouble())
 	if q.store.putter != nil {
 		s.Puts = q.store.putter.Stats()
 	}

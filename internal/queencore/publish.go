@@ -125,12 +125,15 @@ func (c *Core) publishRound(now time.Time) {
 			switch {
 			case err == nil, errors.Is(err, ledger.ErrTooOld):
 				p.stored++
+				c.live.done(p.batch[i].ID)
+				c.store.full = c.store.full && err != nil
 			case c.cfg.NoJetStream, errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrNoSpace):
 				p.again[i], p.failed[p.key(i)] = true, true
 				p.problem = firstOf(p.problem, err)
 			default: // it can never be stored, and does not hold up the others
 				c.ready.Logs.Add(slog.LevelError, "an event was refused and is given up", slog.String("id", p.batch[i].ID), slog.Any("err", err))
 				p.stored++
+				c.live.done(p.batch[i].ID)
 			}
 		}
 		c.publishRound(now)
