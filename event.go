@@ -21,7 +21,13 @@ type Event struct {
 	Subject         string    `json:"subject,omitempty"` // <hive> or <hive>/<worker>
 	Time            time.Time `json:"time"`              // when the queen published it: shown, never compared
 	DataContentType string    `json:"datacontenttype"`
-	Data            EventData `json:"data"`
+	// Stored is false in a copy that goes out before the stream has the event
+	// (Subjects.LiveEvent), and nil otherwise.
+	Stored *bool `json:"stored,omitempty"`
+	// Provisional is the id under which such a copy went out, if it did before the
+	// event had its own.
+	Provisional string    `json:"provisional,omitempty"`
+	Data        EventData `json:"data"`
 }
 
 // EventData is what an event tells. Hive is empty for an event of the whole
@@ -87,6 +93,9 @@ func WorkerEventID(hive string, hiveInc uint64, worker string, inc uint64, kind 
 
 // HiveEventID is the Nats-Msg-Id of event n of a hive, which the roster numbers.
 func HiveEventID(hive string, n uint64) string { return hive + "." + strconv.FormatUint(n, 10) }
+
+// IsLive reports whether e is a copy that goes out before the stream has the event.
+func (e *Event) IsLive() bool { return e.Stored != nil && !*e.Stored }
 
 // Encode returns the JSON of e.
 func (e Event) Encode() ([]byte, error) { return json.Marshal(e) }

@@ -17,6 +17,8 @@ const (
 	tokLog      = "log"
 	tokAPI      = "api"
 	tokAs       = "as"
+	tokLive     = "!live" // no id has such a byte
+	tokWorker   = "worker"
 )
 
 // Names of what the queen keeps in JetStream, before the prefix.
@@ -111,7 +113,17 @@ func (s Subjects) event(tok, hive, worker string, kind Kind) string {
 	return s.join(tokQueen, tok, hive, worker, string(kind))
 }
 
-// Events matches every event.
+// LiveEvent is where an event of a hive or worker is heard that is not stored yet. The
+// patterns of Event do not match it: queen.events.!live.hive.<hive>.<kind> or
+// queen.events.!live.worker.<hive>.<worker>.<kind>.
+func (s Subjects) LiveEvent(hive, worker string, kind Kind) string {
+	if worker == "" {
+		return s.join(tokQueen, tokEvents, tokLive, tokHive, hive, string(kind))
+	}
+	return s.join(tokQueen, tokEvents, tokLive, tokWorker, hive, worker, string(kind))
+}
+
+// Events matches every event, and those of LiveEvent.
 func (s Subjects) Events() string { return s.join(tokQueen, tokEvents, ">") }
 
 // EventLogs matches every event on its way to the stream.

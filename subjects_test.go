@@ -1,6 +1,7 @@
 package hivebeat_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -35,6 +36,8 @@ func TestSubjects(t *testing.T) {
 		{bare.Event("h", "w", hivebeat.KindLost), "queen.events.h.w.lost"},
 		{bare.Event("h", "", hivebeat.KindLost), "queen.events.h.lost"},
 		{acme.EventLog("", "", hivebeat.KindBrake), "acme.queen.log.brake"},
+		{bare.LiveEvent("h", "w", hivebeat.KindLost), "queen.events.!live.worker.h.w.lost"},
+		{acme.LiveEvent("h", "", hivebeat.KindLeft), "acme.queen.events.!live.hive.h.left"},
 		{acme.Events(), "acme.queen.events.>"},
 		{acme.API("hives"), "acme.queen.api.hives"},
 		{acme.Ask("", "hives", ""), acme.API("hives")},
@@ -99,6 +102,42 @@ func TestSubjectVectors(t *testing.T) {
 	}
 	if len(vectors) < 20 {
 		t.Errorf("%d vectors", len(vectors))
+	}
+}
+
+// Events that are not stored yet, and those that are, are as in the vectors.
+func TestEventVectors(t *testing.T) {
+	b, err := os.ReadFile("testdata/wire/v1/events.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []struct {
+		Name, Subject string
+		Event         json.RawMessage
+	}
+	if err := json.Unmarshal(b, &vectors); err != nil || len(vectors) < 3 {
+		t.Fatal(len(vectors), err)
+	}
+	var s hivebeat.Subjects
+	for _, v := range vectors {
+		var ev hivebeat.Event
+		var want bytes.Buffer
+		if err := json.Unmarshal(v.Event, &ev); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Compact(&want, v.Event); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ev.Encode(); err != nil || string(got) != want.String() {
+			t.Errorf("%s: %v\n%s\n%s", v.Name, err, got, want.String())
+		}
+		at := s.Event(ev.Data.Hive, ev.Data.Worker, ev.Data.Kind)
+		if ev.IsLive() {
+			at = s.LiveEvent(ev.Data.Hive, ev.Data.Worker, ev.Data.Kind)
+		}
+		if at != v.Subject {
+			t.Errorf("%s: at %s, want %s", v.Name, at, v.Subject)
+		}
 	}
 }
 

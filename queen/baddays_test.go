@@ -2,13 +2,16 @@ package queen
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
@@ -191,6 +194,141 @@ func TestJetStreamAwayAndBack(t *testing.T) {
 			t.Errorf("%s: hive verdicts do not wait, the difference goes out: %+v", id, ev.Data)
 		}
 	}
+}
+
+// While JetStream is away a plain subscriber hears of a death within 2 s, once by each
+// id, and the stream has it later under the id that the subscriber knows.
+func TestADeathIsToldWhileJetStreamIsAway(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
+	q.warm()
+	w := workerOf("w")
+	w.N = 0
+	transition(&w, hivebeat.KindJoined, "alive")
+	h := startHive(t, nc, "h", time.Minute, w)
+	dies := startHive(t, nc, "dies", time.Second)
+	waitStored(t, nc, hivebeat.KindJoined, "h", "w")
+	waitStored(t, nc, hivebeat.KindJoined, "dies", "")
+
+	srv = restartWith(t, srv, false)
+	q.logged("JetStream is away")
+	q.eventually("connected and sure of itself", func() bool {
+		ok := false
+		_ = q.do(t.Context(), func(time.Time) { ok = q.core.Hearing().Connected() && q.core.Hearing().Trusts() })
+		return ok
+	})
+	var mu sync.Mutex
+	heard, subjects := make(map[string]int), make(map[string]string)
+	ids := make(map[string]string) // by what they are about
+	if _, err := nc.Subscribe("queen.events.>", func(m *nats.Msg) {
+		var ev hivebeat.Event
+		if err := json.Unmarshal(m.Data, &ev); err != nil {
+			t.Errorf("%s: %v", m.Subject, err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if ev.IsLive() {
+			heard[ev.ID]++
+			subjects[ev.ID] = m.Subject
+			ids[string(ev.Data.Kind)+" "+ev.Subject] = ev.ID
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, nc)
+	told := func(what string) (id string) {
+		mu.Lock()
+		defer mu.Unlock()
+		return ids[what]
+	}
+	h.send(func(s *hivebeat.Snapshot) { transition(&s.Workers[0], hivebeat.KindLost, "lost") })
+	began := time.Now()
+	q.eventually("the worker's death is told", func() bool { return told("lost h/w") != "" })
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	dies.kill()
+	q.eventually("the hive is lost", func() bool { return q.live("dies") == hivebeat.Lost })
+	began = time.Now()
+	q.eventually("the hive's death is told", func() bool { return told("lost dies") != "" })
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+
+	restartWith(t, srv, true)
+	q.logged("JetStream is back")
+	if ev := waitStored(t, nc, hivebeat.KindLost, "h", "w"); ev.ID != told("lost h/w") || ev.Stored != nil {
+		t.Errorf("stored %+v, told %s", ev, told("lost h/w"))
+	}
+	if ev := waitStored(t, nc, hivebeat.KindLost, "dies", ""); ev.Provisional != told("lost dies") || ev.Stored != nil {
+		t.Errorf("stored %+v, told %s", ev, told("lost dies"))
+	}
+	if n := countStored(t, nc, hivebeat.KindLost, "dies"); n != 1 {
+		t.Errorf("stored %d times", n)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for id, n := range heard {
+		if n != 1 || !strings.HasPrefix(subjects[id], "queen.events.!live.") {
+			t.Errorf("%s was told %d times, at %s", id, n, subjects[id])
+		}
+	}
+	if len(heard) != 2 {
+		t.Errorf("told: %v", ids)
+	}
+	if s := q.Stats(); s.EventsUnstored != 2 {
+		t.Errorf("counted %d", s.EventsUnstored)
+	}
+}
+
+// A disk that is full is named in every answer, in the log and in the counts, and a death
+// is told all the same.
+func TestTheDiskIsFull(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t, func(c *embedded.Config) { c.JetStreamMaxStore = 2 << 20 })
+	nc := bustest.Conn(t, srv)
+	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1", EventsMax: 1 << 20})
+	q.warm()
+	w := workerOf("w")
+	w.N = 0
+	transition(&w, hivebeat.KindJoined, "alive")
+	h := startHive(t, nc, "h", time.Minute, w)
+	waitStored(t, nc, hivebeat.KindJoined, "h", "w")
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "FILL", Subjects: []string{"fill"}}); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; err == nil; i++ {
+		if _, err = js.Publish(t.Context(), "fill", make([]byte, 200<<10)); i > 20 {
+			t.Fatal("it takes all")
+		}
+	}
+	sub, err := nc.SubscribeSync("queen.events.!live.worker.h.w.lost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, nc)
+	h.send(func(s *hivebeat.Snapshot) { transition(&s.Workers[0], hivebeat.KindLost, "lost") })
+	if _, err := sub.NextMsg(patience); err != nil {
+		t.Error(err)
+	}
+	q.logged("JetStream has no space")
+	q.eventually("named in answers", func() bool {
+		return strings.Contains(fmt.Sprint(q.ask(api.VerbSummary, api.Request{}).Status.Unsure), "no space") && q.Stats().StoreTrouble == "no_space"
+	})
+	if err := js.DeleteStream(t.Context(), "FILL"); err != nil {
+		t.Fatal(err)
+	}
+	waitStored(t, nc, hivebeat.KindLost, "h", "w")
+	q.eventually("over", func() bool {
+		return len(q.ask(api.VerbSummary, api.Request{}).Status.Unsure) == 0 && q.Stats().StoreTrouble == ""
+	})
 }
 
 func TestJetStreamDisabled(t *testing.T) {

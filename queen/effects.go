@@ -88,6 +88,7 @@ func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time)
 	for _, c := range r.Calls {
 		q.call(c)
 	}
+	q.publishLive(r.Live)
 	q.link.Send(work, r.Signals)
 	for i := range r.Puts {
 		q.store.putter.Offer(r.Puts[i])

@@ -75,6 +75,9 @@ func (q *Queen) appendEvent(batch []api.Happened, m *nats.Msg) []api.Happened {
 		q.log.Debug("an event can not be read", slog.String("subject", m.Subject), slog.Any("err", err))
 		return batch
 	}
+	if h.IsLive() { // it comes again when it is stored
+		return batch
+	}
 	if !q.cfg.NoJetStream { // what is not from the stream has no place in it
 		seq, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
 		if err != nil || m.Header.Get(jetstream.StreamHeader) != q.subjects.Stream(hivebeat.StreamEvents) {

@@ -191,7 +191,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 		began: time.Now(), leaving: make(chan struct{}),
 	}
 	q.core = queencore.New(queencore.Config{
-		ID: cfg.ID, Subjects: subjects, Fresh: cfg.Fresh, NoJetStream: cfg.NoJetStream, Random: rand.Float64,
+		ID: cfg.ID, Subjects: subjects, Fresh: cfg.Fresh, NoJetStream: cfg.NoJetStream, EventsMax: cfg.EventsMax, Random: rand.Float64,
 		Brake: fleet.BrakeRule{Off: cfg.BrakeOff, Share: cfg.BrakeShare}, Debug: debugs(q.log),
 	}, q.began)
 	q.view, q.store.core = q.core.View(), q.core
@@ -307,6 +307,11 @@ type Stats struct {
 	EventsWaiting   int    // worker transitions that wait to be published
 	EventsPublished uint64 // worker transitions stored, or found to be stored
 	EventsDropped   uint64 // worker transitions given up: told by a gap
+	EventsUnstored  uint64 // deaths and returns that went out before the stream had them
+
+	// StoreTrouble is "no_space" or "needs_restart" while JetStream waits for a person,
+	// and otherwise empty.
+	StoreTrouble string
 
 	Puts ledger.PutterStats // snapshots into the bucket
 }
@@ -338,6 +343,7 @@ func (q *Queen) stats() Stats {
 	s.FalseDead, s.CutOff, s.Margins, s.MarginMax = score.FalseDead, score.CutOff, score.Margins.Buckets(), score.Margins.Max
 	s.DisconnectsIgnored = q.core.Hearing().Ignored()
 	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.core.Outbox()
+	s.EventsUnstored, s.StoreTrouble = q.core.ToldLive(), string(q.core.StoreTrouble())
 	if q.store.putter != nil {
 		s.Puts = q.store.putter.Stats()
 	}

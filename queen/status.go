@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/queencore"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -29,7 +30,15 @@ func (q *Queen) status(now time.Time) api.Status {
 	if !s.Warm {
 		unsure("this queen has just started and has not heard every hive that it should know")
 	}
-	if !q.cfg.NoJetStream && !s.JetStream {
+	switch trouble := q.core.StoreTrouble(); {
+	case q.cfg.NoJetStream:
+	case trouble == queencore.NeedsRestart:
+		unsure("JetStream does not answer since it had no space: make room and restart that nats-server; events wait, deaths go out unstored: %s", q.store.reason())
+	case trouble == queencore.NoSpace && s.JetStream:
+		unsure("JetStream had no space when it was written to last: events wait, deaths go out unstored")
+	case trouble == queencore.NoSpace:
+		unsure("JetStream has no space: make room; events wait, deaths go out unstored: %s", q.store.reason())
+	case !s.JetStream:
 		unsure("JetStream is away: %s; this is what this queen has heard itself, and events wait", q.store.reason())
 	}
 	if s.Warm && !s.JetStream && now.Sub(q.core.Up()) < q.cfg.Fresh {

@@ -129,6 +129,20 @@ func (q *Queen) publishStraight(events []hivebeat.Event) []error {
 	return errs
 }
 
+// publishLive publishes events that the stream does not have yet.
+func (q *Queen) publishLive(events []hivebeat.Event) {
+	for i := range events {
+		ev := &events[i]
+		body, err := ev.Encode()
+		if err == nil {
+			err = q.nc.Publish(q.subjects.LiveEvent(ev.Data.Hive, ev.Data.Worker, ev.Data.Kind), body)
+		}
+		if err != nil {
+			q.log.Warn("a death or return could not be told", slog.String("id", ev.ID), slog.Any("err", err))
+		}
+	}
+}
+
 // keptAtOnce is how many snapshots of the bucket are handed to the loop at once.
 const keptAtOnce = 64
 

@@ -94,7 +94,7 @@ type feed struct {
 func (f *feed) next(ctx context.Context) (events []hivebeat.Event, dropped int) {
 	take := func(m *nats.Msg) {
 		var e hivebeat.Event
-		if json.Unmarshal(m.Data, &e) == nil {
+		if json.Unmarshal(m.Data, &e) == nil && !e.IsLive() {
 			events = append(events, e)
 		}
 	}

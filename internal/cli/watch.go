@@ -110,6 +110,9 @@ func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func(
 		case err := <-w.deaf:
 			return err
 		case m := <-messages:
+			if notStored(m.Data) {
+				continue
+			}
 			b, err := line(m.Data)
 			if err != nil {
 				fmt.Fprintf(w.console.err, "hivebeat: warning: what came on %s is no event: %s\n", oneLine(m.Subject), oneLine(err.Error()))
@@ -124,6 +127,12 @@ func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func(
 			fmt.Fprintf(w.console.err, "hivebeat: warning: %d events came too fast and are not shown\n", dropped)
 		}
 	}
+}
+
+// notStored reports whether b is a copy of an event that comes again when it is stored.
+func notStored(b []byte) bool {
+	var e hivebeat.Event
+	return json.Unmarshal(b, &e) == nil && e.IsLive()
 }
 
 // printJSON gives the event as it was published, on one line.
@@ -279,7 +288,7 @@ func (s *screen) answer(n news, now time.Time) {
 // event keeps an event, and reports false for one that is known or none at all.
 func (s *screen) event(b []byte) bool {
 	var e hivebeat.Event
-	if json.Unmarshal(b, &e) != nil {
+	if json.Unmarshal(b, &e) != nil || e.IsLive() {
 		return false
 	}
 	for i := range s.events {

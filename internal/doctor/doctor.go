@@ -4,7 +4,9 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,6 +19,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // Role is what the connection will be used for.
@@ -268,5 +271,28 @@ func (d *visit) jetStream(ctx context.Context) {
 		default:
 			d.add(OK, CheckStored, "%s is as it should be", "", part.Name)
 		}
+	}
+	d.burst(ctx)
+}
+
+// burst compares the stream of events with the fleet, where a queen says how large that
+// is.
+func (d *visit) burst(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, question/3)
+	defer cancel()
+	m, err := d.p.nc.RequestWithContext(ctx, d.cfg.Subjects.Ask("", api.VerbSummary, ""), nil)
+	var a api.Answer
+	if err != nil || json.Unmarshal(m.Data, &a) != nil || a.Summary == nil {
+		return
+	}
+	workers := 0
+	for _, n := range a.Summary.Workers {
+		workers += n
+	}
+	most := cmp.Or(d.cfg.EventsMax, ledger.DefaultEventsMax)
+	if need := ledger.BurstBytes(workers); need > most {
+		d.add(Warn, CheckStored, "the stream of events has %d MiB: a burst of events of all %d workers takes some %d MiB, and its oldest would go",
+			"make it larger: nats stream edit "+d.cfg.Subjects.Stream(hivebeat.StreamEvents)+" --max-bytes, and the same --events-max for every queen",
+			most>>20, workers, need>>20)
 	}
 }

@@ -390,6 +390,22 @@ func TestInboxPrefixOfItsOwn(t *testing.T) {
 	has(t, check(t, nc, doctor.Config{Role: doctor.Viewer}), doctor.Warn, doctor.CheckQueen, "no answer", "--inbox-prefix _INBOX_ops")
 }
 
+// A stream of events that is too small for the fleet is told where a queen says how
+// large that is.
+func TestEventsOfTheFleetDoNotFit(t *testing.T) {
+	srv := bustest.Server(t)
+	queen := bustest.Conn(t, srv)
+	if _, err := queen.Subscribe("queen.api.summary", func(m *nats.Msg) { _ = m.Respond([]byte(`{"summary":{"workers":{"alive":99000,"lost":1000}}}`)) }); err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, queen)
+	nc := bustest.Conn(t, srv)
+	has(t, check(t, nc, doctor.Config{Role: doctor.Queen}), doctor.Warn, doctor.CheckStored, "has 64 MiB", "all 100000 workers", "--events-max")
+	if list := only(check(t, nc, doctor.Config{Role: doctor.Queen, EventsMax: 1 << 30}), doctor.CheckStored); doctor.Worst(list) != doctor.OK {
+		t.Errorf("1 GiB is not enough:\n%s", show(list))
+	}
+}
+
 func TestConfig(t *testing.T) {
 	for field, cfg := range map[string]doctor.Config{
 		"Config.Role":   {Role: "king"},

@@ -171,6 +171,9 @@ func (c Config) needs(inbox string) []need {
 	if c.NoJetStream {
 		return list
 	}
+	const untold = "deaths reach nobody while JetStream is away"
+	list = append(list, pub(s.LiveEvent(madeUp, "", madeUp), "tell deaths that are not stored yet", untold),
+		pub(s.LiveEvent(madeUp, madeUp, madeUp), "tell deaths of workers that are not stored yet", untold))
 	list = append(append(list, answers), c.stored()...)
 	if c.Webhooks {
 		list = append(list, c.webhooks()...)

@@ -93,13 +93,13 @@ func (h *Hive) sayWorkers(now time.Time) (Saying, bool) {
 			break
 		}
 		if h.returned(id) {
-			h.sayOf(&s, id, hivebeat.KindRecovered, hivebeat.Alive, evidence{
-				kind: hivebeat.KindRecovered, reason: "its hive is back, and lists it",
-			}, now)
+			h.sayOf(&s, id, hivebeat.KindRecovered, hivebeat.Alive, listedAgain, now)
 		}
 	}
 	return s, len(s.Events) > 0
 }
+
+var listedAgain = evidence{kind: hivebeat.KindRecovered, reason: "its hive is back, and lists it"}
 
 // entryBytes bounds the workers in an entry, as it would else outgrow what NATS
 // takes: of a hive with more than some 3000 the others are not told by queens.
@@ -137,9 +137,24 @@ func (h *Hive) sayOf(s *Saying, id string, kind hivebeat.Kind, to hivebeat.Live,
 	}
 	s.Next.N++
 	r := &w.rec
-	base, _ := h.known(id, w.ward)
+	d := h.wardEvent(w, kind, to, why)
+	d.N = s.Next.N
+	told := rosterWorker(&r.Facts, to, d.Cause)
+	told.Via = hivebeat.ViaQueen
+	s.Next.Workers[id] = told
+	eventID := hivebeat.HiveEventID(h.id, d.N)
+	if kind == hivebeat.KindJoined { // as its hive would: the same event
+		eventID = hivebeat.WorkerEventID(h.id, d.HiveInc, id, d.Inc, kind, d.N)
+	}
+	s.Events = append(s.Events, Told{eventID, d})
+}
+
+// wardEvent describes an event of a worker that is or was a ward, without its number.
+func (h *Hive) wardEvent(w *Worker, kind hivebeat.Kind, to hivebeat.Live, why evidence) hivebeat.EventData {
+	r := &w.rec
+	base, _ := h.known(r.Worker, w.ward)
 	d := hivebeat.EventData{
-		Hive: h.id, Worker: id, Inc: r.Inc, HiveInc: h.line.Inc(), N: s.Next.N, Kind: kind, From: string(base.Live), To: string(to),
+		Hive: h.id, Worker: r.Worker, Inc: r.Inc, HiveInc: h.line.Inc(), Kind: kind, From: string(base.Live), To: string(to),
 		State: r.State, Seq: r.Seq, Via: hivebeat.ViaQueen, Model: r.Model,
 	}
 	if kind == hivebeat.KindState {
@@ -151,14 +166,7 @@ func (h *Hive) sayOf(s *Saying, id string, kind hivebeat.Kind, to hivebeat.Live,
 	if kindOf(to) == kind {
 		d.Cause = r.Cause
 	}
-	told := rosterWorker(&r.Facts, to, d.Cause)
-	told.Via = hivebeat.ViaQueen
-	s.Next.Workers[id] = told
-	eventID := hivebeat.HiveEventID(h.id, d.N)
-	if kind == hivebeat.KindJoined { // as its hive would: the same event
-		eventID = hivebeat.WorkerEventID(h.id, d.HiveInc, id, d.Inc, kind, d.N)
-	}
-	s.Events = append(s.Events, Told{eventID, d})
+	return d
 }
 
 // unsettled returns the workers in the entry of h whose verdict by a queen still

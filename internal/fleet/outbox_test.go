@@ -3,8 +3,12 @@ package fleet
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/beatfabric/hivebeat"
 )
@@ -70,18 +74,83 @@ func TestOutboxIsAQueue(t *testing.T) {
 	}
 }
 
-// An event more costs no copy of all that wait: there are as many as the loop has
-// turns while JetStream is away.
+// An event more costs its own room, and no copy of all that wait: there are as many
+// as the loop has turns while JetStream is away.
 func TestAFullOutboxIsNotCopiedForEachEvent(t *testing.T) {
 	var o Outbox
 	for n := range uint64(OutboxMax) {
 		o.Push([]Happened{eventNumbered(n)})
 	}
 	one := []Happened{eventNumbered(OutboxMax)}
-	if allocs := testing.AllocsPerRun(2000, func() { o.Push(one) }); allocs > 0 {
+	if allocs := testing.AllocsPerRun(2000, func() { o.Push(one) }); allocs > 1 {
 		t.Errorf("%v allocations for each", allocs)
 	}
 	if room := cap(o.queue); room > 2*OutboxMax {
 		t.Errorf("room for %d", room)
+	}
+}
+
+// What waits comes out as it went in.
+func TestAnEventThatWaitedIsTheSame(t *testing.T) {
+	took := hivebeat.Millis(7)
+	var want hivebeat.EventData
+	fields := reflect.ValueOf(&want).Elem()
+	for i := range fields.NumField() {
+		switch f := fields.Field(i); {
+		case fields.Type().Field(i).Name == "Zone": // no worker's
+		case f.Kind() == reflect.String:
+			f.SetString(fmt.Sprint("text", i))
+		case f.Kind() == reflect.Pointer:
+			f.Set(reflect.ValueOf(&took))
+		default:
+			f.SetUint(uint64(i + 1))
+		}
+	}
+	var o Outbox
+	in := []Happened{happenedAt(at(0), want), happenedAt(at(-60), want), happenedAt(at(60), want)}
+	o.Push(in)
+	out := o.Take(at(1))
+	if diff := cmp.Diff(in, out); diff != "" {
+		t.Errorf("(-in +out):\n%s", diff)
+	}
+	o.Done(0, out)
+	if diff := cmp.Diff(in, o.Take(at(1))); diff != "" {
+		t.Errorf("after it was returned (-in +out):\n%s", diff)
+	}
+}
+
+// A large fleet has room for three events of each worker, and what waits never takes
+// more than it may.
+func TestAnOutboxHasRoomForTheFleet(t *testing.T) {
+	const workers = 100_000
+	var o Outbox
+	o.Room(workers)
+	push := func(n uint64, reason string) {
+		for w := range workers {
+			h := eventNumbered(n)
+			h.Data.Worker, h.Data.Reason = fmt.Sprint("worker-", w), reason
+			o.Push([]Happened{h})
+		}
+	}
+	for n := range uint64(OutboxEach) {
+		push(n+1, "")
+	}
+	if waiting, _, dropped := o.Counts(); waiting != OutboxEach*workers || dropped > 0 {
+		t.Errorf("%d wait, %d were dropped", waiting, dropped)
+	}
+	o.Room(0) // they are gone, and have told of it
+	if o.Push(nil); o.dropped > 0 {
+		t.Errorf("%d were dropped when the fleet went", o.dropped)
+	}
+	push(OutboxEach+1, strings.Repeat("x", 300))
+	sum := 0
+	for _, w := range o.queue {
+		sum += w.size()
+	}
+	if sum != o.bytes || sum > OutboxBytes || sum < OutboxBytes-1000 {
+		t.Errorf("%d bytes wait, of which %d are known; %d may", sum, o.bytes, OutboxBytes)
+	}
+	if o.dropped == 0 {
+		t.Error("none was dropped")
 	}
 }

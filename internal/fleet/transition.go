@@ -183,8 +183,12 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 // tell hands an event to the loop.
 func (v *View) tell(d hivebeat.EventData, at time.Time) {
 	v.tally.worker(&d)
-	id := hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N)
-	v.ready.Events = append(v.ready.Events, Happened{Data: d, ID: id, At: at})
+	v.ready.Events = append(v.ready.Events, happenedAt(at, d))
+}
+
+// happenedAt completes an event of a worker: its id follows from what it tells.
+func happenedAt(at time.Time, d hivebeat.EventData) Happened {
+	return Happened{Data: d, ID: hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N), At: at}
 }
 
 // rosterKnows reports whether the roster remembers this incarnation of a worker.

@@ -19,6 +19,18 @@ const (
 	inProcessMost  = 200 * time.Millisecond
 )
 
+// eventBytes is what an event of a worker takes in the stream, with its subject and
+// headers (TestWhatAnEventTakes measures it), and eventsEach is how many each worker
+// makes in a burst: it joins, loads and is ready.
+const (
+	eventBytes = 700
+	eventsEach = 3
+)
+
+// BurstBytes is about what the events of so many workers that all join take in the
+// stream.
+func BurstBytes(workers int) int64 { return int64(workers) * eventsEach * eventBytes }
+
 // Publish hands an event to the stream, and returns when it is stored or was
 // stored before, by whichever queen. ErrTooOld: its Time is over 50 minutes ago;
 // whether it was published before could not be told any more. ErrAway: nobody

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -280,5 +281,33 @@ func BenchmarkPublish(b *testing.B) {
 		if err := l.Publish(b.Context(), event(l, "gpu-01", n, now)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// What an operator is told of --events-max rests on what events take.
+func TestWhatAnEventTakes(t *testing.T) {
+	l := opened(t, bustest.Server(t), Config{})
+	const workers = 300
+	for i := range uint64(workers) {
+		for n, d := range []hivebeat.EventData{
+			{Kind: hivebeat.KindJoined, To: "alive", State: hivebeat.Loading, Reason: "loading weights"},
+			{Kind: hivebeat.KindState, From: "loading", To: "ready", State: hivebeat.Ready},
+			{Kind: hivebeat.KindLost, From: "alive", To: "lost", Cause: hivebeat.CauseExit, State: hivebeat.Ready, AgeMS: 2200, Reason: "process 2917422 ended"},
+		} {
+			d.Hive, d.Worker, d.Inc, d.HiveInc, d.N = "gpu-node-0042", fmt.Sprintf("llama-70b-%03d", i), 1_764_000_000_000, 1_764_000_000_000, uint64(n)+1
+			d.Seq, d.Via, d.Model = 1000+i, hivebeat.ViaHive, "llama-3.3-70b-instruct"
+			id := hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N)
+			if err := l.Publish(ctxOf(t), l.cfg.Subjects.NewEvent(id, time.Now(), d)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	st, err := l.js.Stream(ctxOf(t), "QUEEN_EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := st.CachedInfo().State
+	if told := BurstBytes(workers); state.Msgs != workers*eventsEach || uint64(told) < state.Bytes || uint64(told) > state.Bytes*6/5 {
+		t.Errorf("%d events take %d bytes, %d each; BurstBytes says %d", state.Msgs, state.Bytes, state.Bytes/state.Msgs, told)
 	}
 }

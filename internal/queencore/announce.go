@@ -36,8 +36,11 @@ type announcement struct {
 }
 
 // compare queues those whose verdict may differ from what the roster says.
-func (c *Core) compare(list []fleet.Teller) {
+func (c *Core) compare(list []fleet.Teller, now time.Time) {
 	for _, t := range list {
+		if !c.cfg.NoJetStream {
+			c.live.compare(t, now)
+		}
 		if b := t.Roster(); b.Busy {
 			b.Again = true
 		} else {
@@ -113,6 +116,9 @@ func (c *Core) announcement(t fleet.Teller, now time.Time) *announcement {
 	a.next = say.Next
 	for i := range say.Events {
 		ev := c.cfg.Subjects.NewEvent(say.Events[i].ID, now, say.Events[i].Data)
+		if h, ok := t.(*fleet.Hive); ok && fleet.Urgent(ev.Data.Kind) {
+			ev.Provisional = c.provisional(h, &ev.Data) // for it may go out before this is stored
+		}
 		body, err := ev.Encode()
 		if err != nil {
 			c.ready.Logs.Add(slog.LevelError, "an event can not be encoded", slog.String("key", t.Key()), slog.Any("err", err))
@@ -252,6 +258,7 @@ func (c *Core) tell(jobs announcements, now time.Time) {
 			continue
 		}
 		a.published = true
+		c.live.advanced(a)
 		for i := range a.events {
 			l.add(a, ledger.NewLetter(&a.events[i], a.body(i), now))
 		}
@@ -295,6 +302,8 @@ func (c *Core) finishOne(a *announcement, now time.Time) {
 		c.view.LearnSaid(t, item, &told, now)
 		if a.published {
 			b.Confirmed = max(b.Confirmed, a.next.N)
+			c.live.stored(t)
+			c.store.full = false
 		} else {
 			c.store.unsure.Set(t, now)
 		}
@@ -349,11 +358,16 @@ func (c *Core) tellStraight(now time.Time) {
 }
 
 func (c *Core) straightID(d *hivebeat.EventData) string {
-	switch d.Kind {
-	case hivebeat.KindBrake: // nothing numbers it: each queen tells its own
+	if d.Kind == hivebeat.KindBrake { // nothing numbers it: each queen tells its own
 		return fmt.Sprintf("brake.%s.%d.%d", c.cfg.ID, c.began.UnixMilli(), d.N)
-	case hivebeat.KindJoined, hivebeat.KindRestarted, hivebeat.KindLeft, hivebeat.KindConflict:
-		return fmt.Sprintf("%s.%d.%s", d.Hive, d.Inc, d.Kind)
 	}
-	return fmt.Sprintf("%s.%d.%d.%s", d.Hive, d.Inc, d.Seq, d.Kind)
+	of := d.Hive
+	if d.Worker != "" {
+		of += "." + d.Worker
+	}
+	switch d.Kind {
+	case hivebeat.KindJoined, hivebeat.KindRestarted, hivebeat.KindLeft, hivebeat.KindConflict:
+		return fmt.Sprintf("%s.%d.%s", of, d.Inc, d.Kind)
+	}
+	return fmt.Sprintf("%s.%d.%d.%s", of, d.Inc, d.Seq, d.Kind)
 }

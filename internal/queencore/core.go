@@ -28,13 +28,14 @@ const tickEvery = 250 * time.Millisecond
 // ErrClosed: the connection is closed for good.
 var ErrClosed = errors.New("the connection that the queen was given is closed")
 
-// Config says how a queen judges. All fields but Debug are needed.
+// Config says how a queen judges. All fields but Debug and EventsMax are needed.
 type Config struct {
 	ID          string
 	Subjects    hivebeat.Subjects
 	Fresh       time.Duration
 	Brake       fleet.BrakeRule
 	NoJetStream bool
+	EventsMax   int64 // bytes of the stream of events; 0 is not known
 	// Random returns a number from 0 to below 1: what queens do at once each does
 	// after a time of its own.
 	Random func() float64
@@ -49,12 +50,14 @@ type Core struct {
 	view    *fleet.View
 	hearing *core.Hearing
 	out     fleet.Outbox // transitions of workers
+	warned  int          // how many workers there were when makeRoom warned
 	began   time.Time
 
 	cold  cold
 	wards wards
 	store store
 	post  post
+	live  live
 
 	scratch wire.SnapshotView
 	ready   Ready
@@ -83,7 +86,10 @@ type Ready struct {
 
 	Steps       []fleet.Step     // changes of verdicts on hives; Logs have them too
 	Transitions []fleet.Happened // of workers; Ops publish them
-	Logs        core.Logs
+	// Live are events that are to go out before the stream has them, to the subjects
+	// of hivebeat.Subjects.LiveEvent. They are not retried.
+	Live []hivebeat.Event
+	Logs core.Logs
 
 	// Wake is when Tick is to be called at the latest.
 	Wake time.Time
@@ -110,6 +116,9 @@ func (c *Core) Hearing() *core.Hearing { return c.hearing }
 // Outbox returns how many transitions of workers wait to be published, and how many
 // were published and dropped.
 func (c *Core) Outbox() (waiting int, published, dropped uint64) { return c.out.Counts() }
+
+// ToldLive returns how many events went out before the stream had them.
+func (c *Core) ToldLive() uint64 { return c.live.count }
 
 // Idle reports whether no request is under way, and nothing waits that could go out.
 func (c *Core) Idle() bool {
@@ -242,6 +251,7 @@ func (c *Core) Ready(now time.Time) *Ready {
 	if !c.Due(now) || c.hearing.Hears(now) {
 		v.Tick(now)
 	}
+	c.makeRoom()
 	c.read(now)
 	c.probe(now)
 	c.confirm(now)
@@ -253,12 +263,16 @@ func (c *Core) Ready(now time.Time) *Ready {
 		c.logSteps(r.Steps)
 		c.ready.Transitions = append(c.ready.Transitions, r.Events...)
 		c.out.Push(r.Events)
-		c.compare(r.Tellers)
+		if !c.cfg.NoJetStream {
+			c.live.worker(r.Events, now)
+		}
+		c.compare(r.Tellers, now)
 		again = c.check(now)
 	}
 	more := c.listenMore(now)
 	c.announce(now)
 	c.publish(now)
+	c.tellLive(now)
 	c.warmUp(now)
 	c.hearing.Ask(now)
 	c.ready.Signals = c.hearing.TakeSignals()
@@ -267,6 +281,9 @@ func (c *Core) Ready(now time.Time) *Ready {
 		if !at.IsZero() && at.Before(c.ready.Wake) {
 			c.ready.Wake = at
 		}
+	}
+	if c.live.more && now.Add(liveAgain).Before(c.ready.Wake) {
+		c.ready.Wake = now.Add(liveAgain)
 	}
 	if at, ok := v.Next(); ok && at.After(now) && at.Before(c.ready.Wake) {
 		c.ready.Wake = at
@@ -281,10 +298,11 @@ func (c *Core) take() *Ready {
 	clear(r.Puts)
 	clear(r.Ops)
 	clear(r.Transitions)
+	clear(r.Live)
 	clear(r.Logs)
 	*r = Ready{
 		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Puts: r.Puts[:0], Ops: r.Ops[:0],
-		Steps: r.Steps[:0], Transitions: r.Transitions[:0], Logs: r.Logs[:0], Err: c.taken.Err,
+		Steps: r.Steps[:0], Transitions: r.Transitions[:0], Live: r.Live[:0], Logs: r.Logs[:0], Err: c.taken.Err,
 	}
 	return &c.taken
 }

@@ -228,6 +228,59 @@ func TestTheNewestEventsAreKeptAndTheGapIsTold(t *testing.T) {
 	}
 }
 
+// A hundred thousand workers that join within 12 s, each with two more transitions, are
+// no reason to drop an event: the store answers, and is slower than they come.
+func TestNoEventIsDroppedWhileAFleetJoins(t *testing.T) {
+	const hives, each, ms = 1_000, 100, 12
+	r := newRig(t, Config{EventsMax: ledger.BurstBytes(hives * each / 2)})
+	r.quick = true
+	most := 0
+	var under []*Op
+	for i := range hives {
+		list := make([]hivebeat.Record, each)
+		for k := range list {
+			w := worker(fmt.Sprintf("worker-%03d", k))
+			w.Tr = append(w.Tr, hivebeat.Transition{N: 2, Kind: hivebeat.KindState, From: "loading", To: "ready", Inc: 7},
+				hivebeat.Transition{N: 3, Kind: hivebeat.KindState, From: "ready", To: "draining", Inc: 7})
+			w.N = 3
+			list[k] = w
+		}
+		r.now = epoch.Add(time.Duration(i) * ms * time.Millisecond)
+		r.snapshot(fmt.Sprintf("h%04d", i), 100, 1, list...)
+		y := r.c.Ready(r.now)
+		if token := y.Token; token != 0 {
+			r.c.TokenBack(r.now, token, 0)
+		}
+		under = append(under, y.Ops...)
+		r.sees(y)
+		if i%10 == 9 { // it answers every 120 ms
+			for _, op := range under {
+				r.answer(op)
+				r.c.Done(r.now, op)
+			}
+			under = nil
+		}
+		waiting, _, dropped := r.c.Outbox()
+		if most = max(most, waiting); dropped > 0 {
+			t.Fatalf("%d events were dropped after %v, %d wait", dropped, r.now.Sub(epoch), waiting)
+		}
+	}
+	if most < hives*each*2 {
+		t.Errorf("at most %d waited: that is no burst", most)
+	}
+	for _, op := range under {
+		r.answer(op)
+		r.c.Done(r.now, op)
+	}
+	r.pass(20 * time.Second)
+	if waiting, published, dropped := r.c.Outbox(); waiting != 0 || published != hives*each*3 || dropped != 0 {
+		t.Errorf("%d waiting, %d published, %d dropped", waiting, published, dropped)
+	}
+	if n := r.logs["a burst of events of the whole fleet does not fit into the stream, its oldest would go: raise --events-max"]; n == 0 || n > 2 {
+		t.Errorf("the log says %d times that the stream is too small", n)
+	}
+}
+
 // What can never be stored is given up, and holds up nobody.
 func TestAnEventIsRefused(t *testing.T) {
 	r := newRig(t, Config{})

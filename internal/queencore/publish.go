@@ -36,6 +36,20 @@ func (p *post) next(now time.Time) time.Time {
 	return p.notNow
 }
 
+// makeRoom makes room for a burst of the whole fleet, here and, by a line in the log,
+// in the stream. The line comes again when the fleet has doubled.
+func (c *Core) makeRoom() {
+	workers := c.view.Totals().Workers
+	c.out.Room(workers)
+	most := c.cfg.EventsMax
+	if need := ledger.BurstBytes(workers); most <= 0 || need <= most || workers < 2*c.warned || c.cfg.NoJetStream {
+		return
+	}
+	c.warned = workers
+	c.ready.Logs.Add(slog.LevelWarn, "a burst of events of the whole fleet does not fit into the stream, its oldest would go: raise --events-max",
+		slog.Int("workers", workers), slog.Int64("needed", ledger.BurstBytes(workers)), slog.Int64("events_max", most))
+}
+
 // mayPublish reports whether events can go out now.
 func (c *Core) mayPublish() bool {
 	if c.cfg.NoJetStream {
@@ -111,12 +125,15 @@ func (c *Core) publishRound(now time.Time) {
 			switch {
 			case err == nil, errors.Is(err, ledger.ErrTooOld):
 				p.stored++
+				c.live.done(p.batch[i].ID)
+				c.store.full = c.store.full && err != nil
 			case c.cfg.NoJetStream, errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrNoSpace):
 				p.again[i], p.failed[p.key(i)] = true, true
 				p.problem = firstOf(p.problem, err)
 			default: // it can never be stored, and does not hold up the others
 				c.ready.Logs.Add(slog.LevelError, "an event was refused and is given up", slog.String("id", p.batch[i].ID), slog.Any("err", err))
 				p.stored++
+				c.live.done(p.batch[i].ID)
 			}
 		}
 		c.publishRound(now)

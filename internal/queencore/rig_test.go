@@ -28,7 +28,14 @@ type rig struct {
 	c   *Core
 	now time.Time
 
-	broken  bool // the store answers nothing but errors
+	silent  bool // the store does not answer at all
+	asked   []*Op
+	stored  []hivebeat.Event // each once
+	live    []hivebeat.Event // went out before they were stored
+	quick   bool             // it does not look at what it stores
+	deaf    bool             // the stream of events does not answer
+	err     error            // in place of errAway
+	broken  bool             // the store answers nothing but errors
 	roster  map[string]ledger.RosterItem
 	events  map[string][]hivebeat.EventData // stored or told, by hive/worker
 	ids     map[string]int                  // how often each was stored
@@ -41,12 +48,13 @@ type rig struct {
 	dropped uint64
 	mute    bool // tokens do not come back
 	rev     uint64
+	logs    map[string]int // lines, by their text
 }
 
 func newRig(t testing.TB, cfg Config) *rig {
 	r := &rig{
 		t: t, now: epoch, roster: make(map[string]ledger.RosterItem), events: make(map[string][]hivebeat.EventData),
-		ids: make(map[string]int), ops: make(map[OpKind]int), heard: make(map[string]time.Duration),
+		ids: make(map[string]int), ops: make(map[OpKind]int), heard: make(map[string]time.Duration), logs: make(map[string]int),
 	}
 	cfg.ID, cfg.Fresh, cfg.Random = "q", hivebeat.Fresh, func() float64 { return 0.5 }
 	r.c = New(cfg, r.now)
@@ -69,6 +77,7 @@ func (r *rig) turn() (wake time.Time) {
 		wake = y.Wake
 		r.calls = append(r.calls, y.Calls...)
 		r.puts = append(r.puts, y.Puts...)
+		r.sees(y)
 		for _, id := range y.Listen {
 			r.heard[id] = r.now.Sub(epoch)
 		}
@@ -88,6 +97,9 @@ func (r *rig) turn() (wake time.Time) {
 			r.c.RosterRead(r.now, r.roster)
 			r.c.ReadDone(r.now, nil)
 		}
+		if r.silent {
+			r.asked, ops = append(r.asked, ops...), nil
+		}
 		for _, op := range ops {
 			r.answer(op)
 			r.c.Done(r.now, op)
@@ -98,6 +110,24 @@ func (r *rig) turn() (wake time.Time) {
 	}
 	r.t.Fatal("there is always more")
 	return wake
+}
+
+func (r *rig) sees(y *Ready) {
+	r.live = append(r.live, y.Live...)
+	for i := range y.Logs {
+		r.logs[y.Logs[i].Text]++
+	}
+}
+
+// answers has the store answer again, to what it was asked since it was silent too.
+func (r *rig) answers() {
+	ops := r.asked
+	r.silent, r.asked = false, nil
+	for _, op := range ops {
+		r.answer(op)
+		r.c.Done(r.now, op)
+	}
+	r.turn()
 }
 
 // pass lets time pass, and ticks when the core wants it.
@@ -125,20 +155,26 @@ func (r *rig) answer(op *Op) {
 	op.Errs = make([]error, max(len(op.Letters), len(op.Events)))
 	op.Heads, op.Rosters = make([]ledger.Head, len(op.Keys)), make([]ledger.RosterRead, len(op.Keys))
 	op.Advanced = make([]ledger.Advanced, len(op.Steps))
-	if r.broken {
-		op.Err = errAway
+	if err := r.err; r.broken || r.deaf && op.Kind == OpPublish {
+		if err == nil {
+			err = errAway
+		}
+		op.Err = err
 		for i := range op.Errs {
-			op.Errs[i] = errAway
+			op.Errs[i] = err
 		}
 		for i := range op.Heads {
-			op.Heads[i].Err, op.Rosters[i].Err = errAway, errAway
+			op.Heads[i].Err, op.Rosters[i].Err = err, err
 		}
 		for i := range op.Advanced {
-			op.Advanced[i].Err = errAway
+			op.Advanced[i].Err = err
 		}
 		return
 	}
 	for i := range op.Letters {
+		if r.quick {
+			break
+		}
 		var ev hivebeat.Event
 		if err := json.Unmarshal(op.Letters[i].Body, &ev); err != nil {
 			r.t.Fatal(err)
@@ -170,6 +206,7 @@ func (r *rig) store(ev *hivebeat.Event) {
 	}
 	key := ev.Data.Hive + "/" + ev.Data.Worker
 	r.events[key] = append(r.events[key], ev.Data)
+	r.stored = append(r.stored, *ev)
 }
 
 func (r *rig) kinds(key string) (list []hivebeat.Kind) {

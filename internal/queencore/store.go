@@ -81,6 +81,8 @@ type store struct {
 	keepErr error // what keeps the buckets from being used, as StoreState says
 	opErr   error // what failed last, until a probe goes well
 	told    bool  // there, as the log has it
+	full    bool  // it had no space when it was written to last
+	stopped bool  // since then it does not answer
 	since   time.Time
 
 	probeAt time.Time
@@ -117,6 +119,26 @@ func (c *Core) StoreReason() string {
 	return "not opened yet"
 }
 
+// Trouble is what keeps JetStream from being used, where a person has to act.
+type Trouble string
+
+// The troubles; empty is none, or one that may pass by itself.
+const (
+	NoSpace      Trouble = "no_space"
+	NeedsRestart Trouble = "needs_restart" // nats-server stops its JetStream when a write finds no space
+)
+
+// StoreTrouble returns the trouble of JetStream.
+func (c *Core) StoreTrouble() Trouble {
+	switch s := &c.store; {
+	case s.stopped && !s.there():
+		return NeedsRestart
+	case s.full, errors.Is(errors.Join(s.keepErr, s.opErr), ledger.ErrNoSpace):
+		return NoSpace
+	}
+	return ""
+}
+
 // StoreOpened says that buckets and stream are there for the first time.
 func (c *Core) StoreOpened(now time.Time) {
 	c.look(now)
@@ -141,7 +163,9 @@ func (c *Core) Renewed(now time.Time) {
 func (c *Core) storeChanged(now time.Time) {
 	s := &c.store
 	there, err := s.there(), errors.Join(s.keepErr, s.opErr)
-	if !there {
+	if s.full = s.full || errors.Is(err, ledger.ErrNoSpace); there {
+		s.stopped = false
+	} else {
 		c.cold.failed = true
 	}
 	if !s.opened && (errors.Is(err, ledger.ErrDiffers) || errors.Is(err, ledger.ErrServerTooOld)) {
@@ -198,6 +222,10 @@ func (c *Core) probe(now time.Time) {
 			s.opErr = nil
 			c.storeChanged(now)
 			return
+		}
+		if s.full && !s.stopped && c.hearing.Connected() && !errors.Is(op.Err, ledger.ErrNoSpace) {
+			s.stopped, s.opErr = true, op.Err
+			c.ready.Logs.Add(slog.LevelError, "JetStream does not answer since it had no space, as a nats-server stops it then: make room, and restart that server", slog.Any("err", op.Err))
 		}
 		s.backoff = min(2*s.backoff, probeMost)
 		s.probeAt = now.Add(s.backoff)
@@ -325,6 +353,7 @@ func (c *Core) confirm(now time.Time) {
 			err := firstError(op.Errs, ledger.ErrTooOld)
 			if err == nil {
 				b.Confirmed = max(b.Confirmed, item.N)
+				c.live.stored(t)
 				return
 			}
 			s.unsure.Set(t, now.Add(lookAfter))

@@ -5,20 +5,21 @@ import "github.com/beatfabric/hivebeat/internal/prom"
 // families are what a queen shows. Names and help are for operators: changing a
 // name breaks their rules, and the list in testdata with it.
 type families struct {
-	up, warm, unsure, doubts, connected, jetstream prom.Family
-	brakeZones, brakeHeld, brakeLongest            prom.Family
-	selfPause, blind, ignored                      prom.Family
-	snapshots, refused, dropped, incomplete        prom.Family
-	repliesRefused                                 prom.Family
-	pending                                        prom.Family
-	falseDead, cutOff, margin, disproved           prom.Family
-	adoptedHives, adoptedWorkers, adoptedBeats     prom.Family
-	eventsWaiting, eventsPublished, eventsDropped  prom.Family
-	putsWaiting, puts                              prom.Family
-	hives, workers, states, stale, failing         prom.Family
-	gpus, vram, factsAge                           prom.Family
-	transitions, lost, detection                   prom.Family
-	hiveLive, hiveAge, hiveWorkers, hiveVRAM       prom.Family
+	up, warm, unsure, doubts, connected           prom.Family
+	jetstream, jetstreamTrouble, eventsUnstored   prom.Family
+	brakeZones, brakeHeld, brakeLongest           prom.Family
+	selfPause, blind, ignored                     prom.Family
+	snapshots, refused, dropped, incomplete       prom.Family
+	repliesRefused                                prom.Family
+	pending                                       prom.Family
+	falseDead, cutOff, margin, disproved          prom.Family
+	adoptedHives, adoptedWorkers, adoptedBeats    prom.Family
+	eventsWaiting, eventsPublished, eventsDropped prom.Family
+	putsWaiting, puts                             prom.Family
+	hives, workers, states, stale, failing        prom.Family
+	gpus, vram, factsAge                          prom.Family
+	transitions, lost, detection                  prom.Family
+	hiveLive, hiveAge, hiveWorkers, hiveVRAM      prom.Family
 }
 
 func declare(f *prom.Families) families {
@@ -29,6 +30,9 @@ func declare(f *prom.Families) families {
 		doubts:    f.Gauge("in_doubt", "1 while the queen is not sure that it heard everybody and judges nobody."),
 		connected: f.Gauge("connected", "1 while the queen is connected to NATS, as far as it knows."),
 		jetstream: f.Gauge("jetstream_up", "1 while JetStream can be used. Absent for a queen that keeps nothing there."),
+
+		jetstreamTrouble: f.Gauge("jetstream_trouble", "1 while JetStream waits for a person: no_space, or needs_restart as it stopped when it had no space.", "kind"),
+		eventsUnstored:   f.Counter("events_unstored_total", "Deaths and returns that went out before the stream had acknowledged them."),
 
 		brakeZones:   f.Gauge("brake_zones", "Zones whose brake is on: so many hives fell silent at once that it is not believed yet."),
 		brakeHeld:    f.Gauge("brake_held_hives", "Hives that the brake holds as unverified."),

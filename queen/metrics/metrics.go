@@ -116,6 +116,10 @@ func (c *Collector) health(ch chan<- prometheus.Metric, r *queen.Report) {
 	prom.Flag(ch, m.connected, r.Connected)
 	if r.Keeps {
 		prom.Flag(ch, m.jetstream, r.Status.JetStream)
+		for _, kind := range []string{"no_space", "needs_restart"} {
+			prom.Flag(ch, m.jetstreamTrouble, r.StoreTrouble == kind, kind)
+		}
+		prom.Send(ch, m.eventsUnstored, r.EventsUnstored)
 	}
 	held, longest := 0, hivebeat.Millis(0)
 	for _, b := range r.Status.Brake {

@@ -120,6 +120,9 @@ func listen(t testing.TB, nc *nats.Conn) *ears {
 			t.Errorf("%s: %v in %q", m.Subject, err, m.Data)
 			return
 		}
+		if ev.IsLive() { // it comes again when it is stored
+			return
+		}
 		e.mu.Lock()
 		key := about{ev.Data.Kind, ev.Subject}
 		e.all, e.of[key] = append(e.all, heard{at, ev}), append(e.of[key], heard{at, ev})

@@ -125,6 +125,9 @@ func Listen(tb testing.TB, nc *nats.Conn) *Events {
 			tb.Errorf("%s: %v in %q", m.Subject, err, m.Data)
 			return
 		}
+		if ev.IsLive() { // it comes again when it is stored
+			return
+		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.all = append(e.all, ev)
