@@ -74,7 +74,7 @@ func TestTheSecondQuestionGoesToAQueenThatLives(t *testing.T) {
 	lives := serveFake(t, srv, "q2", "", func(asked) *api.Answer { return &api.Answer{} })
 	lives.pong(t)
 	c := newClient(t, srv, Config{Timeout: patience})
-	c.again = 100 * time.Millisecond // time enough for a ping, on a slow machine
+	c.again = time.Second // time enough for a ping, on a slow machine
 	for _, q := range []asked{
 		{api.VerbSummary, api.Request{}},
 		{api.VerbHold, api.Request{Hold: "job"}},
