@@ -146,6 +146,7 @@ func TestAHoldThatIsAskedTwiceIsOne(t *testing.T) {
 	for _, q := range []*runningQueen{q1, q2} {
 		q.warm()
 		q.eventually("all hives are known", func() bool { return len(q.ask(api.VerbHives, api.Request{}).Hives) == hives })
+		bustest.Flush(t, q.nc) // the server has its subscriptions
 	}
 	for i := range holds {
 		sub, err := nc.SubscribeSync(nc.NewInbox())
