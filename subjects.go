@@ -19,6 +19,7 @@ const (
 	tokAs       = "as"
 	tokLive     = "!live" // no id has such a byte
 	tokWorker   = "worker"
+	tokPeers    = "peers"
 )
 
 // Names of what the queen keeps in JetStream, before the prefix.
@@ -90,6 +91,9 @@ func (s Subjects) HiveRollcall() string { return s.join(tokQueen, tokRollcall) }
 
 // HiveRollcallOf asks one hive: queen.rollcall.<hive>.
 func (s Subjects) HiveRollcallOf(hive string) string { return s.join(tokQueen, tokRollcall, hive) }
+
+// Peers is where queens hear each other: queen.peers.
+func (s Subjects) Peers() string { return s.join(tokQueen, tokPeers) }
 
 // Event is where an event is heard. An empty worker means the hive's own event,
 // an empty hive the fabric's (the brake): queen.events.[<hive>.[<worker>.]]<kind>.

@@ -33,6 +33,7 @@ func TestSubjects(t *testing.T) {
 		{acme.Hive("gpu-01"), "acme.queen.hives.gpu-01"},
 		{bare.HiveRollcall(), "queen.rollcall"},
 		{bare.HiveRollcallOf("h"), "queen.rollcall.h"},
+		{bare.Peers(), "queen.peers"},
 		{bare.Event("h", "w", hivebeat.KindLost), "queen.events.h.w.lost"},
 		{bare.Event("h", "", hivebeat.KindLost), "queen.events.h.lost"},
 		{acme.EventLog("", "", hivebeat.KindBrake), "acme.queen.log.brake"},

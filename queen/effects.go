@@ -17,7 +17,7 @@ import (
 
 // begin subscribes and starts what runs beside the loop.
 func (q *Queen) begin(work context.Context) error {
-	for _, subject := range []string{q.subjects.Hives(), q.subjects.HivesPinned()} {
+	for _, subject := range []string{q.subjects.Hives(), q.subjects.HivesPinned(), q.subjects.Peers()} {
 		sub, err := q.nc.ChanSubscribe(subject, q.msgs)
 		if err != nil {
 			return fmt.Errorf("queen: subscribe %s: %w", subject, err)
@@ -37,7 +37,11 @@ func (q *Queen) begin(work context.Context) error {
 		return err
 	}
 	q.core.Connection(time.Now(), q.link.Connection())
-	if !q.cfg.NoJetStream {
+	if q.cfg.NoJetStream {
+		none := noStores
+		q.core.Stores(none)
+		q.service.stores.Store(&none)
+	} else {
 		q.wg.Go(func() { q.keep(work) })
 	}
 	return nil
@@ -55,7 +59,7 @@ func (q *Queen) unsubscribe() {
 		_ = q.follows.sub.Unsubscribe()
 	}
 	if q.service != nil { // of a queen that did not leave in order
-		for _, sub := range q.service.subs {
+		for _, sub := range q.service.all() {
 			_ = sub.Unsubscribe()
 		}
 	}
@@ -109,10 +113,18 @@ func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time)
 			_ = q.post(work, func(now time.Time) { q.core.Done(now, op) })
 		})
 	}
+	for _, m := range r.Peers {
+		if err := q.nc.Publish(q.subjects.Peers(), m); err != nil {
+			q.log.Debug("other queens could not be told", slog.Any("err", err))
+		}
+	}
 	if r.Serve {
 		if err := q.service.serve(); err != nil {
 			q.fatal = err
 		}
+	}
+	if err := q.service.backUp(q.core.Backup(now)); err != nil {
+		q.log.Warn("can not answer in place of another queen", slog.Any("err", err))
 	}
 	return again
 }

@@ -40,14 +40,46 @@ type claim struct {
 	err   error
 }
 
+// alone waits until no other question about this hold is under way at this queen: an
+// asker that had no answer in time asks again, and is to be given the same places.
+func (q *Queen) alone(ctx context.Context, id query.HoldID) (done func(), err error) {
+	mine := make(chan struct{})
+	for {
+		q.mu.Lock()
+		before, busy := q.acting[id]
+		if !busy {
+			q.acting[id] = mine
+		}
+		q.mu.Unlock()
+		if !busy {
+			return func() {
+				q.mu.Lock()
+				delete(q.acting, id)
+				q.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // hold answers the verb hold: it picks places, and holds them under id.
 func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.Answer {
+	done, err := q.alone(ctx, id)
+	if err != nil {
+		return q.unavailable(err)
+	}
+	defer done()
 	n, want := max(1, r.N), max(1, r.N)
 	tried := make(map[fleet.Place]bool)
 	var held []*claim
 	var l *ledger.Ledger
 	var away error
-	err := q.ask(ctx, func(now time.Time) {
+	err = q.ask(ctx, func(now time.Time) {
 		if q.store.there() {
 			l = q.store.ledger
 		}
@@ -76,7 +108,7 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 	for round := 0; round < holdRounds && len(held) < n; round++ {
 		var claims []*claim
 		r.N = n - len(held)
-		f := query.NewFinder(r, tried)
+		f := query.NewFinder(r, tried).For(id)
 		last = q.steps(ctx, f, func(now time.Time) {
 			for i, found := range f.Found() {
 				claims = append(claims, q.claim(found, f.Answer().Picks[i], id, r.HoldMS, now, false))
@@ -256,11 +288,16 @@ func holdsOf(item ledger.HoldItem, now time.Time) []query.Hold {
 
 // release gives all places of a hold back.
 func (q *Queen) release(ctx context.Context, id query.HoldID) api.Answer {
+	done, err := q.alone(ctx, id)
+	if err != nil {
+		return q.unavailable(err)
+	}
+	defer done()
 	var claims []*claim
 	var l *ledger.Ledger
 	away := ""
 	var released []api.Hold
-	err := q.ask(ctx, func(now time.Time) {
+	err = q.ask(ctx, func(now time.Time) {
 		if q.store.there() {
 			l = q.store.ledger
 		}

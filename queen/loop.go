@@ -40,7 +40,9 @@ func (q *Queen) loop(ctx, work context.Context) {
 			q.receive(m, q.wards.beats, q.beat)
 		case f := <-q.calls:
 			q.catchUp()
-			f(time.Now())
+			now := time.Now()
+			q.core.Look(now)
+			f(now)
 		case e := <-q.link.Events():
 			q.catchUp()
 			e.Feed(time.Now(), uint64(q.countDropped()), q.core)
@@ -81,6 +83,10 @@ func (q *Queen) catchUp() {
 }
 
 func (q *Queen) snapshot(now time.Time, m *nats.Msg) {
+	if m.Subject == q.subjects.Peers() {
+		q.core.Peer(now, m.Data)
+		return
+	}
 	pinned, err := q.subjects.ParseHives(m.Subject)
 	if err != nil {
 		q.core.Refuse(now, m.Subject, &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: err.Error()})

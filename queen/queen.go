@@ -129,6 +129,7 @@ type Queen struct {
 	wg    sync.WaitGroup           // what Run has started
 
 	mu       sync.Mutex
+	acting   map[query.HoldID]chan struct{} // holds of which a question is under way; closed when it was answered
 	begun    bool
 	stopping chan struct{} // closed by Stop
 	once     sync.Once
@@ -188,7 +189,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 		wards:    wards{beats: make(chan *nats.Msg, core.PendingBeats), subs: make(map[string][]*nats.Subscription)},
 		calls:    make(chan func(time.Time)),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
-		began: time.Now(), leaving: make(chan struct{}),
+		acting: make(map[query.HoldID]chan struct{}), began: time.Now(), leaving: make(chan struct{}),
 	}
 	q.core = queencore.New(queencore.Config{
 		ID: cfg.ID, Subjects: subjects, Fresh: cfg.Fresh, NoJetStream: cfg.NoJetStream, EventsMax: cfg.EventsMax, Random: rand.Float64,

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,8 +29,12 @@ type service struct {
 	q        *Queen
 	identity micro.ServiceIdentity
 	started  time.Time
-	subs     []*nats.Subscription
-	ended    []chan struct{}
+	subs     []subscribed
+	shared   []subscribed // at the subjects of all queens
+
+	backup atomic.Bool            // it answers all questions, in place of a queen that is not heard
+	yields atomic.Bool            // and others may answer the same
+	stores atomic.Pointer[string] // the identity of its buckets and stream; nil until it is known
 
 	work     context.Context // ends after the last answer
 	slots    chan struct{}   // one for each request that is answered beside its subscription
@@ -39,6 +45,13 @@ type service struct {
 	mu     sync.Mutex
 	stats  []*micro.EndpointStats // by verb
 	warned time.Time              // of refused
+}
+
+// subscribed is a subscription, and what is closed when it has handled its last
+// message.
+type subscribed struct {
+	*nats.Subscription
+	ended chan struct{}
 }
 
 // queueGroup is the one micro takes by default: one of all queens answers.
@@ -68,7 +81,7 @@ func (q *Queen) introduce(work context.Context) (*service, error) {
 			if err != nil {
 				return s, fmt.Errorf("queen: %w", err)
 			}
-			err = s.subscribe(subject, "", func(m *nats.Msg) {
+			sub, err := s.subscribe(subject, "", func(m *nats.Msg) {
 				if b, err := json.Marshal(reply()); err == nil {
 					_ = respond(m, b, nil)
 				}
@@ -76,6 +89,7 @@ func (q *Queen) introduce(work context.Context) (*service, error) {
 			if err != nil {
 				return s, err
 			}
+			s.subs = append(s.subs, sub)
 		}
 	}
 	return s, nil
@@ -84,18 +98,64 @@ func (q *Queen) introduce(work context.Context) (*service, error) {
 // serve subscribes to all verbs. It is called when the queen is warm: before that
 // it would be the one of N queens whose answers are wrong. The subjects of this queen
 // alone come first, so that a client that has its answer can address it.
-func (s *service) serve() error {
-	for _, group := range []string{"", queueGroup} {
-		for i, verb := range api.Verbs() {
-			for _, subject := range s.subjects(verb, group == "") {
-				if err := s.subscribe(subject, group, func(m *nats.Msg) { s.asked(verb, s.stats[i], m) }); err != nil {
-					return err
-				}
+func (s *service) serve() (err error) {
+	alone, err := s.listen(true, "")
+	s.subs = append(s.subs, alone...)
+	if err == nil {
+		s.shared, err = s.listen(false, queueGroup)
+	}
+	return err
+}
+
+// listen subscribes to all verbs, of this queen alone or of all queens.
+func (s *service) listen(alone bool, group string) (subs []subscribed, err error) {
+	for i, verb := range api.Verbs() {
+		for _, subject := range s.subjects(verb, alone) {
+			yields := api.Acts(verb) && !alone && group == ""
+			sub, err := s.subscribe(subject, group, func(m *nats.Msg) { s.asked(verb, s.stats[i], m, yields) })
+			if err != nil {
+				return subs, err
 			}
+			subs = append(subs, sub)
 		}
 	}
+	return subs, nil
+}
+
+// backUp leaves the queue group and answers all questions itself, or goes back into
+// the group. NATS gives each question to one member of the group: where that is a
+// queen that is stopped, nobody else would answer. others says that a third queen
+// answers questions too.
+func (s *service) backUp(on, others bool) error {
+	s.yields.Store(others)
+	if s.shared == nil || s.backup.Load() == on {
+		return nil
+	}
+	group := queueGroup
+	if on {
+		group = ""
+	}
+	subs, err := s.listen(false, group)
+	if err != nil {
+		for _, sub := range subs {
+			_ = sub.Unsubscribe()
+		}
+		return err
+	}
+	for _, sub := range s.shared { // those that came to it are answered still
+		if sub.Drain() != nil {
+			_ = sub.Unsubscribe()
+		}
+	}
+	s.shared = subs
+	s.backup.Store(on)
 	return nil
 }
+
+// yieldTime is how long a queen that answers all questions leaves a hold to the one
+// that NATS gave it to as well: what that one wrote down is then known here, and the
+// answer is the same.
+const yieldTime = 200 * time.Millisecond
 
 // subjects returns the subjects of a verb, of any queen or of this one alone: the one
 // for anyone, and the one for askers with a name.
@@ -112,7 +172,7 @@ const serviceVersion = "1.0.0"
 
 // subscribe hands the requests at subject to fn, but for those whose answer would go
 // elsewhere than to an inbox: those are refused here, whatever they ask for.
-func (s *service) subscribe(subject, group string, fn nats.MsgHandler) error {
+func (s *service) subscribe(subject, group string, fn nats.MsgHandler) (subscribed, error) {
 	checked := func(m *nats.Msg) {
 		if m.Reply == "" || s.q.inboxes.Accept(m.Reply) {
 			fn(m)
@@ -128,13 +188,15 @@ func (s *service) subscribe(subject, group string, fn nats.MsgHandler) error {
 		sub, err = s.q.nc.QueueSubscribe(subject, group, checked)
 	}
 	if err != nil {
-		return fmt.Errorf("queen: subscribe %s: %w", subject, err)
+		return subscribed{}, fmt.Errorf("queen: subscribe %s: %w", subject, err)
 	}
 	ended := make(chan struct{})
 	sub.SetClosedHandler(func(string) { close(ended) })
-	s.subs, s.ended = append(s.subs, sub), append(s.ended, ended)
-	return nil
+	return subscribed{sub, ended}, nil
 }
+
+// all returns the subscriptions that are open.
+func (s *service) all() []subscribed { return slices.Concat(s.subs, s.shared) }
 
 // refuse counts a request that names a subject to answer to which this queen may
 // publish to, and the requester perhaps not.
@@ -156,16 +218,17 @@ const (
 
 // drain stops taking requests and waits until those that came are answered.
 func (s *service) drain(ctx context.Context) {
-	for _, sub := range s.subs {
+	all := s.all()
+	for _, sub := range all {
 		if sub.Drain() != nil {
 			_ = sub.Unsubscribe()
 		}
 	}
-	for i, ended := range s.ended {
+	for _, sub := range all {
 		select {
-		case <-ended:
+		case <-sub.ended:
 		case <-ctx.Done():
-			_ = s.subs[i].Unsubscribe()
+			_ = sub.Unsubscribe()
 		}
 	}
 	answered := make(chan struct{})
@@ -177,8 +240,9 @@ func (s *service) drain(ctx context.Context) {
 }
 
 // asked answers a request: where that may take a while, beside the subscription,
-// so that it holds up nobody else.
-func (s *service) asked(verb string, stats *micro.EndpointStats, m *nats.Msg) {
+// so that it holds up nobody else. yields says that another queen may have been given
+// it too, and is to be the first to change something.
+func (s *service) asked(verb string, stats *micro.EndpointStats, m *nats.Msg, yields bool) {
 	switch verb {
 	case api.VerbSummary, api.VerbHive, api.VerbWorker:
 		s.ask(verb, stats, m)
@@ -191,6 +255,9 @@ func (s *service) asked(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 	slots <- struct{}{}
 	s.wg.Go(func() {
 		defer func() { <-slots }()
+		if yields && s.yields.Load() {
+			_ = s.q.pause(s.work, yieldTime)
+		}
 		s.ask(verb, stats, m)
 	})
 }
@@ -280,13 +347,23 @@ func encodeAnswer(a *api.Answer, limit int) (b []byte, fits bool) {
 // headroom is what the headers of an answer may take.
 const headroom = 1 << 10
 
+// who is the identity of the service, as it is now.
+func (s *service) who() micro.ServiceIdentity {
+	i := s.identity
+	if stores := s.stores.Load(); stores != nil {
+		i.Metadata = maps.Clone(i.Metadata)
+		i.Metadata["stores"] = *stores
+	}
+	return i
+}
+
 func (s *service) ping() any {
-	return micro.Ping{ServiceIdentity: s.identity, Type: micro.PingResponseType}
+	return micro.Ping{ServiceIdentity: s.who(), Type: micro.PingResponseType}
 }
 
 func (s *service) info() any {
 	i := micro.Info{
-		ServiceIdentity: s.identity, Type: micro.InfoResponseType,
+		ServiceIdentity: s.who(), Type: micro.InfoResponseType,
 		Description: "hivebeat queen: who is alive, what does it serve, how much VRAM is free, and how sure is that",
 	}
 	for _, e := range s.stats {
@@ -302,7 +379,7 @@ func (s *service) info() any {
 func (s *service) counts() any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := micro.Stats{ServiceIdentity: s.identity, Type: micro.StatsResponseType, Started: s.started}
+	r := micro.Stats{ServiceIdentity: s.who(), Type: micro.StatsResponseType, Started: s.started}
 	for _, e := range s.stats {
 		c := *e
 		r.Endpoints = append(r.Endpoints, &c)

@@ -2,6 +2,7 @@ package queen
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -26,6 +27,8 @@ func (q *Queen) status(now time.Time) api.Status {
 		unsure("this queen is cut off from NATS for %.1fs and hears nobody", now.Sub(since).Seconds())
 	} else if since, ok := q.core.Hearing().Doubts(); ok {
 		unsure("this queen is not sure that it heard everybody in the last %.1fs, and judges nobody until it is", now.Sub(since).Seconds())
+	} else if n, since := q.core.Unheard(); n > 0 {
+		unsure("this queen was stopped, starved or cut off until %.1fs ago and has not heard %d hives since", now.Sub(since).Seconds(), n)
 	}
 	if !s.Warm {
 		unsure("this queen has just started and has not heard every hive that it should know")
@@ -56,6 +59,12 @@ func (q *Queen) status(now time.Time) api.Status {
 	}
 	if n := q.view.Unverified() - held; n > 0 {
 		unsure("%d hives are known from memory alone and were not heard yet", n)
+	}
+	if n, by := q.view.DoubtedElsewhere(now); n > 0 {
+		unsure("queen %s holds %d hives as unverified that are alive to this queen: they are not picked", by, n)
+	}
+	if ids := q.core.OtherStores(now); len(ids) > 0 {
+		unsure("queens %s keep hives and events in another JetStream than this one: holds and verdicts are not shared with them", strings.Join(ids, ", "))
 	}
 	return s
 }

@@ -2,6 +2,8 @@ package queen
 
 import (
 	"context"
+	"encoding/hex"
+	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -63,6 +65,7 @@ func (q *Queen) keep(work context.Context) {
 	if err != nil {
 		return
 	}
+	q.tellStores(work, l)
 	q.wg.Go(func() { _ = p.Run(work) })
 	q.wg.Go(func() { q.fillEvents(work, l) })
 	q.wg.Go(func() { q.watchHolds(work, l) })
@@ -71,9 +74,29 @@ func (q *Queen) keep(work context.Context) {
 	q.missedEvents()
 	_ = l.Keep(work, func() {
 		q.missedEvents()
+		q.tellStores(work, l)
 		_ = q.post(work, q.core.Renewed)
 	}, report)
 }
+
+// tellStores says in the service info, and to other queens, which buckets and stream
+// this queen uses: those of one fabric are to use the same.
+func (q *Queen) tellStores(work context.Context, l *ledger.Ledger) {
+	made, err := l.Identity(work)
+	if err != nil {
+		return // the next look tells, and until then nothing is compared
+	}
+	h := fnv.New64a() // it is to be compared, and not to be read
+	_, _ = h.Write([]byte(made))
+	identity := hex.EncodeToString(h.Sum(nil))
+	_ = q.post(work, func(time.Time) {
+		q.core.Stores(identity)
+		q.service.stores.Store(&identity)
+	})
+}
+
+// noStores is the identity of the stores of a queen without JetStream.
+const noStores = "none"
 
 // carryOut carries out a request of the core, beside the loop.
 func (q *Queen) carryOut(work context.Context, op *queencore.Op) {

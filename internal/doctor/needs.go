@@ -151,8 +151,10 @@ func (c Config) needs(inbox string) []need {
 		list = append(list, sub(s.API(v), "be asked", ""), sub(s.Ask(madeUp, v, ""), "be asked by askers that have a name", ""),
 			sub(s.Ask("", v, madeUp), "be asked itself", oneQueen), sub(s.Ask(madeUp, v, madeUp), "be asked itself", oneQueen))
 	}
+	const alone = "where a queen is stopped, no other one answers in its place, and queens do not know of each other's doubts"
 	list = append(list,
-		sub(s.Events(), "hear events", "answers about events lack the newest"))
+		sub(s.Events(), "hear events", "answers about events lack the newest"),
+		pub(s.Peers(), "be heard by other queens", alone), sub(s.Peers(), "hear other queens", alone))
 	for _, v := range []micro.Verb{micro.PingVerb, micro.InfoVerb, micro.StatsVerb} {
 		all, _ := micro.ControlSubject(v, "", "")
 		kind, _ := micro.ControlSubject(v, "queen", "")

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 
 	"github.com/beatfabric/hivebeat/bus"
@@ -274,4 +276,44 @@ func (d *visit) queen(ctx context.Context) {
 	default:
 		d.add(OK, CheckQueen, "queen %s answers in %v", "", a.Status.Queen, time.Since(began).Round(10*time.Microsecond))
 	}
+	d.stores(ctx)
+}
+
+// quiet is how long nothing may come before it is taken for all there is.
+const quiet = 200 * time.Millisecond
+
+// stores asks all queens of the fabric by a ping whether they keep what they know in
+// the same buckets.
+func (d *visit) stores(ctx context.Context) {
+	subject, _ := micro.ControlSubject(micro.PingVerb, "queen", "")
+	sub, err := d.p.nc.SubscribeSync(d.p.nc.NewInbox())
+	if err != nil {
+		return
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if d.p.nc.PublishRequest(subject, sub.Subject, nil) != nil {
+		return
+	}
+	queens := make(map[string][]string) // by the identity of their stores
+	for ctx.Err() == nil {
+		m, err := sub.NextMsg(quiet)
+		if err != nil {
+			break
+		}
+		var p micro.Ping
+		if json.Unmarshal(m.Data, &p) == nil && p.Metadata["prefix"] == d.cfg.Subjects.Prefix() && p.Metadata["stores"] != "" {
+			queens[p.Metadata["stores"]] = append(queens[p.Metadata["stores"]], p.ID)
+		}
+	}
+	if len(queens) < 2 {
+		return
+	}
+	var groups []string
+	for _, ids := range queens {
+		slices.Sort(ids)
+		groups = append(groups, strings.Join(ids, ", "))
+	}
+	slices.Sort(groups)
+	d.add(Warn, CheckQueen, "the queens of this fabric do not share one store: %s", "start all of them with the same JetStream (domain, account, --prefix, --no-jetstream): holds and verdicts are shared by nothing else",
+		strings.Join(groups, " apart from "))
 }

@@ -152,3 +152,50 @@ func TestRolesNeedNoMore(t *testing.T) {
 		})
 	}
 }
+
+// Queens of one fabric that do not share one store are named.
+func TestQueensWithoutACommonStore(t *testing.T) {
+	srv := bustest.Server(t)
+	stores := func() (found []doctor.Finding) {
+		list, err := doctor.Check(t.Context(), bustest.Conn(t, srv), doctor.Config{Role: doctor.Viewer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range list {
+			if strings.Contains(f.What, "do not share one store") {
+				found = append(found, f)
+			}
+		}
+		return found
+	}
+	start := func(cfg queen.Config) {
+		t.Helper()
+		cfg.Storage = jetstream.MemoryStorage
+		q, err := queen.New(bustest.Conn(t, srv), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, q)
+		c, err := client.New(bustest.Conn(t, srv), client.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bustest.Eventually(t, 30*time.Second, func() (bool, string) {
+			m, err := bustest.Conn(t, srv).Request("$SRV.PING.queen."+cfg.ID, nil, time.Second)
+			if err != nil {
+				return false, err.Error()
+			}
+			_, err = c.Summary(t.Context())
+			return err == nil && strings.Contains(string(m.Data), `"stores"`), fmt.Sprintf("%s, %v", m.Data, err)
+		})
+	}
+	start(queen.Config{ID: "q1"})
+	start(queen.Config{ID: "q2"})
+	if f := stores(); len(f) != 0 {
+		t.Errorf("they share one: %+v", f)
+	}
+	start(queen.Config{ID: "q3", NoJetStream: true})
+	if f := stores(); len(f) != 1 || f[0].Level != doctor.Warn || !strings.Contains(f[0].What, "q1, q2 apart from q3") {
+		t.Errorf("%+v", f)
+	}
+}

@@ -42,6 +42,7 @@ type View struct {
 	callWards      bool               // their roll is to be called anew
 	unadopted      uint64             // hives that were too many to be adopted
 	wardBeats      uint64
+	doubted        map[*Hive]peerDoubt // by other queens (elsewhere.go)
 	score          Score
 	tally          Tally
 
@@ -136,7 +137,7 @@ func New(fresh time.Duration) *View {
 		fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64),
 		byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving), labels: make(map[label]*hivesByID),
 		roomOf: make(map[string]*Room), holds: make(map[Place]uint64),
-		adoptedHives: make(map[*Hive]struct{}), closings: liveness.NewClosings[*Hive](),
+		adoptedHives: make(map[*Hive]struct{}), doubted: make(map[*Hive]peerDoubt), closings: liveness.NewClosings[*Hive](),
 	}
 	v.totals.Hives = make(map[hivebeat.Live]int)
 	v.SetBrake(BrakeRule{})
@@ -160,6 +161,7 @@ func (v *View) Unverified() int { return v.totals.Hives[hivebeat.Unverified] }
 // forget drops all that is known of h.
 func (v *View) forget(h *Hive) {
 	delete(v.hives, h.id)
+	delete(v.doubted, h)
 	v.unhold(h)
 	v.endAdoption(h)
 	v.memos -= h.memo.size

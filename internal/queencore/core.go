@@ -58,6 +58,9 @@ type Core struct {
 	store store
 	post  post
 	live  live
+	peers peers
+
+	awake time.Time // when a doubt ended after which some hives may not have been heard yet; zero: none
 
 	scratch wire.SnapshotView
 	ready   Ready
@@ -81,6 +84,8 @@ type Ready struct {
 	// Read has the roster read and given to RosterRead, then the bucket, whose
 	// snapshots are newer, given to Kept, and then ReadDone called.
 	Read bool
+	// Peers are messages for other queens, to be published.
+	Peers [][]byte
 	// Serve says, once, that this queen knows enough to answer.
 	Serve bool
 
@@ -191,7 +196,27 @@ func (c *Core) Tick(now time.Time, dropped uint64) {
 	c.view.Settle(now)
 }
 
+// Look comes before a look at what this queen knows: it may just have been stopped.
+func (c *Core) Look(now time.Time) { c.look(now) }
+
 func (c *Core) look(now time.Time) { c.hearing.Look(now) }
+
+// Unheard returns how many hives are alive by what was known before this queen was
+// stopped, starved or cut off, and were not heard since, and when that was over.
+func (c *Core) Unheard() (n int, since time.Time) {
+	if c.awake.IsZero() {
+		return 0, c.awake
+	}
+	for _, h := range c.view.Hives() {
+		if h.Live() == hivebeat.Alive && h.HeardAt().Before(c.awake) {
+			n++
+		}
+	}
+	if n == 0 {
+		c.awake = time.Time{}
+	}
+	return n, c.awake
+}
 
 // Connection follows the connection to NATS.
 func (c *Core) Connection(now time.Time, s core.Connection) {
@@ -218,7 +243,11 @@ func (c *Core) TokenBack(now time.Time, token, dropped uint64) {
 		return
 	}
 	c.view.BlindFor(blind)
+	if blind > 0 {
+		c.peers.credit(now)
+	}
 	if roll {
+		c.awake = now
 		c.callAll(now)
 	}
 }
@@ -274,10 +303,11 @@ func (c *Core) Ready(now time.Time) *Ready {
 	c.publish(now)
 	c.tellLive(now)
 	c.warmUp(now)
+	c.peer(now)
 	c.hearing.Ask(now)
 	c.ready.Signals = c.hearing.TakeSignals()
 	c.ready.Wake = now.Add(tickEvery)
-	for _, at := range []time.Time{more, c.post.next(now)} {
+	for _, at := range []time.Time{more, c.post.next(now), c.peers.next(now)} {
 		if !at.IsZero() && at.Before(c.ready.Wake) {
 			c.ready.Wake = at
 		}
@@ -297,11 +327,12 @@ func (c *Core) take() *Ready {
 	r := &c.ready
 	clear(r.Puts)
 	clear(r.Ops)
+	clear(r.Peers)
 	clear(r.Transitions)
 	clear(r.Live)
 	clear(r.Logs)
 	*r = Ready{
-		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Puts: r.Puts[:0], Ops: r.Ops[:0],
+		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Puts: r.Puts[:0], Ops: r.Ops[:0], Peers: r.Peers[:0],
 		Steps: r.Steps[:0], Transitions: r.Transitions[:0], Live: r.Live[:0], Logs: r.Logs[:0], Err: c.taken.Err,
 	}
 	return &c.taken

@@ -45,6 +45,7 @@ type rig struct {
 	heard   map[string]time.Duration // when each hive's workers were listened to
 	puts    []ledger.Snapshot
 	serves  int
+	peers   [][]byte
 	dropped uint64
 	mute    bool // tokens do not come back
 	rev     uint64
@@ -78,6 +79,7 @@ func (r *rig) turn() (wake time.Time) {
 		r.calls = append(r.calls, y.Calls...)
 		r.puts = append(r.puts, y.Puts...)
 		r.sees(y)
+		r.peers = append(r.peers, y.Peers...)
 		for _, id := range y.Listen {
 			r.heard[id] = r.now.Sub(epoch)
 		}

@@ -227,7 +227,7 @@ func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now tim
 			c.w != nil && !f.filter.model(c.w.Record().Model),
 			c.w != nil && !sound(c.w),
 			c.g != nil && !c.g.Seated(),
-			c.hive.Conflicting(now) != 0:
+			c.hive.Conflicting(now) != 0, v.DoubtedBy(c.hive, now) != "":
 			others = append(others, p)
 			continue
 		}

@@ -2,6 +2,7 @@ package query
 
 import (
 	"cmp"
+	"hash/fnv"
 	"math/bits"
 	"math/rand/v2"
 	"time"
@@ -38,6 +39,7 @@ type Finder struct {
 	need   uint64 // slots, or bytes
 	gpu    bool
 	not    map[fleet.Place]bool // not these
+	hold   HoldID               // that the places are for; empty where it is for none
 
 	cands  []candidate
 	taken  map[fleet.Place]bool
@@ -89,6 +91,27 @@ func NewFinder(r api.Request, not map[fleet.Place]bool) *Finder {
 		f.need = r.FreeVRAM
 	}
 	return f
+}
+
+// For makes the choice among equals by the hold that the places are for, in place of
+// chance: two queens that are asked for the same hold then choose the same places, as
+// far as they look at the same candidates.
+func (f *Finder) For(id HoldID) *Finder {
+	f.hold = id
+	return f
+}
+
+// lot is a number by chance, or that of a place for a hold.
+func (f *Finder) lot(p fleet.Place) uint32 {
+	if f.hold == (HoldID{}) {
+		return rand.Uint32()
+	}
+	h := fnv.New32a()
+	for _, s := range []string{f.hold.Asker, f.hold.ID, p.Hive, p.Worker, p.GPU} {
+		_, _ = h.Write([]byte(s))
+		_, _ = h.Write([]byte{0})
+	}
+	return h.Sum32()
 }
 
 // Answer is what was found.
@@ -156,7 +179,7 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 // look takes a candidate, if it fits.
 func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves bool, now time.Time) {
 	f.looks++
-	c := candidate{w: w, g: g, chance: rand.Uint32(), serves: serves}
+	c := candidate{w: w, g: g, serves: serves}
 	if w != nil {
 		c.hive = w.Hive()
 		c.level, c.queue = -bits.Len64(w.FreeSlots()), bits.Len64(w.Record().Queue)
@@ -169,6 +192,7 @@ func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves b
 	if f.taken[p] {
 		return
 	}
+	c.chance = f.lot(p)
 	if why := f.unfit(v, &c, p, now); why != "" {
 		f.passed[why]++
 		return
@@ -202,6 +226,8 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 		return "another zone"
 	case h.Conflicting(now) != 0:
 		return "its hive is in conflict"
+	case v.DoubtedBy(h, now) != "":
+		return "its hive is unverified to another queen"
 	case f.not[p]:
 		return "taken by another"
 	}

@@ -213,7 +213,7 @@ func (q *queen) checkBelieved() {
 	if w.plan.NoJetStream || q.born > from || q.bothered(from, w.now, true) || s.away > 0 || s.backAt > from || q.kept.epoch != s.epoch {
 		return
 	}
-	for _, id := range s.all(0) {
+	for _, id := range s.keysAfter(0) {
 		e, h := s.roster[id], q.view.Hive(id)
 		if e.Live != hivebeat.Lost || w.now-e.at < believedWithin || h == nil || !h.Up() || h.Inc() != e.Inc || h.Seq() > e.Seq {
 			continue

@@ -51,9 +51,9 @@ type draw struct {
 	*Plan
 }
 
-func (r *draw) hive() string   { return fmt.Sprintf("h%d", 1+r.IntN(r.Hives)) }
-func (r *draw) worker() string { return fmt.Sprintf("%s/w%d", r.hive(), 1+r.IntN(r.Workers)) }
-func (r *draw) queen() string  { return fmt.Sprintf("q%d", 1+r.IntN(r.Queens)) }
+func (r *draw) hive() string      { return fmt.Sprintf("h%d", 1+r.IntN(r.Hives)) }
+func (r *draw) anyWorker() string { return fmt.Sprintf("%s/w%d", r.hive(), 1+r.IntN(r.Workers)) }
+func (r *draw) queen() string     { return fmt.Sprintf("q%d", 1+r.IntN(r.Queens)) }
 
 // anyOf draws the name of a hive, of a worker or of a queen, whichever it is given.
 func (r *draw) anyOf(kinds ...func() string) string { return kinds[r.IntN(len(kinds))]() }
@@ -84,7 +84,7 @@ func (r *draw) ends() {
 		if r.IntN(3) == 0 {
 			f.N, f.By = 2+r.IntN(8), r.upTo(2*time.Second)
 		} else {
-			f.Who = r.worker()
+			f.Who = r.anyWorker()
 		}
 		r.adds(f)
 	}
@@ -99,7 +99,7 @@ func (r *draw) more() {
 	if r.IntN(3) == 0 {
 		r.Stall, r.StallSaid = []Span{Span(20e9), Span(45e9), Span(120e9)}[r.IntN(3)], r.IntN(2) == 0
 		for range 1 + r.IntN(4) {
-			f := Fault{Kind: Hang, At: r.at(20 * time.Second), Who: r.worker()}
+			f := Fault{Kind: Hang, At: r.at(20 * time.Second), Who: r.anyWorker()}
 			if r.IntN(4) == 0 {
 				f.Kind = Idle
 			}
@@ -177,13 +177,13 @@ func (r *draw) fault() Fault {
 	f := Fault{For: long()}
 	switch n := r.IntN(100); {
 	case n < 20:
-		f.Kind, f.Who = Pause, r.anyOf(r.hive, r.worker, r.queen)
+		f.Kind, f.Who = Pause, r.anyOf(r.hive, r.anyWorker, r.queen)
 	case n < 38:
-		f.Kind, f.Who, f.For = Crash, r.anyOf(r.hive, r.worker, r.queen), again()
+		f.Kind, f.Who, f.For = Crash, r.anyOf(r.hive, r.anyWorker, r.queen), again()
 	case n < 44:
-		f.Kind, f.Who, f.For = Leave, r.anyOf(r.hive, r.worker), again()
+		f.Kind, f.Who, f.For = Leave, r.anyOf(r.hive, r.anyWorker), again()
 	case n < 58:
-		f.Kind, f.Who, f.Hold = Cut, r.anyOf(r.hive, r.worker, r.queen), r.IntN(2) == 0
+		f.Kind, f.Who, f.Hold = Cut, r.anyOf(r.hive, r.anyWorker, r.queen), r.IntN(2) == 0
 		f.Notice = []Span{0, r.upTo(5 * time.Second), Span(pingLimit)}[r.IntN(3)]
 	case n < 62:
 		f.Kind, f.N = Zone, r.IntN(r.Zones)
@@ -195,11 +195,11 @@ func (r *draw) fault() Fault {
 	case n < 74:
 		f.Kind, f.Who, f.By = Clock, r.hive(), Span(between(r.Rand, -2*time.Hour, 2*time.Hour)).round()
 	case n < 78:
-		f.Kind, f.Who = Rival, r.anyOf(r.hive, r.worker)
+		f.Kind, f.Who = Rival, r.anyOf(r.hive, r.anyWorker)
 	case n < 82:
-		f.Kind, f.Who, f.By = Quiet, r.worker(), Span(between(r.Rand, 30*time.Second, 5*time.Minute)).round()
+		f.Kind, f.Who, f.By = Quiet, r.anyWorker(), Span(between(r.Rand, 30*time.Second, 5*time.Minute)).round()
 	case n < 87:
-		f.Kind, f.Who, f.N = Change, r.worker(), 1+r.IntN(14)
+		f.Kind, f.Who, f.N = Change, r.anyWorker(), 1+r.IntN(14)
 	case n < 93:
 		f.Kind = Storage
 	case n < 95:

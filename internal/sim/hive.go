@@ -59,7 +59,7 @@ func (h *hive) start() {
 		k, ok := w.store.get(hivesKey(h.id, page))
 		more = ok && h.core.Recall(k.Payload)
 	}
-	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.say("") })
+	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.speak("") })
 	h.linkChanged()
 }
 
@@ -109,8 +109,8 @@ func (h *hive) act() {
 	h.wake(since(r.Wake))
 }
 
-// say sends one snapshot.
-func (h *hive) say(bye string) bool {
+// speak sends one snapshot.
+func (h *hive) speak(bye string) bool {
 	h.core.Number()
 	if !h.up() {
 		return false
@@ -142,7 +142,7 @@ func (h *hive) say(bye string) bool {
 	return true
 }
 
-func (h *hive) sayBye() bool { return h.say("stopped") }
+func (h *hive) sayBye() bool { return h.speak("stopped") }
 
 // lists reports whether a worker with this id is in its snapshots.
 func (h *hive) lists(worker string) bool {

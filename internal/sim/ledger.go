@@ -224,7 +224,7 @@ func (q *queen) readLedger() {
 	roster, epoch := make(map[string]ledger.RosterItem), int64(0)
 	var keys []string
 	q.request(func(s *store) {
-		keys, epoch = s.all(0), s.epoch
+		keys, epoch = s.keysAfter(0), s.epoch
 		for _, key := range keys {
 			roster[key], _ = s.item(key)
 		}
@@ -267,7 +267,7 @@ func (q *queen) watchLedger() {
 		}
 		return
 	}
-	for _, key := range s.all(k.watched) {
+	for _, key := range s.keysAfter(k.watched) {
 		item, _ := s.item(key)
 		k.watched = item.Revision
 		if item.Own = k.wrote[key] == item.Revision; item.Own {

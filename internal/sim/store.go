@@ -106,8 +106,8 @@ func (s *store) item(hive string) (ledger.RosterItem, bool) {
 	return it.RosterItem, ok
 }
 
-// all returns the roster in the order it was put.
-func (s *store) all(after uint64) (list []string) {
+// keysAfter returns the roster in the order it was put.
+func (s *store) keysAfter(after uint64) (list []string) {
 	for hive := range s.roster {
 		if s.roster[hive].Revision > after {
 			list = append(list, hive)

@@ -42,7 +42,7 @@ func (k *worker) start() {
 		k.request(k.w.now)
 	}
 	k.w.workers = append(k.w.workers, k)
-	k.out = newSender(&k.proc, 0, func() bool { return k.say(k.state) })
+	k.out = newSender(&k.proc, 0, func() bool { return k.speak(k.state) })
 }
 
 func (k *worker) handle(m *message) {
@@ -57,10 +57,10 @@ func (k *worker) linkChanged() {
 	}
 }
 
-func (k *worker) sayBye() bool { return k.say(hivebeat.Stopped) }
+func (k *worker) sayBye() bool { return k.speak(hivebeat.Stopped) }
 
-// say sends one beat, with seq drawn as package worker does.
-func (k *worker) say(state hivebeat.State) bool {
+// speak sends one beat, with seq drawn as package worker does.
+func (k *worker) speak(state hivebeat.State) bool {
 	now, p := k.w.time(), k.w.plan
 	if k.seq == 0 || k.sent || now.Sub(k.seqAt) >= k.every*9/10 {
 		k.seq++

@@ -27,8 +27,7 @@ func Verbs() []string {
 	}
 }
 
-// Acts reports whether a verb changes something. Such a verb is a right of its own, and
-// a client does not repeat it because no answer came.
+// Acts reports whether a verb changes something. Such a verb is a right of its own.
 func Acts(verb string) bool { return verb == VerbHold || verb == VerbRelease }
 
 // Anyone is the asker where the subject of a request names none. All who ask without a

@@ -131,8 +131,8 @@ func (c *Client) at(verb, queen string) string { return c.subjects.Ask(c.asker, 
 // A queen that is there and does not answer (she is stopped, or her link is dead) costs
 // half a second and not the whole of Config.Timeout where there is another: a question
 // that has no answer is asked again every 0.5 s within the same timeout (one with
-// r.Wait ten times at most), and the first answer counts. Hold and Release are asked
-// once, as they change something. All other methods ask in the same way.
+// r.Wait ten times at most), the first time of a queen that answers a ping, and the
+// first answer counts. All other methods ask in the same way.
 func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	if c.followed == nil {
 		return c.any(ctx, verb, r)
@@ -142,15 +142,14 @@ func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answ
 
 // any asks whichever queen answers.
 func (c *Client) any(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
-	wait := c.waits(verb, &r)
-	ask := func() (*api.Answer, error) { return c.ask(ctx, c.at(verb, ""), verb, r, wait) }
+	ask := func() (*api.Answer, error) { return c.ask(ctx, c.at(verb, ""), verb, r, c.waits(&r)) }
 	a, err := ask()
 	if !errors.Is(err, nats.ErrNoResponders) {
 		return a, err
 	}
 	within, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	queen := c.starting(within)
+	queen := c.starting(within, pingWithin)
 	if queen == "" {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -174,7 +173,7 @@ func (c *Client) any(ctx context.Context, verb string, r api.Request) (*api.Answ
 // within is how long the answer may take.
 func (c *Client) within(r *api.Request) time.Duration { return c.timeout + r.Wait.Duration() }
 
-// ask asks at one subject, and of any queen after each wait without an answer; 0 =
+// ask asks at one subject, and of other queens after each wait without an answer; 0 =
 // once.
 func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, wait time.Duration) (*api.Answer, error) {
 	payload, err := json.Marshal(r)
@@ -186,7 +185,7 @@ func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, w
 	defer cancel()
 	var msg *nats.Msg
 	if wait > 0 {
-		msg, err = c.first(limited, subject, c.at(verb, ""), payload, wait)
+		msg, err = c.first(limited, subject, verb, payload, wait)
 	} else {
 		msg, err = c.nc.RequestWithContext(limited, subject, payload)
 	}
@@ -296,7 +295,8 @@ func (c *Client) Hold(ctx context.Context, r api.Request) (*api.Answer, error) {
 }
 
 // Release gives back a hold of this client's asker. A hold of another asker is
-// ErrNotFound.
+// ErrNotFound, and so is one that was given back when the question had to be asked
+// twice.
 func (c *Client) Release(ctx context.Context, hold string) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbRelease, api.Request{Hold: hold})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 	"go.uber.org/goleak"
 
 	"github.com/beatfabric/hivebeat"
@@ -87,6 +88,26 @@ func serveFake(t *testing.T, srv *embedded.Server, id, prefix string, answer fun
 	}
 	bustest.Flush(t, f.nc)
 	return f
+}
+
+// pong makes it answer pings, as a micro service does.
+func (f *fake) pong(t *testing.T) {
+	t.Helper()
+	_, err := f.nc.Subscribe("$SRV.PING.queen", func(m *nats.Msg) {
+		b, _ := json.Marshal(micro.Ping{ServiceIdentity: micro.ServiceIdentity{Name: "queen", ID: f.id, Metadata: map[string]string{"prefix": strings.TrimSuffix(f.prefix, ".")}}})
+		_ = m.Respond(b)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, f.nc)
+}
+
+// forget drops what it was asked.
+func (f *fake) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked, f.at = nil, nil
 }
 
 // leave makes it answer no more, and nobody find it.

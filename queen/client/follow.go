@@ -39,7 +39,7 @@ func (c *Client) follow(ctx context.Context, verb string, r api.Request) (*api.A
 	var a *api.Answer
 	var err error = nats.ErrNoResponders
 	if before != "" && !mute {
-		a, err = c.ask(ctx, c.at(verb, before), verb, r, c.waits(verb, &r))
+		a, err = c.ask(ctx, c.at(verb, before), verb, r, c.waits(&r))
 	}
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, ErrUnavailable) && !api.Acts(verb) {
 		a, err = c.any(ctx, verb, r)

@@ -28,10 +28,10 @@ func (e *StartingError) Error() string {
 // Unwrap returns ErrNoQueen.
 func (*StartingError) Unwrap() error { return ErrNoQueen }
 
-// starting returns the id of a queen of this prefix that is there, warm or not; empty
-// if there is none, or it may not be asked.
-func (c *Client) starting(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, pingWithin)
+// starting returns the id of a queen of this prefix that answers a ping, warm or not;
+// empty if none does in time, or the client may not ask.
+func (c *Client) starting(ctx context.Context, within time.Duration) string {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	subject, err := micro.ControlSubject(micro.PingVerb, "queen", "")
 	if err != nil {

@@ -1,0 +1,270 @@
+package queencore
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// hear gives the core what another queen says.
+func (r *rig) hear(m PeerMessage) {
+	r.t.Helper()
+	m.V = 1
+	b, err := json.Marshal(m)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.c.Peer(r.now, b)
+	r.turn()
+}
+
+// said returns the last thing that this queen said to others, and forgets all of it.
+func (r *rig) said() (m PeerMessage) {
+	r.t.Helper()
+	if len(r.peers) == 0 {
+		return m
+	}
+	if err := json.Unmarshal(r.peers[len(r.peers)-1], &m); err != nil {
+		r.t.Fatal(err)
+	}
+	r.peers = nil
+	return m
+}
+
+// with lets time pass while other queens are heard.
+func (r *rig) with(d time.Duration, others ...PeerMessage) {
+	r.t.Helper()
+	for end := r.now.Add(d); r.now.Before(end); {
+		for _, m := range others {
+			r.hear(m)
+		}
+		r.pass(250 * time.Millisecond)
+	}
+}
+
+func (r *rig) backup(want bool) {
+	r.t.Helper()
+	if on, _ := r.c.Backup(r.now); on != want {
+		r.t.Errorf("after %v: it answers in place of another: %v, not %v", r.now.Sub(epoch), on, want)
+	}
+}
+
+// A queen that misses another one answers in its place within 2 s, until it is back.
+func TestAQueenAnswersInPlaceOfAnother(t *testing.T) {
+	r := newRig(t, Config{NoJetStream: true})
+	r.pass(coldStart)
+	other := PeerMessage{Queen: "q1"}
+	r.with(3*time.Second, other)
+	r.backup(false)
+	r.pass(time.Second)
+	r.backup(false) // a moment of silence is none
+	r.pass(time.Second)
+	r.backup(true)
+	if m := r.said(); !m.Backup || m.Queen != "q" || m.V != 1 {
+		t.Errorf("it says %+v", m)
+	}
+	r.hear(other)
+	r.backup(false)
+	// One that ends in order is not missed.
+	r.hear(PeerMessage{Queen: "q1", Bye: true})
+	r.pass(10 * time.Second)
+	r.backup(false)
+}
+
+// A queen whose own token does not return misses nobody.
+func TestAQueenThatHearsNothingTakesNoPlace(t *testing.T) {
+	r := newRig(t, Config{NoJetStream: true})
+	r.pass(coldStart)
+	r.with(time.Second, PeerMessage{Queen: "q1"})
+	r.mute = true
+	r.pass(10 * time.Second)
+	r.backup(false)
+	r.mute = false
+	r.pass(time.Second) // nor was the other one silent all that time
+	r.backup(false)
+	r.pass(2 * time.Second)
+	r.backup(true)
+}
+
+// Of several queens that miss one the one with the lowest id answers in its place.
+func TestOneOfAllQueensAnswersInPlaceOfAnother(t *testing.T) {
+	r := newRig(t, Config{NoJetStream: true}) // it is q
+	r.pass(coldStart)
+	r.hear(PeerMessage{Queen: "stopped"})
+	lower, higher := PeerMessage{Queen: "a"}, PeerMessage{Queen: "z", Backup: true}
+	r.with(3*time.Second, lower, higher)
+	r.backup(true) // a knows nothing of the one that is stopped
+	if _, others := r.c.Backup(r.now); !others {
+		t.Error("nobody else answers")
+	}
+	lower.Backup = true
+	r.with(time.Second, lower, higher)
+	r.backup(false)
+	r.with(3*time.Second, higher) // a is stopped too
+	r.backup(true)
+}
+
+// A queen says that it is there while it is warm, and that it ends.
+func TestWhatAQueenSaysToOthers(t *testing.T) {
+	r := newRig(t, Config{NoJetStream: true})
+	r.c.Stores("s1")
+	r.pass(coldStart / 2)
+	if len(r.peers) > 0 {
+		t.Errorf("it is not warm, and says %s", r.peers)
+	}
+	r.pass(coldStart)
+	r.peers = nil
+	r.pass(10 * time.Second)
+	if n := len(r.peers); n < 18 || n > 22 {
+		t.Errorf("%d messages in 10 s", n)
+	}
+	if m := r.said(); m.Stores != "s1" || m.Bye || m.Backup {
+		t.Errorf("%+v", m)
+	}
+	r.hear(PeerMessage{Queen: "q1", Stores: "s1"})
+	r.hear(PeerMessage{Queen: "q2", Stores: "s2"})
+	r.hear(PeerMessage{Queen: "q3"}) // it does not know yet
+	if ids := r.c.OtherStores(r.now); len(ids) != 1 || ids[0] != "q2" {
+		t.Errorf("other stores: %v", ids)
+	}
+	r.c.Leave()
+	r.turn()
+	if m := r.said(); !m.Bye {
+		t.Errorf("it ends and says %+v", m)
+	}
+	r.pass(time.Second)
+	if len(r.peers) > 0 {
+		t.Errorf("it ended and says %s", r.peers)
+	}
+}
+
+// What anybody can send costs a bounded amount of memory, and changes nothing.
+func TestWhatOthersSayIsBounded(t *testing.T) {
+	r := newRig(t, Config{NoJetStream: true})
+	r.pass(coldStart)
+	for _, bad := range []string{"", "{", `[]`, `{"v":2,"queen":"q1"}`, `{"v":1,"queen":"a.b"}`, `{"v":1}`, fmt.Sprintf(`{"v":1,"queen":"q1","stores":%q}`, make([]byte, maxPeerBytes))} {
+		r.c.Peer(r.now, []byte(bad))
+	}
+	if n := len(r.c.peers.known); n != 0 {
+		t.Errorf("%d queens are known", n)
+	}
+	for i := range 10 * maxPeers {
+		r.hear(PeerMessage{Queen: fmt.Sprint("q", i), Unverified: []PeerDoubt{{Hive: fmt.Sprint("nobody", i), Inc: 1, Seq: 1}}})
+	}
+	if n := len(r.c.peers.known); n != maxPeers {
+		t.Errorf("%d queens are known", n)
+	}
+	if n, _ := r.c.View().DoubtedElsewhere(r.now); n != 0 || r.c.View().Len() != 0 {
+		t.Errorf("%d hives are doubted, %d known", n, r.c.View().Len())
+	}
+	r.pass(2 * peerForgotten)
+	r.backup(false)
+	if n := len(r.c.peers.known); n != 0 {
+		t.Errorf("%d queens are known after so long", n)
+	}
+}
+
+// A hive that another queen holds as unverified is in doubt here, until this queen
+// knows more of it, or the other says so no more.
+func TestADoubtOfAnotherQueenCounts(t *testing.T) {
+	r := newRig(t, Config{NoJetStream: true})
+	r.pass(coldStart)
+	r.snapshot("h", 100, 7)
+	r.turn()
+	h := r.c.View().Hive("h")
+	doubt := func(inc, seq uint64) string {
+		r.hear(PeerMessage{Queen: "q1", Unverified: []PeerDoubt{{"h", inc, seq}}})
+		return r.c.View().DoubtedBy(h, r.now)
+	}
+	for _, tt := range []struct {
+		inc, seq uint64
+		want     string
+	}{{99, 9, ""}, {100, 6, ""}, {100, 7, "q1"}, {101, 1, "q1"}, {100, 8, "q1"}} {
+		if got := doubt(tt.inc, tt.seq); got != tt.want {
+			t.Errorf("at (%d, %d) it is doubted by %q, not %q", tt.inc, tt.seq, got, tt.want)
+		}
+	}
+	r.snapshot("h", 100, 9)
+	r.turn()
+	if got := r.c.View().DoubtedBy(h, r.now); got != "" {
+		t.Errorf("it was heard since, and is doubted by %q", got)
+	}
+	if doubt(100, 9) == "" {
+		t.Error("it is not doubted")
+	}
+	r.pass(doubtLasts)
+	if n, by := r.c.View().DoubtedElsewhere(r.now); n != 0 {
+		t.Errorf("%d are doubted by %q, which says so no more", n, by)
+	}
+}
+
+// A queen whose brake is on tells the others whom it holds, unless it is not sure of
+// itself.
+func TestAQueenTellsWhomItHolds(t *testing.T) {
+	r := newRig(t, Config{})
+	r.pass(coldStart)
+	const hives = 6
+	for i := range hives {
+		r.snapshot(fmt.Sprint("h", i), 100, 5)
+	}
+	r.pass(46 * time.Second)
+	r.peers = nil
+	r.pass(doubtEvery)
+	doubts := func() (n int) {
+		for _, b := range r.peers {
+			var m PeerMessage
+			if err := json.Unmarshal(b, &m); err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range m.Unverified {
+				if d.Inc != 100 || d.Seq != 5 {
+					t.Errorf("%+v", d)
+				}
+			}
+			n = max(n, len(m.Unverified))
+		}
+		r.peers = nil
+		return n
+	}
+	if n := doubts(); n != hives {
+		t.Errorf("it holds %d hives, and tells of %d", hives, n)
+	}
+	r.broken = true
+	r.c.StoreState(r.now, errAway)
+	r.pass(doubtEvery)
+	doubts() // one may have been said before
+	r.pass(doubtEvery)
+	if n := doubts(); n != 0 {
+		t.Errorf("without its store it tells of %d hives", n)
+	}
+}
+
+// A queen that was stopped says whom it has not heard since.
+func TestAQueenThatWasStoppedSaysWhomItMisses(t *testing.T) {
+	r := newRig(t, Config{})
+	r.pass(coldStart)
+	r.snapshot("h1", 100, 5)
+	r.snapshot("h2", 100, 5)
+	r.pass(time.Second)
+	r.now = r.now.Add(time.Minute)
+	r.c.Look(r.now)
+	if _, ok := r.c.Hearing().Doubts(); !ok {
+		t.Error("it does not doubt itself")
+	}
+	r.turn() // the token comes back at once
+	if n, since := r.c.Unheard(); n != 2 || !since.Equal(r.now) {
+		t.Errorf("%d hives were not heard since %v", n, since)
+	}
+	r.pass(time.Second)
+	r.snapshot("h1", 100, 6)
+	r.turn()
+	if n, _ := r.c.Unheard(); n != 1 {
+		t.Errorf("%d hives were not heard since", n)
+	}
+	r.snapshot("h2", 100, 6)
+	r.turn()
+	if n, _ := r.c.Unheard(); n != 0 {
+		t.Errorf("%d hives were not heard since", n)
+	}
+}
