@@ -145,6 +145,9 @@ func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hi
 	s := r.note(now, w, kind, age)
 	s.From, s.To, s.Cause = string(w.live), string(live), cause
 	w.live, w.cause, w.since, w.flaps.told = live, cause, now, live
+	if !w.counted() {
+		r.closings.Close(w)
+	}
 	switch live {
 	case hivebeat.Lost:
 		r.lost[cause]++

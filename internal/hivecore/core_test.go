@@ -436,7 +436,7 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 		r.is("w", hivebeat.Alive)
 		r.pass(1)
 		r.is("w", hivebeat.Lost)
-		r.wantUrges("ended")
+		r.wantUrges("ended", "ended") // it is not to be picked, and it is lost
 		r.wantRolls()
 	})
 	t.Run("on its way", func(t *testing.T) {
@@ -476,14 +476,14 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 		if r.settles != 1 {
 			t.Fatalf("%d asks at a time", r.settles)
 		}
-		r.Settled(r.now)
+		r.Settled(r.now, liveness.Path{Server: "NDXS"})
 		r.do()
 		r.beat(b) // not settled yet
 		if r.settles != 2 {
 			t.Fatalf("%d asks, want one for each", r.settles)
 		}
-		r.Settled(r.now)
-		r.Settled(r.now) // too many of it mean nothing
+		r.Settled(r.now, liveness.Path{Server: "NDXS"})
+		r.Settled(r.now, liveness.Path{Server: "NDXS"}) // too many of it mean nothing
 		r.do()
 		r.beat(a)
 		r.deaf = false
@@ -515,10 +515,10 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 	}
 }
 
-// The roll is called once in a while for those whose window is about to end, and not
-// where very many would answer.
+// The roll is called once in a while for those whose window is about to end, with more
+// time for the answers where there are many.
 func TestAskingThoseWhoMayBeBack(t *testing.T) {
-	for _, many := range []int{10, askMost, askMost + 1} {
+	for many, spread := range map[int]time.Duration{10: hivebeat.WorkerRollSpread, 8000: 800 * time.Millisecond} {
 		r := connected(t, Config{})
 		list := names(many)
 		for i, f := range list {
@@ -532,19 +532,13 @@ func TestAskingThoseWhoMayBeBack(t *testing.T) {
 			r.pass(second)
 		}
 		r.pass(3 * second)
-		if many > askMost {
-			r.wantRolls()
-		} else {
-			r.wantRolls(hivebeat.WorkerRollSpread)
-		}
+		r.wantRolls(spread)
 		r.pass(2 * second)
 		r.forget()
 		r.Closed(r.now, closedConn(list[3]))
 		r.do()
 		r.pass(3 * second)
-		if many <= askMost {
-			r.wantRolls(hivebeat.WorkerRollSpread)
-		}
+		r.wantRolls(spread)
 	}
 }
 
@@ -658,7 +652,7 @@ func TestAnyInputs(t *testing.T) {
 			"flap":   func(*rapid.T) { r.Connection(r.now, core.Connection{Up: true, Flapped: true}) },
 			"system": func(t *rapid.T) { r.System(r.now, rapid.Bool().Draw(t, "up")) },
 			"closed": func(t *rapid.T) { r.Closed(r.now, closedConn(list[any1.Draw(t, "who")])) },
-			"settle": func(*rapid.T) { r.Settled(r.now) },
+			"settle": func(*rapid.T) { r.Settled(r.now, liveness.Path{Server: "NDXS"}) },
 			"deaf":   func(*rapid.T) { r.deaf = !r.deaf },
 			"token": func(*rapid.T) {
 				if len(r.tokens) > 0 {

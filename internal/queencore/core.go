@@ -35,6 +35,7 @@ type Config struct {
 	Fresh       time.Duration
 	Brake       fleet.BrakeRule
 	NoJetStream bool
+	Own         string // the id of the NATS server that runs in this process, if one does
 	// Random returns a number from 0 to below 1: what queens do at once each does
 	// after a time of its own.
 	Random func() float64
@@ -96,6 +97,7 @@ func New(cfg Config, now time.Time) *Core {
 	c := &Core{cfg: cfg, view: fleet.New(cfg.Fresh), began: now}
 	c.view.Begin(uint64(now.UnixMicro()))
 	c.view.SetBrake(cfg.Brake)
+	c.view.SetOwn(cfg.Own)
 	c.hearing = core.NewHearing("queen", "hive", c.view, &c.ready.Logs)
 	c.wards.heard = make(map[string]bool)
 	return c
@@ -221,9 +223,9 @@ func (c *Core) Closed(now time.Time, d liveness.Disconnect) {
 }
 
 // Settled answers Signals.Settle.
-func (c *Core) Settled(now time.Time) {
+func (c *Core) Settled(now time.Time, by liveness.Path) {
 	c.look(now)
-	c.hearing.Settled(now)
+	c.hearing.Settled(now, by)
 }
 
 // System follows the connection to the system account.

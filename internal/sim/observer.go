@@ -1,11 +1,13 @@
 package sim
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/link"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
 // observer is what hives and queens have in common: a process whose core judges
@@ -81,14 +83,15 @@ func (o *observer) carry(s core.Signals) {
 	}
 	if s.Settle {
 		done := false
-		settled := func() {
+		settled := func(by liveness.Path) {
 			if !done {
 				done = true
-				o.drive(o.judge.Settled)
+				o.drive(func(now time.Time) { o.judge.Settled(now, by) })
 			}
 		}
-		o.emit(&message{topic: topicSettle, settled: settled})
-		o.after(core.SettleWithin, settled)
+		path := liveness.Path{Server: fmt.Sprintf("s%d", o.conn.server), Host: o.slot.machine().name}
+		o.emit(&message{topic: topicSettle, settled: func() { settled(path) }})
+		o.after(core.SettleWithin, func() { settled(liveness.Path{}) })
 	}
 }
 

@@ -88,6 +88,7 @@ const (
 	Cut     Kind = "cut"     // who loses its connection
 	Zone    Kind = "zone"    // all of a zone lose theirs
 	Machine Kind = "machine" // a hive and its workers die at once
+	Batch   Kind = "batch"   // all workers of the hive who die at once
 	Mass    Kind = "mass"    // so many hives die at once
 	Clock   Kind = "clock"   // the wall clock of a machine jumps by By
 	Rival   Kind = "rival"   // another process with the id of who
