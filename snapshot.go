@@ -74,7 +74,10 @@ type Record struct {
 	Facts
 	Age   Millis `msgpack:"age" json:"age"`     // since the last beat, by the hive's monotonic clock
 	Since Millis `msgpack:"since" json:"since"` // since this live began
-	Proc  Proc   `msgpack:"os,omitempty" json:"os,omitzero"`
+	// Closed says that its connection closed, and that it was not heard since: it may
+	// have ended or moved, and is not to be picked.
+	Closed bool `msgpack:"closed,omitempty" json:"closed,omitempty"`
+	Proc   Proc `msgpack:"os,omitempty" json:"os,omitzero"`
 }
 
 // Transition is one step in a worker's life, numbered by its hive.

@@ -19,6 +19,7 @@ type Disconnect struct {
 	Server string // its id
 	Client uint64 // its id at that server
 	Reason string // in the server's words: "Client Closed", "Stale Connection" …
+	Host   string // the client's address, as the server sees it
 	Name   string // of the connection
 	Kind   string // of the connection: "Client", or "Leafnode" and others
 	// Lived is how long the connection was there, by the server's clock. 0 is not
@@ -62,6 +63,7 @@ func ParseDisconnect(payload []byte) (Disconnect, error) {
 		} `json:"server"`
 		Client struct {
 			ID   uint64 `json:"id"`
+			Host string `json:"host"`
 			Name string `json:"name"`
 			Kind string `json:"kind"`
 
@@ -76,7 +78,7 @@ func ParseDisconnect(payload []byte) (Disconnect, error) {
 	if m.Server.ID == "" || m.Client.ID == 0 {
 		return Disconnect{}, fmt.Errorf("bus: disconnect advisory: %w", errNoDisconnect)
 	}
-	d := Disconnect{Server: m.Server.ID, Client: m.Client.ID, Reason: m.Reason, Name: m.Client.Name, Kind: m.Client.Kind}
+	d := Disconnect{Server: m.Server.ID, Client: m.Client.ID, Reason: m.Reason, Host: m.Client.Host, Name: m.Client.Name, Kind: m.Client.Kind}
 	var start, stop time.Time
 	if json.Unmarshal(m.Client.Start, &start) == nil && json.Unmarshal(m.Client.Stop, &stop) == nil && !start.IsZero() {
 		d.Lived = max(0, stop.Sub(start)) // its clock may have been set

@@ -52,6 +52,10 @@ type Config struct {
 	// like the other one, and need not be connected yet. Without it, or if it hears
 	// nothing, silence and the ends of processes remain. Default: none.
 	System *nats.Conn
+	// Own is the id of the NATS server that runs in this process, if one does. It fails
+	// with the process alone, so that however many of its connections close at once each
+	// is believed. Default: none.
+	Own string
 	// Host reads the facts of the machine, GPUs those of its GPUs. Each is called
 	// every 10 s on a goroutine of its own, with a context that ends after 5 s, and
 	// never while a call before has not returned; no snapshot waits for it. An

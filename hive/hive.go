@@ -105,6 +105,7 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 	h.procs = newProcs(cfg, h.ns)
 	h.core = hivecore.New(hivecore.Config{
 		ID: cfg.ID, Subject: subjects.Workers(cfg.ID), NS: h.ns, PID: h.self(), StallAfter: cfg.StallAfter, PushFacts: cfg.PushFacts,
+		Own: cfg.Own,
 	})
 	if cfg.Pinned {
 		h.subject = subjects.Hive(cfg.ID)

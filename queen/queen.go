@@ -74,6 +74,10 @@ type Config struct {
 	// and that does not come back within seconds, is lost. It is borrowed as nc is.
 	// Default nil: silence alone decides.
 	System *nats.Conn
+	// Own is the id of the NATS server that runs in this process, if one does. It fails
+	// with the process alone, so that however many of its connections close at once each
+	// is believed. Default: none.
+	Own string
 	// Logger gets the transitions of hives, and what goes wrong. nil discards it.
 	Logger *slog.Logger
 }
@@ -192,7 +196,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 		acting: make(map[query.HoldID]chan struct{}), began: time.Now(), leaving: make(chan struct{}),
 	}
 	q.core = queencore.New(queencore.Config{
-		ID: cfg.ID, Subjects: subjects, Fresh: cfg.Fresh, NoJetStream: cfg.NoJetStream, EventsMax: cfg.EventsMax, Random: rand.Float64,
+		ID: cfg.ID, Subjects: subjects, Fresh: cfg.Fresh, NoJetStream: cfg.NoJetStream, EventsMax: cfg.EventsMax, Own: cfg.Own, Random: rand.Float64,
 		Brake: fleet.BrakeRule{Off: cfg.BrakeOff, Share: cfg.BrakeShare}, Debug: debugs(q.log),
 	}, q.began)
 	q.view, q.store.core = q.core.View(), q.core

@@ -50,6 +50,9 @@ func (q *Queen) status(now time.Time) api.Status {
 	if n := q.view.Totals().Warming; n > 0 {
 		unsure("%s, and may not know all workers yet", restarted(n))
 	}
+	if hives, workers := q.view.InDoubt(), q.view.Totals().Closed; hives+workers > 0 {
+		unsure("the connections of %d hives and %d workers closed, and they were not heard since: they may be gone, and are not picked", hives, workers)
+	}
 	held := 0
 	for _, z := range q.view.Brakes() {
 		since, n, _ := z.On()

@@ -63,7 +63,7 @@ func (cmd *hiveCmd) run(ctx context.Context, id string, log *slog.Logger) error 
 	}
 	h, err := hive.New(m.nc, hive.Config{
 		ID: id, Prefix: cmd.Prefix, Every: cmd.Every, Labels: cmd.Label, Pinned: cmd.Pinned, PushFacts: cmd.PushFacts,
-		StallAfter: cmd.StallAfter, System: m.sys, Logger: log,
+		StallAfter: cmd.StallAfter, System: m.sys, Own: m.own(), Logger: log,
 	})
 	if err != nil {
 		m.nc.Close()

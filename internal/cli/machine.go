@@ -68,6 +68,14 @@ func (m *machine) leave() error {
 	return m.srv.Stop(ctx)
 }
 
+// own is the id of the server that it runs, if it does.
+func (m *machine) own() string {
+	if m.srv == nil {
+		return ""
+	}
+	return m.srv.ID()
+}
+
 // reach connects the hive, or runs the server that it connects to.
 func (cmd *hiveCmd) reach(ctx context.Context, id string, log *slog.Logger) (m *machine, err error) {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -192,7 +192,7 @@ func (u *up) queen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := queen.New(nc, queen.Config{Prefix: u.cmd.Prefix, BrakeOff: u.cmd.Brake == 0, BrakeShare: float64(u.cmd.Brake), System: u.sys, Logger: u.log})
+	q, err := queen.New(nc, queen.Config{Prefix: u.cmd.Prefix, BrakeOff: u.cmd.Brake == 0, BrakeShare: float64(u.cmd.Brake), System: u.sys, Own: u.srv.ID(), Logger: u.log})
 	if err != nil {
 		nc.Close()
 		return err
@@ -222,7 +222,7 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	h, err := hive.New(nc, hive.Config{ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, System: u.sys, Logger: u.log})
+	h, err := hive.New(nc, hive.Config{ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, System: u.sys, Own: u.srv.ID(), Logger: u.log})
 	if err != nil {
 		nc.Close()
 		return "", err

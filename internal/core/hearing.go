@@ -18,6 +18,8 @@ type Judge interface {
 	// SettleDisconnects says that what was sent before upTo has been received. It
 	// reports whether there is a later window that waits for the same.
 	SettleDisconnects(upTo time.Time) (more bool)
+	// VouchDisconnects says that a token that was sent at upTo returned by that path.
+	VouchDisconnects(upTo time.Time, by liveness.Path)
 	// ForgetDisconnects closes all windows: nobody hears of closed connections now.
 	ForgetDisconnects()
 }
@@ -68,6 +70,7 @@ type Hearing struct {
 	dropped uint64
 
 	settling bool
+	unproved bool // a token is due by which to settle, with the next Drops: the last one did not return
 	settleAt time.Time
 	ignored  liveness.Ignored
 
@@ -153,6 +156,10 @@ func (h *Hearing) doubt() {
 // they were handled.
 func (h *Hearing) Drops(now time.Time, total uint64) {
 	h.counted, h.dropped = now, total
+	if h.unproved && h.sight.Connected() {
+		h.unproved = false
+		h.settle(now)
+	}
 	news := h.sight.Dropped(now, total)
 	if news == 0 {
 		return
@@ -239,7 +246,7 @@ func (h *Hearing) Closed(now time.Time, d liveness.Disconnect) (opened bool) {
 	noted := h.judge.Disconnect(now, d)
 	if noted.Ignored {
 		if tell := h.ignored.Count(now, d.Server); tell > 0 {
-			h.logs.Add(slog.LevelWarn, "connections of a NATS server close many at once: no "+h.judged+" there is lost by them, only by its silence",
+			h.logs.Add(slog.LevelWarn, "connections of a NATS server close many at once: no "+h.judged+" there is picked until it is heard, and it is lost by its silence, or where this "+h.self+" reaches that server from the same address",
 				slog.Uint64("ignored", tell), slog.String("server", d.Server), slog.String("name", d.Name), slog.String("reason", d.Reason))
 		}
 	}
@@ -263,13 +270,20 @@ func (h *Hearing) settle(now time.Time) {
 }
 
 // Settled says that everything that NATS had for this observer when Signals.Settle
-// was returned has been handled.
-func (h *Hearing) Settled(now time.Time) {
+// was returned has been handled, and by which path the token returned that tells so;
+// none where it did not return in time.
+func (h *Hearing) Settled(now time.Time, by liveness.Path) {
 	if !h.settling {
 		return
 	}
 	h.settling = false
-	if h.judge.SettleDisconnects(h.settleAt) {
+	if by != (liveness.Path{}) {
+		h.judge.VouchDisconnects(h.settleAt, by)
+	}
+	if !h.judge.SettleDisconnects(h.settleAt) {
+		return
+	}
+	if h.unproved = by == (liveness.Path{}); !h.unproved {
 		h.settle(now)
 	}
 }

@@ -38,7 +38,9 @@ func (j *judge) SettleDisconnects(upTo time.Time) bool {
 	j.settled = append(j.settled, upTo)
 	return j.more
 }
-func (j *judge) ForgetDisconnects() { j.forgot++ }
+
+func (j *judge) VouchDisconnects(time.Time, liveness.Path) {}
+func (j *judge) ForgetDisconnects()                        { j.forgot++ }
 
 // ear is a Hearing of a test.
 type ear struct {
@@ -309,13 +311,13 @@ func TestHearingOfClosedConnections(t *testing.T) {
 	}
 	e.j.more = true
 	later := e.now.Add(1)
-	e.Settled(later)
+	e.Settled(later, liveness.Path{Server: "S"})
 	if !e.TakeSignals().Settle {
 		t.Error("does not wait for the later one")
 	}
 	e.j.more = false
-	e.Settled(e.now.Add(2))
-	e.Settled(e.now.Add(3))
+	e.Settled(e.now.Add(2), liveness.Path{Server: "S"})
+	e.Settled(e.now.Add(3), liveness.Path{Server: "S"})
 	if e.TakeSignals().Settle || len(e.j.settled) != 2 || !e.j.settled[0].Equal(at) || !e.j.settled[1].Equal(later) {
 		t.Errorf("settled %v, want %v and %v", e.j.settled, at, later)
 	}
@@ -337,7 +339,7 @@ func TestHearingOfAServersConnections(t *testing.T) {
 		e.Closed(e.now, liveness.Disconnect{Server: "S", Name: "n", Reason: "r"})
 		e.after(second)
 	}
-	e.said("connections of a NATS server close many at once: no worker there is lost by them, only by its silence")
+	e.said("connections of a NATS server close many at once: no worker there is picked until it is heard, and it is lost by its silence, or where this hive reaches that server from the same address")
 	if e.Ignored() != 12 {
 		t.Errorf("%d are ignored", e.Ignored())
 	}

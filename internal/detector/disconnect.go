@@ -36,6 +36,26 @@ func (r *Registry) SettleDisconnects(upTo time.Time) (more bool) { return r.clos
 // disconnects was cut off itself.
 func (r *Registry) ForgetDisconnects() { r.closings.Forget() }
 
+// VouchDisconnects says that a token of the owner, sent at the given time, returned by
+// that path.
+func (r *Registry) VouchDisconnects(upTo time.Time, by liveness.Path) { r.closings.Vouch(upTo, by) }
+
+// SetOwn names the server that runs in the owner's process.
+func (r *Registry) SetOwn(server string) { r.closings.SetOwn(server) }
+
+// TakeClosed reports whether Closed of a record changed since the last call, without a
+// step: some were set, some were cleared.
+func (r *Registry) TakeClosed() (set, cleared bool) {
+	for _, w := range r.closings.TakeMoved() {
+		if r.closings.Has(w) {
+			set = true
+		} else if w.counted() {
+			cleared = true
+		}
+	}
+	return set, cleared
+}
+
 // TakeAsk reports whether workers are to be asked to beat now, since the last call.
 func (r *Registry) TakeAsk() bool { return len(r.closings.TakeAsk()) > 0 }
 

@@ -17,7 +17,7 @@ const ms = time.Millisecond
 func (b *bench) closes(f *fake) bool { return b.closesConn(f.Conn) }
 
 func (b *bench) closesConn(conn string) bool {
-	return b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Conn: conn, Reason: "Client Closed", Evidence: true}).Opened
+	return b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Host: "10.0.0.1", Conn: conn, Reason: "Client Closed", Evidence: true}).Opened
 }
 
 func TestDisconnect(t *testing.T) {
@@ -87,7 +87,21 @@ func TestDisconnect(t *testing.T) {
 		}
 	}
 
+	is := func(want bool) do {
+		return func(b *bench, _ *fake) {
+			if r, _ := b.record("w"); r.Closed != want {
+				b.t.Errorf("its record says closed: %v", r.Closed)
+			}
+		}
+	}
+	held, free := is(true), is(false)
+	vouch := func(server, host string) do {
+		return func(b *bench, _ *fake) { b.VouchDisconnects(b.now, liveness.Path{Server: server, Host: host}) }
+	}
+	own := func(b *bench, _ *fake) { b.SetOwn("NDXS") }
+
 	const fast, slow, ask = 2 * second, 5 * second, liveness.AskBefore // the contract's, whatever the code says
+	const more = liveness.BatchMore
 	const joined, lost = "joined:>alive", "lost:alive>lost(disconnect)"
 	for _, c := range []struct {
 		name string
@@ -138,7 +152,23 @@ func TestDisconnect(t *testing.T) {
 		},
 		{"back after it was lost", []do{beat, closed, pass(3 * second), moved}, []string{joined, lost, "recovered:lost>alive"}, hivebeat.Alive},
 		{"three others: not too many", []do{beat, others(2, 0), closed, pass(fast)}, []string{joined, lost}, hivebeat.Lost},
-		{"more than three at once are the server's", []do{beat, others(3, 0), ignored, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"more than three at once are the server's", []do{beat, others(3, 0), closed, held, pass(30 * second), held}, []string{joined}, hivebeat.Alive},
+		{"unless a token says that it lives", []do{beat, others(3, 0), closed, vouch("NDXS", "10.0.0.1"), held, pass(fast + more)}, []string{joined, lost}, hivebeat.Lost},
+		{"also the first of them", []do{beat, closed, others(8, 0), vouch("NDXS", "10.0.0.1"), held, pass(fast + more)}, []string{joined, lost}, hivebeat.Lost},
+		{"and the window is longer then", []do{beat, others(3, 0), closed, vouch("NDXS", "10.0.0.1"), pass(fast + more - 1)}, []string{joined}, hivebeat.Alive},
+		{"a token from another host says nothing", []do{beat, others(3, 0), closed, vouch("NDXS", "10.0.0.2"), pass(30 * second), held}, []string{joined}, hivebeat.Alive},
+		{"nor one of another server", []do{beat, others(3, 0), closed, vouch("OTHER", "10.0.0.1"), pass(30 * second), held}, []string{joined}, hivebeat.Alive},
+		{"nor one without a host", []do{beat, others(3, 0), closed, vouch("NDXS", ""), pass(30 * second), held}, []string{joined}, hivebeat.Alive},
+		{"a server in this process is believed", []do{own, beat, others(8, 0), closed, others(8, 0), pass(fast)}, []string{joined, lost}, hivebeat.Lost},
+		{"but for what is no evidence", []do{own, beat, others(8, 0), silent, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"one that is held and heard again is free", []do{beat, others(3, 0), closes, moved, free, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"a beat that was on its way does not free it", []do{beat, others(3, 0), closed, beat, held}, []string{joined}, hivebeat.Alive},
+		{"one after a token does", []do{beat, others(3, 0), closes, vouch("NDXS", ""), beat, free}, []string{joined}, hivebeat.Alive},
+		{"a death just before a batch has its own window", []do{beat, closed, pass(250 * ms), others(8, ms), pass(fast - 258*ms)}, []string{joined, lost}, hivebeat.Lost},
+		{"held windows get credit too", []do{
+			beat, others(3, 0), closed, func(b *bench, _ *fake) { b.now = b.now.Add(time.Minute); b.Credit(time.Minute) },
+			vouch("NDXS", "10.0.0.1"), pass(fast + more - 1),
+		}, []string{joined}, hivebeat.Alive},
 		{"strangers that pass by are nobody's", []do{beat, passing(40, strangers), closed, passing(40, strangers), pass(fast)}, []string{joined, lost}, hivebeat.Lost},
 		{
 			"those that somebody had once are no strangers",
@@ -158,7 +188,7 @@ func TestDisconnect(t *testing.T) {
 			[]string{joined, "joined:>alive", "joined:>alive", "joined:>alive"},
 			hivebeat.Alive,
 		},
-		{"also when it was the first of them", []do{beat, closed, pass(333 * ms), others(3, 333*ms), pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"also when it was the first of them", []do{beat, closed, pass(249 * ms), others(3, 249*ms), pass(29 * second)}, []string{joined}, hivebeat.Alive},
 		{"more than three, but slowly", []do{beat, closed, pass(340 * ms), others(3, 340*ms), pass(fast)}, []string{joined, lost}, hivebeat.Lost},
 		{
 			"others do not end a window of before",
@@ -181,7 +211,7 @@ func TestDisconnect(t *testing.T) {
 			[]string{joined, lost},
 			hivebeat.Lost,
 		},
-		{"the tail of many", []do{beat, others(9, 10*ms), pass(900 * ms), ignored, pass(30 * second)}, []string{joined}, hivebeat.Alive},
+		{"the tail of many", []do{beat, others(9, 10*ms), pass(900 * ms), closed, pass(30 * second)}, []string{joined}, hivebeat.Alive},
 		{"no evidence", []do{beat, silent, pass(30 * second)}, []string{joined}, hivebeat.Alive},
 		{"no evidence, within a window", []do{beat, closed, pass(second), silent, pass(second)}, []string{joined, lost}, hivebeat.Lost},
 		{"no evidence, but counted", []do{beat, closed, silent, silent, silent, pass(30 * second)}, []string{joined}, hivebeat.Alive},

@@ -9,12 +9,14 @@ import (
 
 // record returns what a snapshot says of w. It shares texts, maps and slices with
 // w.facts, which are replaced when they change and never written to.
-func (w *worker) record(now time.Time, tr []hivebeat.Transition) hivebeat.Record {
+func (r *Registry) record(now time.Time, w *worker, tr []hivebeat.Transition) hivebeat.Record {
 	age := now.Sub(w.heard)
 	rec := hivebeat.Record{
 		Worker: w.id, Live: w.live, Cause: w.cause, N: w.n, Tr: tr, Facts: w.facts, Stalled: w.progress.stalled, Rival: w.rival.now(now, &w.facts),
 		Age:   hivebeat.MillisOf(age),
 		Since: hivebeat.MillisOf(now.Sub(w.since)),
+
+		Closed: r.closings.Has(w),
 	}
 	if w.live != hivebeat.Left { // who said goodbye owes nothing
 		rec.Missed = liveness.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration())
@@ -40,7 +42,7 @@ func (r *Registry) Records(now time.Time) []hivebeat.Record {
 		if len(all) > first {
 			tr = all[first:len(all):len(all)]
 		}
-		list = append(list, w.record(now, tr))
+		list = append(list, r.record(now, w, tr))
 	}
 	return list
 }

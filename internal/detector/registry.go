@@ -217,7 +217,7 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 // no news.
 func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
 	before := w.lineage.Seq()
-	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), busy: w.facts.Busy, done: w.facts.Done}
+	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
 	gone := (w.live == hivebeat.Left || w.live == hivebeat.Lost) && (r.doubt.IsZero() || !r.doubt.Before(w.since))
 	if b.outcome == liveness.Stale && gone &&

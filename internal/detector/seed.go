@@ -104,5 +104,5 @@ func (r *Registry) Record(now time.Time, id string) (hivebeat.Record, bool) {
 	if w == nil {
 		return hivebeat.Record{}, false
 	}
-	return w.record(now, nil), true
+	return r.record(now, w, nil), true
 }

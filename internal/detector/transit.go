@@ -26,7 +26,8 @@ type beatStep struct {
 	outcome liveness.Outcome
 	state   hivebeat.State // of the beat before
 	age     time.Duration  // since it
-	wentOn  bool           // seq says that there were others in between
+	sent    int64          // when it was, by the worker's clock
+	wentOn  bool           // seq says that there were others in between, or that it was held on its way
 	busy    uint64         // of the beat before
 	done    uint64
 }
@@ -44,6 +45,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 		return
 	default:
 		if from == hivebeat.Lost {
+			b.wentOn = b.wentOn || liveness.WasHeld(b.sent, w.facts.Sent, b.age, now.Sub(w.lostAt))
 			r.score(now.Sub(w.lostAt), b.wentOn)
 		}
 		if w.facts.State.Goodbye() { // told as left, from whatever it was
@@ -145,6 +147,9 @@ func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hi
 	s := r.note(now, w, kind, age)
 	s.From, s.To, s.Cause = string(w.live), string(live), cause
 	w.live, w.cause, w.since, w.flaps.told = live, cause, now, live
+	if !w.counted() {
+		r.closings.Close(w)
+	}
 	switch live {
 	case hivebeat.Lost:
 		r.lost[cause]++

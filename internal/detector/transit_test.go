@@ -152,6 +152,39 @@ func TestScore(t *testing.T) {
 	}
 }
 
+// A link that is cut holds the beats of a worker, and hands them over all at once: the
+// first of them was sent when the worker was alive. One of a worker that was stopped
+// was not.
+func TestScoreOfBeatsThatWereHeld(t *testing.T) {
+	for what, held := range map[string]bool{"held": true, "stopped": false} {
+		b, f := newBench(t), newFake("w")
+		clock := int64(1_795_435_200_000)
+		next := func(later int64) {
+			clock += later
+			f.Seq++
+			f.Sent = clock
+			b.mustFeed(f.Bytes(t))
+		}
+		next(0)
+		b.after(125 * second).told()
+		if held {
+			for range 4 { // its rhythm went on
+				next(30_000)
+			}
+		} else {
+			next(125_000)
+			next(1)
+		}
+		s := b.TakeSteps()
+		if len(s) != 1 || s[0].CutOff != held || s[0].Margin != 35*second {
+			t.Errorf("%s: steps %+v", what, s)
+		}
+		if n := b.stats; (n.CutOff == 1) != held || n.CutOff+n.FalseDead != 1 {
+			t.Errorf("%s: stats %+v", what, n)
+		}
+	}
+}
+
 func TestGoneRecordsAreForgottenAfterTenMinutes(t *testing.T) {
 	for _, last := range []hivebeat.State{hivebeat.Ready, hivebeat.Stopped} {
 		b, f := newBench(t), newFake("w")

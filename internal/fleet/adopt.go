@@ -80,6 +80,7 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 		v.adopted++
 		v.adoptedHives[h] = struct{}{}
 		h.adopted = &adoption{reg: detector.New(h.id), wards: make(map[string]*ward), differ: make(map[string]bool)}
+		h.adopted.reg.SetOwn(v.own)
 		v.ready.Adoptions = append(v.ready.Adoptions, h.id)
 		// What the records say is not what the last snapshot said any more.
 		v.memos -= h.memo.size
@@ -216,6 +217,7 @@ func (v *View) call(h *Hive, now time.Time) {
 // wardSteps takes over what the detector found out about wards of h.
 func (v *View) wardSteps(h *Hive, now time.Time) {
 	a := h.adopted
+	a.reg.TakeClosed() // no ward is ever picked
 	for _, s := range a.reg.TakeSteps() {
 		c := a.wards[s.Worker]
 		if c == nil {

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -85,6 +86,51 @@ func (v *View) ForgetDisconnects() {
 			v.rearm(h)
 		}
 		h.closed.over = false
+	}
+}
+
+// VouchDisconnects says that a token which was sent at the given time returned. That
+// proves nothing of the path by which hives and workers come, which are elsewhere: the
+// windows of a batch stay held.
+func (v *View) VouchDisconnects(upTo time.Time, _ liveness.Path) {
+	v.closings.Vouch(upTo, liveness.Path{})
+	for h := range v.adoptedHives {
+		h.adopted.reg.VouchDisconnects(upTo, liveness.Path{})
+	}
+}
+
+// SetOwn names the NATS server that runs in the process of this queen, before the first
+// input.
+func (v *View) SetOwn(server string) {
+	v.own = server
+	v.closings.SetOwn(server)
+}
+
+// InDoubt returns how many hives there are whose connection closed, and that were not
+// heard since.
+func (v *View) InDoubt() int { return len(v.inDoubt) }
+
+// doubtClosed keeps up to now which hives have a window, or a verdict that waits for
+// their key: neither they nor their workers are picked.
+func (v *View) doubtClosed(now time.Time) {
+	turn := func(h *Hive, doubtful bool) {
+		if h.inDoubt = doubtful; v.hives[h.id] == h {
+			v.resum(h, another, now)
+			v.reshowAll(h, now)
+		}
+	}
+	v.inDoubt = slices.DeleteFunc(v.inDoubt, func(h *Hive) bool {
+		over := !v.closings.Has(h) && !h.closed.over
+		if over {
+			turn(h, false)
+		}
+		return over
+	})
+	for _, h := range v.closings.TakeMoved() {
+		if !h.inDoubt && v.closings.Has(h) {
+			turn(h, true)
+			v.inDoubt = append(v.inDoubt, h)
+		}
 	}
 }
 

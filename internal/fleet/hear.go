@@ -82,6 +82,9 @@ func (h *Hive) hear(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcom
 // takeOver copies the page and draws the conclusions.
 func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, received, now time.Time) {
 	facts, host, same := h.facts(), h.head.Host, sameGPUs(h.head.GPUs, s.GPUs)
+	if h.live == hivebeat.Lost && h.head.Inc == s.Inc {
+		h.wentOn = h.wentOn || liveness.WasHeld(h.head.Sent, s.Sent, received.Sub(h.received), received.Sub(h.since))
+	}
 	v.copy(h, s, received, now)
 	v.link(h, o)
 	what := h.newsIn(facts, host, same)
@@ -198,6 +201,7 @@ func (v *View) remove(h *Hive, w *Worker) {
 // uncount takes w out of all that is kept.
 func (v *View) uncount(h *Hive, w *Worker) {
 	s := &w.shown
+	v.countClosed(s, false)
 	if s.tally == nil {
 		return
 	}

@@ -94,6 +94,7 @@ type VRAM struct{ Total, Used, Ours uint64 }
 // Totals count the fleet, as of the last Settle.
 type Totals struct {
 	Hives   map[hivebeat.Live]int // those that are known by more than their name
+	Closed  int                   // workers whose connection closed, and that were not heard since
 	Warming int                   // hives of those that began again, and may not know all their workers yet
 	Workers int
 	Load    Load // of workers that are alive
@@ -115,6 +116,7 @@ type share struct {
 type shown struct {
 	tally  *tally // nil: not counted yet
 	fresh  bool
+	closed bool
 	load   Load // as it was counted
 	vram   uint64
 	held   uint64            // slots
@@ -204,10 +206,21 @@ func (v *View) count(h *Hive, w *Worker, to *tally) {
 	}
 }
 
+// countClosed counts a worker whose connection closed.
+func (v *View) countClosed(s *shown, is bool) {
+	if is && !s.closed {
+		v.totals.Closed++
+	}
+	if !is && s.closed {
+		v.totals.Closed--
+	}
+	s.closed = is
+}
+
 // isAsCounted reports whether numbers that moved left everything as it is kept.
 func (w *Worker) isAsCounted(fresh bool) bool {
 	s, r := &w.shown, &w.rec
-	return s.tally != nil && s.fresh == fresh && s.load.Busy == r.Busy && s.load.Queue == r.Queue && s.vram == r.VRAM
+	return s.tally != nil && s.fresh == fresh && s.closed == r.Closed && s.load.Busy == r.Busy && s.load.Queue == r.Queue && s.vram == r.VRAM
 }
 
 // reshow brings up to date what is kept about w, after an input or as time passed.
@@ -224,7 +237,7 @@ func (v *View) reshow(h *Hive, w *Worker, material bool, now time.Time) {
 		to = h.mixes.get(m, func() *tally { return v.zoneTally(h.home, m) })
 	}
 	load := Load{r.Busy, r.Slots, r.Queue}
-	key := material || s.tally != to || s.fresh != fresh
+	key := material || s.tally != to || s.fresh != fresh || s.closed != r.Closed
 	changed := key || s.load != load || s.vram != r.VRAM
 	if s.tally != nil && s.tally.Live == hivebeat.Alive {
 		h.load.sub(s.load)
@@ -246,6 +259,7 @@ func (v *View) reshow(h *Hive, w *Worker, material bool, now time.Time) {
 	v.count(h, w, to)
 	v.relabel(h, w)
 	s.fresh, s.load, s.vram = fresh, load, r.VRAM
+	v.countClosed(s, r.Closed)
 	v.reseat(h, w)
 	if changed {
 		v.touchWorker(w, key)
@@ -316,8 +330,10 @@ func (v *View) resum(h *Hive, what news, now time.Time) {
 	}
 }
 
-// Settle brings all that is kept up to now: which records grew too old.
+// Settle brings all that is kept up to now: which records grew too old, and which hives
+// are in doubt.
 func (v *View) Settle(now time.Time) {
+	v.doubtClosed(now)
 	for h := range v.ageing.Due(now) {
 		v.rescan(h, now)
 	}

@@ -100,7 +100,7 @@ func (s *Serving) Serves(h *Hive) bool {
 // not sure, says no.
 func (w *Worker) Fit() bool {
 	m := &w.shown.tally.Mix
-	return w.hive.live == hivebeat.Alive && w.hive.isFresh && m.Live == hivebeat.Alive && w.shown.fresh &&
+	return w.hive.live == hivebeat.Alive && w.hive.isFresh && !w.hive.inDoubt && !w.rec.Closed && m.Live == hivebeat.Alive && w.shown.fresh &&
 		(m.State == hivebeat.Ready || m.State == hivebeat.Busy) && !w.rec.Stalled && w.FreeSlots() > 0
 }
 
@@ -254,7 +254,7 @@ func (v *View) seatGPUs(h *Hive) {
 			h.gpus[i] = GPUSeat{hive: h, index: i}
 		}
 	}
-	fit := h.live == hivebeat.Alive && h.isFresh
+	fit := h.live == hivebeat.Alive && h.isFresh && !h.inDoubt
 	h.room = 0
 	for i := range h.gpus {
 		s, g := &h.gpus[i], &h.head.GPUs[i]

@@ -35,6 +35,9 @@ func (h *Hive) Received() time.Time { return h.received }
 // HeardAt is when a message of it came last; zero if none ever did.
 func (h *Hive) HeardAt() time.Time { return h.heardAt }
 
+// InDoubt reports whether its connection closed, and it was not heard since.
+func (h *Hive) InDoubt() bool { return h.inDoubt }
+
 // Goodbye is what it said when it left, if it did.
 func (h *Hive) Goodbye() string { return h.left }
 

@@ -43,7 +43,7 @@ type verdict struct {
 	blind   time.Duration // view.blind at that time
 	prior   uint64        // the incarnation that this one took the place of
 	beganAt time.Time     // when this one was first heard here
-	wentOn  bool          // its seq says that there were others since the message before the last
+	wentOn  bool          // its seq says that there were others since the message before the last, or that it was held on its way
 	check   uint64        // the check under way, or 0
 
 	rival    uint64 // the other incarnation of a conflict, 0 if there is none

@@ -99,6 +99,11 @@ func (v *View) Verify(now time.Time) error {
 				load.add(Load{w.rec.Busy, w.rec.Slots, w.rec.Queue})
 			}
 		}
+		for _, w := range h.workers {
+			if w.rec.Closed {
+				t.Closed++
+			}
+		}
 		if h.share.warms {
 			t.Warming++
 		}
@@ -141,7 +146,7 @@ func (v *View) Verify(now time.Time) error {
 }
 
 func (t *Totals) equal(o *Totals) bool {
-	return maps.Equal(t.Hives, o.Hives) && t.Workers == o.Workers && t.Warming == o.Warming && t.Load == o.Load && t.GPUs == o.GPUs && t.VRAM == o.VRAM && t.Stats == o.Stats
+	return maps.Equal(t.Hives, o.Hives) && t.Workers == o.Workers && t.Warming == o.Warming && t.Closed == o.Closed && t.Load == o.Load && t.GPUs == o.GPUs && t.VRAM == o.VRAM && t.Stats == o.Stats
 }
 
 func (ts *tallies) differ(want map[Mix]int) error {

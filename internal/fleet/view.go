@@ -25,6 +25,8 @@ type View struct {
 	order    hivesByID
 	due      liveness.Deadlines[*Hive]
 	closings liveness.Closings[*Hive] // connections (closings.go)
+	inDoubt  []*Hive                  // those with a window, as of the last Settle
+	own      string                   // the NATS server in this process
 	blind    time.Duration            // time this queen could not hear anybody, in all
 	doubt    time.Time                // since when what it reads may have waited; zero: it does not doubt itself
 	gen      uint64                   // of checks
@@ -74,6 +76,7 @@ type Hive struct {
 	room    uint64 // most free bytes of one of its GPUs that can be read (seats.go)
 	roomAt  roomAt
 	isFresh bool
+	inDoubt bool    // its connection closed, and it was not heard since
 	recount bool    // the mixes changed
 	mixes   tallies // of its workers, as they are shown
 	verdict

@@ -27,8 +27,8 @@ const (
 	// RollGap is the least time between two answers to roll calls of queens.
 	RollGap = 5 * time.Second
 
-	askEvery = 5 * time.Second // workers are asked whether they came back, at most
-	askMost  = 1000            // a hive with more of them does not ask: they would all answer at once
+	askEvery = 5 * time.Second        // workers are asked whether they came back, at most
+	askPace  = 100 * time.Microsecond // of the answers, one for each: 10,000 within a second, which is before the windows end
 )
 
 // The kernel is faster than the network: what a process said before its end, a goodbye
@@ -53,6 +53,8 @@ type Config struct {
 	// watched where both are known.
 	NS  string
 	PID uint64
+	// Own is the id of the NATS server that runs in this process, if one does.
+	Own string
 	// StallAfter and PushFacts are as in hive.Config.
 	StallAfter, PushFacts time.Duration
 }
@@ -109,6 +111,7 @@ func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, reg: detector.New(cfg.ID)}
 	c.hear = core.NewHearing("hive", "worker", c.reg, &c.logs)
 	c.reg.SetStallAfter(cfg.StallAfter)
+	c.reg.SetOwn(cfg.Own)
 	if cfg.NS != "" && cfg.PID != 0 {
 		c.reg.WatchExits(cfg.NS, cfg.PID)
 	}
@@ -170,6 +173,9 @@ func (c *Core) conclude(now time.Time) {
 		}
 		c.out.Steps = append(c.out.Steps, steps...)
 	}
+	// Who must not be picked does not wait for what else there is to tell either.
+	set, cleared := c.reg.TakeClosed()
+	c.out.Ended, c.out.Changed = c.out.Ended || set, c.out.Changed || cleared
 	if list := c.reg.TakeWatches(); len(list) > 0 {
 		c.out.Watches = append(c.out.Watches, list...)
 	}
@@ -335,9 +341,9 @@ func (c *Core) Closed(now time.Time, d liveness.Disconnect) {
 }
 
 // Settled answers Signals.Settle.
-func (c *Core) Settled(now time.Time) {
+func (c *Core) Settled(now time.Time, by liveness.Path) {
 	c.wakeUp(now)
-	c.hear.Settled(now)
+	c.hear.Settled(now, by)
 	c.conclude(now)
 }
 
@@ -358,11 +364,11 @@ func (c *Core) callWorkers() (spread time.Duration) {
 // askBack calls the roll as the windows of workers are about to end: one may have come
 // back, and its beat was lost.
 func (c *Core) askBack(now time.Time) {
-	if c.reg.Len() > askMost || !c.asked.IsZero() && now.Sub(c.asked) < askEvery {
+	if !c.asked.IsZero() && now.Sub(c.asked) < askEvery {
 		return
 	}
 	c.asked = now
-	c.out.Roll = max(c.out.Roll, hivebeat.WorkerRollSpread)
+	c.out.Roll = max(c.out.Roll, hivebeat.WorkerRollSpread, time.Duration(c.reg.Len())*askPace)
 }
 
 // awaitAnswers waits for the answers to a roll call. The snapshot of a reconnect shows

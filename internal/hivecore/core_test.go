@@ -451,7 +451,7 @@ func TestAnyInputs(t *testing.T) {
 			"flap":   func(*rapid.T) { r.Connection(r.now, core.Connection{Up: true, Flapped: true}) },
 			"system": func(t *rapid.T) { r.System(r.now, rapid.Bool().Draw(t, "up")) },
 			"closed": func(t *rapid.T) { r.Closed(r.now, closedConn(list[any1.Draw(t, "who")])) },
-			"settle": func(*rapid.T) { r.Settled(r.now) },
+			"settle": func(*rapid.T) { r.Settled(r.now, liveness.Path{Server: "NDXS"}) },
 			"deaf":   func(*rapid.T) { r.deaf = !r.deaf },
 			"token": func(*rapid.T) {
 				if len(r.tokens) > 0 {

@@ -3,6 +3,7 @@ package hivecore
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
@@ -64,7 +65,7 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 		r.is("w", hivebeat.Alive)
 		r.pass(1)
 		r.is("w", hivebeat.Lost)
-		r.wantUrges("ended")
+		r.wantUrges("ended", "ended") // it is not to be picked, and it is lost
 		r.wantRolls()
 	})
 	t.Run("on its way", func(t *testing.T) {
@@ -104,14 +105,14 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 		if r.settles != 1 {
 			t.Fatalf("%d asks at a time", r.settles)
 		}
-		r.Settled(r.now)
+		r.Settled(r.now, liveness.Path{Server: "NDXS"})
 		r.do()
 		r.beat(b) // not settled yet
 		if r.settles != 2 {
 			t.Fatalf("%d asks, want one for each", r.settles)
 		}
-		r.Settled(r.now)
-		r.Settled(r.now) // too many of it mean nothing
+		r.Settled(r.now, liveness.Path{Server: "NDXS"})
+		r.Settled(r.now, liveness.Path{Server: "NDXS"}) // too many of it mean nothing
 		r.do()
 		r.beat(a)
 		r.deaf = false
@@ -143,10 +144,10 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 	}
 }
 
-// The roll is called once in a while for those whose window is about to end, and not
-// where very many would answer.
+// The roll is called once in a while for those whose window is about to end, with more
+// time for the answers where there are many.
 func TestAskingThoseWhoMayBeBack(t *testing.T) {
-	for _, many := range []int{10, askMost, askMost + 1} {
+	for many, spread := range map[int]time.Duration{10: hivebeat.WorkerRollSpread, 8000: 800 * time.Millisecond} {
 		r := connected(t, Config{})
 		list := names(many)
 		for i, f := range list {
@@ -160,18 +161,12 @@ func TestAskingThoseWhoMayBeBack(t *testing.T) {
 			r.pass(second)
 		}
 		r.pass(3 * second)
-		if many > askMost {
-			r.wantRolls()
-		} else {
-			r.wantRolls(hivebeat.WorkerRollSpread)
-		}
+		r.wantRolls(spread)
 		r.pass(2 * second)
 		r.forget()
 		r.Closed(r.now, closedConn(list[3]))
 		r.do()
 		r.pass(3 * second)
-		if many <= askMost {
-			r.wantRolls(hivebeat.WorkerRollSpread)
-		}
+		r.wantRolls(spread)
 	}
 }

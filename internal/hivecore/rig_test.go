@@ -11,6 +11,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/sample"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
@@ -80,7 +81,7 @@ func (r *rig) do() {
 	if s := out.Signals; s.Settle {
 		r.settles++
 		if !r.deaf {
-			r.Settled(r.now)
+			r.Settled(r.now, liveness.Path{Server: "NDXS"})
 			r.do()
 		}
 	}

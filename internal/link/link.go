@@ -42,8 +42,8 @@ type Core interface {
 	TokenBack(now time.Time, token, dropped uint64)
 	// Closed tells of a connection that closed.
 	Closed(now time.Time, d liveness.Disconnect)
-	// Settled answers Signals.Settle.
-	Settled(now time.Time)
+	// Settled answers Signals.Settle. by is the path of the token that returned.
+	Settled(now time.Time, by liveness.Path)
 	// System follows the connection to the system account.
 	System(now time.Time, up bool)
 }
@@ -54,6 +54,7 @@ type Event struct {
 	conn  core.Connection
 	token uint64
 	d     liveness.Disconnect
+	path  liveness.Path
 	up    bool
 }
 
@@ -111,7 +112,7 @@ func (e Event) Feed(now time.Time, dropped uint64, c Core) {
 	case closed:
 		c.Closed(now, e.d)
 	case settled:
-		c.Settled(now)
+		c.Settled(now, e.path)
 	case system:
 		c.System(now, e.up)
 	}
@@ -167,7 +168,7 @@ func (l *Link) Run(ctx context.Context) {
 				continue
 			}
 			e = Event{kind: closed, d: liveness.Disconnect{
-				Server: d.Server, Conn: d.Conn(), Name: d.Name, Reason: d.Reason, Evidence: d.Evidence(), Passing: d.Passing(),
+				Server: d.Server, Conn: d.Conn(), Host: d.Host, Name: d.Name, Reason: d.Reason, Evidence: d.Evidence(), Passing: d.Passing(),
 			}}
 		}
 		if !l.tell(ctx, e) {
@@ -203,8 +204,14 @@ func (l *Link) Send(ctx context.Context, s core.Signals) {
 		l.flying.Go(func() {
 			within, cancel := context.WithTimeout(ctx, core.SettleWithin)
 			defer cancel()
-			_ = l.nc.FlushWithContext(within) // if NATS hangs, the window is long enough
-			l.tell(ctx, Event{kind: settled})
+			e := Event{kind: settled} // if NATS hangs, the window is long enough
+			if l.nc.FlushWithContext(within) == nil {
+				e.path = liveness.Path{Server: l.nc.ConnectedServerId()}
+				if ip, err := l.nc.GetClientIP(); err == nil && ip != nil && !ip.IsLoopback() {
+					e.path.Host = ip.String()
+				}
+			}
+			l.tell(ctx, e)
 		})
 	}
 }

@@ -51,8 +51,8 @@ func (f *fed) Closed(_ time.Time, d liveness.Disconnect) {
 	f.d = d
 	f.add("closed " + d.Name)
 }
-func (f *fed) Settled(time.Time)           { f.add("settled") }
-func (f *fed) System(_ time.Time, up bool) { f.add(fmt.Sprintf("system %t", up)) }
+func (f *fed) Settled(time.Time, liveness.Path) { f.add("settled") }
+func (f *fed) System(_ time.Time, up bool)      { f.add(fmt.Sprintf("system %t", up)) }
 
 // rig is a Link that runs until the test ends, and whose events the test takes.
 type rig struct {

@@ -8,14 +8,20 @@ import (
 )
 
 // A connection that closes is no death: it may have moved. Who does not come back
-// within a window is lost.
+// within a window is lost. A sender with a window is in doubt, and is not to be picked.
 //
-//	                     more than 3 of that server close within 1 s, not counting
-//	                     strangers that only pass by
-//	        its connection closes   ┌──────────▶ (none: it was the server)
+//	        its connection closes                 it is over
 //	alive, late ──────────────▶ window ─────────────────────────▶ lost (disconnect)
-//	        ▲                       │           it is over
-//	        └── any message ────────┘
+//	        ▲                     │  ▲
+//	        │     more than 3 of  │  │ the observer's own token returns over the
+//	        │ that server close   │  │ same path: the same server, from the same host
+//	        │          within 1 s ▼  │
+//	        └── any message ──── held ──────────────────────────▶ (silence decides)
+//
+// Many that close at once may be the server's, or those of a proxy before it: their
+// windows are held, which is to say that they never end. Strangers that only pass by
+// do not count, and a server in this very process is never held responsible: it fails
+// with the observer.
 const (
 	// Window is how long a sender may take to come back after its connection
 	// closed: nats.go's default takes 2.0 to 2.1 s. FastWindow is that of one whose
@@ -24,9 +30,14 @@ const (
 	FastWindow    = 2 * time.Second
 	FastReconnect = 500 * time.Millisecond
 
-	// More than MassDisconnects of one server within MassWithin are the server's.
+	// More than MassDisconnects of one server within MassWithin are a batch, and may
+	// be the server's. What closed before, with BatchGap or more in between, is no part
+	// of it. A window that the observer's own token frees is longer by BatchMore: what
+	// lies between senders and their server may have been restarted.
 	MassDisconnects = 3
 	MassWithin      = time.Second
+	BatchGap        = 250 * time.Millisecond
+	BatchMore       = 2 * time.Second
 
 	// AskBefore is how long before the end of a window those who may have come back
 	// unheard are to be asked for a message: one that is lost kills nobody.
@@ -43,6 +54,7 @@ const (
 type Disconnect struct {
 	Server string // its id
 	Conn   string // as in the conn of beats and snapshots
+	Host   string // the client's address, as its server sees it; empty: not known
 	Name   string // of the connection, for people
 	Reason string // in the server's words
 	// Evidence says that the client may have ended. Where not, because the server
@@ -57,8 +69,14 @@ type Disconnect struct {
 // Noted is what a Disconnect amounted to.
 type Noted struct {
 	Opened  bool // a window: then Settle is to follow
-	Ignored bool // it was the server's, at which somebody known is
+	Ignored bool // it is one of a batch at a server at which somebody known is
 }
+
+// Path is the way of an observer's own connection: to which server, and from which
+// address, as that server sees it. Host is empty where that tells nothing: a loopback
+// address is also that of a proxy on the machine of the server. The zero Path is of a
+// token that did not return.
+type Path struct{ Server, Host string }
 
 // WindowOf returns how long a sender with the reconnect wait rw may take to come
 // back; 0 is not known.
@@ -78,6 +96,8 @@ type Closing struct {
 
 	settled bool // a message over the closed connection can not be on its way any more
 	asked   bool
+	held    bool // it is one of a batch, and has no end until Vouch frees it
+	freed   bool // Vouch did
 }
 
 // Closings are the windows of the senders K. Its owner tells it who has which
@@ -93,14 +113,38 @@ type Closings[K comparable] struct {
 	due    Deadlines[K]       // asking, or the end of the window
 	recent map[string]*recent // by server
 	ask    []K                // nobody took them yet
+	moved  []K                // whose window opened or closed; nobody took them yet
+	held   []K                // whose window is held, or was, in the order of that
+	own    string             // the server in this process
 }
 
-// recent is when the last clients of a server disconnected, the oldest first.
-type recent [MassDisconnects]time.Time
+// recent are the last clients of a server that disconnected, the oldest first.
+type recent [MassDisconnects]struct {
+	at   time.Time
+	conn string
+}
 
 // NewClosings returns one that knows nobody.
 func NewClosings[K comparable]() Closings[K] {
 	return Closings[K]{of: make(map[string][]K), at: make(map[string]int), open: make(map[K]Closing), recent: make(map[string]*recent)}
+}
+
+// SetOwn names the server that runs in this process: however many of its connections
+// close, each has a window that ends.
+func (c *Closings[K]) SetOwn(server string) { c.own = server }
+
+// Has reports whether k has a window, held or not.
+func (c *Closings[K]) Has(k K) bool {
+	_, ok := c.open[k]
+	return ok
+}
+
+// TakeMoved returns those whose window opened or was closed since the last call, but
+// for those that Due yielded. Some may be named twice.
+func (c *Closings[K]) TakeMoved() []K {
+	list := c.moved
+	c.moved = nil
+	return list
 }
 
 // Open returns how many windows are open.
@@ -169,14 +213,14 @@ func (c *Closings[K]) Disconnect(now time.Time, d Disconnect, window func(K) tim
 	if d.Passing && !c.Knows(d.Conn) {
 		return n
 	}
-	if c.mass(now, d.Server) {
-		for k, win := range c.open {
-			if win.Server == d.Server && now.Sub(win.At) <= MassWithin {
-				c.Close(k)
+	batch, held := c.mass(now, d)
+	if held {
+		for _, conn := range batch {
+			for _, k := range c.of[conn] {
+				c.hold(k)
 			}
 		}
 		n.Ignored = c.at[d.Server] > 0
-		return n
 	}
 	if !d.Evidence {
 		return n
@@ -191,40 +235,70 @@ func (c *Closings[K]) Disconnect(now time.Time, d Disconnect, window func(K) tim
 		}
 		c.open[k] = Closing{Disconnect: d, At: now, Length: length}
 		c.due.Set(k, now.Add(length-AskBefore))
+		c.moved = append(c.moved, k)
 		n.Opened = true
+		if held {
+			c.hold(k)
+		}
 	}
 	return n
 }
 
-// mass notes a disconnect, and reports whether there were too many.
-func (c *Closings[K]) mass(now time.Time, server string) bool {
-	last := c.recent[server]
+// hold takes its end from the window of k, if it has one, and no token proved since
+// that the server lives.
+func (c *Closings[K]) hold(k K) {
+	if win, ok := c.open[k]; ok && !win.held && !win.freed {
+		win.held, win.settled, win.Length = true, false, win.Length+BatchMore
+		c.open[k] = win
+		c.due.Remove(k)
+		if len(c.held) > 2*len(c.open) {
+			c.held = slices.DeleteFunc(c.held, func(k K) bool { return !c.open[k].held })
+		}
+		c.held = append(c.held, k)
+	}
+}
+
+// mass notes a disconnect, and reports whether it is one of a batch. Then conns are
+// those that closed before it and may have windows with an end.
+func (c *Closings[K]) mass(now time.Time, d Disconnect) (conns []string, batch bool) {
+	if d.Server == c.own {
+		return nil, false
+	}
+	last := c.recent[d.Server]
 	if last == nil {
 		if len(c.recent) >= maxServers {
 			for id, other := range c.recent {
-				if now.Sub(other[MassDisconnects-1]) > MassWithin {
+				if now.Sub(other[MassDisconnects-1].at) > MassWithin {
 					delete(c.recent, id)
 				}
 			}
 		}
 		last = new(recent)
-		c.recent[server] = last
+		c.recent[d.Server] = last
 	}
-	oldest := last[0]
+	before := *last
 	copy(last[:], last[1:])
-	last[MassDisconnects-1] = now
-	return !oldest.IsZero() && now.Sub(oldest) <= MassWithin
+	last[MassDisconnects-1].at, last[MassDisconnects-1].conn = now, d.Conn
+	if at := before[0].at; at.IsZero() || now.Sub(at) > MassWithin {
+		return nil, false
+	}
+	from := now
+	for i := len(before) - 1; i >= 0 && from.Sub(before[i].at) < BatchGap; i-- {
+		conns, from = append(conns, before[i].conn), before[i].at
+	}
+	return conns, true
 }
 
 // Settle says that what was on its way at the given time has been received: a
 // message that is heard from now on was sent after each disconnect up to then.
 // Until that is known one over the closed connection proves nothing. It reports
-// whether there are later windows, which need another Settle.
+// whether there are windows that need another Settle: later ones, and those that are
+// held, which only Vouch settles.
 func (c *Closings[K]) Settle(upTo time.Time) (more bool) {
 	for k, win := range c.open {
 		switch {
 		case win.settled:
-		case win.At.After(upTo):
+		case win.held, win.At.After(upTo):
 			more = true
 		default:
 			win.settled = true
@@ -232,6 +306,35 @@ func (c *Closings[K]) Settle(upTo time.Time) (more bool) {
 		}
 	}
 	return more
+}
+
+// Vouch says that a token which the observer sent at the given time returned by that
+// path: whatever was on its way has been received, and the server serves those who
+// come from there. Windows that were held until then end, if theirs was the same path.
+func (c *Closings[K]) Vouch(upTo time.Time, by Path) {
+	later := c.held[:0]
+	for _, k := range c.held {
+		win := c.open[k]
+		if !win.held || win.settled {
+			continue
+		}
+		if win.At.After(upTo) {
+			later = append(later, k)
+			continue
+		}
+		win.settled = true
+		if by.Host != "" && win.Host == by.Host && win.Server == by.Server {
+			win.held, win.freed = false, true
+			at := win.At.Add(win.Length - AskBefore)
+			if at.Before(upTo) {
+				at = upTo
+			}
+			c.due.Set(k, at)
+		}
+		c.open[k] = win
+	}
+	clear(c.held[len(later):])
+	c.held = later
 }
 
 // Heard closes the window of k where a message that names the connection conn
@@ -248,6 +351,10 @@ func (c *Closings[K]) Heard(k K, conn string, final bool) {
 
 // Close closes the window of k, if it has one: nobody is lost for it.
 func (c *Closings[K]) Close(k K) {
+	if !c.Has(k) {
+		return
+	}
+	c.moved = append(c.moved, k)
 	delete(c.open, k)
 	c.due.Remove(k)
 }
@@ -304,4 +411,12 @@ func (c *Closings[K]) Next(at time.Time, ok bool) (time.Time, bool) {
 }
 
 // Shift credits all windows with a time in which nobody could be heard.
-func (c *Closings[K]) Shift(d time.Duration) { c.due.Shift(d) }
+func (c *Closings[K]) Shift(d time.Duration) {
+	c.due.Shift(d)
+	for k, win := range c.open {
+		if win.held { // it has no end yet that could be moved
+			win.Length += d
+			c.open[k] = win
+		}
+	}
+}

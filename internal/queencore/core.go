@@ -36,6 +36,7 @@ type Config struct {
 	Brake       fleet.BrakeRule
 	NoJetStream bool
 	EventsMax   int64 // bytes of the stream of events; 0 is not known
+	Own         string // the id of the NATS server that runs in this process, if one does
 	// Random returns a number from 0 to below 1: what queens do at once each does
 	// after a time of its own.
 	Random func() float64
@@ -107,6 +108,7 @@ func New(cfg Config, now time.Time) *Core {
 	c := &Core{cfg: cfg, view: fleet.New(cfg.Fresh), began: now}
 	c.view.Begin(uint64(now.UnixMicro()))
 	c.view.SetBrake(cfg.Brake)
+	c.view.SetOwn(cfg.Own)
 	c.hearing = core.NewHearing("queen", "hive", c.view, &c.ready.Logs)
 	c.wards.heard = make(map[string]bool)
 	return c
@@ -259,9 +261,9 @@ func (c *Core) Closed(now time.Time, d liveness.Disconnect) {
 }
 
 // Settled answers Signals.Settle.
-func (c *Core) Settled(now time.Time) {
+func (c *Core) Settled(now time.Time, by liveness.Path) {
 	c.look(now)
-	c.hearing.Settled(now)
+	c.hearing.Settled(now, by)
 }
 
 // System follows the connection to the system account.

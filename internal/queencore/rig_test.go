@@ -13,6 +13,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -88,7 +89,7 @@ func (r *rig) turn() (wake time.Time) {
 		}
 		token, ops, read := y.Token, append([]*Op(nil), y.Ops...), y.Read
 		if y.Settle {
-			r.c.Settled(r.now)
+			r.c.Settled(r.now, liveness.Path{Server: "NDXS"})
 		}
 		if token != 0 {
 			if r.tokens++; !r.mute {

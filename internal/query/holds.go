@@ -252,7 +252,7 @@ func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now tim
 // may be in use by whoever holds it.
 func sound(w *fleet.Worker) bool {
 	h, m := w.Hive(), w.Mix()
-	return h.Live() == hivebeat.Alive && h.Fresh() && m.Live == hivebeat.Alive && w.Fresh() && !w.Record().Stalled &&
+	return h.Live() == hivebeat.Alive && h.Fresh() && m.Live == hivebeat.Alive && w.Fresh() && !h.InDoubt() && !w.Record().Closed && !w.Record().Stalled &&
 		(m.State == hivebeat.Ready || m.State == hivebeat.Busy)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -277,18 +278,53 @@ func TestPickByLabelsOfOneHive(t *testing.T) {
 func TestPickSaysWhoDidNotFit(t *testing.T) {
 	v := newView()
 	busy, late, draining, stalled, odd, full := workerOf("a", "m", 4, 0), workerOf("b", "m", 4, 0), workerOf("c", "m", 4, 0), workerOf("d", "m", 4, 1), workerOf("e", "m", 4, 0), workerOf("f", "m", 4, 4)
-	mute, twice := workerOf("g", "m", 0, 0), workerOf("i", "m", 4, 0)
-	twice.Rival = 7
+	mute, twice, closed := workerOf("g", "m", 0, 0), workerOf("i", "m", 4, 0), workerOf("j", "m", 4, 0)
+	twice.Rival, closed.Closed = 7, true
 	busy.State, late.Live, draining.State, stalled.Stalled, odd.State = hivebeat.Busy, hivebeat.Late, hivebeat.Draining, true, "dreaminuteg"
-	feed(t, v, snapshotOf("h", "", 1, busy, late, draining, stalled, odd, full, mute, twice), at(0))
+	feed(t, v, snapshotOf("h", "", 1, busy, late, draining, stalled, odd, full, mute, twice, closed), at(0))
 	a := find(t, v, api.Request{N: 3, Filter: api.Filter{Model: "m"}}, at(1))
 	if len(a.Picks) != 1 || a.Picks[0].Worker != "a" {
 		t.Fatalf("%+v", a.Picks)
 	}
-	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "an unknown state": 1, "no free slot": 1, "no slots said": 1, "in conflict": 1} {
+	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "an unknown state": 1, "no free slot": 1, "no slots said": 1, "in conflict": 1, "its connection closed": 1} {
 		if a.Passed[why] != n {
 			t.Errorf("%s: %d of %v", why, a.Passed[why], a.Passed)
 		}
+	}
+}
+
+// A hive in doubt, and its workers, are passed over until it is heard.
+func TestPickPassesAHiveWhoseConnectionClosed(t *testing.T) {
+	v := newView()
+	s := snapshotOf("h", "", 1, workerOf("w", "m", 4, 0))
+	s.Conn, s.RW = "S/1", 250
+	s.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80 << 30}}
+	feed(t, v, s, at(0))
+	places := func(now time.Time) int {
+		gpus := find(t, v, api.Request{For: api.ForGPU, Filter: api.Filter{FreeVRAM: 1}}, now)
+		return len(gpus.Picks) + len(find(t, v, api.Request{Filter: api.Filter{Model: "m"}}, now).Picks)
+	}
+	if n := places(at(0)); n != 2 {
+		t.Errorf("%d of 2 places", n)
+	}
+	for i := range 9 {
+		v.Disconnect(at(1), liveness.Disconnect{Server: "S", Conn: fmt.Sprint("S/", i), Evidence: true})
+	}
+	v.Settle(at(1))
+	if n := places(at(1)); n != 0 || v.InDoubt() != 1 {
+		t.Errorf("%d places of %d hives in doubt", n, v.InDoubt())
+	}
+	if a := find(t, v, api.Request{Filter: api.Filter{Model: "m"}}, at(1)); a.Passed["its hive's connection closed"] != 1 {
+		t.Errorf("passed %v", a.Passed)
+	}
+	s.Seq, s.Conn = 2, "S/11"
+	feed(t, v, s, at(2))
+	v.Settle(at(2))
+	if n := places(at(2)); n != 2 || v.InDoubt() != 0 {
+		t.Errorf("%d of 2 places, %d hives in doubt", n, v.InDoubt())
+	}
+	if err := v.Verify(at(2)); err != nil {
+		t.Error(err)
 	}
 }
 

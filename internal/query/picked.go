@@ -139,6 +139,10 @@ func noSeat(h *fleet.Hive, w *fleet.Worker) string {
 		return string(fleet.Counted(m.Live))
 	case h.Live() != hivebeat.Alive:
 		return "its hive is " + string(h.Live())
+	case r.Closed:
+		return "its connection closed"
+	case h.InDoubt():
+		return "its hive's connection closed"
 	case !w.Fresh() || !h.Fresh():
 		return "too old"
 	case m.State != hivebeat.Ready && m.State != hivebeat.Busy:
@@ -160,6 +164,8 @@ func noRoom(h *fleet.Hive) string {
 	switch {
 	case h.Live() != hivebeat.Alive:
 		return "its hive is " + string(h.Live())
+	case h.InDoubt():
+		return "its hive's connection closed"
 	case !h.Fresh():
 		return "too old"
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
@@ -45,8 +46,11 @@ type closing struct {
 
 // said returns the closing as package bus reads it.
 func (c closing) said() liveness.Disconnect {
-	d := bus.Disconnect{Reason: c.reason, Lived: c.lived}
-	return liveness.Disconnect{Server: fmt.Sprintf("s%d", c.server), Conn: c.name, Reason: c.reason, Evidence: c.evidence, Passing: d.Passing()}
+	d, host := bus.Disconnect{Reason: c.reason, Lived: c.lived}, "elsewhere"
+	if c.of != nil {
+		host = c.of.slot.machine().name
+	}
+	return liveness.Disconnect{Server: fmt.Sprintf("s%d", c.server), Conn: c.name, Host: host, Reason: c.reason, Evidence: c.evidence, Passing: d.Passing()}
 }
 
 // closes lets the server tell that the connection of a process closed, and why. The
@@ -162,6 +166,13 @@ func (o *observer) heardOf(conn string) (at time.Duration, ok bool) {
 	return 0, false
 }
 
+// shares reports whether o may believe that c, one of a batch, ended: after a longer
+// window, as it is on the machine of c and reaches its server.
+func (o *observer) shares(c *connection, open time.Duration) bool {
+	_, isHive := o.self.(*hive)
+	return isHive && c.of.slot.machine() == o.slot.machine() && o.conn.server == c.server && open >= windowOf(c.of.rw)+2*time.Second
+}
+
 // mass returns how many connections of one server closed within a second, if they are so
 // many that a window which opened then closes: of those that certainly count, or of all
 // that may.
@@ -170,13 +181,17 @@ func (o *observer) mass(server int, opened time.Duration, certain bool) int {
 		return c.server == server && (c.counts || c.mayCount && !certain)
 	}
 	for at := o.forgotten; at < len(o.closings) && o.closings[at].at <= opened; at++ {
+		before := opened // a pause after the window opened ends what it is part of
 		first, n, last := &o.closings[at], 0, time.Duration(0)
 		if !counts(first) {
 			continue
 		}
 		for i := at; i < len(o.closings) && o.closings[i].at-first.at <= time.Second; i++ {
 			if counts(&o.closings[i]) {
-				n++
+				if certain && o.closings[i].at-max(before, opened) >= 250*time.Millisecond {
+					break
+				}
+				n, before = n+1, o.closings[i].at
 				last = o.closings[i].at
 			}
 		}
@@ -217,7 +232,7 @@ func (o *observer) lostByClosing(l life, open time.Duration) {
 	case a.sent > c.closed && a.at < now-readTime:
 		fail("which closed %v ago, and sent since what came in %v ago", now-c.closed, now-a.at)
 	}
-	if n := o.mass(c.server, opened, true); n > 0 {
+	if n := o.mass(c.server, opened, true); n > 0 && !o.shares(c, open) {
 		fail("though %d of that server closed within a second", n)
 	}
 	// It was back in time if its messages had a second on a network that loses nothing.
@@ -255,6 +270,15 @@ func (q *queen) wardLostByClosing(d *hivebeat.EventData) {
 func (o *observer) checkEndIsTold(c closing, seq uint64) {
 	w, l, s, heard := o.w, c.of.life, o.known.of(c.of.ident), o.w.now
 	bound := 100 * time.Millisecond
+	batch := func() bool { return o.mass(c.server, heard, false) > 0 }
+	if o.shares(c.connection, time.Hour) {
+		bound, batch = bound+2*time.Second+core.SettleWithin, func() bool { return false }
+	}
+	if h, ok := o.self.(*hive); ok && o.known.of(c.of.ident).lives() {
+		if rec, known := h.core.Record(w.time(), c.of.self.(*worker).id); known && rec.Inc == l.inc && !rec.Closed {
+			w.breaks(DeathTold, "%s incarnation %d ended, %s heard that its connection closed, and its record does not say so", l.ident, l.inc, o.name)
+		}
+	}
 	if o.asking > 0 { // the queen reads the key, and hears what was sent to it before
 		bound = o.asking + time.Second
 	}
@@ -266,7 +290,7 @@ func (o *observer) checkEndIsTold(c closing, seq uint64) {
 		case !o.alive() || !known || opened != heard || o.bothered(heard-5*time.Second, at, true):
 		case s.inc != l.inc || !s.lives():
 		case n.Loss > 0 || n.Dup > 0 || n.Reorder > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || o.knows(l) != seq:
-		case o.mass(c.server, heard, false) > 0:
+		case batch():
 		default:
 			w.breaks(DeathTold, "%s incarnation %d ended, %s heard %v ago that its connection closed, and says %s", l.ident, l.inc, o.name, w.now-heard, s.live)
 		}

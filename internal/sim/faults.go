@@ -80,6 +80,10 @@ func (w *world) meant(f *Fault) (list []*proc) {
 			places = append(places, s.rival)
 		case f.Kind == Mass && isHive && len(list) < f.N:
 		case f.Kind == Machine && s.machine().name == f.Who:
+		case f.Kind == Batch:
+			if s.machine().name != f.Who || isHive {
+				continue
+			}
 		case s.name == f.Who:
 		default:
 			continue
@@ -165,7 +169,7 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 	case f.Kind == Pause:
 		p.suspend()
 		w.until(f.For, p.resume)
-	case f.Kind == Crash || f.Kind == Machine || f.Kind == Mass:
+	case f.Kind == Crash || f.Kind == Machine || f.Kind == Mass || f.Kind == Batch:
 		p.kill()
 		w.replace(p.slot, f.For)
 	case f.Kind == Leave:

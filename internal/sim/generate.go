@@ -37,6 +37,7 @@ func Generate(seed uint64, length time.Duration) Plan {
 	part(0x2545f4914f6cdd1d).ends()
 	part(0x6a09e667f3bcc909).more()
 	part(0xbb67ae8584caa73b).strangers()
+	part(0x9b05688c2b3e6c1f).batch()
 	if r := part(0x3c6ef372fe94f82b); p.HiveClosings && p.Queens > 1 && r.IntN(2) == 0 {
 		p.Untold = 1 + r.IntN(p.Queens-1)
 	}
@@ -138,6 +139,16 @@ func (r *draw) strangers() {
 		f.For = r.upTo(2 * time.Minute)
 		r.adds(f)
 	}
+}
+
+// batch has all workers of a machine die at once in some plans where its hive hears of
+// it: more of them than are believed without a proof.
+func (r *draw) batch() {
+	if r.Closings == 0 || r.IntN(3) > 0 {
+		return
+	}
+	r.Workers = 4 + r.IntN(5)
+	r.adds(Fault{Kind: Batch, At: r.at(20 * time.Second), Who: r.hive(), For: r.upTo(time.Minute)})
 }
 
 func (s Span) round() Span { return Span(s.D().Round(time.Millisecond)) }

@@ -1,11 +1,13 @@
 package sim
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/link"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
 // observer is what hives and queens have in common: a process whose core judges
@@ -85,14 +87,15 @@ func (o *observer) carry(s core.Signals) {
 	}
 	if s.Settle {
 		done := false
-		settled := func() {
+		settled := func(by liveness.Path) {
 			if !done {
 				done = true
-				o.drive(o.judge.Settled)
+				o.drive(func(now time.Time) { o.judge.Settled(now, by) })
 			}
 		}
-		o.emit(&message{topic: topicToken, back: settled})
-		o.after(core.SettleWithin, settled)
+		path := liveness.Path{Server: fmt.Sprintf("s%d", o.conn.server), Host: o.slot.machine().name}
+		o.emit(&message{topic: topicToken, back: func() { settled(path) }})
+		o.after(core.SettleWithin, func() { settled(liveness.Path{}) })
 	}
 }
 

@@ -88,6 +88,7 @@ const (
 	Cut     Kind = "cut"     // Who loses its connection
 	Zone    Kind = "zone"    // all processes of a zone lose theirs
 	Machine Kind = "machine" // the hive Who and its workers die at once
+	Batch   Kind = "batch"   // all workers of the hive Who die at once
 	Mass    Kind = "mass"    // N hives die at once
 	Clock   Kind = "clock"   // the wall clock of a machine jumps by By
 	Rival   Kind = "rival"   // another process runs with the id of Who

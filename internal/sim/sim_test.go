@@ -121,6 +121,21 @@ func TestNoFaultsNoNews(t *testing.T) {
 	}
 }
 
+// TestABatchOfDeaths: all workers of a machine die at once, and their hive hears of it.
+func TestABatchOfDeaths(t *testing.T) {
+	p := Generate(1, 0)
+	p.Hives, p.Workers, p.Queens, p.Exits, p.Before, p.Stall = 2, 8, 1, false, 0, 0
+	p.Closings, p.HiveClosings, p.Net = Span(250e6), true, Net{Delay: Span(2e6), Jitter: Span(2e6)}
+	p.Faults = []Fault{{Kind: Batch, At: Span(60e9), Who: "h1"}, {Kind: Batch, At: Span(120e9), Who: "h2", For: Span(5e9)}}
+	r, err := Run(p, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Broken != nil {
+		t.Errorf("%s\n%s", r.Broken, strings.Join(r.History, "\n"))
+	}
+}
+
 // TestPlanIsKeptAsItIs writes and reads a plan of every kind.
 func TestPlanIsKeptAsItIs(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "p.json")

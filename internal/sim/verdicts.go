@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -163,7 +164,8 @@ func (q *queen) talkedDown(l life) {
 }
 
 // checkCutOff holds it against the truth how a queen counts a hive that is back after the
-// queen gave it up: as cut off, if messages of it did not come meanwhile.
+// queen gave it up: as cut off, if messages of it did not come meanwhile, or
+// came late.
 func (q *queen) checkCutOff(s *fleet.Step) {
 	was, m := q.score, q.reading
 	q.score = q.view.Score()
@@ -171,9 +173,17 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 		return
 	}
 	falsely, cutOff := q.score.FalseDead-was.FalseDead, q.score.CutOff-was.CutOff
-	if falsely+cutOff == 1 && (cutOff == 1) != (q.gap > 1) {
+	lost := falsely == 1 && q.gap > 1
+	held := cutOff == 1 && q.gap <= 1 && q.w.now-m.sent < 50*time.Millisecond && !q.w.clocked()
+	if falsely+cutOff == 1 && (lost || held) {
 		q.w.breaks(Sound, "%s counts %s as cut off: %t, and %d messages of it were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
 	}
+}
+
+// clocked reports whether the clock of some machine is set: how long a message was under
+// way is not known by what it says then.
+func (w *world) clocked() bool {
+	return slices.ContainsFunc(w.plan.Faults, func(f Fault) bool { return f.Kind == Clock })
 }
 
 // usurped reports whether another process uses the id of l too, or took its place: hives

@@ -35,6 +35,8 @@ func volatile(key []byte) (bit uint16) {
 		return 1 << 7
 	case "os":
 		return 1 << 8
+	case "closed":
+		return 1 << 9
 	}
 	return 0
 }
@@ -183,8 +185,10 @@ func (t *tail) read(left int, v *Volatile, r *RecordView) bool {
 			r.Age, ok = t.uint()
 		case 1 << 7:
 			r.Since, ok = t.uint()
-		default:
+		case 1 << 8:
 			ok = t.proc(&r.Proc)
+		default:
+			r.Closed, ok = t.bool()
 		}
 		if !ok {
 			return false
@@ -202,6 +206,16 @@ func (t *tail) proc(p *hivebeat.Proc) bool {
 	c.proc(p)
 	t.i = end
 	return c.err == nil
+}
+
+func (t *tail) bool() (v, ok bool) {
+	if t.i >= len(t.b) {
+		return false, false
+	}
+	c := cursor{b: t.b[t.i:]}
+	v = c.bool("closed")
+	t.i = len(t.b) - len(c.b)
+	return v, c.err == nil
 }
 
 func (t *tail) uint() (uint64, bool) {

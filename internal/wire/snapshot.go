@@ -255,6 +255,8 @@ func (c *cursor) record(v *RecordView) {
 			v.Age = c.uint("age")
 		case "since":
 			v.Since = c.uint("since")
+		case "closed":
+			v.Closed = c.bool("closed")
 		case "os":
 			c.proc(&v.Proc)
 		default:

@@ -63,7 +63,7 @@ func vectors() map[string][]vector {
 	r := &snap.Workers[0]
 	r.Facts = full.Facts
 	r.Live, r.Cause, r.Missed, r.Stalled = hivebeat.Lost, hivebeat.CauseExit, 3, true
-	r.N, r.Rival = 3, r.Inc-1
+	r.N, r.Rival, r.Closed = 3, r.Inc-1, true
 	r.Tr = []hivebeat.Transition{
 		{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 30040},
 		{N: 2, Kind: hivebeat.KindRecovered, From: "lost", To: "alive", Inc: r.Inc, Margin: 1700, Ago: 29040},

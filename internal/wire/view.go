@@ -50,14 +50,14 @@ type BeatView struct {
 }
 
 // RecordView is the view of a hivebeat.Record. Where Same is set, the record
-// differs from the one at its place in the memo's message in Volatile, Age, Since
-// and Proc at most; those, Same and Worker are then all that the view holds.
+// differs from the one at its place in the memo's message in Volatile, Age, Since,
+// Closed and Proc at most; those, Same and Worker are then all that the view holds.
 type RecordView struct {
 	Same                bool
 	mark                mark
 	Worker, Live, Cause []byte
 	N, Missed, Rival    uint64
-	Stalled             bool
+	Stalled, Closed     bool
 	Age, Since          uint64
 	Tr                  []hivebeat.Transition // own memory, but reused by the next parse
 	Proc                hivebeat.Proc
@@ -133,7 +133,7 @@ func (v *BeatView) Update(b *hivebeat.Beat) {
 // Update gives r the values of v, as FactsView.Update does. Where Same is set, r
 // must hold the values of the memo's message.
 func (v *RecordView) Update(r *hivebeat.Record) {
-	r.Age, r.Since, r.Proc = hivebeat.Millis(v.Age), hivebeat.Millis(v.Since), v.Proc
+	r.Age, r.Since, r.Closed, r.Proc = hivebeat.Millis(v.Age), hivebeat.Millis(v.Since), v.Closed, v.Proc
 	if v.Same {
 		v.Volatile.Update(&r.Facts)
 		return
