@@ -16,6 +16,9 @@ func (w *worker) record(now time.Time, tr []hivebeat.Transition) hivebeat.Record
 		Age:   hivebeat.MillisOf(age),
 		Since: hivebeat.MillisOf(now.Sub(w.since)),
 	}
+	if w.live == hivebeat.Lost && w.spent.Inc == w.facts.Inc && !w.spent.proved {
+		rec.Ended = w.spent.boot
+	}
 	if w.live != hivebeat.Left { // who said goodbye owes nothing
 		rec.Missed = liveness.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration())
 	}

@@ -59,7 +59,8 @@ const wholeWindow = 1<<reorder - 1
 type Lineage struct {
 	inc, seq uint64
 	window   uint16 // bit i: seq - i was heard, or is none of our business
-	ended    bool
+	ended    bool   // it said goodbye
+	died     bool   // its process ended
 	lost     uint64
 	others   []other // the superseded, oldest first, and rivals
 }
@@ -70,6 +71,7 @@ type other struct {
 	mark       uint64 // seq of the valid one when this one advanced last
 	rounds     uint8
 	superseded bool
+	over       bool // it said goodbye, or its process ended
 	advanced   bool // by the last message of it
 }
 
@@ -88,6 +90,10 @@ func (l *Lineage) End() {
 	l.ended = true
 	l.closeWindow()
 }
+
+// Died says that the process of the valid incarnation ended, or that this turned out to
+// be wrong: one that ended does not come back once its place is taken.
+func (l *Lineage) Died(yes bool) { l.died = yes }
 
 // TakeLost returns how many messages were proved lost on the wire since the last
 // call. A gap in seq is proved when the eighth message after it is heard, or the
@@ -149,10 +155,11 @@ func (l *Lineage) Take(inc, seq uint64) {
 // was an advance of it; otherwise it returns Stale. It is for who sees that the
 // valid one has left or is lost, and that it began longer ago than any message of a
 // process that ended before it can have been under way (LostAfter): then the
-// superseded process did not end. A duplicate was started beside it, and is gone.
+// superseded process did not end, unless it is known to have: then its message was
+// under way for longer. A duplicate was started beside it, and is gone.
 func (l *Lineage) Revive(inc, seq uint64) Outcome {
 	for _, o := range l.others {
-		if o.inc == inc && o.seq == seq && o.superseded && o.advanced {
+		if o.inc == inc && o.seq == seq && o.superseded && o.advanced && !o.over {
 			l.supersede(inc, seq)
 			return TakenOver
 		}
@@ -212,7 +219,7 @@ func (l *Lineage) addLost(n uint64) {
 // begin makes inc the valid one. What it sent before is not missed: we may have
 // come later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
-	l.inc, l.seq, l.window, l.ended = inc, seq, wholeWindow, false
+	l.inc, l.seq, l.window, l.ended, l.died = inc, seq, wholeWindow, false, false
 	for i := range l.others { // each is half of a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0
 	}
@@ -222,7 +229,7 @@ func (l *Lineage) begin(inc, seq uint64) {
 func (l *Lineage) supersede(inc, seq uint64) {
 	l.closeWindow()
 	l.others = slices.DeleteFunc(l.others, func(o other) bool { return o.inc == inc })
-	was := other{inc: l.inc, seq: l.seq, superseded: true}
+	was := other{inc: l.inc, seq: l.seq, superseded: true, over: l.ended || l.died}
 	l.begin(inc, seq)
 	was.mark = seq
 	l.remember(was)

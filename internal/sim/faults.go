@@ -68,7 +68,7 @@ func (w *world) until(d Span, f func()) { w.at(min(w.now+d.D(), w.ending()), f) 
 
 // meant are the processes that a fault is about, of those that run now.
 func (w *world) meant(f *Fault) (list []*proc) {
-	all := f.Kind == Server || f.Kind == Kick && f.Who == ""
+	all := f.Kind == Server || f.Kind == Frozen || f.Kind == Kick && f.Who == ""
 	for _, s := range w.slots {
 		places := []*slot{s}
 		_, isHive := s.cur.(*hive)
@@ -95,7 +95,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 	w.trace("FAULT", "%s", f)
 	s, list := w.byName[f.Who], w.meant(f)
 	switch {
-	case f.Kind == Storage || f.Kind == Wipe:
+	case f.Kind == Storage || f.Kind == Wipe || f.Kind == Frozen:
 		w.store.away++
 		w.until(f.For, func() {
 			w.store.back()
@@ -104,6 +104,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 			}
 			w.trace("stream", "JetStream is there, epoch %d", w.store.epoch)
 		})
+		w.cut(list, f)
 	case f.Kind == Server:
 		w.store.away++
 		w.serverGone++

@@ -40,6 +40,9 @@ func Generate(seed uint64, length time.Duration) Plan {
 	if r := part(0x3c6ef372fe94f82b); p.HiveClosings && p.Queens > 1 && r.IntN(2) == 0 {
 		p.Untold = 1 + r.IntN(p.Queens-1)
 	}
+	if r := part(0xa54ff53a5f1d36f1); r.IntN(3) == 0 {
+		r.frozen()
+	}
 	p.NoJetStream = part(0x510e527fade682d1).IntN(10) == 0
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
@@ -138,6 +141,14 @@ func (r *draw) strangers() {
 		f.For = r.upTo(2 * time.Minute)
 		r.add(f)
 	}
+}
+
+// frozen stops the NATS server for a while, and kills a worker meanwhile whose beats wait
+// in it.
+func (r *draw) frozen() {
+	f := Fault{Kind: Frozen, At: r.at(20 * time.Second), For: r.upTo(pingLimit), Hold: true, Notice: Span(pingLimit)}
+	r.add(f)
+	r.add(Fault{Kind: Crash, At: (f.At + r.upTo(f.For.D())).round(), Who: r.worker(), For: r.upTo(time.Minute)})
 }
 
 func (s Span) round() Span { return Span(s.D().Round(time.Millisecond)) }

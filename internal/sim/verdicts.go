@@ -32,6 +32,9 @@ func (h *hive) judged(s *detector.Step) {
 	}
 	h.turns(x, hivebeat.Live(s.To), s.Inc)
 	p := h.w.lives[l]
+	if s.Kind == hivebeat.KindRecovered && h.ended[l] {
+		h.w.breaks(NoResurrection, "%s incarnation %d has recovered to %s, which saw its process end, by what it sent before", l.ident, l.inc, h.name)
+	}
 	if p != nil && (s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindLeft) {
 		h.gone[p] = h.w.now
 	}
@@ -42,6 +45,7 @@ func (h *hive) judged(s *detector.Step) {
 	case hivebeat.CauseMissed:
 		h.lostBySilence(l)
 	case hivebeat.CauseExit:
+		h.ended[l] = true
 		if p == nil || p.alive() {
 			h.wrongly(l, " as its process ended, and it runs")
 		}

@@ -35,6 +35,8 @@ func volatile(key []byte) (bit uint16) {
 		return 1 << 7
 	case "os":
 		return 1 << 8
+	case "boot":
+		return bootBit
 	}
 	return 0
 }
@@ -42,6 +44,7 @@ func volatile(key []byte) (bit uint16) {
 const (
 	seqBit     = 1 << 0
 	recordBits = 1 << 6 // from here on keys of records, which a beat does not know
+	bootBit    = 1 << 9 // the one that only a beat knows
 )
 
 // mark describes the stable part of a map that was parsed without fault.
@@ -160,7 +163,7 @@ func (t *tail) read(left int, v *Volatile, r *RecordView) bool {
 			return false
 		}
 		bit := volatile(key)
-		if bit == 0 || seen&bit != 0 || r == nil && bit >= recordBits {
+		if bit == 0 || seen&bit != 0 || bit >= recordBits && (r == nil) != (bit == bootBit) {
 			return false
 		}
 		seen |= bit
@@ -183,6 +186,8 @@ func (t *tail) read(left int, v *Volatile, r *RecordView) bool {
 			r.Age, ok = t.uint()
 		case 1 << 7:
 			r.Since, ok = t.uint()
+		case bootBit:
+			v.Boot, ok = t.uint()
 		default:
 			ok = t.proc(&r.Proc)
 		}
