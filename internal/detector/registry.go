@@ -232,6 +232,9 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) {
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
+	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() && w.lineage.Insists(now, inc, seq, w.facts.Every.Duration()/2) {
+		b.outcome = liveness.Conflict
+	}
 	if b.outcome.Begins() {
 		w.began, w.rival = now, rival{}
 	} else if b.outcome == liveness.Next && w.spent.Inc == inc && !w.spent.proved {

@@ -48,6 +48,9 @@ const (
 	// that is a conflict. Beats of the old process that were in flight when the
 	// new one began come in a bunch, which is one round, or none.
 	rounds = 3
+	// insists is how often one must have advanced, at a pace that no bunch of waiting
+	// messages has, before its refusal is a conflict: it lives.
+	insists = 3
 )
 
 const wholeWindow = 1<<reorder - 1
@@ -63,6 +66,14 @@ type Lineage struct {
 	died     bool   // its process ended
 	lost     uint64
 	others   []other // the superseded, oldest first, and rivals
+	refused  refused
+}
+
+// refused is an incarnation that goes on though it is refused.
+type refused struct {
+	inc, seq uint64
+	at       time.Time // when it advanced last
+	n        uint8     // how often
 }
 
 // other is an incarnation that is not the valid one.
@@ -136,7 +147,7 @@ func (l *Lineage) Hear(inc, seq uint64, alive bool) Outcome {
 	case at >= 0:
 		return l.aside(at, seq, Older)
 	}
-	l.remember(other{inc: inc, seq: seq, mark: l.seq})
+	l.remember(other{inc: inc, seq: seq, mark: l.seq, advanced: true})
 	return Older
 }
 
@@ -157,7 +168,14 @@ func (l *Lineage) Take(inc, seq uint64) {
 // process that ended before it can have been under way (LostAfter): then the
 // superseded process did not end, unless it is known to have: then its message was
 // under way for longer. A duplicate was started beside it, and is gone.
+//
+// It is the way back from a goodbye too that the process did not say itself: after that
+// it goes on, as Insists has found.
 func (l *Lineage) Revive(inc, seq uint64) Outcome {
+	if inc == l.inc && l.ended && l.refused.inc == inc && l.refused.n >= insists && seq > l.refused.seq {
+		l.begin(inc, seq)
+		return TakenOver
+	}
 	for _, o := range l.others {
 		if o.inc == inc && o.seq == seq && o.superseded && o.advanced && !o.over {
 			l.supersede(inc, seq)
@@ -165,6 +183,36 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 		}
 	}
 	return Stale
+}
+
+// Insists notes that a message with this (inc, seq) was refused by Hear, as Stale or
+// Older, and reports whether that is a conflict, once: the incarnation has advanced three
+// times, gap apart or more. One message that was forged silences a sender that lives.
+// Messages that may have waited somewhere are not for Insists.
+func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration) bool {
+	i := slices.IndexFunc(l.others, func(o other) bool { return o.inc == inc })
+	news := inc == l.inc && l.ended && seq > l.seq
+	if i >= 0 {
+		news = l.others[i].advanced
+	}
+	r := &l.refused
+	switch {
+	case !news:
+		return false
+	case r.inc != inc:
+		*r = refused{inc: inc, seq: seq, at: now, n: 1}
+	case seq <= r.seq || now.Sub(r.at) < gap || r.n > insists:
+		return false
+	default:
+		r.seq, r.at, r.n = seq, now, r.n+1
+	}
+	if r.n != insists || i >= 0 && l.others[i].rounds >= rounds {
+		return false
+	}
+	if i >= 0 {
+		l.others[i].rounds = rounds
+	}
+	return true
 }
 
 // Superseded reports whether the place of inc is remembered to have been taken.
@@ -220,6 +268,7 @@ func (l *Lineage) addLost(n uint64) {
 // come later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
 	l.inc, l.seq, l.window, l.ended, l.died = inc, seq, wholeWindow, false, false
+	l.refused = refused{}
 	for i := range l.others { // each is half of a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0
 	}
@@ -256,6 +305,9 @@ func (l *Lineage) remember(o other) {
 // ConflictReason says in words which incarnations of one id both go on, of some
 // "hives" or "workers", and what to do.
 func ConflictReason(what, id string, believed, refused uint64) string {
+	if believed == refused {
+		return fmt.Sprintf("one of the %s as %q said goodbye, and incarnation %d (%s) goes on: another process uses its id", what, id, refused, began(refused))
+	}
 	return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
 		what, id, believed, began(believed), refused, began(refused))
 }

@@ -23,7 +23,12 @@ func (h *hive) judged(s *detector.Step) {
 	case hivebeat.KindStalled:
 		h.judgedStalled(x, s)
 		return
-	case hivebeat.KindState, hivebeat.KindConflict:
+	case hivebeat.KindConflict:
+		if s.Inc != x.inc && !h.outlived(x.id, s.Inc, x.inc) {
+			h.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", h.name, x.id, s.Inc, x.inc)
+		}
+		return
+	case hivebeat.KindState:
 		return
 	case hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindRestarted:
 		x.stalled = false // without a word
