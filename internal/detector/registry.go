@@ -128,6 +128,7 @@ var (
 	errOlder   = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Key: "inc", Detail: "a higher incarnation is alive"}
 	errForeign = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "meant for another hive"}
 	errPinned  = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "worker", Detail: "not the id in the subject"}
+	errAhead   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
 	errEnded   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Key: "boot", Detail: "sent before its process ended, as far as is known"}
 	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
 )
@@ -224,6 +225,9 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 // judge says what a beat of w with this (inc, seq) is. The error is set if it is
 // no news.
 func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
+	if w.live == hivebeat.Alive && w.lineage.Ahead(now, inc) {
+		return beatStep{}, errAhead
+	}
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), busy: w.facts.Busy, done: w.facts.Done}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)

@@ -253,3 +253,24 @@ func TestASilencedWorkerIsAConflict(t *testing.T) {
 		})
 	}
 }
+
+// An incarnation that no clock says takes no place of one that is alive. A clock that is
+// hours ahead passes, and whoever has no other clock is heard where nobody else is.
+func TestAnImplausibleIncarnation(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	b.mustFeed(f.Next(t))
+	at := func(d time.Duration) *fake {
+		g := *f
+		g.Inc, g.Seq = uint64(b.now.Add(d).UnixMicro()), 0
+		return &g
+	}
+	if err := b.feed(at(8 * 24 * time.Hour).Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
+		t.Errorf("8 days ahead: %v", err)
+	}
+	b.mustFeed(at(5 * time.Hour).Next(t))
+	b.after(every * 3 / 2) // late
+	b.mustFeed(at(8 * 24 * time.Hour).Next(t))
+	g := newFake("other")
+	g.Inc = hivebeat.MaxInt
+	b.mustFeed(g.Next(t))
+}

@@ -383,3 +383,12 @@ func TestASilencedHiveIsAConflict(t *testing.T) {
 		})
 	}
 }
+
+func TestAnImplausibleIncarnationTakesNoHivesPlace(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+	if err := feed(t, v, snapshotOf("h", hivebeat.MaxInt, 1), at(1)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
+		t.Errorf("refused as %v", err)
+	}
+	mustFeed(t, v, snapshotOf("h", uint64(at(0).Add(5*time.Hour).UnixMicro()), 1), at(2))
+}

@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"slices"
 	"time"
+
+	"github.com/beatfabric/hivebeat"
 )
 
 // Outcome says what a message is to the one who heard it.
@@ -213,6 +215,14 @@ func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration) boo
 		l.others[i].rounds = rounds
 	}
 	return true
+}
+
+// Ahead reports whether inc lies hivebeat.MaxAhead ahead both of now and of the valid
+// incarnation, whose clock may be right where that of the caller is not: one that no
+// clock says is to take no place of one that is alive.
+func (l *Lineage) Ahead(now time.Time, inc uint64) bool {
+	most := uint64(max(0, now.Add(hivebeat.MaxAhead).UnixMicro()))
+	return inc > most && inc > l.inc+uint64(hivebeat.MaxAhead.Microseconds())
 }
 
 // Superseded reports whether the place of inc is remembered to have been taken.
