@@ -19,6 +19,9 @@ type Beat struct {
 	Hive   string `msgpack:"hive" json:"hive"`
 	Worker string `msgpack:"worker" json:"worker"`
 	Facts
+	// Boot is the boot clock of the machine when this was sent, in ms: comparable with
+	// that of others whose NS has the same text before the slash; 0 where there is none.
+	Boot uint64 `msgpack:"boot,omitempty" json:"boot,omitempty"`
 }
 
 // Facts are the keys that a Beat and the worker's record in a Snapshot share.

@@ -39,6 +39,7 @@ const (
 	MinEvery = 100 * time.Millisecond // least promise: every
 	MaxEvery = time.Hour              // greatest promise: every
 	MaxQuiet = 10 * time.Minute       // longest announced silence: quiet
+	MaxAhead = 7 * 24 * time.Hour     // inc of one that takes the place of one that is alive, against the receiver's clock and that one's inc
 )
 
 // Defaults both ends of the wire agree on.

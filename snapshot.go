@@ -71,6 +71,7 @@ type Record struct {
 	Missed  uint64       `msgpack:"missed,omitempty" json:"missed,omitempty"` // beats that should have come since the last one
 	Stalled bool         `msgpack:"stalled,omitempty" json:"stalled,omitempty"`
 	Rival   uint64       `msgpack:"rival,omitempty" json:"rival,omitempty"` // incarnation of another process that beats under this id, and is not believed
+	Ended   uint64       `msgpack:"ended,omitempty" json:"ended,omitempty"` // lost: when its process ended, by the Boot clock of its beats; 0 where that is not known
 	Facts
 	Age   Millis `msgpack:"age" json:"age"`     // since the last beat, by the hive's monotonic clock
 	Since Millis `msgpack:"since" json:"since"` // since this live began

@@ -15,6 +15,7 @@ func TestWorkersLinkLittle(t *testing.T) {
 	allowed := []string{
 		"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid",
 		"github.com/klauspost/compress", "golang.org/x/crypto", "golang.org/x/sys/cpu", // nats.go's
+		"golang.org/x/sys/unix", // for the boot clock
 		"github.com/vmihailenco/msgpack/v5", "github.com/vmihailenco/tagparser/v2",
 	}
 	ours := []string{"", "/bus", "/internal/wire", "/internal/bootid", "/worker"}

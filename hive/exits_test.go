@@ -155,7 +155,8 @@ func TestTheEndOfAWrapperIsDisproved(t *testing.T) {
 	c.kill()
 	q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
 	bustest.Eventually(t, patience, func() (bool, string) {
-		publish(t, nc, beats, f.Next(t)) // the first ones may be its last words
+		f.Boot = bootid.Clock()
+		publish(t, nc, beats, f.Next(t)) // in the millisecond of the end it counts as before
 		w := h.Snapshot().Workers[0]
 		return w.Live == hivebeat.Alive, fmt.Sprintf("%+v", w)
 	})
@@ -354,7 +355,7 @@ func TestWhoWaitsToSayGoodbyeIsNotDead(t *testing.T) {
 	f.State = hivebeat.Stopped
 	waiting <- &nats.Msg{Subject: beats, Data: f.Next(t)}
 	exit := detector.Exit{Process: detector.Process{Worker: "w", Inc: f.Inc, PID: f.PID}, At: time.Now()}
-	if err := l.turn(t.Context(), func(now time.Time, _ uint64) { l.core.Exited(now, []detector.Exit{exit}) }); err != nil {
+	if err := l.turn(t.Context(), func(now time.Time, _ uint64) { l.core.Exited(now, bootid.Clock(), []detector.Exit{exit}) }); err != nil {
 		t.Fatal(err)
 	}
 	if w := l.Snapshot().Workers[0]; w.Live != hivebeat.Left || w.N != 2 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/hivecore"
@@ -59,7 +60,7 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits 
 		case m := <-calls:
 			err = l.turn(ctx, func(now time.Time, _ uint64) { h.called(now, m) })
 		case list := <-exits:
-			err = l.turn(ctx, func(now time.Time, _ uint64) { h.core.Exited(now, list) })
+			err = l.turn(ctx, func(now time.Time, _ uint64) { h.core.Exited(now, bootid.Clock(), list) })
 		case e := <-outside.Events():
 			err = l.turn(ctx, func(now time.Time, dropped uint64) { e.Feed(now, dropped, h.core) })
 		case <-l.wake.C:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/bootid"
 )
 
 // factsWait is how long a beat waits for Config.Facts: plenty for one that reads
@@ -42,6 +43,9 @@ func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
 			Seq: w.seq, Sent: now.UnixMilli(),
 			VRAM: facts.VRAM, Busy: facts.Busy, Queue: facts.Queue, Done: facts.Done,
 		},
+	}
+	if w.ns != "" {
+		b.Boot = bootid.Clock()
 	}
 	if left := quiet.Sub(now); left > 0 {
 		b.Quiet = hivebeat.MillisOf(left)

@@ -31,14 +31,17 @@ func TestFirstBeat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := time.Now()
+	before, booted := time.Now(), bootid.Clock()
 	w := run(t, nc, cfg)
 	b := e.wait(0, "the first beat", anyBeat)
+	if now := bootid.Clock(); b.Boot < booted || b.Boot > now {
+		t.Errorf("sent at %d of the boot clock, want %d to %d", b.Boot, booted, now)
+	}
 	want := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "llama", Facts: hivebeat.Facts{
 		Inc: w.Incarnation(), Every: 60_000, State: hivebeat.Loading, PID: uint64(os.Getpid()), NS: bootid.Namespace(),
 		Host: host, Conn: bus.ConnID(nc), RW: 20, Model: cfg.Model, Endpoint: cfg.Endpoint, GPUs: cfg.GPUs, Slots: 4, Labels: cfg.Labels,
 		Seq: 1, Sent: b.Sent,
-	}}
+	}, Boot: b.Boot}
 	if got, want := fmt.Sprintf("%+v", b.Beat), fmt.Sprintf("%+v", want); got != want {
 		t.Errorf("the first beat:\n got %s\nwant %s", got, want)
 	}

@@ -5,12 +5,8 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bootid"
 )
-
-// LastWords is how long after its process ended a beat of a worker is taken for
-// one that was still on its way. One that is heard later proves that the worker
-// lives on, in another process.
-const LastWords = time.Second
 
 // Process is the process of one incarnation of a worker, as its beats have it.
 type Process struct {
@@ -29,7 +25,24 @@ type Watch struct {
 type Exit struct {
 	Process
 	At     time.Time // when that was noticed
+	Boot   uint64    // the same by the boot clock of the machine, in ms; 0: there is none
 	Reused bool      // its id belongs to another process by now
+}
+
+// end is the end of a process that was reported. Until a message proves that the worker
+// lives on, in another process, its incarnation has ended too.
+type end struct {
+	Process
+	boot   uint64 // as in Exit
+	ns     string // where the process was, and so of which machine boot is
+	proved bool   // the worker lives on
+}
+
+// before reports whether a message of incarnation inc, from a process in ns, was sent
+// before this end, as far as that can be told: however long it was under way. Where it
+// cannot be told it was.
+func (e *end) before(inc, boot uint64, ns string) bool {
+	return e.Inc == inc && inc != 0 && !e.proved && (e.boot == 0 || boot <= e.boot || !bootid.Same(ns, e.ns))
 }
 
 // WatchExits makes the registry ask, by TakeWatches, for the processes of workers
@@ -49,7 +62,7 @@ func (r *Registry) TakeWatches() []Watch {
 // its incarnation on.
 func (r *Registry) watch(now time.Time, w *worker) {
 	p := Process{Worker: w.id, Inc: w.facts.Inc, PID: w.facts.PID}
-	if r.ns == "" || w.facts.NS != r.ns || p.PID == r.self || p == w.spent || w.live == hivebeat.Left {
+	if r.ns == "" || w.facts.NS != r.ns || p.PID == r.self || p == w.spent.Process || w.live == hivebeat.Left {
 		p.PID = 0
 	}
 	if p.PID == w.process.PID && (p.PID == 0 || p.Inc == w.process.Inc) {
@@ -81,7 +94,7 @@ type Running struct {
 func (r *Registry) Running(ns string) (list []Running) {
 	for _, w := range r.sorted {
 		p := Process{Worker: w.id, Inc: w.facts.Inc, PID: w.facts.PID}
-		if ns != "" && w.facts.NS == ns && p.PID != 0 && p != w.spent && w.counted() {
+		if ns != "" && w.facts.NS == ns && p.PID != 0 && p != w.spent.Process && w.counted() {
 			list = append(list, Running{Process: p, Known: w.began})
 		}
 	}
@@ -98,7 +111,8 @@ func (r *Registry) Exit(now time.Time, e Exit) bool {
 		return false
 	}
 	// Once is enough: if it beats on, it is not that process that does.
-	w.process, w.spent = Process{}, e.Process
+	w.process = Process{}
+	w.ended(end{Process: e.Process, boot: e.Boot, ns: w.facts.NS})
 	if w.live == hivebeat.Left || w.live == hivebeat.Lost {
 		return false
 	}
@@ -113,9 +127,8 @@ func (r *Registry) Exit(now time.Time, e Exit) bool {
 	return true
 }
 
-// lastWords reports whether a beat of w was sent before its process ended, as far
-// as one can tell. It is heard, but it is no sign of life; a goodbye is one of an
-// orderly end.
-func (w *worker) lastWords(now time.Time) bool {
-	return w.live == hivebeat.Lost && w.cause == hivebeat.CauseExit && !w.facts.State.Goodbye() && now.Sub(w.since) < LastWords
+// ended notes the end of the process of w.
+func (w *worker) ended(e end) {
+	w.spent = e
+	w.lineage.Died(true)
 }

@@ -41,7 +41,16 @@ func (b *bench) asked() []string {
 
 // ends tells of the end of the process of f.
 func (b *bench) ends(f *fake) bool {
-	return b.Exit(b.now, Exit{Process: Process{f.Worker, f.Inc, f.PID}, At: b.now.Add(-11 * time.Millisecond)})
+	return b.Exit(b.now, Exit{Process: Process{f.Worker, f.Inc, f.PID}, At: b.now.Add(-11 * time.Millisecond), Boot: b.boot()})
+}
+
+// boot is the boot clock of the machine.
+func (b *bench) boot() uint64 { return uint64(time.Hour.Milliseconds() + b.now.Sub(t0).Milliseconds()) }
+
+// sendsNow lets f beat with its boot clock, as one does that lives.
+func (b *bench) sendsNow(f *fake) error {
+	f.Boot = b.boot()
+	return b.feed(f.Next(b.t))
 }
 
 func TestWhatIsWatched(t *testing.T) {
@@ -72,12 +81,12 @@ func TestWhatIsWatched(t *testing.T) {
 		{"another process goes on", []do{same, beat(func(f *fake) { f.PID = 4712 })}, []string{"+w/0/4711", "-w/0/4711", "+w/0/4712"}},
 		{"not again once it ended", []do{same, func(b *bench, f *fake) {
 			b.ends(f)
-			b.after(LastWords)
-		}, beat(func(f *fake) { f.Model = "other" }), same}, []string{"+w/0/4711"}},
+			b.after(time.Millisecond)
+		}, beat(func(f *fake) { f.Model, f.Boot = "other", hivebeat.MaxInt }), same}, []string{"+w/0/4711"}},
 		{"but another one that it names then", []do{same, func(b *bench, f *fake) {
 			b.ends(f)
-			b.after(LastWords)
-		}, beat(func(f *fake) { f.PID = 4712 })}, []string{"+w/0/4711", "+w/0/4712"}},
+			b.after(time.Millisecond)
+		}, beat(func(f *fake) { f.PID, f.Boot = 4712, hivebeat.MaxInt })}, []string{"+w/0/4711", "+w/0/4712"}},
 		{"until it is forgotten", []do{same, func(b *bench, _ *fake) { b.after(90 * second).after(hivebeat.KeepGone) }}, []string{"+w/0/4711", "-w/0/4711"}},
 		{"not when it is lost by silence", []do{same, func(b *bench, _ *fake) { b.after(90 * second) }}, []string{"+w/0/4711"}},
 		{"refused beats say nothing", []do{same, func(b *bench, f *fake) {
@@ -119,6 +128,17 @@ func TestNothingIsWatchedUnasked(t *testing.T) {
 func TestExit(t *testing.T) {
 	type do = func(*bench, *fake)
 	beat := func(b *bench, f *fake) { b.mustFeed(f.Next(b.t)) }
+	now := func(b *bench, f *fake) {
+		if err := b.sendsNow(f); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	refused := func(b *bench, err error) {
+		if hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+			b.t.Errorf("a beat from before its end: %v, want it stale", err)
+		}
+	}
+	late := func(b *bench, f *fake) { refused(b, b.feed(f.Next(b.t))) } // with the clock of the one before
 	ends := func(b *bench, f *fake) { b.ends(f) }
 	pass := func(d time.Duration) do { return func(b *bench, _ *fake) { b.after(d) } }
 	goodbye := func(b *bench, f *fake) {
@@ -162,14 +182,34 @@ func TestExit(t *testing.T) {
 			b.ends(&old)
 		}}, []string{joined}, hivebeat.Alive},
 		{"it begins anew after its end", []do{beat, ends, restart, pass(30 * second)}, []string{joined, exit, "restarted:lost>alive"}, hivebeat.Alive},
-		{"its last beat is heard after its end", []do{beat, ends, pass(LastWords - 1), beat, pass(5 * time.Minute)}, []string{joined, exit}, hivebeat.Lost},
-		{"it lives on in another process", []do{beat, ends, pass(LastWords), beat}, []string{joined, exit, "recovered:lost>alive"}, hivebeat.Alive},
-		{"and then dies in silence, as its process is not trusted any more", []do{beat, ends, pass(LastWords), beat, ends, beat, ends, pass(90 * second)}, []string{
+		{"its last beat is heard after its end", []do{now, ends, late, pass(8 * time.Minute), late}, []string{joined, exit}, hivebeat.Lost},
+		{"without a boot clock it stays dead", []do{beat, ends, pass(5 * time.Minute), late}, []string{joined, exit}, hivebeat.Lost},
+		{"a boot clock of another machine proves nothing", []do{now, ends, pass(second), func(b *bench, f *fake) {
+			f.NS = "other/4026531836"
+			refused(b, b.sendsNow(f))
+		}}, []string{joined, exit}, hivebeat.Lost},
+		{"its last beat is heard, and it ended once it was lost", []do{
+			now, pass(90 * second), ends, late,
+		}, []string{joined, "late:alive>late(missed)", "lost:late>lost(missed)"}, hivebeat.Lost},
+		{"it lives on in another process", []do{now, ends, pass(time.Millisecond), now}, []string{joined, exit, "recovered:lost>alive"}, hivebeat.Alive},
+		{"which is in a container", []do{now, ends, pass(second), func(b *bench, f *fake) {
+			f.NS = "boot/7"
+			now(b, f)
+		}}, []string{joined, exit, "recovered:lost>alive"}, hivebeat.Alive},
+		{"and then dies in silence, as its process is not trusted any more", []do{now, ends, pass(second), now, ends, now, ends, pass(90 * second)}, []string{
 			joined, exit, "recovered:lost>alive", "late:alive>late(missed)", "lost:late>lost(missed)",
 		}, hivebeat.Lost},
-		{"and names the other process, which ends too", []do{beat, ends, pass(LastWords), func(b *bench, f *fake) { f.PID++; beat(b, f) }, ends}, []string{
+		{"and names the other process, which ends too", []do{now, ends, pass(second), func(b *bench, f *fake) { f.PID++; now(b, f) }, ends, late}, []string{
 			joined, exit, "recovered:lost>alive", exit,
 		}, hivebeat.Lost},
+		{"its place is taken by one that ends, long after", []do{now, ends, func(b *bench, f *fake) {
+			old := *f
+			restart(b, f)
+			b.after(20 * second)
+			b.ends(f)
+			b.after(5 * time.Minute) // longer than anything was ever under way
+			late(b, &old)
+		}}, []string{joined, exit, "restarted:lost>alive", exit}, hivebeat.Lost},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, f := watching(t), newFake("w")
@@ -199,7 +239,9 @@ func TestExitSaysWhatWasSeen(t *testing.T) {
 		t.Errorf("steps %+v", s)
 	}
 	b.after(2 * second)
-	b.mustFeed(f.Next(t))
+	if err := b.sendsNow(f); err != nil {
+		t.Fatal(err)
+	}
 	if s := b.TakeSteps(); len(s) != 1 || s[0].Margin != 2*second || s[0].CutOff {
 		t.Errorf("steps %+v, want one with a margin of 2 s", s)
 	}
@@ -224,7 +266,7 @@ func TestTheDeadOfAnExitAreForgottenToo(t *testing.T) {
 	b.mustFeed(f.Next(t)).asked()
 	b.ends(f)
 	b.after(second / 2)
-	b.mustFeed(f.Next(t)) // its last words change nothing of that
+	_ = b.feed(f.Next(t)) // its last words change nothing of that
 	b.after(hivebeat.KeepGone - second)
 	if _, ok := b.record("w"); !ok {
 		t.Error("gone before 10 minutes")
@@ -232,6 +274,53 @@ func TestTheDeadOfAnExitAreForgottenToo(t *testing.T) {
 	b.after(second)
 	if _, ok := b.record("w"); ok || b.deadlines.Len() != 0 || len(b.asked()) != 0 {
 		t.Error("still there after 10 minutes")
+	}
+	// Nor does it come back then, unless it lives on.
+	for range 2 {
+		if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale || b.Len() != 0 {
+			t.Errorf("heard from before its end: %v, and %d records", err, b.Len())
+		}
+	}
+	b.told()
+	if err := b.sendsNow(f); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.told(); !slices.Equal(got, []string{"recovered:lost>alive"}) {
+		t.Errorf("told %q", got)
+	}
+}
+
+// Who takes the place of a hive knows of an end what the hive's record says.
+func TestTheEndOfASeed(t *testing.T) {
+	for name, ended := range map[string]bool{"known": true, "unknown": false} {
+		b, f := watching(t), newFake("w")
+		if err := b.sendsNow(f); err != nil {
+			t.Fatal(err)
+		}
+		b.ends(f)
+		r, _ := b.record("w")
+		if r.Ended != b.boot() {
+			t.Fatalf("%s: the record says %d, want %d", name, r.Ended, b.boot())
+		}
+		if !ended {
+			r.Ended = 0
+		}
+		q := newBench(t)
+		q.now = b.now
+		q.Seed(q.now, Seed{Worker: "w", Live: r.Live, Cause: r.Cause, Facts: r.Facts, Heard: q.now, Ended: r.Ended})
+		if err := q.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+			t.Errorf("%s: a beat from before its end: %v", name, err)
+		}
+		if facts := f.Facts; q.Elsewhere(q.now, "w", facts) {
+			t.Errorf("%s: one who knows of no end heard it, and that is believed", name)
+		}
+		q.after(second)
+		if err := q.sendsNow(f); (err == nil) != ended {
+			t.Errorf("%s: a beat from after its end: %v", name, err)
+		}
+		if r, _ := q.record("w"); (r.Live == hivebeat.Alive) != ended || r.Ended != 0 {
+			t.Errorf("%s: record %+v", name, r)
+		}
 	}
 }
 

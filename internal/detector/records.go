@@ -18,6 +18,9 @@ func (r *Registry) record(now time.Time, w *worker, tr []hivebeat.Transition) hi
 
 		Closed: r.closings.Has(w),
 	}
+	if w.live == hivebeat.Lost && w.spent.Inc == w.facts.Inc && !w.spent.proved {
+		rec.Ended = w.spent.boot
+	}
 	if w.live != hivebeat.Left { // who said goodbye owes nothing
 		rec.Missed = liveness.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration())
 	}

@@ -86,7 +86,7 @@ type worker struct {
 	tr      []Step // the last hivebeat.MaxTransitions
 
 	process  Process // that is watched; PID 0: none
-	spent    Process // that was seen to end
+	spent    end     // of the last one that was seen to end
 	progress progress
 	flaps    flaps
 	rival    rival
@@ -128,6 +128,8 @@ var (
 	errOlder   = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Key: "inc", Detail: "a higher incarnation is alive"}
 	errForeign = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "meant for another hive"}
 	errPinned  = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "worker", Detail: "not the id in the subject"}
+	errAhead   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
+	errEnded   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Key: "boot", Detail: "sent before its process ended, as far as is known"}
 	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
 )
 
@@ -165,6 +167,9 @@ func (r *Registry) Lost() map[hivebeat.Cause]uint64 { return maps.Clone(r.lost) 
 // error is nil; the error is for Refuse.
 func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error) {
 	if w := r.workers[string(wire.PeekWorker(b))]; w != nil && (pinned == "" || pinned == w.id) && w.memo.Parse(b, &r.tail) {
+		if w.spent.before(w.facts.Inc, r.tail.Boot, w.facts.NS) {
+			return Heard{}, errEnded
+		}
 		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq)
 		if err != nil {
 			return step.heard(), err
@@ -196,9 +201,13 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 		if len(r.workers) >= hivebeat.MaxWorkers {
 			return Heard{}, errFull
 		}
-		if w = r.back(string(v.Worker), v.Inc, v.Seq); w == nil {
+		if w = r.back(v); w == nil {
 			return Heard{}, errStale
 		}
+	}
+	// A goodbye is one of an orderly end, whenever it comes.
+	if w.spent.Inc == v.Inc && !hivebeat.State(v.State).Goodbye() && w.spent.before(v.Inc, v.Boot, string(v.NS)) {
+		return Heard{}, errEnded
 	}
 	step, err := r.judge(now, w, v.Inc, v.Seq)
 	if err != nil {
@@ -216,6 +225,9 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 // judge says what a beat of w with this (inc, seq) is. The error is set if it is
 // no news.
 func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
+	if w.live == hivebeat.Alive && w.lineage.Ahead(now, inc) {
+		return beatStep{}, errAhead
+	}
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
@@ -224,8 +236,14 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) {
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
+	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() && w.lineage.Insists(now, inc, seq, w.facts.Every.Duration()/2) {
+		b.outcome = liveness.Conflict
+	}
 	if b.outcome.Begins() {
 		w.began, w.rival = now, rival{}
+	} else if b.outcome == liveness.Next && w.spent.Inc == inc && !w.spent.proved {
+		w.spent.proved = true // it was sent after that
+		w.lineage.Died(false)
 	}
 	b.wentOn = seq > before+1
 	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
@@ -317,13 +335,14 @@ func (r *Registry) add(id string) *worker {
 // back returns the record for a worker that has none and is heard: the one that it
 // had, where that was let go and this is the same incarnation. It is nil where such
 // a beat is no news.
-func (r *Registry) back(id string, inc, seq uint64) *worker {
+func (r *Registry) back(v *wire.BeatView) *worker {
+	id := string(v.Worker)
 	d := r.departed[id]
-	if d == nil || d.last == nil || d.last.lineage.Inc() != inc {
+	if d == nil || d.last == nil || d.last.lineage.Inc() != v.Inc {
 		return r.add(id)
 	}
 	w := d.last
-	if w.lineage.Ended() || seq <= w.lineage.Seq() {
+	if w.lineage.Ended() || v.Seq <= w.lineage.Seq() || w.spent.before(v.Inc, v.Boot, string(v.NS)) {
 		return nil
 	}
 	r.insert(w)

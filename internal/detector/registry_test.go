@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -208,4 +209,68 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%g allocations in 100 beats", n)
 	}
+}
+
+// One forged message silences a worker: it lives, and that shows.
+func TestASilencedWorkerIsAConflict(t *testing.T) {
+	for name, forge := range map[string]func(*fake){
+		"goodbye":            func(f *fake) { f.State = hivebeat.Stopped },
+		"higher incarnation": func(f *fake) { f.Inc, f.Seq = f.Inc+1e12, 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, f := newBench(t), newFake("w")
+			b.mustFeed(f.Next(t)).after(2 * time.Minute)
+			b.mustFeed(f.Next(t)).told()
+			forged := *f
+			forge(&forged)
+			b.mustFeed(forged.Next(t)).told()
+			f.Seq++ // as the goodbye had
+			conflicts := 0
+			for i := range 3 {
+				for range 3 { // a bunch of them is one
+					_ = b.feed(f.Next(t))
+				}
+				for _, got := range b.told() {
+					if got == "conflict:>" {
+						conflicts++
+					}
+				}
+				if want := i / 2; conflicts != want {
+					t.Errorf("%d conflicts after %d beats, want %d", conflicts, i+1, want)
+				}
+				if r, _ := b.record("w"); conflicts > 0 && r.Inc != f.Inc && r.Rival != f.Inc {
+					t.Errorf("record %+v, want its rival %d", r, f.Inc)
+				}
+				b.after(every / 2)
+			}
+			for range 6 { // the other one is silent
+				_ = b.feed(f.Next(t))
+				b.after(every * 9 / 10)
+			}
+			if r, _ := b.record("w"); r.Live != hivebeat.Alive || r.Inc != f.Inc || r.Rival != 0 {
+				t.Errorf("record %+v, want it alive", r)
+			}
+		})
+	}
+}
+
+// An incarnation that no clock says takes no place of one that is alive. A clock that is
+// hours ahead passes, and whoever has no other clock is heard where nobody else is.
+func TestAnImplausibleIncarnation(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	b.mustFeed(f.Next(t))
+	at := func(d time.Duration) *fake {
+		g := *f
+		g.Inc, g.Seq = uint64(b.now.Add(d).UnixMicro()), 0
+		return &g
+	}
+	if err := b.feed(at(8 * 24 * time.Hour).Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
+		t.Errorf("8 days ahead: %v", err)
+	}
+	b.mustFeed(at(5 * time.Hour).Next(t))
+	b.after(every * 3 / 2) // late
+	b.mustFeed(at(8 * 24 * time.Hour).Next(t))
+	g := newFake("other")
+	g.Inc = hivebeat.MaxInt
+	b.mustFeed(g.Next(t))
 }

@@ -21,6 +21,9 @@ type Seed struct {
 	Prior, PriorSeq uint64
 
 	Stalled bool // its work was, and is until it goes on
+	// Ended is when its process ended, as a record says it. Where Cause is exit it has,
+	// even if that is not known.
+	Ended uint64
 }
 
 // Seed takes a worker over. One that was not given up is late, cause hive, until
@@ -39,6 +42,9 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	}
 	w.lineage.Take(s.Facts.Inc, s.Facts.Seq)
 	w.live, w.cause = s.Live, s.Cause
+	if s.Ended > 0 || s.Live == hivebeat.Lost && s.Cause == hivebeat.CauseExit {
+		w.ended(end{Process: Process{s.Worker, s.Facts.Inc, s.Facts.PID}, boot: s.Ended, ns: s.Facts.NS})
+	}
 	w.progress.at, w.progress.stalled = now, s.Stalled
 	switch s.Live {
 	case hivebeat.Left:
@@ -63,7 +69,7 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	inc, seq := f.Inc, f.Seq
 	w := r.workers[id]
-	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() {
+	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() || w.spent.before(inc, 0, "") {
 		return false
 	}
 	step, err := r.judge(now, w, inc, seq)

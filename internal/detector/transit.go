@@ -41,8 +41,6 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
 	case b.outcome.Begins(): // also a lower incarnation: it is another process
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
-	case w.lastWords(now):
-		return
 	default:
 		if from == hivebeat.Lost {
 			b.wentOn = b.wentOn || liveness.WasHeld(b.sent, w.facts.Sent, b.age, now.Sub(w.lostAt))

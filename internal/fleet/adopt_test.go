@@ -322,6 +322,46 @@ func TestOrphansThatDiedAreLostOnce(t *testing.T) {
 	}
 }
 
+// A queen knows of the end of a process what the hive said of it before it was lost
+// itself: what was sent before that end is no sign of life.
+func TestOrphansThatEndedStayDead(t *testing.T) {
+	o := newOrphans(t, 1, 0)
+	for id, ended := range map[string]uint64{"w0": 5000, "w1": 0} {
+		w := workerOf(id)
+		w.Live, w.Cause, w.NS, w.PID, w.Ended = hivebeat.Lost, hivebeat.CauseExit, "boot/1", 7, ended
+		o.seq[id], o.inc[id] = w.Seq, w.Inc
+		o.hive.Workers = append(o.hive.Workers, w)
+	}
+	o.snapshot(1)
+	o.pass(2, 50) // the hive is lost
+	v := o.views[0]
+	for _, c := range []struct {
+		id   string
+		boot uint64
+		want hivebeat.Reason
+		live string
+	}{
+		{"w0", 0, hivebeat.RefusedStale, "lost via queen"},
+		{"w0", 5000, hivebeat.RefusedStale, "lost via queen"},
+		{"w1", 9000, hivebeat.RefusedStale, "lost via queen"}, // when it ended is not known
+		{"w0", 5001, "", "alive via queen"},
+	} {
+		o.seq[c.id]++
+		b := hivebeat.Beat{
+			V: 1, Hive: "h", Worker: c.id, Boot: c.boot,
+			Facts: hivebeat.Facts{Inc: o.inc[c.id], Every: 30000, NS: "boot/2", Seq: o.seq[c.id]},
+		}
+		body, err := wire.EncodeBeat(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hivebeat.ReasonOf(v.Beat("h", "", body, at(51))); got != c.want {
+			t.Errorf("%s at %d of its boot clock: refused as %q, want %q", c.id, c.boot, got, c.want)
+		}
+		o.expectShown(51, c.id, c.live)
+	}
+}
+
 func TestOrphansLiveOn(t *testing.T) {
 	o := newOrphans(t, 2, 2)
 	o.pass(1, 45)

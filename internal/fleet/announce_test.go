@@ -347,3 +347,48 @@ func TestConflictIsToldOnce(t *testing.T) {
 		t.Error("the other one is silent, and still shown")
 	}
 }
+
+// One forged snapshot silences a hive: it lives, that is a conflict, and it comes back.
+func TestASilencedHiveIsAConflict(t *testing.T) {
+	for name, c := range map[string]struct {
+		inc uint64
+		bye string
+	}{"goodbye": {100, "stopped"}, "higher incarnation": {1e15, ""}} {
+		t.Run(name, func(t *testing.T) {
+			v := New(45 * time.Second)
+			v.SetBrake(BrakeRule{Off: true})
+			for i := range uint64(5) {
+				mustFeed(t, v, snapshotOf("h", 100, i+1), at(float64(15*i)))
+			}
+			forged := snapshotOf("h", c.inc, 6)
+			forged.Bye = c.bye
+			mustFeed(t, v, forged, at(61))
+			told := 0
+			for i := range uint64(12) {
+				now := at(float64(62 + 8*i))
+				_ = feed(t, v, snapshotOf("h", 100, 7+i), now)
+				settleChecks(v, now)
+				for _, s := range v.ready.Steps {
+					if s.Kind == hivebeat.KindConflict {
+						if told++; i != 2 || !strings.Contains(s.Reason, "incarnation 100") && !strings.Contains(s.Reason, ", 100 (") {
+							t.Errorf("a conflict after %d snapshots: %s", i+1, s.Reason)
+						}
+					}
+				}
+				v.ready.Steps = nil
+			}
+			if h := v.Hive("h"); told != 1 || h.Live() != hivebeat.Alive || h.Inc() != 100 {
+				t.Errorf("%d conflicts, and it is %s as %d", told, h.Live(), h.Inc())
+			}
+		})
+	}
+}
+
+func TestAnImplausibleIncarnationTakesNoHivesPlace(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+	if err := feed(t, v, snapshotOf("h", hivebeat.MaxInt, 1), at(1)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
+		t.Errorf("refused as %v", err)
+	}
+	mustFeed(t, v, snapshotOf("h", uint64(at(0).Add(5*time.Hour).UnixMicro()), 1), at(2))
+}

@@ -52,6 +52,7 @@ func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 var (
 	refusedPages = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "pages", Detail: "another number than in the page before of this seq"}
 	refusedStale = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Detail: "seq not above the last, or an incarnation that is over"}
+	refusedAhead = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
 	refusedOlder = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Detail: "a higher incarnation is alive"}
 )
 
@@ -68,6 +69,9 @@ func (h *Hive) hear(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcom
 			return liveness.Same, nil // it was sent before, and is no sign of life
 		}
 		return liveness.Next, nil
+	}
+	if h.live == hivebeat.Alive && h.line.Ahead(now, s.Inc) {
+		return liveness.Older, refusedAhead
 	}
 	o := h.hearLine(s.Inc, s.Seq, heard, now)
 	switch {

@@ -96,6 +96,9 @@ func (h *Hive) hearLine(inc, seq uint64, heard, now time.Time) liveness.Outcome 
 	if o == liveness.Stale && gone && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) {
 		o = h.line.Revive(inc, seq)
 	}
+	if (o == liveness.Stale || o == liveness.Older) && heard.Equal(now) && h.line.Insists(now, inc, seq, h.every/2) {
+		o = liveness.Conflict // what is read in doubt may have waited
+	}
 	if o.Accepted() {
 		h.wentOn = inc == before && seq > last+1
 	}

@@ -257,10 +257,15 @@ func (c *Core) pushFacts(now time.Time) {
 
 // Exited takes processes that ended, after their last words. A worker whose process
 // this hive can see is lost when that ends, and not when it has been silent for long
-// enough.
-func (c *Core) Exited(now time.Time, list []detector.Exit) {
+// enough. boot is the boot clock of the machine at that time, in ms, and 0 where there is
+// none: what was sent before an end stays what it is, however late it arrives.
+func (c *Core) Exited(now time.Time, boot uint64, list []detector.Exit) {
 	c.wakeUp(now)
 	for _, x := range list {
+		// Rounded up, as the clocks of beats are rounded down.
+		if ago := uint64(hivebeat.MillisOf(now.Sub(x.At))); boot > ago {
+			x.Boot = boot - ago + 1
+		}
 		c.reg.Exit(now, x)
 	}
 	c.conclude(now)

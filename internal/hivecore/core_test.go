@@ -443,7 +443,7 @@ func TestAnyInputs(t *testing.T) {
 			"refused": func(*rapid.T) { r.Refused(r.now, "x", errors.New("x")) },
 			"exit": func(t *rapid.T) {
 				f := list[any1.Draw(t, "who")]
-				r.Exited(r.now, []detector.Exit{{Process: r.watchedProcess(f), At: r.now}})
+				r.Exited(r.now, 0, []detector.Exit{{Process: r.watchedProcess(f), At: r.now}})
 			},
 			"drop":   func(*rapid.T) { r.dropped++ },
 			"up":     func(*rapid.T) { r.Connection(r.now, core.Connection{Up: true}) },

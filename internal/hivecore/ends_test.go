@@ -20,11 +20,11 @@ func TestExits(t *testing.T) {
 	r.forget()
 	r.deaf = true // the kernel needs no NATS
 	r.down()
-	r.Exited(r.now, []detector.Exit{{Process: r.watchedProcess(f), At: r.now}})
+	r.Exited(r.now, 0, []detector.Exit{{Process: r.watchedProcess(f), At: r.now}})
 	r.do()
 	r.is("w", hivebeat.Lost)
 	r.wantUrges("ended")
-	r.Exited(r.now, []detector.Exit{{Process: r.watchedProcess(f), At: r.now}})
+	r.Exited(r.now, 0, []detector.Exit{{Process: r.watchedProcess(f), At: r.now}})
 	r.do()
 	r.wantUrges()
 

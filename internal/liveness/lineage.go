@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"slices"
 	"time"
+
+	"github.com/beatfabric/hivebeat"
 )
 
 // Outcome says what a message is to the one who heard it.
@@ -48,6 +50,9 @@ const (
 	// that is a conflict. Beats of the old process that were in flight when the
 	// new one began come in a bunch, which is one round, or none.
 	rounds = 3
+	// insists is how often one must have advanced, at a pace that no bunch of waiting
+	// messages has, before its refusal is a conflict: it lives.
+	insists = 3
 )
 
 const wholeWindow = 1<<reorder - 1
@@ -59,9 +64,18 @@ const wholeWindow = 1<<reorder - 1
 type Lineage struct {
 	inc, seq uint64
 	window   uint16 // bit i: seq - i was heard, or is none of our business
-	ended    bool
+	ended    bool   // it said goodbye
+	died     bool   // its process ended
 	lost     uint64
 	others   []other // the superseded, oldest first, and rivals
+	refused  refused
+}
+
+// refused is an incarnation that goes on though it is refused.
+type refused struct {
+	inc, seq uint64
+	at       time.Time // when it advanced last
+	n        uint8     // how often
 }
 
 // other is an incarnation that is not the valid one.
@@ -70,6 +84,7 @@ type other struct {
 	mark       uint64 // seq of the valid one when this one advanced last
 	rounds     uint8
 	superseded bool
+	over       bool // it said goodbye, or its process ended
 	advanced   bool // by the last message of it
 }
 
@@ -88,6 +103,10 @@ func (l *Lineage) End() {
 	l.ended = true
 	l.closeWindow()
 }
+
+// Died says that the process of the valid incarnation ended, or that this turned out to
+// be wrong: one that ended does not come back once its place is taken.
+func (l *Lineage) Died(yes bool) { l.died = yes }
 
 // TakeLost returns how many messages were proved lost on the wire since the last
 // call. A gap in seq is proved when the eighth message after it is heard, or the
@@ -130,7 +149,7 @@ func (l *Lineage) Hear(inc, seq uint64, alive bool) Outcome {
 	case at >= 0:
 		return l.aside(at, seq, Older)
 	}
-	l.remember(other{inc: inc, seq: seq, mark: l.seq})
+	l.remember(other{inc: inc, seq: seq, mark: l.seq, advanced: true})
 	return Older
 }
 
@@ -149,15 +168,61 @@ func (l *Lineage) Take(inc, seq uint64) {
 // was an advance of it; otherwise it returns Stale. It is for who sees that the
 // valid one has left or is lost, and that it began longer ago than any message of a
 // process that ended before it can have been under way (LostAfter): then the
-// superseded process did not end. A duplicate was started beside it, and is gone.
+// superseded process did not end, unless it is known to have: then its message was
+// under way for longer. A duplicate was started beside it, and is gone.
+//
+// It is the way back from a goodbye too that the process did not say itself: after that
+// it goes on, as Insists has found.
 func (l *Lineage) Revive(inc, seq uint64) Outcome {
+	if inc == l.inc && l.ended && l.refused.inc == inc && l.refused.n >= insists && seq > l.refused.seq {
+		l.begin(inc, seq)
+		return TakenOver
+	}
 	for _, o := range l.others {
-		if o.inc == inc && o.seq == seq && o.superseded && o.advanced {
+		if o.inc == inc && o.seq == seq && o.superseded && o.advanced && !o.over {
 			l.supersede(inc, seq)
 			return TakenOver
 		}
 	}
 	return Stale
+}
+
+// Insists notes that a message with this (inc, seq) was refused by Hear, as Stale or
+// Older, and reports whether that is a conflict, once: the incarnation has advanced three
+// times, gap apart or more. One message that was forged silences a sender that lives.
+// Messages that may have waited somewhere are not for Insists.
+func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration) bool {
+	i := slices.IndexFunc(l.others, func(o other) bool { return o.inc == inc })
+	news := inc == l.inc && l.ended && seq > l.seq
+	if i >= 0 {
+		news = l.others[i].advanced
+	}
+	r := &l.refused
+	switch {
+	case !news:
+		return false
+	case r.inc != inc:
+		*r = refused{inc: inc, seq: seq, at: now, n: 1}
+	case seq <= r.seq || now.Sub(r.at) < gap || r.n > insists:
+		return false
+	default:
+		r.seq, r.at, r.n = seq, now, r.n+1
+	}
+	if r.n != insists || i >= 0 && l.others[i].rounds >= rounds {
+		return false
+	}
+	if i >= 0 {
+		l.others[i].rounds = rounds
+	}
+	return true
+}
+
+// Ahead reports whether inc lies hivebeat.MaxAhead ahead both of now and of the valid
+// incarnation, whose clock may be right where that of the caller is not: one that no
+// clock says is to take no place of one that is alive.
+func (l *Lineage) Ahead(now time.Time, inc uint64) bool {
+	most := uint64(max(0, now.Add(hivebeat.MaxAhead).UnixMicro()))
+	return inc > most && inc > l.inc+uint64(hivebeat.MaxAhead.Microseconds())
 }
 
 // Superseded reports whether the place of inc is remembered to have been taken.
@@ -212,7 +277,8 @@ func (l *Lineage) addLost(n uint64) {
 // begin makes inc the valid one. What it sent before is not missed: we may have
 // come later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
-	l.inc, l.seq, l.window, l.ended = inc, seq, wholeWindow, false
+	l.inc, l.seq, l.window, l.ended, l.died = inc, seq, wholeWindow, false, false
+	l.refused = refused{}
 	for i := range l.others { // each is half of a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0
 	}
@@ -222,7 +288,7 @@ func (l *Lineage) begin(inc, seq uint64) {
 func (l *Lineage) supersede(inc, seq uint64) {
 	l.closeWindow()
 	l.others = slices.DeleteFunc(l.others, func(o other) bool { return o.inc == inc })
-	was := other{inc: l.inc, seq: l.seq, superseded: true}
+	was := other{inc: l.inc, seq: l.seq, superseded: true, over: l.ended || l.died}
 	l.begin(inc, seq)
 	was.mark = seq
 	l.remember(was)
@@ -249,6 +315,9 @@ func (l *Lineage) remember(o other) {
 // ConflictReason says in words which incarnations of one id both go on, of some
 // "hives" or "workers", and what to do.
 func ConflictReason(what, id string, believed, refused uint64) string {
+	if believed == refused {
+		return fmt.Sprintf("one of the %s as %q said goodbye, and incarnation %d (%s) goes on: another process uses its id", what, id, refused, began(refused))
+	}
 	return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
 		what, id, believed, began(believed), refused, began(refused))
 }

@@ -35,7 +35,7 @@ type Config struct {
 	Fresh       time.Duration
 	Brake       fleet.BrakeRule
 	NoJetStream bool
-	EventsMax   int64 // bytes of the stream of events; 0 is not known
+	EventsMax   int64  // bytes of the stream of events; 0 is not known
 	Own         string // the id of the NATS server that runs in this process, if one does
 	// Random returns a number from 0 to below 1: what queens do at once each does
 	// after a time of its own.

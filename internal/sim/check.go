@@ -26,7 +26,8 @@ const (
 	DeathTold Invariant = "each death is told by its bound"
 	// No age is less than the time since the message in question came in.
 	NoYoungAge Invariant = "no age is younger than it is"
-	// An incarnation whose place was taken stays away, if it has ended.
+	// An incarnation whose place was taken stays away, if it has ended; and nothing that
+	// was sent before a process ended makes it recover where its end was seen.
 	NoResurrection Invariant = "no old incarnation comes back"
 	// When nothing has gone wrong for a while all queens say the same, and it is so.
 	Convergence Invariant = "queens converge to the truth"

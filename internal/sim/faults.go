@@ -71,7 +71,7 @@ func (w *world) until(d Span, f func()) { w.at(min(w.now+d.D(), w.ending()), f) 
 
 // meant returns the processes that a fault is about, of those that run now.
 func (w *world) meant(f *Fault) (list []*proc) {
-	all := f.Kind == Server || f.Kind == Kick && f.Who == ""
+	all := f.Kind == Server || f.Kind == Frozen || f.Kind == Kick && f.Who == ""
 	for _, s := range w.slots {
 		places := []*slot{s}
 		_, isHive := s.cur.(*hive)
@@ -97,12 +97,24 @@ func (w *world) meant(f *Fault) (list []*proc) {
 	return list
 }
 
+// cutAll takes the connections of all of them away, for as long as the fault says.
+func (w *world) cutAll(list []*proc, f *Fault) {
+	for _, p := range list {
+		p.cut(f.Hold, f.Notice.D())
+	}
+	w.until(f.For, func() {
+		for _, p := range list {
+			p.heal()
+		}
+	})
+}
+
 // fault begins one fault of the plan.
 func (w *world) fault(f *Fault, r *rand.Rand) {
 	w.trace("FAULT", "%s", f)
 	s, list := w.byName[f.Who], w.meant(f)
 	switch {
-	case f.Kind == Storage || f.Kind == Wipe:
+	case f.Kind == Storage || f.Kind == Wipe || f.Kind == Frozen:
 		w.store.away++
 		w.until(f.For, func() {
 			w.store.back()
@@ -111,6 +123,9 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 			}
 			w.trace("stream", "JetStream is there, epoch %d", w.store.epoch)
 		})
+		if f.Kind == Frozen {
+			w.cutAll(list, f)
+		}
 	case f.Kind == Server:
 		w.store.away++
 		w.serverGone++
@@ -126,14 +141,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 			}
 		})
 	case f.Kind == Cut || f.Kind == Zone:
-		for _, p := range list {
-			p.cut(f.Hold, f.Notice.D())
-		}
-		w.until(f.For, func() {
-			for _, p := range list {
-				p.heal()
-			}
-		})
+		w.cutAll(list, f)
 	case f.Kind == Kick && f.Who == "":
 		r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 		for _, p := range list[:min(f.N, len(list))] {

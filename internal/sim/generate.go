@@ -41,6 +41,9 @@ func Generate(seed uint64, length time.Duration) Plan {
 	if r := part(0x3c6ef372fe94f82b); p.HiveClosings && p.Queens > 1 && r.IntN(2) == 0 {
 		p.Untold = 1 + r.IntN(p.Queens-1)
 	}
+	if r := part(0xa54ff53a5f1d36f1); r.IntN(3) == 0 {
+		r.frozen()
+	}
 	p.NoJetStream = part(0x510e527fade682d1).IntN(10) == 0
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
@@ -149,6 +152,14 @@ func (r *draw) batch() {
 	}
 	r.Workers = 4 + r.IntN(5)
 	r.adds(Fault{Kind: Batch, At: r.at(20 * time.Second), Who: r.hive(), For: r.upTo(time.Minute)})
+}
+
+// frozen stops the NATS server for a while, and kills a worker meanwhile whose beats wait
+// in it.
+func (r *draw) frozen() {
+	f := Fault{Kind: Frozen, At: r.at(20 * time.Second), For: r.upTo(pingLimit), Hold: true, Notice: Span(pingLimit)}
+	r.adds(f)
+	r.adds(Fault{Kind: Crash, At: (f.At + r.upTo(f.For.D())).round(), Who: r.anyWorker(), For: r.upTo(time.Minute)})
 }
 
 func (s Span) round() Span { return Span(s.D().Round(time.Millisecond)) }

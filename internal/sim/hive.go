@@ -26,6 +26,7 @@ type hive struct {
 
 	watching map[uint64]detector.Process // by pid
 	gone     map[*proc]time.Duration     // the workers that it gave up, and when
+	ended    map[life]bool               // the workers whose process it saw end
 	moves    map[move]time.Duration      // when it numbered each transition
 }
 
@@ -40,6 +41,7 @@ func (h *hive) start() {
 	h.every = p.HiveEvery.D()
 	h.built, h.moves = make(map[uint64]time.Duration), make(map[move]time.Duration)
 	h.watching, h.gone = make(map[uint64]detector.Process), make(map[*proc]time.Duration)
+	h.ended = make(map[life]bool)
 	cfg := hivecore.Config{ID: h.id}
 	if p.Exits {
 		cfg.NS, cfg.PID = h.slot.machine().name, 1
@@ -185,7 +187,7 @@ func (h *hive) sees(p *proc, pid uint64) {
 			}
 		}
 		h.after(wait, func() {
-			h.drive(func(now time.Time) { h.core.Exited(now, []detector.Exit{{Process: process, At: at}}) })
+			h.drive(func(now time.Time) { h.core.Exited(now, h.boot(), []detector.Exit{{Process: process, At: at}}) })
 		})
 	})
 }

@@ -97,6 +97,7 @@ const (
 	Storage Kind = "storage" // JetStream is away
 	Wipe    Kind = "wipe"    // JetStream is away, and comes back empty
 	Server  Kind = "server"  // the NATS server is restarted
+	Frozen  Kind = "frozen"  // it is stopped, and goes on: everything waits in it, and what the dead wrote too
 	Badnet  Kind = "badnet"  // the bus behaves as Net says
 	Kick    Kind = "kick"    // the server closes the connection of Who, or of N clients within By
 	Hang    Kind = "hang"    // a worker finishes nothing more; to the end where For is 0

@@ -97,6 +97,9 @@ func (p *proc) up() bool { return p.alive() && !p.noticed }
 // wall is the wall clock of its machine.
 func (p *proc) wall() time.Time { return p.w.time().Add(p.slot.machine().wall) }
 
+// boot is the boot clock of its machine: all began with the run.
+func (p *proc) boot() uint64 { return uint64(p.w.now.Milliseconds()) }
+
 // after lets f happen after d, unless the process is dead by then. While it is
 // paused f waits.
 func (p *proc) after(d time.Duration, f func()) { p.when(p.w.now+d, f) }
@@ -260,7 +263,13 @@ func (p *proc) notice() {
 
 // heal ends one cut.
 func (p *proc) heal() {
-	if p.cuts--; p.cuts > 0 || !p.alive() {
+	if p.cuts--; p.cuts > 0 {
+		return
+	}
+	if !p.alive() { // what it wrote before is under way still
+		for _, f := range p.outHeld {
+			f()
+		}
 		return
 	}
 	if !p.noticed {

@@ -24,7 +24,12 @@ func (h *hive) judged(s *detector.Step) {
 	case hivebeat.KindStalled:
 		h.judgedStalled(x, s)
 		return
-	case hivebeat.KindState, hivebeat.KindConflict:
+	case hivebeat.KindConflict:
+		if s.Inc != x.inc && !h.outlived(x.id, s.Inc, x.inc) {
+			h.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", h.name, x.id, s.Inc, x.inc)
+		}
+		return
+	case hivebeat.KindState:
 		return
 	case hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindRestarted:
 		x.stalled = false // without a word
@@ -33,6 +38,9 @@ func (h *hive) judged(s *detector.Step) {
 	}
 	h.turns(x, hivebeat.Live(s.To), s.Inc)
 	p := h.w.lives[l]
+	if s.Kind == hivebeat.KindRecovered && h.ended[l] {
+		h.w.breaks(NoResurrection, "%s incarnation %d has recovered to %s, which saw its process end, by what it sent before", l.ident, l.inc, h.name)
+	}
 	if p != nil && (s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindLeft) {
 		h.gone[p] = h.w.now
 	}
@@ -43,6 +51,7 @@ func (h *hive) judged(s *detector.Step) {
 	case hivebeat.CauseMissed:
 		h.lostBySilence(l)
 	case hivebeat.CauseExit:
+		h.ended[l] = true
 		if p == nil || p.alive() {
 			h.wrongly(l, " as its process ended, and it runs")
 		}

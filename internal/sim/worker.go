@@ -80,7 +80,7 @@ func (k *worker) speak(state hivebeat.State) bool {
 		},
 	}
 	if p.Exits {
-		b.PID, b.NS = k.pid, k.slot.machine().name
+		b.PID, b.NS, b.Boot = k.pid, k.slot.machine().name, k.boot()
 	}
 	if p.Closings > 0 {
 		b.Conn, b.RW = k.conn.name, hivebeat.MillisOf(k.rw)

@@ -29,6 +29,8 @@ func ParseBeat(b []byte, v *BeatView) error {
 			v.Hive = c.text("hive", len(b)) // the id's own check names the rule
 		case "worker":
 			v.Worker = c.text("worker", len(b))
+		case "boot":
+			v.Boot = c.uint("boot")
 		default:
 			c.fact(key, &v.FactsView)
 		}

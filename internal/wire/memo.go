@@ -37,13 +37,16 @@ func volatile(key []byte) (bit uint16) {
 		return 1 << 8
 	case "closed":
 		return 1 << 9
+	case "boot":
+		return bootBit
 	}
 	return 0
 }
 
 const (
 	seqBit     = 1 << 0
-	recordBits = 1 << 6 // from here on keys of records, which a beat does not know
+	recordBits = 1 << 6  // from here on keys of records, which a beat does not know
+	bootBit    = 1 << 10 // the one that only a beat knows
 )
 
 // mark describes the stable part of a map that was parsed without fault.
@@ -162,7 +165,7 @@ func (t *tail) read(left int, v *Volatile, r *RecordView) bool {
 			return false
 		}
 		bit := volatile(key)
-		if bit == 0 || seen&bit != 0 || r == nil && bit >= recordBits {
+		if bit == 0 || seen&bit != 0 || bit >= recordBits && (r == nil) != (bit == bootBit) {
 			return false
 		}
 		seen |= bit
@@ -185,6 +188,8 @@ func (t *tail) read(left int, v *Volatile, r *RecordView) bool {
 			r.Age, ok = t.uint()
 		case 1 << 7:
 			r.Since, ok = t.uint()
+		case bootBit:
+			v.Boot, ok = t.uint()
 		case 1 << 8:
 			ok = t.proc(&r.Proc)
 		default:

@@ -251,6 +251,8 @@ func (c *cursor) record(v *RecordView) {
 			v.Stalled = c.bool("stalled")
 		case "rival":
 			v.Rival = c.uint("rival")
+		case "ended":
+			v.Ended = c.uint("ended")
 		case "age":
 			v.Age = c.uint("age")
 		case "since":

@@ -52,6 +52,7 @@ func raw(kv ...any) []byte {
 func vectors() map[string][]vector {
 	full := sampleBeat()
 	full.Reason, full.Quiet, full.Data = "warming the cache", 60000, []byte{0, 1, 254, 255}
+	full.Boot = 86_400_123
 	full.Labels = map[string]string{"zone": "eu-1"}
 	idle := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "w-0", Facts: hivebeat.Facts{Inc: 1795435200000000, Every: 30000, State: hivebeat.Ready, Seq: 1}}
 	snap := sampleSnapshot(1)
@@ -63,7 +64,7 @@ func vectors() map[string][]vector {
 	r := &snap.Workers[0]
 	r.Facts = full.Facts
 	r.Live, r.Cause, r.Missed, r.Stalled = hivebeat.Lost, hivebeat.CauseExit, 3, true
-	r.N, r.Rival, r.Closed = 3, r.Inc-1, true
+	r.N, r.Rival, r.Ended, r.Closed = 3, r.Inc-1, 86_401_000, true
 	r.Tr = []hivebeat.Transition{
 		{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 30040},
 		{N: 2, Kind: hivebeat.KindRecovered, From: "lost", To: "alive", Inc: r.Inc, Margin: 1700, Ago: 29040},

@@ -35,6 +35,7 @@ type FactsView struct {
 // Volatile are the facts that may change with every beat.
 type Volatile struct {
 	Seq, VRAM, Busy, Queue, Done uint64
+	Boot                         uint64 // of a beat alone
 	Sent                         int64
 }
 
@@ -57,6 +58,7 @@ type RecordView struct {
 	mark                mark
 	Worker, Live, Cause []byte
 	N, Missed, Rival    uint64
+	Ended               uint64
 	Stalled, Closed     bool
 	Age, Since          uint64
 	Tr                  []hivebeat.Transition // own memory, but reused by the next parse
@@ -128,6 +130,7 @@ func (v *BeatView) Update(b *hivebeat.Beat) {
 	set(&b.Hive, v.Hive)
 	set(&b.Worker, v.Worker)
 	v.FactsView.Update(&b.Facts)
+	b.Boot = v.Boot
 }
 
 // Update gives r the values of v, as FactsView.Update does. Where Same is set, r
@@ -141,7 +144,7 @@ func (v *RecordView) Update(r *hivebeat.Record) {
 	set(&r.Worker, v.Worker)
 	set(&r.Live, v.Live)
 	set(&r.Cause, v.Cause)
-	r.N, r.Missed, r.Stalled, r.Rival = v.N, v.Missed, v.Stalled, v.Rival
+	r.N, r.Missed, r.Stalled, r.Rival, r.Ended = v.N, v.Missed, v.Stalled, v.Rival, v.Ended
 	if !slices.Equal(r.Tr, v.Tr) {
 		r.Tr = slices.Clone(v.Tr)
 	}
