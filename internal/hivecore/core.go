@@ -260,6 +260,9 @@ func (c *Core) Exited(now time.Time, list []detector.Exit) {
 	c.conclude(now)
 }
 
+// Unwatched takes that a process of Ready.Watches cannot be watched.
+func (c *Core) Unwatched(p detector.Process) { c.reg.Unwatched(p) }
+
 // Tick takes the passage of time. dropped counts the messages that were dropped so far,
 // as they came faster than they were handled. All beats that have come in are to be
 // handled before: a worker whose beat waits is not late.

@@ -41,6 +41,11 @@ func (h *hive) judged(s *detector.Step) {
 	switch s.Cause {
 	case hivebeat.CauseMissed:
 		h.lostBySilence(l)
+	case hivebeat.CauseSilent:
+		h.lostBySilence(l)
+		if p != nil && !p.alive() && h.w.now-p.died > exitBound && !h.bothered(p.died, h.w.now, true) {
+			h.wrongly(l, " as its process runs, and it has ended")
+		}
 	case hivebeat.CauseExit:
 		if p == nil || p.alive() {
 			h.wrongly(l, " as its process ended, and it runs")

@@ -338,7 +338,7 @@ var words = func() map[string]string {
 	for _, l := range []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left, hivebeat.Unverified} {
 		add(string(l))
 	}
-	for _, c := range []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, hivebeat.CauseGoodbye} {
+	for _, c := range []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, hivebeat.CauseGoodbye} {
 		add(string(c))
 	}
 	for _, k := range []hivebeat.Kind{
