@@ -225,7 +225,11 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint) []string {
 		process = strings.TrimLeft(process+" on "+Clean(w.Host), " ")
 	}
 	if pr := w.Proc; pr.RSS > 0 || pr.Up > 0 {
-		process = join(process, size(pr.RSS), percent(pr.CPU)+" of a CPU", "up "+age(pr.Up))
+		read := ""
+		if pr.Read > 0 {
+			read = size(pr.Read) + " read"
+		}
+		process = join(process, size(pr.RSS), read, percent(pr.CPU)+" of a CPU", "up "+age(pr.Up))
 	}
 	d.line("process", "%s", process)
 	d.line("began", "%s (incarnation %d)", began(w.Inc), w.Inc)

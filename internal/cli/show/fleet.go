@@ -198,7 +198,10 @@ func workerNote(w *api.WorkerInfo, extra time.Duration) Cell {
 	if w.Rival != 0 {
 		notes, st = append(notes, "conflict: two processes beat as this one; stop one, or give it another --id"), Bad
 	}
-	if w.Cause != "" && string(w.Cause) != w.Reason {
+	switch {
+	case w.Cause == hivebeat.CauseLoads && w.Proc.RSS > 0:
+		notes = append(notes, loads(&w.Proc))
+	case w.Cause != "" && string(w.Cause) != w.Reason:
 		notes = append(notes, string(w.Cause))
 	}
 	if w.Stalled {
@@ -217,6 +220,11 @@ func workerNote(w *api.WorkerInfo, extra time.Duration) Cell {
 		notes = append(notes, "via queen")
 	}
 	return Cell{Clean(strings.Join(notes, "; ")), st}
+}
+
+// loads says what a process has done that loads.
+func loads(p *hivebeat.Proc) string {
+	return fmt.Sprintf("loads: %s read, %s in memory", size(p.Read), size(p.RSS))
 }
 
 // quietLeft is how much is left of the quiet that a worker announced with its

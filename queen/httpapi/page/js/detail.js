@@ -183,7 +183,7 @@ export class Worker extends Detail {
       ['beats missed', w.missed && count(w.missed)], ['beat', count(w.seq)], ['transitions', count(w.n)], ['zone', w.zone],
     ]);
     const os = w.os || {};
-    this.process.set([['memory', bytes(os.rss)], ['CPU', os.cpu ? `${os.cpu.toFixed(0)} % of one` : ''], ['VRAM', bytes(os.vram)], ['up for', os.up && age(os.up)]]);
+    this.process.set([['memory', bytes(os.rss)], ['read', bytes(os.read)], ['CPU', os.cpu ? `${os.cpu.toFixed(0)} % of one` : ''], ['VRAM', bytes(os.vram)], ['up for', os.up && age(os.up)]]);
     this.labels.set(Object.entries(w.labels || {}).map(([k, v]) => [k, clip(v, 128)]));
   }
 }

@@ -47,6 +47,7 @@ export const liveClass = (live) => (LIVES.includes(live) ? live : 'late');
 const CAUSES = {
   missed: 'not heard in time',
   silent: 'its process runs, but it is not heard',
+  loads: 'not heard, but its process loads',
   exit: 'its process ended',
   disconnect: 'its connection closed',
   hive: 'its hive was lost and it did not answer',
