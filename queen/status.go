@@ -38,6 +38,9 @@ func (q *Queen) status(now time.Time) api.Status {
 	if n := q.view.Totals().Warming; n > 0 {
 		unsure("%s, and may not know all workers yet", restarted(n))
 	}
+	if why := q.view.Apart(); why != "" {
+		unsure("this queen may be the one that is cut off, as %s: hives that it does not hear are held as unverified, and no other queen is told", why)
+	}
 	held := 0
 	for _, z := range q.view.Brakes() {
 		since, n, _ := z.On()

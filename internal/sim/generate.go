@@ -41,6 +41,9 @@ func Generate(seed uint64, length time.Duration) Plan {
 		p.Untold = 1 + r.IntN(p.Queens-1)
 	}
 	p.NoJetStream = part(0x510e527fade682d1).IntN(10) == 0
+	if r := part(0x9b05688c2b3e6c1f); !p.NoJetStream && r.IntN(8) == 0 {
+		r.add(Fault{Kind: Split, At: r.at(20 * time.Second), For: r.upTo(2 * time.Minute), Who: r.queen(), N: r.IntN(r.Zones)})
+	}
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
 }
