@@ -182,6 +182,7 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 		if q, ok := p.self.(*queen); ok {
 			from := w.now
 			q.split, q.splitFrom = q.split+1, f.N
+			q.deafen(f.For) // nor does it hear of connections that close elsewhere
 			w.until(f.For, func() {
 				q.split--
 				q.troubles = append(q.troubles, &trouble{from: from, to: w.now, noticed: -1})
