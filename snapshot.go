@@ -100,6 +100,7 @@ type Proc struct {
 	CPU  float64 `msgpack:"cpu,omitempty" json:"cpu,omitempty"`   // percent of one CPU
 	VRAM uint64  `msgpack:"vram,omitempty" json:"vram,omitempty"` // bytes on all GPUs
 	Up   Millis  `msgpack:"up,omitempty" json:"up,omitempty"`     // since the process began
+	Read uint64  `msgpack:"read,omitempty" json:"read,omitempty"` // bytes it has read so far, from files and others
 }
 
 // Stats are the hive's own counters since it began.

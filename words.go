@@ -60,6 +60,8 @@ type Cause string
 // The causes.
 const (
 	CauseMissed     Cause = "missed"     // not heard for its deadline
+	CauseSilent     Cause = "silent"     // the same, and its hive sees its process run: it hangs, or its beats do not arrive
+	CauseLoads      Cause = "loads"      // late, and not lost for it: its process reads, or takes memory
 	CauseExit       Cause = "exit"       // its process was seen to end
 	CauseDisconnect Cause = "disconnect" // its connection closed and did not come back
 	CauseHive       Cause = "hive"       // its hive was lost, and it did not answer for itself

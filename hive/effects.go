@@ -54,6 +54,9 @@ func (h *Hive) watchProcs(list []detector.Watch) {
 		case w.Stop:
 			h.procs.Forget(w.Process)
 		case !h.procs.Watch(w.Process, w.PID, w.Known):
+			h.mu.Lock()
+			h.core.Unwatched(w.Process)
+			h.mu.Unlock()
 			h.log.Debug("process not watched", slog.String("worker", w.Worker), slog.Uint64("pid", w.PID))
 		}
 	}

@@ -54,6 +54,7 @@ type Hive struct {
 	procs    *procwatch.Watcher[detector.Process] // nil: none are watched
 	machine  machine
 	table    procTable
+	readings chan []detector.Reading // of processes: the newest
 	sizes    sizes
 
 	mu      sync.Mutex
@@ -100,6 +101,7 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 		log:      cfg.Logger.With(slog.String("hive", cfg.ID)),
 		ns:       bootid.Namespace(),
 		inc:      uint64(time.Now().UnixMicro()),
+		readings: make(chan []detector.Reading, 1),
 		done:     make(chan struct{}),
 	}
 	h.procs = newProcs(cfg, h.ns)

@@ -61,6 +61,8 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits 
 			err = l.turn(ctx, func(now time.Time, _ uint64) { h.called(now, m) })
 		case list := <-exits:
 			err = l.turn(ctx, func(now time.Time, _ uint64) { h.core.Exited(now, bootid.Clock(), list) })
+		case list := <-h.readings:
+			err = l.turn(ctx, func(now time.Time, _ uint64) { h.core.Progress(now, list) })
 		case e := <-outside.Events():
 			err = l.turn(ctx, func(now time.Time, dropped uint64) { e.Feed(now, dropped, h.core) })
 		case <-l.wake.C:

@@ -31,6 +31,7 @@ const readMost = 1000
 type reading struct {
 	began int64   // ms of the wall clock: an identity, and its age
 	rss   uint64  // bytes
+	bytes uint64  // that it has read, in all; 0 where that is not to be had
 	cpu   float64 // seconds that it ran on CPUs, in all
 }
 
@@ -52,6 +53,9 @@ func readProcess(ctx context.Context, pid uint64) (r reading, err error) {
 		return r, err
 	}
 	r.rss, r.cpu = mem.RSS, times.User+times.System
+	if io, err := p.IOCountersWithContext(ctx); err == nil { // not of a process of another user
+		r.bytes = max(io.ReadBytes, io.DiskReadBytes) // the latter has what is mapped, not what was cached
+	}
 	return r, nil
 }
 
@@ -164,13 +168,27 @@ func (t *procTable) fill(list []hivebeat.Record, ns string, now time.Time) {
 			continue
 		}
 		if f, ok := t.procs[detector.Process{Worker: r.Worker, Inc: r.Inc, PID: r.PID}]; ok && now.Sub(f.read) <= hivebeat.Fresh {
-			r.Proc.RSS, r.Proc.CPU = small(f.rss), f.percent
+			r.Proc.RSS, r.Proc.CPU, r.Proc.Read = small(f.rss), f.percent, small(f.bytes)
 			r.Proc.Up = hivebeat.MillisOf(f.up + now.Sub(f.read))
 		}
 		if now.Sub(t.at) <= hivebeat.Fresh {
 			r.Proc.VRAM = t.vram[r.PID]
 		}
 	}
+}
+
+// tellProgress hands what was read to the loop. Where that did not take the readings of
+// before, these stand for them.
+func (h *Hive) tellProgress(procs map[detector.Process]procFacts) {
+	list := make([]detector.Reading, 0, len(procs))
+	for p, f := range procs {
+		list = append(list, detector.Reading{Process: p, Read: f.bytes, RSS: f.rss})
+	}
+	select {
+	case <-h.readings:
+	default:
+	}
+	h.readings <- list // nobody else sends
 }
 
 func (h *Hive) collectProcs(ctx context.Context, wg *sync.WaitGroup) {
@@ -185,6 +203,7 @@ func (h *Hive) collectProcs(ctx context.Context, wg *sync.WaitGroup) {
 		store: func(_ time.Time, v map[detector.Process]procFacts, err error) {
 			if err == nil || errors.Is(err, errNone) { // else those of before stay, and age
 				h.table.set(v)
+				h.tellProgress(v)
 			}
 			if h.machine.note(sourceOS, err) {
 				h.collected(sourceOS, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,7 +14,9 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bootid"
+	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/hivecore"
 )
 
 // What gopsutil says of this very process is true.
@@ -24,6 +27,9 @@ func TestReadProcess(t *testing.T) {
 	}
 	if age := time.Since(time.UnixMilli(r.began)); age < -startSlack || age > time.Hour {
 		t.Errorf("this process began %s ago", age)
+	}
+	if r.bytes == 0 && runtime.GOOS == "linux" {
+		t.Error("it has read nothing")
 	}
 	if r.rss < 1<<20 || r.rss > 1<<40 {
 		t.Errorf("it holds %d bytes", r.rss)
@@ -232,4 +238,38 @@ func TestVirtualHungProcess(t *testing.T) {
 			t.Errorf("when it answers again: %+v", r.Proc)
 		}
 	})
+}
+
+// What is read of a silent worker's process reaches the core: it loads, and is not lost.
+func TestProgressIsTold(t *testing.T) {
+	l, _ := turning(t)
+	if l.procs == nil {
+		t.Skip("no processes are watched here")
+	}
+	f := newFake("w")
+	f.NS, f.PID = l.ns, uint64(os.Getppid())
+	l.core = hivecore.New(hivecore.Config{ID: l.cfg.ID, Subject: beats, NS: l.ns, PID: l.self()}) // 50 s ago
+	at := time.Now().Add(-50 * second)
+	l.core.Connection(at, core.Connection{Up: true})
+	l.core.Beat(at, beats, f.Next(t))
+	for other := newFake("other"); at.Before(time.Now()); at = at.Add(second) {
+		l.core.Beat(at, beats, other.Next(t))
+	}
+	if err := l.turn(t.Context(), l.core.Tick); err != nil {
+		t.Fatal(err)
+	}
+	process := detector.Process{Worker: f.Worker, Inc: f.Inc, PID: f.PID}
+	for _, bytes := range []uint64{0, 1 << 30, 2 << 30} { // the loop misses the second one
+		l.tellProgress(map[detector.Process]procFacts{process: {reading: reading{bytes: bytes}}})
+		if bytes == 1<<30 {
+			continue
+		}
+		list := <-l.readings
+		if err := l.turn(t.Context(), func(now time.Time, _ uint64) { l.core.Progress(now, list) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := l.Snapshot().Workers[1]; r.Worker != "w" || r.Live != hivebeat.Late || r.Cause != hivebeat.CauseLoads {
+		t.Errorf("%s, cause %s, want late, cause loads", r.Live, r.Cause)
+	}
 }

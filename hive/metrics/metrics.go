@@ -110,7 +110,7 @@ var (
 	states = []hivebeat.State{
 		hivebeat.Starting, hivebeat.Loading, hivebeat.Ready, hivebeat.Busy, hivebeat.Degraded, hivebeat.Draining, hivebeat.Stopped, hivebeat.Failed,
 	}
-	causes = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseExit, hivebeat.CauseDisconnect}
+	causes = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect}
 	seen   = []hivebeat.Cause{hivebeat.CauseExit, hivebeat.CauseDisconnect}
 )
 

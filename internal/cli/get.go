@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/queen/api"
@@ -66,7 +67,7 @@ func (cmd *getCmd) worker(ctx context.Context, c *console, a *asker) error {
 		doc.field("worker", &ans.Workers[0])
 		return doc.close()
 	}
-	return printLines(c, show.Worker(&ans.Workers[0], &ans.Status, c.paint(cmd.Color)))
+	return printLines(c, show.Worker(&ans.Workers[0], &ans.Status, c.paint(cmd.Color), time.Now()))
 }
 
 func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {

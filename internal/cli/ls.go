@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
@@ -234,8 +235,10 @@ func (l *textListing) begin(what string) {
 	}
 }
 
-func (l *textListing) hive(h *api.HiveInfo)     { l.rows = append(l.rows, show.HiveRow(h, 0)) }
-func (l *textListing) worker(w *api.WorkerInfo) { l.rows = append(l.rows, show.WorkerRow(w, 0)) }
+func (l *textListing) hive(h *api.HiveInfo) { l.rows = append(l.rows, show.HiveRow(h, 0)) }
+func (l *textListing) worker(w *api.WorkerInfo) {
+	l.rows = append(l.rows, show.WorkerRow(w, 0, time.Now()))
+}
 
 func (l *textListing) page() {
 	if len(l.rows) == 0 {

@@ -305,7 +305,7 @@ func (s *screen) event(b []byte) bool {
 func (s *screen) frame(now time.Time) *show.Frame {
 	f := &show.Frame{
 		Where: s.where, Fleet: s.fleet, Trouble: s.trouble, Events: s.events, Dropped: uint64(max(0, s.dropped)),
-		Zone: time.Local, Paint: s.paint,
+		Zone: time.Local, Paint: s.paint, Now: now,
 	}
 	since := s.began
 	if s.fleet != nil {

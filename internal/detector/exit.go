@@ -75,6 +75,13 @@ func (r *Registry) watch(now time.Time, w *worker) {
 	}
 }
 
+// Unwatched notes that p cannot be watched: that its end was not told says nothing.
+func (r *Registry) Unwatched(p Process) {
+	if w := r.workers[p.Worker]; w != nil && w.process == p {
+		w.process = Process{}
+	}
+}
+
 func (r *Registry) unwatch(w *worker) {
 	if w.process.PID != 0 {
 		r.watches = append(r.watches, Watch{Process: w.process, Stop: true})

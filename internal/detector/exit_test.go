@@ -159,7 +159,7 @@ func TestExit(t *testing.T) {
 		{"its process ends", []do{beat, pass(second), ends}, []string{joined, exit}, hivebeat.Lost},
 		{"it ends once", []do{beat, ends, ends}, []string{joined, exit}, hivebeat.Lost},
 		{"it ends while late", []do{beat, pass(50 * second), ends}, []string{joined, "late:alive>late(missed)", "lost:late>lost(exit)"}, hivebeat.Lost},
-		{"it ends once it is lost", []do{beat, pass(90 * second), ends}, []string{joined, "late:alive>late(missed)", "lost:late>lost(missed)"}, hivebeat.Lost},
+		{"it ends once it is lost", []do{beat, pass(90 * second), ends}, []string{joined, "late:alive>late(missed)", "lost:late>lost(silent)"}, hivebeat.Lost},
 		{"it ends during a silence that it announced", []do{
 			func(b *bench, f *fake) {
 				f.State, f.Quiet = hivebeat.Loading, hivebeat.MillisOf(5*time.Minute)
@@ -366,5 +366,44 @@ func TestExitIsOneWorkersOnly(t *testing.T) {
 	}
 	if r, _ := b.record("w5"); r.Live != hivebeat.Alive {
 		t.Errorf("its neighbour in the same process is %s before its own end was told", r.Live)
+	}
+}
+
+// Whose process runs is lost by silence as ever, but it is not dead: the cause says
+// so, and its return disproves nothing.
+func TestSilentIsNotDead(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		watched bool
+		cause   hivebeat.Cause
+		score   uint64
+	}{{"its process is watched", true, hivebeat.CauseSilent, 0}, {"nobody sees its process", false, hivebeat.CauseMissed, 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			b, f := watching(t), newFake("w")
+			b.mustFeed(f.Next(t))
+			if !c.watched {
+				b.Unwatched(Process{f.Worker, f.Inc, f.PID})
+			}
+			b.after(45 * second).TakeSteps()
+			b.after(45 * second)
+			s := b.TakeSteps()
+			if len(s) != 1 || s[0].Kind != hivebeat.KindLost || s[0].Cause != c.cause || c.watched != (s[0].Reason == "process 4711 runs, no beat for 90.0s") {
+				t.Fatalf("steps %+v, want lost, cause %s", s, c.cause)
+			}
+			b.after(5 * second).mustFeed(f.Next(t))
+			back := ""
+			if c.watched {
+				back = "(silent)"
+			}
+			if diff := cmp.Diff([]string{"recovered:lost>alive" + back}, b.told()); diff != "" {
+				t.Errorf("transitions (-want +got):\n%s", diff)
+			}
+			if r, _ := b.record("w"); r.Cause != "" || r.Live != hivebeat.Alive {
+				t.Errorf("record %+v", r)
+			}
+			if b.stats.FalseDead+b.stats.CutOff != c.score || b.Score().Margins.N != c.score {
+				t.Errorf("scored %+v, want %d", b.stats, c.score)
+			}
+		})
 	}
 }

@@ -87,6 +87,7 @@ type worker struct {
 
 	process  Process // that is watched; PID 0: none
 	spent    end     // of the last one that was seen to end
+	load     load
 	progress progress
 	flaps    flaps
 	rival    rival

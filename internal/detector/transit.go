@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -42,7 +43,8 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 	case b.outcome.Begins(): // also a lower incarnation: it is another process
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
 	default:
-		if from == hivebeat.Lost {
+		silent := from == hivebeat.Lost && w.cause == hivebeat.CauseSilent // nobody was taken for dead
+		if from == hivebeat.Lost && !silent {
 			b.wentOn = b.wentOn || liveness.WasHeld(b.sent, w.facts.Sent, b.age, now.Sub(w.lostAt))
 			r.score(now.Sub(w.lostAt), b.wentOn)
 		}
@@ -56,10 +58,13 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 			}
 			s := r.become(now, w, hivebeat.Alive, "", hivebeat.KindRecovered, b.age)
 			s.Transition.Margin = roundUp(now.Sub(deadline))
-			r.complete(w, s)
-			if from == hivebeat.Lost {
+			switch {
+			case silent:
+				s.Cause = hivebeat.CauseSilent // what is over
+			case from == hivebeat.Lost:
 				s.Margin, s.CutOff = now.Sub(deadline), b.wentOn
 			}
+			r.complete(w, s)
 		}
 		if !b.state.SameAs(w.facts.State) {
 			s := r.note(now, w, hivebeat.KindState, b.age)
@@ -93,10 +98,17 @@ func (r *Registry) Detect(now time.Time) {
 		case hivebeat.Late:
 			w.lostAt = at
 			cause := hivebeat.CauseMissed
-			if w.cause == hivebeat.CauseHive { // a Seed that did not answer for itself
+			switch {
+			case w.cause == hivebeat.CauseHive: // a Seed that did not answer for itself
 				cause = hivebeat.CauseHive
+			case w.process.PID != 0: // its end would have been told
+				cause = hivebeat.CauseSilent
 			}
-			r.become(now, w, hivebeat.Lost, cause, hivebeat.KindLost, now.Sub(w.heard))
+			s := r.become(now, w, hivebeat.Lost, cause, hivebeat.KindLost, now.Sub(w.heard))
+			if cause == hivebeat.CauseSilent {
+				s.Reason = fmt.Sprintf("process %d runs, no beat for %.1fs", w.process.PID, now.Sub(w.heard).Seconds())
+				r.complete(w, s)
+			}
 			r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 		default:
 			r.depart(now, w)

@@ -227,7 +227,8 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 			b, f := newBench(t), newFake("w")
 			f.Labels, f.PID, f.NS = map[string]string{"zone": "eu"}, 4711, "here"
 			b.WatchExits("here", 1)
-			b.mustFeed(f.Next(t)).mustFeed(f.Next(t)).after(90 * second).after(hivebeat.KeepGone).after(5 * time.Hour)
+			b.mustFeed(f.Next(t)).mustFeed(f.Next(t)).Unwatched(Process{"w", f.Inc, f.PID})
+			b.after(90 * second).after(hivebeat.KeepGone).after(5 * time.Hour)
 			if n := b.Len(); n != 0 {
 				t.Fatalf("%d records", n)
 			}

@@ -234,6 +234,8 @@ func (v *View) wardSteps(h *Hive, now time.Time) {
 			continue
 		}
 		switch {
+		case s.Kind == hivebeat.KindRecovered && s.Cause == hivebeat.CauseSilent: // its hive saw its process run
+			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), reason: "heard again: its process ran on in silence"}
 		case s.Kind == hivebeat.KindRecovered && s.From == string(hivebeat.Lost):
 			v.score.back(s.Margin, s.CutOff)
 			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), margin: new(hivebeat.MillisOf(s.Margin))}

@@ -101,7 +101,7 @@ func (s *Serving) Serves(h *Hive) bool {
 func (w *Worker) Fit() bool {
 	m := &w.shown.tally.Mix
 	return w.hive.live == hivebeat.Alive && w.hive.isFresh && !w.hive.inDoubt && !w.rec.Closed && m.Live == hivebeat.Alive && w.shown.fresh &&
-		(m.State == hivebeat.Ready || m.State == hivebeat.Busy) && !w.rec.Stalled && w.FreeSlots() > 0
+		(m.State == hivebeat.Ready || m.State == hivebeat.Busy) && !w.rec.Stalled && w.rec.Quiet == 0 && w.FreeSlots() > 0
 }
 
 // reseat lists w where it belongs now.

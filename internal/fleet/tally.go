@@ -50,7 +50,7 @@ func (c *Changes) add(d *hivebeat.EventData) {
 		c.Kinds, c.Lost, c.Detection = map[hivebeat.Kind]uint64{}, map[hivebeat.Cause]uint64{}, map[hivebeat.Cause]detector.Histogram{}
 	}
 	c.Kinds[knownKind(d.Kind)]++
-	if d.Kind == hivebeat.KindRecovered && d.From == string(hivebeat.Lost) {
+	if d.Kind == hivebeat.KindRecovered && d.From == string(hivebeat.Lost) && d.Cause != hivebeat.CauseSilent {
 		c.Disproved++
 	}
 	if d.Kind != hivebeat.KindLost {
@@ -62,7 +62,7 @@ func (c *Changes) add(d *hivebeat.EventData) {
 	switch {
 	case d.DetectMS != nil:
 		took = *d.DetectMS
-	case cause != hivebeat.CauseMissed && cause != hivebeat.CauseHive || took == 0:
+	case cause != hivebeat.CauseMissed && cause != hivebeat.CauseSilent && cause != hivebeat.CauseHive || took == 0:
 		return
 	}
 	h := c.Detection[cause]
@@ -81,7 +81,7 @@ func knownKind(k hivebeat.Kind) hivebeat.Kind {
 
 func knownCause(c hivebeat.Cause) hivebeat.Cause {
 	switch c {
-	case hivebeat.CauseMissed, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive:
+	case hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive:
 		return c
 	}
 	return otherCause

@@ -40,6 +40,9 @@ func (z *Zone) Roster() *Book { return &z.Book }
 // Say returns what is to be told of h now: its Difference to the roster.
 func (h *Hive) Say(now time.Time) (Saying, bool) {
 	kind, to, ok := h.Difference(now)
+	if h.keptBack && (!ok || kind == hivebeat.KindLate || kind == hivebeat.KindLost || kind == hivebeat.KindUnverified) {
+		return Saying{}, false
+	}
 	if !ok {
 		s, ok := h.sayWorkers(now)
 		h.Book.says(&s, ok)

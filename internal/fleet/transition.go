@@ -113,6 +113,8 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		switch d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause {
 		case hivebeat.CauseExit:
 			d.Reason = fmt.Sprintf("process %d ended", r.PID)
+		case hivebeat.CauseSilent:
+			d.Reason = "its process runs, " + d.Reason
 		case hivebeat.CauseDisconnect:
 			d.Reason = "its connection closed and it did not come back: " + d.Reason
 		}

@@ -35,6 +35,7 @@ type View struct {
 
 	ready, taken Ready // in turn, so that nothing is allocated in steady state
 
+	apart apart
 	rule  BrakeRule
 	zones []*Zone // by name
 

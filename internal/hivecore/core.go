@@ -5,7 +5,7 @@
 //
 //	Beat  RollCall  Refused  Exited ──┐         ┌──▶ snapshots, a roll call, a token
 //	Connection  TokenBack  Closed     ├──▶ Core ┼──▶ processes to be watched
-//	Settled  System                   │   Ready ├──▶ transitions and log lines
+//	Settled  System  Progress         │   Ready ├──▶ transitions and log lines
 //	Tick, at Ready.Wake ──────────────┘         └──▶ when to wake up
 //
 // Package hive is its shell on NATS, and internal/sim the one under a virtual clock.
@@ -270,6 +270,17 @@ func (c *Core) Exited(now time.Time, boot uint64, list []detector.Exit) {
 	}
 	c.conclude(now)
 }
+
+// Progress takes readings of the processes of workers, as the operating system has them:
+// a silent worker whose process loads is late, and not lost.
+func (c *Core) Progress(now time.Time, list []detector.Reading) {
+	c.wakeUp(now)
+	c.reg.Progress(now, list)
+	c.conclude(now)
+}
+
+// Unwatched takes that a process of Ready.Watches cannot be watched.
+func (c *Core) Unwatched(p detector.Process) { c.reg.Unwatched(p) }
 
 // Tick takes the passage of time. dropped counts the messages that were dropped so far,
 // as they came faster than they were handled. All beats that have come in are to be

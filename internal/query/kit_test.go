@@ -142,6 +142,9 @@ func (m *model) step() {
 		w.Live = pick(t, "live", hivebeat.Alive, hivebeat.Alive, hivebeat.Alive, hivebeat.Late, hivebeat.Lost, "zombie")
 		w.State = pick(t, "state", hivebeat.Ready, hivebeat.Ready, hivebeat.Busy, hivebeat.Draining, "dreaming")
 		w.Age = hivebeat.Millis(rapid.IntRange(0, 50_000).Draw(t, "age"))
+		if rapid.IntRange(0, 7).Draw(t, "quiet") == 0 {
+			w.Quiet = 60_000
+		}
 		w.Stalled = rapid.IntRange(0, 5).Draw(t, "stalled") == 0
 		w.Rival = uint64(max(0, rapid.IntRange(-4, 1).Draw(t, "rival")))
 		w.VRAM, w.Done = uint64(i), uint64(rapid.IntRange(0, 3).Draw(t, "done"))

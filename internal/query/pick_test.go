@@ -106,7 +106,7 @@ func TestPicksAgainstLoop(t *testing.T) {
 			for _, k := range h.Workers() {
 				w := WorkerInfo(m.v, k, m.now)
 				taken := w.Busy + w.Held
-				if !gpu && w.Live == hivebeat.Alive && w.Fresh && (w.State == hivebeat.Ready || w.State == hivebeat.Busy) && !w.Stalled && w.Rival == 0 &&
+				if !gpu && w.Live == hivebeat.Alive && w.Fresh && (w.State == hivebeat.Ready || w.State == hivebeat.Busy) && !w.Stalled && w.Rival == 0 && w.Quiet == 0 &&
 					taken < w.Slots && w.Slots-taken >= max(1, r.Slots) && (r.Model == "" || globbed(r.Model, w.Model)) && labels(w.Labels) && room &&
 					(r.MaxAge == 0 || w.Age <= r.MaxAge) {
 					want[w.Cursor()] = true
@@ -280,13 +280,15 @@ func TestPickSaysWhoDidNotFit(t *testing.T) {
 	busy, late, draining, stalled, odd, full := workerOf("a", "m", 4, 0), workerOf("b", "m", 4, 0), workerOf("c", "m", 4, 0), workerOf("d", "m", 4, 1), workerOf("e", "m", 4, 0), workerOf("f", "m", 4, 4)
 	mute, twice, closed := workerOf("g", "m", 0, 0), workerOf("i", "m", 4, 0), workerOf("j", "m", 4, 0)
 	twice.Rival, closed.Closed = 7, true
+	quiet := workerOf("k", "m", 4, 0) // and ready: it will not hear
+	quiet.Quiet = 60_000
 	busy.State, late.Live, draining.State, stalled.Stalled, odd.State = hivebeat.Busy, hivebeat.Late, hivebeat.Draining, true, "dreaminuteg"
-	feed(t, v, snapshotOf("h", "", 1, busy, late, draining, stalled, odd, full, mute, twice, closed), at(0))
+	feed(t, v, snapshotOf("h", "", 1, busy, late, draining, stalled, odd, full, mute, twice, closed, quiet), at(0))
 	a := find(t, v, api.Request{N: 3, Filter: api.Filter{Model: "m"}}, at(1))
 	if len(a.Picks) != 1 || a.Picks[0].Worker != "a" {
 		t.Fatalf("%+v", a.Picks)
 	}
-	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "an unknown state": 1, "no free slot": 1, "no slots said": 1, "in conflict": 1, "its connection closed": 1} {
+	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "an unknown state": 1, "no free slot": 1, "no slots said": 1, "in conflict": 1, "its connection closed": 1, "quiet, as it announced": 1} {
 		if a.Passed[why] != n {
 			t.Errorf("%s: %d of %v", why, a.Passed[why], a.Passed)
 		}

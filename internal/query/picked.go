@@ -135,6 +135,8 @@ func noSeat(h *fleet.Hive, w *fleet.Worker) string {
 	switch {
 	case w.Fit():
 		return ""
+	case r.Quiet > 0 && r.Live == hivebeat.Alive && h.Up():
+		return "quiet, as it announced"
 	case m.Live != hivebeat.Alive:
 		return string(fleet.Counted(m.Live))
 	case h.Live() != hivebeat.Alive:

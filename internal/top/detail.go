@@ -132,7 +132,7 @@ func (m *Model) workerFacts(now time.Time) []string {
 		w.Tr[i].Ago += extra
 	}
 	st := m.sure()
-	return m.past(show.Worker(&w, &st, m.paint), now)
+	return m.past(show.Worker(&w, &st, m.paint, now), now)
 }
 
 // itsEvents renders the newest events of what is open, newest first.

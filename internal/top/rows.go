@@ -36,7 +36,8 @@ func (m *Model) tabRows(now time.Time) []string {
 
 func (m *Model) workerTable(l *list[api.WorkerInfo], now time.Time) []string {
 	t := show.NewWorkers(m.paint, m.width-2)
-	return m.table(t, workerColumns[api.WorkerSortKeys[l.sort]], l.down, now, rowsOf(m, l, now, show.WorkerRow, show.WasWorker))
+	return m.table(t, workerColumns[api.WorkerSortKeys[l.sort]], l.down, now, rowsOf(m, l, now,
+		func(w *api.WorkerInfo, extra time.Duration) []show.Cell { return show.WorkerRow(w, extra, now) }, show.WasWorker))
 }
 
 // rows are what a table shows: cells, nil where a row is not here yet.

@@ -322,6 +322,8 @@ func (c *cursor) proc(v *hivebeat.Proc) {
 			v.VRAM = c.uint("os.vram")
 		case "up":
 			v.Up = hivebeat.Millis(c.uint("os.up"))
+		case "read":
+			v.Read = c.uint("os.read")
 		default:
 			c.skip()
 		}
@@ -342,7 +344,7 @@ var words = func() map[string]string {
 	for _, l := range []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left, hivebeat.Unverified} {
 		add(string(l))
 	}
-	for _, c := range []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, hivebeat.CauseGoodbye} {
+	for _, c := range []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseLoads, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, hivebeat.CauseGoodbye} {
 		add(string(c))
 	}
 	for _, k := range []hivebeat.Kind{

@@ -65,6 +65,7 @@ func vectors() map[string][]vector {
 	r.Facts = full.Facts
 	r.Live, r.Cause, r.Missed, r.Stalled = hivebeat.Lost, hivebeat.CauseExit, 3, true
 	r.N, r.Rival, r.Ended, r.Closed = 3, r.Inc-1, 86_401_000, true
+	r.Proc.Read = 9 << 30
 	r.Tr = []hivebeat.Transition{
 		{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 30040},
 		{N: 2, Kind: hivebeat.KindRecovered, From: "lost", To: "alive", Inc: r.Inc, Margin: 1700, Ago: 29040},

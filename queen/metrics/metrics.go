@@ -80,7 +80,7 @@ var (
 		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
 		hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap, other,
 	}
-	causes  = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, other}
+	causes  = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, other}
 	sources = []string{"host", "gpu", "procs"}
 )
 

@@ -158,8 +158,9 @@ func stats(s *hivebeat.Stats) string {
 		part(s.FalseDead, "falsely dead"), part(s.CutOff, "cut off"), pause)
 }
 
-// Worker renders all there is to say about a worker.
-func Worker(w *api.WorkerInfo, st *api.Status, p Paint) []string {
+// Worker renders all there is to say about a worker at now, a time of the reader's
+// clock.
+func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string {
 	d := &detail{p: p}
 	d.heading("worker", w.Hive+"/"+w.Worker)
 	cause := ""
@@ -170,7 +171,11 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint) []string {
 	if w.Stalled {
 		stalled = "stalled"
 	}
-	d.line("live", "%s for %s%s", p.Text(Clean(string(w.Live)), liveStyle(w.Live)), age(w.Since), dot(join(cause, stalled)))
+	live, announced := workerLiveCell(w, 0), ""
+	if left := quietLeft(w, 0); left > 0 {
+		announced = quietText(left, now)
+	}
+	d.line("live", "%s for %s%s", p.Text(live.Text, live.Style), age(w.Since), dot(join(announced, cause, stalled)))
 	d.line("state", "%s%s", p.Text(Clean(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
 	if w.Rival != 0 {
 		d.line("conflict", "%s", p.Text("two processes beat with this id: stop one, or give it another --id"+rival(w.Rival), Bad))
@@ -181,9 +186,6 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint) []string {
 	}
 	if w.Quiet > 0 {
 		quiet = "announced to be quiet for up to " + w.Quiet.Duration().String()
-		if w.Live == hivebeat.Alive {
-			quiet += ", of which " + Age(quietLeft(w, 0)) + " are left"
-		}
 	}
 	if !w.Fresh {
 		fresh = p.Text(" · too old: the facts below are what it said then", Warn)
@@ -225,7 +227,11 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint) []string {
 		process = strings.TrimLeft(process+" on "+Clean(w.Host), " ")
 	}
 	if pr := w.Proc; pr.RSS > 0 || pr.Up > 0 {
-		process = join(process, size(pr.RSS), percent(pr.CPU)+" of a CPU", "up "+age(pr.Up))
+		read := ""
+		if pr.Read > 0 {
+			read = size(pr.Read) + " read"
+		}
+		process = join(process, size(pr.RSS), read, percent(pr.CPU)+" of a CPU", "up "+age(pr.Up))
 	}
 	d.line("process", "%s", process)
 	d.line("began", "%s (incarnation %d)", began(w.Inc), w.Inc)

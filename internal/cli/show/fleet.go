@@ -158,8 +158,9 @@ func gpuNames(gpus []hivebeat.GPU) string {
 	return Clean(strings.Join(names, ", "))
 }
 
-// WorkerRow is the row of a worker in NewWorkers. extra is added to ages.
-func WorkerRow(w *api.WorkerInfo, extra time.Duration) []Cell {
+// WorkerRow is the row of a worker in NewWorkers at now, a time of the reader's clock.
+// extra is added to ages.
+func WorkerRow(w *api.WorkerInfo, extra time.Duration, now time.Time) []Cell {
 	st := Plain
 	if !w.Fresh || w.Live != hivebeat.Alive {
 		st = Faint // what it said last, and no longer what is
@@ -180,7 +181,7 @@ func WorkerRow(w *api.WorkerInfo, extra time.Duration) []Cell {
 	}
 	return []Cell{
 		{Text: Clean(w.Hive + "/" + w.Worker)},
-		{Clean(string(w.Live)), liveStyle(w.Live)},
+		workerLiveCell(w, extra),
 		{Clean(cmp.Or(string(w.State), none)), state},
 		{Age(w.Age.Duration() + extra), st},
 		{Clean(cmp.Or(w.Model, none)), st},
@@ -188,29 +189,42 @@ func WorkerRow(w *api.WorkerInfo, extra time.Duration) []Cell {
 		{strconv.FormatUint(w.Queue, 10), st},
 		{count(w.Done), st},
 		{vram, st},
-		workerNote(w, extra),
+		workerNote(w, extra, now),
 	}
 }
 
-func workerNote(w *api.WorkerInfo, extra time.Duration) Cell {
+// workerLiveCell is the verdict on a worker, or quiet where it is only too old to be
+// shown as alive, and had announced that.
+func workerLiveCell(w *api.WorkerInfo, extra time.Duration) Cell {
+	if w.Live == hivebeat.Late && quietLeft(w, extra) > 0 {
+		return Cell{"quiet", Notice}
+	}
+	return Cell{Clean(string(w.Live)), liveStyle(w.Live)}
+}
+
+func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 	var notes []string
 	st := Faint
 	if w.Rival != 0 {
 		notes, st = append(notes, "conflict: two processes beat as this one; stop one, or give it another --id"), Bad
 	}
-	if w.Cause != "" && string(w.Cause) != w.Reason {
+	switch {
+	case w.Cause == hivebeat.CauseLoads && w.Proc.RSS > 0:
+		notes = append(notes, loads(&w.Proc))
+	case w.Cause != "" && string(w.Cause) != w.Reason:
 		notes = append(notes, string(w.Cause))
 	}
 	if w.Stalled {
 		notes, st = append(notes, "stalled"), max(st, Warn)
 	}
-	if w.Quiet > 0 && w.Live == hivebeat.Alive {
-		notes, st = append(notes, "quiet for up to "+Age(quietLeft(w, extra))), max(st, Notice)
+	quiet := quietLeft(w, extra)
+	if quiet > 0 {
+		notes, st = append(notes, quietText(quiet, now)), max(st, Notice)
 	}
 	if w.Reason != "" {
 		notes, st = append(notes, w.Reason), max(st, Plain)
 	}
-	if !w.Fresh && w.Live == hivebeat.Late && w.Cause == "" {
+	if !w.Fresh && w.Live == hivebeat.Late && w.Cause == "" && quiet == 0 {
 		notes = append(notes, "not fresh")
 	}
 	if w.Via == hivebeat.ViaQueen {
@@ -219,10 +233,23 @@ func workerNote(w *api.WorkerInfo, extra time.Duration) Cell {
 	return Cell{Clean(strings.Join(notes, "; ")), st}
 }
 
-// quietLeft is how much is left of the quiet that a worker announced with its
-// last beat.
+// loads says what a process has done that loads.
+func loads(p *hivebeat.Proc) string {
+	return fmt.Sprintf("loads: %s read, %s in memory", size(p.Read), size(p.RSS))
+}
+
+// quietLeft is how much is left of the quiet that a worker announced with its last
+// beat. It is 0 where somebody found the worker late, lost or gone in spite of that.
 func quietLeft(w *api.WorkerInfo, extra time.Duration) time.Duration {
+	if w.Live != hivebeat.Alive && (w.Live != hivebeat.Late || w.Cause != "") {
+		return 0
+	}
 	return max(0, w.Quiet.Duration()-w.Age.Duration()-extra)
+}
+
+// quietText says until when a worker is quiet, by the clock of now.
+func quietText(left time.Duration, now time.Time) string {
+	return "quiet until " + now.Add(left).Format("15:04:05") + " (" + Age(left) + " left)"
 }
 
 func liveStyle(l hivebeat.Live) Style {

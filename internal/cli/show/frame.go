@@ -24,6 +24,7 @@ type Frame struct {
 	Where   string           // which NATS
 	Fleet   *Fleet           // nil before the first answer
 	Age     time.Duration    // since that answer, or since the start
+	Now     time.Time        // by the reader's clock
 	Trouble string           // why there is no newer answer; empty = there is
 	Events  []hivebeat.Event // newest last
 	Dropped uint64           // events that came too fast
@@ -43,7 +44,7 @@ func (f *Frame) Lines(width, height int) []string {
 		}
 		workers = section{table: NewWorkers(f.Paint, width), all: total(l.Summary.Workers), more: l.MoreWorkers}
 		for i := range l.Workers {
-			workers.rows = append(workers.rows, f.was(WorkerRow(&l.Workers[i], f.Age), workerLive))
+			workers.rows = append(workers.rows, f.was(WorkerRow(&l.Workers[i], f.Age, f.Now), workerLive))
 		}
 	}
 	// Three sections, each below a free line and a heading, share what is left.

@@ -45,12 +45,12 @@ func TestConflicts(t *testing.T) {
 	hives, workers := sampleHives(), sampleWorkers()
 	h, w := &hives[1], &workers[0]
 	h.Conflict, h.Rival, w.Rival, w.Stalled = true, 1_764_000_000_000_001, 1_764_000_000_000_002, true
-	for _, note := range []Cell{hiveNote(h), workerNote(w, 0)} {
+	for _, note := range []Cell{hiveNote(h), workerNote(w, 0, noon)} {
 		if !strings.HasPrefix(note.Text, "conflict: two ") || !strings.Contains(note.Text, "--id") || note.Style != Bad {
 			t.Errorf("the note is %+v", note)
 		}
 	}
-	for _, lines := range [][]string{Hive(h, &sure, false), Worker(w, &sure, false)} {
+	for _, lines := range [][]string{Hive(h, &sure, false), Worker(w, &sure, false, noon)} {
 		if !strings.Contains(text(lines), "stop one, or give it another --id; the one that is not believed, and not shown, began 2025-11-24 16:00:00 UTC (incarnation 176400000000000") {
 			t.Errorf("%s", text(lines))
 		}
@@ -134,10 +134,10 @@ func sampleFleet() *Fleet {
 // What a worker leaves out is not made up.
 func TestWorkerThatSaysLittle(t *testing.T) {
 	w := api.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Facts: hivebeat.Facts{Busy: 1}}}
-	if got := text(NewWorkers(false, 0).Lines(false, [][]Cell{WorkerRow(&w, 0)})); !regexp.MustCompile(`^h/w +alive +- +0s +- +1 +0 +0 +-`).MatchString(got) {
+	if got := text(NewWorkers(false, 0).Lines(false, [][]Cell{WorkerRow(&w, 0, noon)})); !regexp.MustCompile(`^h/w +alive +- +0s +- +1 +0 +0 +-`).MatchString(got) {
 		t.Errorf("without slots: %s", got)
 	}
-	if got := text(Worker(&w, &sure, false)); !strings.Contains(got, "  work      1 busy · 0 waiting · 0 done\n") {
+	if got := text(Worker(&w, &sure, false, noon)); !strings.Contains(got, "  work      1 busy · 0 waiting · 0 done\n") {
 		t.Errorf("without slots:\n%s", got)
 	}
 	s := api.Summary{Workers: map[hivebeat.Live]int{hivebeat.Alive: 3}, States: map[hivebeat.State]int{"": 1, hivebeat.Ready: 2}}
@@ -146,16 +146,31 @@ func TestWorkerThatSaysLittle(t *testing.T) {
 	}
 }
 
-// What a worker announced passes.
+// noon is when the answers of these tests are shown.
+var noon = time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// A silence that was announced is shown as such, until when it is, and not as late.
 func TestQuietIsCountedDown(t *testing.T) {
 	w := api.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Age: 30_000, Facts: hivebeat.Facts{Quiet: 119_000}}}
-	for extra, want := range map[time.Duration]string{0: "89s", 9 * time.Second: "80s", time.Hour: "0s"} {
-		if got := workerNote(&w, extra).Text; got != "quiet for up to "+want {
-			t.Errorf("after %s: %q, want %s", extra, got, want)
+	for extra, want := range map[time.Duration]string{
+		0: "quiet until 12:01:29 (89s left)", 9 * time.Second: "quiet until 12:01:20 (80s left)", time.Hour: "",
+	} {
+		if got := workerNote(&w, extra, noon).Text; got != want {
+			t.Errorf("after %s: %q, want %q", extra, got, want)
 		}
 	}
-	if got := text(Worker(&w, &sure, false)); !strings.Contains(got, "quiet for up to 1m59s, of which 89s are left") {
+	w.Live, w.Fresh, w.Age, w.Quiet = hivebeat.Late, false, 60_000, 260_000 // its hive calls it alive
+	row := WorkerRow(&w, 0, noon)
+	if live, note := row[1].Text, row[len(row)-1].Text; live != "quiet" || note != "quiet until 12:03:20 (3m left)" {
+		t.Errorf("%q, %q", live, note)
+	}
+	if got := text(Worker(&w, &sure, false, noon)); !strings.Contains(got, "live      quiet for 0s · quiet until 12:03:20 (3m left)") {
 		t.Error(got)
+	}
+	w.Cause = hivebeat.CauseHive // somebody found it late
+	row = WorkerRow(&w, 0, noon)
+	if live, note := row[1].Text, row[len(row)-1].Text; live != "late" || note != "hive" {
+		t.Errorf("%q, %q", live, note)
 	}
 }
 
@@ -190,7 +205,7 @@ func hiveRows(hives []api.HiveInfo) (rows [][]Cell) {
 
 func workerRows(workers []api.WorkerInfo) (rows [][]Cell) {
 	for i := range workers {
-		rows = append(rows, WorkerRow(&workers[i], 0))
+		rows = append(rows, WorkerRow(&workers[i], 0, noon))
 	}
 	return rows
 }
@@ -233,11 +248,11 @@ func TestDetails(t *testing.T) {
 	hives, workers := sampleHives(), sampleWorkers()
 	cold := api.Status{Queen: "queen-2"}
 	golden(t, "get.golden", text(Hive(&hives[0], &sure, false))+"\n"+text(Hive(&hives[2], &cold, false))+"\n"+
-		text(Worker(&workers[0], &sure, false))+"\n"+text(Worker(&workers[3], &sure, false))+"\n"+text(Worker(&workers[4], &sure, false)))
+		text(Worker(&workers[0], &sure, false, noon))+"\n"+text(Worker(&workers[3], &sure, false, noon))+"\n"+text(Worker(&workers[4], &sure, false, noon)))
 }
 
 func TestFrames(t *testing.T) {
-	f := Frame{Where: "nats://127.0.0.1:4222", Fleet: sampleFleet(), Age: time.Second / 2, Events: sampleEvents(), Zone: time.UTC}
+	f := Frame{Now: noon, Where: "nats://127.0.0.1:4222", Fleet: sampleFleet(), Age: time.Second / 2, Events: sampleEvents(), Zone: time.UTC}
 	golden(t, "watch.golden", text(f.Lines(120, 40)))
 	golden(t, "watch-small.golden", text(f.Lines(80, 16)))
 
@@ -251,7 +266,7 @@ func TestFrames(t *testing.T) {
 
 // What a queen said before it went silent must not look like what is.
 func TestStaleFrameShowsNothingAsNew(t *testing.T) {
-	f := Frame{Fleet: sampleFleet(), Age: 20 * time.Second, Trouble: "no queen answers", Zone: time.UTC, Paint: true}
+	f := Frame{Now: noon, Fleet: sampleFleet(), Age: 20 * time.Second, Trouble: "no queen answers", Zone: time.UTC, Paint: true}
 	out := text(f.Lines(200, 60))
 	for _, code := range []string{codes[Good], codes[Notice]} {
 		if strings.Contains(out, "\x1b["+code+"m") {
@@ -266,7 +281,7 @@ func TestStaleFrameShowsNothingAsNew(t *testing.T) {
 }
 
 func TestFramesFitTheirTerminal(t *testing.T) {
-	f := Frame{Where: "nats://127.0.0.1:4222", Fleet: sampleFleet(), Events: sampleEvents(), Zone: time.UTC, Paint: true}
+	f := Frame{Now: noon, Where: "nats://127.0.0.1:4222", Fleet: sampleFleet(), Events: sampleEvents(), Zone: time.UTC, Paint: true}
 	for range 5 {
 		f.Fleet.Workers = append(f.Fleet.Workers, f.Fleet.Workers...)
 		f.Fleet.Hives = append(f.Fleet.Hives, f.Fleet.Hives...)
@@ -300,9 +315,9 @@ func TestScreenErasesBeforeItWrites(t *testing.T) {
 }
 
 func TestNothingReachesTheTerminalThatMovesIt(t *testing.T) {
-	f := Frame{Fleet: sampleFleet(), Events: sampleEvents(), Zone: time.UTC, Where: "nats://\x1b[2J"}
+	f := Frame{Now: noon, Fleet: sampleFleet(), Events: sampleEvents(), Zone: time.UTC, Where: "nats://\x1b[2J"}
 	workers := sampleWorkers()
-	for _, line := range append(f.Lines(200, 60), Worker(&workers[4], &sure, false)...) {
+	for _, line := range append(f.Lines(200, 60), Worker(&workers[4], &sure, false, noon)...) {
 		for _, r := range line {
 			if r < ' ' || r == 0x7f || r == '\u202e' {
 				t.Errorf("%q holds %q", line, r)
@@ -315,7 +330,7 @@ func TestNothingReachesTheTerminalThatMovesIt(t *testing.T) {
 func TestStalled(t *testing.T) {
 	w := sampleWorkers()[0]
 	w.Stalled = true
-	row := WorkerRow(&w, 0)
+	row := WorkerRow(&w, 0, noon)
 	if note := row[len(row)-1]; !strings.HasPrefix(note.Text, "stalled") || note.Style < Warn || row[workerLive].Text != "alive" {
 		t.Errorf("row %+v", row)
 	}

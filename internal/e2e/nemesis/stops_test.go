@@ -14,7 +14,7 @@ func stops() []scene {
 		{
 			name:   "worker stopped",
 			fault:  "SIGSTOP of a worker for two of its promises (60 s with the default of 30 s), and of another for five",
-			expect: "the first is late and recovers; the second is lost, cause missed, for it serves nobody, and recovers; no other verdict",
+			expect: "the first is late and recovers; the second is lost, cause silent, for it serves nobody, and recovers; no other verdict",
 			play:   stopWorker,
 		},
 		{

@@ -6,7 +6,7 @@ import { hostLine, noGPU } from './fleet.js';
 import { trouble } from './frame.js';
 import * as parts from './parts.js';
 import { hiveLink } from './route.js';
-import { LIVES, age, cause, clip, count, day, gib, liveWords, plural } from './text.js';
+import { LIVES, age, cause, clip, count, day, gib, liveWords, plural, quiet } from './text.js';
 import { workerList } from './workers.js';
 
 // Facts is a list of names and values; what has no value is left out.
@@ -73,11 +73,13 @@ class Detail {
 
   // told says a verdict in a sentence whose age goes on.
   told(x, at, what) {
-    parts.setLive(this.live, x.live, x.fresh);
+    const silence = quiet(x);
+    const live = silence && x.live === 'late' ? 'quiet' : x.live;
+    parts.setLive(this.live, live, x.fresh);
     if (!this.sentence.firstChild) this.sentence.append(h('span'), ageEl(), h('span'));
     const [before, old, after] = this.sentence.children;
-    const word = clip(x.live || 'unknown', 32);
-    say(before, `${word[0].toUpperCase()}${word.slice(1)} for ${age(x.since)}: ${clip(cause(x.cause), 32) || liveWords(x.live)}. Last heard `);
+    const word = clip(live || 'unknown', 32);
+    say(before, `${word[0].toUpperCase()}${word.slice(1)} for ${age(silence ? x.age : x.since)}: ${silence || clip(cause(x.cause), 32) || liveWords(x.live)}. Last heard `);
     setAge(old, x.age, at);
     say(after, ` ago; it ${what}.${x.fresh ? '' : ' Its facts are too old to be used.'}`);
   }
@@ -183,7 +185,7 @@ export class Worker extends Detail {
       ['beats missed', w.missed && count(w.missed)], ['beat', count(w.seq)], ['transitions', count(w.n)], ['zone', w.zone],
     ]);
     const os = w.os || {};
-    this.process.set([['memory', bytes(os.rss)], ['CPU', os.cpu ? `${os.cpu.toFixed(0)} % of one` : ''], ['VRAM', bytes(os.vram)], ['up for', os.up && age(os.up)]]);
+    this.process.set([['memory', bytes(os.rss)], ['read', bytes(os.read)], ['CPU', os.cpu ? `${os.cpu.toFixed(0)} % of one` : ''], ['VRAM', bytes(os.vram)], ['up for', os.up && age(os.up)]]);
     this.labels.set(Object.entries(w.labels || {}).map(([k, v]) => [k, clip(v, 128)]));
   }
 }

@@ -46,12 +46,22 @@ export const liveClass = (live) => (LIVES.includes(live) ? live : 'late');
 
 const CAUSES = {
   missed: 'not heard in time',
+  silent: 'its process runs, but it is not heard',
+  loads: 'not heard, but its process loads',
   exit: 'its process ended',
   disconnect: 'its connection closed',
   hive: 'its hive was lost and it did not answer',
   goodbye: 'said goodbye',
 };
 export const cause = (c) => (Object.hasOwn(CAUSES, c) ? CAUSES[c] : c || '');
+
+// quiet says until when a worker is silent as it announced: empty where it is not, or
+// where somebody found it late or lost in spite of that.
+export function quiet(w) {
+  const left = (w.quiet || 0) - w.age;
+  if (left <= 0 || (w.live !== 'alive' && (w.live !== 'late' || w.cause))) return '';
+  return `quiet until ${new Date(Date.now() + left).toTimeString().slice(0, 8)} (${age(left)} left)`;
+}
 
 const LIVE_WORDS = {
   alive: 'heard in time',

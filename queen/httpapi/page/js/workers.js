@@ -5,7 +5,7 @@ import { trouble } from './frame.js';
 import { List, rowsOf } from './list.js';
 import * as parts from './parts.js';
 import { amend, workerLink } from './route.js';
-import { LIVES, STATES, clip, count, gib } from './text.js';
+import { LIVES, STATES, clip, count, gib, quiet } from './text.js';
 
 const COLUMNS = [
   { name: 'Verdict', sort: 'live', cls: 'c-live' }, { name: 'Worker', sort: 'id', cls: 'c-name' }, { name: 'Model', sort: 'model', cls: 'c-model' },
@@ -40,7 +40,9 @@ function row() {
 
 function fill(el, w, at) {
   const c = el.hb;
-  parts.setLive(c.live, w.live, w.fresh);
+  const silence = quiet(w);
+  parts.setLive(c.live, silence && w.live === 'late' ? 'quiet' : w.live, w.fresh);
+  if (silence) attr(c.live, 'title', silence);
   el.classList.toggle('stale', !w.fresh);
   // What the dead said last of their work says nothing now.
   const gone = w.live === 'lost' || w.live === 'left';
@@ -50,7 +52,7 @@ function fill(el, w, at) {
   attr(c.link, 'href', workerLink(w.hive, w.worker));
   say(c.model, clip(w.model || '', 120));
   attr(c.model, 'title', w.model || null);
-  say(c.state, clip(w.state || '', 32) + (w.stalled ? ', stalled' : '') + (w.rival ? ', conflict' : ''));
+  say(c.state, clip(w.state || '', 32) + (silence && `, ${silence}`) + (w.stalled ? ', stalled' : '') + (w.rival ? ', conflict' : ''));
   say(c.slots, gone ? '–' : parts.slots(w));
   const use = `${w.slots ? Math.min(100, (100 * (w.busy || 0)) / w.slots).toFixed(0) : 0}%`;
   if (c.bar.firstChild.style.width !== use) c.bar.firstChild.style.width = use;
