@@ -190,7 +190,7 @@ func TestExit(t *testing.T) {
 		}}, []string{joined, exit}, hivebeat.Lost},
 		{"its last beat is heard, and it ended once it was lost", []do{
 			now, pass(90 * second), ends, late,
-		}, []string{joined, "late:alive>late(missed)", "lost:late>lost(missed)"}, hivebeat.Lost},
+		}, []string{joined, "late:alive>late(missed)", "lost:late>lost(silent)"}, hivebeat.Lost},
 		{"it lives on in another process", []do{now, ends, pass(time.Millisecond), now}, []string{joined, exit, "recovered:lost>alive"}, hivebeat.Alive},
 		{"which is in a container", []do{now, ends, pass(second), func(b *bench, f *fake) {
 			f.NS = "boot/7"

@@ -222,7 +222,7 @@ func (r *rig) kinds(key string) (list []hivebeat.Kind) {
 // snapshot gives the core one of a hive with a worker.
 func (r *rig) snapshot(hive string, inc, seq uint64, workers ...hivebeat.Record) {
 	r.t.Helper()
-	b, err := wire.EncodeSnapshot(&hivebeat.Snapshot{V: 1, Hive: hive, Inc: inc, Every: 15_000, Seq: seq, Pages: 1, Warm: true, Workers: append([]hivebeat.Record{}, workers...)})
+	b, err := wire.EncodeSnapshot(&hivebeat.Snapshot{V: 1, Hive: hive, Inc: inc, Every: 15_000, Seq: seq, Pages: 1, Warm: true, Conn: map[string]string{"h": "S/1"}[hive], RW: 250, Workers: append([]hivebeat.Record{}, workers...)})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -235,6 +235,11 @@ func worker(id string) hivebeat.Record {
 		Facts: hivebeat.Facts{Inc: 7, Every: 30_000, Seq: 10, State: hivebeat.Ready},
 		Tr:    []hivebeat.Transition{{N: 1, Kind: hivebeat.KindJoined, To: "alive", Inc: 7}},
 	}
+}
+
+// closes has the server say that the connection of hive h closed.
+func (r *rig) closes() {
+	r.c.Closed(r.now, liveness.Disconnect{Server: "S", Conn: "S/1", Reason: "Client Closed", Evidence: true})
 }
 
 var errBroken = errors.New("broken for good")
