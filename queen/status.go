@@ -53,9 +53,6 @@ func (q *Queen) status(now time.Time) api.Status {
 	if hives, workers := q.view.InDoubt(), q.view.Totals().Closed; hives+workers > 0 {
 		unsure("the connections of %d hives and %d workers closed, and they were not heard since: they may be gone, and are not picked", hives, workers)
 	}
-	if why := q.view.Apart(); why != "" {
-		unsure("this queen may be the one that is cut off, as %s: hives that it does not hear are held as unverified, and no other queen is told", why)
-	}
 	held := 0
 	for _, z := range q.view.Brakes() {
 		since, n, _ := z.On()

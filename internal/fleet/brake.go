@@ -126,8 +126,7 @@ func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 		z.lost = append(z.lost, now)
 		return false
 	}
-	v.startBrake(z, now, fmt.Sprintf("the brake is on: the silence of %d hives of %s would make them lost within %.0fs, of %d that were up; they are held as unverified, and their roll is called",
-		together, z.words(), brakeWindow.Seconds(), z.of))
+	v.startBrake(z, together, now)
 	v.hold(z, h, why, now)
 	for _, o := range v.order {
 		if o != h && o.zone == z.name && v.silent(o, now.Add(brakeWindow)) {
@@ -156,13 +155,14 @@ func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
 	return together
 }
 
-func (v *View) startBrake(z *Zone, now time.Time, why string) {
+func (v *View) startBrake(z *Zone, together int, now time.Time) {
 	if !z.on {
-		z.on, z.began, z.held, z.told, z.queue, z.why = true, now, 0, 0, nil, why
-		z.keptBack = v.Apart() != ""
+		z.on, z.began, z.held, z.told, z.queue = true, now, 0, 0, nil
 		if z.tellsOn() { // by another queen, of the same silence
 			z.told = z.Book.Item.N
 		}
+		z.why = fmt.Sprintf("the brake is on: the silence of %d hives of %s would make them lost within %.0fs, of %d that were up; they are held as unverified, and their roll is called",
+			together, z.words(), brakeWindow.Seconds(), z.of)
 		v.CompareZone(z)
 	}
 }

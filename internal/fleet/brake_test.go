@@ -361,20 +361,20 @@ func TestABrakeIsToldOnce(t *testing.T) {
 		}
 	}
 	both := func(now time.Time) { tell(va, a, now); tell(vb, b, now); tell(va, a, now); tell(vb, b, now) }
-	va.startBrake(a, at(0), "")
+	va.startBrake(a, 9, at(0))
 	both(at(0))
-	vb.startBrake(b, at(1), "")
+	vb.startBrake(b, 9, at(1))
 	both(at(1))
 	a.on = false
 	both(at(5)) // b brakes on: that is no new start
 	b.on = false
 	both(at(6))
-	vb.startBrake(b, at(60), "") // another one, of which a knows nothing
+	vb.startBrake(b, 9, at(60)) // another one, of which a knows nothing
 	both(at(60))
 	both(at(120))
 	b.on = false
 	both(at(121))
-	vb.startBrake(b, at(200), "")
+	vb.startBrake(b, 9, at(200))
 	both(at(200))
 	vb.zones = nil // and its queen dies
 	b.on = false

@@ -40,9 +40,6 @@ func (z *Zone) Roster() *Book { return &z.Book }
 // Say returns what is to be told of h now: its Difference to the roster.
 func (h *Hive) Say(now time.Time) (Saying, bool) {
 	kind, to, ok := h.Difference(now)
-	if h.keeps(kind, ok) {
-		return Saying{}, false
-	}
 	if !ok {
 		s, ok := h.sayWorkers(now)
 		h.Book.says(&s, ok)
@@ -52,12 +49,6 @@ func (h *Hive) Say(now time.Time) (Saying, bool) {
 	s := Saying{[]Told{{hivebeat.HiveEventID(h.id, next.N), data}}, next}
 	h.Book.says(&s, true)
 	return s, true
-}
-
-// keeps reports whether this queen keeps to itself what it has to say of h: it was apart
-// when it reached the verdict, and may be the one that is cut off.
-func (h *Hive) keeps(kind hivebeat.Kind, differs bool) bool {
-	return h.keptBack && (!differs || kind == hivebeat.KindLate || kind == hivebeat.KindLost || kind == hivebeat.KindUnverified)
 }
 
 // Knows reports whether t is still in the view.

@@ -17,11 +17,7 @@ func Urgent(k hivebeat.Kind) bool {
 // Unsaid returns the urgent events of h and its wards that the roster does not have yet,
 // without numbers. Unlike Say it may be called at any time.
 func (h *Hive) Unsaid(now time.Time) (list []hivebeat.EventData) {
-	kind, to, ok := h.Difference(now)
-	if h.keeps(kind, ok) {
-		return nil
-	}
-	if ok && Urgent(kind) {
+	if kind, to, ok := h.Difference(now); ok && Urgent(kind) {
 		d, _ := h.Next(kind, to, now)
 		d.N = 0
 		list = append(list, d)

@@ -46,9 +46,6 @@ type verdict struct {
 	wentOn  bool          // its seq says that there were others since the message before the last, or that it was held on its way
 	check   uint64        // the check under way, or 0
 
-	keptBack bool      // it was reached by silence while this queen was apart: no other one is told
-	tellAt   time.Time // when it is, once that is over
-
 	rival    uint64 // the other incarnation of a conflict, 0 if there is none
 	rivalSeq uint64
 	rivalAt  time.Time // when it was heard last
@@ -175,9 +172,6 @@ func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebea
 	v.tally.hive(kind, h.live, cause, why)
 	up := h.Up()
 	h.live, h.cause, h.since, h.why, h.check, h.closed.over = to, cause, now, why, 0, false
-	is := v.Apart() != ""
-	h.keptBack = cause == hivebeat.CauseMissed && (is || h.keptBack)
-	v.apart.was = v.apart.was || is && h.keptBack
 	switch {
 	case !up && h.Up():
 		h.upFrom = now
@@ -224,7 +218,6 @@ func (v *View) Tick(now time.Time) {
 	}
 	v.endWindows(now)
 	v.endHolds(now)
-	v.tickApart(now)
 	v.tickWards(now)
 }
 
@@ -257,7 +250,6 @@ func (v *View) Checked(c Check, inc, seq uint64, now time.Time) {
 		v.lose(h, hivebeat.CauseDisconnect, v.closedFor(h, now), now)
 		return
 	}
-	v.weigh(h)
 	switch h.live {
 	case hivebeat.Alive:
 		v.turn(h, hivebeat.KindLate, hivebeat.Late, hivebeat.CauseMissed, v.silentFor(h, now), now)
@@ -298,12 +290,7 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 // lose is the one place where a hive becomes lost: what holds a verdict back
 // stands here.
 func (v *View) lose(h *Hive, cause hivebeat.Cause, why evidence, now time.Time) {
-	switch {
-	case h.released:
-	case cause == hivebeat.CauseMissed && !v.rule.Off && v.Apart() != "":
-		v.holdApart(h, why, now)
-		return
-	case v.brake(h, why, now):
+	if !h.released && v.brake(h, why, now) {
 		return
 	}
 	v.turn(h, hivebeat.KindLost, hivebeat.Lost, cause, why, now)
@@ -368,7 +355,6 @@ func (v *View) BlindFor(d time.Duration) {
 		v.blind += d
 		v.due.Shift(d)
 		v.shiftBrakes(d)
-		v.shiftApart(d)
 	}
 	v.creditWards(d)
 }

@@ -35,7 +35,6 @@ type View struct {
 
 	ready, taken Ready // in turn, so that nothing is allocated in steady state
 
-	apart apart
 	rule  BrakeRule
 	zones []*Zone // by name
 

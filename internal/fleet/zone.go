@@ -30,9 +30,7 @@ type Zone struct {
 	look    time.Time // when to look whether it is over
 	told    uint64    // n of the event that told this start; 0: none did
 	why     string    // of the last change
-	// It was put on while this queen was apart, and no other one is told.
-	keptBack bool
-	isDirty  bool
+	isDirty bool
 }
 
 // Name is the zone's label; empty for the hives that have none.
@@ -109,8 +107,6 @@ func (z *Zone) Say(now time.Time) (Saying, bool) {
 	live := hivebeat.Alive
 	on := z.tellsOn()
 	switch {
-	case z.on && z.keptBack:
-		return Saying{}, false
 	case z.on && !on && z.told == 0:
 		from, to, live = "off", "on", hivebeat.Unverified
 	case !z.on && on && z.told == z.Book.Item.N:

@@ -100,7 +100,7 @@ func TestAHivesDeathGoesOutWithoutTheStore(t *testing.T) {
 			r.snapshot("h", 100, 1)
 			r.pass(3 * time.Second)
 			r.broken = true
-			r.closes() // by silence, a queen whose store is mute tells nobody
+			r.closes()
 			r.pass(time.Minute)
 			if len(r.live) != 1 || r.live[0].ID != "h.100.1.lost" || r.live[0].Provisional != r.live[0].ID || r.live[0].Data.N != 0 {
 				t.Fatalf("%+v", r.live)

@@ -109,12 +109,6 @@ func (c *Core) StoreThere() bool { return c.store.there() }
 
 func (s *store) there() bool { return s.opened && s.keepErr == nil && s.opErr == nil }
 
-// mute reports whether requests get no answer: where that is the quorum, other queens may
-// have it.
-func (s *store) mute() bool {
-	return s.opened && (errors.Is(s.keepErr, ledger.ErrAway) || errors.Is(s.opErr, ledger.ErrAway))
-}
-
 // StoreReason returns in words why JetStream can not be used.
 func (c *Core) StoreReason() string {
 	for _, err := range []error{c.store.keepErr, c.store.opErr} {
@@ -169,7 +163,6 @@ func (c *Core) Renewed(now time.Time) {
 func (c *Core) storeChanged(now time.Time) {
 	s := &c.store
 	there, err := s.there(), errors.Join(s.keepErr, s.opErr)
-	c.view.StoreMute(s.mute())
 	if s.full = s.full || errors.Is(err, ledger.ErrNoSpace); there {
 		s.stopped = false
 	} else {
@@ -401,17 +394,15 @@ func (c *Core) check(now time.Time) (stand bool) {
 		c.do(&Op{Kind: OpHeads, Keys: ids, Within: checkWithin}, func(now time.Time, op *Op) {
 			s.checking--
 			var failed error
-			for i := range batch {
-				failed = firstOf(failed, op.Heads[i].Err)
-			}
-			c.trouble(failed, now) // first: a store that does not answer makes a verdict less sure
 			for i, x := range batch {
 				h := op.Heads[i]
 				if h.Err != nil || !h.OK {
 					h.Inc, h.Seq = 0, 0
 				}
 				c.view.Checked(x, h.Inc, h.Seq, now)
+				failed = firstOf(failed, h.Err)
 			}
+			c.trouble(failed, now)
 		})
 	}
 	return stand

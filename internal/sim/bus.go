@@ -83,7 +83,7 @@ func (w *world) route(m *message, again bool) {
 		}
 	}
 	for _, q := range w.queens {
-		if (m.topic == topicSnapshot || m.topic == topicBeat && q.wards[m.hive]) && (q.split == 0 || m.from.slot.zone != q.splitFrom) {
+		if m.topic == topicSnapshot || m.topic == topicBeat && q.wards[m.hive] {
 			w.downlink(&q.proc, m, again)
 		}
 	}

@@ -199,16 +199,6 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 			state := []hivebeat.State{hivebeat.Degraded, hivebeat.Ready}[i%2]
 			k.after(between(r, 0, min(f.For.D(), w.ending()-w.now)), func() { k.change(state) })
 		}
-	case f.Kind == Split:
-		if q, ok := p.self.(*queen); ok {
-			from := w.now
-			q.split, q.splitFrom = q.split+1, f.N
-			q.deafen(f.For) // nor does it hear of connections that close elsewhere
-			w.until(f.For, func() {
-				q.split--
-				q.troubles = append(q.troubles, &trouble{from: from, to: w.now, noticed: -1})
-			})
-		}
 	case f.Kind == Deaf && p.observes != nil:
 		p.observes.deafen(f.For)
 	case f.Kind == Dropping:

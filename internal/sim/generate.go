@@ -45,9 +45,6 @@ func Generate(seed uint64, length time.Duration) Plan {
 		r.frozen()
 	}
 	p.NoJetStream = part(0x510e527fade682d1).IntN(10) == 0
-	if r := part(0x1f83d9abfb41bd6b); !p.NoJetStream && r.IntN(8) == 0 {
-		r.adds(Fault{Kind: Split, At: r.at(20 * time.Second), For: r.upTo(2 * time.Minute), Who: r.queen(), N: r.IntN(r.Zones)})
-	}
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
 }

@@ -111,7 +111,7 @@ func (q *queen) request(op func(s *store), done func(err error)) {
 	within := askWithin
 	asked := q.through(func() {
 		q.w.at(q.w.now+between(q.rng, askMin, askMax), func() {
-			if s.away > 0 || q.split > 0 {
+			if s.away > 0 {
 				return
 			}
 			op(s)
@@ -139,7 +139,6 @@ func (q *queen) fulfil(op *queencore.Op) {
 		keys = append(keys, op.Steps[i].Key)
 		for _, ev := range q.w.eventsOf(&op.Steps[i].Next) {
 			q.wardLostByClosing(&ev.Data)
-			q.toldOfLiving(&ev.Data)
 		}
 	}
 	part := func(from, to int, then func()) {
@@ -258,7 +257,7 @@ func (q *queen) watchLedger() {
 	if !q.up() || !k.opened || s.epoch != k.epoch {
 		return // the next watch, or the next read
 	}
-	if q.cuts > 0 || s.away > 0 || q.split > 0 { // unnoticed: it goes on when it can
+	if q.cuts > 0 || s.away > 0 { // unnoticed: it goes on when it can
 		if !k.rewatch {
 			k.rewatch = true
 			q.after(time.Second, func() {

@@ -95,7 +95,6 @@ const (
 	Quiet   Kind = "quiet"   // a worker announces silence, and keeps it
 	Change  Kind = "change"  // a worker changes its state N times
 	Storage Kind = "storage" // JetStream is away
-	Split   Kind = "split"   // a queen hears no hive of zone N, and reaches no store: it is in a minority
 	Wipe    Kind = "wipe"    // JetStream is away, and comes back empty
 	Server  Kind = "server"  // the NATS server is restarted
 	Frozen  Kind = "frozen"  // it is stopped, and goes on: everything waits in it, and what the dead wrote too

@@ -22,9 +22,7 @@ type queen struct {
 	untold  bool            // it never hears of connections that close
 	wards   map[string]bool // hives whose workers' beats it receives
 	doubted bool
-	// Faults that keep it from the store, and from the hives of a zone.
-	split, splitFrom int
-	kept             keeper
+	kept    keeper
 
 	score fleet.Score
 	gap   uint64 // of the snapshot at hand: how much higher its seq is than the last

@@ -78,25 +78,11 @@ func (q *queen) judged(s *fleet.Step) {
 	case s.Kind != hivebeat.KindLost:
 	case strings.HasPrefix(s.Reason, "as another queen"):
 		q.talkedDown(l)
-	case q.split > 0 && s.Cause == hivebeat.CauseMissed: // in its own view, which has to say so
-		if s.From != hivebeat.Unverified || q.view.Apart() == "" {
-			q.wrongly(l, " without saying that it may be cut off itself")
-		}
 	case s.Cause == hivebeat.CauseMissed:
 		q.lostBySilence(l)
 	case s.Cause == hivebeat.CauseDisconnect:
 		opened, _ := q.heardOf(q.linked[l].conn)
 		q.lostByClosing(l, q.w.now-opened)
-	}
-}
-
-// toldOfLiving holds what a queen tells others of a hive against the truth: whatever
-// befell the queen, nobody is told that one is lost which lives and had no trouble.
-func (q *queen) toldOfLiving(d *hivebeat.EventData) {
-	p := q.w.lives[life{d.Hive, d.Inc}]
-	if d.Worker == "" && d.Kind == hivebeat.KindLost && d.Cause == hivebeat.CauseMissed && p != nil && p.alive() &&
-		!p.bothered(0, q.w.now, true) && q.split == 0 && q.w.plan.Guaranteed() {
-		q.wrongly(p.life, ", which tells that, and it had no trouble")
 	}
 }
 
