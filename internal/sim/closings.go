@@ -274,7 +274,7 @@ func (o *observer) checkEndIsTold(c closing, seq uint64) {
 	if o.shares(c.connection, time.Hour) {
 		bound, batch = bound+2*time.Second+core.SettleWithin, func() bool { return false }
 	}
-	if h, ok := o.self.(*hive); ok && o.known.of(c.of.ident).lives() {
+	if h, ok := o.self.(*hive); ok && o.known.of(c.of.ident).lives() && !o.bothered(heard-time.Second, heard, true) { // else it may not have read who has it
 		if rec, known := h.core.Record(w.time(), c.of.self.(*worker).id); known && rec.Inc == l.inc && !rec.Closed {
 			w.breaks(DeathTold, "%s incarnation %d ended, %s heard that its connection closed, and its record does not say so", l.ident, l.inc, o.name)
 		}

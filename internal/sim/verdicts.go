@@ -188,7 +188,8 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 	}
 	falsely, cutOff := q.score.FalseDead-was.FalseDead, q.score.CutOff-was.CutOff
 	lost := falsely == 1 && q.gap > 1
-	held := cutOff == 1 && q.gap <= 1 && q.w.now-m.sent < 50*time.Millisecond && !q.w.clocked()
+	// What was read in doubt counts as heard when that began, and looks held since then.
+	held := cutOff == 1 && q.gap <= 1 && !q.bothered(q.w.now-5*time.Minute, q.w.now, true) && q.w.now-m.sent < 50*time.Millisecond && !q.w.clocked()
 	if falsely+cutOff == 1 && (lost || held) {
 		q.w.breaks(Sound, "%s counts %s as cut off: %t, and %d messages of it were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
 	}
