@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math"
 	"strings"
@@ -265,3 +266,64 @@ func hundredths(f float64) float64 {
 
 // small returns n, and no more than the wire can carry.
 func small(n uint64) uint64 { return min(n, hivebeat.MaxInt) }
+
+func (h *Hive) collectHost(ctx context.Context, wg *sync.WaitGroup) {
+	read := h.cfg.Host
+	if read == nil {
+		read = new(hostReader).read
+	}
+	c := collector[hivebeat.Host]{
+		every: collectEvery, limit: collectLimit, read: read,
+		store: func(_ time.Time, v hivebeat.Host, err error) {
+			if h.machine.storeHost(v, err) {
+				h.collected(sourceHost, err)
+			}
+		},
+	}
+	wg.Go(func() { c.run(ctx) })
+}
+
+func (h *Hive) collectGPUs(ctx context.Context, wg *sync.WaitGroup) {
+	read := nvidia{}.read
+	if h.cfg.GPUs != nil {
+		read = func(ctx context.Context) (gpuReading, error) {
+			list, err := h.cfg.GPUs(ctx)
+			if err == nil && len(list) == 0 {
+				err = errNone
+			}
+			return gpuReading{gpus: list, appsErr: errNone}, err
+		}
+	}
+	c := collector[gpuReading]{
+		every: collectEvery, limit: collectLimit, read: read,
+		store: func(at time.Time, v gpuReading, err error) {
+			h.mu.Lock()
+			pids := h.core.Pids()
+			h.mu.Unlock()
+			if err == nil && v.appsErr == nil {
+				h.table.setVRAM(at, v.apps, pids)
+			}
+			if h.machine.storeGPUs(at, v, err, pids) {
+				h.collected(sourceGPU, err)
+			}
+		},
+	}
+	wg.Go(func() { c.run(ctx) })
+}
+
+// collected tells how a source fares, when that changed.
+func (h *Hive) collected(source string, err error) {
+	h.pulse.Touch()
+	level := slog.LevelInfo
+	if source == sourceOS { // there is something whenever a worker is, and nothing when the last one left
+		level = slog.LevelDebug
+	}
+	switch {
+	case errors.Is(err, errNone):
+		h.log.Log(context.Background(), level, "nothing to collect", slog.String("source", source))
+	case err != nil:
+		h.log.Warn("can not collect", slog.String("source", source), slog.Any("err", err))
+	default:
+		h.log.Log(context.Background(), level, "collecting", slog.String("source", source))
+	}
+}

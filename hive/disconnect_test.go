@@ -93,7 +93,7 @@ func overhearing(t *testing.T, log *text) (*embedded.Server, *queen, *Hive) {
 	return srv, q, hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), log)
 }
 
-const windowOpened = "a worker's connection closed"
+const windowOpened = "the connection of a worker closed"
 
 func awaitWindows(t *testing.T, log *text, n int) {
 	t.Helper()

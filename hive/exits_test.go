@@ -214,13 +214,13 @@ func TestAProcessThatBeganAfterTheBeatIsAnotherOne(t *testing.T) {
 	c := newChild(t, processSleeps, "", "")
 	f := fakeOf(c, "w")
 	h.mu.Lock()
-	_, err := h.reg.Receive(known, f.Next(t), "") // a beat of the one that had the id before
-	watches := h.reg.TakeWatches()
+	ok := h.core.Beat(known, beats, f.Next(t)) // a beat of the one that had the id before
+	watches := h.core.Ready().Watches
 	h.mu.Unlock()
-	if err != nil || len(watches) != 1 {
-		t.Fatalf("%v, %d to be watched", err, len(watches))
+	if !ok || len(watches) != 1 {
+		t.Fatalf("accepted %t, %d to be watched", ok, len(watches))
 	}
-	h.watch(watches)
+	h.watchProcs(watches)
 	bustest.Eventually(t, patience, func() (bool, string) {
 		w := h.Snapshot().Workers[0]
 		return w.Live == hivebeat.Lost && w.Cause == hivebeat.CauseExit, fmt.Sprintf("%+v", w)
@@ -347,20 +347,17 @@ func TestAStalledWorkerIsTold(t *testing.T) {
 // A goodbye that is here, and was not heard yet, is heard before the end is judged.
 func TestWhoWaitsToSayGoodbyeIsNotDead(t *testing.T) {
 	canWatch(t)
-	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
-	h, err := New(nc, quickConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &ear{Hive: h, timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
-	e.reopen(time.Now())
-	f, waiting := newFake("w"), make(chan *nats.Msg, 1)
+	l, waiting := turning(t)
+	f := newFake("w")
 	f.NS = bootid.Namespace()
-	e.beat(time.Now(), &nats.Msg{Subject: beats, Data: f.Next(t)})
+	l.core.Beat(time.Now(), beats, f.Next(t))
 	f.State = hivebeat.Stopped
 	waiting <- &nats.Msg{Subject: beats, Data: f.Next(t)}
-	e.exited(waiting, []detector.Exit{{Process: detector.Process{Worker: "w", Inc: f.Inc, PID: f.PID}, At: time.Now()}})
-	if w := h.Snapshot().Workers[0]; w.Live != hivebeat.Left || w.N != 2 {
+	exit := detector.Exit{Process: detector.Process{Worker: "w", Inc: f.Inc, PID: f.PID}, At: time.Now()}
+	if err := l.turn(t.Context(), func(now time.Time, _ uint64) { l.core.Exited(now, []detector.Exit{exit}) }); err != nil {
+		t.Fatal(err)
+	}
+	if w := l.Snapshot().Workers[0]; w.Live != hivebeat.Left || w.N != 2 {
 		t.Errorf("judged before it was heard: %+v", w)
 	}
 }

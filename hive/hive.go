@@ -8,8 +8,8 @@
 // hive that has just begun knows nobody; until it is warm an absent worker is no
 // evidence.
 //
-// What a hive knows, and how it judges, is in internal/detector, which is pure; one
-// goroutine feeds it.
+// What a hive knows, and when and how it judges, is in internal/hivecore, which is
+// pure. One goroutine drives that, and does what it asks for (loop.go).
 package hive
 
 import (
@@ -19,7 +19,6 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -28,14 +27,13 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/detector"
-	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/hivecore"
 	"github.com/beatfabric/hivebeat/internal/procwatch"
 )
 
 const (
 	pendingBeats = 4096 // beats that wait to be heard; what comes on top is dropped and counted
 	pendingCalls = 16   // the same, roll calls
-	rollGap      = 5 * time.Second
 
 	byeStopped = "stopped"
 
@@ -49,7 +47,6 @@ type Hive struct {
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
 	subject  string // of snapshots
-	pinned   string // what stands before the worker's id in a pinned subject
 	log      *slog.Logger
 	ns       string
 	inc      uint64
@@ -57,16 +54,12 @@ type Hive struct {
 	procs    *procwatch.Watcher[detector.Process] // nil: none are watched
 	machine  machine
 	table    procTable
-	limiter  limiter     // of the goroutine that hears
-	open     atomic.Bool // NATS is there, as far as the goroutine that hears knows
 	sizes    sizes
 
 	mu      sync.Mutex
-	reg     *detector.Registry
-	seq     uint64
+	core    *hivecore.Core
 	subs    []*nats.Subscription
 	dropped uint64 // of subscriptions that are gone
-	ignored liveness.Ignored
 	phase   phase
 	done    chan struct{} // closed when Run has ended, or can not begin any more
 	err     error         // of Run, once done
@@ -104,15 +97,15 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 		nc:       nc,
 		subjects: subjects,
 		subject:  subjects.Hives(),
-		pinned:   subjects.Worker(cfg.ID, ""),
 		log:      cfg.Logger.With(slog.String("hive", cfg.ID)),
 		ns:       bootid.Namespace(),
 		inc:      uint64(time.Now().UnixMicro()),
-		reg:      detector.New(cfg.ID),
 		done:     make(chan struct{}),
 	}
-	h.reg.SetStallAfter(cfg.StallAfter)
-	h.procs = newProcs(cfg, h.ns, h.reg)
+	h.procs = newProcs(cfg, h.ns)
+	h.core = hivecore.New(hivecore.Config{
+		ID: cfg.ID, Subject: subjects.Workers(cfg.ID), NS: h.ns, PID: h.self(), StallAfter: cfg.StallAfter, PushFacts: cfg.PushFacts,
+	})
 	if cfg.Pinned {
 		h.subject = subjects.Hive(cfg.ID)
 	}
@@ -124,7 +117,7 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 		Snapshot: h.build,
 		Send:     h.send,
 		Flush:    nc.FlushWithContext,
-		RollGap:  rollGap,
+		RollGap:  hivecore.RollGap,
 		Logger:   h.log,
 	})
 	if err != nil {
@@ -161,8 +154,6 @@ func (h *Hive) Run(ctx context.Context) error {
 
 func (h *Hive) run(ctx context.Context) error {
 	beats, calls := make(chan *nats.Msg, pendingBeats), make(chan *nats.Msg, pendingCalls)
-	status := h.nc.StatusChanged()
-	defer h.nc.RemoveStatusListener(status)
 	defer h.unsubscribe()
 	if err := h.subscribe(beats, calls); err != nil {
 		return err
@@ -183,7 +174,7 @@ func (h *Hive) run(ctx context.Context) error {
 	exits := h.watchExits(inner, &wg)
 	wg.Go(func() {
 		defer close(ended)
-		if heard = h.listen(inner, beats, calls, exits, status); heard != nil {
+		if heard = h.listen(inner, beats, calls, exits); heard != nil {
 			fail(heard)
 		}
 	})
@@ -284,8 +275,7 @@ func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 	h.machine.fill(&s, now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.Seq, s.Warm, s.Stats = h.seq, h.reg.Warm(now), h.reg.Stats()
-	s.Workers = h.reg.Records(now)
+	h.core.Fill(now, &s)
 	h.table.fill(s.Workers, h.ns, now)
 	return s
 }
@@ -293,7 +283,7 @@ func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 // build makes the messages of the next snapshot.
 func (h *Hive) build(why bus.Why) ([][]byte, error) {
 	h.mu.Lock()
-	h.seq++ // also where it can not be sent: the gap tells that we were alive, and cut off
+	h.core.Number()
 	h.mu.Unlock()
 	if err := h.reachable(); err != nil {
 		return nil, err
@@ -341,29 +331,11 @@ func (h *Hive) send(list [][]byte) error {
 	return nil
 }
 
+// Resend sends a fresh snapshot soon. It is for who knows that those before may not
+// have arrived, though this hive's connection was there: behind a leaf node that
+// was cut off its hub.
+func (h *Hive) Resend() { h.pulse.Reconnected() }
+
 // Snapshot returns what the hive knows now, all workers in one page, with the seq
 // of the last snapshot that was built. Its maps and slices are to be read only.
 func (h *Hive) Snapshot() hivebeat.Snapshot { return h.head(time.Now()) }
-
-// limiter lets one log line of a kind through in a while, and counts the others.
-type limiter struct {
-	last map[hivebeat.Reason]time.Time
-	n    map[hivebeat.Reason]uint64
-}
-
-const logAgain = time.Minute
-
-// allow returns how many there were since the last line, this one included, or 0
-// if it is too soon for another.
-func (l *limiter) allow(reason hivebeat.Reason, now time.Time) uint64 {
-	if l.last == nil {
-		l.last, l.n = map[hivebeat.Reason]time.Time{}, map[hivebeat.Reason]uint64{}
-	}
-	l.n[reason]++
-	if at, ok := l.last[reason]; ok && now.Sub(at) < logAgain {
-		return 0
-	}
-	n := l.n[reason]
-	l.last[reason], l.n[reason] = now, 0
-	return n
-}

@@ -178,7 +178,7 @@ func (h *Hive) collectProcs(ctx context.Context, wg *sync.WaitGroup) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		self := uint64(os.Getpid()) // a worker within the hive's process has none of its own
-		return slices.DeleteFunc(h.reg.Running(h.ns), func(r detector.Running) bool { return r.PID == self })
+		return slices.DeleteFunc(h.core.Running(), func(r detector.Running) bool { return r.PID == self })
 	}}
 	c := collector[map[detector.Process]procFacts]{
 		every: collectEvery, limit: collectLimit, read: r.readAll,

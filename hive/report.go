@@ -32,14 +32,12 @@ type sizes struct{ pages, bytes atomic.Uint64 }
 func (h *Hive) Report() Report {
 	var s hivebeat.Snapshot
 	h.machine.fill(&s, time.Now())
-	r := Report{
-		Stats: h.Stats(), Host: s.Host, GPUs: s.GPUs, Collect: s.Collect,
+	h.mu.Lock()
+	score := h.core.Figures(time.Now()).Score
+	lives, states := h.core.Mix()
+	h.mu.Unlock()
+	return Report{
+		Stats: h.Stats(), Live: lives, States: states, Margin: score.Margins, Detection: score.Detect, Host: s.Host, GPUs: s.GPUs, Collect: s.Collect,
 		Pages: h.sizes.pages.Load(), Bytes: h.sizes.bytes.Load(),
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r.Live, r.States = h.reg.Mix()
-	score := h.reg.Score()
-	r.Margin, r.Detection = score.Margins, score.Detect
-	return r
 }

@@ -40,18 +40,17 @@ func (h *Hive) Stats() Stats {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	score := h.reg.Score()
+	f := h.core.Figures(time.Now())
 	var detect map[hivebeat.Cause]map[string]uint64
-	for cause, times := range score.Detect {
+	for cause, times := range f.Score.Detect {
 		if detect == nil {
 			detect = make(map[hivebeat.Cause]map[string]uint64)
 		}
 		detect[cause] = times.Buckets()
 	}
 	return Stats{
-		Margins: score.Margins.Buckets(), MarginMax: score.Margins.Max, Detect: detect, Flaps: h.reg.Flaps(),
-		Stats: h.reg.Stats(), Reasons: h.reg.Reasons(), Dropped: h.droppedLocked(),
-		Workers: h.reg.Len(), Lost: h.reg.Lost(), Watched: watched, DisconnectsIgnored: h.ignored.Total(),
-		Warm: h.reg.Warm(time.Now()), Connected: h.open.Load(), Snapshots: h.pulse.Stats(),
+		Stats: f.Stats, Reasons: f.Reasons, Dropped: h.droppedLocked(), Workers: f.Workers, Lost: f.Lost,
+		Margins: f.Score.Margins.Buckets(), MarginMax: f.Score.Margins.Max, Detect: detect, Flaps: f.Flaps,
+		DisconnectsIgnored: f.Ignored, Watched: watched, Warm: f.Warm, Connected: f.Connected, Snapshots: h.pulse.Stats(),
 	}
 }

@@ -394,20 +394,3 @@ func TestVirtualKick(t *testing.T) {
 		}
 	})
 }
-
-func TestWhoWaitsToBeHeardIsNotLate(t *testing.T) {
-	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
-	h, err := New(nc, quickConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &ear{Hive: h, timer: time.NewTimer(time.Hour), push: time.NewTimer(time.Hour)}
-	e.reopen(time.Now())
-	f, waiting := newFake("w"), make(chan *nats.Msg, 1)
-	e.beat(time.Now().Add(-50*second), &nats.Msg{Subject: beats, Data: f.Next(t)})
-	waiting <- &nats.Msg{Subject: beats, Data: f.Next(t)}
-	e.judge(waiting)
-	if w := h.Snapshot().Workers[0]; w.Live != hivebeat.Alive || w.N != 1 || w.Seq != 2 {
-		t.Errorf("judged before it was heard: %+v", w)
-	}
-}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/internal/sim"
+	"github.com/beatfabric/hivebeat/internal/whatif"
 )
 
 // simCmd has twins in the environment that begin with HIVEBEAT_SIM_: a worker's
@@ -228,20 +229,20 @@ func (cmd *simCmd) tellFailure(c *console, r *sim.Result) error {
 
 // answer says what to expect of the settings.
 func (cmd *simCmd) answer(c *console) error {
-	s := sim.Settings{
+	s := whatif.Settings{
 		Loss: cmd.loss, Delay: cmd.Delay, Jitter: cmd.Jitter, Every: cmd.Every, HiveEvery: cmd.HiveEvery,
 		Misses: cmd.Misses, Workers: cmd.Workers, Hives: cmd.Hives, Seed: cmd.Seed,
 	}.WithDefaults()
-	a := sim.Ask(s)
+	a := whatif.Ask(s)
 	if cmd.json() {
 		if err := json.NewEncoder(c.out).Encode(a); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 		return nil
 	}
-	row := func(who string, n int, every time.Duration, o *sim.Outlook) string {
+	row := func(who string, n int, every time.Duration, o *whatif.Outlook) string {
 		return fmt.Sprintf("%-7s %8s %11s %8d   %-22s %-22s %8s %8s %8s", who, every, o.Patience, o.Survives,
-			sim.Often(o.PerMonth), fmt.Sprintf("%s (%d)", sim.Often(o.FleetWide), n),
+			whatif.Often(o.PerMonth), fmt.Sprintf("%s (%d)", whatif.Often(o.FleetWide), n),
 			brief(o.Detection.P50), brief(o.Detection.P99), brief(o.Detection.Max))
 	}
 	return printLines(c, []string{

@@ -60,7 +60,7 @@ type Hearing struct {
 	self, judged string
 
 	sight   liveness.Observer
-	looked  time.Time
+	counted time.Time // when Drops was called last
 	up      time.Time // since when there is a connection; the last one if it is gone
 	since   time.Time // since when there is none; zero while there is one
 	roll    bool      // the roll is to be called when the doubt is over
@@ -124,13 +124,14 @@ func (h *Hearing) Ignored() uint64 { return h.ignored.Total() }
 // Dropped returns how many messages were dropped so far, as of the last Drops.
 func (h *Hearing) Dropped() uint64 { return h.dropped }
 
-// NextLook returns when Look is to be called at the latest.
-func (h *Hearing) NextLook() time.Time { return h.looked.Add(liveness.LookEvery) }
+// NextLook returns when Look and Drops are to be called at the latest. Messages call
+// Look all the time, so it is counted from the last Drops: what is dropped comes when
+// there are many.
+func (h *Hearing) NextLook() time.Time { return h.counted.Add(liveness.LookEvery) }
 
 // Look comes first in every turn: it returns for how long the observer did not run,
 // where that is so long that what it receives now may be as old.
 func (h *Hearing) Look(now time.Time) (paused time.Duration) {
-	h.looked = now
 	if paused = h.sight.Look(now); paused == 0 {
 		return 0
 	}
@@ -151,7 +152,7 @@ func (h *Hearing) doubt() {
 // Drops is told how many messages were dropped so far because they came faster than
 // they were handled.
 func (h *Hearing) Drops(now time.Time, total uint64) {
-	h.dropped = total
+	h.counted, h.dropped = now, total
 	news := h.sight.Dropped(now, total)
 	if news == 0 {
 		return

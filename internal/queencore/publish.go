@@ -1,7 +1,6 @@
 package queencore
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -112,8 +111,7 @@ func (c *Core) publishRound(now time.Time) {
 			switch {
 			case err == nil, errors.Is(err, ledger.ErrTooOld):
 				p.stored++
-			case c.cfg.NoJetStream, errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrNoSpace),
-				errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+			case c.cfg.NoJetStream, errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrNoSpace):
 				p.again[i], p.failed[p.key(i)] = true, true
 				p.problem = firstOf(p.problem, err)
 			default: // it can never be stored, and does not hold up the others

@@ -1,7 +1,6 @@
 package queencore
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -175,7 +174,7 @@ func (c *Core) storeChanged(now time.Time) {
 // goes well.
 func (c *Core) trouble(err error, now time.Time) {
 	s := &c.store
-	if err == nil || c.cfg.NoJetStream || s.opErr != nil || errors.Is(err, context.Canceled) {
+	if err == nil || c.cfg.NoJetStream || s.opErr != nil {
 		return
 	}
 	if s.backoff == 0 || now.Sub(s.probeAt) > 30*time.Second {

@@ -49,8 +49,8 @@ type network struct {
 
 type flow struct{ from, to *proc }
 
-// publish sends m, and reports whether the sender believes that it was sent.
-func (p *proc) publish(m *message) bool {
+// emit sends m, and reports whether the sender believes that it was sent.
+func (p *proc) emit(m *message) bool {
 	w := p.w
 	if !p.up() {
 		return false

@@ -241,7 +241,7 @@ func (w *world) checkTruth(q *queen) {
 			if w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
 				continue
 			}
-			if own, ok := h.reg.Record(w.time(), r.Worker); ok && own.Inc == r.Inc && own.Stalled != r.Stalled {
+			if own, ok := h.core.Record(w.time(), r.Worker); ok && own.Inc == r.Inc && own.Stalled != r.Stalled {
 				w.breaks(Convergence, "%s/%s is stalled: %t, and %s says %t", h.id, r.Worker, own.Stalled, q.name, r.Stalled)
 			}
 			if p == nil || p.alive() == gone && !w.truth.usurped(life{p.ident, p.inc}) {

@@ -12,7 +12,7 @@ func (q *queen) hearsClosed(c closing) {
 	if q.noticed {
 		return
 	}
-	q.input(func(now time.Time) {
+	q.drive(func(now time.Time) {
 		q.core.Closed(now, c.said())
 		if !q.view.Doubts() {
 			q.heard.hear(q.w.now, c, q.w.truth.linkedTo(&q.proc, q.known, c))

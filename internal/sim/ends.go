@@ -7,6 +7,7 @@ import (
 
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/hivecore"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
@@ -14,11 +15,8 @@ import (
 // and by the server, which tells all who listen to its system account. Both are
 // optional in a plan, so that silence is simulated alone too.
 const (
-	exitSeenMin  = 200 * time.Microsecond // a pidfd
-	exitSeenMax  = 5 * time.Millisecond
-	lastSettle   = 5 * time.Millisecond   // hive/exits.go
-	settleWithin = 250 * time.Millisecond // hive/disconnect.go
-	askEvery     = 5 * time.Second
+	exitSeenMin = 200 * time.Microsecond // a pidfd
+	exitSeenMax = 5 * time.Millisecond
 )
 
 // connect gives p a connection of its own name.
@@ -65,7 +63,7 @@ func (w *world) closes(p *proc, reason string, evidence bool) {
 		w.truth.closed[c.connection.String()] = w.now
 	}
 	w.trace("server", "connection %s of %s closed: %s", c, p.name, reason)
-	w.tell(w.ends, c)
+	w.advise(w.ends, c)
 }
 
 // strangers are clients that are nobody's, for as long as a fault says.
@@ -87,15 +85,15 @@ func (w *world) strangers(r *rand.Rand, f *Fault) {
 			c := connection{server: fmt.Sprintf("s%d", w.server), id: w.conns, since: w.now}
 			w.at(w.now+lived, func() {
 				if c.server == fmt.Sprintf("s%d", w.server) {
-					w.tell(r, closing{c, nil, reason, true, lived})
+					w.advise(r, closing{c, nil, reason, true, lived})
 				}
 			})
 		})
 	}
 }
 
-// tell has all who listen to the system account hear of a connection that closed.
-func (w *world) tell(r *rand.Rand, c closing) {
+// advise has all who listen to the system account hear of a connection that closed.
+func (w *world) advise(r *rand.Rand, c closing) {
 	told := func(to *proc, deaf *int, closed func(c closing)) {
 		late := between(r, 500*time.Microsecond, 5*time.Millisecond)
 		if r.IntN(10) == 0 {
@@ -111,7 +109,7 @@ func (w *world) tell(r *rand.Rand, c closing) {
 		})
 	}
 	for _, h := range w.hives {
-		told(&h.proc, &h.heard.deaf, h.closed)
+		told(&h.proc, &h.heard.deaf, h.hears)
 	}
 	if !w.plan.HiveClosings {
 		return
@@ -144,78 +142,23 @@ func (p *proc) kick() {
 
 // deafen takes the connection to the system account away from p.
 func (p *proc) deafen(d Span) {
-	var heard *heardClosings
-	switch x := p.self.(type) {
-	case *hive:
-		heard = &x.heard
-		x.reg.ForgetDisconnects()
-	case *queen:
-		heard = &x.heard
-		x.input(func(now time.Time) { x.core.System(now, false) })
-	default:
-		return
-	}
-	heard.forget()
-	heard.deaf++
-	p.w.until(d, func() { heard.deaf-- })
-}
-
-// closed is what package hive does when it hears of a connection that closed.
-func (h *hive) closed(c closing) {
-	h.look()
-	if !h.sight.Connected() {
-		return
-	}
-	now := h.w.time()
-	h.heard.hear(h.w.now, c, h.w.truth.linkedTo(&h.proc, h.known, c))
-	h.w.truth.workerClosed(h, c)
-	if !h.reg.Disconnect(now, c.said()).Opened {
-		return
-	}
-	h.w.trace(h.name, "hears that %s closed, and waits", c)
-	h.settle()
-	if next, ok := h.reg.Next(); ok && h.sight.Trusts() && (h.armed < 0 || since(next) < h.armed) {
-		h.arm(next)
+	if o, ok := p.self.(observer); ok {
+		deafen(o, d)
 	}
 }
 
-// settle finds out when all that was sent until now has come in.
-func (h *hive) settle() {
-	h.settleBy(&h.settling, h.publish, h.reg.SettleDisconnects)
+// hears is a connection that closed, as the hive is told.
+func (h *hive) hears(c closing) {
+	if h.up() {
+		h.heard.hear(h.w.now, c, h.w.truth.linkedTo(&h.proc, h.known, c))
+		h.w.truth.workerClosed(h, c)
+	}
+	hearsClosing(h, c)
 }
 
-// settleBy has settle called once all that was sent until now has come in, or is not
-// waited for any longer, and anew for as long as that says so. busy keeps it to one
-// round at a time.
-func (p *proc) settleBy(busy *bool, publish func(*message) bool, settle func(at time.Time) bool) {
-	if *busy {
-		return
-	}
-	*busy = true
-	at, done := p.w.time(), false
-	settled := func() {
-		if !done {
-			done, *busy = true, false
-			if settle(at) {
-				p.settleBy(busy, publish, settle)
-			}
-		}
-	}
-	publish(&message{topic: topicSettle, settled: settled})
-	p.after(settleWithin, settled)
-}
-
-// ask calls the roll for those whose window is about to end.
-func (h *hive) ask() {
-	if h.reg.TakeAsk() && h.w.now-h.asked >= askEvery {
-		h.asked = h.w.now
-		h.callRoll()
-	}
-}
-
-// watch does what the registry asks for: package procwatch.
-func (h *hive) watch() {
-	for _, x := range h.reg.TakeWatches() {
+// follow watches processes, as package procwatch does.
+func (h *hive) follow(list []detector.Watch) {
+	for _, x := range list {
 		if x.Stop {
 			delete(h.watching, x.PID)
 			continue
@@ -240,27 +183,16 @@ func (h *hive) sees(p *proc, pid uint64) {
 			return
 		}
 		at, wait := h.w.time(), time.Duration(0)
-		if h.up() { // two flushes, and 100 ms at most where no answer comes
-			wait = 2*between(r, 500*time.Microsecond, 3*time.Millisecond) + lastSettle
+		if h.up() { // two flushes
+			wait = 2*between(r, 500*time.Microsecond, 3*time.Millisecond) + hivecore.LastWordsSettle
 			if h.cuts > 0 {
-				wait = 100 * time.Millisecond
+				wait = hivecore.LastWordsWithin
 			}
 		}
-		h.after(wait, func() { h.exited(detector.Exit{Process: process, At: at}) })
+		h.after(wait, func() {
+			h.drive(func(now time.Time) { h.core.Exited(now, []detector.Exit{{Process: process, At: at}}) })
+		})
 	})
-}
-
-func (h *hive) exited(e detector.Exit) {
-	h.look()
-	h.reg.Exit(h.w.time(), e)
-	steps := h.steps()
-	if len(steps) == 0 {
-		return
-	}
-	h.urge(steps)
-	if next, ok := h.reg.Next(); ok && h.sight.Trusts() && (h.armed < 0 || since(next) < h.armed) {
-		h.arm(next)
-	}
 }
 
 // ended lets the machine and the server tell of the end of p.

@@ -68,7 +68,9 @@ func (w *world) checkEvents() {
 		if w.truth.usurped(life{h.id, h.inc}) {
 			continue
 		}
-		for _, r := range h.reg.Records(w.time()) {
+		var s hivebeat.Snapshot
+		h.core.Fill(w.time(), &s)
+		for _, r := range s.Workers {
 			list := workers[row{r.Worker, h.id, h.inc}]
 			last := uint64(0)
 			for _, e := range list {

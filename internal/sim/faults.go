@@ -8,8 +8,8 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// build makes the fleet of the plan, and lets it begin within three seconds.
-func (w *world) build() {
+// populate makes the fleet of the plan, and lets it begin within three seconds.
+func (w *world) populate() {
 	p, r := w.plan, w.stream("fleet")
 	w.byName = make(map[string]*slot)
 	w.net = network{Net: p.Net, rng: w.stream("net"), flows: make(map[flow]int)}
@@ -56,12 +56,12 @@ func (w *world) place(r *rand.Rand, name string, on *slot, next func(*slot) acto
 	s.rival = &slot{name: name + "'", ident: name, make: next, on: on}
 	w.slots = append(w.slots, s)
 	w.byName[name] = s
-	w.at(between(r, 0, 3*time.Second), func() { w.begin(s) })
+	w.at(between(r, 0, 3*time.Second), func() { w.spawn(s) })
 	return s
 }
 
-// begin starts the next process of a slot, where there is none.
-func (w *world) begin(s *slot) {
+// spawn starts the next process of a slot, where there is none.
+func (w *world) spawn(s *slot) {
 	if s.cur == nil {
 		s.cur = s.make(s)
 		s.cur.start()
@@ -154,7 +154,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 		s.wall += f.By.D()
 		return
 	case Rival:
-		w.begin(s.rival)
+		w.spawn(s.rival)
 		w.until(f.For, func() {
 			if s.rival.cur != nil {
 				s.rival.cur.base().kill()
@@ -175,25 +175,25 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 	p := s.cur.base()
 	switch f.Kind {
 	case Pause:
-		p.pause()
+		p.suspend()
 		w.until(f.For, p.resume)
 	case Crash:
 		w.crash(s, f.For)
 	case Kick:
 		p.kick()
 	case Leave:
-		s.cur.leave()
+		s.cur.goodbye()
 		if f.For > 0 {
-			w.until(f.For, func() { w.begin(s) })
+			w.until(f.For, func() { w.spawn(s) })
 		}
 	case Cut:
 		w.cutAll([]*proc{p}, f.Hold, f.Notice.D(), f.For)
 	case Quiet:
 		if k, ok := s.cur.(*worker); ok {
-			k.announce(f.By.D())
+			k.fallSilent(f.By.D())
 			// It blocks once it has announced it, for as long as that.
 			k.after(time.Second, func() {
-				k.pause()
+				k.suspend()
 				w.until(f.By, k.resume)
 			})
 		}
@@ -246,6 +246,6 @@ func (w *world) crash(s *slot, d Span) {
 	}
 	s.cur.base().kill()
 	if d > 0 {
-		w.until(d, func() { w.begin(s) })
+		w.until(d, func() { w.spawn(s) })
 	}
 }

@@ -127,7 +127,7 @@ func (q *queen) request(op func(s *store), done func(err error)) {
 	finish := func(err error) {
 		if !answered {
 			answered = true
-			q.input(func(time.Time) { done(err) })
+			q.drive(func(time.Time) { done(err) })
 		}
 	}
 	if !q.up() {
@@ -157,9 +157,9 @@ func (q *queen) request(op func(s *store), done func(err error)) {
 	}
 }
 
-// carry carries a request of the core out. One that is about many may get an answer
+// fulfil carries a request of the core out. One that is about many may get an answer
 // for the first of them only.
-func (q *queen) carry(op *queencore.Op) {
+func (q *queen) fulfil(op *queencore.Op) {
 	n := max(len(op.Keys), len(op.Letters), len(op.Steps))
 	op.Errs = make([]error, n)
 	op.Heads, op.Rosters, op.Advanced = make([]ledger.Head, n), make([]ledger.RosterRead, n), make([]ledger.Advanced, n)
@@ -221,11 +221,11 @@ func (q *queen) one(s *store, op *queencore.Op, i int) {
 		op.Rosters[i].Item, op.Rosters[i].OK = s.item(op.Keys[i])
 	case queencore.OpPublish:
 		if ev := q.w.decode(op.Letters[i].Body); ev != nil {
-			s.publish(ev)
+			s.addEvent(ev)
 		}
 	case queencore.OpAdvance:
 		x := &op.Steps[i]
-		op.Advanced[i].Revision, op.Advanced[i].Err = s.advance(x.Key, x.Revision, x.Next, q.before())
+		op.Advanced[i].Revision, op.Advanced[i].Err = s.swap(x.Key, x.Revision, x.Next, q.before())
 	}
 }
 
@@ -290,7 +290,7 @@ func (q *queen) watchLedger() {
 		if item.Own = k.wrote[key] == item.Revision; item.Own {
 			item = ledger.RosterItem{Revision: item.Revision, Epoch: item.Epoch, Stored: item.Stored, Own: true}
 		}
-		q.input(func(time.Time) {
+		q.drive(func(time.Time) {
 			q.learning([]string{key}, func(now time.Time) { q.core.Roster(now, key, item) })
 		})
 	}

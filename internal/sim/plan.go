@@ -128,8 +128,8 @@ func (f Fault) String() string {
 	return string(b)
 }
 
-// validate refuses what no run can follow.
-func (p *Plan) validate() error {
+// possible refuses what no run can follow.
+func (p *Plan) possible() error {
 	switch {
 	case p.Hives < 1 || p.Workers < 0 || p.Queens < 1 || p.Zones < 1:
 		return fmt.Errorf("sim: plan of %d hives with %d workers in %d zones, %d queens", p.Hives, p.Workers, p.Zones, p.Queens)
@@ -153,7 +153,7 @@ func ReadPlan(file string) (Plan, error) {
 	if err := d.Decode(&p); err != nil {
 		return Plan{}, fmt.Errorf("sim: %s: %w", file, err)
 	}
-	return p, p.validate()
+	return p, p.possible()
 }
 
 // WritePlan writes a plan for ReadPlan.

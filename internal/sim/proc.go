@@ -115,8 +115,8 @@ func (p *proc) when(at time.Duration, f func()) {
 	})
 }
 
-// pause stops the process, as SIGSTOP does.
-func (p *proc) pause() {
+// suspend stops the process, as SIGSTOP does.
+func (p *proc) suspend() {
 	if p.pauses++; p.pauses == 1 {
 		p.troubles = append(p.troubles, trouble{from: p.w.now, to: -1, pause: true})
 		p.w.trace(p.name, "paused")
@@ -141,7 +141,7 @@ func (p *proc) resume() {
 	}
 	p.floor = p.w.now + between(p.rng, 0, 15*time.Millisecond)
 	for _, m := range inbox {
-		p.take(m)
+		p.hand(m)
 		p.floor += between(p.rng, 0, time.Millisecond)
 	}
 }
@@ -207,7 +207,7 @@ func (p *proc) notice() {
 		}
 	}
 	p.w.trace(p.name, "disconnected")
-	p.self.disconnected()
+	p.self.offline()
 }
 
 // heal gives the connection back.
@@ -245,7 +245,7 @@ func (p *proc) heal() {
 		p.connect()
 		p.endTrouble(false)
 		p.w.trace(p.name, "connected")
-		p.self.connected()
+		p.self.online()
 	})
 }
 
@@ -267,14 +267,14 @@ func (p *proc) arrive(m *message) {
 			p.inbox = append(p.inbox, m)
 			return
 		}
-		p.take(m)
+		p.hand(m)
 	}
 }
 
-// take hands a message from the socket to the process, in order.
-func (p *proc) take(m *message) {
+// hand gives a message from the socket to the process, in order.
+func (p *proc) hand(m *message) {
 	if p.floor <= p.w.now {
-		p.read(m)
+		p.deliver(m)
 		return
 	}
 	p.w.at(p.floor, func() {
@@ -283,14 +283,14 @@ func (p *proc) take(m *message) {
 		case p.paused():
 			p.inbox = append(p.inbox, m)
 		default:
-			p.read(m)
+			p.deliver(m)
 		}
 	})
 }
 
-func (p *proc) read(m *message) {
+func (p *proc) deliver(m *message) {
 	p.reading = m
-	p.self.receive(m)
+	p.self.handle(m)
 	p.reading = nil
 }
 

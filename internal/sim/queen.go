@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/link"
 	"github.com/beatfabric/hivebeat/internal/queencore"
 )
 
@@ -47,7 +47,7 @@ func (q *queen) start() {
 		ID: q.ident, Subjects: subjects, Fresh: hivebeat.Fresh, NoJetStream: w.plan.NoJetStream, Random: q.rng.Float64, Debug: w.tracing,
 	}, w.time())
 	q.view = q.core.View()
-	q.input(func(now time.Time) { q.core.Connection(now, core.Connection{Up: q.up(), Unnoticed: pingLimit}) })
+	linked(q)
 	if !w.plan.NoJetStream {
 		q.openLedger()
 	}
@@ -56,8 +56,14 @@ func (q *queen) start() {
 // listens reports whether this queen receives the beats of a hive's workers.
 func (q *queen) listens(hive string) bool { return q.wards[hive] }
 
-// input gives the core one input, and does what it asks for.
-func (q *queen) input(in func(now time.Time)) {
+func (q *queen) ears() *heardClosings { return &q.heard }
+
+func (q *queen) input(f func(now time.Time, c link.Core)) {
+	q.drive(func(now time.Time) { f(now, q.core) })
+}
+
+// drive gives the core one input, and does what it asks for.
+func (q *queen) drive(in func(now time.Time)) {
 	in(q.w.time())
 	q.forgetIfDoubted()
 	for q.obey() {
@@ -78,9 +84,7 @@ func (q *queen) forgetIfDoubted() {
 // already.
 func (q *queen) obey() (again bool) {
 	r := q.core.Ready(q.w.time())
-	for i := range r.Logs {
-		q.w.traceLog(q.name, &r.Logs[i])
-	}
+	q.w.traceLogs(q.name, r.Logs)
 	for i := range r.Steps {
 		q.w.truth.judgedHive(q, &r.Steps[i])
 	}
@@ -102,14 +106,9 @@ func (q *queen) obey() (again bool) {
 		case c.Hive != "":
 			m.topic = topicHiveCall
 		}
-		q.publish(&m)
+		q.emit(&m)
 	}
-	if r.Token != 0 {
-		q.publish(&message{topic: topicToken, token: r.Token})
-	}
-	if r.Settle {
-		q.settleLater()
-	}
+	carry(q, r.Signals)
 	for i := range r.Puts {
 		q.offer(&r.Puts[i])
 	}
@@ -125,7 +124,7 @@ func (q *queen) obey() (again bool) {
 		q.when(q.timer, func() {
 			if q.timerN == n {
 				q.timer = -1
-				q.input(func(now time.Time) { q.core.Tick(now, q.drops) })
+				q.drive(func(now time.Time) { q.core.Tick(now, q.drops) })
 			}
 		})
 	}
@@ -134,23 +133,10 @@ func (q *queen) obey() (again bool) {
 			q.tellOut(op)
 			again = true
 		} else {
-			q.carry(op)
+			q.fulfil(op)
 		}
 	}
 	return again
-}
-
-// settleLater answers core.Signals.Settle.
-func (q *queen) settleLater() {
-	done := false
-	settled := func() {
-		if !done {
-			done = true
-			q.input(q.core.Settled)
-		}
-	}
-	q.publish(&message{topic: topicSettle, settled: settled})
-	q.after(core.SettleWithin, settled)
 }
 
 // tellOut publishes events without JetStream.
@@ -163,33 +149,29 @@ func (q *queen) tellOut(op *queencore.Op) {
 	q.core.Done(q.w.time(), op)
 }
 
-func (q *queen) receive(m *message) {
+func (q *queen) handle(m *message) {
 	switch m.topic {
 	case topicSnapshot:
 		q.gap = 0
 		if v := q.view.Hive(m.hive); v != nil && v.Inc() == m.inc && m.seq > v.Seq() {
 			q.gap = m.seq - v.Seq()
 		}
-		q.input(func(now time.Time) { q.core.Snapshot(now, "", m.payload) })
+		q.drive(func(now time.Time) { q.core.Snapshot(now, "", m.payload) })
 	case topicBeat:
-		q.input(func(now time.Time) { q.core.Beat(now, m.hive, "", m.payload) })
-	case topicToken:
-		q.input(func(now time.Time) { q.core.TokenBack(now, m.token, q.drops) })
-	case topicSettle:
-		m.settled()
+		q.drive(func(now time.Time) { q.core.Beat(now, m.hive, "", m.payload) })
+	case topicToken, topicSettle:
+		carried(q, m)
 	}
 }
 
-func (q *queen) disconnected() {
-	q.input(func(now time.Time) { q.core.Connection(now, core.Connection{Unnoticed: pingLimit}) })
-}
+func (q *queen) offline() { linked(q) }
 
-func (q *queen) connected() {
-	q.input(func(now time.Time) { q.core.Connection(now, core.Connection{Up: true, Unnoticed: pingLimit}) })
+func (q *queen) online() {
+	linked(q)
 	q.ledgerConnected()
 }
 
-func (q *queen) leave() { q.kill() }
+func (q *queen) goodbye() { q.kill() }
 
 // brakeSlack is how long the brake may hold a verdict back.
 func (q *queen) brakeSlack() time.Duration {

@@ -25,12 +25,12 @@ type Result struct {
 
 // Run runs a plan. Where trace is set it notes all that happens.
 func Run(p Plan, trace bool) (Result, error) {
-	if err := p.validate(); err != nil {
+	if err := p.possible(); err != nil {
 		return Result{}, err
 	}
 	w := &world{plan: &p, tracing: trace}
-	w.build()
-	w.run()
+	w.populate()
+	w.play()
 	w.stats.Simulated = Span(w.now)
 	return Result{Plan: p, Broken: w.broken, Stats: w.stats, History: w.history}, nil
 }
@@ -115,7 +115,7 @@ func RunSeeds(first uint64, n int, length time.Duration, most int, stop func() b
 					failed.Add(1)
 				}
 				mu.Lock()
-				s.add(&r)
+				s.count(&r)
 				mu.Unlock()
 			}
 		})
@@ -125,7 +125,7 @@ func RunSeeds(first uint64, n int, length time.Duration, most int, stop func() b
 	return s
 }
 
-func (s *Summary) add(r *Result) {
+func (s *Summary) count(r *Result) {
 	s.Runs++
 	s.Stats.Happenings += r.Stats.Happenings
 	s.Stats.Messages += r.Stats.Messages

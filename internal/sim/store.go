@@ -10,7 +10,6 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/ledger"
-	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // dedupe is how long the stream knows the ids of what it stored.
@@ -105,33 +104,6 @@ func (s *store) entries() (list []ledger.Entry) {
 	return list
 }
 
-// recall is what a hive that begins reads of its own last snapshot.
-func (s *store) recall(hive string) (ids []string, ok bool) {
-	if s.away > 0 {
-		return nil, false
-	}
-	var first wire.SnapshotView
-	for page := uint64(0); page == 0 || page < first.Pages; page++ {
-		k, ok := s.get(hivesKey(hive, page))
-		var v wire.SnapshotView
-		if !ok || wire.ParseSnapshot(k.payload, &v) != nil {
-			return nil, false
-		}
-		if page == 0 {
-			first = v
-		}
-		if !v.Warm || v.Page != page || v.Inc != first.Inc || v.Seq != first.Seq || v.Pages != first.Pages {
-			return nil, false
-		}
-		for i := range v.Workers {
-			if r := &v.Workers[i]; string(r.Live) != string(hivebeat.Lost) && string(r.Live) != string(hivebeat.Left) {
-				ids = append(ids, string(r.Worker))
-			}
-		}
-	}
-	return ids, true
-}
-
 // item returns an entry of the roster as it is read now.
 func (s *store) item(hive string) (ledger.RosterItem, bool) {
 	it, ok := s.roster[hive]
@@ -150,9 +122,9 @@ func (s *store) all(after uint64) (list []string) {
 	return list
 }
 
-// advance replaces an entry by compare-and-set.
+// swap replaces an entry by compare-and-set.
 // before: as a queen does that puts neither promises nor ages.
-func (s *store) advance(hive string, revision uint64, next ledger.RosterEntry, before bool) (uint64, error) {
+func (s *store) swap(hive string, revision uint64, next ledger.RosterEntry, before bool) (uint64, error) {
 	if s.roster[hive].Revision != revision {
 		return 0, ledger.ErrConflict
 	}
@@ -181,8 +153,8 @@ func (s *store) advance(hive string, revision uint64, next ledger.RosterEntry, b
 	return s.rev, nil
 }
 
-// publish stores an event once.
-func (s *store) publish(ev *hivebeat.Event) {
+// addEvent stores an event once.
+func (s *store) addEvent(ev *hivebeat.Event) {
 	if at, ok := s.ids[ev.ID]; ok && s.w.now-at < dedupe {
 		s.w.trace("stream", "%s %s is there already", ev.ID, ev.Data.Kind)
 		return

@@ -230,8 +230,8 @@ func (t *truth) outlived(by *proc, id string, inc, usurper uint64) bool {
 	return m != nil && u != nil && m.ident() == id && m.inc == inc && m.sent > u.born
 }
 
-// snapshot holds what a hive is about to say against the truth.
-func (t *truth) snapshot(h *hive, s *hivebeat.Snapshot) {
+// checkSnapshot holds what a hive is about to say against the truth.
+func (t *truth) checkSnapshot(h *hive, s *hivebeat.Snapshot) {
 	now := t.w.now
 	t.built[lifeSeq{life{h.id, h.inc}, s.Seq}] = now
 	for i := range s.Workers {

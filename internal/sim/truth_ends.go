@@ -5,6 +5,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/hivecore"
 )
 
 // heardClosing is a disconnect that a hive has heard of.
@@ -89,7 +90,7 @@ func (h *heardClosings) mass(server string, opened time.Duration, certain bool) 
 
 // exitBound is how long after the end of a process its hive may take to say so: to
 // see it, and to wait for its last words.
-const exitBound = exitSeenMax + 100*time.Millisecond + readTime
+const exitBound = exitSeenMax + hivecore.LastWordsWithin + readTime
 
 // How long a hive may keep the end of a worker to itself, whatever else it has to
 // tell: it gathers ends, and of more than 20 in 10 s it tells two a second.

@@ -102,7 +102,7 @@ func (w *world) checkStalls(h *hive) {
 		if k.hive != h.id || !ok || a.at > w.now-readTime || w.truth.usurped(l) {
 			continue
 		}
-		r, ok := h.reg.Record(w.time(), k.id)
+		r, ok := h.core.Record(w.time(), k.id)
 		up := ok && r.Inc == k.inc && (r.Live == hivebeat.Alive || r.Live == hivebeat.Late)
 		switch {
 		case !up || h.bothered(a.stuckAt-limit, w.now, true):

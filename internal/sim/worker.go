@@ -9,7 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// worker beats as package worker does, by the real bus.Schedule.
+// worker beats as package worker does.
 type worker struct {
 	proc
 	hive, id string
@@ -17,8 +17,7 @@ type worker struct {
 	seq      uint64
 	seqAt    time.Time
 	sent     bool
-	sched    *bus.Schedule
-	armed    uint64
+	out      *sender
 	state    hivebeat.State
 	quiet    time.Time // end of the silence it announced
 	work     work
@@ -27,7 +26,6 @@ type worker struct {
 func (k *worker) start() {
 	k.inc = uint64(k.wall().UnixMicro())
 	k.state = hivebeat.Ready
-	k.sched = bus.NewSchedule(k.w.time(), k.every, 0, k.rng.Float64)
 	if p := k.w.plan; p.Exits {
 		k.pid = uint64(len(k.w.pids)) + 2
 		k.w.pids[k.pid] = &k.proc
@@ -37,48 +35,18 @@ func (k *worker) start() {
 	k.w.truth.began(&k.proc)
 	k.w.workers = append(k.w.workers, k)
 	k.w.trace(k.name, "begins as %d", k.inc)
-	k.arm()
+	k.out = newSender(&k.proc, k.every, 0, func() bool { return k.say(k.state) })
 }
 
-func (k *worker) receive(m *message) {
+func (k *worker) handle(m *message) {
 	if m.topic == topicCall {
-		k.sched.Call(k.w.time(), m.spread)
-		k.arm()
+		k.out.reply(m.spread)
 	}
 }
 
-func (k *worker) disconnected() {}
+func (k *worker) offline() {}
 
-func (k *worker) connected() {
-	k.sched.Reconnected(k.w.time())
-	k.arm()
-}
-
-// arm sets the timer of the next beat.
-func (k *worker) arm() {
-	k.armed++
-	n := k.armed
-	at, _ := k.sched.Next()
-	k.when(since(at), func() {
-		if k.armed == n {
-			k.pulse()
-		}
-	})
-}
-
-// pulse is bus.Pulse's beat.
-func (k *worker) pulse() {
-	now := k.w.time()
-	if at, _ := k.sched.Next(); !at.After(now) {
-		k.sched.Begin(now)
-		if k.say(k.state) {
-			k.sched.Sent()
-		} else {
-			k.sched.Failed(now)
-		}
-	}
-	k.arm()
-}
+func (k *worker) online() { k.out.want((*bus.Schedule).Reconnected) }
 
 // say sends one beat, with seq drawn as package worker does.
 func (k *worker) say(state hivebeat.State) bool {
@@ -121,7 +89,7 @@ func (k *worker) say(state hivebeat.State) bool {
 		k.w.breaks(Sound, "a beat can not be encoded: %v", err)
 		return false
 	}
-	k.sent = k.publish(&message{topic: topicBeat, hive: k.hive, worker: k.id, inc: k.inc, seq: k.seq, payload: payload, every: k.every, quiet: b.Quiet.Duration(), conn: b.Conn, rw: k.rw, work: k.work})
+	k.sent = k.emit(&message{topic: topicBeat, hive: k.hive, worker: k.id, inc: k.inc, seq: k.seq, payload: payload, every: k.every, quiet: b.Quiet.Duration(), conn: b.Conn, rw: k.rw, work: k.work})
 	return k.sent
 }
 
@@ -131,26 +99,22 @@ func (k *worker) change(s hivebeat.State) {
 		return
 	}
 	k.state = s
-	k.sched.Changed(k.w.time())
-	k.arm()
+	k.out.want((*bus.Schedule).Changed)
 }
 
-// announce is Worker.Quiet: three beats within a second, and then silence.
-func (k *worker) announce(d time.Duration) {
+// fallSilent is Worker.Quiet: three beats within a second, and then silence.
+func (k *worker) fallSilent(d time.Duration) {
 	if !k.alive() || k.paused() {
 		return
 	}
 	k.w.trace(k.name, "announces %v of silence", d)
 	k.quiet = k.w.time().Add(d)
 	for i := range 3 {
-		k.after(time.Duration(i)*250*time.Millisecond, func() {
-			k.sched.Ask(k.w.time())
-			k.arm()
-		})
+		k.after(time.Duration(i)*250*time.Millisecond, func() { k.out.want((*bus.Schedule).Ask) })
 	}
 }
 
-func (k *worker) leave() {
+func (k *worker) goodbye() {
 	if k.alive() && !k.paused() {
 		k.byBye = k.say(hivebeat.Stopped)
 		k.w.trace(k.name, "says goodbye")

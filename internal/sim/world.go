@@ -5,8 +5,6 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"time"
-
-	"github.com/beatfabric/hivebeat/internal/core"
 )
 
 // epoch is when every run begins. It has no monotonic reading, and so has no time
@@ -58,10 +56,10 @@ type slot struct {
 type actor interface {
 	base() *proc
 	start()
-	receive(m *message)
-	connected()
-	disconnected()
-	leave() // says goodbye
+	handle(m *message)
+	online()
+	offline()
+	goodbye() // says goodbye
 }
 
 type happening struct {
@@ -77,7 +75,7 @@ func (h happenings) before(i, j int) bool {
 	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].n < h[j].n
 }
 
-func (h *happenings) push(x happening) {
+func (h *happenings) insert(x happening) {
 	list := append(*h, x)
 	for i := len(list) - 1; i > 0; {
 		up := (i - 1) / 2
@@ -90,7 +88,7 @@ func (h *happenings) push(x happening) {
 	*h = list
 }
 
-func (h *happenings) pop() happening {
+func (h *happenings) earliest() happening {
 	list := *h
 	first, last := list[0], len(list)-1
 	list[0], list[last] = list[last], happening{}
@@ -115,7 +113,7 @@ func (h *happenings) pop() happening {
 // at lets something happen at t, or now where that is past.
 func (w *world) at(t time.Duration, do func()) {
 	w.count++
-	w.queue.push(happening{max(t, w.now), w.count, do})
+	w.queue.insert(happening{max(t, w.now), w.count, do})
 }
 
 // time is now, as the monotonic clock of every machine has it.
@@ -131,11 +129,11 @@ func (w *world) stream(name string) *rand.Rand {
 	return rand.New(rand.NewPCG(w.plan.Seed, f.Sum64()))
 }
 
-// run lets everything happen until the plan is over, or something is broken.
-func (w *world) run() {
+// play lets everything happen until the plan is over, or something is broken.
+func (w *world) play() {
 	end := w.plan.For.D()
 	for len(w.queue) > 0 && w.broken == nil {
-		h := w.queue.pop()
+		h := w.queue.earliest()
 		if h.at > end {
 			break
 		}
@@ -154,18 +152,6 @@ func (w *world) trace(who, format string, args ...any) {
 	if w.tracing {
 		w.history = append(w.history, fmt.Sprintf("%9.3fs  %-7s %s", w.now.Seconds(), who, fmt.Sprintf(format, args...)))
 	}
-}
-
-// traceLog notes a line of the log.
-func (w *world) traceLog(who string, l *core.Log) {
-	if !w.tracing {
-		return
-	}
-	text := l.Text
-	for _, a := range l.Attrs {
-		text += " " + a.String()
-	}
-	w.trace(who, "%s", text)
 }
 
 // breaks notes that an invariant does not hold. The first one ends the run.

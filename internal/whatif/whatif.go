@@ -1,4 +1,6 @@
-package sim
+// Package whatif says what to expect of a network and of settings: how often a live
+// sender is given up, and how long a crash goes unnoticed. hivebeat sim prints it.
+package whatif
 
 import (
 	"fmt"
@@ -67,8 +69,8 @@ type Detection struct {
 	Max time.Duration `json:"max_ns"` // of what was drawn
 }
 
-// WhatIf is the answer to Settings.
-type WhatIf struct {
+// Answer is the answer to Settings.
+type Answer struct {
 	Workers Outlook `json:"workers"` // lost to their hive, and from there to a queen
 	Hives   Outlook `json:"hives"`   // lost to a queen
 }
@@ -78,10 +80,10 @@ const draws = 20_000
 
 // Ask says what is to be expected with these settings. Deaths that are seen sooner
 // (exit, disconnect, goodbye) are not what it is about: here a machine falls silent.
-func Ask(s Settings) WhatIf {
+func Ask(s Settings) Answer {
 	s = s.WithDefaults()
 	r := rand.New(rand.NewPCG(s.Seed, 1))
-	var a WhatIf
+	var a Answer
 	a.Workers = s.outlook(r, s.Every, s.Workers, true)
 	a.Hives = s.outlook(r, s.HiveEvery, s.Hives, false)
 	return a
@@ -143,7 +145,7 @@ func (s Settings) longer(r *rand.Rand, every, patience time.Duration, k int) flo
 		first := s.delay(r)
 		d := s.delay(r) - first
 		for range k + 1 {
-			d += g.next()
+			d += g.draw()
 		}
 		if d >= patience {
 			hits++
@@ -152,7 +154,15 @@ func (s Settings) longer(r *rand.Rand, every, patience time.Duration, k int) flo
 	return float64(hits) / draws
 }
 
-func (s Settings) delay(r *rand.Rand) time.Duration { return s.Delay + between(r, 0, s.Jitter) }
+func (s Settings) delay(r *rand.Rand) time.Duration {
+	if s.Jitter <= 0 {
+		return s.Delay
+	}
+	return s.Delay + time.Duration(r.Int64N(int64(s.Jitter)))
+}
+
+// epoch is when the intervals begin; any time does.
+var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // gaps are the intervals of the real schedule.
 type gaps struct {
@@ -162,11 +172,11 @@ type gaps struct {
 
 func newGaps(r *rand.Rand, every time.Duration) *gaps {
 	g := &gaps{sched: bus.NewSchedule(epoch, every, 0, r.Float64), now: epoch}
-	g.next()
+	g.draw()
 	return g
 }
 
-func (g *gaps) next() time.Duration {
+func (g *gaps) draw() time.Duration {
 	at, _ := g.sched.Next()
 	d := at.Sub(g.now)
 	g.now = at
@@ -182,14 +192,14 @@ func (s Settings) detection(r *rand.Rand, every, patience time.Duration, hop boo
 	took := make([]time.Duration, draws)
 	beats, snaps := newGaps(r, every), newGaps(r, s.HiveEvery)
 	for i := range took {
-		since := time.Duration(r.Float64() * float64(beats.next())) // the last message was sent so long before the crash
+		since := time.Duration(r.Float64() * float64(beats.draw())) // the last message was sent so long before the crash
 		for s.Loss > 0 && r.Float64() < s.Loss {
-			since += beats.next()
+			since += beats.draw()
 		}
 		d := s.delay(r) - since + patience
 		if hop {
 			for s.Loss > 0 && r.Float64() < s.Loss {
-				d += snaps.next()
+				d += snaps.draw()
 			}
 			d += s.delay(r)
 		}

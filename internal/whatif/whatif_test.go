@@ -1,4 +1,4 @@
-package sim
+package whatif
 
 import (
 	"fmt"
@@ -21,7 +21,7 @@ func falseDeathsOf(t *testing.T, s Settings, beats int) (deaths float64) {
 	reg.Start(epoch)
 	b := hivebeat.Beat{V: 1, Hive: "h", Worker: "w", Facts: hivebeat.Facts{Inc: 1, Every: hivebeat.MillisOf(s.Every), State: hivebeat.Ready}}
 	for range beats {
-		g.next()
+		g.draw()
 		b.Seq++
 		if r.Float64() < s.Loss {
 			continue
@@ -47,7 +47,7 @@ func falseDeathsOf(t *testing.T, s Settings, beats int) (deaths float64) {
 // TestFalseDeathsAsTheDetectorHasThem holds the formula against the detector.
 func TestFalseDeathsAsTheDetectorHasThem(t *testing.T) {
 	beats := 100_000.0
-	if raced || testing.Short() {
+	if testing.Short() {
 		beats = 20_000
 	}
 	for _, loss := range []float64{0.1, 0.3, 0.6} {

@@ -1,0 +1,143 @@
+package hive
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/core"
+	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/hivecore"
+	"github.com/beatfabric/hivebeat/internal/link"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// loop hands the core of a hive what comes in, in turns, and does what that asks for.
+// What is to be judged, and when, is the core's business.
+type loop struct {
+	*Hive
+	link  *link.Link
+	beats <-chan *nats.Msg
+	wake  *time.Timer
+	armed time.Time // what wake is set to
+	heard []*nats.Msg
+}
+
+// listen drives the core until ctx ends. It returns an error if the connection is
+// closed.
+func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits <-chan []detector.Exit) error {
+	outside, err := link.Open(h.nc, h.cfg.System, h.log)
+	if err != nil {
+		return fmt.Errorf("hive: %w", err)
+	}
+	defer outside.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		outside.Run(ctx)
+	}()
+	defer func() {
+		cancel()
+		<-followed
+	}()
+	l := newLoop(h, outside, beats)
+	defer l.wake.Stop()
+
+	err = l.turn(ctx, func(now time.Time, _ uint64) { h.core.Connection(now, outside.Connection()) })
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-beats:
+			err = l.hearBeats(ctx, m)
+		case m := <-calls:
+			err = l.turn(ctx, func(now time.Time, _ uint64) { h.called(now, m) })
+		case list := <-exits:
+			err = l.turn(ctx, func(now time.Time, _ uint64) { h.core.Exited(now, list) })
+		case e := <-outside.Events():
+			err = l.turn(ctx, func(now time.Time, dropped uint64) { e.Feed(now, dropped, h.core) })
+		case <-l.wake.C:
+			l.armed = time.Time{}
+			err = l.turn(ctx, h.core.Tick)
+		}
+	}
+	return err
+}
+
+func newLoop(h *Hive, outside *link.Link, beats <-chan *nats.Msg) *loop {
+	return &loop{Hive: h, link: outside, beats: beats, wake: time.NewTimer(0), heard: make([]*nats.Msg, 0, core.Batch)}
+}
+
+// hearBeats takes m, and of the beats that wait behind it as many as fit a batch: a wide
+// select costs more than a beat.
+func (l *loop) hearBeats(ctx context.Context, m *nats.Msg) error {
+	debug := l.log.Enabled(ctx, slog.LevelDebug)
+	heard := l.heard[:0]
+	now := time.Now() // none of them is younger
+	l.mu.Lock()
+	for more := min(len(l.beats), core.Batch-1); ; more-- {
+		if l.core.Beat(now, m.Subject, m.Data) && debug {
+			heard = append(heard, m)
+		}
+		if more == 0 {
+			break
+		}
+		m = <-l.beats
+	}
+	r := l.core.Ready()
+	l.mu.Unlock()
+	for _, m := range heard {
+		l.log.Debug("beat", slog.String("worker", string(wire.PeekWorker(m.Data))), slog.Int("bytes", len(m.Data)))
+	}
+	return l.do(ctx, &r)
+}
+
+// turn takes one input that is no beat, after all beats that wait: who waits to be heard
+// is not late.
+func (l *loop) turn(ctx context.Context, input func(now time.Time, dropped uint64)) error {
+	for n := len(l.beats); n > 0; n -= core.Batch {
+		if err := l.hearBeats(ctx, <-l.beats); err != nil {
+			return err
+		}
+	}
+	now := time.Now()
+	l.mu.Lock()
+	input(now, l.droppedLocked())
+	r := l.core.Ready()
+	l.mu.Unlock()
+	return l.do(ctx, &r)
+}
+
+// called takes a roll call of a queen.
+func (h *Hive) called(now time.Time, m *nats.Msg) {
+	if spread, err := bus.ParseSpread(m.Data, hivebeat.HiveRollSpread); err != nil {
+		h.core.Refused(now, m.Subject, err)
+	} else {
+		h.core.RollCall(now, spread)
+	}
+}
+
+// do does what the core asks for.
+func (l *loop) do(ctx context.Context, r *hivecore.Ready) error {
+	l.watchProcs(r.Watches)
+	l.urge(r)
+	l.write(ctx, r.Logs)
+	if r.Roll > 0 {
+		l.callRoll(r.Roll)
+	}
+	l.link.Send(ctx, r.Signals)
+	if !r.Wake.Equal(l.armed) {
+		l.armed = r.Wake
+		l.wake.Reset(time.Until(r.Wake))
+	}
+	if r.Closed {
+		return fmt.Errorf("hive: %w", nats.ErrConnectionClosed)
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package hivecore
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
+)
+
+// Figures are the counts of a hive.
+type Figures struct {
+	Stats   hivebeat.Stats
+	Reasons map[hivebeat.Reason]uint64 // messages refused, by reason, where there were any
+	Lost    map[hivebeat.Cause]uint64  // workers found lost, by cause
+	Flaps   map[string]uint64          // verdicts that were not told, by worker
+	Score   detector.Score
+	Workers int    // records
+	Ignored uint64 // connections that closed and were taken for their server's
+
+	Warm, Connected bool
+}
+
+// Figures returns the counts so far.
+func (c *Core) Figures(now time.Time) Figures {
+	return Figures{
+		Stats: c.reg.Stats(), Reasons: c.reg.Reasons(), Lost: c.reg.Lost(), Flaps: c.reg.Flaps(), Score: c.reg.Score(),
+		Workers: c.reg.Len(), Ignored: c.hear.Ignored(),
+		Warm: c.reg.Warm(now), Connected: c.hear.Connected() && !c.closed,
+	}
+}
+
+// Mix counts the workers by verdict and, where they are alive, by what they say of
+// themselves.
+func (c *Core) Mix() (map[hivebeat.Live]int, map[hivebeat.State]int) { return c.reg.Mix() }
+
+// Number numbers a snapshot, also one that cannot be sent: the gap tells that this hive
+// was alive, and cut off.
+func (c *Core) Number() { c.seq++ }
+
+// Fill gives s what the core knows: all workers, what is counted, and the number of the
+// last snapshot.
+func (c *Core) Fill(now time.Time, s *hivebeat.Snapshot) {
+	s.Seq, s.Warm, s.Stats, s.Workers = c.seq, c.reg.Warm(now), c.reg.Stats(), c.reg.Records(now)
+}
+
+// Record returns what is known of one worker, without its transitions.
+func (c *Core) Record(now time.Time, worker string) (hivebeat.Record, bool) {
+	return c.reg.Record(now, worker)
+}
+
+// Pids returns the process ids of the workers in the hive's pid namespace.
+func (c *Core) Pids() map[uint64]bool { return c.reg.Pids(c.cfg.NS) }
+
+// Running returns the processes, in the hive's pid namespace, of workers that are alive
+// or late.
+func (c *Core) Running() []detector.Running { return c.reg.Running(c.cfg.NS) }
