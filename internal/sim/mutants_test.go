@@ -24,7 +24,10 @@ var (
 	asked   = flag.String("sim.ask", "", "what TestAsked runs")
 )
 
-const root = "../.." // of the module
+const (
+	root       = "../.." // of the module, as seen from here
+	simulation = "./internal/sim"
+)
 
 // A mutant is the code with one fault in it, as an entry of testdata/mutants says.
 type mutant struct {
@@ -66,31 +69,27 @@ func TestMutants(t *testing.T) {
 func (m *mutant) run(t *testing.T) (found string) {
 	dir := t.TempDir()
 	overlay := m.overlay(t, dir)
-	binary := filepath.Join(dir, "sim.test")
-	compile(t, overlay, binary, "./internal/sim")
 	var whats, bys []string
 	for _, r := range m.red {
 		if pkg, ok := strings.CutPrefix(r.what, "test "); ok {
 			pkg, name, _ := strings.Cut(pkg, " ")
-			unit := filepath.Join(dir, "unit.test")
-			compile(t, overlay, unit, pkg)
-			if passes(t, unit, pkg, name) {
+			if passes(t, compile(t, overlay, dir, pkg), pkg, name) {
 				t.Errorf("%s passes", r.what)
 			}
-			whats, bys = append(whats, "`"+name+"`"), append(bys, filepath.Base(pkg))
+			whats, bys = append(whats, "`"+name+"`"), append(bys, "")
 			continue
 		}
-		if by, text := ask(t, "", r.what); by != "" {
+		if by, text := answer(r.what); by != "" {
 			t.Errorf("%s fails without the fault: %s, %s", r.what, by, text)
 		}
-		by, text := ask(t, binary, r.what)
+		by, text := ask(t, compile(t, overlay, dir, simulation), r.what, time.Minute)
 		if by != r.by {
 			t.Errorf("%s: %q %s, want %q", r.what, by, text, r.by)
 		}
 		whats, bys = append(whats, r.what), append(bys, by)
 	}
 	if t.Failed() && *search > 0 {
-		seed, text := ask(t, binary, fmt.Sprintf("search %d", *search))
+		seed, text := ask(t, compile(t, overlay, dir, simulation), fmt.Sprintf("search %d", *search), time.Hour)
 		t.Logf("found in %d seeds: %q %s", *search, seed, text)
 		if *keepIn != "" && seed != "" {
 			if err := os.Rename(filepath.Join(dir, "plan.json"), filepath.Join(*keepIn, m.name+".json")); err != nil {
@@ -125,54 +124,54 @@ func (m *mutant) overlay(t *testing.T, dir string) string {
 	return overlay
 }
 
-// compile builds the test binary of pkg.
-func compile(t *testing.T, overlay, binary, pkg string) {
+// compile builds the test binary of pkg, once.
+func compile(t *testing.T, overlay, dir, pkg string) (binary string) {
+	binary = filepath.Join(dir, filepath.Base(pkg)+".test")
+	if _, err := os.Stat(binary); err == nil {
+		return binary
+	}
 	c := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, pkg) //nolint:gosec // our own words
 	c.Dir = root
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("the fault does not compile: %v\n%s", err, out)
 	}
+	return binary
 }
 
-// passes reports whether a test passes with the fault. Without it it has to.
-func passes(t *testing.T, binary, pkg, name string) bool {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+// start runs a test binary in the directory of its package. Code with a fault may go on
+// for ever, and take all memory for it.
+func start(t *testing.T, binary, pkg string, within time.Duration, args ...string) (out string, err error) {
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	whole := exec.CommandContext(ctx, "go", "test", "-v", "-run", "^"+name+"$", pkg) //nolint:gosec // our own words
+	c := exec.CommandContext(ctx, "bash", append([]string{"-c", `ulimit -v 4000000; exec "$0" "$@"`, binary}, args...)...) //nolint:gosec // our own words
+	c.Dir = filepath.Join(root, pkg)
+	b, err := c.CombinedOutput()
+	return string(b), err
+}
+
+// passes reports whether a test passes with the fault. Without it, it has to.
+func passes(t *testing.T, binary, pkg, name string) bool {
+	whole := exec.CommandContext(t.Context(), "go", "test", "-v", "-run", "^"+name+"$", pkg) //nolint:gosec // our own words
 	whole.Dir = root
 	if out, err := whole.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+name) {
 		t.Errorf("%s does not pass without the fault: %v\n%s", name, err, out)
 	}
-	c := exec.CommandContext(ctx, binary, "-test.run", "^"+name+"$", "-test.timeout", "30s") //nolint:gosec // our own words
-	c.Dir = filepath.Join(root, pkg)
-	out, err := c.CombinedOutput()
-	if t.Logf("%.2000s", out); err != nil && !strings.Contains(string(out), "--- FAIL: "+name) {
-		t.Errorf("%s does not fail, it breaks off: %v", name, err)
+	out, err := start(t, binary, pkg, time.Minute, "-test.run", "^"+name+"$")
+	if err != nil && !strings.Contains(out, "--- FAIL: "+name) {
+		t.Errorf("%s does not fail, it breaks off: %v\n%.5000s", name, err, out)
 	}
 	return err == nil
 }
 
-// ask has TestAsked of a test binary run one thing, and returns what it found. An
-// empty binary is this one.
-func ask(t *testing.T, binary, what string) (by, text string) {
-	if binary == "" {
-		return answer(what)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
-	defer cancel()
-	wd, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := exec.CommandContext(ctx, binary, "-test.run", "^TestAsked$", "-sim.ask", what, "-sim.keep", filepath.Dir(binary)) //nolint:gosec // our own words
-	c.Dir = wd
-	out, err := c.CombinedOutput()
-	for line := range strings.Lines(string(out)) {
+// ask has TestAsked of a test binary run one thing, and returns what it found.
+func ask(t *testing.T, binary, what string, within time.Duration) (by, text string) {
+	out, err := start(t, binary, simulation, within, "-test.run", "^TestAsked$", "-test.timeout", "0", "-sim.ask", what, "-sim.keep", filepath.Dir(binary))
+	for line := range strings.Lines(out) {
 		if n, _ := fmt.Sscanf(line, "answer %q %q", &by, &text); n == 2 {
 			return by, text
 		}
 	}
-	t.Fatalf("%s: %v\n%s", what, err, out)
+	t.Fatalf("%s: %v\n%.5000s", what, err, out)
 	return "", ""
 }
 
