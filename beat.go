@@ -23,15 +23,17 @@ type Beat struct {
 
 // Facts are the keys that a Beat and the worker's record in a Snapshot share.
 // Required are Inc, Seq and Every. From Seq on they are sent even if zero, so that
-// the bytes before them stay the same while only they change.
+// the bytes before them stay the same while only they change. A new key that changes
+// from beat to beat follows Seq, any other stands before it.
 type Facts struct {
 	Inc      uint64            `msgpack:"inc" json:"inc"`                               // incarnation: Unix µs when the process began; a restart has a higher one
 	Every    Millis            `msgpack:"every" json:"every"`                           // promise: the next beat comes within this
-	State    State             `msgpack:"state,omitempty" json:"state,omitempty"`       // what the worker says of itself
+	State    State             `msgpack:"state" json:"state,omitempty"`                 // what the worker says of itself
 	Reason   string            `msgpack:"reason,omitempty" json:"reason,omitempty"`     // why, for people
 	Quiet    Millis            `msgpack:"quiet,omitempty" json:"quiet,omitempty"`       // announced silence
 	PID      uint64            `msgpack:"pid,omitempty" json:"pid,omitempty"`           // process id, valid within NS
 	NS       string            `msgpack:"ns,omitempty" json:"ns,omitempty"`             // kernel boot and pid namespace
+	Host     string            `msgpack:"host,omitempty" json:"host,omitempty"`         // host name of the machine, as the worker sees it
 	Conn     string            `msgpack:"conn,omitempty" json:"conn,omitempty"`         // <server id>/<client id> of its connection
 	RW       Millis            `msgpack:"rw,omitempty" json:"rw,omitempty"`             // reconnect wait of that connection
 	Model    string            `msgpack:"model,omitempty" json:"model,omitempty"`       // what it serves

@@ -30,7 +30,7 @@ const (
 	RefusedMissing   Reason = "missing"   // a required key is not there, or zero
 	RefusedVersion   Reason = "version"   // v is not 1
 	RefusedID        Reason = "id"        // an id that is not one
-	RefusedForeign   Reason = "foreign"   // meant for another hive, or the id is not the subject's
+	RefusedForeign   Reason = "foreign"   // meant for another hive, a beat where snapshots go, or the id is not the subject's
 	RefusedFull      Reason = "full"      // one worker more than MaxWorkers
 	RefusedStale     Reason = "stale"     // seq not above the last one, a superseded incarnation, or after its goodbye
 	RefusedOlder     Reason = "older"     // a lower incarnation while a higher one is alive

@@ -22,7 +22,7 @@ const (
 	MaxGPUID    = 64      // bytes of a GPU's UUID
 	MaxData     = 1 << 10 // bytes of data
 
-	MaxHostText = 256 // bytes of a text in host, of a GPU's name or err, of a value in collect
+	MaxHostText = 256 // bytes of host in a beat, of a text in host of a snapshot, of a GPU's name or err, of a value in collect
 	MaxSources  = 16  // pairs of collect
 
 	MaxWorkers     = 10_000 // workers of one hive

@@ -16,6 +16,7 @@ const (
 	tokEvents   = "events"
 	tokLog      = "log"
 	tokAPI      = "api"
+	tokAs       = "as"
 )
 
 // Names of what the queen keeps in JetStream, before the prefix.
@@ -30,7 +31,8 @@ const (
 // subjects that nobody parses. It is safe for concurrent use.
 type Subjects struct{ dot string } // the prefix with its dot, or empty
 
-// NewSubjects returns the subjects below prefix, which is empty or one id.
+// NewSubjects returns the subjects below prefix, which is empty or one id. The ids
+// below which NATS delivers answers are no prefixes: _INBOX, _R_ and _GR_.
 func NewSubjects(prefix string) (Subjects, error) {
 	if prefix == "" {
 		return Subjects{}, nil
@@ -38,11 +40,23 @@ func NewSubjects(prefix string) (Subjects, error) {
 	if err := CheckID("prefix", prefix); err != nil {
 		return Subjects{}, err
 	}
+	switch prefix {
+	case "_INBOX", "_R_", "_GR_":
+		return Subjects{}, fmt.Errorf("%w: prefix %q is where NATS delivers answers", ErrID, prefix)
+	}
 	return Subjects{dot: prefix + "."}, nil
 }
 
 // Prefix returns the prefix, without a dot.
 func (s Subjects) Prefix() string { return strings.TrimSuffix(s.dot, ".") }
+
+// Overlaps reports whether a subject below prefix, which is one token or more, may be
+// one of this fabric, or of one without a prefix.
+func (s Subjects) Overlaps(prefix string) bool {
+	rest, below := strings.CutPrefix(prefix+".", s.dot)
+	first, _, _ := strings.Cut(rest, ".")
+	return first == tokHive || first == tokQueen || below && first == ""
+}
 
 func (s Subjects) join(tokens ...string) string { return s.dot + strings.Join(tokens, ".") }
 
@@ -115,11 +129,22 @@ func (s Subjects) EventLogsOf(hive, worker string) string {
 	return s.join(tokQueen, tokLog, hive, worker, ">")
 }
 
-// APIAt is where one queen alone answers a verb: queen.api.<verb>.<queen>.
-func (s Subjects) APIAt(verb, queen string) string { return s.join(tokQueen, tokAPI, verb, queen) }
-
 // API is where a queen answers a verb: queen.api.<verb>.
 func (s Subjects) API(verb string) string { return s.join(tokQueen, tokAPI, verb) }
+
+// Ask is the general form of API. With an asker it is pinned, for permissions of that
+// asker; with a queen that queen alone answers:
+// queen.api.<verb>[.<queen>] or queen.as.<asker>.<verb>[.<queen>].
+func (s Subjects) Ask(asker, verb, queen string) string {
+	tokens := []string{tokQueen, tokAPI, verb}
+	if asker != "" {
+		tokens = []string{tokQueen, tokAs, asker, verb}
+	}
+	if queen != "" {
+		tokens = append(tokens, queen)
+	}
+	return s.join(tokens...)
+}
 
 // Bucket returns the name of a KV bucket: <prefix>_<name>, or the name alone.
 func (s Subjects) Bucket(name string) string { return s.named(name) }
@@ -163,6 +188,28 @@ func (s Subjects) ParseHives(subject string) (hive string, err error) {
 		return "", s.bad(subject, "queen.hives[.<hive>]")
 	}
 	return hive, nil
+}
+
+// ParseAPI returns what is in a subject of API or Ask. asker is empty in the forms that
+// are not pinned, queen in those that any queen answers.
+func (s Subjects) ParseAPI(subject string) (asker, verb, queen string, err error) {
+	rest, ok := strings.CutPrefix(subject, s.dot+tokQueen+"."+tokAPI+".")
+	pinned := false
+	if !ok {
+		if rest, pinned = strings.CutPrefix(subject, s.dot+tokQueen+"."+tokAs+"."); pinned {
+			asker, rest, ok = strings.Cut(rest, ".")
+		}
+	}
+	verb, queen, addressed := strings.Cut(rest, ".")
+	switch {
+	case !ok, !ValidID(verb), addressed && !ValidID(queen):
+		return "", "", "", s.bad(subject, "queen.api.<verb>[.<queen>] or queen.as.<asker>.<verb>[.<queen>]")
+	case pinned:
+		if err := CheckID("asker", asker); err != nil {
+			return "", "", "", err
+		}
+	}
+	return asker, verb, queen, nil
 }
 
 func (s Subjects) bad(subject, form string) error {

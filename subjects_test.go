@@ -1,7 +1,9 @@
 package hivebeat_test
 
 import (
+	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +37,10 @@ func TestSubjects(t *testing.T) {
 		{acme.EventLog("", "", hivebeat.KindBrake), "acme.queen.log.brake"},
 		{acme.Events(), "acme.queen.events.>"},
 		{acme.API("hives"), "acme.queen.api.hives"},
+		{acme.Ask("", "hives", ""), acme.API("hives")},
+		{acme.Ask("", "hives", "q1"), "acme.queen.api.hives.q1"},
+		{acme.Ask("ann", "hold", ""), "acme.queen.as.ann.hold"},
+		{bare.Ask("ann", "hold", "q1"), "queen.as.ann.hold.q1"},
 		{bare.Bucket(hivebeat.BucketHives), "queen_hives"},
 		{acme.Stream(hivebeat.StreamEvents), "acme_QUEEN_EVENTS"},
 		{acme.Prefix(), "acme"},
@@ -63,11 +69,44 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// The subjects of queries are those of the vectors.
+func TestSubjectVectors(t *testing.T) {
+	b, err := os.ReadFile("testdata/wire/v1/subjects.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []struct {
+		Name, Prefix, Subject, Refuse string
+		Value                         struct{ Asker, Verb, Queen string }
+	}
+	if err := json.Unmarshal(b, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vectors {
+		s, err := hivebeat.NewSubjects(v.Prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asker, verb, queen, err := s.ParseAPI(v.Subject)
+		switch want := map[string]error{"id": hivebeat.ErrID, "subject": hivebeat.ErrSubject}[v.Refuse]; {
+		case !errors.Is(err, want) || err == nil && v.Refuse != "":
+			t.Errorf("%s: %s: %v, want %q", v.Name, v.Subject, err, v.Refuse)
+		case err == nil && (asker != v.Value.Asker || verb != v.Value.Verb || queen != v.Value.Queen):
+			t.Errorf("%s: %s: %q %q %q", v.Name, v.Subject, asker, verb, queen)
+		case err == nil && s.Ask(asker, verb, queen) != v.Subject:
+			t.Errorf("%s: %s is built as %s", v.Name, v.Subject, s.Ask(asker, verb, queen))
+		}
+	}
+	if len(vectors) < 20 {
+		t.Errorf("%d vectors", len(vectors))
+	}
+}
+
 var id = rapid.StringMatching(`[A-Za-z0-9_-]{1,64}`)
 
 // What is built is parsed back, and ids of the grammar's own words confuse nothing.
 func TestParseWhatIsBuilt(t *testing.T) {
-	any := rapid.OneOf(id, rapid.SampledFrom([]string{"hive", "workers", "queen", "hives", "rollcall", "log"}))
+	any := rapid.OneOf(id, rapid.SampledFrom([]string{"hive", "workers", "queen", "hives", "rollcall", "log", "api", "as"}))
 	rapid.Check(t, func(t *rapid.T) {
 		prefix := rapid.OneOf(rapid.Just(""), any).Draw(t, "prefix")
 		hive, worker := any.Draw(t, "hive"), any.Draw(t, "worker")
@@ -86,6 +125,15 @@ func TestParseWhatIsBuilt(t *testing.T) {
 		}
 		if h, err := s.ParseHives(s.Hives()); h != "" || err != nil {
 			t.Fatalf("Hives: %q %v", h, err)
+		}
+		asker, verb, queen := hive, worker, any.Draw(t, "queen")
+		for subject, want := range map[string][3]string{
+			s.API(verb): {"", verb, ""}, s.Ask("", verb, ""): {"", verb, ""}, s.Ask("", verb, queen): {"", verb, queen},
+			s.Ask(asker, verb, ""): {asker, verb, ""}, s.Ask(asker, verb, queen): {asker, verb, queen},
+		} {
+			if a, v, q, err := s.ParseAPI(subject); [3]string{a, v, q} != want || err != nil {
+				t.Fatalf("%s: %q %q %q %v", subject, a, v, q, err)
+			}
 		}
 	})
 }
@@ -107,6 +155,11 @@ func TestCheckID(t *testing.T) {
 	}
 	if _, err := hivebeat.NewSubjects("a.b"); !errors.Is(err, hivebeat.ErrID) {
 		t.Errorf("a prefix of two tokens: %v, want ErrID", err)
+	}
+	for _, answers := range []string{"_INBOX", "_R_", "_GR_"} {
+		if _, err := hivebeat.NewSubjects(answers); !errors.Is(err, hivebeat.ErrID) {
+			t.Errorf("prefix %s, below which answers go: %v, want ErrID", answers, err)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/core"
 )
 
 // stopper is a log that stops the goroutine that writes a certain line, once.
@@ -110,7 +111,7 @@ func TestVirtualDrops(t *testing.T) {
 			publish(t, nc, beats, []byte("not a beat"))
 			synctest.Wait()
 			junk := newFake("junk")
-			for range pendingBeats + 100 {
+			for range core.PendingBeats + 100 {
 				if err := nc.Publish(beats, junk.Next(t)); err != nil {
 					t.Fatal(err)
 				}

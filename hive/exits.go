@@ -62,8 +62,8 @@ func (h *Hive) watchExits(ctx context.Context, wg *sync.WaitGroup) <-chan []dete
 	return exits
 }
 
-// awaitLastWords waits until what was sent so far has come in, as far as one can
-// tell. While NATS is away nothing comes.
+// awaitLastWords waits until everything that was sent so far has come in, as far as
+// that can be told. While NATS is away nothing comes.
 func (h *Hive) awaitLastWords(ctx context.Context) {
 	if !h.nc.IsConnected() {
 		return

@@ -26,14 +26,14 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/bootid"
+	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/hivecore"
 	"github.com/beatfabric/hivebeat/internal/procwatch"
 )
 
 const (
-	pendingBeats = 4096 // beats that wait to be heard; what comes on top is dropped and counted
-	pendingCalls = 16   // the same, roll calls
+	pendingCalls = 16 // roll calls that wait; what comes on top is dropped
 
 	byeStopped = "stopped"
 
@@ -153,7 +153,7 @@ func (h *Hive) Run(ctx context.Context) error {
 }
 
 func (h *Hive) run(ctx context.Context) error {
-	beats, calls := make(chan *nats.Msg, pendingBeats), make(chan *nats.Msg, pendingCalls)
+	beats, calls := make(chan *nats.Msg, core.PendingBeats), make(chan *nats.Msg, pendingCalls)
 	defer h.unsubscribe()
 	if err := h.subscribe(beats, calls); err != nil {
 		return err
@@ -277,6 +277,11 @@ func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 	defer h.mu.Unlock()
 	h.core.Fill(now, &s)
 	h.table.fill(s.Workers, h.ns, now)
+	for i := range s.Workers {
+		if w := &s.Workers[i]; w.Host == s.Host.Name { // the snapshot says it once for all of them
+			w.Host = ""
+		}
+	}
 	return s
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -113,7 +114,7 @@ func TestHiveHearsAndTells(t *testing.T) {
 	publish(t, nc, beats, f.Next(t))
 	s := q.await(t, "the worker", withWorker("w", hivebeat.Alive))
 	w, _ := worker1(s, "w")
-	if w.Model != f.Model || w.Labels["tier"] != "gold" || w.N != 1 || len(w.Tr) != 1 || w.Tr[0].Kind != hivebeat.KindJoined || w.Seq != 1 {
+	if w.Model != f.Model || w.Host != f.Host || w.Host == "" || w.Labels["tier"] != "gold" || w.N != 1 || len(w.Tr) != 1 || w.Tr[0].Kind != hivebeat.KindJoined || w.Seq != 1 {
 		t.Errorf("record %+v", w)
 	}
 	f.State, f.Reason = hivebeat.Stopped, "done"
@@ -150,6 +151,39 @@ func TestHiveHearsAndTells(t *testing.T) {
 	}
 	awaitText(t, &log, "kind=joined")
 	awaitText(t, &log, "kind=left")
+}
+
+// A reply subject is a question whether anybody listens: a hive answers none.
+func TestHiveAnswersNobody(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc := bustest.Conn(t, srv)
+	q := listening(t, nc)
+	own := bustest.Conn(t, srv)
+	h := running(t, own, quickConfig())
+	subscribed(t, own, h)
+	answers, err := nc.SubscribeSync("_INBOX.answers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFake("w")
+	send := func(subject string, body []byte) {
+		if err := nc.PublishRequest(subject, answers.Subject, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(beats, f.Next(t))
+	send(beats+".w", f.Next(t))
+	send(beats, []byte("no beat"))
+	awaitBeats(t, h, 2)
+	calls := len(q.all())
+	send("queen.rollcall", []byte("1"))
+	send("queen.rollcall."+thisHive, []byte("1"))
+	bustest.Eventually(t, patience, func() (bool, string) { return len(q.all()) > calls, "the roll call is heard" })
+	bustest.Flush(t, own)
+	bustest.Flush(t, nc)
+	if m, err := answers.NextMsg(time.Millisecond); err == nil {
+		t.Errorf("an answer: %q", m.Data)
+	}
 }
 
 // inbox makes nc subscribe to its inbox, as it does with its first request.
@@ -590,7 +624,7 @@ func TestFlood(t *testing.T) {
 	at := strings.Index(string(msg), "\xa3seq\xcf") + 5
 	var sent uint64
 	h.mu.Lock() // it hears nothing
-	for range 3 * pendingBeats {
+	for range 3 * core.PendingBeats {
 		sent++
 		binary.BigEndian.PutUint64(msg[at:], 1<<40+sent)
 		if err := near.Publish(beats, msg); err != nil {

@@ -74,12 +74,12 @@ func newLoop(h *Hive, outside *link.Link, beats <-chan *nats.Msg) *loop {
 	return &loop{Hive: h, link: outside, beats: beats, wake: time.NewTimer(0), heard: make([]*nats.Msg, 0, core.Batch)}
 }
 
-// hearBeats takes m, and of the beats that wait behind it as many as fit a batch: a wide
+// hearBeats takes m, and as many of the beats that wait behind it as fit a batch: a wide
 // select costs more than a beat.
 func (l *loop) hearBeats(ctx context.Context, m *nats.Msg) error {
 	debug := l.log.Enabled(ctx, slog.LevelDebug)
 	heard := l.heard[:0]
-	now := time.Now() // none of them is younger
+	now := time.Now() // before any is read, so that none looks younger than it is
 	l.mu.Lock()
 	for more := min(len(l.beats), core.Batch-1); ; more-- {
 		if l.core.Beat(now, m.Subject, m.Data) && debug {
@@ -98,8 +98,8 @@ func (l *loop) hearBeats(ctx context.Context, m *nats.Msg) error {
 	return l.do(ctx, &r)
 }
 
-// turn takes one input that is no beat, after all beats that wait: who waits to be heard
-// is not late.
+// turn takes an input other than a beat. All beats that wait come first, so that no
+// worker is judged while its beat waits.
 func (l *loop) turn(ctx context.Context, input func(now time.Time, dropped uint64)) error {
 	for n := len(l.beats); n > 0; n -= core.Batch {
 		if err := l.hearBeats(ctx, <-l.beats); err != nil {

@@ -29,7 +29,7 @@ func turning(t testing.TB) (*loop, chan *nats.Msg) {
 		t.Fatal(err)
 	}
 	t.Cleanup(outside.Close)
-	waiting := make(chan *nats.Msg, pendingBeats)
+	waiting := make(chan *nats.Msg, core.PendingBeats)
 	l := newLoop(h, outside, waiting)
 	h.core.Connection(time.Now(), core.Connection{Up: true})
 	return l, waiting

@@ -46,7 +46,7 @@ func TestAPI(t *testing.T) {
 	for _, verb := range api.Verbs() {
 		t.Run(verb, func(t *testing.T) {
 			r := map[string]api.Request{
-				api.VerbHive: {Hive: "h"}, api.VerbWorker: {Hive: "h", Worker: "w"}, api.VerbRelease: {Hold: "none"},
+				api.VerbHive: {Hive: "h"}, api.VerbWorker: {Hive: "h", Worker: "w"}, api.VerbHold: {Hold: "job"}, api.VerbRelease: {Hold: "job"},
 			}[verb]
 			if verb == api.VerbRelease {
 				return // there is nothing to release

@@ -14,17 +14,23 @@ import (
 // has other things to do.
 const stepPause = time.Millisecond
 
-// Answer answers a verb as queen.api.<verb> does. It waits for the queen's loop,
-// and for JetStream where the verb needs it, no longer than ctx; a queen that does
-// not run answers with CodeUnavailable. What an answer refers to is not to be
-// changed.
+// Answer answers a verb as queen.api.<verb> does: the asker is api.Anyone. It waits
+// for the queen's loop, and for JetStream where the verb needs it, no longer than
+// ctx; a queen that does not run answers with CodeUnavailable. What an answer refers
+// to is not to be changed.
 func (q *Queen) Answer(ctx context.Context, verb string, r api.Request) api.Answer {
-	a := q.answer(ctx, verb, r)
+	return q.answerTo(ctx, api.Anyone, verb, r)
+}
+
+// answerTo is Answer for an asker that has a name.
+func (q *Queen) answerTo(ctx context.Context, asker, verb string, r api.Request) api.Answer {
+	a := q.answer(ctx, asker, verb, r)
 	a.Whole(verb)
+	a.Status.Asker = asker
 	return a
 }
 
-func (q *Queen) answer(ctx context.Context, verb string, r api.Request) api.Answer {
+func (q *Queen) answer(ctx context.Context, asker, verb string, r api.Request) api.Answer {
 	if e := query.Check(verb, &r); e != nil {
 		return q.refuse(ctx, e.Code, e.Message)
 	}
@@ -36,11 +42,13 @@ func (q *Queen) answer(ctx context.Context, verb string, r api.Request) api.Answ
 	case api.VerbEvents:
 		return q.listEvents(ctx, r)
 	case api.VerbPick:
-		return q.pick(ctx, r)
+		return q.steps(ctx, query.NewFinder(r, nil), nil)
+	case api.VerbHold:
+		return q.hold(ctx, query.HoldID{Asker: asker, ID: r.Hold}, r)
+	case api.VerbRelease:
+		return q.release(ctx, query.HoldID{Asker: asker, ID: r.Hold})
 	case api.VerbHolds:
 		return q.listHolds(ctx, r)
-	case api.VerbRelease:
-		return q.release(ctx, r)
 	case api.VerbHistory:
 		return q.look(ctx, func(now time.Time) api.Answer { return q.history.Answer(q.view, &r, now) })
 	}

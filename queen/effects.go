@@ -75,10 +75,6 @@ type wards struct {
 	dropped int
 }
 
-// pendingBeats is how many beats of adopted workers may wait before NATS drops the
-// newest.
-const pendingBeats = 4096
-
 // perform does what the core asks for. It reports whether something was handed back
 // already, so that there is more to ask it for.
 func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time) (again bool) {

@@ -23,7 +23,7 @@ import (
 const (
 	holdRounds  = 4  // in which places are looked for that others do not take
 	holdTries   = 4  // to write one down
-	holdsAtOnce = 16 // written by one pick
+	holdsAtOnce = 16 // written for one question
 	defaultHold = 30 * time.Second
 )
 
@@ -40,11 +40,8 @@ type claim struct {
 	err   error
 }
 
-// pick answers the verb pick.
-func (q *Queen) pick(ctx context.Context, r api.Request) api.Answer {
-	if r.Hold == "" {
-		return q.steps(ctx, query.NewFinder(r, nil), nil)
-	}
+// hold answers the verb hold: it picks places, and holds them under id.
+func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.Answer {
 	n, want := max(1, r.N), max(1, r.N)
 	tried := make(map[fleet.Place]bool)
 	var held []*claim
@@ -58,9 +55,9 @@ func (q *Queen) pick(ctx context.Context, r api.Request) api.Answer {
 			away = errors.New("JetStream is away, and a hold has to be written down: " + q.store.reason())
 			return
 		}
-		picks, found, others := query.Held(q.view, r, r.Hold, q.holds.Of(r.Hold), now)
+		picks, found, others := query.Held(q.view, r, id, q.holds.Of(id), now)
 		for i := range picks {
-			held = append(held, q.claim(found[i], picks[i], &r, now, true))
+			held = append(held, q.claim(found[i], picks[i], id, r.HoldMS, now, true))
 			tried[found[i].Place] = true
 		}
 		for _, p := range others {
@@ -73,7 +70,7 @@ func (q *Queen) pick(ctx context.Context, r api.Request) api.Answer {
 	case away != nil:
 		return q.refuse(ctx, api.CodeUnavailable, away.Error())
 	}
-	q.hold(ctx, l, held)
+	q.holdAll(ctx, l, held)
 	held = slices.DeleteFunc(held, func(c *claim) bool { return c.err != nil })
 	var last api.Answer
 	for round := 0; round < holdRounds && len(held) < n; round++ {
@@ -82,14 +79,14 @@ func (q *Queen) pick(ctx context.Context, r api.Request) api.Answer {
 		f := query.NewFinder(r, tried)
 		last = q.steps(ctx, f, func(now time.Time) {
 			for i, found := range f.Found() {
-				claims = append(claims, q.claim(found, f.Answer().Picks[i], &r, now, false))
+				claims = append(claims, q.claim(found, f.Answer().Picks[i], id, r.HoldMS, now, false))
 				tried[found.Place] = true
 			}
 		})
 		if last.Error != nil || len(claims) == 0 {
 			break
 		}
-		q.hold(ctx, l, claims)
+		q.holdAll(ctx, l, claims)
 		for _, c := range claims {
 			if c.err == nil {
 				held = append(held, c)
@@ -113,7 +110,7 @@ func (q *Queen) pick(ctx context.Context, r api.Request) api.Answer {
 			a.Passed = last.Passed
 		}
 		for i, c := range held {
-			c.pick.Rank, c.pick.Hold = i+1, r.Hold
+			c.pick.Rank, c.pick.Hold, c.pick.Asker = i+1, id.ID, id.Asker
 			a.Picks = append(a.Picks, c.pick)
 		}
 		a.Status.Unsure = q.unsureHolds()
@@ -129,13 +126,13 @@ func (q *Queen) unsureHolds() []string {
 }
 
 // claim begins to hold a place. It is of the loop.
-func (q *Queen) claim(f query.Found, p api.Pick, r *api.Request, now time.Time, renew bool) *claim {
+func (q *Queen) claim(f query.Found, p api.Pick, id query.HoldID, last hivebeat.Millis, now time.Time, renew bool) *claim {
 	c := &claim{Found: f, pick: p, renew: renew}
-	c.hold = query.Hold{ID: r.Hold, N: f.Need, Until: now.Add(cmp.Or(r.HoldMS.Duration(), defaultHold))}
+	c.hold = query.Hold{HoldID: id, N: f.Need, Until: now.Add(cmp.Or(last.Duration(), defaultHold))}
 	c.rev, c.list = q.holds.Written(f.Place)
 	if renew {
 		for _, x := range c.list {
-			if x.ID == r.Hold {
+			if x.HoldID == id {
 				c.hold.N = x.N
 			}
 		}
@@ -145,8 +142,8 @@ func (q *Queen) claim(f query.Found, p api.Pick, r *api.Request, now time.Time, 
 	return c
 }
 
-// hold writes the claims down, and takes over what came of it.
-func (q *Queen) hold(ctx context.Context, l *ledger.Ledger, claims []*claim) {
+// holdAll writes the claims down, and takes over what came of it.
+func (q *Queen) holdAll(ctx context.Context, l *ledger.Ledger, claims []*claim) {
 	if len(claims) == 0 {
 		return
 	}
@@ -161,7 +158,7 @@ func (q *Queen) hold(ctx context.Context, l *ledger.Ledger, claims []*claim) {
 	err := q.do(context.WithoutCancel(ctx), func(now time.Time) {
 		for _, c := range claims {
 			if !c.renew {
-				q.holds.Unreserve(q.view, c.Place, c.hold.ID, now)
+				q.holds.Unreserve(q.view, c.Place, c.hold.HoldID, now)
 			}
 			if c.err == nil {
 				q.holds.Learn(q.view, c.Place, c.rev, c.list, now)
@@ -197,7 +194,7 @@ func (c *claim) with(list []query.Hold) []query.Hold {
 
 func (c *claim) without(list []query.Hold) []query.Hold {
 	now := time.Now()
-	return slices.DeleteFunc(slices.Clone(list), func(x query.Hold) bool { return x.ID == c.hold.ID || !x.Until.After(now) })
+	return slices.DeleteFunc(slices.Clone(list), func(x query.Hold) bool { return x.HoldID == c.hold.HoldID || !x.Until.After(now) })
 }
 
 // write writes a claim down, beside the loop.
@@ -233,7 +230,11 @@ func (c *claim) write(ctx context.Context, l *ledger.Ledger) {
 func entriesOf(list []query.Hold, now time.Time) []ledger.HoldEntry {
 	out := make([]ledger.HoldEntry, 0, len(list))
 	for _, x := range list {
-		out = append(out, ledger.HoldEntry{ID: x.ID, N: x.N, Left: hivebeat.MillisOf(x.Until.Sub(now))})
+		e := ledger.HoldEntry{ID: x.ID, Asker: x.Asker, N: x.N, Left: hivebeat.MillisOf(x.Until.Sub(now))}
+		if e.Asker == api.Anyone {
+			e.Asker = ""
+		}
+		out = append(out, e)
 	}
 	return out
 }
@@ -245,15 +246,16 @@ func holdsOf(item ledger.HoldItem, now time.Time) []query.Hold {
 	out := make([]query.Hold, 0, len(item.Holds))
 	for _, e := range item.Holds {
 		left := min(e.Left, hivebeat.MillisOf(maxHold)).Duration() - item.Stored
-		if hivebeat.ValidID(e.ID) && e.N > 0 && left > 0 {
-			out = append(out, query.Hold{ID: e.ID, N: e.N, Until: now.Add(left)})
+		id := query.HoldID{Asker: cmp.Or(e.Asker, api.Anyone), ID: e.ID}
+		if hivebeat.ValidID(id.ID) && hivebeat.ValidID(id.Asker) && e.N > 0 && left > 0 {
+			out = append(out, query.Hold{HoldID: id, N: e.N, Until: now.Add(left)})
 		}
 	}
 	return out
 }
 
-// release gives all places back that are held under an id.
-func (q *Queen) release(ctx context.Context, r api.Request) api.Answer {
+// release gives all places of a hold back.
+func (q *Queen) release(ctx context.Context, id query.HoldID) api.Answer {
 	var claims []*claim
 	var l *ledger.Ledger
 	away := ""
@@ -266,11 +268,11 @@ func (q *Queen) release(ctx context.Context, r api.Request) api.Answer {
 			away = "JetStream is away, and that a hold is released has to be written down: " + q.store.reason()
 			return
 		}
-		for _, p := range q.holds.Of(r.Hold) {
-			c := &claim{Found: query.Found{Place: p}, renew: true, hold: query.Hold{ID: r.Hold}}
+		for _, p := range q.holds.Of(id) {
+			c := &claim{Found: query.Found{Place: p}, renew: true, hold: query.Hold{HoldID: id}}
 			c.rev, c.list = q.holds.Written(p)
 			for _, x := range c.list {
-				if x.ID == r.Hold {
+				if x.HoldID == id {
 					released = append(released, query.Describe(p, x, now))
 				}
 			}
@@ -283,9 +285,9 @@ func (q *Queen) release(ctx context.Context, r api.Request) api.Answer {
 	case away != "":
 		return q.refuse(ctx, api.CodeUnavailable, away)
 	case len(claims) == 0:
-		return q.refuse(ctx, api.CodeNotFound, "nothing is held under "+r.Hold)
+		return q.refuse(ctx, api.CodeNotFound, id.Asker+" holds nothing under "+id.ID)
 	}
-	q.hold(ctx, l, claims)
+	q.holdAll(ctx, l, claims)
 	for _, c := range claims {
 		if c.err != nil {
 			return q.refuse(ctx, api.CodeUnavailable, "not all of it could be released: "+c.err.Error())

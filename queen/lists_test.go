@@ -66,12 +66,16 @@ func TestPickOnAHiveThatIsNotThere(t *testing.T) {
 	startHive(t, bustest.Conn(t, srv), "h", time.Minute)
 	q.eventually("heard", func() bool { return q.live("h") != "" })
 	for _, r := range []api.Request{{}, {Hold: "job-1"}, {For: api.ForGPU}} {
+		verb := api.VerbPick
+		if r.Hold != "" {
+			verb = api.VerbHold
+		}
 		r.Hive = "h"
-		if a := q.ask(api.VerbPick, r); a.Error != nil || a.Picks == nil || len(a.Picks) != 0 {
+		if a := q.ask(verb, r); a.Error != nil || a.Picks == nil || len(a.Picks) != 0 {
 			t.Errorf("%+v: %+v, %v", r, a.Picks, a.Error)
 		}
 		r.Hive = "none"
-		a := q.Answer(t.Context(), api.VerbPick, r)
+		a := q.Answer(t.Context(), verb, r)
 		if a.Error == nil || a.Error.Code != api.CodeNotFound || a.Error.Message != "no hive none is known" || a.Status.Queen == "" {
 			t.Errorf("%+v: %+v", r, a)
 		}

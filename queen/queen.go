@@ -24,6 +24,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/link"
@@ -38,6 +40,10 @@ type Config struct {
 	ID string
 	// Prefix of all subjects, buckets and the stream. Default none.
 	Prefix string
+	// InboxPrefixes are the inbox prefixes of clients that have one of their own
+	// (nats.CustomInboxPrefix). A queen answers to inboxes alone: to those below
+	// _INBOX. and below these. Default none.
+	InboxPrefixes []string
 	// Fresh is the age up to which a worker's record may be shown as alive, and a
 	// hive's facts may be used. Default hivebeat.Fresh, 45 s.
 	Fresh time.Duration
@@ -115,6 +121,7 @@ type Queen struct {
 	cfg      Config
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
+	inboxes  bus.Inboxes // that it answers to
 	log      *slog.Logger
 
 	msgs  chan *nats.Msg
@@ -171,10 +178,14 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queen: Config.Prefix: %w", err)
 	}
+	inboxes, err := bus.NewInboxes(subjects, cfg.InboxPrefixes...)
+	if err != nil {
+		return nil, fmt.Errorf("queen: Config.InboxPrefixes: %w", err)
+	}
 	q := &Queen{
-		cfg: cfg, nc: nc, subjects: subjects, log: cfg.Logger.With(slog.String("queen", cfg.ID)),
+		cfg: cfg, nc: nc, subjects: subjects, inboxes: inboxes, log: cfg.Logger.With(slog.String("queen", cfg.ID)),
 		msgs:     make(chan *nats.Msg, cfg.Pending),
-		wards:    wards{beats: make(chan *nats.Msg, pendingBeats), subs: make(map[string][]*nats.Subscription)},
+		wards:    wards{beats: make(chan *nats.Msg, core.PendingBeats), subs: make(map[string][]*nats.Subscription)},
 		calls:    make(chan func(time.Time)),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 		began: time.Now(), leaving: make(chan struct{}),
@@ -269,6 +280,8 @@ type Stats struct {
 	Dropped    int                        // messages that NATS dropped as this queen was too slow
 	Incomplete uint64                     // snapshots of which not all pages came
 
+	RepliesRefused uint64 // requests that named a subject to answer to that is no inbox: nothing was done
+
 	Hives, Workers int // known now
 
 	AdoptedHives   int    // hives that were lost, whose workers this queen judges
@@ -315,6 +328,9 @@ func (q *Queen) stats() Stats {
 	c := q.view.Counts()
 	s := Stats{
 		Snapshots: c.Accepted, Refused: c.Refused, Dropped: q.countDropped(), Incomplete: c.Incomplete, Hives: q.view.Len(), Workers: c.Workers,
+	}
+	if q.service != nil {
+		s.RepliesRefused = q.service.refused.Load()
 	}
 	s.SelfPause, s.Blind = q.core.Hearing().Paused(), q.core.Hearing().Blind()
 	s.AdoptedHives, s.AdoptedWorkers, s.AdoptedBeats = q.view.Adoptions()

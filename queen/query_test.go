@@ -46,7 +46,7 @@ func TestHoldsAreGivenOnce(t *testing.T) {
 		wg.Go(func() {
 			q := []*runningQueen{q1, q2}[i%2]
 			id := fmt.Sprintf("job-%d", i)
-			a := q.ask(api.VerbPick, api.Request{Hold: id, HoldMS: 60_000})
+			a := q.ask(api.VerbHold, api.Request{Hold: id, HoldMS: 60_000})
 			mu.Lock()
 			defer mu.Unlock()
 			for _, p := range a.Picks {
@@ -75,7 +75,7 @@ func TestHoldsAreGivenOnce(t *testing.T) {
 
 	q1.stop()
 	for id, w := range byID {
-		a := q2.ask(api.VerbPick, api.Request{Hold: id, HoldMS: 60_000})
+		a := q2.ask(api.VerbHold, api.Request{Hold: id, HoldMS: 60_000})
 		if len(a.Picks) != 1 || a.Picks[0].Worker != w {
 			t.Errorf("%s was %s, asked again: %+v", id, w, a.Picks)
 		}
@@ -104,14 +104,14 @@ func TestHoldsEndByThemselves(t *testing.T) {
 	q.warm()
 	startHive(t, bustest.Conn(t, srv), "h", time.Minute, slotted("w", 1))
 	q.eventually("heard", func() bool { return q.live("h") == hivebeat.Alive })
-	if a := q.ask(api.VerbPick, api.Request{Hold: "a", HoldMS: 1000}); len(a.Picks) != 1 {
+	if a := q.ask(api.VerbHold, api.Request{Hold: "a", HoldMS: 1000}); len(a.Picks) != 1 {
 		t.Fatalf("%+v", a)
 	}
 	if a := q.ask(api.VerbPick, api.Request{}); len(a.Picks) != 0 || a.Passed["held"] != 1 {
 		t.Errorf("%+v %v", a.Picks, a.Passed)
 	}
 	q.eventually("given to another once it has ended", func() bool {
-		return len(q.ask(api.VerbPick, api.Request{Hold: "b", HoldMS: 5000}).Picks) == 1
+		return len(q.ask(api.VerbHold, api.Request{Hold: "b", HoldMS: 5000}).Picks) == 1
 	})
 }
 
@@ -122,17 +122,17 @@ func TestHoldsWithoutJetStream(t *testing.T) {
 		q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1", NoJetStream: true})
 		startHive(t, bustest.Conn(t, srv), "h", time.Minute, slotted("w", 1))
 		q.eventually("heard", func() bool { return q.live("h") == hivebeat.Alive })
-		a := q.ask(api.VerbPick, api.Request{Hold: "a"})
+		a := q.ask(api.VerbHold, api.Request{Hold: "a"})
 		if len(a.Picks) != 1 || len(a.Status.Unsure) == 0 {
 			t.Fatalf("%+v", a)
 		}
-		if a := q.ask(api.VerbPick, api.Request{Hold: "b"}); len(a.Picks) != 0 {
+		if a := q.ask(api.VerbHold, api.Request{Hold: "b"}); len(a.Picks) != 0 {
 			t.Errorf("given twice: %+v", a)
 		}
 		if a := q.ask(api.VerbRelease, api.Request{Hold: "a"}); a.Error != nil {
 			t.Errorf("%+v", a.Error)
 		}
-		if a := q.ask(api.VerbPick, api.Request{Hold: "b"}); len(a.Picks) != 1 {
+		if a := q.ask(api.VerbHold, api.Request{Hold: "b"}); len(a.Picks) != 1 {
 			t.Errorf("%+v", a)
 		}
 		if a := q.ask(api.VerbEvents, api.Request{}); len(a.Status.Unsure) == 0 {
@@ -144,7 +144,7 @@ func TestHoldsWithoutJetStream(t *testing.T) {
 		q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
 		startHive(t, bustest.Conn(t, srv), "h", time.Minute, slotted("w", 1))
 		q.eventually("heard", func() bool { return q.live("h") == hivebeat.Alive })
-		if a := q.ask(api.VerbPick, api.Request{Hold: "a"}); a.Error == nil || a.Error.Code != api.CodeUnavailable {
+		if a := q.ask(api.VerbHold, api.Request{Hold: "a"}); a.Error == nil || a.Error.Code != api.CodeUnavailable {
 			t.Errorf("%+v", a)
 		}
 		if a := q.ask(api.VerbPick, api.Request{}); len(a.Picks) != 1 {

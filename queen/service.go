@@ -1,11 +1,14 @@
 package queen
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,9 +18,9 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// service answers queen.api.<verb> and makes the queen a NATS micro service, so
-// that `nats micro ls` finds it. It speaks the protocol of nats.go/micro by
-// itself: micro.AddService sets the connection's closed and error handlers, and
+// service answers each verb on all its subjects and makes the queen a NATS micro
+// service, so that `nats micro ls` finds it. It speaks the protocol of nats.go/micro
+// by itself: micro.AddService sets the connection's closed and error handlers, and
 // puts those that it found back when it ends, over whatever the program has set
 // since. The connection is borrowed, so its handlers are left alone.
 type service struct {
@@ -31,9 +34,11 @@ type service struct {
 	slots    chan struct{}   // one for each request that is answered beside its subscription
 	watching chan struct{}   // the same of those that watch
 	wg       sync.WaitGroup  // all of them
+	refused  atomic.Uint64   // requests whose answer was to go to no inbox
 
-	mu    sync.Mutex
-	stats []*micro.EndpointStats // by verb
+	mu     sync.Mutex
+	stats  []*micro.EndpointStats // by verb
+	warned time.Time              // of refused
 }
 
 // queueGroup is the one micro takes by default: one of all queens answers.
@@ -65,7 +70,7 @@ func (q *Queen) introduce(work context.Context) (*service, error) {
 			}
 			err = s.subscribe(subject, "", func(m *nats.Msg) {
 				if b, err := json.Marshal(reply()); err == nil {
-					_ = m.Respond(b)
+					_ = respond(m, b, nil)
 				}
 			})
 			if err != nil {
@@ -77,32 +82,50 @@ func (q *Queen) introduce(work context.Context) (*service, error) {
 }
 
 // serve subscribes to all verbs. It is called when the queen is warm: before that
-// it would be the one of N queens whose answers are wrong.
+// it would be the one of N queens whose answers are wrong. The subjects of this queen
+// alone come first, so that a client that has its answer can address it.
 func (s *service) serve() error {
-	for i, verb := range api.Verbs() {
-		stats := s.stats[i]
-		if err := s.subscribe(stats.Subject, queueGroup, func(m *nats.Msg) { s.asked(verb, stats, m) }); err != nil {
-			return err
-		}
-		if verb == api.VerbWatch { // a cursor is followed at its queen
-			if err := s.subscribe(s.q.subjects.APIAt(verb, s.q.cfg.ID), "", func(m *nats.Msg) { s.asked(verb, stats, m) }); err != nil {
-				return err
+	for _, group := range []string{"", queueGroup} {
+		for i, verb := range api.Verbs() {
+			for _, subject := range s.subjects(verb, group == "") {
+				if err := s.subscribe(subject, group, func(m *nats.Msg) { s.asked(verb, s.stats[i], m) }); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
+// subjects returns the subjects of a verb, of any queen or of this one alone: the one
+// for anyone, and the one for askers with a name.
+func (s *service) subjects(verb string, alone bool) [2]string {
+	of, id := s.q.subjects, s.identity.ID
+	if alone {
+		return [2]string{of.Ask("", verb, id), of.Ask("*", verb, id)}
+	}
+	return [2]string{of.API(verb), of.Ask("*", verb, "")}
+}
+
 // serviceVersion is the version of the API.
 const serviceVersion = "1.0.0"
 
+// subscribe hands the requests at subject to fn, but for those whose answer would go
+// elsewhere than to an inbox: those are refused here, whatever they ask for.
 func (s *service) subscribe(subject, group string, fn nats.MsgHandler) error {
+	checked := func(m *nats.Msg) {
+		if m.Reply == "" || s.q.inboxes.Accept(m.Reply) {
+			fn(m)
+			return
+		}
+		s.refuse(m)
+	}
 	var sub *nats.Subscription
 	var err error
 	if group == "" {
-		sub, err = s.q.nc.Subscribe(subject, fn)
+		sub, err = s.q.nc.Subscribe(subject, checked)
 	} else {
-		sub, err = s.q.nc.QueueSubscribe(subject, group, fn)
+		sub, err = s.q.nc.QueueSubscribe(subject, group, checked)
 	}
 	if err != nil {
 		return fmt.Errorf("queen: subscribe %s: %w", subject, err)
@@ -112,6 +135,24 @@ func (s *service) subscribe(subject, group string, fn nats.MsgHandler) error {
 	s.subs, s.ended = append(s.subs, sub), append(s.ended, ended)
 	return nil
 }
+
+// refuse counts a request that names a subject to answer to which this queen may
+// publish to, and the requester perhaps not.
+func (s *service) refuse(m *nats.Msg) {
+	total := s.refused.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); s.warned.IsZero() || now.Sub(s.warned) >= warnAgain {
+		s.warned = now
+		s.q.log.Warn("requests refused: their answers were to go to a subject that is no inbox",
+			slog.String("subject", m.Subject), slog.String("reply", m.Reply[:min(len(m.Reply), maxReplyShown)]), slog.Uint64("total", total))
+	}
+}
+
+const (
+	warnAgain     = 10 * time.Second
+	maxReplyShown = 256 // bytes
+)
 
 // drain stops taking requests and waits until those that came are answered.
 func (s *service) drain(ctx context.Context) {
@@ -157,25 +198,22 @@ func (s *service) asked(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 // ask answers one request.
 func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 	began := time.Now()
+	asker, _, _, bad := s.q.subjects.ParseAPI(m.Subject)
+	asker = cmp.Or(asker, api.Anyone)
 	r, err := api.DecodeRequest(m.Data)
+	err = cmp.Or(bad, err)
 	ctx, cancel := context.WithTimeout(s.work, askTimeout+min(r.Wait, hivebeat.MillisOf(time.Minute)).Duration())
 	defer cancel()
-	reply := nats.NewMsg(m.Reply)
-	a := api.Answer{}
+	var a api.Answer
+	var body []byte
 	if limit := int(s.q.nc.MaxPayload()); err != nil {
 		a = s.q.refuse(ctx, api.CodeBadRequest, err.Error())
-		reply.Data, _ = encodeAnswer(&a, limit)
+		a.Status.Asker = asker
+		body, _ = encodeAnswer(&a, limit)
 	} else {
-		a, reply.Data = fitting(func(r api.Request) api.Answer { return s.q.Answer(ctx, verb, r) }, verb, r, limit)
+		a, body = fitting(func(r api.Request) api.Answer { return s.q.answerTo(ctx, asker, verb, r) }, verb, r, limit)
 	}
-	if a.Error != nil {
-		reply.Header.Set(micro.ErrorHeader, a.Error.Message)
-		reply.Header.Set(micro.ErrorCodeHeader, a.Error.Code)
-	}
-	err = nil
-	if m.Reply != "" {
-		err = m.RespondMsg(reply)
-	}
+	err = respond(m, body, a.Error)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,6 +228,20 @@ func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 		stats.NumErrors++
 		stats.LastError = err.Error()
 	}
+}
+
+// respond sends an answer of the service, with failed, if any, in its headers.
+func respond(m *nats.Msg, body []byte, failed *api.Error) error {
+	if m.Reply == "" {
+		return nil
+	}
+	reply := nats.NewMsg(m.Reply)
+	reply.Data = body
+	if failed != nil {
+		reply.Header.Set(micro.ErrorHeader, failed.Message)
+		reply.Header.Set(micro.ErrorCodeHeader, failed.Code)
+	}
+	return m.RespondMsg(reply) //nolint:forbidigo // subscribe has checked where to
 }
 
 // askTimeout bounds how long a request waits for the loop.
@@ -238,7 +290,11 @@ func (s *service) info() any {
 		Description: "hivebeat queen: who is alive, what does it serve, how much VRAM is free, and how sure is that",
 	}
 	for _, e := range s.stats {
-		i.Endpoints = append(i.Endpoints, micro.EndpointInfo{Name: e.Name, Subject: e.Subject, QueueGroup: e.QueueGroup})
+		shared, alone := s.subjects(e.Name, false), s.subjects(e.Name, true)
+		i.Endpoints = append(i.Endpoints, micro.EndpointInfo{
+			Name: e.Name, Subject: e.Subject, QueueGroup: e.QueueGroup,
+			Metadata: map[string]string{"pinned": shared[1], "addressed": alone[0], "addressed_pinned": alone[1]},
+		})
 	}
 	return i
 }

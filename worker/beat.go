@@ -36,7 +36,7 @@ func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
 		V: hivebeat.Version, Hive: w.cfg.Hive, Worker: w.cfg.ID,
 		Facts: hivebeat.Facts{
 			Inc: w.inc, Every: hivebeat.MillisOf(w.cfg.Every), State: state, Reason: reason,
-			PID: w.pid, NS: w.ns, Conn: bus.ConnID(w.nc), RW: hivebeat.MillisOf(bus.ReconnectWaitOf(w.nc)),
+			PID: w.pid, NS: w.ns, Host: w.host, Conn: bus.ConnID(w.nc), RW: hivebeat.MillisOf(bus.ReconnectWaitOf(w.nc)),
 			Model: facts.Model, Endpoint: facts.Endpoint, GPUs: facts.GPUs, Slots: facts.Slots,
 			Labels: facts.Labels, Data: facts.Data,
 			Seq: w.seq, Sent: now.UnixMilli(),

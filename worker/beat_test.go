@@ -27,12 +27,16 @@ func TestFirstBeat(t *testing.T) {
 		Hive: "gpu-01", ID: "llama", Every: time.Minute, Model: "llama-3-8b", Endpoint: "http://10.0.0.7:8000",
 		GPUs: []string{"GPU-1", "GPU-2"}, Slots: 4, Labels: map[string]string{"tier": "gold"}, State: hivebeat.Loading,
 	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := time.Now()
 	w := run(t, nc, cfg)
 	b := e.wait(0, "the first beat", anyBeat)
 	want := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "llama", Facts: hivebeat.Facts{
 		Inc: w.Incarnation(), Every: 60_000, State: hivebeat.Loading, PID: uint64(os.Getpid()), NS: bootid.Namespace(),
-		Conn: bus.ConnID(nc), RW: 20, Model: cfg.Model, Endpoint: cfg.Endpoint, GPUs: cfg.GPUs, Slots: 4, Labels: cfg.Labels,
+		Host: host, Conn: bus.ConnID(nc), RW: 20, Model: cfg.Model, Endpoint: cfg.Endpoint, GPUs: cfg.GPUs, Slots: 4, Labels: cfg.Labels,
 		Seq: 1, Sent: b.Sent,
 	}}
 	if got, want := fmt.Sprintf("%+v", b.Beat), fmt.Sprintf("%+v", want); got != want {

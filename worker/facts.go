@@ -31,7 +31,7 @@ var ErrInvalid = errors.New("invalid")
 
 // factsRoom is what is left of a beat for its facts when every other key is as
 // long as it may be, so that whether facts are valid depends on nothing else.
-const factsRoom = hivebeat.MaxBeat - (2*hivebeat.MaxID + hivebeat.MaxState + hivebeat.MaxReason + 2*hivebeat.MaxConn + 512)
+const factsRoom = hivebeat.MaxBeat - (2*hivebeat.MaxID + hivebeat.MaxState + hivebeat.MaxReason + 2*hivebeat.MaxConn + hivebeat.MaxHostText + 512)
 
 // check returns nil, or an error that begins with the name of the field.
 func (f *Facts) check() error {

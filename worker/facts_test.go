@@ -143,6 +143,7 @@ func TestBeatsAreAlwaysValid(t *testing.T) {
 			}
 			b.Conn = strings.Repeat("c", hivebeat.MaxConn)
 			b.NS = strings.Repeat("n", hivebeat.MaxConn)
+			b.Host = strings.Repeat("h", hivebeat.MaxHostText)
 			payload, err := bus.Encode(&b)
 			if err != nil {
 				t.Fatal(err)

@@ -28,6 +28,7 @@ type Worker struct {
 	inc      uint64
 	pid      uint64
 	ns       string
+	host     string // name of the machine
 	pulse    *bus.Pulse[hivebeat.Beat]
 
 	ran  atomic.Bool   // Run began
@@ -93,6 +94,16 @@ func newInc(now time.Time) uint64 {
 	}
 }
 
+// hostName returns the name of the machine, or nothing where that can not stand in a
+// beat.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil || checkText("host", name, hivebeat.MaxHostText) != nil {
+		return ""
+	}
+	return name
+}
+
 // New returns a worker that begins to beat with Run. It is a new incarnation,
 // named after the time of this call. An error names the field of cfg at fault.
 func New(nc *nats.Conn, cfg Config) (*Worker, error) {
@@ -112,7 +123,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		cfg: cfg, nc: nc, subjects: subjects,
 		subject: subjects.Workers(cfg.Hive),
 		log:     cfg.Logger.With(slog.String("hive", cfg.Hive), slog.String("worker", cfg.ID)),
-		inc:     newInc(time.Now()), pid: uint64(os.Getpid()), ns: bootid.Namespace(),
+		inc:     newInc(time.Now()), pid: uint64(os.Getpid()), ns: bootid.Namespace(), host: hostName(),
 		done:  make(chan struct{}),
 		state: cfg.State, said: cfg.State,
 	}

@@ -19,12 +19,13 @@ import (
 // Types of nats-server that a caller of Config.Options needs, so that nobody
 // else has to import it.
 type (
-	Options           = server.Options
-	User              = server.User
-	NkeyUser          = server.NkeyUser
-	Account           = server.Account
-	Permissions       = server.Permissions
-	SubjectPermission = server.SubjectPermission
+	Options            = server.Options
+	User               = server.User
+	NkeyUser           = server.NkeyUser
+	Account            = server.Account
+	Permissions        = server.Permissions
+	SubjectPermission  = server.SubjectPermission
+	ResponsePermission = server.ResponsePermission
 )
 
 // NewAccount returns an account for Options.Accounts.

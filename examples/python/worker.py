@@ -24,7 +24,7 @@ def beat(nats, conn, state):
     global seq
     seq += 1
     b = pack({"v": 1, "hive": hive, "worker": worker, "inc": inc, "every": every, "state": state,
-              "conn": conn, "model": model, "slots": 1, "seq": seq, "sent": time.time_ns() // 1_000_000})
+              "host": socket.gethostname(), "conn": conn, "model": model, "slots": 1, "seq": seq, "sent": time.time_ns() // 1_000_000})
     nats.sendall(f"PUB hive.{hive}.workers {len(b)}\r\n".encode() + b + b"\r\n")
 
 def serve(nats):  # until a signal comes; an OSError says that the connection is gone

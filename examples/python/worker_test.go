@@ -158,6 +158,10 @@ func TestBeats(t *testing.T) {
 				o.PingInterval, o.MaxPingsOut = 100*time.Millisecond, 2
 			}))
 			heard := listen(t, bustest.Conn(t, srv))
+			host, err := os.Hostname()
+			if err != nil {
+				t.Fatal(err)
+			}
 			before := time.Now()
 			w := start(t, srv.URL(), "gpu-01", "snake", "päivää-8b", "200")
 			list := heard.wait(w, 8)
@@ -168,7 +172,7 @@ func TestBeats(t *testing.T) {
 			}
 			for i, b := range list[:len(list)-1] {
 				want := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "snake", Facts: hivebeat.Facts{
-					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Slots: 1, Conn: b.Conn, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
+					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Slots: 1, Host: host, Conn: b.Conn, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
 				}}
 				if got, want := fmt.Sprintf("%+v", b), fmt.Sprintf("%+v", want); got != want {
 					t.Errorf("beat %d:\n got %s\nwant %s", i+1, got, want)

@@ -13,7 +13,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/onequeen"
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/doctor"
 	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/queen/client"
 )
@@ -24,19 +25,28 @@ const pageSize = 500
 
 // asker asks the queen.
 type asker struct {
+	*client.Client
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
+	name     string // as whom it asks; empty: as anyone
 	timeout  time.Duration
-	denials  *denials     // what the connection is told of permissions; nil = nobody listens
-	follow   onequeen.Ask // of a view; else nil
+	denials  *denials // what the connection is told of permissions; nil = nobody listens
 }
 
-// view returns an asker whose answers are shown together: they are of one queen where
-// that can be, and certainty tells where it can not. It is for questions that change
-// nothing.
+// newAsker returns who asks on nc, as f says, for up to timeout an answer.
+func (f *AskerFlags) newAsker(nc *nats.Conn, timeout time.Duration, heard *denials) (*asker, error) {
+	c, err := client.New(nc, client.Config{Prefix: f.Prefix, Asker: f.Asker, Timeout: timeout})
+	if err != nil {
+		return nil, err
+	}
+	return &asker{Client: c, nc: nc, subjects: f.subjects(), name: f.Asker, timeout: timeout, denials: heard}, nil
+}
+
+// view returns an asker whose answers are shown together: they are of one queen, or say
+// that they are not.
 func (a *asker) view() *asker {
 	v := *a
-	v.follow = onequeen.Follow(a.ask)
+	v.Client = a.Follow()
 	return &v
 }
 
@@ -74,13 +84,13 @@ func (d *denials) listen(hear func(error)) (stop func()) {
 	}
 }
 
-// denied makes an error for people of one of NATS.
-func denied(err error) error {
+// denied makes an error for people of one of NATS, which refuses what a role needs.
+func denied(err error, role doctor.Role) error {
 	what := err.Error()
 	if _, rest, ok := strings.Cut(what, "Permissions Violation for "); ok {
 		what = strings.NewReplacer("Publish to", "publish to", "Subscription to", "subscribe to").Replace(rest)
 	}
-	return failed(fmt.Errorf("%w %s", errDenied, what), "\"hivebeat doctor --role reader\" tells which permissions are missing")
+	return failed(fmt.Errorf("%w %s", errDenied, what), "\"hivebeat doctor --role %s\" tells which permissions are missing", role)
 }
 
 // hearing returns a context that ends with errDenied where NATS refuses questions
@@ -89,11 +99,15 @@ func (a *asker) hearing(ctx context.Context, verb string) (context.Context, func
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := func() {}
 	if a.denials != nil {
-		question := fmt.Sprintf("Publish to %q", a.subjects.API(verb))
+		question := `Publish to "` + a.subjects.Ask(a.name, verb, "")
+		role := doctor.Viewer
+		if api.Acts(verb) {
+			role = doctor.Scheduler
+		}
 		answer := `Subscription to "` + cmp.Or(a.nc.Opts.InboxPrefix, nats.InboxPrefix)
 		stop = a.denials.listen(func(err error) {
-			if text := err.Error(); strings.Contains(text, question) || strings.Contains(text, answer) {
-				cancel(denied(err))
+			if text := err.Error(); strings.Contains(text, question+`"`) || strings.Contains(text, question+".") || strings.Contains(text, answer) {
+				cancel(denied(err, role))
 			}
 		})
 	}
@@ -106,23 +120,11 @@ var (
 	errDenied   = errors.New("NATS does not let this user")
 )
 
-func (a *asker) client() (*client.Client, error) {
-	return client.New(a.nc, client.Config{Prefix: a.subjects.Prefix(), Timeout: a.timeout})
-}
-
-// ask sends one request and returns the answer of whichever queen gives it; that of
-// a view, of the one that gave the answer before, if she does.
+// ask sends one request and returns the answer.
 func (a *asker) ask(ctx context.Context, verb string, req api.Request) (*api.Answer, error) {
-	if a.follow != nil {
-		return a.follow(ctx, verb, req)
-	}
-	c, err := a.client()
-	if err != nil {
-		return nil, err
-	}
 	ctx, done := a.hearing(ctx, verb)
 	defer done()
-	ans, err := c.Ask(ctx, verb, req)
+	ans, err := a.Ask(ctx, verb, req)
 	return ans, a.explain(err)
 }
 
@@ -147,6 +149,9 @@ func (a *asker) explain(err error) error {
 	case errors.Is(err, nats.ErrNoResponders):
 		return failed(fmt.Errorf("%w on %s", client.ErrNoQueen, a.where()),
 			"start one with \"hivebeat queen\" (or all with \"hivebeat up\"), or check --nats and --prefix")
+	case errors.Is(err, context.DeadlineExceeded) && !(bus.Inboxes{}).Accept(a.nc.NewInbox()):
+		return failed(fmt.Errorf("%w on %s within %s", client.ErrNoQueen, a.where(), a.timeout),
+			"this connection has an inbox prefix of its own: start the queens with --inbox-prefix %s", a.nc.Opts.InboxPrefix)
 	case errors.Is(err, context.DeadlineExceeded):
 		return failed(fmt.Errorf("%w on %s within %s", client.ErrNoQueen, a.where(), a.timeout),
 			"look at the queen's log; \"hivebeat doctor\" checks the connection; --timeout waits longer")
@@ -199,33 +204,6 @@ func (a *asker) pages(ctx context.Context, verb string, req api.Request) iter.Se
 	}
 }
 
-// certainty adds up how sure several answers are together.
-type certainty struct {
-	status api.Status
-	any    bool
-	queens onequeen.Queens
-}
-
-// sum is the status of all that were added.
-func (c *certainty) sum() *api.Status {
-	st := c.status
-	st.Unsure = c.queens.Unsure(st.Unsure)
-	return &st
-}
-
-func (c *certainty) add(st api.Status) {
-	c.queens.Add(st.Queen)
-	was := c.status
-	c.status = st
-	if !c.any {
-		c.any = true
-		return
-	}
-	c.status.Warm = st.Warm && was.Warm
-	c.status.JetStream = st.JetStream && was.JetStream
-	c.status.Unsure = onequeen.Reasons(was.Unsure, st.Unsure)
-}
-
 // withQueen connects, and runs f with somebody to ask, until a signal comes.
 func (f *AskFlags) withQueen(ctx context.Context, c *console, name string, do func(context.Context, *asker) error) error {
 	ctx, stop := c.untilSignal(ctx)
@@ -239,5 +217,9 @@ func (f *AskFlags) withQueen(ctx context.Context, c *console, name string, do fu
 		return err
 	}
 	defer nc.Close()
-	return do(ctx, &asker{nc: nc, subjects: f.subjects(), timeout: f.Timeout, denials: heard})
+	a, err := f.newAsker(nc, f.Timeout, heard)
+	if err != nil {
+		return err
+	}
+	return do(ctx, a)
 }

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-
-	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 func TestPaint(t *testing.T) {
@@ -60,16 +58,5 @@ func TestErrorsAreOneLine(t *testing.T) {
 	}
 	if got, want := errs.String(), "hivebeat: a\ufffd[2J; b\nhint: do; this\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func TestCertaintyIsThatOfTheLeastSureAnswer(t *testing.T) {
-	var c certainty
-	c.add(api.Status{Queen: "a", Warm: true, JetStream: true, Unsure: []string{"x"}})
-	c.add(api.Status{Queen: "b", JetStream: true, Unsure: []string{"y", "x"}})
-	c.add(api.Status{Queen: "c", Warm: true})
-	s := c.sum()
-	if s.Queen != "c" || s.Warm || s.JetStream || strings.Join(s.Unsure, "; ") != "x; y; 3 queens answered, a, b and c" {
-		t.Errorf("got %+v", s)
 	}
 }

@@ -113,9 +113,14 @@ func TestDecodeRefusedVectors(t *testing.T) {
 				if code != ExitDone || !json.Valid([]byte(out)) {
 					t.Errorf("%s %s: exit code %d, %q, %s", file, v.Name, code, out, errs)
 				}
-				if strings.Contains(errs, "refused: "+v.Refuse) {
+				switch beat := wire.ParseBeat(b, new(wire.BeatView)) == nil; {
+				case beat: // which is wrong by the subject alone
+					if errs != "" {
+						t.Errorf("%s %s: is a beat, and there is %s", file, v.Name, errs)
+					}
+				case strings.Contains(errs, "refused: "+v.Refuse):
 					shown++
-				} else if errs != "" || v.Name != "not-a-map" && v.Name != "version" { // which could be anything
+				case errs != "" || v.Name != "not-a-map" && v.Name != "version": // which could be anything
 					t.Errorf("%s %s: warns of another rule than %s: %s", file, v.Name, v.Refuse, errs)
 				}
 			}

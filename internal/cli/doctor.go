@@ -16,7 +16,7 @@ type doctorCmd struct {
 	AskFlags
 	SystemFlags
 	KeepFlags
-	Role   string `enum:"all,worker,hive,queen,reader" default:"all" help:"Whose needs to check: ${enum}."`
+	Role   string `enum:"all,worker,hive,queen,viewer,scheduler" default:"all" help:"Whose needs to check: ${enum}."`
 	Hive   string `placeholder:"ID" help:"Hive whose subjects are checked."`
 	Worker string `placeholder:"ID" help:"Worker whose subject is checked."`
 	Pinned bool   `help:"They send on subjects of their own."`
@@ -76,11 +76,11 @@ func (cmd *doctorCmd) Run(ctx context.Context, c *console) error {
 func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFinding, err error) {
 	roles := []doctor.Role{doctor.Role(cmd.Role)}
 	if cmd.Role == "all" {
-		roles = []doctor.Role{doctor.Queen, doctor.Hive, doctor.Worker, doctor.Reader}
+		roles = []doctor.Role{doctor.Queen, doctor.Hive, doctor.Worker, doctor.Scheduler}
 	}
 	for _, role := range roles {
 		list, err := doctor.Check(ctx, a.nc, doctor.Config{
-			Role: role, Subjects: a.subjects, Hive: cmd.Hive, Worker: cmd.Worker, Pinned: cmd.Pinned,
+			Role: role, Subjects: a.subjects, Hive: cmd.Hive, Worker: cmd.Worker, Pinned: cmd.Pinned, Asker: cmd.Asker,
 			NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas, Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax),
 			Webhooks: cmd.Webhooks,
 		})

@@ -49,22 +49,22 @@ func (cmd *eventsCmd) Run(ctx context.Context, c *console) error {
 		for _, k := range cmd.Kind {
 			req.Kinds = append(req.Kinds, hivebeat.Kind(k))
 		}
-		var sure certainty
+		var sure show.Certainty
 		var all []api.Happened
 		for ans, err := range a.view().pages(ctx, api.VerbEvents, req) {
 			if err != nil {
 				return refused(err, ans)
 			}
-			sure.add(ans.Status)
+			sure.Add(ans.Status)
 			all = append(all, ans.Events...)
 		}
 		if cmd.json() {
 			doc := newDocument(c.out)
 			putList(doc, "events", all)
-			doc.field("status", sure.sum())
+			doc.field("status", sure.Sum())
 			return doc.close()
 		}
-		return cmd.print(c, all, sure.sum())
+		return cmd.print(c, all, sure.Sum())
 	})
 }
 

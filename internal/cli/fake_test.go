@@ -32,8 +32,8 @@ func serveFake(t *testing.T, workers int) (url string, nc *nats.Conn, q *fakeQue
 	q = &fakeQueen{workers: workers, asked: map[string]int{}}
 	var s hivebeat.Subjects
 	once := onceEach()
-	if _, err := nc.Subscribe(s.API("*"), func(m *nats.Msg) {
-		verb := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	subscribeAs(t, nc, "fake", func(m *nats.Msg) {
+		_, verb, _, _ := s.ParseAPI(m.Subject)
 		if !once(m) {
 			return
 		}
@@ -41,18 +41,30 @@ func serveFake(t *testing.T, workers int) (url string, nc *nats.Conn, q *fakeQue
 			b, _ := json.Marshal(a)
 			_ = m.Respond(b)
 		}
-	}); err != nil {
-		t.Fatal(err)
-	}
-	bustest.Flush(t, nc)
+	})
 	return srv.URL(), nc, q
 }
 
+// subscribeAs hears all verbs as the only queen does.
+func subscribeAs(t *testing.T, nc *nats.Conn, queen string, hear nats.MsgHandler) {
+	t.Helper()
+	var s hivebeat.Subjects
+	for _, subject := range []string{s.API("*"), s.Ask("", "*", queen)} {
+		if _, err := nc.Subscribe(subject, hear); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bustest.Flush(t, nc)
+}
+
 // onceEach tells a question from one that is asked again, on a slow machine, before its
-// answer came. It is for one subscription.
+// answer came.
 func onceEach() func(*nats.Msg) bool {
+	var mu sync.Mutex
 	seen := map[string]bool{}
 	return func(m *nats.Msg) bool {
+		mu.Lock()
+		defer mu.Unlock()
 		was := seen[m.Reply]
 		seen[m.Reply] = true
 		return !was

@@ -36,7 +36,13 @@ type PrefixFlag struct {
 // Validate checks the prefix. kong calls the Validate of every embedded struct whose
 // name is exported: that is why these are.
 func (f *PrefixFlag) Validate() error {
-	return checkID("--prefix", f.Prefix)
+	if err := checkID("--prefix", f.Prefix); err != nil {
+		return err
+	}
+	if _, err := hivebeat.NewSubjects(f.Prefix); err != nil {
+		return misused(fmt.Errorf("--prefix: %w", err), "use another one, such as acme")
+	}
+	return nil
 }
 
 func (f *PrefixFlag) subjects() hivebeat.Subjects {
@@ -70,6 +76,17 @@ var flagOf = map[string]string{
 	"TLSCA": "--tls-ca", "TLSCert": "--tls-cert", "TLSKey": "--tls-key", "Name": "--id",
 }
 
+// AskerFlags stand at everything that asks a queen.
+type AskerFlags struct {
+	ConnFlags
+	Asker string `placeholder:"ID" help:"Ask as this asker, which permissions of NATS can tie to a user; holds are its own." group:"Connection"`
+}
+
+// Validate checks the id.
+func (f *AskerFlags) Validate() error {
+	return checkID("--asker", f.Asker)
+}
+
 // LogFlags stand at every long-running command.
 type LogFlags struct {
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: ${enum}." group:"Log"`
@@ -90,7 +107,7 @@ type ColorFlag struct {
 
 // AskFlags stand at commands that ask a queen.
 type AskFlags struct {
-	ConnFlags
+	AskerFlags
 	OutFlag
 	ColorFlag
 	Timeout time.Duration `default:"5s" help:"How long an answer may take."`

@@ -72,7 +72,7 @@ func (cmd *getCmd) worker(ctx context.Context, c *console, a *asker) error {
 func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 	id, _, _ := cmd.ids()
 	a = a.view()
-	var sure certainty
+	var sure show.Certainty
 	ans, err := a.ask(ctx, api.VerbHive, api.Request{Hive: id})
 	switch {
 	case errors.Is(err, errNotFound):
@@ -82,14 +82,14 @@ func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 	case len(ans.Hives) != 1:
 		return fmt.Errorf("the queen's answer holds %d hives", len(ans.Hives))
 	}
-	sure.add(ans.Status)
+	sure.Add(ans.Status)
 	// How sure all of it is stands on top: the pages are held until the last is here.
 	var pages []*api.Answer
 	for page, err := range a.pages(ctx, api.VerbWorkers, api.Request{Hive: id}) {
 		if err != nil {
 			return err
 		}
-		sure.add(page.Status)
+		sure.Add(page.Status)
 		pages = append(pages, page)
 	}
 	width, _ := c.size()
@@ -98,11 +98,11 @@ func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 	var out listing = text
 	if cmd.json() {
 		doc := newDocument(c.out)
-		doc.field("status", sure.sum())
+		doc.field("status", sure.Sum())
 		doc.field("hive", &ans.Hives[0])
 		out = &jsonListing{doc}
 	} else {
-		for _, line := range show.Hive(&ans.Hives[0], sure.sum(), paint) {
+		for _, line := range show.Hive(&ans.Hives[0], sure.Sum(), paint) {
 			fmt.Fprintln(text.w, line)
 		}
 		text.tables = 1 // a line is left free before the next

@@ -75,7 +75,7 @@ type listing interface {
 }
 
 func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
-	var sure certainty
+	var sure show.Certainty
 	var listed rows
 	var mine counter // of one hive, where only that is asked for
 	if cmd.What != "workers" || cmd.Hive != "" && !cmd.some() {
@@ -87,7 +87,7 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 			if err != nil {
 				return cmd.explain(err, ans)
 			}
-			sure.add(ans.Status)
+			sure.Add(ans.Status)
 			for i := range ans.Hives {
 				listed.hives++
 				mine.hive(&ans.Hives[i])
@@ -107,7 +107,7 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 			if err != nil {
 				return cmd.explain(err, ans)
 			}
-			sure.add(ans.Status)
+			sure.Add(ans.Status)
 			for i := range ans.Workers {
 				listed.workers++
 				mine.worker(&ans.Workers[i])
@@ -118,13 +118,13 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 		out.end()
 	}
 	if cmd.Hive != "" && !cmd.some() {
-		return out.close(&mine.Summary, sure.sum(), "only hive "+cmd.Hive+": ")
+		return out.close(&mine.Summary, sure.Sum(), "only hive "+cmd.Hive+": ")
 	}
 	ans, err := a.ask(ctx, api.VerbSummary, api.Request{})
 	if err != nil {
 		return err
 	}
-	sure.add(ans.Status)
+	sure.Add(ans.Status)
 	if ans.Summary == nil {
 		return errors.New("the queen's summary is empty")
 	}
@@ -132,7 +132,7 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	if cmd.some() {
 		of = listed.of(cmd.What) + " · all: "
 	}
-	return out.close(ans.Summary, sure.sum(), of)
+	return out.close(ans.Summary, sure.Sum(), of)
 }
 
 func (cmd *lsCmd) request() api.Request {

@@ -37,7 +37,7 @@ func (pickCmd) Help() string {
 
 The best comes first. The exit code is 1 if nothing fits, and 0 if there are fewer than -n.
 A hold is on top of what a worker says is busy: release it when the work has begun. To ask again with the same
---hold gives the same places. With -o json it prints one document {"picks":[…],"passed":{…},"status":{…}}, also
+--hold gives the same places. With --asker holds are that asker's own: no other one renews or releases them. With -o json it prints one document {"picks":[…],"passed":{…},"status":{…}}, also
 where nothing fits; --release prints {"released":[…],"status":{…}}.`
 }
 
@@ -72,7 +72,11 @@ func (cmd *pickCmd) Run(ctx context.Context, c *console) error {
 		if cmd.Release != "" {
 			return cmd.release(ctx, c, a)
 		}
-		ans, err := a.ask(ctx, api.VerbPick, api.Request{
+		verb := api.VerbPick
+		if cmd.Hold != "" {
+			verb = api.VerbHold
+		}
+		ans, err := a.ask(ctx, verb, api.Request{
 			Hive: cmd.Hive, Filter: cmd.filter(), N: cmd.Count, For: cmd.For, Spread: cmd.Spread, Slots: uint64(cmd.Slots),
 			Hold: cmd.Hold, HoldMS: hivebeat.MillisOf(cmd.HoldFor),
 		})

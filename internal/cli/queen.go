@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/queen"
 )
@@ -88,12 +89,17 @@ type queenCmd struct {
 	WebhookFlags
 	ID    string        `placeholder:"ID" help:"Id of the queen, shown in its answers (default: a random one)."`
 	Fresh time.Duration `default:"45s" help:"Age up to which a record is fresh."`
+
+	InboxPrefix []string `placeholder:"P" help:"Answer to inboxes below P too, for clients with an inbox prefix of their own. May be repeated."`
 }
 
 // Validate checks the flags.
 func (cmd *queenCmd) Validate() error {
 	if cmd.Fresh <= 0 {
 		return misused(fmt.Errorf("--fresh: %s is no age", cmd.Fresh), "use something like 45s")
+	}
+	if _, err := bus.NewInboxes(cmd.subjects(), cmd.InboxPrefix...); err != nil {
+		return misused(fmt.Errorf("--inbox-prefix: %w", err), "give the one that the clients have, such as _INBOX_ops; what is below _INBOX is answered to anyway")
 	}
 	return checkID("--id", cmd.ID)
 }
@@ -113,7 +119,7 @@ func (cmd *queenCmd) run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	q, err := queen.New(m.nc, queen.Config{
-		ID: cmd.ID, Prefix: cmd.Prefix, Fresh: cmd.Fresh, NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas,
+		ID: cmd.ID, Prefix: cmd.Prefix, InboxPrefixes: cmd.InboxPrefix, Fresh: cmd.Fresh, NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas,
 		Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax), BrakeOff: cmd.Brake == 0, BrakeShare: float64(cmd.Brake), System: m.sys, Logger: log,
 	})
 	if err != nil {

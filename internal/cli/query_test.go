@@ -30,17 +30,14 @@ func serveOracle(t *testing.T, answers map[string][]api.Answer) (url string, o *
 	o = &oracle{answers: answers}
 	var s hivebeat.Subjects
 	once := onceEach()
-	if _, err := nc.Subscribe(s.API("*"), func(m *nats.Msg) {
-		verb := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	subscribeAs(t, nc, "q", func(m *nats.Msg) {
+		_, verb, _, _ := s.ParseAPI(m.Subject)
 		if !once(m) {
 			return
 		}
 		b, _ := json.Marshal(o.answer(verb, m.Data))
 		_ = m.Respond(b)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	bustest.Flush(t, nc)
+	})
 	return srv.URL(), o
 }
 
@@ -157,8 +154,8 @@ func TestPick(t *testing.T) {
 	}
 	passed := map[string]int{"no free slot": 3, "another model": 12, "never": 0}
 	gpu := api.Pick{Rank: 1, Hive: "gpu-01", Zone: "a", GPU: "GPU-1", GPUIndex: &one, FreeVRAM: 30 << 30, Age: 2000, Reasons: []string{"30 GiB free"}}
-	url, o := serveOracle(t, map[string][]api.Answer{api.VerbPick: {
-		{Picks: picks, Passed: passed}, {Picks: []api.Pick{gpu}}, {Passed: passed}, {Passed: passed}, {Picks: picks, Passed: passed}, {Status: api.Status{Unsure: []string{"the brake is on"}}},
+	url, o := serveOracle(t, map[string][]api.Answer{api.VerbHold: {{Picks: picks, Passed: passed}}, api.VerbPick: {
+		{Picks: []api.Pick{gpu}}, {Passed: passed}, {Passed: passed}, {Picks: picks, Passed: passed}, {Status: api.Status{Unsure: []string{"the brake is on"}}},
 	}})
 	code, out, errs := run(t, nil, "pick", "--nats", url, "--model", "llama-3*", "-n", "3", "--max-age", "10s", "--selector", "tier!=dev", "--slots", "1",
 		"--hold", "job-42", "--hold-for", "1m", "--hive", "h")
@@ -213,14 +210,14 @@ func TestPick(t *testing.T) {
 }
 
 func TestRelease(t *testing.T) {
-	held := []api.Hold{{ID: "job-42", Hive: "h", Worker: "w", Slots: 1}, {ID: "job-42", Hive: "h", GPU: "GPU-1", Bytes: 5}}
+	held := []api.Hold{{ID: "job-42", Asker: "ann", Hive: "h", Worker: "w", Slots: 1}, {ID: "job-42", Asker: "ann", Hive: "h", GPU: "GPU-1", Bytes: 5}}
 	url, o := serveOracle(t, map[string][]api.Answer{api.VerbRelease: {{Holds: held}, {Holds: held}, {Error: &api.Error{Code: api.CodeNotFound, Message: "no hold job-42"}}}})
 	code, out, errs := run(t, nil, "pick", "--nats", url, "--release", "job-42")
 	o.wasAsked(t, api.Request{Hold: "job-42"})
 	if code != ExitDone || out != "released job-42: h/w, h/GPU-1\n" {
 		t.Errorf("exit code %d, %s%s", code, out, errs)
 	}
-	if code, out, _ = run(t, nil, "pick", "--nats", url, "--release", "job-42", "-o", "json"); code != ExitDone || !strings.Contains(out, `{"id":"job-42","hive":"h","worker":"w","slots":1,`) {
+	if code, out, _ = run(t, nil, "pick", "--nats", url, "--release", "job-42", "-o", "json"); code != ExitDone || !strings.Contains(out, `{"id":"job-42","asker":"ann","hive":"h","worker":"w","slots":1,`) {
 		t.Errorf("exit code %d, %s", code, out)
 	}
 	if code, _, errs = run(t, nil, "pick", "--nats", url, "--release", "job-42"); code != ExitFailed || !strings.Contains(errs, "not found: no hold job-42\nhint: it was released") {

@@ -16,7 +16,7 @@ import (
 )
 
 type topCmd struct {
-	ConnFlags
+	AskerFlags
 	ColorFlag
 	Timeout time.Duration `default:"2s" help:"How long an answer may take until the view says that it is cut off."`
 	What    string        `arg:"" optional:"" enum:"hives,workers,events" default:"hives" help:"What to begin with: ${enum}."`
@@ -72,13 +72,16 @@ func (cmd *topCmd) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", events, err)
 	}
-	a := asker{nc: nc, subjects: cmd.subjects(), timeout: cmd.Timeout, denials: heard}
+	a, err := cmd.newAsker(nc, cmd.Timeout, heard)
+	if err != nil {
+		return err
+	}
 	m, err := cmd.model(a.where(), c)
 	if err != nil {
 		return err
 	}
 	defer c.takeTerminal(nil)
-	return top.Run(ctx, m, top.Queen{Ask: a.ask, Events: f.next}, top.Terminal{In: in, Out: c.out, Take: c.takeTerminal})
+	return top.Run(ctx, m, top.Queen{Ask: a.view().ask, Events: f.next}, top.Terminal{In: in, Out: c.out, Take: c.takeTerminal})
 }
 
 // feed hands events on that come by themselves.

@@ -19,7 +19,7 @@ import (
 	"github.com/beatfabric/hivebeat/hive"
 	"github.com/beatfabric/hivebeat/internal/demo"
 	"github.com/beatfabric/hivebeat/queen"
-	"github.com/beatfabric/hivebeat/queen/api"
+	"github.com/beatfabric/hivebeat/queen/client"
 )
 
 type upCmd struct {
@@ -154,9 +154,9 @@ func (u *up) run(ctx context.Context, c *console) (err error) {
 func (u *up) awaitAnswer(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	a := &asker{nc: u.roles[0].nc, subjects: u.cmd.subjects(), timeout: time.Second}
-	for ctx.Err() == nil {
-		if _, err := a.ask(ctx, api.VerbSummary, api.Request{}); err == nil {
+	c, err := client.New(u.roles[0].nc, client.Config{Prefix: u.cmd.Prefix, Timeout: time.Second})
+	for err == nil && ctx.Err() == nil {
+		if _, err := c.Summary(ctx); err == nil {
 			return
 		}
 		select {

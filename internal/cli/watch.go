@@ -14,6 +14,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/doctor"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -50,7 +51,11 @@ func (cmd *watchCmd) Run(ctx context.Context, c *console) error {
 		return err
 	}
 	defer nc.Close()
-	w.asker = asker{nc: nc, subjects: cmd.subjects(), timeout: min(cmd.Timeout, 2*time.Second), denials: heard}
+	a, err := cmd.newAsker(nc, min(cmd.Timeout, 2*time.Second), heard)
+	if err != nil {
+		return err
+	}
+	w.asker = a.view()
 	messages := make(chan *nats.Msg, eventsAhead)
 	if w.sub, err = nc.ChanSubscribe(w.events, messages); err == nil {
 		err = nc.FlushWithContext(connecting)
@@ -69,7 +74,7 @@ func (cmd *watchCmd) Run(ctx context.Context, c *console) error {
 
 // watch shows the fleet and its events.
 type watch struct {
-	asker
+	*asker
 	console *console
 	paint   show.Paint
 	events  string // their subject
@@ -88,7 +93,7 @@ func (w *watch) refused(err error) {
 		w.mu.Unlock()
 		if strings.Contains(err.Error(), fmt.Sprintf("Subscription to %q", w.events)) {
 			select {
-			case w.deaf <- denied(err):
+			case w.deaf <- denied(err, doctor.Viewer):
 			default: // it was told
 			}
 		}
@@ -222,8 +227,7 @@ func (w *watch) keepAsking(ctx context.Context, asks <-chan int, answers chan<- 
 
 func (w *watch) fleet(ctx context.Context, rows int) (*show.Fleet, error) {
 	limit := max(1, min(rows, 1000))
-	all := w.view()
-	var sure certainty
+	var sure show.Certainty
 	var f show.Fleet
 	for _, q := range []struct {
 		verb string
@@ -237,14 +241,14 @@ func (w *watch) fleet(ctx context.Context, rows int) (*show.Fleet, error) {
 		{api.VerbHives, func(a *api.Answer) { f.Hives, f.MoreHives = a.Hives, a.Next != "" }},
 		{api.VerbWorkers, func(a *api.Answer) { f.Workers, f.MoreWorkers = a.Workers, a.Next != "" }},
 	} {
-		ans, err := all.ask(ctx, q.verb, api.Request{Limit: limit})
+		ans, err := w.ask(ctx, q.verb, api.Request{Limit: limit})
 		if err != nil {
 			return nil, err
 		}
 		q.take(ans)
-		sure.add(ans.Status)
+		sure.Add(ans.Status)
 	}
-	f.Status = *sure.sum()
+	f.Status = *sure.Sum()
 	return &f, nil
 }
 
@@ -303,7 +307,7 @@ func (s *screen) frame(now time.Time) *show.Frame {
 		f.Trouble = "the queen's answer is overdue"
 	}
 	if f.Trouble != "" && s.denied != "" {
-		f.Trouble = s.denied + "; \"hivebeat doctor --role reader\" tells which permissions are missing"
+		f.Trouble = s.denied + "; \"hivebeat doctor --role viewer\" tells which permissions are missing"
 	}
 	return f
 }

@@ -50,7 +50,7 @@ func startWatch(t *testing.T, url string) (*tty, func() error) {
 	term := new(tty)
 	c := newConsole(Streams{Out: term, Err: term, Exit: func(int) { t.Error("left at once") }})
 	c.outTerm, c.size = 0, func() (int, int) { return 120, 30 }
-	cmd := &watchCmd{AskFlags{ConnFlags: ConnFlags{NATS: url}, OutFlag: OutFlag{"text"}, ColorFlag: ColorFlag{"never"}, Timeout: 300 * time.Millisecond}}
+	cmd := &watchCmd{AskFlags{AskerFlags: AskerFlags{ConnFlags: ConnFlags{NATS: url}}, OutFlag: OutFlag{"text"}, ColorFlag: ColorFlag{"never"}, Timeout: 300 * time.Millisecond}}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Run(ctx, c) }()

@@ -25,6 +25,9 @@ const (
 	// Batch is how many waiting messages a shell handles per wake-up. A wide select
 	// costs more than a beat.
 	Batch = 64
+	// PendingBeats is how many beats may wait for an observer. NATS drops and counts what
+	// comes on top.
+	PendingBeats = 4096
 	// LogAgain is how often a line of one kind is logged, at most.
 	LogAgain = time.Minute
 )

@@ -24,14 +24,15 @@ type Role string
 
 // The roles.
 const (
-	Worker Role = "worker"
-	Hive   Role = "hive"
-	Queen  Role = "queen"
-	Reader Role = "reader" // ls, get, watch, and programs that ask a queen
+	Worker    Role = "worker"
+	Hive      Role = "hive"
+	Queen     Role = "queen"
+	Viewer    Role = "viewer"    // ls, get, watch, and programs that ask a queen and change nothing
+	Scheduler Role = "scheduler" // asks, and holds places
 )
 
 // Roles lists the roles.
-func Roles() []Role { return []Role{Worker, Hive, Queen, Reader} }
+func Roles() []Role { return []Role{Worker, Hive, Queen, Viewer, Scheduler} }
 
 // Level says how bad a Finding is.
 type Level string
@@ -73,6 +74,8 @@ type Config struct {
 	Hive, Worker string
 	// Pinned is that of the worker or hive: it sends on its own subject.
 	Pinned bool
+	// Asker is the id by which a viewer or scheduler asks. Empty means none.
+	Asker string
 	// NoJetStream, Replicas, Storage and EventsMax are those of the queen.
 	NoJetStream bool
 	Replicas    int
@@ -90,7 +93,7 @@ func (c Config) Validate() error {
 	if !slices.Contains(Roles(), c.Role) {
 		return fmt.Errorf("doctor: Config.Role: %q is not one of %v", c.Role, Roles())
 	}
-	for field, id := range map[string]string{"Hive": c.Hive, "Worker": c.Worker} {
+	for field, id := range map[string]string{"Hive": c.Hive, "Worker": c.Worker, "Asker": c.Asker} {
 		if id != "" {
 			if err := hivebeat.CheckID(strings.ToLower(field), id); err != nil {
 				return fmt.Errorf("doctor: Config.%s: %w", field, err)
@@ -99,6 +102,9 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
+
+// asks reports whether the role is one that asks queens.
+func (c Config) asks() bool { return c.Role == Viewer || c.Role == Scheduler }
 
 // Worst returns the worst level among list, OK for an empty one.
 func Worst(list []Finding) Level {
@@ -153,7 +159,7 @@ func Check(ctx context.Context, nc *nats.Conn, cfg Config) ([]Finding, error) {
 		d.jetStream(ctx)
 	}
 	d.permissionFindings()
-	if cfg.Role == Reader {
+	if cfg.asks() {
 		d.queen(ctx)
 	}
 	slices.SortStableFunc(d.list, func(a, b Finding) int { return slices.Index(order, a.Check) - slices.Index(order, b.Check) })

@@ -75,6 +75,10 @@ func TestAllIsWell(t *testing.T) {
 	for _, role := range doctor.Roles() {
 		t.Run(string(role), func(t *testing.T) {
 			list := check(t, nc, doctor.Config{Role: role, Hive: "gpu-01", Worker: "llama"})
+			if role == doctor.Viewer {
+				has(t, list, doctor.Warn, doctor.CheckPermission, "may also hold places and release them",
+					`deny: ["queen.api.hold", "queen.api.hold.*", "queen.as.*.hold", "queen.as.*.hold.*", "queen.api.release", `)
+			}
 			for _, c := range []string{
 				doctor.CheckConnection, doctor.CheckVersion, doctor.CheckRoundTrip, doctor.CheckPayload, doctor.CheckPermission,
 			} {
@@ -87,7 +91,7 @@ func TestAllIsWell(t *testing.T) {
 					t.Errorf("stored:\n%s", show(stored))
 				}
 				has(t, list, doctor.OK, doctor.CheckStored, "queen_hives", "not there yet")
-			case doctor.Reader:
+			case doctor.Viewer, doctor.Scheduler:
 				has(t, list, doctor.Warn, doctor.CheckQueen, "no queen answers", "hivebeat queen")
 				return
 			}
@@ -162,6 +166,9 @@ func TestNobodyHearsIt(t *testing.T) {
 	for _, role := range doctor.Roles() {
 		for _, pinned := range []bool{false, true} {
 			list := check(t, nc, doctor.Config{Role: role, Hive: "gpu-01", Worker: "llama", Pinned: pinned})
+			if role == doctor.Viewer { // that it may hold is told
+				list = slices.DeleteFunc(list, func(f doctor.Finding) bool { return strings.Contains(f.What, "may also hold") })
+			}
 			if doctor.Worst(list) != doctor.OK {
 				t.Errorf("%s:\n%s", role, show(list))
 			}
@@ -205,9 +212,12 @@ func TestPermissions(t *testing.T) {
 		{Role: doctor.Hive, Hive: "gpu-01", Pinned: true},
 		{Role: doctor.Queen},
 		{Role: doctor.Queen, NoJetStream: true},
-		{Role: doctor.Reader},
+		{Role: doctor.Viewer},
+		{Role: doctor.Viewer, Asker: "ann"},
+		{Role: doctor.Scheduler},
+		{Role: doctor.Scheduler, Asker: "ann"},
 	} {
-		t.Run(fmt.Sprintf("%s pinned=%v nojs=%v", cfg.Role, cfg.Pinned, cfg.NoJetStream), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s pinned=%v nojs=%v asker=%s", cfg.Role, cfg.Pinned, cfg.NoJetStream, cfg.Asker), func(t *testing.T) {
 			all := cfg.Permissions()
 			without := map[string]string{"all": ""}
 			users := []bustest.Option{bustest.User("all", all.Publish, all.Subscribe)}
@@ -299,6 +309,10 @@ func TestMissingPermissionsAreNoTimeouts(t *testing.T) {
 	has(t, list, doctor.Fail, doctor.CheckPermission, "hive.doctor.workers", "name the ids")
 	list = check(t, nc, doctor.Config{Role: doctor.Worker, Hive: "gpu-01", Worker: "llama"})
 	has(t, list, doctor.Fail, doctor.CheckPermission, "hive.gpu-01.workers", "--pinned")
+	list = check(t, nc, doctor.Config{Role: doctor.Scheduler})
+	has(t, list, doctor.Fail, doctor.CheckPermission, "queen.api.hold", "--asker")
+	list = check(t, nc, doctor.Config{Role: doctor.Scheduler, Asker: "ann"})
+	has(t, list, doctor.Fail, doctor.CheckPermission, "queen.as.ann.hold", `publish = "queen.as.ann.hold"`)
 }
 
 // What a doctor provokes on purpose fills no log; what others do stands there.
@@ -362,6 +376,18 @@ func TestEndsWithContext(t *testing.T) {
 	if _, err := doctor.Check(ctx, nc, doctor.Config{Role: doctor.Worker}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A queen is silent to inboxes that it was not told of.
+func TestInboxPrefixOfItsOwn(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	queen := bustest.Conn(t, srv)
+	if _, err := queen.SubscribeSync("queen.api.summary"); err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, queen)
+	nc := bustest.Conn(t, srv, nats.CustomInboxPrefix("_INBOX_ops"))
+	has(t, check(t, nc, doctor.Config{Role: doctor.Viewer}), doctor.Warn, doctor.CheckQueen, "no answer", "--inbox-prefix _INBOX_ops")
 }
 
 func TestConfig(t *testing.T) {

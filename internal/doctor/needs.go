@@ -20,10 +20,13 @@ type need struct {
 	without string
 	look    bool   // looking at JetStream needs it too
 	makes   string // only needed where this stream does not exist
+	beyond  bool   // holding and releasing, which the role is not to have
 }
 
 // jsAPI stands before JetStream's requests.
 const jsAPI = "$JS.API."
+
+const oneQueen = "answers that are shown together are not of one queen"
 
 const lateWarm = "a hive that restarted is warm after 45 s, not as soon as it heard its workers"
 
@@ -43,19 +46,13 @@ type Permissions struct {
 
 // Permissions returns what the role of c needs, with wildcards where an id is not
 // known. It is what `doctor` probes, and what an operator copies. Answers of a
-// queen need allow_responses, or publish to the inboxes of whoever asks.
+// queen need allow_responses, or publish to _INBOX.> and _R_.>.
 func (c Config) Permissions() Permissions {
-	wild := func(s string) string {
-		t := strings.Split(s, ".")
-		for i := range t {
-			if t[i] == madeUp {
-				t[i] = "*"
-			}
-		}
-		return strings.Join(t, ".")
-	}
 	var p Permissions
 	for _, n := range c.needs("_INBOX.>") {
+		if n.beyond {
+			continue
+		}
 		if n.publish {
 			p.Publish = append(p.Publish, wild(n.subject))
 		} else {
@@ -63,6 +60,17 @@ func (c Config) Permissions() Permissions {
 		}
 	}
 	return p
+}
+
+// wild returns a subject with a wildcard for each id that is not known.
+func wild(subject string) string {
+	t := strings.Split(subject, ".")
+	for i := range t {
+		if t[i] == madeUp {
+			t[i] = "*"
+		}
+	}
+	return strings.Join(t, ".")
 }
 
 // needs returns the subjects that the role of c uses. inbox is where it receives
@@ -109,12 +117,22 @@ func (c Config) needs(inbox string) []need {
 			sub(s.HiveRollcall(), "hear roll calls", "a queen that restarted knows the hive only after its next snapshot"),
 			sub(s.HiveRollcallOf(hive), "hear roll calls for itself", "a queen that restarted knows the hive only after its next snapshot"),
 		}
-	case Reader:
-		list := []need{answers, sub(s.Events(), "hear events", "watch shows changes only when it asks again")}
-		for _, v := range verbs {
-			list = append(list, pub(s.API(v), "ask a queen", ""))
+	case Viewer, Scheduler:
+		ping, _ := micro.ControlSubject(micro.PingVerb, "queen", "")
+		list := []need{
+			answers, sub(s.Events(), "hear events", "watch shows changes only when it asks again"),
+			pub(ping, "find a queen that starts", "a queen that has just started is taken for none"),
 		}
-		list = append(list, pub(s.APIAt(api.VerbWatch, madeUp), "follow one queen", "a watch begins anew where another queen answers"))
+		for _, v := range verbs {
+			if c.Role == Viewer && api.Acts(v) {
+				asker := cmp.Or(c.Asker, madeUp)
+				for _, subject := range []string{s.API(v), s.Ask("", v, madeUp), s.Ask(asker, v, ""), s.Ask(asker, v, madeUp)} {
+					list = append(list, need{publish: true, subject: subject, beyond: true})
+				}
+				continue
+			}
+			list = append(list, pub(s.Ask(c.Asker, v, ""), "ask a queen", ""), pub(s.Ask(c.Asker, v, madeUp), "ask one queen", oneQueen))
+		}
 		return list
 	}
 
@@ -130,10 +148,10 @@ func (c Config) needs(inbox string) []need {
 		sub(s.WorkersPinned(madeUp), "hear such workers on their own subjects", orphans),
 		pub(s.WorkerRollcall(madeUp), "call such workers", "the workers of a hive that was lost are known to live only after their next beats"))
 	for _, v := range verbs {
-		list = append(list, sub(s.API(v), "be asked", ""))
+		list = append(list, sub(s.API(v), "be asked", ""), sub(s.Ask(madeUp, v, ""), "be asked by askers that have a name", ""),
+			sub(s.Ask("", v, madeUp), "be asked itself", oneQueen), sub(s.Ask(madeUp, v, madeUp), "be asked itself", oneQueen))
 	}
 	list = append(list,
-		sub(s.APIAt(api.VerbWatch, madeUp), "be followed by who watches", "a watch begins anew where another queen answers"),
 		sub(s.Events(), "hear events", "answers about events lack the newest"))
 	for _, v := range []micro.Verb{micro.PingVerb, micro.InfoVerb, micro.StatsVerb} {
 		all, _ := micro.ControlSubject(v, "", "")

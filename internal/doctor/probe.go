@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 
+	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -178,17 +179,28 @@ func (d *visit) permissions(ctx context.Context) {
 
 // permissionFindings tells of each refusal, or in one line that there is none:
 // beside a refusal a count of what is allowed reads like good news. It comes after
-// the look at JetStream: what exists needs not be made.
+// the look at JetStream: what exists needs not be made. What is allowed beyond that is
+// told too.
 func (d *visit) permissionFindings() {
 	if d.unknown {
 		return
 	}
 	needed := map[bool]int{} // by whether to publish
+	var missing []need
+	var beyond []string
 	for _, n := range d.needs {
-		needed[n.publish]++
-		if !d.refused[n] {
+		switch {
+		case n.beyond:
+			if !d.refused[n] {
+				beyond = append(beyond, strconv.Quote(wild(n.subject)))
+			}
 			continue
+		case d.refused[n]:
+			missing = append(missing, n)
 		}
+		needed[n.publish]++
+	}
+	for _, n := range missing {
 		level, what := Fail, fmt.Sprintf("this user may not %s %s, to %s", n.verb(), n.subject, n.why)
 		switch {
 		case n.makes != "" && d.stored[n.makes]:
@@ -200,9 +212,13 @@ func (d *visit) permissionFindings() {
 		}
 		d.add(level, CheckPermission, "%s", d.grant(n), what)
 	}
-	if len(d.refused) == 0 {
+	if len(missing) == 0 {
 		d.add(OK, CheckPermission, "this user may do all that a %s needs: publish to %s, subscribe to %d", "",
 			d.cfg.Role, subjects(needed[true]), needed[false])
+	}
+	if len(beyond) > 0 {
+		d.add(Warn, CheckPermission, "this user may also hold places and release them, which a %s does not need",
+			"deny it in the user's permissions: publish = { deny: ["+strings.Join(beyond, ", ")+"] }", d.cfg.Role)
 	}
 }
 
@@ -222,6 +238,8 @@ func (d *visit) grant(n need) string {
 	switch {
 	case d.cfg.Hive == "" && (d.cfg.Role == Worker || d.cfg.Role == Hive):
 		do += "; or name the ids that these permissions are for"
+	case n.publish && d.cfg.asks() && d.cfg.Asker == "":
+		do += "; or say with --asker as whom this user may ask"
 	case n.publish && n.why == "beat" && !d.cfg.Pinned, n.publish && n.why == "send snapshots" && !d.cfg.Pinned:
 		do += "; or run with --pinned, if the user may only use its own subject"
 	}
@@ -231,13 +249,13 @@ func (d *visit) grant(n need) string {
 // queen asks whether one answers.
 func (d *visit) queen(ctx context.Context) {
 	for n := range d.refused {
-		if n.without == "" {
+		if n.without == "" && !n.beyond {
 			return // the request would be refused, or its answer
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, question)
 	defer cancel()
-	subject := d.cfg.Subjects.API(api.VerbSummary)
+	subject := d.cfg.Subjects.Ask(d.cfg.Asker, api.VerbSummary, "")
 	began := time.Now()
 	m, err := d.p.nc.RequestWithContext(ctx, subject, nil)
 	var a api.Answer
@@ -247,6 +265,8 @@ func (d *visit) queen(ctx context.Context) {
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		d.add(Warn, CheckQueen, "no queen answers at %s", "start one with hivebeat queen, or give the --prefix of its fabric", subject)
+	case err != nil && !(bus.Inboxes{}).Accept(d.p.nc.NewInbox()):
+		d.add(Warn, CheckQueen, "no answer of a queen at %s: %v", "this connection has an inbox prefix of its own: start the queens with --inbox-prefix "+d.p.nc.Opts.InboxPrefix, subject, err)
 	case err != nil:
 		d.add(Warn, CheckQueen, "no answer of a queen at %s: %v", "see the queen's log", subject, err)
 	case len(a.Status.Unsure) > 0:

@@ -1,8 +1,8 @@
 package doctor_test
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -19,6 +19,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/doctor"
 	"github.com/beatfabric/hivebeat/queen"
 	"github.com/beatfabric/hivebeat/queen/api"
+	"github.com/beatfabric/hivebeat/queen/client"
 	"github.com/beatfabric/hivebeat/worker"
 )
 
@@ -61,10 +62,11 @@ func TestRolesNeedNoMore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			asker := map[bool]string{true: "ann"} // who is pinned too
 			var users []bustest.Option
 			for _, r := range doctor.Roles() {
 				p := doctor.Config{
-					Role: r, Subjects: subjects, Hive: "gpu-01", Worker: "llama", Pinned: c.pinned, NoJetStream: c.noJetStream,
+					Role: r, Subjects: subjects, Hive: "gpu-01", Worker: "llama", Pinned: c.pinned, NoJetStream: c.noJetStream, Asker: asker[c.pinned],
 				}.Permissions()
 				if r == doctor.Queen {
 					p.Publish = append(p.Publish, "_INBOX.>") // its answers
@@ -78,15 +80,23 @@ func TestRolesNeedNoMore(t *testing.T) {
 				}))
 			}
 
-			reader := as(doctor.Reader)
+			viewer, scheduler := as(doctor.Viewer), as(doctor.Scheduler)
 			events := make(chan *nats.Msg, 100)
-			if _, err := reader.ChanSubscribe(subjects.Events(), events); err != nil {
+			if _, err := viewer.ChanSubscribe(subjects.Events(), events); err != nil {
 				t.Fatal(err)
 			}
-			bustest.Flush(t, reader)
+			bustest.Flush(t, viewer)
+			ask := func(nc *nats.Conn) *client.Client {
+				c, err := client.New(nc, client.Config{Prefix: "acme", Asker: asker[c.pinned]})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return c.Follow()
+			}
+			view, schedule := ask(viewer), ask(scheduler)
 
 			w, err := worker.New(as(doctor.Worker), worker.Config{
-				Hive: "gpu-01", ID: "llama", Prefix: "acme", Pinned: c.pinned, Every: time.Second,
+				Hive: "gpu-01", ID: "llama", Prefix: "acme", Pinned: c.pinned, Every: time.Second, Slots: 1, State: hivebeat.Ready,
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -110,16 +120,24 @@ func TestRolesNeedNoMore(t *testing.T) {
 			run(t, q)
 
 			bustest.Eventually(t, soon, func() (bool, string) {
-				m, err := reader.Request(subjects.API(api.VerbWorkers), nil, time.Second)
+				a, err := view.Ask(t.Context(), api.VerbWorkers, api.Request{})
 				if err != nil {
 					return false, err.Error()
 				}
-				var a api.Answer
-				if err := json.Unmarshal(m.Data, &a); err != nil {
-					t.Fatal(err)
-				}
-				return len(a.Workers) == 1 && a.Workers[0].Live == hivebeat.Alive, string(m.Data)
+				return len(a.Workers) == 1 && a.Workers[0].Live == hivebeat.Alive && a.Workers[0].State == hivebeat.Ready, fmt.Sprintf("%+v", a.Workers)
 			})
+			if _, err := view.Summary(t.Context()); err != nil { // of the queen that answered
+				t.Error(err)
+			}
+			if _, err := schedule.Pick(t.Context(), api.Request{}); err != nil {
+				t.Error(err)
+			}
+			if a, err := schedule.Hold(t.Context(), api.Request{Hold: "job"}); err != nil || len(a.Picks) != 1 || a.Picks[0].Asker != cmp.Or(asker[c.pinned], api.Anyone) {
+				t.Errorf("%+v, %v", a, err)
+			}
+			if _, err := schedule.Release(t.Context(), "job"); err != nil {
+				t.Error(err)
+			}
 			leave()
 			for late := time.After(soon); ; {
 				select {

@@ -28,7 +28,7 @@ const (
 	RollGap = 5 * time.Second
 
 	askEvery = 5 * time.Second // workers are asked whether they came back, at most
-	askMost  = 1000            // where there are more of them, nobody is: they would all answer at once
+	askMost  = 1000            // a hive with more of them does not ask: they would all answer at once
 )
 
 // The kernel is faster than the network: what a process said before its end, a goodbye
@@ -85,8 +85,8 @@ type Ready struct {
 }
 
 // Core is the core of one hive. Use New. Its methods are inputs, which take the time;
-// Ready, which is to be called after each input, or after several that came at once;
-// and questions, which change nothing.
+// Ready, which is called after each input, or after several that came at once; and
+// questions, which need no Ready.
 type Core struct {
 	cfg  Config
 	reg  *detector.Registry
@@ -95,10 +95,10 @@ type Core struct {
 	out  Ready // what is decided, and was not handed out
 
 	seq     uint64    // of the last snapshot
-	unheard bool      // a deadline has passed, and whether the hive hears is not known
-	answers time.Time // so long the answers to a roll call are awaited; zero: they are not
-	asked   time.Time // when the roll was called for those whose window was about to end
-	pushAt  time.Time // before this facts are not pushed
+	unheard bool      // a deadline has passed, and the hive does not know whether it hears
+	answers time.Time // the end of the wait for answers to a roll call; zero: there is none
+	asked   time.Time // when askBack called the roll last
+	pushAt  time.Time // facts are not pushed before
 	pushing bool      // some wait for pushAt
 	closed  bool
 	kept    kept
@@ -176,8 +176,8 @@ func (c *Core) conclude(now time.Time) {
 	if c.reg.TakeAsk() {
 		c.askBack(now)
 	}
-	// One more snapshot, at the pace of facts. If NATS is away again there will be
-	// another call.
+	// One more snapshot, at the pace of facts. Where NATS is away again another roll call
+	// will follow.
 	if c.reg.Answered(now) && c.hear.Connected() {
 		c.out.Touch = true
 	}
@@ -203,8 +203,8 @@ func (c *Core) Beat(now time.Time, subject string, payload []byte) (ok bool) {
 	return err == nil
 }
 
-// proved notes that a message came in: whoever was not judged as nobody knew whether
-// the hive hears may be, now.
+// proved notes that a message came in. That proves that the hive hears, so a deadline
+// that waits for a proof counts again.
 func (c *Core) proved(now time.Time) {
 	c.hear.Prove(now)
 	c.unheard = false
@@ -249,9 +249,9 @@ func (c *Core) pushFacts(now time.Time) {
 	}
 }
 
-// Exited takes processes that ended. Their last words have to be heard: a worker whose
-// process this hive can see is lost when that ends, and not when it has been silent for
-// long enough.
+// Exited takes processes that ended, after their last words. A worker whose process
+// this hive can see is lost when that ends, and not when it has been silent for long
+// enough.
 func (c *Core) Exited(now time.Time, list []detector.Exit) {
 	c.wakeUp(now)
 	for _, x := range list {
@@ -260,9 +260,9 @@ func (c *Core) Exited(now time.Time, list []detector.Exit) {
 	c.conclude(now)
 }
 
-// Tick takes that time has passed. dropped counts the messages that came faster than
-// they were handled, so far, as of now. All that has come in has to be heard: a worker
-// that waits to be heard is not late.
+// Tick takes the passage of time. dropped counts the messages that were dropped so far,
+// as they came faster than they were handled. All beats that have come in are to be
+// handled before: a worker whose beat waits is not late.
 func (c *Core) Tick(now time.Time, dropped uint64) {
 	c.wakeUp(now)
 	c.hear.Drops(now, dropped)
@@ -276,7 +276,7 @@ func (c *Core) Tick(now time.Time, dropped uint64) {
 	c.conclude(now)
 }
 
-// judge judges those whose deadline has passed, if silence is evidence.
+// judge detects the workers whose deadline has passed, where silence is evidence.
 func (c *Core) judge(now time.Time) {
 	c.unheard = false
 	if next, ok := c.reg.Next(); !ok || now.Before(next) || !c.hear.Trusts() {
@@ -297,7 +297,7 @@ func (c *Core) Connection(now time.Time, conn core.Connection) {
 		return
 	}
 	switch turn := c.hear.Connection(now, conn); {
-	case turn.First: // at the start nobody is known
+	case turn.First: // at the start no worker is known
 		c.reg.Start(now)
 		c.logs.Add(slog.LevelInfo, "hears workers", slog.String("subject", c.cfg.Subject))
 		c.callWorkers()
@@ -307,14 +307,14 @@ func (c *Core) Connection(now time.Time, conn core.Connection) {
 	c.conclude(now)
 }
 
-// TokenBack takes a token that is back: what NATS had for this hive before has to be
-// heard. dropped is as in Tick.
+// TokenBack takes a token that is back, after everything that NATS had for this hive
+// before it. dropped is as in Tick.
 func (c *Core) TokenBack(now time.Time, token, dropped uint64) {
 	c.wakeUp(now)
 	c.hear.Drops(now, dropped)
 	if blind, roll, ok := c.hear.TokenBack(now, token); ok {
 		c.reg.Credit(blind)
-		if roll { // after a cut nobody knows who came through
+		if roll { // which workers came through a cut is not known
 			c.awaitAnswers(now, c.callWorkers())
 		}
 		c.judge(now)
@@ -322,12 +322,12 @@ func (c *Core) TokenBack(now time.Time, token, dropped uint64) {
 	c.conclude(now)
 }
 
-// Closed takes that a client's connection closed, whoever's it was.
+// Closed takes that the connection of a client closed, which may be a worker or not.
 //
-// The server knows that a client is gone before anybody else does. What the client
-// said before may still be on its way to this hive, in another connection: so
-// Signals.Settle follows each, and until that is answered a beat over the closed
-// connection closes no window.
+// The server is the first to know that a client is gone. What the client said before
+// may still be on its way to this hive, in another connection: so Signals.Settle
+// follows each, and until that is answered a beat over the closed connection closes no
+// window.
 func (c *Core) Closed(now time.Time, d liveness.Disconnect) {
 	c.wakeUp(now)
 	c.hear.Closed(now, d)
@@ -355,8 +355,8 @@ func (c *Core) callWorkers() (spread time.Duration) {
 	return spread
 }
 
-// askBack calls the roll for those whose window is about to end: they may have come
-// back, and their beat was lost.
+// askBack calls the roll as the windows of workers are about to end: one may have come
+// back, and its beat was lost.
 func (c *Core) askBack(now time.Time) {
 	if c.reg.Len() > askMost || !c.asked.IsZero() && now.Sub(c.asked) < askEvery {
 		return
@@ -365,10 +365,10 @@ func (c *Core) askBack(now time.Time) {
 	c.out.Roll = max(c.out.Roll, hivebeat.WorkerRollSpread)
 }
 
-// awaitAnswers waits for the answers to a roll call. What was sent on reconnect shows
-// the workers as old as the time in which nobody was heard, and as late therefore;
-// nothing else would tell before the next regular snapshot that they are there, as
-// their verdict never changed.
+// awaitAnswers waits for the answers to a roll call. The snapshot of a reconnect shows
+// the workers as old as the time in which the hive heard nothing, and as late
+// therefore. Their verdicts never changed, so that nothing else would tell before the
+// next regular snapshot that they are there.
 func (c *Core) awaitAnswers(now time.Time, spread time.Duration) {
 	c.answers, _ = c.reg.AwaitAnswers(now, spread)
 }

@@ -16,10 +16,10 @@ type kept struct {
 }
 
 // Recall takes the next page of the last snapshot that a queen kept of this hive, and
-// reports whether there is one more to read. It comes before everything else. Once all
-// workers that are not given up there were heard again the hive is warm; without it
-// that takes detector.WarmAfter. It is worth something only if it is whole, and of a
-// hive that was warm itself.
+// reports whether there is one more to read. It comes before all other inputs. A hive
+// that has heard all workers which are not given up there is warm; without it that takes
+// detector.WarmAfter. The snapshot is worth something only if it is whole, and of a hive
+// that was warm itself.
 func (c *Core) Recall(page []byte) (more bool) {
 	k := &c.kept
 	if k.over {

@@ -23,9 +23,10 @@ type HoldPlace struct{ Hive, Worker, GPU string }
 
 // HoldEntry is one hold on a place.
 type HoldEntry struct {
-	ID   string          `json:"id"`
-	N    uint64          `json:"n"`    // slots, or bytes
-	Left hivebeat.Millis `json:"left"` // when it was put; an entry that was put again has less
+	ID    string          `json:"id"`
+	Asker string          `json:"asker,omitempty"` // whose it is; empty: whoever gives no name
+	N     uint64          `json:"n"`               // slots, or bytes
+	Left  hivebeat.Millis `json:"left"`            // when it was put; an entry that was put again has less
 }
 
 // HoldItem is what is written down of a place.

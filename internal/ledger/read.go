@@ -97,9 +97,7 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 			return
 		}
 		meta, err := m.Metadata()
-		if err != nil {
-			ended = true
-			end(err)
+		if err != nil { // not of the stream: a client named this inbox in a request to another responder
 			return
 		}
 		if seen++; meta.Sequence.Consumer != seen {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -239,6 +241,40 @@ func TestWatchRoster(t *testing.T) {
 	bustest.Eventually(t, patience, func() (bool, string) { b := r.get()["b"]; return b.Gone && b.N == 0, fmt.Sprint(b) })
 	if r.calls != 4 {
 		t.Errorf("called %d times, want 4", r.calls)
+	}
+}
+
+// A client that sees the inbox of a reader can have responders answer there.
+func TestWatchRosterIgnoresStrayMessages(t *testing.T) {
+	srv := bustest.Server(t)
+	l := opened(t, srv, Config{})
+	rev := advance(t, l, "a", 0, entry(1))
+	nc := bustest.Conn(t, srv)
+	inboxes, err := nc.SubscribeSync("_INBOX.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, nc)
+	var log bustest.Log
+	r := watched(t, opened(t, srv, Config{Logger: log.Logger(slog.LevelDebug)}))
+	r.waitN(t, "a", 1)
+	for {
+		m, err := inboxes.NextMsg(patience)
+		if err != nil {
+			t.Fatalf("no heartbeat of a consumer: %v", err)
+		}
+		if m.Header.Get("Status") == "100" {
+			if err := nc.Publish(m.Subject, []byte(`{"status":{}}`)); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	bustest.Flush(t, nc)
+	advance(t, l, "a", rev, entry(2))
+	r.waitN(t, "a", 2)
+	if strings.Contains(log.String(), "interrupted") {
+		t.Errorf("a stray message ends the reading:\n%s", &log)
 	}
 }
 

@@ -59,7 +59,10 @@ var keys = []key{
 	{"hold_for", func(r *api.Request) bool { return r.HoldMS != 0 }},
 }
 
-const filterKeys = "model live state zone selector text free_vram free_slots max_age stalled "
+const (
+	pickKeys   = "hive model zone selector free_vram free_slots max_age n for spread slots "
+	filterKeys = "model live state zone selector text free_vram free_slots max_age stalled "
+)
 
 // takes is which keys a verb takes. A limit where there is no list changes nothing,
 // and clients of before sent it.
@@ -71,9 +74,10 @@ var takes = map[string][]string{
 	api.VerbWorker:  {"hive", "worker", "limit"},
 	api.VerbEvents:  {"hive", "worker", "kinds", "since", "after", "limit"},
 	api.VerbHistory: {"hive", "since"},
-	api.VerbPick:    strings.Fields("hive model zone selector free_vram free_slots max_age n for spread slots hold hold_for"),
-	api.VerbHolds:   {"after", "limit"},
+	api.VerbPick:    strings.Fields(pickKeys),
+	api.VerbHold:    strings.Fields(pickKeys + "hold hold_for"),
 	api.VerbRelease: {"hold"},
+	api.VerbHolds:   {"after", "limit"},
 	api.VerbWatch:   strings.Fields("hive kinds wait only after limit " + filterKeys),
 }
 
@@ -109,7 +113,7 @@ func check(verb string, r *api.Request) error {
 			return err
 		}
 	}
-	if verb == api.VerbRelease || r.Hold != "" {
+	if api.Acts(verb) {
 		if err := hivebeat.CheckID("hold", r.Hold); err != nil {
 			return err
 		}
@@ -147,8 +151,6 @@ func check(verb string, r *api.Request) error {
 		}
 	}
 	switch {
-	case r.HoldMS != 0 && r.Hold == "":
-		return errors.New("hold_for needs hold")
 	case r.For != "" && r.For != api.ForWorker && r.For != api.ForGPU:
 		return fmt.Errorf("for is %q or %q", api.ForWorker, api.ForGPU)
 	case r.For == api.ForGPU && (r.Slots != 0 || r.FreeSlots != 0):

@@ -15,9 +15,12 @@ import (
 // keepRevisions is of how many places it is remembered how they were written down.
 const keepRevisions = 50_000
 
+// HoldID names a hold: an id is its asker's own.
+type HoldID struct{ Asker, ID string }
+
 // Hold is a place that is held: by so many slots, or bytes.
 type Hold struct {
-	ID    string
+	HoldID
 	N     uint64
 	Until time.Time
 }
@@ -26,7 +29,7 @@ type Hold struct {
 // written down is.
 type Holds struct {
 	places map[fleet.Place]*held
-	ids    map[string]map[fleet.Place]struct{}
+	ids    map[HoldID]map[fleet.Place]struct{}
 	due    liveness.Deadlines[fleet.Place]
 }
 
@@ -48,7 +51,7 @@ func (h *held) sum() (n uint64) {
 
 func (s *Holds) at(p fleet.Place) *held {
 	if s.places == nil {
-		s.places, s.ids = make(map[fleet.Place]*held), make(map[string]map[fleet.Place]struct{})
+		s.places, s.ids = make(map[fleet.Place]*held), make(map[HoldID]map[fleet.Place]struct{})
 	}
 	h := s.places[p]
 	if h == nil {
@@ -66,20 +69,20 @@ func (s *Holds) Learn(v *fleet.View, p fleet.Place, rev uint64, list []Hold, now
 		return
 	}
 	for _, x := range h.list {
-		s.unlist(p, x.ID)
+		s.unlist(p, x.HoldID)
 	}
 	h.rev = max(h.rev, rev)
 	h.list = slices.DeleteFunc(slices.Clone(list), func(x Hold) bool { return !x.Until.After(now) })
 	for _, x := range h.list {
-		if s.ids[x.ID] == nil {
-			s.ids[x.ID] = make(map[fleet.Place]struct{})
+		if s.ids[x.HoldID] == nil {
+			s.ids[x.HoldID] = make(map[fleet.Place]struct{})
 		}
-		s.ids[x.ID][p] = struct{}{}
+		s.ids[x.HoldID][p] = struct{}{}
 	}
 	s.settle(v, p, h, now)
 }
 
-func (s *Holds) unlist(p fleet.Place, id string) {
+func (s *Holds) unlist(p fleet.Place, id HoldID) {
 	delete(s.ids[id], p)
 	if len(s.ids[id]) == 0 {
 		delete(s.ids, id)
@@ -115,7 +118,7 @@ func (s *Holds) Expire(v *fleet.View, now time.Time) {
 		h.list = slices.DeleteFunc(h.list, func(x Hold) bool {
 			over := !x.Until.After(now)
 			if over {
-				s.unlist(p, x.ID)
+				s.unlist(p, x.HoldID)
 			}
 			return over
 		})
@@ -140,9 +143,9 @@ func (s *Holds) Reserve(v *fleet.View, p fleet.Place, x Hold, now time.Time) {
 }
 
 // Unreserve ends that, whatever became of it.
-func (s *Holds) Unreserve(v *fleet.View, p fleet.Place, id string, now time.Time) {
+func (s *Holds) Unreserve(v *fleet.View, p fleet.Place, id HoldID, now time.Time) {
 	h := s.at(p)
-	if i := slices.IndexFunc(h.pending, func(x Hold) bool { return x.ID == id }); i >= 0 {
+	if i := slices.IndexFunc(h.pending, func(x Hold) bool { return x.HoldID == id }); i >= 0 {
 		h.pending = slices.Delete(h.pending, i, i+1)
 	}
 	s.settle(v, p, h, now)
@@ -156,8 +159,8 @@ func (s *Holds) Written(p fleet.Place) (rev uint64, list []Hold) {
 	return 0, nil
 }
 
-// Of returns the places that are held under an id, in order.
-func (s *Holds) Of(id string) []fleet.Place {
+// Of returns the places of a hold, in order.
+func (s *Holds) Of(id HoldID) []fleet.Place {
 	list := make([]fleet.Place, 0, len(s.ids[id]))
 	for p := range s.ids[id] {
 		list = append(list, p)
@@ -172,7 +175,7 @@ func comparePlaces(a, b fleet.Place) int {
 
 // Describe is a hold as an answer has it.
 func Describe(p fleet.Place, x Hold, now time.Time) api.Hold {
-	a := api.Hold{ID: x.ID, Hive: p.Hive, Worker: p.Worker, GPU: p.GPU, Left: hivebeat.MillisOf(x.Until.Sub(now))}
+	a := api.Hold{ID: x.ID, Asker: x.Asker, Hive: p.Hive, Worker: p.Worker, GPU: p.GPU, Left: hivebeat.MillisOf(x.Until.Sub(now))}
 	if p.Worker != "" {
 		a.Slots = x.N
 	} else {
@@ -181,7 +184,7 @@ func Describe(p fleet.Place, x Hold, now time.Time) api.Hold {
 	return a
 }
 
-// List answers the verb holds: in the order of their ids and places.
+// List answers the verb holds: in the order of their ids, askers and places.
 func (s *Holds) List(r *api.Request, now time.Time) (a api.Answer) {
 	all := make([]api.Hold, 0, len(s.places))
 	for p, h := range s.places {
@@ -209,11 +212,13 @@ func (s *Holds) List(r *api.Request, now time.Time) (a api.Answer) {
 }
 
 // holdKey sorts holds, and is the cursor behind one.
-func holdKey(h *api.Hold) string { return h.ID + "/" + h.Hive + "/" + h.Worker + "/" + h.GPU }
+func holdKey(h *api.Hold) string {
+	return h.ID + "/" + h.Asker + "/" + h.Hive + "/" + h.Worker + "/" + h.GPU
+}
 
-// Held describes places that are held under an id, as a pick answers them: those
-// that may be picked still. The others it returns.
-func Held(v *fleet.View, r api.Request, id string, places []fleet.Place, now time.Time) (picks []api.Pick, found []Found, others []fleet.Place) {
+// Held describes the places of a hold, as a pick answers them: those that may be
+// picked still. The others it returns.
+func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now time.Time) (picks []api.Pick, found []Found, others []fleet.Place) {
 	f := NewFinder(r, nil)
 	for _, p := range places {
 		c, ok := placeNow(v, p)
@@ -228,7 +233,7 @@ func Held(v *fleet.View, r api.Request, id string, places []fleet.Place, now tim
 		}
 		c.serves = c.g != nil && f.servesModel(c.hive)
 		d := describe(v, &c, now)
-		d.Rank, d.Hold, d.Reasons = len(picks)+1, id, []string{"held under this id already"}
+		d.Rank, d.Hold, d.Asker, d.Reasons = len(picks)+1, id.ID, id.Asker, []string{"held under this id already"}
 		picks = append(picks, d)
 		room := uint64(0)
 		if c.w != nil {

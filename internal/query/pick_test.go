@@ -301,8 +301,8 @@ func TestPickSaysWhy(t *testing.T) {
 	s.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80 << 30, Used: 10 << 30}}
 	feed(t, v, s, at(0))
 	var holds Holds
-	holds.Reserve(v, fleet.Place{Hive: "h", Worker: "w"}, Hold{"a", 1, at(30)}, at(0))
-	holds.Reserve(v, fleet.Place{Hive: "h", GPU: "g"}, Hold{"a", 1 << 30, at(30)}, at(0))
+	holds.Reserve(v, fleet.Place{Hive: "h", Worker: "w"}, Hold{HoldID{api.Anyone, "a"}, 1, at(30)}, at(0))
+	holds.Reserve(v, fleet.Place{Hive: "h", GPU: "g"}, Hold{HoldID{api.Anyone, "a"}, 1 << 30, at(30)}, at(0))
 	for what, want := range map[string][]string{
 		api.ForWorker: {"serves m", "2 of 4 slots free", "1 more held", "1 waiting", "heard 2.0s ago"},
 		api.ForGPU:    {"69.0 of 80.0 GiB free", "1.0 GiB more held", "read 1.0s ago"},
@@ -340,8 +340,8 @@ func TestHoldsEnd(t *testing.T) {
 	feed(t, v, snapshotOf("h", "", 1, workerOf("w", "m", 4, 1)), at(0))
 	var s Holds
 	p := fleet.Place{Hive: "h", Worker: "w"}
-	s.Learn(v, p, 5, []Hold{{"a", 1, at(10)}, {"b", 1, at(20)}}, at(0))
-	s.Reserve(v, p, Hold{"c", 1, at(30)}, at(0))
+	s.Learn(v, p, 5, []Hold{{HoldID{api.Anyone, "a"}, 1, at(10)}, {HoldID{api.Anyone, "b"}, 1, at(20)}}, at(0))
+	s.Reserve(v, p, Hold{HoldID{api.Anyone, "c"}, 1, at(30)}, at(0))
 	free := func(sec float64) uint64 {
 		s.Expire(v, at(sec))
 		if err := v.Verify(at(sec)); err != nil {
@@ -353,14 +353,14 @@ func TestHoldsEnd(t *testing.T) {
 		t.Errorf("%d free", n)
 	}
 	s.Learn(v, p, 4, nil, at(1)) // older than what is known
-	if n := free(1); n != 0 || len(s.Of("a")) != 1 {
+	if n := free(1); n != 0 || len(s.Of(HoldID{api.Anyone, "a"})) != 1 {
 		t.Errorf("%d free", n)
 	}
-	s.Unreserve(v, p, "c", at(1))
+	s.Unreserve(v, p, HoldID{api.Anyone, "c"}, at(1))
 	if n := free(9.9); n != 1 {
 		t.Errorf("%d free", n)
 	}
-	if n := free(10); n != 2 || len(s.Of("a")) != 0 || len(s.Of("b")) != 1 {
+	if n := free(10); n != 2 || len(s.Of(HoldID{api.Anyone, "a"})) != 0 || len(s.Of(HoldID{api.Anyone, "b"})) != 1 {
 		t.Errorf("%d free after one has ended", n)
 	}
 	r := api.Request{}
@@ -371,7 +371,7 @@ func TestHoldsEnd(t *testing.T) {
 		t.Errorf("%d free after all have ended", n)
 	}
 	// A hold on a worker that is not known yet counts when it is.
-	s.Learn(v, fleet.Place{Hive: "new", Worker: "w"}, 9, []Hold{{"x", 3, at(90)}}, at(20))
+	s.Learn(v, fleet.Place{Hive: "new", Worker: "w"}, 9, []Hold{{HoldID{api.Anyone, "x"}, 3, at(90)}}, at(20))
 	feed(t, v, snapshotOf("new", "", 1, workerOf("w", "m", 4, 0)), at(21))
 	if n := v.Hive("new").Worker("w").FreeSlots(); n != 1 {
 		t.Errorf("%d free", n)
@@ -382,7 +382,7 @@ func TestHoldsAreListedInPages(t *testing.T) {
 	v := newView()
 	var s Holds
 	for i := range 25 {
-		s.Learn(v, fleet.Place{Hive: "h", Worker: fmt.Sprintf("w%d", i)}, uint64(i+1), []Hold{{fmt.Sprintf("id%d", i%3), 1, at(10)}}, at(0))
+		s.Learn(v, fleet.Place{Hive: "h", Worker: fmt.Sprintf("w%d", i)}, uint64(i+1), []Hold{{HoldID{api.Anyone, fmt.Sprintf("id%d", i%3)}, 1, at(10)}}, at(0))
 	}
 	var got []string
 	r := api.Request{Limit: 4}

@@ -91,7 +91,7 @@ func NewWorker(id string) *Worker {
 		V: hivebeat.Version, Hive: Hive, Worker: id,
 		Facts: hivebeat.Facts{
 			Inc: 1_790_000_000_000_000, Every: hivebeat.MillisOf(Every), State: hivebeat.Ready,
-			PID: 4711, NS: "boot/4026531836", Conn: "NDXS/17", RW: 250,
+			PID: 4711, NS: "boot/4026531836", Host: Hive, Conn: "NDXS/17", RW: 250,
 			Model: "llama-3.3-70b", Endpoint: "http://gpu-01:8000/v1", GPUs: []string{"GPU-5d4a4bd8-9a3b-4e3b-8f53-5c1b8c4e8f53"},
 			Slots: 16, Labels: map[string]string{"tier": "gold"},
 		},

@@ -3,6 +3,8 @@ package sim
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/beatfabric/hivebeat/bus"
 )
 
 // topic is what a message is about; hive says which one.
@@ -15,27 +17,25 @@ const (
 	topicHivesCall                  // roll call: queen → all hives
 	topicHiveCall                   // roll call: queen → one hive
 	topicToken                      // an observer → itself
-	topicSettle                     // the same, of a hive about connections that closed
+	topicSettle                     // the same, about connections that closed
 )
 
 // message is one publish on its way to one receiver.
 type message struct {
-	topic    topic
-	hive     string
-	worker   string
-	inc, seq uint64
-	page     uint64
-	payload  []byte
-	spread   time.Duration
-	from     *proc
-	token    uint64
-	settled  func()
-	conn     string
-	rw       time.Duration
-	every    time.Duration
-	quiet    time.Duration
-	sent     time.Duration
-	work     work
+	topic     topic
+	hive      string
+	seq, page uint64
+	payload   []byte
+	spread    time.Duration // of a roll call
+	token     uint64
+	settled   func()
+	// What a beat or a snapshot says that the checks want to know.
+	conn         string
+	every, quiet time.Duration
+	work         work
+
+	from *proc
+	sent time.Duration
 }
 
 // network is how the bus behaves now. Every message takes two ways: from its
@@ -51,25 +51,23 @@ type flow struct{ from, to *proc }
 
 // emit sends m, and reports whether the sender believes that it was sent.
 func (p *proc) emit(m *message) bool {
-	w := p.w
 	if !p.up() {
 		return false
 	}
-	m.from, m.sent = p, w.now
-	if p.cuts > 0 {
-		if p.hold {
-			p.outHeld = append(p.outHeld, func() { w.uplink(p, m) })
-		}
-		return true
+	m.from, m.sent = p, p.w.now
+	switch {
+	case p.cuts == 0:
+		p.w.uplink(p, m)
+	case p.hold:
+		p.outHeld = append(p.outHeld, func() { p.w.uplink(p, m) })
 	}
-	w.uplink(p, m)
 	return true
 }
 
 func (w *world) uplink(p *proc, m *message) {
 	n := &w.net
 	w.stats.Messages++
-	at := w.now + n.delay()
+	at := w.now + n.Delay.D() + between(n.rng, 0, n.Jitter.D())
 	if n.Reorder == 0 || n.rng.Float64() >= n.Reorder {
 		at = max(at, p.lastUp)
 		p.lastUp = at
@@ -85,42 +83,25 @@ func (w *world) uplink(p *proc, m *message) {
 	}
 }
 
-func (n *network) delay() time.Duration {
-	return n.Delay.D() + between(n.rng, 0, n.Jitter.D())
-}
-
-// route brings a message from the server to those who listen.
+// route brings a message from the server to those who subscribed to it.
 func (w *world) route(m *message, again bool) {
-	switch m.topic {
-	case topicBeat:
-		for _, h := range w.hives {
-			if h.id == m.hive {
-				w.downlink(&h.proc, m, again)
-			}
+	if m.topic == topicToken || m.topic == topicSettle {
+		w.downlink(m.from, m, again)
+	}
+	for _, h := range w.hives {
+		if m.topic == topicHivesCall || (m.topic == topicHiveCall || m.topic == topicBeat) && h.id == m.hive {
+			w.downlink(&h.proc, m, again)
 		}
-		for _, q := range w.queens {
-			if q.listens(m.hive) {
-				w.downlink(&q.proc, m, again)
-			}
-		}
-	case topicCall:
-		for _, k := range w.workers {
-			if k.hive == m.hive {
-				w.downlink(&k.proc, m, again)
-			}
-		}
-	case topicSnapshot:
-		for _, q := range w.queens {
+	}
+	for _, q := range w.queens {
+		if m.topic == topicSnapshot || m.topic == topicBeat && q.wards[m.hive] {
 			w.downlink(&q.proc, m, again)
 		}
-	case topicHivesCall, topicHiveCall:
-		for _, h := range w.hives {
-			if m.topic == topicHivesCall || h.id == m.hive {
-				w.downlink(&h.proc, m, again)
-			}
+	}
+	for _, k := range w.workers {
+		if m.topic == topicCall && k.hive == m.hive {
+			w.downlink(&k.proc, m, again)
 		}
-	case topicToken, topicSettle:
-		w.downlink(m.from, m, again)
 	}
 }
 
@@ -133,7 +114,7 @@ func (w *world) downlink(to *proc, m *message, again bool) {
 		f := flow{m.from, to}
 		if n.rng.Float64() < n.Loss && (n.LossRun == 0 || n.flows[f] < n.LossRun) {
 			n.flows[f]++
-			w.trace(to.name, "a message of %s is lost: %d/%d", m.from.name, m.inc, m.seq)
+			w.trace(to.name, "a message of %s is lost: %d/%d", m.from.name, m.from.inc, m.seq)
 			return
 		}
 		if !again { // a duplicate is no message that came through
@@ -143,4 +124,47 @@ func (w *world) downlink(to *proc, m *message, again bool) {
 	at := max(w.now+between(n.rng, 0, time.Millisecond), to.lastDown)
 	to.lastDown = at
 	w.at(at, func() { to.arrive(m) })
+}
+
+// sender is what bus.Pulse is to a worker and to a hive: the real bus.Schedule, and
+// the timer around it.
+type sender struct {
+	p     *proc
+	sched *bus.Schedule
+	send  func() bool
+	timer uint64
+}
+
+// newSender returns a sender that sends at once, and keeps the promise of p.
+func newSender(p *proc, rollGap time.Duration, send func() bool) *sender {
+	s := &sender{p: p, sched: bus.NewSchedule(p.w.time(), p.every, rollGap, p.rng.Float64), send: send}
+	s.rearm()
+	return s
+}
+
+// want asks for something to be sent.
+func (s *sender) want(what func(*bus.Schedule, time.Time)) {
+	what(s.sched, s.p.w.time())
+	s.rearm()
+}
+
+func (s *sender) rearm() {
+	at, _ := s.sched.Next()
+	s.p.setTimer(&s.timer, since(at), func() {
+		now := s.p.w.time()
+		if at, _ := s.sched.Next(); !at.After(now) {
+			s.sched.Begin(now)
+			if s.send() {
+				s.sched.Sent()
+			} else {
+				s.sched.Failed(now)
+			}
+		}
+		s.rearm()
+	})
+}
+
+// reply answers a roll call.
+func (s *sender) reply(spread time.Duration) {
+	s.want(func(sched *bus.Schedule, now time.Time) { sched.Call(now, spread) })
 }

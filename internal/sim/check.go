@@ -58,142 +58,168 @@ const monitorEvery = 5 * time.Second
 func (w *world) monitor() {
 	w.at(w.now+monitorEvery, func() {
 		for _, h := range w.hives {
-			w.checkDeathsTold(&h.proc, h.known)
-			w.checkStalls(h)
+			h.checkDeathsTold()
+			h.checkStalls()
 		}
 		for _, q := range w.queens {
-			w.checkDeathsTold(&q.proc, q.known)
-			w.checkShown(q)
-			w.checkHeld(q)
-			w.checkBelieved(q)
+			q.checkDeathsTold()
+			q.checkShown()
+			q.checkHeld()
+			q.checkBelieved()
 		}
 		w.monitor()
 	})
 }
 
-// checkDeathsTold looks for the dead whom an observer takes for living.
-func (w *world) checkDeathsTold(by *proc, known sightings) {
-	if by.paused() || by.cuts > 0 || by.noticed {
+// observers are all hives and queens that run.
+func (w *world) observers() (list []*observer) {
+	for _, h := range w.hives {
+		list = append(list, &h.observer)
+	}
+	for _, q := range w.queens {
+		list = append(list, &q.observer)
+	}
+	return list
+}
+
+// checkDeathsTold looks for the dead that the observer takes for living.
+func (o *observer) checkDeathsTold() {
+	if o.paused() || o.cuts > 0 || o.noticed {
 		return
 	}
-	for _, s := range known {
+	for _, s := range o.known {
 		l := life{s.id, s.inc}
-		p := w.truth.procs[l]
-		if p == nil || p.alive() || s.live == hivebeat.Lost || s.live == hivebeat.Left {
+		p := o.w.lives[l]
+		if p == nil || p.alive() || gone(s.live) {
 			continue
 		}
-		a, ok := w.truth.last[hearing{by, l}]
+		a, ok := o.last[l]
 		if !ok {
-			a = arrival{at: max(by.born, s.incAt), every: w.plan.HiveEvery.D()}
+			a.at, a.every = s.incAt, o.w.plan.HiveEvery.D()
 		}
-		if q, ok := by.self.(*queen); ok {
-			a.at = max(a.at, q.told[s.id])
-		}
-		limit := max(a.at, by.born) + lostAfter(a.every, a.quiet) + w.slack(by, a)
-		if w.now > limit {
-			w.breaks(DeathTold, "%s incarnation %d died %v ago, was heard by %s %v ago at last, and is %s to it",
-				s.id, s.inc, w.now-p.died, by.name, w.now-a.at, s.live)
+		a.at = max(a.at, o.born, o.told[s.id])
+		if o.w.now > a.at+lostAfter(a.every, a.quiet)+o.slack(a.at) {
+			o.w.breaks(DeathTold, "%s incarnation %d died %v ago, was heard by %s %v ago at last, and is %s to it",
+				s.id, s.inc, o.w.now-p.died, o.name, o.w.now-a.at, s.live)
 		}
 	}
 }
 
-// slack is how much later than by its deadline a death may be told: for the time
-// that the observer could not see, which it credits with what it can not know, and
-// what it learns from others.
-func (w *world) slack(by *proc, a arrival) time.Duration {
-	d := 2500 * time.Millisecond // the key is read first
-	if q, ok := by.self.(*queen); ok {
-		d += q.brakeSlack()
-	}
-	for i := range by.troubles {
-		if t := &by.troubles[i]; t.end(w.now) >= a.at-5*time.Second { // or it still doubted what it heard
+// slack is how much later than by its deadline a death may be told that was heard of
+// last at that time: for the time that the observer could not see, which it credits
+// with what it cannot know, and what it learns from others.
+func (o *observer) slack(heard time.Duration) time.Duration {
+	w, d := o.w, 2500*time.Millisecond+o.braking // the key is read first
+	for _, t := range o.troubles {
+		if t.end(w.now) >= heard-5*time.Second { // or it still doubted what it heard
 			// Since something was heard last, or a cut may have gone unnoticed.
-			d += max(0, t.end(w.now)-max(t.from, a.at)) + max(pingLimit, lostAfter(w.plan.WorkerEvery.D(), 0)) + liveness.BackGrace + 5*time.Second
+			d += max(0, t.end(w.now)-max(t.from, heard)) + max(pingLimit, lostAfter(w.plan.WorkerEvery.D(), 0)) + liveness.BackGrace + 5*time.Second
 		}
 	}
 	return d
 }
 
 // checkShown holds what a queen would answer now against the truth.
-func (w *world) checkShown(q *queen) {
+func (q *queen) checkShown() {
 	if q.paused() {
 		return
 	}
-	now := w.time()
+	w, now := q.w, q.w.time()
 	if err := q.view.Verify(now); err != nil {
 		w.breaks(Sound, "what %s keeps of its view differs from what it is: %v", q.name, err)
 	}
-	for _, h := range q.view.Hives() {
-		hl := life{h.ID(), h.Head().Inc}
-		if hl.inc == 0 { // known from the roster alone
-			hl.inc = h.Inc()
+	for _, v := range q.view.Hives() {
+		l := life{v.ID(), v.Head().Inc}
+		if l.inc == 0 { // known from the roster alone
+			l.inc = v.Inc()
 		}
-		hp := w.truth.procs[hl]
-		if hp == nil {
+		if w.lives[l] == nil {
 			continue
 		}
-		slow := w.truth.slow[hl]
-		for _, k := range h.Workers() {
-			late, r := slow, k.Record()
-			kl := life{h.ID() + "/" + r.Worker, r.Inc}
-			w.checkAbsent(q, h, hp, k)
-			at, ok := w.truth.seqs[heardSeq{hearing{hp, kl}, r.Seq, 0}]
-			if k.Via() == hivebeat.ViaQueen { // it may have heard it itself
-				if own, heard := w.truth.seqs[heardSeq{hearing{&q.proc, kl}, r.Seq, 0}]; heard {
-					at, ok = max(at, own), true
-				}
+		h := w.lives[l].self.(*hive)
+		for _, k := range v.Workers() {
+			r := k.Record()
+			kl := life{h.id + "/" + r.Worker, r.Inc}
+			beat := numbered{kl, r.Seq, 0}
+			q.checkAbsent(v, h, k)
+			at, ok := h.seqs[beat]
+			if own, heard := q.seqs[beat]; heard && k.Via() == hivebeat.ViaQueen { // it may have heard it itself
+				at, ok = max(at, own), true
 			}
-			if !ok {
-				continue // of an incarnation of the hive before this one
-			}
-			live, age, _ := q.view.Shown(h, k, now)
-			truth := w.now - at
-			if h.Head().Inc == 0 && w.plan.Before > 0 { // by an entry without ages and promises
+			if !ok { // of an incarnation of the hive before this one
 				continue
 			}
-			if age.Duration() < truth-late-2*unseen {
-				w.breaks(NoYoungAge, "%s shows %s/%s as heard %v ago, and its hive heard it %v ago", q.name, h.ID(), r.Worker, age.Duration(), truth)
+			if v.Head().Inc == 0 && w.plan.Before > 0 { // by an entry without ages and promises
+				continue
+			}
+			live, age, _ := q.view.Shown(v, k, now)
+			if truth := w.now - at; age.Duration() < truth-h.slow-2*unseen {
+				w.breaks(NoYoungAge, "%s shows %s as heard %v ago, and its hive heard it %v ago", q.name, kl.ident, age.Duration(), truth)
 			}
 			// What it did a queen may not know of a beat that another one heard.
-			if did := w.truth.works[lifeSeq{kl, r.Seq}]; r.Stalled && did.done == r.Done {
-				w.truth.stalled(q.name, kl, did.since, at)
+			if b := w.beats[beat]; b != nil && r.Stalled && b.work.done == r.Done {
+				q.checkStalled(kl, b.work.since, at)
 			}
 			if live == hivebeat.Alive && age.Duration() > q.view.Fresh() {
-				w.breaks(NoYoungAge, "%s shows %s/%s as alive at an age of %v", q.name, h.ID(), r.Worker, age.Duration())
+				w.breaks(NoYoungAge, "%s shows %s as alive at an age of %v", q.name, kl.ident, age.Duration())
 			}
 		}
 	}
 }
 
 // checkAbsent looks for a worker that is still there though its hive, which began
-// anew, has not listed it for its own deadline, and could have.
-func (w *world) checkAbsent(q *queen, h *fleet.Hive, hp *proc, k *fleet.Worker) {
-	r := k.Record()
-	hive, ok := hp.self.(*hive)
-	if !ok || hive.lists(r.Worker) || r.Live == hivebeat.Lost || r.Live == hivebeat.Left || !h.Up() || h.Head().Inc != hp.inc || q.view.Adopted(h.ID()) {
+// again, has not listed it for its own deadline, and could have.
+func (q *queen) checkAbsent(v *fleet.Hive, h *hive, k *fleet.Worker) {
+	w, r := q.w, k.Record()
+	if h.lists(r.Worker) || gone(r.Live) || !v.Up() || v.Head().Inc != h.inc || q.view.Adopted(h.id) {
 		return
 	}
-	l := life{h.ID() + "/" + r.Worker, r.Inc}
-	limit := hp.born + lostAfter(w.plan.WorkerEvery.D(), 0) + detector.WarmAfter + 4*w.plan.HiveEvery.D()
+	l := life{h.id + "/" + r.Worker, r.Inc}
+	limit := h.born + lostAfter(w.plan.WorkerEvery.D(), 0) + detector.WarmAfter + 4*w.plan.HiveEvery.D()
 	lossy := w.plan.Paged && w.plan.Net.Loss > 0 // some page may be missing each time
-	if w.now <= limit || lossy || hp.bothered(0, w.now, true) || q.bothered(hp.born, w.now, true) || w.truth.usurped(life{h.ID(), hp.inc}) {
+	if w.now <= limit || lossy || h.bothered(0, w.now, true) || q.bothered(h.born, w.now, true) || w.usurped(h.life) {
 		return
 	}
-	if !w.mayWait(hive.born, l, r.Every) {
-		w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which began %v ago, and %s says %s", l.ident, l.inc, hp.name, w.now-hp.born, q.name, r.Live)
+	if !w.mayWait(h.born, l, r.Every) {
+		w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which began %v ago, and %s says %s", l.ident, l.inc, h.name, w.now-h.born, q.name, r.Live)
 	}
 }
 
 // checkHeld looks for hives that are held back for longer than the contract says.
-func (w *world) checkHeld(q *queen) {
+func (q *queen) checkHeld() {
 	if q.paused() {
 		return
 	}
 	for _, s := range q.known {
-		bound := lostAfter(w.plan.HiveEvery.D(), 0) + w.slack(&q.proc, arrival{at: s.since})
-		if s.live == hivebeat.Unverified && w.now-s.since > bound {
-			w.breaks(BrakeEnds, "%s holds its verdict on %s back for %v", q.name, s.id, w.now-s.since)
+		held := q.w.now - s.since
+		if s.live == hivebeat.Unverified && held > lostAfter(q.w.plan.HiveEvery.D(), 0)+q.slack(s.since) {
+			q.w.breaks(BrakeEnds, "%s holds its verdict on %s back for %v", q.name, s.id, held)
 		}
+	}
+}
+
+const (
+	// believedWithin is how long the roster's word may take to every queen.
+	believedWithin = time.Second
+	// settled is for how long nothing may have gone wrong between a queen and
+	// JetStream before that is asked of it: the next read is over by then.
+	settled = 20 * time.Second
+)
+
+// checkBelieved looks for hives that the roster has as lost, and of which the queen,
+// though it has heard nothing since, says that they are there.
+func (q *queen) checkBelieved() {
+	w, s, from := q.w, q.w.store, q.w.now-settled
+	if w.plan.NoJetStream || q.born > from || q.bothered(from, w.now, true) || s.away > 0 || s.backAt > from || q.kept.epoch != s.epoch {
+		return
+	}
+	for _, id := range s.all(0) {
+		e, h := s.roster[id], q.view.Hive(id)
+		if e.Live != hivebeat.Lost || w.now-e.at < believedWithin || h == nil || !h.Up() || h.Inc() != e.Inc || h.Seq() > e.Seq {
+			continue
+		}
+		w.breaks(DeathTold, "the roster has %s incarnation %d as lost since %v, at seq %d, and %s, which has heard nothing since, says %s",
+			id, e.Inc, w.now-e.at, e.Seq, q.name, h.Live())
 	}
 }
 
@@ -208,7 +234,7 @@ func (w *world) checkEnd() {
 		if on := q.view.Brakes(); len(on) > 0 {
 			w.breaks(BrakeEnds, "%s still brakes in zone %q", q.name, on[0].Name())
 		}
-		w.checkTruth(q)
+		q.checkTruth()
 		if q != w.queens[0] && !w.plan.NoJetStream {
 			w.checkSame(w.queens[0], q)
 		}
@@ -222,59 +248,69 @@ func (w *world) checkEnd() {
 }
 
 // checkTruth holds the answer of a queen against what is so.
-func (w *world) checkTruth(q *queen) {
-	for _, s := range w.slots {
-		h, ok := s.cur.(*hive)
-		if !ok || s.rival.cur != nil || w.truth.usurped(life{h.id, h.inc}) {
-			continue
-		}
+func (q *queen) checkTruth() {
+	w := q.w
+	for _, h := range w.hives {
 		v := q.view.Hive(h.id)
-		if v == nil || v.Live() != hivebeat.Alive || v.Inc() != h.inc {
-			w.breaks(Convergence, "%s lives as %d, and %s says %s", h.name, h.inc, q.name, describe(q, h.id))
-			continue
-		}
-		for _, k := range v.Workers() {
-			r := k.Record()
-			live := r.Live
-			p := w.truth.procs[life{h.id + "/" + r.Worker, r.Inc}]
-			gone := live == hivebeat.Lost || live == hivebeat.Left
-			if w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
-				continue
-			}
-			if own, ok := h.core.Record(w.time(), r.Worker); ok && own.Inc == r.Inc && own.Stalled != r.Stalled {
-				w.breaks(Convergence, "%s/%s is stalled: %t, and %s says %t", h.id, r.Worker, own.Stalled, q.name, r.Stalled)
-			}
-			if p == nil || p.alive() == gone && !w.truth.usurped(life{p.ident, p.inc}) {
-				w.breaks(Convergence, "%s/%s incarnation %d: alive is %t, and %s says %s", h.id, r.Worker, r.Inc, !gone, q.name, live)
-			}
+		if !w.usurped(h.life) && (v == nil || v.Live() != hivebeat.Alive || v.Inc() != h.inc) {
+			w.breaks(Convergence, "%s lives as %d, and %s says %s", h.name, h.inc, q.name, q.describe(h.id))
 		}
 	}
 	for _, v := range q.view.Hives() {
-		w.checkOrphans(q, v)
-		p := w.truth.procs[life{v.ID(), v.Inc()}]
+		l := life{v.ID(), v.Inc()}
+		p := w.lives[l]
 		if p == nil {
-			w.breaks(Sound, "%s knows %s as incarnation %d, which there never was", q.name, v.ID(), v.Inc())
-		} else if !p.alive() && v.Live() != hivebeat.Lost && v.Live() != hivebeat.Left {
-			w.breaks(Convergence, "%s is dead as %d, and %s says %s", v.ID(), v.Inc(), q.name, v.Live())
+			w.breaks(Sound, "%s knows %s as incarnation %d, which there never was", q.name, l.ident, l.inc)
+			continue
+		}
+		if !p.alive() && !gone(v.Live()) {
+			w.breaks(Convergence, "%s is dead as %d, and %s says %s", l.ident, l.inc, q.name, v.Live())
+		}
+		switch {
+		case p.alive() && v.Live() == hivebeat.Alive && !w.usurped(l):
+			q.checkWorkers(v, p.self.(*hive), p.born)
+		case v.Live() == hivebeat.Lost && w.now-q.born >= w.plan.Settle.D(): // the queen looks after them
+			q.checkWorkers(v, nil, q.known.of(l.ident).since)
 		}
 	}
 	for _, k := range w.workers {
-		l := life{k.ident, k.inc}
 		v := q.view.Hive(k.hive)
-		if v == nil || w.truth.usurped(l) || w.truth.usurped(life{v.ID(), v.Inc()}) {
-			continue
+		if v == nil || v.Live() == hivebeat.Left || w.usurped(k.life) || w.usurped(life{v.ID(), v.Inc()}) {
+			continue // or it left, and nobody looks after its workers
 		}
-		if v.Live() == hivebeat.Left { // and nobody looks after them
-			continue
-		}
-		if !v.Up() { // it answers for itself
-			if x := v.Worker(k.id); x != nil && x.Record().Inc == k.inc && (x.Record().Live != hivebeat.Alive || x.Via() != hivebeat.ViaQueen) {
-				w.breaks(Convergence, "%s lives, its hive is %s, and %s says %s via %s", k.name, v.Live(), q.name, x.Record().Live, x.Via())
-			}
-			continue
-		}
-		if x := v.Worker(k.id); x == nil || x.Record().Inc != k.inc {
+		x := v.Worker(k.id)
+		known := x != nil && x.Record().Inc == k.inc
+		switch {
+		case v.Up() && !known:
 			w.breaks(Convergence, "%s lives as %d, and %s does not know it", k.name, k.inc, q.name)
+		case !v.Up() && known && (x.Record().Live != hivebeat.Alive || x.Via() != hivebeat.ViaQueen): // it answers for itself
+			w.breaks(Convergence, "%s lives, its hive is %s, and %s says %s via %s", k.name, v.Live(), q.name, x.Record().Live, x.Via())
+		}
+	}
+}
+
+// checkWorkers holds what a queen says of the workers of a hive against what is so. h
+// is that hive if it lives; else only the dead are looked at, that is those whom the
+// queen has to find dead since then.
+func (q *queen) checkWorkers(v *fleet.Hive, h *hive, since time.Duration) {
+	w := q.w
+	for _, k := range v.Workers() {
+		r := k.Record()
+		l := life{v.ID() + "/" + r.Worker, r.Inc}
+		p, gone := w.lives[l], gone(r.Live)
+		if w.mayWait(since, l, r.Every) {
+			continue
+		}
+		if h != nil {
+			if own, ok := h.core.Record(w.time(), r.Worker); ok && own.Inc == r.Inc && own.Stalled != r.Stalled {
+				w.breaks(Convergence, "%s is stalled: %t, and %s says %t", l.ident, own.Stalled, q.name, r.Stalled)
+			}
+		}
+		switch {
+		case p != nil && p.alive() != gone:
+		case p != nil && (h == nil && p.alive() || h != nil && w.usurped(l)):
+		default:
+			w.breaks(Convergence, "%s incarnation %d: alive is %t, its hive is %s, and %s says %s", l.ident, l.inc, !gone, v.Live(), q.name, r.Live)
 		}
 	}
 }
@@ -296,7 +332,8 @@ func (w *world) mayWait(since time.Duration, l life, every hivebeat.Millis) bool
 	return false
 }
 
-func describe(q *queen, id string) string {
+// describe says what a queen says of a hive.
+func (q *queen) describe(id string) string {
 	v := q.view.Hive(id)
 	if v == nil {
 		return "nothing"
@@ -312,7 +349,7 @@ func (w *world) checkSame(a, b *queen) {
 		}
 		x, y := a.view.Hive(s.ident), b.view.Hive(s.ident)
 		if x == nil || y == nil || x.Live() != y.Live() || x.Inc() != y.Inc() {
-			w.breaks(Convergence, "of %s %s says %s, and %s %s", s.ident, a.name, describe(a, s.ident), b.name, describe(b, s.ident))
+			w.breaks(Convergence, "of %s %s says %s, and %s %s", s.ident, a.name, a.describe(s.ident), b.name, b.describe(s.ident))
 			return
 		}
 		if !x.Up() {

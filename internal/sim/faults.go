@@ -14,29 +14,19 @@ func (w *world) populate() {
 	w.byName = make(map[string]*slot)
 	w.net = network{Net: p.Net, rng: w.stream("net"), flows: make(map[flow]int)}
 	w.store = newStore(w)
-	w.pids, w.ends = make(map[uint64]*proc), w.stream("ends")
-	w.truth.init(w)
+	w.pids, w.conns, w.ends = make(map[uint64]*proc), make(map[string]*connection), w.stream("ends")
+	w.lives, w.beats, w.gaveUp = make(map[life]*proc), make(map[numbered]*message), make(map[life]bool)
 	for i := range p.Queens {
-		w.place(r, fmt.Sprintf("q%d", i+1), nil, func(s *slot) actor {
-			q := &queen{}
-			q.init(w, s, q)
-			return q
+		w.place(r, fmt.Sprintf("q%d", i+1), -1, nil, func() actor {
+			return &queen{before: i < p.Before, untold: i >= p.Queens-p.Untold}
 		})
 	}
 	for i := range p.Hives {
-		id, zone := fmt.Sprintf("h%d", i+1), fmt.Sprintf("z%d", i%p.Zones)
-		machine := w.place(r, id, nil, func(s *slot) actor {
-			h := &hive{id: id, zone: zone, every: p.HiveEvery.D(), paged: p.Paged}
-			h.init(w, s, h)
-			return h
-		})
+		id, zone := fmt.Sprintf("h%d", i+1), i%p.Zones
+		machine := w.place(r, id, zone, nil, func() actor { return &hive{id: id, zone: fmt.Sprintf("z%d", zone)} })
 		for k := range p.Workers {
 			name := fmt.Sprintf("w%d", k+1)
-			w.place(r, id+"/"+name, machine, func(s *slot) actor {
-				k := &worker{hive: id, id: name, every: p.WorkerEvery.D()}
-				k.init(w, s, k)
-				return k
-			})
+			w.place(r, id+"/"+name, zone, machine, func() actor { return &worker{hive: id, id: name} })
 		}
 	}
 	for i := range p.Faults {
@@ -51,9 +41,11 @@ func (w *world) populate() {
 	w.monitor()
 }
 
-func (w *world) place(r *rand.Rand, name string, on *slot, next func(*slot) actor) *slot {
-	s := &slot{name: name, ident: name, make: next, on: on}
-	s.rival = &slot{name: name + "'", ident: name, make: next, on: on}
+func (w *world) place(r *rand.Rand, name string, zone int, on *slot, next func() actor) *slot {
+	s := &slot{name: name, ident: name, make: next, zone: zone, on: on}
+	rival := *s
+	rival.name += "'"
+	s.rival = &rival
 	w.slots = append(w.slots, s)
 	w.byName[name] = s
 	w.at(between(r, 0, 3*time.Second), func() { w.spawn(s) })
@@ -63,7 +55,8 @@ func (w *world) place(r *rand.Rand, name string, on *slot, next func(*slot) acto
 // spawn starts the next process of a slot, where there is none.
 func (w *world) spawn(s *slot) {
 	if s.cur == nil {
-		s.cur = s.make(s)
+		s.cur = s.make()
+		s.cur.base().init(w, s)
 		s.cur.start()
 	}
 }
@@ -73,11 +66,23 @@ func (w *world) ending() time.Duration { return w.plan.For.D() - w.plan.Settle.D
 
 func (w *world) until(d Span, f func()) { w.at(min(w.now+d.D(), w.ending()), f) }
 
-// procs are those that run now and are meant by which.
-func (w *world) procs(which func(s *slot) bool) (list []*proc) {
+// meant are the processes that a fault is about, of those that run now.
+func (w *world) meant(f *Fault) (list []*proc) {
+	all := f.Kind == Server || f.Kind == Kick && f.Who == ""
 	for _, s := range w.slots {
-		for _, s := range []*slot{s, s.rival} {
-			if s.cur != nil && which(s) {
+		places := []*slot{s}
+		_, isHive := s.cur.(*hive)
+		switch {
+		case all, f.Kind == Zone && s.zone == f.N:
+			places = append(places, s.rival)
+		case f.Kind == Mass && isHive && len(list) < f.N:
+		case f.Kind == Machine && s.machine().name == f.Who:
+		case s.name == f.Who:
+		default:
+			continue
+		}
+		for _, s := range places {
+			if s.cur != nil {
 				list = append(list, s.cur.base())
 			}
 		}
@@ -88,9 +93,9 @@ func (w *world) procs(which func(s *slot) bool) (list []*proc) {
 // fault lets one fault happen.
 func (w *world) fault(f *Fault, r *rand.Rand) {
 	w.trace("FAULT", "%s", f)
-	s := w.byName[f.Who]
-	switch f.Kind {
-	case Storage, Wipe:
+	s, list := w.byName[f.Who], w.meant(f)
+	switch {
+	case f.Kind == Storage || f.Kind == Wipe:
 		w.store.away++
 		w.until(f.For, func() {
 			w.store.back()
@@ -99,8 +104,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 			}
 			w.trace("stream", "JetStream is there, epoch %d", w.store.epoch)
 		})
-		return
-	case Server:
+	case f.Kind == Server:
 		w.store.away++
 		w.serverGone++
 		w.server++
@@ -114,137 +118,88 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 				w.orphans = nil
 			}
 		})
-		w.cutAll(w.procs(func(*slot) bool { return true }), false, 0, f.For)
-		return
-	case Kick:
-		if s == nil {
-			list := w.procs(func(*slot) bool { return true })
-			r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
-			for _, p := range list[:min(f.N, len(list))] {
-				w.at(w.now+between(r, 0, f.By.D()), p.kick)
-			}
-			return
+		w.cut(list, f)
+	case f.Kind == Cut || f.Kind == Zone:
+		w.cut(list, f)
+	case f.Kind == Kick && f.Who == "":
+		r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		for _, p := range list[:min(f.N, len(list))] {
+			w.at(w.now+between(r, 0, f.By.D()), p.kick)
 		}
-	case Zone:
-		w.cutAll(w.procs(func(s *slot) bool { return w.zoneOf(s) == f.N }), f.Hold, f.Notice.D(), f.For)
-		return
-	case Mass:
-		n := 0
-		for _, s := range w.slots {
-			if _, ok := s.cur.(*hive); ok && n < f.N {
-				n++
-				w.crash(s, f.For)
-			}
-		}
-		return
-	case Strangers:
+	case f.Kind == Strangers:
 		w.strangers(r, f)
-		return
-	case Badnet:
+	case f.Kind == Badnet:
 		before := w.net.Net
 		w.net.Net = *f.Net
 		w.until(f.For, func() { w.net.Net = before })
-		return
-	}
-	if s == nil {
-		return
-	}
-	switch f.Kind {
-	case Clock:
+	case f.Kind == Clock && s != nil:
 		s.wall += f.By.D()
-		return
-	case Rival:
+	case f.Kind == Rival && s != nil:
 		w.spawn(s.rival)
 		w.until(f.For, func() {
 			if s.rival.cur != nil {
 				s.rival.cur.base().kill()
 			}
 		})
-		return
-	case Machine:
-		for _, k := range w.slots {
-			if k == s || k.on == s {
-				w.crash(k, f.For)
-			}
+	default:
+		for _, p := range list {
+			p.fault(f, r)
 		}
-		return
 	}
-	if s.cur == nil {
-		return
-	}
-	p := s.cur.base()
-	switch f.Kind {
-	case Pause:
+}
+
+// fault lets a fault happen that is about one process alone.
+func (p *proc) fault(f *Fault, r *rand.Rand) {
+	w := p.w
+	k, isWorker := p.self.(*worker)
+	switch {
+	case f.Kind == Pause:
 		p.suspend()
 		w.until(f.For, p.resume)
-	case Crash:
-		w.crash(s, f.For)
-	case Kick:
+	case f.Kind == Crash || f.Kind == Machine || f.Kind == Mass:
+		p.kill()
+		w.replace(p.slot, f.For)
+	case f.Kind == Leave:
+		p.quit()
+		w.replace(p.slot, f.For)
+	case f.Kind == Kick:
 		p.kick()
-	case Leave:
-		s.cur.goodbye()
-		if f.For > 0 {
-			w.until(f.For, func() { w.spawn(s) })
+	case f.Kind == Quiet && isWorker:
+		k.fallSilent(f.By.D())
+		// It blocks once it has announced it, for as long as that.
+		k.after(time.Second, func() {
+			k.suspend()
+			w.until(f.By, k.resume)
+		})
+	case (f.Kind == Hang || f.Kind == Idle) && isWorker:
+		k.hang(f.Kind == Idle, f.For)
+	case f.Kind == Change && isWorker:
+		for i := range f.N {
+			state := []hivebeat.State{hivebeat.Degraded, hivebeat.Ready}[i%2]
+			k.after(between(r, 0, min(f.For.D(), w.ending()-w.now)), func() { k.change(state) })
 		}
-	case Cut:
-		w.cutAll([]*proc{p}, f.Hold, f.Notice.D(), f.For)
-	case Quiet:
-		if k, ok := s.cur.(*worker); ok {
-			k.fallSilent(f.By.D())
-			// It blocks once it has announced it, for as long as that.
-			k.after(time.Second, func() {
-				k.suspend()
-				w.until(f.By, k.resume)
-			})
-		}
-	case Hang, Idle:
-		if k, ok := s.cur.(*worker); ok {
-			k.hang(f.Kind == Idle, f.For)
-		}
-	case Deaf:
-		p.deafen(f.For)
-	case Change:
-		if k, ok := s.cur.(*worker); ok {
-			for i := range f.N {
-				state := []hivebeat.State{hivebeat.Degraded, hivebeat.Ready}[i%2]
-				k.after(between(r, 0, min(f.For.D(), w.ending()-w.now)), func() { k.change(state) })
-			}
-		}
-	case Dropping:
+	case f.Kind == Deaf && p.observes != nil:
+		p.observes.deafen(f.For)
+	case f.Kind == Dropping:
 		p.drop = f.N
 		w.until(f.For, func() { p.drop = 0 })
 	}
 }
 
-func (w *world) zoneOf(s *slot) int {
-	if s.on != nil {
-		s = s.on
-	}
-	for i := range w.plan.Hives {
-		if s.ident == fmt.Sprintf("h%d", i+1) {
-			return i % w.plan.Zones
-		}
-	}
-	return -1
-}
-
-func (w *world) cutAll(list []*proc, hold bool, notice time.Duration, d Span) {
+// cut takes the connections of the processes away.
+func (w *world) cut(list []*proc, f *Fault) {
 	for _, p := range list {
-		p.cut(hold, notice)
+		p.cut(f.Hold, f.Notice.D())
 	}
-	w.until(d, func() {
+	w.until(f.For, func() {
 		for _, p := range list {
 			p.heal()
 		}
 	})
 }
 
-// crash kills who runs in s, and begins another after d, if that is above 0.
-func (w *world) crash(s *slot, d Span) {
-	if s.cur == nil {
-		return
-	}
-	s.cur.base().kill()
+// replace starts another process in s after d, if that is above 0.
+func (w *world) replace(s *slot, d Span) {
 	if d > 0 {
 		w.until(d, func() { w.spawn(s) })
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -9,95 +10,85 @@ import (
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/hivecore"
-	"github.com/beatfabric/hivebeat/internal/link"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// hive is the core of package hive, and around it what is outside of that: messages,
-// timers, processes that end, a store to read from.
+// hive is the core of package hive in a shell that is simulated: messages, timers,
+// processes that end, a store to read from.
 type hive struct {
-	proc
+	observer
+	core     *hivecore.Core
 	id, zone string
-	every    time.Duration
-	paged    bool // sends each worker in a page of its own
 
-	core   *hivecore.Core
-	out    *sender       // of snapshots
-	said   time.Duration // when the last snapshot left
-	alarm  time.Duration // when the core is to be woken
-	alarms uint64
+	out   *sender                  // of snapshots
+	said  time.Duration            // when the last snapshot left
+	built map[uint64]time.Duration // when each was made, by its seq
 
 	watching map[uint64]detector.Process // by pid
-	heard    heardClosings
-	gone     map[*proc]time.Duration // whom it gave up, and when
+	gone     map[*proc]time.Duration     // the workers that it gave up, and when
+	moves    map[move]time.Duration      // when it numbered each transition
+}
 
-	known sightings // what the core said last, for the checks
+// move is a transition of a worker, as its hive numbers it.
+type move struct {
+	worker string
+	n      uint64
 }
 
 func (h *hive) start() {
-	w := h.w
-	h.inc = uint64(h.wall().UnixMicro())
+	w, p := h.w, h.w.plan
+	h.every = p.HiveEvery.D()
+	h.built, h.moves = make(map[uint64]time.Duration), make(map[move]time.Duration)
 	h.watching, h.gone = make(map[uint64]detector.Process), make(map[*proc]time.Duration)
 	cfg := hivecore.Config{ID: h.id}
-	if w.plan.Exits {
-		cfg.NS, cfg.PID = h.machine().name, 1
+	if p.Exits {
+		cfg.NS, cfg.PID = h.slot.machine().name, 1
 	}
-	if p := w.plan; p.Stall > 0 && !p.StallSaid {
+	if !p.StallSaid {
 		cfg.StallAfter = p.Stall.D()
 	}
-	if w.plan.HiveClosings {
+	if p.HiveClosings {
 		h.rw = bus.ReconnectWait
 	}
 	h.core = hivecore.New(cfg)
+	h.observe(h.core, h.act)
+	h.doubt = func() bool { return false }
+	h.knows = func(l life) uint64 { return h.last[l].seq }
 	w.hives = append(w.hives, h)
-	w.truth.began(&h.proc)
-	w.trace(h.name, "begins as %d", h.inc)
 	for page, more := uint64(0), w.store.away == 0; more; page++ {
 		k, ok := w.store.get(hivesKey(h.id, page))
-		more = ok && h.core.Recall(k.payload)
+		more = ok && h.core.Recall(k.Payload)
 	}
-	h.out = newSender(&h.proc, h.every, hivecore.RollGap, func() bool { return h.say("") })
-	linked(h)
+	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.say("") })
+	h.linkChanged()
 }
 
 func (h *hive) handle(m *message) {
 	switch m.topic {
-	case topicSettle, topicToken:
-		carried(h, m)
 	case topicHivesCall, topicHiveCall:
 		h.drive(func(now time.Time) { h.core.RollCall(now, m.spread) })
 	case topicBeat:
 		h.drive(func(now time.Time) {
 			if !h.core.Beat(now, "", m.payload) {
-				h.w.trace(h.name, "refuses a beat of %s %d/%d", m.worker, m.inc, m.seq)
+				h.w.trace(h.name, "refuses a beat of %s %d/%d", m.from.ident, m.from.inc, m.seq)
 			}
 		})
+	default:
+		h.carried(m)
 	}
 }
 
-func (h *hive) offline() { linked(h) }
-
-func (h *hive) online() { linked(h) }
-
-func (h *hive) ears() *heardClosings { return &h.heard }
-
-func (h *hive) input(f func(now time.Time, c link.Core)) {
-	h.drive(func(now time.Time) { f(now, h.core) })
-}
-
-// drive hands the core an input, holds its transitions against the truth, and does
-// what it asks for.
-func (h *hive) drive(input func(now time.Time)) {
-	input(h.w.time())
+// act does what the core asks for, and holds its transitions against the truth.
+func (h *hive) act() {
 	r := h.core.Ready()
 	h.w.traceLogs(h.name, r.Logs)
 	h.follow(r.Watches)
 	for i := range r.Steps {
-		h.w.truth.judged(h, &r.Steps[i])
+		h.judged(&r.Steps[i])
 	}
 	if r.Ended {
 		h.out.want((*bus.Schedule).Ended)
-		h.w.truth.endIsSaid(h)
+		h.checkEndIsSaid()
 	}
 	if r.Changed {
 		h.out.want((*bus.Schedule).Changed)
@@ -114,24 +105,8 @@ func (h *hive) drive(input func(now time.Time)) {
 	if r.Roll > 0 {
 		h.emit(&message{topic: topicCall, hive: h.id, spread: r.Roll})
 	}
-	carry(h, r.Signals)
+	h.carry(r.Signals)
 	h.wake(since(r.Wake))
-}
-
-// wake sets the timer of the core.
-func (h *hive) wake(at time.Duration) {
-	if at = max(at, h.w.now); at == h.alarm {
-		return
-	}
-	h.alarm = at
-	h.alarms++
-	n := h.alarms
-	h.when(at, func() {
-		if h.alarms == n {
-			h.alarm = -1
-			h.drive(func(now time.Time) { h.core.Tick(now, h.drops) })
-		}
-	})
 }
 
 // say sends one snapshot.
@@ -146,32 +121,28 @@ func (h *hive) say(bye string) bool {
 	}
 	h.core.Fill(h.w.time(), &s)
 	if h.w.plan.HiveClosings {
-		s.Conn, s.RW = h.conn.String(), hivebeat.MillisOf(h.rw)
+		s.Conn, s.RW = h.conn.name, hivebeat.MillisOf(h.rw)
 	}
-	if h.zone == "" {
-		s.Labels = nil
-	}
-	h.w.truth.checkSnapshot(h, &s)
+	h.checkSnapshot(&s)
 	pages := [][]hivebeat.Record{s.Workers}
-	if h.paged && len(s.Workers) > 1 {
-		pages = nil
-		for i := range s.Workers {
-			pages = append(pages, s.Workers[i:i+1])
-		}
+	if h.w.plan.Paged && len(s.Workers) > 1 {
+		pages = slices.Collect(slices.Chunk(s.Workers, 1))
 		s.Pages = uint64(len(pages))
 	}
 	for i, rows := range pages {
 		s.Page, s.Workers = uint64(i), rows
 		b, err := wire.EncodeSnapshot(&s)
 		if err != nil {
-			h.w.breaks(Sound, "a snapshot can not be encoded: %v", err)
+			h.w.breaks(Sound, "a snapshot cannot be encoded: %v", err)
 			return false
 		}
 		h.said = h.w.now
-		h.emit(&message{topic: topicSnapshot, hive: h.id, inc: h.inc, seq: s.Seq, page: s.Page, payload: b, every: h.every, conn: s.Conn, rw: h.rw})
+		h.emit(&message{topic: topicSnapshot, hive: h.id, seq: s.Seq, page: s.Page, payload: b, conn: s.Conn, every: h.every})
 	}
 	return true
 }
+
+func (h *hive) sayBye() bool { return h.say("stopped") }
 
 // lists reports whether it has a worker with this id in its snapshots.
 func (h *hive) lists(worker string) bool {
@@ -179,12 +150,93 @@ func (h *hive) lists(worker string) bool {
 	return ok
 }
 
-func (h *hive) goodbye() {
-	if h.alive() && !h.paused() {
-		h.byBye = h.say("stopped")
-		h.w.trace(h.name, "says goodbye")
-		h.kill()
+// follow watches processes, as package procwatch does.
+func (h *hive) follow(list []detector.Watch) {
+	for _, x := range list {
+		if x.Stop {
+			delete(h.watching, x.PID)
+			continue
+		}
+		h.watching[x.PID] = x.Process
+		if p := h.w.pids[x.PID]; p == nil || !p.alive() {
+			h.sees(p, x.PID)
+		}
 	}
+}
+
+// sees is the end of a process that is watched: the core hears first what it said
+// before.
+func (h *hive) sees(p *proc, pid uint64) {
+	r := h.w.ends
+	said := h.w.now // when its goodbye, which is flushed before it ends, is at the server
+	if p != nil && p.byBye {
+		said = p.flushed
+	}
+	h.when(max(h.w.now, said)+between(r, exitSeenMin, exitSeenMax), func() {
+		process, ok := h.watching[pid]
+		if !ok {
+			return
+		}
+		at, wait := h.w.time(), time.Duration(0)
+		if h.up() { // two flushes
+			wait = 2*between(r, 500*time.Microsecond, 3*time.Millisecond) + hivecore.LastWordsSettle
+			if h.cuts > 0 {
+				wait = hivecore.LastWordsWithin
+			}
+		}
+		h.after(wait, func() {
+			h.drive(func(now time.Time) { h.core.Exited(now, []detector.Exit{{Process: process, At: at}}) })
+		})
+	})
+}
+
+// How the ends of processes are seen by the kernel of their machine, by a pidfd. It is
+// optional in a plan, so that silence is simulated alone too.
+const (
+	exitSeenMin = 200 * time.Microsecond
+	exitSeenMax = 5 * time.Millisecond
+	// exitBound is how long after the end of a process its hive may take to say so: to
+	// see it, and to wait for its last words.
+	exitBound = exitSeenMax + hivecore.LastWordsWithin + readTime
+	// How long a hive may keep the end of a worker to itself, whatever else it has to
+	// tell: it gathers ends, and of more than 20 in 10 s it tells two a second.
+	endGathered = 50 * time.Millisecond
+	endPaced    = time.Second / 2
+)
+
+// checkExitIsTold looks later whether the hive, which watches p, says in time that it
+// has just ended.
+func (h *hive) checkExitIsTold(p *proc) {
+	w, died, bound := h.w, h.w.now, exitBound
+	if p.byBye {
+		bound += max(0, p.flushed-died)
+	}
+	w.at(died+bound, func() {
+		s := h.known.of(p.ident)
+		if h.alive() && !h.bothered(died, w.now, true) && s.inc == p.inc && s.lives() && h.gone[p] == 0 {
+			w.breaks(DeathTold, "the process of %s incarnation %d ended %v ago, and is %s to %s, which watches it", p.ident, p.inc, bound, s.live, h.name)
+		}
+	})
+}
+
+// checkEndIsSaid looks later whether an end that the hive has just found leaves it in
+// time.
+func (h *hive) checkEndIsSaid() {
+	w, found, recent := h.w, h.w.now, 0
+	for _, at := range h.gone {
+		if found-at < 10*time.Second {
+			recent++
+		}
+	}
+	bound := endGathered
+	if recent >= 20 {
+		bound = endPaced
+	}
+	w.at(found+bound, func() {
+		if h.alive() && h.said < found && !h.bothered(found-time.Second, w.now, true) {
+			w.breaks(DeathTold, "%s found %v ago that a worker is gone, and has told nobody", h.name, bound)
+		}
+	})
 }
 
 // traceLogs notes what a core wants logged.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -35,81 +36,57 @@ type keeper struct {
 	away    bool  // as the core was told
 	owed    bool  // a reconnect that the core was not told of
 	retry   time.Duration
-	lookN   uint64
+	look    uint64 // the timer of the next look
 	watched uint64 // the last revision that the watch brought
 	rewatch bool   // it is to be looked once more
 	wrote   map[string]uint64
 	putting map[string]*putting
 }
 
-// putting is what is put of one hive into the bucket.
+// putting is what is put of one hive into the bucket: the pages of its newest snapshot.
 type putting struct {
 	inc, seq uint64
-	pages    map[uint64][]byte
-	received time.Duration
-	every    time.Duration
+	pages    map[uint64]ledger.Snapshot
 	last     time.Duration
 	armed    bool
 }
 
-// openLedger is ledger.Wait: it opens what can be opened, as soon as that is possible.
+// openLedger begins to look what there is.
 func (q *queen) openLedger() {
-	k := &q.kept
-	k.wrote, k.putting = make(map[string]uint64), make(map[string]*putting)
-	k.retry = retryFirst
-	var try func()
-	try = func() {
-		q.request(func(s *store) { k.seen = s.epoch }, func(err error) {
-			if err != nil {
-				if !k.away {
-					k.away = true
-					q.core.StoreState(q.w.time(), err)
-				}
-				q.after(k.retry, try)
-				k.retry = min(2*k.retry, retryMost)
-				return
-			}
-			k.opened, k.away, k.retry = true, false, retryFirst
-			q.core.StoreOpened(q.w.time())
-			q.lookLater(keepEvery)
-		})
-	}
-	try()
+	q.kept = keeper{retry: retryFirst, wrote: make(map[string]uint64), putting: make(map[string]*putting)}
+	q.lookNow()
 }
 
-// lookLater is Ledger.Keep: it looks now and then whether all is there, and is what it
-// was.
-func (q *queen) lookLater(d time.Duration) {
+// lookNow is ledger.Wait at first, which opens what can be opened, and Ledger.Keep from
+// then on, which looks now and then whether all is there, and is what it was.
+func (q *queen) lookNow() {
 	k := &q.kept
-	k.lookN++
-	n := k.lookN
-	q.after(d, func() {
-		if k.lookN != n {
+	look, epoch := k.look, k.seen
+	q.request(func(s *store) { epoch = s.epoch }, func(err error) {
+		if k.look != look {
+			return // the next look has begun
+		}
+		if away := err != nil; away != k.away && (away || k.opened) {
+			q.core.StoreState(q.w.time(), err)
+		}
+		if k.away = err != nil; k.away {
+			q.lookLater(k.retry)
+			k.retry = min(2*k.retry, retryMost)
 			return
 		}
-		epoch := k.seen
-		q.request(func(s *store) { epoch = s.epoch }, func(err error) {
-			if k.lookN != n {
-				return
-			}
-			if (err != nil) != k.away {
-				k.away = err != nil
-				q.core.StoreState(q.w.time(), err)
-			}
-			if err != nil {
-				q.lookLater(k.retry)
-				k.retry = min(2*k.retry, retryMost)
-				return
-			}
-			k.retry = retryFirst
-			if epoch != k.seen || k.owed {
-				k.seen, k.owed = epoch, false
-				q.core.Renewed(q.w.time())
-			}
-			q.lookLater(keepEvery)
-		})
+		switch {
+		case !k.opened:
+			k.opened = true
+			q.core.StoreOpened(q.w.time())
+		case epoch != k.seen || k.owed:
+			q.core.Renewed(q.w.time())
+		}
+		k.seen, k.owed, k.retry = epoch, false, retryFirst
+		q.lookLater(keepEvery)
 	})
 }
+
+func (q *queen) lookLater(d time.Duration) { q.setTimer(&q.kept.look, q.w.now+d, q.lookNow) }
 
 // ledgerConnected has the ledger look at once what is there.
 func (q *queen) ledgerConnected() {
@@ -163,16 +140,12 @@ func (q *queen) fulfil(op *queencore.Op) {
 	n := max(len(op.Keys), len(op.Letters), len(op.Steps))
 	op.Errs = make([]error, n)
 	op.Heads, op.Rosters, op.Advanced = make([]ledger.Head, n), make([]ledger.RosterRead, n), make([]ledger.Advanced, n)
+	keys := slices.Clone(op.Keys)
 	for i := range op.Steps {
-		for _, body := range bodies(&op.Steps[i].Next) {
-			if ev := q.w.decode(body); ev != nil {
-				q.w.truth.wardLostByClosing(q, &ev.Data)
-			}
+		keys = append(keys, op.Steps[i].Key)
+		for _, ev := range q.w.eventsOf(&op.Steps[i].Next) {
+			q.wardLostByClosing(&ev.Data)
 		}
-	}
-	first := n
-	if n > 1 {
-		first = 1 + q.rng.IntN(n)
 	}
 	part := func(from, to int, then func()) {
 		q.request(func(s *store) {
@@ -194,20 +167,19 @@ func (q *queen) fulfil(op *queencore.Op) {
 		})
 	}
 	hand := func() {
-		q.learning(append(op.Keys[:len(op.Keys):len(op.Keys)], stepKeys(op)...), func(now time.Time) { q.core.Done(now, op) })
+		q.learning(keys, func(now time.Time) { q.core.Done(now, op) })
 	}
-	if first == n {
-		part(0, n, hand)
-		return
+	first := n
+	if n > 1 {
+		first = 1 + q.rng.IntN(n)
 	}
-	part(0, first, func() { part(first, n, hand) })
-}
-
-func stepKeys(op *queencore.Op) (keys []string) {
-	for i := range op.Steps {
-		keys = append(keys, op.Steps[i].Key)
-	}
-	return keys
+	part(0, first, func() {
+		if first < n {
+			part(first, n, hand)
+		} else {
+			hand()
+		}
+	})
 }
 
 // one lets part i of a request happen.
@@ -215,7 +187,7 @@ func (q *queen) one(s *store, op *queencore.Op, i int) {
 	switch op.Kind {
 	case queencore.OpHeads:
 		if k, ok := s.get(op.Keys[i]); ok {
-			op.Heads[i] = ledger.Head{Inc: k.inc, Seq: k.seq, OK: true}
+			op.Heads[i] = ledger.Head{Inc: k.Inc, Seq: k.Seq, OK: true}
 		}
 	case queencore.OpRosters:
 		op.Rosters[i].Item, op.Rosters[i].OK = s.item(op.Keys[i])
@@ -225,17 +197,31 @@ func (q *queen) one(s *store, op *queencore.Op, i int) {
 		}
 	case queencore.OpAdvance:
 		x := &op.Steps[i]
-		op.Advanced[i].Revision, op.Advanced[i].Err = s.swap(x.Key, x.Revision, x.Next, q.before())
+		op.Advanced[i].Revision, op.Advanced[i].Err = s.swap(x.Key, x.Revision, x.Next, q.before)
 	}
 }
 
+// decode returns an event, or nil where it cannot be read.
 func (w *world) decode(body []byte) *hivebeat.Event {
 	var ev hivebeat.Event
 	if err := json.Unmarshal(body, &ev); err != nil {
-		w.breaks(Sound, "an event can not be read: %v", err)
+		w.breaks(Sound, "an event cannot be read: %v", err)
 		return nil
 	}
 	return &ev
+}
+
+// eventsOf returns the events in an entry, in order.
+func (w *world) eventsOf(e *ledger.RosterEntry) (list []*hivebeat.Event) {
+	for _, body := range append(slices.Clone(e.Events), e.Event) {
+		if len(body) == 0 {
+			continue
+		}
+		if ev := w.decode(body); ev != nil {
+			list = append(list, ev)
+		}
+	}
+	return list
 }
 
 // readLedger reads the roster, and then the bucket.
@@ -263,7 +249,7 @@ func (q *queen) readLedger() {
 				q.learning([]string{entries[i].Hive}, func(now time.Time) { q.core.Kept(now, &entries[i]) })
 				var s wire.SnapshotView
 				if wire.ParseSnapshot(entries[i].Payload, &s) == nil {
-					q.w.truth.adopted(q, &s)
+					q.adopted(&s)
 				}
 			}
 			q.core.ReadDone(q.w.time(), err)
@@ -304,25 +290,23 @@ func (q *queen) offer(s *ledger.Snapshot) {
 		q.kept.putting[s.Hive] = p
 	}
 	if p.inc != s.Inc || p.seq != s.Seq {
-		p.inc, p.seq, p.pages = s.Inc, s.Seq, make(map[uint64][]byte)
+		p.inc, p.seq, p.pages = s.Inc, s.Seq, make(map[uint64]ledger.Snapshot)
 	}
-	p.pages[s.Page], p.received, p.every = s.Payload, q.w.now, s.Every
+	p.pages[s.Page] = *s
 	if p.armed {
 		return
 	}
 	p.armed = true
-	id := s.Hive
 	q.when(p.last+time.Second, func() {
-		p.armed, p.last = false, q.w.now
-		c := *p
-		p.pages = make(map[uint64][]byte)
+		pages := p.pages
+		p.armed, p.last, p.pages = false, q.w.now, make(map[uint64]ledger.Snapshot)
 		q.request(func(s *store) {
-			for page := range uint64(hivebeat.MaxPages) {
-				b, ok := c.pages[page]
+			for page := uint64(0); ; page++ {
+				x, ok := pages[page]
 				if !ok {
-					break
+					return
 				}
-				s.putSnapshot(id, page, c.inc, c.seq, b, c.received, c.every)
+				s.putSnapshot(&x)
 			}
 		}, func(error) {})
 	})

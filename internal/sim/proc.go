@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat/internal/liveness"
@@ -31,16 +32,17 @@ func (t *trouble) end(now time.Duration) time.Duration {
 // proc is what all processes have: a life, a connection, and the bad luck of being
 // paused.
 type proc struct {
-	w     *world
-	slot  *slot
-	name  string
-	ident string // what it says it is: of two with one id the same
-	inc   uint64
-	rng   *rand.Rand
-	self  actor
-	born  time.Duration
-	died  time.Duration // negative while it lives
-	byBye bool          // it left in order
+	life
+	w        *world
+	slot     *slot
+	name     string        // of its slot
+	every    time.Duration // its promise; a queen gives none
+	rng      *rand.Rand
+	self     actor
+	observes *observer // of those that judge others
+	born     time.Duration
+	died     time.Duration // negative while it lives
+	byBye    bool          // it left in order
 
 	pauses int
 	timers []func()   // that came due while it was paused
@@ -50,14 +52,14 @@ type proc struct {
 	reading *message // at hand
 
 	pid     uint64 // 0: nobody watches it
-	conn    connection
+	conn    *connection
 	rw      time.Duration // reconnect wait
 	flushed time.Duration // when all that it sent is at the server
 
 	cuts    int
 	hold    bool // what is sent meanwhile waits in the connection
 	noticed bool
-	back    uint64 // counts reconnects, so that a late one knows itself
+	link    uint64 // the timer of what its connection does next
 	outHeld []func()
 	inHeld  []*message
 
@@ -65,17 +67,21 @@ type proc struct {
 	drops uint64 // so many were: the client library tells
 
 	lastUp, lastDown time.Duration // when the last message on its way arrives
-	troubles         []trouble
+	slow             time.Duration // the longest that a snapshot of it was on its way to an observer
+	troubles         []*trouble    // in the order they began
 }
 
-func (p *proc) init(w *world, s *slot, self actor) {
-	p.w, p.slot, p.self, p.name, p.ident = w, s, self, s.name, s.ident
+func (p *proc) init(w *world, s *slot) {
+	p.w, p.slot, p.self, p.name, p.ident = w, s, s.cur, s.name, s.ident
 	p.born, p.died = w.now, -1
 	p.rng = w.stream(s.name + "@" + w.now.String())
+	p.inc = uint64(p.wall().UnixMicro())
+	w.lives[p.life] = p
+	w.trace(p.name, "begins as %d", p.inc)
 	p.connect()
 	if w.serverGone > 0 { // it begins without a connection, and gets one when there is a server
 		p.cuts, p.noticed = w.serverGone, true
-		p.troubles = append(p.troubles, trouble{from: w.now, to: -1, noticed: w.now})
+		p.suffers(false).noticed = w.now
 		w.orphans = append(w.orphans, p)
 	}
 }
@@ -88,16 +94,8 @@ func (p *proc) paused() bool { return p.pauses > 0 }
 // up reports whether its connection is there, as far as it knows.
 func (p *proc) up() bool { return p.alive() && !p.noticed }
 
-// machine is the slot whose wall clock it reads.
-func (p *proc) machine() *slot {
-	if p.slot.on != nil {
-		return p.slot.on
-	}
-	return p.slot
-}
-
-// wall is the wall clock.
-func (p *proc) wall() time.Time { return p.w.time().Add(p.machine().wall) }
+// wall is the wall clock of its machine.
+func (p *proc) wall() time.Time { return p.w.time().Add(p.slot.machine().wall) }
 
 // after lets f happen after d, unless the process is dead by then. While it is
 // paused f waits.
@@ -115,10 +113,22 @@ func (p *proc) when(at time.Duration, f func()) {
 	})
 }
 
+// setTimer lets f happen at that time, as the one thing that a timer is set for: not if it
+// was set again, that is counted up, by then.
+func (p *proc) setTimer(timer *uint64, at time.Duration, f func()) {
+	*timer++
+	set := *timer
+	p.when(at, func() {
+		if *timer == set {
+			f()
+		}
+	})
+}
+
 // suspend stops the process, as SIGSTOP does.
 func (p *proc) suspend() {
 	if p.pauses++; p.pauses == 1 {
-		p.troubles = append(p.troubles, trouble{from: p.w.now, to: -1, pause: true})
+		p.suffers(true)
 		p.w.trace(p.name, "paused")
 	}
 }
@@ -132,7 +142,7 @@ func (p *proc) resume() {
 	if p.pauses--; p.pauses > 0 || !p.alive() {
 		return
 	}
-	p.endTrouble(true)
+	p.lasting(true).to = p.w.now
 	p.w.trace(p.name, "goes on, with %d messages and %d timers waiting", len(p.inbox), len(p.timers))
 	timers, inbox := p.timers, p.inbox
 	p.timers, p.inbox = nil, nil
@@ -146,24 +156,67 @@ func (p *proc) resume() {
 	}
 }
 
-func (p *proc) endTrouble(pause bool) {
-	for i := range p.troubles {
-		if t := &p.troubles[i]; t.pause == pause && t.to < 0 {
-			t.to = p.w.now
-		}
-	}
+// suffers notes that the process cannot work as it should from now on.
+func (p *proc) suffers(pause bool) *trouble {
+	t := &trouble{from: p.w.now, to: -1, pause: pause, noticed: -1}
+	p.troubles = append(p.troubles, t)
+	return t
 }
 
-// kill ends the process without a word.
+// lasting returns the trouble that the process is in, or nil.
+func (p *proc) lasting(pause bool) *trouble {
+	for _, t := range p.troubles {
+		if t.pause == pause && t.to < 0 {
+			return t
+		}
+	}
+	return nil
+}
+
+// kill ends the process without a word. The kernel of its machine and its server tell
+// of that.
 func (p *proc) kill() {
 	if !p.alive() {
 		return
 	}
-	p.died = p.w.now
+	w := p.w
+	p.died = w.now
 	p.slot.cur = nil
-	p.w.ended(p)
-	p.w.truth.ended(p)
-	p.w.trace(p.name, "dies")
+	for _, h := range w.hives {
+		if _, ok := h.watching[p.pid]; ok && h.slot.machine() == p.slot.machine() {
+			h.sees(p, p.pid)
+			h.checkExitIsTold(p)
+		}
+	}
+	switch {
+	case p.noticed:
+	case p.cuts > 0:
+		w.stale(p)
+	default:
+		w.closes(p.conn, "Client Closed", true)
+	}
+	w.hives = slices.DeleteFunc(w.hives, func(h *hive) bool { return &h.proc == p })
+	w.workers = slices.DeleteFunc(w.workers, func(k *worker) bool { return &k.proc == p })
+	w.queens = slices.DeleteFunc(w.queens, func(q *queen) bool { return &q.proc == p })
+	w.trace(p.name, "dies")
+}
+
+// quit ends the process in order: it says goodbye.
+func (p *proc) quit() {
+	if !p.paused() {
+		p.byBye = p.self.sayBye()
+		p.w.trace(p.name, "says goodbye")
+		p.kill()
+	}
+}
+
+// kick lets the server close the connection, which comes back by itself.
+func (p *proc) kick() {
+	if !p.alive() || p.paused() || p.cuts > 0 || p.noticed {
+		return
+	}
+	p.cut(false, 0)
+	p.w.at(p.w.now+time.Millisecond, p.heal)
 }
 
 // cut takes the connection away. Where it holds, what is sent waits until it is
@@ -178,20 +231,18 @@ func (p *proc) cut(hold bool, notice time.Duration) {
 	}
 	p.hold = hold
 	if p.noticed { // it was about to reconnect
-		p.back++
+		p.link++
 		return
 	}
-	p.troubles = append(p.troubles, trouble{from: p.w.now, to: -1, noticed: -1})
-	p.back++
+	p.suffers(false)
 	if hold || notice > 0 || p.paused() || p.w.serverGone > 0 {
 		p.w.stale(p)
 	} else {
-		p.w.closes(p, "Client Closed", true)
+		p.w.closes(p.conn, "Client Closed", true)
 	}
-	at := p.back
 	p.w.trace(p.name, "connection cut, hold %t, to be noticed in %v", hold, notice)
-	p.after(min(notice, pingLimit), func() {
-		if p.cuts > 0 && p.back == at && !p.noticed {
+	p.setTimer(&p.link, p.w.now+min(notice, pingLimit), func() {
+		if p.cuts > 0 && !p.noticed {
 			p.notice()
 		}
 	})
@@ -201,13 +252,9 @@ func (p *proc) cut(hold bool, notice time.Duration) {
 func (p *proc) notice() {
 	p.noticed = true
 	p.outHeld, p.inHeld = nil, nil
-	for i := range p.troubles {
-		if t := &p.troubles[i]; !t.pause && t.to < 0 {
-			t.noticed = p.w.now
-		}
-	}
+	p.lasting(false).noticed = p.w.now
 	p.w.trace(p.name, "disconnected")
-	p.self.offline()
+	p.self.linkChanged()
 }
 
 // heal gives the connection back.
@@ -220,7 +267,7 @@ func (p *proc) heal() {
 	}
 	if !p.noticed {
 		p.w.trace(p.name, "connection whole again, %d out and %d in come late", len(p.outHeld), len(p.inHeld))
-		p.endTrouble(false)
+		p.lasting(false).to = p.w.now
 		out, in := p.outHeld, p.inHeld
 		p.outHeld, p.inHeld = nil, nil
 		for _, f := range out {
@@ -231,21 +278,19 @@ func (p *proc) heal() {
 		}
 		return
 	}
-	p.back++
-	at := p.back
 	wait := reconnectMax
 	if p.rw > 0 && p.rw <= 500*time.Millisecond {
 		wait = 600 * time.Millisecond
 	}
-	p.after(between(p.rng, reconnectMin, wait), func() {
-		if p.back != at || p.cuts > 0 {
+	p.setTimer(&p.link, p.w.now+between(p.rng, reconnectMin, wait), func() {
+		if p.cuts > 0 {
 			return
 		}
 		p.noticed = false
 		p.connect()
-		p.endTrouble(false)
+		p.lasting(false).to = p.w.now
 		p.w.trace(p.name, "connected")
-		p.self.online()
+		p.self.linkChanged()
 	})
 }
 
@@ -260,12 +305,10 @@ func (p *proc) arrive(m *message) {
 	case p.drop > 0 && m.topic != topicToken && m.topic != topicSettle:
 		p.drop--
 		p.drops++
-		p.troubles = append(p.troubles, trouble{from: p.w.now, to: p.w.now, noticed: -1})
+		p.suffers(false).to = p.w.now
 	default:
-		p.w.truth.arrived(p, m)
-		if p.paused() {
-			p.inbox = append(p.inbox, m)
-			return
+		if p.observes != nil && (m.topic == topicBeat || m.topic == topicSnapshot) {
+			p.observes.arrived(m)
 		}
 		p.hand(m)
 	}
@@ -273,33 +316,29 @@ func (p *proc) arrive(m *message) {
 
 // hand gives a message from the socket to the process, in order.
 func (p *proc) hand(m *message) {
-	if p.floor <= p.w.now {
-		p.deliver(m)
-		return
-	}
-	p.w.at(p.floor, func() {
+	read := func() {
 		switch {
 		case !p.alive():
 		case p.paused():
 			p.inbox = append(p.inbox, m)
 		default:
-			p.deliver(m)
+			p.reading = m
+			p.self.handle(m)
+			p.reading = nil
 		}
-	})
-}
-
-func (p *proc) deliver(m *message) {
-	p.reading = m
-	p.self.handle(m)
-	p.reading = nil
+	}
+	if p.floor > p.w.now {
+		p.w.at(p.floor, read)
+	} else {
+		read()
+	}
 }
 
 // blind is for how long, from a to b, the process was stopped for so long that it
 // sees it, or knew that it was cut off: what it must not hold against others.
 func (p *proc) blind(a, b time.Duration) (d time.Duration) {
 	counted := a // troubles are in order of their beginnings, and may overlap
-	for i := range p.troubles {
-		t := &p.troubles[i]
+	for _, t := range p.troubles {
 		if t.pause && t.end(b)-t.from <= liveness.MaxPause || !t.pause && t.noticed < 0 {
 			continue
 		}
@@ -312,21 +351,10 @@ func (p *proc) blind(a, b time.Duration) (d time.Duration) {
 	return d
 }
 
-// deaf is for how long nothing can come in any more, noticed or not.
-func (p *proc) deaf() time.Duration {
-	for i := range p.troubles {
-		if t := &p.troubles[i]; !t.pause && t.to < 0 {
-			return p.w.now - t.from
-		}
-	}
-	return 0
-}
-
 // bothered reports whether anything was wrong with the process from a to b, or
 // with its connection.
 func (p *proc) bothered(a, b time.Duration, pauses bool) bool {
-	for i := range p.troubles {
-		t := &p.troubles[i]
+	for _, t := range p.troubles {
 		if (pauses || !t.pause) && t.from <= b && t.end(b) >= a {
 			return true
 		}

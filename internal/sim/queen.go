@@ -2,12 +2,10 @@ package sim
 
 import (
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
-	"github.com/beatfabric/hivebeat/internal/link"
 	"github.com/beatfabric/hivebeat/internal/queencore"
 )
 
@@ -16,57 +14,47 @@ var subjects, _ = hivebeat.NewSubjects("")
 // queen is the outside of a real queencore.Core: its clock, the bus, and package
 // ledger (ledger.go).
 type queen struct {
-	proc
+	observer
 	core *queencore.Core
 	view *fleet.View // the core's
 
-	timer   time.Duration // when Tick is called; negative: never
-	timerN  uint64
+	before  bool            // it puts less into the roster, as queens once did
+	untold  bool            // it never hears of connections that close
 	wards   map[string]bool // hives whose workers' beats it receives
 	doubted bool
-	warm    bool
 	kept    keeper
 
-	heard heardClosings
-	known sightings                // of hives, for the checks
-	told  map[string]time.Duration // when this queen was told more of a hive than it had heard
 	score fleet.Score
 	gap   uint64 // of the snapshot at hand: how much higher its seq is than the last
 }
 
 func (q *queen) start() {
 	w := q.w
-	q.timer = -1
-	q.wards, q.told = make(map[string]bool), make(map[string]time.Duration)
-	q.heard.deaf = q.untold()
+	q.wards = make(map[string]bool)
+	if q.untold {
+		q.deaf = 1
+	}
 	w.queens = append(w.queens, q)
-	q.inc = uint64(q.wall().UnixMicro())
-	w.truth.began(&q.proc)
-	w.trace(q.name, "begins")
 	q.core = queencore.New(queencore.Config{
 		ID: q.ident, Subjects: subjects, Fresh: hivebeat.Fresh, NoJetStream: w.plan.NoJetStream, Random: q.rng.Float64, Debug: w.tracing,
 	}, w.time())
 	q.view = q.core.View()
-	linked(q)
+	q.observe(q.core, func() {
+		q.forgetIfDoubted()
+		for q.act() {
+		}
+	})
+	q.doubt = q.view.Doubts
+	q.knows = func(l life) uint64 {
+		if v := q.view.Hive(l.ident); v != nil && v.Inc() == l.inc {
+			return v.Seq()
+		}
+		return 0
+	}
+	q.asking, q.braking = askWithin, 10*time.Second+time.Duration(w.plan.Hives)*time.Second/5
+	q.observer.linkChanged()
 	if !w.plan.NoJetStream {
 		q.openLedger()
-	}
-}
-
-// listens reports whether this queen receives the beats of a hive's workers.
-func (q *queen) listens(hive string) bool { return q.wards[hive] }
-
-func (q *queen) ears() *heardClosings { return &q.heard }
-
-func (q *queen) input(f func(now time.Time, c link.Core)) {
-	q.drive(func(now time.Time) { f(now, q.core) })
-}
-
-// drive gives the core one input, and does what it asks for.
-func (q *queen) drive(in func(now time.Time)) {
-	in(q.w.time())
-	q.forgetIfDoubted()
-	for q.obey() {
 	}
 }
 
@@ -75,21 +63,21 @@ func (q *queen) drive(in func(now time.Time)) {
 func (q *queen) forgetIfDoubted() {
 	if doubts := q.view.Doubts(); doubts != q.doubted {
 		if q.doubted = doubts; doubts {
-			q.heard.forget()
+			q.forget()
 		}
 	}
 }
 
-// obey does what the core asks for, and reports whether something was handed back
+// act does what the core asks for, and reports whether something was handed back
 // already.
-func (q *queen) obey() (again bool) {
+func (q *queen) act() (again bool) {
 	r := q.core.Ready(q.w.time())
 	q.w.traceLogs(q.name, r.Logs)
 	for i := range r.Steps {
-		q.w.truth.judgedHive(q, &r.Steps[i])
+		q.judged(&r.Steps[i])
 	}
 	for i := range r.Transitions {
-		q.w.truth.told(q, &r.Transitions[i])
+		q.judgedWard(&r.Transitions[i])
 	}
 	q.forgetIfDoubted()
 	for _, id := range r.Unlisten {
@@ -108,27 +96,17 @@ func (q *queen) obey() (again bool) {
 		}
 		q.emit(&m)
 	}
-	carry(q, r.Signals)
+	q.carry(r.Signals)
 	for i := range r.Puts {
 		q.offer(&r.Puts[i])
 	}
-	q.warm = q.warm || r.Serve
 	if r.Read {
 		q.readLedger()
 	}
-	ops := slices.Clone(r.Ops)
-	if q.timer < 0 || since(r.Wake) < q.timer {
-		q.timerN++
-		n := q.timerN
-		q.timer = max(since(r.Wake), q.w.now)
-		q.when(q.timer, func() {
-			if q.timerN == n {
-				q.timer = -1
-				q.drive(func(now time.Time) { q.core.Tick(now, q.drops) })
-			}
-		})
+	if at := since(r.Wake); q.alarm < 0 || at < q.alarm {
+		q.wake(at)
 	}
-	for _, op := range ops {
+	for _, op := range slices.Clone(r.Ops) { // an answer may change them
 		if op.Kind == queencore.OpTell {
 			q.tellOut(op)
 			again = true
@@ -143,7 +121,7 @@ func (q *queen) obey() (again bool) {
 func (q *queen) tellOut(op *queencore.Op) {
 	op.Errs = make([]error, len(op.Events))
 	for i := range op.Events {
-		q.w.truth.wardLostByClosing(q, &op.Events[i].Data)
+		q.wardLostByClosing(&op.Events[i].Data)
 		q.w.store.hear(&op.Events[i])
 	}
 	q.core.Done(q.w.time(), op)
@@ -153,40 +131,25 @@ func (q *queen) handle(m *message) {
 	switch m.topic {
 	case topicSnapshot:
 		q.gap = 0
-		if v := q.view.Hive(m.hive); v != nil && v.Inc() == m.inc && m.seq > v.Seq() {
-			q.gap = m.seq - v.Seq()
+		if known := q.knows(m.from.life); known > 0 && m.seq > known {
+			q.gap = m.seq - known
 		}
 		q.drive(func(now time.Time) { q.core.Snapshot(now, "", m.payload) })
 	case topicBeat:
 		q.drive(func(now time.Time) { q.core.Beat(now, m.hive, "", m.payload) })
-	case topicToken, topicSettle:
-		carried(q, m)
+	default:
+		q.carried(m)
 	}
 }
 
-func (q *queen) offline() { linked(q) }
-
-func (q *queen) online() {
-	linked(q)
-	q.ledgerConnected()
-}
-
-func (q *queen) goodbye() { q.kill() }
-
-// brakeSlack is how long the brake may hold a verdict back.
-func (q *queen) brakeSlack() time.Duration {
-	return 10*time.Second + time.Duration(q.w.plan.Hives)*time.Second/5
-}
-
-// before reports whether this queen is one that puts less into the roster.
-func (q *queen) before() bool {
-	for i := range q.w.plan.Before {
-		if q.ident == "q"+strconv.Itoa(i+1) {
-			return true
-		}
+func (q *queen) linkChanged() {
+	q.observer.linkChanged()
+	if q.up() {
+		q.ledgerConnected()
 	}
-	return false
 }
+
+func (q *queen) sayBye() bool { return false }
 
 // learning notes whether an input told this queen more of a hive than it knew: that
 // counts as heard now.

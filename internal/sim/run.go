@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"cmp"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,7 +48,7 @@ func Shorten(p Plan, broken Invariant) Result {
 	for size := max(1, len(p.Faults)/2); size >= 1; size /= 2 {
 		for at := 0; at+size <= len(p.Faults); {
 			q := p
-			q.Faults = append(append([]Fault(nil), p.Faults[:at]...), p.Faults[at+size:]...)
+			q.Faults = slices.Concat(p.Faults[:at], p.Faults[at+size:])
 			if fails(q) {
 				p = q
 			} else {
@@ -94,48 +96,42 @@ type Summary struct {
 // beginning new ones once most of them failed, or stop says so.
 func RunSeeds(first uint64, n int, length time.Duration, most int, stop func() bool) Summary {
 	var (
-		next, failed atomic.Int64
-		mu           sync.Mutex
-		wg           sync.WaitGroup
-		s            Summary
+		next atomic.Int64
+		mu   sync.Mutex
+		wg   sync.WaitGroup
+		s    Summary
 	)
 	began := time.Now()
+	count := func(r *Result) (enough bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		s.Runs++
+		s.Stats.Happenings += r.Stats.Happenings
+		s.Stats.Messages += r.Stats.Messages
+		s.Stats.Events += r.Stats.Events
+		s.Stats.Simulated += r.Stats.Simulated
+		if r.Broken != nil {
+			s.Failed = append(s.Failed, *r)
+		}
+		return len(s.Failed) >= most
+	}
 	for range min(n, runtime.GOMAXPROCS(0)) {
 		wg.Go(func() {
-			for {
+			for enough := false; !enough; {
 				i := next.Add(1) - 1
-				if i >= int64(n) || failed.Load() >= int64(most) || stop != nil && stop() {
+				if i >= int64(n) || stop != nil && stop() {
 					return
 				}
 				r, err := Run(Generate(first+uint64(i), length), false)
 				if err != nil { // no plan of ours
 					r.Broken = &Violation{Invariant: Sound, Text: err.Error()}
 				}
-				if r.Broken != nil {
-					failed.Add(1)
-				}
-				mu.Lock()
-				s.count(&r)
-				mu.Unlock()
+				enough = count(&r)
 			}
 		})
 	}
 	wg.Wait()
+	slices.SortFunc(s.Failed, func(a, b Result) int { return cmp.Compare(a.Plan.Seed, b.Plan.Seed) })
 	s.Took = time.Since(began)
 	return s
-}
-
-func (s *Summary) count(r *Result) {
-	s.Runs++
-	s.Stats.Happenings += r.Stats.Happenings
-	s.Stats.Messages += r.Stats.Messages
-	s.Stats.Events += r.Stats.Events
-	s.Stats.Simulated += r.Stats.Simulated
-	if r.Broken != nil {
-		at := len(s.Failed)
-		for at > 0 && s.Failed[at-1].Plan.Seed > r.Plan.Seed {
-			at--
-		}
-		s.Failed = append(s.Failed[:at], append([]Result{*r}, s.Failed[at:]...)...)
-	}
 }

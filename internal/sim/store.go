@@ -1,11 +1,9 @@
 package sim
 
 import (
-	"encoding/json"
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -24,8 +22,7 @@ type store struct {
 	epoch  int64
 	rev    uint64
 	hives  map[string]kept
-	roster map[string]ledger.RosterItem
-	put    map[string]time.Duration // when an entry of the roster was put
+	roster map[string]rosterItem
 	ids    map[string]time.Duration
 	events []stored // of all times: what a subscriber has seen
 	ever   map[string]bool
@@ -33,9 +30,13 @@ type store struct {
 }
 
 type kept struct {
-	inc, seq uint64
-	payload  []byte
-	at, ttl  time.Duration
+	ledger.Entry
+	at time.Duration // when it was put
+}
+
+type rosterItem struct {
+	ledger.RosterItem
+	at time.Duration // when it was put
 }
 
 type stored struct {
@@ -61,8 +62,7 @@ func (s *store) back() {
 func (s *store) wipe() {
 	s.owed = nil // with the roster goes who would tell them
 	s.epoch++
-	s.hives, s.roster = make(map[string]kept), make(map[string]ledger.RosterItem)
-	s.put, s.ids = make(map[string]time.Duration), make(map[string]time.Duration)
+	s.hives, s.roster, s.ids = make(map[string]kept), make(map[string]rosterItem), make(map[string]time.Duration)
 }
 
 func hivesKey(hive string, page uint64) string {
@@ -73,32 +73,27 @@ func hivesKey(hive string, page uint64) string {
 }
 
 // putSnapshot puts one page, unless there is one as new.
-func (s *store) putSnapshot(hive string, page, inc, seq uint64, payload []byte, received, every time.Duration) {
-	key, age := hivesKey(hive, page), s.w.now-received
-	if k, ok := s.get(key); ok && (k.inc > inc || k.inc == inc && k.seq >= seq) || age > every {
+func (s *store) putSnapshot(x *ledger.Snapshot) {
+	key, age := hivesKey(x.Hive, x.Page), s.w.now-since(x.Received)
+	if k, ok := s.get(key); ok && (k.Inc > x.Inc || k.Inc == x.Inc && k.Seq >= x.Seq) || age > x.Every {
 		return
 	}
-	ttl := max(time.Second, (3*every - age + time.Second - 1).Truncate(time.Second))
-	s.hives[key] = kept{inc, seq, payload, s.w.now, ttl}
+	ttl := max(time.Second, (3*x.Every - age + time.Second - 1).Truncate(time.Second))
+	s.hives[key] = kept{ledger.Entry{Hive: x.Hive, Page: x.Page, Inc: x.Inc, Seq: x.Seq, Payload: x.Payload, TTL: ttl}, s.w.now}
 }
 
+// get returns a page as it is read now.
 func (s *store) get(key string) (kept, bool) {
 	k, ok := s.hives[key]
-	return k, ok && s.w.now-k.at < k.ttl
+	k.Stored = s.w.now - k.at
+	return k, ok && k.Stored < k.TTL
 }
 
 // entries returns what the bucket holds, in order of the keys.
 func (s *store) entries() (list []ledger.Entry) {
-	var keys []string
-	for key := range s.hives {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
+	for _, key := range slices.Sorted(maps.Keys(s.hives)) {
 		if k, ok := s.get(key); ok {
-			hive, page, _ := strings.Cut(key, ".")
-			n, _ := strconv.ParseUint(page, 10, 64)
-			list = append(list, ledger.Entry{Hive: hive, Page: n, Inc: k.inc, Seq: k.seq, Payload: k.payload, Stored: s.w.now - k.at, TTL: k.ttl})
+			list = append(list, k.Entry)
 		}
 	}
 	return list
@@ -107,8 +102,8 @@ func (s *store) entries() (list []ledger.Entry) {
 // item returns an entry of the roster as it is read now.
 func (s *store) item(hive string) (ledger.RosterItem, bool) {
 	it, ok := s.roster[hive]
-	it.Stored = s.w.now - s.put[hive]
-	return it, ok
+	it.Stored = s.w.now - it.at
+	return it.RosterItem, ok
 }
 
 // all returns the roster in the order it was put.
@@ -138,13 +133,9 @@ func (s *store) swap(hive string, revision uint64, next ledger.RosterEntry, befo
 			next.Workers[id] = w
 		}
 	}
-	s.roster[hive] = ledger.RosterItem{RosterEntry: next, Revision: s.rev, Epoch: s.epoch}
-	s.put[hive] = s.w.now
-	for _, body := range bodies(&next) {
-		var ev hivebeat.Event
-		if json.Unmarshal(body, &ev) == nil {
-			s.owed = append(s.owed, ev.ID)
-		}
+	s.roster[hive] = rosterItem{ledger.RosterItem{RosterEntry: next, Revision: s.rev, Epoch: s.epoch}, s.w.now}
+	for _, ev := range s.w.eventsOf(&next) {
+		s.owed = append(s.owed, ev.ID)
 	}
 	s.w.trace("roster", "%s: n %d %s %s, seq %d, revision %d", hive, next.N, next.Live, next.Cause, next.Seq, s.rev)
 	for _, q := range s.w.queens {
@@ -172,12 +163,4 @@ func (s *store) hear(ev *hivebeat.Event) {
 		s.w.stats.Events++
 		s.w.trace("events", "%s %s %s to %s", ev.ID, ev.Data.Kind, ev.Data.From, ev.Data.To)
 	}
-}
-
-// bodies returns the events in an entry, in order.
-func bodies(e *ledger.RosterEntry) []json.RawMessage {
-	if len(e.Event) == 0 {
-		return nil
-	}
-	return append(e.Events[:len(e.Events):len(e.Events)], e.Event)
 }

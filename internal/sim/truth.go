@@ -5,41 +5,10 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
-
-// truth is what is so, and what the observers could know of it.
-type truth struct {
-	w     *world
-	procs map[life]*proc
-	// last is the newest message of a life that came to the socket of an observer,
-	// and seqs when each of them came there first.
-	last map[hearing]arrival
-	// first is when the first message of a life came to the socket of an observer.
-	first map[hearing]time.Duration
-	// linked is the newest of a hive that a queen has not heard of from elsewhere
-	// before: it names its connection.
-	linked map[hearing]arrival
-	seqs   map[heardSeq]time.Duration
-	// slow is the longest that a snapshot of a hive was on its way to any queen; built
-	// when each was made.
-	slow  map[life]time.Duration
-	built map[lifeSeq]time.Duration
-	// begun is the highest seq of a hive of which a page came to a queen.
-	begun map[hearing]uint64
-	// moves is when each transition of a worker was numbered by its hive.
-	moves map[move]time.Duration
-	// closed is when each connection closed, and owner whose it was.
-	closed map[string]time.Duration
-	owner  map[string]*proc
-	// gaveUp are workers that a hive gave up for a connection that closed.
-	gaveUp map[life]bool
-	// works is what a worker did as it sent a beat.
-	works map[lifeSeq]work
-	// quiets are the silences that beats announced.
-	quiets map[lifeSeq]time.Duration
-}
 
 // life is one process, by what it says it is.
 type life struct {
@@ -47,124 +16,22 @@ type life struct {
 	inc   uint64
 }
 
-type hearing struct {
-	observer *proc
-	life
-}
-
-type heardSeq struct {
-	hearing
-	seq, page uint64
-}
-
-type lifeSeq struct {
-	life
-	seq uint64
-}
-
-type move struct {
-	hive   *proc
-	worker string
-	n      uint64
-}
-
-type arrival struct {
-	at           time.Duration
-	seq          uint64
-	every, quiet time.Duration
-	sent         time.Duration
-	conn         string
-	rw           time.Duration
-	work         work
-	stuckAt      time.Duration // when the first of those came in that say the same of its work
-}
-
-func (t *truth) init(w *world) {
-	*t = truth{
-		w: w, procs: make(map[life]*proc), last: make(map[hearing]arrival), first: make(map[hearing]time.Duration), linked: make(map[hearing]arrival), seqs: make(map[heardSeq]time.Duration),
-		slow: make(map[life]time.Duration), built: make(map[lifeSeq]time.Duration),
-		begun: make(map[hearing]uint64), moves: make(map[move]time.Duration), closed: make(map[string]time.Duration),
-		gaveUp: make(map[life]bool), owner: make(map[string]*proc), works: make(map[lifeSeq]work), quiets: make(map[lifeSeq]time.Duration),
-	}
-}
-
-func (t *truth) began(p *proc) { t.procs[life{p.ident, p.inc}] = p }
-
-// ended takes the dead from those who are there.
-func (t *truth) ended(p *proc) {
-	w := t.w
-	w.hives = slices.DeleteFunc(w.hives, func(h *hive) bool { return &h.proc == p })
-	w.workers = slices.DeleteFunc(w.workers, func(k *worker) bool { return &k.proc == p })
-	w.queens = slices.DeleteFunc(w.queens, func(q *queen) bool { return &q.proc == p })
-}
-
-// ident is whom a message is from.
-func (m *message) ident() string {
-	if m.topic == topicBeat {
-		return m.hive + "/" + m.worker
-	}
-	return m.hive
-}
-
-// arrived notes that a message is at the socket of p.
-func (t *truth) arrived(p *proc, m *message) {
-	if m.topic != topicBeat && m.topic != topicSnapshot {
-		return
-	}
-	h := hearing{p, life{m.ident(), m.inc}}
-	page := false // one more of the same
-	if key := (heardSeq{h, m.seq, m.page}); t.seqs[key] == 0 {
-		t.seqs[key] = t.w.now
-		if m.topic == topicSnapshot {
-			t.slow[h.life] = max(t.slow[h.life], t.w.now-m.sent)
-			page = t.begun[h] == m.seq
-			t.begun[h] = max(t.begun[h], m.seq)
-		}
-	}
-	if q, ok := p.self.(*queen); ok {
-		v := q.view.Hive(m.hive)
-		if l := t.linked[h]; m.topic == topicSnapshot && m.conn != "" && m.seq >= l.seq && (v == nil || v.Inc() != m.inc || v.Seq() <= m.seq) {
-			t.linked[h] = arrival{at: t.w.now, seq: m.seq, sent: m.sent, conn: m.conn, rw: m.rw}
-		}
-		if m.topic == topicSnapshot && v != nil && v.Inc() == m.inc && (v.Seq() > m.seq || v.Seq() == m.seq && !page) {
-			return // known from elsewhere: it renews nothing
-		}
-	}
-	if a, ok := t.last[h]; !ok || m.seq > a.seq || m.seq == a.seq && page {
-		if !ok {
-			t.first[h] = t.w.now
-		}
-		stuck := t.w.now
-		if ok && m.work.busy > 0 && a.work.busy > 0 && m.work.done == a.work.done && m.quiet == 0 && stuck-a.at < hivebeat.KeepGone {
-			stuck = a.stuckAt
-		}
-		t.last[h] = arrival{t.w.now, m.seq, m.every, m.quiet, m.sent, m.conn, m.rw, m.work, stuck}
-	}
-}
-
-// adopted notes that a queen knows of a hive what the bucket has: its connection too.
-func (t *truth) adopted(q *queen, s *wire.SnapshotView) {
-	h := q.view.Hive(string(s.Hive))
-	if h != nil && h.Head().Inc == s.Inc && h.Head().Seq == s.Seq {
-		t.linked[hearing{&q.proc, life{h.ID(), s.Inc}}] = arrival{at: t.w.now, seq: s.Seq, conn: string(s.Conn), rw: hivebeat.Millis(s.RW).Duration()}
-	}
-}
-
-// sightings are those that an observer knows, in the order they came.
+// sightings are what an observer says of those that it knows, in the order it learned
+// of them.
 type sightings []*sighting
 
 type sighting struct {
-	id     string
-	live   hivebeat.Live
-	inc    uint64
-	since  time.Duration
-	incAt  time.Duration // when inc was learned
-	before []uint64      // incarnations whose place was taken
-	proved uint64        // the last of those that was heard to go on
-
+	id      string
+	live    hivebeat.Live
+	inc     uint64
+	since   time.Duration // when live came
+	incAt   time.Duration // when inc was learned
+	before  []uint64      // incarnations whose place was taken
+	proved  uint64        // the last of those that was heard to go on
 	stalled bool
 }
 
+// of returns the sighting of id, and makes one where there is none.
 func (s *sightings) of(id string) *sighting {
 	for _, x := range *s {
 		if x.id == id {
@@ -176,46 +43,48 @@ func (s *sightings) of(id string) *sighting {
 	return x
 }
 
-// turns notes what an observer says now.
-func (t *truth) turns(by *proc, s *sighting, live hivebeat.Live, inc uint64) {
+// lives reports whether the observer takes it for living.
+func (s *sighting) lives() bool { return s.live == hivebeat.Alive || s.live == hivebeat.Late }
+
+// gone reports whether a verdict is that of an end.
+func gone(live hivebeat.Live) bool { return live == hivebeat.Lost || live == hivebeat.Left }
+
+// turns notes what the observer says now.
+func (o *observer) turns(s *sighting, live hivebeat.Live, inc uint64) {
 	if s.inc != inc {
 		// One that did not end when its place was taken may: the duplicate is gone.
-		if p := t.procs[life{s.id, inc}]; slices.Contains(s.before, inc) && (p == nil || !p.alive()) && live != hivebeat.Lost && live != hivebeat.Left &&
-			!t.outlived(by, s.id, inc, s.inc) && !t.believed(by, s.id, inc) {
-			t.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", by.name, s.id, inc, s.inc)
+		again, outlived := slices.Contains(s.before, inc), o.outlived(s.id, inc, s.inc)
+		if p := o.w.lives[life{s.id, inc}]; again && (p == nil || !p.alive()) && !gone(live) && !outlived && !o.believes(s.id, inc) {
+			o.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", o.name, s.id, inc, s.inc)
+		}
+		if again && outlived {
+			s.proved = inc
 		}
 		if s.inc != 0 {
-			if slices.Contains(s.before, inc) && t.outlived(by, s.id, inc, s.inc) {
-				s.proved = inc
-			}
 			s.before = append(s.before, s.inc)
 		}
-		s.inc, s.incAt = inc, t.w.now
+		s.inc, s.incAt = inc, o.w.now
 	}
 	if s.live != live {
-		s.live, s.since = live, t.w.now
+		s.live, s.since = live, o.w.now
 	}
 }
 
-// believed reports whether another queen, which could not see that the place of inc
+// believes reports whether another queen, which could not see that the place of inc
 // was taken, as it began since, was cut off, or JetStream was away, says that this is
-// the hive: who follows it does not bring it back.
-func (t *truth) believed(by *proc, id string, inc uint64) bool {
-	if _, ok := by.self.(*queen); !ok || by.reading != nil {
+// the hive: a queen that follows it does not bring it back.
+func (o *observer) believes(id string, inc uint64) bool {
+	if _, ok := o.self.(*queen); !ok || o.reading != nil {
 		return false
 	}
-	for _, q := range t.w.queens {
-		s, p := q.known.of(id), t.procs[life{id, inc}]
-		if &q.proc == by || p == nil || s.inc != inc {
+	for _, q := range o.w.queens {
+		s, p := q.known.of(id), o.w.lives[life{id, inc}]
+		if &q.observer == o || p == nil || s.inc != inc {
 			continue
 		}
-		if s.proved == inc { // it has heard that this one went on, which may have ended since
-			return true
-		}
-		if slices.Contains(s.before, inc) {
-			continue
-		}
-		if q.born > p.born || q.bothered(p.born, t.w.now, false) || t.w.store.backAt > p.born {
+		// It has heard that this one went on, which may have ended since; or could not see.
+		if s.proved == inc || !slices.Contains(s.before, inc) &&
+			(q.born > p.born || q.bothered(p.born, o.w.now, false) || o.w.store.backAt > p.born) {
 			return true
 		}
 	}
@@ -225,24 +94,32 @@ func (t *truth) believed(by *proc, id string, inc uint64) bool {
 // outlived reports whether the message at hand proves that inc ran beside the
 // incarnation that took its place: it was sent after that began. That it ended since
 // nobody can know yet.
-func (t *truth) outlived(by *proc, id string, inc, usurper uint64) bool {
-	m, u := by.reading, t.procs[life{id, usurper}]
-	return m != nil && u != nil && m.ident() == id && m.inc == inc && m.sent > u.born
+func (o *observer) outlived(id string, inc, usurper uint64) bool {
+	m, u := o.reading, o.w.lives[life{id, usurper}]
+	return m != nil && u != nil && m.from.life == life{id, inc} && m.sent > u.born
+}
+
+// adopted notes that a queen knows of a hive what the bucket has: its connection too.
+func (q *queen) adopted(s *wire.SnapshotView) {
+	h := q.view.Hive(string(s.Hive))
+	if h != nil && h.Head().Inc == s.Inc && h.Head().Seq == s.Seq {
+		q.linked[life{h.ID(), s.Inc}] = arrival{message: message{seq: s.Seq, conn: string(s.Conn)}, at: q.w.now}
+	}
 }
 
 // checkSnapshot holds what a hive is about to say against the truth.
-func (t *truth) checkSnapshot(h *hive, s *hivebeat.Snapshot) {
-	now := t.w.now
-	t.built[lifeSeq{life{h.id, h.inc}, s.Seq}] = now
+func (h *hive) checkSnapshot(s *hivebeat.Snapshot) {
+	now := h.w.now
+	h.built[s.Seq] = now
 	for i := range s.Workers {
 		r := &s.Workers[i]
-		at, ok := t.seqs[heardSeq{hearing{&h.proc, life{h.id + "/" + r.Worker, r.Inc}}, r.Seq, 0}]
+		at, ok := h.seqs[numbered{life{h.id + "/" + r.Worker, r.Inc}, r.Seq, 0}]
 		if !ok {
-			t.w.breaks(Sound, "%s knows %d/%d of %s, which it never heard", h.name, r.Inc, r.Seq, r.Worker)
+			h.w.breaks(Sound, "%s knows %d/%d of %s, which it never heard", h.name, r.Inc, r.Seq, r.Worker)
 			return
 		}
 		if age := now - at; r.Age.Duration() < age-unseen {
-			t.w.breaks(NoYoungAge, "%s says that %s was heard %v ago, and that was %v ago", h.name, r.Worker, r.Age.Duration(), age)
+			h.w.breaks(NoYoungAge, "%s says that %s was heard %v ago, and that was %v ago", h.name, r.Worker, r.Age.Duration(), age)
 		}
 	}
 }
@@ -252,21 +129,59 @@ func (t *truth) checkSnapshot(h *hive, s *hivebeat.Snapshot) {
 const unseen = liveness.MaxPause + 100*time.Millisecond
 
 // couldTell reports whether some queen was there, and able to hear the hive, for as
-// long as the hive says that a transition was: one that nobody could hear is not
-// told by anybody, and a queen that comes later does not know of it.
-func (t *truth) couldTell(h *proc, worker string, n uint64) bool {
-	at, ok := t.moves[move{h, worker, n}]
-	if !ok {
+// long as the hive says that a transition was: one that no queen could hear is not
+// told, and a queen that comes later does not know of it.
+func (h *hive) couldTell(worker string, n uint64) bool {
+	at, ok := h.moves[move{worker, n}]
+	end := min(at+hivebeat.TransitionsCarried, h.w.ending())
+	if !ok || h.bothered(at, end, true) || !h.alive() && h.died < end || h.w.usurped(h.life) {
 		return false
 	}
-	end := min(at+hivebeat.TransitionsCarried, t.w.ending())
-	if h.bothered(at, end, true) || !h.alive() && h.died < end || t.usurped(life{h.ident, h.inc}) {
-		return false
+	return slices.ContainsFunc(h.w.queens, func(q *queen) bool {
+		return q.born < at && !q.bothered(at-time.Second, end, true)
+	})
+}
+
+// judgedStalled holds what a hive says of the work of a worker against the truth.
+func (h *hive) judgedStalled(x *sighting, s *detector.Step) {
+	on := s.To != ""
+	if x.stalled == on {
+		h.w.breaks(Stalls, "%s says of %s that stalled is %t, and said so before", h.name, x.id, on)
 	}
-	for _, q := range t.w.queens {
-		if q.born < at && !q.bothered(at-time.Second, end, true) {
-			return true
+	x.stalled = on
+	if m := h.reading; on && m != nil {
+		h.checkStalled(life{x.id, s.Inc}, m.work.since, h.seqs[numbered{m.from.life, m.seq, 0}])
+	}
+}
+
+// checkStalled looks whether a worker that is said to be stalled was busy without
+// progress for as long, by a beat that was heard at that time. What was on its way for
+// longer than the last progress before it looks as if it was.
+func (o *observer) checkStalled(l life, since, heard time.Duration) {
+	if idle := heard - since; idle < o.w.plan.Stall.D()-unseen {
+		o.w.breaks(Stalls, "%s incarnation %d is stalled to %s, and finished something %v before that was heard", l.ident, l.inc, o.name, idle)
+	}
+}
+
+// checkStalls looks for workers that a hive has to call stalled, or must not.
+func (h *hive) checkStalls() {
+	w, limit := h.w, h.w.plan.Stall.D()
+	if limit == 0 || h.paused() {
+		return
+	}
+	for _, k := range w.workers {
+		a, ok := h.last[k.life]
+		if k.hive != h.id || !ok || a.at > w.now-readTime || w.usurped(k.life) {
+			continue
+		}
+		r, ok := h.core.Record(w.time(), k.id)
+		up := ok && r.Inc == k.inc && (r.Live == hivebeat.Alive || r.Live == hivebeat.Late)
+		switch {
+		case !up || h.bothered(a.stuckAt-limit, w.now, true):
+		case r.Stalled && a.at == a.stuckAt:
+			w.breaks(Stalls, "%s incarnation %d is stalled to %s, which heard %v ago that it goes on", k.ident, k.inc, h.name, w.now-a.at)
+		case !r.Stalled && a.at-a.stuckAt > limit+readTime:
+			w.breaks(Stalls, "%s incarnation %d is not stalled to %s, which heard of no progress for %v", k.ident, k.inc, h.name, a.at-a.stuckAt)
 		}
 	}
-	return false
 }

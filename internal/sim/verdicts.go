@@ -9,167 +9,177 @@ import (
 	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
+// wrongly says that the observer gives l up, and why it must not.
+func (o *observer) wrongly(l life, format string, args ...any) {
+	o.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s"+format, append([]any{l.ident, l.inc, o.name}, args...)...)
+}
+
 // judged holds a hive's verdict on a worker against the truth.
-func (t *truth) judged(h *hive, s *detector.Step) {
-	t.moves[move{&h.proc, s.Worker, s.N}] = t.w.now
+func (h *hive) judged(s *detector.Step) {
+	h.moves[move{s.Worker, s.N}] = h.w.now
+	l := life{h.id + "/" + s.Worker, s.Inc}
+	x := h.known.of(l.ident)
 	switch s.Kind {
 	case hivebeat.KindStalled:
-		t.toldStalled(h, s)
+		h.judgedStalled(x, s)
 		return
 	case hivebeat.KindState, hivebeat.KindConflict:
 		return
 	case hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindRestarted:
-		h.known.of(h.id + "/" + s.Worker).stalled = false // without a word
+		x.stalled = false // without a word
+	case hivebeat.KindJoined: // its record was gone, and with it what was known of others
+		x.before = nil
 	}
-	id := h.id + "/" + s.Worker
-	if s.Kind == hivebeat.KindJoined { // its record was gone, and with it what was known of others
-		h.known.of(id).before = nil
-	}
-	t.turns(&h.proc, h.known.of(id), hivebeat.Live(s.To), s.Inc)
-	l := life{id, s.Inc}
-	if p := t.procs[l]; p != nil && (s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindLeft) {
-		h.gone[p] = t.w.now
+	h.turns(x, hivebeat.Live(s.To), s.Inc)
+	p := h.w.lives[l]
+	if p != nil && (s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindLeft) {
+		h.gone[p] = h.w.now
 	}
 	if s.Kind != hivebeat.KindLost {
 		return
 	}
 	switch s.Cause {
 	case hivebeat.CauseMissed:
-		t.lost(&h.proc, l, h.born)
+		h.lostBySilence(l)
 	case hivebeat.CauseExit:
-		t.lostByExit(h, l)
+		if p == nil || p.alive() {
+			h.wrongly(l, " as its process ended, and it runs")
+		}
 	case hivebeat.CauseDisconnect:
-		t.gaveUp[l] = true
-		t.lostByClosing(h, l, s)
+		h.w.gaveUp[l] = true
+		h.lostByClosing(l, s.Detect)
 	}
 }
 
-// judgedHive holds a queen's verdict on a hive against the truth.
-func (t *truth) judgedHive(q *queen, s *fleet.Step) {
+// judged holds a queen's verdict on a hive against the truth.
+func (q *queen) judged(s *fleet.Step) {
 	if s.Kind == hivebeat.KindConflict {
 		return
 	}
-	t.turns(&q.proc, q.known.of(s.Hive), s.To, s.Inc)
-	t.back(q, s)
-	if s.Kind != hivebeat.KindLost {
-		return
-	}
-	if strings.HasPrefix(s.Reason, "as another queen") {
-		t.talkedDown(q, s)
-		return
-	}
-	switch s.Cause {
-	case hivebeat.CauseMissed:
-		t.lost(&q.proc, life{s.Hive, s.Inc}, q.born)
-	case hivebeat.CauseDisconnect:
-		t.hiveLostByClosing(q, life{s.Hive, s.Inc})
+	l := life{s.Hive, s.Inc}
+	q.turns(q.known.of(s.Hive), s.To, s.Inc)
+	q.checkCutOff(s)
+	switch {
+	case s.Kind != hivebeat.KindLost:
+	case strings.HasPrefix(s.Reason, "as another queen"):
+		q.talkedDown(l)
+	case s.Cause == hivebeat.CauseMissed:
+		q.lostBySilence(l)
+	case s.Cause == hivebeat.CauseDisconnect:
+		opened, _ := q.heardOf(q.linked[l].conn)
+		q.lostByClosing(l, q.w.now-opened)
 	}
 }
 
-// told holds a queen's own verdict on a worker that its hive does not list against
-// the truth.
-func (t *truth) told(q *queen, e *fleet.Happened) {
+// judgedWard holds a queen's own verdict on a worker that its hive does not list
+// against the truth.
+func (q *queen) judgedWard(e *fleet.Happened) {
 	d := &e.Data
-	t.w.trace(q.name, "has to tell %s: %s is %s, %s to %s", e.ID, d.Worker, d.Kind, d.From, d.To)
+	q.w.trace(q.name, "has to tell %s: %s is %s, %s to %s", e.ID, d.Worker, d.Kind, d.From, d.To)
 	if d.Kind != hivebeat.KindLost || d.Via != hivebeat.ViaQueen || d.Cause != hivebeat.CauseMissed {
 		return
 	}
 	// Not in a complete snapshot: its hive had to be able to hear it for as long.
-	for _, h := range t.w.hives {
+	for _, h := range q.w.hives {
 		if h.id == d.Hive && h.inc == d.HiveInc {
-			t.absent(q, h, d)
+			q.lostByAbsence(h, d)
 		}
 	}
 }
 
-// absent is about a worker that a snapshot of h does not list.
-func (t *truth) absent(q *queen, h *hive, d *hivebeat.EventData) {
-	l := life{d.Hive + "/" + d.Worker, d.Inc}
-	built := t.built[lifeSeq{life{h.id, h.inc}, q.view.Hive(h.id).Head().Seq}]
-	if at, ok := t.first[hearing{&h.proc, l}]; ok && at < built-h.blind(at, built)-unseen {
-		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s for not being listed by its hive, which heard it %v before that", l.ident, l.inc, q.name, built-at)
+// lostByAbsence is about a worker that a snapshot of h does not list.
+func (q *queen) lostByAbsence(h *hive, d *hivebeat.EventData) {
+	w, l := q.w, life{d.Hive + "/" + d.Worker, d.Inc}
+	built := h.built[q.view.Hive(d.Hive).Head().Seq]
+	if at, ok := h.first[l]; ok && at < built-h.blind(at, built)-unseen {
+		q.wrongly(l, " for not being listed by its hive, which heard it %v before that", built-at)
 		return
 	}
 	// What of it the queen knows last is what it has to wait for.
 	r := q.view.Hive(d.Hive).Worker(d.Worker).Record()
-	a := arrival{every: t.w.plan.WorkerEvery.D(), quiet: t.quiets[lifeSeq{l, r.Seq}]}
-	_, heard := t.seqs[heardSeq{hearing{&q.proc, l}, r.Seq, 0}]
-	if r.Seq == 0 || t.w.plan.Before > 0 && !heard { // by the roster, where one of before may not have said
-		a.quiet = r.Quiet.Duration()
+	quiet := time.Duration(0)
+	if b := w.beats[numbered{l, r.Seq, 0}]; b != nil {
+		quiet = b.quiet
 	}
-	if waited := t.w.now - h.born; waited < lostAfter(a.every, a.quiet)-readTime {
-		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s for not being listed by its hive, which began %v ago, want %v",
-			l.ident, l.inc, q.name, waited, lostAfter(a.every, a.quiet))
+	_, heard := q.seqs[numbered{l, r.Seq, 0}]
+	if r.Seq == 0 || w.plan.Before > 0 && !heard { // by the roster, where one of before may not have said
+		quiet = r.Quiet.Duration()
 	}
-}
-
-// lost holds it against the truth that by gave somebody up for silence.
-func (t *truth) lost(by *proc, l life, since time.Duration) {
-	a, ok := t.last[hearing{by, l}]
-	if !ok { // known from memory alone
-		a = arrival{at: since, every: t.w.plan.HiveEvery.D()}
+	want := lostAfter(w.plan.WorkerEvery.D(), quiet)
+	if waited := w.now - h.born; waited < want-readTime {
+		q.wrongly(l, " for not being listed by its hive, which began %v ago, want %v", waited, want)
 	}
-	t.lostBy(by, l, since, a)
 }
 
 // lostAfter is how long a silence has to be, in the words of the contract and not
 // of the code that is looked at.
 func lostAfter(every, quiet time.Duration) time.Duration { return max(every, quiet) + 2*every }
 
-// deafFor is how long a connection may have been dead, and nobody knows, when
-// somebody is given up for silence: half a second passes before who judges asks
-// whether he hears, and what was on its way may still come in.
+// deafFor is how long the connection of an observer may have been dead, unnoticed, when
+// it gives a process up for silence: half a second passes before it asks whether it
+// hears, and what was on its way may still come in.
 const deafFor = 500*time.Millisecond + readTime
 
 // readTime is how long what is in a socket may take to be read.
 const readTime = 30 * time.Millisecond
 
-func (t *truth) lostBy(by *proc, l life, began time.Duration, a arrival) {
-	now := t.w.now
-	if b, ok := t.last[hearing{by, l}]; ok {
-		began = max(began, b.at)
+// lostBySilence holds it against the truth that the observer gives l up for silence.
+func (o *observer) lostBySilence(l life) {
+	w, now := o.w, o.w.now
+	a, ok := o.last[l]
+	if !ok { // known from memory alone
+		a.at, a.every = o.born, w.plan.HiveEvery.D()
 	}
-	from := max(a.at, began)
-	deaf := deafFor
-	if _, ok := by.self.(*queen); ok {
-		deaf += askWithin // the key is read meanwhile
-	}
-	if by.deaf() > deaf {
-		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s, whose connection has been dead for %v", l.ident, l.inc, by.name, by.deaf())
+	if t := o.lasting(false); t != nil && now-t.from > deafFor+o.asking { // the key is read meanwhile
+		o.wrongly(l, ", whose connection has been dead for %v", now-t.from)
 		return
 	}
-	patience := lostAfter(a.every, a.quiet)
-	silent := now - from - by.blind(from, now)
+	from, patience := max(a.at, o.born), lostAfter(a.every, a.quiet)
+	silent := now - from - o.blind(from, now)
 	if silent < patience-readTime {
-		t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s after a silence of %v that it could have heard, want %v",
-			l.ident, l.inc, by.name, silent, patience)
+		o.wrongly(l, " after a silence of %v that it could have heard, want %v", silent, patience)
 		return
 	}
-	p := t.procs[l]
-	if p == nil || !p.alive() || !t.w.plan.Guaranteed() {
+	p, window := w.lives[l], now-patience-2*time.Second
+	if p == nil || !p.alive() || !w.plan.Guaranteed() ||
+		o.born > window || p.born > window || p.bothered(window, now, true) || o.bothered(window, now, false) || w.usurped(l) {
 		return
 	}
-	window := now - patience - 2*time.Second
-	if by.born > window || p.born > window || p.bothered(window, now, true) || by.bothered(window, now, false) || t.usurped(l) {
-		return
-	}
-	t.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s and lives: it had no trouble, and neither had the network", l.ident, l.inc, by.name)
+	o.wrongly(l, " and lives: it had no trouble, and neither had the network")
 }
 
-// usurped reports whether more than one process uses this id, or the place of this
-// one was taken by another: what it sends is refused.
-func (t *truth) usurped(l life) bool {
-	n := 0
-	for k := range t.procs {
-		if k.ident == l.ident && k.inc != l.inc && t.procs[k].born >= t.procs[l].born {
-			n++
-		}
+// talkedDown holds it against the truth that the queen takes over that a hive is lost:
+// one that heard more of the hive than the author of that is not to believe it.
+func (q *queen) talkedDown(l life) {
+	item, a := q.w.store.roster[l.ident], q.last[l]
+	switch {
+	case item.Inc != l.inc || item.Live != hivebeat.Lost || a.seq <= item.Seq:
+	case a.at >= q.w.now-readTime || q.bothered(a.at, q.w.now, true): // it may not have read it
+	case a.at < q.known.of(l.ident).incAt: // its place was taken since, and the roster went back to it
+	default:
+		q.wrongly(l, " as another queen found at seq %d, and it heard %d of it %v ago", item.Seq, a.seq, q.w.now-a.at)
 	}
-	if n > 0 {
-		return true
+}
+
+// checkCutOff holds it against the truth how a queen counts a hive that it had given
+// up, and that is back: as cut off, if messages of it did not come meanwhile.
+func (q *queen) checkCutOff(s *fleet.Step) {
+	was, m := q.score, q.reading
+	q.score = q.view.Score()
+	if s.Kind != hivebeat.KindRecovered || s.From != hivebeat.Lost || m == nil || m.topic != topicSnapshot || m.from.life != (life{s.Hive, s.Inc}) || q.gap == 0 {
+		return
 	}
-	for k, p := range t.procs { // one that still lives
-		if k.ident == l.ident && k.inc != l.inc && (p.alive() || k.inc > l.inc) {
+	falsely, cutOff := q.score.FalseDead-was.FalseDead, q.score.CutOff-was.CutOff
+	if falsely+cutOff == 1 && (cutOff == 1) != (q.gap > 1) {
+		q.w.breaks(Sound, "%s counts %s as cut off: %t, and %d messages of it were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
+	}
+}
+
+// usurped reports whether more than one process uses this id, or another took the
+// place of this one: what it sends is refused.
+func (w *world) usurped(l life) bool {
+	for k, p := range w.lives {
+		if k.ident == l.ident && k.inc != l.inc && (p.alive() || k.inc > l.inc || p.born >= w.lives[l].born) {
 			return true
 		}
 	}

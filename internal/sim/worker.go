@@ -13,7 +13,6 @@ import (
 type worker struct {
 	proc
 	hive, id string
-	every    time.Duration
 	seq      uint64
 	seqAt    time.Time
 	sent     bool
@@ -23,19 +22,27 @@ type worker struct {
 	work     work
 }
 
+// work is what a worker does, where a plan is about that: one request after the
+// other, each shorter than the limit for one that stalls.
+type work struct {
+	busy, done uint64
+	since      time.Duration // when it finished one, began, or said that it is idle
+	next       time.Duration // when it will be finished; negative: nobody knows
+}
+
 func (k *worker) start() {
-	k.inc = uint64(k.wall().UnixMicro())
-	k.state = hivebeat.Ready
-	if p := k.w.plan; p.Exits {
+	p := k.w.plan
+	k.every, k.rw, k.state = p.WorkerEvery.D(), p.Closings.D(), hivebeat.Ready
+	if p.Exits {
 		k.pid = uint64(len(k.w.pids)) + 2
 		k.w.pids[k.pid] = &k.proc
 	}
-	k.rw = k.w.plan.Closings.D()
-	k.beginWork()
-	k.w.truth.began(&k.proc)
+	if p.Stall > 0 {
+		k.work.busy, k.work.since = 1, k.w.now
+		k.request(k.w.now)
+	}
 	k.w.workers = append(k.w.workers, k)
-	k.w.trace(k.name, "begins as %d", k.inc)
-	k.out = newSender(&k.proc, k.every, 0, func() bool { return k.say(k.state) })
+	k.out = newSender(&k.proc, 0, func() bool { return k.say(k.state) })
 }
 
 func (k *worker) handle(m *message) {
@@ -44,13 +51,17 @@ func (k *worker) handle(m *message) {
 	}
 }
 
-func (k *worker) offline() {}
+func (k *worker) linkChanged() {
+	if k.up() {
+		k.out.want((*bus.Schedule).Reconnected)
+	}
+}
 
-func (k *worker) online() { k.out.want((*bus.Schedule).Reconnected) }
+func (k *worker) sayBye() bool { return k.say(hivebeat.Stopped) }
 
 // say sends one beat, with seq drawn as package worker does.
 func (k *worker) say(state hivebeat.State) bool {
-	now := k.w.time()
+	now, p := k.w.time(), k.w.plan
 	if k.seq == 0 || k.sent || now.Sub(k.seqAt) >= k.every*9/10 {
 		k.seq++
 		k.seqAt, k.sent = now, false
@@ -68,43 +79,40 @@ func (k *worker) say(state hivebeat.State) bool {
 			Seq: k.seq, Sent: k.wall().UnixMilli(), Busy: k.work.busy, Done: k.work.done,
 		},
 	}
-	if k.pid != 0 {
-		b.PID, b.NS = k.pid, k.machine().name
+	if p.Exits {
+		b.PID, b.NS = k.pid, k.slot.machine().name
 	}
-	if k.w.plan.Closings > 0 {
-		b.Conn, b.RW = k.conn.String(), hivebeat.MillisOf(k.rw)
+	if p.Closings > 0 {
+		b.Conn, b.RW = k.conn.name, hivebeat.MillisOf(k.rw)
 	}
-	if p := k.w.plan; p.StallSaid {
+	if p.StallSaid {
 		b.Labels = map[string]string{detector.StallLabel: p.Stall.String()}
 	}
 	if left := k.quiet.Sub(now); left > 0 {
 		b.Quiet = hivebeat.MillisOf(left)
-		k.w.truth.quiets[lifeSeq{life{k.ident, k.inc}, k.seq}] = left
-	}
-	if k.work.busy > 0 {
-		k.w.truth.works[lifeSeq{life{k.ident, k.inc}, k.seq}] = k.work
 	}
 	payload, err := wire.EncodeBeat(&b)
 	if err != nil {
-		k.w.breaks(Sound, "a beat can not be encoded: %v", err)
+		k.w.breaks(Sound, "a beat cannot be encoded: %v", err)
 		return false
 	}
-	k.sent = k.emit(&message{topic: topicBeat, hive: k.hive, worker: k.id, inc: k.inc, seq: k.seq, payload: payload, every: k.every, quiet: b.Quiet.Duration(), conn: b.Conn, rw: k.rw, work: k.work})
+	m := &message{topic: topicBeat, hive: k.hive, seq: k.seq, payload: payload, conn: b.Conn, every: k.every, quiet: b.Quiet.Duration(), work: k.work}
+	k.w.beats[numbered{k.life, k.seq, 0}] = m
+	k.sent = k.emit(m)
 	return k.sent
 }
 
-// change goes to another state, which goes out at once.
+// change goes to another state, which the worker says at once.
 func (k *worker) change(s hivebeat.State) {
-	if !k.alive() || k.paused() || k.state == s {
-		return
+	if k.state != s {
+		k.state = s
+		k.out.want((*bus.Schedule).Changed)
 	}
-	k.state = s
-	k.out.want((*bus.Schedule).Changed)
 }
 
 // fallSilent is Worker.Quiet: three beats within a second, and then silence.
 func (k *worker) fallSilent(d time.Duration) {
-	if !k.alive() || k.paused() {
+	if k.paused() {
 		return
 	}
 	k.w.trace(k.name, "announces %v of silence", d)
@@ -114,10 +122,44 @@ func (k *worker) fallSilent(d time.Duration) {
 	}
 }
 
-func (k *worker) goodbye() {
-	if k.alive() && !k.paused() {
-		k.byBye = k.say(hivebeat.Stopped)
-		k.w.trace(k.name, "says goodbye")
-		k.kill()
+// request begins the next one at that time.
+func (k *worker) request(at time.Duration) {
+	limit := k.w.plan.Stall.D()
+	k.work.next = at + between(k.rng, limit/10, limit*9/10)
+}
+
+// goOn brings the work up to now. Where a plan is not about work each beat has
+// finished something.
+func (k *worker) goOn() {
+	if k.w.plan.Stall == 0 {
+		k.work.done++
 	}
+	for k.work.busy > 0 && k.work.next >= 0 && k.work.next <= k.w.now {
+		k.work.done++
+		k.work.since = k.work.next
+		k.request(k.work.next)
+	}
+}
+
+// hang lets the worker finish nothing more, or idle have nothing to do, for d; 0 is
+// for good.
+func (k *worker) hang(idle bool, d Span) {
+	if k.w.plan.Stall == 0 {
+		return
+	}
+	k.goOn()
+	k.work.next = -1
+	if idle { // it has finished what it had
+		k.work.busy, k.work.since = 0, k.w.now
+		k.work.done++
+	}
+	if d == 0 {
+		return
+	}
+	k.w.until(d, func() {
+		k.work.busy, k.work.next = 1, k.w.now
+		if idle {
+			k.request(k.w.now)
+		}
+	})
 }

@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -15,8 +17,7 @@ var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 type world struct {
 	plan  *Plan
 	now   time.Duration // since epoch
-	queue happenings
-	count uint64 // of happenings, which orders those of one time
+	queue []happening   // the latest first
 
 	slots   []*slot // in order of their names in the plan
 	byName  map[string]*slot
@@ -25,12 +26,16 @@ type world struct {
 	queens  []*queen
 	store   *store
 	net     network
-	truth   truth
+	server  int    // of all NATS servers in a row
+	dialed  uint64 // so many connections were made
+	ends    *rand.Rand
 
-	pids   map[uint64]*proc
-	conns  uint64 // so many connections were made
-	server int    // of all NATS servers in a row
-	ends   *rand.Rand
+	// What is so, for the checks to hold against what hives and queens say.
+	lives  map[life]*proc         // all processes that ever ran
+	pids   map[uint64]*proc       // by the pids of those that hives can watch
+	conns  map[string]*connection // of processes, by name
+	beats  map[numbered]*message  // as workers sent them
+	gaveUp map[life]bool          // workers that a hive gave up for a connection that closed
 
 	serverGone int     // so many faults keep the NATS server away
 	orphans    []*proc // that began meanwhile
@@ -41,15 +46,24 @@ type world struct {
 	stats   Stats
 }
 
-// slot is a place in the fleet: who runs there comes and goes.
+// slot is a place in the fleet, where processes come and go.
 type slot struct {
 	name  string
 	ident string
-	cur   actor               // nil while nobody runs
-	make  func(s *slot) actor // the next
-	wall  time.Duration       // of a machine: how far its wall clock is off
-	on    *slot               // the machine, of a worker: its hive's slot
-	rival *slot               // a place for another one with the same id
+	cur   actor         // nil while no process runs here
+	make  func() actor  // the next one
+	wall  time.Duration // of a machine: how far its wall clock is off
+	zone  int           // of a machine; a queen is in none: -1
+	on    *slot         // the machine, of a worker: its hive's slot
+	rival *slot         // a place for another process with the same id
+}
+
+// machine is the slot that has the wall clock and the zone of s.
+func (s *slot) machine() *slot {
+	if s.on != nil {
+		return s.on
+	}
+	return s
 }
 
 // actor is a process of the fabric.
@@ -57,63 +71,23 @@ type actor interface {
 	base() *proc
 	start()
 	handle(m *message)
-	online()
-	offline()
-	goodbye() // says goodbye
+	linkChanged() // its connection came back, or it notices that it is gone
+	sayBye() bool // as the last thing it does; false where it cannot
 }
 
+// happening is something that is to happen.
 type happening struct {
 	at time.Duration
-	n  uint64
 	do func()
 }
 
-// happenings are a heap: container/heap would allocate for each.
-type happenings []happening
-
-func (h happenings) before(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].n < h[j].n
-}
-
-func (h *happenings) insert(x happening) {
-	list := append(*h, x)
-	for i := len(list) - 1; i > 0; {
-		up := (i - 1) / 2
-		if !list.before(i, up) {
-			break
-		}
-		list[i], list[up] = list[up], list[i]
-		i = up
-	}
-	*h = list
-}
-
-func (h *happenings) earliest() happening {
-	list := *h
-	first, last := list[0], len(list)-1
-	list[0], list[last] = list[last], happening{}
-	list = list[:last]
-	for i := 0; ; {
-		least := i
-		for _, down := range [2]int{2*i + 1, 2*i + 2} {
-			if down < last && list.before(down, least) {
-				least = down
-			}
-		}
-		if least == i {
-			break
-		}
-		list[i], list[least] = list[least], list[i]
-		i = least
-	}
-	*h = list
-	return first
-}
-
-// at lets something happen at t, or now where that is past.
+// at lets something happen at t, or now where that is past. What is to happen at the
+// same time happens in the order of these calls.
 func (w *world) at(t time.Duration, do func()) {
-	w.count++
-	w.queue.insert(happening{max(t, w.now), w.count, do})
+	t = max(t, w.now)
+	// The next one is at the end. Few wait at a time, so that moving them is cheap.
+	i, _ := slices.BinarySearchFunc(w.queue, t, func(h happening, t time.Duration) int { return cmp.Compare(t, h.at) })
+	w.queue = slices.Insert(w.queue, i, happening{t, do})
 }
 
 // time is now, as the monotonic clock of every machine has it.
@@ -133,10 +107,13 @@ func (w *world) stream(name string) *rand.Rand {
 func (w *world) play() {
 	end := w.plan.For.D()
 	for len(w.queue) > 0 && w.broken == nil {
-		h := w.queue.earliest()
+		last := len(w.queue) - 1
+		h := w.queue[last]
 		if h.at > end {
 			break
 		}
+		w.queue[last] = happening{} // for the garbage collector
+		w.queue = w.queue[:last]
 		w.now = h.at
 		w.stats.Happenings++
 		h.do()

@@ -3,7 +3,7 @@ package top
 import (
 	"context"
 
-	"github.com/beatfabric/hivebeat/internal/onequeen"
+	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -13,7 +13,7 @@ const pagesAtMost = 8
 
 // Ask asks a queen one thing. The answer is nil if none came, and set beside an error
 // where the queen refused.
-type Ask = onequeen.Ask
+type Ask = func(ctx context.Context, verb string, req api.Request) (*api.Answer, error)
 
 // follow asks for a window of rows, page after page until it is full.
 func follow(ctx context.Context, ask Ask, verb string, req api.Request) (*api.Answer, error) {
@@ -21,8 +21,8 @@ func follow(ctx context.Context, ask Ask, verb string, req api.Request) (*api.An
 	if err != nil || verb != api.VerbHives && verb != api.VerbWorkers {
 		return whole, err
 	}
-	var queens onequeen.Queens
-	queens.Add(whole.Status.Queen)
+	var sure show.Certainty
+	sure.Add(whole.Status)
 	for range pagesAtMost - 1 {
 		left := req.Limit - len(whole.Hives) - len(whole.Workers)
 		if whole.Next == "" || left <= 0 {
@@ -36,10 +36,8 @@ func follow(ctx context.Context, ask Ask, verb string, req api.Request) (*api.An
 		}
 		whole.Hives, whole.Workers = append(whole.Hives, page.Hives...), append(whole.Workers, page.Workers...)
 		whole.Next = page.Next
-		whole.Status.Warm = whole.Status.Warm && page.Status.Warm
-		whole.Status.Unsure = onequeen.Reasons(whole.Status.Unsure, page.Status.Unsure)
-		queens.Add(page.Status.Queen)
+		sure.Add(page.Status)
 	}
-	whole.Status.Unsure = queens.Unsure(whole.Status.Unsure)
+	whole.Status = *sure.Sum()
 	return whole, nil
 }

@@ -1,11 +1,11 @@
 package top
 
 import (
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
-	"github.com/beatfabric/hivebeat/internal/onequeen"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -341,24 +341,25 @@ func (m *Model) cut(now time.Time) (since time.Duration, text string, cut bool) 
 	return since, "", false
 }
 
-// sure adds up how sure the answers are that are shown.
-func (m *Model) sure() (st api.Status) {
-	var queens onequeen.Queens
-	if s, ok := m.status[slotSummary]; ok {
-		st = s
-		queens.Add(s.Queen)
-	}
+// sure adds up how sure the answers are that are shown. Rows of another queen than the
+// summary, as a round of questions may have been answered by two, are a reason too.
+func (m *Model) sure() api.Status {
+	var sure show.Certainty
+	summary, told := m.status[slotSummary]
 	for _, k := range m.parts() {
-		s, ok := m.status[k]
+		rows, ok := m.status[k]
 		if !ok {
 			continue
 		}
-		st.Warm = st.Warm && s.Warm
-		st.Unsure = onequeen.Reasons(st.Unsure, s.Unsure)
-		queens.Add(s.Queen)
+		if told && rows.Queen != summary.Queen {
+			rows.Unsure = append(slices.Clip(rows.Unsure), "two queens answered, "+rows.Queen+" and "+summary.Queen)
+		}
+		sure.Add(rows)
 	}
-	st.Unsure = queens.Unsure(st.Unsure)
-	return st
+	if told {
+		sure.Add(summary)
+	}
+	return *sure.Sum()
 }
 
 // parts are what is shown beside the summary.

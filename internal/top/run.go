@@ -13,7 +13,6 @@ import (
 	"github.com/charmbracelet/colorprofile"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/onequeen"
 )
 
 // Terminal is what Run draws on.
@@ -29,6 +28,7 @@ type Terminal struct {
 
 // Queen is who is asked, and what comes by itself.
 type Queen struct {
+	// Ask asks one queen as long as it answers: what is shown at once is of one.
 	Ask Ask
 	// Events returns those that came by themselves since the last call, having waited
 	// for one until ctx ended, and how many came too fast so far.
@@ -38,7 +38,6 @@ type Queen struct {
 // Run shows m until it is quit or ctx ends, and leaves the terminal as it was.
 func Run(ctx context.Context, m *Model, q Queen, t Terminal) error {
 	ctx, cancel := context.WithCancel(ctx)
-	q.Ask = onequeen.Follow(q.Ask) // what is shown at once is of one queen
 	a := &app{model: m, queen: q, ctx: ctx, stop: func() {}}
 	profile := colorprofile.ASCII
 	if m.paint {

@@ -92,6 +92,8 @@ func (c *cursor) fact(key []byte, v *FactsView) {
 		v.PID = c.uint("pid")
 	case "ns":
 		v.NS = c.text("ns", hivebeat.MaxConn)
+	case "host":
+		v.Host = c.text("host", hivebeat.MaxHostText)
 	case "conn":
 		v.Conn = c.text("conn", hivebeat.MaxConn)
 	case "rw":

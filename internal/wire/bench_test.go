@@ -12,7 +12,7 @@ import (
 // sampleBeat has every key that a worker of the worker package sends.
 func sampleBeat() hivebeat.Beat {
 	return hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "llama-70b-0", Facts: hivebeat.Facts{
-		Inc: 1795435200000000, Every: 30000, State: hivebeat.Busy, PID: 4242, NS: "6f1c2a4e-0d5b-4f5e-9c55-2f5a1c9f7a10/4026531836",
+		Inc: 1795435200000000, Every: 30000, State: hivebeat.Busy, PID: 4242, NS: "6f1c2a4e-0d5b-4f5e-9c55-2f5a1c9f7a10/4026531836", Host: "gpu-01",
 		Conn: "NCXU3YJ3Y5KX7O2Z2VJ6QWTTWRRNQ7VQ4YAKQPLW6J3JQKQ5QJ2F4X2M/57", RW: 250, Model: "llama-3.3-70b-instruct",
 		Endpoint: "http://10.1.2.3:8000/v1", GPUs: []string{"GPU-5f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8"}, Slots: 16,
 		Labels: map[string]string{"zone": "eu", "tier": "prod"}, Seq: 1234, Sent: 1795435212345, VRAM: 72 << 30, Busy: 3, Queue: 1, Done: 99123,
@@ -34,6 +34,7 @@ func sampleSnapshot(workers int) hivebeat.Snapshot {
 	}
 	for i := range workers {
 		b := sampleBeat()
+		b.Host = "" // the snapshot says it once
 		s.Workers = append(s.Workers, hivebeat.Record{
 			Worker: fmt.Sprintf("llama-70b-%d", i), Live: hivebeat.Alive, N: 1, Facts: b.Facts, Age: 12345, Since: 987654,
 			Proc: hivebeat.Proc{RSS: 12 << 30, CPU: 101.5, VRAM: 72 << 30, Up: 987654},

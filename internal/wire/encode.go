@@ -12,6 +12,7 @@ import (
 // bytes as it needs.
 func Encode(v any) ([]byte, error) {
 	var buf bytes.Buffer
+	buf.Grow(512) // a beat fits, and grows no buffer
 	e := msgpack.GetEncoder()
 	defer msgpack.PutEncoder(e)
 	e.Reset(&buf)

@@ -215,7 +215,7 @@ var (
 
 	refFacts = map[string]rule{
 		"inc": anyUint, "every": isEvery, "state": isStr(32), "reason": isStr(256), "quiet": isUint(600_000),
-		"pid": anyUint, "ns": isStr(128), "conn": isStr(128), "rw": anyUint, "model": isStr(256), "endpoint": isStr(512),
+		"pid": anyUint, "ns": isStr(128), "host": isStr(256), "conn": isStr(128), "rw": anyUint, "model": isStr(256), "endpoint": isStr(512),
 		"gpus": isList(64, isStr(64)), "slots": anyUint, "labels": isTextMap(32, 63, 128), "data": isBin(1024),
 		"seq": anyUint, "sent": isInt, "vram": anyUint, "busy": anyUint, "queue": anyUint, "done": anyUint,
 	}
@@ -227,11 +227,12 @@ var (
 	}, "n", "kind", "inc")
 	refRecord = isMap(join(refFacts, map[string]rule{
 		"worker": isID, "live": isStr(32), "cause": isStr(32), "n": anyUint, "tr": isList(8, refTransition), "missed": anyUint,
-		"stalled": isBool, "age": anyUint, "since": anyUint,
+		"stalled": isBool, "rival": anyUint, "age": anyUint, "since": anyUint,
 		"os": isMap(map[string]rule{"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint}),
 	}), "worker", "live", "inc", "seq", "every")
 	refSnapshot = isMap(map[string]rule{
-		"v": isInt, "hive": isID, "inc": anyUint, "every": isEvery, "seq": anyUint, "sent": isInt, "warm": isBool,
+		"worker": func(any) hivebeat.Reason { return hivebeat.RefusedForeign }, // of a beat
+		"v":      isInt, "hive": isID, "inc": anyUint, "every": isEvery, "seq": anyUint, "sent": isInt, "warm": isBool,
 		"page": isUint(1000), "pages": isUint(1000), "bye": isStr(256), "conn": isStr(128), "rw": anyUint, "labels": isTextMap(32, 63, 128),
 		"host": isMap(map[string]rule{
 			"name": isStr(256), "os": isStr(256), "arch": isStr(256), "cpus": anyUint, "load1": isFloat, "cpu": isFloat,

@@ -63,6 +63,9 @@ func (m *SnapshotMemo) Parse(b []byte, v *SnapshotView) error {
 			v.Collect = c.textMap("collect", hivebeat.MaxSources, hivebeat.MaxLabelKey, hivebeat.MaxHostText)
 		case "stats":
 			c.stats(&v.Stats)
+		case "worker": // this is a beat: taken for a snapshot, it would take over the hive that it names
+			c.err = refuse(hivebeat.RefusedForeign, "worker", "is a beat, not a snapshot")
+			c.skip()
 		case "workers":
 			if c.err == nil {
 				c.err = v.rows.err

@@ -25,10 +25,10 @@ func (r Raw) Len() int { return r.n }
 
 // FactsView is the view of hivebeat.Facts.
 type FactsView struct {
-	Inc, Every, Quiet, PID, RW, Slots              uint64
-	State, Reason, NS, Conn, Model, Endpoint, Data []byte
-	GPUs                                           Raw // of strings
-	Labels                                         Raw // of string pairs
+	Inc, Every, Quiet, PID, RW, Slots                    uint64
+	State, Reason, NS, Host, Conn, Model, Endpoint, Data []byte
+	GPUs                                                 Raw // of strings
+	Labels                                               Raw // of string pairs
 	Volatile
 }
 
@@ -111,6 +111,7 @@ func (v *FactsView) Update(f *hivebeat.Facts) {
 	set(&f.State, v.State)
 	set(&f.Reason, v.Reason)
 	set(&f.NS, v.NS)
+	set(&f.Host, v.Host)
 	set(&f.Conn, v.Conn)
 	set(&f.Model, v.Model)
 	set(&f.Endpoint, v.Endpoint)

@@ -22,7 +22,7 @@ type Answer struct {
 	History *History   `json:"history,omitempty"`
 
 	Picks  []Pick         `json:"picks,omitzero"`  // best first; fewer than asked for where there are no more
-	Passed map[string]int `json:"passed,omitzero"` // pick: of those it looked at, how many did not fit, by reason
+	Passed map[string]int `json:"passed,omitzero"` // pick, hold: of those it looked at, how many did not fit, by reason
 	Holds  []Hold         `json:"holds,omitzero"`
 
 	// watch: Resync says in words why all that the watcher holds is void; what
@@ -53,7 +53,7 @@ func (a *Answer) Whole(verb string) {
 		a.Events = some(a.Events)
 	case VerbHolds, VerbRelease:
 		a.Holds = some(a.Holds)
-	case VerbPick:
+	case VerbPick, VerbHold:
 		a.Picks = some(a.Picks)
 		if a.Passed == nil {
 			a.Passed = map[string]int{}
@@ -72,6 +72,7 @@ func some[T any](list []T) []T {
 type Status struct {
 	AsOf      time.Time `json:"as_of"`            // the queen's wall clock, for people
 	Queen     string    `json:"queen"`            // which queen answered
+	Asker     string    `json:"asker"`            // whom it answered: who the subject of the request named, or Anyone
 	Warm      bool      `json:"warm"`             // every hive it should know was heard, or had its time
 	JetStream bool      `json:"jetstream"`        // snapshots and events are being kept
 	Unsure    []string  `json:"unsure,omitempty"` // why this answer may be incomplete, in words; empty = sure

@@ -54,11 +54,14 @@ type Pick struct {
 	Age       hivebeat.Millis `json:"age"`                 // of the facts it rests on
 	Reasons   []string        `json:"reasons"`             // why it stands here, in words
 	Hold      string          `json:"hold,omitempty"`      // id of the hold it is under
+	Asker     string          `json:"asker,omitempty"`     // whose hold that is
 }
 
 // Hold keeps a place for whoever asked for it, until Left is over or it is released.
+// Asker and ID name it together: two askers may use one id for holds of their own.
 type Hold struct {
 	ID     string          `json:"id"`
+	Asker  string          `json:"asker"` // whose it is: nobody else renews or releases it
 	Hive   string          `json:"hive"`
 	Worker string          `json:"worker,omitempty"`
 	GPU    string          `json:"gpu,omitempty"`

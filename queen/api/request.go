@@ -2,7 +2,8 @@ package api
 
 import "github.com/beatfabric/hivebeat"
 
-// Verbs: requests go to queen.api.<verb>.
+// Verbs: requests go to queen.api.<verb>, or to one of its other forms. All but
+// hold and release change nothing.
 const (
 	VerbSummary = "summary" // counts of the whole fleet
 	VerbHives   = "hives"   // hives, in pages
@@ -12,23 +13,32 @@ const (
 	VerbEvents  = "events"  // events, newest first, in pages
 	VerbHistory = "history" // numbers of the last hours, of the fleet or one hive
 	VerbPick    = "pick"    // who can take this?
-	VerbHolds   = "holds"   // the holds that are known
+	VerbHold    = "hold"    // pick, and hold what was picked
 	VerbRelease = "release" // give a hold back
+	VerbHolds   = "holds"   // the holds that are known, of all askers
 	VerbWatch   = "watch"   // what changed since a cursor; everything where there is none
 )
 
 // Verbs lists all of them.
 func Verbs() []string {
 	return []string{
-		VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker, VerbEvents, VerbHistory, VerbPick, VerbHolds,
-		VerbRelease, VerbWatch,
+		VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker, VerbEvents, VerbHistory, VerbPick, VerbHold,
+		VerbRelease, VerbHolds, VerbWatch,
 	}
 }
+
+// Acts reports whether a verb changes something. Such a verb is a right of its own, and
+// a client does not repeat it because no answer came.
+func Acts(verb string) bool { return verb == VerbHold || verb == VerbRelease }
+
+// Anyone is the asker where the subject of a request names none. All who ask without a
+// name share the holds of Anyone.
+const Anyone = "anyone"
 
 // Request is the JSON of every verb. An empty payload is the zero Request. Each
 // verb takes some of the keys, as their comments say, and refuses the others.
 type Request struct {
-	Hive   string `json:"hive,omitempty"`   // hive, worker, history: which one. hives, workers, events, pick, watch: only this
+	Hive   string `json:"hive,omitempty"`   // hive, worker, history: which one. hives, workers, events, pick, hold, watch: only this
 	Worker string `json:"worker,omitempty"` // worker: which one. events: only this one of Hive
 
 	Filter
@@ -44,12 +54,12 @@ type Request struct {
 	Wait hivebeat.Millis `json:"wait,omitempty"` // watch: answer at the first change, or after this; up to 60,000. 0 answers at once
 	Only []string        `json:"only,omitempty"` // watch: some of "summary", "hives", "workers", "events"; default all
 
-	N      int             `json:"n,omitempty"`        // pick: so many places, 1 to 100; default 1
-	For    string          `json:"for,omitempty"`      // pick: ForWorker (the default) or ForGPU
-	Spread string          `json:"spread,omitempty"`   // pick: SpreadZone (the default), SpreadHive or SpreadNone
-	Slots  uint64          `json:"slots,omitempty"`    // pick: slots that each place takes; default 1
-	Hold   string          `json:"hold,omitempty"`     // pick: hold the places under this id. release: which one
-	HoldMS hivebeat.Millis `json:"hold_for,omitempty"` // pick: for so long, 1,000 to 600,000; default 30,000
+	N      int             `json:"n,omitempty"`        // pick, hold: so many places, 1 to 100; default 1
+	For    string          `json:"for,omitempty"`      // pick, hold: ForWorker (the default) or ForGPU
+	Spread string          `json:"spread,omitempty"`   // pick, hold: SpreadZone (the default), SpreadHive or SpreadNone
+	Slots  uint64          `json:"slots,omitempty"`    // pick, hold: slots that each place takes; default 1
+	Hold   string          `json:"hold,omitempty"`     // hold: the places are held under this id, which the asker makes up. release: which one
+	HoldMS hivebeat.Millis `json:"hold_for,omitempty"` // hold: for so long, 1,000 to 600,000; default 30,000
 }
 
 // Filter says which hives and workers are meant: those that fit all of it. Where it
@@ -67,13 +77,13 @@ type Filter struct {
 	Stalled   bool             `json:"stalled,omitempty"`    // only those that are busy and make no progress
 }
 
-// What a pick is for.
+// What a pick or hold is for.
 const (
 	ForWorker = "worker" // a worker that serves Model and has a free slot
 	ForGPU    = "gpu"    // a GPU with room for another worker
 )
 
-// How a pick spreads its places.
+// How a pick or hold spreads its places.
 const (
 	SpreadZone = "zone" // as evenly over zones as can be, then over hives
 	SpreadHive = "hive" // over hives

@@ -24,7 +24,7 @@ const askedAtMost = 10
 // it is asked once.
 func (c *Client) waits(verb string, r *api.Request) time.Duration {
 	switch {
-	case acts(verb, r):
+	case api.Acts(verb): // it must not be done twice
 		return 0
 	case r.Wait > 0:
 		return max(c.again, c.within(r)/askedAtMost)
@@ -32,26 +32,21 @@ func (c *Client) waits(verb string, r *api.Request) time.Duration {
 	return c.again
 }
 
-// acts tells whether a question does something that must not be done twice.
-func acts(verb string, r *api.Request) bool {
-	return verb == api.VerbRelease || verb == api.VerbPick && r.Hold != ""
-}
-
-// first publishes a question, and again after each wait as long as no answer came,
-// and returns the first answer; those that come later are dropped. NATS gives a
-// question to one member of the queue group, by chance: one that is stopped is still a
-// member, and another gets it the next time.
+// first publishes a question at a subject, and after each wait without an answer at
+// the one of all queens, and returns the first answer; those that come later are
+// dropped. NATS gives a question to one member of the queue group, by chance: one that
+// is stopped is still a member, and another gets it the next time.
 //
 // Where all of the questions found nobody it is nats.ErrNoResponders: one that did may
 // be answered still, by a queen that takes no more of them.
-func (c *Client) first(ctx context.Context, subject string, payload []byte, wait time.Duration) (*nats.Msg, error) {
+func (c *Client) first(ctx context.Context, subject, all string, payload []byte, wait time.Duration) (*nats.Msg, error) {
 	inbox := c.nc.NewInbox()
 	sub, err := c.nc.SubscribeSync(inbox)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	for open := 0; ; {
+	for open := 0; ; subject = all {
 		if err := c.nc.PublishRequest(subject, inbox, payload); err != nil {
 			return nil, err
 		}

@@ -75,7 +75,7 @@ func TestWhatActsIsAskedOnce(t *testing.T) {
 	c.again = 5 * time.Millisecond
 	for _, q := range []asked{
 		{api.VerbRelease, api.Request{Hold: "job"}},
-		{api.VerbPick, api.Request{Hold: "job"}},
+		{api.VerbHold, api.Request{Hold: "job"}},
 	} {
 		before := f.count()
 		if _, err := c.Ask(t.Context(), q.verb, q.req); !errors.Is(err, ErrNoQueen) {
@@ -86,7 +86,7 @@ func TestWhatActsIsAskedOnce(t *testing.T) {
 			t.Errorf("%s was asked %d times", q.verb, n)
 		}
 	}
-	// The same without a hold may be.
+	// A pick may be.
 	patient := newClient(t, srv, Config{Timeout: patience})
 	patient.again = 5 * time.Millisecond
 	before := f.count()
@@ -157,7 +157,7 @@ func TestHowLongAQuestionWaits(t *testing.T) {
 	}{
 		{api.VerbSummary, api.Request{}, 500 * time.Millisecond},
 		{api.VerbPick, api.Request{}, 500 * time.Millisecond},
-		{api.VerbPick, api.Request{Hold: "job"}, 0},
+		{api.VerbHold, api.Request{Hold: "job"}, 0},
 		{api.VerbRelease, api.Request{Hold: "job"}, 0},
 		{api.VerbWatch, api.Request{}, 500 * time.Millisecond},
 		{api.VerbWatch, api.Request{Wait: 60_000}, 6500 * time.Millisecond},

@@ -2,7 +2,8 @@
 // changed, and who can take work. It links nats.go and nothing heavier.
 //
 // Every answer is that of whichever queen gives it, and its Status says how sure it
-// is. docs/PROTOCOL.md, section 8, is what it speaks.
+// is; the answers of Follow are of one queen. docs/PROTOCOL.md, section 8, is what it
+// speaks.
 package client
 
 import (
@@ -66,10 +67,16 @@ func (e *Error) Unwrap() error {
 	return nil
 }
 
-// Config says how a Client asks. The zero Config is usable.
+// Config says how a Client asks. The zero Config is usable. Of a connection with an
+// inbox prefix of its own queens need to know (queen.Config.InboxPrefixes): others do
+// not answer it.
 type Config struct {
 	// Prefix of all subjects. Default none.
 	Prefix string
+	// Asker is the id under which the client asks, at queen.as.<asker>.<verb>: NATS
+	// permissions can bind it to a credential, and its holds are its own. Default
+	// none: the client asks at queen.api.<verb>, and shares the holds of api.Anyone.
+	Asker string
 	// Timeout is how long one answer may take, and before that how long a queen is
 	// waited for that has just started. Default 5 s.
 	Timeout time.Duration
@@ -79,8 +86,10 @@ type Config struct {
 type Client struct {
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
+	asker    string
 	timeout  time.Duration
 	again    time.Duration // askAgain
+	followed *followed     // by Follow; else nil
 }
 
 const (
@@ -98,11 +107,19 @@ func New(nc *nats.Conn, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: Config.Prefix: %w", err)
 	}
+	if cfg.Asker != "" {
+		if err := hivebeat.CheckID("asker", cfg.Asker); err != nil {
+			return nil, fmt.Errorf("client: Config.Asker: %w", err)
+		}
+	}
 	if cfg.Timeout < 0 {
 		return nil, fmt.Errorf("client: Config.Timeout: %v is negative", cfg.Timeout)
 	}
-	return &Client{nc: nc, subjects: subjects, timeout: cmp.Or(cfg.Timeout, defaultTimeout), again: askAgain}, nil
+	return &Client{nc: nc, subjects: subjects, asker: cfg.Asker, timeout: cmp.Or(cfg.Timeout, defaultTimeout), again: askAgain}, nil
 }
+
+// at is where a verb is asked of a queen, or of any where queen is empty.
+func (c *Client) at(verb, queen string) string { return c.subjects.Ask(c.asker, verb, queen) }
 
 // Ask asks one verb, one of api.Verbs, and returns the answer. Where that holds an
 // error Ask returns both: the answer still says how sure it is.
@@ -114,11 +131,19 @@ func New(nc *nats.Conn, cfg Config) (*Client, error) {
 // A queen that is there and does not answer (she is stopped, or her link is dead) costs
 // half a second and not the whole of Config.Timeout where there is another: a question
 // that has no answer is asked again every 0.5 s within the same timeout (one with
-// r.Wait ten times at most), and the first answer counts. Release, and Pick with a hold,
-// are asked once, as they change something. All other methods ask in the same way.
+// r.Wait ten times at most), and the first answer counts. Hold and Release are asked
+// once, as they change something. All other methods ask in the same way.
 func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
+	if c.followed == nil {
+		return c.any(ctx, verb, r)
+	}
+	return c.follow(ctx, verb, r)
+}
+
+// any asks whichever queen answers.
+func (c *Client) any(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	wait := c.waits(verb, &r)
-	ask := func() (*api.Answer, error) { return c.ask(ctx, c.subjects.API(verb), verb, r, wait) }
+	ask := func() (*api.Answer, error) { return c.ask(ctx, c.at(verb, ""), verb, r, wait) }
 	a, err := ask()
 	if !errors.Is(err, nats.ErrNoResponders) {
 		return a, err
@@ -149,7 +174,8 @@ func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answ
 // within is how long the answer may take.
 func (c *Client) within(r *api.Request) time.Duration { return c.timeout + r.Wait.Duration() }
 
-// ask asks at one subject, and again after wait without an answer; 0 = once.
+// ask asks at one subject, and of any queen after each wait without an answer; 0 =
+// once.
 func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, wait time.Duration) (*api.Answer, error) {
 	payload, err := json.Marshal(r)
 	if err != nil {
@@ -160,7 +186,7 @@ func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, w
 	defer cancel()
 	var msg *nats.Msg
 	if wait > 0 {
-		msg, err = c.first(limited, subject, payload, wait)
+		msg, err = c.first(limited, subject, c.at(verb, ""), payload, wait)
 	} else {
 		msg, err = c.nc.RequestWithContext(limited, subject, payload)
 	}
@@ -226,11 +252,14 @@ func (c *Client) Holds(ctx context.Context) iter.Seq2[*api.Answer, error] {
 }
 
 // Pages returns the answers of a verb that has pages, until the last, beginning
-// after r.After. The first error ends it. A cursor is good at every queen: two pages may
-// be of two queens, and Status.Queen says of which.
+// after r.After. The first error ends it. All pages are asked of the queen that gave
+// the first, as by Follow.
 func (c *Client) Pages(ctx context.Context, verb string, r api.Request) iter.Seq2[*api.Answer, error] {
 	return func(yield func(*api.Answer, error) bool) {
-		r := r // a sequence may be walked more than once
+		c, r := c, r // a sequence may be walked more than once
+		if c.followed == nil {
+			c = c.Follow()
+		}
 		r.Limit = cmp.Or(r.Limit, pageSize)
 		for {
 			a, err := c.Ask(ctx, verb, r)
@@ -253,14 +282,21 @@ func (c *Client) History(ctx context.Context, hive string, since time.Duration) 
 }
 
 // Pick returns the best places for work, in Picks: none is no error, but r.Hive not
-// being known is ErrNotFound. With r.Hold
-// they are held under that id, for r.HoldMS; asked again with the same id, the same
-// places are held for longer.
+// being known is ErrNotFound.
 func (c *Client) Pick(ctx context.Context, r api.Request) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbPick, r)
 }
 
-// Release gives a hold back.
+// Hold picks as Pick does, and holds the places under r.Hold, for r.HoldMS: no queen
+// gives them to another. Asked again with the same id, the same places are held for
+// longer. The hold belongs to this client's asker: no other asker can renew or release
+// it.
+func (c *Client) Hold(ctx context.Context, r api.Request) (*api.Answer, error) {
+	return c.Ask(ctx, api.VerbHold, r)
+}
+
+// Release gives back a hold of this client's asker. A hold of another asker is
+// ErrNotFound.
 func (c *Client) Release(ctx context.Context, hold string) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbRelease, api.Request{Hold: hold})
 }

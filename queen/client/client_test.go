@@ -41,6 +41,7 @@ type fake struct {
 
 	mu    sync.Mutex
 	asked []asked
+	at    []string // on which subjects
 	gone  bool
 }
 
@@ -49,17 +50,24 @@ type fake struct {
 func serveFake(t *testing.T, srv *embedded.Server, id, prefix string, answer func(asked) *api.Answer) *fake {
 	t.Helper()
 	f := &fake{id: id, nc: bustest.Conn(t, srv), prefix: prefix, answer: answer}
+	subjects, err := hivebeat.NewSubjects(strings.TrimSuffix(prefix, "."))
+	if err != nil {
+		t.Fatal(err)
+	}
 	var all sync.WaitGroup
 	t.Cleanup(all.Wait)
 	hear := func(m *nats.Msg) {
 		all.Go(func() {
-			verb := strings.Split(strings.TrimPrefix(m.Subject, prefix+"queen.api."), ".")[0]
+			_, verb, _, err := subjects.ParseAPI(m.Subject)
+			if err != nil {
+				t.Error(err)
+			}
 			var r api.Request
 			if err := json.Unmarshal(m.Data, &r); err != nil {
 				t.Errorf("%s: %v", m.Data, err)
 			}
 			f.mu.Lock()
-			f.asked = append(f.asked, asked{verb, r})
+			f.asked, f.at = append(f.asked, asked{verb, r}), append(f.at, m.Subject)
 			f.mu.Unlock()
 			if a := answer(asked{verb, r}); a != nil && !f.isGone() {
 				a.Status.Queen = id
@@ -68,8 +76,10 @@ func serveFake(t *testing.T, srv *embedded.Server, id, prefix string, answer fun
 			}
 		})
 	}
-	for _, of := range [][2]string{{"queen.api.*", "q"}, {"queen.api.watch." + id, id}} {
-		sub, err := f.nc.QueueSubscribe(prefix+of[0], of[1], hear)
+	for _, of := range [][2]string{
+		{subjects.Ask("", "*", id), id}, {subjects.Ask("*", "*", id), id}, {subjects.API("*"), "q"}, {subjects.Ask("*", "*", ""), "q"},
+	} {
+		sub, err := f.nc.QueueSubscribe(of[0], of[1], hear)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,6 +111,13 @@ func (f *fake) questions() []asked {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.asked)
+}
+
+// subjects are those it was asked on, in order.
+func (f *fake) subjects() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.at)
 }
 
 // newClient returns a client that asks nothing twice by itself: what a fake was asked
@@ -144,7 +161,8 @@ func TestEachVerb(t *testing.T) {
 		api.VerbEvents:  func() error { return first(c.Events(ctx, api.Request{Kinds: []hivebeat.Kind{"lost"}})) },
 		api.VerbHolds:   func() error { return first(c.Holds(ctx)) },
 		api.VerbHistory: func() error { return one(c.History(ctx, "a", time.Minute)) },
-		api.VerbPick:    func() error { return one(c.Pick(ctx, api.Request{N: 2, Hold: "job"})) },
+		api.VerbPick:    func() error { return one(c.Pick(ctx, api.Request{N: 2})) },
+		api.VerbHold:    func() error { return one(c.Hold(ctx, api.Request{N: 2, Hold: "job"})) },
 		api.VerbRelease: func() error { return one(c.Release(ctx, "job")) },
 		api.VerbWatch: func() error {
 			for a, err := range c.Watch(ctx, api.Request{Only: []string{"hives"}}) {
@@ -156,7 +174,7 @@ func TestEachVerb(t *testing.T) {
 	want := map[string]api.Request{
 		api.VerbSummary: {}, api.VerbHive: {Hive: "a"}, api.VerbWorker: {Hive: "a", Worker: "w"}, api.VerbHives: {Sort: "-age", Limit: 500},
 		api.VerbWorkers: {Hive: "a", Limit: 7}, api.VerbEvents: {Kinds: []hivebeat.Kind{"lost"}, Limit: 500}, api.VerbHolds: {Limit: 500},
-		api.VerbHistory: {Hive: "a", Since: 60000}, api.VerbPick: {N: 2, Hold: "job"}, api.VerbRelease: {Hold: "job"},
+		api.VerbHistory: {Hive: "a", Since: 60000}, api.VerbPick: {N: 2}, api.VerbHold: {N: 2, Hold: "job"}, api.VerbRelease: {Hold: "job"},
 		api.VerbWatch: {Only: []string{"hives"}, Wait: 5000},
 	}
 	for _, verb := range api.Verbs() {
@@ -242,7 +260,7 @@ func TestNobodyAndNonsense(t *testing.T) {
 func TestConfigErrorsNameTheField(t *testing.T) {
 	srv := server(t)
 	nc := bustest.Conn(t, srv)
-	for field, cfg := range map[string]Config{"Prefix": {Prefix: "a.b"}, "Timeout": {Timeout: -1}} {
+	for field, cfg := range map[string]Config{"Prefix": {Prefix: "a.b"}, "Timeout": {Timeout: -1}, "Asker": {Asker: "a.b"}} {
 		if _, err := New(nc, cfg); err == nil || !strings.Contains(err.Error(), "Config."+field) {
 			t.Errorf("%s: %v", field, err)
 		}

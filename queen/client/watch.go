@@ -72,12 +72,12 @@ func (c *Client) Watch(ctx context.Context, r api.Request) iter.Seq2[*api.Answer
 // answer, any other is asked: she does not know the cursor, and says so by Resync.
 func (c *Client) changes(ctx context.Context, r api.Request) (*api.Answer, error) {
 	if queen, _, ok := strings.Cut(r.After, "."); ok && hivebeat.ValidID(queen) {
-		a, err := c.ask(ctx, c.subjects.APIAt(api.VerbWatch, queen), api.VerbWatch, r, 0) // no other hears it there
+		a, err := c.ask(ctx, c.at(api.VerbWatch, queen), api.VerbWatch, r, 0) // no other hears it there
 		if !errors.Is(err, ErrNoQueen) && !errors.Is(err, ErrUnavailable) {
 			return a, err
 		}
 	}
-	return c.Ask(ctx, api.VerbWatch, r)
+	return c.any(ctx, api.VerbWatch, r)
 }
 
 // passes tells whether an error may be over the next time.

@@ -224,7 +224,7 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 		if o := q.Header.Get("Origin"); o != "" && slices.Contains(s.cfg.Origins, o) {
 			h.Set("Access-Control-Allow-Origin", o)
 			if q.Method == http.MethodOptions && q.Header.Get("Access-Control-Request-Method") != "" {
-				h.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
+				h.Set("Access-Control-Allow-Methods", "GET, POST")
 				h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID")
 				h.Set("Access-Control-Max-Age", "600")
 				s.counts.request("preflight", http.StatusNoContent)
@@ -247,7 +247,7 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 			h.Set("WWW-Authenticate", `Bearer realm="hivebeat"`)
 		}
 		// Those who are not let in learn nothing of the fleet.
-		b, _ := json.Marshal(api.Answer{Status: api.Status{AsOf: time.Now().UTC()}, Error: &api.Error{Code: CodeRefused, Message: err.Error()}})
+		b, _ := json.Marshal(api.Answer{Status: api.Status{AsOf: time.Now().UTC(), Asker: api.Anyone}, Error: &api.Error{Code: CodeRefused, Message: err.Error()}})
 		writeJSON(w, q, status, b)
 	})
 }

@@ -68,14 +68,14 @@ func TestOtherOrigins(t *testing.T) {
 		{"GET", "/", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, 200, ""},
 		{"GET", "/v1/summary", []string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors"}, 200, ""},
 		{"GET", "/v1/summary", []string{"Origin: https://evil.example"}, 200, ""}, // no browser of today; it reads nothing without CORS
-		{"POST", "/v1/pick", []string{body}, 200, ""},
-		{"POST", "/v1/pick", []string{body, "Origin: https://ops.example.org", "Sec-Fetch-Site: cross-site"}, 200, "https://ops.example.org"},
-		{"POST", "/v1/pick", []string{body, "Origin: https://evil.example"}, 403, ""},
-		{"POST", "/v1/pick", []string{body, "Sec-Fetch-Site: cross-site"}, 403, ""},
-		{"DELETE", "/v1/holds/x", []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site"}, 403, ""},
-		{"OPTIONS", "/v1/pick", []string{"Origin: https://ops.example.org", "Access-Control-Request-Method: POST"}, 204, "https://ops.example.org"},
-		{"OPTIONS", "/v1/pick", []string{"Origin: https://evil.example", "Access-Control-Request-Method: POST", "Sec-Fetch-Site: cross-site"}, 403, ""},
-		{"OPTIONS", "/v1/pick", []string{"Origin: https://ops.example.org.evil.example", "Access-Control-Request-Method: POST"}, 405, ""},
+		{"POST", "/v1/hold", []string{body}, 200, ""},
+		{"POST", "/v1/hold", []string{body, "Origin: https://ops.example.org", "Sec-Fetch-Site: cross-site"}, 200, "https://ops.example.org"},
+		{"POST", "/v1/hold", []string{body, "Origin: https://evil.example"}, 403, ""},
+		{"POST", "/v1/hold", []string{body, "Sec-Fetch-Site: cross-site"}, 403, ""},
+		{"POST", "/v1/release", []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site"}, 403, ""},
+		{"OPTIONS", "/v1/hold", []string{"Origin: https://ops.example.org", "Access-Control-Request-Method: POST"}, 204, "https://ops.example.org"},
+		{"OPTIONS", "/v1/hold", []string{"Origin: https://evil.example", "Access-Control-Request-Method: POST", "Sec-Fetch-Site: cross-site"}, 403, ""},
+		{"OPTIONS", "/v1/hold", []string{"Origin: https://ops.example.org.evil.example", "Access-Control-Request-Method: POST"}, 405, ""},
 	} {
 		a := ask(t, c.method, base+c.path, "{}", c.headers...)
 		if a.code != c.code || a.header.Get("Access-Control-Allow-Origin") != c.allowed {

@@ -34,7 +34,8 @@ var (
 	ErrToken = errors.New("token file")
 )
 
-// Backend answers a verb. *queen.Queen is one. It is called from many goroutines,
+// Backend answers a verb, for the asker api.Anyone: over HTTP nobody has a name.
+// *queen.Queen is one. It is called from many goroutines,
 // and returns no later than ctx, but for VerbWatch with Wait, where it may take as
 // long as that.
 type Backend interface {

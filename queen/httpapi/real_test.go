@@ -109,9 +109,11 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 		{"GET", "/v1/history", "/v1/history?hive=gpu-01", "", "history"},
 		{"GET", "/v1/pick", "/v1/pick?model=llama*", "", "picks"},
 		{"GET", "/v1/pick", "/v1/pick?for=gpu&free_vram=1", "", "picks"},
-		{"POST", "/v1/pick", "/v1/pick", `{"model":"llama*","hold":"job","hold_for":60000}`, "picks"},
+		{"POST", "/v1/hold", "/v1/hold", `{"model":"llama*","hold":"job","hold_for":60000}`, "picks"},
+		{"POST", "/v1/hold", "/v1/hold", `{"model":"llama*"}`, "error"},
 		{"GET", "/v1/holds", "/v1/holds", "", "holds"},
-		{"DELETE", "/v1/holds/{hold}", "/v1/holds/job", "", ""},
+		{"POST", "/v1/release", "/v1/release", `{"hold":"job"}`, "holds"},
+		{"POST", "/v1/release", "/v1/release", `{"hold":"job"}`, "error"},
 	} {
 		a := ask(t, c.method, base+c.path, c.body, body)
 		v, err := value(a.body)

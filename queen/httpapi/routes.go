@@ -32,7 +32,7 @@ const (
 	pathPick  = "/v1/pick"
 )
 
-// verbRoutes are all routes below /v1.
+// verbRoutes are all routes below /v1. A GET changes nothing.
 func verbRoutes() []route {
 	get := func(path, verb string, keys ...[]string) route {
 		return route{method: http.MethodGet, path: path, verb: verb, keys: slices.Concat(keys...)}
@@ -49,8 +49,8 @@ func verbRoutes() []route {
 		get("/v1/holds", api.VerbHolds, []string{"after", "limit"}),
 		get(pathPick, api.VerbPick, pickKeys),
 		get(pathWatch, api.VerbWatch, []string{"hive", "after", "limit", "kinds", "only"}, filterKeys),
-		{method: http.MethodPost, path: pathPick, verb: api.VerbPick},
-		{method: http.MethodDelete, path: "/v1/holds/{hold}", verb: api.VerbRelease},
+		{method: http.MethodPost, path: "/v1/hold", verb: api.VerbHold},
+		{method: http.MethodPost, path: "/v1/release", verb: api.VerbRelease},
 	}
 }
 
@@ -89,7 +89,7 @@ func (s *Server) routes() *http.ServeMux {
 // nothing tells that a path is not there, or not for this method.
 func (s *Server) nothing(w http.ResponseWriter, q *http.Request, mux *http.ServeMux) {
 	var allowed []string
-	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+	for _, m := range []string{http.MethodGet, http.MethodPost} {
 		other := q.Clone(q.Context())
 		other.Method = m
 		if _, pattern := mux.Handler(other); pattern != "/" {
@@ -110,16 +110,15 @@ func (r route) request(q *http.Request) (req api.Request, err error) {
 	if r.path == pathPick && err != nil {
 		values := q.URL.Query()
 		if values.Has("hold") || values.Has("hold_for") {
-			err = errors.New("a GET changes nothing: send hold and hold_for in the JSON of a POST")
+			err = errors.New("a GET changes nothing: send hold and hold_for in the JSON of a POST to /v1/hold")
 		}
 	}
 	req.Hive = cmp.Or(q.PathValue("hive"), req.Hive)
 	req.Worker = cmp.Or(q.PathValue("worker"), req.Worker)
-	req.Hold = q.PathValue("hold")
 	return req, err
 }
 
-// ask answers a GET or DELETE.
+// ask answers a GET.
 func (s *Server) ask(w http.ResponseWriter, q *http.Request, r route) {
 	req, err := r.request(q)
 	if err != nil {

@@ -38,8 +38,8 @@ func TestRoutesAskTheirVerbs(t *testing.T) {
 		{"GET", "/v1/history?hive=a", "", asked{api.VerbHistory, api.Request{Hive: "a"}}},
 		{"GET", "/v1/holds", "", asked{api.VerbHolds, api.Request{}}},
 		{"GET", "/v1/pick?model=m&n=3&spread=hive", "", asked{api.VerbPick, api.Request{Filter: api.Filter{Model: "m"}, N: 3, Spread: "hive"}}},
-		{"POST", "/v1/pick", `{"model":"m","hold":"job-1","hold_for":5000}`, asked{api.VerbPick, api.Request{Filter: api.Filter{Model: "m"}, Hold: "job-1", HoldMS: 5000}}},
-		{"DELETE", "/v1/holds/job-1", "", asked{api.VerbRelease, api.Request{Hold: "job-1"}}},
+		{"POST", "/v1/hold", `{"model":"m","hold":"job-1","hold_for":5000}`, asked{api.VerbHold, api.Request{Filter: api.Filter{Model: "m"}, Hold: "job-1", HoldMS: 5000}}},
+		{"POST", "/v1/release", `{"hold":"job-1"}`, asked{api.VerbRelease, api.Request{Hold: "job-1"}}},
 	} {
 		a := ask(t, c.method, base+c.path, c.body, "Content-Type: application/json")
 		if a.code != http.StatusOK && a.code != http.StatusNotFound {
@@ -58,7 +58,7 @@ func TestParametersAreTheKeysOfARequest(t *testing.T) {
 		reflect.String: {"a b&c", `"a b&c"`}, reflect.Int: {"42", "42"}, reflect.Uint64: {"18446744073709551615", "18446744073709551615"},
 		reflect.Bool: {"true", "true"}, reflect.Slice: {"x,y", `["x","y"]`},
 	}
-	elsewhere := []string{"hold", "hold_for", "wait"} // a path or a body; the stream's own
+	elsewhere := []string{"hold", "hold_for", "wait"} // a body; the stream's own
 	seen := 0
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[api.Request]()) {
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -101,20 +101,22 @@ func TestWhatIsRefused(t *testing.T) {
 		{"GET", "/v1/workers?live=alive,,late", "", 400, `has an empty word`},
 		{"GET", "/v1/workers?live=%zz", "", 400, `the query can not be read`},
 		{"GET", "/v1/watch?wait=5", "", 400, `unknown parameter "wait"`},
-		{"GET", "/v1/pick?hold=x", "", 400, `in the JSON of a POST`},
-		{"GET", "/v1/pick?n=1&hold_for=5000", "", 400, `in the JSON of a POST`},
-		{"POST", "/v1/pick?n=1", "{}", 400, `unknown parameter "n"`},
-		{"POST", "/v1/pick", `{"colour":"red"}`, 400, `unknown key "colour"`},
-		{"POST", "/v1/pick", `{"n":"x"}`, 400, `key "n" can not be a string`},
-		{"POST", "/v1/pick", `{} {}`, 400, `more than one JSON value`},
-		{"POST", "/v1/pick", `{} ]`, 400, `more than one JSON value`},
-		{"POST", "/v1/pick", `{`, 400, `not the JSON it should be`},
-		{"POST", "/v1/pick", `{"model":"` + strings.Repeat("m", maxBody) + `"}`, 413, `longer than 64 KiB`},
+		{"GET", "/v1/pick?hold=x", "", 400, `in the JSON of a POST to /v1/hold`},
+		{"GET", "/v1/pick?n=1&hold_for=5000", "", 400, `in the JSON of a POST to /v1/hold`},
+		{"POST", "/v1/hold?n=1", "{}", 400, `unknown parameter "n"`},
+		{"POST", "/v1/hold", `{"colour":"red"}`, 400, `unknown key "colour"`},
+		{"POST", "/v1/hold", `{"n":"x"}`, 400, `key "n" can not be a string`},
+		{"POST", "/v1/hold", `{} {}`, 400, `more than one JSON value`},
+		{"POST", "/v1/hold", `{} ]`, 400, `more than one JSON value`},
+		{"POST", "/v1/hold", `{`, 400, `not the JSON it should be`},
+		{"POST", "/v1/hold", `{"model":"` + strings.Repeat("m", maxBody) + `"}`, 413, `longer than 64 KiB`},
 		{"GET", "/v1/nothing", "", 404, `/openapi.json`},
 		{"GET", "/v1/hives/", "", 404, `no such path`},
 		{"GET", "/index.htm", "", 404, `no such path`},
 		{"POST", "/v1/hives", "{}", 405, `it takes GET`},
-		{"PUT", "/v1/pick", "{}", 405, `it takes GET, POST`},
+		{"POST", "/v1/pick", "{}", 405, `it takes GET`},
+		{"PUT", "/v1/hold", "{}", 405, `it takes POST`},
+		{"DELETE", "/v1/holds", "", 405, `it takes GET`},
 		{"GET", "/v1/hives/nobody", "", 404, `no hive nobody is known`},
 		{"GET", "/metrics", "", 404, `no such path`},
 	} {
@@ -131,11 +133,11 @@ func TestWhatIsRefused(t *testing.T) {
 			t.Errorf("%s %s: it does not say how sure it is: %+v", c.method, c.path, got.Status)
 		}
 	}
-	a := ask(t, "POST", base+"/v1/pick", "{}", "Content-Type: text/plain")
+	a := ask(t, "POST", base+"/v1/hold", "{}", "Content-Type: text/plain")
 	if a.code != 400 || !strings.Contains(a.body, "application/json") {
 		t.Errorf("a body of another type: %d %s", a.code, a.body)
 	}
-	if a := ask(t, "PUT", base+"/v1/pick", ""); a.header.Get("Allow") != "GET, POST" {
+	if a := ask(t, "PUT", base+"/login", ""); a.header.Get("Allow") != "GET, POST" {
 		t.Errorf("Allow is %q", a.header.Get("Allow"))
 	}
 }

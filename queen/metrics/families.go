@@ -9,6 +9,7 @@ type families struct {
 	brakeZones, brakeHeld, brakeLongest            prom.Family
 	selfPause, blind, ignored                      prom.Family
 	snapshots, refused, dropped, incomplete        prom.Family
+	repliesRefused                                 prom.Family
 	pending                                        prom.Family
 	falseDead, cutOff, margin, disproved           prom.Family
 	adoptedHives, adoptedWorkers, adoptedBeats     prom.Family
@@ -33,14 +34,15 @@ func declare(f *prom.Families) families {
 		brakeHeld:    f.Gauge("brake_held_hives", "Hives that the brake holds as unverified."),
 		brakeLongest: f.Gauge("brake_longest_seconds", "Since when the brake that began first is on. 0 if none is."),
 
-		selfPause:  f.Counter("self_pause_seconds_total", "Time the queen itself was stopped or starved of CPU."),
-		blind:      f.Counter("blind_seconds_total", "Time credited to all deadlines, as the queen could not hear or could not be sure."),
-		ignored:    f.Counter("disconnects_ignored_total", "Connections that closed and were taken for their NATS server's, by which no hive is lost: more than 3 within a second."),
-		snapshots:  f.Counter("snapshots_total", "Pages of snapshots taken over."),
-		refused:    f.Counter("refused_total", "Messages that changed nothing, by reason.", "reason"),
-		dropped:    f.Counter("dropped_total", "Messages dropped because the queen was too slow."),
-		incomplete: f.Counter("snapshots_incomplete_total", "Snapshots of which not all pages came."),
-		pending:    f.Gauge("pending_snapshots", "Snapshots that wait to be taken."),
+		selfPause:      f.Counter("self_pause_seconds_total", "Time the queen itself was stopped or starved of CPU."),
+		blind:          f.Counter("blind_seconds_total", "Time credited to all deadlines, as the queen could not hear or could not be sure."),
+		ignored:        f.Counter("disconnects_ignored_total", "Connections that closed and were taken for their NATS server's, by which no hive is lost: more than 3 within a second."),
+		snapshots:      f.Counter("snapshots_total", "Pages of snapshots taken over."),
+		refused:        f.Counter("refused_total", "Messages that changed nothing, by reason.", "reason"),
+		repliesRefused: f.Counter("replies_refused_total", "Requests of which nothing was done, as they named a subject to answer to that is no inbox."),
+		dropped:        f.Counter("dropped_total", "Messages dropped because the queen was too slow."),
+		incomplete:     f.Counter("snapshots_incomplete_total", "Snapshots of which not all pages came."),
+		pending:        f.Gauge("pending_snapshots", "Snapshots that wait to be taken."),
 
 		falseDead: f.Counter("false_dead_total", "Verdicts of this queen disproved by the same incarnation, which was heard too late."),
 		cutOff:    f.Counter("cut_off_total", "Verdicts of this queen disproved by the same incarnation, which had gone on while its messages did not come."),

@@ -132,6 +132,7 @@ func (c *Collector) health(ch chan<- prometheus.Metric, r *queen.Report) {
 	for _, reason := range hivebeat.Reasons() {
 		prom.Send(ch, m.refused, r.Refused[reason], string(reason))
 	}
+	prom.Send(ch, m.repliesRefused, r.RepliesRefused)
 	prom.Send(ch, m.dropped, r.Dropped)
 	prom.Send(ch, m.incomplete, r.Incomplete)
 	prom.Send(ch, m.pending, r.Pending)

@@ -221,6 +221,9 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint) []string {
 	if w.PID > 0 {
 		process = "pid " + strconv.FormatUint(w.PID, 10)
 	}
+	if w.Host != "" {
+		process = strings.TrimLeft(process+" on "+Clean(w.Host), " ")
+	}
 	if pr := w.Proc; pr.RSS > 0 || pr.Up > 0 {
 		process = join(process, size(pr.RSS), percent(pr.CPU)+" of a CPU", "up "+age(pr.Up))
 	}

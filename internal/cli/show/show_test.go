@@ -93,6 +93,7 @@ func sampleWorkers() []api.WorkerInfo {
 	busy := rec("llama-70b", hivebeat.Alive, hivebeat.Busy, 12_000)
 	busy.Model, busy.Endpoint, busy.GPUs = "meta-llama/Llama-3.3-70B-Instruct", "http://gpu-01:8001/v1", []string{"GPU-5d1f"}
 	busy.Slots, busy.Busy, busy.Queue, busy.Done, busy.VRAM, busy.PID = 16, 11, 3, 123_456, 43*gib, 4711
+	busy.Host = "gpu-01.example"
 	busy.Proc = hivebeat.Proc{RSS: 3 * gib, CPU: 140, VRAM: 44 * gib, Up: 7_300_000}
 	busy.Labels = map[string]string{"team": "search"}
 	busy.Tr = []hivebeat.Transition{
@@ -106,6 +107,7 @@ func sampleWorkers() []api.WorkerInfo {
 	lost := rec("gemma", hivebeat.Lost, hivebeat.Busy, 300_000)
 	lost.Cause, lost.Model = hivebeat.CauseHive, "google/gemma-3-12b-it"
 	hostile := rec("x", hivebeat.Alive, "dancing", 1_000)
+	hostile.Host = "\x1b[0m"
 	hostile.Model, hostile.Reason = "\x1b[2J\x1b[31mowned\r\n", "日本語のモデル\u202egnp"
 	return []api.WorkerInfo{
 		{Hive: "gpu-01", Zone: "a", Via: "hive", Fresh: true, Record: busy},
@@ -327,5 +329,16 @@ func TestStalled(t *testing.T) {
 		if got := Event(&ev, time.UTC, false); got != c.want {
 			t.Errorf("got  %q\nwant %q", got, c.want)
 		}
+	}
+}
+
+func TestCertaintyIsThatOfTheLeastSureAnswer(t *testing.T) {
+	var c Certainty
+	c.Add(api.Status{Queen: "a", Warm: true, JetStream: true, Unsure: []string{"x"}})
+	c.Add(api.Status{Queen: "b", JetStream: true, Unsure: []string{"y", "x"}})
+	c.Add(api.Status{Queen: "c", Warm: true})
+	s := c.Sum()
+	if s.Queen != "c" || s.Warm || s.JetStream || strings.Join(s.Unsure, "; ") != "x; y" {
+		t.Errorf("got %+v", s)
 	}
 }

@@ -228,8 +228,8 @@ func TestAnswers(t *testing.T) {
 		},
 		{
 			question{
-				name: "pick by POST and label", verb: api.VerbPick, req: api.Request{Slots: 2, Filter: api.Filter{Selector: "tier=dev"}},
-				http: "POST /v1/pick", body: `{"slots":2,"selector":"tier=dev"}`, cli: []string{"pick", "--slots", "2", "--selector", "tier=dev"}, doc: []string{"picks"},
+				name: "pick by label", verb: api.VerbPick, req: api.Request{Slots: 2, Filter: api.Filter{Selector: "tier=dev"}},
+				http: "GET /v1/pick?slots=2&selector=tier%3Ddev", cli: []string{"pick", "--slots", "2", "--selector", "tier=dev"}, doc: []string{"picks"},
 			},
 			func(a *api.Answer) bool { return len(a.Picks) == 1 && a.Picks[0].Worker == "w3" },
 		},
@@ -274,15 +274,15 @@ func holds(t *testing.T, w *ways) {
 		t.Run("hold by "+by.name, func(t *testing.T) {
 			id := "job-" + by.name
 			hold := question{
-				name: "hold", verb: api.VerbPick, req: api.Request{Hold: id, HoldMS: 60_000, Filter: api.Filter{Model: "qwen"}},
-				http: "POST /v1/pick", body: `{"model":"qwen","hold":"` + id + `","hold_for":60000}`,
+				name: "hold", verb: api.VerbHold, req: api.Request{Hold: id, HoldMS: 60_000, Filter: api.Filter{Model: "qwen"}},
+				http: "POST /v1/hold", body: `{"model":"qwen","hold":"` + id + `","hold_for":60000}`,
 				cli: []string{"pick", "--model", "qwen", "--hold", id, "--hold-for", "1m"}, doc: []string{"picks"},
 			}
-			if a := by.ask(t, &hold); len(a.Picks) != 1 || a.Picks[0].Worker != "w4" || a.Picks[0].Hold != id {
+			if a := by.ask(t, &hold); len(a.Picks) != 1 || a.Picks[0].Worker != "w4" || a.Picks[0].Hold != id || a.Picks[0].Asker != api.Anyone {
 				t.Fatalf("%+v", a)
 			}
 			list := question{name: "holds", verb: api.VerbHolds, http: "GET /v1/holds"}
-			if a := same(t, w, list); len(a.Holds) != 1 || a.Holds[0].ID != id || a.Holds[0].Worker != "w4" || a.Holds[0].Left <= 30_000 {
+			if a := same(t, w, list); len(a.Holds) != 1 || a.Holds[0].ID != id || a.Holds[0].Asker != api.Anyone || a.Holds[0].Worker != "w4" || a.Holds[0].Left <= 30_000 {
 				t.Errorf("%+v", a.Holds)
 			}
 			if a := same(t, w, hold); len(a.Picks) != 1 || a.Picks[0].Worker != "w4" {
@@ -296,8 +296,8 @@ func holds(t *testing.T, w *ways) {
 				t.Errorf("%+v", a)
 			}
 			other := question{
-				name: "another hold of what is held", verb: api.VerbPick, req: api.Request{Hold: "other", Filter: api.Filter{Model: "qwen"}},
-				http: "POST /v1/pick", body: `{"model":"qwen","hold":"other"}`, cli: []string{"pick", "--model", "qwen", "--hold", "other"}, exit: 1, doc: []string{"picks"},
+				name: "another hold of what is held", verb: api.VerbHold, req: api.Request{Hold: "other", Filter: api.Filter{Model: "qwen"}},
+				http: "POST /v1/hold", body: `{"model":"qwen","hold":"other"}`, cli: []string{"pick", "--model", "qwen", "--hold", "other"}, exit: 1, doc: []string{"picks"},
 			}
 			if a := same(t, w, other); len(a.Picks) != 0 {
 				t.Errorf("%+v", a)
@@ -307,7 +307,7 @@ func holds(t *testing.T, w *ways) {
 				t.Errorf("%+v", a)
 			}
 			release := question{
-				name: "release", verb: api.VerbRelease, req: api.Request{Hold: id}, http: "DELETE /v1/holds/" + id,
+				name: "release", verb: api.VerbRelease, req: api.Request{Hold: id}, http: "POST /v1/release", body: `{"hold":"` + id + `"}`,
 				cli: []string{"pick", "--release", id}, doc: []string{"released"},
 			}
 			if a := by.ask(t, &release); a.Error != nil || len(a.Holds) != 1 || a.Holds[0].Worker != "w4" {
@@ -353,8 +353,9 @@ func wrong(t *testing.T, w *ways) {
 		{question{name: "no order", verb: api.VerbHives, req: api.Request{Sort: "busy"}, http: "GET /v1/hives?sort=busy", cli: []string{"ls", "hives", "--sort", "busy"}, exit: 2}, api.CodeBadRequest},
 		{question{name: "too many places", verb: api.VerbPick, req: api.Request{N: 101}, http: "GET /v1/pick?n=101", cli: []string{"pick", "-n", "101"}, exit: 2}, api.CodeBadRequest},
 		{question{name: "slots of a GPU", verb: api.VerbPick, req: api.Request{For: api.ForGPU, Slots: 1}, http: "GET /v1/pick?for=gpu&slots=1", cli: []string{"pick", "--for", "gpu", "--slots", "1"}, exit: 2}, api.CodeBadRequest},
-		{question{name: "a time for no hold", verb: api.VerbPick, req: api.Request{HoldMS: 5000}, http: "POST /v1/pick", body: `{"hold_for":5000}`, cli: []string{"pick", "--hold-for", "5s"}, exit: 2}, api.CodeBadRequest},
-		{question{name: "no hold", verb: api.VerbRelease, req: api.Request{Hold: "a.b"}, http: "DELETE /v1/holds/a.b", cli: []string{"pick", "--release", "a.b"}, exit: 2}, api.CodeBadRequest},
+		{question{name: "a pick that holds", verb: api.VerbPick, req: api.Request{Hold: "job"}, http: "GET /v1/pick?hold=job"}, api.CodeBadRequest},
+		{question{name: "a time for no hold", verb: api.VerbHold, req: api.Request{HoldMS: 5000}, http: "POST /v1/hold", body: `{"hold_for":5000}`, cli: []string{"pick", "--hold-for", "5s"}, exit: 2}, api.CodeBadRequest},
+		{question{name: "no hold", verb: api.VerbRelease, req: api.Request{Hold: "a.b"}, http: "POST /v1/release", body: `{"hold":"a.b"}`, cli: []string{"pick", "--release", "a.b"}, exit: 2}, api.CodeBadRequest},
 		{question{name: "worker without hive", verb: api.VerbEvents, req: api.Request{Worker: "w1"}, http: "GET /v1/events?worker=w1", cli: []string{"events", "--worker", "w1"}, exit: 2}, api.CodeBadRequest},
 		{question{name: "unknown key", verb: api.VerbWorkers, raw: `{"colour":"red"}`, http: "GET /v1/workers?colour=red", cli: []string{"ls", "workers", "--colour", "red"}, exit: 2}, api.CodeBadRequest},
 		{question{name: "key of another verb", verb: api.VerbSummary, req: api.Request{Filter: api.Filter{Zone: "eu"}}, http: "GET /v1/summary?zone=eu"}, api.CodeBadRequest},
@@ -381,10 +382,10 @@ func TestWithoutJetStream(t *testing.T) {
 	})
 	w := newWays(t, nc, s.URL, "http://"+port)
 	refused(t, w, question{
-		name: "hold", verb: api.VerbPick, req: api.Request{Hold: "job"}, http: "POST /v1/pick", body: `{"hold":"job"}`, cli: []string{"pick", "--hold", "job"}, exit: 1,
+		name: "hold", verb: api.VerbHold, req: api.Request{Hold: "job"}, http: "POST /v1/hold", body: `{"hold":"job"}`, cli: []string{"pick", "--hold", "job"}, exit: 1,
 	}, api.CodeUnavailable)
 	refused(t, w, question{
-		name: "release", verb: api.VerbRelease, req: api.Request{Hold: "job"}, http: "DELETE /v1/holds/job", cli: []string{"pick", "--release", "job"}, exit: 1,
+		name: "release", verb: api.VerbRelease, req: api.Request{Hold: "job"}, http: "POST /v1/release", body: `{"hold":"job"}`, cli: []string{"pick", "--release", "job"}, exit: 1,
 	}, api.CodeUnavailable)
 	if a := same(t, w, question{name: "summary", verb: api.VerbSummary, http: "GET /v1/summary", cli: []string{"ls"}, doc: []string{"summary"}}); len(a.Status.Unsure) == 0 {
 		t.Errorf("sure without JetStream: %+v", a.Status)

@@ -17,6 +17,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
+const id = "q-1"
+
 // Queen answers for Hives hives of Each workers.
 type Queen struct {
 	Hives, Each int
@@ -60,16 +62,19 @@ func (q *Queen) Seen() (asked map[string]int, most, offset int) {
 // Serve answers on nc until nc closes.
 func (q *Queen) Serve(nc *nats.Conn) error {
 	var s hivebeat.Subjects
-	_, err := nc.Subscribe(s.API("*"), func(m *nats.Msg) {
-		var r api.Request
-		_ = json.Unmarshal(m.Data, &r)
-		if a := q.Answer(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], r); a != nil {
-			b, _ := json.Marshal(a)
-			_ = m.Respond(b)
+	for _, subject := range []string{s.API("*"), s.Ask("", "*", id)} {
+		_, err := nc.Subscribe(subject, func(m *nats.Msg) {
+			var r api.Request
+			_ = json.Unmarshal(m.Data, &r)
+			_, verb, _, _ := s.ParseAPI(m.Subject)
+			if a := q.Answer(verb, r); a != nil {
+				b, _ := json.Marshal(a)
+				_ = m.Respond(b) //nolint:forbidigo // a stand-in for tests
+			}
+		})
+		if err != nil {
+			return err
 		}
-	})
-	if err != nil {
-		return err
 	}
 	return nc.Flush()
 }
@@ -90,7 +95,7 @@ func (q *Queen) Answer(verb string, r api.Request) *api.Answer {
 	if now.IsZero() {
 		now = time.Now()
 	}
-	a := &api.Answer{Status: api.Status{AsOf: now, Queen: "q-1", Warm: true, JetStream: true, Unsure: q.unsure, Brake: q.brake}}
+	a := &api.Answer{Status: api.Status{AsOf: now, Queen: id, Warm: true, JetStream: true, Unsure: q.unsure, Brake: q.brake}}
 	switch verb {
 	case api.VerbSummary:
 		a.Summary = q.summary()

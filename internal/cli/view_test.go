@@ -14,24 +14,27 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// oneOf adds a queen to the queue group, which knows so many workers of the hive h and
-// answers these verbs.
-func oneOf(t *testing.T, srv *embedded.Server, id string, workers int, verbs ...string) {
+// oneOf adds a queen, which knows so many workers of the hive h and answers these verbs,
+// as one of all and by her id.
+func oneOf(t *testing.T, srv *embedded.Server, id string, workers int, verbs ...string) (leave func()) {
 	t.Helper()
 	nc := bustest.Conn(t, srv)
 	var s hivebeat.Subjects
 	for _, verb := range verbs {
-		if _, err := nc.QueueSubscribe(s.API(verb), "q", func(m *nats.Msg) {
-			q := &fakeQueen{workers: workers, asked: map[string]int{}}
-			a, _ := q.answer(verb, m.Data)
-			a.Status.Queen, a.Status.Unsure = id, nil
-			b, _ := json.Marshal(a)
-			_ = m.Respond(b)
-		}); err != nil {
-			t.Fatal(err)
+		for subject, group := range map[string]string{s.API(verb): "q", s.Ask("", verb, id): id} {
+			if _, err := nc.QueueSubscribe(subject, group, func(m *nats.Msg) {
+				q := &fakeQueen{workers: workers, asked: map[string]int{}}
+				a, _ := q.answer(verb, m.Data)
+				a.Status.Queen, a.Status.Unsure = id, nil
+				b, _ := json.Marshal(a)
+				_ = m.Respond(b)
+			}); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	bustest.Flush(t, nc)
+	return nc.Close
 }
 
 type listed struct {
@@ -49,15 +52,15 @@ func runListed(t *testing.T, args ...string) (doc listed) {
 	return doc
 }
 
-// Two queens do not know the same, as one has just begun, and NATS gives a question to
-// either: the rows of a list, on all its pages, and the summary below are still of one.
+// Three queens do not know the same, as two have just begun, and NATS gives a question to
+// any: the rows of a list, on all its pages, and the summary below are still of one.
 func TestAViewIsOfOneQueen(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
-	known := map[string]int{"q1": 2*pageSize + 4, "q2": 1}
+	known := map[string]int{"q1": 2*pageSize + 4, "q2": 1, "q3": 7}
 	for id, n := range known {
 		oneOf(t, srv, id, n, api.VerbHives, api.VerbHive, api.VerbWorkers, api.VerbSummary)
 	}
-	for range 10 { // by chance all would be of one queen once in 4
+	for range 10 { // by chance all would be of one queen once in 9
 		doc := runListed(t, "ls", "--nats", srv.URL())
 		if n := known[doc.Status.Queen]; len(doc.Workers) != n || doc.Summary.Workers[hivebeat.Alive] != n || len(doc.Status.Unsure) != 0 {
 			t.Errorf("%d rows over %d workers, %q of %s", len(doc.Workers), doc.Summary.Workers[hivebeat.Alive], doc.Status.Unsure, doc.Status.Queen)
@@ -74,7 +77,7 @@ func TestAViewOfTwoQueensSaysSo(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	oneOf(t, srv, "q1", 4, api.VerbHives, api.VerbHive)
 	oneOf(t, srv, "q2", 4, api.VerbWorkers, api.VerbSummary)
-	const why = "two queens answered, q1 and q2"
+	const why = "queen q1 did not answer, queen q2 did"
 	for _, cmd := range [][]string{{"ls"}, {"get", "h"}} {
 		if doc := runListed(t, append(cmd, "--nats", srv.URL())...); !slices.Equal(doc.Status.Unsure, []string{why}) {
 			t.Errorf("%s: %q", cmd, doc.Status.Unsure)
@@ -83,5 +86,22 @@ func TestAViewOfTwoQueensSaysSo(t *testing.T) {
 		if code != ExitDone || errs != "" || !strings.Contains(out, "not sure: "+why) {
 			t.Errorf("%s: exit code %d, %s%s", cmd, code, out, errs)
 		}
+	}
+}
+
+// A view that goes on says that it is another queen's now.
+func TestWatchSaysWhoseViewItIs(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	verbs := []string{api.VerbHives, api.VerbWorkers, api.VerbSummary}
+	leave := oneOf(t, srv, "q1", 4, verbs...)
+	term, stop := startWatch(t, srv.URL())
+	defer func() { _ = stop() }()
+	awaitScreen(t, term, `(?s)queen q1 .*4 workers: 4 alive · sure`)
+	oneOf(t, srv, "q2", 7, verbs...)
+	leave()
+	awaitScreen(t, term, `(?s)queen q2 .*7 workers: 7 alive · not sure: queen q1 did not answer, queen q2 did`)
+	awaitScreen(t, term, `(?s)queen q2 .*7 workers: 7 alive · sure`)
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,0 +1,292 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/queen"
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// documented adds the users that docs/OPERATIONS.md shows, each with its name as
+// password, and root, who may do everything.
+func documented(t *testing.T) bustest.Option {
+	t.Helper()
+	doc, err := os.ReadFile("../../docs/OPERATIONS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, marked := strings.Cut(string(doc), "<!-- test: permissions -->\n```\n")
+	users, _, closed := strings.Cut(rest, "```")
+	if !marked || !closed {
+		t.Fatal("OPERATIONS.md shows no users")
+	}
+	users = strings.NewReplacer("$VIEWER", "viewer", "$ANN", "ann").Replace(users)
+	return bustest.Configure(func(o *embedded.Options) {
+		if err := o.ProcessConfigString(users); err != nil {
+			t.Fatal(err)
+		}
+		o.Users = append(o.Users, &embedded.User{Username: "root", Password: "root"})
+	})
+}
+
+// violations are what NATS refused a connection.
+type violations struct {
+	mu    sync.Mutex
+	texts []string
+}
+
+func (v *violations) took(text string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	i := slices.IndexFunc(v.texts, func(s string) bool { return strings.Contains(s, text) })
+	if i >= 0 {
+		v.texts = slices.Delete(v.texts, i, i+1)
+	}
+	return i >= 0
+}
+
+func (v *violations) all() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.texts)
+}
+
+// login connects as a user.
+func login(t *testing.T, srv *embedded.Server, user string) (*nats.Conn, *violations) {
+	t.Helper()
+	v := &violations{}
+	return bustest.Conn(t, srv, nats.UserInfo(user, user), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.texts = append(v.texts, err.Error())
+	})), v
+}
+
+// queens runs q1, q2 and q3, which have heard of a hive with workers of one slot each.
+func queens(t *testing.T, workers int, dial func(id string) *nats.Conn) map[string]*queen.Queen {
+	t.Helper()
+	s := sample.Snapshot("h", 1, 0)
+	s.Every = 3_600_000
+	for i := range workers {
+		w := sample.Record(fmt.Sprintf("w%03d", i))
+		w.Slots, w.Every = 1, 3_600_000
+		s.Workers = append(s.Workers, w)
+	}
+	all := map[string]*queen.Queen{}
+	for _, id := range []string{"q1", "q2", "q3"} {
+		nc := dial(id)
+		q, err := queen.New(nc, queen.Config{ID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- q.Run(context.Background()) }()
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			if err := errors.Join(q.Stop(ctx), <-done); err != nil {
+				t.Error(err)
+			}
+		})
+		all[id] = q
+	}
+	nc := dial("hive")
+	for id, q := range all {
+		bustest.Eventually(t, patience, func() (bool, string) {
+			s.Seq++
+			if err := nc.Publish(hivebeat.Subjects{}.Hives(), sample.Encode(t, s)); err != nil {
+				t.Fatal(err)
+			}
+			a := q.Answer(t.Context(), api.VerbSummary, api.Request{})
+			ready := a.Status.Warm && len(a.Status.Unsure) == 0 && a.Summary.Workers[hivebeat.Alive] == workers
+			_, err := nc.Request(hivebeat.Subjects{}.Ask("", api.VerbSummary, id), nil, patience)
+			return ready && err == nil, fmt.Sprintf("%s: %+v, %v", id, a, err)
+		})
+	}
+	return all
+}
+
+func as(t *testing.T, nc *nats.Conn, asker string) *Client {
+	t.Helper()
+	c, err := New(nc, Config{Asker: asker, Timeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// With the permissions of docs/OPERATIONS.md a viewer looks and does not hold, and ann
+// holds in her own name alone.
+func TestReadsAndHoldsAreSeparateRights(t *testing.T) {
+	srv := bustest.Server(t, documented(t))
+	all := queens(t, 2, func(string) *nats.Conn { nc, _ := login(t, srv, "root"); return nc })
+	held := func() (list []string) {
+		for _, h := range all["q1"].Answer(t.Context(), api.VerbHolds, api.Request{}).Holds {
+			list = append(list, h.Asker+"/"+h.ID)
+		}
+		return list
+	}
+	holds := func(want ...string) {
+		t.Helper()
+		bustest.Eventually(t, patience, func() (bool, string) { return slices.Equal(held(), want), fmt.Sprint(held()) })
+	}
+
+	ann, hers := login(t, srv, "ann")
+	anns := as(t, ann, "ann")
+	a, err := anns.Hold(t.Context(), api.Request{Hold: "job", HoldMS: 600_000})
+	if err != nil || len(a.Picks) != 1 || a.Status.Asker != "ann" || a.Picks[0].Asker != "ann" {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	place := a.Picks[0].Worker
+	holds("ann/job")
+
+	// A viewer reads, of one queen too, and follows it.
+	nc, his := login(t, srv, "viewer")
+	viewer := as(t, nc, "").Follow()
+	for _, verb := range api.Verbs() {
+		r := map[string]api.Request{api.VerbHive: {Hive: "h"}, api.VerbWorker: {Hive: "h", Worker: "w000"}}[verb]
+		if api.Acts(verb) {
+			continue
+		}
+		if a, err := viewer.Ask(t.Context(), verb, r); err != nil || len(a.Status.Unsure) != 0 || a.Status.Asker != api.Anyone {
+			t.Errorf("%s: %+v, %v", verb, a, err)
+		}
+	}
+	for a, err := range viewer.Watch(t.Context(), api.Request{Wait: 1}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !a.More && len(a.Hives) == 0 { // nothing new: it was asked of its queen
+			break
+		}
+	}
+	if all := his.all(); len(all) != 0 {
+		t.Errorf("a viewer is refused %q", all)
+	}
+
+	// He holds and releases nothing, in no way there is.
+	refused := func(who string, v *violations, c *Client, subject string) {
+		t.Helper()
+		c.timeout = 50 * time.Millisecond // who is refused has no answer
+		for verb, ask := range map[string]func() (*api.Answer, error){
+			api.VerbHold:    func() (*api.Answer, error) { return c.Hold(t.Context(), api.Request{Hold: "job"}) },
+			api.VerbRelease: func() (*api.Answer, error) { return c.Release(t.Context(), "job") },
+		} {
+			at := strings.ReplaceAll(subject, "VERB", verb)
+			if c.followed != nil {
+				c.followed.mute = false
+			}
+			if a, err := ask(); err == nil || a != nil {
+				t.Errorf("%s at %s: %+v, %v", who, at, a, err)
+			}
+			bustest.Eventually(t, patience, func() (bool, string) {
+				return v.took(fmt.Sprintf("Permissions Violation for Publish to %q", at)), fmt.Sprint(at, ": ", v.all())
+			})
+		}
+		holds("ann/job")
+	}
+	refused("a viewer", his, as(t, nc, ""), "queen.api.VERB")
+	addressed := as(t, nc, "").Follow()
+	a, err = addressed.Summary(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("a viewer", his, addressed, "queen.api.VERB."+a.Status.Queen)
+	refused("a viewer", his, as(t, nc, "ann"), "queen.as.ann.VERB")
+	refused("a viewer", his, as(t, nc, "anyone"), "queen.as.anyone.VERB")
+
+	// Nor does ann in another's name, or without one.
+	refused("ann", hers, as(t, ann, "bob"), "queen.as.bob.VERB")
+	refused("ann", hers, as(t, ann, ""), "queen.api.VERB")
+	asBob := as(t, ann, "bob")
+	asBob.timeout = 50 * time.Millisecond
+	if _, err := asBob.Summary(t.Context()); !errors.Is(err, ErrNoQueen) {
+		t.Errorf("%v", err)
+	}
+	bustest.Eventually(t, patience, func() (bool, string) { return hers.took(`Publish to "queen.as.bob.summary"`), fmt.Sprint(hers.all()) })
+
+	// Another who may hold touches nothing of hers: bob's job is another one.
+	root, _ := login(t, srv, "root")
+	bob := as(t, root, "bob")
+	if _, err := bob.Release(t.Context(), "job"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	b, err := bob.Hold(t.Context(), api.Request{Hold: "job", N: 2})
+	if err != nil || len(b.Picks) != 1 || b.Picks[0].Worker == place {
+		t.Errorf("%+v, %v", b, err)
+	}
+	holds("ann/job", "bob/job")
+	if _, err := anns.Release(t.Context(), "job"); err != nil {
+		t.Error(err)
+	}
+	holds("bob/job")
+}
+
+// Of three real queens one gives all answers of a view, each in one round trip. One that
+// is there and answers nothing, as if stopped, is left for another, and the answer says
+// so.
+func TestAViewOfThreeQueens(t *testing.T) {
+	srv := bustest.Server(t)
+	lines := map[string]*bustest.Proxy{}
+	const workers = 30
+	queens(t, workers, func(id string) *nats.Conn {
+		lines[id] = bustest.NewProxy(t, srv.URL())
+		return bustest.Dial(t, lines[id].URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	})
+	c := as(t, bustest.Conn(t, srv), "").Follow()
+	c.again = time.Hour // no question is asked twice, however slow the machine is
+	view := func() (queen string) {
+		t.Helper()
+		before, questions := c.nc.Stats().OutMsgs, uint64(1)
+		a, err := c.Summary(t.Context())
+		if err != nil || a.Summary.Workers[hivebeat.Alive] != workers {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		queen, n := a.Status.Queen, 0
+		for page, err := range c.Workers(t.Context(), api.Request{Limit: 7}) {
+			questions++
+			if err != nil || page.Status.Queen != queen || len(page.Status.Unsure) != 0 {
+				t.Errorf("%+v, %v", page.Status, err)
+			}
+			n += len(page.Workers)
+		}
+		if sent := c.nc.Stats().OutMsgs - before; n != workers || questions != 6 || sent != questions {
+			t.Errorf("%d workers, %d questions, %d requests", n, questions, sent)
+		}
+		return queen
+	}
+	first := view()
+	if again := view(); again != first {
+		t.Errorf("%s, and then %s", first, again)
+	}
+
+	lines[first].Stall()
+	defer lines[first].Resume()
+	c.again = 20 * time.Millisecond // the mute one is given some of them still
+	a, err := c.Summary(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := a.Status.Queen
+	if why := "queen " + first + " did not answer, queen " + second + " did"; second == first || !slices.Equal(a.Status.Unsure, []string{why}) {
+		t.Errorf("%+v, want %q", a.Status, why)
+	}
+	c.again = time.Hour
+	if again := view(); again != second {
+		t.Errorf("%s, and then %s", second, again)
+	}
+}
