@@ -130,7 +130,7 @@ func compile(t *testing.T, overlay, dir, pkg string) (binary string) {
 	if _, err := os.Stat(binary); err == nil {
 		return binary
 	}
-	c := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, pkg) //nolint:gosec // our own words
+	c := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, pkg) //nolint:gosec // our own words
 	c.Dir = root
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("the fault does not compile: %v\n%s", err, out)
