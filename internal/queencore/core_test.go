@@ -151,15 +151,26 @@ func TestManyHivesAreLost(t *testing.T) {
 	if d := at[hives-1] - at[0]; d < 3400*time.Millisecond || d > 3600*time.Millisecond {
 		t.Errorf("the last one is heard %s after the first", d)
 	}
-	called := map[string]int{}
-	for _, c := range r.calls {
-		if c.Workers {
-			called[c.Hive]++
+	for id, at := range r.heard {
+		if called, ok := r.called[id]; !ok || called != at {
+			t.Fatalf("the workers of %s are heard after %s, and called: %t, after %s", id, at, ok, called)
 		}
 	}
-	for id := range r.heard {
-		if called[id] == 0 {
-			t.Fatalf("the workers of %s are not called", id)
+}
+
+// The workers of a lost hive are listened to until it lists them again, each time.
+func TestAHiveComesAndGoes(t *testing.T) {
+	r := newRig(t, Config{})
+	for n := 1; n <= 2; n++ {
+		r.snapshot("h", 100, uint64(n), worker("w"))
+		r.turn()
+		if len(r.unheard) != n-1 {
+			t.Errorf("%d times heard no more, want %d", len(r.unheard), n-1)
+		}
+		clear(r.heard)
+		r.pass(46 * time.Second)
+		if len(r.heard) != 1 {
+			t.Errorf("lost %d times, and not listened to", n)
 		}
 	}
 }

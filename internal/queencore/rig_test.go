@@ -44,6 +44,8 @@ type rig struct {
 	tokens  int
 	calls   []fleet.RollCall
 	heard   map[string]time.Duration // when each hive's workers were listened to
+	called  map[string]time.Duration // and called first
+	unheard []string                 // hives whose workers are not listened to any more
 	puts    []ledger.Snapshot
 	serves  int
 	peers   [][]byte
@@ -57,6 +59,7 @@ func newRig(t testing.TB, cfg Config) *rig {
 	r := &rig{
 		t: t, now: epoch, roster: make(map[string]ledger.RosterItem), events: make(map[string][]hivebeat.EventData),
 		ids: make(map[string]int), ops: make(map[OpKind]int), heard: make(map[string]time.Duration), logs: make(map[string]int),
+		called: make(map[string]time.Duration),
 	}
 	cfg.ID, cfg.Fresh, cfg.Random = "q", hivebeat.Fresh, func() float64 { return 0.5 }
 	r.c = New(cfg, r.now)
@@ -81,6 +84,12 @@ func (r *rig) turn() (wake time.Time) {
 		r.puts = append(r.puts, y.Puts...)
 		r.sees(y)
 		r.peers = append(r.peers, y.Peers...)
+		r.unheard = append(r.unheard, y.Unlisten...)
+		for _, c := range y.Calls {
+			if _, ok := r.called[c.Hive]; c.Workers && !ok {
+				r.called[c.Hive] = r.now.Sub(epoch)
+			}
+		}
 		for _, id := range y.Listen {
 			r.heard[id] = r.now.Sub(epoch)
 		}

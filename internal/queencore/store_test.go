@@ -1,0 +1,234 @@
+package queencore
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+// entry is one of the roster that another queen put, of the hive h at seq 1.
+func (r *rig) entry(n, inc uint64, live hivebeat.Live) ledger.RosterItem {
+	r.t.Helper()
+	ev := r.c.cfg.Subjects.NewEvent(hivebeat.HiveEventID("h", n), r.now, hivebeat.EventData{Hive: "h", N: n, Inc: inc, To: string(live)})
+	body, err := ev.Encode()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return ledger.RosterItem{
+		RosterEntry: ledger.RosterEntry{N: n, Live: live, Inc: inc, Seq: 1, Every: 15000, Event: body}, Revision: n, Epoch: 1,
+	}
+}
+
+// asks returns the requests of one kind that are to be carried out now.
+func (r *rig) asks(kind OpKind) (list []*Op) {
+	r.t.Helper()
+	for _, op := range r.c.Ready(r.now).Ops {
+		if op.Kind == kind {
+			list = append(list, op)
+		}
+	}
+	return list
+}
+
+// The queen that put an entry may have died before it published the event. It goes out
+// before the next one takes its place, or no queen would know it any more.
+func TestTheEventBeforeGoesOutFirst(t *testing.T) {
+	r := newRig(t, Config{})
+	r.roster["h"] = r.entry(1, 100, hivebeat.Alive)
+	r.rev = 1
+	r.c.Roster(r.now, "h", r.roster["h"])
+	r.snapshot("h", 200, 1)
+	id := hivebeat.HiveEventID("h", 1)
+	ops := r.asks(OpPublish)
+	if len(ops) != 1 || len(ops[0].Letters) != 1 || ops[0].Letters[0].ID != id {
+		t.Fatalf("%d requests to publish before the entry is advanced, want one, of %s", len(ops), id)
+	}
+	ops[0].Errs = []error{errAway}
+	r.c.Done(r.now, ops[0])
+	if n := len(r.asks(OpAdvance)); n > 0 || r.c.StoreThere() {
+		t.Errorf("the entry is advanced %d times, and %s is not stored; JetStream is there: %t", n, id, r.c.StoreThere())
+	}
+	r.pass(30 * time.Second)
+	for n := uint64(1); n <= 2; n++ {
+		if id := hivebeat.HiveEventID("h", n); r.ids[id] == 0 {
+			t.Errorf("%s was not published", id)
+		}
+	}
+}
+
+// An event whose publish got no answer is published again, until that works.
+func TestAnEventIsPublishedUntilItIsStored(t *testing.T) {
+	r := newRig(t, Config{})
+	r.c.Roster(r.now, "h", r.entry(1, 100, hivebeat.Lost))
+	r.pass(time.Second)
+	r.broken = true
+	r.pass(20 * time.Second)
+	r.broken = false
+	r.pass(20 * time.Second)
+	if id := hivebeat.HiveEventID("h", 1); r.ids[id] == 0 || !r.c.StoreThere() {
+		t.Errorf("%s was stored %d times; JetStream is there: %t", id, r.ids[id], r.c.StoreThere())
+	}
+}
+
+// The entry is there, and the publish of its event failed: so it is this queen's own
+// work to publish it again.
+func TestAnEventOfItsOwnIsPublishedAgain(t *testing.T) {
+	r := newRig(t, Config{})
+	r.snapshot("h", 100, 1)
+	put := r.asks(OpAdvance)[0]
+	r.answer(put)
+	r.c.Done(r.now, put)
+	tell := r.asks(OpPublish)[0]
+	tell.Errs = []error{errAway}
+	r.c.Done(r.now, tell)
+	r.pass(20 * time.Second)
+	if id := hivebeat.HiveEventID("h", 1); r.ids[id] == 0 {
+		t.Errorf("%s was not stored", id)
+	}
+}
+
+// What could not be announced is announced later, though nothing else happens.
+func TestAnAnnouncementThatFailedIsRepeated(t *testing.T) {
+	r := newRig(t, Config{})
+	r.snapshot("h", 100, 1)
+	op := r.asks(OpAdvance)[0]
+	op.Advanced = []ledger.Advanced{{Err: errAway}}
+	r.c.Done(r.now, op)
+	r.pass(10 * time.Second)
+	if e := r.roster["h"]; e.N != 1 || e.Inc != 100 {
+		t.Errorf("the roster has number %d, incarnation %d", e.N, e.Inc)
+	}
+}
+
+// Another queen was faster: what it said is learned, and its event looked after.
+func TestAnotherQueenWasFaster(t *testing.T) {
+	r := newRig(t, Config{})
+	r.snapshot("h", 100, 1)
+	other := r.entry(1, 300, hivebeat.Alive)
+	r.roster["h"], r.rev = other, 1
+	r.turn()
+	if h := r.c.view.Hive("h"); h.Inc() != 300 || h.Book.Item.Revision != 1 {
+		t.Errorf("it is known as %d, at revision %d of the roster", h.Inc(), h.Book.Item.Revision)
+	}
+	r.pass(20 * time.Second)
+	if id := hivebeat.HiveEventID("h", 1); r.ids[id] == 0 {
+		t.Errorf("%s was not published", id)
+	}
+}
+
+// A read that failed is repeated, and one is due whenever the bucket may be another.
+func TestTheRosterIsRead(t *testing.T) {
+	r := newRig(t, Config{})
+	reads := func() (n int) {
+		t.Helper()
+		for range 100 {
+			if r.c.Ready(r.now).Read {
+				n++
+				r.c.ReadDone(r.now, errAway)
+			}
+			r.now = r.now.Add(100 * time.Millisecond)
+		}
+		return n
+	}
+	if n := reads(); n != 0 {
+		t.Errorf("read %d times, and it was read", n)
+	}
+	r.c.Renewed(r.now)
+	if n := reads(); n < 2 || n > 6 {
+		t.Errorf("a read that fails is tried %d times within 10 s", n)
+	}
+}
+
+// The roster was lost: its entries are put again, with their numbers.
+func TestTheRosterIsLost(t *testing.T) {
+	r := newRig(t, Config{})
+	r.snapshot("h", 100, 1)
+	r.pass(time.Second)
+	n := r.roster["h"].N
+	delete(r.roster, "h")
+	r.c.Renewed(r.now)
+	r.pass(time.Second)
+	if e := r.roster["h"]; e.N != n || e.Inc != 100 || e.Live != hivebeat.Alive {
+		t.Errorf("the roster has number %d, incarnation %d, %s", e.N, e.Inc, e.Live)
+	}
+}
+
+// An entry that this queen has put comes by the watch with its epoch alone.
+func TestTheEpochOfItsOwnEntry(t *testing.T) {
+	r := newRig(t, Config{})
+	r.snapshot("h", 100, 1)
+	r.pass(time.Second)
+	r.c.Roster(r.now, "h", ledger.RosterItem{Revision: 1, Epoch: 7, Own: true})
+	if b := r.c.view.Hive("h").Book; b.Item.Epoch != 7 || b.Item.N != 1 {
+		t.Errorf("the entry is known as number %d of epoch %d", b.Item.N, b.Item.Epoch)
+	}
+}
+
+// A hive that the bucket has is known before it is heard, as old as its key may be.
+func TestAHiveInTheBucketIsKnown(t *testing.T) {
+	r := newRig(t, Config{})
+	r.c.Renewed(r.now)
+	if !r.c.Ready(r.now).Read {
+		t.Fatal("nothing is read")
+	}
+	r.c.RosterRead(r.now, nil)
+	r.c.Kept(r.now, &ledger.Entry{Hive: "h", Inc: 100, Seq: 2, Payload: encodeFor(t, 2, worker("w")), Stored: 4 * time.Second, TTL: 41 * time.Second})
+	r.c.ReadDone(r.now, nil)
+	r.turn()
+	h := r.c.view.Hive("h")
+	if h == nil || h.Live() != hivebeat.Alive || len(h.Workers()) != 1 {
+		t.Fatalf("the hive is known as %+v", h)
+	}
+	if _, age, _ := r.c.view.Shown(h, h.Workers()[0], r.now); age.Duration() < 8*time.Second { // 45 s less what is left, and that is in seconds
+		t.Errorf("its worker is shown as %v old", age.Duration())
+	}
+	call := fleet.RollCall{Hive: "h", Spread: r.c.view.Spread()}
+	if last := r.calls[len(r.calls)-1]; last != call {
+		t.Errorf("called last: %+v, want %+v", last, call)
+	}
+}
+
+// What is read in doubt may have waited: it is not put into the bucket, where others
+// would take it for new.
+func TestNothingOldIsKept(t *testing.T) {
+	r := newRig(t, Config{})
+	r.pass(time.Second)
+	r.mute = true
+	r.now = r.now.Add(time.Minute) // the queen was stopped
+	r.snapshot("h", 100, 1)
+	if r.turn(); len(r.puts) != 0 {
+		t.Error("a snapshot that may be a minute old is kept")
+	}
+	r.mute = false
+	r.pass(3 * time.Second)
+	r.snapshot("h", 100, 2)
+	if r.turn(); len(r.puts) != 1 {
+		t.Errorf("%d snapshots are kept, want the second", len(r.puts))
+	}
+}
+
+// The first event of a worker got no answer: the second is not to overtake it.
+func TestNoEventOvertakesTheOneBefore(t *testing.T) {
+	r := newRig(t, Config{})
+	r.c.out.Push([]fleet.Happened{eventOf("a", 1), eventOf("b", 1), eventOf("a", 2), eventOf("b", 2)})
+	ops := r.asks(OpPublish)
+	if len(ops) != 1 || len(ops[0].Letters) != 2 {
+		t.Fatalf("%d requests", len(ops))
+	}
+	ops[0].Errs = []error{errAway, nil}
+	r.c.Done(r.now, ops[0])
+	var ids []string
+	for _, op := range r.asks(OpPublish) {
+		for _, l := range op.Letters {
+			ids = append(ids, l.ID)
+		}
+	}
+	if diff := cmp.Diff([]string{eventOf("b", 2).ID}, ids); diff != "" {
+		t.Errorf("published next (-want +got):\n%s", diff)
+	}
+}
