@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -55,18 +56,22 @@ func (v *Violation) String() string {
 
 const monitorEvery = 5 * time.Second
 
-// monitor checks all hives and queens now and then.
+// monitor checks all hives and queens now and then, but none that is stopped.
 func (w *world) monitor() {
 	w.at(w.now+monitorEvery, func() {
 		for _, h := range w.hives {
-			h.checkDeathsTold()
-			h.checkStalls()
+			if !h.paused() {
+				h.checkDeathsTold()
+				h.checkStalls()
+			}
 		}
 		for _, q := range w.queens {
-			q.checkDeathsTold()
-			q.checkShown()
-			q.checkHeld()
-			q.checkBelieved()
+			if !q.paused() {
+				q.checkDeathsTold()
+				q.checkShown()
+				q.checkHeld()
+				q.checkBelieved()
+			}
 		}
 		w.monitor()
 	})
@@ -85,7 +90,7 @@ func (w *world) observers() (list []*observer) {
 
 // checkDeathsTold looks for the dead that the observer takes for living.
 func (o *observer) checkDeathsTold() {
-	if o.paused() || o.cuts > 0 || o.noticed {
+	if o.cuts > 0 || o.noticed {
 		return
 	}
 	for _, s := range o.known {
@@ -122,22 +127,16 @@ func (o *observer) slack(heard time.Duration) time.Duration {
 
 // checkShown holds what a queen would answer now against the truth.
 func (q *queen) checkShown() {
-	if q.paused() {
-		return
-	}
 	w, now := q.w, q.w.time()
 	if err := q.view.Verify(now); err != nil {
 		w.breaks(Sound, "what %s keeps of its view differs from what it is: %v", q.name, err)
 	}
 	for _, v := range q.view.Hives() {
-		l := life{v.ID(), v.Head().Inc}
-		if l.inc == 0 { // known from the roster alone
-			l.inc = v.Inc()
-		}
-		if w.lives[l] == nil {
+		p := w.lives[life{v.ID(), cmp.Or(v.Head().Inc, v.Inc())}] // there is no head where it is known from the roster alone
+		if p == nil {
 			continue
 		}
-		h := w.lives[l].self.(*hive) // which may be dead by now
+		h := p.self.(*hive) // which may be dead by now
 		for _, k := range v.Workers() {
 			r := k.Record()
 			kl := life{h.id + "/" + r.Worker, r.Inc}
@@ -147,10 +146,8 @@ func (q *queen) checkShown() {
 			if own, heard := q.seqs[beat]; heard && k.Via() == hivebeat.ViaQueen { // it may have heard it itself
 				at, ok = max(at, own), true
 			}
-			if !ok { // of an incarnation of the hive before this one
-				continue
-			}
-			if v.Head().Inc == 0 && w.plan.Before > 0 { // by an entry without ages and promises
+			// It is of an incarnation of the hive before this one, or from an entry without ages and promises.
+			if !ok || v.Head().Inc == 0 && w.plan.Before > 0 {
 				continue
 			}
 			live, age, _ := q.view.Shown(v, k, now)
@@ -178,19 +175,15 @@ func (q *queen) checkAbsent(v *fleet.Hive, h *hive, k *fleet.Worker) {
 	l := life{h.id + "/" + r.Worker, r.Inc}
 	limit := h.born + lostAfter(w.plan.WorkerEvery.D(), 0) + detector.WarmAfter + 4*w.plan.HiveEvery.D()
 	lossy := w.plan.Paged && w.plan.Net.Loss > 0 // some page may be missing each time
-	if w.now <= limit || lossy || h.bothered(0, w.now, true) || q.bothered(h.born, w.now, true) || w.usurped(h.life) {
+	if w.now <= limit || lossy || h.bothered(0, w.now, true) || q.bothered(h.born, w.now, true) ||
+		w.usurped(h.life) || w.mayWait(h.born, l, r.Every) {
 		return
 	}
-	if !w.mayWait(h.born, l, r.Every) {
-		w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which began %v ago, and %s says %s", l.ident, l.inc, h.name, w.now-h.born, q.name, r.Live)
-	}
+	w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which began %v ago, and %s says %s", l.ident, l.inc, h.name, w.now-h.born, q.name, r.Live)
 }
 
 // checkHeld looks for hives that are held back for longer than the contract says.
 func (q *queen) checkHeld() {
-	if q.paused() {
-		return
-	}
 	for _, s := range q.known {
 		held := q.w.now - s.since
 		if s.live == hivebeat.Unverified && held > lostAfter(q.w.plan.HiveEvery.D(), 0)+q.slack(s.since) {

@@ -69,9 +69,6 @@ func (w *world) closes(c *connection, reason string, evidence bool) {
 // strangers lets clients that are no processes of the fabric come and go, for as long as
 // a fault says.
 func (w *world) strangers(r *rand.Rand, f *Fault) {
-	if w.plan.Closings == 0 {
-		return
-	}
 	end := min(w.now+f.For.D(), w.ending())
 	for at := w.now; at < end; at += between(r, 0, 2*time.Second/time.Duration(max(1, f.N))) + 1 {
 		lived, reason := between(r, time.Millisecond, f.By.D()), "Client Closed"
@@ -182,7 +179,7 @@ func (o *observer) mass(server int, opened time.Duration, certain bool) int {
 	}
 	for at := o.forgotten; at < len(o.closings) && o.closings[at].at <= opened; at++ {
 		before := opened // a pause after the window opened ends what it is part of
-		first, n, last := &o.closings[at], 0, time.Duration(0)
+		first, n := &o.closings[at], 0
 		if !counts(first) {
 			continue
 		}
@@ -192,10 +189,9 @@ func (o *observer) mass(server int, opened time.Duration, certain bool) int {
 					break
 				}
 				n, before = n+1, o.closings[i].at
-				last = o.closings[i].at
 			}
 		}
-		if n > 3 && last >= opened {
+		if n > 3 && before >= opened {
 			return n
 		}
 	}

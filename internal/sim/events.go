@@ -57,9 +57,6 @@ func (w *world) checkEvents() {
 		}
 	}
 	for _, h := range w.hives {
-		if w.usurped(h.life) {
-			continue
-		}
 		var s hivebeat.Snapshot
 		h.core.Fill(w.time(), &s)
 		for _, r := range s.Workers {

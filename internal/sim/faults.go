@@ -14,7 +14,8 @@ func (w *world) populate() {
 	p, r := w.plan, w.stream("fleet")
 	w.byName = make(map[string]*slot)
 	w.net = network{Net: p.Net, rng: w.stream("net"), flows: make(map[flow]int)}
-	w.store = newStore(w)
+	w.store = &store{w: w, ever: make(map[string]bool)}
+	w.store.wipe()
 	w.pids, w.conns, w.ends = make(map[uint64]*proc), make(map[string]*connection), w.stream("ends")
 	w.lives, w.beats, w.gaveUp = make(map[life]*proc), make(map[numbered]*message), make(map[life]bool)
 	for i := range p.Queens {
@@ -69,6 +70,13 @@ func (w *world) ending() time.Duration { return w.plan.For.D() - w.plan.Settle.D
 // until lets f happen after d, but not after faults must be over.
 func (w *world) until(d Span, f func()) { w.at(min(w.now+d.D(), w.ending()), f) }
 
+// untilOrNever is until, but f never happens where d is 0.
+func (w *world) untilOrNever(d Span, f func()) {
+	if d > 0 {
+		w.until(d, f)
+	}
+}
+
 // meant returns the processes that a fault is about, of those that run now.
 func (w *world) meant(f *Fault) (list []*proc) {
 	all := f.Kind == Server || f.Kind == Frozen || f.Kind == Kick && f.Who == ""
@@ -80,11 +88,8 @@ func (w *world) meant(f *Fault) (list []*proc) {
 			places = append(places, s.rival)
 		case f.Kind == Mass && isHive && len(list) < f.N:
 		case f.Kind == Machine && s.machine().name == f.Who:
-		case f.Kind == Batch:
-			if s.machine().name != f.Who || isHive {
-				continue
-			}
-		case s.name == f.Who:
+		case f.Kind == Batch && s.machine().name == f.Who && !isHive:
+		case f.Kind != Batch && s.name == f.Who:
 		default:
 			continue
 		}
@@ -147,7 +152,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 		for _, p := range list[:min(f.N, len(list))] {
 			w.at(w.now+between(r, 0, f.By.D()), p.kick)
 		}
-	case f.Kind == Strangers:
+	case f.Kind == Strangers && w.plan.Closings > 0:
 		w.strangers(r, f)
 	case f.Kind == Badnet:
 		before := w.net.Net
@@ -179,10 +184,10 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 		w.until(f.For, p.resume)
 	case f.Kind == Crash || f.Kind == Machine || f.Kind == Mass || f.Kind == Batch:
 		p.kill()
-		w.replace(p.slot, f.For)
+		w.untilOrNever(f.For, func() { w.spawn(p.slot) })
 	case f.Kind == Leave:
 		p.quit()
-		w.replace(p.slot, f.For)
+		w.untilOrNever(f.For, func() { w.spawn(p.slot) })
 	case f.Kind == Kick:
 		p.kick()
 	case f.Kind == Quiet && isWorker:
@@ -192,7 +197,7 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 			k.suspend()
 			w.until(f.By, k.resume)
 		})
-	case (f.Kind == Hang || f.Kind == Idle) && isWorker:
+	case (f.Kind == Hang || f.Kind == Idle) && isWorker && w.plan.Stall > 0:
 		k.hang(f.Kind == Idle, f.For)
 	case f.Kind == Change && isWorker:
 		for i := range f.N {
@@ -204,12 +209,5 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 	case f.Kind == Dropping:
 		p.drop = f.N
 		w.until(f.For, func() { p.drop = 0 })
-	}
-}
-
-// replace starts another process in s after d, if that is above 0.
-func (w *world) replace(s *slot, d Span) {
-	if d > 0 {
-		w.until(d, func() { w.spawn(s) })
 	}
 }

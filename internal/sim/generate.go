@@ -136,11 +136,9 @@ func (r *draw) strangers() {
 	if r.Closings == 0 || r.IntN(2) == 0 {
 		return
 	}
+	stays := []Span{Span(time.Second), Span(time.Second), Span(11 * time.Second), Span(20 * time.Second)}
 	for range 1 + r.IntN(3) {
-		f := Fault{Kind: Strangers, At: r.at(10 * time.Second), N: 1 + r.IntN(20)}
-		f.By = []Span{Span(time.Second), Span(time.Second), Span(11 * time.Second), Span(20 * time.Second)}[r.IntN(4)]
-		f.For = r.upTo(2 * time.Minute)
-		r.adds(f)
+		r.adds(Fault{Kind: Strangers, At: r.at(10 * time.Second), N: 1 + r.IntN(20), By: stays[r.IntN(4)], For: r.upTo(2 * time.Minute)})
 	}
 }
 

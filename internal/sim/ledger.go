@@ -141,7 +141,8 @@ func (q *queen) fulfil(op *queencore.Op) {
 			q.wardLostByClosing(&ev.Data)
 		}
 	}
-	part := func(from, to int, then func()) {
+	var part func(from, to int)
+	part = func(from, to int) {
 		q.request(func(s *store) {
 			for i := from; i < to; i++ {
 				q.one(s, op, i)
@@ -157,23 +158,18 @@ func (q *queen) fulfil(op *queencore.Op) {
 			if op.Err = errors.Join(op.Err, err); err != nil && q.kept.opened {
 				q.lookLater(0)
 			}
-			then()
+			if to < n {
+				part(to, n)
+			} else {
+				q.learning(keys, func(now time.Time) { q.core.Done(now, op) })
+			}
 		})
-	}
-	hand := func() {
-		q.learning(keys, func(now time.Time) { q.core.Done(now, op) })
 	}
 	first := n
 	if n > 1 {
 		first = 1 + q.rng.IntN(n)
 	}
-	part(0, first, func() {
-		if first < n {
-			part(first, n, hand)
-		} else {
-			hand()
-		}
-	})
+	part(0, first)
 }
 
 // one carries out part i of a request.
@@ -186,33 +182,27 @@ func (q *queen) one(s *store, op *queencore.Op, i int) {
 	case queencore.OpRosters:
 		op.Rosters[i].Item, op.Rosters[i].OK = s.item(op.Keys[i])
 	case queencore.OpPublish:
-		if ev := q.w.decode(op.Letters[i].Body); ev != nil {
-			s.addEvent(ev)
-		}
+		s.addEvent(q.w.decode(op.Letters[i].Body))
 	case queencore.OpAdvance:
 		x := &op.Steps[i]
 		op.Advanced[i].Revision, op.Advanced[i].Err = s.swap(x.Key, x.Revision, x.Next, q.before)
 	}
 }
 
-// decode returns an event, or nil where it cannot be read.
+// decode returns an event. One that cannot be read ends the run.
 func (w *world) decode(body []byte) *hivebeat.Event {
-	var ev hivebeat.Event
-	if err := json.Unmarshal(body, &ev); err != nil {
+	ev := new(hivebeat.Event)
+	if err := json.Unmarshal(body, ev); err != nil {
 		w.breaks(Sound, "an event cannot be read: %v", err)
-		return nil
 	}
-	return &ev
+	return ev
 }
 
 // eventsOf returns the events in an entry, in order.
 func (w *world) eventsOf(e *ledger.RosterEntry) (list []*hivebeat.Event) {
 	for _, body := range append(slices.Clone(e.Events), e.Event) {
-		if len(body) == 0 {
-			continue
-		}
-		if ev := w.decode(body); ev != nil {
-			list = append(list, ev)
+		if len(body) > 0 {
+			list = append(list, w.decode(body))
 		}
 	}
 	return list
@@ -298,11 +288,7 @@ func (q *queen) offer(s *ledger.Snapshot) {
 		pages := p.pages
 		p.armed, p.last, p.pages = false, q.w.now, make(map[uint64]ledger.Snapshot)
 		q.request(func(s *store) {
-			for page := uint64(0); ; page++ {
-				x, ok := pages[page]
-				if !ok {
-					return
-				}
+			for x, ok := pages[0]; ok; x, ok = pages[x.Page+1] {
 				s.putSnapshot(&x)
 			}
 		}, func(error) {})

@@ -123,10 +123,7 @@ type Fault struct {
 }
 
 func (f Fault) String() string {
-	b, err := json.Marshal(f)
-	if err != nil {
-		return err.Error()
-	}
+	b, _ := json.Marshal(f) // which fails for no fault of a plan that was read or generated
 	return string(b)
 }
 

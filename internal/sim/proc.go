@@ -177,12 +177,9 @@ func (p *proc) lasting(pause bool) *trouble {
 	return nil
 }
 
-// kill ends the process without a word. The kernel of its machine tells of that, and so
-// does the server.
+// kill ends the process, which lives, without a word. The kernel of its machine tells of
+// that, and so does the server.
 func (p *proc) kill() {
-	if !p.alive() {
-		return
-	}
 	w := p.w
 	p.died = w.now
 	p.slot.cur = nil
@@ -223,13 +220,10 @@ func (p *proc) kick() {
 	p.w.at(p.w.now+time.Millisecond, p.heal)
 }
 
-// cut takes the connection away. Where it holds, what is sent waits until it is
-// back, as in a half-open TCP connection; else it is gone. The process notices
-// after notice, if it is not back by then.
+// cut takes the connection of the process, which lives, away. Where it holds, what is
+// sent waits until it is back, as in a half-open TCP connection; else it is gone. The
+// process notices after notice, if it is not back by then.
 func (p *proc) cut(hold bool, notice time.Duration) {
-	if !p.alive() {
-		return
-	}
 	if p.cuts++; p.cuts > 1 {
 		return
 	}
@@ -245,15 +239,14 @@ func (p *proc) cut(hold bool, notice time.Duration) {
 		p.w.closes(p.conn, "Client Closed", true)
 	}
 	p.w.trace(p.name, "connection cut, hold %t, to be noticed in %v", hold, notice)
-	p.setTimer(&p.link, p.w.now+min(notice, pingLimit), func() {
-		if p.cuts > 0 && !p.noticed {
-			p.notice()
-		}
-	})
+	p.setTimer(&p.link, p.w.now+min(notice, pingLimit), p.notice)
 }
 
-// notice tells the process that its connection is gone.
+// notice tells the process that its connection is gone, if it still is.
 func (p *proc) notice() {
+	if p.cuts == 0 || p.noticed {
+		return
+	}
 	p.noticed = true
 	p.outHeld, p.inHeld = nil, nil
 	p.lasting(false).noticed = p.w.now
@@ -266,18 +259,14 @@ func (p *proc) heal() {
 	if p.cuts--; p.cuts > 0 {
 		return
 	}
-	if !p.alive() { // what it wrote before is under way still
-		for _, f := range p.outHeld {
-			f()
+	if !p.alive() || !p.noticed {
+		if p.alive() {
+			p.w.trace(p.name, "connection whole again, %d out and %d in come late", len(p.outHeld), len(p.inHeld))
+			p.lasting(false).to = p.w.now
 		}
-		return
-	}
-	if !p.noticed {
-		p.w.trace(p.name, "connection whole again, %d out and %d in come late", len(p.outHeld), len(p.inHeld))
-		p.lasting(false).to = p.w.now
-		out, in := p.outHeld, p.inHeld
+		held := slices.Concat(p.outHeld, p.inHeld) // what a dead process wrote before is under way still
 		p.outHeld, p.inHeld = nil, nil
-		for _, f := range slices.Concat(out, in) {
+		for _, f := range held {
 			f()
 		}
 		return

@@ -40,16 +40,9 @@ type rosterItem struct {
 }
 
 type stored struct {
-	id    string
-	at    time.Duration
-	epoch int64
-	data  hivebeat.EventData
-}
-
-func newStore(w *world) *store {
-	s := &store{w: w, ever: make(map[string]bool)}
-	s.wipe()
-	return s
+	id   string
+	at   time.Duration
+	data hivebeat.EventData
 }
 
 // back ends one fault that keeps it away.
@@ -58,7 +51,7 @@ func (s *store) back() {
 	s.backAt = s.w.now
 }
 
-// wipe loses everything that was kept.
+// wipe loses everything that was kept. It is how a store begins, too.
 func (s *store) wipe() {
 	s.owed = nil // without the roster no queen publishes them
 	s.epoch++
@@ -151,7 +144,7 @@ func (s *store) addEvent(ev *hivebeat.Event) {
 		return
 	}
 	s.ids[ev.ID], s.ever[ev.ID] = s.w.now, true
-	s.events = append(s.events, stored{ev.ID, s.w.now, s.epoch, ev.Data})
+	s.events = append(s.events, stored{ev.ID, s.w.now, ev.Data})
 	s.w.stats.Events++
 	s.w.trace("stream", "%s %s %s to %s", ev.ID, ev.Data.Kind, ev.Data.From, ev.Data.To)
 }

@@ -168,7 +168,7 @@ func (o *observer) checkStalled(l life, since, heard time.Duration) {
 // checkStalls looks for workers that a hive has to call stalled, or must not.
 func (h *hive) checkStalls() {
 	w, limit := h.w, h.w.plan.Stall.D()
-	if limit == 0 || h.paused() {
+	if limit == 0 {
 		return
 	}
 	for _, k := range w.workers {

@@ -44,23 +44,19 @@ func (h *hive) judged(s *detector.Step) {
 	if p != nil && (s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindLeft) {
 		h.gone[p] = h.w.now
 	}
-	if s.Kind != hivebeat.KindLost {
-		return
-	}
-	switch s.Cause {
-	case hivebeat.CauseMissed:
+	switch {
+	case s.Kind != hivebeat.KindLost:
+	case s.Cause == hivebeat.CauseMissed || s.Cause == hivebeat.CauseSilent:
 		h.lostBySilence(l)
-	case hivebeat.CauseSilent:
-		h.lostBySilence(l)
-		if p != nil && !p.alive() && h.w.now-p.died > exitBound && !h.bothered(p.died, h.w.now, true) {
+		if s.Cause == hivebeat.CauseSilent && p != nil && !p.alive() && h.w.now-p.died > exitBound && !h.bothered(p.died, h.w.now, true) {
 			h.wrongly(l, " as its process runs, and it has ended")
 		}
-	case hivebeat.CauseExit:
+	case s.Cause == hivebeat.CauseExit:
 		h.ended[l] = true
 		if p == nil || p.alive() {
 			h.wrongly(l, " as its process ended, and it runs")
 		}
-	case hivebeat.CauseDisconnect:
+	case s.Cause == hivebeat.CauseDisconnect:
 		h.w.gaveUp[l] = true
 		h.lostByClosing(l, s.Detect)
 	}
@@ -187,18 +183,14 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 		return
 	}
 	falsely, cutOff := q.score.FalseDead-was.FalseDead, q.score.CutOff-was.CutOff
+	// Where the clock of some machine is set, no message says how long it was under way.
+	clocked := slices.ContainsFunc(q.w.plan.Faults, func(f Fault) bool { return f.Kind == Clock })
 	lost := falsely == 1 && q.gap > 1
 	// What was read in doubt counts as heard when that began, and looks held since then.
-	held := cutOff == 1 && q.gap <= 1 && !q.bothered(q.w.now-5*time.Minute, q.w.now, true) && q.w.now-m.sent < 50*time.Millisecond && !q.w.clocked()
+	held := cutOff == 1 && q.gap <= 1 && !q.bothered(q.w.now-5*time.Minute, q.w.now, true) && q.w.now-m.sent < 50*time.Millisecond && !clocked
 	if falsely+cutOff == 1 && (lost || held) {
 		q.w.breaks(Sound, "%s counts %s as cut off: %t, and %d messages of it were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
 	}
-}
-
-// clocked reports whether the clock of some machine is set: how long a message was under
-// way is not known by what it says then.
-func (w *world) clocked() bool {
-	return slices.ContainsFunc(w.plan.Faults, func(f Fault) bool { return f.Kind == Clock })
 }
 
 // usurped reports whether another process uses the id of l too, or took its place: hives

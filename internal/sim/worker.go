@@ -142,21 +142,15 @@ func (k *worker) goOn() {
 }
 
 // hang lets the worker finish nothing more, or idle have nothing to do, for d; 0 is
-// for good.
+// for good. The plan is about work.
 func (k *worker) hang(idle bool, d Span) {
-	if k.w.plan.Stall == 0 {
-		return
-	}
 	k.goOn()
 	k.work.next = -1
 	if idle { // it has finished what it had
 		k.work.busy, k.work.since = 0, k.w.now
 		k.work.done++
 	}
-	if d == 0 {
-		return
-	}
-	k.w.until(d, func() {
+	k.w.untilOrNever(d, func() {
 		k.work.busy, k.work.next = 1, k.w.now
 		if idle {
 			k.request(k.w.now)
