@@ -26,7 +26,9 @@ func TestABatchOfDeaths(t *testing.T) {
 		rw    hivebeat.Millis
 		bound time.Duration // 0: not lost for this
 	}{
-		{8, "own", 250, 6 * second}, {64, "own", 2000, 8 * second}, {1000, "own", 250, 6 * second},
+		{8, "own", 250, 6 * second},
+		{64, "own", 2000, 8 * second},
+		{1000, "own", 250, 6 * second},
 		{64, "beside", 250, 0},
 	} {
 		t.Run(fmt.Sprintf("%d,%s", c.many, c.where), func(t *testing.T) {

@@ -250,6 +250,9 @@ func (h *Hearing) Closed(now time.Time, d liveness.Disconnect) (opened bool) {
 				slog.Uint64("ignored", tell), slog.String("server", d.Server), slog.String("name", d.Name), slog.String("reason", d.Reason))
 		}
 	}
+	if noted.Held { // a token that is sent now proves that the server lives
+		h.settle(now)
+	}
 	if !noted.Opened {
 		return false
 	}

@@ -70,6 +70,7 @@ type Disconnect struct {
 type Noted struct {
 	Opened  bool // a window: then Settle is to follow
 	Ignored bool // it is one of a batch at a server at which somebody known is
+	Held    bool // windows that were open before have no end any more: then Settle is to follow, too
 }
 
 // Path is the way of an observer's own connection: to which server, and from which
@@ -217,7 +218,7 @@ func (c *Closings[K]) Disconnect(now time.Time, d Disconnect, window func(K) tim
 	if held {
 		for _, conn := range batch {
 			for _, k := range c.of[conn] {
-				c.hold(k)
+				n.Held = c.hold(k) || n.Held
 			}
 		}
 		n.Ignored = c.at[d.Server] > 0
@@ -245,9 +246,10 @@ func (c *Closings[K]) Disconnect(now time.Time, d Disconnect, window func(K) tim
 }
 
 // hold takes its end from the window of k, if it has one, and no token proved since
-// that the server lives.
-func (c *Closings[K]) hold(k K) {
-	if win, ok := c.open[k]; ok && !win.held && !win.freed {
+// that the server lives. It reports whether it did.
+func (c *Closings[K]) hold(k K) bool {
+	win, ok := c.open[k]
+	if ok = ok && !win.held && !win.freed; ok {
 		win.held, win.settled, win.Length = true, false, win.Length+BatchMore
 		c.open[k] = win
 		c.due.Remove(k)
@@ -256,6 +258,7 @@ func (c *Closings[K]) hold(k K) {
 		}
 		c.held = append(c.held, k)
 	}
+	return ok
 }
 
 // mass notes a disconnect, and reports whether it is one of a batch. Then conns are

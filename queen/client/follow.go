@@ -37,9 +37,11 @@ func (c *Client) Follow() *Client {
 func (c *Client) follow(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	before, mute := c.followed.get()
 	var a *api.Answer
-	var err error = nats.ErrNoResponders
+	var err error
 	if before != "" && !mute {
 		a, err = c.ask(ctx, c.at(verb, before), verb, r, c.waits(&r))
+	} else {
+		err = nats.ErrNoResponders
 	}
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, ErrUnavailable) && !api.Acts(verb) {
 		a, err = c.any(ctx, verb, r)
