@@ -130,7 +130,7 @@ func compile(t *testing.T, overlay, dir, pkg string) (binary string) {
 	if _, err := os.Stat(binary); err == nil {
 		return binary
 	}
-	c := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, pkg) //nolint:gosec // our own words
+	c := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, pkg)
 	c.Dir = root
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("the fault does not compile: %v\n%s", err, out)
@@ -143,7 +143,7 @@ func compile(t *testing.T, overlay, dir, pkg string) (binary string) {
 func start(t *testing.T, binary, pkg string, within time.Duration, args ...string) (out string, err error) {
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	c := exec.CommandContext(ctx, "bash", append([]string{"-c", `ulimit -v 4000000; exec "$0" "$@"`, binary}, args...)...) //nolint:gosec // our own words
+	c := exec.CommandContext(ctx, "bash", append([]string{"-c", `ulimit -v 4000000; exec "$0" "$@"`, binary}, args...)...)
 	c.Dir = filepath.Join(root, pkg)
 	b, err := c.CombinedOutput()
 	return string(b), err
@@ -151,7 +151,7 @@ func start(t *testing.T, binary, pkg string, within time.Duration, args ...strin
 
 // passes reports whether a test passes with the fault. Without it, it has to.
 func passes(t *testing.T, binary, pkg, name string) bool {
-	whole := exec.CommandContext(t.Context(), "go", "test", "-v", "-run", "^"+name+"$", pkg) //nolint:gosec // our own words
+	whole := exec.CommandContext(t.Context(), "go", "test", "-v", "-run", "^"+name+"$", pkg)
 	whole.Dir = root
 	if out, err := whole.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+name) {
 		t.Errorf("%s does not pass without the fault: %v\n%s", name, err, out)
