@@ -225,6 +225,7 @@ func TestInboxPrefixes(t *testing.T) {
 
 	plain := startQueen(t, bustest.Conn(t, srv), Config{ID: "plain"})
 	plain.warm()
+	bustest.Flush(t, plain.nc) // or the server has nobody to give the request to
 	if err := request("queen.api.summary", 100*time.Millisecond); err == nil {
 		t.Error("a queen answers to an inbox prefix that it was not told of")
 	}
@@ -233,6 +234,7 @@ func TestInboxPrefixes(t *testing.T) {
 
 	told := startQueen(t, bustest.Conn(t, srv), Config{ID: "told", InboxPrefixes: []string{"other", "_INBOX_ops"}})
 	told.warm()
+	bustest.Flush(t, told.nc)
 	for _, subject := range questions("told") {
 		if err := request(subject, patience); err != nil {
 			t.Errorf("%s: %v", subject, err)
