@@ -59,7 +59,7 @@ func (q *Queen) unsubscribe() {
 		_ = q.follows.sub.Unsubscribe()
 	}
 	if q.service != nil { // of a queen that did not leave in order
-		for _, sub := range q.service.all() {
+		for _, sub := range q.service.open() {
 			_ = sub.Unsubscribe()
 		}
 	}

@@ -195,8 +195,8 @@ func (s *service) subscribe(subject, group string, fn nats.MsgHandler) (subscrib
 	return subscribed{sub, ended}, nil
 }
 
-// all returns the subscriptions that are open.
-func (s *service) all() []subscribed { return slices.Concat(s.subs, s.shared) }
+// open returns the subscriptions that are open.
+func (s *service) open() []subscribed { return slices.Concat(s.subs, s.shared) }
 
 // refuse counts a request that names a subject to answer to which this queen may
 // publish to, and the requester perhaps not.
@@ -218,7 +218,7 @@ const (
 
 // drain stops taking requests and waits until those that came are answered.
 func (s *service) drain(ctx context.Context) {
-	all := s.all()
+	all := s.open()
 	for _, sub := range all {
 		if sub.Drain() != nil {
 			_ = sub.Unsubscribe()

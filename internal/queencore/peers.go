@@ -173,7 +173,7 @@ func (c *Core) peer(now time.Time) {
 	if c.cold.leaving || !c.cold.warm {
 		if c.cold.leaving && c.cold.warm && !p.bye {
 			p.bye = true
-			c.say(PeerMessage{Bye: true})
+			c.sayToPeers(PeerMessage{Bye: true})
 		}
 		return
 	}
@@ -197,11 +197,11 @@ func (c *Core) peer(now time.Time) {
 				break
 			}
 			m.Unverified, doubts = doubts[:doubtsInOne], doubts[doubtsInOne:]
-			c.say(m)
+			c.sayToPeers(m)
 		}
 		m.Unverified = doubts[:min(len(doubts), doubtsInOne)]
 	}
-	c.say(m)
+	c.sayToPeers(m)
 }
 
 func (c *Core) backUp(now time.Time) {
@@ -252,7 +252,7 @@ func (c *Core) doubts() (list []PeerDoubt) {
 	return list
 }
 
-func (c *Core) say(m PeerMessage) {
+func (c *Core) sayToPeers(m PeerMessage) {
 	m.V, m.Queen = 1, c.cfg.ID
 	b, err := json.Marshal(m)
 	if err != nil {
