@@ -76,6 +76,7 @@ func (r *runningQueen) eventually(what string, cond func() bool) {
 func (r *runningQueen) warm() {
 	r.t.Helper()
 	r.eventually("warm", func() bool { s := r.ask(api.VerbSummary, api.Request{}).Status; return s.Warm && s.JetStream })
+	_ = r.nc.FlushTimeout(patience) // and the server knows its subscriptions
 }
 
 // live returns what the queen says of a hive, and "" where it knows none.
