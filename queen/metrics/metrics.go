@@ -77,7 +77,7 @@ var (
 		hivebeat.Starting, hivebeat.Loading, hivebeat.Ready, hivebeat.Busy, hivebeat.Degraded, hivebeat.Draining, hivebeat.Stopped, hivebeat.Failed,
 	}
 	kinds = []hivebeat.Kind{
-		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
+		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
 		hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap, other,
 	}
 	causes  = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, other}
