@@ -104,10 +104,8 @@ func (q *queen) judgedWard(e *fleet.Happened) {
 		return
 	}
 	// It is not in a complete snapshot: its hive had to be able to hear it for as long.
-	for _, h := range q.w.hives {
-		if h.id == d.Hive && h.inc == d.HiveInc {
-			q.lostByAbsence(h, d)
-		}
+	if p := q.w.lives[life{d.Hive, d.HiveInc}]; p != nil && p.alive() {
+		q.lostByAbsence(p.self.(*hive), d)
 	}
 }
 
