@@ -64,7 +64,7 @@ func declare(f *prom.Families) families {
 		connected: f.Gauge("connected", "1 while the hive is connected to NATS, as far as it knows."),
 		workers:   f.Gauge("workers", "Workers known, by verdict.", "live"),
 		states:    f.Gauge("alive_workers", "Workers that are alive, by what they say of themselves.", "state"),
-		looping:   f.Gauge("looping_workers", "Workers that restart over and over."),
+		looping:   f.Gauge("looping_workers", "Workers that restart over and over: 3 times within 5 minutes, and last within 10 minutes."),
 		watched:   f.Gauge("watched_processes", "Processes of workers whose end would be seen."),
 
 		beats:    f.Counter("beats_total", "Beats accepted."),

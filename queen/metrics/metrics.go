@@ -175,6 +175,7 @@ func (c *Collector) fleet(ch chan<- prometheus.Metric, r *queen.Report) {
 		rest -= r.States[state]
 	}
 	prom.Send(ch, m.states, rest, other)
+	prom.Send(ch, m.looping, r.Looping)
 	prom.Send(ch, m.stale, r.Stale)
 	for _, source := range sources {
 		prom.Send(ch, m.failing, r.Failing[source], source)
