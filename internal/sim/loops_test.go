@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -88,6 +89,10 @@ func TestLoops(t *testing.T) {
 			failed++
 			s := Shorten(p, res.Broken.Invariant)
 			t.Errorf("seed %d: %s\n%s", seed, res.Broken, strings.Join(s.History, "\n"))
+			file := filepath.Join(t.ArtifactDir(), "loop.json")
+			if err := WritePlan(file, s.Plan); err == nil {
+				t.Logf("its plan is in %s", file)
+			}
 		}
 	}
 }
