@@ -370,10 +370,14 @@ func (s *stage) accounts(all []heard, stored []hivebeat.Event, read time.Time) {
 			last[who] = k
 		}
 	}
+	once := map[string]bool{}
 	for _, h := range all {
-		if ears[h.ID]++; ears[h.ID] == 2 {
+		ears[h.ID]++
+		if who := fmt.Sprint(h.by, " ", h.ID); once[who] {
 			s.doubled++
 			s.Errorf("heard twice: %s %s %s", h.ID, h.Subject, h.Data.Kind)
+		} else {
+			once[who] = true
 		}
 		if in[h.ID] == 0 && !s.empty && h.at.Before(read) {
 			s.eventsLost++

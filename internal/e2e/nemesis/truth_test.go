@@ -5,6 +5,7 @@ package nemesis
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -49,11 +50,11 @@ func (tr *truth) began(subject string, s spell) {
 	tr.spells[subject] = append(tr.spells[subject], s)
 }
 
-// ended ends the last spell of a subject.
+// ended ends the last spell of a subject, if it lasts.
 func (tr *truth) ended(subject string, at time.Time) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	if of := tr.spells[subject]; len(of) > 0 {
+	if of := tr.spells[subject]; len(of) > 0 && of[len(of)-1].to.IsZero() {
 		of[len(of)-1].to = at
 	}
 }
@@ -80,12 +81,13 @@ func (tr *truth) all() map[string][]spell {
 	return all
 }
 
-// ears are a plain subscriber of queen.events.>, with the time of each arrival,
-// and of queen.hives for what the hives say of themselves.
+// ears are plain subscribers of queen.events.>, with the time of each arrival, and of
+// queen.hives for what the hives say of themselves.
 type ears struct {
 	mu     sync.Mutex
-	all    []heard
-	of     map[about][]heard
+	all    []heard           // events that are stored
+	of     map[about][]heard // the same
+	copies []heard           // what was heard before it was stored
 	scores map[string]hivebeat.Stats
 	arrive chan struct{} // one element: something was heard since
 }
@@ -97,13 +99,23 @@ type about struct {
 
 type heard struct {
 	at time.Time
+	by int // which subscriber heard it
 	hivebeat.Event
 }
 
-func listen(t testing.TB, nc *nats.Conn) *ears {
+// listen subscribes on each of the connections.
+func listen(t testing.TB, conns ...*nats.Conn) *ears {
+	t.Helper()
+	e := &ears{of: map[about][]heard{}, scores: map[string]hivebeat.Stats{}, arrive: make(chan struct{}, 1)}
+	for by, nc := range conns {
+		e.subscribe(t, by, nc)
+	}
+	return e
+}
+
+func (e *ears) subscribe(t testing.TB, by int, nc *nats.Conn) {
 	t.Helper()
 	var s hivebeat.Subjects
-	e := &ears{of: map[about][]heard{}, scores: map[string]hivebeat.Stats{}, arrive: make(chan struct{}, 1)}
 	hear := func(subject string, f nats.MsgHandler) {
 		sub, err := nc.Subscribe(subject, f)
 		if err == nil {
@@ -120,12 +132,13 @@ func listen(t testing.TB, nc *nats.Conn) *ears {
 			t.Errorf("%s: %v in %q", m.Subject, err, m.Data)
 			return
 		}
-		if ev.IsLive() { // it comes again when it is stored
-			return
-		}
+		h, key := heard{at, by, ev}, about{ev.Data.Kind, ev.Subject}
 		e.mu.Lock()
-		key := about{ev.Data.Kind, ev.Subject}
-		e.all, e.of[key] = append(e.all, heard{at, ev}), append(e.of[key], heard{at, ev})
+		if ev.IsLive() { // it comes again when it is stored
+			e.copies = append(e.copies, h)
+		} else {
+			e.all, e.of[key] = append(e.all, h), append(e.of[key], h)
+		}
 		e.mu.Unlock()
 		select {
 		case e.arrive <- struct{}{}:
@@ -147,13 +160,19 @@ func listen(t testing.TB, nc *nats.Conn) *ears {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	return e
 }
 
 func (e *ears) events() []heard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return append([]heard(nil), e.all...)
+	return slices.Clone(e.all)
+}
+
+// unstored returns the copies that were heard of events that were not stored yet.
+func (e *ears) unstored() []heard {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.copies)
 }
 
 // since returns the first event of a kind about a subject at or after a time.

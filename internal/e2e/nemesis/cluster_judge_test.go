@@ -1,0 +1,257 @@
+//go:build e2e
+
+package nemesis
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/e2e/rig"
+)
+
+// clusterFigures are the columns of a scene on three servers.
+type clusterFigures struct {
+	events, eventsElse   []time.Duration // from kills to events, at a common live server and otherwise
+	silence, silenceElse time.Duration   // the longest times without an answer
+	outage               time.Duration   // the longest
+	minority             int             // verdicts that only the minority's subscriber heard
+}
+
+// end waits until all is told, stored and agreed on, and draws up the row.
+func (c *cluster) end() {
+	c.Helper()
+	c.told(patience + 3*max(*hiveEvery, *workerEvery))
+	c.agree()
+	var stored []hivebeat.Event
+	rig.Until(c.T, 2*patience, "the stream to hold every death", func() (bool, string) {
+		stored = c.stored()
+		for _, d := range c.kills {
+			if !slices.ContainsFunc(stored, func(ev hivebeat.Event) bool {
+				return ev.Data.Kind == hivebeat.KindLost && ev.Subject == d.subject
+			}) {
+				return false, d.subject + " is missing"
+			}
+		}
+		return true, ""
+	})
+	c.wait(3 * time.Second / 2) // what should not be told has its chance
+	read := time.Now()
+	stored = c.stored()
+	c.wait(300 * time.Millisecond)
+	c.judgeCluster(stored, read)
+	if c.Failed() {
+		c.Logf("--- events stored:\n%s", list(stored))
+	}
+}
+
+func (c *cluster) judgeCluster(stored []hivebeat.Event, read time.Time) {
+	c.Helper()
+	all, copies := c.ears.events(), c.ears.unstored()
+	c.deaf = true // a subscriber misses what is told while its server is away; the stream does not
+	c.accounts(all, stored, read)
+	c.verdicts(all, copies)
+	c.times(all, copies)
+	c.answers()
+	c.copies(copies, stored)
+	if late := c.late.longest(); late > 200*time.Millisecond {
+		c.note = append(c.note, "the test itself did not run for "+show(late))
+	}
+}
+
+// verdicts holds every verdict that was heard against the truth. Copies count too.
+func (c *cluster) verdicts(all, copies []heard) {
+	c.Helper()
+	c.row.told = map[string]int{}
+	counted := map[string]bool{}
+	for _, h := range slices.Concat(all, copies) {
+		id := cmp.Or(h.Provisional, h.ID)
+		if h.Data.Kind != hivebeat.KindLost || counted[id] {
+			continue
+		}
+		if c.minorityHeard(h) {
+			c.row.cluster.minority++
+			continue
+		}
+		counted[id] = true
+		c.row.told[string(h.Data.Cause)]++
+		switch sp, ok := c.truth.of(h.Subject, h.at); {
+		case !ok:
+			c.row.falseDead++
+			c.Errorf("LOST THOUGH ALIVE: %s was told lost (%s, age %d ms, via %s: %s) %s, and was alive and reachable",
+				h.Subject, h.Data.Cause, h.Data.AgeMS, h.Data.Via, h.Data.Reason, c.since(h.at))
+		case !sp.dead:
+			c.row.cutOff++
+		}
+	}
+	for _, of := range c.truth.all() {
+		if of[len(of)-1].dead {
+			c.row.deaths++
+		}
+	}
+}
+
+// since says when it was, by the outages.
+func (c *cluster) since(at time.Time) string {
+	var all []string
+	for _, o := range c.outages {
+		if !at.Before(o.from) {
+			all = append(all, fmt.Sprintf("%s after %s went", show(at.Sub(o.from)), o.server))
+		}
+	}
+	return cmp.Or(strings.Join(all, ", "), "before any outage")
+}
+
+// minorityHeard reports whether a subscriber heard this over a server that was cut off
+// from the others: it is the minority's own view.
+func (c *cluster) minorityHeard(h heard) bool {
+	for _, o := range c.outages {
+		if o.apart && c.servers[h.by].NATS.Name == o.server && o.overlaps(h.at, h.at) {
+			return true
+		}
+	}
+	return false
+}
+
+// times measures from each kill to the first that a subscriber heard of it: the event,
+// or a copy of it that is not stored yet.
+func (c *cluster) times(all, copies []heard) {
+	c.Helper()
+	f := c.row.cluster
+	for _, d := range c.kills {
+		took, causes, common := time.Duration(-1), hivebeat.Cause(""), c.hearsOf(d)
+		for _, h := range slices.Concat(all, copies) {
+			if h.Data.Kind != hivebeat.KindLost || h.Subject != d.subject || h.at.Before(d.at) || len(common) > 0 && !common[h.by] {
+				continue
+			}
+			if t := h.at.Sub(d.at); took < 0 || t < took {
+				took, causes = t, h.Data.Cause
+			}
+		}
+		if took < 0 {
+			c.Errorf("%s is gone and no subscriber heard of it", d.subject)
+			continue
+		}
+		if len(common) > 0 {
+			f.events = append(f.events, took)
+			c.wanted("event", took <= mostLate+c.late.longest(), "%s killed → event (%s): %s, where hive, queen and subscriber have a common server", d.subject, causes, show(took))
+			continue
+		}
+		f.eventsElse = append(f.eventsElse, took)
+		outage := c.outageIn(d.at, d.at.Add(mostLate))
+		c.wanted("event otherwise", took <= outage+mostLate+c.late.longest(), "%s killed → event (%s): %s, in an outage of %s", d.subject, causes, show(took), show(outage))
+	}
+	for _, o := range c.outages {
+		f.outage = max(f.outage, o.to.Sub(o.from))
+	}
+}
+
+// hearsOf returns the subscribers that have a common live server with the hive and a
+// queen for as long as the event may take.
+func (c *cluster) hearsOf(d *death) map[int]bool {
+	ears := map[int]bool{}
+	for by, ear := range d.ears {
+		for _, queen := range d.queens {
+			until := d.at.Add(mostLate)
+			if c.common(d.hive, ear, d.at, until) && c.common(queen, ear, d.at, until) {
+				ears[by] = true
+			}
+		}
+	}
+	return ears
+}
+
+// answers measures the longest times without an answer.
+func (c *cluster) answers() {
+	c.Helper()
+	f := c.row.cluster
+	for i, a := range c.askers {
+		for _, w := range a.waited() {
+			took := w.to.Sub(w.from)
+			if c.common(w.server, w.server, w.from, w.to) {
+				if f.silence = max(f.silence, took); took > mostSilent {
+					c.wanted("answer", took <= mostSilent+c.late.longest(), "asker %d waited %s for an answer, %s, at %s, which was there", i+1, show(took), c.since(w.from), w.server)
+				}
+				continue
+			}
+			f.silenceElse = max(f.silenceElse, took)
+			outage := c.outageIn(w.from, w.to)
+			c.wanted("answer otherwise", took <= outage+mostSilent+c.late.longest(), "asker %d waited %s for an answer, in an outage of %s", i+1, show(took), show(outage))
+		}
+	}
+}
+
+// copies holds what was heard before it was stored against the stream, and counts what
+// a subscriber hears twice that drops known ids, as PROTOCOL.md says.
+func (c *cluster) copies(copies []heard, stored []hivebeat.Event) {
+	c.Helper()
+	ids := map[string]bool{}
+	for _, ev := range stored {
+		ids[ev.ID], ids[ev.Provisional] = true, true
+	}
+	heard, never := map[string]bool{}, 0
+	for _, h := range copies {
+		if !heard[h.ID] && !ids[h.ID] {
+			never++
+			c.Logf("a copy that was never stored: %s of %s, %s, %s", h.Data.Kind, h.Subject, h.ID, h.Data.Reason)
+		}
+		heard[h.ID] = true
+	}
+	if len(heard) > 0 {
+		c.note = append(c.note, fmt.Sprintf("%d events also went out before they were stored", len(heard)))
+	}
+	if never > 0 {
+		c.note = append(c.note, fmt.Sprintf("%d of those were taken back before", never))
+	}
+}
+
+// printCluster writes the table of the scenes on three servers.
+func (t *table) printCluster(w *os.File) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.rows) == 0 {
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nThree servers, three replicas (hives promise every %s, workers every %s)\n\n", *hiveEvery, *workerEvery)
+	fmt.Fprintln(&b, "| scene | lost though alive | lost while cut off | events lost / doubled | longest without an answer: common server, otherwise | kill to event: common server p50 / max, otherwise max | longest outage | |")
+	fmt.Fprintln(&b, "|---|---|---|---|---|---|---|---|")
+	for _, r := range t.rows {
+		f := r.cluster
+		if f == nil {
+			f = new(clusterFigures)
+		}
+		fmt.Fprintf(&b, "| %s | %d | %d | %d / %d | %s, %s | %s, %s | %s | %s |\n", r.name, r.falseDead, r.cutOff, r.eventsLost, r.doubled,
+			some(f.silence), some(f.silenceElse), few(f.events), most(f.eventsElse), some(f.outage), strings.Join(append([]string{r.verdict}, r.note...), "; "))
+	}
+	fmt.Fprintln(&b)
+	for _, r := range t.rows {
+		fmt.Fprintf(&b, "* **%s** (%.0f s) %s. Expected: %s. %s\n", r.name, r.took.Seconds(), r.fault, r.expect, cmp.Or(r.verdict, "?"))
+	}
+	fmt.Fprintln(w, b.String())
+}
+
+func some(d time.Duration) string {
+	if d == 0 {
+		return "–"
+	}
+	return show(d)
+}
+
+func few(d []time.Duration) string {
+	if len(d) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%s / %s (%d)", show(quantile(d, 50)), show(quantile(d, 100)), len(d))
+}
+
+func most(d []time.Duration) string {
+	if len(d) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%s (%d)", show(quantile(d, 100)), len(d))
+}
