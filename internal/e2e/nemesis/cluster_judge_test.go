@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -44,8 +45,32 @@ func (c *cluster) end() {
 	stored = c.stored()
 	c.wait(300 * time.Millisecond)
 	c.judgeCluster(stored, read)
+	c.dump("end")
+	if dir := os.Getenv("NEMESIS_DUMP"); dir != "" {
+		os.WriteFile(dir+"/stream", []byte(list(stored)), 0o600)
+	}
 	if c.Failed() {
 		c.Logf("--- events stored:\n%s", list(stored))
+	}
+}
+
+// dump writes what every process printed so far into NEMESIS_DUMP, a folder.
+func (c *cluster) dump(when string) {
+	dir := os.Getenv("NEMESIS_DUMP")
+	if dir == "" {
+		return
+	}
+	write := func(name string, p *rig.Proc) {
+		file := filepath.Join(dir, strings.NewReplacer("/", "-", " ", "-").Replace(name+"."+when))
+		if err := os.WriteFile(file, []byte(p.Output()), 0o600); err != nil {
+			c.Error(err)
+		}
+	}
+	for name, p := range c.procs {
+		write(name, p)
+	}
+	for _, n := range c.servers {
+		write(n.NATS.Name, n.Proc)
 	}
 }
 
@@ -54,12 +79,33 @@ func (c *cluster) judgeCluster(stored []hivebeat.Event, read time.Time) {
 	all, copies := c.ears.events(), c.ears.unstored()
 	c.deaf = true // a subscriber misses what is told while its server is away; the stream does not
 	c.accounts(all, stored, read)
+	c.ends(stored)
 	c.verdicts(all, copies)
 	c.times(all, copies)
 	c.answers()
 	c.copies(copies, stored)
 	if late := c.late.longest(); late > 200*time.Millisecond {
 		c.note = append(c.note, "the test itself did not run for "+show(late))
+	}
+}
+
+// ends holds the last verdict that the stream has of each against the truth: an event is
+// missing where they differ.
+func (c *cluster) ends(stored []hivebeat.Event) {
+	c.Helper()
+	last := map[string]hivebeat.Kind{}
+	for _, ev := range stored {
+		switch ev.Data.Kind {
+		case hivebeat.KindJoined, hivebeat.KindRestarted, hivebeat.KindRecovered, hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindUnverified:
+			last[ev.Subject] = ev.Data.Kind
+		}
+	}
+	for subject := range c.procs {
+		lost := last[subject] == hivebeat.KindLost || last[subject] == hivebeat.KindLeft || last[subject] == hivebeat.KindUnverified
+		if !strings.HasPrefix(subject, "queen ") && lost != c.gone(subject) {
+			c.row.eventsLost++
+			c.Errorf("the stream's last word on %s is %q, and it is dead: %v", subject, last[subject], c.gone(subject))
+		}
 	}
 }
 
@@ -117,34 +163,57 @@ func (c *cluster) minorityHeard(h heard) bool {
 	return false
 }
 
+// A bound is what is wanted of some durations, and the one that came closest to it or
+// went furthest beyond.
+type bound struct {
+	what  string
+	over  time.Duration // by which the worst one is above it
+	worst string
+}
+
+func (b *bound) add(took, most time.Duration, format string, args ...any) {
+	if over := took - most; b.worst == "" || over > b.over {
+		b.over, b.worst = over, fmt.Sprintf(format, args...)
+	}
+}
+
+func (c *cluster) holds(b *bound) {
+	c.Helper()
+	if b.worst != "" {
+		c.wanted(b.what, b.over <= c.late.longest(), "%s", b.worst)
+	}
+}
+
 // times measures from each kill to the first that a subscriber heard of it: the event,
 // or a copy of it that is not stored yet.
 func (c *cluster) times(all, copies []heard) {
 	c.Helper()
-	f := c.row.cluster
+	f, near, far := c.row.cluster, &bound{what: "event"}, &bound{what: "event otherwise"}
 	for _, d := range c.kills {
-		took, causes, common := time.Duration(-1), hivebeat.Cause(""), c.hearsOf(d)
+		took, cause, common := time.Duration(-1), hivebeat.Cause(""), c.hearsOf(d)
 		for _, h := range slices.Concat(all, copies) {
 			if h.Data.Kind != hivebeat.KindLost || h.Subject != d.subject || h.at.Before(d.at) || len(common) > 0 && !common[h.by] {
 				continue
 			}
 			if t := h.at.Sub(d.at); took < 0 || t < took {
-				took, causes = t, h.Data.Cause
+				took, cause = t, h.Data.Cause
 			}
 		}
-		if took < 0 {
-			c.Errorf("%s is gone and no subscriber heard of it", d.subject)
-			continue
-		}
-		if len(common) > 0 {
-			f.events = append(f.events, took)
-			c.wanted("event", took <= mostLate+c.late.longest(), "%s killed → event (%s): %s, where hive, queen and subscriber have a common server", d.subject, causes, show(took))
-			continue
-		}
-		f.eventsElse = append(f.eventsElse, took)
 		outage := c.outageIn(d.at, d.at.Add(mostLate))
-		c.wanted("event otherwise", took <= outage+mostLate+c.late.longest(), "%s killed → event (%s): %s, in an outage of %s", d.subject, causes, show(took), show(outage))
+		c.Logf("%s killed → event, %s: %s; at a common server: %v; outage: %s", d.subject, cause, show(took), len(common) > 0, some(outage))
+		switch {
+		case took < 0:
+			c.Errorf("%s is gone and no subscriber heard of it", d.subject)
+		case len(common) > 0:
+			f.events = append(f.events, took)
+			near.add(took, mostLate, "from the kill of %s to its event %s, although its hive, a queen and a subscriber had a common server", d.subject, show(took))
+		default:
+			f.eventsElse = append(f.eventsElse, took)
+			far.add(took, mostLate+outage, "from the kill of %s to its event %s, in an outage of %s", d.subject, show(took), show(outage))
+		}
 	}
+	c.holds(near)
+	c.holds(far)
 	for _, o := range c.outages {
 		f.outage = max(f.outage, o.to.Sub(o.from))
 	}
@@ -168,25 +237,25 @@ func (c *cluster) hearsOf(d *death) map[int]bool {
 // answers measures the longest times without an answer.
 func (c *cluster) answers() {
 	c.Helper()
-	f := c.row.cluster
+	f, near, far := c.row.cluster, &bound{what: "answer"}, &bound{what: "answer otherwise"}
 	for i, a := range c.askers {
 		for _, w := range a.waited() {
 			took := w.to.Sub(w.from)
 			if c.common(w.server, w.server, w.from, w.to) {
-				if f.silence = max(f.silence, took); took > mostSilent {
-					c.wanted("answer", took <= mostSilent+c.late.longest(), "asker %d waited %s for an answer, %s, at %s, which was there", i+1, show(took), c.since(w.from), w.server)
-				}
+				f.silence = max(f.silence, took)
+				near.add(took, mostSilent, "asker %d had no answer for %s, %s, although %s was there", i+1, show(took), c.since(w.from), w.server)
 				continue
 			}
-			f.silenceElse = max(f.silenceElse, took)
 			outage := c.outageIn(w.from, w.to)
-			c.wanted("answer otherwise", took <= outage+mostSilent+c.late.longest(), "asker %d waited %s for an answer, in an outage of %s", i+1, show(took), show(outage))
+			f.silenceElse = max(f.silenceElse, took)
+			far.add(took, mostSilent+outage, "asker %d had no answer for %s, in an outage of %s", i+1, show(took), show(outage))
 		}
 	}
+	c.holds(near)
+	c.holds(far)
 }
 
-// copies holds what was heard before it was stored against the stream, and counts what
-// a subscriber hears twice that drops known ids, as PROTOCOL.md says.
+// copies holds what was heard before it was stored against the stream.
 func (c *cluster) copies(copies []heard, stored []hivebeat.Event) {
 	c.Helper()
 	ids := map[string]bool{}
@@ -201,12 +270,45 @@ func (c *cluster) copies(copies []heard, stored []hivebeat.Event) {
 		}
 		heard[h.ID] = true
 	}
+	if n := c.twice(); n > 0 {
+		c.note = append(c.note, fmt.Sprintf("%d deaths were told twice to a subscriber that drops known ids", n))
+	}
 	if len(heard) > 0 {
 		c.note = append(c.note, fmt.Sprintf("%d events also went out before they were stored", len(heard)))
 	}
 	if never > 0 {
 		c.note = append(c.note, fmt.Sprintf("%d of those were taken back before", never))
 	}
+}
+
+// twice counts the deaths that a subscriber hears again after it has dropped every
+// message whose id or provisional id it knows.
+func (c *cluster) twice() (n int) {
+	all := slices.Concat(c.ears.events(), c.ears.unstored())
+	slices.SortStableFunc(all, func(a, b heard) int { return a.at.Compare(b.at) })
+	type key struct {
+		by int
+		of string
+	}
+	known, told := map[key]bool{}, map[key]string{}
+	for _, h := range all {
+		id, provisional := key{h.by, h.ID}, key{h.by, cmp.Or(h.Provisional, h.ID)}
+		seen := known[id] || known[provisional]
+		known[id], known[provisional] = true, true
+		switch who := (key{h.by, fmt.Sprint(h.Subject, " ", h.Data.Inc)}); {
+		case seen:
+		case h.Data.Kind == hivebeat.KindLost:
+			// Where a queen told it before, the hive that is back may tell the true cause.
+			if before := told[who]; before != "" && (before == h.Data.Via || h.Data.Via != hivebeat.ViaHive) {
+				n++
+				c.Logf("subscriber %d hears once more that %s is lost: %s, %s", h.by+1, h.Subject, h.ID, h.Data.Reason)
+			}
+			told[who] = h.Data.Via
+		case h.Data.Kind == hivebeat.KindRecovered:
+			delete(told, who)
+		}
+	}
+	return n
 }
 
 // printCluster writes the table of the scenes on three servers.

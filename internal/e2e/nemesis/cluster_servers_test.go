@@ -99,7 +99,7 @@ func serveThree(t *testing.T, o options) []*server {
 // ask reads a page of a server's monitoring.
 func (n *server) ask(page string, into any) error {
 	u := url.URL{Scheme: "http", Host: n.monitor, Path: page, RawQuery: "limit=1024"}
-	resp, err := (&http.Client{Timeout: time.Second}).Get(u.String())
+	resp, err := (&http.Client{Timeout: 5 * time.Second}).Get(u.String())
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func clusterScenes() []scene {
 		},
 		{
 			name:   "minority of one",
-			fault:  "the server that leads QUEEN_EVENTS loses its routes for 20 s; workers die on both sides",
+			fault:  "the server that leads QUEEN_EVENTS loses its routes for 15 s; workers die on both sides",
 			expect: "the majority loses only who is on the other side; the minority's queen says that it may be the one that is cut off",
 			play:   minority,
 		},
@@ -118,7 +118,7 @@ func leadersKilled(s *stage) {
 	c.end()
 }
 
-const stopped = 20 * time.Second
+const stopped, partitioned = 20 * time.Second, 15 * time.Second
 
 func serverStopped(s *stage) {
 	c := newCluster(s, options{})
@@ -148,17 +148,17 @@ func serverStopped(s *stage) {
 	c.thaw(n)
 	back := <-done
 	var last time.Duration
-	var stayed []string
+	var moved, stayed []string
 	for _, name := range there {
 		switch at, ok := back[name]; {
-		case strings.HasPrefix(name, "default-"):
+		case strings.HasPrefix(name, "default-"): // their tokens are rarer
 		case !ok || at.After(from.Add(stopped)):
 			stayed = append(stayed, name)
 		default:
-			last = max(last, at.Sub(from))
+			moved, last = append(moved, name), max(last, at.Sub(from))
 		}
 	}
-	c.wanted("back", len(stayed) == 0 && last <= 6*time.Second, "%d of %d clients of that server moved, within %s", len(there)-len(stayed), len(there), show(last))
+	c.wanted("back", len(stayed) == 0 && last <= 6*time.Second+c.late.longest(), "%d clients moved, the last after %s; these did not: %s", len(moved), some(last), strings.Join(stayed, ", "))
 	c.agree()
 	for _, name := range there {
 		if !strings.HasPrefix(name, "queen ") && !c.gone(name) {
@@ -194,16 +194,20 @@ func minority(s *stage) {
 	ours, theirs := c.at(c.but(n)...), c.at(n)
 	c.known["minority"] = "a queen in a minority says that it may be cut off"
 	from := time.Now()
-	c.away(false, there...)
+	for _, subject := range there {
+		// What the minority's hives judged is told when they are back, and stored.
+		c.truth.began(subject, spell{from: from, tail: 10 * time.Second})
+	}
 	c.cut(n)
 	c.wait(2 * time.Second)
 	c.die(ours)
 	c.die(theirs)
-	c.wait(stopped / 2)
+	c.wait(partitioned/2 - 2*time.Second)
 	c.die(ours)
-	c.wait(stopped/2 - 3*time.Second)
+	c.wait(partitioned / 2)
 	lost, says := c.viewAt(i)
-	c.note = append(c.note, fmt.Sprintf("just before the end the minority's queen says of the other %d: %s", len(c.hives)-len(theirs), lost))
+	c.note = append(c.note, fmt.Sprintf("in the end the minority's queen says of the other %d hives: %s", len(ours), lost))
+	c.Logf("it is unsure as %s", says)
 	to := time.Now()
 	c.heal(n)
 	// It needs its tokens and some time to miss the others.
@@ -214,7 +218,7 @@ func minority(s *stage) {
 			silent = append(silent, a)
 		}
 	}
-	c.wanted("minority", len(silent) == 0, "%d of %d answers in the minority, from 5 s after the cut on, did not say that it may be cut off; the last: %s", len(silent), len(answers), says)
+	c.wanted("minority", len(silent) == 0, "%d of %d answers in the minority, from 5 s after the cut on, did not say that it may be cut off", len(silent), len(answers))
 	c.agree()
 	for _, subject := range there {
 		if !c.gone(subject) {
@@ -247,6 +251,8 @@ func (c *cluster) viewAt(i int) (hives, unsure string) {
 
 func allKilledTwice(s *stage) {
 	c := newCluster(s, options{})
+	sooner := "connections come back sooner than some seconds after the servers"
+	c.known["answer otherwise"], c.known["event otherwise"] = sooner, sooner
 	for range 2 {
 		c.die(c.hives)
 		c.down(syscall.SIGKILL, c.servers...)
@@ -293,11 +299,21 @@ func oneWiped(s *stage) {
 
 const smallDisk = "48m"
 
+// stoppedKeeping waits until servers say that they store no more: their disks are full.
+func (c *cluster) stoppedKeeping(servers ...*server) {
+	c.Helper()
+	for _, n := range servers {
+		n.Said("JetStream out of resources, will be DISABLED", patience)
+	}
+}
+
 func oneDiskFull(s *stage) {
 	c := newCluster(s, options{disk: smallDisk})
 	n := c.leader(eventStream())
 	n.disk.Fill()
 	c.dieIn(10*time.Second, c.hives, 4)
+	c.stoppedKeeping(n)
+	c.dump("full")
 	n.disk.Free()
 	c.down(syscall.SIGTERM, n)
 	c.up(n)
@@ -311,6 +327,8 @@ func allDisksFull(s *stage) {
 		n.disk.Fill()
 	}
 	c.dieIn(10*time.Second, c.hives, 6)
+	c.stoppedKeeping(c.servers...)
+	c.dump("full")
 	for _, n := range c.servers {
 		n.disk.Free()
 	}

@@ -3,6 +3,7 @@
 package nemesis
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -23,12 +24,13 @@ type spell struct {
 	dead     bool
 	must     bool             // it must be told lost
 	by       []hivebeat.Cause // and by one of these causes, unless none is named
+	tail     time.Duration    // how long after it a verdict about it may be told; 0 = grace
 }
 
 // covers reports whether a verdict that was heard at that time is about s. What
 // was on its way when it ended may still arrive.
 func (s spell) covers(at time.Time) bool {
-	return !at.Before(s.from) && (s.to.IsZero() || at.Before(s.to.Add(grace)))
+	return !at.Before(s.from) && (s.to.IsZero() || at.Before(s.to.Add(cmp.Or(s.tail, grace))))
 }
 
 // grace is how long after the end of a spell a verdict about it is still fair:
