@@ -251,8 +251,6 @@ func (c *cluster) viewAt(i int) (hives, unsure string) {
 
 func allKilledTwice(s *stage) {
 	c := newCluster(s, options{})
-	sooner := "connections come back sooner than some seconds after the servers"
-	c.known["answer otherwise"], c.known["event otherwise"] = sooner, sooner
 	for range 2 {
 		c.die(c.hives)
 		c.down(syscall.SIGKILL, c.servers...)

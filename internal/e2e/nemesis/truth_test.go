@@ -61,11 +61,12 @@ func (tr *truth) ended(subject string, at time.Time) {
 	}
 }
 
-// of returns the spell that a verdict heard at that time is about.
+// of returns the spell that a verdict heard at that time is about: the last one that
+// covers it.
 func (tr *truth) of(subject string, at time.Time) (spell, bool) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	for _, s := range tr.spells[subject] {
+	for _, s := range slices.Backward(tr.spells[subject]) {
 		if s.covers(at) {
 			return s, true
 		}
