@@ -71,7 +71,7 @@ nemesis: ## Real processes killed, stopped, starved and cut off: a table of what
 	$(GO) test -tags e2e -count=1 -timeout 40m -v -run '$(if $(filter .,$(RUN)),TestNemesis|TestFigures,$(RUN))' ./internal/e2e/nemesis $(NEMESIS)
 
 .PHONY: nemesis-cluster
-nemesis-cluster: ## The same on three servers with three replicas: restarts, kills, a stop, a partition, full disks (RUN=TestCluster/minority)
+nemesis-cluster: ## Three real servers with three replicas, restarted, killed, stopped, cut off, wiped, full: a table (RUN=TestCluster/minority)
 	$(GO) test -tags e2e -count=1 -timeout 40m -v -run '$(if $(filter .,$(RUN)),TestCluster,$(RUN))' ./internal/e2e/nemesis $(NEMESIS)
 
 .PHONY: bench

@@ -214,7 +214,7 @@ func minority(s *stage) {
 	var silent []said
 	answers := c.askers[i].answers(from.Add(5*time.Second), to)
 	for _, a := range answers {
-		if !slices.ContainsFunc(a.unsure, func(why string) bool { return strings.Contains(why, "cut off") }) {
+		if !slices.ContainsFunc(a.unsure, func(why string) bool { return strings.Contains(why, "may be the one that is cut off") }) {
 			silent = append(silent, a)
 		}
 	}
