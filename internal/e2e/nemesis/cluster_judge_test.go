@@ -20,7 +20,8 @@ type clusterFigures struct {
 	events, eventsElse   []time.Duration // from kills to events, at a common live server and otherwise
 	silence, silenceElse time.Duration   // the longest times without an answer
 	outage               time.Duration   // the longest
-	minority             int             // verdicts that only the minority's subscriber heard
+	minority             int             // the living whose loss a subscriber in a minority was told
+	missed               int             // what is wanted, and known to be missed still
 }
 
 // end waits until all is told, stored and agreed on, and draws up the row.
@@ -113,19 +114,23 @@ func (c *cluster) ends(stored []hivebeat.Event) {
 func (c *cluster) verdicts(all, copies []heard) {
 	c.Helper()
 	c.row.told = map[string]int{}
-	counted := map[string]bool{}
+	counted, own := map[string]bool{}, map[string]bool{}
 	for _, h := range slices.Concat(all, copies) {
 		id := cmp.Or(h.Provisional, h.ID)
 		if h.Data.Kind != hivebeat.KindLost || counted[id] {
 			continue
 		}
+		sp, ok := c.truth.of(h.Subject, h.at)
 		if c.minorityHeard(h) {
-			c.row.cluster.minority++
+			if !sp.dead && !own[id] {
+				own[id] = true
+				c.row.cluster.minority++
+			}
 			continue
 		}
 		counted[id] = true
 		c.row.told[string(h.Data.Cause)]++
-		switch sp, ok := c.truth.of(h.Subject, h.at); {
+		switch {
 		case !ok:
 			c.row.falseDead++
 			c.Errorf("LOST THOUGH ALIVE: %s was told lost (%s, age %d ms, via %s: %s) %s, and was alive and reachable",
@@ -270,6 +275,9 @@ func (c *cluster) copies(copies []heard, stored []hivebeat.Event) {
 		}
 		heard[h.ID] = true
 	}
+	if n := c.row.cluster.minority; n > 0 {
+		c.note = append(c.note, fmt.Sprintf("the minority's own subscriber was told of %d living that they are lost", n))
+	}
 	if n := c.twice(); n > 0 {
 		c.note = append(c.note, fmt.Sprintf("%d deaths were told twice to a subscriber that drops known ids", n))
 	}
@@ -326,6 +334,9 @@ func (t *table) printCluster(w *os.File) {
 		f := r.cluster
 		if f == nil {
 			f = new(clusterFigures)
+		}
+		if f.missed > 0 {
+			r.verdict += fmt.Sprintf(", but for %d known to be missed", f.missed)
 		}
 		fmt.Fprintf(&b, "| %s | %d | %d | %d / %d | %s, %s | %s, %s | %s | %s |\n", r.name, r.falseDead, r.cutOff, r.eventsLost, r.doubled,
 			some(f.silence), some(f.silenceElse), few(f.events), most(f.eventsElse), some(f.outage), strings.Join(append([]string{r.verdict}, r.note...), "; "))

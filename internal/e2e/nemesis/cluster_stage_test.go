@@ -154,6 +154,7 @@ func (c *cluster) wanted(what string, ok bool, format string, args ...any) {
 	case ok:
 		c.Log(found)
 	case known != "":
+		c.row.cluster.missed++
 		c.note = append(c.note, fmt.Sprintf("MISSED, until %s: %s", known, found))
 	default:
 		c.Errorf("not as wanted: %s", found)
