@@ -33,6 +33,7 @@ type Registry struct {
 	sorted  []*worker // the same, by id: rows keep their order from snapshot to snapshot
 
 	deadlines liveness.Deadlines[*worker]
+	calms     liveness.Deadlines[*worker] // when those that are damped will have been calm for long enough
 	closings  liveness.Closings[*worker]
 	steps     []Step // transitions that nobody took yet
 	stats     hivebeat.Stats
@@ -48,6 +49,7 @@ type Registry struct {
 	self       uint64 // the process that watches
 	watches    []Watch
 	stallAfter time.Duration // of workers that do not say; 0: never
+	loops      bool          // it tells of workers that loop
 
 	departed   map[string]*departure // those whose records went
 	departures []*departure          // the same, oldest first
@@ -89,8 +91,8 @@ type worker struct {
 	spent    end     // of the last one that was seen to end
 	load     load
 	progress progress
-	flaps    flaps
 	rival    rival
+	damping
 }
 
 // Step is a transition, and what its log line says besides.
@@ -104,7 +106,7 @@ type Step struct {
 	Age    time.Duration // since the beat before
 	Margin time.Duration // recovered after lost: how far past the deadline
 	CutOff bool          // recovered after lost: seq went on meanwhile
-	Damped bool          // it changed the verdict, and is not told: the worker flaps
+	Damped bool          // it is so, and is not told: the worker flaps or loops
 	Detect time.Duration // lost, where its end was seen: from there to the verdict
 }
 
@@ -374,6 +376,7 @@ func (r *Registry) remove(now time.Time, w *worker) {
 		r.sorted = slices.Delete(r.sorted, at, at+1)
 	}
 	r.deadlines.Remove(w)
+	r.calms.Remove(w)
 	r.unlink(w)
 	r.unwatch(w)
 

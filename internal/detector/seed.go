@@ -20,7 +20,9 @@ type Seed struct {
 	// message of it that is on its way still, or again, brings nobody back.
 	Prior, PriorSeq uint64
 
-	Stalled bool // its work was, and is until it goes on
+	Stalled  bool // its work was, and is until it goes on
+	Looping  bool // it did, and does until it was calm
+	Restarts uint64
 	// Ended is when its process ended, as a record says it. Where Cause is exit it has,
 	// even if that is not known.
 	Ended uint64
@@ -42,6 +44,13 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	}
 	w.lineage.Take(s.Facts.Inc, s.Facts.Seq)
 	w.live, w.cause = s.Live, s.Cause
+	if s.Restarts > 0 {
+		w.starts = &restarts{base: now}
+		w.starts.minutes[0] = s.Restarts
+	}
+	if w.looping = s.Looping; w.looping {
+		r.calms.Set(w, now.Add(loopQuiet))
+	}
 	if s.Ended > 0 || s.Live == hivebeat.Lost && s.Cause == hivebeat.CauseExit {
 		w.ended(end{Process: Process{s.Worker, s.Facts.Inc, s.Facts.PID}, boot: s.Ended, ns: s.Facts.NS})
 	}
@@ -61,6 +70,7 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		}
 		r.deadlines.Set(w, at)
 	}
+	w.told = w.live
 }
 
 // Elsewhere notes that somebody else heard this of a worker, nobody knows when: Inc,

@@ -205,7 +205,7 @@ func (v *View) remove(h *Hive, w *Worker) {
 // uncount takes w out of all that is kept.
 func (v *View) uncount(h *Hive, w *Worker) {
 	s := &w.shown
-	v.countClosed(s, false)
+	v.countFlags(s, false, false)
 	if s.tally == nil {
 		return
 	}

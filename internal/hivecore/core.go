@@ -110,6 +110,7 @@ type Core struct {
 func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, reg: detector.New(cfg.ID)}
 	c.hear = core.NewHearing("hive", "worker", c.reg, &c.logs)
+	c.reg.TellLoops()
 	c.reg.SetStallAfter(cfg.StallAfter)
 	c.reg.SetOwn(cfg.Own)
 	if cfg.NS != "" && cfg.PID != 0 {
