@@ -72,7 +72,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() || w.spent.before(inc, 0, "") {
 		return false
 	}
-	step, err := r.judge(now, w, inc, seq)
+	step, err := r.judge(now, w, inc, seq, w.facts.Every)
 	if err != nil {
 		return false
 	}

@@ -34,7 +34,7 @@ const rosterBytes = 256 << 10
 // then says of it. It is false where the roster says what is so.
 func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
 	e := &h.Book.Item.RosterEntry
-	inc, seq := h.line.Inc(), h.line.Seq()
+	inc, seq, told := h.line.Inc(), h.line.Seq(), h.worth(e.Inc, e.Seq)
 	up := h.live == hivebeat.Alive || h.live == hivebeat.Late
 	switch {
 	case h.live == "" || h.live == hivebeat.Unverified && h.heldBy == nil:
@@ -52,12 +52,12 @@ func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 			return hivebeat.KindRestarted, hivebeat.Alive, true
 		}
 		return kindOf(h.live), h.live, true
-	case seq < e.Seq || e.Live == hivebeat.Left:
+	case seq < told || e.Live == hivebeat.Left:
 		return h.conflictTold(now)
 	case h.live == e.Live, h.live == hivebeat.Unverified && e.Live == hivebeat.Lost:
 		return h.conflictTold(now) // a queen that brakes no longer is no news for one that still does
 	case up && (e.Live == hivebeat.Lost || e.Live == hivebeat.Unverified || e.Live == hivebeat.Late):
-		if seq > e.Seq {
+		if seq > told {
 			return hivebeat.KindRecovered, hivebeat.Alive, true
 		}
 		return h.conflictTold(now) // the author heard the same, and waited as long or longer
@@ -83,7 +83,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	}
 	switch {
 	case kind == hivebeat.KindConflict:
-		d.Reason = h.conflictReason()
+		d.Reason = h.conflictReason(h.rival)
 	case kind == h.why.kind:
 		d.AgeMS, d.Reason, d.MarginMS, d.DetectMS = h.why.age, h.why.reason, h.why.margin, h.why.detect
 	case kind == hivebeat.KindJoined, kind == hivebeat.KindRestarted, kind == hivebeat.KindRecovered:
@@ -191,13 +191,13 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 	switch {
 	case h.live == "":
 		v.recall(h, now)
-	case e.Inc == h.line.Inc() && e.Seq <= h.line.Seq():
+	case e.Inc == h.line.Inc() && h.worth(e.Inc, e.Seq) <= h.line.Seq():
 		if e.Live == hivebeat.Left && h.live != hivebeat.Left || h.believes(e) {
 			v.byRoster(h, now)
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
 	default:
-		o := h.hearLine(e.Inc, e.Seq, now, now)
+		o := h.hearLine(e.Inc, e.Seq, h.every, now, now)
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}

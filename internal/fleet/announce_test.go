@@ -351,16 +351,19 @@ func TestConflictIsToldOnce(t *testing.T) {
 // One forged snapshot silences a hive: it lives, that is a conflict, and it comes back.
 func TestASilencedHiveIsAConflict(t *testing.T) {
 	for name, c := range map[string]struct {
-		inc uint64
-		bye string
-	}{"goodbye": {100, "stopped"}, "higher incarnation": {1e15, ""}} {
+		inc, seq uint64
+		bye      string
+	}{
+		"goodbye": {100, 6, "stopped"}, "higher incarnation": {1e15, 6, ""},
+		"higher seq": {100, 1e6, ""}, "late goodbye": {100, 1e6, "stopped"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			v := New(45 * time.Second)
 			v.SetBrake(BrakeRule{Off: true})
 			for i := range uint64(5) {
 				mustFeed(t, v, snapshotOf("h", 100, i+1), at(float64(15*i)))
 			}
-			forged := snapshotOf("h", c.inc, 6)
+			forged := snapshotOf("h", c.inc, c.seq)
 			forged.Bye = c.bye
 			mustFeed(t, v, forged, at(61))
 			told := 0
@@ -377,11 +380,23 @@ func TestASilencedHiveIsAConflict(t *testing.T) {
 				}
 				v.ready.Steps = nil
 			}
+			if n := v.ready.Notices; len(n) == 0 || n[0].ID != "h" || n[0].Inc != 100 {
+				t.Errorf("told to itself: %+v", n)
+			}
 			if h := v.Hive("h"); told != 1 || h.Live() != hivebeat.Alive || h.Inc() != 100 {
 				t.Errorf("%d conflicts, and it is %s as %d", told, h.Live(), h.Inc())
 			}
 		})
 	}
+}
+
+func TestAnImplausibleSeqOfAHive(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+	if err := feed(t, v, snapshotOf("h", 100, hivebeat.MaxLeap+2), at(1)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
+		t.Errorf("refused as %v", err)
+	}
+	mustFeed(t, v, snapshotOf("h", 100, 2), at(2))
 }
 
 func TestAnImplausibleIncarnationTakesNoHivesPlace(t *testing.T) {

@@ -22,17 +22,18 @@ const (
 	Stale                        // refused: seq not above the last, a superseded incarnation, or after its goodbye
 	Older                        // refused: a lower incarnation, while the known one is alive
 	Conflict                     // refused as one of the two above, and told once: two incarnations that both advance
+	Back                         // the known incarnation goes on from a lower seq: the higher one is told as Conflict is
 )
 
-// Accepted reports whether the message is news: First, Next, Restarted or
-// TakenOver.
-func (o Outcome) Accepted() bool { return o >= First && o <= TakenOver }
+// Accepted reports whether the message is news: First, Next, Restarted, TakenOver or
+// Back.
+func (o Outcome) Accepted() bool { return o >= First && o <= TakenOver || o == Back }
 
 // Begins reports whether the message is the first one of its incarnation here.
 func (o Outcome) Begins() bool { return o == First || o == Restarted || o == TakenOver }
 
 func (o Outcome) String() string {
-	names := [...]string{"none", "first", "next", "restarted", "taken over", "same", "stale", "older", "conflict"}
+	names := [...]string{"none", "first", "next", "restarted", "taken over", "same", "stale", "older", "conflict", "back"}
 	if int(o) < len(names) {
 		return names[o]
 	}
@@ -53,6 +54,9 @@ const (
 	// insists is how often one must have advanced, at a pace that no bunch of waiting
 	// messages has, before its refusal is a conflict: it lives.
 	insists = 3
+	// inARow is within how many gaps it has to advance again. What was late now and then
+	// is no sender that goes on.
+	inARow = 8
 )
 
 const wholeWindow = 1<<reorder - 1
@@ -75,7 +79,9 @@ type Lineage struct {
 type refused struct {
 	inc, seq uint64
 	at       time.Time // when it advanced last
-	n        uint8     // how often
+	n        uint8     // how often, in a row
+	alone    uint8     // how often since the valid incarnation did
+	mark     uint64    // seq of that one then
 }
 
 // other is an incarnation that is not the valid one.
@@ -187,34 +193,47 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 	return Stale
 }
 
-// Insists notes that a message with this (inc, seq) was refused by Hear, as Stale or
-// Older, and reports whether that is a conflict, once: the incarnation has advanced three
-// times, gap apart or more. One message that was forged silences a sender that lives.
-// Messages that may have waited somewhere are not for Insists.
-func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration) bool {
+// Insists takes a message with this (inc, seq) that Hear refused as o, Stale or Older,
+// and says what it is after all: Conflict, once, if this incarnation has advanced three
+// times in a row, gap apart or more. One message that was forged silences a sender that
+// lives. Where that one had a seq of the valid incarnation, far ahead, and nothing of it
+// was heard since the three began, the incarnation goes on from here: Back, or Next where
+// the conflict was told before. Messages that may have waited somewhere are not for
+// Insists.
+func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, o Outcome) Outcome {
 	i := slices.IndexFunc(l.others, func(o other) bool { return o.inc == inc })
-	news := inc == l.inc && l.ended && seq > l.seq
-	if i >= 0 {
-		news = l.others[i].advanced
-	}
 	r := &l.refused
 	switch {
-	case !news:
-		return false
-	case r.inc != inc:
-		*r = refused{inc: inc, seq: seq, at: now, n: 1}
-	case seq <= r.seq || now.Sub(r.at) < gap || r.n > insists:
-		return false
-	default:
-		r.seq, r.at, r.n = seq, now, r.n+1
+	case inc != l.inc && (i < 0 || !l.others[i].advanced):
+		return o
+	case r.inc != inc || now.Sub(r.at) > inARow*gap:
+		*r = refused{inc: inc, seq: seq, at: now, n: 1, alone: 1, mark: l.seq}
+		return o
+	case seq <= r.seq || now.Sub(r.at) < gap:
+		return o
 	}
-	if r.n != insists || i >= 0 && l.others[i].rounds >= rounds {
-		return false
+	if r.mark != l.seq {
+		r.alone, r.mark = 0, l.seq
 	}
-	if i >= 0 {
+	r.seq, r.at, r.n, r.alone = seq, now, min(r.n+1, insists+1), min(r.alone+1, insists)
+	tell := r.n == insists && (i < 0 || l.others[i].rounds < rounds)
+	if tell && i >= 0 {
 		l.others[i].rounds = rounds
 	}
-	return true
+	back := inc == l.inc && !l.ended && r.alone == insists
+	if back {
+		l.seq, l.window, r.alone = seq, wholeWindow, 0
+		r.mark = seq
+	}
+	switch {
+	case back && tell:
+		return Back
+	case back:
+		return Next
+	case tell:
+		return Conflict
+	}
+	return o
 }
 
 // Ahead reports whether inc lies hivebeat.MaxAhead ahead both of now and of the valid
@@ -224,6 +243,10 @@ func (l *Lineage) Ahead(now time.Time, inc uint64) bool {
 	most := uint64(max(0, now.Add(hivebeat.MaxAhead).UnixMicro()))
 	return inc > most && inc > l.inc+uint64(hivebeat.MaxAhead.Microseconds())
 }
+
+// Leaps reports whether seq lies hivebeat.MaxLeap ahead of the last one of the valid
+// incarnation: nobody sends so many while that one is alive.
+func (l *Lineage) Leaps(inc, seq uint64) bool { return inc == l.inc && seq > l.seq+hivebeat.MaxLeap }
 
 // Superseded reports whether the place of inc is remembered to have been taken.
 func (l *Lineage) Superseded(inc uint64) bool {
@@ -248,8 +271,13 @@ func (l *Lineage) same(seq uint64) Outcome {
 	return Next
 }
 
-// advance moves the window by d: what falls out of it unheard is lost.
+// advance moves the window by d: what falls out of it unheard is lost, unless that is
+// more than anybody sends.
 func (l *Lineage) advance(d uint64) {
+	if d > hivebeat.MaxLeap {
+		l.closeWindow()
+		return
+	}
 	if d < reorder {
 		out := l.window >> (reorder - d)
 		l.addLost(d - uint64(bits.OnesCount16(out)))
@@ -313,13 +341,18 @@ func (l *Lineage) remember(o other) {
 }
 
 // ConflictReason says in words which incarnations of one id both go on, of some
-// "hives" or "workers", and what to do.
-func ConflictReason(what, id string, believed, refused uint64) string {
-	if believed == refused {
+// "hives" or "workers", and what to do. left says that the one that is believed said
+// goodbye.
+func ConflictReason(what, id string, believed, refused uint64, left bool) string {
+	switch {
+	case believed != refused:
+		return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
+			what, id, believed, began(believed), refused, began(refused))
+	case left:
 		return fmt.Sprintf("one of the %s as %q said goodbye, and incarnation %d (%s) goes on: another process uses its id", what, id, refused, began(refused))
 	}
-	return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
-		what, id, believed, began(believed), refused, began(refused))
+	return fmt.Sprintf("two %s beat as %q, and both say that they are incarnation %d (%s), with a seq of their own: something else uses its id",
+		what, id, refused, began(refused))
 }
 
 // began says when an incarnation began, by the clock of its machine.
