@@ -76,6 +76,7 @@ type worker struct {
 	facts   hivebeat.Facts // of the last beat that was accepted
 	memo    wire.BeatMemo  // the bytes of it, or nothing
 	lineage liveness.Lineage
+	learned uint64 // the seq that somebody else heard, and was taken over
 	conn    string // by which closings knows it
 	live    hivebeat.Live
 	cause   hivebeat.Cause
@@ -244,7 +245,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64, every hivebe
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
 	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() {
-		b.outcome = w.lineage.Insists(now, inc, seq, every.Duration()/2, b.outcome)
+		b.outcome = w.lineage.Insists(now, inc, seq, every.Duration()/2, w.lineage.Seq() != w.learned, b.outcome)
 	}
 	if b.outcome == liveness.Back {
 		r.conflict(now, w, inc, seq)

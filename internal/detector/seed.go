@@ -41,6 +41,7 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		w.lineage.Hear(s.Prior, s.PriorSeq, false)
 	}
 	w.lineage.Take(s.Facts.Inc, s.Facts.Seq)
+	w.learned = s.Facts.Seq
 	w.live, w.cause = s.Live, s.Cause
 	if s.Ended > 0 || s.Live == hivebeat.Lost && s.Cause == hivebeat.CauseExit {
 		w.ended(end{Process: Process{s.Worker, s.Facts.Inc, s.Facts.PID}, boot: s.Ended, ns: s.Facts.NS})
@@ -80,7 +81,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if step.outcome.Begins() {
 		w.facts.Conn, w.facts.PID = "", 0 // those of the incarnation before
 	}
-	w.facts.Inc, w.facts.Seq = inc, seq
+	w.facts.Inc, w.facts.Seq, w.learned = inc, seq, seq
 	if f.Every > 0 {
 		w.facts.Every, w.facts.Quiet = f.Every, f.Quiet
 	}

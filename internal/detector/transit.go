@@ -123,7 +123,7 @@ func (r *Registry) Next() (time.Time, bool) { return r.closings.Next(r.deadlines
 // valid one stands.
 func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
-	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", w.id, w.facts.Inc, inc, w.lineage.Ended())
+	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", w.id, w.facts.Inc, inc)
 	w.rival = rival{inc: inc, seq: seq, at: now, told: now}
 	r.notices = append(r.notices, hivebeat.Notice{ID: w.id, Inc: inc, Believed: w.facts.Inc})
 	r.keep(w)

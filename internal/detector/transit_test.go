@@ -136,18 +136,14 @@ func TestQuietIsNoSilence(t *testing.T) {
 
 func TestScore(t *testing.T) {
 	b, f := newBench(t), newFake("w")
-	next := func() []byte { // its clock says nothing
-		f.Seq++
-		return f.Bytes(t)
-	}
-	b.mustFeed(next()).after(100 * second).told()
-	b.mustFeed(next()) // not a beat in between: it was us
+	b.mustFeed(f.Next(t)).after(100 * second).told()
+	b.mustFeed(f.Next(t)) // not a beat in between: it was us
 	if s := b.TakeSteps(); len(s) != 1 || s[0].Margin != 10*second || s[0].CutOff {
 		t.Errorf("steps %+v, want one with a margin of 10 s", s)
 	}
 	b.after(100 * second).told()
 	f.Seq += 3 // beats that we never heard: it was the line
-	b.mustFeed(next())
+	b.mustFeed(f.Next(t))
 	if s := b.TakeSteps(); len(s) != 1 || !s[0].CutOff {
 		t.Errorf("steps %+v, want one that was cut off", s)
 	}

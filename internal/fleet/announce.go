@@ -92,8 +92,12 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	if kind == h.kindOfLive() {
 		d.Cause = h.cause
 	}
+	seq := d.Seq
+	if e.Inc == d.Inc { // a conflict is told also by who heard less: only who went back says a lower one
+		seq = max(seq, h.worth(e.Inc, e.Seq))
+	}
 	next := ledger.RosterEntry{
-		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: d.Seq,
+		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: seq,
 		Every: hivebeat.MillisOf(h.every), Zone: h.Zone(), Age: h.Book.age(h, now),
 	}
 	if kind == hivebeat.KindConflict {
@@ -172,6 +176,7 @@ func (v *View) LearnSaid(t Teller, item ledger.RosterItem, told *hivebeat.EventD
 func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, now time.Time) {
 	e := &item.RosterEntry
 	before := h.Book.Item.N
+	h.goBackWith(&item)
 	// Where the roster stood at our incarnation and is at another now, somebody has
 	// decided after us. To insist, as the other would too, is to argue for ever, or to
 	// lead all to one that is gone: we follow.
@@ -210,6 +215,18 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 			v.heard(h, o, now)
 		}
 	}
+}
+
+// goBackWith follows a queen that put item, and took back a seq that an entry before it
+// had: something else had sent that in the name of the hive.
+func (h *Hive) goBackWith(item *ledger.RosterItem) {
+	was := &h.Book.Item
+	if item.Inc != was.Inc || item.Epoch != was.Epoch || item.N <= was.N || item.Seq >= was.Seq || h.Book.said.is(item) ||
+		item.Inc != h.line.Inc() || item.Seq >= h.line.Seq() || item.Seq == 0 {
+		return
+	}
+	h.disowned = max(h.disowned, h.line.Seq())
+	h.line.Rewind(item.Seq - 1) // so that it is heard
 }
 
 // believes reports whether this queen takes it over that h is lost from an author who

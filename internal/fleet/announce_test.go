@@ -390,6 +390,91 @@ func TestASilencedHiveIsAConflict(t *testing.T) {
 	}
 }
 
+// A seq that a hive went back from is evidence of nothing, in the roster, in its key, or
+// from another queen: what becomes of the hive is told as ever.
+func TestAFalseSeqIsDisowned(t *testing.T) {
+	a, b := New(45*time.Second), New(45*time.Second)
+	a.SetBrake(BrakeRule{Off: true})
+	b.SetBrake(BrakeRule{Off: true})
+	var roster ledger.RosterItem
+	var kinds []hivebeat.Kind
+	agree := func(now time.Time) {
+		t.Helper()
+		for again := true; again; {
+			again = false
+			for _, v := range []*View{a, b} {
+				v.Learn("h", roster, now)
+				kind, to, ok := v.hives["h"].Difference(now)
+				if !ok {
+					continue
+				}
+				d, next := v.hives["h"].Next(kind, to, now)
+				next.Event, _ = json.Marshal(hivebeat.Subjects{}.NewEvent("id", now, d))
+				roster = ledger.RosterItem{RosterEntry: next, Revision: next.N, Epoch: 1}
+				kinds, again = append(kinds, kind), true
+				v.Learn("h", roster, now) // as of what it has put itself
+				if len(kinds) > 20 {
+					t.Fatalf("they argue: %v", kinds)
+				}
+			}
+		}
+	}
+	const false1 = 5000
+	settle := func(now time.Time) { // the key has what was forged, as long as it lives
+		for _, v := range []*View{a, b} {
+			v.Tick(now)
+			for len(v.ready.Checks) > 0 {
+				c := v.ready.Checks[0]
+				v.ready.Checks = v.ready.Checks[1:]
+				v.Checked(c, 100, false1, now)
+			}
+		}
+	}
+	seq, s := uint64(0), 0.0
+	hear := func(n int, views ...*View) {
+		for range n {
+			seq++
+			for end := s + 14; s < end; s++ {
+				settle(at(s))
+				agree(at(s))
+			}
+			for _, v := range views {
+				_ = feed(t, v, snapshotOf("h", 100, seq), at(s))
+			}
+			agree(at(s))
+		}
+	}
+	mustFeed(t, a, snapshotOf("h", 100, 1), at(0))
+	mustFeed(t, b, snapshotOf("h", 100, 1), at(0))
+	seq = 1
+	for range 2 { // the second time no conflict is told any more
+		hear(5, a, b)
+		mustFeed(t, a, snapshotOf("h", 100, false1), at(s)) // b learns it
+		hear(8, a, b)
+		for _, v := range []*View{a, b} {
+			if h := v.Hive("h"); h.Live() != hivebeat.Alive || h.Seq() != seq {
+				t.Fatalf("%s at %d of %d, after %v", h.Live(), h.Seq(), seq, kinds)
+			}
+		}
+	}
+	if roster.Live != hivebeat.Alive {
+		t.Errorf("told as %s: %v", roster.Live, kinds)
+	}
+	hear(4) // it dies
+	if h := a.Hive("h"); h.Live() != hivebeat.Lost || b.Hive("h").Live() != hivebeat.Lost || roster.Live != hivebeat.Lost || kinds[len(kinds)-1] != hivebeat.KindLost {
+		t.Errorf("%s and %s, told as %s: %v", h.Live(), b.Hive("h").Live(), roster.Live, kinds)
+	}
+	conflicts := 0
+	for _, k := range kinds {
+		if k == hivebeat.KindConflict {
+			conflicts++
+		}
+	}
+	if conflicts != 1 {
+		t.Errorf("%d conflicts: %v", conflicts, kinds)
+	}
+}
+
 func TestAnImplausibleSeqOfAHive(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))

@@ -101,7 +101,7 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		d.State = hivebeat.State(t.To)
 	}
 	if t.Kind == hivebeat.KindConflict { // t.Inc is not the one that is believed
-		d.Reason = liveness.ConflictReason("workers", r.Worker, r.Inc, t.Inc, r.Live == hivebeat.Left)
+		d.Reason = liveness.ConflictReason("workers", r.Worker, r.Inc, t.Inc)
 	}
 	if t.N != r.N || t.Inc != r.Inc {
 		return d // what the record says else is of a later time

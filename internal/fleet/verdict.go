@@ -100,17 +100,7 @@ func (h *Hive) hearLine(inc, seq uint64, every time.Duration, heard, now time.Ti
 		o = h.line.Revive(inc, seq)
 	}
 	if (o == liveness.Stale || o == liveness.Older) && heard.Equal(now) { // what is read in doubt may have waited
-		refused := o
-		o = h.line.Insists(now, inc, seq, every/2, o)
-		// Where another queen heard more, what comes here is late, and no other sender's.
-		if inc == before && h.head.Seq != last {
-			switch o {
-			case liveness.Conflict:
-				o = refused
-			case liveness.Back:
-				o = liveness.Next
-			}
-		}
+		o = h.line.Insists(now, inc, seq, every/2, h.head.Inc == before && h.head.Seq == last, o)
 	}
 	if o.Accepted() {
 		h.wentOn = inc == before && seq > last+1
@@ -415,7 +405,7 @@ func (h *Hive) Conflicting(now time.Time) uint64 {
 }
 
 func (h *Hive) conflictReason(rival uint64) string {
-	return liveness.ConflictReason("hives", h.id, h.line.Inc(), rival, h.line.Ended())
+	return liveness.ConflictReason("hives", h.id, h.line.Inc(), rival)
 }
 
 func latest(a, b time.Time) time.Time {

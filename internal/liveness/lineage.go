@@ -78,6 +78,7 @@ type Lineage struct {
 // refused is an incarnation that goes on though it is refused.
 type refused struct {
 	inc, seq uint64
+	since    time.Time // when it was refused first, in a row
 	at       time.Time // when it advanced last
 	n        uint8     // how often, in a row
 	alone    uint8     // how often since the valid incarnation did
@@ -200,14 +201,18 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 // was heard since the three began, the incarnation goes on from here: Back, or Next where
 // the conflict was told before. Messages that may have waited somewhere are not for
 // Insists.
-func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, o Outcome) Outcome {
+//
+// heard says that the last seq of the valid incarnation was heard here. Where somebody
+// else heard it, what comes here may just be later: that is the same only after
+// hivebeat.KeepGone.
+func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, heard bool, o Outcome) Outcome {
 	i := slices.IndexFunc(l.others, func(o other) bool { return o.inc == inc })
 	r := &l.refused
 	switch {
 	case inc != l.inc && (i < 0 || !l.others[i].advanced):
 		return o
 	case r.inc != inc || now.Sub(r.at) > inARow*gap:
-		*r = refused{inc: inc, seq: seq, at: now, n: 1, alone: 1, mark: l.seq}
+		*r = refused{inc: inc, seq: seq, since: now, at: now, n: 1, alone: 1, mark: l.seq}
 		return o
 	case seq <= r.seq || now.Sub(r.at) < gap:
 		return o
@@ -215,15 +220,19 @@ func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, o O
 	if r.mark != l.seq {
 		r.alone, r.mark = 0, l.seq
 	}
-	r.seq, r.at, r.n, r.alone = seq, now, min(r.n+1, insists+1), min(r.alone+1, insists)
+	r.seq, r.at = seq, now
+	if inc == l.inc && !heard && now.Sub(r.since) < hivebeat.KeepGone {
+		return o
+	}
+	r.n, r.alone = min(r.n+1, insists+1), min(r.alone+1, insists)
 	tell := r.n == insists && (i < 0 || l.others[i].rounds < rounds)
 	if tell && i >= 0 {
 		l.others[i].rounds = rounds
 	}
 	back := inc == l.inc && !l.ended && r.alone == insists
 	if back {
-		l.seq, l.window, r.alone = seq, wholeWindow, 0
-		r.mark = seq
+		l.Rewind(seq)
+		r.alone, r.mark = 0, seq
 	}
 	switch {
 	case back && tell:
@@ -235,6 +244,9 @@ func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, o O
 	}
 	return o
 }
+
+// Rewind makes seq the last one of the valid incarnation, though a higher one was heard.
+func (l *Lineage) Rewind(seq uint64) { l.seq, l.window = seq, wholeWindow }
 
 // Ahead reports whether inc lies hivebeat.MaxAhead ahead both of now and of the valid
 // incarnation, whose clock may be right where that of the caller is not: one that no
@@ -341,18 +353,14 @@ func (l *Lineage) remember(o other) {
 }
 
 // ConflictReason says in words which incarnations of one id both go on, of some
-// "hives" or "workers", and what to do. left says that the one that is believed said
-// goodbye.
-func ConflictReason(what, id string, believed, refused uint64, left bool) string {
-	switch {
-	case believed != refused:
-		return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
-			what, id, believed, began(believed), refused, began(refused))
-	case left:
-		return fmt.Sprintf("one of the %s as %q said goodbye, and incarnation %d (%s) goes on: another process uses its id", what, id, refused, began(refused))
+// "hives" or "workers", and what to do. Where it is one, something else sent as it, a
+// goodbye or a high seq, or it has its id back by now.
+func ConflictReason(what, id string, believed, refused uint64) string {
+	if believed == refused {
+		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", refused, began(refused), what[:len(what)-1], id)
 	}
-	return fmt.Sprintf("two %s beat as %q, and both say that they are incarnation %d (%s), with a seq of their own: something else uses its id",
-		what, id, refused, began(refused))
+	return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
+		what, id, believed, began(believed), refused, began(refused))
 }
 
 // began says when an incarnation began, by the clock of its machine.
