@@ -335,7 +335,7 @@ func TestRefusalsAreTold(t *testing.T) {
 	f.Every = hivebeat.MillisOf(200 * time.Millisecond)
 	publish(t, near, beats, f.Next(t))
 	forged := *f
-	forged.Seq += 1000
+	forged.Seq += 5000
 	publish(t, near, beats, forged.Next(t))
 	awaitBeats(t, h, 2)
 	var n hivebeat.Notice

@@ -273,22 +273,30 @@ func TestASilencedWorkerIsAConflict(t *testing.T) {
 
 // Whoever is refused as a conflict is told so: at once, and once a minute while it goes on.
 func TestARefusedSenderIsTold(t *testing.T) {
-	for name, change := range map[string]func(*fake){
-		"older":   func(f *fake) { f.Inc -= 1000 },
-		"a clone": func(f *fake) { f.Seq = 0 },
+	for name, c := range map[string]struct {
+		change func(*fake)
+		rounds int
+		from   time.Duration // told not before
+	}{
+		"older":             {func(f *fake) { f.Inc -= 1000 }, 20, 0},
+		"a seq that leapt":  {func(f *fake) { f.Seq = 4 }, 20, 0},
+		"a clone beside it": {func(f *fake) { f.Seq = 0 }, 40, hivebeat.KeepGone},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, f := newBench(t), newFake("w")
 			for range 5 {
 				b.mustFeed(f.Next(t)).after(every)
 			}
+			if name == "a seq that leapt" {
+				f.Seq += 5000
+			}
 			refused := *f
-			change(&refused)
+			c.change(&refused)
 			b.mustFeed(f.Next(t))
 			want := hivebeat.Notice{ID: "w", Inc: refused.Inc, Believed: f.Inc}
 			conflicts, told := 0, []time.Duration{}
 			began := b.now
-			for range 20 {
+			for range c.rounds {
 				if b.feed(refused.Next(t)) == nil {
 					t.Fatal("it is believed beside one that goes on")
 				}
@@ -308,7 +316,7 @@ func TestARefusedSenderIsTold(t *testing.T) {
 					f.Seq++
 				}
 			}
-			if conflicts != 1 || len(told) < 5 || told[1]-told[0] < time.Minute || told[0] > 3*every {
+			if conflicts != 1 || len(told) < 5 || told[1]-told[0] < time.Minute || told[0] < c.from || told[0] > c.from+3*every {
 				t.Errorf("%d conflicts; told at %v", conflicts, told)
 			}
 			b.after(2 * every)

@@ -57,6 +57,9 @@ const (
 	// inARow is within how many gaps it has to advance again. What was late now and then
 	// is no sender that goes on.
 	inARow = 8
+	// leap is by how much a seq may lie above the last one, so that those in between, if
+	// they come, are late. No network keeps back so many.
+	leap = 1000
 )
 
 const wholeWindow = 1<<reorder - 1
@@ -70,6 +73,7 @@ type Lineage struct {
 	window   uint16 // bit i: seq - i was heard, or is none of our business
 	ended    bool   // it said goodbye
 	died     bool   // its process ended
+	leapt    uint64 // the seq before the last leap; 0: there was none
 	lost     uint64
 	others   []other // the superseded, oldest first, and rivals
 	refused  refused
@@ -80,9 +84,10 @@ type refused struct {
 	inc, seq uint64
 	since    time.Time // when it was refused first, in a row
 	at       time.Time // when it advanced last
-	n        uint8     // how often, in a row
-	alone    uint8     // how often since the valid incarnation did
+	n        uint8     // how often, in a row, up to insists
+	alone    uint8     // how often since the valid incarnation did, up to insists
 	mark     uint64    // seq of that one then
+	told     bool
 }
 
 // other is an incarnation that is not the valid one.
@@ -181,7 +186,7 @@ func (l *Lineage) Take(inc, seq uint64) {
 // It is the way back from a goodbye too that the process did not say itself: after that
 // it goes on, as Insists has found.
 func (l *Lineage) Revive(inc, seq uint64) Outcome {
-	if inc == l.inc && l.ended && l.refused.inc == inc && l.refused.n >= insists && seq > l.refused.seq {
+	if inc == l.inc && l.ended && l.refused.inc == inc && l.refused.told && seq > l.refused.seq {
 		l.begin(inc, seq)
 		return TakenOver
 	}
@@ -197,13 +202,13 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 // Insists takes a message with this (inc, seq) that Hear refused as o, Stale or Older,
 // and says what it is after all: Conflict, once, if this incarnation has advanced three
 // times in a row, gap apart or more. One message that was forged silences a sender that
-// lives. Where that one had a seq of the valid incarnation, far ahead, and nothing of it
-// was heard since the three began, the incarnation goes on from here: Back, or Next where
-// the conflict was told before. Messages that may have waited somewhere are not for
+// lives. Where that one was of the valid incarnation, with a seq far ahead, and nothing
+// above was heard since the three began, the incarnation goes on from here: Back, or Next
+// where the conflict was told before. Messages that may have waited somewhere are not for
 // Insists.
 //
-// heard says that the last seq of the valid incarnation was heard here. Where somebody
-// else heard it, what comes here may just be later: that is the same only after
+// What has a lower seq of the valid incarnation may just be late. It is not where the
+// seq leapt, which was heard here and not by somebody else, or where that goes on for
 // hivebeat.KeepGone.
 func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, heard bool, o Outcome) Outcome {
 	i := slices.IndexFunc(l.others, func(o other) bool { return o.inc == inc })
@@ -220,14 +225,16 @@ func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, hea
 	if r.mark != l.seq {
 		r.alone, r.mark = 0, l.seq
 	}
-	r.seq, r.at = seq, now
-	if inc == l.inc && !heard && now.Sub(r.since) < hivebeat.KeepGone {
+	r.seq, r.at, r.n, r.alone = seq, now, min(r.n+1, insists), min(r.alone+1, insists)
+	if late := inc == l.inc && seq < l.seq && !(heard && l.leapt > 0 && seq > l.leapt); late && now.Sub(r.since) < hivebeat.KeepGone {
 		return o
 	}
-	r.n, r.alone = min(r.n+1, insists+1), min(r.alone+1, insists)
-	tell := r.n == insists && (i < 0 || l.others[i].rounds < rounds)
-	if tell && i >= 0 {
-		l.others[i].rounds = rounds
+	tell := r.n == insists && !r.told && (i < 0 || l.others[i].rounds < rounds)
+	if tell {
+		r.told = true
+		if i >= 0 {
+			l.others[i].rounds = rounds
+		}
 	}
 	back := inc == l.inc && !l.ended && r.alone == insists
 	if back {
@@ -246,7 +253,7 @@ func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, hea
 }
 
 // Rewind makes seq the last one of the valid incarnation, though a higher one was heard.
-func (l *Lineage) Rewind(seq uint64) { l.seq, l.window = seq, wholeWindow }
+func (l *Lineage) Rewind(seq uint64) { l.seq, l.window, l.leapt = seq, wholeWindow, 0 }
 
 // Ahead reports whether inc lies hivebeat.MaxAhead ahead both of now and of the valid
 // incarnation, whose clock may be right where that of the caller is not: one that no
@@ -277,6 +284,9 @@ func (l *Lineage) same(seq uint64) Outcome {
 		return Stale
 	case l.ended:
 		return Stale
+	}
+	if seq-l.seq > leap {
+		l.leapt = l.seq
 	}
 	l.advance(seq - l.seq)
 	l.seq = seq
@@ -317,7 +327,7 @@ func (l *Lineage) addLost(n uint64) {
 // begin makes inc the valid one. What it sent before is not missed: we may have
 // come later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
-	l.inc, l.seq, l.window, l.ended, l.died = inc, seq, wholeWindow, false, false
+	l.inc, l.seq, l.window, l.ended, l.died, l.leapt = inc, seq, wholeWindow, false, false, 0
 	l.refused = refused{}
 	for i := range l.others { // each is half of a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0

@@ -360,9 +360,10 @@ func TestInsists(t *testing.T) {
 		return all
 	}
 	valid := []said{{after: time.Second}}
+	long := join(row(60, 2*gap), []said{{2 * gap, 71, Back}, {2 * gap, 72, Next}})
 	for name, c := range map[string]struct {
-		ended, learned bool
-		list           []said
+		ended, learned, near bool
+		list                 []said
 	}{
 		"goes back":              {list: row(4, 2*gap, Stale, Stale, Back, Next)},
 		"in a bunch":             {list: row(20, gap/10)},
@@ -371,12 +372,18 @@ func TestInsists(t *testing.T) {
 		"and that one is silent": {list: join(row(2, gap), valid, []said{{gap, 13, Conflict}, {gap, 14, Stale}, {gap, 15, Next}, {gap, 16, Next}})},
 		"a replay":               {list: []said{{gap, 11, Stale}, {gap, 11, Stale}, {gap, 10, Stale}, {gap, 11, Stale}, {gap, 9, Stale}}},
 		"after a goodbye":        {ended: true, list: row(5, 2*gap, Stale, Stale, Conflict)},
-		"somebody else heard":    {learned: true, list: join(row(60, 2*gap), []said{{2 * gap, 71, Stale}, {2 * gap, 72, Back}, {2 * gap, 73, Next}})},
+		"somebody else heard":    {learned: true, list: long},
+		"it may be late":         {near: true, list: long},
+		"late after a goodbye":   {near: true, ended: true, list: join(row(60, 2*gap), []said{{2 * gap, 71, Conflict}, {2 * gap, 72, Stale}})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var l Lineage
+			high := uint64(10 + leap + 1)
+			if c.near {
+				high--
+			}
 			l.Hear(7, 10, false)
-			l.Hear(7, 1000, true)
+			l.Hear(7, high, true)
 			if c.ended {
 				l.End()
 			}
