@@ -7,8 +7,8 @@ import (
 )
 
 // Notice tells a sender that its messages are refused, or were, as another one uses its
-// id. It stands on the subject of its roll call: whoever may publish there can have a
-// line logged with it, and nothing else.
+// id. It stands on the subject of its roll call: a credential that may publish
+// there can make the sender log a line, and nothing else.
 type Notice struct {
 	ID       string // of the worker or hive
 	Inc      uint64 // the incarnation that is refused

@@ -100,8 +100,8 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 //
 // Where it knows two servers or more, by URL or from the cluster itself, it moves to
 // another one when its server says nothing for twice half of Config.Every, 0.5 to 2 s
-// each time, while this process runs: at most once a minute. A connection that somebody
-// else made is never moved.
+// each time, while this process runs: at most once a minute. A connection that was made
+// otherwise is never moved.
 //
 // If no server can be reached or the credentials are refused, Connect still
 // returns a connection: it is logged, and tried again until the connection is

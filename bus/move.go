@@ -16,7 +16,7 @@ import (
 // A NATS server that is stopped, or that packets do not reach any more, keeps its
 // connections: nats.go gives one up after 20 to 30 s, as pings are not answered. A
 // connection of Connect that knows another server does not wait for that. The times
-// follow the promise of its user, who is lost 2.05 promises after it was cut off at the
+// follow the promise of its user, which is lost 2.05 promises after it was cut off at the
 // soonest: with one of 1 s or more the connection moves within 1.5 promises, and with one
 // of 15 s within 11.5 s.
 const (
@@ -24,8 +24,8 @@ const (
 	minAnswer, maxAnswer = 500 * time.Millisecond, 2 * time.Second // every / 2, for an answer
 	// unanswered is for how many times that the server may say nothing.
 	unanswered = 2
-	// moveGap is the least time between two moves: where nobody answers, it is not the
-	// server.
+	// moveGap is the least time between two moves: where no server answers, it is not
+	// the server.
 	moveGap = time.Minute
 	// overslept is how late a look may be. One that is later finds what came meanwhile
 	// unread: the process was stopped or starved.
@@ -164,7 +164,7 @@ func (m *mover) ask() {
 }
 
 // line dials for a connection, and knows the socket that it dialled last: to ask the
-// connection for it is to wait for whoever writes.
+// connection for it is to wait for a write that is blocked.
 type line struct {
 	dialer nats.CustomDialer
 	last   atomic.Pointer[socket]

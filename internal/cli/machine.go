@@ -99,8 +99,8 @@ func (cmd *hiveCmd) reach(ctx context.Context, id string, log *slog.Logger) (m *
 	return m, m.hearSystem(ctx, inner, cmd.SystemFlags, cmd.ConnFlags, name, cmd.Every, "worker")
 }
 
-// queenEvery is as short as any hive's promise should be: a queen that hears nobody is
-// missed by other queens after 1.5 s.
+// queenEvery is as short as any hive's promise should be: other queens miss one that
+// does not hear them after 1.5 s.
 const queenEvery = time.Second
 
 // reach connects the queen.

@@ -76,7 +76,7 @@ type worker struct {
 	facts   hivebeat.Facts // of the last beat that was accepted
 	memo    wire.BeatMemo  // the bytes of it, or nothing
 	lineage liveness.Lineage
-	learned uint64 // the seq that somebody else heard, and was taken over
+	learned uint64 // the seq that was taken over as heard elsewhere
 	conn    string // by which closings knows it
 	live    hivebeat.Live
 	cause   hivebeat.Cause
@@ -226,8 +226,8 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	return h, nil
 }
 
-// judge says what a beat of w with this (inc, seq) is, whose sender promises the next one
-// within every. The error is set if it is no news.
+// judge says what a beat of w with this (inc, seq) is, which promises the next one within
+// every. The error is set if it is no news.
 func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64, every hivebeat.Millis) (beatStep, error) {
 	switch {
 	case w.live != hivebeat.Alive:

@@ -152,7 +152,7 @@ func (r *Registry) refused(now time.Time, w *worker, inc, seq uint64) {
 	}
 }
 
-// TakeNotices returns who is to be told that it is refused, since the last call.
+// TakeNotices returns the notices for workers that are refused, since the last call.
 func (r *Registry) TakeNotices() []hivebeat.Notice {
 	n := r.notices
 	r.notices = nil

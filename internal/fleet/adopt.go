@@ -141,7 +141,7 @@ func (v *View) Beat(hive, worker string, b []byte, now time.Time) error {
 	got, err := a.reg.Receive(now, b, worker)
 	if err != nil {
 		v.refused[hivebeat.ReasonOf(err)]++
-		a.reg.TakeSteps() // a conflict, which the hive tells once it is back, also to who is refused
+		a.reg.TakeSteps() // a conflict, which the hive tells once it is back, to the refused one too
 		a.reg.TakeNotices()
 		return err
 	}

@@ -93,7 +93,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 		d.Cause = h.cause
 	}
 	seq := d.Seq
-	if e.Inc == d.Inc { // a conflict is told also by who heard less: only who went back says a lower one
+	if e.Inc == d.Inc { // a queen that heard less may tell a conflict: only one that went back says a lower seq
 		seq = max(seq, h.worth(e.Inc, e.Seq))
 	}
 	next := ledger.RosterEntry{

@@ -114,7 +114,7 @@ func (h *Hive) hearLine(inc, seq uint64, every time.Duration, heard, now time.Ti
 	return o
 }
 
-// worth returns what a seq of this hive that somebody else heard is worth: none, where it
+// worth returns what a seq of this hive that was heard elsewhere is worth: none, where it
 // is the one from which the hive went back, or nearer to that than to where it is.
 func (h *Hive) worth(inc, seq uint64) uint64 {
 	if at := h.line.Seq(); inc == h.line.Inc() && seq > at && seq <= h.disowned && h.disowned-seq < seq-at {

@@ -208,7 +208,7 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 // Insists.
 //
 // What has a lower seq of the valid incarnation may just be late. It is not where the
-// seq leapt, which was heard here and not by somebody else, or where that goes on for
+// seq leapt, as was heard here and not elsewhere, or where that goes on for
 // hivebeat.KeepGone.
 func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, heard bool, o Outcome) Outcome {
 	i := slices.IndexFunc(l.others, func(o other) bool { return o.inc == inc })
@@ -264,7 +264,7 @@ func (l *Lineage) Ahead(now time.Time, inc uint64) bool {
 }
 
 // Leaps reports whether seq lies hivebeat.MaxLeap ahead of the last one of the valid
-// incarnation: nobody sends so many while that one is alive.
+// incarnation: no sender has so many while that one is alive.
 func (l *Lineage) Leaps(inc, seq uint64) bool { return inc == l.inc && seq > l.seq+hivebeat.MaxLeap }
 
 // Superseded reports whether the place of inc is remembered to have been taken.
