@@ -43,6 +43,7 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		w.lineage.Hear(s.Prior, s.PriorSeq, false)
 	}
 	w.lineage.Take(s.Facts.Inc, s.Facts.Seq)
+	w.learned = s.Facts.Seq
 	w.live, w.cause = s.Live, s.Cause
 	if s.Restarts > 0 {
 		w.starts = &restarts{base: now}
@@ -82,7 +83,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() || w.spent.before(inc, 0, "") {
 		return false
 	}
-	step, err := r.judge(now, w, inc, seq)
+	step, err := r.judge(now, w, inc, seq, w.facts.Every)
 	if err != nil {
 		return false
 	}
@@ -90,7 +91,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if step.outcome.Begins() {
 		w.facts.Conn, w.facts.PID = "", 0 // those of the incarnation before
 	}
-	w.facts.Inc, w.facts.Seq = inc, seq
+	w.facts.Inc, w.facts.Seq, w.learned = inc, seq, seq
 	if f.Every > 0 {
 		w.facts.Every, w.facts.Quiet = f.Every, f.Quiet
 	}

@@ -25,7 +25,7 @@ func (h *hive) judged(s *detector.Step) {
 		h.judgedStalled(x, s)
 		return
 	case hivebeat.KindConflict:
-		if s.Inc != x.inc && !h.outlived(x.id, s.Inc, x.inc) {
+		if s.Inc == x.inc || !h.outlived(x.id, s.Inc, x.inc) { // nothing is sent in another's name
 			h.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", h.name, x.id, s.Inc, x.inc)
 		}
 		return
@@ -78,6 +78,9 @@ func (h *hive) judged(s *detector.Step) {
 // judged holds a queen's verdict on a hive against the truth.
 func (q *queen) judged(s *fleet.Step) {
 	if s.Kind == hivebeat.KindConflict {
+		if strings.Contains(s.Reason, "something else") {
+			q.w.breaks(Sound, "%s says that something else was sent as %s incarnation %d, which was not", q.name, s.Hive, s.Inc)
+		}
 		return
 	}
 	l := life{s.Hive, s.Inc}
