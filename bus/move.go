@@ -156,7 +156,11 @@ func (m *mover) ask() {
 		if !m.nc.IsConnected() {
 			return
 		}
-		m.servers.Store(int64(len(m.nc.Servers())))
+		servers := len(m.nc.Servers())
+		m.servers.Store(int64(servers))
+		if servers < 2 {
+			return // there is nowhere to move to: the pings of nats.go do
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), maxAnswer)
 		defer cancel()
 		_ = m.nc.FlushWithContext(ctx) // what comes back shows on the socket
