@@ -81,6 +81,7 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 		v.adoptedHives[h] = struct{}{}
 		h.adopted = &adoption{reg: detector.New(h.id), wards: make(map[string]*ward), differ: make(map[string]bool)}
 		h.adopted.reg.SetOwn(v.own)
+		h.adopted.reg.Doubt(v.doubt)
 		v.ready.Adoptions = append(v.ready.Adoptions, h.id)
 		// What the records say is not what the last snapshot said any more.
 		v.memos -= h.memo.size
@@ -135,9 +136,6 @@ func (v *View) Beat(hive, worker string, b []byte, now time.Time) error {
 		return nil // one that was on its way when they went back
 	}
 	a := h.adopted
-	if !v.doubt.IsZero() {
-		a.reg.Doubt(v.doubt)
-	}
 	got, err := a.reg.Receive(now, b, worker)
 	if err != nil {
 		v.refused[hivebeat.ReasonOf(err)]++

@@ -268,7 +268,7 @@ func (v *View) Postpone(c Check, now time.Time) {
 			v.rearm(h)
 			return
 		}
-		v.due.Set(h, now)
+		v.due.Set(h, v.heardAs(now))
 	}
 }
 
@@ -333,6 +333,9 @@ func (v *View) Doubt(since time.Time) {
 	}
 	if v.doubt.IsZero() || since.Before(v.doubt) {
 		v.doubt = since
+		for h := range v.adoptedHives {
+			h.adopted.reg.Doubt(since)
+		}
 	}
 }
 
