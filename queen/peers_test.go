@@ -215,7 +215,7 @@ func TestAQueenPicksNobodyWhomAnotherDoubts(t *testing.T) {
 	q.eventually("it is not picked", func() bool {
 		say(h.snap.Seq)
 		a := pick()
-		return doubted(&a) && a.Passed["its hive is unverified to another queen"] == 1
+		return doubted(&a) && a.Passed["another queen doubts its hive"] == 1
 	})
 	old := h.snap.Seq
 	h.send(nil)

@@ -64,7 +64,7 @@ func (q *Queen) status(now time.Time) api.Status {
 		unsure("%d hives are known from memory alone and were not heard yet", n)
 	}
 	if n, by := q.view.DoubtedElsewhere(now); n > 0 {
-		unsure("queen %s holds %d hives as unverified that are alive to this queen: they are not picked", by, n)
+		unsure("queen %s doubts %d hives that are alive to this queen, which has heard no more of them: they are not picked", by, n)
 	}
 	if ids := q.core.OtherStores(now); len(ids) > 0 {
 		unsure("queens %s keep hives and events in another JetStream than this one: holds and verdicts are not shared with them", strings.Join(ids, ", "))
