@@ -225,7 +225,7 @@ func (v *View) endHolds(now time.Time) {
 		for len(z.queue) > 0 {
 			q := z.queue[0]
 			if h := q.hive; q.holds(z) {
-				if now.Before(h.releaseAt) || now.Before(z.next) {
+				if now.Before(h.releaseAt) || now.Before(z.next) || !v.apart.since.IsZero() {
 					break
 				}
 				h.released = true
@@ -257,7 +257,7 @@ func (v *View) nextRelease() (next time.Time, ok bool) {
 			continue
 		}
 		at := z.look
-		if len(z.queue) > 0 {
+		if len(z.queue) > 0 && v.apart.since.IsZero() {
 			at = latest(z.queue[0].hive.releaseAt, z.next)
 			if !z.look.IsZero() && z.look.Before(at) {
 				at = z.look
