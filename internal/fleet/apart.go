@@ -55,15 +55,22 @@ func (v *View) Prove(asked, now time.Time) {
 	away := now.Sub(a.since)
 	a.since, a.why = time.Time{}, ""
 	for _, h := range v.order {
-		if h.live == hivebeat.Late || h.live == hivebeat.Unverified {
-			h.blind = v.blind - now.Sub(h.judged)
-			if h.check = 0; h.heldBy != nil {
-				h.released, h.releaseAt = false, v.lostAt(h)
-			} else {
-				v.due.Set(h, v.lostAt(h))
-			}
-			v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: v.Spread()})
+		if h.live != hivebeat.Late && h.live != hivebeat.Unverified {
+			continue
 		}
+		h.blind = v.blind - v.heardAs(now).Sub(h.judged)
+		if h.released {
+			v.unhold(h) // else nobody releases it again
+		}
+		if h.heldBy != nil {
+			h.releaseAt = v.lostAt(h)
+		} else {
+			v.due.Set(h, v.lostAt(h))
+		}
+		if !h.closed.over { // else a connection that closed is being judged
+			h.check = 0
+		}
+		v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: v.Spread()})
 	}
 	for h := range v.adoptedHives {
 		h.adopted.reg.CreditSilence(away)

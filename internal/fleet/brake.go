@@ -21,7 +21,8 @@ import (
 //
 // In turn means at max(5, held/60) a second, where held counts all that this brake
 // held: with it the rate grows, so that the brake always ends. While it is on,
-// whoever fell silent with them is held too.
+// whoever fell silent with them is held too. A queen that may be the one that is cut off
+// (apart.go) releases nobody.
 
 const (
 	brakeWindow = 10 * time.Second

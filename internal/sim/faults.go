@@ -120,9 +120,9 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 	s, list := w.byName[f.Who], w.meant(f)
 	switch {
 	case f.Kind == Storage || f.Kind == Wipe || f.Kind == Frozen:
-		w.store.turn(1)
+		w.store.awayBy(1)
 		w.until(f.For, func() {
-			w.store.turn(-1)
+			w.store.awayBy(-1)
 			if f.Kind == Wipe {
 				w.store.wipe()
 			}
@@ -130,14 +130,14 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 		})
 		w.cutAll(list, f) // of one that is frozen
 	case f.Kind == Server:
-		w.store.turn(1)
+		w.store.awayBy(1)
 		w.serverGone++
 		w.server++
 		for _, p := range list {
 			p.cut(false, 0)
 		}
 		w.until(f.For, func() {
-			w.store.turn(-1)
+			w.store.awayBy(-1)
 			w.serverGone--
 			for _, p := range w.meant(f) { // those that began meanwhile, too
 				p.heal()

@@ -45,8 +45,8 @@ type stored struct {
 	data hivebeat.EventData
 }
 
-// turn begins or ends one fault that keeps it away.
-func (s *store) turn(by int) {
+// awayBy begins or ends one fault that keeps it away.
+func (s *store) awayBy(by int) {
 	s.away += by
 	s.turned = s.w.now
 }
