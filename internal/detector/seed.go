@@ -65,9 +65,18 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 	default:
 		w.live, w.cause = hivebeat.Late, hivebeat.CauseHive
-		at := s.Heard.Add(liveness.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration()))
-		if at.Before(s.Until) {
-			at = s.Until
+		// Credit is for what was heard before the doubt: what counts from a time since,
+		// or from now, is set as if that began now.
+		doubted := time.Duration(0)
+		if !r.doubt.IsZero() {
+			doubted = max(0, now.Sub(r.doubt))
+		}
+		at, until := s.Heard.Add(liveness.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration())), s.Until.Add(-doubted)
+		if s.Heard.After(r.doubt) {
+			at = at.Add(-doubted)
+		}
+		if at.Before(until) {
+			at = until
 		}
 		r.deadlines.Set(w, at)
 	}

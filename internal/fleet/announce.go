@@ -275,7 +275,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 	}
 	h.line.Hear(e.Inc, e.Seq, false)
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
-	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), now, v.blind
+	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), v.heardAs(now), v.blind
 	if e.Live == hivebeat.Lost || e.Live == hivebeat.Left {
 		h.received = h.Book.heard(h.every, now)
 		v.recallWorkers(h, now)
@@ -286,7 +286,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 	}
 	h.live, h.since = hivebeat.Unverified, now
 	v.resum(h, another, now)
-	v.due.Set(h, now.Add(liveness.LostAfter(h.every, 0)))
+	v.due.Set(h, h.judged.Add(liveness.LostAfter(h.every, 0)))
 }
 
 // recallWorkers lists who was on a hive that is gone, as the roster remembers
