@@ -36,6 +36,7 @@ type Registry struct {
 	calms     liveness.Deadlines[*worker] // when those that are damped will have been calm for long enough
 	closings  liveness.Closings[*worker]
 	steps     []Step // transitions that nobody took yet
+	notices   []hivebeat.Notice
 	stats     hivebeat.Stats
 	margins   Histogram
 	detects   map[hivebeat.Cause]Histogram
@@ -77,6 +78,7 @@ type worker struct {
 	facts   hivebeat.Facts // of the last beat that was accepted
 	memo    wire.BeatMemo  // the bytes of it, or nothing
 	lineage liveness.Lineage
+	learned uint64 // the seq that was taken over as heard elsewhere
 	conn    string // by which closings knows it
 	live    hivebeat.Live
 	cause   hivebeat.Cause
@@ -132,6 +134,7 @@ var (
 	errForeign = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "meant for another hive"}
 	errPinned  = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "worker", Detail: "not the id in the subject"}
 	errAhead   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
+	errLeaps   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last one of an incarnation that is alive"}
 	errEnded   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Key: "boot", Detail: "sent before its process ended, as far as is known"}
 	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
 )
@@ -173,7 +176,7 @@ func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error
 		if w.spent.before(w.facts.Inc, r.tail.Boot, w.facts.NS) {
 			return Heard{}, errEnded
 		}
-		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq)
+		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq, w.facts.Every)
 		if err != nil {
 			return step.heard(), err
 		}
@@ -212,7 +215,7 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	if w.spent.Inc == v.Inc && !hivebeat.State(v.State).Goodbye() && w.spent.before(v.Inc, v.Boot, string(v.NS)) {
 		return Heard{}, errEnded
 	}
-	step, err := r.judge(now, w, v.Inc, v.Seq)
+	step, err := r.judge(now, w, v.Inc, v.Seq, hivebeat.Millis(v.Every))
 	if err != nil {
 		return step.heard(), err
 	}
@@ -225,11 +228,15 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	return h, nil
 }
 
-// judge says what a beat of w with this (inc, seq) is. The error is set if it is
-// no news.
-func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
-	if w.live == hivebeat.Alive && w.lineage.Ahead(now, inc) {
+// judge says what a beat of w with this (inc, seq) is, which promises the next one within
+// every. The error is set if it is no news.
+func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64, every hivebeat.Millis) (beatStep, error) {
+	switch {
+	case w.live != hivebeat.Alive:
+	case w.lineage.Ahead(now, inc):
 		return beatStep{}, errAhead
+	case w.lineage.Leaps(inc, seq):
+		return beatStep{}, errLeaps
 	}
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}
@@ -239,8 +246,11 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) {
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
-	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() && w.lineage.Insists(now, inc, seq, w.facts.Every.Duration()/2) {
-		b.outcome = liveness.Conflict
+	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() {
+		b.outcome = w.lineage.Insists(now, inc, seq, every.Duration()/2, w.lineage.Seq() != w.learned, b.outcome)
+	}
+	if b.outcome == liveness.Back {
+		r.conflict(now, w, inc, seq)
 	}
 	if b.outcome.Begins() {
 		w.began, w.rival = now, rival{}
@@ -255,10 +265,10 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		r.conflict(now, w, inc, seq)
 		return b, errStale
 	case liveness.Older:
-		w.rival.goesOn(now, inc, seq)
+		r.refused(now, w, inc, seq)
 		return b, errOlder
 	case liveness.Stale, liveness.Same:
-		w.rival.goesOn(now, inc, seq)
+		r.refused(now, w, inc, seq)
 		return b, errStale
 	case liveness.First:
 		b.age = 0

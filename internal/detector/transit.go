@@ -87,7 +87,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 // have been lost or left for long enough. It costs nothing for workers whose
 // deadline has not passed.
 func (r *Registry) Detect(now time.Time) {
-	r.detectClosed(now)
+	r.DetectClosed(now)
 	for w := range r.calms.Due(now) {
 		r.calm(now, w)
 	}
@@ -134,7 +134,8 @@ func (r *Registry) Next() (time.Time, bool) {
 func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
 	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", w.id, w.facts.Inc, inc)
-	w.rival = rival{inc: inc, seq: seq, at: now}
+	w.rival = rival{inc: inc, seq: seq, at: now, told: now}
+	r.notices = append(r.notices, hivebeat.Notice{ID: w.id, Inc: inc, Believed: w.facts.Inc})
 	r.keep(w)
 }
 
@@ -142,13 +143,30 @@ func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 type rival struct {
 	inc, seq uint64
 	at       time.Time // when it advanced last
+	told     time.Time // when it was told that it is refused
 }
 
-// goesOn notes what was refused.
-func (v *rival) goesOn(now time.Time, inc, seq uint64) {
-	if v.inc != 0 && v.inc == inc && seq > v.seq {
-		v.seq, v.at = seq, now
+// noticeEvery is how often a sender is told that it is refused, while it goes on.
+const noticeEvery = time.Minute
+
+// refused notes that a message of w was refused, which may be one of its rival.
+func (r *Registry) refused(now time.Time, w *worker, inc, seq uint64) {
+	v := &w.rival
+	if v.inc == 0 || v.inc != inc || seq <= v.seq {
+		return
 	}
+	v.seq, v.at = seq, now
+	if now.Sub(v.told) >= noticeEvery {
+		v.told = now
+		r.notices = append(r.notices, hivebeat.Notice{ID: w.id, Inc: inc, Believed: w.facts.Inc})
+	}
+}
+
+// TakeNotices returns the notices for workers that are refused, since the last call.
+func (r *Registry) TakeNotices() []hivebeat.Notice {
+	n := r.notices
+	r.notices = nil
+	return n
 }
 
 // now is its incarnation, while it is heard no less than w has to be: else 0.

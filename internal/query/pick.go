@@ -229,7 +229,7 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 	case h.Conflicting(now) != 0:
 		return "its hive is in conflict"
 	case v.DoubtedBy(h, now) != "":
-		return "its hive is unverified to another queen"
+		return "another queen doubts its hive"
 	case f.not[p]:
 		return "taken by another"
 	}

@@ -93,13 +93,13 @@ func NewWorker(id string) *Worker {
 			Inc: 1_790_000_000_000_000, Every: hivebeat.MillisOf(Every), State: hivebeat.Ready,
 			PID: 4711, NS: "boot/4026531836", Host: Hive, Conn: "NDXS/17", RW: 250,
 			Model: "llama-3.3-70b", Endpoint: "http://gpu-01:8000/v1", GPUs: []string{"GPU-5d4a4bd8-9a3b-4e3b-8f53-5c1b8c4e8f53"},
-			Slots: 16, Labels: map[string]string{"tier": "gold"}, Sent: 1_790_000_000_100,
+			Slots: 16, Labels: map[string]string{"tier": "gold"},
 		},
 	}}
 }
 
-// Next returns the next beat. Its Sent is that of the one before: times of the real clock
-// say nothing beside those of a test, and would look as if the beat had been held.
+// Next returns the next beat. Its Sent stays as it is: most tests have a time of their own,
+// against which the clock would show beats that were held.
 func (w *Worker) Next(t testing.TB) []byte {
 	t.Helper()
 	w.Seq++

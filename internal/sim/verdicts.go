@@ -25,7 +25,7 @@ func (h *hive) judged(s *detector.Step) {
 		h.judgedStalled(x, s)
 		return
 	case hivebeat.KindConflict:
-		if s.Inc != x.inc && !h.outlived(x.id, s.Inc, x.inc) {
+		if s.Inc == x.inc || !h.outlived(x.id, s.Inc, x.inc) { // nothing is sent in another's name
 			h.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", h.name, x.id, s.Inc, x.inc)
 		}
 		return
@@ -78,6 +78,9 @@ func (h *hive) judged(s *detector.Step) {
 // judged holds a queen's verdict on a hive against the truth.
 func (q *queen) judged(s *fleet.Step) {
 	if s.Kind == hivebeat.KindConflict {
+		if strings.Contains(s.Reason, "something else") {
+			q.w.breaks(Sound, "%s says that something else was sent as %s incarnation %d, which was not", q.name, s.Hive, s.Inc)
+		}
 		return
 	}
 	l := life{s.Hive, s.Inc}
@@ -88,6 +91,9 @@ func (q *queen) judged(s *fleet.Step) {
 	case strings.HasPrefix(s.Reason, "as another queen"):
 		q.talkedDown(l)
 	case s.Cause == hivebeat.CauseMissed:
+		if a, st := q.last[l], q.w.store; q.w.plan.Replicas > 1 && st.away > 0 && st.turned < a.at+a.every {
+			q.wrongly(l, ", to which a store of %d servers acknowledged nothing since it was silent", q.w.plan.Replicas)
+		}
 		q.lostBySilence(l)
 	case s.Cause == hivebeat.CauseDisconnect:
 		opened, _ := q.heardOf(q.linked[l].conn)
