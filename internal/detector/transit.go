@@ -86,7 +86,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 // have been lost or left for long enough. It costs nothing for workers whose
 // deadline has not passed.
 func (r *Registry) Detect(now time.Time) {
-	r.detectClosed(now)
+	r.DetectClosed(now)
 	for w, at := range r.deadlines.Due(now) {
 		every, quiet := w.facts.Every.Duration(), w.facts.Quiet.Duration()
 		switch w.live {

@@ -60,6 +60,10 @@ func (r *Registry) Credit(blind time.Duration) {
 	}
 }
 
+// CreditSilence takes time in which nobody who is silent could be judged out of all
+// judgements by silence.
+func (r *Registry) CreditSilence(d time.Duration) { r.deadlines.Shift(d) }
+
 // Paused counts time in which the hive itself was stopped or starved.
 func (r *Registry) Paused(d time.Duration) {
 	r.stats.SelfPause = hivebeat.Millis(add(uint64(r.stats.SelfPause), uint64(hivebeat.MillisOf(d))))

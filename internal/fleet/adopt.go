@@ -125,7 +125,11 @@ func (v *View) watch(h *Hive, now time.Time) {
 		v.wardsDue.Remove(h)
 		return
 	}
-	v.wardsDue.Set(h, latest(next, now.Add(time.Millisecond)))
+	again := time.Millisecond
+	if !v.apart.since.IsZero() { // what is due by silence waits
+		again = assessEvery
+	}
+	v.wardsDue.Set(h, latest(next, now.Add(again)))
 }
 
 // Beat takes a beat for a hive whose workers are wards. worker is the id in the
@@ -176,7 +180,11 @@ func (v *View) tickWards(now time.Time) {
 			v.call(h, now)
 		}
 		n := a.reg.Len()
-		a.reg.Detect(now)
+		if v.apart.since.IsZero() {
+			a.reg.Detect(now)
+		} else {
+			a.reg.DetectClosed(now)
+		}
 		if a.reg.TakeAsk() && a.spread <= wardAskMost { // some may have come back unheard
 			v.ready.Calls = append(v.ready.Calls, RollCall{h.id, true, a.spread})
 		}

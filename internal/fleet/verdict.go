@@ -28,8 +28,8 @@ const forgetAfter = 7 * 24 * time.Hour
 //
 //	roster only ────▶ unverified ──── E + 2 × every after this queen began ──▶ lost
 //
-// Between all that and lost by silence stands the brake (brake.go), which makes of
-// it unverified for a while.
+// Between all that and lost by silence stand the brake (brake.go), and that this queen
+// may be the one that is cut off (apart.go): both make of it unverified for a while.
 //
 // Before it becomes late or lost the hive's key is read once (check): another
 // queen may have heard what this one missed.
@@ -142,8 +142,9 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 		switch {
 		case h.heldBy != nil:
 			why.reason += ", and no longer held by the brake"
-		case was == hivebeat.Unverified:
+		case was == hivebeat.Unverified && h.why.kind == "":
 			why.reason = "heard, and so no longer known from memory alone"
+		case was == hivebeat.Unverified: // nobody took it for dead
 		default:
 			margin = max(0, margin) // what another queen found may have come before our own deadline
 			m := hivebeat.MillisOf(margin)
@@ -290,6 +291,9 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 // lose is the one place where a hive becomes lost: what holds a verdict back
 // stands here.
 func (v *View) lose(h *Hive, cause hivebeat.Cause, why evidence, now time.Time) {
+	if cause == hivebeat.CauseMissed && v.standApart(h, why, now) {
+		return
+	}
 	if !h.released && v.brake(h, why, now) {
 		return
 	}

@@ -29,6 +29,7 @@ type View struct {
 	own      string                   // the NATS server in this process
 	blind    time.Duration            // time this queen could not hear anybody, in all
 	doubt    time.Time                // since when what it reads may have waited; zero: it does not doubt itself
+	apart    apart                    // whether it may be the one that is cut off (apart.go)
 	gen      uint64                   // of checks
 	page     wire.SnapshotView
 	memos    int // bytes that the memos hold on to

@@ -243,7 +243,7 @@ func (c *Core) missing(now time.Time) (ids []string) {
 // doubts returns the hives of which this queen doubts that they live, and that others are
 // not to pick. A queen that may itself be the one that hears badly says nothing.
 func (c *Core) doubts(now time.Time) (list []PeerDoubt) {
-	if !c.hearing.Trusts() || !c.cfg.NoJetStream && !c.StoreThere() {
+	if !c.hearing.Trusts() || c.view.Apart() != "" || !c.cfg.NoJetStream && !c.StoreThere() {
 		return nil
 	}
 	c.view.EachDoubted(now, func(h *fleet.Hive) {

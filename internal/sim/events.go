@@ -88,7 +88,7 @@ func (w *world) joinedBefore(d *hivebeat.EventData) bool {
 // checkWorkerEvents looks at what was told of one worker within one incarnation of
 // its hive: every number once, told or within a gap.
 func (w *world) checkWorkerEvents(list []*stored) {
-	const working, hanging = "working", "hanging"
+	const working = "to "                  // in place of stalled
 	next, live, doing := uint64(0), "", "" // as the events said last; empty: unknown
 	for i, e := range list {
 		d := &e.data
@@ -116,14 +116,10 @@ func (w *world) checkWorkerEvents(list []*stored) {
 		switch d.Kind {
 		case hivebeat.KindGap, hivebeat.KindState, hivebeat.KindConflict:
 		case hivebeat.KindStalled:
-			now := working
-			if d.To != "" {
-				now = hanging
-			}
-			if now == doing {
+			if doing == working+d.To {
 				w.breaks(Stalls, "%s/%s: %s says from %q to %q, and so said the one before", d.Hive, d.Worker, e.id, d.From, d.To)
 			}
-			doing = now
+			doing = working + d.To
 		default:
 			if live != "" && d.From != live && d.Kind != hivebeat.KindJoined {
 				w.breaks(EventsOnce, "%s/%s: %s says from %s, and it was %s", d.Hive, d.Worker, e.id, d.From, live)

@@ -86,7 +86,7 @@ func (o *observer) believes(id string, inc uint64) bool {
 		}
 		// It has heard that inc went on, which may have ended since; or it could not see.
 		if s.proved == inc || !slices.Contains(s.before, inc) &&
-			(q.born > p.born || q.bothered(p.born, o.w.now, false) || o.w.store.backAt > p.born) {
+			(q.born > p.born || q.bothered(p.born, o.w.now, false) || o.w.store.turned > p.born) {
 			return true
 		}
 	}

@@ -75,6 +75,9 @@ func (q *queen) judged(s *fleet.Step) {
 	case strings.HasPrefix(s.Reason, "as another queen"):
 		q.talkedDown(l)
 	case s.Cause == hivebeat.CauseMissed:
+		if a, st := q.last[l], q.w.store; q.w.plan.Replicas > 1 && st.away > 0 && st.turned < a.at+a.every {
+			q.wrongly(l, ", to which a store of %d servers acknowledged nothing since it was silent", q.w.plan.Replicas)
+		}
 		q.lostBySilence(l)
 	case s.Cause == hivebeat.CauseDisconnect:
 		opened, _ := q.heardOf(q.linked[l].conn)
