@@ -54,6 +54,7 @@ func (r *Registry) Doubt(since time.Time) { r.doubt = since }
 func (r *Registry) Credit(blind time.Duration) {
 	r.doubt = time.Time{}
 	r.deadlines.Shift(blind)
+	r.calms.Shift(blind)
 	r.closings.Shift(blind)
 	if !r.warmAt.IsZero() {
 		r.warmAt = r.warmAt.Add(blind)

@@ -143,7 +143,8 @@ func (v *View) Beat(hive, worker string, b []byte, now time.Time) error {
 	got, err := a.reg.Receive(now, b, worker)
 	if err != nil {
 		v.refused[hivebeat.ReasonOf(err)]++
-		a.reg.TakeSteps() // a conflict, which the hive tells once it is back
+		a.reg.TakeSteps() // a conflict, which the hive tells once it is back, to the refused one too
+		a.reg.TakeNotices()
 		return err
 	}
 	if a.wards[got.Worker] == nil {
@@ -224,9 +225,10 @@ func (v *View) call(h *Hive, now time.Time) {
 func (v *View) wardSteps(h *Hive, now time.Time) {
 	a := h.adopted
 	a.reg.TakeClosed() // no ward is ever picked
+	a.reg.TakeNotices()
 	for _, s := range a.reg.TakeSteps() {
 		c := a.wards[s.Worker]
-		if c == nil {
+		if c == nil || s.Kind == hivebeat.KindConflict {
 			continue
 		}
 		first := !c.answered

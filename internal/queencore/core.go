@@ -79,6 +79,8 @@ type Ready struct {
 	Listen, Unlisten []string
 	// Calls are roll calls to be published; that of no hive is one to all hives.
 	Calls []fleet.RollCall
+	// Notices are to be published where those that they are for hear roll calls.
+	Notices []hivebeat.Notice
 	// Puts are snapshots to be kept in the bucket. Each is kept until it was put.
 	Puts []ledger.Snapshot
 	// Ops are requests, each to be handed back by Done. The requests of one hand-back
@@ -298,6 +300,7 @@ func (c *Core) Ready(now time.Time) *Ready {
 		c.ready.Steps = append(c.ready.Steps, r.Steps...)
 		c.logSteps(r.Steps)
 		c.ready.Transitions = append(c.ready.Transitions, r.Events...)
+		c.ready.Notices = append(c.ready.Notices, r.Notices...)
 		c.out.Push(r.Events)
 		if !c.cfg.NoJetStream {
 			c.live.worker(r.Events, now)
@@ -340,7 +343,7 @@ func (c *Core) take() *Ready {
 	clear(r.Live)
 	clear(r.Logs)
 	*r = Ready{
-		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Puts: r.Puts[:0], Ops: r.Ops[:0], Peers: r.Peers[:0],
+		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Puts: r.Puts[:0], Ops: r.Ops[:0], Peers: r.Peers[:0], Notices: r.Notices[:0],
 		Steps: r.Steps[:0], Transitions: r.Transitions[:0], Live: r.Live[:0], Logs: r.Logs[:0], Err: c.taken.Err,
 	}
 	return &c.taken

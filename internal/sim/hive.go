@@ -88,18 +88,12 @@ func (h *hive) act() {
 		h.judged(&r.Steps[i])
 	}
 	if r.Ended {
-		h.out.want((*bus.Schedule).Ended)
+		h.out.want(true, (*bus.Schedule).Ended)
 		h.checkEndIsSaid()
 	}
-	if r.Changed {
-		h.out.want((*bus.Schedule).Changed)
-	}
-	if r.Touch {
-		h.out.want((*bus.Schedule).Touch)
-	}
-	if r.Reconnected {
-		h.out.want((*bus.Schedule).Reconnected)
-	}
+	h.out.want(r.Changed, (*bus.Schedule).Changed)
+	h.out.want(r.Touch, (*bus.Schedule).Touch)
+	h.out.want(r.Reconnected, (*bus.Schedule).Reconnected)
 	if r.Answer {
 		h.out.reply(r.Spread)
 	}

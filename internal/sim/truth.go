@@ -22,14 +22,16 @@ type sightings []*sighting
 
 // sighting is what an observer says of one id.
 type sighting struct {
-	id      string
-	live    hivebeat.Live
-	inc     uint64
-	since   time.Duration // when live came
-	incAt   time.Duration // when inc was learned
-	before  []uint64      // incarnations whose place was taken
-	proved  uint64        // the last of those that was heard to go on
-	stalled bool
+	id     string
+	live   hivebeat.Live
+	inc    uint64
+	since  time.Duration // when live came
+	incAt  time.Duration // when inc was learned
+	before []uint64      // incarnations whose place was taken
+	proved uint64        // the last of those that was heard to go on
+
+	stalled, looping bool            // told last
+	restarts         []time.Duration // when
 }
 
 // of returns the sighting of id, and makes one where there is none.
