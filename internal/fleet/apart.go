@@ -74,7 +74,7 @@ func (v *View) Prove(asked, now time.Time) {
 	}
 	for h := range v.adoptedHives {
 		// Nothing waited for the wards of a hive before it was lost.
-		h.adopted.reg.CreditSilence(now.Sub(latest(since, h.since)))
+		h.adopted.reg.CreditSilence(now.Sub(latest(since, h.adopted.since)))
 		v.watch(h, now)
 	}
 	v.callWards = v.adopted > 0
