@@ -56,9 +56,9 @@ type Registry struct {
 	doubt time.Time // since when what is heard may have waited; zero: it did not
 	roll  roll
 
-	warmAt   time.Time       // zero until NATS was there for the first time
-	expected map[string]bool // workers of the last kept snapshot that were not heard yet
-	kept     bool            // expected is known
+	warmAt   time.Time            // zero until NATS was there for the first time
+	expected map[string]*recalled // workers of the last kept snapshot that were not heard yet
+	kept     bool                 // these are all that there were
 	warm     bool
 }
 
@@ -201,6 +201,9 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	if !known {
 		if len(r.workers) >= hivebeat.MaxWorkers {
 			return Heard{}, errFull
+		}
+		if k := r.expected[string(v.Worker)]; k != nil && k.inc > v.Inc && !r.warm {
+			return Heard{}, errOlder // the one that is awaited was alive
 		}
 		if w = r.back(v); w == nil {
 			return Heard{}, errStale

@@ -15,6 +15,7 @@ type Seed struct {
 	Facts  hivebeat.Facts
 	Heard  time.Time // when it was heard last
 	Until  time.Time // it is not lost before: it has to be asked first
+	Since  time.Time // of one that is lost or left: since when; zero: now
 
 	// The incarnation whose place this one took, and its last seq, if that is known: a
 	// message of it that is on its way still, or again, brings nobody back.
@@ -46,13 +47,16 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		w.ended(end{Process: Process{s.Worker, s.Facts.Inc, s.Facts.PID}, boot: s.Ended, ns: s.Facts.NS})
 	}
 	w.progress.at, w.progress.stalled = now, s.Stalled
+	if !s.Since.IsZero() {
+		w.since = s.Since
+	}
 	switch s.Live {
 	case hivebeat.Left:
 		w.lineage.End()
-		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+		r.deadlines.Set(w, w.since.Add(hivebeat.KeepGone))
 	case hivebeat.Lost:
-		w.lostAt = now
-		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+		w.lostAt = w.since
+		r.deadlines.Set(w, w.since.Add(hivebeat.KeepGone))
 	default:
 		w.live, w.cause = hivebeat.Late, hivebeat.CauseHive
 		at := s.Heard.Add(liveness.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration()))

@@ -39,7 +39,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 	from := w.live
 	switch {
 	case b.outcome == liveness.First:
-		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
+		r.begin(now, w)
 	case b.outcome.Begins(): // also a lower incarnation: it is another process
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
 	default:

@@ -59,7 +59,7 @@ func (h *hive) start() {
 	w.hives = append(w.hives, h)
 	for page, more := uint64(0), w.store.away == 0; more; page++ {
 		k, ok := w.store.get(hivesKey(h.id, page))
-		more = ok && h.core.Recall(k.Payload)
+		more = ok && h.core.Recall(w.time(), &k.Entry)
 	}
 	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.speak("") })
 	h.linkChanged()
