@@ -52,6 +52,10 @@ type Registry struct {
 	departed   map[string]*departure // those whose records went
 	departures []*departure          // the same, oldest first
 
+	twins   map[*worker]struct{} // of which both incarnations are to answer a roll call
+	twinsAt time.Time            // not before
+	seek    []string             // connections
+
 	ran   time.Time // when its owner ran last; zero: it does not tell
 	doubt time.Time // since when what is heard may have waited; zero: it did not
 	roll  roll
@@ -91,6 +95,7 @@ type worker struct {
 	progress progress
 	flaps    flaps
 	rival    rival
+	beside   *beside // of the one that is not believed; nil: none was heard
 }
 
 // Step is a transition, and what its log line says besides.
@@ -171,7 +176,7 @@ func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error
 		if w.spent.before(w.facts.Inc, r.tail.Boot, w.facts.NS) {
 			return Heard{}, errEnded
 		}
-		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq)
+		step, err := r.judge(now, w, w.facts.Inc, &r.tail)
 		if err != nil {
 			return step.heard(), err
 		}
@@ -213,7 +218,10 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	if w.spent.Inc == v.Inc && !hivebeat.State(v.State).Goodbye() && w.spent.before(v.Inc, v.Boot, string(v.NS)) {
 		return Heard{}, errEnded
 	}
-	step, err := r.judge(now, w, v.Inc, v.Seq)
+	if known && v.Inc != w.facts.Inc {
+		w.hearBeside(v)
+	}
+	step, err := r.judge(now, w, v.Inc, &v.Volatile)
 	if err != nil {
 		return step.heard(), err
 	}
@@ -228,7 +236,8 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 
 // judge says what a beat of w with this (inc, seq) is. The error is set if it is
 // no news.
-func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
+func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile) (beatStep, error) {
+	seq := v.Seq
 	if w.live == hivebeat.Alive && w.lineage.Ahead(now, inc) {
 		return beatStep{}, errAhead
 	}
@@ -244,10 +253,13 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		b.outcome = liveness.Conflict
 	}
 	if b.outcome.Begins() {
-		w.began, w.rival = now, rival{}
+		w.began, w.rival, w.beside = now, rival{}, nil
 	} else if b.outcome == liveness.Next && w.spent.Inc == inc && !w.spent.proved {
 		w.spent.proved = true // it was sent after that
 		w.lineage.Died(false)
+	}
+	if r.doubt.IsZero() {
+		r.twin(now, w, b.outcome, inc, v)
 	}
 	b.wentOn = seq > before+1
 	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())

@@ -5,6 +5,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // Seed is what somebody else knew of a worker, whose place the registry takes.
@@ -76,7 +77,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() || w.spent.before(inc, 0, "") {
 		return false
 	}
-	step, err := r.judge(now, w, inc, seq)
+	step, err := r.judge(now, w, inc, &wire.Volatile{Seq: seq})
 	if err != nil {
 		return false
 	}

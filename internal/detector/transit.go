@@ -122,10 +122,12 @@ func (r *Registry) Next() (time.Time, bool) { return r.closings.Next(r.deadlines
 // conflict tells that two incarnations of w both advance. The verdict on the
 // valid one stands.
 func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
-	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
-	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", w.id, w.facts.Inc, inc)
 	w.rival = rival{inc: inc, seq: seq, at: now}
+	believed, refused := w.places()
+	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
+	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", r.hive+"/"+w.id, believed, refused)
 	r.keep(w)
+	r.locate(w)
 }
 
 // rival is the other process of a conflict: the one that is not believed.

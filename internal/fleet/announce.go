@@ -83,7 +83,8 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	}
 	switch {
 	case kind == hivebeat.KindConflict:
-		d.Reason = h.conflictReason()
+		believed, refused := h.Places()
+		d.Reason, d.Believed, d.Refused = h.conflictReason(), &believed, &refused
 	case kind == h.why.kind:
 		d.AgeMS, d.Reason, d.MarginMS, d.DetectMS = h.why.age, h.why.reason, h.why.margin, h.why.detect
 	case kind == hivebeat.KindJoined, kind == hivebeat.KindRestarted, kind == hivebeat.KindRecovered:

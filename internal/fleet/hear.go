@@ -19,10 +19,11 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 		v.refused[hivebeat.RefusedStale]++
 		return refusedStale
 	}
+	up := h.Up()
 	o, refusal := h.hear(s, v.heardAs(now), now)
+	v.beside(h, s, o, up, now)
 	if refusal != nil {
 		v.refused[refusal.Reason]++
-		v.refusedOf(h, s, o, now)
 		return refusal
 	}
 	v.accepted++

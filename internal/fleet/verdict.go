@@ -6,7 +6,6 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
-	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // forgetAfter is how long a hive that is lost or left stays in the view. The
@@ -48,7 +47,9 @@ type verdict struct {
 
 	rival    uint64 // the other incarnation of a conflict, 0 if there is none
 	rivalSeq uint64
-	rivalAt  time.Time // when it was heard last
+	rivalAt  time.Time      // when it was heard last
+	beside   hivebeat.Place // where the last one runs that was not believed
+	addr     [2]string      // the connection of the one that is, and its address
 }
 
 // evidence is what an event says about why.
@@ -80,7 +81,7 @@ type Step struct {
 // follow takes an incarnation that another queen decided for, whatever this one
 // remembers of it.
 func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
-	h.prior, h.rival = h.line.Inc(), 0
+	h.prior, h.rival, h.beside = h.line.Inc(), 0, hivebeat.Place{}
 	h.line.Take(inc, seq)
 	return liveness.TakenOver
 }
@@ -103,7 +104,7 @@ func (h *Hive) hearLine(inc, seq uint64, heard, now time.Time) liveness.Outcome 
 		h.wentOn = inc == before && seq > last+1
 	}
 	if o.Begins() {
-		h.prior, h.rival, h.beganAt = before, 0, now
+		h.prior, h.rival, h.beside, h.beganAt = before, 0, hivebeat.Place{}, now
 	}
 	return o
 }
@@ -219,6 +220,7 @@ func (v *View) Tick(now time.Time) {
 	v.endWindows(now)
 	v.endHolds(now)
 	v.tickWards(now)
+	v.askTwins(now)
 }
 
 // ask has the key of h read, before a verdict.
@@ -357,32 +359,6 @@ func (v *View) BlindFor(d time.Duration) {
 		v.shiftBrakes(d)
 	}
 	v.creditWards(d)
-}
-
-// refusedOf looks at what was refused as no news: two incarnations that both go
-// on are a conflict.
-func (v *View) refusedOf(h *Hive, s *wire.SnapshotView, o liveness.Outcome, now time.Time) {
-	switch {
-	case o == liveness.Conflict:
-		h.rival, h.rivalSeq, h.rivalAt = s.Inc, s.Seq, now
-		v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
-		v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
-		v.Compare(h)
-	case h.rival == s.Inc && s.Seq > h.rivalSeq:
-		h.rivalSeq, h.rivalAt = s.Seq, now
-	}
-}
-
-// Conflicting returns the other incarnation that beats under the id of h now, or 0.
-func (h *Hive) Conflicting(now time.Time) uint64 {
-	if h.rival == 0 || now.Sub(h.rivalAt) > liveness.LostAfter(h.every, 0) {
-		return 0
-	}
-	return h.rival
-}
-
-func (h *Hive) conflictReason() string {
-	return liveness.ConflictReason("hives", h.id, h.line.Inc(), h.rival)
 }
 
 func latest(a, b time.Time) time.Time {

@@ -98,11 +98,11 @@ func NewWorker(id string) *Worker {
 	}}
 }
 
-// Next returns the next beat.
+// Next returns the next beat. When it was sent is for the test to say, which has a time
+// of its own.
 func (w *Worker) Next(t testing.TB) []byte {
 	t.Helper()
 	w.Seq++
-	w.Sent = time.Now().UnixMilli()
 	return w.Bytes(t)
 }
 

@@ -61,6 +61,13 @@ func (h *hive) start() {
 		k, ok := w.store.get(hivesKey(h.id, page))
 		more = ok && h.core.Recall(w.time(), &k.Entry)
 	}
+	var s hivebeat.Snapshot
+	h.core.Fill(w.time(), &s)
+	for _, r := range s.Workers { // recalled
+		l := life{h.id + "/" + r.Worker, r.Inc}
+		h.turns(h.known.of(l.ident), r.Live, r.Inc)
+		h.ended[l] = r.Cause == hivebeat.CauseExit
+	}
 	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.speak("") })
 	h.linkChanged()
 }
