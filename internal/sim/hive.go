@@ -64,9 +64,8 @@ func (h *hive) start() {
 	var s hivebeat.Snapshot
 	h.core.Fill(w.time(), &s)
 	for _, r := range s.Workers { // recalled
-		l := life{h.id + "/" + r.Worker, r.Inc}
-		h.turns(h.known.of(l.ident), r.Live, r.Inc)
-		h.ended[l] = r.Cause == hivebeat.CauseExit
+		h.turns(h.known.of(h.id+"/"+r.Worker), r.Live, r.Inc)
+		h.ended[life{h.id + "/" + r.Worker, r.Inc}] = r.Cause == hivebeat.CauseExit
 	}
 	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.speak("") })
 	h.linkChanged()
@@ -95,18 +94,16 @@ func (h *hive) act() {
 	for i := range r.Steps {
 		h.judged(&r.Steps[i])
 	}
+	for _, u := range []struct {
+		due  bool
+		what func(*bus.Schedule, time.Time)
+	}{{r.Ended, (*bus.Schedule).Ended}, {r.Changed, (*bus.Schedule).Changed}, {r.Touch, (*bus.Schedule).Touch}, {r.Reconnected, (*bus.Schedule).Reconnected}} {
+		if u.due {
+			h.out.want(u.what)
+		}
+	}
 	if r.Ended {
-		h.out.want((*bus.Schedule).Ended)
 		h.checkEndIsSaid()
-	}
-	if r.Changed {
-		h.out.want((*bus.Schedule).Changed)
-	}
-	if r.Touch {
-		h.out.want((*bus.Schedule).Touch)
-	}
-	if r.Reconnected {
-		h.out.want((*bus.Schedule).Reconnected)
 	}
 	if r.Answer {
 		h.out.reply(r.Spread)
