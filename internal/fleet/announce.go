@@ -122,12 +122,9 @@ func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
 		if size += entryRow(r) + promiseSize(r.Every, r.Quiet, h.sorted[0].rec.Every); size > rosterBytes {
 			break
 		}
-		it := w.inRoster(now)
-		if c := w.ward; c != nil { // what became of it since is told after this
-			if !c.listed {
-				continue
-			}
-			it = c.base
+		it, known := w.inRoster(now)
+		if !known {
+			continue
 		}
 		if was := h.Book.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
 			it.Via = was.Via

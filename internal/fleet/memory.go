@@ -19,13 +19,20 @@ func (w *Worker) goneFor(now time.Time) hivebeat.Millis {
 	return EffectiveAge(w.rec.Since, w.received, now)
 }
 
-// inRoster returns what an entry of the roster that is put now holds of w.
-func (w *Worker) inRoster(now time.Time) ledger.RosterWorker {
-	r := rosterWorker(&w.rec.Facts, w.rec.Live, w.rec.Cause)
-	if isGone(r.Live) {
+// inRoster returns what an entry of the roster that is put now holds of w, which is
+// known by the roster or its hive: what became of a ward since is told after that.
+func (w *Worker) inRoster(now time.Time) (r ledger.RosterWorker, known bool) {
+	r = rosterWorker(&w.rec.Facts, w.rec.Live, w.rec.Cause)
+	if c := w.ward; c != nil {
+		if !c.listed {
+			return r, false
+		}
+		r = c.base
+	}
+	if isGone(r.Live) && r.Live == w.rec.Live && r.Inc == w.rec.Inc {
 		r.Since = max(1, w.goneFor(now))
 	}
-	return r
+	return r, true
 }
 
 // whileUp returns the workers in the entry of h, which is up: those whose verdict by a
@@ -33,7 +40,8 @@ func (w *Worker) inRoster(now time.Time) ledger.RosterWorker {
 func (h *Hive) whileUp(now time.Time) map[string]ledger.RosterWorker {
 	m, size := h.unsettled(now), 0
 	for _, w := range h.Workers() {
-		if w.gen == h.asm.gen || w.ward != nil || !isGone(w.rec.Live) || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone) {
+		r, known := w.inRoster(now)
+		if w.gen == h.asm.gen || !known || r.Since == 0 || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone) {
 			continue
 		}
 		if size += entryRow(&w.rec); size > rosterBytes {
@@ -42,7 +50,6 @@ func (h *Hive) whileUp(now time.Time) map[string]ledger.RosterWorker {
 		if m == nil {
 			m = make(map[string]ledger.RosterWorker)
 		}
-		r := w.inRoster(now)
 		if was := m[w.rec.Worker]; was.Inc == r.Inc && was.Live == r.Live {
 			r.Via = was.Via
 		}

@@ -102,6 +102,39 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 	}
 }
 
+// A hive that dies has them judged by a queen: what was gone before keeps its time.
+func TestTheGoneOfAHiveThatDied(t *testing.T) {
+	v := New(45 * time.Second)
+	list := workersOf(2)
+	list[1].Live, list[1].Cause, list[1].Since = hivebeat.Lost, hivebeat.CauseExit, 20_000
+	mustFeed(t, v, snapshotOf("h", 100, 1, list...), at(0))
+	for now := 1.0; now < 50; now++ {
+		settleChecks(v, at(now))
+	}
+	h := v.Hive("h")
+	if h.Live() != hivebeat.Lost {
+		t.Fatalf("the hive is %s", h.Live())
+	}
+	_, next := h.Next(hivebeat.KindLost, hivebeat.Lost, at(50))
+	if w := next.Workers["w01"]; w.Live != hivebeat.Lost || w.Since != 70_000 || next.Workers["w00"].Since != 0 {
+		t.Errorf("put as %+v", next.Workers)
+	}
+	q := New(45 * time.Second)
+	q.Learn("h", ledger.RosterItem{RosterEntry: next, Revision: 1, Epoch: 1}, at(60))
+	if got := goneOn(q, "h", 65); got["w01"] != 75 {
+		t.Errorf("gone are %v", got)
+	}
+
+	// Its hive begins again, knows nobody, and is not warm yet.
+	s := snapshotOf("h", 200, 1)
+	s.Warm = false
+	mustFeed(t, q, s, at(70))
+	_, next = q.Hive("h").Next(hivebeat.KindRestarted, hivebeat.Alive, at(71))
+	if w := next.Workers["w01"]; w.Live != hivebeat.Lost || w.Since != 81_000 || len(next.Workers) != 1 {
+		t.Errorf("put as %+v", next.Workers)
+	}
+}
+
 // What an entry says of its workers is about when it was put: who puts another one goes
 // on from there.
 func TestAnEntryIsPutAgain(t *testing.T) {
