@@ -49,6 +49,7 @@ func TestTheGoneOutliveTheirHive(t *testing.T) {
 				t.Errorf("%s: %s is gone for %s, cause %s; want %s, %s", what, id, w.Since.Duration(), w.Cause, time.Since(ended), cause)
 			}
 		}
+		t.Logf("%.1f s after they ended: %s", time.Since(ended).Seconds(), what)
 		out, _ := f.cli(0, "get", "gpu-01/crashed")
 		if !strings.Contains(out, "lost for ") || !strings.Contains(out, "cause exit") {
 			t.Errorf("%s: get says\n%s", what, out)
