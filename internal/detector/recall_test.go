@@ -142,6 +142,35 @@ func TestThoseThatWereThereAreRecalled(t *testing.T) {
 	}
 }
 
+// How often a worker restarted is known to its hive that began again, and whether it loops.
+func TestRestartsAreRecalled(t *testing.T) {
+	b := newBench(t)
+	b.TellLoops()
+	f, gone := newFake("w"), newFake("gone")
+	f.Seq, gone.Seq = 17, 17
+	loops := func(r *hivebeat.Record) { r.Restarts, r.Looping = 4, true }
+	recall(b, f, func(r *hivebeat.Record) { r.Restarts = 4 })
+	recall(b, gone, func(r *hivebeat.Record) {
+		lost(hivebeat.CauseExit, 0)(r)
+		loops(r)
+	})
+	f.Inc++
+	b.mustFeed(f.Next(t))
+	tells(t, b, "restarted:alive>alive")
+	for id, want := range map[string]uint64{"w": 5, "gone": 4} {
+		if r, _ := b.record(id); r.Restarts != want || r.Looping != (id == "gone") {
+			t.Errorf("%s: %d restarts, looping %t; want %d", id, r.Restarts, r.Looping, want)
+		}
+	}
+	b.after(loopQuiet - 200*second) // since it ended
+	if got := b.told(); !slices.Equal(got, []string{"looping:looping>", "lost:alive>lost(exit)", "late:alive>late(missed)", "lost:late>lost(missed)"}) { // the last two are of w
+		t.Errorf("told %q", got)
+	}
+	if r, _ := b.record("gone"); r.Live != hivebeat.Lost || r.Looping {
+		t.Errorf("its end was told just now, and it is %+v", r)
+	}
+}
+
 // An incarnation that was over when its hive began again stays away as long as the one
 // that took its place may be heard.
 func TestAnIncarnationBeforeTheRecalledOne(t *testing.T) {

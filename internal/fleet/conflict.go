@@ -27,10 +27,10 @@ func (v *View) beside(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive b
 		v.noteBeside(h, s)
 	}
 	switch {
-	case o == liveness.Conflict:
+	case o == liveness.Conflict || o == liveness.Back:
 		v.conflict(h, s.Inc, s.Seq, now)
-	case h.rival == s.Inc && s.Seq > h.rivalSeq:
-		h.rivalSeq, h.rivalAt = s.Seq, now
+	case !o.Accepted() && h.rival == s.Inc && s.Seq > h.rivalSeq:
+		v.rivalGoesOn(h, s.Seq, now)
 	}
 	if !v.doubt.IsZero() {
 		return
@@ -61,12 +61,25 @@ func (v *View) noteBeside(h *Hive, s *wire.SnapshotView) {
 
 // conflict tells that two incarnations of h both advance.
 func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
-	h.rival, h.rivalSeq, h.rivalAt = inc, seq, now
+	h.rival, h.rivalTold = inc, time.Time{}
+	v.rivalGoesOn(h, seq, now)
 	v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
 	v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
 	v.resum(h, another, now)
 	v.Compare(h)
 	v.locate(h)
+}
+
+// noticeEvery is how often a hive is told that it is refused, while it goes on.
+const noticeEvery = time.Minute
+
+// rivalGoesOn notes that the rival of h was heard.
+func (v *View) rivalGoesOn(h *Hive, seq uint64, now time.Time) {
+	h.rivalSeq, h.rivalAt = seq, now
+	if now.Sub(h.rivalTold) >= noticeEvery {
+		h.rivalTold = now
+		v.ready.Notices = append(v.ready.Notices, hivebeat.Notice{ID: h.id, Inc: h.rival, Believed: h.line.Inc()})
+	}
 }
 
 // askTwins calls the roll of hives whose id may be that of two.

@@ -48,6 +48,7 @@ func WorkerInfo(v *fleet.View, w *fleet.Worker, now time.Time) api.WorkerInfo {
 		i.Host = h.Head().Host.Name
 	}
 	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
+	i.Up = w.Up(now)
 	i.Since = fleet.EffectiveAge(w.Record().Since, w.Received(), now)
 	if i.Live != w.Record().Live {
 		i.Since = v.LateFor(h, i.Age, now)

@@ -98,8 +98,8 @@ func NewWorker(id string) *Worker {
 	}}
 }
 
-// Next returns the next beat. When it was sent is for the test to say, which has a time
-// of its own.
+// Next returns the next beat. Its Sent stays as it is: most tests have a time of their own,
+// against which the clock would show beats that were held.
 func (w *Worker) Next(t testing.TB) []byte {
 	t.Helper()
 	w.Seq++

@@ -228,7 +228,7 @@ var (
 	refRecord = isMap(join(refFacts, map[string]rule{
 		"worker": isID, "live": isStr(32), "cause": isStr(32), "n": anyUint, "tr": isList(8, refTransition), "missed": anyUint,
 		"stalled": isBool, "rival": anyUint, "rival_at": isMap(map[string]rule{"host": isStr(256), "pid": anyUint, "conn": isStr(128), "addr": isStr(128)}),
-		"addr": isStr(128), "age": anyUint, "since": anyUint, "closed": isBool,
+		"addr": isStr(128), "age": anyUint, "since": anyUint, "closed": isBool, "restarts": anyUint, "looping": isBool,
 		"os": isMap(map[string]rule{"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint, "read": anyUint}),
 	}), "worker", "live", "inc", "seq", "every")
 	refSnapshot = isMap(map[string]rule{
