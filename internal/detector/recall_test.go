@@ -162,7 +162,7 @@ func TestRestartsAreRecalled(t *testing.T) {
 			t.Errorf("%s: %d restarts, looping %t; want %d", id, r.Restarts, r.Looping, want)
 		}
 	}
-	b.after(loopQuiet - 200*second) // since it ended
+	b.after(loopQuiet - 200*second)                                                                                                                      // since it ended
 	if got := b.told(); !slices.Equal(got, []string{"looping:looping>", "lost:alive>lost(exit)", "late:alive>late(missed)", "lost:late>lost(missed)"}) { // the last two are of w
 		t.Errorf("told %q", got)
 	}
