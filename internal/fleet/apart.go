@@ -52,7 +52,7 @@ func (v *View) Prove(asked, now time.Time) {
 	if a.since.IsZero() || !asked.After(a.since) {
 		return
 	}
-	away := now.Sub(a.since)
+	since := a.since
 	a.since, a.why = time.Time{}, ""
 	for _, h := range v.order {
 		if h.live != hivebeat.Late && h.live != hivebeat.Unverified {
@@ -73,7 +73,8 @@ func (v *View) Prove(asked, now time.Time) {
 		v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: v.Spread()})
 	}
 	for h := range v.adoptedHives {
-		h.adopted.reg.CreditSilence(away)
+		// Nothing waited for the wards of a hive before it was lost.
+		h.adopted.reg.CreditSilence(now.Sub(latest(since, h.adopted.since)))
 		v.watch(h, now)
 	}
 	v.callWards = v.adopted > 0
