@@ -17,21 +17,6 @@ func (r *Registry) Ran(now time.Time) { r.ran = now }
 // Start begins the time after which an absent worker is evidence.
 func (r *Registry) Start(now time.Time) { r.warmAt = now.Add(WarmAfter) }
 
-// Expect names the workers of the last kept snapshot. Once all were heard the
-// Registry is warm.
-func (r *Registry) Expect(ids []string) {
-	r.kept, r.expected = true, make(map[string]bool, len(ids))
-	for _, id := range ids {
-		if r.workers[id] == nil {
-			r.expected[id] = true
-		}
-	}
-}
-
-// Expected returns how many workers of the last kept snapshot were not heard yet,
-// and whether there is one.
-func (r *Registry) Expected() (n int, known bool) { return len(r.expected), r.kept }
-
 // Warm reports whether the absence of a worker is evidence. Once it is, it
 // stays.
 //

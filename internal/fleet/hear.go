@@ -19,16 +19,14 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 		v.refused[hivebeat.RefusedStale]++
 		return refusedStale
 	}
+	up := h.Up()
 	o, refusal := h.hear(s, v.heardAs(now), now)
+	v.beside(h, s, o, up, now)
 	if refusal != nil {
 		v.refused[refusal.Reason]++
-		v.contested(h, s, o, now)
 		return refusal
 	}
 	v.accepted++
-	if o == liveness.Back {
-		v.contested(h, s, o, now)
-	}
 	h.heardAt = v.heardAs(now)
 	v.takeOver(h, s, o, latest(h.heardAt, h.received), now)
 	return nil

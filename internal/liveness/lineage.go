@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -21,8 +22,8 @@ const (
 	Same                         // the last seq again: a page of it, where messages have pages, else stale
 	Stale                        // refused: seq not above the last, a superseded incarnation, or after its goodbye
 	Older                        // refused: a lower incarnation, while the known one is alive
-	Conflict                     // refused as one of the two above, and told once: two incarnations that both advance
-	Back                         // the known incarnation goes on from a lower seq: the higher one is told as Conflict is
+	Conflict                     // of Insists: refused as one of the two above, and told once: two incarnations that both advance
+	Back                         // of Insists: the known incarnation goes on from a lower seq: the higher one is told as Conflict is
 )
 
 // Accepted reports whether the message is news: First, Next, Restarted, TakenOver or
@@ -48,8 +49,9 @@ const (
 	// missing when the eighth after it is heard was lost on the wire.
 	reorder = 8
 	// rounds is how often two incarnations must have advanced in turn before
-	// that is a conflict. Beats of the old process that were in flight when the
-	// new one began come in a bunch, which is one round, or none.
+	// that is a conflict, where nothing says when the old one sent them (Beside). Beats
+	// of it that were in flight when the new one began come in a bunch, which is one
+	// round, or none.
 	rounds = 3
 	// insists is how often one must have advanced, at a pace that no bunch of waiting
 	// messages has, before its refusal is a conflict: it lives.
@@ -77,6 +79,8 @@ type Lineage struct {
 	lost     uint64
 	others   []other // the superseded, oldest first, and rivals
 	refused  refused
+	ref      ref // of the valid one (Beside)
+	twin     twin
 }
 
 // refused is an incarnation that goes on though it is refused.
@@ -94,10 +98,11 @@ type refused struct {
 type other struct {
 	inc, seq   uint64
 	mark       uint64 // seq of the valid one when this one advanced last
-	rounds     uint8
+	rounds     uint8  // in turn; rounds: the conflict is told
 	superseded bool
 	over       bool // it said goodbye, or its process ended
 	advanced   bool // by the last message of it
+	ref        ref
 }
 
 // Inc returns the valid incarnation, and 0 if nobody was heard yet.
@@ -328,7 +333,7 @@ func (l *Lineage) addLost(n uint64) {
 // come later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
 	l.inc, l.seq, l.window, l.ended, l.died, l.leapt = inc, seq, wholeWindow, false, false, 0
-	l.refused = refused{}
+	l.refused, l.ref, l.twin = refused{}, ref{}, twin{called: l.twin.called}
 	for i := range l.others { // each is half of a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0
 	}
@@ -338,7 +343,7 @@ func (l *Lineage) begin(inc, seq uint64) {
 func (l *Lineage) supersede(inc, seq uint64) {
 	l.closeWindow()
 	l.others = slices.DeleteFunc(l.others, func(o other) bool { return o.inc == inc })
-	was := other{inc: l.inc, seq: l.seq, superseded: true, over: l.ended || l.died}
+	was := other{inc: l.inc, seq: l.seq, superseded: true, over: l.ended || l.died, ref: l.ref}
 	l.begin(inc, seq)
 	was.mark = seq
 	l.remember(was)
@@ -365,12 +370,27 @@ func (l *Lineage) remember(o other) {
 // ConflictReason says in words which incarnations of one id both go on, of some
 // "hives" or "workers", and what to do. Where it is one, something else sent as it, a
 // goodbye or a high seq, or it has its id back by now.
-func ConflictReason(what, id string, believed, refused uint64) string {
-	if believed == refused {
-		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", refused, began(refused), what[:len(what)-1], id)
+func ConflictReason(what, id string, believed, refused hivebeat.Place) string {
+	if believed.Inc == refused.Inc {
+		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", believed.Inc, where(believed), what[:len(what)-1], id)
 	}
 	return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
-		what, id, believed, began(believed), refused, began(refused))
+		what, id, believed.Inc, where(believed), refused.Inc, where(refused))
+}
+
+// where says when a process began, by the clock of its machine, and where it runs.
+func where(p hivebeat.Place) string {
+	parts := []string{began(p.Inc)}
+	add := func(format string, v any, known bool) {
+		if known {
+			parts = append(parts, fmt.Sprintf(format, v))
+		}
+	}
+	add("host %.80s", p.Host, p.Host != "")
+	add("pid %d", p.PID, p.PID != 0)
+	add("connection %.130s", p.Conn, p.Conn != "")
+	add("from %.80s", p.Addr, p.Addr != "")
+	return strings.Join(parts, ", ")
 }
 
 // began says when an incarnation began, by the clock of its machine.
@@ -378,20 +398,11 @@ func began(inc uint64) string {
 	return "began " + time.UnixMicro(int64(min(inc, 1<<53))).UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
-// aside notes that a refused incarnation goes on. It is a conflict once both
-// have advanced in turn often enough, and is told once for the pair.
+// aside notes whether a refused incarnation goes on.
 func (l *Lineage) aside(at int, seq uint64, refused Outcome) Outcome {
 	o := &l.others[at]
-	if o.advanced = seq > o.seq; !o.advanced {
-		return refused
-	}
-	o.seq = seq
-	if l.seq <= o.mark || o.rounds >= rounds {
-		return refused
-	}
-	o.mark = l.seq
-	if o.rounds++; o.rounds == rounds {
-		return Conflict
+	if o.advanced = seq > o.seq; o.advanced {
+		o.seq = seq
 	}
 	return refused
 }

@@ -354,7 +354,7 @@ func (w *world) checkSame(a, b *queen) {
 		workers := func(q *queen) (texts []string) {
 			for _, k := range q.view.Hive(s.ident).Workers() {
 				r := k.Record()
-				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
+				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && (gone(r.Live) || w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every)) {
 					continue // a queen that began since does not know it
 				}
 				texts = append(texts, fmt.Sprintf("%s %s %s %d n%d", r.Worker, r.Live, r.State, r.Inc, r.N))

@@ -58,7 +58,13 @@ func (h *hive) start() {
 	w.hives = append(w.hives, h)
 	for page, more := uint64(0), w.store.away == 0; more; page++ {
 		k, ok := w.store.get(hivesKey(h.id, page))
-		more = ok && h.core.Recall(k.Payload)
+		more = ok && h.core.Recall(w.time(), &k.Entry)
+	}
+	var s hivebeat.Snapshot
+	h.core.Fill(w.time(), &s)
+	for _, r := range s.Workers { // recalled
+		h.turns(h.known.of(h.id+"/"+r.Worker), r.Live, r.Inc)
+		h.ended[life{h.id + "/" + r.Worker, r.Inc}] = r.Cause == hivebeat.CauseExit
 	}
 	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.speak("") })
 	h.linkChanged()

@@ -118,11 +118,11 @@ func (h *hive) checkSnapshot(s *hivebeat.Snapshot) {
 	for i := range s.Workers {
 		r := &s.Workers[i]
 		at, ok := h.seqs[numbered{life{h.id + "/" + r.Worker, r.Inc}, r.Seq, 0}]
-		if !ok {
+		switch age := now - at; {
+		case !ok && r.N == 0: // recalled from its last life
+		case !ok:
 			h.w.breaks(Sound, "%s knows %d/%d of %s, which it never heard", h.name, r.Inc, r.Seq, r.Worker)
-			return
-		}
-		if age := now - at; r.Age.Duration() < age-unseen {
+		case r.Age.Duration() < age-unseen:
 			h.w.breaks(NoYoungAge, "%s says that %s was heard %v ago, and that was %v ago", h.name, r.Worker, r.Age.Duration(), age)
 		}
 	}
