@@ -46,9 +46,24 @@ func (r *Registry) Credit(blind time.Duration) {
 	}
 }
 
-// CreditSilence takes time in which nobody who is silent could be judged out of all
-// judgements by silence.
-func (r *Registry) CreditSilence(d time.Duration) { r.deadlines.Shift(d) }
+// Excuse gives each worker that is silent for longer than it promised as long to be heard
+// as if it had fallen silent at now. The silence of others is judged as ever.
+func (r *Registry) Excuse(now time.Time) {
+	for _, w := range r.sorted {
+		at, ok := r.deadlines.At(w)
+		every, quiet := w.facts.Every.Duration(), w.facts.Quiet.Duration()
+		from := now
+		switch {
+		case w.live == hivebeat.Alive && at.Before(now): // late is told first
+			from = now.Add(liveness.LateAfter(every, quiet))
+		case w.live == hivebeat.Late:
+			from = now.Add(liveness.LostAfter(every, quiet))
+		}
+		if ok && at.Before(from) && w.counted() {
+			r.deadlines.Set(w, from)
+		}
+	}
+}
 
 // Paused counts time in which the hive itself was stopped or starved.
 func (r *Registry) Paused(d time.Duration) {

@@ -41,7 +41,6 @@ const (
 
 // adoption is what a view knows of the workers of a hive that was lost.
 type adoption struct {
-	since  time.Time // when the hive was found lost
 	reg    *detector.Registry
 	wards  map[string]*ward
 	differ map[string]bool // those to be compared with the roster
@@ -80,7 +79,7 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 		}
 		v.adopted++
 		v.adoptedHives[h] = struct{}{}
-		h.adopted = &adoption{since: now, reg: detector.New(h.id), wards: make(map[string]*ward), differ: make(map[string]bool)}
+		h.adopted = &adoption{reg: detector.New(h.id), wards: make(map[string]*ward), differ: make(map[string]bool)}
 		h.adopted.reg.SetOwn(v.own)
 		h.adopted.reg.Doubt(v.doubt)
 		v.ready.Adoptions = append(v.ready.Adoptions, h.id)

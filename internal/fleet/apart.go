@@ -52,7 +52,6 @@ func (v *View) Prove(asked, now time.Time) {
 	if a.since.IsZero() || !asked.After(a.since) {
 		return
 	}
-	since := a.since
 	a.since, a.why = time.Time{}, ""
 	for _, h := range v.order {
 		if h.live != hivebeat.Late && h.live != hivebeat.Unverified {
@@ -73,8 +72,7 @@ func (v *View) Prove(asked, now time.Time) {
 		v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: v.Spread()})
 	}
 	for h := range v.adoptedHives {
-		// Nothing waited for the wards of a hive before it was lost.
-		h.adopted.reg.CreditSilence(now.Sub(latest(since, h.adopted.since)))
+		h.adopted.reg.Excuse(v.heardAs(now))
 		v.watch(h, now)
 	}
 	v.callWards = v.adopted > 0

@@ -379,9 +379,6 @@ func (v *View) BlindFor(d time.Duration) {
 		v.blind += d
 		v.due.Shift(d)
 		v.shiftBrakes(d)
-		if !v.apart.since.IsZero() {
-			v.apart.since = v.apart.since.Add(d) // this much is credited already
-		}
 	}
 	v.creditWards(d)
 }
