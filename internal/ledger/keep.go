@@ -93,11 +93,14 @@ func (l *Ledger) info(ctx context.Context, stream string) (*jetstream.StreamInfo
 func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 	tctx, cancel := l.whileConnected(ctx)
 	defer cancel()
+	var seen keepers
 	for i, want := range l.layout() {
-		created, err := l.ensure(tctx, want)
+		info, err := l.ensure(tctx, want)
 		if err != nil {
 			return false, err
 		}
+		created := info.Created
+		seen.add(info.Cluster, want.Replicas)
 		l.mu.Lock()
 		before := l.ids[i]
 		l.ids[i] = created
@@ -112,6 +115,7 @@ func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.keepers = l.keepers.next(seen)
 	changed, l.renewed = l.renewed, false
 	return changed, nil
 }
@@ -123,10 +127,13 @@ func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 // renewed is called after a reconnect, and where something was made anew: the
 // queen then reads bucket and roster again. state is called with the error when
 // the ledger stops being usable or the reason changes, and with nil when it is
-// usable again. Either may be nil; both are called from Keep's goroutine.
-func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error)) error {
+// usable again. off is called with the names of the servers that keep what is here and
+// have stopped their JetStream, in order, when others are found than before. Each may be
+// nil; all are called from Keep's goroutine.
+func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error), off func([]string)) error {
 	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer l.nc.RemoveStatusListener(status)
+	var look stopped
 	said := ""
 	say := func(err error) {
 		text := ""
@@ -158,6 +165,7 @@ func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error)) er
 			}
 			owed = false
 		}
+		look.look(ctx, l, err, off)
 		if again := l.idle(ctx, status, wait); again {
 			owed, pause = true, retryFirst
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -82,8 +83,8 @@ type store struct {
 	opErr   error // what failed last, until a probe goes well
 	told    bool  // there, as the log has it
 	full    bool  // it had no space when it was written to last
-	stopped bool  // since then it does not answer
 	since   time.Time
+	off     []string // servers that keep it and have stopped their JetStream
 
 	probeAt time.Time
 	backoff time.Duration
@@ -125,13 +126,13 @@ type Trouble string
 // The troubles; empty is none, or one that may pass by itself.
 const (
 	NoSpace      Trouble = "no_space"
-	NeedsRestart Trouble = "needs_restart" // nats-server stops its JetStream when a write finds no space
+	NeedsRestart Trouble = "needs_restart" // a nats-server stops its JetStream when a write finds no space
 )
 
 // StoreTrouble returns the trouble of JetStream.
 func (c *Core) StoreTrouble() Trouble {
 	switch s := &c.store; {
-	case s.stopped && !s.there():
+	case len(s.off) > 0:
 		return NeedsRestart
 	case s.full, errors.Is(errors.Join(s.keepErr, s.opErr), ledger.ErrNoSpace):
 		return NoSpace
@@ -153,6 +154,20 @@ func (c *Core) StoreState(now time.Time, err error) {
 	c.storeChanged(now)
 }
 
+// StoreOff says which servers that keep buckets and stream have stopped their JetStream.
+func (c *Core) StoreOff(now time.Time, servers []string) {
+	c.look(now)
+	if c.store.off = servers; len(servers) > 0 {
+		c.ready.Logs.Add(slog.LevelError, "JetStream is off at servers that keep hives and events: a nats-server stops it when a write fails, mostly for want of space; make room, and restart them",
+			slog.String("servers", strings.Join(servers, ", ")))
+		return
+	}
+	c.ready.Logs.Add(slog.LevelInfo, "JetStream is on again at all servers that keep hives and events")
+}
+
+// StoreIsOff returns what StoreOff said last.
+func (c *Core) StoreIsOff() []string { return c.store.off }
+
 // Renewed says that bucket and roster may be others than before.
 func (c *Core) Renewed(now time.Time) {
 	c.look(now)
@@ -163,9 +178,8 @@ func (c *Core) Renewed(now time.Time) {
 func (c *Core) storeChanged(now time.Time) {
 	s := &c.store
 	there, err := s.there(), errors.Join(s.keepErr, s.opErr)
-	if s.full = s.full || errors.Is(err, ledger.ErrNoSpace); there {
-		s.stopped = false
-	} else {
+	s.full = s.full || errors.Is(err, ledger.ErrNoSpace)
+	if !there {
 		c.cold.failed = true
 	}
 	if !s.opened && (errors.Is(err, ledger.ErrDiffers) || errors.Is(err, ledger.ErrServerTooOld)) {
@@ -222,10 +236,6 @@ func (c *Core) probe(now time.Time) {
 			s.opErr = nil
 			c.storeChanged(now)
 			return
-		}
-		if s.full && !s.stopped && c.hearing.Connected() && !errors.Is(op.Err, ledger.ErrNoSpace) {
-			s.stopped, s.opErr = true, op.Err
-			c.ready.Logs.Add(slog.LevelError, "JetStream does not answer since it had no space, as a nats-server stops it then: make room, and restart that server", slog.Any("err", op.Err))
 		}
 		s.backoff = min(2*s.backoff, probeMost)
 		s.probeAt = now.Add(s.backoff)
