@@ -25,8 +25,11 @@ func Inspect(ctx context.Context, nc *nats.Conn, cfg Config) ([]Part, error) {
 	if err != nil {
 		return nil, err
 	}
+	all := ctx // time is left to ask the servers
+	ctx, cancel := context.WithTimeout(all, 2*l.cfg.Timeout)
+	defer cancel()
 	if err := l.check(ctx); err != nil {
-		return nil, blame(ctx, nc, err)
+		return nil, blame(all, nc, err)
 	}
 	var parts []Part
 	var asked sync.Once
@@ -39,11 +42,11 @@ func Inspect(ctx context.Context, nc *nats.Conn, cfg Config) ([]Part, error) {
 			part.Exists, part.Differences = true, differences(want, info.Config)
 			var k keepers
 			if k.add(info.Cluster, max(1, info.Config.Replicas)); k.short {
-				asked.Do(func() { _, off = servers(ctx, nc) })
-				part.Off = within(k.names, off)
+				asked.Do(func() { _, off = servers(all, nc) })
+				part.Off = common(k.names, off)
 			}
 		case !errors.Is(err, jetstream.ErrStreamNotFound):
-			return parts, blame(ctx, nc, wrap(ctx, part.Name, err))
+			return parts, blame(all, nc, wrap(ctx, part.Name, err))
 		}
 		parts = append(parts, part)
 	}

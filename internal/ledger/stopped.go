@@ -90,7 +90,7 @@ func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func([]st
 				off = append(off, name)
 			}
 		}
-		names = within(k.names, off)
+		names = common(k.names, off)
 	}
 	if !slices.Equal(names, s.names) && tell != nil && ctx.Err() == nil {
 		tell(names)
@@ -98,8 +98,8 @@ func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func([]st
 	s.names = names
 }
 
-// within returns, in order, which of some are among others.
-func within(some, others []string) (both []string) {
+// common returns, in order, which of some are among others.
+func common(some, others []string) (both []string) {
 	for _, name := range some {
 		if slices.Contains(others, name) {
 			both = append(both, name)
