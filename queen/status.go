@@ -36,9 +36,9 @@ func (q *Queen) status(now time.Time) api.Status {
 	switch trouble := q.core.StoreTrouble(); {
 	case q.cfg.NoJetStream:
 	case trouble == queencore.NeedsRestart && s.JetStream:
-		unsure("JetStream is off at %s, perhaps as the disk is full: make room and restart it; the others keep everything meanwhile", strings.Join(q.core.StoreIsOff(), ", "))
+		unsure("%s, perhaps as a disk is full: make room and restart that server", q.core.StoppedStore())
 	case trouble == queencore.NeedsRestart:
-		unsure("JetStream is off at %s, perhaps as the disk is full: make room and restart it; events wait, deaths go out unstored: %s", strings.Join(q.core.StoreIsOff(), ", "), q.store.reason())
+		unsure("%s, perhaps as a disk is full: make room and restart that server; events wait, deaths go out unstored: %s", q.core.StoppedStore(), q.store.reason())
 	case trouble == queencore.NoSpace && s.JetStream:
 		unsure("JetStream had no space when it was written to last: events wait, deaths go out unstored")
 	case trouble == queencore.NoSpace:

@@ -76,8 +76,8 @@ func (q *Queen) keep(work context.Context) {
 		q.missedEvents()
 		q.tellStores(work, l)
 		_ = q.post(work, q.core.Renewed)
-	}, report, func(off []string) {
-		_ = q.post(work, func(now time.Time) { q.core.StoreOff(now, off) })
+	}, report, func(what string) {
+		_ = q.post(work, func(now time.Time) { q.core.StoreStopped(now, what) })
 	})
 }
 

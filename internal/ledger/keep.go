@@ -127,10 +127,10 @@ func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 // renewed is called after a reconnect, and where something was made anew: the
 // queen then reads bucket and roster again. state is called with the error when
 // the ledger stops being usable or the reason changes, and with nil when it is
-// usable again. off is called with the names of the servers that keep what is here and
-// have stopped their JetStream, in order, when others are found than before. Each may be
-// nil; all are called from Keep's goroutine.
-func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error), off func([]string)) error {
+// usable again. halted is called with what a server has stopped, in words, when that is
+// found or is something else than before, and with "" when it is over. Each may be nil;
+// all are called from Keep's goroutine.
+func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error), halted func(string)) error {
 	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer l.nc.RemoveStatusListener(status)
 	var look stopped
@@ -165,7 +165,7 @@ func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error), of
 			}
 			owed = false
 		}
-		look.look(ctx, l, err, off)
+		look.look(ctx, l, err, halted)
 		if again := l.idle(ctx, status, wait); again {
 			owed, pause = true, retryFirst
 		}
@@ -194,6 +194,16 @@ func (l *Ledger) idle(ctx context.Context, status <-chan nats.Status, wait time.
 		}
 	}
 	return false
+}
+
+// outcome takes how a write ended: without an acknowledgement it makes Keep look soon.
+func (l *Ledger) outcome(at int, err error) {
+	if !errors.Is(err, ErrAway) {
+		l.unacked[at].end()
+		return
+	}
+	l.unacked[at].note(time.Now())
+	l.doubt()
 }
 
 // doubt makes Keep look soon.

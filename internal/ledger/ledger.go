@@ -83,6 +83,7 @@ type Ledger struct {
 	seqs    sequences
 	wrote   writes
 	suspect chan struct{} // tells Keep that something may be gone
+	unacked [layouts]unacked
 
 	// publish is js.PublishMsg; tests put a fake here.
 	publish func(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error)

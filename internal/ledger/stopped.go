@@ -10,22 +10,48 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A nats-server stops its JetStream when a write fails, mostly for want of space, and
-// does not begin again by itself. In a cluster no answer of JetStream says so: requests
-// find nobody, or nobody who leads. But a server tells every client that connects
-// whether its JetStream is on.
+// A nats-server stops one stream, or its JetStream, when a write fails, mostly for want of
+// space, and does not begin again by itself. No answer of JetStream says so. What it says
+// of a stopped stream is as ever, only that no write is acknowledged any more. And where
+// its JetStream is off, requests find nobody, or in a cluster nobody who leads; but a
+// server tells every client that connects whether its JetStream is on.
 
 const (
 	lookEvery  = 5 * time.Second
 	lookWithin = time.Second // one connection
 	lookMost   = 32          // addresses
+
+	// Within 10 s a leader without a majority steps down or says who does not follow.
+	haltedAfter  = 12 * time.Second
+	haltedRecent = 15 * time.Second // no write for so long, and nothing is known
 )
+
+// unacked is for how long no write to a bucket or the stream was acknowledged.
+type unacked struct{ first, last atomic.Int64 } // Unix ns; first is 0 after one was
+
+func (u *unacked) note(now time.Time) {
+	u.first.CompareAndSwap(0, now.UnixNano())
+	u.last.Store(now.UnixNano())
+}
+
+func (u *unacked) end() {
+	if u.first.Load() != 0 {
+		u.first.Store(0)
+	}
+}
+
+// halted reports whether writes are made, and none was acknowledged for long.
+func (u *unacked) halted(now time.Time) bool {
+	first, last := u.first.Load(), u.last.Load()
+	return first != 0 && time.Duration(last-first) >= haltedAfter && now.Sub(time.Unix(0, last)) < haltedRecent
+}
 
 // keepers are the servers that keep the buckets and the stream.
 type keepers struct {
@@ -65,21 +91,27 @@ func (k keepers) next(seen keepers) keepers {
 	return seen
 }
 
-// stopped follows which of the keepers have stopped their JetStream.
+// stopped follows what servers have stopped.
 type stopped struct {
-	names []string  // as told last
-	next  time.Time // not before
+	names []string  // keepers whose JetStream is off
+	next  time.Time // they are not asked before
+	told  string
 }
 
 // look asks the servers where JetStream does not answer, by err, or one of its keepers
-// does not follow.
-func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func([]string)) {
+// does not follow. Where all is well by that, it names what takes no writes.
+func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func(string)) {
 	l.mu.Lock()
 	k := l.keepers
 	l.mu.Unlock()
-	var names []string
+	var names, halted []string
 	switch now := time.Now(); {
 	case err == nil && !k.short:
+		for i, want := range l.layout() {
+			if l.unacked[i].halted(now) {
+				halted = append(halted, human(want.Name))
+			}
+		}
 	case err != nil && !errors.Is(err, ErrAway), !l.nc.IsConnected(), now.Before(s.next):
 		return
 	default:
@@ -92,10 +124,18 @@ func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func([]st
 		}
 		names = common(k.names, off)
 	}
-	if !slices.Equal(names, s.names) && tell != nil && ctx.Err() == nil {
-		tell(names)
-	}
 	s.names = names
+	said := ""
+	switch {
+	case len(names) > 0:
+		said = "JetStream is off at " + strings.Join(names, ", ")
+	case len(halted) > 0:
+		said = "no write is acknowledged by the " + strings.Join(halted, ", ")
+	}
+	if said != s.told && tell != nil && ctx.Err() == nil {
+		s.told = said
+		tell(said)
+	}
 }
 
 // common returns, in order, which of some are among others.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
@@ -43,23 +44,23 @@ func again(t *testing.T, srv *embedded.Server, jetStream bool) *embedded.Server 
 func TestKeepTellsWhereJetStreamIsOff(t *testing.T) {
 	srv := bustest.Server(t, name("n1"))
 	l := opened(t, srv, Config{})
-	told := make(chan []string, 100)
+	told := make(chan string, 100)
 	running(t, func(ctx context.Context) error {
-		return l.Keep(ctx, nil, nil, func(off []string) { told <- slices.Clone(off) })
+		return l.Keep(ctx, nil, nil, func(what string) { told <- what })
 	})
 	for range 2 {
 		srv = again(t, srv, true) // away for a while
 		srv = again(t, srv, false)
-		if diff := cmp.Diff([]string{"n1"}, <-told); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
+		if what := <-told; what != "JetStream is off at n1" {
+			t.Errorf("told %q", what)
 		}
 		srv = again(t, srv, true)
-		if off := <-told; off != nil {
-			t.Errorf("%v is still off", off)
+		if what := <-told; what != "" {
+			t.Errorf("told %q", what)
 		}
 	}
 	if len(told) > 0 {
-		t.Errorf("more: %v", <-told)
+		t.Errorf("more: %q", <-told)
 	}
 }
 
@@ -129,5 +130,67 @@ func TestKeepers(t *testing.T) {
 		if got := strings.Join(k.names, " "); got != step.names || k.short != step.short {
 			t.Errorf("%v: %s, short %v; want %s, %v", step.seen[0], got, k.short, step.names, step.short)
 		}
+	}
+}
+
+// A stream is halted if for long writes are made and none is acknowledged.
+func TestHalted(t *testing.T) {
+	var u unacked
+	now := time.Unix(1_800_000_000, 0)
+	pass := func(d time.Duration) { now = now.Add(d) }
+	want := func(halted bool) {
+		t.Helper()
+		if got := u.halted(now); got != halted {
+			t.Errorf("halted: %v", got)
+		}
+	}
+	want(false)
+	u.note(now) // one write that nothing answered, and no other for an hour
+	pass(time.Hour)
+	want(false)
+	u.end()
+	u.note(now)
+	for range 5 {
+		pass(2 * time.Second)
+		u.note(now)
+		want(false)
+	}
+	pass(2 * time.Second)
+	u.note(now)
+	want(true)
+	pass(haltedRecent)
+	want(false)
+	u.note(now)
+	want(true)
+	u.end()
+	want(false)
+	u.note(now)
+	want(false)
+}
+
+// What is not acknowledged though all answers is named, until something is.
+func TestKeepTellsWhatIsHalted(t *testing.T) {
+	l := opened(t, bustest.Server(t), Config{})
+	ack := l.publish
+	l.publish = func(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+		return nil, nats.ErrTimeout
+	}
+	write := func() error { return l.Publish(ctxOf(t), event(l, "gpu-01", 1, time.Now())) }
+	if err := write(); !errors.Is(err, ErrAway) {
+		t.Fatal(err)
+	}
+	l.unacked[atEvents].first.Store(time.Now().Add(-haltedAfter).UnixNano())
+	told := make(chan string, 100)
+	running(t, func(ctx context.Context) error { return l.Keep(ctx, nil, nil, func(what string) { told <- what }) })
+	if what := <-told; what != "no write is acknowledged by the stream QUEEN_EVENTS" {
+		t.Errorf("told %q", what)
+	}
+	l.publish = ack
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	l.doubt()
+	if what := <-told; what != "" {
+		t.Errorf("told %q", what)
 	}
 }

@@ -170,9 +170,9 @@ func TestAFullStoreIsNamed(t *testing.T) {
 	if got := r.c.StoreTrouble(); got != NoSpace {
 		t.Errorf("away since, and %q", got)
 	}
-	r.c.StoreOff(r.now, []string{"n1", "n2"})
+	r.c.StoreStopped(r.now, "JetStream is off at n1, n2")
 	r.pass(time.Second)
-	const line = "JetStream is off at servers that keep hives and events: a nats-server stops it when a write fails, mostly for want of space; make room, and restart them"
+	const line = "a nats-server stops what it can not write, mostly for want of space, and does not begin again: make room, and restart it"
 	if got := r.c.StoreTrouble(); got != NeedsRestart || r.logs[line] != 1 {
 		t.Errorf("stopped, and %q, told %d times", got, r.logs[line])
 	}
@@ -181,7 +181,7 @@ func TestAFullStoreIsNamed(t *testing.T) {
 	if got := r.c.StoreTrouble(); got != NeedsRestart {
 		t.Errorf("others keep all, and %q", got)
 	}
-	r.c.StoreOff(r.now, nil)
+	r.c.StoreStopped(r.now, "")
 	r.pass(time.Second)
 	if got := r.c.StoreTrouble(); got != "" || !errors.Is(r.c.store.opErr, nil) {
 		t.Errorf("it is well, and %q, %v", got, r.c.store.opErr)

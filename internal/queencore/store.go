@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -84,7 +83,7 @@ type store struct {
 	told    bool  // there, as the log has it
 	full    bool  // it had no space when it was written to last
 	since   time.Time
-	off     []string // servers that keep it and have stopped their JetStream
+	stopped string // what a server has stopped
 
 	probeAt time.Time
 	backoff time.Duration
@@ -126,13 +125,13 @@ type Trouble string
 // The troubles; empty is none, or one that may pass by itself.
 const (
 	NoSpace      Trouble = "no_space"
-	NeedsRestart Trouble = "needs_restart" // a nats-server stops its JetStream when a write finds no space
+	NeedsRestart Trouble = "needs_restart" // a nats-server stops what it can not write
 )
 
 // StoreTrouble returns the trouble of JetStream.
 func (c *Core) StoreTrouble() Trouble {
 	switch s := &c.store; {
-	case len(s.off) > 0:
+	case s.stopped != "":
 		return NeedsRestart
 	case s.full, errors.Is(errors.Join(s.keepErr, s.opErr), ledger.ErrNoSpace):
 		return NoSpace
@@ -154,19 +153,19 @@ func (c *Core) StoreState(now time.Time, err error) {
 	c.storeChanged(now)
 }
 
-// StoreOff says which servers that keep buckets and stream have stopped their JetStream.
-func (c *Core) StoreOff(now time.Time, servers []string) {
+// StoreStopped says, in words, what a server has stopped of buckets and stream; "" is
+// nothing.
+func (c *Core) StoreStopped(now time.Time, what string) {
 	c.look(now)
-	if c.store.off = servers; len(servers) > 0 {
-		c.ready.Logs.Add(slog.LevelError, "JetStream is off at servers that keep hives and events: a nats-server stops it when a write fails, mostly for want of space; make room, and restart them",
-			slog.String("servers", strings.Join(servers, ", ")))
+	if c.store.stopped = what; what == "" {
+		c.ready.Logs.Add(slog.LevelInfo, "no server has stopped anything of JetStream any more")
 		return
 	}
-	c.ready.Logs.Add(slog.LevelInfo, "JetStream is on again at all servers that keep hives and events")
+	c.ready.Logs.Add(slog.LevelError, "a nats-server stops what it can not write, mostly for want of space, and does not begin again: make room, and restart it", slog.String("what", what))
 }
 
-// StoreIsOff returns what StoreOff said last.
-func (c *Core) StoreIsOff() []string { return c.store.off }
+// StoppedStore returns what StoreStopped said last.
+func (c *Core) StoppedStore() string { return c.store.stopped }
 
 // Renewed says that bucket and roster may be others than before.
 func (c *Core) Renewed(now time.Time) {
