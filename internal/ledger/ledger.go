@@ -159,7 +159,7 @@ func (l *Ledger) check(ctx context.Context) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("ledger: %w: JetStream is not enabled for this account: %w", ErrNoJetStream, err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-		return fmt.Errorf("ledger: %w: nobody answers for it; start the server with JetStream (nats-server -js), also one that stopped it for want of space, or the queen with --no-jetstream: %w", ErrNoJetStream, err)
+		return fmt.Errorf("ledger: %w: nobody answers for it; start the server with JetStream (nats-server -js), or the queen with --no-jetstream; a server that stopped it for want of space needs room and a restart: %w", ErrNoJetStream, err)
 	case err != nil:
 		return wrap(ctx, "account info", err)
 	case info.API.Level < 1:

@@ -179,7 +179,7 @@ func TestKeepTellsWhatIsHalted(t *testing.T) {
 	if err := write(); !errors.Is(err, ErrAway) {
 		t.Fatal(err)
 	}
-	l.unacked[atEvents].first.Store(time.Now().Add(-haltedAfter).UnixNano())
+	l.unacked[atEvents].first.Store(time.Now().Add(-2 * haltedAfter).UnixNano())
 	told := make(chan string, 100)
 	running(t, func(ctx context.Context) error { return l.Keep(ctx, nil, nil, func(what string) { told <- what }) })
 	if what := <-told; what != "no write is acknowledged by the stream QUEEN_EVENTS" {

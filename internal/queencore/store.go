@@ -125,7 +125,7 @@ type Trouble string
 // The troubles; empty is none, or one that may pass by itself.
 const (
 	NoSpace      Trouble = "no_space"
-	NeedsRestart Trouble = "needs_restart" // a nats-server stops what it can not write
+	NeedsRestart Trouble = "needs_restart" // a nats-server stops what it cannot write
 )
 
 // StoreTrouble returns the trouble of JetStream.
@@ -161,7 +161,7 @@ func (c *Core) StoreStopped(now time.Time, what string) {
 		c.ready.Logs.Add(slog.LevelInfo, "no server has stopped anything of JetStream any more")
 		return
 	}
-	c.ready.Logs.Add(slog.LevelError, "a nats-server stops what it can not write, mostly for want of space, and does not begin again: make room, and restart it", slog.String("what", what))
+	c.ready.Logs.Add(slog.LevelError, "a nats-server stops what it cannot write, mostly for want of space, and does not begin again: make room, and restart it", slog.String("what", what))
 }
 
 // StoppedStore returns what StoreStopped said last.

@@ -75,13 +75,13 @@ func clusterScenes() []scene {
 		},
 		{
 			name:   "one disk full",
-			fault:  "the disk of the server that leads QUEEN_EVENTS fills up; workers die; 10 s later there is room, and that server is started again",
+			fault:  "the disk of the server that leads QUEEN_EVENTS fills up; workers die; when each queen has named it there is room, and that server is started again",
 			expect: "deaths and answers as ever: two replicas suffice",
 			play:   oneDiskFull,
 		},
 		{
 			name:   "all disks full",
-			fault:  "the disks of all servers fill up; workers die; 10 s later there is room, and each server is started again, one after the other",
+			fault:  "the disks of all servers fill up; workers die; when each queen has named it there is room, and each server is started again, one after the other",
 			expect: "the deaths are told at once, not stored yet, and stored once afterwards",
 			play:   allDisksFull,
 		},
