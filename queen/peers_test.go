@@ -210,12 +210,12 @@ func TestAQueenPicksNobodyWhomAnotherDoubts(t *testing.T) {
 		}
 	}
 	doubted := func(a *api.Answer) bool {
-		return len(a.Picks) == 0 && len(a.Status.Unsure) == 1 && strings.Contains(a.Status.Unsure[0], "q2 holds 1 hives as unverified")
+		return len(a.Picks) == 0 && len(a.Status.Unsure) == 1 && strings.Contains(a.Status.Unsure[0], "q2 doubts 1 hives")
 	}
 	q.eventually("it is not picked", func() bool {
 		say(h.snap.Seq)
 		a := pick()
-		return doubted(&a) && a.Passed["its hive is unverified to another queen"] == 1
+		return doubted(&a) && a.Passed["another queen doubts its hive"] == 1
 	})
 	old := h.snap.Seq
 	h.send(nil)
@@ -288,7 +288,7 @@ func TestTheBrakeOfOneQueenStopsThePicksOfAnother(t *testing.T) {
 	began := time.Now()
 	q2.eventually("the other queen does not pick it, and says why", func() bool {
 		a := q2.ask(api.VerbPick, api.Request{Hive: held})
-		return len(a.Picks) == 0 && slices.ContainsFunc(a.Status.Unsure, func(s string) bool { return strings.Contains(s, "q1 holds") })
+		return len(a.Picks) == 0 && slices.ContainsFunc(a.Status.Unsure, func(s string) bool { return strings.Contains(s, "q1 doubts") })
 	})
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("for %v the other queen went on picking %s", took, held)

@@ -33,8 +33,10 @@ type Registry struct {
 	sorted  []*worker // the same, by id: rows keep their order from snapshot to snapshot
 
 	deadlines liveness.Deadlines[*worker]
+	calms     liveness.Deadlines[*worker] // when those that are damped will have been calm for long enough
 	closings  liveness.Closings[*worker]
 	steps     []Step // transitions that nobody took yet
+	notices   []hivebeat.Notice
 	stats     hivebeat.Stats
 	margins   Histogram
 	detects   map[hivebeat.Cause]Histogram
@@ -48,17 +50,22 @@ type Registry struct {
 	self       uint64 // the process that watches
 	watches    []Watch
 	stallAfter time.Duration // of workers that do not say; 0: never
+	loops      bool          // it tells of workers that loop
 
 	departed   map[string]*departure // those whose records went
 	departures []*departure          // the same, oldest first
+
+	twins   map[*worker]struct{} // of which both incarnations are to answer a roll call
+	twinsAt time.Time            // not before
+	seek    []string             // connections
 
 	ran   time.Time // when its owner ran last; zero: it does not tell
 	doubt time.Time // since when what is heard may have waited; zero: it did not
 	roll  roll
 
-	warmAt   time.Time       // zero until NATS was there for the first time
-	expected map[string]bool // workers of the last kept snapshot that were not heard yet
-	kept     bool            // expected is known
+	warmAt   time.Time            // zero until NATS was there for the first time
+	expected map[string]*recalled // workers of the last kept snapshot that were not heard yet
+	kept     bool                 // these are all that there were
 	warm     bool
 }
 
@@ -75,6 +82,7 @@ type worker struct {
 	facts   hivebeat.Facts // of the last beat that was accepted
 	memo    wire.BeatMemo  // the bytes of it, or nothing
 	lineage liveness.Lineage
+	learned uint64 // the seq that was taken over as heard elsewhere
 	conn    string // by which closings knows it
 	live    hivebeat.Live
 	cause   hivebeat.Cause
@@ -89,8 +97,9 @@ type worker struct {
 	spent    end     // of the last one that was seen to end
 	load     load
 	progress progress
-	flaps    flaps
 	rival    rival
+	beside   *beside // of the one that is not believed; nil: none was heard
+	damping
 }
 
 // Step is a transition, and what its log line says besides.
@@ -104,7 +113,7 @@ type Step struct {
 	Age    time.Duration // since the beat before
 	Margin time.Duration // recovered after lost: how far past the deadline
 	CutOff bool          // recovered after lost: seq went on meanwhile
-	Damped bool          // it changed the verdict, and is not told: the worker flaps
+	Damped bool          // it is so, and is not told: the worker flaps or loops
 	Detect time.Duration // lost, where its end was seen: from there to the verdict
 }
 
@@ -130,6 +139,7 @@ var (
 	errForeign = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "meant for another hive"}
 	errPinned  = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "worker", Detail: "not the id in the subject"}
 	errAhead   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
+	errLeaps   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last one of an incarnation that is alive"}
 	errEnded   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Key: "boot", Detail: "sent before its process ended, as far as is known"}
 	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
 )
@@ -171,7 +181,7 @@ func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error
 		if w.spent.before(w.facts.Inc, r.tail.Boot, w.facts.NS) {
 			return Heard{}, errEnded
 		}
-		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq)
+		step, err := r.judge(now, w, w.facts.Inc, &r.tail, w.facts.Every)
 		if err != nil {
 			return step.heard(), err
 		}
@@ -202,6 +212,9 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 		if len(r.workers) >= hivebeat.MaxWorkers {
 			return Heard{}, errFull
 		}
+		if k := r.expected[string(v.Worker)]; k != nil && k.inc > v.Inc && !r.warm {
+			return Heard{}, errOlder // the one that is awaited was alive
+		}
 		if w = r.back(v); w == nil {
 			return Heard{}, errStale
 		}
@@ -210,7 +223,10 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	if w.spent.Inc == v.Inc && !hivebeat.State(v.State).Goodbye() && w.spent.before(v.Inc, v.Boot, string(v.NS)) {
 		return Heard{}, errEnded
 	}
-	step, err := r.judge(now, w, v.Inc, v.Seq)
+	if known && v.Inc != w.facts.Inc {
+		w.hearBeside(v)
+	}
+	step, err := r.judge(now, w, v.Inc, &v.Volatile, hivebeat.Millis(v.Every))
 	if err != nil {
 		return step.heard(), err
 	}
@@ -223,11 +239,16 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	return h, nil
 }
 
-// judge says what a beat of w with this (inc, seq) is. The error is set if it is
-// no news.
-func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
-	if w.live == hivebeat.Alive && w.lineage.Ahead(now, inc) {
+// judge says what a beat of w with these numbers is, which promises the next one within
+// every. The error is set if it is no news.
+func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile, every hivebeat.Millis) (beatStep, error) {
+	seq := v.Seq
+	switch {
+	case w.live != hivebeat.Alive:
+	case w.lineage.Ahead(now, inc):
 		return beatStep{}, errAhead
+	case w.lineage.Leaps(inc, seq):
+		return beatStep{}, errLeaps
 	}
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}
@@ -237,14 +258,20 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) {
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
-	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() && w.lineage.Insists(now, inc, seq, w.facts.Every.Duration()/2) {
-		b.outcome = liveness.Conflict
+	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() {
+		b.outcome = w.lineage.Insists(now, inc, seq, every.Duration()/2, w.lineage.Seq() != w.learned, b.outcome)
+	}
+	if b.outcome == liveness.Back {
+		r.conflict(now, w, inc, seq)
 	}
 	if b.outcome.Begins() {
-		w.began, w.rival = now, rival{}
+		w.began, w.rival, w.beside = now, rival{}, nil
 	} else if b.outcome == liveness.Next && w.spent.Inc == inc && !w.spent.proved {
 		w.spent.proved = true // it was sent after that
 		w.lineage.Died(false)
+	}
+	if r.doubt.IsZero() {
+		r.twin(now, w, b.outcome, inc, v)
 	}
 	b.wentOn = seq > before+1
 	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
@@ -253,10 +280,10 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		r.conflict(now, w, inc, seq)
 		return b, errStale
 	case liveness.Older:
-		w.rival.goesOn(now, inc, seq)
+		r.refused(now, w, inc, seq)
 		return b, errOlder
 	case liveness.Stale, liveness.Same:
-		w.rival.goesOn(now, inc, seq)
+		r.refused(now, w, inc, seq)
 		return b, errStale
 	case liveness.First:
 		b.age = 0
@@ -374,6 +401,7 @@ func (r *Registry) remove(now time.Time, w *worker) {
 		r.sorted = slices.Delete(r.sorted, at, at+1)
 	}
 	r.deadlines.Remove(w)
+	r.calms.Remove(w)
 	r.unlink(w)
 	r.unwatch(w)
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // Seed is what somebody else knew of a worker, whose place the registry takes.
@@ -15,12 +16,15 @@ type Seed struct {
 	Facts  hivebeat.Facts
 	Heard  time.Time // when it was heard last
 	Until  time.Time // it is not lost before: it has to be asked first
+	Since  time.Time // of one that is lost or left: since when; zero: now
 
 	// The incarnation whose place this one took, and its last seq, if that is known: a
 	// message of it that is on its way still, or again, brings nobody back.
 	Prior, PriorSeq uint64
 
-	Stalled bool // its work was, and is until it goes on
+	Stalled  bool // its work was, and is until it goes on
+	Looping  bool // it did, and does until it was calm
+	Restarts uint64
 	// Ended is when its process ended, as a record says it. Where Cause is exit it has,
 	// even if that is not known.
 	Ended uint64
@@ -41,7 +45,13 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		w.lineage.Hear(s.Prior, s.PriorSeq, false)
 	}
 	w.lineage.Take(s.Facts.Inc, s.Facts.Seq)
+	w.learned = s.Facts.Seq
 	w.live, w.cause = s.Live, s.Cause
+	from := now
+	if !s.Since.IsZero() {
+		w.since, from = s.Since, s.Since // none began later
+	}
+	r.loopsOn(now, from, w, s.Restarts, s.Looping)
 	if s.Ended > 0 || s.Live == hivebeat.Lost && s.Cause == hivebeat.CauseExit {
 		w.ended(end{Process: Process{s.Worker, s.Facts.Inc, s.Facts.PID}, boot: s.Ended, ns: s.Facts.NS})
 	}
@@ -49,18 +59,28 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	switch s.Live {
 	case hivebeat.Left:
 		w.lineage.End()
-		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+		r.deadlines.Set(w, w.since.Add(hivebeat.KeepGone))
 	case hivebeat.Lost:
-		w.lostAt = now
-		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+		w.lostAt = w.since
+		r.deadlines.Set(w, w.since.Add(hivebeat.KeepGone))
 	default:
 		w.live, w.cause = hivebeat.Late, hivebeat.CauseHive
-		at := s.Heard.Add(liveness.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration()))
-		if at.Before(s.Until) {
-			at = s.Until
+		// Credit is for what was heard before the doubt: what counts from a time since,
+		// or from now, is set as if that began now.
+		doubted := time.Duration(0)
+		if !r.doubt.IsZero() {
+			doubted = max(0, now.Sub(r.doubt))
+		}
+		at, until := s.Heard.Add(liveness.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration())), s.Until.Add(-doubted)
+		if s.Heard.After(r.doubt) {
+			at = at.Add(-doubted)
+		}
+		if at.Before(until) {
+			at = until
 		}
 		r.deadlines.Set(w, at)
 	}
+	w.told = w.live
 }
 
 // Elsewhere notes that somebody else heard this of a worker, nobody knows when: Inc,
@@ -72,7 +92,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() || w.spent.before(inc, 0, "") {
 		return false
 	}
-	step, err := r.judge(now, w, inc, seq)
+	step, err := r.judge(now, w, inc, &wire.Volatile{Seq: seq}, w.facts.Every)
 	if err != nil {
 		return false
 	}
@@ -80,7 +100,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if step.outcome.Begins() {
 		w.facts.Conn, w.facts.PID = "", 0 // those of the incarnation before
 	}
-	w.facts.Inc, w.facts.Seq = inc, seq
+	w.facts.Inc, w.facts.Seq, w.learned = inc, seq, seq
 	if f.Every > 0 {
 		w.facts.Every, w.facts.Quiet = f.Every, f.Quiet
 	}

@@ -63,9 +63,10 @@ const (
 	CheckPayload    = "max_payload"
 	CheckPermission = "permission"
 	CheckJetStream  = "jetstream"
-	CheckStored     = "stored" // a bucket, or the stream
-	CheckQueen      = "queen"  // whether one answers
-	CheckSystem     = "system" // whether the system account tells which connections close
+	CheckStored     = "stored"   // a bucket, or the stream
+	CheckQueen      = "queen"    // whether one answers
+	CheckConflict   = "conflict" // two processes with one id
+	CheckSystem     = "system"   // whether the system account tells which connections close
 )
 
 // Config says what to look for. Role is required.
@@ -170,7 +171,7 @@ func Check(ctx context.Context, nc *nats.Conn, cfg Config) ([]Finding, error) {
 }
 
 var order = []string{
-	CheckConnection, CheckVersion, CheckRoundTrip, CheckPayload, CheckPermission, CheckJetStream, CheckStored, CheckQueen,
+	CheckConnection, CheckVersion, CheckRoundTrip, CheckPayload, CheckPermission, CheckJetStream, CheckStored, CheckQueen, CheckConflict,
 }
 
 // visit is one Check under way.

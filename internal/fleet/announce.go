@@ -34,7 +34,7 @@ const rosterBytes = 256 << 10
 // then says of it. It is false where the roster says what is so.
 func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
 	e := &h.Book.Item.RosterEntry
-	inc, seq := h.line.Inc(), h.line.Seq()
+	inc, seq, told := h.line.Inc(), h.line.Seq(), h.worth(e.Inc, e.Seq)
 	up := h.live == hivebeat.Alive || h.live == hivebeat.Late
 	switch {
 	case h.live == "" || h.live == hivebeat.Unverified && h.heldBy == nil:
@@ -52,12 +52,12 @@ func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 			return hivebeat.KindRestarted, hivebeat.Alive, true
 		}
 		return kindOf(h.live), h.live, true
-	case seq < e.Seq || e.Live == hivebeat.Left:
+	case seq < told || e.Live == hivebeat.Left:
 		return h.conflictTold(now)
 	case h.live == e.Live, h.live == hivebeat.Unverified && e.Live == hivebeat.Lost:
 		return h.conflictTold(now) // a queen that brakes no longer is no news for one that still does
 	case up && (e.Live == hivebeat.Lost || e.Live == hivebeat.Unverified || e.Live == hivebeat.Late):
-		if seq > e.Seq {
+		if seq > told {
 			return hivebeat.KindRecovered, hivebeat.Alive, true
 		}
 		return h.conflictTold(now) // the author heard the same, and waited as long or longer
@@ -83,7 +83,8 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	}
 	switch {
 	case kind == hivebeat.KindConflict:
-		d.Reason = h.conflictReason()
+		believed, refused := h.Places()
+		d.Reason, d.Believed, d.Refused = h.conflictReason(), &believed, &refused
 	case kind == h.why.kind:
 		d.AgeMS, d.Reason, d.MarginMS, d.DetectMS = h.why.age, h.why.reason, h.why.margin, h.why.detect
 	case kind == hivebeat.KindJoined, kind == hivebeat.KindRestarted, kind == hivebeat.KindRecovered:
@@ -92,17 +93,21 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	if kind == h.kindOfLive() {
 		d.Cause = h.cause
 	}
+	seq := d.Seq
+	if e.Inc == d.Inc { // a queen that heard less may tell a conflict: only one that went back says a lower seq
+		seq = max(seq, h.worth(e.Inc, e.Seq))
+	}
 	next := ledger.RosterEntry{
-		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: d.Seq,
+		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: seq,
 		Every: hivebeat.MillisOf(h.every), Zone: h.Zone(), Age: h.Book.age(h, now),
 	}
 	if kind == hivebeat.KindConflict {
 		next.Cause = e.Cause
 	}
 	if to == hivebeat.Lost || to == hivebeat.Left {
-		next.Workers = h.remember()
+		next.Workers = h.remember(now)
 	} else {
-		next.Workers = h.unsettled()
+		next.Workers = h.whileUp(now)
 	}
 	return d, next
 }
@@ -111,23 +116,19 @@ func (h *Hive) kindOfLive() hivebeat.Kind { return kindOf(h.live) }
 
 // remember returns the workers of h as an entry of the roster holds them: as
 // many as fit.
-func (h *Hive) remember() map[string]ledger.RosterWorker {
+func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
 	if h.head.Inc == 0 {
-		return h.Book.Item.Workers // not heard: what the roster knew is all there is
+		return h.Book.workers(now) // not heard: what the roster knew is all there is
 	}
 	m, size := make(map[string]ledger.RosterWorker, len(h.workers)), 0
 	for _, w := range h.Workers() {
 		r := &w.rec
-		size += len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 80
-		if size += promiseSize(r.Every, r.Quiet, h.sorted[0].rec.Every); size > rosterBytes {
+		if size += entryRow(r) + promiseSize(r.Every, r.Quiet, h.sorted[0].rec.Every); size > rosterBytes {
 			break
 		}
-		it := rosterWorker(&r.Facts, r.Live, r.Cause)
-		if c := w.ward; c != nil { // what became of it since is told after this
-			if !c.listed {
-				continue
-			}
-			it = c.base
+		it, known := w.inRoster(now)
+		if !known {
+			continue
 		}
 		if was := h.Book.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
 			it.Via = was.Via
@@ -172,6 +173,7 @@ func (v *View) LearnSaid(t Teller, item ledger.RosterItem, told *hivebeat.EventD
 func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, now time.Time) {
 	e := &item.RosterEntry
 	before := h.Book.Item.N
+	h.goBackWith(&item)
 	// Where the roster stood at our incarnation and is at another now, somebody has
 	// decided after us. To insist, as the other would too, is to argue for ever, or to
 	// lead all to one that is gone: we follow.
@@ -191,13 +193,13 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 	switch {
 	case h.live == "":
 		v.recall(h, now)
-	case e.Inc == h.line.Inc() && e.Seq <= h.line.Seq():
+	case e.Inc == h.line.Inc() && h.worth(e.Inc, e.Seq) <= h.line.Seq():
 		if e.Live == hivebeat.Left && h.live != hivebeat.Left || h.believes(e) {
 			v.byRoster(h, now)
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
 	default:
-		o := h.hearLine(e.Inc, e.Seq, now, now)
+		o := h.hearLine(e.Inc, e.Seq, h.every, now, now)
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}
@@ -210,6 +212,18 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 			v.heard(h, o, now)
 		}
 	}
+}
+
+// goBackWith follows a queen that put item, and took back a seq that an entry before it
+// had: something else had sent that in the name of the hive.
+func (h *Hive) goBackWith(item *ledger.RosterItem) {
+	was := &h.Book.Item
+	if item.Inc != was.Inc || item.Epoch != was.Epoch || item.N <= was.N || item.Seq >= was.Seq || h.Book.said.is(item) ||
+		item.Inc != h.line.Inc() || item.Seq >= h.line.Seq() || item.Seq == 0 {
+		return
+	}
+	h.disowned = max(h.disowned, h.line.Seq())
+	h.line.Rewind(item.Seq - 1) // so that it is heard
 }
 
 // believes reports whether this queen takes it over that h is lost from an author who
@@ -258,7 +272,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 	}
 	h.line.Hear(e.Inc, e.Seq, false)
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
-	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), now, v.blind
+	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), v.heardAs(now), v.blind
 	if e.Live == hivebeat.Lost || e.Live == hivebeat.Left {
 		h.received = h.Book.heard(h.every, now)
 		v.recallWorkers(h, now)
@@ -268,19 +282,28 @@ func (v *View) recall(h *Hive, now time.Time) {
 		return
 	}
 	h.live, h.since = hivebeat.Unverified, now
+	v.recallWorkers(h, now)
 	v.resum(h, another, now)
-	v.due.Set(h, now.Add(liveness.LostAfter(h.every, 0)))
+	v.due.Set(h, h.judged.Add(liveness.LostAfter(h.every, 0)))
 }
 
-// recallWorkers lists who was on a hive that is gone, as the roster remembers
-// them. How long ago each was heard nobody knows any more: longer than the hive, by
-// what its hive waits for one that is not lost, and lists one that is.
+// recallWorkers lists the workers of a hive that is gone, as the roster remembers them,
+// and of one that was there those that were gone. How long ago each was heard nobody
+// knows any more: longer than the hive, by what its hive waits for one that is not lost,
+// and lists one that is.
 func (v *View) recallWorkers(h *Hive, now time.Time) {
 	for id, r := range h.Book.Item.Workers {
 		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
 			continue
 		}
 		w := &Worker{hive: h, received: h.received.Add(-oldest(&r)), via: hivebeat.ViaQueen}
+		if r.Since > 0 && isGone(r.Live) {
+			put := h.Book.put(now)
+			w.rec.Age, w.rec.Since, w.received = EffectiveAge(0, w.received, put), min(r.Since, maxAge), put
+		}
+		if h.live == hivebeat.Unverified && (!isGone(r.Live) || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone)) {
+			continue
+		}
 		w.rec.Worker, w.rec.Live, w.rec.Cause = id, r.Live, r.Cause
 		w.rec.Inc, w.rec.State, w.rec.Model = r.Inc, r.State, r.Model
 		if every, quiet, known := promise(&r); known {

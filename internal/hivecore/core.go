@@ -70,9 +70,15 @@ type Ready struct {
 
 	// Roll, if not 0, asks for a roll call of the workers, with this spread.
 	Roll time.Duration
+	// Notices are for workers that are refused, to be published where they hear roll
+	// calls.
+	Notices []hivebeat.Notice
 	// Watches are processes to watch, and not to watch any more, in this order. What
 	// became of them is for Exited.
 	Watches []detector.Watch
+	// Seek are connections of workers, as their beats name them. Where NATS says from
+	// which address one was made, that is for Located.
+	Seek []string
 	// Signals are answered by TokenBack and Settled.
 	Signals core.Signals
 
@@ -110,6 +116,7 @@ type Core struct {
 func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, reg: detector.New(cfg.ID)}
 	c.hear = core.NewHearing("hive", "worker", c.reg, &c.logs)
+	c.reg.TellLoops()
 	c.reg.SetStallAfter(cfg.StallAfter)
 	c.reg.SetOwn(cfg.Own)
 	if cfg.NS != "" && cfg.PID != 0 {
@@ -140,6 +147,9 @@ func (c *Core) nextTick() time.Time {
 	}
 	if c.pushing {
 		at = earlier(at, c.pushAt)
+	}
+	if twins, ok := c.reg.TwinsAt(); ok && c.hear.Connected() {
+		at = earlier(at, twins)
 	}
 	return at
 }
@@ -173,6 +183,7 @@ func (c *Core) conclude(now time.Time) {
 		}
 		c.out.Steps = append(c.out.Steps, steps...)
 	}
+	c.out.Notices = append(c.out.Notices, c.reg.TakeNotices()...)
 	// Who must not be picked does not wait for what else there is to tell either.
 	set, cleared := c.reg.TakeClosed()
 	c.out.Ended, c.out.Changed = c.out.Ended || set, c.out.Changed || cleared
@@ -182,6 +193,10 @@ func (c *Core) conclude(now time.Time) {
 	if c.reg.TakeAsk() {
 		c.askBack(now)
 	}
+	if c.hear.Connected() && c.reg.AskTwins(now) {
+		c.out.Roll = max(c.out.Roll, c.askSpread())
+	}
+	c.out.Seek = append(c.out.Seek, c.reg.TakeSeek()...)
 	// One more snapshot, at the pace of facts. Where NATS is away again another roll call
 	// will follow.
 	if c.reg.Answered(now) && c.hear.Connected() {
@@ -222,6 +237,17 @@ func (c *Core) RollCall(now time.Time, spread time.Duration) {
 	c.proved(now)
 	if !c.out.Answer || spread < c.out.Spread {
 		c.out.Answer, c.out.Spread = true, spread
+	}
+	c.conclude(now)
+}
+
+// Noticed takes that a queen refuses this hive's own snapshots.
+func (c *Core) Noticed(now time.Time, n hivebeat.Notice) {
+	c.wakeUp(now)
+	c.proved(now)
+	if c.hear.Limiter.Allow("notice", now) > 0 {
+		text, hint := n.Text("hive")
+		c.logs.Add(slog.LevelWarn, text, slog.Uint64("inc", n.Inc), slog.Uint64("believed", n.Believed), slog.String("hint", hint))
 	}
 	c.conclude(now)
 }
@@ -384,7 +410,22 @@ func (c *Core) askBack(now time.Time) {
 		return
 	}
 	c.asked = now
-	c.out.Roll = max(c.out.Roll, hivebeat.WorkerRollSpread, time.Duration(c.reg.Len())*askPace)
+	c.out.Roll = max(c.out.Roll, c.askSpread())
+}
+
+// askSpread is within which time the answers come to a roll call that is not to take
+// long.
+func (c *Core) askSpread() time.Duration {
+	return max(hivebeat.WorkerRollSpread, time.Duration(c.reg.Len())*askPace)
+}
+
+// Located takes from which address a connection of Ready.Seek was made.
+func (c *Core) Located(now time.Time, conn, addr string) {
+	c.wakeUp(now)
+	if c.reg.Located(conn, addr) {
+		c.out.Touch = true
+	}
+	c.conclude(now)
 }
 
 // awaitAnswers waits for the answers to a roll call. The snapshot of a reconnect shows

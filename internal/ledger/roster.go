@@ -50,6 +50,9 @@ type RosterWorker struct {
 	// where that is not known: there were entries without.
 	Every hivebeat.Millis `json:"every,omitempty"`
 	Quiet hivebeat.Millis `json:"quiet,omitempty"`
+	// Since is how long ago it was lost or left when the entry was put; 0 where it was
+	// not, or that is not known.
+	Since hivebeat.Millis `json:"since,omitempty"`
 }
 
 // RosterItem is an entry as it was read.

@@ -3,6 +3,9 @@ package liveness
 import (
 	"fmt"
 	"testing"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
 
 	"pgregory.net/rapid"
 )
@@ -121,27 +124,35 @@ func TestForgedLowIncarnationsDoNotPushOutTheSuperseded(t *testing.T) {
 	}
 }
 
+// hearMute hears a message that does not say when it was sent, of a sender beside one that
+// is alive.
+func hearMute(l *Lineage, inc, seq uint64) (o Outcome, conflict bool) {
+	o = l.Hear(inc, seq, true)
+	other, _ := l.Beside(o, Message{Inc: inc, Seq: seq}, true)
+	return o, other != 0
+}
+
 func TestConflictIsToldOnceForAPair(t *testing.T) {
 	for _, superseded := range []bool{true, false} {
 		t.Run(fmt.Sprintf("superseded=%t", superseded), func(t *testing.T) {
 			var l Lineage
 			low, high := uint64(1), uint64(1)
 			if superseded {
-				l.Hear(10, low, true)
-				l.Hear(20, high, true)
+				hearMute(&l, 10, low)
+				hearMute(&l, 20, high)
 			} else {
-				l.Hear(20, high, true)
-				l.Hear(10, low, true)
+				hearMute(&l, 20, high)
+				hearMute(&l, 10, low)
 			}
 			conflicts := 0
 			for range 50 {
 				low, high = low+1, high+1
-				l.Hear(20, high, true)
-				switch got := l.Hear(10, low, true); got {
-				case Conflict:
+				hearMute(&l, 20, high)
+				got, conflict := hearMute(&l, 10, low)
+				if conflict {
 					conflicts++
-				case Stale, Older:
-				default:
+				}
+				if got != Stale && got != Older {
 					t.Fatalf("the refused one: %s", got)
 				}
 			}
@@ -157,22 +168,22 @@ func TestConflictIsToldOnceForAPair(t *testing.T) {
 
 func TestOldBeatsInFlightAreNoConflict(t *testing.T) {
 	var l Lineage
-	l.Hear(10, 1, true)
-	l.Hear(20, 1, true)
+	hearMute(&l, 10, 1)
+	hearMute(&l, 20, 1)
 	seq := uint64(2)
 	for n := uint64(2); n < 2+rounds-1; n++ { // a few bunches, each with the new one advancing in between
-		l.Hear(20, n, true)
+		hearMute(&l, 20, n)
 		for range 5 {
-			if got := l.Hear(10, seq, true); got != Stale {
-				t.Fatalf("old beat: %s, want stale", got)
+			if got, conflict := hearMute(&l, 10, seq); got != Stale || conflict {
+				t.Fatalf("old beat: %s, conflict %t, want stale", got, conflict)
 			}
 			seq++
 		}
 	}
 	for n := uint64(10); n < 30; n++ { // and a replay of them never is
-		l.Hear(20, n, true)
-		if got := l.Hear(10, n%seq, true); got != Stale {
-			t.Fatalf("replay: %s, want stale", got)
+		hearMute(&l, 20, n)
+		if got, conflict := hearMute(&l, 10, n%seq); got != Stale || conflict {
+			t.Fatalf("replay: %s, conflict %t, want stale", got, conflict)
 		}
 	}
 }
@@ -329,5 +340,84 @@ func TestTakeFollows(t *testing.T) {
 	}
 	if o := l.Hear(20, 2, true); o != Stale {
 		t.Errorf("the one that was left is %s", o)
+	}
+}
+
+// One that is refused and goes on lives.
+func TestInsists(t *testing.T) {
+	const gap = 5 * time.Second
+	type said struct {
+		after time.Duration
+		seq   uint64 // of the one that is refused; 0: the valid one advances
+		want  Outcome
+	}
+	row := func(n int, apart time.Duration, want ...Outcome) (list []said) {
+		for i := range n {
+			w := Stale
+			if i < len(want) {
+				w = want[i]
+			}
+			list = append(list, said{apart, uint64(11 + i), w})
+		}
+		return list
+	}
+	join := func(lists ...[]said) (all []said) {
+		for _, l := range lists {
+			all = append(all, l...)
+		}
+		return all
+	}
+	valid := []said{{after: time.Second}}
+	long := join(row(60, 2*gap), []said{{2 * gap, 71, Back}, {2 * gap, 72, Next}})
+	for name, c := range map[string]struct {
+		ended, learned, near bool
+		list                 []said
+	}{
+		"goes back":              {list: row(4, 2*gap, Stale, Stale, Back, Next)},
+		"in a bunch":             {list: row(20, gap/10)},
+		"now and then":           {list: row(20, inARow*gap+1)},
+		"beside one that lives":  {list: join(row(2, gap), valid, []said{{gap, 13, Conflict}}, valid, []said{{gap, 14, Stale}}, valid, []said{{gap, 15, Stale}})},
+		"and that one is silent": {list: join(row(2, gap), valid, []said{{gap, 13, Conflict}, {gap, 14, Stale}, {gap, 15, Next}, {gap, 16, Next}})},
+		"a replay":               {list: []said{{gap, 11, Stale}, {gap, 11, Stale}, {gap, 10, Stale}, {gap, 11, Stale}, {gap, 9, Stale}}},
+		"after a goodbye":        {ended: true, list: row(5, 2*gap, Stale, Stale, Conflict)},
+		"somebody else heard":    {learned: true, list: long},
+		"it may be late":         {near: true, list: long},
+		"late after a goodbye":   {near: true, ended: true, list: join(row(60, 2*gap), []said{{2 * gap, 71, Conflict}, {2 * gap, 72, Stale}})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l Lineage
+			high := uint64(10 + leap + 1)
+			if c.near {
+				high--
+			}
+			l.Hear(7, 10, false)
+			l.Hear(7, high, true)
+			if c.ended {
+				l.End()
+			}
+			now := time.Unix(1_000_000, 0)
+			for i, s := range c.list {
+				now = now.Add(s.after)
+				if s.seq == 0 {
+					if o := l.Hear(7, l.Seq()+1, true); o != Next {
+						t.Fatalf("step %d: %s", i, o)
+					}
+					continue
+				}
+				o := l.Hear(7, s.seq, true)
+				if o == Stale {
+					o = l.Insists(now, 7, s.seq, gap, !c.learned, o)
+				}
+				if o != s.want {
+					t.Fatalf("step %d, seq %d: %s, want %s", i, s.seq, o, s.want)
+				}
+				if o.Accepted() != (l.Seq() == s.seq) {
+					t.Fatalf("step %d: %s, and at seq %d", i, o, l.Seq())
+				}
+			}
+		})
+	}
+	if hivebeat.KeepGone != 60*2*gap {
+		t.Error("the test goes by another time")
 	}
 }

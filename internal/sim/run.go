@@ -70,6 +70,7 @@ func Shorten(p Plan, broken Invariant) Result {
 		func(p *Plan) { p.Stall, p.StallSaid = 0, false },
 		func(p *Plan) { p.Untold = 0 },
 		func(p *Plan) { p.NoJetStream = false },
+		func(p *Plan) { p.Replicas = 0 },
 		func(p *Plan) { p.HiveClosings = false },
 		func(p *Plan) { p.Closings, p.HiveClosings = 0, false },
 		func(p *Plan) { p.Exits = false },
@@ -95,12 +96,10 @@ type Summary struct {
 // RunSeeds runs the plans of n seeds from first on, on all processors. It begins no new
 // ones once most of them failed, or stop returns true.
 func RunSeeds(first uint64, n int, length time.Duration, most int, stop func() bool) Summary {
-	var (
-		next atomic.Int64
-		mu   sync.Mutex
-		wg   sync.WaitGroup
-		s    Summary
-	)
+	var next atomic.Int64
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var s Summary
 	began := time.Now()
 	count := func(r *Result) (enough bool) {
 		mu.Lock()

@@ -22,14 +22,16 @@ type sightings []*sighting
 
 // sighting is what an observer says of one id.
 type sighting struct {
-	id      string
-	live    hivebeat.Live
-	inc     uint64
-	since   time.Duration // when live came
-	incAt   time.Duration // when inc was learned
-	before  []uint64      // incarnations whose place was taken
-	proved  uint64        // the last of those that was heard to go on
-	stalled bool
+	id     string
+	live   hivebeat.Live
+	inc    uint64
+	since  time.Duration // when live came
+	incAt  time.Duration // when inc was learned
+	before []uint64      // incarnations whose place was taken
+	proved uint64        // the last of those that was heard to go on
+
+	stalled, looping bool            // told last
+	restarts         []time.Duration // when
 }
 
 // of returns the sighting of id, and makes one where there is none.
@@ -86,7 +88,7 @@ func (o *observer) believes(id string, inc uint64) bool {
 		}
 		// It has heard that inc went on, which may have ended since; or it could not see.
 		if s.proved == inc || !slices.Contains(s.before, inc) &&
-			(q.born > p.born || q.bothered(p.born, o.w.now, false) || o.w.store.backAt > p.born) {
+			(q.born > p.born || q.bothered(p.born, o.w.now, false) || o.w.store.turned > p.born) {
 			return true
 		}
 	}
@@ -116,11 +118,11 @@ func (h *hive) checkSnapshot(s *hivebeat.Snapshot) {
 	for i := range s.Workers {
 		r := &s.Workers[i]
 		at, ok := h.seqs[numbered{life{h.id + "/" + r.Worker, r.Inc}, r.Seq, 0}]
-		if !ok {
+		switch age := now - at; {
+		case !ok && r.N == 0: // recalled from its last life
+		case !ok:
 			h.w.breaks(Sound, "%s knows %d/%d of %s, which it never heard", h.name, r.Inc, r.Seq, r.Worker)
-			return
-		}
-		if age := now - at; r.Age.Duration() < age-unseen {
+		case r.Age.Duration() < age-unseen:
 			h.w.breaks(NoYoungAge, "%s says that %s was heard %v ago, and that was %v ago", h.name, r.Worker, r.Age.Duration(), age)
 		}
 	}

@@ -25,14 +25,25 @@ func (h *hive) judged(s *detector.Step) {
 		h.judgedStalled(x, s)
 		return
 	case hivebeat.KindConflict:
-		if s.Inc != x.inc && !h.outlived(x.id, s.Inc, x.inc) {
-			h.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", h.name, x.id, s.Inc, x.inc)
-		}
+		h.together(x.id, s.Inc, x.inc)
 		return
 	case hivebeat.KindState:
 		return
-	case hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindRestarted:
-		x.stalled = false // without a word
+	case hivebeat.KindLooping:
+		x.looping = s.To != ""
+		if n := len(x.restarts); n < 3 || x.looping && x.restarts[n-1]-x.restarts[n-3] > 5*time.Minute || !x.looping && h.w.now-x.restarts[n-1] < 10*time.Minute {
+			h.w.breaks(EventsOnce, "%s says of %s that looping is %t, and it restarted after %v", h.name, x.id, x.looping, x.restarts)
+		}
+		return
+	case hivebeat.KindRestarted:
+		if x.restarts = append(x.restarts, h.w.now); s.Damped != x.looping {
+			h.w.breaks(EventsOnce, "%s has restarted to %s, which says that looping is %t: damped is %t", x.id, h.name, x.looping, s.Damped)
+		}
+		x.stalled = false
+	case hivebeat.KindLost, hivebeat.KindLeft:
+		if x.stalled = false; x.live == hivebeat.Live(s.To) { // without a word; that it is gone was damped, and is told at last
+			return
+		}
 	case hivebeat.KindJoined: // its record was gone, and with it what was known of others
 		x.before = nil
 	}
@@ -64,10 +75,11 @@ func (h *hive) judged(s *detector.Step) {
 
 // judged holds a queen's verdict on a hive against the truth.
 func (q *queen) judged(s *fleet.Step) {
+	l := life{s.Hive, s.Inc}
 	if s.Kind == hivebeat.KindConflict {
+		q.together(s.Hive, q.view.Hive(s.Hive).Conflicting(q.w.time()), s.Inc)
 		return
 	}
-	l := life{s.Hive, s.Inc}
 	q.turns(q.known.of(s.Hive), s.To, s.Inc)
 	q.checkCutOff(s)
 	switch {
@@ -75,6 +87,9 @@ func (q *queen) judged(s *fleet.Step) {
 	case strings.HasPrefix(s.Reason, "as another queen"):
 		q.talkedDown(l)
 	case s.Cause == hivebeat.CauseMissed:
+		if a, st := q.last[l], q.w.store; q.w.plan.Replicas > 1 && st.away > 0 && st.turned < a.at+a.every {
+			q.wrongly(l, ", to which a store of %d servers acknowledged nothing since it was silent", q.w.plan.Replicas)
+		}
 		q.lostBySilence(l)
 	case s.Cause == hivebeat.CauseDisconnect:
 		opened, _ := q.heardOf(q.linked[l].conn)
@@ -91,10 +106,8 @@ func (q *queen) judgedWard(e *fleet.Happened) {
 		return
 	}
 	// It is not in a complete snapshot: its hive had to be able to hear it for as long.
-	for _, h := range q.w.hives {
-		if h.id == d.Hive && h.inc == d.HiveInc {
-			q.lostByAbsence(h, d)
-		}
+	if p := q.w.lives[life{d.Hive, d.HiveInc}]; p != nil && p.alive() {
+		q.lostByAbsence(p.self.(*hive), d)
 	}
 }
 
@@ -190,6 +203,15 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 	held := cutOff == 1 && q.gap <= 1 && !q.bothered(q.w.now-5*time.Minute, q.w.now, true) && q.w.now-m.sent < 50*time.Millisecond && !clocked
 	if falsely+cutOff == 1 && (lost || held) {
 		q.w.breaks(Sound, "%s counts %s as cut off: %t, and %d messages of it were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
+	}
+}
+
+// together holds it against the truth that two incarnations are in conflict: both ran at
+// the same time.
+func (o *observer) together(id string, a, b uint64) {
+	x, y := o.w.lives[life{id, a}], o.w.lives[life{id, b}]
+	if a == b || x == nil || y == nil || !x.alive() && x.died < y.born || !y.alive() && y.died < x.born { // nothing is sent in another's name
+		o.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", o.name, id, a, b)
 	}
 }
 

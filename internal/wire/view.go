@@ -52,14 +52,18 @@ type BeatView struct {
 
 // RecordView is the view of a hivebeat.Record. Where Same is set, the record
 // differs from the one at its place in the memo's message in Volatile, Age, Since,
-// Closed and Proc at most; those, Same and Worker are then all that the view holds.
+// Closed, Restarts, Looping and Proc at most; those, Same and Worker are then all that the view holds.
 type RecordView struct {
 	Same                bool
 	mark                mark
 	Worker, Live, Cause []byte
 	N, Missed, Rival    uint64
+	RivalAt             PlaceView
+	Addr                []byte
 	Ended               uint64
 	Stalled, Closed     bool
+	Restarts            uint64
+	Looping             bool
 	Age, Since          uint64
 	Tr                  []hivebeat.Transition // own memory, but reused by the next parse
 	Proc                hivebeat.Proc
@@ -71,7 +75,7 @@ type RecordView struct {
 type SnapshotView struct {
 	Hive, Bye, Conn              []byte
 	Inc, Every, Seq, Page, Pages uint64
-	RW                           uint64
+	RW, PID                      uint64
 	Sent                         int64
 	Warm                         bool
 	Labels, Collect              Raw // of string pairs
@@ -82,6 +86,12 @@ type SnapshotView struct {
 
 	rows    rows         // of the parse under way
 	nothing SnapshotMemo // for a parse without a memo: it stays empty
+}
+
+// PlaceView is the view of a hivebeat.Place.
+type PlaceView struct {
+	Host, Conn, Addr []byte
+	PID              uint64
 }
 
 // HostView is the view of a hivebeat.Host.
@@ -137,6 +147,7 @@ func (v *BeatView) Update(b *hivebeat.Beat) {
 // must hold the values of the memo's message.
 func (v *RecordView) Update(r *hivebeat.Record) {
 	r.Age, r.Since, r.Closed, r.Proc = hivebeat.Millis(v.Age), hivebeat.Millis(v.Since), v.Closed, v.Proc
+	r.Restarts, r.Looping = v.Restarts, v.Looping
 	if v.Same {
 		v.Volatile.Update(&r.Facts)
 		return
@@ -145,10 +156,28 @@ func (v *RecordView) Update(r *hivebeat.Record) {
 	set(&r.Live, v.Live)
 	set(&r.Cause, v.Cause)
 	r.N, r.Missed, r.Stalled, r.Rival, r.Ended = v.N, v.Missed, v.Stalled, v.Rival, v.Ended
+	v.RivalAt.Update(&r.RivalAt)
+	set(&r.Addr, v.Addr)
 	if !slices.Equal(r.Tr, v.Tr) {
 		r.Tr = slices.Clone(v.Tr)
 	}
 	v.FactsView.Update(&r.Facts)
+}
+
+// Update gives p the values of v, as FactsView.Update does.
+func (v *PlaceView) Update(p *hivebeat.Place) {
+	p.PID = v.PID
+	set(&p.Host, v.Host)
+	set(&p.Conn, v.Conn)
+	set(&p.Addr, v.Addr)
+}
+
+// Place is where the sender of a beat runs.
+func (v *FactsView) Place() PlaceView { return PlaceView{Host: v.Host, Conn: v.Conn, PID: v.PID} }
+
+// Place is where the hive runs.
+func (v *SnapshotView) Place() PlaceView {
+	return PlaceView{Host: v.Host.Name, Conn: v.Conn, PID: v.PID}
 }
 
 // Update gives h the values of v, as FactsView.Update does.
@@ -175,7 +204,7 @@ func (v *SnapshotView) UpdateHead(s *hivebeat.Snapshot) {
 	set(&s.Hive, v.Hive)
 	set(&s.Bye, v.Bye)
 	set(&s.Conn, v.Conn)
-	s.RW = hivebeat.Millis(v.RW)
+	s.RW, s.PID = hivebeat.Millis(v.RW), v.PID
 	s.Labels = v.Labels.UpdateMap(s.Labels)
 	s.Collect = v.Collect.UpdateMap(s.Collect)
 	v.Host.Update(&s.Host)

@@ -131,6 +131,8 @@ type HiveInfo struct {
 	Cause    hivebeat.Cause        `json:"cause,omitempty"`
 	Conflict bool                  `json:"conflict,omitempty"` // two hives with this id are beating
 	Rival    uint64                `json:"rival,omitempty"`    // of a conflict: the incarnation of the one that is not believed
+	Believed *hivebeat.Place       `json:"believed,omitempty"` // of a conflict: where the one runs that is believed, and the other one
+	Refused  *hivebeat.Place       `json:"refused,omitempty"`
 	Inc      uint64                `json:"inc"`
 	Seq      uint64                `json:"seq"`
 	Every    hivebeat.Millis       `json:"every"`
@@ -159,6 +161,8 @@ type WorkerInfo struct {
 	Via   string `json:"via"` // who judges it: hive or queen
 	Fresh bool   `json:"fresh"`
 	Held  uint64 `json:"held,omitempty"` // slots that are held
+	// Up is how long ago its incarnation began, as far as is known; 0 where it is lost or left.
+	Up hivebeat.Millis `json:"up,omitempty"`
 	hivebeat.Record
 }
 

@@ -45,14 +45,33 @@ func TestConflicts(t *testing.T) {
 	hives, workers := sampleHives(), sampleWorkers()
 	h, w := &hives[1], &workers[0]
 	h.Conflict, h.Rival, w.Rival, w.Stalled = true, 1_764_000_000_000_001, 1_764_000_000_000_002, true
+	old := *h // as an older queen has it
+	at := hivebeat.Place{Host: "there", PID: 815, Conn: "NABC/9", Addr: "192.0.2.7:5"}
+	h.Believed, h.Refused = &hivebeat.Place{Inc: h.Inc, Host: "here"}, &at
+	w.RivalAt, w.Addr = at, "192.0.2.6:5"
+	at.Inc = h.Rival
 	for _, note := range []Cell{hiveNote(h), workerNote(w, 0, noon)} {
 		if !strings.HasPrefix(note.Text, "conflict: two ") || !strings.Contains(note.Text, "--id") || note.Style != Bad {
 			t.Errorf("the note is %+v", note)
 		}
 	}
-	for _, lines := range [][]string{Hive(h, &sure, false), Worker(w, &sure, false, noon)} {
-		if !strings.Contains(text(lines), "stop one, or give it another --id; the one that is not believed, and not shown, began 2025-11-24 16:00:00 UTC (incarnation 176400000000000") {
-			t.Errorf("%s", text(lines))
+	const (
+		do    = "stop one, or give it another --id"
+		other = "not believed, and not shown: began 2025-11-24 16:00:00 UTC (incarnation 176400000000000"
+		there = ") · host there · pid 815 · connection NABC/9 · from 192.0.2.7:5"
+	)
+	for _, c := range []struct {
+		lines []string
+		want  []string
+	}{
+		{Hive(h, &sure, false), []string{do, other, there, "believed: began 2025-11-24 16:01:40 UTC (incarnation 1764000100000000) · host here\n"}},
+		{Hive(&old, &sure, false), []string{do, other}},
+		{Worker(w, &sure, false, noon), []string{do, other, there, " · pid 4711 · from 192.0.2.6:5"}},
+	} {
+		for _, want := range c.want {
+			if !strings.Contains(text(c.lines), want) {
+				t.Errorf("%q is not in\n%s", want, text(c.lines))
+			}
 		}
 	}
 }
@@ -344,6 +363,26 @@ func TestStalled(t *testing.T) {
 		if got := Event(&ev, time.UTC, false); got != c.want {
 			t.Errorf("got  %q\nwant %q", got, c.want)
 		}
+	}
+}
+
+// One that restarts over and over says how often, and since when it is up.
+func TestLooping(t *testing.T) {
+	w := sampleWorkers()[0]
+	w.Looping, w.Restarts, w.Up = true, 25, 2500
+	row := WorkerRow(&w, 0, noon)
+	if note := row[len(row)-1]; !strings.HasPrefix(note.Text, "looping, 25 restarts in the last hour") || note.Style < Warn || row[workerLive].Text != "alive" {
+		t.Errorf("row %+v", row)
+	}
+	got := text(Worker(&w, &sure, false, noon))
+	for _, want := range []string{" · looping\n", ") · up 2s · 25 restarts in the last hour\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	ev := hivebeat.Subjects{}.NewEvent("a", noon, hivebeat.EventData{Hive: "gpu-01", Worker: "w", Kind: hivebeat.KindLooping, To: "looping", Reason: "3 restarts in the last hour"})
+	if got := Event(&ev, time.UTC, false); !strings.HasSuffix(got, "  looping     gpu-01/w                  looping · 3 restarts in the last hour") {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -136,7 +136,6 @@ func serverStopped(s *stage) {
 		}
 	}
 	slices.Sort(there)
-	c.known["back"] = "connections move away from a server that does not answer"
 	from := time.Now()
 	for _, name := range there {
 		if !strings.HasPrefix(name, "queen ") && !strings.HasPrefix(name, "default-") {
