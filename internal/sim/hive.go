@@ -62,9 +62,8 @@ func (h *hive) start() {
 	}
 	var s hivebeat.Snapshot
 	h.core.Fill(w.time(), &s)
-	for _, r := range s.Workers { // recalled
-		h.turns(h.known.of(h.id+"/"+r.Worker), r.Live, r.Inc)
-		h.ended[life{h.id + "/" + r.Worker, r.Inc}] = r.Cause == hivebeat.CauseExit
+	for _, r := range s.Workers {
+		h.recalled(r.Worker)
 	}
 	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.speak("") })
 	h.linkChanged()
@@ -82,6 +81,7 @@ func (h *hive) handle(m *message) {
 				h.w.trace(h.name, "refuses a beat of %s %d/%d", m.from.ident, m.from.inc, m.seq)
 			}
 		})
+		h.recalled(m.from.self.(*worker).id)
 	}
 }
 
