@@ -65,11 +65,13 @@ func (r *Registry) begin(now time.Time, w *worker) {
 		r.loopsOn(now, now, w, k.restarts, k.looping)
 	}
 	switch {
-	case k != nil && k.inc < w.facts.Inc:
+	case k == nil, r.warm: // a queen may have given it up, as it was not listed
+		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
+	case k.inc < w.facts.Inc:
 		w.live, w.told = k.live, k.live
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, 0)
 		r.restarted(now, w)
-	case k == nil, k.inc != w.facts.Inc, k.untold, r.warm: // a queen may have given it up as not listed
+	case k.inc != w.facts.Inc, k.untold:
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
 	case k.live == hivebeat.Late: // as was told
 		w.live, w.told = k.live, k.live

@@ -119,6 +119,7 @@ func TestThoseThatWereThereAreRecalled(t *testing.T) {
 		{"says goodbye", nil, stop, second, []string{"left:alive>left(goodbye)"}, 0, 1},
 		{"may not have been told", joined, nil, second, []string{"joined:>alive"}, 0, 1},
 		{"is heard when others may have given it up", nil, nil, WarmAfter, []string{"joined:>alive"}, 0, 1},
+		{"is another process then", nil, restart, WarmAfter, []string{"joined:>alive"}, 0, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, f := newBench(t), newFake("w")

@@ -306,8 +306,7 @@ func (q *queen) checkWorkers(v *fleet.Hive, h *hive, since time.Duration) {
 			}
 		}
 		switch {
-		case p != nil && p.alive() != gone: // so it is
-		case p != nil && h == nil && p.alive(): // checkTruth looks at those
+		case p != nil && (p.alive() != gone || h == nil && p.alive()): // so it is, or checkTruth looks at it
 		case p != nil && h != nil && w.usurped(l): // a duplicate may be what the hive knows
 		default:
 			w.breaks(Convergence, "%s incarnation %d: alive is %t, its hive is %s, and %s says %s", l.ident, l.inc, !gone, v.Live(), q.name, r.Live)

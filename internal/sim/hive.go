@@ -154,12 +154,9 @@ func (h *hive) lists(worker string) bool {
 // follow watches processes, as package procwatch does.
 func (h *hive) follow(list []detector.Watch) {
 	for _, x := range list {
-		if x.Stop {
+		if h.watching[x.PID] = x.Process; x.Stop {
 			delete(h.watching, x.PID)
-			continue
-		}
-		h.watching[x.PID] = x.Process
-		if p := h.w.pids[x.PID]; p == nil || !p.alive() {
+		} else if p := h.w.pids[x.PID]; p == nil || !p.alive() {
 			h.sees(p, x.PID)
 		}
 	}

@@ -194,9 +194,9 @@ func answer(what string) (by, text string) {
 	case "plan":
 		p, err = ReadPlan(filepath.Join(keepFailed, arg+".json"))
 	case "seed":
-		p = Generate(uint64(n), 0)
+		p = Generate(uint64(n), 0, 0)
 	case "search":
-		s := RunSeeds(1, n, 0, 1, nil)
+		s := RunSeeds(1, n, 0, 0, 1, nil)
 		if len(s.Failed) == 0 {
 			return "", ""
 		}
