@@ -60,11 +60,6 @@ func (h *hive) start() {
 		k, ok := w.store.get(hivesKey(h.id, page))
 		more = ok && h.core.Recall(w.time(), &k.Entry)
 	}
-	var s hivebeat.Snapshot
-	h.core.Fill(w.time(), &s)
-	for _, r := range s.Workers {
-		h.recalled(r.Worker)
-	}
 	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.speak("") })
 	h.linkChanged()
 }
