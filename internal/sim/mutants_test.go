@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -19,7 +20,7 @@ import (
 var (
 	mutants = flag.Bool("sim.mutants", false, "TestMutants runs")
 	search  = flag.Int("sim.search", 400, "in how many seeds TestMutants looks for one that reports a fault")
-	keepIn  = flag.String("sim.keep", "", "a directory: TestMutants shortens the plans of seeds that it finds, and keeps them there")
+	keepIn  = flag.String("sim.keep", "", "a directory: TestMutants puts shortened plans there of the seeds that it finds")
 	asked   = flag.String("sim.ask", "", "what TestAsked runs")
 )
 
@@ -39,7 +40,7 @@ type mutant struct {
 
 // red is what has to fail.
 type red struct {
-	what string // "seed": one of the first few hundred; "plan queens-argue"; "test ./internal/fleet TestX"
+	what string // "seed": one of the first -sim.search; "plan queens-argue"; "test ./internal/fleet TestX"
 	by   string // the invariant; empty for a test
 }
 
@@ -62,14 +63,14 @@ func TestMutants(t *testing.T) {
 	t.Cleanup(func() {
 		t.Logf("\n| fault | reported by | invariant |\n|---|---|---|\n%s", strings.Join(rows, ""))
 	})
-	whole := make(map[string]func() string) // what the tests of a package say without a fault
+	whole := make(map[string]func() string) // the output of the tests of a package without a fault
 	for i := range list {
 		for _, r := range list[i].red {
 			if pkg, _, ok := r.test(); ok && whole[pkg] == nil {
 				whole[pkg] = sync.OnceValue(func() string {
 					c := exec.CommandContext(t.Context(), "go", "test", "-v", pkg)
 					c.Dir = root
-					out, _ := c.CombinedOutput() // it says what passes
+					out, _ := c.CombinedOutput() // the lines of the tests count
 					return string(out)
 				})
 			}
@@ -85,8 +86,8 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// TestMutantsMatchTheCode: who changes a line that a mutant breaks changes the mutant
-// too, else it is of no use when it is needed.
+// TestMutantsMatchTheCode fails where a change of the code has left a mutant behind, and
+// where one is not in the table of docs/RELIABILITY.md.
 func TestMutantsMatchTheCode(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(root, "docs/RELIABILITY.md"))
 	if err != nil {
@@ -97,7 +98,7 @@ func TestMutantsMatchTheCode(t *testing.T) {
 			t.Errorf("testdata/mutants, %s: %v", m.name, err)
 		}
 		if !strings.Contains(string(page), "\n| "+m.broken+" |") {
-			t.Errorf("docs/RELIABILITY.md: the table that make mutants prints is to have %q", m.broken)
+			t.Errorf("docs/RELIABILITY.md has no row for %q: make mutants prints it", m.broken)
 		}
 		for _, r := range m.red {
 			if plan, ok := strings.CutPrefix(r.what, "plan "); ok {
@@ -122,38 +123,36 @@ func (m *mutant) run(t *testing.T, whole map[string]func() string) (found string
 			if passes(t, compile(t, overlay, dir, pkg), pkg, name) {
 				t.Errorf("%s passes", r.what)
 			}
-			whats = append(whats, "`"+name+"`")
+			whats = append(whats, fmt.Sprintf("`%s.%s`", filepath.Base(pkg), name))
 			continue
 		}
 		what := r.what
 		if what == "seed" {
 			what = m.search(t, overlay, dir, r.by)
-		} else if by, text := ask(t, compile(t, overlay, dir, simulation), what); by != r.by {
+		} else if by, text := ask(t, compile(t, overlay, dir, simulation), what, ""); by != r.by {
 			t.Errorf("%s: %q %s, want %q", what, by, text, r.by)
 			if *keepIn != "" {
 				m.search(t, overlay, dir, r.by)
 			}
 		}
-		if by, text := answer(what); by != "" {
+		if by, text := answer(what); what != "" && by != "" {
 			t.Errorf("%s fails without the fault: %s, %s", what, by, text)
 		}
 		whats, bys = append(whats, what), append(bys, r.by)
 	}
-	return strings.Join(whats, ", ") + " | " + strings.Join(bys, ", ")
+	return strings.Join(whats, ", ") + " | " + cmp.Or(strings.Join(bys, ", "), "–")
 }
 
 // search returns the first seed that breaks an invariant.
 func (m *mutant) search(t *testing.T, overlay, dir, by string) (seed string) {
-	seed, text := ask(t, compile(t, overlay, dir, simulation), fmt.Sprintf("search %d %s", *search, by))
+	keep := ""
+	if *keepIn != "" {
+		keep = filepath.Join(*keepIn, m.name+".json")
+	}
+	seed, text := ask(t, compile(t, overlay, dir, simulation), fmt.Sprintf("search %d %s", *search, by), keep)
 	t.Logf("%s in %d seeds: %q %s", by, *search, seed, text)
 	if seed == "" {
 		t.Errorf("none of %d seeds breaks: %s", *search, by)
-		return fmt.Sprintf("seed %d", *search)
-	}
-	if *keepIn != "" {
-		if err := os.Rename(filepath.Join(dir, "plan.json"), filepath.Join(*keepIn, m.name+".json")); err != nil {
-			t.Error(err)
-		}
 	}
 	return seed
 }
@@ -221,13 +220,14 @@ func passes(t *testing.T, binary, pkg, name string) bool {
 	return err == nil
 }
 
-// ask has TestAsked of a test binary run one thing, and returns what it found.
-func ask(t *testing.T, binary, what string) (by, text string) {
-	args := []string{"-test.run", "^TestAsked$", "-test.timeout", "5m", "-sim.ask", what}
-	if *keepIn != "" {
-		args = append(args, "-sim.keep", filepath.Dir(binary), "-test.timeout", "1h")
+// ask has TestAsked of a test binary run one thing, and returns what it found. keep is
+// the file of the shortened plan, if it is to be kept.
+func ask(t *testing.T, binary, what, keep string) (by, text string) {
+	within := "10m"
+	if keep != "" {
+		within = "0"
 	}
-	out, err := start(t, binary, simulation, args...)
+	out, err := start(t, binary, simulation, "-test.run", "^TestAsked$", "-test.timeout", within, "-sim.ask", what, "-sim.keep", keep)
 	for line := range strings.Lines(out) {
 		if n, _ := fmt.Sscanf(line, "answer %q %q", &by, &text); n == 2 {
 			return by, text
@@ -276,7 +276,7 @@ func answer(what string) (by, text string) {
 	return "", ""
 }
 
-// first returns the first of n seeds that breaks an invariant.
+// first returns the first of n seeds that breaks an invariant. Here -sim.keep is a file.
 func first(n int, by Invariant) (seed, text string) {
 	for i := range uint64(n) {
 		r, err := Run(Generate(1+i, 0), false)
@@ -286,7 +286,7 @@ func first(n int, by Invariant) (seed, text string) {
 		if *keepIn != "" {
 			s := Shorten(r.Plan, by)
 			s.Plan.Why = s.Broken.String()
-			if err := WritePlan(filepath.Join(*keepIn, "plan.json"), s.Plan); err != nil {
+			if err := WritePlan(*keepIn, s.Plan); err != nil {
 				return "", err.Error()
 			}
 		}
