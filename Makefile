@@ -26,7 +26,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 
 .PHONY: help
 help: ## This list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {sub(/\$$\(PLATFORMS\)/, "$(PLATFORMS)", $$2); printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {sub(/\$$\(PLATFORMS\)/, "$(PLATFORMS)", $$2); printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##
 
@@ -68,7 +68,11 @@ RUN     ?= .
 NEMESIS ?=
 .PHONY: nemesis
 nemesis: ## Real processes killed, stopped, starved and cut off: a table of what happened, and figures
-	$(GO) test -tags e2e -count=1 -timeout 40m -v -run '$(RUN)' ./internal/e2e/nemesis $(NEMESIS)
+	$(GO) test -tags e2e -count=1 -timeout 40m -v -run '$(if $(filter .,$(RUN)),TestNemesis|TestFigures,$(RUN))' ./internal/e2e/nemesis $(NEMESIS)
+
+.PHONY: nemesis-cluster
+nemesis-cluster: ## Three real servers with three replicas, restarted, killed, stopped, cut off, wiped, full: a table (RUN=TestCluster/minority)
+	$(GO) test -tags e2e -count=1 -timeout 40m -v -run '$(if $(filter .,$(RUN)),TestCluster,$(RUN))' ./internal/e2e/nemesis $(NEMESIS)
 
 .PHONY: bench
 bench: ## Benchmarks with allocations, and a snapshot's way to a reader across processes (BENCHTIME=1s)

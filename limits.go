@@ -29,6 +29,10 @@ const (
 	MaxPages       = 1_000  // pages of one snapshot
 	MaxTransitions = 8      // transitions a worker's record carries
 
+	// MaxLeap is how far the seq of a message may lie above the last one of its
+	// incarnation, while that is alive: a sender has no more to say in a day.
+	MaxLeap = 1_000_000
+
 	// MaxInt is the greatest integer on the wire, 2^53 - 1: beyond it a reader
 	// of the JSON forms would see another number than the sender sent.
 	MaxInt = 1<<53 - 1

@@ -78,7 +78,11 @@ type Record struct {
 	// Closed says that its connection closed, and that it was not heard since: it may
 	// have ended or moved, and is not to be picked.
 	Closed bool `msgpack:"closed,omitempty" json:"closed,omitempty"`
-	Proc   Proc `msgpack:"os,omitempty" json:"os,omitzero"`
+	// Restarts counts those of the last hour. Looping says that there were 3 within 5
+	// minutes, and one within the last 10 minutes.
+	Restarts uint64 `msgpack:"restarts,omitempty" json:"restarts,omitempty"`
+	Looping  bool   `msgpack:"looping,omitempty" json:"looping,omitempty"`
+	Proc     Proc   `msgpack:"os,omitempty" json:"os,omitzero"`
 }
 
 // Transition is one step in a worker's life, numbered by its hive.

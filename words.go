@@ -76,6 +76,7 @@ const (
 	KindJoined     Kind = "joined"
 	KindState      Kind = "state"
 	KindStalled    Kind = "stalled"
+	KindLooping    Kind = "looping" // workers only: it restarts over and over
 	KindLate       Kind = "late"
 	KindLost       Kind = "lost"
 	KindRecovered  Kind = "recovered" // the same incarnation, after late, lost or unverified

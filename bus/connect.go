@@ -66,6 +66,10 @@ type Config struct {
 	// Name is the connection's name, which servers show in their monitoring and
 	// advisories: "hivebeat worker gpu-01/llama". Default "hivebeat".
 	Name string
+	// Every is the shortest promise that is kept over this connection: where another
+	// server is known, one that does not answer is left before that promise is broken
+	// for long (Connect). Default 15 s.
+	Every time.Duration
 	// FailFast makes Connect return an error if no server can be reached now. For
 	// commands that ask one question; an agent goes on trying.
 	FailFast bool
@@ -93,6 +97,11 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 // credentials; it notices a dead peer within 30 s; and what is published while
 // NATS is away fails with nats.ErrReconnectBufExceeded instead of being delivered
 // late, since an old beat is worse than none.
+//
+// Where it knows two servers or more, by URL or from the cluster itself, it moves to
+// another one when its server says nothing for twice half of Config.Every, 0.5 to 2 s
+// each time, while this process runs: at most once a minute. A connection that was made
+// otherwise is never moved.
 //
 // If no server can be reached or the credentials are refused, Connect still
 // returns a connection: it is logged, and tried again until the connection is
@@ -137,6 +146,8 @@ func Connect(ctx context.Context, cfg Config) (*nats.Conn, error) {
 	opts = append(opts, w.options()...)
 	opts = append(opts, d.opts...)
 	opts = append(opts, cfg.Options...)
+	line := new(line)
+	opts = append(opts, line.option)
 
 	type result struct {
 		nc  *nats.Conn
@@ -153,6 +164,7 @@ func Connect(ctx context.Context, cfg Config) (*nats.Conn, error) {
 			return nil, fmt.Errorf("bus: connect to %s: %w", d.shown, r.err)
 		}
 		w.conn.Store(r.nc)
+		line.follow(r.nc, cfg.Every, cfg.Logger)
 		return r.nc, nil
 	case <-ctx.Done():
 		// nats.go can not be interrupted, but its own time limits end it.
@@ -165,13 +177,15 @@ func Connect(ctx context.Context, cfg Config) (*nats.Conn, error) {
 	}
 }
 
-// reconnectDelay returns the wait before the given attempt, 1 for the first: it
-// doubles up to its maximum, and random, in [0, 1), moves it by up to half, so
-// that a thousand agents that lost one server do not come back as one.
+// reconnectDelay returns the wait before the given attempt, 1 for the first: it grows
+// by a tenth each time up to its maximum, which is a tenth of the time that NATS was
+// away and ReconnectWait, so that a connection is back soon after a short outage. And
+// random, in [0, 1), moves it by up to half, so that a thousand agents that lost one
+// server do not come back as one.
 func reconnectDelay(attempt int, random float64) time.Duration {
 	wait := ReconnectWait
 	for ; attempt > 1 && wait < maxReconnectWait; attempt-- {
-		wait *= 2
+		wait += wait / 10
 	}
 	wait = min(wait, maxReconnectWait)
 	return wait/2 + time.Duration(random*float64(wait))

@@ -16,16 +16,23 @@ func TestReconnectDelay(t *testing.T) {
 	}{
 		{1, 0, 125 * time.Millisecond},
 		{1, 0.5, 250 * time.Millisecond},
-		{2, 0.5, 500 * time.Millisecond},
-		{3, 0.5, time.Second},
-		{5, 0.5, 4 * time.Second},
-		{6, 0.5, 5 * time.Second},
+		{2, 0.5, 275 * time.Millisecond},
+		{3, 0.5, 302500 * time.Microsecond},
+		{33, 0.5, 5 * time.Second},
 		{1 << 40, 0.5, 5 * time.Second},
 		{0, 0.5, 250 * time.Millisecond},
 	} {
 		if got := reconnectDelay(c.attempt, c.random); got != c.want {
 			t.Errorf("attempt %d, random %v: %v, want %v", c.attempt, c.random, got, c.want)
 		}
+	}
+	// The wait that begins as NATS comes back is at most a tenth of the time that it was
+	// away and ReconnectWait, half as much again by chance.
+	for attempt, away := 1, time.Duration(0); away < time.Hour; attempt++ {
+		if d, most := reconnectDelay(attempt, 0.999), (away/10+ReconnectWait)*3/2; d > most {
+			t.Fatalf("after %v without NATS the next attempt is in up to %v, want %v", away, d, most)
+		}
+		away += reconnectDelay(attempt, 0.5)
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		attempt, random := rapid.Int().Draw(t, "attempt"), rapid.Float64Range(0, 1).Draw(t, "random")

@@ -1,11 +1,18 @@
 package hive
 
 import (
+	"encoding/binary"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
@@ -46,4 +53,74 @@ func BenchmarkSnapshot(b *testing.B) {
 			b.ReportMetric(float64(size), "bytes")
 		})
 	}
+}
+
+// BenchmarkOverTCP is a beat from a publisher over TCP to the hive's registry. Beside
+// it, in the same run, is the floor: the same bytes to a plain subscriber with a channel,
+// which only counts them. The publisher stays 3,000 beats ahead at most, so that no
+// message is dropped.
+func BenchmarkOverTCP(b *testing.B) {
+	srv := bustest.Server(b, bustest.NoJetStream())
+	b.Run("floor", func(b *testing.B) {
+		nc := bustest.Conn(b, srv)
+		waiting := make(chan *nats.Msg, core.PendingBeats)
+		sub, err := nc.ChanSubscribe(beats, waiting)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer close(waiting)
+		defer func() { _ = sub.Unsubscribe() }()
+		if err := nc.Flush(); err != nil {
+			b.Fatal(err)
+		}
+		var heard atomic.Uint64
+		go func() {
+			for range waiting {
+				heard.Add(1)
+			}
+		}()
+		overTCP(b, bustest.Conn(b, srv), heard.Load)
+	})
+	b.Run("hive", func(b *testing.B) {
+		nc := bustest.Conn(b, srv)
+		h := running(b, nc, quickConfig())
+		subscribed(b, nc, h)
+		before := h.Stats().Beats
+		overTCP(b, bustest.Conn(b, srv), func() uint64 { return h.Stats().Beats - before })
+	})
+}
+
+// overTCP publishes b.N beats of 100 workers, and waits until all are heard.
+func overTCP(b *testing.B, nc *nats.Conn, heard func() uint64) {
+	const workers, ahead = 100, 2000
+	msgs, seqs := make([][]byte, workers), make([][]byte, workers)
+	for i := range msgs {
+		f := newFake(fmt.Sprintf("worker-%04d", i))
+		f.Seq = 1 << 40
+		msgs[i] = f.Next(b)
+		at := strings.Index(string(msgs[i]), "\xa3seq\xcf") + 5
+		seqs[i] = msgs[i][at : at+8]
+	}
+	send := func(i int) {
+		binary.BigEndian.PutUint64(seqs[i%workers], uint64(1<<40+1+i/workers))
+		if err := nc.Publish(beats, msgs[i%workers]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	wait := func(n uint64) {
+		for heard() < n {
+			time.Sleep(200 * time.Microsecond)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if send(i); i >= ahead && i%(ahead/2) == 0 {
+			wait(uint64(i - ahead))
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	wait(uint64(b.N))
 }

@@ -41,9 +41,13 @@ func (h *Hive) write(ctx context.Context, logs core.Logs) {
 
 // callRoll asks the workers to beat now, within spread.
 func (h *Hive) callRoll(spread time.Duration) {
-	err := h.nc.Publish(h.subjects.WorkerRollcall(h.cfg.ID), strconv.AppendInt(nil, spread.Milliseconds(), 10))
-	if err != nil {
-		h.log.Debug("roll call not sent", slog.Any("err", err))
+	h.publish(strconv.AppendInt(nil, spread.Milliseconds(), 10))
+}
+
+// publish sends something to where all workers of this hive hear roll calls.
+func (h *Hive) publish(payload []byte) {
+	if err := h.nc.Publish(h.subjects.WorkerRollcall(h.cfg.ID), payload); err != nil {
+		h.log.Debug("workers could not be told", slog.Any("err", err))
 	}
 }
 

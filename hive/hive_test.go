@@ -316,6 +316,63 @@ func TestBadBeatsOverNATS(t *testing.T) {
 	}
 }
 
+// A hive tells a worker that it refuses, and reads in its own log that a queen refuses it.
+func TestRefusalsAreTold(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc, near := bustest.Conn(t, srv), bustest.Conn(t, srv)
+	calls, err := near.SubscribeSync("hive." + thisHive + ".rollcall")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bustest.Flush(t, near)
+	var log text
+	cfg := quickConfig()
+	cfg.Logger = log.Logger(slog.LevelInfo)
+	h := running(t, nc, cfg)
+	subscribed(t, nc, h)
+
+	f := newFake("w")
+	f.Every = hivebeat.MillisOf(200 * time.Millisecond)
+	publish(t, near, beats, f.Next(t))
+	forged := *f
+	forged.Seq += 5000
+	publish(t, near, beats, forged.Next(t))
+	awaitBeats(t, h, 2)
+	var n hivebeat.Notice
+	bustest.Eventually(t, patience, func() (bool, string) {
+		publish(t, near, beats, f.Next(t))
+		m, err := calls.NextMsg(150 * time.Millisecond) // longer than half of its promise
+		if err != nil {
+			return false, err.Error()
+		}
+		var ok bool
+		n, ok = hivebeat.ParseNotice(m.Data)
+		return ok, fmt.Sprintf("%q", m.Data)
+	})
+	if n != (hivebeat.Notice{ID: "w", Inc: f.Inc, Believed: f.Inc}) {
+		t.Errorf("told %+v", n)
+	}
+	bustest.Eventually(t, patience, func() (bool, string) {
+		r := h.Snapshot().Workers[0]
+		return r.Live == hivebeat.Alive && r.Seq == f.Seq && r.Rival == f.Inc, fmt.Sprintf("%+v, want seq %d", r, f.Seq)
+	})
+
+	mine := h.Snapshot().Inc
+	for _, n := range []hivebeat.Notice{{ID: "other", Inc: mine, Believed: 1}, {ID: thisHive, Inc: 1, Believed: mine}, {ID: thisHive, Inc: mine, Believed: 77}, {ID: thisHive, Inc: mine, Believed: 77}} {
+		publish(t, near, "queen.rollcall."+thisHive, n.Append(nil))
+	}
+	bustest.Eventually(t, patience, func() (bool, string) {
+		return strings.Contains(log.String(), "messages of this hive are refused") && strings.Contains(log.String(), "believed=77"), log.String()
+	})
+	publish(t, near, "queen.rollcall."+thisHive, []byte("soon"))
+	bustest.Eventually(t, patience, func() (bool, string) { // after them
+		return h.Stats().Reasons[hivebeat.RefusedMalformed] == 1, fmt.Sprint(h.Stats().Reasons)
+	})
+	if s := log.String(); strings.Count(s, "messages of this hive") != 1 {
+		t.Errorf("said twice, logged as\n%s", s)
+	}
+}
+
 func TestPinnedHive(t *testing.T) {
 	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
 	cfg := quickConfig()

@@ -117,8 +117,14 @@ func (l *loop) turn(ctx context.Context, input func(now time.Time, dropped uint6
 	return l.do(ctx, &r)
 }
 
-// called takes a roll call of a queen.
+// called takes a roll call of a queen, or what it says of this hive.
 func (h *Hive) called(now time.Time, m *nats.Msg) {
+	if n, ok := hivebeat.ParseNotice(m.Data); ok {
+		if n.ID == h.cfg.ID && n.Inc == h.inc { // else it is for another process
+			h.core.Noticed(now, n)
+		}
+		return
+	}
 	if spread, err := bus.ParseSpread(m.Data, hivebeat.HiveRollSpread); err != nil {
 		h.core.Refused(now, m.Subject, err)
 	} else {
@@ -133,6 +139,9 @@ func (l *loop) do(ctx context.Context, r *hivecore.Ready) error {
 	l.write(ctx, r.Logs)
 	if r.Roll > 0 {
 		l.callRoll(r.Roll)
+	}
+	for _, n := range r.Notices {
+		l.publish(n.Append(nil))
 	}
 	l.link.Send(ctx, r.Signals)
 	if !r.Wake.Equal(l.armed) {

@@ -31,7 +31,7 @@ func quickConfig() Config {
 }
 
 // running is a hive that runs until the test ends.
-func running(t *testing.T, nc *nats.Conn, cfg Config) *Hive {
+func running(t testing.TB, nc *nats.Conn, cfg Config) *Hive {
 	t.Helper()
 	h, err := New(nc, cfg)
 	if err != nil {
@@ -53,7 +53,7 @@ func running(t *testing.T, nc *nats.Conn, cfg Config) *Hive {
 }
 
 // subscribed waits until the server knows the subscriptions of h.
-func subscribed(t *testing.T, nc *nats.Conn, h *Hive) {
+func subscribed(t testing.TB, nc *nats.Conn, h *Hive) {
 	t.Helper()
 	bustest.Eventually(t, patience, func() (bool, string) { return h.Stats().Snapshots.Sent > 0, "not running" })
 	bustest.Flush(t, nc)

@@ -13,6 +13,7 @@ type Stats struct {
 	Reasons        map[hivebeat.Reason]uint64 // messages refused, by reason, where there were any
 	Dropped        uint64                     // messages that came faster than they were heard
 	Workers        int                        // records, of workers that are lost or left too
+	Looping        int                        // workers that restart over and over
 	Lost           map[hivebeat.Cause]uint64  // workers found lost, by cause
 	// Margins of the workers that were lost and heard again in the same incarnation
 	// (FalseDead and CutOff above): how long after the verdict, counted by upper
@@ -21,7 +22,7 @@ type Stats struct {
 	Margins   map[string]uint64
 	MarginMax time.Duration
 	Detect    map[hivebeat.Cause]map[string]uint64
-	Flaps     map[string]uint64 // verdicts that were not told as the worker went to and fro, by worker
+	Damped    map[string]uint64 // verdicts that were not told as the worker did the same over and over, by worker
 	// Connections that closed and were taken for their server's, by which no worker is
 	// lost: more than 3 of a server at which a worker is, within a second.
 	DisconnectsIgnored uint64
@@ -49,8 +50,8 @@ func (h *Hive) Stats() Stats {
 		detect[cause] = times.Buckets()
 	}
 	return Stats{
-		Stats: f.Stats, Reasons: f.Reasons, Dropped: h.droppedLocked(), Workers: f.Workers, Lost: f.Lost,
-		Margins: f.Score.Margins.Buckets(), MarginMax: f.Score.Margins.Max, Detect: detect, Flaps: f.Flaps,
+		Stats: f.Stats, Reasons: f.Reasons, Dropped: h.droppedLocked(), Workers: f.Workers, Looping: f.Looping, Lost: f.Lost,
+		Margins: f.Score.Margins.Buckets(), MarginMax: f.Score.Margins.Max, Detect: detect, Damped: f.Damped,
 		DisconnectsIgnored: f.Ignored, Watched: watched, Warm: f.Warm, Connected: f.Connected, Snapshots: h.pulse.Stats(),
 	}
 }

@@ -92,6 +92,9 @@ func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time)
 	for _, c := range r.Calls {
 		q.call(c)
 	}
+	for _, n := range r.Notices {
+		q.publish(q.subjects.HiveRollcallOf(n.ID), n.Append(nil))
+	}
 	q.publishLive(r.Live)
 	q.link.Send(work, r.Signals)
 	for i := range r.Puts {
@@ -159,8 +162,13 @@ func (q *Queen) call(c fleet.RollCall) {
 	case c.Hive != "":
 		subject = q.subjects.HiveRollcallOf(c.Hive)
 	}
-	if err := q.nc.Publish(subject, strconv.AppendInt(nil, c.Spread.Milliseconds(), 10)); err != nil {
-		q.log.Debug("roll call failed", slog.String("subject", subject), slog.Any("err", err))
+	q.publish(subject, strconv.AppendInt(nil, c.Spread.Milliseconds(), 10))
+}
+
+// publish sends what may be lost.
+func (q *Queen) publish(subject string, payload []byte) {
+	if err := q.nc.Publish(subject, payload); err != nil {
+		q.log.Debug("not sent", slog.String("subject", subject), slog.Any("err", err))
 	}
 }
 

@@ -210,12 +210,12 @@ func TestAQueenPicksNobodyWhomAnotherDoubts(t *testing.T) {
 		}
 	}
 	doubted := func(a *api.Answer) bool {
-		return len(a.Picks) == 0 && len(a.Status.Unsure) == 1 && strings.Contains(a.Status.Unsure[0], "q2 holds 1 hives as unverified")
+		return len(a.Picks) == 0 && len(a.Status.Unsure) == 1 && strings.Contains(a.Status.Unsure[0], "q2 doubts 1 hives")
 	}
 	q.eventually("it is not picked", func() bool {
 		say(h.snap.Seq)
 		a := pick()
-		return doubted(&a) && a.Passed["its hive is unverified to another queen"] == 1
+		return doubted(&a) && a.Passed["another queen doubts its hive"] == 1
 	})
 	old := h.snap.Seq
 	h.send(nil)

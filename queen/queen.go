@@ -196,7 +196,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 		acting: make(map[query.HoldID]chan struct{}), began: time.Now(), leaving: make(chan struct{}),
 	}
 	q.core = queencore.New(queencore.Config{
-		ID: cfg.ID, Subjects: subjects, Fresh: cfg.Fresh, NoJetStream: cfg.NoJetStream, EventsMax: cfg.EventsMax, Own: cfg.Own, Random: rand.Float64,
+		ID: cfg.ID, Subjects: subjects, Fresh: cfg.Fresh, NoJetStream: cfg.NoJetStream, Replicas: cfg.Replicas, EventsMax: cfg.EventsMax, Own: cfg.Own, Random: rand.Float64,
 		Brake: fleet.BrakeRule{Off: cfg.BrakeOff, Share: cfg.BrakeShare}, Debug: debugs(q.log),
 	}, q.began)
 	q.view, q.store.core = q.core.View(), q.core

@@ -25,6 +25,7 @@ type Report struct {
 	Live    map[hivebeat.Live]int  // hives
 	Shown   map[hivebeat.Live]int  // workers
 	States  map[hivebeat.State]int // of workers that are alive
+	Looping int                    // workers that restart over and over
 	Stale   int                    // hives that are up with facts past the limit of freshness
 	Failing map[string]int         // hives that are fresh and can not collect something, by source
 
@@ -61,7 +62,7 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 		r.Stats, r.Status = q.stats(), q.status(now)
 		r.Connected, r.Keeps, r.Pending = q.core.Hearing().Connected(), !q.cfg.NoJetStream, len(q.msgs)
 		_, r.Doubts = q.core.Hearing().Doubts()
-		r.Margin, r.Tally = q.view.Score().Margins, q.view.Tally()
+		r.Margin, r.Tally, r.Looping = q.view.Score().Margins, q.view.Tally(), q.view.Totals().Looping
 	})
 	for after, more := "", true; more && err == nil; {
 		err = q.do(ctx, func(now time.Time) {

@@ -53,6 +53,9 @@ func (q *Queen) status(now time.Time) api.Status {
 	if hives, workers := q.view.InDoubt(), q.view.Totals().Closed; hives+workers > 0 {
 		unsure("the connections of %d hives and %d workers closed, and they were not heard since: they may be gone, and are not picked", hives, workers)
 	}
+	if why := q.view.Apart(); why != "" {
+		unsure("this queen may be the one that is cut off (%s): hives that it does not hear are unverified, and it tells other queens nothing of them", why)
+	}
 	held := 0
 	for _, z := range q.view.Brakes() {
 		since, n, _ := z.On()
@@ -61,10 +64,10 @@ func (q *Queen) status(now time.Time) api.Status {
 		unsure("the brake is on in %s for %.1fs: so many hives fell silent at once that this is not believed; %d are held as unverified", zoneWords(z.Name()), now.Sub(since).Seconds(), n)
 	}
 	if n := q.view.Unverified() - held; n > 0 {
-		unsure("%d hives are known from memory alone and were not heard yet", n)
+		unsure("%d hives are known from memory alone, or were silent when this queen may have been cut off, and were not heard yet", n)
 	}
 	if n, by := q.view.DoubtedElsewhere(now); n > 0 {
-		unsure("queen %s holds %d hives as unverified that are alive to this queen: they are not picked", by, n)
+		unsure("queen %s doubts %d hives that are alive to this queen, which has heard no more of them: they are not picked", by, n)
 	}
 	if ids := q.core.OtherStores(now); len(ids) > 0 {
 		unsure("queens %s keep hives and events in another JetStream than this one: holds and verdicts are not shared with them", strings.Join(ids, ", "))

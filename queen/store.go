@@ -112,8 +112,13 @@ func (q *Queen) carryOut(work context.Context, op *queencore.Op) {
 	switch op.Kind {
 	case queencore.OpHeads:
 		op.Heads = l.Heads(ctx, op.Keys)
+		if op.Quorum {
+			op.Ago, op.Err = l.Quorum(ctx)
+		}
 	case queencore.OpProbe:
-		_, op.Err = l.Identity(ctx)
+		if _, op.Err = l.Identity(ctx); op.Err == nil {
+			op.Ago, op.Err = l.Quorum(ctx)
+		}
 	case queencore.OpPublish:
 		op.Errs = p.Publish(ctx, op.Letters)
 	case queencore.OpAdvance:

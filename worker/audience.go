@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
 )
 
 // Whoever publishes with a reply subject is told by the server if nobody subscribes
@@ -130,6 +132,27 @@ func (w *Worker) heardBy() {
 	w.hall.do(func(a *audience) { tell = a.somebody() })
 	if tell {
 		w.log.Info("somebody listens to these beats", slog.String("subject", w.subject))
+	}
+}
+
+// noticeEvery is how often it is logged that the hive refuses this worker.
+const noticeEvery = time.Minute
+
+// noticed takes that the hive refuses beats, perhaps of this worker.
+func (w *Worker) noticed(n hivebeat.Notice) {
+	if n.ID != w.cfg.ID || n.Inc != w.inc {
+		return // they are of another process
+	}
+	now := time.Now()
+	w.mu.Lock()
+	tell := w.told.IsZero() || now.Sub(w.told) >= noticeEvery
+	if tell {
+		w.told = now
+	}
+	w.mu.Unlock()
+	if tell {
+		text, hint := n.Text("worker")
+		w.log.Warn(text, slog.Uint64("inc", n.Inc), slog.Uint64("believed", n.Believed), slog.String("hint", hint)) //nolint:sloglint // one of two constants
 	}
 }
 

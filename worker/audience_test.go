@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
@@ -215,4 +216,50 @@ func TestListenersBehindALeaf(t *testing.T) {
 	knows(false)
 	w.hall.do((*audience).reconnected) // it would ask within a minute
 	awaits(t, &log, nobodyListens)
+}
+
+// A worker that is refused reads that in its own log: once a minute, however often it is
+// said, and only of itself.
+func TestARefusedWorkerSaysSo(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t, bustest.NoJetStream())
+	nc, hive := bustest.Conn(t, srv), bustest.Conn(t, srv)
+	var log bustest.Log
+	w := run(t, nc, Config{Every: time.Hour, Logger: log.Logger(slog.LevelInfo)})
+	e := listen(t, hive)
+	say := func(n hivebeat.Notice) {
+		t.Helper()
+		if err := hive.Publish("hive.gpu-01.rollcall", n.Append(nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call := func() {
+		t.Helper()
+		from := len(e.all())
+		if err := hive.Publish("hive.gpu-01.rollcall", []byte("0")); err != nil {
+			t.Fatal(err)
+		}
+		e.wait(from, "an answer", anyBeat)
+	}
+	bustest.Eventually(t, patience, func() (bool, string) { return w.Stats().Sent > 0, "no beat" })
+	bustest.Flush(t, nc)
+	say(hivebeat.Notice{ID: "other", Inc: w.Incarnation(), Believed: 1})
+	say(hivebeat.Notice{ID: "llama", Inc: w.Incarnation() + 1, Believed: w.Incarnation()})
+	call()
+	if s := log.String(); strings.Contains(s, "refused") {
+		t.Fatalf("of another one:\n%s", s)
+	}
+	for range 10 {
+		say(hivebeat.Notice{ID: "llama", Inc: w.Incarnation(), Believed: w.Incarnation() + 5})
+	}
+	bustest.Eventually(t, patience, func() (bool, string) {
+		return strings.Contains(log.String(), "another process has its id"), log.String()
+	})
+	call() // after them
+	if s := log.String(); strings.Count(s, "refused") != 1 || !strings.Contains(s, fmt.Sprint("believed=", w.Incarnation()+5)) || !strings.Contains(s, "hint=") {
+		t.Errorf("said 10 times, logged as\n%s", s)
+	}
+	if st := w.Stats(); st.Calls != 2 || st.BadCalls != 0 {
+		t.Errorf("a notice is taken for a roll call: %+v", st)
+	}
 }

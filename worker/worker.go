@@ -42,6 +42,7 @@ type Worker struct {
 	reason string
 	bye    hivebeat.State // the goodbye, once there is one
 	quiet  time.Time      // end of the announced silence; zero = none
+	told   time.Time      // when it was logged that the hive refuses this worker
 
 	// Of the goroutine of pulse alone.
 	seq     uint64
@@ -226,6 +227,10 @@ func (w *Worker) follow(cancel context.CancelCauseFunc) (end func()) {
 // called is told of every roll call, and of what NATS says of a beat that asks.
 func (w *Worker) called(m *nats.Msg) {
 	if w.unheard(m) {
+		return
+	}
+	if n, ok := hivebeat.ParseNotice(m.Data); ok {
+		w.noticed(n)
 		return
 	}
 	w.n.calls.Add(1)

@@ -48,6 +48,7 @@ func Handler(h Source) (http.Handler, error) {
 // name breaks their rules, and the list in testdata with it.
 type families struct {
 	warm, connected, workers, states, watched     prom.Family
+	looping                                       prom.Family
 	beats, stale, refused, dropped, wireLost      prom.Family
 	lost, falseDead, cutOff, margin, detection    prom.Family
 	selfPause, ignored                            prom.Family
@@ -63,6 +64,7 @@ func declare(f *prom.Families) families {
 		connected: f.Gauge("connected", "1 while the hive is connected to NATS, as far as it knows."),
 		workers:   f.Gauge("workers", "Workers known, by verdict.", "live"),
 		states:    f.Gauge("alive_workers", "Workers that are alive, by what they say of themselves.", "state"),
+		looping:   f.Gauge("looping_workers", "Workers that restart over and over: 3 times within 5 minutes, and last within 10 minutes."),
 		watched:   f.Gauge("watched_processes", "Processes of workers whose end would be seen."),
 
 		beats:    f.Counter("beats_total", "Beats accepted."),
@@ -135,6 +137,7 @@ func (c *Collector) workers(ch chan<- prometheus.Metric, r *hive.Report) {
 		rest -= r.States[state]
 	}
 	prom.Send(ch, m.states, rest, "other")
+	prom.Send(ch, m.looping, r.Looping)
 	prom.Send(ch, m.watched, r.Watched)
 
 	prom.Send(ch, m.beats, r.Beats)

@@ -212,7 +212,7 @@ func (f *AskFlags) withQueen(ctx context.Context, c *console, name string, do fu
 		failed(fmt.Errorf("NATS did not answer within %s", f.Timeout), "check --nats, or wait longer with --timeout"))
 	defer cancel()
 	heard := new(denials)
-	nc, err := f.connect(connecting, name, true, nil, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { heard.told(err) }))
+	nc, err := f.connect(connecting, name, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { heard.told(err) }))
 	if err != nil {
 		return err
 	}

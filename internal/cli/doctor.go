@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/internal/doctor"
 )
@@ -114,7 +115,7 @@ func (cmd *doctorCmd) checkSystem(ctx context.Context) (doctor.Finding, error) {
 }
 
 func (cmd *doctorCmd) hearsOne(ctx context.Context) (took time.Duration, err error) {
-	sys, err := cmd.connectSystem(ctx, cmd.ConnFlags, "doctor", true, nil)
+	sys, err := cmd.connectSystem(ctx, cmd.ConnFlags, bus.Config{Name: "doctor system", FailFast: true})
 	if err != nil {
 		return 0, err
 	}
@@ -124,7 +125,7 @@ func (cmd *doctorCmd) hearsOne(ctx context.Context) (took time.Duration, err err
 		return 0, err
 	}
 	defer end()
-	probe, err := cmd.connect(ctx, "doctor tries", true, nil)
+	probe, err := cmd.connect(ctx, "doctor tries")
 	if err != nil {
 		return 0, err
 	}

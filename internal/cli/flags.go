@@ -50,13 +50,22 @@ func (f *PrefixFlag) subjects() hivebeat.Subjects {
 	return s
 }
 
-// connect connects as name. A command that asks one question fails fast; an
-// agent goes on trying.
-func (f *ConnFlags) connect(ctx context.Context, name string, failFast bool, log *slog.Logger, opts ...nats.Option) (*nats.Conn, error) {
-	nc, err := bus.Connect(ctx, bus.Config{
-		URL: f.NATS, Context: f.Context, Creds: f.Creds, NKey: f.NKey, TLSCA: f.TLSCA, TLSCert: f.TLSCert, TLSKey: f.TLSKey,
-		Name: "hivebeat " + name, FailFast: failFast, Logger: log, Options: opts,
-	})
+// connect connects as name, for a command that asks a question: it fails fast.
+func (f *ConnFlags) connect(ctx context.Context, name string, opts ...nats.Option) (*nats.Conn, error) {
+	return f.dial(ctx, bus.Config{Name: name, FailFast: true, Options: opts})
+}
+
+// join connects as name, for an agent, which goes on trying. every is its promise.
+func (f *ConnFlags) join(ctx context.Context, name string, every time.Duration, log *slog.Logger) (*nats.Conn, error) {
+	return f.dial(ctx, bus.Config{Name: name, Every: every, Logger: log})
+}
+
+// dial adds to cfg what the flags say.
+func (f *ConnFlags) dial(ctx context.Context, cfg bus.Config) (*nats.Conn, error) {
+	cfg.Name = "hivebeat " + cfg.Name
+	cfg.URL, cfg.Context, cfg.Creds, cfg.NKey = f.NATS, f.Context, f.Creds, f.NKey
+	cfg.TLSCA, cfg.TLSCert, cfg.TLSKey = f.TLSCA, f.TLSCert, f.TLSKey
+	nc, err := bus.Connect(ctx, cfg)
 	if bad, ok := errors.AsType[*bus.ConfigError](err); ok {
 		hint := bus.Hint(err)
 		if hint == "" {

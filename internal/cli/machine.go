@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -92,18 +93,22 @@ func (cmd *hiveCmd) reach(ctx context.Context, id string, log *slog.Logger) (m *
 	if cmd.Serve {
 		return m, cmd.serve(ctx, m, name)
 	}
-	if m.nc, err = cmd.connect(ctx, name, false, log); err != nil {
+	if m.nc, err = cmd.join(ctx, name, cmd.Every, log); err != nil {
 		return m, err
 	}
-	return m, m.hearSystem(ctx, inner, cmd.SystemFlags, cmd.ConnFlags, name, "worker")
+	return m, m.hearSystem(ctx, inner, cmd.SystemFlags, cmd.ConnFlags, name, cmd.Every, "worker")
 }
+
+// queenEvery is as short as any hive's promise should be: other queens miss one that
+// does not hear them after 1.5 s.
+const queenEvery = time.Second
 
 // reach connects the queen.
 func (cmd *queenCmd) reach(ctx context.Context, name string, log *slog.Logger) (m *machine, err error) {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	m = &machine{log: log, cancel: cancel}
-	if m.nc, err = cmd.connect(ctx, name, false, log); err == nil {
-		err = m.hearSystem(ctx, inner, cmd.SystemFlags, cmd.ConnFlags, name, "hive")
+	if m.nc, err = cmd.join(ctx, name, queenEvery, log); err == nil {
+		err = m.hearSystem(ctx, inner, cmd.SystemFlags, cmd.ConnFlags, name, queenEvery, "hive")
 	}
 	if err != nil {
 		if m.nc != nil {
@@ -116,14 +121,14 @@ func (cmd *queenCmd) reach(ctx context.Context, name string, log *slog.Logger) (
 
 // hearSystem makes the second connection, where there is to be one, by which is
 // heard whose connection closes: those of whom. It is tried until inner ends.
-func (m *machine) hearSystem(ctx, inner context.Context, flags SystemFlags, conn ConnFlags, name, whom string) (err error) {
+func (m *machine) hearSystem(ctx, inner context.Context, flags SystemFlags, conn ConnFlags, name string, every time.Duration, whom string) (err error) {
 	if !flags.wanted() {
 		return nil
 	}
-	if m.sys, err = flags.connectSystem(ctx, conn, name, false, m.log); err != nil {
+	if m.sys, err = flags.connectSystem(ctx, conn, bus.Config{Name: name + " system", Every: every, Logger: m.log}); err != nil {
 		return err
 	}
-	dial := func() (*nats.Conn, error) { return conn.connect(inner, name+" tries", true, nil) }
+	dial := func() (*nats.Conn, error) { return conn.connect(inner, name+" tries") }
 	m.wg.Go(func() { proveSystem(inner, m.sys, dial, whom, m.log) })
 	return nil
 }

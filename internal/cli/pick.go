@@ -16,14 +16,15 @@ import (
 type pickCmd struct {
 	AskFlags
 	PlaceFlags
-	Hive    string        `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only on this hive." group:"Filter"`
-	Count   int           `short:"n" default:"1" help:"So many places, 1 to 100."`
-	For     string        `enum:"worker,gpu" default:"worker" help:"A worker that serves the model, or a GPU with room for one: ${enum}."`
-	Slots   uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_SLOTS" help:"Slots that each place takes (default 1)."`
-	Spread  string        `enum:"zone,hive,none" default:"zone" help:"How several places are spread: ${enum}."`
-	Hold    string        `placeholder:"ID" help:"Hold the places under this id, so that nobody else is given them."`
-	HoldFor time.Duration `placeholder:"DUR" help:"How long, 1s to 10m (default 30s)."`
-	Release string        `placeholder:"ID" help:"Give the places of a hold back, and pick nothing."`
+	Hive      string        `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only on this hive." group:"Filter"`
+	Count     int           `short:"n" default:"1" help:"So many places, 1 to 100."`
+	For       string        `enum:"worker,gpu" default:"worker" help:"A worker that serves the model, or a GPU with room for one: ${enum}."`
+	Slots     uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_SLOTS" help:"Slots that each place takes (default 1)."`
+	MinUptime time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_MIN_UPTIME" help:"Only workers that began at least so long ago, such as 1m."`
+	Spread    string        `enum:"zone,hive,none" default:"zone" help:"How several places are spread: ${enum}."`
+	Hold      string        `placeholder:"ID" help:"Hold the places under this id, so that nobody else is given them."`
+	HoldFor   time.Duration `placeholder:"DUR" help:"How long, 1s to 10m (default 30s)."`
+	Release   string        `placeholder:"ID" help:"Give the places of a hold back, and pick nothing."`
 }
 
 // Help is shown below the usage.
@@ -32,10 +33,11 @@ func (pickCmd) Help() string {
 
   hivebeat pick --model '*Llama-3*'                   a worker that serves it and has a free slot
   hivebeat pick --for gpu --free-vram 20GiB -n 3      three GPUs with room, in several zones
+  hivebeat pick --model sdxl --min-uptime 1m          none that began less than a minute ago
   hivebeat pick --model sdxl --hold job-42            the same, and keep it for 30 s
   hivebeat pick --release job-42                      give it back
 
-The best comes first. The exit code is 1 if nothing fits, and 0 if there are fewer than -n.
+The best comes first; a worker that restarts over and over comes only where no other fits. The exit code is 1 if nothing fits, and 0 if there are fewer than -n.
 A hold is on top of what a worker says is busy: release it when the work has begun. To ask again with the same
 --hold gives the same places. With --asker holds are that asker's own: no other one renews or releases them. With -o json it prints one document {"picks":[…],"passed":{…},"status":{…}}, also
 where nothing fits; --release prints {"released":[…],"status":{…}}.`
@@ -57,8 +59,10 @@ func (cmd *pickCmd) Validate() error {
 		return misused(errors.New("--hold-for: there is nothing to hold"), "add --hold ID")
 	case cmd.Release != "" && cmd.Hold != "":
 		return misused(errors.New("--release: --hold is the opposite"), "use one of them")
-	case cmd.For == api.ForGPU && (cmd.Slots > 0 || cmd.FreeSlots > 0):
-		return misused(errors.New("--slots and --free-slots are of workers, not of a GPU"), "say what a GPU needs with --free-vram")
+	case cmd.MinUptime < 0 || cmd.MinUptime > 0 && cmd.MinUptime < time.Millisecond:
+		return misused(fmt.Errorf("--min-uptime: %s is no time to be up", cmd.MinUptime), "use something like --min-uptime 1m")
+	case cmd.For == api.ForGPU && (cmd.Slots > 0 || cmd.FreeSlots > 0 || cmd.MinUptime > 0):
+		return misused(errors.New("--slots, --free-slots and --min-uptime are of workers, not of a GPU"), "say what a GPU needs with --free-vram")
 	}
 	return first(checkID("--hive", cmd.Hive), checkID("--hold", cmd.Hold), checkID("--release", cmd.Release))
 }
@@ -78,7 +82,8 @@ func (cmd *pickCmd) Run(ctx context.Context, c *console) error {
 		}
 		ans, err := a.ask(ctx, verb, api.Request{
 			Hive: cmd.Hive, Filter: cmd.filter(), N: cmd.Count, For: cmd.For, Spread: cmd.Spread, Slots: uint64(cmd.Slots),
-			Hold: cmd.Hold, HoldMS: hivebeat.MillisOf(cmd.HoldFor),
+			MinUptime: hivebeat.MillisOf(cmd.MinUptime),
+			Hold:      cmd.Hold, HoldMS: hivebeat.MillisOf(cmd.HoldFor),
 		})
 		switch {
 		case errors.Is(err, errNotFound):

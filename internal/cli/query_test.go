@@ -157,10 +157,10 @@ func TestPick(t *testing.T) {
 	url, o := serveOracle(t, map[string][]api.Answer{api.VerbHold: {{Picks: picks, Passed: passed}}, api.VerbPick: {
 		{Picks: []api.Pick{gpu}}, {Passed: passed}, {Passed: passed}, {Picks: picks, Passed: passed}, {Status: api.Status{Unsure: []string{"the brake is on"}}},
 	}})
-	code, out, errs := run(t, nil, "pick", "--nats", url, "--model", "llama-3*", "-n", "3", "--max-age", "10s", "--selector", "tier!=dev", "--slots", "1",
+	code, out, errs := run(t, nil, "pick", "--nats", url, "--model", "llama-3*", "-n", "3", "--max-age", "10s", "--selector", "tier!=dev", "--slots", "1", "--min-uptime", "1m",
 		"--hold", "job-42", "--hold-for", "1m", "--hive", "h")
 	o.wasAsked(t, api.Request{
-		Hive: "h", Filter: api.Filter{Model: "llama-3*", Selector: "tier!=dev", MaxAge: 10_000}, N: 3, For: api.ForWorker, Spread: api.SpreadZone, Slots: 1,
+		Hive: "h", Filter: api.Filter{Model: "llama-3*", Selector: "tier!=dev", MaxAge: 10_000}, N: 3, For: api.ForWorker, Spread: api.SpreadZone, Slots: 1, MinUptime: 60_000,
 		Hold: "job-42", HoldMS: 60_000,
 	})
 	want := `RANK  WORKER        ZONE  MODEL           FREE SLOTS  FREE GiB  AGE  ENDPOINT            HOLD    WHY

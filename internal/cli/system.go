@@ -24,7 +24,7 @@ func (f *SystemFlags) wanted() bool { return f.SystemCreds != "" || f.SystemNATS
 // connectSystem makes the second connection, as conn says where f does not. An
 // agent does not fail fast: NATS may come later, and who is refused is told in the
 // log, if there is one.
-func (f *SystemFlags) connectSystem(ctx context.Context, conn ConnFlags, name string, failFast bool, log *slog.Logger) (*nats.Conn, error) {
+func (f *SystemFlags) connectSystem(ctx context.Context, conn ConnFlags, cfg bus.Config) (*nats.Conn, error) {
 	flags := conn
 	if f.SystemNATS != "" {
 		flags.NATS = f.SystemNATS
@@ -33,10 +33,10 @@ func (f *SystemFlags) connectSystem(ctx context.Context, conn ConnFlags, name st
 	if f.SystemCreds == "" && flags.Context != "" {
 		return nil, misused(errors.New("--system-nats: it would take its credentials from --context"), "give --system-creds FILE, or --nats URL in place of --context")
 	}
-	if log != nil {
-		log = log.With(slog.String("account", "system"))
+	if cfg.Logger != nil {
+		cfg.Logger = cfg.Logger.With(slog.String("account", "system"))
 	}
-	nc, err := flags.connect(ctx, name+" system", failFast, log)
+	nc, err := flags.dial(ctx, cfg)
 	if wrong, ok := errors.AsType[*failure](err); ok && wrong.code == ExitUsage {
 		return nil, misused(fmt.Errorf("%s: %w", "--system-creds, --system-nats", wrong.err), "%s", wrong.hint)
 	}

@@ -59,7 +59,7 @@ func (cmd *topCmd) Run(ctx context.Context, c *console) error {
 	heard := new(denials)
 	connecting, cancel := context.WithTimeout(ctx, max(cmd.Timeout, 5*time.Second))
 	defer cancel()
-	nc, err := cmd.connect(connecting, "top", true, nil, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { heard.told(err) }))
+	nc, err := cmd.connect(connecting, "top", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { heard.told(err) }))
 	if err != nil {
 		return err
 	}

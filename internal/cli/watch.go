@@ -43,7 +43,7 @@ func (cmd *watchCmd) Run(ctx context.Context, c *console) error {
 	heard := new(denials)
 	connecting, cancel := context.WithTimeout(ctx, cmd.Timeout)
 	defer cancel()
-	nc, err := cmd.connect(connecting, "watch", true, nil, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+	nc, err := cmd.connect(connecting, "watch", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		w.refused(err)
 		heard.told(err)
 	}))

@@ -74,7 +74,7 @@ func (cmd *workerCmd) Run(ctx context.Context, c *console) error {
 
 func (cmd *workerCmd) run(ctx context.Context, log *slog.Logger) error {
 	name := "worker " + cmd.Hive + "/" + cmd.ID
-	nc, err := cmd.connect(ctx, name, false, log)
+	nc, err := cmd.join(ctx, name, cmd.Every, log)
 	if err != nil {
 		return err
 	}

@@ -75,8 +75,8 @@ func (r *Registry) unlink(w *worker) {
 	w.conn = ""
 }
 
-// detectClosed judges those whose window is over.
-func (r *Registry) detectClosed(now time.Time) {
+// DetectClosed judges those whose window is over. It is Detect without silence.
+func (r *Registry) DetectClosed(now time.Time) {
 	for w, win := range r.closings.Due(now) {
 		if !w.counted() { // lost or left for another cause meanwhile
 			continue

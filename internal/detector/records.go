@@ -16,7 +16,7 @@ func (r *Registry) record(now time.Time, w *worker, tr []hivebeat.Transition) hi
 		Age:   hivebeat.MillisOf(age),
 		Since: hivebeat.MillisOf(now.Sub(w.since)),
 
-		Closed: r.closings.Has(w),
+		Closed: r.closings.Has(w), Restarts: w.starts.count(now), Looping: w.looping,
 	}
 	if w.live == hivebeat.Lost && w.spent.Inc == w.facts.Inc && !w.spent.proved {
 		rec.Ended = w.spent.boot
@@ -32,7 +32,6 @@ func (r *Registry) Records(now time.Time) []hivebeat.Record {
 	list := make([]hivebeat.Record, 0, len(r.sorted))
 	var all []hivebeat.Transition // one piece of memory for most
 	for _, w := range r.sorted {
-		r.calm(now, w)
 		first := len(all)
 		for _, s := range w.tr {
 			if ago := now.Sub(s.At); ago <= hivebeat.TransitionsCarried {

@@ -33,8 +33,10 @@ type Registry struct {
 	sorted  []*worker // the same, by id: rows keep their order from snapshot to snapshot
 
 	deadlines liveness.Deadlines[*worker]
+	calms     liveness.Deadlines[*worker] // when those that are damped will have been calm for long enough
 	closings  liveness.Closings[*worker]
 	steps     []Step // transitions that nobody took yet
+	notices   []hivebeat.Notice
 	stats     hivebeat.Stats
 	margins   Histogram
 	detects   map[hivebeat.Cause]Histogram
@@ -48,6 +50,7 @@ type Registry struct {
 	self       uint64 // the process that watches
 	watches    []Watch
 	stallAfter time.Duration // of workers that do not say; 0: never
+	loops      bool          // it tells of workers that loop
 
 	departed   map[string]*departure // those whose records went
 	departures []*departure          // the same, oldest first
@@ -75,6 +78,7 @@ type worker struct {
 	facts   hivebeat.Facts // of the last beat that was accepted
 	memo    wire.BeatMemo  // the bytes of it, or nothing
 	lineage liveness.Lineage
+	learned uint64 // the seq that was taken over as heard elsewhere
 	conn    string // by which closings knows it
 	live    hivebeat.Live
 	cause   hivebeat.Cause
@@ -89,8 +93,8 @@ type worker struct {
 	spent    end     // of the last one that was seen to end
 	load     load
 	progress progress
-	flaps    flaps
 	rival    rival
+	damping
 }
 
 // Step is a transition, and what its log line says besides.
@@ -104,7 +108,7 @@ type Step struct {
 	Age    time.Duration // since the beat before
 	Margin time.Duration // recovered after lost: how far past the deadline
 	CutOff bool          // recovered after lost: seq went on meanwhile
-	Damped bool          // it changed the verdict, and is not told: the worker flaps
+	Damped bool          // it is so, and is not told: the worker flaps or loops
 	Detect time.Duration // lost, where its end was seen: from there to the verdict
 }
 
@@ -130,6 +134,7 @@ var (
 	errForeign = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "meant for another hive"}
 	errPinned  = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "worker", Detail: "not the id in the subject"}
 	errAhead   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
+	errLeaps   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last one of an incarnation that is alive"}
 	errEnded   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Key: "boot", Detail: "sent before its process ended, as far as is known"}
 	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
 )
@@ -171,7 +176,7 @@ func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error
 		if w.spent.before(w.facts.Inc, r.tail.Boot, w.facts.NS) {
 			return Heard{}, errEnded
 		}
-		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq)
+		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq, w.facts.Every)
 		if err != nil {
 			return step.heard(), err
 		}
@@ -210,7 +215,7 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	if w.spent.Inc == v.Inc && !hivebeat.State(v.State).Goodbye() && w.spent.before(v.Inc, v.Boot, string(v.NS)) {
 		return Heard{}, errEnded
 	}
-	step, err := r.judge(now, w, v.Inc, v.Seq)
+	step, err := r.judge(now, w, v.Inc, v.Seq, hivebeat.Millis(v.Every))
 	if err != nil {
 		return step.heard(), err
 	}
@@ -223,11 +228,15 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	return h, nil
 }
 
-// judge says what a beat of w with this (inc, seq) is. The error is set if it is
-// no news.
-func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, error) {
-	if w.live == hivebeat.Alive && w.lineage.Ahead(now, inc) {
+// judge says what a beat of w with this (inc, seq) is, which promises the next one within
+// every. The error is set if it is no news.
+func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64, every hivebeat.Millis) (beatStep, error) {
+	switch {
+	case w.live != hivebeat.Alive:
+	case w.lineage.Ahead(now, inc):
 		return beatStep{}, errAhead
+	case w.lineage.Leaps(inc, seq):
+		return beatStep{}, errLeaps
 	}
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}
@@ -237,8 +246,11 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) {
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
-	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() && w.lineage.Insists(now, inc, seq, w.facts.Every.Duration()/2) {
-		b.outcome = liveness.Conflict
+	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() {
+		b.outcome = w.lineage.Insists(now, inc, seq, every.Duration()/2, w.lineage.Seq() != w.learned, b.outcome)
+	}
+	if b.outcome == liveness.Back {
+		r.conflict(now, w, inc, seq)
 	}
 	if b.outcome.Begins() {
 		w.began, w.rival = now, rival{}
@@ -253,10 +265,10 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64) (beatStep, e
 		r.conflict(now, w, inc, seq)
 		return b, errStale
 	case liveness.Older:
-		w.rival.goesOn(now, inc, seq)
+		r.refused(now, w, inc, seq)
 		return b, errOlder
 	case liveness.Stale, liveness.Same:
-		w.rival.goesOn(now, inc, seq)
+		r.refused(now, w, inc, seq)
 		return b, errStale
 	case liveness.First:
 		b.age = 0
@@ -374,6 +386,7 @@ func (r *Registry) remove(now time.Time, w *worker) {
 		r.sorted = slices.Delete(r.sorted, at, at+1)
 	}
 	r.deadlines.Remove(w)
+	r.calms.Remove(w)
 	r.unlink(w)
 	r.unwatch(w)
 

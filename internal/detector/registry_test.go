@@ -138,16 +138,30 @@ func TestGapsProvedLoss(t *testing.T) {
 	}
 }
 
-func TestCountersStayWithinTheWire(t *testing.T) {
+// A seq that no sender has reached is refused while its incarnation is alive, and counts
+// nothing as lost on the wire in any case.
+func TestAnImplausibleSeq(t *testing.T) {
 	b, f := newBench(t), newFake("w")
-	for range 4 {
-		b.mustFeed(f.Next(t))
-		f.Seq = hivebeat.MaxInt - 1
-		b.mustFeed(f.Next(t))
-		f.Inc, f.Seq = f.Inc+1, 0
+	b.mustFeed(f.Next(t))
+	f.Seq += hivebeat.MaxLeap
+	if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
+		t.Errorf("%d ahead: %v", hivebeat.MaxLeap+1, err)
 	}
-	if b.stats.WireLost != hivebeat.MaxInt {
-		t.Errorf("%d lost, want the greatest number that the wire can carry", b.stats.WireLost)
+	f.Seq--
+	b.mustFeed(f.Bytes(t))
+	if f.Seq = 1; b.feed(f.Next(t)) == nil {
+		t.Error("news below the last seq")
+	}
+	b.after(every * 3 / 2) // late
+	f.Seq = hivebeat.MaxInt - 1
+	b.mustFeed(f.Next(t))
+	f.Inc, f.Seq = f.Inc+1, 0
+	b.mustFeed(f.Next(t))
+	if b.stats.WireLost != hivebeat.MaxLeap-1 {
+		t.Errorf("%d lost on the wire, want %d", b.stats.WireLost, hivebeat.MaxLeap-1)
+	}
+	if got := add(hivebeat.MaxInt-1, 2); got != hivebeat.MaxInt {
+		t.Errorf("%d, want the greatest number that the wire can carry", got)
 	}
 }
 
@@ -193,7 +207,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	for i := range msgs {
 		beats[i] = bytes.Clone(msgs[i])
 	}
-	now, seq := t0, uint64(1<<41)
+	now, seq := t0, uint64(1<<40)+1000
 	if n := testing.AllocsPerRun(100, func() {
 		now, seq = now.Add(every), seq+1
 		for i := range beats {
@@ -216,6 +230,9 @@ func TestASilencedWorkerIsAConflict(t *testing.T) {
 	for name, forge := range map[string]func(*fake){
 		"goodbye":            func(f *fake) { f.State = hivebeat.Stopped },
 		"higher incarnation": func(f *fake) { f.Inc, f.Seq = f.Inc+1e12, 0 },
+		"higher seq":         func(f *fake) { f.Seq += 1e5 },
+		"late goodbye":       func(f *fake) { f.Seq, f.State = f.Seq+1e5, hivebeat.Failed },
+		"long promise":       func(f *fake) { f.Seq, f.Every = f.Seq+1e5, hivebeat.MillisOf(hivebeat.MaxEvery) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, f := newBench(t), newFake("w")
@@ -251,6 +268,84 @@ func TestASilencedWorkerIsAConflict(t *testing.T) {
 				t.Errorf("record %+v, want it alive", r)
 			}
 		})
+	}
+}
+
+// Whoever is refused as a conflict is told so: at once, and once a minute while it goes on.
+func TestARefusedSenderIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*fake)
+		rounds int
+		from   time.Duration // told not before
+	}{
+		"older":             {func(f *fake) { f.Inc -= 1000 }, 20, 0},
+		"a seq that leapt":  {func(f *fake) { f.Seq = 4 }, 20, 0},
+		"a clone beside it": {func(f *fake) { f.Seq = 0 }, 40, hivebeat.KeepGone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, f := newBench(t), newFake("w")
+			for range 5 {
+				b.mustFeed(f.Next(t)).after(every)
+			}
+			if name == "a seq that leapt" {
+				f.Seq += 5000
+			}
+			refused := *f
+			c.change(&refused)
+			b.mustFeed(f.Next(t))
+			want := hivebeat.Notice{ID: "w", Inc: refused.Inc, Believed: f.Inc}
+			conflicts, told := 0, []time.Duration{}
+			began := b.now
+			for range c.rounds {
+				if b.feed(refused.Next(t)) == nil {
+					t.Fatal("it is believed beside one that goes on")
+				}
+				for _, n := range b.TakeNotices() {
+					if n != want {
+						t.Errorf("%+v, want %+v", n, want)
+					}
+					told = append(told, b.now.Sub(began))
+				}
+				for _, s := range b.TakeSteps() {
+					if s.Kind == hivebeat.KindConflict {
+						conflicts++
+					}
+				}
+				b.after(every / 2).mustFeed(f.Next(t)).after(every / 2)
+				if refused.Inc == f.Inc { // or it catches up
+					f.Seq++
+				}
+			}
+			if conflicts != 1 || len(told) < 5 || told[1]-told[0] < time.Minute || told[0] < c.from || told[0] > c.from+3*every {
+				t.Errorf("%d conflicts; told at %v", conflicts, told)
+			}
+			b.after(2 * every)
+			if len(b.TakeNotices()) > 0 {
+				t.Error("told though it is silent")
+			}
+		})
+	}
+}
+
+// What is late now and then is no other sender.
+func TestLateBeatsAreNoConflict(t *testing.T) {
+	b, f := newBench(t), newFake("w")
+	for range 10 {
+		f.Seq++ // which is late
+		late := f.Bytes(t)
+		b.mustFeed(f.Next(t))
+		for range 6 {
+			b.after(every * 9 / 10)
+			b.mustFeed(f.Next(t))
+		}
+		if b.feed(late) == nil {
+			t.Error("a beat of before is news")
+		}
+	}
+	for _, s := range b.TakeSteps() {
+		if s.Kind == hivebeat.KindConflict {
+			t.Errorf("a conflict: %s", s.Reason)
+		}
 	}
 }
 

@@ -20,7 +20,9 @@ type Seed struct {
 	// message of it that is on its way still, or again, brings nobody back.
 	Prior, PriorSeq uint64
 
-	Stalled bool // its work was, and is until it goes on
+	Stalled  bool // its work was, and is until it goes on
+	Looping  bool // it did, and does until it was calm
+	Restarts uint64
 	// Ended is when its process ended, as a record says it. Where Cause is exit it has,
 	// even if that is not known.
 	Ended uint64
@@ -41,7 +43,15 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		w.lineage.Hear(s.Prior, s.PriorSeq, false)
 	}
 	w.lineage.Take(s.Facts.Inc, s.Facts.Seq)
+	w.learned = s.Facts.Seq
 	w.live, w.cause = s.Live, s.Cause
+	if s.Restarts > 0 {
+		w.starts = &restarts{base: now}
+		w.starts.minutes[0] = s.Restarts
+	}
+	if w.looping = s.Looping; w.looping {
+		r.calms.Set(w, now.Add(loopQuiet))
+	}
 	if s.Ended > 0 || s.Live == hivebeat.Lost && s.Cause == hivebeat.CauseExit {
 		w.ended(end{Process: Process{s.Worker, s.Facts.Inc, s.Facts.PID}, boot: s.Ended, ns: s.Facts.NS})
 	}
@@ -55,12 +65,22 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 	default:
 		w.live, w.cause = hivebeat.Late, hivebeat.CauseHive
-		at := s.Heard.Add(liveness.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration()))
-		if at.Before(s.Until) {
-			at = s.Until
+		// Credit is for what was heard before the doubt: what counts from a time since,
+		// or from now, is set as if that began now.
+		doubted := time.Duration(0)
+		if !r.doubt.IsZero() {
+			doubted = max(0, now.Sub(r.doubt))
+		}
+		at, until := s.Heard.Add(liveness.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration())), s.Until.Add(-doubted)
+		if s.Heard.After(r.doubt) {
+			at = at.Add(-doubted)
+		}
+		if at.Before(until) {
+			at = until
 		}
 		r.deadlines.Set(w, at)
 	}
+	w.told = w.live
 }
 
 // Elsewhere notes that somebody else heard this of a worker, nobody knows when: Inc,
@@ -72,7 +92,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() || w.spent.before(inc, 0, "") {
 		return false
 	}
-	step, err := r.judge(now, w, inc, seq)
+	step, err := r.judge(now, w, inc, seq, w.facts.Every)
 	if err != nil {
 		return false
 	}
@@ -80,7 +100,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if step.outcome.Begins() {
 		w.facts.Conn, w.facts.PID = "", 0 // those of the incarnation before
 	}
-	w.facts.Inc, w.facts.Seq = inc, seq
+	w.facts.Inc, w.facts.Seq, w.learned = inc, seq, seq
 	if f.Every > 0 {
 		w.facts.Every, w.facts.Quiet = f.Every, f.Quiet
 	}

@@ -42,6 +42,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
 	case b.outcome.Begins(): // also a lower incarnation: it is another process
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
+		r.restarted(now, w)
 	default:
 		silent := from == hivebeat.Lost && w.cause == hivebeat.CauseSilent // nobody was taken for dead
 		if from == hivebeat.Lost && !silent {
@@ -86,7 +87,10 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 // have been lost or left for long enough. It costs nothing for workers whose
 // deadline has not passed.
 func (r *Registry) Detect(now time.Time) {
-	r.detectClosed(now)
+	r.DetectClosed(now)
+	for w := range r.calms.Due(now) {
+		r.calm(now, w)
+	}
 	for w, at := range r.deadlines.Due(now) {
 		every, quiet := w.facts.Every.Duration(), w.facts.Quiet.Duration()
 		switch w.live {
@@ -117,14 +121,21 @@ func (r *Registry) Detect(now time.Time) {
 }
 
 // Next returns a time before which Detect has nothing to do.
-func (r *Registry) Next() (time.Time, bool) { return r.closings.Next(r.deadlines.Next()) }
+func (r *Registry) Next() (time.Time, bool) {
+	next, ok := r.deadlines.Next()
+	if at, on := r.calms.Next(); on && (!ok || at.Before(next)) {
+		next, ok = at, true
+	}
+	return r.closings.Next(next, ok)
+}
 
 // conflict tells that two incarnations of w both advance. The verdict on the
 // valid one stands.
 func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
 	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", w.id, w.facts.Inc, inc)
-	w.rival = rival{inc: inc, seq: seq, at: now}
+	w.rival = rival{inc: inc, seq: seq, at: now, told: now}
+	r.notices = append(r.notices, hivebeat.Notice{ID: w.id, Inc: inc, Believed: w.facts.Inc})
 	r.keep(w)
 }
 
@@ -132,13 +143,30 @@ func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 type rival struct {
 	inc, seq uint64
 	at       time.Time // when it advanced last
+	told     time.Time // when it was told that it is refused
 }
 
-// goesOn notes what was refused.
-func (v *rival) goesOn(now time.Time, inc, seq uint64) {
-	if v.inc != 0 && v.inc == inc && seq > v.seq {
-		v.seq, v.at = seq, now
+// noticeEvery is how often a sender is told that it is refused, while it goes on.
+const noticeEvery = time.Minute
+
+// refused notes that a message of w was refused, which may be one of its rival.
+func (r *Registry) refused(now time.Time, w *worker, inc, seq uint64) {
+	v := &w.rival
+	if v.inc == 0 || v.inc != inc || seq <= v.seq {
+		return
 	}
+	v.seq, v.at = seq, now
+	if now.Sub(v.told) >= noticeEvery {
+		v.told = now
+		r.notices = append(r.notices, hivebeat.Notice{ID: w.id, Inc: inc, Believed: w.facts.Inc})
+	}
+}
+
+// TakeNotices returns the notices for workers that are refused, since the last call.
+func (r *Registry) TakeNotices() []hivebeat.Notice {
+	n := r.notices
+	r.notices = nil
+	return n
 }
 
 // now is its incarnation, while it is heard no less than w has to be: else 0.
@@ -151,12 +179,11 @@ func (v *rival) now(now time.Time, f *hivebeat.Facts) uint64 {
 
 // become changes the verdict on w. The step may be completed by the caller.
 func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hivebeat.Cause, kind hivebeat.Kind, age time.Duration) *Step {
-	if flapping(kind, w.live) && w.damp(now) {
-		return r.damped(now, w, live, cause, kind, age)
-	}
 	s := r.note(now, w, kind, age)
 	s.From, s.To, s.Cause = string(w.live), string(live), cause
-	w.live, w.cause, w.since, w.flaps.told = live, cause, now, live
+	if w.live, w.cause, w.since = live, cause, now; !s.Damped {
+		w.told = live
+	}
 	if !w.counted() {
 		r.closings.Close(w)
 	}
@@ -171,31 +198,38 @@ func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hi
 	return s
 }
 
-// damped changes the verdict on w as become does, but without a number: there were
-// too many (flap.go).
-func (r *Registry) damped(now time.Time, w *worker, live hivebeat.Live, cause hivebeat.Cause, kind hivebeat.Kind, age time.Duration) *Step {
-	r.steps = append(r.steps, Step{
-		Transition: hivebeat.Transition{Kind: kind, From: string(w.live), To: string(live), Cause: cause, Inc: w.facts.Inc},
-		At:         now, Worker: w.id, Model: w.facts.Model, Seq: w.facts.Seq, Age: age, Damped: true,
-	})
-	w.live, w.cause, w.since = live, cause, now
-	return &r.steps[len(r.steps)-1]
+// note makes a transition of w, and numbers it unless it is damped (damp.go). keep is
+// called when it is complete, as far as the wire is concerned.
+func (r *Registry) note(now time.Time, w *worker, kind hivebeat.Kind, age time.Duration) *Step {
+	s := r.step(now, w, kind, age)
+	if s.Damped = r.damps(now, w, kind); s.Damped {
+		return s
+	}
+	return r.number(w, s)
 }
 
-// note numbers a transition of w. keep is called when it is complete, as far as
-// the wire is concerned.
-func (r *Registry) note(now time.Time, w *worker, kind hivebeat.Kind, age time.Duration) *Step {
-	w.n += 1 + w.flaps.damped
-	w.flaps.damped = 0
+// step makes a transition of w that has no number.
+func (r *Registry) step(now time.Time, w *worker, kind hivebeat.Kind, age time.Duration) *Step {
 	r.steps = append(r.steps, Step{
-		Transition: hivebeat.Transition{N: w.n, Kind: kind, Inc: w.facts.Inc},
+		Transition: hivebeat.Transition{Kind: kind, Inc: w.facts.Inc},
 		At:         now, Worker: w.id, Model: w.facts.Model, Reason: w.facts.Reason, Seq: w.facts.Seq, Age: age,
 	})
 	return &r.steps[len(r.steps)-1]
 }
 
+// number gives s its number, and before that those of what was left out.
+func (r *Registry) number(w *worker, s *Step) *Step {
+	w.n += 1 + w.owed
+	w.owed = 0
+	s.N = w.n
+	return s
+}
+
 // keep lets the record of w carry its newest transition, and the newest few only.
 func (r *Registry) keep(w *worker) {
+	if r.steps[len(r.steps)-1].Damped {
+		return
+	}
 	if len(w.tr) == hivebeat.MaxTransitions {
 		copy(w.tr, w.tr[1:])
 		w.tr = w.tr[:len(w.tr)-1]

@@ -54,11 +54,16 @@ func (r *Registry) Doubt(since time.Time) { r.doubt = since }
 func (r *Registry) Credit(blind time.Duration) {
 	r.doubt = time.Time{}
 	r.deadlines.Shift(blind)
+	r.calms.Shift(blind)
 	r.closings.Shift(blind)
 	if !r.warmAt.IsZero() {
 		r.warmAt = r.warmAt.Add(blind)
 	}
 }
+
+// CreditSilence takes time in which nobody who is silent could be judged out of all
+// judgements by silence.
+func (r *Registry) CreditSilence(d time.Duration) { r.deadlines.Shift(d) }
 
 // Paused counts time in which the hive itself was stopped or starved.
 func (r *Registry) Paused(d time.Duration) {

@@ -81,6 +81,7 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 		v.adoptedHives[h] = struct{}{}
 		h.adopted = &adoption{reg: detector.New(h.id), wards: make(map[string]*ward), differ: make(map[string]bool)}
 		h.adopted.reg.SetOwn(v.own)
+		h.adopted.reg.Doubt(v.doubt)
 		v.ready.Adoptions = append(v.ready.Adoptions, h.id)
 		// What the records say is not what the last snapshot said any more.
 		v.memos -= h.memo.size
@@ -124,7 +125,11 @@ func (v *View) watch(h *Hive, now time.Time) {
 		v.wardsDue.Remove(h)
 		return
 	}
-	v.wardsDue.Set(h, latest(next, now.Add(time.Millisecond)))
+	again := time.Millisecond
+	if !v.apart.since.IsZero() { // what is due by silence waits
+		again = assessEvery
+	}
+	v.wardsDue.Set(h, latest(next, now.Add(again)))
 }
 
 // Beat takes a beat for a hive whose workers are wards. worker is the id in the
@@ -135,13 +140,11 @@ func (v *View) Beat(hive, worker string, b []byte, now time.Time) error {
 		return nil // one that was on its way when they went back
 	}
 	a := h.adopted
-	if !v.doubt.IsZero() {
-		a.reg.Doubt(v.doubt)
-	}
 	got, err := a.reg.Receive(now, b, worker)
 	if err != nil {
 		v.refused[hivebeat.ReasonOf(err)]++
-		a.reg.TakeSteps() // a conflict, which the hive tells once it is back
+		a.reg.TakeSteps() // a conflict, which the hive tells once it is back, to the refused one too
+		a.reg.TakeNotices()
 		return err
 	}
 	if a.wards[got.Worker] == nil {
@@ -178,7 +181,11 @@ func (v *View) tickWards(now time.Time) {
 			v.call(h, now)
 		}
 		n := a.reg.Len()
-		a.reg.Detect(now)
+		if v.apart.since.IsZero() {
+			a.reg.Detect(now)
+		} else {
+			a.reg.DetectClosed(now)
+		}
 		if a.reg.TakeAsk() && a.spread <= wardAskMost { // some may have come back unheard
 			v.ready.Calls = append(v.ready.Calls, RollCall{h.id, true, a.spread})
 		}
@@ -218,9 +225,10 @@ func (v *View) call(h *Hive, now time.Time) {
 func (v *View) wardSteps(h *Hive, now time.Time) {
 	a := h.adopted
 	a.reg.TakeClosed() // no ward is ever picked
+	a.reg.TakeNotices()
 	for _, s := range a.reg.TakeSteps() {
 		c := a.wards[s.Worker]
-		if c == nil {
+		if c == nil || s.Kind == hivebeat.KindConflict {
 			continue
 		}
 		first := !c.answered

@@ -34,12 +34,14 @@ func (h *Hive) differs(id string, c *ward) (kind hivebeat.Kind, to hivebeat.Live
 	base, known := h.known(id, c)
 	up := r.Live == hivebeat.Alive || r.Live == hivebeat.Late
 	switch {
+	case r.Looping:
+		return "", "", false // its hive has told that
 	case !known:
 		return hivebeat.KindJoined, hivebeat.Alive, up || r.Live == hivebeat.Left
 	case r.Inc < base.Inc || r.Inc == base.Inc && r.Seq < base.Seq:
 		return "", "", false // the author knew more
-	case r.Inc != base.Inc:
-		return hivebeat.KindRestarted, hivebeat.Alive, up || r.Live == hivebeat.Left
+	case r.Inc != base.Inc && r.Live != hivebeat.Lost:
+		return hivebeat.KindRestarted, hivebeat.Alive, true
 	case r.Live == base.Live:
 		news := r.Live == hivebeat.Alive && r.Seq > base.Seq && !base.State.SameAs(r.State)
 		return hivebeat.KindState, r.Live, news

@@ -34,7 +34,7 @@ const rosterBytes = 256 << 10
 // then says of it. It is false where the roster says what is so.
 func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
 	e := &h.Book.Item.RosterEntry
-	inc, seq := h.line.Inc(), h.line.Seq()
+	inc, seq, told := h.line.Inc(), h.line.Seq(), h.worth(e.Inc, e.Seq)
 	up := h.live == hivebeat.Alive || h.live == hivebeat.Late
 	switch {
 	case h.live == "" || h.live == hivebeat.Unverified && h.heldBy == nil:
@@ -52,12 +52,12 @@ func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 			return hivebeat.KindRestarted, hivebeat.Alive, true
 		}
 		return kindOf(h.live), h.live, true
-	case seq < e.Seq || e.Live == hivebeat.Left:
+	case seq < told || e.Live == hivebeat.Left:
 		return h.conflictTold(now)
 	case h.live == e.Live, h.live == hivebeat.Unverified && e.Live == hivebeat.Lost:
 		return h.conflictTold(now) // a queen that brakes no longer is no news for one that still does
 	case up && (e.Live == hivebeat.Lost || e.Live == hivebeat.Unverified || e.Live == hivebeat.Late):
-		if seq > e.Seq {
+		if seq > told {
 			return hivebeat.KindRecovered, hivebeat.Alive, true
 		}
 		return h.conflictTold(now) // the author heard the same, and waited as long or longer
@@ -83,7 +83,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	}
 	switch {
 	case kind == hivebeat.KindConflict:
-		d.Reason = h.conflictReason()
+		d.Reason = h.conflictReason(h.rival)
 	case kind == h.why.kind:
 		d.AgeMS, d.Reason, d.MarginMS, d.DetectMS = h.why.age, h.why.reason, h.why.margin, h.why.detect
 	case kind == hivebeat.KindJoined, kind == hivebeat.KindRestarted, kind == hivebeat.KindRecovered:
@@ -92,8 +92,12 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	if kind == h.kindOfLive() {
 		d.Cause = h.cause
 	}
+	seq := d.Seq
+	if e.Inc == d.Inc { // a queen that heard less may tell a conflict: only one that went back says a lower seq
+		seq = max(seq, h.worth(e.Inc, e.Seq))
+	}
 	next := ledger.RosterEntry{
-		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: d.Seq,
+		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: seq,
 		Every: hivebeat.MillisOf(h.every), Zone: h.Zone(), Age: h.Book.age(h, now),
 	}
 	if kind == hivebeat.KindConflict {
@@ -172,6 +176,7 @@ func (v *View) LearnSaid(t Teller, item ledger.RosterItem, told *hivebeat.EventD
 func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, now time.Time) {
 	e := &item.RosterEntry
 	before := h.Book.Item.N
+	h.goBackWith(&item)
 	// Where the roster stood at our incarnation and is at another now, somebody has
 	// decided after us. To insist, as the other would too, is to argue for ever, or to
 	// lead all to one that is gone: we follow.
@@ -191,13 +196,13 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 	switch {
 	case h.live == "":
 		v.recall(h, now)
-	case e.Inc == h.line.Inc() && e.Seq <= h.line.Seq():
+	case e.Inc == h.line.Inc() && h.worth(e.Inc, e.Seq) <= h.line.Seq():
 		if e.Live == hivebeat.Left && h.live != hivebeat.Left || h.believes(e) {
 			v.byRoster(h, now)
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
 	default:
-		o := h.hearLine(e.Inc, e.Seq, now, now)
+		o := h.hearLine(e.Inc, e.Seq, h.every, now, now)
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}
@@ -210,6 +215,18 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 			v.heard(h, o, now)
 		}
 	}
+}
+
+// goBackWith follows a queen that put item, and took back a seq that an entry before it
+// had: something else had sent that in the name of the hive.
+func (h *Hive) goBackWith(item *ledger.RosterItem) {
+	was := &h.Book.Item
+	if item.Inc != was.Inc || item.Epoch != was.Epoch || item.N <= was.N || item.Seq >= was.Seq || h.Book.said.is(item) ||
+		item.Inc != h.line.Inc() || item.Seq >= h.line.Seq() || item.Seq == 0 {
+		return
+	}
+	h.disowned = max(h.disowned, h.line.Seq())
+	h.line.Rewind(item.Seq - 1) // so that it is heard
 }
 
 // believes reports whether this queen takes it over that h is lost from an author who
@@ -258,7 +275,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 	}
 	h.line.Hear(e.Inc, e.Seq, false)
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
-	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), now, v.blind
+	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), v.heardAs(now), v.blind
 	if e.Live == hivebeat.Lost || e.Live == hivebeat.Left {
 		h.received = h.Book.heard(h.every, now)
 		v.recallWorkers(h, now)
@@ -269,7 +286,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 	}
 	h.live, h.since = hivebeat.Unverified, now
 	v.resum(h, another, now)
-	v.due.Set(h, now.Add(liveness.LostAfter(h.every, 0)))
+	v.due.Set(h, h.judged.Add(liveness.LostAfter(h.every, 0)))
 }
 
 // recallWorkers lists who was on a hive that is gone, as the roster remembers

@@ -351,16 +351,19 @@ func TestConflictIsToldOnce(t *testing.T) {
 // One forged snapshot silences a hive: it lives, that is a conflict, and it comes back.
 func TestASilencedHiveIsAConflict(t *testing.T) {
 	for name, c := range map[string]struct {
-		inc uint64
-		bye string
-	}{"goodbye": {100, "stopped"}, "higher incarnation": {1e15, ""}} {
+		inc, seq uint64
+		bye      string
+	}{
+		"goodbye": {100, 6, "stopped"}, "higher incarnation": {1e15, 6, ""},
+		"higher seq": {100, 1e6, ""}, "late goodbye": {100, 1e6, "stopped"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			v := New(45 * time.Second)
 			v.SetBrake(BrakeRule{Off: true})
 			for i := range uint64(5) {
 				mustFeed(t, v, snapshotOf("h", 100, i+1), at(float64(15*i)))
 			}
-			forged := snapshotOf("h", c.inc, 6)
+			forged := snapshotOf("h", c.inc, c.seq)
 			forged.Bye = c.bye
 			mustFeed(t, v, forged, at(61))
 			told := 0
@@ -377,11 +380,108 @@ func TestASilencedHiveIsAConflict(t *testing.T) {
 				}
 				v.ready.Steps = nil
 			}
+			if n := v.ready.Notices; len(n) == 0 || n[0].ID != "h" || n[0].Inc != 100 {
+				t.Errorf("told to itself: %+v", n)
+			}
 			if h := v.Hive("h"); told != 1 || h.Live() != hivebeat.Alive || h.Inc() != 100 {
 				t.Errorf("%d conflicts, and it is %s as %d", told, h.Live(), h.Inc())
 			}
 		})
 	}
+}
+
+// A seq that a hive went back from is evidence of nothing, in the roster, in its key, or
+// from another queen: what becomes of the hive is told as ever.
+func TestAFalseSeqIsDisowned(t *testing.T) {
+	a, b := New(45*time.Second), New(45*time.Second)
+	a.SetBrake(BrakeRule{Off: true})
+	b.SetBrake(BrakeRule{Off: true})
+	var roster ledger.RosterItem
+	var kinds []hivebeat.Kind
+	agree := func(now time.Time) {
+		t.Helper()
+		for again := true; again; {
+			again = false
+			for _, v := range []*View{a, b} {
+				v.Learn("h", roster, now)
+				kind, to, ok := v.hives["h"].Difference(now)
+				if !ok {
+					continue
+				}
+				d, next := v.hives["h"].Next(kind, to, now)
+				next.Event, _ = json.Marshal(hivebeat.Subjects{}.NewEvent("id", now, d))
+				roster = ledger.RosterItem{RosterEntry: next, Revision: next.N, Epoch: 1}
+				kinds, again = append(kinds, kind), true
+				v.Learn("h", roster, now) // as of what it has put itself
+				if len(kinds) > 20 {
+					t.Fatalf("they argue: %v", kinds)
+				}
+			}
+		}
+	}
+	const false1 = 5000
+	settle := func(now time.Time) { // the key has what was forged, as long as it lives
+		for _, v := range []*View{a, b} {
+			v.Tick(now)
+			for len(v.ready.Checks) > 0 {
+				c := v.ready.Checks[0]
+				v.ready.Checks = v.ready.Checks[1:]
+				v.Checked(c, 100, false1, now)
+			}
+		}
+	}
+	seq, s := uint64(0), 0.0
+	hear := func(n int, views ...*View) {
+		for range n {
+			seq++
+			for end := s + 14; s < end; s++ {
+				settle(at(s))
+				agree(at(s))
+			}
+			for _, v := range views {
+				_ = feed(t, v, snapshotOf("h", 100, seq), at(s))
+			}
+			agree(at(s))
+		}
+	}
+	mustFeed(t, a, snapshotOf("h", 100, 1), at(0))
+	mustFeed(t, b, snapshotOf("h", 100, 1), at(0))
+	seq = 1
+	for range 2 { // the second time no conflict is told any more
+		hear(5, a, b)
+		mustFeed(t, a, snapshotOf("h", 100, false1), at(s)) // b learns it
+		hear(8, a, b)
+		for _, v := range []*View{a, b} {
+			if h := v.Hive("h"); h.Live() != hivebeat.Alive || h.Seq() != seq {
+				t.Fatalf("%s at %d of %d, after %v", h.Live(), h.Seq(), seq, kinds)
+			}
+		}
+	}
+	if roster.Live != hivebeat.Alive {
+		t.Errorf("told as %s: %v", roster.Live, kinds)
+	}
+	hear(4) // it dies
+	if h := a.Hive("h"); h.Live() != hivebeat.Lost || b.Hive("h").Live() != hivebeat.Lost || roster.Live != hivebeat.Lost || kinds[len(kinds)-1] != hivebeat.KindLost {
+		t.Errorf("%s and %s, told as %s: %v", h.Live(), b.Hive("h").Live(), roster.Live, kinds)
+	}
+	conflicts := 0
+	for _, k := range kinds {
+		if k == hivebeat.KindConflict {
+			conflicts++
+		}
+	}
+	if conflicts != 1 {
+		t.Errorf("%d conflicts: %v", conflicts, kinds)
+	}
+}
+
+func TestAnImplausibleSeqOfAHive(t *testing.T) {
+	v := New(45 * time.Second)
+	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+	if err := feed(t, v, snapshotOf("h", 100, hivebeat.MaxLeap+2), at(1)); hivebeat.ReasonOf(err) != hivebeat.RefusedLimit {
+		t.Errorf("refused as %v", err)
+	}
+	mustFeed(t, v, snapshotOf("h", 100, 2), at(2))
 }
 
 func TestAnImplausibleIncarnationTakesNoHivesPlace(t *testing.T) {

@@ -21,7 +21,8 @@ import (
 //
 // In turn means at max(5, held/60) a second, where held counts all that this brake
 // held: with it the rate grows, so that the brake always ends. While it is on,
-// whoever fell silent with them is held too.
+// whoever fell silent with them is held too. A queen that may be the one that is cut off
+// (apart.go) releases nobody.
 
 const (
 	brakeWindow = 10 * time.Second
@@ -225,7 +226,7 @@ func (v *View) endHolds(now time.Time) {
 		for len(z.queue) > 0 {
 			q := z.queue[0]
 			if h := q.hive; q.holds(z) {
-				if now.Before(h.releaseAt) || now.Before(z.next) {
+				if now.Before(h.releaseAt) || now.Before(z.next) || !v.apart.since.IsZero() {
 					break
 				}
 				h.released = true
@@ -257,7 +258,7 @@ func (v *View) nextRelease() (next time.Time, ok bool) {
 			continue
 		}
 		at := z.look
-		if len(z.queue) > 0 {
+		if len(z.queue) > 0 && v.apart.since.IsZero() {
 			at = latest(z.queue[0].hive.releaseAt, z.next)
 			if !z.look.IsZero() && z.look.Before(at) {
 				at = z.look

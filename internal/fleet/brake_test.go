@@ -30,8 +30,16 @@ type stage struct {
 	at      map[string]time.Time       // of its last step
 	lostAt  []time.Time
 	called  map[string]int
-	said    []string // of the brakes
-	answers bool     // a hive that is silenced answers a roll call
+	said    []string      // of the brakes
+	delay   time.Duration // of the answer to a check
+	asked   []asked
+	answers bool // a hive that is silenced answers a roll call
+}
+
+// asked is a check that waits for its answer.
+type asked struct {
+	Check
+	at time.Time
 }
 
 func newStage(t testing.TB, rule BrakeRule) *stage {
@@ -89,8 +97,15 @@ func (s *stage) settle() {
 	s.v.Tick(s.now)
 	first := s.v.Take()
 	for _, c := range first.Checks {
-		s.v.Checked(c, 0, 0, s.now)
+		s.asked = append(s.asked, asked{c, s.now.Add(s.delay)})
 	}
+	s.asked = slices.DeleteFunc(s.asked, func(a asked) bool {
+		if a.at.After(s.now) {
+			return false
+		}
+		s.v.Checked(a.Check, 0, 0, s.now)
+		return true
+	})
 	steps, tellers := slices.Clone(first.Steps), slices.Clone(first.Tellers)
 	calls := slices.Clone(first.Calls)
 	then := s.v.Take()

@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -236,5 +238,54 @@ func TestTheBucketIsOlderThanTheRoster(t *testing.T) {
 	}
 	if h := adopt(time.Minute); h.Inc() != 100 {
 		t.Errorf("incarnation %d: a restart that the roster does not know yet", h.Inc())
+	}
+}
+
+// A queen that was cut off for an hour learns in doubt, when it is back, of whom it waits
+// for from then on. The hour is no part of that wait: it is credited to those alone who
+// were waited for before.
+func TestWhatBeginsInDoubtIsNotCreditedWithIt(t *testing.T) {
+	const cut = 3600
+	v := New(45 * time.Second)
+	fast := workersOf(1)
+	fast[0].Every = 5000
+	mustFeed(t, v, snapshotOf("lost", 100, 1, fast...), at(0))
+	mustFeed(t, v, snapshotOf("late", 100, 1), at(0))
+	v.Take()
+	v.Tick(at(22.5))
+	asked := v.Take().Checks // of both
+	v.Doubt(at(23))
+	item := rosterOf(2, hivebeat.Lost, 100, 2)
+	item.Stored = time.Minute
+	v.Learn("lost", item, at(cut)) // another queen heard more of it, and gave it up
+	gone := rosterOf(2, hivebeat.Lost, 100, 2)
+	gone.Stored = time.Minute
+	gone.Workers = map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive, Seq: 3, Every: 30_000}}
+	v.Learn("gone", gone, at(cut))
+	v.Learn("unknown", rosterOf(1, hivebeat.Alive, 100, 1), at(cut))
+	for _, c := range asked {
+		v.Checked(c, 0, 0, at(cut))
+	}
+	v.BlindFor((cut - 23) * time.Second)
+	lives := func() string {
+		return fmt.Sprintln(v.Hive("lost").Worker("w00").Record().Live, v.Hive("gone").Worker("w").Record().Live, v.Hive("unknown").Live(), v.Hive("late").Live())
+	}
+	for _, tt := range []struct {
+		after float64
+		want  string
+	}{
+		{5, "alive alive unverified late"}, // the roll of the workers is called first
+		{6, "lost alive unverified late"},  // 5.5 s for one whose own deadline was over before
+		{21, "lost alive unverified late"},
+		{23, "lost alive unverified lost"}, // 45 s, of which 23 were before the cut
+		{29, "lost alive unverified lost"},
+		{31, "lost lost unverified lost"}, // 90 s after the entry was put
+		{44, "lost lost unverified lost"},
+		{46, "lost lost lost lost"}, // as long as one that is heard of just then
+	} {
+		settleChecks(v, at(cut+tt.after))
+		if got := strings.TrimSpace(lives()); got != tt.want {
+			t.Errorf("%v s after the cut: %s, want %s", tt.after, got, tt.want)
+		}
 	}
 }

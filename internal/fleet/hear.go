@@ -22,10 +22,13 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	o, refusal := h.hear(s, v.heardAs(now), now)
 	if refusal != nil {
 		v.refused[refusal.Reason]++
-		v.refusedOf(h, s, o, now)
+		v.contested(h, s, o, now)
 		return refusal
 	}
 	v.accepted++
+	if o == liveness.Back {
+		v.contested(h, s, o, now)
+	}
 	h.heardAt = v.heardAs(now)
 	v.takeOver(h, s, o, latest(h.heardAt, h.received), now)
 	return nil
@@ -53,6 +56,7 @@ var (
 	refusedPages = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "pages", Detail: "another number than in the page before of this seq"}
 	refusedStale = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Detail: "seq not above the last, or an incarnation that is over"}
 	refusedAhead = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
+	refusedLeaps = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last one of an incarnation that is alive"}
 	refusedOlder = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Detail: "a higher incarnation is alive"}
 )
 
@@ -70,10 +74,14 @@ func (h *Hive) hear(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcom
 		}
 		return liveness.Next, nil
 	}
-	if h.live == hivebeat.Alive && h.line.Ahead(now, s.Inc) {
+	switch {
+	case h.live != hivebeat.Alive:
+	case h.line.Ahead(now, s.Inc):
 		return liveness.Older, refusedAhead
+	case h.line.Leaps(s.Inc, s.Seq):
+		return liveness.Stale, refusedLeaps
 	}
-	o := h.hearLine(s.Inc, s.Seq, heard, now)
+	o := h.hearLine(s.Inc, s.Seq, hivebeat.Millis(s.Every).Duration(), heard, now)
 	switch {
 	case o.Accepted(), o == liveness.Same && !h.line.Ended(): // Same: its number is known from elsewhere, its content is not
 		return o, nil
@@ -205,7 +213,7 @@ func (v *View) remove(h *Hive, w *Worker) {
 // uncount takes w out of all that is kept.
 func (v *View) uncount(h *Hive, w *Worker) {
 	s := &w.shown
-	v.countClosed(s, false)
+	v.countFlags(s, false, false)
 	if s.tally == nil {
 		return
 	}

@@ -95,6 +95,7 @@ type VRAM struct{ Total, Used, Ours uint64 }
 type Totals struct {
 	Hives   map[hivebeat.Live]int // those that are known by more than their name
 	Closed  int                   // workers whose connection closed, and that were not heard since
+	Looping int                   // workers that restart over and over
 	Warming int                   // hives of those that began again, and may not know all their workers yet
 	Workers int
 	Load    Load // of workers that are alive
@@ -114,13 +115,14 @@ type share struct {
 
 // shown is what is kept about how a worker is shown.
 type shown struct {
-	tally  *tally // nil: not counted yet
-	fresh  bool
-	closed bool
-	load   Load // as it was counted
-	vram   uint64
-	held   uint64            // slots
-	labels map[string]string // as they were counted
+	tally   *tally // nil: not counted yet
+	fresh   bool
+	closed  bool
+	looping bool
+	load    Load // as it was counted
+	vram    uint64
+	held    uint64            // slots
+	labels  map[string]string // as they were counted
 	trace
 	seat
 }
@@ -206,21 +208,25 @@ func (v *View) count(h *Hive, w *Worker, to *tally) {
 	}
 }
 
-// countClosed counts a worker whose connection closed.
-func (v *View) countClosed(s *shown, is bool) {
-	if is && !s.closed {
-		v.totals.Closed++
+// countFlags counts a worker whose connection closed, and one that loops.
+func (v *View) countFlags(s *shown, closed, looping bool) {
+	count := func(n *int, was *bool, is bool) {
+		switch {
+		case is && !*was:
+			*n++
+		case !is && *was:
+			*n--
+		}
+		*was = is
 	}
-	if !is && s.closed {
-		v.totals.Closed--
-	}
-	s.closed = is
+	count(&v.totals.Closed, &s.closed, closed)
+	count(&v.totals.Looping, &s.looping, looping)
 }
 
 // isAsCounted reports whether numbers that moved left everything as it is kept.
 func (w *Worker) isAsCounted(fresh bool) bool {
 	s, r := &w.shown, &w.rec
-	return s.tally != nil && s.fresh == fresh && s.closed == r.Closed && s.load.Busy == r.Busy && s.load.Queue == r.Queue && s.vram == r.VRAM
+	return s.tally != nil && s.fresh == fresh && s.closed == r.Closed && s.looping == r.Looping && s.load.Busy == r.Busy && s.load.Queue == r.Queue && s.vram == r.VRAM
 }
 
 // reshow brings up to date what is kept about w, after an input or as time passed.
@@ -237,7 +243,7 @@ func (v *View) reshow(h *Hive, w *Worker, material bool, now time.Time) {
 		to = h.mixes.get(m, func() *tally { return v.zoneTally(h.home, m) })
 	}
 	load := Load{r.Busy, r.Slots, r.Queue}
-	key := material || s.tally != to || s.fresh != fresh || s.closed != r.Closed
+	key := material || s.tally != to || s.fresh != fresh || s.closed != r.Closed || s.looping != r.Looping
 	changed := key || s.load != load || s.vram != r.VRAM
 	if s.tally != nil && s.tally.Live == hivebeat.Alive {
 		h.load.sub(s.load)
@@ -259,7 +265,7 @@ func (v *View) reshow(h *Hive, w *Worker, material bool, now time.Time) {
 	v.count(h, w, to)
 	v.relabel(h, w)
 	s.fresh, s.load, s.vram = fresh, load, r.VRAM
-	v.countClosed(s, r.Closed)
+	v.countFlags(s, r.Closed, r.Looping)
 	v.reseat(h, w)
 	if changed {
 		v.touchWorker(w, key)

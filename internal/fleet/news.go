@@ -17,7 +17,7 @@ import (
 type stable struct {
 	cause              hivebeat.Cause
 	inc, rival         uint64
-	stalled            bool
+	stalled, looping   bool
 	reason, endpoint   string
 	gpus               *string
 	ngpus              int
@@ -29,7 +29,7 @@ type stable struct {
 func (w *Worker) stable() stable {
 	r := &w.rec
 	return stable{
-		cause: r.Cause, inc: r.Inc, rival: r.Rival, stalled: r.Stalled, reason: r.Reason, endpoint: r.Endpoint,
+		cause: r.Cause, inc: r.Inc, rival: r.Rival, stalled: r.Stalled, looping: r.Looping, reason: r.Reason, endpoint: r.Endpoint,
 		gpus: unsafe.SliceData(r.GPUs), ngpus: len(r.GPUs), labels: mapAt(r.Labels), via: w.via, //nolint:gosec // compared, never followed
 		state: string(r.State), live: string(r.Live), model: r.Model,
 	}

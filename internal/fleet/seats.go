@@ -9,7 +9,8 @@ import (
 
 // Who can take work is kept by what is asked for: workers by model, zone and free
 // slots, GPUs by zone and free memory. A seat is a place in such a list. Whoever
-// must never be picked (Fit) has none.
+// must never be picked (Fit) has none. Those that loop are listed apart: they are picked
+// where no other worker fits.
 
 const (
 	// SlotLevels is how many lists there are by free slots: 1, 2 and 3, 4 to 7, ….
@@ -67,6 +68,9 @@ func (v *View) EachServing(yield func(*Serving) bool) {
 	}
 }
 
+// Looping has the workers that loop, of all models.
+func (v *View) Looping() *Serving { return &v.loops }
+
 // serves notes that h has workers of one more mix with this model.
 func (v *View) serves(h *Hive, model string) {
 	s := v.models[model]
@@ -112,7 +116,7 @@ func (v *View) reseat(h *Hive, w *Worker) {
 		return
 	}
 	level := uint8(min(bits.Len64(w.FreeSlots()), SlotLevels) - 1)
-	m := v.models[w.shown.tally.Model]
+	m := v.servingOf(w)
 	if c := s.cell; c != nil && s.level == level && c.of == m && c.Zone == h.zone {
 		return
 	}
@@ -126,6 +130,14 @@ func (v *View) reseat(h *Hive, w *Worker) {
 	*s = seat{cell: c, level: level, pos: int32(len(c.levels[level]))}
 	c.levels[level] = append(c.levels[level], w)
 	c.n++
+}
+
+// servingOf is where w is listed.
+func (v *View) servingOf(w *Worker) *Serving {
+	if w.rec.Looping {
+		return &v.loops
+	}
+	return v.models[w.shown.tally.Model]
 }
 
 // unseat takes w off its list.

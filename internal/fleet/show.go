@@ -76,6 +76,27 @@ func (v *View) Shown(h *Hive, w *Worker, now time.Time) (live hivebeat.Live, age
 	return live, age, fresh
 }
 
+// Up is how long ago the incarnation of w began, as far as is known: by the worker's own
+// clock, but for no longer than its number of beats allows, and at least since it is
+// alive. It is 0 where w is lost or left.
+func (w *Worker) Up(now time.Time) (up hivebeat.Millis) {
+	r := &w.rec
+	if r.Live == hivebeat.Lost || r.Live == hivebeat.Left {
+		return 0
+	}
+	if began := int64(r.Inc / 1000); r.Sent > began && r.Every > 0 {
+		up = hivebeat.Millis(r.Sent - began)
+		if uint64(up/r.Every) >= r.Seq {
+			up = r.Every * hivebeat.Millis(r.Seq)
+		}
+		up = EffectiveAge(r.Age+up, w.received, now)
+	}
+	if r.Live == hivebeat.Alive {
+		up = max(up, EffectiveAge(r.Since, w.received, now))
+	}
+	return up
+}
+
 // LateFor returns for how long a record of this age has been shown as late, which
 // its hive does not say of it: since it grew too old, or its hive was given up.
 func (v *View) LateFor(h *Hive, age hivebeat.Millis, now time.Time) hivebeat.Millis {

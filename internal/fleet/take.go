@@ -23,6 +23,8 @@ type Ready struct {
 	Adoptions []string
 	// Calls are the roll calls to be made.
 	Calls []RollCall
+	// Notices are for hives that are refused.
+	Notices []hivebeat.Notice
 }
 
 // RollCall asks for messages within Spread.
@@ -46,7 +48,7 @@ func (v *View) Take() *Ready {
 	clear(next.Events)
 	clear(next.Checks)
 	clear(next.Tellers)
-	*next = Ready{next.Events[:0], next.Steps[:0], next.Checks[:0], next.Tellers[:0], next.Adoptions[:0], next.Calls[:0]}
+	*next = Ready{next.Events[:0], next.Steps[:0], next.Checks[:0], next.Tellers[:0], next.Adoptions[:0], next.Calls[:0], next.Notices[:0]}
 	for _, t := range r.Tellers {
 		switch t := t.(type) {
 		case *Hive:

@@ -72,7 +72,7 @@ func (c *Changes) add(d *hivebeat.EventData) {
 
 func knownKind(k hivebeat.Kind) hivebeat.Kind {
 	switch k {
-	case hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered,
+	case hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered,
 		hivebeat.KindLeft, hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap:
 		return k
 	}

@@ -122,6 +122,11 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		if d.Reason = "it goes on"; t.To != "" {
 			d.Reason = fmt.Sprintf("%d busy, and done is still %d", r.Busy, r.Done)
 		}
+	case hivebeat.KindLooping:
+		d.Reason = fmt.Sprintf("%d restarts in the last hour", r.Restarts)
+		if t.To == "" {
+			d.Reason = "none for 10 minutes, " + d.Reason
+		}
 	default:
 		d.Reason = r.Reason
 	}

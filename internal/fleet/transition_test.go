@@ -169,10 +169,13 @@ func TestReasonsOfTransitions(t *testing.T) {
 		{hivebeat.Transition{Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed}, "no beat for 90.0s, 3 were due"},
 		{hivebeat.Transition{Kind: hivebeat.KindStalled, To: "stalled"}, "3 busy, and done is still 120"},
 		{hivebeat.Transition{Kind: hivebeat.KindStalled, From: "stalled"}, "it goes on"},
+		{hivebeat.Transition{Kind: hivebeat.KindLooping, To: "looping"}, "25 restarts in the last hour"},
+		{hivebeat.Transition{Kind: hivebeat.KindLooping, From: "looping"}, "none for 10 minutes, 25 restarts in the last hour"},
 		{hivebeat.Transition{Kind: hivebeat.KindState, From: "ready", To: "degraded"}, "in its own words"},
 	} {
 		v, w := New(45*time.Second), workerOf("w")
 		w.Age, w.PID, w.Busy, w.Done, w.Reason = 90_000, 4711, 3, 120, "in its own words"
+		w.Restarts = 25
 		c.tr.N, c.tr.Inc = w.N, w.Inc
 		w.Tr = []hivebeat.Transition{c.tr}
 		mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))

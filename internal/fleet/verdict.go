@@ -28,8 +28,8 @@ const forgetAfter = 7 * 24 * time.Hour
 //
 //	roster only ────▶ unverified ──── E + 2 × every after this queen began ──▶ lost
 //
-// Between all that and lost by silence stands the brake (brake.go), which makes of
-// it unverified for a while.
+// Between all that and lost by silence stand the brake (brake.go), and that this queen
+// may be the one that is cut off (apart.go): both make of it unverified for a while.
 //
 // Before it becomes late or lost the hive's key is read once (check): another
 // queen may have heard what this one missed.
@@ -46,9 +46,12 @@ type verdict struct {
 	wentOn  bool          // its seq says that there were others since the message before the last, or that it was held on its way
 	check   uint64        // the check under way, or 0
 
-	rival    uint64 // the other incarnation of a conflict, 0 if there is none
-	rivalSeq uint64
-	rivalAt  time.Time // when it was heard last
+	rival     uint64 // the other incarnation of a conflict, 0 if there is none
+	rivalSeq  uint64
+	rivalAt   time.Time // when it was heard last
+	rivalTold time.Time // when it was told that it is refused
+
+	disowned uint64 // the seq from which this incarnation went back: something else said it
 }
 
 // evidence is what an event says about why.
@@ -80,7 +83,7 @@ type Step struct {
 // follow takes an incarnation that another queen decided for, whatever this one
 // remembers of it.
 func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
-	h.prior, h.rival = h.line.Inc(), 0
+	h.prior, h.rival, h.disowned = h.line.Inc(), 0, 0
 	h.line.Take(inc, seq)
 	return liveness.TakenOver
 }
@@ -88,24 +91,36 @@ func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
 // hearLine asks the lineage, and remembers whose place a new incarnation takes.
 // An incarnation that was superseded comes back once the one that took its place
 // is gone, if nothing that goes on of it can be late mail: it never ended. heard is
-// when that was sent, at the earliest.
-func (h *Hive) hearLine(inc, seq uint64, heard, now time.Time) liveness.Outcome {
+// when that was sent, at the earliest; every is what its sender promises.
+func (h *Hive) hearLine(inc, seq uint64, every time.Duration, heard, now time.Time) liveness.Outcome {
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
 	gone := (h.live == hivebeat.Left || h.live == hivebeat.Lost) && !heard.Before(h.since)
 	if o == liveness.Stale && gone && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) {
 		o = h.line.Revive(inc, seq)
 	}
-	if (o == liveness.Stale || o == liveness.Older) && heard.Equal(now) && h.line.Insists(now, inc, seq, h.every/2) {
-		o = liveness.Conflict // what is read in doubt may have waited
+	if (o == liveness.Stale || o == liveness.Older) && heard.Equal(now) { // what is read in doubt may have waited
+		o = h.line.Insists(now, inc, seq, every/2, h.head.Inc == before && h.head.Seq == last, o)
 	}
 	if o.Accepted() {
 		h.wentOn = inc == before && seq > last+1
+		if inc == before && seq < last {
+			h.disowned = max(h.disowned, last)
+		}
 	}
 	if o.Begins() {
-		h.prior, h.rival, h.beganAt = before, 0, now
+		h.prior, h.rival, h.disowned, h.beganAt = before, 0, 0, now
 	}
 	return o
+}
+
+// worth returns what a seq of this hive that was heard elsewhere is worth: none, where it
+// is the one from which the hive went back, or nearer to that than to where it is.
+func (h *Hive) worth(inc, seq uint64) uint64 {
+	if at := h.line.Seq(); inc == h.line.Inc() && seq > at && seq <= h.disowned && h.disowned-seq < seq-at {
+		return 0
+	}
+	return seq
 }
 
 // heard notes that the hive was heard, and what o says that this means.
@@ -142,8 +157,9 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 		switch {
 		case h.heldBy != nil:
 			why.reason += ", and no longer held by the brake"
-		case was == hivebeat.Unverified:
+		case was == hivebeat.Unverified && h.why.kind == "":
 			why.reason = "heard, and so no longer known from memory alone"
+		case was == hivebeat.Unverified: // nobody took it for dead
 		default:
 			margin = max(0, margin) // what another queen found may have come before our own deadline
 			m := hivebeat.MillisOf(margin)
@@ -268,17 +284,17 @@ func (v *View) Postpone(c Check, now time.Time) {
 			v.rearm(h)
 			return
 		}
-		v.due.Set(h, now)
+		v.due.Set(h, v.heardAs(now))
 	}
 }
 
 // learnSeq takes a higher (inc, seq), which somebody else heard, as heard now. It
 // reports whether it was higher.
 func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
-	if inc == h.line.Inc() && seq <= h.line.Seq() {
+	if inc == h.line.Inc() && h.worth(inc, seq) <= h.line.Seq() {
 		return false
 	}
-	o := h.hearLine(inc, seq, now, now)
+	o := h.hearLine(inc, seq, h.every, now, now)
 	if !o.Accepted() {
 		return false
 	}
@@ -290,6 +306,9 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 // lose is the one place where a hive becomes lost: what holds a verdict back
 // stands here.
 func (v *View) lose(h *Hive, cause hivebeat.Cause, why evidence, now time.Time) {
+	if cause == hivebeat.CauseMissed && v.standApart(h, why, now) {
+		return
+	}
 	if !h.released && v.brake(h, why, now) {
 		return
 	}
@@ -333,6 +352,9 @@ func (v *View) Doubt(since time.Time) {
 	}
 	if v.doubt.IsZero() || since.Before(v.doubt) {
 		v.doubt = since
+		for h := range v.adoptedHives {
+			h.adopted.reg.Doubt(since)
+		}
 	}
 }
 
@@ -359,17 +381,25 @@ func (v *View) BlindFor(d time.Duration) {
 	v.creditWards(d)
 }
 
-// refusedOf looks at what was refused as no news: two incarnations that both go
-// on are a conflict.
-func (v *View) refusedOf(h *Hive, s *wire.SnapshotView, o liveness.Outcome, now time.Time) {
+// noticeEvery is how often a hive is told that it is refused, while it goes on.
+const noticeEvery = time.Minute
+
+// contested looks at what was refused as no news, or accepted after all: two senders
+// that both go on are a conflict.
+func (v *View) contested(h *Hive, s *wire.SnapshotView, o liveness.Outcome, now time.Time) {
 	switch {
-	case o == liveness.Conflict:
-		h.rival, h.rivalSeq, h.rivalAt = s.Inc, s.Seq, now
-		v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
+	case o == liveness.Conflict || o == liveness.Back:
+		h.rivalTold = time.Time{}
+		v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason(s.Inc)})
 		v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
 		v.Compare(h)
-	case h.rival == s.Inc && s.Seq > h.rivalSeq:
-		h.rivalSeq, h.rivalAt = s.Seq, now
+	case o.Accepted() || h.rival != s.Inc || s.Seq <= h.rivalSeq:
+		return
+	}
+	h.rival, h.rivalSeq, h.rivalAt = s.Inc, s.Seq, now
+	if now.Sub(h.rivalTold) >= noticeEvery {
+		h.rivalTold = now
+		v.ready.Notices = append(v.ready.Notices, hivebeat.Notice{ID: h.id, Inc: s.Inc, Believed: h.line.Inc()})
 	}
 }
 
@@ -381,8 +411,8 @@ func (h *Hive) Conflicting(now time.Time) uint64 {
 	return h.rival
 }
 
-func (h *Hive) conflictReason() string {
-	return liveness.ConflictReason("hives", h.id, h.line.Inc(), h.rival)
+func (h *Hive) conflictReason(rival uint64) string {
+	return liveness.ConflictReason("hives", h.id, h.line.Inc(), rival)
 }
 
 func latest(a, b time.Time) time.Time {

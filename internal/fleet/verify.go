@@ -81,7 +81,7 @@ func (v *View) Verify(now time.Time) error {
 			}
 			if c := w.shown.cell; c != nil {
 				seats++
-				if c.Zone != h.zone || c.of != v.models[m.Model] || int(w.shown.level) != min(bits.Len64(w.FreeSlots()), SlotLevels)-1 ||
+				if c.Zone != h.zone || c.of != v.servingOf(w) || int(w.shown.level) != min(bits.Len64(w.FreeSlots()), SlotLevels)-1 ||
 					c.levels[w.shown.level][w.shown.seat.pos] != w {
 					bad("%s/%s: sits elsewhere", h.id, w.rec.Worker)
 				}
@@ -102,6 +102,9 @@ func (v *View) Verify(now time.Time) error {
 		for _, w := range h.workers {
 			if w.rec.Closed {
 				t.Closed++
+			}
+			if w.rec.Looping {
+				t.Looping++
 			}
 		}
 		if h.share.warms {
@@ -146,7 +149,7 @@ func (v *View) Verify(now time.Time) error {
 }
 
 func (t *Totals) equal(o *Totals) bool {
-	return maps.Equal(t.Hives, o.Hives) && t.Workers == o.Workers && t.Warming == o.Warming && t.Closed == o.Closed && t.Load == o.Load && t.GPUs == o.GPUs && t.VRAM == o.VRAM && t.Stats == o.Stats
+	return maps.Equal(t.Hives, o.Hives) && t.Workers == o.Workers && t.Warming == o.Warming && t.Closed == o.Closed && t.Looping == o.Looping && t.Load == o.Load && t.GPUs == o.GPUs && t.VRAM == o.VRAM && t.Stats == o.Stats
 }
 
 func (ts *tallies) differ(want map[Mix]int) error {
@@ -162,10 +165,7 @@ func (ts *tallies) differ(want map[Mix]int) error {
 }
 
 func (v *View) verifySeats(seats, rooms int, bad func(string, ...any)) {
-	for _, m := range v.models {
-		if len(m.hives) == 0 || len(m.hives) != len(m.at) {
-			bad("model %q: %d hives are listed, %d are known", m.Model, len(m.hives), len(m.at))
-		}
+	cells := func(m *Serving) {
 		for i, c := range m.Cells {
 			n := 0
 			for _, l := range c.levels {
@@ -176,6 +176,13 @@ func (v *View) verifySeats(seats, rooms int, bad func(string, ...any)) {
 			}
 			seats -= n
 		}
+	}
+	cells(&v.loops)
+	for _, m := range v.models {
+		if len(m.hives) == 0 || len(m.hives) != len(m.at) {
+			bad("model %q: %d hives are listed, %d are known", m.Model, len(m.hives), len(m.at))
+		}
+		cells(m)
 	}
 	for i, r := range v.rooms {
 		n := 0

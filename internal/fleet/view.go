@@ -29,6 +29,7 @@ type View struct {
 	own      string                   // the NATS server in this process
 	blind    time.Duration            // time this queen could not hear anybody, in all
 	doubt    time.Time                // since when what it reads may have waited; zero: it does not doubt itself
+	apart    apart                    // whether it may be the one that is cut off (apart.go)
 	gen      uint64                   // of checks
 	page     wire.SnapshotView
 	memos    int // bytes that the memos hold on to
@@ -54,6 +55,7 @@ type View struct {
 	totals Totals
 	ageing liveness.Deadlines[*Hive] // when a hive, or one of its workers, grows too old
 	models map[string]*Serving       // seats.go
+	loops  Serving                   // those that loop, whatever they serve
 	labels map[label]*hivesByID      // labels.go
 	rooms  []*Room
 	roomOf map[string]*Room
@@ -140,7 +142,7 @@ func New(fresh time.Duration) *View {
 		fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64),
 		byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving), labels: make(map[label]*hivesByID),
 		roomOf: make(map[string]*Room), holds: make(map[Place]uint64),
-		adoptedHives: make(map[*Hive]struct{}), doubted: make(map[*Hive]peerDoubt), closings: liveness.NewClosings[*Hive](),
+		loops: Serving{byZone: make(map[string]*Cell)}, adoptedHives: make(map[*Hive]struct{}), doubted: make(map[*Hive]peerDoubt), closings: liveness.NewClosings[*Hive](),
 	}
 	v.totals.Hives = make(map[hivebeat.Live]int)
 	v.SetBrake(BrakeRule{})

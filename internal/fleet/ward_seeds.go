@@ -18,6 +18,7 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 			s := detector.Seed{
 				Worker: r.Worker, Live: r.Live, Cause: r.Cause, Facts: r.Facts,
 				Heard: w.received.Add(-min(r.Age, maxAge).Duration()), Stalled: r.Stalled, Ended: r.Ended,
+				Looping: r.Looping, Restarts: r.Restarts,
 			}
 			if w.prior != nil {
 				s.Prior, s.PriorSeq = w.prior.inc, w.prior.seq

@@ -12,7 +12,7 @@ import (
 // alive all along: it is since its hive says so, and not since it answered.
 func (c *ward) turned(s *detector.Step, w *Worker, first bool) {
 	switch s.Kind {
-	case hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindConflict:
+	case hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindConflict:
 		return // no verdict
 	}
 	c.alive = time.Time{}

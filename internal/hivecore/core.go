@@ -70,6 +70,9 @@ type Ready struct {
 
 	// Roll, if not 0, asks for a roll call of the workers, with this spread.
 	Roll time.Duration
+	// Notices are for workers that are refused, to be published where they hear roll
+	// calls.
+	Notices []hivebeat.Notice
 	// Watches are processes to watch, and not to watch any more, in this order. What
 	// became of them is for Exited.
 	Watches []detector.Watch
@@ -110,6 +113,7 @@ type Core struct {
 func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, reg: detector.New(cfg.ID)}
 	c.hear = core.NewHearing("hive", "worker", c.reg, &c.logs)
+	c.reg.TellLoops()
 	c.reg.SetStallAfter(cfg.StallAfter)
 	c.reg.SetOwn(cfg.Own)
 	if cfg.NS != "" && cfg.PID != 0 {
@@ -173,6 +177,7 @@ func (c *Core) conclude(now time.Time) {
 		}
 		c.out.Steps = append(c.out.Steps, steps...)
 	}
+	c.out.Notices = append(c.out.Notices, c.reg.TakeNotices()...)
 	// Who must not be picked does not wait for what else there is to tell either.
 	set, cleared := c.reg.TakeClosed()
 	c.out.Ended, c.out.Changed = c.out.Ended || set, c.out.Changed || cleared
@@ -222,6 +227,17 @@ func (c *Core) RollCall(now time.Time, spread time.Duration) {
 	c.proved(now)
 	if !c.out.Answer || spread < c.out.Spread {
 		c.out.Answer, c.out.Spread = true, spread
+	}
+	c.conclude(now)
+}
+
+// Noticed takes that a queen refuses this hive's own snapshots.
+func (c *Core) Noticed(now time.Time, n hivebeat.Notice) {
+	c.wakeUp(now)
+	c.proved(now)
+	if c.hear.Limiter.Allow("notice", now) > 0 {
+		text, hint := n.Text("hive")
+		c.logs.Add(slog.LevelWarn, text, slog.Uint64("inc", n.Inc), slog.Uint64("believed", n.Believed), slog.String("hint", hint))
 	}
 	c.conclude(now)
 }

@@ -12,9 +12,10 @@ type Figures struct {
 	Stats   hivebeat.Stats
 	Reasons map[hivebeat.Reason]uint64 // messages refused, by reason, where there were any
 	Lost    map[hivebeat.Cause]uint64  // workers found lost, by cause
-	Flaps   map[string]uint64          // verdicts that were not told, by worker
+	Damped  map[string]uint64          // verdicts that were not told, by worker
 	Score   detector.Score
 	Workers int    // records
+	Looping int    // workers that restart over and over
 	Ignored uint64 // connections that closed and were taken for their server's
 
 	Warm, Connected bool
@@ -23,8 +24,8 @@ type Figures struct {
 // Figures returns the counts so far.
 func (c *Core) Figures(now time.Time) Figures {
 	return Figures{
-		Stats: c.reg.Stats(), Reasons: c.reg.Reasons(), Lost: c.reg.Lost(), Flaps: c.reg.Flaps(), Score: c.reg.Score(),
-		Workers: c.reg.Len(), Ignored: c.hear.Ignored(),
+		Stats: c.reg.Stats(), Reasons: c.reg.Reasons(), Lost: c.reg.Lost(), Damped: c.reg.Damped(), Score: c.reg.Score(),
+		Workers: c.reg.Len(), Looping: c.reg.Looping(), Ignored: c.hear.Ignored(),
 		Warm: c.reg.Warm(now), Connected: c.hear.Connected() && !c.closed,
 	}
 }

@@ -32,7 +32,7 @@ func logStep(logs *core.Logs, s *detector.Step) {
 	case s.Damped:
 		level = slog.LevelDebug
 		attrs = append(attrs, slog.Bool("damped", true))
-	case s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindConflict:
+	case s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindConflict || s.Kind == hivebeat.KindLooping && s.To != "":
 		level = slog.LevelWarn
 	case s.Margin > 0: // the verdict was wrong, or right about the link only
 		level = slog.LevelWarn

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,6 +77,42 @@ func (l *Ledger) Identity(ctx context.Context) (string, error) {
 		}
 	}
 	return b.String(), nil
+}
+
+// Quorum asks the leader of the roster how long ago it was in touch with most of the
+// servers that keep it. One that has lost its quorum answers questions for some seconds
+// more, and acknowledges nothing.
+func (l *Ledger) Quorum(ctx context.Context) (ago time.Duration, err error) {
+	name := l.layout()[atRoster].Name
+	info, err := l.info(ctx, name)
+	if err != nil {
+		return 0, wrap(ctx, human(name), err)
+	}
+	ago, ok := inTouch(info.Cluster)
+	if !ok {
+		return 0, fmt.Errorf("ledger: %s: %w: most of its servers are not in touch", human(name), ErrAway)
+	}
+	return ago, nil
+}
+
+// inTouch returns how long ago the leader of a stream was in touch with most of its
+// servers, itself included. ok is false where it is not.
+func inTouch(c *jetstream.ClusterInfo) (ago time.Duration, ok bool) {
+	if c == nil || len(c.Replicas) == 0 { // one server keeps it, which answered
+		return 0, true
+	}
+	var with []time.Duration
+	for _, p := range c.Replicas {
+		if p.Current && !p.Offline {
+			with = append(with, p.Active)
+		}
+	}
+	others := (len(c.Replicas) + 1) / 2
+	if c.Leader == "" || len(with) < others {
+		return 0, false
+	}
+	slices.Sort(with)
+	return with[others-1], true
 }
 
 func (l *Ledger) info(ctx context.Context, stream string) (*jetstream.StreamInfo, error) {

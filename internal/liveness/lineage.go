@@ -22,17 +22,18 @@ const (
 	Stale                        // refused: seq not above the last, a superseded incarnation, or after its goodbye
 	Older                        // refused: a lower incarnation, while the known one is alive
 	Conflict                     // refused as one of the two above, and told once: two incarnations that both advance
+	Back                         // the known incarnation goes on from a lower seq: the higher one is told as Conflict is
 )
 
-// Accepted reports whether the message is news: First, Next, Restarted or
-// TakenOver.
-func (o Outcome) Accepted() bool { return o >= First && o <= TakenOver }
+// Accepted reports whether the message is news: First, Next, Restarted, TakenOver or
+// Back.
+func (o Outcome) Accepted() bool { return o >= First && o <= TakenOver || o == Back }
 
 // Begins reports whether the message is the first one of its incarnation here.
 func (o Outcome) Begins() bool { return o == First || o == Restarted || o == TakenOver }
 
 func (o Outcome) String() string {
-	names := [...]string{"none", "first", "next", "restarted", "taken over", "same", "stale", "older", "conflict"}
+	names := [...]string{"none", "first", "next", "restarted", "taken over", "same", "stale", "older", "conflict", "back"}
 	if int(o) < len(names) {
 		return names[o]
 	}
@@ -53,6 +54,12 @@ const (
 	// insists is how often one must have advanced, at a pace that no bunch of waiting
 	// messages has, before its refusal is a conflict: it lives.
 	insists = 3
+	// inARow is within how many gaps it has to advance again. What was late now and then
+	// is no sender that goes on.
+	inARow = 8
+	// leap is by how much a seq may lie above the last one, so that those in between, if
+	// they come, are late. No network keeps back so many.
+	leap = 1000
 )
 
 const wholeWindow = 1<<reorder - 1
@@ -66,6 +73,7 @@ type Lineage struct {
 	window   uint16 // bit i: seq - i was heard, or is none of our business
 	ended    bool   // it said goodbye
 	died     bool   // its process ended
+	leapt    uint64 // the seq before the last leap; 0: there was none
 	lost     uint64
 	others   []other // the superseded, oldest first, and rivals
 	refused  refused
@@ -74,8 +82,12 @@ type Lineage struct {
 // refused is an incarnation that goes on though it is refused.
 type refused struct {
 	inc, seq uint64
+	since    time.Time // when it was refused first, in a row
 	at       time.Time // when it advanced last
-	n        uint8     // how often
+	n        uint8     // how often, in a row, up to insists
+	alone    uint8     // how often since the valid incarnation did, up to insists
+	mark     uint64    // seq of that one then
+	told     bool
 }
 
 // other is an incarnation that is not the valid one.
@@ -174,7 +186,7 @@ func (l *Lineage) Take(inc, seq uint64) {
 // It is the way back from a goodbye too that the process did not say itself: after that
 // it goes on, as Insists has found.
 func (l *Lineage) Revive(inc, seq uint64) Outcome {
-	if inc == l.inc && l.ended && l.refused.inc == inc && l.refused.n >= insists && seq > l.refused.seq {
+	if inc == l.inc && l.ended && l.refused.inc == inc && l.refused.told && seq > l.refused.seq {
 		l.begin(inc, seq)
 		return TakenOver
 	}
@@ -187,35 +199,61 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 	return Stale
 }
 
-// Insists notes that a message with this (inc, seq) was refused by Hear, as Stale or
-// Older, and reports whether that is a conflict, once: the incarnation has advanced three
-// times, gap apart or more. One message that was forged silences a sender that lives.
-// Messages that may have waited somewhere are not for Insists.
-func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration) bool {
+// Insists takes a message with this (inc, seq) that Hear refused as o, Stale or Older,
+// and says what it is after all: Conflict, once, if this incarnation has advanced three
+// times in a row, gap apart or more. One message that was forged silences a sender that
+// lives. Where that one was of the valid incarnation, with a seq far ahead, and nothing
+// above was heard since the three began, the incarnation goes on from here: Back, or Next
+// where the conflict was told before. Messages that may have waited somewhere are not for
+// Insists.
+//
+// What has a lower seq of the valid incarnation may just be late. It is not where the
+// seq leapt, as was heard here and not elsewhere, or where that goes on for
+// hivebeat.KeepGone.
+func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, heard bool, o Outcome) Outcome {
 	i := slices.IndexFunc(l.others, func(o other) bool { return o.inc == inc })
-	news := inc == l.inc && l.ended && seq > l.seq
-	if i >= 0 {
-		news = l.others[i].advanced
-	}
 	r := &l.refused
 	switch {
-	case !news:
-		return false
-	case r.inc != inc:
-		*r = refused{inc: inc, seq: seq, at: now, n: 1}
-	case seq <= r.seq || now.Sub(r.at) < gap || r.n > insists:
-		return false
-	default:
-		r.seq, r.at, r.n = seq, now, r.n+1
+	case inc != l.inc && (i < 0 || !l.others[i].advanced):
+		return o
+	case r.inc != inc || now.Sub(r.at) > inARow*gap:
+		*r = refused{inc: inc, seq: seq, since: now, at: now, n: 1, alone: 1, mark: l.seq}
+		return o
+	case seq <= r.seq || now.Sub(r.at) < gap:
+		return o
 	}
-	if r.n != insists || i >= 0 && l.others[i].rounds >= rounds {
-		return false
+	if r.mark != l.seq {
+		r.alone, r.mark = 0, l.seq
 	}
-	if i >= 0 {
-		l.others[i].rounds = rounds
+	r.seq, r.at, r.n, r.alone = seq, now, min(r.n+1, insists), min(r.alone+1, insists)
+	if late := inc == l.inc && seq < l.seq && !(heard && l.leapt > 0 && seq > l.leapt); late && now.Sub(r.since) < hivebeat.KeepGone {
+		return o
 	}
-	return true
+	tell := r.n == insists && !r.told && (i < 0 || l.others[i].rounds < rounds)
+	if tell {
+		r.told = true
+		if i >= 0 {
+			l.others[i].rounds = rounds
+		}
+	}
+	back := inc == l.inc && !l.ended && r.alone == insists
+	if back {
+		l.Rewind(seq)
+		r.alone, r.mark = 0, seq
+	}
+	switch {
+	case back && tell:
+		return Back
+	case back:
+		return Next
+	case tell:
+		return Conflict
+	}
+	return o
 }
+
+// Rewind makes seq the last one of the valid incarnation, though a higher one was heard.
+func (l *Lineage) Rewind(seq uint64) { l.seq, l.window, l.leapt = seq, wholeWindow, 0 }
 
 // Ahead reports whether inc lies hivebeat.MaxAhead ahead both of now and of the valid
 // incarnation, whose clock may be right where that of the caller is not: one that no
@@ -224,6 +262,10 @@ func (l *Lineage) Ahead(now time.Time, inc uint64) bool {
 	most := uint64(max(0, now.Add(hivebeat.MaxAhead).UnixMicro()))
 	return inc > most && inc > l.inc+uint64(hivebeat.MaxAhead.Microseconds())
 }
+
+// Leaps reports whether seq lies hivebeat.MaxLeap ahead of the last one of the valid
+// incarnation: no sender has so many while that one is alive.
+func (l *Lineage) Leaps(inc, seq uint64) bool { return inc == l.inc && seq > l.seq+hivebeat.MaxLeap }
 
 // Superseded reports whether the place of inc is remembered to have been taken.
 func (l *Lineage) Superseded(inc uint64) bool {
@@ -243,13 +285,21 @@ func (l *Lineage) same(seq uint64) Outcome {
 	case l.ended:
 		return Stale
 	}
+	if seq-l.seq > leap {
+		l.leapt = l.seq
+	}
 	l.advance(seq - l.seq)
 	l.seq = seq
 	return Next
 }
 
-// advance moves the window by d: what falls out of it unheard is lost.
+// advance moves the window by d: what falls out of it unheard is lost, unless that is
+// more than anybody sends.
 func (l *Lineage) advance(d uint64) {
+	if d > hivebeat.MaxLeap {
+		l.closeWindow()
+		return
+	}
 	if d < reorder {
 		out := l.window >> (reorder - d)
 		l.addLost(d - uint64(bits.OnesCount16(out)))
@@ -277,7 +327,7 @@ func (l *Lineage) addLost(n uint64) {
 // begin makes inc the valid one. What it sent before is not missed: we may have
 // come later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
-	l.inc, l.seq, l.window, l.ended, l.died = inc, seq, wholeWindow, false, false
+	l.inc, l.seq, l.window, l.ended, l.died, l.leapt = inc, seq, wholeWindow, false, false, 0
 	l.refused = refused{}
 	for i := range l.others { // each is half of a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0
@@ -313,10 +363,11 @@ func (l *Lineage) remember(o other) {
 }
 
 // ConflictReason says in words which incarnations of one id both go on, of some
-// "hives" or "workers", and what to do.
+// "hives" or "workers", and what to do. Where it is one, something else sent as it, a
+// goodbye or a high seq, or it has its id back by now.
 func ConflictReason(what, id string, believed, refused uint64) string {
 	if believed == refused {
-		return fmt.Sprintf("one of the %s as %q said goodbye, and incarnation %d (%s) goes on: another process uses its id", what, id, refused, began(refused))
+		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", refused, began(refused), what[:len(what)-1], id)
 	}
 	return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
 		what, id, believed, began(believed), refused, began(refused))

@@ -3,6 +3,9 @@ package liveness
 import (
 	"fmt"
 	"testing"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
 
 	"pgregory.net/rapid"
 )
@@ -329,5 +332,84 @@ func TestTakeFollows(t *testing.T) {
 	}
 	if o := l.Hear(20, 2, true); o != Stale {
 		t.Errorf("the one that was left is %s", o)
+	}
+}
+
+// One that is refused and goes on lives.
+func TestInsists(t *testing.T) {
+	const gap = 5 * time.Second
+	type said struct {
+		after time.Duration
+		seq   uint64 // of the one that is refused; 0: the valid one advances
+		want  Outcome
+	}
+	row := func(n int, apart time.Duration, want ...Outcome) (list []said) {
+		for i := range n {
+			w := Stale
+			if i < len(want) {
+				w = want[i]
+			}
+			list = append(list, said{apart, uint64(11 + i), w})
+		}
+		return list
+	}
+	join := func(lists ...[]said) (all []said) {
+		for _, l := range lists {
+			all = append(all, l...)
+		}
+		return all
+	}
+	valid := []said{{after: time.Second}}
+	long := join(row(60, 2*gap), []said{{2 * gap, 71, Back}, {2 * gap, 72, Next}})
+	for name, c := range map[string]struct {
+		ended, learned, near bool
+		list                 []said
+	}{
+		"goes back":              {list: row(4, 2*gap, Stale, Stale, Back, Next)},
+		"in a bunch":             {list: row(20, gap/10)},
+		"now and then":           {list: row(20, inARow*gap+1)},
+		"beside one that lives":  {list: join(row(2, gap), valid, []said{{gap, 13, Conflict}}, valid, []said{{gap, 14, Stale}}, valid, []said{{gap, 15, Stale}})},
+		"and that one is silent": {list: join(row(2, gap), valid, []said{{gap, 13, Conflict}, {gap, 14, Stale}, {gap, 15, Next}, {gap, 16, Next}})},
+		"a replay":               {list: []said{{gap, 11, Stale}, {gap, 11, Stale}, {gap, 10, Stale}, {gap, 11, Stale}, {gap, 9, Stale}}},
+		"after a goodbye":        {ended: true, list: row(5, 2*gap, Stale, Stale, Conflict)},
+		"somebody else heard":    {learned: true, list: long},
+		"it may be late":         {near: true, list: long},
+		"late after a goodbye":   {near: true, ended: true, list: join(row(60, 2*gap), []said{{2 * gap, 71, Conflict}, {2 * gap, 72, Stale}})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l Lineage
+			high := uint64(10 + leap + 1)
+			if c.near {
+				high--
+			}
+			l.Hear(7, 10, false)
+			l.Hear(7, high, true)
+			if c.ended {
+				l.End()
+			}
+			now := time.Unix(1_000_000, 0)
+			for i, s := range c.list {
+				now = now.Add(s.after)
+				if s.seq == 0 {
+					if o := l.Hear(7, l.Seq()+1, true); o != Next {
+						t.Fatalf("step %d: %s", i, o)
+					}
+					continue
+				}
+				o := l.Hear(7, s.seq, true)
+				if o == Stale {
+					o = l.Insists(now, 7, s.seq, gap, !c.learned, o)
+				}
+				if o != s.want {
+					t.Fatalf("step %d, seq %d: %s, want %s", i, s.seq, o, s.want)
+				}
+				if o.Accepted() != (l.Seq() == s.seq) {
+					t.Fatalf("step %d: %s, and at seq %d", i, o, l.Seq())
+				}
+			}
+		})
+	}
+	if hivebeat.KeepGone != 60*2*gap {
+		t.Error("the test goes by another time")
 	}
 }

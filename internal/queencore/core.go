@@ -35,6 +35,7 @@ type Config struct {
 	Fresh       time.Duration
 	Brake       fleet.BrakeRule
 	NoJetStream bool
+	Replicas    int    // of buckets and stream; 0 is 1
 	EventsMax   int64  // bytes of the stream of events; 0 is not known
 	Own         string // the id of the NATS server that runs in this process, if one does
 	// Random returns a number from 0 to below 1: what queens do at once each does
@@ -61,6 +62,7 @@ type Core struct {
 	live  live
 	peers peers
 
+	apart bool      // as the log has it: this queen may be the one that is cut off
 	awake time.Time // when a doubt ended after which some hives may not have been heard yet; zero: none
 
 	scratch wire.SnapshotView
@@ -77,6 +79,8 @@ type Ready struct {
 	Listen, Unlisten []string
 	// Calls are roll calls to be published; that of no hive is one to all hives.
 	Calls []fleet.RollCall
+	// Notices are to be published where those that they are for hear roll calls.
+	Notices []hivebeat.Notice
 	// Puts are snapshots to be kept in the bucket. Each is kept until it was put.
 	Puts []ledger.Snapshot
 	// Ops are requests, each to be handed back by Done. The requests of one hand-back
@@ -109,6 +113,9 @@ func New(cfg Config, now time.Time) *Core {
 	c.view.Begin(uint64(now.UnixMicro()))
 	c.view.SetBrake(cfg.Brake)
 	c.view.SetOwn(cfg.Own)
+	if cfg.Replicas > 1 && !cfg.NoJetStream {
+		c.view.SetReplicas(cfg.Replicas)
+	}
 	c.hearing = core.NewHearing("queen", "hive", c.view, &c.ready.Logs)
 	c.wards.heard = make(map[string]bool)
 	return c
@@ -293,6 +300,7 @@ func (c *Core) Ready(now time.Time) *Ready {
 		c.ready.Steps = append(c.ready.Steps, r.Steps...)
 		c.logSteps(r.Steps)
 		c.ready.Transitions = append(c.ready.Transitions, r.Events...)
+		c.ready.Notices = append(c.ready.Notices, r.Notices...)
 		c.out.Push(r.Events)
 		if !c.cfg.NoJetStream {
 			c.live.worker(r.Events, now)
@@ -305,6 +313,7 @@ func (c *Core) Ready(now time.Time) *Ready {
 	c.publish(now)
 	c.tellLive(now)
 	c.warmUp(now)
+	c.logApart()
 	c.peer(now)
 	c.hearing.Ask(now)
 	c.ready.Signals = c.hearing.TakeSignals()
@@ -334,7 +343,7 @@ func (c *Core) take() *Ready {
 	clear(r.Live)
 	clear(r.Logs)
 	*r = Ready{
-		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Puts: r.Puts[:0], Ops: r.Ops[:0], Peers: r.Peers[:0],
+		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Puts: r.Puts[:0], Ops: r.Ops[:0], Peers: r.Peers[:0], Notices: r.Notices[:0],
 		Steps: r.Steps[:0], Transitions: r.Transitions[:0], Live: r.Live[:0], Logs: r.Logs[:0], Err: c.taken.Err,
 	}
 	return &c.taken
@@ -350,6 +359,18 @@ func (c *Core) do(op *Op, done func(now time.Time, op *Op)) {
 func (c *Core) Done(now time.Time, op *Op) {
 	c.look(now)
 	op.done(now, op)
+}
+
+// logApart tells when this queen may be the one that is cut off, and when it is not any more.
+func (c *Core) logApart() {
+	why := c.view.Apart()
+	switch is := why != ""; {
+	case is && !c.apart:
+		c.ready.Logs.Add(slog.LevelWarn, "this queen may be the one that is cut off: nobody is lost by silence until JetStream acknowledges something again", slog.String("why", why))
+	case !is && c.apart:
+		c.ready.Logs.Add(slog.LevelInfo, "JetStream acknowledges again: this queen is not cut off, and calls those that it does not hear")
+	}
+	c.apart = why != ""
 }
 
 func (c *Core) logSteps(steps []fleet.Step) {

@@ -22,8 +22,8 @@ import (
 //	          ▲                                            (answers everything)
 //	          └── no peer is missing, or one of a lower id backs up ──┘
 //
-// They also tell each other which hives they hold as unverified, and which store they
-// use.
+// They also tell each other of which hives they doubt that they live, and which store
+// they use.
 
 const (
 	peerEvery  = 500 * time.Millisecond
@@ -33,7 +33,7 @@ const (
 	peerForgotten = 10 * time.Minute
 	maxPeers      = 64
 
-	// doubtEvery is how often the unverified hives are said again, and doubtLasts how
+	// doubtEvery is how often the doubtful hives are said again, and doubtLasts how
 	// long that counts.
 	doubtEvery    = time.Second
 	doubtLasts    = 3 * time.Second
@@ -52,7 +52,8 @@ type PeerMessage struct {
 	Backup bool `json:"backup,omitempty"`
 	// Stores is the identity of its buckets and stream.
 	Stores string `json:"stores,omitempty"`
-	// Unverified are hives that it holds as such, by the newest evidence it has.
+	// Unverified are hives that it holds as such, and those whose connection closed and
+	// that it has not heard since, by the newest evidence it has.
 	Unverified []PeerDoubt `json:"unverified,omitempty"`
 }
 
@@ -71,7 +72,7 @@ type peers struct {
 	bye     bool
 	sayAt   time.Time
 	doubtAt time.Time
-	held    int // hives that were unverified at the last look
+	doubted int // hives that were doubtful at the last look
 }
 
 type peer struct {
@@ -137,7 +138,7 @@ func (c *Core) Peer(now time.Time, payload []byte) {
 		x.heard, x.backup, x.missed, x.stores = now, m.Backup, false, m.Stores
 		for i := range m.Unverified {
 			d := &m.Unverified[i]
-			c.view.DoubtElsewhere(d.Hive, m.Queen, d.Inc, d.Seq, now.Add(doubtLasts))
+			c.view.DoubtElsewhere(d.Hive, m.Queen, d.Inc, d.Seq, now, now.Add(doubtLasts))
 		}
 	}
 }
@@ -177,11 +178,11 @@ func (c *Core) peer(now time.Time) {
 		}
 		return
 	}
-	before, held := p.backup, p.held
+	before, doubted := p.backup, p.doubted
 	c.backUp(now)
-	p.held = c.view.Unverified()
+	p.doubted = c.view.Doubted()
 	news := p.backup != before
-	if p.held > held { // nobody is to pick those
+	if p.doubted > doubted { // nobody is to pick those
 		news, p.doubtAt = true, now
 	}
 	if now.Before(p.sayAt) && !news || !c.hearing.Connected() {
@@ -191,7 +192,7 @@ func (c *Core) peer(now time.Time) {
 	m := PeerMessage{Backup: p.backup, Stores: p.stores}
 	if !now.Before(p.doubtAt) {
 		p.doubtAt = now.Add(doubtEvery)
-		doubts := c.doubts()
+		doubts := c.doubts(now)
 		for range maxDoubtPages - 1 {
 			if len(doubts) <= doubtsInOne {
 				break
@@ -239,13 +240,13 @@ func (c *Core) missing(now time.Time) (ids []string) {
 	return ids
 }
 
-// doubts returns the hives that this queen holds as unverified, and that others are
+// doubts returns the hives of which this queen doubts that they live, and that others are
 // not to pick. A queen that may itself be the one that hears badly says nothing.
-func (c *Core) doubts() (list []PeerDoubt) {
-	if !c.hearing.Trusts() || !c.cfg.NoJetStream && !c.StoreThere() {
+func (c *Core) doubts(now time.Time) (list []PeerDoubt) {
+	if !c.hearing.Trusts() || c.view.Apart() != "" || !c.cfg.NoJetStream && !c.StoreThere() {
 		return nil
 	}
-	c.view.EachDoubted(func(h *fleet.Hive) {
+	c.view.EachDoubted(now, func(h *fleet.Hive) {
 		list = append(list, PeerDoubt{Hive: h.ID(), Inc: h.Inc(), Seq: h.Seq()})
 	})
 	slices.SortFunc(list, func(a, b PeerDoubt) int { return strings.Compare(a.Hive, b.Hive) })

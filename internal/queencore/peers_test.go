@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
 // hear gives the core what another queen says.
@@ -193,6 +196,11 @@ func TestADoubtOfAnotherQueenCounts(t *testing.T) {
 	if doubt(100, 9) == "" {
 		t.Error("it is not doubted")
 	}
+	// One that has heard less of it says nothing against that.
+	r.hear(PeerMessage{Queen: "q2", Unverified: []PeerDoubt{{"h", 100, 3}}})
+	if got := r.c.View().DoubtedBy(h, r.now); got != "q1" {
+		t.Errorf("a queen that has heard less of it doubts it too, and now %q does", got)
+	}
 	r.pass(doubtLasts)
 	if n, by := r.c.View().DoubtedElsewhere(r.now); n != 0 {
 		t.Errorf("%d are doubted by %q, which says so no more", n, by)
@@ -237,6 +245,60 @@ func TestAQueenTellsWhomItHolds(t *testing.T) {
 	r.pass(doubtEvery)
 	if n := doubts(); n != 0 {
 		t.Errorf("without its store it tells of %d hives", n)
+	}
+}
+
+// A queen that hears that a hive's connection closed with many others does not believe
+// that it died, and does not pick it. It tells the others at once, so that none of them
+// picks it either, until one is heard again or a queen has heard more of it.
+func TestAQueenTellsWhoseConnectionClosed(t *testing.T) {
+	r, other := newRig(t, Config{}), newRig(t, Config{NoJetStream: true})
+	for _, r := range []*rig{r, other} {
+		r.pass(coldStart)
+		r.snapshot("h", 100, 7)
+		r.pass(time.Second)
+	}
+	r.peers = nil
+	for i := range 4 {
+		r.c.Closed(r.now, liveness.Disconnect{Server: "S", Conn: fmt.Sprint("S/", 10+i), Reason: "Read Error"})
+	}
+	r.closes()
+	r.turn()
+	h := r.c.View().Hive("h")
+	if len(r.peers) != 1 || h.Live() != hivebeat.Alive || !h.InDoubt() {
+		t.Fatalf("it is %s, in doubt: %t, and says %s", h.Live(), h.InDoubt(), r.peers)
+	}
+	doubted := func() string { return other.c.View().DoubtedBy(other.c.View().Hive("h"), other.now) }
+	hear := func() {
+		for len(r.peers) > 0 {
+			var m PeerMessage
+			if err := json.Unmarshal(r.peers[0], &m); err != nil {
+				t.Fatal(err)
+			}
+			m.Queen, r.peers = "q1", r.peers[1:]
+			other.hear(m)
+		}
+	}
+	if hear(); doubted() != "q1" {
+		t.Error("another queen would pick it")
+	}
+	for range 10 { // the window of one that is held has no end
+		r.pass(doubtEvery)
+		other.pass(doubtEvery)
+		if hear(); doubted() != "q1" {
+			t.Fatalf("another queen would pick it after %v", r.now.Sub(epoch))
+		}
+	}
+	other.snapshot("h", 100, 8)
+	if other.turn(); doubted() != "" {
+		t.Error("it was heard since, and is doubted")
+	}
+	r.snapshot("h", 100, 9)
+	r.pass(doubtEvery)
+	r.peers = nil
+	r.pass(2 * doubtEvery)
+	if hear(); doubted() != "" {
+		t.Error("it is back, and doubted")
 	}
 }
 

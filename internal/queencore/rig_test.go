@@ -37,6 +37,7 @@ type rig struct {
 	deaf    bool             // the stream of events does not answer
 	err     error            // in place of errAway
 	broken  bool             // the store answers nothing but errors
+	split   bool             // it reads, and is not in touch with most of its servers
 	roster  map[string]ledger.RosterItem
 	events  map[string][]hivebeat.EventData // stored or told, by hive/worker
 	ids     map[string]int                  // how often each was stored
@@ -182,6 +183,9 @@ func (r *rig) answer(op *Op) {
 			op.Advanced[i].Err = err
 		}
 		return
+	}
+	if r.split && op.Quorum {
+		op.Err = errAway
 	}
 	for i := range op.Letters {
 		if r.quick {

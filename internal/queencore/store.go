@@ -20,7 +20,7 @@ type OpKind uint8
 // The requests, by the method of package ledger that answers each.
 const (
 	OpHeads   OpKind = iota + 1 // Ledger.Heads of Keys, into Heads
-	OpProbe                     // Ledger.Identity, into Err
+	OpProbe                     // Ledger.Identity, into Err; always with Quorum
 	OpPublish                   // Publisher.Publish of Letters, into Errs
 	OpAdvance                   // Publisher.Advance of Steps, into Advanced
 	OpRosters                   // Ledger.RostersOf of Keys, into Rosters
@@ -36,6 +36,9 @@ type Op struct {
 	// Patient says that receiving comes first: while messages pile up the request may
 	// wait for up to 100 ms.
 	Patient bool
+	// Quorum asks besides whether most servers that keep the store are in touch with
+	// each other: Ledger.Quorum, into Ago and Err.
+	Quorum bool
 
 	Keys    []string
 	Letters []ledger.Letter
@@ -43,6 +46,7 @@ type Op struct {
 	Events  []hivebeat.Event
 
 	Err      error
+	Ago      time.Duration
 	Errs     []error // of each letter or event
 	Heads    []ledger.Head
 	Rosters  []ledger.RosterRead
@@ -68,6 +72,7 @@ const (
 	lookAfter       = 5 * time.Second
 
 	probeFirst = time.Second / 2
+	probeAgain = time.Second // after one that went well
 	probeMost  = 10 * time.Second
 	readFirst  = time.Second / 2
 	readMost   = 5 * time.Second
@@ -143,6 +148,7 @@ func (c *Core) StoreTrouble() Trouble {
 func (c *Core) StoreOpened(now time.Time) {
 	c.look(now)
 	c.store.opened, c.store.keepErr, c.store.wanted = true, nil, true
+	c.view.SetReplicas(max(1, c.cfg.Replicas))
 	c.storeChanged(now)
 }
 
@@ -209,25 +215,28 @@ func (c *Core) trouble(err error, now time.Time) {
 	c.storeChanged(now)
 }
 
-// probe looks whether JetStream answers again.
+// probe looks whether JetStream answers again, and acknowledges what it is asked for:
+// while it can not be used for another reason that matters too.
 func (c *Core) probe(now time.Time) {
 	s := &c.store
-	if s.opErr == nil || s.probing || now.Before(s.probeAt) || !s.opened {
+	if s.there() && c.view.Apart() == "" || s.probing || now.Before(s.probeAt) || !s.opened {
 		return
 	}
 	s.probing = true
-	c.do(&Op{Kind: OpProbe, Within: checkWithin}, func(now time.Time, op *Op) {
-		s.probing, s.probeAt = false, now
+	asked := now
+	c.do(&Op{Kind: OpProbe, Within: checkWithin, Quorum: true}, func(now time.Time, op *Op) {
+		s.probing, s.probeAt = false, now.Add(probeAgain)
 		if op.Err == nil {
 			s.opErr = nil
 			c.storeChanged(now)
+			c.view.Prove(asked.Add(-op.Ago), now)
 			return
 		}
 		if s.full && !s.stopped && c.hearing.Connected() && !errors.Is(op.Err, ledger.ErrNoSpace) {
 			s.stopped, s.opErr = true, op.Err
 			c.ready.Logs.Add(slog.LevelError, "JetStream does not answer since it had no space, as a nats-server stops it then: make room, and restart that server", slog.Any("err", op.Err))
 		}
-		s.backoff = min(2*s.backoff, probeMost)
+		s.backoff = min(max(2*s.backoff, probeFirst), probeMost)
 		s.probeAt = now.Add(s.backoff)
 	})
 }
@@ -387,13 +396,20 @@ func (c *Core) check(now time.Time) (stand bool) {
 		batch := s.checks[:n:n]
 		s.checks = s.checks[n:]
 		s.checking++
-		ids := make([]string, n)
+		op := &Op{Kind: OpHeads, Keys: make([]string, n), Within: checkWithin}
 		for i, x := range batch {
-			ids[i] = x.Hive.ID()
+			op.Keys[i] = x.Hive.ID()
+			op.Quorum = op.Quorum || c.view.Unproved(x.Hive, now)
 		}
-		c.do(&Op{Kind: OpHeads, Keys: ids, Within: checkWithin}, func(now time.Time, op *Op) {
+		asked := now
+		c.do(op, func(now time.Time, op *Op) {
 			s.checking--
 			var failed error
+			if op.Quorum {
+				if failed = op.Err; failed == nil {
+					c.view.Prove(asked.Add(-op.Ago), now)
+				}
+			}
 			for i, x := range batch {
 				h := op.Heads[i]
 				if h.Err != nil || !h.OK {

@@ -173,8 +173,33 @@ func (f *Finder) ofHive(v *fleet.View, now time.Time) {
 		f.gpusOf(v, h, f.servesModel(h), now)
 	default:
 		for _, w := range h.Workers() {
-			if f.filter.model(w.Record().Model) && w.Fit() {
+			if f.filter.model(w.Record().Model) && w.Fit() && !w.Record().Looping {
 				f.look(v, w, nil, true, now)
+			}
+		}
+	}
+}
+
+// looping takes candidates that restart over and over, where there are too few others.
+func (f *Finder) looping(v *fleet.View, now time.Time) {
+	if f.gpu || len(f.cands) >= f.n {
+		return
+	}
+	f.looks = 0
+	for _, c := range v.Looping().Cells {
+		if f.filter.Zone != "" && f.filter.Zone != c.Zone {
+			continue
+		}
+		for i := fleet.SlotLevels - 1; i >= f.level(); i-- {
+			for _, w := range c.Level(i) {
+				if !f.filter.model(w.Record().Model) || f.filter.hive != "" && f.filter.hive != w.Hive().ID() {
+					continue
+				}
+				if f.looks >= pickLooks {
+					f.cut = true
+					return
+				}
+				f.look(v, w, nil, false, now)
 			}
 		}
 	}

@@ -55,12 +55,13 @@ var keys = []key{
 	{"for", func(r *api.Request) bool { return r.For != "" }},
 	{"spread", func(r *api.Request) bool { return r.Spread != "" }},
 	{"slots", func(r *api.Request) bool { return r.Slots != 0 }},
+	{"min_uptime", func(r *api.Request) bool { return r.MinUptime != 0 }},
 	{"hold", func(r *api.Request) bool { return r.Hold != "" }},
 	{"hold_for", func(r *api.Request) bool { return r.HoldMS != 0 }},
 }
 
 const (
-	pickKeys   = "hive model zone selector free_vram free_slots max_age n for spread slots "
+	pickKeys   = "hive model zone selector free_vram free_slots max_age n for spread slots min_uptime "
 	filterKeys = "model live state zone selector text free_vram free_slots max_age stalled "
 )
 
@@ -131,6 +132,7 @@ func check(verb string, r *api.Request) error {
 		{"free_slots", r.FreeSlots, 1, hivebeat.MaxInt},
 		{"slots", r.Slots, 1, hivebeat.MaxInt},
 		{"max_age", uint64(r.MaxAge), 1, hivebeat.MaxInt},
+		{"min_uptime", uint64(r.MinUptime), 1, hivebeat.MaxInt},
 		{"since", uint64(r.Since), 1, hivebeat.MaxInt},
 	} {
 		if n.v != 0 && (n.v < n.least || n.v > n.max) {
@@ -153,8 +155,8 @@ func check(verb string, r *api.Request) error {
 	switch {
 	case r.For != "" && r.For != api.ForWorker && r.For != api.ForGPU:
 		return fmt.Errorf("for is %q or %q", api.ForWorker, api.ForGPU)
-	case r.For == api.ForGPU && (r.Slots != 0 || r.FreeSlots != 0):
-		return errors.New("slots and free_slots are of workers, not of a GPU")
+	case r.For == api.ForGPU && (r.Slots != 0 || r.FreeSlots != 0 || r.MinUptime != 0):
+		return errors.New("slots, free_slots and min_uptime are of workers, not of a GPU")
 	case r.Spread != "" && r.Spread != api.SpreadZone && r.Spread != api.SpreadHive && r.Spread != api.SpreadNone:
 		return fmt.Errorf("spread is %q, %q or %q", api.SpreadZone, api.SpreadHive, api.SpreadNone)
 	}

@@ -225,7 +225,7 @@ func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now tim
 		switch {
 		case !ok, f.gpu != (p.GPU != ""),
 			c.w != nil && !f.filter.model(c.w.Record().Model),
-			c.w != nil && !sound(c.w),
+			c.w != nil && (!sound(c.w) || f.young(c.w, now)),
 			c.g != nil && !c.g.Seated(),
 			c.hive.Conflicting(now) != 0, v.DoubtedBy(c.hive, now) != "":
 			others = append(others, p)

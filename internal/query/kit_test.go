@@ -146,6 +146,7 @@ func (m *model) step() {
 			w.Quiet = 60_000
 		}
 		w.Stalled = rapid.IntRange(0, 5).Draw(t, "stalled") == 0
+		w.Looping, w.Since = rapid.IntRange(0, 3).Draw(t, "looping") == 0, pick(t, "since", hivebeat.Millis(1000), 100_000)
 		w.Rival = uint64(max(0, rapid.IntRange(-4, 1).Draw(t, "rival")))
 		w.VRAM, w.Done = uint64(i), uint64(rapid.IntRange(0, 3).Draw(t, "done"))
 		if rapid.Bool().Draw(t, "label") {

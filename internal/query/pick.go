@@ -61,6 +61,7 @@ type Found struct {
 }
 
 type candidate struct {
+	loops  bool
 	w      *fleet.Worker
 	g      *fleet.GPUSeat
 	zone   string
@@ -162,6 +163,7 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 			return false
 		}
 	}
+	f.looping(v, now)
 	f.choose(v, now)
 	if len(f.found) < f.n {
 		if n := total - f.walk.seen; f.walk.begun && !f.cut && n > 0 {
@@ -181,7 +183,7 @@ func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves b
 	f.looks++
 	c := candidate{w: w, g: g, serves: serves}
 	if w != nil {
-		c.hive = w.Hive()
+		c.hive, c.loops = w.Hive(), w.Record().Looping
 		c.level, c.queue = -bits.Len64(w.FreeSlots()), bits.Len64(w.Record().Queue)
 	} else {
 		c.hive, _ = g.GPU()
@@ -227,7 +229,7 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 	case h.Conflicting(now) != 0:
 		return "its hive is in conflict"
 	case v.DoubtedBy(h, now) != "":
-		return "its hive is unverified to another queen"
+		return "another queen doubts its hive"
 	case f.not[p]:
 		return "taken by another"
 	}
@@ -259,8 +261,15 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 		return otherLabels
 	case f.filter.FreeVRAM > 0 && !roomOn(h, r.GPUs, f.filter.FreeVRAM):
 		return "too little free memory"
+	case f.young(c.w, now):
+		return "began too short a time ago"
 	}
 	return ""
+}
+
+// young reports whether w began a shorter time ago than is asked for.
+func (f *Finder) young(w *fleet.Worker, now time.Time) bool {
+	return f.r.MinUptime > 0 && w.Up(now) < f.r.MinUptime
 }
 
 // choose takes the best of the candidates, spread as asked for.
@@ -268,6 +277,12 @@ func (f *Finder) choose(v *fleet.View, now time.Time) {
 	zones, hives := make(map[string]int), make(map[*fleet.Hive]int)
 	spread := cmp.Or(f.r.Spread, api.SpreadZone)
 	better := func(a, b *candidate) int {
+		if a.loops != b.loops {
+			if b.loops {
+				return -1
+			}
+			return 1
+		}
 		c := 0
 		if spread == api.SpreadZone {
 			c = cmp.Compare(zones[a.zone], zones[b.zone])

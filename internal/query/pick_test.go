@@ -69,13 +69,15 @@ func TestPicksAgainstLoop(t *testing.T) {
 		if maybe("by room") {
 			r.FreeVRAM = 30 << 30
 		}
-		want := make(map[string]bool)
+		want, loops := make(map[string]bool), make(map[string]bool)
 		sel, _ := api.ParseSelector(r.Selector)
 		gpu := rapid.Bool().Draw(t, "for a gpu")
 		if gpu {
 			r.For = api.ForGPU
 		} else if maybe("by slots") {
 			r.Slots = 2
+		} else if maybe("by uptime") {
+			r.MinUptime = 50_000
 		}
 		for _, h := range m.v.Hives() {
 			hi := HiveInfo(m.v, h, m.now)
@@ -108,20 +110,31 @@ func TestPicksAgainstLoop(t *testing.T) {
 				taken := w.Busy + w.Held
 				if !gpu && w.Live == hivebeat.Alive && w.Fresh && (w.State == hivebeat.Ready || w.State == hivebeat.Busy) && !w.Stalled && w.Rival == 0 && w.Quiet == 0 &&
 					taken < w.Slots && w.Slots-taken >= max(1, r.Slots) && (r.Model == "" || globbed(r.Model, w.Model)) && labels(w.Labels) && room &&
-					(r.MaxAge == 0 || w.Age <= r.MaxAge) {
+					(r.MaxAge == 0 || w.Age <= r.MaxAge) && w.Up >= r.MinUptime {
 					want[w.Cursor()] = true
+					loops[w.Cursor()] = w.Looping
 				}
 			}
 		}
 		a := find(t, m.v, r, m.now)
+		last := false
 		for i, p := range a.Picks {
 			id := p.Hive + "/" + p.Worker + p.GPU
+			if last && !loops[id] {
+				t.Fatalf("%+v: %s comes after one that loops: %+v", r, id, a.Picks)
+			}
+			last = loops[id]
 			if !want[id] {
 				t.Fatalf("%+v: %s was picked twice, or does not fit: %+v", r, id, p)
 			}
 			delete(want, id)
 			if p.Rank != i+1 || len(p.Reasons) == 0 {
 				t.Fatalf("%+v", p)
+			}
+		}
+		for id := range want {
+			if last && !loops[id] {
+				t.Fatalf("%+v: one that loops is picked, and %s is not: %+v", r, id, a.Picks)
 			}
 		}
 		if len(a.Picks) < r.N && len(want) > 0 {
@@ -291,6 +304,102 @@ func TestPickSaysWhoDidNotFit(t *testing.T) {
 	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "an unknown state": 1, "no free slot": 1, "no slots said": 1, "in conflict": 1, "its connection closed": 1, "quiet, as it announced": 1} {
 		if a.Passed[why] != n {
 			t.Errorf("%s: %d of %v", why, a.Passed[why], a.Passed)
+		}
+	}
+}
+
+// A worker that restarts over and over is named where no other fits, and not before,
+// however many there are, and wherever they are.
+func TestPickTakesThoseThatLoopLast(t *testing.T) {
+	v := newView()
+	const hives, each = 60, 20
+	for i := range hives {
+		var ws []hivebeat.Record
+		for k := range each {
+			w := workerOf(fmt.Sprintf("w%02d", k), "llama", 8, 0)
+			w.Looping, w.Restarts, w.Since = true, 25, 1500
+			w.Labels = map[string]string{"rack": fmt.Sprint("r", i%7)}
+			if k == 0 && i%10 == 7 {
+				w.Looping, w.Restarts, w.Busy, w.Since = false, 0, 7, 100_000
+			}
+			ws = append(ws, w)
+		}
+		feed(t, v, snapshotOf(fmt.Sprintf("h%02d", i), fmt.Sprintf("zone-%d", i/15), 1, ws...), at(0))
+	}
+	if err := v.Verify(at(0)); err != nil {
+		t.Fatal(err)
+	}
+	if n := v.Totals().Looping; n != hives*each-6 {
+		t.Errorf("%d loop", n)
+	}
+	for _, c := range []struct {
+		name       string
+		r          api.Request
+		calm, loop int
+	}{
+		{"one", api.Request{}, 1, 0},
+		{"all others", api.Request{N: 6}, 6, 0},
+		{"more than there are", api.Request{N: 10}, 6, 4},
+		{"without a spread", api.Request{N: 10, Spread: api.SpreadNone}, 6, 4},
+		{"in a zone", api.Request{N: 4, Filter: api.Filter{Zone: "zone-0"}}, 1, 3},
+		{"on a hive", api.Request{N: 4, Hive: "h17"}, 1, 3},
+		{"on a hive where all loop", api.Request{N: 2, Hive: "h16"}, 0, 2},
+		{"by a label", api.Request{N: 3, Filter: api.Filter{Selector: "rack=r0"}}, 1, 2},
+		{"by slots that no other has", api.Request{N: 3, Slots: 2}, 0, 3},
+		{"another model", api.Request{N: 3, Filter: api.Filter{Model: "qwen"}}, 0, 0},
+		{"long enough up", api.Request{N: 10, MinUptime: 50_000}, 6, 0},
+		{"up for longer than any", api.Request{N: 10, MinUptime: 500_000}, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for range 5 { // chance decides where it looks
+				a := find(t, v, c.r, at(1))
+				var calm, loop int
+				for _, p := range a.Picks {
+					switch said := slices.Contains(p.Reasons, "looping: 25 restarts in the last hour"); {
+					case said:
+						loop++
+					case loop > 0:
+						t.Errorf("%s/%s comes after one that loops", p.Hive, p.Worker)
+					default:
+						calm++
+					}
+				}
+				if calm != c.calm || loop != c.loop {
+					t.Fatalf("%d, and %d that loop, want %d and %d: %v", calm, loop, c.calm, c.loop, a.Passed)
+				}
+				if c.r.MinUptime > 0 && a.Passed["began too short a time ago"] == 0 {
+					t.Errorf("passed %v", a.Passed)
+				}
+			}
+		})
+	}
+}
+
+// How long ago a worker began is told by its own clock, but never by that alone.
+func TestUptime(t *testing.T) {
+	const began = 1_790_000_000_000 // ms
+	beat := func(sent int64, seq, inc uint64, live hivebeat.Live, since hivebeat.Millis) hivebeat.Record {
+		r := workerOf("w", "m", 4, 0)
+		r.Inc, r.Sent, r.Seq, r.Live, r.Age, r.Since = inc, sent, seq, live, 2000, since
+		return r
+	}
+	for _, c := range []struct {
+		name string
+		r    hivebeat.Record
+		want hivebeat.Millis
+	}{
+		{"by its own clock, and since", beat(began+40_000, 9, began*1000, hivebeat.Alive, 5000), 43_000},
+		{"its clock was set forward", beat(began+86_400_000, 3, began*1000, hivebeat.Alive, 5000), 93_000},
+		{"its clock was set back", beat(began-5000, 9, began*1000, hivebeat.Alive, 70_000), 71_000},
+		{"it says no time", beat(0, 9, began*1000, hivebeat.Alive, 70_000), 71_000},
+		{"its incarnation is no time", beat(began, 2, 7, hivebeat.Alive, 1000), 63_000},
+		{"late", beat(began+40_000, 9, began*1000, hivebeat.Late, 90_000), 43_000},
+		{"lost", beat(began+40_000, 9, began*1000, hivebeat.Lost, 90_000), 0},
+	} {
+		v := newView()
+		feed(t, v, snapshotOf("h", "", 1, c.r), at(0))
+		if got := ask(t, v, api.VerbWorker, api.Request{Hive: "h", Worker: "w"}, at(1)).Workers[0].Up; got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
 }

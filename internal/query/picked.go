@@ -32,6 +32,9 @@ func (f *Finder) add(v *fleet.View, c *candidate, inZone, onHive int, now time.T
 			say("%d waiting", r.Queue)
 		}
 		say("heard %.1fs ago", float64(p.Age)/1000)
+		if c.loops {
+			say("looping: %d restarts in the last hour", r.Restarts)
+		}
 		room = r.Slots - min(r.Slots, r.Busy)
 	} else {
 		_, g := c.g.GPU()

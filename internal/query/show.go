@@ -41,6 +41,7 @@ func WorkerInfo(v *fleet.View, w *fleet.Worker, now time.Time) api.WorkerInfo {
 	h := w.Hive()
 	i := api.WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Held: w.Held(), Record: *w.Record()}
 	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
+	i.Up = w.Up(now)
 	i.Since = fleet.EffectiveAge(w.Record().Since, w.Received(), now)
 	if i.Live != w.Record().Live {
 		i.Since = v.LateFor(h, i.Age, now)

@@ -119,7 +119,7 @@ func (f *Finder) walkHive(v *fleet.View, meant *filter, h *fleet.Hive, now time.
 func (f *Finder) bestOf(meant *filter, h *fleet.Hive) []*fleet.Worker {
 	f.walk.of = f.walk.of[:0]
 	around(h.Workers(), func(w *fleet.Worker) bool {
-		if w.Fit() && meant.model(w.Record().Model) {
+		if w.Fit() && !w.Record().Looping && meant.model(w.Record().Model) {
 			f.walk.of = append(f.walk.of, w)
 		}
 		return true

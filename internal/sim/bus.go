@@ -131,10 +131,12 @@ func newSender(p *proc, rollGap time.Duration, send func() bool) *sender {
 	return s
 }
 
-// want asks for something to be sent.
-func (s *sender) want(what func(*bus.Schedule, time.Time)) {
-	what(s.sched, s.p.w.time())
-	s.rearm()
+// want asks for something to be sent, if that is so.
+func (s *sender) want(so bool, what func(*bus.Schedule, time.Time)) {
+	if so {
+		what(s.sched, s.p.w.time())
+		s.rearm()
+	}
 }
 
 func (s *sender) rearm() {
@@ -155,5 +157,5 @@ func (s *sender) rearm() {
 
 // reply answers a roll call.
 func (s *sender) reply(spread time.Duration) {
-	s.want(func(sched *bus.Schedule, now time.Time) { sched.Call(now, spread) })
+	s.want(true, func(sched *bus.Schedule, now time.Time) { sched.Call(now, spread) })
 }

@@ -122,6 +122,11 @@ func (o *observer) slack(heard time.Duration) time.Duration {
 			d += max(0, t.end(w.now)-max(t.from, heard)) + max(pingLimit, lostAfter(w.plan.WorkerEvery.D(), 0)) + liveness.BackGrace + 5*time.Second
 		}
 	}
+	// A queen may take itself for the one that is cut off until the store acknowledges again.
+	away := max(w.store.turned, w.now*time.Duration(min(1, w.store.away))) - heard
+	if o.asking > 0 && (w.plan.Replicas > 1 || w.plan.Hives > 3) && away > 0 {
+		d += away + lostAfter(w.plan.HiveEvery.D(), 0) + 15*time.Second
+	}
 	return d
 }
 
@@ -184,6 +189,9 @@ func (q *queen) checkAbsent(v *fleet.Hive, h *hive, k *fleet.Worker) {
 
 // checkHeld looks for hives that are held back for longer than the contract says.
 func (q *queen) checkHeld() {
+	if s, from := q.w.store, q.w.now-settled; s.away == 0 && s.turned < from && q.view.Apart() != "" && !q.bothered(from, q.w.now, true) {
+		q.w.breaks(BrakeEnds, "%s says that it may be cut off, as %s", q.name, q.view.Apart())
+	}
 	for _, s := range q.known {
 		held := q.w.now - s.since
 		if s.live == hivebeat.Unverified && held > lostAfter(q.w.plan.HiveEvery.D(), 0)+q.slack(s.since) {
@@ -192,24 +200,21 @@ func (q *queen) checkHeld() {
 	}
 }
 
-const (
-	// believedWithin is how long the roster's word may take to every queen.
-	believedWithin = time.Second
-	// settled is for how long nothing may have gone wrong between a queen and
-	// JetStream before that is asked of it: the next read is over by then.
-	settled = 20 * time.Second
-)
+// settled is for how long nothing may have gone wrong between a queen and JetStream before
+// anything is asked of it: the next read is over by then.
+const settled = 20 * time.Second
 
 // checkBelieved looks for hives that the roster has as lost, and of which the queen,
-// though it has heard nothing since, says that they are there.
+// though it has heard nothing since, says that they are there. A second is enough for the
+// roster's word to come to every queen.
 func (q *queen) checkBelieved() {
 	w, s, from := q.w, q.w.store, q.w.now-settled
-	if w.plan.NoJetStream || q.born > from || q.bothered(from, w.now, true) || s.away > 0 || s.backAt > from || q.kept.epoch != s.epoch {
+	if w.plan.NoJetStream || q.born > from || q.bothered(from, w.now, true) || s.away > 0 || s.turned > from || q.kept.epoch != s.epoch {
 		return
 	}
 	for _, id := range s.keysAfter(0) {
 		e, h := s.roster[id], q.view.Hive(id)
-		if e.Live != hivebeat.Lost || w.now-e.at < believedWithin || h == nil || !h.Up() || h.Inc() != e.Inc || h.Seq() > e.Seq {
+		if e.Live != hivebeat.Lost || w.now-e.at < time.Second || h == nil || !h.Up() || h.Inc() != e.Inc || h.Seq() > e.Seq {
 			continue
 		}
 		w.breaks(DeathTold, "the roster has %s incarnation %d as lost since %v, at seq %d, and %s, which has heard nothing since, says %s",

@@ -88,8 +88,7 @@ func (w *world) joinedBefore(d *hivebeat.EventData) bool {
 // checkWorkerEvents looks at what was told of one worker within one incarnation of
 // its hive: every number once, told or within a gap.
 func (w *world) checkWorkerEvents(list []*stored) {
-	const working, hanging = "working", "hanging"
-	next, live, doing := uint64(0), "", "" // as the events said last; empty: unknown
+	next, live, said := uint64(0), "", make(map[hivebeat.Kind]string) // as the events said last; empty: unknown
 	for i, e := range list {
 		d := &e.data
 		first := d.N
@@ -110,27 +109,25 @@ func (w *world) checkWorkerEvents(list []*stored) {
 			w.breaks(EventsOnce, "%s/%s: number %d is told twice, at last as %s", d.Hive, d.Worker, d.N, e.id)
 		}
 		if first > next || d.Kind == hivebeat.KindGap {
-			live, doing = "", ""
+			live = ""
+			clear(said)
 		}
 		next = max(next, d.N+1)
 		switch d.Kind {
 		case hivebeat.KindGap, hivebeat.KindState, hivebeat.KindConflict:
-		case hivebeat.KindStalled:
-			now := working
-			if d.To != "" {
-				now = hanging
-			}
-			if now == doing {
+		case hivebeat.KindStalled, hivebeat.KindLooping:
+			if now := d.From + ">" + d.To; now == said[d.Kind] {
 				w.breaks(Stalls, "%s/%s: %s says from %q to %q, and so said the one before", d.Hive, d.Worker, e.id, d.From, d.To)
+			} else {
+				said[d.Kind] = now
 			}
-			doing = now
 		default:
 			if live != "" && d.From != live && d.Kind != hivebeat.KindJoined {
 				w.breaks(EventsOnce, "%s/%s: %s says from %s, and it was %s", d.Hive, d.Worker, e.id, d.From, live)
 			}
 			live = d.To
 			if d.Kind != hivebeat.KindLate && d.Kind != hivebeat.KindRecovered {
-				doing = working // a stall ends without a word
+				said[hivebeat.KindStalled] = "stalled>" // it ends without a word
 			}
 		}
 	}

@@ -120,26 +120,24 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 	s, list := w.byName[f.Who], w.meant(f)
 	switch {
 	case f.Kind == Storage || f.Kind == Wipe || f.Kind == Frozen:
-		w.store.away++
+		w.store.awayBy(1)
 		w.until(f.For, func() {
-			w.store.back()
+			w.store.awayBy(-1)
 			if f.Kind == Wipe {
 				w.store.wipe()
 			}
 			w.trace("stream", "JetStream is there, epoch %d", w.store.epoch)
 		})
-		if f.Kind == Frozen {
-			w.cutAll(list, f)
-		}
+		w.cutAll(list, f) // of one that is frozen
 	case f.Kind == Server:
-		w.store.away++
+		w.store.awayBy(1)
 		w.serverGone++
 		w.server++
 		for _, p := range list {
 			p.cut(false, 0)
 		}
 		w.until(f.For, func() {
-			w.store.back()
+			w.store.awayBy(-1)
 			w.serverGone--
 			for _, p := range w.meant(f) { // those that began meanwhile, too
 				p.heal()

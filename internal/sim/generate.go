@@ -45,6 +45,12 @@ func Generate(seed uint64, length time.Duration) Plan {
 		r.frozen()
 	}
 	p.NoJetStream = part(0x510e527fade682d1).IntN(10) == 0
+	if r := part(0xb5c0fbcfec4d3b2f); !p.NoJetStream && r.IntN(4) == 0 {
+		p.Replicas = 3
+		f := Fault{Kind: Storage, At: r.at(20 * time.Second), For: r.upTo(3 * time.Minute)}
+		r.adds(f) // the queens are in a minority
+		r.adds(Fault{Kind: Zone, At: f.At, For: f.For, N: r.IntN(r.Zones)})
+	}
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return p
 }
@@ -103,10 +109,8 @@ func (r *draw) more() {
 	if r.IntN(3) == 0 {
 		r.Stall, r.StallSaid = []Span{Span(20e9), Span(45e9), Span(120e9)}[r.IntN(3)], r.IntN(2) == 0
 		for range 1 + r.IntN(4) {
-			f := Fault{Kind: Hang, At: r.at(20 * time.Second), Who: r.anyWorker()}
-			if r.IntN(4) == 0 {
-				f.Kind = Idle
-			}
+			f := Fault{At: r.at(20 * time.Second), Who: r.anyWorker()}
+			f.Kind = []Kind{Idle, Hang, Hang, Hang}[r.IntN(4)]
 			if r.IntN(4) > 0 {
 				f.For = Span(between(r.Rand, time.Second, 3*r.Stall.D()))
 			}

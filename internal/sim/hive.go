@@ -40,8 +40,7 @@ func (h *hive) start() {
 	w, p := h.w, h.w.plan
 	h.every = p.HiveEvery.D()
 	h.built, h.moves = make(map[uint64]time.Duration), make(map[move]time.Duration)
-	h.watching, h.gone = make(map[uint64]detector.Process), make(map[*proc]time.Duration)
-	h.ended = make(map[life]bool)
+	h.watching, h.gone, h.ended = make(map[uint64]detector.Process), make(map[*proc]time.Duration), make(map[life]bool)
 	cfg := hivecore.Config{ID: h.id}
 	if p.Exits {
 		cfg.NS, cfg.PID = h.slot.machine().name, 1
@@ -89,18 +88,12 @@ func (h *hive) act() {
 		h.judged(&r.Steps[i])
 	}
 	if r.Ended {
-		h.out.want((*bus.Schedule).Ended)
+		h.out.want(true, (*bus.Schedule).Ended)
 		h.checkEndIsSaid()
 	}
-	if r.Changed {
-		h.out.want((*bus.Schedule).Changed)
-	}
-	if r.Touch {
-		h.out.want((*bus.Schedule).Touch)
-	}
-	if r.Reconnected {
-		h.out.want((*bus.Schedule).Reconnected)
-	}
+	h.out.want(r.Changed, (*bus.Schedule).Changed)
+	h.out.want(r.Touch, (*bus.Schedule).Touch)
+	h.out.want(r.Reconnected, (*bus.Schedule).Reconnected)
 	if r.Answer {
 		h.out.reply(r.Spread)
 	}
@@ -200,10 +193,6 @@ const (
 	// exitBound is how long after the end of a process its hive may take to say so: to
 	// see it, and to wait for its last words.
 	exitBound = exitSeenMax + hivecore.LastWordsWithin + readTime
-	// How long a hive may keep the end of a worker to itself, whatever else it has to
-	// tell: it gathers ends, and of more than 20 in 10 s it tells two a second.
-	endGathered = 50 * time.Millisecond
-	endPaced    = time.Second / 2
 )
 
 // checkExitIsTold looks later whether the hive, which watches p, says in time that it
@@ -222,7 +211,8 @@ func (h *hive) checkExitIsTold(p *proc) {
 }
 
 // checkEndIsSaid looks later whether an end that the hive has just found leaves it in
-// time.
+// time, whatever else it has to tell: it gathers ends, and of more than 20 in 10 s it
+// tells two a second.
 func (h *hive) checkEndIsSaid() {
 	w, found, recent := h.w, h.w.now, 0
 	for _, at := range h.gone {
@@ -230,9 +220,9 @@ func (h *hive) checkEndIsSaid() {
 			recent++
 		}
 	}
-	bound := endGathered
+	bound := 50 * time.Millisecond
 	if recent >= 20 {
-		bound = endPaced
+		bound = time.Second / 2
 	}
 	w.at(found+bound, func() {
 		if h.alive() && h.said < found && !h.bothered(found-time.Second, w.now, true) {

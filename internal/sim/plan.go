@@ -52,6 +52,7 @@ type Plan struct {
 	Stall        Span `json:"stall,omitempty"`         // work without progress is stalled after this; 0: no worker says that it works
 	StallSaid    bool `json:"stall_said,omitempty"`    // by a label of the workers, else by a setting of the hives
 	NoJetStream  bool `json:"no_jetstream,omitempty"`  // queens keep nothing
+	Replicas     int  `json:"replicas,omitempty"`      // so many servers keep what they do; 0 is 1
 	Before       int  `json:"before,omitempty"`        // so many queens put neither promises nor ages into the roster
 
 	Net    Net     `json:"net"`

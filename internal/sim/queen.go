@@ -36,7 +36,7 @@ func (q *queen) start() {
 	}
 	w.queens = append(w.queens, q)
 	q.core = queencore.New(queencore.Config{
-		ID: q.ident, Subjects: subjects, Fresh: hivebeat.Fresh, NoJetStream: w.plan.NoJetStream, Random: q.rng.Float64, Debug: w.tracing,
+		ID: q.ident, Subjects: subjects, Fresh: hivebeat.Fresh, NoJetStream: w.plan.NoJetStream, Replicas: w.plan.Replicas, Random: q.rng.Float64, Debug: w.tracing,
 	}, w.time())
 	q.view = q.core.View()
 	q.observe(q.core, func() {

@@ -70,6 +70,7 @@ func Shorten(p Plan, broken Invariant) Result {
 		func(p *Plan) { p.Stall, p.StallSaid = 0, false },
 		func(p *Plan) { p.Untold = 0 },
 		func(p *Plan) { p.NoJetStream = false },
+		func(p *Plan) { p.Replicas = 0 },
 		func(p *Plan) { p.HiveClosings = false },
 		func(p *Plan) { p.Closings, p.HiveClosings = 0, false },
 		func(p *Plan) { p.Exits = false },

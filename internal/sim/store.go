@@ -18,7 +18,7 @@ const dedupe = time.Hour
 type store struct {
 	w      *world
 	away   int
-	backAt time.Duration // when it was there again
+	turned time.Duration // when it was away last, or there again
 	epoch  int64
 	rev    uint64
 	hives  map[string]kept
@@ -45,10 +45,10 @@ type stored struct {
 	data hivebeat.EventData
 }
 
-// back ends one fault that keeps it away.
-func (s *store) back() {
-	s.away--
-	s.backAt = s.w.now
+// awayBy begins or ends one fault that keeps it away.
+func (s *store) awayBy(by int) {
+	s.away += by
+	s.turned = s.w.now
 }
 
 // wipe loses everything that was kept. It is how a store begins, too.

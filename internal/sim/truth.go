@@ -22,14 +22,16 @@ type sightings []*sighting
 
 // sighting is what an observer says of one id.
 type sighting struct {
-	id      string
-	live    hivebeat.Live
-	inc     uint64
-	since   time.Duration // when live came
-	incAt   time.Duration // when inc was learned
-	before  []uint64      // incarnations whose place was taken
-	proved  uint64        // the last of those that was heard to go on
-	stalled bool
+	id     string
+	live   hivebeat.Live
+	inc    uint64
+	since  time.Duration // when live came
+	incAt  time.Duration // when inc was learned
+	before []uint64      // incarnations whose place was taken
+	proved uint64        // the last of those that was heard to go on
+
+	stalled, looping bool            // told last
+	restarts         []time.Duration // when
 }
 
 // of returns the sighting of id, and makes one where there is none.
@@ -86,7 +88,7 @@ func (o *observer) believes(id string, inc uint64) bool {
 		}
 		// It has heard that inc went on, which may have ended since; or it could not see.
 		if s.proved == inc || !slices.Contains(s.before, inc) &&
-			(q.born > p.born || q.bothered(p.born, o.w.now, false) || o.w.store.backAt > p.born) {
+			(q.born > p.born || q.bothered(p.born, o.w.now, false) || o.w.store.turned > p.born) {
 			return true
 		}
 	}

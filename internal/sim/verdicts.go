@@ -25,14 +25,27 @@ func (h *hive) judged(s *detector.Step) {
 		h.judgedStalled(x, s)
 		return
 	case hivebeat.KindConflict:
-		if s.Inc != x.inc && !h.outlived(x.id, s.Inc, x.inc) {
+		if s.Inc == x.inc || !h.outlived(x.id, s.Inc, x.inc) { // nothing is sent in another's name
 			h.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", h.name, x.id, s.Inc, x.inc)
 		}
 		return
 	case hivebeat.KindState:
 		return
-	case hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindRestarted:
-		x.stalled = false // without a word
+	case hivebeat.KindLooping:
+		x.looping = s.To != ""
+		if n := len(x.restarts); n < 3 || x.looping && x.restarts[n-1]-x.restarts[n-3] > 5*time.Minute || !x.looping && h.w.now-x.restarts[n-1] < 10*time.Minute {
+			h.w.breaks(EventsOnce, "%s says of %s that looping is %t, and it restarted after %v", h.name, x.id, x.looping, x.restarts)
+		}
+		return
+	case hivebeat.KindRestarted:
+		if x.restarts = append(x.restarts, h.w.now); s.Damped != x.looping {
+			h.w.breaks(EventsOnce, "%s has restarted to %s, which says that looping is %t: damped is %t", x.id, h.name, x.looping, s.Damped)
+		}
+		x.stalled = false
+	case hivebeat.KindLost, hivebeat.KindLeft:
+		if x.stalled = false; x.live == hivebeat.Live(s.To) { // without a word; that it is gone was damped, and is told at last
+			return
+		}
 	case hivebeat.KindJoined: // its record was gone, and with it what was known of others
 		x.before = nil
 	}
@@ -65,6 +78,9 @@ func (h *hive) judged(s *detector.Step) {
 // judged holds a queen's verdict on a hive against the truth.
 func (q *queen) judged(s *fleet.Step) {
 	if s.Kind == hivebeat.KindConflict {
+		if strings.Contains(s.Reason, "something else") {
+			q.w.breaks(Sound, "%s says that something else was sent as %s incarnation %d, which was not", q.name, s.Hive, s.Inc)
+		}
 		return
 	}
 	l := life{s.Hive, s.Inc}
@@ -75,6 +91,9 @@ func (q *queen) judged(s *fleet.Step) {
 	case strings.HasPrefix(s.Reason, "as another queen"):
 		q.talkedDown(l)
 	case s.Cause == hivebeat.CauseMissed:
+		if a, st := q.last[l], q.w.store; q.w.plan.Replicas > 1 && st.away > 0 && st.turned < a.at+a.every {
+			q.wrongly(l, ", to which a store of %d servers acknowledged nothing since it was silent", q.w.plan.Replicas)
+		}
 		q.lostBySilence(l)
 	case s.Cause == hivebeat.CauseDisconnect:
 		opened, _ := q.heardOf(q.linked[l].conn)
@@ -91,10 +110,8 @@ func (q *queen) judgedWard(e *fleet.Happened) {
 		return
 	}
 	// It is not in a complete snapshot: its hive had to be able to hear it for as long.
-	for _, h := range q.w.hives {
-		if h.id == d.Hive && h.inc == d.HiveInc {
-			q.lostByAbsence(h, d)
-		}
+	if p := q.w.lives[life{d.Hive, d.HiveInc}]; p != nil && p.alive() {
+		q.lostByAbsence(p.self.(*hive), d)
 	}
 }
 

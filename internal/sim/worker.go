@@ -52,9 +52,7 @@ func (k *worker) handle(m *message) {
 }
 
 func (k *worker) linkChanged() {
-	if k.up() {
-		k.out.want((*bus.Schedule).Reconnected)
-	}
+	k.out.want(k.up(), (*bus.Schedule).Reconnected)
 }
 
 func (k *worker) sayBye() bool { return k.speak(hivebeat.Stopped) }
@@ -106,7 +104,7 @@ func (k *worker) speak(state hivebeat.State) bool {
 func (k *worker) change(s hivebeat.State) {
 	if k.state != s {
 		k.state = s
-		k.out.want((*bus.Schedule).Changed)
+		k.out.want(true, (*bus.Schedule).Changed)
 	}
 }
 
@@ -118,7 +116,7 @@ func (k *worker) fallSilent(d time.Duration) {
 	k.w.trace(k.name, "announces %v of silence", d)
 	k.quiet = k.w.time().Add(d)
 	for i := range 3 {
-		k.after(time.Duration(i)*250*time.Millisecond, func() { k.out.want((*bus.Schedule).Ask) })
+		k.after(time.Duration(i)*250*time.Millisecond, func() { k.out.want(true, (*bus.Schedule).Ask) })
 	}
 }
 

@@ -37,6 +37,10 @@ func volatile(key []byte) (bit uint16) {
 		return 1 << 8
 	case "closed":
 		return 1 << 9
+	case "restarts":
+		return 1 << 11
+	case "looping":
+		return 1 << 12
 	case "boot":
 		return bootBit
 	}
@@ -192,8 +196,12 @@ func (t *tail) read(left int, v *Volatile, r *RecordView) bool {
 			v.Boot, ok = t.uint()
 		case 1 << 8:
 			ok = t.proc(&r.Proc)
-		default:
+		case 1 << 9:
 			r.Closed, ok = t.bool()
+		case 1 << 11:
+			r.Restarts, ok = t.uint()
+		default:
+			r.Looping, ok = t.bool()
 		}
 		if !ok {
 			return false
@@ -218,7 +226,7 @@ func (t *tail) bool() (v, ok bool) {
 		return false, false
 	}
 	c := cursor{b: t.b[t.i:]}
-	v = c.bool("closed")
+	v = c.bool("")
 	t.i = len(t.b) - len(c.b)
 	return v, c.err == nil
 }

@@ -20,6 +20,9 @@ func next(s hivebeat.Snapshot, rnd *rand.Rand) hivebeat.Snapshot {
 		w := &s.Workers[i]
 		w.Seq, w.Age, w.Since, w.Busy = w.Seq+1, hivebeat.Millis(rnd.IntN(30000)), w.Since+15000, uint64(rnd.IntN(9))
 		w.Proc.CPU = float64(rnd.IntN(400)) / 4
+		if i%2 == 0 {
+			w.Restarts, w.Looping = 1+uint64(rnd.IntN(30)), i%4 == 0
+		}
 		if rnd.IntN(20) == 0 {
 			w.State = hivebeat.Draining
 		}

@@ -227,7 +227,7 @@ var (
 	}, "n", "kind", "inc")
 	refRecord = isMap(join(refFacts, map[string]rule{
 		"worker": isID, "live": isStr(32), "cause": isStr(32), "n": anyUint, "tr": isList(8, refTransition), "missed": anyUint,
-		"stalled": isBool, "rival": anyUint, "age": anyUint, "since": anyUint, "closed": isBool,
+		"stalled": isBool, "rival": anyUint, "age": anyUint, "since": anyUint, "closed": isBool, "restarts": anyUint, "looping": isBool,
 		"os": isMap(map[string]rule{"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint, "read": anyUint}),
 	}), "worker", "live", "inc", "seq", "every")
 	refSnapshot = isMap(map[string]rule{

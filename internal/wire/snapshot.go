@@ -259,6 +259,10 @@ func (c *cursor) record(v *RecordView) {
 			v.Since = c.uint("since")
 		case "closed":
 			v.Closed = c.bool("closed")
+		case "restarts":
+			v.Restarts = c.uint("restarts")
+		case "looping":
+			v.Looping = c.bool("looping")
 		case "os":
 			c.proc(&v.Proc)
 		default:
@@ -348,7 +352,7 @@ var words = func() map[string]string {
 		add(string(c))
 	}
 	for _, k := range []hivebeat.Kind{
-		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLate, hivebeat.KindLost,
+		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost,
 		hivebeat.KindRecovered, hivebeat.KindLeft, hivebeat.KindRestarted, hivebeat.KindConflict, hivebeat.KindGap,
 	} {
 		add(string(k))

@@ -65,7 +65,7 @@ func vectors() map[string][]vector {
 	r.Facts = full.Facts
 	r.Live, r.Cause, r.Missed, r.Stalled = hivebeat.Lost, hivebeat.CauseExit, 3, true
 	r.N, r.Rival, r.Ended, r.Closed = 3, r.Inc-1, 86_401_000, true
-	r.Proc.Read = 9 << 30
+	r.Proc.Read, r.Restarts, r.Looping = 9<<30, 25, true
 	r.Tr = []hivebeat.Transition{
 		{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 30040},
 		{N: 2, Kind: hivebeat.KindRecovered, From: "lost", To: "alive", Inc: r.Inc, Margin: 1700, Ago: 29040},
@@ -108,6 +108,15 @@ func vectors() map[string][]vector {
 						"tr": []any{
 							map[string]any{"n": 1, "kind": "lost", "inc": 1, "cause": "exit"},
 							map[string]any{"n": 2, "kind": "lost", "inc": 1, "cause": "disconnect", "detect": 2004},
+						},
+					}}), readSnapshot),
+			accepted("loop", "a worker that restarts over and over, and the transition that says so",
+				raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+					"workers", []any{map[string]any{
+						"worker": "w", "live": "alive", "inc": 4, "seq": 1, "every": 1000, "restarts": 3, "looping": true,
+						"tr": []any{
+							map[string]any{"n": 7, "kind": "restarted", "inc": 4, "from": "lost", "to": "alive"},
+							map[string]any{"n": 8, "kind": "looping", "inc": 4, "to": "looping"},
 						},
 					}}), readSnapshot),
 			accepted("integer-for-float", "a float may be sent as an integer", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,

@@ -52,7 +52,7 @@ type BeatView struct {
 
 // RecordView is the view of a hivebeat.Record. Where Same is set, the record
 // differs from the one at its place in the memo's message in Volatile, Age, Since,
-// Closed and Proc at most; those, Same and Worker are then all that the view holds.
+// Closed, Restarts, Looping and Proc at most; those, Same and Worker are then all that the view holds.
 type RecordView struct {
 	Same                bool
 	mark                mark
@@ -60,6 +60,8 @@ type RecordView struct {
 	N, Missed, Rival    uint64
 	Ended               uint64
 	Stalled, Closed     bool
+	Restarts            uint64
+	Looping             bool
 	Age, Since          uint64
 	Tr                  []hivebeat.Transition // own memory, but reused by the next parse
 	Proc                hivebeat.Proc
@@ -137,6 +139,7 @@ func (v *BeatView) Update(b *hivebeat.Beat) {
 // must hold the values of the memo's message.
 func (v *RecordView) Update(r *hivebeat.Record) {
 	r.Age, r.Since, r.Closed, r.Proc = hivebeat.Millis(v.Age), hivebeat.Millis(v.Since), v.Closed, v.Proc
+	r.Restarts, r.Looping = v.Restarts, v.Looping
 	if v.Same {
 		v.Volatile.Update(&r.Facts)
 		return

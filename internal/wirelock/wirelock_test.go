@@ -31,7 +31,7 @@ var update = flag.Bool("update", false, "write testdata/wire/v1.lock anew; refus
 const root = "../.."
 
 // sources declare the wire. What functions do is the vectors' business.
-var sources = []string{"beat.go", "snapshot.go", "words.go", "limits.go", "subjects.go"}
+var sources = []string{"beat.go", "snapshot.go", "words.go", "limits.go", "subjects.go", "notice.go"}
 
 // lock is what the lock file says.
 type lock struct {

@@ -159,6 +159,8 @@ type WorkerInfo struct {
 	Via   string `json:"via"` // who judges it: hive or queen
 	Fresh bool   `json:"fresh"`
 	Held  uint64 `json:"held,omitempty"` // slots that are held
+	// Up is how long ago its incarnation began, as far as is known; 0 where it is lost or left.
+	Up hivebeat.Millis `json:"up,omitempty"`
 	hivebeat.Record
 }
 

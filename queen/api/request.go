@@ -53,12 +53,13 @@ type Request struct {
 	Wait hivebeat.Millis `json:"wait,omitempty"` // watch: answer at the first change, or after this; up to 60,000. 0 answers at once
 	Only []string        `json:"only,omitempty"` // watch: some of "summary", "hives", "workers", "events"; default all
 
-	N      int             `json:"n,omitempty"`        // pick, hold: so many places, 1 to 100; default 1
-	For    string          `json:"for,omitempty"`      // pick, hold: ForWorker (the default) or ForGPU
-	Spread string          `json:"spread,omitempty"`   // pick, hold: SpreadZone (the default), SpreadHive or SpreadNone
-	Slots  uint64          `json:"slots,omitempty"`    // pick, hold: slots that each place takes; default 1
-	Hold   string          `json:"hold,omitempty"`     // hold: the places are held under this id, which the asker makes up. release: which one
-	HoldMS hivebeat.Millis `json:"hold_for,omitempty"` // hold: for so long, 1,000 to 600,000; default 30,000
+	N         int             `json:"n,omitempty"`          // pick, hold: so many places, 1 to 100; default 1
+	For       string          `json:"for,omitempty"`        // pick, hold: ForWorker (the default) or ForGPU
+	Spread    string          `json:"spread,omitempty"`     // pick, hold: SpreadZone (the default), SpreadHive or SpreadNone
+	Slots     uint64          `json:"slots,omitempty"`      // pick, hold: slots that each place takes; default 1
+	MinUptime hivebeat.Millis `json:"min_uptime,omitempty"` // pick, hold: a worker began at least so long ago, as far as is known
+	Hold      string          `json:"hold,omitempty"`       // hold: the places are held under this id, which the asker makes up. release: which one
+	HoldMS    hivebeat.Millis `json:"hold_for,omitempty"`   // hold: for so long, 1,000 to 600,000; default 30,000
 }
 
 // Filter says which hives and workers are meant: those that fit all of it. Where it

@@ -50,6 +50,8 @@ var params = map[string]param{
 	"for":    {set: text(func(r *api.Request) *string { return &r.For })},
 	"spread": {set: text(func(r *api.Request) *string { return &r.Spread })},
 	"slots":  {set: number(func(r *api.Request) *uint64 { return &r.Slots })},
+
+	"min_uptime": {set: number(func(r *api.Request) *hivebeat.Millis { return &r.MinUptime })},
 }
 
 func text(of func(*api.Request) *string) func(*api.Request, string) error {

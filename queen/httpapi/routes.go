@@ -24,7 +24,7 @@ type route struct {
 var (
 	filterKeys = []string{"model", "live", "state", "zone", "selector", "text", "free_vram", "free_slots", "max_age", "stalled"}
 	pageKeys   = []string{"sort", "after", "offset", "limit"}
-	pickKeys   = []string{"hive", "n", "for", "spread", "slots", "model", "zone", "selector", "free_vram", "free_slots", "max_age"}
+	pickKeys   = []string{"hive", "n", "for", "spread", "slots", "min_uptime", "model", "zone", "selector", "free_vram", "free_slots", "max_age"}
 )
 
 const (

@@ -17,6 +17,7 @@ type families struct {
 	eventsWaiting, eventsPublished, eventsDropped prom.Family
 	putsWaiting, puts                             prom.Family
 	hives, workers, states, stale, failing        prom.Family
+	looping                                       prom.Family
 	gpus, vram, factsAge                          prom.Family
 	transitions, lost, detection                  prom.Family
 	hiveLive, hiveAge, hiveWorkers, hiveVRAM      prom.Family
@@ -66,6 +67,7 @@ func declare(f *prom.Families) families {
 		hives:    f.Gauge("hives", "Hives known, by verdict.", "live"),
 		workers:  f.Gauge("workers", "Workers known, by verdict as shown: one whose facts are too old is at best late.", "live"),
 		states:   f.Gauge("alive_workers", "Workers that are alive, by what they say of themselves.", "state"),
+		looping:  f.Gauge("looping_workers", "Workers that restart over and over: 3 times within 5 minutes, and last within 10 minutes."),
 		stale:    f.Gauge("stale_hives", "Hives that are alive or late, with facts too old to be used."),
 		failing:  f.Gauge("collect_failing_hives", "Hives with fresh facts that can not collect something, by source.", "source"),
 		gpus:     f.Gauge("gpus", "GPUs of hives with fresh facts."),

@@ -77,7 +77,7 @@ var (
 		hivebeat.Starting, hivebeat.Loading, hivebeat.Ready, hivebeat.Busy, hivebeat.Degraded, hivebeat.Draining, hivebeat.Stopped, hivebeat.Failed,
 	}
 	kinds = []hivebeat.Kind{
-		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
+		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
 		hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap, other,
 	}
 	causes  = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, other}
@@ -175,6 +175,7 @@ func (c *Collector) fleet(ch chan<- prometheus.Metric, r *queen.Report) {
 		rest -= r.States[state]
 	}
 	prom.Send(ch, m.states, rest, other)
+	prom.Send(ch, m.looping, r.Looping)
 	prom.Send(ch, m.stale, r.Stale)
 	for _, source := range sources {
 		prom.Send(ch, m.failing, r.Failing[source], source)

@@ -133,7 +133,7 @@ func (c Config) validate() error {
 // Kinds lists the kinds of events there are.
 func Kinds() []hivebeat.Kind {
 	return []hivebeat.Kind{
-		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
+		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
 		hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap, hivebeat.KindBrake,
 	}
 }

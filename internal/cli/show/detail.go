@@ -167,15 +167,18 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	if w.Cause != "" {
 		cause = "cause " + string(w.Cause)
 	}
-	stalled := ""
+	stalled, loops := "", ""
 	if w.Stalled {
 		stalled = "stalled"
+	}
+	if w.Looping {
+		loops = "looping"
 	}
 	live, announced := workerLiveCell(w, 0), ""
 	if left := quietLeft(w, 0); left > 0 {
 		announced = quietText(left, now)
 	}
-	d.line("live", "%s for %s%s", p.Text(live.Text, live.Style), age(w.Since), dot(join(announced, cause, stalled)))
+	d.line("live", "%s for %s%s", p.Text(live.Text, live.Style), age(w.Since), dot(join(announced, cause, stalled, loops)))
 	d.line("state", "%s%s", p.Text(Clean(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
 	if w.Rival != 0 {
 		d.line("conflict", "%s", p.Text("two processes beat with this id: stop one, or give it another --id"+rival(w.Rival), Bad))
@@ -234,7 +237,14 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 		process = join(process, size(pr.RSS), read, percent(pr.CPU)+" of a CPU", "up "+age(pr.Up))
 	}
 	d.line("process", "%s", process)
-	d.line("began", "%s (incarnation %d)", began(w.Inc), w.Inc)
+	up, again := "", ""
+	if w.Up > 0 {
+		up = "up " + age(w.Up)
+	}
+	if w.Restarts > 0 {
+		again = restarts(w.Restarts)
+	}
+	d.line("began", "%s (incarnation %d)%s", began(w.Inc), w.Inc, dot(join(up, again)))
 	d.line("beats", "seq %s", count(w.Seq))
 	for i := range w.Tr {
 		name := ""

@@ -217,6 +217,9 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 	if w.Stalled {
 		notes, st = append(notes, "stalled"), max(st, Warn)
 	}
+	if w.Looping {
+		notes, st = append(notes, "looping, "+restarts(w.Restarts)), max(st, Warn)
+	}
 	quiet := quietLeft(w, extra)
 	if quiet > 0 {
 		notes, st = append(notes, quietText(quiet, now)), max(st, Notice)
@@ -231,6 +234,11 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 		notes = append(notes, "via queen")
 	}
 	return Cell{Clean(strings.Join(notes, "; ")), st}
+}
+
+// restarts says how often a worker restarted.
+func restarts(n uint64) string {
+	return plural(int(min(n, 1<<30)), "restart") + " in the last hour"
 }
 
 // loads says what a process has done that loads.

@@ -347,6 +347,26 @@ func TestStalled(t *testing.T) {
 	}
 }
 
+// One that restarts over and over says how often, and since when it is up.
+func TestLooping(t *testing.T) {
+	w := sampleWorkers()[0]
+	w.Looping, w.Restarts, w.Up = true, 25, 2500
+	row := WorkerRow(&w, 0, noon)
+	if note := row[len(row)-1]; !strings.HasPrefix(note.Text, "looping, 25 restarts in the last hour") || note.Style < Warn || row[workerLive].Text != "alive" {
+		t.Errorf("row %+v", row)
+	}
+	got := text(Worker(&w, &sure, false, noon))
+	for _, want := range []string{" · looping\n", ") · up 2s · 25 restarts in the last hour\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	ev := hivebeat.Subjects{}.NewEvent("a", noon, hivebeat.EventData{Hive: "gpu-01", Worker: "w", Kind: hivebeat.KindLooping, To: "looping", Reason: "3 restarts in the last hour"})
+	if got := Event(&ev, time.UTC, false); !strings.HasSuffix(got, "  looping     gpu-01/w                  looping · 3 restarts in the last hour") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestCertaintyIsThatOfTheLeastSureAnswer(t *testing.T) {
 	var c Certainty
 	c.Add(api.Status{Queen: "a", Warm: true, JetStream: true, Unsure: []string{"x"}})

@@ -170,7 +170,7 @@ func kindStyle(d *hivebeat.EventData) Style {
 		return Good
 	case hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindGap, hivebeat.KindBrake:
 		return Bad
-	case hivebeat.KindLate, hivebeat.KindUnverified, hivebeat.KindStalled:
+	case hivebeat.KindLate, hivebeat.KindUnverified, hivebeat.KindStalled, hivebeat.KindLooping:
 		return Warn
 	case hivebeat.KindState, hivebeat.KindRestarted:
 		return Notice

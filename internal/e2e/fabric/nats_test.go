@@ -4,7 +4,6 @@ package fabric
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -155,10 +154,10 @@ func TestNoRoomForEvents(t *testing.T) {
 // The disk fills up under a running JetStream: the view goes on in memory, and
 // when there is room again so does the rest.
 func TestDiskFull(t *testing.T) {
-	dir := tmpfs(t, "48m")
+	disk := rig.SmallDisk(t, "48m")
 	f := start(t)
 	f.nats.Kill()
-	f.nats.Store = filepath.Join(dir, "store")
+	f.nats.Store = filepath.Join(disk.Dir, "store")
 	f.nats.Configure(f.nats.JetStream("1GB"))
 	f.nats.Start()
 	f.connected()
@@ -169,8 +168,7 @@ func TestDiskFull(t *testing.T) {
 	f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive})
 	rig.Until(t, moment, "the key", func() (bool, string) { return f.key("gpu-01") })
 
-	ballast := filepath.Join(dir, "ballast")
-	fill(t, ballast)
+	disk.Fill()
 	w := f.worker("gpu-01", "w2")
 	f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive, "gpu-01/w2": hivebeat.Alive})
 	queen.Said("(snapshots are not being kept|JetStream is away|JetStream has no space)", 2*moment)
@@ -179,9 +177,7 @@ func TestDiskFull(t *testing.T) {
 
 	// A stream that met a full disk takes nothing until its server is started again:
 	// that is what a person does after making room.
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
+	disk.Free()
 	f.nats.Kill()
 	f.nats.Start()
 	f.connected()
@@ -197,38 +193,4 @@ func TestDiskFull(t *testing.T) {
 		t.Error("the queen ended")
 	}
 	none(t, events, hivebeat.KindLost)
-}
-
-// tmpfs mounts a small disk until the test ends.
-func tmpfs(t *testing.T, size string) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("a small disk needs root")
-	}
-	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "hivebeat-e2e", dir).CombinedOutput(); err != nil {
-		t.Skipf("mount: %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", "--lazy", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return dir
-}
-
-// fill writes a file until the disk is full.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for size := 1 << 20; size > 0; {
-		n, err := f.Write(make([]byte, size))
-		if err != nil && n == 0 {
-			size /= 2
-		}
-	}
 }

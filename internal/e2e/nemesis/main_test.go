@@ -6,6 +6,7 @@
 //	make nemesis                                               short promises, minutes become seconds
 //	make nemesis NEMESIS='-hive-every 15s -worker-every 30s'   the defaults: stops of 60 s, a cut of 3 minutes
 //	make nemesis RUN=TestNemesis/leaf                          one of them
+//	make nemesis-cluster                                       three servers with everything in three replicas
 //
 // It needs Linux. Scenes with machines of their own need root, for network
 // namespaces; elsewhere the table says that they were not played.
@@ -141,6 +142,7 @@ type row struct {
 	note                    []string
 	verdict                 string
 	took                    time.Duration
+	cluster                 *clusterFigures // of a scene on three servers
 }
 
 func (r *row) causes() string {

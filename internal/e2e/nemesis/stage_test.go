@@ -240,8 +240,6 @@ func (s *stage) curtain() {
 // stored returns every event that the stream holds, in its order.
 func (s *stage) stored() []hivebeat.Event {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	js, err := jetstream.New(s.nc)
 	if err != nil {
 		s.Fatal(err)
@@ -249,6 +247,8 @@ func (s *stage) stored() []hivebeat.Event {
 	var none hivebeat.Subjects
 	var all []hivebeat.Event
 	rig.Until(s.T, patience, "the stream's answer", func() (bool, string) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
 		all = all[:0]
 		st, err := js.Stream(ctx, none.Stream(hivebeat.StreamEvents))
 		if err != nil {
@@ -370,10 +370,14 @@ func (s *stage) accounts(all []heard, stored []hivebeat.Event, read time.Time) {
 			last[who] = k
 		}
 	}
+	once := map[string]bool{}
 	for _, h := range all {
-		if ears[h.ID]++; ears[h.ID] == 2 {
+		ears[h.ID]++
+		if who := fmt.Sprint(h.by, " ", h.ID); once[who] {
 			s.doubled++
 			s.Errorf("heard twice: %s %s %s", h.ID, h.Subject, h.Data.Kind)
+		} else {
+			once[who] = true
 		}
 		if in[h.ID] == 0 && !s.empty && h.at.Before(read) {
 			s.eventsLost++

@@ -3,8 +3,10 @@
 package nemesis
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,12 +24,13 @@ type spell struct {
 	dead     bool
 	must     bool             // it must be told lost
 	by       []hivebeat.Cause // and by one of these causes, unless none is named
+	tail     time.Duration    // how long after it a verdict about it may be told; 0 = grace
 }
 
 // covers reports whether a verdict that was heard at that time is about s. What
 // was on its way when it ended may still arrive.
 func (s spell) covers(at time.Time) bool {
-	return !at.Before(s.from) && (s.to.IsZero() || at.Before(s.to.Add(grace)))
+	return !at.Before(s.from) && (s.to.IsZero() || at.Before(s.to.Add(cmp.Or(s.tail, grace))))
 }
 
 // grace is how long after the end of a spell a verdict about it is still fair:
@@ -49,20 +52,21 @@ func (tr *truth) began(subject string, s spell) {
 	tr.spells[subject] = append(tr.spells[subject], s)
 }
 
-// ended ends the last spell of a subject.
+// ended ends the last spell of a subject, if it lasts.
 func (tr *truth) ended(subject string, at time.Time) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	if of := tr.spells[subject]; len(of) > 0 {
+	if of := tr.spells[subject]; len(of) > 0 && of[len(of)-1].to.IsZero() {
 		of[len(of)-1].to = at
 	}
 }
 
-// of returns the spell that a verdict heard at that time is about.
+// of returns the spell that a verdict heard at that time is about: the last one that
+// covers it.
 func (tr *truth) of(subject string, at time.Time) (spell, bool) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	for _, s := range tr.spells[subject] {
+	for _, s := range slices.Backward(tr.spells[subject]) {
 		if s.covers(at) {
 			return s, true
 		}
@@ -80,12 +84,13 @@ func (tr *truth) all() map[string][]spell {
 	return all
 }
 
-// ears are a plain subscriber of queen.events.>, with the time of each arrival,
-// and of queen.hives for what the hives say of themselves.
+// ears are plain subscribers of queen.events.>, with the time of each arrival, and of
+// queen.hives for what the hives say of themselves.
 type ears struct {
 	mu     sync.Mutex
-	all    []heard
-	of     map[about][]heard
+	all    []heard           // events that are stored
+	of     map[about][]heard // the same
+	copies []heard           // what was heard before it was stored
 	scores map[string]hivebeat.Stats
 	arrive chan struct{} // one element: something was heard since
 }
@@ -97,13 +102,23 @@ type about struct {
 
 type heard struct {
 	at time.Time
+	by int // which subscriber heard it
 	hivebeat.Event
 }
 
-func listen(t testing.TB, nc *nats.Conn) *ears {
+// listen subscribes on each of the connections.
+func listen(t testing.TB, conns ...*nats.Conn) *ears {
+	t.Helper()
+	e := &ears{of: map[about][]heard{}, scores: map[string]hivebeat.Stats{}, arrive: make(chan struct{}, 1)}
+	for by, nc := range conns {
+		e.subscribe(t, by, nc)
+	}
+	return e
+}
+
+func (e *ears) subscribe(t testing.TB, by int, nc *nats.Conn) {
 	t.Helper()
 	var s hivebeat.Subjects
-	e := &ears{of: map[about][]heard{}, scores: map[string]hivebeat.Stats{}, arrive: make(chan struct{}, 1)}
 	hear := func(subject string, f nats.MsgHandler) {
 		sub, err := nc.Subscribe(subject, f)
 		if err == nil {
@@ -120,12 +135,13 @@ func listen(t testing.TB, nc *nats.Conn) *ears {
 			t.Errorf("%s: %v in %q", m.Subject, err, m.Data)
 			return
 		}
-		if ev.IsLive() { // it comes again when it is stored
-			return
-		}
+		h, key := heard{at, by, ev}, about{ev.Data.Kind, ev.Subject}
 		e.mu.Lock()
-		key := about{ev.Data.Kind, ev.Subject}
-		e.all, e.of[key] = append(e.all, heard{at, ev}), append(e.of[key], heard{at, ev})
+		if ev.IsLive() { // it comes again when it is stored
+			e.copies = append(e.copies, h)
+		} else {
+			e.all, e.of[key] = append(e.all, h), append(e.of[key], h)
+		}
 		e.mu.Unlock()
 		select {
 		case e.arrive <- struct{}{}:
@@ -147,13 +163,19 @@ func listen(t testing.TB, nc *nats.Conn) *ears {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	return e
 }
 
 func (e *ears) events() []heard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return append([]heard(nil), e.all...)
+	return slices.Clone(e.all)
+}
+
+// unstored returns the copies that were heard of events that were not stored yet.
+func (e *ears) unstored() []heard {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.copies)
 }
 
 // since returns the first event of a kind about a subject at or after a time.

@@ -57,9 +57,14 @@ func Ask(nc *nats.Conn, verb string, req api.Request) (api.Answer, error) {
 // Fleet is what a queen says of everybody: hive or hive/worker → verdict.
 type Fleet map[string]hivebeat.Live
 
-// Look asks a queen about everybody.
-func Look(nc *nats.Conn) (Fleet, error) {
-	hives, err := Ask(nc, api.VerbHives, api.Request{Limit: 1000})
+// Look asks whichever queen answers about everybody.
+func Look(nc *nats.Conn) (Fleet, error) { return look(nc, "") }
+
+// LookAt asks one queen.
+func LookAt(nc *nats.Conn, queen string) (Fleet, error) { return look(nc, "."+queen) }
+
+func look(nc *nats.Conn, queen string) (Fleet, error) {
+	hives, err := Ask(nc, api.VerbHives+queen, api.Request{Limit: 1000})
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +73,7 @@ func Look(nc *nats.Conn) (Fleet, error) {
 		fleet[h.Hive] = h.Live
 	}
 	for after := ""; ; {
-		page, err := Ask(nc, api.VerbWorkers, api.Request{Limit: 1000, After: after})
+		page, err := Ask(nc, api.VerbWorkers+queen, api.Request{Limit: 1000, After: after})
 		if err != nil {
 			return nil, err
 		}

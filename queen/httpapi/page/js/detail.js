@@ -177,7 +177,7 @@ export class Worker extends Detail {
       ['held slots', w.held && count(w.held)], ['queue', count(w.queue)], ['done', count(w.done)], ['progress', w.stalled ? 'stalled: busy, and makes none' : ''],
     ]);
     this.says.set([
-      ['state', clip(w.state || '', 32)], ['reason', clip(w.reason || '', 256)], ['VRAM', bytes(w.vram)], ['silence announced', w.quiet && age(w.quiet)], ['running since', began(w.inc)], ['process', w.pid], ['host', clip(w.host || '', 256)], ['connection', clip(w.conn || '', 128)],
+      ['state', clip(w.state || '', 32)], ['reason', clip(w.reason || '', 256)], ['VRAM', bytes(w.vram)], ['silence announced', w.quiet && age(w.quiet)], ['running since', began(w.inc)], ['restarts in the last hour', w.restarts && `${count(w.restarts)}${w.looping ? ', looping' : ''}`], ['process', w.pid], ['host', clip(w.host || '', 256)], ['connection', clip(w.conn || '', 128)],
       ['GPUs', (w.gpus || []).map((g) => clip(g, 64)).join(', ')], ['opaque data', w.data ? `${count(Math.floor(w.data.length * 0.75))} bytes` : ''],
     ]);
     this.judged.set([

@@ -288,7 +288,7 @@ function fillCardWorker(li, w, at) {
   say(c.model, clip(w.model || '', 80));
   attr(c.model, 'title', w.model);
   // The word of the verdict, unless it is well: then its own.
-  say(c.word, clip(w.live === 'alive' ? (w.rival ? 'conflict' : w.stalled ? 'stalled' : w.state || 'alive') : w.live, 24));
+  say(c.word, clip(w.live === 'alive' ? (w.rival ? 'conflict' : w.stalled ? 'stalled' : w.looping ? 'looping' : w.state || 'alive') : w.live, 24));
   say(c.slots, w.live === 'alive' ? parts.slots(w) : '');
   attr(c.slots, 'title', w.slots ? `${w.busy || 0} of ${w.slots} slots in use, ${w.queue || 0} waiting` : null);
   setAge(c.age, w.age, at);

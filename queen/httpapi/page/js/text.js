@@ -39,7 +39,7 @@ export const clip = (s, n = 120) => (s.length > n ? `${s.slice(0, n - 1)}…` : 
 
 export const LIVES = ['alive', 'late', 'unverified', 'lost', 'left'];
 export const STATES = ['starting', 'loading', 'ready', 'busy', 'degraded', 'draining', 'stopped', 'failed'];
-export const KINDS = ['joined', 'state', 'stalled', 'late', 'lost', 'recovered', 'left', 'restarted', 'unverified', 'conflict', 'gap', 'brake'];
+export const KINDS = ['joined', 'state', 'stalled', 'looping', 'late', 'lost', 'recovered', 'left', 'restarted', 'unverified', 'conflict', 'gap', 'brake'];
 
 // liveClass is the class of a verdict: a word that is not known counts as late.
 export const liveClass = (live) => (LIVES.includes(live) ? live : 'late');
@@ -114,7 +114,7 @@ export function eventClass(d) {
     case 'left': return 'left';
     case 'unverified': return 'unverified';
     case 'conflict': return 'lost';
-    case 'stalled': return d.to === 'stalled' ? 'late' : 'alive';
+    case 'stalled': case 'looping': return d.to === d.kind ? 'late' : 'alive';
     case 'brake': return d.to === 'on' ? 'unverified' : 'alive';
     default: return 'note';
   }
@@ -133,6 +133,7 @@ export function eventWords(d) {
     case 'unverified': return 'unverified: the brake holds the verdict';
     case 'conflict': return 'conflict: two processes have this id; stop one, or rename it';
     case 'stalled': return d.to === 'stalled' ? 'stalled: busy, and makes no progress' : 'makes progress again';
+    case 'looping': return d.to === 'looping' ? 'looping: it restarts over and over' : 'loops no more';
     case 'gap': return `${plural(d.missing || 0, 'transition')} that nobody can tell any more`;
     case 'brake': return `brake ${d.to === 'on' ? 'on' : 'off'}${d.zone ? ` in zone ${d.zone}` : ''}`;
     default: return d.kind || 'something happened';
@@ -140,4 +141,4 @@ export function eventWords(d) {
 }
 
 // grave says whether an event is worth saying aloud.
-export const grave = (d) => ['lost', 'unverified', 'conflict', 'brake', 'stalled'].includes(d.kind);
+export const grave = (d) => ['lost', 'unverified', 'conflict', 'brake', 'stalled', 'looping'].includes(d.kind);

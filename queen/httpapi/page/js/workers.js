@@ -52,7 +52,7 @@ function fill(el, w, at) {
   attr(c.link, 'href', workerLink(w.hive, w.worker));
   say(c.model, clip(w.model || '', 120));
   attr(c.model, 'title', w.model || null);
-  say(c.state, clip(w.state || '', 32) + (silence && `, ${silence}`) + (w.stalled ? ', stalled' : '') + (w.rival ? ', conflict' : ''));
+  say(c.state, clip(w.state || '', 32) + (silence && `, ${silence}`) + (w.stalled ? ', stalled' : '') + (w.looping ? ', looping' : '') + (w.rival ? ', conflict' : ''));
   say(c.slots, gone ? '–' : parts.slots(w));
   const use = `${w.slots ? Math.min(100, (100 * (w.busy || 0)) / w.slots).toFixed(0) : 0}%`;
   if (c.bar.firstChild.style.width !== use) c.bar.firstChild.style.width = use;

@@ -1,0 +1,109 @@
+package bus_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+)
+
+// quickest is how a connection is made whose user promises something every 100 ms.
+func quickest(l *log, lines ...*bustest.Proxy) bus.Config {
+	var urls []string
+	for _, p := range lines {
+		urls = append(urls, p.URL())
+	}
+	return bus.Config{
+		URL: strings.Join(urls, ","), Every: 100 * time.Millisecond, Logger: l.logger(), Options: []nats.Option{nats.DontRandomize()},
+	}
+}
+
+// movesWithin is generous for machines that are busy: it is 1.5 s otherwise.
+const movesWithin = 6 * time.Second
+
+// movedTo waits until nc has what is published by way of srv.
+func movedTo(t *testing.T, nc *nats.Conn, id string, since time.Time) {
+	t.Helper()
+	bustest.Eventually(t, soon, func() (bool, string) {
+		return nc.ConnectedServerId() == id, fmt.Sprintf("%s after %v", nc.Status(), time.Since(since))
+	})
+	if took := time.Since(since); took > movesWithin {
+		t.Errorf("moved after %v", took)
+	} else {
+		t.Logf("moved after %v", took)
+	}
+}
+
+func TestAConnectionMovesFromAServerThatIsStopped(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		t.Run(fmt.Sprintf("full=%t", full), func(t *testing.T) {
+			t.Parallel()
+			first, second := bustest.Server(t, bustest.NoJetStream()), bustest.Server(t, bustest.NoJetStream())
+			stopped, well := bustest.NewProxy(t, first.URL()), bustest.NewProxy(t, second.URL())
+			var l log
+			nc := connect(t, quickest(&l, stopped, well))
+			if nc.ConnectedServerId() != first.ID() {
+				t.Fatal("not connected to the first of two")
+			}
+			heard := make(chan *nats.Msg, 1)
+			if _, err := nc.ChanSubscribe("x", heard); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second) // in which it asks, and is answered
+			if strings.Contains(l.String(), "does not answer") || nc.Stats().Reconnects > 0 {
+				t.Fatalf("it moves from a server that answers:\n%s", l.String())
+			}
+
+			since := time.Now()
+			stopped.Stall()
+			blocked := make(chan error, 1)
+			if full {
+				go func() { // until a write is blocked, and the connection's lock held
+					big := make([]byte, 512<<10)
+					for range 400 {
+						if err := nc.Publish("y", big); err != nil {
+							blocked <- err
+							return
+						}
+					}
+					blocked <- nil
+				}()
+			}
+			movedTo(t, nc, second.ID(), since)
+			if full {
+				if err := <-blocked; err == nil {
+					t.Error("200 MB went into a socket that nobody reads")
+				}
+			}
+			l.has(t, "this connection moves to another server")
+			l.has(t, "connected to NATS again")
+			from := bustest.Conn(t, second)
+			bustest.Eventually(t, soon, func() (bool, string) {
+				if err := from.Publish("x", nil); err != nil {
+					t.Fatal(err)
+				}
+				bustest.Flush(t, from)
+				return len(heard) > 0, "its subscription is not there"
+			})
+		})
+	}
+}
+
+func TestAConnectionStaysWhereThereIsNoOther(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t, bustest.NoJetStream())
+	line := bustest.NewProxy(t, srv.URL())
+	var l log
+	nc := connect(t, quickest(&l, line))
+	line.Stall()
+	time.Sleep(3 * time.Second) // twice what it takes to move
+	line.Resume()
+	if err := nc.FlushTimeout(soon); err != nil || nc.Stats().Reconnects > 0 {
+		t.Errorf("%v, %d reconnects\n%s", err, nc.Stats().Reconnects, l.String())
+	}
+}

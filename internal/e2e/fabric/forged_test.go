@@ -1,0 +1,90 @@
+//go:build e2e
+
+package fabric
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/e2e/rig"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// Something else sends one message in the name of a worker, and of a hive, which silences
+// both: that is a conflict, both read it in their own log, and both get their id back.
+// Then they are killed, and that is told: what was forged is evidence of nothing.
+func TestForgedMessages(t *testing.T) {
+	for name, forge := range map[string]func(inc, seq *uint64){
+		"higher seq":         func(_, seq *uint64) { *seq += 100_000 },
+		"higher incarnation": func(inc, seq *uint64) { *inc, *seq = uint64(time.Now().Add(time.Hour).UnixMicro()), 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t)
+			events := rig.Listen(t, f.nc)
+			f.queen("q1")
+			f.queen("q2")
+			hive := f.hive("gpu-01")
+			worker := f.worker("gpu-01", "w1")
+			f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive})
+
+			forged := func(subject string, forge func([]byte) ([]byte, error)) {
+				t.Helper()
+				sub, err := f.nc.SubscribeSync(subject)
+				if err != nil {
+					t.Fatal(err)
+				}
+				m, err := sub.NextMsg(moment)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := sub.Unsubscribe(); err != nil {
+					t.Fatal(err)
+				}
+				b, err := forge(m.Data)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := f.nc.PublishMsg(&nats.Msg{Subject: subject, Data: b}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			forged("hive.gpu-01.workers", func(b []byte) ([]byte, error) {
+				beat, err := wire.DecodeBeat(b)
+				forge(&beat.Inc, &beat.Seq)
+				if err != nil {
+					return nil, err
+				}
+				return wire.EncodeBeat(&beat)
+			})
+			worker.Said("messages of this worker (are|were) refused", moment)
+			events.Wait(t, moment, hivebeat.KindConflict, "gpu-01/w1")
+			f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive})
+			f.once(hivebeat.KindConflict, "gpu-01/w1")
+
+			forged("queen.hives", func(b []byte) ([]byte, error) {
+				s, err := wire.DecodeSnapshot(b)
+				forge(&s.Inc, &s.Seq)
+				if err != nil {
+					return nil, err
+				}
+				return wire.EncodeSnapshot(&s)
+			})
+			hive.Said("messages of this hive (are|were) refused", moment)
+			events.Wait(t, moment, hivebeat.KindConflict, "gpu-01")
+			time.Sleep(6 * beat) // in which what was forged has become old
+			f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive})
+			f.once(hivebeat.KindConflict, "gpu-01")
+
+			lost := len(events.Of(hivebeat.KindLost, "gpu-01"))
+			worker.Kill()
+			hive.Kill()
+			f.sees(rig.Fleet{"gpu-01": hivebeat.Lost})
+			rig.Until(t, moment, "its death to be told", func() (bool, string) {
+				return len(events.Of(hivebeat.KindLost, "gpu-01")) == lost+1, events.String()
+			})
+		})
+	}
+}

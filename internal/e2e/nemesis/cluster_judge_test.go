@@ -1,0 +1,370 @@
+//go:build e2e
+
+package nemesis
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/e2e/rig"
+)
+
+// clusterFigures are the columns of a scene on three servers.
+type clusterFigures struct {
+	events, eventsElse   []time.Duration // from kills to events, at a common live server and otherwise
+	silence, silenceElse time.Duration   // the longest times without an answer
+	outage               time.Duration   // the longest
+	minority             int             // the living whose loss a subscriber in a minority was told
+	missed               int             // what is wanted, and known to be missed still
+}
+
+// end waits until all is told, stored and agreed on, and draws up the row.
+func (c *cluster) end() {
+	c.Helper()
+	c.told(patience + 3*max(*hiveEvery, *workerEvery))
+	c.agree()
+	var stored []hivebeat.Event
+	rig.Until(c.T, 2*patience, "the stream to hold every death", func() (bool, string) {
+		stored = c.stored()
+		for _, d := range c.kills {
+			if !slices.ContainsFunc(stored, func(ev hivebeat.Event) bool {
+				return ev.Data.Kind == hivebeat.KindLost && ev.Subject == d.subject
+			}) {
+				return false, d.subject + " is missing"
+			}
+		}
+		return true, ""
+	})
+	c.wait(3 * time.Second / 2) // what should not be told has its chance
+	read := time.Now()
+	stored = c.stored()
+	c.wait(300 * time.Millisecond)
+	c.judgeCluster(stored, read)
+	c.dump("end")
+	if dir := os.Getenv("NEMESIS_DUMP"); dir != "" {
+		os.WriteFile(dir+"/stream", []byte(list(stored)), 0o600)
+	}
+	if c.Failed() {
+		c.Logf("--- events stored:\n%s", list(stored))
+	}
+}
+
+// dump writes what every process printed so far into NEMESIS_DUMP, a folder.
+func (c *cluster) dump(when string) {
+	dir := os.Getenv("NEMESIS_DUMP")
+	if dir == "" {
+		return
+	}
+	write := func(name string, p *rig.Proc) {
+		file := filepath.Join(dir, strings.NewReplacer("/", "-", " ", "-").Replace(name+"."+when))
+		if err := os.WriteFile(file, []byte(p.Output()), 0o600); err != nil {
+			c.Error(err)
+		}
+	}
+	for name, p := range c.procs {
+		write(name, p)
+	}
+	for _, n := range c.servers {
+		write(n.NATS.Name, n.Proc)
+	}
+}
+
+func (c *cluster) judgeCluster(stored []hivebeat.Event, read time.Time) {
+	c.Helper()
+	all, copies := c.ears.events(), c.ears.unstored()
+	c.deaf = true // a subscriber misses what is told while its server is away; the stream does not
+	c.accounts(all, stored, read)
+	c.ends(stored)
+	c.verdicts(all, copies)
+	c.times(all, copies)
+	c.answers()
+	c.copies(copies, stored)
+	if late := c.late.longest(); late > 200*time.Millisecond {
+		c.note = append(c.note, "the test itself did not run for "+show(late))
+	}
+}
+
+// ends holds the last verdict that the stream has of each against the truth: an event is
+// missing where they differ.
+func (c *cluster) ends(stored []hivebeat.Event) {
+	c.Helper()
+	last := map[string]hivebeat.Kind{}
+	for _, ev := range stored {
+		switch ev.Data.Kind {
+		case hivebeat.KindJoined, hivebeat.KindRestarted, hivebeat.KindRecovered, hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindUnverified:
+			last[ev.Subject] = ev.Data.Kind
+		}
+	}
+	for subject := range c.procs {
+		lost := last[subject] == hivebeat.KindLost || last[subject] == hivebeat.KindLeft || last[subject] == hivebeat.KindUnverified
+		if !strings.HasPrefix(subject, "queen ") && lost != c.gone(subject) {
+			c.row.eventsLost++
+			c.Errorf("the stream's last word on %s is %q, and it is dead: %v", subject, last[subject], c.gone(subject))
+		}
+	}
+}
+
+// verdicts holds every verdict that was heard against the truth. Copies count too.
+func (c *cluster) verdicts(all, copies []heard) {
+	c.Helper()
+	c.row.told = map[string]int{}
+	counted, own := map[string]bool{}, map[string]bool{}
+	for _, h := range slices.Concat(all, copies) {
+		id := cmp.Or(h.Provisional, h.ID)
+		if h.Data.Kind != hivebeat.KindLost || counted[id] {
+			continue
+		}
+		sp, ok := c.truth.of(h.Subject, h.at)
+		if c.minorityHeard(h) {
+			if !sp.dead && !own[id] {
+				own[id] = true
+				c.row.cluster.minority++
+			}
+			continue
+		}
+		counted[id] = true
+		c.row.told[string(h.Data.Cause)]++
+		switch {
+		case !ok:
+			c.row.falseDead++
+			c.Errorf("LOST THOUGH ALIVE: %s was told lost (%s, age %d ms, via %s: %s) %s, and was alive and reachable",
+				h.Subject, h.Data.Cause, h.Data.AgeMS, h.Data.Via, h.Data.Reason, c.since(h.at))
+		case !sp.dead:
+			c.row.cutOff++
+		}
+	}
+	for _, of := range c.truth.all() {
+		if of[len(of)-1].dead {
+			c.row.deaths++
+		}
+	}
+}
+
+// since says when it was, by the outages.
+func (c *cluster) since(at time.Time) string {
+	var all []string
+	for _, o := range c.outages {
+		if !at.Before(o.from) {
+			all = append(all, fmt.Sprintf("%s after %s went", show(at.Sub(o.from)), o.server))
+		}
+	}
+	return cmp.Or(strings.Join(all, ", "), "before any outage")
+}
+
+// minorityHeard reports whether a subscriber heard this over a server that was cut off
+// from the others: it is the minority's own view.
+func (c *cluster) minorityHeard(h heard) bool {
+	for _, o := range c.outages {
+		if o.apart && c.servers[h.by].NATS.Name == o.server && o.overlaps(h.at, h.at) {
+			return true
+		}
+	}
+	return false
+}
+
+// A bound is what is wanted of some durations, and the one that came closest to it or
+// went furthest beyond.
+type bound struct {
+	what  string
+	over  time.Duration // by which the worst one is above it
+	worst string
+}
+
+func (b *bound) add(took, most time.Duration, format string, args ...any) {
+	if over := took - most; b.worst == "" || over > b.over {
+		b.over, b.worst = over, fmt.Sprintf(format, args...)
+	}
+}
+
+func (c *cluster) holds(b *bound) {
+	c.Helper()
+	if b.worst != "" {
+		c.wanted(b.what, b.over <= c.late.longest(), "%s", b.worst)
+	}
+}
+
+// times measures from each kill to the first that a subscriber heard of it: the event,
+// or a copy of it that is not stored yet.
+func (c *cluster) times(all, copies []heard) {
+	c.Helper()
+	f, near, far := c.row.cluster, &bound{what: "event"}, &bound{what: "event otherwise"}
+	for _, d := range c.kills {
+		took, cause, common := time.Duration(-1), hivebeat.Cause(""), c.hearsOf(d)
+		for _, h := range slices.Concat(all, copies) {
+			if h.Data.Kind != hivebeat.KindLost || h.Subject != d.subject || h.at.Before(d.at) || len(common) > 0 && !common[h.by] {
+				continue
+			}
+			if t := h.at.Sub(d.at); took < 0 || t < took {
+				took, cause = t, h.Data.Cause
+			}
+		}
+		outage := c.outageIn(d.at, d.at.Add(mostLate))
+		c.Logf("%s killed → event, %s: %s; at a common server: %v; outage: %s", d.subject, cause, show(took), len(common) > 0, some(outage))
+		switch {
+		case took < 0:
+			c.Errorf("%s is gone and no subscriber heard of it", d.subject)
+		case len(common) > 0:
+			f.events = append(f.events, took)
+			near.add(took, mostLate, "from the kill of %s to its event %s, although its hive, a queen and a subscriber had a common server", d.subject, show(took))
+		default:
+			f.eventsElse = append(f.eventsElse, took)
+			far.add(took, mostLate+outage, "from the kill of %s to its event %s, in an outage of %s", d.subject, show(took), show(outage))
+		}
+	}
+	c.holds(near)
+	c.holds(far)
+	for _, o := range c.outages {
+		f.outage = max(f.outage, o.to.Sub(o.from))
+	}
+}
+
+// hearsOf returns the subscribers that have a common live server with the hive and a
+// queen for as long as the event may take.
+func (c *cluster) hearsOf(d *death) map[int]bool {
+	ears := map[int]bool{}
+	for by, ear := range d.ears {
+		for _, queen := range d.queens {
+			until := d.at.Add(mostLate)
+			if c.common(d.hive, ear, d.at, until) && c.common(queen, ear, d.at, until) {
+				ears[by] = true
+			}
+		}
+	}
+	return ears
+}
+
+// answers measures the longest times without an answer.
+func (c *cluster) answers() {
+	c.Helper()
+	f, near, far := c.row.cluster, &bound{what: "answer"}, &bound{what: "answer otherwise"}
+	for i, a := range c.askers {
+		for _, w := range a.waited() {
+			took := w.to.Sub(w.from)
+			if c.common(w.server, w.server, w.from, w.to) {
+				f.silence = max(f.silence, took)
+				near.add(took, mostSilent, "asker %d had no answer for %s, %s, although %s was there", i+1, show(took), c.since(w.from), w.server)
+				continue
+			}
+			outage := c.outageIn(w.from, w.to)
+			f.silenceElse = max(f.silenceElse, took)
+			far.add(took, mostSilent+outage, "asker %d had no answer for %s, in an outage of %s", i+1, show(took), show(outage))
+		}
+	}
+	c.holds(near)
+	c.holds(far)
+}
+
+// copies holds what was heard before it was stored against the stream.
+func (c *cluster) copies(copies []heard, stored []hivebeat.Event) {
+	c.Helper()
+	ids := map[string]bool{}
+	for _, ev := range stored {
+		ids[ev.ID], ids[ev.Provisional] = true, true
+	}
+	heard, never := map[string]bool{}, 0
+	for _, h := range copies {
+		if !heard[h.ID] && !ids[h.ID] {
+			never++
+			c.Logf("a copy that was never stored: %s of %s, %s, %s", h.Data.Kind, h.Subject, h.ID, h.Data.Reason)
+		}
+		heard[h.ID] = true
+	}
+	if n := c.row.cluster.minority; n > 0 {
+		c.note = append(c.note, fmt.Sprintf("the minority's own subscriber was told of %d living that they are lost", n))
+	}
+	if n := c.twice(); n > 0 {
+		c.note = append(c.note, fmt.Sprintf("%d deaths were told twice to a subscriber that drops known ids", n))
+	}
+	if len(heard) > 0 {
+		c.note = append(c.note, fmt.Sprintf("%d events also went out before they were stored", len(heard)))
+	}
+	if never > 0 {
+		c.note = append(c.note, fmt.Sprintf("%d of those were taken back before", never))
+	}
+}
+
+// twice counts the deaths that a subscriber hears again after it has dropped every
+// message whose id or provisional id it knows.
+func (c *cluster) twice() (n int) {
+	all := slices.Concat(c.ears.events(), c.ears.unstored())
+	slices.SortStableFunc(all, func(a, b heard) int { return a.at.Compare(b.at) })
+	type key struct {
+		by int
+		of string
+	}
+	known, told := map[key]bool{}, map[key]string{}
+	for _, h := range all {
+		id, provisional := key{h.by, h.ID}, key{h.by, cmp.Or(h.Provisional, h.ID)}
+		seen := known[id] || known[provisional]
+		known[id], known[provisional] = true, true
+		switch who := (key{h.by, fmt.Sprint(h.Subject, " ", h.Data.Inc)}); {
+		case seen:
+		case h.Data.Kind == hivebeat.KindLost:
+			// Where a queen told it before, the hive that is back may tell the true cause.
+			if before := told[who]; before != "" && (before == h.Data.Via || h.Data.Via != hivebeat.ViaHive) {
+				n++
+				c.Logf("subscriber %d hears once more that %s is lost: %s, %s", h.by+1, h.Subject, h.ID, h.Data.Reason)
+			}
+			told[who] = h.Data.Via
+		case h.Data.Kind == hivebeat.KindRecovered:
+			delete(told, who)
+		}
+	}
+	return n
+}
+
+// printCluster writes the table of the scenes on three servers.
+func (t *table) printCluster(w *os.File) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.rows) == 0 {
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nThree servers, three replicas (hives promise every %s, workers every %s)\n\n", *hiveEvery, *workerEvery)
+	fmt.Fprintln(&b, "| scene | lost though alive | lost while cut off | events lost / doubled | longest without an answer: common server, otherwise | kill to event: common server p50 / max, otherwise max | longest outage | |")
+	fmt.Fprintln(&b, "|---|---|---|---|---|---|---|---|")
+	for _, r := range t.rows {
+		f := r.cluster
+		if f == nil {
+			f = new(clusterFigures)
+		}
+		if f.missed > 0 {
+			r.verdict += fmt.Sprintf(", but for %d known to be missed", f.missed)
+		}
+		fmt.Fprintf(&b, "| %s | %d | %d | %d / %d | %s, %s | %s, %s | %s | %s |\n", r.name, r.falseDead, r.cutOff, r.eventsLost, r.doubled,
+			some(f.silence), some(f.silenceElse), few(f.events), most(f.eventsElse), some(f.outage), strings.Join(append([]string{r.verdict}, r.note...), "; "))
+	}
+	fmt.Fprintln(&b)
+	for _, r := range t.rows {
+		fmt.Fprintf(&b, "* **%s** (%.0f s) %s. Expected: %s. %s\n", r.name, r.took.Seconds(), r.fault, r.expect, cmp.Or(r.verdict, "?"))
+	}
+	fmt.Fprintln(w, b.String())
+}
+
+func some(d time.Duration) string {
+	if d == 0 {
+		return "–"
+	}
+	return show(d)
+}
+
+func few(d []time.Duration) string {
+	if len(d) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%s / %s (%d)", show(quantile(d, 50)), show(quantile(d, 100)), len(d))
+}
+
+func most(d []time.Duration) string {
+	if len(d) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%s (%d)", show(quantile(d, 100)), len(d))
+}
