@@ -63,18 +63,22 @@ func TestMutants(t *testing.T) {
 	t.Cleanup(func() {
 		t.Logf("\n| fault | reported by | invariant |\n|---|---|---|\n%s", strings.Join(rows, ""))
 	})
-	whole := make(map[string]func() string) // the output of the tests of a package without a fault
+	names := make(map[string][]string) // of tests, by package
 	for i := range list {
 		for _, r := range list[i].red {
-			if pkg, _, ok := r.test(); ok && whole[pkg] == nil {
-				whole[pkg] = sync.OnceValue(func() string {
-					c := exec.CommandContext(t.Context(), "go", "test", "-v", pkg)
-					c.Dir = root
-					out, _ := c.CombinedOutput() // the lines of the tests count
-					return string(out)
-				})
+			if pkg, name, ok := r.test(); ok {
+				names[pkg] = append(names[pkg], name)
 			}
 		}
+	}
+	whole := make(map[string]func() string) // their output without a fault
+	for pkg, list := range names {
+		whole[pkg] = sync.OnceValue(func() string {
+			c := exec.CommandContext(t.Context(), "go", "test", "-v", "-run", "^("+strings.Join(list, "|")+")$", pkg)
+			c.Dir = root
+			out, _ := c.CombinedOutput() // the lines of the tests count
+			return string(out)
+		})
 	}
 	for i := range list {
 		m := &list[i]
