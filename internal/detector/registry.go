@@ -259,7 +259,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
 	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() {
-		b.outcome = w.lineage.Insists(now, inc, seq, every.Duration()/2, w.lineage.Seq() != w.learned, b.outcome)
+		b.outcome = w.lineage.Insists(message(now, inc, v), every.Duration()/2, w.lineage.Seq() != w.learned, b.outcome)
 	}
 	if b.outcome == liveness.Back {
 		r.conflict(now, w, inc, seq)

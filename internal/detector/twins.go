@@ -19,11 +19,16 @@ const (
 	twinWithin = 3 * time.Second
 )
 
+// message is what a lineage has to know of a beat of inc that is heard now.
+func message(now time.Time, inc uint64, v *wire.Volatile) liveness.Message {
+	sent := cmp.Or(int64(v.Boot), v.Sent) // a clock that nobody sets, where there is one
+	return liveness.Message{Inc: inc, Seq: v.Seq, Sent: sent, Heard: now}
+}
+
 // twin finds out whether another incarnation lives beside the one of w that is believed.
 // outcome is that of a message of inc.
 func (r *Registry) twin(now time.Time, w *worker, outcome liveness.Outcome, inc uint64, v *wire.Volatile) {
-	sent := cmp.Or(int64(v.Boot), v.Sent) // a clock that nobody sets, where there is one
-	other, seq := w.lineage.Beside(outcome, liveness.Message{Inc: inc, Seq: v.Seq, Sent: sent, Heard: now}, w.counted())
+	other, seq := w.lineage.Beside(outcome, message(now, inc, v), w.counted())
 	if other != 0 {
 		r.conflict(now, w, other, seq)
 	}

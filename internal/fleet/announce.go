@@ -199,7 +199,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
 	default:
-		o := h.hearLine(e.Inc, e.Seq, h.every, now, now)
+		o := h.hearLine(liveness.Message{Inc: e.Inc, Seq: e.Seq, Heard: now}, 0, now)
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}

@@ -37,7 +37,7 @@ func (v *View) beside(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive b
 	if !v.doubt.IsZero() {
 		return
 	}
-	if inc, seq := h.line.Beside(o, liveness.Message{Inc: s.Inc, Seq: s.Seq, Sent: s.Sent, Heard: now}, alive); inc != 0 {
+	if inc, seq := h.line.Beside(o, message(s, now), alive); inc != 0 {
 		v.conflict(h, inc, seq, now)
 	}
 	if h.line.Asks() {
@@ -48,6 +48,11 @@ func (v *View) beside(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive b
 			}
 		}
 	}
+}
+
+// message is what a lineage has to know of a snapshot that is read now.
+func message(s *wire.SnapshotView, now time.Time) liveness.Message {
+	return liveness.Message{Inc: s.Inc, Seq: s.Seq, Sent: s.Sent, Heard: now}
 }
 
 // noteBeside notes where a hive runs that is not believed.

@@ -79,7 +79,7 @@ func (h *Hive) hear(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcom
 	case h.line.Leaps(s.Inc, s.Seq):
 		return liveness.Stale, refusedLeaps
 	}
-	o := h.hearLine(s.Inc, s.Seq, hivebeat.Millis(s.Every).Duration(), heard, now)
+	o := h.hearLine(message(s, now), hivebeat.Millis(s.Every).Duration()/2, heard)
 	switch {
 	case o.Accepted(), o == liveness.Same && !h.line.Ended(): // Same: its number is known from elsewhere, its content is not
 		return o, nil

@@ -92,16 +92,18 @@ func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
 // hearLine asks the lineage, and remembers whose place a new incarnation takes.
 // An incarnation that was superseded comes back once the one that took its place
 // is gone, if nothing that goes on of it can be late mail: it never ended. heard is
-// when that was sent, at the earliest; every is what its sender promises.
-func (h *Hive) hearLine(inc, seq uint64, every time.Duration, heard, now time.Time) liveness.Outcome {
+// when that was sent, at the earliest. gap is between two messages of its sender, at
+// least; 0: it is none, but what another queen knows.
+func (h *Hive) hearLine(m liveness.Message, gap time.Duration, heard time.Time) liveness.Outcome {
+	inc, seq, now := m.Inc, m.Seq, m.Heard
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
 	gone := (h.live == hivebeat.Left || h.live == hivebeat.Lost) && !heard.Before(h.since)
 	if o == liveness.Stale && gone && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) {
 		o = h.line.Revive(inc, seq)
 	}
-	if (o == liveness.Stale || o == liveness.Older) && heard.Equal(now) { // what is read in doubt may have waited
-		o = h.line.Insists(now, inc, seq, every/2, h.head.Inc == before && h.head.Seq == last, o)
+	if (o == liveness.Stale || o == liveness.Older) && gap > 0 && heard.Equal(now) { // what is read in doubt may have waited
+		o = h.line.Insists(m, gap, h.head.Inc == before && h.head.Seq == last, o)
 	}
 	if o.Accepted() {
 		h.wentOn = inc == before && seq > last+1
@@ -296,7 +298,7 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	if inc == h.line.Inc() && h.worth(inc, seq) <= h.line.Seq() {
 		return false
 	}
-	o := h.hearLine(inc, seq, h.every, now, now)
+	o := h.hearLine(liveness.Message{Inc: inc, Seq: seq, Heard: now}, 0, now)
 	if !o.Accepted() {
 		return false
 	}

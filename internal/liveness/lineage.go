@@ -72,6 +72,7 @@ const wholeWindow = 1<<reorder - 1
 // time.
 type Lineage struct {
 	inc, seq uint64
+	sent     int64  // when seq was, as Message has it; 0: unknown
 	window   uint16 // bit i: seq - i was heard, or is none of our business
 	ended    bool   // it said goodbye
 	died     bool   // its process ended
@@ -91,6 +92,7 @@ type refused struct {
 	n        uint8     // how often, in a row, up to insists
 	alone    uint8     // how often since the valid incarnation did, up to insists
 	mark     uint64    // seq of that one then
+	top      uint64    // and when this was refused first
 	told     bool
 }
 
@@ -204,47 +206,52 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 	return Stale
 }
 
-// Insists takes a message with this (inc, seq) that Hear refused as o, Stale or Older,
-// and says what it is after all: Conflict, once, if this incarnation has advanced three
-// times in a row, gap apart or more. One message that was forged silences a sender that
-// lives. Where that one was of the valid incarnation, with a seq far ahead, and nothing
-// above was heard since the three began, the incarnation goes on from here: Back, or Next
-// where the conflict was told before. Messages that may have waited somewhere are not for
-// Insists.
+// Insists takes a message that Hear refused as o, Stale or Older, and says what it is
+// after all: Conflict, once, if this incarnation has advanced three times in a row, gap
+// apart or more. One message that was forged silences a sender that lives. Where that one
+// was of the valid incarnation, with a seq far ahead, and nothing above was heard since
+// the three began, the incarnation goes on from here: Back, or Next where the conflict was
+// told before. Messages that may have waited somewhere are not for Insists.
 //
-// What has a lower seq of the valid incarnation may just be late. It is not where the
-// seq leapt, as was heard here and not elsewhere, or where that goes on for
-// hivebeat.KeepGone.
-func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, heard bool, o Outcome) Outcome {
-	i := slices.IndexFunc(l.others, func(o other) bool { return o.inc == inc })
-	r := &l.refused
+// What was sent before the row began is no advance: of an incarnation whose place was
+// taken, the clock of its sender says so. A lower incarnation than the valid one, which
+// was never seen, waits for that one to be late: it goes on for hivebeat.KeepGone, or
+// both answer (Beside). What has a lower seq of the valid incarnation may just be late. It
+// is not where the seq leapt, as was heard here and not elsewhere, or where for
+// hivebeat.KeepGone each was sent after the one with the highest seq, or has none above
+// what had been heard when that began: all mail from before has come.
+func (l *Lineage) Insists(m Message, gap time.Duration, heard bool, o Outcome) Outcome {
+	x, r, now := l.other(m.Inc), &l.refused, m.Heard
+	late := m.Inc == l.inc && m.Seq < l.seq && !(heard && l.leapt > 0 && m.Seq > l.leapt)
 	switch {
-	case inc != l.inc && (i < 0 || !l.others[i].advanced):
+	case m.Inc != l.inc && (x == nil || !x.advanced):
 		return o
-	case r.inc != inc || now.Sub(r.at) > inARow*gap:
-		*r = refused{inc: inc, seq: seq, since: now, at: now, n: 1, alone: 1, mark: l.seq}
+	case r.inc != m.Inc || now.Sub(r.at) > inARow*gap || late && m.Seq > r.top && (l.sent <= 0 || m.Sent <= l.sent):
+		*r = refused{inc: m.Inc, seq: m.Seq, since: now, at: now, n: 1, alone: 1, mark: l.seq, top: l.seq}
 		return o
-	case seq <= r.seq || now.Sub(r.at) < gap:
+	case m.Seq <= r.seq || now.Sub(r.at) < gap:
+		return o
+	case x != nil && x.superseded && x.ref.inc == m.Inc && m.Sent > 0 && !x.ref.after(&m, r.since):
 		return o
 	}
 	if r.mark != l.seq {
 		r.alone, r.mark = 0, l.seq
 	}
-	r.seq, r.at, r.n, r.alone = seq, now, min(r.n+1, insists), min(r.alone+1, insists)
-	if late := inc == l.inc && seq < l.seq && !(heard && l.leapt > 0 && seq > l.leapt); late && now.Sub(r.since) < hivebeat.KeepGone {
+	r.seq, r.at, r.n, r.alone = m.Seq, now, min(r.n+1, insists), min(r.alone+1, insists)
+	if (late || o == Older) && now.Sub(r.since) < hivebeat.KeepGone {
 		return o
 	}
-	tell := r.n == insists && !r.told && (i < 0 || l.others[i].rounds < rounds)
+	tell := r.n == insists && !r.told && (x == nil || x.rounds < rounds)
 	if tell {
 		r.told = true
-		if i >= 0 {
-			l.others[i].rounds = rounds
+		if x != nil {
+			x.rounds = rounds
 		}
 	}
-	back := inc == l.inc && !l.ended && r.alone == insists
+	back := m.Inc == l.inc && !l.ended && r.alone == insists
 	if back {
-		l.Rewind(seq)
-		r.alone, r.mark = 0, seq
+		l.Rewind(m.Seq)
+		r.alone, r.mark = 0, m.Seq
 	}
 	switch {
 	case back && tell:
@@ -258,7 +265,9 @@ func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, hea
 }
 
 // Rewind makes seq the last one of the valid incarnation, though a higher one was heard.
-func (l *Lineage) Rewind(seq uint64) { l.seq, l.window, l.leapt = seq, wholeWindow, 0 }
+func (l *Lineage) Rewind(seq uint64) {
+	l.seq, l.sent, l.window, l.leapt = seq, 0, wholeWindow, 0
+}
 
 // Ahead reports whether inc lies hivebeat.MaxAhead ahead both of now and of the valid
 // incarnation, whose clock may be right where that of the caller is not: one that no
@@ -294,7 +303,7 @@ func (l *Lineage) same(seq uint64) Outcome {
 		l.leapt = l.seq
 	}
 	l.advance(seq - l.seq)
-	l.seq = seq
+	l.seq, l.sent = seq, 0
 	return Next
 }
 
@@ -332,7 +341,7 @@ func (l *Lineage) addLost(n uint64) {
 // begin makes inc the valid one. What it sent before is not missed: we may have
 // come later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
-	l.inc, l.seq, l.window, l.ended, l.died, l.leapt = inc, seq, wholeWindow, false, false, 0
+	l.inc, l.seq, l.sent, l.window, l.ended, l.died, l.leapt = inc, seq, 0, wholeWindow, false, false, 0
 	l.refused, l.ref, l.twin = refused{}, ref{}, twin{called: l.twin.called}
 	for i := range l.others { // each is half of a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0

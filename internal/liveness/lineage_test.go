@@ -406,7 +406,7 @@ func TestInsists(t *testing.T) {
 				}
 				o := l.Hear(7, s.seq, true)
 				if o == Stale {
-					o = l.Insists(now, 7, s.seq, gap, !c.learned, o)
+					o = l.Insists(Message{Inc: 7, Seq: s.seq, Heard: now}, gap, !c.learned, o)
 				}
 				if o != s.want {
 					t.Fatalf("step %d, seq %d: %s, want %s", i, s.seq, o, s.want)

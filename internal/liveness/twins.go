@@ -87,7 +87,7 @@ func (l *Lineage) Beside(o Outcome, m Message, alive bool) (inc, seq uint64) {
 	t := &l.twin
 	switch {
 	case o.Begins():
-		l.ref = ref{m.Inc, m.Sent, m.Heard}
+		l.ref, l.sent = ref{m.Inc, m.Sent, m.Heard}, m.Sent
 		if n := len(l.others); alive && o != First && !l.others[n-1].over {
 			t.inc = l.others[n-1].inc
 			t.asks = t.called.IsZero() || m.Heard.Sub(t.called) >= seldom
@@ -96,6 +96,7 @@ func (l *Lineage) Beside(o Outcome, m Message, alive bool) (inc, seq uint64) {
 	case o == Next:
 		t.valid = t.valid || t.awaits(&m) && l.ref.after(&m, t.called)
 		l.ref.note(&m)
+		l.sent = m.Sent
 	case o == Stale || o == Older:
 		x := l.other(m.Inc)
 		if x == nil || !x.advanced || x.over || x.rounds >= rounds {

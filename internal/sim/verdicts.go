@@ -20,12 +20,12 @@ func (h *hive) judged(s *detector.Step) {
 	h.moves[move{s.Worker, s.N}] = h.w.now
 	l := life{h.id + "/" + s.Worker, s.Inc}
 	x := h.recalled(s.Worker)
-	switch s.Kind {
+	switch r, _ := h.core.Record(h.w.time(), s.Worker); s.Kind {
 	case hivebeat.KindStalled:
 		h.judgedStalled(x, s)
 		return
 	case hivebeat.KindConflict:
-		h.together(x.id, s.Inc, x.inc)
+		h.together(x.id, s.Inc, r.Inc) // nothing is told of one that it knew before it began again
 		return
 	case hivebeat.KindState:
 		return
