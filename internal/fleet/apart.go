@@ -14,7 +14,7 @@ import (
 // for after the hive was due to be heard:
 //
 //	deadline ─┬─ acknowledged since ─▶ lost, as the brake has it
-//	          └─ not ─▶ this queen is apart: unverified, and nobody is told
+//	          └─ not ─▶ this queen is apart: unverified, and no event says so
 //	                      └─ acknowledged again ─▶ called, and E + 2 × every to be heard ─▶ judged anew
 //
 // Where only one server keeps the store, that this one does not answer says little: then
