@@ -59,7 +59,7 @@ func (v *View) Prove(asked, now time.Time) {
 		}
 		h.blind = v.blind - v.heardAs(now).Sub(h.judged)
 		if h.released {
-			v.unhold(h) // else nobody releases it again
+			v.unhold(h) // else it is never released again
 		}
 		if h.heldBy != nil {
 			h.releaseAt = v.lostAt(h)
