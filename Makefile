@@ -88,9 +88,11 @@ deploy-check: ## Alerts and dashboard in deploy/, held against a live fabric by 
 sim: ## Faults under a virtual clock, SIM_SEEDS=2500 seeds from SIM_FIRST=1 on (SIM_LATE=60s: messages up to a minute late)
 	$(GO) test -count=1 -timeout 2h -v ./internal/sim -run 'TestSeeds|TestKept' -sim.first $(SIM_FIRST) -sim.seeds $(SIM_SEEDS) -sim.late $(SIM_LATE)
 
+# MUTANTS='-sim.search 5000 -sim.keep DIR' looks in more seeds, and puts their shortened plans into DIR.
+MUTANTS ?=
 .PHONY: mutants
-mutants: ## Break the judgement on purpose, one place at a time: the seeds, plans and tests that are named have to say so (RUN=TestMutants/x)
-	$(GO) test -count=1 -timeout 3h -v ./internal/sim -run '$(if $(filter .,$(RUN)),TestMutants,$(RUN))' -sim.mutants
+mutants: ## Break the judgement on purpose, one place at a time: the seeds, plans and tests that are named have to fail (RUN=TestMutants/x)
+	$(GO) test -count=1 -timeout 3h -v ./internal/sim -run '$(if $(filter .,$(RUN)),TestMutants$$,$(RUN))' -sim.mutants $(MUTANTS)
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target, FUZZTIME=10s each (FUZZ_IN=internal/wire for those below it)

@@ -12,8 +12,12 @@ import (
 // Two processes with one id are found by a roll call that both answer
 // (liveness.Lineage.Beside), and told with the places where they run.
 
-// twinGap is the least time between two such calls. A worker answers once a second.
-const twinGap = 2 * time.Second
+const (
+	// twinGap is the least time between two such calls. A worker answers once a second.
+	twinGap = 2 * time.Second
+	// twinWithin is how long an answer may take, the spread included.
+	twinWithin = 3 * time.Second
+)
 
 // message is what a lineage has to know of a beat of inc that is heard now.
 func message(now time.Time, inc uint64, v *wire.Volatile) liveness.Message {
@@ -44,7 +48,7 @@ func (r *Registry) AskTwins(now time.Time) bool {
 	}
 	r.twinsAt = now.Add(twinGap)
 	for w := range r.twins {
-		w.lineage.Asked(now)
+		w.lineage.Asked(now, twinWithin)
 		if w.lineage.Sure() {
 			r.locate(w)
 		}

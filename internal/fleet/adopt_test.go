@@ -362,6 +362,48 @@ func TestOrphansThatEndedStayDead(t *testing.T) {
 	}
 }
 
+// The deadline of a worker may have passed before its hive is lost: it is asked first.
+func TestOrphansHaveTimeToAnswer(t *testing.T) {
+	o := newOrphans(t, 1, 1)
+	o.hive.Workers[0].Every = 10_000
+	o.snapshot(1)
+	o.pass(2, 51)
+	o.expect("a roll is called", "hive joined", "hive late missed", "hive lost missed")
+	o.pass(52, 53)
+	o.expect("it does not answer", "w0 lost hive")
+}
+
+// What a lost hive said before it was takes none of its workers out of the care of the
+// queen, not even those that the queen has lost: one may come back.
+func TestALatePageGivesNobodyBack(t *testing.T) {
+	page := func(n uint64, w hivebeat.Record) *hivebeat.Snapshot {
+		s := snapshotOf("h", 100, 5, w)
+		s.Page, s.Pages = n, 2
+		return s
+	}
+	v := New(45 * time.Second)
+	mustFeed(t, v, page(0, workerOf("w0")), at(0))
+	for s := 1.0; s < 120; s++ {
+		settleChecks(v, at(s))
+	}
+	w1 := workerOf("w1")
+	w1.Live, w1.Cause = hivebeat.Lost, hivebeat.CauseMissed
+	mustFeed(t, v, page(1, w1), at(120))
+	w0 := v.Hive("h").Worker("w0")
+	if !v.Adopted("h") || w0.ward == nil || w0.Record().Live != hivebeat.Lost {
+		t.Fatalf("w0 is %s, adopted %v, hive adopted %v", w0.Record().Live, w0.ward != nil, v.Adopted("h"))
+	}
+	f := w0.Record().Facts
+	f.Seq += 5
+	body, err := wire.EncodeBeat(&hivebeat.Beat{V: 1, Hive: "h", Worker: "w0", Facts: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Beat("h", "w0", body, at(121)); err != nil || w0.Record().Live != hivebeat.Alive {
+		t.Errorf("%s after it came back: %v", w0.Record().Live, err)
+	}
+}
+
 func TestOrphansLiveOn(t *testing.T) {
 	o := newOrphans(t, 2, 2)
 	o.pass(1, 45)

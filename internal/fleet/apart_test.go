@@ -48,6 +48,23 @@ func TestApartEnds(t *testing.T) {
 	}
 }
 
+// What the store acknowledges, and was asked for before, was perhaps acknowledged before
+// the cut.
+func TestApartEndsByWhatIsAskedSince(t *testing.T) {
+	s := newStage(t, BrakeRule{})
+	s.v.SetReplicas(3)
+	s.add("eu", 4).run(30*time.Second).silence("eu", 0, 4).run(20 * time.Second)
+	before := s.now
+	s.until("it may be cut off", time.Minute, func() bool { return s.v.Apart() != "" })
+	s.run(time.Second)
+	if s.v.Prove(before, s.now); s.v.Apart() == "" {
+		t.Error("asked before, and it is not cut off any more")
+	}
+	if s.v.Prove(s.now, s.now); s.v.Apart() != "" {
+		t.Errorf("asked since, and %s", s.v.Apart())
+	}
+}
+
 // Without a replicated store, and where every silence is to be believed, no queen takes
 // itself for the one that is cut off.
 func TestNeverApart(t *testing.T) {

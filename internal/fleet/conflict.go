@@ -15,6 +15,8 @@ const (
 	// twinGap is the least time between two such calls of one hive, which answers once in
 	// hivecore.RollGap.
 	twinGap = 5 * time.Second
+	// twinWithin is how long an answer may take: it may be the next one that is due.
+	twinWithin = twinGap + time.Second
 	// twinPace is the pace of the first ones, of all hives: where many begin again at once
 	// their next snapshots have to do.
 	twinPace = 100 * time.Millisecond
@@ -97,12 +99,10 @@ func (v *View) askTwins(now time.Time) {
 		case h.line.Sure() || now.Sub(v.twinAsked) >= twinPace:
 			v.twinAsked, h.twinAsked = now, now
 			v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: AskSpread})
-			fallthrough
-		default:
-			h.line.Asked(now)
-		}
-		if h.line.Sure() {
-			v.locate(h)
+			h.line.Asked(now, twinWithin)
+			if h.line.Sure() {
+				v.locate(h)
+			}
 		}
 		delete(v.twins, h)
 	}

@@ -174,6 +174,30 @@ func TestOldMailRevivesNobody(t *testing.T) {
 	}
 }
 
+// Two hives had one id, and the younger was lost. The key of the elder brings it back
+// only where it was put since: the elder may be gone too.
+func TestAKeyRevivesNobody(t *testing.T) {
+	adopt := func(age time.Duration) *Hive {
+		v := New(45 * time.Second)
+		mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+		mustFeed(t, v, snapshotOf("h", 200, 1), at(5))
+		settleChecks(v, at(28))
+		settleChecks(v, at(50))
+		var page wire.SnapshotView
+		if err := wire.ParseSnapshot(encode(t, snapshotOf("h", 100, 5)), &page); err != nil {
+			t.Fatal(err)
+		}
+		v.Adopt(&page, age, at(60))
+		return v.Hive("h")
+	}
+	if h := adopt(11 * time.Second); h.Inc() != 200 || h.Live() != hivebeat.Lost {
+		t.Errorf("put before the younger was lost: %s, incarnation %d", h.Live(), h.Inc())
+	}
+	if h := adopt(9 * time.Second); h.Inc() != 100 || h.Live() != hivebeat.Alive {
+		t.Errorf("put since: %s, incarnation %d", h.Live(), h.Inc())
+	}
+}
+
 // An entry may have no promises: who is known by such a one alone is not given up
 // within the default one, as its own may be longer.
 func TestAbsenceByTheRosterAlone(t *testing.T) {

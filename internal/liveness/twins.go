@@ -11,16 +11,21 @@ import (
 // are two: a conflict.
 //
 // What was on its way is no answer: by the clock of its sender an answer was sent after
-// the call (ref). One whose messages do not say when they were sent is in conflict when
-// both have advanced in turn some times.
+// the call, and did not come before that (ref); and it comes soon. One whose messages do
+// not say when they were sent is in conflict when both have advanced in turn some times.
 
 const (
 	// twice is how often both must have answered: one old message may look like an
 	// answer, where all that came before it was on its way for as long.
 	twice = 2
-	// takenEvery is how often a roll is called because a place was taken alone: a worker
-	// that crashes in a loop is no reason to call all others each time.
-	takenEvery = time.Minute
+	// early is by how much an answer may seem to come before it was sent: its sender was
+	// never heard sooner. More than that says that all before were on their way for long.
+	early = 500 * time.Millisecond
+	// seldom is how often a roll is called because a place was taken alone, or after inVain
+	// calls that not both answered: a worker that crashes in a loop is no reason to call all
+	// others each time, and neither is old mail.
+	seldom = time.Minute
+	inVain = 5
 	// drift is by how many parts of the time that passed two clocks may come apart.
 	drift = 1000
 	// maxApart bounds the time between two messages by the clock of their sender.
@@ -43,10 +48,14 @@ type ref struct {
 }
 
 // after reports whether m was sent after t: not before, if the message of r was not on
-// its way at all.
+// its way at all, which is not so where m seems to be heard before it was sent.
 func (r *ref) after(m *Message, t time.Time) bool {
 	d := m.Sent - r.sent
-	return r.inc == m.Inc && r.sent > 0 && d > 0 && d < maxApart.Milliseconds() && r.heard.Add(time.Duration(d)*time.Millisecond).After(t)
+	if r.inc != m.Inc || r.sent <= 0 || d <= 0 || d > maxApart.Milliseconds() {
+		return false
+	}
+	sent := r.heard.Add(time.Duration(d) * time.Millisecond)
+	return sent.After(t) && sent.Sub(m.Heard) <= early
 }
 
 // note remembers m, if it was on its way for no longer, or if its clock was set back.
@@ -61,11 +70,12 @@ func (r *ref) note(m *Message) {
 // twin is the incarnation that may live beside the valid one.
 type twin struct {
 	inc          uint64    // 0: there is none
-	since        time.Time // what both say that they sent after this is an answer; zero: the roll is to be called first
-	valid, other bool      // has answered
+	called       time.Time // when the last roll call was
+	until        time.Time // so long its answers are awaited
+	valid, other bool      // has answered it
 	both         uint8     // roll calls that both answered
+	calls        uint8     // all of them, up to inVain
 	asks         bool      // a roll call is wanted
-	called       time.Time // when the last one was
 }
 
 // Beside finds out whether the incarnation that is not believed lives beside the valid
@@ -79,12 +89,12 @@ func (l *Lineage) Beside(o Outcome, m Message, alive bool) (inc, seq uint64) {
 	case o.Begins():
 		l.ref, l.sent = ref{m.Inc, m.Sent, m.Heard}, m.Sent
 		if n := len(l.others); alive && o != First && !l.others[n-1].over {
-			t.inc, t.since = l.others[n-1].inc, m.Heard
-			t.asks = t.called.IsZero() || m.Heard.Sub(t.called) >= takenEvery
+			t.inc = l.others[n-1].inc
+			t.asks = t.called.IsZero() || m.Heard.Sub(t.called) >= seldom
 		}
 		return 0, 0
 	case o == Next:
-		t.valid = t.valid || t.asked() && l.ref.after(&m, t.since)
+		t.valid = t.valid || t.awaits(&m) && l.ref.after(&m, t.called)
 		l.ref.note(&m)
 		l.sent = m.Sent
 	case o == Stale || o == Older:
@@ -95,13 +105,14 @@ func (l *Lineage) Beside(o Outcome, m Message, alive bool) (inc, seq uint64) {
 		if m.Sent <= 0 {
 			return l.inTurn(x)
 		}
-		if t.inc != m.Inc {
-			*t = twin{inc: m.Inc, since: m.Heard, asks: true, called: t.called}
-			x.ref.note(&m)
-			return 0, 0
+		switch {
+		case t.inc != m.Inc:
+			*t = twin{inc: m.Inc, asks: true, called: t.called}
+		case t.awaits(&m):
+			t.other = t.other || x.ref.after(&m, t.called)
+		default:
+			t.asks = t.calls < inVain || m.Heard.Sub(t.called) >= seldom
 		}
-		t.other = t.other || t.asked() && x.ref.after(&m, t.since)
-		t.asks = t.asks || t.asked() && t.called.Before(t.since)
 		x.ref.note(&m)
 	default:
 		return 0, 0
@@ -109,7 +120,7 @@ func (l *Lineage) Beside(o Outcome, m Message, alive bool) (inc, seq uint64) {
 	if !t.valid || !t.other {
 		return 0, 0
 	}
-	t.valid, t.other, t.since = false, false, time.Time{}
+	t.valid, t.other, t.until = false, false, time.Time{}
 	if t.both++; t.both < twice {
 		t.asks = true
 		return 0, 0
@@ -134,8 +145,8 @@ func (l *Lineage) inTurn(x *other) (inc, seq uint64) {
 	return x.inc, x.seq
 }
 
-// asked reports whether a message may be an answer.
-func (t *twin) asked() bool { return !t.since.IsZero() }
+// awaits reports whether m may be an answer.
+func (t *twin) awaits(m *Message) bool { return !m.Heard.After(t.until) }
 
 // Asks reports whether the roll is to be called, so that the valid incarnation and
 // another one show that they live.
@@ -144,13 +155,11 @@ func (l *Lineage) Asks() bool { return l.twin.asks }
 // Sure reports whether both have answered once: the next call decides.
 func (l *Lineage) Sure() bool { return l.twin.both > 0 }
 
-// Asked says that the roll is called now.
-func (l *Lineage) Asked(now time.Time) {
+// Asked says that the roll is called now, and that the answers come within that time.
+func (l *Lineage) Asked(now time.Time, within time.Duration) {
 	t := &l.twin
-	t.asks, t.called = false, now
-	if !t.asked() {
-		t.since = now
-	}
+	t.asks, t.called, t.until, t.valid, t.other = false, now, now.Add(within), false, false
+	t.calls = min(t.calls+1, inVain)
 }
 
 // other returns what is known of an incarnation that is not the valid one.

@@ -1,6 +1,7 @@
 package liveness
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -66,7 +67,7 @@ func (p *pair) run(until time.Duration) {
 			p.hear(now, f.m)
 		}
 		if n := len(p.calls); p.Asks() && (n == 0 || now-p.calls[n-1] >= 2*s) {
-			p.Asked(epoch.Add(now))
+			p.Asked(epoch.Add(now), 3*s)
 			p.calls = append(p.calls, now)
 			for i, x := range p.list {
 				x.answers = now + time.Duration(1+i)*150*time.Millisecond
@@ -185,5 +186,37 @@ func TestACrashLoopCallsSeldom(t *testing.T) {
 	p.run(300 * s)
 	if len(p.found) > 0 || len(p.calls) < 4 || len(p.calls) > 6 {
 		t.Errorf("%d conflicts, and calls %v", len(p.found), p.calls)
+	}
+}
+
+// An observer that begins when one has ended knows nothing of how long its messages take:
+// a fifth of them come up to a minute later, in any order, and in bunches.
+func TestOldMailOfOneThatIsNotKnown(t *testing.T) {
+	const runs = 2000
+	conflicts, calls := 0, 0
+	for seed := range uint64(runs) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		p := &pair{}
+		every := time.Duration(1000+r.IntN(26_000)) * time.Millisecond
+		held := time.Duration(r.IntN(60_000)) * time.Millisecond // until when a link holds all, in a third of the runs
+		for at, seq := 30*s, uint64(1); at < 99*s; at, seq = at+every, seq+1 {
+			comes := at
+			switch {
+			case r.IntN(5) == 0:
+				comes += time.Duration(r.IntN(60_000)) * time.Millisecond
+			case seed%3 == 0:
+				comes = max(comes, 100*s+held)
+			}
+			if comes > 100*s { // else the observer was not there
+				p.flying = append(p.flying, flying{comes, Message{Inc: 10 + 20*(seed%2), Seq: seq, Sent: epoch.Add(at).UnixMilli()}})
+			}
+		}
+		p.list = []*process{{inc: 20, from: 100 * s, to: forever}}
+		p.run(200 * s)
+		conflicts += len(p.found)
+		calls += len(p.calls)
+	}
+	if conflicts > 0 || calls > 8*runs {
+		t.Errorf("%d conflicts in %d runs, and %d roll calls", conflicts, runs, calls)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
@@ -190,6 +191,35 @@ func TestAHiveInTheBucketIsKnown(t *testing.T) {
 	call := fleet.RollCall{Hive: "h", Spread: r.c.view.Spread()}
 	if last := r.calls[len(r.calls)-1]; last != call {
 		t.Errorf("called last: %+v, want %+v", last, call)
+	}
+}
+
+// A queen that begins answers once it has heard the hives whose keys are in the bucket,
+// or has waited for them.
+func TestAQueenThatBeginsWaitsForItsHives(t *testing.T) {
+	for _, heard := range []bool{false, true} {
+		c := New(Config{ID: "q", Fresh: hivebeat.Fresh, Random: func() float64 { return 0.5 }}, epoch)
+		c.Connection(epoch, core.Connection{Up: true})
+		c.StoreOpened(epoch)
+		if !c.Ready(epoch).Read {
+			t.Fatal("nothing is read")
+		}
+		c.RosterRead(epoch, nil)
+		c.Kept(epoch, &ledger.Entry{Hive: "h", Inc: 100, Seq: 2, Payload: encodeFor(t, 2, worker("w")), Stored: 4 * time.Second, TTL: 41 * time.Second})
+		c.ReadDone(epoch, nil)
+		if c.Ready(epoch).Serve || c.Warm() {
+			t.Error("it answers at once")
+		}
+		now := epoch.Add(coldStart - time.Millisecond)
+		if heard {
+			c.Snapshot(now, "", encodeFor(t, 3, worker("w")))
+		}
+		if c.Ready(now).Serve != heard {
+			t.Errorf("after %v it answers: %t, its hive was heard: %t", now.Sub(epoch), !heard, heard)
+		}
+		if now = epoch.Add(coldStart); c.Ready(now).Serve == heard || !c.Warm() {
+			t.Errorf("after %v it is warm: %t", now.Sub(epoch), c.Warm())
+		}
 	}
 }
 

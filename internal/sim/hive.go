@@ -60,12 +60,6 @@ func (h *hive) start() {
 		k, ok := w.store.get(hivesKey(h.id, page))
 		more = ok && h.core.Recall(w.time(), &k.Entry)
 	}
-	var s hivebeat.Snapshot
-	h.core.Fill(w.time(), &s)
-	for _, r := range s.Workers { // recalled
-		h.turns(h.known.of(h.id+"/"+r.Worker), r.Live, r.Inc)
-		h.ended[life{h.id + "/" + r.Worker, r.Inc}] = r.Cause == hivebeat.CauseExit
-	}
 	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.speak("") })
 	h.linkChanged()
 }
@@ -82,6 +76,7 @@ func (h *hive) handle(m *message) {
 				h.w.trace(h.name, "refuses a beat of %s %d/%d", m.from.ident, m.from.inc, m.seq)
 			}
 		})
+		h.recalled(m.from.self.(*worker).id)
 	}
 }
 

@@ -1,7 +1,7 @@
 package sim
 
 import (
-	"context"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -11,16 +11,16 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
 var (
 	mutants = flag.Bool("sim.mutants", false, "TestMutants runs")
-	search  = flag.Int("sim.search", 0, "in how many seeds TestMutants looks for a mutant that nothing reports")
-	keepIn  = flag.String("sim.keep", "", "a directory for the shortened plans of the seeds that it finds so")
+	search  = flag.Int("sim.search", 400, "in how many seeds TestMutants looks for one that reports a fault")
+	keepIn  = flag.String("sim.keep", "", "a directory: TestMutants puts shortened plans there of the seeds that it finds")
 	asked   = flag.String("sim.ask", "", "what TestAsked runs")
 )
 
@@ -38,10 +38,17 @@ type mutant struct {
 	red      []red
 }
 
-// red is what has to fail: a seed, a kept plan, or a test.
+// red is what has to fail.
 type red struct {
-	what string // "seed 51", "plan queens-argue", "test ./internal/fleet TestX"
+	what string // "seed": one of the first -sim.search; "plan queens-argue"; "test ./internal/fleet TestX"
 	by   string // the invariant; empty for a test
+}
+
+// test returns the package and the name of a test.
+func (r *red) test() (pkg, name string, ok bool) {
+	what, ok := strings.CutPrefix(r.what, "test ")
+	pkg, name, _ = strings.Cut(what, " ")
+	return pkg, name, ok
 }
 
 // TestMutants breaks the code in one place at a time. The seeds, kept plans and tests
@@ -56,68 +63,129 @@ func TestMutants(t *testing.T) {
 	t.Cleanup(func() {
 		t.Logf("\n| fault | reported by | invariant |\n|---|---|---|\n%s", strings.Join(rows, ""))
 	})
-	for i, m := range list {
+	names := make(map[string][]string) // of tests, by package
+	for i := range list {
+		for _, r := range list[i].red {
+			if pkg, name, ok := r.test(); ok {
+				names[pkg] = append(names[pkg], name)
+			}
+		}
+	}
+	whole := make(map[string]func() string) // their output without a fault
+	for pkg, list := range names {
+		whole[pkg] = sync.OnceValue(func() string {
+			c := exec.CommandContext(t.Context(), "go", "test", "-v", "-run", "^("+strings.Join(list, "|")+")$", pkg)
+			c.Dir = root
+			out, _ := c.CombinedOutput() // the lines of the tests count
+			return string(out)
+		})
+	}
+	for i := range list {
+		m := &list[i]
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			found := m.run(t)
+			found := m.run(t, whole)
 			rows[i] = fmt.Sprintf("| %s | %s |\n", m.broken, found)
 		})
 	}
 }
 
+// TestMutantsMatchTheCode fails where a change of the code has left a mutant behind, and
+// where one is not in the table of docs/RELIABILITY.md.
+func TestMutantsMatchTheCode(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs/RELIABILITY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range readMutants(t) {
+		if _, _, err := m.code(); err != nil {
+			t.Errorf("testdata/mutants, %s: %v", m.name, err)
+		}
+		if !strings.Contains(string(page), "\n| "+m.broken+" |") {
+			t.Errorf("docs/RELIABILITY.md has no row for %q: make mutants prints it", m.broken)
+		}
+		for _, r := range m.red {
+			if plan, ok := strings.CutPrefix(r.what, "plan "); ok {
+				if _, err := ReadPlan(filepath.Join(keepFailed, plan+".json")); err != nil {
+					t.Errorf("%s: %v", m.name, err)
+				}
+			}
+		}
+	}
+}
+
 // run returns what reported m, for the table.
-func (m *mutant) run(t *testing.T) (found string) {
+func (m *mutant) run(t *testing.T, whole map[string]func() string) (found string) {
 	dir := t.TempDir()
 	overlay := m.overlay(t, dir)
 	var whats, bys []string
 	for _, r := range m.red {
-		if pkg, ok := strings.CutPrefix(r.what, "test "); ok {
-			pkg, name, _ := strings.Cut(pkg, " ")
+		if pkg, name, ok := r.test(); ok {
+			if !strings.Contains(whole[pkg](), "--- PASS: "+name+" ") {
+				t.Errorf("%s does not pass without the fault:\n%.5000s", r.what, whole[pkg]())
+			}
 			if passes(t, compile(t, overlay, dir, pkg), pkg, name) {
 				t.Errorf("%s passes", r.what)
 			}
-			whats, bys = append(whats, "`"+name+"`"), append(bys, "")
+			whats = append(whats, fmt.Sprintf("`%s.%s`", filepath.Base(pkg), name))
 			continue
 		}
-		if by, text := answer(r.what); by != "" {
-			t.Errorf("%s fails without the fault: %s, %s", r.what, by, text)
-		}
-		by, text := ask(t, compile(t, overlay, dir, simulation), r.what, time.Minute)
-		if by != r.by {
-			t.Errorf("%s: %q %s, want %q", r.what, by, text, r.by)
-		}
-		whats, bys = append(whats, r.what), append(bys, by)
-	}
-	if t.Failed() && *search > 0 {
-		seed, text := ask(t, compile(t, overlay, dir, simulation), fmt.Sprintf("search %d", *search), time.Hour)
-		t.Logf("found in %d seeds: %q %s", *search, seed, text)
-		if *keepIn != "" && seed != "" {
-			if err := os.Rename(filepath.Join(dir, "plan.json"), filepath.Join(*keepIn, m.name+".json")); err != nil {
-				t.Error(err)
+		what := r.what
+		if what == "seed" {
+			what = m.search(t, overlay, dir, r.by)
+		} else if by, text := ask(t, compile(t, overlay, dir, simulation), what, ""); by != r.by {
+			t.Errorf("%s: %q %s, want %q", what, by, text, r.by)
+			if *keepIn != "" {
+				m.search(t, overlay, dir, r.by)
 			}
 		}
+		if by, text := answer(what); what != "" && by != "" {
+			t.Errorf("%s fails without the fault: %s, %s", what, by, text)
+		}
+		whats, bys = append(whats, what), append(bys, r.by)
 	}
-	return strings.Join(whats, ", ") + " | " + strings.Join(bys, ", ")
+	return strings.Join(whats, ", ") + " | " + cmp.Or(strings.Join(bys, ", "), "–")
+}
+
+// search returns the first seed that breaks an invariant.
+func (m *mutant) search(t *testing.T, overlay, dir, by string) (seed string) {
+	keep := ""
+	if *keepIn != "" {
+		keep = filepath.Join(*keepIn, m.name+".json")
+	}
+	seed, text := ask(t, compile(t, overlay, dir, simulation), fmt.Sprintf("search %d %s", *search, by), keep)
+	t.Logf("%s in %d seeds: %q %s", by, *search, seed, text)
+	if seed == "" {
+		t.Errorf("none of %d seeds breaks: %s", *search, by)
+	}
+	return seed
+}
+
+// code returns the file with the fault in it, and its path.
+func (m *mutant) code() (path, code string, err error) {
+	path, err = filepath.Abs(filepath.Join(root, m.file))
+	if err != nil {
+		return "", "", err
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		return "", "", err
+	}
+	if n := strings.Count(string(whole), m.old); n != 1 {
+		return "", "", fmt.Errorf("%s has this %d times:\n%s", m.file, n, m.old)
+	}
+	return path, strings.Replace(string(whole), m.old, m.new, 1), nil
 }
 
 // overlay writes what the flag -overlay of go build takes.
 func (m *mutant) overlay(t *testing.T, dir string) string {
-	path, err := filepath.Abs(filepath.Join(root, m.file))
+	path, code, err := m.code()
 	if err != nil {
 		t.Fatal(err)
-	}
-	code, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(code), m.old); n != 1 {
-		t.Fatalf("%s has this %d times:\n%s", m.file, n, m.old)
 	}
 	broken, overlay := filepath.Join(dir, "broken.go"), filepath.Join(dir, "overlay.json")
 	replace, err := json.Marshal(map[string]map[string]string{"Replace": {path: broken}})
-	err = errors.Join(err,
-		os.WriteFile(broken, []byte(strings.Replace(string(code), m.old, m.new, 1)), 0o600),
-		os.WriteFile(overlay, replace, 0o600))
+	err = errors.Join(err, os.WriteFile(broken, []byte(code), 0o600), os.WriteFile(overlay, replace, 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +198,7 @@ func compile(t *testing.T, overlay, dir, pkg string) (binary string) {
 	if _, err := os.Stat(binary); err == nil {
 		return binary
 	}
-	c := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, pkg)
+	c := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, pkg)
 	c.Dir = root
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("the fault does not compile: %v\n%s", err, out)
@@ -140,32 +208,30 @@ func compile(t *testing.T, overlay, dir, pkg string) (binary string) {
 
 // start runs a test binary in the directory of its package. Code with a fault may go on
 // for ever, and take all memory for it.
-func start(t *testing.T, binary, pkg string, within time.Duration, args ...string) (out string, err error) {
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	c := exec.CommandContext(ctx, "bash", append([]string{"-c", `ulimit -v 4000000; exec "$0" "$@"`, binary}, args...)...)
+func start(t *testing.T, binary, pkg string, args ...string) (out string, err error) {
+	c := exec.CommandContext(t.Context(), "bash", append([]string{"-c", `ulimit -v 4000000; exec "$0" "$@"`, binary}, args...)...)
 	c.Dir = filepath.Join(root, pkg)
 	b, err := c.CombinedOutput()
 	return string(b), err
 }
 
-// passes reports whether a test passes with the fault. Without it, it has to.
+// passes reports whether a test passes with the fault.
 func passes(t *testing.T, binary, pkg, name string) bool {
-	whole := exec.CommandContext(t.Context(), "go", "test", "-v", "-run", "^"+name+"$", pkg)
-	whole.Dir = root
-	if out, err := whole.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+name) {
-		t.Errorf("%s does not pass without the fault: %v\n%s", name, err, out)
-	}
-	out, err := start(t, binary, pkg, time.Minute, "-test.run", "^"+name+"$")
+	out, err := start(t, binary, pkg, "-test.run", "^"+name+"$", "-test.timeout", "1m")
 	if err != nil && !strings.Contains(out, "--- FAIL: "+name) {
 		t.Errorf("%s does not fail, it breaks off: %v\n%.5000s", name, err, out)
 	}
 	return err == nil
 }
 
-// ask has TestAsked of a test binary run one thing, and returns what it found.
-func ask(t *testing.T, binary, what string, within time.Duration) (by, text string) {
-	out, err := start(t, binary, simulation, within, "-test.run", "^TestAsked$", "-test.timeout", "0", "-sim.ask", what, "-sim.keep", filepath.Dir(binary))
+// ask has TestAsked of a test binary run one thing, and returns what it found. keep is
+// the file of the shortened plan, if it is to be kept.
+func ask(t *testing.T, binary, what, keep string) (by, text string) {
+	within := "10m"
+	if keep != "" {
+		within = "0"
+	}
+	out, err := start(t, binary, simulation, "-test.run", "^TestAsked$", "-test.timeout", within, "-sim.ask", what, "-sim.keep", keep)
 	for line := range strings.Lines(out) {
 		if n, _ := fmt.Sscanf(line, "answer %q %q", &by, &text); n == 2 {
 			return by, text
@@ -185,9 +251,10 @@ func TestAsked(t *testing.T) {
 }
 
 // answer runs a seed or a kept plan, and returns the invariant that it breaks, or
-// searches many seeds, and returns the first one that breaks any.
+// searches many seeds, and returns the first one that breaks the invariant it is told.
 func answer(what string) (by, text string) {
 	kind, arg, _ := strings.Cut(what, " ")
+	arg, by, _ = strings.Cut(arg, " ")
 	n, err := strconv.Atoi(arg)
 	var p Plan
 	switch kind {
@@ -196,17 +263,7 @@ func answer(what string) (by, text string) {
 	case "seed":
 		p = Generate(uint64(n), 0, 0)
 	case "search":
-		s := RunSeeds(1, n, 0, 0, 1, nil)
-		if len(s.Failed) == 0 {
-			return "", ""
-		}
-		f := s.Failed[0]
-		r := Shorten(f.Plan, f.Broken.Invariant)
-		r.Plan.Why = r.Broken.String()
-		if err := WritePlan(filepath.Join(*keepIn, "plan.json"), r.Plan); err != nil {
-			return "", err.Error()
-		}
-		return fmt.Sprintf("seed %d", f.Plan.Seed), f.Broken.String()
+		return first(n, Invariant(by))
 	default:
 		err = errors.New("a seed, a plan or a search")
 	}
@@ -223,7 +280,36 @@ func answer(what string) (by, text string) {
 	return "", ""
 }
 
-// readMutants reads testdata/mutants, whose README says how an entry looks.
+// first returns the first of n seeds that breaks an invariant. Here -sim.keep is a file.
+func first(n int, by Invariant) (seed, text string) {
+	for i := range uint64(n) {
+		r, err := Run(Generate(1+i, 0, 0), false)
+		if err != nil || r.Broken == nil || r.Broken.Invariant != by {
+			continue
+		}
+		if *keepIn != "" {
+			s := Shorten(r.Plan, by)
+			s.Plan.Why = s.Broken.String()
+			if err := WritePlan(*keepIn, s.Plan); err != nil {
+				return "", err.Error()
+			}
+		}
+		return fmt.Sprintf("seed %d", 1+i), r.Broken.String()
+	}
+	return "", ""
+}
+
+// readMutants reads testdata/mutants. An entry says
+//
+//	file: the file that is broken
+//	fault: how, for the table in docs/RELIABILITY.md
+//	red: seed: the invariant that one of the first 400 seeds breaks
+//	red: plan NAME: the invariant that a kept plan breaks
+//	red: test PACKAGE NAME
+//
+// with one line or more of the last three kinds, and after an empty line what changes,
+// as a diff has it, with so many lines around that it is there once. What is above the
+// first entry of a file is for people.
 func readMutants(t *testing.T) (list []mutant) {
 	files, err := filepath.Glob("testdata/mutants/*.txtar")
 	if err != nil || len(files) == 0 {

@@ -46,6 +46,18 @@ func (s *sightings) of(id string) *sighting {
 	return x
 }
 
+// recalled returns the sighting of a worker, which the hive may know from its last life.
+func (h *hive) recalled(id string) *sighting {
+	x := h.known.of(h.id + "/" + id)
+	if r, ok := h.core.Record(h.w.time(), id); ok && x.inc == 0 {
+		x.inc, x.incAt, x.live, x.since, x.looping = r.Inc, h.w.now, r.Live, h.w.now, r.Looping
+		if h.ended[life{x.id, r.Inc}] = r.Cause == hivebeat.CauseExit; r.Looping {
+			x.restarts = slices.Repeat([]time.Duration{h.w.now - r.Since.Duration()}, 3)
+		}
+	}
+	return x
+}
+
 // lives reports whether the observer takes it for living.
 func (s *sighting) lives() bool { return s.live == hivebeat.Alive || s.live == hivebeat.Late }
 

@@ -19,7 +19,7 @@ func (o *observer) wrongly(l life, format string, args ...any) {
 func (h *hive) judged(s *detector.Step) {
 	h.moves[move{s.Worker, s.N}] = h.w.now
 	l := life{h.id + "/" + s.Worker, s.Inc}
-	x := h.known.of(l.ident)
+	x := h.recalled(s.Worker)
 	switch r, _ := h.core.Record(h.w.time(), s.Worker); s.Kind {
 	case hivebeat.KindStalled:
 		h.judgedStalled(x, s)
@@ -207,10 +207,11 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 }
 
 // together holds it against the truth that two incarnations are in conflict: both ran at
-// the same time.
+// the same time, or a was refused as b began, and goes on.
 func (o *observer) together(id string, a, b uint64) {
 	x, y := o.w.lives[life{id, a}], o.w.lives[life{id, b}]
-	if a == b || x == nil || y == nil || !x.alive() && x.died < y.born || !y.alive() && y.died < x.born { // nothing is sent in another's name
+	apart := x == nil || y == nil || !x.alive() && x.died < y.born || !y.alive() && y.died < x.born
+	if a == b || apart && !o.outlived(id, a, b) { // nothing is sent in another's name
 		o.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", o.name, id, a, b)
 	}
 }
