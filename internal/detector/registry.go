@@ -254,8 +254,8 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
 	gone := (w.live == hivebeat.Left || w.live == hivebeat.Lost) && (r.doubt.IsZero() || !r.doubt.Before(w.since))
-	if b.outcome == liveness.Stale && gone &&
-		now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) {
+	gone = gone && now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())
+	if b.outcome == liveness.Stale && (gone || w.lineage.Misled(message(now, inc, v), w.began)) {
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
 	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() {

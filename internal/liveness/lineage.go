@@ -75,6 +75,7 @@ type Lineage struct {
 	sent     int64  // when seq was, as Message has it; 0: unknown
 	window   uint16 // bit i: seq - i was heard, or is none of our business
 	ended    bool   // it said goodbye
+	lower    bool   // it took the place of a higher one, which was not alive, and was never seen before
 	died     bool   // its process ended
 	leapt    uint64 // the seq before the last leap; 0: there was none
 	lost     uint64
@@ -164,6 +165,7 @@ func (l *Lineage) Hear(inc, seq uint64, alive bool) Outcome {
 			return Stale // one that was refused before does not come back by a replay
 		}
 		l.supersede(inc, seq)
+		l.lower = true
 		return TakenOver
 	case at >= 0:
 		return l.aside(at, seq, Older)
@@ -204,6 +206,14 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 		}
 	}
 	return Stale
+}
+
+// Misled reports whether m, which Hear refused as Stale, shows that late mail made the
+// valid incarnation, which began then: that is a lower one, whose first message came when
+// the higher one was not alive, and the higher one sent m after that. Then it is for Revive.
+func (l *Lineage) Misled(m Message, began time.Time) bool {
+	x := l.other(m.Inc)
+	return l.lower && m.Inc > l.inc && x != nil && x.ref.after(&m, began)
 }
 
 // Insists takes a message that Hear refused as o, Stale or Older, and says what it is
@@ -341,7 +351,7 @@ func (l *Lineage) addLost(n uint64) {
 // begin makes inc the valid one. What it sent before is not missed: we may have
 // come later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
-	l.inc, l.seq, l.sent, l.window, l.ended, l.died, l.leapt = inc, seq, 0, wholeWindow, false, false, 0
+	l.inc, l.seq, l.sent, l.window, l.ended, l.lower, l.died, l.leapt = inc, seq, 0, wholeWindow, false, false, false, 0
 	l.refused, l.ref, l.twin = refused{}, ref{}, twin{called: l.twin.called}
 	for i := range l.others { // each is half of a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0

@@ -344,6 +344,85 @@ func TestTakeFollows(t *testing.T) {
 }
 
 // One that is refused and goes on lives.
+// Late mail of a lower incarnation takes the place of one that is late, until that goes on.
+func TestLateMailTakesNoPlaceForLong(t *testing.T) {
+	at := func(d time.Duration) time.Time { return time.Unix(1_000_000, 0).Add(d) }
+	for name, c := range map[string]struct {
+		lower bool // the lower one was never seen before
+		sent  time.Duration
+		want  bool
+	}{
+		"goes on":                {true, 45 * time.Second, true},
+		"is late mail too":       {true, 35 * time.Second, false},
+		"was known, and is back": {false, 45 * time.Second, false},
+	} {
+		var l Lineage
+		hear := func(inc, seq uint64, sent, heard time.Duration, alive bool) Message {
+			m := Message{Inc: inc, Seq: seq, Sent: at(sent).UnixMilli(), Heard: at(heard)}
+			o := l.Hear(inc, seq, alive)
+			if o == Stale && !alive {
+				o = l.Revive(inc, seq)
+			}
+			l.Beside(o, m, alive)
+			return m
+		}
+		if !c.lower {
+			hear(10, 1, 0, 0, true)
+		}
+		hear(20, 1, time.Second, time.Second, true)
+		hear(20, 2, 11*time.Second, 20*time.Second, true) // itself a bit late
+		if hear(10, 5, 0, 40*time.Second, false); l.Inc() != 10 {
+			t.Fatalf("%s: %d is valid", name, l.Inc())
+		}
+		m := hear(20, 3, c.sent, 46*time.Second, true)
+		if got := l.Misled(m, at(40*time.Second)); got != c.want {
+			t.Errorf("the higher one %s: misled is %t", name, got)
+		}
+		if got := l.Revive(20, 3); got != TakenOver || l.Misled(m, at(0)) {
+			t.Errorf("%s: then %s", name, got)
+		}
+	}
+}
+
+// What an incarnation sent before its place was taken, or before it was refused, is no
+// sign that it lives, however often and far apart it comes. What it sends then is.
+func TestLateMailDoesNotInsist(t *testing.T) {
+	const gap = 5 * time.Second
+	at := func(d time.Duration) time.Time { return time.Unix(1_000_000, 0).Add(d) }
+	for name, c := range map[string]struct {
+		inc   uint64 // which is refused, beside 20; 10 was the valid one before
+		seqs  []uint64
+		sent  time.Duration // the first one, and each gap later
+		heard time.Duration // after it was sent
+		want  int           // the first that is a conflict
+	}{
+		"of one whose place was taken": {10, []uint64{5, 6, 7, 8, 9}, 10 * time.Second, 50 * time.Second, -1},
+		"of one that lives":            {10, []uint64{5, 6, 7, 8, 9}, 61 * time.Second, 0, 2},
+		"of one that was never seen":   {9, []uint64{5, 6, 7, 8, 9}, 61 * time.Second, 0, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l Lineage
+			hear := func(inc, seq uint64, sent, heard time.Duration) Outcome {
+				m := Message{Inc: inc, Seq: seq, Sent: at(sent).UnixMilli(), Heard: at(heard)}
+				o := l.Hear(inc, seq, true)
+				if o == Stale || o == Older {
+					o = l.Insists(m, gap, true, o)
+				}
+				l.Beside(o, m, true)
+				return o
+			}
+			hear(10, 1, 0, 0)
+			hear(20, 1, 60*time.Second, 60*time.Second)
+			for i, seq := range c.seqs {
+				sent := c.sent + time.Duration(i)*2*gap
+				if o := hear(c.inc, seq, sent, sent+c.heard); (o == Conflict) != (i == c.want) {
+					t.Errorf("message %d: %s", i, o)
+				}
+			}
+		})
+	}
+}
+
 func TestInsists(t *testing.T) {
 	const gap = 5 * time.Second
 	type said struct {

@@ -32,11 +32,11 @@ const (
 	maxApart = 7 * 24 * time.Hour
 )
 
-// Message is what Beside has to know of a message.
+// Message is what Beside and Insists have to know of a message.
 type Message struct {
 	Inc, Seq uint64
 	Sent     int64     // by a clock of its sender, in ms; 0: it does not say
-	Heard    time.Time // when it was read. What may have waited before is not for Beside
+	Heard    time.Time // when it was read. What may have waited before is for neither
 }
 
 // ref is the message of an incarnation that was on its way for the least time, as far as
