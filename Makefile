@@ -15,6 +15,7 @@ FUZZTIME  ?= 10s
 FUZZ_IN   ?= .
 SIM_FIRST ?= 1
 SIM_SEEDS ?= 2500
+SIM_LATE  ?= 0s
 TOOLS     ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hivebeat/tools
 GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 LINT_PKG  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -84,8 +85,8 @@ deploy-check: ## Alerts and dashboard in deploy/, held against a live fabric by 
 	cd deploy && $(GO) test -count=1 ./...
 
 .PHONY: sim
-sim: ## Faults under a virtual clock, SIM_SEEDS=2500 seeds from SIM_FIRST=1 on
-	$(GO) test -count=1 -timeout 15m -v ./internal/sim -run 'TestSeeds|TestKept' -sim.first $(SIM_FIRST) -sim.seeds $(SIM_SEEDS)
+sim: ## Faults under a virtual clock, SIM_SEEDS=2500 seeds from SIM_FIRST=1 on (SIM_LATE=60s: messages up to a minute late)
+	$(GO) test -count=1 -timeout 2h -v ./internal/sim -run 'TestSeeds|TestKept' -sim.first $(SIM_FIRST) -sim.seeds $(SIM_SEEDS) -sim.late $(SIM_LATE)
 
 # MUTANTS='-sim.search 5000 -sim.keep DIR' looks in more seeds, and puts their shortened plans into DIR.
 MUTANTS ?=

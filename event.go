@@ -52,6 +52,8 @@ type EventData struct {
 	MarginMS *Millis `json:"margin_ms,omitempty"` // how far past its deadline a recovered one was heard
 	Missing  uint64  `json:"missing,omitempty"`   // gap: how many transitions nobody can tell
 	Zone     string  `json:"zone,omitempty"`      // brake: whose
+	Believed *Place  `json:"believed,omitempty"`  // conflict: where the one runs that is believed, and the other one
+	Refused  *Place  `json:"refused,omitempty"`
 }
 
 // Who reached a verdict.

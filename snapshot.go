@@ -16,6 +16,7 @@ type Snapshot struct {
 	Bye     string            `msgpack:"bye,omitempty" json:"bye,omitempty"`   // set on the last snapshot of a hive that leaves in order
 	Conn    string            `msgpack:"conn,omitempty" json:"conn,omitempty"` // of the hive's NATS connection: <server id>/<client id>
 	RW      Millis            `msgpack:"rw,omitempty" json:"rw,omitempty"`     // reconnect wait of that
+	PID     uint64            `msgpack:"pid,omitempty" json:"pid,omitempty"`   // process id of the hive
 	Labels  map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`
 	Host    Host              `msgpack:"host" json:"host"`
 	GPUs    []GPU             `msgpack:"gpus,omitempty" json:"gpus,omitempty"`
@@ -71,6 +72,8 @@ type Record struct {
 	Missed  uint64       `msgpack:"missed,omitempty" json:"missed,omitempty"` // beats that should have come since the last one
 	Stalled bool         `msgpack:"stalled,omitempty" json:"stalled,omitempty"`
 	Rival   uint64       `msgpack:"rival,omitempty" json:"rival,omitempty"` // incarnation of another process that beats under this id, and is not believed
+	RivalAt Place        `msgpack:"rival_at,omitempty" json:"rival_at,omitzero"`
+	Addr    string       `msgpack:"addr,omitempty" json:"addr,omitempty"`   // of the connection of the one that is believed, while there is a Rival
 	Ended   uint64       `msgpack:"ended,omitempty" json:"ended,omitempty"` // lost: when its process ended, by the Boot clock of its beats; 0 where that is not known
 	Facts
 	Age   Millis `msgpack:"age" json:"age"`     // since the last beat, by the hive's monotonic clock
@@ -83,6 +86,15 @@ type Record struct {
 	Restarts uint64 `msgpack:"restarts,omitempty" json:"restarts,omitempty"`
 	Looping  bool   `msgpack:"looping,omitempty" json:"looping,omitempty"`
 	Proc     Proc   `msgpack:"os,omitempty" json:"os,omitzero"`
+}
+
+// Place is where a process runs, as far as that is known.
+type Place struct {
+	Inc  uint64 `msgpack:"-" json:"inc,omitempty"`               // its incarnation; a Record says it elsewhere
+	Host string `msgpack:"host,omitempty" json:"host,omitempty"` // of the machine, as the process sees it
+	PID  uint64 `msgpack:"pid,omitempty" json:"pid,omitempty"`   // process id
+	Conn string `msgpack:"conn,omitempty" json:"conn,omitempty"` // of its NATS connection: <server id>/<client id>
+	Addr string `msgpack:"addr,omitempty" json:"addr,omitempty"` // of the client, as that server sees it: <ip>:<port>
 }
 
 // Transition is one step in a worker's life, numbered by its hive.

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/beatfabric/hivebeat"
 )
 
 // DisconnectSubject is where a NATS server tells, in its system account, of each
@@ -51,6 +54,43 @@ func (d Disconnect) Evidence() bool {
 // that stay.
 func (d Disconnect) Passing() bool {
 	return d.Reason == "Client Closed" && d.Lived > 0 && d.Lived < PassingWithin
+}
+
+// SplitConn takes apart what ConnID made, or a beat says: the id of a server, which can
+// be a token of a subject, and of a client there.
+func SplitConn(conn string) (server string, client uint64, ok bool) {
+	server, id, _ := strings.Cut(conn, "/")
+	client, err := strconv.ParseUint(id, 10, 64)
+	return server, client, err == nil && client > 0 && hivebeat.ValidID(server) && server != "PING" // which are all servers
+}
+
+// ConnzRequest returns the question to a server, in its system account, for one of its
+// clients: an answer is for ParseConnz.
+func ConnzRequest(server string, client uint64) (subject string, payload []byte) {
+	return "$SYS.REQ.SERVER." + server + ".CONNZ", fmt.Appendf(nil, `{"cid":%d}`, client)
+}
+
+// ParseConnz returns the address of the client, as its server sees it. ok is false where
+// the answer does not say it: the client is gone, or in the server's own process.
+func ParseConnz(payload []byte, client uint64) (addr string, ok bool) {
+	var m struct {
+		Data struct {
+			Connections []struct {
+				ID   uint64 `json:"cid"`
+				IP   string `json:"ip"`
+				Port uint16 `json:"port"`
+			} `json:"connections"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(payload, &m) != nil {
+		return "", false
+	}
+	for _, c := range m.Data.Connections {
+		if ip, err := netip.ParseAddr(c.IP); c.ID == client && err == nil {
+			return netip.AddrPortFrom(ip, c.Port).String(), true
+		}
+	}
+	return "", false
 }
 
 var errNoDisconnect = errors.New("names no server or no client")

@@ -61,3 +61,30 @@ func TestParseDisconnect(t *testing.T) {
 		}
 	}
 }
+
+func TestConnectionsAreLocated(t *testing.T) {
+	for conn, want := range map[string]bool{
+		"NABC/42": true, "NABC": false, "NABC/": false, "/42": false, "NABC/0": false, "NABC/-1": false, "N.ABC/1": false, "*/1": false, "PING/1": false, ">/1": false, "": false,
+	} {
+		if server, client, ok := bus.SplitConn(conn); ok != want || ok && (server != "NABC" || client != 42) {
+			t.Errorf("%q is client %d of %q: %t", conn, client, server, ok)
+		}
+	}
+	if subject, payload := bus.ConnzRequest("NABC", 42); subject != "$SYS.REQ.SERVER.NABC.CONNZ" || string(payload) != `{"cid":42}` {
+		t.Errorf("asks %s %s", subject, payload)
+	}
+	for answer, want := range map[string]string{
+		`{"server":{},"data":{"connections":[{"cid":42,"ip":"192.0.2.1","port":4222}]}}`: "192.0.2.1:4222",
+		`{"data":{"connections":[{"cid":42,"ip":"2001:db8::1","port":4222}]}}`:           "[2001:db8::1]:4222",
+		`{"data":{"connections":[{"cid":41,"ip":"192.0.2.1","port":4222}]}}`:             "",
+		`{"data":{"connections":[{"cid":42,"ip":"","port":0}]}}`:                         "",
+		`{"data":{"connections":[{"cid":42,"ip":"a name","port":1}]}}`:                   "",
+		`{"data":{"connections":[]}}`:                                                    "",
+		`{"error":{"code":400}}`:                                                         "",
+		`garbage`:                                                                        "",
+	} {
+		if addr, ok := bus.ParseConnz([]byte(answer), 42); addr != want || ok != (want != "") {
+			t.Errorf("%s: %q, %t", answer, addr, ok)
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"sync"
 	"time"
 
@@ -298,6 +299,7 @@ func (h *Hive) build(why bus.Why) ([][]byte, error) {
 	}
 	s := h.head(time.Now())
 	s.Conn, s.RW = bus.ConnID(h.nc), hivebeat.MillisOf(bus.ReconnectWaitOf(h.nc))
+	s.PID = uint64(os.Getpid())
 	if why == bus.WhyLast {
 		s.Bye = byeStopped
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
 // recallWithin bounds how long the first snapshot waits for the last one that a
@@ -26,7 +27,8 @@ func (h *Hive) recall(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	kv, err := js.KeyValue(ctx, h.subjects.Bucket(hivebeat.BucketHives))
+	asked, bucket := time.Now(), h.subjects.Bucket(hivebeat.BucketHives)
+	s, err := js.Stream(ctx, "KV_"+bucket)
 	if err != nil {
 		h.log.Debug("no last snapshot", slog.Any("err", err))
 		return
@@ -36,12 +38,18 @@ func (h *Hive) recall(ctx context.Context) {
 		if page > 0 {
 			key += "." + strconv.Itoa(page)
 		}
-		entry, err := kv.Get(ctx, key)
+		m, err := s.GetLastMsgForSubject(ctx, "$KV."+bucket+"."+key)
 		if err != nil {
 			return
 		}
+		// By the server's clock alone; a marker of a key that expired has no payload.
+		now := time.Now()
+		e := ledger.Entry{Payload: m.Data, Stored: max(0, s.CachedInfo().TimeStamp.Add(now.Sub(asked)).Sub(m.Time))}
+		if ttl, err := time.ParseDuration(m.Header.Get(jetstream.MsgTTLHeader)); err == nil {
+			e.TTL = ttl
+		}
 		h.mu.Lock()
-		more = h.core.Recall(entry.Value())
+		more = h.core.Recall(now, &e)
 		h.mu.Unlock()
 	}
 }

@@ -144,6 +144,7 @@ func (l *loop) do(ctx context.Context, r *hivecore.Ready) error {
 		l.publish(n.Append(nil))
 	}
 	l.link.Send(ctx, r.Signals)
+	l.link.Locate(ctx, r.Seek)
 	if !r.Wake.Equal(l.armed) {
 		l.armed = r.Wake
 		l.wake.Reset(time.Until(r.Wake))

@@ -152,7 +152,7 @@ func restartWith(t *testing.T, srv *embedded.Server, jetStream bool) *embedded.S
 
 func TestJetStreamAwayAndBack(t *testing.T) {
 	t.Parallel()
-	srv := bustest.Server(t)
+	srv := bustest.Server(t, bustest.Configure(func(o *embedded.Options) { o.ServerName = "n1" }))
 	nc := bustest.Conn(t, srv)
 	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})
 	q.warm()
@@ -176,9 +176,14 @@ func TestJetStreamAwayAndBack(t *testing.T) {
 	dies.kill()
 	q.eventually("judged all the same", func() bool { return q.live("dies") == hivebeat.Lost && q.live("h") == hivebeat.Alive })
 	q.eventually("the worker's steps wait", func() bool { return q.Stats().EventsWaiting == 2 })
+	q.logged("make room, and restart it")
+	q.eventually("the server is named", func() bool {
+		return strings.Contains(fmt.Sprint(q.ask(api.VerbSummary, api.Request{}).Status.Unsure), "JetStream is off at n1") && q.Stats().StoreTrouble == "needs_restart"
+	})
 
 	restartWith(t, srv, true)
 	q.logged("JetStream is back")
+	q.eventually("no server is named", func() bool { return q.Stats().StoreTrouble == "" })
 	waitStored(t, nc, hivebeat.KindLost, "dies", "")
 	bustest.Eventually(t, patience, func() (bool, string) {
 		n := 0

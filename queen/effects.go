@@ -97,6 +97,7 @@ func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time)
 	}
 	q.publishLive(r.Live)
 	q.link.Send(work, r.Signals)
+	q.link.Locate(work, r.Seek)
 	for i := range r.Puts {
 		q.store.putter.Offer(r.Puts[i])
 	}

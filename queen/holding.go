@@ -322,7 +322,7 @@ func (q *Queen) release(ctx context.Context, id query.HoldID) api.Answer {
 	case away != "":
 		return q.refuse(ctx, api.CodeUnavailable, away)
 	case len(claims) == 0:
-		return q.refuse(ctx, api.CodeNotFound, id.Asker+" holds nothing under "+id.ID)
+		return q.refuse(ctx, api.CodeNotFound, "no hold "+id.ID+" of asker "+id.Asker)
 	}
 	q.holdAll(ctx, l, claims)
 	for _, c := range claims {

@@ -288,7 +288,7 @@ func TestTheBrakeOfOneQueenStopsThePicksOfAnother(t *testing.T) {
 	began := time.Now()
 	q2.eventually("the other queen does not pick it, and says why", func() bool {
 		a := q2.ask(api.VerbPick, api.Request{Hive: held})
-		return len(a.Picks) == 0 && slices.ContainsFunc(a.Status.Unsure, func(s string) bool { return strings.Contains(s, "q1 holds") })
+		return len(a.Picks) == 0 && slices.ContainsFunc(a.Status.Unsure, func(s string) bool { return strings.Contains(s, "q1 doubts") })
 	})
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("for %v the other queen went on picking %s", took, held)

@@ -35,8 +35,10 @@ func (q *Queen) status(now time.Time) api.Status {
 	}
 	switch trouble := q.core.StoreTrouble(); {
 	case q.cfg.NoJetStream:
+	case trouble == queencore.NeedsRestart && s.JetStream:
+		unsure("%s, perhaps as a disk is full: make room and restart that server", q.core.StoppedStore())
 	case trouble == queencore.NeedsRestart:
-		unsure("JetStream does not answer since it had no space: make room and restart that nats-server; events wait, deaths go out unstored: %s", q.store.reason())
+		unsure("%s, perhaps as a disk is full: make room and restart that server; events wait, deaths go out unstored: %s", q.core.StoppedStore(), q.store.reason())
 	case trouble == queencore.NoSpace && s.JetStream:
 		unsure("JetStream had no space when it was written to last: events wait, deaths go out unstored")
 	case trouble == queencore.NoSpace:

@@ -76,7 +76,9 @@ func (q *Queen) keep(work context.Context) {
 		q.missedEvents()
 		q.tellStores(work, l)
 		_ = q.post(work, q.core.Renewed)
-	}, report)
+	}, report, func(what string) {
+		_ = q.post(work, func(now time.Time) { q.core.StoreStopped(now, what) })
+	})
 }
 
 // tellStores says in the service info, and to other queens, which buckets and stream

@@ -50,9 +50,13 @@ func (f *PrefixFlag) subjects() hivebeat.Subjects {
 	return s
 }
 
+// viewerEvery has top and watch without an answer for 3 s at most, where their server is
+// stopped and another one is not.
+const viewerEvery = 2 * time.Second
+
 // connect connects as name, for a command that asks a question: it fails fast.
 func (f *ConnFlags) connect(ctx context.Context, name string, opts ...nats.Option) (*nats.Conn, error) {
-	return f.dial(ctx, bus.Config{Name: name, FailFast: true, Options: opts})
+	return f.dial(ctx, bus.Config{Name: name, Every: viewerEvery, FailFast: true, Options: opts})
 }
 
 // join connects as name, for an agent, which goes on trying. every is its promise.

@@ -104,6 +104,9 @@ func (cmd *pickCmd) print(c *console, ans *api.Answer) error {
 			err = fmt.Errorf("%w; passed over: %s", errNothing, passed)
 		}
 		hint := "\"hivebeat ls workers\" lists what there is; ask for less, or another --model (a glob of the whole name, and case counts)"
+		if cmd.For == api.ForGPU {
+			hint = "\"hivebeat ls hives\" lists the memory that is free; ask for less of it"
+		}
 		if ans.Passed[api.PassedNoSlots] > 0 {
 			hint = "a worker is picked once it says how many requests it takes at a time: hivebeat worker --slots N, or Slots in its Config"
 		}

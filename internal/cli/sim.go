@@ -23,6 +23,7 @@ type simCmd struct {
 	Seed    uint64        `placeholder:"N" help:"First seed (default 1)." group:"Search for faults" env:"HIVEBEAT_SIM_SEED"`
 	Seeds   int           `placeholder:"COUNT" help:"How many seeds (default 1 with --seed, 200 without)." group:"Search for faults" env:"HIVEBEAT_SIM_SEEDS"`
 	For     time.Duration `placeholder:"DUR" help:"Simulated time of each run (default: the seed's choice)." group:"Search for faults" env:"HIVEBEAT_SIM_FOR"`
+	Late    time.Duration `placeholder:"DUR" help:"Delay a fifth of the messages by up to this, and hold only what does not rest on messages in time: no resurrection, no false conflict, each event once." group:"Search for faults" env:"HIVEBEAT_SIM_LATE"`
 	Plan    string        `placeholder:"FILE" help:"Run this plan, such as a failing run has left." group:"Search for faults" env:"HIVEBEAT_SIM_PLAN"`
 	Keep    string        `placeholder:"DIR" help:"Write the shortened plan of a failing run there." group:"Search for faults" env:"HIVEBEAT_SIM_KEEP"`
 	Verbose bool          `short:"v" help:"Print all that happens in the run of one seed." group:"Search for faults" env:"HIVEBEAT_SIM_VERBOSE"`
@@ -66,7 +67,7 @@ func (cmd *simCmd) Validate() error {
 	bad := func(flag, format string, args ...any) error {
 		return misused(fmt.Errorf(flag+": "+format, args...), "hivebeat sim --help has examples")
 	}
-	searches := cmd.Seeds != 0 || cmd.For != 0 || cmd.Plan != "" || cmd.Keep != "" || cmd.Verbose
+	searches := cmd.Seeds != 0 || cmd.For != 0 || cmd.Late != 0 || cmd.Plan != "" || cmd.Keep != "" || cmd.Verbose
 	if cmd.asks() && searches {
 		return misused(errors.New("sim: settings are asked about without --seeds, --for, --plan, --keep and -v"),
 			"drop one or the other: with --loss and the like it does not search for faults")
@@ -83,12 +84,14 @@ func (cmd *simCmd) Validate() error {
 		cmd.loss = v
 	}
 	switch {
-	case cmd.Plan != "" && (cmd.Seed != 0 || cmd.Seeds != 0 || cmd.For != 0):
+	case cmd.Plan != "" && (cmd.Seed != 0 || cmd.Seeds != 0 || cmd.For != 0 || cmd.Late != 0):
 		return bad("--plan", "a plan has its own seed and time")
 	case cmd.Seeds < 0 || cmd.Seeds > 10_000_000:
 		return bad("--seeds", "%d is not between 1 and 10000000", cmd.Seeds)
 	case cmd.For < 0 || cmd.For > 24*time.Hour || cmd.For > 0 && cmd.For < time.Minute:
 		return bad("--for", "%s is not between 1m and 24h", cmd.For)
+	case cmd.Late < 0 || cmd.Late > time.Hour:
+		return bad("--late", "%s is not between 0s and 1h", cmd.Late)
 	case cmd.Verbose && cmd.Seeds > 1:
 		return bad("-v", "all that happens is told of one seed only")
 	case cmd.Delay < 0 || cmd.Delay > time.Hour:
@@ -125,7 +128,7 @@ func (cmd *simCmd) Run(ctx context.Context, c *console) error {
 		}
 		return cmd.runOne(c, p)
 	case cmd.Verbose:
-		return cmd.runOne(c, sim.Generate(max(1, cmd.Seed), cmd.For))
+		return cmd.runOne(c, sim.Generate(max(1, cmd.Seed), cmd.For, cmd.Late))
 	}
 	n := cmd.Seeds
 	if n == 0 {
@@ -134,7 +137,7 @@ func (cmd *simCmd) Run(ctx context.Context, c *console) error {
 			n = 1
 		}
 	}
-	s := sim.RunSeeds(max(1, cmd.Seed), n, cmd.For, 1, func() bool { return ctx.Err() != nil })
+	s := sim.RunSeeds(max(1, cmd.Seed), n, cmd.For, cmd.Late, 1, func() bool { return ctx.Err() != nil })
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -195,10 +198,14 @@ const longest = 60
 
 // tellFailure says what did not hold, and how it came to that.
 func (cmd *simCmd) tellFailure(c *console, r *sim.Result) error {
-	hint := fmt.Sprintf("see it again: hivebeat sim --seed %d; all of it: add -v", r.Plan.Seed)
+	hint := fmt.Sprintf("see it again: hivebeat sim --seed %d", r.Plan.Seed)
 	if cmd.For > 0 {
-		hint = fmt.Sprintf("see it again: hivebeat sim --seed %d --for %s; all of it: add -v", r.Plan.Seed, cmd.For)
+		hint += fmt.Sprintf(" --for %s", cmd.For)
 	}
+	if cmd.Late > 0 {
+		hint += fmt.Sprintf(" --late %s", cmd.Late)
+	}
+	hint += "; all of it: add -v"
 	if !cmd.json() {
 		lines := []string{fmt.Sprintf("seed %d, shortened to %d faults:", r.Plan.Seed, len(r.Plan.Faults))}
 		if len(r.History) > longest {

@@ -83,6 +83,18 @@ func (s *restarts) count(now time.Time) (n uint64) {
 // judges in place of one, has no number for that, and damps those that its hive has told.
 func (r *Registry) TellLoops() { r.loops = true }
 
+// loopsOn takes over how many restarts of w there were, and whether it loops. None was
+// later than last.
+func (r *Registry) loopsOn(now, last time.Time, w *worker, n uint64, loops bool) {
+	if n > 0 {
+		w.starts = &restarts{base: now}
+		w.starts.minutes[0] = n
+	}
+	if w.looping = loops; loops {
+		r.calms.Set(w, last.Add(loopQuiet))
+	}
+}
+
 // restarted counts a restart of w, which was told as any transition is.
 func (r *Registry) restarted(now time.Time, w *worker) {
 	d := &w.damping

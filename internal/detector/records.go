@@ -18,6 +18,10 @@ func (r *Registry) record(now time.Time, w *worker, tr []hivebeat.Transition) hi
 
 		Closed: r.closings.Has(w), Restarts: w.starts.count(now), Looping: w.looping,
 	}
+	if rec.Rival != 0 {
+		believed, refused := w.places()
+		rec.Addr, rec.RivalAt = believed.Addr, refused
+	}
 	if w.live == hivebeat.Lost && w.spent.Inc == w.facts.Inc && !w.spent.proved {
 		rec.Ended = w.spent.boot
 	}

@@ -55,13 +55,17 @@ type Registry struct {
 	departed   map[string]*departure // those whose records went
 	departures []*departure          // the same, oldest first
 
+	twins   map[*worker]struct{} // of which both incarnations are to answer a roll call
+	twinsAt time.Time            // not before
+	seek    []string             // connections
+
 	ran   time.Time // when its owner ran last; zero: it does not tell
 	doubt time.Time // since when what is heard may have waited; zero: it did not
 	roll  roll
 
-	warmAt   time.Time       // zero until NATS was there for the first time
-	expected map[string]bool // workers of the last kept snapshot that were not heard yet
-	kept     bool            // expected is known
+	warmAt   time.Time            // zero until NATS was there for the first time
+	expected map[string]*recalled // workers of the last kept snapshot that were not heard yet
+	kept     bool                 // these are all that there were
 	warm     bool
 }
 
@@ -94,6 +98,7 @@ type worker struct {
 	load     load
 	progress progress
 	rival    rival
+	beside   *beside // of the one that is not believed; nil: none was heard
 	damping
 }
 
@@ -176,7 +181,7 @@ func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error
 		if w.spent.before(w.facts.Inc, r.tail.Boot, w.facts.NS) {
 			return Heard{}, errEnded
 		}
-		step, err := r.judge(now, w, w.facts.Inc, r.tail.Seq, w.facts.Every)
+		step, err := r.judge(now, w, w.facts.Inc, &r.tail, w.facts.Every)
 		if err != nil {
 			return step.heard(), err
 		}
@@ -207,6 +212,9 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 		if len(r.workers) >= hivebeat.MaxWorkers {
 			return Heard{}, errFull
 		}
+		if k := r.expected[string(v.Worker)]; k != nil && k.inc > v.Inc && !r.warm {
+			return Heard{}, errOlder // the one that is awaited was alive
+		}
 		if w = r.back(v); w == nil {
 			return Heard{}, errStale
 		}
@@ -215,7 +223,10 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	if w.spent.Inc == v.Inc && !hivebeat.State(v.State).Goodbye() && w.spent.before(v.Inc, v.Boot, string(v.NS)) {
 		return Heard{}, errEnded
 	}
-	step, err := r.judge(now, w, v.Inc, v.Seq, hivebeat.Millis(v.Every))
+	if known && v.Inc != w.facts.Inc {
+		w.hearBeside(v)
+	}
+	step, err := r.judge(now, w, v.Inc, &v.Volatile, hivebeat.Millis(v.Every))
 	if err != nil {
 		return step.heard(), err
 	}
@@ -228,9 +239,10 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	return h, nil
 }
 
-// judge says what a beat of w with this (inc, seq) is, which promises the next one within
+// judge says what a beat of w with these numbers is, which promises the next one within
 // every. The error is set if it is no news.
-func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64, every hivebeat.Millis) (beatStep, error) {
+func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile, every hivebeat.Millis) (beatStep, error) {
+	seq := v.Seq
 	switch {
 	case w.live != hivebeat.Alive:
 	case w.lineage.Ahead(now, inc):
@@ -247,16 +259,19 @@ func (r *Registry) judge(now time.Time, w *worker, inc, seq uint64, every hivebe
 		b.outcome = w.lineage.Revive(inc, seq)
 	}
 	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() {
-		b.outcome = w.lineage.Insists(now, inc, seq, every.Duration()/2, w.lineage.Seq() != w.learned, b.outcome)
+		b.outcome = w.lineage.Insists(message(now, inc, v), every.Duration()/2, w.lineage.Seq() != w.learned, b.outcome)
 	}
 	if b.outcome == liveness.Back {
 		r.conflict(now, w, inc, seq)
 	}
 	if b.outcome.Begins() {
-		w.began, w.rival = now, rival{}
+		w.began, w.rival, w.beside = now, rival{}, nil
 	} else if b.outcome == liveness.Next && w.spent.Inc == inc && !w.spent.proved {
 		w.spent.proved = true // it was sent after that
 		w.lineage.Died(false)
+	}
+	if r.doubt.IsZero() {
+		r.twin(now, w, b.outcome, inc, v)
 	}
 	b.wentOn = seq > before+1
 	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())

@@ -5,6 +5,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // Seed is what somebody else knew of a worker, whose place the registry takes.
@@ -15,6 +16,7 @@ type Seed struct {
 	Facts  hivebeat.Facts
 	Heard  time.Time // when it was heard last
 	Until  time.Time // it is not lost before: it has to be asked first
+	Since  time.Time // of one that is lost or left: since when; zero: now
 
 	// The incarnation whose place this one took, and its last seq, if that is known: a
 	// message of it that is on its way still, or again, brings nobody back.
@@ -45,13 +47,11 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	w.lineage.Take(s.Facts.Inc, s.Facts.Seq)
 	w.learned = s.Facts.Seq
 	w.live, w.cause = s.Live, s.Cause
-	if s.Restarts > 0 {
-		w.starts = &restarts{base: now}
-		w.starts.minutes[0] = s.Restarts
+	from := now
+	if !s.Since.IsZero() {
+		w.since, from = s.Since, s.Since // none began later
 	}
-	if w.looping = s.Looping; w.looping {
-		r.calms.Set(w, now.Add(loopQuiet))
-	}
+	r.loopsOn(now, from, w, s.Restarts, s.Looping)
 	if s.Ended > 0 || s.Live == hivebeat.Lost && s.Cause == hivebeat.CauseExit {
 		w.ended(end{Process: Process{s.Worker, s.Facts.Inc, s.Facts.PID}, boot: s.Ended, ns: s.Facts.NS})
 	}
@@ -59,10 +59,10 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	switch s.Live {
 	case hivebeat.Left:
 		w.lineage.End()
-		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+		r.deadlines.Set(w, w.since.Add(hivebeat.KeepGone))
 	case hivebeat.Lost:
-		w.lostAt = now
-		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+		w.lostAt = w.since
+		r.deadlines.Set(w, w.since.Add(hivebeat.KeepGone))
 	default:
 		w.live, w.cause = hivebeat.Late, hivebeat.CauseHive
 		// Credit is for what was heard before the doubt: what counts from a time since,
@@ -92,7 +92,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() || w.spent.before(inc, 0, "") {
 		return false
 	}
-	step, err := r.judge(now, w, inc, seq, w.facts.Every)
+	step, err := r.judge(now, w, inc, &wire.Volatile{Seq: seq}, w.facts.Every)
 	if err != nil {
 		return false
 	}

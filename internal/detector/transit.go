@@ -39,7 +39,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 	from := w.live
 	switch {
 	case b.outcome == liveness.First:
-		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
+		r.begin(now, w)
 	case b.outcome.Begins(): // also a lower incarnation: it is another process
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
 		r.restarted(now, w)
@@ -132,11 +132,13 @@ func (r *Registry) Next() (time.Time, bool) {
 // conflict tells that two incarnations of w both advance. The verdict on the
 // valid one stands.
 func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
-	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
-	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", w.id, w.facts.Inc, inc)
 	w.rival = rival{inc: inc, seq: seq, at: now, told: now}
 	r.notices = append(r.notices, hivebeat.Notice{ID: w.id, Inc: inc, Believed: w.facts.Inc})
+	believed, refused := w.places()
+	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
+	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", r.hive+"/"+w.id, believed, refused)
 	r.keep(w)
+	r.locate(w)
 }
 
 // rival is the other process of a conflict: the one that is not believed.

@@ -419,7 +419,7 @@ func TestConflictChangesNoVerdict(t *testing.T) {
 	if steps[2].Inc != old.Inc {
 		t.Errorf("the conflict names %d, want the other one, %d", steps[2].Inc, old.Inc)
 	}
-	if want := fmt.Sprintf(`two workers beat as "w": incarnation %d (began `, young.Inc); !strings.HasPrefix(steps[2].Reason, want) {
+	if want := fmt.Sprintf(`two workers beat as "gpu-01/w": incarnation %d (began `, young.Inc); !strings.HasPrefix(steps[2].Reason, want) {
 		t.Errorf("the conflict says %q", steps[2].Reason)
 	}
 	r, _ := b.record("w")

@@ -17,21 +17,6 @@ func (r *Registry) Ran(now time.Time) { r.ran = now }
 // Start begins the time after which an absent worker is evidence.
 func (r *Registry) Start(now time.Time) { r.warmAt = now.Add(WarmAfter) }
 
-// Expect names the workers of the last kept snapshot. Once all were heard the
-// Registry is warm.
-func (r *Registry) Expect(ids []string) {
-	r.kept, r.expected = true, make(map[string]bool, len(ids))
-	for _, id := range ids {
-		if r.workers[id] == nil {
-			r.expected[id] = true
-		}
-	}
-}
-
-// Expected returns how many workers of the last kept snapshot were not heard yet,
-// and whether there is one.
-func (r *Registry) Expected() (n int, known bool) { return len(r.expected), r.kept }
-
 // Warm reports whether the absence of a worker is evidence. Once it is, it
 // stays.
 //
@@ -61,9 +46,24 @@ func (r *Registry) Credit(blind time.Duration) {
 	}
 }
 
-// CreditSilence takes time in which nobody who is silent could be judged out of all
-// judgements by silence.
-func (r *Registry) CreditSilence(d time.Duration) { r.deadlines.Shift(d) }
+// Excuse gives each worker that is silent for longer than it promised as long to be heard
+// as if it had fallen silent at now. The silence of others is judged as ever.
+func (r *Registry) Excuse(now time.Time) {
+	for _, w := range r.sorted {
+		at, ok := r.deadlines.At(w)
+		every, quiet := w.facts.Every.Duration(), w.facts.Quiet.Duration()
+		from := now
+		switch {
+		case w.live == hivebeat.Alive && at.Before(now): // late is told first
+			from = now.Add(liveness.LateAfter(every, quiet))
+		case w.live == hivebeat.Late:
+			from = now.Add(liveness.LostAfter(every, quiet))
+		}
+		if ok && at.Before(from) && w.counted() {
+			r.deadlines.Set(w, from)
+		}
+	}
+}
 
 // Paused counts time in which the hive itself was stopped or starved.
 func (r *Registry) Paused(d time.Duration) {

@@ -63,9 +63,10 @@ const (
 	CheckPayload    = "max_payload"
 	CheckPermission = "permission"
 	CheckJetStream  = "jetstream"
-	CheckStored     = "stored" // a bucket, or the stream
-	CheckQueen      = "queen"  // whether one answers
-	CheckSystem     = "system" // whether the system account tells which connections close
+	CheckStored     = "stored"   // a bucket, or the stream
+	CheckQueen      = "queen"    // whether one answers
+	CheckConflict   = "conflict" // two processes with one id
+	CheckSystem     = "system"   // whether the system account tells which connections close
 )
 
 // Config says what to look for. Role is required.
@@ -170,7 +171,7 @@ func Check(ctx context.Context, nc *nats.Conn, cfg Config) ([]Finding, error) {
 }
 
 var order = []string{
-	CheckConnection, CheckVersion, CheckRoundTrip, CheckPayload, CheckPermission, CheckJetStream, CheckStored, CheckQueen,
+	CheckConnection, CheckVersion, CheckRoundTrip, CheckPayload, CheckPermission, CheckJetStream, CheckStored, CheckQueen, CheckConflict,
 }
 
 // visit is one Check under way.
@@ -248,16 +249,16 @@ func (d *visit) jetStream(ctx context.Context) {
 	}
 	switch {
 	case errors.Is(err, ledger.ErrNoJetStream):
-		d.add(Fail, CheckJetStream, "%s", "start the server with JetStream (nats-server -js) and enable it for this account, or run the queen with --no-jetstream", said)
+		d.add(Fail, CheckJetStream, "%s", "start the server with JetStream (nats-server -js) and enable it for this account, or run the queen with --no-jetstream; "+stoppedHint, said)
 		return
 	case errors.Is(err, ledger.ErrServerTooOld):
 		d.add(Fail, CheckJetStream, "%s", "upgrade nats-server, or run the queen with --no-jetstream", said)
 		return
 	case err != nil:
-		d.add(Fail, CheckJetStream, "%s", "see the server's log: JetStream may be starting, without a leader, or out of space", said)
+		d.add(Fail, CheckJetStream, "%s", "see the server's log: JetStream may be starting, without a leader, or out of space; "+stoppedHint, said)
 		return
 	}
-	d.add(OK, CheckJetStream, "JetStream is on", "")
+	d.jetStreamOff(parts)
 	d.stored = map[string]bool{}
 	for _, part := range parts {
 		d.stored[part.Stream] = part.Exists
@@ -273,6 +274,22 @@ func (d *visit) jetStream(ctx context.Context) {
 		}
 	}
 	d.burst(ctx)
+}
+
+const stoppedHint = "a server that had JetStream stops it when a write fails, mostly for want of space: make room, and restart that server"
+
+// jetStreamOff tells which servers that keep a bucket or the stream have stopped their
+// JetStream.
+func (d *visit) jetStreamOff(parts []ledger.Part) {
+	var off []string
+	for _, part := range parts {
+		off = append(off, part.Off...)
+	}
+	if slices.Sort(off); len(off) == 0 {
+		d.add(OK, CheckJetStream, "JetStream is on", "")
+		return
+	}
+	d.add(Fail, CheckJetStream, "JetStream is off at %s, and on at other servers, which keep everything meanwhile", stoppedHint, strings.Join(slices.Compact(off), ", "))
 }
 
 // burst compares the stream of events with the fleet, where a queen says how large that

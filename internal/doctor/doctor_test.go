@@ -194,7 +194,7 @@ func TestNobodyHearsIt(t *testing.T) {
 				}
 			}
 			return
-		case s == "$JS.API.INFO", s == "$JS.EVENT.ADVISORY.API", strings.HasPrefix(s, "$JS.API.STREAM.INFO."), strings.HasPrefix(s, "_INBOX."), s == "queen.api.summary", s == "$SRV.PING.queen":
+		case s == "$JS.API.INFO", s == "$JS.EVENT.ADVISORY.API", strings.HasPrefix(s, "$JS.API.STREAM.INFO."), strings.HasPrefix(s, "_INBOX."), s == "queen.api.summary", s == "queen.api.events", s == "$SRV.PING.queen":
 			// Real questions.
 		default:
 			t.Errorf("heard on %s: %.80q", s, m.Data)
@@ -403,6 +403,31 @@ func TestEventsOfTheFleetDoNotFit(t *testing.T) {
 	has(t, check(t, nc, doctor.Config{Role: doctor.Queen}), doctor.Warn, doctor.CheckStored, "has 64 MiB", "all 100000 workers", "--events-max")
 	if list := only(check(t, nc, doctor.Config{Role: doctor.Queen, EventsMax: 1 << 30}), doctor.CheckStored); doctor.Worst(list) != doctor.OK {
 		t.Errorf("1 GiB is not enough:\n%s", show(list))
+	}
+}
+
+// Two processes with one id are told while both go on.
+func TestConflicts(t *testing.T) {
+	srv := bustest.Server(t, bustest.NoJetStream())
+	queen := bustest.Conn(t, srv)
+	for verb, answer := range map[string]string{
+		"summary": `{"status":{"queen":"q-1","warm":true}}`,
+		"events": `{"events":[
+			{"subject":"gpu-01/w","data":{"hive":"gpu-01","worker":"w","kind":"conflict","reason":"two workers: pid 5 from 192.0.2.1:7, pid 6; stop one of them, or give it another id"}},
+			{"subject":"gpu-01/w","data":{"hive":"gpu-01","worker":"w","kind":"conflict","reason":"told before"}},
+			{"subject":"gpu-02","data":{"hive":"gpu-02","kind":"conflict","reason":"it is over"}}]}`,
+		"worker": `{"workers":[{"worker":"w","rival":7}]}`,
+		"hive":   `{"hives":[{"hive":"gpu-02"}]}`,
+	} {
+		if _, err := queen.Subscribe("queen.api."+verb, func(m *nats.Msg) { _ = m.Respond([]byte(answer)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bustest.Flush(t, queen)
+	list := only(check(t, bustest.Conn(t, srv), doctor.Config{Role: doctor.Viewer}), doctor.CheckConflict)
+	has(t, list, doctor.Warn, doctor.CheckConflict, "pid 5 from 192.0.2.1:7, pid 6\nstop one")
+	if len(list) != 1 {
+		t.Errorf("%s", show(list))
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -276,7 +277,47 @@ func (d *visit) queen(ctx context.Context) {
 	default:
 		d.add(OK, CheckQueen, "queen %s answers in %v", "", a.Status.Queen, time.Since(began).Round(10*time.Microsecond))
 	}
+	if err == nil {
+		d.conflicts(ctx)
+	}
 	d.stores(ctx)
+}
+
+const (
+	conflictsOf   = time.Hour // a conflict is told once, and may go on
+	mostConflicts = 20
+)
+
+// conflicts looks for two processes with one id, which go on.
+func (d *visit) conflicts(ctx context.Context) {
+	ask := func(verb string, r api.Request) (a api.Answer) {
+		body, err := json.Marshal(r)
+		if err != nil {
+			return a
+		}
+		if m, err := d.p.nc.RequestWithContext(ctx, d.cfg.Subjects.Ask(d.cfg.Asker, verb, ""), body); err == nil {
+			_ = json.Unmarshal(m.Data, &a) // an answer that cannot be read says nothing
+		}
+		return a
+	}
+	told := make(map[string]bool)
+	for _, ev := range ask(api.VerbEvents, api.Request{Kinds: []hivebeat.Kind{hivebeat.KindConflict}, Since: hivebeat.MillisOf(conflictsOf), Limit: mostConflicts}).Events {
+		if told[ev.Subject] {
+			continue
+		}
+		told[ev.Subject] = true
+		on := false
+		if ev.Data.Worker != "" {
+			a := ask(api.VerbWorker, api.Request{Hive: ev.Data.Hive, Worker: ev.Data.Worker})
+			on = len(a.Workers) == 1 && a.Workers[0].Rival != 0
+		} else {
+			a := ask(api.VerbHive, api.Request{Hive: ev.Data.Hive})
+			on = len(a.Hives) == 1 && a.Hives[0].Conflict
+		}
+		if on {
+			d.add(Warn, CheckConflict, "%s", "stop one of them, or give it another id", strings.TrimSuffix(ev.Data.Reason, "; stop one of them, or give it another id"))
+		}
+	}
 }
 
 // quiet is how long nothing may come before it is taken for all there is.

@@ -111,7 +111,7 @@ const entryBytes = 512 << 10
 func entrySize(workers map[string]ledger.RosterWorker) (n int) {
 	every, _ := ledger.CommonEvery(workers) // which is there once
 	for id, r := range workers {
-		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 110 + promiseSize(r.Every, r.Quiet, every)
+		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 126 + promiseSize(r.Every, r.Quiet, every)
 	}
 	return n
 }
@@ -134,8 +134,9 @@ func (h *Hive) sayOf(s *Saying, id string, kind hivebeat.Kind, to hivebeat.Live,
 	if len(s.Events) == 0 {
 		s.Next = *e
 		s.Next.Event, s.Next.Events, s.Next.Age = nil, nil, h.Book.age(h, now)
-		s.Next.Workers = make(map[string]ledger.RosterWorker, len(e.Workers)+1)
-		maps.Copy(s.Next.Workers, e.Workers)
+		if s.Next.Workers = h.Book.workers(now); s.Next.Workers == nil {
+			s.Next.Workers = make(map[string]ledger.RosterWorker)
+		}
 	}
 	s.Next.N++
 	r := &w.rec
@@ -143,6 +144,9 @@ func (h *Hive) sayOf(s *Saying, id string, kind hivebeat.Kind, to hivebeat.Live,
 	d.N = s.Next.N
 	told := rosterWorker(&r.Facts, to, d.Cause)
 	told.Via = hivebeat.ViaQueen
+	if isGone(to) {
+		told.Since = max(1, w.goneFor(now))
+	}
 	s.Next.Workers[id] = told
 	eventID := hivebeat.HiveEventID(h.id, d.N)
 	if kind == hivebeat.KindJoined { // as its hive would: the same event
@@ -173,16 +177,9 @@ func (h *Hive) wardEvent(w *Worker, kind hivebeat.Kind, to hivebeat.Live, why ev
 
 // unsettled returns the workers in the entry of h whose verdict by a queen still
 // stands: they are kept in it when the hive itself is back.
-func (h *Hive) unsettled() map[string]ledger.RosterWorker {
-	var m map[string]ledger.RosterWorker
-	for id, r := range h.Book.Item.Workers {
-		if r.Via == hivebeat.ViaQueen {
-			if m == nil {
-				m = make(map[string]ledger.RosterWorker)
-			}
-			m[id] = r
-		}
-	}
+func (h *Hive) unsettled(now time.Time) map[string]ledger.RosterWorker {
+	m := h.Book.workers(now)
+	maps.DeleteFunc(m, func(_ string, r ledger.RosterWorker) bool { return r.Via != hivebeat.ViaQueen })
 	return m
 }
 

@@ -83,7 +83,8 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	}
 	switch {
 	case kind == hivebeat.KindConflict:
-		d.Reason = h.conflictReason(h.rival)
+		believed, refused := h.Places()
+		d.Reason, d.Believed, d.Refused = h.conflictReason(), &believed, &refused
 	case kind == h.why.kind:
 		d.AgeMS, d.Reason, d.MarginMS, d.DetectMS = h.why.age, h.why.reason, h.why.margin, h.why.detect
 	case kind == hivebeat.KindJoined, kind == hivebeat.KindRestarted, kind == hivebeat.KindRecovered:
@@ -104,9 +105,9 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 		next.Cause = e.Cause
 	}
 	if to == hivebeat.Lost || to == hivebeat.Left {
-		next.Workers = h.remember()
+		next.Workers = h.remember(now)
 	} else {
-		next.Workers = h.unsettled()
+		next.Workers = h.whileUp(now)
 	}
 	return d, next
 }
@@ -115,23 +116,19 @@ func (h *Hive) kindOfLive() hivebeat.Kind { return kindOf(h.live) }
 
 // remember returns the workers of h as an entry of the roster holds them: as
 // many as fit.
-func (h *Hive) remember() map[string]ledger.RosterWorker {
+func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
 	if h.head.Inc == 0 {
-		return h.Book.Item.Workers // not heard: what the roster knew is all there is
+		return h.Book.workers(now) // not heard: what the roster knew is all there is
 	}
 	m, size := make(map[string]ledger.RosterWorker, len(h.workers)), 0
 	for _, w := range h.Workers() {
 		r := &w.rec
-		size += len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 80
-		if size += promiseSize(r.Every, r.Quiet, h.sorted[0].rec.Every); size > rosterBytes {
+		if size += entryRow(r) + promiseSize(r.Every, r.Quiet, h.sorted[0].rec.Every); size > rosterBytes {
 			break
 		}
-		it := rosterWorker(&r.Facts, r.Live, r.Cause)
-		if c := w.ward; c != nil { // what became of it since is told after this
-			if !c.listed {
-				continue
-			}
-			it = c.base
+		it, known := w.inRoster(now)
+		if !known {
+			continue
 		}
 		if was := h.Book.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
 			it.Via = was.Via
@@ -202,7 +199,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 		}
 	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
 	default:
-		o := h.hearLine(e.Inc, e.Seq, h.every, now, now)
+		o := h.hearLine(liveness.Message{Inc: e.Inc, Seq: e.Seq, Heard: now}, 0, now)
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}
@@ -285,19 +282,28 @@ func (v *View) recall(h *Hive, now time.Time) {
 		return
 	}
 	h.live, h.since = hivebeat.Unverified, now
+	v.recallWorkers(h, now)
 	v.resum(h, another, now)
 	v.due.Set(h, h.judged.Add(liveness.LostAfter(h.every, 0)))
 }
 
-// recallWorkers lists who was on a hive that is gone, as the roster remembers
-// them. How long ago each was heard nobody knows any more: longer than the hive, by
-// what its hive waits for one that is not lost, and lists one that is.
+// recallWorkers lists the workers of a hive that is gone, as the roster remembers them,
+// and of one that was there those that were gone. How long ago each was heard nobody
+// knows any more: longer than the hive, by what its hive waits for one that is not lost,
+// and lists one that is.
 func (v *View) recallWorkers(h *Hive, now time.Time) {
 	for id, r := range h.Book.Item.Workers {
 		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
 			continue
 		}
 		w := &Worker{hive: h, received: h.received.Add(-oldest(&r)), via: hivebeat.ViaQueen}
+		if r.Since > 0 && isGone(r.Live) {
+			put := h.Book.put(now)
+			w.rec.Age, w.rec.Since, w.received = EffectiveAge(0, w.received, put), min(r.Since, maxAge), put
+		}
+		if h.live == hivebeat.Unverified && (!isGone(r.Live) || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone)) {
+			continue
+		}
 		w.rec.Worker, w.rec.Live, w.rec.Cause = id, r.Live, r.Cause
 		w.rec.Inc, w.rec.State, w.rec.Model = r.Inc, r.State, r.Model
 		if every, quiet, known := promise(&r); known {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // However the store comes and goes while most of a zone dies, nobody is lost whom the
@@ -100,5 +101,49 @@ func TestAHiveWhoseTurnItIsIsJudgedAnew(t *testing.T) {
 	}
 	if n := s.count("eu", hivebeat.Lost) + s.count("us", hivebeat.Lost); n != 13 || len(s.v.Brakes()) > 0 {
 		t.Errorf("%d are lost of 13, %d are unverified, %d brakes are on", n, s.v.Unverified(), len(s.v.Brakes()))
+	}
+}
+
+// A queen that may be cut off is cut off for an hour as well, before the store acknowledges
+// again. Its wards are not credited with that hour twice: each has as long to be heard as if
+// it had fallen silent just then, and one that was heard since is judged as ever.
+func TestWhatWardsGetWhenAQueenIsNotApartAnyMore(t *testing.T) {
+	v := New(45 * time.Second)
+	v.SetReplicas(3)
+	mustFeed(t, v, snapshotOf("lost", 100, 1, workersOf(2)...), at(0))
+	mustFeed(t, v, snapshotOf("silent", 100, 1), at(0))
+	v.Learn("lost", rosterOf(2, hivebeat.Lost, 100, 1), at(1))
+	settleChecks(v, at(22.5))
+	settleChecks(v, at(45))
+	if v.Hive("silent").Live() != hivebeat.Unverified || v.Apart() == "" {
+		t.Fatalf("%s, apart %q", v.Hive("silent").Live(), v.Apart())
+	}
+	v.Doubt(at(50))
+	v.BlindFor(3600 * time.Second)
+	w := workerOf("w01")
+	beat := hivebeat.Beat{V: 1, Hive: "lost", Worker: "w01", Facts: w.Facts}
+	beat.Seq += 10
+	body, err := wire.EncodeBeat(&beat)
+	if err == nil {
+		err = v.Beat("lost", "", body, at(3650))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Prove(at(3655), at(3655))
+	for _, tt := range []struct {
+		at   float64
+		want string
+	}{
+		{3650 + 46, "w00=alive w01=late"}, // that its hive had w00 as alive stands until it is judged
+		{3650 + 91, "w00=alive w01=lost"},
+		{3655 + 91, "w00=lost w01=lost"},
+	} {
+		v.Prove(at(tt.at-1), at(tt.at-1)) // else it is apart again, for the hive that is silent still
+		settleChecks(v, at(tt.at-1))      // the roll is called first
+		settleChecks(v, at(tt.at))
+		if got := lives(v, "lost"); got != tt.want {
+			t.Errorf("after %v s: %s, want %s", tt.at, got, tt.want)
+		}
 	}
 }

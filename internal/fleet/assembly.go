@@ -35,8 +35,9 @@ func (a *assembly) add(page uint64) {
 	a.n++
 }
 
-// absent draws the conclusion from a complete, warm snapshot: who is not in it
-// is gone for good if he was given up before, and lost otherwise.
+// absent draws the conclusion from a complete, warm snapshot: a worker that is not in
+// it is gone for good if it was lost or left before, and lost otherwise. One that is
+// lost or left stays for as long as a hive lists it that does not begin again meanwhile.
 func (v *View) absent(h *Hive, now time.Time) {
 	if h.asm.listed == len(h.workers) {
 		return
@@ -46,7 +47,9 @@ func (v *View) absent(h *Hive, now time.Time) {
 			continue
 		}
 		if w.rec.Live == hivebeat.Lost || w.rec.Live == hivebeat.Left {
-			v.remove(h, w)
+			if w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone) {
+				v.remove(h, w)
+			}
 			continue
 		}
 		// A hive that began anew is warm before it could miss anybody whose promise

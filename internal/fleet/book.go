@@ -58,11 +58,26 @@ func (b *Book) age(h *Hive, now time.Time) hivebeat.Millis {
 // Anew returns the entry as it is to be put again after a loss of the roster.
 func (b *Book) Anew(now time.Time) ledger.RosterEntry {
 	e := b.Item.RosterEntry
-	e.Event, e.Events = nil, nil
+	e.Event, e.Events, e.Workers = nil, nil, b.workers(now)
 	if e.Age > 0 {
 		e.Age += hivebeat.MillisOf(now.Sub(b.put(now)))
 	}
 	return e
+}
+
+// workers returns a copy of the workers in the entry, for one that is put now.
+func (b *Book) workers(now time.Time) map[string]ledger.RosterWorker {
+	if b.Item.Workers == nil {
+		return nil
+	}
+	m, put := make(map[string]ledger.RosterWorker, len(b.Item.Workers)+1), b.put(now)
+	for id, r := range b.Item.Workers {
+		if r.Since > 0 {
+			r.Since = EffectiveAge(r.Since, put, now)
+		}
+		m[id] = r
+	}
+	return m
 }
 
 // isNews reports whether an entry of the roster is not older than the one that is

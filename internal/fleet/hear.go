@@ -19,16 +19,14 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 		v.refused[hivebeat.RefusedStale]++
 		return refusedStale
 	}
+	up := h.Up()
 	o, refusal := h.hear(s, v.heardAs(now), now)
+	v.beside(h, s, o, up, now)
 	if refusal != nil {
 		v.refused[refusal.Reason]++
-		v.contested(h, s, o, now)
 		return refusal
 	}
 	v.accepted++
-	if o == liveness.Back {
-		v.contested(h, s, o, now)
-	}
 	h.heardAt = v.heardAs(now)
 	v.takeOver(h, s, o, latest(h.heardAt, h.received), now)
 	return nil
@@ -81,7 +79,7 @@ func (h *Hive) hear(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcom
 	case h.line.Leaps(s.Inc, s.Seq):
 		return liveness.Stale, refusedLeaps
 	}
-	o := h.hearLine(s.Inc, s.Seq, hivebeat.Millis(s.Every).Duration(), heard, now)
+	o := h.hearLine(message(s, now), hivebeat.Millis(s.Every).Duration()/2, heard)
 	switch {
 	case o.Accepted(), o == liveness.Same && !h.line.Ended(): // Same: its number is known from elsewhere, its content is not
 		return o, nil

@@ -17,6 +17,8 @@ import (
 type stable struct {
 	cause              hivebeat.Cause
 	inc, rival         uint64
+	rivalAt            hivebeat.Place
+	addr               string
 	stalled, looping   bool
 	reason, endpoint   string
 	gpus               *string
@@ -29,7 +31,7 @@ type stable struct {
 func (w *Worker) stable() stable {
 	r := &w.rec
 	return stable{
-		cause: r.Cause, inc: r.Inc, rival: r.Rival, stalled: r.Stalled, looping: r.Looping, reason: r.Reason, endpoint: r.Endpoint,
+		cause: r.Cause, inc: r.Inc, rival: r.Rival, rivalAt: r.RivalAt, addr: r.Addr, stalled: r.Stalled, looping: r.Looping, reason: r.Reason, endpoint: r.Endpoint,
 		gpus: unsafe.SliceData(r.GPUs), ngpus: len(r.GPUs), labels: mapAt(r.Labels), via: w.via, //nolint:gosec // compared, never followed
 		state: string(r.State), live: string(r.Live), model: r.Model,
 	}

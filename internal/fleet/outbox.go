@@ -47,6 +47,7 @@ type held struct {
 	inc, hiveInc, n, seq, missing uint64
 	age                           hivebeat.Millis
 	detect, margin                *hivebeat.Millis
+	believed, refused             *hivebeat.Place
 	kind, from, to                unique.Handle[string]
 	cause, state, via             unique.Handle[string]
 }
@@ -59,6 +60,7 @@ func (o *Outbox) hold(h *Happened) *held {
 	return &held{
 		at: h.At.Sub(o.from), hive: d.Hive, worker: d.Worker, model: d.Model, reason: d.Reason,
 		inc: d.Inc, hiveInc: d.HiveInc, n: d.N, seq: d.Seq, missing: d.Missing, age: d.AgeMS, detect: d.DetectMS, margin: d.MarginMS,
+		believed: d.Believed, refused: d.Refused,
 		kind: unique.Make(string(d.Kind)), from: unique.Make(d.From), to: unique.Make(d.To),
 		cause: unique.Make(string(d.Cause)), state: unique.Make(string(d.State)), via: unique.Make(d.Via),
 	}
@@ -68,6 +70,7 @@ func (o *Outbox) happened(w *held) Happened {
 	return happenedAt(o.from.Add(w.at), hivebeat.EventData{
 		Hive: w.hive, Worker: w.worker, Model: w.model, Reason: w.reason,
 		Inc: w.inc, HiveInc: w.hiveInc, N: w.n, Seq: w.seq, Missing: w.missing, AgeMS: w.age, DetectMS: w.detect, MarginMS: w.margin,
+		Believed: w.believed, Refused: w.refused,
 		Kind: hivebeat.Kind(w.kind.Value()), From: w.from.Value(), To: w.to.Value(),
 		Cause: hivebeat.Cause(w.cause.Value()), State: hivebeat.State(w.state.Value()), Via: w.via.Value(),
 	})
@@ -82,6 +85,11 @@ func (w *held) size() int {
 	}
 	if w.margin != nil {
 		n += 8
+	}
+	for _, p := range []*hivebeat.Place{w.believed, w.refused} {
+		if p != nil {
+			n += int(unsafe.Sizeof(*p)) + len(p.Host) + len(p.Conn) + len(p.Addr)
+		}
 	}
 	return n
 }

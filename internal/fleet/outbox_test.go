@@ -100,6 +100,8 @@ func TestAnEventThatWaitedIsTheSame(t *testing.T) {
 		case fields.Type().Field(i).Name == "Zone": // no worker's
 		case f.Kind() == reflect.String:
 			f.SetString(fmt.Sprint("text", i))
+		case f.Type() == reflect.TypeFor[*hivebeat.Place]():
+			f.Set(reflect.ValueOf(&hivebeat.Place{Inc: uint64(i), Host: "host"}))
 		case f.Kind() == reflect.Pointer:
 			f.Set(reflect.ValueOf(&took))
 		default:

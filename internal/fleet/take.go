@@ -23,6 +23,9 @@ type Ready struct {
 	Adoptions []string
 	// Calls are the roll calls to be made.
 	Calls []RollCall
+	// Seek are connections of hives, as their snapshots name them: where NATS says from
+	// which address one was made, that is for Located.
+	Seek []string
 	// Notices are for hives that are refused.
 	Notices []hivebeat.Notice
 }
@@ -48,7 +51,9 @@ func (v *View) Take() *Ready {
 	clear(next.Events)
 	clear(next.Checks)
 	clear(next.Tellers)
-	*next = Ready{next.Events[:0], next.Steps[:0], next.Checks[:0], next.Tellers[:0], next.Adoptions[:0], next.Calls[:0], next.Notices[:0]}
+	*next = Ready{
+		next.Events[:0], next.Steps[:0], next.Checks[:0], next.Tellers[:0], next.Adoptions[:0], next.Calls[:0], next.Seek[:0], next.Notices[:0],
+	}
 	for _, t := range r.Tellers {
 		switch t := t.(type) {
 		case *Hive:
@@ -71,6 +76,9 @@ func (v *View) Next() (time.Time, bool) {
 		next, ok = at, true
 	}
 	if at, on := v.wardsDue.Next(); on && (!ok || at.Before(next)) {
+		next, ok = at, true
+	}
+	if at, on := v.nextTwins(); on && (!ok || at.Before(next)) {
 		next, ok = at, true
 	}
 	return v.closings.Next(next, ok)

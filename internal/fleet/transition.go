@@ -101,7 +101,9 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		d.State = hivebeat.State(t.To)
 	}
 	if t.Kind == hivebeat.KindConflict { // t.Inc is not the one that is believed
-		d.Reason = liveness.ConflictReason("workers", r.Worker, r.Inc, t.Inc)
+		believed, refused := h.places(r, t.Inc)
+		d.Reason = liveness.ConflictReason("workers", h.id+"/"+r.Worker, believed, refused)
+		d.Believed, d.Refused = &believed, &refused
 	}
 	if t.N != r.N || t.Inc != r.Inc {
 		return d // what the record says else is of a later time

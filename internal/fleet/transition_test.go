@@ -194,11 +194,21 @@ func TestReasonOfAConflict(t *testing.T) {
 	rev := v.Rev()
 	w.N++
 	w.Tr = []hivebeat.Transition{{N: w.N, Kind: hivebeat.KindConflict, Inc: w.Inc - 1}}
-	w.Rival = w.Inc - 1
-	mustFeed(t, v, snapshotOf("h", 100, 2, w), at(1))
-	want := fmt.Sprintf(`two workers beat as "w": incarnation %d (`, w.Inc)
+	w.Rival, w.RivalAt, w.Addr, w.PID = w.Inc-1, hivebeat.Place{Host: "there", PID: 5, Conn: "S/7", Addr: "192.0.2.7:1234"}, "192.0.2.1:99", 4
+	s := snapshotOf("h", 100, 2, w)
+	s.Host.Name = "here"
+	mustFeed(t, v, s, at(1))
+	want := fmt.Sprintf(`two workers beat as "h/w": incarnation %d (`, w.Inc)
 	if d := v.ready.Events[0].Data; !strings.HasPrefix(d.Reason, want) || !strings.Contains(d.Reason, fmt.Sprintf(" %d (", w.Rival)) || d.Inc != w.Rival {
 		t.Errorf("%+v", d)
+	}
+	d := v.ready.Events[0].Data
+	believed, refused := hivebeat.Place{Inc: w.Inc, Host: "here", PID: 4, Addr: "192.0.2.1:99"}, w.RivalAt
+	if refused.Inc = w.Rival; d.Believed == nil || *d.Believed != believed || d.Refused == nil || *d.Refused != refused {
+		t.Errorf("runs at %+v, and the other one at %+v", d.Believed, d.Refused)
+	}
+	if !strings.Contains(d.Reason, "host here, pid 4, from 192.0.2.1:99) is believed") || !strings.Contains(d.Reason, "host there, pid 5, connection S/7, from 192.0.2.7:1234) is not") {
+		t.Errorf("says %s", d.Reason)
 	}
 	w.Tr = nil
 	w.Rival = 0

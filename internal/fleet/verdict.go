@@ -6,7 +6,6 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
-	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // forgetAfter is how long a hive that is lost or left stays in the view. The
@@ -48,8 +47,10 @@ type verdict struct {
 
 	rival     uint64 // the other incarnation of a conflict, 0 if there is none
 	rivalSeq  uint64
-	rivalAt   time.Time // when it was heard last
-	rivalTold time.Time // when it was told that it is refused
+	rivalAt   time.Time      // when it was heard last
+	rivalTold time.Time      // when it was told that it is refused
+	beside    hivebeat.Place // where the last one runs that was not believed
+	addr      [2]string      // the connection of the one that is, and its address
 
 	disowned uint64 // the seq from which this incarnation went back: something else said it
 }
@@ -83,7 +84,7 @@ type Step struct {
 // follow takes an incarnation that another queen decided for, whatever this one
 // remembers of it.
 func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
-	h.prior, h.rival, h.disowned = h.line.Inc(), 0, 0
+	h.prior, h.rival, h.beside, h.disowned = h.line.Inc(), 0, hivebeat.Place{}, 0
 	h.line.Take(inc, seq)
 	return liveness.TakenOver
 }
@@ -91,16 +92,18 @@ func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
 // hearLine asks the lineage, and remembers whose place a new incarnation takes.
 // An incarnation that was superseded comes back once the one that took its place
 // is gone, if nothing that goes on of it can be late mail: it never ended. heard is
-// when that was sent, at the earliest; every is what its sender promises.
-func (h *Hive) hearLine(inc, seq uint64, every time.Duration, heard, now time.Time) liveness.Outcome {
+// when that was sent, at the earliest. gap is between two messages of its sender, at
+// least; 0: it is none, but what another queen knows.
+func (h *Hive) hearLine(m liveness.Message, gap time.Duration, heard time.Time) liveness.Outcome {
+	inc, seq, now := m.Inc, m.Seq, m.Heard
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
 	gone := (h.live == hivebeat.Left || h.live == hivebeat.Lost) && !heard.Before(h.since)
 	if o == liveness.Stale && gone && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) {
 		o = h.line.Revive(inc, seq)
 	}
-	if (o == liveness.Stale || o == liveness.Older) && heard.Equal(now) { // what is read in doubt may have waited
-		o = h.line.Insists(now, inc, seq, every/2, h.head.Inc == before && h.head.Seq == last, o)
+	if (o == liveness.Stale || o == liveness.Older) && gap > 0 && heard.Equal(now) { // what is read in doubt may have waited
+		o = h.line.Insists(m, gap, h.head.Inc == before && h.head.Seq == last, o)
 	}
 	if o.Accepted() {
 		h.wentOn = inc == before && seq > last+1
@@ -109,7 +112,7 @@ func (h *Hive) hearLine(inc, seq uint64, every time.Duration, heard, now time.Ti
 		}
 	}
 	if o.Begins() {
-		h.prior, h.rival, h.disowned, h.beganAt = before, 0, 0, now
+		h.prior, h.rival, h.beside, h.disowned, h.beganAt = before, 0, hivebeat.Place{}, 0, now
 	}
 	return o
 }
@@ -235,6 +238,7 @@ func (v *View) Tick(now time.Time) {
 	v.endWindows(now)
 	v.endHolds(now)
 	v.tickWards(now)
+	v.askTwins(now)
 }
 
 // ask has the key of h read, before a verdict.
@@ -294,7 +298,7 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	if inc == h.line.Inc() && h.worth(inc, seq) <= h.line.Seq() {
 		return false
 	}
-	o := h.hearLine(inc, seq, h.every, now, now)
+	o := h.hearLine(liveness.Message{Inc: inc, Seq: seq, Heard: now}, 0, now)
 	if !o.Accepted() {
 		return false
 	}
@@ -379,40 +383,6 @@ func (v *View) BlindFor(d time.Duration) {
 		v.shiftBrakes(d)
 	}
 	v.creditWards(d)
-}
-
-// noticeEvery is how often a hive is told that it is refused, while it goes on.
-const noticeEvery = time.Minute
-
-// contested looks at what was refused as no news, or accepted after all: two senders
-// that both go on are a conflict.
-func (v *View) contested(h *Hive, s *wire.SnapshotView, o liveness.Outcome, now time.Time) {
-	switch {
-	case o == liveness.Conflict || o == liveness.Back:
-		h.rivalTold = time.Time{}
-		v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason(s.Inc)})
-		v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
-		v.Compare(h)
-	case o.Accepted() || h.rival != s.Inc || s.Seq <= h.rivalSeq:
-		return
-	}
-	h.rival, h.rivalSeq, h.rivalAt = s.Inc, s.Seq, now
-	if now.Sub(h.rivalTold) >= noticeEvery {
-		h.rivalTold = now
-		v.ready.Notices = append(v.ready.Notices, hivebeat.Notice{ID: h.id, Inc: s.Inc, Believed: h.line.Inc()})
-	}
-}
-
-// Conflicting returns the other incarnation that beats under the id of h now, or 0.
-func (h *Hive) Conflicting(now time.Time) uint64 {
-	if h.rival == 0 || now.Sub(h.rivalAt) > liveness.LostAfter(h.every, 0) {
-		return 0
-	}
-	return h.rival
-}
-
-func (h *Hive) conflictReason(rival uint64) string {
-	return liveness.ConflictReason("hives", h.id, h.line.Inc(), rival)
 }
 
 func latest(a, b time.Time) time.Time {

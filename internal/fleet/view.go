@@ -46,6 +46,8 @@ type View struct {
 	unadopted      uint64             // hives that were too many to be adopted
 	wardBeats      uint64
 	doubted        map[*Hive]peerDoubt // by other queens (elsewhere.go)
+	twins          map[*Hive]time.Time // whose roll is to be called, and when (conflict.go)
+	twinAsked      time.Time           // when one was
 	score          Score
 	tally          Tally
 
@@ -78,9 +80,11 @@ type Hive struct {
 	room    uint64 // most free bytes of one of its GPUs that can be read (seats.go)
 	roomAt  roomAt
 	isFresh bool
-	inDoubt bool    // its connection closed, and it was not heard since
-	recount bool    // the mixes changed
-	mixes   tallies // of its workers, as they are shown
+	inDoubt bool // its connection closed, and it was not heard since
+
+	twinAsked time.Time // when its roll was called for conflict.go
+	recount   bool      // the mixes changed
+	mixes     tallies   // of its workers, as they are shown
 	verdict
 
 	line liveness.Lineage
@@ -142,7 +146,8 @@ func New(fresh time.Duration) *View {
 		fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64),
 		byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving), labels: make(map[label]*hivesByID),
 		roomOf: make(map[string]*Room), holds: make(map[Place]uint64),
-		loops: Serving{byZone: make(map[string]*Cell)}, adoptedHives: make(map[*Hive]struct{}), doubted: make(map[*Hive]peerDoubt), closings: liveness.NewClosings[*Hive](),
+		loops: Serving{byZone: make(map[string]*Cell)}, adoptedHives: make(map[*Hive]struct{}), doubted: make(map[*Hive]peerDoubt),
+		twins: make(map[*Hive]time.Time), closings: liveness.NewClosings[*Hive](),
 	}
 	v.totals.Hives = make(map[hivebeat.Live]int)
 	v.SetBrake(BrakeRule{})

@@ -313,13 +313,14 @@ func TestAbsence(t *testing.T) {
 		v := New(45 * time.Second)
 		list := workersOf(3)
 		list[1].Live, list[2].Live = hivebeat.Lost, hivebeat.Left
+		list[1].Since, list[2].Since = 599_000, 599_000
 		mustFeed(t, v, snapshotOf("h", 100, 2, list...), at(0))
 		mustFeed(t, v, snapshotOf("h", 100, 3, list[:1]...), at(1))
 		if got := lives(v, "h"); got != "w00=alive" || len(v.ready.Events) != 0 {
 			t.Errorf("%s, events %+v", got, v.ready.Events)
 		}
-		mustFeed(t, v, snapshotOf("h", 100, 4), at(2)) // lost
-		mustFeed(t, v, snapshotOf("h", 100, 5), at(3)) // and gone
+		mustFeed(t, v, snapshotOf("h", 100, 4), at(2))   // lost
+		mustFeed(t, v, snapshotOf("h", 100, 5), at(602)) // and gone
 		if got := lives(v, "h"); got != "" || len(v.ready.Events) != 1 {
 			t.Errorf("%s, events %+v", got, v.ready.Events)
 		}

@@ -76,6 +76,9 @@ type Ready struct {
 	// Watches are processes to watch, and not to watch any more, in this order. What
 	// became of them is for Exited.
 	Watches []detector.Watch
+	// Seek are connections of workers, as their beats name them. Where NATS says from
+	// which address one was made, that is for Located.
+	Seek []string
 	// Signals are answered by TokenBack and Settled.
 	Signals core.Signals
 
@@ -145,6 +148,9 @@ func (c *Core) nextTick() time.Time {
 	if c.pushing {
 		at = earlier(at, c.pushAt)
 	}
+	if twins, ok := c.reg.TwinsAt(); ok && c.hear.Connected() {
+		at = earlier(at, twins)
+	}
 	return at
 }
 
@@ -187,6 +193,10 @@ func (c *Core) conclude(now time.Time) {
 	if c.reg.TakeAsk() {
 		c.askBack(now)
 	}
+	if c.hear.Connected() && c.reg.AskTwins(now) {
+		c.out.Roll = max(c.out.Roll, c.askSpread())
+	}
+	c.out.Seek = append(c.out.Seek, c.reg.TakeSeek()...)
 	// One more snapshot, at the pace of facts. Where NATS is away again another roll call
 	// will follow.
 	if c.reg.Answered(now) && c.hear.Connected() {
@@ -400,7 +410,22 @@ func (c *Core) askBack(now time.Time) {
 		return
 	}
 	c.asked = now
-	c.out.Roll = max(c.out.Roll, hivebeat.WorkerRollSpread, time.Duration(c.reg.Len())*askPace)
+	c.out.Roll = max(c.out.Roll, c.askSpread())
+}
+
+// askSpread is within which time the answers come to a roll call that is not to take
+// long.
+func (c *Core) askSpread() time.Duration {
+	return max(hivebeat.WorkerRollSpread, time.Duration(c.reg.Len())*askPace)
+}
+
+// Located takes from which address a connection of Ready.Seek was made.
+func (c *Core) Located(now time.Time, conn, addr string) {
+	c.wakeUp(now)
+	if c.reg.Located(conn, addr) {
+		c.out.Touch = true
+	}
+	c.conclude(now)
 }
 
 // awaitAnswers waits for the answers to a roll call. The snapshot of a reconnect shows

@@ -2,8 +2,10 @@ package hivecore
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -11,42 +13,48 @@ import (
 type kept struct {
 	read            uint64 // pages
 	inc, seq, pages uint64 // of the first one
-	workers         []string
+	warm            bool
 	over            bool
 }
 
 // Recall takes the next page of the last snapshot that a queen kept of this hive, and
-// reports whether there is one more to read. It comes before all other inputs. A hive
-// that has heard all workers which are not given up there is warm; without it that takes
-// detector.WarmAfter. The snapshot is worth something only if it is whole, and of a hive
-// that was warm itself.
-func (c *Core) Recall(page []byte) (more bool) {
+// reports whether there is one more to read. It comes before all other inputs. What each
+// record says is so, and the workers that were gone stay in the list. A hive that has
+// heard all workers which were there is warm; without that it takes detector.WarmAfter.
+// For that the snapshot has to be whole, and of a hive that was warm itself.
+func (c *Core) Recall(now time.Time, page *ledger.Entry) (more bool) {
 	k := &c.kept
 	if k.over {
 		return false
 	}
 	k.over = true // unless one more is wanted
 	var v wire.SnapshotView
-	if err := wire.ParseSnapshot(page, &v); err != nil {
+	if err := wire.ParseSnapshot(page.Payload, &v); err != nil {
 		return false
 	}
 	if k.read == 0 {
-		k.inc, k.seq, k.pages = v.Inc, v.Seq, v.Pages
+		k.inc, k.seq, k.pages, k.warm = v.Inc, v.Seq, v.Pages, v.Warm
 	}
-	if string(v.Hive) != c.cfg.ID || !v.Warm || v.Page != k.read || v.Inc != k.inc || v.Seq != k.seq || v.Pages != k.pages {
+	if string(v.Hive) != c.cfg.ID || v.Page != k.read || v.Inc != k.inc || v.Seq != k.seq || v.Pages != k.pages {
 		return false
 	}
+	age := page.Age(hivebeat.Millis(v.Every).Duration())
 	for i := range v.Workers {
-		if w := &v.Workers[i]; string(w.Live) != string(hivebeat.Lost) && string(w.Live) != string(hivebeat.Left) {
-			k.workers = append(k.workers, string(w.Worker))
+		var rec hivebeat.Record
+		v.Workers[i].Update(&rec)
+		if rec.Host == "" { // the snapshot says it once for all of them
+			rec.Host = string(v.Host.Name)
 		}
+		c.reg.Recall(now, &rec, age)
 	}
 	if k.read++; k.read < k.pages {
 		k.over = false
 		return true
 	}
-	c.reg.Expect(k.workers)
-	c.logs.Add(slog.LevelInfo, "knows its last snapshot", slog.Int("workers", len(k.workers)))
-	k.workers = nil
+	if k.warm {
+		c.reg.RecalledAll()
+	}
+	there, _ := c.reg.Expected()
+	c.logs.Add(slog.LevelInfo, "knows its last snapshot", slog.Int("workers", there), slog.Int("gone", c.reg.Len()), slog.Bool("warm", k.warm))
 	return false
 }

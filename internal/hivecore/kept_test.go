@@ -4,16 +4,18 @@ import (
 	"fmt"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/sample"
 )
 
 // The last snapshot that a queen kept is worth something if it is whole, and of a hive
 // that was warm.
 func TestRecall(t *testing.T) {
-	page := func(n, of uint64, change func(*hivebeat.Snapshot)) []byte {
+	page := func(n, of uint64, change func(*hivebeat.Snapshot)) ledger.Entry {
 		lost := sample.Record(fmt.Sprint("lost", n))
 		lost.Live, lost.Cause = hivebeat.Lost, hivebeat.CauseMissed
 		s := sample.Snapshot(sample.Hive, 1, 9, sample.Record(fmt.Sprint("w", n)), lost)
@@ -21,35 +23,45 @@ func TestRecall(t *testing.T) {
 		if change != nil {
 			change(s)
 		}
-		return sample.Encode(t, s)
+		return ledger.Entry{Payload: sample.Encode(t, s), Stored: 3 * time.Second, TTL: 40 * time.Second} // received 5 s before it was put
 	}
 	for _, c := range []struct {
 		name  string
-		pages [][]byte
-		taken bool
+		pages []ledger.Entry
+		whole bool // and all of it was read
+		warms bool
+		gone  int // workers that are in the list
 	}{
-		{"one page", [][]byte{page(0, 1, nil)}, true},
-		{"two pages", [][]byte{page(0, 2, nil), page(1, 2, nil)}, true},
-		{"the second is missing", [][]byte{page(0, 2, nil)}, false},
-		{"the first is missing", [][]byte{page(1, 2, nil), page(0, 2, nil)}, false},
-		{"not warm", [][]byte{page(0, 1, func(s *hivebeat.Snapshot) { s.Warm = false })}, false},
-		{"of another hive", [][]byte{page(0, 1, func(s *hivebeat.Snapshot) { s.Hive = "other" })}, false},
-		{"of two snapshots", [][]byte{page(0, 2, nil), page(1, 2, func(s *hivebeat.Snapshot) { s.Seq++ })}, false},
-		{"of two lives", [][]byte{page(0, 2, nil), page(1, 2, func(s *hivebeat.Snapshot) { s.Inc++ })}, false},
-		{"of another number of pages", [][]byte{page(0, 2, nil), page(1, 3, nil)}, false},
-		{"garbage", [][]byte{{0xdf, 0xff, 0xff, 0xff, 0xff}}, false},
-		{"good after garbage", [][]byte{{}, page(0, 1, nil)}, false},
+		{"one page", []ledger.Entry{page(0, 1, nil)}, true, true, 1},
+		{"two pages", []ledger.Entry{page(0, 2, nil), page(1, 2, nil)}, true, true, 2},
+		{"the second is missing", []ledger.Entry{page(0, 2, nil)}, false, false, 1},
+		{"the first is missing", []ledger.Entry{page(1, 2, nil), page(0, 2, nil)}, false, false, 0},
+		{"not warm", []ledger.Entry{page(0, 1, func(s *hivebeat.Snapshot) { s.Warm = false })}, true, false, 1},
+		{"of another hive", []ledger.Entry{page(0, 1, func(s *hivebeat.Snapshot) { s.Hive = "other" })}, false, false, 0},
+		{"of two snapshots", []ledger.Entry{page(0, 2, nil), page(1, 2, func(s *hivebeat.Snapshot) { s.Seq++ })}, false, false, 1},
+		{"of two lives", []ledger.Entry{page(0, 2, nil), page(1, 2, func(s *hivebeat.Snapshot) { s.Inc++ })}, false, false, 1},
+		{"of another number of pages", []ledger.Entry{page(0, 2, nil), page(1, 3, nil)}, false, false, 1},
+		{"garbage", []ledger.Entry{{Payload: []byte{0xdf, 0xff, 0xff, 0xff, 0xff}}}, false, false, 0},
+		{"good after garbage", []ledger.Entry{{}, page(0, 1, nil)}, false, false, 0},
 	} {
 		r := newRig(t, Config{})
-		for i, p := range c.pages {
-			more := r.Recall(p)
-			if last := i == len(c.pages)-1; more && last && c.name != "the second is missing" || !more && !last && c.taken {
+		for i := range c.pages {
+			more := r.Recall(r.now, &c.pages[i])
+			if last := i == len(c.pages)-1; more && last && c.name != "the second is missing" || !more && !last && c.whole {
 				t.Errorf("%s: wants more after page %d: %t", c.name, i, more)
 			}
 		}
 		r.up()
-		if n := r.said(slog.LevelInfo, "knows its last snapshot"); (n == 1) != c.taken {
-			t.Errorf("%s: taken %d times, want %t", c.name, n, c.taken)
+		if n := r.said(slog.LevelInfo, "knows its last snapshot"); (n == 1) != c.whole {
+			t.Errorf("%s: taken %d times, want %t", c.name, n, c.whole)
+		}
+		if n := r.Figures(r.now).Workers; n != c.gone {
+			t.Errorf("%s: %d workers are in the list before one is heard, want %d", c.name, n, c.gone)
+		}
+		for i := range c.gone {
+			if rec, ok := r.Record(r.now, fmt.Sprint("lost", i)); !ok || rec.Live != hivebeat.Lost || rec.Since < 108_000 || rec.Since > 110_000 {
+				t.Errorf("%s: lost%d is %+v, %t", c.name, i, rec, ok)
+			}
 		}
 		for i := range c.pages {
 			if r.Figures(r.now).Warm {
@@ -57,8 +69,8 @@ func TestRecall(t *testing.T) {
 			}
 			r.beat(newFake(fmt.Sprint("w", i)))
 		}
-		if warm := r.Figures(r.now).Warm; warm != c.taken {
-			t.Errorf("%s: warm %t, want %t", c.name, warm, c.taken)
+		if warm := r.Figures(r.now).Warm; warm != c.warms {
+			t.Errorf("%s: warm %t, want %t", c.name, warm, c.warms)
 		}
 		r.pass(detector.WarmAfter)
 		if !r.Figures(r.now).Warm {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -108,9 +107,8 @@ func (l *Ledger) PutHolds(ctx context.Context, p HoldPlace, revision uint64, hol
 	if conflict(err) {
 		return 0, fmt.Errorf("ledger: hold %s at %d: %w", key, revision, ErrConflict)
 	}
-	if err = wrap(ctx, "hold "+key, err); errors.Is(err, ErrAway) {
-		l.doubt()
-	}
+	err = wrap(ctx, "hold "+key, err)
+	l.outcome(atHolds, err)
 	return seq, err
 }
 

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,27 +15,38 @@ type Part struct {
 	Stream      string   // what JetStream calls it: "KV_queen_hives"
 	Exists      bool     // if not, a queen makes it
 	Differences []string // from what a queen with this Config needs; it would not start
+	Off         []string // the servers that keep it and have stopped their JetStream
 }
 
 // Inspect looks at what Open would make or check, and changes nothing. Its errors
-// are those of Open, without ErrDiffers.
+// are those of Open, without ErrDiffers, and say where JetStream is off.
 func Inspect(ctx context.Context, nc *nats.Conn, cfg Config) ([]Part, error) {
 	l, err := newLedger(nc, cfg)
 	if err != nil {
 		return nil, err
 	}
+	all := ctx // time is left to ask the servers
+	ctx, cancel := context.WithTimeout(all, 2*l.cfg.Timeout)
+	defer cancel()
 	if err := l.check(ctx); err != nil {
-		return nil, err
+		return nil, blame(all, nc, err)
 	}
 	var parts []Part
+	var asked sync.Once
+	var off []string
 	for _, want := range l.layout() {
 		part := Part{Name: human(want.Name), Stream: want.Name}
 		info, err := l.info(ctx, want.Name)
 		switch {
 		case err == nil:
 			part.Exists, part.Differences = true, differences(want, info.Config)
+			var k keepers
+			if k.add(info.Cluster, max(1, info.Config.Replicas)); k.short {
+				asked.Do(func() { _, off = servers(all, nc) })
+				part.Off = common(k.names, off)
+			}
 		case !errors.Is(err, jetstream.ErrStreamNotFound):
-			return parts, wrap(ctx, part.Name, err)
+			return parts, blame(all, nc, wrap(ctx, part.Name, err))
 		}
 		parts = append(parts, part)
 	}

@@ -130,11 +130,14 @@ func (l *Ledger) info(ctx context.Context, stream string) (*jetstream.StreamInfo
 func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 	tctx, cancel := l.whileConnected(ctx)
 	defer cancel()
+	var seen keepers
 	for i, want := range l.layout() {
-		created, err := l.ensure(tctx, want)
+		info, err := l.ensure(tctx, want)
 		if err != nil {
 			return false, err
 		}
+		created := info.Created
+		seen.add(info.Cluster, want.Replicas)
 		l.mu.Lock()
 		before := l.ids[i]
 		l.ids[i] = created
@@ -149,6 +152,7 @@ func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.keepers = l.keepers.next(seen)
 	changed, l.renewed = l.renewed, false
 	return changed, nil
 }
@@ -160,10 +164,13 @@ func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 // renewed is called after a reconnect, and where something was made anew: the
 // queen then reads bucket and roster again. state is called with the error when
 // the ledger stops being usable or the reason changes, and with nil when it is
-// usable again. Either may be nil; both are called from Keep's goroutine.
-func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error)) error {
+// usable again. halted is called with what a server has stopped, in words, when that is
+// found or is something else than before, and with "" when it is over. Each may be nil;
+// all are called from Keep's goroutine.
+func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error), halted func(string)) error {
 	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer l.nc.RemoveStatusListener(status)
+	var look stopped
 	said := ""
 	say := func(err error) {
 		text := ""
@@ -195,6 +202,7 @@ func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error)) er
 			}
 			owed = false
 		}
+		look.look(ctx, l, err, halted)
 		if again := l.idle(ctx, status, wait); again {
 			owed, pause = true, retryFirst
 		}
@@ -223,6 +231,16 @@ func (l *Ledger) idle(ctx context.Context, status <-chan nats.Status, wait time.
 		}
 	}
 	return false
+}
+
+// outcome takes how a write ended: without an acknowledgement it makes Keep look soon.
+func (l *Ledger) outcome(at int, err error) {
+	if !errors.Is(err, ErrAway) {
+		l.unacked[at].end()
+		return
+	}
+	l.unacked[at].note(time.Now())
+	l.doubt()
 }
 
 // doubt makes Keep look soon.

@@ -97,7 +97,7 @@ func human(stream string) string {
 const storePause = 100 * time.Millisecond
 
 // ensure makes one of the layout, or checks the one that is there.
-func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (created time.Time, err error) {
+func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
 	// Three tries: between our look and our create another queen may make it, and
 	// somebody may remove it again.
 	var failed error
@@ -106,13 +106,13 @@ func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (creat
 		if err == nil {
 			info := s.CachedInfo()
 			if d := differences(want, info.Config); len(d) > 0 {
-				return time.Time{}, fmt.Errorf("ledger: %s %w: %s; it is left as it is: change it, remove it, or start with the settings it has",
+				return nil, fmt.Errorf("ledger: %s %w: %s; it is left as it is: change it, remove it, or start with the settings it has",
 					human(want.Name), ErrDiffers, strings.Join(d, ", "))
 			}
-			return info.Created, nil
+			return info, nil
 		}
 		if !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return time.Time{}, wrap(ctx, human(want.Name), err)
+			return nil, wrap(ctx, human(want.Name), err)
 		}
 		_, err = l.js.CreateStream(ctx, want)
 		switch {
@@ -129,13 +129,13 @@ func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (creat
 			case <-time.After(storePause):
 			}
 		default:
-			return time.Time{}, l.createError(ctx, want, err)
+			return nil, l.createError(ctx, want, err)
 		}
 	}
 	if failed != nil {
-		return time.Time{}, l.createError(ctx, want, failed)
+		return nil, l.createError(ctx, want, failed)
 	}
-	return time.Time{}, fmt.Errorf("ledger: %s: %w: it comes and goes", human(want.Name), ErrAway)
+	return nil, fmt.Errorf("ledger: %s: %w: it comes and goes", human(want.Name), ErrAway)
 }
 
 func (l *Ledger) createError(ctx context.Context, want jetstream.StreamConfig, err error) error {

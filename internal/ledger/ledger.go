@@ -83,6 +83,7 @@ type Ledger struct {
 	seqs    sequences
 	wrote   writes
 	suspect chan struct{} // tells Keep that something may be gone
+	unacked [layouts]unacked
 
 	// publish is js.PublishMsg; tests put a fake here.
 	publish func(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error)
@@ -90,6 +91,7 @@ type Ledger struct {
 	mu      sync.Mutex
 	ids     [layouts]time.Time // when each of layout was made, as last seen by Open or Reopen
 	renewed bool               // one of ids changed, and no Reopen has told so yet
+	keepers keepers            // as last seen by Open or Reopen
 }
 
 // Open makes the buckets and the stream, or checks those that exist: one with
@@ -157,7 +159,7 @@ func (l *Ledger) check(ctx context.Context) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("ledger: %w: JetStream is not enabled for this account: %w", ErrNoJetStream, err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-		return fmt.Errorf("ledger: %w: nobody answers for it; start the server with JetStream (nats-server -js), or the queen with --no-jetstream: %w", ErrNoJetStream, err)
+		return fmt.Errorf("ledger: %w: nobody answers for it; start the server with JetStream (nats-server -js), or the queen with --no-jetstream; a server that stopped it for want of space needs room and a restart: %w", ErrNoJetStream, err)
 	case err != nil:
 		return wrap(ctx, "account info", err)
 	case info.API.Level < 1:

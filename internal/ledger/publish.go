@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -124,12 +123,10 @@ func (l *Ledger) letterMsg(letter *Letter) *nats.Msg {
 
 // letterError tells how the publishing of a letter ended.
 func (l *Ledger) letterError(ctx context.Context, letter *Letter, err error) error {
-	if err == nil {
-		return nil
+	if err != nil {
+		err = wrap(ctx, "event "+letter.ID, err)
 	}
-	if err = wrap(ctx, "event "+letter.ID, err); errors.Is(err, ErrAway) {
-		l.doubt()
-	}
+	l.outcome(atEvents, err)
 	return err
 }
 

@@ -201,7 +201,7 @@ func TestKeepAfterWipe(t *testing.T) {
 	var renewed atomic.Int64
 	states := make(chan error, 100)
 	running(t, func(ctx context.Context) error {
-		return l.Keep(ctx, func() { renewed.Add(1) }, func(err error) { states <- err })
+		return l.Keep(ctx, func() { renewed.Add(1) }, func(err error) { states <- err }, nil)
 	})
 	p := NewPutter(l, PutterConfig{})
 	running(t, p.Run)
@@ -238,7 +238,7 @@ func TestKeepAfterRemoval(t *testing.T) {
 	srv := bustest.Server(t)
 	l := opened(t, srv, Config{})
 	var renewed atomic.Int64
-	running(t, func(ctx context.Context) error { return l.Keep(ctx, func() { renewed.Add(1) }, nil) })
+	running(t, func(ctx context.Context) error { return l.Keep(ctx, func() { renewed.Add(1) }, nil, nil) })
 	for i, name := range []string{"KV_queen_hives", "QUEEN_EVENTS", "KV_queen_roster"} {
 		if err := l.js.DeleteStream(ctxOf(t), name); err != nil {
 			t.Fatal(err)

@@ -50,6 +50,9 @@ type RosterWorker struct {
 	// where that is not known: there were entries without.
 	Every hivebeat.Millis `json:"every,omitempty"`
 	Quiet hivebeat.Millis `json:"quiet,omitempty"`
+	// Since is how long ago it was lost or left when the entry was put; 0 where it was
+	// not, or that is not known.
+	Since hivebeat.Millis `json:"since,omitempty"`
 }
 
 // RosterItem is an entry as it was read.
@@ -265,15 +268,13 @@ func (l *Ledger) put(ctx context.Context, hive string, revision uint64, body []b
 
 // putError tells how a put at a revision ended.
 func (l *Ledger) putError(ctx context.Context, hive string, revision uint64, err error) error {
-	if err == nil {
-		return nil
+	switch {
+	case conflict(err):
+		err = fmt.Errorf("ledger: advance roster of %s at %d: %w", hive, revision, ErrConflict)
+	case err != nil:
+		err = wrap(ctx, "advance roster of "+hive, err)
 	}
-	if conflict(err) {
-		return fmt.Errorf("ledger: advance roster of %s at %d: %w", hive, revision, ErrConflict)
-	}
-	if err = wrap(ctx, "advance roster of "+hive, err); errors.Is(err, ErrAway) {
-		l.doubt()
-	}
+	l.outcome(atRoster, err)
 	return err
 }
 

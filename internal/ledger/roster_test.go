@@ -350,7 +350,7 @@ func TestWatchRosterFromNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := watched(t, l)
-	running(t, func(ctx context.Context) error { return l.Keep(ctx, nil, nil) })
+	running(t, func(ctx context.Context) error { return l.Keep(ctx, nil, nil, nil) })
 	bustest.Eventually(t, patience, func() (bool, string) {
 		_, err := l.Advance(ctxOf(t), "a", 0, entry(1))
 		return err == nil, fmt.Sprint(err)

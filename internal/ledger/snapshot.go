@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -124,9 +123,8 @@ func (l *Ledger) settle(ctx context.Context, s Snapshot, now time.Time) error {
 func (l *Ledger) stored(ctx context.Context, s Snapshot, seq uint64, now time.Time, err error) error {
 	if err != nil {
 		err = wrap(ctx, "put "+s.key(), err)
-		if errors.Is(err, ErrAway) {
-			l.doubt()
-		}
+	}
+	if l.outcome(atHives, err); err != nil {
 		return err
 	}
 	l.seqs.set(s.key(), sequence{seq: seq, inc: s.Inc, hive: s.Seq, until: now.Add(ttl(s.Every, now.Sub(s.Received))), at: now})

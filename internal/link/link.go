@@ -46,6 +46,8 @@ type Core interface {
 	Settled(now time.Time, by liveness.Path)
 	// System follows the connection to the system account.
 	System(now time.Time, up bool)
+	// Located takes from which address a connection was made, after Link.Locate.
+	Located(now time.Time, conn, addr string)
 }
 
 // Event is an input for a core.
@@ -56,6 +58,7 @@ type Event struct {
 	d     liveness.Disconnect
 	path  liveness.Path
 	up    bool
+	addr  [2]string // of a connection
 }
 
 type kind uint8
@@ -66,6 +69,7 @@ const (
 	closed
 	settled
 	system
+	located
 )
 
 // Open begins to listen. nc and sys are borrowed: they are never closed, and their
@@ -115,6 +119,8 @@ func (e Event) Feed(now time.Time, dropped uint64, c Core) {
 		c.Settled(now, e.path)
 	case system:
 		c.System(now, e.up)
+	case located:
+		c.Located(now, e.addr[0], e.addr[1])
 	}
 }
 
@@ -212,6 +218,42 @@ func (l *Link) Send(ctx context.Context, s core.Signals) {
 				}
 			}
 			l.tell(ctx, e)
+		})
+	}
+}
+
+const (
+	// locateWithin bounds a question for an address. A server that is not there, and a
+	// user who may not ask, do not answer.
+	locateWithin = 2 * time.Second
+	// locateMost is how many are asked for at once.
+	locateMost = 16
+)
+
+// Locate asks the servers of these connections, as beats and snapshots name them, from
+// which addresses they were made. It takes a connection to the system account: without it
+// nobody is asked.
+func (l *Link) Locate(ctx context.Context, conns []string) {
+	if l.sys == nil {
+		return
+	}
+	for _, conn := range conns[:min(len(conns), locateMost)] {
+		server, client, ok := bus.SplitConn(conn)
+		if !ok || !l.sys.IsConnected() {
+			continue
+		}
+		l.flying.Go(func() {
+			within, cancel := context.WithTimeout(ctx, locateWithin)
+			defer cancel()
+			subject, payload := bus.ConnzRequest(server, client)
+			m, err := l.sys.RequestWithContext(within, subject, payload)
+			if err != nil {
+				l.log.Debug("no answer about a connection", slog.String("conn", conn), slog.Any("err", err))
+				return
+			}
+			if addr, ok := bus.ParseConnz(m.Data, client); ok {
+				l.tell(ctx, Event{kind: located, addr: [2]string{conn, addr}})
+			}
 		})
 	}
 }

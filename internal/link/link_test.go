@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -53,6 +54,8 @@ func (f *fed) Closed(_ time.Time, d liveness.Disconnect) {
 }
 func (f *fed) Settled(time.Time, liveness.Path) { f.add("settled") }
 func (f *fed) System(_ time.Time, up bool)      { f.add(fmt.Sprintf("system %t", up)) }
+
+func (f *fed) Located(_ time.Time, conn, addr string) { f.add("located " + conn + " at " + addr) }
 
 // rig is a Link that runs until the test ends, and whose events the test takes.
 type rig struct {
@@ -283,4 +286,24 @@ func TestClose(t *testing.T) {
 	if !nc.IsConnected() || !sys.IsConnected() || nc.NumSubscriptions()+sys.NumSubscriptions() != 0 {
 		t.Errorf("%s, %s, %d and %d subscriptions", nc.Status(), sys.Status(), nc.NumSubscriptions(), sys.NumSubscriptions())
 	}
+}
+
+// From where a connection was made is known where the system account can be asked.
+func TestLocate(t *testing.T) {
+	srv := deployment(t)
+	nc := bustest.Conn(t, srv)
+	other := bustest.Dial(t, srv.URL())
+	sys := bustest.Dial(t, srv.URL(), nats.UserInfo("sys", "sys"))
+	r := open(t, nc, sys)
+	r.Locate(r.ctx, []string{"", "nonsense", srv.ID() + "/999", bus.ConnID(other)})
+	ip, err := other.GetClientIP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.next()
+	if said := r.fed.list[0]; !strings.HasPrefix(said, "located "+bus.ConnID(other)+" at "+ip.String()+":") {
+		t.Errorf("%q", r.fed.list)
+	}
+	r.none(50 * time.Millisecond)
+	open(t, nc, nil).Locate(r.ctx, []string{bus.ConnID(other)}) // asks nobody
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -21,8 +22,8 @@ const (
 	Same                         // the last seq again: a page of it, where messages have pages, else stale
 	Stale                        // refused: seq not above the last, a superseded incarnation, or after its goodbye
 	Older                        // refused: a lower incarnation, while the known one is alive
-	Conflict                     // refused as one of the two above, and told once: two incarnations that both advance
-	Back                         // the known incarnation goes on from a lower seq: the higher one is told as Conflict is
+	Conflict                     // of Insists: refused as one of the two above, and told once: two incarnations that both advance
+	Back                         // of Insists: the known incarnation goes on from a lower seq: the higher one is told as Conflict is
 )
 
 // Accepted reports whether the message is news: First, Next, Restarted, TakenOver or
@@ -48,8 +49,9 @@ const (
 	// missing when the eighth after it is heard was lost on the wire.
 	reorder = 8
 	// rounds is how often two incarnations must have advanced in turn before
-	// that is a conflict. Beats of the old process that were in flight when the
-	// new one began come in a bunch, which is one round, or none.
+	// that is a conflict, where nothing says when the old one sent them (Beside). Beats
+	// of it that were in flight when the new one began come in a bunch, which is one
+	// round, or none.
 	rounds = 3
 	// insists is how often one must have advanced, at a pace that no bunch of waiting
 	// messages has, before its refusal is a conflict: it lives.
@@ -70,6 +72,7 @@ const wholeWindow = 1<<reorder - 1
 // time.
 type Lineage struct {
 	inc, seq uint64
+	sent     int64  // when seq was, as Message has it; 0: unknown
 	window   uint16 // bit i: seq - i was heard, or is none of our business
 	ended    bool   // it said goodbye
 	died     bool   // its process ended
@@ -77,6 +80,8 @@ type Lineage struct {
 	lost     uint64
 	others   []other // the superseded, oldest first, and rivals
 	refused  refused
+	ref      ref // of the valid one (Beside)
+	twin     twin
 }
 
 // refused is an incarnation that goes on though it is refused.
@@ -87,6 +92,7 @@ type refused struct {
 	n        uint8     // how often, in a row, up to insists
 	alone    uint8     // how often since the valid incarnation did, up to insists
 	mark     uint64    // seq of that one then
+	top      uint64    // and when this was refused first
 	told     bool
 }
 
@@ -94,10 +100,11 @@ type refused struct {
 type other struct {
 	inc, seq   uint64
 	mark       uint64 // seq of the valid one when this one advanced last
-	rounds     uint8
+	rounds     uint8  // in turn; rounds: the conflict is told
 	superseded bool
 	over       bool // it said goodbye, or its process ended
 	advanced   bool // by the last message of it
+	ref        ref
 }
 
 // Inc returns the valid incarnation, and 0 if nobody was heard yet.
@@ -199,47 +206,52 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 	return Stale
 }
 
-// Insists takes a message with this (inc, seq) that Hear refused as o, Stale or Older,
-// and says what it is after all: Conflict, once, if this incarnation has advanced three
-// times in a row, gap apart or more. One message that was forged silences a sender that
-// lives. Where that one was of the valid incarnation, with a seq far ahead, and nothing
-// above was heard since the three began, the incarnation goes on from here: Back, or Next
-// where the conflict was told before. Messages that may have waited somewhere are not for
-// Insists.
+// Insists takes a message that Hear refused as o, Stale or Older, and says what it is
+// after all: Conflict, once, if this incarnation has advanced three times in a row, gap
+// apart or more. One message that was forged silences a sender that lives. Where that one
+// was of the valid incarnation, with a seq far ahead, and nothing above was heard since
+// the three began, the incarnation goes on from here: Back, or Next where the conflict was
+// told before. Messages that may have waited somewhere are not for Insists.
 //
-// What has a lower seq of the valid incarnation may just be late. It is not where the
-// seq leapt, as was heard here and not elsewhere, or where that goes on for
-// hivebeat.KeepGone.
-func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, heard bool, o Outcome) Outcome {
-	i := slices.IndexFunc(l.others, func(o other) bool { return o.inc == inc })
-	r := &l.refused
+// What was sent before the row began is no advance: of an incarnation whose place was
+// taken, the clock of its sender says so. A lower incarnation than the valid one, which
+// was never seen, waits for that one to be late: it goes on for hivebeat.KeepGone, or
+// both answer (Beside). What has a lower seq of the valid incarnation may just be late. It
+// is not where the seq leapt, as was heard here and not elsewhere, or where for
+// hivebeat.KeepGone each was sent after the one with the highest seq, or has none above
+// what had been heard when that began: all mail from before has come.
+func (l *Lineage) Insists(m Message, gap time.Duration, heard bool, o Outcome) Outcome {
+	x, r, now := l.other(m.Inc), &l.refused, m.Heard
+	late := m.Inc == l.inc && m.Seq < l.seq && !(heard && l.leapt > 0 && m.Seq > l.leapt)
 	switch {
-	case inc != l.inc && (i < 0 || !l.others[i].advanced):
+	case m.Inc != l.inc && (x == nil || !x.advanced):
 		return o
-	case r.inc != inc || now.Sub(r.at) > inARow*gap:
-		*r = refused{inc: inc, seq: seq, since: now, at: now, n: 1, alone: 1, mark: l.seq}
+	case r.inc != m.Inc || now.Sub(r.at) > inARow*gap || late && m.Seq > r.top && (l.sent <= 0 || m.Sent <= l.sent):
+		*r = refused{inc: m.Inc, seq: m.Seq, since: now, at: now, n: 1, alone: 1, mark: l.seq, top: l.seq}
 		return o
-	case seq <= r.seq || now.Sub(r.at) < gap:
+	case m.Seq <= r.seq || now.Sub(r.at) < gap:
+		return o
+	case x != nil && x.superseded && x.ref.inc == m.Inc && m.Sent > 0 && !x.ref.after(&m, r.since):
 		return o
 	}
 	if r.mark != l.seq {
 		r.alone, r.mark = 0, l.seq
 	}
-	r.seq, r.at, r.n, r.alone = seq, now, min(r.n+1, insists), min(r.alone+1, insists)
-	if late := inc == l.inc && seq < l.seq && !(heard && l.leapt > 0 && seq > l.leapt); late && now.Sub(r.since) < hivebeat.KeepGone {
+	r.seq, r.at, r.n, r.alone = m.Seq, now, min(r.n+1, insists), min(r.alone+1, insists)
+	if (late || o == Older) && now.Sub(r.since) < hivebeat.KeepGone {
 		return o
 	}
-	tell := r.n == insists && !r.told && (i < 0 || l.others[i].rounds < rounds)
+	tell := r.n == insists && !r.told && (x == nil || x.rounds < rounds)
 	if tell {
 		r.told = true
-		if i >= 0 {
-			l.others[i].rounds = rounds
+		if x != nil {
+			x.rounds = rounds
 		}
 	}
-	back := inc == l.inc && !l.ended && r.alone == insists
+	back := m.Inc == l.inc && !l.ended && r.alone == insists
 	if back {
-		l.Rewind(seq)
-		r.alone, r.mark = 0, seq
+		l.Rewind(m.Seq)
+		r.alone, r.mark = 0, m.Seq
 	}
 	switch {
 	case back && tell:
@@ -253,7 +265,9 @@ func (l *Lineage) Insists(now time.Time, inc, seq uint64, gap time.Duration, hea
 }
 
 // Rewind makes seq the last one of the valid incarnation, though a higher one was heard.
-func (l *Lineage) Rewind(seq uint64) { l.seq, l.window, l.leapt = seq, wholeWindow, 0 }
+func (l *Lineage) Rewind(seq uint64) {
+	l.seq, l.sent, l.window, l.leapt = seq, 0, wholeWindow, 0
+}
 
 // Ahead reports whether inc lies hivebeat.MaxAhead ahead both of now and of the valid
 // incarnation, whose clock may be right where that of the caller is not: one that no
@@ -289,7 +303,7 @@ func (l *Lineage) same(seq uint64) Outcome {
 		l.leapt = l.seq
 	}
 	l.advance(seq - l.seq)
-	l.seq = seq
+	l.seq, l.sent = seq, 0
 	return Next
 }
 
@@ -327,8 +341,8 @@ func (l *Lineage) addLost(n uint64) {
 // begin makes inc the valid one. What it sent before is not missed: we may have
 // come later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
-	l.inc, l.seq, l.window, l.ended, l.died, l.leapt = inc, seq, wholeWindow, false, false, 0
-	l.refused = refused{}
+	l.inc, l.seq, l.sent, l.window, l.ended, l.died, l.leapt = inc, seq, 0, wholeWindow, false, false, 0
+	l.refused, l.ref, l.twin = refused{}, ref{}, twin{called: l.twin.called}
 	for i := range l.others { // each is half of a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0
 	}
@@ -338,7 +352,7 @@ func (l *Lineage) begin(inc, seq uint64) {
 func (l *Lineage) supersede(inc, seq uint64) {
 	l.closeWindow()
 	l.others = slices.DeleteFunc(l.others, func(o other) bool { return o.inc == inc })
-	was := other{inc: l.inc, seq: l.seq, superseded: true, over: l.ended || l.died}
+	was := other{inc: l.inc, seq: l.seq, superseded: true, over: l.ended || l.died, ref: l.ref}
 	l.begin(inc, seq)
 	was.mark = seq
 	l.remember(was)
@@ -365,12 +379,27 @@ func (l *Lineage) remember(o other) {
 // ConflictReason says in words which incarnations of one id both go on, of some
 // "hives" or "workers", and what to do. Where it is one, something else sent as it, a
 // goodbye or a high seq, or it has its id back by now.
-func ConflictReason(what, id string, believed, refused uint64) string {
-	if believed == refused {
-		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", refused, began(refused), what[:len(what)-1], id)
+func ConflictReason(what, id string, believed, refused hivebeat.Place) string {
+	if believed.Inc == refused.Inc {
+		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", believed.Inc, where(believed), what[:len(what)-1], id)
 	}
 	return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
-		what, id, believed, began(believed), refused, began(refused))
+		what, id, believed.Inc, where(believed), refused.Inc, where(refused))
+}
+
+// where says when a process began, by the clock of its machine, and where it runs.
+func where(p hivebeat.Place) string {
+	parts := []string{began(p.Inc)}
+	add := func(format string, v any, known bool) {
+		if known {
+			parts = append(parts, fmt.Sprintf(format, v))
+		}
+	}
+	add("host %.80s", p.Host, p.Host != "")
+	add("pid %d", p.PID, p.PID != 0)
+	add("connection %.130s", p.Conn, p.Conn != "")
+	add("from %.80s", p.Addr, p.Addr != "")
+	return strings.Join(parts, ", ")
 }
 
 // began says when an incarnation began, by the clock of its machine.
@@ -378,20 +407,11 @@ func began(inc uint64) string {
 	return "began " + time.UnixMicro(int64(min(inc, 1<<53))).UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
-// aside notes that a refused incarnation goes on. It is a conflict once both
-// have advanced in turn often enough, and is told once for the pair.
+// aside notes whether a refused incarnation goes on.
 func (l *Lineage) aside(at int, seq uint64, refused Outcome) Outcome {
 	o := &l.others[at]
-	if o.advanced = seq > o.seq; !o.advanced {
-		return refused
-	}
-	o.seq = seq
-	if l.seq <= o.mark || o.rounds >= rounds {
-		return refused
-	}
-	o.mark = l.seq
-	if o.rounds++; o.rounds == rounds {
-		return Conflict
+	if o.advanced = seq > o.seq; o.advanced {
+		o.seq = seq
 	}
 	return refused
 }

@@ -79,6 +79,9 @@ type Ready struct {
 	Listen, Unlisten []string
 	// Calls are roll calls to be published; that of no hive is one to all hives.
 	Calls []fleet.RollCall
+	// Seek are connections of hives. Where NATS says from which address one was made,
+	// that is for Located.
+	Seek []string
 	// Notices are to be published where those that they are for hear roll calls.
 	Notices []hivebeat.Notice
 	// Puts are snapshots to be kept in the bucket. Each is kept until it was put.
@@ -279,6 +282,12 @@ func (c *Core) System(now time.Time, up bool) {
 	c.hearing.System(up)
 }
 
+// Located takes from which address a connection of Ready.Seek was made.
+func (c *Core) Located(now time.Time, conn, addr string) {
+	c.look(now)
+	c.view.Located(conn, addr, now)
+}
+
 // Ready ends a turn: it judges, and returns what is to be done because of all inputs
 // since the last call.
 func (c *Core) Ready(now time.Time) *Ready {
@@ -298,6 +307,7 @@ func (c *Core) Ready(now time.Time) *Ready {
 		c.listen(r, now)
 		c.store.checks = append(c.store.checks, r.Checks...)
 		c.ready.Steps = append(c.ready.Steps, r.Steps...)
+		c.ready.Seek = append(c.ready.Seek, r.Seek...)
 		c.logSteps(r.Steps)
 		c.ready.Transitions = append(c.ready.Transitions, r.Events...)
 		c.ready.Notices = append(c.ready.Notices, r.Notices...)
@@ -343,7 +353,7 @@ func (c *Core) take() *Ready {
 	clear(r.Live)
 	clear(r.Logs)
 	*r = Ready{
-		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Puts: r.Puts[:0], Ops: r.Ops[:0], Peers: r.Peers[:0], Notices: r.Notices[:0],
+		Listen: r.Listen[:0], Unlisten: r.Unlisten[:0], Calls: r.Calls[:0], Seek: r.Seek[:0], Puts: r.Puts[:0], Ops: r.Ops[:0], Peers: r.Peers[:0], Notices: r.Notices[:0],
 		Steps: r.Steps[:0], Transitions: r.Transitions[:0], Live: r.Live[:0], Logs: r.Logs[:0], Err: c.taken.Err,
 	}
 	return &c.taken

@@ -167,12 +167,22 @@ func TestAFullStoreIsNamed(t *testing.T) {
 	}
 	r.err = errAway
 	r.pass(15 * time.Second)
-	const line = "JetStream does not answer since it had no space, as a nats-server stops it then: make room, and restart that server"
+	if got := r.c.StoreTrouble(); got != NoSpace {
+		t.Errorf("away since, and %q", got)
+	}
+	r.c.StoreStopped(r.now, "JetStream is off at n1, n2")
+	r.pass(time.Second)
+	const line = "a nats-server stops what it cannot write, mostly for want of space, and does not begin again: make room, and restart it"
 	if got := r.c.StoreTrouble(); got != NeedsRestart || r.logs[line] != 1 {
 		t.Errorf("stopped, and %q, told %d times", got, r.logs[line])
 	}
 	r.broken = false
 	r.pass(30 * time.Second)
+	if got := r.c.StoreTrouble(); got != NeedsRestart {
+		t.Errorf("others keep all, and %q", got)
+	}
+	r.c.StoreStopped(r.now, "")
+	r.pass(time.Second)
 	if got := r.c.StoreTrouble(); got != "" || !errors.Is(r.c.store.opErr, nil) {
 		t.Errorf("it is well, and %q, %v", got, r.c.store.opErr)
 	}

@@ -87,8 +87,8 @@ type store struct {
 	opErr   error // what failed last, until a probe goes well
 	told    bool  // there, as the log has it
 	full    bool  // it had no space when it was written to last
-	stopped bool  // since then it does not answer
 	since   time.Time
+	stopped string // what a server has stopped
 
 	probeAt time.Time
 	backoff time.Duration
@@ -130,13 +130,13 @@ type Trouble string
 // The troubles; empty is none, or one that may pass by itself.
 const (
 	NoSpace      Trouble = "no_space"
-	NeedsRestart Trouble = "needs_restart" // nats-server stops its JetStream when a write finds no space
+	NeedsRestart Trouble = "needs_restart" // a nats-server stops what it cannot write
 )
 
 // StoreTrouble returns the trouble of JetStream.
 func (c *Core) StoreTrouble() Trouble {
 	switch s := &c.store; {
-	case s.stopped && !s.there():
+	case s.stopped != "":
 		return NeedsRestart
 	case s.full, errors.Is(errors.Join(s.keepErr, s.opErr), ledger.ErrNoSpace):
 		return NoSpace
@@ -159,6 +159,20 @@ func (c *Core) StoreState(now time.Time, err error) {
 	c.storeChanged(now)
 }
 
+// StoreStopped says, in words, what a server has stopped of buckets and stream; "" is
+// nothing.
+func (c *Core) StoreStopped(now time.Time, what string) {
+	c.look(now)
+	if c.store.stopped = what; what == "" {
+		c.ready.Logs.Add(slog.LevelInfo, "no server has stopped anything of JetStream any more")
+		return
+	}
+	c.ready.Logs.Add(slog.LevelError, "a nats-server stops what it cannot write, mostly for want of space, and does not begin again: make room, and restart it", slog.String("what", what))
+}
+
+// StoppedStore returns what StoreStopped said last.
+func (c *Core) StoppedStore() string { return c.store.stopped }
+
 // Renewed says that bucket and roster may be others than before.
 func (c *Core) Renewed(now time.Time) {
 	c.look(now)
@@ -169,9 +183,8 @@ func (c *Core) Renewed(now time.Time) {
 func (c *Core) storeChanged(now time.Time) {
 	s := &c.store
 	there, err := s.there(), errors.Join(s.keepErr, s.opErr)
-	if s.full = s.full || errors.Is(err, ledger.ErrNoSpace); there {
-		s.stopped = false
-	} else {
+	s.full = s.full || errors.Is(err, ledger.ErrNoSpace)
+	if !there {
 		c.cold.failed = true
 	}
 	if !s.opened && (errors.Is(err, ledger.ErrDiffers) || errors.Is(err, ledger.ErrServerTooOld)) {
@@ -231,10 +244,6 @@ func (c *Core) probe(now time.Time) {
 			c.storeChanged(now)
 			c.view.Prove(asked.Add(-op.Ago), now)
 			return
-		}
-		if s.full && !s.stopped && c.hearing.Connected() && !errors.Is(op.Err, ledger.ErrNoSpace) {
-			s.stopped, s.opErr = true, op.Err
-			c.ready.Logs.Add(slog.LevelError, "JetStream does not answer since it had no space, as a nats-server stops it then: make room, and restart that server", slog.Any("err", op.Err))
 		}
 		s.backoff = min(max(2*s.backoff, probeFirst), probeMost)
 		s.probeAt = now.Add(s.backoff)

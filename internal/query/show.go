@@ -24,6 +24,10 @@ func HiveInfo(v *fleet.View, h *fleet.Hive, now time.Time) api.HiveInfo {
 		Host: head.Host, GPUs: slices.Clone(head.GPUs), Collect: head.Collect, Stats: head.Stats,
 		Workers: make(map[hivebeat.Live]int),
 	}
+	if i.Conflict {
+		believed, refused := h.Places()
+		i.Believed, i.Refused = &believed, &refused
+	}
 	seats := h.GPUSeats()
 	for k := range i.GPUs {
 		i.GPUs[k].Age = fleet.EffectiveAge(i.GPUs[k].Age, h.Received(), now)
@@ -40,6 +44,9 @@ func HiveInfo(v *fleet.View, h *fleet.Hive, now time.Time) api.HiveInfo {
 func WorkerInfo(v *fleet.View, w *fleet.Worker, now time.Time) api.WorkerInfo {
 	h := w.Hive()
 	i := api.WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Held: w.Held(), Record: *w.Record()}
+	if i.Rival != 0 && i.Host == "" { // else that of its hive is told there
+		i.Host = h.Head().Host.Name
+	}
 	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
 	i.Up = w.Up(now)
 	i.Since = fleet.EffectiveAge(w.Record().Since, w.Received(), now)

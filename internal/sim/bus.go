@@ -61,6 +61,9 @@ func (w *world) uplink(p *proc, m *message) {
 		at = max(at, p.lastUp)
 		p.lastUp = at
 	}
+	if w.plan.Late > 0 && w.now < w.ending() && n.rng.IntN(5) == 0 {
+		at += between(n.rng, 0, w.plan.Late.D())
+	}
 	p.flushed = max(p.flushed, at)
 	w.at(at, func() { w.route(m, false) })
 	if n.Dup > 0 && n.rng.Float64() < n.Dup {

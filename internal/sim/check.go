@@ -54,11 +54,9 @@ func (v *Violation) String() string {
 	return fmt.Sprintf("%s, after %v: %s", v.Invariant, v.At.D().Round(time.Millisecond), v.Text)
 }
 
-const monitorEvery = 5 * time.Second
-
 // monitor checks all hives and queens now and then, but none that is stopped.
 func (w *world) monitor() {
-	w.at(w.now+monitorEvery, func() {
+	w.at(w.now+5*time.Second, func() {
 		for _, h := range w.hives {
 			if !h.paused() {
 				h.checkDeathsTold()
@@ -105,8 +103,7 @@ func (o *observer) checkDeathsTold() {
 		}
 		a.at = max(a.at, o.born, o.told[s.id])
 		if o.w.now > a.at+lostAfter(a.every, a.quiet)+o.slack(a.at) {
-			o.w.breaks(DeathTold, "%s incarnation %d died %v ago, was heard by %s %v ago at last, and is %s to it",
-				s.id, s.inc, o.w.now-p.died, o.name, o.w.now-a.at, s.live)
+			o.w.breaks(DeathTold, "%s incarnation %d died %v ago, was heard by %s %v ago at last, and is %s to it", s.id, s.inc, o.w.now-p.died, o.name, o.w.now-a.at, s.live)
 		}
 	}
 }
@@ -178,9 +175,8 @@ func (q *queen) checkAbsent(v *fleet.Hive, h *hive, k *fleet.Worker) {
 		return
 	}
 	l := life{h.id + "/" + r.Worker, r.Inc}
-	limit := h.born + lostAfter(w.plan.WorkerEvery.D(), 0) + detector.WarmAfter + 4*w.plan.HiveEvery.D()
 	lossy := w.plan.Paged && w.plan.Net.Loss > 0 // some page may be missing each time
-	if w.now <= limit || lossy || h.bothered(0, w.now, true) || q.bothered(h.born, w.now, true) ||
+	if w.now <= h.born+lostAfter(w.plan.WorkerEvery.D(), 0)+detector.WarmAfter+4*w.plan.HiveEvery.D() || lossy || h.bothered(0, w.now, true) || q.bothered(h.born, w.now, true) ||
 		w.usurped(h.life) || w.mayWait(h.born, l, r.Every) {
 		return
 	}
@@ -217,8 +213,7 @@ func (q *queen) checkBelieved() {
 		if e.Live != hivebeat.Lost || w.now-e.at < time.Second || h == nil || !h.Up() || h.Inc() != e.Inc || h.Seq() > e.Seq {
 			continue
 		}
-		w.breaks(DeathTold, "the roster has %s incarnation %d as lost since %v, at seq %d, and %s, which has heard nothing since, says %s",
-			id, e.Inc, w.now-e.at, e.Seq, q.name, h.Live())
+		w.breaks(DeathTold, "the roster has %s incarnation %d as lost since %v, at seq %d, and %s, which has heard nothing since, says %s", id, e.Inc, w.now-e.at, e.Seq, q.name, h.Live())
 	}
 }
 
@@ -306,8 +301,7 @@ func (q *queen) checkWorkers(v *fleet.Hive, h *hive, since time.Duration) {
 			}
 		}
 		switch {
-		case p != nil && p.alive() != gone: // so it is
-		case p != nil && h == nil && p.alive(): // checkTruth looks at those
+		case p != nil && (p.alive() != gone || h == nil && p.alive()): // so it is, or checkTruth looks at it
 		case p != nil && h != nil && w.usurped(l): // a duplicate may be what the hive knows
 		default:
 			w.breaks(Convergence, "%s incarnation %d: alive is %t, its hive is %s, and %s says %s", l.ident, l.inc, !gone, v.Live(), q.name, r.Live)
@@ -354,7 +348,7 @@ func (w *world) checkSame(a, b *queen) {
 		workers := func(q *queen) (texts []string) {
 			for _, k := range q.view.Hive(s.ident).Workers() {
 				r := k.Record()
-				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every) {
+				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && (gone(r.Live) || w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every)) {
 					continue // a queen that began since does not know it
 				}
 				texts = append(texts, fmt.Sprintf("%s %s %s %d n%d", r.Worker, r.Live, r.State, r.Inc, r.N))

@@ -283,10 +283,8 @@ func (o *observer) checkEndIsTold(c closing, seq uint64) {
 		n := w.plan.Net
 		opened, known := o.heardOf(c.name)
 		switch {
-		case !o.alive() || !known || opened != heard || o.bothered(heard-5*time.Second, at, true):
-		case s.inc != l.inc || !s.lives():
-		case n.Loss > 0 || n.Dup > 0 || n.Reorder > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || o.knows(l) != seq:
-		case batch():
+		case !o.alive() || !known || opened != heard || o.bothered(heard-5*time.Second, at, true), s.inc != l.inc || !s.lives():
+		case n.Loss > 0 || n.Dup > 0 || n.Reorder > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || o.knows(l) != seq, batch():
 		default:
 			w.breaks(DeathTold, "%s incarnation %d ended, %s heard %v ago that its connection closed, and says %s", l.ident, l.inc, o.name, w.now-heard, s.live)
 		}

@@ -116,11 +116,11 @@ func (w *world) checkWorkerEvents(list []*stored) {
 		switch d.Kind {
 		case hivebeat.KindGap, hivebeat.KindState, hivebeat.KindConflict:
 		case hivebeat.KindStalled, hivebeat.KindLooping:
-			if now := d.From + ">" + d.To; now == said[d.Kind] {
+			now := d.From + ">" + d.To
+			if now == said[d.Kind] {
 				w.breaks(Stalls, "%s/%s: %s says from %q to %q, and so said the one before", d.Hive, d.Worker, e.id, d.From, d.To)
-			} else {
-				said[d.Kind] = now
 			}
+			said[d.Kind] = now
 		default:
 			if live != "" && d.From != live && d.Kind != hivebeat.KindJoined {
 				w.breaks(EventsOnce, "%s/%s: %s says from %s, and it was %s", d.Hive, d.Worker, e.id, d.From, live)

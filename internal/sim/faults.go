@@ -33,12 +33,10 @@ func (w *world) populate() {
 	}
 	for i := range p.Faults {
 		f := &p.Faults[i]
-		fr := w.stream("fault " + f.String())
-		w.at(f.At.D(), func() { w.fault(f, fr) })
+		w.at(f.At.D(), func() { w.fault(f, w.stream("fault "+f.String())) })
 	}
 	w.at(w.ending(), func() { // the checks at the end look at what settles
-		n := w.plan.Net
-		w.net.Net = Net{Delay: n.Delay, Jitter: n.Jitter}
+		w.net.Net = Net{Delay: p.Net.Delay, Jitter: p.Net.Jitter}
 	})
 	w.monitor()
 }

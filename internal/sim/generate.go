@@ -10,9 +10,9 @@ import (
 )
 
 // Generate makes the plan that follows from a seed. length is how long it runs; 0
-// leaves that to the seed.
-func Generate(seed uint64, length time.Duration) Plan {
-	p := Plan{Seed: seed}
+// leaves that to the seed. late is what Plan.Late is.
+func Generate(seed uint64, length, late time.Duration) Plan {
+	p := Plan{Seed: seed, Late: Span(late)}
 	// Each part draws from a stream of its own: the others are as they would be without.
 	part := func(stream uint64) *draw { return &draw{Rand: rand.New(rand.NewPCG(seed, stream)), Plan: &p} }
 	r := part(0x9e3779b97f4a7c15)

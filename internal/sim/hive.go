@@ -58,7 +58,7 @@ func (h *hive) start() {
 	w.hives = append(w.hives, h)
 	for page, more := uint64(0), w.store.away == 0; more; page++ {
 		k, ok := w.store.get(hivesKey(h.id, page))
-		more = ok && h.core.Recall(k.Payload)
+		more = ok && h.core.Recall(w.time(), &k.Entry)
 	}
 	h.out = newSender(&h.proc, hivecore.RollGap, func() bool { return h.speak("") })
 	h.linkChanged()
@@ -76,6 +76,7 @@ func (h *hive) handle(m *message) {
 				h.w.trace(h.name, "refuses a beat of %s %d/%d", m.from.ident, m.from.inc, m.seq)
 			}
 		})
+		h.recalled(m.from.self.(*worker).id)
 	}
 }
 
@@ -148,12 +149,9 @@ func (h *hive) lists(worker string) bool {
 // follow watches processes, as package procwatch does.
 func (h *hive) follow(list []detector.Watch) {
 	for _, x := range list {
-		if x.Stop {
+		if h.watching[x.PID] = x.Process; x.Stop {
 			delete(h.watching, x.PID)
-			continue
-		}
-		h.watching[x.PID] = x.Process
-		if p := h.w.pids[x.PID]; p == nil || !p.alive() {
+		} else if p := h.w.pids[x.PID]; p == nil || !p.alive() {
 			h.sees(p, x.PID)
 		}
 	}

@@ -109,7 +109,7 @@ func (q *queen) request(op func(s *store), done func(err error)) {
 		}
 	}
 	within := askWithin
-	asked := q.through(func() {
+	if !q.through(func() {
 		q.w.at(q.w.now+between(q.rng, askMin, askMax), func() {
 			if s.away > 0 {
 				return
@@ -121,8 +121,7 @@ func (q *queen) request(op func(s *store), done func(err error)) {
 				}
 			})
 		})
-	})
-	if !asked {
+	}) {
 		within = 0
 	}
 	q.after(within, func() { finish(errAway) })

@@ -31,7 +31,7 @@ func loop(p *Plan, r *rand.Rand, who string, at, pace time.Duration, times int) 
 // one for each process that joined.
 func TestALoop(t *testing.T) {
 	for _, dies := range []bool{false, true} {
-		p := Generate(1, 0)
+		p := Generate(1, 0, 0)
 		p.Hives, p.Workers, p.Queens, p.Zones, p.Faults, p.Exits, p.Before, p.Stall, p.NoJetStream = 1, 2, 2, 1, nil, true, 0, 0, false
 		p.WorkerEvery, p.HiveEvery, p.Net = Span(30e9), Span(15e9), Net{Delay: Span(2e6), Jitter: Span(2e6)}
 		p.For, p.Settle = Span(16*time.Minute), Span(2*time.Minute)
@@ -75,7 +75,7 @@ func TestLoops(t *testing.T) {
 	}
 	failed := 0
 	for seed := *firstSeed; seed < *firstSeed+uint64(n) && failed < 3; seed++ {
-		p, r := Generate(seed, 0), rand.New(rand.NewPCG(seed, 0x1f83d9abfb41bd6b))
+		p, r := Generate(seed, 0, 0), rand.New(rand.NewPCG(seed, 0x1f83d9abfb41bd6b))
 		p.For += Span(9 * time.Minute)
 		for range 1 + r.IntN(2) {
 			d := &draw{Rand: r, Plan: &p}

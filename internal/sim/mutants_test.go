@@ -261,7 +261,7 @@ func answer(what string) (by, text string) {
 	case "plan":
 		p, err = ReadPlan(filepath.Join(keepFailed, arg+".json"))
 	case "seed":
-		p = Generate(uint64(n), 0)
+		p = Generate(uint64(n), 0, 0)
 	case "search":
 		return first(n, Invariant(by))
 	default:
@@ -283,7 +283,7 @@ func answer(what string) (by, text string) {
 // first returns the first of n seeds that breaks an invariant. Here -sim.keep is a file.
 func first(n int, by Invariant) (seed, text string) {
 	for i := range uint64(n) {
-		r, err := Run(Generate(1+i, 0), false)
+		r, err := Run(Generate(1+i, 0, 0), false)
 		if err != nil || r.Broken == nil || r.Broken.Invariant != by {
 			continue
 		}

@@ -55,6 +55,11 @@ type Plan struct {
 	Replicas     int  `json:"replicas,omitempty"`      // so many servers keep what they do; 0 is 1
 	Before       int  `json:"before,omitempty"`        // so many queens put neither promises nor ages into the roster
 
+	// A fifth of the messages comes up to so much later than the others, which pass them.
+	// What rests on messages that come in time is not held against such a run: only that
+	// nothing comes back, that each event is told once, and that nothing is plainly wrong.
+	Late Span `json:"late,omitempty"`
+
 	Net    Net     `json:"net"`
 	Faults []Fault `json:"faults"`
 }

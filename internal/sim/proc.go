@@ -181,8 +181,7 @@ func (p *proc) lasting(pause bool) *trouble {
 // that, and so does the server.
 func (p *proc) kill() {
 	w := p.w
-	p.died = w.now
-	p.slot.cur = nil
+	p.died, p.slot.cur = w.now, nil
 	for _, h := range w.hives {
 		if _, ok := h.watching[p.pid]; ok && h.slot.machine() == p.slot.machine() {
 			h.sees(p, p.pid)
@@ -247,8 +246,7 @@ func (p *proc) notice() {
 	if p.cuts == 0 || p.noticed {
 		return
 	}
-	p.noticed = true
-	p.outHeld, p.inHeld = nil, nil
+	p.noticed, p.outHeld, p.inHeld = true, nil, nil
 	p.lasting(false).noticed = p.w.now
 	p.w.trace(p.name, "disconnected")
 	p.self.linkChanged()

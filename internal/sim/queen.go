@@ -61,11 +61,10 @@ func (q *queen) start() {
 // forgetIfDoubted notes that a queen forgets which connections closed when it begins to
 // doubt itself.
 func (q *queen) forgetIfDoubted() {
-	if doubts := q.view.Doubts(); doubts != q.doubted {
-		if q.doubted = doubts; doubts {
-			q.forget()
-		}
+	if q.view.Doubts() && !q.doubted {
+		q.forget()
 	}
+	q.doubted = q.view.Doubts()
 }
 
 // act does what the core asks for, and reports whether something was handed back
@@ -154,14 +153,13 @@ func (q *queen) sayBye() bool { return false }
 // learning hands the core an input that tells it of these hives. Where the core knows
 // more of one after it, that counts as heard now.
 func (q *queen) learning(ids []string, in func(now time.Time)) {
-	type seen struct{ inc, seq uint64 }
-	of := func(id string) (s seen) {
+	of := func(id string) (s [2]uint64) { // incarnation and seq
 		if h := q.view.Hive(id); h != nil {
-			s = seen{h.Inc(), h.Seq()}
+			s = [2]uint64{h.Inc(), h.Seq()}
 		}
 		return s
 	}
-	was := make([]seen, len(ids))
+	was := make([][2]uint64, len(ids))
 	for i, id := range ids {
 		was[i] = of(id)
 	}

@@ -64,8 +64,7 @@ func Shorten(p Plan, broken Invariant) Result {
 		func(p *Plan) { p.Queens, p.Untold = 1, 0 },
 		func(p *Plan) { p.Workers = 1 },
 		func(p *Plan) { p.Hives = 1 },
-		func(p *Plan) { p.Zones = 1 },
-		func(p *Plan) { p.Paged = false },
+		func(p *Plan) { p.Zones, p.Paged = 1, false },
 		func(p *Plan) { p.Before = 0 },
 		func(p *Plan) { p.Stall, p.StallSaid = 0, false },
 		func(p *Plan) { p.Untold = 0 },
@@ -95,27 +94,12 @@ type Summary struct {
 
 // RunSeeds runs the plans of n seeds from first on, on all processors. It begins no new
 // ones once most of them failed, or stop returns true.
-func RunSeeds(first uint64, n int, length time.Duration, most int, stop func() bool) Summary {
-	var (
-		next atomic.Int64
-		mu   sync.Mutex
-		wg   sync.WaitGroup
-		s    Summary
-	)
+func RunSeeds(first uint64, n int, length, late time.Duration, most int, stop func() bool) Summary {
+	var next atomic.Int64
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var s Summary
 	began := time.Now()
-	count := func(r *Result) (enough bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		s.Runs++
-		s.Stats.Happenings += r.Stats.Happenings
-		s.Stats.Messages += r.Stats.Messages
-		s.Stats.Events += r.Stats.Events
-		s.Stats.Simulated += r.Stats.Simulated
-		if r.Broken != nil {
-			s.Failed = append(s.Failed, *r)
-		}
-		return len(s.Failed) >= most
-	}
 	for range min(n, runtime.GOMAXPROCS(0)) {
 		wg.Go(func() {
 			for enough := false; !enough; {
@@ -123,11 +107,21 @@ func RunSeeds(first uint64, n int, length time.Duration, most int, stop func() b
 				if i >= int64(n) || stop != nil && stop() {
 					return
 				}
-				r, err := Run(Generate(first+uint64(i), length), false)
+				r, err := Run(Generate(first+uint64(i), length, late), false)
 				if err != nil { // not a plan that Generate makes
 					r.Broken = &Violation{Invariant: Sound, Text: err.Error()}
 				}
-				enough = count(&r)
+				mu.Lock()
+				s.Runs++
+				s.Stats.Happenings += r.Stats.Happenings
+				s.Stats.Messages += r.Stats.Messages
+				s.Stats.Events += r.Stats.Events
+				s.Stats.Simulated += r.Stats.Simulated
+				if r.Broken != nil {
+					s.Failed = append(s.Failed, r)
+				}
+				enough = len(s.Failed) >= most
+				mu.Unlock()
 			}
 		})
 	}

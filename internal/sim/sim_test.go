@@ -12,6 +12,7 @@ import (
 
 var (
 	firstSeed = flag.Uint64("sim.first", 1, "first seed of TestSeeds")
+	late      = flag.Duration("sim.late", 0, "TestSeeds delays a fifth of the messages by up to this")
 	seeds     = flag.Int("sim.seeds", 0, "how many seeds TestSeeds runs; 0: as many as fit into a test")
 )
 
@@ -29,7 +30,7 @@ func TestSeeds(t *testing.T) {
 	default:
 		n = 400
 	}
-	s := RunSeeds(*firstSeed, n, 0, 8, nil)
+	s := RunSeeds(*firstSeed, n, 0, *late, 8, nil)
 	t.Logf("%d runs, %v simulated in %v: %d messages, %d events, %d steps", s.Runs, s.Stats.Simulated, s.Took, s.Stats.Messages, s.Stats.Events, s.Stats.Happenings)
 	if s.Runs < n && len(s.Failed) == 0 {
 		t.Errorf("%d runs of %d", s.Runs, n)
@@ -84,7 +85,7 @@ func TestSameSeedSameRun(t *testing.T) {
 	for seed := uint64(1); seed <= 12; seed++ {
 		var runs [2]Result
 		for i := range runs {
-			r, err := Run(Generate(seed, 0), true)
+			r, err := Run(Generate(seed, 0, 0), true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +102,7 @@ func TestSameSeedSameRun(t *testing.T) {
 
 // TestNoFaultsNoNews: without faults nobody is ever late, and everybody joins once.
 func TestNoFaultsNoNews(t *testing.T) {
-	p := Generate(1, 0)
+	p := Generate(1, 0, 0)
 	p.Hives, p.Workers, p.Queens, p.Zones, p.Faults = 4, 3, 3, 2, nil
 	p.WorkerEvery, p.HiveEvery, p.Net = Span(30e9), Span(15e9), Net{Delay: Span(5e6), Jitter: Span(5e6)}
 	r, err := Run(p, true)
@@ -123,7 +124,7 @@ func TestNoFaultsNoNews(t *testing.T) {
 
 // TestABatchOfDeaths: all workers of a machine die at once, and their hive hears of it.
 func TestABatchOfDeaths(t *testing.T) {
-	p := Generate(1, 0)
+	p := Generate(1, 0, 0)
 	p.Hives, p.Workers, p.Queens, p.Exits, p.Before, p.Stall = 2, 8, 1, false, 0, 0
 	p.Closings, p.HiveClosings, p.Net = Span(250e6), true, Net{Delay: Span(2e6), Jitter: Span(2e6)}
 	p.Faults = []Fault{{Kind: Batch, At: Span(60e9), Who: "h1"}, {Kind: Batch, At: Span(120e9), Who: "h2", For: Span(5e9)}}
@@ -140,7 +141,7 @@ func TestABatchOfDeaths(t *testing.T) {
 func TestPlanIsKeptAsItIs(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "p.json")
 	for seed := range uint64(20) {
-		p := Generate(seed, 0)
+		p := Generate(seed, 0, 0)
 		if err := WritePlan(file, p); err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +165,7 @@ func TestPlanIsKeptAsItIs(t *testing.T) {
 
 // TestShorten: a plan that breaks something is left with what it takes.
 func TestShorten(t *testing.T) {
-	p := Generate(3, 0)
+	p := Generate(3, 0, 0)
 	p.Net, p.WorkerEvery, p.HiveEvery = Net{Delay: Span(1e6)}, Span(10e9), Span(10e9)
 	p.Faults = append(p.Faults, Fault{At: Span(60e9), Kind: Badnet, For: Span(120e9), Net: &Net{Loss: 1}}) // more than the contract allows for
 	r, err := Run(p, false)

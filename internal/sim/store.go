@@ -122,7 +122,7 @@ func (s *store) swap(hive string, revision uint64, next ledger.RosterEntry, befo
 		next.Age = 0
 		next.Workers = maps.Clone(next.Workers)
 		for id, w := range next.Workers {
-			w.Every, w.Quiet = 0, 0
+			w.Every, w.Quiet, w.Since = 0, 0, 0
 			next.Workers[id] = w
 		}
 	}

@@ -46,6 +46,18 @@ func (s *sightings) of(id string) *sighting {
 	return x
 }
 
+// recalled returns the sighting of a worker, which the hive may know from its last life.
+func (h *hive) recalled(id string) *sighting {
+	x := h.known.of(h.id + "/" + id)
+	if r, ok := h.core.Record(h.w.time(), id); ok && x.inc == 0 {
+		x.inc, x.incAt, x.live, x.since, x.looping = r.Inc, h.w.now, r.Live, h.w.now, r.Looping
+		if h.ended[life{x.id, r.Inc}] = r.Cause == hivebeat.CauseExit; r.Looping {
+			x.restarts = slices.Repeat([]time.Duration{h.w.now - r.Since.Duration()}, 3)
+		}
+	}
+	return x
+}
+
 // lives reports whether the observer takes it for living.
 func (s *sighting) lives() bool { return s.live == hivebeat.Alive || s.live == hivebeat.Late }
 
@@ -118,11 +130,11 @@ func (h *hive) checkSnapshot(s *hivebeat.Snapshot) {
 	for i := range s.Workers {
 		r := &s.Workers[i]
 		at, ok := h.seqs[numbered{life{h.id + "/" + r.Worker, r.Inc}, r.Seq, 0}]
-		if !ok {
+		switch age := now - at; {
+		case !ok && r.N == 0: // recalled from its last life
+		case !ok:
 			h.w.breaks(Sound, "%s knows %d/%d of %s, which it never heard", h.name, r.Inc, r.Seq, r.Worker)
-			return
-		}
-		if age := now - at; r.Age.Duration() < age-unseen {
+		case r.Age.Duration() < age-unseen:
 			h.w.breaks(NoYoungAge, "%s says that %s was heard %v ago, and that was %v ago", h.name, r.Worker, r.Age.Duration(), age)
 		}
 	}

@@ -19,15 +19,13 @@ func (o *observer) wrongly(l life, format string, args ...any) {
 func (h *hive) judged(s *detector.Step) {
 	h.moves[move{s.Worker, s.N}] = h.w.now
 	l := life{h.id + "/" + s.Worker, s.Inc}
-	x := h.known.of(l.ident)
-	switch s.Kind {
+	x := h.recalled(s.Worker)
+	switch r, _ := h.core.Record(h.w.time(), s.Worker); s.Kind {
 	case hivebeat.KindStalled:
 		h.judgedStalled(x, s)
 		return
 	case hivebeat.KindConflict:
-		if s.Inc == x.inc || !h.outlived(x.id, s.Inc, x.inc) { // nothing is sent in another's name
-			h.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", h.name, x.id, s.Inc, x.inc)
-		}
+		h.together(x.id, s.Inc, r.Inc) // nothing is told of one that it knew before it began again
 		return
 	case hivebeat.KindState:
 		return
@@ -77,13 +75,11 @@ func (h *hive) judged(s *detector.Step) {
 
 // judged holds a queen's verdict on a hive against the truth.
 func (q *queen) judged(s *fleet.Step) {
+	l := life{s.Hive, s.Inc}
 	if s.Kind == hivebeat.KindConflict {
-		if strings.Contains(s.Reason, "something else") {
-			q.w.breaks(Sound, "%s says that something else was sent as %s incarnation %d, which was not", q.name, s.Hive, s.Inc)
-		}
+		q.together(s.Hive, q.view.Hive(s.Hive).Conflicting(q.w.time()), s.Inc)
 		return
 	}
-	l := life{s.Hive, s.Inc}
 	q.turns(q.known.of(s.Hive), s.To, s.Inc)
 	q.checkCutOff(s)
 	switch {
@@ -207,6 +203,16 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 	held := cutOff == 1 && q.gap <= 1 && !q.bothered(q.w.now-5*time.Minute, q.w.now, true) && q.w.now-m.sent < 50*time.Millisecond && !clocked
 	if falsely+cutOff == 1 && (lost || held) {
 		q.w.breaks(Sound, "%s counts %s as cut off: %t, and %d messages of it were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
+	}
+}
+
+// together holds it against the truth that two incarnations are in conflict: both ran at
+// the same time, or a was refused as b began, and goes on.
+func (o *observer) together(id string, a, b uint64) {
+	x, y := o.w.lives[life{id, a}], o.w.lives[life{id, b}]
+	apart := x == nil || y == nil || !x.alive() && x.died < y.born || !y.alive() && y.died < x.born
+	if a == b || apart && !o.outlived(id, a, b) { // nothing is sent in another's name
+		o.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", o.name, id, a, b)
 	}
 }
 

@@ -51,9 +51,7 @@ func (k *worker) handle(m *message) {
 	}
 }
 
-func (k *worker) linkChanged() {
-	k.out.want(k.up(), (*bus.Schedule).Reconnected)
-}
+func (k *worker) linkChanged() { k.out.want(k.up(), (*bus.Schedule).Reconnected) }
 
 func (k *worker) sayBye() bool { return k.speak(hivebeat.Stopped) }
 
@@ -86,9 +84,7 @@ func (k *worker) speak(state hivebeat.State) bool {
 	if p.StallSaid {
 		b.Labels = map[string]string{detector.StallLabel: p.Stall.String()}
 	}
-	if left := k.quiet.Sub(now); left > 0 {
-		b.Quiet = hivebeat.MillisOf(left)
-	}
+	b.Quiet = hivebeat.MillisOf(k.quiet.Sub(now))
 	payload, err := wire.EncodeBeat(&b)
 	if err != nil {
 		k.w.breaks(Sound, "a beat cannot be encoded: %v", err)

@@ -132,7 +132,7 @@ func (w *world) trace(who, format string, args ...any) {
 
 // breaks notes that an invariant does not hold. The first one ends the run.
 func (w *world) breaks(i Invariant, format string, args ...any) {
-	if w.broken == nil {
+	if w.broken == nil && (w.plan.Late == 0 || i == NoResurrection || i == EventsOnce || i == Sound) {
 		w.broken = &Violation{Invariant: i, At: Span(w.now), Text: fmt.Sprintf(format, args...)}
 		w.trace("CHECK", "%s: %s", i, w.broken.Text)
 	}

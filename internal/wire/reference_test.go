@@ -227,13 +227,14 @@ var (
 	}, "n", "kind", "inc")
 	refRecord = isMap(join(refFacts, map[string]rule{
 		"worker": isID, "live": isStr(32), "cause": isStr(32), "n": anyUint, "tr": isList(8, refTransition), "missed": anyUint,
-		"stalled": isBool, "rival": anyUint, "age": anyUint, "since": anyUint, "closed": isBool, "restarts": anyUint, "looping": isBool,
+		"stalled": isBool, "rival": anyUint, "rival_at": isMap(map[string]rule{"host": isStr(256), "pid": anyUint, "conn": isStr(128), "addr": isStr(128)}),
+		"addr": isStr(128), "age": anyUint, "since": anyUint, "closed": isBool, "restarts": anyUint, "looping": isBool,
 		"os": isMap(map[string]rule{"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint, "read": anyUint}),
 	}), "worker", "live", "inc", "seq", "every")
 	refSnapshot = isMap(map[string]rule{
 		"worker": func(any) hivebeat.Reason { return hivebeat.RefusedForeign }, // of a beat
 		"v":      isInt, "hive": isID, "inc": anyUint, "every": isEvery, "seq": anyUint, "sent": isInt, "warm": isBool,
-		"page": isUint(1000), "pages": isUint(1000), "bye": isStr(256), "conn": isStr(128), "rw": anyUint, "labels": isTextMap(32, 63, 128),
+		"page": isUint(1000), "pages": isUint(1000), "bye": isStr(256), "conn": isStr(128), "rw": anyUint, "pid": anyUint, "labels": isTextMap(32, 63, 128),
 		"host": isMap(map[string]rule{
 			"name": isStr(256), "os": isStr(256), "arch": isStr(256), "cpus": anyUint, "load1": isFloat, "cpu": isFloat,
 			"mem_total": anyUint, "mem_used": anyUint, "uptime": anyUint,

@@ -53,6 +53,8 @@ func (m *SnapshotMemo) Parse(b []byte, v *SnapshotView) error {
 			v.Conn = c.text("conn", hivebeat.MaxConn)
 		case "rw":
 			v.RW = c.uint("rw")
+		case "pid":
+			v.PID = c.uint("pid")
 		case "labels":
 			v.Labels = c.labels()
 		case "host":
@@ -251,6 +253,10 @@ func (c *cursor) record(v *RecordView) {
 			v.Stalled = c.bool("stalled")
 		case "rival":
 			v.Rival = c.uint("rival")
+		case "rival_at":
+			c.place(&v.RivalAt)
+		case "addr":
+			v.Addr = c.text("addr", hivebeat.MaxConn)
 		case "ended":
 			v.Ended = c.uint("ended")
 		case "age":
@@ -274,6 +280,23 @@ func (c *cursor) record(v *RecordView) {
 		c.fail(hivebeat.RefusedMissing, "live", "")
 	}
 	c.facts(&v.FactsView)
+}
+
+func (c *cursor) place(v *PlaceView) {
+	for range c.pairs("rival_at") {
+		switch string(c.key()) {
+		case "host":
+			v.Host = c.text("rival_at.host", hivebeat.MaxHostText)
+		case "pid":
+			v.PID = c.uint("rival_at.pid")
+		case "conn":
+			v.Conn = c.text("rival_at.conn", hivebeat.MaxConn)
+		case "addr":
+			v.Addr = c.text("rival_at.addr", hivebeat.MaxConn)
+		default:
+			c.skip()
+		}
+	}
 }
 
 func (c *cursor) transitions(list []hivebeat.Transition) []hivebeat.Transition {

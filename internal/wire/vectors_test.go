@@ -57,6 +57,7 @@ func vectors() map[string][]vector {
 	idle := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "w-0", Facts: hivebeat.Facts{Inc: 1795435200000000, Every: 30000, State: hivebeat.Ready, Seq: 1}}
 	snap := sampleSnapshot(1)
 	snap.Bye, snap.GPUs = "maintenance", snap.GPUs[:1]
+	snap.PID = 4242
 	snap.Conn, snap.RW = "NCXU3YJ3Y5KX7O2Z2VJ6QWTTWRRNQ7VQ4YAKQPLW6J3JQKQ5QJ2F4X2M/8", 250
 	snap.Collect = map[string]string{"gpu": "error: nvidia-smi did not answer within 5s"}
 	snap.GPUs[0].Err = "power: [Unknown Error]"
@@ -65,6 +66,8 @@ func vectors() map[string][]vector {
 	r.Facts = full.Facts
 	r.Live, r.Cause, r.Missed, r.Stalled = hivebeat.Lost, hivebeat.CauseExit, 3, true
 	r.N, r.Rival, r.Ended, r.Closed = 3, r.Inc-1, 86_401_000, true
+	r.RivalAt = hivebeat.Place{Host: "gpu-02", PID: 4711, Conn: "NCXU3YJ3Y5KX7O2Z2VJ6QWTTWRRNQ7VQ4YAKQPLW6J3JQKQ5QJ2F4X2M/9", Addr: "192.0.2.7:50312"}
+	r.Addr = "[2001:db8::1]:50310"
 	r.Proc.Read, r.Restarts, r.Looping = 9<<30, 25, true
 	r.Tr = []hivebeat.Transition{
 		{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 30040},

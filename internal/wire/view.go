@@ -58,6 +58,8 @@ type RecordView struct {
 	mark                mark
 	Worker, Live, Cause []byte
 	N, Missed, Rival    uint64
+	RivalAt             PlaceView
+	Addr                []byte
 	Ended               uint64
 	Stalled, Closed     bool
 	Restarts            uint64
@@ -73,7 +75,7 @@ type RecordView struct {
 type SnapshotView struct {
 	Hive, Bye, Conn              []byte
 	Inc, Every, Seq, Page, Pages uint64
-	RW                           uint64
+	RW, PID                      uint64
 	Sent                         int64
 	Warm                         bool
 	Labels, Collect              Raw // of string pairs
@@ -84,6 +86,12 @@ type SnapshotView struct {
 
 	rows    rows         // of the parse under way
 	nothing SnapshotMemo // for a parse without a memo: it stays empty
+}
+
+// PlaceView is the view of a hivebeat.Place.
+type PlaceView struct {
+	Host, Conn, Addr []byte
+	PID              uint64
 }
 
 // HostView is the view of a hivebeat.Host.
@@ -148,10 +156,28 @@ func (v *RecordView) Update(r *hivebeat.Record) {
 	set(&r.Live, v.Live)
 	set(&r.Cause, v.Cause)
 	r.N, r.Missed, r.Stalled, r.Rival, r.Ended = v.N, v.Missed, v.Stalled, v.Rival, v.Ended
+	v.RivalAt.Update(&r.RivalAt)
+	set(&r.Addr, v.Addr)
 	if !slices.Equal(r.Tr, v.Tr) {
 		r.Tr = slices.Clone(v.Tr)
 	}
 	v.FactsView.Update(&r.Facts)
+}
+
+// Update gives p the values of v, as FactsView.Update does.
+func (v *PlaceView) Update(p *hivebeat.Place) {
+	p.PID = v.PID
+	set(&p.Host, v.Host)
+	set(&p.Conn, v.Conn)
+	set(&p.Addr, v.Addr)
+}
+
+// Place is where the sender of a beat runs.
+func (v *FactsView) Place() PlaceView { return PlaceView{Host: v.Host, Conn: v.Conn, PID: v.PID} }
+
+// Place is where the hive runs.
+func (v *SnapshotView) Place() PlaceView {
+	return PlaceView{Host: v.Host.Name, Conn: v.Conn, PID: v.PID}
 }
 
 // Update gives h the values of v, as FactsView.Update does.
@@ -178,7 +204,7 @@ func (v *SnapshotView) UpdateHead(s *hivebeat.Snapshot) {
 	set(&s.Hive, v.Hive)
 	set(&s.Bye, v.Bye)
 	set(&s.Conn, v.Conn)
-	s.RW = hivebeat.Millis(v.RW)
+	s.RW, s.PID = hivebeat.Millis(v.RW), v.PID
 	s.Labels = v.Labels.UpdateMap(s.Labels)
 	s.Collect = v.Collect.UpdateMap(s.Collect)
 	v.Host.Update(&s.Host)

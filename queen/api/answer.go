@@ -131,6 +131,8 @@ type HiveInfo struct {
 	Cause    hivebeat.Cause        `json:"cause,omitempty"`
 	Conflict bool                  `json:"conflict,omitempty"` // two hives with this id are beating
 	Rival    uint64                `json:"rival,omitempty"`    // of a conflict: the incarnation of the one that is not believed
+	Believed *hivebeat.Place       `json:"believed,omitempty"` // of a conflict: where the one runs that is believed, and the other one
+	Refused  *hivebeat.Place       `json:"refused,omitempty"`
 	Inc      uint64                `json:"inc"`
 	Seq      uint64                `json:"seq"`
 	Every    hivebeat.Millis       `json:"every"`

@@ -32,7 +32,7 @@ func declare(f *prom.Families) families {
 		connected: f.Gauge("connected", "1 while the queen is connected to NATS, as far as it knows."),
 		jetstream: f.Gauge("jetstream_up", "1 while JetStream can be used. Absent for a queen that keeps nothing there."),
 
-		jetstreamTrouble: f.Gauge("jetstream_trouble", "1 while JetStream waits for a person: no_space, or needs_restart as it stopped when it had no space.", "kind"),
+		jetstreamTrouble: f.Gauge("jetstream_trouble", "1 while JetStream waits for a person: no_space, or needs_restart where a server stopped what it could not write.", "kind"),
 		eventsUnstored:   f.Counter("events_unstored_total", "Deaths and returns that went out before the stream had acknowledged them."),
 
 		brakeZones:   f.Gauge("brake_zones", "Zones whose brake is on: so many hives fell silent at once that it is not believed yet."),

@@ -52,12 +52,31 @@ func began(inc uint64) string {
 	return time.UnixMicro(int64(min(inc, hivebeat.MaxInt))).UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
-// rival tells of the one of a conflict that is not believed, and not shown.
-func rival(inc uint64) string {
-	if inc == 0 { // an older queen does not say
-		return ""
+// conflict tells what to do about two of one id, and where they run.
+func (d *detail) conflict(what string, believed, refused hivebeat.Place) {
+	d.line("conflict", "%s", d.p.Text("two "+what+" beat with this id: stop one, or give it another --id", Bad))
+	d.line("", "%s", place("believed", believed))
+	if refused.Inc != 0 { // an older queen does not say
+		d.line("", "%s", place("not believed, and not shown", refused))
 	}
-	return fmt.Sprintf("; the one that is not believed, and not shown, began %s (incarnation %d)", began(inc), inc)
+}
+
+// place tells where one of a conflict runs.
+func place(which string, at hivebeat.Place) string {
+	parts := []string{fmt.Sprintf("%s: began %s (incarnation %d)", which, began(at.Inc), at.Inc)}
+	if at.Host != "" {
+		parts = append(parts, "host "+at.Host)
+	}
+	if at.PID > 0 {
+		parts = append(parts, "pid "+strconv.FormatUint(at.PID, 10))
+	}
+	if at.Conn != "" {
+		parts = append(parts, "connection "+at.Conn)
+	}
+	if at.Addr != "" {
+		parts = append(parts, "from "+at.Addr)
+	}
+	return join(parts...)
 }
 
 // Hive renders all there is to say about a hive, but its workers.
@@ -70,7 +89,8 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	}
 	d.line("live", "%s for %s%s", p.Text(Clean(string(h.Live)), liveStyle(h.Live)), age(h.Since), dot(join(cause, h.Bye)))
 	if h.Conflict {
-		d.line("conflict", "%s", p.Text("two hives beat with this id: stop one, or give it another --id"+rival(h.Rival), Bad))
+		believed, refused := cmp.Or(h.Believed, &hivebeat.Place{Inc: h.Inc}), cmp.Or(h.Refused, &hivebeat.Place{Inc: h.Rival})
+		d.conflict("hives", *believed, *refused)
 	}
 	fresh := ""
 	if !h.Fresh {
@@ -181,7 +201,9 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	d.line("live", "%s for %s%s", p.Text(live.Text, live.Style), age(w.Since), dot(join(announced, cause, stalled, loops)))
 	d.line("state", "%s%s", p.Text(Clean(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
 	if w.Rival != 0 {
-		d.line("conflict", "%s", p.Text("two processes beat with this id: stop one, or give it another --id"+rival(w.Rival), Bad))
+		refused := w.RivalAt
+		refused.Inc = w.Rival
+		d.conflict("processes", hivebeat.Place{Inc: w.Inc, Host: w.Host, PID: w.PID, Conn: w.Conn, Addr: w.Addr}, refused)
 	}
 	missed, quiet, fresh := "", "", ""
 	if w.Missed > 0 {

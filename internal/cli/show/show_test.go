@@ -45,14 +45,33 @@ func TestConflicts(t *testing.T) {
 	hives, workers := sampleHives(), sampleWorkers()
 	h, w := &hives[1], &workers[0]
 	h.Conflict, h.Rival, w.Rival, w.Stalled = true, 1_764_000_000_000_001, 1_764_000_000_000_002, true
+	old := *h // as an older queen has it
+	at := hivebeat.Place{Host: "there", PID: 815, Conn: "NABC/9", Addr: "192.0.2.7:5"}
+	h.Believed, h.Refused = &hivebeat.Place{Inc: h.Inc, Host: "here"}, &at
+	w.RivalAt, w.Addr = at, "192.0.2.6:5"
+	at.Inc = h.Rival
 	for _, note := range []Cell{hiveNote(h), workerNote(w, 0, noon)} {
 		if !strings.HasPrefix(note.Text, "conflict: two ") || !strings.Contains(note.Text, "--id") || note.Style != Bad {
 			t.Errorf("the note is %+v", note)
 		}
 	}
-	for _, lines := range [][]string{Hive(h, &sure, false), Worker(w, &sure, false, noon)} {
-		if !strings.Contains(text(lines), "stop one, or give it another --id; the one that is not believed, and not shown, began 2025-11-24 16:00:00 UTC (incarnation 176400000000000") {
-			t.Errorf("%s", text(lines))
+	const (
+		do    = "stop one, or give it another --id"
+		other = "not believed, and not shown: began 2025-11-24 16:00:00 UTC (incarnation 176400000000000"
+		there = ") · host there · pid 815 · connection NABC/9 · from 192.0.2.7:5"
+	)
+	for _, c := range []struct {
+		lines []string
+		want  []string
+	}{
+		{Hive(h, &sure, false), []string{do, other, there, "believed: began 2025-11-24 16:01:40 UTC (incarnation 1764000100000000) · host here\n"}},
+		{Hive(&old, &sure, false), []string{do, other}},
+		{Worker(w, &sure, false, noon), []string{do, other, there, " · pid 4711 · from 192.0.2.6:5"}},
+	} {
+		for _, want := range c.want {
+			if !strings.Contains(text(c.lines), want) {
+				t.Errorf("%q is not in\n%s", want, text(c.lines))
+			}
 		}
 	}
 }

@@ -36,7 +36,7 @@ accounts {
           publish: ["queen.hives", "queen.hives.m1"], subscribe: ["queen.rollcall", "queen.rollcall.m1", "hive.m1.rollcall"] } }
     ]
   }
-  SYS { users: [ { user: hives, password: hives, permissions: { publish: { deny: ">" }, subscribe: "$SYS.ACCOUNT.*.DISCONNECT" } } ] }
+  SYS { users: [ { user: hives, password: hives, permissions: { publish: "$SYS.REQ.SERVER.*.CONNZ", subscribe: ["$SYS.ACCOUNT.*.DISCONNECT", "_INBOX.>"] } } ] }
 }
 system_account: SYS
 no_auth_user: all

@@ -40,6 +40,7 @@ type cluster struct {
 	servers []*server
 	hives   []string
 	conns   []*nats.Conn // of the subscribers, one at each server
+	http    []string     // where each queen answers over HTTP
 	askers  []*asker
 	kills   []*death
 	outages []*outage
@@ -55,6 +56,8 @@ type death struct {
 	queens  []string // those of the queens
 	ears    []string // those of the subscribers
 }
+
+const eventsMax = "16777216"
 
 func newCluster(s *stage, o options) *cluster {
 	s.Helper()
@@ -82,7 +85,8 @@ func newCluster(s *stage, o options) *cluster {
 	var queens []*rig.Proc
 	for i, n := range c.servers {
 		id := fmt.Sprintf("q%d", i+1)
-		s.procs["queen "+id] = s.startAt(nil, n.URL, "queen "+id, "queen", "--id", id, "--replicas", "3", "--events-max", "16777216")
+		c.http = append(c.http, fmt.Sprintf("127.0.0.1:%d", rig.Port(s.T)))
+		s.procs["queen "+id] = s.startAt(nil, n.URL, "queen "+id, "queen", "--id", id, "--replicas", "3", "--events-max", eventsMax, "--http", c.http[i])
 		queens = append(queens, s.procs["queen "+id])
 	}
 	for _, q := range queens {

@@ -4,6 +4,8 @@ package nemesis
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -73,13 +75,13 @@ func clusterScenes() []scene {
 		},
 		{
 			name:   "one disk full",
-			fault:  "the disk of the server that leads QUEEN_EVENTS fills up; workers die; 10 s later there is room, and that server is started again",
+			fault:  "the disk of the server that leads QUEEN_EVENTS fills up; workers die; when each queen has named it there is room, and that server is started again",
 			expect: "deaths and answers as ever: two replicas suffice",
 			play:   oneDiskFull,
 		},
 		{
 			name:   "all disks full",
-			fault:  "the disks of all servers fill up; workers die; 10 s later there is room, and each server is started again, one after the other",
+			fault:  "the disks of all servers fill up; workers die; when each queen has named it there is room, and each server is started again, one after the other",
 			expect: "the deaths are told at once, not stored yet, and stored once afterwards",
 			play:   allDisksFull,
 		},
@@ -134,7 +136,6 @@ func serverStopped(s *stage) {
 		}
 	}
 	slices.Sort(there)
-	c.known["back"] = "connections move away from a server that does not answer"
 	from := time.Now()
 	for _, name := range there {
 		if !strings.HasPrefix(name, "queen ") && !strings.HasPrefix(name, "default-") {
@@ -305,16 +306,68 @@ func (c *cluster) stoppedKeeping(servers ...*server) {
 	}
 }
 
+// named waits until each queen names these servers, and no other, as those whose
+// JetStream is off, in its answers and as a metric, and says how long that took since the
+// disks were full. Then it holds the log and the doctor against it.
+func (c *cluster) named(since time.Time, servers ...*server) {
+	c.Helper()
+	var names []string
+	for _, n := range servers {
+		names = append(names, n.NATS.Name)
+	}
+	slices.Sort(names)
+	off := strings.Join(names, ", ")
+	for i, at := range c.http {
+		queen := fmt.Sprintf("q%d", i+1)
+		rig.Until(c.T, patience, queen+" to name "+off, func() (bool, string) {
+			a, err := rig.Ask(c.nc, api.VerbSummary+"."+queen, api.Request{})
+			metrics, merr := get("http://" + at + "/metrics")
+			text := fmt.Sprintf("%q %v %v", a.Status.Unsure, err, merr)
+			return strings.Contains(text, "JetStream is off at "+off+", ") && strings.Contains(metrics, `hivebeat_queen_jetstream_trouble{kind="needs_restart"} 1`), text
+		})
+		c.procs["queen "+queen].Said("make room, and restart it.*off at "+off, patience)
+	}
+	c.note = append(c.note, fmt.Sprintf("every queen named the servers without JetStream within %s", show(time.Since(since))))
+	out, _, code := rig.CLI(c.T, []string{"HIVEBEAT_NATS=" + c.url}, "doctor", "--role", "queen", "--replicas", "3", "--events-max", eventsMax)
+	if code == 0 || !strings.Contains(out, "JetStream is off at "+off) {
+		c.Errorf("doctor ends with %d and does not say that JetStream is off at %s:\n%s", code, off, out)
+	}
+}
+
+// over waits until no queen has a trouble with JetStream any more.
+func (c *cluster) over() {
+	c.Helper()
+	for i, at := range c.http {
+		rig.Until(c.T, patience, fmt.Sprintf("the trouble of q%d to end", i+1), func() (bool, string) {
+			metrics, err := get("http://" + at + "/metrics")
+			return strings.Contains(metrics, `hivebeat_queen_jetstream_trouble{kind="needs_restart"} 0`) && strings.Contains(metrics, `hivebeat_queen_jetstream_trouble{kind="no_space"} 0`), fmt.Sprint(err, metrics)
+		})
+	}
+}
+
+func get(url string) (string, error) {
+	resp, err := (&http.Client{Timeout: 5 * time.Second}).Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
 func oneDiskFull(s *stage) {
 	c := newCluster(s, options{disk: smallDisk})
 	n := c.leader(eventStream())
 	n.disk.Fill()
+	full := time.Now()
 	c.dieIn(10*time.Second, c.hives, 4)
 	c.stoppedKeeping(n)
+	c.named(full, n)
 	c.dump("full")
 	n.disk.Free()
 	c.down(syscall.SIGTERM, n)
 	c.up(n)
+	c.over()
 	c.die(c.hives)
 	c.end()
 }
@@ -324,8 +377,10 @@ func allDisksFull(s *stage) {
 	for _, n := range c.servers {
 		n.disk.Fill()
 	}
+	full := time.Now()
 	c.dieIn(10*time.Second, c.hives, 6)
 	c.stoppedKeeping(c.servers...)
+	c.named(full, c.servers...)
 	c.dump("full")
 	for _, n := range c.servers {
 		n.disk.Free()
@@ -337,6 +392,7 @@ func allDisksFull(s *stage) {
 		c.ended(n)
 	}
 	c.healthy(c.servers...)
+	c.over()
 	c.die(c.hives)
 	c.end()
 }

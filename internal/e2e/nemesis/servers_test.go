@@ -4,12 +4,15 @@ package nemesis
 
 import (
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
+	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 func servers() []scene {
@@ -25,6 +28,12 @@ func servers() []scene {
 			fault:  "the only nats-server is killed, its JetStream store removed, and started again; then a worker is killed",
 			expect: "events of before are gone with the store; nobody is lost but the one that died",
 			play:   wipe,
+		},
+		{
+			name:   "disk full",
+			fault:  "the disk of the only nats-server fills up; a worker is killed; when the queen has named it there is room, and the server is started again",
+			expect: "answers name it; nobody is lost but who died; all of it is stored in the end",
+			play:   diskFull,
 		},
 	}
 }
@@ -73,6 +82,37 @@ func wipe(s *stage) {
 	s.wait(4 * max(*hiveEvery, *workerEvery))
 	s.kill("gpu-01/w000", hivebeat.CauseExit)
 	s.kill("gpu-02/w001", hivebeat.CauseExit)
+	s.curtain()
+}
+
+func diskFull(s *stage) {
+	disk := rig.SmallDisk(s.T, smallDisk)
+	n := rig.Prepare(s.T, rig.Server(s.T), "nemesis", "127.0.0.1")
+	n.Store = filepath.Join(disk.Dir, "store")
+	n.Configure(n.JetStream("1GB"))
+	n.Start()
+	s.on(n)
+	s.small()
+	s.deaf = true
+	named := func(want bool) {
+		s.Helper()
+		rig.Until(s.T, 2*patience, fmt.Sprintf("the full disk to be named: %v", want), func() (bool, string) {
+			a, err := rig.Ask(s.nc, api.VerbSummary, api.Request{})
+			text := fmt.Sprintf("%q %v", a.Status.Unsure, err)
+			return err == nil && strings.Contains(text, "make room and restart that server") == want, text
+		})
+	}
+	disk.Fill()
+	s.kill("gpu-01/w000", hivebeat.CauseExit)
+	full := time.Now()
+	named(true)
+	s.note = append(s.note, fmt.Sprintf("it was named after %s", show(time.Since(full))))
+	disk.Free()
+	s.nats.Kill()
+	s.nats.Start()
+	s.alive()
+	named(false)
+	s.kill("gpu-02/w000", hivebeat.CauseExit)
 	s.curtain()
 }
 

@@ -32,7 +32,8 @@ class Facts {
 
 const bytes = (n) => (n ? `${gib(n)} GiB` : '');
 const began = (us) => (us ? day(us / 1000) : '');
-const conflict = (what, rival) => `two ${what} beat with this id: stop one, or give it another${rival ? `. The one that is not believed began ${began(rival)}` : ''}`;
+const runs = (p) => [p.host && `host ${clip(p.host)}`, p.pid && `pid ${p.pid}`, p.conn && `connection ${clip(p.conn)}`, p.addr && `from ${clip(p.addr)}`].filter(Boolean).join(', ');
+const conflict = (what, rival, believed, refused) => `two ${what} beat with this id: stop one, or give it another${rival ? `. The one that is not believed began ${began(rival)}` : ''}${refused ? ` (${runs(refused)}); the other one: ${runs(believed)}` : ''}`;
 
 // Detail is what the pages of a hive and of a worker share.
 class Detail {
@@ -134,7 +135,7 @@ export class Hive extends Detail {
     const host = x.host || {};
     this.state.set([
       ['zone', x.zone], ['running since', began(x.inc)], ['snapshot', count(x.seq)], ['warm', x.warm ? 'yes' : 'no: an absent worker is no evidence yet'],
-      ['conflict', x.conflict ? conflict('hives', x.rival) : ''], ['goodbye', clip(x.bye || '', 256)], ['held VRAM', bytes(x.held)], ['free on one GPU', bytes(x.free_vram)],
+      ['conflict', x.conflict ? conflict('hives', x.rival, x.believed, x.refused) : ''], ['goodbye', clip(x.bye || '', 256)], ['held VRAM', bytes(x.held)], ['free on one GPU', bytes(x.free_vram)],
       ...Object.entries(x.collect || {}).map(([k, v]) => [`reads ${k}`, clip(v, 256)]),
     ]);
     this.machine.set([
@@ -181,7 +182,7 @@ export class Worker extends Detail {
       ['GPUs', (w.gpus || []).map((g) => clip(g, 64)).join(', ')], ['opaque data', w.data ? `${count(Math.floor(w.data.length * 0.75))} bytes` : ''],
     ]);
     this.judged.set([
-      ['conflict', w.rival ? conflict('processes', w.rival) : ''], ['by', w.via === 'queen' ? 'the queen: its hive is lost' : 'its hive'], ['verdict', `${w.live}${w.cause ? `: ${cause(w.cause)}` : ''}`], ['since', { age: w.since, at }], ['last heard', { age: w.age, at, words: ' ago' }],
+      ['conflict', w.rival ? conflict('processes', w.rival, w, w.rival_at) : ''], ['by', w.via === 'queen' ? 'the queen: its hive is lost' : 'its hive'], ['verdict', `${w.live}${w.cause ? `: ${cause(w.cause)}` : ''}`], ['since', { age: w.since, at }], ['last heard', { age: w.age, at, words: ' ago' }],
       ['beats missed', w.missed && count(w.missed)], ['beat', count(w.seq)], ['transitions', count(w.n)], ['zone', w.zone],
     ]);
     const os = w.os || {};

@@ -1,0 +1,189 @@
+package fleet
+
+import (
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// Two hives with one id are found by a roll call that both answer
+// (liveness.Lineage.Beside), and told with the places where they run.
+
+const (
+	// twinGap is the least time between two such calls of one hive, which answers once in
+	// hivecore.RollGap.
+	twinGap = 5 * time.Second
+	// twinWithin is how long an answer may take: it may be the next one that is due.
+	twinWithin = twinGap + time.Second
+	// twinPace is the pace of the first ones, of all hives: where many begin again at once
+	// their next snapshots have to do.
+	twinPace = 100 * time.Millisecond
+)
+
+// beside looks at a message of incarnation s.Inc that was heard now, and not in doubt: two
+// incarnations that both go on are a conflict.
+func (v *View) beside(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive bool, now time.Time) {
+	if s.Inc != h.line.Inc() {
+		v.noteBeside(h, s)
+	}
+	switch {
+	case o == liveness.Conflict || o == liveness.Back:
+		v.conflict(h, s.Inc, s.Seq, now)
+	case !o.Accepted() && h.rival == s.Inc && s.Seq > h.rivalSeq:
+		v.rivalGoesOn(h, s.Seq, now)
+	}
+	if !v.doubt.IsZero() {
+		return
+	}
+	if inc, seq := h.line.Beside(o, message(s, now), alive); inc != 0 {
+		v.conflict(h, inc, seq, now)
+	}
+	if h.line.Asks() {
+		if _, known := v.twins[h]; !known {
+			v.twins[h] = now
+			if h.line.Sure() {
+				v.twins[h] = h.twinAsked.Add(twinGap)
+			}
+		}
+	}
+}
+
+// message is what a lineage has to know of a snapshot that is read now.
+func message(s *wire.SnapshotView, now time.Time) liveness.Message {
+	return liveness.Message{Inc: s.Inc, Seq: s.Seq, Sent: s.Sent, Heard: now}
+}
+
+// noteBeside notes where a hive runs that is not believed.
+func (v *View) noteBeside(h *Hive, s *wire.SnapshotView) {
+	b, at := &h.beside, s.Place()
+	addr := b.Addr
+	if b.Inc != s.Inc || b.Conn != string(s.Conn) {
+		addr = ""
+	}
+	at.Update(b)
+	b.Inc, b.Addr = s.Inc, addr
+}
+
+// conflict tells that two incarnations of h both advance.
+func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
+	h.rival, h.rivalTold = inc, time.Time{}
+	v.rivalGoesOn(h, seq, now)
+	v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
+	v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
+	v.resum(h, another, now)
+	v.Compare(h)
+	v.locate(h)
+}
+
+// noticeEvery is how often a hive is told that it is refused, while it goes on.
+const noticeEvery = time.Minute
+
+// rivalGoesOn notes that the rival of h was heard.
+func (v *View) rivalGoesOn(h *Hive, seq uint64, now time.Time) {
+	h.rivalSeq, h.rivalAt = seq, now
+	if now.Sub(h.rivalTold) >= noticeEvery {
+		h.rivalTold = now
+		v.ready.Notices = append(v.ready.Notices, hivebeat.Notice{ID: h.id, Inc: h.rival, Believed: h.line.Inc()})
+	}
+}
+
+// askTwins calls the roll of hives whose id may be that of two.
+func (v *View) askTwins(now time.Time) {
+	for h, at := range v.twins {
+		switch {
+		case at.After(now) && v.hives[h.id] == h:
+			continue
+		case v.hives[h.id] != h || !h.line.Asks():
+		case h.line.Sure() || now.Sub(v.twinAsked) >= twinPace:
+			v.twinAsked, h.twinAsked = now, now
+			v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: AskSpread})
+			h.line.Asked(now, twinWithin)
+			if h.line.Sure() {
+				v.locate(h)
+			}
+		}
+		delete(v.twins, h)
+	}
+}
+
+// nextTwins returns when askTwins has something to do.
+func (v *View) nextTwins() (at time.Time, ok bool) {
+	for _, t := range v.twins {
+		if !ok || t.Before(at) {
+			at, ok = t, true
+		}
+	}
+	return at, ok
+}
+
+// locate asks for the addresses of the connections of both.
+func (v *View) locate(h *Hive) {
+	if conn := h.head.Conn; conn != "" && h.addr[0] != conn {
+		v.ready.Seek = append(v.ready.Seek, conn)
+	}
+	if b := &h.beside; b.Conn != "" && b.Addr == "" {
+		v.ready.Seek = append(v.ready.Seek, b.Conn)
+	}
+}
+
+// Located says from which address a connection was made.
+func (v *View) Located(conn, addr string, now time.Time) {
+	for _, h := range v.order {
+		ours, its := h.head.Conn == conn, h.beside.Conn == conn
+		if conn == "" || !ours && !its {
+			continue
+		}
+		if ours {
+			h.addr = [2]string{conn, addr}
+		}
+		if its {
+			h.beside.Addr = addr
+		}
+		v.resum(h, another, now)
+	}
+}
+
+// Conflicting returns the other incarnation that beats under the id of h now, or 0.
+func (h *Hive) Conflicting(now time.Time) uint64 {
+	if h.rival == 0 || now.Sub(h.rivalAt) > liveness.LostAfter(h.every, 0) {
+		return 0
+	}
+	return h.rival
+}
+
+// Places returns where the two processes of a conflict run.
+func (h *Hive) Places() (believed, refused hivebeat.Place) {
+	s := &h.head
+	believed, refused = hivebeat.Place{Inc: h.line.Inc()}, hivebeat.Place{Inc: h.rival}
+	if s.Inc == believed.Inc {
+		believed.Host, believed.PID, believed.Conn = s.Host.Name, s.PID, s.Conn
+		if h.addr[0] == s.Conn {
+			believed.Addr = h.addr[1]
+		}
+	}
+	if h.beside.Inc == h.rival {
+		refused = h.beside
+	}
+	return believed, refused
+}
+
+func (h *Hive) conflictReason() string {
+	believed, refused := h.Places()
+	return liveness.ConflictReason("hives", h.id, believed, refused)
+}
+
+// places returns where the two processes of a conflict of a worker run, of which refused
+// is not believed.
+func (h *Hive) places(r *hivebeat.Record, refused uint64) (a, b hivebeat.Place) {
+	a = hivebeat.Place{Inc: r.Inc, Host: r.Host, PID: r.PID, Conn: r.Conn, Addr: r.Addr}
+	if a.Host == "" {
+		a.Host = h.head.Host.Name
+	}
+	if b.Inc = refused; r.Rival == refused {
+		b = r.RivalAt
+		b.Inc = refused
+	}
+	return a, b
+}
