@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
 // A hive that begins again has an empty registry. What it knew is in the last snapshot
@@ -17,7 +18,8 @@ type recalled struct {
 	inc    uint64
 	live   hivebeat.Live
 	since  time.Time
-	untold bool // that it joined may not have been told yet
+	until  time.Time // a lower incarnation is refused until then, as this one would be late
+	untold bool      // that it joined may not have been told yet
 
 	restarts uint64
 	looping  bool
@@ -33,7 +35,7 @@ func (r *Registry) Recall(now time.Time, rec *hivebeat.Record, age time.Duration
 			r.expected = make(map[string]*recalled)
 		}
 		joined := func(t hivebeat.Transition) bool { return t.Kind == hivebeat.KindJoined && t.Inc == rec.Inc }
-		r.expected[rec.Worker] = &recalled{rec.Inc, rec.Live, since, slices.ContainsFunc(rec.Tr, joined), rec.Restarts, rec.Looping}
+		r.expected[rec.Worker] = &recalled{rec.Inc, rec.Live, since, now.Add(liveness.LateAfter(rec.Every.Duration(), rec.Quiet.Duration())), slices.ContainsFunc(rec.Tr, joined), rec.Restarts, rec.Looping}
 		return
 	}
 	if now.Sub(since) < hivebeat.KeepGone {

@@ -212,7 +212,7 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 		if len(r.workers) >= hivebeat.MaxWorkers {
 			return Heard{}, errFull
 		}
-		if k := r.expected[string(v.Worker)]; k != nil && k.inc > v.Inc && !r.warm {
+		if k := r.expected[string(v.Worker)]; k != nil && k.inc > v.Inc && now.Before(k.until) {
 			return Heard{}, errOlder // the one that is awaited was alive
 		}
 		if w = r.back(v); w == nil {
