@@ -244,10 +244,12 @@ func (h *Hive) cameBackSince(item *ledger.RosterItem, now time.Time) bool {
 
 // overtaken reports whether item speaks of a hive that lives, and was put after this
 // queen heard the last of the incarnation that it knows, which is late or more: it
-// slept, or the roster was lost meanwhile. To insist would bring back who is gone.
+// slept, or the roster was lost meanwhile. To insist would bring back who is gone. An
+// incarnation that it read first after that was put is news, though in doubt it counts as
+// heard long before.
 func (h *Hive) overtaken(item *ledger.RosterItem, now time.Time) bool {
 	return item.N > h.Book.Item.N && speaksOfLiving(item) &&
-		now.Sub(h.judged) > liveness.LateAfter(h.every, 0) && now.Add(-item.Stored).After(h.judged)
+		now.Sub(h.judged) > liveness.LateAfter(h.every, 0) && now.Add(-item.Stored).After(latest(h.judged, h.beganAt))
 }
 
 // decidedSince reports whether the roster, which this queen follows, was told since

@@ -14,7 +14,7 @@ import (
 // for after the hive was due to be heard:
 //
 //	deadline ─┬─ acknowledged since ─▶ lost, as the brake has it
-//	          └─ not ─▶ this queen is apart: unverified, and nobody is told
+//	          └─ not ─▶ this queen is apart: unverified, and no event says so
 //	                      └─ acknowledged again ─▶ called, and E + 2 × every to be heard ─▶ judged anew
 //
 // Where only one server keeps the store, that this one does not answer says little: then
@@ -59,7 +59,7 @@ func (v *View) Prove(asked, now time.Time) {
 		}
 		h.blind = v.blind - v.heardAs(now).Sub(h.judged)
 		if h.released {
-			v.unhold(h) // else nobody releases it again
+			v.unhold(h) // else it is never released again
 		}
 		if h.heldBy != nil {
 			h.releaseAt = v.lostAt(h)
