@@ -21,7 +21,6 @@ type clusterFigures struct {
 	silence, silenceElse time.Duration   // the longest times without an answer
 	outage               time.Duration   // the longest
 	minority             int             // the living whose loss a subscriber in a minority was told
-	missed               int             // what is wanted, and known to be missed still
 }
 
 // end waits until all is told, stored and agreed on, and draws up the row.
@@ -171,7 +170,6 @@ func (c *cluster) minorityHeard(h heard) bool {
 // A bound is what is wanted of some durations, and the one that came closest to it or
 // went furthest beyond.
 type bound struct {
-	what  string
 	over  time.Duration // by which the worst one is above it
 	worst string
 }
@@ -185,7 +183,7 @@ func (b *bound) add(took, most time.Duration, format string, args ...any) {
 func (c *cluster) holds(b *bound) {
 	c.Helper()
 	if b.worst != "" {
-		c.wanted(b.what, b.over <= c.late.longest(), "%s", b.worst)
+		c.wanted(b.over <= c.late.longest(), "%s", b.worst)
 	}
 }
 
@@ -193,7 +191,7 @@ func (c *cluster) holds(b *bound) {
 // or a copy of it that is not stored yet.
 func (c *cluster) times(all, copies []heard) {
 	c.Helper()
-	f, near, far := c.row.cluster, &bound{what: "event"}, &bound{what: "event otherwise"}
+	f, near, far := c.row.cluster, new(bound), new(bound)
 	for _, d := range c.kills {
 		took, cause, common := time.Duration(-1), hivebeat.Cause(""), c.hearsOf(d)
 		for _, h := range slices.Concat(all, copies) {
@@ -242,7 +240,7 @@ func (c *cluster) hearsOf(d *death) map[int]bool {
 // answers measures the longest times without an answer.
 func (c *cluster) answers() {
 	c.Helper()
-	f, near, far := c.row.cluster, &bound{what: "answer"}, &bound{what: "answer otherwise"}
+	f, near, far := c.row.cluster, new(bound), new(bound)
 	for i, a := range c.askers {
 		for _, w := range a.waited() {
 			took := w.to.Sub(w.from)
@@ -334,9 +332,6 @@ func (t *table) printCluster(w *os.File) {
 		f := r.cluster
 		if f == nil {
 			f = new(clusterFigures)
-		}
-		if f.missed > 0 {
-			r.verdict += fmt.Sprintf(", but for %d known to be missed", f.missed)
 		}
 		fmt.Fprintf(&b, "| %s | %d | %d | %d / %d | %s, %s | %s, %s | %s | %s |\n", r.name, r.falseDead, r.cutOff, r.eventsLost, r.doubled,
 			some(f.silence), some(f.silenceElse), few(f.events), most(f.eventsElse), some(f.outage), strings.Join(append([]string{r.verdict}, r.note...), "; "))

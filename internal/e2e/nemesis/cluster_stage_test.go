@@ -44,7 +44,6 @@ type cluster struct {
 	askers  []*asker
 	kills   []*death
 	outages []*outage
-	known   map[string]string // what is known to be missed, by what, and until when
 	late    *pulse
 }
 
@@ -61,7 +60,7 @@ const eventsMax = "16777216"
 
 func newCluster(s *stage, o options) *cluster {
 	s.Helper()
-	c := &cluster{stage: s, known: map[string]string{}, late: beginPulse(s.T)}
+	c := &cluster{stage: s, late: beginPulse(s.T)}
 	s.row.cluster = new(clusterFigures)
 	c.servers = serveThree(s.T, o)
 	var urls []string
@@ -146,22 +145,13 @@ func (c *cluster) die(hives []string) {
 	c.kills = append(c.kills, d)
 }
 
-// wanted notes what was found beside what is wanted, and fails the test unless it is
-// known to be missed.
-func (c *cluster) wanted(what string, ok bool, format string, args ...any) {
+// wanted logs what was found, and fails the test where that is not as wanted.
+func (c *cluster) wanted(ok bool, format string, args ...any) {
 	c.Helper()
-	found := fmt.Sprintf(format, args...)
-	known := c.known[what]
-	switch {
-	case ok && known != "":
-		c.note = append(c.note, "no longer missed: "+found)
-	case ok:
-		c.Log(found)
-	case known != "":
-		c.row.cluster.missed++
-		c.note = append(c.note, fmt.Sprintf("MISSED, until %s: %s", known, found))
-	default:
-		c.Errorf("not as wanted: %s", found)
+	if ok {
+		c.Logf(format, args...)
+	} else {
+		c.Errorf("not as wanted: "+format, args...)
 	}
 }
 

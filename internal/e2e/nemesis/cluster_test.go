@@ -159,7 +159,7 @@ func serverStopped(s *stage) {
 			moved, last = append(moved, name), max(last, at.Sub(from))
 		}
 	}
-	c.wanted("back", len(stayed) == 0 && last <= 6*time.Second+c.late.longest(), "%d clients moved, the last after %s; these did not: %s", len(moved), some(last), strings.Join(stayed, ", "))
+	c.wanted(len(stayed) == 0 && last <= 6*time.Second+c.late.longest(), "%d clients moved, the last after %s; these did not: %s", len(moved), some(last), strings.Join(stayed, ", "))
 	c.agree()
 	for _, name := range there {
 		if !strings.HasPrefix(name, "queen ") && !c.gone(name) {
@@ -193,7 +193,6 @@ func minority(s *stage) {
 		}
 	}
 	ours, theirs := c.at(c.but(n)...), c.at(n)
-	c.known["minority"] = "a queen in a minority says that it may be cut off"
 	from := time.Now()
 	for _, subject := range there {
 		// What the minority's hives judged is told when they are back, and stored.
@@ -219,7 +218,7 @@ func minority(s *stage) {
 			silent = append(silent, a)
 		}
 	}
-	c.wanted("minority", len(silent) == 0, "%d of %d answers in the minority, from 5 s after the cut on, did not say that it may be cut off", len(silent), len(answers))
+	c.wanted(len(silent) == 0, "%d of %d answers in the minority, from 5 s after the cut on, did not say that it may be cut off", len(silent), len(answers))
 	c.agree()
 	for _, subject := range there {
 		if !c.gone(subject) {
