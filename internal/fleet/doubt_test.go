@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -268,23 +267,26 @@ func TestWhatBeginsInDoubtIsNotCreditedWithIt(t *testing.T) {
 	}
 	v.BlindFor((cut - 23) * time.Second)
 	lives := func() string {
-		return fmt.Sprintln(v.Hive("lost").Worker("w00").Record().Live, v.Hive("gone").Worker("w").Record().Live, v.Hive("unknown").Live(), v.Hive("late").Live())
+		return strings.Join([]string{
+			string(v.Hive("lost").Worker("w00").Record().Live), string(v.Hive("gone").Worker("w").Record().Live),
+			string(v.Hive("unknown").Live()), string(v.Hive("late").Live()),
+		}, "/")
 	}
 	for _, tt := range []struct {
 		after float64
 		want  string
 	}{
-		{5, "alive alive unverified late"}, // the roll of the workers is called first
-		{6, "lost alive unverified late"},  // 5.5 s for one whose own deadline was over before
-		{21, "lost alive unverified late"},
-		{23, "lost alive unverified lost"}, // 45 s, of which 23 were before the cut
-		{29, "lost alive unverified lost"},
-		{31, "lost lost unverified lost"}, // 90 s after the entry was put
-		{44, "lost lost unverified lost"},
-		{46, "lost lost lost lost"}, // as long as one that is heard of just then
+		{5, "alive/alive/unverified/late"}, // the roll of the workers is called first
+		{6, "lost/alive/unverified/late"},  // 5.5 s for one whose own deadline was over before
+		{21, "lost/alive/unverified/late"},
+		{23, "lost/alive/unverified/lost"}, // 45 s, of which 23 were before the cut
+		{29, "lost/alive/unverified/lost"},
+		{31, "lost/lost/unverified/lost"}, // 90 s after the entry was put
+		{44, "lost/lost/unverified/lost"},
+		{46, "lost/lost/lost/lost"}, // as long as one that is heard of just then
 	} {
 		settleChecks(v, at(cut+tt.after))
-		if got := strings.TrimSpace(lives()); got != tt.want {
+		if got := lives(); got != tt.want {
 			t.Errorf("%v s after the cut: %s, want %s", tt.after, got, tt.want)
 		}
 	}

@@ -22,7 +22,7 @@ func clustered(t *testing.T, n int) []*embedded.Server {
 	var routes []*url.URL
 	ports := make([]int, n)
 	for i := range ports { // free ones, which each has to know of the others
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a moment
+		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,6 @@ type pair struct {
 	flying []flying
 	calls  []time.Duration
 	found  []time.Duration // when a conflict was
-	late   time.Duration   // messages that are sent before are on their way for longer
 	more   func(now time.Duration) time.Duration
 }
 

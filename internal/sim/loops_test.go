@@ -50,7 +50,7 @@ func TestALoop(t *testing.T) {
 			}
 		}
 		one := "lost alive to lost, restarted lost to alive, "
-		want := strings.Repeat(one, 3) + "looping  to looping, looping looping to"
+		want := strings.Repeat(one, 3) + "looping  to looping, " + "looping " + "looping to"
 		if dies {
 			want += ", lost alive to lost"
 		}

@@ -91,8 +91,11 @@ func TestTheGoneOutliveTheirHive(t *testing.T) {
 		kind hivebeat.Kind
 		id   string
 	}{
-		{hivebeat.KindJoined, "gpu-01/lives"}, {hivebeat.KindJoined, "gpu-01/crashed"}, {hivebeat.KindJoined, "gpu-01/left"},
-		{hivebeat.KindLost, "gpu-01/crashed"}, {hivebeat.KindLeft, "gpu-01/left"},
+		{hivebeat.KindJoined, "gpu-01/lives"},
+		{hivebeat.KindJoined, "gpu-01/crashed"},
+		{hivebeat.KindJoined, "gpu-01/left"},
+		{hivebeat.KindLost, "gpu-01/crashed"},
+		{hivebeat.KindLeft, "gpu-01/left"},
 	} {
 		f.once(of.kind, of.id)
 	}
