@@ -28,7 +28,7 @@ func TestABatchOfDeaths(t *testing.T) {
 	}{
 		{8, "own", 250, 6 * second},
 		{64, "own", 2000, 8 * second},
-		{1000, "own", 250, 6 * second},
+		{crowd, "own", 250, 6 * second},
 		{64, "beside", 250, 0},
 	} {
 		t.Run(fmt.Sprintf("%d,%s", c.many, c.where), func(t *testing.T) {
