@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -69,12 +70,12 @@ func (s *silence) look(now time.Time, socket *socket, received uint64, servers i
 	}
 	switch {
 	case s.since.IsZero():
-		if ask = s.asked.IsZero() || now.Sub(s.asked) >= s.ask; ask {
+		if ask = now.Sub(s.asked) >= s.ask; ask {
 			s.asked, s.since = now, now
 			// They lost their server at one time, and are not to come to another at one.
 			s.most = unanswered*s.answer + time.Duration(s.random()*float64(s.ask))
 		}
-	case now.Sub(s.since) < s.most, servers < 2, !s.moved.IsZero() && now.Sub(s.moved) < moveGap:
+	case now.Sub(s.since) < s.most, servers < 2, now.Sub(s.moved) < moveGap:
 	default:
 		move = true
 		s.moved, s.since = now, time.Time{}
@@ -97,7 +98,8 @@ type mover struct {
 	nc      *nats.Conn
 	log     *slog.Logger
 	line    *line
-	servers atomic.Int64 // that it knew when it answered last
+	at      atomic.Pointer[socket] // of nc, when the server answered last
+	servers atomic.Int64           // that nc knew then
 	asking  atomic.Bool
 }
 
@@ -124,7 +126,7 @@ func (m *mover) run(closed <-chan nats.Status, s *silence) {
 			return
 		case <-wake.C:
 		}
-		now, at, received := time.Now(), m.line.last.Load(), uint64(0)
+		now, at, received := time.Now(), m.at.Load(), uint64(0)
 		if at != nil && !at.closed.Load() {
 			received = at.received.Load()
 		}
@@ -153,9 +155,11 @@ func (m *mover) ask() {
 	}
 	go func() {
 		defer m.asking.Store(false)
-		if !m.nc.IsConnected() {
-			return
+		local := m.nc.LocalAddr()
+		if local == "" {
+			return // it is not connected
 		}
+		m.at.Store(m.line.open(local))
 		servers := len(m.nc.Servers())
 		m.servers.Store(int64(servers))
 		if servers < 2 {
@@ -167,11 +171,18 @@ func (m *mover) ask() {
 	}()
 }
 
-// line dials for a connection, and knows the socket that it dialled last: to ask the
-// connection for it is to wait for a write that is blocked.
+// line dials for a connection, and for others that are made with a copy of its options. It
+// knows the sockets that are open, by their local address.
 type line struct {
-	dialer nats.CustomDialer
-	last   atomic.Pointer[socket]
+	dialer  nats.CustomDialer
+	sockets sync.Map // string → *socket
+}
+
+// open returns the socket with a local address, or nil.
+func (l *line) open(local string) *socket {
+	s, _ := l.sockets.Load(local)
+	at, _ := s.(*socket)
+	return at
 }
 
 // option is to be the last: it keeps the dialer that another one set.
@@ -202,8 +213,8 @@ func (l *line) Dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{Conn: c}
-	l.last.Store(s)
+	s := &socket{Conn: c, line: l}
+	l.sockets.Store(s.LocalAddr().String(), s)
 	return s, nil
 }
 
@@ -216,6 +227,7 @@ func (l *line) SkipTLSHandshake() bool {
 // socket counts what it receives.
 type socket struct {
 	net.Conn
+	line     *line
 	received atomic.Uint64
 	closed   atomic.Bool
 }
@@ -228,5 +240,6 @@ func (s *socket) Read(p []byte) (int, error) {
 
 func (s *socket) Close() error {
 	s.closed.Store(true)
+	s.line.sockets.CompareAndDelete(s.LocalAddr().String(), s)
 	return s.Conn.Close()
 }

@@ -94,6 +94,32 @@ func TestAConnectionMovesFromAServerThatIsStopped(t *testing.T) {
 	}
 }
 
+// Others are made with a copy of its options, as the ledger and the doctor do: their
+// sockets are not its own.
+func TestAConnectionMovesWhoseOptionsAreCopied(t *testing.T) {
+	t.Parallel()
+	first, second := bustest.Server(t, bustest.NoJetStream()), bustest.Server(t, bustest.NoJetStream())
+	stopped, well := bustest.NewProxy(t, first.URL()), bustest.NewProxy(t, second.URL())
+	var l log
+	nc := connect(t, quickest(&l, stopped, well))
+	o := nc.Opts
+	for _, url := range []string{first.URL(), second.URL()} {
+		o.Servers, o.Url, o.AllowReconnect = nil, url, false
+		copied, err := o.Connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if url == first.URL() {
+			copied.Close()
+		} else {
+			defer copied.Close()
+		}
+	}
+	since := time.Now()
+	stopped.Stall()
+	movedTo(t, nc, second.ID(), since)
+}
+
 func TestAConnectionStaysWhereThereIsNoOther(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
