@@ -237,28 +237,31 @@ func TestPermissions(t *testing.T) {
 			}
 			srv := bustest.Server(t, users...)
 			for name, subject := range without {
-				nc := bustest.Conn(t, srv, nats.UserInfo(name, name), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-					t.Errorf("the borrowed connection hears %v", err)
-				}))
-				list := only(check(t, nc, cfg), doctor.CheckPermission)
-				bad := slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool { return f.Level == doctor.OK })
-				if subject == "" {
-					if len(bad) > 0 || len(list) != 1 || !strings.Contains(list[0].What, "may do all that a "+string(cfg.Role)+" needs") {
-						t.Errorf("with all permissions:\n%s", show(list))
+				t.Run(name, func(t *testing.T) {
+					t.Parallel() // without some of them the doctor waits for an answer
+					nc := bustest.Conn(t, srv, nats.UserInfo(name, name), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+						t.Errorf("the borrowed connection hears %v", err)
+					}))
+					list := only(check(t, nc, cfg), doctor.CheckPermission)
+					bad := slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool { return f.Level == doctor.OK })
+					if subject == "" {
+						if len(bad) > 0 || len(list) != 1 || !strings.Contains(list[0].What, "may do all that a "+string(cfg.Role)+" needs") {
+							t.Errorf("with all permissions:\n%s", show(list))
+						}
+						return
 					}
-					continue
-				}
-				if len(list) != len(bad) {
-					t.Errorf("without %s %s something is still ok:\n%s", name, subject, show(list))
-				}
-				if len(bad) != 1 {
-					t.Errorf("without %s %s:\n%s", name, subject, show(list))
-					continue
-				}
-				verb := map[string]string{"pub": "publish to ", "sub": "subscribe to "}[name[:3]]
-				if !strings.Contains(bad[0].What, verb) || bad[0].Do == "" || !matches(subject, bad[0].What) {
-					t.Errorf("without %s %s: %+v", name, subject, bad[0])
-				}
+					if len(list) != len(bad) {
+						t.Errorf("without %s %s something is still ok:\n%s", name, subject, show(list))
+					}
+					if len(bad) != 1 {
+						t.Errorf("without %s %s:\n%s", name, subject, show(list))
+						return
+					}
+					verb := map[string]string{"pub": "publish to ", "sub": "subscribe to "}[name[:3]]
+					if !strings.Contains(bad[0].What, verb) || bad[0].Do == "" || !matches(subject, bad[0].What) {
+						t.Errorf("without %s %s: %+v", name, subject, bad[0])
+					}
+				})
 			}
 		})
 	}
