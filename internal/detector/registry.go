@@ -138,8 +138,6 @@ var (
 	errOlder   = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Key: "inc", Detail: "a higher incarnation is alive"}
 	errForeign = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "meant for another hive"}
 	errPinned  = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "worker", Detail: "not the id in the subject"}
-	errAhead   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
-	errLeaps   = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last one of an incarnation that is alive"}
 	errEnded   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Key: "boot", Detail: "sent before its process ended, as far as is known"}
 	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
 )
@@ -243,12 +241,10 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 // every. The error is set if it is no news.
 func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile, every hivebeat.Millis) (beatStep, error) {
 	seq := v.Seq
-	switch {
-	case w.live != hivebeat.Alive:
-	case w.lineage.Ahead(now, inc):
-		return beatStep{}, errAhead
-	case w.lineage.Leaps(inc, seq):
-		return beatStep{}, errLeaps
+	if w.live == hivebeat.Alive {
+		if refusal := w.lineage.Implausible(now, inc, seq); refusal != nil {
+			return beatStep{}, refusal
+		}
 	}
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}

@@ -136,7 +136,7 @@ func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 	r.notices = append(r.notices, hivebeat.Notice{ID: w.id, Inc: inc, Believed: w.facts.Inc})
 	believed, refused := w.places()
 	s := r.note(now, w, hivebeat.KindConflict, now.Sub(w.heard))
-	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("workers", r.hive+"/"+w.id, believed, refused)
+	s.Inc, s.Seq, s.Reason = inc, seq, liveness.ConflictReason("worker", r.hive+"/"+w.id, believed, refused)
 	r.keep(w)
 	r.locate(w)
 }
@@ -148,9 +148,6 @@ type rival struct {
 	told     time.Time // when it was told that it is refused
 }
 
-// noticeEvery is how often a sender is told that it is refused, while it goes on.
-const noticeEvery = time.Minute
-
 // refused notes that a message of w was refused, which may be one of its rival.
 func (r *Registry) refused(now time.Time, w *worker, inc, seq uint64) {
 	v := &w.rival
@@ -158,7 +155,7 @@ func (r *Registry) refused(now time.Time, w *worker, inc, seq uint64) {
 		return
 	}
 	v.seq, v.at = seq, now
-	if now.Sub(v.told) >= noticeEvery {
+	if now.Sub(v.told) >= liveness.NoticeEvery {
 		v.told = now
 		r.notices = append(r.notices, hivebeat.Notice{ID: w.id, Inc: inc, Believed: w.facts.Inc})
 	}

@@ -73,14 +73,7 @@ func (w *worker) hearBeside(v *wire.BeatView) {
 	if w.beside == nil {
 		w.beside = new(beside)
 	}
-	b := w.beside
-	if b.Inc != v.Inc || b.Conn != string(v.Conn) {
-		b.Addr = ""
-	}
-	addr := b.Addr
-	at := v.Place()
-	at.Update(&b.Place)
-	b.Inc, b.Addr = v.Inc, addr
+	v.Place().Note(&w.beside.Place, v.Inc)
 }
 
 // places returns where the two processes of a conflict run.

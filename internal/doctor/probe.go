@@ -17,6 +17,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -315,7 +316,7 @@ func (d *visit) conflicts(ctx context.Context) {
 			on = len(a.Hives) == 1 && a.Hives[0].Conflict
 		}
 		if on {
-			d.add(Warn, CheckConflict, "%s", "stop one of them, or give it another id", strings.TrimSuffix(ev.Data.Reason, "; stop one of them, or give it another id"))
+			d.add(Warn, CheckConflict, "%s", liveness.ConflictHint, strings.TrimSuffix(ev.Data.Reason, "; "+liveness.ConflictHint))
 		}
 	}
 }

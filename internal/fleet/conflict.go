@@ -26,7 +26,7 @@ const (
 // incarnations that both go on are a conflict.
 func (v *View) beside(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive bool, now time.Time) {
 	if s.Inc != h.line.Inc() {
-		v.noteBeside(h, s)
+		s.Place().Note(&h.beside, s.Inc)
 	}
 	switch {
 	case o == liveness.Conflict || o == liveness.Back:
@@ -55,17 +55,6 @@ func message(s *wire.SnapshotView, now time.Time) liveness.Message {
 	return liveness.Message{Inc: s.Inc, Seq: s.Seq, Sent: s.Sent, Heard: now}
 }
 
-// noteBeside notes where a hive runs that is not believed.
-func (v *View) noteBeside(h *Hive, s *wire.SnapshotView) {
-	b, at := &h.beside, s.Place()
-	addr := b.Addr
-	if b.Inc != s.Inc || b.Conn != string(s.Conn) {
-		addr = ""
-	}
-	at.Update(b)
-	b.Inc, b.Addr = s.Inc, addr
-}
-
 // conflict tells that two incarnations of h both advance.
 func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
 	h.rival, h.rivalTold = inc, time.Time{}
@@ -77,13 +66,10 @@ func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
 	v.locate(h)
 }
 
-// noticeEvery is how often a hive is told that it is refused, while it goes on.
-const noticeEvery = time.Minute
-
 // rivalGoesOn notes that the rival of h was heard.
 func (v *View) rivalGoesOn(h *Hive, seq uint64, now time.Time) {
 	h.rivalSeq, h.rivalAt = seq, now
-	if now.Sub(h.rivalTold) >= noticeEvery {
+	if now.Sub(h.rivalTold) >= liveness.NoticeEvery {
 		h.rivalTold = now
 		v.ready.Notices = append(v.ready.Notices, hivebeat.Notice{ID: h.id, Inc: h.rival, Believed: h.line.Inc()})
 	}
@@ -171,7 +157,7 @@ func (h *Hive) Places() (believed, refused hivebeat.Place) {
 
 func (h *Hive) conflictReason() string {
 	believed, refused := h.Places()
-	return liveness.ConflictReason("hives", h.id, believed, refused)
+	return liveness.ConflictReason("hive", h.id, believed, refused)
 }
 
 // places returns where the two processes of a conflict of a worker run, of which refused

@@ -53,8 +53,6 @@ func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 var (
 	refusedPages = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "pages", Detail: "another number than in the page before of this seq"}
 	refusedStale = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Detail: "seq not above the last, or an incarnation that is over"}
-	refusedAhead = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
-	refusedLeaps = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last one of an incarnation that is alive"}
 	refusedOlder = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Detail: "a higher incarnation is alive"}
 )
 
@@ -72,12 +70,10 @@ func (h *Hive) hear(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcom
 		}
 		return liveness.Next, nil
 	}
-	switch {
-	case h.live != hivebeat.Alive:
-	case h.line.Ahead(now, s.Inc):
-		return liveness.Older, refusedAhead
-	case h.line.Leaps(s.Inc, s.Seq):
-		return liveness.Stale, refusedLeaps
+	if h.live == hivebeat.Alive {
+		if refusal := h.line.Implausible(now, s.Inc, s.Seq); refusal != nil {
+			return liveness.Stale, refusal
+		}
 	}
 	o := h.hearLine(message(s, now), hivebeat.Millis(s.Every).Duration()/2, heard)
 	switch {

@@ -279,17 +279,26 @@ func (l *Lineage) Rewind(seq uint64) {
 	l.seq, l.sent, l.window, l.leapt = seq, 0, wholeWindow, 0
 }
 
-// Ahead reports whether inc lies hivebeat.MaxAhead ahead both of now and of the valid
-// incarnation, whose clock may be right where that of the caller is not: one that no
-// clock says is to take no place of one that is alive.
-func (l *Lineage) Ahead(now time.Time, inc uint64) bool {
-	most := uint64(max(0, now.Add(hivebeat.MaxAhead).UnixMicro()))
-	return inc > most && inc > l.inc+uint64(hivebeat.MaxAhead.Microseconds())
-}
+var (
+	refusedAhead = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
+	refusedLeaps = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last one of an incarnation that is alive"}
+)
 
-// Leaps reports whether seq lies hivebeat.MaxLeap ahead of the last one of the valid
-// incarnation: no sender has so many while that one is alive.
-func (l *Lineage) Leaps(inc, seq uint64) bool { return inc == l.inc && seq > l.seq+hivebeat.MaxLeap }
+// Implausible returns the refusal of a message with this (inc, seq), which comes while the
+// valid incarnation is alive, and nil where its numbers may be true. An incarnation is
+// not hivebeat.MaxAhead ahead both of now and of the valid one, whose clock may be right
+// where that of the caller is not: one that no clock says is to take no place. And no
+// sender has sent hivebeat.MaxLeap more meanwhile.
+func (l *Lineage) Implausible(now time.Time, inc, seq uint64) *hivebeat.Refusal {
+	most := uint64(max(0, now.Add(hivebeat.MaxAhead).UnixMicro()))
+	switch {
+	case inc > most && inc > l.inc+uint64(hivebeat.MaxAhead.Microseconds()):
+		return refusedAhead
+	case inc == l.inc && seq > l.seq+hivebeat.MaxLeap:
+		return refusedLeaps
+	}
+	return nil
+}
 
 // Superseded reports whether the place of inc is remembered to have been taken.
 func (l *Lineage) Superseded(inc uint64) bool {
@@ -386,14 +395,21 @@ func (l *Lineage) remember(o other) {
 	l.others = append(l.others, o)
 }
 
-// ConflictReason says in words which incarnations of one id both go on, of some
-// "hives" or "workers", and what to do. Where it is one, something else sent as it, a
-// goodbye or a high seq, or it has its id back by now.
+const (
+	// NoticeEvery is how often a sender is told that it is refused, while it goes on.
+	NoticeEvery = time.Minute
+	// ConflictHint says what to do about two processes of one id. A reason ends with it.
+	ConflictHint = "stop one of them, or give it another id"
+)
+
+// ConflictReason says in words which incarnations of one id both go on, each a "hive" or
+// a "worker", and what to do. Where it is one, something else sent as it, a goodbye or a
+// high seq, or it has its id back by now.
 func ConflictReason(what, id string, believed, refused hivebeat.Place) string {
 	if believed.Inc == refused.Inc {
-		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", believed.Inc, where(believed), what[:len(what)-1], id)
+		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", believed.Inc, where(believed), what, id)
 	}
-	return fmt.Sprintf("two %s beat as %q: incarnation %d (%s) is believed, %d (%s) is not; stop one of them, or give it another id",
+	return fmt.Sprintf("two %ss beat as %q: incarnation %d (%s) is believed, %d (%s) is not; "+ConflictHint,
 		what, id, believed.Inc, where(believed), refused.Inc, where(refused))
 }
 

@@ -172,6 +172,17 @@ func (v *PlaceView) Update(p *hivebeat.Place) {
 	set(&p.Addr, v.Addr)
 }
 
+// Note makes p the place of incarnation inc, as a message of it says. The address, which
+// no sender knows, stays while the connection is the same.
+func (v PlaceView) Note(p *hivebeat.Place, inc uint64) {
+	addr := p.Addr
+	if p.Inc != inc || p.Conn != string(v.Conn) {
+		addr = ""
+	}
+	v.Update(p)
+	p.Inc, p.Addr = inc, addr
+}
+
 // Place is where the sender of a beat runs.
 func (v *FactsView) Place() PlaceView { return PlaceView{Host: v.Host, Conn: v.Conn, PID: v.PID} }
 
