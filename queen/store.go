@@ -114,19 +114,17 @@ func (q *Queen) carryOut(work context.Context, op *queencore.Op) {
 	switch op.Kind {
 	case queencore.OpHeads:
 		op.Heads = l.Heads(ctx, op.Keys)
-		if op.Quorum {
-			op.Ago, op.Err = l.Quorum(ctx)
-		}
 	case queencore.OpProbe:
-		if _, op.Err = l.Identity(ctx); op.Err == nil {
-			op.Ago, op.Err = l.Quorum(ctx)
-		}
+		_, op.Err = l.Identity(ctx)
 	case queencore.OpPublish:
 		op.Errs = p.Publish(ctx, op.Letters)
 	case queencore.OpAdvance:
 		op.Advanced = p.Advance(ctx, op.Steps)
 	case queencore.OpRosters:
 		op.Rosters = l.RostersOf(ctx, op.Keys)
+	}
+	if op.Quorum && op.Err == nil {
+		op.Ago, op.Err = l.Quorum(ctx)
 	}
 }
 

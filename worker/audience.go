@@ -145,7 +145,7 @@ func (w *Worker) noticed(n hivebeat.Notice) {
 	}
 	now := time.Now()
 	w.mu.Lock()
-	tell := w.told.IsZero() || now.Sub(w.told) >= noticeEvery
+	tell := now.Sub(w.told) >= noticeEvery
 	if tell {
 		w.told = now
 	}

@@ -35,7 +35,11 @@ func (r *Registry) Recall(now time.Time, rec *hivebeat.Record, age time.Duration
 			r.expected = make(map[string]*recalled)
 		}
 		joined := func(t hivebeat.Transition) bool { return t.Kind == hivebeat.KindJoined && t.Inc == rec.Inc }
-		r.expected[rec.Worker] = &recalled{rec.Inc, rec.Live, since, now.Add(liveness.LateAfter(rec.Every.Duration(), rec.Quiet.Duration())), slices.ContainsFunc(rec.Tr, joined), rec.Restarts, rec.Looping}
+		r.expected[rec.Worker] = &recalled{
+			inc: rec.Inc, live: rec.Live, since: since,
+			until:  now.Add(liveness.LateAfter(rec.Every.Duration(), rec.Quiet.Duration())),
+			untold: slices.ContainsFunc(rec.Tr, joined), restarts: rec.Restarts, looping: rec.Looping,
+		}
 		return
 	}
 	if now.Sub(since) < hivebeat.KeepGone {

@@ -99,7 +99,7 @@ func (v *View) takeIn(h *Hive, now time.Time) {
 		if !h.promiseKnown(s.Worker) {
 			c.guessed, c.base.Every = true, 0
 		}
-		c.answered = s.Live == hivebeat.Lost || s.Live == hivebeat.Left
+		c.answered = isGone(s.Live)
 		a.wards[s.Worker] = c
 		v.wards++
 		if w := h.workers[s.Worker]; w != nil {

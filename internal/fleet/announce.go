@@ -104,7 +104,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	if kind == hivebeat.KindConflict {
 		next.Cause = e.Cause
 	}
-	if to == hivebeat.Lost || to == hivebeat.Left {
+	if isGone(to) {
 		next.Workers = h.remember(now)
 	} else {
 		next.Workers = h.whileUp(now)
@@ -206,7 +206,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 		v.unlinkOld(h, o)
 		switch {
 		case !o.Accepted():
-		case e.Live == hivebeat.Lost || e.Live == hivebeat.Left:
+		case isGone(e.Live):
 			v.byRoster(h, now)
 		default:
 			v.heard(h, o, now)
@@ -275,7 +275,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 	h.line.Hear(e.Inc, e.Seq, false)
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
 	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), v.heardAs(now), v.blind
-	if e.Live == hivebeat.Lost || e.Live == hivebeat.Left {
+	if isGone(e.Live) {
 		h.received = h.Book.heard(h.every, now)
 		v.recallWorkers(h, now)
 		v.ageing.Set(h, now)

@@ -46,7 +46,7 @@ func (v *View) absent(h *Hive, now time.Time) {
 		if w.gen == h.asm.gen {
 			continue
 		}
-		if w.rec.Live == hivebeat.Lost || w.rec.Live == hivebeat.Left {
+		if isGone(w.rec.Live) {
 			if w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone) {
 				v.remove(h, w)
 			}

@@ -108,7 +108,7 @@ func promise(r *ledger.RosterWorker) (every, quiet hivebeat.Millis, known bool) 
 func oldest(r *ledger.RosterWorker) time.Duration {
 	every, quiet, _ := promise(r)
 	age := liveness.LostAfter(every.Duration(), quiet.Duration())
-	if r.Live == hivebeat.Lost || r.Live == hivebeat.Left {
+	if isGone(r.Live) {
 		age += hivebeat.KeepGone
 	}
 	return age

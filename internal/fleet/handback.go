@@ -51,7 +51,7 @@ func (v *View) goneBack(h *Hive, now time.Time) {
 	}
 	if h.head.Warm {
 		for id, c := range a.wards {
-			if w := h.workers[id]; w == nil || w.rec.Live == hivebeat.Lost || w.rec.Live == hivebeat.Left {
+			if w := h.workers[id]; w == nil || isGone(w.rec.Live) {
 				v.unward(h, id, c)
 				a.reg.Drop(now, id)
 			}

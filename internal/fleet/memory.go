@@ -40,8 +40,11 @@ func (w *Worker) inRoster(now time.Time) (r ledger.RosterWorker, known bool) {
 func (h *Hive) whileUp(now time.Time) map[string]ledger.RosterWorker {
 	m, size := h.unsettled(now), 0
 	for _, w := range h.Workers() {
+		if w.gen == h.asm.gen {
+			continue
+		}
 		r, known := w.inRoster(now)
-		if w.gen == h.asm.gen || !known || r.Since == 0 || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone) {
+		if !known || r.Since == 0 || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone) {
 			continue
 		}
 		if size += entryRow(&w.rec); size > rosterBytes {

@@ -81,7 +81,7 @@ func (v *View) Shown(h *Hive, w *Worker, now time.Time) (live hivebeat.Live, age
 // alive. It is 0 where w is lost or left.
 func (w *Worker) Up(now time.Time) (up hivebeat.Millis) {
 	r := &w.rec
-	if r.Live == hivebeat.Lost || r.Live == hivebeat.Left {
+	if isGone(r.Live) {
 		return 0
 	}
 	if began := int64(r.Inc / 1000); r.Sent > began && r.Every > 0 {

@@ -102,7 +102,7 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	}
 	if t.Kind == hivebeat.KindConflict { // t.Inc is not the one that is believed
 		believed, refused := h.places(r, t.Inc)
-		d.Reason = liveness.ConflictReason("workers", h.id+"/"+r.Worker, believed, refused)
+		d.Reason = liveness.ConflictReason("worker", h.id+"/"+r.Worker, believed, refused)
 		d.Believed, d.Refused = &believed, &refused
 	}
 	if t.N != r.N || t.Inc != r.Inc {

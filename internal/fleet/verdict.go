@@ -98,7 +98,7 @@ func (h *Hive) hearLine(m liveness.Message, gap time.Duration, heard time.Time) 
 	inc, seq, now := m.Inc, m.Seq, m.Heard
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
-	gone := (h.live == hivebeat.Left || h.live == hivebeat.Lost) && !heard.Before(h.since)
+	gone := isGone(h.live) && !heard.Before(h.since)
 	if o == liveness.Stale && (gone && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) || h.line.Misled(m, h.beganAt)) {
 		o = h.line.Revive(inc, seq)
 	}
@@ -226,7 +226,7 @@ func (v *View) Tick(now time.Time) {
 		return
 	}
 	for h := range v.due.Due(now) {
-		if h.live == hivebeat.Lost || h.live == hivebeat.Left {
+		if isGone(h.live) {
 			v.forget(h)
 			continue
 		}

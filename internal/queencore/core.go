@@ -374,13 +374,14 @@ func (c *Core) Done(now time.Time, op *Op) {
 // logApart tells when this queen may be the one that is cut off, and when it is not any more.
 func (c *Core) logApart() {
 	why := c.view.Apart()
-	switch is := why != ""; {
-	case is && !c.apart:
+	apart := why != ""
+	switch {
+	case apart && !c.apart:
 		c.ready.Logs.Add(slog.LevelWarn, "this queen may be the one that is cut off: nobody is lost by silence until JetStream acknowledges something again", slog.String("why", why))
-	case !is && c.apart:
+	case !apart && c.apart:
 		c.ready.Logs.Add(slog.LevelInfo, "JetStream acknowledges again: this queen is not cut off, and calls those that it does not hear")
 	}
-	c.apart = why != ""
+	c.apart = apart
 }
 
 func (c *Core) logSteps(steps []fleet.Step) {

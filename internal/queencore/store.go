@@ -20,7 +20,7 @@ type OpKind uint8
 // The requests, by the method of package ledger that answers each.
 const (
 	OpHeads   OpKind = iota + 1 // Ledger.Heads of Keys, into Heads
-	OpProbe                     // Ledger.Identity, into Err; always with Quorum
+	OpProbe                     // Ledger.Identity, into Err
 	OpPublish                   // Publisher.Publish of Letters, into Errs
 	OpAdvance                   // Publisher.Advance of Steps, into Advanced
 	OpRosters                   // Ledger.RostersOf of Keys, into Rosters
