@@ -211,9 +211,10 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 // Misled reports whether m, which Hear refused as Stale, shows that late mail made the
 // valid incarnation, which began then: that is a lower one, whose first message came when
 // the higher one was not alive, and the higher one sent m after that. Then it is for Revive.
+// What first came after the valid one began does not tell by how much it was late itself.
 func (l *Lineage) Misled(m Message, began time.Time) bool {
 	x := l.other(m.Inc)
-	return l.lower && m.Inc > l.inc && x != nil && x.ref.after(&m, began)
+	return l.lower && m.Inc > l.inc && x != nil && x.ref.first.Before(began) && x.ref.after(&m, began)
 }
 
 // Insists takes a message that Hear refused as o, Stale or Older, and says what it is

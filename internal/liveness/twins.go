@@ -45,6 +45,7 @@ type ref struct {
 	inc   uint64
 	sent  int64
 	heard time.Time
+	first time.Time // when the first one was heard that this one, and those before, were on their way for no longer than
 }
 
 // after reports whether m was sent after t: not before, if the message of r was not on
@@ -63,7 +64,11 @@ func (r *ref) note(m *Message) {
 	d := m.Sent - r.sent
 	apart := m.Heard.Sub(r.heard)
 	if r.inc != m.Inc || d < 0 || d > maxApart.Milliseconds() || apart-time.Duration(d)*time.Millisecond <= apart/drift {
-		*r = ref{m.Inc, m.Sent, m.Heard}
+		first := m.Heard
+		if r.inc == m.Inc && d >= 0 && d <= maxApart.Milliseconds() {
+			first = r.first
+		}
+		*r = ref{m.Inc, m.Sent, m.Heard, first}
 	}
 }
 
@@ -87,7 +92,7 @@ func (l *Lineage) Beside(o Outcome, m Message, alive bool) (inc, seq uint64) {
 	t := &l.twin
 	switch {
 	case o.Begins():
-		l.ref, l.sent = ref{m.Inc, m.Sent, m.Heard}, m.Sent
+		l.ref, l.sent = ref{m.Inc, m.Sent, m.Heard, m.Heard}, m.Sent
 		if n := len(l.others); alive && o != First && !l.others[n-1].over {
 			t.inc = l.others[n-1].inc
 			t.asks = t.called.IsZero() || m.Heard.Sub(t.called) >= seldom
