@@ -4,9 +4,9 @@
 //
 // The core of a role (internal/hivecore, internal/queencore) is the state machine of
 // its loop. It has no NATS, no clock, no goroutine and no lock. Each kind of input has
-// its own method, which takes the time at which the input arrived. Ready returns the
-// work that follows from the inputs, and the shell passes the results of that work back
-// as further inputs. The shell of a role (package hive or queen) and the simulation
+// its own method, which takes the time when the input arrived. Ready returns the work
+// that follows from the inputs, and the shell passes the results back as further
+// inputs. The shell of a role (package hive or queen) and the simulation
 // (internal/sim) drive the same core. The model is the RawNode of etcd's raft.
 package core
 

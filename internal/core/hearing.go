@@ -55,7 +55,7 @@ type Turn struct {
 }
 
 // Hearing determines whether messages reach an observer. It follows the state of the
-// connection, the dropped messages, the token by which the observer tests itself
+// connection, the dropped messages, the token with which the observer tests itself
 // (liveness.Observer), and what the system account reports of closed connections. Each
 // core has one in front of its judgement. A Hearing reports the consequences to the
 // Judge.
@@ -110,7 +110,7 @@ func (h *Hearing) Prove(now time.Time) { h.sight.Prove(now) }
 // Doubts returns since when the observer is in doubt, and whether it is.
 func (h *Hearing) Doubts() (since time.Time, ok bool) { return h.sight.Doubts() }
 
-// Paused returns the total time for which the observer was stopped or starved.
+// Paused returns how long the observer was stopped or starved, in total.
 func (h *Hearing) Paused() time.Duration { return h.sight.Paused() }
 
 // Blind returns the total time credited to all deadlines.
@@ -130,12 +130,11 @@ func (h *Hearing) Ignored() uint64 { return h.ignored.Total() }
 func (h *Hearing) Dropped() uint64 { return h.dropped }
 
 // NextLook returns the latest time for the next Look and Drops. It counts from the last
-// Drops, because every message calls Look, and messages are dropped when there are
-// many.
+// Drops: every message calls Look, and drops happen when there are many messages.
 func (h *Hearing) NextLook() time.Time { return h.counted.Add(liveness.LookEvery) }
 
-// Look must be called first in every turn. It returns for how long the observer did not
-// run, if that is so long that messages received now may be as old.
+// Look must be called first in every turn. If the observer did not run for longer than
+// liveness.MaxPause, Look returns for how long: messages received now may be as old.
 func (h *Hearing) Look(now time.Time) (paused time.Duration) {
 	if paused = h.sight.Look(now); paused == 0 {
 		return 0

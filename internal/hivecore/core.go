@@ -9,8 +9,8 @@
 //	Tick, at Ready.Wake ──────────────┘         └──▶ when to wake up
 //
 // Package hive is its shell on NATS, internal/sim its shell under a virtual clock. Both
-// pass it inputs with the time at which they arrived, which never goes backwards, and
-// carry out what Ready returns.
+// pass it inputs with the time when they arrived, which never goes backwards, and carry
+// out what Ready returns.
 package hivecore
 
 import (
