@@ -68,7 +68,7 @@ func (c *collector[T]) run(ctx context.Context) {
 			got  reading
 			over bool
 		)
-		grace := time.NewTimer(c.limit + c.limit/4) // the reading has the time to return its own error after its context ended
+		grace := time.NewTimer(c.limit + c.limit/4) // after its context ended, the reading has some time to return its own error
 		for !over {
 			select {
 			case got = <-done:
@@ -191,8 +191,8 @@ func (m *machine) storeGPUs(at time.Time, r gpuReading, err error, pids map[uint
 	return m.set(sourceProcs, procs) || news
 }
 
-// merge returns the facts of all GPUs after a reading. After a partial reading, it
-// keeps the previous facts of those that are missing from it.
+// merge returns the facts of all GPUs after a reading. If the reading is partial, merge
+// keeps the previous facts of GPUs that are missing from it.
 func merge(old []gpuFacts, at time.Time, r gpuReading, pids map[uint64]bool) []gpuFacts {
 	list := make([]gpuFacts, 0, len(r.gpus))
 	seen := map[string]bool{}
@@ -260,7 +260,7 @@ func finite(f float64) float64 {
 // hundredths rounds f to two decimals. A load needs no more, and each answer's JSON
 // carries them.
 func hundredths(f float64) float64 {
-	if f > 1<<40 { // a double this large has no two decimals, and multiplying could overflow
+	if f > 1<<40 { // a double this large has no further decimals, and an even larger one would overflow
 		return f
 	}
 	return math.Round(f*100) / 100

@@ -76,7 +76,7 @@ type Config struct {
 // minPush is the pace of facts: bus.Pulse sends them no faster.
 const minPush = time.Second
 
-// minStall is the pace of facts: a worker reports what it finished within it.
+// minStall is the pace of facts: a worker reports finished work no faster.
 const minStall = time.Second
 
 func (c Config) withDefaults() (Config, error) {

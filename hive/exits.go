@@ -62,8 +62,9 @@ func (h *Hive) watchExits(ctx context.Context, wg *sync.WaitGroup) <-chan []dete
 	return exits
 }
 
-// awaitLastWords waits, as well as it can, until this hive has received everything that
-// was sent before. While NATS is away it does not wait.
+// awaitLastWords waits until this hive has received everything that was sent before the
+// call. It makes its best effort within hivecore.LastWordsWithin, and does not wait while
+// NATS is away.
 func (h *Hive) awaitLastWords(ctx context.Context) {
 	if !h.nc.IsConnected() {
 		return

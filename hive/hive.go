@@ -1,6 +1,6 @@
 // Package hive runs the hive of a machine. A hive receives the beats of the machine's
-// workers, judges by their silence which are alive, adds the facts of the machine
-// itself, and sends the queen one snapshot of it all.
+// workers, judges by their silence which are alive, adds the facts of the machine, and
+// sends all of this to the queen in one snapshot.
 //
 // A hive judges only while it knows that messages reach it. While NATS is away, or
 // after the hive itself was stopped or starved or had messages dropped, no worker

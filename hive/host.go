@@ -16,19 +16,19 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// firstCPU is the period over which the first reading averages the CPU usage. That
-// reading has no predecessor, and 0 would say that the machine is idle.
+// firstCPU is how long the first reading measures the CPU usage. It has no earlier
+// reading to compare with, and 0 would say that the machine is idle.
 const firstCPU = 200 * time.Millisecond
 
 // hostReader reads the facts of this machine. It keeps the CPU times of its previous
-// reading, so that cpu is the average since then, whatever else reads them.
+// reading and shares them with no other reader, so cpu is the average since that reading.
 type hostReader struct {
 	last  cpu.TimesStat
 	known bool
 }
 
-// read reads what it can. It returns an error, which names each missing fact, only if
-// all of them failed. The first call takes firstCPU longer.
+// read returns the facts that it can read. It returns an error, which names the missing
+// facts, only if all of them are missing. The first call takes firstCPU longer.
 func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 	h := hivebeat.Host{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: uint64(runtime.NumCPU())}
 	h.Name, _ = os.Hostname()

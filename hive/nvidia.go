@@ -47,7 +47,7 @@ func (n nvidia) read(ctx context.Context) (gpuReading, error) {
 		if len(r.gpus) == 0 {
 			return gpuReading{}, failed(err, out)
 		}
-		r.partial = errors.Join(r.partial, failed(err, nil)) // it prints what it could read, and fails for the rest
+		r.partial = errors.Join(r.partial, failed(err, nil)) // it prints the rows it could read, and fails for the rest
 	}
 	if len(r.gpus) == 0 {
 		if r.partial == nil {

@@ -29,7 +29,7 @@ const readMost = 1000
 
 // reading holds the values read of one process.
 type reading struct {
-	began int64   // start, in ms of the wall clock; tells processes with the same id apart
+	began int64   // start, in ms of the wall clock; distinguishes processes with the same id
 	rss   uint64  // bytes
 	bytes uint64  // read from files and disks in total; 0 where unavailable
 	cpu   float64 // CPU seconds used in total
@@ -54,7 +54,7 @@ func readProcess(ctx context.Context, pid uint64) (r reading, err error) {
 	}
 	r.rss, r.cpu = mem.RSS, times.User+times.System
 	if io, err := p.IOCountersWithContext(ctx); err == nil { // fails for a process of another user
-		r.bytes = max(io.ReadBytes, io.DiskReadBytes) // DiskReadBytes includes mapped files, but not what was cached
+		r.bytes = max(io.ReadBytes, io.DiskReadBytes) // DiskReadBytes includes mapped files, but not cached data
 	}
 	return r, nil
 }
@@ -195,7 +195,7 @@ func (h *Hive) collectProcs(ctx context.Context, wg *sync.WaitGroup) {
 	r := &procReader{read: h.cfg.readProcess, whom: func() []detector.Running {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		self := uint64(os.Getpid()) // a worker inside the hive's process has none of its own
+		self := uint64(os.Getpid()) // a worker inside the hive's process has no process to read
 		return slices.DeleteFunc(h.core.Running(), func(r detector.Running) bool { return r.PID == self })
 	}}
 	c := collector[map[detector.Process]procFacts]{

@@ -30,7 +30,7 @@ type Stats struct {
 
 	Watched   int // processes of workers whose end the hive would see
 	Warm      bool
-	Connected bool // as far as the hive knows
+	Connected bool // by the last known state
 	Snapshots bus.PulseStats
 }
 

@@ -1,5 +1,5 @@
-// Package doctor checks a NATS for one role of hivebeat, and says what is missing and
-// what to do about it. It changes nothing, and its probes of permissions reach no
+// Package doctor checks a NATS for one role of hivebeat. It reports each deficiency, and
+// how to remedy it. It changes nothing, and its probes of permissions reach no
 // subscriber.
 package doctor
 
@@ -190,7 +190,7 @@ func (d *visit) add(l Level, check, what, do string, args ...any) {
 	d.list = append(d.list, Finding{l, check, fmt.Sprintf(what, args...), do})
 }
 
-// slowTrip is well below what breaks anything, and well above what is usual.
+// slowTrip is far above a usual round trip, and far below one that breaks anything.
 const slowTrip = 250 * time.Millisecond
 
 func (d *visit) roundTrip(ctx context.Context) {

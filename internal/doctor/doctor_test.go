@@ -202,7 +202,7 @@ func TestNobodyHearsIt(t *testing.T) {
 	}
 }
 
-// Each permission is checked: a user that lacks just one is told which.
+// Each permission is checked: if a user lacks just one, a finding names it.
 func TestPermissions(t *testing.T) {
 	for _, cfg := range []doctor.Config{
 		{Role: doctor.Worker, Hive: "gpu-01", Worker: "llama"},
