@@ -143,7 +143,7 @@ func TestStored(t *testing.T) {
 	}
 }
 
-// No subscriber may receive anything from the doctor: hives and queens would count a
+// Subscribers receive nothing but real requests: hives and queens would count a
 // malformed beat or snapshot, and a stored event would be shown.
 func TestNobodyHearsIt(t *testing.T) {
 	srv := bustest.Server(t)
