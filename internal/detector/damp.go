@@ -18,7 +18,8 @@ import (
 //	        looping. Nothing that its processes do is reported until none has started
 //	        for loopQuiet; the end of the loop is reported at that time
 //
-// The current verdict is reported after that, if it differs from the one reported last.
+// At the end of either, the current verdict is reported if it differs from the one
+// reported last.
 const (
 	flapMost   = 6
 	flapWithin = time.Minute
@@ -135,7 +136,7 @@ func (r *Registry) damps(now time.Time, w *worker, kind hivebeat.Kind) bool {
 	return true
 }
 
-// calm ends the damping of w, which has not repeated itself for long enough.
+// calm ends the damping of w, after flapWithin or loopQuiet without a repetition.
 func (r *Registry) calm(now time.Time, w *worker) {
 	d := &w.damping
 	if d.looping {

@@ -42,8 +42,8 @@ func (r *Registry) VouchDisconnects(upTo time.Time, by liveness.Path) { r.closin
 // SetOwn names the server that runs in the owner's process.
 func (r *Registry) SetOwn(server string) { r.closings.SetOwn(server) }
 
-// TakeClosed reports whether Closed was set in a record, or cleared in one, since the
-// last call without a step.
+// TakeClosed reports whether, since the last call, Closed was set in any record, or
+// cleared in any. Neither makes a step.
 func (r *Registry) TakeClosed() (set, cleared bool) {
 	for _, w := range r.closings.TakeMoved() {
 		if r.closings.Has(w) {
@@ -75,7 +75,7 @@ func (r *Registry) unlink(w *worker) {
 	w.conn = ""
 }
 
-// DetectClosed declares workers lost whose window has ended. It is the part of Detect
+// DetectClosed declares each worker lost whose window has ended. It is the part of Detect
 // that does not depend on silence.
 func (r *Registry) DetectClosed(now time.Time) {
 	for w, win := range r.closings.Due(now) {

@@ -34,7 +34,7 @@ type Exit struct {
 type end struct {
 	Process
 	boot   uint64 // as in Exit
-	ns     string // namespace of the process, and so the machine whose clock boot is
+	ns     string // pid namespace of the process; boot is by the clock of its machine
 	proved bool   // the worker lives on
 }
 
