@@ -19,9 +19,9 @@ const (
 	// twice is how often both must answer: one old message may look like an answer if
 	// all earlier messages were in flight for the same time.
 	twice = 2
-	// early is the most by which an answer may seem to arrive before it was sent, as
-	// every earlier message of its sender was slower. More than that shows that all of
-	// them were delayed for a long time.
+	// early is how far before its estimated send time an answer may arrive, if it is
+	// the fastest message of its sender so far. A larger difference shows that all
+	// earlier messages were delayed for a long time.
 	early = 500 * time.Millisecond
 	// seldom is the least time between roll calls if the only reason is that an
 	// incarnation was superseded, or after inVain calls that were not answered by both.
