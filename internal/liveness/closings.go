@@ -365,8 +365,8 @@ func (c *Closings[K]) Close(k K) {
 	c.due.Remove(k)
 }
 
-// Forget closes all windows. Its owner was cut off from the disconnect events, or
-// doubts what it hears.
+// Forget closes all windows. Call it when the observer was cut off from the disconnect
+// events, or doubts its connection.
 func (c *Closings[K]) Forget() {
 	for k := range c.open {
 		c.Close(k)
@@ -407,7 +407,7 @@ func (c *Closings[K]) Due(now time.Time) iter.Seq2[K, Closing] {
 }
 
 // Next returns the earlier of at, if ok, and the time when Due next has something to
-// do.
+// do. It returns false if there is neither.
 func (c *Closings[K]) Next(at time.Time, ok bool) (time.Time, bool) {
 	own, is := c.due.Next()
 	if is && (!ok || own.Before(at)) {

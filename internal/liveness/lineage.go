@@ -59,8 +59,8 @@ const (
 	// inARow is the number of gaps within which it must advance again. A message that
 	// is late now and then does not show a live sender.
 	inARow = 8
-	// leap is how far a seq may lie above the last one so that the messages in between,
-	// if they arrive, count as late. No network holds back more.
+	// leap is how far a seq may lie above the last one for the messages in between to
+	// count as late, if they arrive. No network holds back more.
 	leap = 1000
 )
 
@@ -276,7 +276,7 @@ func (l *Lineage) Insists(m Message, gap time.Duration, heard bool, o Outcome) O
 	return o
 }
 
-// Rewind makes seq the last one of the valid incarnation, though a higher one was
+// Rewind makes seq the last one of the valid incarnation, although a higher one was
 // heard.
 func (l *Lineage) Rewind(seq uint64) {
 	l.seq, l.sent, l.window, l.leapt = seq, 0, wholeWindow, 0

@@ -10,14 +10,14 @@ import (
 // refuses, calls their roll. If both answer, twice, there are two processes: a
 // conflict.
 //
-// A message that was already in flight is no answer. By the clock of its sender, an
-// answer was sent after the call and did not arrive before it was sent (ref), and it
-// arrives soon. If the messages of the refused one do not say when they were sent, it
-// is in conflict once both have advanced in turn rounds times.
+// A message that was already in flight is no answer. An answer arrives soon. By the
+// clock of its sender (ref), it was sent after the call, and did not arrive before that
+// send time. If the messages of the refused incarnation do not say when they were sent,
+// it is in conflict once both have advanced in turn rounds times.
 
 const (
 	// twice is how often both must answer: one old message may look like an answer if
-	// all earlier messages were in flight for the same time.
+	// all earlier messages were delayed equally.
 	twice = 2
 	// early is how far before its estimated send time an answer may arrive, if it is
 	// the fastest message of its sender so far. A larger difference shows that all
