@@ -29,7 +29,6 @@ func Verbs() []string {
 
 // Acts reports whether a verb changes something. Such a verb needs a separate
 // permission.
-// own.
 func Acts(verb string) bool { return verb == VerbHold || verb == VerbRelease }
 
 // Anyone is the asker if the subject of a request names none. All requests without an

@@ -11,12 +11,12 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// askAgain is how long a question waits for an answer before it is asked again. It is
-// long for a queen that is well, and short for somebody who waits.
+// askAgain is how long a request waits for an answer before it is sent again. It is
+// long for a healthy queen, and short for a person who waits.
 const askAgain = 500 * time.Millisecond
 
-// askedAtMost is how often a question is asked that is left waiting for a change: each
-// is one of those that a queen lets wait.
+// askedAtMost is how often the client sends a request that waits for a change, because
+// each copy takes one of the watchers that a queen allows.
 const askedAtMost = 10
 
 // waits returns how long a request waits for an answer before it is sent again. It is
