@@ -1,9 +1,9 @@
-// Package httpapi answers over HTTP what a queen answers over NATS: /v1/… with the
-// types of queen/api, changes as they come by server-sent events, the web page,
-// and what probes and Prometheus ask. docs/HTTP.md tells its users what there is.
+// Package httpapi serves over HTTP what a queen answers over NATS: /v1/… with the types
+// of queen/api, changes as server-sent events, the web page, the probes and the
+// Prometheus metrics. docs/HTTP.md is its user documentation.
 //
-// It listens on loopback unless it is told otherwise, and beyond loopback it wants
-// a token, or to be told that it is open.
+// By default the server listens on loopback. Beyond loopback it requires a token file,
+// or Config.Open.
 package httpapi
 
 import (
@@ -36,8 +36,8 @@ var (
 )
 
 // Backend answers a verb for the asker api.Anyone, because HTTP requests name no asker.
-// *queen.Queen is a Backend. It is called concurrently. It must return before ctx ends;
-// only VerbWatch with Wait may take as long as Wait.
+// *queen.Queen is a Backend. Answer is called concurrently. It must return by the time
+// ctx ends; VerbWatch may block for up to the request's Wait until then.
 type Backend interface {
 	Answer(ctx context.Context, verb string, r api.Request) api.Answer
 }

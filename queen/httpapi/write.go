@@ -30,7 +30,7 @@ func takesGzip(q *http.Request) bool {
 			takes = err == nil && f > 0
 		}
 		if coding == "gzip" {
-			return takes // it counts more than *
+			return takes // gzip takes precedence over *
 		}
 	}
 	return takes
