@@ -310,7 +310,7 @@ func TestMachineCutOff(t *testing.T) {
 	}
 }
 
-// Without JetStream each queen announces what it finds, and uses its prefix.
+// Without JetStream each queen announces its own findings, below its prefix.
 func TestAdoptionStraight(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())

@@ -107,7 +107,7 @@ func TestJetStreamWiped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The queen stores again what it remembers, and the numbers continue.
+	// The queen stores its memory again, and the numbers continue.
 	bustest.Eventually(t, patience, func() (bool, string) {
 		for bucket, keys := range map[string][]string{hivebeat.BucketRoster: {"lives", "dies", "dead"}, hivebeat.BucketHives: {"lives", "dies"}} {
 			kv, err := js.KeyValue(t.Context(), bucket)

@@ -21,8 +21,8 @@ const (
 	// events are read from the stream.
 	eventsPending = 1 << 14
 	eventsBatch   = 256
-	// Older events are read from the stream in windows of eventsWindow sequence numbers,
-	// at most eventsWindows of them per answer.
+	// Older events are read from the stream in windows of eventsWindow sequence numbers.
+	// One answer reads at most eventsWindows windows.
 	eventsWindow  = 2_000
 	eventsWindows = 8
 )

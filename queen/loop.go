@@ -70,8 +70,8 @@ func (q *Queen) receive(m *nats.Msg, from <-chan *nats.Msg, handle func(time.Tim
 	}
 }
 
-// catchUp handles the messages that are already waiting, so that no answer and no
-// verdict is older than what this queen has received.
+// catchUp handles the messages that are already waiting, so that every answer and every
+// verdict is based on all messages received so far.
 func (q *Queen) catchUp() {
 	now := time.Now()
 	for range len(q.wards.beats) {
@@ -103,7 +103,7 @@ func (q *Queen) beat(now time.Time, m *nats.Msg) {
 	q.core.Beat(now, hive, worker, m.Data)
 }
 
-// tick tells the core the time and does the housekeeping when it is due.
+// tick advances the core to now and does the housekeeping when it is due.
 func (q *Queen) tick(now time.Time) {
 	q.core.Tick(now, uint64(q.countDropped()))
 	if now.Sub(q.kept) >= housekeepEvery {

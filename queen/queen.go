@@ -1,7 +1,7 @@
 // Package queen builds a view of the whole fleet from the snapshots of its hives and
 // reaches the verdicts on hives. It keeps both in JetStream for others to read.
-// Together with any number of other queens it announces every transition exactly once,
-// and it answers who is alive.
+// Together with any number of other queens it announces every transition exactly once.
+// It answers queries about the fleet.
 //
 // The view is in memory. It needs only the snapshots, and keeps working while JetStream
 // is away. docs/PROTOCOL.md is normative for everything that other programs see.
@@ -69,8 +69,8 @@ type Config struct {
 	// Pending is how many snapshots may wait for this queen before NATS drops the newest.
 	// Default: 4096.
 	Pending int
-	// System is a connection to the NATS system account, which tells the queen which
-	// connections close (bus.DisconnectSubject). A hive whose connection closes and that
+	// System is a connection to the NATS system account. It lets the queen hear which
+	// connections close (bus.DisconnectSubject): a hive whose connection closes and that
 	// does not come back within seconds is lost. The connection is borrowed, as nc is.
 	// Default: nil, silence alone decides.
 	System *nats.Conn
@@ -85,7 +85,7 @@ type Config struct {
 
 const (
 	defaultPending = 4096
-	lastWords      = 2 * time.Second // how long a stopping queen keeps publishing what it knows
+	lastWords      = 2 * time.Second // how long a stopping queen keeps publishing waiting events
 )
 
 func (c Config) withDefaults() Config {
@@ -291,8 +291,8 @@ type Stats struct {
 	Hives, Workers int // currently known
 
 	AdoptedHives   int    // lost hives whose workers this queen judges
-	AdoptedWorkers int    // the workers of those hives
-	AdoptedBeats   uint64 // beats of those workers
+	AdoptedWorkers int    // their workers
+	AdoptedBeats   uint64 // beats of adopted workers
 
 	// FalseDead and CutOff count verdicts of this queen, on hives and on adopted workers,
 	// that the same incarnation disproved. After a FalseDead verdict the sender was heard,

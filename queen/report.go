@@ -14,7 +14,7 @@ import (
 type Report struct {
 	Stats
 	Status    api.Status
-	Connected bool // to NATS, as far as the queen knows
+	Connected bool // to NATS, according to the client connection
 	Keeps     bool // the queen is configured to use JetStream
 	Doubts    bool // the queen is not sure that it heard every hive, and judges none
 	Pending   int  // snapshots waiting to be handled
@@ -52,9 +52,9 @@ type HiveReport struct {
 const reportChunk = 256
 
 // Report counts the fleet as this queen sees it. It looks at a few hundred hives per
-// turn of the loop, so that it never blocks the loop for long; the result therefore
-// does not describe a single moment. The error is that of ctx, or says that the queen
-// is not running.
+// turn of the loop, so that it never blocks the loop; the result therefore does not
+// describe a single moment. The error is that of ctx, or says that the queen is not
+// running.
 func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 	r := Report{
 		Live: make(map[hivebeat.Live]int), Shown: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int), Failing: make(map[string]int),

@@ -62,7 +62,8 @@ const queueGroup = micro.DefaultQueueGroup
 const atOnce = 64
 
 // introduce makes the queen discoverable as a micro service from its start. A client
-// that gets no answer can thus tell a queen that is still warming up from no queen.
+// that gets no answer can thus distinguish a queen that is still warming up from the
+// absence of queens.
 func (q *Queen) introduce(work context.Context) (*service, error) {
 	s := &service{
 		q: q, work: work, started: time.Now().UTC(), slots: make(chan struct{}, atOnce), watching: make(chan struct{}, maxWatchers+atOnce),
@@ -154,8 +155,8 @@ func (s *service) backUp(on, others bool) error {
 }
 
 // yieldTime is how long a queen that answers all requests leaves a change, such as a
-// hold, to the group member that NATS also gave it to. By then this queen knows what
-// that member stored, and gives the same answer.
+// hold, to the group member that NATS also gave it to. By then this queen has received
+// the change, and gives the same answer.
 const yieldTime = 200 * time.Millisecond
 
 // subjects returns the two subjects of a verb, for any queen or for this one alone: the

@@ -115,8 +115,8 @@ type Summary struct {
 	Stats     Score                  `json:"stats"`
 }
 
-// Score says how good the verdicts were, as far as that is known: those of the known
-// hives, each since it started, and those of the queen that answers.
+// Score says how good the verdicts were, where known: those of the known hives, each
+// since it started, and those of the queen that answers.
 type Score struct {
 	FalseDead uint64            `json:"false_dead"`        // lost, and heard again in the same incarnation
 	CutOff    uint64            `json:"cut_off"`           // the same, but its messages did not arrive: the link was at fault, not the verdict

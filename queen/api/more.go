@@ -54,7 +54,7 @@ type Pick struct {
 	Age       hivebeat.Millis `json:"age"`                 // of the facts behind this pick
 	Reasons   []string        `json:"reasons"`             // why it has this rank, in words
 	Hold      string          `json:"hold,omitempty"`      // id of its hold
-	Asker     string          `json:"asker,omitempty"`     // owner of that hold
+	Asker     string          `json:"asker,omitempty"`     // owner of the hold
 }
 
 // Hold reserves a place for its asker until Left is over or the hold is released. Asker

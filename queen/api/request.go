@@ -58,7 +58,7 @@ type Request struct {
 	For       string          `json:"for,omitempty"`        // pick, hold: ForWorker (the default) or ForGPU
 	Spread    string          `json:"spread,omitempty"`     // pick, hold: SpreadZone (the default), SpreadHive or SpreadNone
 	Slots     uint64          `json:"slots,omitempty"`      // pick, hold: slots that each place takes; default 1
-	MinUptime hivebeat.Millis `json:"min_uptime,omitempty"` // pick, hold: a worker began at least this long ago, as far as is known
+	MinUptime hivebeat.Millis `json:"min_uptime,omitempty"` // pick, hold: a worker began at least this long ago, if that is known
 	Hold      string          `json:"hold,omitempty"`       // hold: the asker's own id for the hold. release: which one
 	HoldMS    hivebeat.Millis `json:"hold_for,omitempty"`   // hold: for this long, 1,000 to 600,000; default 30,000
 }

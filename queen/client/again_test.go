@@ -15,8 +15,8 @@ func (f *fake) count() int { return len(f.questions()) }
 
 func mute(asked) *api.Answer { return nil }
 
-// One of two queens is stopped. NATS gives it half of the requests, and still each of
-// them is answered long before its timeout.
+// One of two queens is stopped. NATS gives it half of the requests, and still every
+// request is answered long before its timeout.
 func TestAMuteQueenIsAskedAround(t *testing.T) {
 	srv := server(t)
 	stopped := serveFake(t, srv, "q1", "", mute)

@@ -42,7 +42,7 @@ type fake struct {
 
 	mu    sync.Mutex
 	asked []asked
-	at    []string // the subjects of these
+	at    []string // subjects of these requests
 	gone  bool
 }
 

@@ -190,8 +190,8 @@ func (g *guard) ownHost(hostport string) bool {
 	return isLoopback(host) || slices.Contains(g.hosts, host)
 }
 
-// fromHere reports whether, as far as the browser says, q does not come from a page of
-// another origin. A link to this server may be followed. A subresource request of a
+// fromHere reports whether q does not come from a page of another origin, going by the
+// browser's headers. A link to this server may be followed. A subresource request of a
 // foreign page is refused: the page could not read the answer, but a stream would still
 // cost this server.
 func (g *guard) fromHere(q *http.Request) bool {

@@ -37,7 +37,7 @@ var (
 
 // Backend answers a verb for the asker api.Anyone, because HTTP requests name no asker.
 // *queen.Queen is a Backend. Answer is called concurrently. It must return by the time
-// ctx ends; VerbWatch may block for up to the request's Wait until then.
+// ctx ends. For VerbWatch it may block for up to the request's Wait.
 type Backend interface {
 	Answer(ctx context.Context, verb string, r api.Request) api.Answer
 }
@@ -47,15 +47,14 @@ type Config struct {
 	// Addr is the address that Listen listens on. Default: DefaultAddr.
 	Addr string
 	// TokenFile holds the token, 16 to 512 visible ASCII characters, that every request
-	// for the page, the API and the metrics must carry. The file is read for each request;
-	// while it cannot be read, all of these requests are refused. Default: no token is
-	// needed.
+	// for the page, the API and the metrics must carry. The file is read for each request.
+	// While it cannot be read, no such request is admitted. Default: no token is needed.
 	TokenFile string
 	// Open admits requests without a token beyond loopback too. Default: false.
 	Open bool
-	// Origins are the origins of other web pages, such as https://ops.example.org, that
-	// may read the API from a browser. Requests on loopback may also carry the host names
-	// of these origins, as requests forwarded by a proxy do. Default: none.
+	// Origins lists other web origins, such as https://ops.example.org, whose pages may
+	// read the API from a browser. Requests on loopback may also carry the host names of
+	// these origins, as requests forwarded by a proxy do. Default: none.
 	Origins []string
 	// Metrics answers /metrics. Default: nil, /metrics is not found.
 	Metrics http.Handler

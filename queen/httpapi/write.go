@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-// gzipFrom is the length from which compressing a body pays.
+// gzipFrom is the minimum length, in bytes, of a body worth compressing.
 const gzipFrom = 1 << 10
 
 // takesGzip reports whether the client of q accepts gzip.

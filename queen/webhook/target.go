@@ -17,15 +17,15 @@ type delivery struct {
 	body  []byte
 	tries int       // before this one
 	first time.Time // when the event was first available
-	// Exactly one of them is called at the end. Failures to record the outcome are not
-	// reported.
+	// The handler calls exactly one of these at the end. Failures to record the outcome
+	// are not reported.
 	done  func()
 	later func(time.Duration)
 	never func(why string)
 }
 
-// source hands out deliveries. run lasts until ctx ends. It calls tell from at most
-// Config.Parallel goroutines at once.
+// source hands out deliveries. run lasts until ctx ends. It makes at most
+// Config.Parallel calls of tell at once.
 type source interface {
 	run(ctx context.Context, tell func(*delivery))
 }

@@ -59,7 +59,7 @@ type Config struct {
 	Parallel int
 	// Timeout of one request, including its answer. Default: 10 s.
 	Timeout time.Duration
-	// GiveUp is the age from which an event is not retried. Default: 24 h.
+	// GiveUp is the maximum age of an event that is retried. Default: 24 h.
 	GiveUp time.Duration
 	// Queue is how many events may wait in memory for one URL, without JetStream. Default:
 	// 1000.
@@ -284,7 +284,7 @@ func (w *Webhooks) Stop(ctx context.Context) error {
 // Stats are the counts of one URL since New.
 type Stats struct {
 	Target  string // scheme and host of the URL
-	Name    string // name of its consumer; tells two URLs of one host apart
+	Name    string // name of its consumer, which differs between two URLs of one host
 	Told    uint64 // events answered with 2xx
 	Failed  uint64 // requests not answered with 2xx
 	GivenUp uint64 // events no longer retried
