@@ -298,8 +298,8 @@ func (c *Client) Hold(ctx context.Context, r api.Request) (*api.Answer, error) {
 }
 
 // Release gives back a hold of this client's asker. The hold of another asker is
-// ErrNotFound. So is a hold that the client had to release twice because the first
-// answer did not come in time.
+// ErrNotFound. So is the client's own hold if Ask had to repeat the request and the
+// first attempt has already released it.
 func (c *Client) Release(ctx context.Context, hold string) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbRelease, api.Request{Hold: hold})
 }

@@ -102,7 +102,7 @@ func same(a, b string) bool {
 }
 
 // cookieOf returns the cookie value that proves knowledge of token. It is not the token
-// itself, which must not lie in a browser's files.
+// itself, which must not be stored in a browser's files.
 func cookieOf(token string) string {
 	m := hmac.New(sha256.New, []byte(token))
 	m.Write([]byte("hivebeat cookie v1"))

@@ -50,7 +50,8 @@ type Config struct {
 	// for the page, the API and the metrics must carry. The file is read for each request.
 	// While it cannot be read, no such request is admitted. Default: no token is needed.
 	TokenFile string
-	// Open admits requests without a token beyond loopback too. Default: false.
+	// Open allows the server to answer beyond loopback without a token file. Default:
+	// false.
 	Open bool
 	// Origins lists other web origins, such as https://ops.example.org, whose pages may
 	// read the API from a browser. Requests on loopback may also carry the host names of

@@ -44,8 +44,8 @@ type Config struct {
 	// URL is sent as basic authentication. Logs, errors and counts never show the parts of
 	// a URL that may be secret.
 	URLs []string
-	// Secrets all sign every request. Use two while you replace one by another. Default:
-	// requests are not signed.
+	// Secrets sign every request, all of them. Use two while you replace one by another.
+	// Default: requests are not signed.
 	Secrets []Secret
 	// Kinds of events to post. Default: all.
 	Kinds []hivebeat.Kind
