@@ -16,8 +16,8 @@ import (
 // each client that disconnects.
 const DisconnectSubject = "$SYS.ACCOUNT.*.DISCONNECT"
 
-// Disconnect is the content of such an advisory: a connection closed, for any reason. A
-// process that dies without a goodbye looks the same as one that leaves.
+// Disconnect is the content of a disconnect advisory: a connection closed, for any
+// reason. A process that dies without a goodbye looks the same as one that leaves.
 type Disconnect struct {
 	Server string // the id of the server
 	Client uint64 // the id of the client at that server

@@ -17,9 +17,9 @@ import (
 // connection.
 const ReconnectWait = 250 * time.Millisecond
 
-// maxReconnectWait is the upper limit of that wait, plus or minus half. It stays well
-// below the shortest default deadline (a hive's 45 s), so that a returning NATS is
-// noticed long before a worker or hive is lost because of it.
+// maxReconnectWait is the upper limit of the reconnect wait, plus or minus half. It
+// stays well below the shortest default deadline (a hive's 45 s), so that a returning
+// NATS is noticed long before a worker or hive is lost because of it.
 const maxReconnectWait = 5 * time.Second
 
 // Other defaults of a connection.
@@ -213,14 +213,14 @@ func ConnID(nc *nats.Conn) string {
 	return server + "/" + strconv.FormatUint(client, 10)
 }
 
-// Drain closes a connection in order: it ends the subscriptions, handles what was
-// received, flushes what was published, and closes. Drain returns when the connection
+// Drain closes a connection in order: it ends the subscriptions, handles the received
+// messages, flushes the published ones, and closes. Drain returns when the connection
 // is closed. If ctx ends first, the connection is closed at once and the error is
 // ctx's. A connection that is already closed, or not connected, is closed without an
 // error.
 func Drain(ctx context.Context, nc *nats.Conn) error {
 	// All of it runs on a goroutine: nats.go holds the connection's lock while it
-	// dials, and each of these calls waits for that lock.
+	// dials, and each call below waits for that lock.
 	done := make(chan error, 1)
 	go func() { done <- drain(nc) }()
 	select {

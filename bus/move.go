@@ -23,7 +23,7 @@ import (
 const (
 	minAsk, maxAsk       = 250 * time.Millisecond, pingInterval    // every / 4, between two pings
 	minAnswer, maxAnswer = 500 * time.Millisecond, 2 * time.Second // every / 2, for an answer
-	// unanswered is the number of answer times for which the server may stay silent.
+	// unanswered is how many answer times the server may stay silent.
 	unanswered = 2
 	// moveGap is the least time between two moves: if no server answers, the cause is
 	// not the server.
@@ -219,8 +219,7 @@ func (l *line) Dial(network, address string) (net.Conn, error) {
 	return s, nil
 }
 
-// SkipTLSHandshake is called by nats.go on dialers that do the TLS handshake
-// themselves.
+// SkipTLSHandshake reports whether the wrapped dialer does the TLS handshake itself.
 func (l *line) SkipTLSHandshake() bool {
 	d, ok := l.dialer.(interface{ SkipTLSHandshake() bool })
 	return ok && d.SkipTLSHandshake()

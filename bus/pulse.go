@@ -25,7 +25,7 @@ var (
 // required.
 type PulseConfig[T any] struct {
 	// Every is the promise: the next pulse is sent within it, after a random 0.85–0.95
-	// of it. It ranges from hivebeat.MinEvery to hivebeat.MaxEvery.
+	// × Every. It ranges from hivebeat.MinEvery to hivebeat.MaxEvery.
 	Every time.Duration
 	// Snapshot builds the message to send. Only Run's goroutine calls it, one call at a
 	// time and with no lock held.
@@ -125,8 +125,8 @@ func NewPulse[T any](cfg PulseConfig[T]) (*Pulse[T], error) {
 }
 
 // Run sends the first pulse at once, and continues until ctx ends or Stop is called.
-// Before it returns it sends the last pulse, for at most LastWait, and returns the
-// error of that pulse. Run works once: a second call, or a call after Stop, returns
+// Before it returns it sends the last pulse, for at most LastWait, and returns its
+// error. Run works once: a second call, or a call after Stop, returns
 // hivebeat.ErrStopped.
 func (p *Pulse[T]) Run(ctx context.Context) error {
 	p.mu.Lock()

@@ -38,7 +38,7 @@ const (
 	urgentGather = 50 * time.Millisecond // changes within this time after a pulse are gathered
 	changedBurst = 5                     // this many pulses in a row, and then
 	changedPace  = time.Second           // one in this time
-	endedBurst   = 20                    // the same for ends: about as many as a machine has workers,
+	endedBurst   = 20                    // the same for ends: roughly the number of workers on a machine,
 	endedPace    = time.Second / 2       // and a rate that a queen can bear from all hives at once
 	factsPace    = time.Second           // facts are sent no sooner than this after the pulse before
 	askedPace    = 100 * time.Millisecond
@@ -90,8 +90,8 @@ type Schedule struct {
 	began    time.Time
 }
 
-// marks are the earliest times at which each kind of pulse was requested; zero means
-// not requested.
+// marks are the earliest request times for each kind of pulse; zero means not
+// requested.
 type marks struct{ ended, changed, touched, called, back, asked time.Time }
 
 func (m *marks) add(o marks) {

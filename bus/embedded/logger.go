@@ -14,7 +14,7 @@ type logger struct {
 	first atomic.Pointer[fatalError]
 }
 
-// fatalError is an error for which nats-server would have ended the process.
+// fatalError is an error that would have made nats-server end the process.
 type fatalError struct {
 	text   string
 	causes []error
@@ -40,9 +40,9 @@ func (l *logger) Debugf(string, ...any)           {}
 func (l *logger) Tracef(string, ...any)           {}
 
 // Errorf logs an error, at a lower level if it was provoked. A doctor finds out its
-// permissions by trying, so each attempt is an intended violation, and dozens of them
-// would hide the real ones. A client that uses the doctor's name hides only permission
-// violations, and these are refused all the same.
+// permissions by trying. Each attempt is an intended violation, and dozens of
+// violations would hide the real ones. A client that uses the doctor's name hides only
+// permission violations, which are refused all the same.
 func (l *logger) Errorf(format string, v ...any) {
 	level := slog.LevelError
 	if text := fmt.Sprintf(format, v...); strings.Contains(text, `:`+doctorName+`" - `) && strings.Contains(text, " Violation - ") {

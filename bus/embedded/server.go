@@ -270,8 +270,8 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.srv.InProcessConn(
 // Done is closed when the server has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// Stop shuts the server down and waits until all of it has ended. It is idempotent. If
-// ctx ends first, Stop returns its error and the shutdown continues.
+// Stop shuts the server down and waits until it has ended completely. It is idempotent.
+// If ctx ends first, Stop returns its error and the shutdown continues.
 func (s *Server) Stop(ctx context.Context) error {
 	s.once.Do(func() {
 		go func() {

@@ -22,8 +22,8 @@ const (
 )
 
 // gate lets every client into the one account, with any credentials, as nats-server
-// does without users. It lets the system user into the system account. The password of
-// that user never leaves the process.
+// does without users. It lets the system user, whose password never leaves the process,
+// into the system account.
 type gate struct {
 	srv      *server.Server // set before the server starts
 	password string

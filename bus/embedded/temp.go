@@ -81,10 +81,11 @@ func stands(name string, file *os.File) bool {
 	return err == nil && os.SameFile(there, opened)
 }
 
-// sweep removes temporary stores of processes that were killed. It removes only what is
-// certain to be a leftover: a directory of that name that belongs to this user and is
-// closed to others, with a lock file that was written on this machine and whose lock it
-// holds meanwhile. A directory without a lock file may be under construction.
+// sweep removes temporary stores of processes that were killed. It removes a directory
+// only if it is certainly such a store: its name matches, it belongs to this user and
+// is closed to others, and it has a lock file that was written on this machine and
+// whose lock sweep holds meanwhile. A directory without a lock file may be under
+// construction.
 func (s *Server) sweep(base string) {
 	host, err := os.Hostname()
 	if err != nil || host == "" {
