@@ -1,5 +1,5 @@
-// Package bootid identifies where a process id is valid: the ns of a beat. Only a
-// process that sees the same value may take the pid in a beat for one of its own
+// Package bootid identifies where a process id is valid: the ns of a beat. Only
+// processes that see the same value may interpret the pid in that beat.
 // processes.
 package bootid
 
@@ -7,8 +7,8 @@ import "strings"
 
 // Namespace returns an id of the running kernel boot and of the pid namespace of this
 // process: "<boot id>/<pid namespace>", or "<boot id>" on a system without pid
-// namespaces. It is empty if either is unknown; then no process takes the pid for one
-// of its own. Each call reads the system again.
+// namespaces. It is empty if either is unknown; then no process interprets the pid.
+// Each call reads the system again.
 func Namespace() string { return namespace() }
 
 // Clock returns the boot clock of the machine in ms. It starts with the kernel,
