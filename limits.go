@@ -44,7 +44,7 @@ const (
 	MinEvery = 100 * time.Millisecond // least promise: every
 	MaxEvery = time.Hour              // greatest promise: every
 	MaxQuiet = 10 * time.Minute       // longest announced silence: quiet
-	MaxAhead = 7 * 24 * time.Hour     // how far the inc that replaces a live one may be ahead, of the receiver's clock and of the replaced inc
+	MaxAhead = 7 * 24 * time.Hour     // an inc further ahead than this, of both the receiver's clock and the live inc, does not replace the live one
 )
 
 // Defaults that both ends of the wire agree on.

@@ -56,7 +56,7 @@ type Config struct {
 	// Creds is a credentials file, with a user JWT and its seed. It is read again at
 	// each connect, so it may be replaced while the program runs.
 	Creds string
-	// NKey is a file with an nkey seed. It excludes Creds.
+	// NKey is a file with an nkey seed. It must not be set together with Creds.
 	NKey string
 	// TLSCA is a PEM file of the certificate authorities to trust. Default: the
 	// system's authorities.
@@ -102,9 +102,10 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 // worse than none.
 //
 // If it knows two or more servers, by URL or from the cluster itself, it moves to
-// another one when its server is silent for two periods of half of Config.Every, each
-// limited to 0.5 to 2 s, while this process is running. It moves at most once a minute.
-// A connection that was made in another way is never moved.
+// another one when its server is silent for two answer times. An answer time is half of
+// Config.Every, limited to 0.5 to 2 s; only time during which this process runs counts.
+// It moves at most once a minute. A connection that was made in another way is never
+// moved.
 //
 // If no server can be reached or the credentials are refused, Connect still returns a
 // connection: the failure is logged, and attempts continue until the connection is

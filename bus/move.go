@@ -17,9 +17,9 @@ import (
 // A NATS server that is stopped, or that packets no longer reach, keeps its
 // connections. nats.go gives such a connection up after 20 to 30 s, when its pings are
 // not answered. A connection made by Connect that knows another server does not wait
-// that long. The times follow the promise of its user, which is declared lost no sooner
-// than 2.05 promises after it was cut off. With a promise of 1 s or more the connection
-// moves within 1.5 promises, and with a promise of 15 s within 11.5 s.
+// that long. The times follow the promise of its user, because the user is lost no
+// sooner than 2.05 promises after it was cut off. With a promise of 1 s or more the
+// connection moves within 1.5 promises, and with a promise of 15 s within 11.5 s.
 const (
 	minAsk, maxAsk       = 250 * time.Millisecond, pingInterval    // every / 4, between two pings
 	minAnswer, maxAnswer = 500 * time.Millisecond, 2 * time.Second // every / 2, for an answer

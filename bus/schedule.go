@@ -35,7 +35,7 @@ const (
 	jitterLow  = 0.85 // an interval is the promise × a random jitterLow to jitterHigh
 	jitterHigh = 0.95
 
-	urgentGather = 50 * time.Millisecond // changes within this time after a pulse are gathered
+	urgentGather = 50 * time.Millisecond // requests within this time after an urgent pulse are gathered
 	changedBurst = 5                     // this many pulses in a row, and then
 	changedPace  = time.Second           // one in this time
 	endedBurst   = 20                    // the same for ends: roughly the number of workers on a machine,
@@ -68,7 +68,6 @@ const (
 //   - a reconnect is due after a short random wait, once a second at most;
 //   - a failure is tried again after 0.85–0.95 s (or × every, if that is less), or once
 //     reconnected, and nothing is due before.
-//     or once reconnected, and nothing is due before.
 type Schedule struct {
 	every, rollGap time.Duration
 	rand           func() float64
@@ -134,8 +133,8 @@ func (b *bucket) take(now time.Time, pace time.Duration) {
 }
 
 // NewSchedule returns a schedule whose first pulse is due now. every is the promise.
-// rollGap is the least time between two answers to roll calls, 0 for the default of 1
-// s. rand returns random numbers in [0, 1).
+// rollGap is the least time between two answers to roll calls; 0 means 1 s. rand
+// returns random numbers in [0, 1).
 func NewSchedule(now time.Time, every, rollGap time.Duration, rand func() float64) *Schedule {
 	if rollGap <= 0 {
 		rollGap = rollPace

@@ -14,9 +14,9 @@ import (
 // the server informs the publisher (status 503, "no responders"). That holds anywhere,
 // including behind routes and leaf nodes. Some beats therefore carry the roll call
 // subject as their reply subject: the worker subscribes to it anyway, and it needs no
-// extra permission. A hive, or a queen that judges in its place, subscribes to beats
-// while it receives them. A worker whose beats have no subscriber has a wrong id, a
-// wrong prefix, or no hive.
+// extra permission. A hive, or a queen that judges in its place, stays subscribed to
+// the beats. A worker whose beats have no subscriber has a wrong id, a wrong prefix, or
+// no hive.
 const (
 	askAgain  = time.Minute      // between two questions while there is a subscriber,
 	askSooner = 10 * time.Second // and while there is none

@@ -20,9 +20,9 @@ type Config struct {
 	// hive.<hive>.workers, for a NATS whose permissions bind each worker to its own
 	// subject.
 	Pinned bool
-	// Every is the promise: the next beat comes within it, after a random 0.85 to 0.95
-	// × Every. From 100 ms to 1 h, in whole milliseconds. Default 30 s. A worker is
-	// late after 1.5 × Every without a beat, and lost after 3 × Every.
+	// Every is the promise: the next beat comes within it, after a random 0.85–0.95 ×
+	// Every. From 100 ms to 1 h, in whole milliseconds. Default 30 s. A worker is late
+	// after 1.5 × Every without a beat, and lost after 3 × Every.
 	Every time.Duration
 	// State is the initial state. Default ready; a worker that still has to load its
 	// model starts with loading. stopped and failed are invalid.

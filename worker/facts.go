@@ -12,8 +12,7 @@ import (
 )
 
 // Facts are what a worker reports about itself, besides its state. All texts are UTF-8.
-// The limits are those of docs/PROTOCOL.md, and all facts together may take about 7
-// KiB.
+// The limits are those of docs/PROTOCOL.md. All facts together may take about 7 KiB.
 type Facts struct {
 	Model    string            // the model it serves; 256 bytes
 	Endpoint string            // where it serves the model, a URL; 512 bytes

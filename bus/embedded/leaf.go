@@ -35,7 +35,7 @@ type Leaf struct {
 	// hub's JetStream as if it were local, for everything that works by request:
 	// reading, managing, and publishing to $JS.<domain>.API. Without it they have no
 	// JetStream, because nats-server never lets JetStream through a leaf connection
-	// otherwise. It excludes a JetStream of this server.
+	// otherwise. It must not be set together with JetStream on this server.
 	Domain string
 	// DenyExports are subjects, possibly with wildcards, that stay on this server even
 	// if a client of the hub subscribes to them.
