@@ -88,6 +88,7 @@ type worker struct {
 	live    hivebeat.Live
 	cause   hivebeat.Cause
 	heard   time.Time // when the last accepted beat was received
+	early   bool      // heard is only the earliest time at which it may have been received
 	began   time.Time // when the first beat of its incarnation was received
 	since   time.Time // start of live
 	lostAt  time.Time // the deadline that made it lost
@@ -250,6 +251,9 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 	}
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}
+	if w.early {
+		b.sent = 0 // nothing shows how long the previous beat was in transit
+	}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
 	gone := (w.live == hivebeat.Left || w.live == hivebeat.Lost) && (r.doubt.IsZero() || !r.doubt.Before(w.since))
 	gone = gone && now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())
@@ -293,6 +297,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard {
 	h.Worker = w.id
 	w.heard = r.heardAt(now, w)
+	w.early = w.heard.Before(now)
 	r.stats.Beats++
 	r.link(w, step.outcome.Begins())
 	n, live := w.n, w.live

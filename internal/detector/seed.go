@@ -38,7 +38,7 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		return
 	}
 	w := r.add(s.Worker)
-	w.facts, w.heard, w.since = s.Facts, s.Heard, now
+	w.facts, w.heard, w.early, w.since = s.Facts, s.Heard, true, now
 	r.closings.Move(w, "", w.facts.Conn)
 	w.conn = w.facts.Conn
 	if s.Prior != 0 {
@@ -115,7 +115,7 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	}
 	// The deadline counts from now, the age does not: no age is shown younger than it
 	// is.
-	w.heard = was
+	w.heard, w.early = was, true
 	return true
 }
 

@@ -27,7 +27,7 @@ type beatStep struct {
 	outcome liveness.Outcome
 	state   hivebeat.State // in the previous beat
 	age     time.Duration  // since the previous beat
-	sent    int64          // time of the previous beat, by the worker's clock
+	sent    int64          // time of the previous beat, by the worker's clock; 0: it does not say
 	wentOn  bool           // seq shows that beats in between were lost, or this beat was held in transit
 	busy    uint64         // in the previous beat
 	done    uint64

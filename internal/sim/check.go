@@ -319,7 +319,9 @@ func (w *world) mayWait(since time.Duration, l life, every hivebeat.Millis) bool
 	}
 	for i := range w.plan.Faults {
 		f := &w.plan.Faults[i]
-		if f.Kind == Quiet && f.Who == l.ident && w.now < max(f.At.D(), since)+lostAfter(w.plan.WorkerEvery.D(), f.By.D())+time.Minute {
+		// What its hive could not hear meanwhile is credited, though nothing was due: up to then.
+		from := max(f.At.D(), since, w.plan.For.D()-w.plan.Settle.D())
+		if f.Kind == Quiet && f.Who == l.ident && w.now < from+lostAfter(w.plan.WorkerEvery.D(), f.By.D())+time.Minute {
 			return true
 		}
 	}

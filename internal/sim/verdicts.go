@@ -199,8 +199,7 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 	// Where the clock of some machine is set, no message says how long it was under way.
 	clocked := slices.ContainsFunc(q.w.plan.Faults, func(f Fault) bool { return f.Kind == Clock })
 	lost := falsely == 1 && q.gap > 1
-	// What was read in doubt counts as heard when that began, and looks held since then.
-	held := cutOff == 1 && q.gap <= 1 && !q.bothered(q.w.now-5*time.Minute, q.w.now, true) && q.w.now-m.sent < 50*time.Millisecond && !clocked
+	held := cutOff == 1 && q.gap <= 1 && q.w.now-m.sent < 50*time.Millisecond && !clocked
 	if falsely+cutOff == 1 && (lost || held) {
 		q.w.breaks(Sound, "%s counts %s as cut off: %t, and %d messages of it were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
 	}
