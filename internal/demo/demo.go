@@ -26,8 +26,8 @@ type Config struct {
 	Prefix string
 	// Avoid is a hive id that is taken: the fleet does not use it.
 	Avoid string
-	// Every is the workers' promise, short so that a death shows in seconds also
-	// without System: late after 1.5 times this, lost after 3. Default 2 s.
+	// Every is the promise of the workers. It is short so that a death shows within seconds
+	// even without System: late after 1.5 times Every, lost after 3. Default 2 s.
 	Every time.Duration
 	// HiveEvery is the promise of the hives. Default 5 s.
 	HiveEvery time.Duration

@@ -117,7 +117,7 @@ func (l *life) load(ctx context.Context, w *worker.Worker, seconds uint64) bool 
 	_ = w.SetState(hivebeat.Loading, "reading "+strconv.FormatUint(l.vram/gib, 10)+" GiB of weights")
 	l.facts(w)
 	if seconds > 5 {
-		// Quiet may fail while NATS is away; the next beats announce the silence then.
+		// Quiet may fail while NATS is away. The next beats then announce the silence.
 		_ = w.Quiet(ctx, 2*time.Duration(seconds)*second)
 	}
 	for range seconds {

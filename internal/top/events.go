@@ -16,7 +16,7 @@ type log struct {
 	have   map[string]bool // by id
 }
 
-// add adds events and returns how many of them are new.
+// add adds events and returns how many are new.
 func (l *log) add(events ...hivebeat.Event) (news int) {
 	if l.have == nil {
 		l.have = map[string]bool{}

@@ -96,7 +96,7 @@ func (m *Model) typeKey(k Key, do *Effect, now time.Time) {
 	}
 }
 
-// back closes what was opened last. If nothing is open, Esc clears the filter.
+// back closes the last opened page. If nothing is open, Esc clears the filter.
 func (m *Model) back(do *Effect, now time.Time, name string) {
 	switch {
 	case m.help:
@@ -112,7 +112,7 @@ func (m *Model) back(do *Effect, now time.Time, name string) {
 	}
 }
 
-// opened resets the state for what is open now.
+// opened resets the state for the hive or worker that is open now.
 func (m *Model) opened(do *Effect, now time.Time) {
 	m.hive, m.worker, m.openAt, m.openErr, m.scroll, m.facts = nil, nil, time.Time{}, "", 0, false
 	m.mine.anew()

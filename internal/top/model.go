@@ -79,7 +79,7 @@ type Model struct {
 
 	width, height int
 	tab           tab
-	open          []place // what is open, deepest last
+	open          []place // hives and workers that are open, deepest last
 	help, facts   bool
 	scroll        int // offset in a page of text: help, facts, a worker
 

@@ -202,7 +202,7 @@ func placed[T any](l *list[T]) string {
 	return text
 }
 
-// crumbs renders the path to what is shown.
+// crumbs renders the path to the page that is shown.
 func (m *Model) crumbs(page string) string {
 	parts := []string{tabNames[m.tab]}
 	for _, p := range m.open {

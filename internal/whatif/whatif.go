@@ -78,7 +78,7 @@ type Answer struct {
 // draws is the number of random draws for each figure.
 const draws = 20_000
 
-// Ask estimates what to expect of these settings. It covers machines that fall silent, and
+// Ask estimates what to expect with s. It covers machines that fall silent, and
 // not deaths that are detected sooner (exit, disconnect, goodbye).
 func Ask(s Settings) Answer {
 	s = s.WithDefaults()
@@ -108,8 +108,8 @@ func (s Settings) outlook(r *rand.Rand, every time.Duration, n int, hop bool) Ou
 // falseDeaths is the number of times in a month that a live sender is declared lost.
 //
 // A silence ends with each message that arrives. Each message is lost independently with
-// probability p, so a silence spans k losses with probability (1-p) p^k. It is then as long
-// as k+1 intervals, plus the difference of the delays at its two ends. With n messages a
+// probability p, so a silence spans k losses with probability (1-p) p^k. It then lasts
+// k+1 intervals, plus the difference of the delays at its two ends. With n messages a
 // month and q(k) the probability that such a silence is longer than the patience, the
 // number is
 //
@@ -117,8 +117,8 @@ func (s Settings) outlook(r *rand.Rand, every time.Duration, n int, hop bool) Ou
 //
 // This equals n (1-p) p^m if exactly m losses in a row are needed: the number of runs of at
 // least m failures (Feller, An Introduction to Probability Theory and Its Applications,
-// vol. 1, XIII.7). q(k) is drawn, with the intervals of the real schedule, for the few k for
-// which it is neither 0 nor 1.
+// vol. 1, XIII.7). q(k) is drawn, with the intervals of the real schedule, for the few k where
+// it is neither 0 nor 1.
 func (s Settings) falseDeaths(r *rand.Rand, every, patience time.Duration) float64 {
 	p := s.Loss
 	n := float64(Month) / (0.9 * float64(every))

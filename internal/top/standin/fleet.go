@@ -90,7 +90,7 @@ func (q *Queen) summary() *api.Summary {
 	return s
 }
 
-// events returns one event each 10 s, newest first, as many as there are workers.
+// events returns one event per worker, 10 s apart, newest first.
 func (q *Queen) events(r api.Request, now time.Time) (out []api.Happened, next string) {
 	var s hivebeat.Subjects
 	first := 0

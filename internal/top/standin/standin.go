@@ -146,8 +146,8 @@ func (q *Queen) find(id string) int {
 	return h
 }
 
-// page returns the requested rows out of n. With an order other than id or with a filter, it
-// looks at all of them.
+// page returns the requested rows out of n. With an order other than id, or with a filter, it
+// looks at every row.
 func page[T any](n int, r api.Request, row func(int) T, id func(*T) string, may func(int) bool, fits func(*T, *api.Request) bool) (rows []T, total *int, next string) {
 	limit := r.Limit
 	if limit == 0 {
