@@ -75,7 +75,7 @@ func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	return errors.Join(ctx.PrintUsage(false), errHelp)
 }
 
-// versionFlag is --version, for people who try that before they look for the command.
+// versionFlag is --version, for people who try it before they look for the command.
 type versionFlag bool
 
 func (versionFlag) IgnoreDefault() {}

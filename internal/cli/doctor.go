@@ -42,7 +42,7 @@ type roleFinding struct {
 	doctor.Finding
 }
 
-// Run runs the checks, and fails if any of them does.
+// Run runs the checks, and fails if any check does.
 func (cmd *doctorCmd) Run(ctx context.Context, c *console) error {
 	var findings []roleFinding
 	err := cmd.withQueen(ctx, c, "doctor", func(ctx context.Context, a *asker) (err error) {

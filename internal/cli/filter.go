@@ -47,7 +47,7 @@ func (f *PlaceFlags) filter() api.Filter {
 	}
 }
 
-// FilterFlags say which rows of a list are shown, and in which order.
+// FilterFlags select and sort the rows of a list.
 type FilterFlags struct {
 	PlaceFlags
 	Live    []string `placeholder:"WORD" enum:"alive,late,lost,left,unverified" env:"HIVEBEAT_FILTER_LIVE" help:"Verdict, or several with commas: ${enum}." group:"Filter"`

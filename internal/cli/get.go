@@ -84,7 +84,7 @@ func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 		return fmt.Errorf("the queen's answer holds %d hives", len(ans.Hives))
 	}
 	sure.Add(ans.Status)
-	// The certainty of the whole answer is printed first, so all pages are held until then.
+	// The certainty of the whole answer is printed first, so all pages are read before that.
 	var pages []*api.Answer
 	for page, err := range a.pages(ctx, api.VerbWorkers, api.Request{Hive: id}) {
 		if err != nil {

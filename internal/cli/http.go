@@ -121,7 +121,7 @@ func (w *web) url() string {
 	return "http://" + addr + "/"
 }
 
-// beyond is the address at which other machines reach the page, or empty if they cannot.
+// beyond is the address of the page for other machines, or empty if they cannot reach it.
 func (w *web) beyond() string {
 	if w.ln == nil {
 		return ""

@@ -167,7 +167,7 @@ func (cmd *lsCmd) explain(err error, ans *api.Answer) error {
 	return refused(err, ans)
 }
 
-// counter sums up what was listed.
+// counter sums up the listed rows.
 type counter struct{ api.Summary }
 
 func (n *counter) hive(h *api.HiveInfo) {

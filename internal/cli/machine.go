@@ -120,7 +120,7 @@ func (cmd *queenCmd) reach(ctx context.Context, name string, log *slog.Logger) (
 }
 
 // hearSystem opens the second connection, if it is configured. It reports the closed
-// connections of whom: workers or hives. hearSystem tries it until inner ends.
+// connections of whom: workers or hives. It is tried until inner ends.
 func (m *machine) hearSystem(ctx, inner context.Context, flags SystemFlags, conn ConnFlags, name string, every time.Duration, whom string) (err error) {
 	if !flags.wanted() {
 		return nil

@@ -80,7 +80,7 @@ var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 type badValue struct {
 	of   *kong.Value
 	text string // the text on the command line
-	err  error  // what is wrong with it; nil: it is missing, and text, if any, looks like a flag
+	err  error  // why it cannot be used; nil: it is missing, and text, if any, looks like a flag
 }
 
 func (b *badValue) Error() string {

@@ -275,7 +275,7 @@ type screen struct {
 	dropped  int
 }
 
-// stale is the age at which an answer is overdue.
+// stale is how old an answer may be before the next one is overdue.
 const stale = redrawEvery + 2*time.Second
 
 func (s *screen) answer(n news, now time.Time) {

@@ -13,7 +13,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/webhook"
 )
 
-// WebhookFlags say who receives events by HTTP.
+// WebhookFlags configure webhooks, which receive events by HTTP.
 type WebhookFlags struct {
 	Webhook           []string `sep:"none" placeholder:"URL" help:"Post every event to this URL, as CloudEvents JSON. May be repeated; in the environment, separate URLs by spaces." group:"Webhooks"`
 	WebhookSecretFile string   `placeholder:"FILE" help:"File with the secret that signs them, whsec_…, as Standard Webhooks has it; two lines while one is changed." group:"Webhooks"`

@@ -6,8 +6,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Certainty combines the status of answers that are shown together: the result is as sure
-// as the least sure of them. The zero Certainty holds no status.
+// Certainty combines the status of answers that are shown together: the result is only as sure
+// as the least sure answer. The zero Certainty holds no status.
 type Certainty struct {
 	sum api.Status
 	any bool

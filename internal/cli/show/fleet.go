@@ -246,7 +246,7 @@ func loads(p *hivebeat.Proc) string {
 }
 
 // quietLeft is the rest of the silence that a worker announced with its last beat. It is 0
-// if the worker was found late, lost or gone in spite of that.
+// if the worker was declared late, lost or left all the same.
 func quietLeft(w *api.WorkerInfo, extra time.Duration) time.Duration {
 	if w.Live != hivebeat.Alive && (w.Live != hivebeat.Late || w.Cause != "") {
 		return 0

@@ -125,7 +125,7 @@ func (f *Frame) eventsHeading() string {
 
 // share divides rows among hives, workers and events. Each gets what it needs if there are
 // enough rows. Otherwise events and hives get a quarter each, and workers the rest; rows
-// that one of them does not need go to the others.
+// that one section does not need go to the others.
 func share(rows, hives, workers, events int) (h, w, e int) {
 	e = min(events, max(1, rows/4))
 	h = min(hives, max(2, rows/4))

@@ -17,7 +17,7 @@ type Cell struct {
 }
 
 // Table renders rows below aligned titles. Rows may be added in batches, so that a long
-// table needs memory for only one of them: a column is as wide as its widest text so far.
+// table needs memory for only one batch: a column is as wide as its widest text so far.
 type Table struct {
 	Columns []Column
 	Paint   Paint
@@ -65,7 +65,7 @@ func (t *Table) Lines(heading bool, rows [][]Cell) []string {
 	return lines
 }
 
-// fit returns the widths at which a line is no longer than t.Width, as far as possible. A
+// fit returns column widths for lines no longer than t.Width, if that is possible. A
 // width of -1 means that the column is not shown.
 func (t *Table) fit() []int {
 	w := append([]int(nil), t.widest...)
