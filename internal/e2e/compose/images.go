@@ -23,7 +23,7 @@ import (
 
 // A stand-in is an image that is built here under the name of a base image, for machines
 // that cannot reach a registry. The Dockerfile and the compose file are used unchanged, and
-// cannot see the difference. An image of that name that is not a stand-in is the real one:
+// cannot see the difference. An image with such a name that is not a stand-in is the real one:
 // it is used and left alone.
 
 // standInLabel marks our stand-ins; its value identifies their content.
@@ -68,7 +68,7 @@ func (r *rootfs) file(name, from string) {
 	r.add(&tar.Header{Name: name, Mode: int64(info.Mode().Perm()), Size: info.Size()}, f)
 }
 
-// tree copies a folder, without the paths for which skip returns true.
+// tree copies a folder, without the paths that skip returns true for.
 func (r *rootfs) tree(name, from string, skip func(rel string, d fs.DirEntry) bool) {
 	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || r.err != nil {

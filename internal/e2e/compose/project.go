@@ -123,7 +123,7 @@ type container struct {
 
 func (c container) service() string { return c.Config.Labels["com.docker.compose.service"] }
 
-// containers returns the containers of one service, or all of them for "".
+// containers returns the containers of one service, or of all services for "".
 func (p *project) containers(service string) []container {
 	p.tb.Helper()
 	args := []string{"ps", "--all", "--quiet", "--no-trunc", "--filter", "label=com.docker.compose.project=" + p.name}

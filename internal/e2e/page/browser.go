@@ -61,7 +61,7 @@ type tab struct {
 	allow    []string // parts of console messages that are allowed
 }
 
-// open starts a browser with a window of that size and opens the page at path.
+// open starts a browser with the given window size and opens the page at path.
 func open(tb testing.TB, origin, path string, width, height int64, media ...emulation.MediaFeature) *tab {
 	tb.Helper()
 	t := &tab{tb: tb, origin: origin}

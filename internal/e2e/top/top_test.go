@@ -95,7 +95,7 @@ func (x *terminal) keep(name string) {
 	}
 }
 
-// shows waits until all texts are on the screen. Backslashes in texts are ignored.
+// shows waits until all texts are on the screen. It removes backslashes from texts first.
 func (x *terminal) shows(texts ...string) {
 	x.t.Helper()
 	rig.Until(x.t, moment, "the screen", func() (bool, string) {
