@@ -99,8 +99,9 @@ func (cmd *hiveCmd) reach(ctx context.Context, id string, log *slog.Logger) (m *
 	return m, m.hearSystem(ctx, inner, cmd.SystemFlags, cmd.ConnFlags, name, cmd.Every, "worker")
 }
 
-// queenEvery is as short as the promise of any hive should be: other queens miss a queen
-// that they have not heard from for 1.5 s.
+// queenEvery lets a queen leave a server that does not answer within seconds: other queens
+// miss a queen that they have not heard from for 1.5 s. It is as short as the promise of any
+// hive should be.
 const queenEvery = time.Second
 
 // reach connects the queen.

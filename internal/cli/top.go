@@ -48,7 +48,7 @@ func (cmd *topCmd) model(where string, c *console) (*top.Model, error) {
 	return top.New(cfg, time.Now())
 }
 
-// Run shows the fleet until it is quit or a signal comes.
+// Run shows the fleet until the user quits or a signal comes.
 func (cmd *topCmd) Run(ctx context.Context, c *console) error {
 	in, ok := c.in.(*os.File)
 	if c.outTerm < 0 || !ok || !term.IsTerminal(int(in.Fd())) {

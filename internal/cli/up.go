@@ -76,7 +76,7 @@ func (cmd *upCmd) run(ctx context.Context, c *console) error {
 	return errors.Join(err, srv.Stop(leave))
 }
 
-// store returns the directory for JetStream. If empty, the server uses a temporary one and
+// store returns the directory for JetStream. If it is empty, the server uses a temporary one and
 // removes it when it stops.
 func (cmd *upCmd) store() (string, error) {
 	if cmd.Store != "" || cmd.Demo {

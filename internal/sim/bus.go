@@ -36,9 +36,9 @@ type message struct {
 	sent time.Duration
 }
 
-// network is the current behaviour of the bus. Every message takes two ways: from its sender
-// to the server, where it may be delayed, duplicated and overtaken, and from there to each
-// receiver, in order, where it may be lost.
+// network is the current behaviour of the bus. Every message travels in two steps: from its
+// sender to the server, where it may be delayed, duplicated and overtaken, and from there to
+// each receiver, in order, where it may be lost.
 type network struct {
 	Net
 	rng   *rand.Rand

@@ -44,7 +44,7 @@ type closing struct {
 	lived    time.Duration
 }
 
-// said returns the closing in the form that package bus returns.
+// said returns the closing as package bus parses it.
 func (c closing) said() liveness.Disconnect {
 	d, host := bus.Disconnect{Reason: c.reason, Lived: c.lived}, "elsewhere"
 	if c.of != nil {

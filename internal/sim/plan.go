@@ -42,7 +42,7 @@ type Plan struct {
 
 	WorkerEvery Span `json:"worker_every"`
 	HiveEvery   Span `json:"hive_every"`
-	Paged       bool `json:"paged,omitempty"` // each worker is in a page of its snapshot alone
+	Paged       bool `json:"paged,omitempty"` // each worker has its own page of the snapshot
 
 	Exits    bool `json:"exits,omitempty"`    // hives see the processes of their workers end
 	Closings Span `json:"closings,omitempty"` // hives see connections close, and this is the reconnect wait of workers; 0: they do not

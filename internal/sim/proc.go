@@ -167,7 +167,7 @@ func (p *proc) suffers(pause bool) *trouble {
 	return t
 }
 
-// lasting returns the trouble that the process has now, a pause or not, or nil.
+// lasting returns the current pause or, if pause is false, the current cut. It may be nil.
 func (p *proc) lasting(pause bool) *trouble {
 	for _, t := range p.troubles {
 		if t.pause == pause && t.to < 0 {

@@ -93,7 +93,7 @@ type Summary struct {
 }
 
 // RunSeeds runs the plans of n seeds, starting at first, on all processors. It starts no
-// further runs once most runs have failed (a count), or stop returns true.
+// further runs once the number of failed runs reaches most, or once stop returns true.
 func RunSeeds(first uint64, n int, length, late time.Duration, most int, stop func() bool) Summary {
 	var next atomic.Int64
 	var mu sync.Mutex

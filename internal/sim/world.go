@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// epoch is the start of every run. It has no monotonic reading, and so has no time within a
-// run.
+// epoch is the start of every run. It has no monotonic reading, so times within a run have
+// none either.
 var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // world is the state of a run: its time, its queue, and all processes.
