@@ -31,7 +31,7 @@ type played struct {
 	began time.Time
 }
 
-// rush is how long all hives take to send a snapshot at once.
+// rush is how long all hives together take to send one snapshot each.
 const rush = 500 * time.Millisecond
 
 const playedEvery = hivebeat.HiveEvery

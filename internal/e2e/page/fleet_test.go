@@ -236,7 +236,7 @@ func TestNoStreamLeft(t *testing.T) {
 	second.until(moment, "its card too", `document.querySelector('.card li.lost')`)
 }
 
-// If a token is required, the page appears after a login, and says when the token has expired.
+// If a token is required, the page appears after a login, and reports a token that is no longer valid.
 func TestToken(t *testing.T) {
 	s := serve(t, 3, 3)
 	file := filepath.Join(t.TempDir(), "token")
