@@ -44,7 +44,7 @@ func HiveInfo(v *fleet.View, h *fleet.Hive, now time.Time) api.HiveInfo {
 func WorkerInfo(v *fleet.View, w *fleet.Worker, now time.Time) api.WorkerInfo {
 	h := w.Hive()
 	i := api.WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Held: w.Held(), Record: *w.Record()}
-	if i.Rival != 0 && i.Host == "" { // otherwise its record names the host
+	if i.Rival != 0 && i.Host == "" { // without a conflict, HiveInfo shows the host
 		i.Host = h.Head().Host.Name
 	}
 	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
