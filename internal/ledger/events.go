@@ -61,8 +61,8 @@ func (l *Ledger) EachEvent(ctx context.Context, from, to uint64, hive, worker st
 	return nil
 }
 
-// fetchEvents fetches at most most events. It returns how many it received, and whether it
-// has passed to.
+// fetchEvents fetches up to most events. It returns how many it received, and whether it
+// has passed the sequence number to.
 func (l *Ledger) fetchEvents(ctx context.Context, cons jetstream.Consumer, most int, to uint64, left *uint64, fn func(uint64, []byte)) (n int, over bool, err error) {
 	fctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()

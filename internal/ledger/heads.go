@@ -10,7 +10,7 @@ import (
 )
 
 // Head is the (Inc, Seq) of the last snapshot put for a hive. OK is false if there is none,
-// if it has expired, or if it is unknown; Err then says why.
+// if it has expired, or if Err says why it is unknown.
 type Head struct {
 	Inc, Seq uint64
 	OK       bool

@@ -19,8 +19,8 @@ type Entry struct {
 	TTL      time.Duration // TTL of the put; 0 = none: another program put it
 }
 
-// Age returns how long ago the queen that put the snapshot received it, as far as the TTL
-// reveals. The true age may be up to 1 s more. Age is never less than Stored. every is the
+// Age returns how long ago the queen that put the snapshot received it, computed from the
+// TTL. The true age may be up to 1 s more. Age is never less than Stored. every is the
 // promise in the snapshot.
 func (e Entry) Age(every time.Duration) time.Duration {
 	if e.TTL == 0 {

@@ -122,8 +122,8 @@ func (l *Ledger) HoldsOf(ctx context.Context, p HoldPlace) (HoldItem, error) {
 	if err != nil {
 		return HoldItem{}, wrap(ctx, "read hold "+key, err)
 	}
-	// The age of the entry is unknown without comparing clocks. Age 0 keeps its holds for
-	// too much time, which is safe.
+	// The age of the entry is unknown without comparing clocks. With age 0 its holds last
+	// longer than they should, which is safe.
 	return l.holdItem(m, key, 0), nil
 }
 

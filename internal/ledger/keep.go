@@ -164,9 +164,9 @@ func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 // Keep calls renewed after a reconnect, and when something was created again: the queen
 // then reads the bucket and the roster again. It calls state with the error when the ledger
 // stops being usable or the reason changes, and with nil when the ledger is usable again.
-// It calls halted with a description of anything that a server has stopped when it finds
-// that or the description changes, and with "" when it is over. Each may be nil; all are
-// called from Keep's goroutine.
+// It calls halted with a description of everything that a server has stopped, whenever that
+// changes, and with "" when it is over. Each may be nil; all are called from Keep's
+// goroutine.
 func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error), halted func(string)) error {
 	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer l.nc.RemoveStatusListener(status)

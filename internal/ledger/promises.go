@@ -38,7 +38,7 @@ func (e *RosterEntry) pack() packed {
 func CommonEvery(workers map[string]RosterWorker) (every hivebeat.Millis, known bool) {
 	count := make(map[hivebeat.Millis]int)
 	var last hivebeat.Millis
-	run := 0 // workers with last that count does not include yet: most have the same promise
+	run := 0 // number of last, not added to count yet; most workers have the same promise
 	for _, w := range workers {
 		if w.Every != last {
 			count[last] += run

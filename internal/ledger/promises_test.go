@@ -10,8 +10,8 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// TestRosterPromises: an entry holds the promise of most workers once, and each worker has
-// it again when the entry is read.
+// TestRosterPromises checks that an entry holds the promise of most workers once, and that
+// each worker has it again when the entry is read.
 func TestRosterPromises(t *testing.T) {
 	w := func(every, quiet hivebeat.Millis) RosterWorker {
 		return RosterWorker{Inc: 7, Live: hivebeat.Alive, Every: every, Quiet: quiet}
@@ -64,7 +64,7 @@ func TestRosterPromises(t *testing.T) {
 	}
 }
 
-// TestPromisesTakeNoRoom: an entry of thousands of workers must fit into a message.
+// TestPromisesTakeNoRoom checks that an entry of thousands of workers fits into a message.
 func TestPromisesTakeNoRoom(t *testing.T) {
 	e := RosterEntry{N: 1, Live: hivebeat.Lost, Inc: 1, Seq: 2, Every: 15000, Workers: map[string]RosterWorker{}}
 	for i := range 5000 {

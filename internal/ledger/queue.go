@@ -54,7 +54,7 @@ type slot struct {
 func newQueue() *queue { return &queue{pace: putPace, hives: make(map[string]*slot)} }
 
 // offer takes one page. If its incarnation differs from that of the page before, the later
-// page is the newer one: the order of incarnations was decided before.
+// page is the newer one: the caller has already decided which incarnation follows which.
 func (q *queue) offer(s Snapshot) {
 	q.stats.Offered++
 	h := q.hives[s.Hive]

@@ -34,7 +34,7 @@ type found struct {
 // Stop can wait 20 s for a server that is away, and it continues at its old sequence in a
 // bucket that was created again.
 type reader struct {
-	epoch int64  // when the bucket was made
+	epoch int64  // when the bucket was created
 	next  uint64 // sequence after the last one handled; 0 = nothing yet
 }
 

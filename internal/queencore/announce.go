@@ -225,7 +225,7 @@ func (c *Core) advance(jobs announcements, now time.Time) {
 	})
 }
 
-// reread reads the entries again that another queen advanced first.
+// reread reads again the entries that another queen advanced first.
 func (c *Core) reread(jobs, lost announcements, now time.Time) {
 	if len(lost) == 0 {
 		c.tell(jobs, now)

@@ -74,8 +74,8 @@ type Core struct {
 type Ready struct {
 	core.Signals
 
-	// Listen names the hives whose workers' beats must be passed to Beat from now on, and
-	// Unlisten those whose must not any more. Process Listen before Calls.
+	// Listen names the hives whose workers' beats must be passed to Beat from now on.
+	// Unlisten names the hives for which that ends. Process Listen before Calls.
 	Listen, Unlisten []string
 	// Calls are roll calls to publish. A call without a hive goes to all hives.
 	Calls []fleet.RollCall

@@ -23,7 +23,7 @@ const (
 
 // live holds the events that the store has not acknowledged.
 type live struct {
-	workers map[string]hivebeat.EventData // events by id; their hives numbered them
+	workers map[string]hivebeat.EventData // events by id, numbered by their hives
 	due     liveness.Deadlines[string]    // when they go out
 	hives   liveness.Deadlines[*fleet.Hive]
 	mine    map[*fleet.Hive]*announcement      // put in the roster by this queen, and not known to be in the stream

@@ -22,12 +22,12 @@ import (
 //	          ▲                                            (answers everything)
 //	          └── no peer is missing, or one of a lower id backs up ──┘
 //
-// They also exchange which hives may not be alive, and which store they use.
+// Queens also report to each other which hives may not be alive, and which store they use.
 
 const (
 	peerEvery  = 500 * time.Millisecond
 	peerMissed = 1500 * time.Millisecond
-	// peerForgotten is long after NATS has removed a queen that is gone from the queue
+	// peerForgotten is long after NATS has removed an unresponsive queen from the queue
 	// group. With its default pings NATS needs 4 to 6 minutes.
 	peerForgotten = 10 * time.Minute
 	maxPeers      = 64

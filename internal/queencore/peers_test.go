@@ -22,7 +22,7 @@ func (r *rig) hear(m PeerMessage) {
 	r.turn()
 }
 
-// said returns the last message of this queen to the others, and forgets all.
+// said returns the last message of this queen to the others, and forgets all its messages.
 func (r *rig) said() (m PeerMessage) {
 	r.t.Helper()
 	if len(r.peers) == 0 {
@@ -249,8 +249,8 @@ func TestAQueenTellsWhomItHolds(t *testing.T) {
 }
 
 // A queen that hears the connections of many hives close at once does not believe that they
-// died, and does not pick them. It reports them to the others at once, so that those do not
-// pick them either, until they are heard again or a queen has heard more of them.
+// died, and does not pick them. It reports them to the other queens at once. Those do not
+// pick them either, until the hives are heard again or a queen has heard more of them.
 func TestAQueenTellsWhoseConnectionClosed(t *testing.T) {
 	r, other := newRig(t, Config{}), newRig(t, Config{NoJetStream: true})
 	for _, r := range []*rig{r, other} {

@@ -13,8 +13,8 @@ import (
 const postAgain = time.Second
 
 // post publishes the transitions of workers: one batch at a time, in order for one worker
-// and in parallel for different workers. It publishes the first of each worker together,
-// after that the second of each worker whose first is stored, and so on.
+// and in parallel for different workers. It publishes the first transitions of all workers
+// together, after that the second of each worker whose first is stored, and so on.
 type post struct {
 	busy    bool
 	notNow  time.Time // earliest next batch, after a failure

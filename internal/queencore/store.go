@@ -88,7 +88,7 @@ type store struct {
 	told    bool  // available, as last logged
 	full    bool  // the last write found no space
 	since   time.Time
-	stopped string // anything that a server has stopped
+	stopped string // description from StoreStopped
 
 	probeAt time.Time
 	backoff time.Duration
@@ -179,7 +179,7 @@ func (c *Core) Renewed(now time.Time) {
 	c.store.wanted = true
 }
 
-// storeChanged handles JetStream coming or going.
+// storeChanged handles a change in the availability of JetStream.
 func (c *Core) storeChanged(now time.Time) {
 	s := &c.store
 	there, err := s.there(), errors.Join(s.keepErr, s.opErr)
@@ -227,7 +227,7 @@ func (c *Core) trouble(err error, now time.Time) {
 	c.storeChanged(now)
 }
 
-// probe checks whether JetStream answers again and has a quorum. The quorum also matters
+// probe checks whether JetStream answers again and has a quorum. It also checks the quorum
 // while JetStream cannot be used for another reason.
 func (c *Core) probe(now time.Time) {
 	s := &c.store
@@ -327,7 +327,7 @@ func (c *Core) Roster(now time.Time, key string, item ledger.RosterItem) {
 // it died before it could publish.
 func (c *Core) roster(now time.Time, key string, item ledger.RosterItem, within time.Duration) {
 	switch {
-	case item.Own: // the announcement handles it; that the bucket is another one now is learned here
+	case item.Own: // the announcement handles it; here the queen only learns that the bucket was created again
 		if t := c.view.Teller(key); t != nil {
 			b := t.Roster()
 			b.Item.Epoch = max(b.Item.Epoch, item.Epoch)

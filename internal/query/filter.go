@@ -90,7 +90,7 @@ func (f *filter) total(v *fleet.View) (n int, ok bool) {
 	return n, true
 }
 
-// worker reports whether w fits, on a hive that may.
+// worker reports whether worker w of h fits.
 func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
 	r := w.Record()
 	switch {
@@ -159,7 +159,7 @@ func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) 
 		return true, looked
 	}
 	looked += costOf(h)
-	// The hive must have such a worker, one that is not gone.
+	// The hive needs such a worker, one that is not gone.
 	such := func(m fleet.Mix) bool {
 		l := fleet.Counted(m.Live)
 		return (l == hivebeat.Alive || l == hivebeat.Late) && f.state(m.State) && f.model(m.Model)

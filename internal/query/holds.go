@@ -248,8 +248,8 @@ func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now tim
 	return picks, found, others
 }
 
-// sound reports whether a worker may be picked, apart from its slots: its hold may be using
-// some.
+// sound reports whether a worker may be picked, apart from its slots: the client that holds
+// it may be using some.
 func sound(w *fleet.Worker) bool {
 	h, m := w.Hive(), w.Mix()
 	return h.Live() == hivebeat.Alive && h.Fresh() && m.Live == hivebeat.Alive && w.Fresh() && !h.InDoubt() && !w.Record().Closed && !w.Record().Stalled &&

@@ -13,7 +13,7 @@ import (
 const (
 	// PageLooks is how many workers one page by id may look at. A hive counts as several
 	// workers, and a worker as two if labels are checked. At the limit the page is answered
-	// with its results up to there, and the next page continues.
+	// with its results up to there, and the next page continues from there.
 	PageLooks = 20_000
 	// StepLooks is how many workers one step looks at.
 	StepLooks = 4_000

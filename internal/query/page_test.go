@@ -219,7 +219,7 @@ func TestGlob(t *testing.T) {
 }
 
 // A page that reaches its limit of looks is answered with its results up to there, and the
-// next page continues.
+// next page continues from there.
 func TestBudget(t *testing.T) {
 	v := fleet.New(45 * time.Second)
 	for i := range 120 {

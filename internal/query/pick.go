@@ -57,7 +57,7 @@ type Finder struct {
 type Found struct {
 	Place fleet.Place
 	Need  uint64 // slots or bytes
-	Room  uint64 // free slots or bytes, not counting holds
+	Room  uint64 // free slots or bytes, as if nothing were held
 }
 
 type candidate struct {
