@@ -2,8 +2,8 @@ package hivebeat
 
 import "fmt"
 
-// ValidID reports whether id is 1 to 64 of A-Z a-z 0-9 _ -. Only such an id may
-// become a token of a subject or a key of a bucket.
+// ValidID reports whether id is 1 to 64 characters of A-Z a-z 0-9 _ -. Only such an id
+// may become a subject token or a bucket key.
 func ValidID[T ~string | ~[]byte](id T) bool {
 	if len(id) == 0 || len(id) > MaxID {
 		return false
@@ -16,8 +16,8 @@ func ValidID[T ~string | ~[]byte](id T) bool {
 	return true
 }
 
-// CheckID returns nil for a valid id, and otherwise an error that wraps ErrID,
-// says what the id was for and quotes it.
+// CheckID returns nil for a valid id. Otherwise it returns an error that wraps ErrID,
+// says what the id is for and quotes it.
 func CheckID(what, id string) error {
 	switch {
 	case ValidID(id):

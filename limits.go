@@ -5,7 +5,7 @@ import "time"
 // Version is the version of the wire format: the v of every message.
 const Version = 1
 
-// Limits of the wire. A message past one of them is refused whole.
+// Limits of the wire. A message that exceeds one of them is refused as a whole.
 const (
 	MaxID       = 64      // bytes of an id: hive, worker, prefix
 	MaxBeat     = 8 << 10 // bytes of a Beat
@@ -29,12 +29,13 @@ const (
 	MaxPages       = 1_000  // pages of one snapshot
 	MaxTransitions = 8      // transitions a worker's record carries
 
-	// MaxLeap is how far the seq of a message may lie above the last one of its
-	// incarnation, while that is alive: a sender has no more to say in a day.
+	// MaxLeap is how far the seq of a message may be above the last seq of its
+	// incarnation while that incarnation is alive. No sender sends that many messages
+	// in a day.
 	MaxLeap = 1_000_000
 
-	// MaxInt is the greatest integer on the wire, 2^53 - 1: beyond it a reader
-	// of the JSON forms would see another number than the sender sent.
+	// MaxInt is the greatest integer on the wire, 2^53 - 1. Above it a reader of the
+	// JSON forms would see a different number from the one sent.
 	MaxInt = 1<<53 - 1
 )
 
@@ -43,10 +44,10 @@ const (
 	MinEvery = 100 * time.Millisecond // least promise: every
 	MaxEvery = time.Hour              // greatest promise: every
 	MaxQuiet = 10 * time.Minute       // longest announced silence: quiet
-	MaxAhead = 7 * 24 * time.Hour     // inc of one that takes the place of one that is alive, against the receiver's clock and that one's inc
+	MaxAhead = 7 * 24 * time.Hour     // an inc further ahead than this, of both the receiver's clock and the live inc, does not replace the live one
 )
 
-// Defaults both ends of the wire agree on.
+// Defaults that both ends of the wire agree on.
 const (
 	WorkerEvery        = 30 * time.Second       // a worker's promise
 	HiveEvery          = 15 * time.Second       // a hive's promise

@@ -1,4 +1,4 @@
 package hivebeat
 
-// BucketHolds is the name of the bucket of holds, before the prefix.
+// BucketHolds is the name of the bucket of holds, without the prefix.
 const BucketHolds = "queen_holds"

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Notice tells a sender that its messages are refused, or were, as another one uses its
-// id. It stands on the subject of its roll call: a credential that may publish
-// there can make the sender log a line, and nothing else.
+// Notice informs a sender that its messages are or were refused, because another sender
+// uses its id. It is published on the sender's roll call subject. A credential that may
+// publish there can make the sender log a line, and nothing else.
 type Notice struct {
 	ID       string // of the worker or hive
-	Inc      uint64 // the incarnation that is refused
-	Believed uint64 // the one that is not; the same, where something else was sent as that
+	Inc      uint64 // the refused incarnation
+	Believed uint64 // the accepted incarnation; equal to Inc if another sender used that same incarnation
 }
 
 const noticeWord = "refused"
@@ -24,8 +24,8 @@ func (n Notice) Append(b []byte) []byte {
 	return strconv.AppendUint(append(b, ' '), n.Believed, 10)
 }
 
-// ParseNotice reads the payload of a message to the subject of a roll call. It reports
-// whether that is a Notice.
+// ParseNotice parses the payload of a message on a roll call subject. It reports
+// whether the payload is a Notice.
 func ParseNotice(payload []byte) (Notice, bool) {
 	if !bytes.HasPrefix(payload, []byte(noticeWord+" ")) || len(payload) > len(noticeWord)+MaxID+3+2*16 {
 		return Notice{}, false
@@ -40,8 +40,8 @@ func ParseNotice(payload []byte) (Notice, bool) {
 	return n, err == nil && err2 == nil && inc > 0 && inc <= MaxInt && believed > 0 && believed <= MaxInt
 }
 
-// Text says in words what n tells, to the log of the sender itself, a "hive" or "worker",
-// and what to do about it.
+// Text describes n for the log of the sender, which is a "hive" or a "worker", and
+// returns a hint on what to do about it.
 func (n Notice) Text(sender string) (text, hint string) {
 	if n.Believed == n.Inc {
 		return "messages of this " + sender + " were refused: something else sends in its name",

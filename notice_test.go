@@ -9,7 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Notices are as in the vectors.
+// Notices encode and parse as in the vectors.
 func TestNoticeVectors(t *testing.T) {
 	b, err := os.ReadFile("testdata/wire/v1/notices.json")
 	if err != nil {

@@ -1,21 +1,21 @@
 package hivebeat
 
-// Snapshot is what a hive says: itself, its machine and all its workers, as one
-// msgpack map on queen.hives. A page of a long one stands alone: all scalars,
-// the host, the GPUs, and a slice of the workers.
+// Snapshot is the message that a hive sends: the hive, its machine and all its workers,
+// as one msgpack map on queen.hives. A page of a long snapshot is complete in itself:
+// it holds all scalars, the host, the GPUs, and a slice of the workers.
 type Snapshot struct {
 	V       uint64            `msgpack:"v" json:"v"`
 	Hive    string            `msgpack:"hive" json:"hive"`
 	Inc     uint64            `msgpack:"inc" json:"inc"`     // Unix µs when the hive began
 	Every   Millis            `msgpack:"every" json:"every"` // promise: the next snapshot comes within this
 	Seq     uint64            `msgpack:"seq" json:"seq"`
-	Sent    int64             `msgpack:"sent,omitempty" json:"sent,omitempty"` // sender's Unix ms: shown, never judged by
-	Warm    bool              `msgpack:"warm" json:"warm"`                     // absence of a worker is evidence
+	Sent    int64             `msgpack:"sent,omitempty" json:"sent,omitempty"` // sender's clock, Unix ms: for display, never used in a decision
+	Warm    bool              `msgpack:"warm" json:"warm"`                     // the absence of a worker is evidence
 	Page    uint64            `msgpack:"page" json:"page"`                     // 0-based
 	Pages   uint64            `msgpack:"pages" json:"pages"`                   // at least 1
-	Bye     string            `msgpack:"bye,omitempty" json:"bye,omitempty"`   // set on the last snapshot of a hive that leaves in order
+	Bye     string            `msgpack:"bye,omitempty" json:"bye,omitempty"`   // set in the last snapshot of a hive that leaves in order
 	Conn    string            `msgpack:"conn,omitempty" json:"conn,omitempty"` // of the hive's NATS connection: <server id>/<client id>
-	RW      Millis            `msgpack:"rw,omitempty" json:"rw,omitempty"`     // reconnect wait of that
+	RW      Millis            `msgpack:"rw,omitempty" json:"rw,omitempty"`     // reconnect wait of that connection
 	PID     uint64            `msgpack:"pid,omitempty" json:"pid,omitempty"`   // process id of the hive
 	Labels  map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`
 	Host    Host              `msgpack:"host" json:"host"`
@@ -25,7 +25,7 @@ type Snapshot struct {
 	Workers []Record          `msgpack:"workers" json:"workers"`
 }
 
-// Host is what the hive sees of its machine.
+// Host describes the machine of a hive, as the hive sees it.
 type Host struct {
 	Name     string  `msgpack:"name,omitempty" json:"name,omitempty"`
 	OS       string  `msgpack:"os,omitempty" json:"os,omitempty"`
@@ -38,7 +38,7 @@ type Host struct {
 	Uptime   uint64  `msgpack:"uptime,omitempty" json:"uptime,omitempty"`       // seconds
 }
 
-// GPU is one GPU of the machine. Used less Ours is held by processes that are no
+// GPU is one GPU of the machine. Used minus Ours is held by processes that are not
 // workers of this hive.
 type GPU struct {
 	UUID  string `msgpack:"uuid" json:"uuid"`
@@ -54,7 +54,7 @@ type GPU struct {
 	Err   string `msgpack:"err,omitempty" json:"err,omitempty"`     // why facts of this GPU are missing
 }
 
-// Free returns the bytes of the GPU that nobody holds.
+// Free returns the bytes of GPU memory that no process holds.
 func (g GPU) Free() uint64 {
 	if g.Used >= g.Total {
 		return 0
@@ -62,35 +62,35 @@ func (g GPU) Free() uint64 {
 	return g.Total - g.Used
 }
 
-// Record is one worker in a Snapshot: its last beat, and what the hive concludes.
+// Record is one worker in a Snapshot: its last beat, and what its hive concludes.
 type Record struct {
 	Worker  string       `msgpack:"worker" json:"worker"`
 	Live    Live         `msgpack:"live" json:"live"`
 	Cause   Cause        `msgpack:"cause,omitempty" json:"cause,omitempty"`
 	N       uint64       `msgpack:"n,omitempty" json:"n,omitempty"`           // transitions so far within this hive incarnation
-	Tr      []Transition `msgpack:"tr,omitempty" json:"tr,omitempty"`         // the newest of them, oldest first
-	Missed  uint64       `msgpack:"missed,omitempty" json:"missed,omitempty"` // beats that should have come since the last one
+	Tr      []Transition `msgpack:"tr,omitempty" json:"tr,omitempty"`         // the newest transitions, oldest first
+	Missed  uint64       `msgpack:"missed,omitempty" json:"missed,omitempty"` // beats due since the last one received
 	Stalled bool         `msgpack:"stalled,omitempty" json:"stalled,omitempty"`
-	Rival   uint64       `msgpack:"rival,omitempty" json:"rival,omitempty"` // incarnation of another process that beats under this id, and is not believed
+	Rival   uint64       `msgpack:"rival,omitempty" json:"rival,omitempty"` // incarnation of another process that beats under this id and is refused
 	RivalAt Place        `msgpack:"rival_at,omitempty" json:"rival_at,omitzero"`
-	Addr    string       `msgpack:"addr,omitempty" json:"addr,omitempty"`   // of the connection of the one that is believed, while there is a Rival
-	Ended   uint64       `msgpack:"ended,omitempty" json:"ended,omitempty"` // lost: when its process ended, by the Boot clock of its beats; 0 where that is not known
+	Addr    string       `msgpack:"addr,omitempty" json:"addr,omitempty"`   // client address of the accepted incarnation, while there is a Rival
+	Ended   uint64       `msgpack:"ended,omitempty" json:"ended,omitempty"` // lost: when its process ended, by the Boot clock of its beats; 0 if unknown
 	Facts
 	Age   Millis `msgpack:"age" json:"age"`     // since the last beat, by the hive's monotonic clock
-	Since Millis `msgpack:"since" json:"since"` // since this live began
-	// Closed says that its connection closed, and that it was not heard since: it may
-	// have ended or moved, and is not to be picked.
+	Since Millis `msgpack:"since" json:"since"` // since the current Live began
+	// Closed reports that the worker's connection closed and that no beat has arrived
+	// since. The worker may have ended or moved, and must not be picked.
 	Closed bool `msgpack:"closed,omitempty" json:"closed,omitempty"`
-	// Restarts counts those of the last hour. Looping says that there were 3 within 5
-	// minutes, and one within the last 10 minutes.
+	// Restarts counts the restarts of the last hour. Looping reports that there were 3
+	// within 5 minutes, and one within the last 10 minutes.
 	Restarts uint64 `msgpack:"restarts,omitempty" json:"restarts,omitempty"`
 	Looping  bool   `msgpack:"looping,omitempty" json:"looping,omitempty"`
 	Proc     Proc   `msgpack:"os,omitempty" json:"os,omitzero"`
 }
 
-// Place is where a process runs, as far as that is known.
+// Place is where a process runs, as far as known.
 type Place struct {
-	Inc  uint64 `msgpack:"-" json:"inc,omitempty"`               // its incarnation; a Record says it elsewhere
+	Inc  uint64 `msgpack:"-" json:"inc,omitempty"`               // its incarnation; a Record has it in another field
 	Host string `msgpack:"host,omitempty" json:"host,omitempty"` // of the machine, as the process sees it
 	PID  uint64 `msgpack:"pid,omitempty" json:"pid,omitempty"`   // process id
 	Conn string `msgpack:"conn,omitempty" json:"conn,omitempty"` // of its NATS connection: <server id>/<client id>
@@ -101,31 +101,31 @@ type Place struct {
 type Transition struct {
 	N      uint64 `msgpack:"n" json:"n"`
 	Kind   Kind   `msgpack:"kind" json:"kind"`
-	From   string `msgpack:"from,omitempty" json:"from,omitempty"` // a Live, or a State where Kind is state
+	From   string `msgpack:"from,omitempty" json:"from,omitempty"` // a Live, or a State if Kind is state
 	To     string `msgpack:"to,omitempty" json:"to,omitempty"`
 	Cause  Cause  `msgpack:"cause,omitempty" json:"cause,omitempty"`
 	Inc    uint64 `msgpack:"inc" json:"inc"`
-	Detect Millis `msgpack:"detect,omitempty" json:"detect,omitempty"` // lost: from the end to the verdict, rounded up; 0 where the end was not seen
-	Margin Millis `msgpack:"margin,omitempty" json:"margin,omitempty"` // recovered: how far past its deadline, rounded up; 0 where that is not known
+	Detect Millis `msgpack:"detect,omitempty" json:"detect,omitempty"` // lost: time from the end to the verdict, rounded up; 0 if the end was not seen
+	Margin Millis `msgpack:"margin,omitempty" json:"margin,omitempty"` // recovered: how far past its deadline, rounded up; 0 if unknown
 	Ago    Millis `msgpack:"ago" json:"ago"`
 }
 
-// Proc is what the operating system says of a worker's process.
+// Proc is what the operating system reports about a worker's process.
 type Proc struct {
 	RSS  uint64  `msgpack:"rss,omitempty" json:"rss,omitempty"`   // bytes
 	CPU  float64 `msgpack:"cpu,omitempty" json:"cpu,omitempty"`   // percent of one CPU
 	VRAM uint64  `msgpack:"vram,omitempty" json:"vram,omitempty"` // bytes on all GPUs
-	Up   Millis  `msgpack:"up,omitempty" json:"up,omitempty"`     // since the process began
-	Read uint64  `msgpack:"read,omitempty" json:"read,omitempty"` // bytes it has read so far, from files and others
+	Up   Millis  `msgpack:"up,omitempty" json:"up,omitempty"`     // since the process started
+	Read uint64  `msgpack:"read,omitempty" json:"read,omitempty"` // bytes read so far, from files and other sources
 }
 
-// Stats are the hive's own counters since it began.
+// Stats are the hive's own counters since it started.
 type Stats struct {
 	Beats     uint64 `msgpack:"beats,omitempty" json:"beats,omitempty"`           // accepted
 	Refused   uint64 `msgpack:"refused,omitempty" json:"refused,omitempty"`       // for any reason but stale
 	Stale     uint64 `msgpack:"stale,omitempty" json:"stale,omitempty"`           // replayed, out of order, superseded
-	WireLost  uint64 `msgpack:"wire_lost,omitempty" json:"wire_lost,omitempty"`   // gaps in seq later proved loss
-	FalseDead uint64 `msgpack:"false_dead,omitempty" json:"false_dead,omitempty"` // lost, and heard again in the same incarnation
-	CutOff    uint64 `msgpack:"cut_off,omitempty" json:"cut_off,omitempty"`       // the same, but seq had gone on: the link, not the verdict
+	WireLost  uint64 `msgpack:"wire_lost,omitempty" json:"wire_lost,omitempty"`   // gaps in seq that later proved to be loss
+	FalseDead uint64 `msgpack:"false_dead,omitempty" json:"false_dead,omitempty"` // lost, then heard from again in the same incarnation
+	CutOff    uint64 `msgpack:"cut_off,omitempty" json:"cut_off,omitempty"`       // the same, but seq had advanced meanwhile: the link was at fault, not the verdict
 	SelfPause Millis `msgpack:"self_pause,omitempty" json:"self_pause,omitempty"` // time the hive itself was stopped or starved
 }

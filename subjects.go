@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Tokens of the subject grammar (docs/PROTOCOL.md, section 2). No other file
-// spells a subject out.
+// Tokens of the subject grammar (docs/PROTOCOL.md, section 2). No other file spells out
+// a subject.
 const (
 	tokHive     = "hive"
 	tokQueen    = "queen"
@@ -17,25 +17,25 @@ const (
 	tokLog      = "log"
 	tokAPI      = "api"
 	tokAs       = "as"
-	tokLive     = "!live" // no id has such a byte
+	tokLive     = "!live" // no id contains this byte
 	tokWorker   = "worker"
 	tokPeers    = "peers"
 )
 
-// Names of what the queen keeps in JetStream, before the prefix.
+// Names of the queen's buckets and stream in JetStream, without the prefix.
 const (
 	BucketHives  = "queen_hives"
 	BucketRoster = "queen_roster"
 	StreamEvents = "QUEEN_EVENTS"
 )
 
-// Subjects builds and parses every subject of one fabric. The zero value has no
-// prefix. Its builders expect valid ids (CheckID); with others they build
-// subjects that nobody parses. It is safe for concurrent use.
+// Subjects builds and parses every subject of one fabric. The zero value has no prefix.
+// Its builders expect valid ids (CheckID); given others they build subjects that do not
+// parse. It is safe for concurrent use.
 type Subjects struct{ dot string } // the prefix with its dot, or empty
 
-// NewSubjects returns the subjects below prefix, which is empty or one id. The ids
-// below which NATS delivers answers are no prefixes: _INBOX, _R_ and _GR_.
+// NewSubjects returns the subjects below prefix, which is empty or one id. _INBOX, _R_
+// and _GR_ are not valid prefixes, because NATS delivers replies below them.
 func NewSubjects(prefix string) (Subjects, error) {
 	if prefix == "" {
 		return Subjects{}, nil
@@ -53,8 +53,8 @@ func NewSubjects(prefix string) (Subjects, error) {
 // Prefix returns the prefix, without a dot.
 func (s Subjects) Prefix() string { return strings.TrimSuffix(s.dot, ".") }
 
-// Overlaps reports whether a subject below prefix, which is one token or more, may be
-// one of this fabric, or of one without a prefix.
+// Overlaps reports whether a subject below prefix, which is one or more tokens, may
+// belong to this fabric or to a fabric without a prefix.
 func (s Subjects) Overlaps(prefix string) bool {
 	rest, below := strings.CutPrefix(prefix+".", s.dot)
 	first, _, _ := strings.Cut(rest, ".")
@@ -63,10 +63,11 @@ func (s Subjects) Overlaps(prefix string) bool {
 
 func (s Subjects) join(tokens ...string) string { return s.dot + strings.Join(tokens, ".") }
 
-// Workers is where the workers of a hive beat: hive.<hive>.workers.
+// Workers returns the subject on which the workers of a hive beat: hive.<hive>.workers.
 func (s Subjects) Workers(hive string) string { return s.join(tokHive, hive, tokWorkers) }
 
-// Worker is the pinned form, for permissions of one worker: hive.<hive>.workers.<worker>.
+// Worker returns the pinned form, for the permissions of one worker:
+// hive.<hive>.workers.<worker>.
 func (s Subjects) Worker(hive, worker string) string {
 	return s.join(tokHive, hive, tokWorkers, worker)
 }
@@ -74,35 +75,38 @@ func (s Subjects) Worker(hive, worker string) string {
 // WorkersPinned matches the pinned form of every worker of a hive.
 func (s Subjects) WorkersPinned(hive string) string { return s.Worker(hive, "*") }
 
-// WorkerRollcall asks the workers of a hive to beat now: hive.<hive>.rollcall.
+// WorkerRollcall returns the subject that asks the workers of a hive to beat now:
+// hive.<hive>.rollcall.
 func (s Subjects) WorkerRollcall(hive string) string { return s.join(tokHive, hive, tokRollcall) }
 
-// Hives is where hives send their snapshots: queen.hives.
+// Hives returns the subject on which hives send their snapshots: queen.hives.
 func (s Subjects) Hives() string { return s.join(tokQueen, tokHives) }
 
-// Hive is the pinned form of Hives: queen.hives.<hive>.
+// Hive returns the pinned form of Hives: queen.hives.<hive>.
 func (s Subjects) Hive(hive string) string { return s.join(tokQueen, tokHives, hive) }
 
 // HivesPinned matches the pinned form of every hive.
 func (s Subjects) HivesPinned() string { return s.Hive("*") }
 
-// HiveRollcall asks all hives for a snapshot now: queen.rollcall.
+// HiveRollcall returns the subject that asks all hives for a snapshot now:
+// queen.rollcall.
 func (s Subjects) HiveRollcall() string { return s.join(tokQueen, tokRollcall) }
 
-// HiveRollcallOf asks one hive: queen.rollcall.<hive>.
+// HiveRollcallOf returns the subject that asks one hive: queen.rollcall.<hive>.
 func (s Subjects) HiveRollcallOf(hive string) string { return s.join(tokQueen, tokRollcall, hive) }
 
-// Peers is where queens hear each other: queen.peers.
+// Peers returns the subject on which queens hear each other: queen.peers.
 func (s Subjects) Peers() string { return s.join(tokQueen, tokPeers) }
 
-// Event is where an event is heard. An empty worker means the hive's own event,
-// an empty hive the fabric's (the brake): queen.events.[<hive>.[<worker>.]]<kind>.
+// Event returns the subject on which subscribers receive an event. With an empty worker
+// it is an event of the hive itself, with an empty hive one of the fabric (the brake):
+// queen.events.[<hive>.[<worker>.]]<kind>.
 func (s Subjects) Event(hive, worker string, kind Kind) string {
 	return s.event(tokEvents, hive, worker, kind)
 }
 
-// EventLog is where queens publish an event for the stream to store and to
-// republish at Event: queen.log.<same tail>.
+// EventLog returns the subject on which queens publish an event. The stream stores it
+// and republishes it on Event: queen.log.<same tail>.
 func (s Subjects) EventLog(hive, worker string, kind Kind) string {
 	return s.event(tokLog, hive, worker, kind)
 }
@@ -117,8 +121,8 @@ func (s Subjects) event(tok, hive, worker string, kind Kind) string {
 	return s.join(tokQueen, tok, hive, worker, string(kind))
 }
 
-// LiveEvent is where an event of a hive or worker is heard that is not stored yet. The
-// patterns of Event do not match it: queen.events.!live.hive.<hive>.<kind> or
+// LiveEvent returns the subject of an event of a hive or worker that is not stored yet.
+// The patterns of Event do not match it: queen.events.!live.hive.<hive>.<kind> or
 // queen.events.!live.worker.<hive>.<worker>.<kind>.
 func (s Subjects) LiveEvent(hive, worker string, kind Kind) string {
 	if worker == "" {
@@ -127,14 +131,14 @@ func (s Subjects) LiveEvent(hive, worker string, kind Kind) string {
 	return s.join(tokQueen, tokEvents, tokLive, tokWorker, hive, worker, string(kind))
 }
 
-// Events matches every event, and those of LiveEvent.
+// Events matches every event, including those of LiveEvent.
 func (s Subjects) Events() string { return s.join(tokQueen, tokEvents, ">") }
 
 // EventLogs matches every event on its way to the stream.
 func (s Subjects) EventLogs() string { return s.join(tokQueen, tokLog, ">") }
 
 // EventLogsOf matches the events of a hive and of its workers on their way to the
-// stream, or of one worker; with no hive it is EventLogs.
+// stream, or those of one worker. With an empty hive it is EventLogs.
 func (s Subjects) EventLogsOf(hive, worker string) string {
 	switch {
 	case hive == "":
@@ -145,11 +149,11 @@ func (s Subjects) EventLogsOf(hive, worker string) string {
 	return s.join(tokQueen, tokLog, hive, worker, ">")
 }
 
-// API is where a queen answers a verb: queen.api.<verb>.
+// API returns the subject on which a queen answers a verb: queen.api.<verb>.
 func (s Subjects) API(verb string) string { return s.join(tokQueen, tokAPI, verb) }
 
-// Ask is the general form of API. With an asker it is pinned, for permissions of that
-// asker; with a queen that queen alone answers:
+// Ask is the general form of API. With an asker the subject is pinned, for the
+// permissions of that asker. With a queen only that queen answers:
 // queen.api.<verb>[.<queen>] or queen.as.<asker>.<verb>[.<queen>].
 func (s Subjects) Ask(asker, verb, queen string) string {
 	tokens := []string{tokQueen, tokAPI, verb}
@@ -175,8 +179,8 @@ func (s Subjects) named(name string) string {
 	return s.Prefix() + "_" + name
 }
 
-// ParseWorkers returns the ids in a subject of Workers or Worker; worker is
-// empty in the unpinned form.
+// ParseWorkers returns the ids in a subject of Workers or Worker. worker is empty in
+// the unpinned form.
 func (s Subjects) ParseWorkers(subject string) (hive, worker string, err error) {
 	rest, ok := strings.CutPrefix(subject, s.dot+tokHive+".")
 	if ok {
@@ -192,7 +196,7 @@ func (s Subjects) ParseWorkers(subject string) (hive, worker string, err error) 
 	return hive, worker, nil
 }
 
-// ParseHives returns the id in a subject of Hives or Hive; it is empty in the
+// ParseHives returns the id in a subject of Hives or Hive. The id is empty in the
 // unpinned form.
 func (s Subjects) ParseHives(subject string) (hive string, err error) {
 	rest, ok := strings.CutPrefix(subject, s.dot+tokQueen+"."+tokHives)
@@ -206,8 +210,8 @@ func (s Subjects) ParseHives(subject string) (hive string, err error) {
 	return hive, nil
 }
 
-// ParseAPI returns what is in a subject of API or Ask. asker is empty in the forms that
-// are not pinned, queen in those that any queen answers.
+// ParseAPI returns the parts of a subject of API or Ask. asker is empty in the forms
+// that are not pinned, queen in those that any queen answers.
 func (s Subjects) ParseAPI(subject string) (asker, verb, queen string, err error) {
 	rest, ok := strings.CutPrefix(subject, s.dot+tokQueen+"."+tokAPI+".")
 	pinned := false

@@ -73,7 +73,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// The subjects of queries are those of the vectors.
+// The subjects of queries are as in the vectors.
 func TestSubjectVectors(t *testing.T) {
 	b, err := os.ReadFile("testdata/wire/v1/subjects.json")
 	if err != nil {
@@ -106,7 +106,7 @@ func TestSubjectVectors(t *testing.T) {
 	}
 }
 
-// Events that are not stored yet, and those that are, are as in the vectors.
+// The subjects of stored and unstored events are as in the vectors.
 func TestEventVectors(t *testing.T) {
 	b, err := os.ReadFile("testdata/wire/v1/events.json")
 	if err != nil {
@@ -144,7 +144,8 @@ func TestEventVectors(t *testing.T) {
 
 var id = rapid.StringMatching(`[A-Za-z0-9_-]{1,64}`)
 
-// What is built is parsed back, and ids of the grammar's own words confuse nothing.
+// Every subject that is built parses back, and ids equal to words of the grammar cause
+// no confusion.
 func TestParseWhatIsBuilt(t *testing.T) {
 	any := rapid.OneOf(id, rapid.SampledFrom([]string{"hive", "workers", "queen", "hives", "rollcall", "log", "api", "as"}))
 	rapid.Check(t, func(t *rapid.T) {

@@ -1,7 +1,7 @@
 package hivebeat
 
-// State is what a worker says about itself. A word that is not listed here is
-// valid on the wire and kept as it is; it is never picked for work.
+// State is what a worker reports about itself. A word that is not listed here is valid
+// on the wire and kept unchanged. A worker in such a state is never picked for work.
 type State string
 
 // The states of a worker.
@@ -13,7 +13,7 @@ const (
 	Degraded State = "degraded"
 	Draining State = "draining"
 	Stopped  State = "stopped" // goodbye: an orderly end
-	Failed   State = "failed"  // goodbye: the worker gives up, in its own words
+	Failed   State = "failed"  // goodbye: the worker gives up of its own accord
 )
 
 // States lists the known states in the order of a worker's life.
@@ -33,25 +33,26 @@ func (s State) Known() bool {
 // Goodbye reports whether s ends its incarnation: the worker left, it did not die.
 func (s State) Goodbye() bool { return s == Stopped || s == Failed }
 
-// SameAs reports whether going from s to t is no transition: equal words, and
-// ready and busy, which change with every request and ride on a beat as a fact.
+// SameAs reports whether a change from s to t is no transition. That holds for equal
+// states, and between ready and busy: these change with every request and travel in a
+// beat as a fact.
 func (s State) SameAs(t State) bool {
 	return s == t || s.serving() && t.serving()
 }
 
 func (s State) serving() bool { return s == Ready || s == Busy }
 
-// Live is what the fabric concludes about a worker or hive. It is apart from
-// State: a worker may say ready and be lost.
+// Live is what the fabric concludes about a worker or hive. It is separate from State:
+// a worker may report ready and be lost.
 type Live string
 
 // The verdicts.
 const (
 	Alive      Live = "alive"
-	Late       Live = "late"       // not heard in time, not given up
+	Late       Live = "late"       // not heard from in time, but not given up
 	Lost       Live = "lost"       // concluded dead; the cause says why
 	Left       Live = "left"       // said goodbye
-	Unverified Live = "unverified" // hives only: known from memory, or held by the brake
+	Unverified Live = "unverified" // hives only: known only from stored state, or held by the brake
 )
 
 // Cause says why a verdict was reached.
@@ -59,13 +60,13 @@ type Cause string
 
 // The causes.
 const (
-	CauseMissed     Cause = "missed"     // not heard for its deadline
-	CauseSilent     Cause = "silent"     // the same, and its hive sees its process run: it hangs, or its beats do not arrive
-	CauseLoads      Cause = "loads"      // late, and not lost for it: its process reads, or takes memory
+	CauseMissed     Cause = "missed"     // not heard from within its deadline
+	CauseSilent     Cause = "silent"     // like missed, but its hive sees the process running: it hangs, or its beats do not arrive
+	CauseLoads      Cause = "loads"      // late, but not lost: its process is reading, or taking memory
 	CauseExit       Cause = "exit"       // its process was seen to end
 	CauseDisconnect Cause = "disconnect" // its connection closed and did not come back
-	CauseHive       Cause = "hive"       // its hive was lost, and it did not answer for itself
-	CauseGoodbye    Cause = "goodbye"    // it said so
+	CauseHive       Cause = "hive"       // its hive was lost, and the worker did not answer the queen itself
+	CauseGoodbye    Cause = "goodbye"    // it said goodbye
 )
 
 // Kind is the kind of an event: the last token of its subject.
@@ -76,7 +77,7 @@ const (
 	KindJoined     Kind = "joined"
 	KindState      Kind = "state"
 	KindStalled    Kind = "stalled"
-	KindLooping    Kind = "looping" // workers only: it restarts over and over
+	KindLooping    Kind = "looping" // workers only: it restarts repeatedly
 	KindLate       Kind = "late"
 	KindLost       Kind = "lost"
 	KindRecovered  Kind = "recovered" // the same incarnation, after late, lost or unverified
@@ -84,12 +85,12 @@ const (
 	KindRestarted  Kind = "restarted" // a higher incarnation
 	KindUnverified Kind = "unverified"
 	KindConflict   Kind = "conflict" // two incarnations that both advance
-	KindGap        Kind = "gap"      // transitions that nobody can tell any more
+	KindGap        Kind = "gap"      // transitions that are no longer known
 	KindBrake      Kind = "brake"
 )
 
-// What collect says of a source that is not an error.
+// Values of collect for a source that are not errors.
 const (
 	CollectOK   = "ok"
-	CollectNone = "none" // there is nothing to collect: no GPU in the machine
+	CollectNone = "none" // nothing to collect: no GPU in the machine
 )

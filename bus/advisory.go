@@ -12,66 +12,64 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// DisconnectSubject is where a NATS server tells, in its system account, of each
-// client that disconnects.
+// DisconnectSubject is the subject in the system account on which a NATS server reports
+// each client that disconnects.
 const DisconnectSubject = "$SYS.ACCOUNT.*.DISCONNECT"
 
-// Disconnect is what such an advisory says: a connection is closed, for whatever
-// reason, and a process that ends without a word looks like one that leaves.
+// Disconnect is the content of a disconnect advisory: a connection closed, for any
+// reason. A process that dies without a goodbye looks the same as one that leaves.
 type Disconnect struct {
-	Server string // its id
-	Client uint64 // its id at that server
+	Server string // the id of the server
+	Client uint64 // the id of the client at that server
 	Reason string // in the server's words: "Client Closed", "Stale Connection" …
 	Host   string // the client's address, as the server sees it
-	Name   string // of the connection
-	Kind   string // of the connection: "Client", or "Leafnode" and others
-	// Lived is how long the connection was there, by the server's clock. 0 is not
-	// known.
+	Name   string // name of the connection
+	Kind   string // kind of the connection: "Client", or "Leafnode" and others
+	// Lived is how long the connection existed, by the server's clock. 0 means unknown.
 	Lived time.Duration
 }
 
-// PassingWithin is how long a client may have been there that only passed by.
+// PassingWithin is the lifetime below which a client may count as passing.
 const PassingWithin = 10 * time.Second
 
-// Conn names the connection as ConnID does, and the conn of a beat.
+// Conn names the connection in the form of ConnID and of the conn of a beat.
 func (d Disconnect) Conn() string { return d.Server + "/" + strconv.FormatUint(d.Client, 10) }
 
-// OfClient reports whether it is a client that disconnected, and not another
-// server.
+// OfClient reports whether a client disconnected, rather than another server.
 func (d Disconnect) OfClient() bool { return d.Kind == "" || d.Kind == "Client" }
 
-// Evidence reports whether it may tell the end of the client's process. It does
-// not where the server shut down, nor where the client said nothing for too long
-// or read nothing, for which its server closed the connection: so does a process
-// that is stopped, or that loads a model.
+// Evidence reports whether the disconnect may be evidence that the client's process
+// ended. It is not if the server shut down. Nor is it if the server closed the
+// connection because the client was silent for too long or did not read: a process that
+// is stopped, or that loads a model, behaves in the same way.
 func (d Disconnect) Evidence() bool {
 	return d.Reason != "Server Shutdown" && d.Reason != "Stale Connection" && !strings.HasPrefix(d.Reason, "Slow Consumer")
 }
 
-// Passing reports whether it tells of a client which had been there for less than
-// PassingWithin and ended by itself, or by its death: a script, or a look whether
-// the port is open. A server that fails, and what lies before one, closes those
-// that stay.
+// Passing reports whether the client was connected for less than PassingWithin and
+// closed the connection itself, or died: a script, or a probe of the port. A failing
+// server, or a failing network in front of it, also closes connections that stay.
 func (d Disconnect) Passing() bool {
 	return d.Reason == "Client Closed" && d.Lived > 0 && d.Lived < PassingWithin
 }
 
-// SplitConn takes apart what ConnID made, or a beat says: the id of a server, which can
-// be a token of a subject, and of a client there.
+// SplitConn splits a name made by ConnID, or the conn of a beat, into the id of a
+// server, which is a valid subject token, and the id of a client at that server.
 func SplitConn(conn string) (server string, client uint64, ok bool) {
 	server, id, _ := strings.Cut(conn, "/")
 	client, err := strconv.ParseUint(id, 10, 64)
-	return server, client, err == nil && client > 0 && hivebeat.ValidID(server) && server != "PING" // which are all servers
+	return server, client, err == nil && client > 0 && hivebeat.ValidID(server) && server != "PING" // PING addresses all servers
 }
 
-// ConnzRequest returns the question to a server, in its system account, for one of its
-// clients: an answer is for ParseConnz.
+// ConnzRequest returns a request to a server, in its system account, for the details of
+// one of its clients. ParseConnz parses the answer.
 func ConnzRequest(server string, client uint64) (subject string, payload []byte) {
 	return "$SYS.REQ.SERVER." + server + ".CONNZ", fmt.Appendf(nil, `{"cid":%d}`, client)
 }
 
-// ParseConnz returns the address of the client, as its server sees it. ok is false where
-// the answer does not say it: the client is gone, or in the server's own process.
+// ParseConnz returns the address of the client, as its server sees it. ok is false if
+// the answer does not contain it: the client is gone, or runs in the server's own
+// process.
 func ParseConnz(payload []byte, client uint64) (addr string, ok bool) {
 	var m struct {
 		Data struct {
@@ -95,7 +93,7 @@ func ParseConnz(payload []byte, client uint64) (addr string, ok bool) {
 
 var errNoDisconnect = errors.New("names no server or no client")
 
-// ParseDisconnect reads a message of DisconnectSubject.
+// ParseDisconnect parses a message received on DisconnectSubject.
 func ParseDisconnect(payload []byte) (Disconnect, error) {
 	var m struct {
 		Server struct {
@@ -107,7 +105,7 @@ func ParseDisconnect(payload []byte) (Disconnect, error) {
 			Name string `json:"name"`
 			Kind string `json:"kind"`
 
-			Start json.RawMessage `json:"start"` // not needed: what is no time is not known
+			Start json.RawMessage `json:"start"` // optional: an invalid time counts as unknown
 			Stop  json.RawMessage `json:"stop"`
 		} `json:"client"`
 		Reason string `json:"reason"`
@@ -121,7 +119,7 @@ func ParseDisconnect(payload []byte) (Disconnect, error) {
 	d := Disconnect{Server: m.Server.ID, Client: m.Client.ID, Reason: m.Reason, Host: m.Client.Host, Name: m.Client.Name, Kind: m.Client.Kind}
 	var start, stop time.Time
 	if json.Unmarshal(m.Client.Start, &start) == nil && json.Unmarshal(m.Client.Stop, &stop) == nil && !start.IsZero() {
-		d.Lived = max(0, stop.Sub(start)) // its clock may have been set
+		d.Lived = max(0, stop.Sub(start)) // the server's clock may have been set
 	}
 	return d, nil
 }

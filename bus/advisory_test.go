@@ -40,7 +40,7 @@ func TestParseDisconnect(t *testing.T) {
 		{`"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:01Z"`, "Read Error", time.Second, false},
 		{`"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:01Z"`, "Authentication Failure", time.Second, false},
 		{`"2026-01-01T00:00:00Z"`, `"2026-01-01T00:00:01Z"`, "Server Shutdown", time.Second, false},
-		{`"2026-01-01T00:00:01Z"`, `"2026-01-01T00:00:00Z"`, "Client Closed", 0, false}, // its clock was set
+		{`"2026-01-01T00:00:01Z"`, `"2026-01-01T00:00:00Z"`, "Client Closed", 0, false}, // the server's clock was set
 		{`null`, `"2026-01-01T00:00:00Z"`, "Client Closed", 0, false},
 		{`"2026-01-01T00:00:01Z"`, `null`, "Client Closed", 0, false},
 		{`"yesterday"`, `7`, "Client Closed", 0, false},

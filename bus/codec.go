@@ -9,8 +9,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// Encode returns the msgpack of v by its struct tags, each integer in as few
-// bytes as it needs. It does not check the limits of the wire; a receiver does.
+// Encode returns the msgpack of v by its struct tags, with each integer in as few bytes
+// as it needs. It does not check the limits of the wire; the receiver does.
 func Encode(v any) ([]byte, error) {
 	b, err := wire.Encode(v)
 	if err != nil {
@@ -19,11 +19,11 @@ func Encode(v any) ([]byte, error) {
 	return b, nil
 }
 
-// Decode reads b into v, a pointer. A *hivebeat.Beat or *hivebeat.Snapshot is
-// checked against every rule of the wire; anything else is scanned, so that no
-// bytes can cost more memory than they are worth, and then read by its struct
-// tags. An error that is about b is a *hivebeat.Refusal, and v is then as it was
-// or, where it is neither of those two, half written.
+// Decode decodes b into v, a pointer. A *hivebeat.Beat or *hivebeat.Snapshot is checked
+// against every rule of the wire. Any other type is first scanned, so that no input can
+// cost disproportionate memory, and then decoded by its struct tags. An error caused by
+// b is a *hivebeat.Refusal. After such an error a Beat or Snapshot is unchanged; any
+// other v may be partly written.
 func Decode(b []byte, v any) error {
 	switch v := v.(type) {
 	case *hivebeat.Beat:

@@ -58,8 +58,8 @@ func TestCodecRoundTrip(t *testing.T) {
 	}
 }
 
-// What would cost the process its memory, or reads as something else, is refused
-// before msgpack sees it, whatever it is decoded into.
+// Input that would exhaust the memory of the process, or that decodes to another value,
+// is refused before msgpack sees it, whatever the target type.
 func TestDecodeRefuses(t *testing.T) {
 	good, err := bus.Encode(map[string]uint64{"a": 1})
 	if err != nil {

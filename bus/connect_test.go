@@ -21,9 +21,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-const soon = 20 * time.Second // for what takes milliseconds on an idle machine
+const soon = 20 * time.Second // for steps that take milliseconds on an idle machine
 
-// log keeps what is logged.
+// log captures log output.
 type log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -126,7 +126,7 @@ func TestUnreachableAtStart(t *testing.T) {
 		t.Fatal("connected through a cut line")
 	}
 	l.has(t, "NATS can not be reached")
-	// Several attempts are one line.
+	// Several attempts are logged as one line.
 	bustest.Eventually(t, soon, func() (bool, string) { n := nc.Stats().Reconnects; return n >= 2, fmt.Sprint(n) })
 	if n := strings.Count(l.String(), "can not be reached"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, l.String())
@@ -136,7 +136,7 @@ func TestUnreachableAtStart(t *testing.T) {
 	l.has(t, "connected to NATS")
 }
 
-// Between two connections nothing is kept: a beat that could not be sent fails.
+// Nothing is buffered between two connections: a beat that cannot be sent fails.
 func TestNothingStaleIsDelivered(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	sub, err := bustest.Conn(t, srv).SubscribeSync("beats")
@@ -177,7 +177,7 @@ func TestServerRestart(t *testing.T) {
 	})
 }
 
-// Refused credentials end nothing: an agent waits until they are right.
+// Refused credentials are not fatal: an agent waits until they are accepted.
 func TestRefusedCredentials(t *testing.T) {
 	user := "somebody-else"
 	srv := bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
@@ -245,8 +245,8 @@ func TestFailFast(t *testing.T) {
 	}
 }
 
-// A server that takes the connection and says nothing does not hold Connect
-// longer than ctx.
+// A server that accepts the connection and sends nothing does not hold up Connect
+// beyond the end of ctx.
 func TestConnectEndsWithContext(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -279,7 +279,7 @@ func TestConnectEndsWithContext(t *testing.T) {
 	}
 }
 
-// silent is a NATS server of a few lines that stops answering.
+// silent is a minimal NATS server that stops answering.
 type silent struct {
 	mu    sync.Mutex
 	quiet bool
@@ -306,7 +306,7 @@ func (s *silent) InProcessConn() (net.Conn, error) {
 	return client, nil
 }
 
-// Well before a snapshot's 45 s are over.
+// A dead peer is noticed well before the 45 s of a snapshot are over.
 func TestDeadPeerIsNoticed(t *testing.T) {
 	bustest.Bubble(t, func(t *testing.T) {
 		var srv silent
@@ -398,7 +398,7 @@ func TestDrain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bustest.Flush(t, watcher) // or the server may read the goodbye first
+		bustest.Flush(t, watcher) // otherwise the server may read the goodbye first
 		if err := watch.SetPendingLimits(-1, -1); err != nil {
 			t.Fatal(err)
 		}

@@ -12,17 +12,18 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// dial is what a Config comes to: where to connect to, and as whom.
+// dial is a resolved Config: where to connect, and with which credentials.
 type dial struct {
 	url   string
 	shown string // url without passwords, for people
 	opts  []nats.Option
 
-	ignored []string // keys of the context that only JetStream's own tools need
+	ignored []string // keys of the context that only JetStream tools need
 }
 
 // cliContext is the file of a context of the nats CLI (v0.5): the keys that a
-// connection needs, and those that would change it in a way we do not support.
+// connection needs, and those that would change it in a way that this package does not
+// support.
 type cliContext struct {
 	URL         string `json:"url"`
 	Token       string `json:"token"`
@@ -45,8 +46,8 @@ type cliContext struct {
 	JSAPIPrefix  string `json:"jetstream_api_prefix"`
 }
 
-// dial resolves c and checks what can be checked without NATS, so that a wrong
-// file name is an error at once and not a connection that never succeeds.
+// dial resolves c and checks what can be checked without NATS, so that a wrong file
+// name is an error at once and not a connection that never succeeds.
 func (c Config) dial() (dial, error) {
 	bad := func(field string, err error) (dial, error) {
 		return dial{}, &ConfigError{Field: field, Err: err}
@@ -144,8 +145,8 @@ func (c Config) dial() (dial, error) {
 	return d, nil
 }
 
-// loadContext reads the context as the nats CLI does: by name from its
-// directory, or by path where that ends in .json and is there.
+// loadContext reads the context as the nats CLI does: by name from its directory, or by
+// path if the name ends in .json and the file exists.
 func loadContext(name string) (cliContext, error) {
 	var c cliContext
 	path, err := contextPath(name)
@@ -191,7 +192,7 @@ func contextPath(name string) (string, error) {
 	return filepath.Join(dir, "nats", "context", name+".json"), nil
 }
 
-// homeDir asks the user database before $HOME, as the nats CLI does, so that both
+// homeDir consults the user database before $HOME, as the nats CLI does, so that both
 // find the same file.
 func homeDir() (string, error) {
 	if u, err := user.Current(); err == nil && u.HomeDir != "" {
@@ -201,7 +202,7 @@ func homeDir() (string, error) {
 }
 
 // expandPath expands $VAR and a leading ~ in a path of a context. A reference to
-// something else than a file stays as it is.
+// something other than a file is returned unchanged.
 func expandPath(p string) string {
 	if isReference(p) {
 		return p
@@ -215,8 +216,8 @@ func expandPath(p string) string {
 	return p
 }
 
-// supported returns an error for what the nats CLI could use and we can not:
-// going on without it would connect as somebody else, or elsewhere.
+// supported returns an error for a key that the nats CLI supports and this package does
+// not. Ignoring such a key would connect with other credentials, or to another server.
 func (c *cliContext) supported() error {
 	for _, v := range []struct{ key, value, instead string }{
 		{"nsc", c.NSC, "make a credentials file with nsc generate creds and give that"},
@@ -240,7 +241,7 @@ func (c *cliContext) supported() error {
 	return nil
 }
 
-// credentials returns who the context says that we are, in the CLI's order.
+// credentials returns the credentials in the context, in the CLI's order of precedence.
 func (c *cliContext) credentials() ([]nats.Option, error) {
 	var opts []nats.Option
 	text := func(key, value string) (string, error) {
@@ -287,7 +288,7 @@ func (c *cliContext) credentials() ([]nats.Option, error) {
 		}
 		opts = append(opts, nats.UserJWT(
 			func() (string, error) { return jwt, nil },
-			func([]byte) ([]byte, error) { return nil, nil })) // a bearer token signs nothing
+			func([]byte) ([]byte, error) { return nil, nil })) // a bearer token needs no signature
 	}
 	if c.Token != "" {
 		token, err := text("token", c.Token)

@@ -26,7 +26,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// contexts makes a configuration directory of the nats CLI with one context.
+// contexts creates a configuration directory of the nats CLI with one context.
 func contexts(t *testing.T, name string, keys map[string]any) (path string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -49,7 +49,7 @@ func write(t *testing.T, path string, b []byte) string {
 	return path
 }
 
-// userKey makes an nkey: its public half, and a file with its seed.
+// userKey creates an nkey: its public half, and a file with its seed.
 func userKey(t *testing.T) (public, seedFile string, seed []byte) {
 	t.Helper()
 	pair, err := nkeys.CreateUser()
@@ -233,7 +233,7 @@ func TestCreds(t *testing.T) {
 	check(t, bus.Config{Context: "x"})
 }
 
-// pki makes an authority, and a certificate of it for 127.0.0.1.
+// pki creates an authority, and a certificate from it for 127.0.0.1.
 func pki(t *testing.T) (ca, cert, key string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -315,7 +315,7 @@ func TestTLS(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	// What refuses to shake hands is not silently tried for ever.
+	// A failing handshake is logged, not silently tried forever.
 	t.Run("log", func(t *testing.T) {
 		var l log
 		connect(t, bus.Config{URL: srv.URL(), TLSCert: cert, TLSKey: key, Logger: l.logger()})

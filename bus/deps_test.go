@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A program that embeds a worker links nats.go and msgpack and nothing heavier:
-// no server, no gopsutil, nothing of the command line.
+// A program that embeds a worker links only nats.go, msgpack and their dependencies: no
+// server, no gopsutil, nothing from the command line.
 func TestWorkersLinkLittle(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the go command")

@@ -1,7 +1,7 @@
-// Package bus is how hivebeat's roles talk to NATS: Connect with the defaults of
-// an agent that lives for years, the codec of the wire's messages, and Pulse, the
-// sender that worker and hive both beat by.
+// Package bus connects hivebeat's roles to NATS. It provides Connect, with defaults for
+// a long-running agent; the codec of the wire messages; and Pulse, the sender that
+// workers and hives use for their beats.
 //
-// It links nats.go and msgpack and nothing heavier, since every worker links it.
-// The server is in bus/embedded.
+// It links only nats.go and msgpack, because every worker links it. The server is in
+// bus/embedded.
 package bus

@@ -9,26 +9,27 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// serviceReply begins the reply subjects that a NATS server makes for requests across
-// a service import. A client can neither send one nor guess another's. A leaf node can
-// send one, and gains nothing: such a subject is in no stream and no bucket, and an
-// answer there reaches those alone that subscribe to it.
+// serviceReply begins the reply subjects that a NATS server creates for requests across
+// a service import. A client can neither send such a reply subject nor guess another
+// client's. A leaf node can send one, but gains nothing: no stream and no bucket
+// contains such a subject, and an answer there reaches only the clients that subscribe
+// to it.
 //
-// Replies across gateways (_GR_.) are not accepted: a server takes that head off before
-// it shows a request to a client, and lets no client publish there.
+// Replies across gateways (_GR_.) are not accepted. A server strips that prefix before
+// it delivers a request to a client, and lets no client publish there.
 const serviceReply = "_R_."
 
-// Inboxes are the reply subjects that a responder answers to. A responder publishes
-// its answer with its own permissions wherever the request says: without a check it
-// writes to a stream, a bucket or a role's subject for anybody who may ask. The zero
-// value accepts _INBOX. and what NATS makes of it for service imports. It is safe for
-// concurrent use.
-type Inboxes struct{ prefixes []string } // each with its dot
+// Inboxes are the reply subjects that a responder answers to. A responder publishes its
+// answer with its own permissions to the subject that the request names. Without a
+// check, any client that may ask could make it write to a stream, a bucket or a role's
+// subject. The zero value accepts _INBOX. and the subjects that NATS derives from it
+// for service imports. It is safe for concurrent use.
+type Inboxes struct{ prefixes []string } // each with a trailing dot
 
-// NewInboxes returns Inboxes that accept prefixes as well, each as
-// nats.CustomInboxPrefix takes it: tokens without wildcards and without a dot at the
-// end. A prefix under which subjects of s, of a fabric without a prefix or of NATS
-// itself lie is an error that wraps hivebeat.ErrSubject.
+// NewInboxes returns Inboxes that also accept prefixes, each in the form that
+// nats.CustomInboxPrefix takes: tokens without wildcards and without a trailing dot. A
+// prefix that could cover subjects of s, of a fabric without a prefix or of NATS itself
+// is an error that wraps hivebeat.ErrSubject.
 func NewInboxes(s hivebeat.Subjects, prefixes ...string) (Inboxes, error) {
 	var i Inboxes
 	for _, p := range prefixes {
@@ -43,7 +44,7 @@ func NewInboxes(s hivebeat.Subjects, prefixes ...string) (Inboxes, error) {
 	return i, nil
 }
 
-// Accept reports whether an answer may go to reply.
+// Accept reports whether an answer may be published to reply.
 func (i Inboxes) Accept(reply string) bool {
 	under := func(prefix string) bool {
 		rest, ok := strings.CutPrefix(reply, prefix)
@@ -60,8 +61,8 @@ func (i Inboxes) Accept(reply string) bool {
 	return false
 }
 
-// literal reports whether subject is one that a message can be published to: tokens
-// without spaces, none of them empty or a wildcard.
+// literal reports whether a message can be published to subject: its tokens contain no
+// spaces, and none is empty or a wildcard.
 func literal(subject string) bool {
 	for token := range strings.SplitSeq(subject, ".") {
 		if token == "" || token == "*" || token == ">" {

@@ -21,7 +21,7 @@ func TestInboxesAccept(t *testing.T) {
 	}{
 		{nats.NewInbox(), true, true},
 		{"_INBOX.a", true, true},
-		{"_INBOX.ops.a.b", true, true}, // a prefix below the default one needs nothing
+		{"_INBOX.ops.a.b", true, true}, // a prefix below the default one is accepted without configuration
 		{"_R_.Ab3dEf.1y2Xc3", true, true},
 		{"_INBOX_ops.a.b", false, true},
 		{"acme.inbox.a", false, true},
@@ -64,7 +64,7 @@ func TestInboxPrefixes(t *testing.T) {
 	}{
 		{"", "_INBOX_ops", true},
 		{"", "inbox.ops", true},
-		{"", "_INBOX", true}, // it is accepted anyway
+		{"", "_INBOX", true}, // accepted anyway
 		{"", "acme.queen", true},
 		{"acme", "acme.inbox", true},
 		{"acme", "acmes", true},

@@ -14,38 +14,38 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// A NATS server that is stopped, or that packets do not reach any more, keeps its
-// connections: nats.go gives one up after 20 to 30 s, as pings are not answered. A
-// connection of Connect that knows another server does not wait for that. The times
-// follow the promise of its user, which is lost 2.05 promises after it was cut off at the
-// soonest: with one of 1 s or more the connection moves within 1.5 promises, and with one
-// of 15 s within 11.5 s.
+// A NATS server that is stopped, or that packets no longer reach, keeps its
+// connections. nats.go gives such a connection up after 20 to 30 s, when its pings are
+// not answered. A connection made by Connect that knows another server does not wait
+// that long. The times follow the promise of its user, because the user is lost no
+// sooner than 2.05 promises after it was cut off. With a promise of 1 s or more the
+// connection moves within 1.5 promises, and with a promise of 15 s within 11.5 s.
 const (
 	minAsk, maxAsk       = 250 * time.Millisecond, pingInterval    // every / 4, between two pings
 	minAnswer, maxAnswer = 500 * time.Millisecond, 2 * time.Second // every / 2, for an answer
-	// unanswered is for how many times that the server may say nothing.
+	// unanswered is how many answer times the server may stay silent.
 	unanswered = 2
-	// moveGap is the least time between two moves: where no server answers, it is not
-	// the server.
+	// moveGap is the least time between two moves: if no server answers, the cause is
+	// not the server.
 	moveGap = time.Minute
-	// overslept is how late a look may be. One that is later finds what came meanwhile
-	// unread: the process was stopped or starved.
+	// overslept is how late a call of look may be. A later call means that the process
+	// was stopped or starved: input that arrived meanwhile is still unread.
 	overslept = 500 * time.Millisecond
 )
 
-// silence decides when a connection moves. It asks for a ping in a rhythm, and after
-// each the server has to say something, whatever it is: an answer may stand behind
-// megabytes. It is pure.
+// silence decides when a connection moves. It asks for a ping at regular intervals.
+// After each ping the server must send something, not necessarily the answer, which may
+// be queued behind megabytes of other data. silence is pure.
 type silence struct {
 	ask, answer time.Duration
 	random      func() float64
 
-	socket *socket   // that is looked at
-	heard  uint64    // what it had received when something was new last
-	asked  time.Time // the last ping
-	since  time.Time // when the server was given its time to answer; zero: it has answered
+	socket *socket   // the socket that is watched
+	heard  uint64    // bytes it had received when new data was last seen
+	asked  time.Time // time of the last ping
+	since  time.Time // when the server began to owe an answer; zero if it owes none
 	most   time.Duration
-	next   time.Time // of look
+	next   time.Time // when look must be called again
 	moved  time.Time
 }
 
@@ -58,13 +58,13 @@ func newSilence(every time.Duration, random func() float64) *silence {
 	}
 }
 
-// look takes the socket, how many bytes it has received, 0 where it is not open, and how
-// many servers are known. It is to be called again at next.
+// look takes the socket, the number of bytes it has received (0 if it is not open), and
+// the number of known servers. The caller must call it again at next.
 func (s *silence) look(now time.Time, socket *socket, received uint64, servers int) (ask, move bool) {
 	if !s.next.IsZero() && now.Sub(s.next) > overslept && !s.since.IsZero() {
 		s.since = now
 	}
-	// One that has received nothing yet is being opened, and nats.go limits that.
+	// A socket that has received nothing yet is being opened, and nats.go limits that.
 	if socket != s.socket || received != s.heard || received == 0 {
 		s.socket, s.heard, s.since = socket, received, time.Time{}
 	}
@@ -72,7 +72,8 @@ func (s *silence) look(now time.Time, socket *socket, received uint64, servers i
 	case s.since.IsZero():
 		if ask = now.Sub(s.asked) >= s.ask; ask {
 			s.asked, s.since = now, now
-			// They lost their server at one time, and are not to come to another at one.
+			// Clients that lost a server at the same time must not reach the next one
+			// at the same time.
 			s.most = unanswered*s.answer + time.Duration(s.random()*float64(s.ask))
 		}
 	case now.Sub(s.since) < s.most, servers < 2, now.Sub(s.moved) < moveGap:
@@ -82,7 +83,7 @@ func (s *silence) look(now time.Time, socket *socket, received uint64, servers i
 	}
 	s.next = s.asked.Add(s.ask)
 	if !s.since.IsZero() {
-		s.next = now.Add(s.answer) // to know whether it slept
+		s.next = now.Add(s.answer) // to notice whether the process slept
 		if at := s.since.Add(s.most); at.After(now) && at.Before(s.next) {
 			s.next = at
 		}
@@ -93,13 +94,13 @@ func (s *silence) look(now time.Time, socket *socket, received uint64, servers i
 	return ask, move
 }
 
-// mover follows a connection of Connect, and moves it.
+// mover watches a connection made by Connect, and moves it.
 type mover struct {
 	nc      *nats.Conn
 	log     *slog.Logger
 	line    *line
-	at      atomic.Pointer[socket] // of nc, when the server answered last
-	servers atomic.Int64           // that nc knew then
+	at      atomic.Pointer[socket] // socket of nc when the server last answered
+	servers atomic.Int64           // number of servers that nc knew then
 	asking  atomic.Bool
 }
 
@@ -110,7 +111,7 @@ func (l *line) follow(nc *nats.Conn, every time.Duration, log *slog.Logger) {
 	}
 	m := &mover{nc: nc, log: log, line: l}
 	closed := nc.StatusChanged(nats.CLOSED)
-	if nc.IsClosed() { // before it was listened to
+	if nc.IsClosed() { // closed before the listener was added
 		nc.RemoveStatusListener(closed)
 		return
 	}
@@ -135,9 +136,9 @@ func (m *mover) run(closed <-chan nats.Status, s *silence) {
 		if move {
 			m.log.Warn("NATS does not answer: this connection moves to another server",
 				slog.String("addr", at.RemoteAddr().String()), slog.Duration("silent", now.Sub(since)))
-			// nats.go tries the other servers of its list first, the next one at once. Its
-			// ForceReconnect would wait for the lock that a blocked write holds, and then
-			// write itself.
+			// nats.go tries the other servers of its list first, and the next one
+			// immediately. Its ForceReconnect would wait for the lock that a blocked
+			// write holds, and then write itself.
 			_ = at.Close()
 		}
 		if ask {
@@ -147,45 +148,45 @@ func (m *mover) run(closed <-chan nats.Status, s *silence) {
 	}
 }
 
-// ask makes the server say something. The calls may wait for a write that is blocked, so
-// the loop does not.
+// ask makes the server send something. It returns at once: the calls that it makes may
+// wait for a blocked write.
 func (m *mover) ask() {
 	if !m.asking.CompareAndSwap(false, true) {
-		return // a ping is out
+		return // a ping is outstanding
 	}
 	go func() {
 		defer m.asking.Store(false)
 		local := m.nc.LocalAddr()
 		if local == "" {
-			return // it is not connected
+			return // not connected
 		}
 		m.at.Store(m.line.open(local))
 		servers := len(m.nc.Servers())
 		m.servers.Store(int64(servers))
 		if servers < 2 {
-			return // there is nowhere to move to: the pings of nats.go do
+			return // there is no other server to move to; the pings of nats.go suffice
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), maxAnswer)
 		defer cancel()
-		_ = m.nc.FlushWithContext(ctx) // what comes back shows on the socket
+		_ = m.nc.FlushWithContext(ctx) // the answer shows as bytes received on the socket
 	}()
 }
 
-// line dials for a connection, and for others that are made with a copy of its options. It
-// knows the sockets that are open, by their local address.
+// line dials for a connection, and for others that are made with a copy of its options.
+// It holds the open sockets by their local address.
 type line struct {
 	dialer  nats.CustomDialer
 	sockets sync.Map // string → *socket
 }
 
-// open returns the socket with a local address, or nil.
+// open returns the open socket with this local address, or nil.
 func (l *line) open(local string) *socket {
 	s, _ := l.sockets.Load(local)
 	at, _ := s.(*socket)
 	return at
 }
 
-// option is to be the last: it keeps the dialer that another one set.
+// option must be applied last: it wraps the dialer that another option set.
 func (l *line) option(o *nats.Options) error {
 	switch {
 	case o.InProcessServer != nil:
@@ -195,8 +196,8 @@ func (l *line) option(o *nats.Options) error {
 	case o.Dialer != nil:
 		l.dialer = o.Dialer
 	default:
-		// Half of what a server has for all of the handshake: a name may have several
-		// addresses, each of which is tried.
+		// Half of the time that a server has for the whole handshake: a name may have
+		// several addresses, and each is tried.
 		d := &net.Dialer{Timeout: o.Timeout / 2}
 		if o.AllowMultipathTCP != nil {
 			d.SetMultipathTCP(*o.AllowMultipathTCP)
@@ -207,7 +208,7 @@ func (l *line) option(o *nats.Options) error {
 	return nil
 }
 
-// Dial is called by nats.go.
+// Dial implements nats.CustomDialer.
 func (l *line) Dial(network, address string) (net.Conn, error) {
 	c, err := l.dialer.Dial(network, address)
 	if err != nil {
@@ -218,13 +219,13 @@ func (l *line) Dial(network, address string) (net.Conn, error) {
 	return s, nil
 }
 
-// SkipTLSHandshake is asked for by nats.go, of dialers that do it themselves.
+// SkipTLSHandshake reports whether the wrapped dialer does the TLS handshake itself.
 func (l *line) SkipTLSHandshake() bool {
 	d, ok := l.dialer.(interface{ SkipTLSHandshake() bool })
 	return ok && d.SkipTLSHandshake()
 }
 
-// socket counts what it receives.
+// socket counts the bytes that it receives.
 type socket struct {
 	net.Conn
 	line     *line

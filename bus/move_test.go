@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// quickest is how a connection is made whose user promises something every 100 ms.
+// quickest returns a Config whose user promises a beat every 100 ms.
 func quickest(l *log, lines ...*bustest.Proxy) bus.Config {
 	var urls []string
 	for _, p := range lines {
@@ -23,10 +23,10 @@ func quickest(l *log, lines ...*bustest.Proxy) bus.Config {
 	}
 }
 
-// movesWithin is generous for machines that are busy: it is 1.5 s otherwise.
+// movesWithin is generous for busy machines; an idle one needs 1.5 s.
 const movesWithin = 6 * time.Second
 
-// movedTo waits until nc has what is published by way of srv.
+// movedTo waits until nc is connected to the server with this id.
 func movedTo(t *testing.T, nc *nats.Conn, id string, since time.Time) {
 	t.Helper()
 	bustest.Eventually(t, soon, func() (bool, string) {
@@ -54,7 +54,7 @@ func TestAConnectionMovesFromAServerThatIsStopped(t *testing.T) {
 			if _, err := nc.ChanSubscribe("x", heard); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Second) // in which it asks, and is answered
+			time.Sleep(time.Second) // it asks meanwhile, and is answered
 			if strings.Contains(l.String(), "does not answer") || nc.Stats().Reconnects > 0 {
 				t.Fatalf("it moves from a server that answers:\n%s", l.String())
 			}
@@ -63,7 +63,7 @@ func TestAConnectionMovesFromAServerThatIsStopped(t *testing.T) {
 			stopped.Stall()
 			blocked := make(chan error, 1)
 			if full {
-				go func() { // until a write is blocked, and the connection's lock held
+				go func() { // until a write blocks while it holds the connection's lock
 					big := make([]byte, 512<<10)
 					for range 400 {
 						if err := nc.Publish("y", big); err != nil {
@@ -94,8 +94,8 @@ func TestAConnectionMovesFromAServerThatIsStopped(t *testing.T) {
 	}
 }
 
-// Others are made with a copy of its options, as the ledger and the doctor do: their
-// sockets are not its own.
+// Other connections are made with a copy of its options, as the ledger and the doctor
+// do. Their sockets must not be taken for its own.
 func TestAConnectionMovesWhoseOptionsAreCopied(t *testing.T) {
 	t.Parallel()
 	first, second := bustest.Server(t, bustest.NoJetStream()), bustest.Server(t, bustest.NoJetStream())
@@ -127,7 +127,7 @@ func TestAConnectionStaysWhereThereIsNoOther(t *testing.T) {
 	var l log
 	nc := connect(t, quickest(&l, line))
 	line.Stall()
-	time.Sleep(3 * time.Second) // twice what it takes to move
+	time.Sleep(3 * time.Second) // twice the time that a move takes
 	line.Resume()
 	if err := nc.FlushTimeout(soon); err != nil || nc.Stats().Reconnects > 0 {
 		t.Errorf("%v, %d reconnects\n%s", err, nc.Stats().Reconnects, l.String())

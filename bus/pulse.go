@@ -21,28 +21,27 @@ var (
 	ErrNotRunning = errors.New("not running")     // Now, before Run or after it
 )
 
-// PulseConfig says what a Pulse sends, and how often. Every, Snapshot and Send
-// are required.
+// PulseConfig says what a Pulse sends, and how often. Every, Snapshot and Send are
+// required.
 type PulseConfig[T any] struct {
-	// Every is the promise: the next pulse comes within it, after a random
-	// 0.85–0.95 of it. From hivebeat.MinEvery to hivebeat.MaxEvery.
+	// Every is the promise: the next pulse is sent within it, after a random 0.85–0.95
+	// × Every. It ranges from hivebeat.MinEvery to hivebeat.MaxEvery.
 	Every time.Duration
-	// Snapshot builds what is sent. It is called by Run's goroutine only, one
-	// call at a time and with no lock held.
+	// Snapshot builds the message to send. Only Run's goroutine calls it, one call at a
+	// time and with no lock held.
 	Snapshot func(why Why) (T, error)
-	// Send sends it, in the same goroutine. An error is counted, and the pulse is
-	// built and sent again about a second later, or once reconnected.
+	// Send sends it, on the same goroutine. An error is counted, and the pulse is built
+	// and sent again about a second later, or once reconnected.
 	Send func(T) error
-	// Flush, if set, waits until what was sent last has left. It is called after
-	// the last pulse; its context has a deadline.
+	// Flush, if set, waits until the last message has left this process. It is called
+	// after the last pulse; its context has a deadline.
 	Flush func(context.Context) error
 	// RollGap is the least time between two answers to roll calls. Default 1 s.
 	RollGap time.Duration
-	// LastWait is how long the last pulse is tried and flushed for at most.
-	// Default 2 s.
+	// LastWait bounds the attempts to send and flush the last pulse. Default 2 s.
 	LastWait time.Duration
-	// Logger gets Warn when pulses begin to fail, Info when they are sent again.
-	// Default: nothing is logged.
+	// Logger receives a Warn when pulses begin to fail, and an Info when they are sent
+	// again. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -68,16 +67,15 @@ func (c PulseConfig[T]) validate() error {
 	return nil
 }
 
-// Pulse sends a T every interval, with jitter; at once when it changed or somebody in
-// it ended; once more on reconnect and on roll call; and a last one on the way out.
-// Its pace, which no caller can exceed, is described at Schedule. Workers and hives
-// both use it.
+// Pulse sends a T every interval, with jitter; at once when something changed or ended;
+// once more on reconnect and on roll call; and a last one when it stops. Schedule
+// describes its pace, which no caller can exceed. Workers and hives both use it.
 //
-// All methods are safe for concurrent use, and all but Run, Stop and Now return
-// at once. After the end of Run they do nothing.
+// All methods are safe for concurrent use, and all but Run, Stop and Now return at
+// once. After the end of Run they do nothing.
 type Pulse[T any] struct {
 	cfg  PulseConfig[T]
-	wake chan struct{} // 1: something is due sooner than was known
+	wake chan struct{} // capacity 1: a pulse is due sooner than Run knows
 	stop chan struct{} // closed by the first Stop
 	done chan struct{} // closed when Run has ended
 
@@ -85,8 +83,8 @@ type Pulse[T any] struct {
 	sched   *Schedule
 	phase   phase
 	stopCtx context.Context // of the first Stop: bounds the last pulse
-	asked   *round          // those who wait for the next pulse
-	armed   time.Time       // what Run waits for
+	asked   *round          // the callers that wait for the next pulse
+	armed   time.Time       // when Run wakes next
 	stats   PulseStats
 	lastErr error // of the last pulse, once done
 }
@@ -99,21 +97,21 @@ const (
 	phaseDone // or stopped before it ran
 )
 
-// round is one pulse that somebody waits for.
+// round is one pulse that callers wait for.
 type round struct {
 	done chan struct{}
 	err  error // valid once done is closed
 }
 
-// PulseStats counts what became of the pulses of one Pulse.
+// PulseStats counts the outcomes of the pulses of one Pulse.
 type PulseStats struct {
 	Sent   uint64    // pulses sent
 	Failed uint64    // attempts that could not be built or sent
 	Late   uint64    // pulses that began later than promised: this process was stopped or starved, or could not send
-	Last   time.Time // when the last one that was sent began; zero before the first
+	Last   time.Time // start of the last pulse that was sent; zero before the first
 }
 
-// NewPulse returns a Pulse that begins with Run.
+// NewPulse returns a Pulse that does nothing until Run.
 func NewPulse[T any](cfg PulseConfig[T]) (*Pulse[T], error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -126,9 +124,9 @@ func NewPulse[T any](cfg PulseConfig[T]) (*Pulse[T], error) {
 	}, nil
 }
 
-// Run sends the first pulse at once, and goes on until ctx ends or Stop is
-// called. Before it returns it sends the last one, for which it takes LastWait at
-// most; its error is returned. Run works once: then, and after Stop, it returns
+// Run sends the first pulse at once, and continues until ctx ends or Stop is called.
+// Before it returns it sends the last pulse, for at most LastWait, and returns its
+// error. Run works once: a second call, or a call after Stop, returns
 // hivebeat.ErrStopped.
 func (p *Pulse[T]) Run(ctx context.Context) error {
 	p.mu.Lock()
@@ -171,10 +169,10 @@ func (p *Pulse[T]) loop(ctx context.Context) {
 		case <-p.stop:
 			return
 		case <-p.wake:
-			continue // armed anew
+			continue // rearm the timer
 		case <-timer.C:
 		}
-		// Both may be ready: who is told to stop sends the last pulse only.
+		// Several channels may be ready: a stopped Pulse sends only the last pulse.
 		select {
 		case <-ctx.Done():
 			return
@@ -233,11 +231,11 @@ func (p *Pulse[T]) send(why Why) error {
 	return p.cfg.Send(v)
 }
 
-// lastRetry is the pace at which the last pulse is tried.
+// lastRetry is the pause between attempts to send the last pulse.
 const lastRetry = 100 * time.Millisecond
 
-// last sends the last pulse. If none was sent before there is nobody to tell:
-// then it is tried once, and its error is none.
+// last sends the last pulse. If none was sent before, no receiver knows this sender:
+// one attempt is made, and its error is ignored.
 func (p *Pulse[T]) last(ctx context.Context) error {
 	p.mu.Lock()
 	base, known := p.stopCtx, p.stats.Sent > 0
@@ -279,10 +277,10 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Stop makes Run send the last pulse and return, and waits for that. ctx bounds
-// the wait as well as the last pulse. It may be called any number of times, from
-// anywhere but Snapshot, Send and Flush, and before Run, which then never begins.
-// It returns the error of the last pulse, or of ctx if that ended first.
+// Stop makes Run send the last pulse and return, and waits for that. ctx bounds the
+// wait as well as the last pulse. Stop may be called any number of times, from anywhere
+// but Snapshot, Send and Flush. If it is called before Run, Run never begins. It
+// returns the error of the last pulse, or of ctx if that ended first.
 func (p *Pulse[T]) Stop(ctx context.Context) error {
 	p.mu.Lock()
 	switch {
@@ -299,7 +297,7 @@ func (p *Pulse[T]) Stop(ctx context.Context) error {
 	case <-p.done:
 	case <-ctx.Done():
 		select {
-		case <-p.done: // both: what was done counts
+		case <-p.done: // both are ready: the result counts
 		default:
 			return ctx.Err()
 		}
@@ -309,35 +307,36 @@ func (p *Pulse[T]) Stop(ctx context.Context) error {
 	return p.lastErr
 }
 
-// Done is closed when Run has ended, or can not begin any more.
+// Done is closed when Run has ended, or can no longer begin.
 func (p *Pulse[T]) Done() <-chan struct{} { return p.done }
 
-// Ended asks for a pulse at once: somebody is gone. Ends that follow are gathered for
-// 50 ms; 20 go out in a burst, then two a second, whatever else was sent.
+// Ended requests a pulse at once, because something ended. Ends that follow are
+// gathered for 50 ms; 20 are sent in a burst, then two a second, whatever else was
+// sent.
 func (p *Pulse[T]) Ended() { p.ask((*Schedule).Ended) }
 
-// Changed asks for a pulse at once: something else changed that can not wait. Changes
-// that follow are gathered for 50 ms; 5 go out in a burst, then one a second.
+// Changed requests a pulse at once, because of another change that cannot wait. Changes
+// that follow are gathered for 50 ms; 5 are sent in a burst, then one a second.
 func (p *Pulse[T]) Changed() { p.ask((*Schedule).Changed) }
 
-// Touch says that facts changed: they go out within a second of the pulse before.
+// Touch reports that facts changed: they are sent within a second of the pulse before.
 func (p *Pulse[T]) Touch() { p.ask((*Schedule).Touch) }
 
-// Call is a roll call: a pulse after a random wait within spread. One that is due
-// sooner is the answer.
+// Call requests a pulse for a roll call, after a random wait within spread. A pulse
+// that is due sooner is the answer.
 func (p *Pulse[T]) Call(spread time.Duration) {
 	p.ask(func(s *Schedule, now time.Time) { s.Call(now, spread) })
 }
 
-// Reconnected asks for one pulse, soon, and ends the wait after a failure.
+// Reconnected requests one pulse, soon, and ends the wait after a failure.
 func (p *Pulse[T]) Reconnected() { p.ask((*Schedule).Reconnected) }
 
-// ask changes the schedule, and wakes Run if something is due sooner for it.
+// ask changes the schedule, and wakes Run if a pulse is now due sooner.
 func (p *Pulse[T]) ask(f func(*Schedule, time.Time)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase != phaseRunning {
-		return // the first pulse carries it, or nobody does any more
+		return // the first pulse carries the change, or Run has ended
 	}
 	p.askLocked(f)
 }
@@ -353,9 +352,9 @@ func (p *Pulse[T]) askLocked(f func(*Schedule, time.Time)) {
 	}
 }
 
-// Now sends a pulse at once, 10 a second at most, and returns when one that began
-// after the call was handed to Send, with its error. It waits no longer than ctx
-// lasts. A Pulse that does not run returns an error that wraps ErrNotRunning.
+// Now sends a pulse at once, 10 a second at most. It returns when a pulse that began
+// after the call was passed to Send, with the error of Send, or when ctx ends. If the
+// Pulse is not running, the error wraps ErrNotRunning.
 func (p *Pulse[T]) Now(ctx context.Context) error {
 	p.mu.Lock()
 	if p.phase != phaseRunning {
@@ -390,9 +389,9 @@ func (p *Pulse[T]) Stats() PulseStats {
 	return p.stats
 }
 
-// ParseSpread reads the payload of a roll call: milliseconds as decimal text, of 9
+// ParseSpread parses the payload of a roll call: milliseconds as decimal text, of 9
 // digits at most; empty means def. Anything else is an error that wraps
-// hivebeat.ErrRefused: the call is to be counted and ignored.
+// hivebeat.ErrRefused: the caller must count and ignore the roll call.
 func ParseSpread(payload []byte, def time.Duration) (time.Duration, error) {
 	if len(payload) == 0 {
 		return def, nil

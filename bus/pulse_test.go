@@ -18,7 +18,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// rec records the pulses of one Pulse. It lives in one bubble or behind its lock.
+// rec records the pulses of one Pulse. It is used within one bubble or under its lock.
 type rec struct {
 	mu    sync.Mutex
 	at    []time.Time
@@ -97,8 +97,8 @@ func start[T any](t testing.TB, p *Pulse[T]) {
 	})
 }
 
-// 200 senders for 10 virtual minutes: nobody is ever later than promised, and
-// the jitter is spread over its whole range, so that they do not march in step.
+// 200 senders for 10 virtual minutes: none is ever later than promised, and the jitter
+// uses its whole range, so that they do not synchronise.
 func TestPulseKeepsItsPromise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const senders, every = 200, 30 * time.Second
@@ -143,7 +143,7 @@ func TestPulseKeepsItsPromise(t *testing.T) {
 	})
 }
 
-// A caller that changes its mind every millisecond for a minute.
+// A caller requests every kind of pulse each millisecond for a minute.
 func TestPulseHotCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &rec{}
@@ -164,14 +164,14 @@ func TestPulseHotCaller(t *testing.T) {
 				t.Errorf("%d sent in %s as somebody or something %s, want %d to %d", n, span, why, most/2, most)
 			}
 		}
-		// Each kind has its own limit; together they stay a few a second.
+		// Each kind has its own limit; together they stay at a few a second.
 		if st := p.Stats(); st.Sent > 6*uint64(span/time.Second) {
 			t.Errorf("%d pulses in %s", st.Sent, span)
 		}
 	})
 }
 
-// What is said while a pulse is built or sent goes out with another one.
+// A change that is reported while a pulse is built or sent goes out with another pulse.
 func TestPulseChangeDuringSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var value, sent atomic.Int64
@@ -203,7 +203,7 @@ func TestPulseFailure(t *testing.T) {
 		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		p := newPulse(t, cfg)
 		start(t, p)
-		for range 600 { // a minute of changes that can not be sent
+		for range 600 { // a minute of changes that cannot be sent
 			p.Changed()
 			time.Sleep(100 * ms)
 		}
@@ -226,7 +226,7 @@ func TestPulseFailure(t *testing.T) {
 	})
 }
 
-// A sender that is stopped for ten intervals sends one pulse when it goes on.
+// A sender that is stopped for ten intervals sends one pulse when it resumes.
 func TestPulsePause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &rec{}
@@ -248,8 +248,9 @@ func TestPulsePause(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		// It ends 10.95 s in at the latest; in the 4.05 to 4.25 s left there is the
-		// late one, one at once because it began so long ago, and 4 by the promise.
+		// The pause ends 10.95 s in at the latest. The remaining 4.05 to 4.25 s hold
+		// the late pulse, one due at once because the late one began so long ago, and 4
+		// regular ones.
 		if n := len(r.all()) - 1; n < 5 || n > 6 {
 			t.Errorf("%d pulses in the 5 s around the end of a pause, with a promise of 1 s", n)
 		}
@@ -295,7 +296,7 @@ func TestPulseNow(t *testing.T) {
 		if err := p.Now(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Now with a short ctx: %v", err)
 		}
-		// One that waits for the next try when Run ends gets its answer.
+		// A call that waits for the next attempt returns when Run ends.
 		stopped := make(chan error)
 		go func() { stopped <- p.Now(t.Context()) }()
 		synctest.Wait()

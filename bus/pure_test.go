@@ -26,8 +26,8 @@ func TestReconnectDelay(t *testing.T) {
 			t.Errorf("attempt %d, random %v: %v, want %v", c.attempt, c.random, got, c.want)
 		}
 	}
-	// The wait that begins as NATS comes back is at most a tenth of the time that it was
-	// away and ReconnectWait, half as much again by chance.
+	// The wait in progress when NATS returns is at most a tenth of the time that it was
+	// away plus ReconnectWait, and by chance half as much again.
 	for attempt, away := 1, time.Duration(0); away < time.Hour; attempt++ {
 		if d, most := reconnectDelay(attempt, 0.999), (away/10+ReconnectWait)*3/2; d > most {
 			t.Fatalf("after %v without NATS the next attempt is in up to %v, want %v", away, d, most)

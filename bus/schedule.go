@@ -2,20 +2,20 @@ package bus
 
 import "time"
 
-// Why says what made a pulse due.
+// Why is the reason why a pulse is due.
 type Why uint8
 
-// The reasons of a pulse.
+// The reasons for a pulse.
 const (
 	WhyStart       Why = iota + 1 // the first one
 	WhyInterval                   // the promise
-	WhyEnded                      // Ended: somebody is gone
-	WhyChanged                    // Changed: something else that can not wait
-	WhyTouched                    // Touch: facts
+	WhyEnded                      // Ended: a worker is gone
+	WhyChanged                    // Changed: another change that cannot wait
+	WhyTouched                    // Touch: facts changed
 	WhyCalled                     // Call: a roll call
 	WhyReconnected                // Reconnected
-	WhyAsked                      // Now: somebody waits for it
-	WhyLast                       // the way out
+	WhyAsked                      // Now: a caller waits for it
+	WhyLast                       // Stop, or the end of Run's context
 )
 
 var whyWords = [...]string{
@@ -30,49 +30,49 @@ func (w Why) String() string {
 	return "none"
 }
 
-// The pace of pulses, whoever asks for them and however often.
+// The pace of pulses, whatever the number of callers and calls.
 const (
 	jitterLow  = 0.85 // an interval is the promise × a random jitterLow to jitterHigh
 	jitterHigh = 0.95
 
-	urgentGather = 50 * time.Millisecond // what comes after the first is gathered so long
-	changedBurst = 5                     // so many in a row, and then
+	urgentGather = 50 * time.Millisecond // requests within this time after an urgent pulse are gathered
+	changedBurst = 5                     // this many pulses in a row, and then
 	changedPace  = time.Second           // one in this time
-	endedBurst   = 20                    // the same of ends: as many as a machine has workers, mostly,
-	endedPace    = time.Second / 2       // and what a queen can bear of all hives at once
-	factsPace    = time.Second           // facts go out no sooner after the pulse before
+	endedBurst   = 20                    // the same for ends: roughly the number of workers on a machine,
+	endedPace    = time.Second / 2       // and a rate that a queen can bear from all hives at once
+	factsPace    = time.Second           // facts are sent no sooner than this after the pulse before
 	askedPace    = 100 * time.Millisecond
-	backPace     = time.Second            // one pulse for all reconnects within it
+	backPace     = time.Second            // one pulse for all reconnects within this time
 	backSpread   = 250 * time.Millisecond // reconnected senders spread over this, or every/20
 	retryPace    = time.Second            // or every, if that is less
 	rollPace     = time.Second            // default of RollGap
 )
 
-// Schedule decides when the next pulse is due. It is pure: it has no clock, no
-// timer and no lock, every method is told what time it is. Times must not go
-// backwards from call to call; time.Now in one process does not.
+// Schedule decides when the next pulse is due. It is pure: it has no clock, no timer
+// and no lock, and every method takes the current time. Times must not go backwards
+// from call to call; time.Now in one process does not.
 //
-// A pulse carries everything, so whatever was waiting is answered by the next
-// one, whatever that one was for. These rules hold together:
+// A pulse carries everything, so the next pulse answers every outstanding request,
+// whatever it was sent for. These rules hold together:
 //
-//   - the next pulse is due every × 0.85–0.95 after the one before began, never
-//     later than promised, and one that is late is followed by no other to catch up;
-//   - a change is due at once, 50 ms after the last change that was sent, and
-//     no more than 5 + 1 a second of them go out in any stretch of time;
-//   - so is an end, 50 ms after the last end that was sent, and of those no more
-//     than 20 + 2 a second go out: an end waits for no change that went out
-//     before it, however many there were;
+//   - the next pulse is due every × 0.85–0.95 after the start of the one before, never
+//     later than promised, and no extra pulse makes up for a late one;
+//   - a change is due at once, but no sooner than 50 ms after the last change that was
+//     sent, and at most 5 + 1 a second of them are sent in any stretch of time;
+//   - an end is due at once, but no sooner than 50 ms after the last end that was sent,
+//     and at most 20 + 2 a second of them are sent: an end does not wait for changes
+//     that were sent before it, however many there were;
 //   - facts are due a second after the last pulse;
-//   - a roll call is due after a random wait within its spread, and no sooner
-//     than the roll gap after the last pulse that answered one;
+//   - a roll call is due after a random wait within its spread, and no sooner than the
+//     roll gap after the last pulse that answered a roll call;
 //   - a reconnect is due after a short random wait, once a second at most;
-//   - a failure is tried again after 0.85–0.95 s (or × every, if that is less),
-//     or once reconnected, and nothing is due before.
+//   - a failure is tried again after 0.85–0.95 s (or × every, if that is less), or once
+//     reconnected, and nothing is due before.
 type Schedule struct {
 	every, rollGap time.Duration
 	rand           func() float64
 
-	regular   time.Time // the next one for the promise's sake
+	regular   time.Time // the next pulse that the promise requires
 	notBefore time.Time // after a failure
 	failing   bool
 
@@ -83,14 +83,14 @@ type Schedule struct {
 	lastRoll  time.Time
 	lastBack  time.Time
 
-	waiting  marks // asked for since the last pulse began
-	inFlight marks // taken along by the pulse between Begin and Sent or Failed
-	why      Why   // of that pulse
+	waiting  marks // requested since the last pulse began
+	inFlight marks // requests carried by the pulse between Begin and Sent or Failed
+	why      Why   // why that pulse was sent
 	began    time.Time
 }
 
-// marks are the earliest times at which each kind of pulse was asked for; zero
-// means that it was not.
+// marks are the earliest request times for each kind of pulse; zero means not
+// requested.
 type marks struct{ ended, changed, touched, called, back, asked time.Time }
 
 func (m *marks) add(o marks) {
@@ -108,14 +108,13 @@ func earliest(t *time.Time, o time.Time) {
 	}
 }
 
-// bucket paces the pulses that are due to one kind of urgency. The zero value is
-// full.
+// bucket paces the pulses of one kind of urgency. The zero value is full.
 type bucket struct {
 	last time.Time // when the last pulse of this kind that was sent began
-	full time.Time // when the burst is whole again: a token bucket as one time
+	full time.Time // when the whole burst is available again: a token bucket as one time
 }
 
-// free returns when the next one may go out: burst in a row, then one in pace.
+// free returns when the next pulse may be sent: burst in a row, then one per pace.
 func (b *bucket) free(burst int, pace time.Duration) time.Time {
 	gathered, paced := after(b.last, urgentGather), after(b.full, -time.Duration(burst-1)*pace)
 	if paced.After(gathered) {
@@ -124,7 +123,7 @@ func (b *bucket) free(burst int, pace time.Duration) time.Time {
 	return gathered
 }
 
-// take counts one that went out.
+// take counts one pulse that was sent.
 func (b *bucket) take(now time.Time, pace time.Duration) {
 	b.last = now
 	if b.full.Before(now) {
@@ -133,9 +132,9 @@ func (b *bucket) take(now time.Time, pace time.Duration) {
 	b.full = b.full.Add(pace)
 }
 
-// NewSchedule returns a schedule whose first pulse is due now. every is the
-// promise; rollGap the least time between two answers to roll calls, 0 for the
-// default of 1 s; rand returns random numbers in [0, 1).
+// NewSchedule returns a schedule whose first pulse is due now. every is the promise.
+// rollGap is the least time between two answers to roll calls; 0 means 1 s. rand
+// returns random numbers in [0, 1).
 func NewSchedule(now time.Time, every, rollGap time.Duration, rand func() float64) *Schedule {
 	if rollGap <= 0 {
 		rollGap = rollPace
@@ -143,26 +142,26 @@ func NewSchedule(now time.Time, every, rollGap time.Duration, rand func() float6
 	return &Schedule{every: every, rollGap: rollGap, rand: rand, regular: now}
 }
 
-// Ended asks for a pulse at once, because somebody is gone: whoever reads it may be
-// about to count on him.
+// Ended requests a pulse at once, because a worker is gone: a reader may be about to
+// route work to it.
 func (s *Schedule) Ended(now time.Time) { earliest(&s.waiting.ended, now) }
 
-// Changed asks for a pulse at once.
+// Changed requests a pulse at once.
 func (s *Schedule) Changed(now time.Time) { earliest(&s.waiting.changed, now) }
 
-// Touch asks for a pulse within a second of the one before.
+// Touch requests a pulse within a second of the one before.
 func (s *Schedule) Touch(now time.Time) { earliest(&s.waiting.touched, now) }
 
-// Call asks for a pulse after a random wait within spread. A spread longer than
-// the promise is cut to it: by then a pulse is due anyhow.
+// Call requests a pulse after a random wait within spread. A spread longer than the
+// promise is cut to it, because a pulse is due by then anyway.
 func (s *Schedule) Call(now time.Time, spread time.Duration) {
 	earliest(&s.waiting.called, now.Add(s.random(min(max(spread, 0), s.every))))
 }
 
-// Ask asks for a pulse at once, because somebody waits for it.
+// Ask requests a pulse at once, because a caller waits for it.
 func (s *Schedule) Ask(now time.Time) { earliest(&s.waiting.asked, now) }
 
-// Reconnected asks for one pulse, and ends the wait after a failure.
+// Reconnected requests one pulse, and ends the wait after a failure.
 func (s *Schedule) Reconnected(now time.Time) {
 	at := now.Add(s.random(min(backSpread, s.every/20)))
 	earliest(&s.waiting.back, at)
@@ -209,17 +208,17 @@ func after(t time.Time, d time.Duration) time.Time {
 	return t.Add(d)
 }
 
-// Begin is called when a pulse is about to be built. What is asked for from now
-// on is for the next one. late says that the promise was broken: the pulse
-// before is longer ago than every.
+// Begin must be called when a pulse is about to be built. Requests from now on are for
+// the next pulse. late reports that the promise was broken: the pulse before is longer
+// ago than every.
 func (s *Schedule) Begin(now time.Time) (why Why, late bool) {
 	_, s.why = s.Next()
 	s.began, s.inFlight, s.waiting = now, s.waiting, marks{}
 	return s.why, !s.last.IsZero() && now.Sub(s.last) > s.every
 }
 
-// Sent is called when the pulse that began last was sent. All waits are counted
-// from when it began.
+// Sent must be called when the pulse that began last was sent. All waits are measured
+// from its start.
 func (s *Schedule) Sent() {
 	now := s.began
 	switch s.why {
@@ -241,8 +240,8 @@ func (s *Schedule) Sent() {
 	s.regular = now.Add(s.jitter(s.every))
 }
 
-// Failed is called instead of Sent when the pulse could not be built or sent.
-// What it should have answered waits on.
+// Failed must be called instead of Sent if the pulse could not be built or sent. The
+// requests that it carried remain outstanding.
 func (s *Schedule) Failed(now time.Time) {
 	s.waiting.add(s.inFlight)
 	s.inFlight = marks{}

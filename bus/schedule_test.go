@@ -134,7 +134,7 @@ func TestSchedule(t *testing.T) {
 			"a spread without end does not delay the promise",
 			[]step{{sec, call(1000 * time.Hour)}},
 			29 * sec,
-			[]fire{{0, WhyStart}, {16 * sec, WhyCalled}}, // cut to every, half of it
+			[]fire{{0, WhyStart}, {16 * sec, WhyCalled}}, // cut to every, and half of that
 		},
 		{
 			"a flapping connection gets one pulse a second",
@@ -162,8 +162,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// Joins and changes of state without end use up what they may, and an end goes out at
-// once all the same; twenty do, 50 ms apart, and then two a second.
+// Changes use up their whole budget, and an end is still sent at once: twenty ends go
+// out 50 ms apart, and then two a second.
 func TestScheduleEndsWaitForNoChanges(t *testing.T) {
 	t.Parallel()
 	s := NewSchedule(t0, time.Minute, 0, middle)
@@ -190,7 +190,7 @@ func TestScheduleEndsWaitForNoChanges(t *testing.T) {
 	begun := now
 	told := storm(begun+3*time.Second, true)
 	var want []time.Duration
-	for i := range 20 + 2 { // two of the burst have come back by the time that it is used up
+	for i := range 20 + 2 { // two of the burst are available again when it is used up
 		want = append(want, begun+time.Duration(i)*50*ms)
 	}
 	for d := begun + 3*time.Second/2; d < begun+3*time.Second; d += time.Second / 2 {
@@ -201,7 +201,7 @@ func TestScheduleEndsWaitForNoChanges(t *testing.T) {
 	}
 }
 
-// A late timer is followed by one pulse, not by those that were missed.
+// A late timer is followed by one pulse, not by the missed ones.
 func TestScheduleAfterPause(t *testing.T) {
 	t.Parallel()
 	s := NewSchedule(t0, 10*time.Second, 0, middle)
@@ -217,8 +217,8 @@ func TestScheduleAfterPause(t *testing.T) {
 	}
 }
 
-// While sending fails nothing makes it try sooner but a reconnect, and nothing
-// that was asked for is forgotten.
+// While sending fails, only a reconnect brings the next attempt forward, and no request
+// is forgotten.
 func TestScheduleFailure(t *testing.T) {
 	t.Parallel()
 	s := NewSchedule(t0, 30*time.Second, 0, middle)
@@ -255,7 +255,7 @@ func TestScheduleFailureKeepsWhatCameMeanwhile(t *testing.T) {
 		play(s, 0, time.Second)
 		ask(s, at(2*time.Second))
 		s.Begin(at(2 * time.Second))
-		s.Touch(at(2*time.Second + 1)) // while it is being sent
+		s.Touch(at(2*time.Second + 1)) // while the pulse is being sent
 		s.Failed(at(2*time.Second + 2))
 		fires, _ := play(s, 2*time.Second, 10*time.Second)
 		if len(fires) != 1 || fires[0].why != why {
@@ -301,7 +301,7 @@ func TestScheduleProperties(t *testing.T) {
 			case 5:
 				s.Ended(at(now))
 			}
-			// Nothing that was asked for waits longer than the promise.
+			// No request waits longer than the promise.
 			if next, why := s.Next(); !s.waiting.ended.IsZero() && next.After(at(now+endedPace)) {
 				t.Fatalf("%s is due at %s, and at %s an end was asked for", why, next.Sub(t0), now)
 			}
@@ -340,7 +340,8 @@ func check(t *rapid.T, fires []fire, every, rollGap time.Duration) {
 		lastOf[f.why] = f.at
 		urgent[f.why] = append(urgent[f.why], f.at)
 	}
-	// In any stretch from change i to change j: at most 5 + 1 a second. Of ends 20 + 2.
+	// In any stretch from change i to change j: at most 5 + 1 a second. For ends: 20 +
+	// 2.
 	for why, of := range map[Why]struct {
 		burst int
 		pace  time.Duration

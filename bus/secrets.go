@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
-// parseURLs checks a list of server URLs. shown is the same without user and
-// password. No error quotes what could be a password.
+// parseURLs checks a list of server URLs. shown is the same list without users and
+// passwords. No error quotes anything that could be a password.
 func parseURLs(list string) (urls, shown string, err error) {
 	var all, show []string
 	for s := range strings.SplitSeq(list, ",") {
@@ -36,7 +36,8 @@ func parseURLs(list string) (urls, shown string, err error) {
 		default:
 			return "", "", fmt.Errorf("scheme %q is not nats, tls, ws or wss", u.Scheme)
 		}
-		// A / or # in a password ends the host early: the rest of it stands behind.
+		// A / or # in a password ends the host early; the rest of the password follows
+		// it.
 		if strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 			return "", "", badURL(s, nil)
 		}
@@ -51,7 +52,7 @@ func parseURLs(list string) (urls, shown string, err error) {
 	return strings.Join(all, ","), strings.Join(show, ","), nil
 }
 
-// badURL leaves the URL and the parser's words out where an @ says that there are
+// badURL omits the URL and the parser's message if an @ indicates that there are
 // credentials: both may quote them.
 func badURL(s string, err error) error {
 	if strings.Contains(s, "@") {
@@ -63,12 +64,12 @@ func badURL(s string, err error) error {
 	return fmt.Errorf("%q is not a valid URL: %w", s, err)
 }
 
-// isReference reports whether a value of a context says where the value is.
+// isReference reports whether a value in a context refers to a value stored elsewhere.
 func isReference(value string) bool {
 	return strings.HasPrefix(value, "env://") || strings.HasPrefix(value, "data:")
 }
 
-// resolve returns what a reference refers to. Its errors do not quote it.
+// resolve returns the value that a reference refers to. Its errors do not quote it.
 func resolve(ref string) ([]byte, error) {
 	if name, ok := strings.CutPrefix(ref, "env://"); ok {
 		v := os.Getenv(name)
@@ -88,8 +89,8 @@ func resolve(ref string) ([]byte, error) {
 	return b, nil
 }
 
-// credsFile reads a credentials file once, to tell at once what is wrong with it.
-// nats.go reads it again at each connect.
+// credsFile reads a credentials file once, to report a bad one immediately. nats.go
+// reads it again at each connect.
 func credsFile(path string) (nats.Option, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -116,7 +117,7 @@ func credsOf(ref string) (nats.Option, error) {
 }
 
 func checkCreds(b []byte) error {
-	// ParseDecoratedJWT takes any text for a JWT.
+	// ParseDecoratedJWT accepts any text as a JWT.
 	if jwt, err := nkeys.ParseDecoratedJWT(b); err != nil || strings.Count(jwt, ".") != 2 {
 		return errors.New("no user JWT in it")
 	}

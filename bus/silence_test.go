@@ -8,7 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// played is a connection under a virtual clock: its server answers a ping, or not.
+// played is a connection under a virtual clock, whose server answers pings unless it is
+// mute.
 type played struct {
 	silence
 	now      time.Duration
@@ -27,7 +28,7 @@ func playSilence(every time.Duration, random float64) *played {
 	}
 }
 
-// until plays on: every look when it is due.
+// until plays on to end, and calls look whenever it is due.
 func (p *played) until(end time.Duration) {
 	for {
 		due := max(p.now, p.next.Sub(t0))
@@ -56,8 +57,8 @@ func TestAConnectionThatIsNotAnsweredMoves(t *testing.T) {
 	for _, c := range []struct {
 		every  time.Duration
 		random float64
-		within time.Duration // of the server's last word
-		of     float64       // of a promise, at most
+		within time.Duration // since the server last sent something
+		of     float64       // in promises, at most
 	}{
 		{every: 100 * ms, within: 1500 * ms},
 		{every: 100 * ms, random: 0.999, within: 1500 * ms},
@@ -98,7 +99,7 @@ func TestWhoDoesNotMove(t *testing.T) {
 		{"who was stopped while an answer came", func(p *played) {
 			for range 10 {
 				p.until(p.now + time.Second)
-				p.now += 10 * time.Second // and looks before it reads
+				p.now += 10 * time.Second // look runs before the input is read
 				p.until(p.now + 10*ms)
 				p.received += 6
 			}
@@ -122,7 +123,7 @@ func TestWhoDoesNotMove(t *testing.T) {
 	}
 }
 
-// Where nobody answers, the servers are not to blame.
+// If no server answers, the servers are not to blame.
 func TestMovesOnceAMinute(t *testing.T) {
 	p := playSilence(time.Second, 0.5)
 	p.mute = true
@@ -143,7 +144,8 @@ func TestMovesOnceAMinute(t *testing.T) {
 	}
 }
 
-// Whatever comes, a look is due soon, and no server that just said something is left.
+// Whatever happens, a look is due soon, and a server that has just sent something is
+// kept.
 func TestSilence(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		every := time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "every"))

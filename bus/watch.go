@@ -11,21 +11,20 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// repeat is how often a trouble that goes on is logged again.
+// repeat is the interval at which a persistent problem is logged again.
 const repeat = time.Minute
 
-// watcher logs what happens to a connection. Its handlers run on goroutines of
-// nats.go.
+// watcher logs what happens to a connection. Its handlers run on goroutines of nats.go.
 type watcher struct {
 	log     *slog.Logger
 	servers string                    // without passwords
-	conn    atomic.Pointer[nats.Conn] // nil until it is known
+	conn    atomic.Pointer[nats.Conn] // nil until Connect has it
 
 	mu   sync.Mutex
 	last map[trouble]time.Time // when it was logged
 }
 
-// trouble is a kind of message that is not repeated at each attempt.
+// trouble identifies a kind of message that is not logged at each attempt.
 type trouble struct{ kind, detail string }
 
 func (w *watcher) options() []nats.Option {
@@ -43,7 +42,7 @@ func (w *watcher) options() []nats.Option {
 
 func (w *watcher) connected(nc *nats.Conn, msg string) {
 	w.mu.Lock()
-	clear(w.last) // the next trouble is a new one
+	clear(w.last) // a later problem is logged at once
 	w.mu.Unlock()
 	w.log.Info(msg, //nolint:sloglint // one of two constants
 		slog.String("addr", nc.ConnectedAddr()), slog.String("server", nc.ConnectedServerName()))
@@ -57,9 +56,9 @@ func (w *watcher) disconnected(_ *nats.Conn, err error) {
 	w.log.Warn("connection to NATS lost, trying to reconnect", slog.Any("error", err))
 }
 
-// attempt runs before each try to reconnect. nats.go tells a handler of a server
-// that can not be dialled, but not of one that then refuses the credentials or
-// the TLS handshake while the first connect has not succeeded yet.
+// attempt runs before each attempt to reconnect. nats.go calls a handler for a server
+// that cannot be dialled. While the first connect has not succeeded yet, it calls none
+// for a server that then refuses the credentials or the TLS handshake.
 func (w *watcher) attempt() {
 	if nc := w.conn.Load(); nc != nil {
 		w.failed(nc, nc.LastError())
@@ -82,7 +81,7 @@ func (w *watcher) failed(_ *nats.Conn, err error) {
 	}
 }
 
-// async is told of what NATS or nats.go has to say outside of any call.
+// async handles errors that NATS or nats.go reports outside of any call.
 func (w *watcher) async(_ *nats.Conn, sub *nats.Subscription, err error) {
 	switch {
 	case refused(err):
@@ -104,7 +103,7 @@ func (w *watcher) async(_ *nats.Conn, sub *nats.Subscription, err error) {
 	}
 }
 
-// first reports whether t is to be logged now.
+// first reports whether t must be logged now.
 func (w *watcher) first(t trouble) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -112,14 +111,14 @@ func (w *watcher) first(t trouble) bool {
 	if at, ok := w.last[t]; ok && now.Sub(at) < repeat {
 		return false
 	}
-	if w.last == nil || len(w.last) >= 64 { // texts come from outside: bounded
+	if w.last == nil || len(w.last) >= 64 { // the texts come from outside, so their number is bounded
 		w.last = map[trouble]time.Time{}
 	}
 	w.last[t] = now
 	return true
 }
 
-// refused reports whether err is about who we are, not about reaching NATS.
+// refused reports whether err is about the credentials, not about reaching NATS.
 func refused(err error) bool {
 	for _, e := range []error{
 		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired,
@@ -131,7 +130,7 @@ func refused(err error) bool {
 	return false
 }
 
-// Hint returns one line on what a person can do about an error of NATS, or "".
+// Hint returns one line on what a person can do about an error from NATS, or "".
 func Hint(err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return "the server's certificate is of an authority that is not trusted here: give that with --tls-ca"

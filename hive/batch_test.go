@@ -14,17 +14,17 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Many workers of one machine die together, as a driver reset has them do, and the
-// server lives: within a second none may be picked. All are lost soon where the server
-// is in the hive's process. Beside it, a proxy that fails looks the same: there silence
-// decides.
+// Many workers of one machine die together, as after a driver reset, and the server
+// lives. Within a second none of them may be picked. If the server is in the hive's
+// process, all are lost soon. With a separate server, a failing proxy looks the same:
+// there silence decides.
 func TestABatchOfDeaths(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		many  int
 		where string
 		rw    hivebeat.Millis
-		bound time.Duration // 0: not lost for this
+		bound time.Duration // 0: not lost by this
 	}{
 		{8, "own", 250, 6 * second},
 		{64, "own", 2000, 8 * second},
@@ -92,7 +92,7 @@ func TestABatchOfDeaths(t *testing.T) {
 	}
 }
 
-// batch are connections of so many workers, each of which has beaten once.
+// batch returns the connections of many workers. Each has beaten once.
 func batch(t *testing.T, url string, many int, rw hivebeat.Millis) []*nats.Conn {
 	t.Helper()
 	list := make([]*nats.Conn, many)

@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// fleet is a registry with n workers, which just joined.
+// fleet returns a registry with n workers that have just joined.
 func fleet(b testing.TB, n int) *detector.Registry {
 	r := detector.New(thisHive)
 	r.Start(t0)
@@ -31,7 +31,7 @@ func fleet(b testing.TB, n int) *detector.Registry {
 	return r
 }
 
-// BenchmarkSnapshot is one snapshot from registry to pages.
+// BenchmarkSnapshot measures one snapshot, from the registry to its pages.
 func BenchmarkSnapshot(b *testing.B) {
 	for _, n := range []int{100, 5000} {
 		b.Run(fmt.Sprintf("workers=%d", n), func(b *testing.B) {
@@ -55,10 +55,10 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 }
 
-// BenchmarkOverTCP is a beat from a publisher over TCP to the hive's registry. Beside
-// it, in the same run, is the floor: the same bytes to a plain subscriber with a channel,
-// which only counts them. The publisher stays 3,000 beats ahead at most, so that no
-// message is dropped.
+// BenchmarkOverTCP measures a beat from a publisher over TCP to the hive's registry.
+// The same run also measures the floor: the same bytes to a plain subscriber with a
+// channel, which only counts them. The publisher stays at most 3,000 beats ahead, so
+// that no message is dropped.
 func BenchmarkOverTCP(b *testing.B) {
 	srv := bustest.Server(b, bustest.NoJetStream())
 	b.Run("floor", func(b *testing.B) {
@@ -90,7 +90,7 @@ func BenchmarkOverTCP(b *testing.B) {
 	})
 }
 
-// overTCP publishes b.N beats of 100 workers, and waits until all are heard.
+// overTCP publishes b.N beats of 100 workers, and waits until all are received.
 func overTCP(b *testing.B, nc *nats.Conn, heard func() uint64) {
 	const workers, ahead = 100, 2000
 	msgs, seqs := make([][]byte, workers), make([][]byte, workers)

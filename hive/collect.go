@@ -15,35 +15,35 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Sources of facts, as collect names them.
+// Sources of facts, as named in a snapshot's collect.
 const (
 	sourceHost  = "host"
 	sourceGPU   = "gpu"
-	sourceProcs = "procs" // which process holds how much of a GPU
+	sourceProcs = "procs" // how much GPU memory each process holds
 	sourceOS    = "os"    // the processes of workers
 )
 
 const (
-	collectEvery = 10 * time.Second // after one reading ended, the next begins
-	collectLimit = 5 * time.Second  // so long may it take
-	collectEnd   = time.Second      // so long is one waited for on the way out
+	collectEvery = 10 * time.Second // pause between the end of a reading and the next one
+	collectLimit = 5 * time.Second  // timeout of one reading
+	collectEnd   = time.Second      // how long run waits for an unfinished reading once ctx ended
 )
 
-// errNone says that there is nothing to collect.
+// errNone says that a source has nothing to collect.
 var errNone = errors.New(hivebeat.CollectNone)
 
 var errPending = errors.New("not read yet")
 
-// collector reads one source again and again, on a goroutine of its own. A
-// reading that does not end is reported after limit, and no other one is begun
-// until it does: a process in an unkillable sleep must not gather company.
+// collector reads one source repeatedly. A reading that ignores its deadline is
+// reported as an error, and no further reading starts until it has returned: processes
+// in uninterruptible sleep must not pile up.
 type collector[T any] struct {
 	every, limit time.Duration
 	read         func(context.Context) (T, error)
-	store        func(at time.Time, v T, err error) // of one goroutine only
+	store        func(at time.Time, v T, err error) // called by one goroutine only
 }
 
-// run collects until ctx ends. A reading that hangs is left behind then.
+// run collects until ctx ends. It abandons a reading that still hangs collectEnd later.
 func (c *collector[T]) run(ctx context.Context) {
 	type reading struct {
 		v   T
@@ -68,7 +68,7 @@ func (c *collector[T]) run(ctx context.Context) {
 			got  reading
 			over bool
 		)
-		grace := time.NewTimer(c.limit + c.limit/4) // it is told to end first, and may say why
+		grace := time.NewTimer(c.limit + c.limit/4) // after its context ended, the reading has some time to return its own error
 		for !over {
 			select {
 			case got = <-done:
@@ -99,8 +99,8 @@ func (c *collector[T]) run(ctx context.Context) {
 	}
 }
 
-// machine holds what was read last of the machine. A snapshot takes it from here
-// and waits for nobody. It is safe for concurrent use.
+// machine holds the latest facts of the machine. Snapshots take them from here and
+// never wait for a reading. It is safe for concurrent use.
 type machine struct {
 	mu      sync.Mutex
 	host    hivebeat.Host
@@ -108,13 +108,13 @@ type machine struct {
 	collect map[string]string
 }
 
-// gpuFacts are the facts of one GPU, and when they were read.
+// gpuFacts are the facts of one GPU and the time when they were read.
 type gpuFacts struct {
 	hivebeat.GPU
 	read time.Time
 }
 
-// set notes how a source fares, and reports whether that is news.
+// set records the state of a source, and reports whether it changed. It needs m.mu.
 func (m *machine) set(source string, err error) bool {
 	word := hivebeat.CollectOK
 	switch {
@@ -136,14 +136,15 @@ func (m *machine) set(source string, err error) bool {
 	return true
 }
 
-// note is set for one that holds nothing else here.
+// note calls set for a source that stores no facts here.
 func (m *machine) note(source string, err error) (news bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.set(source, err)
 }
 
-// storeHost takes a reading of the host. Facts stay when one fails.
+// storeHost stores a reading of the host. After a failed reading the previous facts
+// stay.
 func (m *machine) storeHost(h hivebeat.Host, err error) (news bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -159,11 +160,11 @@ func (m *machine) storeHost(h hivebeat.Host, err error) (news bool) {
 // gpuReading is one reading of all GPUs.
 type gpuReading struct {
 	gpus []hivebeat.GPU
-	// partial says that some row could not be read, and why: GPUs that are missing
-	// from gpus are still there.
+	// partial is set if some row could not be read, and says why. The GPUs that are
+	// missing from gpus still exist.
 	partial error
 	apps    []gpuApp
-	appsErr error // why apps is not known
+	appsErr error // why apps is unknown
 }
 
 // gpuApp is the memory that a process holds on a GPU.
@@ -173,8 +174,8 @@ type gpuApp struct {
 	used uint64 // bytes
 }
 
-// storeGPUs takes a reading of the GPUs. pids are the processes of our workers.
-// Facts stay, and age, when one fails.
+// storeGPUs stores a reading of the GPUs. pids are the processes of this hive's
+// workers. After a failed reading the previous facts stay, and age.
 func (m *machine) storeGPUs(at time.Time, r gpuReading, err error, pids map[uint64]bool) (news bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -190,7 +191,8 @@ func (m *machine) storeGPUs(at time.Time, r gpuReading, err error, pids map[uint
 	return m.set(sourceProcs, procs) || news
 }
 
-// merge returns what is known of all GPUs after a reading.
+// merge returns the facts of all GPUs after a reading. If the reading is partial, merge
+// keeps the previous facts of GPUs that are missing from it.
 func merge(old []gpuFacts, at time.Time, r gpuReading, pids map[uint64]bool) []gpuFacts {
 	list := make([]gpuFacts, 0, len(r.gpus))
 	seen := map[string]bool{}
@@ -222,7 +224,7 @@ func merge(old []gpuFacts, at time.Time, r gpuReading, pids map[uint64]bool) []g
 	return list
 }
 
-// fill gives s what is known of the machine.
+// fill copies the facts of the machine into s.
 func (m *machine) fill(s *hivebeat.Snapshot, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -234,7 +236,7 @@ func (m *machine) fill(s *hivebeat.Snapshot, now time.Time) {
 	}
 }
 
-// clip returns s as UTF-8 of one line and at most n bytes.
+// clip returns s as a single line of valid UTF-8, at most n bytes long.
 func clip(s string, n int) string {
 	s = strings.ToValidUTF8(s, "?")
 	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f }), " ")
@@ -247,7 +249,7 @@ func clip(s string, n int) string {
 	return s[:n]
 }
 
-// finite returns f, and 0 for what is no amount.
+// finite returns f, or 0 if f is NaN, infinite or negative.
 func finite(f float64) float64 {
 	if math.IsNaN(f) || math.IsInf(f, 0) || f < 0 {
 		return 0
@@ -255,16 +257,16 @@ func finite(f float64) float64 {
 	return f
 }
 
-// hundredths returns f with two decimals: more of them say nothing of a load, and
-// fill the JSON of every answer.
+// hundredths rounds f to two decimals. A load needs no more, and each answer's JSON
+// carries them.
 func hundredths(f float64) float64 {
-	if f > 1<<40 { // where a double has no more of them, and below where it overflows
+	if f > 1<<40 { // a double this large has no further decimals, and an even larger one would overflow
 		return f
 	}
 	return math.Round(f*100) / 100
 }
 
-// small returns n, and no more than the wire can carry.
+// small returns n, limited to the largest integer on the wire.
 func small(n uint64) uint64 { return min(n, hivebeat.MaxInt) }
 
 func (h *Hive) collectHost(ctx context.Context, wg *sync.WaitGroup) {
@@ -311,11 +313,12 @@ func (h *Hive) collectGPUs(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() { c.run(ctx) })
 }
 
-// collected tells how a source fares, when that changed.
+// collected logs the changed state of a source, and asks for a snapshot that carries
+// it.
 func (h *Hive) collected(source string, err error) {
 	h.pulse.Touch()
 	level := slog.LevelInfo
-	if source == sourceOS { // there is something whenever a worker is, and nothing when the last one left
+	if source == sourceOS { // it changes with the first worker and after the last one
 		level = slog.LevelDebug
 	}
 	switch {

@@ -17,7 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// stored is what a collector stored, in order.
+// stored records what a collector stored, in order.
 type stored struct {
 	mu   sync.Mutex
 	list []string
@@ -72,7 +72,7 @@ func TestAReadingThatTakesTooLongIsEnded(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { c.run(ctx); close(done) }()
-		time.Sleep(21 * second) // the first until 5 s, the second from 15 to 20 s
+		time.Sleep(21 * second) // the first runs until 5 s, the second from 15 to 20 s
 		cancel()
 		<-done
 		if diff := cmp.Diff([]string{"no answer within 5s", "no answer within 5s"}, s.get()); diff != "" {
@@ -81,7 +81,7 @@ func TestAReadingThatTakesTooLongIsEnded(t *testing.T) {
 	})
 }
 
-// A process in an unkillable sleep does not end when it is told to.
+// A process in uninterruptible sleep does not end when it is killed.
 func TestAReadingThatCanNotBeEndedIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s stored
@@ -177,7 +177,7 @@ func TestMachineKeepsFactsAndTheirAge(t *testing.T) {
 	}
 }
 
-// Whatever a source says, the snapshot is one that a queen takes.
+// Whatever a source returns, a queen accepts the snapshot.
 func TestWildFactsFitTheWire(t *testing.T) {
 	var m machine
 	wild := "\xff\xfe" + strings.Repeat("ä\n", 400)
@@ -247,11 +247,11 @@ func TestHostFacts(t *testing.T) {
 	}
 }
 
-// The first reading says how busy the machine is, and not that it is idle.
+// The first reading reports how busy the machine is, and not that it is idle.
 func TestTheFirstReadingKnowsTheCPU(t *testing.T) {
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	wg.Go(func() { // keeps one CPU busy
+	wg.Go(func() { // keep one CPU busy
 		for !stop.Load() {
 		}
 	})

@@ -15,66 +15,68 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Config says which hive this is. The zero Config is the hive of this machine,
-// named like it.
+// Config configures a Hive. The zero Config is the hive of this machine, with its host
+// name as the id.
 type Config struct {
 	// ID is the hive's id: workers name it in their beats. Default: DefaultID.
 	ID string
-	// Prefix stands before all subjects, in a NATS that is shared. Default: none.
+	// Prefix is prepended to all subjects, for a shared NATS. Default: none.
 	Prefix string
-	// Every is the promise: the next snapshot comes within it. From
-	// hivebeat.MinEvery to hivebeat.MaxEvery; default hivebeat.HiveEvery (15 s).
+	// Every is the interval that the hive promises: the next snapshot follows within
+	// it. From hivebeat.MinEvery to hivebeat.MaxEvery. Default: hivebeat.HiveEvery
+	// (15 s).
 	Every time.Duration
-	// Labels are free, and go out with every snapshot; "zone" is the one that the
-	// queen knows. New takes a copy.
+	// Labels are free-form and part of every snapshot. The queen interprets only
+	// "zone". New takes a copy.
 	Labels map[string]string
-	// Pinned sends snapshots to the hive's own subject, for permissions that allow
-	// each hive that one only.
+	// Pinned publishes snapshots on the hive's own subject, for permissions that allow
+	// each hive only that one.
 	Pinned bool
-	// PushFacts sends an extra snapshot when facts of workers changed (VRAM, slots,
-	// load, ready and busy), at most one in this time, for schedulers that can not
-	// wait for the next one. At least 1 s; 0 is off, which is the default.
+	// PushFacts sends an extra snapshot when facts of workers change (VRAM, slots,
+	// load, ready and busy), at most one per PushFacts, for schedulers that cannot wait
+	// for the next regular one. At least 1 s. Default: 0, which is off.
 	PushFacts time.Duration
-	// StallAfter is how long a worker may be busy without finishing anything before
-	// it is told as stalled, which is no verdict. The label "stall_after" of a worker
-	// (a Go duration) is its own limit. At least 1 s; 0 is never, which is the
-	// default.
+	// StallAfter is how long a worker may be busy without finishing anything before the
+	// hive reports it as stalled, which is not a verdict. A worker overrides it with
+	// its label "stall_after" (a Go duration). At least 1 s. Default: 0, which is
+	// never.
 	StallAfter time.Duration
-	// NoExitWatch leaves the processes of workers alone. Without it, a worker that
-	// runs in the pid namespace of the hive is lost (cause exit) when its process
-	// ends, on Linux within milliseconds and elsewhere within a second. The processes
-	// of other namespaces are never watched.
+	// NoExitWatch leaves the processes of workers unwatched. Without it, a worker in
+	// the hive's pid namespace is lost (cause exit) when its process ends: on Linux
+	// within milliseconds, elsewhere within a second. Processes of other namespaces are
+	// never watched.
 	NoExitWatch bool
-	// System is a connection to the system account of the NATS that the workers use.
-	// With it the hive hears which connections close, and a worker whose closed and
-	// who does not come back within 5 s, or 2 s if its reconnect wait is at most
-	// 500 ms, is lost (cause disconnect), wherever its process runs. It is borrowed
-	// like the other one, and need not be connected yet. Without it, or if it hears
-	// nothing, silence and the ends of processes remain. Default: none.
+	// System is a connection to the system account of the NATS that the workers use. It
+	// reports to the hive which connections close. A worker whose connection closed is
+	// lost (cause disconnect), wherever its process runs, if it does not come back
+	// within 5 s, or 2 s if its reconnect wait is at most 500 ms. The hive borrows
+	// System like the main connection, and it need not be connected yet. Without it, or
+	// while it delivers nothing, a worker is lost only by silence or by the end of its
+	// process. Default: none.
 	System *nats.Conn
-	// Own is the id of the NATS server that runs in this process, if one does. It fails
-	// with the process alone, so that however many of its connections close at once each
-	// is believed. Default: none.
+	// Own is the id of the NATS server that runs in this process, if one does. That
+	// server fails only with the process. So the hive believes each of its closed
+	// connections, however many close at once. Default: none.
 	Own string
-	// Host reads the facts of the machine, GPUs those of its GPUs. Each is called
-	// every 10 s on a goroutine of its own, with a context that ends after 5 s, and
-	// never while a call before has not returned; no snapshot waits for it. An
-	// error is told in the snapshot's collect, and the facts read before stay. GPUs
-	// returns an empty list where there are none. Default: gopsutil and nvidia-smi.
-	// The processes of workers are read in the same way, always by gopsutil.
+	// Host reads the facts of the machine, GPUs those of its GPUs. Each is called every
+	// 10 s on a separate goroutine, with a context that ends after 5 s, and never
+	// before the previous call has returned. No snapshot waits for it. An error is
+	// reported in the snapshot's collect, and the previous facts stay. GPUs returns an
+	// empty list where there are none. Default: gopsutil and nvidia-smi. The processes
+	// of workers are read in the same way, always with gopsutil.
 	Host func(context.Context) (hivebeat.Host, error)
 	GPUs func(context.Context) ([]hivebeat.GPU, error)
-	// Logger gets Info for each transition, Warn where a person should look, Debug
+	// Logger gets Info for each transition, Warn where a person should act, and Debug
 	// for each beat. Default: nothing is logged.
 	Logger *slog.Logger
 
-	readProcess func(ctx context.Context, pid uint64) (reading, error) // of tests; nil: by gopsutil
+	readProcess func(ctx context.Context, pid uint64) (reading, error) // for tests; nil: gopsutil
 }
 
-// minPush is the pace of facts, which bus.Pulse does not exceed.
+// minPush is the pace of facts: bus.Pulse sends them no faster.
 const minPush = time.Second
 
-// minStall is the pace of facts: a worker that finishes something says so within it.
+// minStall is the pace of facts: a worker reports finished work no faster.
 const minStall = time.Second
 
 func (c Config) withDefaults() (Config, error) {
@@ -124,12 +126,12 @@ func (c Config) validate() error {
 	return nil
 }
 
-// ErrNoDefaultID: the machine's host name can not be a hive's id. The error says
-// why, and what to do.
+// ErrNoDefaultID says that the machine's host name cannot be a hive's id. The error
+// that wraps it says why, and what to do.
 var ErrNoDefaultID = errors.New("no default id")
 
-// DefaultID returns the host name of this machine, if that can be a hive's id. An
-// error wraps ErrNoDefaultID.
+// DefaultID returns the host name of this machine if it is a valid hive id. Any error
+// wraps ErrNoDefaultID.
 func DefaultID() (string, error) {
 	name, err := os.Hostname()
 	return defaultID(name, err)

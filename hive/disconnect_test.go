@@ -21,11 +21,11 @@ import (
 	"github.com/beatfabric/hivebeat/worker"
 )
 
-// withSystem lets the test into the system account, as hive --serve does.
+// withSystem gives the test access to the system account, as hive --serve does.
 func withSystem(c *embedded.Config) { c.System = true }
 
-// deployment is a NATS that others run: an account for all, and one for the
-// system, whose user is sys with the password sys.
+// deployment starts a NATS as others run it, with one account for all users and a
+// system account, whose user is sys with the password sys.
 func deployment(t *testing.T) *embedded.Server {
 	t.Helper()
 	return bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
@@ -41,7 +41,7 @@ func asSystem(t testing.TB, url string) *nats.Conn {
 	return agent(t, url, nats.UserInfo("sys", "sys"))
 }
 
-// agent is a connection with the defaults of this project.
+// agent returns a connection with the defaults of package bus.
 func agent(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
 	t.Helper()
 	nc, err := bus.Connect(context.Background(), bus.Config{URL: url, FailFast: true, Options: opts})
@@ -52,7 +52,7 @@ func agent(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
 	return nc
 }
 
-// beating is a worker that runs until the test ends.
+// beating runs a worker until the test ends.
 func beating(t testing.TB, nc *nats.Conn, id string) {
 	t.Helper()
 	w, err := worker.New(nc, worker.Config{Hive: thisHive, ID: id})
@@ -63,7 +63,7 @@ func beating(t testing.TB, nc *nats.Conn, id string) {
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
 	t.Cleanup(func() {
-		nc.Close() // the server may be gone: no goodbye
+		nc.Close() // the server may be gone, so no goodbye
 		cancel()
 		select {
 		case <-ended:
@@ -73,7 +73,7 @@ func beating(t testing.TB, nc *nats.Conn, id string) {
 	})
 }
 
-// hearing is a hive that hears disconnects, and nothing of processes.
+// hearing runs a hive that receives disconnects, and does not watch processes.
 func hearing(t *testing.T, nc, sys *nats.Conn, log *text) *Hive {
 	t.Helper()
 	cfg := quickConfig()
@@ -85,7 +85,8 @@ func hearing(t *testing.T, nc, sys *nats.Conn, log *text) *Hive {
 	return h
 }
 
-// overhearing is one that hears those of its own server, and what it says to queens.
+// overhearing runs a hive that receives the disconnects of its server, and a
+// subscriber to its snapshots.
 func overhearing(t *testing.T, log *text) (*embedded.Server, *queen, *Hive) {
 	t.Helper()
 	srv := deployment(t)
@@ -117,7 +118,8 @@ func nobodyLost(t *testing.T, h *Hive, q *queen, workers int) {
 	}
 }
 
-// A queen that hears disconnects knows by this which are a hive's.
+// The conn of a hive's snapshots names its connection: a queen that receives
+// disconnects recognizes it by that.
 func TestAHiveNamesItsConnection(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -149,7 +151,7 @@ func TestAKilledWorkerIsLostByItsConnection(t *testing.T) {
 			defer sys.Close()
 			h := hearing(t, bustest.Conn(t, srv), sys, &log)
 			var list []*child
-			for i := range 3 { // one more, and it would be the server
+			for i := range 3 { // one more would count as the server's
 				list = append(list, newChild(t, c.what, srv.URL(), fmt.Sprint("w", i)))
 				q.await(t, "the worker", withWorker(fmt.Sprint("w", i), hivebeat.Alive))
 			}
@@ -174,7 +176,7 @@ func TestAKilledWorkerIsLostByItsConnection(t *testing.T) {
 	}
 }
 
-// A connection that is kicked comes back, and with it the worker.
+// A kicked connection comes back, and with it the worker.
 func TestAConnectionThatMovedKillsNobody(t *testing.T) {
 	t.Parallel()
 	var log text
@@ -187,15 +189,15 @@ func TestAConnectionThatMovedKillsNobody(t *testing.T) {
 		line.Kick()
 		awaitWindows(t, &log, i+1)
 		awaitBeats(t, h, heard+1)
-		time.Sleep(400 * time.Millisecond) // not so many within a second that none counts
+		time.Sleep(400 * time.Millisecond) // so that fewer than a batch close within a second
 	}
 	time.Sleep(2500 * time.Millisecond) // longer than the window
 	nobodyLost(t, h, q, 1)
 }
 
-// A process that is stopped does not answer its server's pings, and neither does
-// one that loads a model: the server closes its connection. That is silence, which
-// has its own deadline.
+// A stopped process does not answer its server's pings, nor does one that loads a
+// model: the server closes its connection. That counts as silence, which has its own
+// deadline.
 func TestAStaleConnectionIsNoDeath(t *testing.T) {
 	t.Parallel()
 	var log text
@@ -230,8 +232,8 @@ func TestAStaleConnectionIsNoDeath(t *testing.T) {
 	line.Resume()
 }
 
-// A script that connects again and again says nothing of its server: the worker
-// that is killed beside it is told in its window.
+// A script that reconnects repeatedly says nothing about its server: a worker that is
+// killed next to it is lost within its window.
 func TestStrangersDoNotHideADeath(t *testing.T) {
 	t.Parallel()
 	var log text
@@ -257,8 +259,8 @@ func TestStrangersDoNotHideADeath(t *testing.T) {
 
 const tooMany = "connections of a NATS server close many at once"
 
-// Those that the server turns away may be workers that it does not let back in:
-// they count, nobody is lost, and where it goes on a person is told of it, once.
+// Clients that the server refuses may be workers that it does not let back in. They
+// count as disconnects and no worker is lost, but if it lasts, the log warns once.
 func TestThoseThatAreRefusedCountAndThatIsTold(t *testing.T) {
 	t.Parallel()
 	var log text
@@ -286,8 +288,8 @@ func TestThoseThatAreRefusedCountAndThatIsTold(t *testing.T) {
 	}
 }
 
-// Fifty are cut off for longer than their window, and the hive is not: they are
-// not to blame.
+// Fifty workers are cut off for longer than their window, and the hive is not: no
+// worker is lost by that.
 func TestManyDisconnectsAreTheServers(t *testing.T) {
 	t.Parallel()
 	var log text
@@ -328,7 +330,8 @@ func TestAServerRestartKillsNobody(t *testing.T) {
 			awaitBeats(t, h, heard+uint64(many))
 			nobodyLost(t, h, q, many)
 
-			// And the hive hears the next one, once it is told again which connections close.
+			// The hive receives the next disconnect once it is connected to the system
+			// account again.
 			bustest.Eventually(t, patience, func() (bool, string) { return system.IsConnected(), system.Status().String() })
 			bustest.Flush(t, system)
 			c := newChild(t, processAgent, again.URL(), "next")
@@ -339,13 +342,13 @@ func TestAServerRestartKillsNobody(t *testing.T) {
 	}
 }
 
-// A hive that is cut off itself believes nothing that it heard before: who does
-// not come back may be cut off with it, and waits longer each time it tries.
+// A hive that is cut off itself discards earlier disconnects: a worker that does not
+// come back may be cut off as well, and waits longer with each attempt.
 func TestACutHiveForgetsDisconnects(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
-		wait time.Duration // longer than the window, and the time that is credited
+		wait time.Duration // longer than the window plus the credited time
 	}{{"system", 2500 * time.Millisecond}, {"own", 8500 * time.Millisecond}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -369,7 +372,7 @@ func TestACutHiveForgetsDisconnects(t *testing.T) {
 	}
 }
 
-// A connection into another account hears nothing, and does no harm.
+// A connection to another account receives no disconnects, and does no harm.
 func TestASystemConnectionThatIsNone(t *testing.T) {
 	t.Parallel()
 	var log text
@@ -380,7 +383,8 @@ func TestASystemConnectionThatIsNone(t *testing.T) {
 	h := hearing(t, bustest.Conn(t, srv), sys, &log)
 	w := newFake("w")
 	publish(t, nc, beats, w.Next(t))
-	// Who may publish there may speak of disconnects, and of nonsense.
+	// A client that may publish there can send false disconnects and malformed
+	// messages.
 	for _, b := range []string{"", "{}", "[1]", `{"server":{"id":"NDXS"},"client":{"id":-1}}`, `{"server":{"id":"NDXS"},"client":{"id":17,"kind":"Leafnode"}}`} {
 		publish(t, sys, "$SYS.ACCOUNT.APP.DISCONNECT", []byte(b))
 	}
@@ -394,7 +398,7 @@ func TestASystemConnectionThatIsNone(t *testing.T) {
 	awaitBeats(t, h, 3)
 	nobodyLost(t, h, q, 1)
 
-	// One that was closed before is an error, as for the other connection.
+	// A closed connection is an error, as for the main connection.
 	cfg := quickConfig()
 	cfg.System = sys
 	other, err := New(bustest.Conn(t, srv), cfg)
@@ -406,8 +410,8 @@ func TestASystemConnectionThatIsNone(t *testing.T) {
 	}
 }
 
-// The machine's own server: beats stay there, snapshots reach the hub, and a cut
-// uplink kills nobody.
+// The machine's own server is a leaf node: beats stay there, snapshots reach the hub,
+// and a cut uplink makes no worker lost.
 func TestBehindALeaf(t *testing.T) {
 	t.Parallel()
 	var log text
@@ -433,7 +437,7 @@ func TestBehindALeaf(t *testing.T) {
 	defer sys.Close()
 	cfg := quickConfig()
 	cfg.System, cfg.NoExitWatch, cfg.Logger = sys, true, log.Logger(slog.LevelDebug)
-	cfg.Every = hivebeat.MaxEvery // what is sent is due to something
+	cfg.Every = hivebeat.MaxEvery // so that each snapshot has a cause other than the interval
 	h := running(t, bustest.Conn(t, srv), cfg)
 	awaitText(t, &log, "hears workers")
 
@@ -461,7 +465,7 @@ func TestBehindALeaf(t *testing.T) {
 	c.kill()
 	q.await(t, "its death", lostBy("killed", hivebeat.CauseDisconnect))
 
-	// The hub calls a worker's roll, and its beat stays on the machine.
+	// The hub calls the workers' roll, and the answering beat stays on the machine.
 	heard := h.Stats().Beats
 	publish(t, atHub, "hive."+thisHive+".rollcall", []byte("0"))
 	awaitBeats(t, h, heard+1)
@@ -485,7 +489,7 @@ func TestBehindALeaf(t *testing.T) {
 			t.Error("the uplink is cut")
 		}
 		before, heard := len(q.all()), h.Stats().Beats
-		publish(t, wc, "hive."+thisHive+".rollcall", []byte("0")) // the machine goes on
+		publish(t, wc, "hive."+thisHive+".rollcall", []byte("0")) // the machine keeps working
 		awaitBeats(t, h, heard+1)
 		time.Sleep(2500 * time.Millisecond)
 		if n := len(q.all()); n != before {
@@ -511,9 +515,9 @@ func TestBehindALeaf(t *testing.T) {
 	}
 }
 
-// BenchmarkDisconnectToSnapshot is the time from the end of a worker's connection
-// to the snapshot that tells its death, past the window of 2 s. One operation is
-// one death; at most three a second are believed.
+// BenchmarkDisconnectToSnapshot measures the time from the end of a worker's connection
+// to the snapshot that reports the worker as lost, beyond the window of 2 s. One
+// operation is one death; at most three per second are believed.
 func BenchmarkDisconnectToSnapshot(b *testing.B) {
 	srv := bustest.Server(b, bustest.NoJetStream(), withSystem)
 	sys, err := nats.Connect("", srv.SystemOptions()...)

@@ -14,7 +14,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/core"
 )
 
-// stopper is a log that stops the goroutine that writes a certain line, once.
+// stopper is a log handler that stops the goroutine that logs a certain line, once.
 type stopper struct {
 	slog.Handler
 	line  string
@@ -31,8 +31,8 @@ func (s stopper) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A hive that is stopped for a minute believes no death for it, and takes nothing
-// that waited for it for new.
+// A hive that is stopped for a minute declares no worker lost for that, and does not
+// take messages that waited meanwhile for new ones.
 func TestVirtualHiveStoppedForAMinute(t *testing.T) {
 	cfg := quickConfig()
 	s := stopper{line: "message refused", stop: time.Minute, armed: new(atomic.Bool)}
@@ -40,7 +40,7 @@ func TestVirtualHiveStoppedForAMinute(t *testing.T) {
 	virtual(t, cfg, func(t *testing.T, h *Hive, q *queen, beat func(*fake), nc *nats.Conn) {
 		going, gone := newFake("going"), newFake("gone")
 		beat(going)
-		beat(gone) // and never again
+		beat(gone) // never beats again
 		lastGone := time.Now()
 		pass(20 * second)
 		beat(going)
@@ -51,11 +51,11 @@ func TestVirtualHiveStoppedForAMinute(t *testing.T) {
 		publish(t, nc, beats, []byte("not a beat"))
 		synctest.Wait()
 		pass(9 * second)
-		publish(t, nc, beats, going.Next(t)) // it waits for 51 s
+		publish(t, nc, beats, going.Next(t)) // waits for 51 s
 		waited := time.Now()
 		pass(50*second + 990*time.Millisecond)
 		before := len(q.all())
-		pass(10 * time.Millisecond) // the hive goes on
+		pass(10 * time.Millisecond) // the hive runs again
 		pass(100 * time.Millisecond)
 
 		st := h.Stats()
@@ -81,7 +81,7 @@ func TestVirtualHiveStoppedForAMinute(t *testing.T) {
 		if r, _ := worker1(said{Snapshot: h.Snapshot()}, "going"); r.Age > 1 {
 			t.Errorf("%d ms old, and the hive hears again", r.Age)
 		}
-		// A true death is still one: 69 s of its 90 s were left.
+		// A real death is still detected: 69 s of its 90 s were left.
 		pass(67 * second)
 		beat(going)
 		if r, _ := worker1(said{Snapshot: h.Snapshot()}, "gone"); r.Live != hivebeat.Late {
@@ -97,16 +97,16 @@ func TestVirtualHiveStoppedForAMinute(t *testing.T) {
 	})
 }
 
-// Beats that were dropped as they came too fast kill nobody.
+// Dropped beats make no worker lost.
 func TestVirtualDrops(t *testing.T) {
 	cfg := quickConfig()
-	s := stopper{line: "message refused", stop: 1500 * time.Millisecond, armed: new(atomic.Bool)} // too short to be a pause
+	s := stopper{line: "message refused", stop: 1500 * time.Millisecond, armed: new(atomic.Bool)} // too short to count as a pause
 	cfg.Logger = slog.New(s)
 	virtual(t, cfg, func(t *testing.T, h *Hive, _ *queen, beat func(*fake), nc *nats.Conn) {
 		w := newFake("w")
 		w.Every = hivebeat.MillisOf(second)
 		beat(w)
-		for range 3 { // each beat is dropped, and drops are told
+		for range 3 { // a dropped beat each, and a report of drops each
 			s.armed.Store(true)
 			publish(t, nc, beats, []byte("not a beat"))
 			synctest.Wait()

@@ -11,9 +11,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/hivecore"
 )
 
-// What a hive does because its core asks for it.
+// This file carries out what the core asks for.
 
-// urge tells the pulse which snapshots are due.
+// urge reports to the pulse which snapshots are due.
 func (h *Hive) urge(r *hivecore.Ready) {
 	if r.Ended {
 		h.pulse.Ended()
@@ -39,19 +39,20 @@ func (h *Hive) write(ctx context.Context, logs core.Logs) {
 	}
 }
 
-// callRoll asks the workers to beat now, within spread.
+// callRoll asks the workers to beat within spread.
 func (h *Hive) callRoll(spread time.Duration) {
 	h.publish(strconv.AppendInt(nil, spread.Milliseconds(), 10))
 }
 
-// publish sends something to where all workers of this hive hear roll calls.
+// publish sends payload on the subject where all workers of this hive receive roll
+// calls.
 func (h *Hive) publish(payload []byte) {
 	if err := h.nc.Publish(h.subjects.WorkerRollcall(h.cfg.ID), payload); err != nil {
 		h.log.Debug("workers could not be told", slog.Any("err", err))
 	}
 }
 
-// watchProcs begins and ends to watch processes of workers.
+// watchProcs starts and stops watching processes of workers.
 func (h *Hive) watchProcs(list []detector.Watch) {
 	for _, w := range list {
 		switch {

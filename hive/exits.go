@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/procwatch"
 )
 
-// newProcs returns what watches processes, and nil if none can be.
+// newProcs returns the watcher of processes, or nil if the hive can watch none.
 func newProcs(cfg Config, ns string) *procwatch.Watcher[detector.Process] {
 	if cfg.NoExitWatch || ns == "" {
 		return nil
@@ -20,7 +20,7 @@ func newProcs(cfg Config, ns string) *procwatch.Watcher[detector.Process] {
 	return procwatch.New[detector.Process](procwatch.Config{Max: hivebeat.MaxWorkers, Logger: cfg.Logger})
 }
 
-// self returns the process id of this hive, and 0 where nothing watches processes.
+// self returns the process id of this hive, or 0 if it watches no processes.
 func (h *Hive) self() uint64 {
 	if h.procs == nil {
 		return 0
@@ -28,8 +28,8 @@ func (h *Hive) self() uint64 {
 	return uint64(os.Getpid())
 }
 
-// watchExits begins to watch the processes of workers, if that is possible here.
-// What ended comes by the channel, once its last words are in the channel of beats.
+// watchExits starts to watch the processes of workers, if that is possible here. The
+// channel yields ended processes once their last messages are in the channel of beats.
 func (h *Hive) watchExits(ctx context.Context, wg *sync.WaitGroup) <-chan []detector.Exit {
 	if h.procs == nil {
 		return nil
@@ -62,8 +62,9 @@ func (h *Hive) watchExits(ctx context.Context, wg *sync.WaitGroup) <-chan []dete
 	return exits
 }
 
-// awaitLastWords waits until everything that was sent so far has come in, as far as
-// that can be told. While NATS is away nothing comes.
+// awaitLastWords waits until this hive has received everything that was sent before the
+// call. It makes its best effort within hivecore.LastWordsWithin, and does not wait while
+// NATS is away.
 func (h *Hive) awaitLastWords(ctx context.Context) {
 	if !h.nc.IsConnected() {
 		return

@@ -18,7 +18,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// canWatch skips where processes are not told by their namespace.
+// canWatch skips the test where no processes can be watched.
 func canWatch(t testing.TB) {
 	t.Helper()
 	if bootid.Namespace() == "" || runtime.GOOS == "windows" {
@@ -26,7 +26,7 @@ func canWatch(t testing.TB) {
 	}
 }
 
-// watcher is a running hive, and who hears it.
+// watcher returns a running hive, and a subscriber to its snapshots.
 func watcher(t *testing.T, change func(*Config)) (*embedded.Server, *nats.Conn, *Hive, *queen) {
 	t.Helper()
 	canWatch(t)
@@ -42,7 +42,7 @@ func watcher(t *testing.T, change func(*Config)) (*embedded.Server, *nats.Conn, 
 	return srv, nc, h, q
 }
 
-// lostBy is a snapshot that says lost, and why.
+// lostBy matches a snapshot in which the worker is lost with this cause.
 func lostBy(id string, cause hivebeat.Cause) func(said) bool {
 	return func(s said) bool {
 		w, ok := worker1(s, id)
@@ -84,7 +84,7 @@ func TestAKilledWorkerIsLostAtOnce(t *testing.T) {
 	}
 }
 
-// Who says goodbye and ends is never lost, however soon after it ends.
+// A worker that says goodbye and ends is never lost, however soon it ends.
 func TestGoodbyeThenExitIsNoDeath(t *testing.T) {
 	srv, _, h, q := watcher(t, nil)
 	const rounds, many = 4, 6
@@ -122,7 +122,7 @@ func TestGoodbyeThenExitIsNoDeath(t *testing.T) {
 	}
 }
 
-// The same number in another namespace is another process.
+// The same pid in another namespace is another process.
 func TestAProcessOfAnotherNamespaceIsNotWatched(t *testing.T) {
 	_, nc, h, q := watcher(t, nil)
 	c := newChild(t, processSleeps, "", "")
@@ -135,7 +135,7 @@ func TestAProcessOfAnotherNamespaceIsNotWatched(t *testing.T) {
 	awaitWatched(t, h, 1)
 	c.kill()
 	q.await(t, "the death of the near one", lostBy("near", hivebeat.CauseExit))
-	publish(t, nc, beats, far.Next(t)) // heard after whatever was judged
+	publish(t, nc, beats, far.Next(t)) // received after any verdict on it
 	awaitBeats(t, h, 4)
 	for _, w := range h.Snapshot().Workers {
 		if w.Worker != "near" && w.Live != hivebeat.Alive {
@@ -144,7 +144,7 @@ func TestAProcessOfAnotherNamespaceIsNotWatched(t *testing.T) {
 	}
 }
 
-// The process of a wrapper ends, and its child beats on: the verdict was wrong, is
+// The process of a wrapper ends, and its child keeps beating: the verdict was wrong, is
 // counted as such, and is not repeated.
 func TestTheEndOfAWrapperIsDisproved(t *testing.T) {
 	_, nc, h, q := watcher(t, nil)
@@ -156,7 +156,7 @@ func TestTheEndOfAWrapperIsDisproved(t *testing.T) {
 	q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
 	bustest.Eventually(t, patience, func() (bool, string) {
 		f.Boot = bootid.Clock()
-		publish(t, nc, beats, f.Next(t)) // in the millisecond of the end it counts as before
+		publish(t, nc, beats, f.Next(t)) // a beat in the millisecond of the end counts as sent before it
 		w := h.Snapshot().Workers[0]
 		return w.Live == hivebeat.Alive, fmt.Sprintf("%+v", w)
 	})
@@ -171,7 +171,7 @@ func TestTheEndOfAWrapperIsDisproved(t *testing.T) {
 	}
 }
 
-// A new life is not ended by the end of the one before.
+// The end of an earlier incarnation does not end the new one.
 func TestTheEndOfTheLifeBeforeChangesNothing(t *testing.T) {
 	_, nc, h, q := watcher(t, nil)
 	before, now, other := newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", "")
@@ -192,7 +192,8 @@ func TestTheEndOfTheLifeBeforeChangesNothing(t *testing.T) {
 	q.await(t, "its own death", lostBy("w", hivebeat.CauseExit))
 }
 
-// A worker that ended before its beat was heard is lost as soon as that is heard.
+// A worker that ended before its beat was received is lost as soon as the beat is
+// received.
 func TestAWorkerThatHasEndedAlready(t *testing.T) {
 	_, nc, _, q := watcher(t, nil)
 	c := newChild(t, processSleeps, "", "")
@@ -201,7 +202,8 @@ func TestAWorkerThatHasEndedAlready(t *testing.T) {
 	q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
 }
 
-// Whose id is used by a process that began after the beat has ended too.
+// A worker whose pid belongs to a process that started after the beat has ended as
+// well.
 func TestAProcessThatBeganAfterTheBeatIsAnotherOne(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("no clock of start times")
@@ -215,7 +217,7 @@ func TestAProcessThatBeganAfterTheBeatIsAnotherOne(t *testing.T) {
 	c := newChild(t, processSleeps, "", "")
 	f := fakeOf(c, "w")
 	h.mu.Lock()
-	ok := h.core.Beat(known, beats, f.Next(t)) // a beat of the one that had the id before
+	ok := h.core.Beat(known, beats, f.Next(t)) // of the process that had the pid before
 	watches := h.core.Ready().Watches
 	h.mu.Unlock()
 	if !ok || len(watches) != 1 {
@@ -251,7 +253,7 @@ func TestAnExitWhileNATSIsAway(t *testing.T) {
 	q.await(t, "its death", lostBy("w", hivebeat.CauseExit))
 }
 
-// A NATS that takes everything and answers nothing holds nobody up.
+// A NATS that accepts everything and answers nothing blocks nothing.
 func TestAnExitWhileNATSHangs(t *testing.T) {
 	canWatch(t)
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -309,7 +311,7 @@ func TestNoExitWatch(t *testing.T) {
 	}
 }
 
-// The hive does not wait for its own end.
+// The hive does not watch its own process.
 func TestTheHivesOwnProcessIsNotWatched(t *testing.T) {
 	_, nc, h, _ := watcher(t, nil)
 	f := newFake("w")
@@ -321,7 +323,7 @@ func TestTheHivesOwnProcessIsNotWatched(t *testing.T) {
 	}
 }
 
-// A worker that hangs is told as such, by its own limit, and lives.
+// A worker that hangs is reported as stalled, by its own limit, and stays alive.
 func TestAStalledWorkerIsTold(t *testing.T) {
 	_, nc, h, q := watcher(t, func(c *Config) { c.StallAfter = time.Hour })
 	f := newFake("w")
@@ -345,7 +347,7 @@ func TestAStalledWorkerIsTold(t *testing.T) {
 	}
 }
 
-// A goodbye that is here, and was not heard yet, is heard before the end is judged.
+// A goodbye that has arrived is handled before the end of the process is judged.
 func TestWhoWaitsToSayGoodbyeIsNotDead(t *testing.T) {
 	canWatch(t)
 	l, waiting := turning(t)

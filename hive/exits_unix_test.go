@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// A process that is stopped has not ended.
+// A stopped process has not ended.
 func TestAStoppedProcessIsNoExit(t *testing.T) {
 	_, nc, h, q := watcher(t, nil)
 	stopped, dies := newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", "")
@@ -20,7 +20,7 @@ func TestAStoppedProcessIsNoExit(t *testing.T) {
 	publish(t, nc, beats, fakeOf(dies, "dies").Next(t))
 	awaitWatched(t, h, 2)
 	stopped.signal(t, syscall.SIGSTOP)
-	dies.kill() // what would be told of the other is told by then
+	dies.kill() // by the time this end is reported, that of the other would be as well
 	s := q.await(t, "a death", lostBy("dies", hivebeat.CauseExit))
 	if w, _ := worker1(s, "stopped"); w.Live != hivebeat.Alive || h.Stats().Watched != 1 {
 		t.Errorf("the stopped one is %s, cause %s", w.Live, w.Cause)
@@ -29,8 +29,8 @@ func TestAStoppedProcessIsNoExit(t *testing.T) {
 	q.await(t, "its own death", lostBy("stopped", hivebeat.CauseExit))
 }
 
-// The kernel is faster than a slow line: a goodbye that is still on its way when
-// the process has ended is heard first.
+// The kernel is faster than a slow link: a goodbye that is still under way when the
+// process has ended is handled first.
 func TestAGoodbyeOnASlowLineIsHeardFirst(t *testing.T) {
 	canWatch(t)
 	srv := bustest.Server(t, bustest.NoJetStream())

@@ -12,10 +12,10 @@ const (
 	every    = sample.Every
 )
 
-// t0 is when time begins in a test that makes its own.
+// t0 is the start of time in tests that set the time themselves.
 var t0 = time.Now()
 
-// fake is a worker as the wire shows it.
+// fake is a worker as seen on the wire.
 type fake = sample.Worker
 
 var newFake = sample.NewWorker

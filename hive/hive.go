@@ -1,15 +1,15 @@
-// Package hive runs the hive of a machine: it hears the beats of the machine's
-// workers, judges by their silence who is alive, adds what it sees of the machine
-// itself, and sends the queen one snapshot of it all.
+// Package hive runs the hive of a machine. A hive receives the beats of the machine's
+// workers, judges by their silence which are alive, adds the facts of the machine, and
+// sends all of this to the queen in one snapshot.
 //
-// A hive judges only while it can hear, and knows that it does: while NATS is
-// away, or after the hive itself was stopped, starved or told of dropped messages,
-// nobody is late or lost, and the time is credited to all once it hears again. A
-// hive that has just begun knows nobody; until it is warm an absent worker is no
-// evidence.
+// A hive judges only while it knows that messages reach it. While NATS is away, or
+// after the hive itself was stopped or starved or had messages dropped, no worker
+// becomes late or lost. Once the hive knows again that messages reach it, it credits
+// that time to all deadlines. A hive that has just started knows no workers; until it
+// is warm, the absence of a worker is no evidence.
 //
 // What a hive knows, and when and how it judges, is in internal/hivecore, which is
-// pure. One goroutine drives that, and does what it asks for (loop.go).
+// pure. One goroutine drives it and carries out its requests (loop.go).
 package hive
 
 import (
@@ -34,11 +34,12 @@ import (
 )
 
 const (
-	pendingCalls = 16 // roll calls that wait; what comes on top is dropped
+	pendingCalls = 16 // roll calls that wait; NATS drops any beyond
 
 	byeStopped = "stopped"
 
-	// defaultMaxPayload is the server's default, for as long as none was reached.
+	// defaultMaxPayload is the server's default, used until the hive has reached a
+	// server.
 	defaultMaxPayload = 1 << 20
 )
 
@@ -47,24 +48,24 @@ type Hive struct {
 	cfg      Config
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
-	subject  string // of snapshots
+	subject  string // where snapshots are published
 	log      *slog.Logger
 	ns       string
 	inc      uint64
 	pulse    *bus.Pulse[[][]byte]
-	procs    *procwatch.Watcher[detector.Process] // nil: none are watched
+	procs    *procwatch.Watcher[detector.Process] // nil: no process is watched
 	machine  machine
 	table    procTable
-	readings chan []detector.Reading // of processes: the newest
+	readings chan []detector.Reading // of processes; holds the newest list only
 	sizes    sizes
 
 	mu      sync.Mutex
 	core    *hivecore.Core
 	subs    []*nats.Subscription
-	dropped uint64 // of subscriptions that are gone
+	dropped uint64 // messages, on subscriptions that are closed
 	phase   phase
-	done    chan struct{} // closed when Run has ended, or can not begin any more
-	err     error         // of Run, once done
+	done    chan struct{} // closed when Run has ended, or can no longer begin
+	err     error         // from Run, valid once done is closed
 }
 
 type phase uint8
@@ -75,9 +76,9 @@ const (
 	phaseDone
 )
 
-// New returns a hive that begins with Run. It borrows nc, and neither closes it
-// nor replaces its handlers; nc need not be connected yet. An error names the
-// field of cfg that is wrong.
+// New returns a hive; Run starts it. The hive borrows nc: it neither closes it nor
+// replaces its handlers. nc need not be connected yet. An error names the field of cfg
+// that is invalid.
 func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 	if nc == nil {
 		return nil, errors.New("hive: no connection")
@@ -130,10 +131,10 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 	return h, nil
 }
 
-// Run hears, judges and sends until ctx ends or Stop is called, or the connection
-// is closed, which is an error. Before it returns it sends a last snapshot, which
-// says that the hive leaves in order; it returns an error if that could not be
-// sent. It works once: then, and after Stop, it returns hivebeat.ErrStopped.
+// Run receives, judges and sends until ctx ends, Stop is called, or the connection is
+// closed, which is an error. Before it returns it sends a last snapshot, which says
+// that the hive leaves in order; it returns an error if it cannot send that. Run works
+// once: after it has returned, or after Stop, it returns hivebeat.ErrStopped.
 func (h *Hive) Run(ctx context.Context) error {
 	h.mu.Lock()
 	switch h.phase {
@@ -162,9 +163,9 @@ func (h *Hive) run(ctx context.Context) error {
 	if err := h.subscribe(beats, calls); err != nil {
 		return err
 	}
-	h.recall(ctx) // before a snapshot of ours takes its place
+	h.recall(ctx) // before our own snapshot replaces it
 
-	// The last snapshot is built after ctx ended: what feeds it ends after it.
+	// The last snapshot is built after ctx ended, so its sources must outlive ctx.
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	outer, fail := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
@@ -192,7 +193,7 @@ func (h *Hive) run(ctx context.Context) error {
 	switch {
 	case heard != nil:
 		return heard
-	case errors.Is(err, hivebeat.ErrStopped): // Stop came first
+	case errors.Is(err, hivebeat.ErrStopped): // Stop was called first
 		return nil
 	case err != nil:
 		return fmt.Errorf("hive: %w", err)
@@ -200,10 +201,10 @@ func (h *Hive) run(ctx context.Context) error {
 	return nil
 }
 
-// Stop makes Run send the last snapshot and return, and waits for that; ctx
-// bounds the wait as well as the last snapshot. It may be called any number of
-// times, and before Run, which then never begins. It returns the error of Run, or
-// of ctx if that ended first.
+// Stop makes Run send the last snapshot and return, and waits for that. ctx bounds both
+// the wait and the last snapshot. Stop may be called any number of times, and before
+// Run, which then returns without starting. It returns the error of Run, or that of ctx
+// if ctx ended first.
 func (h *Hive) Stop(ctx context.Context) error {
 	h.mu.Lock()
 	if h.phase == phaseNew {
@@ -211,12 +212,12 @@ func (h *Hive) Stop(ctx context.Context) error {
 		close(h.done)
 	}
 	h.mu.Unlock()
-	_ = h.pulse.Stop(ctx) // Run returns its error
+	_ = h.pulse.Stop(ctx) // Run returns the error
 	select {
 	case <-h.done:
 	case <-ctx.Done():
 		select {
-		case <-h.done: // both: what was done counts
+		case <-h.done: // both are ready: the result counts
 		default:
 			return ctx.Err()
 		}
@@ -255,7 +256,7 @@ func (h *Hive) unsubscribe() {
 	defer h.mu.Unlock()
 	h.dropped = h.droppedLocked()
 	for _, sub := range h.subs {
-		_ = sub.Unsubscribe() // fails only on a connection that is closed
+		_ = sub.Unsubscribe() // fails only on a closed connection
 	}
 	h.subs = nil
 }
@@ -270,7 +271,7 @@ func (h *Hive) droppedLocked() uint64 {
 	return n
 }
 
-// head returns the snapshot as it is now, with all workers.
+// head returns the current snapshot, with all workers.
 func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 	s := hivebeat.Snapshot{
 		V: hivebeat.Version, Hive: h.cfg.ID, Inc: h.inc, Every: hivebeat.MillisOf(h.cfg.Every), Sent: now.UnixMilli(),
@@ -282,14 +283,14 @@ func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 	h.core.Fill(now, &s)
 	h.table.fill(s.Workers, h.ns, now)
 	for i := range s.Workers {
-		if w := &s.Workers[i]; w.Host == s.Host.Name { // the snapshot says it once for all of them
+		if w := &s.Workers[i]; w.Host == s.Host.Name { // the snapshot has it once for all workers
 			w.Host = ""
 		}
 	}
 	return s
 }
 
-// build makes the messages of the next snapshot.
+// build encodes the next snapshot into messages.
 func (h *Hive) build(why bus.Why) ([][]byte, error) {
 	h.mu.Lock()
 	h.core.Number()
@@ -315,8 +316,8 @@ func (h *Hive) build(why bus.Why) ([][]byte, error) {
 	return list, nil
 }
 
-// reachable returns an error while NATS is away: a borrowed connection may have a
-// buffer, which would send old snapshots once it is back.
+// reachable returns an error while NATS is away. A borrowed connection may have a
+// reconnect buffer, which would send outdated snapshots once NATS is back.
 func (h *Hive) reachable() error {
 	switch {
 	case h.nc.IsClosed():
@@ -341,11 +342,11 @@ func (h *Hive) send(list [][]byte) error {
 	return nil
 }
 
-// Resend sends a fresh snapshot soon. It is for who knows that those before may not
-// have arrived, though this hive's connection was there: behind a leaf node that
-// was cut off its hub.
+// Resend sends a fresh snapshot soon. Call it when earlier snapshots may not have
+// arrived although this hive's connection was up, such as behind a leaf node that lost
+// its hub.
 func (h *Hive) Resend() { h.pulse.Reconnected() }
 
-// Snapshot returns what the hive knows now, all workers in one page, with the seq
-// of the last snapshot that was built. Its maps and slices are to be read only.
+// Snapshot returns what the hive knows now, with all workers in one page and the seq of
+// the last snapshot that was built. The caller must not modify its maps and slices.
 func (h *Hive) Snapshot() hivebeat.Snapshot { return h.head(time.Now()) }

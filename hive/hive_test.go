@@ -153,7 +153,7 @@ func TestHiveHearsAndTells(t *testing.T) {
 	awaitText(t, &log, "kind=left")
 }
 
-// A reply subject is a question whether anybody listens: a hive answers none.
+// A reply subject asks for an answer from any responder: a hive sends none.
 func TestHiveAnswersNobody(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc := bustest.Conn(t, srv)
@@ -186,7 +186,7 @@ func TestHiveAnswersNobody(t *testing.T) {
 	}
 }
 
-// inbox makes nc subscribe to its inbox, as it does with its first request.
+// inbox makes nc subscribe to its inbox, as its first request would.
 func inbox(t *testing.T, nc *nats.Conn) {
 	t.Helper()
 	if _, err := nc.Request("nobody.is.there", nil, patience); !errors.Is(err, nats.ErrNoResponders) {
@@ -256,8 +256,7 @@ func TestClosedConnectionEndsTheHive(t *testing.T) {
 	}
 }
 
-// What comes from outside can not stop a hive, and each refusal is counted by its
-// reason.
+// No message can stop a hive, and each refusal is counted by its reason.
 func TestBadBeatsOverNATS(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc := bustest.Conn(t, srv)
@@ -298,9 +297,9 @@ func TestBadBeatsOverNATS(t *testing.T) {
 	send(beats, hivebeat.RefusedOlder, with(func(f *fake) { f.Inc -= 1_000_000 }))
 	send("queen.rollcall", hivebeat.RefusedMalformed, []byte("soon"))
 
-	publish(t, nc, beats+".w", f.Next(t)) // and the hive goes on
+	publish(t, nc, beats+".w", f.Next(t)) // and the hive keeps working
 	awaitBeats(t, h, 2)
-	bustest.Eventually(t, patience, func() (bool, string) { // the roll call has a channel of its own
+	bustest.Eventually(t, patience, func() (bool, string) { // roll calls have a separate channel
 		got := h.Stats().Reasons
 		return fmt.Sprint(got) == fmt.Sprint(want), fmt.Sprintf("refused %v, want %v", got, want)
 	})
@@ -311,12 +310,13 @@ func TestBadBeatsOverNATS(t *testing.T) {
 	if w := h.Snapshot().Workers[0]; w.Live != hivebeat.Alive || w.Seq != f.Seq || w.N != 1 {
 		t.Errorf("record %+v", w)
 	}
-	if n := strings.Count(log.String(), "messages refused"); n != len(want)-1 { // one line for each reason but stale
+	if n := strings.Count(log.String(), "messages refused"); n != len(want)-1 { // one line per reason except stale
 		t.Errorf("%d lines for %d reasons:\n%s", n, len(want)-1, log.String())
 	}
 }
 
-// A hive tells a worker that it refuses, and reads in its own log that a queen refuses it.
+// A hive notifies a worker that it refuses, and logs the notice of a queen that refuses
+// it.
 func TestRefusalsAreTold(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc, near := bustest.Conn(t, srv), bustest.Conn(t, srv)
@@ -341,7 +341,7 @@ func TestRefusalsAreTold(t *testing.T) {
 	var n hivebeat.Notice
 	bustest.Eventually(t, patience, func() (bool, string) {
 		publish(t, near, beats, f.Next(t))
-		m, err := calls.NextMsg(150 * time.Millisecond) // longer than half of its promise
+		m, err := calls.NextMsg(150 * time.Millisecond) // longer than half of the worker's promise
 		if err != nil {
 			return false, err.Error()
 		}
@@ -365,7 +365,7 @@ func TestRefusalsAreTold(t *testing.T) {
 		return strings.Contains(log.String(), "messages of this hive are refused") && strings.Contains(log.String(), "believed=77"), log.String()
 	})
 	publish(t, near, "queen.rollcall."+thisHive, []byte("soon"))
-	bustest.Eventually(t, patience, func() (bool, string) { // after them
+	bustest.Eventually(t, patience, func() (bool, string) { // arrives after the notices
 		return h.Stats().Reasons[hivebeat.RefusedMalformed] == 1, fmt.Sprint(h.Stats().Reasons)
 	})
 	if s := log.String(); strings.Count(s, "messages of this hive") != 1 {
@@ -420,7 +420,7 @@ func TestNATSNotThereAtStart(t *testing.T) {
 	awaitText(t, &log, "hears workers")
 }
 
-// TestVirtualNATSGoneForTwoMinutes looks at the verdicts.
+// TestVirtualNATSGoneForTwoMinutes covers the verdicts.
 func TestNATSGoneAndBack(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	proxy := bustest.NewProxy(t, srv.URL())
@@ -516,8 +516,8 @@ func TestFiveThousandWorkersPastMaxPayload(t *testing.T) {
 	}
 }
 
-// resend sends a beat of those that the hive does not know, as their next
-// interval would. It reports false.
+// resend sends a beat of each worker that the hive does not know, as its next interval
+// would. It returns false.
 func resend(t *testing.T, nc *nats.Conn, h *Hive, fakes []*fake) bool {
 	known := map[string]bool{}
 	for _, w := range h.Snapshot().Workers {
@@ -531,7 +531,7 @@ func resend(t *testing.T, nc *nats.Conn, h *Hive, fakes []*fake) bool {
 	return false
 }
 
-// A hive that begins anew knows nobody. It says so, and asks.
+// A hive that restarts knows no workers. It says so, and calls the roll.
 func TestHiveRestarted(t *testing.T) {
 	srv := bustest.Server(t)
 	near := bustest.Conn(t, srv)
@@ -550,7 +550,7 @@ func TestHiveRestarted(t *testing.T) {
 	kv := bucket(t, near)
 
 	first := running(t, bustest.Conn(t, srv), quickConfig())
-	s := q.await(t, "the worker", withWorker("w", hivebeat.Alive)) // by roll call alone
+	s := q.await(t, "the worker", withWorker("w", hivebeat.Alive)) // by the roll call alone
 	s.Warm = true
 	keep(t, kv, s.Snapshot)
 	if err := first.Stop(t.Context()); err != nil {
@@ -583,7 +583,7 @@ func TestHiveRestarted(t *testing.T) {
 	awaitText(t, &log, "knows its last snapshot")
 }
 
-// A last snapshot is taken over as a whole, or says nothing.
+// A last snapshot is used as a whole or not at all.
 func TestLastSnapshotThatIsWorthNothing(t *testing.T) {
 	srv := bustest.Server(t)
 	near := bustest.Conn(t, srv)
@@ -629,7 +629,7 @@ func TestLastSnapshotThatIsWorthNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.recall(t.Context())
-		if taken := len(h.core.Ready().Logs) == 1; taken != c.want { // which says so
+		if taken := len(h.core.Ready().Logs) == 1; taken != c.want { // a log line reports that it was used
 			t.Errorf("%s: taken %t, want %t", c.name, taken, c.want)
 		}
 	}
@@ -668,8 +668,8 @@ func keepAs(t *testing.T, kv jetstream.KeyValue, key string, s hivebeat.Snapshot
 	}
 }
 
-// More beats than are heard in time are dropped and counted, and nothing else
-// happens.
+// Beats that come faster than the hive handles them are dropped and counted, without
+// further effects.
 func TestFlood(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc, near := bustest.Conn(t, srv), bustest.Conn(t, srv)
@@ -680,7 +680,7 @@ func TestFlood(t *testing.T) {
 	msg := f.Next(t)
 	at := strings.Index(string(msg), "\xa3seq\xcf") + 5
 	var sent uint64
-	h.mu.Lock() // it hears nothing
+	h.mu.Lock() // blocks the hive
 	for range 3 * core.PendingBeats {
 		sent++
 		binary.BigEndian.PutUint64(msg[at:], 1<<40+sent)
@@ -689,7 +689,7 @@ func TestFlood(t *testing.T) {
 		}
 	}
 	bustest.Flush(t, near)
-	bustest.Flush(t, nc) // all of it is in, or dropped
+	bustest.Flush(t, nc) // every beat has arrived or was dropped
 	h.mu.Unlock()
 	bustest.Eventually(t, patience, func() (bool, string) {
 		s := h.Stats()

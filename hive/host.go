@@ -16,19 +16,19 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// firstCPU is what the first reading takes for the average of cpu, which has nothing
-// before it to compare with: 0 would say that the machine is idle.
+// firstCPU is how long the first reading measures the CPU usage. It has no earlier
+// reading to compare with, and 0 would say that the machine is idle.
 const firstCPU = 200 * time.Millisecond
 
-// hostReader reads the facts of this machine. It keeps the CPU times of the last
-// reading, so that cpu is the average since then, and shares them with nobody.
+// hostReader reads the facts of this machine. It keeps the CPU times of its previous
+// reading and shares them with no other reader, so cpu is the average since that reading.
 type hostReader struct {
 	last  cpu.TimesStat
 	known bool
 }
 
-// read reads what it can: an error names the facts that are missing, and it is
-// one only if nothing could be read. The first reading takes firstCPU longer.
+// read returns the facts that it can read. It returns an error, which names the missing
+// facts, only if all of them are missing. The first call takes firstCPU longer.
 func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 	h := hivebeat.Host{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: uint64(runtime.NumCPU())}
 	h.Name, _ = os.Hostname()
@@ -42,7 +42,7 @@ func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 	if n, err := cpu.CountsWithContext(ctx, true); err == nil && n > 0 {
 		h.CPUs = uint64(n)
 	}
-	if runtime.GOOS != "windows" { // has none; gopsutil would start a goroutine that never ends
+	if runtime.GOOS != "windows" { // Windows has none; gopsutil would start a goroutine that never ends
 		if l, err := load.AvgWithContext(ctx); note("load", err) {
 			h.Load1 = l.Load1
 		}
@@ -58,7 +58,7 @@ func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 		r.last, r.known = first, err == nil
 		select {
 		case <-time.After(firstCPU):
-		case <-ctx.Done(): // the rest fails, and says so
+		case <-ctx.Done(): // the second reading fails, and reports it
 		}
 	}
 	if t, err := cpuTimes(ctx); note("cpu", err) {
@@ -73,11 +73,11 @@ func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 	return h, nil
 }
 
-// busy returns the percent of time that all CPUs together were not idle between
-// two readings.
+// busy returns the percentage of time between two readings that the CPUs were not idle,
+// averaged over all CPUs.
 func busy(from, to cpu.TimesStat) float64 {
 	total := func(t cpu.TimesStat) float64 {
-		// Guest time is in User and Nice already.
+		// User and Nice include guest time.
 		return t.User + t.System + t.Idle + t.Nice + t.Iowait + t.Irq + t.Softirq + t.Steal
 	}
 	all := total(to) - total(from)
@@ -88,7 +88,7 @@ func busy(from, to cpu.TimesStat) float64 {
 	return min(100, max(0, 100*(all-idle)/all))
 }
 
-// cpuTimes returns what all CPUs together did since the machine began.
+// cpuTimes returns the times of all CPUs together since the machine started.
 func cpuTimes(ctx context.Context) (cpu.TimesStat, error) {
 	t, err := cpu.TimesWithContext(ctx, false)
 	switch {

@@ -12,11 +12,11 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// recallWithin bounds how long the first snapshot waits for the last one that a
-// queen kept of this hive.
+// recallWithin bounds how long the first snapshot waits for recall.
 const recallWithin = 500 * time.Millisecond
 
-// recall reads the last snapshot that a queen kept of this hive, for the core to judge.
+// recall reads the last snapshot that a queen stored for this hive, and passes it to
+// the core to judge.
 func (h *Hive) recall(ctx context.Context) {
 	if !h.nc.IsConnected() {
 		return
@@ -42,7 +42,8 @@ func (h *Hive) recall(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		// By the server's clock alone; a marker of a key that expired has no payload.
+		// Stored is by the server's clock alone. The marker of an expired key has no
+		// payload.
 		now := time.Now()
 		e := ledger.Entry{Payload: m.Data, Stored: max(0, s.CachedInfo().TimeStamp.Add(now.Sub(asked)).Sub(m.Time))}
 		if ttl, err := time.ParseDuration(m.Header.Get(jetstream.MsgTTLHeader)); err == nil {

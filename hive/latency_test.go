@@ -14,12 +14,12 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
-	fabric "github.com/beatfabric/hivebeat/queen" // queen is a rig of these tests
+	fabric "github.com/beatfabric/hivebeat/queen" // queen is a type of these tests
 )
 
-// BenchmarkKillToEvent is the time from kill -9 of a worker's process, or from its
-// SIGTERM, to its event at a plain subscriber of queen.events.>, over TCP, with a
-// queen that keeps its events in JetStream:
+// BenchmarkKillToEvent measures the time from kill -9 of a worker's process, or from
+// its SIGTERM, to its event at a plain subscriber of queen.events.>, over TCP, with a
+// queen that stores its events in JetStream:
 //
 //	go test -run xxx -bench KillToEvent -benchtime 1x ./hive
 func BenchmarkKillToEvent(b *testing.B) {
@@ -46,8 +46,8 @@ func BenchmarkKillToEvent(b *testing.B) {
 	}
 }
 
-// killToEvent kills workers of many hives one after the other. A hive tells twenty
-// ends in a burst, and two a second from then on: each has three that die.
+// killToEvent kills workers of many hives one after the other. A hive reports twenty
+// ends in a burst, and two per second from then on: so each hive loses only three.
 func killToEvent(b *testing.B, what string, kill syscall.Signal, kind hivebeat.Kind) (all []time.Duration) {
 	const hives, each = 34, 3
 	canWatch(b)

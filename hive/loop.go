@@ -18,14 +18,14 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// loop hands the core of a hive what comes in, in turns, and does what that asks for.
-// What is to be judged, and when, is the core's business.
+// loop passes inputs to the core of a hive, one turn each, and carries out what the
+// core asks for. What to judge, and when, is up to the core.
 type loop struct {
 	*Hive
 	link  *link.Link
 	beats <-chan *nats.Msg
 	wake  *time.Timer
-	armed time.Time // what wake is set to
+	armed time.Time // when wake fires
 	heard []*nats.Msg
 }
 
@@ -77,12 +77,12 @@ func newLoop(h *Hive, outside *link.Link, beats <-chan *nats.Msg) *loop {
 	return &loop{Hive: h, link: outside, beats: beats, wake: time.NewTimer(0), heard: make([]*nats.Msg, 0, core.Batch)}
 }
 
-// hearBeats takes m, and as many of the beats that wait behind it as fit a batch: a wide
-// select costs more than a beat.
+// hearBeats handles m, and as many of the waiting beats behind it as fit a batch: a
+// wide select costs more than a beat.
 func (l *loop) hearBeats(ctx context.Context, m *nats.Msg) error {
 	debug := l.log.Enabled(ctx, slog.LevelDebug)
 	heard := l.heard[:0]
-	now := time.Now() // the time of m: those behind it look older by what the batch takes
+	now := time.Now() // when m was taken; the beats behind it look older by the time that the batch takes
 	l.mu.Lock()
 	for more := min(len(l.beats), core.Batch-1); ; more-- {
 		if l.core.Beat(now, m.Subject, m.Data) && debug {
@@ -101,7 +101,7 @@ func (l *loop) hearBeats(ctx context.Context, m *nats.Msg) error {
 	return l.do(ctx, &r)
 }
 
-// turn takes an input other than a beat. All beats that wait come first, so that no
+// turn handles an input other than a beat. All waiting beats come first, so that no
 // worker is judged while its beat waits.
 func (l *loop) turn(ctx context.Context, input func(now time.Time, dropped uint64)) error {
 	for n := len(l.beats); n > 0; n -= core.Batch {
@@ -117,10 +117,10 @@ func (l *loop) turn(ctx context.Context, input func(now time.Time, dropped uint6
 	return l.do(ctx, &r)
 }
 
-// called takes a roll call of a queen, or what it says of this hive.
+// called handles a queen's roll call, or a notice of a queen about this hive.
 func (h *Hive) called(now time.Time, m *nats.Msg) {
 	if n, ok := hivebeat.ParseNotice(m.Data); ok {
-		if n.ID == h.cfg.ID && n.Inc == h.inc { // else it is for another process
+		if n.ID == h.cfg.ID && n.Inc == h.inc { // otherwise it is for another process
 			h.core.Noticed(now, n)
 		}
 		return
@@ -132,7 +132,7 @@ func (h *Hive) called(now time.Time, m *nats.Msg) {
 	}
 }
 
-// do does what the core asks for.
+// do carries out what the core asks for.
 func (l *loop) do(ctx context.Context, r *hivecore.Ready) error {
 	l.watchProcs(r.Watches)
 	l.urge(r)

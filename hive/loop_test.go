@@ -15,8 +15,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/link"
 )
 
-// turning is the loop of a hive that is connected, for a test that takes the turns
-// itself, and its channel of beats.
+// turning returns the loop of a connected hive, whose turns the test takes itself, and
+// its channel of beats.
 func turning(t testing.TB) (*loop, chan *nats.Msg) {
 	t.Helper()
 	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
@@ -35,7 +35,7 @@ func turning(t testing.TB) (*loop, chan *nats.Msg) {
 	return l, waiting
 }
 
-// Whoever waits to be heard is heard before anybody is judged, however many wait.
+// All waiting beats are handled before any worker is judged, however many wait.
 func TestWhoWaitsToBeHeardIsNotLate(t *testing.T) {
 	l, waiting := turning(t)
 	const many = 3*core.Batch + 1
@@ -60,7 +60,7 @@ func TestWhoWaitsToBeHeardIsNotLate(t *testing.T) {
 	}
 }
 
-// A wake-up takes a batch, and leaves what waits behind it to the next one.
+// A wake-up handles one batch, and leaves the other beats to the next one.
 func TestAWakeUpTakesABatch(t *testing.T) {
 	l, waiting := turning(t)
 	f := newFake("w")
@@ -77,7 +77,8 @@ func TestAWakeUpTakesABatch(t *testing.T) {
 	}
 }
 
-// BenchmarkTurn is a beat from the channel to the registry, where so many wait.
+// BenchmarkTurn measures a beat from the channel to the registry, with batch beats
+// waiting.
 func BenchmarkTurn(b *testing.B) {
 	for _, batch := range []int{1, core.Batch} {
 		b.Run(fmt.Sprintf("waiting=%d", batch), func(b *testing.B) {

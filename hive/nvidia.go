@@ -14,21 +14,21 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// nvidia reads GPUs by nvidia-smi. The zero value looks for it in the PATH.
+// nvidia reads GPUs with nvidia-smi. The zero value looks it up in the PATH.
 type nvidia struct {
 	path string
 }
 
-// The fields asked for. A name may hold a comma, so it stands last.
+// The queried fields. A name may contain a comma, so it comes last.
 const (
 	gpuFields = "uuid,index,memory.total,memory.used,utilization.gpu,temperature.gpu,power.draw,name"
 	appFields = "gpu_uuid,pid,used_memory"
 )
 
-// maxOutput bounds what nvidia-smi may say.
+// maxOutput bounds the output of nvidia-smi.
 const maxOutput = 1 << 20
 
-// read returns errNone where there is no nvidia-smi, or no GPU.
+// read returns errNone where there is no nvidia-smi or no GPU.
 func (n nvidia) read(ctx context.Context) (gpuReading, error) {
 	path := n.path
 	if path == "" {
@@ -47,7 +47,7 @@ func (n nvidia) read(ctx context.Context) (gpuReading, error) {
 		if len(r.gpus) == 0 {
 			return gpuReading{}, failed(err, out)
 		}
-		r.partial = errors.Join(r.partial, failed(err, nil)) // it says what it knows, and fails for the rest
+		r.partial = errors.Join(r.partial, failed(err, nil)) // it prints the rows it could read, and fails for the rest
 	}
 	if len(r.gpus) == 0 {
 		if r.partial == nil {
@@ -67,7 +67,8 @@ func noDevices(out []byte) bool {
 	return bytes.Contains(bytes.ToLower(out), []byte("no devices were found"))
 }
 
-// failed tells what nvidia-smi said, if it said anything, and how it ended.
+// failed returns an error with how nvidia-smi ended and the first line it printed, if
+// any.
 func failed(err error, out []byte) error {
 	if line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n"); line != "" {
 		return fmt.Errorf("nvidia-smi: %w: %.160s", err, line)
@@ -75,11 +76,11 @@ func failed(err error, out []byte) error {
 	return fmt.Errorf("nvidia-smi: %w", err)
 }
 
-// run returns what a command prints. It may hang for ever: a process in an
-// unkillable sleep can not be waited for, so the caller bounds the call.
+// run returns the output of a command. It may hang forever: a process in
+// uninterruptible sleep cannot be waited for, so the caller must bound the call.
 func run(ctx context.Context, path string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.WaitDelay = 500 * time.Millisecond // a child of its may hold the pipe
+	cmd.WaitDelay = 500 * time.Millisecond // a grandchild may hold the pipe open
 	var out bounded
 	cmd.Stdout, cmd.Stderr = &out, nil
 	err := cmd.Run()
@@ -89,8 +90,8 @@ func run(ctx context.Context, path string, args ...string) ([]byte, error) {
 	return out.b, err
 }
 
-// bounded keeps the first maxOutput bytes and refuses the rest, which ends the
-// writer.
+// bounded keeps up to maxOutput bytes. A write beyond that fails, which ends the
+// command.
 type bounded struct{ b []byte }
 
 func (w *bounded) Write(p []byte) (int, error) {
@@ -101,7 +102,7 @@ func (w *bounded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// parseGPUs reads the rows that it can.
+// parseGPUs parses the rows that it can.
 func parseGPUs(out []byte) gpuReading {
 	var r gpuReading
 	bad, first := 0, ""
@@ -125,8 +126,8 @@ func parseGPUs(out []byte) gpuReading {
 	return r
 }
 
-// parseGPU reads one row. A field that can not be read is named in err, and the
-// others are good all the same; ok is false if it is no row of a GPU at all.
+// parseGPU parses one row. GPU.Err names the fields that it cannot read; the others are
+// valid. ok is false if the line is not the row of a GPU.
 func parseGPU(line string) (g hivebeat.GPU, ok bool) {
 	f := strings.SplitN(line, ",", strings.Count(gpuFields, ",")+1)
 	for i := range f {
@@ -161,8 +162,8 @@ func parseGPU(line string) (g hivebeat.GPU, ok bool) {
 	return g, true
 }
 
-// unsupported reports whether a field says that this GPU does not have it: a card
-// in MIG mode has no utilization, a small one no power meter. That is no fault.
+// unsupported reports whether the value of a field says that the GPU lacks it: a card
+// in MIG mode has no utilization, a small one has no power meter. That is not a fault.
 func unsupported(s string) bool {
 	switch strings.ToLower(strings.Trim(s, "[]")) {
 	case "n/a", "not supported", "insufficient permissions":
@@ -171,8 +172,8 @@ func unsupported(s string) bool {
 	return false
 }
 
-// parseApps reads the rows that it can: a process of which the driver does not
-// know the memory, or that ended meanwhile, is passed over.
+// parseApps parses the rows that it can. It skips a process that has ended meanwhile,
+// or whose memory the driver does not know.
 func parseApps(out []byte) (apps []gpuApp) {
 	for line := range strings.Lines(string(out)) {
 		f := strings.Split(line, ",")

@@ -119,7 +119,7 @@ func TestNvidiaSMI(t *testing.T) {
 	for _, c := range []struct {
 		name, script string
 		gpus, apps   int
-		err          string // within the error; "none" is errNone
+		err          string // part of the error; "none" is errNone
 		partial      string
 		appsErr      string
 	}{
@@ -164,7 +164,7 @@ func TestNoNvidiaSMI(t *testing.T) {
 	}
 }
 
-// One that hangs is ended when its time is up, also where its child holds the pipe.
+// A command that hangs is killed at its deadline, even if its child holds the pipe.
 func TestNvidiaSMIThatHangsIsEnded(t *testing.T) {
 	for name, script := range map[string]string{"itself": "exec sleep 600", "its child": "sleep 5; echo"} {
 		t.Run(name, func(t *testing.T) {

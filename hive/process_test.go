@@ -21,25 +21,24 @@ import (
 	"github.com/beatfabric/hivebeat/worker"
 )
 
-// asProcess makes this test binary be another process: a worker, or one that
-// speaks for itself.
+// asProcess makes this test binary act as another process: a worker, or a hive.
 const asProcess = "HIVE_TEST_PROCESS"
 
-// What such a process is.
+// The kinds of process.
 const (
 	processSleeps = "sleeps"  // until it is killed
-	processWorks  = "works"   // beats by package worker, says goodbye at SIGTERM
-	processRaw    = "by hand" // the same, the goodbye flushed and nothing more
+	processWorks  = "works"   // beats with package worker, says goodbye at SIGTERM
+	processRaw    = "by hand" // the same without package worker; it only flushes the goodbye
 	processQuiet  = "quiet"   // works, and announces a silence of 5 min
-	processAgent  = "agent"   // works, over a connection of package bus
-	processHive   = "hive"    // a hive whose snapshots come every second
+	processAgent  = "agent"   // works over a connection of package bus
+	processHive   = "hive"    // a hive that sends a snapshot every second
 )
 
-// process is main of such a process.
+// process is the main function of such a process.
 func process(what string) int {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
-	go func() { // not longer than the test
+	go func() { // bounds its life by that of the test
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(3)
 	}()
@@ -171,7 +170,7 @@ func newChildOf(t testing.TB, what, url, hive, id string) *child {
 	return c
 }
 
-// kill ends it by kill -9, and waits for that.
+// kill ends the process with kill -9, and waits for its end.
 func (c *child) kill() {
 	if !c.ended {
 		_ = c.Process.Kill()
@@ -187,7 +186,7 @@ func (c *child) signal(t testing.TB, s os.Signal) {
 	}
 }
 
-// fakeOf is a worker whose beats the test sends, and whose process c is.
+// fakeOf returns a worker whose beats the test sends, and whose process is c.
 func fakeOf(c *child, id string) *fake {
 	f := newFake(id)
 	f.PID, f.NS = c.pid, bootid.Namespace()

@@ -16,26 +16,26 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// What the operating system says of the workers' processes, beside what they say
-// themselves. Only those are asked for that this hive may watch: an id of another
-// pid namespace is another process here.
+// This file reads what the operating system reports about the processes of workers,
+// next to what workers report themselves. It reads only processes that this hive may
+// watch: an id from another pid namespace is another process here.
 
-// startSlack is by how much the start of a process, as it is told, may be off.
+// startSlack is how far the reported start of a process may be off.
 const startSlack = 2 * time.Second
 
-// readMost bounds how many processes are read at a time: each takes some 0.3 ms of
-// CPU. Where there are more, they take turns.
+// readMost bounds how many processes are read per round: each takes about 0.3 ms of
+// CPU. If there are more, they take turns.
 const readMost = 1000
 
-// reading is what was read of one process.
+// reading holds the values read of one process.
 type reading struct {
-	began int64   // ms of the wall clock: an identity, and its age
+	began int64   // start, in ms of the wall clock; distinguishes processes with the same id
 	rss   uint64  // bytes
-	bytes uint64  // that it has read, in all; 0 where that is not to be had
-	cpu   float64 // seconds that it ran on CPUs, in all
+	bytes uint64  // read from files and disks in total; 0 where unavailable
+	cpu   float64 // CPU seconds used in total
 }
 
-// readProcess reads one process by gopsutil.
+// readProcess reads one process with gopsutil.
 func readProcess(ctx context.Context, pid uint64) (r reading, err error) {
 	if pid > math.MaxInt32 {
 		return r, fmt.Errorf("pid %d: %w", pid, psutil.ErrorProcessNotRunning)
@@ -53,31 +53,31 @@ func readProcess(ctx context.Context, pid uint64) (r reading, err error) {
 		return r, err
 	}
 	r.rss, r.cpu = mem.RSS, times.User+times.System
-	if io, err := p.IOCountersWithContext(ctx); err == nil { // not of a process of another user
-		r.bytes = max(io.ReadBytes, io.DiskReadBytes) // the latter has what is mapped, not what was cached
+	if io, err := p.IOCountersWithContext(ctx); err == nil { // fails for a process of another user
+		r.bytes = max(io.ReadBytes, io.DiskReadBytes) // DiskReadBytes includes mapped files, but not cached data
 	}
 	return r, nil
 }
 
-// procFacts are what is known of one process.
+// procFacts are the latest facts of one process.
 type procFacts struct {
 	reading
 	read    time.Time
-	up      time.Duration // when it was read
-	percent float64       // of one CPU, since the reading before
+	up      time.Duration // at read
+	percent float64       // of one CPU, since the previous reading
 }
 
-// procReader reads the processes of workers, one after the other. It is used by
-// one goroutine at a time.
+// procReader reads the processes of workers, one after the other. It is not safe for
+// concurrent use.
 type procReader struct {
 	whom func() []detector.Running
 	read func(ctx context.Context, pid uint64) (reading, error)
 	last map[detector.Process]procFacts
-	turn int // of whom is first
+	turn int // index in whom of the first process to read
 }
 
-// readAll returns what is known of each, and reads it anew where it is its turn. It is an error if none
-// could; errNone where nobody is to be read.
+// readAll returns the latest facts of each process, and reads those again whose turn it
+// is. It returns an error if none could be read, and errNone if there are no processes.
 func (r *procReader) readAll(ctx context.Context) (map[detector.Process]procFacts, error) {
 	whom := r.whom()
 	if len(whom) == 0 {
@@ -110,7 +110,7 @@ func (r *procReader) readAll(ctx context.Context) (map[detector.Process]procFact
 		now := time.Now()
 		f := procFacts{reading: got, read: now, up: max(0, time.Duration(now.UnixMilli()-got.began)*time.Millisecond)}
 		if f.up+startSlack < now.Sub(w.Known) {
-			continue // it began after the worker did: another process has its id
+			continue // it started after the worker did: the id now belongs to another process
 		}
 		if was, ok := r.last[w.Process]; ok && was.began == got.began {
 			if d := now.Sub(was.read).Seconds(); d > 0 {
@@ -127,11 +127,11 @@ func (r *procReader) readAll(ctx context.Context) (map[detector.Process]procFact
 	return next, nil
 }
 
-// procTable holds what was read last. It is safe for concurrent use.
+// procTable holds the latest readings. It is safe for concurrent use.
 type procTable struct {
 	mu    sync.Mutex
 	procs map[detector.Process]procFacts
-	vram  map[uint64]uint64 // by pid, bytes on all GPUs
+	vram  map[uint64]uint64 // bytes on all GPUs, by pid
 	at    time.Time         // when vram was read
 }
 
@@ -141,7 +141,7 @@ func (t *procTable) set(procs map[detector.Process]procFacts) {
 	t.procs = procs
 }
 
-// setVRAM takes what the processes pids hold on GPUs.
+// setVRAM stores how much GPU memory the processes pids hold.
 func (t *procTable) setVRAM(at time.Time, apps []gpuApp, pids map[uint64]bool) {
 	held := make(map[uint64]uint64)
 	for _, a := range apps {
@@ -154,8 +154,8 @@ func (t *procTable) setVRAM(at time.Time, apps []gpuApp, pids map[uint64]bool) {
 	t.vram, t.at = held, at
 }
 
-// fill gives the records of workers in the pid namespace ns what is known of their
-// processes. What is older than a record may be says nothing any more.
+// fill adds the facts of their processes to the records of workers in the pid namespace
+// ns. It omits facts that are older than hivebeat.Fresh.
 func (t *procTable) fill(list []hivebeat.Record, ns string, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -177,8 +177,8 @@ func (t *procTable) fill(list []hivebeat.Record, ns string, now time.Time) {
 	}
 }
 
-// tellProgress hands what was read to the loop. Where that did not take the readings of
-// before, these stand for them.
+// tellProgress passes readings to the loop. They replace readings that the loop has not
+// taken yet.
 func (h *Hive) tellProgress(procs map[detector.Process]procFacts) {
 	list := make([]detector.Reading, 0, len(procs))
 	for p, f := range procs {
@@ -188,20 +188,20 @@ func (h *Hive) tellProgress(procs map[detector.Process]procFacts) {
 	case <-h.readings:
 	default:
 	}
-	h.readings <- list // nobody else sends
+	h.readings <- list // there is no other sender, so this does not block
 }
 
 func (h *Hive) collectProcs(ctx context.Context, wg *sync.WaitGroup) {
 	r := &procReader{read: h.cfg.readProcess, whom: func() []detector.Running {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		self := uint64(os.Getpid()) // a worker within the hive's process has none of its own
+		self := uint64(os.Getpid()) // a worker inside the hive's process has no process to read
 		return slices.DeleteFunc(h.core.Running(), func(r detector.Running) bool { return r.PID == self })
 	}}
 	c := collector[map[detector.Process]procFacts]{
 		every: collectEvery, limit: collectLimit, read: r.readAll,
 		store: func(_ time.Time, v map[detector.Process]procFacts, err error) {
-			if err == nil || errors.Is(err, errNone) { // else those of before stay, and age
+			if err == nil || errors.Is(err, errNone) { // otherwise the previous readings stay, and age
 				h.table.set(v)
 				h.tellProgress(v)
 			}

@@ -19,7 +19,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/hivecore"
 )
 
-// What gopsutil says of this very process is true.
+// readProcess agrees with the facts of this process.
 func TestReadProcess(t *testing.T) {
 	r, err := readProcess(t.Context(), uint64(os.Getpid()))
 	if err != nil {
@@ -80,7 +80,7 @@ func TestProcReader(t *testing.T) {
 	if a.rss != 4096 || a.percent != 0 || a.up < 2*time.Minute || a.up > 3*time.Minute {
 		t.Errorf("%+v", a)
 	}
-	// Three quarters of a CPU since then.
+	// Since the previous reading it used three quarters of a CPU.
 	a.read = a.read.Add(-8 * time.Second)
 	r.last[whom[0].Process] = a
 	table[10] = reading{began: began, rss: 8192, cpu: 13}
@@ -88,7 +88,7 @@ func TestProcReader(t *testing.T) {
 	if p := got[whom[0].Process].percent; p < 70 || p > 75 {
 		t.Errorf("%v percent, want 75", p)
 	}
-	// Another process under the same id.
+	// Another process has the same id.
 	table[10] = reading{began: began + 20, rss: 8192, cpu: 1}
 	if got, _ = r.readAll(t.Context()); got[whom[0].Process].percent != 0 {
 		t.Errorf("%+v: of two processes", got[whom[0].Process])
@@ -104,7 +104,7 @@ func TestProcReader(t *testing.T) {
 	}
 }
 
-// Where there are very many they take turns.
+// If there are too many processes, they take turns.
 func TestProcReaderOfMany(t *testing.T) {
 	now := time.Now()
 	reads := map[uint64]int{}
@@ -177,8 +177,7 @@ func TestProcTable(t *testing.T) {
 	}
 }
 
-// A process that can not be read delays no snapshot, and what was read before says
-// nothing in the end.
+// A process that cannot be read delays no snapshot, and its earlier facts expire.
 func TestVirtualHungProcess(t *testing.T) {
 	ns := bootid.Namespace()
 	if ns == "" {
@@ -187,10 +186,10 @@ func TestVirtualHungProcess(t *testing.T) {
 	var calls atomic.Int64
 	release := make(chan chan struct{}, 1)
 	cfg := quickConfig()
-	cfg.NoExitWatch = true // there is no such process
+	cfg.NoExitWatch = true // the process does not exist
 	cfg.readProcess = func(_ context.Context, pid uint64) (reading, error) {
 		if calls.Add(1) == 3 {
-			<-<-release // in spite of its context
+			<-<-release // ignores its context
 		}
 		return reading{began: time.Now().Add(-time.Hour).UnixMilli(), rss: pid}, nil
 	}
@@ -198,7 +197,7 @@ func TestVirtualHungProcess(t *testing.T) {
 		hang := make(chan struct{})
 		release <- hang
 		w, other := newFake("w"), newFake("other")
-		w.NS = ns // the other one is of another namespace
+		w.NS = ns // the other worker is in another namespace
 		live := func(d time.Duration) {
 			for end := time.Now().Add(d); time.Now().Before(end); {
 				beat(w)
@@ -206,7 +205,7 @@ func TestVirtualHungProcess(t *testing.T) {
 				pass(5 * second)
 			}
 		}
-		live(30 * second) // two readings, and the third hangs
+		live(30 * second) // two readings, and a third one that hangs
 		s, _ := q.last()
 		if r, _ := worker1(s, "w"); r.Proc.RSS != 4711 || r.Proc.Up < 3_600_000 || s.Collect[sourceOS] != "ok" {
 			t.Errorf("at first: %v %+v", s.Collect, r.Proc)
@@ -240,7 +239,7 @@ func TestVirtualHungProcess(t *testing.T) {
 	})
 }
 
-// What is read of a silent worker's process reaches the core: it loads, and is not lost.
+// Readings of a silent worker's process reach the core: it is loading, and not lost.
 func TestProgressIsTold(t *testing.T) {
 	l, _ := turning(t)
 	if l.procs == nil {
@@ -248,7 +247,7 @@ func TestProgressIsTold(t *testing.T) {
 	}
 	f := newFake("w")
 	f.NS, f.PID = l.ns, uint64(os.Getppid())
-	l.core = hivecore.New(hivecore.Config{ID: l.cfg.ID, Subject: beats, NS: l.ns, PID: l.self()}) // 50 s ago
+	l.core = hivecore.New(hivecore.Config{ID: l.cfg.ID, Subject: beats, NS: l.ns, PID: l.self()}) // connected 50 s ago
 	at := time.Now().Add(-50 * second)
 	l.core.Connection(at, core.Connection{Up: true})
 	l.core.Beat(at, beats, f.Next(t))
@@ -259,7 +258,7 @@ func TestProgressIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	process := detector.Process{Worker: f.Worker, Inc: f.Inc, PID: f.PID}
-	for _, bytes := range []uint64{0, 1 << 30, 2 << 30} { // the loop misses the second one
+	for _, bytes := range []uint64{0, 1 << 30, 2 << 30} { // the loop misses the second reading
 		l.tellProgress(map[detector.Process]procFacts{process: {reading: reading{bytes: bytes}}})
 		if bytes == 1<<30 {
 			continue

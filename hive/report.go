@@ -8,27 +8,27 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// Report is what a hive's metrics are made of.
+// Report is the input of a hive's metrics.
 type Report struct {
 	Stats
-	Live   map[hivebeat.Live]int  // workers
-	States map[hivebeat.State]int // of those that are alive
+	Live   map[hivebeat.Live]int  // of workers
+	States map[hivebeat.State]int // of the workers that are alive
 
-	Margin    detector.Histogram                    // of FalseDead and CutOff: how long after the verdict
-	Detection map[hivebeat.Cause]detector.Histogram // from the end of a worker to the verdict, where it was seen
+	Margin    detector.Histogram                    // for FalseDead and CutOff: how long after the verdict the worker was heard
+	Detection map[hivebeat.Cause]detector.Histogram // from the end of a worker to the verdict, where the end was seen
 
 	Host    hivebeat.Host
-	GPUs    []hivebeat.GPU    // not to be changed
-	Collect map[string]string // per source; not to be changed
-	Pages   uint64            // messages of snapshots sent
-	Bytes   uint64            // of them, in all
+	GPUs    []hivebeat.GPU    // must not be modified
+	Collect map[string]string // per source; must not be modified
+	Pages   uint64            // messages sent for snapshots
+	Bytes   uint64            // their total size
 }
 
-// sizes count what snapshots cost.
+// sizes counts the messages and bytes of snapshots.
 type sizes struct{ pages, bytes atomic.Uint64 }
 
-// Report returns all counts so far, and the facts of the machine as they would go
-// out now.
+// Report returns all counts so far, and the facts of the machine as the next snapshot
+// would carry them.
 func (h *Hive) Report() Report {
 	var s hivebeat.Snapshot
 	h.machine.fill(&s, time.Now())

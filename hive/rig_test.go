@@ -18,10 +18,10 @@ import (
 
 const patience = 30 * time.Second
 
-// text is a log, or anything else that is written from several goroutines.
+// text is a log, or another buffer that several goroutines write to.
 type text = bustest.Log
 
-// quickConfig is a hive that asks no system for its facts.
+// quickConfig configures a hive that does not read the facts of the machine.
 func quickConfig() Config {
 	return Config{
 		ID:   thisHive,
@@ -30,7 +30,7 @@ func quickConfig() Config {
 	}
 }
 
-// running is a hive that runs until the test ends.
+// running starts a hive that runs until the test ends.
 func running(t testing.TB, nc *nats.Conn, cfg Config) *Hive {
 	t.Helper()
 	h, err := New(nc, cfg)
@@ -42,7 +42,7 @@ func running(t testing.TB, nc *nats.Conn, cfg Config) *Hive {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		_ = h.Stop(ctx) // without NATS there is nobody to say goodbye to
+		_ = h.Stop(ctx) // fails without NATS, which would receive the goodbye
 		select {
 		case <-ended:
 		case <-ctx.Done():
@@ -59,13 +59,13 @@ func subscribed(t testing.TB, nc *nats.Conn, h *Hive) {
 	bustest.Flush(t, nc)
 }
 
-// queen hears what hives say.
+// queen collects the snapshots of hives.
 type queen struct {
 	mu   sync.Mutex
 	list []said
 }
 
-// said is a snapshot, as it was heard.
+// said is a snapshot and when it was received.
 type said struct {
 	hivebeat.Snapshot
 	at      time.Time
@@ -153,7 +153,7 @@ func publish(t testing.TB, nc *nats.Conn, subject string, b []byte) {
 	bustest.Flush(t, nc)
 }
 
-// awaitBeats waits until the hive has accepted so many beats.
+// awaitBeats waits until the hive has accepted n beats.
 func awaitBeats(t *testing.T, h *Hive, n uint64) {
 	t.Helper()
 	bustest.Eventually(t, patience, func() (bool, string) {

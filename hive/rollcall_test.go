@@ -12,19 +12,19 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// When NATS was away for a minute nobody's verdict changes, and the snapshot of the
-// reconnect shows everybody as older than what is fresh. One more tells soon that
-// they are there: once, and of answers only.
+// When NATS was away for a minute, no verdict changes, and the snapshot of the
+// reconnect shows all workers as older than fresh. One more snapshot soon reports that
+// they are there: only one, and only with answers.
 func TestVirtualAnswersAfterACutAreTold(t *testing.T) {
 	for _, c := range []struct {
 		workers, answers, extra int
-		after                   time.Duration // since the call
+		after                   time.Duration // since the roll call
 	}{
 		{0, 0, 0, 0},
 		{2, 0, 0, 0},
-		{2, 1, 1, 400 * time.Millisecond}, // the reconnect is told within 250 ms
+		{2, 1, 1, 400 * time.Millisecond}, // the snapshot of the reconnect comes within 250 ms
 		{2, 2, 1, 400 * time.Millisecond},
-		{2, 1, 1, 3 * second}, // it took longer to come back
+		{2, 1, 1, 3 * second}, // coming back took longer
 	} {
 		t.Run(fmt.Sprintf("%d of %d after %s", c.answers, c.workers, c.after), func(t *testing.T) {
 			bustest.Bubble(t, func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestVirtualAnswersAfterACutAreTold(t *testing.T) {
 				for _, w := range workers[:c.answers] {
 					publish(t, near, beats, w.Next(t))
 				}
-				pass(time.Until(called.Add(5 * second))) // no regular one is due so soon
+				pass(time.Until(called.Add(5 * second))) // no regular snapshot is due that soon
 				all := q.all()[before:]
 				if len(all) != 1+c.extra {
 					t.Fatalf("%d snapshots in 5 s after the cut, want %d", len(all), 1+c.extra)

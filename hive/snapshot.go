@@ -10,8 +10,8 @@ import (
 
 var errTooManyPages = errors.New("snapshot needs more pages than a snapshot may have")
 
-// pages encodes s into messages of at most half of maxPayload, each of which
-// stands alone. A single record that is larger gets a page of its own.
+// pages encodes s into self-contained messages of at most half of maxPayload each. A
+// single record that is larger gets its own page.
 func pages(s hivebeat.Snapshot, maxPayload int64) ([][]byte, error) {
 	rows := make([][]byte, len(s.Workers))
 	for i := range s.Workers {
@@ -22,7 +22,7 @@ func pages(s hivebeat.Snapshot, maxPayload int64) ([][]byte, error) {
 		rows[i] = b
 	}
 	s.Workers = []hivebeat.Record{}
-	s.Page, s.Pages = hivebeat.MaxPages-1, hivebeat.MaxPages // as long as they get
+	s.Page, s.Pages = hivebeat.MaxPages-1, hivebeat.MaxPages // the longest encoding of both
 	head, err := wire.EncodeSnapshot(&s)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
@@ -53,11 +53,11 @@ func pages(s hivebeat.Snapshot, maxPayload int64) ([][]byte, error) {
 	return list, nil
 }
 
-// arrayHeader is how much longer the header of a long msgpack array is than that
-// of an empty one.
+// arrayHeader is how many bytes the header of the longest msgpack array adds to that of
+// an empty one.
 const arrayHeader = 4
 
-// page puts rows in place of the empty array of workers that head ends with.
+// page replaces the empty array of workers at the end of head by rows.
 func page(head []byte, rows [][]byte) []byte {
 	n := len(rows)
 	size := len(head) + arrayHeader

@@ -13,7 +13,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// whole is a snapshot with everything set and n workers.
+// whole returns a snapshot with all fields set and n workers.
 func whole(t testing.TB, n int) hivebeat.Snapshot {
 	r := detector.New(thisHive)
 	r.Start(t0)
@@ -35,7 +35,7 @@ func whole(t testing.TB, n int) hivebeat.Snapshot {
 	}
 }
 
-// reread parses pages as a queen does and puts them together again.
+// reread parses pages as a queen does, and joins them.
 func reread(t testing.TB, list [][]byte) hivebeat.Snapshot {
 	t.Helper()
 	var all hivebeat.Snapshot
@@ -102,7 +102,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// The rows are put into the message by hand: it must be what the codec makes.
+// page joins the rows without the codec: the result must be what the codec would
+// produce.
 func TestOnePageIsWhatTheCodecMakes(t *testing.T) {
 	for _, n := range []int{0, 1, 15, 16, 300} {
 		s := whole(t, n)

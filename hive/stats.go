@@ -10,26 +10,27 @@ import (
 // Stats are the counts of a hive since New.
 type Stats struct {
 	hivebeat.Stats                            // as in its snapshots
-	Reasons        map[hivebeat.Reason]uint64 // messages refused, by reason, where there were any
-	Dropped        uint64                     // messages that came faster than they were heard
-	Workers        int                        // records, of workers that are lost or left too
-	Looping        int                        // workers that restart over and over
+	Reasons        map[hivebeat.Reason]uint64 // messages refused, by reason; only reasons that occurred
+	Dropped        uint64                     // messages dropped because they came faster than the hive received them
+	Workers        int                        // records, including workers that are lost or left
+	Looping        int                        // workers that restart repeatedly
 	Lost           map[hivebeat.Cause]uint64  // workers found lost, by cause
-	// Margins of the workers that were lost and heard again in the same incarnation
-	// (FalseDead and CutOff above): how long after the verdict, counted by upper
-	// bounds in ms, and the longest. Detect is how long it took from the end of a
-	// worker to the verdict, by cause, where the end was seen.
+	// Margins counts, by upper bound in ms, how long after the verdict lost workers
+	// were heard again in the same incarnation (FalseDead and CutOff above). MarginMax
+	// is the longest. Detect counts, by cause, the time from the end of a worker to the
+	// verdict, where the end was seen.
 	Margins   map[string]uint64
 	MarginMax time.Duration
 	Detect    map[hivebeat.Cause]map[string]uint64
-	Damped    map[string]uint64 // verdicts that were not told as the worker did the same over and over, by worker
-	// Connections that closed and were taken for their server's, by which no worker is
-	// lost: more than 3 of a server at which a worker is, within a second.
+	Damped    map[string]uint64 // verdicts that were not reported because the worker did the same repeatedly, by worker
+	// DisconnectsIgnored counts closed connections that the hive attributed to their
+	// server, so that no worker is lost by them: more than 3 within a second, of a
+	// server that serves a worker.
 	DisconnectsIgnored uint64
 
-	Watched   int // processes of workers whose end would be seen
+	Watched   int // processes of workers whose end the hive would see
 	Warm      bool
-	Connected bool // as far as is known
+	Connected bool // by the last known state
 	Snapshots bus.PulseStats
 }
 

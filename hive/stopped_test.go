@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// The same with a process that is really stopped, and goes on.
+// TestVirtualHiveStoppedForAMinute with a real process that is stopped and continued.
 func TestHiveProcessStopped(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 15 s")
@@ -30,7 +30,7 @@ func TestHiveProcessStopped(t *testing.T) {
 			publish(t, nc, beats, w.Next(t))
 		}
 	}
-	q.await(t, "anything", func(said) bool { return true }) // then it hears, too
+	q.await(t, "anything", func(said) bool { return true }) // from then on it receives beats
 	beatAll()
 	q.await(t, "all workers", func(s said) bool { return len(s.Workers) == len(workers) })
 	beatFor := func(d time.Duration) {
@@ -42,11 +42,11 @@ func TestHiveProcessStopped(t *testing.T) {
 	beatFor(2 * second)
 	before := len(q.all())
 	p.signal(t, syscall.SIGSTOP)
-	beatFor(8 * second) // it would be lost after 3
+	beatFor(8 * second) // a worker would be lost after 3 s
 	last := sent["w0"]
 	p.signal(t, syscall.SIGCONT)
 	resumed := time.Now()
-	// No more beats for a moment: all that it reads now is old.
+	// No beats for a moment: the hive now reads only old ones.
 	s := q.await(t, "self_pause", func(s said) bool { return s.Stats.SelfPause > 0 })
 	if s.Stats.SelfPause < 7000 || s.at.Sub(resumed) > 20*second {
 		t.Errorf("self_pause %d ms, told after %s", s.Stats.SelfPause, s.at.Sub(resumed))

@@ -18,7 +18,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// virtual runs a hive under a virtual clock, and a worker that the test plays.
+// virtual runs a hive under a virtual clock, and f, which plays a worker.
 func virtual(t *testing.T, cfg Config, f func(t *testing.T, h *Hive, q *queen, beat func(*fake), nc *nats.Conn)) {
 	t.Helper()
 	bustest.Bubble(t, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestVirtualLifeOfAWorker(t *testing.T) {
 			t.Errorf("saw %v, want alive, late and lost", seen)
 		}
 
-		beat(w) // it was us
+		beat(w) // the worker was alive: the silence was the test's
 		pass(second)
 		s, _ := q.last()
 		if r, _ := worker1(s, "w"); r.Live != hivebeat.Alive || s.Stats.FalseDead != 1 || s.Stats.CutOff != 0 {
@@ -93,13 +93,14 @@ func TestVirtualWarmAfter45Seconds(t *testing.T) {
 	})
 }
 
-// Changes are told at once, but a storm of them is not a storm of snapshots.
+// Changes are reported at once, but a burst of changes does not cause a burst of
+// snapshots.
 func TestVirtualStormOfChanges(t *testing.T) {
 	virtual(t, quickConfig(), func(t *testing.T, _ *Hive, q *queen, beat func(*fake), _ *nats.Conn) {
 		pass(5 * second)
 		before := len(q.all())
 		begun := time.Now()
-		for i := range 600 { // for 6 s
+		for i := range 600 { // over 6 s
 			beat(newFake(fmt.Sprintf("w%d", i)))
 			pass(10 * time.Millisecond)
 		}
@@ -107,7 +108,7 @@ func TestVirtualStormOfChanges(t *testing.T) {
 		if first := all[0].at.Sub(begun); first > time.Millisecond {
 			t.Errorf("the first change is told after %s", first)
 		}
-		if len(all) < 8 || len(all) > 14 { // 5 in a burst, then one a second, and those of the rhythm
+		if len(all) < 8 || len(all) > 14 { // 5 in a burst, then one per second, and the regular ones
 			t.Errorf("%d snapshots in 6 s", len(all))
 		}
 		pass(2 * second)
@@ -117,8 +118,8 @@ func TestVirtualStormOfChanges(t *testing.T) {
 	})
 }
 
-// The end of a worker is told at once, however many have just joined: by the end of
-// its silence, and by its goodbye.
+// The end of a worker is reported at once, however many workers have just joined, both
+// by silence and by goodbye.
 func TestVirtualEndsWaitForNoJoins(t *testing.T) {
 	virtual(t, quickConfig(), func(t *testing.T, _ *Hive, q *queen, beat func(*fake), _ *nats.Conn) {
 		told := func(id string, live hivebeat.Live, since time.Time) {
@@ -136,7 +137,7 @@ func TestVirtualEndsWaitForNoJoins(t *testing.T) {
 		dies := newFake("dies")
 		beat(dies)
 		lost := time.Now().Add(90 * second)
-		pass(79*second + 700*time.Millisecond) // so that no change is due with it
+		pass(79*second + 700*time.Millisecond) // so that no change is due at the same time
 		stays := 0
 		for time.Now().Before(lost.Add(5 * second)) {
 			beat(newFake(fmt.Sprintf("w%d", stays)))
@@ -148,7 +149,7 @@ func TestVirtualEndsWaitForNoJoins(t *testing.T) {
 		for i := range 10 {
 			leaves := newFake(fmt.Sprintf("w%d", i))
 			leaves.Inc++
-			beat(leaves) // a restart, which is urgent too
+			beat(leaves) // a restart is urgent as well
 			leaves.State = hivebeat.Stopped
 			at := time.Now()
 			beat(leaves)
@@ -189,7 +190,7 @@ func TestVirtualPushFacts(t *testing.T) {
 			virtual(t, cfg, func(t *testing.T, _ *Hive, q *queen, beat func(*fake), _ *nats.Conn) {
 				w := newFake("w")
 				beat(w)
-				at := 0 // changes that were told within a second
+				at := 0 // changes reported within a second
 				for range 10 {
 					pass(9 * second)
 					w.Busy++
@@ -204,7 +205,7 @@ func TestVirtualPushFacts(t *testing.T) {
 					t.Errorf("%d changes of 10 were told within a second", at)
 				}
 				n := len(q.all())
-				for range 100 { // for 10 s
+				for range 100 { // over 10 s
 					w.Busy++
 					beat(w)
 					pass(100 * time.Millisecond)
@@ -223,7 +224,7 @@ func TestVirtualPushFacts(t *testing.T) {
 	}
 }
 
-// A driver that hangs delays no snapshot: it shows in collect, and in the age.
+// A hung driver delays no snapshot: it shows in collect, and in the age of the facts.
 func TestVirtualHungDriver(t *testing.T) {
 	cfg := quickConfig()
 	hang := make(chan chan struct{}, 1)
@@ -231,7 +232,7 @@ func TestVirtualHungDriver(t *testing.T) {
 	cfg.GPUs = func(context.Context) ([]hivebeat.GPU, error) {
 		calls++
 		if calls == 3 {
-			<-<-hang // in spite of its context
+			<-<-hang // ignores its context
 		}
 		return []hivebeat.GPU{{UUID: "GPU-1", Total: 100, Used: uint64(calls)}}, nil
 	}
@@ -265,7 +266,7 @@ func TestVirtualHungDriver(t *testing.T) {
 	})
 }
 
-// line is the way to a server within the process, which can be cut.
+// line is a link to a server within the process, which a test can cut.
 type line struct {
 	srv   *embedded.Server
 	mu    sync.Mutex
@@ -286,7 +287,7 @@ func (l *line) InProcessConn() (net.Conn, error) {
 	return c, err
 }
 
-// overLine connects over a line that can be cut.
+// overLine connects over a link that the test can cut.
 func overLine(t *testing.T, srv *embedded.Server, opts ...nats.Option) (*line, *nats.Conn) {
 	t.Helper()
 	way := &line{srv: srv}
@@ -310,7 +311,7 @@ func (l *line) set(down bool) {
 	}
 }
 
-// While a hive is cut off its workers are not judged, and the time is credited.
+// While a hive is cut off, its workers are not judged, and the time is credited.
 func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 	bustest.Bubble(t, func(t *testing.T) {
 		srv := bustest.Server(t, bustest.NoListen())
@@ -327,7 +328,7 @@ func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 		pass(20 * second)
 		way.set(true)
 		cut := time.Now()
-		for range 6 { // it goes on, and nobody hears it
+		for range 6 { // the worker keeps beating, and the hive does not receive it
 			pass(20 * second)
 			beat(going)
 		}
@@ -348,8 +349,8 @@ func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 		if gap := s.at.Sub(cut); gap < 2*time.Minute || gap > 2*time.Minute+2*second || len(s.Workers) != 2 {
 			t.Errorf("no snapshot when it came back: the last after %s: %+v", gap, s.Snapshot)
 		}
-		// What was heard last was heard 20 s before the cut: the dead one has the 45 s
-		// that it had then, and the time to come back.
+		// The last message was received 20 s before the cut: the dead worker has the
+		// 45 s left from then, and the grace after a reconnect.
 		for _, c := range []struct {
 			after time.Duration
 			want  hivebeat.Live
@@ -376,8 +377,8 @@ func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 	})
 }
 
-// A kick that lasts a moment calls for one snapshot too: a queen may have been
-// kicked with us, and have missed one.
+// A brief kick also causes one snapshot: a queen may have been kicked at the same time,
+// and have missed one.
 func TestVirtualKick(t *testing.T) {
 	bustest.Bubble(t, func(t *testing.T) {
 		srv := bustest.Server(t, bustest.NoListen())

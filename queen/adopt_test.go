@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// testWorker beats as a worker does, and answers its roll.
+// testWorker beats as a worker does, and answers roll calls.
 type testWorker struct {
 	t        testing.TB
 	nc       *nats.Conn
@@ -26,7 +26,7 @@ type testWorker struct {
 	wg       sync.WaitGroup
 
 	mu   sync.Mutex
-	mute bool // it is cut off: it goes on, and nobody hears it
+	mute bool // cut off: it keeps working, but none of its beats arrive
 	b    hivebeat.Beat
 }
 
@@ -103,14 +103,14 @@ func (w *testWorker) kill() {
 	w.wg.Wait()
 }
 
-// record is what its hive would say of it, had it heard its last beat.
+// record is what its hive would report about it after its last beat.
 func (w *testWorker) record() hivebeat.Record {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return hivebeat.Record{Worker: w.b.Worker, Live: hivebeat.Alive, N: 1, Since: 1000, Facts: w.b.Facts}
 }
 
-// orphanage is a hive with workers, which dies.
+// orphanage is a hive with workers that dies.
 type orphanage struct {
 	*testHive
 	workers []*testWorker
@@ -175,8 +175,8 @@ func eventsOf(t testing.TB, nc *nats.Conn, worker string) string {
 	return fmt.Sprint(counts)
 }
 
-// A hive that dies does not take its workers along, and when it is back nobody
-// has noticed but for its own events.
+// A hive that dies does not take its workers along. When it is back, only the hive's
+// own events show that it was gone.
 func TestHiveDiesAndItsWorkersLiveOn(t *testing.T) {
 	t.Parallel()
 	for _, pinned := range []bool{false, true} {
@@ -225,7 +225,8 @@ func TestHiveDiesAndItsWorkersLiveOn(t *testing.T) {
 	}
 }
 
-// Those that died with their hive are lost, cause hive, once with two queens.
+// Workers that died with their hive are lost, with cause hive, and announced once by
+// two queens.
 func TestHiveDiesWithSomeOfItsWorkers(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -263,7 +264,8 @@ func TestHiveDiesWithSomeOfItsWorkers(t *testing.T) {
 	}
 }
 
-// A whole machine that was cut off had been alive: cut off, and not falsely dead.
+// A whole machine that was cut off had been alive: it counts as cut off, not as falsely
+// dead.
 func TestMachineCutOff(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -308,7 +310,7 @@ func TestMachineCutOff(t *testing.T) {
 	}
 }
 
-// Without JetStream each queen tells what it finds, and prefixes are kept.
+// Without JetStream each queen announces its own findings, below its prefix.
 func TestAdoptionStraight(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())

@@ -120,7 +120,8 @@ func TestAPI(t *testing.T) {
 		if nc.IsClosed() {
 			t.Error("a borrowed connection was closed")
 		}
-		// What nats.go asks JetStream with stays; one that is drained goes in its own time.
+		// The subscription for JetStream requests of nats.go stays, and a drained one ends in
+		// its own time.
 		bustest.Eventually(t, patience, func() (bool, string) {
 			n := nc.NumSubscriptions()
 			return n <= 2, fmt.Sprintf("%d subscriptions are left", n)
@@ -136,7 +137,8 @@ func TestAPI(t *testing.T) {
 	})
 }
 
-// TestNotWarmHoldsBack keeps a queen cold: the key is there, and the hive silent.
+// TestNotWarmHoldsBack keeps a queen from becoming warm: the key is there, and the hive
+// is silent.
 func TestNotWarmHoldsBack(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -153,7 +155,7 @@ func TestNotWarmHoldsBack(t *testing.T) {
 			t.Errorf("warm at once: %+v", a.Status)
 		}
 	} else {
-		for range 20 { // the warm one answers all
+		for range 20 { // the warm queen answers all requests
 			if a := request(t, nc, api.VerbSummary, api.Request{}); a.Status.Queen != "q1" && time.Since(began) < 2*time.Second {
 				t.Errorf("%s answered", a.Status.Queen)
 			}
@@ -197,7 +199,7 @@ func TestRunAndStopInAnyOrder(t *testing.T) {
 		t.Errorf("run after stop: %v", err)
 	}
 
-	first := startQueen(t, nc, Config{}) // it makes the buckets, once and in peace
+	first := startQueen(t, nc, Config{}) // creates the buckets once, undisturbed
 	first.warm()
 	first.stop()
 	for range 10 {

@@ -10,19 +10,19 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// stepPause is between two steps of a question that takes several: the loop
-// has other things to do.
+// stepPause is the pause between two steps of a request that takes several, so that the
+// loop can do its other work.
 const stepPause = time.Millisecond
 
-// Answer answers a verb as queen.api.<verb> does: the asker is api.Anyone. It waits
-// for the queen's loop, and for JetStream where the verb needs it, no longer than
-// ctx; a queen that does not run answers with CodeUnavailable. What an answer refers
-// to is not to be changed.
+// Answer answers a verb as queen.api.<verb> does; the asker is api.Anyone. It waits for
+// the queen's loop, and for JetStream where the verb needs it, but no longer than ctx.
+// A queen that is not running answers with CodeUnavailable. The caller must not modify
+// anything that the answer refers to.
 func (q *Queen) Answer(ctx context.Context, verb string, r api.Request) api.Answer {
 	return q.answerTo(ctx, api.Anyone, verb, r)
 }
 
-// answerTo is Answer for an asker that has a name.
+// answerTo is Answer for a named asker.
 func (q *Queen) answerTo(ctx context.Context, asker, verb string, r api.Request) api.Answer {
 	a := q.answer(ctx, asker, verb, r)
 	a.Whole(verb)
@@ -59,14 +59,14 @@ func (q *Queen) answer(ctx context.Context, asker, verb string, r api.Request) a
 	})
 }
 
-// ownScore adds to a summary what this queen alone knows.
+// ownScore adds to a summary the figures that only this queen knows.
 func (q *Queen) ownScore(a *api.Answer) {
 	if a.Summary != nil {
 		a.Summary.Stats.SelfPause += hivebeat.MillisOf(q.core.Hearing().Paused())
 	}
 }
 
-// look answers by one look at the view.
+// look answers with a single look at the view.
 func (q *Queen) look(ctx context.Context, f func(now time.Time) api.Answer) (a api.Answer) {
 	if err := q.ask(ctx, func(now time.Time) { a = q.signed(f(now), now) }); err != nil {
 		return q.unavailable(err)
@@ -74,7 +74,7 @@ func (q *Queen) look(ctx context.Context, f func(now time.Time) api.Answer) (a a
 	return a
 }
 
-// ask runs f in the loop with the settled view.
+// ask runs f in the loop, after it has settled the view.
 func (q *Queen) ask(ctx context.Context, f func(now time.Time)) error {
 	return q.do(ctx, func(now time.Time) {
 		q.holds.Expire(q.view, now)
@@ -83,7 +83,7 @@ func (q *Queen) ask(ctx context.Context, f func(now time.Time)) error {
 	})
 }
 
-// signed gives an answer its status. What it is unsure of itself stays.
+// signed sets the status of an answer. Doubts that the answer already lists are kept.
 func (q *Queen) signed(a api.Answer, now time.Time) api.Answer {
 	own := a.Status.Unsure
 	a.Status = q.status(now)
@@ -91,9 +91,9 @@ func (q *Queen) signed(a api.Answer, now time.Time) api.Answer {
 	return a
 }
 
-// steps answers by as many looks as it takes. One question at a time goes on for
-// longer than the first. at is called in the loop when the answer is there; it may
-// be nil.
+// steps answers with as many looks at the view as the job needs. Only one request at a
+// time runs beyond its first step. at, if not nil, is called in the loop when the
+// answer is complete.
 func (q *Queen) steps(ctx context.Context, job query.Job, at func(now time.Time)) api.Answer {
 	for n := 0; ; n++ {
 		var a api.Answer
@@ -125,7 +125,7 @@ func (q *Queen) steps(ctx context.Context, job query.Job, at func(now time.Time)
 	}
 }
 
-// pause waits for d.
+// pause waits for d, or returns an error if the queen stops or ctx ends first.
 func (q *Queen) pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -139,7 +139,7 @@ func (q *Queen) pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// refuse answers a request that could not be read.
+// refuse answers a request with an error.
 func (q *Queen) refuse(ctx context.Context, code, message string) api.Answer {
 	a := api.Answer{Error: &api.Error{Code: code, Message: message}}
 	if err := q.do(ctx, func(now time.Time) { a.Status = q.status(now) }); err != nil {
@@ -155,8 +155,8 @@ func (q *Queen) unavailable(err error) api.Answer {
 	}
 }
 
-// shorter returns the request that gives about half of the answer, and whether
-// there is one: an answer of one record can not be shorter.
+// shorter returns a request for about half of the answer, and whether there is one: an
+// answer of a single record cannot be shortened.
 func shorter(verb string, r api.Request, a *api.Answer) (api.Request, bool) {
 	n := max(len(a.Hives)+len(a.Workers)+len(a.Gone), len(a.Events), len(a.Holds))
 	switch verb {

@@ -33,7 +33,7 @@ func TestAgesAreEffective(t *testing.T) {
 		}
 		return a.Workers[0], b.Hives[0], *c.Summary
 	}
-	w, h, sum := ask(40) // 5 s old when it was received
+	w, h, sum := ask(40) // it was 5 s old when received
 	if w.Age != 45_000 || !w.Fresh || w.Live != hivebeat.Alive || w.Since != 140_000 || w.Tr[0].Ago != 41_000 || w.Zone != "eu" || w.Via != "hive" {
 		t.Errorf("at 40 s: %+v", w)
 	}
@@ -140,8 +140,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// What a record is shown as late for began when it was shown so, not when its
-// hive last called it alive.
+// A record shown as late has a Since that starts when it was first shown so, not when
+// its hive last reported it alive.
 func TestSinceOfWhatIsShownLate(t *testing.T) {
 	v := newView(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 1, workerOf("w")), at(0)) // alive for 100 s, heard 5 s ago
@@ -161,7 +161,7 @@ func TestSinceOfWhatIsShownLate(t *testing.T) {
 	}
 }
 
-// A queen that began after a hive was given up knows who was on it.
+// A queen that started after a hive was given up knows which workers were on it.
 func TestRosterRemembersWorkers(t *testing.T) {
 	v := newView(45 * time.Second)
 	v.Learn("h", ledger.RosterItem{Revision: 1, Stored: time.Minute, RosterEntry: ledger.RosterEntry{

@@ -17,7 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// requestAt asks at a subject.
+// requestAt sends a request on a subject.
 func requestAt(t *testing.T, nc *nats.Conn, subject string, r api.Request) (a api.Answer) {
 	t.Helper()
 	body, err := json.Marshal(r)
@@ -34,8 +34,8 @@ func requestAt(t *testing.T, nc *nats.Conn, subject string, r api.Request) (a ap
 	return a
 }
 
-// Of three queens each answers each verb on its own subjects, and some queen on those
-// of all; the answer says whom it is for.
+// Each of three queens answers each verb on its own subjects, and one of them answers
+// on the shared subjects. The answer names its asker.
 func TestEachQueenCanBeAddressed(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -82,7 +82,7 @@ func TestEachQueenCanBeAddressed(t *testing.T) {
 			}
 		}
 	}
-	// What the JSON says of an asker is not believed, nor let pass.
+	// An asker in the JSON is not believed; the request is refused.
 	m, err := nc.Request(subjects.API(api.VerbHolds), []byte(`{"asker":"ann"}`), patience)
 	if err != nil || !strings.Contains(string(m.Data), `unknown key`) {
 		t.Errorf("%s, %v", m.Data, err)
@@ -102,7 +102,8 @@ func TestEachQueenCanBeAddressed(t *testing.T) {
 	}
 }
 
-// Askers that use one id have holds of their own: none touches another's, at any queen.
+// Askers that use the same id have separate holds: none can touch another's, at any
+// queen.
 func TestHoldsAreTheirAskers(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -118,7 +119,7 @@ func TestHoldsAreTheirAskers(t *testing.T) {
 	for _, q := range queens {
 		q.eventually("heard", func() bool { return q.live("h") == hivebeat.Alive })
 	}
-	// known waits until both queens know so many holds.
+	// known waits until both queens know n holds.
 	known := func(n int) (list []api.Hold) {
 		t.Helper()
 		for _, q := range queens {
@@ -149,13 +150,13 @@ func TestHoldsAreTheirAskers(t *testing.T) {
 			}
 		}
 	}
-	// The same id of another asker is another hold: the other place.
+	// The same id of another asker is another hold, on the other place.
 	a = ask("bob", api.VerbHold, "q2", 600_000)
 	if len(a.Picks) != 1 || a.Picks[0].Worker == anns || a.Picks[0].Asker != "bob" {
 		t.Fatalf("%+v", a)
 	}
 	known(2)
-	// ... and there is no third, nor is one of theirs held for longer.
+	// There is no third place, and the request does not extend the holds of the others.
 	if a = ask("", api.VerbHold, "q1", 600_000); a.Error != nil || len(a.Picks) != 0 || a.Passed["held"] != 2 {
 		t.Errorf("%+v", a)
 	}
@@ -173,7 +174,7 @@ func TestHoldsAreTheirAskers(t *testing.T) {
 	if list := known(1); list[0].Asker != "bob" {
 		t.Errorf("%+v", list)
 	}
-	// An asker that is called anyone is whoever gives no name.
+	// An asker named anyone is the same as a request without a name.
 	if a = ask("", api.VerbHold, "q1", 0); len(a.Picks) != 1 || a.Picks[0].Asker != api.Anyone {
 		t.Errorf("%+v", a)
 	}
@@ -182,7 +183,7 @@ func TestHoldsAreTheirAskers(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 
-	// The bucket says whose a hold is, but for those of anyone.
+	// The bucket stores the owner of each hold, except for those of anyone.
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)

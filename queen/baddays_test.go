@@ -45,7 +45,8 @@ func TestNATSGoneAndBack(t *testing.T) {
 	if a := q.ask(api.VerbSummary, api.Request{}); a.Status.Unsure == nil || a.Error != nil {
 		t.Errorf("cut off, and sure: %+v", a)
 	}
-	// Long past every deadline nobody is judged: it is this queen that is deaf.
+	// Long past every deadline no hive is judged, because it is this queen that hears
+	// nothing.
 	time.Sleep(3500 * time.Millisecond)
 	for _, id := range []string{"lives", "dies"} {
 		if l := q.live(id); l == hivebeat.Lost {
@@ -106,7 +107,7 @@ func TestJetStreamWiped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What this queen remembers is kept again, with the numbers going on.
+	// The queen stores its memory again, and the numbers continue.
 	bustest.Eventually(t, patience, func() (bool, string) {
 		for bucket, keys := range map[string][]string{hivebeat.BucketRoster: {"lives", "dies", "dead"}, hivebeat.BucketHives: {"lives", "dies"}} {
 			kv, err := js.KeyValue(t.Context(), bucket)
@@ -133,8 +134,8 @@ func TestJetStreamWiped(t *testing.T) {
 	lives.kill()
 }
 
-// restartWith starts the server of a test again, on the same port and store, with
-// or without JetStream.
+// restartWith restarts the server of a test, on the same port and store, with or
+// without JetStream.
 func restartWith(t *testing.T, srv *embedded.Server, jetStream bool) *embedded.Server {
 	t.Helper()
 	cfg := srv.Config()
@@ -195,14 +196,14 @@ func TestJetStreamAwayAndBack(t *testing.T) {
 		return n == 2, fmt.Sprint(n, " states stored")
 	})
 	for id, ev := range storedEvents(t, nc) {
-		if ev.Data.Hive == "dies" && ev.Data.Kind == hivebeat.KindLate { // it was, but JetStream was away
+		if ev.Data.Hive == "dies" && ev.Data.Kind == hivebeat.KindLate { // it was late, but JetStream was away
 			t.Errorf("%s: hive verdicts do not wait, the difference goes out: %+v", id, ev.Data)
 		}
 	}
 }
 
-// While JetStream is away a plain subscriber hears of a death within 2 s, once by each
-// id, and the stream has it later under the id that the subscriber knows.
+// While JetStream is away, a plain subscriber hears of a death within 2 s, once by id,
+// and the stream stores it later under the id that the subscriber knows.
 func TestADeathIsToldWhileJetStreamIsAway(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -226,7 +227,7 @@ func TestADeathIsToldWhileJetStreamIsAway(t *testing.T) {
 	})
 	var mu sync.Mutex
 	heard, subjects := make(map[string]int), make(map[string]string)
-	ids := make(map[string]string) // by what they are about
+	ids := make(map[string]string) // by subject of the event
 	if _, err := nc.Subscribe("queen.events.>", func(m *nats.Msg) {
 		var ev hivebeat.Event
 		if err := json.Unmarshal(m.Data, &ev); err != nil {
@@ -289,8 +290,8 @@ func TestADeathIsToldWhileJetStreamIsAway(t *testing.T) {
 	}
 }
 
-// A disk that is full is named in every answer, in the log and in the counts, and a death
-// is told all the same.
+// A full disk is named in every answer, in the log and in the counts. A death is
+// announced all the same.
 func TestTheDiskIsFull(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, func(c *embedded.Config) { c.JetStreamMaxStore = 2 << 20 })
@@ -386,7 +387,7 @@ func TestNoJetStream(t *testing.T) {
 		kind   hivebeat.Kind
 		worker string
 	}{{hivebeat.KindJoined, ""}, {hivebeat.KindJoined, "w"}, {hivebeat.KindLate, ""}, {hivebeat.KindLost, ""}} {
-		bustest.Eventually(t, patience, func() (bool, string) { // readers dedupe by the id
+		bustest.Eventually(t, patience, func() (bool, string) { // readers deduplicate by id
 			ids := make(map[string]int)
 			for _, ev := range events.of(c.kind, "h", c.worker) {
 				ids[ev.ID]++
@@ -506,7 +507,7 @@ func TestBucketDiffersOnceTheQueenIsWarm(t *testing.T) {
 	if a := request(t, nc, api.VerbSummary, api.Request{}); !a.Status.Warm || a.Status.JetStream {
 		t.Errorf("%+v", a.Status)
 	}
-	// JetStream comes, and somebody else was there first.
+	// JetStream comes back with a bucket that another program created first.
 	proxyless := srv.Config()
 	proxyless.StoreDir = t.TempDir()
 	bustest.Stop(t, srv)

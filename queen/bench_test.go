@@ -8,7 +8,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// BenchmarkSummary is the count of a fleet of 1,000 hives with 100 workers each.
+// BenchmarkSummary counts a fleet of 1,000 hives with 100 workers each.
 func BenchmarkSummary(b *testing.B) {
 	v := newView(45 * time.Second)
 	now := time.Now()

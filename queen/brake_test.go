@@ -16,8 +16,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// TestMassDeathIsNotBelieved kills all twelve hives of a zone: two queens hold
-// them, call their roll, and tell it once; who answers is alive, the others are
+// TestMassDeathIsNotBelieved kills all twelve hives of a zone. Two queens hold them,
+// call their roll, and announce it once. Hives that answer are alive; the others are
 // lost in the end.
 func TestMassDeathIsNotBelieved(t *testing.T) {
 	t.Parallel()
@@ -37,7 +37,7 @@ func TestMassDeathIsNotBelieved(t *testing.T) {
 	other := startHive(t, hiveConn, "us-00", time.Second)
 	other.send(func(s *hivebeat.Snapshot) { s.Labels = map[string]string{"zone": "us"} })
 	q.eventually("all alive", func() bool { return q.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == 13 })
-	time.Sleep(time.Second) // their life, not a wait
+	time.Sleep(time.Second) // the hives' lifetime, not a wait for a condition
 
 	var mu sync.Mutex
 	called := make(map[string]int)
@@ -152,8 +152,9 @@ func TestBrakeOff(t *testing.T) {
 	}
 }
 
-// TestAStoppedQueenKillsNobody stops the loop of a queen, and the hives with it,
-// for longer than their silence may be. What waited then is read as old.
+// TestAStoppedQueenKillsNobody stops the loop of a queen, and the hives with it, for
+// longer than their permitted silence. Messages that waited meanwhile are of unknown
+// age.
 func TestAStoppedQueenKillsNobody(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -166,14 +167,14 @@ func TestAStoppedQueenKillsNobody(t *testing.T) {
 		hives = append(hives, startHive(t, hiveConn, fmt.Sprintf("h%d", i), 2*time.Second))
 	}
 	q.eventually("all alive", func() bool { return q.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == 3 })
-	const stopped = 8 * time.Second // and 6 s would make them lost
+	const stopped = 8 * time.Second // 6 s would make them lost
 	for _, h := range hives {
 		h.kill()
 	}
 	var ages []hivebeat.Millis
 	err := q.do(t.Context(), func(time.Time) {
 		time.Sleep(stopped / 2)
-		hives[0].send(nil) // one snapshot that waits, and is as old as nobody knows
+		hives[0].send(nil) // one snapshot that waits, so that its age is unknown
 		bustest.Flush(t, hiveConn)
 		time.Sleep(stopped / 2)
 	})
@@ -205,8 +206,8 @@ func TestAStoppedQueenKillsNobody(t *testing.T) {
 	}
 }
 
-// TestDroppedSnapshotsAreDoubted: a queen whose channel ran over does not know
-// whom it missed.
+// TestDroppedSnapshotsAreDoubted: a queen whose channel overflowed does not know which
+// hives it missed.
 func TestDroppedSnapshotsAreDoubted(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -221,7 +222,7 @@ func TestDroppedSnapshotsAreDoubted(t *testing.T) {
 			loud.send(nil)
 		}
 		bustest.Flush(t, loud.nc)
-		for range 500 { // until some were dropped
+		for range 500 { // until some messages are dropped
 			if q.countDropped() > 0 {
 				return
 			}

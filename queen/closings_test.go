@@ -16,12 +16,12 @@ import (
 
 const windowOpened = "a hive's connection closed"
 
-// witness is a queen that hears disconnects, on a server of its own.
+// witness is a queen that hears disconnects, with its own server.
 type witness struct {
 	*runningQueen
 	srv          *embedded.Server
 	events       *heardEvents
-	line, system *bustest.Proxy // where they can be cut
+	line, system *bustest.Proxy // proxies that can cut its connections
 }
 
 func newWitness(t *testing.T) *witness {
@@ -39,8 +39,8 @@ func newWitness(t *testing.T) *witness {
 	return w
 }
 
-// newCutWitness is one whose connections can be cut, both that to NATS and that to
-// the system account. There is no JetStream.
+// newCutWitness returns a witness whose connections to NATS and to the system account
+// can be cut. There is no JetStream.
 func newCutWitness(t *testing.T) *witness {
 	t.Helper()
 	srv := bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
@@ -57,7 +57,7 @@ func newCutWitness(t *testing.T) *witness {
 	return w
 }
 
-// agentConn is a connection with the defaults of this project.
+// agentConn returns a connection with this project's defaults.
 func agentConn(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
 	t.Helper()
 	nc, err := bus.Connect(context.Background(), bus.Config{URL: url, FailFast: true, Options: opts})
@@ -68,8 +68,8 @@ func agentConn(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
 	return nc
 }
 
-// hive is one that promises a snapshot every 15 s, and sends one when it is back,
-// as hives do.
+// hive starts a hive that promises a snapshot every 15 s, and sends one when it
+// reconnects, as hives do.
 func (w *witness) hive(url, id string, workers ...hivebeat.Record) *testHive {
 	w.t.Helper()
 	back := make(chan struct{}, 1)
@@ -93,7 +93,7 @@ func (w *witness) hive(url, id string, workers ...hivebeat.Record) *testHive {
 	return h
 }
 
-// dies is what a kill -9 looks like to the server.
+// dies looks like a kill -9 to the server.
 func (h *testHive) dies() time.Time {
 	at := time.Now()
 	h.nc.Close()
@@ -101,7 +101,7 @@ func (h *testHive) dies() time.Time {
 	return at
 }
 
-// revives lets a hive that died by mistake go on over another connection.
+// revives lets a hive that died by mistake continue over another connection.
 func (h *testHive) revives(nc *nats.Conn) {
 	h.mu.Lock()
 	h.nc, h.snap.Conn = nc, bus.ConnID(nc)
@@ -109,7 +109,7 @@ func (h *testHive) revives(nc *nats.Conn) {
 	h.revive()
 }
 
-// lost waits until a hive is told as lost by its connection.
+// lost waits until a hive is announced as lost by its connection.
 func (w *witness) lost(id string, died time.Time) hivebeat.Event {
 	w.t.Helper()
 	var lost hivebeat.Event
@@ -131,7 +131,7 @@ func (w *witness) lost(id string, died time.Time) hivebeat.Event {
 	return lost
 }
 
-// nobodyLost fails where the connection of a hive made it lost.
+// nobodyLost fails the test if its connection made a hive lost.
 func (w *witness) nobodyLost(id string) {
 	w.t.Helper()
 	for _, e := range w.events.of(hivebeat.KindLost, id, "") {
@@ -156,7 +156,7 @@ func TestAHiveThatDiesIsLostByItsConnection(t *testing.T) {
 	bustest.Flush(t, hears)
 	h := w.hive(w.srv.URL(), "gpu-01", workerOf("w1"))
 	w.lost("gpu-01", h.dies())
-	for _, sub := range heard { // it was asked first, and its workers then
+	for _, sub := range heard { // the queen calls the hive first, and then its workers
 		if _, err := sub.NextMsg(patience); err != nil {
 			t.Errorf("%s: %v", sub.Subject, err)
 		}
@@ -164,8 +164,8 @@ func TestAHiveThatDiesIsLostByItsConnection(t *testing.T) {
 	w.eventually("its workers adopted", func() bool { return w.Queen.Stats().AdoptedHives == 1 })
 }
 
-// Scripts that connect again and again say nothing of their server, but those that
-// it turns away do: and that is told where it goes on.
+// Scripts that reconnect again and again say nothing about their server. Clients that
+// the server turns away do, and that is logged while it goes on.
 func TestStrangersDoNotHideTheDeathOfAHive(t *testing.T) {
 	t.Parallel()
 	w := newCutWitness(t)
@@ -183,7 +183,7 @@ func TestStrangersDoNotHideTheDeathOfAHive(t *testing.T) {
 	w.nobodyLost("gpu-02")
 }
 
-// A queen that is told of no connection believes the one beside it, which is.
+// A queen without a system account believes another queen, which has one.
 func TestAQueenThatHearsNoClosingsIsTold(t *testing.T) {
 	t.Parallel()
 	w := newWitness(t)
@@ -197,7 +197,7 @@ func TestAQueenThatHearsNoClosingsIsTold(t *testing.T) {
 	}
 	q2.eventually("it picks the worker", func() bool { return len(picks()) == 1 })
 	lost := w.lost("gpu-01", h.dies())
-	q2.logged("as another queen found") // and not by its silence
+	q2.logged("as another queen found") // and not because of its silence
 	if info := q2.ask(api.VerbHive, api.Request{Hive: "gpu-01"}).Hives[0]; info.Live != hivebeat.Lost || info.Cause != hivebeat.CauseDisconnect {
 		t.Errorf("it is %s, cause %q, to the other", info.Live, info.Cause)
 	}
@@ -221,7 +221,7 @@ func TestAQueenThatHearsNoClosingsIsTold(t *testing.T) {
 	}
 }
 
-// A connection that is kicked comes back, and so does the hive.
+// A hive whose connection is kicked reconnects and stays alive.
 func TestAHiveThatIsKickedLives(t *testing.T) {
 	t.Parallel()
 	w := newWitness(t)
@@ -230,14 +230,15 @@ func TestAHiveThatIsKickedLives(t *testing.T) {
 	conn := bus.ConnID(kicked.nc)
 	line.Kick()
 	w.logged(windowOpened + `" queen=q1 conn=` + conn)
-	w.lost("gpu-02", other.dies()) // and so the window of the other is over as well
+	w.lost("gpu-02", other.dies()) // by now the window of the other hive is over as well
 	w.nobodyLost("gpu-01")
 	if now := bus.ConnID(kicked.nc); now == conn {
 		t.Error("it was not kicked")
 	}
 }
 
-// A queen that is no longer told which connections close believes none that did.
+// A queen that no longer hears which connections close believes no earlier disconnect
+// either.
 func TestAQueenThatHearsNoMoreClosesAllWindows(t *testing.T) {
 	t.Parallel()
 	for _, cut := range []string{"the system account", "NATS"} {
@@ -250,7 +251,7 @@ func TestAQueenThatHearsNoMoreClosesAllWindows(t *testing.T) {
 			w.logged(windowOpened)
 			lines[cut].Kick()
 			w.logged(map[string]string{"the system account": "listens again for connections that close", "NATS": "hears again, and knows it"}[cut])
-			sees := w.hive(w.srv.URL(), "gpu-02") // and after it was back all is as before
+			sees := w.hive(w.srv.URL(), "gpu-02") // once it is back, everything works as before
 			w.lost("gpu-02", sees.dies())
 			w.nobodyLost("gpu-01")
 		})

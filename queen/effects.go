@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/queencore"
 )
 
-// begin subscribes and starts what runs beside the loop.
+// begin subscribes and starts the goroutines that run beside the loop.
 func (q *Queen) begin(work context.Context) error {
 	for _, subject := range []string{q.subjects.Hives(), q.subjects.HivesPinned(), q.subjects.Peers()} {
 		sub, err := q.nc.ChanSubscribe(subject, q.msgs)
@@ -47,10 +47,10 @@ func (q *Queen) begin(work context.Context) error {
 	return nil
 }
 
-// behind reports whether so many snapshots wait that some may soon be dropped.
+// behind reports whether so many snapshots are waiting that NATS may soon drop some.
 func (q *Queen) behind() bool { return len(q.msgs) > cap(q.msgs)/8 }
 
-// unsubscribe ends the subscriptions, and what only the loop used.
+// unsubscribe ends the subscriptions and closes what only the loop used.
 func (q *Queen) unsubscribe() {
 	for _, sub := range q.subs {
 		_ = sub.Unsubscribe()
@@ -58,7 +58,7 @@ func (q *Queen) unsubscribe() {
 	if q.follows.sub != nil {
 		_ = q.follows.sub.Unsubscribe()
 	}
-	if q.service != nil { // of a queen that did not leave in order
+	if q.service != nil { // the queen did not leave in order
 		for _, sub := range q.service.open() {
 			_ = sub.Unsubscribe()
 		}
@@ -71,16 +71,16 @@ func (q *Queen) unsubscribe() {
 	}
 }
 
-// wards are the subscriptions to the beats of workers whose hives were lost.
+// wards are the subscriptions to the beats of adopted workers, whose hives were lost.
 type wards struct {
-	beats chan *nats.Msg // of all of them
+	beats chan *nats.Msg // shared by all subscriptions
 	subs  map[string][]*nats.Subscription
-	// dropped messages of subscriptions that ended.
+	// dropped counts the messages dropped by subscriptions that have ended.
 	dropped int
 }
 
-// perform does what the core asks for. It reports whether something was handed back
-// already, so that there is more to ask it for.
+// perform does what the core asks for. It reports whether it has already handed a
+// result back to the core, which may then have more to do.
 func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time) (again bool) {
 	q.logAll(r.Logs)
 	for _, id := range r.Unlisten {
@@ -149,7 +149,7 @@ func (q *Queen) unlisten(id string) {
 		if n, err := sub.Dropped(); err == nil {
 			q.wards.dropped += n
 		}
-		_ = sub.Unsubscribe() // fails only on a connection that is closed
+		_ = sub.Unsubscribe() // fails only on a closed connection
 	}
 	delete(q.wards.subs, id)
 }
@@ -166,14 +166,14 @@ func (q *Queen) call(c fleet.RollCall) {
 	q.publish(subject, strconv.AppendInt(nil, c.Spread.Milliseconds(), 10))
 }
 
-// publish sends what may be lost.
+// publish sends a message that may be lost.
 func (q *Queen) publish(subject string, payload []byte) {
 	if err := q.nc.Publish(subject, payload); err != nil {
 		q.log.Debug("not sent", slog.String("subject", subject), slog.Any("err", err))
 	}
 }
 
-// countDropped returns how many messages NATS dropped as this queen was too slow.
+// countDropped returns how many messages NATS dropped because this queen was too slow.
 func (q *Queen) countDropped() int {
 	n := q.wards.dropped
 	count := func(subs []*nats.Subscription) {
@@ -187,11 +187,11 @@ func (q *Queen) countDropped() int {
 	for _, subs := range q.wards.subs {
 		count(subs)
 	}
-	q.dropped = max(n, q.dropped) // what ended says nothing any more
+	q.dropped = max(n, q.dropped) // a subscription that has ended no longer reports its count
 	return q.dropped
 }
 
-// logAll logs what the core wants logged.
+// logAll writes the log records that the core has collected.
 func (q *Queen) logAll(logs core.Logs) {
 	for i := range logs {
 		q.log.LogAttrs(context.Background(), logs[i].Level, logs[i].Text, logs[i].Attrs...) //nolint:sloglint // the texts are constants of the core

@@ -18,8 +18,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// short is the promise of hives of which it does not matter when they are judged:
-// lost after 3 × 300 ms, with a key that lives for a second.
+// short is the promise of hives for which the time of the verdict does not matter: lost
+// after 3 × 300 ms, with a key that lives for a second.
 const short = 300 * time.Millisecond
 
 func TestManyQueensTellEachEventOnce(t *testing.T) {
@@ -129,7 +129,7 @@ func TestQueensComeAndGo(t *testing.T) {
 	waitStored(t, nc, hivebeat.KindJoined, "lives", "w")
 	q1.stop()
 
-	// Nobody looks: a worker changes, a hive dies, and its key is gone.
+	// No queen is running: a worker changes, a hive dies, and its key expires.
 	lives.send(func(s *hivebeat.Snapshot) { transition(&s.Workers[0], hivebeat.KindState, "draining") })
 	dies.kill()
 	js, err := jetstream.New(nc)
@@ -164,7 +164,7 @@ func TestQueensComeAndGo(t *testing.T) {
 	if l := q3.live("dies"); l != hivebeat.Lost {
 		t.Errorf("dies is %q to the third", l)
 	}
-	// The third has seen all there is once it has told the worker's next step.
+	// Once the third queen has announced the worker's next step, it has seen everything.
 	lives.send(func(s *hivebeat.Snapshot) { transition(&s.Workers[0], hivebeat.KindLeft, "left") })
 	waitStored(t, nc, hivebeat.KindLeft, "lives", "w")
 	if n := len(storedEvents(t, nc)); n != 6 {
@@ -173,8 +173,8 @@ func TestQueensComeAndGo(t *testing.T) {
 	events.once(t)
 }
 
-// TestQueenAfterTheDeath starts the first queen while the key of a dead hive is
-// still there.
+// TestQueenAfterTheDeath starts the first queen while the key of a dead hive still
+// exists.
 func TestQueenAfterTheDeath(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -204,7 +204,7 @@ func TestQueenAfterTheDeath(t *testing.T) {
 	if a := q2.ask(api.VerbWorker, api.Request{Hive: "h", Worker: "w"}); len(a.Workers) != 1 || a.Workers[0].Age < 5000 {
 		t.Errorf("its worker is not known from the bucket, or younger than it is: %+v", a)
 	}
-	q2.warm() // after 2 s, as the key was there and nobody answered
+	q2.warm() // after 2 s, because the key exists and no hive answers
 	ev := waitStored(t, nc, hivebeat.KindLost, "h", "")
 	if ev.Data.Cause != hivebeat.CauseMissed || countStored(t, nc, hivebeat.KindLost, "h") != 1 {
 		t.Errorf("%+v", ev)
@@ -226,8 +226,8 @@ func TestHiveRestarts(t *testing.T) {
 	h := startHive(t, nc, "h", time.Minute, w)
 	waitStored(t, nc, hivebeat.KindJoined, "h", "w")
 	h.kill()
-	// It begins anew: first with an empty registry, not warm, then the worker is
-	// heard.
+	// The hive starts again: first with an empty registry and not warm, then it hears the
+	// worker.
 	h.send(func(s *hivebeat.Snapshot) { s.Inc, s.Seq, s.Warm, s.Workers = s.Inc+1, 0, false, []hivebeat.Record{} })
 	waitStored(t, nc, hivebeat.KindRestarted, "h", "")
 	if a := q.ask(api.VerbWorker, api.Request{Hive: "h", Worker: "w"}); len(a.Workers) != 1 || a.Workers[0].Live == hivebeat.Lost {
@@ -285,7 +285,7 @@ func TestDeafQueenReadsTheKeyFirst(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t,
 		bustest.User("all", nil, nil),
-		// One that does not get any snapshot.
+		// A user that receives no snapshots.
 		bustest.User("deaf", nil, []string{"_INBOX.>", "queen.api.>", "$SRV.>"}))
 	nc := bustest.Conn(t, srv, nats.UserInfo("all", "all"))
 	hears := startQueen(t, bustest.Conn(t, srv, nats.UserInfo("all", "all")), Config{ID: "hears"})
@@ -302,7 +302,7 @@ func TestDeafQueenReadsTheKeyFirst(t *testing.T) {
 		return a.Hives[0].Seq
 	}
 	first := seq()
-	// It goes on by what others put, past its own deadlines.
+	// It follows the snapshots stored by others, past its own deadlines.
 	deaf.eventually("the seq goes on", func() bool { return seq() > first+4 })
 	for _, ev := range storedEvents(t, nc) {
 		if ev.Data.Kind == hivebeat.KindLost {
@@ -405,7 +405,7 @@ func TestHostileSnapshots(t *testing.T) {
 			}
 		})
 	}
-	for _, reason := range []hivebeat.Reason{hivebeat.RefusedMalformed, hivebeat.RefusedForeign} { // once, not each time
+	for _, reason := range []hivebeat.Reason{hivebeat.RefusedMalformed, hivebeat.RefusedForeign} { // logged once, not each time
 		told := 0
 		for line := range strings.Lines(q.log.String()) {
 			if strings.Contains(line, "messages refused") && strings.Contains(line, "reason="+string(reason)+" ") {
@@ -423,7 +423,7 @@ func TestHostileSnapshots(t *testing.T) {
 func request(t testing.TB, nc *nats.Conn, verb string, req api.Request) api.Answer {
 	t.Helper()
 	var a api.Answer
-	bustest.Eventually(t, patience, func() (bool, string) { // a queen that has just become warm is on its way to the server
+	bustest.Eventually(t, patience, func() (bool, string) { // the subscriptions of a queen that has just become warm may not have reached the server yet
 		var err error
 		a, err = tryRequest(nc, verb, req)
 		return err == nil, fmt.Sprint(err)
@@ -442,7 +442,7 @@ func shutdownContext() (context.Context, context.CancelFunc) {
 }
 
 // TestAQueenDiesBeforeItPublishes leaves an event in the roster that was never
-// published: whoever says the next thing publishes it first.
+// published. The queen that announces the hive's next event publishes it first.
 func TestAQueenDiesBeforeItPublishes(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)

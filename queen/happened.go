@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	// eventsPending is how many events may wait to be read, before NATS drops them:
-	// they are read from the stream then.
+	// eventsPending is how many events may wait to be read before NATS drops them. Dropped
+	// events are read from the stream.
 	eventsPending = 1 << 14
 	eventsBatch   = 256
-	// Older events are read from the stream in windows of so many sequence numbers,
-	// and so many of them for one answer.
+	// Older events are read from the stream in windows of eventsWindow sequence numbers.
+	// One answer reads at most eventsWindows windows.
 	eventsWindow  = 2_000
 	eventsWindows = 8
 )
 
-// follower is what reads events beside the loop.
+// follower holds what the goroutine that reads events beside the loop uses.
 type follower struct {
 	sub     *nats.Subscription
 	msgs    chan *nats.Msg
-	again   chan struct{} // has one where events may be missing
+	again   chan struct{} // holds a value when events may be missing
 	dropped int
 }
 
@@ -44,7 +44,7 @@ func (q *Queen) followEvents() error {
 	return err
 }
 
-// readEvents hands the events that come to the loop, in batches.
+// readEvents passes received events to the loop in batches.
 func (q *Queen) readEvents(work context.Context) {
 	for {
 		var batch []api.Happened
@@ -75,10 +75,10 @@ func (q *Queen) appendEvent(batch []api.Happened, m *nats.Msg) []api.Happened {
 		q.log.Debug("an event can not be read", slog.String("subject", m.Subject), slog.Any("err", err))
 		return batch
 	}
-	if h.IsLive() { // it comes again when it is stored
+	if h.IsLive() { // it comes again once it is stored
 		return batch
 	}
-	if !q.cfg.NoJetStream { // what is not from the stream has no place in it
+	if !q.cfg.NoJetStream { // an event that did not come from the stream has no sequence number in it
 		seq, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
 		if err != nil || m.Header.Get(jetstream.StreamHeader) != q.subjects.Stream(hivebeat.StreamEvents) {
 			return batch
@@ -88,7 +88,7 @@ func (q *Queen) appendEvent(batch []api.Happened, m *nats.Msg) []api.Happened {
 	return append(batch, h)
 }
 
-// missedEvents makes the events be read from the stream that may not have come.
+// missedEvents requests a read of the stream for events that may not have arrived.
 func (q *Queen) missedEvents() {
 	select {
 	case q.follows.again <- struct{}{}:
@@ -96,8 +96,8 @@ func (q *Queen) missedEvents() {
 	}
 }
 
-// fillEvents reads from the stream what did not come by subscription: at the start
-// the newest, and what was missed whenever that may be.
+// fillEvents reads from the stream the events that did not arrive by subscription: the
+// newest ones at the start, and missed ones whenever that is requested.
 func (q *Queen) fillEvents(work context.Context, l *ledger.Ledger) {
 	for first := true; ; {
 		select {
@@ -113,7 +113,7 @@ func (q *Queen) fillEvents(work context.Context, l *ledger.Ledger) {
 		if err == nil && newest > 0 {
 			from := max(oldest, newest-min(newest, query.KeepEvents)+1)
 			if !first {
-				from = max(from, last-min(last, eventsBatch)) // one that was under way may come late
+				from = max(from, last-min(last, eventsBatch)) // one that was in flight may arrive late
 			}
 			err = q.fillFrom(work, l, from, newest, !first)
 		}
@@ -162,7 +162,8 @@ func (q *Queen) fillFrom(work context.Context, l *ledger.Ledger, from, to uint64
 	return err
 }
 
-// countMissedEvents sees to it that events are read anew that NATS dropped.
+// countMissedEvents requests a read of the stream if NATS has dropped events since the
+// last call.
 func (q *Queen) countMissedEvents() {
 	if n, err := q.follows.sub.Dropped(); err == nil && n > q.follows.dropped {
 		q.follows.dropped = n
@@ -170,8 +171,7 @@ func (q *Queen) countMissedEvents() {
 	}
 }
 
-// listEvents lists events: those that are in memory, and older ones from the
-// stream.
+// listEvents lists events: first those in memory, then older ones from the stream.
 func (q *Queen) listEvents(ctx context.Context, r api.Request) api.Answer {
 	c, err := query.ParseEventCursor(r.After)
 	if err != nil {
@@ -219,7 +219,7 @@ func (q *Queen) listEvents(ctx context.Context, r api.Request) api.Answer {
 	return a
 }
 
-// olderEvents adds events from the stream, from before the cursor.
+// olderEvents adds events from the stream that are older than the cursor.
 func (q *Queen) olderEvents(ctx context.Context, l *ledger.Ledger, a *api.Answer, f *query.EventFilter, c query.EventCursor, limit int) error {
 	select {
 	case q.reads <- struct{}{}:
@@ -264,11 +264,11 @@ func (q *Queen) olderEvents(ctx context.Context, l *ledger.Ledger, a *api.Answer
 			a.Events = append(a.Events, found[i])
 		}
 		before = from
-		if old { // all before are older
+		if old { // everything before is older still
 			return nil
 		}
 		if f.Hive != "" {
-			window *= 4 // the server passes over the others
+			window *= 4 // the server skips the events of other hives
 		}
 	}
 	if before > oldest {

@@ -16,32 +16,33 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// A hold is written down in JetStream before it is answered, by compare-and-set on
-// the key of its place: so two queens never give one place twice. This queen keeps
-// the place for itself meanwhile, and looks for another one where it lost the race.
+// A hold is stored in JetStream before it is answered, with a compare-and-set on the
+// key of its place, so that two queens never give away the same place. Meanwhile this
+// queen reserves the place for itself. If it loses the race, it looks for another
+// place.
 
 const (
-	holdRounds  = 4  // in which places are looked for that others do not take
-	holdTries   = 4  // to write one down
-	holdsAtOnce = 16 // written for one question
+	holdRounds  = 4  // rounds of looking for places that others do not take
+	holdTries   = 4  // attempts to store one hold
+	holdsAtOnce = 16 // stored in parallel for one request
 	defaultHold = 30 * time.Second
 )
 
 var errTaken = errors.New("taken by another")
 
-// claim is a place that is to be held, and what became of it.
+// claim is a place to hold, and the outcome.
 type claim struct {
 	query.Found
 	pick  api.Pick
 	renew bool
 	hold  query.Hold
-	rev   uint64 // of what is written down of the place
+	rev   uint64 // revision of the stored entry of the place
 	list  []query.Hold
 	err   error
 }
 
-// alone waits until no other question about this hold is under way at this queen: an
-// asker that had no answer in time asks again, and is to be given the same places.
+// alone waits until no other request about this hold is under way at this queen. An
+// asker that had no answer in time asks again, and must get the same places.
 func (q *Queen) alone(ctx context.Context, id query.HoldID) (done func(), err error) {
 	mine := make(chan struct{})
 	for {
@@ -67,7 +68,7 @@ func (q *Queen) alone(ctx context.Context, id query.HoldID) (done func(), err er
 	}
 }
 
-// hold answers the verb hold: it picks places, and holds them under id.
+// hold answers the verb hold: it picks places and holds them under id.
 func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.Answer {
 	done, err := q.alone(ctx, id)
 	if err != nil {
@@ -157,7 +158,7 @@ func (q *Queen) unsureHolds() []string {
 	return nil
 }
 
-// claim begins to hold a place. It is of the loop.
+// claim begins to hold a place. It must run in the loop.
 func (q *Queen) claim(f query.Found, p api.Pick, id query.HoldID, last hivebeat.Millis, now time.Time, renew bool) *claim {
 	c := &claim{Found: f, pick: p, renew: renew}
 	c.hold = query.Hold{HoldID: id, N: f.Need, Until: now.Add(cmp.Or(last.Duration(), defaultHold))}
@@ -174,7 +175,7 @@ func (q *Queen) claim(f query.Found, p api.Pick, id query.HoldID, last hivebeat.
 	return c
 }
 
-// holdAll writes the claims down, and takes over what came of it.
+// holdAll stores the claims and applies the outcome.
 func (q *Queen) holdAll(ctx context.Context, l *ledger.Ledger, claims []*claim) {
 	if len(claims) == 0 {
 		return
@@ -186,7 +187,7 @@ func (q *Queen) holdAll(ctx context.Context, l *ledger.Ledger, claims []*claim) 
 	} else {
 		q.write(claims, func(c *claim) { c.write(ctx, l) })
 	}
-	// Whoever asked may be gone: what was reserved is not to stay so.
+	// The asker may be gone; reservations must not outlive the request.
 	err := q.do(context.WithoutCancel(ctx), func(now time.Time) {
 		for _, c := range claims {
 			if !c.renew {
@@ -215,7 +216,8 @@ func (q *Queen) write(claims []*claim, fn func(*claim)) {
 	wg.Wait()
 }
 
-// with is what is to be written down: the holds of others that go on, and this.
+// with returns the list to store: the holds of others that have not expired, and this
+// one.
 func (c *claim) with(list []query.Hold) []query.Hold {
 	out := c.without(list)
 	if c.hold.N > 0 {
@@ -229,7 +231,7 @@ func (c *claim) without(list []query.Hold) []query.Hold {
 	return slices.DeleteFunc(slices.Clone(list), func(x query.Hold) bool { return x.HoldID == c.hold.HoldID || !x.Until.After(now) })
 }
 
-// write writes a claim down, beside the loop.
+// write stores a claim. It runs beside the loop.
 func (c *claim) write(ctx context.Context, l *ledger.Ledger) {
 	for range holdTries {
 		list := c.with(c.list)
@@ -271,7 +273,7 @@ func entriesOf(list []query.Hold, now time.Time) []ledger.HoldEntry {
 	return out
 }
 
-// maxHold bounds what is believed of what others wrote down.
+// maxHold bounds the remaining time that this queen accepts from a stored hold.
 const maxHold = 10 * time.Minute
 
 func holdsOf(item ledger.HoldItem, now time.Time) []query.Hold {
@@ -286,7 +288,7 @@ func holdsOf(item ledger.HoldItem, now time.Time) []query.Hold {
 	return out
 }
 
-// release gives all places of a hold back.
+// release gives back all places of a hold.
 func (q *Queen) release(ctx context.Context, id query.HoldID) api.Answer {
 	done, err := q.alone(ctx, id)
 	if err != nil {
@@ -347,7 +349,7 @@ func (q *Queen) listHolds(ctx context.Context, r api.Request) api.Answer {
 	})
 }
 
-// watchHolds follows what all queens write down.
+// watchHolds follows the holds that all queens store.
 func (q *Queen) watchHolds(work context.Context, l *ledger.Ledger) {
 	for work.Err() == nil {
 		err := l.WatchHolds(work, func() {

@@ -20,9 +20,9 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// strictServer runs a server with a user that may do everything, a queen and a
-// reader with the permissions of docs/OPERATIONS.md. The reader may ask everything, under
-// a name and without, and use nats micro as well.
+// strictServer runs a server with an unrestricted user, and with a queen and a reader
+// that have the permissions of docs/OPERATIONS.md. The reader may send every request,
+// with an asker and without, and may also use nats micro.
 func strictServer(t *testing.T) *embedded.Server {
 	t.Helper()
 	q, r := doctor.Config{Role: doctor.Queen}.Permissions(), doctor.Config{Role: doctor.Scheduler}.Permissions()
@@ -42,7 +42,7 @@ func as(t *testing.T, srv *embedded.Server, user string, opts ...nats.Option) *n
 	return bustest.Conn(t, srv, append(opts, nats.UserInfo(user, user))...)
 }
 
-// questions is every subject at which a queen answers.
+// questions returns every subject on which a queen answers requests.
 func questions(id string) []string {
 	var s hivebeat.Subjects
 	var list []string
@@ -57,8 +57,8 @@ func questions(id string) []string {
 	return list
 }
 
-// A queen may publish what a reader may not. It lends that to nobody who names such
-// a subject as the one to answer to.
+// A queen may publish where a reader may not. It does not lend that permission to a
+// request whose reply subject is such a subject.
 func TestQueenIsNoConfusedDeputy(t *testing.T) {
 	t.Parallel()
 	const id = "deputy"
@@ -117,7 +117,7 @@ func TestQueenIsNoConfusedDeputy(t *testing.T) {
 			}
 		}
 	}
-	for _, subject := range asked { // a good question behind them is answered
+	for _, subject := range asked { // a proper request after them is answered
 		if _, err := reader.Request(subject, nil, patience); err != nil {
 			t.Errorf("%s: %v", subject, err)
 		}
@@ -151,7 +151,8 @@ func TestQueenIsNoConfusedDeputy(t *testing.T) {
 	}
 }
 
-// A reply subject is a question whether anybody listens, wherever nothing is asked.
+// A reply subject on a snapshot or beat must not be answered: an answer would reveal
+// whether a queen listens.
 func TestQueenAnswersNoSnapshotAndNoBeat(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -193,7 +194,7 @@ func encodeBeat(t *testing.T, b *hivebeat.Beat) []byte {
 	return body
 }
 
-// Of a request that is refused nothing is done, the changes that it asks for included.
+// A refused request changes nothing, even if its verb would.
 func TestRefusedRequestChangesNothing(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -225,7 +226,7 @@ func TestInboxPrefixes(t *testing.T) {
 
 	plain := startQueen(t, bustest.Conn(t, srv), Config{ID: "plain"})
 	plain.warm()
-	bustest.Flush(t, plain.nc) // or the server has nobody to give the request to
+	bustest.Flush(t, plain.nc) // otherwise the server has no subscriber for the request
 	if err := request("queen.api.summary", 100*time.Millisecond); err == nil {
 		t.Error("a queen answers to an inbox prefix that it was not told of")
 	}
@@ -249,8 +250,8 @@ func TestInboxPrefixes(t *testing.T) {
 	}
 }
 
-// Another account of the server that imports the queen's API is answered: the server
-// gives such requests a reply subject of its own.
+// The queen answers another account that imports its API. The server gives such
+// requests a reply subject of a special form.
 func TestQueenAnswersAcrossImports(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
@@ -286,8 +287,8 @@ func TestQueenAnswersAcrossImports(t *testing.T) {
 	}
 }
 
-// A beat has all that a snapshot requires. One that is sent where snapshots go neither
-// makes a hive nor takes one over, though it is of a higher incarnation.
+// A beat has all required keys of a snapshot. A beat sent to the subject of snapshots
+// neither creates a hive nor replaces one, even with a higher incarnation.
 func TestBeatIsNoSnapshot(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -318,7 +319,7 @@ func TestBeatIsNoSnapshot(t *testing.T) {
 	if a := q.ask(api.VerbWorker, api.Request{Hive: "gpu-01", Worker: "w1"}); len(a.Workers) != 1 || a.Workers[0].Live != hivebeat.Alive {
 		t.Errorf("its worker is %+v", a.Workers)
 	}
-	h.send(nil) // and its next snapshot counts
+	h.send(nil) // its next snapshot counts
 	q.eventually("the next snapshot", func() bool { return q.ask(api.VerbHive, api.Request{Hive: "gpu-01"}).Hives[0].Seq == h.snap.Seq })
 	js, err := jetstream.New(nc)
 	if err != nil {

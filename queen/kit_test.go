@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// What tests put on the wire.
+// Messages for tests.
 var (
 	at            = sample.At
 	snapshotOf    = sample.Snapshot
@@ -21,10 +21,10 @@ var (
 	fleetSnapshot = sample.Machine
 )
 
-// view is the fleet and what is asked of it, without a queen around.
+// view is a fleet with its queries, without a queen.
 type view struct{ *fleet.View }
 
-// answer answers as a queen does, but for its status.
+// answer answers as a queen does, without the status.
 func (v view) answer(verb string, r api.Request, now time.Time) api.Answer {
 	if e := query.Check(verb, &r); e != nil {
 		return api.Answer{Error: e}
@@ -44,7 +44,7 @@ func (v view) summary(now time.Time) api.Summary {
 	return query.Summary(v.View)
 }
 
-// feed sends s through the bytes of the wire into v.
+// feed encodes s, decodes it as received, and applies it to v.
 func feed(t testing.TB, v view, s *hivebeat.Snapshot, now time.Time) error {
 	t.Helper()
 	var page wire.SnapshotView
@@ -63,7 +63,7 @@ func mustFeed(t testing.TB, v view, s *hivebeat.Snapshot, now time.Time) {
 
 func newView(fresh time.Duration) view { return view{fleet.New(fresh)} }
 
-// pagesOf cuts s into n pages.
+// pagesOf splits s into n pages.
 func pagesOf(s *hivebeat.Snapshot, n int) []*hivebeat.Snapshot {
 	pages := make([]*hivebeat.Snapshot, n)
 	for i := range n {

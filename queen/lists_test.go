@@ -14,8 +14,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// A list that was asked for is there where it is empty too: scripts read it without
-// asking whether it is. One that was not asked for is not.
+// A requested list is present even if it is empty, so that scripts can read it without
+// a check. A list that was not requested is absent.
 func TestEmptyListsAreThere(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -50,14 +50,14 @@ func TestEmptyListsAreThere(t *testing.T) {
 		}
 	}
 
-	// An error has none.
+	// An error has no list.
 	m, err := nc.Request("queen.api.hives", []byte(`{"limit":5000}`), patience)
 	if err != nil || strings.Contains(string(m.Data), `"hives"`) {
 		t.Errorf("%s, %v", m.Data, err)
 	}
 }
 
-// Nothing fits on a hive that is known; of one that is not there is nothing to pick.
+// On a known hive it is possible that nothing fits; an unknown hive is an error.
 func TestPickOnAHiveThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -82,8 +82,8 @@ func TestPickOnAHiveThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A queen is found as a service before it answers, so that who asks can tell it from
-// none. On a machine that is overwhelmed one may be warm by the time it is found.
+// A queen is discoverable as a service before it answers, so that a client can tell it
+// from no queen. On an overloaded machine it may be warm by the time it is found.
 func TestFoundBeforeItAnswers(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -106,7 +106,7 @@ func TestFoundBeforeItAnswers(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 		q.eventually("warm", func() bool { return q.Answer(t.Context(), api.VerbSummary, api.Request{}).Status.Warm })
-		bustest.Eventually(t, patience, func() (bool, string) { // its subscriptions are on their way to the server
+		bustest.Eventually(t, patience, func() (bool, string) { // its subscriptions may not have reached the server yet
 			_, err := nc.Request("acme.queen.api.summary", nil, patience)
 			return err == nil, fmt.Sprint(err)
 		})

@@ -13,11 +13,11 @@ import (
 	"github.com/beatfabric/hivebeat/internal/queencore"
 )
 
-// housekeepEvery is how often the loop looks after what only questions need.
+// housekeepEvery is how often the loop maintains what only queries need.
 const housekeepEvery = 250 * time.Millisecond
 
-// loop owns the core. It takes one kind of input at a time, and whatever follows from
-// it is sent on without waiting.
+// loop owns the core. It takes one kind of input at a time and sends whatever follows
+// from it without waiting.
 func (q *Queen) loop(ctx, work context.Context) {
 	q.timer = time.NewTimer(0)
 	defer q.timer.Stop()
@@ -27,7 +27,7 @@ func (q *Queen) loop(ctx, work context.Context) {
 		q.core.Leave()
 		close(q.leaving)
 		svc := q.service
-		if !q.core.Warm() { // nothing was asked
+		if !q.core.Warm() { // no request was accepted yet
 			svc = nil
 		}
 		q.wg.Go(func() { q.leave(work, svc); close(left) })
@@ -61,7 +61,7 @@ func (q *Queen) loop(ctx, work context.Context) {
 	}
 }
 
-// receive handles a message, and more of those that wait behind it.
+// receive handles a message and a batch of the messages behind it.
 func (q *Queen) receive(m *nats.Msg, from <-chan *nats.Msg, handle func(time.Time, *nats.Msg)) {
 	now := time.Now()
 	handle(now, m)
@@ -70,8 +70,8 @@ func (q *Queen) receive(m *nats.Msg, from <-chan *nats.Msg, handle func(time.Tim
 	}
 }
 
-// catchUp handles the messages that wait already, so that neither an answer nor a
-// verdict is older than what this queen was told.
+// catchUp handles the messages that are already waiting, so that every answer and every
+// verdict is based on all messages received so far.
 func (q *Queen) catchUp() {
 	now := time.Now()
 	for range len(q.wards.beats) {
@@ -98,12 +98,12 @@ func (q *Queen) snapshot(now time.Time, m *nats.Msg) {
 func (q *Queen) beat(now time.Time, m *nats.Msg) {
 	hive, worker, err := q.subjects.ParseWorkers(m.Subject)
 	if err != nil {
-		return // nothing else was subscribed to
+		return // the queen subscribes to nothing else
 	}
 	q.core.Beat(now, hive, worker, m.Data)
 }
 
-// tick lets time pass.
+// tick advances the core to now and does the housekeeping when it is due.
 func (q *Queen) tick(now time.Time) {
 	q.core.Tick(now, uint64(q.countDropped()))
 	if now.Sub(q.kept) >= housekeepEvery {
@@ -114,7 +114,7 @@ func (q *Queen) tick(now time.Time) {
 	}
 }
 
-// turn does what follows from the inputs.
+// turn performs what the core asks for after an input.
 func (q *Queen) turn(work context.Context) {
 	for again := true; again; {
 		if q.core.Due(time.Now()) {
@@ -138,7 +138,8 @@ func (q *Queen) turn(work context.Context) {
 	q.tellWatchers()
 }
 
-// leave is the way out, beside the loop: answer what was asked, tell what waits.
+// leave shuts the queen down in order, beside the loop: it answers the requests that
+// came in and waits until the events that wait are published, for at most lastWords.
 func (q *Queen) leave(work context.Context, svc *service) {
 	ctx, cancel := context.WithTimeout(work, lastWords)
 	defer cancel()

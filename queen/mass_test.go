@@ -16,8 +16,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Hives come and go in numbers that need several batches, and two queens tell of
-// them at once: each event is stored once, and both queens know what was told.
+// Hives come and go in numbers that need several batches, and two queens announce them
+// at once. Each event is stored once, and both queens know it was announced.
 func TestMassIsToldOnce(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -95,8 +95,8 @@ func TestMassIsToldOnce(t *testing.T) {
 	}
 }
 
-// A queen died after a step that tells three events, and published none: whoever
-// says the next thing publishes all of them first, in order.
+// A queen died after a step with three events, and published none. The queen that
+// announces the hive's next event publishes all of them first, in order.
 func TestAQueenDiesWithSeveralEventsToPublish(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -146,8 +146,9 @@ func TestAQueenDiesWithSeveralEventsToPublish(t *testing.T) {
 	}
 }
 
-// More hives are lost at once than are heard at once, and each has a worker that
-// says nothing unless it is called: all of them are called, and heard to answer.
+// More hives are lost at once than the queen can subscribe to at once. Each has a
+// worker that is silent unless called: all workers are called, and their answers are
+// received.
 func TestManyHivesDieAndTheirWorkersLiveOn(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -160,7 +161,7 @@ func TestManyHivesDieAndTheirWorkersLiveOn(t *testing.T) {
 	answer := func(m *nats.Msg) {
 		id := strings.Split(m.Subject, ".")[1]
 		if called[id] {
-			return // once must do
+			return // one call must suffice
 		}
 		called[id] = true
 		b, err := wire.EncodeBeat(&hivebeat.Beat{V: 1, Hive: id, Worker: "w", Facts: hivebeat.Facts{Inc: 7, Seq: 11, Every: 30_000, State: hivebeat.Ready}})

@@ -20,8 +20,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// patience bounds what should take a second or two, on a machine that is busy
-// with other tests.
+// patience bounds what should take a second or two, on a machine that is busy with
+// other tests.
 const patience = 60 * time.Second
 
 // runningQueen is a queen under test.
@@ -32,7 +32,7 @@ type runningQueen struct {
 	done chan error
 }
 
-// startQueen runs a queen until the test ends, or stop.
+// startQueen runs a queen until the test ends, or stop is called.
 func startQueen(t testing.TB, nc *nats.Conn, cfg Config) *runningQueen {
 	t.Helper()
 	log := &bustest.Log{}
@@ -67,7 +67,7 @@ func (r *runningQueen) ask(verb string, req api.Request) api.Answer {
 	return r.Answer(ctx, verb, req)
 }
 
-// eventually waits until the queen says what it should.
+// eventually waits until cond holds.
 func (r *runningQueen) eventually(what string, cond func() bool) {
 	r.t.Helper()
 	bustest.Eventually(r.t, patience, func() (bool, string) { return cond(), what })
@@ -76,10 +76,10 @@ func (r *runningQueen) eventually(what string, cond func() bool) {
 func (r *runningQueen) warm() {
 	r.t.Helper()
 	r.eventually("warm", func() bool { s := r.ask(api.VerbSummary, api.Request{}).Status; return s.Warm && s.JetStream })
-	_ = r.nc.FlushTimeout(patience) // and the server knows its subscriptions
+	_ = r.nc.FlushTimeout(patience) // now the server knows its subscriptions
 }
 
-// live returns what the queen says of a hive, and "" where it knows none.
+// live returns the queen's verdict on a hive, or "" if it does not know the hive.
 func (r *runningQueen) live(id string) hivebeat.Live {
 	a := r.ask(api.VerbHive, api.Request{Hive: id})
 	if len(a.Hives) != 1 {
@@ -93,7 +93,8 @@ func (r *runningQueen) logged(text string) {
 	r.eventually("in the log: "+text, func() bool { return strings.Contains(r.log.String(), text) })
 }
 
-// testHive sends snapshots as a hive does, of what the test puts into snap.
+// testHive sends snapshots as a hive does, with the contents that the test puts into
+// snap.
 type testHive struct {
 	t    testing.TB
 	nc   *nats.Conn
@@ -104,7 +105,7 @@ type testHive struct {
 	snap hivebeat.Snapshot
 }
 
-// startHive beats every `every` until kill, or the end of the test.
+// startHive sends a snapshot every `every` until kill, or the end of the test.
 func startHive(t testing.TB, nc *nats.Conn, id string, every time.Duration, workers ...hivebeat.Record) *testHive {
 	t.Helper()
 	h := &testHive{t: t, nc: nc, stop: make(chan struct{})}
@@ -132,7 +133,7 @@ func (h *testHive) beat(stop <-chan struct{}) {
 	})
 }
 
-// revive lets a hive that was killed go on: it was stopped, or cut off.
+// revive lets a killed hive continue: it was only stopped, or cut off.
 func (h *testHive) revive() {
 	h.send(nil)
 	h.mu.Lock()
@@ -155,10 +156,10 @@ func (h *testHive) send(change func(*hivebeat.Snapshot)) {
 		return
 	}
 	subjects, _ := hivebeat.NewSubjects("")
-	_ = h.nc.Publish(subjects.Hives(), b) // away is part of some tests
+	_ = h.nc.Publish(subjects.Hives(), b) // some tests close the connection
 }
 
-// kill ends the hive without a word.
+// kill ends the hive without a goodbye.
 func (h *testHive) kill() {
 	h.mu.Lock()
 	select {
@@ -176,13 +177,13 @@ func (h *testHive) bye(why string) {
 	h.send(func(s *hivebeat.Snapshot) { s.Bye = why })
 }
 
-// transition makes a worker's record take a step.
+// transition adds a transition to a worker's record.
 func transition(r *hivebeat.Record, kind hivebeat.Kind, to string) {
 	r.N++
 	r.Tr = append(r.Tr, hivebeat.Transition{N: r.N, Kind: kind, From: string(r.Live), To: to, Inc: r.Inc})
 }
 
-// heardEvents collects what a plain subscriber gets.
+// heardEvents collects the events that a plain subscriber receives.
 type heardEvents struct {
 	mu  sync.Mutex
 	ids map[string]int
@@ -239,7 +240,7 @@ func (h *heardEvents) once(t testing.TB) {
 	}
 }
 
-// storedEvents returns what the stream holds, by id.
+// storedEvents returns the events in the stream, by id.
 func storedEvents(t testing.TB, nc *nats.Conn) map[string]hivebeat.Event {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -14,7 +14,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/client"
 )
 
-// backsUp waits until a queen answers in place of another, or does so no more.
+// backsUp waits until a queen starts or stops answering in place of another.
 func (r *runningQueen) backsUp(want bool) {
 	r.t.Helper()
 	r.eventually(fmt.Sprintf("it answers in place of another: %v", want), func() bool {
@@ -22,8 +22,8 @@ func (r *runningQueen) backsUp(want bool) {
 	})
 }
 
-// NATS goes on giving questions to a queen whose connection is stalled, as it does to
-// one that is stopped. Each of them has an answer all the same.
+// NATS keeps giving requests to a queen whose connection is stalled, and to one that is
+// stopped. Each of them is answered all the same.
 func TestAQueenThatIsStoppedLeavesNoQuestionOpen(t *testing.T) {
 	t.Parallel()
 	for _, live := range []int{1, 2} {
@@ -56,7 +56,7 @@ func TestAQueenThatIsStoppedLeavesNoQuestionOpen(t *testing.T) {
 			}
 			proxy.Stall()
 
-			// Until somebody notices, the client finds a queen that lives by a ping.
+			// Until another queen notices, the client finds a live queen by a ping.
 			held := make(map[string]bool)
 			hold := func(id string) {
 				t.Helper()
@@ -71,7 +71,7 @@ func TestAQueenThatIsStoppedLeavesNoQuestionOpen(t *testing.T) {
 			}
 			others[0].backsUp(true)
 			bustest.Flush(t, others[0].nc) // the server has its subscriptions
-			for i := range 30 {            // by chance each of them would have been given to the stalled one
+			for i := range 30 {            // by chance each would have gone to the stalled queen
 				began := time.Now()
 				m, err := nc.Request("queen.api.summary", nil, patience)
 				if err != nil {
@@ -88,7 +88,7 @@ func TestAQueenThatIsStoppedLeavesNoQuestionOpen(t *testing.T) {
 			for i := range 2 {
 				hold(fmt.Sprint("late", i))
 			}
-			// However many queens carried a hold out, it has one place.
+			// However many queens carried out a hold, it has one place.
 			for _, q := range others {
 				q.eventually("each hold has one place", func() bool {
 					a := q.ask(api.VerbHolds, api.Request{})
@@ -111,7 +111,7 @@ func TestAQueenThatIsStoppedLeavesNoQuestionOpen(t *testing.T) {
 	}
 }
 
-// A queen that ends in order is not missed: nobody waits for its silence.
+// A queen that ends in order is not missed: no queen waits for its silence.
 func TestAQueenThatEndsIsNotMissed(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -130,8 +130,8 @@ func TestAQueenThatEndsIsNotMissed(t *testing.T) {
 	}
 }
 
-// A hold that is asked for again while the first question is under way is answered
-// with the same place, and so it is by another queen that knows of it.
+// A hold requested again while the first request is under way gets the same place, also
+// from another queen that knows of it.
 func TestAHoldThatIsAskedTwiceIsOne(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -187,8 +187,8 @@ func TestAHoldThatIsAskedTwiceIsOne(t *testing.T) {
 	}
 }
 
-// A hive that another queen holds as unverified is not picked, and the answer says
-// so, until this queen knows more of it.
+// A hive that another queen holds as unverified is not picked, and the answer says so,
+// until this queen receives more from it.
 func TestAQueenPicksNobodyWhomAnotherDoubts(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -254,7 +254,7 @@ func TestQueensWithOtherStoresSaySo(t *testing.T) {
 	}
 }
 
-// A queen that hears which connections close holds a hive by its brake. Another one,
+// A queen that hears which connections close holds a hive by its brake. Another queen,
 // which does not hear that, does not pick there either.
 func TestTheBrakeOfOneQueenStopsThePicksOfAnother(t *testing.T) {
 	t.Parallel()
@@ -271,7 +271,7 @@ func TestTheBrakeOfOneQueenStopsThePicksOfAnother(t *testing.T) {
 		all = append(all, h)
 	}
 	q2.eventually("all are alive", func() bool { return q2.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == hives })
-	for _, h := range all[:4] { // more than the brake believes, and never many at once
+	for _, h := range all[:4] { // more than the brake believes, but never many at once
 		h.dies()
 		time.Sleep(600 * time.Millisecond)
 	}

@@ -23,10 +23,10 @@ const (
 	bigPromise = 15 * time.Second
 )
 
-// bigSnapshot is what hive i of a big fleet says for the seq-th time.
+// bigSnapshot is snapshot number seq of hive i in a big fleet.
 func bigSnapshot(i int, seq uint64) *hivebeat.Snapshot {
 	s := fleetSnapshot(fmt.Sprintf("gpu-%05d", i), 100)
-	s.Seq, s.Every = seq, hivebeat.MillisOf(time.Hour) // silence is no subject here
+	s.Seq, s.Every = seq, hivebeat.MillisOf(time.Hour) // silence does not matter here
 	s.Labels = map[string]string{"zone": fmt.Sprintf("zone-%d", i%bigZones)}
 	for k := range s.Workers {
 		w := &s.Workers[k]
@@ -37,9 +37,9 @@ func bigSnapshot(i int, seq uint64) *hivebeat.Snapshot {
 }
 
 // BenchmarkPick is a pick from a fleet of 1,000,000 workers by a client, over TCP on
-// loopback; server, queen and client are in this process. A hold is a pick that writes
-// it to JetStream, in a file, before it is answered. In "busy" the hives report at
-// their pace meanwhile, and what they say is put into the bucket.
+// loopback. Server, queen and client are in this process. A hold is a pick that writes
+// to JetStream, in a file, before it is answered. In "busy" the hives also report at
+// their normal rate, and their snapshots go into the bucket.
 func BenchmarkPick(b *testing.B) {
 	srv := bustest.Server(b)
 	q := startQueen(b, bustest.Conn(b, srv), Config{ID: "q1", Fresh: time.Hour})
@@ -53,7 +53,7 @@ func BenchmarkPick(b *testing.B) {
 			if err := q.view.Apply(&page, now); err != nil {
 				b.Error(err)
 			}
-			q.view.Take() // to write 10,000 hives into the roster takes minutes, and is no subject here
+			q.view.Take() // writing 10,000 hives into the roster takes minutes, and does not matter here
 		})
 		if err != nil {
 			b.Fatal(err)
@@ -92,8 +92,8 @@ func BenchmarkPick(b *testing.B) {
 	b.Run("busy-hold", func(b *testing.B) { pick(b, true) })
 }
 
-// report lets hives report until it is stopped, as evenly as all of them do that
-// report once in bigPromise. Their messages are made before: those of some seconds.
+// report lets hives report until stop is called, spread as evenly as hives that each
+// report once per bigPromise. It prepares the messages of some seconds in advance.
 func report(b *testing.B, nc *nats.Conn) (stop func()) {
 	b.Helper()
 	msgs := make([][]byte, bigHives/2)

@@ -1,10 +1,10 @@
-// Package queen builds the view of the whole fleet from the snapshots of its
-// hives, reaches the verdicts on hives, keeps both in JetStream for others to
-// read, tells every transition exactly once together with any number of other
-// queens, and answers who is alive.
+// Package queen builds a view of the whole fleet from the snapshots of its hives and
+// reaches the verdicts on hives. It keeps both in JetStream for others to read.
+// Together with any number of other queens it announces every transition exactly once.
+// It answers queries about the fleet.
 //
-// The view is in memory. It needs nothing but the snapshots, and goes on while
-// JetStream is away. docs/PROTOCOL.md is normative for all that others see.
+// The view is in memory. It needs only the snapshots, and keeps working while JetStream
+// is away. docs/PROTOCOL.md is normative for everything that other programs see.
 package queen
 
 import (
@@ -33,58 +33,59 @@ import (
 	"github.com/beatfabric/hivebeat/internal/query"
 )
 
-// Config says how a queen works. The zero Config is usable.
+// Config configures a queen. The zero Config is usable.
 type Config struct {
-	// ID tells this queen from others, in answers and in its log. Default: a
-	// random one.
+	// ID identifies this queen in answers and in its log. Default: a random one.
 	ID string
-	// Prefix of all subjects, buckets and the stream. Default none.
+	// Prefix of all subjects, buckets and the stream. Default: none.
 	Prefix string
-	// InboxPrefixes are the inbox prefixes of clients that have one of their own
-	// (nats.CustomInboxPrefix). A queen answers to inboxes alone: to those below
-	// _INBOX. and below these. Default none.
+	// InboxPrefixes are the inbox prefixes of clients that set their own with
+	// nats.CustomInboxPrefix. A queen replies only to inboxes: to subjects below _INBOX.
+	// and below these. Default: none.
 	InboxPrefixes []string
-	// Fresh is the age up to which a worker's record may be shown as alive, and a
-	// hive's facts may be used. Default hivebeat.Fresh, 45 s.
+	// Fresh is the age up to which a worker's record may be shown as alive and a hive's
+	// facts may be used. Default: hivebeat.Fresh, 45 s.
 	Fresh time.Duration
-	// NoJetStream keeps nothing: events go straight to their subjects, once from
-	// each queen, and a queen that starts knows nobody. Default false.
+	// NoJetStream makes the queen store nothing: each queen publishes events straight to
+	// their subjects, and a queen that starts knows no hives. Default: false.
 	NoJetStream bool
-	// Replicas of buckets and stream. Default 1.
+	// Replicas of the buckets and the stream. Default: 1.
 	Replicas int
-	// Storage of buckets and stream. Default jetstream.FileStorage.
+	// Storage of the buckets and the stream. Default: jetstream.FileStorage.
 	Storage jetstream.StorageType
-	// Placement of buckets and stream in a cluster. Default: the server's choice.
+	// Placement of the buckets and the stream in a cluster. Default: the server's choice.
 	Placement *jetstream.Placement
-	// EventsMax is the size of the stream of events in bytes, which JetStream
-	// reserves. Default 64 MiB.
+	// EventsMax is the size of the event stream in bytes, which JetStream reserves.
+	// Default: 64 MiB.
 	EventsMax int64
-	// BrakeOff believes every silence: however many hives of a zone would be lost at
-	// once, they are. Default false: a mass death is held first, see
-	// docs/PROTOCOL.md.
+	// BrakeOff makes the queen believe every silence, however many hives of a zone it
+	// would declare lost at once. Default: false, the queen holds a mass death as
+	// unverified first; see docs/PROTOCOL.md.
 	BrakeOff bool
-	// BrakeShare is the share of a zone's hives, above 0 and up to 1, that may be
-	// lost by silence within 10 s without the brake. Default 0.3; 3 hives always may.
+	// BrakeShare is the share of a zone's hives, above 0 and up to 1, that may be lost by
+	// silence within 10 s without the brake. Default: 0.3. Up to 3 hives may always be
+	// lost.
 	BrakeShare float64
-	// Pending is how many snapshots may wait for this queen before NATS drops the
-	// newest. Default 4096.
+	// Pending is how many snapshots may wait for this queen before NATS drops the newest.
+	// Default: 4096.
 	Pending int
-	// System is a connection into the NATS system account, by which the queen hears
-	// which connections close (bus.DisconnectSubject): a hive whose connection closes,
-	// and that does not come back within seconds, is lost. It is borrowed as nc is.
-	// Default nil: silence alone decides.
+	// System is a connection to the NATS system account. It lets the queen hear which
+	// connections close (bus.DisconnectSubject): a hive whose connection closes and that
+	// does not come back within seconds is lost. The connection is borrowed, as nc is.
+	// Default: nil, silence alone decides.
 	System *nats.Conn
-	// Own is the id of the NATS server that runs in this process, if one does. It fails
-	// with the process alone, so that however many of its connections close at once each
-	// is believed. Default: none.
+	// Own is the id of the NATS server that runs in this process, if there is one. That
+	// server fails only together with the process, so the queen believes each of its
+	// closed connections, however many close at once. Default: none.
 	Own string
-	// Logger gets the transitions of hives, and what goes wrong. nil discards it.
+	// Logger receives the transitions of hives, and failures. Default: nil, which discards
+	// them.
 	Logger *slog.Logger
 }
 
 const (
 	defaultPending = 4096
-	lastWords      = 2 * time.Second // how long a queen that stops goes on telling what it knows
+	lastWords      = 2 * time.Second // how long a stopping queen keeps publishing waiting events
 )
 
 func (c Config) withDefaults() Config {
@@ -107,7 +108,7 @@ func (c Config) validate() error {
 	switch {
 	case c.Fresh < 0:
 		return fmt.Errorf("queen: Config.Fresh: %v is negative", c.Fresh)
-	case !(c.BrakeShare > 0 && c.BrakeShare <= 1): // NaN is not either
+	case !(c.BrakeShare > 0 && c.BrakeShare <= 1): // NaN is refused too
 		return fmt.Errorf("queen: Config.BrakeShare: %v is not above 0 and up to 1", c.BrakeShare)
 	case c.Pending < 0:
 		return fmt.Errorf("queen: Config.Pending: %d is negative", c.Pending)
@@ -119,21 +120,21 @@ func (c Config) validate() error {
 	return nil
 }
 
-// Queen is one queen. Any number of them may run in one fabric. Its methods are
-// safe for concurrent use.
+// Queen is one queen. Any number of queens may run in one fabric. Its methods are safe
+// for concurrent use.
 type Queen struct {
 	cfg      Config
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
-	inboxes  bus.Inboxes // that it answers to
+	inboxes  bus.Inboxes // it replies only to these
 	log      *slog.Logger
 
 	msgs  chan *nats.Msg
-	calls chan func(now time.Time) // run by the loop, which owns all below
-	wg    sync.WaitGroup           // what Run has started
+	calls chan func(now time.Time) // run by the loop, which owns all fields below
+	wg    sync.WaitGroup           // goroutines that Run has started
 
 	mu       sync.Mutex
-	acting   map[query.HoldID]chan struct{} // holds of which a question is under way; closed when it was answered
+	acting   map[query.HoldID]chan struct{} // holds with a request under way; closed when that is answered
 	begun    bool
 	stopping chan struct{} // closed by Stop
 	once     sync.Once
@@ -142,14 +143,14 @@ type Queen struct {
 	done     chan struct{} // closed when Run returns
 
 	core    *queencore.Core
-	view    *fleet.View // the core's
+	view    *fleet.View // owned by core
 	link    *link.Link
 	began   time.Time
 	subs    []*nats.Subscription
-	dropped int // messages, as of the last look
+	dropped int // messages, as of the last count
 	wake    time.Time
 	timer   *time.Timer
-	kept    time.Time // when the loop kept house last
+	kept    time.Time // when the loop last did its housekeeping
 	fatal   error     // ends Run
 
 	wards   wards
@@ -160,17 +161,17 @@ type Queen struct {
 	holds   query.Holds
 	history query.History
 	follows follower
-	changed chan struct{} // closed at the next change of the view; nil where nobody waits
+	changed chan struct{} // closed at the next change of the view; nil when no watcher waits
 	revTold uint64
 	leaving chan struct{} // closed when the queen begins to leave
 
-	long     chan struct{} // has one while a question takes many steps
-	watchers chan struct{} // one for each that waits
-	reads    chan struct{} // one for each read of the stream of events under way
+	long     chan struct{} // holds a value while a request takes many steps
+	watchers chan struct{} // one value for each waiting watcher
+	reads    chan struct{} // one value for each read of the event stream under way
 }
 
-// New returns a queen that works on nc, which is borrowed: it is never closed, and
-// its handlers stay as they are. Errors name the field of cfg at fault.
+// New returns a queen that works on nc. The connection is borrowed: the queen never
+// closes it and leaves its handlers alone. Errors name the field of cfg at fault.
 func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 	if nc == nil {
 		return nil, errors.New("queen: nc is nil")
@@ -204,11 +205,11 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 	return q, nil
 }
 
-// Run works until ctx ends or Stop is called, and returns nil then. It returns
-// early with an error that wraps hivebeat.ErrStopped where Stop came first,
-// ledger.ErrDiffers where a bucket or the stream exists with other settings (it
-// names each difference), and ledger.ErrServerTooOld. A NATS or a JetStream that
-// is not there is no error: the queen goes on without, and says so.
+// Run works until ctx ends or Stop is called, and then returns nil. It returns early
+// with an error that wraps hivebeat.ErrStopped if Stop was called first, ErrDiffers if
+// a bucket or the stream exists with other settings (the error names each difference),
+// or ErrServerTooOld. It is no error if NATS or JetStream is unavailable: the queen
+// works without it and says so in its answers.
 func (q *Queen) Run(ctx context.Context) error {
 	q.mu.Lock()
 	switch {
@@ -223,7 +224,7 @@ func (q *Queen) Run(ctx context.Context) error {
 	q.mu.Unlock()
 	defer close(q.done)
 
-	// What runs beside the loop outlives ctx by the time it takes to leave in order.
+	// The goroutines beside the loop outlive ctx until the queen has left in order.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer q.wg.Wait()
 	defer cancel()
@@ -240,7 +241,7 @@ func (q *Queen) Run(ctx context.Context) error {
 	q.looping.Store(false)
 	cancel()
 	q.unsubscribe()
-	close(q.ended) // from here on Stats looks by itself
+	close(q.ended) // from here on Stats reads the counts itself
 	if q.fatal != nil {
 		q.log.Error("queen ends", slog.Any("err", q.fatal))
 	} else {
@@ -249,10 +250,10 @@ func (q *Queen) Run(ctx context.Context) error {
 	return q.fatal
 }
 
-// Stop ends Run in order: requests that came are answered, events that wait are
-// published for 2 s at most, and no goroutine is left. It waits for that until
-// ctx ends, whose error it then returns. It may be called more than once, and
-// before Run.
+// Stop ends Run in order: the queen answers the requests that came in, publishes
+// waiting events for up to 2 s, and leaves no goroutine behind. Stop waits for that
+// until ctx ends, and then returns the error of ctx. It may be called more than once,
+// and before Run.
 func (q *Queen) Stop(ctx context.Context) error {
 	q.mu.Lock()
 	q.once.Do(func() { close(q.stopping) })
@@ -278,56 +279,57 @@ func (q *Queen) isStopping() bool {
 	}
 }
 
-// Stats are a queen's counts since it began.
+// Stats are a queen's counts since it started.
 type Stats struct {
-	Snapshots  uint64                     // pages taken over
+	Snapshots  uint64                     // pages applied
 	Refused    map[hivebeat.Reason]uint64 // messages that changed nothing, by reason
-	Dropped    int                        // messages that NATS dropped as this queen was too slow
-	Incomplete uint64                     // snapshots of which not all pages came
+	Dropped    int                        // messages that NATS dropped because this queen was too slow
+	Incomplete uint64                     // snapshots that a newer one replaced before all their pages came
 
-	RepliesRefused uint64 // requests that named a subject to answer to that is no inbox: nothing was done
+	RepliesRefused uint64 // requests not carried out because their reply subject is no inbox
 
-	Hives, Workers int // known now
+	Hives, Workers int // currently known
 
-	AdoptedHives   int    // hives that were lost, whose workers this queen judges
-	AdoptedWorkers int    // those workers
-	AdoptedBeats   uint64 // beats of such
+	AdoptedHives   int    // lost hives whose workers this queen judges
+	AdoptedWorkers int    // their workers
+	AdoptedBeats   uint64 // beats of adopted workers
 
-	// Verdicts of this queen, on hives and on workers it adopted, that were disproved
-	// by the same incarnation: FalseDead was heard too late, CutOff had gone on, but
-	// its messages did not come. Margins is how long after the verdict, in ms by
-	// upper bound; MarginMax the longest.
+	// FalseDead and CutOff count verdicts of this queen, on hives and on adopted workers,
+	// that the same incarnation disproved. After a FalseDead verdict the sender was heard,
+	// but too late. After a CutOff verdict it had kept sending, but its messages did not
+	// arrive. Margins counts how long after the verdict that was, by upper bound in ms.
+	// MarginMax is the longest.
 	FalseDead, CutOff uint64
 	Margins           map[string]uint64
 	MarginMax         time.Duration
 
-	// Connections that closed and were taken for their server's, by which nobody is
-	// lost: more than 3 of a server at which a hive is, or a worker that this queen
-	// judges, within a second.
+	// DisconnectsIgnored counts closed connections that were attributed to a failing NATS
+	// server and so declare nothing lost: more than 3 within a second, at one server to
+	// which a hive or an adopted worker of this queen is connected.
 	DisconnectsIgnored uint64
 
-	SelfPause time.Duration // time this queen was stopped or starved, in all
-	Blind     time.Duration // time credited to all deadlines, as it could not hear or could not be sure
+	SelfPause time.Duration // total time this queen was stopped or starved
+	Blind     time.Duration // time credited to all deadlines because this queen could not hear or could not be sure
 
-	EventsWaiting   int    // worker transitions that wait to be published
-	EventsPublished uint64 // worker transitions stored, or found to be stored
-	EventsDropped   uint64 // worker transitions given up: told by a gap
-	EventsUnstored  uint64 // deaths and returns that went out before the stream had them
+	EventsWaiting   int    // worker transitions waiting to be published
+	EventsPublished uint64 // worker transitions stored, or found already stored
+	EventsDropped   uint64 // worker transitions given up; a gap event stands for them
+	EventsUnstored  uint64 // deaths and returns published before the stream had them
 
-	// StoreTrouble is "no_space" or "needs_restart" while JetStream waits for a person,
+	// StoreTrouble is "no_space" or "needs_restart" while JetStream waits for an operator,
 	// and otherwise empty.
 	StoreTrouble string
 
-	Puts ledger.PutterStats // snapshots into the bucket
+	Puts ledger.PutterStats // snapshots written to the bucket
 }
 
-// Stats returns the counts so far; zeros before Run, and after it the last ones.
+// Stats returns the counts so far: zeros before Run, and the last ones after it.
 func (q *Queen) Stats() Stats {
 	var s Stats
 	if q.do(context.Background(), func(time.Time) { s = q.stats() }) != nil {
 		select {
 		case <-q.ended:
-			return q.stats() // nobody else looks at it any more
+			return q.stats() // no goroutine touches the counts any more
 		default:
 		}
 	}
@@ -364,13 +366,13 @@ func (q *Queen) do(ctx context.Context, f func(now time.Time)) error {
 	if err := q.post(ctx, func(now time.Time) { f(now); close(ran) }); err != nil {
 		return err
 	}
-	<-ran // the loop runs what it took
+	<-ran // the loop runs every call that it has received
 	return nil
 }
 
 // post hands f to the loop.
 func (q *Queen) post(ctx context.Context, f func(now time.Time)) error {
-	if err := ctx.Err(); err != nil { // of cases that are ready select takes any
+	if err := ctx.Err(); err != nil { // select takes any of the cases that are ready
 		return err
 	}
 	select {

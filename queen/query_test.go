@@ -21,8 +21,8 @@ func slotted(id string, slots uint64) hivebeat.Record {
 	return w
 }
 
-// Two queens that are asked at once never give one slot twice, and what is held
-// survives the queen that gave it.
+// Two queens that are asked at once never give one slot twice, and a hold survives the
+// queen that gave it.
 func TestHoldsAreGivenOnce(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -66,7 +66,7 @@ func TestHoldsAreGivenOnce(t *testing.T) {
 			t.Errorf("%s has %d slots, and was given %d times", w, slots, n)
 		}
 	}
-	if total < workers*slots-2 { // who lost many races in a row may have given up
+	if total < workers*slots-2 { // an asker that lost many races in a row may have given up
 		t.Errorf("%d of %d slots were given: %v", total, workers*slots, given)
 	}
 	for _, q := range []*runningQueen{q1, q2} {
@@ -96,7 +96,7 @@ func TestHoldsAreGivenOnce(t *testing.T) {
 	}
 }
 
-// A hold ends by itself, and its place is given to another.
+// A hold expires by itself, and its place is given to another asker.
 func TestHoldsEndByThemselves(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -153,7 +153,7 @@ func TestHoldsWithoutJetStream(t *testing.T) {
 	})
 }
 
-// A watcher waits for what fits, gets it, and is let go when the queen stops.
+// A watcher waits for a match, gets it, and is released when the queen stops.
 func TestWatchWaits(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -174,7 +174,8 @@ func TestWatchWaits(t *testing.T) {
 	defer cancel()
 	go func() { got <- q.Answer(ctx, api.VerbWatch, r) }()
 	q.eventually("it waits", func() bool { return len(q.watchers) == 1 })
-	// What does not fit wakes nobody for good: the answer has the one that does.
+	// A change that does not match does not end the wait: the answer has the one that
+	// does.
 	h.send(func(s *hivebeat.Snapshot) { s.Workers[0].Busy = 2 })
 	h.send(func(s *hivebeat.Snapshot) { s.Workers[1].State = hivebeat.Draining })
 	select {
@@ -237,8 +238,8 @@ func TestWatchersAreBounded(t *testing.T) {
 	}
 }
 
-// Events are listed newest first: those of before this queen too, and in pages
-// from the stream where memory does not have them.
+// Events are listed newest first, including those from before this queen started, and
+// in pages from the stream if memory does not have them.
 func TestEventsAreListed(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)
@@ -275,12 +276,12 @@ func TestEventsAreListed(t *testing.T) {
 	}
 	q2 := startQueen(t, bustest.Conn(t, srv), Config{ID: "q2"})
 	q2.warm()
-	h.send(nil) // it answers no roll call, and until it was heard an answer is not sure
+	h.send(nil) // it answers no roll call, and an answer is not sure until it is heard
 	q2.eventually("the hive is heard", func() bool { return len(q2.ask(api.VerbSummary, api.Request{}).Status.Unsure) == 0 })
 	if n := len(list(q2, worker)); n != 30 {
 		t.Errorf("a queen that began later lists %d", n)
 	}
-	// As if memory held the last ones alone.
+	// As if memory held only the last ones.
 	q2.eventually("events are read from the stream", func() bool {
 		var first uint64
 		_ = q2.do(context.Background(), func(time.Time) { first = q2.events.First() })
@@ -300,7 +301,7 @@ func TestEventsAreListed(t *testing.T) {
 	}
 }
 
-// The bucket of holds is one of those whose settings are checked.
+// The bucket of holds is among those whose settings are checked.
 func TestHoldsBucketDiffers(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t)

@@ -10,31 +10,31 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Report is what a queen's metrics are made of.
+// Report holds the figures behind a queen's metrics.
 type Report struct {
 	Stats
 	Status    api.Status
-	Connected bool // to NATS, as far as is known
-	Keeps     bool // it is to keep things in JetStream
-	Doubts    bool // it is not sure that it heard everybody, and judges nobody
-	Pending   int  // snapshots that wait to be taken
+	Connected bool // to NATS, according to the client connection
+	Keeps     bool // the queen is configured to use JetStream
+	Doubts    bool // the queen is not sure that it heard every hive, and judges none
+	Pending   int  // snapshots waiting to be handled
 
-	Margin detector.Histogram // of FalseDead and CutOff: how long after the verdict
-	Tally  fleet.Tally        // transitions that this queen took
+	Margin detector.Histogram // FalseDead and CutOff: time since the verdict
+	Tally  fleet.Tally        // transitions that this queen applied
 
 	Live    map[hivebeat.Live]int  // hives
 	Shown   map[hivebeat.Live]int  // workers
-	States  map[hivebeat.State]int // of workers that are alive
-	Looping int                    // workers that restart over and over
-	Stale   int                    // hives that are up with facts past the limit of freshness
-	Failing map[string]int         // hives that are fresh and can not collect something, by source
+	States  map[hivebeat.State]int // workers that are alive
+	Looping int                    // workers that restart repeatedly
+	Stale   int                    // hives that are up, with facts older than the freshness limit
+	Failing map[string]int         // fresh hives that fail to collect something, by source
 
-	// Of fresh hives, as in a summary.
+	// Sums over fresh hives, as in a summary.
 	GPUs                          int
 	VRAMTotal, VRAMUsed, VRAMOurs uint64
-	VRAMForeign                   uint64        // used, but not by workers of its hive
-	FactsAge                      time.Duration // of the oldest facts of a GPU
-	PerHive                       []HiveReport  // where it was asked for
+	VRAMForeign                   uint64        // used, but not by workers of the same hive
+	FactsAge                      time.Duration // age of the oldest facts about a GPU
+	PerHive                       []HiveReport  // only if requested
 }
 
 // HiveReport is one hive in a Report.
@@ -42,18 +42,19 @@ type HiveReport struct {
 	Hive, Zone                    string
 	Live                          hivebeat.Live
 	Age                           time.Duration // of its last snapshot
-	Fresh                         bool          // else its facts are zero
+	Fresh                         bool          // if false, its facts are zero
 	Shown                         map[hivebeat.Live]int
 	VRAMTotal, VRAMUsed, VRAMOurs uint64
 }
 
-// reportChunk is how many hives are looked at in one turn of the loop: messages go
-// on to be heard between two of them.
+// reportChunk is how many hives one turn of the loop looks at. The loop receives
+// messages between two turns.
 const reportChunk = 256
 
-// Report counts the fleet as this queen sees it. It looks at some hundred hives in
-// a turn of the loop, so that it never holds that up for long; what it returns is as
-// of no single moment. The error is ctx's, or says that the queen does not run.
+// Report counts the fleet as this queen sees it. It looks at a few hundred hives per
+// turn of the loop, so that it never blocks the loop; the result therefore does not
+// describe a single moment. The error is that of ctx, or says that the queen is not
+// running.
 func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 	r := Report{
 		Live: make(map[hivebeat.Live]int), Shown: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int), Failing: make(map[string]int),

@@ -21,48 +21,49 @@ import (
 )
 
 // service answers each verb on all its subjects and makes the queen a NATS micro
-// service, so that `nats micro ls` finds it. It speaks the protocol of nats.go/micro
-// by itself: micro.AddService sets the connection's closed and error handlers, and
-// puts those that it found back when it ends, over whatever the program has set
-// since. The connection is borrowed, so its handlers are left alone.
+// service, so that `nats micro ls` finds it. It implements the protocol of
+// nats.go/micro itself: micro.AddService sets the connection's closed and error
+// handlers, and when it ends it restores those it found, over whatever the program has
+// set since. The connection is borrowed, so its handlers are left alone.
 type service struct {
 	q        *Queen
 	identity micro.ServiceIdentity
 	started  time.Time
 	subs     []subscribed
-	shared   []subscribed // at the subjects of all queens
+	shared   []subscribed // on the subjects that all queens share
 
-	backup atomic.Bool            // it answers all questions, in place of a queen that is not heard
-	yields atomic.Bool            // and others may answer the same
-	stores atomic.Pointer[string] // the identity of its buckets and stream; nil until it is known
+	backup atomic.Bool            // it answers all requests, in place of a queen that is not heard
+	yields atomic.Bool            // other queens may answer the same requests
+	stores atomic.Pointer[string] // identity of its buckets and stream; nil until known
 
 	work     context.Context // ends after the last answer
-	slots    chan struct{}   // one for each request that is answered beside its subscription
-	watching chan struct{}   // the same of those that watch
-	wg       sync.WaitGroup  // all of them
-	refused  atomic.Uint64   // requests whose answer was to go to no inbox
+	slots    chan struct{}   // one value for each request answered beside its subscription
+	watching chan struct{}   // the same for watch requests
+	wg       sync.WaitGroup  // all requests answered beside their subscription
+	refused  atomic.Uint64   // requests whose reply subject is no inbox
 
 	mu     sync.Mutex
 	stats  []*micro.EndpointStats // by verb
-	warned time.Time              // of refused
+	warned time.Time              // time of the last warning about refused requests
 }
 
-// subscribed is a subscription, and what is closed when it has handled its last
-// message.
+// subscribed is a subscription with a channel that is closed once it has handled its
+// last message.
 type subscribed struct {
 	*nats.Subscription
 	ended chan struct{}
 }
 
-// queueGroup is the one micro takes by default: one of all queens answers.
+// queueGroup is the default group of micro: one queen of the group answers.
 const queueGroup = micro.DefaultQueueGroup
 
-// atOnce is how many requests that may take a while are answered at once, besides
-// those that wait for a change.
+// atOnce is how many requests that may take a while are answered in parallel, apart
+// from those that wait for a change.
 const atOnce = 64
 
-// introduce makes the queen be found as a micro service, from its start on: who asks
-// and finds nobody warm can tell a queen that is about to answer from none.
+// introduce makes the queen discoverable as a micro service from its start. A client
+// that gets no answer can thus distinguish a queen that is still warming up from the
+// absence of queens.
 func (q *Queen) introduce(work context.Context) (*service, error) {
 	s := &service{
 		q: q, work: work, started: time.Now().UTC(), slots: make(chan struct{}, atOnce), watching: make(chan struct{}, maxWatchers+atOnce),
@@ -95,9 +96,9 @@ func (q *Queen) introduce(work context.Context) (*service, error) {
 	return s, nil
 }
 
-// serve subscribes to all verbs. It is called when the queen is warm: before that
-// it would be the one of N queens whose answers are wrong. The subjects of this queen
-// alone come first, so that a client that has its answer can address it.
+// serve subscribes to all verbs. It is called when the queen is warm; earlier it would
+// be the one of N queens that answers wrongly. It subscribes to the subjects of this
+// queen alone first, so that a client that has an answer from it can address it.
 func (s *service) serve() (err error) {
 	alone, err := s.listen(true, "")
 	s.subs = append(s.subs, alone...)
@@ -107,7 +108,8 @@ func (s *service) serve() (err error) {
 	return err
 }
 
-// listen subscribes to all verbs, of this queen alone or of all queens.
+// listen subscribes to all verbs, on the subjects of this queen alone or on those of
+// all queens.
 func (s *service) listen(alone bool, group string) (subs []subscribed, err error) {
 	for i, verb := range api.Verbs() {
 		for _, subject := range s.subjects(verb, alone) {
@@ -122,10 +124,10 @@ func (s *service) listen(alone bool, group string) (subs []subscribed, err error
 	return subs, nil
 }
 
-// backUp leaves the queue group and answers all questions itself, or goes back into
-// the group. NATS gives each question to one member of the group: where that is a
-// queen that is stopped, nobody else would answer. others says that a third queen
-// answers questions too.
+// backUp leaves the queue group and answers all requests itself, or returns to the
+// group. NATS gives each request to one member of the group; if that member is a
+// stopped queen, no other would answer. others says that a third queen may answer the
+// same requests.
 func (s *service) backUp(on, others bool) error {
 	s.yields.Store(others)
 	if s.shared == nil || s.backup.Load() == on {
@@ -142,7 +144,7 @@ func (s *service) backUp(on, others bool) error {
 		}
 		return err
 	}
-	for _, sub := range s.shared { // those that came to it are answered still
+	for _, sub := range s.shared { // requests already received are still answered
 		if sub.Drain() != nil {
 			_ = sub.Unsubscribe()
 		}
@@ -152,13 +154,13 @@ func (s *service) backUp(on, others bool) error {
 	return nil
 }
 
-// yieldTime is how long a queen that answers all questions leaves a hold to the one
-// that NATS gave it to as well: what that one wrote down is then known here, and the
-// answer is the same.
+// yieldTime is how long a queen that answers all requests leaves a change, such as a
+// hold, to the group member that NATS also gave it to. By then this queen has received
+// the change, and gives the same answer.
 const yieldTime = 200 * time.Millisecond
 
-// subjects returns the subjects of a verb, of any queen or of this one alone: the one
-// for anyone, and the one for askers with a name.
+// subjects returns the two subjects of a verb, for any queen or for this one alone: the
+// one without an asker, and the one for named askers.
 func (s *service) subjects(verb string, alone bool) [2]string {
 	of, id := s.q.subjects, s.identity.ID
 	if alone {
@@ -170,8 +172,8 @@ func (s *service) subjects(verb string, alone bool) [2]string {
 // serviceVersion is the version of the API.
 const serviceVersion = "1.0.0"
 
-// subscribe hands the requests at subject to fn, but for those whose answer would go
-// elsewhere than to an inbox: those are refused here, whatever they ask for.
+// subscribe passes the requests on subject to fn. It refuses every request whose reply
+// subject is not an inbox, whatever the verb.
 func (s *service) subscribe(subject, group string, fn nats.MsgHandler) (subscribed, error) {
 	checked := func(m *nats.Msg) {
 		if m.Reply == "" || s.q.inboxes.Accept(m.Reply) {
@@ -195,11 +197,11 @@ func (s *service) subscribe(subject, group string, fn nats.MsgHandler) (subscrib
 	return subscribed{sub, ended}, nil
 }
 
-// open returns the subscriptions that are open.
+// open returns the open subscriptions.
 func (s *service) open() []subscribed { return slices.Concat(s.subs, s.shared) }
 
-// refuse counts a request that names a subject to answer to which this queen may
-// publish to, and the requester perhaps not.
+// refuse counts a request whose reply subject is no inbox: this queen may have
+// permission to publish there that the requester lacks.
 func (s *service) refuse(m *nats.Msg) {
 	total := s.refused.Add(1)
 	s.mu.Lock()
@@ -216,7 +218,7 @@ const (
 	maxReplyShown = 256 // bytes
 )
 
-// drain stops taking requests and waits until those that came are answered.
+// drain stops accepting requests and waits until those already received are answered.
 func (s *service) drain(ctx context.Context) {
 	all := s.open()
 	for _, sub := range all {
@@ -239,9 +241,9 @@ func (s *service) drain(ctx context.Context) {
 	}
 }
 
-// asked answers a request: where that may take a while, beside the subscription,
-// so that it holds up nobody else. yields says that another queen may have been given
-// it too, and is to be the first to change something.
+// asked answers a request. A request that may take a while is answered beside the
+// subscription, so that it does not delay others. yields says that another queen may
+// have received the same request and should be the first to change something.
 func (s *service) asked(verb string, stats *micro.EndpointStats, m *nats.Msg, yields bool) {
 	switch verb {
 	case api.VerbSummary, api.VerbHive, api.VerbWorker:
@@ -249,7 +251,7 @@ func (s *service) asked(verb string, stats *micro.EndpointStats, m *nats.Msg, yi
 		return
 	}
 	slots := s.slots
-	if verb == api.VerbWatch { // the queen bounds how many of them wait
+	if verb == api.VerbWatch { // the queen bounds how many watchers wait
 		slots = s.watching
 	}
 	slots <- struct{}{}
@@ -297,7 +299,8 @@ func (s *service) ask(verb string, stats *micro.EndpointStats, m *nats.Msg) {
 	}
 }
 
-// respond sends an answer of the service, with failed, if any, in its headers.
+// respond sends an answer of the service. If failed is not nil, it also goes into the
+// headers.
 func respond(m *nats.Msg, body []byte, failed *api.Error) error {
 	if m.Reply == "" {
 		return nil
@@ -314,8 +317,8 @@ func respond(m *nats.Msg, body []byte, failed *api.Error) error {
 // askTimeout bounds how long a request waits for the loop.
 const askTimeout = 5 * time.Second
 
-// fitting asks, and asks again for half as much while the JSON of the answer has
-// more than limit bytes.
+// fitting calls ask, and calls it again for half as much while the answer takes more
+// than limit bytes as JSON.
 func fitting(ask func(api.Request) api.Answer, verb string, r api.Request, limit int) (api.Answer, []byte) {
 	for {
 		a := ask(r)
@@ -333,7 +336,8 @@ func fitting(ask func(api.Request) api.Answer, verb string, r api.Request, limit
 	}
 }
 
-// encodeAnswer returns the JSON of a, and whether it has limit bytes at most.
+// encodeAnswer returns the JSON of a, and whether it fits into limit bytes together
+// with the headers.
 func encodeAnswer(a *api.Answer, limit int) (b []byte, fits bool) {
 	b, err := json.Marshal(a)
 	if err != nil {
@@ -344,10 +348,10 @@ func encodeAnswer(a *api.Answer, limit int) (b []byte, fits bool) {
 	return b, len(b) <= limit || limit <= 0 || a.Error != nil
 }
 
-// headroom is what the headers of an answer may take.
+// headroom is the space, in bytes, left for the headers of an answer.
 const headroom = 1 << 10
 
-// who is the identity of the service, as it is now.
+// who returns the current identity of the service.
 func (s *service) who() micro.ServiceIdentity {
 	i := s.identity
 	if stores := s.stores.Load(); stores != nil {

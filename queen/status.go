@@ -17,7 +17,7 @@ func restarted(hives int) string {
 	return fmt.Sprintf("%d hives have just restarted", hives)
 }
 
-// status says how sure an answer is.
+// status returns how sure an answer is.
 func (q *Queen) status(now time.Time) api.Status {
 	s := api.Status{
 		AsOf: now.UTC().Round(0), Queen: q.cfg.ID, Warm: q.core.Warm(), JetStream: !q.cfg.NoJetStream && q.store.there(),

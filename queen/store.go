@@ -15,28 +15,28 @@ import (
 
 // Errors of Run that callers branch on.
 var (
-	// ErrDiffers: a bucket or the stream exists with other settings. The error
+	// ErrDiffers means that a bucket or the stream exists with other settings. The error
 	// names each difference; nothing was changed.
 	ErrDiffers = ledger.ErrDiffers
-	// ErrServerTooOld: the server lacks what the buckets need.
+	// ErrServerTooOld means that the NATS server lacks a feature that the buckets need.
 	ErrServerTooOld = ledger.ErrServerTooOld
 )
 
-// store is JetStream as the shell has it.
+// store holds the queen's access to JetStream.
 type store struct {
 	core      *queencore.Core
-	ledger    *ledger.Ledger // nil until it was opened
+	ledger    *ledger.Ledger // nil until opened
 	putter    *ledger.Putter
 	publisher *ledger.Publisher
 }
 
-// there reports whether JetStream can be used.
+// there reports whether JetStream is usable.
 func (s *store) there() bool { return s.core.StoreThere() }
 
 func (s *store) reason() string { return s.core.StoreReason() }
 
-// keep opens the ledger when it can be opened, and looks after it from then on.
-// It runs beside the loop.
+// keep opens the ledger as soon as that is possible, and maintains it from then on. It
+// runs beside the loop.
 func (q *Queen) keep(work context.Context) {
 	report := func(err error) {
 		_ = q.post(work, func(now time.Time) { q.core.StoreState(now, err) })
@@ -81,14 +81,14 @@ func (q *Queen) keep(work context.Context) {
 	})
 }
 
-// tellStores says in the service info, and to other queens, which buckets and stream
-// this queen uses: those of one fabric are to use the same.
+// tellStores publishes, in the service info and to other queens, which buckets and
+// stream this queen uses. All queens of a fabric must use the same ones.
 func (q *Queen) tellStores(work context.Context, l *ledger.Ledger) {
 	made, err := l.Identity(work)
 	if err != nil {
-		return // the next look tells, and until then nothing is compared
+		return // the next call publishes them; until then nothing is compared
 	}
-	h := fnv.New64a() // it is to be compared, and not to be read
+	h := fnv.New64a() // the identity is compared, not read
 	_, _ = h.Write([]byte(made))
 	identity := hex.EncodeToString(h.Sum(nil))
 	_ = q.post(work, func(time.Time) {
@@ -100,7 +100,7 @@ func (q *Queen) tellStores(work context.Context, l *ledger.Ledger) {
 // noStores is the identity of the stores of a queen without JetStream.
 const noStores = "none"
 
-// carryOut carries out a request of the core, beside the loop.
+// carryOut carries out a request of the core. It runs beside the loop.
 func (q *Queen) carryOut(work context.Context, op *queencore.Op) {
 	l, p := q.store.ledger, q.store.publisher // set before the first request, and never again
 	ctx, cancel := work, context.CancelFunc(func() {})
@@ -128,14 +128,14 @@ func (q *Queen) carryOut(work context.Context, op *queencore.Op) {
 	}
 }
 
-// Who is told waits for who is heard: a snapshot that has no room is dropped, an event
-// is only late. So a batch waits while hearing is behind, but not for ever.
+// Receiving goes before publishing: a snapshot that finds no space is dropped, while an
+// event is only late. So a batch waits while receiving is behind, but not forever.
 const (
 	yieldStep = 2 * time.Millisecond
 	yieldMost = 100 * time.Millisecond
 )
 
-// yield waits while behind says that hearing is, for yieldMost at most.
+// yield waits while behind reports true, for at most yieldMost.
 func yield(ctx context.Context, behind func() bool) {
 	for waited := time.Duration(0); waited < yieldMost && behind() && ctx.Err() == nil; waited += yieldStep {
 		time.Sleep(yieldStep)
@@ -171,7 +171,7 @@ func (q *Queen) publishLive(events []hivebeat.Event) {
 	}
 }
 
-// keptAtOnce is how many snapshots of the bucket are handed to the loop at once.
+// keptAtOnce is how many snapshots from the bucket are passed to the loop in one call.
 const keptAtOnce = 64
 
 // read reads the roster, and then the bucket, whose snapshots are newer.
@@ -214,7 +214,7 @@ func (q *Queen) watchRoster(work context.Context, l *ledger.Ledger) {
 	}
 }
 
-// refresh keeps the entries of hives that live from expiring.
+// refresh keeps the entries of living hives from expiring.
 func (q *Queen) refresh(work context.Context, l *ledger.Ledger) {
 	for {
 		select {

@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// maxWatchers is how many may wait for a change at once.
+	// maxWatchers is how many requests may wait for a change at once.
 	maxWatchers = 512
-	// watchPace is how often one of them looks.
+	// watchPace is how often one waiting request looks at the view.
 	watchPace = 100 * time.Millisecond
 )
 
-// onChange returns a channel that is closed at the next change of the view. It is
-// of the loop.
+// onChange returns a channel that is closed at the next change of the view. It must run
+// in the loop.
 func (q *Queen) onChange() <-chan struct{} {
 	if q.changed == nil {
 		q.changed = make(chan struct{})
@@ -25,7 +25,7 @@ func (q *Queen) onChange() <-chan struct{} {
 	return q.changed
 }
 
-// tellWatchers wakes those that wait, if something changed.
+// tellWatchers wakes the waiting requests if something changed.
 func (q *Queen) tellWatchers() {
 	rev := q.view.Rev()
 	if rev == q.revTold {
@@ -38,9 +38,9 @@ func (q *Queen) tellWatchers() {
 	}
 }
 
-// watch answers with what changed since a cursor, or waits for it. A watcher waits
-// in the goroutine of its request and looks at the view when it wakes: nothing is
-// queued for it.
+// watch answers with the changes since a cursor, or waits for one. A watcher waits in
+// the goroutine of its request and looks at the view when it wakes; nothing is queued
+// per watcher.
 func (q *Queen) watch(ctx context.Context, r api.Request) api.Answer {
 	if r.Wait > 0 {
 		select {
@@ -73,7 +73,7 @@ func (q *Queen) watch(ctx context.Context, r api.Request) api.Answer {
 			return q.unavailable(err)
 		case found, last && !a.More:
 			return a
-		case a.More: // nothing that fits so far
+		case a.More: // nothing that matches so far
 			if err := q.pause(ctx, stepPause); err != nil {
 				return q.unavailable(err)
 			}

@@ -10,32 +10,33 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Whoever publishes with a reply subject is told by the server if nobody subscribes
-// to what was published (status 503, "no responders"): anywhere, also behind routes
-// and leaf nodes. So some beats carry the subject of the roll call as theirs, which
-// is subscribed to anyhow and needs no permission of its own. A hive, or a queen
-// that judges in its place, subscribes to beats for as long as it hears them: who
-// is told that nobody does has a wrong id, a wrong prefix, or no hive.
+// If a client publishes with a reply subject and no client subscribes to the subject,
+// the server informs the publisher (status 503, "no responders"). That holds anywhere,
+// including behind routes and leaf nodes. Some beats therefore carry the roll call
+// subject as their reply subject: the worker subscribes to it anyway, and it needs no
+// extra permission. A hive, or a queen that judges in its place, stays subscribed to
+// the beats. A worker whose beats have no subscriber has a wrong id, a wrong prefix, or
+// no hive.
 const (
-	askAgain  = time.Minute      // between two questions while somebody listens,
-	askSooner = 10 * time.Second // and while nobody does
-	warnAfter = time.Minute      // a hive that starts later than its workers is no fault
-	askedWell = 3                // questions in a row without the word: somebody listens again
+	askAgain  = time.Minute      // between two questions while there is a subscriber,
+	askSooner = 10 * time.Second // and while there is none
+	warnAfter = time.Minute      // a hive may start later than its workers
+	askedWell = 3                // questions in a row without a 503: there is a subscriber again
 )
 
-// audience is what a worker knows of who listens to it. It is pure: who uses it
-// keeps it to one goroutine at a time.
+// audience tracks whether a worker's beats have a subscriber. It is pure, and not safe
+// for concurrent use.
 type audience struct {
-	asked  time.Time // the last question; zero = none since the connection is there
-	open   bool      // the word did not come on it
-	well   int       // questions in a row on which it did not come
-	since  time.Time // of the first word of a row without a gap; zero = none
-	told   bool      // that nobody listens,
-	warned bool      // and that it goes on
-	off    bool      // something answers beats, so that the word never comes
+	asked  time.Time // the last question; zero: none since the connection was established
+	open   bool      // no 503 has arrived for it
+	well   int       // questions in a row without a 503
+	since  time.Time // of the first 503 in an unbroken row; zero: none
+	told   bool      // it was logged that there is no subscriber,
+	warned bool      // and that this persists
+	off    bool      // something answers beats, so no 503 ever arrives
 }
 
-// ask reports whether the next beat is to be a question.
+// ask reports whether the next beat must be a question.
 func (a *audience) ask(now time.Time) bool {
 	wait := askAgain
 	if !a.since.IsZero() {
@@ -54,8 +55,8 @@ func (a *audience) ask(now time.Time) bool {
 	return true
 }
 
-// nobody takes the word that nobody listens. It reports whether that is to be told,
-// and whether it went on for long.
+// nobody records a 503. It reports whether to log that there is no subscriber, and
+// whether that has persisted.
 func (a *audience) nobody(now time.Time) (tell, long bool) {
 	a.open, a.well = false, 0
 	if a.since.IsZero() {
@@ -72,18 +73,18 @@ func (a *audience) nobody(now time.Time) (tell, long bool) {
 	return false, false
 }
 
-// somebody takes a roll call: only who listens to beats calls. It reports whether
-// that is to be told, as the opposite was.
+// somebody records a roll call, which only a subscriber of beats sends. It reports
+// whether to log that there is a subscriber, because the opposite was logged before.
 func (a *audience) somebody() (tell bool) {
 	tell = a.told
 	*a = audience{asked: a.asked, off: a.off}
 	return tell
 }
 
-// reconnected forgets the question that is out: its answer may be gone.
+// reconnected forgets the outstanding question, because its answer may be lost.
 func (a *audience) reconnected() { a.asked, a.open = time.Time{}, false }
 
-// hall is an audience for several goroutines.
+// hall is an audience for concurrent use.
 type hall struct {
 	mu sync.Mutex
 	a  audience
@@ -95,7 +96,8 @@ func (h *hall) do(f func(*audience)) {
 	f(&h.a)
 }
 
-// question returns the reply subject of the next beat: empty, if it asks nothing.
+// question returns the reply subject of the next beat, or "" if the beat is no
+// question.
 func (w *Worker) question() (reply string) {
 	w.hall.do(func(a *audience) {
 		if a.ask(time.Now()) {
@@ -105,7 +107,8 @@ func (w *Worker) question() (reply string) {
 	return reply
 }
 
-// unheard takes m if it says that nobody listens to this worker.
+// unheard reports whether m is a 503 for a beat, and records it if the beat is this
+// worker's.
 func (w *Worker) unheard(m *nats.Msg) bool {
 	if len(m.Data) > 0 || m.Header.Get("Status") != "503" {
 		return false
@@ -126,7 +129,7 @@ func (w *Worker) unheard(m *nats.Msg) bool {
 	return true
 }
 
-// heardBy notes that the roll was called.
+// heardBy records a roll call.
 func (w *Worker) heardBy() {
 	tell := false
 	w.hall.do(func(a *audience) { tell = a.somebody() })
@@ -135,13 +138,13 @@ func (w *Worker) heardBy() {
 	}
 }
 
-// noticeEvery is how often it is logged that the hive refuses this worker.
+// noticeEvery is how often a refusal by the hive is logged.
 const noticeEvery = time.Minute
 
-// noticed takes that the hive refuses beats, perhaps of this worker.
+// noticed handles a notice that the hive refuses beats, possibly this worker's.
 func (w *Worker) noticed(n hivebeat.Notice) {
 	if n.ID != w.cfg.ID || n.Inc != w.inc {
-		return // they are of another process
+		return // of another process
 	}
 	now := time.Now()
 	w.mu.Lock()
@@ -156,9 +159,9 @@ func (w *Worker) noticed(n hivebeat.Notice) {
 	}
 }
 
-// answered notes what came in place of a roll call. A stream that stores beats
-// answers each question, and by the subject of the question all workers of the
-// hive: then none is asked any more.
+// answered handles a payload that is not a roll call. A stream that stores beats
+// answers each question, on the subject of the question and thus to all workers of the
+// hive. The workers then ask no more.
 func (w *Worker) answered(payload []byte) {
 	if len(payload) > 0 && payload[0] == '{' {
 		w.hall.do(func(a *audience) { a.off = true })

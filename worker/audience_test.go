@@ -17,8 +17,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// When nobody listens: it is told at once, and again once it went on for a minute
-// without a gap.
+// If there is no subscriber, that is logged at once, and again when it has persisted
+// for a minute without a gap.
 func TestAudience(t *testing.T) {
 	var a audience
 	began := time.Unix(1_000_000, 0)
@@ -45,7 +45,7 @@ func TestAudience(t *testing.T) {
 	ask(70, true)
 	nobody(70, true, true)
 	ask(80, true)
-	nobody(80, false, false) // once
+	nobody(80, false, false) // logged only once
 	if !a.somebody() || a.somebody() {
 		t.Error("that somebody listens is not told once")
 	}
@@ -55,11 +55,11 @@ func TestAudience(t *testing.T) {
 	nobody(200, true, false) // the hive restarts
 	ask(210, true)
 	ask(270, true)
-	nobody(270, false, false) // and again, so that it did not go on
+	nobody(270, false, false) // there was a gap, so it did not persist
 	ask(280, true)
 	ask(340, true)
 	ask(400, true)
-	ask(460, true) // no word on three of them: it begins anew
+	ask(460, true) // no 503 for three questions: the row starts again
 	nobody(460, true, false)
 
 	a.reconnected()
@@ -68,7 +68,7 @@ func TestAudience(t *testing.T) {
 	ask(500, false)
 }
 
-// lines returns those of a log that have this message.
+// lines returns the lines of a log that have this message.
 func lines(log *bustest.Log, msg string) (out []string) {
 	for line := range strings.Lines(log.String()) {
 		if strings.Contains(line, fmt.Sprintf("msg=%q", msg)) {
@@ -78,7 +78,7 @@ func lines(log *bustest.Log, msg string) (out []string) {
 	return out
 }
 
-// awaits waits for such a line.
+// awaits waits for a line with this message.
 func awaits(t *testing.T, log *bustest.Log, msg string) string {
 	t.Helper()
 	bustest.Eventually(t, patience, func() (bool, string) { return len(lines(log, msg)) > 0, "the log does not say: " + msg })
@@ -90,8 +90,8 @@ const (
 	somebodyListens = "somebody listens to these beats"
 )
 
-// A worker of a hive that nobody runs says so, in its log and in its counts, with
-// the permissions of a worker alone; and when its hive is there.
+// A worker whose hive does not run reports that in its log and in its counts, with only
+// the permissions of a worker, and reports when its hive arrives.
 func TestNobodyListens(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream(), bustest.User("hive", nil, nil),
@@ -119,8 +119,8 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-// A worker that is heard says nothing of it; neither does one whose beats are
-// answered by somebody who has no business to: it asks no more.
+// A worker that has a subscriber logs nothing about it. The same holds for a worker
+// whose beats are answered by a subscriber that should not answer: it asks no more.
 func TestSomebodyListens(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -133,7 +133,7 @@ func TestSomebodyListens(t *testing.T) {
 		defer mu.Unlock()
 		replies = append(replies, m.Reply)
 		if m.Reply != "" {
-			_ = m.Respond([]byte(`{"stream":"BEATS","seq":1}`)) // as a stream that stores them
+			_ = m.Respond([]byte(`{"stream":"BEATS","seq":1}`)) // as a stream that stores beats does
 		}
 	})
 	must(t, err)
@@ -161,8 +161,8 @@ func TestSomebodyListens(t *testing.T) {
 	}
 }
 
-// Workers of one program share a connection, and so NATS may tell one of another's
-// subject: that is no word about this one, and no roll call either.
+// Workers of one program share a connection, so one worker may receive the 503 for the
+// subject of another. It is no 503 for this worker, and no roll call either.
 func TestWordOfANeighbour(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -174,7 +174,7 @@ func TestWordOfANeighbour(t *testing.T) {
 	}{{"hive.gpu-01.workers.flux", 0}, {"hive.gpu-01.workers.llama", 1}, {"", 2}} {
 		m := nats.NewMsg("hive.gpu-01.rollcall")
 		m.Header.Set("Status", "503")
-		if tt.of != "" { // servers of before did not say
+		if tt.of != "" { // older servers do not send it
 			m.Header.Set("Nats-Subject", tt.of)
 		}
 		w.called(m)
@@ -184,8 +184,8 @@ func TestWordOfANeighbour(t *testing.T) {
 	}
 }
 
-// A hive that listens at the other side of a leaf node listens: no false alarm. When
-// it is gone, that is told there too.
+// A hive on the other side of a leaf node counts as a subscriber: no false alarm. When
+// it is gone, that is reported on this side too.
 func TestListenersBehindALeaf(t *testing.T) {
 	t.Parallel()
 	hub := bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) { o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", -1 }))
@@ -198,7 +198,7 @@ func TestListenersBehindALeaf(t *testing.T) {
 		}
 	})
 	must(t, err)
-	knows := func(somebody bool) { // the leaf, of who listens
+	knows := func(somebody bool) { // whether the leaf knows of a subscriber
 		t.Helper()
 		bustest.Eventually(t, patience, func() (bool, string) {
 			_, err := nc.Request("hive.gpu-01.workers", nil, 50*time.Millisecond)
@@ -214,12 +214,12 @@ func TestListenersBehindALeaf(t *testing.T) {
 	}
 	must(t, sub.Unsubscribe())
 	knows(false)
-	w.hall.do((*audience).reconnected) // it would ask within a minute
+	w.hall.do((*audience).reconnected) // otherwise it would ask within a minute
 	awaits(t, &log, nobodyListens)
 }
 
-// A worker that is refused reads that in its own log: once a minute, however often it is
-// said, and only of itself.
+// A refused worker logs the refusal, once a minute, however often the notice arrives,
+// and only if the notice is about itself.
 func TestARefusedWorkerSaysSo(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -255,7 +255,7 @@ func TestARefusedWorkerSaysSo(t *testing.T) {
 	bustest.Eventually(t, patience, func() (bool, string) {
 		return strings.Contains(log.String(), "another process has its id"), log.String()
 	})
-	call() // after them
+	call() // after the notices
 	if s := log.String(); strings.Count(s, "refused") != 1 || !strings.Contains(s, fmt.Sprint("believed=", w.Incarnation()+5)) || !strings.Contains(s, "hint=") {
 		t.Errorf("said 10 times, logged as\n%s", s)
 	}

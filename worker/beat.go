@@ -12,11 +12,11 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bootid"
 )
 
-// factsWait is how long a beat waits for Config.Facts: plenty for one that reads
-// counters, and nothing against the promise for one that asks a driver.
+// factsWait is how long a beat waits for Config.Facts: ample for a function that reads
+// counters, and negligible against the promise for one that queries a driver.
 const factsWait = 20 * time.Millisecond
 
-// snapshot builds the next beat. It is called by the goroutine of the pulse.
+// snapshot builds the next beat, on the goroutine of the pulse.
 func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
 	w.refresh()
 	facts := w.current()
@@ -26,7 +26,7 @@ func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
 	w.mu.Lock()
 	state, reason, quiet := w.state, w.reason, w.quiet
 	if why == bus.WhyLast {
-		if w.bye == "" { // ctx of Run ended, nobody called Stop
+		if w.bye == "" { // ctx of Run ended without a call of Stop
 			w.bye, w.reason = hivebeat.Stopped, ""
 		}
 		state, reason, quiet = w.bye, w.reason, time.Time{}
@@ -50,15 +50,15 @@ func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
 	if left := quiet.Sub(now); left > 0 {
 		b.Quiet = hivebeat.MillisOf(left)
 	}
-	if len(b.Conn) > hivebeat.MaxConn { // a server may call itself anything
+	if len(b.Conn) > hivebeat.MaxConn { // a server may have any id
 		b.Conn = ""
 	}
 	return b, nil
 }
 
-// draw gives the next beat its seq. One that can not be sent keeps its seq for
-// the next try; but while it goes on so, one seq is used up for each interval, so
-// that the gap tells a hive how many beats it missed: cut off, and not dead.
+// draw assigns the next beat its seq. A beat that cannot be sent keeps its seq for the
+// next attempt. While sending keeps failing, one seq is used up per interval, so that
+// the gap shows a hive how many beats it missed: the worker was cut off, not dead.
 func (w *Worker) draw(now time.Time) {
 	if w.seq == 0 || w.sent || now.Sub(w.seqAt) >= w.cfg.Every*9/10 {
 		w.seq++
@@ -66,7 +66,7 @@ func (w *Worker) draw(now time.Time) {
 	}
 }
 
-// send hands a beat to NATS, or fails: no beat is ever kept for later, whatever
+// send passes a beat to NATS, or fails. No beat is ever kept for later, whatever
 // reconnect buffer the connection has.
 func (w *Worker) send(b hivebeat.Beat) error {
 	switch {
@@ -108,15 +108,15 @@ func (w *Worker) current() Facts {
 		return *base
 	}
 	facts := read.over(base)
-	if facts.check() != nil { // each of them fits a beat, but not both together
+	if facts.check() != nil { // each fits a beat, but not both together
 		w.n.factsRefused.Add(1)
 		return *base
 	}
 	return facts
 }
 
-// refresh asks Config.Facts, and waits a little for the answer. A call that does
-// not come back holds up nothing, and no other is made meanwhile.
+// refresh calls Config.Facts, and waits a little for the result. A call that does not
+// return holds up nothing, and no second call is made meanwhile.
 func (w *Worker) refresh() {
 	if w.cfg.Facts == nil {
 		return
@@ -141,7 +141,7 @@ func (w *Worker) refresh() {
 	}
 }
 
-// readFacts calls Config.Facts and keeps what it returns.
+// readFacts calls Config.Facts and stores its result.
 func (w *Worker) readFacts(done chan<- struct{}) {
 	returned := false
 	defer func() {
@@ -167,7 +167,7 @@ func (w *Worker) readFacts(done chan<- struct{}) {
 	w.n.factsFailing.Store(false)
 }
 
-// factsFault warns of a Config.Facts that does not work, once until it does.
+// factsFault warns of a failing Config.Facts, once until it works again.
 func (w *Worker) factsFault(why slog.Attr) {
 	if w.n.factsFailing.CompareAndSwap(false, true) {
 		w.log.Warn("the Facts function failed, beats go on with what it said last", why)

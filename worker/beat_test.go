@@ -87,7 +87,7 @@ func TestChanges(t *testing.T) {
 	if b.Busy != 3 || b.VRAM != 8<<30 {
 		t.Errorf("busy: %+v", b)
 	}
-	must(t, w.SetState(hivebeat.Busy, "")) // nothing new
+	must(t, w.SetState(hivebeat.Busy, "")) // no change
 	must(t, w.Update(func(*Facts) {}))
 	must(t, w.Fail(t.Context(), "out of memory"))
 	last := e.wait(0, "the goodbye", in(hivebeat.Failed))
@@ -104,7 +104,7 @@ func TestGoodbye(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	e := listen(t, bustest.Conn(t, srv))
 
-	// The end of ctx says goodbye as well as Stop does.
+	// The end of ctx says goodbye, just as Stop does.
 	w, err := New(bustest.Conn(t, srv), Config{Hive: "gpu-01", ID: "by-ctx"})
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -116,7 +116,7 @@ func TestGoodbye(t *testing.T) {
 		t.Errorf("Run after Run: %v", err)
 	}
 
-	// When Stop returns the goodbye has left: the connection may be closed.
+	// When Stop returns, the goodbye has been sent: the connection may be closed.
 	nc := bustest.Conn(t, srv)
 	w = run(t, nc, Config{ID: "by-stop"})
 	e.wait(0, "a beat", func(h heard) bool { return h.Worker == "by-stop" })
@@ -162,7 +162,7 @@ func TestQuiet(t *testing.T) {
 		t.Errorf("the silence does not get shorter: %s, then %s", quiet[0].Quiet.Duration(), quiet[2].Quiet.Duration())
 	}
 	from := len(e.all())
-	must(t, w.SetState(hivebeat.Loading, "layer 3 of 80")) // the same state: still quiet
+	must(t, w.SetState(hivebeat.Loading, "layer 3 of 80")) // the same state: the silence continues
 	if h := e.wait(from, "the reason", func(h heard) bool { return h.Reason != "" }); h.Quiet == 0 {
 		t.Errorf("a new reason ended the silence: %+v", h)
 	}
@@ -202,7 +202,7 @@ func TestFactsFunction(t *testing.T) {
 
 const firstBeat = "beats to its hive"
 
-// A worker says once who it is and how often it beats, and not before it does.
+// A worker logs once that it beats and how often, and not before it does.
 func TestTheFirstBeatIsLogged(t *testing.T) {
 	t.Parallel()
 	var log bustest.Log
@@ -221,7 +221,7 @@ func TestTheFirstBeatIsLogged(t *testing.T) {
 		t.Errorf("said %d times", n)
 	}
 
-	// One that only says goodbye does not beat.
+	// A worker that only says goodbye does not log that it beats.
 	var none bustest.Log
 	w, err := New(nc, Config{Hive: "gpu-01", ID: "llama", Logger: none.Logger(slog.LevelInfo)})
 	must(t, err)

@@ -24,6 +24,8 @@ func BenchmarkBeat(b *testing.B) {
 	}
 }
 
+// BenchmarkHost measures the cost of calls in the program's own goroutine, with a
+// running worker.
 func BenchmarkHost(b *testing.B) {
 	srv := bustest.Server(b, bustest.NoJetStream())
 	w := run(b, bustest.Conn(b, srv), Config{Labels: map[string]string{"tier": "gold", "team": "search"}, GPUs: []string{"GPU-1"}})

@@ -15,12 +15,14 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
+// Without NATS the wait of Quiet is bounded, and the silence is announced once NATS is
+// back.
 func TestQuietWithoutNATS(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
 	ears, nc := bustest.Conn(t, srv), bustest.Conn(t, srv)
 	e := listen(t, ears)
-	w := run(t, nc, Config{Every: 200 * time.Millisecond}) // the ears may come back after the worker
+	w := run(t, nc, Config{Every: 200 * time.Millisecond}) // the subscriber may come back after the worker
 	e.wait(0, "the first beat", anyBeat)
 	bustest.Stop(t, srv)
 	bustest.Eventually(t, patience, func() (bool, string) { return !nc.IsConnected(), "still connected" })
@@ -33,6 +35,7 @@ func TestQuietWithoutNATS(t *testing.T) {
 	e.wait(0, "the silence", func(h heard) bool { return h.Quiet > 0 })
 }
 
+// NATS is not there when the worker starts.
 func TestNATSLater(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -45,7 +48,7 @@ func TestNATSLater(t *testing.T) {
 		return nc
 	}
 	e := listen(t, connect())
-	// Whether the ears or the worker come back first is open: one beat may be missed.
+	// The subscriber may come back after the worker, and so miss one beat.
 	w := run(t, connect(), Config{Every: 200 * time.Millisecond})
 	bustest.Eventually(t, patience, func() (bool, string) {
 		st := w.Stats()
@@ -58,6 +61,9 @@ func TestNATSLater(t *testing.T) {
 	}
 }
 
+// NATS goes away and comes back. One beat is sent at once and reports the current
+// state. None of the beats that were due meanwhile is sent, although the connection
+// could buffer 8 MB.
 func TestNATSGoneAndBack(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -150,11 +156,13 @@ func TestConnectionClosed(t *testing.T) {
 		if !errors.Is(err, nats.ErrConnectionClosed) {
 			t.Errorf("closed %s: Run returned %v, want nats.ErrConnectionClosed", name, err)
 		}
-		_ = w.Stop(t.Context()) // returns
+		_ = w.Stop(t.Context()) // must return
 		_ = w.SetState(hivebeat.Ready, "")
 	}
 }
 
+// The connection hangs and nothing has noticed yet: every call of the program returns,
+// at once or when its ctx ends.
 func TestStalledLine(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())

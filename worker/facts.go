@@ -11,15 +11,15 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Facts are what a worker says of itself beside its state. All texts are UTF-8;
-// the limits are those of docs/PROTOCOL.md, and all together may take about 7 KiB.
+// Facts are what a worker reports about itself, besides its state. All texts are UTF-8.
+// The limits are those of docs/PROTOCOL.md. All facts together may take about 7 KiB.
 type Facts struct {
-	Model    string            // what it serves; 256 bytes
-	Endpoint string            // and where, a URL; 512 bytes
-	GPUs     []string          // UUIDs of the GPUs it uses; 64 of 64 bytes
+	Model    string            // the model it serves; 256 bytes
+	Endpoint string            // where it serves the model, a URL; 512 bytes
+	GPUs     []string          // UUIDs of the GPUs it uses; 64, each of 64 bytes
 	Slots    uint64            // requests it can serve at once
-	Labels   map[string]string // free; 32, keys of 63 bytes, values of 128
-	Data     []byte            // opaque, handed on as it is; 1 KiB
+	Labels   map[string]string // free-form; 32, with keys of 63 bytes and values of 128
+	Data     []byte            // opaque, passed on unchanged; 1 KiB
 	VRAM     uint64            // bytes it holds
 	Busy     uint64            // slots in use
 	Queue    uint64            // requests waiting
@@ -29,8 +29,8 @@ type Facts struct {
 // ErrInvalid: a state or facts that no beat may hold. The error names the field.
 var ErrInvalid = errors.New("invalid")
 
-// factsRoom is what is left of a beat for its facts when every other key is as
-// long as it may be, so that whether facts are valid depends on nothing else.
+// factsRoom is the space for the facts in a beat whose other keys all have their
+// maximum length, so that the validity of facts depends on nothing else.
 const factsRoom = hivebeat.MaxBeat - (2*hivebeat.MaxID + hivebeat.MaxState + hivebeat.MaxReason + 2*hivebeat.MaxConn + hivebeat.MaxHostText + 512)
 
 // check returns nil, or an error that begins with the name of the field.
@@ -111,8 +111,9 @@ func (f *Facts) clone() Facts {
 	return c
 }
 
-// keep returns f as it may be kept: of old where they are equal, which is the
-// usual case, and otherwise cloned, since the program may still write to its own.
+// keep returns a version of f that is safe to store. It reuses the values of old where
+// they are equal, which is the usual case, and clones the others, because the program
+// may still write to its own. same reports whether all values are equal.
 func (f *Facts) keep(old *Facts) (kept *Facts, same bool) {
 	k := *f
 	same = f.Model == old.Model && f.Endpoint == old.Endpoint && f.Slots == old.Slots &&
@@ -135,7 +136,7 @@ func (f *Facts) keep(old *Facts) (kept *Facts, same bool) {
 	return &k, same
 }
 
-// over returns f where it says something, and base where it leaves it open.
+// over returns f, with the values of base where f leaves them empty.
 func (f *Facts) over(base *Facts) Facts {
 	out := *f
 	if out.Model == "" {

@@ -17,7 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 )
 
-// offline returns a worker that never runs: its connection was never made.
+// offline returns a worker that never runs; it has no connection.
 func offline(t testing.TB, cfg Config) *Worker {
 	t.Helper()
 	if cfg.Hive == "" {
@@ -42,7 +42,7 @@ func TestConfig(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		spoil func(*Config)
-		names string // what the error must name
+		names string // the field that the error must name
 		is    error
 	}{
 		"no hive":        {func(c *Config) { c.Hive = "" }, "Config.Hive", hivebeat.ErrID},
@@ -93,8 +93,8 @@ func TestIncarnationsIncrease(t *testing.T) {
 	}
 }
 
-// Whatever New and Update accept and a Facts function returns: the strict parser
-// takes the beat.
+// The strict parser accepts every beat, whatever New and Update accept and a Facts
+// function returns.
 func TestBeatsAreAlwaysValid(t *testing.T) {
 	t.Parallel()
 	text := func(most int) *rapid.Generator[string] {
@@ -159,7 +159,7 @@ func TestBeatsAreAlwaysValid(t *testing.T) {
 	}
 }
 
-// The greatest facts that check accepts fit a beat, and fill it well.
+// The largest facts that check accepts fit a beat, and use it well.
 func TestFactsRoom(t *testing.T) {
 	t.Parallel()
 	f := Facts{
@@ -266,7 +266,7 @@ func TestUpdate(t *testing.T) {
 	})
 }
 
-// None of many concurrent changes is lost.
+// No concurrent change is lost.
 func TestUpdateConcurrently(t *testing.T) {
 	t.Parallel()
 	w := offline(t, Config{})
@@ -287,7 +287,8 @@ func TestUpdateConcurrently(t *testing.T) {
 	}
 }
 
-// One seq for each interval while nothing can be sent, however often it is tried.
+// One seq is used per interval while nothing can be sent, however many attempts there
+// are.
 func TestDraw(t *testing.T) {
 	t.Parallel()
 	w := offline(t, Config{Every: 30 * time.Second})
@@ -296,7 +297,7 @@ func TestDraw(t *testing.T) {
 	if w.sent = true; w.seq != 1 {
 		t.Fatalf("the first seq is %d", w.seq)
 	}
-	for range 300 { // 5 minutes cut off, tried each second
+	for range 300 { // 5 minutes cut off, with an attempt each second
 		now = now.Add(time.Second)
 		w.draw(now)
 	}

@@ -22,7 +22,7 @@ func TestRollCall(t *testing.T) {
 	e := listen(t, nc)
 	w := run(t, bustest.Conn(t, srv), Config{})
 	first := e.wait(0, "the first beat", anyBeat)
-	// That the roll call is listened to is known by its count alone.
+	// The subscription to the roll call shows only in the counts.
 	for _, bad := range []string{"-5", "soon", "1e9", "99999999999999999999", "\x00\xff", strings.Repeat("9", 1<<16)} {
 		must(t, nc.Publish("hive.gpu-01.rollcall", []byte(bad)))
 	}
@@ -54,12 +54,15 @@ func TestRollCall(t *testing.T) {
 	}
 }
 
+// A Facts function that panics, ends its goroutine, never returns, or returns facts
+// that no beat may hold does not stop the beats: they continue with the last good
+// facts.
 func TestHostileFacts(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc := bustest.Conn(t, srv)
 	release := make(chan struct{})
-	// After the end of the test: what never returns does so then.
+	// Runs after the end of the test, and lets the function that never returns return.
 	t.Cleanup(func() { close(release) })
 	for name, tc := range map[string]struct {
 		misbehave func() Facts
@@ -95,6 +98,8 @@ func TestHostileFacts(t *testing.T) {
 	}
 }
 
+// A program that makes calls in hot loops from many goroutines causes no more beats
+// than the schedule allows, all of them valid and in order.
 func TestHotProgram(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -127,6 +132,8 @@ func TestHotProgram(t *testing.T) {
 	}
 }
 
+// Every method, from many goroutines, in every order, while the connection comes and
+// goes.
 func TestStress(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())

@@ -18,8 +18,7 @@ import (
 
 const patience = 20 * time.Second
 
-// ear hears all beats, and fails the test for one that the strict parser refuses.
-
+// ear records all beats, and fails the test for one that the strict parser refuses.
 type ear struct {
 	t     testing.TB
 	mu    sync.Mutex
@@ -77,8 +76,7 @@ func (e *ear) String() string {
 	return s.String()
 }
 
-// wait returns the first beat from index on that ok accepts.
-
+// wait returns the first beat at or after index from that ok accepts.
 func (e *ear) wait(from int, what string, ok func(heard) bool) (got heard) {
 	e.t.Helper()
 	bustest.Eventually(e.t, patience, func() (bool, string) {
@@ -98,7 +96,6 @@ func anyBeat(heard) bool { return true }
 func in(s hivebeat.State) func(heard) bool { return func(h heard) bool { return h.State == s } }
 
 // run runs a worker until the end of the test.
-
 func run(t testing.TB, nc *nats.Conn, cfg Config) *Worker {
 	t.Helper()
 	if cfg.Hive == "" {
@@ -129,37 +126,9 @@ func run(t testing.TB, nc *nats.Conn, cfg Config) *Worker {
 	return w
 }
 
-// Quiet is bounded where NATS is away, and is said once it is back.
-
-// NATS is not there when the worker starts.
-
-// NATS goes away and comes back: one beat at once, that tells how things are then,
-
-// and none of those that were due meanwhile — although the connection would keep
-
-// 8 MB of them.
-
-// A Facts function that panics, ends its goroutine, never returns, or returns what
-
-// no beat may hold: the beats go on, with what it said when it worked.
-
-// A program that calls in hot loops from many goroutines gets no more beats than
-
-// the schedule allows, all of them valid and in order.
-
-// Every method, from many goroutines, in every order, with the connection coming
-
-// and going.
-
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
-
-// What a program pays in its own goroutine, with a worker that runs.
-
-// A line on which nothing moves any more, and that nobody has noticed yet: what a
-
-// program calls returns, at once or by its ctx.

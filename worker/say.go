@@ -12,22 +12,23 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 )
 
-// ErrContended: Update gave up because other calls of Update were faster each time.
+// ErrContended: Update gave up because concurrent calls of Update were faster each
+// time.
 var ErrContended = errors.New("facts changed while they were being changed")
 
-// updateTries is how often Update tries; only an Update within an Update, or a
-// slow one among many fast ones, needs more than a few.
+// updateTries is how often Update tries. Only an Update within an Update, or a slow one
+// among many fast ones, needs more than a few attempts.
 const updateTries = 1000
 
-// SetState says in which state the worker is, and why, in words for people. A new
-// state goes out at once, gathered with others as bus.Schedule says; between ready
-// and busy, and for a new reason alone, it goes out within a second. The state
-// that the worker is in already costs nothing. A new state ends a silence that
-// Quiet announced.
+// SetState sets the state of the worker, and a reason for people to read. A new state
+// is sent at once, gathered with others as bus.Schedule describes. A change between
+// ready and busy, or of the reason alone, is sent within a second. Setting the current
+// state and reason again costs nothing. A new state ends a silence that Quiet
+// announced.
 //
-// A reason is cut to 256 bytes. A state that no beat may hold is an error that
-// wraps ErrInvalid, and so are stopped and failed, which Stop and Fail say; after
-// those the error is hivebeat.ErrStopped. It never waits for NATS.
+// A reason is cut to 256 bytes. A state that no beat may hold is an error that wraps
+// ErrInvalid, and so are stopped and failed, which Stop and Fail set. After Stop or
+// Fail the error is hivebeat.ErrStopped. SetState never waits for NATS.
 func (w *Worker) SetState(state hivebeat.State, reason string) error {
 	if err := checkState(state); err != nil {
 		w.n.refused.Add(1)
@@ -57,14 +58,14 @@ func (w *Worker) SetState(state hivebeat.State, reason string) error {
 	return nil
 }
 
-// clip returns reason as a beat may hold it.
+// clip returns reason in a form that a beat may hold.
 func (w *Worker) clip(reason string) string {
 	if len(reason) <= hivebeat.MaxReason && utf8.ValidString(reason) {
 		return reason
 	}
 	w.n.clipped.Add(1)
 	const ellipsis = "…"
-	// Only what can stay is worth mending: the text may be of any length.
+	// Only the part that can stay is worth repairing: the text may be of any length.
 	reason = strings.ToValidUTF8(reason[:min(len(reason), hivebeat.MaxReason+1)], "?")
 	if len(reason) <= hivebeat.MaxReason {
 		return reason
@@ -76,13 +77,13 @@ func (w *Worker) clip(reason string) string {
 	return reason[:end] + ellipsis
 }
 
-// Update changes facts: change is given the present ones, with maps and slices it
-// may write to. If they differ afterwards they go out within a second. It may be
-// called from any goroutine, also concurrently: change may then run again, on
-// newer facts, so it should do nothing else. No lock is held meanwhile.
+// Update changes the facts. change receives the current facts, with maps and slices
+// that it may write to. If it changes anything, the new facts are sent within a second.
+// Update may be called from any goroutine, also concurrently: change may then run
+// again, on newer facts, so it should have no other effect. No lock is held meanwhile.
 //
-// Facts that no beat may hold are refused with an error that wraps ErrInvalid and
-// names the field, and the facts stay as they were. It never waits for NATS.
+// Facts that no beat may hold are refused with an error that wraps ErrInvalid and names
+// the field, and the facts remain unchanged. Update never waits for NATS.
 func (w *Worker) Update(change func(*Facts)) error {
 	for range updateTries {
 		old := w.facts.Load()
@@ -105,30 +106,30 @@ func (w *Worker) Update(change func(*Facts)) error {
 	return fmt.Errorf("worker: Update: %w", ErrContended)
 }
 
-// Touch says that what Config.Facts returns has changed: a beat with it goes out
-// within a second. Without it, it goes out with the next beat.
+// Touch reports that the result of Config.Facts has changed: a beat with it is sent
+// within a second. Without Touch it is sent with the next beat.
 func (w *Worker) Touch() { w.pulse.Touch() }
 
 const (
-	quietTimes = 3                      // so often is a silence announced,
-	quietGap   = 250 * time.Millisecond // so far apart: within 1 s
+	quietTimes = 3                      // how often a silence is announced,
+	quietGap   = 250 * time.Millisecond // and how far apart: within 1 s in all
 	quietWait  = 5 * time.Second        // longest wait of Quiet for NATS
 )
 
-// Quiet announces that no beat may come for d, 10 min at most, because what
-// follows may stop the whole process: the hive then waits for that long before it
-// calls the worker late. It is called right before:
+// Quiet announces that no beat may come for d, 10 min at most, because the next step of
+// the program may stop the whole process. The hive then waits that long before it
+// considers the worker late. Call Quiet right before that step:
 //
 //	w.SetState(hivebeat.Loading, "llama-3-70b")
 //	w.Quiet(ctx, 5*time.Minute)
 //	load() // may block every thread
 //	w.SetState(hivebeat.Ready, "")
 //
-// Quiet returns when the announcement was sent 3 times and flushed, after about
-// half a second; after ctx, or 5 s, it returns an error, and the announcement goes
-// out with the next beats instead. The worker goes on beating if it can, each time
-// with what is left of d. The silence ends with d, with the next SetState to
-// another state, or with Quiet(ctx, 0), which returns at once.
+// Quiet returns when the announcement was sent 3 times and flushed, after about half a
+// second. If ctx ends or 5 s pass first, it returns an error, and the announcement is
+// sent with the next beats instead. The worker continues to beat if it can, each time
+// with the rest of d. The silence ends with d, with the next SetState to another state,
+// or with Quiet(ctx, 0), which returns at once.
 func (w *Worker) Quiet(ctx context.Context, d time.Duration) error {
 	d = min(d, hivebeat.MaxQuiet)
 	w.mu.Lock()
@@ -160,8 +161,8 @@ func (w *Worker) Quiet(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// announce beats three times. A beat that can not be sent is tried again, at the
-// pace of the pulse, until ctx ends.
+// announce beats three times. A beat that cannot be sent is tried again, at the pace of
+// the pulse, until ctx ends.
 func (w *Worker) announce(ctx context.Context) (said int, err error) {
 	for said < quietTimes {
 		wait := quietGap
@@ -173,7 +174,7 @@ func (w *Worker) announce(ctx context.Context) (said int, err error) {
 		case errors.Is(last, bus.ErrNotRunning):
 			err, wait = last, 10*time.Millisecond // Run may be about to begin
 		case errors.Is(last, context.DeadlineExceeded) && err != nil:
-			return said, err // says more than that the time is over
+			return said, err // err says more than that the time is over
 		default:
 			err, wait = last, 10*time.Millisecond // the next Now waits for its turn
 		}

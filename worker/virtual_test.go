@@ -15,11 +15,11 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// inBubble is set in the process that runs TestVirtual's bubble: nats.go pools
-// timers for the whole process, and none may be of two clocks.
+// inBubble is set in the process that runs TestVirtual's bubble. nats.go pools timers
+// for the whole process, and timers of two clocks must not mix.
 const inBubble = "HIVEBEAT_TEST_BUBBLE"
 
-// Workers on a real server, by a virtual clock.
+// Workers on a real server, under a virtual clock.
 func TestVirtual(t *testing.T) {
 	if os.Getenv(inBubble) != "" {
 		synctest.Test(t, tenMinutes)
@@ -34,8 +34,8 @@ func TestVirtual(t *testing.T) {
 	}
 }
 
-// tenMinutes: of these workers one is busy, one can not decide, one has slow facts
-// and one loads a model.
+// tenMinutes runs four workers: one is busy, one changes its state constantly, one has
+// slow facts and one loads a model.
 func tenMinutes(t *testing.T) {
 	const every = 30 * time.Second
 	srv := bustest.Server(t, bustest.NoListen())
@@ -76,7 +76,7 @@ func tenMinutes(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
-	wg.Go(func() { // changes its mind as often
+	wg.Go(func() { // changes its state as often
 		for n := 0; time.Now().Before(end); n++ {
 			must(t, workers["hot"].SetState([]hivebeat.State{hivebeat.Ready, hivebeat.Degraded}[n%2], ""))
 			time.Sleep(10 * time.Millisecond)
@@ -97,7 +97,7 @@ func tenMinutes(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	time.Sleep(time.Minute) // the slow one comes back
+	time.Sleep(time.Minute) // the slow one returns
 	must(t, sub.Unsubscribe())
 	nc.Close()
 	synctest.Wait()
@@ -111,11 +111,11 @@ func tenMinutes(t *testing.T) {
 				t.Errorf("%s: seq %d came %s after seq %d: the promise is %s", id, beats[i].Seq, gap, beats[i-1].Seq, every)
 			}
 		}
-		least, most := 21, 25 // 10 minutes of 25.5 to 28.5 s, the first and the goodbye
+		least, most := 21, 25 // 10 minutes of 25.5 to 28.5 s, plus the first and the goodbye
 		switch id {
 		case "busy": // one a second
 			least, most = 595, 602
-		case "hot": // 5 and one a second
+		case "hot": // a burst of 5, then one a second
 			least, most = 600, 607
 		case "loads": // loading, and 3 times quiet
 			least, most = 25, 30

@@ -17,13 +17,12 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bootid"
 )
 
-// Worker beats for one worker. Its methods are safe for concurrent use, in every
-// order.
+// Worker beats for one worker. Its methods are safe for concurrent use, in any order.
 type Worker struct {
 	cfg      Config
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
-	subject  string // where it beats
+	subject  string // subject of its beats
 	log      *slog.Logger
 	inc      uint64
 	pid      uint64
@@ -34,27 +33,27 @@ type Worker struct {
 	ran  atomic.Bool   // Run began
 	done chan struct{} // closed when Run has ended
 
-	facts atomic.Pointer[Facts] // configured and updated; what it points to never changes
-	read  atomic.Pointer[Facts] // what Config.Facts said last; the same
+	facts atomic.Pointer[Facts] // configured and updated; the value it points to never changes
+	read  atomic.Pointer[Facts] // the last result of Config.Facts; likewise
 
-	mu     sync.Mutex // no call out of this package is made while it is held, but of pulse
+	mu     sync.Mutex // no call out of this package is made while it is held, except of pulse
 	state  hivebeat.State
 	reason string
 	bye    hivebeat.State // the goodbye, once there is one
-	quiet  time.Time      // end of the announced silence; zero = none
-	told   time.Time      // when it was logged that the hive refuses this worker
+	quiet  time.Time      // end of the announced silence; zero: none
+	told   time.Time      // when a refusal by the hive was last logged
 
-	// Of the goroutine of pulse alone.
+	// Used only by the goroutine of pulse.
 	seq     uint64
 	seqAt   time.Time // when seq was drawn
-	sent    bool      // a beat with seq was handed to NATS
-	begun   bool      // any beat was
+	sent    bool      // a beat with seq was passed to NATS
+	begun   bool      // any beat was passed to NATS
 	said    hivebeat.State
-	reading chan struct{} // closed when the last call of Config.Facts has ended; nil = none was made
+	reading chan struct{} // closed when the last call of Config.Facts has ended; nil: none was made
 
 	n counts
 
-	hall hall // who listens
+	hall hall // whether the beats have a subscriber
 }
 
 type counts struct {
@@ -64,25 +63,25 @@ type counts struct {
 	factsFailing                         atomic.Bool // the last call of Config.Facts failed: logged once
 }
 
-// Stats counts what became of a worker's beats, and what it was told in vain.
+// Stats counts the outcomes of a worker's beats and of calls to the worker.
 type Stats struct {
-	Sent         uint64    // beats handed to NATS
-	Failed       uint64    // attempts that were not, for the most part because NATS was away
-	Late         uint64    // beats later than promised: the process was stopped or starved, or NATS away
-	Refused      uint64    // calls of SetState and Update with what no beat may hold
+	Sent         uint64    // beats passed to NATS
+	Failed       uint64    // failed attempts, mostly because NATS was away
+	Late         uint64    // beats later than promised: the process was stopped or starved, or NATS was away
+	Refused      uint64    // calls of SetState and Update with values that no beat may hold
 	Clipped      uint64    // reasons that were cut to 256 bytes of UTF-8
-	FactsSlow    uint64    // beats that did not wait for Config.Facts any longer
+	FactsSlow    uint64    // beats that stopped waiting for Config.Facts
 	FactsPanics  uint64    // calls of Config.Facts that did not return
-	FactsRefused uint64    // what Config.Facts returned and no beat may hold
-	Calls        uint64    // roll calls heard
-	BadCalls     uint64    // of them, with a payload that is none: ignored
-	Unheard      uint64    // beats of which NATS said that nobody listens; it is asked with some beats only
-	Last         time.Time // the last beat that was sent; zero before the first
+	FactsRefused uint64    // results of Config.Facts that no beat may hold
+	Calls        uint64    // roll calls received
+	BadCalls     uint64    // roll calls among these with an invalid payload, which were ignored
+	Unheard      uint64    // beats reported by NATS to have no subscriber; only some beats ask for that
+	Last         time.Time // when the last beat was sent; zero before the first
 }
 
-// lastInc is the incarnation given last. Two workers of one process may have one
-// id, one after the other, within one tick of a coarse clock: the later one must
-// be the higher one. Nothing else of this package outlives a Worker.
+// lastInc is the incarnation assigned last. Two workers of one process may use one id,
+// one after the other, within one tick of a coarse clock: the later worker must have
+// the higher incarnation. Nothing else of this package outlives a Worker.
 var lastInc atomic.Uint64
 
 func newInc(now time.Time) uint64 {
@@ -95,8 +94,7 @@ func newInc(now time.Time) uint64 {
 	}
 }
 
-// hostName returns the name of the machine, or nothing where that can not stand in a
-// beat.
+// hostName returns the name of the machine, or "" if a beat may not hold that name.
 func hostName() string {
 	name, err := os.Hostname()
 	if err != nil || checkText("host", name, hivebeat.MaxHostText) != nil {
@@ -105,8 +103,8 @@ func hostName() string {
 	return name
 }
 
-// New returns a worker that begins to beat with Run. It is a new incarnation,
-// named after the time of this call. An error names the field of cfg at fault.
+// New returns a worker that beats once Run is called. It is a new incarnation, numbered
+// by the time of this call. An error names the invalid field of cfg.
 func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	if nc == nil {
 		return nil, errors.New("worker: the connection is nil")
@@ -143,18 +141,17 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// Incarnation returns the inc of this worker's beats: Unix µs of New.
+// Incarnation returns the inc of this worker's beats: the Unix µs of New.
 func (w *Worker) Incarnation() uint64 { return w.inc }
 
 // Run beats, at once and then every cfg.Every, until ctx ends, or Stop or Fail is
-// called. On the way out it says goodbye, for which it takes 2 s at most. It
-// returns nil then, also if the goodbye could not be sent: that is logged, and
-// returned by Stop.
+// called. Before it returns it says goodbye, which takes 2 s at most. It then returns
+// nil, even if the goodbye could not be sent: that is logged, and returned by Stop.
 //
-// A NATS that is away is no error: Run waits for it. An error that wraps
-// nats.ErrConnectionClosed says that the connection was closed under it. Run works
-// once: after Stop, and a second time, it returns hivebeat.ErrStopped or, while the
-// first one runs, bus.ErrRunning.
+// An absent NATS is not an error: Run waits for it. An error that wraps
+// nats.ErrConnectionClosed means that the connection was closed while Run used it. Run
+// works once. After Stop, and on a second call, it returns hivebeat.ErrStopped; while
+// the first call is running, a second one returns bus.ErrRunning.
 func (w *Worker) Run(ctx context.Context) error {
 	if !w.ran.CompareAndSwap(false, true) {
 		select {
@@ -177,12 +174,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer followed()
 	calls, err := w.nc.Subscribe(w.subjects.WorkerRollcall(w.cfg.Hive), w.called)
 	if err != nil {
-		// Nothing was sent: the pulse ends without a word.
+		// Nothing was sent, so the pulse ends without a goodbye.
 		_ = w.pulse.Stop(ctx)
 		return fmt.Errorf("worker: roll call: %w", err)
 	}
 	defer func() { _ = calls.Unsubscribe() }()
-	// More than a handler that only counts can leave behind is an attack.
+	// The handler only counts, so a longer backlog than this is an attack.
 	if err := calls.SetPendingLimits(4096, 1<<20); err != nil {
 		w.log.Debug("roll call: limits", slog.Any("error", err))
 	}
@@ -199,11 +196,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// follow beats on reconnect and ends ctx when the connection is closed. The
-// function it returns ends that.
+// follow requests a beat on each reconnect and cancels the context when the connection
+// is closed. end stops both.
 func (w *Worker) follow(cancel context.CancelCauseFunc) (end func()) {
 	status := w.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
-	if w.nc.IsClosed() { // before it was listened to
+	if w.nc.IsClosed() { // closed before the listener was added
 		cancel(nats.ErrConnectionClosed)
 	}
 	ended := make(chan struct{})
@@ -224,7 +221,7 @@ func (w *Worker) follow(cancel context.CancelCauseFunc) (end func()) {
 	}
 }
 
-// called is told of every roll call, and of what NATS says of a beat that asks.
+// called handles every roll call and notice, and the answers of NATS to beats that ask.
 func (w *Worker) called(m *nats.Msg) {
 	if w.unheard(m) {
 		return
@@ -245,15 +242,15 @@ func (w *Worker) called(m *nats.Msg) {
 	w.pulse.Call(spread)
 }
 
-// Stop says goodbye with state stopped, ends Run and waits for it. ctx bounds the
-// wait and the goodbye, which takes 2 s at most. Before Run it just keeps Run from
-// beginning. Later calls wait as well, and change nothing.
+// Stop says goodbye with state stopped, ends Run and waits for it. ctx bounds the wait
+// and the goodbye, which takes 2 s at most. Before Run, Stop only prevents Run from
+// starting. Later calls also wait, and change nothing.
 //
-// The error is ctx's if that ended first, or tells why the goodbye could not be
-// sent. Without a goodbye the worker shows as lost after 3 × Every.
+// The error is ctx's if ctx ended first, or says why the goodbye could not be sent.
+// Without a goodbye the worker shows as lost after 3 × Every.
 func (w *Worker) Stop(ctx context.Context) error { return w.leave(ctx, hivebeat.Stopped, "") }
 
-// Fail is Stop with state failed: the worker gives up, and says why.
+// Fail is Stop with state failed: the worker gives up, and reason says why.
 func (w *Worker) Fail(ctx context.Context, reason string) error {
 	return w.leave(ctx, hivebeat.Failed, reason)
 }

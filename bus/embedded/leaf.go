@@ -16,39 +16,40 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Leaf says where the hub is, the NATS that a server is a leaf node of.
+// Leaf configures the connection to a hub, the NATS server that this server is a leaf
+// of.
 type Leaf struct {
-	// URL is one or more addresses of the hub's leaf node port, separated by
-	// commas: nats://, tls://, ws://, wss://, or host:port. It may hold
-	// user:password@. The port is 7422 if none is given.
+	// URL is one or more addresses of the hub's leaf node port, separated by commas:
+	// nats://, tls://, ws://, wss://, or host:port. It may contain user:password@. The
+	// port is 7422 if none is given.
 	URL string
 	// Creds is a credentials file, with a user JWT and its seed.
 	Creds string
-	// TLSCA is a PEM file of the certificate authorities to trust; default: the
-	// system's. TLSCert and TLSKey are PEM files of a client certificate. Any of
-	// them turns TLS on, and so does tls://.
+	// TLSCA is a PEM file of the certificate authorities to trust. Default: the
+	// system's authorities. TLSCert and TLSKey are PEM files of a client certificate.
+	// Any of the three turns TLS on, and so does tls://.
 	TLSCA   string
 	TLSCert string
 	TLSKey  string
 	// Domain is the hub's JetStream domain. With it clients of this server use the
-	// hub's JetStream as if it were here, as far as requests do: reading and
-	// managing, and publishing to $JS.<domain>.API. Without it they have none:
-	// nats-server never lets JetStream through a leaf connection otherwise. Not
-	// together with JetStream of the server's own.
+	// hub's JetStream as if it were local, for everything that works by request:
+	// reading, managing, and publishing to $JS.<domain>.API. Without it they have no
+	// JetStream, because nats-server never lets JetStream through a leaf connection
+	// otherwise. It must not be set together with JetStream on this server.
 	Domain string
-	// DenyExports are subjects, perhaps with wildcards, that stay on this server,
-	// whoever listens to them at the hub.
+	// DenyExports are subjects, possibly with wildcards, that stay on this server even
+	// if a client of the hub subscribes to them.
 	DenyExports []string
 }
 
-// Defaults of a leaf: a hub that is dead without a word is noticed within 30 s,
-// as by the connections of package bus. nats-server's own would take 6 minutes.
+// Defaults of a leaf: a dead hub is noticed within 30 s, as by the connections of
+// package bus. With nats-server's own defaults it would take 6 minutes.
 const (
 	leafPing     = 10 * time.Second
 	leafPingsOut = 2
 )
 
-// globalAccount is the account of a server that was told of none.
+// globalAccount is the account of a server that has none configured.
 const globalAccount = "$G"
 
 func leafError(field string, err error) error {
@@ -67,7 +68,7 @@ func (l *Leaf) apply(opts *server.Options) error {
 		}
 		remote.URLs = append(remote.URLs, u)
 	}
-	if l.Creds != "" { // the server would tell only in its log, and try for ever
+	if l.Creds != "" { // the server would only log the problem, and try forever
 		f, err := os.Open(l.Creds)
 		if err != nil {
 			return leafError("Creds", err)
@@ -93,7 +94,7 @@ func (l *Leaf) apply(opts *server.Options) error {
 	return nil
 }
 
-// leafURL reads one address. An error does not show what may be a password.
+// leafURL parses one address. Its errors do not show anything that may be a password.
 func leafURL(s string) (*url.URL, error) {
 	if s == "" {
 		return nil, errors.New("no address")
@@ -142,15 +143,15 @@ func (l *Leaf) applyTLS(remote *server.RemoteLeafOpts) error {
 	return nil
 }
 
-// interestWithin is how long the hub may take to say who listens there.
+// interestWithin bounds the wait for the hub to send its subscriptions.
 const interestWithin = 5 * time.Second
 
-// WatchUplink calls changed from one goroutine with true when the hub is there
-// and has said what is listened to there, so that what is published from then on
-// arrives, and with false when the connection to it is gone, until ctx ends. A
-// connection that comes back at once is told as false, then true. If nobody at
-// the hub listens to subject, it is told as there after 5 s. It needs
-// Config.System and returns an error if it can not watch.
+// WatchUplink calls changed, always from one goroutine, until ctx ends. It calls
+// changed with true when the hub is connected and has sent its subscriptions, so that
+// messages published from then on arrive, and with false when the connection is gone. A
+// connection that returns at once is reported as false, then true. If no client of the
+// hub subscribes to subject, the hub is reported as connected after 5 s. WatchUplink
+// needs Config.System and returns an error if it cannot watch.
 func (s *Server) WatchUplink(ctx context.Context, subject string, changed func(up bool)) error {
 	nc, err := nats.Connect("", append(s.SystemOptions(), nats.Name("uplink"))...)
 	if err != nil {
@@ -197,7 +198,7 @@ func (s *Server) WatchUplink(ctx context.Context, subject string, changed func(u
 	}
 }
 
-// leafOf returns the id of the leaf connection that an event is about, if it is.
+// leafOf returns the id of the leaf connection that an event is about, if there is one.
 func leafOf(event []byte) (id uint64, ok bool) {
 	var m struct {
 		Client struct {
@@ -209,8 +210,8 @@ func leafOf(event []byte) (id uint64, ok bool) {
 	return m.Client.ID, err == nil && m.Client.Kind == "Leafnode"
 }
 
-// awaitInterest waits until the hub listens to subject over the leaf connection
-// with this id, or over any for 0.
+// awaitInterest waits until the hub subscribes to subject over the leaf connection with
+// this id, or over any leaf connection if id is 0.
 func (s *Server) awaitInterest(ctx context.Context, subject string, id uint64) {
 	ctx, cancel := context.WithTimeout(ctx, interestWithin)
 	defer cancel()
@@ -234,7 +235,7 @@ func (s *Server) hubWants(subject string, id uint64) bool {
 	}
 	for _, leaf := range z.Leafs {
 		if id != 0 && leaf.ID != id {
-			continue // on its way out
+			continue // this connection is about to close
 		}
 		for _, wanted := range leaf.Subs {
 			if filter, _, _ := strings.Cut(wanted, " "); server.SubjectMatchesFilter(subject, filter) {

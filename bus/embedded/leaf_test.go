@@ -38,8 +38,8 @@ func TestSystemAccountHearsDisconnects(t *testing.T) {
 	}
 	bustest.Flush(t, sys)
 
-	// Anybody gets in as without a system account, whatever they bring, and into
-	// one account.
+	// Every client is let in as without a system account, with any credentials, and
+	// into one account.
 	plain := connect(t, srv.URL())
 	roundTrip(t, plain)
 	strange := connect(t, srv.URL(), nats.UserInfo("u", "p"))
@@ -63,7 +63,7 @@ func TestSystemAccountHearsDisconnects(t *testing.T) {
 		t.Errorf("JetStream: %v", err)
 	}
 
-	// But nobody hears the system account there, nor gets into it.
+	// But no client there can receive from the system account, or enter it.
 	spy, err := plain.SubscribeSync("$SYS.>")
 	if err != nil {
 		t.Fatal(err)
@@ -157,12 +157,12 @@ func hub(t *testing.T) *embedded.Server {
 	t.Helper()
 	return bustest.Server(t, bustest.Configure(func(o *embedded.Options) {
 		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", -1
-		o.LeafNode.NoAdvertise = true // else the leaf finds a way around the proxy
+		o.LeafNode.NoAdvertise = true // otherwise the leaf finds a way around the proxy
 		o.JetStreamDomain = "central"
 	}))
 }
 
-// uplink follows the connection of a leaf to its hub.
+// uplink watches the connection of a leaf to its hub.
 func uplink(t *testing.T, srv *embedded.Server, subject string) <-chan bool {
 	t.Helper()
 	changed := make(chan bool, 64)
@@ -236,7 +236,7 @@ func TestLeaf(t *testing.T) {
 	}
 	heard("first")
 
-	// The other way: what is asked at the hub reaches the machine.
+	// In the other direction, a message published at the hub reaches the machine.
 	asked, err := nc.SubscribeSync("roll")
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func TestLeaf(t *testing.T) {
 		n, _, _ := asked.Pending()
 		return n > 0, "not heard"
 	})
-	// The hub's JetStream is there for both.
+	// The hub's JetStream is available on both sides.
 	js, err := jetstream.New(atHub)
 	if err != nil {
 		t.Fatal(err)
@@ -271,8 +271,9 @@ func TestLeaf(t *testing.T) {
 		t.Errorf("KV from the machine: %v", err)
 	}
 
-	// The uplink goes; the machine does not notice. What it says then is told as
-	// lost by the uplink's return.
+	// The uplink fails, and clients on the machine do not notice. When the uplink
+	// returns, its change of state shows that their messages to the hub were lost
+	// meanwhile.
 	for round := range 3 {
 		line.Cut()
 		awaitUplink(t, changed, false)
@@ -289,7 +290,7 @@ func TestLeaf(t *testing.T) {
 	}
 }
 
-// A hub that is away when the leaf begins, and one that hangs.
+// The hub is away when the leaf starts, and hangs later.
 func TestLeafComesUpLater(t *testing.T) {
 	up := hub(t)
 	line := bustest.NewProxy(t, up.LeafURL())
@@ -297,7 +298,7 @@ func TestLeafComesUpLater(t *testing.T) {
 	srv := start(t, embedded.Config{System: true, Leaf: &embedded.Leaf{URL: line.URL()}, Options: func(o *embedded.Options) {
 		o.PingInterval, o.MaxPingsOut = 100*time.Millisecond, 1
 	}})
-	changed := uplink(t, srv, "x") // at the hub nobody listens to it
+	changed := uplink(t, srv, "x") // no client at the hub subscribes to it
 	roundTrip(t, connect(t, srv.URL()))
 	line.Restore()
 	awaitUplink(t, changed, true)

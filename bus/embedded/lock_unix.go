@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryLock locks f, and reports false if somebody else holds it.
+// tryLock locks f, and reports false if another process or server holds the lock.
 func tryLock(f *os.File) (bool, error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -26,7 +26,8 @@ func tryLock(f *os.File) (bool, error) {
 	}
 }
 
-// private reports whether a file is of this user, and nobody else may enter it.
+// private reports whether a file belongs to this user, and no other user has access to
+// it.
 func private(info os.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(st.Uid) == os.Geteuid() && info.Mode().Perm()&0o077 == 0

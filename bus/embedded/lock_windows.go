@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// tryLock locks f, and reports false if somebody else holds it.
+// tryLock locks f, and reports false if another process or server holds the lock.
 func tryLock(f *os.File) (bool, error) {
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
 	err := windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, new(windows.Overlapped))
@@ -17,6 +17,6 @@ func tryLock(f *os.File) (bool, error) {
 	return err == nil, err
 }
 
-// private reports whether a file is of this user alone, which is not known here:
+// private reports whether a file belongs to this user alone. That is not known here, so
 // leftovers stay.
 func private(os.FileInfo) bool { return false }

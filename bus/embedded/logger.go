@@ -8,14 +8,13 @@ import (
 	"sync/atomic"
 )
 
-// logger hands what the server says to slog, and keeps the first thing it gave
-// up for.
+// logger passes the server's messages to slog, and keeps its first fatal error.
 type logger struct {
 	log   *slog.Logger
 	first atomic.Pointer[fatalError]
 }
 
-// fatalError is what nats-server would have ended the process for.
+// fatalError is an error that would have made nats-server end the process.
 type fatalError struct {
 	text   string
 	causes []error
@@ -40,10 +39,10 @@ func (l *logger) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format
 func (l *logger) Debugf(string, ...any)           {}
 func (l *logger) Tracef(string, ...any)           {}
 
-// Errorf logs an error, unless it was asked for: a doctor finds out what it may do
-// by trying, each try is a violation on purpose, and dozens of these would hide
-// what is real. Whoever takes the doctor's name hides nothing but violations, of
-// permissions that are refused all the same.
+// Errorf logs an error, at a lower level if it was provoked. A doctor finds out its
+// permissions by trying. Each attempt is an intended violation, and dozens of
+// violations would hide the real ones. A client that uses the doctor's name hides only
+// permission violations, which are refused all the same.
 func (l *logger) Errorf(format string, v ...any) {
 	level := slog.LevelError
 	if text := fmt.Sprintf(format, v...); strings.Contains(text, `:`+doctorName+`" - `) && strings.Contains(text, " Violation - ") {
@@ -55,8 +54,8 @@ func (l *logger) Errorf(format string, v ...any) {
 // doctorName is the name of a connection of internal/doctor that only probes.
 const doctorName = "hivebeat doctor"
 
-// Fatalf does not end the process, as nats-server's own logger does: the server
-// returns from what it was doing, and Start finds the reason here and returns it.
+// Fatalf does not end the process, unlike nats-server's own logger. The server returns
+// from its current step, and Start finds the reason here and returns it.
 func (l *logger) Fatalf(format string, v ...any) {
 	e := &fatalError{text: fmt.Sprintf(format, v...)}
 	for _, a := range v {

@@ -18,8 +18,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// What bus.Inboxes takes for granted of nats-server: which reply subjects a
-// responder can be shown, and who can send them.
+// These tests pin what bus.Inboxes assumes about nats-server: which reply subjects a
+// responder can see, and which clients can send them.
 
 // asked subscribes to "ask", and returns a function that returns the reply subject
 // of the next request.
@@ -59,7 +59,8 @@ func TestClientsCanNotSendReservedReplies(t *testing.T) {
 			t.Fatalf("reply %s was not refused", reply)
 		}
 	}
-	// Nobody may publish to a gateway's reply either: to answer there is in vain.
+	// No client may publish to a gateway's reply subject either, so an answer to it is
+	// futile.
 	if err := nc.Publish("_GR_.clustr.server.x", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -79,10 +80,10 @@ func TestClientsCanNotSendReservedReplies(t *testing.T) {
 	}
 }
 
-// A leaf connection is a server's: what speaks its protocol by itself may send any
-// reply subject. Of a gateway's the server takes the head off before a client sees
-// it, so what is left is checked as any other; a responder that would answer to what
-// is still a gateway's is stopped by the server.
+// A leaf connection counts as a server, so a program that speaks its protocol may send
+// any reply subject. The server strips the gateway prefix before a client sees the
+// subject, so the rest is checked like any other. If the rest is still a gateway's, the
+// server stops the responder from answering.
 func TestLeavesCanSendReservedReplies(t *testing.T) {
 	srv := start(t, embedded.Config{Options: func(o *embedded.Options) {
 		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", -1
@@ -108,7 +109,7 @@ func TestLeavesCanSendReservedReplies(t *testing.T) {
 	}
 }
 
-// dialLeaf connects as a leaf node of its own make.
+// dialLeaf connects as a hand-written leaf node.
 func dialLeaf(t *testing.T, leafURL string) net.Conn {
 	t.Helper()
 	u, err := url.Parse(leafURL)
@@ -127,7 +128,7 @@ func dialLeaf(t *testing.T, leafURL string) net.Conn {
 	if _, err := fmt.Fprint(c, "CONNECT {\"server_id\":\"MADE-UP\",\"name\":\"made-up\",\"version\":\"2.12.0\",\"headers\":true}\r\nPING\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	for { // until it is let in, and told what is wanted
+	for { // until it is let in, and has received the subscriptions
 		if err := c.SetReadDeadline(time.Now().Add(soon)); err != nil {
 			t.Fatal(err)
 		}
@@ -144,13 +145,13 @@ func dialLeaf(t *testing.T, leafURL string) net.Conn {
 	}
 }
 
-// Over a gateway a responder is shown the reply subject that was sent, and its answer
-// finds the way back: it needs to accept no _GR_.
+// Over a gateway a responder sees the reply subject that was sent, and its answer finds
+// the way back: it need not accept _GR_.
 func TestGatewaysShowRepliesAsTheyWereSent(t *testing.T) {
 	var eastOpts *embedded.Options
 	east := start(t, embedded.Config{Options: func(o *embedded.Options) {
 		o.Gateway = server.GatewayOpts{Name: "east", Host: "127.0.0.1", Port: -1}
-		eastOpts = o // which the server writes the port to
+		eastOpts = o // the server writes the port to it
 	}})
 	west := start(t, embedded.Config{Options: func(o *embedded.Options) {
 		at := &url.URL{Scheme: "nats", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(eastOpts.Gateway.Port))}
@@ -169,7 +170,7 @@ func TestGatewaysShowRepliesAsTheyWereSent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bustest.Eventually(t, soon, func() (bool, string) { // until the two have found each other
+	bustest.Eventually(t, soon, func() (bool, string) { // until the two servers are connected
 		if err := asker.PublishRequest("ask", inbox, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Types of nats-server that a caller of Config.Options needs, so that nobody
-// else has to import it.
+// Types of nats-server that a caller of Config.Options needs, so that no other package
+// has to import it.
 type (
 	Options            = server.Options
 	User               = server.User
@@ -37,46 +37,45 @@ var (
 	ErrPortTaken = errors.New("port is taken")
 	// ErrStoreLocked: another server of this package uses the store directory.
 	ErrStoreLocked = errors.New("store directory is in use")
-	// ErrStore: the store directory can not be made, written to, or read by JetStream.
+	// ErrStore: the store directory cannot be made, written to, or read by JetStream.
 	ErrStore = errors.New("store directory is not usable")
-	// ErrNotReady: the server did not come up, for another reason.
+	// ErrNotReady: the server did not start, for another reason.
 	ErrNotReady = errors.New("server is not ready")
 )
 
-// Config says what to run. The zero Config is a server without JetStream on a
-// random port of 127.0.0.1.
+// Config describes the server to run. The zero Config is a server without JetStream on
+// a random port of 127.0.0.1.
 type Config struct {
-	// Host is the address to listen on. Default 127.0.0.1: whoever can connect
+	// Host is the address to listen on. Default 127.0.0.1: any client that can connect
 	// can do everything, unless Options sets users.
 	Host string
-	// Port to listen on. 0 is a random free one, -1 does not listen at all: then
-	// only Connect reaches the server.
+	// Port is the port to listen on. 0 picks a random free port. -1 does not listen at
+	// all: only Connect reaches the server.
 	Port int
 	// JetStream turns JetStream on.
 	JetStream bool
-	// StoreDir is where JetStream keeps its files; it is made if it is not there.
-	// Empty means a new temporary directory that Stop removes, and if the process is
-	// killed the next such Start of this user on this machine. Ignored without
+	// StoreDir is where JetStream keeps its files; Start creates it if needed. Empty
+	// means a new temporary directory. Stop removes it; if the process is killed, the
+	// next such Start of this user on this machine removes it. Ignored without
 	// JetStream.
 	StoreDir string
-	// JetStreamMaxStore and JetStreamMaxMemory limit JetStream, in bytes. 0 leaves
-	// it to nats-server: three quarters of the disk and of the memory.
+	// JetStreamMaxStore and JetStreamMaxMemory limit JetStream, in bytes. 0 means the
+	// default of nats-server: three quarters of the disk and of the memory.
 	JetStreamMaxStore  int64
 	JetStreamMaxMemory int64
-	// Leaf makes the server a leaf node of another NATS: what is published on one
-	// side reaches who listens on the other, and clients of this server work on
-	// while the other is away. nil is a server that stands alone.
+	// Leaf makes the server a leaf node of another NATS. A message published on one
+	// side reaches subscribers on the other, and clients of this server continue to
+	// work while the other side is away. nil is a standalone server.
 	Leaf *Leaf
-	// System lets this process, and nobody else, connect to the server's system
-	// account with SystemOptions, and hear there of each client that disconnects.
-	// All others are let into the one account as they are without it.
+	// System lets only this process connect to the server's system account, with
+	// SystemOptions, and receive an advisory there for each client that disconnects.
+	// All other clients are let into the one account, as without System.
 	System bool
-	// Logger gets what goes wrong in the server as Error and Warn, and its notices
-	// as Debug. nil discards all of it.
+	// Logger receives the server's errors and warnings as Error and Warn, and its
+	// notices as Debug. nil discards them.
 	Logger *slog.Logger
-	// Options changes the server's options last, before it is made: users,
-	// max_payload, TLS. Users of its own are not compatible with System. It may be
-	// nil.
+	// Options changes the server's options last, before the server is created: users,
+	// max_payload, TLS. It must not set users if System is set. It may be nil.
 	Options func(*Options)
 }
 
@@ -93,12 +92,12 @@ type Server struct {
 
 	once sync.Once
 	done chan struct{} // closed when all of the server has ended
-	err  error         // of the end; read after done
+	err  error         // the error of the shutdown; read after done
 }
 
-// Start runs a server and returns when it accepts connections. ctx bounds the
-// start only; the server runs until Stop. Errors wrap ErrPortTaken,
-// ErrStoreLocked, ErrStore or ErrNotReady, or name the field of cfg at fault.
+// Start runs a server and returns when it accepts connections. ctx bounds only the
+// start; the server runs until Stop. Errors wrap ErrPortTaken, ErrStoreLocked, ErrStore
+// or ErrNotReady, or name the invalid field of cfg.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Host == "" {
 		cfg.Host = "127.0.0.1"
@@ -148,15 +147,15 @@ func (s *Server) start(ctx context.Context) error {
 	select {
 	case <-started:
 	case <-ctx.Done():
-		// A store with much in it can take long to read. Start is not to be
-		// interrupted by Shutdown, so it is waited for.
+		// A large store can take long to read. Shutdown must not interrupt Start, so
+		// wait for it.
 		<-started
 		s.shutdown()
 		return fmt.Errorf("embedded: %w: %w", ErrNotReady, context.Cause(ctx))
 	}
 
-	// Start returns nothing, Running is true even when the port was taken, and the
-	// reason goes to the log alone: it is caught there.
+	// Start returns nothing, Running is true even if the port was taken, and the reason
+	// goes only to the log, where logger catches it.
 	if fatal := log.fatal(); fatal != nil {
 		s.shutdown()
 		return s.explain(fatal)
@@ -172,7 +171,7 @@ func (s *Server) start(ctx context.Context) error {
 	if addr, ok := srv.Addr().(*net.TCPAddr); ok {
 		s.cfg.Port = addr.Port
 	}
-	s.leafPort = opts.LeafNode.Port // the server has put the real one there
+	s.leafPort = opts.LeafNode.Port // the server has put the real port there
 	return nil
 }
 
@@ -208,7 +207,7 @@ func (s *Server) options() (*server.Options, error) {
 	return opts, nil
 }
 
-// explain makes an error that callers can branch on of what the server gave up for.
+// explain turns a fatal error of the server into an error that callers can branch on.
 func (s *Server) explain(fatal *fatalError) error {
 	switch {
 	case portTaken(fatal):
@@ -220,20 +219,20 @@ func (s *Server) explain(fatal *fatalError) error {
 }
 
 func portTaken(err error) bool {
-	const wsaeaddrinuse = syscall.Errno(10048) // Windows has a number of its own
+	const wsaeaddrinuse = syscall.Errno(10048) // Windows has its own number
 	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaeaddrinuse)
 }
 
-// Config returns the configuration that the server runs with: Port and StoreDir
-// are the real ones, so that Start with it makes the same server again after Stop
-// (a temporary store directory is gone by then).
+// Config returns the configuration that the server runs with. Port and StoreDir are the
+// real values, so that Start with this Config after Stop makes the same server again (a
+// temporary store directory is gone by then).
 func (s *Server) Config() Config { return s.cfg }
 
 // ID returns the server's id, a new one for each Start.
 func (s *Server) ID() string { return s.srv.ID() }
 
-// URL returns where clients of this machine connect to, or "" if the server does
-// not listen.
+// URL returns the address for clients on this machine, or "" if the server does not
+// listen.
 func (s *Server) URL() string {
 	if s.cfg.Port == -1 {
 		return ""
@@ -249,8 +248,8 @@ func (s *Server) URL() string {
 	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(s.cfg.Port))
 }
 
-// LeafURL returns where leaf nodes of this machine connect to, if Config.Options
-// set a LeafNode.Port, else "".
+// LeafURL returns the address for leaf nodes on this machine if Config.Options set a
+// LeafNode.Port, else "".
 func (s *Server) LeafURL() string {
 	if s.leafPort == 0 {
 		return ""
@@ -258,9 +257,9 @@ func (s *Server) LeafURL() string {
 	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(s.leafPort))
 }
 
-// Connect returns a connection to the server within the process, past any
-// listener, with nats.go's defaults and opts. The caller closes it. For the
-// defaults of an agent give nats.InProcessServer(s) to bus.Connect instead.
+// Connect returns a connection to the server within the process, without a listener,
+// with nats.go's defaults and opts. The caller closes it. For the defaults of an agent,
+// pass nats.InProcessServer(s) to bus.Connect instead.
 func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 	return nats.Connect("", append([]nats.Option{nats.InProcessServer(s)}, opts...)...)
 }
@@ -271,8 +270,8 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.srv.InProcessConn(
 // Done is closed when the server has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// Stop ends the server and waits until all of it has ended. It is idempotent. If
-// ctx ends first Stop returns its error, and the server goes on ending.
+// Stop shuts the server down and waits until it has ended completely. It is idempotent.
+// If ctx ends first, Stop returns its error and the shutdown continues.
 func (s *Server) Stop(ctx context.Context) error {
 	s.once.Do(func() {
 		go func() {
@@ -295,9 +294,9 @@ func (s *Server) shutdown() {
 	s.srv.WaitForShutdown()
 }
 
-// settle waits, for 5 s at most, until no request to JetStream is under way.
-// nats-server 2.15 stops the streams that it knows when it shuts down: one that is
-// just being made is not among them yet, and its goroutines would stay for ever.
+// settle waits, for 5 s at most, until no JetStream request is in progress. On shutdown
+// nats-server 2.15 stops the streams that it knows. A stream that is just being created
+// is not among them yet, and its goroutines would stay forever.
 func (s *Server) settle() {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		info, err := s.srv.Jsz(nil)
@@ -307,13 +306,13 @@ func (s *Server) settle() {
 	}
 }
 
-// release gives the store directory free.
+// release releases the store directory.
 func (s *Server) release() error {
 	var err error
 	if s.lock != nil {
 		err = s.lock.release()
 	}
-	if s.temp != "" { // not before: there are systems where an open file stays
+	if s.temp != "" { // only after the release: some systems keep a file that is open
 		err = errors.Join(err, os.RemoveAll(s.temp))
 	}
 	return err

@@ -151,7 +151,7 @@ func TestStoreNotUsable(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 
-	// The directory is there, what JetStream wants to make in it is not possible.
+	// The directory exists, but JetStream cannot create its files in it.
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "jetstream"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestStopGivesUpWithItsContext(t *testing.T) {
 	srv := start(t, embedded.Config{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	// Either it had ended already, or the error is the context's.
+	// Either the server had already ended, or the error is the context's.
 	if err := srv.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -274,7 +274,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// A start and a stop are worth no line above Debug.
+// A start and a stop log nothing above Debug.
 func TestQuiet(t *testing.T) {
 	var buf bytes.Buffer
 	srv := start(t, embedded.Config{
@@ -301,7 +301,7 @@ func TestUsers(t *testing.T) {
 	nc.Close()
 }
 
-// In a bubble an hour takes no time, and the server's goroutines all end.
+// In a bubble an hour takes no time, and all goroutines of the server end.
 func TestBubble(t *testing.T) {
 	bustest.Bubble(t, func(t *testing.T) {
 		srv := start(t, embedded.Config{Port: -1})
@@ -324,7 +324,7 @@ func TestBubble(t *testing.T) {
 	})
 }
 
-// A stream that is being made while the server stops would keep its goroutines.
+// A stream that is being created while the server stops would leak its goroutines.
 // (TestMain finds them.)
 func TestStopWhileStreamsAreMade(t *testing.T) {
 	for range 10 {

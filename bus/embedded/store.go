@@ -6,12 +6,13 @@ import (
 	"path/filepath"
 )
 
-// lockName is the file in a store directory whose lock says that it is in use.
-// It stays there: removing it would let two servers lock two files of one name.
+// lockName is the lock file in a store directory; its lock marks the directory as in
+// use. The file is never removed: otherwise two servers could lock two files of one
+// name.
 const lockName = "hivebeat.lock"
 
-// storeLock holds a lock of the operating system, which ends with the process
-// however that ends.
+// storeLock holds a lock of the operating system, which ends with the process, however
+// the process ends.
 type storeLock struct{ file *os.File }
 
 func (l *storeLock) release() error { return l.file.Close() }

@@ -9,21 +9,21 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// ErrNoSystem: the server runs without Config.System, so nobody gets into its
-// system account.
+// ErrNoSystem: the server runs without Config.System, so no connection to its system
+// account is possible.
 var ErrNoSystem = errors.New("embedded: the server runs without Config.System")
 
 var errSystemUsers = errors.New("embedded: Config.System: not together with users, tokens or operators of Config.Options")
 
-// The two users that nats-server is told of. Nobody needs to name the first.
+// The two users that nats-server knows. No client needs to name the first.
 const (
 	anybody = "anybody"
 	system  = "hivebeat-system"
 )
 
-// gate lets everybody into the one account, whatever credentials they bring, as
-// nats-server does without users, and the system user into the system account.
-// Its password never leaves the process.
+// gate lets every client into the one account, with any credentials, as nats-server
+// does without users. It lets the system user, whose password never leaves the process,
+// into the system account.
 type gate struct {
 	srv      *server.Server // set before the server starts
 	password string
@@ -35,8 +35,9 @@ func newGate(opts *server.Options) (*gate, error) {
 		return nil, errSystemUsers
 	}
 	g := &gate{password: rand.Text()}
-	// With these the server tells clients that it needs no credentials: some
-	// refuse to connect without where it says that it does.
+	// With these options the server announces that it needs no credentials. Some
+	// clients refuse to connect without credentials to a server that announces
+	// otherwise.
 	opts.Users, opts.NoAuthUser = []*User{{Username: anybody}}, anybody
 	opts.CustomClientAuthentication = g
 	return g, nil
@@ -57,9 +58,9 @@ func (g *gate) Check(c server.ClientAuthentication) bool {
 	return true
 }
 
-// SystemOptions connect to the server's system account within the process: give
-// them to bus.Connect, as Config.Options. Without Config.System the connection
-// fails with ErrNoSystem.
+// SystemOptions returns options that connect to the server's system account within the
+// process; pass them to bus.Connect as Config.Options. Without Config.System the
+// connection fails with ErrNoSystem.
 func (s *Server) SystemOptions() []nats.Option {
 	if s.gate == nil {
 		return []nats.Option{func(*nats.Options) error { return ErrNoSystem }}

@@ -11,15 +11,15 @@ import (
 
 const (
 	tempPattern = "hivebeat-nats-"
-	sweepMost   = 64 // leftovers that one start removes, so that it does not take long
+	sweepMost   = 64 // leftovers that one start removes at most, to bound its time
 	tempTries   = 10
 )
 
-// errSwept: somebody who cleans up was faster than the one who moves in.
+// errSwept: another process that cleans up removed the directory before it was locked.
 var errSwept = errors.New("embedded: the new temporary directory was taken for an old one")
 
-// openTemp makes a temporary store, after those were removed that killed processes
-// left behind.
+// openTemp makes a temporary store, after it has removed those that killed processes
+// left.
 func (s *Server) openTemp() error {
 	base := os.TempDir()
 	s.sweep(base)
@@ -40,12 +40,12 @@ func (s *Server) openTemp() error {
 	}
 }
 
-// moveIn makes the lock file of a new store, with the name of this machine in it, and
-// takes the lock. From then on nobody takes the store for a leftover.
+// moveIn creates and locks the lock file of a new store, and writes the name of this
+// machine into it. From then on no process takes the store for a leftover.
 func moveIn(dir string) (*storeLock, error) {
 	host, err := os.Hostname()
 	if err != nil {
-		host = "" // then nobody removes it but we
+		host = "" // then only this process removes it
 	}
 	name := filepath.Join(dir, lockName)
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
@@ -81,10 +81,11 @@ func stands(name string, file *os.File) bool {
 	return err == nil && os.SameFile(there, opened)
 }
 
-// sweep removes temporary stores whose process was killed. It removes only what it
-// is sure of: a directory of that name, of this user and nobody else's to enter, with
-// a lock file that was written on this machine and whose lock it holds meanwhile. One
-// without a lock file may be just being made.
+// sweep removes temporary stores of processes that were killed. It removes a directory
+// only if it is certainly such a store: its name matches, it belongs to this user and
+// is closed to others, and it has a lock file that was written on this machine and
+// whose lock sweep holds meanwhile. A directory without a lock file may be under
+// construction.
 func (s *Server) sweep(base string) {
 	host, err := os.Hostname()
 	if err != nil || host == "" {
@@ -111,7 +112,7 @@ func (s *Server) sweep(base string) {
 	}
 }
 
-// removeLeft removes dir if its lock is there, of this machine and free.
+// removeLeft removes dir if its lock file exists, names this machine and is not locked.
 func removeLeft(dir, host string) (done bool, err error) {
 	name := filepath.Join(dir, lockName)
 	file, err := os.OpenFile(name, os.O_RDWR, 0)

@@ -11,8 +11,8 @@ import (
 	"github.com/beatfabric/hivebeat/bus/embedded"
 )
 
-// What a killed process left in the temporary directory goes with the next that
-// starts; what may be somebody's stays.
+// The store that a killed process left in the temporary directory is removed by the
+// next start. A directory that may belong to another process stays.
 func TestLeftoversAreRemoved(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)

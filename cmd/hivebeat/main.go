@@ -1,5 +1,5 @@
-// Command hivebeat is the heartbeat fabric's one binary: server, queen, hive,
-// worker, and the commands that ask them. Run "hivebeat --help".
+// Command hivebeat is the single binary of the heartbeat fabric: server, queen, hive,
+// worker, and the commands that query them. Run "hivebeat --help".
 package main
 
 import (

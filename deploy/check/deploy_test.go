@@ -26,8 +26,8 @@ const (
 	dashboardFile = "../grafana/hivebeat.json"
 )
 
-// rules reads the alerts, with Prometheus' own checks: of expressions, durations,
-// labels and templates.
+// rules parses the alerts with Prometheus' own checks of expressions, durations, labels
+// and templates.
 func rules(t testing.TB) (list []rulefmt.Rule) {
 	t.Helper()
 	groups, errs := rulefmt.ParseFile(rulesFile, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
@@ -78,7 +78,7 @@ func queries(t testing.TB) (list []string) {
 	return list
 }
 
-// selectors returns what an expression reads.
+// selectors returns the series that an expression reads.
 func selectors(t testing.TB, expr string) (list []*parser.VectorSelector) {
 	t.Helper()
 	e, err := parser.NewParser(parser.Options{}).ParseExpr(expr)
@@ -158,8 +158,8 @@ func TestScrapeConfig(t *testing.T) {
 	}
 }
 
-// All that rules and dashboard read is there in a real scrape, and the alerts fire
-// on a real death and not before.
+// A real scrape contains every series that rules and dashboard read, and the alerts
+// fire on a real death and not before.
 func TestLiveFabric(t *testing.T) {
 	f := begin(t)
 	f.await("warm, with its hive", func(r queen.Report) bool {
@@ -192,7 +192,7 @@ func TestLiveFabric(t *testing.T) {
 			s.query(t, expr, now)
 		}
 	})
-	// These a busy machine may bring about by itself.
+	// A busy machine may cause these by itself.
 	noise := map[string]bool{"HivebeatQueenStarved": true, "HivebeatHiveStarved": true, "HivebeatQueenUnsure": true}
 	firing := func(at time.Time) (names []string) {
 		t.Helper()
@@ -207,7 +207,7 @@ func TestLiveFabric(t *testing.T) {
 		t.Fatalf("all is well, and %v fire", got)
 	}
 
-	// The worker beats no more, and nobody sees its end.
+	// The worker stops beating, and nothing sees its end.
 	f.beat("llama", 2, time.Second)
 	f.await("the worker's death", func(r queen.Report) bool {
 		return r.Shown[hivebeat.Lost] == 1 && r.Tally.Workers.Lost[hivebeat.CauseMissed] == 1
@@ -230,7 +230,7 @@ func TestLiveFabric(t *testing.T) {
 		t.Errorf("it came back, and %v fire", got)
 	}
 
-	// Its machine goes without a word.
+	// The hive ends without a goodbye.
 	f.killHive()
 	f.await("the hive's death", func(r queen.Report) bool { return r.Live[hivebeat.Lost] == 1 })
 	now = now.Add(time.Minute)
@@ -239,7 +239,7 @@ func TestLiveFabric(t *testing.T) {
 		t.Errorf("a machine died, and %v fire", got)
 	}
 
-	// And then nobody is scraped any more.
+	// Then all scrapes stop.
 	now = now.Add(10 * time.Minute)
 	if got := firing(now); !slices.Equal(got, []string{"HivebeatQueenAbsent"}) {
 		t.Errorf("all is gone, and %v fire", got)

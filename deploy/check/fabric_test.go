@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m, bustest.Leaks()) }
 
 const soon = 60 * time.Second
 
-// fabric is a queen with a webhook and a hive, and what they serve.
+// fabric is a queen with a webhook, a hive, and their metrics handlers.
 type fabric struct {
 	t           testing.TB
 	nc          *nats.Conn
@@ -51,7 +51,7 @@ func run(t testing.TB, r role) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), soon)
 		defer cancel()
-		_ = r.Stop(ctx) // one that was cut off has nobody to say goodbye to
+		_ = r.Stop(ctx) // fails if it was cut off, because the goodbye cannot be sent
 		if err := <-ended; err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 			t.Errorf("%T: %v", r, err)
 		}
@@ -89,7 +89,7 @@ func begin(t testing.TB) *fabric {
 	return f
 }
 
-// beat sends one beat of a worker, which promises the next.
+// beat sends one beat of a worker, which promises the next within every.
 func (f *fabric) beat(worker string, seq uint64, every time.Duration) {
 	f.t.Helper()
 	b, err := wire.EncodeBeat(&hivebeat.Beat{
@@ -103,7 +103,7 @@ func (f *fabric) beat(worker string, seq uint64, every time.Duration) {
 	}
 }
 
-// await waits until the queen says so.
+// await waits until the report of the queen satisfies ok.
 func (f *fabric) await(what string, ok func(queen.Report) bool) {
 	f.t.Helper()
 	bustest.Eventually(f.t, soon, func() (bool, string) {
@@ -112,8 +112,8 @@ func (f *fabric) await(what string, ok func(queen.Report) bool) {
 	})
 }
 
-// scrape keeps what both serve now, n times every 15 s before the given time: as
-// Prometheus would have it if nothing had changed meanwhile.
+// scrape stores the current metrics of both, n times every 15 s before until: as if
+// nothing had changed in that time.
 func (f *fabric) scrape(s *store, until time.Time, n int) {
 	f.t.Helper()
 	q, h := promtest.Scrape(f.t, f.queen), promtest.Scrape(f.t, f.hive)

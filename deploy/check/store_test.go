@@ -21,7 +21,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// store keeps scrapes, with the times that the test gives them.
+// store holds scrapes, at times that the test chooses.
 type store struct {
 	series map[string]*series
 	engine *promql.Engine
@@ -38,7 +38,7 @@ func newStore(t testing.TB) *store {
 	})}
 }
 
-// sample is one value, as the engine wants it.
+// sample is one value in the form that the engine needs.
 type sample struct {
 	t int64
 	f float64
@@ -52,7 +52,7 @@ func (s sample) FH() *histogram.FloatHistogram { return nil }
 func (s sample) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
 func (s sample) Copy() chunks.Sample           { return s }
 
-// scrape takes over what a role serves, as Prometheus would at that time.
+// scrape stores the metrics of a role, as Prometheus would at that time.
 func (s *store) scrape(t testing.TB, at time.Time, job, instance, text string) {
 	t.Helper()
 	p := expfmt.NewTextParser(model.UTF8Validation)
@@ -102,7 +102,7 @@ func (s *store) query(t testing.TB, expr string, at time.Time) promql.Vector {
 	return slices.Clone(v)
 }
 
-// Querier makes the store one of Prometheus.
+// Querier implements storage.Queryable.
 func (s *store) Querier(mint, maxt int64) (storage.Querier, error) {
 	return querier{s, mint, maxt}, nil
 }

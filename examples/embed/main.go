@@ -1,6 +1,6 @@
-// Command embed is a Go program that carries a whole hivebeat fabric inside: a
-// NATS server, a queen, a hive and a worker. A program that only wants to be seen
-// needs the lines on the worker alone, and a connection to the NATS of the others.
+// Command embed is a Go program that contains a whole hivebeat fabric: a NATS server, a
+// queen, a hive and a worker. A program that only wants to be visible needs only the
+// lines about the worker, and a connection to the NATS of the others.
 package main
 
 import (
@@ -35,7 +35,7 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	nc, err := srv.Connect() // they all borrow this connection
+	nc, err := srv.Connect() // all roles borrow this connection
 	if err == nil {
 		err = fabric(ctx, out, nc)
 		nc.Close()
@@ -56,7 +56,7 @@ func fabric(ctx context.Context, out io.Writer, nc *nats.Conn) error {
 		go func() { ended <- run(running) }()
 	}
 	err := life(ctx, out, q, w)
-	leave() // each says that it leaves in order, and returns
+	leave() // each leaves in order, and returns
 	return errors.Join(err, <-ended, <-ended, <-ended)
 }
 
@@ -76,7 +76,7 @@ func life(ctx context.Context, out io.Writer, q *queen.Queen, w *worker.Worker) 
 	return await(ctx, out, q, hivebeat.Left, hivebeat.Stopped)
 }
 
-// await asks the queen until she shows the worker as live and in state.
+// await asks the queen until it shows the worker as live and in state.
 func await(ctx context.Context, out io.Writer, q *queen.Queen, live hivebeat.Live, state hivebeat.State) error {
 	for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		for _, w := range q.Answer(ctx, api.VerbWorkers, api.Request{}).Workers {

@@ -29,8 +29,8 @@ const patience = 30 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// python returns the interpreter. CI must have one: a test that is always skipped
-// shows nothing.
+// python returns the interpreter. CI must have one: a test that is always skipped shows
+// nothing.
 func python(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("python3")
@@ -66,8 +66,8 @@ func (w *worker) errors() string {
 	return w.stderr.String()
 }
 
-// start runs worker.py with nothing but the standard library in reach: -I leaves
-// out the environment and the user's packages, -S those of the system.
+// start runs worker.py with only the standard library: -I ignores the environment and
+// the user's packages, -S those of the system.
 func start(t *testing.T, url string, args ...string) *worker {
 	t.Helper()
 	w := &worker{t: t, end: make(chan error, 1)}
@@ -87,7 +87,7 @@ func start(t *testing.T, url string, args ...string) *worker {
 	return w
 }
 
-// stop sends sig and waits for the end.
+// stop sends sig and waits for the worker to end.
 func (w *worker) stop(sig os.Signal) {
 	w.t.Helper()
 	if err := w.cmd.Process.Signal(sig); err != nil {
@@ -104,7 +104,7 @@ func (w *worker) stop(sig os.Signal) {
 	}
 }
 
-// beats hears every beat, and has the strict parser check it.
+// beats records every beat, checked by the strict parser.
 type beats struct {
 	t    *testing.T
 	mu   sync.Mutex
@@ -139,7 +139,7 @@ func (b *beats) all() []hivebeat.Beat {
 	return append([]hivebeat.Beat(nil), b.list...)
 }
 
-// wait waits until n beats were heard.
+// wait waits until n beats were received.
 func (b *beats) wait(w *worker, n int) []hivebeat.Beat {
 	b.t.Helper()
 	bustest.Eventually(b.t, patience, func() (bool, string) {
@@ -153,7 +153,8 @@ func TestBeats(t *testing.T) {
 	for _, sig := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
-			// A server that pings ten times a second drops who does not answer.
+			// A server that pings ten times a second drops a client that does not
+			// answer.
 			srv := bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
 				o.PingInterval, o.MaxPingsOut = 100*time.Millisecond, 2
 			}))
@@ -183,7 +184,7 @@ func TestBeats(t *testing.T) {
 				if b.Inc != list[0].Inc || time.UnixMicro(int64(b.Inc)).Before(before.Truncate(time.Microsecond)) {
 					t.Errorf("beat %d has incarnation %d, the first %d; begun at %s", i+1, b.Inc, list[0].Inc, before)
 				}
-				if i > 0 { // by the sender's clock, which waits no longer than a machine lets it
+				if i > 0 { // by the sender's clock, and with some tolerance for a busy machine
 					if gap := b.Sent - list[i-1].Sent; gap < 160 {
 						t.Errorf("beat %d came %d ms after the one before, want 170 to 190", i+1, gap)
 					}
@@ -212,7 +213,7 @@ func TestRollCall(t *testing.T) {
 	for _, bad := range []string{"-1", "soon", "9999999999", "1.5", "\xff\x00", "PING\r\nMSG x 1 4\r\n9999\r\n"} {
 		call(bad)
 	}
-	call("") // Each is read in order: this one is answered, if those did no harm.
+	call("") // Calls are read in order: this one is answered if the bad ones did no harm.
 	if n := len(heard.wait(w, 2)); n != 2 {
 		t.Errorf("%d beats, want the first and one answer", n)
 	}
@@ -241,11 +242,11 @@ func TestNATSGoneAndBack(t *testing.T) {
 	srv = bustest.Restart(t, srv)
 	heard.wait(w, n+2)
 	bustest.Stop(t, srv)
-	w.stop(os.Interrupt) // also without NATS
+	w.stop(os.Interrupt) // Stopping works without NATS too.
 }
 
-// It names its connection, so that a hive that hears which ones close need not wait
-// for its silence: with a promise of an hour it is lost within seconds.
+// The worker names its connection. A hive that receives disconnect advisories need not
+// wait for its silence: with a promise of an hour, the worker is lost within seconds.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream(), func(c *embedded.Config) { c.System = true })
@@ -312,7 +313,8 @@ func TestPassword(t *testing.T) {
 	w.stop(os.Interrupt)
 }
 
-// It stays as short as it says, and refuses what would build another subject.
+// The script is as short as it claims, and refuses arguments that would build another
+// subject.
 func TestScript(t *testing.T) {
 	t.Parallel()
 	src, err := os.ReadFile("worker.py")

@@ -1,5 +1,5 @@
-// Package metrics makes a hive's counts, and what it sees of its machine, readable
-// for Prometheus. The labels are bounded; there is no series per worker.
+// Package metrics exposes the counts of a hive, and the facts of its machine, to
+// Prometheus. The labels are bounded; there is no series per worker.
 package metrics
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/prom"
 )
 
-// Source is what metrics are made of; *hive.Hive is one.
+// Source provides the Report that the metrics are made from; *hive.Hive is one.
 type Source interface{ Report() hive.Report }
 
 // Collector is a prometheus.Collector of one hive. It is safe for concurrent use.
@@ -25,8 +25,8 @@ type Collector struct {
 	m families
 }
 
-// New returns the collector of h. Whoever calls registers it, with a registry of
-// its own choice. One registry takes one hive.
+// New returns the collector of h. The caller registers it with a registry of its
+// choice; one registry takes one hive.
 func New(h Source) (*Collector, error) {
 	if h == nil {
 		return nil, errors.New("hive/metrics: h is nil")
@@ -44,8 +44,8 @@ func Handler(h Source) (http.Handler, error) {
 	return prom.Handler(c)
 }
 
-// families are what a hive shows. Names and help are for operators: changing a
-// name breaks their rules, and the list in testdata with it.
+// families are the metrics of a hive. Names and help are for operators: a changed name
+// breaks their rules, and the list in testdata.
 type families struct {
 	warm, connected, workers, states, watched     prom.Family
 	looping                                       prom.Family
@@ -105,8 +105,8 @@ func declare(f *prom.Families) families {
 	}
 }
 
-// Labels are bounded, and sent with zero too: a rate needs to see a counter before
-// it moves.
+// Label values are bounded, and sent even when the count is zero: rate() must see a
+// counter before it moves.
 var (
 	lives  = []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left}
 	states = []hivebeat.State{
@@ -116,7 +116,7 @@ var (
 	seen   = []hivebeat.Cause{hivebeat.CauseExit, hivebeat.CauseDisconnect}
 )
 
-// Collect sends what the hive says.
+// Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	r := c.h.Report()
 	c.workers(ch, &r)
@@ -188,7 +188,7 @@ func (c *Collector) machine(ch chan<- prometheus.Metric, r *hive.Report) {
 	shown := make(map[uint64]bool)
 	for i := range r.GPUs {
 		g := &r.GPUs[i]
-		if shown[g.Index] { // what reads them is at fault; twice the same series would void the scrape
+		if shown[g.Index] { // the source of the GPUs is at fault; a duplicate series would void the scrape
 			continue
 		}
 		shown[g.Index] = true

@@ -27,7 +27,7 @@ func TestNamesAndStyle(t *testing.T) {
 		Host:    hivebeat.Host{CPU: 12.5},
 		GPUs: []hivebeat.GPU{
 			{UUID: "GPU-a", Name: "H100", Total: 100, Used: 80, Ours: 90, Util: 50, Temp: 61, Power: 612000, Age: 1500, Err: "gone"},
-			{UUID: "GPU-b"}, // the same index: a fault of what reads them
+			{UUID: "GPU-b"}, // a duplicate index: the source of the GPUs is at fault
 		},
 	}
 	c, err := metrics.New(told(r))
@@ -41,7 +41,7 @@ func TestNamesAndStyle(t *testing.T) {
 	}
 	text := promtest.Scrape(t, h)
 	for _, want := range []string{
-		`hivebeat_hive_gpu_memory_bytes{gpu="0",kind="ours"} 80`, // no more than is used
+		`hivebeat_hive_gpu_memory_bytes{gpu="0",kind="ours"} 80`, // limited to the used memory
 		`hivebeat_hive_gpu_memory_bytes{gpu="0",kind="foreign"} 0`,
 		`hivebeat_hive_gpu_memory_bytes{gpu="0",kind="free"} 20`,
 		`hivebeat_hive_gpu_power_watts{gpu="0"} 612`,

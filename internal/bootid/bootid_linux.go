@@ -7,8 +7,8 @@ import (
 
 func namespace() string { return from("/proc") }
 
-// from reads both ids below proc. A sandbox that hides either gets "": the boot
-// id alone would make two containers look like one.
+// from reads both ids below proc. If a sandbox hides either, it returns "": the boot id
+// alone would make two containers look like one.
 func from(proc string) string {
 	boot, err := os.ReadFile(proc + "/sys/kernel/random/boot_id")
 	if err != nil {

@@ -11,11 +11,10 @@ import (
 
 const bubbleEnv = "HIVEBEAT_TEST_BUBBLE"
 
-// Bubble runs f in a testing/synctest bubble in a process of its own. nats.go and
-// nats-server keep timers in pools of the process: a timer that was made outside
-// of a bubble and used inside, or the other way round, is a fatal error. Use it
-// with a server of NoListen; the test that calls it must be the one that t is of,
-// with nothing before it.
+// Bubble runs f in a testing/synctest bubble in a separate process. nats.go and
+// nats-server keep timers in process-wide pools: to use a timer inside a bubble that
+// was made outside, or the other way round, is a fatal error. Use Bubble with a server
+// of NoListen. t must be the test that calls it, and the call must come first in it.
 func Bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	if os.Getenv(bubbleEnv) == t.Name() {

@@ -1,5 +1,5 @@
-// Package bustest gives tests a real NATS: an embedded server that can be
-// restarted and emptied, and a proxy in front of it that can be cut.
+// Package bustest gives tests a real NATS: an embedded server that can be restarted and
+// emptied, and a proxy in front of it that can be cut.
 package bustest
 
 import (
@@ -14,11 +14,11 @@ import (
 	"github.com/beatfabric/hivebeat/bus/embedded"
 )
 
-// patience bounds what should take milliseconds, on a machine that is busy with
-// other tests.
+// patience bounds operations that take milliseconds on an idle machine, for one that is
+// busy with other tests.
 const patience = 30 * time.Second
 
-// Option changes the server of a test.
+// Option changes the configuration of a test's server.
 type Option func(*embedded.Config)
 
 // NoJetStream runs the server without JetStream.
@@ -27,7 +27,7 @@ func NoJetStream() Option {
 }
 
 // NoListen runs the server without a listener and without JetStream, as a
-// testing/synctest bubble needs it: Conn then connects within the process.
+// testing/synctest bubble requires: Conn then connects within the process.
 func NoListen() Option {
 	return func(c *embedded.Config) { c.Port, c.JetStream, c.StoreDir = -1, false, "" }
 }
@@ -45,9 +45,8 @@ func Configure(f func(*embedded.Options)) Option {
 	}
 }
 
-// User adds a user that may publish and subscribe to the given subjects only;
-// nil means all. Its password is its name. A server with users refuses everybody
-// else.
+// User adds a user that may publish and subscribe to the given subjects only; nil
+// allows all. Its password is its name. A server with users refuses all other clients.
 func User(name string, publish, subscribe []string) Option {
 	return Configure(func(o *embedded.Options) {
 		u := &embedded.User{Username: name, Password: name, Permissions: &embedded.Permissions{}}
@@ -61,8 +60,8 @@ func User(name string, publish, subscribe []string) Option {
 	})
 }
 
-// Server runs a server for the length of the test: on a random port of
-// 127.0.0.1, with JetStream in a directory of the test.
+// Server runs a server until the test ends: on a random port of 127.0.0.1, with
+// JetStream in a temporary directory.
 func Server(t testing.TB, opts ...Option) *embedded.Server {
 	t.Helper()
 	cfg := embedded.Config{JetStream: true, StoreDir: "-"}
@@ -75,8 +74,8 @@ func Server(t testing.TB, opts ...Option) *embedded.Server {
 	return start(t, cfg)
 }
 
-// storeDir is not t.TempDir, whose removal fails the test where a file of the
-// store is still being written to as the test ends.
+// storeDir replaces t.TempDir, whose removal fails the test if a file of the store is
+// still being written when the test ends.
 func storeDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hivebeat-test-") //nolint:usetesting // see above
@@ -99,7 +98,7 @@ func start(t testing.TB, cfg embedded.Config) *embedded.Server {
 	return srv
 }
 
-// Stop ends a server before the test does.
+// Stop stops a server before the test ends.
 func Stop(t testing.TB, srv *embedded.Server) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -109,8 +108,8 @@ func Stop(t testing.TB, srv *embedded.Server) {
 	}
 }
 
-// Restart stops srv, if it still runs, and starts it again on the same port with
-// the same store. Connections by TCP find it again by themselves.
+// Restart stops srv, if it still runs, and starts it again on the same port with the
+// same store. TCP connections find it again by themselves.
 func Restart(t testing.TB, srv *embedded.Server) *embedded.Server {
 	t.Helper()
 	Stop(t, srv)
@@ -128,8 +127,8 @@ func RestartEmpty(t testing.TB, srv *embedded.Server) *embedded.Server {
 	return again(t, cfg)
 }
 
-// again starts on a port that the system may have lent to an outgoing connection
-// meanwhile.
+// again starts a server on its former port, and retries if the system has lent the port
+// to an outgoing connection meanwhile.
 func again(t testing.TB, cfg embedded.Config) *embedded.Server {
 	t.Helper()
 	var srv *embedded.Server
@@ -150,8 +149,8 @@ func again(t testing.TB, cfg embedded.Config) *embedded.Server {
 	return srv
 }
 
-// Conn returns a connection that lives as long as the test: by TCP, or within
-// the process if the server does not listen. It reconnects for ever, at once.
+// Conn returns a connection that is closed when the test ends: over TCP, or within the
+// process if the server does not listen. It reconnects forever, and quickly.
 func Conn(t testing.TB, srv *embedded.Server, opts ...nats.Option) *nats.Conn {
 	t.Helper()
 	opts = append([]nats.Option{
@@ -182,8 +181,8 @@ func Dial(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
 	return nc
 }
 
-// Eventually waits until cond reports ok. If that takes longer than within, the
-// test fails with the last state that cond reported.
+// Eventually waits until cond reports ok. After within, the test fails with the last
+// state that cond reported.
 func Eventually(t testing.TB, within time.Duration, cond func() (ok bool, state string)) {
 	t.Helper()
 	for end := time.Now().Add(within); ; {
@@ -198,8 +197,8 @@ func Eventually(t testing.TB, within time.Duration, cond func() (ok bool, state 
 	}
 }
 
-// Flush waits until the server has taken all that nc sent, subscriptions
-// included.
+// Flush waits until the server has processed everything that nc sent, including
+// subscriptions.
 func Flush(t testing.TB, nc *nats.Conn) {
 	t.Helper()
 	if err := nc.FlushTimeout(patience); err != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Churn has clients come to a server and go again, one each time, until the test
-// ends. Those that the server refuses are among them. It returns once the first are
-// gone.
+// Churn connects clients to a server and closes them again, one per interval, until the
+// test ends. Clients that the server refuses count as well. It returns once the first
+// five are gone.
 func Churn(t testing.TB, url string, every time.Duration, opts ...nats.Option) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Proxy is a TCP proxy whose line a test can cut. Its methods are safe for
-// concurrent use.
+// Proxy is a TCP proxy whose link a test can cut. Its methods are safe for concurrent
+// use.
 type Proxy struct {
 	ln     net.Listener
 	target string
@@ -24,8 +24,8 @@ type Proxy struct {
 	flow   chan struct{} // closed while bytes flow
 }
 
-// NewProxy listens on a random port of 127.0.0.1 and hands connections on to the
-// server at targetURL, for the length of the test.
+// NewProxy listens on a random port of 127.0.0.1 and forwards connections to the server
+// at targetURL until the test ends.
 func NewProxy(t testing.TB, targetURL string) *Proxy {
 	t.Helper()
 	u, err := url.Parse(targetURL)
@@ -43,7 +43,7 @@ func NewProxy(t testing.TB, targetURL string) *Proxy {
 	return p
 }
 
-// URL is where clients connect to.
+// URL returns the URL that clients connect to.
 func (p *Proxy) URL() string { return "nats://" + p.ln.Addr().String() }
 
 // Cut drops all connections and refuses new ones: NATS is away.
@@ -54,23 +54,23 @@ func (p *Proxy) Cut() {
 	p.drop()
 }
 
-// Restore lets connections in again.
+// Restore accepts connections again.
 func (p *Proxy) Restore() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.down = false
 }
 
-// Kick drops all connections and lets them come back at once.
+// Kick drops all connections, and accepts new ones at once.
 func (p *Proxy) Kick() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.drop()
 }
 
-// Stall keeps connections open and moves no byte, in either direction, until
-// Resume: what a peer sees whose other end lost power, or hangs. What was sent
-// meanwhile arrives then.
+// Stall keeps connections open but moves no bytes, in either direction, until Resume,
+// as when the other end has lost power or hangs. Bytes sent meanwhile arrive after
+// Resume.
 func (p *Proxy) Stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,8 +88,8 @@ func (p *Proxy) Resume() {
 	}
 }
 
-// Delay makes each direction of the line that much slower, for each read of up
-// to 32 KiB: a slow link.
+// Delay simulates a slow link: in each direction, each read of up to 32 KiB takes d
+// longer.
 func (p *Proxy) Delay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -177,7 +177,7 @@ func (p *Proxy) serve(client net.Conn) {
 	end()
 }
 
-// pump moves bytes until either end closes.
+// pump copies bytes until either end closes.
 func (p *Proxy) pump(to io.Writer, from io.Reader) {
 	buf := make([]byte, 32<<10)
 	for {

@@ -19,21 +19,21 @@ import (
 	"github.com/beatfabric/hivebeat/queen/client"
 )
 
-// pageSize is how many hives or workers are asked for at once: what a long list
-// costs in memory here, and in one message there.
+// pageSize is how many hives or workers one request asks for. It bounds the memory that a
+// long list takes here, and the size of one answer.
 const pageSize = 500
 
-// asker asks the queen.
+// asker sends requests to a queen.
 type asker struct {
 	*client.Client
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
-	name     string // as whom it asks; empty: as anyone
+	name     string // the asker in the subject of a request; empty: none
 	timeout  time.Duration
-	denials  *denials // what the connection is told of permissions; nil = nobody listens
+	denials  *denials // permission errors of the connection; nil: they are not watched
 }
 
-// newAsker returns who asks on nc, as f says, for up to timeout an answer.
+// newAsker returns an asker on nc, as f says. An answer may take up to timeout.
 func (f *AskerFlags) newAsker(nc *nats.Conn, timeout time.Duration, heard *denials) (*asker, error) {
 	c, err := client.New(nc, client.Config{Prefix: f.Prefix, Asker: f.Asker, Timeout: timeout})
 	if err != nil {
@@ -42,22 +42,23 @@ func (f *AskerFlags) newAsker(nc *nats.Conn, timeout time.Duration, heard *denia
 	return &asker{Client: c, nc: nc, subjects: f.subjects(), name: f.Asker, timeout: timeout, denials: heard}, nil
 }
 
-// view returns an asker whose answers are shown together: they are of one queen, or say
-// that they are not.
+// view returns an asker for answers that are shown together. They come from one queen, or
+// their Status.Unsure says that they do not.
 func (a *asker) view() *asker {
 	v := *a
 	v.Client = a.Follow()
 	return &v
 }
 
-// denials tells whoever waits for an answer that NATS refuses the question or the
-// answer: without, one waits until the time is up, and blames the queen.
+// denials passes permission errors of a connection to requests that wait for an answer.
+// Without it, a request that NATS refuses waits for its timeout, and the error blames the
+// queen.
 type denials struct {
 	mu      sync.Mutex
 	waiting map[*func(error)]struct{}
 }
 
-// told is for the error handler of a connection.
+// told is called by the error handler of a connection.
 func (d *denials) told(err error) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return
@@ -69,7 +70,7 @@ func (d *denials) told(err error) {
 	}
 }
 
-// listen calls hear, which must not wait, until the returned stop.
+// listen calls hear for every permission error until stop is called. hear must not block.
 func (d *denials) listen(hear func(error)) (stop func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -84,7 +85,7 @@ func (d *denials) listen(hear func(error)) (stop func()) {
 	}
 }
 
-// denied makes an error for people of one of NATS, which refuses what a role needs.
+// denied turns a permission error of NATS into one for people, with a hint for role.
 func denied(err error, role doctor.Role) error {
 	what := err.Error()
 	if _, rest, ok := strings.Cut(what, "Permissions Violation for "); ok {
@@ -93,8 +94,8 @@ func denied(err error, role doctor.Role) error {
 	return failed(fmt.Errorf("%w %s", errDenied, what), "\"hivebeat doctor --role %s\" tells which permissions are missing", role)
 }
 
-// hearing returns a context that ends with errDenied where NATS refuses questions
-// of this verb, or answers.
+// hearing returns a context that is cancelled with errDenied when NATS refuses requests of
+// this verb or their answers.
 func (a *asker) hearing(ctx context.Context, verb string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := func() {}
@@ -114,7 +115,7 @@ func (a *asker) hearing(ctx context.Context, verb string) (context.Context, func
 	return ctx, func() { stop(); cancel(nil) }
 }
 
-// Errors of ask, beside those of the client.
+// Errors of ask, besides those of the client.
 var (
 	errNotFound = client.ErrNotFound
 	errDenied   = errors.New("NATS does not let this user")
@@ -128,7 +129,7 @@ func (a *asker) ask(ctx context.Context, verb string, req api.Request) (*api.Ans
 	return ans, a.explain(err)
 }
 
-// explain makes an error for people of one of the client.
+// explain turns an error of the client into one for people.
 func (a *asker) explain(err error) error {
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		if errors.Is(e, errNotFound) {
@@ -174,8 +175,8 @@ func (a *asker) where() string {
 	return where
 }
 
-// pages yields answer after answer until the last page, or until there were as many
-// rows as the request's Limit, where it has one.
+// pages yields answers until the last page, or until they hold as many rows as the
+// request's Limit, if it has one.
 func (a *asker) pages(ctx context.Context, verb string, req api.Request) iter.Seq2[*api.Answer, error] {
 	left := req.Limit
 	return func(yield func(*api.Answer, error) bool) {
@@ -183,7 +184,7 @@ func (a *asker) pages(ctx context.Context, verb string, req api.Request) iter.Se
 			if req.Limit = pageSize; left > 0 {
 				req.Limit = min(left, pageSize)
 			}
-			if verb == api.VerbHive { // there is one
+			if verb == api.VerbHive { // only one hive
 				req.Limit = 0
 			}
 			ans, err := a.ask(ctx, verb, req)
@@ -204,7 +205,7 @@ func (a *asker) pages(ctx context.Context, verb string, req api.Request) iter.Se
 	}
 }
 
-// withQueen connects, and runs f with somebody to ask, until a signal comes.
+// withQueen connects, and calls do with an asker. A signal ends the context of do.
 func (f *AskFlags) withQueen(ctx context.Context, c *console, name string, do func(context.Context, *asker) error) error {
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()

@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// companion runs beside a role: the role does without it, so that its failure is
-// told and ends nobody. Run lasts until Stop.
+// companion runs beside a role. The role works without it, so a failure of the companion
+// is logged and does not end the role. Run lasts until Stop.
 type companion interface {
 	Run(ctx context.Context) error
 	Stop(ctx context.Context) error
 }
 
-// beside returns r with those of the companions that are not nil: they begin with
-// it and end after it.
+// beside returns r together with the companions that are not nil. They start with r and
+// stop after it.
 func beside(r role, log *slog.Logger, list ...companion) role {
 	a := &accompanied{role: r, log: log}
 	for _, c := range list {
@@ -35,7 +35,7 @@ type accompanied struct {
 	list []companion
 }
 
-// Run runs all until the role ends.
+// Run runs the role and its companions until the role ends.
 func (a *accompanied) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, c := range a.list {
@@ -48,12 +48,12 @@ func (a *accompanied) Run(ctx context.Context) error {
 	err := a.role.Run(ctx)
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveIn)
 	defer cancel()
-	a.stop(leave) // where the role ended by itself; else it is done, or about to be
+	a.stop(leave) // if the role ended by itself; otherwise Stop has stopped them, or is about to
 	wg.Wait()
 	return err
 }
 
-// Stop ends the role, and then what runs beside it.
+// Stop stops the role, then its companions.
 func (a *accompanied) Stop(ctx context.Context) error {
 	err := a.role.Stop(ctx)
 	a.stop(ctx)

@@ -22,12 +22,12 @@ const (
 	ExitUsage  = 2
 )
 
-// Streams is the world outside a command.
+// Streams is what a command reads from and writes to.
 type Streams struct {
 	In   io.Reader
 	Out  io.Writer
 	Err  io.Writer
-	Exit func(code int) // leaves at once: on the second signal
+	Exit func(code int) // ends the process at once, on the second signal
 }
 
 // Standard returns the streams of this process.
@@ -35,7 +35,7 @@ func Standard() Streams {
 	return Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Exit: os.Exit}
 }
 
-// commands is the grammar of the command line. The order is that of the help.
+// commands is the grammar of the command line, in the order of the help.
 type commands struct {
 	Help        helpFlag    `short:"h" help:"Show help."`
 	ShowVersion versionFlag `name:"version" env:"-" help:"Show the version."`
@@ -63,24 +63,24 @@ Begin with "hivebeat up --demo" here and "hivebeat watch" in another terminal.
 
 Every flag has a twin in the environment, which --help names: --nats is HIVEBEAT_NATS.`
 
-// errHelp ends the parsing after the help, or the version, was printed.
+// errHelp ends the parsing after the help or the version has been printed.
 var errHelp = errors.New("help")
 
 type helpFlag bool
 
 func (helpFlag) IgnoreDefault() {}
 
-// BeforeReset prints the help of the command that was named.
+// BeforeReset prints the help of the selected command.
 func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	return errors.Join(ctx.PrintUsage(false), errHelp)
 }
 
-// versionFlag is for those who try it before they look for a command.
+// versionFlag is --version, for people who try it before they look for the command.
 type versionFlag bool
 
 func (versionFlag) IgnoreDefault() {}
 
-// BeforeReset prints what the command version does.
+// BeforeReset prints the same as the command version.
 func (versionFlag) BeforeReset(c *console) error {
 	if err := new(versionCmd).Run(c); err != nil {
 		return err
@@ -88,8 +88,8 @@ func (versionFlag) BeforeReset(c *console) error {
 	return errHelp
 }
 
-// unsetEmpty removes variables that are there but empty, as compose files and
-// service units leave them: kong would take the empty text for a value.
+// unsetEmpty removes empty variables, which compose files and service units leave behind:
+// kong would take the empty text for a value.
 func unsetEmpty() {
 	for _, v := range os.Environ() {
 		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "HIVEBEAT_") {
@@ -98,7 +98,7 @@ func unsetEmpty() {
 	}
 }
 
-// parser returns what reads a command line. bad becomes the value it stopped at.
+// parser returns the parser of the command line. It stores the value it stopped at in bad.
 func (c *console) parser(ctx context.Context, bad **badValue) (*kong.Kong, error) {
 	return kong.New(&commands{},
 		kong.Name("hivebeat"),
@@ -114,8 +114,8 @@ func (c *console) parser(ctx context.Context, bad **badValue) (*kong.Kong, error
 	)
 }
 
-// Main runs the command in args and returns its exit code. An error is told on
-// s.Err: one line "hivebeat: …", and a line "hint: …" on what to do next.
+// Main runs the command in args and returns its exit code. An error goes to s.Err: one line
+// "hivebeat: …", and a line "hint: …" about what to do next.
 func Main(ctx context.Context, args []string, s Streams) int {
 	c := newConsole(s)
 	unsetEmpty()

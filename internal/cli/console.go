@@ -23,12 +23,12 @@ type console struct {
 	out     io.Writer
 	err     io.Writer
 	exit    func(int)
-	outTerm int // file descriptor of the terminal that out is, or -1
+	outTerm int // file descriptor of out if that is a terminal, or -1
 	errTerm int
-	size    func() (width, height int) // of the terminal that out is, or zeros
+	size    func() (width, height int) // of the terminal behind out, or zeros
 
 	mu      sync.Mutex
-	restore func() // puts the terminal back as it was, or nil
+	restore func() // restores the terminal, or nil
 }
 
 func newConsole(s Streams) *console {
@@ -55,7 +55,7 @@ func (c *console) termSize() (width, height int) {
 	return width, height
 }
 
-// paint says whether output is coloured: when is auto, always or never.
+// paint reports whether output is coloured; when is auto, always or never.
 func (c *console) paint(when string) show.Paint {
 	switch when {
 	case "always":
@@ -81,7 +81,7 @@ func (c *console) logger(f LogFlags) *slog.Logger {
 	return slog.New(told{slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level, ReplaceAttr: notEmpty})})
 }
 
-// told leaves out what fail tells a moment later, in words for people and with a
+// told drops the record that fail repeats a moment later, in words for people and with a
 // hint. Programs that read JSON need the record.
 type told struct{ slog.Handler }
 
@@ -95,8 +95,8 @@ func (h told) Handle(ctx context.Context, r slog.Record) error {
 func (h told) WithAttrs(attrs []slog.Attr) slog.Handler { return told{h.Handler.WithAttrs(attrs)} }
 func (h told) WithGroup(name string) slog.Handler       { return told{h.Handler.WithGroup(name)} }
 
-// notEmpty leaves empty texts out: people look for what is there. Programs that
-// read JSON may rather have all keys.
+// notEmpty drops attributes with an empty text, which people do not look for. Programs that
+// read JSON get every key.
 func notEmpty(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindString && a.Value.String() == "" {
 		return slog.Attr{}
@@ -104,19 +104,19 @@ func notEmpty(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// outliveReader keeps the process alive, until the returned stop, where nobody
-// reads its stdout or stderr any more: what it writes is lost, but it still leaves
-// in order. Otherwise SIGPIPE ends it at the first write, which after a Ctrl-C at
-// "hivebeat up 2>&1 | tee log" is the line that says that it leaves. The signal is
-// caught and not ignored, since a process that is started would inherit that.
+// outliveReader keeps the process alive, until stop is called, when the reader of its
+// stdout or stderr is gone. The output is lost, but the process still leaves in order.
+// Otherwise SIGPIPE ends it at the first write: after Ctrl-C at "hivebeat up 2>&1 | tee log"
+// that is the line that says that it is leaving. The signal is caught and not ignored,
+// because child processes would inherit that.
 func outliveReader() (stop func()) {
-	pipes := make(chan os.Signal, 1) // nobody reads it: what does not fit is dropped
+	pipes := make(chan os.Signal, 1) // never read: what does not fit is dropped
 	signal.Notify(pipes, syscall.SIGPIPE)
 	return func() { signal.Stop(pipes) }
 }
 
-// untilSignal returns a context that the first SIGINT or SIGTERM ends; a second
-// one leaves the process at once.
+// untilSignal returns a context that the first SIGINT or SIGTERM cancels. A second one ends
+// the process at once.
 func (c *console) untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 2)
@@ -143,10 +143,9 @@ func (c *console) untilSignal(ctx context.Context) (context.Context, context.Can
 	})
 }
 
-// agent runs a long-running command from before its first step: the first signal
-// ends the context of run, wherever it is by then, so that nothing is left behind in
-// disorder; a second one leaves at once. To leave before the role had begun is no
-// failure: it was told to.
+// agent runs a long-running command. The first signal cancels the context of run, whatever
+// step it is at, so that it can clean up; a second one ends the process at once. Leaving
+// before the role has started is not a failure: a signal asked for it.
 func (c *console) agent(ctx context.Context, run func(ctx context.Context) error) error {
 	defer outliveReader()()
 	ctx, stop := c.untilSignal(ctx)
@@ -158,14 +157,14 @@ func (c *console) agent(ctx context.Context, run func(ctx context.Context) error
 	return err
 }
 
-// takeTerminal remembers how to put the terminal back.
+// takeTerminal sets the function that restores the terminal.
 func (c *console) takeTerminal(restore func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.restore = restore
 }
 
-// leaveTerminal puts the terminal back as it was. More than one call is no harm.
+// leaveTerminal restores the terminal. It may be called more than once.
 func (c *console) leaveTerminal() {
 	c.mu.Lock()
 	restore := c.restore

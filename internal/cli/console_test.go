@@ -49,7 +49,7 @@ func TestLogger(t *testing.T) {
 	}
 }
 
-// Whatever an error holds, it is told on one line that can not move the cursor.
+// An error is printed on one line that cannot move the cursor, whatever it contains.
 func TestErrorsAreOneLine(t *testing.T) {
 	var errs bytes.Buffer
 	c := newConsole(Streams{Err: &errs})

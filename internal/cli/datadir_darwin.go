@@ -2,5 +2,5 @@ package cli
 
 import "os"
 
-// dataDir returns where programs keep data of this user.
+// dataDir returns the directory for this user's data.
 func dataDir() (string, error) { return os.UserConfigDir() } // ~/Library/Application Support

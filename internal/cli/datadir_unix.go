@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// dataDir returns where programs keep data of this user.
+// dataDir returns the directory for this user's data.
 func dataDir() (string, error) {
 	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
 		return dir, nil

@@ -2,5 +2,5 @@ package cli
 
 import "os"
 
-// dataDir returns where programs keep data of this user that does not roam.
+// dataDir returns the directory for this user's data, which does not roam.
 func dataDir() (string, error) { return os.UserCacheDir() } // %LocalAppData%

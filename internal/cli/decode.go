@@ -26,11 +26,11 @@ func (decodeCmd) Help() string {
   nats kv get queen_hives gpu-01 --raw | hivebeat decode --pretty`
 }
 
-// maxDecode is more than any NATS message may hold.
+// maxDecode is more than a NATS message may hold.
 const maxDecode = 64 << 20
 
-// Run reads one msgpack value and prints its JSON. A beat or snapshot that
-// breaks a rule of the wire is shown all the same, with a warning.
+// Run reads one msgpack value and prints its JSON. A beat or snapshot that breaks a rule of
+// the protocol is printed as well, with a warning.
 func (cmd *decodeCmd) Run(c *console) error {
 	b, err := io.ReadAll(io.LimitReader(c.in, maxDecode+1))
 	switch {
@@ -66,8 +66,8 @@ func (cmd *decodeCmd) Run(c *console) error {
 	return nil
 }
 
-// strict says what b looks like, a beat or a snapshot, and which rule of the
-// wire it breaks. What looks like neither is none of our business.
+// strict reports whether b looks like a beat or a snapshot, and which rule of the protocol
+// it breaks. Anything else is not checked.
 func strict(b []byte) (what string, err error) {
 	var keys struct {
 		Worker  msgpack.RawMessage `msgpack:"worker"`
@@ -78,13 +78,13 @@ func strict(b []byte) (what string, err error) {
 		Seq     msgpack.RawMessage `msgpack:"seq"`
 		Every   msgpack.RawMessage `msgpack:"every"`
 	}
-	if msgpack.Unmarshal(b, &keys) != nil { // scanned before
+	if msgpack.Unmarshal(b, &keys) != nil { // msgjson has checked it
 		return "", nil //nolint:nilerr // what is no map is neither
 	}
 	switch {
 	case keys.Worker != nil:
 		return "beat", wire.ParseBeat(b, new(wire.BeatView))
-	case keys.Workers != nil || keys.Pages != nil, // or what no snapshot is without
+	case keys.Workers != nil || keys.Pages != nil, // or the keys that every snapshot has
 		keys.Hive != nil && keys.Inc != nil && keys.Seq != nil && keys.Every != nil:
 		return "snapshot", wire.ParseSnapshot(b, new(wire.SnapshotView))
 	}

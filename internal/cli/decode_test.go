@@ -32,8 +32,7 @@ type vector struct {
 	Value             json.RawMessage
 }
 
-// typed reads JSON as the message that a file of vectors is about: keys that are
-// left out are zero.
+// typed reads JSON as the message that a file of vectors is about. Missing keys are zero.
 func typed(t *testing.T, file string, b []byte) any {
 	t.Helper()
 	var v any = new(hivebeat.Beat)
@@ -71,7 +70,7 @@ func unhex(t *testing.T, s string) []byte {
 	return b
 }
 
-// Every good message decodes to the JSON of its vector, without a warning.
+// Every valid message decodes to the JSON of its vector, without a warning.
 func TestDecodeVectors(t *testing.T) {
 	for _, file := range []string{"beat.json", "snapshot.json"} {
 		for _, v := range vectors(t, file) {
@@ -92,8 +91,8 @@ func TestDecodeVectors(t *testing.T) {
 	}
 }
 
-// A message that hivebeat refuses is shown all the same where that is safe, with
-// a warning that names the rule; where it is not, it is an error.
+// A message that hivebeat refuses is printed if that is safe, with a warning that names the
+// rule. Otherwise it is an error.
 func TestDecodeRefusedVectors(t *testing.T) {
 	for _, file := range []string{"beat-refused.json", "snapshot-refused.json"} {
 		shown := 0
@@ -114,13 +113,13 @@ func TestDecodeRefusedVectors(t *testing.T) {
 					t.Errorf("%s %s: exit code %d, %q, %s", file, v.Name, code, out, errs)
 				}
 				switch beat := wire.ParseBeat(b, new(wire.BeatView)) == nil; {
-				case beat: // which is wrong by the subject alone
+				case beat: // wrong only together with its subject
 					if errs != "" {
 						t.Errorf("%s %s: is a beat, and there is %s", file, v.Name, errs)
 					}
 				case strings.Contains(errs, "refused: "+v.Refuse):
 					shown++
-				case errs != "" || v.Name != "not-a-map" && v.Name != "version": // which could be anything
+				case errs != "" || v.Name != "not-a-map" && v.Name != "version": // these could be anything
 					t.Errorf("%s %s: warns of another rule than %s: %s", file, v.Name, v.Refuse, errs)
 				}
 			}
@@ -148,7 +147,7 @@ type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
-// Output that could not be written is a failure, not a success.
+// Output that cannot be written is a failure.
 func TestOutputThatFails(t *testing.T) {
 	for _, args := range [][]string{{"decode"}, {"version"}, {"version", "-o", "json"}} {
 		var errs bytes.Buffer

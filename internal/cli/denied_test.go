@@ -9,8 +9,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// Who may not ask, or not hear the answer, is told so, and not that the queen is
-// silent. The time limit would fail the test long before it is up.
+// A user who may not send requests or receive answers gets an error about permissions, and not
+// about a silent queen. The time limit would fail the test long before the timeout.
 func TestReaderWithoutPermission(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream(),
 		bustest.User("mute", []string{"unused"}, []string{"_INBOX.>"}), bustest.User("deaf", []string{"queen.api.>"}, []string{"unused"}))
@@ -39,11 +39,12 @@ func TestReaderWithoutPermission(t *testing.T) {
 	}
 }
 
-// Queens answer to inboxes that they know. Who has others is told what queens lack.
+// Queens answer only to inboxes that they know. For other inboxes the hint names the flag that
+// the queens need.
 func TestInboxPrefixThatQueensDoNotKnow(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	queen := bustest.Conn(t, srv)
-	if _, err := queen.SubscribeSync("queen.api.hives"); err != nil { // and is silent
+	if _, err := queen.SubscribeSync("queen.api.hives"); err != nil { // it does not answer
 		t.Fatal(err)
 	}
 	bustest.Flush(t, queen)

@@ -36,13 +36,13 @@ func (cmd *doctorCmd) Validate() error {
 	return first(checkID("--hive", cmd.Hive), checkID("--worker", cmd.Worker))
 }
 
-// roleFinding is a finding, and the role that it was first made for.
+// roleFinding is a finding, and the first role it was made for.
 type roleFinding struct {
 	Role doctor.Role `json:"role"`
 	doctor.Finding
 }
 
-// Run checks, and fails if any check does.
+// Run runs the checks, and fails if any check does.
 func (cmd *doctorCmd) Run(ctx context.Context, c *console) error {
 	var findings []roleFinding
 	err := cmd.withQueen(ctx, c, "doctor", func(ctx context.Context, a *asker) (err error) {
@@ -89,7 +89,7 @@ func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFindi
 			return nil, fmt.Errorf("check as %s: %w", role, err)
 		}
 		for _, f := range list {
-			// What holds for every role is told once.
+			// A finding that holds for every role is shown once.
 			told := func(t roleFinding) bool {
 				return t.Check == f.Check && (t.Finding == f || t.Level == f.Level && f.Check == doctor.CheckRoundTrip)
 			}
@@ -101,7 +101,7 @@ func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFindi
 	return findings, nil
 }
 
-// checkSystem makes a connection, closes it, and waits for the word.
+// checkSystem opens a connection, closes it, and waits for the advisory.
 func (cmd *doctorCmd) checkSystem(ctx context.Context) (doctor.Finding, error) {
 	took, err := cmd.hearsOne(ctx)
 	f := doctor.Finding{Level: doctor.OK, Check: doctor.CheckSystem, What: fmt.Sprintf("system account: told within %d ms that a connection had closed", took.Milliseconds()+1)}

@@ -7,13 +7,13 @@ import (
 	"io"
 )
 
-// document writes one JSON object piece by piece, so that a list in it needs no
-// memory for more than one element. The first error sticks and is that of close.
+// document writes one JSON object piece by piece, so that a list in it needs no memory for
+// more than one element. The first error sticks; close returns it.
 type document struct {
 	w       *bufio.Writer
 	err     error
 	fields  int
-	element int // how many the open array has
+	element int // elements of the open array
 }
 
 func newDocument(w io.Writer) *document {
@@ -66,7 +66,7 @@ func (d *document) add(v any) {
 
 func (d *document) end() { d.write("]") }
 
-// putList writes a member that is a list of which all is there.
+// putList writes a member that is a complete list.
 func putList[T any](d *document, name string, list []T) {
 	d.array(name)
 	for i := range list {

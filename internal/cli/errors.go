@@ -11,7 +11,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 )
 
-// failure is an error for people: what went wrong, what to do next, and the exit
+// failure is an error for people: the cause, a hint about what to do next, and the exit
 // code.
 type failure struct {
 	err  error
@@ -38,7 +38,7 @@ var errInterrupted = errors.New("interrupted")
 // errSilent fails a command that has already said why.
 var errSilent = errors.New("failed")
 
-// fail tells err and returns the exit code for it.
+// fail prints err and returns its exit code.
 func (c *console) fail(err error) int {
 	if err == nil {
 		return ExitDone
@@ -63,14 +63,14 @@ func (c *console) fail(err error) int {
 	return code
 }
 
-// inner are the names that packages put before their errors: for who reads them in
-// Go. A person has the command, and the flag.
+// inner matches the package names at the start of errors. They help readers of Go code; a
+// person at a terminal has the command and the flag.
 var inner = regexp.MustCompile(`(^|: |; |\n)(?:(?:bus|embedded|client|worker|hive|queen|ledger|httpapi|webhook|nats): )+`)
 
-// plain leaves them out.
+// plain removes these names.
 func plain(s string) string { return inner.ReplaceAllString(s, "$1") }
 
-// oneLine keeps an error on its line: errors.Join puts each one on its own.
+// oneLine puts an error on one line: errors.Join writes one line per error.
 func oneLine(s string) string {
 	return show.Clean(strings.ReplaceAll(strings.TrimSpace(s), "\n", "; "))
 }

@@ -27,7 +27,7 @@ func (eventsCmd) Help() string {
 {"events":[…],"status":{…}}, newest first: CloudEvents with their place in the stream as stream_seq.`
 }
 
-const maxEvents = 100_000 // all that are asked for are held until they are shown
+const maxEvents = 100_000 // they are all held in memory until they are shown
 
 // Validate checks the flags.
 func (cmd *eventsCmd) Validate() error {
@@ -42,7 +42,7 @@ func (cmd *eventsCmd) Validate() error {
 	return first(checkID("--hive", cmd.Hive), checkID("--worker", cmd.Worker))
 }
 
-// Run shows what happened.
+// Run shows past events.
 func (cmd *eventsCmd) Run(ctx context.Context, c *console) error {
 	return cmd.withQueen(ctx, c, "events", func(ctx context.Context, a *asker) error {
 		req := api.Request{Hive: cmd.Hive, Worker: cmd.Worker, Since: hivebeat.MillisOf(cmd.Since), Limit: cmd.Limit}

@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// fakeQueen answers for a fleet of any size, of one hive, and counts what it is asked.
+// fakeQueen answers for one hive with any number of workers, and counts the requests.
 type fakeQueen struct {
 	workers int
 
@@ -45,7 +45,7 @@ func serveFake(t *testing.T, workers int) (url string, nc *nats.Conn, q *fakeQue
 	return srv.URL(), nc, q
 }
 
-// subscribeAs hears all verbs as the only queen does.
+// subscribeAs subscribes to all verbs, as the only queen.
 func subscribeAs(t *testing.T, nc *nats.Conn, queen string, hear nats.MsgHandler) {
 	t.Helper()
 	var s hivebeat.Subjects
@@ -57,8 +57,8 @@ func subscribeAs(t *testing.T, nc *nats.Conn, queen string, hear nats.MsgHandler
 	bustest.Flush(t, nc)
 }
 
-// onceEach tells a question from one that is asked again, on a slow machine, before its
-// answer came.
+// onceEach reports whether a message is a new request. A slow machine may repeat a request
+// before the answer arrives.
 func onceEach() func(*nats.Msg) bool {
 	var mu sync.Mutex
 	seen := map[string]bool{}
@@ -117,8 +117,8 @@ func (q *fakeQueen) hush(silent bool) {
 	q.silent = silent
 }
 
-// A long list comes page by page, whole and in order, and is as unsure as its
-// least sure page.
+// A long list arrives page by page, complete and in order, and is only as sure as its least
+// sure page.
 func TestLsPages(t *testing.T) {
 	const workers = 3210
 	url, _, q := serveFake(t, workers)
@@ -160,7 +160,7 @@ func TestLsPages(t *testing.T) {
 	}
 }
 
-// A queen that is there and does not answer is an error after --timeout.
+// A queen that is running and does not answer is an error after --timeout.
 func TestQueenThatDoesNotAnswer(t *testing.T) {
 	url, _, q := serveFake(t, 1)
 	q.hush(true)
@@ -170,7 +170,7 @@ func TestQueenThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// An answer that nobody can read is told as such.
+// An answer that cannot be read is reported as such.
 func TestAnswerThatIsNone(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc := bustest.Conn(t, srv)

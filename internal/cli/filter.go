@@ -11,8 +11,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// The twins of flags that choose, here and at the commands, begin with HIVEBEAT_FILTER_:
-// a worker's HIVEBEAT_MODEL must not filter what is listed on its machine.
+// The environment variables of flags that filter, here and in the commands, start with
+// HIVEBEAT_FILTER_: a worker's HIVEBEAT_MODEL must not filter the lists on its machine.
 
 // PlaceFlags say what a worker or hive must have, for a list or a pick.
 type PlaceFlags struct {
@@ -47,7 +47,7 @@ func (f *PlaceFlags) filter() api.Filter {
 	}
 }
 
-// FilterFlags say which rows of a list are shown, and in which order.
+// FilterFlags select and sort the rows of a list.
 type FilterFlags struct {
 	PlaceFlags
 	Live    []string `placeholder:"WORD" enum:"alive,late,lost,left,unverified" env:"HIVEBEAT_FILTER_LIVE" help:"Verdict, or several with commas: ${enum}." group:"Filter"`
@@ -58,7 +58,7 @@ type FilterFlags struct {
 	Limit   *int     `placeholder:"N" env:"HIVEBEAT_FILTER_LIMIT" help:"At most so many hives, and so many workers." group:"Filter"`
 }
 
-// Validate checks what needs no list to be known.
+// Validate checks what can be checked without the list.
 func (f *FilterFlags) Validate() error {
 	if f.Limit != nil && *f.Limit < 1 {
 		return misused(fmt.Errorf("--limit: %d is no number of rows", *f.Limit), "use 1 or more; without it all are listed")
@@ -78,7 +78,7 @@ func (f *FilterFlags) filter() api.Filter {
 	return out
 }
 
-// limit is how many rows are listed at most, 0 for all.
+// limit is the largest number of rows to list, or 0 for all.
 func (f *FilterFlags) limit() int {
 	if f.Limit == nil {
 		return 0
@@ -86,8 +86,8 @@ func (f *FilterFlags) limit() int {
 	return *f.Limit
 }
 
-// strange returns a word of --state that the protocol does not have. A worker may
-// say any, so that it need not be wrong.
+// strange returns the words of --state that the protocol does not define. They need not be
+// wrong: a worker may report any word.
 func (f *FilterFlags) strange() []hivebeat.State {
 	var out []hivebeat.State
 	for _, s := range f.State {
@@ -98,13 +98,13 @@ func (f *FilterFlags) strange() []hivebeat.State {
 	return out
 }
 
-// some reports whether not all rows are meant.
+// some reports whether the flags select only some of the rows.
 func (f *FilterFlags) some() bool {
 	return f.Model != "" || f.Zone != "" || f.Selector != "" || f.FreeVRAM > 0 || f.FreeSlots > 0 || f.MaxAge > 0 ||
 		len(f.Live) > 0 || len(f.State) > 0 || f.Text != "" || f.Stalled || f.Limit != nil
 }
 
-// checkSort checks the order of a list: hives, workers, or all.
+// checkSort checks the sort key for a list of what: hives, workers, or all.
 func (f *FilterFlags) checkSort(what string) error {
 	if f.Sort == "" {
 		return nil
@@ -124,8 +124,8 @@ func (f *FilterFlags) checkSort(what string) error {
 	return misused(fmt.Errorf("--sort: %.40q is no order of %s", f.Sort, of), "sort by %s%s", strings.Join(keys, ", "), more)
 }
 
-// refused gives a hint where the queen does not take a request that this command
-// let pass: she may be older.
+// refused adds a hint to the error of a queen that rejects a request that this command
+// considers valid: the queen may be older.
 func refused(err error, ans *api.Answer) error {
 	if ans == nil || ans.Error == nil || ans.Error.Code != api.CodeBadRequest {
 		return err

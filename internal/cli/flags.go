@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 )
 
-// ConnFlags say where NATS is. They stand wherever a connection is made.
+// ConnFlags say where NATS is. Every command that connects has them.
 type ConnFlags struct {
 	NATS    string `name:"nats" placeholder:"URL" help:"NATS server, or several with commas (default nats://127.0.0.1:4222)." group:"Connection"`
 	Context string `placeholder:"NAME" help:"Context of the nats CLI." group:"Connection"`
@@ -28,13 +28,13 @@ type ConnFlags struct {
 	PrefixFlag
 }
 
-// PrefixFlag stands wherever subjects are made.
+// PrefixFlag is part of every command that uses subjects.
 type PrefixFlag struct {
 	Prefix string `placeholder:"P" help:"Put P. before every subject, in a shared NATS." group:"Connection"`
 }
 
-// Validate checks the prefix. kong calls the Validate of every embedded struct whose
-// name is exported: that is why these are.
+// Validate checks the prefix. kong calls Validate of every embedded struct whose name is
+// exported, which is why these names are.
 func (f *PrefixFlag) Validate() error {
 	if err := checkID("--prefix", f.Prefix); err != nil {
 		return err
@@ -50,21 +50,21 @@ func (f *PrefixFlag) subjects() hivebeat.Subjects {
 	return s
 }
 
-// viewerEvery has top and watch without an answer for 3 s at most, where their server is
-// stopped and another one is not.
+// viewerEvery leaves top and watch without an answer for at most 3 s when their server is
+// stopped and another one is available.
 const viewerEvery = 2 * time.Second
 
-// connect connects as name, for a command that asks a question: it fails fast.
+// connect connects as name, for a command that asks a question. It fails fast.
 func (f *ConnFlags) connect(ctx context.Context, name string, opts ...nats.Option) (*nats.Conn, error) {
 	return f.dial(ctx, bus.Config{Name: name, Every: viewerEvery, FailFast: true, Options: opts})
 }
 
-// join connects as name, for an agent, which goes on trying. every is its promise.
+// join connects as name, for an agent, and keeps trying. every is the agent's promise.
 func (f *ConnFlags) join(ctx context.Context, name string, every time.Duration, log *slog.Logger) (*nats.Conn, error) {
 	return f.dial(ctx, bus.Config{Name: name, Every: every, Logger: log})
 }
 
-// dial adds to cfg what the flags say.
+// dial adds the flags to cfg and connects.
 func (f *ConnFlags) dial(ctx context.Context, cfg bus.Config) (*nats.Conn, error) {
 	cfg.Name = "hivebeat " + cfg.Name
 	cfg.URL, cfg.Context, cfg.Creds, cfg.NKey = f.NATS, f.Context, f.Creds, f.NKey
@@ -89,7 +89,7 @@ var flagOf = map[string]string{
 	"TLSCA": "--tls-ca", "TLSCert": "--tls-cert", "TLSKey": "--tls-key", "Name": "--id",
 }
 
-// AskerFlags stand at everything that asks a queen.
+// AskerFlags are part of every command that sends requests to a queen.
 type AskerFlags struct {
 	ConnFlags
 	Asker string `placeholder:"ID" help:"Ask as this asker, which permissions of NATS can tie to a user; holds are its own." group:"Connection"`
@@ -100,25 +100,25 @@ func (f *AskerFlags) Validate() error {
 	return checkID("--asker", f.Asker)
 }
 
-// LogFlags stand at every long-running command.
+// LogFlags are part of every long-running command.
 type LogFlags struct {
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: ${enum}." group:"Log"`
 	LogFormat string `enum:"text,json" default:"text" help:"${enum}." group:"Log"`
 }
 
-// OutFlag stands at everything that prints data.
+// OutFlag is part of every command that prints data.
 type OutFlag struct {
 	Output string `short:"o" enum:"text,json" default:"text" help:"${enum}."`
 }
 
 func (f *OutFlag) json() bool { return f.Output == "json" }
 
-// ColorFlag stands wherever output may be coloured.
+// ColorFlag is part of every command that may print colours.
 type ColorFlag struct {
 	Color string `enum:"auto,always,never" default:"auto" help:"${enum}. NO_COLOR is respected."`
 }
 
-// AskFlags stand at commands that ask a queen.
+// AskFlags are part of commands that send requests to a queen and print the answer.
 type AskFlags struct {
 	AskerFlags
 	OutFlag
@@ -126,7 +126,7 @@ type AskFlags struct {
 	Timeout time.Duration `default:"5s" help:"How long an answer may take."`
 }
 
-// Validate checks the time.
+// Validate checks the timeout.
 func (f *AskFlags) Validate() error {
 	if f.Timeout <= 0 {
 		return misused(fmt.Errorf("--timeout: %s is no time to wait", f.Timeout), "use something like --timeout 5s")
@@ -139,7 +139,7 @@ type LabelFlags struct {
 	Label map[string]string `placeholder:"K=V" mapsep:"," help:"Label, such as zone=a. May be repeated."`
 }
 
-// Validate checks the labels against the limits of the wire.
+// Validate checks the labels against the limits of the protocol.
 func (f *LabelFlags) Validate() error {
 	if len(f.Label) > hivebeat.MaxLabels {
 		return misused(fmt.Errorf("--label: %d labels", len(f.Label)), "at most %d are allowed", hivebeat.MaxLabels)
@@ -153,8 +153,8 @@ func (f *LabelFlags) Validate() error {
 	return nil
 }
 
-// checkID checks the id that a flag or argument holds. An empty one is as good as
-// none: kong tells if it was needed.
+// checkID checks the id in a flag or argument. An empty one passes: kong reports those that
+// are required.
 func checkID(flag, id string) error {
 	if id == "" {
 		return nil
@@ -179,7 +179,7 @@ func checkText(flag, s string, most int) error {
 	return nil
 }
 
-// joined lists words for a hint.
+// joined joins words for a hint.
 func joined[S ~string](words []S) string {
 	out := make([]string, len(words))
 	for i, w := range words {
@@ -188,7 +188,7 @@ func joined[S ~string](words []S) string {
 	return strings.Join(out, ", ")
 }
 
-// first returns the first error there is.
+// first returns the first error that is not nil.
 func first(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {

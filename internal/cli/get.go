@@ -84,7 +84,7 @@ func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 		return fmt.Errorf("the queen's answer holds %d hives", len(ans.Hives))
 	}
 	sure.Add(ans.Status)
-	// How sure all of it is stands on top: the pages are held until the last is here.
+	// The certainty of the whole answer is printed first, so all pages are read before that.
 	var pages []*api.Answer
 	for page, err := range a.pages(ctx, api.VerbWorkers, api.Request{Hive: id}) {
 		if err != nil {
@@ -106,7 +106,7 @@ func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 		for _, line := range show.Hive(&ans.Hives[0], sure.Sum(), paint) {
 			fmt.Fprintln(text.w, line)
 		}
-		text.tables = 1 // a line is left free before the next
+		text.tables = 1 // leaves a line free before the next table
 	}
 	out.begin("workers")
 	for _, page := range pages {

@@ -17,7 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/httpapi"
 )
 
-// HTTPFlags say where a queen is asked over HTTP.
+// HTTPFlags configure the web page and the HTTP API of a queen.
 type HTTPFlags struct {
 	HTTP          string   `name:"http" placeholder:"ADDR" help:"Where the web page and the HTTP API are: HOST:PORT, or off (default ${http_addr})." group:"HTTP"`
 	HTTPTokenFile string   `name:"http-token-file" placeholder:"FILE" help:"File with the token that they need then, 16 characters or more." group:"HTTP"`
@@ -27,7 +27,7 @@ type HTTPFlags struct {
 
 const httpOff = "off"
 
-// Validate checks the flags, so far as that needs nobody.
+// Validate checks what can be checked without a queen.
 func (f *HTTPFlags) Validate() error {
 	if f.HTTP == httpOff {
 		return nil
@@ -36,14 +36,14 @@ func (f *HTTPFlags) Validate() error {
 	return explainHTTP(err)
 }
 
-// noQueen is for checks alone.
+// noQueen is a backend for checks only.
 type noQueen struct{ httpapi.Backend }
 
 func (f *HTTPFlags) config() httpapi.Config {
 	return httpapi.Config{Addr: f.HTTP, TokenFile: f.HTTPTokenFile, Open: f.HTTPOpen, Origins: f.HTTPOrigin}
 }
 
-// explainHTTP says which flag is at fault.
+// explainHTTP names the flag that is at fault.
 func explainHTTP(err error) error {
 	if err == nil {
 		return nil
@@ -63,15 +63,15 @@ func explainHTTP(err error) error {
 	return misused(err, "use --http HOST:PORT such as %s, or --http off; --http-origin https://ops.example.org", httpapi.DefaultAddr)
 }
 
-// web is the HTTP side of a queen that has its address already, or none.
+// web is the HTTP server of a queen. It listens already, or there is none.
 type web struct {
 	srv *httpapi.Server
 	ln  net.Listener
 	log *slog.Logger
 }
 
-// listen takes the address. Where it is the default one and somebody has it, the
-// queen goes on without: two on one machine are no fault.
+// listen takes the address. If it is the default one and is in use, the queen runs without
+// HTTP: two queens on one machine are not an error.
 func (f *HTTPFlags) listen(ctx context.Context, q *queen.Queen, nc *nats.Conn, metrics http.Handler, log *slog.Logger) (*web, error) {
 	if f.HTTP == httpOff {
 		return &web{}, nil
@@ -109,20 +109,19 @@ func (f *HTTPFlags) listen(ctx context.Context, q *queen.Queen, nc *nats.Conn, m
 	return nil, failed(fmt.Errorf("--http: %w", errors.Unwrap(err)), "take another address with --http HOST:PORT, or --http off")
 }
 
-// url is that of the page, or empty.
+// url is the address of the page, or empty.
 func (w *web) url() string {
 	if w.ln == nil {
 		return ""
 	}
 	addr := w.ln.Addr().String()
-	if a, ok := w.ln.Addr().(*net.TCPAddr); ok && a.IP.IsUnspecified() { // it is no name for anybody
+	if a, ok := w.ln.Addr().(*net.TCPAddr); ok && a.IP.IsUnspecified() { // not an address to connect to
 		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(a.Port))
 	}
 	return "http://" + addr + "/"
 }
 
-// beyond is the address where others than this machine reach the page: empty, if
-// nobody does.
+// beyond is the address of the page for other machines, or empty if they cannot reach it.
 func (w *web) beyond() string {
 	if w.ln == nil {
 		return ""
@@ -133,7 +132,7 @@ func (w *web) beyond() string {
 	return w.ln.Addr().String()
 }
 
-// beside returns the queen with its HTTP side: they run and leave together.
+// beside returns the queen with its HTTP server. They run and stop together.
 func (w *web) beside(r role) role {
 	if w.ln == nil {
 		return r
@@ -146,8 +145,8 @@ type webbed struct {
 	web *web
 }
 
-// Run runs both until the queen ends. The fabric does without HTTP: that it fails
-// is told, and ends nobody.
+// Run runs both until the queen ends. The fabric works without HTTP: a failure of the
+// server is logged and does not end the queen.
 func (w *webbed) Run(ctx context.Context) error {
 	served := make(chan struct{})
 	go func() {
@@ -159,12 +158,12 @@ func (w *webbed) Run(ctx context.Context) error {
 	err := w.role.Run(ctx)
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveIn)
 	defer cancel()
-	_ = w.web.srv.Stop(leave) // where Stop has come first it is done
+	_ = w.web.srv.Stop(leave) // does nothing if Stop came first
 	<-served
 	return err
 }
 
-// Stop ends HTTP first, so that what it was asked gets its answer.
+// Stop stops HTTP first, so that pending requests get an answer.
 func (w *webbed) Stop(ctx context.Context) error {
 	if err := w.web.srv.Stop(ctx); err != nil {
 		w.web.log.Warn("HTTP did not end in order", slog.Any("error", err))

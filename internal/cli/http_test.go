@@ -11,7 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cmdFetch gets a URL into a file; the status must be as said.
+// cmdFetch writes the answer of a URL to a file, and checks its status.
 func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
 		ts.Fatalf("usage: fetch FILE STATUS URL [HEADER]…")
@@ -37,7 +37,7 @@ func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
 }
 
-// cmdTaken takes an address, unless somebody has it already.
+// cmdTaken takes an address, unless it is in use already.
 func cmdTaken(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: taken HOST:PORT")

@@ -50,8 +50,8 @@ func (cmd *lsCmd) Run(ctx context.Context, c *console) error {
 	})
 }
 
-// checkStates refuses a word of --state that is none of the protocol's and that no
-// worker says: an empty list would look as if none were in that state.
+// checkStates refuses a word of --state that the protocol does not define and no worker
+// reports: an empty list would look as if no worker were in that state.
 func (cmd *lsCmd) checkStates(ctx context.Context, a *asker) error {
 	for _, s := range cmd.strange() {
 		ans, err := a.ask(ctx, api.VerbWorkers, api.Request{Filter: api.Filter{State: []hivebeat.State{s}}, Limit: 1})
@@ -65,20 +65,20 @@ func (cmd *lsCmd) checkStates(ctx context.Context, a *asker) error {
 	return nil
 }
 
-// listing is where a list goes.
+// listing is the output of a list.
 type listing interface {
 	begin(what string) // hives or workers
 	hive(h *api.HiveInfo)
 	worker(w *api.WorkerInfo)
 	page()                                                 // the end of a page
-	end()                                                  // of the list that was begun
-	close(s *api.Summary, st *api.Status, of string) error // of says what the list was of, with a space behind it
+	end()                                                  // the end of the list that begin started
+	close(s *api.Summary, st *api.Status, of string) error // of says what the list covers, and ends with a space
 }
 
 func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	var sure show.Certainty
 	var listed rows
-	var mine counter // of one hive, where only that is asked for
+	var mine counter // of one hive, if only that is asked for
 	if cmd.What != "workers" || cmd.Hive != "" && !cmd.some() {
 		show := cmd.What != "workers"
 		if show {
@@ -147,7 +147,7 @@ func (cmd *lsCmd) hives(ctx context.Context, a *asker) func(func(*api.Answer, er
 	return a.pages(ctx, api.VerbHive, api.Request{Hive: cmd.Hive})
 }
 
-// rows counts what was listed of those that fit.
+// rows counts the rows that were listed.
 type rows struct{ hives, workers int }
 
 func (n rows) of(what string) string {
@@ -167,7 +167,7 @@ func (cmd *lsCmd) explain(err error, ans *api.Answer) error {
 	return refused(err, ans)
 }
 
-// counter counts what was listed.
+// counter sums up the listed rows.
 type counter struct{ api.Summary }
 
 func (n *counter) hive(h *api.HiveInfo) {
@@ -218,8 +218,8 @@ type textListing struct {
 	width   int
 	table   *show.Table
 	rows    [][]show.Cell
-	heading bool // the table's titles are still to come
-	tables  int  // that have rows
+	heading bool // the titles of the table are not printed yet
+	tables  int  // number of tables that have rows
 }
 
 func newTextListing(c *console, p show.Paint, width int) *textListing {

@@ -17,7 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/hive"
 )
 
-// ServeFlags make a hive run the NATS server of its machine.
+// ServeFlags let a hive run the NATS server of its machine.
 type ServeFlags struct {
 	Serve           bool   `help:"Run the machine's NATS server in this process, on 127.0.0.1: workers connect to it, and beat on when the uplink is cut." group:"Server"`
 	ServePort       int    `default:"4222" placeholder:"N" help:"Its port; 0 takes a free one." group:"Server"`
@@ -43,10 +43,10 @@ func (f *ServeFlags) Validate() error {
 	return nil
 }
 
-// machine is what a hive, or a queen, reaches NATS by.
+// machine is the connection of a hive or a queen to NATS.
 type machine struct {
 	nc  *nats.Conn
-	sys *nats.Conn       // nil: nobody tells of connections that close
+	sys *nats.Conn       // nil: closed connections are not reported
 	srv *embedded.Server // nil without --serve
 
 	log    *slog.Logger
@@ -54,7 +54,7 @@ type machine struct {
 	wg     sync.WaitGroup
 }
 
-// leave ends what nc was for; nc is closed by then.
+// leave ends everything besides nc, which is closed already.
 func (m *machine) leave() error {
 	m.cancel()
 	m.wg.Wait()
@@ -69,7 +69,7 @@ func (m *machine) leave() error {
 	return m.srv.Stop(ctx)
 }
 
-// own is the id of the server that it runs, if it does.
+// own is the id of the server that this machine runs, or empty.
 func (m *machine) own() string {
 	if m.srv == nil {
 		return ""
@@ -77,7 +77,7 @@ func (m *machine) own() string {
 	return m.srv.ID()
 }
 
-// reach connects the hive, or runs the server that it connects to.
+// reach connects the hive, to the server it runs if there is one.
 func (cmd *hiveCmd) reach(ctx context.Context, id string, log *slog.Logger) (m *machine, err error) {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	m = &machine{log: log, cancel: cancel}
@@ -99,8 +99,9 @@ func (cmd *hiveCmd) reach(ctx context.Context, id string, log *slog.Logger) (m *
 	return m, m.hearSystem(ctx, inner, cmd.SystemFlags, cmd.ConnFlags, name, cmd.Every, "worker")
 }
 
-// queenEvery is as short as any hive's promise should be: other queens miss one that
-// does not hear them after 1.5 s.
+// queenEvery lets a queen leave a server that does not answer within seconds: other queens
+// miss a queen that they have not heard from for 1.5 s. It is as short as the promise of any
+// hive should be.
 const queenEvery = time.Second
 
 // reach connects the queen.
@@ -119,8 +120,8 @@ func (cmd *queenCmd) reach(ctx context.Context, name string, log *slog.Logger) (
 	return m, err
 }
 
-// hearSystem makes the second connection, where there is to be one, by which is
-// heard whose connection closes: those of whom. It is tried until inner ends.
+// hearSystem opens the second connection, if it is configured. It reports the closed
+// connections of whom: workers or hives. It is tried until inner ends.
 func (m *machine) hearSystem(ctx, inner context.Context, flags SystemFlags, conn ConnFlags, name string, every time.Duration, whom string) (err error) {
 	if !flags.wanted() {
 		return nil
@@ -133,7 +134,7 @@ func (m *machine) hearSystem(ctx, inner context.Context, flags SystemFlags, conn
 	return nil
 }
 
-// serve runs the server.
+// serve runs the server and connects to it.
 func (cmd *hiveCmd) serve(ctx context.Context, m *machine, name string) error {
 	cfg := embedded.Config{Port: cmd.ServePort, System: true, Logger: m.log}
 	if cmd.Leaf != "" {
@@ -178,8 +179,8 @@ func explainServe(err error, port int) error {
 	return err
 }
 
-// followUplink tells of the uplink, and has the hive send a snapshot when it is
-// back: those of meanwhile went nowhere.
+// followUplink logs the state of the uplink. When it is back, the hive sends a snapshot:
+// those sent in the meantime were lost.
 func (m *machine) followUplink(ctx context.Context, h *hive.Hive, subjects hivebeat.Subjects) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	outer := m.cancel

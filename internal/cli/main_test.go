@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// TestMain runs the tests, or, as the child of a script, the command itself.
+// TestMain runs the tests or, as the child process of a script, the command itself.
 func TestMain(m *testing.M) {
 	testscript.Main(leakFree{m}, map[string]func(){
 		"hivebeat": func() { os.Exit(Main(context.Background(), os.Args[1:], Standard())) },

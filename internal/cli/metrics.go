@@ -20,7 +20,7 @@ import (
 	workermetrics "github.com/beatfabric/hivebeat/worker/metrics"
 )
 
-// metricsOff is an address that is none.
+// metricsOff is the address that turns metrics off.
 const metricsOff = "off"
 
 // hiveMetricsAddr is where a hive serves its metrics by default.
@@ -35,8 +35,8 @@ type HiveMetricsFlags struct {
 // Validate checks the address.
 func (f *HiveMetricsFlags) Validate() error { return checkMetrics(f.Metrics, f.MetricsOpen) }
 
-// serve takes the address. Where it is the default one and somebody has it, the
-// hive goes on without: two on one machine are no fault.
+// serve takes the address. If it is the default one and is in use, the hive runs without
+// metrics: two hives on one machine are not an error.
 func (f *HiveMetricsFlags) serve(ctx context.Context, h *hive.Hive, log *slog.Logger) (companion, error) {
 	addr := f.Metrics
 	if addr == "" {
@@ -66,13 +66,13 @@ func (f *WorkerMetricsFlags) serve(ctx context.Context, w *worker.Worker, log *s
 	return serveMetrics(ctx, f.Metrics, f.MetricsOpen, log, func() (http.Handler, error) { return workermetrics.Handler(w) })
 }
 
-// QueenMetricsFlags say what a queen shows at /metrics of its HTTP server.
+// QueenMetricsFlags say what a queen exposes at /metrics of its HTTP server.
 type QueenMetricsFlags struct {
 	MetricsPerHive bool `help:"Add metrics of each hive to /metrics, some 13 series for each." group:"Metrics"`
 }
 
-// handler is what answers /metrics of a queen with these webhooks, if any. It makes
-// no error: its parts are there.
+// handler returns the handler for /metrics of a queen and its webhooks, if any. It reports
+// no error: q and hooks exist.
 func (f *QueenMetricsFlags) handler(q *queen.Queen, hooks *webhook.Webhooks) http.Handler {
 	c, err := queenmetrics.New(q, queenmetrics.Config{PerHive: f.MetricsPerHive})
 	list := []prometheus.Collector{c}
@@ -85,7 +85,7 @@ func (f *QueenMetricsFlags) handler(q *queen.Queen, hooks *webhook.Webhooks) htt
 	if err == nil {
 		h, err = prom.Handler(list...)
 	}
-	if err != nil { // then it says so itself
+	if err != nil { // cannot happen; the handler reports it
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		})
@@ -107,7 +107,7 @@ func checkMetrics(addr string, open bool) error {
 	return nil
 }
 
-// serveMetrics takes the address and returns what serves there, or nil.
+// serveMetrics takes the address and returns the server, or nil if metrics are off.
 func serveMetrics(ctx context.Context, addr string, open bool, log *slog.Logger, handler func() (http.Handler, error)) (companion, error) {
 	if addr == metricsOff {
 		return nil, nil

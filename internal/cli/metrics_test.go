@@ -12,13 +12,13 @@ import (
 	"github.com/beatfabric/hivebeat/hive"
 )
 
-// The default address that somebody has is a warning; one that was given is an error.
+// If the default address is in use, that is a warning; if a given one is, it is an error.
 func TestMetricsAddressTaken(t *testing.T) {
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", hiveMetricsAddr)
 	switch {
 	case err == nil:
 		defer ln.Close()
-	case !errors.Is(err, syscall.EADDRINUSE): // somebody else has it: as good
+	case !errors.Is(err, syscall.EADDRINUSE): // in use by another program: just as good
 		t.Fatal(err)
 	}
 	var log bytes.Buffer

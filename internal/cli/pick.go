@@ -48,7 +48,7 @@ const (
 	maxHoldFor = 10 * time.Minute
 )
 
-// Validate checks what the queen would refuse.
+// Validate checks what the queen would reject.
 func (cmd *pickCmd) Validate() error {
 	switch {
 	case cmd.Count < 1 || cmd.Count > 100:
@@ -67,10 +67,10 @@ func (cmd *pickCmd) Validate() error {
 	return first(checkID("--hive", cmd.Hive), checkID("--hold", cmd.Hold), checkID("--release", cmd.Release))
 }
 
-// errNothing: no place fits.
+// errNothing reports that no worker or GPU fits.
 var errNothing = errors.New("nothing fits")
 
-// Run asks for places, or gives them back.
+// Run picks workers or GPUs, or releases a hold.
 func (cmd *pickCmd) Run(ctx context.Context, c *console) error {
 	return cmd.withQueen(ctx, c, "pick", func(ctx context.Context, a *asker) error {
 		if cmd.Release != "" {
@@ -91,7 +91,7 @@ func (cmd *pickCmd) Run(ctx context.Context, c *console) error {
 		case err != nil:
 			return refused(err, ans)
 		}
-		ans.Whole(api.VerbPick) // a queen of before may have left empty ones out
+		ans.Whole(api.VerbPick) // older queens may leave out empty lists
 		return cmd.print(c, ans)
 	})
 }

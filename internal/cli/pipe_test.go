@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Ctrl-C also ends a tee that reads: the rest of the way out is not cut short.
+// Ctrl-C also ends a tee that reads the output. The shutdown is not cut short.
 func TestNobodyReadsTheWayOut(t *testing.T) {
-	bin, err := exec.LookPath("hivebeat") // which is this test: see TestMain
+	bin, err := exec.LookPath("hivebeat") // this test binary: see TestMain
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen"
 )
 
-// KeepFlags say what a queen keeps in JetStream, and how.
+// KeepFlags say what a queen stores in JetStream, and how.
 type KeepFlags struct {
 	NoJetStream bool     `name:"no-jetstream" help:"Keep nothing in JetStream; publish events directly."`
 	Replicas    int      `default:"1" help:"Replicas of buckets and stream, where they are made."`
@@ -55,12 +55,12 @@ func (f *KeepFlags) storage() jetstream.StorageType {
 	return jetstream.FileStorage
 }
 
-// BrakeFlags say when a mass death is not believed at once.
+// BrakeFlags say when the brake holds hives that would be lost.
 type BrakeFlags struct {
 	Brake brakeShare `default:"30%" placeholder:"PERCENT" help:"Share of a zone's hives that may be lost within 10 s before the brake holds them (default 30%); off believes every silence."`
 }
 
-// brakeShare is a share from a flag: "30%", or "off", which is 0.
+// brakeShare is the value of --brake: "30%", or "off", which is 0.
 type brakeShare float64
 
 // UnmarshalText reads the flag.

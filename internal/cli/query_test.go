@@ -15,8 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// oracle answers each verb with what it was given, page by page, and keeps what it
-// was asked.
+// oracle answers each verb with prepared answers, page by page, and records the requests.
 type oracle struct {
 	mu      sync.Mutex
 	answers map[string][]api.Answer
@@ -98,13 +97,13 @@ func TestLsFilters(t *testing.T) {
 	}
 	next := want
 	next.After, next.Limit = "h/b", 1
-	odd := api.Request{Filter: api.Filter{State: []hivebeat.State{"odd"}}, Limit: 1} // a word that the protocol does not have: does anybody say it?
+	odd := api.Request{Filter: api.Filter{State: []hivebeat.State{"odd"}}, Limit: 1} // a word that the protocol does not define: does any worker report it?
 	o.wasAsked(t, odd, want, next)
 	if !strings.Contains(out, "h/c") || !strings.HasSuffix(out, "\n3 workers listed · all: 9 hives: 9 alive · 90 workers: 90 alive · sure\n") {
 		t.Errorf("%s", out)
 	}
 
-	// Nobody says it: an empty list would look as if none were in that state.
+	// No worker reports it: an empty list would look as if no worker were in that state.
 	code, out, errs = run(t, nil, "ls", "workers", "--nats", url, "--state", "busy,odd")
 	if code != ExitUsage || out != "" || errs != "hivebeat: --state: no worker says \"odd\"\nhint: use starting, loading, ready, busy, degraded, draining, stopped, failed, or another word that a worker says\n" {
 		t.Errorf("exit code %d, %q, %s", code, out, errs)
@@ -112,7 +111,7 @@ func TestLsFilters(t *testing.T) {
 	o.wasAsked(t, odd)
 }
 
-// What the environment of a machine says of its worker filters nothing.
+// The environment of a machine's worker does not filter lists.
 func TestFilterTwins(t *testing.T) {
 	t.Setenv("HIVEBEAT_HIVE", "here")
 	t.Setenv("HIVEBEAT_SLOTS", "8")
@@ -179,7 +178,7 @@ func TestPick(t *testing.T) {
 		t.Errorf("exit code %d, %s\n%s", code, errs, out)
 	}
 
-	// Nothing fits: why, and exit code 1.
+	// Nothing fits: the reasons, and exit code 1.
 	code, out, errs = run(t, nil, "pick", "--nats", url, "--model", "x")
 	if code != ExitFailed || out != "" || !strings.HasPrefix(errs, "hivebeat: nothing fits; passed over: 12 another model, 3 no free slot\nhint: ") {
 		t.Errorf("exit code %d, %q, %s", code, out, errs)

@@ -14,8 +14,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cmdReceive starts a receiver of webhooks: VAR is its URL, and each request a line
-// of FILE: its id, whether it is signed, and the body.
+// cmdReceive starts a receiver of webhooks. VAR is its URL. Each request adds a line to FILE:
+// its id, whether it is signed, and the body.
 func cmdReceive(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: receive VAR FILE")
@@ -36,7 +36,7 @@ func cmdReceive(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// cmdServes waits until what URL serves matches RE; with ! it must not answer.
+// cmdServes waits until the content of URL matches RE; with ! the server must not answer.
 func cmdServes(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 || !neg && len(args) != 2 {
 		ts.Fatalf("usage: serves URL RE, or ! serves URL")

@@ -19,11 +19,11 @@ import (
 	"github.com/beatfabric/hivebeat/bus/embedded"
 )
 
-// patience is how long a script waits for what must come: far longer than it
-// takes on a machine that is not overwhelmed.
+// patience is how long a script waits for something that must happen: far longer than it
+// takes on a machine that is not overloaded.
 const patience = 60 * time.Second
 
-// TestScripts runs testdata/script/*.txtar. Beside the usual commands they have
+// TestScripts runs testdata/script/*.txtar. Besides the usual commands they may use
 //
 //	code N CMD…            run CMD; its exit code must be N
 //	nats VAR [LEAF]        start a NATS server with JetStream; VAR is its URL, LEAF that for leaf nodes;
@@ -32,17 +32,17 @@ const patience = 60 * time.Second
 //	await FILE RE [VAR]    wait until FILE matches; VAR becomes the first group
 //	until RE ARG…          run hivebeat ARG… again and again until its stdout matches
 //	fetch FILE STATUS URL [HEADER]…   get URL into FILE
-//	taken HOST:PORT        somebody has this address
+//	taken HOST:PORT        make sure that this address is in use
 //	signal NAME INT|TERM|KILL
 //	ended NAME N           wait for its end; the exit code must be N
-//	serves URL RE          wait until what URL serves matches; with ! nobody must answer
+//	serves URL RE          wait until the content of URL matches; with ! the server must not answer
 //	receive VAR FILE       start a receiver of webhooks; VAR is its URL, FILE has a line for each
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
-			e.Setenv("HIVEBEAT_HTTP", "off") // scripts run beside one another
+			e.Setenv("HIVEBEAT_HTTP", "off") // scripts run in parallel
 			e.Setenv("HIVEBEAT_METRICS", "off")
 			e.Values[startedKey{}] = map[string]*started{}
 			return nil
@@ -99,11 +99,11 @@ func cmdNATS(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("SYSTEM", strings.Replace(srv.URL(), "//", "//sys:sys@", 1))
 }
 
-// started is a hivebeat that runs beside its script.
+// started is a hivebeat process that runs beside its script.
 type started struct {
 	cmd  *exec.Cmd
 	done chan struct{}
-	err  error // of its end
+	err  error // from Wait
 }
 
 type startedKey struct{}
@@ -201,7 +201,7 @@ func cmdEnded(ts *testscript.TestScript, _ bool, args []string) {
 	p := runningOf(ts, args[0])
 	select {
 	case <-p.done:
-		// What it said belongs to a failure, and only to that.
+		// The output belongs to a failure, and only to a failure.
 		if got := exitCode(ts, p.err); strconv.Itoa(got) != args[1] {
 			ts.Fatalf("%s ended with exit code %d, want %s:\n%s", args[0], got, args[1], ts.ReadFile(args[0]+".err"))
 		}

@@ -16,11 +16,11 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// leaveIn bounds the way out of each step: the goodbye or last snapshot, and the
-// drain of the connection.
+// leaveIn bounds each step of a shutdown: the goodbye or last snapshot, and the drain of
+// the connection.
 const leaveIn = 5 * time.Second
 
-// errEnded: a role ended though nobody stopped it, and did not say why.
+// errEnded reports a role that ended without Stop and without an error.
 var errEnded = errors.New("ended by itself")
 
 // role is a worker, hive or queen. Run lasts until Stop; Stop says goodbye.
@@ -38,17 +38,17 @@ type running struct {
 	err   error         // of Run; read after ended
 }
 
-// begin runs a role until its leave.
+// begin starts a role, which runs until leave.
 func begin(ctx context.Context, name string, r role, nc *nats.Conn) *running {
 	run := &running{name: name, role: r, nc: nc, ended: make(chan struct{})}
 	go func() {
 		defer close(run.ended)
-		run.err = r.Run(context.WithoutCancel(ctx)) // it ends by Stop, in order
+		run.err = r.Run(context.WithoutCancel(ctx)) // Stop ends it, in order
 	}()
 	return run
 }
 
-// why tells why a role that nobody stopped ended. It is read after ended.
+// why returns the error of a role that ended without Stop. Call it after ended is closed.
 func (r *running) why() error {
 	err := cmp.Or(r.err, errEnded)
 	text, _, _ := strings.Cut(plain(err.Error()), "; it is left as it is")
@@ -60,7 +60,7 @@ func (r *running) why() error {
 	return why
 }
 
-// reworded is an error with a text of its own.
+// reworded is an error with another text.
 type reworded struct {
 	text string
 	err  error
@@ -69,8 +69,9 @@ type reworded struct {
 func (e *reworded) Error() string { return e.text }
 func (e *reworded) Unwrap() error { return e.err }
 
-// leave ends the role in order: its goodbye, then what it published is flushed
-// and the connection closed. Of one that ended by itself why tells.
+// leave stops the role in order: it says goodbye, its last messages are flushed, and the
+// connection is closed. If the role has ended by itself, leave returns nil, and why returns
+// the error.
 func (r *running) leave() error {
 	select {
 	case <-r.ended:
@@ -83,7 +84,7 @@ func (r *running) leave() error {
 	err := r.role.Stop(ctx)
 	select {
 	case <-r.ended:
-		if !errors.Is(r.err, hivebeat.ErrStopped) { // stopped before it had begun: there was nothing to say
+		if !errors.Is(r.err, hivebeat.ErrStopped) { // stopped before it started: there is nothing to report
 			err = errors.Join(err, r.err)
 		}
 	case <-ctx.Done():
@@ -97,7 +98,7 @@ func (r *running) leave() error {
 	return nil
 }
 
-// serve runs one role until ctx, which is that of agent, ends.
+// serve runs one role until ctx, which agent passes, ends.
 func serve(ctx context.Context, name string, r role, nc *nats.Conn, log *slog.Logger) error {
 	run := begin(ctx, name, r, nc)
 	select {

@@ -17,8 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// The first signal ends the context; the second leaves at once, with the terminal
-// as it was.
+// The first signal ends the context. The second one exits at once, with the terminal restored.
 func TestSignals(t *testing.T) {
 	left, restored := make(chan int, 1), make(chan struct{}, 1)
 	c := newConsole(Streams{Exit: func(code int) { left <- code }})
@@ -60,7 +59,7 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// After stop a signal is none of our business.
+// After stop, signals are ignored.
 func TestSignalsStop(t *testing.T) {
 	c := newConsole(Streams{Exit: func(int) { t.Error("left") }})
 	ctx, stop := c.untilSignal(t.Context())
@@ -71,8 +70,7 @@ func TestSignalsStop(t *testing.T) {
 	}
 }
 
-// stoppable is a role that begins to run when it has been stopped, as one may on a
-// machine that is overwhelmed.
+// stoppable is a role that starts to run after Stop, as can happen on an overloaded machine.
 type stoppable struct{ stop chan struct{} }
 
 func (s stoppable) Run(context.Context) error {
@@ -82,8 +80,8 @@ func (s stoppable) Run(context.Context) error {
 
 func (s stoppable) Stop(context.Context) error { close(s.stop); return nil }
 
-// One that comes while the role still connects leaves with 0 too; what failed before
-// it came is told.
+// A signal while the role still connects gives exit code 0 too. An error from before the
+// signal is reported.
 func TestSignalWhileItStarts(t *testing.T) {
 	c := newConsole(Streams{Exit: func(int) { t.Error("left") }})
 	broken := errors.New("broken")
@@ -106,8 +104,8 @@ func TestSignalWhileItStarts(t *testing.T) {
 	}
 }
 
-// A signal that comes before a role runs ends it in order all the same: it is taken
-// from the first step of a command on.
+// A signal before the role runs ends it in order as well: signals are handled from the first
+// step of a command on.
 func TestSignalBeforeTheRoleRuns(t *testing.T) {
 	c := newConsole(Streams{Exit: func(int) { t.Error("left") }})
 	r := stoppable{make(chan struct{})}

@@ -16,8 +16,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/whatif"
 )
 
-// simCmd has twins in the environment that begin with HIVEBEAT_SIM_: a worker's
-// HIVEBEAT_EVERY must not be what is simulated on its machine.
+// The environment variables of simCmd start with HIVEBEAT_SIM_: a worker's HIVEBEAT_EVERY
+// must not become the simulated one on its machine.
 type simCmd struct {
 	OutFlag
 	Seed    uint64        `placeholder:"N" help:"First seed (default 1)." group:"Search for faults" env:"HIVEBEAT_SIM_SEED"`
@@ -56,13 +56,13 @@ Examples:
   hivebeat sim --loss 5% --delay 200ms --jitter 100ms --every 10s --hive-every 5s`
 }
 
-// asks reports whether the command is about settings.
+// asks reports whether the command evaluates settings.
 func (cmd *simCmd) asks() bool {
 	return cmd.Loss != "" || cmd.Delay != 0 || cmd.Jitter != 0 || cmd.Every != 0 || cmd.HiveEvery != 0 || cmd.Misses != 0 ||
 		cmd.Workers != 0 || cmd.Hives != 0
 }
 
-// Validate checks every flag, and that they belong together.
+// Validate checks every flag, and that they may be combined.
 func (cmd *simCmd) Validate() error {
 	bad := func(flag, format string, args ...any) error {
 		return misused(fmt.Errorf(flag+": "+format, args...), "hivebeat sim --help has examples")
@@ -114,7 +114,7 @@ func (cmd *simCmd) Validate() error {
 	return nil
 }
 
-// Run searches, or answers.
+// Run searches for faults, or evaluates settings.
 func (cmd *simCmd) Run(ctx context.Context, c *console) error {
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()
@@ -164,7 +164,7 @@ func (cmd *simCmd) Run(ctx context.Context, c *console) error {
 	return cmd.tellFailure(c, &s.Failed[0])
 }
 
-// runOne runs one plan, with all that happens.
+// runOne runs one plan and prints its whole history.
 func (cmd *simCmd) runOne(c *console, p sim.Plan) error {
 	r, err := sim.Run(p, true)
 	if err != nil {
@@ -193,10 +193,10 @@ func (cmd *simCmd) runOne(c *console, p sim.Plan) error {
 	return cmd.tellFailure(c, &r)
 }
 
-// longest is how much of a history is printed: its end.
+// longest is how many lines of a history are printed, counted from its end.
 const longest = 60
 
-// tellFailure says what did not hold, and how it came to that.
+// tellFailure reports what did not hold, and the history that led to it.
 func (cmd *simCmd) tellFailure(c *console, r *sim.Result) error {
 	hint := fmt.Sprintf("see it again: hivebeat sim --seed %d", r.Plan.Seed)
 	if cmd.For > 0 {
@@ -234,7 +234,7 @@ func (cmd *simCmd) tellFailure(c *console, r *sim.Result) error {
 	return failed(fmt.Errorf("sim: seed %d: %s", r.Plan.Seed, r.Broken), "%s", hint)
 }
 
-// answer says what to expect of the settings.
+// answer prints what to expect of the settings.
 func (cmd *simCmd) answer(c *console) error {
 	s := whatif.Settings{
 		Loss: cmd.loss, Delay: cmd.Delay, Jitter: cmd.Jitter, Every: cmd.Every, HiveEvery: cmd.HiveEvery,

@@ -11,8 +11,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// A queen that is there and does not answer yet is waited for, and told apart from
-// none, and from one of another prefix.
+// The command waits for a queen that is running but does not answer yet. It tells that case
+// apart from no queen, and from a queen with another prefix.
 func TestQueenThatStarts(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc := bustest.Conn(t, srv)

@@ -12,8 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 )
 
-// SystemFlags are how a hive or a queen gets into the system account of a NATS that
-// runs already.
+// SystemFlags give a hive or a queen access to the system account of an existing NATS.
 type SystemFlags struct {
 	SystemCreds string `placeholder:"FILE" help:"Credentials of a user of the system account: it then hears which connections close, and who does not come back, a worker of a hive or a hive of a queen, is lost within seconds." group:"Connection"`
 	SystemNATS  string `name:"system-nats" placeholder:"URL" help:"NATS for that, perhaps with user:password@ (default: that of --nats)." group:"Connection"`
@@ -21,9 +20,9 @@ type SystemFlags struct {
 
 func (f *SystemFlags) wanted() bool { return f.SystemCreds != "" || f.SystemNATS != "" }
 
-// connectSystem makes the second connection, as conn says where f does not. An
-// agent does not fail fast: NATS may come later, and who is refused is told in the
-// log, if there is one.
+// connectSystem opens the second connection. What f does not set comes from conn. An agent
+// does not fail fast, because NATS may start later; refused credentials are logged, if
+// there is a logger.
 func (f *SystemFlags) connectSystem(ctx context.Context, conn ConnFlags, cfg bus.Config) (*nats.Conn, error) {
 	flags := conn
 	if f.SystemNATS != "" {
@@ -49,14 +48,14 @@ const (
 	proofTries  = 3
 )
 
-// systemHint says what lets it be heard which connections close.
+// systemHint says what a user needs to receive advisories of closed connections.
 const systemHint = "the user of --system-creds or --system-nats must be of the system account and may subscribe to " + bus.DisconnectSubject
 
-// errNotTold: a connection was closed, and nobody said so.
+// errNotTold reports that a connection was closed without an advisory.
 var errNotTold = errors.New("nobody tells which connections close")
 
-// proveSystem finds out whether it is heard of connections that close, and says so
-// in the log.
+// proveSystem checks whether advisories of closed connections arrive, and logs the
+// result.
 func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, error), whom string, log *slog.Logger) {
 	if !awaitConnected(ctx, sys) {
 		return
@@ -67,7 +66,7 @@ func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, e
 	}
 	for try := 0; err == nil && try < proofTries; try++ {
 		probe, down := dial()
-		if down != nil { // the other connection tells why
+		if down != nil { // the other connection logs why
 			if sleepFor(ctx, proofAgain) != nil {
 				return
 			}
@@ -84,7 +83,7 @@ func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, e
 	}
 }
 
-// hearClosings listens for connections that close, until end.
+// hearClosings subscribes to advisories of closed connections until end is called.
 func hearClosings(sys *nats.Conn) (heard <-chan *nats.Msg, end func(), err error) {
 	all := make(chan *nats.Msg, 1024)
 	sub, err := sys.ChanSubscribe(bus.DisconnectSubject, all)
@@ -99,8 +98,8 @@ func hearClosings(sys *nats.Conn) (heard <-chan *nats.Msg, end func(), err error
 	return all, end, nil
 }
 
-// toldOf closes probe, and reports whether that is heard. Whatever is missing, a
-// permission, an export, or the right account, shows in that.
+// toldOf closes probe, and reports whether its advisory arrives. It does not arrive if a
+// permission or an export is missing, or if the account is the wrong one.
 func toldOf(ctx context.Context, heard <-chan *nats.Msg, probe *nats.Conn) bool {
 	id := bus.ConnID(probe)
 	probe.Close()

@@ -48,7 +48,7 @@ func (cmd *topCmd) model(where string, c *console) (*top.Model, error) {
 	return top.New(cfg, time.Now())
 }
 
-// Run shows the fleet until it is quit or a signal comes.
+// Run shows the fleet until the user quits or a signal comes.
 func (cmd *topCmd) Run(ctx context.Context, c *console) error {
 	in, ok := c.in.(*os.File)
 	if c.outTerm < 0 || !ok || !term.IsTerminal(int(in.Fd())) {
@@ -84,13 +84,13 @@ func (cmd *topCmd) Run(ctx context.Context, c *console) error {
 	return top.Run(ctx, m, top.Queen{Ask: a.view().ask, Events: f.next}, top.Terminal{In: in, Out: c.out, Take: c.takeTerminal})
 }
 
-// feed hands events on that come by themselves.
+// feed delivers events as they arrive.
 type feed struct {
 	messages chan *nats.Msg
 	sub      *nats.Subscription
 }
 
-// next waits for an event, and gathers those that come with it.
+// next waits for an event, and returns it together with those that have arrived with it.
 func (f *feed) next(ctx context.Context) (events []hivebeat.Event, dropped int) {
 	take := func(m *nats.Msg) {
 		var e hivebeat.Event

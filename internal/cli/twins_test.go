@@ -8,11 +8,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A machine has one environment, of its roles and of who asks there. A twin that both
-// know means one thing in both, or a role's setting changes what is answered.
+// A machine has one environment, for its roles and for commands. A variable that both use
+// must mean the same in both; otherwise a role's setting changes what a command prints.
 func TestTwinsOfAskersAreNotThoseOfRoles(t *testing.T) {
 	roles := []string{"up", "worker", "hive", "queen"}
-	// Where NATS is, and who one is there.
+	// Where NATS is, and which credentials to use.
 	connection := []string{
 		"HIVEBEAT_CONTEXT", "HIVEBEAT_CREDS", "HIVEBEAT_NATS", "HIVEBEAT_NKEY", "HIVEBEAT_PREFIX",
 		"HIVEBEAT_TLS_CA", "HIVEBEAT_TLS_CERT", "HIVEBEAT_TLS_KEY",
@@ -20,7 +20,7 @@ func TestTwinsOfAskersAreNotThoseOfRoles(t *testing.T) {
 	shared := map[string][]string{
 		"ls": connection, "get": connection, "events": connection, "pick": connection, "watch": connection, "top": connection,
 		"decode": nil, "sim": nil, "version": nil,
-		// It checks what a role here needs that has these settings.
+		// doctor checks what a role with these settings needs.
 		"doctor": append(slices.Clone(connection),
 			"HIVEBEAT_HIVE", "HIVEBEAT_PINNED", "HIVEBEAT_SYSTEM_CREDS", "HIVEBEAT_SYSTEM_NATS",
 			"HIVEBEAT_EVENTS_MAX", "HIVEBEAT_NO_JETSTREAM", "HIVEBEAT_REPLICAS", "HIVEBEAT_STORAGE"),

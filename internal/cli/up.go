@@ -51,7 +51,7 @@ func (cmd *upCmd) Validate() error {
 	return checkID("--id", cmd.ID)
 }
 
-// Run runs it all until a signal comes.
+// Run runs everything until a signal comes.
 func (cmd *upCmd) Run(ctx context.Context, c *console) error {
 	return c.agent(ctx, func(ctx context.Context) error { return cmd.run(ctx, c) })
 }
@@ -76,8 +76,8 @@ func (cmd *upCmd) run(ctx context.Context, c *console) error {
 	return errors.Join(err, srv.Stop(leave))
 }
 
-// store returns the directory for JetStream; empty means a temporary one that
-// goes with the server.
+// store returns the directory for JetStream. If it is empty, the server uses a temporary one and
+// removes it when it stops.
 func (cmd *upCmd) store() (string, error) {
 	if cmd.Store != "" || cmd.Demo {
 		return cmd.Store, nil
@@ -102,11 +102,11 @@ func (cmd *upCmd) explain(err error, store string) error {
 	return err
 }
 
-// up is a server with a queen, a hive, and perhaps a demo.
+// up is a server with a queen, a hive, and optionally a demo.
 type up struct {
 	cmd   *upCmd
 	srv   *embedded.Server
-	sys   *nats.Conn // tells the hives and the queen which connections close
+	sys   *nats.Conn // reports closed connections to the hives and the queen
 	log   *slog.Logger
 	web   *web
 	roles []*running // in the order of their start
@@ -149,8 +149,8 @@ func (u *up) run(ctx context.Context, c *console) (err error) {
 	return nil
 }
 
-// awaitAnswer waits until the queen answers, so that what the greeting says to
-// type works. A queen that takes long tells why in the log.
+// awaitAnswer waits until the queen answers, so that the commands in the greeting work. A
+// queen that takes long logs the reason.
 func (u *up) awaitAnswer(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -166,7 +166,7 @@ func (u *up) awaitAnswer(ctx context.Context) {
 	}
 }
 
-// leave ends the roles in the order of the last that began.
+// leave stops the roles in reverse order of their start.
 func (u *up) leave() error {
 	var errs []error
 	for len(u.roles) > 0 {
@@ -177,7 +177,7 @@ func (u *up) leave() error {
 	return errors.Join(errs...)
 }
 
-// connect makes a connection within the process.
+// connect opens a connection within the process.
 func (u *up) connect(ctx context.Context, name string, log *slog.Logger, opts ...nats.Option) (*nats.Conn, error) {
 	opts = append([]nats.Option{nats.InProcessServer(u.srv)}, opts...)
 	nc, err := bus.Connect(ctx, bus.Config{Name: name, FailFast: true, Logger: log, Options: opts})
@@ -237,8 +237,8 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 }
 
 func (u *up) demo(ctx context.Context, avoid string) error {
-	// What happens to the simulated fleet is part of the play: the log is for the
-	// real part, unless somebody debugs.
+	// What happens to the simulated fleet is expected, so only the real hive and queen are
+	// logged, unless the level is debug.
 	log := u.log
 	if !log.Enabled(ctx, slog.LevelDebug) {
 		log = nil
@@ -247,7 +247,7 @@ func (u *up) demo(ctx context.Context, avoid string) error {
 	return demo.Run(ctx, demo.Config{Connect: connect, System: u.sys, Prefix: u.cmd.Prefix, Avoid: avoid, Seed: rand.Uint64(), Logger: log})
 }
 
-// greeting says what runs and what to type next.
+// greeting says what runs and which commands to try next.
 func (u *up) greeting(id string) string {
 	store := u.srv.Config().StoreDir
 	url := u.srv.URL()

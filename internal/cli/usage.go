@@ -12,8 +12,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// usageError turns what kong says of args into a failure with a hint. bad is the
-// value that it stopped at, if that is what it says.
+// usageError turns an error of kong about args into a failure with a hint. bad is the value
+// that kong stopped at, if it stopped at one.
 func usageError(err error, args []string, bad *badValue) error {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
@@ -45,8 +45,8 @@ func usageError(err error, args []string, bad *badValue) error {
 	return misused(err, "%s", more)
 }
 
-// misplaced returns the flag that err does not know because it stands before the
-// command, and the line as it should be.
+// misplaced returns the flag that err reports as unknown because it comes before the
+// command, and the corrected command line.
 func misplaced(err error, args []string) (flag, line string) {
 	p, ok := errors.AsType[*kong.ParseError](err)
 	if !ok || p.Context == nil || p.Context.Selected() != nil || len(args) == 0 || !strings.HasPrefix(args[0], "-") || !strings.HasPrefix(err.Error(), "unknown flag ") {
@@ -63,7 +63,7 @@ func misplaced(err error, args []string) (flag, line string) {
 	return "", ""
 }
 
-// shellLine writes a command as a shell takes it.
+// shellLine quotes args as a shell needs it.
 func shellLine(args []string) string {
 	out := make([]string, len(args))
 	for i, arg := range args {
@@ -76,11 +76,11 @@ func shellLine(args []string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
-// badValue is a value of a flag or argument that can not be taken.
+// badValue is a flag or an argument whose value cannot be used.
 type badValue struct {
 	of   *kong.Value
-	text string // what stands there
-	err  error  // what is wrong with it; nil = it is missing, and text, if any, looks like a flag
+	text string // the text on the command line
+	err  error  // why it cannot be used; nil: it is missing, and text, if any, looks like a flag
 }
 
 func (b *badValue) Error() string {
@@ -93,11 +93,11 @@ func (b *badValue) Error() string {
 	return "the value is missing"
 }
 
-// fromEnv finds the variable that kong took a value from.
+// fromEnv finds the environment variable that kong took a value from.
 var fromEnv = regexp.MustCompile(`\(from envar (\w+)=`)
 
-// explain makes an error for people. err is what kong made of b, more where more is
-// to be read.
+// explain returns an error for people. err is kong's error about b; more is the command
+// that prints more.
 func (b *badValue) explain(err error, more string) error {
 	if f, ok := errors.AsType[*failure](b.err); ok {
 		return f // it names the flag, and what to do
@@ -121,7 +121,7 @@ func (b *badValue) explain(err error, more string) error {
 	return misused(said, "a value follows it, as in %s; %s", like, more)
 }
 
-// example returns a value that v takes, or the word that stands for one in the help.
+// example returns a value that v accepts, or its placeholder in the help.
 func example(v *kong.Value) string {
 	switch {
 	case v.IsBool():
@@ -144,8 +144,8 @@ func example(v *kong.Value) string {
 	return strings.Trim(v.Flag.FormatPlaceHolder(), `,."`)
 }
 
-// wrong says what is wrong with text, or with what was read of it; err is what its
-// mapper says.
+// wrong says what is wrong with text, or with the value read from it. err is the error of
+// the mapper.
 func wrong(v *kong.Value, text string, read reflect.Value, err error) error {
 	not := ""
 	switch {
@@ -161,7 +161,7 @@ func wrong(v *kong.Value, text string, read reflect.Value, err error) error {
 	case v.IsMap():
 		not = "K=V"
 	case !numeric(v):
-		return err // of a size or share, which reads itself
+		return err // sizes and shares have their own errors
 	case elem(v).Kind() >= reflect.Uint:
 		not = "whole number of 0 or more"
 	default:
@@ -170,7 +170,7 @@ func wrong(v *kong.Value, text string, read reflect.Value, err error) error {
 	return fmt.Errorf("%.40q is no %s", text, not)
 }
 
-// outsider returns a word of read that is none of those v takes.
+// outsider returns a word of read that v does not accept.
 func outsider(v *kong.Value, read reflect.Value) (word string, ok bool) {
 	if v.Enum == "" {
 		return "", false
@@ -205,8 +205,8 @@ func elem(v *kong.Value) reflect.Type {
 	return t
 }
 
-// readValues is an option of kong that makes what it says of values fit for people,
-// and keeps in bad the one it stopped at.
+// readValues is an option of kong that rewords errors about values for people, and stores
+// in bad the value that it stopped at.
 func readValues(bad **badValue) kong.Option {
 	return kong.PostBuild(func(k *kong.Kong) error {
 		return kong.Visit(k.Model, func(node kong.Visitable, next kong.Next) error {
@@ -218,7 +218,7 @@ func readValues(bad **badValue) kong.Option {
 	})
 }
 
-// reader returns a mapper that reads the value v as inner does.
+// reader returns a mapper that reads the value v with inner.
 func reader(v *kong.Value, inner kong.Mapper, bad **badValue) kong.MapperFunc {
 	return func(ctx *kong.DecodeContext, target reflect.Value) error {
 		token := ctx.Scan.Peek()

@@ -10,11 +10,11 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// leaks is what the parser of the command line says of values in its own words.
+// leaks matches kong's own words about values.
 var leaks = regexp.MustCompile(`EOL|expected|expecting|envar|but got|must be one of|perhaps try|parse|%!`)
 
-// Whatever is wrong with the value of a flag, of any command: one line says of which
-// flag and what, and the hint how it is written.
+// Any bad value of any flag of any command gives one line with the flag and the problem, and a
+// hint with an example.
 func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 	var bad *badValue
 	c := newConsole(Streams{Out: new(strings.Builder), Err: new(strings.Builder)})
@@ -48,7 +48,7 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 	}
 }
 
-// picky reports whether f can not take any text.
+// picky reports whether f accepts only some texts.
 func picky(f *kong.Flag) bool {
 	return f.IsBool() && f.Name != "help" && f.Name != "version" || f.Enum != "" || f.IsMap() || numeric(f.Value) ||
 		f.Target.Type() == reflect.TypeFor[time.Duration]() || f.Target.Type() == reflect.TypeFor[byteSize]() || f.Target.Type() == reflect.TypeFor[brakeShare]()

@@ -10,7 +10,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// version is what a release build calls itself: -ldflags "-X …/internal/cli.version=v1.2.3".
+// version is the version of a release build: -ldflags "-X …/internal/cli.version=v1.2.3".
 var version string
 
 type versionCmd struct{ OutFlag }
@@ -19,7 +19,7 @@ type versionInfo struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"`
 	Time     string `json:"time,omitempty"` // of the commit
-	Modified bool   `json:"modified"`       // the tree held more than the commit
+	Modified bool   `json:"modified"`       // the working tree had uncommitted changes
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 	Wire     int    `json:"wire"`

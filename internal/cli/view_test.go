@@ -14,8 +14,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// oneOf adds a queen, which knows so many workers of the hive h and answers these verbs,
-// as one of all and by her id.
+// oneOf adds a queen that answers these verbs, as one of all and by its id. It knows a number
+// of workers of the hive h.
 func oneOf(t *testing.T, srv *embedded.Server, id string, workers int, verbs ...string) (leave func()) {
 	t.Helper()
 	nc := bustest.Conn(t, srv)
@@ -52,15 +52,15 @@ func runListed(t *testing.T, args ...string) (doc listed) {
 	return doc
 }
 
-// Three queens do not know the same, as two have just begun, and NATS gives a question to
-// any: the rows of a list, on all its pages, and the summary below are still of one.
+// Three queens know different fleets, because two have just started, and NATS sends a request
+// to any of them. The rows of a list, on all its pages, and the summary still come from one.
 func TestAViewIsOfOneQueen(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	known := map[string]int{"q1": 2*pageSize + 4, "q2": 1, "q3": 7}
 	for id, n := range known {
 		oneOf(t, srv, id, n, api.VerbHives, api.VerbHive, api.VerbWorkers, api.VerbSummary)
 	}
-	for range 10 { // by chance all would be of one queen once in 9
+	for range 10 { // the chance that all come from one queen is 1 in 9
 		doc := runListed(t, "ls", "--nats", srv.URL())
 		if n := known[doc.Status.Queen]; len(doc.Workers) != n || doc.Summary.Workers[hivebeat.Alive] != n || len(doc.Status.Unsure) != 0 {
 			t.Errorf("%d rows over %d workers, %q of %s", len(doc.Workers), doc.Summary.Workers[hivebeat.Alive], doc.Status.Unsure, doc.Status.Queen)
@@ -72,7 +72,7 @@ func TestAViewIsOfOneQueen(t *testing.T) {
 	}
 }
 
-// Where it can not be of one queen, as she went meanwhile, that is a reason to be unsure.
+// If a queen leaves in the middle of a view, the view is not sure.
 func TestAViewOfTwoQueensSaysSo(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	oneOf(t, srv, "q1", 4, api.VerbHives, api.VerbHive)
@@ -89,7 +89,7 @@ func TestAViewOfTwoQueensSaysSo(t *testing.T) {
 	}
 }
 
-// A view that goes on says that it is another queen's now.
+// A view that continues with another queen says so.
 func TestWatchSaysWhoseViewItIs(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	verbs := []string{api.VerbHives, api.VerbWorkers, api.VerbSummary}

@@ -30,9 +30,9 @@ events as they come, one a line: with -o json as the CloudEvents that were publi
 
 const (
 	redrawEvery = time.Second           // and promptly on an event
-	gatherFor   = 50 * time.Millisecond // events that come together are shown together
+	gatherFor   = 50 * time.Millisecond // events that arrive within this are drawn together
 	eventsKept  = 200                   // as many as the tallest terminal shows
-	eventsAhead = 1024                  // that wait to be shown; more are counted as dropped
+	eventsAhead = 1024                  // that may wait to be shown; more are counted as dropped
 )
 
 // Run watches until a signal comes.
@@ -79,14 +79,14 @@ type watch struct {
 	paint   show.Paint
 	events  string // their subject
 	sub     *nats.Subscription
-	deaf    chan error // gets why there will be no events
+	deaf    chan error // receives the error that ends the events
 
 	mu     sync.Mutex
-	denied string // what NATS said of our permissions last
+	denied string // the last permission error
 }
 
 func (w *watch) refused(err error) {
-	// Whether a queen is about to answer is nice to know, and may be refused.
+	// The $SRV subjects only show whether a queen is starting, so they may be denied.
 	if errors.Is(err, nats.ErrPermissionViolation) && !strings.Contains(err.Error(), `"$SRV.`) {
 		w.mu.Lock()
 		w.denied = err.Error()
@@ -94,13 +94,13 @@ func (w *watch) refused(err error) {
 		if strings.Contains(err.Error(), fmt.Sprintf("Subscription to %q", w.events)) {
 			select {
 			case w.deaf <- denied(err, doctor.Viewer):
-			default: // it was told
+			default: // one error is enough
 			}
 		}
 	}
 }
 
-// lines prints events as they come.
+// lines prints events as they arrive.
 func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func([]byte) ([]byte, error)) error {
 	told := 0
 	for {
@@ -129,13 +129,14 @@ func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func(
 	}
 }
 
-// notStored reports whether b is a copy of an event that comes again when it is stored.
+// notStored reports whether b is the live copy of an event, which is published again when
+// it is stored.
 func notStored(b []byte) bool {
 	var e hivebeat.Event
 	return json.Unmarshal(b, &e) == nil && e.IsLive()
 }
 
-// printJSON gives the event as it was published, on one line.
+// printJSON returns the event as it was published, on one line.
 func printJSON(b []byte) ([]byte, error) {
 	var out bytes.Buffer
 	err := json.Compact(&out, b)
@@ -150,14 +151,14 @@ func (w *watch) printText(b []byte) ([]byte, error) {
 	return []byte(show.Event(&e, time.Local, w.paint)), nil
 }
 
-// news is what a round of questions brought.
+// news is the result of one round of requests.
 type news struct {
 	fleet *show.Fleet
 	err   error
 }
 
-// redraw shows the fleet in place until ctx ends. Questions are asked beside it,
-// so that a queen that does not answer stops no clock.
+// redraw shows the fleet in place until ctx ends. Requests run in the background, so that a
+// queen that does not answer does not stop the clock.
 func (w *watch) redraw(ctx context.Context, messages <-chan *nats.Msg) error {
 	c := w.console
 	c.takeTerminal(func() { fmt.Fprint(c.out, show.CloseScreen) })
@@ -199,7 +200,7 @@ func (w *watch) redraw(ctx context.Context, messages <-chan *nats.Msg) error {
 		if ask {
 			select {
 			case asks <- height:
-			default: // a question is out already
+			default: // a round is running already
 			}
 		}
 		s.dropped, _ = w.sub.Dropped()
@@ -216,7 +217,7 @@ func (w *watch) lastDenied() string {
 	return w.denied
 }
 
-// keepAsking asks for as many rows as it is told, whenever it is told.
+// keepAsking runs a round of requests for each number of rows that it receives from asks.
 func (w *watch) keepAsking(ctx context.Context, asks <-chan int, answers chan<- news) {
 	for {
 		var rows int
@@ -261,12 +262,12 @@ func (w *watch) fleet(ctx context.Context, rows int) (*show.Fleet, error) {
 	return &f, nil
 }
 
-// screen is what is known at a moment.
+// screen is the state that a frame is drawn from.
 type screen struct {
 	where    string
 	paint    show.Paint
 	began    time.Time
-	answered time.Time // when fleet came
+	answered time.Time // when fleet arrived
 	fleet    *show.Fleet
 	trouble  string
 	denied   string
@@ -274,7 +275,7 @@ type screen struct {
 	dropped  int
 }
 
-// stale is how old an answer may be before the next one is missed.
+// stale is how old an answer may be before the next one is overdue.
 const stale = redrawEvery + 2*time.Second
 
 func (s *screen) answer(n news, now time.Time) {
@@ -285,7 +286,7 @@ func (s *screen) answer(n news, now time.Time) {
 	s.fleet, s.answered, s.trouble = n.fleet, now, ""
 }
 
-// event keeps an event, and reports false for one that is known or none at all.
+// event stores an event. It reports false for one that is known, or not an event at all.
 func (s *screen) event(b []byte) bool {
 	var e hivebeat.Event
 	if json.Unmarshal(b, &e) != nil || e.IsLive() {

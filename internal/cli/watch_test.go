@@ -17,7 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 )
 
-// tty is a terminal's memory of what was written to it.
+// tty records everything that is written to a terminal.
 type tty struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -35,7 +35,7 @@ func (t *tty) all() string {
 	return t.buf.String()
 }
 
-// screen is what was drawn last.
+// screen returns the last frame.
 func (t *tty) screen() string {
 	s := t.all()
 	if i := strings.LastIndex(s, "\x1b[H"); i >= 0 {
@@ -44,7 +44,7 @@ func (t *tty) screen() string {
 	return s
 }
 
-// startWatch runs watch on a terminal of its own until the returned stop.
+// startWatch runs watch on a new terminal until stop is called.
 func startWatch(t *testing.T, url string) (*tty, func() error) {
 	t.Helper()
 	term := new(tty)
@@ -92,7 +92,7 @@ func TestWatchRedraws(t *testing.T) {
 		}
 	}
 	event("1", hivebeat.EventData{Hive: "h", Worker: "w000001", Kind: hivebeat.KindLost, Cause: hivebeat.CauseMissed})
-	event("1", hivebeat.EventData{Hive: "h", Worker: "w000001", Kind: hivebeat.KindLost, Cause: hivebeat.CauseMissed}) // of another queen
+	event("1", hivebeat.EventData{Hive: "h", Worker: "w000001", Kind: hivebeat.KindLost, Cause: hivebeat.CauseMissed}) // from another queen
 	if err := nc.Publish(s.Event("h", "", hivebeat.KindLost), []byte("garbage")); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestWatchRedraws(t *testing.T) {
 		t.Errorf("the event is shown %d times:\n%s", n, term.screen())
 	}
 
-	// A queen that does not answer: it says so, and nothing looks like news.
+	// The queen does not answer: watch says so, and nothing looks current.
 	q.hush(true)
 	awaitScreen(t, term, `NO ANSWER for \d+s: no queen answers`)
 	if s := term.screen(); !strings.Contains(s, "alive?") || regexp.MustCompile(`alive +ready`).MatchString(s) {
@@ -114,7 +114,7 @@ func TestWatchRedraws(t *testing.T) {
 		t.Errorf("it still says so:\n%s", term.screen())
 	}
 
-	// The terminal is as it was.
+	// The terminal is restored.
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
@@ -123,7 +123,7 @@ func TestWatchRedraws(t *testing.T) {
 	}
 }
 
-// watch outlives NATS, and says that it is away.
+// watch survives the end of NATS, and reports it.
 func TestWatchWithoutNATS(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	term, stop := startWatch(t, srv.URL())
@@ -136,7 +136,7 @@ func TestWatchWithoutNATS(t *testing.T) {
 	}
 }
 
-// Events that a subscriber may not read are a reason to say so.
+// A user who may not read events gets an error.
 func TestWatchWithoutPermission(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream(), bustest.User("app", []string{">"}, []string{"_INBOX.>"}))
 	url := strings.Replace(srv.URL(), "://", "://app:app@", 1)
@@ -153,7 +153,7 @@ func TestWatchWithoutPermission(t *testing.T) {
 	}
 }
 
-// That one may not ask whether a queen starts is no trouble of the view's.
+// A user who may not ask whether a queen is starting gets no error.
 func TestWatchMayNotAskWhetherAQueenStarts(t *testing.T) {
 	w := &watch{events: "queen.events.>", deaf: make(chan error, 1)}
 	w.refused(fmt.Errorf(`%w for Publish to "$SRV.PING.queen"`, nats.ErrPermissionViolation))

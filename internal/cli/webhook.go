@@ -13,14 +13,14 @@ import (
 	"github.com/beatfabric/hivebeat/queen/webhook"
 )
 
-// WebhookFlags say who is told events by HTTP.
+// WebhookFlags configure webhooks, which receive events by HTTP.
 type WebhookFlags struct {
 	Webhook           []string `sep:"none" placeholder:"URL" help:"Post every event to this URL, as CloudEvents JSON. May be repeated; in the environment, separate URLs by spaces." group:"Webhooks"`
 	WebhookSecretFile string   `placeholder:"FILE" help:"File with the secret that signs them, whsec_…, as Standard Webhooks has it; two lines while one is changed." group:"Webhooks"`
 	WebhookKinds      []string `placeholder:"KIND" help:"Only events of these kinds, such as lost,left,recovered." group:"Webhooks"`
 }
 
-// Validate checks what needs nobody.
+// Validate checks what can be checked without a connection.
 func (f *WebhookFlags) Validate() error {
 	if len(f.Webhook) == 0 && (f.WebhookSecretFile != "" || len(f.WebhookKinds) > 0) {
 		return misused(errors.New("--webhook-secret-file and --webhook-kinds: there is nobody to tell"), "add --webhook URL")
@@ -51,8 +51,8 @@ func explainWebhook(err error) error {
 	return misused(fmt.Errorf("--webhook: %w", withoutField(err)), "use http://HOST/PATH or https://HOST/PATH, each once")
 }
 
-// withoutField leaves out the field of the library's Config, whose place the flag
-// takes.
+// withoutField removes the name of the field of the library's Config from an error, since
+// the flag takes its place.
 func withoutField(err error) error {
 	if _, what, ok := strings.Cut(err.Error(), "webhook: Config."); ok {
 		_, what, _ = strings.Cut(what, ": ")
@@ -80,7 +80,7 @@ func (f *WebhookFlags) config() (cfg webhook.Config, err error) {
 	return cfg, nil
 }
 
-// webhooks returns what tells events that run beside a queen, or nil.
+// webhooks returns the webhooks that run beside a queen, or nil.
 func (f *WebhookFlags) webhooks(nc *nats.Conn, prefix string, noJetStream bool, log *slog.Logger) (*webhook.Webhooks, error) {
 	if len(f.Webhook) == 0 {
 		return nil, nil
@@ -97,7 +97,7 @@ func (f *WebhookFlags) webhooks(nc *nats.Conn, prefix string, noJetStream bool, 
 	return w, nil
 }
 
-// besideQueen is beside for what may be nil in its own type.
+// besideQueen is beside for a *webhook.Webhooks that may be nil.
 func besideQueen(q role, w *webhook.Webhooks, log *slog.Logger) role {
 	if w == nil {
 		return q

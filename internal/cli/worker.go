@@ -53,9 +53,9 @@ func (cmd *workerCmd) Validate() error {
 	)
 }
 
-// checkFirstState takes the words a worker may begin with; none means ready. The
-// wire takes others too, but who says one is never picked: typed here it is a typo,
-// and whoever means one has package worker.
+// checkFirstState accepts the states that a worker may start with; empty means ready. The
+// protocol allows other words too, but a worker that reports one is never picked. Here it is
+// a typo; a program that needs such a word uses package worker.
 func checkFirstState(s hivebeat.State) error {
 	switch {
 	case s.Goodbye():

@@ -1,11 +1,11 @@
-// Package core holds what the cores of hive and queen share: how an observer knows
-// that it hears, what closed connections mean to it, and the lines that a core wants
-// logged.
+// Package core holds what the cores of hive and queen share: how an observer knows that
+// messages reach it, what closed connections mean to it, and the lines that a core
+// wants logged.
 //
 // The core of a role (internal/hivecore, internal/queencore) is the state machine of
-// its loop. It has no NATS, no clock, no goroutine and no lock. Inputs go in with the
-// time at which they came, each by a method of its own. Ready returns what is to be
-// done because of them, and the shell hands the results of that back as further
+// its loop. It has no NATS, no clock, no goroutine and no lock. Each kind of input has
+// its own method, which takes the time when the input arrived. Ready returns the work
+// that follows from the inputs, and the shell passes the results back as further
 // inputs. The shell of a role (package hive or queen) and the simulation
 // (internal/sim) drive the same core. The model is the RawNode of etcd's raft.
 package core
@@ -16,19 +16,19 @@ import (
 )
 
 const (
-	// TokenWithin bounds the wait of a shell for one token (Signals.Token). A token
-	// that does not return within it is not handed back; the core asks for another.
+	// TokenWithin bounds a shell's wait for one token (Signals.Token). The shell does
+	// not hand back a token that takes longer; the core asks for another.
 	TokenWithin = 10 * time.Second
-	// SettleWithin bounds the wait of a shell for what Signals.Settle asks for. When
-	// it is over the shell calls Settled all the same: the windows are long enough.
+	// SettleWithin bounds a shell's wait for the outcome of Signals.Settle. When it is
+	// over, the shell calls Settled all the same: the windows are long enough.
 	SettleWithin = 250 * time.Millisecond
 	// Batch is how many waiting messages a shell handles per wake-up. A wide select
 	// costs more than a beat.
 	Batch = 64
-	// PendingBeats is how many beats may wait for an observer. NATS drops and counts what
-	// comes on top.
+	// PendingBeats is how many beats may wait for an observer. NATS drops and counts
+	// any beyond.
 	PendingBeats = 4096
-	// LogAgain is how often a line of one kind is logged, at most.
+	// LogAgain is the minimum time between two log lines of one kind.
 	LogAgain = time.Minute
 )
 
@@ -47,8 +47,8 @@ func (l *Logs) Add(level slog.Level, text string, attrs ...slog.Attr) {
 	*l = append(*l, Log{level, text, attrs})
 }
 
-// Limiter lets one line of a kind through every LogAgain, and counts the others. The
-// zero value is ready.
+// Limiter lets one log line of a kind through per LogAgain, and counts the others. The
+// zero value is ready to use.
 type Limiter struct {
 	of map[string]*limited
 }
@@ -58,8 +58,8 @@ type limited struct {
 	n    uint64
 }
 
-// Allow counts one of a kind. It returns how many there were since the last line,
-// this one included, or 0 if it is too soon for another.
+// Allow counts one line of a kind. It returns how many there were since the last one
+// let through, including this one, or 0 if it is too soon for another.
 func (l *Limiter) Allow(kind string, now time.Time) uint64 {
 	x := l.of[kind]
 	if x == nil {

@@ -7,70 +7,72 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Judge is who judges by silence and by closed connections: the registry of a hive,
-// the view of a queen.
+// Judge judges by silence and by closed connections: the registry of a hive, the view
+// of a queen.
 type Judge interface {
-	// Doubt says that whatever is received until the next credit may have waited
+	// Doubt reports that whatever is received until the next credit may have waited
 	// since that time.
 	Doubt(since time.Time)
-	// Disconnect is told of a connection that closed, whoever's it was.
+	// Disconnect reports a closed connection, whether or not it belonged to a known
+	// sender.
 	Disconnect(now time.Time, d liveness.Disconnect) liveness.Noted
-	// SettleDisconnects says that what was sent before upTo has been received. It
-	// reports whether there is a later window that waits for the same.
+	// SettleDisconnects reports that everything sent before upTo has been received. It
+	// returns whether a later window waits for the same.
 	SettleDisconnects(upTo time.Time) (more bool)
-	// VouchDisconnects says that a token that was sent at upTo returned by that path.
+	// VouchDisconnects reports that a token sent at upTo returned by that path.
 	VouchDisconnects(upTo time.Time, by liveness.Path)
-	// ForgetDisconnects closes all windows: nobody hears of closed connections now.
+	// ForgetDisconnects closes all windows: closed connections are not reported now.
 	ForgetDisconnects()
 }
 
-// Signals are what a Hearing asks of the shell.
+// Signals are the requests of a Hearing to the shell.
 type Signals struct {
-	// Token, if not 0, is to be sent now, in such a way that it returns after
-	// everything that NATS had for this observer before: TokenBack. A PING does that.
+	// Token, if not 0, must be sent now, in such a way that it returns (TokenBack)
+	// after everything that NATS had for this observer before. A PING does that.
 	Token uint64
-	// Settle asks for a call of Settled once everything that NATS had for this
-	// observer until now has been received, or after SettleWithin.
+	// Settle asks for a call of Settled once everything that NATS has for this observer
+	// now has been received, or after SettleWithin.
 	Settle bool
 }
 
-// Connection is what a connection says of itself.
+// Connection is the state of a connection.
 type Connection struct {
 	Up     bool
 	Closed bool // for good
-	// Flapped says that the connection was gone since it was last asked, though it
-	// may be Up again.
+	// Flapped reports that the connection was down at some time since the last
+	// Connection, though it may be Up again.
 	Flapped bool
 	// Unnoticed is how long the connection may have been dead before its client
-	// notices: so many pings without an answer.
+	// notices: the time of the pings that may stay unanswered.
 	Unnoticed time.Duration
 }
 
-// Turn is what a Connection meant to a Hearing.
+// Turn is what a Connection changed for a Hearing.
 type Turn struct {
-	Cut   bool // the observer has just learnt that it is cut off
+	Cut   bool // the observer has just learned that it is cut off
 	First bool // it is connected for the first time
 	Back  bool // it is connected again
 }
 
-// Hearing is how an observer knows what it hears: the state of its connection, the
-// messages that were dropped, the token by which it doubts itself
-// (liveness.Observer), and what the system account says of closed connections. Both
-// cores have one in front of their judgement, and tell the Judge what follows.
+// Hearing determines whether messages reach an observer. It follows the state of the
+// connection, the dropped messages, the token with which the observer tests itself
+// (liveness.Observer), and what the system account reports of closed connections. Each
+// core has one in front of its judgement. A Hearing reports the consequences to the
+// Judge.
 type Hearing struct {
 	judge        Judge
 	self, judged string
 
 	sight   liveness.Observer
 	counted time.Time // when Drops was called last
-	up      time.Time // since when there is a connection; the last one if it is gone
-	since   time.Time // since when there is none; zero while there is one
-	roll    bool      // the roll is to be called when the doubt is over
-	lost    uint64    // dropped messages that no line in the log counts
+	up      time.Time // since when the observer is connected, or was last connected if it no longer is
+	since   time.Time // since when the observer is not connected; zero while it is
+	roll    bool      // the roll must be called when the doubt is over
+	lost    uint64    // dropped messages that no log line has counted yet
 	dropped uint64
 
 	settling bool
-	unproved bool // a token is due by which to settle, with the next Drops: the last one did not return
+	unproved bool // the last token for Settle did not return: the next Drops asks again
 	settleAt time.Time
 	ignored  liveness.Ignored
 
@@ -79,13 +81,13 @@ type Hearing struct {
 	out     Signals
 }
 
-// NewHearing returns a Hearing that was never connected. self and judged name the
-// roles for the log, for instance "hive" and "worker". Lines for the log go to logs.
+// NewHearing returns a Hearing that was never connected. self and judged name the roles
+// in log lines, for instance "hive" and "worker". Log lines are added to logs.
 func NewHearing(self, judged string, judge Judge, logs *Logs) *Hearing {
 	return &Hearing{self: self, judged: judged, judge: judge, logs: logs}
 }
 
-// TakeSignals returns what the shell is asked for, once.
+// TakeSignals returns the requests to the shell since the last call.
 func (h *Hearing) TakeSignals() Signals {
 	s := h.out
 	h.out = Signals{}
@@ -95,45 +97,44 @@ func (h *Hearing) TakeSignals() Signals {
 // Trusts reports whether silence is evidence now.
 func (h *Hearing) Trusts() bool { return h.sight.Trusts() }
 
-// Connected reports whether NATS is there, as far as is known.
+// Connected reports whether the observer knows itself connected to NATS.
 func (h *Hearing) Connected() bool { return h.sight.Connected() }
 
-// Hears reports whether something proved of late that the observer hears. Where not,
-// a token is due, and nobody is to be judged by silence until it is back.
+// Hears reports whether something proved recently that messages reach the observer. If
+// not, a token is due, and nothing may be judged by silence until it is back.
 func (h *Hearing) Hears(now time.Time) bool { return h.sight.Hears(now) }
 
-// Prove notes that a message came in.
+// Prove records that a message arrived.
 func (h *Hearing) Prove(now time.Time) { h.sight.Prove(now) }
 
-// Doubts returns since when the observer doubts itself, and whether it does.
+// Doubts returns since when the observer is in doubt, and whether it is.
 func (h *Hearing) Doubts() (since time.Time, ok bool) { return h.sight.Doubts() }
 
-// Paused returns for how long the observer was stopped or starved, in all.
+// Paused returns how long the observer was stopped or starved, in total.
 func (h *Hearing) Paused() time.Duration { return h.sight.Paused() }
 
-// Blind returns how much time was credited to all deadlines, in all.
+// Blind returns the total time credited to all deadlines.
 func (h *Hearing) Blind() time.Duration { return h.sight.Blind() }
 
-// UpSince returns since when there is a connection, or was.
+// UpSince returns since when the observer is connected, or was last connected.
 func (h *Hearing) UpSince() time.Time { return h.up }
 
-// CutSince returns since when there is no connection, and whether there is none. One
-// that was never there is gone since the first look.
+// CutSince returns since when the observer is not connected, and whether that is so.
+// Before the first connection, that is since the first Connection.
 func (h *Hearing) CutSince() (since time.Time, cut bool) { return h.since, !h.since.IsZero() }
 
-// Ignored returns how many closed connections were taken for their server's.
+// Ignored returns how many closed connections were attributed to their server.
 func (h *Hearing) Ignored() uint64 { return h.ignored.Total() }
 
-// Dropped returns how many messages were dropped so far, as of the last Drops.
+// Dropped returns how many messages were dropped in total, as of the last Drops.
 func (h *Hearing) Dropped() uint64 { return h.dropped }
 
-// NextLook returns when Look and Drops are to be called at the latest. Messages call
-// Look all the time, so it is counted from the last Drops: what is dropped comes when
-// there are many.
+// NextLook returns the latest time for the next Look and Drops. It counts from the last
+// Drops: every message calls Look, and drops happen when there are many messages.
 func (h *Hearing) NextLook() time.Time { return h.counted.Add(liveness.LookEvery) }
 
-// Look comes first in every turn: it returns for how long the observer did not run,
-// where that is so long that what it receives now may be as old.
+// Look must be called first in every turn. If the observer did not run for longer than
+// liveness.MaxPause, Look returns for how long: messages received now may be as old.
 func (h *Hearing) Look(now time.Time) (paused time.Duration) {
 	if paused = h.sight.Look(now); paused == 0 {
 		return 0
@@ -145,14 +146,14 @@ func (h *Hearing) Look(now time.Time) (paused time.Duration) {
 	return paused
 }
 
-// doubt tells the judge since when what it is fed may have waited.
+// doubt reports to the judge since when its input may have waited.
 func (h *Hearing) doubt() {
 	if since, ok := h.sight.Doubts(); ok {
 		h.judge.Doubt(since)
 	}
 }
 
-// Drops is told how many messages were dropped so far because they came faster than
+// Drops takes the total number of messages dropped so far because they came faster than
 // they were handled.
 func (h *Hearing) Drops(now time.Time, total uint64) {
 	h.counted, h.dropped = now, total
@@ -172,7 +173,7 @@ func (h *Hearing) Drops(now time.Time, total uint64) {
 	h.doubt()
 }
 
-// Connection follows the connection.
+// Connection handles the state of the connection.
 func (h *Hearing) Connection(now time.Time, c Connection) (t Turn) {
 	switch {
 	case c.Up && !(c.Flapped && h.sight.Connected()):
@@ -206,7 +207,7 @@ func (h *Hearing) Connection(now time.Time, c Connection) (t Turn) {
 	return t
 }
 
-// Ask ends every turn: it asks for the token that is due, if there is one.
+// Ask must be called last in every turn. It requests the token that is due, if any.
 func (h *Hearing) Ask(now time.Time) {
 	_, doubted := h.sight.Doubts()
 	token, ok := h.sight.Token(now)
@@ -222,10 +223,10 @@ func (h *Hearing) Ask(now time.Time) {
 	h.out.Token = token
 }
 
-// TokenBack ends the doubt if the token proves that everything before it was
-// received. Then ok is set, blind is the time to credit all deadlines with, and roll
-// says whether the roll is to be called: not for what was dropped, as the answers
-// would come on top.
+// TokenBack ends the doubt if the token proves that everything before it was received.
+// Then ok is true, blind is the time to credit to all deadlines, and roll says whether
+// to call the roll. After dropped messages it does not: the answers would only add to
+// the load.
 func (h *Hearing) TokenBack(now time.Time, token uint64) (blind time.Duration, roll, ok bool) {
 	if blind, ok = h.sight.Back(now, token); !ok {
 		return 0, false, false
@@ -236,9 +237,9 @@ func (h *Hearing) TokenBack(now time.Time, token uint64) (blind time.Duration, r
 	return blind, roll, true
 }
 
-// Closed is told of a client's connection that closed, whoever's it was. Everything
-// that was received before has to be handled first. It reports whether a window
-// opened.
+// Closed handles a client's connection that closed, whether or not it belonged to a
+// known sender. The caller must first handle everything that was received before. It
+// reports whether a window opened.
 func (h *Hearing) Closed(now time.Time, d liveness.Disconnect) (opened bool) {
 	if !h.sight.Connected() {
 		return false
@@ -250,7 +251,7 @@ func (h *Hearing) Closed(now time.Time, d liveness.Disconnect) (opened bool) {
 				slog.Uint64("ignored", tell), slog.String("server", d.Server), slog.String("name", d.Name), slog.String("reason", d.Reason))
 		}
 	}
-	if noted.Held { // a token that is sent now proves that the server lives
+	if noted.Held { // a token sent now proves that the server lives
 		h.settle(now)
 	}
 	if !noted.Opened {
@@ -262,19 +263,19 @@ func (h *Hearing) Closed(now time.Time, d liveness.Disconnect) (opened bool) {
 	return true
 }
 
-// settle finds out when everything that was sent until now has been received: what a
-// client said before its connection closed may still be on its way.
+// settle requests to learn when everything sent until now has been received: what a
+// client sent before its connection closed may still be on its way.
 func (h *Hearing) settle(now time.Time) {
 	if h.settling {
-		return // and then again
+		return // Settled starts the next one
 	}
 	h.settling, h.settleAt = true, now
 	h.out.Settle = true
 }
 
-// Settled says that everything that NATS had for this observer when Signals.Settle
-// was returned has been handled, and by which path the token returned that tells so;
-// none where it did not return in time.
+// Settled reports that everything that NATS had for this observer when Signals.Settle
+// was returned has been handled. by is the path of the token that proves it; it is zero
+// if the token did not return in time.
 func (h *Hearing) Settled(now time.Time, by liveness.Path) {
 	if !h.settling {
 		return
@@ -291,8 +292,8 @@ func (h *Hearing) Settled(now time.Time, by liveness.Path) {
 	}
 }
 
-// System follows the connection to the system account. Whoever was cut off together
-// with it is not lost for that: perhaps the server is gone.
+// System handles the state of the connection to the system account. A sender that was
+// cut off together with it is not lost by that: the server may be gone.
 func (h *Hearing) System(up bool) {
 	if up {
 		h.logs.Add(slog.LevelDebug, "listens again for connections that close")

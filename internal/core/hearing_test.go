@@ -18,11 +18,11 @@ const (
 	unnoticed = 30 * second
 )
 
-// judge is told what a Hearing finds.
+// judge records the reports of a Hearing.
 type judge struct {
 	doubts  []time.Time
 	closed  int
-	noted   liveness.Noted // what a closed connection amounts to
+	noted   liveness.Noted // the result of Disconnect
 	settled []time.Time
 	more    bool
 	forgot  int
@@ -42,7 +42,7 @@ func (j *judge) SettleDisconnects(upTo time.Time) bool {
 func (j *judge) VouchDisconnects(time.Time, liveness.Path) {}
 func (j *judge) ForgetDisconnects()                        { j.forgot++ }
 
-// ear is a Hearing of a test.
+// ear is a Hearing under test.
 type ear struct {
 	*core.Hearing
 	t    *testing.T
@@ -57,7 +57,7 @@ func newEar(t *testing.T) *ear {
 	return e
 }
 
-// up is one that is connected.
+// up returns a connected ear.
 func up(t *testing.T) *ear {
 	e := newEar(t)
 	e.Look(e.now)
@@ -69,7 +69,7 @@ func up(t *testing.T) *ear {
 	return e
 }
 
-// after lets time pass, in which the observer looks as often as it has to.
+// after lets time pass, with looks as often as required.
 func (e *ear) after(d time.Duration) {
 	for end := e.now.Add(d); e.now.Before(end); {
 		e.now = e.now.Add(min(end.Sub(e.now), liveness.LookEvery))
@@ -83,7 +83,7 @@ func (e *ear) connection(up bool) core.Turn {
 	return e.Connection(e.now, core.Connection{Up: up, Unnoticed: unnoticed})
 }
 
-// token is the one that is asked for now, or 0.
+// token returns the token that is requested now, or 0.
 func (e *ear) token() uint64 {
 	e.Ask(e.now)
 	return e.TakeSignals().Token
@@ -135,7 +135,7 @@ func TestHearingOfACut(t *testing.T) {
 	if turn := e.connection(false); turn != (core.Turn{}) {
 		t.Errorf("told again: %+v", turn)
 	}
-	// It may have been dead since the last message.
+	// The connection may have been dead since the last message.
 	if len(e.j.doubts) != 1 || !e.j.doubts[0].Equal(heard) || e.j.forgot != 1 {
 		t.Errorf("the judge is told of doubt since %v, and forgets %d times", e.j.doubts, e.j.forgot)
 	}
@@ -220,7 +220,7 @@ func TestHearingOfDrops(t *testing.T) {
 	}
 	e.said("messages came faster")
 	token := e.token()
-	e.Drops(e.now, 4) // before it is back: it proves nothing
+	e.Drops(e.now, 4) // before the token is back, so the token proves nothing
 	if _, _, ok := e.TokenBack(e.now, token); ok || e.Trusts() {
 		t.Error("a drop is healed by a token that was sent before")
 	}
@@ -235,8 +235,8 @@ func TestHearingOfDrops(t *testing.T) {
 	}
 }
 
-// Look comes with every message: what is dropped because they are many is counted all
-// the same.
+// Every message calls Look, and drops happen when there are many messages: they are
+// counted in time all the same.
 func TestDropsAreCountedInTime(t *testing.T) {
 	e := up(t)
 	for range 10 {
@@ -248,7 +248,7 @@ func TestDropsAreCountedInTime(t *testing.T) {
 	}
 }
 
-// Silence is evidence where the observer knows that it hears.
+// Silence is evidence if the observer knows that messages reach it.
 func TestHearingOfNothing(t *testing.T) {
 	e := up(t)
 	e.after(second / 2)
@@ -331,7 +331,7 @@ func TestHearingOfClosedConnections(t *testing.T) {
 	}
 }
 
-// A person is told where the connections of a server go on to close.
+// A warning is logged if the connections of a server keep closing.
 func TestHearingOfAServersConnections(t *testing.T) {
 	e := up(t)
 	e.j.noted = liveness.Noted{Ignored: true}

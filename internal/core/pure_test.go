@@ -12,10 +12,11 @@ import (
 	"testing"
 )
 
-// clock is what package time offers beside values.
+// clock lists the functions of package time that use the clock.
 var clock = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick"}
 
-// TestCoresArePure: a core has no NATS, no clock, no goroutine, no channel and no lock.
+// TestCoresArePure checks that a core has no NATS, no clock, no goroutine, no channel
+// and no lock.
 func TestCoresArePure(t *testing.T) {
 	for _, dir := range []string{"../core", "../hivecore", "../queencore", "../detector", "../fleet", "../liveness"} {
 		if _, err := os.Stat(dir); os.IsNotExist(err) && dir == "../queencore" {
@@ -39,7 +40,7 @@ func TestCoresArePure(t *testing.T) {
 	}
 }
 
-// impure returns what a core must not have.
+// impure returns the constructs in a file that a core must not have.
 func impure(t *testing.T, name string, src []byte) (found []string) {
 	t.Helper()
 	set := token.NewFileSet()

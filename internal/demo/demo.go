@@ -16,9 +16,9 @@ import (
 	"github.com/beatfabric/hivebeat/hive"
 )
 
-// Config says how the fleet lives.
+// Config configures the simulated fleet.
 type Config struct {
-	// Connect makes one connection: each hive and each life of a worker has its own.
+	// Connect opens a connection. Each hive and each incarnation of a worker has its own.
 	Connect func(name string) (*nats.Conn, error)
 	// System is the hives' connection to the system account, as in hive.Config. It
 	// may be nil.
@@ -26,24 +26,23 @@ type Config struct {
 	Prefix string
 	// Avoid is a hive id that is taken: the fleet does not use it.
 	Avoid string
-	// Every is the workers' promise, short so that a death shows in seconds also
-	// without System: late after 1.5 times this, lost after 3. Default 2 s.
+	// Every is the promise of the workers. It is short so that a death shows within seconds
+	// even without System: late after 1.5 times Every, lost after 3. Default 2 s.
 	Every time.Duration
-	// HiveEvery is the hives' promise. Default 5 s.
+	// HiveEvery is the promise of the hives. Default 5 s.
 	HiveEvery time.Duration
-	// Pace is how long nothing happens between two scenes, on average. Default 8 s.
+	// Pace is the average time between two scenes. Default 8 s.
 	Pace time.Duration
-	// Seed makes the fleet's life another one. What happens follows from it; when,
-	// does not wholly.
+	// Seed determines what happens, but only partly when it happens.
 	Seed   uint64
 	Logger *slog.Logger
 }
 
-// second is how fast the simulated life goes.
+// second is a second of the simulated life.
 const second = time.Second
 
-// Run lets the fleet live until ctx ends, and then leaves in order, for at most a
-// few seconds. It returns at once if a hive or worker can not begin.
+// Run runs the fleet until ctx ends. The workers and hives then leave in order, which takes
+// a few seconds at most. Run returns an error at once if a hive or worker cannot start.
 func Run(ctx context.Context, cfg Config) error {
 	cfg.Every = cmp.Or(cfg.Every, 2*time.Second)
 	cfg.HiveEvery = cmp.Or(cfg.HiveEvery, 5*time.Second)
@@ -55,7 +54,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer cancel(nil)
 	r := rand.New(rand.NewPCG(cfg.Seed, 1))
 
-	// Workers leave first, so that their hives can tell.
+	// Workers leave first, so that their hives can report it.
 	living, endLives := context.WithCancel(ctx)
 	hiving, endHives := context.WithCancel(context.WithoutCancel(ctx))
 	var hives, lives sync.WaitGroup
@@ -88,10 +87,10 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// errBegin: a part of the fleet could not begin or go on.
+// errBegin is the start of the error of a hive or worker that could not start or continue.
 var errBegin = errors.New("demo")
 
-// direct gives the workers their cues until ctx ends.
+// direct sends cues to the workers until ctx ends.
 func direct(ctx context.Context, p *plot, all []*life) {
 	for {
 		c := p.next()
@@ -100,12 +99,12 @@ func direct(ctx context.Context, p *plot, all []*life) {
 		}
 		select {
 		case all[c.who].cues <- c.scene:
-		default: // it is in the middle of another one
+		default: // it is in the middle of another scene
 		}
 	}
 }
 
-// sleep waits for d, and reports false when ctx ended.
+// sleep waits for d. It reports false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -42,7 +42,7 @@ func TestFleetIsPlausible(t *testing.T) {
 	}
 }
 
-// Whatever the workers do, no GPU holds more than it has, and what they do adds up.
+// At any time no GPU holds more than its memory, and the loads add up.
 func TestLoadsStayWithinTheirMachine(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	now := time.Now()
@@ -163,7 +163,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// see notes who is in a snapshot.
+// see records the hives and workers in a snapshot.
 func see(t *testing.T, b []byte, seen map[string]bool) {
 	t.Helper()
 	var s hivebeat.Snapshot

@@ -1,6 +1,6 @@
-// Package demo is a small simulated fleet that changes: machines with GPUs that
-// are not there, and workers that serve, restart, leave, crash and load models.
-// Its workers and hives are real ones and beat over a real NATS.
+// Package demo is a small simulated fleet that changes. Its machines and GPUs are
+// simulated; its workers serve, restart, leave, crash and load models. The workers and
+// hives are real ones and beat over a real NATS.
 package demo
 
 const gib = 1 << 30
@@ -18,14 +18,14 @@ type machine struct {
 type card struct {
 	name    string
 	memory  uint64 // bytes
-	foreign uint64 // bytes held by processes that are no workers
+	foreign uint64 // bytes held by processes that are not workers
 	watts   uint64 // at full load
 }
 
 // served is a worker and the model it serves.
 type served struct {
 	id, model string
-	gpus      []int // of its machine
+	gpus      []int // indexes of GPUs of its machine
 	vram      uint64
 	slots     uint64
 	port      int
@@ -70,7 +70,7 @@ func fleet() []machine {
 	}
 }
 
-// Size says how many machines and workers there are.
+// Size returns the number of machines and workers.
 func Size() (hives, workers int) {
 	for _, m := range fleet() {
 		hives++

@@ -11,17 +11,16 @@ import (
 	"github.com/beatfabric/hivebeat/worker"
 )
 
-// life is one simulated worker, through all its incarnations.
+// life is one simulated worker with all its incarnations.
 type life struct {
 	cfg Config
 	box *box
 	served
 	cues chan scene
-	r    *rand.Rand // of its goroutine alone
+	r    *rand.Rand // used by the goroutine of run only
 }
 
-// run lives until ctx ends. The first incarnation has loaded its model before
-// anybody looks.
+// run runs incarnations until ctx ends. The first one has its model loaded already.
 func (l *life) run(ctx context.Context) error {
 	for loaded := true; ctx.Err() == nil; loaded = false {
 		away, err := l.incarnation(ctx, loaded)
@@ -35,8 +34,8 @@ func (l *life) run(ctx context.Context) error {
 	return nil
 }
 
-// incarnation is one process: it loads its model, serves, and ends by its cue or
-// by ctx. It returns how long the worker is away afterwards.
+// incarnation runs one process: it loads its model, serves, and ends on a cue or when ctx
+// ends. It returns how long the worker is away afterwards.
 func (l *life) incarnation(ctx context.Context, loaded bool) (away time.Duration, err error) {
 	nc, err := l.cfg.Connect("hivebeat worker " + l.box.hive + "/" + l.id)
 	if err != nil {
@@ -60,7 +59,7 @@ func (l *life) incarnation(ctx context.Context, loaded bool) (away time.Duration
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = w.Run(context.WithoutCancel(ctx)) // a closed connection is the crash
+		_ = w.Run(context.WithoutCancel(ctx)) // closing its connection is the crash
 	}()
 	defer func() { <-ended }()
 
@@ -84,7 +83,7 @@ func (l *life) incarnation(ctx context.Context, loaded bool) (away time.Duration
 	return away, nil
 }
 
-// play serves until a cue ends the process, or ctx does.
+// play serves until a cue or the end of ctx ends the process.
 func (l *life) play(ctx context.Context, w *worker.Worker, loaded bool) scene {
 	l.facts(w)
 	if !sleep(ctx, time.Duration(l.r.Int64N(int64(second)))) || !loaded && !l.load(ctx, w, 3) {
@@ -111,14 +110,14 @@ func (l *life) play(ctx context.Context, w *worker.Worker, loaded bool) scene {
 	}
 }
 
-// load gets the model into memory within so many seconds. A long one announces
-// its silence first. It reports false when ctx ended.
+// load loads the model within a number of seconds. A long load announces its silence first.
+// load reports false if ctx ends first.
 func (l *life) load(ctx context.Context, w *worker.Worker, seconds uint64) bool {
 	l.box.with(l.id, func(b *load) { b.state = hivebeat.Loading })
 	_ = w.SetState(hivebeat.Loading, "reading "+strconv.FormatUint(l.vram/gib, 10)+" GiB of weights")
 	l.facts(w)
 	if seconds > 5 {
-		// It may fail while NATS is away: then the next beats tell.
+		// Quiet may fail while NATS is away. The next beats then announce the silence.
 		_ = w.Quiet(ctx, 2*time.Duration(seconds)*second)
 	}
 	for range seconds {
@@ -133,7 +132,7 @@ func (l *life) load(ctx context.Context, w *worker.Worker, seconds uint64) bool 
 	return true
 }
 
-// say tells the fabric what the simulation knows.
+// say sends the simulated state to the fabric.
 func (l *life) say(w *worker.Worker) {
 	_ = w.SetState(l.box.look(l.id).state, "")
 	l.facts(w)

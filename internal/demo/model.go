@@ -10,10 +10,10 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// load is what one worker is doing.
+// load is the current work of one worker.
 type load struct {
 	served
-	up    bool // its process runs
+	up    bool // its process is running
 	state hivebeat.State
 	vram  uint64
 	busy  uint64
@@ -21,7 +21,7 @@ type load struct {
 	done  uint64
 }
 
-// step is a second of work: requests come, are served, and wait.
+// step simulates a second of work: requests arrive, are served, and wait.
 func (l *load) step(r *rand.Rand) {
 	if !l.up || !l.state.SameAs(hivebeat.Ready) {
 		return
@@ -30,7 +30,7 @@ func (l *load) step(r *rand.Rand) {
 	l.busy -= finished
 	l.done += finished
 	l.queue += uint64(r.IntN(int(l.slots)/2 + 2))
-	if r.IntN(6) == 0 { // now and then nobody asks for anything
+	if r.IntN(6) == 0 { // sometimes there are no requests
 		l.queue = 0
 	}
 	start := min(l.queue, l.slots-l.busy)
@@ -40,11 +40,11 @@ func (l *load) step(r *rand.Rand) {
 	if l.busy > 0 {
 		l.state = hivebeat.Busy
 	}
-	// The cache of a model grows and shrinks with what it works on.
+	// The memory that a model takes grows and shrinks with its requests.
 	l.vram = l.served.vram + l.served.vram/16*l.busy/l.slots
 }
 
-// grow is a second of loading: a part of the model gets into memory.
+// grow simulates a second of loading: a part of the model gets into memory.
 func (l *load) grow(parts uint64) {
 	l.vram = min(l.vram+l.served.vram/parts+1, l.served.vram)
 }
@@ -54,7 +54,7 @@ func (l *load) end() {
 	l.up, l.vram, l.busy, l.queue = false, 0, 0, 0
 }
 
-// box is a simulated machine at work. It is safe for concurrent use.
+// box is a running simulated machine. It is safe for concurrent use.
 type box struct {
 	machine
 	began time.Time
@@ -64,7 +64,7 @@ type box struct {
 	loads map[string]*load
 }
 
-// newBox returns a machine that has been at work for long: its models are loaded.
+// newBox returns a machine that has been running for a while: its models are loaded.
 func newBox(m machine, now time.Time, r *rand.Rand) *box {
 	b := &box{machine: m, began: now.Add(-time.Duration(1+r.IntN(400)) * time.Hour), seed: r.Uint64(), loads: map[string]*load{}}
 	for _, s := range m.workers {
@@ -73,7 +73,7 @@ func newBox(m machine, now time.Time, r *rand.Rand) *box {
 	return b
 }
 
-// with changes a worker's load.
+// with calls do with a worker's load, under the lock.
 func (b *box) with(id string, do func(*load)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,7 +99,7 @@ func (b *box) uuids(gpus []int) []string {
 	return out
 }
 
-// gpuFacts is what a driver would say.
+// gpuFacts returns what a driver would report.
 func (b *box) gpuFacts() []hivebeat.GPU {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -126,7 +126,7 @@ func (b *box) gpuFacts() []hivebeat.GPU {
 	return out
 }
 
-// hostFacts is what the operating system would say.
+// hostFacts returns what the operating system would report.
 func (b *box) hostFacts(now time.Time) hivebeat.Host {
 	b.mu.Lock()
 	defer b.mu.Unlock()

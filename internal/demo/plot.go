@@ -9,22 +9,22 @@ import (
 type scene uint8
 
 const (
-	restart scene = iota // it ends without a word and begins again at once
+	restart scene = iota // it ends without a goodbye and starts again at once
 	goodbye              // it leaves in order, and comes back later
 	crash                // it goes silent long enough to be lost, and comes back
-	reload               // it announces silence and loads its model anew
+	reload               // it announces silence and loads its model again
 	scenes
 )
 
 // cue is a scene for one worker.
 type cue struct {
 	scene scene
-	who   int // of all workers
+	who   int // index among all workers
 	wait  time.Duration
 }
 
-// plot decides what happens next. Every scene comes once in a round, in another
-// order each time, and no worker is hit twice in a row.
+// plot chooses what happens next. Each round contains every scene once, in a new order, and
+// no worker gets two scenes in a row.
 type plot struct {
 	r     *rand.Rand
 	size  int // workers

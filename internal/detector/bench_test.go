@@ -10,8 +10,8 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// fleet is a registry with n workers, the bytes of a beat of each, and where in
-// them seq stands, as eight bytes.
+// fleet returns a registry with n workers, the bytes of a beat of each, and within them the
+// eight bytes that hold seq.
 func fleet(b testing.TB, n int) (r *Registry, msgs [][]byte, seqs [][]byte) {
 	r = New(thisHive)
 	r.Start(t0)
@@ -54,7 +54,7 @@ func benchBeats(b *testing.B, n int) {
 	}
 }
 
-// BenchmarkBeat is one beat from bytes to registry, its deadline included.
+// BenchmarkBeat measures one beat from bytes to registry, including its deadline.
 func BenchmarkBeat(b *testing.B) {
 	for _, n := range []int{100, 1000, hivebeat.MaxWorkers} {
 		b.Run(fmt.Sprintf("workers=%d", n), func(b *testing.B) { benchBeats(b, n) })

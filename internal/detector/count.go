@@ -2,8 +2,8 @@ package detector
 
 import "github.com/beatfabric/hivebeat"
 
-// Mix counts the workers by verdict and, where they are alive, by what they say of
-// themselves.
+// Mix counts the workers by verdict and, for those that are alive, by the state that
+// they report.
 func (r *Registry) Mix() (lives map[hivebeat.Live]int, states map[hivebeat.State]int) {
 	lives, states = make(map[hivebeat.Live]int), make(map[hivebeat.State]int)
 	for _, w := range r.workers {

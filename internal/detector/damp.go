@@ -7,18 +7,19 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// What a worker does over and over is not told each time. Its verdicts go on to be
-// true and are counted, but they are no transitions: they have no number.
+// A worker that repeats itself is damped: its verdicts stay true and are counted, but
+// they are not reported as transitions and get no number.
 //
-//	flaps   it was late, or recovered from that, more than flapMost times within
-//	        flapWithin. Once it was calm for flapWithin, or something else happens to
-//	        it, the numbers of what was left out are used up at once: a queen finds
-//	        them missing, and tells one gap for all
-//	loops   it restarted loopMost times within loopWithin. That is told as looping, and
-//	        from then on nothing that its processes do, until none began for
-//	        loopQuiet: then the end of the loop is told
+//	flaps   the worker became late, or recovered from late, more than flapMost times
+//	        within flapWithin. Once it was calm for flapWithin, or another transition
+//	        follows, the numbers of the omitted transitions are used up at once: a
+//	        queen finds them missing and reports one gap for all
+//	loops   the worker restarted loopMost times within loopWithin. That is reported as
+//	        looping. Nothing that its processes do is reported until none has started
+//	        for loopQuiet; the end of the loop is reported at that time
 //
-// After that comes what became of the worker, if that is not what was told last.
+// At the end of either, the current verdict is reported if it differs from the one
+// reported last.
 const (
 	flapMost   = 6
 	flapWithin = time.Minute
@@ -28,27 +29,27 @@ const (
 	loopQuiet  = 10 * time.Minute
 )
 
-// looping is what From and To of a transition say.
+// looping is the value of From and To in a transition.
 const looping = "looping"
 
-// damping is what is known of a worker that does the same over and over.
+// damping is the damping state of a worker.
 type damping struct {
-	told    hivebeat.Live // what the last transition made of it
-	total   uint64        // verdicts that were not told, in all
-	flips   times         // when it was late, or recovered from that
-	owed    uint64        // of those that were not told, the ones that have no number yet
+	told    hivebeat.Live // verdict of the last reported transition
+	total   uint64        // verdicts that were not reported, in all
+	flips   times         // when it became late, or recovered from late
+	owed    uint64        // flaps that were not reported and whose numbers are not used up yet
 	starts  *restarts     // nil: it never restarted
 	looping bool
 }
 
-// times is when something happened last, in a ring.
+// times is a ring with the last times of one kind of event.
 type times struct {
 	last [flapMost]time.Time
 	next int
 }
 
-// again notes that it happened now, and reports whether it did most times before that
-// within d.
+// again adds an event at now, and reports whether there were at least most events before
+// it within d.
 func (t *times) again(now time.Time, most int, d time.Duration) bool {
 	before := t.last[(t.next-most+len(t.last))%len(t.last)]
 	t.last[t.next] = now
@@ -56,15 +57,15 @@ func (t *times) again(now time.Time, most int, d time.Duration) bool {
 	return !before.IsZero() && now.Sub(before) <= d
 }
 
-// restarts are those of one worker.
+// restarts counts the restarts of one worker.
 type restarts struct {
 	times
-	base    time.Time  // when minute 0 began
-	minute  int64      // the newest
-	minutes [60]uint64 // how many there were in each of the last 60
+	base    time.Time  // start of minute 0
+	minute  int64      // the newest minute in minutes
+	minutes [60]uint64 // restarts in each of the last 60
 }
 
-// count returns how many there were within the last hour, to the minute.
+// count returns the number of restarts within the last hour, to the minute.
 func (s *restarts) count(now time.Time) (n uint64) {
 	if s == nil {
 		return 0
@@ -79,12 +80,13 @@ func (s *restarts) count(now time.Time) (n uint64) {
 	return n
 }
 
-// TellLoops makes the registry tell of workers that loop. It is for hives: a queen, which
-// judges in place of one, has no number for that, and damps those that its hive has told.
+// TellLoops makes the registry report workers that loop. Only hives call it: a queen
+// that judges in place of a hive has no number for that transition, and damps the
+// workers that the hive reported as looping.
 func (r *Registry) TellLoops() { r.loops = true }
 
-// loopsOn takes over how many restarts of w there were, and whether it loops. None was
-// later than last.
+// loopsOn takes over how often w restarted, and whether it loops. No restart was later
+// than last.
 func (r *Registry) loopsOn(now, last time.Time, w *worker, n uint64, loops bool) {
 	if n > 0 {
 		w.starts = &restarts{base: now}
@@ -95,13 +97,13 @@ func (r *Registry) loopsOn(now, last time.Time, w *worker, n uint64, loops bool)
 	}
 }
 
-// restarted counts a restart of w, which was told as any transition is.
+// restarted counts a restart of w, which was reported like any transition.
 func (r *Registry) restarted(now time.Time, w *worker) {
 	d := &w.damping
 	if d.starts == nil {
 		d.starts = &restarts{base: now}
 	}
-	d.starts.count(now) // brings the minutes up to now
+	d.starts.count(now) // moves minute up to now
 	d.starts.minutes[d.starts.minute%int64(len(d.starts.minutes))]++
 	if loops := d.starts.again(now, loopMost-1, loopWithin); loops && r.loops && !d.looping {
 		s := r.note(now, w, hivebeat.KindLooping, 0)
@@ -114,8 +116,8 @@ func (r *Registry) restarted(now time.Time, w *worker) {
 	}
 }
 
-// damps notes that this is to be told of w, whose verdict is still that of before, and
-// reports whether it is not told.
+// damps records that a transition of this kind is due for w, whose verdict is still the
+// previous one, and returns whether the transition is damped.
 func (r *Registry) damps(now time.Time, w *worker, kind hivebeat.Kind) bool {
 	d := &w.damping
 	flips := kind == hivebeat.KindLate || kind == hivebeat.KindRecovered && w.live == hivebeat.Late
@@ -134,8 +136,7 @@ func (r *Registry) damps(now time.Time, w *worker, kind hivebeat.Kind) bool {
 	return true
 }
 
-// calm ends the damping of w: it did not do again for long enough what it did over and
-// over.
+// calm ends the damping of w, after flapWithin or loopQuiet without a repetition.
 func (r *Registry) calm(now time.Time, w *worker) {
 	d := &w.damping
 	if d.looping {
@@ -151,7 +152,7 @@ func (r *Registry) calm(now time.Time, w *worker) {
 		d.owed = 0
 		return
 	}
-	kind := hivebeat.Kind(w.live) // the words are the same
+	kind := hivebeat.Kind(w.live) // a Kind has the same word as its Live
 	if w.live == hivebeat.Alive {
 		kind = hivebeat.KindRecovered
 	}
@@ -159,13 +160,13 @@ func (r *Registry) calm(now time.Time, w *worker) {
 	s.From, s.To, s.Cause = string(d.told), string(w.live), w.cause
 	d.told = w.live
 	r.keep(w)
-	if !w.counted() { // it stays listed for as long as those whose end was told at once
+	if !w.counted() { // the record stays listed for KeepGone from this report on
 		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 	}
 }
 
-// Damped returns how many verdicts on workers were not told, by worker, where there were
-// any.
+// Damped returns how many verdicts were not reported, by worker; workers without any
+// are left out.
 func (r *Registry) Damped() map[string]uint64 {
 	var m map[string]uint64
 	for _, w := range r.sorted {

@@ -9,7 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// flap makes the worker late and lets it come back, times over.
+// flap makes the worker late and lets it recover, the given number of times.
 func flap(b *bench, f *fake, times int) {
 	for range times {
 		b.after(1500 * time.Millisecond)
@@ -97,11 +97,11 @@ func TestFlappingEndsWithWhatBecameOfIt(t *testing.T) {
 		f := flapper(b)
 		b.after(1500 * time.Millisecond) // late
 		b.mustFeed(f.Next(t))
-		flap(b, f, 2) // six are told, the last of them recovered
+		flap(b, f, 2) // six are reported, the last of them recovered
 		f.Quiet = hivebeat.MillisOf(9 * time.Minute)
 		b.after(1500 * time.Millisecond) // late, damped
 		b.told()
-		b.w("w").heard = b.now // it is silent for a good reason
+		b.w("w").heard = b.now // it announced its silence
 		b.deadlines.Remove(b.w("w"))
 		b.after(flapWithin)
 		r, _ := b.record("w")
@@ -113,7 +113,7 @@ func TestFlappingEndsWithWhatBecameOfIt(t *testing.T) {
 
 func (b *bench) w(id string) *worker { return b.workers[id] }
 
-// looper is a worker whose process its hive watches.
+// looper returns a worker whose process is watched by its hive.
 func looper(b *bench) *fake {
 	b.WatchExits("boot/4026531836", 1)
 	b.TellLoops()
@@ -122,7 +122,7 @@ func looper(b *bench) *fake {
 	return f
 }
 
-// restart kills the process of a worker, and starts it anew.
+// restart ends the process of a worker and starts another one.
 func restart(b *bench, f *fake) {
 	b.t.Helper()
 	p := Process{Worker: f.Worker, Inc: f.Inc, PID: f.PID}
@@ -133,8 +133,9 @@ func restart(b *bench, f *fake) {
 	b.mustFeed(f.Next(b.t))
 }
 
-// A worker that restarts every 3 s for 75 s is told as looping, once at its beginning and
-// once when it has been quiet for 10 minutes. In between its deaths are true and counted.
+// A worker that restarts every 3 s for 75 s is reported as looping once at its
+// beginning, and once when it has been quiet for 10 minutes. Its deaths in between are
+// true and counted.
 func TestALoopIsToldOnce(t *testing.T) {
 	b := newBench(t)
 	f := looper(b)
@@ -239,7 +240,7 @@ func TestAnEndOfALoopTellsWhatBecameOfIt(t *testing.T) {
 			}
 			gone := b.w("w").live
 			for range int(loopQuiet / time.Second) {
-				b.TakeSteps() // late and recovered, which are damped
+				b.TakeSteps() // late and recovered, both damped
 				b.after(time.Second)
 				if c.name == "it lives" || c.name == "its state is another" {
 					b.mustFeed(f.Next(t))
@@ -248,7 +249,7 @@ func TestAnEndOfALoopTellsWhatBecameOfIt(t *testing.T) {
 			if diff := cmp.Diff(c.want, b.told()); diff != "" {
 				t.Errorf("told (-want +got):\n%s", diff)
 			}
-			// One that is gone is listed for as long as any other after that was told.
+			// A worker that is gone stays listed after this report like any other.
 			b.after(hivebeat.KeepGone - time.Second)
 			if r, ok := b.record("w"); !ok || (gone == hivebeat.Lost || gone == hivebeat.Left) && r.Live != gone {
 				t.Errorf("listed: %t, %s", ok, r.Live)
@@ -290,7 +291,7 @@ func TestWhatIsNoLoop(t *testing.T) {
 	})
 }
 
-// A queen that judges in a hive's place damps the loops that it has told.
+// A queen that judges in place of a hive damps the loops that the hive reported.
 func TestALoopThatIsTakenOver(t *testing.T) {
 	b := newBench(t)
 	f := newFake("w")

@@ -8,11 +8,10 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// How a worker is lost by its connection: the windows are those of
-// liveness.Closings.
+// This file judges workers by their connections. liveness.Closings keeps the windows.
 
-// Disconnect notes that a client of a server disconnected, whoever it is. All that
-// was heard before must have been received.
+// Disconnect records that a client of a server disconnected, whether or not it is a
+// worker. Everything that arrived before must have been received first.
 func (r *Registry) Disconnect(now time.Time, d liveness.Disconnect) liveness.Noted {
 	return r.closings.Disconnect(now, d, func(w *worker) time.Duration {
 		if !w.counted() {
@@ -22,29 +21,29 @@ func (r *Registry) Disconnect(now time.Time, d liveness.Disconnect) liveness.Not
 	})
 }
 
-// KnowsConn reports whether a beat or a record ever named the connection.
+// KnowsConn reports whether any beat or record has named the connection.
 func (r *Registry) KnowsConn(conn string) bool { return r.closings.Knows(conn) }
 
 // counted reports whether w can still be lost.
 func (w *worker) counted() bool { return w.live == hivebeat.Alive || w.live == hivebeat.Late }
 
-// SettleDisconnects says that what was on its way at the given time has been received. It
-// reports whether there are later windows, which need another of it.
+// SettleDisconnects records that everything in flight at upTo has been received. It
+// reports whether later windows need another call.
 func (r *Registry) SettleDisconnects(upTo time.Time) (more bool) { return r.closings.Settle(upTo) }
 
-// ForgetDisconnects closes all windows, and nobody is lost for them: who hears of
-// disconnects was cut off itself.
+// ForgetDisconnects closes all windows, and no worker is lost for them. The owner calls
+// it when it was cut off from the disconnect events.
 func (r *Registry) ForgetDisconnects() { r.closings.Forget() }
 
-// VouchDisconnects says that a token of the owner, sent at the given time, returned by
-// that path.
+// VouchDisconnects records that a token which the owner sent at upTo returned by the
+// path by.
 func (r *Registry) VouchDisconnects(upTo time.Time, by liveness.Path) { r.closings.Vouch(upTo, by) }
 
 // SetOwn names the server that runs in the owner's process.
 func (r *Registry) SetOwn(server string) { r.closings.SetOwn(server) }
 
-// TakeClosed reports whether Closed of a record changed since the last call, without a
-// step: some were set, some were cleared.
+// TakeClosed reports whether, since the last call, Closed was set in any record, or
+// cleared in any. Neither makes a step.
 func (r *Registry) TakeClosed() (set, cleared bool) {
 	for _, w := range r.closings.TakeMoved() {
 		if r.closings.Has(w) {
@@ -56,10 +55,11 @@ func (r *Registry) TakeClosed() (set, cleared bool) {
 	return set, cleared
 }
 
-// TakeAsk reports whether workers are to be asked to beat now, since the last call.
+// TakeAsk reports whether, since the last call, workers became due to be asked for a
+// beat.
 func (r *Registry) TakeAsk() bool { return len(r.closings.TakeAsk()) > 0 }
 
-// link follows the connection of w, which was heard.
+// link follows the connection of w after a beat.
 func (r *Registry) link(w *worker, begins bool) {
 	if w.conn != w.facts.Conn {
 		r.closings.Move(w, w.conn, w.facts.Conn)
@@ -68,17 +68,18 @@ func (r *Registry) link(w *worker, begins bool) {
 	r.closings.Heard(w, w.conn, begins || w.facts.State.Goodbye())
 }
 
-// unlink lets w go.
+// unlink drops the window and the connection of w.
 func (r *Registry) unlink(w *worker) {
 	r.closings.Close(w)
 	r.closings.Move(w, w.conn, "")
 	w.conn = ""
 }
 
-// DetectClosed judges those whose window is over. It is Detect without silence.
+// DetectClosed declares each worker lost whose window has ended. It is the part of Detect
+// that does not depend on silence.
 func (r *Registry) DetectClosed(now time.Time) {
 	for w, win := range r.closings.Due(now) {
-		if !w.counted() { // lost or left for another cause meanwhile
+		if !w.counted() { // meanwhile lost or left for another cause
 			continue
 		}
 		w.lostAt = win.Over

@@ -13,7 +13,7 @@ import (
 
 const ms = time.Millisecond
 
-// closes tells the registry that the connection of f's last beat closed.
+// closes reports to the registry that the connection of f's last beat closed.
 func (b *bench) closes(f *fake) bool { return b.closesConn(f.Conn) }
 
 func (b *bench) closesConn(conn string) bool {
@@ -33,7 +33,7 @@ func TestDisconnect(t *testing.T) {
 			b.t.Error("no window opened")
 		}
 	}
-	closed := func(b *bench, f *fake) { // and nothing can be on its way any more
+	closed := func(b *bench, f *fake) { // and no message can be in flight any more
 		closes(b, f)
 		b.SettleDisconnects(b.now)
 	}
@@ -52,7 +52,7 @@ func TestDisconnect(t *testing.T) {
 			}
 		}
 	}
-	passing := func(n int, what func(i int) string) do { // by themselves, and had not been there for long
+	passing := func(n int, what func(i int) string) do { // clients that end by themselves after a short connection
 		return func(b *bench, _ *fake) {
 			for i := range n {
 				b.Disconnect(b.now, liveness.Disconnect{Server: "NDXS", Conn: what(i), Reason: "Client Closed", Evidence: true, Passing: true})
@@ -60,7 +60,7 @@ func TestDisconnect(t *testing.T) {
 		}
 	}
 	strangers := func(i int) string { return fmt.Sprint("NDXS/", 1000+i) }
-	had := func(n int) do { // and has another connection now
+	had := func(n int) do { // the worker had n connections, and has its own again
 		return func(b *bench, f *fake) {
 			own := f.Conn
 			for i := range n {
@@ -100,7 +100,7 @@ func TestDisconnect(t *testing.T) {
 	}
 	own := func(b *bench, _ *fake) { b.SetOwn("NDXS") }
 
-	const fast, slow, ask = 2 * second, 5 * second, liveness.AskBefore // the contract's, whatever the code says
+	const fast, slow, ask = 2 * second, 5 * second, liveness.AskBefore // as the protocol says, whatever the code says
 	const more = liveness.BatchMore
 	const joined, lost = "joined:>alive", "lost:alive>lost(disconnect)"
 	for _, c := range []struct {
@@ -237,7 +237,7 @@ func TestDisconnect(t *testing.T) {
 			if n := b.closings.Open(); c.live == hivebeat.Lost && n != 0 {
 				t.Errorf("%d windows are left", n)
 			}
-			// Every record goes in time, and leaves nothing behind.
+			// Every record is removed in time, and leaves nothing behind.
 			b.after(2 * time.Minute).after(hivebeat.KeepGone)
 			b.after(hivebeat.KeepGone)
 			if len(b.workers)+b.closings.Linked()+b.closings.Open() != 0 {
@@ -281,8 +281,8 @@ func TestDisconnectSaysWhy(t *testing.T) {
 	}
 }
 
-// A process may beat for several workers over one connection: it is one
-// disconnect, and all of them are gone.
+// A process may beat for several workers over one connection: there is one disconnect,
+// and all of them are lost.
 func TestDisconnectOfManyWorkers(t *testing.T) {
 	b := newBench(t)
 	list := make([]*fake, 9)

@@ -8,58 +8,58 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bootid"
 )
 
-// Process is the process of one incarnation of a worker, as its beats have it.
+// Process is the process of one incarnation of a worker, as its beats name it.
 type Process struct {
 	Worker   string
 	Inc, PID uint64
 }
 
-// Watch asks for a process to be watched, or not any more.
+// Watch asks the owner to watch a process, or to stop watching it.
 type Watch struct {
 	Process
-	Known time.Time // when it was heard of: what began later is another process
+	Known time.Time // when its first beat came; a process that began later is another one
 	Stop  bool
 }
 
-// Exit tells that a process has ended.
+// Exit reports that a process has ended.
 type Exit struct {
 	Process
-	At     time.Time // when that was noticed
-	Boot   uint64    // the same by the boot clock of the machine, in ms; 0: there is none
-	Reused bool      // its id belongs to another process by now
+	At     time.Time // when the exit was noticed
+	Boot   uint64    // At by the machine's boot clock, in ms; 0: there is none
+	Reused bool      // another process has its id by now
 }
 
-// end is the end of a process that was reported. Until a message proves that the worker
-// lives on, in another process, its incarnation has ended too.
+// end is a reported end of a process. Its incarnation has ended too, unless a later
+// message proves that the worker lives on in another process.
 type end struct {
 	Process
 	boot   uint64 // as in Exit
-	ns     string // where the process was, and so of which machine boot is
+	ns     string // pid namespace of the process; boot is by the clock of its machine
 	proved bool   // the worker lives on
 }
 
 // before reports whether a message of incarnation inc, from a process in ns, was sent
-// before this end, as far as that can be told: however long it was under way. Where it
-// cannot be told it was.
+// before this end, however long it was in flight. Where the clocks cannot decide, it
+// returns true.
 func (e *end) before(inc, boot uint64, ns string) bool {
 	return e.Inc == inc && inc != 0 && !e.proved && (e.boot == 0 || boot <= e.boot || !bootid.Same(ns, e.ns))
 }
 
-// WatchExits makes the registry ask, by TakeWatches, for the processes of workers
-// in the pid namespace ns, but not for process self, whose end nobody would see.
-// It is called before anything is heard; an empty ns asks for none.
+// WatchExits makes the registry ask, by TakeWatches, for the processes of workers in
+// the pid namespace ns. It leaves out the process self, whose end could not be
+// reported. Call it before the first beat; an empty ns asks for none.
 func (r *Registry) WatchExits(ns string, self uint64) { r.ns, r.self = ns, self }
 
-// TakeWatches returns what is to be watched, and not any more, since the last
-// call, in that order.
+// TakeWatches returns the processes to watch, or to stop watching, since the last call,
+// in that order.
 func (r *Registry) TakeWatches() []Watch {
 	list := r.watches
 	r.watches = nil
 	return list
 }
 
-// watch asks for the process that the last beat of w names, from the first beat of
-// its incarnation on.
+// watch asks for the process that the last beat of w names, from the first beat of its
+// incarnation on.
 func (r *Registry) watch(now time.Time, w *worker) {
 	p := Process{Worker: w.id, Inc: w.facts.Inc, PID: w.facts.PID}
 	if r.ns == "" || w.facts.NS != r.ns || p.PID == r.self || p == w.spent.Process || w.live == hivebeat.Left {
@@ -75,7 +75,7 @@ func (r *Registry) watch(now time.Time, w *worker) {
 	}
 }
 
-// Unwatched notes that p cannot be watched: that its end was not told says nothing.
+// Unwatched records that p cannot be watched, so that the lack of an Exit says nothing.
 func (r *Registry) Unwatched(p Process) {
 	if w := r.workers[p.Worker]; w != nil && w.process == p {
 		w.process = Process{}
@@ -89,15 +89,14 @@ func (r *Registry) unwatch(w *worker) {
 	}
 }
 
-// Running is the process of a worker that is alive or late, and since when that is
-// known.
+// Running is the process of a worker that is alive or late, and since when it is known.
 type Running struct {
 	Process
 	Known time.Time
 }
 
-// Running returns the processes in the pid namespace ns of workers that are alive
-// or late, by id of the worker.
+// Running returns the processes in the pid namespace ns of workers that are alive or
+// late, by worker id.
 func (r *Registry) Running(ns string) (list []Running) {
 	for _, w := range r.sorted {
 		p := Process{Worker: w.id, Inc: w.facts.Inc, PID: w.facts.PID}
@@ -108,16 +107,17 @@ func (r *Registry) Running(ns string) (list []Running) {
 	return list
 }
 
-// Exit judges a worker whose process ended: it is lost at once, whatever silence it
-// announced and whether NATS is there or not, unless it said goodbye. All that it
-// said before its end must have been heard. It reports whether that was news: the
-// end of a process that is not the worker's any more changes nothing.
+// Exit declares a worker lost at once when its process ended, whatever silence the
+// worker announced and whether or not NATS is reachable, unless it said goodbye.
+// Everything that the process sent before its end must have been received first. Exit
+// reports whether the verdict changed: the end of a process that is no longer the
+// worker's changes nothing.
 func (r *Registry) Exit(now time.Time, e Exit) bool {
 	w := r.workers[e.Worker]
 	if w == nil || w.process != e.Process || e.PID == 0 {
 		return false
 	}
-	// Once is enough: if it beats on, it is not that process that does.
+	// One report is enough: later beats come from another process.
 	w.process = Process{}
 	w.ended(end{Process: e.Process, boot: e.Boot, ns: w.facts.NS})
 	if w.live == hivebeat.Left || w.live == hivebeat.Lost {
@@ -134,7 +134,7 @@ func (r *Registry) Exit(now time.Time, e Exit) bool {
 	return true
 }
 
-// ended notes the end of the process of w.
+// ended records the end of the process of w.
 func (w *worker) ended(e end) {
 	w.spent = e
 	w.lineage.Died(true)

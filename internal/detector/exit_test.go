@@ -16,14 +16,14 @@ const (
 	thisSelf = 99
 )
 
-// watching is a bench whose registry asks for processes.
+// watching returns a bench whose registry asks for processes.
 func watching(t testing.TB) *bench {
 	b := newBench(t)
 	b.WatchExits(here, thisSelf)
 	return b
 }
 
-// asked returns what is asked for since the last call, as +worker/inc/pid.
+// asked returns the watches since the last call, as +worker/inc/pid.
 func (b *bench) asked() []string {
 	list := []string{}
 	for _, w := range b.TakeWatches() {
@@ -39,15 +39,15 @@ func (b *bench) asked() []string {
 	return list
 }
 
-// ends tells of the end of the process of f.
+// ends reports the end of the process of f.
 func (b *bench) ends(f *fake) bool {
 	return b.Exit(b.now, Exit{Process: Process{f.Worker, f.Inc, f.PID}, At: b.now.Add(-11 * time.Millisecond), Boot: b.boot()})
 }
 
-// boot is the boot clock of the machine.
+// boot returns the boot clock of the machine.
 func (b *bench) boot() uint64 { return uint64(time.Hour.Milliseconds() + b.now.Sub(t0).Milliseconds()) }
 
-// sendsNow lets f beat with its boot clock, as one does that lives.
+// sendsNow lets f beat with its boot clock, as a live process does.
 func (b *bench) sendsNow(f *fake) error {
 	f.Boot = b.boot()
 	return b.feed(f.Next(b.t))
@@ -138,7 +138,7 @@ func TestExit(t *testing.T) {
 			b.t.Errorf("a beat from before its end: %v, want it stale", err)
 		}
 	}
-	late := func(b *bench, f *fake) { refused(b, b.feed(f.Next(b.t))) } // with the clock of the one before
+	late := func(b *bench, f *fake) { refused(b, b.feed(f.Next(b.t))) } // with the clock of the previous beat
 	ends := func(b *bench, f *fake) { b.ends(f) }
 	pass := func(d time.Duration) do { return func(b *bench, _ *fake) { b.after(d) } }
 	goodbye := func(b *bench, f *fake) {
@@ -207,7 +207,7 @@ func TestExit(t *testing.T) {
 			restart(b, f)
 			b.after(20 * second)
 			b.ends(f)
-			b.after(5 * time.Minute) // longer than anything was ever under way
+			b.after(5 * time.Minute) // longer than any message was ever in flight
 			late(b, &old)
 		}}, []string{joined, exit, "restarted:lost>alive", exit}, hivebeat.Lost},
 	} {
@@ -260,13 +260,13 @@ func TestExitSaysWhatWasSeen(t *testing.T) {
 	}
 }
 
-// What is known of a process that ended is no older than the worker's record.
+// Data about an ended process is kept no longer than the worker's record.
 func TestTheDeadOfAnExitAreForgottenToo(t *testing.T) {
 	b, f := watching(t), newFake("w")
 	b.mustFeed(f.Next(t)).asked()
 	b.ends(f)
 	b.after(second / 2)
-	_ = b.feed(f.Next(t)) // its last words change nothing of that
+	_ = b.feed(f.Next(t)) // its last messages do not change that
 	b.after(hivebeat.KeepGone - second)
 	if _, ok := b.record("w"); !ok {
 		t.Error("gone before 10 minutes")
@@ -275,7 +275,7 @@ func TestTheDeadOfAnExitAreForgottenToo(t *testing.T) {
 	if _, ok := b.record("w"); ok || b.deadlines.Len() != 0 || len(b.asked()) != 0 {
 		t.Error("still there after 10 minutes")
 	}
-	// Nor does it come back then, unless it lives on.
+	// It does not come back afterwards either, unless it lives on.
 	for range 2 {
 		if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale || b.Len() != 0 {
 			t.Errorf("heard from before its end: %v, and %d records", err, b.Len())
@@ -290,7 +290,7 @@ func TestTheDeadOfAnExitAreForgottenToo(t *testing.T) {
 	}
 }
 
-// Who takes the place of a hive knows of an end what the hive's record says.
+// A registry that takes over knows about an end what the hive's record says.
 func TestTheEndOfASeed(t *testing.T) {
 	for name, ended := range map[string]bool{"known": true, "unknown": false} {
 		b, f := watching(t), newFake("w")
@@ -324,8 +324,8 @@ func TestTheEndOfASeed(t *testing.T) {
 	}
 }
 
-// A silence that was announced is capped by the wire, ends by itself, and its end
-// is noticed at its time.
+// An announced silence is capped by the wire and ends by itself, and its end is noticed
+// in time.
 func TestQuietIsCappedAndEnds(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	f.State, f.Quiet = hivebeat.Loading, hivebeat.MillisOf(hivebeat.MaxQuiet)+1
@@ -349,7 +349,7 @@ func TestQuietIsCappedAndEnds(t *testing.T) {
 	}
 }
 
-// A process that ends wakes nobody up who is not meant by it.
+// The end of a process affects only its own workers.
 func TestExitIsOneWorkersOnly(t *testing.T) {
 	b := watching(t)
 	var list []*fake
@@ -369,8 +369,8 @@ func TestExitIsOneWorkersOnly(t *testing.T) {
 	}
 }
 
-// Whose process runs is lost by silence as ever, but it is not dead: the cause says
-// so, and its return disproves nothing.
+// A worker whose process runs is lost by silence as usual, but it is not dead: the
+// cause says so, and its return disproves nothing.
 func TestSilentIsNotDead(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -15,15 +15,15 @@ const (
 	every    = sample.Every
 )
 
-// t0 is when a registry of a test begins.
+// t0 is when the registry of a test begins.
 var t0 = time.Now()
 
-// fake is a worker as the wire shows it.
+// fake is a worker as it appears on the wire.
 type fake = sample.Worker
 
 var newFake = sample.NewWorker
 
-// bench is a registry of a test, with its own time.
+// bench is a registry in a test, with its own time.
 type bench struct {
 	*Registry
 	t   testing.TB
@@ -36,14 +36,14 @@ func newBench(t testing.TB) *bench {
 	return b
 }
 
-// after lets time pass, and deadlines with it.
+// after advances the time and detects what is due.
 func (b *bench) after(d time.Duration) *bench {
 	b.now = b.now.Add(d)
 	b.Detect(b.now)
 	return b
 }
 
-// feed gives the registry the bytes of a beat, as the loop does.
+// feed passes the bytes of a beat to the registry, as the loop does.
 func (b *bench) feed(msg []byte) error {
 	b.t.Helper()
 	_, err := b.Receive(b.now, msg, "")
@@ -53,7 +53,7 @@ func (b *bench) feed(msg []byte) error {
 	return err
 }
 
-// mustFeed is feed for a beat that has to be accepted.
+// mustFeed is feed for a beat that must be accepted.
 func (b *bench) mustFeed(msg []byte) *bench {
 	b.t.Helper()
 	if err := b.feed(msg); err != nil {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// bounds are the upper bounds of the buckets of a Histogram; what is longer is in
-// a last one.
+// bounds are the upper bounds of the buckets of a Histogram. Longer durations are in a
+// last bucket.
 var bounds = [...]time.Duration{
 	time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
 	time.Second, 2500 * time.Millisecond, 5 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute,
@@ -14,13 +14,13 @@ var bounds = [...]time.Duration{
 
 // Histogram counts durations. The zero Histogram is empty; copies are independent.
 type Histogram struct {
-	N   uint64        // of all
-	Sum time.Duration // of all
+	N   uint64        // number of durations
+	Sum time.Duration // sum of all durations
 	Max time.Duration
 	in  [len(bounds) + 1]uint64
 }
 
-// Add counts d.
+// Add counts d. A negative d counts as zero.
 func (h *Histogram) Add(d time.Duration) {
 	d = max(0, d)
 	at := 0
@@ -33,8 +33,8 @@ func (h *Histogram) Add(d time.Duration) {
 	h.Max = max(h.Max, d)
 }
 
-// Buckets returns the counts that are not zero, by their upper bounds in ms: "50"
-// counts what is over the bound before it and at most 50 ms, "more" the rest.
+// Buckets returns the counts that are not zero, by upper bound in ms: "50" counts
+// durations over the previous bound and at most 50 ms, "more" counts the rest.
 func (h Histogram) Buckets() map[string]uint64 {
 	if h.N == 0 {
 		return nil
@@ -53,8 +53,8 @@ func (h Histogram) Buckets() map[string]uint64 {
 	return m
 }
 
-// Cumulative returns, by upper bound in seconds, how many were at most as long.
-// What is longer than the last bound is in N alone.
+// Cumulative returns, by upper bound in seconds, how many durations do not exceed it.
+// Durations above the last bound are in N only.
 func (h Histogram) Cumulative() map[float64]uint64 {
 	m := make(map[float64]uint64, len(bounds))
 	var n uint64

@@ -7,34 +7,34 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// A worker that loads a big model may be silent for many minutes: its runtime blocks
-// all of its threads. Where the hive watches its process, the operating system tells
-// that it loads: it reads, or takes memory. While that goes on a silent worker is
-// late, cause loads, and not lost.
+// A worker that loads a large model may be silent for many minutes, because its runtime
+// blocks all of its threads. Where the hive watches the process, the operating system
+// shows that it loads: the process reads, or its memory grows. Meanwhile a silent
+// worker stays late, cause loads, and is not lost.
 const (
-	// loadStep is how many bytes a process has to read, or to take beyond the most that
-	// it held in this silence, to make progress: what idles reads a little too.
+	// loadStep is how many bytes a process must read, or gain beyond its largest memory
+	// in this silence, to count as progress: an idle process reads a little too.
 	loadStep = 8 << 20
-	// loadPatience is the least time in which it has to, whatever its promise: some
-	// readings of its process.
+	// loadPatience is the least time that a process has to make progress, whatever its
+	// promise. It covers several readings.
 	loadPatience = 30 * time.Second
 )
 
-// Reading is what the operating system says of a process, in bytes: what it has read
-// so far, and the memory that it holds.
+// Reading is what the operating system reports about a process, in bytes: how much it
+// has read so far, and how much memory it holds.
 type Reading struct {
 	Process
 	Read, RSS uint64
 }
 
-// load is from where the progress of a process is counted.
+// load is the reading that the progress of a process is measured against.
 type load struct {
 	of         Process
 	read, most uint64
 }
 
-// progress takes a reading of that process, and reports whether it went on since those
-// before.
+// progress compares the reading g with the previous one, and reports whether its
+// process made progress.
 func (l *load) progress(g *Reading, silent bool) bool {
 	known := silent && l.of == g.Process
 	if known && (g.Read < l.read+loadStep && g.RSS < l.most+loadStep) {
@@ -45,8 +45,8 @@ func (l *load) progress(g *Reading, silent bool) bool {
 }
 
 // Progress takes readings of processes. A late worker whose process makes progress is
-// not lost before that has stopped for three promises, or loadPatience where that is
-// longer.
+// lost only when progress has stopped for three promises or for loadPatience, whichever
+// is longer.
 func (r *Registry) Progress(now time.Time, list []Reading) {
 	for i := range list {
 		g := &list[i]

@@ -9,8 +9,8 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// loads lets time pass in which the hive reads the process of f every 10 s, which read
-// and took so many bytes more each time.
+// loads advances the time. The hive reads the process of f every 10 s, which has read
+// and taken that many bytes more each time.
 func (b *bench) loads(f *fake, g *Reading, d time.Duration, read, rss uint64) *bench {
 	g.Process = Process{f.Worker, f.Inc, f.PID}
 	for range d / (10 * second) {
@@ -21,16 +21,16 @@ func (b *bench) loads(f *fake, g *Reading, d time.Duration, read, rss uint64) *b
 	return b
 }
 
-// A silent worker whose process loads is late for as long as it does, and lost when
-// that has stopped for its deadline.
+// A silent worker whose process loads stays late meanwhile. It is lost once the load
+// has stopped for its deadline.
 func TestLoadingIsNotSilence(t *testing.T) {
 	const mib = 1 << 20
 	for _, c := range []struct {
 		name      string
 		quiet     time.Duration
 		load      time.Duration
-		read, rss uint64 // in 10 s
-		late      bool   // throughout
+		read, rss uint64 // per 10 s
+		late      bool   // all the time
 	}{
 		{"5 minutes without a word, it reads", 0, 5 * time.Minute, 800 * mib, 0, true},
 		{"5 minutes without a word, its memory grows", 0, 5 * time.Minute, 0, 200 * mib, true},
@@ -68,8 +68,8 @@ func TestLoadingIsNotSilence(t *testing.T) {
 	}
 }
 
-// Progress is that of the worker's own process, while that is watched, and what was
-// read before the silence is none.
+// Only the worker's own process makes progress, while it is watched. Bytes that it read
+// before the silence do not count.
 func TestWhoseProgressItIs(t *testing.T) {
 	b, f := watching(t), newFake("w")
 	b.mustFeed(f.Next(t))

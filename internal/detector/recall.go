@@ -8,25 +8,25 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// A hive that begins again has an empty registry. What it knew is in the last snapshot
-// of its earlier life that a queen kept: each worker that was lost or left stays in the
-// list for the rest of its time, and one that was there goes on without a word when it
-// is heard. What is counted of its restarts goes on too.
+// A restarted hive has an empty registry. A queen may have kept the last snapshot of
+// the hive's previous incarnation. Workers that were lost or left in that snapshot stay
+// listed for the rest of their time. A worker that was present continues without a
+// transition at its next beat. Restart counts continue too.
 
-// recalled is a worker that was there in the last kept snapshot.
+// recalled is a worker that was present in the last kept snapshot.
 type recalled struct {
 	inc    uint64
 	live   hivebeat.Live
 	since  time.Time
-	until  time.Time // a lower incarnation is refused until then, as this one would be late
-	untold bool      // that it joined may not have been told yet
+	until  time.Time // refuse a lower incarnation until this one would be late
+	untold bool      // its joined transition may not have been reported yet
 
 	restarts uint64
 	looping  bool
 }
 
-// Recall takes the record that a worker had in the last kept snapshot, age ago. It comes
-// before anything is heard.
+// Recall takes a worker's record from the last kept snapshot, which is age old. Call it
+// before the first beat.
 func (r *Registry) Recall(now time.Time, rec *hivebeat.Record, age time.Duration) {
 	ago := func(d hivebeat.Millis) time.Time { return now.Add(-age - min(d, maxRecall).Duration()) }
 	since := ago(rec.Since)
@@ -47,21 +47,21 @@ func (r *Registry) Recall(now time.Time, rec *hivebeat.Record, age time.Duration
 			Worker: rec.Worker, Live: rec.Live, Cause: rec.Cause, Facts: rec.Facts, Heard: ago(rec.Age), Since: since, Ended: rec.Ended,
 			Restarts: rec.Restarts, Looping: rec.Looping,
 		})
-		if w := r.workers[rec.Worker]; w != nil && rec.Looping { // its end is to be told when that is over
+		if w := r.workers[rec.Worker]; w != nil && rec.Looping { // report its end when the loop is over
 			w.told = hivebeat.Alive
 		}
 	}
 }
 
-// maxRecall keeps an age from the wire within what a time.Duration can hold.
+// maxRecall limits an age from the wire to the range of time.Duration.
 const maxRecall = hivebeat.Millis(365 * 24 * time.Hour / time.Millisecond)
 
-// RecalledAll says that Recall was told of all workers, by a hive that was warm. Once
-// those that were there are heard the Registry is warm.
+// RecalledAll records that Recall was called for all workers, from the snapshot of a
+// hive that was warm. The registry is warm once all present workers have been heard.
 func (r *Registry) RecalledAll() { r.kept = true }
 
-// Expected returns how many workers of the last kept snapshot were not heard yet, and
-// whether all of them are known.
+// Expected returns how many workers of the last kept snapshot have not been heard yet,
+// and whether that snapshot named all workers.
 func (r *Registry) Expected() (n int, known bool) { return len(r.expected), r.kept }
 
 // begin makes the transition of a worker that is heard for the first time.
@@ -71,7 +71,7 @@ func (r *Registry) begin(now time.Time, w *worker) {
 		r.loopsOn(now, now, w, k.restarts, k.looping)
 	}
 	switch {
-	case k == nil, r.warm: // a queen may have given it up, as it was not listed
+	case k == nil, r.warm: // not listed, so a queen may have given it up
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
 	case k.inc < w.facts.Inc:
 		w.live, w.told = k.live, k.live
@@ -79,7 +79,7 @@ func (r *Registry) begin(now time.Time, w *worker) {
 		r.restarted(now, w)
 	case k.inc != w.facts.Inc, k.untold:
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindJoined, 0)
-	case k.live == hivebeat.Late: // as was told
+	case k.live == hivebeat.Late: // as was reported
 		w.live, w.told = k.live, k.live
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRecovered, 0)
 	default:

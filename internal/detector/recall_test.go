@@ -8,8 +8,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// recall gives a registry the record that f had in the last kept snapshot, which is 20 s
-// old.
+// recall gives a registry the record of f in the last kept snapshot, which is 20 s old.
 func recall(b *bench, f *fake, change func(*hivebeat.Record)) {
 	rec := hivebeat.Record{Worker: f.Worker, Live: hivebeat.Alive, N: 7, Facts: f.Facts, Age: 5_000, Since: 180_000}
 	if change != nil {
@@ -29,8 +28,8 @@ func tells(t *testing.T, b *bench, want ...string) {
 	}
 }
 
-// Who was lost or left when its hive began again stays so, for the rest of its time, and
-// nothing is told of that.
+// A worker that was lost or left when its hive restarted stays so for the rest of its
+// time, without a transition.
 func TestTheGoneAreRecalled(t *testing.T) {
 	b, f, left := newBench(t), newFake("w"), newFake("left")
 	f.Seq, f.Boot, left.Seq, left.State = 17, 1000, 4, hivebeat.Stopped
@@ -96,7 +95,7 @@ func TestTheLostComeBackAfterTheirHiveBeganAgain(t *testing.T) {
 	})
 }
 
-// Who was there goes on, and joins nothing again.
+// A worker that was present continues and does not join again.
 func TestThoseThatWereThereAreRecalled(t *testing.T) {
 	joined := func(r *hivebeat.Record) {
 		r.Tr = []hivebeat.Transition{{N: 7, Kind: hivebeat.KindJoined, Inc: r.Inc}}
@@ -130,7 +129,7 @@ func TestThoseThatWereThereAreRecalled(t *testing.T) {
 				t.Errorf("listed %t, warm %t, before it was heard", ok, b.Warm(b.now))
 			}
 			b.after(c.after)
-			b.Warm(b.now) // as a snapshot asks
+			b.Warm(b.now) // as a snapshot does
 			if c.then != nil {
 				c.then(f)
 			}
@@ -143,7 +142,7 @@ func TestThoseThatWereThereAreRecalled(t *testing.T) {
 	}
 }
 
-// How often a worker restarted is known to its hive that began again, and whether it loops.
+// A restarted hive knows how often a worker restarted, and whether it loops.
 func TestRestartsAreRecalled(t *testing.T) {
 	b := newBench(t)
 	b.TellLoops()
@@ -163,8 +162,8 @@ func TestRestartsAreRecalled(t *testing.T) {
 			t.Errorf("%s: %d restarts, looping %t; want %d", id, r.Restarts, r.Looping, want)
 		}
 	}
-	b.after(loopQuiet - 200*second)                                                                                                                      // since it ended
-	if got := b.told(); !slices.Equal(got, []string{"looping:looping>", "lost:alive>lost(exit)", "late:alive>late(missed)", "lost:late>lost(missed)"}) { // the last two are of w
+	b.after(loopQuiet - 200*second)                                                                                                                      // since its process ended
+	if got := b.told(); !slices.Equal(got, []string{"looping:looping>", "lost:alive>lost(exit)", "late:alive>late(missed)", "lost:late>lost(missed)"}) { // the last two are from w
 		t.Errorf("told %q", got)
 	}
 	if r, _ := b.record("gone"); r.Live != hivebeat.Lost || r.Looping {
@@ -172,8 +171,8 @@ func TestRestartsAreRecalled(t *testing.T) {
 	}
 }
 
-// An incarnation that was over when its hive began again stays away as long as the one
-// that took its place may be heard.
+// An incarnation that was over when its hive restarted stays refused while the
+// incarnation that superseded it may still be heard.
 func TestAnIncarnationBeforeTheRecalledOne(t *testing.T) {
 	b, f, old := newBench(t), newFake("w"), newFake("w")
 	f.Seq, f.Inc = 17, old.Inc+5

@@ -7,8 +7,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// record returns what a snapshot says of w. It shares texts, maps and slices with
-// w.facts, which are replaced when they change and never written to.
+// record returns the snapshot record of w. The record shares strings, maps and slices
+// with w.facts, which are replaced when they change and never modified in place.
 func (r *Registry) record(now time.Time, w *worker, tr []hivebeat.Transition) hivebeat.Record {
 	age := now.Sub(w.heard)
 	rec := hivebeat.Record{
@@ -25,16 +25,16 @@ func (r *Registry) record(now time.Time, w *worker, tr []hivebeat.Transition) hi
 	if w.live == hivebeat.Lost && w.spent.Inc == w.facts.Inc && !w.spent.proved {
 		rec.Ended = w.spent.boot
 	}
-	if w.live != hivebeat.Left { // who said goodbye owes nothing
+	if w.live != hivebeat.Left { // a worker that said goodbye owes no beats
 		rec.Missed = liveness.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration())
 	}
 	return rec
 }
 
-// Records returns all rows, by id.
+// Records returns the records of all workers, by id.
 func (r *Registry) Records(now time.Time) []hivebeat.Record {
 	list := make([]hivebeat.Record, 0, len(r.sorted))
-	var all []hivebeat.Transition // one piece of memory for most
+	var all []hivebeat.Transition // one allocation for most records
 	for _, w := range r.sorted {
 		first := len(all)
 		for _, s := range w.tr {

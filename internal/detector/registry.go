@@ -1,7 +1,7 @@
-// Package detector judges the workers of one hive: who is alive, late, lost or
-// left, and what a snapshot says of them. It is the core of package hive, and of
-// whoever judges in a hive's place. It is pure: state and now in, transitions out,
-// with no clock, no goroutine and no lock.
+// Package detector judges the workers of one hive: which are alive, late, lost or left,
+// and what a snapshot says about them. It is the core of package hive, and of a queen
+// that judges in place of a hive. It is pure: state and now in, transitions out, with
+// no clock, no goroutine and no lock.
 package detector
 
 import (
@@ -16,56 +16,57 @@ import (
 )
 
 const (
-	// Who is gone for longer than hivebeat.KeepGone has no record any more, and may
-	// come back. The numbers of its transitions go on then: one that is used twice
-	// would be taken for a duplicate, which the queen's stream drops for an hour. And
-	// the incarnation is known: it did not join, and what it said before is no news.
+	// A worker that has been gone for longer than hivebeat.KeepGone has no record, but
+	// may come back. Its transition numbers continue: a number that is used twice would
+	// be taken for a duplicate, which the queen's stream drops for an hour. Its
+	// incarnation is remembered too: the worker does not join again, and its earlier
+	// messages are stale.
 	rememberFor  = 24 * time.Hour
 	maxRemembers = hivebeat.MaxWorkers
 )
 
-// Registry is what the workers of one hive are known by. It is pure: time comes in
-// as an argument, and no two goroutines may use it at once. Times must carry a
-// monotonic reading, as those of time.Now do, or none of them may.
+// Registry holds the records of the workers of one hive. It is pure: time comes in as
+// an argument, and it is not safe for concurrent use. All times must carry a
+// monotonic reading, as time.Now returns it, or none may.
 type Registry struct {
 	hive    string
 	workers map[string]*worker
-	sorted  []*worker // the same, by id: rows keep their order from snapshot to snapshot
+	sorted  []*worker // the same, by id: records keep their order from snapshot to snapshot
 
 	deadlines liveness.Deadlines[*worker]
-	calms     liveness.Deadlines[*worker] // when those that are damped will have been calm for long enough
+	calms     liveness.Deadlines[*worker] // when the damping of a worker ends
 	closings  liveness.Closings[*worker]
-	steps     []Step // transitions that nobody took yet
+	steps     []Step // transitions not taken yet
 	notices   []hivebeat.Notice
 	stats     hivebeat.Stats
 	margins   Histogram
 	detects   map[hivebeat.Cause]Histogram
 	lost      map[hivebeat.Cause]uint64
-	reasons   map[hivebeat.Reason]uint64 // nil until something is refused
+	reasons   map[hivebeat.Reason]uint64 // nil until a message is refused
 
-	view wire.BeatView // of the message at hand
+	view wire.BeatView // the current message
 	tail wire.Volatile
 
-	ns         string // the pid namespace whose processes can be watched; empty: none
-	self       uint64 // the process that watches
+	ns         string // pid namespace whose processes can be watched; empty: none
+	self       uint64 // pid of the watching process
 	watches    []Watch
-	stallAfter time.Duration // of workers that do not say; 0: never
-	loops      bool          // it tells of workers that loop
+	stallAfter time.Duration // default for workers without a limit; 0: never
+	loops      bool          // report workers that loop
 
-	departed   map[string]*departure // those whose records went
+	departed   map[string]*departure // workers whose records were removed
 	departures []*departure          // the same, oldest first
 
-	twins   map[*worker]struct{} // of which both incarnations are to answer a roll call
-	twinsAt time.Time            // not before
-	seek    []string             // connections
+	twins   map[*worker]struct{} // workers with two incarnations that must both answer a roll call
+	twinsAt time.Time            // earliest time of the next such call
+	seek    []string             // connections whose addresses are wanted
 
-	ran   time.Time // when its owner ran last; zero: it does not tell
-	doubt time.Time // since when what is heard may have waited; zero: it did not
+	ran   time.Time // when the owner last called Ran; zero: never
+	doubt time.Time // start of the doubt: messages may have waited since; zero: no doubt
 	roll  roll
 
-	warmAt   time.Time            // zero until NATS was there for the first time
+	warmAt   time.Time            // zero until Start, at the first connection to NATS
 	expected map[string]*recalled // workers of the last kept snapshot that were not heard yet
-	kept     bool                 // these are all that there were
+	kept     bool                 // expected named every worker of the snapshot
 	warm     bool
 }
 
@@ -73,66 +74,67 @@ type departure struct {
 	id   string
 	n    uint64
 	at   time.Time
-	last *worker // the record, without what it costs; nil where somebody else judges the worker
+	last *worker // the reduced record; nil if the worker is judged elsewhere
 }
 
 // worker is the record of one worker.
 type worker struct {
 	id      string
-	facts   hivebeat.Facts // of the last beat that was accepted
-	memo    wire.BeatMemo  // the bytes of it, or nothing
+	facts   hivebeat.Facts // from the last accepted beat
+	memo    wire.BeatMemo  // its bytes, or empty
 	lineage liveness.Lineage
-	learned uint64 // the seq that was taken over as heard elsewhere
-	conn    string // by which closings knows it
+	learned uint64 // the seq last taken over from another observer
+	conn    string // connection name in closings
 	live    hivebeat.Live
 	cause   hivebeat.Cause
-	heard   time.Time // when that beat was received
-	began   time.Time // when the first one of its incarnation was
-	since   time.Time // when live began
+	heard   time.Time // when the last accepted beat was received
+	early   bool      // heard is only the earliest time at which it may have been received
+	began   time.Time // when the first beat of its incarnation was received
+	since   time.Time // start of live
 	lostAt  time.Time // the deadline that made it lost
 	n       uint64
 	tr      []Step // the last hivebeat.MaxTransitions
 
-	process  Process // that is watched; PID 0: none
-	spent    end     // of the last one that was seen to end
+	process  Process // watched; PID 0: none
+	spent    end     // the last reported end of its process
 	load     load
 	progress progress
 	rival    rival
-	beside   *beside // of the one that is not believed; nil: none was heard
+	beside   *beside // where the refused process runs; nil: none was heard
 	damping
 }
 
-// Step is a transition, and what its log line says besides.
+// Step is a transition, with additional data for its log line.
 type Step struct {
 	hivebeat.Transition
 	At     time.Time // when the verdict was reached
 	Worker string
 	Model  string
-	Reason string // what the worker said, or what was seen of it
+	Reason string // as the worker reported it, or as the hive observed it
 	Seq    uint64
-	Age    time.Duration // since the beat before
+	Age    time.Duration // since the previous beat
 	Margin time.Duration // recovered after lost: how far past the deadline
-	CutOff bool          // recovered after lost: seq went on meanwhile
-	Damped bool          // it is so, and is not told: the worker flaps or loops
-	Detect time.Duration // lost, where its end was seen: from there to the verdict
+	CutOff bool          // recovered after lost: seq advanced meanwhile
+	Damped bool          // true but not reported, as the worker flaps or loops
+	Detect time.Duration // lost after an observed end: time from the end to the verdict
 }
 
-// Ended reports whether one of these steps ends its worker, as lost or left: those
-// are not to wait.
+// Ended reports whether one of the steps makes its worker lost or left. Such steps must
+// not wait.
 func Ended(steps []Step) bool {
 	return slices.ContainsFunc(steps, func(s Step) bool {
 		return s.To == string(hivebeat.Lost) || s.To == string(hivebeat.Left)
 	})
 }
 
-// Heard says what a beat calls for.
+// Heard is the result of a beat.
 type Heard struct {
-	Worker string // whose it was
-	Urgent bool   // a transition
-	Facts  bool   // other facts than before, which somebody may wait for
+	Worker string // id of the sender
+	Urgent bool   // the beat caused a transition
+	Facts  bool   // the facts changed, and a client may wait for that
 }
 
-// Refusals that can come with every beat are made once.
+// Refusals that any beat may cause are allocated once.
 var (
 	errStale   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Detail: "seq not above the last one, a superseded incarnation, or after its goodbye"}
 	errOlder   = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Key: "inc", Detail: "a higher incarnation is alive"}
@@ -142,7 +144,7 @@ var (
 	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
 )
 
-// New returns a registry for the workers of hive, which knows nobody.
+// New returns a registry for the workers of hive. It has no records.
 func New(hive string) *Registry {
 	r := &Registry{
 		hive:     hive,
@@ -154,26 +156,27 @@ func New(hive string) *Registry {
 	return r
 }
 
-// Len returns the number of records, of workers that are lost or left too.
+// Len returns the number of records, including those of lost and left workers.
 func (r *Registry) Len() int { return len(r.workers) }
 
-// Stats returns the counts so far, as a snapshot has them.
+// Stats returns the counts so far, as they appear in a snapshot.
 func (r *Registry) Stats() hivebeat.Stats { return r.stats }
 
-// Reasons returns how many messages were refused, by reason, where there were any.
+// Reasons returns the number of refused messages by reason; reasons without any are
+// left out.
 func (r *Registry) Reasons() map[hivebeat.Reason]uint64 {
 	m := make(map[hivebeat.Reason]uint64, len(r.reasons))
 	maps.Copy(m, r.reasons)
 	return m
 }
 
-// Lost returns how many were found lost, by cause.
+// Lost returns how many workers were found lost, by cause.
 func (r *Registry) Lost() map[hivebeat.Cause]uint64 { return maps.Clone(r.lost) }
 
-// Receive takes one message as it came. Most repeat the last one of their worker
-// but for the numbers at its end: of those no more is read. pinned is the
-// worker's id in the subject, or empty. Nothing of a record changes unless the
-// error is nil; the error is for Refuse.
+// Receive takes the bytes of one message. Most messages repeat the previous one of
+// their worker except for the numbers at the end, and then only these numbers are read.
+// pinned is the worker id from the subject, or empty. The facts of a record change only
+// if the error is nil; pass the error to Refuse.
 func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error) {
 	if w := r.workers[string(wire.PeekWorker(b))]; w != nil && (pinned == "" || pinned == w.id) && w.memo.Parse(b, &r.tail) {
 		if w.spent.before(w.facts.Inc, r.tail.Boot, w.facts.NS) {
@@ -197,7 +200,7 @@ func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error
 	return h, err
 }
 
-// Hear takes a beat that was parsed, and thereby checked, as Receive does.
+// Hear takes a beat that was parsed, and thereby validated, as Receive does.
 func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, error) {
 	if string(v.Hive) != r.hive {
 		return Heard{}, errForeign
@@ -211,13 +214,13 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 			return Heard{}, errFull
 		}
 		if k := r.expected[string(v.Worker)]; k != nil && k.inc > v.Inc && now.Before(k.until) {
-			return Heard{}, errOlder // the one that is awaited was alive
+			return Heard{}, errOlder // the expected incarnation was alive
 		}
 		if w = r.back(v); w == nil {
 			return Heard{}, errStale
 		}
 	}
-	// A goodbye is one of an orderly end, whenever it comes.
+	// A goodbye marks an orderly end, however late it arrives.
 	if w.spent.Inc == v.Inc && !hivebeat.State(v.State).Goodbye() && w.spent.before(v.Inc, v.Boot, string(v.NS)) {
 		return Heard{}, errEnded
 	}
@@ -229,7 +232,7 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 		return step.heard(), err
 	}
 	h := Heard{Facts: differ(&w.facts, &v.FactsView)}
-	w.memo.Forget() // of other facts than those that come now
+	w.memo.Forget() // it belongs to the previous facts
 	v.FactsView.Update(&w.facts)
 	w.progress.limit(w.facts.Labels)
 	h = r.take(now, w, h, step)
@@ -237,8 +240,8 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 	return h, nil
 }
 
-// judge says what a beat of w with these numbers is, which promises the next one within
-// every. The error is set if it is no news.
+// judge classifies a beat of w with these numbers, which promises the next one within
+// every. It returns an error if the beat is refused.
 func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile, every hivebeat.Millis) (beatStep, error) {
 	seq := v.Seq
 	if w.live == hivebeat.Alive {
@@ -248,6 +251,9 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 	}
 	before := w.lineage.Seq()
 	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}
+	if w.early {
+		b.sent = 0 // nothing shows how long the previous beat was in transit
+	}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
 	gone := (w.live == hivebeat.Left || w.live == hivebeat.Lost) && (r.doubt.IsZero() || !r.doubt.Before(w.since))
 	gone = gone && now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())
@@ -263,7 +269,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 	if b.outcome.Begins() {
 		w.began, w.rival, w.beside = now, rival{}, nil
 	} else if b.outcome == liveness.Next && w.spent.Inc == inc && !w.spent.proved {
-		w.spent.proved = true // it was sent after that
+		w.spent.proved = true // this beat was sent after that end
 		w.lineage.Died(false)
 	}
 	if r.doubt.IsZero() {
@@ -287,10 +293,11 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 	return b, nil
 }
 
-// take draws the conclusions from a beat whose facts were taken over.
+// take updates the record after the facts of an accepted beat were taken over.
 func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard {
 	h.Worker = w.id
 	w.heard = r.heardAt(now, w)
+	w.early = w.heard.Before(now)
 	r.stats.Beats++
 	r.link(w, step.outcome.Begins())
 	n, live := w.n, w.live
@@ -304,7 +311,7 @@ func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard 
 	return h
 }
 
-// heardAt returns when a beat of w that is read now counts as heard.
+// heardAt returns when a beat of w that is read at now counts as heard.
 func (r *Registry) heardAt(now time.Time, w *worker) time.Time {
 	switch {
 	case r.doubt.IsZero():
@@ -315,14 +322,14 @@ func (r *Registry) heardAt(now time.Time, w *worker) time.Time {
 	return r.doubt
 }
 
-// heard says what a beat that was refused calls for.
+// heard returns the result of a refused beat.
 func (b beatStep) heard() Heard { return Heard{Urgent: b.outcome == liveness.Conflict} }
 
-// Refuse counts a message that was refused.
+// Refuse counts a refused message.
 func (r *Registry) Refuse(err error) {
 	reason := hivebeat.ReasonOf(err)
 	if reason != "" {
-		if r.reasons == nil { // a queen has a registry for each hive that is lost
+		if r.reasons == nil { // allocated late: a queen has a registry for each lost hive
 			r.reasons = make(map[hivebeat.Reason]uint64)
 		}
 		r.reasons[reason]++
@@ -334,8 +341,8 @@ func (r *Registry) Refuse(err error) {
 	}
 }
 
-// differ reports whether v has other facts than f, but for those that every beat
-// changes.
+// differ reports whether the facts in v differ from f, apart from those that change
+// with every beat.
 func differ(f *hivebeat.Facts, v *wire.FactsView) bool {
 	return differVolatile(f, &v.Volatile) || f.Slots != v.Slots ||
 		string(f.State) != string(v.State) || f.Model != string(v.Model) || f.Endpoint != string(v.Endpoint)
@@ -356,9 +363,9 @@ func (r *Registry) add(id string) *worker {
 	return w
 }
 
-// back returns the record for a worker that has none and is heard: the one that it
-// had, where that was let go and this is the same incarnation. It is nil where such
-// a beat is no news.
+// back returns the record for the sender of v, which has none. That is its previous
+// record if it was removed and this is the same incarnation. It is nil if such a beat
+// is stale.
 func (r *Registry) back(v *wire.BeatView) *worker {
 	id := string(v.Worker)
 	d := r.departed[id]
@@ -380,7 +387,7 @@ func (r *Registry) insert(w *worker) {
 	r.sorted = slices.Insert(r.sorted, at, w)
 }
 
-// depart lets the record go of a worker that is lost or left, and remembers its
+// depart removes the record of a worker that is lost or left, and remembers its
 // incarnation.
 func (r *Registry) depart(now time.Time, w *worker) {
 	r.remove(now, w)
@@ -390,7 +397,7 @@ func (r *Registry) depart(now time.Time, w *worker) {
 	r.departed[w.id].last = w
 }
 
-// remove lets the record of a worker go, without a transition.
+// remove removes the record of a worker, without a transition.
 func (r *Registry) remove(now time.Time, w *worker) {
 	delete(r.workers, w.id)
 	if at, ok := slices.BinarySearchFunc(r.sorted, w.id, byID); ok {
@@ -409,7 +416,7 @@ func (r *Registry) remove(now time.Time, w *worker) {
 		if len(r.departures)-old <= maxRemembers && now.Sub(d.at) < rememberFor {
 			break
 		}
-		if r.departed[d.id] == d { // else it came, and went again, later
+		if r.departed[d.id] == d { // otherwise it came back and departed again later
 			delete(r.departed, d.id)
 		}
 		old++
@@ -436,7 +443,7 @@ func (r *Registry) Pids(ns string) map[uint64]bool {
 	return m
 }
 
-// add returns a + b, and no more than the wire can carry.
+// add returns a + b, limited to the maximum that the wire can carry.
 func add(a, b uint64) uint64 {
 	if b > hivebeat.MaxInt-a {
 		return hivebeat.MaxInt

@@ -15,8 +15,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// TestRefused feeds what must be refused, and sees that the record stays whole
-// and that the next good beat is heard.
+// TestRefused feeds messages that must be refused, and checks that the record is
+// unchanged and that the next good beat is accepted.
 func TestRefused(t *testing.T) {
 	good := func(change func(*fake)) func(*testing.T, *fake) []byte {
 		return func(t *testing.T, f *fake) []byte {
@@ -139,8 +139,8 @@ func TestGapsProvedLoss(t *testing.T) {
 	}
 }
 
-// A seq that no sender has reached is refused while its incarnation is alive, and counts
-// nothing as lost on the wire in any case.
+// A seq that no sender can have reached is refused while its incarnation is alive. In
+// no case does it count messages as lost on the wire.
 func TestAnImplausibleSeq(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	b.mustFeed(f.Next(t))
@@ -230,7 +230,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}
 }
 
-// One forged message silences a worker: it lives, and that shows.
+// A single forged message silences a live worker, and a conflict shows it.
 func TestASilencedWorkerIsAConflict(t *testing.T) {
 	for name, forge := range map[string]func(*fake){
 		"goodbye":            func(f *fake) { f.State = hivebeat.Stopped },
@@ -246,10 +246,10 @@ func TestASilencedWorkerIsAConflict(t *testing.T) {
 			forged := *f
 			forge(&forged)
 			b.mustFeed(forged.Next(t)).told()
-			f.Seq++ // as the goodbye had
+			f.Seq++ // the goodbye used that seq
 			conflicts := 0
 			for i := range 3 {
-				for range 3 { // a bunch of them is one
+				for range 3 { // a bunch of them counts as one
 					_ = b.feed(f.Next(t))
 				}
 				for _, got := range b.told() {
@@ -265,7 +265,7 @@ func TestASilencedWorkerIsAConflict(t *testing.T) {
 				}
 				b.after(every / 2)
 			}
-			for range 6 { // the other one is silent
+			for range 6 { // the other process is silent
 				_ = b.feed(f.Next(t))
 				b.after(every * 9 / 10)
 			}
@@ -276,12 +276,13 @@ func TestASilencedWorkerIsAConflict(t *testing.T) {
 	}
 }
 
-// Whoever is refused as a conflict is told so: at once, and once a minute while it goes on.
+// A sender that is refused for a conflict receives a notice at once, and then once a
+// minute while it continues.
 func TestARefusedSenderIsTold(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*fake)
 		rounds int
-		from   time.Duration // told not before
+		from   time.Duration // earliest first notice
 	}{
 		"older":             {func(f *fake) { f.Inc -= 1000 }, 20, 0},
 		"a seq that leapt":  {func(f *fake) { f.Seq = 4 }, 20, 0},
@@ -302,7 +303,7 @@ func TestARefusedSenderIsTold(t *testing.T) {
 			conflicts, told := 0, []time.Duration{}
 			began := b.now
 			for range c.rounds {
-				if c.from > 0 { // what was sent later than what is believed is no late mail
+				if c.from > 0 { // a message sent after the believed one is not a delayed one
 					refused.Sent = b.now.UnixMilli()
 					f.Sent = refused.Sent + every.Milliseconds()/2
 				}
@@ -321,7 +322,7 @@ func TestARefusedSenderIsTold(t *testing.T) {
 					}
 				}
 				b.after(every / 2).mustFeed(f.Next(t)).after(every / 2)
-				if refused.Inc == f.Inc { // or it catches up
+				if refused.Inc == f.Inc { // otherwise it catches up
 					f.Seq++
 				}
 			}
@@ -336,11 +337,11 @@ func TestARefusedSenderIsTold(t *testing.T) {
 	}
 }
 
-// What is late now and then is no other sender.
+// Single late messages do not show another sender.
 func TestLateBeatsAreNoConflict(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	for range 10 {
-		f.Seq++ // which is late
+		f.Seq++ // this beat arrives late
 		late := f.Bytes(t)
 		b.mustFeed(f.Next(t))
 		for range 6 {
@@ -358,8 +359,9 @@ func TestLateBeatsAreNoConflict(t *testing.T) {
 	}
 }
 
-// An incarnation that no clock says takes no place of one that is alive. A clock that is
-// hours ahead passes, and whoever has no other clock is heard where nobody else is.
+// An incarnation that no clock can show does not supersede a live one. A clock that is
+// hours ahead is accepted. If no other incarnation is heard, a worker is accepted
+// whatever its clock says.
 func TestAnImplausibleIncarnation(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	b.mustFeed(f.Next(t))

@@ -15,7 +15,7 @@ func TestAnswersToARollCall(t *testing.T) {
 		answers  int
 		after    time.Duration // since the call
 		want     bool
-		awaiting bool // there is somebody to wait for
+		awaiting bool // there are workers to wait for
 	}{
 		{"nobody is there", 0, 0, time.Hour, false, false},
 		{"none yet", 2, 0, spread, false, true},
@@ -26,7 +26,7 @@ func TestAnswersToARollCall(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newBench(t)
-			gone := newFake("gone") // of whom no answer is awaited
+			gone := newFake("gone") // its answer is not awaited
 			gone.State = hivebeat.Stopped
 			r.mustFeed(gone.Next(t))
 			fakes := make([]*fake, c.workers)
@@ -42,12 +42,12 @@ func TestAnswersToARollCall(t *testing.T) {
 			}
 			for _, f := range fakes[:c.answers] {
 				r.mustFeed(f.Next(t))
-				r.mustFeed(f.Next(t)) // who beats twice answers once
+				r.mustFeed(f.Next(t)) // a worker that beats twice answers once
 			}
 			if got := r.Answered(called.Add(c.after)); got != c.want {
 				t.Errorf("answered: %t, want %t", got, c.want)
 			}
-			if !c.want && c.awaiting { // the first one that comes late
+			if !c.want && c.awaiting { // the first late answer
 				r.mustFeed(fakes[0].Next(t))
 				if r.Answered(called.Add(spread)) || !r.Answered(called.Add(spread+answerSlack)) {
 					t.Error("who answers late is not told, or too soon")
@@ -60,7 +60,7 @@ func TestAnswersToARollCall(t *testing.T) {
 	}
 }
 
-// A call takes the place of the one before, whose answers are too old by then.
+// A call replaces the previous one, whose answers are too old by that time.
 func TestARollCallReplacesTheOneBefore(t *testing.T) {
 	r := newBench(t)
 	a, b := newFake("a"), newFake("b")

@@ -7,14 +7,14 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Score is how good the verdicts were, as far as the truth is known.
+// Score measures how good the verdicts were, where the truth is known.
 type Score struct {
-	// Margins of the workers that were lost, and were heard again in the same
-	// incarnation: how long after the verdict. How many of them had been cut off is
-	// in the stats.
+	// Margins of the workers that were lost and then heard again in the same
+	// incarnation: how long after the verdict. The stats count how many had been cut
+	// off.
 	Margins Histogram
-	// Detect is how long it took from the end of a worker to the verdict, by cause,
-	// where the end was seen.
+	// Detect is the time from the end of a worker to the verdict, by cause, where the
+	// end was observed.
 	Detect map[hivebeat.Cause]Histogram
 }
 
@@ -31,7 +31,7 @@ func (r *Registry) score(margin time.Duration, wentOn bool) {
 	}
 }
 
-// detected counts what is known of the time that verdicts took.
+// detected counts how long verdicts on observed ends took.
 func (r *Registry) detected(steps []Step) {
 	for i := range steps {
 		s := &steps[i]

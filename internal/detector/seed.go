@@ -8,37 +8,37 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// Seed is what somebody else knew of a worker, whose place the registry takes.
+// Seed is what another observer knew about a worker that the registry takes over.
 type Seed struct {
 	Worker string
 	Live   hivebeat.Live
 	Cause  hivebeat.Cause
 	Facts  hivebeat.Facts
-	Heard  time.Time // when it was heard last
-	Until  time.Time // it is not lost before: it has to be asked first
-	Since  time.Time // of one that is lost or left: since when; zero: now
+	Heard  time.Time // when the last beat was received
+	Until  time.Time // it is not lost before, as it must be asked first
+	Since  time.Time // of lost and left workers: start of the verdict; zero: now
 
-	// The incarnation whose place this one took, and its last seq, if that is known: a
-	// message of it that is on its way still, or again, brings nobody back.
+	// The incarnation that this one replaced, and its last seq, if known. A message of
+	// that incarnation that is still in flight, or replayed, does not bring it back.
 	Prior, PriorSeq uint64
 
-	Stalled  bool // its work was, and is until it goes on
-	Looping  bool // it did, and does until it was calm
+	Stalled  bool // its work is stalled until it advances
+	Looping  bool // it loops until it is calm
 	Restarts uint64
-	// Ended is when its process ended, as a record says it. Where Cause is exit it has,
-	// even if that is not known.
+	// Ended is when its process ended, as its record says. With cause exit the process
+	// has ended even if Ended is 0.
 	Ended uint64
 }
 
-// Seed takes a worker over. One that was not given up is late, cause hive, until
-// it is heard; unless it is, it is lost, cause hive, at its own deadline. That
-// makes no step. A worker that is known already stays as it is.
+// Seed takes over a worker. A worker that is neither lost nor left becomes late, cause
+// hive, until it is heard. If it is not heard by its own deadline, it becomes lost,
+// cause hive. Seed itself makes no step. A known worker stays as it is.
 func (r *Registry) Seed(now time.Time, s Seed) {
 	if r.workers[s.Worker] != nil || len(r.workers) >= hivebeat.MaxWorkers {
 		return
 	}
 	w := r.add(s.Worker)
-	w.facts, w.heard, w.since = s.Facts, s.Heard, now
+	w.facts, w.heard, w.early, w.since = s.Facts, s.Heard, true, now
 	r.closings.Move(w, "", w.facts.Conn)
 	w.conn = w.facts.Conn
 	if s.Prior != 0 {
@@ -49,7 +49,7 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	w.live, w.cause = s.Live, s.Cause
 	from := now
 	if !s.Since.IsZero() {
-		w.since, from = s.Since, s.Since // none began later
+		w.since, from = s.Since, s.Since // no restart was later
 	}
 	r.loopsOn(now, from, w, s.Restarts, s.Looping)
 	if s.Ended > 0 || s.Live == hivebeat.Lost && s.Cause == hivebeat.CauseExit {
@@ -65,8 +65,9 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		r.deadlines.Set(w, w.since.Add(hivebeat.KeepGone))
 	default:
 		w.live, w.cause = hivebeat.Late, hivebeat.CauseHive
-		// Credit is for what was heard before the doubt: what counts from a time since,
-		// or from now, is set as if that began now.
+		// Credit later moves this deadline by the whole doubt. That is right if the
+		// worker was last heard before the doubt. A deadline that counts from a later
+		// time, or from now, is set as if the doubt began now.
 		doubted := time.Duration(0)
 		if !r.doubt.IsZero() {
 			doubted = max(0, now.Sub(r.doubt))
@@ -83,9 +84,9 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 	w.told = w.live
 }
 
-// Elsewhere notes that somebody else heard this of a worker, nobody knows when: Inc,
-// Seq, and where known Every and Quiet of f. It is then as if it was heard now, but
-// for its other facts and its age. It reports whether that was news.
+// Elsewhere records that another observer heard a worker at an unknown time, with the
+// Inc and Seq of f and, where known, its Every and Quiet. The worker counts as heard
+// now, except for its other facts and its age. Elsewhere reports whether that was new.
 func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	inc, seq := f.Inc, f.Seq
 	w := r.workers[id]
@@ -98,33 +99,34 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	}
 	w.memo.Forget()
 	if step.outcome.Begins() {
-		w.facts.Conn, w.facts.PID = "", 0 // those of the incarnation before
+		w.facts.Conn, w.facts.PID = "", 0 // of the previous incarnation
 	}
 	w.facts.Inc, w.facts.Seq, w.learned = inc, seq, seq
 	if f.Every > 0 {
 		w.facts.Every, w.facts.Quiet = f.Every, f.Quiet
 	}
 	if w.facts.State.Goodbye() {
-		w.facts.State = hivebeat.Starting // that was the one before
+		w.facts.State = hivebeat.Starting // the goodbye was the previous incarnation's
 	}
 	was, work := w.heard, w.progress
 	r.take(now, w, Heard{}, step)
-	if w.progress = work; step.outcome.Begins() { // else beats that were heard here decide
+	if w.progress = work; step.outcome.Begins() { // otherwise only beats received here decide
 		w.progress.at, w.progress.stalled = now, false
 	}
-	// Its deadline counts from now; its age does not: none is younger than it is.
-	w.heard = was
+	// The deadline counts from now, the age does not: no age is shown younger than it
+	// is.
+	w.heard, w.early = was, true
 	return true
 }
 
-// Drop forgets a worker that somebody else judges from now on.
+// Drop forgets a worker that is judged elsewhere from now on.
 func (r *Registry) Drop(now time.Time, id string) {
 	if w := r.workers[id]; w != nil {
 		r.remove(now, w)
 	}
 }
 
-// Record returns what is known of one worker, without its transitions.
+// Record returns the record of one worker, without its transitions.
 func (r *Registry) Record(now time.Time, id string) (hivebeat.Record, bool) {
 	w := r.workers[id]
 	if w == nil {

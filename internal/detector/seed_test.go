@@ -40,7 +40,7 @@ func TestSeeds(t *testing.T) {
 			t.Errorf("%s (%s) at its own deadline, want lost, cause hive", r.Live, r.Cause)
 		}
 		b.TakeSteps()
-		f.Seq += 3 // it went on
+		f.Seq += 3 // it advanced meanwhile
 		b.after(7 * second)
 		b.mustFeed(f.Next(t))
 		if s := b.TakeSteps(); len(s) != 1 || !s[0].CutOff || s[0].Margin != 7*second || b.stats.CutOff != 1 || b.stats.FalseDead != 0 {

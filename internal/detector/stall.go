@@ -7,26 +7,25 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// StallLabel is the label by which a worker says after which time without progress
-// it is stalled: a Go duration, 0 for never. What is not one counts as not said.
+// StallLabel is the label with which a worker sets its limit for work without progress:
+// a Go duration, 0 for never. Any other value counts as unset.
 const StallLabel = "stall_after"
 
-// stalled is what From and To of a transition say.
+// stalled is the value of From and To in a transition.
 const stalled = "stalled"
 
-// progress is how the work of a worker goes on: done grows, or there is none. Both
-// are known from beats alone, so beats alone decide. Done only grows: where it is
-// the same in two beats, nothing was finished in between, however many beats are
-// missing there.
+// progress tracks whether the work of a worker advances: done grows, or there is no
+// work. Only beats decide. done never decreases: if two beats have the same value,
+// nothing was finished between them, however many beats are missing there.
 type progress struct {
-	at      time.Time // when there was progress, or no work, at the latest
-	text    string    // of the label that after is from
+	at      time.Time // last time with progress or without work
+	text    string    // the label value that after was parsed from
 	after   time.Duration
-	said    bool // after counts
+	said    bool // after is set
 	stalled bool
 }
 
-// limit takes over what the labels say.
+// limit takes over the limit in the labels.
 func (p *progress) limit(labels map[string]string) {
 	text := labels[StallLabel]
 	if text == p.text {
@@ -36,12 +35,12 @@ func (p *progress) limit(labels map[string]string) {
 	p.text, p.after, p.said = text, d, err == nil && d >= 0
 }
 
-// SetStallAfter sets the limit for workers that do not say their own; 0 is never,
-// which is the default. It is called before anything is heard.
+// SetStallAfter sets the limit for workers that do not set their own; 0 is never, which
+// is the default. Call it before the first beat.
 func (r *Registry) SetStallAfter(d time.Duration) { r.stallAfter = d }
 
-// advance looks at the work of w as an accepted beat tells of it: one that has been
-// busy for the limit, and finished nothing, is stalled. That changes no verdict.
+// advance updates the progress of w from an accepted beat. A worker that has been busy
+// for the limit and has finished nothing is stalled. That changes no verdict.
 func (r *Registry) advance(now time.Time, w *worker, b beatStep) {
 	p, after := &w.progress, r.stallAfter
 	if p.said {
@@ -58,7 +57,7 @@ func (r *Registry) advance(now time.Time, w *worker, b beatStep) {
 			p.stalled = false
 			r.stall(now, w, b, stalled, "", "it goes on")
 		}
-	case !p.stalled && w.heard.Sub(p.at) >= after: // heard, not read: it may have waited, and what waits behind it goes on
+	case !p.stalled && w.heard.Sub(p.at) >= after: // heard, not now: the beat may have waited, and the next one may show progress
 		p.stalled = true
 		r.stall(now, w, b, "", stalled, fmt.Sprintf("%d busy, and done has been %d for %s", f.Busy, f.Done, w.heard.Sub(p.at).Round(time.Millisecond)))
 	}

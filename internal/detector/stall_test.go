@@ -94,7 +94,7 @@ func TestStalledIsNoVerdict(t *testing.T) {
 	if !r.Stalled || r.Live != hivebeat.Alive || r.Since != 30_000 || len(r.Tr) != 2 || r.Tr[1].Kind != hivebeat.KindStalled || r.Tr[1].To != "stalled" {
 		t.Errorf("record %+v", r)
 	}
-	// Silence is another thing, which ends it without a word, and not for good.
+	// Silence is a different condition. It suspends the stall without a transition.
 	b.after(45 * second)
 	if r, _ := b.record("w"); !r.Stalled || r.Live != hivebeat.Late {
 		t.Errorf("late: stalled %t, %s", r.Stalled, r.Live)
@@ -126,8 +126,8 @@ func TestStalledCostsNothing(t *testing.T) {
 	}
 }
 
-// TestStalledIsHeard: what waited while the hive was stopped was sent long before it
-// is read, and may be followed by what says that the work goes on.
+// TestStalledIsHeard: a beat that waited while the hive was stopped was sent long
+// before it is read, and a later one that also waits may show progress.
 func TestStalledIsHeard(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	b.SetStallAfter(time.Minute)
@@ -154,7 +154,8 @@ func TestStalledIsHeard(t *testing.T) {
 	}
 }
 
-// TestStalledOfSeeds: who takes over a worker knows only what it hears of its work.
+// TestStalledOfSeeds: a registry that takes over a worker knows only the progress that
+// it hears of.
 func TestStalledOfSeeds(t *testing.T) {
 	for _, limit := range []string{"1m", ""} {
 		for _, stalled := range []bool{false, true} {
@@ -173,7 +174,7 @@ func TestStalledOfSeeds(t *testing.T) {
 			b.now = b.now.Add(time.Second)
 			b.mustFeed(f.Next(t))
 			check("a beat that says the same of its work", stalled)
-			b.now = b.now.Add(time.Hour) // nobody knows when it was heard elsewhere, nor of its work
+			b.now = b.now.Add(time.Hour) // heard elsewhere at an unknown time, without its progress
 			b.Elsewhere(b.now, "w", hivebeat.Facts{Inc: f.Inc, Seq: f.Seq + 5})
 			check("heard elsewhere", stalled)
 			f.Seq, f.Done = f.Seq+5, 6

@@ -10,50 +10,49 @@ import (
 
 // All transitions of a worker are in this file:
 //
-//	          joined                 late             lost
-//	(nobody) ────────▶ alive ──────────────▶ late ──────────▶ lost ──▶ (10 min: gone)
+//	         joined                 late             lost
+//	(absent) ────────▶ alive ──────────────▶ late ──────────▶ lost ──▶ (10 min: gone)
 //	                   ▲ │ ▲  ◀── recovered ── │                │
 //	                   │ │ └──────────────── recovered ─────────┘
 //	         restarted │ │ left: from any of them
 //	                   │ ▼
 //	                  left ──▶ (10 min: gone)
 //
-// A restarted one comes from any of them too. Whose process ended is lost from
-// alive and late. state, stalled and conflict change no verdict.
+// restarted also comes from any of them. A worker whose process ended becomes lost from
+// alive and from late. state, stalled and conflict change no verdict.
 
-// beatStep is what transit has to know of a beat besides the record, which has
-// taken its facts already.
+// beatStep is what transit needs to know about a beat besides the record, which already
+// has its facts.
 type beatStep struct {
 	outcome liveness.Outcome
-	state   hivebeat.State // of the beat before
-	age     time.Duration  // since it
-	sent    int64          // when it was, by the worker's clock
-	wentOn  bool           // seq says that there were others in between, or that it was held on its way
-	busy    uint64         // of the beat before
+	state   hivebeat.State // in the previous beat
+	age     time.Duration  // since the previous beat
+	sent    int64          // time of the previous beat, by the worker's clock; 0: it does not say
+	wentOn  bool           // seq shows that beats in between were lost, or this beat was held in transit
+	busy    uint64         // in the previous beat
 	done    uint64
 }
 
-// transit makes the transitions that an accepted beat calls for, and sets the
-// deadline.
+// transit makes the transitions that an accepted beat calls for, and sets the deadline.
 func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 	from := w.live
 	switch {
 	case b.outcome == liveness.First:
 		r.begin(now, w)
-	case b.outcome.Begins(): // also a lower incarnation: it is another process
+	case b.outcome.Begins(): // also a lower incarnation, which is another process
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
 		r.restarted(now, w)
 	default:
-		silent := from == hivebeat.Lost && w.cause == hivebeat.CauseSilent // nobody was taken for dead
+		silent := from == hivebeat.Lost && w.cause == hivebeat.CauseSilent // its process was known to run, so it was not taken for dead
 		if from == hivebeat.Lost && !silent {
 			b.wentOn = b.wentOn || liveness.WasHeld(b.sent, w.facts.Sent, b.age, now.Sub(w.lostAt))
 			r.score(now.Sub(w.lostAt), b.wentOn)
 		}
-		if w.facts.State.Goodbye() { // told as left, from whatever it was
+		if w.facts.State.Goodbye() { // reported as left, whatever the verdict was
 			break
 		}
 		if from != hivebeat.Alive {
-			deadline := w.since // of late
+			deadline := w.since // start of late
 			if from == hivebeat.Lost {
 				deadline = w.lostAt
 			}
@@ -61,7 +60,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 			s.Transition.Margin = roundUp(now.Sub(deadline))
 			switch {
 			case silent:
-				s.Cause = hivebeat.CauseSilent // what is over
+				s.Cause = hivebeat.CauseSilent // the cause that ended
 			case from == hivebeat.Lost:
 				s.Margin, s.CutOff = now.Sub(deadline), b.wentOn
 			}
@@ -83,9 +82,9 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 	}
 }
 
-// Detect makes the transitions that are due to silence, and lets records go that
-// have been lost or left for long enough. It costs nothing for workers whose
-// deadline has not passed.
+// Detect makes the transitions that are due to silence, and removes records that have
+// been lost or left for KeepGone. It costs nothing for workers whose deadline has not
+// passed.
 func (r *Registry) Detect(now time.Time) {
 	r.DetectClosed(now)
 	for w := range r.calms.Due(now) {
@@ -96,16 +95,16 @@ func (r *Registry) Detect(now time.Time) {
 		switch w.live {
 		case hivebeat.Alive:
 			r.become(now, w, hivebeat.Late, hivebeat.CauseMissed, hivebeat.KindLate, now.Sub(w.heard))
-			// Counted from the deadline that passed, which holds the credit for time
-			// in which we were blind.
+			// Counted from the deadline that passed, which includes the credit for blind
+			// time.
 			r.deadlines.Set(w, at.Add(liveness.LostAfter(every, quiet)-liveness.LateAfter(every, quiet)))
 		case hivebeat.Late:
 			w.lostAt = at
 			cause := hivebeat.CauseMissed
 			switch {
-			case w.cause == hivebeat.CauseHive: // a Seed that did not answer for itself
+			case w.cause == hivebeat.CauseHive: // a Seed that was never heard here
 				cause = hivebeat.CauseHive
-			case w.process.PID != 0: // its end would have been told
+			case w.process.PID != 0: // its exit would have been reported
 				cause = hivebeat.CauseSilent
 			}
 			s := r.become(now, w, hivebeat.Lost, cause, hivebeat.KindLost, now.Sub(w.heard))
@@ -129,8 +128,8 @@ func (r *Registry) Next() (time.Time, bool) {
 	return r.closings.Next(next, ok)
 }
 
-// conflict tells that two incarnations of w both advance. The verdict on the
-// valid one stands.
+// conflict reports that two incarnations of w both advance. The verdict on the valid
+// one stands.
 func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 	w.rival = rival{inc: inc, seq: seq, at: now, told: now}
 	r.notices = append(r.notices, hivebeat.Notice{ID: w.id, Inc: inc, Believed: w.facts.Inc})
@@ -141,14 +140,14 @@ func (r *Registry) conflict(now time.Time, w *worker, inc, seq uint64) {
 	r.locate(w)
 }
 
-// rival is the other process of a conflict: the one that is not believed.
+// rival is the refused process of a conflict.
 type rival struct {
 	inc, seq uint64
-	at       time.Time // when it advanced last
-	told     time.Time // when it was told that it is refused
+	at       time.Time // when it last advanced
+	told     time.Time // when its last notice was sent
 }
 
-// refused notes that a message of w was refused, which may be one of its rival.
+// refused records that a message of w was refused. It may be one of the rival.
 func (r *Registry) refused(now time.Time, w *worker, inc, seq uint64) {
 	v := &w.rival
 	if v.inc == 0 || v.inc != inc || seq <= v.seq {
@@ -161,14 +160,15 @@ func (r *Registry) refused(now time.Time, w *worker, inc, seq uint64) {
 	}
 }
 
-// TakeNotices returns the notices for workers that are refused, since the last call.
+// TakeNotices returns the notices for refused workers since the last call.
 func (r *Registry) TakeNotices() []hivebeat.Notice {
 	n := r.notices
 	r.notices = nil
 	return n
 }
 
-// now is its incarnation, while it is heard no less than w has to be: else 0.
+// now returns the rival's incarnation, or 0 if the rival has been silent for longer
+// than w may be.
 func (v *rival) now(now time.Time, f *hivebeat.Facts) uint64 {
 	if v.inc == 0 || now.Sub(v.at) > liveness.LostAfter(f.Every.Duration(), f.Quiet.Duration()) {
 		return 0
@@ -176,7 +176,7 @@ func (v *rival) now(now time.Time, f *hivebeat.Facts) uint64 {
 	return v.inc
 }
 
-// become changes the verdict on w. The step may be completed by the caller.
+// become changes the verdict on w. The caller may complete the step.
 func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hivebeat.Cause, kind hivebeat.Kind, age time.Duration) *Step {
 	s := r.note(now, w, kind, age)
 	s.From, s.To, s.Cause = string(w.live), string(live), cause
@@ -189,7 +189,7 @@ func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hi
 	switch live {
 	case hivebeat.Lost:
 		r.lost[cause]++
-		w.progress.stalled = false // what it was stalled in is over
+		w.progress.stalled = false // the work that stalled is over
 	case hivebeat.Left:
 		w.progress.stalled = false
 	}
@@ -197,8 +197,8 @@ func (r *Registry) become(now time.Time, w *worker, live hivebeat.Live, cause hi
 	return s
 }
 
-// note makes a transition of w, and numbers it unless it is damped (damp.go). keep is
-// called when it is complete, as far as the wire is concerned.
+// note makes a transition of w, and numbers it unless it is damped (damp.go). Call keep
+// once all of its wire fields are set.
 func (r *Registry) note(now time.Time, w *worker, kind hivebeat.Kind, age time.Duration) *Step {
 	s := r.step(now, w, kind, age)
 	if s.Damped = r.damps(now, w, kind); s.Damped {
@@ -207,7 +207,7 @@ func (r *Registry) note(now time.Time, w *worker, kind hivebeat.Kind, age time.D
 	return r.number(w, s)
 }
 
-// step makes a transition of w that has no number.
+// step makes a transition of w without a number.
 func (r *Registry) step(now time.Time, w *worker, kind hivebeat.Kind, age time.Duration) *Step {
 	r.steps = append(r.steps, Step{
 		Transition: hivebeat.Transition{Kind: kind, Inc: w.facts.Inc},
@@ -216,7 +216,8 @@ func (r *Registry) step(now time.Time, w *worker, kind hivebeat.Kind, age time.D
 	return &r.steps[len(r.steps)-1]
 }
 
-// number gives s its number, and before that those of what was left out.
+// number gives s the next number, after using up the numbers of the omitted
+// transitions.
 func (r *Registry) number(w *worker, s *Step) *Step {
 	w.n += 1 + w.owed
 	w.owed = 0
@@ -224,7 +225,7 @@ func (r *Registry) number(w *worker, s *Step) *Step {
 	return s
 }
 
-// keep lets the record of w carry its newest transition, and the newest few only.
+// keep adds the newest transition to the record of w, which carries only the last few.
 func (r *Registry) keep(w *worker) {
 	if r.steps[len(r.steps)-1].Damped {
 		return
@@ -236,21 +237,21 @@ func (r *Registry) keep(w *worker) {
 	w.tr = append(w.tr, r.steps[len(r.steps)-1])
 }
 
-// complete makes the record of w carry what its newest transition, s, says by now.
+// complete updates the newest transition in the record of w to s.
 func (r *Registry) complete(w *worker, s *Step) {
 	if !s.Damped {
 		w.tr[len(w.tr)-1] = *s
 	}
 }
 
-// sawEnd notes that the end of w, which s tells, was seen d ago.
+// sawEnd records that the end of w, which s reports, was observed d ago.
 func (r *Registry) sawEnd(w *worker, s *Step, d time.Duration) {
 	s.Detect = d
 	s.Transition.Detect = roundUp(d)
 	r.complete(w, s)
 }
 
-// roundUp returns d in ms, and at least 1: on the wire 0 is not known.
+// roundUp returns d in ms, and at least 1, as 0 means unknown on the wire.
 func roundUp(d time.Duration) hivebeat.Millis {
 	return max(1, hivebeat.MillisOf(d+time.Millisecond-1))
 }

@@ -137,12 +137,12 @@ func TestQuietIsNoSilence(t *testing.T) {
 func TestScore(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	b.mustFeed(f.Next(t)).after(100 * second).told()
-	b.mustFeed(f.Next(t)) // not a beat in between: it was us
+	b.mustFeed(f.Next(t)) // no beat in between: the verdict was false
 	if s := b.TakeSteps(); len(s) != 1 || s[0].Margin != 10*second || s[0].CutOff {
 		t.Errorf("steps %+v, want one with a margin of 10 s", s)
 	}
 	b.after(100 * second).told()
-	f.Seq += 3 // beats that we never heard: it was the line
+	f.Seq += 3 // beats that were never heard: the network lost them
 	b.mustFeed(f.Next(t))
 	if s := b.TakeSteps(); len(s) != 1 || !s[0].CutOff {
 		t.Errorf("steps %+v, want one that was cut off", s)
@@ -152,9 +152,9 @@ func TestScore(t *testing.T) {
 	}
 }
 
-// A link that is cut holds the beats of a worker, and hands them over all at once: the
-// first of them was sent when the worker was alive. One of a worker that was stopped
-// was not.
+// A broken link holds the beats of a worker and then delivers them all at once: the
+// first one was sent when the worker was alive. The first beat of a worker that was
+// stopped was not.
 func TestScoreOfBeatsThatWereHeld(t *testing.T) {
 	for what, held := range map[string]bool{"held": true, "stopped": false} {
 		b, f := newBench(t), newFake("w")
@@ -168,7 +168,7 @@ func TestScoreOfBeatsThatWereHeld(t *testing.T) {
 		next(0)
 		b.after(125 * second).told()
 		if held {
-			for range 4 { // its rhythm went on
+			for range 4 { // it kept beating
 				next(30_000)
 			}
 		} else {
@@ -206,7 +206,7 @@ func TestGoneRecordsAreForgottenAfterTenMinutes(t *testing.T) {
 		if told := b.told(); len(told) != 0 {
 			t.Errorf("%s: the record went with %q", last, told)
 		}
-		// It may come back, and numbers that were used are not used again.
+		// It may come back, and used numbers are not used again.
 		f.Inc++
 		f.State = hivebeat.Ready
 		b.mustFeed(f.Next(t))
@@ -216,12 +216,12 @@ func TestGoneRecordsAreForgottenAfterTenMinutes(t *testing.T) {
 	}
 }
 
-// The record is gone, and the worker is not: the same incarnation is back after
-// hours. That is told, and scored, as it is within ten minutes.
+// The record is gone but the worker is not: the same incarnation is back after hours.
+// That is reported and scored as it is within ten minutes.
 func TestBackAfterItWasForgotten(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		missing uint64 // beats that went out and were not heard
+		missing uint64 // beats that were sent and not heard
 	}{{"it went on, unheard", 100}, {"it was stopped", 0}} {
 		t.Run(c.name, func(t *testing.T) {
 			b, f := newBench(t), newFake("w")
@@ -238,7 +238,7 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 				t.Errorf("what is remembered costs too much: %+v", w.facts)
 			}
 			replay := *f
-			for _, seq := range []uint64{0, 1} { // of before it was lost
+			for _, seq := range []uint64{0, 1} { // from before it was lost
 				replay.Seq = seq
 				if err := b.feed(replay.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 					t.Fatalf("a replay of %d: %v, want stale", seq+1, err)
@@ -265,7 +265,7 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 			if w := b.TakeWatches(); len(w) != 1 || w[0].PID != 4711 {
 				t.Errorf("watches %+v", w)
 			}
-			b.mustFeed(f.Next(t)).after(90 * second) // and all goes on as ever
+			b.mustFeed(f.Next(t)).after(90 * second) // and everything continues as usual
 			if r, _ := b.record("w"); r.Live != hivebeat.Lost || r.N != 6 {
 				t.Errorf("record %+v", r)
 			}
@@ -273,8 +273,8 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 	}
 }
 
-// An incarnation that said goodbye is over, also when its record is gone; another
-// one has nothing to do with it.
+// An incarnation that said goodbye is over, even when its record is gone. This does not
+// affect another incarnation.
 func TestForgottenIncarnations(t *testing.T) {
 	b, f := newBench(t), newFake("w")
 	f.State = hivebeat.Stopped
@@ -289,7 +289,7 @@ func TestForgottenIncarnations(t *testing.T) {
 	if diff := cmp.Diff([]string{"joined:>alive"}, b.told()); diff != "" {
 		t.Errorf("transitions (-want +got):\n%s", diff)
 	}
-	// Who was handed over is judged elsewhere: nothing is known of what came of it.
+	// A worker that was handed over is judged elsewhere: its later fate is unknown.
 	b.Drop(b.now, "w")
 	b.mustFeed(f.Next(t))
 	if diff := cmp.Diff([]string{"joined:>alive"}, b.told()); diff != "" {
@@ -297,7 +297,7 @@ func TestForgottenIncarnations(t *testing.T) {
 	}
 }
 
-// Ten thousand come, go and are forgotten, over and over.
+// Ten thousand workers come, go and are forgotten, over and over.
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	b := newBench(t)
 	for i := range 3*maxRemembers/2 + 1 {
@@ -363,15 +363,15 @@ func TestAgesAndSince(t *testing.T) {
 	}
 }
 
-// What was blind is credited to all, and what is read meanwhile is as old as it
-// may be.
+// Blind time is credited to all workers, and a message that is read meanwhile is shown
+// at its greatest possible age.
 func TestBlindTimeIsCredited(t *testing.T) {
 	b, f, g := newBench(t), newFake("w"), newFake("x")
 	b.mustFeed(f.Next(t))
 	b.mustFeed(g.Next(t)).after(40 * second)
 	b.Doubt(b.now)
-	b.now = b.now.Add(2 * time.Minute) // and nobody judges
-	b.mustFeed(g.Next(t))              // which may have waited for all of it
+	b.now = b.now.Add(2 * time.Minute) // without a verdict
+	b.mustFeed(g.Next(t))              // it may have waited all that time
 	if r, _ := b.record("x"); r.Age != 120_000 {
 		t.Errorf("read after a pause of 2 minutes, and shown as %d ms old", r.Age)
 	}
@@ -426,7 +426,7 @@ func TestConflictChangesNoVerdict(t *testing.T) {
 	if r.Rival != old.Inc {
 		t.Errorf("the record names %d as the other one, want %d", r.Rival, old.Inc)
 	}
-	for range 4 { // it is shown for as long as this one would take to be lost
+	for range 4 { // it is shown until the believed one would be lost
 		b.after(30 * second)
 		b.mustFeed(young.Next(t))
 	}
@@ -438,8 +438,8 @@ func TestConflictChangesNoVerdict(t *testing.T) {
 	}
 }
 
-// TestDetectorAgainstFullSweep holds the lazy detector against one that looks at
-// every worker at every step.
+// TestDetectorAgainstFullSweep compares the lazy detector with one that checks every
+// worker at every step.
 func TestDetectorAgainstFullSweep(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		type truth struct {
@@ -510,7 +510,7 @@ func TestDetectorAgainstFullSweep(t *testing.T) {
 	})
 }
 
-// A worker that left owes no beats, however long ago that was.
+// A worker that left owes no beats, however long ago it left.
 func TestLeftMissesNothing(t *testing.T) {
 	b := newBench(t)
 	f := newFake("w")
@@ -523,8 +523,8 @@ func TestLeftMissesNothing(t *testing.T) {
 	}
 }
 
-// A duplicate that was started by mistake and ended in order must not take the
-// worker it doubled along.
+// A duplicate that was started by mistake and ended in order must not take its original
+// with it.
 func TestDuplicateLeaves(t *testing.T) {
 	b := newBench(t)
 	f, dup := newFake("w"), newFake("w")
@@ -532,7 +532,7 @@ func TestDuplicateLeaves(t *testing.T) {
 	b.mustFeed(f.Next(t)).mustFeed(dup.Next(t))
 	dup.State = hivebeat.Stopped
 	b.mustFeed(dup.Next(t))
-	for range 3 { // what may still be under way of a process that ended
+	for range 3 { // messages of an ended process that may still be in flight
 		b.after(every)
 		if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 			t.Fatalf("%v, want stale", err)
@@ -548,8 +548,8 @@ func TestDuplicateLeaves(t *testing.T) {
 	}
 }
 
-// What waited while the hive was stopped may have been sent before the duplicate
-// left, by one that has ended since.
+// A message that waited while the hive was stopped may have been sent before the
+// duplicate left, by a process that has ended since.
 func TestOldMailRevivesNobody(t *testing.T) {
 	b := newBench(t)
 	f, dup := newFake("w"), newFake("w")

@@ -10,23 +10,24 @@ import (
 )
 
 // Two processes with one id are found by a roll call that both answer
-// (liveness.Lineage.Beside), and told with the places where they run.
+// (liveness.Lineage.Beside), and reported with the places where they run.
 
 const (
 	// twinGap is the least time between two such calls. A worker answers once a second.
 	twinGap = 2 * time.Second
-	// twinWithin is how long an answer may take, the spread included.
+	// twinWithin is how long an answer may take, including the spread.
 	twinWithin = 3 * time.Second
 )
 
-// message is what a lineage has to know of a beat of inc that is heard now.
+// message returns what a lineage needs to know about a beat of inc that is heard at
+// now.
 func message(now time.Time, inc uint64, v *wire.Volatile) liveness.Message {
-	sent := cmp.Or(int64(v.Boot), v.Sent) // a clock that nobody sets, where there is one
+	sent := cmp.Or(int64(v.Boot), v.Sent) // preferably the boot clock, which cannot be set
 	return liveness.Message{Inc: inc, Seq: v.Seq, Sent: sent, Heard: now}
 }
 
-// twin finds out whether another incarnation lives beside the one of w that is believed.
-// outcome is that of a message of inc.
+// twin checks whether another incarnation lives beside the believed one of w. outcome
+// is that of a message of inc.
 func (r *Registry) twin(now time.Time, w *worker, outcome liveness.Outcome, inc uint64, v *wire.Volatile) {
 	other, seq := w.lineage.Beside(outcome, message(now, inc, v), w.counted())
 	if other != 0 {
@@ -40,8 +41,8 @@ func (r *Registry) twin(now time.Time, w *worker, outcome liveness.Outcome, inc 
 	}
 }
 
-// AskTwins reports whether the workers' roll is to be called now, as two processes may
-// have one id.
+// AskTwins reports whether the caller must call the workers' roll now, as two processes
+// may have one id.
 func (r *Registry) AskTwins(now time.Time) bool {
 	if len(r.twins) == 0 || now.Before(r.twinsAt) {
 		return false
@@ -57,18 +58,18 @@ func (r *Registry) AskTwins(now time.Time) bool {
 	return true
 }
 
-// TwinsAt returns when AskTwins has something to do.
+// TwinsAt returns when AskTwins next has something to do, and false if it has nothing.
 func (r *Registry) TwinsAt() (time.Time, bool) { return r.twinsAt, len(r.twins) > 0 }
 
-// beside is where two processes of one id run: the one that is not believed, as it says
-// itself, and of the other one the address of its connection.
+// beside says where two processes of one id run: the place of the refused one, from its
+// own beats, and the address of the believed one's connection.
 type beside struct {
 	hivebeat.Place
 	conn, addr string
 }
 
-// hearBeside notes where the sender of v runs, which is of another incarnation than w is
-// known by.
+// hearBeside records where the sender of v runs, whose incarnation is not the one that
+// w is known by.
 func (w *worker) hearBeside(v *wire.BeatView) {
 	if w.beside == nil {
 		w.beside = new(beside)
@@ -92,7 +93,7 @@ func (w *worker) places() (believed, refused hivebeat.Place) {
 	return believed, refused
 }
 
-// locate asks for the addresses of the connections of both.
+// locate asks for the addresses of both connections.
 func (r *Registry) locate(w *worker) {
 	if b := w.beside; b != nil {
 		if b.addr == "" || b.conn != w.facts.Conn {
@@ -104,16 +105,16 @@ func (r *Registry) locate(w *worker) {
 	}
 }
 
-// TakeSeek returns connections whose addresses are asked for, since the last call. What
-// is found is for Located.
+// TakeSeek returns the connections whose addresses are wanted, since the last call.
+// Pass the answers to Located.
 func (r *Registry) TakeSeek() []string {
 	list := r.seek
 	r.seek = nil
 	return list
 }
 
-// Located says from which address a connection was made, and reports whether a record
-// says so from now on.
+// Located records the address from which a connection was made, and reports whether
+// that changes a record.
 func (r *Registry) Located(conn, addr string) (news bool) {
 	if conn == "" {
 		return false

@@ -8,18 +8,18 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// twins are two workers with one id, which beat every 30 s and answer roll calls, each by
-// the clock of a machine of its own.
+// twins are two workers with one id. They beat every 30 s and answer roll calls, each
+// by the clock of its own machine.
 type twins struct {
 	*bench
 	list  []*fake
 	next  []time.Duration
-	found []time.Duration // when a conflict was told
+	found []time.Duration // when conflicts were reported
 	steps []Step
 	calls int
 }
 
-// at says that f begins then.
+// begins makes f start at the given time.
 func (w *twins) begins(f *fake, at time.Duration) {
 	w.list, w.next = append(w.list, f), append(w.next, at)
 }
@@ -40,7 +40,7 @@ func (w *twins) run(until time.Duration) {
 		if w.AskTwins(w.now) {
 			w.calls++
 			for i, f := range w.list {
-				if f.Seq > 0 { // it began
+				if f.Seq > 0 { // it has begun
 					w.next[i] = now + time.Duration(1+i)*200*time.Millisecond
 				}
 			}
@@ -53,7 +53,7 @@ func (w *twins) run(until time.Duration) {
 	}
 }
 
-// Two workers with one id are told within 10 s, and where they run.
+// Two workers with one id are reported within 10 s, with the places where they run.
 func TestTwoWorkersWithOneID(t *testing.T) {
 	for name, later := range map[string]uint64{"a clock that is right": 1, "one that is behind": ^uint64(0)} {
 		t.Run(name, func(t *testing.T) {
@@ -104,8 +104,8 @@ func TestTwoWorkersWithOneID(t *testing.T) {
 	}
 }
 
-// A worker that is started again where nobody saw its end has its roll called once, and
-// answers alone.
+// After a restart whose end was not observed, the roll is called once, and only the new
+// process answers.
 func TestARestartThatNobodySaw(t *testing.T) {
 	b, f, again := newBench(t), newFake("w"), newFake("w")
 	again.Inc++
@@ -118,7 +118,7 @@ func TestARestartThatNobodySaw(t *testing.T) {
 	if len(w.found) > 0 || w.calls != 1 {
 		t.Errorf("%d conflicts, %d roll calls", len(w.found), w.calls)
 	}
-	// Where its end was seen there is nothing to ask.
+	// If its end was observed, no roll call is needed.
 	b, f, again = newBench(t), newFake("w"), newFake("w")
 	b.WatchExits(f.NS, 1)
 	again.Inc++

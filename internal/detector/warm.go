@@ -7,21 +7,21 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// WarmAfter is how long after Start an absent worker is evidence.
+// WarmAfter is how long after Start the absence of a worker is evidence.
 const WarmAfter = 45 * time.Second
 
-// Ran notes that the owner runs, which is asked at least every liveness.LookEvery:
-// whoever builds a snapshot right after a pause is not told of it otherwise.
+// Ran records that the owner runs. The owner calls it at least every
+// liveness.LookEvery, so that Warm detects a pause even for a snapshot that is built
+// right after it.
 func (r *Registry) Ran(now time.Time) { r.ran = now }
 
-// Start begins the time after which an absent worker is evidence.
+// Start starts the WarmAfter period.
 func (r *Registry) Start(now time.Time) { r.warmAt = now.Add(WarmAfter) }
 
-// Warm reports whether the absence of a worker is evidence. Once it is, it
-// stays.
+// Warm reports whether the absence of a worker is evidence. Once true, it stays true.
 //
-// A hive that was stopped before it was warm has not heard what came meanwhile: it
-// is not, until that was read and credited.
+// A hive that was stopped before it was warm has not read the messages of that time. It
+// is not warm until they have been read and credited.
 func (r *Registry) Warm(now time.Time) bool {
 	stopped := !r.doubt.IsZero() || !r.ran.IsZero() && now.Sub(r.ran) > liveness.MaxPause
 	if !r.warm && !r.warmAt.IsZero() && !stopped {
@@ -30,12 +30,12 @@ func (r *Registry) Warm(now time.Time) bool {
 	return r.warm
 }
 
-// Doubt says that what is heard from now on may have waited since: until Credit
-// it counts as heard then, and Detect is not to be called.
+// Doubt records that messages received from now on may have waited since then. Until
+// Credit they count as heard at since, and Detect must not be called.
 func (r *Registry) Doubt(since time.Time) { r.doubt = since }
 
-// Credit ends the doubt, and takes time in which nothing could be heard out of
-// all judgements.
+// Credit ends the doubt, and extends all deadlines by blind, the time when nothing
+// could arrive.
 func (r *Registry) Credit(blind time.Duration) {
 	r.doubt = time.Time{}
 	r.deadlines.Shift(blind)
@@ -46,15 +46,16 @@ func (r *Registry) Credit(blind time.Duration) {
 	}
 }
 
-// Excuse gives each worker that is silent for longer than it promised as long to be heard
-// as if it had fallen silent at now. The silence of others is judged as ever.
+// Excuse gives each worker that has been silent for longer than it promised the time
+// that it would have if it had fallen silent at now. All other workers keep their
+// deadlines.
 func (r *Registry) Excuse(now time.Time) {
 	for _, w := range r.sorted {
 		at, ok := r.deadlines.At(w)
 		every, quiet := w.facts.Every.Duration(), w.facts.Quiet.Duration()
 		from := now
 		switch {
-		case w.live == hivebeat.Alive && at.Before(now): // late is told first
+		case w.live == hivebeat.Alive && at.Before(now): // late comes first
 			from = now.Add(liveness.LateAfter(every, quiet))
 		case w.live == hivebeat.Late:
 			from = now.Add(liveness.LostAfter(every, quiet))

@@ -1,6 +1,6 @@
-// Package doctor looks at a NATS as one role of hivebeat will use it, and says
-// what is missing and what to do about it. It changes nothing, and nobody who
-// listens hears it.
+// Package doctor checks a NATS for one role of hivebeat. It reports each deficiency, and
+// how to remedy it. It changes nothing, and its probes of permissions reach no
+// subscriber.
 package doctor
 
 import (
@@ -31,7 +31,7 @@ const (
 	Hive      Role = "hive"
 	Queen     Role = "queen"
 	Viewer    Role = "viewer"    // ls, get, watch, and programs that ask a queen and change nothing
-	Scheduler Role = "scheduler" // asks, and holds places
+	Scheduler Role = "scheduler" // asks, and holds capacity
 )
 
 // Roles lists the roles.
@@ -43,15 +43,15 @@ type Level string
 // The levels, from good to bad.
 const (
 	OK   Level = "ok"
-	Warn Level = "warn" // works, but a person should look
+	Warn Level = "warn" // works, but a person should act
 	Fail Level = "fail" // the role does not work
 )
 
-// Finding is one thing that was looked at.
+// Finding is the result of one check.
 type Finding struct {
 	Level Level  `json:"level"`
-	Check string `json:"check"` // which one, for programs: server_version, permission, …
-	What  string `json:"what"`  // what was seen, for people
+	Check string `json:"check"` // its name, for programs: server_version, permission, …
+	What  string `json:"what"`  // the result, for people
 	Do    string `json:"do,omitempty"`
 }
 
@@ -64,35 +64,36 @@ const (
 	CheckPermission = "permission"
 	CheckJetStream  = "jetstream"
 	CheckStored     = "stored"   // a bucket, or the stream
-	CheckQueen      = "queen"    // whether one answers
+	CheckQueen      = "queen"    // whether a queen answers
 	CheckConflict   = "conflict" // two processes with one id
-	CheckSystem     = "system"   // whether the system account tells which connections close
+	CheckSystem     = "system"   // whether the system account reports which connections close
 )
 
-// Config says what to look for. Role is required.
+// Config says what to check. Role is required.
 type Config struct {
 	Role     Role
 	Subjects hivebeat.Subjects
-	// Hive and Worker are the ids of a worker or hive, whose subjects hold them.
-	// Empty means made-up ones, which permissions of one worker do not allow.
+	// Hive and Worker are the ids of the hive or worker, which its subjects contain.
+	// Empty means made-up ids, which the permissions of a particular worker do not
+	// allow.
 	Hive, Worker string
-	// Pinned is that of the worker or hive: it sends on its own subject.
+	// Pinned is as in the Config of the worker or hive: it sends on its own subject.
 	Pinned bool
-	// Asker is the id by which a viewer or scheduler asks. Empty means none.
+	// Asker is the id under which a viewer or scheduler asks. Empty means none.
 	Asker string
-	// NoJetStream, Replicas, Storage and EventsMax are those of the queen.
+	// NoJetStream, Replicas, Storage and EventsMax are as in the Config of the queen.
 	NoJetStream bool
 	Replicas    int
 	Storage     jetstream.StorageType
 	EventsMax   int64
-	// Webhooks says that the queen tells events to webhooks.
+	// Webhooks says that the queen delivers events to webhooks.
 	Webhooks bool
 }
 
-// madeUp stands for an id that is not known.
+// madeUp stands for an unknown id.
 const madeUp = "doctor"
 
-// Validate names the field that is wrong.
+// Validate returns an error that names the invalid field.
 func (c Config) Validate() error {
 	if !slices.Contains(Roles(), c.Role) {
 		return fmt.Errorf("doctor: Config.Role: %q is not one of %v", c.Role, Roles())
@@ -107,7 +108,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// asks reports whether the role is one that asks queens.
+// asks reports whether the role asks queens.
 func (c Config) asks() bool { return c.Role == Viewer || c.Role == Scheduler }
 
 // Worst returns the worst level among list, OK for an empty one.
@@ -121,17 +122,16 @@ func Worst(list []Finding) Level {
 	return worst
 }
 
-// limit bounds Check where its context has no deadline, and one question.
+// limit bounds Check if its context has no deadline, question a single request.
 const (
 	limit    = 20 * time.Second
 	question = 3 * time.Second
 )
 
-// Check looks at everything that cfg.Role needs and returns what it saw, in the
-// order of the checks. It makes a second connection with the options of nc, so
-// that what NATS refuses reaches it and not the handlers of nc, which is borrowed
-// and left alone. The error is that of cfg, or of ctx; a NATS that lacks something
-// is a Finding.
+// Check performs all checks for cfg.Role and returns the findings, in the order of the
+// checks. It opens a second connection with the options of nc, so that refusals by NATS
+// reach it and not the handlers of nc. nc is borrowed and left alone. The error is that
+// of cfg or of ctx; a deficiency of NATS is a Finding.
 func Check(ctx context.Context, nc *nats.Conn, cfg Config) ([]Finding, error) {
 	if nc == nil {
 		return nil, errors.New("doctor: nc is nil")
@@ -174,7 +174,7 @@ var order = []string{
 	CheckConnection, CheckVersion, CheckRoundTrip, CheckPayload, CheckPermission, CheckJetStream, CheckStored, CheckQueen, CheckConflict,
 }
 
-// visit is one Check under way.
+// visit is one Check in progress.
 type visit struct {
 	cfg  Config
 	p    *prober
@@ -182,7 +182,7 @@ type visit struct {
 
 	needs   []need
 	refused map[need]bool
-	unknown bool            // the probes of permissions did not work
+	unknown bool            // the permissions could not be probed
 	stored  map[string]bool // streams that exist
 }
 
@@ -190,7 +190,7 @@ func (d *visit) add(l Level, check, what, do string, args ...any) {
 	d.list = append(d.list, Finding{l, check, fmt.Sprintf(what, args...), do})
 }
 
-// slowTrip is far from what breaks anything, and far from what is usual.
+// slowTrip is far above a usual round trip, and far below one that breaks anything.
 const slowTrip = 250 * time.Millisecond
 
 func (d *visit) roundTrip(ctx context.Context) {
@@ -215,7 +215,8 @@ func (d *visit) roundTrip(ctx context.Context) {
 	d.add(OK, CheckRoundTrip, "a round trip takes %v", "", shown)
 }
 
-// Half of this takes a snapshot's head with 64 GPUs and leaves room for workers.
+// Half of goodPayload holds a snapshot's head with 64 GPUs, and leaves space for
+// workers.
 const goodPayload = 64 << 10
 
 func (d *visit) maxPayload() {
@@ -229,7 +230,7 @@ func (d *visit) maxPayload() {
 	}
 }
 
-// jetStream looks at what the queen keeps.
+// jetStream checks what the queen stores.
 func (d *visit) jetStream(ctx context.Context) {
 	for n := range d.refused {
 		if n.look {
@@ -278,8 +279,8 @@ func (d *visit) jetStream(ctx context.Context) {
 
 const stoppedHint = "a server that had JetStream stops it when a write fails, mostly for want of space: make room, and restart that server"
 
-// jetStreamOff tells which servers that keep a bucket or the stream have stopped their
-// JetStream.
+// jetStreamOff reports which servers that hold a bucket or the stream have stopped
+// their JetStream.
 func (d *visit) jetStreamOff(parts []ledger.Part) {
 	var off []string
 	for _, part := range parts {
@@ -292,8 +293,8 @@ func (d *visit) jetStreamOff(parts []ledger.Part) {
 	d.add(Fail, CheckJetStream, "JetStream is off at %s, and on at other servers, which keep everything meanwhile", stoppedHint, strings.Join(slices.Compact(off), ", "))
 }
 
-// burst compares the stream of events with the fleet, where a queen says how large that
-// is.
+// burst compares the size of the event stream with the size of the fleet, if a queen
+// reports it.
 func (d *visit) burst(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, question/3)
 	defer cancel()

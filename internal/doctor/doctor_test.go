@@ -143,8 +143,8 @@ func TestStored(t *testing.T) {
 	}
 }
 
-// Nobody who listens may hear of the doctor: a beat or snapshot that is none
-// would be counted, and a stored event shown.
+// Subscribers receive nothing but real requests: hives and queens would count a
+// malformed beat or snapshot, and a stored event would be shown.
 func TestNobodyHearsIt(t *testing.T) {
 	srv := bustest.Server(t)
 	nc := bustest.Conn(t, srv)
@@ -166,7 +166,7 @@ func TestNobodyHearsIt(t *testing.T) {
 	for _, role := range doctor.Roles() {
 		for _, pinned := range []bool{false, true} {
 			list := check(t, nc, doctor.Config{Role: role, Hive: "gpu-01", Worker: "llama", Pinned: pinned})
-			if role == doctor.Viewer { // that it may hold is told
+			if role == doctor.Viewer { // it reports that the user may hold
 				list = slices.DeleteFunc(list, func(f doctor.Finding) bool { return strings.Contains(f.What, "may also hold") })
 			}
 			if doctor.Worst(list) != doctor.OK {
@@ -195,15 +195,14 @@ func TestNobodyHearsIt(t *testing.T) {
 			}
 			return
 		case s == "$JS.API.INFO", s == "$JS.EVENT.ADVISORY.API", strings.HasPrefix(s, "$JS.API.STREAM.INFO."), strings.HasPrefix(s, "_INBOX."), s == "queen.api.summary", s == "queen.api.events", s == "$SRV.PING.queen":
-			// Real questions.
+			// These are genuine requests.
 		default:
 			t.Errorf("heard on %s: %.80q", s, m.Data)
 		}
 	}
 }
 
-// Each permission is looked at: a user that has all of them but one is told of
-// that one.
+// Each permission is checked: if a user lacks just one, a finding names it.
 func TestPermissions(t *testing.T) {
 	for _, cfg := range []doctor.Config{
 		{Role: doctor.Worker, Hive: "gpu-01", Worker: "llama"},
@@ -238,7 +237,7 @@ func TestPermissions(t *testing.T) {
 			srv := bustest.Server(t, users...)
 			for name, subject := range without {
 				t.Run(name, func(t *testing.T) {
-					t.Parallel() // without some of them the doctor waits for an answer
+					t.Parallel() // without some permissions the doctor waits for an answer
 					nc := bustest.Conn(t, srv, nats.UserInfo(name, name), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 						t.Errorf("the borrowed connection hears %v", err)
 					}))
@@ -318,9 +317,10 @@ func TestMissingPermissionsAreNoTimeouts(t *testing.T) {
 	has(t, list, doctor.Fail, doctor.CheckPermission, "queen.as.ann.hold", `publish = "queen.as.ann.hold"`)
 }
 
-// What a doctor provokes on purpose fills no log; what others do stands there.
+// The refusals that the doctor provokes do not reach the log; those of other clients
+// do.
 func TestItFillsNoLog(t *testing.T) {
-	var buf bytes.Buffer // written to under its handler's lock, read after the server's end
+	var buf bytes.Buffer // written under its handler's lock, read after the server's end
 	log := slog.New(slog.NewTextHandler(&buf, nil))
 	srv, err := embedded.Start(t.Context(), embedded.Config{Logger: log, Options: func(o *embedded.Options) {
 		none := &embedded.SubjectPermission{Allow: []string{"unused"}}
@@ -381,7 +381,7 @@ func TestEndsWithContext(t *testing.T) {
 	}
 }
 
-// A queen is silent to inboxes that it was not told of.
+// A queen does not answer to inboxes with a prefix that it does not accept.
 func TestInboxPrefixOfItsOwn(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	queen := bustest.Conn(t, srv)
@@ -393,8 +393,8 @@ func TestInboxPrefixOfItsOwn(t *testing.T) {
 	has(t, check(t, nc, doctor.Config{Role: doctor.Viewer}), doctor.Warn, doctor.CheckQueen, "no answer", "--inbox-prefix _INBOX_ops")
 }
 
-// A stream of events that is too small for the fleet is told where a queen says how
-// large that is.
+// An event stream that is too small for the fleet is reported if a queen reports the
+// size of the fleet.
 func TestEventsOfTheFleetDoNotFit(t *testing.T) {
 	srv := bustest.Server(t)
 	queen := bustest.Conn(t, srv)
@@ -409,7 +409,7 @@ func TestEventsOfTheFleetDoNotFit(t *testing.T) {
 	}
 }
 
-// Two processes with one id are told while both go on.
+// Two processes with one id are reported while both run.
 func TestConflicts(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	queen := bustest.Conn(t, srv)
@@ -450,7 +450,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// lenient is a server of a few lines that lets everything through.
+// lenient is a minimal server that permits everything.
 type lenient struct{ heard chan string }
 
 func (l lenient) InProcessConn() (net.Conn, error) {
@@ -470,7 +470,8 @@ func (l lenient) InProcessConn() (net.Conn, error) {
 	return client, nil
 }
 
-// Where the trick with the reply does not work, nothing is sent to a real subject.
+// If the server does not refuse the reserved reply subject, nothing is published to a
+// real subject.
 func TestServerThatRefusesNothing(t *testing.T) {
 	bustest.Bubble(t, func(t *testing.T) {
 		srv := lenient{make(chan string, 100)}

@@ -12,18 +12,18 @@ import (
 
 // need is one permission that a role needs.
 type need struct {
-	publish bool // else to subscribe
+	publish bool // false: to subscribe
 	subject string
 	why     string
-	// without says what goes wrong without it; empty means that the role does not
-	// work at all.
+	// without says what goes wrong without it. Empty means that the role does not work
+	// at all.
 	without string
-	look    bool   // looking at JetStream needs it too
-	makes   string // only needed where this stream does not exist
-	beyond  bool   // holding and releasing, which the role is not to have
+	look    bool   // the check of JetStream needs it too
+	makes   string // needed only if this stream does not exist
+	beyond  bool   // to hold and release, which the role should not have
 }
 
-// jsAPI stands before JetStream's requests.
+// jsAPI is the prefix of JetStream requests.
 const jsAPI = "$JS.API."
 
 const oneQueen = "answers that are shown together are not of one queen"
@@ -37,16 +37,17 @@ func (n need) verb() string {
 	return "subscribe to"
 }
 
-// Permissions are what a user of NATS needs to be allowed, as its configuration
-// lists them.
+// Permissions are the subjects to allow for a NATS user, as its configuration lists
+// them.
 type Permissions struct {
 	Publish   []string `json:"publish"`
 	Subscribe []string `json:"subscribe"`
 }
 
-// Permissions returns what the role of c needs, with wildcards where an id is not
-// known. It is what `doctor` probes, and what an operator copies. Answers of a
-// queen need allow_responses, or publish to _INBOX.> and _R_.>.
+// Permissions returns the permissions that the role of c needs, with a wildcard for
+// each unknown id. They are the ones that `doctor` probes and an operator copies. A
+// queen also needs allow_responses for its answers, or to publish to _INBOX.> and
+// _R_.>.
 func (c Config) Permissions() Permissions {
 	var p Permissions
 	for _, n := range c.needs("_INBOX.>") {
@@ -62,7 +63,7 @@ func (c Config) Permissions() Permissions {
 	return p
 }
 
-// wild returns a subject with a wildcard for each id that is not known.
+// wild returns subject with a wildcard for each unknown id.
 func wild(subject string) string {
 	t := strings.Split(subject, ".")
 	for i := range t {
@@ -73,8 +74,8 @@ func wild(subject string) string {
 	return strings.Join(t, ".")
 }
 
-// needs returns the subjects that the role of c uses. inbox is where it receives
-// answers.
+// needs returns the subjects that the role of c uses. inbox is the subject on which it
+// receives answers.
 func (c Config) needs(inbox string) []need {
 	s := c.Subjects
 	hive, worker := cmp.Or(c.Hive, madeUp), cmp.Or(c.Worker, madeUp)
@@ -188,8 +189,8 @@ const ackNumbers = 5
 
 const noWebhooks = "its webhooks are told nothing"
 
-// webhooks returns what the consumers of webhooks need: their names are made of the
-// URLs.
+// webhooks returns the needs of the consumers for webhooks, whose names are derived
+// from the URLs.
 func (c Config) webhooks() (list []need) {
 	of := c.Subjects.Stream(hivebeat.StreamEvents) + "." + madeUp
 	for _, subject := range []string{
@@ -200,8 +201,7 @@ func (c Config) webhooks() (list []need) {
 	return list
 }
 
-// stored returns what keeping things in JetStream needs: the requests of
-// internal/ledger.
+// stored returns the needs for storing in JetStream: the requests of internal/ledger.
 func (c Config) stored() []need {
 	pub := func(subject, why string) need { return need{publish: true, subject: subject, why: why} }
 	look := func(subject string) need {

@@ -21,17 +21,17 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// prober asks NATS what it permits, on a connection of its own: a refusal is
-// told to a connection's error handler and nowhere else.
+// prober asks NATS for its permissions, on a separate connection: NATS reports a
+// refusal only to the connection's error handler.
 type prober struct {
 	nc *nats.Conn
 
 	mu    sync.Mutex
-	texts []string // of violations
+	texts []string // of permission violations
 	more  chan struct{}
 }
 
-// dial connects as nc did, but once and with other handlers.
+// dial connects as nc did, but without reconnects and with other handlers.
 func dial(nc *nats.Conn) (*prober, error) {
 	p := &prober{more: make(chan struct{}, 1)}
 	o := nc.Opts
@@ -60,7 +60,7 @@ func (p *prober) violated(_ *nats.Conn, _ *nats.Subscription, err error) {
 	}
 }
 
-// said reports whether a violation ends with text.
+// said reports whether the text of a violation ends with text.
 func (p *prober) said(text string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,19 +72,18 @@ func (p *prober) said(text string) bool {
 	return false
 }
 
-// probe returns which needs are refused.
+// probe returns the needs that NATS refuses.
 //
-// A subscription is tried for real, and taken back after a round trip: it takes
-// no request away from a queen, since it is in no queue group, and one message at
-// most is sent to it.
+// It really subscribes, and unsubscribes after a round trip. The subscription takes no
+// request away from a queen, because it is in no queue group, and receives at most one
+// message.
 //
-// To publish is tried for real too, but what is published has a reply subject
-// that clients may not use (_R_. belongs to the server's own service imports). The
-// server checks the permission for the subject first and that of the reply next,
-// and drops the message: so each attempt ends in one of two refusals, and nobody
-// hears a message of ours. An empty message to the real subjects would be counted
-// as refused by live hives and queens; a stream would store it. Each attempt is
-// one line in the server's log.
+// It really publishes as well, but with a reply subject that clients may not use (_R_.
+// belongs to the server's own service imports). The server checks the permission for
+// the subject first and for the reply next, and drops the message. So each attempt ends
+// in one of two refusals, and no message is delivered. An empty message to the real
+// subjects would not do: running hives and queens would count it as refused, and a
+// stream would store it. Each attempt is one line in the server's log.
 func (p *prober) probe(ctx context.Context, needs []need) (refused map[need]bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, question)
 	defer cancel()
@@ -140,8 +139,8 @@ func (p *prober) probe(ctx context.Context, needs []need) (refused map[need]bool
 			}
 		}
 	}
-	// First one that nobody listens to: should a server let it through, no other
-	// is sent. It also comes after all that was said to the subscriptions.
+	// The first subject has no subscribers: if the server lets it through, no other
+	// attempt follows. Its refusal also comes after all refusals of subscriptions.
 	if err := try("hivebeat.doctor." + nuid.Next()); err != nil {
 		return nil, err
 	}
@@ -181,15 +180,15 @@ func (d *visit) permissions(ctx context.Context) {
 	d.refused = refused
 }
 
-// permissionFindings tells of each refusal, or in one line that there is none:
-// beside a refusal a count of what is allowed reads like good news. It comes after
-// the look at JetStream: what exists needs not be made. What is allowed beyond that is
-// told too.
+// permissionFindings reports each refusal, or in one line that there is none: next to a
+// refusal, a count of what is allowed would read like good news. It runs after
+// jetStream: what exists need not be created. It also reports permissions beyond the
+// role.
 func (d *visit) permissionFindings() {
 	if d.unknown {
 		return
 	}
-	needed := map[bool]int{} // by whether to publish
+	needed := map[bool]int{} // count by publish
 	var missing []need
 	var beyond []string
 	for _, n := range d.needs {
@@ -250,7 +249,7 @@ func (d *visit) grant(n need) string {
 	return do
 }
 
-// queen asks whether one answers.
+// queen checks whether a queen answers.
 func (d *visit) queen(ctx context.Context) {
 	for n := range d.refused {
 		if n.without == "" && !n.beyond {
@@ -285,11 +284,11 @@ func (d *visit) queen(ctx context.Context) {
 }
 
 const (
-	conflictsOf   = time.Hour // a conflict is told once, and may go on
+	conflictsOf   = time.Hour // a conflict is reported once, and may last
 	mostConflicts = 20
 )
 
-// conflicts looks for two processes with one id, which go on.
+// conflicts finds pairs of processes that still use one id.
 func (d *visit) conflicts(ctx context.Context) {
 	ask := func(verb string, r api.Request) (a api.Answer) {
 		body, err := json.Marshal(r)
@@ -297,7 +296,7 @@ func (d *visit) conflicts(ctx context.Context) {
 			return a
 		}
 		if m, err := d.p.nc.RequestWithContext(ctx, d.cfg.Subjects.Ask(d.cfg.Asker, verb, ""), body); err == nil {
-			_ = json.Unmarshal(m.Data, &a) // an answer that cannot be read says nothing
+			_ = json.Unmarshal(m.Data, &a) // an answer that cannot be parsed is as good as none
 		}
 		return a
 	}
@@ -321,11 +320,10 @@ func (d *visit) conflicts(ctx context.Context) {
 	}
 }
 
-// quiet is how long nothing may come before it is taken for all there is.
+// quiet is how long stores waits for the next answer.
 const quiet = 200 * time.Millisecond
 
-// stores asks all queens of the fabric by a ping whether they keep what they know in
-// the same buckets.
+// stores pings all queens of the fabric, and checks that they use the same buckets.
 func (d *visit) stores(ctx context.Context) {
 	subject, _ := micro.ControlSubject(micro.PingVerb, "queen", "")
 	sub, err := d.p.nc.SubscribeSync(d.p.nc.NewInbox())

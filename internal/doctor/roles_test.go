@@ -25,13 +25,13 @@ import (
 
 const soon = 30 * time.Second
 
-// role is what worker, hive and queen have in common.
+// role is the common interface of worker, hive and queen.
 type role interface {
 	Run(ctx context.Context) error
 	Stop(ctx context.Context) error
 }
 
-// run runs r until the function it returns, or the test, ends it.
+// run runs r until the returned function is called, or the test ends.
 func run(t *testing.T, r role) (stop func()) {
 	t.Helper()
 	ended := make(chan error, 1)
@@ -53,8 +53,8 @@ func run(t *testing.T, r role) (stop func()) {
 	return stop
 }
 
-// What the doctor says that a role needs is all that it needs: each role lives
-// with those permissions alone, and NATS refuses it nothing.
+// The permissions that the doctor lists suffice: each role works with them alone, and
+// NATS refuses it nothing.
 func TestRolesNeedNoMore(t *testing.T) {
 	for _, c := range []struct{ pinned, noJetStream bool }{{false, false}, {true, false}, {true, true}} {
 		t.Run(fmt.Sprintf("pinned=%v nojs=%v", c.pinned, c.noJetStream), func(t *testing.T) {
@@ -62,14 +62,14 @@ func TestRolesNeedNoMore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			asker := map[bool]string{true: "ann"} // who is pinned too
+			asker := map[bool]string{true: "ann"} // pinned ones also ask under an id
 			var users []bustest.Option
 			for _, r := range doctor.Roles() {
 				p := doctor.Config{
 					Role: r, Subjects: subjects, Hive: "gpu-01", Worker: "llama", Pinned: c.pinned, NoJetStream: c.noJetStream, Asker: asker[c.pinned],
 				}.Permissions()
 				if r == doctor.Queen {
-					p.Publish = append(p.Publish, "_INBOX.>") // its answers
+					p.Publish = append(p.Publish, "_INBOX.>") // for its answers
 				}
 				users = append(users, bustest.User(string(r), p.Publish, p.Subscribe))
 			}
@@ -126,7 +126,7 @@ func TestRolesNeedNoMore(t *testing.T) {
 				}
 				return len(a.Workers) == 1 && a.Workers[0].Live == hivebeat.Alive && a.Workers[0].State == hivebeat.Ready, fmt.Sprintf("%+v", a.Workers)
 			})
-			if _, err := view.Summary(t.Context()); err != nil { // of the queen that answered
+			if _, err := view.Summary(t.Context()); err != nil { // from the queen that answered
 				t.Error(err)
 			}
 			if _, err := schedule.Pick(t.Context(), api.Request{}); err != nil {
@@ -153,7 +153,7 @@ func TestRolesNeedNoMore(t *testing.T) {
 	}
 }
 
-// Queens of one fabric that do not share one store are named.
+// The doctor names queens of one fabric that do not share a store.
 func TestQueensWithoutACommonStore(t *testing.T) {
 	srv := bustest.Server(t)
 	stores := func() (found []doctor.Finding) {

@@ -9,7 +9,7 @@ import (
 // semver is a version of nats-server.
 type semver struct {
 	major, minor, patch int
-	pre                 bool // a preview or release candidate: before the release
+	pre                 bool // a preview or release candidate: less than the release
 }
 
 func parseVersion(s string) (v semver, ok bool) {
@@ -28,11 +28,11 @@ func (v semver) less(o semver) bool {
 }
 
 var (
-	// Before it, an expiring key told nobody reliably.
+	// Before it, the expiry of a key was not reported reliably.
 	required = semver{2, 11, 2, false}
 	// Before it, fixes to TTLs and to the compare-and-set of a key are missing.
 	advised = semver{2, 14, 8, false}
-	// Its wheel of per-message TTLs grows for ever.
+	// Its wheel of per-message TTLs grows without bound.
 	leaking = semver{2, 15, 0, false}
 )
 

@@ -21,8 +21,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/webhook"
 )
 
-// A queen with webhooks lives with what the doctor lists for it, and without it the
-// doctor says what is missing.
+// A queen with webhooks works with the permissions that the doctor lists, and without
+// them the doctor reports the missing ones.
 func TestWebhooksNeedNoMore(t *testing.T) {
 	for _, noJetStream := range []bool{false, true} {
 		t.Run(fmt.Sprintf("nojs=%v", noJetStream), func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestWebhooksNeedNoMore(t *testing.T) {
 			got := make(chan string, 100)
 			var answers atomic.Int32
 			receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if answers.Add(1) == 1 { // and the NAK is allowed too
+				if answers.Add(1) == 1 { // so that the NAK is needed as well
 					w.WriteHeader(500)
 					return
 				}
@@ -92,7 +92,7 @@ func TestWebhooksNeedNoMore(t *testing.T) {
 
 			levels := map[string]doctor.Level{"with": doctor.OK, "without": doctor.Warn}
 			if noJetStream {
-				levels["without"] = doctor.OK // every queen hears the events
+				levels["without"] = doctor.OK // every queen receives the events
 			}
 			for user, level := range levels {
 				list, err := doctor.Check(t.Context(), bustest.Conn(t, srv, nats.UserInfo(user, user)), cfg)

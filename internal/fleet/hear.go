@@ -29,6 +29,7 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	v.accepted++
 	h.heardAt = v.heardAs(now)
 	v.takeOver(h, s, o, latest(h.heardAt, h.received), now)
+	h.early = h.received.Before(now)
 	return nil
 }
 
@@ -46,6 +47,7 @@ func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 	}
 	if o, refusal := h.hear(s, now.Add(-age), now); refusal == nil {
 		v.takeOver(h, s, o, now.Add(-age), now)
+		h.early = true
 	}
 }
 
@@ -88,7 +90,7 @@ func (h *Hive) hear(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcom
 // takeOver copies the page and draws the conclusions.
 func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, received, now time.Time) {
 	facts, host, same := h.facts(), h.head.Host, sameGPUs(h.head.GPUs, s.GPUs)
-	if h.live == hivebeat.Lost && h.head.Inc == s.Inc {
+	if h.live == hivebeat.Lost && h.head.Inc == s.Inc && !h.early {
 		h.wentOn = h.wentOn || liveness.WasHeld(h.head.Sent, s.Sent, received.Sub(h.received), received.Sub(h.since))
 	}
 	v.copy(h, s, received, now)

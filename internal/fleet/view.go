@@ -94,6 +94,7 @@ type Hive struct {
 
 	head     hivebeat.Snapshot // the newest page but its workers; Inc is 0 where none was ever taken over
 	received time.Time         // when that was received, or the earliest time it may have been
+	early    bool              // received is only the earliest time at which it may have been
 	every    time.Duration
 	left     string // its goodbye
 

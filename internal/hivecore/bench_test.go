@@ -12,7 +12,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/sample"
 )
 
-// steady is a core with n workers, and beats of them that change nothing.
+// steady returns a core with n workers, and a function that sends beats that change
+// nothing.
 func steady(t testing.TB, n int) (c *Core, beat func()) {
 	c = New(Config{ID: sample.Hive, Subject: subject, NS: "boot/1", PID: 1, PushFacts: second})
 	now := time.Now()
@@ -48,7 +49,7 @@ func TestAnUnchangedBeatAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkBeat is one beat through the core, Ready included.
+// BenchmarkBeat measures one beat through the core, including Ready.
 func BenchmarkBeat(b *testing.B) {
 	for _, n := range []int{100, 1000, hivebeat.MaxWorkers} {
 		b.Run(fmt.Sprintf("workers=%d", n), func(b *testing.B) {

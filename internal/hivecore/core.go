@@ -1,16 +1,16 @@
-// Package hivecore is the core of a hive: the state machine of its loop. It knows when
-// silence is evidence, what of a verdict cannot wait, when the workers' roll is called,
-// and what is worth a line in the log; the verdicts themselves are internal/detector's.
-// It has no NATS, no clock, no goroutine and no lock.
+// Package hivecore is the core of a hive: the state machine of its loop. It decides
+// when silence is evidence, which parts of a verdict cannot wait, when to call the
+// workers' roll, and what to log; package internal/detector reaches the verdicts
+// themselves. It has no NATS, no clock, no goroutine and no lock.
 //
 //	Beat  RollCall  Refused  Exited ──┐         ┌──▶ snapshots, a roll call, a token
 //	Connection  TokenBack  Closed     ├──▶ Core ┼──▶ processes to be watched
 //	Settled  System  Progress         │   Ready ├──▶ transitions and log lines
 //	Tick, at Ready.Wake ──────────────┘         └──▶ when to wake up
 //
-// Package hive is its shell on NATS, and internal/sim the one under a virtual clock.
-// Both hand it inputs with the time at which they came, which never goes backwards,
-// and do what Ready returns.
+// Package hive is its shell on NATS, internal/sim its shell under a virtual clock. Both
+// pass it inputs with the time when they arrived, which never goes backwards, and carry
+// out what Ready returns.
 package hivecore
 
 import (
@@ -27,30 +27,30 @@ const (
 	// RollGap is the least time between two answers to roll calls of queens.
 	RollGap = 5 * time.Second
 
-	askEvery = 5 * time.Second        // workers are asked whether they came back, at most
-	askPace  = 100 * time.Microsecond // of the answers, one for each: 10,000 within a second, which is before the windows end
+	askEvery = 5 * time.Second        // minimum time between two roll calls of askBack
+	askPace  = 100 * time.Microsecond // time per answer: 10,000 answers arrive within a second, which is before the windows end
 )
 
-// The kernel is faster than the network: what a process said before its end, a goodbye
-// above all, may still be on its way. So a shell waits for that before Exited.
+// The kernel is faster than the network: what a process sent before its end, a goodbye
+// above all, may still be on its way. So a shell waits for it before it calls Exited.
 const (
-	// LastWordsSettle is the wait for beats that were written, and that the server has
-	// not read yet, or that cross a cluster. A goodbye that was flushed, as package
-	// worker does, is there without.
+	// LastWordsSettle is the wait for beats that were written but not yet read by the
+	// server, or that cross a cluster. A goodbye that was flushed, as package worker
+	// does, arrives without it.
 	LastWordsSettle = 5 * time.Millisecond
 	// LastWordsWithin bounds the whole wait where NATS does not answer: the process has
-	// ended for sure.
+	// certainly ended.
 	LastWordsWithin = 100 * time.Millisecond
 )
 
-// Config says which hive a core is of.
+// Config configures the core of one hive.
 type Config struct {
 	ID string
-	// Subject is that of beats. It is for the log, and tells the pinned form, which has
-	// the worker's id behind it.
+	// Subject is the subject of beats. The core logs it, and recognizes by it the
+	// pinned form, which appends the worker's id.
 	Subject string
-	// NS is the pid namespace of this process, PID is its id. Processes of workers are
-	// watched where both are known.
+	// NS is the pid namespace of this process, PID its id. The core asks to watch
+	// processes of workers if both are set.
 	NS  string
 	PID uint64
 	// Own is the id of the NATS server that runs in this process, if one does.
@@ -59,60 +59,60 @@ type Config struct {
 	StallAfter, PushFacts time.Duration
 }
 
-// Ready is what is to be done because of the inputs since the last one. Its slices
-// belong to the caller.
+// Ready is the work that follows from the inputs since the last one. Its slices belong
+// to the caller.
 type Ready struct {
-	// What bus.Schedule is to be told of: Ended and Changed ask for a snapshot at once,
-	// Touch for one at the pace of facts, Reconnected for one soon. Answer is a queen's
-	// roll call, to be answered within Spread.
+	// Inputs for bus.Schedule: Ended and Changed ask for a snapshot at once, Touch for
+	// one at the pace of facts, Reconnected for one soon. Answer reports a queen's roll
+	// call, to be answered within Spread.
 	Ended, Changed, Touch, Reconnected, Answer bool
 	Spread                                     time.Duration
 
-	// Roll, if not 0, asks for a roll call of the workers, with this spread.
+	// Roll, if not 0, asks for a roll call of the workers with this spread.
 	Roll time.Duration
-	// Notices are for workers that are refused, to be published where they hear roll
-	// calls.
+	// Notices are for refused workers. The shell publishes them where workers receive
+	// roll calls.
 	Notices []hivebeat.Notice
-	// Watches are processes to watch, and not to watch any more, in this order. What
-	// became of them is for Exited.
+	// Watches are processes to watch, or to stop watching, in this order. The shell
+	// reports their ends with Exited.
 	Watches []detector.Watch
-	// Seek are connections of workers, as their beats name them. Where NATS says from
-	// which address one was made, that is for Located.
+	// Seek are connections of workers, as named in their beats. If NATS knows the
+	// address of one, the shell reports it with Located.
 	Seek []string
-	// Signals are answered by TokenBack and Settled.
+	// Signals are answered with TokenBack and Settled.
 	Signals core.Signals
 
-	// Steps are the transitions of workers. Each has a line in Logs, too.
+	// Steps are the transitions of workers. Each has a line in Logs as well.
 	Steps []detector.Step
 	Logs  core.Logs
 
-	// Wake is when Tick is to be called at the latest.
+	// Wake is the latest time for the next Tick.
 	Wake time.Time
-	// Closed says that the connection is closed for good: the hive ends.
+	// Closed reports that the connection is closed for good: the hive must end.
 	Closed bool
 }
 
 // Core is the core of one hive. Use New. Its methods are inputs, which take the time;
-// Ready, which is called after each input, or after several that came at once; and
-// questions, which need no Ready.
+// Ready, to be called after each input, or after several that came at once; and
+// queries, which need no Ready.
 type Core struct {
 	cfg  Config
 	reg  *detector.Registry
 	hear *core.Hearing
 	logs core.Logs
-	out  Ready // what is decided, and was not handed out
+	out  Ready // decided, but not handed out yet
 
 	seq     uint64    // of the last snapshot
-	unheard bool      // a deadline has passed, and the hive does not know whether it hears
-	answers time.Time // the end of the wait for answers to a roll call; zero: there is none
-	asked   time.Time // when askBack called the roll last
-	pushAt  time.Time // facts are not pushed before
-	pushing bool      // some wait for pushAt
+	unheard bool      // a deadline has passed, and the hive does not know whether messages reach it
+	answers time.Time // end of the wait for answers to a roll call; zero: no wait
+	asked   time.Time // when askBack last called the roll
+	pushAt  time.Time // no facts are pushed before
+	pushing bool      // some facts wait for pushAt
 	closed  bool
 	kept    kept
 }
 
-// New returns the core of a hive that knows nobody, and was never connected.
+// New returns the core of a hive that knows no workers and was never connected.
 func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, reg: detector.New(cfg.ID)}
 	c.hear = core.NewHearing("hive", "worker", c.reg, &c.logs)
@@ -125,7 +125,7 @@ func New(cfg Config) *Core {
 	return c
 }
 
-// Ready returns what is to be done, once.
+// Ready returns the work that follows from the inputs since the last call.
 func (c *Core) Ready() Ready {
 	r := c.out
 	c.out = Ready{}
@@ -161,7 +161,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// wakeUp begins every input: was this hive stopped or starved?
+// wakeUp starts every input: it checks whether this hive was stopped or starved.
 func (c *Core) wakeUp(now time.Time) {
 	if paused := c.hear.Look(now); paused > 0 {
 		c.reg.Paused(paused)
@@ -169,10 +169,10 @@ func (c *Core) wakeUp(now time.Time) {
 	c.reg.Ran(now)
 }
 
-// conclude ends every input: it gathers what follows.
+// conclude ends every input: it collects the consequences in c.out.
 func (c *Core) conclude(now time.Time) {
 	if steps := c.reg.TakeSteps(); len(steps) > 0 {
-		// One that tells an end does not wait for those that told something else.
+		// A snapshot that reports an end does not wait for the pace of other changes.
 		if detector.Ended(steps) {
 			c.out.Ended = true
 		} else {
@@ -184,7 +184,7 @@ func (c *Core) conclude(now time.Time) {
 		c.out.Steps = append(c.out.Steps, steps...)
 	}
 	c.out.Notices = append(c.out.Notices, c.reg.TakeNotices()...)
-	// Who must not be picked does not wait for what else there is to tell either.
+	// The same holds for a worker that must not be picked.
 	set, cleared := c.reg.TakeClosed()
 	c.out.Ended, c.out.Changed = c.out.Ended || set, c.out.Changed || cleared
 	if list := c.reg.TakeWatches(); len(list) > 0 {
@@ -197,15 +197,15 @@ func (c *Core) conclude(now time.Time) {
 		c.out.Roll = max(c.out.Roll, c.askSpread())
 	}
 	c.out.Seek = append(c.out.Seek, c.reg.TakeSeek()...)
-	// One more snapshot, at the pace of facts. Where NATS is away again another roll call
-	// will follow.
+	// One more snapshot, at the pace of facts. While NATS is away it is not needed:
+	// another roll call will follow.
 	if c.reg.Answered(now) && c.hear.Connected() {
 		c.out.Touch = true
 	}
 	c.hear.Ask(now)
 }
 
-// Beat takes a message of a worker. It reports whether that was accepted.
+// Beat handles a message of a worker. It reports whether the message was accepted.
 func (c *Core) Beat(now time.Time, subject string, payload []byte) (ok bool) {
 	c.wakeUp(now)
 	c.proved(now)
@@ -224,14 +224,14 @@ func (c *Core) Beat(now time.Time, subject string, payload []byte) (ok bool) {
 	return err == nil
 }
 
-// proved notes that a message came in. That proves that the hive hears, so a deadline
-// that waits for a proof counts again.
+// proved records that a message arrived. That proves that messages reach the hive, so a
+// deadline that waits for a proof counts again.
 func (c *Core) proved(now time.Time) {
 	c.hear.Prove(now)
 	c.unheard = false
 }
 
-// RollCall takes a roll call of a queen, whose answer is due within spread.
+// RollCall handles a roll call of a queen, whose answer is due within spread.
 func (c *Core) RollCall(now time.Time, spread time.Duration) {
 	c.wakeUp(now)
 	c.proved(now)
@@ -241,7 +241,7 @@ func (c *Core) RollCall(now time.Time, spread time.Duration) {
 	c.conclude(now)
 }
 
-// Noticed takes that a queen refuses this hive's own snapshots.
+// Noticed handles a queen's notice that it refuses this hive's own snapshots.
 func (c *Core) Noticed(now time.Time, n hivebeat.Notice) {
 	c.wakeUp(now)
 	c.proved(now)
@@ -252,7 +252,7 @@ func (c *Core) Noticed(now time.Time, n hivebeat.Notice) {
 	c.conclude(now)
 }
 
-// Refused takes a message that the shell cannot read.
+// Refused handles a message that the shell cannot parse.
 func (c *Core) Refused(now time.Time, subject string, err error) {
 	c.wakeUp(now)
 	c.proved(now)
@@ -264,7 +264,7 @@ func (c *Core) refuse(now time.Time, subject string, err error) {
 	c.reg.Refuse(err)
 	c.logs.Add(slog.LevelDebug, "message refused", slog.String("subject", subject), slog.Any("err", err))
 	reason := hivebeat.ReasonOf(err)
-	if reason == hivebeat.RefusedStale { // happens, and is counted
+	if reason == hivebeat.RefusedStale { // not unusual, and counted
 		return
 	}
 	if n := c.hear.Limiter.Allow(string(reason), now); n > 0 {
@@ -273,7 +273,7 @@ func (c *Core) refuse(now time.Time, subject string, err error) {
 	}
 }
 
-// pushFacts tells what changed, or waits until it may.
+// pushFacts reports changed facts, or waits until pushAt.
 func (c *Core) pushFacts(now time.Time) {
 	if c.pushing = now.Before(c.pushAt); !c.pushing {
 		c.pushAt = now.Add(c.cfg.PushFacts)
@@ -281,14 +281,15 @@ func (c *Core) pushFacts(now time.Time) {
 	}
 }
 
-// Exited takes processes that ended, after their last words. A worker whose process
-// this hive can see is lost when that ends, and not when it has been silent for long
-// enough. boot is the boot clock of the machine at that time, in ms, and 0 where there is
-// none: what was sent before an end stays what it is, however late it arrives.
+// Exited handles processes that ended, after their last messages. A worker whose
+// process this hive can see is lost when that process ends, and need not be silent for
+// long enough. boot is the boot clock of the machine at now, in ms, or 0 where there is
+// none: a message that was sent before the end does not revive the worker, however late
+// it arrives.
 func (c *Core) Exited(now time.Time, boot uint64, list []detector.Exit) {
 	c.wakeUp(now)
 	for _, x := range list {
-		// Rounded up, as the clocks of beats are rounded down.
+		// Rounded up, because the clocks of beats are rounded down.
 		if ago := uint64(hivebeat.MillisOf(now.Sub(x.At))); boot > ago {
 			x.Boot = boot - ago + 1
 		}
@@ -297,20 +298,20 @@ func (c *Core) Exited(now time.Time, boot uint64, list []detector.Exit) {
 	c.conclude(now)
 }
 
-// Progress takes readings of the processes of workers, as the operating system has them:
-// a silent worker whose process loads is late, and not lost.
+// Progress handles readings of the processes of workers from the operating system: a
+// silent worker whose process is loading is late, not lost.
 func (c *Core) Progress(now time.Time, list []detector.Reading) {
 	c.wakeUp(now)
 	c.reg.Progress(now, list)
 	c.conclude(now)
 }
 
-// Unwatched takes that a process of Ready.Watches cannot be watched.
+// Unwatched reports that a process of Ready.Watches cannot be watched.
 func (c *Core) Unwatched(p detector.Process) { c.reg.Unwatched(p) }
 
-// Tick takes the passage of time. dropped counts the messages that were dropped so far,
-// as they came faster than they were handled. All beats that have come in are to be
-// handled before: a worker whose beat waits is not late.
+// Tick handles the passage of time. dropped counts all messages dropped so far because
+// they came faster than they were handled. The caller must first handle all beats that
+// have arrived: a worker whose beat waits is not late.
 func (c *Core) Tick(now time.Time, dropped uint64) {
 	c.wakeUp(now)
 	c.hear.Drops(now, dropped)
@@ -324,20 +325,20 @@ func (c *Core) Tick(now time.Time, dropped uint64) {
 	c.conclude(now)
 }
 
-// judge detects the workers whose deadline has passed, where silence is evidence.
+// judge detects the workers whose deadline has passed, if silence is evidence.
 func (c *Core) judge(now time.Time) {
 	c.unheard = false
 	if next, ok := c.reg.Next(); !ok || now.Before(next) || !c.hear.Trusts() {
 		return
 	}
 	if !c.hear.Hears(now) {
-		c.unheard = true // a token is due, and its return goes on
+		c.unheard = true // a token is due; its return calls judge again
 		return
 	}
 	c.reg.Detect(now)
 }
 
-// Connection follows the connection.
+// Connection handles the state of the connection.
 func (c *Core) Connection(now time.Time, conn core.Connection) {
 	c.wakeUp(now)
 	if conn.Closed {
@@ -355,14 +356,14 @@ func (c *Core) Connection(now time.Time, conn core.Connection) {
 	c.conclude(now)
 }
 
-// TokenBack takes a token that is back, after everything that NATS had for this hive
+// TokenBack handles a token that returned, after everything that NATS had for this hive
 // before it. dropped is as in Tick.
 func (c *Core) TokenBack(now time.Time, token, dropped uint64) {
 	c.wakeUp(now)
 	c.hear.Drops(now, dropped)
 	if blind, roll, ok := c.hear.TokenBack(now, token); ok {
 		c.reg.Credit(blind)
-		if roll { // which workers came through a cut is not known
+		if roll { // it is not known which workers came through the cut
 			c.awaitAnswers(now, c.callWorkers())
 		}
 		c.judge(now)
@@ -370,12 +371,13 @@ func (c *Core) TokenBack(now time.Time, token, dropped uint64) {
 	c.conclude(now)
 }
 
-// Closed takes that the connection of a client closed, which may be a worker or not.
+// Closed handles a client's connection that closed. The client may or may not be a
+// worker.
 //
-// The server is the first to know that a client is gone. What the client said before
-// may still be on its way to this hive, in another connection: so Signals.Settle
-// follows each, and until that is answered a beat over the closed connection closes no
-// window.
+// The server is the first to know that a client is gone. What the client sent before
+// may still be on its way to this hive, over another connection. So Signals.Settle
+// follows when a window opens; until it is answered, a beat over the closed connection
+// closes no window.
 func (c *Core) Closed(now time.Time, d liveness.Disconnect) {
 	c.wakeUp(now)
 	c.hear.Closed(now, d)
@@ -389,22 +391,22 @@ func (c *Core) Settled(now time.Time, by liveness.Path) {
 	c.conclude(now)
 }
 
-// System follows the connection to the system account.
+// System handles the state of the connection to the system account.
 func (c *Core) System(now time.Time, up bool) {
 	c.wakeUp(now)
 	c.hear.System(up)
 	c.conclude(now)
 }
 
-// callWorkers asks all workers to beat, and returns within which time.
+// callWorkers asks all workers to beat, and returns the spread.
 func (c *Core) callWorkers() (spread time.Duration) {
 	spread = max(hivebeat.WorkerRollSpread, time.Duration(c.reg.Len())*time.Millisecond)
 	c.out.Roll = max(c.out.Roll, spread)
 	return spread
 }
 
-// askBack calls the roll as the windows of workers are about to end: one may have come
-// back, and its beat was lost.
+// askBack calls the roll when windows of workers are about to end: a worker may have
+// come back, and its beat may be lost.
 func (c *Core) askBack(now time.Time) {
 	if !c.asked.IsZero() && now.Sub(c.asked) < askEvery {
 		return
@@ -413,13 +415,12 @@ func (c *Core) askBack(now time.Time) {
 	c.out.Roll = max(c.out.Roll, c.askSpread())
 }
 
-// askSpread is within which time the answers come to a roll call that is not to take
-// long.
+// askSpread returns the spread of a roll call whose answers are urgent.
 func (c *Core) askSpread() time.Duration {
 	return max(hivebeat.WorkerRollSpread, time.Duration(c.reg.Len())*askPace)
 }
 
-// Located takes from which address a connection of Ready.Seek was made.
+// Located handles the client address of a connection of Ready.Seek.
 func (c *Core) Located(now time.Time, conn, addr string) {
 	c.wakeUp(now)
 	if c.reg.Located(conn, addr) {
@@ -428,10 +429,10 @@ func (c *Core) Located(now time.Time, conn, addr string) {
 	c.conclude(now)
 }
 
-// awaitAnswers waits for the answers to a roll call. The snapshot of a reconnect shows
-// the workers as old as the time in which the hive heard nothing, and as late
-// therefore. Their verdicts never changed, so that nothing else would tell before the
-// next regular snapshot that they are there.
+// awaitAnswers waits for the answers to a roll call. The snapshot at the reconnect
+// shows each worker as late, because the hive received nothing for that long. The
+// verdicts never changed, so that before the next regular snapshot nothing else would
+// report that the workers are there.
 func (c *Core) awaitAnswers(now time.Time, spread time.Duration) {
 	c.answers, _ = c.reg.AwaitAnswers(now, spread)
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Nobody is judged by a silence until a token is back that was sent when it was over:
-// the connection may be dead.
+// No worker is judged by silence until a token that was sent after its deadline is
+// back: the connection may be dead.
 func TestASilenceIsAVerdictOnceATokenIsBack(t *testing.T) {
 	r := connected(t, Config{})
 	r.beat(newFake("w"))
@@ -34,7 +34,7 @@ func TestASilenceIsAVerdictOnceATokenIsBack(t *testing.T) {
 	r.back()
 	r.is("w", hivebeat.Late)
 
-	// One that does not come back begins a doubt: then it is never.
+	// A token that does not come back begins a doubt, and the verdict must wait.
 	r.forget()
 	r.pass(10 * time.Minute)
 	r.is("w", hivebeat.Late)
@@ -44,8 +44,8 @@ func TestASilenceIsAVerdictOnceATokenIsBack(t *testing.T) {
 	if n := r.said(slog.LevelWarn, "nobody is heard, and NATS does not answer"); n != 1 {
 		t.Errorf("says so %d times", n)
 	}
-	// The time is credited since the last proof that it hears, and 5 s more: of the 90 s
-	// 44 were left then.
+	// The credit is the time since the last proof that messages reach the hive, plus
+	// 5 s: the worker had 44 of its 90 s left at that proof.
 	r.deaf = false
 	r.back()
 	r.is("w", hivebeat.Late)
@@ -56,7 +56,8 @@ func TestASilenceIsAVerdictOnceATokenIsBack(t *testing.T) {
 	r.is("w", hivebeat.Lost)
 }
 
-// A beat proves as well that the hive hears, and then the others are judged at once.
+// A beat proves as well that messages reach the hive, so the other workers are judged
+// at once.
 func TestABeatProvesThatSilenceIsEvidence(t *testing.T) {
 	r := connected(t, Config{})
 	going, gone := newFake("going"), newFake("gone")
@@ -74,7 +75,7 @@ func TestABeatProvesThatSilenceIsEvidence(t *testing.T) {
 	r.is("gone", hivebeat.Late)
 }
 
-// Dropped messages begin a doubt: who was not heard may have been dropped.
+// Dropped messages begin a doubt: the beat of a silent worker may have been dropped.
 func TestDropsAreDoubted(t *testing.T) {
 	r := connected(t, Config{})
 	r.beat(newFake("w"))
@@ -88,14 +89,14 @@ func TestDropsAreDoubted(t *testing.T) {
 	r.deaf = false
 	r.back()
 	r.is("w", hivebeat.Alive)
-	r.wantRolls() // the answers would come on top
+	r.wantRolls() // the answers would only add to the load
 	r.pass(3 * second)
 	r.is("w", hivebeat.Alive)
-	r.pass(4 * second) // 45 s, not counting the minute
+	r.pass(4 * second) // 45 s, without the minute
 	r.is("w", hivebeat.Late)
 }
 
-// A token proves nothing where messages were dropped before it came back.
+// A token proves nothing if messages were dropped before it came back.
 func TestATokenDoesNotHealWhatIsDroppedBeforeItIsBack(t *testing.T) {
 	r := connected(t, Config{})
 	r.beat(newFake("w"))
@@ -116,7 +117,7 @@ func TestATokenDoesNotHealWhatIsDroppedBeforeItIsBack(t *testing.T) {
 	}
 }
 
-// Drops are counted however many messages come meanwhile: that is when there are any.
+// Drops are counted even while many messages arrive, which is when they happen.
 func TestManyMessagesDoNotHideDrops(t *testing.T) {
 	r := connected(t, Config{})
 	r.deaf, r.dropped = true, 7
@@ -134,8 +135,8 @@ func TestManyMessagesDoNotHideDrops(t *testing.T) {
 	}
 }
 
-// At the start the roll is called, and after a cut: then there is one more snapshot once
-// the answers are in.
+// The hive calls the roll at the start and after a cut. After a cut, one more snapshot
+// follows once the answers have arrived.
 func TestRollCallAfterACut(t *testing.T) {
 	r := newRig(t, Config{})
 	r.down()
@@ -158,14 +159,14 @@ func TestRollCallAfterACut(t *testing.T) {
 	r.deaf = true
 	r.down()
 	r.pass(time.Minute)
-	r.down() // told again
+	r.down() // reported again
 	if n := r.said(slog.LevelWarn, "NATS is away"); n != 1 || r.Figures(r.now).Connected {
 		t.Errorf("says %d times that NATS is away", n)
 	}
 	r.deaf = false
 	r.up()
 	r.wantUrges("reconnected")
-	r.wantRolls(700 * time.Millisecond) // 1 ms for each
+	r.wantRolls(700 * time.Millisecond) // 1 ms per worker
 	r.pass(time.Second / 2)
 	for _, f := range list[1:] {
 		r.beat(f)
@@ -178,8 +179,8 @@ func TestRollCallAfterACut(t *testing.T) {
 	r.wantUrges()
 }
 
-// Where not all answer it is told when the time for it is over, or by the first answer
-// that comes later. While NATS is away again nobody is there to be told.
+// If some answers are missing, the snapshot follows when the time for them is over, or
+// with the first later answer. While NATS is away again, there is none.
 func TestAnswersAreToldOnce(t *testing.T) {
 	cut := func(t *testing.T) (*rig, *fake) {
 		r := connected(t, Config{})
@@ -197,7 +198,7 @@ func TestAnswersAreToldOnce(t *testing.T) {
 		r.pass(second / 2)
 		r.beat(f)
 		r.wantUrges()
-		r.pass(second / 4) // the spread, and the time for an answer that is on its way
+		r.pass(second / 4) // the spread, plus the time for an answer under way
 		r.wantUrges("touch")
 	})
 	t.Run("one too late", func(t *testing.T) {
@@ -216,7 +217,7 @@ func TestAnswersAreToldOnce(t *testing.T) {
 	})
 }
 
-// A connection that was gone for a moment is one that was gone.
+// A connection that was down for a moment counts as down.
 func TestAConnectionThatFlapped(t *testing.T) {
 	r := connected(t, Config{})
 	r.deaf = true
@@ -237,14 +238,15 @@ func TestAClosedConnectionEndsTheHive(t *testing.T) {
 	}
 }
 
-// A hive that was stopped takes what it reads then for as old as the stop.
+// A hive that was stopped treats what it reads afterwards as old as the start of the
+// stop.
 func TestAHiveThatWasStopped(t *testing.T) {
 	r := connected(t, Config{})
 	f := newFake("w")
 	r.beat(f)
 	r.pass(20 * second)
 	r.deaf = true
-	r.now = r.now.Add(time.Minute) // nothing ran
+	r.now = r.now.Add(time.Minute) // the hive did not run
 	r.beat(f)
 	if age := r.record("w").Age.Duration(); age < time.Minute {
 		t.Errorf("shown as %v old, and it may have waited for a minute", age)
@@ -263,16 +265,16 @@ func TestAHiveThatWasStopped(t *testing.T) {
 	}
 }
 
-// A snapshot that is built after a stop, before anything else runs, does not claim that
-// an absent worker is evidence: its beat may wait.
+// A snapshot that is built right after a stop does not claim that an absent worker is
+// evidence: its beat may still wait.
 func TestAHiveThatWasStoppedIsNotWarm(t *testing.T) {
 	r := connected(t, Config{})
 	r.pass(detector.WarmAfter - second)
-	r.now = r.now.Add(10 * second) // nothing ran
+	r.now = r.now.Add(10 * second) // the hive did not run
 	if r.Figures(r.now).Warm {
 		t.Error("warm right after the stop")
 	}
-	r.pass(0) // the time is credited, once the token is back
+	r.pass(0) // credits the time, once the token is back
 	if r.Figures(r.now).Warm {
 		t.Error("warm before it has heard for long enough")
 	}
@@ -282,7 +284,7 @@ func TestAHiveThatWasStoppedIsNotWarm(t *testing.T) {
 	}
 }
 
-// A batch is several beats before one Ready, which then says everything.
+// A batch is several beats before one Ready, which covers them all.
 func TestABatch(t *testing.T) {
 	r := connected(t, Config{NS: "boot/4026531836", PID: 1, PushFacts: second})
 	a, b := newFake("a"), newFake("b")
@@ -332,7 +334,7 @@ func TestRefusals(t *testing.T) {
 	if fmt.Sprint(got.Reasons) != fmt.Sprint(want) || got.Stats.Stale != 5 || got.Stats.Refused != 15 {
 		t.Errorf("refused %v, %+v, want %v", got.Reasons, got.Stats, want)
 	}
-	if n := r.said(slog.LevelWarn, "messages refused"); n != 2 { // one for each reason but stale
+	if n := r.said(slog.LevelWarn, "messages refused"); n != 2 { // one per reason except stale
 		t.Errorf("%d lines", n)
 	}
 	if n := r.said(slog.LevelDebug, "message refused"); n != 20 {
@@ -398,7 +400,7 @@ func TestFactsArePushedAtTheirPace(t *testing.T) {
 	}
 }
 
-// A snapshot has a number also where it cannot be sent.
+// A snapshot has a number even if it cannot be sent.
 func TestSnapshotsAreNumbered(t *testing.T) {
 	r := connected(t, Config{})
 	r.beat(newFake("b"))
@@ -416,8 +418,9 @@ func TestSnapshotsAreNumbered(t *testing.T) {
 	}
 }
 
-// Whatever comes, in whatever order: the core wants to be woken later than now, and
-// within liveness.LookEvery; and nobody is given up for silence while it does not hear.
+// After any inputs in any order, the core wants to be woken later than now and within
+// liveness.LookEvery, and no worker is lost by silence while messages may not reach the
+// hive.
 func TestAnyInputs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := newRig(nil, Config{NS: "boot/4026531836", PID: 1, PushFacts: second, StallAfter: 20 * second})

@@ -18,7 +18,7 @@ func TestExits(t *testing.T) {
 		t.Fatalf("watches %+v", r.watches)
 	}
 	r.forget()
-	r.deaf = true // the kernel needs no NATS
+	r.deaf = true // the kernel does not need NATS
 	r.down()
 	r.Exited(r.now, 0, []detector.Exit{{Process: r.watchedProcess(f), At: r.now}})
 	r.do()
@@ -47,8 +47,9 @@ func closedConn(f *fake) liveness.Disconnect {
 	return liveness.Disconnect{Server: "NDXS", Conn: f.Conn, Reason: "Client Closed", Evidence: true}
 }
 
-// A worker whose connection closed is asked before its window is over, and a beat over
-// the closed connection saves it only if it cannot have been on its way.
+// A worker whose connection closed is asked to beat before its window is over. A beat
+// over the closed connection saves it only if the beat cannot have been under way at
+// the closing.
 func TestAConnectionOfAWorkerCloses(t *testing.T) {
 	t.Run("lost", func(t *testing.T) {
 		r := connected(t, Config{})
@@ -65,7 +66,7 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 		r.is("w", hivebeat.Alive)
 		r.pass(1)
 		r.is("w", hivebeat.Lost)
-		r.wantUrges("ended", "ended") // it is not to be picked, and it is lost
+		r.wantUrges("ended", "ended") // must not be picked, and is lost
 		r.wantRolls()
 	})
 	t.Run("on its way", func(t *testing.T) {
@@ -75,7 +76,7 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 		r.deaf = true
 		r.Closed(r.now, closedConn(f))
 		r.do()
-		r.beat(f) // was sent before
+		r.beat(f) // sent before the closing
 		r.deaf = false
 		r.pass(liveness.FastWindow)
 		r.is("w", hivebeat.Lost)
@@ -86,7 +87,7 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 		r.beat(f)
 		r.Closed(r.now, closedConn(f))
 		r.do()
-		r.beat(f) // after the token of the hive: so it was sent later
+		r.beat(f) // after the hive's token, so sent after the closing
 		r.pass(liveness.FastWindow)
 		r.is("w", hivebeat.Alive)
 	})
@@ -100,7 +101,7 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 		r.Closed(r.now, closedConn(a))
 		r.do()
 		r.now = r.now.Add(1)
-		r.Closed(r.now, closedConn(b)) // while the first is not answered
+		r.Closed(r.now, closedConn(b)) // while the first request is unanswered
 		r.do()
 		if r.settles != 1 {
 			t.Fatalf("%d asks at a time", r.settles)
@@ -112,7 +113,7 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 			t.Fatalf("%d asks, want one for each", r.settles)
 		}
 		r.Settled(r.now, liveness.Path{Server: "NDXS"})
-		r.Settled(r.now, liveness.Path{Server: "NDXS"}) // too many of it mean nothing
+		r.Settled(r.now, liveness.Path{Server: "NDXS"}) // a surplus call changes nothing
 		r.do()
 		r.beat(a)
 		r.deaf = false
@@ -144,8 +145,8 @@ func TestAConnectionOfAWorkerCloses(t *testing.T) {
 	}
 }
 
-// The roll is called once in a while for those whose window is about to end, with more
-// time for the answers where there are many.
+// The roll is called at intervals for workers whose window is about to end. With many
+// workers, the spread is longer.
 func TestAskingThoseWhoMayBeBack(t *testing.T) {
 	for many, spread := range map[int]time.Duration{10: hivebeat.WorkerRollSpread, 8000: 800 * time.Millisecond} {
 		r := connected(t, Config{})
@@ -155,7 +156,7 @@ func TestAskingThoseWhoMayBeBack(t *testing.T) {
 			r.beat(f)
 		}
 		r.forget()
-		for _, f := range list[:3] { // one a second
+		for _, f := range list[:3] { // one per second
 			r.Closed(r.now, closedConn(f))
 			r.do()
 			r.pass(second)

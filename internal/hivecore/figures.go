@@ -10,13 +10,13 @@ import (
 // Figures are the counts of a hive.
 type Figures struct {
 	Stats   hivebeat.Stats
-	Reasons map[hivebeat.Reason]uint64 // messages refused, by reason, where there were any
+	Reasons map[hivebeat.Reason]uint64 // messages refused, by reason; only reasons that occurred
 	Lost    map[hivebeat.Cause]uint64  // workers found lost, by cause
-	Damped  map[string]uint64          // verdicts that were not told, by worker
+	Damped  map[string]uint64          // verdicts that were not reported, by worker
 	Score   detector.Score
 	Workers int    // records
-	Looping int    // workers that restart over and over
-	Ignored uint64 // connections that closed and were taken for their server's
+	Looping int    // workers that restart repeatedly
+	Ignored uint64 // closed connections that the hive attributed to their server
 
 	Warm, Connected bool
 }
@@ -30,21 +30,21 @@ func (c *Core) Figures(now time.Time) Figures {
 	}
 }
 
-// Mix counts the workers by verdict and, where they are alive, by what they say of
-// themselves.
+// Mix counts the workers by verdict, and those that are alive also by the state that
+// they report.
 func (c *Core) Mix() (map[hivebeat.Live]int, map[hivebeat.State]int) { return c.reg.Mix() }
 
-// Number numbers a snapshot, also one that cannot be sent: the gap tells that this hive
-// was alive, and cut off.
+// Number assigns the next number to a snapshot, even to one that cannot be sent: the
+// gap shows that this hive was alive, and cut off.
 func (c *Core) Number() { c.seq++ }
 
-// Fill gives s what the core knows: all workers, what is counted, and the number of the
+// Fill sets what the core knows in s: all workers, the counts, and the number of the
 // last snapshot.
 func (c *Core) Fill(now time.Time, s *hivebeat.Snapshot) {
 	s.Seq, s.Warm, s.Stats, s.Workers = c.seq, c.reg.Warm(now), c.reg.Stats(), c.reg.Records(now)
 }
 
-// Record returns what is known of one worker, without its transitions.
+// Record returns the record of one worker, without its transitions.
 func (c *Core) Record(now time.Time, worker string) (hivebeat.Record, bool) {
 	return c.reg.Record(now, worker)
 }

@@ -9,25 +9,26 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// kept is the last snapshot that a queen kept of this hive, as far as it was read.
+// kept is the reading state of the last snapshot that a queen stored for this hive.
 type kept struct {
 	read            uint64 // pages
-	inc, seq, pages uint64 // of the first one
+	inc, seq, pages uint64 // of the first page
 	warm            bool
 	over            bool
 }
 
-// Recall takes the next page of the last snapshot that a queen kept of this hive, and
-// reports whether there is one more to read. It comes before all other inputs. What each
-// record says is so, and the workers that were gone stay in the list. A hive that has
-// heard all workers which were there is warm; without that it takes detector.WarmAfter.
-// For that the snapshot has to be whole, and of a hive that was warm itself.
+// Recall handles the next page of the last snapshot that a queen stored for this hive,
+// and reports whether to read another. All pages come before other inputs. The core
+// takes each record as true, and workers that were gone stay in the list. The hive
+// becomes warm once it has heard all workers that were present then, instead of after
+// detector.WarmAfter. That requires a complete snapshot, from a hive that was warm
+// itself.
 func (c *Core) Recall(now time.Time, page *ledger.Entry) (more bool) {
 	k := &c.kept
 	if k.over {
 		return false
 	}
-	k.over = true // unless one more is wanted
+	k.over = true // unless another page is needed
 	var v wire.SnapshotView
 	if err := wire.ParseSnapshot(page.Payload, &v); err != nil {
 		return false
@@ -42,7 +43,7 @@ func (c *Core) Recall(now time.Time, page *ledger.Entry) (more bool) {
 	for i := range v.Workers {
 		var rec hivebeat.Record
 		v.Workers[i].Update(&rec)
-		if rec.Host == "" { // the snapshot says it once for all of them
+		if rec.Host == "" { // the snapshot has it once for all workers
 			rec.Host = string(v.Host.Name)
 		}
 		c.reg.Recall(now, &rec, age)

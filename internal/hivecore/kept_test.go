@@ -12,8 +12,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/sample"
 )
 
-// The last snapshot that a queen kept is worth something if it is whole, and of a hive
-// that was warm.
+// The last snapshot that a queen stored warms the hive if it is complete, and from a
+// hive that was warm.
 func TestRecall(t *testing.T) {
 	page := func(n, of uint64, change func(*hivebeat.Snapshot)) ledger.Entry {
 		lost := sample.Record(fmt.Sprint("lost", n))
@@ -23,14 +23,14 @@ func TestRecall(t *testing.T) {
 		if change != nil {
 			change(s)
 		}
-		return ledger.Entry{Payload: sample.Encode(t, s), Stored: 3 * time.Second, TTL: 40 * time.Second} // received 5 s before it was put
+		return ledger.Entry{Payload: sample.Encode(t, s), Stored: 3 * time.Second, TTL: 40 * time.Second} // received 5 s before it was stored
 	}
 	for _, c := range []struct {
 		name  string
 		pages []ledger.Entry
-		whole bool // and all of it was read
+		whole bool // complete, and read in full
 		warms bool
-		gone  int // workers that are in the list
+		gone  int // workers in the list that are gone
 	}{
 		{"one page", []ledger.Entry{page(0, 1, nil)}, true, true, 1},
 		{"two pages", []ledger.Entry{page(0, 2, nil), page(1, 2, nil)}, true, true, 2},

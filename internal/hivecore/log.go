@@ -8,7 +8,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// logStep adds the line of a transition.
+// logStep adds the log line of a transition.
 func logStep(logs *core.Logs, s *detector.Step) {
 	level := slog.LevelInfo
 	attrs := []slog.Attr{slog.String("worker", s.Worker), slog.String("kind", string(s.Kind))}
@@ -34,7 +34,7 @@ func logStep(logs *core.Logs, s *detector.Step) {
 		attrs = append(attrs, slog.Bool("damped", true))
 	case s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindConflict || s.Kind == hivebeat.KindLooping && s.To != "":
 		level = slog.LevelWarn
-	case s.Margin > 0: // the verdict was wrong, or right about the link only
+	case s.Margin > 0: // the verdict was wrong, or true of the link only
 		level = slog.LevelWarn
 		attrs = append(attrs, slog.Duration("margin", s.Margin), slog.Bool("cut_off", s.CutOff))
 	}

@@ -21,21 +21,21 @@ const (
 	subject = "hive." + sample.Hive + ".workers"
 )
 
-// fake is a worker as the wire shows it.
+// fake is a worker as seen on the wire.
 type fake = sample.Worker
 
 var newFake = sample.NewWorker
 
-// rig is the shell of a core in a test: NATS answers at once, unless it is deaf.
+// rig is the shell of a core in a test. NATS answers at once, unless the rig is deaf.
 type rig struct {
 	*Core
 	t       testing.TB
 	now     time.Time
 	wake    time.Time
 	deaf    bool   // no token comes back
-	dropped uint64 // messages, so far
+	dropped uint64 // messages in total
 
-	// What the core asked for.
+	// Requests of the core.
 	tokens  []uint64
 	settles int
 	rolls   []time.Duration
@@ -52,7 +52,7 @@ func newRig(t testing.TB, cfg Config) *rig {
 	return &rig{Core: New(cfg), t: t, now: sample.Epoch}
 }
 
-// connected is a rig that has just been connected for the first time.
+// connected returns a rig that has just been connected for the first time.
 func connected(t testing.TB, cfg Config) *rig {
 	r := newRig(t, cfg)
 	r.up()
@@ -93,7 +93,7 @@ func (r *rig) do() {
 	}
 }
 
-// back hands the last token back.
+// back hands back the last token.
 func (r *rig) back() {
 	r.TokenBack(r.now, r.tokens[len(r.tokens)-1], r.dropped)
 	r.do()
@@ -115,7 +115,7 @@ func (r *rig) beat(f *fake) bool {
 	return ok
 }
 
-// pass lets time pass, and wakes the core whenever that wants to be.
+// pass lets time pass, and calls Tick whenever the core wants to wake up.
 func (r *rig) pass(d time.Duration) {
 	r.t.Helper()
 	end := r.now.Add(d)
@@ -131,7 +131,7 @@ func (r *rig) pass(d time.Duration) {
 	r.now = end
 }
 
-// forget forgets what the core asked for.
+// forget discards the requests of the core.
 func (r *rig) forget() {
 	r.tokens, r.settles, r.rolls, r.urges, r.watches, r.steps, r.logs = nil, 0, nil, nil, nil, nil, nil
 }
@@ -152,7 +152,7 @@ func (r *rig) is(id string, live hivebeat.Live) {
 	}
 }
 
-// said returns how many lines with this text were logged, at this level.
+// said returns how many lines with this level and text were logged.
 func (r *rig) said(level slog.Level, text string) (n int) {
 	for _, l := range r.logs {
 		if l.Level == level && strings.Contains(l.Text, text) {

@@ -11,27 +11,30 @@ import (
 
 // Errors that callers branch on; compare with errors.Is.
 var (
-	// ErrAway: JetStream does not answer now, or what was asked for is not there
-	// any more. What was sent may have been done all the same. Try again later.
+	// ErrAway means that JetStream does not answer now, or that the bucket, stream or
+	// consumer no longer exists. The request may have taken effect all the same. Try again
+	// later.
 	ErrAway = errors.New("JetStream is away")
-	// ErrNoJetStream: the server has no JetStream, not for this account, or it is
-	// not there yet.
+	// ErrNoJetStream means that the server has no JetStream, that this account may not use
+	// it, or that it is not available yet.
 	ErrNoJetStream = errors.New("no JetStream")
-	// ErrDiffers: a bucket or the stream exists with other settings.
+	// ErrDiffers means that a bucket or the stream exists with other settings.
 	ErrDiffers = errors.New("exists with other settings")
-	// ErrServerTooOld: the server lacks what the buckets need.
+	// ErrServerTooOld means that the server lacks a feature that the buckets need.
 	ErrServerTooOld = errors.New("server is too old")
-	// ErrNoSpace: JetStream has no room: its limits or the disk.
+	// ErrNoSpace means that JetStream is out of space: its limits are reached or the disk
+	// is full.
 	ErrNoSpace = errors.New("JetStream has no space")
-	// ErrConflict: another queen advanced the roster first. Read it and judge again.
+	// ErrConflict means that another queen changed the entry first. Read it and decide
+	// again.
 	ErrConflict = errors.New("another queen was first")
-	// ErrStale: the bucket holds a snapshot as new already.
+	// ErrStale means that the bucket already holds this snapshot or a newer one.
 	ErrStale = errors.New("a snapshot as new is there")
-	// ErrTooOld: too long ago to be written down now.
+	// ErrTooOld means that an event or a snapshot is too old to be stored now.
 	ErrTooOld = errors.New("too old")
 )
 
-// Error codes of nats-server that nats.go has no names for.
+// Error codes of nats-server that nats.go does not name.
 const (
 	codeAccountResources    jetstream.ErrorCode = 10002
 	codeInsufficient        jetstream.ErrorCode = 10023
@@ -51,8 +54,8 @@ func codeOf(err error) jetstream.ErrorCode {
 	return 0
 }
 
-// conflict reports whether err says that the last sequence of a subject is not
-// the expected one.
+// conflict reports whether err says that the last sequence of a subject differs from the
+// expected one.
 func conflict(err error) bool {
 	switch codeOf(err) {
 	case jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant:
@@ -69,16 +72,15 @@ func outOfSpace(err error) bool {
 	return false
 }
 
-// away reports whether err says that nobody answered, as opposed to that the
-// answer was no.
+// away reports whether err means that no answer came, as opposed to a negative answer.
 func away(err error) bool {
 	for _, target := range []error{
 		nats.ErrNoResponders, nats.ErrTimeout, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
 		nats.ErrConnectionClosed, nats.ErrConnectionDraining, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection,
-		ErrAway, context.DeadlineExceeded, context.Canceled, // the latter by whileConnected
+		ErrAway, context.DeadlineExceeded, context.Canceled, // Canceled comes from whileConnected
 		jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, jetstream.ErrBucketNotFound,
 		jetstream.ErrJetStreamNotEnabled, jetstream.ErrConnectionClosed, jetstream.ErrNoHeartbeat,
-		jetstream.ErrAsyncPublishTimeout,
+		jetstream.ErrAsyncPublishTimeout, jetstream.ErrJetStreamPublisherClosed,
 		jetstream.ErrServerShutdown, jetstream.ErrConsumerDeleted, jetstream.ErrConsumerNotFound,
 	} {
 		if errors.Is(err, target) {
@@ -89,13 +91,13 @@ func away(err error) bool {
 	return ok && je.APIError() != nil && je.APIError().Code == 503 && !outOfSpace(err)
 }
 
-// wrap tells what failed, and with which of the sentinels. A context that the
-// caller ended stays what it is.
+// wrap adds the failed operation and the matching sentinel to err. If the caller canceled
+// ctx, the error wraps context.Canceled and no sentinel.
 func wrap(ctx context.Context, what string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(context.Cause(ctx), ErrAway): // by whileConnected
+	case errors.Is(context.Cause(ctx), ErrAway): // set by whileConnected
 		return fmt.Errorf("ledger: %s: %w", what, context.Cause(ctx))
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("ledger: %s: %w", what, context.Canceled)

@@ -11,8 +11,8 @@ import (
 
 const eventsFetch = 500
 
-// EventsHeld returns the sequence numbers of the oldest and the newest event in the
-// stream; newest is 0 where there never was one. Its errors are those of Open.
+// EventsHeld returns the sequence numbers of the oldest and the newest event in the stream.
+// newest is 0 if the stream never held an event. Its errors are those of Open.
 func (l *Ledger) EventsHeld(ctx context.Context) (oldest, newest uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
@@ -24,10 +24,10 @@ func (l *Ledger) EventsHeld(ctx context.Context) (oldest, newest uint64, err err
 	return info.State.FirstSeq, info.State.LastSeq, nil
 }
 
-// EachEvent calls fn with the events in the stream whose sequence numbers are from
-// and to, or between them, oldest first: those of a hive and its workers, or of one
-// of them, where they are named. body is fn's to keep. On an error, which wraps
-// ErrAway as a rule, it may have seen some.
+// EachEvent calls fn with the events in the stream that have sequence numbers from through
+// to, oldest first. If hive is set, it selects the events of that hive and its workers; if
+// worker is set too, those of the worker. fn may keep body. An error usually wraps ErrAway;
+// fn may have been called before it.
 func (l *Ledger) EachEvent(ctx context.Context, from, to uint64, hive, worker string, fn func(seq uint64, body []byte)) error {
 	name := l.cfg.Subjects.Stream(hivebeat.StreamEvents)
 	what := "read " + human(name)
@@ -54,14 +54,15 @@ func (l *Ledger) EachEvent(ctx context.Context, from, to uint64, hive, worker st
 		switch {
 		case err != nil:
 			return wrap(ctx, what, err)
-		case over, n == 0: // or what was pending was removed since
+		case over, n == 0: // n == 0: the pending events were removed meanwhile
 			return nil
 		}
 	}
 	return nil
 }
 
-// fetchEvents takes some more, and reports how many, and whether that is over.
+// fetchEvents fetches up to most events. It returns how many it received, and whether it
+// has passed the sequence number to.
 func (l *Ledger) fetchEvents(ctx context.Context, cons jetstream.Consumer, most int, to uint64, left *uint64, fn func(uint64, []byte)) (n int, over bool, err error) {
 	fctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
@@ -77,7 +78,7 @@ func (l *Ledger) fetchEvents(ctx context.Context, cons jetstream.Consumer, most 
 		n++
 		if *left = meta.NumPending; meta.Sequence.Stream > to {
 			over = true
-			continue // the rest of the batch is to be read all the same
+			continue // the rest of the batch must still be read
 		}
 		fn(meta.Sequence.Stream, m.Data())
 	}

@@ -9,16 +9,16 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Head is (Inc, Seq) of the last snapshot put for a hive. OK is false where there
-// is none or it has expired, and where Err says why that is not known.
+// Head is the (Inc, Seq) of the last snapshot put for a hive. OK is false if there is none,
+// if it has expired, or if Err says why it is unknown.
 type Head struct {
 	Inc, Seq uint64
 	OK       bool
 	Err      error
 }
 
-// Heads is Ledger.Hive for many: the requests go out together, over one
-// subscription, and it takes Config.Timeout at most for all of them.
+// Heads is Ledger.Hive for many hives. It sends all requests together over one
+// subscription, and takes Config.Timeout at most for all of them.
 func (l *Ledger) Heads(ctx context.Context, hives []string) []Head {
 	heads := make([]Head, len(hives))
 	open, err := l.heads(ctx, hives, heads)
@@ -28,7 +28,7 @@ func (l *Ledger) Heads(ctx context.Context, hives []string) []Head {
 	return heads
 }
 
-// heads fills heads, and returns those that were not answered and why.
+// heads fills heads. It returns the indexes that got no answer, and why.
 func (l *Ledger) heads(ctx context.Context, hives []string, heads []Head) (map[int]struct{}, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
@@ -44,7 +44,7 @@ func (l *Ledger) heads(ctx context.Context, hives []string, heads []Head) (map[i
 	if err != nil {
 		return open, err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // fails only on a connection that is closed
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
 	bucket := l.bucketOf(atHives)
 	begin := l.api + "DIRECT.GET." + bucketStream(bucket) + ".$KV." + bucket + "."
 	for i := range open {
@@ -59,7 +59,7 @@ func (l *Ledger) heads(ctx context.Context, hives []string, heads []Head) (map[i
 		case m := <-answers:
 			i, err := strconv.Atoi(m.Subject[len(inbox):])
 			if _, ok := open[i]; err != nil || !ok {
-				continue // twice, or not to us
+				continue // answered twice, or not a reply to us
 			}
 			delete(open, i)
 			last, err := directAnswer(m)

@@ -16,12 +16,12 @@ type Entry struct {
 	Inc, Seq uint64
 	Payload  []byte
 	Stored   time.Duration // since it was put, by the server's clock alone
-	TTL      time.Duration // what it was put with; 0 = none: put by other hands
+	TTL      time.Duration // TTL of the put; 0 = none: another program put it
 }
 
-// Age returns how long ago the snapshot was received by the queen that put it,
-// as far as its TTL tells: it may be up to 1 s longer ago, and it is never less
-// than since it was put. every is the promise in the snapshot.
+// Age returns how long ago the queen that put the snapshot received it, computed from the
+// TTL. The true age may be up to 1 s more. Age is never less than Stored. every is the
+// promise in the snapshot.
 func (e Entry) Age(every time.Duration) time.Duration {
 	if e.TTL == 0 {
 		return e.Stored
@@ -29,10 +29,9 @@ func (e Entry) Age(every time.Duration) time.Duration {
 	return e.Stored + max(0, 3*every-e.TTL)
 }
 
-// Hives returns every page of every hive that is in the bucket. Expired ones, and
-// what was put by other hands under no valid key or without headers, are not.
-// With 10,000 hives of 100 workers that is some 200 MB at once: EachHive needs
-// one at a time.
+// Hives returns every page of every hive in the bucket. It leaves out expired pages, and
+// values that another program put under an invalid key or without headers. 10,000 hives of
+// 100 workers take some 200 MB at once; EachHive needs one page at a time.
 func (l *Ledger) Hives(ctx context.Context) ([]Entry, error) {
 	var all []Entry
 	if err := l.EachHive(ctx, func(e Entry) { all = append(all, e) }); err != nil {
@@ -41,9 +40,9 @@ func (l *Ledger) Hives(ctx context.Context) ([]Entry, error) {
 	return all, nil
 }
 
-// EachHive calls fn with every page of every hive that is in the bucket, in the
-// order they were put, and returns when it has seen them all. Payload is fn's to
-// keep. On an error, which wraps ErrAway as a rule, it may have seen some.
+// EachHive calls fn with every page of every hive in the bucket, in the order they were
+// put, and returns when fn has seen all of them. fn may keep Payload. An error usually
+// wraps ErrAway; fn may have been called before it.
 func (l *Ledger) EachHive(ctx context.Context, fn func(Entry)) error {
 	now := time.Now()
 	err := new(reader).read(ctx, l, atHives, true, func(f found) {
@@ -62,9 +61,9 @@ func (l *Ledger) EachHive(ctx context.Context, fn func(Entry)) error {
 	return wrap(ctx, "read "+human(bucketStream(l.bucketOf(atHives))), err)
 }
 
-// Hive returns (inc, seq) of the last snapshot put for a hive (of its page 0). ok
-// is false where there is none, or it has expired: that proves only that nobody
-// put. It takes Config.Timeout at most.
+// Hive returns the (inc, seq) of the last snapshot put for a hive (of its page 0). ok is
+// false if there is none or it has expired, which proves only that no queen put one. It
+// takes Config.Timeout at most.
 func (l *Ledger) Hive(ctx context.Context, id string) (inc, seq uint64, ok bool, err error) {
 	if err := hivebeat.CheckID("hive", id); err != nil {
 		return 0, 0, false, err

@@ -15,26 +15,26 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// HoldPlace is what is held: slots of a worker, or memory of a GPU. It is a key of
-// queen_holds: w.<hive>.<worker>, or g.<hive>.<uuid>, or g.<hive>.=<base64url> where
-// the UUID is no id.
+// HoldPlace is the capacity that a hold takes: slots of a worker, or memory of a GPU. Its
+// key in queen_holds is w.<hive>.<worker>, or g.<hive>.<uuid>, or g.<hive>.=<base64url> if
+// the UUID is not a valid id.
 type HoldPlace struct{ Hive, Worker, GPU string }
 
 // HoldEntry is one hold on a place.
 type HoldEntry struct {
 	ID    string          `json:"id"`
-	Asker string          `json:"asker,omitempty"` // whose it is; empty: whoever gives no name
+	Asker string          `json:"asker,omitempty"` // client that holds it; empty if it gave no name
 	N     uint64          `json:"n"`               // slots, or bytes
-	Left  hivebeat.Millis `json:"left"`            // when it was put; an entry that was put again has less
+	Left  hivebeat.Millis `json:"left"`            // time left when the entry was put; less when it is put again
 }
 
-// HoldItem is what is written down of a place.
+// HoldItem is the stored state of one place.
 type HoldItem struct {
 	Holds    []HoldEntry
-	Revision uint64 // what PutHolds has to be given
+	Revision uint64 // the revision to pass to PutHolds
 	// Stored is how long ago it was put, by the server's clock alone.
 	Stored time.Duration
-	Gone   bool // it expired, or was removed: there is nothing
+	Gone   bool // it expired or was removed: there are no holds
 }
 
 // holdValue is the value of a key of queen_holds.
@@ -81,10 +81,10 @@ func parseHoldPlace(key string) (p HoldPlace, ok bool) {
 	return p, false
 }
 
-// PutHolds replaces what is written down of a place at a revision, and returns the
-// new one. Revision 0 means that there is nothing. It lives as long as the longest
-// of the holds, and some seconds more. ErrConflict: another queen was first, and
-// this was not written. ErrAway: it may have been written all the same.
+// PutHolds replaces the holds on a place at a revision, and returns the new revision.
+// Revision 0 means that there is no entry. The entry expires some seconds after the longest
+// of the holds. ErrConflict: another queen was first, and these holds were not written.
+// ErrAway: they may have been written all the same.
 func (l *Ledger) PutHolds(ctx context.Context, p HoldPlace, revision uint64, holds []HoldEntry) (uint64, error) {
 	key, err := p.key()
 	if err != nil {
@@ -112,7 +112,7 @@ func (l *Ledger) PutHolds(ctx context.Context, p HoldPlace, revision uint64, hol
 	return seq, err
 }
 
-// HoldsOf reads what is written down of a place.
+// HoldsOf reads the holds on a place.
 func (l *Ledger) HoldsOf(ctx context.Context, p HoldPlace) (HoldItem, error) {
 	key, err := p.key()
 	if err != nil {
@@ -122,8 +122,8 @@ func (l *Ledger) HoldsOf(ctx context.Context, p HoldPlace) (HoldItem, error) {
 	if err != nil {
 		return HoldItem{}, wrap(ctx, "read hold "+key, err)
 	}
-	// How long ago it was stored is not known without comparing clocks. To take it
-	// for new holds for too long, which is safe.
+	// The age of the entry is unknown without comparing clocks. With age 0 its holds last
+	// longer than they should, which is safe.
 	return l.holdItem(m, key, 0), nil
 }
 
@@ -140,8 +140,8 @@ func (l *Ledger) holdItem(m message, key string, age time.Duration) HoldItem {
 	return item
 }
 
-// WatchHolds calls fn with all there is, and then with every change, as WatchRoster
-// does. anew is called where the bucket is another one than before: what fn was told
+// WatchHolds calls fn with every entry, and after that with every change, as WatchRoster
+// does. It calls anew if the bucket was created again: everything that fn received before
 // is void.
 func (l *Ledger) WatchHolds(ctx context.Context, anew func(), fn func(HoldPlace, HoldItem)) error {
 	return l.watch(ctx, atHolds, anew, func(f found, _ int64) {

@@ -13,19 +13,19 @@ import (
 type Part struct {
 	Name        string   // for people: "bucket queen_hives"
 	Stream      string   // what JetStream calls it: "KV_queen_hives"
-	Exists      bool     // if not, a queen makes it
-	Differences []string // from what a queen with this Config needs; it would not start
-	Off         []string // the servers that keep it and have stopped their JetStream
+	Exists      bool     // if not, a queen creates it
+	Differences []string // from the settings that a queen with this Config needs; with any, it does not start
+	Off         []string // servers that store it and whose JetStream is off
 }
 
-// Inspect looks at what Open would make or check, and changes nothing. Its errors
-// are those of Open, without ErrDiffers, and say where JetStream is off.
+// Inspect looks at everything that Open would create or check, and changes nothing. Its
+// errors are those of Open except ErrDiffers, and say where JetStream is off.
 func Inspect(ctx context.Context, nc *nats.Conn, cfg Config) ([]Part, error) {
 	l, err := newLedger(nc, cfg)
 	if err != nil {
 		return nil, err
 	}
-	all := ctx // time is left to ask the servers
+	all := ctx // leaves time to ask the servers
 	ctx, cancel := context.WithTimeout(all, 2*l.cfg.Timeout)
 	defer cancel()
 	if err := l.check(ctx); err != nil {

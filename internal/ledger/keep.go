@@ -13,16 +13,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Paces of Wait and Keep.
+// Intervals of Wait and Keep.
 const (
 	retryFirst = 250 * time.Millisecond
 	retryMost  = 5 * time.Second
 	keepEvery  = 10 * time.Second
 )
 
-// Wait opens a ledger as soon as that is possible: it tries again, at most every
-// 5 s and at once after a reconnect, until Open succeeds or ctx ends. report gets
-// each error that reads otherwise than the one before; it may be nil.
+// Wait calls Open until it succeeds, ctx ends or the connection is closed for good. It
+// waits at most 5 s between two attempts, and tries at once after a reconnect. report
+// receives each error whose text differs from the one before; it may be nil.
 func Wait(ctx context.Context, nc *nats.Conn, cfg Config, report func(error)) (*Ledger, error) {
 	if nc == nil {
 		return nil, errors.New("ledger: nc is nil")
@@ -57,9 +57,9 @@ func Wait(ctx context.Context, nc *nats.Conn, cfg Config, report func(error)) (*
 	}
 }
 
-// Identity tells the buckets and the stream from those of the same names that
-// were made later: it changes when one of them was made anew, and holds "absent"
-// where one is not there.
+// Identity distinguishes the buckets and the stream from later ones of the same names. It
+// changes when one of them is created again, and contains "absent" for one that does not
+// exist.
 func (l *Ledger) Identity(ctx context.Context) (string, error) {
 	var b strings.Builder
 	for i, want := range l.layout() {
@@ -79,9 +79,9 @@ func (l *Ledger) Identity(ctx context.Context) (string, error) {
 	return b.String(), nil
 }
 
-// Quorum asks the leader of the roster how long ago it was in touch with most of the
-// servers that keep it. One that has lost its quorum answers questions for some seconds
-// more, and acknowledges nothing.
+// Quorum asks the leader of the roster how long ago it was in touch with a majority of the
+// servers that store it. A leader that has lost its quorum still answers questions for some
+// seconds, but acknowledges nothing.
 func (l *Ledger) Quorum(ctx context.Context) (ago time.Duration, err error) {
 	name := l.layout()[atRoster].Name
 	info, err := l.info(ctx, name)
@@ -95,10 +95,10 @@ func (l *Ledger) Quorum(ctx context.Context) (ago time.Duration, err error) {
 	return ago, nil
 }
 
-// inTouch returns how long ago the leader of a stream was in touch with most of its
-// servers, itself included. ok is false where it is not.
+// inTouch returns how long ago the leader of a stream was in touch with a majority of its
+// servers, itself included. ok is false if it is not in touch with one.
 func inTouch(c *jetstream.ClusterInfo) (ago time.Duration, ok bool) {
-	if c == nil || len(c.Replicas) == 0 { // one server keeps it, which answered
+	if c == nil || len(c.Replicas) == 0 { // its only server has answered
 		return 0, true
 	}
 	var with []time.Duration
@@ -123,10 +123,10 @@ func (l *Ledger) info(ctx context.Context, stream string) (*jetstream.StreamInfo
 	return s.CachedInfo(), nil
 }
 
-// Reopen makes what is missing, checks what is there, and reports whether one of
-// them is another one than at the last Open or Reopen that succeeded: then what
-// was read from it is no longer true, and has to be read anew. Its errors are
-// those of Open.
+// Reopen creates the buckets and the stream that are missing, checks the others, and
+// reports whether one of them was created again since the last Open or Reopen that
+// succeeded. Everything read from it before is then void, and must be read again. Its
+// errors are those of Open.
 func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 	tctx, cancel := l.whileConnected(ctx)
 	defer cancel()
@@ -157,16 +157,16 @@ func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 	return changed, nil
 }
 
-// Keep runs until ctx ends, and returns nil then, or the error that the
-// connection is closed for good. At once, after every reconnect, every 10 s, and
-// when a write finds nobody, it does what Reopen does.
+// Keep runs until ctx ends and then returns nil, or until the connection is closed for good
+// and then returns an error. It calls Reopen at once, after every reconnect, every 10 s,
+// and soon after a write that got no answer.
 //
-// renewed is called after a reconnect, and where something was made anew: the
-// queen then reads bucket and roster again. state is called with the error when
-// the ledger stops being usable or the reason changes, and with nil when it is
-// usable again. halted is called with what a server has stopped, in words, when that is
-// found or is something else than before, and with "" when it is over. Each may be nil;
-// all are called from Keep's goroutine.
+// Keep calls renewed after a reconnect, and when something was created again: the queen
+// then reads the bucket and the roster again. It calls state with the error when the ledger
+// stops being usable or the reason changes, and with nil when the ledger is usable again.
+// It calls halted with a description of everything that a server has stopped, whenever that
+// changes, and with "" when it is over. Each may be nil; all are called from Keep's
+// goroutine.
 func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error), halted func(string)) error {
 	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer l.nc.RemoveStatusListener(status)
@@ -182,7 +182,7 @@ func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error), ha
 		}
 		said = text
 	}
-	owed := false // a reconnect that renewed was not told of yet
+	owed := false // renewed has not been called yet for a reconnect
 	for pause := retryFirst; ; {
 		wait := keepEvery
 		changed, err := l.Reopen(ctx)
@@ -212,7 +212,7 @@ func (l *Ledger) Keep(ctx context.Context, renewed func(), state func(error), ha
 	}
 }
 
-// idle waits for a reason to look again, and reports whether it was a reconnect.
+// idle waits for a reason to check again, and reports whether it was a reconnect.
 func (l *Ledger) idle(ctx context.Context, status <-chan nats.Status, wait time.Duration) (reconnected bool) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -222,7 +222,7 @@ func (l *Ledger) idle(ctx context.Context, status <-chan nats.Status, wait time.
 		return s == nats.CONNECTED
 	case <-timer.C:
 	case <-l.suspect:
-		// A burst of failing writes is one reason.
+		// A burst of failing writes counts as one reason.
 		select {
 		case <-ctx.Done():
 		case s := <-status:
@@ -233,7 +233,7 @@ func (l *Ledger) idle(ctx context.Context, status <-chan nats.Status, wait time.
 	return false
 }
 
-// outcome takes how a write ended: without an acknowledgement it makes Keep look soon.
+// outcome records how a write ended. A write without an answer makes Keep check soon.
 func (l *Ledger) outcome(at int, err error) {
 	if !errors.Is(err, ErrAway) {
 		l.unacked[at].end()
@@ -243,7 +243,7 @@ func (l *Ledger) outcome(at int, err error) {
 	l.doubt()
 }
 
-// doubt makes Keep look soon.
+// doubt makes Keep check soon.
 func (l *Ledger) doubt() {
 	select {
 	case l.suspect <- struct{}{}:

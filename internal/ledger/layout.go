@@ -14,28 +14,28 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Lives of what is kept (docs/PROTOCOL.md, section 6).
+// Lifetimes of the stored data (docs/PROTOCOL.md, section 6).
 const (
-	hivesTTL    = 24 * time.Hour     // backstop for puts by other hands: ours carry their own
+	hivesTTL    = 24 * time.Hour     // backstop for puts by other programs: ours carry a TTL
 	hivesMarker = time.Hour          // how long an outside reader can still learn of an expiry
-	rosterTTL   = 7 * 24 * time.Hour // how long it is remembered who died
+	rosterTTL   = 7 * 24 * time.Hour // how long a lost hive is remembered
 	holdsTTL    = time.Hour          // backstop: a hold lives 10 minutes at most
-	holdsMarker = 15 * time.Minute   // a queen that was away for longer reads the bucket anew
+	holdsMarker = 15 * time.Minute   // a queen that was away for longer reads the bucket again
 	eventsTTL   = 7 * 24 * time.Hour
 	eventsDedup = time.Hour
-	tooOldEvent = 50 * time.Minute // leaves ten minutes of the window of duplicates
+	tooOldEvent = 50 * time.Minute // leaves ten minutes of the deduplication window
 )
 
-// Positions in layout.
+// Indexes into layout.
 const (
 	atHives = iota
 	atRoster
 	atHolds
 	atEvents
-	layouts // how many there are
+	layouts // number of entries
 )
 
-// layout returns the streams below the buckets, and the stream of events.
+// layout returns the streams that back the buckets, and the stream of events.
 func (l *Ledger) layout() [layouts]jetstream.StreamConfig {
 	return [layouts]jetstream.StreamConfig{
 		atHives:  l.bucket(hivebeat.BucketHives, "Last snapshot of every hive: a key that is there is fresh", hivesTTL, hivesMarker),
@@ -54,14 +54,14 @@ func (l *Ledger) layout() [layouts]jetstream.StreamConfig {
 			Replicas:    l.cfg.Replicas,
 			Placement:   l.cfg.Placement,
 			AllowDirect: true,
-			// Unlimited, as the server says it.
+			// Unlimited, as the server reports it.
 			MaxMsgs: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1,
 		},
 	}
 }
 
-// bucket returns the stream that jetstream.CreateKeyValue would make: the same
-// settings, so that it is a bucket for everybody else too.
+// bucket returns the stream that jetstream.CreateKeyValue would create. The settings are
+// the same, so that other clients see a bucket too.
 func (l *Ledger) bucket(name, what string, ttl, marker time.Duration) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:                   bucketStream(l.cfg.Subjects.Bucket(name)),
@@ -85,7 +85,7 @@ func (l *Ledger) bucket(name, what string, ttl, marker time.Duration) jetstream.
 
 func bucketStream(bucket string) string { return "KV_" + bucket }
 
-// human is the name that a person knows a stream by.
+// human returns the name that people know a stream by.
 func human(stream string) string {
 	if b, ok := strings.CutPrefix(stream, "KV_"); ok {
 		return "bucket " + b
@@ -93,13 +93,13 @@ func human(stream string) string {
 	return "stream " + stream
 }
 
-// storePause is how long a server gets that is busy with a store.
+// storePause is how long ensure waits for a server that is busy with a store.
 const storePause = 100 * time.Millisecond
 
-// ensure makes one of the layout, or checks the one that is there.
+// ensure creates one stream of the layout, or checks the existing one.
 func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
-	// Three tries: between our look and our create another queen may make it, and
-	// somebody may remove it again.
+	// Three tries: between the lookup and the create, another queen may create the stream,
+	// and it may be removed again.
 	var failed error
 	for range 3 {
 		s, err := l.js.Stream(ctx, want.Name)
@@ -119,10 +119,10 @@ func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (*jets
 		case err == nil:
 			l.cfg.Logger.Info("made in JetStream", slog.String("what", human(want.Name)), slog.String("storage", want.Storage.String()), slog.Int("replicas", want.Replicas))
 		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
-			// Another queen was first: the next round checks what it made.
+			// Another queen was first: the next round checks the stream that it created.
 		case codeOf(err) == codeCreateFailed:
-			// Its store can not be made, or another queen's is just being made or removed
-			// in the same place: the next round tells.
+			// The server cannot create the store, or a store in the same place is just
+			// being created or removed for another queen. The next round shows which.
 			failed = err
 			select {
 			case <-ctx.Done():
@@ -152,8 +152,8 @@ func (l *Ledger) createError(ctx context.Context, want jetstream.StreamConfig, e
 	return wrap(ctx, "make "+what, err)
 }
 
-// differences names each setting of have that is not as wanted. Descriptions and
-// metadata are nobody's business.
+// differences names each setting of have that differs from want. It ignores descriptions
+// and metadata.
 func differences(want, have jetstream.StreamConfig) []string {
 	var out []string
 	add := func(name string, want, have any) {
@@ -161,7 +161,7 @@ func differences(want, have jetstream.StreamConfig) []string {
 			out = append(out, fmt.Sprintf("%s is %v, not %v", name, have, want))
 		}
 	}
-	unlimited := func(n int64) int64 { // the server says both 0 and -1
+	unlimited := func(n int64) int64 { // the server reports both 0 and -1
 		if n <= 0 {
 			return -1
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Config says where and how to keep. The zero Config keeps one replica on disk.
+// Config says where and how to store. The zero Config stores one replica on disk.
 type Config struct {
 	// Subjects of the fabric. Its prefix also goes before the names of the buckets
 	// and of the stream.
@@ -28,16 +28,16 @@ type Config struct {
 	// Placement of the buckets and of the stream in a cluster. nil leaves it to
 	// the server.
 	Placement *jetstream.Placement
-	// EventsMax is the size of the stream of events, in bytes: JetStream reserves
-	// it. Default 64 MiB.
+	// EventsMax is the size of the stream of events, in bytes. JetStream reserves it.
+	// Default 64 MiB.
 	EventsMax int64
-	// Domain of the JetStream to use, from a leaf whose hub has one. Empty means
-	// that of the server one is connected to.
+	// Domain of the JetStream to use, from a leaf node whose hub has one. Empty means the
+	// JetStream of the connected server.
 	Domain string
 	// Timeout of one request to JetStream. Default 2 s.
 	Timeout time.Duration
-	// Logger gets Info and Warn of what is made, lost and made again. nil discards
-	// it.
+	// Logger gets Info and Warn records about streams and buckets that are created, lost
+	// and created again. nil discards them.
 	Logger *slog.Logger
 }
 
@@ -71,35 +71,35 @@ func (c Config) validate() error {
 	return nil
 }
 
-// Ledger is what a queen keeps in JetStream. It is safe for concurrent use, and
-// needs no Close: it holds neither a subscription nor a goroutine of its own.
+// Ledger is the state of a queen that is stored in JetStream. It is safe for concurrent
+// use. It needs no Close: it holds neither a subscription nor a goroutine.
 type Ledger struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	cfg Config
 	api string // prefix of JetStream's API, with its dot
-	pre string // goes before $KV where the API prefix is not the default
+	pre string // goes before $KV if the API prefix is not the default
 
 	seqs    sequences
 	wrote   writes
-	suspect chan struct{} // tells Keep that something may be gone
+	suspect chan struct{} // wakes Keep: something may be gone
 	unacked [layouts]unacked
 
-	// publish is js.PublishMsg; tests put a fake here.
+	// publish is js.PublishMsg; tests replace it with a fake.
 	publish func(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error)
 
 	mu      sync.Mutex
-	ids     [layouts]time.Time // when each of layout was made, as last seen by Open or Reopen
-	renewed bool               // one of ids changed, and no Reopen has told so yet
+	ids     [layouts]time.Time // creation time of each stream of layout, as last seen by Open or Reopen
+	renewed bool               // one of ids changed, and no Reopen has reported it yet
 	keepers keepers            // as last seen by Open or Reopen
 }
 
-// Open makes the buckets and the stream, or checks those that exist: one with
-// other settings is never changed, it is an error that wraps ErrDiffers and names
-// each difference. Other errors wrap ErrNoJetStream, ErrServerTooOld, ErrNoSpace
-// or ErrAway. Any number of queens may open at the same moment.
+// Open creates the buckets and the stream, or checks those that exist. It never changes
+// existing settings: if they differ, it returns an error that wraps ErrDiffers and names
+// each difference. Other errors wrap ErrNoJetStream, ErrServerTooOld, ErrNoSpace or
+// ErrAway. Any number of queens may call Open at the same moment.
 //
-// nc is borrowed: it is not closed, and its handlers are left alone.
+// The Ledger borrows nc: it does not close it, and leaves its handlers alone.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 	l, err := newLedger(nc, cfg)
 	if err != nil {
@@ -114,7 +114,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 	return l, nil
 }
 
-// newLedger checks cfg, and asks NATS nothing.
+// newLedger checks cfg. It sends nothing to NATS.
 func newLedger(nc *nats.Conn, cfg Config) (*Ledger, error) {
 	if nc == nil {
 		return nil, errors.New("ledger: nc is nil")
@@ -140,17 +140,16 @@ func newLedger(nc *nats.Conn, cfg Config) (*Ledger, error) {
 	return l, nil
 }
 
-// minServer is the first nats-server whose expiry markers can be relied on.
+// minServer is the first nats-server with reliable expiry markers.
 var minServer = [3]int{2, 11, 2}
 
-// check asks for a JetStream that has what the buckets need.
+// check verifies that JetStream has every feature that the buckets need.
 func (l *Ledger) check(ctx context.Context) error {
 	if !l.nc.IsConnected() {
 		return fmt.Errorf("ledger: %w: not connected to NATS (%v)", ErrAway, l.nc.Status())
 	}
-	// A server before 2.11 refuses message TTLs with an error that nobody
-	// understands. With a domain the one that answers is not the one we are
-	// connected to, and only its API level is known.
+	// A server before 2.11 refuses message TTLs with an obscure error. With a domain, the
+	// server that answers is not the connected one, and only its API level is known.
 	if v := l.nc.ConnectedServerVersion(); l.cfg.Domain == "" && tooOld(v) {
 		return fmt.Errorf("ledger: %w: it is nats-server %s; per-message TTLs with markers need 2.11.2 or newer", ErrServerTooOld, v)
 	}
@@ -168,8 +167,8 @@ func (l *Ledger) check(ctx context.Context) error {
 	return nil
 }
 
-// tooOld reports whether a version such as 2.11.1 or 2.12.0-RC.1 is below
-// minServer. What can not be read is taken as new: the API level decides then.
+// tooOld reports whether a version such as 2.11.1 or 2.12.0-RC.1 is below minServer. A
+// version that cannot be parsed counts as new: the API level decides in that case.
 func tooOld(version string) bool {
 	version, _, _ = strings.Cut(strings.TrimPrefix(version, "v"), "-")
 	var v [3]int

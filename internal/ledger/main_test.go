@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, bustest.Leaks()) }
 
-// patience bounds what should take milliseconds, on a machine that is busy.
+// patience limits waits for things that take milliseconds, on a busy machine.
 const patience = 30 * time.Second
 
 func ctxOf(t testing.TB) context.Context {
@@ -26,7 +26,7 @@ func ctxOf(t testing.TB) context.Context {
 	return ctx
 }
 
-// opened returns a ledger with a connection of its own.
+// opened returns a ledger on a new connection.
 func opened(t testing.TB, srv *embedded.Server, cfg Config) *Ledger {
 	t.Helper()
 	l, err := Open(ctxOf(t), bustest.Conn(t, srv), cfg)
@@ -45,7 +45,7 @@ func prefixed(t testing.TB, prefix string) Config {
 	return Config{Subjects: s}
 }
 
-// snap is a snapshot received now.
+// snap returns a snapshot received now.
 func snap(hive string, inc, seq uint64) Snapshot {
 	return Snapshot{
 		Hive: hive, Inc: inc, Seq: seq, Every: 15 * time.Second, Received: time.Now(),
@@ -78,7 +78,7 @@ func running(t testing.TB, f func(ctx context.Context) error) {
 	})
 }
 
-// counted counts what comes to a subject.
+// counted counts the messages on a subject.
 func counted(t testing.TB, nc *nats.Conn, subject string) *atomic.Int64 {
 	t.Helper()
 	n := new(atomic.Int64)

@@ -33,7 +33,7 @@ func TestOpenMakesRealBuckets(t *testing.T) {
 	if err != nil || info.Config.MaxBytes != 64<<20 || info.Config.Duplicates != time.Hour {
 		t.Errorf("stream: %+v, %v", info, err)
 	}
-	// What nats.go's own CreateKeyValue would make is the same.
+	// CreateKeyValue of nats.go would create the same stream.
 	if _, err := l.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket: "queen_hives", History: 1, TTL: hivesTTL, LimitMarkerTTL: hivesMarker,
 	}); err != nil {
@@ -95,7 +95,7 @@ func TestOpenNamesEachDifference(t *testing.T) {
 			t.Errorf("%q names %s, which is as wanted", err, never)
 		}
 	}
-	// It was left alone.
+	// Open left the stream alone.
 	kv, err := js.KeyValue(ctx, "queen_hives")
 	if err != nil {
 		t.Fatal(err)
@@ -242,7 +242,7 @@ func TestIdentity(t *testing.T) {
 	if err != nil || second == first || strings.Contains(second, "absent") {
 		t.Errorf("identity %q after %q, %v", second, first, err)
 	}
-	// Another queen's Reopen may be the one that makes it: ours tells all the same.
+	// The Reopen of another queen may create it: ours reports the change all the same.
 	l2 := opened(t, srv, Config{})
 	if err := l.js.DeleteStream(ctx, "QUEEN_EVENTS"); err != nil {
 		t.Fatal(err)
@@ -254,7 +254,7 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// From a leaf, the JetStream of the hub is reached by its domain.
+// From a leaf node, the domain reaches the JetStream of the hub.
 func TestDomain(t *testing.T) {
 	srv := bustest.Server(t, bustest.Configure(func(o *embedded.Options) { o.JetStreamDomain = "hub" }))
 	cfg := Config{Domain: "hub"}

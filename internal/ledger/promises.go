@@ -6,16 +6,17 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// packed is what an entry says of all its workers at once: WorkerEvery is the
-// promise of those that name none. Most workers of a hive have one promise, and an
-// entry may hold thousands of them.
+// packed is the wire form of an entry. WorkerEvery is the promise of every worker that
+// names none. Most workers of a hive have the same promise, and an entry may hold thousands
+// of workers.
 type packed struct {
 	*RosterEntry
 	WorkerEvery hivebeat.Millis `json:"worker_every,omitempty"`
 }
 
-// pack takes the most frequent promise out of the workers. Where one of them has
-// none that is known nothing is taken out: it would seem to have that.
+// pack moves the most frequent promise of the workers to WorkerEvery. If any worker's
+// promise is unknown, pack moves nothing: that worker would seem to have the common
+// promise.
 func (e *RosterEntry) pack() packed {
 	every, known := CommonEvery(e.Workers)
 	if !known || every == 0 {
@@ -32,12 +33,12 @@ func (e *RosterEntry) pack() packed {
 	return packed{e, every}
 }
 
-// CommonEvery returns the most frequent promise of workers, the least of equally
-// frequent ones, and whether all promises are known.
+// CommonEvery returns the most frequent promise of workers, the smallest if several are
+// equally frequent, and whether all promises are known.
 func CommonEvery(workers map[string]RosterWorker) (every hivebeat.Millis, known bool) {
 	count := make(map[hivebeat.Millis]int)
 	var last hivebeat.Millis
-	run := 0 // of last, not counted yet: most have the same
+	run := 0 // number of last, not added to count yet; most workers have the same promise
 	for _, w := range workers {
 		if w.Every != last {
 			count[last] += run
@@ -56,7 +57,7 @@ func CommonEvery(workers map[string]RosterWorker) (every hivebeat.Millis, known 
 	return every, unknown == 0
 }
 
-// decode reads what encode wrote.
+// decode reads the JSON that encode wrote.
 func (e *RosterEntry) decode(b []byte) error {
 	p := packed{RosterEntry: e}
 	if err := json.Unmarshal(b, &p); err != nil {

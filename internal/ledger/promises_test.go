@@ -10,7 +10,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// TestRosterPromises: the promise that most workers have is in an entry once, and
+// TestRosterPromises checks that an entry holds the promise of most workers once, and that
 // each worker has it again when the entry is read.
 func TestRosterPromises(t *testing.T) {
 	w := func(every, quiet hivebeat.Millis) RosterWorker {
@@ -43,7 +43,7 @@ func TestRosterPromises(t *testing.T) {
 			map[string]RosterWorker{"a": w(0, 0), "b": w(30000, 0)},
 			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":` + one + `,"b":{"inc":7,"live":"alive","every":30000}}}`,
 		},
-		{"none known", map[string]RosterWorker{"a": w(0, 0)}, // as queens of before put it
+		{"none known", map[string]RosterWorker{"a": w(0, 0)}, // as older queens put it
 			`{"v":1,"n":1,"live":"lost","inc":1,"seq":2,"every":15000,"workers":{"a":` + one + `}}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestRosterPromises(t *testing.T) {
 	}
 }
 
-// TestPromisesTakeNoRoom: an entry of thousands of workers has to fit into a message.
+// TestPromisesTakeNoRoom checks that an entry of thousands of workers fits into a message.
 func TestPromisesTakeNoRoom(t *testing.T) {
 	e := RosterEntry{N: 1, Live: hivebeat.Lost, Inc: 1, Seq: 2, Every: 15000, Workers: map[string]RosterWorker{}}
 	for i := range 5000 {

@@ -12,28 +12,27 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Pauses between tries of an event that another queen publishes at this moment.
+// Pauses between tries of an event that another queen is publishing at the same moment.
 const (
 	inProcessFirst = 5 * time.Millisecond
 	inProcessMost  = 200 * time.Millisecond
 )
 
-// eventBytes is what an event of a worker takes in the stream, with its subject and
-// headers (TestWhatAnEventTakes measures it), and eventsEach is how many each worker
-// makes in a burst: it joins, loads and is ready.
+// eventBytes is the size of a worker event in the stream, with its subject and headers
+// (TestWhatAnEventTakes measures it). eventsEach is how many events each worker causes in a
+// burst: it joins, loads and is ready.
 const (
 	eventBytes = 700
 	eventsEach = 3
 )
 
-// BurstBytes is about what the events of so many workers that all join take in the
-// stream.
+// BurstBytes estimates the space in the stream for the events of workers that all join.
 func BurstBytes(workers int) int64 { return int64(workers) * eventsEach * eventBytes }
 
-// Publish hands an event to the stream, and returns when it is stored or was
-// stored before, by whichever queen. ErrTooOld: its Time is over 50 minutes ago;
-// whether it was published before could not be told any more. ErrAway: nobody
-// answered; it may be stored all the same: publish it again.
+// Publish stores an event in the stream. It returns nil when the event is stored, or was
+// stored before by any queen. ErrTooOld: its Time is over 50 minutes ago, and the stream
+// could no longer detect a duplicate. ErrAway: no answer came, and the event may be stored
+// all the same; publish it again.
 func (l *Ledger) Publish(ctx context.Context, ev hivebeat.Event) error {
 	body, err := ev.Encode()
 	if err != nil {
@@ -43,10 +42,9 @@ func (l *Ledger) Publish(ctx context.Context, ev hivebeat.Event) error {
 	return l.publishLetter(ctx, &letter)
 }
 
-// Republish publishes what is inside a roster entry again, word by word: it makes
-// sure of event n before n + 1 goes out. ErrTooOld: the entry was put over 50
-// minutes ago, so that its event was published, or is lost. An entry without an
-// event is no error.
+// Republish publishes the events inside a roster entry again, byte for byte, so that event
+// n is out before n + 1. ErrTooOld: the entry was put over 50 minutes ago, so its event was
+// published or is lost. An entry without an event is not an error.
 func (l *Ledger) Republish(ctx context.Context, item RosterItem) error {
 	letters, err := item.Letters()
 	if err != nil {
@@ -60,7 +58,7 @@ func (l *Ledger) Republish(ctx context.Context, item RosterItem) error {
 	return nil
 }
 
-// Letters returns the events inside an entry in order, to be published again.
+// Letters returns the events inside an entry, in order, to be published again.
 func (item *RosterItem) Letters() ([]Letter, error) {
 	if len(item.Event) == 0 {
 		return nil, nil
@@ -83,7 +81,7 @@ func (l *Ledger) publishLetter(ctx context.Context, letter *Letter) error {
 	tctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
 	for pause := inProcessFirst; ; pause = min(2*pause, inProcessMost) {
-		// A message of its own for each try: publishing fills its headers in.
+		// Each try needs a new message: publishing fills its headers in.
 		_, err := l.publish(tctx, l.letterMsg(letter), jetstream.WithRetryAttempts(0))
 		if codeOf(err) != codeDuplicateInProgress {
 			return l.letterError(ctx, letter, err)
@@ -96,7 +94,7 @@ func (l *Ledger) publishLetter(ctx context.Context, letter *Letter) error {
 	}
 }
 
-// checkLetter refuses what may not be sent, or can not be now.
+// checkLetter refuses an event that is invalid, too old, or cannot be sent now.
 func (l *Ledger) checkLetter(letter *Letter) error {
 	if err := letter.check(); err != nil {
 		return fmt.Errorf("ledger: event %s: %w", letter.ID, err)
@@ -121,7 +119,7 @@ func (l *Ledger) letterMsg(letter *Letter) *nats.Msg {
 	}
 }
 
-// letterError tells how the publishing of a letter ended.
+// letterError records the outcome of publishing an event, and wraps its error.
 func (l *Ledger) letterError(ctx context.Context, letter *Letter, err error) error {
 	if err != nil {
 		err = wrap(ctx, "event "+letter.ID, err)
@@ -130,7 +128,7 @@ func (l *Ledger) letterError(ctx context.Context, letter *Letter, err error) err
 	return err
 }
 
-// check refuses what would not get the subject it should have.
+// check refuses an event whose ids would yield a wrong subject.
 func (letter *Letter) check() error {
 	if letter.ID == "" {
 		return fmt.Errorf("%w: the id is empty", hivebeat.ErrID)

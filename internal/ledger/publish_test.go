@@ -120,7 +120,7 @@ func TestPublishRefuses(t *testing.T) {
 func TestRepublish(t *testing.T) {
 	srv := bustest.Server(t)
 	l := opened(t, srv, Config{})
-	ev := event(l, "gpu-01", 1, time.Now().Add(-2*time.Hour)) // by another queen, whose clock is wrong
+	ev := event(l, "gpu-01", 1, time.Now().Add(-2*time.Hour)) // from another queen with a wrong clock
 	e := entry(1)
 	e.Event, _ = ev.Encode()
 	advance(t, l, "gpu-01", 0, e)
@@ -194,7 +194,7 @@ func TestPublishAway(t *testing.T) {
 	}
 }
 
-// After the whole store is gone a running queen goes on by itself.
+// After the whole store is gone, a running queen recovers by itself.
 func TestKeepAfterWipe(t *testing.T) {
 	srv := bustest.Server(t)
 	l := opened(t, srv, Config{})
@@ -233,7 +233,7 @@ func TestKeepAfterWipe(t *testing.T) {
 	r.waitN(t, "a", 3)
 }
 
-// A bucket that is removed beneath a running queen is made again before long.
+// A bucket that is removed under a running queen is soon created again.
 func TestKeepAfterRemoval(t *testing.T) {
 	srv := bustest.Server(t)
 	l := opened(t, srv, Config{})
@@ -284,7 +284,7 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// What an operator is told of --events-max rests on what events take.
+// The advice to operators about --events-max depends on the size of events.
 func TestWhatAnEventTakes(t *testing.T) {
 	l := opened(t, bustest.Server(t), Config{})
 	const workers = 300

@@ -13,33 +13,32 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Publisher stores many events, and advances many entries of the roster, in about
-// the time of one: up to 512 are on their way before an answer is waited for. The
-// rules are those of Ledger.Publish, Republish and Advance. It is safe for
-// concurrent use.
+// Publisher stores many events, or advances many roster entries, in about the time of one:
+// it sends up to 512 messages before it waits for an answer. The rules of Ledger.Publish,
+// Republish and Advance apply. It is safe for concurrent use.
 type Publisher struct {
 	l  *Ledger
-	js jetstream.JetStream // its answers come to answered
+	js jetstream.JetStream // its answers go to answered
 
-	gate   sync.RWMutex // held while something is sent, so that nothing is after Close
+	gate   sync.RWMutex // held while sending, so that nothing is sent after Close
 	closed bool
 
-	room chan struct{} // holds one for each message under way
+	room chan struct{} // one element for each message in flight
 
 	mu  sync.Mutex
 	way map[*nats.Msg]flight // not answered yet
 
-	// together is p.send; tests put a fake here.
+	// together is p.send; tests replace it with a fake.
 	together func(context.Context, []*nats.Msg) []ack
 }
 
-// flight is a message under way: one of a burst.
+// flight is one message of a burst, in flight.
 type flight struct {
 	b *burst
 	i int
 }
 
-// burst is the answers to what was sent at once.
+// burst holds the answers to messages that were sent together.
 type burst struct {
 	acks []ack
 	left int
@@ -51,18 +50,17 @@ type ack struct {
 	err error
 }
 
-// underWay is how many messages of all bursts are under way at once: the time that
-// each may take counts from when it was sent, and a server that is slow must not
-// be taken for one that is away.
+// underWay limits the messages in flight over all bursts. The timeout of a message counts
+// from when it was sent, and a slow server must not be mistaken for one that is away.
 const underWay = 512
 
-// NewPublisher returns a publisher into l. It holds one subscription and two
-// goroutines of nats.go from its first use on, until Close.
+// NewPublisher returns a publisher into l. It holds one subscription and two goroutines of
+// nats.go from its first use until Close.
 func NewPublisher(l *Ledger) (*Publisher, error) {
 	p := &Publisher{l: l, room: make(chan struct{}, underWay), way: make(map[*nats.Msg]flight)}
 	p.together = p.send
 	var err error
-	p.js, err = jetstream.New(l.nc, // subjects are full ones: a domain makes no difference to them
+	p.js, err = jetstream.New(l.nc, // subjects are complete: a domain makes no difference to them
 		jetstream.WithPublishAsyncTimeout(l.cfg.Timeout),
 		jetstream.WithPublishAsyncMaxPending(2*underWay), // never reached
 		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, m *nats.Msg, err error) { p.answered(m, ack{err: err}) }),
@@ -76,8 +74,8 @@ func NewPublisher(l *Ledger) (*Publisher, error) {
 	return p, nil
 }
 
-// Close ends what is under way with an error that wraps ErrAway, and refuses what
-// comes after.
+// Close ends all publishing in flight with an error, and refuses later calls with one that
+// wraps ErrAway.
 func (p *Publisher) Close() {
 	p.gate.Lock()
 	closed := p.closed
@@ -88,8 +86,7 @@ func (p *Publisher) Close() {
 	}
 }
 
-// send sends all of msgs, and returns their answers when it has the last one, or
-// when ctx ends.
+// send sends all msgs. It returns their answers when it has the last one, or when ctx ends.
 func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) []ack {
 	b := &burst{acks: make([]ack, len(msgs)), left: len(msgs), done: make(chan struct{})}
 	if len(msgs) == 0 {
@@ -130,8 +127,8 @@ func (p *Publisher) sendOne(m *nats.Msg) error {
 	return err
 }
 
-// answered takes the answer to a message, once: nats.go may give an error twice. It
-// may be called under a lock of nats.go.
+// answered records the answer to a message once: nats.go may report an error twice. nats.go
+// may call it with one of its locks held.
 func (p *Publisher) answered(m *nats.Msg, a ack) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,7 +144,7 @@ func (p *Publisher) answered(m *nats.Msg, a ack) {
 	}
 }
 
-// giveUp waits for nothing of b any more.
+// giveUp stops waiting for the answers to b.
 func (p *Publisher) giveUp(b *burst, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,23 +157,24 @@ func (p *Publisher) giveUp(b *burst, err error) {
 	}
 }
 
-// Letter is an event that is to be stored.
+// Letter is an event to publish.
 type Letter struct {
 	ID           string // the Nats-Msg-Id
 	Hive, Worker string
 	Kind         hivebeat.Kind
-	Body         []byte        // its JSON; not to be changed after
-	Age          time.Duration // since it was published first
+	Body         []byte        // its JSON; must not change afterwards
+	Age          time.Duration // since it was first published
 }
 
-// NewLetter makes a letter of an event and its JSON, at now.
+// NewLetter returns the letter for an event and its JSON, with its age at now.
 func NewLetter(ev *hivebeat.Event, body []byte, now time.Time) Letter {
 	return Letter{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: now.Sub(ev.Time)}
 }
 
-// Publish is Ledger.Publish for many: it returns the error of each, nil where it is
-// stored or was before. They reach the stream in this order, except that one which
-// another queen publishes at this moment is tried again after the others.
+// Publish is Ledger.Publish for many events. It returns one error per event, nil if the
+// event is stored or was stored before. The events reach the stream in this order, except
+// that an event which another queen is publishing at this moment is tried again after the
+// others.
 func (p *Publisher) Publish(ctx context.Context, letters []Letter) []error {
 	errs := make([]error, len(letters))
 	open := make([]int, 0, len(letters))
@@ -215,20 +213,20 @@ func (p *Publisher) Publish(ctx context.Context, letters []Letter) []error {
 	return errs
 }
 
-// Step is an entry of the roster that is to be advanced: as Ledger.Advance has it.
+// Step is one roster entry to advance, with the arguments of Ledger.Advance.
 type Step struct {
 	Key      string
 	Revision uint64
 	Next     RosterEntry
 }
 
-// Advanced is what became of a Step.
+// Advanced is the result of a Step.
 type Advanced struct {
 	Revision uint64 // the new one
 	Err      error
 }
 
-// Advance is Ledger.Advance for many, each of another key.
+// Advance is Ledger.Advance for many entries, each with a different key.
 func (p *Publisher) Advance(ctx context.Context, steps []Step) []Advanced {
 	out := make([]Advanced, len(steps))
 	bodies := make([][]byte, len(steps))

@@ -28,7 +28,7 @@ func publisher(t testing.TB, l *Ledger) *Publisher {
 	return p
 }
 
-// lettersOf are events 1 to n of a hive.
+// lettersOf returns events 1 to n of a hive.
 func lettersOf(t testing.TB, l *Ledger, hive string, n uint64) []Letter {
 	t.Helper()
 	var list []Letter
@@ -43,8 +43,8 @@ func lettersOf(t testing.TB, l *Ledger, hive string, n uint64) []Letter {
 	return list
 }
 
-// Three queens publish the same events, each all at once: each is stored once, and
-// in order.
+// Three queens publish the same events, each queen all of its events at once: each event is
+// stored once, and in order.
 func TestPublisherStoresOnceInOrder(t *testing.T) {
 	srv := bustest.Server(t)
 	const n = 500
@@ -103,7 +103,7 @@ func TestPublisherTellsOfEach(t *testing.T) {
 	}
 }
 
-// What another queen publishes at this moment is tried again, alone.
+// An event that another queen is publishing at this moment is tried again, alone.
 func TestPublisherWaitsOutInProcess(t *testing.T) {
 	l := opened(t, bustest.Server(t), Config{Timeout: 300 * time.Millisecond})
 	p := publisher(t, l)
@@ -167,13 +167,13 @@ func TestPublisherAdvances(t *testing.T) {
 	if all["lost"].N != 1 || len(all) != 4 {
 		t.Errorf("a conflict wrote: %v", all)
 	}
-	// And on from there.
+	// The next advance continues from there.
 	if out := p.Advance(ctxOf(t), []Step{{"new", out[0].Revision, entry(3)}}); out[0].Err != nil {
 		t.Error(out[0].Err)
 	}
 }
 
-// The splicing of the event into its entry must not be seen from outside.
+// The splicing of the event into its entry must not be visible from outside.
 func TestRosterEntryEncodes(t *testing.T) {
 	full := entry(7)
 	full.Event = json.RawMessage(`{"id":"a","data":{"n":7}}`)
@@ -207,7 +207,7 @@ func TestPublisherAway(t *testing.T) {
 	if errs := p.Publish(ctxOf(t), letters[:1]); errs[0] != nil {
 		t.Fatal(errs[0])
 	}
-	// Under way when the connection is cut, and when it is gone.
+	// In flight when the connection stalls, and when it is gone.
 	proxy.Stall()
 	done := make(chan []error)
 	go func() { done <- p.Publish(context.WithoutCancel(t.Context()), letters) }()
@@ -281,8 +281,8 @@ func TestPublisherEnds(t *testing.T) {
 	}
 }
 
-// A watch does not read again what its own ledger has put, but tells where it is;
-// what others put it reads, in a bucket with the same sequences too.
+// A watch does not decode again an entry that its own ledger put, but reports its position.
+// It decodes the entries of others, even in a bucket with the same sequences.
 func TestWatchKnowsItsOwn(t *testing.T) {
 	srv := bustest.Server(t)
 	mine, other := opened(t, srv, Config{}), opened(t, srv, Config{})
@@ -305,7 +305,7 @@ func TestWatchKnowsItsOwn(t *testing.T) {
 	}
 	rev := step(p, 0, 1)
 	first := <-saw
-	// It may come before the answer to the advance: then it is read.
+	// The watch may see it before the answer to the advance, and decodes it in that case.
 	if first.item.Revision != rev || first.item.Epoch == 0 || first.item.Own != (first.item.N == 0) {
 		t.Fatalf("%+v", first)
 	}
@@ -398,7 +398,7 @@ func TestHeadsAway(t *testing.T) {
 	}
 }
 
-// What an entry costs: read, advanced, told; all at once.
+// The cost of one entry: read, advanced and announced, many at once.
 func BenchmarkPublisher(b *testing.B) {
 	l := opened(b, bustest.Server(b), Config{})
 	p := publisher(b, l)

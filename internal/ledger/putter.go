@@ -13,44 +13,44 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// PutterStats counts what became of the snapshots that were offered.
+// PutterStats counts the offered snapshots by outcome.
 type PutterStats struct {
 	Offered  uint64 // pages
-	Put      uint64 // pages that are in the bucket by this putter
-	Replaced uint64 // pages given up for a newer snapshot of the same hive, and such as came too late
-	Stale    uint64 // pages the bucket had as new already: another queen was faster
-	Old      uint64 // pages that waited longer than their hive's every
-	Failed   uint64 // tries that failed; the page waits for the next, unless a newer one comes
-	Waiting  int    // hives with something to put now
+	Put      uint64 // pages that this putter stored in the bucket
+	Replaced uint64 // pages replaced by a newer snapshot of the same hive, before or after they were offered
+	Stale    uint64 // pages that the bucket had already, or newer: another queen was faster
+	Old      uint64 // pages that waited longer than the promise of their hive
+	Failed   uint64 // tries that failed; the page is tried again, unless a newer one comes
+	Waiting  int    // hives with pages to put
 }
 
-// PutterConfig is the configuration of a Putter. The zero one is usable.
+// PutterConfig configures a Putter. The zero value is usable.
 type PutterConfig struct {
-	// Parallel is how many pages may be under way at once, give or take the pages
-	// of one snapshot. Default 64.
+	// Parallel limits the pages in flight; the pages of one snapshot may exceed it. Default
+	// 64.
 	Parallel int
-	// Logger gets a Warn when puts begin to fail and an Info when they go on. nil
-	// discards it.
+	// Logger gets a Warn when puts begin to fail and an Info when they succeed again. nil
+	// discards them.
 	Logger *slog.Logger
 }
 
 const defaultParallel = 64
 
-// Putter puts the newest snapshot of every hive, without holding up the one who
-// offers it. It is safe for concurrent use.
+// Putter puts the newest snapshot of every hive, without blocking its caller. It is safe
+// for concurrent use.
 type Putter struct {
 	l   *Ledger
 	cfg PutterConfig
-	js  jetstream.JetStream // its answers come to answered
+	js  jetstream.JetStream // its answers go to answered
 
-	wake chan struct{}  // something was offered, or ended
-	work sync.WaitGroup // goroutines of conflicts
+	wake chan struct{}  // a page was offered, or a put has ended
+	work sync.WaitGroup // goroutines that settle conflicts
 
 	mu      sync.Mutex
 	queue   *queue
-	way     map[*nats.Msg]Snapshot // under way, not answered yet
+	way     map[*nats.Msg]Snapshot // in flight, not answered yet
 	ended   bool
-	failing bool // and it was logged
+	failing bool // puts fail, and the log says so
 }
 
 // NewPutter returns a putter into l. It does nothing until Run.
@@ -62,11 +62,11 @@ func NewPutter(l *Ledger, cfg PutterConfig) *Putter {
 	return &Putter{l: l, cfg: cfg, wake: make(chan struct{}, 1), queue: newQueue(), way: make(map[*nats.Msg]Snapshot)}
 }
 
-// Offer hands over one page, and never blocks. Of one hive only the newest
-// snapshot waits, all its pages together: a page of a higher seq of the same
-// incarnation, or of another incarnation, replaces what waits; one of a lower seq
-// is ignored. It is put at once if this hive's last put is a second ago, and
-// never once it is older than its Every.
+// Offer hands over one page, and never blocks. Only the newest snapshot of a hive waits,
+// with all its pages: a page with a higher seq of the same incarnation, or of another
+// incarnation, replaces the waiting pages; a page with a lower seq is ignored. A page is
+// put at once if the last put of this hive was a second ago, and never once it is older
+// than its Every.
 func (p *Putter) Offer(s Snapshot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,8 +94,8 @@ func (p *Putter) notify() {
 	}
 }
 
-// Run puts until ctx ends, and returns nil then, when nothing is under way any
-// more. What waits then is forgotten, and Offer only counts. Run is called once.
+// Run puts pages until ctx ends. It then waits until nothing is in flight, and returns nil.
+// Waiting pages are dropped, and Offer only counts from there on. Call Run once.
 func (p *Putter) Run(ctx context.Context) error {
 	opts := []jetstream.JetStreamOpt{
 		jetstream.WithPublishAsyncTimeout(p.l.cfg.Timeout),
@@ -104,7 +104,7 @@ func (p *Putter) Run(ctx context.Context) error {
 			p.answered(ctx, m, ack.Sequence, nil)
 		}),
 	}
-	js, err := jetstream.New(p.l.nc, opts...) // puts have full subjects: a domain makes no difference to them
+	js, err := jetstream.New(p.l.nc, opts...) // puts have complete subjects: a domain makes no difference to them
 	if err != nil {
 		return fmt.Errorf("ledger: %w", err)
 	}
@@ -132,7 +132,7 @@ func (p *Putter) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.ended = true
 	p.mu.Unlock()
-	js.CleanupPublisher() // answers all that is under way with an error
+	js.CleanupPublisher() // answers everything in flight with an error
 	p.work.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -142,7 +142,8 @@ func (p *Putter) Run(ctx context.Context) error {
 	return nil
 }
 
-// begin returns what to put now, if there is room for it.
+// begin returns the pages to put now if Parallel allows more, and how long to wait if there
+// are none.
 func (p *Putter) begin() ([]Snapshot, time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,7 +153,7 @@ func (p *Putter) begin() ([]Snapshot, time.Duration) {
 	return p.queue.begin(time.Now())
 }
 
-// send puts one page on its way. It does not wait for the answer.
+// send sends one page. It does not wait for the answer.
 func (p *Putter) send(s Snapshot) {
 	now := time.Now()
 	last, asNew := p.l.seqs.expect(s, now)
@@ -176,13 +177,13 @@ func (p *Putter) send(s Snapshot) {
 	}
 }
 
-// answered takes the answer to a put, once: nats.go may give an error twice. It
-// is called under a lock of nats.go, so it hands on what takes time.
+// answered handles the answer to a put once: nats.go may report an error twice. nats.go
+// calls it with one of its locks held, so it leaves slow work to a goroutine.
 func (p *Putter) answered(ctx context.Context, m *nats.Msg, seq uint64, err error) {
 	p.mu.Lock()
 	s, ok := p.way[m]
 	delete(p.way, m)
-	// Not after Run began to wait for this work to end.
+	// Not after Run has begun to wait for this work to end.
 	read := ok && !p.ended && conflict(err)
 	if read {
 		p.work.Add(1)

@@ -62,7 +62,7 @@ func TestPutterNewestWins(t *testing.T) {
 		p.Offer(snap("a", 1, seq))
 	}
 	holds(t, l, "a", 100)
-	// The bucket holds the last one before the putter has heard that it does.
+	// The bucket holds the last one before the putter has its acknowledgement.
 	p.waitStats(t, "100 put or replaced", func(s PutterStats) bool { return s.Put+s.Replaced == 100 })
 	took := time.Since(begin)
 	if s := p.Stats(); s.Offered != 100 || s.Failed+s.Stale+s.Old > 0 || s.Put > 1+uint64(took/putPace) {
@@ -85,8 +85,8 @@ func TestPutterPages(t *testing.T) {
 	}
 }
 
-// Three queens put all that they hear: all are fresh in the bucket, and each
-// page was put by one of them.
+// Three queens put everything that they hear: all hives are fresh in the bucket, and each
+// page was put by one of the queens.
 func TestThreePutters(t *testing.T) {
 	srv := bustest.Server(t)
 	const hives = 300
@@ -167,7 +167,7 @@ func TestPutterOnFullDisk(t *testing.T) {
 		p.Offer(s)
 	}
 	p.waitStats(t, "failures", func(s PutterStats) bool { return s.Failed > 2 })
-	// Room again: it goes on.
+	// With space again, puts resume.
 	st, err := l.js.Stream(ctxOf(t), "KV_queen_hives")
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func TestPutterEnds(t *testing.T) {
 	}
 }
 
-// What a put costs by way of a Putter, whose queue is kept full.
+// The cost of a put through a Putter with a full queue.
 func BenchmarkPutter(b *testing.B) {
 	l := opened(b, bustest.Server(b), Config{})
 	p := NewPutter(l, PutterConfig{})

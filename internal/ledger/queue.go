@@ -2,59 +2,59 @@ package ledger
 
 import "time"
 
-// Paces of the queue.
+// Intervals of the queue.
 const (
 	putPace    = time.Second
 	backoff    = 100 * time.Millisecond // after the first failure
 	backoffMax = time.Second
 )
 
-// outcome is what became of a page that was under way.
+// outcome is the result of a page that was in flight.
 type outcome int
 
 const (
 	stored  outcome = iota
-	stale           // the bucket holds one as new
-	known           // the same, and nobody had to be asked
+	stale           // the bucket holds this snapshot or a newer one
+	known           // the same, known without a request
 	failed          // JetStream is away: the page waits, unless a newer one came
-	refused         // it will never be taken
+	refused         // it is never accepted
 )
 
-// queue decides what a Putter puts when. It is pure: no clock, no goroutine, no
-// lock. Of each hive it holds the newest snapshot at most.
+// queue decides which pages a Putter puts, and when. It is pure: no clock, no goroutine, no
+// lock. It holds at most the newest snapshot of each hive.
 //
-//	offer ──▶ waiting ──▶ begin ──▶ under way ──▶ finish ──▶ idle for the rest of the second
+//	offer ──▶ waiting ──▶ begin ──▶ in flight ──▶ finish ──▶ idle for the rest of the second
 //	             ▲                                  │ failed, and nothing newer came
 //	             └──────────────────────────────────┘
 type queue struct {
 	pace    time.Duration // least time between two snapshots of one hive
 	hives   map[string]*slot
-	ready   fifo[*slot] // may be put now, in the order they became so
+	ready   fifo[*slot] // may be put now, in the order they became ready
 	cooling fifo[*slot] // put within the last second, oldest first
-	busy    int         // pages under way
+	busy    int         // pages in flight
 
-	failing bool // the last page that was decided failed
+	failing bool // the last outcome was a failure
 	pause   time.Duration
-	until   time.Time // nothing is begun before this
+	until   time.Time // nothing begins before this
 
 	stats PutterStats
 }
 
-// slot is one hive.
+// slot is the state of one hive.
 type slot struct {
 	newest  Snapshot   // one page of the newest snapshot offered; its payload is not kept
 	pages   []Snapshot // of that snapshot, waiting
 	put     Snapshot   // one page of the snapshot put last; its payload is not kept
-	cooling bool       // in the queue's cooling, until:
+	cooling bool       // in queue.cooling, until:
 	until   time.Time
-	ready   bool // in the queue's ready
-	busy    int  // pages under way
+	ready   bool // in queue.ready
+	busy    int  // pages in flight
 }
 
 func newQueue() *queue { return &queue{pace: putPace, hives: make(map[string]*slot)} }
 
-// offer takes over one page. Of another incarnation than the one before it the
-// later one is the newer: who is whose successor was decided before.
+// offer takes one page. If its incarnation differs from that of the page before, the later
+// page is the newer one: the caller has already decided which incarnation follows which.
 func (q *queue) offer(s Snapshot) {
 	q.stats.Offered++
 	h := q.hives[s.Hive]
@@ -73,7 +73,7 @@ func (q *queue) offer(s Snapshot) {
 	h.newest = s
 	h.newest.Payload = nil
 	for i := range h.pages {
-		if h.pages[i].Page == s.Page { // said twice
+		if h.pages[i].Page == s.Page { // offered twice
 			q.stats.Replaced++
 			h.pages[i] = s
 			return
@@ -83,8 +83,8 @@ func (q *queue) offer(s Snapshot) {
 	q.schedule(h)
 }
 
-// schedule makes a hive ready whose waiting pages may be put now: more pages of
-// the snapshot put last at once, another snapshot when the second is over.
+// schedule makes a hive ready if its waiting pages may be put now: more pages of the
+// snapshot put last at once, another snapshot when the second is over.
 func (q *queue) schedule(h *slot) {
 	if len(h.pages) == 0 || h.ready || h.busy > 0 {
 		return
@@ -95,13 +95,13 @@ func (q *queue) schedule(h *slot) {
 	}
 }
 
-// due reports whether the pace allows what waits; if not, schedule is called
-// again when the second is over.
+// due reports whether the pace allows the waiting pages. If not, schedule is called again
+// when the second is over.
 func (q *queue) due(h *slot) bool { return !h.cooling || h.put.sameAs(h.newest) }
 
-// begin returns the pages to put now, all of one hive. Without any it returns how
-// long to wait for the next if nothing is offered and nothing ends before; 0
-// means until then. Each page has to be given to finish.
+// begin returns the pages to put now, all of one hive. If there are none, it returns how
+// long to wait for the next, unless a page is offered or finished before; 0 means to wait
+// for that alone. Each page must be passed to finish.
 func (q *queue) begin(now time.Time) (pages []Snapshot, wait time.Duration) {
 	for q.cooling.len() > 0 && !q.cooling.first().until.After(now) {
 		h := q.cooling.pop()
@@ -110,7 +110,7 @@ func (q *queue) begin(now time.Time) (pages []Snapshot, wait time.Duration) {
 		q.drop(h)
 	}
 	if q.failing {
-		// One at a time finds out whether JetStream is back.
+		// One page at a time finds out whether JetStream is back.
 		switch {
 		case q.busy > 0:
 			return nil, 0
@@ -122,7 +122,7 @@ func (q *queue) begin(now time.Time) (pages []Snapshot, wait time.Duration) {
 		h := q.ready.pop()
 		h.ready = false
 		if !q.due(h) {
-			continue // a newer snapshot came while one that failed was to be tried again
+			continue // a newer snapshot came while a failed one waited for its next try
 		}
 		q.expire(h, now)
 		if len(h.pages) == 0 {
@@ -145,7 +145,7 @@ func (q *queue) begin(now time.Time) (pages []Snapshot, wait time.Duration) {
 	return nil, 0
 }
 
-// expire throws out what was received too long ago.
+// expire drops the pages that were received too long ago.
 func (q *queue) expire(h *slot, now time.Time) {
 	kept := h.pages[:0]
 	for _, s := range h.pages {
@@ -159,7 +159,7 @@ func (q *queue) expire(h *slot, now time.Time) {
 	h.pages = kept
 }
 
-// finish tells what became of a page that begin returned.
+// finish records the outcome of a page that begin returned.
 func (q *queue) finish(s Snapshot, o outcome, now time.Time) {
 	h := q.hives[s.Hive]
 	if h == nil {
@@ -167,7 +167,7 @@ func (q *queue) finish(s Snapshot, o outcome, now time.Time) {
 	}
 	h.busy--
 	q.busy--
-	if o != known { // which says nothing of JetStream
+	if o != known { // known says nothing about JetStream
 		q.failing = o == failed
 	}
 	switch o {
@@ -190,7 +190,7 @@ func (q *queue) finish(s Snapshot, o outcome, now time.Time) {
 	q.drop(h)
 }
 
-// again lets a page wait once more, unless a newer one does.
+// again makes a page wait once more, unless a newer snapshot or the same page waits.
 func (q *queue) again(h *slot, s Snapshot) {
 	if !h.newest.sameAs(s) {
 		q.stats.Replaced++
@@ -205,7 +205,7 @@ func (q *queue) again(h *slot, s Snapshot) {
 	h.pages = append(h.pages, s)
 }
 
-// drop forgets a hive of which there is nothing to remember.
+// drop removes a hive that has no state to remember.
 func (q *queue) drop(h *slot) {
 	if len(h.pages) == 0 && h.busy == 0 && !h.cooling && !h.ready {
 		delete(q.hives, h.newest.Hive)
@@ -223,7 +223,7 @@ func (q *queue) waiting() int {
 	return n
 }
 
-// fifo is a first-in first-out queue that keeps its memory.
+// fifo is a first-in first-out queue that reuses its memory.
 type fifo[T any] struct {
 	items []T
 	head  int

@@ -7,12 +7,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-// page is one page of a snapshot received at a time.
+// page returns one page of a snapshot received at a time.
 func page(hive string, inc, seq, page uint64, received time.Time) Snapshot {
 	return Snapshot{Hive: hive, Inc: inc, Seq: seq, Page: page, Received: received, Every: 15 * time.Second, Payload: []byte{1}}
 }
 
-// begun expects pages of one snapshot, or none for seq 0.
+// begun expects pages of one snapshot, or none if seq is 0.
 func begun(t *testing.T, q *queue, now time.Time, seq uint64, pages int) []Snapshot {
 	t.Helper()
 	got, _ := q.begin(now)
@@ -56,8 +56,8 @@ func TestQueuePagesOfOneSnapshotTogether(t *testing.T) {
 	q.offer(page("a", 1, 1, 0, now))
 	q.offer(page("a", 1, 1, 1, now))
 	got := begun(t, q, now, 1, 2)
-	// A page that comes while the others are under way, or just after, does not
-	// wait for the second to end.
+	// A page that comes while the others are in flight, or just after, does not wait for
+	// the end of the second.
 	q.offer(page("a", 1, 1, 2, now))
 	begun(t, q, now, 0, 0)
 	q.finish(got[0], stored, now)
@@ -68,7 +68,7 @@ func TestQueuePagesOfOneSnapshotTogether(t *testing.T) {
 		t.Errorf("page %d, want 2", got[0].Page)
 	}
 	q.finish(got[0], stored, now)
-	// A newer snapshot waits, and replaces all pages of the one before.
+	// A newer snapshot waits, and replaces all pages of the previous one.
 	q.offer(page("a", 1, 2, 0, now))
 	q.offer(page("a", 1, 2, 1, now))
 	q.offer(page("a", 1, 3, 1, now))
@@ -84,7 +84,7 @@ func TestQueueAnotherIncarnation(t *testing.T) {
 	q, now := newQueue(), time.Now()
 	q.offer(page("a", 5, 90, 0, now))
 	q.offer(page("a", 6, 1, 0, now))
-	q.offer(page("a", 4, 2, 0, now)) // took over: the queen decides
+	q.offer(page("a", 4, 2, 0, now)) // a new incarnation: the queen has decided
 	if got := begun(t, q, now, 2, 1); got[0].Inc != 4 {
 		t.Errorf("inc %d, want 4", got[0].Inc)
 	}
@@ -146,9 +146,9 @@ func TestQueueWhileJetStreamIsAway(t *testing.T) {
 	}
 }
 
-// Whatever happens: one snapshot per hive and second is begun, never an older
-// one of the same incarnation after a newer one, none too old, every page is
-// accounted for, and nothing is remembered in the end.
+// In all cases: one snapshot per hive and second is begun, never an older one of the same
+// incarnation after a newer one, and none that is too old. Every page is accounted for, and
+// no state remains in the end.
 func TestQueueProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		q, now := newQueue(), time.Now()

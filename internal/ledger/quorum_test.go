@@ -16,12 +16,12 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// clustered starts n servers that keep one JetStream together.
+// clustered starts n servers that share one JetStream.
 func clustered(t *testing.T, n int) []*embedded.Server {
 	t.Helper()
 	var routes []*url.URL
 	ports := make([]int, n)
-	for i := range ports { // free ones, which each has to know of the others
+	for i := range ports { // free ports, which each server must know from the others
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -52,19 +52,19 @@ func clustered(t *testing.T, n int) []*embedded.Server {
 	return servers
 }
 
-// A leader that is left alone may go on answering. It never says that it was in touch with
-// most servers after they were gone.
+// A leader that is left alone may still answer. It never claims to have been in touch with
+// a majority of the servers after they were gone.
 func TestQuorum(t *testing.T) {
 	t.Parallel()
 	servers := clustered(t, 3)
-	ctx, _ := contextWithCancel(t) // without a deadline, so that each request has its own
+	ctx, _ := contextWithCancel(t) // without a deadline: each request sets one
 	cfg := Config{Replicas: 3, Storage: jetstream.MemoryStorage}
 	l, err := Wait(ctx, bustest.Conn(t, servers[0]), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	leader := ""
-	bustest.Eventually(t, patience, func() (bool, string) { // those that were made just now have not heard of each other yet
+	bustest.Eventually(t, patience, func() (bool, string) { // new servers have not heard of each other yet
 		ago, err := l.Quorum(ctx)
 		if info, err := l.info(ctx, l.layout()[atRoster].Name); err == nil {
 			leader = info.Cluster.Leader
@@ -90,7 +90,7 @@ func TestQuorum(t *testing.T) {
 		case err != nil && !errors.Is(err, ErrAway):
 			t.Fatal(err)
 		}
-		time.Sleep(100 * time.Millisecond) // or it is asked thousands of times
+		time.Sleep(100 * time.Millisecond) // otherwise it would be asked thousands of times
 	}
 }
 

@@ -12,38 +12,38 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Of a reader: how much is under way at once, and how soon silence is noticed.
+// Limits of a reader: how much is in flight at once, and how soon it notices silence.
 const (
 	readAhead      = 512
 	readAheadBytes = 16 << 20
 	readHeartbeat  = 2 * time.Second
 	readExpiry     = 20 * time.Second
 	readStuck      = 500 * time.Millisecond
-	readIdle       = 30 * time.Second // after which the server removes a consumer nobody asks
+	readIdle       = 30 * time.Second // idle time after which the server removes a consumer
 )
 
-// found is a message of a bucket as a reader gets it.
+// found is a message of a bucket as a reader receives it.
 type found struct {
 	message
 	key string
 	age time.Duration // since it was stored, by the server's clock alone
 }
 
-// reader reads a bucket in order: first the last message of each key, then every
-// new one. It does not resume by itself, unlike nats.go's ordered consumer, whose
-// Stop can wait 20 s for a server that is away, and which goes on at its old
-// sequence in a bucket that was made anew.
+// reader reads a bucket in order: first the last message of each key, and after that every
+// new message. It does not resume by itself. The ordered consumer of nats.go does, but its
+// Stop can wait 20 s for a server that is away, and it continues at its old sequence in a
+// bucket that was created again.
 type reader struct {
-	epoch int64  // when the bucket was made
+	epoch int64  // when the bucket was created
 	next  uint64 // sequence after the last one handled; 0 = nothing yet
 }
 
-// errRenewed: the bucket is another one than before.
+// errRenewed means that the bucket was created again since the last read.
 var errRenewed = errors.New("the bucket was made anew")
 
-// read calls fn from one goroutine at a time until ctx ends, until an error, or,
-// if once, until all that was there at the start was seen. It returns only after
-// the last call of fn.
+// read calls fn from one goroutine at a time until ctx ends or an error occurs. With once
+// set, it also ends when fn has seen everything that existed at the start. It returns only
+// after the last call of fn.
 func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func(found)) error {
 	ctx, cancel := l.whileConnected(ctx)
 	defer cancel()
@@ -79,7 +79,7 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 	}
 
 	var (
-		mu    sync.Mutex // held while fn runs, so that none runs after read
+		mu    sync.Mutex // held while fn runs, so that it does not run after read returns
 		ended bool
 		seen  uint64
 		done  = make(chan error, 1)
@@ -87,7 +87,7 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 	end := func(err error) {
 		select {
 		case done <- err:
-		default: // it ends already
+		default: // already ending
 		}
 	}
 	consume, err := cons.Consume(func(m jetstream.Msg) {
@@ -97,7 +97,7 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 			return
 		}
 		meta, err := m.Metadata()
-		if err != nil { // not of the stream: a client named this inbox in a request to another responder
+		if err != nil { // not from the stream: a client gave this inbox as the reply subject of another request
 			return
 		}
 		if seen++; meta.Sequence.Consumer != seen {
@@ -106,7 +106,7 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 			return
 		}
 		r.next = meta.Sequence.Stream + 1
-		// The server's clock now is what it was when it told, plus the time since.
+		// The server's time now is the time it reported, plus the time since.
 		now := info.TimeStamp.Add(time.Since(asked))
 		fn(found{
 			message: message{seq: meta.Sequence.Stream, header: m.Headers(), data: m.Data(), stored: meta.Timestamp},
@@ -136,7 +136,7 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 	return err
 }
 
-// wait returns why a reader ends.
+// wait blocks until a reader ends, and returns why.
 func wait(ctx context.Context, done <-chan error, once bool, cons jetstream.Consumer, progress func() uint64) error {
 	var tick <-chan time.Time
 	if once {
@@ -152,7 +152,7 @@ func wait(ctx context.Context, done <-chan error, once bool, cons jetstream.Cons
 		case err := <-done:
 			return err
 		case <-tick:
-			// What was pending may have expired since: then nothing comes any more.
+			// The pending messages may have expired since, and nothing else arrives.
 			now := progress()
 			if now != before {
 				before = now
@@ -169,9 +169,9 @@ func wait(ctx context.Context, done <-chan error, once bool, cons jetstream.Cons
 	}
 }
 
-// whileConnected ends a context when the connection is cut. nats.go lets a request
-// wait for an answer that can no longer come; what was sent to a reader is lost,
-// and after a restart its consumer too.
+// whileConnected returns a context that ends when the connection is cut. nats.go lets a
+// request wait for an answer that can no longer come. Messages that were sent to a reader
+// are lost, and after a restart its consumer is too.
 func (l *Ledger) whileConnected(ctx context.Context) (context.Context, context.CancelFunc) {
 	status := l.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -191,8 +191,8 @@ func (l *Ledger) whileConnected(ctx context.Context) (context.Context, context.C
 	}
 }
 
-// forget removes a consumer that is no longer needed, without waiting: where the
-// request is lost the server does so after readIdle.
+// forget removes a consumer that is no longer needed, without waiting. If the request is
+// lost, the server removes the consumer after readIdle.
 func (l *Ledger) forget(stream, consumer string) {
 	if l.nc.IsConnected() {
 		_ = l.nc.Publish(l.api+"CONSUMER.DELETE."+stream+"."+consumer, nil)

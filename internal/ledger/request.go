@@ -25,13 +25,13 @@ func (l *Ledger) bucketOf(at int) string {
 	return l.cfg.Subjects.Bucket(hivebeat.BucketRoster)
 }
 
-// subject is where a key is put. Messages keep it without pre.
+// subject returns the subject for a put of key. Stored messages have it without pre.
 func (l *Ledger) subject(at int, key string) string {
 	return l.pre + "$KV." + l.bucketOf(at) + "." + key
 }
 
-// store publishes m if last is the last sequence of its subject, and returns
-// its own. 0 expects that there is nothing, not even a marker.
+// store publishes m if last is the last sequence of its subject, and returns the sequence
+// of m. 0 expects that there is no message, not even a marker.
 func (l *Ledger) store(ctx context.Context, m *nats.Msg, last uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
@@ -49,7 +49,7 @@ func expect(m *nats.Msg, last uint64) {
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last, 10))
 }
 
-// message is the last one of a key; seq is 0 where there is none.
+// message is the last message of a key; seq is 0 if there is none.
 type message struct {
 	seq    uint64
 	header nats.Header
@@ -57,9 +57,9 @@ type message struct {
 	stored time.Time // by the server's clock
 }
 
-// last reads the last message of a key, a marker too: kv.Get hides those, whose
-// sequence counts. leader asks the leader of the stream; otherwise any replica
-// answers, which is cheaper.
+// last reads the last message of a key, even if it is a marker: kv.Get hides markers, but
+// their sequence counts. If leader is true, the leader of the stream answers; otherwise any
+// replica does, which is cheaper.
 func (l *Ledger) last(ctx context.Context, at int, key string, leader bool) (message, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
@@ -113,7 +113,7 @@ func (l *Ledger) direct(ctx context.Context, stream, subject string) (message, e
 	return directAnswer(answer)
 }
 
-// directAnswer reads the answer to a direct get.
+// directAnswer parses the answer to a direct get.
 func directAnswer(answer *nats.Msg) (message, error) {
 	if status := answer.Header.Get("Status"); status != "" && len(answer.Data) == 0 {
 		switch status {

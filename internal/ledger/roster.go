@@ -16,9 +16,9 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// RosterEntry is the value of a key of queen_roster, as JSON: the queens' last
-// verdict on a hive, and what it was when it was reached. Under brake.<zone> it is
-// what they say of the zone's brake: unverified while that is on.
+// RosterEntry is the JSON value of a key of queen_roster: the last verdict of the queens on
+// a hive, and the state of the hive when they reached it. Under brake.<zone> it is the
+// state of the zone's brake: unverified while the brake is on.
 type RosterEntry struct {
 	V       uint64                  `json:"v"` // 1; Advance sets it
 	N       uint64                  `json:"n"` // number of the event inside
@@ -27,62 +27,62 @@ type RosterEntry struct {
 	Inc     uint64                  `json:"inc"`
 	Seq     uint64                  `json:"seq"`
 	Every   hivebeat.Millis         `json:"every"`
-	Age     hivebeat.Millis         `json:"age,omitempty"` // of its last message that the author knew, when this was put; 0: not known
+	Age     hivebeat.Millis         `json:"age,omitempty"` // age of the last message that the author knew, when it put this; 0: unknown
 	Zone    string                  `json:"zone,omitempty"`
 	HoldMS  hivebeat.Millis         `json:"hold_ms,omitempty"`
-	Workers map[string]RosterWorker `json:"workers,omitempty"` // on the wire see packed
+	Workers map[string]RosterWorker `json:"workers,omitempty"` // see packed for the wire form
 	Event   json.RawMessage         `json:"event,omitempty"`   // the body of event N
-	// Events are the bodies of those before Event that were told in the same step:
-	// N − len(Events) is the number of the first.
+	// Events are the bodies of the events before Event that were announced in the same
+	// step: the first has number N − len(Events).
 	Events []json.RawMessage `json:"events,omitempty"`
 }
 
-// RosterWorker is what the queens know of a worker whose hive they judged.
+// RosterWorker is the state of a worker whose hive the queens judged.
 type RosterWorker struct {
 	Inc   uint64         `json:"inc"`
 	Live  hivebeat.Live  `json:"live"`
 	Cause hivebeat.Cause `json:"cause,omitempty"`
 	State hivebeat.State `json:"state,omitempty"`
 	Model string         `json:"model,omitempty"`
-	Seq   uint64         `json:"seq,omitempty"` // the last that was heard of it
-	Via   string         `json:"via,omitempty"` // queen: the verdict is one of the queens
-	// Every is its promise, and Quiet the silence that its last message announced. Every is 0
-	// where that is not known: there were entries without.
+	Seq   uint64         `json:"seq,omitempty"` // of the last message heard from it
+	Via   string         `json:"via,omitempty"` // "queen" if a queen reached the verdict
+	// Every is its promise, and Quiet the silence that its last message announced. Every is
+	// 0 if unknown: older entries lack it.
 	Every hivebeat.Millis `json:"every,omitempty"`
 	Quiet hivebeat.Millis `json:"quiet,omitempty"`
-	// Since is how long ago it was lost or left when the entry was put; 0 where it was
-	// not, or that is not known.
+	// Since is how long before the entry was put the worker was lost or left; 0 if it is
+	// neither, or if that is unknown.
 	Since hivebeat.Millis `json:"since,omitempty"`
 }
 
 // RosterItem is an entry as it was read.
 type RosterItem struct {
 	RosterEntry
-	// Revision is what Advance has to be given. It only grows within one Epoch.
+	// Revision is the revision to pass to Advance. It only grows within one Epoch.
 	Revision uint64
-	// Epoch is when the bucket was made, in Unix ns by the server's clock.
-	// Revisions of two epochs can not be compared.
+	// Epoch is when the bucket was created, in Unix ns by the server's clock. Revisions of
+	// different epochs cannot be compared.
 	Epoch int64
-	// Stored is how long ago Advance put it, by the server's clock alone: the age
-	// of its event. That Refresh put it again since does not count.
+	// Stored is how long ago Advance put it, by the server's clock alone: the age of its
+	// event. A later Refresh does not change it.
 	Stored time.Duration
-	// Own: a Publisher of this ledger put it, and WatchRoster has not read it again:
-	// RosterEntry is zero.
+	// Own means that a Publisher of this ledger put it and WatchRoster has not decoded it
+	// again: RosterEntry is zero.
 	Own bool
-	// Gone: the key was removed by hand. RosterEntry is zero, as it is where the
-	// value can not be read.
+	// Gone means that the key was removed by hand. RosterEntry is zero, as it is for a
+	// value that cannot be decoded.
 	Gone bool
 }
 
-// Of putting entries again.
+// Constants of Refresh.
 const (
 	refreshAfter = 20 * time.Hour
-	// headerSince keeps, in an entry that was put again, when Advance put it.
+	// headerSince records when Advance put an entry that was put again since.
 	headerSince = "Hivebeat-Since"
 )
 
-// Roster returns all entries, by hive. Those that were removed by hand are not
-// among them: Advance takes revision 0 for them.
+// Roster returns all entries by hive. It leaves out entries that were removed by hand:
+// Advance takes revision 0 for them.
 func (l *Ledger) Roster(ctx context.Context) (map[string]RosterItem, error) {
 	all := make(map[string]RosterItem)
 	r := new(reader)
@@ -100,20 +100,20 @@ func (l *Ledger) Roster(ctx context.Context) (map[string]RosterItem, error) {
 	return all, nil
 }
 
-// RosterOf reads one entry, after ErrConflict. ok is false where there is none.
+// RosterOf reads one entry, for use after ErrConflict. ok is false if there is none.
 func (l *Ledger) RosterOf(ctx context.Context, hive string) (item RosterItem, ok bool, err error) {
 	r := l.RostersOf(ctx, []string{hive})[0]
 	return r.Item, r.OK, r.Err
 }
 
-// RosterRead is an entry as RostersOf has read it. OK is false where there is none.
+// RosterRead is one result of RostersOf. OK is false if there is no entry.
 type RosterRead struct {
 	Item RosterItem
 	OK   bool
 	Err  error
 }
 
-// RostersOf is RosterOf for many.
+// RostersOf is RosterOf for many hives.
 func (l *Ledger) RostersOf(ctx context.Context, hives []string) []RosterRead {
 	out := make([]RosterRead, len(hives))
 	asked := time.Now()
@@ -143,7 +143,7 @@ func (l *Ledger) rosterOf(ctx context.Context, hive string, info *jetstream.Stre
 	if r.Err = checkKey(hive); r.Err != nil {
 		return r
 	}
-	// From the leader: a replica that is behind would show again what just lost.
+	// From the leader: a replica that is behind could return the entry that just lost.
 	m, err := l.last(ctx, atRoster, hive, true)
 	if err != nil {
 		r.Err = wrap(ctx, "roster of "+hive, err)
@@ -158,11 +158,11 @@ func (l *Ledger) rosterOf(ctx context.Context, hive string, info *jetstream.Stre
 	return r
 }
 
-// brakeKeys begin the keys of what queens say of a zone: they are no ids of hives,
-// as those have no dot.
+// brakeKeys is the prefix of the keys for the brakes of zones. It cannot start the id of a
+// hive, since ids have no dot.
 const brakeKeys = "brake."
 
-// checkKey refuses what is no key of the roster.
+// checkKey refuses a string that is not a key of the roster.
 func checkKey(key string) error {
 	zone, ok := strings.CutPrefix(key, brakeKeys)
 	if !ok {
@@ -176,8 +176,8 @@ func checkKey(key string) error {
 
 const keyChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
-// item reads an entry. One that can not be read is zero: the queen judges anew,
-// and puts over it.
+// item decodes an entry. An entry that cannot be decoded is zero: the queen judges again
+// and overwrites it.
 func (l *Ledger) item(m message, hive string, age time.Duration, epoch int64) RosterItem {
 	item := RosterItem{Revision: m.seq, Epoch: epoch, Stored: age, Gone: isMarker(m.header)}
 	if item.Gone {
@@ -193,10 +193,10 @@ func (l *Ledger) item(m message, hive string, age time.Duration, epoch int64) Ro
 	return item
 }
 
-// Advance replaces the entry that was read at revision, and returns the new
-// revision. Revision 0 means that there is none. ErrConflict: it is another one
-// by now, and this one was not written. ErrAway: it may have been written all the
-// same; read before judging again.
+// Advance replaces the entry that was read at revision, and returns the new revision.
+// Revision 0 means that there is no entry. ErrConflict: the entry has changed since, and
+// next was not written. ErrAway: next may have been written all the same; read before
+// judging again.
 func (l *Ledger) Advance(ctx context.Context, hive string, revision uint64, next RosterEntry) (uint64, error) {
 	if err := checkKey(hive); err != nil {
 		return 0, err
@@ -212,9 +212,8 @@ func (l *Ledger) Advance(ctx context.Context, hive string, revision uint64, next
 	return seq, err
 }
 
-// encode returns the JSON of e, with v = 1. The events inside are JSON already, and
-// are put in as they are: to have them compacted again costs more than all the
-// rest.
+// encode returns the JSON of e, with v = 1. The event bodies are JSON already and are
+// inserted unchanged: compacting them again costs more than everything else.
 func (e RosterEntry) encode() ([]byte, error) {
 	event, events := e.Event, e.Events
 	e.V, e.Event, e.Events = 1, nil, nil
@@ -242,8 +241,8 @@ func (e RosterEntry) encode() ([]byte, error) {
 	return append(all, '}'), nil
 }
 
-// overMarker puts an entry where none was expected, after that failed with lost:
-// the marker of a removed key is no entry, but its sequence counts.
+// overMarker puts an entry where none was expected, after that put failed with lost: the
+// marker of a removed key is not an entry, but its sequence counts.
 func (l *Ledger) overMarker(ctx context.Context, hive string, body []byte, lost error) (uint64, error) {
 	m, err := l.last(ctx, atRoster, hive, true)
 	switch {
@@ -266,7 +265,7 @@ func (l *Ledger) put(ctx context.Context, hive string, revision uint64, body []b
 	return seq, l.putError(ctx, hive, revision, err)
 }
 
-// putError tells how a put at a revision ended.
+// putError records the outcome of a put at a revision, and wraps its error.
 func (l *Ledger) putError(ctx context.Context, hive string, revision uint64, err error) error {
 	switch {
 	case conflict(err):
@@ -278,10 +277,10 @@ func (l *Ledger) putError(ctx context.Context, hive string, revision uint64, err
 	return err
 }
 
-// Refresh puts again, unchanged, every entry that was put over 20 h ago, so that
-// it does not expire: to be called every hour or so, by every queen; they do each
-// other's work. Entries that are lost or left stay as they are, and are forgotten
-// when their 7 days are over. It returns how many it put.
+// Refresh puts every entry that was put over 20 h ago again, unchanged, so that it does not
+// expire. Every queen calls it about every hour; the queens share the work. Refresh leaves
+// entries that are lost or left alone: they expire after their 7 days. It returns the
+// number of entries that it put.
 func (l *Ledger) Refresh(ctx context.Context) (int, error) { return l.refresh(ctx, refreshAfter) }
 
 func (l *Ledger) refresh(ctx context.Context, after time.Duration) (int, error) {
@@ -312,7 +311,7 @@ func (l *Ledger) refresh(ctx context.Context, after time.Duration) (int, error) 
 		switch _, err := l.put(ctx, o.hive, o.seq, o.data, nats.Header{headerSince: {since}}); {
 		case err == nil:
 			n++
-		case !errors.Is(err, ErrConflict): // a conflict: it was put by another queen
+		case !errors.Is(err, ErrConflict): // conflict: another queen put it
 			return n, err
 		}
 	}

@@ -82,8 +82,8 @@ func TestAdvanceConflicts(t *testing.T) {
 	advance(t, l, "a", rev, entry(2))
 }
 
-// Each of three queens wants to count on as often as it can: each number is won
-// exactly once.
+// Each of three queens increments the number as often as it can: each number is won exactly
+// once.
 func TestAdvanceRace(t *testing.T) {
 	srv := bustest.Server(t)
 	const goal = 50
@@ -153,7 +153,7 @@ func TestRefresh(t *testing.T) {
 	if n, err := l.Refresh(ctxOf(t)); n != 0 || err != nil {
 		t.Fatalf("put %d again, %v; all are new", n, err)
 	}
-	time.Sleep(50 * time.Millisecond) // what is measured: the age of the entries
+	time.Sleep(50 * time.Millisecond) // measured below: the age of the entries
 	for want := rev; ; {
 		n, err := l.refresh(ctxOf(t), 0)
 		if n != 1 || err != nil {
@@ -170,18 +170,18 @@ func TestRefresh(t *testing.T) {
 		if item.Revision <= want || item.N != 1 || len(item.Workers) != 1 {
 			t.Fatalf("late is %+v, want a revision above %d", item, want)
 		}
-		// The age of its event goes on.
+		// The age of its event keeps growing.
 		if item.Stored < 50*time.Millisecond {
 			t.Errorf("stored %v ago", item.Stored)
 		}
 		if want != rev {
-			break // once more, over one that was put again
+			break // a second round, over an entry that was put again
 		}
 		want = item.Revision
 	}
 }
 
-// roster is what a watcher was told.
+// roster collects the entries that a watcher received.
 type roster struct {
 	mu    sync.Mutex
 	items map[string]RosterItem
@@ -244,7 +244,7 @@ func TestWatchRoster(t *testing.T) {
 	}
 }
 
-// A client that sees the inbox of a reader can have responders answer there.
+// A client that sees the inbox of a reader can make responders answer there.
 func TestWatchRosterIgnoresStrayMessages(t *testing.T) {
 	srv := bustest.Server(t)
 	l := opened(t, srv, Config{})
@@ -298,7 +298,7 @@ func TestWatchRosterGoesOnAfterRestart(t *testing.T) {
 	}
 }
 
-// While the watcher is cut off, others go on.
+// While the watcher is cut off, others write.
 func TestWatchRosterGoesOnAfterCut(t *testing.T) {
 	srv := bustest.Server(t)
 	l := opened(t, srv, Config{})
@@ -325,7 +325,7 @@ func TestWatchRosterOfRenewedBucket(t *testing.T) {
 	srv := bustest.Server(t)
 	l := opened(t, srv, Config{})
 	var rev uint64
-	for n := uint64(1); n <= 20; n++ { // sequences the new bucket does not reach
+	for n := uint64(1); n <= 20; n++ { // sequences that the new bucket does not reach
 		rev = advance(t, l, "a", rev, entry(n))
 	}
 	keeper := opened(t, srv, Config{})
@@ -374,8 +374,8 @@ func TestRosterTTLStays(t *testing.T) {
 	}
 }
 
-// What was pending when a reader began is gone before it came: the reader ends
-// all the same, and does not wait for it.
+// The pending messages at the start of a reader are gone before they arrive: the reader
+// ends all the same, and does not wait for them.
 func TestReaderEndsWhenTheRestIsGone(t *testing.T) {
 	l := opened(t, bustest.Server(t), Config{})
 	for i := range 2 * readAhead {

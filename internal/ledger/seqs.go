@@ -6,30 +6,30 @@ import (
 	"time"
 )
 
-// sequences remembers of each key its last sequence, so that a put costs one
-// request, and what was put with it: an older snapshot could otherwise be put
-// over a newer one whose sequence is known.
+// sequences remembers the last sequence of each key, so that a put costs one request. It
+// also remembers which snapshot was put with it: otherwise an older snapshot could
+// overwrite a newer one whose sequence is known.
 type sequences struct {
 	mu    sync.Mutex
 	last  map[string]sequence
-	sweep int // size at which those of hives long gone are thrown out
+	sweep int // size at which the entries of hives long gone are removed
 }
 
 type sequence struct {
 	seq       uint64    // in the stream
 	inc, hive uint64    // the snapshot's (inc, seq); zero for a marker
 	until     time.Time // the key has expired by then
-	at        time.Time // when this was learnt
+	at        time.Time // when this was learned
 }
 
-// keepSequence is longer than a key lives without being put.
+// keepSequence exceeds the lifetime of a key that is not put again.
 const (
 	keepSequence = 4 * time.Hour
 	firstSweep   = 1024
 )
 
-// expect returns the sequence that a put of s has to expect, 0 for an unknown
-// key, and whether the bucket holds a snapshot as new.
+// expect returns the sequence that a put of snap must expect, 0 for an unknown key, and
+// whether the bucket holds this snapshot or a newer one.
 func (s *sequences) expect(snap Snapshot, now time.Time) (seq uint64, stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,7 +37,7 @@ func (s *sequences) expect(snap Snapshot, now time.Time) (seq uint64, stale bool
 	return last.seq, now.Before(last.until) && asNew(last.inc, last.hive, snap)
 }
 
-// asNew reports whether (inc, seq) is as new as s, or newer.
+// asNew reports whether (inc, seq) is that of s, or newer.
 func asNew(inc, seq uint64, s Snapshot) bool {
 	return inc > s.Inc || inc == s.Inc && seq >= s.Seq
 }
@@ -67,8 +67,8 @@ func (s *sequences) clear() {
 	s.last = nil
 }
 
-// writes remembers of each key of the roster what was put there last by this
-// ledger, until its watch has seen it: then that need not be read again.
+// writes remembers the last write of this ledger to each roster key until the watch has
+// seen it, so that the watch need not decode it.
 type writes struct {
 	mu   sync.Mutex
 	seed maphash.Seed
@@ -86,8 +86,8 @@ func (w *writes) set(key string, seq uint64, body []byte) {
 	w.last[key] = written{seq, maphash.Bytes(w.seed, body)}
 }
 
-// saw reports whether a message of the roster is what this ledger put there last.
-// The body counts too: a bucket that was made anew begins its sequences anew.
+// saw reports whether a message of the roster is the last write of this ledger to its key.
+// The body counts too: a bucket that was created again restarts its sequences.
 func (w *writes) saw(key string, seq uint64, body []byte) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -20,16 +20,16 @@ const (
 	HeaderSeq = "Hivebeat-Seq"
 )
 
-// putTries bounds the compare-and-set of one put. Each lost try means that
-// somebody else put this key since we read it.
+// putTries limits the compare-and-set attempts of one put. Each lost attempt means that
+// another queen put this key since it was read.
 const putTries = 8
 
-// Snapshot is one page of a snapshot as it came, to be put.
+// Snapshot is one page of a snapshot as received, to be put.
 type Snapshot struct {
 	Hive     string
 	Page     uint64 // 0-based
 	Inc, Seq uint64
-	Payload  []byte        // kept until it was put: not to be changed after
+	Payload  []byte        // kept until it is put; must not change
 	Received time.Time     // with its monotonic reading
 	Every    time.Duration // the hive's promise
 }
@@ -37,7 +37,7 @@ type Snapshot struct {
 // sameAs reports whether both are pages of one snapshot.
 func (s Snapshot) sameAs(t Snapshot) bool { return s.Inc == t.Inc && s.Seq == t.Seq }
 
-// key is <hive>, and <hive>.<page> from page 1 on.
+// key returns <hive> for page 0, and <hive>.<page> for later pages.
 func (s Snapshot) key() string {
 	if s.Page == 0 {
 		return s.Hive
@@ -56,21 +56,21 @@ func parseKey(key string) (hive string, page uint64, ok bool) {
 	return hive, page, hivebeat.ValidID(hive)
 }
 
-// ttl is how long a key lives: max(1 s, ceil(3 × every − age)), in whole seconds,
-// as the server counts them.
+// ttl returns how long a key lives: max(1 s, ceil(3 × every − age)), in the whole seconds
+// that the server counts.
 func ttl(every, age time.Duration) time.Duration {
 	left := 3*every - max(0, age)
 	return max(time.Second, (left + time.Second - 1).Truncate(time.Second))
 }
 
-// PutSnapshot puts one page, unless the bucket holds one as new or newer
-// (ErrStale). The key lives for max(1 s, ceil(3 × Every − (now − Received))): one
-// that is there is fresh. A snapshot received more than one Every ago is refused
-// with ErrTooOld. Other errors wrap ErrAway or ErrNoSpace.
+// PutSnapshot puts one page, unless the bucket holds this snapshot or a newer one
+// (ErrStale). The key lives for max(1 s, ceil(3 × Every − (now − Received))): a key that
+// exists is fresh. A snapshot received more than one Every ago is refused with ErrTooOld.
+// Other errors wrap ErrAway, ErrNoSpace, or ErrConflict if the key kept changing.
 //
-// New means a higher incarnation, or the same and a higher seq. A hive whose
-// clock was set back is therefore kept out until the key of its higher
-// incarnation has expired.
+// Newer means a higher incarnation, or the same incarnation and a higher seq. A hive whose
+// clock was set back is therefore kept out until the key of its higher incarnation has
+// expired.
 func (l *Ledger) PutSnapshot(ctx context.Context, s Snapshot, now time.Time) error {
 	if age := now.Sub(s.Received); age > s.Every {
 		return fmt.Errorf("ledger: put %s: %w: received %v ago, its promise is %v", s.key(), ErrTooOld, age.Round(time.Millisecond), s.Every)
@@ -89,20 +89,20 @@ func (l *Ledger) PutSnapshot(ctx context.Context, s Snapshot, now time.Time) err
 	return l.stored(ctx, s, seq, now, err)
 }
 
-// settle ends a put that met another sequence than expected: it reads what is
-// there, and gives up or tries again.
+// settle completes a put that met an unexpected sequence: it reads the current value, and
+// gives up or tries again.
 func (l *Ledger) settle(ctx context.Context, s Snapshot, now time.Time) error {
 	begin := time.Now()
 	for try := range putTries {
 		if try > 1 {
-			// Several queens at one key: let them come apart.
+			// Several queens are writing this key: spread them out.
 			select {
 			case <-ctx.Done():
 			case <-time.After(rand.N(10 * time.Millisecond)):
 			}
 		}
-		// A direct get may be answered by a replica that is behind, so after a
-		// second conflict the leader is asked.
+		// A replica that is behind may answer a direct get, so after a second conflict the
+		// leader is asked.
 		last, err := l.last(ctx, atHives, s.key(), try > 0)
 		if err != nil {
 			return l.stored(ctx, s, 0, now, err)
@@ -131,7 +131,7 @@ func (l *Ledger) stored(ctx context.Context, s Snapshot, seq uint64, now time.Ti
 	return nil
 }
 
-// learn remembers what was read.
+// learn remembers a message that was read.
 func (l *Ledger) learn(key string, m message, now time.Time) {
 	v := sequence{seq: m.seq, at: now}
 	if inc, seq, ok := stamp(m.header); ok {
@@ -144,7 +144,7 @@ func (l *Ledger) learn(key string, m message, now time.Time) {
 	l.seqs.set(key, v)
 }
 
-// putMsg returns the message of a put, but for the expected sequence.
+// putMsg returns the message of a put, without the expected sequence.
 func (l *Ledger) putMsg(s Snapshot, now time.Time) *nats.Msg {
 	return &nats.Msg{
 		Subject: l.subject(atHives, s.key()),
@@ -157,19 +157,18 @@ func (l *Ledger) putMsg(s Snapshot, now time.Time) *nats.Msg {
 	}
 }
 
-// stamp reads (inc, seq) from a value's headers. A marker, and a value put by
-// other hands, has none.
+// stamp reads (inc, seq) from the headers of a value. A marker has none, nor does a value
+// that another program put.
 func stamp(h nats.Header) (inc, seq uint64, ok bool) {
 	inc, err1 := strconv.ParseUint(h.Get(HeaderInc), 10, 64)
 	seq, err2 := strconv.ParseUint(h.Get(HeaderSeq), 10, 64)
 	return inc, seq, err1 == nil && err2 == nil && !isMarker(h)
 }
 
-// isMarker reports whether a message says that the key is gone: expired, removed
-// or purged.
+// isMarker reports whether a message marks its key as gone: expired, removed or purged.
 func isMarker(h nats.Header) bool {
 	return h.Get(jetstream.MarkerReasonHeader) != "" || h.Get(kvOperation) != ""
 }
 
-// kvOperation is set by nats.go on the markers of a delete and a purge.
+// kvOperation is the header that nats.go sets on the markers of a delete and a purge.
 const kvOperation = "KV-Operation"

@@ -103,9 +103,9 @@ func TestKeyExpiresAndLeavesMarker(t *testing.T) {
 	if all, err := l.Hives(ctxOf(t)); len(all) != 0 || err != nil {
 		t.Errorf("Hives: %v %v, want none", all, err)
 	}
-	// A put after the marker: by one who remembers the key, by one who does not
-	// (and expects 0, which fails at the marker), and by one with an older
-	// incarnation, whose time has come.
+	// Puts after the marker: by a queen that remembers the key, by one that does not (and
+	// expects 0, which fails at the marker), and by one with an older incarnation, which is
+	// accepted by now.
 	put(t, l, snap("gpu-01", 7, 4))
 	put(t, opened(t, srv, Config{}), snap("gpu-01", 8, 1))
 }
@@ -143,8 +143,8 @@ func TestPutRefusesOld(t *testing.T) {
 	}
 }
 
-// Several queens put the same snapshots, and some come late. At no time does an
-// older one follow a newer one in the bucket.
+// Several queens put the same snapshots, and some come late. An older snapshot never
+// follows a newer one in the bucket.
 func TestRacingPutsNeverGoBack(t *testing.T) {
 	srv := bustest.Server(t)
 	watch := opened(t, srv, Config{})
@@ -164,7 +164,7 @@ func TestRacingPutsNeverGoBack(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
 			for seq := uint64(1); seq <= newest; seq++ {
 				s := snap("gpu-01", 1, seq)
-				if r.IntN(4) == 0 && seq > 3 && seq < newest { // one that was delayed
+				if r.IntN(4) == 0 && seq > 3 && seq < newest { // a delayed snapshot
 					s = snap("gpu-01", 1, seq-uint64(r.IntN(3)))
 				}
 				if err := l.PutSnapshot(ctxOf(t), s, time.Now()); err != nil && !errors.Is(err, ErrStale) {
@@ -177,7 +177,7 @@ func TestRacingPutsNeverGoBack(t *testing.T) {
 	if _, seq, ok, err := watch.Hive(ctxOf(t), "gpu-01"); seq != newest || !ok || err != nil {
 		t.Errorf("in the end the bucket holds %d %v %v, want %d", seq, ok, err, newest)
 	}
-	// History is 1, so the consumer sees what was last whenever it looked.
+	// History is 1, so at each look the consumer sees the last value.
 	var last uint64
 	batch, err := cons.FetchNoWait(3 * newest)
 	if err != nil {
@@ -260,7 +260,7 @@ func TestHivesReadsThousands(t *testing.T) {
 	if e := all[n]; e.Hive != "h0" || e.Page != 1 {
 		t.Errorf("the last entry is %+v", e)
 	}
-	// Reading taught the sequences: the next put needs no second try.
+	// The read taught the ledger the sequences: the next put needs no second try.
 	if seq, _ := fresh.seqs.expect(snap("h7", 1, 99), time.Now()); seq != 8 {
 		t.Errorf("h7 is expected at %d, want 8", seq)
 	}
@@ -301,8 +301,8 @@ func TestFullDisk(t *testing.T) {
 		t.Fatalf("got %v, want ErrNoSpace", err)
 	}
 	t.Log(err)
-	// That the stream of events has reserved its space does not help it: the server
-	// refuses everything once all together is over its limit. It says so at once.
+	// The space that the stream of events has reserved does not help it: the server refuses
+	// everything once the total exceeds its limit, and says so at once.
 	if err := l.Publish(ctxOf(t), event(l, "gpu-01", 1, time.Now())); err != nil && !errors.Is(err, ErrNoSpace) {
 		t.Errorf("an event: %v, want ErrNoSpace", err)
 	}

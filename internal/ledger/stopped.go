@@ -17,24 +17,25 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A nats-server stops one stream, or its JetStream, when a write fails, mostly for want of
-// space, and does not begin again by itself. No answer of JetStream says so. What it says
-// of a stopped stream is as ever, only that no write is acknowledged any more. And where
-// its JetStream is off, requests find nobody, or in a cluster nobody who leads; but a
-// server tells every client that connects whether its JetStream is on.
+// A nats-server stops one stream, or its JetStream, when a write fails, mostly for lack of
+// space, and does not resume by itself. No answer of JetStream says so. A stopped stream
+// looks as before, except that no write is acknowledged. If JetStream is off at a server,
+// requests find no responder, or in a cluster no leader. But a server informs every client
+// that connects whether its JetStream is on.
 
 const (
 	lookEvery  = 5 * time.Second
 	lookWithin = time.Second // one connection
 	lookMost   = 32          // addresses
 
-	// Within 10 s a leader without a majority steps down or says who does not follow.
+	// Within 10 s, a leader without a majority steps down or reports which servers do not
+	// follow.
 	haltedAfter  = 12 * time.Second
-	haltedRecent = 15 * time.Second // no write for so long, and nothing is known
+	haltedRecent = 15 * time.Second // without a write for this time, nothing is known
 )
 
-// unacked is for how long no write to a bucket or the stream was acknowledged.
-type unacked struct{ first, last atomic.Int64 } // Unix ns; first is 0 after one was
+// unacked tracks how long no write to a bucket or the stream has been acknowledged.
+type unacked struct{ first, last atomic.Int64 } // Unix ns; first is 0 after an acknowledged write
 
 func (u *unacked) note(now time.Time) {
 	u.first.CompareAndSwap(0, now.UnixNano())
@@ -47,13 +48,13 @@ func (u *unacked) end() {
 	}
 }
 
-// halted reports whether writes are made, and none was acknowledged for long.
+// halted reports whether writes are attempted and none was acknowledged for haltedAfter.
 func (u *unacked) halted(now time.Time) bool {
 	first, last := u.first.Load(), u.last.Load()
 	return first != 0 && time.Duration(last-first) >= haltedAfter && now.Sub(time.Unix(0, last)) < haltedRecent
 }
 
-// keepers are the servers that keep the buckets and the stream.
+// keepers are the servers that store the buckets and the stream.
 type keepers struct {
 	names []string
 	short bool // one of them is missing, or does not follow
@@ -78,8 +79,8 @@ func (k *keepers) add(info *jetstream.ClusterInfo, replicas int) {
 	}
 }
 
-// next returns the keepers after others were seen: one that is missing now may be known
-// from before.
+// next returns the keepers after seen was observed. A server that is missing from seen may
+// be known from before.
 func (k keepers) next(seen keepers) keepers {
 	if seen.short {
 		for _, name := range k.names {
@@ -91,15 +92,16 @@ func (k keepers) next(seen keepers) keepers {
 	return seen
 }
 
-// stopped follows what servers have stopped.
+// stopped tracks the servers whose JetStream is off.
 type stopped struct {
 	names []string  // keepers whose JetStream is off
-	next  time.Time // they are not asked before
+	next  time.Time // the servers are not asked before this
 	told  string
 }
 
-// look asks the servers where JetStream does not answer, by err, or one of its keepers
-// does not follow. Where all is well by that, it names what takes no writes.
+// look asks the servers if JetStream does not answer (err), or if one of its keepers does
+// not follow. If neither is the case, it names the buckets and streams that take no writes.
+// It calls tell when the result changes.
 func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func(string)) {
 	l.mu.Lock()
 	k := l.keepers
@@ -117,7 +119,7 @@ func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func(stri
 	default:
 		s.next = now.Add(lookEvery)
 		on, off := servers(ctx, l.nc)
-		for _, name := range s.names { // one that is not reached may be on its way
+		for _, name := range s.names { // a server that was not reached may be starting
 			if !slices.Contains(on, name) {
 				off = append(off, name)
 			}
@@ -138,7 +140,7 @@ func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func(stri
 	}
 }
 
-// common returns, in order, which of some are among others.
+// common returns the elements of some that are also among others, sorted.
 func common(some, others []string) (both []string) {
 	for _, name := range some {
 		if slices.Contains(others, name) {
@@ -149,13 +151,14 @@ func common(some, others []string) (both []string) {
 	return both
 }
 
-// servers connects to each server that a connection knows of, and returns the names of
-// those with and those without JetStream. It leaves out those that it does not reach.
+// servers connects to each server that the connection knows. It returns the names of the
+// servers with JetStream and of those without, and leaves out servers that it does not
+// reach.
 func servers(ctx context.Context, nc *nats.Conn) (on, off []string) {
 	known := nc.Servers()
 	known = known[:min(len(known), lookMost)]
-	// Servers that were heard of have the credentials, and if they are known by their IP
-	// the name in the certificate, of those that nats.go was given.
+	// Discovered servers share the credentials of the servers that nats.go was given. If
+	// they are known by their IP, they also share the name in the certificate.
 	var user *url.Userinfo
 	if u, err := url.Parse(nc.ConnectedUrl()); err == nil {
 		user = u.User
@@ -203,7 +206,7 @@ func servers(ctx context.Context, nc *nats.Conn) (on, off []string) {
 	return on, off
 }
 
-// knock is what lets nc into a server, and none of its handlers.
+// knock returns the options that let nc into a server, without its handlers.
 func knock(nc *nats.Conn) nats.Options {
 	o := &nc.Opts
 	return nats.Options{
@@ -216,7 +219,7 @@ func knock(nc *nats.Conn) nats.Options {
 	}
 }
 
-// named returns a configuration that expects a name in the certificate.
+// named returns a TLS configuration that expects host in the certificate.
 func named(cfg *tls.Config, host string) *tls.Config {
 	if cfg == nil {
 		cfg = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -229,7 +232,7 @@ func named(cfg *tls.Config, host string) *tls.Config {
 	return cfg
 }
 
-// blame adds to an error where JetStream is off.
+// blame adds to err the servers where JetStream is off.
 func blame(ctx context.Context, nc *nats.Conn, err error) error {
 	if !errors.Is(err, ErrAway) && !errors.Is(err, ErrNoJetStream) || !nc.IsConnected() {
 		return err

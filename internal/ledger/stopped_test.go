@@ -39,8 +39,8 @@ func again(t *testing.T, srv *embedded.Server, jetStream bool) *embedded.Server 
 	return next
 }
 
-// Keep tells which server has stopped its JetStream, and when it is on again. Of one that
-// is away it says nothing.
+// Keep reports which server has stopped its JetStream, and when it is on again. It does not
+// report a server that is away.
 func TestKeepTellsWhereJetStreamIsOff(t *testing.T) {
 	srv := bustest.Server(t, name("n1"))
 	l := opened(t, srv, Config{})
@@ -64,7 +64,7 @@ func TestKeepTellsWhereJetStreamIsOff(t *testing.T) {
 	}
 }
 
-// Each known server is asked with the credentials of the connection; those that are not
+// Each known server is asked with the credentials of the connection. Servers that are not
 // reached are in neither list.
 func TestServersWithAndWithoutJetStream(t *testing.T) {
 	user := bustest.User("u", nil, nil)
@@ -97,7 +97,7 @@ func TestServersWithAndWithoutJetStream(t *testing.T) {
 	}
 }
 
-// What is looked for is who keeps the buckets: one that is missing is known from before.
+// The search is for the servers that keep the buckets: a missing one is known from before.
 func TestKeepers(t *testing.T) {
 	info := func(leader string, others ...string) *jetstream.ClusterInfo {
 		ci := &jetstream.ClusterInfo{Leader: leader}
@@ -133,7 +133,7 @@ func TestKeepers(t *testing.T) {
 	}
 }
 
-// A stream is halted if for long writes are made and none is acknowledged.
+// A stream is halted if writes are made for some time and none is acknowledged.
 func TestHalted(t *testing.T) {
 	var u unacked
 	now := time.Unix(1_800_000_000, 0)
@@ -145,7 +145,7 @@ func TestHalted(t *testing.T) {
 		}
 	}
 	want(false)
-	u.note(now) // one write that nothing answered, and no other for an hour
+	u.note(now) // one write without an answer, and no other for an hour
 	pass(time.Hour)
 	want(false)
 	u.end()
@@ -168,7 +168,7 @@ func TestHalted(t *testing.T) {
 	want(false)
 }
 
-// What is not acknowledged though all answers is named, until something is.
+// A stream that answers but acknowledges nothing is named until it acknowledges something.
 func TestKeepTellsWhatIsHalted(t *testing.T) {
 	l := opened(t, bustest.Server(t), Config{})
 	ack := l.publish

@@ -16,13 +16,13 @@ const (
 	watchMost  = time.Second
 )
 
-// WatchRoster calls fn with every entry there is, and then with every change, in
-// order and from one goroutine at a time, until ctx ends: then it returns nil, or
-// the error that the connection is closed for good. It goes on by itself after
-// cuts and restarts. Where the bucket was lost and made again it begins anew,
-// with another Epoch; nothing is said of the entries that are gone. It does not
-// make a bucket that is missing: that is Keep's work. What a Publisher of this
-// ledger has put comes with Own alone, as a rule: whoever put it knows it.
+// WatchRoster calls fn with every entry, and after that with every change, in order and
+// from one goroutine at a time. It returns nil when ctx ends, or an error if the connection
+// is closed for good. It resumes by itself after disconnects and restarts. If the bucket
+// was lost and created again, it starts over with another Epoch, and does not report the
+// entries that are gone. It does not create a missing bucket: that is Keep's work. An entry
+// that a Publisher of this ledger put usually arrives as Own, without its content: its
+// author knows it.
 func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item RosterItem)) error {
 	return l.watch(ctx, atRoster, func() {}, func(f found, epoch int64) {
 		switch {
@@ -35,8 +35,8 @@ func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item Rost
 	})
 }
 
-// watch reads a bucket for as long as ctx lives. anew is called before one that is
-// another than before is read.
+// watch reads a bucket until ctx ends. It calls anew before it reads a bucket that was
+// created again.
 func (l *Ledger) watch(ctx context.Context, at int, anew func(), fn func(f found, epoch int64)) error {
 	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer l.nc.RemoveStatusListener(status)

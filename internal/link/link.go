@@ -1,6 +1,6 @@
-// Package link connects a core.Hearing to NATS: it follows the status of a connection,
-// sends the tokens by which an observer doubts itself, and listens in the system
-// account for connections that close. Hive and queen have one each.
+// Package link connects a core.Hearing to NATS. It follows the status of a connection,
+// sends the tokens with which an observer tests itself, and listens in the system account
+// for connections that close. Hive and queen have one each.
 package link
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// pendingClosings is how many advisories may wait. NATS drops what comes on top: who
-// is lost then is lost by silence.
+// pendingClosings is how many advisories may wait. NATS drops any beyond; the workers
+// and hives concerned are then lost by silence.
 const pendingClosings = 4096
 
 // Link is the outside of a core.Hearing. Use Open.
@@ -30,27 +30,27 @@ type Link struct {
 	status, sysStatus chan nats.Status
 	closings          chan *nats.Msg
 	sub               *nats.Subscription
-	flying            sync.WaitGroup // tokens that are under way
+	flying            sync.WaitGroup // tokens and requests that are under way
 }
 
-// Core is the part of a role's core that a Link feeds. All of it is a step of the core.
+// Core is the part of a role's core that a Link feeds. Each method is an input of the
+// core.
 type Core interface {
-	// Connection follows the connection. dropped is as in TokenBack.
+	// Connection handles the state of the connection.
 	Connection(now time.Time, c core.Connection)
-	// TokenBack hands a token back. dropped counts the messages that were dropped so
-	// far, as of now.
+	// TokenBack hands back a token. dropped counts all messages dropped so far.
 	TokenBack(now time.Time, token, dropped uint64)
-	// Closed tells of a connection that closed.
+	// Closed handles a connection that closed.
 	Closed(now time.Time, d liveness.Disconnect)
 	// Settled answers Signals.Settle. by is the path of the token that returned.
 	Settled(now time.Time, by liveness.Path)
-	// System follows the connection to the system account.
+	// System handles the state of the connection to the system account.
 	System(now time.Time, up bool)
-	// Located takes from which address a connection was made, after Link.Locate.
+	// Located handles the client address of a connection, after Link.Locate.
 	Located(now time.Time, conn, addr string)
 }
 
-// Event is an input for a core.
+// Event is an input for a Core.
 type Event struct {
 	kind  kind
 	conn  core.Connection
@@ -58,7 +58,7 @@ type Event struct {
 	d     liveness.Disconnect
 	path  liveness.Path
 	up    bool
-	addr  [2]string // of a connection
+	addr  [2]string // a connection, and its client address
 }
 
 type kind uint8
@@ -72,9 +72,9 @@ const (
 	located
 )
 
-// Open begins to listen. nc and sys are borrowed: they are never closed, and their
-// handlers stay. sys may be nil, and nothing is heard of closed connections then. An
-// error is one of subscribing. Close ends it.
+// Open starts to listen; Close ends that. Open borrows nc and sys: it never closes
+// them, and leaves their handlers alone. sys may be nil; then closed connections are
+// not reported. Open fails only if it cannot subscribe.
 func Open(nc, sys *nats.Conn, log *slog.Logger) (*Link, error) {
 	l := &Link{nc: nc, sys: sys, log: log, events: make(chan Event)}
 	if sys != nil {
@@ -91,22 +91,22 @@ func Open(nc, sys *nats.Conn, log *slog.Logger) (*Link, error) {
 	return l, nil
 }
 
-// Close ends all subscriptions, and waits for the tokens that are under way: their
-// context has to have ended.
+// Close ends all subscriptions, and waits for tokens and requests that are under way.
+// The contexts of Send and Locate must have ended before.
 func (l *Link) Close() {
 	if l.sub != nil {
-		_ = l.sub.Unsubscribe() // fails only on a connection that is closed
+		_ = l.sub.Unsubscribe() // fails only on a closed connection
 		l.sys.RemoveStatusListener(l.sysStatus)
 	}
 	l.nc.RemoveStatusListener(l.status)
 	l.flying.Wait()
 }
 
-// Events returns what a core is to be fed with, by Feed.
+// Events returns the channel of inputs for a core; pass each on with Feed.
 func (l *Link) Events() <-chan Event { return l.events }
 
-// Feed makes an event a step of c. All messages that wait have to be steps of c
-// before. dropped is how many were dropped so far.
+// Feed passes the event to c. The caller must first pass c all messages that wait.
+// dropped counts all messages dropped so far.
 func (e Event) Feed(now time.Time, dropped uint64, c Core) {
 	switch e.kind {
 	case connection:
@@ -124,11 +124,11 @@ func (e Event) Feed(now time.Time, dropped uint64, c Core) {
 	}
 }
 
-// Connection returns what the connection says of itself now.
+// Connection returns the current state of the connection.
 func (l *Link) Connection() core.Connection {
 	return core.Connection{
 		Up: l.nc.IsConnected(), Closed: l.nc.IsClosed(),
-		// nats.go gives a peer up when so many pings were not answered.
+		// nats.go closes a connection after this many unanswered pings.
 		Unnoticed: l.nc.Opts.PingInterval * time.Duration(l.nc.Opts.MaxPingsOut+1),
 	}
 }
@@ -145,7 +145,7 @@ func (l *Link) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case _, ok := <-status:
-			// The last word is the connection's own: of many changes some are not told.
+			// The connection's own state counts: nats.go may skip some of many changes.
 			e = Event{kind: connection, conn: l.Connection()}
 			e.conn.Flapped = true
 			if !ok {
@@ -192,16 +192,16 @@ func (l *Link) tell(ctx context.Context, e Event) bool {
 	}
 }
 
-// Send does what a core asks for. The token is a PING of NATS: its PONG comes in the
-// one stream in which the messages come, so that what the server had for this
-// observer before is in its channels by then. It needs no permission and no subject,
-// and can not be dropped where a channel is full.
+// Send carries out the requests of a core. The token is a NATS PING: its PONG comes in
+// the same stream as the messages, so by then everything that the server had for this
+// observer is in its channels. A PING needs no permission and no subject, and is not
+// dropped when a channel is full.
 func (l *Link) Send(ctx context.Context, s core.Signals) {
 	if s.Token != 0 {
 		l.flying.Go(func() {
 			within, cancel := context.WithTimeout(ctx, core.TokenWithin)
 			defer cancel()
-			if l.nc.FlushWithContext(within) == nil { // else the core asks again, or once NATS is back
+			if l.nc.FlushWithContext(within) == nil { // otherwise the core asks again, at the latest once NATS is back
 				l.tell(ctx, Event{kind: tokenBack, token: s.Token})
 			}
 		})
@@ -223,16 +223,16 @@ func (l *Link) Send(ctx context.Context, s core.Signals) {
 }
 
 const (
-	// locateWithin bounds a question for an address. A server that is not there, and a
-	// user who may not ask, do not answer.
+	// locateWithin bounds a request for an address. A server that is gone does not
+	// answer, nor does one where this user may not ask.
 	locateWithin = 2 * time.Second
-	// locateMost is how many are asked for at once.
+	// locateMost is how many connections one call of Locate asks for.
 	locateMost = 16
 )
 
-// Locate asks the servers of these connections, as beats and snapshots name them, from
-// which addresses they were made. It takes a connection to the system account: without it
-// nobody is asked.
+// Locate asks NATS for the client addresses of conns, which are named as in beats and
+// snapshots. It needs a connection to the system account, and does nothing
+// without it.
 func (l *Link) Locate(ctx context.Context, conns []string) {
 	if l.sys == nil {
 		return

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 30 * time.Second
 
-// fed is a core that notes what it is fed with.
+// fed is a core that records its inputs.
 type fed struct {
 	mu   sync.Mutex
 	list []string
@@ -57,7 +57,7 @@ func (f *fed) System(_ time.Time, up bool)      { f.add(fmt.Sprintf("system %t",
 
 func (f *fed) Located(_ time.Time, conn, addr string) { f.add("located " + conn + " at " + addr) }
 
-// rig is a Link that runs until the test ends, and whose events the test takes.
+// rig is a Link that runs until the test ends. The test takes its events.
 type rig struct {
 	*link.Link
 	t      *testing.T
@@ -89,7 +89,7 @@ func open(t *testing.T, nc, sys *nats.Conn) *rig {
 	return r
 }
 
-// next feeds the core with one event.
+// next passes one event to the core.
 func (r *rig) next() {
 	r.t.Helper()
 	select {
@@ -100,14 +100,14 @@ func (r *rig) next() {
 	}
 }
 
-// await feeds the core until it was fed with this at last.
+// await passes events to the core until the last one is what.
 func (r *rig) await(what string) {
 	r.t.Helper()
 	for r.next(); r.fed.list[len(r.fed.list)-1] != what; r.next() {
 	}
 }
 
-// none looks whether anything comes within d.
+// none fails if an event comes within d.
 func (r *rig) none(d time.Duration) {
 	r.t.Helper()
 	select {
@@ -118,7 +118,7 @@ func (r *rig) none(d time.Duration) {
 	}
 }
 
-// A token comes back after all that the server had before.
+// A token comes back after everything that the server had before it.
 func TestATokenComesAfterTheMessages(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc, near := bustest.Conn(t, srv), bustest.Conn(t, srv)
@@ -151,12 +151,12 @@ func TestNothingIsSentUnasked(t *testing.T) {
 	r := open(t, bustest.Conn(t, bustest.Server(t, bustest.NoJetStream())), nil)
 	r.Send(r.ctx, core.Signals{})
 	r.none(100 * time.Millisecond)
-	if c := r.Connection(); !c.Up || c.Closed || c.Unnoticed != 6*time.Minute { // nats.go's 2 min × (2 + 1)
+	if c := r.Connection(); !c.Up || c.Closed || c.Unnoticed != 6*time.Minute { // nats.go's default: 2 min × (2 + 1)
 		t.Errorf("%+v", c)
 	}
 }
 
-// A connection that hangs hands no token back, and Settled comes all the same.
+// A connection that hangs returns no token, but Settled still comes.
 func TestSignalsOverAConnectionThatHangs(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	proxy := bustest.NewProxy(t, srv.URL())
@@ -171,7 +171,7 @@ func TestSignalsOverAConnectionThatHangs(t *testing.T) {
 	proxy.Resume()
 	r.await("token 7, 3 dropped")
 
-	// Where it hangs to the end nobody waits for it.
+	// Close does not wait for a connection that hangs until the end.
 	proxy.Stall()
 	r.Send(r.ctx, core.Signals{Token: 8})
 	r.cancel()
@@ -198,7 +198,7 @@ func TestAConnectionComesAndGoes(t *testing.T) {
 		r.Send(r.ctx, core.Signals{Token: 100 + token})
 		r.await(fmt.Sprintf("token %d, 3 dropped", 100+token))
 	}
-	proxy.Kick() // gone for a moment: perhaps it is back before anybody looks
+	proxy.Kick() // gone for a moment, perhaps back before the link looks
 	r.await("connection true")
 	if !r.fed.conn.Flapped {
 		t.Errorf("a kick that is not told: %+v", r.fed.conn)
@@ -211,7 +211,7 @@ func TestAConnectionComesAndGoes(t *testing.T) {
 	}
 }
 
-// deployment is a NATS that others run, with a system account.
+// deployment starts a NATS as others run it, with a system account.
 func deployment(t *testing.T) *embedded.Server {
 	t.Helper()
 	return bustest.Server(t, bustest.NoJetStream(), bustest.Configure(func(o *embedded.Options) {
@@ -235,7 +235,7 @@ func TestClosedConnections(t *testing.T) {
 	if d := r.fed.d; d.Conn != conn || d.Server != srv.ID() || !d.Evidence || !d.Passing || d.Reason != "Client Closed" {
 		t.Errorf("%+v, want connection %s", d, conn)
 	}
-	// What is no disconnect of a client is none.
+	// Messages that are not a disconnect of a client are ignored.
 	for _, b := range []string{"", "{}", "[1]", `{"server":{"id":"NDXS"},"client":{"id":17,"kind":"Leafnode"}}`} {
 		if err := sys.Publish("$SYS.ACCOUNT.APP.DISCONNECT", []byte(b)); err != nil {
 			t.Fatal(err)
@@ -269,7 +269,7 @@ func TestASystemConnectionThatIsClosed(t *testing.T) {
 	}
 }
 
-// What is borrowed is given back as it was.
+// Close leaves the borrowed connections as they were.
 func TestClose(t *testing.T) {
 	srv := deployment(t)
 	nc, sys := bustest.Conn(t, srv), bustest.Conn(t, srv, nats.UserInfo("sys", "sys"))
@@ -279,7 +279,7 @@ func TestClose(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		l.Send(ctx, core.Signals{Token: 1, Settle: true}) // nobody takes the events
+		l.Send(ctx, core.Signals{Token: 1, Settle: true}) // no reader takes the events
 		cancel()
 		l.Close()
 	}
@@ -288,7 +288,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// From where a connection was made is known where the system account can be asked.
+// The client address of a connection is known if the system account answers.
 func TestLocate(t *testing.T) {
 	srv := deployment(t)
 	nc := bustest.Conn(t, srv)
@@ -305,5 +305,5 @@ func TestLocate(t *testing.T) {
 		t.Errorf("%q", r.fed.list)
 	}
 	r.none(50 * time.Millisecond)
-	open(t, nc, nil).Locate(r.ctx, []string{bus.ConnID(other)}) // asks nobody
+	open(t, nc, nil).Locate(r.ctx, []string{bus.ConnID(other)}) // without a system connection, no request is sent
 }

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// A connection that closes is no death: it may have moved. Who does not come back
-// within a window is lost. A sender with a window is in doubt, and is not to be picked.
+// A closed connection is not a death: the sender may have moved. A sender that does not
+// come back within a window is lost. While its window is open it is in doubt and must
+// not be picked.
 //
 //	        its connection closes                 it is over
 //	alive, late ──────────────▶ window ─────────────────────────▶ lost (disconnect)
@@ -18,35 +19,37 @@ import (
 //	        │          within 1 s ▼  │
 //	        └── any message ──── held ──────────────────────────▶ (silence decides)
 //
-// Many that close at once may be the server's, or those of a proxy before it: their
-// windows are held, which is to say that they never end. Strangers that only pass by
-// do not count, and a server in this very process is never held responsible: it fails
-// with the observer.
+// If many connections close at once, the cause may be the server or a proxy before it.
+// Their windows are held: they have no end. Strangers that connect only briefly do not
+// count. A server in this very process is never held responsible: it fails with the
+// observer.
 const (
-	// Window is how long a sender may take to come back after its connection
-	// closed: nats.go's default takes 2.0 to 2.1 s. FastWindow is that of one whose
+	// Window is how long a sender may take to come back after its connection closed:
+	// nats.go's default takes 2.0 to 2.1 s. FastWindow applies to a sender whose
 	// reconnect wait is at most FastReconnect.
 	Window        = 5 * time.Second
 	FastWindow    = 2 * time.Second
 	FastReconnect = 500 * time.Millisecond
 
-	// More than MassDisconnects of one server within MassWithin are a batch, and may
-	// be the server's. What closed before, with BatchGap or more in between, is no part
-	// of it. A window that the observer's own token frees is longer by BatchMore: what
-	// lies between senders and their server may have been restarted.
+	// More than MassDisconnects of one server within MassWithin are a batch, and may be
+	// the server's fault. A disconnect that precedes the others by BatchGap or more is
+	// not part of it. A window that the observer's own token frees is longer by
+	// BatchMore: a component between the senders and their server may have been
+	// restarted.
 	MassDisconnects = 3
 	MassWithin      = time.Second
 	BatchGap        = 250 * time.Millisecond
 	BatchMore       = 2 * time.Second
 
-	// AskBefore is how long before the end of a window those who may have come back
-	// unheard are to be asked for a message: one that is lost kills nobody.
+	// AskBefore is how long before the end of a window its sender is asked for a
+	// message, as it may have come back unheard: a single lost message must not make it
+	// lost.
 	AskBefore = 1250 * time.Millisecond
 
-	maxServers = 64 // whose last disconnects are remembered, beyond those of the last second
+	maxServers = 64 // servers whose last disconnects are remembered, besides those with one in the last second
 
-	// So many connections that somebody had before are remembered: that one closes may
-	// be told after he was heard over another.
+	// maxBefore is how many former connections of senders are remembered: the report
+	// that one closed may arrive after its sender was heard over another.
 	maxBefore = 1024
 )
 
@@ -54,33 +57,34 @@ const (
 type Disconnect struct {
 	Server string // its id
 	Conn   string // as in the conn of beats and snapshots
-	Host   string // the client's address, as its server sees it; empty: not known
+	Host   string // the client's address, as its server sees it; empty: unknown
 	Name   string // of the connection, for people
 	Reason string // in the server's words
-	// Evidence says that the client may have ended. Where not, because the server
-	// did, or for silence, which has a deadline of its own, it is counted only.
+	// Evidence says that the client may have ended. Otherwise the server ended, or it
+	// closed the connection for silence, which has its own deadline; such a disconnect
+	// is only counted.
 	Evidence bool
-	// Passing says that the client ended by itself and had not been there for long, as
-	// scripts do. Where nobody is known to have had that connection it says nothing of
-	// the server, and is not counted.
+	// Passing says that the client ended by itself after a short connection, as scripts
+	// do. If no known sender had that connection, it says nothing about the server and
+	// is not counted.
 	Passing bool
 }
 
-// Noted is what a Disconnect amounted to.
+// Noted is the effect of a Disconnect.
 type Noted struct {
-	Opened  bool // a window: then Settle is to follow
-	Ignored bool // it is one of a batch at a server at which somebody known is
-	Held    bool // windows that were open before have no end any more: then Settle is to follow, too
+	Opened  bool // a window opened; Settle must follow
+	Ignored bool // it belongs to a batch at a server with known senders
+	Held    bool // windows that were open before no longer have an end; Settle must follow
 }
 
-// Path is the way of an observer's own connection: to which server, and from which
-// address, as that server sees it. Host is empty where that tells nothing: a loopback
-// address is also that of a proxy on the machine of the server. The zero Path is of a
+// Path is the route of an observer's own connection: its server, and its address as
+// that server sees it. Host is empty if the address identifies no host: a loopback
+// address may belong to a proxy on the server's machine. The zero Path stands for a
 // token that did not return.
 type Path struct{ Server, Host string }
 
-// WindowOf returns how long a sender with the reconnect wait rw may take to come
-// back; 0 is not known.
+// WindowOf returns how long a sender with the reconnect wait rw may take to come back;
+// rw 0 means unknown.
 func WindowOf(rw time.Duration) time.Duration {
 	if rw > 0 && rw <= FastReconnect {
 		return FastWindow
@@ -92,46 +96,46 @@ func WindowOf(rw time.Duration) time.Duration {
 type Closing struct {
 	Disconnect
 	At     time.Time     // when it opened
-	Length time.Duration // not counting time in which the observer was blind
-	Over   time.Time     // when it was over, as Due has it
+	Length time.Duration // not counting blind time
+	Over   time.Time     // when it ended; set by Due
 
-	settled bool // a message over the closed connection can not be on its way any more
+	settled bool // no message over the closed connection can be in flight any more
 	asked   bool
-	held    bool // it is one of a batch, and has no end until Vouch frees it
-	freed   bool // Vouch did
+	held    bool // it belongs to a batch, and has no end until Vouch frees it
+	freed   bool // by Vouch
 }
 
-// Closings are the windows of the senders K. Its owner tells it who has which
-// connection (Move), which connections close (Disconnect), who was heard (Heard);
-// and asks it whose window is over (Due). Use NewClosings.
+// Closings holds the windows of the senders K. Its owner reports which sender has which
+// connection (Move), which connections close (Disconnect) and which senders were heard
+// (Heard), and asks whose window is over (Due). Use NewClosings.
 type Closings[K comparable] struct {
-	of map[string][]K // by conn: several senders may share one
-	at map[string]int // connections in of, by server
-	// Those that were in of, the last maxBefore at least, and the others between.
+	of map[string][]K // by conn; several senders may share one
+	at map[string]int // number of connections in of, by server
+	// Connections that were in of, in two generations: at least the last maxBefore.
 	before, earlier map[string]struct{}
 
 	open   map[K]Closing
-	due    Deadlines[K]       // asking, or the end of the window
+	due    Deadlines[K]       // when to ask, or the end of the window
 	recent map[string]*recent // by server
-	ask    []K                // nobody took them yet
-	moved  []K                // whose window opened or closed; nobody took them yet
-	held   []K                // whose window is held, or was, in the order of that
+	ask    []K                // not taken yet
+	moved  []K                // senders whose window opened or closed; not taken yet
+	held   []K                // senders whose window is or was held, in the order of holding
 	own    string             // the server in this process
 }
 
-// recent are the last clients of a server that disconnected, the oldest first.
+// recent holds the last disconnected clients of a server, the oldest first.
 type recent [MassDisconnects]struct {
 	at   time.Time
 	conn string
 }
 
-// NewClosings returns one that knows nobody.
+// NewClosings returns a Closings without senders.
 func NewClosings[K comparable]() Closings[K] {
 	return Closings[K]{of: make(map[string][]K), at: make(map[string]int), open: make(map[K]Closing), recent: make(map[string]*recent)}
 }
 
-// SetOwn names the server that runs in this process: however many of its connections
-// close, each has a window that ends.
+// SetOwn names the server that runs in this process: each of its windows ends, however
+// many of its connections close.
 func (c *Closings[K]) SetOwn(server string) { c.own = server }
 
 // Has reports whether k has a window, held or not.
@@ -140,8 +144,8 @@ func (c *Closings[K]) Has(k K) bool {
 	return ok
 }
 
-// TakeMoved returns those whose window opened or was closed since the last call, but
-// for those that Due yielded. Some may be named twice.
+// TakeMoved returns the senders whose window opened or was closed since the last call,
+// except those that Due yielded. It may name a sender twice.
 func (c *Closings[K]) TakeMoved() []K {
 	list := c.moved
 	c.moved = nil
@@ -151,11 +155,10 @@ func (c *Closings[K]) TakeMoved() []K {
 // Open returns how many windows are open.
 func (c *Closings[K]) Open() int { return len(c.open) }
 
-// Linked returns how many connections are known to be somebody's.
+// Linked returns how many connections have a known sender.
 func (c *Closings[K]) Linked() int { return len(c.of) }
 
-// Move notes that k has the connection to, and not from any more. Empty means
-// none.
+// Move records that k has the connection to, and no longer has from. Empty means none.
 func (c *Closings[K]) Move(k K, from, to string) {
 	if from == to {
 		return
@@ -179,7 +182,7 @@ func (c *Closings[K]) Move(k K, from, to string) {
 	}
 }
 
-// count counts the connections of a server.
+// count changes the number of known connections of conn's server.
 func (c *Closings[K]) count(conn string, by int) {
 	server, _, _ := strings.Cut(conn, "/")
 	if c.at[server] += by; c.at[server] == 0 {
@@ -187,7 +190,7 @@ func (c *Closings[K]) count(conn string, by int) {
 	}
 }
 
-// remember keeps the name of a connection that nobody has any more.
+// remember keeps the name of a connection that no sender has any more.
 func (c *Closings[K]) remember(conn string) {
 	if c.before == nil || len(c.before) >= maxBefore {
 		c.before, c.earlier = make(map[string]struct{}), c.before
@@ -195,8 +198,8 @@ func (c *Closings[K]) remember(conn string) {
 	c.before[conn] = struct{}{}
 }
 
-// Knows reports whether a message ever named the connection, as far as is
-// remembered.
+// Knows reports whether a message ever named the connection, as far back as Closings
+// remembers.
 func (c *Closings[K]) Knows(conn string) bool {
 	if len(c.of[conn]) > 0 {
 		return true
@@ -206,10 +209,10 @@ func (c *Closings[K]) Knows(conn string) bool {
 	return before || earlier
 }
 
-// Disconnect notes that a client of a server disconnected, whoever it is. All that
-// was heard before must have been received. window says how long each sender with
-// that connection may take to come back, and 0 for one who can not be lost any
-// more.
+// Disconnect records that a client of a server disconnected, whether or not it is a
+// known sender. Everything that arrived before must have been received first. window
+// returns how long a sender with that connection may take to come back, and 0 if it can
+// no longer be lost.
 func (c *Closings[K]) Disconnect(now time.Time, d Disconnect, window func(K) time.Duration) (n Noted) {
 	if d.Passing && !c.Knows(d.Conn) {
 		return n
@@ -245,8 +248,8 @@ func (c *Closings[K]) Disconnect(now time.Time, d Disconnect, window func(K) tim
 	return n
 }
 
-// hold takes its end from the window of k, if it has one, and no token proved since
-// that the server lives. It reports whether it did.
+// hold suspends the end of k's window, if it has one and no token has proved since that
+// the server lives. It reports whether it did.
 func (c *Closings[K]) hold(k K) bool {
 	win, ok := c.open[k]
 	if ok = ok && !win.held && !win.freed; ok {
@@ -261,8 +264,8 @@ func (c *Closings[K]) hold(k K) bool {
 	return ok
 }
 
-// mass notes a disconnect, and reports whether it is one of a batch. Then conns are
-// those that closed before it and may have windows with an end.
+// mass records a disconnect, and reports whether it belongs to a batch. If so, conns
+// are the connections that closed before it and may have windows with an end.
 func (c *Closings[K]) mass(now time.Time, d Disconnect) (conns []string, batch bool) {
 	if d.Server == c.own {
 		return nil, false
@@ -292,11 +295,10 @@ func (c *Closings[K]) mass(now time.Time, d Disconnect) (conns []string, batch b
 	return conns, true
 }
 
-// Settle says that what was on its way at the given time has been received: a
-// message that is heard from now on was sent after each disconnect up to then.
-// Until that is known one over the closed connection proves nothing. It reports
-// whether there are windows that need another Settle: later ones, and those that are
-// held, which only Vouch settles.
+// Settle records that everything in flight at upTo has been received: a message that is
+// heard from now on was sent after each disconnect up to that time. Before Settle, a
+// message over the closed connection proves nothing. Settle reports whether there are
+// windows that need another call: later ones, and held ones, which only Vouch settles.
 func (c *Closings[K]) Settle(upTo time.Time) (more bool) {
 	for k, win := range c.open {
 		switch {
@@ -311,9 +313,10 @@ func (c *Closings[K]) Settle(upTo time.Time) (more bool) {
 	return more
 }
 
-// Vouch says that a token which the observer sent at the given time returned by that
-// path: whatever was on its way has been received, and the server serves those who
-// come from there. Windows that were held until then end, if theirs was the same path.
+// Vouch records that a token which the observer sent at upTo returned by the path by:
+// everything in flight at that time has been received, and the server serves clients
+// that connect from there. Windows that were held up to that time get an end if their
+// path was the same.
 func (c *Closings[K]) Vouch(upTo time.Time, by Path) {
 	later := c.held[:0]
 	for _, k := range c.held {
@@ -340,9 +343,9 @@ func (c *Closings[K]) Vouch(upTo time.Time, by Path) {
 	c.held = later
 }
 
-// Heard closes the window of k where a message that names the connection conn
-// proves that it came back. final says that it does whatever it names: it begins
-// another incarnation, or is a goodbye.
+// Heard closes the window of k if a message that names the connection conn proves that
+// k came back. final says that the message proves it whatever connection it names: it
+// begins another incarnation, or is a goodbye.
 func (c *Closings[K]) Heard(k K, conn string, final bool) {
 	if len(c.open) == 0 {
 		return
@@ -352,7 +355,7 @@ func (c *Closings[K]) Heard(k K, conn string, final bool) {
 	}
 }
 
-// Close closes the window of k, if it has one: nobody is lost for it.
+// Close closes the window of k, if it has one: k is not lost for it.
 func (c *Closings[K]) Close(k K) {
 	if !c.Has(k) {
 		return
@@ -362,8 +365,8 @@ func (c *Closings[K]) Close(k K) {
 	c.due.Remove(k)
 }
 
-// Forget closes all windows: who hears of disconnects was cut off itself, or
-// doubts what it hears.
+// Forget closes all windows. Call it when the observer was cut off from the disconnect
+// events, or doubts its connection.
 func (c *Closings[K]) Forget() {
 	for k := range c.open {
 		c.Close(k)
@@ -372,15 +375,15 @@ func (c *Closings[K]) Forget() {
 	c.ask = nil
 }
 
-// TakeAsk returns those who are to be asked for a message now, since the last
-// call. Some may have been heard meanwhile.
+// TakeAsk returns the senders to ask for a message now, since the last call. Some may
+// have been heard meanwhile.
 func (c *Closings[K]) TakeAsk() []K {
 	list := c.ask
 	c.ask = nil
 	return list
 }
 
-// Due yields each whose window is over, and the window.
+// Due yields each sender whose window is over, and the window.
 func (c *Closings[K]) Due(now time.Time) iter.Seq2[K, Closing] {
 	return func(yield func(K, Closing) bool) {
 		for k, at := range c.due.Due(now) {
@@ -403,8 +406,8 @@ func (c *Closings[K]) Due(now time.Time) iter.Seq2[K, Closing] {
 	}
 }
 
-// Next returns the earlier of a deadline, where there is one, and when Due has
-// something to do.
+// Next returns the earlier of at, if ok, and the time when Due next has something to
+// do. It returns false if there is neither.
 func (c *Closings[K]) Next(at time.Time, ok bool) (time.Time, bool) {
 	own, is := c.due.Next()
 	if is && (!ok || own.Before(at)) {
@@ -413,7 +416,7 @@ func (c *Closings[K]) Next(at time.Time, ok bool) (time.Time, bool) {
 	return at, ok
 }
 
-// Shift credits all windows with a time in which nobody could be heard.
+// Shift credits all windows with d, the time when no sender could be heard.
 func (c *Closings[K]) Shift(d time.Duration) {
 	c.due.Shift(d)
 	for k, win := range c.open {

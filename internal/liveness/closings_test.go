@@ -11,8 +11,8 @@ func always(d time.Duration) func(string) time.Duration {
 	return func(string) time.Duration { return d }
 }
 
-// The rules of windows are tested where there is somebody to be lost, in
-// internal/detector and internal/fleet. Here is what those do not see.
+// internal/detector and internal/fleet test the rules of windows, where senders can be
+// lost. The tests here cover the rest.
 
 // Servers that are not ours come and go.
 func TestServersAreForgotten(t *testing.T) {
@@ -26,7 +26,7 @@ func TestServersAreForgotten(t *testing.T) {
 	}
 }
 
-// Who can not be lost has no window, whoever shares his connection.
+// A sender that cannot be lost has no window, even if others share its connection.
 func TestWindowsOfSome(t *testing.T) {
 	c, now := NewClosings[string](), time.Unix(1, 0)
 	for _, k := range []string{"a", "gone", "b", "moved"} {
@@ -69,7 +69,7 @@ func TestWindowsOfSome(t *testing.T) {
 	}
 }
 
-// Whoever is told needs to know only of servers at which somebody is.
+// Only disconnects at servers with known senders are reported as ignored.
 func TestIgnoredWhereSomebodyIs(t *testing.T) {
 	c, now := NewClosings[string](), time.Unix(1, 0)
 	c.Move("a", "", "S/1")
@@ -104,7 +104,7 @@ func TestIgnoredWhereSomebodyIs(t *testing.T) {
 	}
 }
 
-// Who moved is remembered for a while, in bounded memory.
+// The former connection of a sender is remembered for a while, in bounded memory.
 func TestConnectionsOfBefore(t *testing.T) {
 	c := NewClosings[string]()
 	const many = 5 * maxBefore

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Deadlines keeps one deadline for each key and tells which have passed. To
-// extend a deadline costs one look into a map, whatever the number of keys, and
-// allocates nothing: the entry stays where it is in the heap and is queued again
-// when its old time comes. The zero value is empty. Times must carry a monotonic
-// reading, as those of time.Now do, or none of them may.
+// Deadlines keeps one deadline for each key and yields the ones that have passed.
+// Extending a deadline costs one map lookup, whatever the number of keys, and allocates
+// nothing: the entry stays where it is in the heap and is queued again when its old
+// time comes. The zero value is empty. All times must carry a monotonic reading, as
+// time.Now returns it, or none may.
 type Deadlines[K comparable] struct {
 	base  time.Time // queued and at count from here
 	items map[K]*deadline[K]
@@ -18,7 +18,7 @@ type Deadlines[K comparable] struct {
 
 type deadline[K comparable] struct {
 	key    K
-	queued time.Duration // where the heap has it: never after at
+	queued time.Duration // its position in the heap: never after at
 	at     time.Duration
 	pos    int
 }
@@ -26,7 +26,7 @@ type deadline[K comparable] struct {
 // Len returns the number of keys with a deadline.
 func (d *Deadlines[K]) Len() int { return len(d.heap) }
 
-// Set gives k the deadline at, in place of the one it had.
+// Set gives k the deadline at, in place of any earlier one.
 func (d *Deadlines[K]) Set(k K, at time.Time) {
 	if d.items == nil {
 		d.items, d.base = make(map[K]*deadline[K]), at
@@ -47,7 +47,7 @@ func (d *Deadlines[K]) Set(k K, at time.Time) {
 	}
 }
 
-// Remove takes the deadline of k away, if it has one.
+// Remove removes the deadline of k, if there is one.
 func (d *Deadlines[K]) Remove(k K) {
 	if it, ok := d.items[k]; ok {
 		d.remove(it)
@@ -63,9 +63,9 @@ func (d *Deadlines[K]) At(k K) (time.Time, bool) {
 	return d.base.Add(it.at), true
 }
 
-// Next returns a time before which nothing is due, and false if there is no
-// deadline. It may be earlier than the least deadline, where that was extended:
-// a timer set to it asks Due, gets nothing, and asks Next again.
+// Next returns a time before which nothing is due, and false if there is no deadline.
+// It may be earlier than the first deadline if that was extended: a timer set to it
+// calls Due, gets nothing, and calls Next again.
 func (d *Deadlines[K]) Next() (time.Time, bool) {
 	if len(d.heap) == 0 {
 		return time.Time{}, false
@@ -73,9 +73,9 @@ func (d *Deadlines[K]) Next() (time.Time, bool) {
 	return d.base.Add(d.heap[0].queued), true
 }
 
-// Due yields each key whose deadline is not after now, with that deadline, the
-// earliest first. A key that is yielded has no deadline any more; the loop may
-// set it a new one, which must be after now, and may set and remove others.
+// Due yields each key whose deadline is not after now, with that deadline, the earliest
+// first. A yielded key no longer has a deadline. The loop may set it a new one, which
+// must be after now, and may set and remove others.
 func (d *Deadlines[K]) Due(now time.Time) iter.Seq2[K, time.Time] {
 	return func(yield func(K, time.Time) bool) {
 		t := now.Sub(d.base)
@@ -94,8 +94,8 @@ func (d *Deadlines[K]) Due(now time.Time) iter.Seq2[K, time.Time] {
 	}
 }
 
-// Shift moves all deadlines by s: the time that the observer was blind is
-// nobody's silence. It costs the same for any number of keys.
+// Shift moves all deadlines by s: time in which the observer was blind does not count
+// as silence. It costs the same for any number of keys.
 func (d *Deadlines[K]) Shift(s time.Duration) { d.base = d.base.Add(s) }
 
 func (d *Deadlines[K]) remove(it *deadline[K]) {

@@ -3,36 +3,38 @@ package liveness
 import "time"
 
 const (
-	// TellAfter is how long those of one server must go on until a person is told: a
-	// server that restarts, or many clients that end together, are over before.
+	// TellAfter is how long the disconnects of one server must continue until they are
+	// reported: a server that restarts, or many clients that end together, are done
+	// earlier.
 	TellAfter = 10 * time.Second
-	// TellAgain is how often a person is told of one server, at most. After as long
-	// without any, those of before are forgotten.
+	// TellAgain is the least time between two reports about one server. After the same
+	// time without a disconnect, the earlier ones are forgotten.
 	TellAgain = time.Minute
 )
 
-// Ignored counts the disconnects that were taken for their server's, by which
-// nobody is lost. The zero value is ready. It is not safe for concurrent use.
+// Ignored counts the disconnects that were attributed to their server, so that no
+// sender is lost for them. The zero value is ready. It is not safe for concurrent use.
 type Ignored struct {
 	total uint64
 	of    map[string]ignored
 }
 
-// ignored are those of one server.
+// ignored counts the disconnects of one server.
 type ignored struct {
 	first, last time.Time
-	told        time.Time // zero if nobody was
-	n           uint64    // since then
+	told        time.Time // time of the last report; zero: none
+	n           uint64    // disconnects since then
 }
 
 func (s ignored) over(now time.Time) bool { return now.Sub(s.last) >= TellAgain }
 
-// Total returns how many there were.
+// Total returns how many disconnects were counted.
 func (i *Ignored) Total() uint64 { return i.total }
 
-// Count counts one of a server. It returns how many of that server there were since
-// a person was told, this one included, or 0 if nobody is to be told: they have not
-// gone on for TellAfter, or it is too soon to tell again.
+// Count counts a disconnect of a server. It returns how many of that server were
+// counted since the last report, this one included, if a report is due. It returns 0 if
+// the disconnects have not continued for TellAfter, or if the last report is too
+// recent.
 func (i *Ignored) Count(now time.Time, server string) (tell uint64) {
 	i.total++
 	s, ok := i.of[server]
@@ -51,7 +53,7 @@ func (i *Ignored) Count(now time.Time, server string) (tell uint64) {
 	return tell
 }
 
-// makeRoom forgets servers where there are many, if theirs are over.
+// makeRoom forgets servers if there are many, and if their disconnects are over.
 func (i *Ignored) makeRoom(now time.Time) {
 	if i.of == nil {
 		i.of = make(map[string]ignored)

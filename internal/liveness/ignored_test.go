@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// teller counts at times of the test's choice.
+// teller counts disconnects at the times that the test sets.
 type teller struct {
 	*testing.T
 	Ignored
@@ -28,7 +28,7 @@ func TestIgnoredIsToldWhereItGoesOn(t *testing.T) {
 	c.after(time.Second, "T", 0)
 	c.after(TellAfter-time.Second-1, "S", 0)
 	c.after(1, "S", 4)
-	c.after(0, "S", 0) // it was told
+	c.after(0, "S", 0) // the report was made
 	c.after(time.Second, "T", 2)
 	c.after(TellAgain-time.Second-1, "S", 0)
 	c.after(1, "S", 3)
@@ -38,16 +38,16 @@ func TestIgnoredIsToldWhereItGoesOn(t *testing.T) {
 	}
 }
 
-// Many that end together are no reason to look, nor are many others an hour later.
+// Many clients that end together are not reported, nor are as many an hour later.
 func TestIgnoredBurstsAreNotTold(t *testing.T) {
 	c := teller{T: t, now: time.Unix(1, 0)}
 	for range 5 {
 		for range 50 {
 			c.after(100*time.Millisecond, "S", 0)
 		}
-		c.after(TellAgain, "S", 0) // as if it were the first
+		c.after(TellAgain, "S", 0) // counts as the first one
 	}
-	// Nor are those counted that were forgotten.
+	// The forgotten ones are not counted either.
 	c.after(TellAfter, "S", 2)
 }
 

@@ -10,24 +10,24 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Outcome says what a message is to the one who heard it.
+// Outcome classifies a message for its receiver.
 type Outcome uint8
 
 // The outcomes of Lineage.Hear.
 const (
-	First     Outcome = iota + 1 // nobody was known: taken as it is
-	Next                         // the known incarnation went on
+	First     Outcome = iota + 1 // no incarnation was known: accepted as it is
+	Next                         // the known incarnation advanced
 	Restarted                    // a higher incarnation took over
 	TakenOver                    // a lower one that was never seen took over from one that is not alive: a clock was set back
-	Same                         // the last seq again: a page of it, where messages have pages, else stale
-	Stale                        // refused: seq not above the last, a superseded incarnation, or after its goodbye
+	Same                         // the last seq again: another page, if messages have pages, otherwise stale
+	Stale                        // refused: seq not above the last one, a superseded incarnation, or after its goodbye
 	Older                        // refused: a lower incarnation, while the known one is alive
-	Conflict                     // of Insists: refused as one of the two above, and told once: two incarnations that both advance
-	Back                         // of Insists: the known incarnation goes on from a lower seq: the higher one is told as Conflict is
+	Conflict                     // only from Insists: refused like the two above, and reported once: two incarnations that both advance
+	Back                         // only from Insists: the known incarnation continues from a lower seq; the higher one is reported like a Conflict
 )
 
-// Accepted reports whether the message is news: First, Next, Restarted, TakenOver or
-// Back.
+// Accepted reports whether the message is accepted: First, Next, Restarted, TakenOver
+// or Back.
 func (o Outcome) Accepted() bool { return o >= First && o <= TakenOver || o == Back }
 
 // Begins reports whether the message is the first one of its incarnation here.
@@ -45,70 +45,69 @@ const (
 	remembered = 8 // superseded incarnations kept
 	rivals     = 4 // lower incarnations watched while they are refused
 
-	// reorder is how many messages later one may still come in. A seq that is
-	// missing when the eighth after it is heard was lost on the wire.
+	// reorder is how many messages late a message may arrive. A seq that is still
+	// missing when the eighth one after it is heard was lost on the wire.
 	reorder = 8
-	// rounds is how often two incarnations must have advanced in turn before
-	// that is a conflict, where nothing says when the old one sent them (Beside). Beats
-	// of it that were in flight when the new one began come in a bunch, which is one
-	// round, or none.
+	// rounds is how often two incarnations must advance in turn to be in conflict, if
+	// the messages do not say when they were sent (Beside). Beats of the old one that
+	// were in flight when the new one began arrive in a bunch, which counts as one
+	// round or none.
 	rounds = 3
-	// insists is how often one must have advanced, at a pace that no bunch of waiting
-	// messages has, before its refusal is a conflict: it lives.
+	// insists is how often a refused incarnation must advance, at a slower pace than a
+	// bunch of waiting messages, to be in conflict: it lives.
 	insists = 3
-	// inARow is within how many gaps it has to advance again. What was late now and then
-	// is no sender that goes on.
+	// inARow is the number of gaps within which it must advance again. A message that
+	// is late now and then does not show a live sender.
 	inARow = 8
-	// leap is by how much a seq may lie above the last one, so that those in between, if
-	// they come, are late. No network keeps back so many.
+	// leap is how far a seq may lie above the last one for the messages in between to
+	// count as late, if they arrive. No network holds back more.
 	leap = 1000
 )
 
 const wholeWindow = 1<<reorder - 1
 
-// Lineage guards what is heard under one id: which incarnation is the valid one,
-// and which of its messages are news. The zero value knows nobody. Hear
-// allocates only when an incarnation is superseded or refused for the first
-// time.
+// Lineage decides which incarnation of one id is the valid one, and which of its
+// messages are accepted. The zero value knows no incarnation. Hear allocates only when
+// an incarnation is superseded or refused for the first time.
 type Lineage struct {
 	inc, seq uint64
-	sent     int64  // when seq was, as Message has it; 0: unknown
-	window   uint16 // bit i: seq - i was heard, or is none of our business
+	sent     int64  // when seq was sent, as in Message; 0: unknown
+	window   uint16 // bit i: seq - i was heard, or cannot count as lost
 	ended    bool   // it said goodbye
-	lower    bool   // it took the place of a higher one, which was not alive, and was never seen before
+	lower    bool   // it was never seen before and replaced a higher one, which was not alive
 	died     bool   // its process ended
-	leapt    uint64 // the seq before the last leap; 0: there was none
+	leapt    uint64 // the seq before the last leap; 0: none
 	lost     uint64
-	others   []other // the superseded, oldest first, and rivals
+	others   []other // superseded ones, oldest first, and rivals
 	refused  refused
 	ref      ref // of the valid one (Beside)
 	twin     twin
 }
 
-// refused is an incarnation that goes on though it is refused.
+// refused is an incarnation that continues although it is refused.
 type refused struct {
 	inc, seq uint64
-	since    time.Time // when it was refused first, in a row
-	at       time.Time // when it advanced last
-	n        uint8     // how often, in a row, up to insists
-	alone    uint8     // how often since the valid incarnation did, up to insists
-	mark     uint64    // seq of that one then
-	top      uint64    // and when this was refused first
+	since    time.Time // start of the row
+	at       time.Time // last advance
+	n        uint8     // advances in a row, up to insists
+	alone    uint8     // advances since the valid incarnation's last one, up to insists
+	mark     uint64    // seq of the valid incarnation at the last advance
+	top      uint64    // seq of the valid incarnation at the start of the row
 	told     bool
 }
 
 // other is an incarnation that is not the valid one.
 type other struct {
 	inc, seq   uint64
-	mark       uint64 // seq of the valid one when this one advanced last
-	rounds     uint8  // in turn; rounds: the conflict is told
+	mark       uint64 // seq of the valid one when this one last advanced
+	rounds     uint8  // advances in turn; at rounds the conflict is reported
 	superseded bool
 	over       bool // it said goodbye, or its process ended
-	advanced   bool // by the last message of it
+	advanced   bool // its last message was an advance
 	ref        ref
 }
 
-// Inc returns the valid incarnation, and 0 if nobody was heard yet.
+// Inc returns the valid incarnation, and 0 if none was heard yet.
 func (l *Lineage) Inc() uint64 { return l.inc }
 
 // Seq returns the highest seq heard of the valid incarnation.
@@ -117,29 +116,29 @@ func (l *Lineage) Seq() uint64 { return l.seq }
 // Ended reports whether the valid incarnation said goodbye.
 func (l *Lineage) Ended() bool { return l.ended }
 
-// End makes the goodbye of the valid incarnation final: nothing of it is news
-// any more.
+// End makes the goodbye of the valid incarnation final: none of its later messages is
+// accepted.
 func (l *Lineage) End() {
 	l.ended = true
 	l.closeWindow()
 }
 
-// Died says that the process of the valid incarnation ended, or that this turned out to
-// be wrong: one that ended does not come back once its place is taken.
+// Died records that the process of the valid incarnation ended, or with false that this
+// was wrong. An incarnation that ended does not come back once it is superseded.
 func (l *Lineage) Died(yes bool) { l.died = yes }
 
-// TakeLost returns how many messages were proved lost on the wire since the last
-// call. A gap in seq is proved when the eighth message after it is heard, or the
-// incarnation is over; what came out of order in the meantime is not lost.
+// TakeLost returns how many messages were proved lost on the wire since the last call.
+// A gap in seq is proved when the eighth message after it is heard, or when the
+// incarnation is over; messages that arrive out of order until that point are not lost.
 func (l *Lineage) TakeLost() uint64 {
 	n := l.lost
 	l.lost = 0
 	return n
 }
 
-// Hear judges a message with a valid (inc, seq), both above 0. alive says
-// whether the one known so far is alive now. Unless the outcome is Accepted the
-// message must change nothing.
+// Hear judges a message with a valid (inc, seq), both above 0. alive says whether the
+// known incarnation is alive now. Unless the outcome is Accepted, the message must
+// change nothing.
 func (l *Lineage) Hear(inc, seq uint64, alive bool) Outcome {
 	if inc == l.inc && l.inc != 0 {
 		return l.same(seq)
@@ -162,7 +161,7 @@ func (l *Lineage) Hear(inc, seq uint64, alive bool) Outcome {
 		return Restarted
 	case !alive:
 		if at >= 0 && seq <= l.others[at].seq {
-			return Stale // one that was refused before does not come back by a replay
+			return Stale // a replay does not bring back an incarnation that was refused before
 		}
 		l.supersede(inc, seq)
 		l.lower = true
@@ -174,8 +173,8 @@ func (l *Lineage) Hear(inc, seq uint64, alive bool) Outcome {
 	return Older
 }
 
-// Take makes inc the valid one, whatever is remembered of it: somebody else, who
-// may have heard more, decided so.
+// Take makes inc the valid incarnation, whatever is remembered of it: another observer,
+// which may have heard more, decided this.
 func (l *Lineage) Take(inc, seq uint64) {
 	if l.inc == 0 {
 		l.begin(inc, seq)
@@ -184,16 +183,16 @@ func (l *Lineage) Take(inc, seq uint64) {
 	l.supersede(inc, seq)
 }
 
-// Revive makes a superseded incarnation the valid one again, and returns
-// TakenOver, if the message with this (inc, seq), which Hear has just refused,
-// was an advance of it; otherwise it returns Stale. It is for who sees that the
-// valid one has left or is lost, and that it began longer ago than any message of a
-// process that ended before it can have been under way (LostAfter): then the
-// superseded process did not end, unless it is known to have: then its message was
-// under way for longer. A duplicate was started beside it, and is gone.
+// Revive makes a superseded incarnation the valid one again and returns TakenOver, if
+// the message with this (inc, seq), which Hear has just refused, was an advance of it.
+// Otherwise it returns Stale. Call it only if the valid incarnation has left or is
+// lost, and began more than LostAfter ago: no message of a process that ended before
+// can have been in flight for longer. The superseded process then did not end: a
+// duplicate was started beside it, and is gone. A superseded process that is known to
+// have ended stays refused, as its message was in flight for longer after all.
 //
-// It is the way back from a goodbye too that the process did not say itself: after that
-// it goes on, as Insists has found.
+// Revive also undoes a goodbye that the process did not send itself, if the process
+// continues after it, as Insists has found.
 func (l *Lineage) Revive(inc, seq uint64) Outcome {
 	if inc == l.inc && l.ended && l.refused.inc == inc && l.refused.told && seq > l.refused.seq {
 		l.begin(inc, seq)
@@ -208,28 +207,33 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 	return Stale
 }
 
-// Misled reports whether m, which Hear refused as Stale, shows that late mail made the
-// valid incarnation, which began then: that is a lower one, whose first message came when
-// the higher one was not alive, and the higher one sent m after that. Then it is for Revive.
+// Misled reports whether m, which Hear refused as Stale, shows that a delayed message
+// created the valid incarnation, which began at began. The valid one is then a lower
+// incarnation whose first message came when the higher one was not alive, and the
+// higher one sent m after that. In this case, call Revive.
+// Only messages from before that can serve as the reference: it is unknown how long a
+// later one was delayed itself.
 func (l *Lineage) Misled(m Message, began time.Time) bool {
 	x := l.other(m.Inc)
-	return l.lower && m.Inc > l.inc && x != nil && x.ref.after(&m, began)
+	return l.lower && m.Inc > l.inc && x != nil && x.ref.first.Before(began) && x.ref.after(&m, began)
 }
 
-// Insists takes a message that Hear refused as o, Stale or Older, and says what it is
-// after all: Conflict, once, if this incarnation has advanced three times in a row, gap
-// apart or more. One message that was forged silences a sender that lives. Where that one
-// was of the valid incarnation, with a seq far ahead, and nothing above was heard since
-// the three began, the incarnation goes on from here: Back, or Next where the conflict was
-// told before. Messages that may have waited somewhere are not for Insists.
+// Insists takes a message that Hear refused as o, Stale or Older, and returns its final
+// outcome. That is Conflict, once, if this incarnation has advanced three times in a
+// row, gap apart or more: a single forged message can silence a live sender. If the
+// forged message belonged to the valid incarnation, with a seq far ahead, and no higher
+// seq was heard since the three began, the incarnation continues from here: Back, or
+// Next if the conflict was already reported. Do not pass messages that may have waited
+// before they were read.
 //
-// What was sent before the row began is no advance: of an incarnation whose place was
-// taken, the clock of its sender says so. A lower incarnation than the valid one, which
-// was never seen, waits for that one to be late: it goes on for hivebeat.KeepGone, or
-// both answer (Beside). What has a lower seq of the valid incarnation may just be late. It
-// is not where the seq leapt, as was heard here and not elsewhere, or where for
-// hivebeat.KeepGone each was sent after the one with the highest seq, or has none above
-// what had been heard when that began: all mail from before has come.
+// A message sent before the row began is no advance; for a superseded incarnation, the
+// clock of its sender decides this. A lower incarnation that was never seen must wait
+// until the valid one is late: it counts if it continues for hivebeat.KeepGone, or if
+// both answer (Beside). A lower seq of the valid incarnation may just be late. It
+// counts if the seq leapt over it, in a message that was heard here and not elsewhere.
+// It also counts after hivebeat.KeepGone if each message was sent after the one with
+// the highest seq, or has a seq that is not above the highest one heard when the row
+// began: all earlier messages have arrived by that time.
 func (l *Lineage) Insists(m Message, gap time.Duration, heard bool, o Outcome) Outcome {
 	x, r, now := l.other(m.Inc), &l.refused, m.Heard
 	late := m.Inc == l.inc && m.Seq < l.seq && !(heard && l.leapt > 0 && m.Seq > l.leapt)
@@ -274,7 +278,8 @@ func (l *Lineage) Insists(m Message, gap time.Duration, heard bool, o Outcome) O
 	return o
 }
 
-// Rewind makes seq the last one of the valid incarnation, though a higher one was heard.
+// Rewind makes seq the last one of the valid incarnation, although a higher one was
+// heard.
 func (l *Lineage) Rewind(seq uint64) {
 	l.seq, l.sent, l.window, l.leapt = seq, 0, wholeWindow, 0
 }
@@ -284,11 +289,11 @@ var (
 	refusedLeaps = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last one of an incarnation that is alive"}
 )
 
-// Implausible returns the refusal of a message with this (inc, seq), which comes while the
-// valid incarnation is alive, and nil where its numbers may be true. An incarnation is
-// not hivebeat.MaxAhead ahead both of now and of the valid one, whose clock may be right
-// where that of the caller is not: one that no clock says is to take no place. And no
-// sender has sent hivebeat.MaxLeap more meanwhile.
+// Implausible returns the refusal of a message with this (inc, seq) that arrives while
+// the valid incarnation is alive, or nil if the numbers may be true. An incarnation is
+// refused if it is more than hivebeat.MaxAhead ahead both of now and of the valid one,
+// whose clock may be right when the caller's is wrong. A seq is refused if it is more
+// than hivebeat.MaxLeap above the last one: no sender sends so many messages meanwhile.
 func (l *Lineage) Implausible(now time.Time, inc, seq uint64) *hivebeat.Refusal {
 	most := uint64(max(0, now.Add(hivebeat.MaxAhead).UnixMicro()))
 	switch {
@@ -300,7 +305,7 @@ func (l *Lineage) Implausible(now time.Time, inc, seq uint64) *hivebeat.Refusal 
 	return nil
 }
 
-// Superseded reports whether the place of inc is remembered to have been taken.
+// Superseded reports whether inc is remembered as superseded.
 func (l *Lineage) Superseded(inc uint64) bool {
 	return slices.ContainsFunc(l.others, func(o other) bool { return o.inc == inc && o.superseded })
 }
@@ -326,8 +331,8 @@ func (l *Lineage) same(seq uint64) Outcome {
 	return Next
 }
 
-// advance moves the window by d: what falls out of it unheard is lost, unless that is
-// more than anybody sends.
+// advance moves the window by d. Messages that leave it unheard are lost, unless d is
+// more than any sender sends.
 func (l *Lineage) advance(d uint64) {
 	if d > hivebeat.MaxLeap {
 		l.closeWindow()
@@ -343,7 +348,7 @@ func (l *Lineage) advance(d uint64) {
 	l.window = 1
 }
 
-// closeWindow counts the gaps that nothing can fill any more.
+// closeWindow counts the gaps that no message can fill any more.
 func (l *Lineage) closeWindow() {
 	if l.inc != 0 {
 		l.addLost(reorder - uint64(bits.OnesCount16(l.window)))
@@ -357,17 +362,17 @@ func (l *Lineage) addLost(n uint64) {
 	}
 }
 
-// begin makes inc the valid one. What it sent before is not missed: we may have
-// come later than it did.
+// begin makes inc the valid incarnation. Its earlier messages are not missed: we may
+// have started later than it did.
 func (l *Lineage) begin(inc, seq uint64) {
 	l.inc, l.seq, l.sent, l.window, l.ended, l.lower, l.died, l.leapt = inc, seq, 0, wholeWindow, false, false, false, 0
 	l.refused, l.ref, l.twin = refused{}, ref{}, twin{called: l.twin.called}
-	for i := range l.others { // each is half of a new pair
+	for i := range l.others { // each forms a new pair
 		l.others[i].mark, l.others[i].rounds = seq, 0
 	}
 }
 
-// supersede makes inc the valid one and remembers the one before.
+// supersede makes inc the valid incarnation and remembers the previous one.
 func (l *Lineage) supersede(inc, seq uint64) {
 	l.closeWindow()
 	l.others = slices.DeleteFunc(l.others, func(o other) bool { return o.inc == inc })
@@ -377,7 +382,7 @@ func (l *Lineage) supersede(inc, seq uint64) {
 	l.remember(was)
 }
 
-// remember adds o, and forgets the oldest of its sort where there are too many.
+// remember adds o, and forgets the oldest one of its kind if there are too many.
 func (l *Lineage) remember(o other) {
 	keep, oldest := rivals, -1
 	if o.superseded {
@@ -396,15 +401,17 @@ func (l *Lineage) remember(o other) {
 }
 
 const (
-	// NoticeEvery is how often a sender is told that it is refused, while it goes on.
+	// NoticeEvery is the least time between two notices to a refused sender that
+	// continues.
 	NoticeEvery = time.Minute
-	// ConflictHint says what to do about two processes of one id. A reason ends with it.
+	// ConflictHint says what to do about two processes with one id. A reason ends with
+	// it.
 	ConflictHint = "stop one of them, or give it another id"
 )
 
-// ConflictReason says in words which incarnations of one id both go on, each a "hive" or
-// a "worker", and what to do. Where it is one, something else sent as it, a goodbye or a
-// high seq, or it has its id back by now.
+// ConflictReason describes the two incarnations of one id that both advance, each a
+// "hive" or a "worker", and what to do. If both are the same incarnation, another
+// process sent a message as it (a goodbye or a high seq), or it has its id back by now.
 func ConflictReason(what, id string, believed, refused hivebeat.Place) string {
 	if believed.Inc == refused.Inc {
 		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", believed.Inc, where(believed), what, id)
@@ -413,7 +420,7 @@ func ConflictReason(what, id string, believed, refused hivebeat.Place) string {
 		what, id, believed.Inc, where(believed), refused.Inc, where(refused))
 }
 
-// where says when a process began, by the clock of its machine, and where it runs.
+// where describes when a process began, by the clock of its machine, and where it runs.
 func where(p hivebeat.Place) string {
 	parts := []string{began(p.Inc)}
 	add := func(format string, v any, known bool) {
@@ -428,12 +435,12 @@ func where(p hivebeat.Place) string {
 	return strings.Join(parts, ", ")
 }
 
-// began says when an incarnation began, by the clock of its machine.
+// began describes when an incarnation began, by the clock of its machine.
 func began(inc uint64) string {
 	return "began " + time.UnixMicro(int64(min(inc, 1<<53))).UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
-// aside notes whether a refused incarnation goes on.
+// aside records whether a refused incarnation advanced.
 func (l *Lineage) aside(at int, seq uint64, refused Outcome) Outcome {
 	o := &l.others[at]
 	if o.advanced = seq > o.seq; o.advanced {

@@ -10,10 +10,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// step is one message and what it must be.
+// step is one message and its expected outcome.
 type step struct {
 	inc, seq uint64
-	dead     bool // the known one is not alive
+	dead     bool // the known incarnation is not alive
 	want     Outcome
 }
 
@@ -124,8 +124,8 @@ func TestForgedLowIncarnationsDoNotPushOutTheSuperseded(t *testing.T) {
 	}
 }
 
-// hearMute hears a message that does not say when it was sent, of a sender beside one that
-// is alive.
+// hearMute hears a message that does not say when it was sent, from a sender beside a
+// live one.
 func hearMute(l *Lineage, inc, seq uint64) (o Outcome, conflict bool) {
 	o = l.Hear(inc, seq, true)
 	other, _ := l.Beside(o, Message{Inc: inc, Seq: seq}, true)
@@ -171,7 +171,7 @@ func TestOldBeatsInFlightAreNoConflict(t *testing.T) {
 	hearMute(&l, 10, 1)
 	hearMute(&l, 20, 1)
 	seq := uint64(2)
-	for n := uint64(2); n < 2+rounds-1; n++ { // a few bunches, each with the new one advancing in between
+	for n := uint64(2); n < 2+rounds-1; n++ { // a few bunches, with an advance of the new one between them
 		hearMute(&l, 20, n)
 		for range 5 {
 			if got, conflict := hearMute(&l, 10, seq); got != Stale || conflict {
@@ -180,7 +180,7 @@ func TestOldBeatsInFlightAreNoConflict(t *testing.T) {
 			seq++
 		}
 	}
-	for n := uint64(10); n < 30; n++ { // and a replay of them never is
+	for n := uint64(10); n < 30; n++ { // a replay of them never causes a conflict
 		hearMute(&l, 20, n)
 		if got, conflict := hearMute(&l, 10, n%seq); got != Stale || conflict {
 			t.Fatalf("replay: %s, conflict %t, want stale", got, conflict)
@@ -188,7 +188,7 @@ func TestOldBeatsInFlightAreNoConflict(t *testing.T) {
 	}
 }
 
-// model is Lineage in its simplest form: everything is remembered in full.
+// model is the simplest form of Lineage: it remembers everything.
 type model struct {
 	inc        uint64
 	heard      map[uint64]map[uint64]bool // by incarnation
@@ -290,7 +290,7 @@ func BenchmarkLineageNext(b *testing.B) {
 	}
 }
 
-// A duplicate started beside a process, and ended: the process goes on.
+// A duplicate started beside a process, and ended: the process continues.
 func TestRevive(t *testing.T) {
 	var l Lineage
 	for _, s := range []struct {
@@ -323,7 +323,7 @@ func TestRevive(t *testing.T) {
 	}
 }
 
-// Take follows what somebody else decided, even back to one whose place was taken.
+// Take follows the decision of another observer, even back to a superseded incarnation.
 func TestTakeFollows(t *testing.T) {
 	var l Lineage
 	l.Hear(10, 5, false)
@@ -343,8 +343,8 @@ func TestTakeFollows(t *testing.T) {
 	}
 }
 
-// One that is refused and goes on lives.
-// Late mail of a lower incarnation takes the place of one that is late, until that goes on.
+// A delayed message of a lower incarnation supersedes one that is late, until that one
+// continues.
 func TestLateMailTakesNoPlaceForLong(t *testing.T) {
 	at := func(d time.Duration) time.Time { return time.Unix(1_000_000, 0).Add(d) }
 	for name, c := range map[string]struct {
@@ -370,7 +370,7 @@ func TestLateMailTakesNoPlaceForLong(t *testing.T) {
 			hear(10, 1, 0, 0, true)
 		}
 		hear(20, 1, time.Second, time.Second, true)
-		hear(20, 2, 11*time.Second, 20*time.Second, true) // itself a bit late
+		hear(20, 2, 11*time.Second, 20*time.Second, true) // itself a bit delayed
 		if hear(10, 5, 0, 40*time.Second, false); l.Inc() != 10 {
 			t.Fatalf("%s: %d is valid", name, l.Inc())
 		}
@@ -384,17 +384,18 @@ func TestLateMailTakesNoPlaceForLong(t *testing.T) {
 	}
 }
 
-// What an incarnation sent before its place was taken, or before it was refused, is no
-// sign that it lives, however often and far apart it comes. What it sends then is.
+// Messages that an incarnation sent before it was superseded, or before it was refused,
+// do not show that it lives, however many come and however far apart. Messages sent
+// later do.
 func TestLateMailDoesNotInsist(t *testing.T) {
 	const gap = 5 * time.Second
 	at := func(d time.Duration) time.Time { return time.Unix(1_000_000, 0).Add(d) }
 	for name, c := range map[string]struct {
-		inc   uint64 // which is refused, beside 20; 10 was the valid one before
+		inc   uint64 // the refused one, beside 20; 10 was the valid one before
 		seqs  []uint64
-		sent  time.Duration // the first one, and each gap later
+		sent  time.Duration // of the first one; each next one is sent two gaps later
 		heard time.Duration // after it was sent
-		want  int           // the first that is a conflict
+		want  int           // the first message that is a conflict; -1: none
 	}{
 		"of one whose place was taken": {10, []uint64{5, 6, 7, 8, 9}, 10 * time.Second, 50 * time.Second, -1},
 		"of one that lives":            {10, []uint64{5, 6, 7, 8, 9}, 61 * time.Second, 0, 2},
@@ -427,7 +428,7 @@ func TestInsists(t *testing.T) {
 	const gap = 5 * time.Second
 	type said struct {
 		after time.Duration
-		seq   uint64 // of the one that is refused; 0: the valid one advances
+		seq   uint64 // of the refused one; 0: the valid one advances
 		want  Outcome
 	}
 	row := func(n int, apart time.Duration, want ...Outcome) (list []said) {

@@ -3,43 +3,43 @@ package liveness
 import "time"
 
 const (
-	// MaxPause is how long an observer may not have run before it doubts itself: it
-	// was stopped or starved, and what it reads now may have waited as long.
+	// MaxPause is how long an observer may not have run before it doubts itself: it was
+	// stopped or starved, and messages that it reads now may have waited for that time.
 	MaxPause = 2 * time.Second
-	// LookEvery is how often an observer without anything to do is to look at
-	// itself, so that it knows to within this since when it did not run.
+	// LookEvery is how often an idle observer must call Look, so that the start of a
+	// pause is known to within this time.
 	LookEvery = time.Second
-	// BackGrace is added to the time that an observer was cut off: those who were
-	// cut off with it need some to come back themselves (nats.go's default takes
-	// 2.1 s) and to answer a roll call.
+	// BackGrace is added to the time that an observer was cut off: senders that were
+	// cut off with it need some time to reconnect (nats.go's default takes 2.1 s) and
+	// to answer a roll call.
 	BackGrace = 5 * time.Second
 
-	tokenAgain = 2 * time.Second // a token that is not back by then is sent again
+	tokenAgain = 2 * time.Second // a token that has not returned by then is sent again
 
-	// proofHolds is how long something heard proves that more would be: half of the
-	// promise of a worker that beats each second. Who is late or lost then has not
-	// been heard over a connection that was good when the next beat was due.
+	// proofHolds is how long a received message proves the connection: half the promise
+	// of a worker that beats each second. A worker that is late or lost then was not
+	// heard over a connection that was good when its next beat was due.
 	proofHolds = 500 * time.Millisecond
 )
 
-// Observer is what somebody who judges by silence knows of his own hearing. One
-// that was stopped or starved, cut off from NATS, or told of dropped messages is
-// in doubt: it sends itself a token, in the order of the messages, and until that
-// is back
+// Observer tracks whether a hive or a queen can rely on its connection, and so judge by
+// silence. It is in doubt after it was stopped or starved, was cut off from NATS, or
+// dropped messages. It then sends itself a token that travels in order with the
+// messages. Until the token returns
 //
-//   - what it reads counts as heard when the doubt began (HeardAt): it may have
-//     waited as long;
-//   - it judges nobody (Trusts).
+//   - messages that it reads count as heard when the doubt began (HeardAt), as they may
+//     have waited since then;
+//   - it judges no sender (Trusts).
 //
-// Then all deadlines are credited with the time that Back returns.
+// All deadlines are then credited with the time that Back returns.
 //
-// A connection may be dead and nobody knows (no FIN arrives where packets vanish).
-// So silence is a verdict only where something was just heard: else the observer
-// asks for a token first (Hears), and is in doubt since it last heard something if
-// that does not come back.
+// A connection may be dead without notice (no FIN arrives where packets vanish). So
+// silence leads to a verdict only if another message was received just before.
+// Otherwise the observer asks for a token first (Hears). If that does not return, the
+// observer is in doubt since it last heard something.
 //
 //	          Look, Cut, Dropped
-//	trusts ─────────────────────▶ in doubt ──┐ again: the token that is out
+//	trusts ─────────────────────▶ in doubt ──┐ again: the token in flight
 //	  ▲                            │   ▲─────┘ proves nothing any more
 //	  └──────── Back ◀── Token ────┘
 //
@@ -48,29 +48,30 @@ type Observer struct {
 	ran   time.Time // when it last ran
 	clean time.Time // when it last knew that nothing was dropped
 	drops uint64
-	proof time.Time // when something last proved the connection to be good
+	proof time.Time // when a message last proved the connection
 
 	ever  bool // it was connected once
 	cut   bool
-	doubt time.Time     // since when what it reads may have waited; zero: it is not in doubt
-	grace time.Duration // to be added to the credit
+	doubt time.Time     // start of the doubt; zero: not in doubt
+	grace time.Duration // added to the credit
 
-	asked bool   // a token is to prove that there is nothing to doubt
+	asked bool   // a token must prove that there is no reason for doubt
 	token uint64 // the last one
-	out   bool   // it was sent, and proves something once it is back
+	out   bool   // it is in flight and proves something when it returns
 	sent  time.Time
 
 	paused time.Duration
 	blind  time.Duration
 }
 
-// Trusts reports whether silence is evidence: the observer hears, and knows it.
+// Trusts reports whether silence is evidence: the observer is connected and not in
+// doubt.
 func (o *Observer) Trusts() bool { return o.ever && !o.cut && o.doubt.IsZero() }
 
-// Connected reports whether NATS is there, as far as is known.
+// Connected reports whether NATS is connected, to the observer's knowledge.
 func (o *Observer) Connected() bool { return o.ever && !o.cut }
 
-// HeardAt returns when what is read at now counts as heard.
+// HeardAt returns when a message that is read at now counts as heard.
 func (o *Observer) HeardAt(now time.Time) time.Time {
 	if o.doubt.IsZero() || o.doubt.After(now) {
 		return now
@@ -78,18 +79,18 @@ func (o *Observer) HeardAt(now time.Time) time.Time {
 	return o.doubt
 }
 
-// Doubts returns since when the observer is in doubt, and whether it is.
+// Doubts returns the start of the doubt, and whether the observer is in doubt.
 func (o *Observer) Doubts() (since time.Time, ok bool) { return o.doubt, !o.doubt.IsZero() }
 
-// Paused returns for how long the observer was stopped or starved, in all.
+// Paused returns the total time that the observer was stopped or starved.
 func (o *Observer) Paused() time.Duration { return o.paused }
 
-// Blind returns how much was credited, in all.
+// Blind returns the total time that was credited.
 func (o *Observer) Blind() time.Duration { return o.blind }
 
-// Look is to be called first, whatever the observer is about to do, and at least
-// every LookEvery. It returns for how long the observer did not run, where that
-// is too long.
+// Look must be called before anything else that the observer does, and at least every
+// LookEvery. If the observer has not run for more than MaxPause, Look returns for how
+// long.
 func (o *Observer) Look(now time.Time) (paused time.Duration) {
 	ran := o.ran
 	o.ran = now
@@ -104,12 +105,11 @@ func (o *Observer) Look(now time.Time) (paused time.Duration) {
 	return paused
 }
 
-// Prove notes that a message came in.
+// Prove records that a message was received.
 func (o *Observer) Prove(now time.Time) { o.proof = now }
 
-// Hears reports whether something proved of late that the observer hears. If it
-// was not so, a token is due now: nobody is to be judged by silence before it is
-// back.
+// Hears reports whether a recent message proves the connection. If not, a token is due
+// now, and no sender may be judged by silence before it returns.
 func (o *Observer) Hears(now time.Time) bool {
 	if now.Sub(o.proof) <= proofHolds {
 		return true
@@ -118,8 +118,8 @@ func (o *Observer) Hears(now time.Time) bool {
 	return false
 }
 
-// Dropped is told how many messages were dropped so far, as it is now. It returns
-// how many of them are news.
+// Dropped takes the total number of messages dropped up to now, and returns how many are
+// new.
 func (o *Observer) Dropped(now time.Time, total uint64) (news uint64) {
 	clean := o.clean
 	o.clean = now
@@ -134,9 +134,9 @@ func (o *Observer) Dropped(now time.Time, total uint64) (news uint64) {
 	return news
 }
 
-// Cut notes that the connection is gone, and reports whether that is news. It can
-// not have been gone for longer than unnoticed without being missed, by who runs: if
-// the observer was stopped meanwhile, unnoticed counts up to then.
+// Cut records that the connection is gone, and reports whether that is new. unnoticed
+// is how long a dead connection can stay unnoticed while the observer runs; if the
+// observer was stopped meanwhile, unnoticed counts back from the start of that pause.
 func (o *Observer) Cut(now time.Time, unnoticed time.Duration) (news bool) {
 	if !o.ever || o.cut {
 		return false
@@ -153,16 +153,16 @@ func (o *Observer) Cut(now time.Time, unnoticed time.Duration) (news bool) {
 	return true
 }
 
-// Connect notes that the connection is there. It reports whether that is so for
-// the first time, when there is nothing to doubt.
+// Connect records that the connection is up. It reports whether this is the first time,
+// when there is nothing to doubt.
 func (o *Observer) Connect(now time.Time) (first bool) {
 	first = !o.ever
 	o.ever, o.cut, o.proof = true, false, now
 	return first
 }
 
-// begin begins the doubt, or lets it go on: a token that is under way may be
-// before what waits now.
+// begin starts or extends the doubt: a token in flight may be ahead of the messages
+// that wait now.
 func (o *Observer) begin(from time.Time) {
 	if o.doubt.IsZero() || from.Before(o.doubt) {
 		o.doubt = from
@@ -170,13 +170,13 @@ func (o *Observer) begin(from time.Time) {
 	o.out = false
 }
 
-// Token returns the token that is to be sent now, if there is one: it must come
-// back after all that was sent to the observer before.
+// Token returns the token to send now, if one is due. It must return after all messages
+// that were sent to the observer before it.
 func (o *Observer) Token(now time.Time) (token uint64, ok bool) {
 	if o.doubt.IsZero() && !o.asked || o.cut || o.out && now.Sub(o.sent) < tokenAgain {
 		return 0, false
 	}
-	if o.out && o.doubt.IsZero() { // asked, and no answer
+	if o.out && o.doubt.IsZero() { // asked, but no answer came
 		o.begin(o.proof)
 		o.grace = BackGrace
 	}
@@ -185,9 +185,8 @@ func (o *Observer) Token(now time.Time) (token uint64, ok bool) {
 	return o.token, true
 }
 
-// Back notes that a token is back, and ends the doubt if it is the one that
-// proves something. It returns the time to be credited to all deadlines: none
-// where there was no doubt.
+// Back records that a token returned, and ends the doubt if it is the current token. It
+// returns the time to credit to all deadlines, 0 without a doubt.
 func (o *Observer) Back(now time.Time, token uint64) (blind time.Duration, ok bool) {
 	if !o.out || token != o.token {
 		return 0, false

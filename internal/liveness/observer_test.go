@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// hearing is an observer that is connected, and looks at itself at t0.
+// hearing returns an observer that is connected and calls Look at t0.
 func hearing() *Observer {
 	o := &Observer{}
 	o.Look(t0)
@@ -18,7 +18,7 @@ func hearing() *Observer {
 	return o
 }
 
-// back lets the token come back at now, and returns what is credited.
+// back lets the token return at now, and returns the credited time.
 func back(t *testing.T, o *Observer, now time.Time) time.Duration {
 	t.Helper()
 	token, ok := o.Token(now)
@@ -60,7 +60,7 @@ func TestObserverThatIsStoppedAgainWhileItWaits(t *testing.T) {
 	o := hearing()
 	o.Look(at(10))
 	old, _ := o.Token(at(10))
-	o.Look(at(40)) // the token waits since, before all that came meanwhile
+	o.Look(at(40)) // the token has waited since the pause began, ahead of all later messages
 	if _, ok := o.Back(at(40), old); ok || o.Trusts() {
 		t.Fatal("a token from before the pause ends the doubt")
 	}
@@ -97,8 +97,8 @@ func TestObserverThatIsCutOff(t *testing.T) {
 	}
 }
 
-// TestObserverThatWasStoppedWhileCutOff: who is stopped pings nobody, so that its
-// connection may have been dead for as long before it was stopped as it may go
+// TestObserverThatWasStoppedWhileCutOff: a stopped observer sends no pings. Its
+// connection may have been dead before the stop for the longest time that this can stay
 // unnoticed.
 func TestObserverThatWasStoppedWhileCutOff(t *testing.T) {
 	for _, c := range []struct {
@@ -157,9 +157,8 @@ func TestObserverThatIsToldOfDrops(t *testing.T) {
 	}
 }
 
-// What was sent to the observer counts as heard no later than it could have
-// been, but for the pause that nobody notices: no age is shown younger than it is.
-// A link that takes everything and gives nothing: no FIN, and NATS looks connected.
+// A half-open link accepts everything and delivers nothing: no FIN, and NATS looks
+// connected.
 func TestObserverOnAHalfOpenLink(t *testing.T) {
 	o := hearing()
 	o.Prove(at(10))
@@ -176,11 +175,12 @@ func TestObserverOnAHalfOpenLink(t *testing.T) {
 	if !ok || !o.Trusts() {
 		t.Fatalf("it asks for a proof: %t; it is in no doubt yet: %t", ok, o.Trusts())
 	}
-	// The answer is there: the silence is theirs, and nothing is credited.
+	// The answer is there: the senders are silent, and nothing is credited.
 	if blind, ok := o.Back(at(13), token); !ok || blind != 0 || !o.Hears(at(13)) || !o.Trusts() {
 		t.Fatalf("the token is back: %t, credited %s", ok, blind)
 	}
-	// No answer: it doubts since it last heard something, and that is credited.
+	// No answer: the observer doubts since it last heard something, and that time is
+	// credited.
 	if o.Hears(at(16)) {
 		t.Fatal("silence of 3 s proves that it hears")
 	}
@@ -194,6 +194,8 @@ func TestObserverOnAHalfOpenLink(t *testing.T) {
 	}
 }
 
+// A message counts as heard no later than it could have arrived, except for a pause that
+// is too short to be noticed: no age is shown younger than it is.
 func TestNothingIsHeardYoungerThanItIs(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		type message struct {
@@ -230,7 +232,7 @@ func TestNothingIsHeardYoungerThanItIs(t *testing.T) {
 			if rapid.IntRange(0, 5).Draw(rt, "dropped") == 0 {
 				o.Dropped(now, o.drops+1)
 			}
-			read() // who runs reads what there is
+			read() // an observer that runs reads all waiting messages
 			if token, ok := o.Token(now); ok {
 				line = append(line, message{token: token})
 			}

@@ -8,16 +8,15 @@ import (
 
 const s = time.Second
 
-// process is one that beats every 30 s, and answers roll calls, in a virtual time that
-// begins at 0.
+// process beats every 30 s and answers roll calls, in a virtual time that begins at 0.
 type process struct {
 	inc, seq uint64
 	clock    time.Duration // how far it is ahead
 	delay    time.Duration // of its messages
-	mute     bool          // it says nothing of its clock, or of the time it was sent
-	from, to time.Duration // it lives
+	mute     bool          // its messages say neither its clock nor when they were sent
+	from, to time.Duration // its lifetime
 	next     time.Duration
-	answers  time.Duration // a roll call, at that time; 0: none
+	answers  time.Duration // when it answers the pending roll call; 0: none
 }
 
 // pair is an observer of processes with one id.
@@ -26,7 +25,7 @@ type pair struct {
 	list   []*process
 	flying []flying
 	calls  []time.Duration
-	found  []time.Duration // when a conflict was
+	found  []time.Duration // when conflicts were reported
 	more   func(now time.Duration) time.Duration
 }
 
@@ -88,7 +87,7 @@ const forever = time.Hour
 func TestTwinsAreFoundByTheirAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		old   process // which begins first
+		old   process // begins first
 		new   process
 		most  time.Duration // after the second one began
 		least time.Duration
@@ -115,11 +114,12 @@ func TestTwinsAreFoundByTheirAnswers(t *testing.T) {
 	}
 }
 
-// What one said before it ended may be on its way for long: it is no answer.
+// A message that a process sent before it ended may be in flight for long: it is no
+// answer.
 func TestOldMailIsNoAnswer(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		more func(now time.Duration) time.Duration // how long a message takes that is sent then
+		more func(now time.Duration) time.Duration // transit time of a message sent at now
 	}{
 		{"none", func(time.Duration) time.Duration { return 0 }},
 		{"in a bunch", func(now time.Duration) time.Duration {
@@ -144,7 +144,7 @@ func TestOldMailIsNoAnswer(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			old := &process{inc: 10, to: 99 * s}
 			p := &pair{list: []*process{old, {inc: 20, from: 100 * s, to: forever}}, more: c.more}
-			for at := 32 * s; at < 99*s; at += 2 * s { // it says more than it has to
+			for at := 32 * s; at < 99*s; at += 2 * s { // it sends more than its interval needs
 				m := Message{Inc: 10, Seq: 1000 + uint64(at/s), Sent: epoch.Add(at).UnixMilli()}
 				p.flying = append(p.flying, flying{at + c.more(at), m})
 			}
@@ -156,7 +156,7 @@ func TestOldMailIsNoAnswer(t *testing.T) {
 	}
 }
 
-// One of the two is gone: who is left has no rival, whichever it is.
+// If one of the two is gone, the remaining one has no rival, whichever it is.
 func TestOneThatAnswersAloneIsNoConflict(t *testing.T) {
 	for name, list := range map[string][]*process{
 		"the second ended at once":    {{inc: 10, to: forever}, {inc: 20, from: 100 * s, to: 100*s + 20*time.Millisecond}},
@@ -175,7 +175,7 @@ func TestOneThatAnswersAloneIsNoConflict(t *testing.T) {
 	}
 }
 
-// A process that restarts over and over is no reason to call the roll each time.
+// A process that restarts over and over is no reason for a roll call each time.
 func TestACrashLoopCallsSeldom(t *testing.T) {
 	p := &pair{}
 	for i := range 100 {
@@ -188,8 +188,8 @@ func TestACrashLoopCallsSeldom(t *testing.T) {
 	}
 }
 
-// An observer that begins when one has ended knows nothing of how long its messages take:
-// a fifth of them come up to a minute later, in any order, and in bunches.
+// An observer that begins after one process ended does not know how long its messages
+// take: a fifth of them arrive up to a minute later, in any order and in bunches.
 func TestOldMailOfOneThatIsNotKnown(t *testing.T) {
 	const runs = 2000
 	conflicts, calls := 0, 0
@@ -197,7 +197,7 @@ func TestOldMailOfOneThatIsNotKnown(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		p := &pair{}
 		every := time.Duration(1000+r.IntN(26_000)) * time.Millisecond
-		held := time.Duration(r.IntN(60_000)) * time.Millisecond // until when a link holds all, in a third of the runs
+		held := time.Duration(r.IntN(60_000)) * time.Millisecond // until when a link holds all messages, in a third of the runs
 		for at, seq := 30*s, uint64(1); at < 99*s; at, seq = at+every, seq+1 {
 			comes := at
 			switch {
@@ -206,7 +206,7 @@ func TestOldMailOfOneThatIsNotKnown(t *testing.T) {
 			case seed%3 == 0:
 				comes = max(comes, 100*s+held)
 			}
-			if comes > 100*s { // else the observer was not there
+			if comes > 100*s { // otherwise the observer was not there yet
 				p.flying = append(p.flying, flying{comes, Message{Inc: 10 + 20*(seed%2), Seq: seq, Sent: epoch.Add(at).UnixMilli()}})
 			}
 		}

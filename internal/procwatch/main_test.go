@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// helper is a process that waits to be killed.
+// helper is a process that waits until it is killed.
 type helper struct {
 	*exec.Cmd
 	pid    uint64
@@ -63,7 +63,7 @@ func (h *helper) kill(t testing.TB) {
 	}
 }
 
-// reap makes an end of a process that was killed: until then it is a zombie.
+// reap waits for a killed process: until then it is a zombie.
 func (h *helper) reap() {
 	if !h.reaped {
 		_ = h.Wait()
@@ -71,10 +71,10 @@ func (h *helper) reap() {
 	}
 }
 
-// running is a watcher that runs until the test ends.
+// running runs a watcher until the test ends.
 func running(t testing.TB, w *Watcher[string]) *Watcher[string] {
 	t.Helper()
-	ctx, ended := t.Context(), make(chan struct{}) // ctx ends before cleanups are called
+	ctx, ended := t.Context(), make(chan struct{}) // ctx ends before cleanups run
 	go func() { defer close(ended); w.Run(ctx) }()
 	t.Cleanup(func() { <-ended })
 	return w
@@ -99,7 +99,7 @@ func await(t testing.TB, w *Watcher[string], n int) []End[string] {
 	}
 }
 
-// awaitStats waits until ok.
+// awaitStats waits until ok returns true.
 func awaitStats(t testing.TB, w *Watcher[string], ok func(Stats) bool) {
 	t.Helper()
 	for begun := time.Now(); !ok(w.Stats()); time.Sleep(time.Millisecond) {
@@ -109,7 +109,7 @@ func awaitStats(t testing.TB, w *Watcher[string], ok func(Stats) bool) {
 	}
 }
 
-// opened waits until everything that was asked for is watched.
+// opened waits until the watcher has opened all queued processes.
 func opened(t testing.TB, w *Watcher[string]) {
 	t.Helper()
 	for begun := time.Now(); ; time.Sleep(time.Millisecond) {

@@ -7,9 +7,9 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// lookPortable is look on every system that gopsutil knows. began is by the wall
-// clock: an identity, and nothing to be compared with a time of ours. An error is
-// no evidence that a process ended.
+// lookPortable is look on every system that gopsutil supports. began is by the wall
+// clock: an identity, not comparable with other times. An error is no evidence that a
+// process ended.
 func lookPortable(pid int) (began int64, there bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

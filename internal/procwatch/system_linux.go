@@ -14,8 +14,8 @@ import (
 
 func thisSystem() system {
 	s := system{now: bootClock, look: look, exits: newPidfds}
-	// Both clocks are one and the same, but in a sandbox that makes its own /proc:
-	// what it says of ourselves must not lie in the future.
+	// Both clocks are the same, except in a sandbox with its own /proc: there, our own
+	// start may lie in the future.
 	if began, there := look(os.Getpid()); !there || began == 0 || began > bootClock() {
 		s.now = func() int64 { return 0 }
 	}
@@ -31,9 +31,8 @@ func bootClock() int64 {
 	return ts.Nano()
 }
 
-// look returns when the process began, rounded down to 10 ms, or 0 where /proc
-// hides that, and whether it is there. One that ended and was not waited for by
-// its parent is not.
+// look returns when the process started, rounded down to 10 ms, or 0 where /proc hides
+// it, and whether the process exists. A zombie does not.
 func look(pid int) (began int64, there bool) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -45,9 +44,10 @@ func look(pid int) (began int64, there bool) {
 // tick is the unit of times in /proc: USER_HZ is 100 wherever Go runs.
 const tick = 10_000_000
 
-// parseStat reads /proc/<pid>/stat. What it can not read it says nothing of.
+// parseStat parses /proc/<pid>/stat. A file that it cannot parse is no evidence of an
+// end.
 func parseStat(b []byte) (began int64, there bool) {
-	at := bytes.LastIndexByte(b, ')') // the name before it may hold anything
+	at := bytes.LastIndexByte(b, ')') // the name before it may contain anything
 	if at < 0 {
 		return 0, true
 	}
@@ -59,7 +59,7 @@ func parseStat(b []byte) (began int64, there bool) {
 	switch f[state][0] {
 	case 'X', 'x':
 		return 0, false
-	case 'Z': // or its first thread is, while others go on
+	case 'Z': // a zombie, unless only its first thread has ended
 		if n, err := strconv.Atoi(string(f[threads])); err != nil || n <= 1 {
 			return 0, false
 		}
@@ -71,8 +71,8 @@ func parseStat(b []byte) (began int64, there bool) {
 	return n * tick, true
 }
 
-// pidfds tells of ends by one epoll for all. The epoll itself waits in the Go
-// runtime's poller, so that it costs no thread.
+// pidfds watches all processes with one epoll, which itself waits in the Go runtime's
+// poller and so costs no thread.
 type pidfds struct {
 	file   *os.File
 	raw    syscall.RawConn
@@ -80,7 +80,7 @@ type pidfds struct {
 	closed atomic.Bool
 }
 
-// pidfd is one of them.
+// pidfd is the handle of one process.
 type pidfd struct {
 	fd int
 	of *pidfds
@@ -91,8 +91,8 @@ func (h pidfd) close() {
 	h.of.room.Add(1)
 }
 
-// half returns half of the file descriptors that this process may have: the other
-// half is for what it is there for.
+// half returns half of the file descriptors that this process may have. The other half
+// is left for the process itself.
 func half() int64 {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -101,14 +101,14 @@ func half() int64 {
 	return int64(min(limit.Cur, 1<<30) / 2)
 }
 
-// newPidfds returns an error where pidfds are not to be had: an old kernel, or a
+// newPidfds returns an error where pidfds are unavailable: on an old kernel, or in a
 // sandbox that forbids them.
 func newPidfds() (exits, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // what the runtime's poller takes
+	if err := unix.SetNonblock(fd, true); err != nil { // the runtime's poller requires it
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
@@ -124,7 +124,7 @@ func newPidfds() (exits, error) {
 	return p, nil
 }
 
-// try watches this process for a moment.
+// try checks that pidfds work, by watching this process briefly.
 func (p *pidfds) try() error {
 	h, err := p.open(os.Getpid())
 	if err != nil {
@@ -178,7 +178,7 @@ func (p *pidfds) wait(ended func(token uint64)) error {
 			}
 		})
 		switch {
-		case err != nil && p.closed.Load(): // package os has an error of its own for that here
+		case err != nil && p.closed.Load(): // package os returns its own error after Close
 			return nil
 		case err != nil:
 			return err

@@ -20,8 +20,8 @@ func descriptors(t testing.TB) int {
 	return len(list)
 }
 
-// One process that is watched under many names is many watches, and what is held
-// open for them goes with them.
+// A process may be watched under many keys; each is a watch, and its descriptors are
+// closed with it.
 func TestManyAreWatchedAndNothingStaysOpen(t *testing.T) {
 	h := newHelper(t)
 	before := descriptors(t)
@@ -63,16 +63,15 @@ func TestManyAreWatchedAndNothingStaysOpen(t *testing.T) {
 	other.kill(t)
 	other.reap()
 	h.reap()
-	if got := descriptors(t) - before; got > 4 { // pipes of the helpers
+	if got := descriptors(t) - before; got > 4 { // the pipes of the helpers
 		t.Errorf("%d file descriptors stay when it is over", got)
 	}
 }
 
-// What is held open leaves room for the process itself; the others are polled.
-// The orderly end of a watcher is no failure of the system: it was told as one.
+// The orderly end of a watcher is not a failure of the system, and logs no warning.
 func TestAnEndIsNoWarning(t *testing.T) {
 	h := newHelper(t)
-	var said bytes.Buffer // read when all goroutines of the watcher have ended
+	var said bytes.Buffer // read after all goroutines of the watcher have ended
 	w := New[string](Config{Logger: slog.New(slog.NewTextHandler(&said, nil))})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -88,6 +87,8 @@ func TestAnEndIsNoWarning(t *testing.T) {
 	}
 }
 
+// The descriptors of a watcher leave some for the process itself; the other processes are
+// polled.
 func TestFileDescriptorsAreLeftOver(t *testing.T) {
 	sys := thisSystem()
 	sys.exits = func() (exits, error) {
@@ -105,7 +106,7 @@ func TestFileDescriptorsAreLeftOver(t *testing.T) {
 	awaitStats(t, w, func(s Stats) bool { return s.Polled == 2 })
 	h.kill(t)
 	await(t, w, 5)
-	for i := range 3 { // what was given back can be had again
+	for i := range 3 { // released descriptors are available again
 		w.Watch(fmt.Sprint(i), other.pid, time.Now())
 	}
 	opened(t, w)
@@ -139,7 +140,7 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-// BenchmarkEnd is the time from kill -9 to being told.
+// BenchmarkEnd measures the time from kill -9 until the end is reported.
 func BenchmarkEnd(b *testing.B) {
 	w := running(b, New[string](Config{}))
 	var all []time.Duration

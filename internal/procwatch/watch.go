@@ -1,9 +1,9 @@
-// Package procwatch tells when processes end that are not children of this one.
-// On Linux the kernel tells, by pidfd, within a millisecond; elsewhere, and where
-// pidfds are not to be had, it looks once a second.
+// Package procwatch reports the ends of processes that are not children of this one. On
+// Linux the kernel reports them by pidfd within a millisecond. Elsewhere, and where
+// pidfds are unavailable, the package polls once a second.
 //
-// A process id is no identity: it is used again. Who asks for a process says when
-// it was known to be there, and whatever began later is another one.
+// A process id is no identity, because the system reuses it. The caller says when it
+// knew the process to exist; a process that started later is another one.
 package procwatch
 
 import (
@@ -15,77 +15,77 @@ import (
 	"time"
 )
 
-// Config says how much is watched. The zero Config works.
+// Config bounds the work of a Watcher. The zero Config is valid.
 type Config struct {
-	// Max bounds the processes that are watched, and with them the file
-	// descriptors. Default: 10,000.
+	// Max bounds the number of watched processes, and so of file descriptors. Default:
+	// 10,000.
 	Max int
-	// Poll is how often a process is looked at where nobody tells of its end.
-	// Default: 1 s.
+	// Poll is the interval between polls of a process, if the system does not report
+	// their ends. Default: 1 s.
 	Poll time.Duration
-	// Logger gets Warn where processes have to be polled on a system that could
-	// tell. Default: nothing is logged.
+	// Logger gets Warn if processes must be polled on a system that could report their
+	// ends. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
-// End tells that a process has ended.
+// End reports that a process has ended.
 type End[K comparable] struct {
 	Key K
 	PID uint64
 	At  time.Time // when it was noticed
-	// Reused: the process id belongs to a process that began later.
+	// Reused reports that the process id now belongs to a process that started later.
 	Reused bool
 }
 
 // Stats are the counts of a Watcher.
 type Stats struct {
 	Watched int    // now
-	Polled  int    // of these, those that are looked at
+	Polled  int    // the part of Watched that is polled
 	Ended   uint64 // since New
-	Refused uint64 // calls of Watch that came to nothing
+	Refused uint64 // calls of Watch that returned false
 }
 
-// Watcher watches processes, each under a key of the caller's. It works while Run
-// does; all methods are safe for concurrent use.
+// Watcher watches processes, each under a key that the caller chooses. It works while
+// Run runs. All methods are safe for concurrent use.
 type Watcher[K comparable] struct {
 	cfg   Config
 	sys   system
-	ready chan struct{} // there is something to take
-	asked chan struct{} // there is something in queue
+	ready chan struct{} // Take has something to return
+	asked chan struct{} // queue has a new entry
 
 	mu      sync.Mutex
 	entries map[K]*entry[K]
-	told    map[uint64]*entry[K] // those whose end the system tells, by token
+	told    map[uint64]*entry[K] // entries whose end the system reports, by token
 	token   uint64
-	queue   []*entry[K] // to be opened
+	queue   []*entry[K] // entries that begin has not opened yet
 	ended   []End[K]
 	stats   Stats
-	deaf    bool // what tells of ends has failed
+	deaf    bool // wait has failed: ends are no longer reported
 	closed  bool
 }
 
-// entry is one process.
+// entry is one watched process.
 type entry[K comparable] struct {
 	key    K
 	pid    int
-	known  int64 // when it was known to be there, by the clock of the system; 0: no telling
-	began  int64 // when it began; 0: no telling
+	known  int64 // when the process was known to exist, by the clock of the system; 0: unknown
+	began  int64 // when the process started; 0: unknown
 	handle handle
-	token  uint64 // 0: not told
+	token  uint64 // 0: the system does not report its end
 	polled bool
-	dead   bool // forgotten, or told as ended
+	dead   bool // forgotten, or its end was reported
 }
 
-// system is what an operating system can tell of processes. began is by the clock
-// of now, or an identity only, where now returns 0.
+// system is the access to the processes of an operating system. began is a time by the
+// clock of now, or an identity only where now returns 0.
 type system struct {
 	now  func() int64
 	look func(pid int) (began int64, there bool)
-	// exits returns what tells of ends, or an error where nothing does.
+	// exits returns the source of ends, or an error where there is none.
 	exits func() (exits, error)
 }
 
-// exits tells of ends. wait returns once close was called.
+// exits reports the ends of processes. wait returns after close.
 type exits interface {
 	open(pid int) (handle, error)
 	add(h handle, token uint64) error
@@ -93,16 +93,16 @@ type exits interface {
 	close()
 }
 
-// handle holds a process fast, so that its id can not come to mean another one.
+// handle pins a process, so that its id cannot come to mean another one.
 type handle interface{ close() }
 
-// What open returns.
+// Errors of system.exits and of exits.open.
 var (
 	errGone   = errors.New("no such process")
 	errNoTell = errors.New("this system does not tell of ends")
 )
 
-// New returns a Watcher that works with Run.
+// New returns a Watcher. It watches nothing before Run.
 func New[K comparable](cfg Config) *Watcher[K] { return newWatcher[K](cfg, thisSystem()) }
 
 func newWatcher[K comparable](cfg Config, sys system) *Watcher[K] {
@@ -121,10 +121,10 @@ func newWatcher[K comparable](cfg Config, sys system) *Watcher[K] {
 	}
 }
 
-// Watch begins to watch the process that was there under this id at known, a time
-// with a monotonic reading. It takes the place of what was watched under this key.
-// It never waits, and returns false if there are too many, if no process can have
-// that id, or after Run.
+// Watch watches the process that existed under pid at known, a time with a monotonic
+// reading. It replaces the watch under the same key, if any. It never blocks. It
+// returns false if too many processes are watched, if no process can have that id, or
+// after Run.
 func (w *Watcher[K]) Watch(key K, pid uint64, known time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -143,7 +143,7 @@ func (w *Watcher[K]) Watch(key K, pid uint64, known time.Time) bool {
 	return true
 }
 
-// Forget ends the watch under this key. An end that was not taken yet is not told.
+// Forget ends the watch under key. It discards an end that Take has not returned yet.
 func (w *Watcher[K]) Forget(key K) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -162,7 +162,7 @@ func (w *Watcher[K]) forget(key K) {
 	}
 }
 
-// drop lets go of an entry.
+// drop releases an entry.
 func (w *Watcher[K]) drop(e *entry[K]) {
 	e.dead = true
 	delete(w.entries, e.key)
@@ -176,11 +176,11 @@ func (w *Watcher[K]) drop(e *entry[K]) {
 	}
 }
 
-// Ready receives after something ended that Take has not returned yet.
+// Ready receives a value when Take has ends to return.
 func (w *Watcher[K]) Ready() <-chan struct{} { return w.ready }
 
-// Take returns what ended since the last call. Each end is told once, and nothing
-// is watched under its key any more.
+// Take returns the processes that ended since the last call. Each end is returned once,
+// and also ends the watch under its key.
 func (w *Watcher[K]) Take() []End[K] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -198,8 +198,8 @@ func (w *Watcher[K]) Stats() Stats {
 	return s
 }
 
-// Run watches until ctx ends. It works once; afterwards nothing is watched, and
-// nothing is held open.
+// Run watches until ctx ends. It works once; after it has returned nothing is watched
+// and no descriptor is held.
 func (w *Watcher[K]) Run(ctx context.Context) {
 	r := runner[K]{Watcher: w}
 	defer r.end()
@@ -217,13 +217,13 @@ func (w *Watcher[K]) Run(ctx context.Context) {
 	}
 }
 
-// runner is what the goroutine of Run keeps for itself.
+// runner is the state that only the goroutine of Run uses.
 type runner[K comparable] struct {
 	*Watcher[K]
 	tried  bool
-	exits  exits // nil: not asked for yet, or not to be had
+	exits  exits // nil: not opened yet, or not available
 	ended  sync.WaitGroup
-	ticker *time.Ticker // once there is something to be polled
+	ticker *time.Ticker // nil until a process must be polled
 	tick   <-chan time.Time
 }
 
@@ -258,8 +258,8 @@ func (w *Watcher[K]) pop() *entry[K] {
 	return nil
 }
 
-// begin takes hold of a process, and then looks whether it is the right one: the
-// other way round it might become another one in between.
+// begin opens a process first, and then checks that it is the right one: in the other
+// order the id could change hands in between.
 func (r *runner[K]) begin(e *entry[K]) {
 	var h handle
 	if x := r.teller(); x != nil {
@@ -300,7 +300,7 @@ func (r *runner[K]) begin(e *entry[K]) {
 	}
 }
 
-// teller returns what tells of ends, and nil where nothing does.
+// teller returns the source of ends, or nil if there is none.
 func (r *runner[K]) teller() exits {
 	if r.tried {
 		return r.exits
@@ -325,7 +325,7 @@ func (r *runner[K]) teller() exits {
 	return x
 }
 
-// byToken is called when a process ended that has this token.
+// byToken handles the end of the process with this token.
 func (w *Watcher[K]) byToken(token uint64) {
 	w.mu.Lock()
 	e := w.told[token]
@@ -335,7 +335,7 @@ func (w *Watcher[K]) byToken(token uint64) {
 	}
 }
 
-// pollAll asks for all processes anew, of which nobody tells any more.
+// pollAll queues all processes again after the source of ends has failed.
 func (r *runner[K]) pollAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -349,7 +349,7 @@ func (r *runner[K]) pollAll() {
 	signal(r.asked)
 }
 
-// gone tells that a process ended, unless nobody asks any more. h is closed.
+// gone reports the end of a process, unless its entry was dropped. It closes h.
 func (w *Watcher[K]) gone(e *entry[K], h handle, reused bool) {
 	if h != nil {
 		h.close()
@@ -365,7 +365,7 @@ func (w *Watcher[K]) gone(e *entry[K], h handle, reused bool) {
 	signal(w.ready)
 }
 
-// poll looks at the processes of which nobody tells.
+// poll checks the processes whose end the system does not report.
 func (w *Watcher[K]) poll() {
 	w.mu.Lock()
 	list := make([]*entry[K], 0, w.stats.Polled)

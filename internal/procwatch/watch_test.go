@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// polling is a system that tells of nothing.
+// polling returns a system that does not report ends.
 func polling() system {
 	s := thisSystem()
 	s.exits = func() (exits, error) { return nil, errors.New("forbidden here") }
@@ -20,7 +20,7 @@ func polling() system {
 
 var quick = Config{Poll: 10 * time.Millisecond}
 
-// watchers are the ways to watch that this system has.
+// watchers returns the kinds of watcher that this system supports.
 func watchers() map[string]func() *Watcher[string] {
 	return map[string]func() *Watcher[string]{
 		"told":   func() *Watcher[string] { return New[string](quick) },
@@ -44,14 +44,14 @@ func TestAKilledProcessIsToldOnce(t *testing.T) {
 			opened(t, w)
 			dies.kill(t)
 			if name == "portable" {
-				dies.reap() // a zombie is a process to it
+				dies.reap() // for the portable look, a zombie still exists
 			}
 			list := await(t, w, 1)
 			if e := list[0]; e.Key != "dies" || e.PID != dies.pid || e.Reused || e.At.IsZero() || len(list) != 1 {
 				t.Errorf("told %+v", list)
 			}
 			dies.reap()
-			time.Sleep(3 * quick.Poll) // what is told twice is told by now, or the test is lucky
+			time.Sleep(3 * quick.Poll) // a duplicate report would have arrived by now
 			if s := w.Stats(); s.Watched != 1 || s.Ended != 1 || len(w.Take()) != 0 {
 				t.Errorf("%+v", s)
 			}
@@ -81,7 +81,7 @@ func TestAProcessThatIsGoneAlready(t *testing.T) {
 	}
 }
 
-// A process id that was known before its process began belonged to another one.
+// A process id that was known before its process started belonged to another process.
 func TestAReusedProcessID(t *testing.T) {
 	if thisSystem().now() == 0 {
 		t.Skip("no clock of start times")
@@ -105,7 +105,7 @@ func TestAReusedProcessID(t *testing.T) {
 	}
 }
 
-// The same, where it is reused between two looks.
+// The same, if the id is reused between two polls.
 func TestAProcessIDThatIsReusedWhilePolled(t *testing.T) {
 	s, began := polling(), make(chan int64, 1)
 	began <- 5
@@ -114,7 +114,7 @@ func TestAProcessIDThatIsReusedWhilePolled(t *testing.T) {
 	w.Watch("w", uint64(os.Getppid()), time.Now())
 	opened(t, w)
 	<-began
-	began <- 0 // /proc hides it for a while: no evidence
+	began <- 0 // /proc hides it for a while, which is no evidence
 	awaitStats(t, w, func(Stats) bool { return true })
 	time.Sleep(3 * quick.Poll)
 	if s := w.Stats(); s.Ended != 0 {
@@ -176,7 +176,7 @@ func TestWhatCanNotBeWatchedIsRefused(t *testing.T) {
 	}
 }
 
-// failing tells of ends until it fails.
+// failing reports ends until it fails.
 type failing struct {
 	exits
 	fail chan struct{}
@@ -210,7 +210,7 @@ func TestWhatFailsToTellIsPolled(t *testing.T) {
 	await(t, w, 2)
 }
 
-// A handle that can not be had, for whatever reason, is no evidence.
+// A handle that cannot be opened, for whatever reason, is no evidence.
 func TestWhatCanNotBeOpenedIsPolled(t *testing.T) {
 	sys := thisSystem()
 	if runtime.GOOS != "linux" {

@@ -1,6 +1,6 @@
-// Package prom is what the collectors of worker, hive and queen have in common:
-// families that are declared once and sent at each scrape, and a handler with a
-// registry of its own.
+// Package prom is shared by the collectors of worker, hive and queen: metric families
+// that are declared once and sent at each scrape, and a handler with a separate
+// registry.
 package prom
 
 import (
@@ -15,14 +15,14 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// Families are the metrics of one collector. They are declared before the first
-// scrape, and read-only from then on.
+// Families are the metrics of one collector. Declare them before the first scrape; they
+// are read-only afterwards.
 type Families struct {
 	prefix string
 	list   []*prometheus.Desc
 }
 
-// New returns families whose names begin with prefix.
+// New returns families whose names start with prefix.
 func New(prefix string) *Families { return &Families{prefix: prefix} }
 
 // Family is one metric with its labels.
@@ -42,24 +42,24 @@ func (f *Families) Gauge(name, help string, labels ...string) Family {
 	return f.add(prometheus.GaugeValue, name, help, labels)
 }
 
-// Counter declares a counter, whose name ends in _total.
+// Counter declares a counter. Its name must end in _total.
 func (f *Families) Counter(name, help string, labels ...string) Family {
 	return f.add(prometheus.CounterValue, name, help, labels)
 }
 
-// Histogram declares a histogram of seconds.
+// Histogram declares a histogram in seconds.
 func (f *Families) Histogram(name, help string, labels ...string) Family {
 	return f.add(prometheus.UntypedValue, name, help, labels)
 }
 
-// Describe sends what was declared.
+// Describe implements prometheus.Collector with the declared families.
 func (f *Families) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range f.list {
 		ch <- d
 	}
 }
 
-// Number is what a metric may be made of.
+// Number is the type of a metric's value.
 type Number interface {
 	~int | ~int64 | ~uint64 | ~float64
 }
@@ -73,7 +73,7 @@ func Send[N Number](ch chan<- prometheus.Metric, f Family, v N, labels ...string
 	ch <- m
 }
 
-// Seconds sends a duration.
+// Seconds sends a duration in seconds.
 func Seconds(ch chan<- prometheus.Metric, f Family, d time.Duration, labels ...string) {
 	Send(ch, f, d.Seconds(), labels...)
 }
@@ -96,14 +96,15 @@ func Durations(ch chan<- prometheus.Metric, f Family, h detector.Histogram, labe
 	ch <- m
 }
 
-// Scrapes at once, and how long one may take, whoever asks.
+// Limits for all clients together: the number of concurrent scrapes, and the time of
+// one.
 const (
 	scrapesAtOnce = 4
 	scrapeTimeout = 10 * time.Second
 )
 
-// Handler serves the collectors, and the facts of the Go runtime and of this
-// process, from a registry of its own.
+// Handler serves the collectors, and the metrics of the Go runtime and of this process,
+// from a separate registry.
 func Handler(list ...prometheus.Collector) (http.Handler, error) {
 	reg := prometheus.NewRegistry()
 	list = append(list, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
@@ -115,7 +116,7 @@ func Handler(list ...prometheus.Collector) (http.Handler, error) {
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce, Timeout: scrapeTimeout, ErrorHandling: promhttp.ContinueOnError}), nil
 }
 
-// Unix is a time as Prometheus has it; 0 for none.
+// Unix returns t as a Unix time in seconds, or 0 for the zero time.
 func Unix(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// ErrExposed: an address beyond loopback that is not said to be open.
+// ErrExposed reports an address beyond loopback without ServerConfig.Open.
 var ErrExposed = errors.New("beyond loopback it must be said to be open")
 
-// ServerConfig says where metrics are served. Addr is required.
+// ServerConfig configures a Server. Addr is required.
 type ServerConfig struct {
 	Addr   string       // HOST:PORT
-	Open   bool         // also beyond loopback; there is neither a token nor encryption. Default false
+	Open   bool         // allows addresses beyond loopback; there is neither a token nor encryption. Default false
 	Logger *slog.Logger // nil discards
 }
 
@@ -33,7 +33,7 @@ type Server struct {
 	ln net.Listener
 }
 
-// NewServer returns a server of h. Errors wrap ErrExposed where that is why.
+// NewServer returns a server of h. An error wraps ErrExposed if the address needs Open.
 func NewServer(h http.Handler, cfg ServerConfig) (*Server, error) {
 	host, port, err := net.SplitHostPort(cfg.Addr)
 	if err != nil {
@@ -69,8 +69,8 @@ func loopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// known lets nobody in who came by a name of elsewhere: a web page may point its
-// own name at this machine, and read what is for this machine alone.
+// known refuses requests for foreign host names, unless open. A web page can point its
+// own name at this machine, and would otherwise read what is only for this machine.
 func known(next http.Handler, open bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
@@ -85,7 +85,7 @@ func known(next http.Handler, open bool) http.Handler {
 	})
 }
 
-// Listen takes the address, and returns it: a port of 0 is one that was free.
+// Listen opens the listener and returns its address. Port 0 picks a free port.
 func (s *Server) Listen(ctx context.Context) (net.Addr, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.Addr)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *Server) Listen(ctx context.Context) (net.Addr, error) {
 	return ln.Addr(), nil
 }
 
-// Run serves until Stop, and returns nil then. Listen must come first.
+// Run serves until Stop, and then returns nil. Listen must come first.
 func (s *Server) Run(context.Context) error {
 	s.mu.Lock()
 	ln := s.ln
@@ -111,7 +111,7 @@ func (s *Server) Run(context.Context) error {
 	return nil
 }
 
-// Stop ends Run: scrapes that began are answered, until ctx ends.
+// Stop ends Run. Scrapes in progress complete, unless ctx ends first.
 func (s *Server) Stop(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
 	if err != nil {
@@ -121,7 +121,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ln != nil {
-		_ = s.ln.Close() // of one that never ran
+		_ = s.ln.Close() // it may never have run
 	}
 	return err
 }

@@ -11,31 +11,31 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// Announcements are made in batches, each of which takes some three round trips: ten
-// thousand hives may die together. A few batches are under way at once, so that the
-// first to be announced waits for no other, and the server for nobody.
+// Announcements go out in batches of about three round trips: ten thousand hives may die
+// together. A few batches are in flight at once, so that the first hives do not wait for
+// the others, and the server is never idle.
 const (
 	announceBatch   = 256
 	announceBatches = 4
 )
 
-// announcement is one step of an entry in the roster.
+// announcement advances one entry of the roster by one step.
 type announcement struct {
 	of        fleet.Teller
-	item      ledger.RosterItem // what is there
-	confirmed bool              // its event is known to be stored
+	item      ledger.RosterItem // the current entry
+	confirmed bool              // the event of item is known to be stored
 	next      ledger.RosterEntry
-	events    []hivebeat.Event // none where the entry is made again as it was
+	events    []hivebeat.Event // none if the entry is put again unchanged
 
 	advanced  bool
 	published bool
-	lost      bool // another queen was first: found says what is there now
+	lost      bool // another queen was first, and found is its entry
 	found     ledger.RosterItem
 	revision  uint64
 	err       error
 }
 
-// compare queues those whose verdict may differ from what the roster says.
+// compare queues the hives and zones whose verdict may differ from the roster.
 func (c *Core) compare(list []fleet.Teller, now time.Time) {
 	for _, t := range list {
 		if !c.cfg.NoJetStream {
@@ -50,8 +50,8 @@ func (c *Core) compare(list []fleet.Teller, now time.Time) {
 	}
 }
 
-// announce says of those that are queued what there is to say, as far as that is
-// possible now.
+// announce starts the announcements of the queued hives and zones, unless JetStream is away
+// or enough batches are in flight.
 func (c *Core) announce(now time.Time) {
 	s := &c.store
 	if c.cfg.NoJetStream {
@@ -68,7 +68,7 @@ func (c *Core) announce(now time.Time) {
 	}
 }
 
-// takeBatch takes from the queue what is said next.
+// takeBatch takes the next announcements off the queue.
 func (c *Core) takeBatch(now time.Time) announcements {
 	s := &c.store
 	var jobs announcements
@@ -90,7 +90,7 @@ func (c *Core) takeBatch(now time.Time) announcements {
 	return jobs
 }
 
-// announced ends the work on t, unless something came up meanwhile.
+// announced ends the work on t. If something changed meanwhile, t is compared again.
 func (c *Core) announced(t fleet.Teller) {
 	b := t.Roster()
 	b.Busy = false
@@ -100,12 +100,12 @@ func (c *Core) announced(t fleet.Teller) {
 	}
 }
 
-// announcement returns what is to be done for t, or nil.
+// announcement returns the announcement to make for t, or nil if there is none.
 func (c *Core) announcement(t fleet.Teller, now time.Time) *announcement {
 	b := t.Roster()
 	a := &announcement{of: t, item: b.Item, confirmed: b.Confirmed >= b.Item.N}
 	a.item.Stored += now.Sub(b.ReadAt)
-	if b.Item.N > 0 && b.Item.Revision == 0 { // the roster was lost: it is to go on where it was
+	if b.Item.N > 0 && b.Item.Revision == 0 { // the roster was lost: the entry continues where it was
 		a.next = b.Anew(now)
 		return a
 	}
@@ -117,7 +117,7 @@ func (c *Core) announcement(t fleet.Teller, now time.Time) *announcement {
 	for i := range say.Events {
 		ev := c.cfg.Subjects.NewEvent(say.Events[i].ID, now, say.Events[i].Data)
 		if h, ok := t.(*fleet.Hive); ok && fleet.Urgent(ev.Data.Kind) {
-			ev.Provisional = c.provisional(h, &ev.Data) // for it may go out before this is stored
+			ev.Provisional = c.provisional(h, &ev.Data) // it may go out before it is stored
 		}
 		body, err := ev.Encode()
 		if err != nil {
@@ -142,11 +142,11 @@ func (a *announcement) body(i int) []byte {
 	return a.next.Event
 }
 
-// announcements are made together, each of another hive or zone. They go through the
-// steps of docs/PROTOCOL.md, section 7: again, advance, those that lost, tell, finish.
+// announcements are made together, each for a different hive or zone. They go through the
+// steps of docs/PROTOCOL.md, section 7: again, advance, reread, tell, finish.
 type announcements []*announcement
 
-// letters are events of announcements, in order.
+// letters are the events to publish, in order, each with its announcement.
 type letters struct {
 	of   announcements
 	list []ledger.Letter
@@ -158,8 +158,8 @@ func (l *letters) add(a *announcement, list ...ledger.Letter) {
 	}
 }
 
-// publishLetters publishes them, where there are any, tells failed of each that was not
-// stored, and goes on with then.
+// publishLetters publishes the events, if there are any. It calls failed for each event
+// that was not stored, and finally then(now).
 func (c *Core) publishLetters(l letters, now time.Time, failed func(a *announcement, err error), then func(now time.Time)) {
 	if len(l.list) == 0 {
 		then(now)
@@ -175,7 +175,7 @@ func (c *Core) publishLetters(l letters, now time.Time, failed func(a *announcem
 	})
 }
 
-// again publishes event n of each entry again, where nobody knows that it is stored.
+// again publishes event n of each entry again if it is not known to be stored.
 func (c *Core) again(jobs announcements, now time.Time) {
 	var l letters
 	for _, a := range jobs {
@@ -193,7 +193,7 @@ func (c *Core) again(jobs announcements, now time.Time) {
 	}, func(now time.Time) { c.advance(jobs, now) })
 }
 
-// advance takes each entry from n to n + 1.
+// advance moves each entry from n to n + 1.
 func (c *Core) advance(jobs announcements, now time.Time) {
 	var trying announcements
 	var steps []ledger.Step
@@ -225,7 +225,7 @@ func (c *Core) advance(jobs announcements, now time.Time) {
 	})
 }
 
-// reread reads those entries anew of which another queen was first.
+// reread reads again the entries that another queen advanced first.
 func (c *Core) reread(jobs, lost announcements, now time.Time) {
 	if len(lost) == 0 {
 		c.tell(jobs, now)
@@ -269,7 +269,7 @@ func (c *Core) tell(jobs announcements, now time.Time) {
 	}, func(now time.Time) { c.finish(jobs, now) })
 }
 
-// finish takes the results over, and compares again: there may be more to say.
+// finish applies the results, and compares again: there may be more to announce.
 func (c *Core) finish(jobs announcements, now time.Time) {
 	c.store.announcing--
 	var failed error
@@ -286,7 +286,7 @@ func (c *Core) finishOne(a *announcement, now time.Time) {
 	switch {
 	case !c.view.Knows(t): // forgotten meanwhile
 	case !a.advanced && a.err != nil:
-		// It may have been written all the same, by this queen or another: then the
+		// It may have been written all the same, by this queen or another. In that case the
 		// watch brought it while this was under way, and there is no difference any more.
 		c.lookAfter(t, now, lookWithin)
 	case a.lost && a.found.Gone:
@@ -312,9 +312,9 @@ func (c *Core) finishOne(a *announcement, now time.Time) {
 	c.announced(t)
 }
 
-// tellStraight publishes the differences without a roster. What every queen can number
-// alike there is only the hive's own seq, so that is in the ids: readers dedupe by
-// them.
+// tellStraight publishes the differences without a roster. Without one, the only number
+// that all queens share is the hive's own seq, so the ids contain it: readers deduplicate
+// by id.
 func (c *Core) tellStraight(now time.Time) {
 	s := &c.store
 	if !c.hearing.Connected() {
@@ -358,7 +358,7 @@ func (c *Core) tellStraight(now time.Time) {
 }
 
 func (c *Core) straightID(d *hivebeat.EventData) string {
-	if d.Kind == hivebeat.KindBrake { // nothing numbers it: each queen tells its own
+	if d.Kind == hivebeat.KindBrake { // nothing numbers it: each queen publishes its own event
 		return fmt.Sprintf("brake.%s.%d.%d", c.cfg.ID, c.began.UnixMilli(), d.N)
 	}
 	of := d.Hive

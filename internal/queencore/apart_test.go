@@ -13,11 +13,11 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// fleetOf is a rig whose hives speak every 10 s, but for those that are silent.
+// fleetOf is a rig whose hives send every 10 s, except the silent ones.
 type fleetOf struct {
 	*rig
 	hives  int
-	silent int // so many of the first ones
+	silent int // number of the first hives that are silent
 	seq    uint64
 	since  time.Time
 }
@@ -31,7 +31,7 @@ func newFleet(t *testing.T, hives, replicas int) *fleetOf {
 
 func (f *fleetOf) id(i int) string { return fmt.Sprint("n", i) }
 
-// speak has the hives from first on send a snapshot each.
+// speak makes the hives from first on send a snapshot each.
 func (f *fleetOf) speak(first int) {
 	f.seq++
 	for i := first; i < f.hives; i++ {
@@ -48,7 +48,7 @@ func (f *fleetOf) run(d time.Duration) {
 	}
 }
 
-// count returns how many hives are that to the queen.
+// count returns how many hives have this verdict in the view of the queen.
 func (f *fleetOf) count(live hivebeat.Live) (n int) {
 	for _, h := range f.c.View().Hives() {
 		if h.Live() == live {
@@ -58,7 +58,7 @@ func (f *fleetOf) count(live hivebeat.Live) (n int) {
 	return n
 }
 
-// deaths returns of which hives somebody was told that they are lost, or held.
+// deaths returns the lost and unverified events that went out.
 func (f *fleetOf) deaths() (list []string) {
 	for _, events := range [][]hivebeat.Event{f.stored, f.live} {
 		for i := range events {
@@ -81,9 +81,10 @@ func (f *fleetOf) deaths() (list []string) {
 	return slices.Compact(list)
 }
 
-// A queen to which a store of several servers acknowledges nothing may be the one that is
-// cut off: whom it does not hear is unverified to it, and it tells nobody. Once the store
-// acknowledges again they have as long to be heard as if they had fallen silent just then.
+// If a store of several servers acknowledges nothing to a queen, that queen may be the one
+// that is cut off: hives that it does not hear are unverified in its view, and it publishes
+// no event about them. Once the store acknowledges again, the hives have the same time to
+// be heard as if they had fallen silent just then.
 func TestAQueenThatMayBeCutOffLosesNobody(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -133,14 +134,14 @@ func TestAQueenThatMayBeCutOffLosesNobody(t *testing.T) {
 	}
 }
 
-// What tells a queen that it is not the one that is cut off, or that nothing can tell.
+// Evidence that the queen is not cut off, and a store that cannot give any.
 func TestAQueenThatIsNotCutOffBelieves(t *testing.T) {
 	for _, tt := range []struct {
 		name           string
 		replicas, dead int
 		cut            func(f *fleetOf)
 		apart, held    bool
-		told           int // lost, in the end
+		told           int // lost in the end
 	}{
 		{name: "the store acknowledges", replicas: 3, dead: 2, cut: func(*fleetOf) {}, told: 2},
 		{name: "the store acknowledges, and most are dead", replicas: 3, dead: 5, cut: func(*fleetOf) {}, held: true, told: 5},
@@ -169,7 +170,7 @@ func TestAQueenThatIsNotCutOffBelieves(t *testing.T) {
 	}
 }
 
-// Ends that are seen are no silence: they are believed by a queen that may be cut off.
+// An end that is seen is not silence: a queen that may be cut off believes it.
 func TestAQueenThatMayBeCutOffBelievesEnds(t *testing.T) {
 	f := newFleet(t, 6, 3)
 	f.snapshot("h", 100, 1) // over a connection
@@ -189,8 +190,8 @@ func TestAQueenThatMayBeCutOffBelievesEnds(t *testing.T) {
 	}
 }
 
-// Workers of a hive that was lost before fall silent with those that are cut off: they
-// are not lost for it either.
+// Workers of a hive that was lost earlier fall silent together with the hives that are cut
+// off. They are not lost for that either.
 func TestAQueenThatMayBeCutOffLosesNoWorkers(t *testing.T) {
 	f := newFleet(t, 6, 3)
 	beat := func(seq uint64) {

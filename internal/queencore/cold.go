@@ -9,20 +9,20 @@ import (
 )
 
 const (
-	coldStart  = 2 * time.Second  // how long a queen that starts waits for those it should know
-	openAtMost = 10 * time.Second // how long a JetStream that does not answer holds up a start
-	allEvery   = 10 * time.Second // a call to all hives goes out at most this often
+	coldStart  = 2 * time.Second  // how long a starting queen waits for the hives that it should know
+	openAtMost = 10 * time.Second // how long an unresponsive JetStream delays a start
+	allEvery   = 10 * time.Second // least time between two roll calls to all hives
 )
 
-// cold is the start of a queen: what it should know and has not heard.
+// cold is the startup state of a queen: which hives it should know but has not heard yet.
 type cold struct {
 	warm     bool
 	leaving  bool
-	up       time.Time // when it was connected first; zero before that
-	failed   bool      // JetStream said that it is not to be had
+	up       time.Time // when this queen first connected; zero before that
+	failed   bool      // JetStream was found unavailable
 	read     time.Time // when bucket and roster were read
 	missing  map[*fleet.Hive]struct{}
-	calledAt time.Time // all hives
+	calledAt time.Time // when all hives were last called
 }
 
 func (c *cold) connected(now time.Time) {
@@ -31,12 +31,11 @@ func (c *cold) connected(now time.Time) {
 	}
 }
 
-// heard notes that a hive sent a snapshot.
+// heard records that a hive sent a snapshot.
 func (c *cold) heard(h *fleet.Hive) { delete(c.missing, h) }
 
-// ready reports whether a queen that starts may answer: each hive whose key was
-// there has been heard or had its time. Where JetStream can not be had there is
-// only the time.
+// ready reports whether a starting queen may answer: each hive with a key has been heard or
+// has run out of time. Without JetStream, only the time counts.
 func (c *cold) ready(now time.Time, noJetStream bool) bool {
 	switch {
 	case c.up.IsZero():
@@ -52,13 +51,13 @@ func (c *cold) ready(now time.Time, noJetStream bool) bool {
 // Warm reports whether this queen knows enough to answer.
 func (c *Core) Warm() bool { return c.cold.warm }
 
-// Up returns when this queen was connected first; zero before that.
+// Up returns when this queen first connected; zero before that.
 func (c *Core) Up() time.Time { return c.cold.up }
 
-// Leave says that this queen is about to end: it is not to become warm any more.
+// Leave announces that this queen is about to end: it must not become warm any more.
 func (c *Core) Leave() { c.cold.leaving = true }
 
-// warmUp says that the API may be served, once this queen knows enough to answer.
+// warmUp sets Ready.Serve as soon as this queen knows enough to answer.
 func (c *Core) warmUp(now time.Time) {
 	x := &c.cold
 	if x.warm || x.leaving || !x.ready(now, c.cfg.NoJetStream) {
@@ -70,12 +69,12 @@ func (c *Core) warmUp(now time.Time) {
 	x.missing = nil
 }
 
-// call asks one hive for a snapshot; all of them where id is empty.
+// call asks one hive for a snapshot. An empty id asks all hives.
 func (c *Core) call(id string) {
 	c.ready.Calls = append(c.ready.Calls, fleet.RollCall{Hive: id, Spread: c.view.Spread()})
 }
 
-// callAll asks all hives for a snapshot, unless it did so a short time ago.
+// callAll asks all hives for a snapshot, unless it did less than allEvery ago.
 func (c *Core) callAll(now time.Time) {
 	if x := &c.cold; x.calledAt.IsZero() || now.Sub(x.calledAt) >= allEvery {
 		x.calledAt = now
@@ -84,8 +83,8 @@ func (c *Core) callAll(now time.Time) {
 	}
 }
 
-// callRoll asks those that are missing, and all hives where none is known or nearly
-// all of them are missing.
+// callRoll calls the missing hives. If no hive is known or nearly all are missing, it calls
+// all hives instead.
 func (c *Core) callRoll(missing []*fleet.Hive, now time.Time) {
 	known := 0
 	for _, h := range c.view.Hives() {
@@ -94,7 +93,7 @@ func (c *Core) callRoll(missing []*fleet.Hive, now time.Time) {
 		}
 	}
 	if 4*len(missing) >= 3*known && (len(missing) > 1 || known == 0) {
-		c.callAll(now) // or it did a short time ago, and that was for these too
+		c.callAll(now) // or a recent call reached these hives too
 		return
 	}
 	for _, h := range missing {
@@ -104,8 +103,8 @@ func (c *Core) callRoll(missing []*fleet.Hive, now time.Time) {
 
 func gone(h *fleet.Hive) bool { return h.Live() == hivebeat.Lost || h.Live() == hivebeat.Left }
 
-// wasRead goes on once bucket and roster were read, since began: the roll of those is
-// called that should be there and were not heard since.
+// wasRead handles a complete read of bucket and roster that started at began. It calls the
+// hives that should be there and have not been heard since.
 func (c *Core) wasRead(present map[string]bool, began, now time.Time) {
 	x := &c.cold
 	first := x.read.IsZero()

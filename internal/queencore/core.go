@@ -1,7 +1,7 @@
-// Package queencore is the state machine of a queen's loop: what it receives, what it
-// may conclude, and what it wants done. It has no NATS, no clock, no goroutine and no
-// lock (internal/core says how such a core is driven). internal/fleet judges the hives
-// for it.
+// Package queencore is the state machine of a queen's loop: its inputs, its conclusions,
+// and the work it requests. It has no NATS, no clock, no goroutine and no lock
+// (internal/core describes how such a core is driven). internal/fleet judges the hives for
+// it.
 //
 //	snapshots, beats, closed connections,        ┌ roll calls, subscriptions
 //	connection, tokens, time ──────────▶  Core  ─┤ snapshots for the bucket
@@ -22,37 +22,37 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// tickEvery is how often a queen looks after what has no deadline of its own.
+// tickEvery is how often a queen checks anything that has no deadline.
 const tickEvery = 250 * time.Millisecond
 
-// ErrClosed: the connection is closed for good.
+// ErrClosed means that the connection is closed for good.
 var ErrClosed = errors.New("the connection that the queen was given is closed")
 
-// Config says how a queen judges. All fields but Debug and EventsMax are needed.
+// Config says how a queen judges. ID, Subjects, Fresh and Random are required.
 type Config struct {
 	ID          string
 	Subjects    hivebeat.Subjects
 	Fresh       time.Duration
 	Brake       fleet.BrakeRule
 	NoJetStream bool
-	Replicas    int    // of buckets and stream; 0 is 1
-	EventsMax   int64  // bytes of the stream of events; 0 is not known
-	Own         string // the id of the NATS server that runs in this process, if one does
-	// Random returns a number from 0 to below 1: what queens do at once each does
-	// after a time of its own.
+	Replicas    int    // of buckets and stream; 0 means 1
+	EventsMax   int64  // size of the stream of events in bytes; 0 means unknown
+	Own         string // id of the NATS server that runs in this process, if any
+	// Random returns a number in [0, 1). It spreads work that all queens would otherwise do
+	// at the same time.
 	Random func() float64
-	// Debug has lines made that are of level Debug.
+	// Debug enables log lines of level Debug.
 	Debug bool
 }
 
-// Core is the core of one queen. One goroutine at a time may use it, and whatever it
-// hands out.
+// Core is the core of one queen. Only one goroutine at a time may use it and everything it
+// returns.
 type Core struct {
 	cfg     Config
 	view    *fleet.View
 	hearing *core.Hearing
 	out     fleet.Outbox // transitions of workers
-	warned  int          // how many workers there were when makeRoom warned
+	warned  int          // number of workers when makeRoom last warned
 	began   time.Time
 
 	cold  cold
@@ -62,55 +62,57 @@ type Core struct {
 	live  live
 	peers peers
 
-	apart bool      // as the log has it: this queen may be the one that is cut off
-	awake time.Time // when a doubt ended after which some hives may not have been heard yet; zero: none
+	apart bool      // as last logged: this queen may be the one that is cut off
+	awake time.Time // end of the last doubt, since when some hives may not have been heard; zero: none
 
 	scratch wire.SnapshotView
 	ready   Ready
 	taken   Ready
 }
 
-// Ready is what is to be done now. Its lists are good until the next Ready.
+// Ready is the work to do now. Its lists are valid until the next Ready.
 type Ready struct {
 	core.Signals
 
-	// Listen are hives whose workers' beats are to be given to Beat from now on, and
-	// Unlisten those whose are not any more. Listen comes before Calls.
+	// Listen names the hives whose workers' beats must be passed to Beat from now on.
+	// Unlisten names the hives for which that ends. Process Listen before Calls.
 	Listen, Unlisten []string
-	// Calls are roll calls to be published; that of no hive is one to all hives.
+	// Calls are roll calls to publish. A call without a hive goes to all hives.
 	Calls []fleet.RollCall
-	// Seek are connections of hives. Where NATS says from which address one was made,
-	// that is for Located.
+	// Seek names connections of hives. If NATS reports the address that one came from, pass
+	// it to Located.
 	Seek []string
-	// Notices are to be published where those that they are for hear roll calls.
+	// Notices must be published where their addressees receive roll calls.
 	Notices []hivebeat.Notice
-	// Puts are snapshots to be kept in the bucket. Each is kept until it was put.
+	// Puts are snapshots to store in the bucket. Their payloads stay in use until they are
+	// put.
 	Puts []ledger.Snapshot
-	// Ops are requests, each to be handed back by Done. The requests of one hand-back
-	// may be carried out side by side.
+	// Ops are requests; each must be passed to Done afterwards. The requests of one Ready
+	// may run concurrently.
 	Ops []*Op
-	// Read has the roster read and given to RosterRead, then the bucket, whose
-	// snapshots are newer, given to Kept, and then ReadDone called.
+	// Read asks for a read of the roster, passed to RosterRead, and after that of the
+	// bucket, whose snapshots are newer, passed to Kept. ReadDone must be called at the
+	// end.
 	Read bool
-	// Peers are messages for other queens, to be published.
+	// Peers are messages to publish for other queens.
 	Peers [][]byte
-	// Serve says, once, that this queen knows enough to answer.
+	// Serve is set once, when this queen knows enough to answer.
 	Serve bool
 
-	Steps       []fleet.Step     // changes of verdicts on hives; Logs have them too
+	Steps       []fleet.Step     // changes of verdicts on hives; Logs contains them too
 	Transitions []fleet.Happened // of workers; Ops publish them
-	// Live are events that are to go out before the stream has them, to the subjects
-	// of hivebeat.Subjects.LiveEvent. They are not retried.
+	// Live are events to publish before the stream has them, on the subjects of
+	// hivebeat.Subjects.LiveEvent. They are not retried.
 	Live []hivebeat.Event
 	Logs core.Logs
 
-	// Wake is when Tick is to be called at the latest.
+	// Wake is the latest time for the next Tick.
 	Wake time.Time
 	// Err ends this queen.
 	Err error
 }
 
-// New returns the core of a queen that begins at now.
+// New returns the core of a queen that starts at now.
 func New(cfg Config, now time.Time) *Core {
 	c := &Core{cfg: cfg, view: fleet.New(cfg.Fresh), began: now}
 	c.view.Begin(uint64(now.UnixMicro()))
@@ -124,10 +126,10 @@ func New(cfg Config, now time.Time) *Core {
 	return c
 }
 
-// View returns what this queen knows of the fleet, to be read, and for holds.
+// View returns this queen's view of the fleet. Callers may read it, and use it for holds.
 func (c *Core) View() *fleet.View { return c.view }
 
-// Hearing returns what this queen knows of its own hearing, to be read.
+// Hearing returns the state of this queen's own hearing. Callers may only read it.
 func (c *Core) Hearing() *core.Hearing { return c.hearing }
 
 // Outbox returns how many transitions of workers wait to be published, and how many
@@ -137,20 +139,20 @@ func (c *Core) Outbox() (waiting int, published, dropped uint64) { return c.out.
 // ToldLive returns how many events went out before the stream had them.
 func (c *Core) ToldLive() uint64 { return c.live.count }
 
-// Idle reports whether no request is under way, and nothing waits that could go out.
+// Idle reports whether no request is in flight and nothing waits that could go out.
 func (c *Core) Idle() bool {
 	return c.store.announcing == 0 && c.store.checking == 0 && (!c.mayPublish() || c.out.Idle())
 }
 
-// Due reports whether a verdict is due: every message that waits has to be given to
-// this core before Ready, for who waits to be heard is not late.
+// Due reports whether a verdict is due. Every waiting message must then be passed to this
+// core before Ready: a hive or worker is not late while its message waits.
 func (c *Core) Due(now time.Time) bool {
 	next, ok := c.view.Next()
 	return ok && !next.After(now)
 }
 
-// Snapshot takes one page of a snapshot. pinned is the id in its subject, or empty.
-// payload is kept.
+// Snapshot takes one page of a snapshot. pinned is the id in its subject, or empty. The
+// core keeps payload.
 func (c *Core) Snapshot(now time.Time, pinned string, payload []byte) {
 	c.look(now)
 	c.hearing.Prove(now)
@@ -179,8 +181,8 @@ func (c *Core) Snapshot(now time.Time, pinned string, payload []byte) {
 	}
 }
 
-// Refuse counts a message that is not what the protocol says, and has that logged now
-// and then: somebody should look who sends it.
+// Refuse counts a message that violates the protocol, and logs a limited number of such
+// messages, so that a person can look for the sender.
 func (c *Core) Refuse(now time.Time, what string, err error) {
 	reason := hivebeat.ReasonOf(err)
 	total := c.view.Refuse(reason)
@@ -190,7 +192,7 @@ func (c *Core) Refuse(now time.Time, what string, err error) {
 	}
 }
 
-// Beat takes a beat of a worker whose hive this queen listens for. pinned is the
+// Beat takes a beat of a worker of a hive that this queen listens for. pinned is the
 // worker's id in the subject, or empty.
 func (c *Core) Beat(now time.Time, hive, pinned string, payload []byte) {
 	c.look(now)
@@ -200,21 +202,23 @@ func (c *Core) Beat(now time.Time, hive, pinned string, payload []byte) {
 	}
 }
 
-// Tick lets time pass. dropped counts the messages that were dropped so far because
-// they came faster than they were handled.
+// Tick advances time. dropped counts all messages dropped so far because they came faster
+// than they were handled.
 func (c *Core) Tick(now time.Time, dropped uint64) {
 	c.look(now)
 	c.hearing.Drops(now, dropped)
 	c.view.Settle(now)
 }
 
-// Look comes before a look at what this queen knows: it may just have been stopped.
+// Look must be called before reading this queen's state: the process may just have been
+// stopped.
 func (c *Core) Look(now time.Time) { c.look(now) }
 
 func (c *Core) look(now time.Time) { c.hearing.Look(now) }
 
-// Unheard returns how many hives are alive by what was known before this queen was
-// stopped, starved or cut off, and were not heard since, and when that was over.
+// Unheard returns how many hives count as alive only by knowledge from before this queen
+// was stopped, starved or cut off, since they have not been heard after that. It also
+// returns when that ended.
 func (c *Core) Unheard() (n int, since time.Time) {
 	if c.awake.IsZero() {
 		return 0, c.awake
@@ -230,7 +234,7 @@ func (c *Core) Unheard() (n int, since time.Time) {
 	return n, c.awake
 }
 
-// Connection follows the connection to NATS.
+// Connection takes the state of the connection to NATS.
 func (c *Core) Connection(now time.Time, s core.Connection) {
 	c.look(now)
 	if s.Closed {
@@ -246,7 +250,7 @@ func (c *Core) Connection(now time.Time, s core.Connection) {
 	}
 }
 
-// TokenBack hands back Signals.Token. dropped is as in Tick.
+// TokenBack takes back Signals.Token. dropped is as in Tick.
 func (c *Core) TokenBack(now time.Time, token, dropped uint64) {
 	c.look(now)
 	c.hearing.Drops(now, dropped)
@@ -264,7 +268,7 @@ func (c *Core) TokenBack(now time.Time, token, dropped uint64) {
 	}
 }
 
-// Closed tells of a connection that closed.
+// Closed takes a client connection that closed.
 func (c *Core) Closed(now time.Time, d liveness.Disconnect) {
 	c.look(now)
 	c.hearing.Closed(now, d)
@@ -276,25 +280,25 @@ func (c *Core) Settled(now time.Time, by liveness.Path) {
 	c.hearing.Settled(now, by)
 }
 
-// System follows the connection to the system account.
+// System takes the state of the connection to the system account.
 func (c *Core) System(now time.Time, up bool) {
 	c.look(now)
 	c.hearing.System(up)
 }
 
-// Located takes from which address a connection of Ready.Seek was made.
+// Located takes the address that a connection in Ready.Seek came from.
 func (c *Core) Located(now time.Time, conn, addr string) {
 	c.look(now)
 	c.view.Located(conn, addr, now)
 }
 
-// Ready ends a turn: it judges, and returns what is to be done because of all inputs
-// since the last call.
+// Ready ends a turn: it judges, and returns the work that follows from all inputs since the
+// last call.
 func (c *Core) Ready(now time.Time) *Ready {
 	c.look(now)
 	v := c.view
-	// Silence is a verdict only where something proves that this queen hears: a
-	// connection may be dead and nobody knows.
+	// Silence leads to a verdict only while something proves that this queen hears: a
+	// connection may be dead without notice.
 	if !c.Due(now) || c.hearing.Hears(now) {
 		v.Tick(now)
 	}
@@ -359,19 +363,19 @@ func (c *Core) take() *Ready {
 	return &c.taken
 }
 
-// do asks the shell to carry out op. done is called when it is handed back.
+// do asks the shell to carry out op. done is called when op comes back.
 func (c *Core) do(op *Op, done func(now time.Time, op *Op)) {
 	op.done = done
 	c.ready.Ops = append(c.ready.Ops, op)
 }
 
-// Done hands back an Op with its results.
+// Done takes back an Op with its results.
 func (c *Core) Done(now time.Time, op *Op) {
 	c.look(now)
 	op.done(now, op)
 }
 
-// logApart tells when this queen may be the one that is cut off, and when it is not any more.
+// logApart logs when this queen may be the one that is cut off, and when that is over.
 func (c *Core) logApart() {
 	why := c.view.Apart()
 	apart := why != ""

@@ -44,8 +44,8 @@ func TestAHiveIsAnnounced(t *testing.T) {
 	}
 }
 
-// Nobody is judged while nothing proves that this queen hears: not before its token
-// is back, however often it is sent.
+// No hive is judged while nothing proves that this queen hears: not before its token is
+// back, however often it is sent.
 func TestNobodyIsJudgedWithoutAToken(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)
@@ -66,7 +66,7 @@ func TestNobodyIsJudgedWithoutAToken(t *testing.T) {
 	}
 }
 
-// Who was not heard may have been dropped.
+// A hive that was not heard may have been among the dropped messages.
 func TestDropsAreDoubted(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)
@@ -90,7 +90,8 @@ func TestDropsAreDoubted(t *testing.T) {
 	}
 }
 
-// JetStream is away, the view goes on, and what waited is told once it is back.
+// While JetStream is away the view stays current, and the waiting events are published once
+// it is back.
 func TestTheStoreIsAway(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("a", 100, 1, worker("w"))
@@ -121,8 +122,9 @@ func TestTheStoreIsAway(t *testing.T) {
 	}
 }
 
-// The first of many lost hives are listened to at once, then the queen tells for a
-// second who is lost, and the last of ten thousand is heard 3.5 s after the first.
+// The queen listens to the workers of the first of many lost hives at once. After that it
+// only announces lost hives for a second. The last of ten thousand is heard 3.5 s after the
+// first.
 func TestManyHivesAreLost(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true, Brake: fleet.BrakeRule{Off: true}})
 	const hives = 10_000
@@ -158,7 +160,8 @@ func TestManyHivesAreLost(t *testing.T) {
 	}
 }
 
-// The workers of a lost hive are listened to until it lists them again, each time.
+// The queen listens to the workers of a lost hive until the hive lists them again, each
+// time.
 func TestAHiveComesAndGoes(t *testing.T) {
 	r := newRig(t, Config{})
 	for n := 1; n <= 2; n++ {
@@ -239,8 +242,8 @@ func TestTheNewestEventsAreKeptAndTheGapIsTold(t *testing.T) {
 	}
 }
 
-// A hundred thousand workers that join within 12 s, each with two more transitions, are
-// no reason to drop an event: the store answers, and is slower than they come.
+// When a hundred thousand workers join within 12 s, each with two more transitions, no
+// event is dropped, although the store answers more slowly than they come.
 func TestNoEventIsDroppedWhileAFleetJoins(t *testing.T) {
 	const hives, each, ms = 1_000, 100, 12
 	r := newRig(t, Config{EventsMax: ledger.BurstBytes(hives * each / 2)})
@@ -292,7 +295,7 @@ func TestNoEventIsDroppedWhileAFleetJoins(t *testing.T) {
 	}
 }
 
-// What can never be stored is given up, and holds up nobody.
+// An event that can never be stored is given up, and does not hold up others.
 func TestAnEventIsRefused(t *testing.T) {
 	r := newRig(t, Config{})
 	r.c.out.Push([]fleet.Happened{eventOf("w", 1), eventOf("w", 2)})
@@ -320,9 +323,9 @@ func TestNothingOldIsPublished(t *testing.T) {
 	}
 }
 
-// A put that got no answer was done all the same, and the watch brings it while its
-// hive waits for its turn to be announced. Then there is nothing to say of the hive
-// any more, and the event in the entry is looked after.
+// A put without an answer was done all the same, and the watch brings it while its hive
+// waits to be announced. There is nothing left to announce for the hive, and the event in
+// the entry is looked after.
 func TestAnEntryCameWhileItsHiveWaited(t *testing.T) {
 	r := newRig(t, Config{})
 	entry := func(n, inc uint64) ledger.RosterItem {
@@ -352,9 +355,8 @@ func TestAnEntryCameWhileItsHiveWaited(t *testing.T) {
 	}
 }
 
-// The answer to an advance is lost, and the watch brings what it wrote while that is
-// not known yet: there is no difference left to be announced, but the event was never
-// published.
+// The answer to an advance is lost, and the watch brings the new entry before that is
+// known. No difference is left to announce, but the event was never published.
 func TestTheAnswerToAnAdvanceIsLost(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)

@@ -13,7 +13,7 @@ func (r *rig) doubts() bool {
 	return doubts
 }
 
-// A queen that is told of dropped messages doubts itself at once, whatever it hears.
+// A queen doubts itself as soon as it learns of dropped messages, whatever it hears.
 func TestDropsAreDoubtedAtOnce(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)
@@ -44,7 +44,7 @@ func TestATokenDoesNotHealWhatIsDroppedBeforeItIsBack(t *testing.T) {
 	}
 }
 
-// What hives said while a queen was stopped may have been lost: it asks them all.
+// Messages from hives may have been lost while a queen was stopped: it asks all hives.
 func TestAQueenThatWasStoppedCallsTheRoll(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)

@@ -10,35 +10,36 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// A death that the store does not acknowledge within liveAfter goes out without it, and
-// so does its end (docs/PROTOCOL.md, section 7): under its own id where it has one, and
-// else under one that is provisional. liveBatch of them go out in a turn.
+// If the store does not acknowledge a death within liveAfter, the death goes out without
+// it, and so does a recovery from it (docs/PROTOCOL.md, section 7). It goes out under its
+// own id if it has one, and under a provisional id otherwise. At most liveBatch events go
+// out per turn.
 const (
 	liveAfter = time.Second
 	liveBatch = 512
-	liveMost  = 1 << 17 // workers' that may wait: of more only the store is told
+	liveMost  = 1 << 17 // events of workers that may wait; any more go only to the store
 	liveAgain = 10 * time.Millisecond
 )
 
-// live is what the store has not acknowledged.
+// live holds the events that the store has not acknowledged.
 type live struct {
-	workers map[string]hivebeat.EventData // numbered by their hives, by id
-	due     liveness.Deadlines[string]    // of those
+	workers map[string]hivebeat.EventData // events by id, numbered by their hives
+	due     liveness.Deadlines[string]    // when they go out
 	hives   liveness.Deadlines[*fleet.Hive]
-	mine    map[*fleet.Hive]*announcement      // in the roster, by this queen, and not known to be in the stream
-	told    map[*fleet.Hive]map[string]telling // what went out, by worker; empty is the hive's own
+	mine    map[*fleet.Hive]*announcement      // put in the roster by this queen, and not known to be in the stream
+	told    map[*fleet.Hive]map[string]telling // the last event that went out, by worker; "" is the hive itself
 	more    bool
-	count   uint64 // of all that went out
+	count   uint64 // events that went out in all
 }
 
-// telling is the last that went out of a hive or worker.
+// telling is the last event that went out for a hive or worker.
 type telling struct {
 	kind hivebeat.Kind
 	inc  uint64
 	id   string
 }
 
-// worker notes transitions of workers that are to be stored.
+// worker records transitions of workers that must be stored.
 func (l *live) worker(list []fleet.Happened, now time.Time) {
 	for i := range list {
 		h := &list[i]
@@ -53,7 +54,7 @@ func (l *live) worker(list []fleet.Happened, now time.Time) {
 	}
 }
 
-// done notes that the event of a worker is stored, or is given up.
+// done records that the event of a worker is stored, or given up.
 func (l *live) done(id string) {
 	if _, ok := l.workers[id]; ok {
 		delete(l.workers, id)
@@ -61,7 +62,7 @@ func (l *live) done(id string) {
 	}
 }
 
-// compare notes that there may be something to be told of a hive.
+// compare records that there may be an event to publish for a hive.
 func (l *live) compare(t fleet.Teller, now time.Time) {
 	if h, ok := t.(*fleet.Hive); ok {
 		if _, waits := l.hives.At(h); !waits {
@@ -70,7 +71,7 @@ func (l *live) compare(t fleet.Teller, now time.Time) {
 	}
 }
 
-// advanced notes that an announcement is in the roster, and not in the stream yet.
+// advanced records that an announcement is in the roster, but not in the stream yet.
 func (l *live) advanced(a *announcement) {
 	if h, ok := a.of.(*fleet.Hive); ok && len(a.events) > 0 {
 		if l.mine == nil {
@@ -80,7 +81,7 @@ func (l *live) advanced(a *announcement) {
 	}
 }
 
-// stored notes that the last announcement of t is in the stream.
+// stored records that the last announcement of t is in the stream.
 func (l *live) stored(t fleet.Teller) {
 	h, ok := t.(*fleet.Hive)
 	if a := l.mine[h]; ok && a != nil {
@@ -94,8 +95,8 @@ func (l *live) stored(t fleet.Teller) {
 	}
 }
 
-// provisional returns the id under which an event of a hive goes out, or went out,
-// before the roster has numbered it.
+// provisional returns the id that an event of a hive has, or had, when it goes out before
+// the roster has numbered it.
 func (c *Core) provisional(h *fleet.Hive, d *hivebeat.EventData) string {
 	if was, ok := c.live.told[h][d.Worker]; ok && was.kind == d.Kind && was.inc == d.Inc {
 		return was.id
@@ -103,8 +104,8 @@ func (c *Core) provisional(h *fleet.Hive, d *hivebeat.EventData) string {
 	return c.straightID(d)
 }
 
-// tellLive has that published which the store did not acknowledge in time. A queen that
-// does not trust itself waits until it does.
+// tellLive publishes the events that the store did not acknowledge in time. A queen that
+// does not trust its hearing waits until it does.
 func (c *Core) tellLive(now time.Time) {
 	l := &c.live
 	l.more = false
@@ -132,7 +133,7 @@ func (c *Core) tellOneLive(ev hivebeat.Event) {
 	c.live.count++
 }
 
-// tellHiveLive tells what is due of h and its wards, each once.
+// tellHiveLive publishes each due event of h and its adopted workers once.
 func (c *Core) tellHiveLive(h *fleet.Hive, now time.Time) {
 	l := &c.live
 	if !c.view.Has(h) {
@@ -164,7 +165,7 @@ func (c *Core) tellHiveLive(h *fleet.Hive, now time.Time) {
 		}
 	}
 	for _, d := range h.Unsaid(now) {
-		if owed[d.Worker] { // it is in the roster, which this queen learns in a moment
+		if owed[d.Worker] { // it is in the roster, as this queen learns in a moment
 			continue
 		}
 		ev := c.cfg.Subjects.NewEvent(c.provisional(h, &d), now, d)

@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// lives returns what went out live since the last call, as kind and subject.
+// lives returns the events that went out live since the last call, as kind and subject.
 func (r *rig) lives() (list []string) {
 	for i := range r.live {
 		ev := &r.live[i]
@@ -32,7 +32,7 @@ func (r *rig) wantLive(when string, want ...string) {
 	}
 }
 
-// withTransition is a worker whose last transition is n of that kind.
+// withTransition returns a worker whose last transition has number n and this kind.
 func withTransition(id string, n uint64, kind hivebeat.Kind, live hivebeat.Live) hivebeat.Record {
 	w := worker(id)
 	w.N, w.Live = n, live
@@ -40,9 +40,9 @@ func withTransition(id string, n uint64, kind hivebeat.Kind, live hivebeat.Live)
 	return w
 }
 
-// While the store does not answer, or answers with errors, a worker's death goes out
-// within little more than a second under the id that its hive gave it, once; where it
-// answers nothing goes out but what it stores.
+// While the store does not answer, or answers with errors, a worker's death goes out once,
+// within little more than a second, under the id that its hive gave it. If the store
+// answers, only stored events go out.
 func TestAWorkersDeathGoesOutWithoutTheStore(t *testing.T) {
 	for _, how := range []string{"answers", "silent", "broken"} {
 		t.Run(how, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestAWorkersDeathGoesOutWithoutTheStore(t *testing.T) {
 	}
 }
 
-// Nothing is told live by a queen that does not trust itself, until it does.
+// A queen that does not trust itself publishes nothing live until it does.
 func TestAQueenInDoubtTellsNothingLive(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1, worker("w"))
@@ -91,8 +91,8 @@ func TestAQueenInDoubtTellsNothingLive(t *testing.T) {
 }
 
 // The death of a hive has no number before the roster gives it one: it goes out under a
-// provisional id, which the stored event names. What came back before that is told live
-// too, and of both nothing is stored.
+// provisional id, which the stored event names. A recovery before that goes out live too,
+// and neither is stored.
 func TestAHivesDeathGoesOutWithoutTheStore(t *testing.T) {
 	for _, back := range []bool{false, true} {
 		t.Run(fmt.Sprintf("back %t", back), func(t *testing.T) {
@@ -128,8 +128,8 @@ func TestAHivesDeathGoesOutWithoutTheStore(t *testing.T) {
 	}
 }
 
-// A death that is in the roster already has its number: where the stream alone does not
-// answer, it goes out under the id that is stored later.
+// A death that is in the roster already has its number: if only the stream does not answer,
+// the death goes out under the id that is stored later.
 func TestADeathThatTheRosterHasKeepsItsID(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)
@@ -150,7 +150,7 @@ func TestADeathThatTheRosterHasKeepsItsID(t *testing.T) {
 	}
 }
 
-// A disk that is full and a server that stopped for it are named until a write is
+// A full disk, and a server that stopped because of it, are named until a write is
 // acknowledged.
 func TestAFullStoreIsNamed(t *testing.T) {
 	r := newRig(t, Config{})
@@ -188,9 +188,9 @@ func TestAFullStoreIsNamed(t *testing.T) {
 	}
 }
 
-// Workers that a queen adopted die while the store is away: each death goes out under an
-// id of its own, though incarnation and seq are equal, and the stored one names it.
-// Without JetStream it is the only id.
+// Adopted workers die while the store is away: each death goes out under a distinct id,
+// though incarnation and seq are equal, and the stored event names it. Without JetStream it
+// is the only id.
 func TestDeathsOfAdoptedWorkersHaveIDsOfTheirOwn(t *testing.T) {
 	for _, without := range []bool{false, true} {
 		t.Run(fmt.Sprintf("without JetStream %t", without), func(t *testing.T) {

@@ -12,9 +12,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
-// Queens hear each other. NATS goes on giving questions to a queen that is stopped
-// until its pings fail, so the others notice its silence themselves, and one of them
-// answers in its place:
+// Queens hear each other. NATS keeps giving questions to a stopped queen until its pings
+// fail, so the other queens notice its silence themselves, and one of them answers in its
+// place:
 //
 //	                         a peer is silent for peerMissed, the token
 //	 in the queue group      returns, and no peer of a lower id backs up
@@ -22,49 +22,48 @@ import (
 //	          ▲                                            (answers everything)
 //	          └── no peer is missing, or one of a lower id backs up ──┘
 //
-// They also tell each other of which hives they doubt that they live, and which store
-// they use.
+// Queens also report to each other which hives may not be alive, and which store they use.
 
 const (
 	peerEvery  = 500 * time.Millisecond
 	peerMissed = 1500 * time.Millisecond
-	// peerForgotten is when NATS has long taken a queen that is gone out of the queue
-	// group: with its default pings that is after 4 to 6 minutes.
+	// peerForgotten is long after NATS has removed an unresponsive queen from the queue
+	// group. With its default pings NATS needs 4 to 6 minutes.
 	peerForgotten = 10 * time.Minute
 	maxPeers      = 64
 
-	// doubtEvery is how often the doubtful hives are said again, and doubtLasts how
-	// long that counts.
+	// doubtEvery is how often a queen repeats its doubtful hives, and doubtLasts how long
+	// each message counts.
 	doubtEvery    = time.Second
 	doubtLasts    = 3 * time.Second
-	doubtsInOne   = 1000 // hives in a message
+	doubtsInOne   = 1000 // hives per message
 	maxDoubtPages = 10
 	maxPeerBytes  = 256 << 10
 )
 
-// PeerMessage is what a queen says to the others (docs/PROTOCOL.md, section 6).
+// PeerMessage is what a queen sends to the others (docs/PROTOCOL.md, section 6).
 type PeerMessage struct {
 	V     int    `json:"v"`
 	Queen string `json:"queen"`
-	// Bye says that the queen ends, and answers no more.
+	// Bye means that the queen ends, and answers no more.
 	Bye bool `json:"bye,omitempty"`
-	// Backup says that it answers in place of a queen that it misses.
+	// Backup means that it answers in place of a missing queen.
 	Backup bool `json:"backup,omitempty"`
 	// Stores is the identity of its buckets and stream.
 	Stores string `json:"stores,omitempty"`
-	// Unverified are hives that it holds as such, and those whose connection closed and
-	// that it has not heard since, by the newest evidence it has.
+	// Unverified are the hives that it holds as unverified, and the hives whose connection
+	// closed and that it has not heard since. Each comes with the newest evidence it has.
 	Unverified []PeerDoubt `json:"unverified,omitempty"`
 }
 
-// PeerDoubt is a hive whose life is doubtful.
+// PeerDoubt is a hive that may not be alive.
 type PeerDoubt struct {
 	Hive string `json:"hive"`
 	Inc  uint64 `json:"inc"`
 	Seq  uint64 `json:"seq"`
 }
 
-// peers is what this queen knows of the others.
+// peers is the knowledge of this queen about the others.
 type peers struct {
 	known   map[string]*peer
 	backup  bool
@@ -72,7 +71,7 @@ type peers struct {
 	bye     bool
 	sayAt   time.Time
 	doubtAt time.Time
-	doubted int // hives that were doubtful at the last look
+	doubted int // doubtful hives at the last look
 }
 
 type peer struct {
@@ -84,12 +83,12 @@ type peer struct {
 
 func (p *peer) silent(now time.Time) bool { return now.Sub(p.heard) >= peerMissed }
 
-// Stores says which buckets and stream this queen uses: an opaque text that is equal
-// where they are the same.
+// Stores sets the identity of the buckets and the stream that this queen uses: an opaque
+// string, equal if they are the same.
 func (c *Core) Stores(identity string) { c.peers.stores = identity }
 
-// OtherStores returns the queens that are heard and use other buckets and another
-// stream than this one, by id.
+// OtherStores returns the sorted ids of the queens that are heard and use other buckets and
+// another stream than this one.
 func (c *Core) OtherStores(now time.Time) (ids []string) {
 	p := &c.peers
 	for id, x := range p.known {
@@ -101,7 +100,7 @@ func (c *Core) OtherStores(now time.Time) (ids []string) {
 	return ids
 }
 
-// Peer takes what a queen says to the others.
+// Peer takes a message that a queen sent to the others.
 func (c *Core) Peer(now time.Time, payload []byte) {
 	c.look(now)
 	c.hearing.Prove(now)
@@ -143,8 +142,8 @@ func (c *Core) Peer(now time.Time, payload []byte) {
 	}
 }
 
-// Backup reports whether this queen answers in place of one that it misses, and
-// whether a third one may answer the same questions.
+// Backup reports whether this queen answers in place of a missing one, and whether a third
+// queen may answer the same questions.
 func (c *Core) Backup(now time.Time) (on, others bool) {
 	for _, x := range c.peers.known {
 		others = others || !x.silent(now)
@@ -152,7 +151,7 @@ func (c *Core) Backup(now time.Time) (on, others bool) {
 	return c.peers.backup, others
 }
 
-// next is when there is something to say next; zero where there is nothing.
+// next returns when the next message is due; zero if that is not in the future.
 func (p *peers) next(now time.Time) time.Time {
 	if !p.sayAt.After(now) {
 		return time.Time{}
@@ -160,15 +159,15 @@ func (p *peers) next(now time.Time) time.Time {
 	return p.sayAt
 }
 
-// credit says that nobody could be heard until now.
+// credit counts all peers as heard now, since none could be heard before.
 func (p *peers) credit(now time.Time) {
 	for _, x := range p.known {
 		x.heard = now
 	}
 }
 
-// peer says what other queens need to know, and finds out whether this one is to
-// answer in place of another. A queen that is not warm is not asked.
+// peer sends the other queens the state that they need, and decides whether this queen
+// answers in place of another. A queen that is not warm receives no questions.
 func (c *Core) peer(now time.Time) {
 	p := &c.peers
 	if c.cold.leaving || !c.cold.warm {
@@ -182,7 +181,7 @@ func (c *Core) peer(now time.Time) {
 	c.backUp(now)
 	p.doubted = c.view.Doubted()
 	news := p.backup != before
-	if p.doubted > doubted { // nobody is to pick those
+	if p.doubted > doubted { // no queen should pick those
 		news, p.doubtAt = true, now
 	}
 	if now.Before(p.sayAt) && !news || !c.hearing.Connected() {
@@ -240,8 +239,8 @@ func (c *Core) missing(now time.Time) (ids []string) {
 	return ids
 }
 
-// doubts returns the hives of which this queen doubts that they live, and that others are
-// not to pick. A queen that may itself be the one that hears badly says nothing.
+// doubts returns the hives that may not be alive, and that other queens should not pick. A
+// queen that may hear badly itself returns none.
 func (c *Core) doubts(now time.Time) (list []PeerDoubt) {
 	if !c.hearing.Trusts() || c.view.Apart() != "" || !c.cfg.NoJetStream && !c.StoreThere() {
 		return nil
@@ -257,7 +256,7 @@ func (c *Core) sayToPeers(m PeerMessage) {
 	m.V, m.Queen = 1, c.cfg.ID
 	b, err := json.Marshal(m)
 	if err != nil {
-		return // of these types none fails
+		return // these types always encode
 	}
 	c.ready.Peers = append(c.ready.Peers, b)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// hear gives the core what another queen says.
+// hear gives the core a message of another queen.
 func (r *rig) hear(m PeerMessage) {
 	r.t.Helper()
 	m.V = 1
@@ -22,7 +22,7 @@ func (r *rig) hear(m PeerMessage) {
 	r.turn()
 }
 
-// said returns the last thing that this queen said to others, and forgets all of it.
+// said returns the last message of this queen to the others, and forgets all its messages.
 func (r *rig) said() (m PeerMessage) {
 	r.t.Helper()
 	if len(r.peers) == 0 {
@@ -61,7 +61,7 @@ func TestAQueenAnswersInPlaceOfAnother(t *testing.T) {
 	r.with(3*time.Second, other)
 	r.backup(false)
 	r.pass(time.Second)
-	r.backup(false) // a moment of silence is none
+	r.backup(false) // a moment of silence does not count
 	r.pass(time.Second)
 	r.backup(true)
 	if m := r.said(); !m.Backup || m.Queen != "q" || m.V != 1 {
@@ -69,13 +69,13 @@ func TestAQueenAnswersInPlaceOfAnother(t *testing.T) {
 	}
 	r.hear(other)
 	r.backup(false)
-	// One that ends in order is not missed.
+	// A queen that ends in order is not missed.
 	r.hear(PeerMessage{Queen: "q1", Bye: true})
 	r.pass(10 * time.Second)
 	r.backup(false)
 }
 
-// A queen whose own token does not return misses nobody.
+// A queen whose token does not return misses no other queen.
 func TestAQueenThatHearsNothingTakesNoPlace(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
 	r.pass(coldStart)
@@ -84,20 +84,20 @@ func TestAQueenThatHearsNothingTakesNoPlace(t *testing.T) {
 	r.pass(10 * time.Second)
 	r.backup(false)
 	r.mute = false
-	r.pass(time.Second) // nor was the other one silent all that time
+	r.pass(time.Second) // the silence of the other queen did not count meanwhile
 	r.backup(false)
 	r.pass(2 * time.Second)
 	r.backup(true)
 }
 
-// Of several queens that miss one the one with the lowest id answers in its place.
+// If several queens miss another one, the queen with the lowest id answers in its place.
 func TestOneOfAllQueensAnswersInPlaceOfAnother(t *testing.T) {
-	r := newRig(t, Config{NoJetStream: true}) // it is q
+	r := newRig(t, Config{NoJetStream: true}) // this queen is q
 	r.pass(coldStart)
 	r.hear(PeerMessage{Queen: "stopped"})
 	lower, higher := PeerMessage{Queen: "a"}, PeerMessage{Queen: "z", Backup: true}
 	r.with(3*time.Second, lower, higher)
-	r.backup(true) // a knows nothing of the one that is stopped
+	r.backup(true) // a knows nothing of the stopped queen
 	if _, others := r.c.Backup(r.now); !others {
 		t.Error("nobody else answers")
 	}
@@ -108,7 +108,7 @@ func TestOneOfAllQueensAnswersInPlaceOfAnother(t *testing.T) {
 	r.backup(true)
 }
 
-// A queen says that it is there while it is warm, and that it ends.
+// A queen announces itself while it is warm, and announces its end.
 func TestWhatAQueenSaysToOthers(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
 	r.c.Stores("s1")
@@ -127,7 +127,7 @@ func TestWhatAQueenSaysToOthers(t *testing.T) {
 	}
 	r.hear(PeerMessage{Queen: "q1", Stores: "s1"})
 	r.hear(PeerMessage{Queen: "q2", Stores: "s2"})
-	r.hear(PeerMessage{Queen: "q3"}) // it does not know yet
+	r.hear(PeerMessage{Queen: "q3"}) // it does not know its stores yet
 	if ids := r.c.OtherStores(r.now); len(ids) != 1 || ids[0] != "q2" {
 		t.Errorf("other stores: %v", ids)
 	}
@@ -142,7 +142,7 @@ func TestWhatAQueenSaysToOthers(t *testing.T) {
 	}
 }
 
-// What anybody can send costs a bounded amount of memory, and changes nothing.
+// Messages that any client can send cost a bounded amount of memory, and change nothing.
 func TestWhatOthersSayIsBounded(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
 	r.pass(coldStart)
@@ -168,8 +168,8 @@ func TestWhatOthersSayIsBounded(t *testing.T) {
 	}
 }
 
-// A hive that another queen holds as unverified is in doubt here, until this queen
-// knows more of it, or the other says so no more.
+// A hive that another queen holds as unverified is in doubt here, until this queen knows
+// more of it or the other queen no longer reports it.
 func TestADoubtOfAnotherQueenCounts(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
 	r.pass(coldStart)
@@ -196,7 +196,7 @@ func TestADoubtOfAnotherQueenCounts(t *testing.T) {
 	if doubt(100, 9) == "" {
 		t.Error("it is not doubted")
 	}
-	// One that has heard less of it says nothing against that.
+	// A queen that has heard less of it does not contradict that.
 	r.hear(PeerMessage{Queen: "q2", Unverified: []PeerDoubt{{"h", 100, 3}}})
 	if got := r.c.View().DoubtedBy(h, r.now); got != "q1" {
 		t.Errorf("a queen that has heard less of it doubts it too, and now %q does", got)
@@ -207,8 +207,8 @@ func TestADoubtOfAnotherQueenCounts(t *testing.T) {
 	}
 }
 
-// A queen whose brake is on tells the others whom it holds, unless it is not sure of
-// itself.
+// A queen whose brake is on reports to the others which hives it holds, unless it is not
+// sure of itself.
 func TestAQueenTellsWhomItHolds(t *testing.T) {
 	r := newRig(t, Config{})
 	r.pass(coldStart)
@@ -241,16 +241,16 @@ func TestAQueenTellsWhomItHolds(t *testing.T) {
 	r.broken = true
 	r.c.StoreState(r.now, errAway)
 	r.pass(doubtEvery)
-	doubts() // one may have been said before
+	doubts() // one may have been sent before
 	r.pass(doubtEvery)
 	if n := doubts(); n != 0 {
 		t.Errorf("without its store it tells of %d hives", n)
 	}
 }
 
-// A queen that hears that a hive's connection closed with many others does not believe
-// that it died, and does not pick it. It tells the others at once, so that none of them
-// picks it either, until one is heard again or a queen has heard more of it.
+// A queen that hears the connections of many hives close at once does not believe that they
+// died, and does not pick them. It reports them to the other queens at once. Those do not
+// pick them either, until the hives are heard again or a queen has heard more of them.
 func TestAQueenTellsWhoseConnectionClosed(t *testing.T) {
 	r, other := newRig(t, Config{}), newRig(t, Config{NoJetStream: true})
 	for _, r := range []*rig{r, other} {
@@ -282,7 +282,7 @@ func TestAQueenTellsWhoseConnectionClosed(t *testing.T) {
 	if hear(); doubted() != "q1" {
 		t.Error("another queen would pick it")
 	}
-	for range 10 { // the window of one that is held has no end
+	for range 10 { // the window of a held hive has no end
 		r.pass(doubtEvery)
 		other.pass(doubtEvery)
 		if hear(); doubted() != "q1" {
@@ -302,7 +302,7 @@ func TestAQueenTellsWhoseConnectionClosed(t *testing.T) {
 	}
 }
 
-// A queen that was stopped says whom it has not heard since.
+// A queen that was stopped reports which hives it has not heard since.
 func TestAQueenThatWasStoppedSaysWhomItMisses(t *testing.T) {
 	r := newRig(t, Config{})
 	r.pass(coldStart)

@@ -9,26 +9,26 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// postAgain is how long events wait after one of them could not be published.
+// postAgain is how long events wait after a failure to publish one.
 const postAgain = time.Second
 
-// post is how the transitions of workers get out: a batch at a time, in order for one
-// worker and side by side for different ones. The first of each worker are published
-// together, then the second of each whose first is stored, and so on.
+// post publishes the transitions of workers: one batch at a time, in order for one worker
+// and in parallel for different workers. It publishes the first transitions of all workers
+// together, after that the second of each worker whose first is stored, and so on.
 type post struct {
 	busy    bool
-	notNow  time.Time // not before, after a failure
+	notNow  time.Time // earliest next batch, after a failure
 	batch   []fleet.Happened
-	rounds  [][]int // of indices in batch
+	rounds  [][]int // indexes into batch
 	failed  map[workerKey]bool
 	again   []bool
 	stored  int
-	problem error // the first
+	problem error // the first error
 }
 
 type workerKey struct{ hive, id string }
 
-// next returns when there is something to do though nothing else happens.
+// next returns when there is work even without any input; zero if there is none.
 func (p *post) next(now time.Time) time.Time {
 	if p.busy || !p.notNow.After(now) {
 		return time.Time{}
@@ -36,8 +36,8 @@ func (p *post) next(now time.Time) time.Time {
 	return p.notNow
 }
 
-// makeRoom makes room for a burst of the whole fleet, here and, by a line in the log,
-// in the stream. The line comes again when the fleet has doubled.
+// makeRoom makes room in the outbox for a burst of events of the whole fleet. If the stream
+// is too small for that, it logs a warning, and repeats it when the fleet has doubled.
 func (c *Core) makeRoom() {
 	workers := c.view.Totals().Workers
 	c.out.Room(workers)
@@ -58,7 +58,7 @@ func (c *Core) mayPublish() bool {
 	return c.store.there()
 }
 
-// publish publishes what waits.
+// publish starts publishing the transitions that wait.
 func (c *Core) publish(now time.Time) {
 	p := &c.post
 	if p.busy || now.Before(p.notNow) || !c.mayPublish() {
@@ -107,7 +107,7 @@ func (c *Core) publishRound(now time.Time) {
 				body, err := ev.Encode()
 				if err != nil {
 					c.ready.Logs.Add(slog.LevelError, "an event can not be encoded", slog.String("id", ev.ID), slog.Any("err", err))
-					p.stored++ // it is done with, and does not hold up the others
+					p.stored++ // it is settled, and does not hold up the others
 					continue
 				}
 				op.Letters = append(op.Letters, ledger.NewLetter(&ev, body, now))
@@ -140,7 +140,7 @@ func (c *Core) publishRound(now time.Time) {
 	})
 }
 
-// endBatch returns to the outbox what could not be published.
+// endBatch returns the transitions that could not be published to the outbox.
 func (c *Core) endBatch(now time.Time) {
 	p := &c.post
 	var back []fleet.Happened

@@ -33,19 +33,19 @@ type rig struct {
 	asked   []*Op
 	stored  []hivebeat.Event // each once
 	live    []hivebeat.Event // went out before they were stored
-	quick   bool             // it does not look at what it stores
+	quick   bool             // it does not look at the stored events
 	deaf    bool             // the stream of events does not answer
-	err     error            // in place of errAway
-	broken  bool             // the store answers nothing but errors
-	split   bool             // it reads, and is not in touch with most of its servers
+	err     error            // instead of errAway
+	broken  bool             // the store answers only with errors
+	split   bool             // it can be read, but is not in touch with a majority of its servers
 	roster  map[string]ledger.RosterItem
-	events  map[string][]hivebeat.EventData // stored or told, by hive/worker
+	events  map[string][]hivebeat.EventData // stored, or published without a store, by hive/worker
 	ids     map[string]int                  // how often each was stored
 	ops     map[OpKind]int
 	tokens  int
 	calls   []fleet.RollCall
-	heard   map[string]time.Duration // when each hive's workers were listened to
-	called  map[string]time.Duration // and called first
+	heard   map[string]time.Duration // when the queen listened to each hive's workers
+	called  map[string]time.Duration // when each was first called
 	unheard []string                 // hives whose workers are not listened to any more
 	puts    []ledger.Snapshot
 	serves  int
@@ -53,7 +53,7 @@ type rig struct {
 	dropped uint64
 	mute    bool // tokens do not come back
 	rev     uint64
-	logs    map[string]int // lines, by their text
+	logs    map[string]int // log lines, by their text
 }
 
 func newRig(t testing.TB, cfg Config) *rig {
@@ -72,7 +72,7 @@ func newRig(t testing.TB, cfg Config) *rig {
 	return r
 }
 
-// turn does what the core asks for, until it asks for nothing more.
+// turn does the work that the core asks for, until it asks for nothing more.
 func (r *rig) turn() (wake time.Time) {
 	r.t.Helper()
 	for range 10_000 {
@@ -132,7 +132,7 @@ func (r *rig) sees(y *Ready) {
 	}
 }
 
-// answers has the store answer again, to what it was asked since it was silent too.
+// answers makes the store answer again, even to requests from while it was silent.
 func (r *rig) answers() {
 	ops := r.asked
 	r.silent, r.asked = false, nil
@@ -232,7 +232,7 @@ func (r *rig) kinds(key string) (list []hivebeat.Kind) {
 	return list
 }
 
-// snapshot gives the core one of a hive with a worker.
+// snapshot gives the core a snapshot of a hive with a worker.
 func (r *rig) snapshot(hive string, inc, seq uint64, workers ...hivebeat.Record) {
 	r.t.Helper()
 	b, err := wire.EncodeSnapshot(&hivebeat.Snapshot{V: 1, Hive: hive, Inc: inc, Every: 15_000, Seq: seq, Pages: 1, Warm: true, Conn: map[string]string{"h": "S/1"}[hive], RW: 250, Workers: append([]hivebeat.Record{}, workers...)})
@@ -250,7 +250,7 @@ func worker(id string) hivebeat.Record {
 	}
 }
 
-// closes has the server say that the connection of hive h closed.
+// closes makes the server report that the connection of hive h closed.
 func (r *rig) closes() {
 	r.c.Closed(r.now, liveness.Disconnect{Server: "S", Conn: "S/1", Reason: "Client Closed", Evidence: true})
 }

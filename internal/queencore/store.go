@@ -14,10 +14,10 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// OpKind is what an Op asks for.
+// OpKind is the kind of an Op.
 type OpKind uint8
 
-// The requests, by the method of package ledger that answers each.
+// The kinds of requests, with the method of package ledger that answers each.
 const (
 	OpHeads   OpKind = iota + 1 // Ledger.Heads of Keys, into Heads
 	OpProbe                     // Ledger.Identity, into Err
@@ -27,17 +27,17 @@ const (
 	OpTell                      // Events to their own subjects, without JetStream, into Errs, within the turn
 )
 
-// Op is a request that the shell carries out, and hands back with its results by
+// Op is a request that the shell carries out. The shell returns it with its results through
 // Core.Done.
 type Op struct {
 	Kind OpKind
-	// Within bounds how long the request may take; 0 leaves that to package ledger.
+	// Within bounds how long the request may take; 0 leaves it to package ledger.
 	Within time.Duration
-	// Patient says that receiving comes first: while messages pile up the request may
+	// Patient means that receiving has priority: while messages pile up, the request may
 	// wait for up to 100 ms.
 	Patient bool
-	// Quorum asks besides whether most servers that keep the store are in touch with
-	// each other: Ledger.Quorum, into Ago and Err.
+	// Quorum also asks whether a majority of the servers that keep the store are in touch
+	// with each other: Ledger.Quorum, into Ago and Err.
 	Quorum bool
 
 	Keys    []string
@@ -47,7 +47,7 @@ type Op struct {
 
 	Err      error
 	Ago      time.Duration
-	Errs     []error // of each letter or event
+	Errs     []error // one per letter or event
 	Heads    []ledger.Head
 	Rosters  []ledger.RosterRead
 	Advanced []ledger.Advanced
@@ -55,7 +55,7 @@ type Op struct {
 	done func(now time.Time, op *Op)
 }
 
-// Keys are read in batches before verdicts, a few of which are under way at once.
+// Keys are read in batches before verdicts. A few batches are in flight at once.
 const (
 	checkBatch   = 64
 	checkBatches = 4
@@ -64,57 +64,57 @@ const (
 const (
 	// checkWithin is how long a verdict waits for the read of its key.
 	checkWithin = 2 * time.Second
-	// lookWithin and lookFirst are when a queen sees to an event that another may not
-	// have published: at random within that time, after 5 s. At the start all of the
-	// roster comes at once.
+	// lookWithin and lookAfter say when a queen publishes an event again that another queen
+	// may not have published: at a random time within lookWithin, after 5 s.
+	// lookWithinFirst applies at the start, when the whole roster comes at once.
 	lookWithin      = 5 * time.Second
 	lookWithinFirst = 30 * time.Second
 	lookAfter       = 5 * time.Second
 
 	probeFirst = time.Second / 2
-	probeAgain = time.Second // after one that went well
+	probeAgain = time.Second // after a probe that succeeded
 	probeMost  = 10 * time.Second
 	readFirst  = time.Second / 2
 	readMost   = 5 * time.Second
 )
 
-// store is what this queen knows of JetStream.
+// store is the knowledge of this queen about JetStream.
 type store struct {
-	opened bool // it was there once
-	roster bool // was read
+	opened bool // it was available once
+	roster bool // the roster was read
 
-	keepErr error // what keeps the buckets from being used, as StoreState says
-	opErr   error // what failed last, until a probe goes well
-	told    bool  // there, as the log has it
-	full    bool  // it had no space when it was written to last
+	keepErr error // why the buckets cannot be used, from StoreState
+	opErr   error // the last failure, until a probe succeeds
+	told    bool  // available, as last logged
+	full    bool  // the last write found no space
 	since   time.Time
-	stopped string // what a server has stopped
+	stopped string // description from StoreStopped
 
 	probeAt time.Time
 	backoff time.Duration
 	probing bool
 
-	wanted  bool      // bucket and roster are to be read
-	reading bool      // they are read now
-	readAt  time.Time // not before
+	wanted  bool      // bucket and roster must be read
+	reading bool      // they are being read
+	readAt  time.Time // earliest next read
 	wait    time.Duration
 	began   time.Time
 	present map[string]bool
 
 	checks   []fleet.Check // waiting for a slot
-	checking int           // batches of them under way
+	checking int           // batches in flight
 
-	queue      []fleet.Teller                   // to be compared with the roster
-	announcing int                              // batches of announcements under way
-	unsure     liveness.Deadlines[fleet.Teller] // whose last event somebody should publish again, for its author may have died
+	queue      []fleet.Teller                   // must be compared with the roster
+	announcing int                              // batches of announcements in flight
+	unsure     liveness.Deadlines[fleet.Teller] // their last event must be published again, since its author may have died
 }
 
-// StoreThere reports whether JetStream can be used, as far as is known.
+// StoreThere reports whether JetStream can be used, to this queen's knowledge.
 func (c *Core) StoreThere() bool { return c.store.there() }
 
 func (s *store) there() bool { return s.opened && s.keepErr == nil && s.opErr == nil }
 
-// StoreReason returns in words why JetStream can not be used.
+// StoreReason returns a text that says why JetStream cannot be used.
 func (c *Core) StoreReason() string {
 	for _, err := range []error{c.store.keepErr, c.store.opErr} {
 		if err != nil {
@@ -124,16 +124,16 @@ func (c *Core) StoreReason() string {
 	return "not opened yet"
 }
 
-// Trouble is what keeps JetStream from being used, where a person has to act.
+// Trouble is a reason why JetStream cannot be used that needs a person to act.
 type Trouble string
 
-// The troubles; empty is none, or one that may pass by itself.
+// The troubles. Empty means none, or one that may pass by itself.
 const (
 	NoSpace      Trouble = "no_space"
 	NeedsRestart Trouble = "needs_restart" // a nats-server stops what it cannot write
 )
 
-// StoreTrouble returns the trouble of JetStream.
+// StoreTrouble returns the current trouble of JetStream.
 func (c *Core) StoreTrouble() Trouble {
 	switch s := &c.store; {
 	case s.stopped != "":
@@ -144,7 +144,7 @@ func (c *Core) StoreTrouble() Trouble {
 	return ""
 }
 
-// StoreOpened says that buckets and stream are there for the first time.
+// StoreOpened records that buckets and stream are available for the first time.
 func (c *Core) StoreOpened(now time.Time) {
 	c.look(now)
 	c.store.opened, c.store.keepErr, c.store.wanted = true, nil, true
@@ -152,15 +152,15 @@ func (c *Core) StoreOpened(now time.Time) {
 	c.storeChanged(now)
 }
 
-// StoreState says what keeps buckets and stream from being used; nil if nothing does.
+// StoreState sets the reason why buckets and stream cannot be used; nil if they can.
 func (c *Core) StoreState(now time.Time, err error) {
 	c.look(now)
 	c.store.keepErr = err
 	c.storeChanged(now)
 }
 
-// StoreStopped says, in words, what a server has stopped of buckets and stream; "" is
-// nothing.
+// StoreStopped takes a description of anything that a server has stopped of buckets and
+// stream; "" means nothing.
 func (c *Core) StoreStopped(now time.Time, what string) {
 	c.look(now)
 	if c.store.stopped = what; what == "" {
@@ -170,16 +170,16 @@ func (c *Core) StoreStopped(now time.Time, what string) {
 	c.ready.Logs.Add(slog.LevelError, "a nats-server stops what it cannot write, mostly for want of space, and does not begin again: make room, and restart it", slog.String("what", what))
 }
 
-// StoppedStore returns what StoreStopped said last.
+// StoppedStore returns the last description that StoreStopped took.
 func (c *Core) StoppedStore() string { return c.store.stopped }
 
-// Renewed says that bucket and roster may be others than before.
+// Renewed records that bucket and roster may have been created again.
 func (c *Core) Renewed(now time.Time) {
 	c.look(now)
 	c.store.wanted = true
 }
 
-// storeChanged draws the conclusions when JetStream came or went.
+// storeChanged handles a change in the availability of JetStream.
 func (c *Core) storeChanged(now time.Time) {
 	s := &c.store
 	there, err := s.there(), errors.Join(s.keepErr, s.opErr)
@@ -206,15 +206,14 @@ func (c *Core) storeChanged(now time.Time) {
 		default:
 			c.ready.Logs.Add(slog.LevelWarn, "JetStream is away: events wait, the view goes on in memory", slog.Any("err", err))
 		}
-		if !s.opened { // nobody will tell us who there is
+		if !s.opened { // nothing else lists the hives
 			c.callAll(now)
 		}
 	}
 	s.told = there
 }
 
-// trouble notes that something failed in JetStream. It counts as away until a probe
-// goes well.
+// trouble records a failure in JetStream. JetStream counts as away until a probe succeeds.
 func (c *Core) trouble(err error, now time.Time) {
 	s := &c.store
 	if err == nil || c.cfg.NoJetStream || s.opErr != nil {
@@ -228,8 +227,8 @@ func (c *Core) trouble(err error, now time.Time) {
 	c.storeChanged(now)
 }
 
-// probe looks whether JetStream answers again, and acknowledges what it is asked for:
-// while it can not be used for another reason that matters too.
+// probe checks whether JetStream answers again and has a quorum. It also checks the quorum
+// while JetStream cannot be used for another reason.
 func (c *Core) probe(now time.Time) {
 	s := &c.store
 	if s.there() && c.view.Apart() == "" || s.probing || now.Before(s.probeAt) || !s.opened {
@@ -250,7 +249,7 @@ func (c *Core) probe(now time.Time) {
 	})
 }
 
-// read has bucket and roster read where they may be others than before.
+// read asks for a read of bucket and roster if they may differ from before.
 func (c *Core) read(now time.Time) {
 	s := &c.store
 	if !s.opened || !s.wanted || s.reading || now.Before(s.readAt) {
@@ -284,7 +283,7 @@ func (c *Core) RosterRead(now time.Time, roster map[string]ledger.RosterItem) {
 	c.store.roster = true
 }
 
-// Kept takes a snapshot that was kept in the bucket.
+// Kept takes a snapshot from the bucket.
 func (c *Core) Kept(now time.Time, e *ledger.Entry) {
 	c.look(now)
 	c.store.present[e.Hive] = true
@@ -298,11 +297,11 @@ func (c *Core) Kept(now time.Time, e *ledger.Entry) {
 		c.ready.Logs.Add(slog.LevelWarn, "a snapshot in the bucket was refused", slog.String("hive", e.Hive), slog.Any("err", err))
 		return
 	}
-	// An entry tells its age to the second, so that it may be that much older.
+	// An entry gives its age in whole seconds, so it may be up to a second older.
 	c.view.Adopt(s, e.Age(hivebeat.Millis(s.Every).Duration())+time.Second, now)
 }
 
-// ReadDone ends what Ready.Read asked for. err says why not all of it was read.
+// ReadDone ends the read that Ready.Read asked for. err says why it is incomplete.
 func (c *Core) ReadDone(now time.Time, err error) {
 	c.look(now)
 	s := &c.store
@@ -318,17 +317,17 @@ func (c *Core) ReadDone(now time.Time, err error) {
 	s.present = nil
 }
 
-// Roster takes one entry of the roster that is new.
+// Roster takes one new entry of the roster.
 func (c *Core) Roster(now time.Time, key string, item ledger.RosterItem) {
 	c.look(now)
 	c.roster(now, key, item, lookWithin)
 }
 
-// roster takes one entry, and sees to it that its event gets out even if the queen
-// that wrote it died before it could publish.
+// roster takes one entry, and ensures that its event gets out even if the queen that wrote
+// it died before it could publish.
 func (c *Core) roster(now time.Time, key string, item ledger.RosterItem, within time.Duration) {
 	switch {
-	case item.Own: // the announcement takes it over; where the bucket is another one now, that is learnt here
+	case item.Own: // the announcement handles it; here the queen only learns that the bucket was created again
 		if t := c.view.Teller(key); t != nil {
 			b := t.Roster()
 			b.Item.Epoch = max(b.Item.Epoch, item.Epoch)
@@ -340,8 +339,8 @@ func (c *Core) roster(now time.Time, key string, item ledger.RosterItem, within 
 	}
 }
 
-// lookAfter has the event in the entry of t published again in a while, where nobody
-// knows that it is stored and nothing else is under way that finds out.
+// lookAfter schedules the event in the entry of t to be published again, unless it is known
+// to be stored or other work on t will find out.
 func (c *Core) lookAfter(t fleet.Teller, now time.Time, within time.Duration) {
 	b := t.Roster()
 	if e := &b.Item; e.N > b.Confirmed && len(e.Event) > 0 && e.Stored < fleet.TooOld && !b.Busy {
@@ -349,7 +348,7 @@ func (c *Core) lookAfter(t fleet.Teller, now time.Time, within time.Duration) {
 	}
 }
 
-// confirm publishes again what may never have been published.
+// confirm publishes events again that may never have been published.
 func (c *Core) confirm(now time.Time) {
 	s := &c.store
 	if !s.there() {
@@ -390,8 +389,8 @@ func firstError(errs []error, but error) error {
 	return nil
 }
 
-// check reads the keys of hives that are about to be late or lost. Where that is not
-// possible the verdicts stand, and it reports that there were some.
+// check reads the keys of hives that are about to be late or lost. If it cannot read them
+// the verdicts stand, and it reports that there were some.
 func (c *Core) check(now time.Time) (stand bool) {
 	s := &c.store
 	for len(s.checks) > 0 && !s.there() {

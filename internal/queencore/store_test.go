@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// entry is one of the roster that another queen put, of the hive h at seq 1.
+// entry returns a roster entry that another queen put, of the hive h at seq 1.
 func (r *rig) entry(n, inc uint64, live hivebeat.Live) ledger.RosterItem {
 	r.t.Helper()
 	ev := r.c.cfg.Subjects.NewEvent(hivebeat.HiveEventID("h", n), r.now, hivebeat.EventData{Hive: "h", N: n, Inc: inc, To: string(live)})
@@ -25,7 +25,7 @@ func (r *rig) entry(n, inc uint64, live hivebeat.Live) ledger.RosterItem {
 	}
 }
 
-// asks returns the requests of one kind that are to be carried out now.
+// asks returns the requests of one kind to carry out now.
 func (r *rig) asks(kind OpKind) (list []*Op) {
 	r.t.Helper()
 	for _, op := range r.c.Ready(r.now).Ops {
@@ -36,8 +36,8 @@ func (r *rig) asks(kind OpKind) (list []*Op) {
 	return list
 }
 
-// The queen that put an entry may have died before it published the event. It goes out
-// before the next one takes its place, or no queen would know it any more.
+// The queen that put an entry may have died before it published the event. The event goes
+// out before the next entry replaces this one, or no queen would know it any more.
 func TestTheEventBeforeGoesOutFirst(t *testing.T) {
 	r := newRig(t, Config{})
 	r.roster["h"] = r.entry(1, 100, hivebeat.Alive)
@@ -62,7 +62,7 @@ func TestTheEventBeforeGoesOutFirst(t *testing.T) {
 	}
 }
 
-// An event whose publish got no answer is published again, until that works.
+// An event whose publish got no answer is published again, until that succeeds.
 func TestAnEventIsPublishedUntilItIsStored(t *testing.T) {
 	r := newRig(t, Config{})
 	r.c.Roster(r.now, "h", r.entry(1, 100, hivebeat.Lost))
@@ -76,8 +76,8 @@ func TestAnEventIsPublishedUntilItIsStored(t *testing.T) {
 	}
 }
 
-// The entry is there, and the publish of its event failed: so it is this queen's own
-// work to publish it again.
+// The entry is there, but publishing its event failed: this queen must publish it again
+// itself.
 func TestAnEventOfItsOwnIsPublishedAgain(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)
@@ -93,7 +93,7 @@ func TestAnEventOfItsOwnIsPublishedAgain(t *testing.T) {
 	}
 }
 
-// What could not be announced is announced later, though nothing else happens.
+// An announcement that failed is repeated later, even without any other input.
 func TestAnAnnouncementThatFailedIsRepeated(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)
@@ -106,7 +106,7 @@ func TestAnAnnouncementThatFailedIsRepeated(t *testing.T) {
 	}
 }
 
-// Another queen was faster: what it said is learned, and its event looked after.
+// Another queen was faster: its entry is learned, and the event in it looked after.
 func TestAnotherQueenWasFaster(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)
@@ -122,7 +122,7 @@ func TestAnotherQueenWasFaster(t *testing.T) {
 	}
 }
 
-// A read that failed is repeated, and one is due whenever the bucket may be another.
+// A read that failed is repeated, and one is due whenever the bucket may have changed.
 func TestTheRosterIsRead(t *testing.T) {
 	r := newRig(t, Config{})
 	reads := func() (n int) {
@@ -159,7 +159,7 @@ func TestTheRosterIsLost(t *testing.T) {
 	}
 }
 
-// An entry that this queen has put comes by the watch with its epoch alone.
+// The watch brings an entry that this queen put only with its epoch.
 func TestTheEpochOfItsOwnEntry(t *testing.T) {
 	r := newRig(t, Config{})
 	r.snapshot("h", 100, 1)
@@ -170,7 +170,8 @@ func TestTheEpochOfItsOwnEntry(t *testing.T) {
 	}
 }
 
-// A hive that the bucket has is known before it is heard, as old as its key may be.
+// A hive in the bucket is known before it is heard, with the highest age that its key
+// allows.
 func TestAHiveInTheBucketIsKnown(t *testing.T) {
 	r := newRig(t, Config{})
 	r.c.Renewed(r.now)
@@ -185,7 +186,7 @@ func TestAHiveInTheBucketIsKnown(t *testing.T) {
 	if h == nil || h.Live() != hivebeat.Alive || len(h.Workers()) != 1 {
 		t.Fatalf("the hive is known as %+v", h)
 	}
-	if _, age, _ := r.c.view.Shown(h, h.Workers()[0], r.now); age.Duration() < 8*time.Second { // 45 s less what is left, and that is in seconds
+	if _, age, _ := r.c.view.Shown(h, h.Workers()[0], r.now); age.Duration() < 8*time.Second { // 45 s less the TTL, which is in whole seconds
 		t.Errorf("its worker is shown as %v old", age.Duration())
 	}
 	call := fleet.RollCall{Hive: "h", Spread: r.c.view.Spread()}
@@ -194,8 +195,8 @@ func TestAHiveInTheBucketIsKnown(t *testing.T) {
 	}
 }
 
-// A queen that begins answers once it has heard the hives whose keys are in the bucket,
-// or has waited for them.
+// A starting queen answers once it has heard the hives whose keys are in the bucket, or has
+// waited for them.
 func TestAQueenThatBeginsWaitsForItsHives(t *testing.T) {
 	for _, heard := range []bool{false, true} {
 		c := New(Config{ID: "q", Fresh: hivebeat.Fresh, Random: func() float64 { return 0.5 }}, epoch)
@@ -223,7 +224,7 @@ func TestAQueenThatBeginsWaitsForItsHives(t *testing.T) {
 	}
 }
 
-// What is read in doubt may have waited: it is not put into the bucket, where others
+// A message read in doubt may have waited: it is not put into the bucket, where others
 // would take it for new.
 func TestNothingOldIsKept(t *testing.T) {
 	r := newRig(t, Config{})
@@ -242,7 +243,7 @@ func TestNothingOldIsKept(t *testing.T) {
 	}
 }
 
-// The first event of a worker got no answer: the second is not to overtake it.
+// The first event of a worker got no answer: the second must not overtake it.
 func TestNoEventOvertakesTheOneBefore(t *testing.T) {
 	r := newRig(t, Config{})
 	r.c.out.Push([]fleet.Happened{eventOf("a", 1), eventOf("b", 1), eventOf("a", 2), eventOf("b", 2)})

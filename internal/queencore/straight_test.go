@@ -10,7 +10,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
-// Without JetStream there is no memory: hives are asked at once who they are.
+// Without JetStream there is no memory: hives are called at once.
 func TestWithoutJetStreamTheRollIsCalledFirst(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
 	if want := (fleet.RollCall{Spread: hivebeat.HiveRollSpread}); !slices.Contains(r.calls, want) {
@@ -18,11 +18,12 @@ func TestWithoutJetStreamTheRollIsCalledFirst(t *testing.T) {
 	}
 }
 
-// Without JetStream what happens while there is no connection is told once it is back.
+// Without JetStream, events that happen while there is no connection are published once it
+// is back.
 func TestWithoutJetStreamNothingIsToldIntoTheVoid(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
 	r.c.Connection(r.now, core.Connection{})
-	r.snapshot("h", 100, 1) // which had come in before
+	r.snapshot("h", 100, 1) // received before the cut
 	r.pass(time.Second)
 	if n := r.ops[OpTell]; n > 0 {
 		t.Errorf("told %d times", n)
@@ -34,8 +35,8 @@ func TestWithoutJetStreamNothingIsToldIntoTheVoid(t *testing.T) {
 	}
 }
 
-// Without JetStream readers know an event by its id: each has one of its own, which
-// every queen gives it alike.
+// Without JetStream readers know an event by its id: each event has a distinct id, the same
+// from every queen.
 func TestWithoutJetStreamEachEventHasAnID(t *testing.T) {
 	one, other := newRig(t, Config{NoJetStream: true}), newRig(t, Config{NoJetStream: true})
 	for _, r := range []*rig{one, other} {

@@ -7,33 +7,33 @@ import (
 	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
-// How a queen listens for the workers of hives that were lost (internal/fleet adopts
-// and judges them).
+// How a queen listens for the workers of hives that were lost (internal/fleet adopts and
+// judges them).
 
-// wards are the hives whose workers' beats this queen receives, and those that wait
-// for it. A server takes in two subscriptions about as slowly as a whole event, and
-// where very many hives are lost at once the subscriptions would go before the events
-// on the same connection. So after the first wardsBurst of them the queen tells for
-// wardsPause who is lost, and then the others follow. The last of 10,000 hives is
-// heard after 3.5 s; its workers have 5 s and the spread of their roll call, which is
-// as long again, until one is lost.
+// wards are the hives whose workers' beats this queen receives, and the hives that wait for
+// that. A server handles two subscriptions about as slowly as a whole event. If very many
+// hives are lost at once, the subscriptions would go before the events on the same
+// connection. So after the first wardsBurst hives the queen only announces lost hives for
+// wardsPause, and the other subscriptions follow. The last of 10,000 hives is heard after
+// 3.5 s. Its workers have 5 s and the spread of their roll call, another 5 s, until one is
+// lost.
 type wards struct {
 	heard   map[string]bool
 	waiting []string
-	calls   map[string]time.Duration // rolls to be called once they are heard: the spread
-	full    time.Time                // when the burst is whole again
-	paused  bool                     // since nobody waited last
+	calls   map[string]time.Duration // spread of the roll calls to send once they are heard
+	full    time.Time                // when the burst is available in full again
+	paused  bool                     // the pause was taken since the queue was last empty
 }
 
 const (
 	wardsBurst = 64
 	wardsPause = time.Second
 	wardsPace  = time.Second / 4000
-	wardsWake  = 10 * time.Millisecond // and then some are due together
+	wardsWake  = 10 * time.Millisecond // so that some are due together
 )
 
-// listen follows which hives' workers are to be heard, and passes roll calls on: a
-// hive whose workers are not heard yet is called when they are.
+// listen tracks the hives whose workers must be heard, and passes roll calls on: a hive
+// whose workers are not heard yet is called once they are.
 func (c *Core) listen(r *fleet.Ready, now time.Time) {
 	w := &c.wards
 	for _, id := range r.Adoptions {
@@ -46,7 +46,7 @@ func (c *Core) listen(r *fleet.Ready, now time.Time) {
 			c.ready.Logs.Add(slog.LevelInfo, "a hive judges its workers again, or is gone", slog.String("hive", id))
 		}
 	}
-	c.listenMore(now) // before those that are called now
+	c.listenMore(now) // before the hives that are called now
 	for _, call := range r.Calls {
 		if !call.Workers || w.heard[call.Hive] {
 			c.ready.Calls = append(c.ready.Calls, call)
@@ -59,14 +59,14 @@ func (c *Core) listen(r *fleet.Ready, now time.Time) {
 	}
 }
 
-// listenMore listens for those whose turn it is. It returns when it has more to do;
-// zero is not before something else happens.
+// listenMore listens for the workers of the hives whose turn it is. It returns when it has
+// more to do; zero means not before something else happens.
 func (c *Core) listenMore(now time.Time) (next time.Time) {
 	w := &c.wards
 	for {
 		if len(w.waiting) == 0 {
 			w.waiting, w.paused = nil, false
-			for id := range w.calls { // of hives that nobody waits for
+			for id := range w.calls { // hives that no longer wait
 				if !w.heard[id] {
 					delete(w.calls, id)
 				}
@@ -84,7 +84,7 @@ func (c *Core) listenMore(now time.Time) (next time.Time) {
 		spread := w.calls[id]
 		delete(w.calls, id)
 		if w.heard[id] || !c.view.Adopted(id) {
-			continue // it came and went, and came
+			continue // its adoption ended or was repeated meanwhile
 		}
 		if w.full.Before(now) {
 			w.full = now

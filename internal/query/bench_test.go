@@ -21,7 +21,7 @@ import (
 
 var hivesFlag = flag.Int("hives", 10_000, "hives of the fleet of the benchmarks, with 100 workers each")
 
-// bigFleet is made once: it takes some seconds. Its now does not pass.
+// bigFleet is created once, which takes some seconds. Its now stands still.
 var bigFleet = sync.OnceValue(func() *fleet.View {
 	before := heapInUse()
 	v := fleet.New(45 * time.Second)
@@ -34,8 +34,8 @@ var bigFleet = sync.OnceValue(func() *fleet.View {
 	return v
 })
 
-// bigFleetHeap is how many bytes that takes, with the last messages of its hives, of
-// which a view keeps up to 256 MiB.
+// bigFleetHeap is the size of bigFleet in bytes, including the last messages of its hives,
+// up to 256 MiB of them.
 var bigFleetHeap uint64
 
 func heapInUse() uint64 {
@@ -50,8 +50,8 @@ type panics struct{}
 func (panics) Helper()                           {}
 func (panics) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
-// bigSnapshot is what hive i says: 100 workers of three of 20 models on 8 GPUs, in one
-// of 16 zones.
+// bigSnapshot returns the snapshot of hive i: 100 workers with three of 20 models on 8
+// GPUs, in one of 16 zones.
 func bigSnapshot(i int, seq uint64) *hivebeat.Snapshot {
 	r := rand.New(rand.NewPCG(uint64(i), seq))
 	s := snapshotOf(fmt.Sprintf("gpu-%05d", i), fmt.Sprintf("zone-%d", i%16), seq)
@@ -83,8 +83,8 @@ func bigSnapshot(i int, seq uint64) *hivebeat.Snapshot {
 	return s
 }
 
-// percentiles runs f as often as the benchmark asks and reports how much time of
-// its thread that took: what else the machine does is not counted.
+// percentiles runs f as often as the benchmark asks, and reports the CPU time of its
+// thread: other load on the machine does not count.
 func percentiles(b *testing.B, f func()) {
 	b.Helper()
 	runtime.LockOSThread()
@@ -109,7 +109,7 @@ func percentiles(b *testing.B, f func()) {
 	}
 }
 
-// BenchmarkMemory is what the fleet takes, by worker.
+// BenchmarkMemory reports the memory that the fleet takes, per worker.
 func BenchmarkMemory(b *testing.B) {
 	v := bigFleet()
 	for b.Loop() {
@@ -150,7 +150,7 @@ func BenchmarkPage(b *testing.B) {
 	}
 }
 
-// BenchmarkStep is how long one step of a long question holds the view.
+// BenchmarkStep measures how long one step of a long question holds the view.
 func BenchmarkStep(b *testing.B) {
 	v := bigFleet()
 	var job Job
@@ -164,7 +164,7 @@ func BenchmarkStep(b *testing.B) {
 	})
 }
 
-// BenchmarkWatch is a watcher that looks after so many changes.
+// BenchmarkWatch measures a watcher that catches up on this many changes.
 func BenchmarkWatch(b *testing.B) {
 	v := bigFleet()
 	seq := uint64(1)

@@ -10,9 +10,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
-// Where a pick looks for candidates: in some of the lists first, then in all.
+// Where a pick looks for candidates: in some of the lists first, and after that in all.
 
-// list is what can be picked of one zone, by levels of which the first is the best.
+// list holds everything in one zone that can be picked, by levels.
 type list struct {
 	zone  string
 	cells []*fleet.Cell
@@ -20,7 +20,7 @@ type list struct {
 	n     int
 }
 
-// lists returns them in an order by chance.
+// lists returns the lists of all zones that the filter allows, in random order.
 func (f *Finder) lists(v *fleet.View) []list {
 	var out []list
 	if f.gpu {
@@ -53,7 +53,8 @@ func (f *Finder) lists(v *fleet.View) []list {
 	return out
 }
 
-// eachServing yields the models that are meant, as many as are looked at.
+// eachServing yields the models that the filter selects. It looks at pickModels models at
+// most.
 func (f *Finder) eachServing(v *fleet.View, fn func(*fleet.Serving)) {
 	if f.filter.Model != "" && f.filter.literal {
 		if s := v.Serving(f.filter.Model); s != nil {
@@ -75,7 +76,7 @@ func (f *Finder) eachServing(v *fleet.View, fn func(*fleet.Serving)) {
 
 func shuffle[T any](s []T) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }
 
-// sample takes candidates from some of the lists, from all where that are few.
+// sample takes candidates from some of the lists, or from all if there are few candidates.
 func (f *Finder) sample(v *fleet.View, lists []list, total int, now time.Time) {
 	if f.filter.hive != "" {
 		f.ofHive(v, now)
@@ -101,7 +102,7 @@ func (f *Finder) sample(v *fleet.View, lists []list, total int, now time.Time) {
 	}
 }
 
-// level is the least of free slots, or of free memory, that may do.
+// level is the lowest level of free slots, or of free memory, that may suffice.
 func (f *Finder) level() int {
 	if f.gpu {
 		return fleet.RoomLevel(f.need)
@@ -109,8 +110,8 @@ func (f *Finder) level() int {
 	return min(bits.Len64(f.need), fleet.SlotLevels) - 1
 }
 
-// each yields the candidates of a list, the best levels first, and from a place by
-// chance within each.
+// each yields the candidates of a list, the best levels first, and from a random place
+// within each level.
 func (l *list) each(least int, yield func(*fleet.Worker, *fleet.GPUSeat) bool) {
 	if l.room != nil {
 		for i := least; i < fleet.RoomLevels; i++ {
@@ -129,7 +130,7 @@ func (l *list) each(least int, yield func(*fleet.Worker, *fleet.GPUSeat) bool) {
 	}
 }
 
-// around yields a list from a place by chance on, and round to it.
+// around yields a list from a random place on, and wraps around.
 func around[T any](list []T, yield func(T) bool) bool {
 	if len(list) == 0 {
 		return true
@@ -143,7 +144,7 @@ func around[T any](list []T, yield func(T) bool) bool {
 	return true
 }
 
-// serving takes candidates from hives that serve the model already.
+// serving takes candidates from hives that already serve the model.
 func (f *Finder) serving(v *fleet.View, now time.Time) {
 	want := len(f.cands) + max(pickEach, 2*f.n)
 	f.eachServing(v, func(s *fleet.Serving) {
@@ -180,7 +181,7 @@ func (f *Finder) ofHive(v *fleet.View, now time.Time) {
 	}
 }
 
-// looping takes candidates that restart over and over, where there are too few others.
+// looping takes candidates that restart over and over, if there are too few others.
 func (f *Finder) looping(v *fleet.View, now time.Time) {
 	if f.gpu || len(f.cands) >= f.n {
 		return
@@ -205,8 +206,8 @@ func (f *Finder) looping(v *fleet.View, now time.Time) {
 	}
 }
 
-// scan goes on through all lists where the sample was too small. They may change
-// between two steps, so that one may be missed.
+// scan continues through all lists after the sample was too small. The lists may change
+// between two steps, so it may miss a candidate.
 func (f *Finder) scan(v *fleet.View, lists []list, now time.Time) (done bool) {
 	slices.SortFunc(lists, func(a, b list) int { return cmp.Compare(a.zone, b.zone) })
 	from, at := f.scanAt, 0

@@ -24,7 +24,7 @@ const (
 	defaultHold  = 30_000
 )
 
-// key is a key of a request, as its JSON has it.
+// key is a key of a request, as in its JSON.
 type key struct {
 	name  string
 	isSet func(*api.Request) bool
@@ -65,8 +65,8 @@ const (
 	filterKeys = "model live state zone selector text free_vram free_slots max_age stalled "
 )
 
-// takes is which keys a verb takes. A limit where there is no list changes nothing,
-// and clients of before sent it.
+// takes lists the keys that each verb takes. A limit on a verb without a list changes
+// nothing; older clients send one.
 var takes = map[string][]string{
 	api.VerbSummary: {"limit"},
 	api.VerbHives:   strings.Fields("hive sort after offset limit " + filterKeys),
@@ -82,7 +82,7 @@ var takes = map[string][]string{
 	api.VerbWatch:   strings.Fields("hive kinds wait only after limit " + filterKeys),
 }
 
-// Check returns what is wrong with a request, or nil.
+// Check returns an error that says why a request is invalid, or nil.
 func Check(verb string, r *api.Request) *api.Error {
 	if err := check(verb, r); err != nil {
 		return &api.Error{Code: api.CodeBadRequest, Message: err.Error()}

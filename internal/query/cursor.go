@@ -14,8 +14,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// rank is where a hive or worker stands in a sorted list: by a number or a text,
-// and then by its ids. It means the same to every queen.
+// rank is the position of a hive or worker in a sorted list: a number or a text, followed
+// by its ids. It means the same to every queen.
 type rank struct {
 	num          int64
 	text         string
@@ -66,10 +66,10 @@ func liveRank(l hivebeat.Live) int64 {
 	if i := slices.Index(lives, l); i >= 0 {
 		return int64(i)
 	}
-	return 1 // a word that nobody knows is late
+	return 1 // an unknown word counts as late
 }
 
-// states is the order of states: that of a worker's life, and others after them.
+// states lists the states in the order of a worker's life. Others sort after them.
 var states = hivebeat.States()
 
 func stateRank(s hivebeat.State) (int64, string) {
@@ -79,8 +79,8 @@ func stateRank(s hivebeat.State) (int64, string) {
 	return int64(len(states)), string(s)
 }
 
-// mixValue gives r the value of a key that the mix tells, and reports whether it
-// does.
+// mixValue sets r to the value of the sort key if the mix contains it, and reports whether
+// it does.
 func (o order) mixValue(m fleet.Mix, r *rank) bool {
 	switch o.key {
 	case "live":
@@ -95,8 +95,8 @@ func (o order) mixValue(m fleet.Mix, r *rank) bool {
 	return true
 }
 
-// worker is where w stands. Ages are sorted by when it was heard, which stays as
-// time passes: the youngest is first.
+// worker returns the rank of w. Ages sort by when w was heard, which does not change with
+// time: the youngest comes first.
 func (o order) worker(w *fleet.Worker) rank {
 	rec := w.Record()
 	r := rank{hive: w.Hive().ID(), worker: rec.Worker}
@@ -138,7 +138,7 @@ func (o order) hive(h *fleet.Hive) rank {
 	return r
 }
 
-// cursor is a place in a list: after this rank, and then Skip more that fit.
+// cursor is a position in a list: after this rank, and after Skip more items that fit.
 type cursor struct {
 	Sort   string `json:"s"`
 	Num    int64  `json:"n,omitempty"`
@@ -154,7 +154,8 @@ func cursorAt(sort string, r rank, skip int) cursor {
 	return cursor{sort, r.num, r.text, r.hive, r.worker, skip}
 }
 
-// String writes the cursor: as ids where it is by id alone, and else opaque.
+// String encodes the cursor: as ids if the list is by id and nothing is skipped, and opaque
+// otherwise.
 func (c cursor) String() string {
 	if c.Sort == "id" && c.Skip == 0 {
 		if c.Worker == "" {
@@ -162,14 +163,14 @@ func (c cursor) String() string {
 		}
 		return c.Hive + "/" + c.Worker
 	}
-	b, _ := json.Marshal(c) // of plain fields: it can not fail
+	b, _ := json.Marshal(c) // plain fields: this cannot fail
 	return "~" + base64.RawURLEncoding.EncodeToString(b)
 }
 
 var errCursor = errors.New("after must be the next of the answer before, with the same sort")
 
-// parseCursor reads the after of a request; without one it stands at the start,
-// before offset many.
+// parseCursor reads the after of a request. Without one, the cursor is at the start and
+// skips offset items.
 func parseCursor(r *api.Request) (cursor, error) {
 	if r.After == "" {
 		return cursor{Sort: sortOf(r), Skip: r.Offset}, nil

@@ -14,30 +14,30 @@ import (
 )
 
 const (
-	// KeepEvents is how many events are kept in memory.
+	// KeepEvents is how many events stay in memory.
 	KeepEvents = 10_000
-	keepRevs   = 1 << 16 // of events that were dropped, so that it is known how many a watcher missed
+	keepRevs   = 1 << 16 // revisions of dropped events that are kept, to count how many a watcher missed
 )
 
-// Arrival is an event and the revision of the view at which it came.
+// Arrival is an event and the revision of the view when it came.
 type Arrival struct {
 	Rev      uint64 // 0: it came before this queen began
-	order    uint64 // of those that were never stored, as they came
+	order    uint64 // order of arrival, for events that were never stored
 	Happened api.Happened
 }
 
-// Events are the newest of them. They are listed by their place in the stream, and
-// followed in the order in which they came.
+// Events holds the newest events. Pages list them by their place in the stream; watchers
+// follow them in the order of arrival.
 type Events struct {
 	list    []*Arrival // oldest first
 	ids     map[string]struct{}
 	arrived []*Arrival // by revision
-	dropped []uint64   // revisions of arrivals before those, oldest first
+	dropped []uint64   // revisions of earlier arrivals, oldest first
 	n       uint64
 }
 
-// Add takes an event that came at rev, and reports whether it is news. bump is
-// called for the revision where it is.
+// Add takes an event, and reports whether it is new. A new event gets its revision from
+// bump, or 0 if bump is nil.
 func (e *Events) Add(h api.Happened, bump func() uint64) bool {
 	if e.ids == nil {
 		e.ids = make(map[string]struct{})
@@ -46,7 +46,7 @@ func (e *Events) Add(h api.Happened, bump func() uint64) bool {
 		return false
 	}
 	if len(e.list) >= KeepEvents && h.StreamSeq > 0 && h.StreamSeq < e.list[0].Happened.StreamSeq {
-		return false // older than all that are kept
+		return false // older than every event that is kept
 	}
 	e.ids[h.ID] = struct{}{}
 	e.n++
@@ -79,7 +79,7 @@ func (e *Events) Add(h api.Happened, bump func() uint64) bool {
 	return true
 }
 
-// Last is the place in the stream of the newest event that is known.
+// Last returns the stream sequence of the newest event; 0 if there is none.
 func (e *Events) Last() uint64 {
 	for i := len(e.list) - 1; i >= 0; i-- {
 		if s := e.list[i].Happened.StreamSeq; s > 0 {
@@ -89,8 +89,7 @@ func (e *Events) Last() uint64 {
 	return 0
 }
 
-// First is the place in the stream of the oldest event that is kept; 0 where there
-// is none.
+// First returns the stream sequence of the oldest event that is kept; 0 if there is none.
 func (e *Events) First() uint64 {
 	for _, a := range e.list {
 		if s := a.Happened.StreamSeq; s > 0 {
@@ -100,8 +99,8 @@ func (e *Events) First() uint64 {
 	return 0
 }
 
-// Since returns what came later than rev, in order, and how many of them are not
-// kept any more: at least so many, where that is very long ago.
+// Since returns the arrivals later than rev, in order, and how many others are no longer
+// kept. If rev is very old, there may be more.
 func (e *Events) Since(rev uint64) ([]*Arrival, uint64) {
 	at := sort.Search(len(e.arrived), func(i int) bool { return e.arrived[i].Rev > rev })
 	if at > 0 || len(e.dropped) == 0 {
@@ -111,11 +110,11 @@ func (e *Events) Since(rev uint64) ([]*Arrival, uint64) {
 	return e.arrived, uint64(len(e.dropped) - gone)
 }
 
-// EventFilter says which events are meant.
+// EventFilter selects events.
 type EventFilter struct {
 	Hive, Worker string
 	Kinds        []hivebeat.Kind
-	NotBefore    time.Time // zero: of any time
+	NotBefore    time.Time // zero: any time
 }
 
 // EventFilterOf reads the filter of a request.
@@ -127,18 +126,18 @@ func EventFilterOf(r *api.Request, now time.Time) EventFilter {
 	return f
 }
 
-// Fits reports whether an event is meant.
+// Fits reports whether the filter selects an event.
 func (f *EventFilter) Fits(ev *hivebeat.Event) bool {
 	d := &ev.Data
 	return (f.Hive == "" || f.Hive == d.Hive) && (f.Worker == "" || f.Worker == d.Worker) &&
 		(len(f.Kinds) == 0 || slices.Contains(f.Kinds, d.Kind)) && !ev.Time.Before(f.NotBefore)
 }
 
-// EventCursor is a place in the list of events, newest first: before this place in
-// the stream, or among those that were never stored.
+// EventCursor is a position in the list of events, newest first: before a place in the
+// stream, or among the events that were never stored.
 type EventCursor struct {
 	Seq   uint64 // 0: at the newest
-	order uint64 // of events that have no Seq
+	order uint64 // for events without a Seq
 }
 
 func (c EventCursor) String() string {
@@ -166,9 +165,9 @@ func ParseEventCursor(after string) (c EventCursor, err error) {
 	return c, nil
 }
 
-// Page adds to the answer the events that fit and stand after the cursor, newest
-// first, until there are limit of them. It returns where the list goes on, and
-// whether it came to the end of what is kept.
+// Page adds to the answer the events that fit and come after the cursor, newest first, up
+// to limit. It returns where the list continues, and whether it reached the last event that
+// is kept.
 func (e *Events) Page(a *api.Answer, f *EventFilter, c EventCursor, limit int) (next EventCursor, end bool) {
 	at := len(e.list)
 	switch {

@@ -10,7 +10,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// filter is a Filter that was read, with the hive it is of.
+// filter is a parsed Filter, with the hive of the request.
 type filter struct {
 	api.Filter
 	hive     string
@@ -27,12 +27,12 @@ func filterOf(r *api.Request) filter {
 	return f
 }
 
-// counts reports whether the counts of the view tell how many workers fit.
+// counts reports whether the counts of the view suffice to know how many workers fit.
 func (f *filter) counts() bool {
 	return f.selector.Empty() && f.text == "" && f.FreeVRAM == 0 && f.FreeSlots == 0 && f.MaxAge == 0 && !f.Stalled
 }
 
-// model reports whether a model is meant.
+// model reports whether the filter selects a model.
 func (f *filter) model(m string) bool {
 	switch {
 	case f.Model == "":
@@ -51,11 +51,11 @@ func (f *filter) state(s hivebeat.State) bool {
 	return len(f.State) == 0 || slices.Contains(f.State, s)
 }
 
-// mix reports whether workers that are shown so may fit.
+// mix reports whether workers with this mix may fit.
 func (f *filter) mix(m fleet.Mix) bool { return f.live(m.Live) && f.state(m.State) && f.model(m.Model) }
 
-// may returns how many workers of h may fit by what is counted: none where it is
-// in another zone, or nobody on it has such labels.
+// may returns how many workers of h may fit, by the counts. It returns 0 if h is in another
+// zone, or if no worker on it has such labels.
 func (f *filter) may(h *fleet.Hive) (n int) {
 	if f.Zone != "" && f.Zone != h.Zone() || h.Size() == 0 || !f.mayLabels(h) {
 		return 0
@@ -71,7 +71,7 @@ func (f *filter) may(h *fleet.Hive) (n int) {
 	return n
 }
 
-// total counts the workers that fit, where that is known without looking at each.
+// total counts the workers that fit, if it need not look at each.
 func (f *filter) total(v *fleet.View) (n int, ok bool) {
 	if !f.counts() {
 		return 0, false
@@ -90,7 +90,7 @@ func (f *filter) total(v *fleet.View) (n int, ok bool) {
 	return n, true
 }
 
-// worker reports whether w fits, of a hive that may.
+// worker reports whether worker w of h fits.
 func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
 	r := w.Record()
 	switch {
@@ -107,14 +107,14 @@ func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
 	return f.text == "" || has(h.ID(), f.text) || has(r.Worker, f.text) || has(h.Zone(), f.text) || has(r.Model, f.text)
 }
 
-// needsWorkers reports whether a hive can only be judged by its workers' records.
+// needsWorkers reports whether a hive can only be judged by the records of its workers.
 func (f *filter) needsWorkers() bool { return f.FreeSlots > 0 || f.Stalled }
 
-// costOf is how many looks at workers the counts of h cost.
+// costOf returns the cost of reading the counts of h, in looks at workers.
 func (f *filter) costOf(h *fleet.Hive) int { return costOf(h) + len(f.selector.Requirements()) }
 
-// costs is how many looks at plain workers one look at a worker costs: labels are
-// in maps.
+// costs returns the cost of one look at a worker, in looks at plain workers: labels are in
+// maps.
 func (f *filter) costs() int {
 	if f.selector.Empty() {
 		return 1
@@ -122,15 +122,15 @@ func (f *filter) costs() int {
 	return 2
 }
 
-// costOf is how many looks at workers the counts of h cost.
+// costOf returns the cost of reading the counts of h, in looks at workers.
 func costOf(h *fleet.Hive) int { return 1 + h.Mixes()/4 }
 
-// hivesAreCheap reports whether hives are judged by their own words alone.
+// hivesAreCheap reports whether hives are judged by their own data alone.
 func (f *filter) hivesAreCheap() bool {
 	return f.Model == "" && len(f.State) == 0 && f.text == "" && f.selector.Empty() && f.FreeVRAM == 0 && !f.needsWorkers()
 }
 
-// everyHive reports whether no hive is left out.
+// everyHive reports whether the filter leaves out no hive.
 func (f *filter) everyHive() bool {
 	return f.hive == "" && f.hivesAreCheap() && len(f.Live) == 0 && f.Zone == "" && f.MaxAge == 0
 }
@@ -159,7 +159,7 @@ func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) 
 		return true, looked
 	}
 	looked += costOf(h)
-	// With such a worker: one that is not gone.
+	// The hive needs such a worker, one that is not gone.
 	such := func(m fleet.Mix) bool {
 		l := fleet.Counted(m.Live)
 		return (l == hivebeat.Alive || l == hivebeat.Late) && f.state(m.State) && f.model(m.Model)
@@ -178,9 +178,9 @@ func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) 
 	return false, looked
 }
 
-// among returns hives, by id, of which all others can not have anybody who fits: the
-// shortest of the lists that the view keeps. The slice is not to be kept, nor
-// changed.
+// among returns hives, by id, such that no other hive can fit or have a worker that fits:
+// the shortest suitable list that the view keeps. The caller must not keep or change the
+// slice.
 func (f *filter) among(v *fleet.View) []*fleet.Hive {
 	best := v.Hives()
 	shortest := func(list []*fleet.Hive) {
@@ -200,7 +200,7 @@ func (f *filter) among(v *fleet.View) []*fleet.Hive {
 	}
 	for _, n := range f.selector.Requirements() {
 		switch {
-		case n.Key == zoneLabel: // which a hive may have without having said it
+		case n.Key == zoneLabel: // a hive may have this label without having sent it
 		case n.Op == api.OpHas:
 			shortest(v.LabelledAny(n.Key))
 		case n.Op == api.OpIn:
@@ -210,8 +210,8 @@ func (f *filter) among(v *fleet.View) []*fleet.Hive {
 	return best
 }
 
-// labelled returns the hives that have, or have somebody with, one of the labels of
-// n. Where they are listed more than most times, it returns all.
+// labelled returns the hives that have one of the labels of n, or have a worker with one.
+// If their lists hold more than most entries, it returns all hives.
 func labelled(v *fleet.View, n *api.Requirement, most int) []*fleet.Hive {
 	if len(n.Values) == 1 {
 		return v.Labelled(n.Key, n.Values[0])
@@ -224,7 +224,7 @@ func labelled(v *fleet.View, n *api.Requirement, most int) []*fleet.Hive {
 	if sum > most {
 		return v.Hives()
 	}
-	for len(lists) > 1 { // by pairs, as each list is in order
+	for len(lists) > 1 { // in pairs, since each list is sorted
 		half := (len(lists) + 1) / 2
 		for i := range len(lists) / 2 {
 			lists[i] = union(lists[i], lists[half+i])
@@ -234,7 +234,7 @@ func labelled(v *fleet.View, n *api.Requirement, most int) []*fleet.Hive {
 	return lists[0]
 }
 
-// union merges two lists of hives in the order of their ids, without doubles.
+// union merges two lists of hives in the order of their ids, without duplicates.
 func union(a, b []*fleet.Hive) []*fleet.Hive {
 	out := make([]*fleet.Hive, 0, len(a)+len(b))
 	for len(a) > 0 && len(b) > 0 {
@@ -250,8 +250,8 @@ func union(a, b []*fleet.Hive) []*fleet.Hive {
 	return append(append(out, a...), b...)
 }
 
-// mayLabels reports whether each requirement of the selector is met by some worker
-// of h, as far as that is counted.
+// mayLabels reports whether, by the counts, each requirement of the selector is met by some
+// worker of h.
 func (f *filter) mayLabels(h *fleet.Hive) bool {
 	for _, n := range f.selector.Requirements() {
 		value, inherited := labelsOf(h, nil)(n.Key)
@@ -259,7 +259,7 @@ func (f *filter) mayLabels(h *fleet.Hive) bool {
 		for _, v := range n.Values {
 			among += h.Labelled(n.Key, v)
 		}
-		without := h.Size() > with // some have what the hive has
+		without := h.Size() > with // some workers have only the labels of the hive
 		met := false
 		switch n.Op {
 		case api.OpHas:
@@ -281,8 +281,8 @@ func (f *filter) mayLabels(h *fleet.Hive) bool {
 // zoneLabel is the label that says where a hive is.
 const zoneLabel = "zone"
 
-// labelsOf gives the labels of a worker, over those of its hive; zone is the
-// hive's where neither has it.
+// labelsOf returns a lookup of the labels of a worker, which override those of its hive. If
+// neither has the label zone, it is the hive's zone.
 func labelsOf(h *fleet.Hive, r *hivebeat.Record) func(string) (string, bool) {
 	return func(key string) (string, bool) {
 		if r != nil {
@@ -300,8 +300,8 @@ func labelsOf(h *fleet.Hive, r *hivebeat.Record) func(string) (string, bool) {
 	}
 }
 
-// roomOn reports whether one of these GPUs of h, or where none is named one of
-// all, has so many bytes free.
+// roomOn reports whether one of these GPUs of h has this many bytes free. Without names it
+// looks at all GPUs of h.
 func roomOn(h *fleet.Hive, uuids []string, bytes uint64) bool {
 	if !h.Fresh() || !h.Up() {
 		return false
@@ -316,7 +316,7 @@ func roomOn(h *fleet.Hive, uuids []string, bytes uint64) bool {
 	return false
 }
 
-// glob reports whether s is what pattern means: * is any text, ? one character.
+// glob reports whether s matches pattern: * matches any text, ? one character.
 func glob(pattern, s string) bool {
 	star, mark := -1, 0
 	i, k := 0, 0
@@ -353,7 +353,7 @@ func runeLen(s string) int {
 	return n
 }
 
-// lower is strings.ToLower of the letters of ASCII.
+// lower is strings.ToLower for the letters of ASCII.
 func lower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' {
@@ -363,7 +363,8 @@ func lower(s string) string {
 	}, s)
 }
 
-// has reports whether s has the text, which is in lower case.
+// has reports whether s contains text, without regard to the case of ASCII letters. text is
+// in lower case.
 func has(s, text string) bool {
 	for i := 0; i+len(text) <= len(s); i++ {
 		k := 0

@@ -10,17 +10,17 @@ import (
 )
 
 // Numbers over time are kept in rings of 16-bit values: 11 bits of a number and an
-// exponent, so that counts up to 2047 are exact and others to 0.05 %. A hive takes
-// 3.8 kB: 38 MB for 10,000 of them.
+// exponent, so that counts up to 2047 are exact and others to 0.05 %. A hive takes 3.8 kB:
+// 38 MB for 10,000 hives.
 
 const (
 	fleetStep  = time.Minute
 	fleetSteps = 24 * 60
 	hiveStep   = 2 * time.Minute
 	hiveSteps  = 6 * 30
-	sweepTicks = 200 // calls of Sample in which each hive is looked at once
+	sweepTicks = 200 // calls of Sample until each hive was sampled once
 
-	// The value of a time that runs is of now, more or less: who asks has it of now.
+	// The value of the current slot is renewed this often, and by each question.
 	fleetAgain = 5 * time.Second
 )
 
@@ -34,7 +34,7 @@ var hiveSeries = [...]string{
 	api.SeriesVRAMTotal, api.SeriesVRAMUsed, api.SeriesVRAMOurs, api.SeriesCPU, api.SeriesMemUsed,
 }
 
-// History keeps numbers of the fleet, and of each hive. The zero History is empty.
+// History keeps numbers of the fleet and of each hive over time. The zero History is empty.
 type History struct {
 	began time.Time
 	hears bool // as of the last Sample
@@ -44,7 +44,7 @@ type History struct {
 		at    [fleetSteps][len(fleetSeries)]small
 	}
 	hives map[*fleet.Hive]*hiveHistory
-	next  string // the hive at which the next call goes on
+	next  string // the next call continues after this hive
 }
 
 type hiveHistory struct {
@@ -52,7 +52,7 @@ type hiveHistory struct {
 	at   [hiveSteps][len(hiveSeries)]small
 }
 
-// small is a number in 16 bits; 0 is none.
+// small is a number in 16 bits; 0 means no number.
 type small uint16
 
 const (
@@ -74,7 +74,7 @@ func smallOf(x float64) small {
 	return small(uint16(e)<<smallBits|n) + 1
 }
 
-// value is the number, or nil.
+// value returns the number, or nil if there is none.
 func (s small) value(scale float64) *float64 {
 	if s == 0 {
 		return nil
@@ -83,7 +83,8 @@ func (s small) value(scale float64) *float64 {
 	return new(math.Ldexp(float64(s&smallMax), int(s>>smallBits)) * scale)
 }
 
-// scales of series that are kept in other units than they are told in.
+// scaleOf returns the factor from the unit in which a series is kept to the unit of its
+// answers.
 func scaleOf(series string) float64 {
 	switch series {
 	case api.SeriesVRAMTotal, api.SeriesVRAMUsed, api.SeriesVRAMOurs, api.SeriesMemUsed:
@@ -94,7 +95,7 @@ func scaleOf(series string) float64 {
 	return 1
 }
 
-// livesOf counts the workers of some mixes by what became of them.
+// livesOf counts the workers of some mixes by verdict.
 func livesOf(mixes func(func(fleet.Mix, int))) (alive, late, lost int) {
 	mixes(func(m fleet.Mix, n int) {
 		switch fleet.Counted(m.Live) {
@@ -109,8 +110,9 @@ func livesOf(mixes func(func(fleet.Mix, int))) (alive, late, lost int) {
 	return alive, late, lost
 }
 
-// Sample takes the numbers of the fleet that are due, and of some hives: it is to be
-// called some times a second. hears is false where what is known is not to be told.
+// Sample takes the fleet's numbers if they are due, and the numbers of some hives. It must
+// be called several times a second. If hears is false the view is unreliable, and Sample
+// takes nothing.
 func (s *History) Sample(v *fleet.View, hears bool, now time.Time) {
 	if s.began.IsZero() {
 		s.began = now
@@ -146,7 +148,7 @@ func (s *History) Sample(v *fleet.View, hears bool, now time.Time) {
 	}
 }
 
-// sampleFleet takes the numbers of the fleet for the time that runs.
+// sampleFleet takes the numbers of the fleet for the current slot.
 func (s *History) sampleFleet(v *fleet.View, now time.Time) {
 	slot := now.UnixMilli() / fleetStep.Milliseconds()
 	advance(&s.fleet.last, slot, s.fleet.at[:])
@@ -186,8 +188,8 @@ func (s *History) sample(h *fleet.Hive, now time.Time) {
 	}
 }
 
-// advance goes on to a slot: those that were passed over hold nothing. A clock that
-// was set back begins anew.
+// advance moves on to a slot; skipped slots are empty. A clock that was set back clears the
+// ring.
 func advance[T any](last *int64, slot int64, ring []T) {
 	n := int64(len(ring))
 	if slot <= *last-n || slot >= *last+n || slot < *last {
@@ -233,7 +235,7 @@ func columns(names []string, last int64, step time.Duration, steps int64, since 
 	if since > 0 {
 		n = min(n, int64(since)/step.Milliseconds()+1)
 	}
-	if last != slot { // the one that runs has no value yet
+	if last != slot { // the current slot has no value yet
 		slot--
 	}
 	h := &api.History{End: slot * step.Milliseconds(), Step: hivebeat.MillisOf(step), Series: make(map[string][]*float64, len(names))}

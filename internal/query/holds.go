@@ -12,32 +12,31 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// keepRevisions is of how many places it is remembered how they were written down.
+// keepRevisions limits the places whose revision is remembered.
 const keepRevisions = 50_000
 
-// HoldID names a hold: an id is its asker's own.
+// HoldID names a hold. Each asker has its own ids.
 type HoldID struct{ Asker, ID string }
 
-// Hold is a place that is held: by so many slots, or bytes.
+// Hold is a hold on a place, of N slots or bytes.
 type Hold struct {
 	HoldID
 	N     uint64
 	Until time.Time
 }
 
-// Holds are all that are known. Those of one place are kept together, as what is
-// written down is.
+// Holds are all known holds. The holds on one place are kept together, as in the bucket.
 type Holds struct {
 	places map[fleet.Place]*held
 	ids    map[HoldID]map[fleet.Place]struct{}
 	due    liveness.Deadlines[fleet.Place]
 }
 
-// held is what is known of a place.
+// held is the state of one place.
 type held struct {
-	rev     uint64 // of what was written down, 0: nothing was, or it is not known
+	rev     uint64 // revision in the bucket; 0: there is none, or it is unknown
 	list    []Hold
-	pending []Hold // on their way to be written down by this queen
+	pending []Hold // being written by this queen
 }
 
 func (h *held) sum() (n uint64) {
@@ -61,8 +60,8 @@ func (s *Holds) at(p fleet.Place) *held {
 	return h
 }
 
-// Learn takes what is written down of a place at a revision, which is nothing where
-// list is empty. What is older than what is known changes nothing.
+// Learn takes the stored holds on a place at a revision. An empty list means that there are
+// none. A revision that is not newer than the known one changes nothing.
 func (s *Holds) Learn(v *fleet.View, p fleet.Place, rev uint64, list []Hold, now time.Time) {
 	h := s.at(p)
 	if rev != 0 && rev <= h.rev {
@@ -89,7 +88,7 @@ func (s *Holds) unlist(p fleet.Place, id HoldID) {
 	}
 }
 
-// settle makes the view say what is held, and sets when that ends.
+// settle updates the held capacity in the view, and sets when the next hold ends.
 func (s *Holds) settle(v *fleet.View, p fleet.Place, h *held, now time.Time) {
 	v.SetHeld(p, h.sum(), now)
 	var next time.Time
@@ -105,7 +104,7 @@ func (s *Holds) settle(v *fleet.View, p fleet.Place, h *held, now time.Time) {
 		s.due.Remove(p)
 	default:
 		s.due.Remove(p)
-		if h.rev == 0 || len(s.places) > keepRevisions { // the revision saves a look when it is held again
+		if h.rev == 0 || len(s.places) > keepRevisions { // the revision saves a read when the place is held again
 			delete(s.places, p)
 		}
 	}
@@ -126,7 +125,7 @@ func (s *Holds) Expire(v *fleet.View, now time.Time) {
 	}
 }
 
-// Forget drops all that was written down: the bucket is another one.
+// Forget drops all stored holds: the bucket was created again.
 func (s *Holds) Forget(v *fleet.View, now time.Time) {
 	for p, h := range s.places {
 		h.rev, h.list = 0, nil
@@ -135,14 +134,14 @@ func (s *Holds) Forget(v *fleet.View, now time.Time) {
 	clear(s.ids)
 }
 
-// Reserve keeps a place for a hold that is on its way to be written down.
+// Reserve reserves a place for a hold that is being written.
 func (s *Holds) Reserve(v *fleet.View, p fleet.Place, x Hold, now time.Time) {
 	h := s.at(p)
 	h.pending = append(h.pending, x)
 	s.settle(v, p, h, now)
 }
 
-// Unreserve ends that, whatever became of it.
+// Unreserve ends a reservation, whether or not the hold was written.
 func (s *Holds) Unreserve(v *fleet.View, p fleet.Place, id HoldID, now time.Time) {
 	h := s.at(p)
 	if i := slices.IndexFunc(h.pending, func(x Hold) bool { return x.HoldID == id }); i >= 0 {
@@ -151,7 +150,8 @@ func (s *Holds) Unreserve(v *fleet.View, p fleet.Place, id HoldID, now time.Time
 	s.settle(v, p, h, now)
 }
 
-// Written returns what is known to be written down of a place, and its revision.
+// Written returns the stored holds on a place, to this queen's knowledge, and their
+// revision.
 func (s *Holds) Written(p fleet.Place) (rev uint64, list []Hold) {
 	if h := s.places[p]; h != nil {
 		return h.rev, slices.Clone(h.list)
@@ -173,7 +173,7 @@ func comparePlaces(a, b fleet.Place) int {
 	return cmp.Or(strings.Compare(a.Hive, b.Hive), strings.Compare(a.Worker, b.Worker), strings.Compare(a.GPU, b.GPU))
 }
 
-// Describe is a hold as an answer has it.
+// Describe returns a hold as it appears in an answer.
 func Describe(p fleet.Place, x Hold, now time.Time) api.Hold {
 	a := api.Hold{ID: x.ID, Asker: x.Asker, Hive: p.Hive, Worker: p.Worker, GPU: p.GPU, Left: hivebeat.MillisOf(x.Until.Sub(now))}
 	if p.Worker != "" {
@@ -184,7 +184,7 @@ func Describe(p fleet.Place, x Hold, now time.Time) api.Hold {
 	return a
 }
 
-// List answers the verb holds: in the order of their ids, askers and places.
+// List answers the verb holds, in the order of ids, askers and places.
 func (s *Holds) List(r *api.Request, now time.Time) (a api.Answer) {
 	all := make([]api.Hold, 0, len(s.places))
 	for p, h := range s.places {
@@ -211,13 +211,13 @@ func (s *Holds) List(r *api.Request, now time.Time) (a api.Answer) {
 	return a
 }
 
-// holdKey sorts holds, and is the cursor behind one.
+// holdKey is the sort key of a hold, and the cursor after it.
 func holdKey(h *api.Hold) string {
 	return h.ID + "/" + h.Asker + "/" + h.Hive + "/" + h.Worker + "/" + h.GPU
 }
 
-// Held describes the places of a hold, as a pick answers them: those that may be
-// picked still. The others it returns.
+// Held describes the places of a hold that may still be picked, in the form of a pick. It
+// returns the other places separately.
 func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now time.Time) (picks []api.Pick, found []Found, others []fleet.Place) {
 	f := NewFinder(r, nil)
 	for _, p := range places {
@@ -248,8 +248,8 @@ func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now tim
 	return picks, found, others
 }
 
-// sound reports whether a worker may be picked, but for its slots, of which some
-// may be in use by whoever holds it.
+// sound reports whether a worker may be picked, apart from its slots: the client that holds
+// it may be using some.
 func sound(w *fleet.Worker) bool {
 	h, m := w.Hive(), w.Mix()
 	return h.Live() == hivebeat.Alive && h.Fresh() && m.Live == hivebeat.Alive && w.Fresh() && !h.InDoubt() && !w.Record().Closed && !w.Record().Stalled &&

@@ -17,20 +17,20 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// epoch is when the tests begin; it has no monotonic reading.
+// epoch is when the tests begin. It has no monotonic reading.
 var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func at(seconds float64) time.Time {
 	return epoch.Add(time.Duration(seconds * float64(time.Second)))
 }
 
-// failer is what testing.TB and rapid.T have in common.
+// failer is the common part of testing.TB and rapid.T.
 type failer interface {
 	Helper()
 	Fatalf(format string, args ...any)
 }
 
-// feed sends s through the bytes of the wire into v, as a queen does.
+// feed encodes s and feeds the bytes into v, as a queen does.
 func feed(t failer, v *fleet.View, s *hivebeat.Snapshot, now time.Time) {
 	t.Helper()
 	b, err := wire.EncodeSnapshot(s)
@@ -47,7 +47,7 @@ func feed(t failer, v *fleet.View, s *hivebeat.Snapshot, now time.Time) {
 	v.Keep(b, page)
 }
 
-// pass lets time pass up to now, and each verdict stand. It returns the events of
+// pass lets time pass up to now, and lets each verdict stand. It returns the events of
 // workers since the last call.
 func pass(v *fleet.View, now time.Time) []fleet.Happened {
 	v.Tick(now)
@@ -74,7 +74,7 @@ func workerOf(id, model string, slots, busy uint64) hivebeat.Record {
 	}
 }
 
-// ask answers as a queen does that has only this view.
+// ask answers like a queen that has only this view.
 func ask(t failer, v *fleet.View, verb string, r api.Request, now time.Time) api.Answer {
 	t.Helper()
 	if e := Check(verb, &r); e != nil {
@@ -94,14 +94,14 @@ func ask(t failer, v *fleet.View, verb string, r api.Request, now time.Time) api
 	return One(v, verb, &r, now)
 }
 
-// model makes random fleets.
+// model generates random fleets.
 type model struct {
 	t   *rapid.T
 	v   *fleet.View
 	now time.Time
 	seq map[string]uint64
 
-	events []fleet.Happened // that nobody has taken yet
+	events []fleet.Happened // not taken yet
 }
 
 func newModel(t *rapid.T) *model {
@@ -112,7 +112,7 @@ func newModel(t *rapid.T) *model {
 
 func pick[T any](t *rapid.T, what string, of ...T) T { return rapid.SampledFrom(of).Draw(t, what) }
 
-// step lets one hive say something, or time pass.
+// step makes one hive send something, or lets time pass.
 func (m *model) step() {
 	t := m.t
 	m.now = m.now.Add(time.Duration(rapid.IntRange(0, 9000).Draw(t, "ms")) * time.Millisecond)
@@ -163,8 +163,8 @@ func (m *model) step() {
 	feed(t, m.v, s, m.now)
 }
 
-// selectors have every operator, of labels that hives have, that workers have, and
-// that both have.
+// selectors use every operator, on labels that hives have, that workers have, and that both
+// have.
 var selectors = []string{
 	"tier=dev", "tier!=dev", "zone in (eu)", "!tier", "tier", "gold", "!gold", "gold=", "gold!=", "tier in (dev,test)", "tier in (test,none),zone=eu",
 	"tier notin (dev,test)", "tier=prod,!gold", "rack=r1", "rack in (r1,r2),tier=test", "rack!=r1", "!rack", "none", "none=1", "tier=dev,tier!=test", "rack,zone=mars",

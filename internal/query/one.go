@@ -7,8 +7,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// One answers what takes one look: the summary, a hive, or a worker. The request
-// was checked, and the view is settled.
+// One answers the verbs that need only one step: the summary, a hive, or a worker. The
+// request was checked, and the view is settled.
 func One(v *fleet.View, verb string, r *api.Request, now time.Time) api.Answer {
 	if verb == api.VerbSummary {
 		s := Summary(v)

@@ -11,25 +11,26 @@ import (
 )
 
 const (
-	// PageLooks is how many workers one page by id may look at; a hive counts as
-	// some, and a worker as two where labels are looked at: then it is answered as far as it came, and goes on from there.
+	// PageLooks is how many workers one page by id may look at. A hive counts as several
+	// workers, and a worker as two if labels are checked. At the limit the page is answered
+	// with its results up to there, and the next page continues from there.
 	PageLooks = 20_000
-	// StepLooks is how many of them one step looks at.
+	// StepLooks is how many workers one step looks at.
 	StepLooks = 4_000
-	// sortedLooks bounds a page that is sorted by another key than id, for which all
-	// that may fit have to be looked at.
+	// sortedLooks limits a page that is sorted by another key than id. Such a page must
+	// look at everything that may fit.
 	sortedLooks     = 20_000_000
 	maxSortedOffset = 100_000
 )
 
-// Job is a question that is answered in steps. Step is called with the settled
-// view, and reports whether the answer is there.
+// Job is a question that is answered in steps. Step is called with the settled view, and
+// reports whether the answer is complete.
 type Job interface {
 	Step(v *fleet.View, now time.Time) (done bool)
 	Answer() api.Answer
 }
 
-// Page returns the job of hives or workers. The request was checked.
+// Page returns the job for the verb hives or workers. The request was checked.
 func Page(verb string, r api.Request) Job {
 	p := &page{verb: verb, filter: filterOf(&r), sort: sortOf(&r), limit: limitOf(&r), first: r.After == ""}
 	p.order = orderOf(p.sort)
@@ -39,8 +40,8 @@ func Page(verb string, r api.Request) Job {
 	return p
 }
 
-// page goes through the fleet by id, from at on. Where the list is sorted by
-// something else it keeps the best ranks.
+// page walks the fleet by id, from at on. If the list is sorted by another key, it keeps
+// the best ranks.
 type page struct {
 	verb   string
 	filter filter
@@ -55,16 +56,16 @@ type page struct {
 
 	at     rank // looked at up to here, by id
 	begun  bool
-	whole  bool // all of that hive was
+	whole  bool // that hive was looked at completely
 	looked int
 	best   ranks
 	answer api.Answer
 }
 
-// Answer is what was found.
+// Answer returns the result.
 func (p *page) Answer() api.Answer { return p.answer }
 
-// Step looks at some more.
+// Step looks at some more hives and workers.
 func (p *page) Step(v *fleet.View, now time.Time) bool {
 	if p.looked == 0 && !p.start(v) {
 		return true
@@ -102,8 +103,8 @@ func (p *page) Step(v *fleet.View, now time.Time) bool {
 	return false
 }
 
-// start counts what fits, where that costs little. It is false where there is
-// nothing to look at.
+// start counts the items that fit, if that is cheap. It returns false if there is nothing
+// to look at.
 func (p *page) start(v *fleet.View) bool {
 	f := &p.filter
 	if p.verb == api.VerbWorkers {
@@ -115,7 +116,7 @@ func (p *page) start(v *fleet.View) bool {
 			p.answer.Total = &n
 		}
 	}
-	if f.Model != "" && f.literal && v.Serving(f.Model) == nil { // nobody serves it
+	if f.Model != "" && f.literal && v.Serving(f.Model) == nil { // no hive serves it
 		p.answer.Total = new(0)
 		return false
 	}
@@ -134,7 +135,7 @@ func known(v *fleet.View, id string) *fleet.Hive {
 	return nil
 }
 
-// rest are the hives from p.at on, in the order of the list.
+// rest returns the hives that remain from p.at on, by id.
 func (p *page) rest(v *fleet.View) []*fleet.Hive {
 	if p.filter.hive != "" {
 		h := known(v, p.filter.hive)
@@ -159,7 +160,7 @@ func (p *page) rest(v *fleet.View) []*fleet.Hive {
 
 func (p *page) down() bool { return p.order.key == "id" && p.order.down }
 
-// each calls fn with each of a list in the order of the page, until that returns
+// each calls fn with each element of a list, in the order of the page, until fn returns
 // false.
 func each[T any](list []T, down bool, fn func(T) bool) {
 	if down {
@@ -177,7 +178,7 @@ func each[T any](list []T, down bool, fn func(T) bool) {
 	}
 }
 
-// hives lists hives by id. The total is counted beside.
+// hives lists hives by id, and counts them separately if that is cheap.
 func (p *page) hives(v *fleet.View, now time.Time, budget *int) (done bool) {
 	if p.looked == 0 && p.filter.hivesAreCheap() {
 		p.countHives(v, now)
@@ -231,10 +232,10 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 		}
 		*budget -= p.filter.costOf(h)
 		n := p.filter.may(h)
-		var list []*fleet.Worker // sorted only where it is looked at
+		var list []*fleet.Worker // sorted only when needed
 		switch same := p.begun && h.ID() == p.at.hive; {
 		case n == 0, same && p.whole:
-		case same: // on in the middle
+		case same: // continue in the middle
 			list = p.restOf(h.Workers())
 		case exact && n <= p.skip:
 			p.skip -= n
@@ -273,7 +274,7 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 	return done
 }
 
-// lastOf is the id that stands last on a hive.
+// lastOf returns the id of the last worker on a hive, in the order of the page.
 func lastOf(h *fleet.Hive, down bool) string {
 	list := h.Workers()
 	switch {
@@ -285,7 +286,7 @@ func lastOf(h *fleet.Hive, down bool) string {
 	return list[len(list)-1].Record().Worker
 }
 
-// restOf is what of a hive's workers comes after p.at.
+// restOf returns the workers of a hive that come after p.at.
 func (p *page) restOf(list []*fleet.Worker) []*fleet.Worker {
 	if p.down() {
 		return list[:sort.Search(len(list), func(i int) bool { return list[i].Record().Worker >= p.at.worker })]

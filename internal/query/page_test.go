@@ -14,7 +14,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// TestPagesAgainstLoop holds every page against a plain loop over all.
+// TestPagesAgainstLoop compares every page with a plain loop over all items.
 func TestPagesAgainstLoop(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newModel(t)
@@ -64,7 +64,7 @@ func TestPagesAgainstLoop(t *testing.T) {
 	})
 }
 
-// plain is the list that a loop over all finds.
+// plain is the list that a loop over all items finds.
 func plain(v *fleet.View, verb string, r *api.Request, now time.Time) (ids []string) {
 	type row struct {
 		r  rank
@@ -160,8 +160,8 @@ func globbed(pattern, s string) bool {
 	return s != "" && s[0] == pattern[0] && globbed(pattern[1:], s[1:])
 }
 
-// Hives by free memory: every page, both ways round, of fleets in which many have as
-// much as others, or are too old, or none at all.
+// Hives by free memory: every page, in both directions, of fleets in which many have the
+// same amount, are too old, or have none at all.
 func TestHivesByRoom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := newView()
@@ -218,8 +218,8 @@ func TestGlob(t *testing.T) {
 	}
 }
 
-// A page that looked at very many workers is answered as far as it came, and goes
-// on from there.
+// A page that reaches its limit of looks is answered with its results up to there, and the
+// next page continues from there.
 func TestBudget(t *testing.T) {
 	v := fleet.New(45 * time.Second)
 	for i := range 120 {
@@ -240,7 +240,7 @@ func TestBudget(t *testing.T) {
 	}{
 		{api.Filter{Stalled: true}, 6, 8},
 		{api.Filter{Stalled: true, Selector: "tier!=dev"}, 12, 14}, // labels are in maps
-		{api.Filter{Selector: "gold"}, 1, 1},                       // the view knows where that is
+		{api.Filter{Selector: "gold"}, 1, 1},                       // the view knows where that label is
 		{api.Filter{Selector: "gold in (1,2),tier"}, 1, 1},
 		{api.Filter{Selector: "tier=prod,gold!=2,gold"}, 1, 1},
 	} {

@@ -12,34 +12,34 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Who can take work is found in the lists that the view keeps (fleet/seats.go), by a
-// bounded number of looks: from some zones some candidates of those with most free
-// slots, or with the least memory that is enough. Among equals chance decides, so
-// that those who ask at once are not all sent to the same place. Only where that
-// finds too few, as the filter is narrow, all lists are gone through, in steps, or,
-// where it is labels that make it narrow, the hives that have such (walk.go): at once
-// where the view says that they are few.
+// A pick finds capacity in the lists that the view keeps (fleet/seats.go), with a limited
+// number of looks. From some zones it takes some candidates with the most free slots, or
+// with the least memory that is enough. It chooses among equals at random, so that clients
+// that ask at once are not all sent to the same place. If that finds too few because the
+// filter is narrow, it goes through all lists, in steps. If labels make the filter narrow,
+// it goes through the hives that have such labels (walk.go), and starts with them if the
+// view knows that they are few.
 
 const (
 	pickLooks   = 1_024  // of the first step
-	pickAll     = 512    // so many candidates are all looked at
-	pickZones   = 4      // looked at, or as many as places are asked for
-	pickEach    = 8      // candidates of each
-	pickModels  = 10_000 // that a glob may be tried at
+	pickAll     = 512    // up to this many candidates are all looked at
+	pickZones   = 4      // zones looked at, or more if more places are asked for
+	pickEach    = 8      // candidates of each zone
+	pickModels  = 10_000 // models that a glob may be tried on
 	pickScan    = 50_000 // looks of all steps
-	pickExplain = 2_000  // looks at who does not fit, where there are too few
+	pickExplain = 2_000  // looks at candidates that do not fit, if too few do
 )
 
-// Finder looks for places. It is a Job; what it found, besides the answer, is in
-// Found.
+// Finder looks for capacity. It is a Job. Besides the answer, Found returns the places that
+// it picked.
 type Finder struct {
 	r      api.Request
 	filter filter
 	n      int
 	need   uint64 // slots, or bytes
 	gpu    bool
-	not    map[fleet.Place]bool // not these
-	hold   HoldID               // that the places are for; empty where it is for none
+	not    map[fleet.Place]bool // leave these out
+	hold   HoldID               // that the places are for; empty if for none
 
 	cands  []candidate
 	taken  map[fleet.Place]bool
@@ -57,7 +57,7 @@ type Finder struct {
 type Found struct {
 	Place fleet.Place
 	Need  uint64 // slots or bytes
-	Room  uint64 // as many are free in all, but for what is held
+	Room  uint64 // free slots or bytes, as if nothing were held
 }
 
 type candidate struct {
@@ -80,8 +80,8 @@ func (c *candidate) place() fleet.Place {
 	return fleet.Place{Hive: c.hive.ID(), GPU: g.UUID}
 }
 
-// NewFinder returns the job of a pick, whose request was checked. Places in not are
-// left out.
+// NewFinder returns the job of a pick. The request was checked. The pick leaves out the
+// places in not.
 func NewFinder(r api.Request, not map[fleet.Place]bool) *Finder {
 	f := &Finder{
 		r: r, filter: filterOf(&r), n: max(1, r.N), gpu: r.For == api.ForGPU, not: not,
@@ -94,15 +94,15 @@ func NewFinder(r api.Request, not map[fleet.Place]bool) *Finder {
 	return f
 }
 
-// For makes the choice among equals by the hold that the places are for, in place of
-// chance: two queens that are asked for the same hold then choose the same places, as
-// far as they look at the same candidates.
+// For makes the hold that the places are for decide among equals, instead of chance. Two
+// queens that are asked for the same hold then choose the same places, if they look at the
+// same candidates.
 func (f *Finder) For(id HoldID) *Finder {
 	f.hold = id
 	return f
 }
 
-// lot is a number by chance, or that of a place for a hold.
+// lot returns a random number, or the number of a place for a hold.
 func (f *Finder) lot(p fleet.Place) uint32 {
 	if f.hold == (HoldID{}) {
 		return rand.Uint32()
@@ -115,10 +115,10 @@ func (f *Finder) lot(p fleet.Place) uint32 {
 	return h.Sum32()
 }
 
-// Answer is what was found.
+// Answer returns the result.
 func (f *Finder) Answer() api.Answer { return f.answer }
 
-// Found are the places in the answer.
+// Found returns the places in the answer.
 func (f *Finder) Found() []Found { return f.found }
 
 // Step looks at some candidates.
@@ -136,11 +136,11 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 	f.steps++
 	byLabels, sampled := !f.filter.selector.Empty() && f.filter.hive == "", f.steps == 1
 	var labelled []*fleet.Hive
-	if byLabels && (total > pickAll || !sampled) { // else all are looked at
+	if byLabels && (total > pickAll || !sampled) { // otherwise the sample looks at all
 		meant := f.meant()
 		labelled = meant.among(v)
 		if sampled && f.narrow(v, labelled) {
-			f.steps++ // the first step would find next to nobody
+			f.steps++ // the sample would find almost none
 			sampled = false
 		}
 	}
@@ -150,7 +150,7 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 			return false
 		}
 	} else {
-		if f.steps == 2 { // it looks at all of them, those of the first step too
+		if f.steps == 2 { // it looks at all candidates, including those of the first step
 			clear(f.passed)
 		}
 		done := false
@@ -178,7 +178,7 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 	return true
 }
 
-// look takes a candidate, if it fits.
+// look takes a candidate if it fits.
 func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves bool, now time.Time) {
 	f.looks++
 	c := candidate{w: w, g: g, serves: serves}
@@ -219,8 +219,8 @@ func (f *Finder) servesModel(h *fleet.Hive) (yes bool) {
 
 const otherLabels = "other labels"
 
-// unfit says why a candidate is none. What the view keeps was looked at before;
-// what only a look tells is looked at here.
+// unfit returns why a candidate does not fit, or "". It checks only the conditions that the
+// lists of the view do not cover.
 func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time) string {
 	h := c.hive
 	switch {
@@ -272,7 +272,7 @@ func (f *Finder) young(w *fleet.Worker, now time.Time) bool {
 	return f.r.MinUptime > 0 && w.Up(now) < f.r.MinUptime
 }
 
-// choose takes the best of the candidates, spread as asked for.
+// choose picks the best of the candidates, spread as asked for.
 func (f *Finder) choose(v *fleet.View, now time.Time) {
 	zones, hives := make(map[string]int), make(map[*fleet.Hive]int)
 	spread := cmp.Or(f.r.Spread, api.SpreadZone)

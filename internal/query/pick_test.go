@@ -32,8 +32,8 @@ func find(t failer, v *fleet.View, r api.Request, now time.Time) api.Answer {
 	return f.Answer()
 }
 
-// TestPicksAgainstLoop holds picks against a loop over all: what is picked fits,
-// nothing is picked twice, and as many are picked as there are.
+// TestPicksAgainstLoop compares picks with a loop over all candidates: every picked place
+// fits, none is picked twice, and all that exist are picked if asked for.
 func TestPicksAgainstLoop(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newModel(t)
@@ -173,7 +173,7 @@ func TestPickSpreads(t *testing.T) {
 	if _, hives := count(r); len(hives) != 6 || hives["h0"] != 2 {
 		t.Errorf("all: %v", hives)
 	}
-	// Those who ask one after the other are not all sent to the same.
+	// Requests one after the other are not all sent to the same place.
 	firsts := make(map[string]bool)
 	for range 60 {
 		p := find(t, v, api.Request{Filter: api.Filter{Model: "llama"}}, at(1)).Picks[0]
@@ -191,8 +191,8 @@ func TestPickSpreads(t *testing.T) {
 	}
 }
 
-// Where there are more candidates than one look takes, a pick by labels that few have
-// finds them all the same, as many as there are, and on many hives if it may.
+// With more candidates than one look takes, a pick by labels that few have still finds all
+// of them, and on many hives if it may.
 func TestPickByLabels(t *testing.T) {
 	v := newView()
 	const hives, each = 80, 20
@@ -217,8 +217,8 @@ func TestPickByLabels(t *testing.T) {
 	}
 	for _, c := range []struct {
 		r       api.Request
-		most    int // that fit
-		spread  int // hives, at least, of as many places
+		most    int // matching candidates
+		spread  int // least number of hives when asked for this many places
 		other   int
 		another string
 	}{
@@ -262,8 +262,8 @@ func TestPickByLabels(t *testing.T) {
 	}
 }
 
-// Few candidates are taken of each hive, so that there are many to choose from: where
-// only one hive has such labels, all of that are.
+// Few candidates are taken per hive, so that there are many to choose from. If only one
+// hive has such labels, all of its candidates are taken.
 func TestPickByLabelsOfOneHive(t *testing.T) {
 	v := newView()
 	for i := range 200 {
@@ -277,7 +277,7 @@ func TestPickByLabelsOfOneHive(t *testing.T) {
 		}
 		feed(t, v, snapshotOf(fmt.Sprintf("h%03d", i), fmt.Sprintf("zone-%d", i%3), 1, ws...), at(0))
 	}
-	for range 5 { // the first look may find some, by chance
+	for range 5 { // the first look may find some by chance
 		a := find(t, v, api.Request{N: 10, Filter: api.Filter{Selector: "gold"}}, at(1))
 		if len(a.Picks) != 10 || len(a.Passed) != 0 && a.Passed["other labels"] == 0 {
 			t.Errorf("%d places, %v", len(a.Picks), a.Passed)
@@ -293,7 +293,7 @@ func TestPickSaysWhoDidNotFit(t *testing.T) {
 	busy, late, draining, stalled, odd, full := workerOf("a", "m", 4, 0), workerOf("b", "m", 4, 0), workerOf("c", "m", 4, 0), workerOf("d", "m", 4, 1), workerOf("e", "m", 4, 0), workerOf("f", "m", 4, 4)
 	mute, twice, closed := workerOf("g", "m", 0, 0), workerOf("i", "m", 4, 0), workerOf("j", "m", 4, 0)
 	twice.Rival, closed.Closed = 7, true
-	quiet := workerOf("k", "m", 4, 0) // and ready: it will not hear
+	quiet := workerOf("k", "m", 4, 0) // ready, but it hears nothing
 	quiet.Quiet = 60_000
 	busy.State, late.Live, draining.State, stalled.Stalled, odd.State = hivebeat.Busy, hivebeat.Late, hivebeat.Draining, true, "dreaminuteg"
 	feed(t, v, snapshotOf("h", "", 1, busy, late, draining, stalled, odd, full, mute, twice, closed, quiet), at(0))
@@ -308,8 +308,8 @@ func TestPickSaysWhoDidNotFit(t *testing.T) {
 	}
 }
 
-// A worker that restarts over and over is named where no other fits, and not before,
-// however many there are, and wherever they are.
+// A worker that restarts over and over is picked only if no other fits, however many there
+// are, and wherever they are.
 func TestPickTakesThoseThatLoopLast(t *testing.T) {
 	v := newView()
 	const hives, each = 60, 20
@@ -351,7 +351,7 @@ func TestPickTakesThoseThatLoopLast(t *testing.T) {
 		{"up for longer than any", api.Request{N: 10, MinUptime: 500_000}, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for range 5 { // chance decides where it looks
+			for range 5 { // it looks at random places
 				a := find(t, v, c.r, at(1))
 				var calm, loop int
 				for _, p := range a.Picks {
@@ -375,7 +375,7 @@ func TestPickTakesThoseThatLoopLast(t *testing.T) {
 	}
 }
 
-// How long ago a worker began is told by its own clock, but never by that alone.
+// The start of a worker is known by its clock, but never by that clock alone.
 func TestUptime(t *testing.T) {
 	const began = 1_790_000_000_000 // ms
 	beat := func(sent int64, seq, inc uint64, live hivebeat.Live, since hivebeat.Millis) hivebeat.Record {
@@ -439,7 +439,7 @@ func TestPickPassesAHiveWhoseConnectionClosed(t *testing.T) {
 	}
 }
 
-// One of something reads as well as several.
+// The reasons use the singular and the plural correctly.
 func TestPickSaysWhy(t *testing.T) {
 	v := newView()
 	waited := workerOf("w", "m", 4, 1)
@@ -499,7 +499,7 @@ func TestHoldsEnd(t *testing.T) {
 	if n := free(1); n != 0 {
 		t.Errorf("%d free", n)
 	}
-	s.Learn(v, p, 4, nil, at(1)) // older than what is known
+	s.Learn(v, p, 4, nil, at(1)) // an older revision than the known one
 	if n := free(1); n != 0 || len(s.Of(HoldID{api.Anyone, "a"})) != 1 {
 		t.Errorf("%d free", n)
 	}
@@ -517,7 +517,7 @@ func TestHoldsEnd(t *testing.T) {
 	if n := free(20); n != 3 {
 		t.Errorf("%d free after all have ended", n)
 	}
-	// A hold on a worker that is not known yet counts when it is.
+	// A hold on a worker that is not known yet counts once it is.
 	s.Learn(v, fleet.Place{Hive: "new", Worker: "w"}, 9, []Hold{{HoldID{api.Anyone, "x"}, 3, at(90)}}, at(20))
 	feed(t, v, snapshotOf("new", "", 1, workerOf("w", "m", 4, 0)), at(21))
 	if n := v.Hive("new").Worker("w").FreeSlots(); n != 1 {
@@ -568,7 +568,7 @@ func TestHistory(t *testing.T) {
 	}
 	now := at(30*60 + 59)
 	a := s.Answer(v, &api.Request{}, now)
-	busy := a.History.Series[api.SeriesBusy] // their minutes begin 5 s before those above: each has the last that came in it
+	busy := a.History.Series[api.SeriesBusy] // their minutes begin 5 s before those above: each holds the last value of its minute
 	if len(busy) != fleetSteps || a.History.Step != 60_000 || *busy[len(busy)-1] != 30 || *busy[len(busy)-3] != 29 || busy[0] != nil || busy[len(busy)-1-20] != nil {
 		t.Errorf("%d, the last %v", len(busy), *busy[len(busy)-1])
 	}
@@ -580,8 +580,8 @@ func TestHistory(t *testing.T) {
 	if len(cpu) != 6 || cpu[5] == nil || *cpu[5] < 12.2 || *cpu[5] > 12.4 || a.History.Step != 120_000 {
 		t.Errorf("cpu %v", cpu)
 	}
-	// The last value is of now, in the first minute too, and late is not down.
-	now = now.Add(4 * time.Second) // of the next minute
+	// The last value is current, in the first minute too, and late does not count as down.
+	now = now.Add(4 * time.Second) // in the next minute
 	seq++
 	late, lost := workerOf("late", "m", 4, 0), workerOf("lost", "m", 4, 0)
 	late.Live, lost.Live = hivebeat.Late, hivebeat.Lost

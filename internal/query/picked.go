@@ -11,7 +11,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// add describes a place, and why it stands there.
+// add adds a place to the answer, with the reasons for its rank.
 func (f *Finder) add(v *fleet.View, c *candidate, inZone, onHive int, now time.Time) {
 	p := describe(v, c, now)
 	p.Rank = len(f.answer.Picks) + 1
@@ -63,7 +63,7 @@ func (f *Finder) add(v *fleet.View, c *candidate, inZone, onHive int, now time.T
 
 func gib(n uint64) float64 { return float64(n) / (1 << 30) }
 
-// describe is a pick without a rank and reasons.
+// describe returns a pick without rank and reasons.
 func describe(v *fleet.View, c *candidate, now time.Time) api.Pick {
 	h := c.hive
 	p := api.Pick{Hive: h.ID(), Zone: c.zone, Serves: c.g != nil && c.serves}
@@ -80,12 +80,13 @@ func describe(v *fleet.View, c *candidate, now time.Time) api.Pick {
 	return p
 }
 
-// explain counts, of those that have no seat, why not: of the first that are meant.
+// explain counts why workers and GPUs are not in the lists of the view, for the first ones
+// that the filter selects.
 func (f *Finder) explain(v *fleet.View) {
 	looks := 0
 	meant := f.meant()
 	hives := meant.among(v)
-	skipped := f.filter.hive == "" && !f.walk.begun // those of a lower level than may do
+	skipped := f.filter.hive == "" && !f.walk.begun // levels below f.level were skipped
 	if f.filter.hive != "" {
 		hives = nil
 		if h := known(v, f.filter.hive); h != nil {
@@ -101,7 +102,7 @@ func (f *Finder) explain(v *fleet.View) {
 		}
 		if f.gpu {
 			if !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, nil)) {
-				continue // that is the reason, and was counted
+				continue // that is the reason, and it was counted
 			}
 			seats := h.GPUSeats()
 			for i := range seats {
@@ -132,7 +133,7 @@ func (f *Finder) explain(v *fleet.View) {
 	}
 }
 
-// noSeat says why a worker is never picked now.
+// noSeat returns why a worker cannot be picked now, or "".
 func noSeat(h *fleet.Hive, w *fleet.Worker) string {
 	m, r := w.Mix(), w.Record()
 	switch {

@@ -9,8 +9,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// What an answer holds is copied where the view changes it in place, so that it may
-// leave the goroutine that owns the view. The view is to be settled before.
+// An answer copies all data that the view changes in place, so that the answer may leave
+// the goroutine that owns the view. The view must be settled before.
 
 // HiveInfo describes h as of now.
 func HiveInfo(v *fleet.View, h *fleet.Hive, now time.Time) api.HiveInfo {
@@ -44,7 +44,7 @@ func HiveInfo(v *fleet.View, h *fleet.Hive, now time.Time) api.HiveInfo {
 func WorkerInfo(v *fleet.View, w *fleet.Worker, now time.Time) api.WorkerInfo {
 	h := w.Hive()
 	i := api.WorkerInfo{Hive: h.ID(), Zone: h.Zone(), Via: w.Via(), Held: w.Held(), Record: *w.Record()}
-	if i.Rival != 0 && i.Host == "" { // else that of its hive is told there
+	if i.Rival != 0 && i.Host == "" { // without a conflict, HiveInfo shows the host
 		i.Host = h.Head().Host.Name
 	}
 	i.Live, i.Age, i.Fresh = v.Shown(h, w, now)
@@ -60,7 +60,7 @@ func WorkerInfo(v *fleet.View, w *fleet.Worker, now time.Time) api.WorkerInfo {
 	return i
 }
 
-// Summary counts the fleet, from what the view keeps.
+// Summary counts the fleet, from the totals that the view keeps.
 func Summary(v *fleet.View) api.Summary {
 	t, score := v.Totals(), v.Score()
 	s := api.Summary{

@@ -9,11 +9,11 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// A list that is sorted by something else than id is gone through as a whole, and the
-// best ranks are kept: as many as the page needs.
+// A list that is sorted by another key than id is walked completely, and only the best
+// ranks are kept.
 
-// gather finds the best of a list that is sorted by something else than id: it
-// goes through all by id, and keeps as many ranks as the page needs.
+// gather finds the best of a list that is sorted by another key than id. It goes through
+// everything by id, and keeps only the ranks that the page needs.
 func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 	done = true
 	if p.verb == api.VerbHives && p.order.key == "vram_free" && p.looked == 0 && p.filter.everyHive() && p.byRoom(v, now) {
@@ -66,15 +66,15 @@ func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
 	return done
 }
 
-// take keeps a rank, if it is of this page and good enough.
+// take keeps a rank if it belongs to this page and is good enough.
 func (p *page) take(r rank) {
 	if !p.afterSet || p.order.compare(&r, &p.after) > 0 {
 		p.best.take(r)
 	}
 }
 
-// byRoom lists hives by free memory from the lists that the view keeps by that: as
-// many as the page needs. It is false where those are too long for one look.
+// byRoom lists hives by free memory, from the lists that the view keeps by free memory, and
+// stops when the page is full. It returns false if those lists are too large for one step.
 func (p *page) byRoom(v *fleet.View, now time.Time) bool {
 	level, step, end := 0, 1, fleet.RoomLevels
 	if p.order.down {
@@ -94,7 +94,7 @@ func (p *page) byRoom(v *fleet.View, now time.Time) bool {
 			p.take(p.order.hive(h))
 		}
 		if _, full := p.best.worst(); full {
-			break // those of the next level stand behind all of these
+			break // all hives of the next level come later
 		}
 	}
 	n := 0
@@ -106,8 +106,8 @@ func (p *page) byRoom(v *fleet.View, now time.Time) bool {
 	return true
 }
 
-// mayImprove reports whether a worker of h may stand before one of those that are
-// kept, by what is counted. A later hive with the same value stands after them.
+// mayImprove reports whether, by the counts, a worker of h may come before one that is
+// kept. A later hive with the same value comes after the kept ones.
 func (p *page) mayImprove(h *fleet.Hive) bool {
 	worst, full := p.best.worst()
 	if !full {
@@ -124,7 +124,7 @@ func (p *page) mayImprove(h *fleet.Hive) bool {
 	return better
 }
 
-// finish describes those that were kept, as they are now.
+// finish describes the kept hives or workers as they are now.
 func (p *page) finish(v *fleet.View, now time.Time) {
 	list := p.best.sorted()
 	if p.skip >= len(list) {
@@ -148,7 +148,7 @@ func (p *page) finish(v *fleet.View, now time.Time) {
 	}
 }
 
-// ranks keeps the first of an order: a heap with the last of them on top.
+// ranks keeps the first ranks of an order, in a heap with the last one on top.
 type ranks struct {
 	order order
 	most  int
@@ -179,7 +179,7 @@ func (r *ranks) take(x rank) {
 	}
 }
 
-// worst is the last of those that are kept, and whether there is room for no more.
+// worst returns the last of the kept ranks, and whether ranks is full.
 func (r *ranks) worst() (*rank, bool) {
 	if len(r.list) < r.most {
 		return nil, false

@@ -10,19 +10,19 @@ import (
 	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
-// Where a pick asks for labels that few have, the lists of who can take work are of
-// little use, as they are not kept by label. Then the hives are gone through that
-// have such labels, or have somebody with them: those the view knows.
+// If a pick asks for labels that few have, the lists of free capacity are of little use, as
+// they are not kept by label. The pick then walks the hives that have such labels, or have
+// a worker with them, as the view knows.
 
-// walk is how far that is. The hives are visited in an order by chance, from one
-// that is as likely to be far away as near, so that a few of them are of many zones.
+// walk is the progress of that. It visits the hives in random order: it starts at a random
+// hive and takes a random stride, so that a few hives are from many zones.
 type walk struct {
 	begun        bool
 	from, stride int
-	at           int  // so many were visited
-	each         int  // so many candidates are taken of one hive
-	seen         int  // candidates that were looked at
-	cut          bool // there were more on some hive
+	at           int  // hives visited
+	each         int  // candidates taken per hive
+	seen         int  // candidates looked at
+	cut          bool // some hive had more
 	of           []*fleet.Worker
 }
 
@@ -44,16 +44,16 @@ func gcd(a, b int) int {
 	return a
 }
 
-const narrowPart = 8 // one in so many hives is few
+const narrowPart = 8 // up to one in this many hives is few
 
-// narrow reports whether so few hives are left by labels that to look elsewhere is
-// in vain. Where a GPU is asked for, the hives that serve the model come first.
+// narrow reports whether labels leave so few hives that looking elsewhere is pointless. If
+// a GPU is asked for, the hives that serve the model come first.
 func (f *Finder) narrow(v *fleet.View, hives []*fleet.Hive) bool {
 	servedFirst := f.gpu && f.filter.Model != ""
 	return !servedFirst && len(hives) <= len(v.Hives())/narrowPart
 }
 
-// meant is what is a condition: where a GPU is asked for, the model is none.
+// meant returns the conditions of the filter. For a GPU, the model is not a condition.
 func (f *Finder) meant() filter {
 	meant := f.filter
 	if f.gpu {
@@ -62,8 +62,8 @@ func (f *Finder) meant() filter {
 	return meant
 }
 
-// walkHives goes on through the hives that may have such labels. They may change
-// between two steps, so that one may be missed.
+// walkHives continues through the hives that may have such labels. They may change between
+// two steps, so it may miss one.
 func (f *Finder) walkHives(v *fleet.View, hives []*fleet.Hive, now time.Time) (done bool) {
 	meant := f.meant()
 	w := &f.walk
@@ -86,7 +86,7 @@ func (f *Finder) walkHives(v *fleet.View, hives []*fleet.Hive, now time.Time) (d
 		return true
 	}
 	clear(f.passed)
-	*w = beginWalk(len(hives), f.n) // more than that are never taken of one
+	*w = beginWalk(len(hives), f.n) // it never takes more from one hive
 	return false
 }
 
@@ -113,9 +113,9 @@ func (f *Finder) walkHive(v *fleet.View, meant *filter, h *fleet.Hive, now time.
 	}
 }
 
-// bestOf returns the workers of one hive that serve the model and can take work,
-// those with most free slots first, and among equals in an order by chance. The
-// slice is good until the next call.
+// bestOf returns the workers of one hive that serve the model and can take work, those with
+// the most free slots first, and equal ones in random order. The slice is valid until the
+// next call.
 func (f *Finder) bestOf(meant *filter, h *fleet.Hive) []*fleet.Worker {
 	f.walk.of = f.walk.of[:0]
 	around(h.Workers(), func(w *fleet.Worker) bool {

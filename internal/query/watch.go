@@ -11,29 +11,28 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Watch is one watcher: what it was told of, and what it is to be told of. Nothing
-// of it is kept between requests but what its cursor says.
+// Watch is one watcher: the changes that it has received, and those that it is still to
+// receive. Between requests, only its cursor holds that state.
 type Watch struct {
 	queen  string
 	filter filter
-	all    bool // of the fleet: there is no filter
+	all    bool // the whole fleet: there is no filter
 	only   only
 	kinds  []hivebeat.Kind
 	limit  int
 
 	cursor  string
-	rev     uint64 // told up to here
-	base    uint64 // until then it is told what there is, not what changed; 0: that is over
+	rev     uint64 // reported up to here
+	base    uint64 // up to here it receives the current state, not the changes; 0: that is over
 	begun   bool
-	sum     uint64 // revision of the summary that was told
+	sum     uint64 // revision of the last summary sent
 	sumTold bool
 	answer  api.Answer
 }
 
 type only struct{ summary, hives, workers, events bool }
 
-// NewWatch returns the watcher of a request that was checked, at the queen with
-// this id.
+// NewWatch returns the watcher for a request that was checked, at the queen with this id.
 func NewWatch(queen string, r api.Request) *Watch {
 	w := &Watch{queen: queen, filter: filterOf(&r), kinds: r.Kinds, limit: limitOf(&r), cursor: r.After}
 	w.all = r.Hive == "" && w.filter.counts() && r.Model == "" && len(r.Live) == 0 && len(r.State) == 0 && r.Zone == ""
@@ -45,10 +44,11 @@ func NewWatch(queen string, r api.Request) *Watch {
 	return w
 }
 
-// Answer is what the last step found.
+// Answer returns the result of the last step.
 func (w *Watch) Answer() api.Answer { return w.answer }
 
-// begin reads the cursor: where it can not be followed, everything is told anew.
+// begin reads the cursor. If it cannot continue from there, the watcher receives everything
+// again.
 func (w *Watch) begin(v *fleet.View) {
 	w.begun = true
 	resync := func(why string) {
@@ -93,10 +93,10 @@ func (w *Watch) next() string {
 	return s
 }
 
-// Step tells what changed, as far as one step comes. It reports whether there is
-// something to be answered with; where not, the watcher stands at the end now, and
-// may be stepped again once the revision of the view is another. events may be
-// nil.
+// Step adds the changes since the last step to the answer, up to the limits of one step. It
+// reports whether there is anything to answer with. If there is not, the watcher has
+// reached the end, and may be stepped again once the revision of the view has changed.
+// events may be nil.
 func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) {
 	if !w.begun {
 		w.begin(v)
@@ -108,7 +108,7 @@ func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) 
 		a.Resync = "too much was dropped since the cursor was made"
 	}
 	looks, n := StepLooks, 0
-	to := end // what is told is complete up to here
+	to := end // the answer is complete up to here
 	full := func(rev uint64) bool {
 		if n < w.limit && looks > 0 {
 			return false
@@ -116,7 +116,8 @@ func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) 
 		to = rev
 		return true
 	}
-	// Who is told what there is has nothing that could be gone, and had no events.
+	// A watcher that still receives the current state knows nothing that could be gone, and
+	// has received no events.
 	known := max(from, w.base)
 	gone := v.GoneSince(known)
 	var happened []*Arrival
@@ -124,7 +125,7 @@ func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) 
 		happened, a.Missed = events.Since(known)
 	}
 	last := from
-	// Three lists in one order: what is gone, what happened, and what changed.
+	// Three lists in one order: removals, events and changes.
 	others := func(before uint64) bool {
 		for {
 			g, e := ^uint64(0), ^uint64(0)
@@ -183,8 +184,8 @@ func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) 
 	return n > 0 || a.Resync != "" || a.Missed > 0 || w.cursor == ""
 }
 
-// changed yields what changed since rev, in order. Of one hive it looks at that
-// alone.
+// changed yields the changes since rev, in order. If the filter names a hive, it looks only
+// at that hive.
 func (w *Watch) changed(v *fleet.View, rev uint64, yield func(*fleet.Hive, *fleet.Worker, uint64, uint64) bool) {
 	if !w.only.hives && !w.only.workers {
 		return
@@ -223,14 +224,14 @@ func (w *Watch) changed(v *fleet.View, rev uint64, yield func(*fleet.Hive, *flee
 	}
 }
 
-// tell adds one hive or worker to the answer: as it is, or as gone where it does
-// not fit. Where it did not fit before either, and that is sure, it is left out:
-// another than before means that what it is has changed, and not its numbers alone.
+// tell adds one hive or worker to the answer: as it is, or as gone if it does not fit. It
+// leaves the item out if it certainly did not fit before either. another means that the
+// item itself has changed, and not only its numbers.
 func (w *Watch) tell(v *fleet.View, h *fleet.Hive, k *fleet.Worker, another bool, now time.Time) (n int) {
 	if k != nil {
 		return w.tellWorker(v, h, k, another, now)
 	}
-	if w.filter.FreeVRAM > 0 { // which workers fit rests on the GPUs of the hive
+	if w.filter.FreeVRAM > 0 { // the GPUs of the hive decide which workers fit
 		for _, k := range h.Workers() {
 			n += w.tellWorker(v, h, k, true, now)
 		}
@@ -238,7 +239,7 @@ func (w *Watch) tell(v *fleet.View, h *fleet.Hive, k *fleet.Worker, another bool
 	return n + w.tellHive(v, h, another, now)
 }
 
-// volatile reports whether numbers decide who fits.
+// volatile reports whether numbers decide which items fit.
 func (f *filter) volatile() bool { return f.FreeSlots > 0 || f.FreeVRAM > 0 || f.MaxAge > 0 }
 
 func (w *Watch) tellHive(v *fleet.View, h *fleet.Hive, another bool, now time.Time) int {

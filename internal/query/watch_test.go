@@ -16,11 +16,11 @@ import (
 // follower is a client that watches.
 type follower struct {
 	r      api.Request
-	has    map[string]string // what it knows, by id
+	has    map[string]string // its knowledge, by id
 	events map[string]bool
 }
 
-// look asks once, and takes over what it is told.
+// look asks once, and applies the answer.
 func (f *follower) look(t failer, m *model, events *Events) (more bool) {
 	w := NewWatch("q", f.r)
 	m.v.Settle(m.now)
@@ -51,7 +51,7 @@ func (f *follower) look(t failer, m *model, events *Events) (more bool) {
 	return a.More
 }
 
-// What a watcher must be told of at once.
+// ofHive returns the parts of a hive whose changes a watcher must receive at once.
 func ofHive(h *api.HiveInfo) string {
 	gpus := slices.Clone(h.GPUs)
 	for i := range gpus {
@@ -64,8 +64,8 @@ func ofWorker(w *api.WorkerInfo) string {
 	return fmt.Sprint(w.Live, w.Cause, w.Fresh, w.Inc, w.State, w.Model, w.Endpoint, w.Slots, w.Busy, w.Queue, w.VRAM, w.Labels, w.Stalled, w.Held, w.Via)
 }
 
-// TestWatchersAgainstView has watchers with filters follow a fleet, each at its own
-// pace. Whoever looked until there was no more knows what is listed.
+// TestWatchersAgainstView lets watchers with filters follow a fleet, each at a different
+// pace. A watcher that has looked until there was no more knows exactly the listed items.
 func TestWatchersAgainstView(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newModel(t)
@@ -73,7 +73,7 @@ func TestWatchersAgainstView(t *testing.T) {
 		var followers []*follower
 		for range 3 {
 			r := m.request(api.VerbWatch)
-			r.MaxAge = 0 // that is a matter of time, of which nobody is told
+			r.MaxAge = 0 // it depends on time, which no watcher receives
 			followers = append(followers, &follower{r: r, has: make(map[string]string), events: make(map[string]bool)})
 		}
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
@@ -99,7 +99,7 @@ func TestWatchersAgainstView(t *testing.T) {
 	})
 }
 
-// same holds what a watcher knows against what the list says.
+// same compares the knowledge of a watcher with the list.
 func same(t *rapid.T, m *model, f *follower) {
 	want := make(map[string]string)
 	for _, verb := range []string{api.VerbHives, api.VerbWorkers} {
@@ -118,7 +118,7 @@ func same(t *rapid.T, m *model, f *follower) {
 }
 
 func TestWatchCursors(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {}) // rapid's flags are for all tests here
+	rapid.Check(t, func(t *rapid.T) {}) // registers rapid's flags for all tests here
 	m := &model{v: newView(), now: at(0), seq: map[string]uint64{}}
 	feed(t, m.v, snapshotOf("h", "eu", 1, workerOf("w", "llama", 4, 0)), at(0))
 	first := NewWatch("q", api.Request{})
@@ -140,7 +140,7 @@ func TestWatchCursors(t *testing.T) {
 			t.Errorf("%s: %+v", cursor, w.Answer())
 		}
 	}
-	// Time alone makes a record late, and that is told.
+	// Time alone makes a record late, and the watcher receives that.
 	m.v.Settle(at(60))
 	if !again.Step(m.v, nil, at(60)) || len(again.Answer().Workers) != 1 || again.Answer().Workers[0].Live != hivebeat.Late {
 		t.Errorf("aged: %+v", again.Answer())

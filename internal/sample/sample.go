@@ -1,5 +1,5 @@
-// Package sample makes beats and snapshots for tests: what a worker and a hive say
-// that have nothing special about them, so that a test names only what it is about.
+// Package sample makes ordinary beats and snapshots for tests, so that a test names
+// only the values that it is about.
 package sample
 
 import (
@@ -11,15 +11,15 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// Epoch is when tests of the pure cores begin. It has no monotonic reading.
+// Epoch is the start time of tests of the pure cores. It has no monotonic reading.
 var Epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// At returns the time so many seconds after Epoch.
+// At returns the time that lies the given number of seconds after Epoch.
 func At(seconds float64) time.Time {
 	return Epoch.Add(time.Duration(seconds * float64(time.Second)))
 }
 
-// Snapshot returns a whole, warm snapshot of a hive in zone eu.
+// Snapshot returns a complete, warm snapshot of a hive in zone eu.
 func Snapshot(hive string, inc, seq uint64, workers ...hivebeat.Record) *hivebeat.Snapshot {
 	return &hivebeat.Snapshot{
 		V: 1, Hive: hive, Inc: inc, Seq: seq, Every: 15000, Warm: true, Pages: 1,
@@ -27,8 +27,8 @@ func Snapshot(hive string, inc, seq uint64, workers ...hivebeat.Record) *hivebea
 	}
 }
 
-// Record returns a worker as a hive has it that has numbered one transition,
-// joined, long ago.
+// Record returns the record of a worker whose hive has numbered one transition, joined,
+// long ago.
 func Record(id string) hivebeat.Record {
 	return hivebeat.Record{
 		Worker: id, Live: hivebeat.Alive, N: 1, Age: 5000, Since: 100_000,
@@ -46,8 +46,8 @@ func Encode(t testing.TB, s *hivebeat.Snapshot) []byte {
 	return b
 }
 
-// Machine returns what a machine with eight GPUs and many workers sends, every key
-// filled.
+// Machine returns the snapshot of a machine with eight GPUs and many workers, with
+// every key filled.
 func Machine(hive string, workers int) *hivebeat.Snapshot {
 	s := &hivebeat.Snapshot{
 		V: 1, Hive: hive, Inc: 1795435200000000, Every: 15000, Seq: 99, Sent: 1795435212345, Warm: true, Pages: 1,
@@ -76,16 +76,16 @@ func Machine(hive string, workers int) *hivebeat.Snapshot {
 	return s
 }
 
-// Hive and Every are those of each Worker.
+// Hive and Every are the hive and the promise of each Worker.
 const (
 	Hive  = "gpu-01"
 	Every = 30 * time.Second
 )
 
-// Worker is a worker as the wire shows it.
+// Worker is a worker as seen on the wire.
 type Worker struct{ hivebeat.Beat }
 
-// NewWorker returns one that has not beaten yet.
+// NewWorker returns a worker that has not sent a beat yet.
 func NewWorker(id string) *Worker {
 	return &Worker{hivebeat.Beat{
 		V: hivebeat.Version, Hive: Hive, Worker: id,
@@ -98,15 +98,15 @@ func NewWorker(id string) *Worker {
 	}}
 }
 
-// Next returns the next beat. Its Sent stays as it is: most tests have a time of their own,
-// against which the clock would show beats that were held.
+// Next returns the next beat. Its Sent does not change: most tests have their own time,
+// and the real clock would make the beats look delayed.
 func (w *Worker) Next(t testing.TB) []byte {
 	t.Helper()
 	w.Seq++
 	return w.Bytes(t)
 }
 
-// Bytes returns the last beat, as the fields are now.
+// Bytes returns the current beat, with the fields as they are now.
 func (w *Worker) Bytes(t testing.TB) []byte {
 	t.Helper()
 	b, err := wire.EncodeBeat(&w.Beat)

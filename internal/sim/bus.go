@@ -7,7 +7,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 )
 
-// topic is what a message is about. Its hive says of which one.
+// topic is the kind of a message. The hive field names its hive.
 type topic uint8
 
 const (
@@ -19,15 +19,15 @@ const (
 	topicToken                      // an observer → itself
 )
 
-// message is one publish on its way to one receiver.
+// message is one publish on its way.
 type message struct {
 	topic     topic
 	hive      string
 	seq, page uint64
 	payload   []byte
-	spread    time.Duration // of a roll call
-	back      func()        // of a token: what its observer does when it is back
-	// What a beat or a snapshot says that the checks want to know.
+	spread    time.Duration // of a roll call: the time to spread answers over
+	back      func()        // of a token: called when it is back at its observer
+	// Fields of a beat or a snapshot that the checks need.
 	conn         string
 	every, quiet time.Duration
 	work         work
@@ -36,9 +36,9 @@ type message struct {
 	sent time.Duration
 }
 
-// network is how the bus behaves now. Every message takes two ways: from its
-// sender to the server, where it may be delayed, doubled and overtaken, and from
-// there to each receiver, in order, where it may get lost.
+// network is the current behaviour of the bus. Every message travels in two steps: from its
+// sender to the server, where it may be delayed, duplicated and overtaken, and from there to
+// each receiver, in order, where it may be lost.
 type network struct {
 	Net
 	rng   *rand.Rand
@@ -75,7 +75,7 @@ func (w *world) uplink(p *proc, m *message) {
 	}
 }
 
-// route brings a message from the server to its subscribers.
+// route delivers a message from the server to its subscribers.
 func (w *world) route(m *message, again bool) {
 	if m.topic == topicToken {
 		w.downlink(m.from, m, again)
@@ -109,7 +109,7 @@ func (w *world) downlink(to *proc, m *message, again bool) {
 			w.trace(to.name, "a message of %s is lost: %d/%d", m.from.name, m.from.inc, m.seq)
 			return
 		}
-		if !again { // a duplicate is no message that came through
+		if !again { // a duplicate does not end a run of losses
 			n.flows[f] = 0
 		}
 	}
@@ -118,8 +118,8 @@ func (w *world) downlink(to *proc, m *message, again bool) {
 	w.at(at, func() { to.arrive(m) })
 }
 
-// sender is what bus.Pulse is to a worker and to a hive: the real bus.Schedule, and
-// the timer around it.
+// sender stands for the bus.Pulse of a worker or a hive: the real bus.Schedule, with a
+// simulated timer.
 type sender struct {
 	p     *proc
 	sched *bus.Schedule
@@ -127,14 +127,14 @@ type sender struct {
 	timer uint64
 }
 
-// newSender returns a sender that sends at once, and from then on keeps the promise of p.
+// newSender returns a sender that sends at once, and then keeps the promise of p.
 func newSender(p *proc, rollGap time.Duration, send func() bool) *sender {
 	s := &sender{p: p, sched: bus.NewSchedule(p.w.time(), p.every, rollGap, p.rng.Float64), send: send}
 	s.rearm()
 	return s
 }
 
-// want asks for something to be sent, if that is so.
+// want calls what to request a message, if so is true.
 func (s *sender) want(so bool, what func(*bus.Schedule, time.Time)) {
 	if so {
 		what(s.sched, s.p.w.time())

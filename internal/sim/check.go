@@ -12,38 +12,38 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Invariant is something that holds in every run.
+// Invariant is a property that holds in every run.
 type Invariant string
 
 // The invariants.
 const (
-	// No observer gives up a process that it heard, or could have heard, within its
-	// deadline: time in which the observer was stopped, or knew that it was cut off,
-	// does not count. Nor does it give up a process that lives and had no trouble, on a
-	// network that the contract gives its guarantee for.
+	// No observer declares a process lost that it heard, or could have heard, within its
+	// deadline. Time in which the observer was stopped, or knew that it was cut off, does not
+	// count. Nor does it declare a process lost that is alive and had no trouble, on a network
+	// that the protocol gives its guarantee for.
 	NoFalseDeath Invariant = "no false death"
-	// A process that died is given up by the deadline that follows from its last
-	// message, and all observers that look at it later say so.
+	// A process that died is declared lost by the deadline that follows from its last message,
+	// and all observers that look at it later agree.
 	DeathTold Invariant = "each death is told by its bound"
-	// No age is less than the time since the message in question came in.
+	// No age is less than the time since the message arrived.
 	NoYoungAge Invariant = "no age is younger than it is"
-	// An incarnation whose place was taken stays away, if it has ended; and nothing that
-	// was sent before a process ended makes it recover where its end was seen.
+	// An incarnation that was replaced stays away, if it has ended. If its end was seen,
+	// nothing that was sent before the end makes it recover.
 	NoResurrection Invariant = "no old incarnation comes back"
-	// When nothing has gone wrong for a while all queens say the same, and it is so.
+	// When nothing has gone wrong for a while, all queens agree, and they are right.
 	Convergence Invariant = "queens converge to the truth"
-	// The brake holds no verdict back for ever.
+	// The brake holds no verdict forever.
 	BrakeEnds Invariant = "the brake ends"
-	// No event is twice in the stream, or missing.
+	// No event is in the stream twice, or missing.
 	EventsOnce Invariant = "events are told once"
-	// A worker that is busy and finishes nothing is told as stalled by the limit, once,
-	// until it goes on; and no other worker is.
+	// A worker that is busy and finishes nothing is reported as stalled by the limit, once,
+	// until it continues; no other worker is.
 	Stalls Invariant = "stalled is told once, and is so"
-	// The simulation itself, and what only a plain bug can break.
+	// The simulation itself, and properties that only a plain bug can break.
 	Sound Invariant = "nothing is plainly wrong"
 )
 
-// Violation is an invariant that does not hold.
+// Violation is a broken invariant.
 type Violation struct {
 	Invariant Invariant `json:"invariant"`
 	At        Span      `json:"at"`
@@ -54,7 +54,7 @@ func (v *Violation) String() string {
 	return fmt.Sprintf("%s, after %v: %s", v.Invariant, v.At.D().Round(time.Millisecond), v.Text)
 }
 
-// monitor checks all hives and queens now and then, but none that is stopped.
+// monitor checks all hives and queens that are not stopped, every 5 s.
 func (w *world) monitor() {
 	w.at(w.now+5*time.Second, func() {
 		for _, h := range w.hives {
@@ -75,7 +75,7 @@ func (w *world) monitor() {
 	})
 }
 
-// observers are all hives and queens that run.
+// observers returns all running hives and queens.
 func (w *world) observers() (list []*observer) {
 	for _, h := range w.hives {
 		list = append(list, &h.observer)
@@ -86,7 +86,7 @@ func (w *world) observers() (list []*observer) {
 	return list
 }
 
-// checkDeathsTold looks for the dead that the observer takes for living.
+// checkDeathsTold looks for dead processes that the observer believes are alive.
 func (o *observer) checkDeathsTold() {
 	if o.cuts > 0 || o.noticed {
 		return
@@ -108,18 +108,18 @@ func (o *observer) checkDeathsTold() {
 	}
 }
 
-// slack is how much later than by its deadline a death may be told that was heard of
-// last at that time: for the time that the observer could not see, which it credits
-// with what it cannot know, and what it learns from others.
+// slack is how much later than its deadline a death may be reported, of a process that was
+// last heard at heard. It covers the time when the observer could not see, the credit that
+// it gives for the unknown, and reports of other observers.
 func (o *observer) slack(heard time.Duration) time.Duration {
 	w, d := o.w, 2500*time.Millisecond+o.braking // the key is read first
 	for _, t := range o.troubles {
-		if t.end(w.now) >= heard-5*time.Second { // or it still doubted what it heard
-			// Since something was heard last, or a cut may have gone unnoticed.
+		if t.end(w.now) >= heard-5*time.Second { // or it was still in doubt
+			// Since the last message; a cut may also have gone unnoticed.
 			d += max(0, t.end(w.now)-max(t.from, heard)) + max(pingLimit, lostAfter(w.plan.WorkerEvery.D(), 0)) + liveness.BackGrace + 5*time.Second
 		}
 	}
-	// A queen may take itself for the one that is cut off until the store acknowledges again.
+	// A queen may consider itself cut off until the store acknowledges again.
 	away := max(w.store.turned, w.now*time.Duration(min(1, w.store.away))) - heard
 	if o.asking > 0 && (w.plan.Replicas > 1 || w.plan.Hives > 3) && away > 0 {
 		d += away + lostAfter(w.plan.HiveEvery.D(), 0) + 15*time.Second
@@ -127,28 +127,28 @@ func (o *observer) slack(heard time.Duration) time.Duration {
 	return d
 }
 
-// checkShown holds what a queen would answer now against the truth.
+// checkShown checks what a queen would answer now.
 func (q *queen) checkShown() {
 	w, now := q.w, q.w.time()
 	if err := q.view.Verify(now); err != nil {
 		w.breaks(Sound, "what %s keeps of its view differs from what it is: %v", q.name, err)
 	}
 	for _, v := range q.view.Hives() {
-		p := w.lives[life{v.ID(), cmp.Or(v.Head().Inc, v.Inc())}] // there is no head where it is known from the roster alone
+		p := w.lives[life{v.ID(), cmp.Or(v.Head().Inc, v.Inc())}] // no head if it is known only from the roster
 		if p == nil {
 			continue
 		}
-		h := p.self.(*hive) // which may be dead by now
+		h := p.self.(*hive) // may be dead by now
 		for _, k := range v.Workers() {
 			r := k.Record()
 			kl := life{h.id + "/" + r.Worker, r.Inc}
 			beat := numbered{kl, r.Seq, 0}
 			q.checkAbsent(v, h, k)
 			at, ok := h.seqs[beat]
-			if own, heard := q.seqs[beat]; heard && k.Via() == hivebeat.ViaQueen { // it may have heard it itself
+			if own, heard := q.seqs[beat]; heard && k.Via() == hivebeat.ViaQueen { // it may have heard the worker itself
 				at, ok = max(at, own), true
 			}
-			// It is of an incarnation of the hive before this one, or from an entry without ages and promises.
+			// The beat is of an earlier incarnation of the hive, or from an entry without ages and promises.
 			if !ok || v.Head().Inc == 0 && w.plan.Before > 0 {
 				continue
 			}
@@ -156,7 +156,7 @@ func (q *queen) checkShown() {
 			if truth := w.now - at; age.Duration() < truth-h.slow-2*unseen {
 				w.breaks(NoYoungAge, "%s shows %s as heard %v ago, and its hive heard it %v ago", q.name, kl.ident, age.Duration(), truth)
 			}
-			// What it did a queen may not know of a beat that another one heard.
+			// A queen may not know the work in a beat that another queen received.
 			if b := w.beats[beat]; b != nil && r.Stalled && b.work.done == r.Done {
 				q.checkStalled(kl, b.work.since, at)
 			}
@@ -167,15 +167,15 @@ func (q *queen) checkShown() {
 	}
 }
 
-// checkAbsent looks for a worker that is still there though its hive, which began
-// again, has not listed it for its own deadline, and could have.
+// checkAbsent looks for a worker that a queen still shows although its hive, which started
+// again, has not listed it for the worker's deadline, and could have.
 func (q *queen) checkAbsent(v *fleet.Hive, h *hive, k *fleet.Worker) {
 	w, r := q.w, k.Record()
 	if h.lists(r.Worker) || gone(r.Live) || !v.Up() || v.Head().Inc != h.inc || q.view.Adopted(h.id) {
 		return
 	}
 	l := life{h.id + "/" + r.Worker, r.Inc}
-	lossy := w.plan.Paged && w.plan.Net.Loss > 0 // some page may be missing each time
+	lossy := w.plan.Paged && w.plan.Net.Loss > 0 // a page may be missing each time
 	if w.now <= h.born+lostAfter(w.plan.WorkerEvery.D(), 0)+detector.WarmAfter+4*w.plan.HiveEvery.D() || lossy || h.bothered(0, w.now, true) || q.bothered(h.born, w.now, true) ||
 		w.usurped(h.life) || w.mayWait(h.born, l, r.Every) {
 		return
@@ -183,7 +183,7 @@ func (q *queen) checkAbsent(v *fleet.Hive, h *hive, k *fleet.Worker) {
 	w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which began %v ago, and %s says %s", l.ident, l.inc, h.name, w.now-h.born, q.name, r.Live)
 }
 
-// checkHeld looks for hives that are held back for longer than the contract says.
+// checkHeld looks for hives that are held for longer than the protocol allows.
 func (q *queen) checkHeld() {
 	if s, from := q.w.store, q.w.now-settled; s.away == 0 && s.turned < from && q.view.Apart() != "" && !q.bothered(from, q.w.now, true) {
 		q.w.breaks(BrakeEnds, "%s says that it may be cut off, as %s", q.name, q.view.Apart())
@@ -196,13 +196,13 @@ func (q *queen) checkHeld() {
 	}
 }
 
-// settled is for how long nothing may have gone wrong between a queen and JetStream before
-// anything is asked of it: the next read is over by then.
+// settled is how long a queen and JetStream must have been without trouble before something
+// is expected of the queen: the next read has ended by that time.
 const settled = 20 * time.Second
 
-// checkBelieved looks for hives that the roster has as lost, and of which the queen,
-// though it has heard nothing since, says that they are there. A second is enough for the
-// roster's word to come to every queen.
+// checkBelieved looks for hives that are lost in the roster, but that the queen reports as
+// up although it has received nothing since. Every queen learns of a change in the roster
+// within a second.
 func (q *queen) checkBelieved() {
 	w, s, from := q.w, q.w.store, q.w.now-settled
 	if w.plan.NoJetStream || q.born > from || q.bothered(from, w.now, true) || s.away > 0 || s.turned > from || q.kept.epoch != s.epoch {
@@ -217,7 +217,7 @@ func (q *queen) checkBelieved() {
 	}
 }
 
-// checkEnd is what holds when nothing has gone wrong for a while.
+// checkEnd checks what must hold when nothing has gone wrong for a while.
 func (w *world) checkEnd() {
 	for _, s := range w.slots {
 		if s.cur != nil && (s.cur.base().cuts > 0 || s.cur.base().paused()) {
@@ -236,12 +236,12 @@ func (w *world) checkEnd() {
 			w.breaks(EventsOnce, "%s has events that it has not told", q.name)
 		}
 	}
-	if len(w.queens) > 0 && !w.plan.NoJetStream { // without, readers hear what they hear
+	if len(w.queens) > 0 && !w.plan.NoJetStream { // without the stream, readers know only the events they receive live
 		w.checkEvents()
 	}
 }
 
-// checkTruth holds the answer of a queen against what is so.
+// checkTruth compares the answers of a queen with the true state.
 func (q *queen) checkTruth() {
 	w := q.w
 	for _, h := range w.hives {
@@ -263,14 +263,14 @@ func (q *queen) checkTruth() {
 		switch {
 		case p.alive() && v.Live() == hivebeat.Alive && !w.usurped(l):
 			q.checkWorkers(v, p.self.(*hive), p.born)
-		case v.Live() == hivebeat.Lost && w.now-q.born >= w.plan.Settle.D(): // the queen looks after them
+		case v.Live() == hivebeat.Lost && w.now-q.born >= w.plan.Settle.D(): // the queen judges its workers
 			q.checkWorkers(v, nil, q.known.of(l.ident).since)
 		}
 	}
 	for _, k := range w.workers {
 		v := q.view.Hive(k.hive)
 		if v == nil || v.Live() == hivebeat.Left || w.usurped(k.life) || w.usurped(life{v.ID(), v.Inc()}) {
-			continue // or its hive left, and no queen looks after its workers
+			continue // or its hive left, and no queen judges its workers
 		}
 		x := v.Worker(k.id)
 		known := x != nil && x.Record().Inc == k.inc
@@ -283,9 +283,9 @@ func (q *queen) checkTruth() {
 	}
 }
 
-// checkWorkers holds what a queen says of the workers of a hive against what is so. h
-// is that hive if it lives. If it does not, checkWorkers looks for dead workers alone,
-// which the queen has to find since then.
+// checkWorkers compares what a queen reports about the workers of a hive with the true state.
+// h is that hive if it is alive. Otherwise checkWorkers looks only for dead workers, which
+// the queen must have found by now, counted from since.
 func (q *queen) checkWorkers(v *fleet.Hive, h *hive, since time.Duration) {
 	w := q.w
 	for _, k := range v.Workers() {
@@ -301,32 +301,34 @@ func (q *queen) checkWorkers(v *fleet.Hive, h *hive, since time.Duration) {
 			}
 		}
 		switch {
-		case p != nil && (p.alive() != gone || h == nil && p.alive()): // so it is, or checkTruth looks at it
-		case p != nil && h != nil && w.usurped(l): // a duplicate may be what the hive knows
+		case p != nil && (p.alive() != gone || h == nil && p.alive()): // correct, or checkTruth checks it
+		case p != nil && h != nil && w.usurped(l): // the hive may know the duplicate
 		default:
 			w.breaks(Convergence, "%s incarnation %d: alive is %t, its hive is %s, and %s says %s", l.ident, l.inc, !gone, v.Live(), q.name, r.Live)
 		}
 	}
 }
 
-// mayWait reports whether a worker that is dead may not have been given up yet: for
-// the silence that it announced, counted from when its hive began where that does
-// not list it; or where its promise is not in an entry of the roster, which a queen of
-// an earlier version put (Plan.Before). For other promises the time to settle is long enough.
+// mayWait reports whether a dead worker may not have been declared lost yet. It may be within
+// the silence that it announced, counted from the start of its hive if the hive does not list
+// it. Or its promise may be missing in an entry of the roster that a queen of an earlier
+// version put (Plan.Before). For other promises the time to settle is long enough.
 func (w *world) mayWait(since time.Duration, l life, every hivebeat.Millis) bool {
 	if every == 0 && w.plan.Before > 0 && w.now-since < hivebeat.KeepGone+time.Minute {
 		return true
 	}
 	for i := range w.plan.Faults {
 		f := &w.plan.Faults[i]
-		if f.Kind == Quiet && f.Who == l.ident && w.now < max(f.At.D(), since)+lostAfter(w.plan.WorkerEvery.D(), f.By.D())+time.Minute {
+		// What its hive could not hear meanwhile is credited, though nothing was due: up to then.
+		from := max(f.At.D(), since, w.plan.For.D()-w.plan.Settle.D())
+		if f.Kind == Quiet && f.Who == l.ident && w.now < from+lostAfter(w.plan.WorkerEvery.D(), f.By.D())+time.Minute {
 			return true
 		}
 	}
 	return false
 }
 
-// describe says what a queen says of a hive.
+// describe returns the verdict of a queen on a hive.
 func (q *queen) describe(id string) string {
 	v := q.view.Hive(id)
 	if v == nil {
@@ -349,7 +351,7 @@ func (w *world) checkSame(a, b *queen) {
 			for _, k := range q.view.Hive(s.ident).Workers() {
 				r := k.Record()
 				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && (gone(r.Live) || w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every)) {
-					continue // a queen that began since does not know it
+					continue // a queen that started since does not know it
 				}
 				texts = append(texts, fmt.Sprintf("%s %s %s %d n%d", r.Worker, r.Live, r.State, r.Inc, r.N))
 			}

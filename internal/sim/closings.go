@@ -11,32 +11,32 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// A server tells the observers that listen to its system account which connections
-// close, and this file holds their verdicts by that against the truth. Plans without it
-// simulate silence alone.
+// A server reports closed connections to the observers that subscribe in its system account.
+// This file simulates that, and checks the verdicts that follow from it. Plans without
+// Closings simulate silence alone.
 
-// connection is one of a client to a server.
+// connection is a client's connection to a server.
 type connection struct {
 	name   string
 	server int
-	of     *proc // nil: of a stranger
+	of     *proc // nil: of a foreign client
 	since  time.Duration
 	closed time.Duration // when it closed with evidence that its client ended; 0: it did not
 }
 
-// dial makes a connection for a process, or for a stranger where that is nil.
+// dial makes a connection of a process, or of a foreign client if of is nil.
 func (w *world) dial(of *proc) *connection {
 	w.dialed++
 	return &connection{name: fmt.Sprintf("s%d/%d", w.server, w.dialed), server: w.server, of: of, since: w.now}
 }
 
-// connect gives p a connection of its own name.
+// connect gives p a new connection.
 func (p *proc) connect() {
 	p.conn = p.w.dial(p)
 	p.w.conns[p.conn.name] = p.conn
 }
 
-// closing is what a server tells of a connection that closed.
+// closing is a server's report of a closed connection.
 type closing struct {
 	*connection
 	reason   string
@@ -44,7 +44,7 @@ type closing struct {
 	lived    time.Duration
 }
 
-// said returns the closing as package bus reads it.
+// said returns the closing as package bus parses it.
 func (c closing) said() liveness.Disconnect {
 	d, host := bus.Disconnect{Reason: c.reason, Lived: c.lived}, "elsewhere"
 	if c.of != nil {
@@ -53,7 +53,7 @@ func (c closing) said() liveness.Disconnect {
 	return liveness.Disconnect{Server: fmt.Sprintf("s%d", c.server), Conn: c.name, Host: host, Reason: c.reason, Evidence: c.evidence, Passing: d.Passing()}
 }
 
-// closes lets the server tell that the connection of a process closed, and why. The
+// closes makes the server report that the connection of a process closed, and why. The
 // message may be late, overtaken or lost.
 func (w *world) closes(c *connection, reason string, evidence bool) {
 	if w.plan.Closings == 0 {
@@ -66,8 +66,7 @@ func (w *world) closes(c *connection, reason string, evidence bool) {
 	w.advise(w.ends, closing{c, reason, evidence, w.now - c.since})
 }
 
-// strangers lets clients that are no processes of the fabric come and go, for as long as
-// a fault says.
+// strangers makes foreign clients come and go, for the duration of a fault.
 func (w *world) strangers(r *rand.Rand, f *Fault) {
 	end := min(w.now+f.For.D(), w.ending())
 	for at := w.now; at < end; at += between(r, 0, 2*time.Second/time.Duration(max(1, f.N))) + 1 {
@@ -89,11 +88,11 @@ func (w *world) strangers(r *rand.Rand, f *Fault) {
 	}
 }
 
-// advise tells the observers that listen to the system account of a closing.
+// advise sends a closing to the observers that subscribe in the system account.
 func (w *world) advise(r *rand.Rand, c closing) {
 	listening := w.observers()
 	if !w.plan.HiveClosings {
-		listening = listening[:len(w.hives)] // and no queen
+		listening = listening[:len(w.hives)] // no queen
 	}
 	for _, o := range listening {
 		late := between(r, 500*time.Microsecond, 5*time.Millisecond)
@@ -111,7 +110,7 @@ func (w *world) advise(r *rand.Rand, c closing) {
 	}
 }
 
-// stale lets the server find out after a while that the client of p does not answer.
+// stale makes the server find out after a while that the client of p does not answer.
 func (w *world) stale(p *proc) {
 	c := p.conn
 	w.at(w.now+between(w.ends, 10*time.Second, pingLimit), func() {
@@ -121,7 +120,7 @@ func (w *world) stale(p *proc) {
 	})
 }
 
-// heardClosing is a closing that an observer has heard of.
+// heardClosing is a closing that an observer has received.
 type heardClosing struct {
 	closing
 	at       time.Duration
@@ -129,7 +128,7 @@ type heardClosing struct {
 	mayCount bool // the observer may count it
 }
 
-// hears tells the core of a connection that closed.
+// hears reports a closed connection to the core.
 func (o *observer) hears(c closing) {
 	o.drive(func(now time.Time) {
 		o.judge.Closed(now, c.said())
@@ -137,13 +136,13 @@ func (o *observer) hears(c closing) {
 			return
 		}
 		var a arrival
-		ours := false // it is the connection of a process that the observer takes for living
+		ours := false // the connection belongs to a process that the observer believes is alive
 		if c.of != nil {
 			s := o.known.of(c.of.ident)
 			a = o.linked[c.of.life]
 			ours = a.conn == c.name && s.inc == c.of.inc && s.lives()
 		}
-		certain := ours && a.at < o.w.now-readTime // its records cannot hold another one
+		certain := ours && a.at < o.w.now-readTime // it has read any newer record
 		passing := c.reason == "Client Closed" && c.lived < 10*time.Second
 		o.closings = append(o.closings, heardClosing{c, o.w.now, certain || !passing, c.of != nil || !passing})
 		if ours && c.evidence && !c.of.alive() {
@@ -152,8 +151,8 @@ func (o *observer) hears(c closing) {
 	})
 }
 
-// heardOf returns when the observer heard first that a connection closed, if it did
-// not forget it.
+// heardOf returns when the observer first received the closing of a connection, unless it
+// has forgotten it.
 func (o *observer) heardOf(conn string) (at time.Duration, ok bool) {
 	for _, c := range o.closings[o.forgotten:] {
 		if c.evidence && c.name == conn {
@@ -163,22 +162,22 @@ func (o *observer) heardOf(conn string) (at time.Duration, ok bool) {
 	return 0, false
 }
 
-// shares reports whether o may believe that c, one of a batch, ended: after a longer
-// window, as it is on the machine of c and reaches its server.
+// shares reports whether o may believe that c, one of a batch, ended. It may after a longer
+// window, if it is on the machine of c and connected to the same server.
 func (o *observer) shares(c *connection, open time.Duration) bool {
 	_, isHive := o.self.(*hive)
 	return isHive && c.of.slot.machine() == o.slot.machine() && o.conn.server == c.server && open >= windowOf(c.of.rw)+2*time.Second
 }
 
-// mass returns how many connections of one server closed within a second, if they are so
-// many that a window which opened then closes: of those that certainly count, or of all
-// that may.
+// mass returns how many connections of one server closed within a second, if that is enough
+// to close a window that opened at opened. It counts those that certainly count, or all that
+// may count.
 func (o *observer) mass(server int, opened time.Duration, certain bool) int {
 	counts := func(c *heardClosing) bool {
 		return c.server == server && (c.counts || c.mayCount && !certain)
 	}
 	for at := o.forgotten; at < len(o.closings) && o.closings[at].at <= opened; at++ {
-		before := opened // a pause after the window opened ends what it is part of
+		before := opened // a pause after the window opened ends the batch
 		first, n := &o.closings[at], 0
 		if !counts(first) {
 			continue
@@ -198,7 +197,7 @@ func (o *observer) mass(server int, opened time.Duration, certain bool) int {
 	return 0
 }
 
-// windowOf is how long a process may take to come back, in the words of the contract.
+// windowOf is how long a process may take to come back, computed as in the protocol.
 func windowOf(rw time.Duration) time.Duration {
 	if rw > 0 && rw <= 500*time.Millisecond {
 		return 2 * time.Second
@@ -206,8 +205,8 @@ func windowOf(rw time.Duration) time.Duration {
 	return 5 * time.Second
 }
 
-// lostByClosing holds it against the truth that the observer gives l up for its
-// connection, whose window was open for that long.
+// lostByClosing checks a verdict that l is lost because of its connection, after a window of
+// the given length.
 func (o *observer) lostByClosing(l life, open time.Duration) {
 	w, now, a := o.w, o.w.now, o.linked[l]
 	fail := func(format string, args ...any) {
@@ -221,7 +220,7 @@ func (o *observer) lostByClosing(l life, open time.Duration) {
 	case p == nil || c == nil || c.closed == 0:
 		fail("which did not close")
 		return
-	case !heard: // or forgot, as it was cut off, deaf or in doubt since
+	case !heard: // or it forgot the closing, because it was cut off, deaf or in doubt since
 		fail("of which it does not know that it closed")
 	case open < windowOf(p.rw):
 		fail("after a window of %v, want %v", open, windowOf(p.rw))
@@ -231,7 +230,7 @@ func (o *observer) lostByClosing(l life, open time.Duration) {
 	if n := o.mass(c.server, opened, true); n > 0 && !o.shares(c, open) {
 		fail("though %d of that server closed within a second", n)
 	}
-	// It was back in time if its messages had a second on a network that loses nothing.
+	// It was back in time if its messages had a second to arrive on a network without loss.
 	if n := w.plan.Net; !p.alive() || n.Loss > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || o.bothered(c.closed, now, true) || w.usurped(l) {
 		return
 	}
@@ -243,12 +242,12 @@ func (o *observer) lostByClosing(l life, open time.Duration) {
 	fail("which closed %v ago, and it was back a second before its window was over", now-c.closed)
 }
 
-// wardLostByClosing holds it against the truth that a queen, which judges the workers of
-// a lost hive, is about to tell that it gives one up for its connection.
+// wardLostByClosing checks an event of a queen, which judges the workers of a lost hive,
+// before it is published: the worker is declared lost because of its connection.
 func (q *queen) wardLostByClosing(d *hivebeat.EventData) {
 	w, now, l := q.w, q.w.now, life{d.Hive + "/" + d.Worker, d.Inc}
 	if d.Worker == "" || d.Kind != hivebeat.KindLost || d.Cause != hivebeat.CauseDisconnect || d.Via != hivebeat.ViaQueen ||
-		w.gaveUp[l] { // its hive gave it up, and the roster does not know
+		w.gaveUp[l] { // its hive declared it lost, and the roster does not know
 		return
 	}
 	p, a := w.lives[l], q.last[l]
@@ -260,9 +259,9 @@ func (q *queen) wardLostByClosing(d *hivebeat.EventData) {
 	q.wrongly(l, " for a connection that did not close, or was heard since")
 }
 
-// checkEndIsTold looks later whether a process that ended, and whose connection the
-// observer just heard close, is given up by its bound, whatever else comes and goes at
-// that server. seq is of its newest message.
+// checkEndIsTold checks later whether a process that ended is declared lost within its bound,
+// whatever else connects to or disconnects from that server. The observer has just received
+// the closing of its connection. seq is that of its newest message.
 func (o *observer) checkEndIsTold(c closing, seq uint64) {
 	w, l, s, heard := o.w, c.of.life, o.known.of(c.of.ident), o.w.now
 	bound := 100 * time.Millisecond
@@ -270,12 +269,12 @@ func (o *observer) checkEndIsTold(c closing, seq uint64) {
 	if o.shares(c.connection, time.Hour) {
 		bound, batch = bound+2*time.Second+core.SettleWithin, func() bool { return false }
 	}
-	if h, ok := o.self.(*hive); ok && o.known.of(c.of.ident).lives() && !o.bothered(heard-time.Second, heard, true) { // else it may not have read who has it
+	if h, ok := o.self.(*hive); ok && o.known.of(c.of.ident).lives() && !o.bothered(heard-time.Second, heard, true) { // otherwise it may not have read which worker has the connection
 		if rec, known := h.core.Record(w.time(), c.of.self.(*worker).id); known && rec.Inc == l.inc && !rec.Closed {
 			w.breaks(DeathTold, "%s incarnation %d ended, %s heard that its connection closed, and its record does not say so", l.ident, l.inc, o.name)
 		}
 	}
-	if o.asking > 0 { // the queen reads the key, and hears what was sent to it before
+	if o.asking > 0 { // the queen reads the key, and receives messages sent before that
 		bound = o.asking + time.Second
 	}
 	at := heard + windowOf(c.of.rw) + bound

@@ -8,22 +8,22 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// row is what the events of one sequence of numbers are about.
+// row identifies a sequence of event numbers.
 type row struct {
-	zone    string // a brake, which its queen numbers
-	hive    string // a hive, which the roster numbers
-	hiveInc uint64 // or a worker, which this incarnation of its hive numbers
+	zone    string // of a brake: numbered by its queen
+	hive    string // of a hive: numbered by the roster
+	hiveInc uint64 // of a worker: numbered by this incarnation of its hive
 	worker  string
 }
 
-// checkEvents reads the stream from its beginning, and holds it against what happened.
+// checkEvents reads the stream from its start, and compares it with what happened.
 func (w *world) checkEvents() {
 	var rows []row // in a fixed order
 	told, seen := make(map[row][]*stored), make(map[string]bool)
 	for i := range w.store.events {
 		e := &w.store.events[i]
 		if seen[e.id] {
-			continue // told again after the store had lost all
+			continue // published again after the store had lost everything
 		}
 		seen[e.id] = true
 		r := row{hive: e.data.Hive, hiveInc: e.data.HiveInc, worker: e.data.Worker}
@@ -33,7 +33,7 @@ func (w *world) checkEvents() {
 		case e.id == hivebeat.HiveEventID(r.hive, e.data.N):
 			r = row{hive: r.hive}
 		case e.data.Kind == hivebeat.KindJoined && e.data.Via == hivebeat.ViaQueen:
-			continue // of a worker that a queen judged: its number is the roster's, and its id the worker's
+			continue // of a worker that a queen judged: the number is the roster's, and the id the worker's
 		}
 		if told[r] == nil {
 			rows = append(rows, r)
@@ -64,8 +64,8 @@ func (w *world) checkEvents() {
 			if len(list) == 0 || !h.couldTell(r.Worker, r.N) {
 				continue
 			}
-			// Perhaps the stream only lacks that it joined once more: after its record went,
-			// and with an id that the stream knows already.
+			// The stream may lack only that the worker joined again: after its record was dropped,
+			// and with an id that the stream knew already.
 			rejoined := w.store.ever[hivebeat.WorkerEventID(h.id, h.inc, r.Worker, r.Inc, hivebeat.KindJoined, r.N)]
 			if last := list[len(list)-1].data.N; last > 0 && r.N > last && !rejoined {
 				w.breaks(EventsOnce, "%s/%s went through %d transitions, and the last one told is %d", h.id, r.Worker, r.N, last)
@@ -74,8 +74,8 @@ func (w *world) checkEvents() {
 	}
 }
 
-// joinedBefore reports whether number 1 may be that the worker joined once more,
-// with an id that the stream knew: under another incarnation of its hive.
+// joinedBefore reports whether event 1 may be that the worker joined again, with an id that
+// the stream knew: under another incarnation of its hive.
 func (w *world) joinedBefore(d *hivebeat.EventData) bool {
 	for l := range w.lives {
 		if l.ident == d.Hive+"/"+d.Worker && w.store.ever[hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, l.inc, hivebeat.KindJoined, 1)] {
@@ -85,10 +85,10 @@ func (w *world) joinedBefore(d *hivebeat.EventData) bool {
 	return false
 }
 
-// checkWorkerEvents looks at what was told of one worker within one incarnation of
-// its hive: every number once, told or within a gap.
+// checkWorkerEvents checks the events of one worker within one incarnation of its hive:
+// every number occurs once, as an event or within a gap.
 func (w *world) checkWorkerEvents(list []*stored) {
-	next, live, said := uint64(0), "", make(map[hivebeat.Kind]string) // as the events said last; empty: unknown
+	next, live, said := uint64(0), "", make(map[hivebeat.Kind]string) // last values in the events; empty: unknown
 	for i, e := range list {
 		d := &e.data
 		first := d.N
@@ -103,8 +103,8 @@ func (w *world) checkWorkerEvents(list []*stored) {
 				w.breaks(EventsOnce, "%s/%s: after number %d comes %d, %s", d.Hive, d.Worker, next-1, first, e.id)
 			}
 		}
-		// joined has an id of its own: a queen that did not hear it tells of a gap, and one
-		// that began meanwhile does not know that the worker was given up.
+		// joined has its own id. A queen that missed it publishes a gap, and a queen that started
+		// in the meantime does not know that the worker had been declared lost.
 		if d.N < next && d.Kind != hivebeat.KindGap && !(d.Kind == hivebeat.KindJoined && (list[i-1].data.Kind == hivebeat.KindGap || list[0].data.N == 0)) {
 			w.breaks(EventsOnce, "%s/%s: number %d is told twice, at last as %s", d.Hive, d.Worker, d.N, e.id)
 		}
@@ -127,17 +127,17 @@ func (w *world) checkWorkerEvents(list []*stored) {
 			}
 			live = d.To
 			if d.Kind != hivebeat.KindLate && d.Kind != hivebeat.KindRecovered {
-				said[hivebeat.KindStalled] = "stalled>" // it ends without a word
+				said[hivebeat.KindStalled] = "stalled>" // ends without an event
 			}
 		}
 	}
 }
 
-// arguing is how many things are told of one hive within ten seconds only where queens
-// tell the roster in turn that the others are wrong.
+// arguing is a number of events about one hive. So many within ten seconds occur only if
+// queens overrule each other in the roster.
 const arguing = 30
 
-// checkHiveEvents looks at what the roster numbers: the events of one hive, and those of
+// checkHiveEvents checks the events that the roster numbers: those of one hive, and those of
 // its workers that queens judged.
 func (w *world) checkHiveEvents(list []*stored) {
 	var was *hivebeat.EventData // the last verdict on the hive itself
@@ -164,12 +164,12 @@ func (w *world) checkHiveEvents(list []*stored) {
 	}
 }
 
-// brakeForgotten is when another queen tells the end of a brake, where the one that
-// told its start is gone.
+// brakeForgotten is how long another queen waits before it publishes the end of a brake, if the
+// queen that published its start is gone.
 const brakeForgotten = 10*time.Minute + 5*time.Second
 
-// checkBrakeEvents looks whether the brake of a zone was told to be off each time that
-// it was told to be on.
+// checkBrakeEvents checks that each event that turned the brake of a zone on is followed by
+// one that turned it off.
 func (w *world) checkBrakeEvents(list []*stored) {
 	if w.store.epoch > 1 { // wiped
 		return

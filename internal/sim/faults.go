@@ -8,8 +8,8 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// populate makes the fleet of the plan, whose processes begin within three seconds, and
-// arranges its faults.
+// populate creates the fleet of the plan, whose processes start within three seconds, and
+// schedules the faults.
 func (w *world) populate() {
 	p, r := w.plan, w.stream("fleet")
 	w.byName = make(map[string]*slot)
@@ -35,13 +35,13 @@ func (w *world) populate() {
 		f := &p.Faults[i]
 		w.at(f.At.D(), func() { w.fault(f, w.stream("fault "+f.String())) })
 	}
-	w.at(w.ending(), func() { // the checks at the end look at what settles
+	w.at(w.ending(), func() { // the checks at the end need a fleet that settles
 		w.net.Net = Net{Delay: p.Net.Delay, Jitter: p.Net.Jitter}
 	})
 	w.monitor()
 }
 
-// place makes a slot, and starts its first process soon.
+// place creates a slot, and starts its first process soon.
 func (w *world) place(r *rand.Rand, name string, zone int, on *slot, next func() actor) *slot {
 	s := &slot{name: name, ident: name, make: next, zone: zone, on: on}
 	rival := *s
@@ -53,7 +53,7 @@ func (w *world) place(r *rand.Rand, name string, zone int, on *slot, next func()
 	return s
 }
 
-// spawn starts the next process of a slot, where there is none.
+// spawn starts the next process of a slot, if none is running.
 func (w *world) spawn(s *slot) {
 	if s.cur == nil {
 		s.cur = s.make()
@@ -62,20 +62,20 @@ func (w *world) spawn(s *slot) {
 	}
 }
 
-// ending is when faults must be over.
+// ending is when all faults have ended.
 func (w *world) ending() time.Duration { return w.plan.For.D() - w.plan.Settle.D() }
 
-// until lets f happen after d, but not after faults must be over.
+// until schedules f after d, but not later than ending.
 func (w *world) until(d Span, f func()) { w.at(min(w.now+d.D(), w.ending()), f) }
 
-// untilOrNever is until, but f never happens where d is 0.
+// untilOrNever is until, but never calls f if d is 0.
 func (w *world) untilOrNever(d Span, f func()) {
 	if d > 0 {
 		w.until(d, f)
 	}
 }
 
-// meant returns the processes that a fault is about, of those that run now.
+// meant returns the running processes that a fault affects.
 func (w *world) meant(f *Fault) (list []*proc) {
 	all := f.Kind == Server || f.Kind == Frozen || f.Kind == Kick && f.Who == ""
 	for _, s := range w.slots {
@@ -100,7 +100,7 @@ func (w *world) meant(f *Fault) (list []*proc) {
 	return list
 }
 
-// cutAll takes the connections of all of them away, for as long as the fault says.
+// cutAll cuts the connections of all processes in list, for the duration of the fault.
 func (w *world) cutAll(list []*proc, f *Fault) {
 	for _, p := range list {
 		p.cut(f.Hold, f.Notice.D())
@@ -112,7 +112,7 @@ func (w *world) cutAll(list []*proc, f *Fault) {
 	})
 }
 
-// fault begins one fault of the plan.
+// fault starts one fault of the plan.
 func (w *world) fault(f *Fault, r *rand.Rand) {
 	w.trace("FAULT", "%s", f)
 	s, list := w.byName[f.Who], w.meant(f)
@@ -126,7 +126,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 			}
 			w.trace("stream", "JetStream is there, epoch %d", w.store.epoch)
 		})
-		w.cutAll(list, f) // of one that is frozen
+		w.cutAll(list, f) // of a frozen server
 	case f.Kind == Server:
 		w.store.awayBy(1)
 		w.serverGone++
@@ -137,7 +137,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 		w.until(f.For, func() {
 			w.store.awayBy(-1)
 			w.serverGone--
-			for _, p := range w.meant(f) { // those that began meanwhile, too
+			for _, p := range w.meant(f) { // and those that started in the meantime
 				p.heal()
 			}
 		})
@@ -170,7 +170,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 	}
 }
 
-// fault begins a fault that p has for itself.
+// fault starts a fault that affects only p.
 func (p *proc) fault(f *Fault, r *rand.Rand) {
 	w := p.w
 	k, isWorker := p.self.(*worker)
@@ -188,7 +188,7 @@ func (p *proc) fault(f *Fault, r *rand.Rand) {
 		p.kick()
 	case f.Kind == Quiet && isWorker:
 		k.fallSilent(f.By.D())
-		// The worker blocks once it has announced that, for as long.
+		// The worker blocks once it has announced that, for the same time.
 		k.after(time.Second, func() {
 			k.suspend()
 			w.until(f.By, k.resume)

@@ -9,11 +9,11 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Generate makes the plan that follows from a seed. length is how long it runs; 0
-// leaves that to the seed. late is what Plan.Late is.
+// Generate makes the plan of a seed. length is the duration of the run; if 0, the seed
+// determines it. late is Plan.Late.
 func Generate(seed uint64, length, late time.Duration) Plan {
 	p := Plan{Seed: seed, Late: Span(late)}
-	// Each part draws from a stream of its own: the others are as they would be without.
+	// Each part draws from its own stream, so that it does not change the others.
 	part := func(stream uint64) *draw { return &draw{Rand: rand.New(rand.NewPCG(seed, stream)), Plan: &p} }
 	r := part(0x9e3779b97f4a7c15)
 	p.Zones, p.Hives, p.Workers, p.Queens = 1+r.IntN(2), 1+r.IntN(5), 1+r.IntN(3), 1+r.IntN(3)
@@ -48,7 +48,7 @@ func Generate(seed uint64, length, late time.Duration) Plan {
 	if r := part(0xb5c0fbcfec4d3b2f); !p.NoJetStream && r.IntN(4) == 0 {
 		p.Replicas = 3
 		f := Fault{Kind: Storage, At: r.at(20 * time.Second), For: r.upTo(3 * time.Minute)}
-		r.adds(f) // the queens are in a minority
+		r.adds(f) // the queens are in a minority partition
 		r.adds(Fault{Kind: Zone, At: f.At, For: f.For, N: r.IntN(r.Zones)})
 	}
 	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
@@ -65,24 +65,24 @@ func (r *draw) hive() string      { return fmt.Sprintf("h%d", 1+r.IntN(r.Hives))
 func (r *draw) anyWorker() string { return fmt.Sprintf("%s/w%d", r.hive(), 1+r.IntN(r.Workers)) }
 func (r *draw) queen() string     { return fmt.Sprintf("q%d", 1+r.IntN(r.Queens)) }
 
-// anyOf draws the name of a hive, of a worker or of a queen, whichever it is given.
+// anyOf draws the name of a hive, worker or queen, from the kinds that it is given.
 func (r *draw) anyOf(kinds ...func() string) string { return kinds[r.IntN(len(kinds))]() }
 
 // upTo draws from 0 to d.
 func (r *draw) upTo(d time.Duration) Span { return Span(between(r.Rand, 0, d)).round() }
 
-// at draws when a fault begins, that time after the beginning at the earliest.
+// at draws the start of a fault, not before earliest.
 func (r *draw) at(earliest time.Duration) Span {
 	return Span(between(r.Rand, earliest, (r.For-r.Settle).D()-10*time.Second)).round()
 }
 
-// adds puts a fault into the plan, and ends it before the time to settle.
+// adds adds a fault to the plan, and ends it before the time to settle.
 func (r *draw) adds(f Fault) {
 	f.For = min(f.For, r.For-r.Settle-f.At).round()
 	r.Faults = append(r.Faults, f)
 }
 
-// ends lets hives see the ends of processes, and of connections, in some plans.
+// ends lets hives see the ends of processes and of connections, in some plans.
 func (r *draw) ends() {
 	r.Exits = r.IntN(2) == 0
 	if r.IntN(2) == 0 {
@@ -100,8 +100,8 @@ func (r *draw) ends() {
 	}
 }
 
-// more lets work stall, queens hear of connections that close, and queens of an earlier
-// version take part, each in some plans.
+// more adds work that stalls, closed connections reported to queens, and queens of an
+// earlier version, each in some plans.
 func (r *draw) more() {
 	if r.IntN(10) == 0 {
 		r.Before = 1 + r.IntN(r.Queens)
@@ -134,8 +134,8 @@ func (r *draw) more() {
 	}
 }
 
-// strangers lets other clients come and go in some plans where observers hear of that:
-// scripts, and clients that stay for a while.
+// strangers adds foreign clients that come and go, in some plans whose observers see
+// connections close: scripts, and clients that stay for a while.
 func (r *draw) strangers() {
 	if r.Closings == 0 || r.IntN(2) == 0 {
 		return
@@ -146,8 +146,8 @@ func (r *draw) strangers() {
 	}
 }
 
-// batch has all workers of a machine die at once in some plans where its hive hears of
-// it: more of them than are believed without a proof.
+// batch makes all workers of a machine die at once, in some plans whose hives see
+// connections close. They are more than an observer believes without proof.
 func (r *draw) batch() {
 	if r.Closings == 0 || r.IntN(3) > 0 {
 		return
@@ -156,8 +156,8 @@ func (r *draw) batch() {
 	r.adds(Fault{Kind: Batch, At: r.at(20 * time.Second), Who: r.hive(), For: r.upTo(time.Minute)})
 }
 
-// frozen stops the NATS server for a while, and kills a worker meanwhile whose beats wait
-// in it.
+// frozen stops the NATS server for a while, and kills a worker in the meantime while its
+// beats wait in the server.
 func (r *draw) frozen() {
 	f := Fault{Kind: Frozen, At: r.at(20 * time.Second), For: r.upTo(pingLimit), Hold: true, Notice: Span(pingLimit)}
 	r.adds(f)
@@ -166,7 +166,7 @@ func (r *draw) frozen() {
 
 func (s Span) round() Span { return Span(s.D().Round(time.Millisecond)) }
 
-// network draws how the bus behaves.
+// network draws the behaviour of the bus.
 func (r *draw) network() Net {
 	n := Net{Delay: r.upTo(20 * time.Millisecond), Jitter: r.upTo(20 * time.Millisecond)}
 	if r.IntN(2) == 0 {
@@ -184,9 +184,9 @@ func (r *draw) network() Net {
 	return n
 }
 
-// fault draws a fault, but not when it begins.
+// fault draws a fault without its start.
 func (r *draw) fault() Fault {
-	long := func() Span { // short, most of the time
+	long := func() Span { // short in most cases
 		if r.IntN(3) == 0 {
 			return r.upTo(3 * time.Minute)
 		}

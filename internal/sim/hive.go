@@ -13,24 +13,24 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// hive is a real hivecore.Core, and around it what is outside of that: messages, timers,
-// processes that end, a store to read from.
+// hive runs a real hivecore.Core and simulates its surroundings: messages, timers, the ends
+// of processes, and a store to read from.
 type hive struct {
 	observer
 	core     *hivecore.Core
 	id, zone string
 
 	out   *sender                  // of snapshots
-	said  time.Duration            // when the last one left
-	built map[uint64]time.Duration // when each one was made, by its seq
+	said  time.Duration            // when the last snapshot was sent
+	built map[uint64]time.Duration // when each snapshot was made, by seq
 
 	watching map[uint64]detector.Process // by pid
-	gone     map[*proc]time.Duration     // the workers that it gave up, and when
+	gone     map[*proc]time.Duration     // the workers that it declared gone, and when
 	ended    map[life]bool               // the workers whose process it saw end
 	moves    map[move]time.Duration      // when it numbered each transition
 }
 
-// move is a transition of a worker, as its hive numbers it.
+// move is a transition of a worker, numbered by its hive.
 type move struct {
 	worker string
 	n      uint64
@@ -80,7 +80,7 @@ func (h *hive) handle(m *message) {
 	}
 }
 
-// act does what the core asks for, and holds its transitions against the truth.
+// act carries out what the core asks for, and checks its transitions.
 func (h *hive) act() {
 	r := h.core.Ready()
 	h.w.traceLogs(h.name, r.Logs)
@@ -140,13 +140,13 @@ func (h *hive) speak(bye string) bool {
 
 func (h *hive) sayBye() bool { return h.speak("stopped") }
 
-// lists reports whether a worker with this id is in its snapshots.
+// lists reports whether its snapshots contain a worker with this id.
 func (h *hive) lists(worker string) bool {
 	_, ok := h.core.Record(h.w.time(), worker)
 	return ok
 }
 
-// follow watches processes, as package procwatch does.
+// follow watches processes, like package procwatch.
 func (h *hive) follow(list []detector.Watch) {
 	for _, x := range list {
 		if h.watching[x.PID] = x.Process; x.Stop {
@@ -157,8 +157,8 @@ func (h *hive) follow(list []detector.Watch) {
 	}
 }
 
-// sees tells the core soon of the end of a process that it watches. What the process said
-// before comes first.
+// sees reports the end of a watched process to the core, after a short delay. What the
+// process sent before comes first.
 func (h *hive) sees(p *proc, pid uint64) {
 	r := h.w.ends
 	said := h.w.now // when its goodbye, which is flushed before it ends, is at the server
@@ -183,18 +183,18 @@ func (h *hive) sees(p *proc, pid uint64) {
 	})
 }
 
-// How a hive sees the end of a process, by a pidfd, and tells it. Plans without that
-// simulate silence alone.
+// The time that a hive needs to see the end of a process, by a pidfd, and to report it.
+// Plans without Exits simulate silence alone.
 const (
 	exitSeenMin = 200 * time.Microsecond
 	exitSeenMax = 5 * time.Millisecond
-	// exitBound is how long after the end of a process its hive may take to say so: to
-	// see it, and to wait for its last words.
+	// exitBound is the time from the end of a process to the report of its hive: the hive
+	// sees the end, and waits for the last words of the process.
 	exitBound = exitSeenMax + hivecore.LastWordsWithin + readTime
 )
 
-// checkExitIsTold looks later whether the hive, which watches p, says in time that it
-// has just ended.
+// checkExitIsTold checks later whether the hive, which watches p, reports in time that p has
+// just ended.
 func (h *hive) checkExitIsTold(p *proc) {
 	w, died, bound := h.w, h.w.now, exitBound
 	if p.byBye {
@@ -208,9 +208,9 @@ func (h *hive) checkExitIsTold(p *proc) {
 	})
 }
 
-// checkEndIsSaid looks later whether an end that the hive has just found leaves it in
-// time, whatever else it has to tell: it gathers ends, and of more than 20 in 10 s it
-// tells two a second.
+// checkEndIsSaid checks later whether the hive sends an end that it has just found in time,
+// whatever else it has to send. The hive gathers ends: beyond 20 in 10 s, it sends two
+// snapshots a second.
 func (h *hive) checkEndIsSaid() {
 	w, found, recent := h.w, h.w.now, 0
 	for _, at := range h.gone {
@@ -229,7 +229,7 @@ func (h *hive) checkEndIsSaid() {
 	})
 }
 
-// traceLogs notes what a core wants logged.
+// traceLogs records the log lines of a core.
 func (w *world) traceLogs(who string, logs core.Logs) {
 	if !w.tracing {
 		return

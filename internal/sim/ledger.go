@@ -13,10 +13,10 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// This file is package ledger, as a queen has it: requests that take time and may get no
+// This file simulates package ledger for a queen: requests that take time and may get no
 // answer, the putter, the watch of the roster, and Keep.
 
-// How package ledger behaves.
+// Behaviour of package ledger.
 const (
 	askWithin  = 2 * time.Second // how long a request waits for its answer
 	askMin     = 500 * time.Microsecond
@@ -26,25 +26,25 @@ const (
 	retryMost  = 5 * time.Second
 )
 
-// errAway is the answer where none comes. What was asked for may have been done.
+// errAway is the result of a request without an answer. The request may have been executed.
 var errAway = fmt.Errorf("no answer: %w", ledger.ErrAway)
 
-// keeper is what a queen's ledger knows.
+// keeper is the state of a queen's ledger.
 type keeper struct {
 	opened  bool
-	epoch   int64 // of what was read last
-	seen    int64 // of what was there at the last look
-	away    bool  // as the core was told
-	owed    bool  // a reconnect that the core was not told of
+	epoch   int64 // of the last read
+	seen    int64 // at the last look
+	away    bool  // as reported to the core
+	owed    bool  // a reconnect that has not been reported to the core
 	retry   time.Duration
 	look    uint64 // the timer of the next look
-	watched uint64 // the last revision that the watch brought
-	rewatch bool   // the watch goes on soon
+	watched uint64 // the last revision from the watch
+	rewatch bool   // the watch continues soon
 	wrote   map[string]uint64
 	putting map[string]*putting
 }
 
-// putting is what is put of one hive into the bucket: the pages of its newest snapshot.
+// putting is the state of storing one hive in the bucket: the pages of its newest snapshot.
 type putting struct {
 	inc, seq uint64
 	pages    map[uint64]ledger.Snapshot
@@ -52,20 +52,20 @@ type putting struct {
 	armed    bool
 }
 
-// openLedger begins to look what there is.
+// openLedger starts to look for the ledger.
 func (q *queen) openLedger() {
 	q.kept = keeper{retry: retryFirst, wrote: make(map[string]uint64), putting: make(map[string]*putting)}
 	q.lookNow()
 }
 
-// lookNow is ledger.Wait until the ledger is open, and Ledger.Keep from then on, which
-// looks now and then whether all is there, and is what it was.
+// lookNow simulates ledger.Wait until the ledger is open, and Ledger.Keep from then on, which
+// checks regularly that everything is there and unchanged.
 func (q *queen) lookNow() {
 	k := &q.kept
 	look, epoch := k.look, k.seen
 	q.request(func(s *store) { epoch = s.epoch }, func(err error) {
 		if k.look != look {
-			return // the next look has begun
+			return // the next look has started
 		}
 		if away := err != nil; away != k.away && (away || k.opened) {
 			q.core.StoreState(q.w.time(), err)
@@ -89,7 +89,7 @@ func (q *queen) lookNow() {
 
 func (q *queen) lookLater(d time.Duration) { q.setTimer(&q.kept.look, q.w.now+d, q.lookNow) }
 
-// ledgerConnected has the ledger look at once, as the connection is back.
+// ledgerConnected makes the ledger look at once, because the connection is back.
 func (q *queen) ledgerConnected() {
 	if k := &q.kept; k.opened {
 		k.owed, k.retry = true, retryFirst
@@ -98,8 +98,8 @@ func (q *queen) ledgerConnected() {
 	}
 }
 
-// request lets op happen at the store, and calls done as an input of the core: with nil
-// once the answer is there, with errAway where none comes in time.
+// request runs op at the store, and calls done as an input of the core: with nil when the
+// answer arrives, or with errAway if none arrives in time.
 func (q *queen) request(op func(s *store), done func(err error)) {
 	s, answered := q.w.store, false
 	finish := func(err error) {
@@ -127,8 +127,8 @@ func (q *queen) request(op func(s *store), done func(err error)) {
 	q.after(within, func() { finish(errAway) })
 }
 
-// fulfil carries a request of the core out. A request about many keys may get an answer
-// for the first of them only.
+// fulfil carries out a request of the core. If a request has many keys, the answer may cover
+// only the first ones.
 func (q *queen) fulfil(op *queencore.Op) {
 	n := max(len(op.Keys), len(op.Letters), len(op.Steps))
 	op.Errs = make([]error, n)
@@ -188,7 +188,7 @@ func (q *queen) one(s *store, op *queencore.Op, i int) {
 	}
 }
 
-// decode returns an event. One that cannot be read ends the run.
+// decode decodes an event. One that cannot be decoded ends the run.
 func (w *world) decode(body []byte) *hivebeat.Event {
 	ev := new(hivebeat.Event)
 	if err := json.Unmarshal(body, ev); err != nil {
@@ -240,13 +240,13 @@ func (q *queen) readLedger() {
 	})
 }
 
-// watchLedger brings what is new in the roster.
+// watchLedger delivers new revisions of the roster.
 func (q *queen) watchLedger() {
 	s, k := q.w.store, &q.kept
 	if !q.up() || !k.opened || s.epoch != k.epoch {
-		return // the next watch, or the next read
+		return // the next watch or the next read delivers them
 	}
-	if q.cuts > 0 || s.away > 0 { // unnoticed: it goes on when it can
+	if q.cuts > 0 || s.away > 0 { // unnoticed: it continues when it can
 		if !k.rewatch {
 			k.rewatch = true
 			q.after(time.Second, func() {
@@ -268,7 +268,7 @@ func (q *queen) watchLedger() {
 	}
 }
 
-// offer is ledger.Putter: the newest of each hive, once a second.
+// offer simulates ledger.Putter: it stores the newest snapshot of each hive, once a second.
 func (q *queen) offer(s *ledger.Snapshot) {
 	p := q.kept.putting[s.Hive]
 	if p == nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// loop has a worker die and begin again so many times, every pace or up to that.
+// loop makes a worker die and start again a number of times, every pace or up to that.
 func loop(p *Plan, r *rand.Rand, who string, at, pace time.Duration, times int) {
 	for range times {
 		f := Fault{Kind: Crash, At: Span(at).round(), Who: who, For: Span(min(time.Second, pace/3))}
@@ -26,9 +26,9 @@ func loop(p *Plan, r *rand.Rand, who string, at, pace time.Duration, times int) 
 	}
 }
 
-// TestALoop: a worker restarts every 3 s for 75 s. Two queens tell it as looping at its
-// third restart, and that it is over 10 minutes after the last one: six other events, and
-// one for each process that joined.
+// TestALoop: a worker restarts every 3 s for 75 s. Two queens report it as looping at its
+// third restart, and as recovered 10 minutes after the last one. There are six other events,
+// and one for each process that joined.
 func TestALoop(t *testing.T) {
 	for _, dies := range []bool{false, true} {
 		p := Generate(1, 0, 0)
@@ -63,8 +63,8 @@ func TestALoop(t *testing.T) {
 	}
 }
 
-// TestLoops holds the invariants where workers restart over and over amid all other
-// faults of the seeds.
+// TestLoops checks the invariants when workers restart repeatedly, amid all other faults of
+// the seeds.
 func TestLoops(t *testing.T) {
 	n := 60
 	switch {

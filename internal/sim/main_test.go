@@ -8,6 +8,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(400) // a sixth of the time, and runs are small
+	debug.SetGCPercent(400) // takes a sixth of the time, and runs are small
 	goleak.VerifyTestMain(m)
 }

@@ -25,11 +25,11 @@ var (
 )
 
 const (
-	root       = "../.." // of the module, as seen from here
+	root       = "../.." // of the module, relative to this directory
 	simulation = "./internal/sim"
 )
 
-// A mutant is the code with one fault in it, as an entry of testdata/mutants says.
+// A mutant is the code with one fault, as described by an entry of testdata/mutants.
 type mutant struct {
 	name     string
 	file     string
@@ -38,7 +38,7 @@ type mutant struct {
 	red      []red
 }
 
-// red is what has to fail.
+// red is something that must fail.
 type red struct {
 	what string // "seed": one of the first -sim.search; "plan queens-argue"; "test ./internal/fleet TestX"
 	by   string // the invariant; empty for a test
@@ -51,9 +51,9 @@ func (r *red) test() (pkg, name string, ok bool) {
 	return pkg, name, ok
 }
 
-// TestMutants breaks the code in one place at a time. The seeds, kept plans and tests
-// that are named beside the fault have to fail by it, and pass without it. The tree
-// stays as it is: go builds with an overlay.
+// TestMutants breaks the code in one place at a time. The seeds, kept plans and tests that are
+// listed for a fault must fail with it and pass without it. The tree is not changed: go builds
+// with an overlay.
 func TestMutants(t *testing.T) {
 	if !*mutants {
 		t.Skip("make mutants runs it")
@@ -71,12 +71,12 @@ func TestMutants(t *testing.T) {
 			}
 		}
 	}
-	whole := make(map[string]func() string) // their output without a fault
+	whole := make(map[string]func() string) // output of the tests without a fault, by package
 	for pkg, list := range names {
 		whole[pkg] = sync.OnceValue(func() string {
 			c := exec.CommandContext(t.Context(), "go", "test", "-v", "-run", "^("+strings.Join(list, "|")+")$", pkg)
 			c.Dir = root
-			out, _ := c.CombinedOutput() // the lines of the tests count
+			out, _ := c.CombinedOutput() // only the lines of the tests count
 			return string(out)
 		})
 	}
@@ -90,8 +90,8 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// TestMutantsMatchTheCode fails where a change of the code has left a mutant behind, and
-// where one is not in the table of docs/RELIABILITY.md.
+// TestMutantsMatchTheCode fails if a mutant no longer matches the code, or is not in the table
+// of docs/RELIABILITY.md.
 func TestMutantsMatchTheCode(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(root, "docs/RELIABILITY.md"))
 	if err != nil {
@@ -114,7 +114,7 @@ func TestMutantsMatchTheCode(t *testing.T) {
 	}
 }
 
-// run returns what reported m, for the table.
+// run returns what detected m, for the table.
 func (m *mutant) run(t *testing.T, whole map[string]func() string) (found string) {
 	dir := t.TempDir()
 	overlay := m.overlay(t, dir)
@@ -161,7 +161,7 @@ func (m *mutant) search(t *testing.T, overlay, dir, by string) (seed string) {
 	return seed
 }
 
-// code returns the file with the fault in it, and its path.
+// code returns the file with the fault, and its path.
 func (m *mutant) code() (path, code string, err error) {
 	path, err = filepath.Abs(filepath.Join(root, m.file))
 	if err != nil {
@@ -177,7 +177,7 @@ func (m *mutant) code() (path, code string, err error) {
 	return path, strings.Replace(string(whole), m.old, m.new, 1), nil
 }
 
-// overlay writes what the flag -overlay of go build takes.
+// overlay writes the file for go build's flag -overlay.
 func (m *mutant) overlay(t *testing.T, dir string) string {
 	path, code, err := m.code()
 	if err != nil {
@@ -206,8 +206,8 @@ func compile(t *testing.T, overlay, dir, pkg string) (binary string) {
 	return binary
 }
 
-// start runs a test binary in the directory of its package. Code with a fault may go on
-// for ever, and take all memory for it.
+// start runs a test binary in the directory of its package. Code with a fault may run forever
+// and allocate without end, so its memory is limited.
 func start(t *testing.T, binary, pkg string, args ...string) (out string, err error) {
 	c := exec.CommandContext(t.Context(), "bash", append([]string{"-c", `ulimit -v 4000000; exec "$0" "$@"`, binary}, args...)...)
 	c.Dir = filepath.Join(root, pkg)
@@ -224,8 +224,8 @@ func passes(t *testing.T, binary, pkg, name string) bool {
 	return err == nil
 }
 
-// ask has TestAsked of a test binary run one thing, and returns what it found. keep is
-// the file of the shortened plan, if it is to be kept.
+// ask makes TestAsked of a test binary run one thing, and returns what it found. keep is the
+// file for the shortened plan, or empty.
 func ask(t *testing.T, binary, what, keep string) (by, text string) {
 	within := "10m"
 	if keep != "" {
@@ -241,7 +241,7 @@ func ask(t *testing.T, binary, what, keep string) (by, text string) {
 	return "", ""
 }
 
-// TestAsked is how TestMutants runs something in a test binary with a fault.
+// TestAsked lets TestMutants run something in a test binary with a fault.
 func TestAsked(t *testing.T) {
 	if *asked == "" {
 		t.Skip("TestMutants runs it")
@@ -250,8 +250,8 @@ func TestAsked(t *testing.T) {
 	fmt.Printf("answer %q %q\n", by, text)
 }
 
-// answer runs a seed or a kept plan, and returns the invariant that it breaks, or
-// searches many seeds, and returns the first one that breaks the invariant it is told.
+// answer runs a seed or a kept plan, and returns the invariant that it breaks. Or it searches
+// many seeds, and returns the first one that breaks a given invariant.
 func answer(what string) (by, text string) {
 	kind, arg, _ := strings.Cut(what, " ")
 	arg, by, _ = strings.Cut(arg, " ")
@@ -280,7 +280,7 @@ func answer(what string) (by, text string) {
 	return "", ""
 }
 
-// first returns the first of n seeds that breaks an invariant. Here -sim.keep is a file.
+// first returns the first of n seeds that breaks an invariant. -sim.keep is a file here.
 func first(n int, by Invariant) (seed, text string) {
 	for i := range uint64(n) {
 		r, err := Run(Generate(1+i, 0, 0), false)
@@ -299,7 +299,7 @@ func first(n int, by Invariant) (seed, text string) {
 	return "", ""
 }
 
-// readMutants reads testdata/mutants. An entry says
+// readMutants reads testdata/mutants. An entry is
 //
 //	file: the file that is broken
 //	fault: how, for the table in docs/RELIABILITY.md
@@ -307,9 +307,8 @@ func first(n int, by Invariant) (seed, text string) {
 //	red: plan NAME: the invariant that a kept plan breaks
 //	red: test PACKAGE NAME
 //
-// with one line or more of the last three kinds, and after an empty line what changes,
-// as a diff has it, with so many lines around that it is there once. What is above the
-// first entry of a file is for people.
+// with one or more of the last three lines. After an empty line follows the change as a diff,
+// with enough context to match once. Text above the first entry of a file is for people.
 func readMutants(t *testing.T) (list []mutant) {
 	files, err := filepath.Glob("testdata/mutants/*.txtar")
 	if err != nil || len(files) == 0 {

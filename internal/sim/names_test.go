@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// TestNothingOfARoleIsHereTwice: the simulation drives the cores of the roles. A method
-// here that is named like one of theirs was once a copy that drifted.
+// TestNothingOfARoleIsHereTwice: the simulation drives the cores of the roles. A method here
+// with the name of one of theirs was once a copy that drifted.
 func TestNothingOfARoleIsHereTwice(t *testing.T) {
 	own := methods(t, ".")
 	for _, dir := range []string{"../../hive", "../hivecore", "../../queen", "../queencore"} {
 		for name, of := range methods(t, dir) {
 			switch mine := own[name]; {
-			case mine == "", name == "String": // or what an interface of the library asks for
+			case mine == "", name == "String": // or a method of a standard interface
 			default:
 				t.Errorf("%s.%s is named like %s of %s", mine, name, of, dir)
 			}
@@ -24,7 +24,7 @@ func TestNothingOfARoleIsHereTwice(t *testing.T) {
 	}
 }
 
-// methods returns the methods in a package, by name, and of which type they are.
+// methods returns the methods in a package, by name, with their types.
 func methods(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))

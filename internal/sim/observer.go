@@ -10,38 +10,38 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// observer is what hives and queens have in common: a process whose core judges
-// others. It is to that core under a virtual clock what package link is on NATS. And it
-// keeps what came to its socket, for the checks.
+// observer is the common part of hives and queens: a process whose core judges other
+// processes. It does for that core under a virtual clock what package link does on NATS. It
+// also records what arrives at its socket, for the checks.
 type observer struct {
 	proc
 	judge judge               // its core
-	obey  func()              // does what the core asks for
-	doubt func() bool         // whether it doubts what it hears, and forgets closings for that
-	knows func(l life) uint64 // the seq of the newest message that the core knows of
-	alarm time.Duration       // when the core is to be woken; negative: never
-	timer uint64              // of that
+	obey  func()              // carries out what the core asks for
+	doubt func() bool         // whether the core doubts its input, and therefore forgets closed connections
+	knows func(l life) uint64 // seq of the newest message that the core knows
+	alarm time.Duration       // when to wake the core; negative: never
+	timer uint64              // of alarm
 
-	// How long it may ask others before it judges, and how long its brake may hold a
-	// verdict back. A hive does neither.
+	// asking is how long the core may ask others before a verdict, and braking how long its
+	// brake may hold one. Both are 0 for a hive.
 	asking, braking time.Duration
 
-	// What came to its socket: the newest message of each life, when the first one
-	// came, when each came first, and the highest seq of which a page came.
+	// What arrived at its socket: the newest message of each process, the time of the first
+	// one, the time of each message, and the highest seq with a page that arrived.
 	last  map[life]arrival
 	first map[life]time.Duration
 	seqs  map[numbered]time.Duration
 	begun map[life]uint64
-	// linked is the newest message that names the connection of a life, of those that
-	// were news to the core.
+	// linked is the newest message that names the connection of a process, among those that
+	// the core did not know.
 	linked map[life]arrival
-	told   map[string]time.Duration // when others told it more of a hive than it had heard
+	told   map[string]time.Duration // when others reported more of a hive than it had received
 
 	closings  []heardClosing
-	forgotten int // so many of them, the first ones, it forgot, as it was cut off, deaf or in doubt
-	deaf      int // so many faults keep it from hearing of closings
+	forgotten int // the first closings, this many, were forgotten: it was cut off, deaf or in doubt
+	deaf      int // number of faults that keep closings from it
 
-	known sightings // what the core said last
+	known sightings // the last verdicts of the core
 }
 
 // judge is the core of a hive or of a queen.
@@ -50,7 +50,7 @@ type judge interface {
 	Tick(now time.Time, dropped uint64)
 }
 
-// observe has o feed its core. obey does what the core asks for.
+// observe connects o to its core. obey carries out what the core asks for.
 func (o *observer) observe(j judge, obey func()) {
 	o.observes, o.judge, o.obey, o.alarm = o, j, obey, -1
 	o.last, o.linked = make(map[life]arrival), make(map[life]arrival)
@@ -58,7 +58,7 @@ func (o *observer) observe(j judge, obey func()) {
 	o.begun, o.told = make(map[life]uint64), make(map[string]time.Duration)
 }
 
-// drive hands the core an input, and does what it asks for because of that.
+// drive passes the core an input, and carries out the resulting requests.
 func (o *observer) drive(input func(now time.Time)) {
 	input(o.w.time())
 	o.obey()
@@ -76,7 +76,7 @@ func (o *observer) wake(at time.Duration) {
 	})
 }
 
-// carry does what the core asks for by s.
+// carry carries out the signals of the core.
 func (o *observer) carry(s core.Signals) {
 	if sent := o.w.now; s.Token != 0 {
 		o.emit(&message{topic: topicToken, back: func() {
@@ -99,7 +99,7 @@ func (o *observer) carry(s core.Signals) {
 	}
 }
 
-// linkChanged tells the core whether there is a connection.
+// linkChanged reports the state of the connection to the core.
 func (o *observer) linkChanged() {
 	if !o.up() {
 		o.forget()
@@ -107,7 +107,7 @@ func (o *observer) linkChanged() {
 	o.drive(func(now time.Time) { o.judge.Connection(now, core.Connection{Up: o.up(), Unnoticed: pingLimit}) })
 }
 
-// deafen takes the connection to the system account away.
+// deafen cuts the connection to the system account for d.
 func (o *observer) deafen(d Span) {
 	tell := func(up bool) {
 		o.after(0, func() {
@@ -126,30 +126,30 @@ func (o *observer) deafen(d Span) {
 	})
 }
 
-// forget notes that the core forgets which connections closed.
+// forget records that the core forgets closed connections.
 func (o *observer) forget() { o.forgotten = len(o.closings) }
 
-// numbered is one beat, or one page of a snapshot.
+// numbered identifies one beat, or one page of a snapshot.
 type numbered struct {
 	life
 	seq, page uint64
 }
 
-// arrival is a message that came to the socket of an observer.
+// arrival is a message that arrived at the socket of an observer.
 type arrival struct {
 	message
 	at      time.Duration
-	stuckAt time.Duration // when the first of those came that say the same of its work
+	stuckAt time.Duration // when the first beat with the same state of its work arrived
 }
 
-// arrived notes that a message is at the socket.
+// arrived records that a message is at the socket.
 func (o *observer) arrived(m *message) {
 	l, now, page := m.from.life, o.w.now, false
 	if key := (numbered{l, m.seq, m.page}); o.seqs[key] == 0 {
 		o.seqs[key] = now
 		if m.topic == topicSnapshot {
 			m.from.slow = max(m.from.slow, now-m.sent)
-			page = o.begun[l] == m.seq // one more of the same
+			page = o.begun[l] == m.seq // another page of the same snapshot
 			o.begun[l] = max(o.begun[l], m.seq)
 		}
 	}
@@ -160,7 +160,7 @@ func (o *observer) arrived(m *message) {
 	}
 	a, ok := o.last[l]
 	if m.seq < known || m.seq == known && !page || !newer(a) {
-		return // known from elsewhere, perhaps: it renews nothing
+		return // possibly known from elsewhere: it renews nothing
 	}
 	if !ok {
 		o.first[l] = now

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// Span is a time.Duration that is "1m30s" in a file.
+// Span is a time.Duration that is written as "1m30s" in a file.
 type Span time.Duration
 
-// D is the span as a time.Duration.
+// D returns the span as a time.Duration.
 func (s Span) D() time.Duration { return time.Duration(s) }
 
 func (s Span) String() string { return time.Duration(s).String() }
 
-// MarshalText writes it as time.Duration does.
+// MarshalText writes the span like time.Duration.String.
 func (s Span) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText reads the output of MarshalText.
 func (s *Span) UnmarshalText(b []byte) error {
 	d, err := time.ParseDuration(string(b))
 	if err != nil {
@@ -29,12 +29,12 @@ func (s *Span) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Plan is all that a run follows from. Equal plans run alike.
+// Plan determines a run completely. Equal plans give identical runs.
 type Plan struct {
 	Seed    uint64 `json:"seed"`
-	Why     string `json:"why,omitempty"` // for people: what it once found
+	Why     string `json:"why,omitempty"` // for people: the bug that it once found
 	For     Span   `json:"for"`
-	Settle  Span   `json:"settle"` // at the end, when no fault is left
+	Settle  Span   `json:"settle"` // the end of the run, without faults
 	Zones   int    `json:"zones"`
 	Hives   int    `json:"hives"`
 	Workers int    `json:"workers"` // of each hive
@@ -42,41 +42,41 @@ type Plan struct {
 
 	WorkerEvery Span `json:"worker_every"`
 	HiveEvery   Span `json:"hive_every"`
-	Paged       bool `json:"paged,omitempty"` // each worker in a page of its own
+	Paged       bool `json:"paged,omitempty"` // each worker has its own page of the snapshot
 
 	Exits    bool `json:"exits,omitempty"`    // hives see the processes of their workers end
-	Closings Span `json:"closings,omitempty"` // and hear of connections that close: the reconnect wait of workers; 0: they do not
+	Closings Span `json:"closings,omitempty"` // hives see connections close, and this is the reconnect wait of workers; 0: they do not
 
-	HiveClosings bool `json:"hive_closings,omitempty"` // queens hear of connections that close, those of hives too
-	Untold       int  `json:"untold,omitempty"`        // so many of them, the last ones, never do
-	Stall        Span `json:"stall,omitempty"`         // work without progress is stalled after this; 0: no worker says that it works
-	StallSaid    bool `json:"stall_said,omitempty"`    // by a label of the workers, else by a setting of the hives
-	NoJetStream  bool `json:"no_jetstream,omitempty"`  // queens keep nothing
-	Replicas     int  `json:"replicas,omitempty"`      // so many servers keep what they do; 0 is 1
-	Before       int  `json:"before,omitempty"`        // so many queens put neither promises nor ages into the roster
+	HiveClosings bool `json:"hive_closings,omitempty"` // queens see connections close too, including those of hives
+	Untold       int  `json:"untold,omitempty"`        // the last queens, this many, never see it
+	Stall        Span `json:"stall,omitempty"`         // busy without progress for this long is stalled; 0: no worker reports its work
+	StallSaid    bool `json:"stall_said,omitempty"`    // Stall is set by a label of the workers; otherwise by a setting of the hives
+	NoJetStream  bool `json:"no_jetstream,omitempty"`  // queens use no JetStream
+	Replicas     int  `json:"replicas,omitempty"`      // number of JetStream replicas; 0 is 1
+	Before       int  `json:"before,omitempty"`        // this many queens put neither promises nor ages into the roster
 
-	// A fifth of the messages comes up to so much later than the others, which pass them.
-	// What rests on messages that come in time is not held against such a run: only that
-	// nothing comes back, that each event is told once, and that nothing is plainly wrong.
+	// A fifth of the messages is delayed by up to this, and others overtake them. Such a run
+	// is not checked for anything that depends on messages arriving in time. It is only
+	// checked for resurrections, for events published twice, and for plain errors.
 	Late Span `json:"late,omitempty"`
 
 	Net    Net     `json:"net"`
 	Faults []Fault `json:"faults"`
 }
 
-// Net is how the bus behaves.
+// Net is the behaviour of the bus.
 type Net struct {
 	Loss    float64 `json:"loss,omitempty"`     // of each message at each receiver
-	LossRun int     `json:"loss_run,omitempty"` // most losses in a row of one sender at one receiver; 0: any number
+	LossRun int     `json:"loss_run,omitempty"` // most losses in a row between one sender and one receiver; 0: any number
 	Delay   Span    `json:"delay,omitempty"`
-	Jitter  Span    `json:"jitter,omitempty"` // added to it: 0 to this
+	Jitter  Span    `json:"jitter,omitempty"` // additional delay: 0 to this
 	Reorder float64 `json:"reorder,omitempty"`
 	Dup     float64 `json:"dup,omitempty"`
-	Replay  Span    `json:"replay,omitempty"` // the latest that a duplicate comes
+	Replay  Span    `json:"replay,omitempty"` // largest delay of a duplicate
 }
 
-// Guaranteed reports whether the contract rules false deaths out on this network: two
-// losses in a row at most, and a spread of delay that the contract allows for,
+// Guaranteed reports whether the protocol rules out false deaths on this network: at most
+// two losses in a row, and a spread of delays within the limit
 // 3 × 0.95 × every + spread < 3 × every.
 func (p *Plan) Guaranteed() bool {
 	every := min(p.WorkerEvery, p.HiveEvery)
@@ -86,33 +86,33 @@ func (p *Plan) Guaranteed() bool {
 // Kind is a kind of fault.
 type Kind string
 
-// The faults. Each begins At, and ends after For where it has an end. Who is a process.
+// The faults. Each starts At, and ends after For if it has an end. The process is Who.
 const (
-	Pause   Kind = "pause"   // Who is stopped, and goes on
-	Crash   Kind = "crash"   // Who dies without a word, and begins again; never where For is 0
-	Leave   Kind = "leave"   // Who says goodbye, and begins again; never where For is 0
-	Cut     Kind = "cut"     // Who loses its connection
-	Zone    Kind = "zone"    // all processes of a zone lose theirs
-	Machine Kind = "machine" // the hive Who and its workers die at once
-	Batch   Kind = "batch"   // all workers of the hive Who die at once
+	Pause   Kind = "pause"   // the process is stopped, and continues
+	Crash   Kind = "crash"   // the process dies without a goodbye, and starts again; never if For is 0
+	Leave   Kind = "leave"   // the process says goodbye, and starts again; never if For is 0
+	Cut     Kind = "cut"     // the process loses its connection
+	Zone    Kind = "zone"    // all processes of a zone lose their connections
+	Machine Kind = "machine" // the hive and its workers die at once
+	Batch   Kind = "batch"   // all workers of the hive die at once
 	Mass    Kind = "mass"    // N hives die at once
 	Clock   Kind = "clock"   // the wall clock of a machine jumps by By
-	Rival   Kind = "rival"   // another process runs with the id of Who
+	Rival   Kind = "rival"   // another process runs with the same id
 	Quiet   Kind = "quiet"   // a worker announces silence, and keeps it
 	Change  Kind = "change"  // a worker changes its state N times
 	Storage Kind = "storage" // JetStream is away
 	Wipe    Kind = "wipe"    // JetStream is away, and comes back empty
 	Server  Kind = "server"  // the NATS server is restarted
-	Frozen  Kind = "frozen"  // it is stopped, and goes on: everything waits in it, and what the dead wrote too
-	Badnet  Kind = "badnet"  // the bus behaves as Net says
-	Kick    Kind = "kick"    // the server closes the connection of Who, or of N clients within By
-	Hang    Kind = "hang"    // a worker finishes nothing more; to the end where For is 0
-	Idle    Kind = "idle"    // a worker has nothing to do; to the end where For is 0
-	Deaf    Kind = "deaf"    // Who does not hear of connections that close: it lost its connection to the system account
-	// N clients a second that are no processes of the fabric come and go, each after some
-	// time up to By. Few of their connections close for another reason than their end.
+	Frozen  Kind = "frozen"  // it is stopped, and continues: everything waits in it, including messages of dead processes
+	Badnet  Kind = "badnet"  // the bus behaves as in Net
+	Kick    Kind = "kick"    // the server closes the connection of the process, or of N clients within By
+	Hang    Kind = "hang"    // a worker finishes nothing more; until the end if For is 0
+	Idle    Kind = "idle"    // a worker has nothing to do; until the end if For is 0
+	Deaf    Kind = "deaf"    // the process loses its connection to the system account, and does not see connections close
+	// N foreign clients a second connect, and close their connections within By. Few such
+	// connections close for another reason than the end of the client.
 	Strangers Kind = "strangers"
-	Dropping  Kind = "dropping" // Who is too slow: N messages are dropped, and it is told
+	Dropping  Kind = "dropping" // the process is too slow: N messages are dropped, and the client library reports it
 )
 
 // Fault is one thing that goes wrong.
@@ -121,7 +121,7 @@ type Fault struct {
 	For    Span   `json:"for,omitempty"`
 	Kind   Kind   `json:"kind"`
 	Who    string `json:"who,omitempty"`
-	Hold   bool   `json:"hold,omitempty"`   // of a cut: what is sent meanwhile waits
+	Hold   bool   `json:"hold,omitempty"`   // of a cut: messages sent during the cut wait
 	Notice Span   `json:"notice,omitempty"` // of a cut: when it is noticed
 	By     Span   `json:"by,omitempty"`
 	N      int    `json:"n,omitempty"`
@@ -129,11 +129,11 @@ type Fault struct {
 }
 
 func (f Fault) String() string {
-	b, _ := json.Marshal(f) // which fails for no fault of a plan that was read or generated
+	b, _ := json.Marshal(f) // cannot fail for a fault that was read or generated
 	return string(b)
 }
 
-// possible refuses what no run can follow.
+// possible rejects plans that cannot be run.
 func (p *Plan) possible() error {
 	switch {
 	case p.Hives < 1 || p.Workers < 0 || p.Queens < 1 || p.Zones < 1:
@@ -146,7 +146,7 @@ func (p *Plan) possible() error {
 	return nil
 }
 
-// ReadPlan reads a plan that WritePlan has written.
+// ReadPlan reads a plan that WritePlan wrote.
 func ReadPlan(file string) (Plan, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {

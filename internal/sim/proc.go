@@ -8,18 +8,18 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// How NATS clients of this project behave.
+// Behaviour of the NATS clients of this project.
 const (
 	pingLimit    = 30 * time.Second // a dead connection is noticed within this: 10 s × (2 + 1)
 	reconnectMin = 50 * time.Millisecond
 	reconnectMax = 2500 * time.Millisecond
 )
 
-// trouble is a time in which a process could not work as it should.
+// trouble is a period when a process could not work as it should.
 type trouble struct {
 	from, to time.Duration // to is negative while it lasts
-	pause    bool          // the process was stopped; else it is about its connection
-	noticed  time.Duration // of a connection: when the process noticed; negative while it did not
+	pause    bool          // the process was stopped; otherwise its connection was cut
+	noticed  time.Duration // of a connection: when the process noticed; negative until then
 }
 
 func (t *trouble) end(now time.Duration) time.Duration {
@@ -29,8 +29,8 @@ func (t *trouble) end(now time.Duration) time.Duration {
 	return t.to
 }
 
-// proc is what all processes have: a life, a connection, and the bad luck of being
-// paused.
+// proc is the common part of all processes: an identity, a connection, and the troubles it
+// has had.
 type proc struct {
 	life
 	w        *world
@@ -39,39 +39,39 @@ type proc struct {
 	every    time.Duration // its promise; a queen gives none
 	rng      *rand.Rand
 	self     actor
-	observes *observer // itself, if its core judges others
+	observes *observer // itself, if its core judges other processes
 	born     time.Duration
 	died     time.Duration // negative while it lives
-	byBye    bool          // it left in order
+	byBye    bool          // it said goodbye
 
 	pauses int
-	timers []func()      // that came due while it was paused
-	inbox  []func()      // what reads the messages that came in meanwhile
-	floor  time.Duration // when the next message is read at the earliest
+	timers []func()      // that fired while it was paused
+	inbox  []func()      // reads the messages that arrived while it was paused
+	floor  time.Duration // when the next message is read, at the earliest
 
-	reading *message // at hand
+	reading *message // the message that is being processed
 
 	pid     uint64 // 0: no hive can watch it
 	conn    *connection
 	rw      time.Duration // reconnect wait
-	flushed time.Duration // when all that it sent is at the server
+	flushed time.Duration // when everything it has sent is at the server
 
 	cuts    int
-	hold    bool // what is sent meanwhile waits in the connection
+	hold    bool // messages sent during a cut wait in the connection
 	noticed bool
-	link    uint64 // the timer of what its connection does next
+	link    uint64 // the timer of the next event of its connection
 	outHeld []func()
 	inHeld  []func()
 
-	drop  int    // so many of the next messages are dropped, as it is too slow
-	drops uint64 // so many were dropped, as the client library tells
+	drop  int    // number of next messages to drop, because it is too slow
+	drops uint64 // number of dropped messages, as the client library reports
 
 	lastUp, lastDown time.Duration // when the last message on its way arrives
-	slow             time.Duration // the longest that a snapshot of it was on its way to an observer
-	troubles         []*trouble    // in the order they began
+	slow             time.Duration // the longest time that one of its snapshots took to an observer
+	troubles         []*trouble    // in the order of their starts
 }
 
-// init begins the life of p in s.
+// init starts the life of p in s.
 func (p *proc) init(w *world, s *slot) {
 	p.w, p.slot, p.self, p.name, p.ident = w, s, s.cur, s.name, s.ident
 	p.born, p.died = w.now, -1
@@ -80,7 +80,7 @@ func (p *proc) init(w *world, s *slot) {
 	w.lives[p.life] = p
 	w.trace(p.name, "begins as %d", p.inc)
 	p.connect()
-	if w.serverGone > 0 { // it begins without a connection, and gets one when there is a server
+	if w.serverGone > 0 { // it starts without a connection, and gets one when a server is there
 		p.cuts, p.noticed = w.serverGone, true
 		p.suffers(false).noticed = w.now
 	}
@@ -91,25 +91,25 @@ func (p *proc) base() *proc { return p }
 func (p *proc) alive() bool  { return p.died < 0 }
 func (p *proc) paused() bool { return p.pauses > 0 }
 
-// up reports whether its connection is there, as far as it knows.
+// up reports whether the process believes that it is connected.
 func (p *proc) up() bool { return p.alive() && !p.noticed }
 
-// wall is the wall clock of its machine.
+// wall is the time on the wall clock of its machine.
 func (p *proc) wall() time.Time { return p.w.time().Add(p.slot.machine().wall) }
 
-// boot is the boot clock of its machine: all began with the run.
+// boot is the time on the boot clock of its machine. All machines started with the run.
 func (p *proc) boot() uint64 { return uint64(p.w.now.Milliseconds()) }
 
-// after lets f happen after d, unless the process is dead by then. While it is
-// paused f waits.
+// after schedules f after d, unless the process is dead by that time. While the process is
+// paused, f waits.
 func (p *proc) after(d time.Duration, f func()) { p.when(p.w.now+d, f) }
 
 func (p *proc) when(at time.Duration, f func()) {
 	p.w.at(at, func() { p.unlessPaused(f, &p.timers) })
 }
 
-// unlessPaused lets f happen, if the process lives. While it is paused f is put to what
-// waits.
+// unlessPaused calls f if the process is alive. While the process is paused, f is added to
+// waiting.
 func (p *proc) unlessPaused(f func(), waiting *[]func()) {
 	switch {
 	case !p.alive():
@@ -120,8 +120,8 @@ func (p *proc) unlessPaused(f func(), waiting *[]func()) {
 	}
 }
 
-// setTimer lets f happen at that time, unless the timer is set again before. A timer is
-// the number of times that it was set.
+// setTimer schedules f, unless the timer is set again before that time. The value of a timer
+// is the number of times that it was set.
 func (p *proc) setTimer(timer *uint64, at time.Duration, f func()) {
 	*timer++
 	set := *timer
@@ -132,7 +132,7 @@ func (p *proc) setTimer(timer *uint64, at time.Duration, f func()) {
 	})
 }
 
-// suspend stops the process, as SIGSTOP does.
+// suspend stops the process, like SIGSTOP.
 func (p *proc) suspend() {
 	if p.pauses++; p.pauses == 1 {
 		p.suffers(true)
@@ -140,8 +140,8 @@ func (p *proc) suspend() {
 	}
 }
 
-// resume lets the process go on: timers that came due fire at once, and what waits in
-// its socket is read a little later. Both orders happen.
+// resume continues the process. Timers that were due fire at once, and messages in its
+// socket are read a little later; both orders occur.
 func (p *proc) resume() {
 	if p.pauses--; p.pauses > 0 || !p.alive() {
 		return
@@ -160,14 +160,14 @@ func (p *proc) resume() {
 	}
 }
 
-// suffers notes and returns a trouble that begins now.
+// suffers records and returns a trouble that starts now.
 func (p *proc) suffers(pause bool) *trouble {
 	t := &trouble{from: p.w.now, to: -1, pause: pause, noticed: -1}
 	p.troubles = append(p.troubles, t)
 	return t
 }
 
-// lasting returns the trouble of that kind that lasts, or nil.
+// lasting returns the current pause or, if pause is false, the current cut. It may be nil.
 func (p *proc) lasting(pause bool) *trouble {
 	for _, t := range p.troubles {
 		if t.pause == pause && t.to < 0 {
@@ -177,8 +177,8 @@ func (p *proc) lasting(pause bool) *trouble {
 	return nil
 }
 
-// kill ends the process, which lives, without a word. The kernel of its machine tells of
-// that, and so does the server.
+// kill ends the process, which is alive, without a goodbye. The kernel of its machine and
+// the server report it.
 func (p *proc) kill() {
 	w := p.w
 	p.died, p.slot.cur = w.now, nil
@@ -201,7 +201,7 @@ func (p *proc) kill() {
 	w.trace(p.name, "dies")
 }
 
-// quit ends the process in order: it says goodbye.
+// quit ends the process in order, with a goodbye.
 func (p *proc) quit() {
 	if !p.paused() {
 		p.byBye = p.self.sayBye()
@@ -210,7 +210,7 @@ func (p *proc) quit() {
 	}
 }
 
-// kick lets the server close the connection, which comes back by itself.
+// kick makes the server close the connection. The client reconnects by itself.
 func (p *proc) kick() {
 	if !p.alive() || p.paused() || p.cuts > 0 || p.noticed {
 		return
@@ -219,9 +219,9 @@ func (p *proc) kick() {
 	p.w.at(p.w.now+time.Millisecond, p.heal)
 }
 
-// cut takes the connection of the process, which lives, away. Where it holds, what is
-// sent waits until it is back, as in a half-open TCP connection; else it is gone. The
-// process notices after notice, if it is not back by then.
+// cut cuts the connection of the process, which is alive. If hold is set, messages wait
+// until the connection is back, as in a half-open TCP connection; otherwise they are lost.
+// The process notices after notice, if the connection is not back by that time.
 func (p *proc) cut(hold bool, notice time.Duration) {
 	if p.cuts++; p.cuts > 1 {
 		return
@@ -241,7 +241,7 @@ func (p *proc) cut(hold bool, notice time.Duration) {
 	p.setTimer(&p.link, p.w.now+min(notice, pingLimit), p.notice)
 }
 
-// notice tells the process that its connection is gone, if it still is.
+// notice reports to the process that its connection is gone, if it still is.
 func (p *proc) notice() {
 	if p.cuts == 0 || p.noticed {
 		return
@@ -262,7 +262,7 @@ func (p *proc) heal() {
 			p.w.trace(p.name, "connection whole again, %d out and %d in come late", len(p.outHeld), len(p.inHeld))
 			p.lasting(false).to = p.w.now
 		}
-		held := slices.Concat(p.outHeld, p.inHeld) // what a dead process wrote before is under way still
+		held := slices.Concat(p.outHeld, p.inHeld) // what a dead process wrote earlier is still on its way
 		p.outHeld, p.inHeld = nil, nil
 		for _, f := range held {
 			f()
@@ -285,7 +285,7 @@ func (p *proc) heal() {
 	})
 }
 
-// arrive brings a message to the socket of the process.
+// arrive delivers a message to the socket of the process.
 func (p *proc) arrive(m *message) {
 	switch {
 	case !p.alive() || p.noticed:
@@ -309,7 +309,7 @@ func (p *proc) arrive(m *message) {
 	}
 }
 
-// hand has the process read a message from its socket, in order.
+// hand makes the process read a message from its socket, in order.
 func (p *proc) hand(read func()) {
 	if p.floor > p.w.now {
 		p.w.at(p.floor, func() { p.unlessPaused(read, &p.inbox) })
@@ -318,9 +318,8 @@ func (p *proc) hand(read func()) {
 	}
 }
 
-// through lets f happen at the other end of the connection: at once, or when the
-// connection is whole again, or not at all. It reports whether the process believes that
-// it does.
+// through calls f at the other end of the connection: at once, when the connection is back,
+// or not at all. It reports whether the process believes that f is called.
 func (p *proc) through(f func()) bool {
 	switch {
 	case !p.up():
@@ -333,11 +332,10 @@ func (p *proc) through(f func()) bool {
 	return true
 }
 
-// blind returns for how long, from a to b, the process was stopped, if it was for so long
-// that it sees that, or knew that it was cut off: it must not hold that time against
-// others.
+// blind returns how much of the time from a to b the process was stopped for long enough to
+// notice, or knew that it was cut off. It must not count that time as silence of others.
 func (p *proc) blind(a, b time.Duration) (d time.Duration) {
-	counted := a // troubles are in order of their beginnings, and may overlap
+	counted := a // troubles are in the order of their starts, and may overlap
 	for _, t := range p.troubles {
 		if t.pause && t.end(b)-t.from <= liveness.MaxPause || !t.pause && t.noticed < 0 {
 			continue
@@ -351,8 +349,8 @@ func (p *proc) blind(a, b time.Duration) (d time.Duration) {
 	return d
 }
 
-// bothered reports whether anything was wrong with the process from a to b, or
-// with its connection.
+// bothered reports whether the process had any trouble from a to b. Pauses count only if
+// pauses is set.
 func (p *proc) bothered(a, b time.Duration, pauses bool) bool {
 	for _, t := range p.troubles {
 		if (pauses || !t.pause) && t.from <= b && t.end(b) >= a {

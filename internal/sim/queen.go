@@ -11,21 +11,21 @@ import (
 
 var subjects, _ = hivebeat.NewSubjects("")
 
-// queen is the outside of a real queencore.Core: its clock, the bus, and package
+// queen simulates the surroundings of a real queencore.Core: its clock, the bus, and package
 // ledger (ledger.go).
 type queen struct {
 	observer
 	core *queencore.Core
-	view *fleet.View // the core's
+	view *fleet.View // of the core
 
-	before  bool            // it puts less into the roster, as an earlier version did
-	untold  bool            // it never hears of connections that close
+	before  bool            // it puts less into the roster, like an earlier version
+	untold  bool            // it never sees connections close
 	wards   map[string]bool // hives whose workers' beats it receives
 	doubted bool
 	kept    keeper
 
 	score fleet.Score
-	gap   uint64 // of the snapshot at hand: how much higher its seq is than the last
+	gap   uint64 // of the current snapshot: how much higher its seq is than the last one
 }
 
 func (q *queen) start() {
@@ -58,8 +58,8 @@ func (q *queen) start() {
 	}
 }
 
-// forgetIfDoubted notes that a queen forgets which connections closed when it begins to
-// doubt itself.
+// forgetIfDoubted records that a queen forgets closed connections when it starts to doubt
+// its input.
 func (q *queen) forgetIfDoubted() {
 	if q.view.Doubts() && !q.doubted {
 		q.forget()
@@ -67,7 +67,7 @@ func (q *queen) forgetIfDoubted() {
 	q.doubted = q.view.Doubts()
 }
 
-// act does what the core asks for, and reports whether something was handed back
+// act carries out what the core asks for. It reports whether an answer has been handed back
 // already.
 func (q *queen) act() (again bool) {
 	r := q.core.Ready(q.w.time())
@@ -105,7 +105,7 @@ func (q *queen) act() (again bool) {
 	if at := since(r.Wake); q.alarm < 0 || at < q.alarm {
 		q.wake(at)
 	}
-	for _, op := range slices.Clone(r.Ops) { // an answer may change them
+	for _, op := range slices.Clone(r.Ops) { // an answer may change r.Ops
 		if op.Kind == queencore.OpTell {
 			q.tellOut(op)
 			again = true
@@ -150,8 +150,8 @@ func (q *queen) linkChanged() {
 
 func (q *queen) sayBye() bool { return false }
 
-// learning hands the core an input that tells it of these hives. Where the core knows
-// more of one after it, that counts as heard now.
+// learning passes the core an input that informs it about these hives. If the core knows more
+// of a hive afterwards, the hive counts as heard from now.
 func (q *queen) learning(ids []string, in func(now time.Time)) {
 	of := func(id string) (s [2]uint64) { // incarnation and seq
 		if h := q.view.Hive(id); h != nil {

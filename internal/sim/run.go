@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Stats counts what happened in a run.
+// Stats counts what happened in one or more runs.
 type Stats struct {
 	Happenings uint64 `json:"happenings"` // steps of the simulation
 	Messages   uint64 `json:"messages"`   // sent over the bus
@@ -17,15 +17,15 @@ type Stats struct {
 	Simulated  Span   `json:"simulated"`
 }
 
-// Result is how a run ended.
+// Result is the outcome of a run.
 type Result struct {
 	Plan    Plan       `json:"plan"`
 	Broken  *Violation `json:"broken,omitempty"` // nil: every invariant held
 	Stats   Stats      `json:"stats"`
-	History []string   `json:"history,omitempty"` // of a run that was traced
+	History []string   `json:"history,omitempty"` // of a traced run
 }
 
-// Run runs a plan. If trace is set it returns all that happened as History.
+// Run runs a plan. If trace is set, Result.History lists everything that happened.
 func Run(p Plan, trace bool) (Result, error) {
 	if err := p.possible(); err != nil {
 		return Result{}, err
@@ -37,9 +37,9 @@ func Run(p Plan, trace bool) (Result, error) {
 	return Result{Plan: p, Broken: w.broken, Stats: w.stats, History: w.history}, nil
 }
 
-// Shorten takes faults out of a plan that breaks an invariant, as long as it still
-// breaks the same one, and then what else it can do without. It returns the result
-// of what is left, with its history.
+// Shorten removes faults from a plan that breaks an invariant while it still breaks the same
+// one, and then everything else that it does not need. It returns the result of the
+// shortened plan, with its history.
 func Shorten(p Plan, broken Invariant) Result {
 	fails := func(p Plan) bool {
 		r, err := Run(p, false)
@@ -80,11 +80,11 @@ func Shorten(p Plan, broken Invariant) Result {
 			p = q
 		}
 	}
-	r, _ := Run(p, true) // it ran before
+	r, _ := Run(p, true) // it has run before
 	return r
 }
 
-// Summary counts what happened in many runs.
+// Summary is the outcome of many runs.
 type Summary struct {
 	Runs   int           `json:"runs"`
 	Stats  Stats         `json:"stats"`
@@ -92,8 +92,8 @@ type Summary struct {
 	Failed []Result      `json:"failed,omitempty"` // in order of their seeds
 }
 
-// RunSeeds runs the plans of n seeds from first on, on all processors. It begins no new
-// ones once most of them failed, or stop returns true.
+// RunSeeds runs the plans of n seeds, starting at first, on all processors. It starts no
+// further runs once the number of failed runs reaches most, or once stop returns true.
 func RunSeeds(first uint64, n int, length, late time.Duration, most int, stop func() bool) Summary {
 	var next atomic.Int64
 	var mu sync.Mutex

@@ -16,11 +16,10 @@ var (
 	seeds     = flag.Int("sim.seeds", 0, "how many seeds TestSeeds runs; 0: as many as fit into a test")
 )
 
-// keepFailed is where the seeds that ever failed are kept.
+// keepFailed is the directory of the plans that once failed.
 const keepFailed = "testdata/seeds"
 
-// TestSeeds holds the invariants against a fixed range of seeds. make sim runs
-// thousands.
+// TestSeeds checks the invariants with a fixed range of seeds. make sim runs thousands.
 func TestSeeds(t *testing.T) {
 	n := *seeds
 	switch {
@@ -53,7 +52,7 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// TestKept runs every plan that ever failed.
+// TestKept runs every plan that once failed.
 func TestKept(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(keepFailed, "*.json"))
 	if err != nil || len(files) == 0 {
@@ -80,7 +79,7 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// TestSameSeedSameRun: a seed that failed elsewhere has to fail here.
+// TestSameSeedSameRun: a seed that failed elsewhere must fail here.
 func TestSameSeedSameRun(t *testing.T) {
 	for seed := uint64(1); seed <= 12; seed++ {
 		var runs [2]Result
@@ -100,7 +99,7 @@ func TestSameSeedSameRun(t *testing.T) {
 	}
 }
 
-// TestNoFaultsNoNews: without faults nobody is ever late, and everybody joins once.
+// TestNoFaultsNoNews: without faults nothing is ever late, and every process joins once.
 func TestNoFaultsNoNews(t *testing.T) {
 	p := Generate(1, 0, 0)
 	p.Hives, p.Workers, p.Queens, p.Zones, p.Faults = 4, 3, 3, 2, nil
@@ -122,7 +121,8 @@ func TestNoFaultsNoNews(t *testing.T) {
 	}
 }
 
-// TestABatchOfDeaths: all workers of a machine die at once, and their hive hears of it.
+// TestABatchOfDeaths: all workers of a machine die at once, and their hive sees their
+// connections close.
 func TestABatchOfDeaths(t *testing.T) {
 	p := Generate(1, 0, 0)
 	p.Hives, p.Workers, p.Queens, p.Exits, p.Before, p.Stall = 2, 8, 1, false, 0, 0
@@ -163,11 +163,11 @@ func TestPlanIsKeptAsItIs(t *testing.T) {
 	}
 }
 
-// TestShorten: a plan that breaks something is left with what it takes.
+// TestShorten: a plan that breaks an invariant is reduced to the necessary faults.
 func TestShorten(t *testing.T) {
 	p := Generate(3, 0, 0)
 	p.Net, p.WorkerEvery, p.HiveEvery = Net{Delay: Span(1e6)}, Span(10e9), Span(10e9)
-	p.Faults = append(p.Faults, Fault{At: Span(60e9), Kind: Badnet, For: Span(120e9), Net: &Net{Loss: 1}}) // more than the contract allows for
+	p.Faults = append(p.Faults, Fault{At: Span(60e9), Kind: Badnet, For: Span(120e9), Net: &Net{Loss: 1}}) // more than the protocol tolerates
 	r, err := Run(p, false)
 	if err != nil || r.Broken == nil {
 		t.Fatalf("%v, %v", r.Broken, err)

@@ -10,33 +10,33 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// dedupe is how long the stream knows the ids of what it stored.
+// dedupe is how long the stream remembers the ids of stored events.
 const dedupe = time.Hour
 
-// store is JetStream as the queens see it: linearizable, with compare-and-set,
-// times to live and deduplication. It may be away, and it may lose everything.
+// store is JetStream as the queens see it: linearizable, with compare-and-set, TTLs and
+// deduplication. It may be away, and it may lose everything.
 type store struct {
 	w      *world
 	away   int
-	turned time.Duration // when it was away last, or there again
+	turned time.Duration // when it last went away or came back
 	epoch  int64
 	rev    uint64
 	hives  map[string]kept
 	roster map[string]rosterItem
 	ids    map[string]time.Duration
-	events []stored // what a subscriber has seen, since the beginning
+	events []stored // events that a subscriber has received, since the start
 	ever   map[string]bool
 	owed   []string // ids of the events that the roster held
 }
 
 type kept struct {
 	ledger.Entry
-	at time.Duration // when it was put
+	at time.Duration // when it was stored
 }
 
 type rosterItem struct {
 	ledger.RosterItem
-	at time.Duration // when it was put
+	at time.Duration // when it was stored
 }
 
 type stored struct {
@@ -45,15 +45,15 @@ type stored struct {
 	data hivebeat.EventData
 }
 
-// awayBy begins or ends one fault that keeps it away.
+// awayBy starts or ends one fault that keeps the store away.
 func (s *store) awayBy(by int) {
 	s.away += by
 	s.turned = s.w.now
 }
 
-// wipe loses everything that was kept. It is how a store begins, too.
+// wipe drops everything in the store. A new store starts with it too.
 func (s *store) wipe() {
-	s.owed = nil // without the roster no queen publishes them
+	s.owed = nil // without the roster, no queen publishes them
 	s.epoch++
 	s.hives, s.roster, s.ids = make(map[string]kept), make(map[string]rosterItem), make(map[string]time.Duration)
 }
@@ -65,7 +65,7 @@ func hivesKey(hive string, page uint64) string {
 	return hive + "." + strconv.FormatUint(page, 10)
 }
 
-// putSnapshot puts one page, unless there is one as new.
+// putSnapshot stores one page, unless the stored one is as new.
 func (s *store) putSnapshot(x *ledger.Snapshot) {
 	key, age := hivesKey(x.Hive, x.Page), s.w.now-since(x.Received)
 	if k, ok := s.get(key); ok && (k.Inc > x.Inc || k.Inc == x.Inc && k.Seq >= x.Seq) || age > x.Every {
@@ -75,14 +75,14 @@ func (s *store) putSnapshot(x *ledger.Snapshot) {
 	s.hives[key] = kept{ledger.Entry{Hive: x.Hive, Page: x.Page, Inc: x.Inc, Seq: x.Seq, Payload: x.Payload, TTL: ttl}, s.w.now}
 }
 
-// get returns a page as it is read now.
+// get returns a page as a reader sees it now.
 func (s *store) get(key string) (kept, bool) {
 	k, ok := s.hives[key]
 	k.Stored = s.w.now - k.at
 	return k, ok && k.Stored < k.TTL
 }
 
-// entries returns what the bucket holds, in order of the keys.
+// entries returns the entries of the bucket, in the order of their keys.
 func (s *store) entries() (list []ledger.Entry) {
 	for _, key := range slices.Sorted(maps.Keys(s.hives)) {
 		if k, ok := s.get(key); ok {
@@ -92,14 +92,14 @@ func (s *store) entries() (list []ledger.Entry) {
 	return list
 }
 
-// item returns an entry of the roster as it is read now.
+// item returns an entry of the roster as a reader sees it now.
 func (s *store) item(hive string) (ledger.RosterItem, bool) {
 	it, ok := s.roster[hive]
 	it.Stored = s.w.now - it.at
 	return it.RosterItem, ok
 }
 
-// keysAfter returns the roster in the order it was put.
+// keysAfter returns the keys of the roster in the order of their revisions.
 func (s *store) keysAfter(after uint64) (list []string) {
 	for hive := range s.roster {
 		if s.roster[hive].Revision > after {
@@ -110,8 +110,8 @@ func (s *store) keysAfter(after uint64) (list []string) {
 	return list
 }
 
-// swap replaces an entry by compare-and-set. If before is set it leaves promises and ages
-// out, as a queen of an earlier version does.
+// swap replaces an entry by compare-and-set. If before is set, it leaves out promises and
+// ages, like a queen of an earlier version.
 func (s *store) swap(hive string, revision uint64, next ledger.RosterEntry, before bool) (uint64, error) {
 	if s.roster[hive].Revision != revision {
 		return 0, ledger.ErrConflict
@@ -149,7 +149,8 @@ func (s *store) addEvent(ev *hivebeat.Event) {
 	s.w.trace("stream", "%s %s %s to %s", ev.ID, ev.Data.Kind, ev.Data.From, ev.Data.To)
 }
 
-// hear notes an event that a queen told without the stream. Readers know it by its id.
+// hear records an event that a queen published without the stream. Readers identify it by
+// its id.
 func (s *store) hear(ev *hivebeat.Event) {
 	if !s.ever[ev.ID] {
 		s.ever[ev.ID] = true

@@ -10,31 +10,31 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// life is one process, as it names itself.
+// life identifies one process by its own id and incarnation.
 type life struct {
 	ident string
 	inc   uint64
 }
 
-// sightings are what an observer says of the processes that it knows, in the order in
-// which it learned of them.
+// sightings are the verdicts of an observer, in the order it learned about the
+// processes.
 type sightings []*sighting
 
-// sighting is what an observer says of one id.
+// sighting is the verdict of an observer on one id.
 type sighting struct {
 	id     string
 	live   hivebeat.Live
 	inc    uint64
-	since  time.Duration // when live came
+	since  time.Duration // when live was set
 	incAt  time.Duration // when inc was learned
-	before []uint64      // incarnations whose place was taken
-	proved uint64        // the last of those that was heard to go on
+	before []uint64      // incarnations that were replaced
+	proved uint64        // the last one that proved to be running
 
-	stalled, looping bool            // told last
-	restarts         []time.Duration // when
+	stalled, looping bool            // last reported
+	restarts         []time.Duration // times of restarts
 }
 
-// of returns the sighting of id, and makes one where there is none.
+// of returns the sighting of id, and creates it if there is none.
 func (s *sightings) of(id string) *sighting {
 	for _, x := range *s {
 		if x.id == id {
@@ -58,16 +58,16 @@ func (h *hive) recalled(id string) *sighting {
 	return x
 }
 
-// lives reports whether the observer takes it for living.
+// lives reports whether the observer believes that it is alive.
 func (s *sighting) lives() bool { return s.live == hivebeat.Alive || s.live == hivebeat.Late }
 
-// gone reports whether a verdict is that of an end.
+// gone reports whether a verdict is lost or left.
 func gone(live hivebeat.Live) bool { return live == hivebeat.Lost || live == hivebeat.Left }
 
-// turns notes what the observer says now, and holds it against what it said before.
+// turns records the current verdict of the observer, and checks it against the earlier ones.
 func (o *observer) turns(s *sighting, live hivebeat.Live, inc uint64) {
 	if s.inc != inc {
-		// An incarnation that did not end when its place was taken may come back, as the
+		// An incarnation that was still running when it was replaced may come back once the
 		// duplicate is gone.
 		again, outlived := slices.Contains(s.before, inc), o.outlived(s.id, inc, s.inc)
 		if p := o.w.lives[life{s.id, inc}]; again && (p == nil || !p.alive()) && !gone(live) && !outlived && !o.believes(s.id, inc) {
@@ -86,9 +86,9 @@ func (o *observer) turns(s *sighting, live hivebeat.Live, inc uint64) {
 	}
 }
 
-// believes reports whether another queen, which could not see that the place of inc
-// was taken, as it began since, was cut off, or JetStream was away, says that this is
-// the hive: a queen that follows it does not bring it back.
+// believes reports whether another queen still accepts inc as the hive, because that queen
+// could not see the replacement: it started later, was cut off, or JetStream was away. A
+// queen that follows it does not resurrect inc.
 func (o *observer) believes(id string, inc uint64) bool {
 	if _, ok := o.self.(*queen); !ok || o.reading != nil {
 		return false
@@ -98,7 +98,7 @@ func (o *observer) believes(id string, inc uint64) bool {
 		if &q.observer == o || p == nil || s.inc != inc {
 			continue
 		}
-		// It has heard that inc went on, which may have ended since; or it could not see.
+		// It received proof that inc was running, which may have ended since; or it could not see.
 		if s.proved == inc || !slices.Contains(s.before, inc) &&
 			(q.born > p.born || q.bothered(p.born, o.w.now, false) || o.w.store.turned > p.born) {
 			return true
@@ -107,15 +107,15 @@ func (o *observer) believes(id string, inc uint64) bool {
 	return false
 }
 
-// outlived reports whether the message at hand proves that inc ran beside the
-// incarnation that took its place: it was sent after that began. No observer can know
-// yet that inc ended since.
+// outlived reports whether the current message proves that inc ran in parallel with the
+// incarnation that replaced it: the message was sent after that one started. No observer can
+// know yet whether inc has ended since.
 func (o *observer) outlived(id string, inc, usurper uint64) bool {
 	m, u := o.reading, o.w.lives[life{id, usurper}]
 	return m != nil && u != nil && m.from.life == life{id, inc} && m.sent > u.born
 }
 
-// adopted notes that a queen knows of a hive what the bucket has: its connection too.
+// adopted records that a queen has read the snapshot of a hive, and so knows its connection.
 func (q *queen) adopted(s *wire.SnapshotView) {
 	h := q.view.Hive(string(s.Hive))
 	if h != nil && h.Head().Inc == s.Inc && h.Head().Seq == s.Seq {
@@ -123,7 +123,7 @@ func (q *queen) adopted(s *wire.SnapshotView) {
 	}
 }
 
-// checkSnapshot holds what a hive is about to say against the truth.
+// checkSnapshot checks a snapshot that a hive is about to send.
 func (h *hive) checkSnapshot(s *hivebeat.Snapshot) {
 	now := h.w.now
 	h.built[s.Seq] = now
@@ -140,13 +140,13 @@ func (h *hive) checkSnapshot(s *hivebeat.Snapshot) {
 	}
 }
 
-// unseen is how much too young an age may be: an observer that was stopped for no longer
-// than liveness.MaxPause does not notice that.
+// unseen is by how much an age may be too low: an observer does not notice that it was
+// stopped for up to liveness.MaxPause.
 const unseen = liveness.MaxPause + 100*time.Millisecond
 
-// couldTell reports whether a queen ran and could hear the hive for as long as the hive
-// carries a transition. No queen tells a transition that none could hear, and one that
-// begins later does not know of it.
+// couldTell reports whether a queen could receive a transition: it ran and could hear the
+// hive while the hive carried the transition. No queen publishes a transition that none could
+// hear, and a queen that starts later does not know it.
 func (h *hive) couldTell(worker string, n uint64) bool {
 	at, ok := h.moves[move{worker, n}]
 	end := min(at+hivebeat.TransitionsCarried, h.w.ending())
@@ -158,7 +158,7 @@ func (h *hive) couldTell(worker string, n uint64) bool {
 	})
 }
 
-// judgedStalled holds what a hive says of the work of a worker against the truth.
+// judgedStalled checks the verdict of a hive on the work of a worker.
 func (h *hive) judgedStalled(x *sighting, s *detector.Step) {
 	on := s.To != ""
 	if x.stalled == on {
@@ -170,16 +170,16 @@ func (h *hive) judgedStalled(x *sighting, s *detector.Step) {
 	}
 }
 
-// checkStalled looks whether a worker that the observer says is stalled was busy without
-// progress for as long as the limit, by a beat that was heard at that time. A beat that was
-// on its way for long looks as if it was.
+// checkStalled checks that a worker that the observer reports as stalled was busy without
+// progress for the limit, by a beat received at heard. A beat that took long to arrive looks
+// like no progress.
 func (o *observer) checkStalled(l life, since, heard time.Duration) {
 	if idle := heard - since; idle < o.w.plan.Stall.D()-unseen {
 		o.w.breaks(Stalls, "%s incarnation %d is stalled to %s, and finished something %v before that was heard", l.ident, l.inc, o.name, idle)
 	}
 }
 
-// checkStalls looks for workers that a hive has to call stalled, or must not.
+// checkStalls checks that a hive reports exactly the stalled workers as stalled.
 func (h *hive) checkStalls() {
 	w, limit := h.w, h.w.plan.Stall.D()
 	if limit == 0 {

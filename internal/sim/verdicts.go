@@ -10,12 +10,12 @@ import (
 	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
-// wrongly says that the observer gives l up, and why it must not.
+// wrongly reports that the observer declares l lost, and why it must not.
 func (o *observer) wrongly(l life, format string, args ...any) {
 	o.w.breaks(NoFalseDeath, "%s incarnation %d is given up by %s"+format, append([]any{l.ident, l.inc, o.name}, args...)...)
 }
 
-// judged holds a hive's verdict on a worker against the truth.
+// judged checks a hive's verdict on a worker.
 func (h *hive) judged(s *detector.Step) {
 	h.moves[move{s.Worker, s.N}] = h.w.now
 	l := life{h.id + "/" + s.Worker, s.Inc}
@@ -25,7 +25,7 @@ func (h *hive) judged(s *detector.Step) {
 		h.judgedStalled(x, s)
 		return
 	case hivebeat.KindConflict:
-		h.together(x.id, s.Inc, r.Inc) // nothing is told of one that it knew before it began again
+		h.together(x.id, s.Inc, r.Inc) // there is no event for a worker that it knew before it started again
 		return
 	case hivebeat.KindState:
 		return
@@ -41,10 +41,10 @@ func (h *hive) judged(s *detector.Step) {
 		}
 		x.stalled = false
 	case hivebeat.KindLost, hivebeat.KindLeft:
-		if x.stalled = false; x.live == hivebeat.Live(s.To) { // without a word; that it is gone was damped, and is told at last
+		if x.stalled = false; x.live == hivebeat.Live(s.To) { // without an event; the end was damped, and is published now
 			return
 		}
-	case hivebeat.KindJoined: // its record was gone, and with it what was known of others
+	case hivebeat.KindJoined: // its record was dropped, with its earlier incarnations
 		x.before = nil
 	}
 	h.turns(x, hivebeat.Live(s.To), s.Inc)
@@ -73,7 +73,7 @@ func (h *hive) judged(s *detector.Step) {
 	}
 }
 
-// judged holds a queen's verdict on a hive against the truth.
+// judged checks a queen's verdict on a hive.
 func (q *queen) judged(s *fleet.Step) {
 	l := life{s.Hive, s.Inc}
 	if s.Kind == hivebeat.KindConflict {
@@ -97,22 +97,23 @@ func (q *queen) judged(s *fleet.Step) {
 	}
 }
 
-// judgedWard notes what a queen is to tell of a worker, and holds its own verdict on a
-// worker that its hive does not list against the truth.
+// judgedWard traces an event about a worker that a queen will publish, and checks the queen's
+// verdict on a worker that its hive does not list.
 func (q *queen) judgedWard(e *fleet.Happened) {
 	d := &e.Data
 	q.w.trace(q.name, "has to tell %s: %s is %s, %s to %s", e.ID, d.Worker, d.Kind, d.From, d.To)
 	if d.Kind != hivebeat.KindLost || d.Via != hivebeat.ViaQueen || d.Cause != hivebeat.CauseMissed {
 		return
 	}
-	// It is not in a complete snapshot: its hive had to be able to hear it for as long.
+	// The worker is missing in a complete snapshot. Its hive must have been able to hear it
+	// for long enough.
 	if p := q.w.lives[life{d.Hive, d.HiveInc}]; p != nil && p.alive() {
 		q.lostByAbsence(p.self.(*hive), d)
 	}
 }
 
-// lostByAbsence holds it against the truth that a queen gives up a worker, which a
-// snapshot of h does not list.
+// lostByAbsence checks the verdict that a worker is lost because a snapshot of h does not
+// list it.
 func (q *queen) lostByAbsence(h *hive, d *hivebeat.EventData) {
 	w, l := q.w, life{d.Hive + "/" + d.Worker, d.Inc}
 	built := h.built[q.view.Hive(d.Hive).Head().Seq]
@@ -120,14 +121,14 @@ func (q *queen) lostByAbsence(h *hive, d *hivebeat.EventData) {
 		q.wrongly(l, " for not being listed by its hive, which heard it %v before that", built-at)
 		return
 	}
-	// The queen has to wait as long as the newest beat says that it knows of.
+	// The queen must respect the silence in the newest beat that it knows.
 	r := q.view.Hive(d.Hive).Worker(d.Worker).Record()
 	quiet := time.Duration(0)
 	if b := w.beats[numbered{l, r.Seq, 0}]; b != nil {
 		quiet = b.quiet
 	}
 	_, heard := q.seqs[numbered{l, r.Seq, 0}]
-	if r.Seq == 0 || w.plan.Before > 0 && !heard { // by the roster, where a queen of an earlier version may not have said
+	if r.Seq == 0 || w.plan.Before > 0 && !heard { // from the roster, where an earlier version may have put no silence
 		quiet = r.Quiet.Duration()
 	}
 	want := lostAfter(w.plan.WorkerEvery.D(), quiet)
@@ -136,26 +137,26 @@ func (q *queen) lostByAbsence(h *hive, d *hivebeat.EventData) {
 	}
 }
 
-// lostAfter is how long a silence has to be, in the words of the contract and not
-// of the code that is looked at.
+// lostAfter is how much silence makes a process lost, computed as in the protocol and not
+// by the code under test.
 func lostAfter(every, quiet time.Duration) time.Duration { return max(every, quiet) + 2*every }
 
-// deafFor is how long the connection of an observer may have been dead, unnoticed, when
-// it gives a process up for silence: half a second passes before it asks whether it
-// hears, and what was on its way may still come in.
+// deafFor is how long the connection of an observer may have been dead, unnoticed, when it
+// declares a process lost for silence: the observer waits half a second before it checks
+// that it still receives, and messages on their way may still arrive.
 const deafFor = 500*time.Millisecond + readTime
 
-// readTime is how long what is in a socket may take to be read.
+// readTime is how long messages may wait in a socket before they are read.
 const readTime = 30 * time.Millisecond
 
-// lostBySilence holds it against the truth that the observer gives l up for silence.
+// lostBySilence checks a verdict that l is lost because of silence.
 func (o *observer) lostBySilence(l life) {
 	w, now := o.w, o.w.now
 	a, ok := o.last[l]
-	if !ok { // the observer knows it from others alone
+	if !ok { // the observer knows it only from others
 		a.at, a.every = o.born, w.plan.HiveEvery.D()
 	}
-	if t := o.lasting(false); t != nil && now-t.from > deafFor+o.asking { // the key is read meanwhile
+	if t := o.lasting(false); t != nil && now-t.from > deafFor+o.asking { // the key is read in the meantime
 		o.wrongly(l, ", whose connection has been dead for %v", now-t.from)
 		return
 	}
@@ -173,22 +174,21 @@ func (o *observer) lostBySilence(l life) {
 	o.wrongly(l, " and lives: it had no trouble, and neither had the network")
 }
 
-// talkedDown holds it against the truth that the queen believes another one, which says
-// that a hive is lost: a queen that heard more of the hive must not.
+// talkedDown checks that the queen may adopt the verdict of another queen that a hive is
+// lost: a queen that received more from the hive must not.
 func (q *queen) talkedDown(l life) {
 	item, a := q.w.store.roster[l.ident], q.last[l]
 	switch {
 	case item.Inc != l.inc || item.Live != hivebeat.Lost || a.seq <= item.Seq:
 	case a.at >= q.w.now-readTime || q.bothered(a.at, q.w.now, true): // it may not have read it
-	case a.at < q.known.of(l.ident).incAt: // its place was taken since, and the roster went back to it
+	case a.at < q.known.of(l.ident).incAt: // it was replaced since, and the roster went back to it
 	default:
 		q.wrongly(l, " as another queen found at seq %d, and it heard %d of it %v ago", item.Seq, a.seq, q.w.now-a.at)
 	}
 }
 
-// checkCutOff holds it against the truth how a queen counts a hive that is back after the
-// queen gave it up: as cut off, if messages of it did not come meanwhile, or
-// came late.
+// checkCutOff checks how a queen counts a hive that is back after the queen declared it lost:
+// as cut off, if messages of the hive were lost or late in the meantime.
 func (q *queen) checkCutOff(s *fleet.Step) {
 	was, m := q.score, q.reading
 	q.score = q.view.Score()
@@ -196,27 +196,26 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 		return
 	}
 	falsely, cutOff := q.score.FalseDead-was.FalseDead, q.score.CutOff-was.CutOff
-	// Where the clock of some machine is set, no message says how long it was under way.
+	// If the clock of a machine is set, no message shows how long it took.
 	clocked := slices.ContainsFunc(q.w.plan.Faults, func(f Fault) bool { return f.Kind == Clock })
 	lost := falsely == 1 && q.gap > 1
-	// What was read in doubt counts as heard when that began, and looks held since then.
-	held := cutOff == 1 && q.gap <= 1 && !q.bothered(q.w.now-5*time.Minute, q.w.now, true) && q.w.now-m.sent < 50*time.Millisecond && !clocked
+	held := cutOff == 1 && q.gap <= 1 && q.w.now-m.sent < 50*time.Millisecond && !clocked
 	if falsely+cutOff == 1 && (lost || held) {
 		q.w.breaks(Sound, "%s counts %s as cut off: %t, and %d messages of it were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
 	}
 }
 
-// together holds it against the truth that two incarnations are in conflict: both ran at
-// the same time, or a was refused as b began, and goes on.
+// together checks that two incarnations are in conflict: both ran at the same time, or a was
+// refused when b started, and is still running.
 func (o *observer) together(id string, a, b uint64) {
 	x, y := o.w.lives[life{id, a}], o.w.lives[life{id, b}]
 	apart := x == nil || y == nil || !x.alive() && x.died < y.born || !y.alive() && y.died < x.born
-	if a == b || apart && !o.outlived(id, a, b) { // nothing is sent in another's name
+	if a == b || apart && !o.outlived(id, a, b) { // no process sends in the name of another
 		o.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", o.name, id, a, b)
 	}
 }
 
-// usurped reports whether another process uses the id of l too, or took its place: hives
+// usurped reports whether another process also uses the id of l, or has replaced it: hives
 // and queens may refuse what l sends.
 func (w *world) usurped(l life) bool {
 	for k, p := range w.lives {

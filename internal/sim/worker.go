@@ -9,7 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// worker beats as package worker does.
+// worker sends beats like package worker.
 type worker struct {
 	proc
 	hive, id string
@@ -18,16 +18,16 @@ type worker struct {
 	sent     bool
 	out      *sender
 	state    hivebeat.State
-	quiet    time.Time // end of the silence it announced
+	quiet    time.Time // end of the announced silence
 	work     work
 }
 
-// work is what a worker does, where a plan is about that: one request after the
-// other, each shorter than the limit for one that stalls.
+// work is the work of a worker, in plans that simulate work: one request after the other,
+// each shorter than the stall limit.
 type work struct {
 	busy, done uint64
-	since      time.Duration // when it finished one, began, or said that it is idle
-	next       time.Duration // when it finishes the next one; negative: not at all
+	since      time.Duration // when it last finished a request, started, or reported that it is idle
+	next       time.Duration // when it finishes the next one; negative: never
 }
 
 func (k *worker) start() {
@@ -55,7 +55,7 @@ func (k *worker) linkChanged() { k.out.want(k.up(), (*bus.Schedule).Reconnected)
 
 func (k *worker) sayBye() bool { return k.speak(hivebeat.Stopped) }
 
-// speak sends one beat, with seq drawn as package worker does.
+// speak sends one beat, and numbers it like package worker.
 func (k *worker) speak(state hivebeat.State) bool {
 	now, p := k.w.time(), k.w.plan
 	if k.seq == 0 || k.sent || now.Sub(k.seqAt) >= k.every*9/10 {
@@ -96,7 +96,7 @@ func (k *worker) speak(state hivebeat.State) bool {
 	return k.sent
 }
 
-// change goes to another state, which the worker says at once.
+// change changes the state, which the worker reports at once.
 func (k *worker) change(s hivebeat.State) {
 	if k.state != s {
 		k.state = s
@@ -104,7 +104,7 @@ func (k *worker) change(s hivebeat.State) {
 	}
 }
 
-// fallSilent is Worker.Quiet: three beats within a second, and then silence.
+// fallSilent simulates Worker.Quiet: three beats within a second, then silence.
 func (k *worker) fallSilent(d time.Duration) {
 	if k.paused() {
 		return
@@ -116,14 +116,14 @@ func (k *worker) fallSilent(d time.Duration) {
 	}
 }
 
-// request begins the next request at that time.
+// request starts the next request at a given time.
 func (k *worker) request(at time.Duration) {
 	limit := k.w.plan.Stall.D()
 	k.work.next = at + between(k.rng, limit/10, limit*9/10)
 }
 
-// goOn brings the work up to now. Where a plan is not about work each beat has
-// finished something.
+// goOn advances the work to the present. In plans that do not simulate work, each beat has
+// finished a request.
 func (k *worker) goOn() {
 	if k.w.plan.Stall == 0 {
 		k.work.done++
@@ -135,12 +135,12 @@ func (k *worker) goOn() {
 	}
 }
 
-// hang lets the worker finish nothing more, or idle have nothing to do, for d; 0 is
-// for good. The plan is about work.
+// hang stops all progress for d; if idle is set, the worker has nothing to do instead. A d of
+// 0 means for good. The plan simulates work.
 func (k *worker) hang(idle bool, d Span) {
 	k.goOn()
 	k.work.next = -1
-	if idle { // it has finished what it had
+	if idle { // it has finished its request
 		k.work.busy, k.work.since = 0, k.w.now
 		k.work.done++
 	}

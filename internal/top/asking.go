@@ -6,22 +6,22 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Question is one of a round.
+// Question is one request of a round.
 type Question struct {
 	slot slot
 	Verb string
 	Req  api.Request
 }
 
-// Effect is what Update wants done.
+// Effect is what Update asks its caller to do.
 type Effect struct {
 	Round   uint64     // of Ask
-	Ask     []Question // in this order; what is asked already is of no interest any more
+	Ask     []Question // in this order; answers to earlier rounds are no longer needed
 	Quit    bool
 	Suspend bool
 }
 
-// ask begins a round; one that is out is of no interest any more.
+// ask starts a round. The answers to an earlier one are no longer needed.
 func (m *Model) ask(do *Effect, now time.Time) {
 	m.layout(now)
 	m.round++
@@ -29,8 +29,8 @@ func (m *Model) ask(do *Effect, now time.Time) {
 	do.Round, do.Ask = m.round, m.questions(now)
 }
 
-// moved reports whether an answer told where the last row is, which was to be shown
-// and is not here.
+// moved reports whether an answer revealed the last row, which the user asked for, and its
+// rows are not loaded.
 func (m *Model) moved() (yes bool) {
 	for _, l := range []*bool{&m.hives.moved, &m.workers.moved, &m.mine.moved} {
 		yes, *l = yes || *l, false
@@ -38,7 +38,7 @@ func (m *Model) moved() (yes bool) {
 	return yes
 }
 
-// covered reports whether all rows that are shown are here.
+// covered reports whether all rows on the screen are loaded.
 func (m *Model) covered() bool {
 	if p, ok := m.at(); ok {
 		return p.worker != "" || m.mine.covered()
@@ -99,7 +99,7 @@ func (m *Model) questions(now time.Time) []Question {
 	return qs
 }
 
-// sortOf returns what the queen calls the order of a list.
+// sortOf returns the sort key of a list in the protocol.
 func sortOf[T any](l *list[T], keys []string) string {
 	key := keys[l.sort]
 	switch {

@@ -9,7 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 )
 
-// openLines renders the hive or worker that is open.
+// openLines renders the open hive or worker.
 func (m *Model) openLines(p place, room int, now time.Time) []string {
 	if p.worker != "" {
 		lines := m.workerFacts(now)
@@ -32,8 +32,8 @@ func (m *Model) openLines(p place, room int, now time.Time) []string {
 	return lines
 }
 
-// split divides the lines below the crumbs among the facts of a hive, its workers
-// (rows, below their titles) and its events with their heading.
+// split divides the lines below the crumbs among the facts of a hive, its workers and its
+// events. rows excludes the titles of the workers; events includes its heading.
 func (m *Model) split(room int, now time.Time) (facts, events, rows int) {
 	p, _ := m.at()
 	if n := len(m.log.of(&filter{Hive: p.hive})); room >= 14 {
@@ -44,7 +44,7 @@ func (m *Model) split(room int, now time.Time) (facts, events, rows int) {
 	return facts, events, max(1, room-facts-events-1)
 }
 
-// cutLines returns n lines; the last of them says that there are more.
+// cutLines returns at most n lines. If some are cut, the last line says so.
 func cutLines(lines []string, n int, p show.Paint) []string {
 	if len(lines) <= n {
 		return lines
@@ -62,7 +62,7 @@ func (m *Model) pending() []string {
 	return []string{m.paint.Text("asking …", show.Faint)}
 }
 
-// past marks facts that are none any more.
+// past marks facts that are outdated.
 func (m *Model) past(lines []string, now time.Time) []string {
 	_, _, cut := m.cut(now)
 	switch {
@@ -74,7 +74,7 @@ func (m *Model) past(lines []string, now time.Time) []string {
 	return lines
 }
 
-// hiveFacts renders all but the workers and events of the hive that is open.
+// hiveFacts renders the open hive except its workers and events.
 func (m *Model) hiveFacts(now time.Time) []string {
 	if m.hive == nil {
 		return m.pending()
@@ -99,13 +99,13 @@ func (m *Model) hiveFacts(now time.Time) []string {
 	for i := range table {
 		table[i] = noMark + table[i]
 	}
-	// GPUs are what one looks for: behind the verdict, before the rest.
+	// GPUs matter most, so they come after the verdict and before the rest.
 	at := min(3, len(lines))
 	return append(slices.Concat(lines[:at:at], table, lines[at:]), "")
 }
 
-// lead puts what changes before what does not: the first three lines are the name
-// and the verdict.
+// lead moves lines that change to the front. The first three lines, the name and the
+// verdict, stay.
 func lead(lines []string) []string {
 	var first, rest []string
 	for _, line := range lines[min(3, len(lines)):] {
@@ -135,7 +135,7 @@ func (m *Model) workerFacts(now time.Time) []string {
 	return m.past(show.Worker(&w, &st, m.paint, now), now)
 }
 
-// itsEvents renders the newest events of what is open, newest first.
+// itsEvents renders the events of the open hive or worker, newest first.
 func (m *Model) itsEvents(p place, most int) []string {
 	heading := m.paint.Text("EVENTS", show.Strong)
 	events := m.log.of(&filter{Hive: p.hive, Worker: p.worker})

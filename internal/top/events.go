@@ -7,8 +7,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// eventsKept is how many events are held, whether they came by themselves or were
-// asked for.
+// eventsKept is the number of events that are held, from the subscription and from answers.
 const eventsKept = 5000
 
 // log holds events, newest first, each once.
@@ -17,7 +16,7 @@ type log struct {
 	have   map[string]bool // by id
 }
 
-// add takes events over and reports how many are news.
+// add adds events and returns how many are new.
 func (l *log) add(events ...hivebeat.Event) (news int) {
 	if l.have == nil {
 		l.have = map[string]bool{}
@@ -42,7 +41,7 @@ func (l *log) add(events ...hivebeat.Event) (news int) {
 	return news
 }
 
-// of returns the events that are meant, newest first.
+// of returns the events that match f, newest first.
 func (l *log) of(f *filter) (out []hivebeat.Event) {
 	for i := range l.events {
 		if f.fits(&l.events[i]) {
@@ -52,7 +51,7 @@ func (l *log) of(f *filter) (out []hivebeat.Event) {
 	return out
 }
 
-// told takes over what a queen answered.
+// told adds the events of an answer.
 func (l *log) told(happened []api.Happened) int {
 	events := make([]hivebeat.Event, len(happened))
 	for i := range happened {

@@ -12,20 +12,20 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// errFilter is what is wrong with a filter.
+// errFilter is the start of every error about a filter.
 var errFilter = errors.New("filter")
 
-// filter is what a line of text asks for. Hive, Worker and Kinds are of events,
-// Hive also of workers.
+// filter is a parsed filter line. Hive, Worker and Kinds apply to events, Hive also to
+// workers.
 type filter struct {
 	api.Filter
 	Hive, Worker string
 	Kinds        []hivebeat.Kind
 }
 
-// parseFilter reads a filter as people type it: words that are key=value say what a
-// row must have, other words with = or ! are requirements on labels (as Kubernetes
-// writes them, but without in and notin), and the rest is text that a row must hold.
+// parseFilter parses a filter as people type it. Words that are key=value set a field, other
+// words with = or ! are requirements on labels (as in Kubernetes, but without in and notin),
+// and the rest is text that a row must contain.
 func parseFilter(line string, of tab) (f filter, err error) {
 	var text, labels []string
 	for _, word := range strings.Fields(line) {
@@ -52,7 +52,7 @@ func parseFilter(line string, of tab) (f filter, err error) {
 	return f, nil
 }
 
-// set sets what a key stands for, and reports false for a key that it does not know.
+// set sets the field of a key, and reports false for an unknown key.
 func (f *filter) set(key, value string, of tab, err *error) bool {
 	if key == "hive" && of != tabHives {
 		f.Hive, *err = value, hivebeat.CheckID("hive", value)
@@ -100,8 +100,8 @@ func (f *filter) set(key, value string, of tab, err *error) bool {
 	return true
 }
 
-// fits reports whether an event is meant. The queen does the same with those that
-// it is asked for; this is for those that come by themselves.
+// fits reports whether an event matches. The queen filters the events of its answers; fits
+// filters those of the subscription.
 func (f *filter) fits(e *hivebeat.Event) bool {
 	d := &e.Data
 	if f.Hive != "" && d.Hive != f.Hive || f.Worker != "" && d.Worker != f.Worker {

@@ -7,15 +7,15 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// pagesAtMost bounds how many pages a question follows: a queen ends a page early
-// where it is too long for a message, or where little fits of what she looked at.
+// pagesAtMost bounds how many pages a question follows. A queen ends a page early if it is
+// too long for a message, or if few of the rows it looked at match.
 const pagesAtMost = 8
 
-// Ask asks a queen one thing. The answer is nil if none came, and set beside an error
-// where the queen refused.
+// Ask sends one request to a queen. The answer is nil if none came. If the queen rejected
+// the request, both the answer and the error are set.
 type Ask = func(ctx context.Context, verb string, req api.Request) (*api.Answer, error)
 
-// follow asks for a window of rows, page after page until it is full.
+// follow asks for a window of rows, page by page, until it is full.
 func follow(ctx context.Context, ask Ask, verb string, req api.Request) (*api.Answer, error) {
 	whole, err := ask(ctx, verb, req)
 	if err != nil || verb != api.VerbHives && verb != api.VerbWorkers {

@@ -10,7 +10,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// A page that ends early is gone on from, until the window is full.
+// A page that ends early is continued until the window is full.
 func TestFollow(t *testing.T) {
 	var asked []api.Request
 	fail := -1
@@ -22,7 +22,7 @@ func TestFollow(t *testing.T) {
 		a := &api.Answer{Next: fmt.Sprint("c", len(asked)), Status: api.Status{Warm: true}}
 		if len(asked) == 2 {
 			a.Status.Unsure = []string{"why"}
-			return a, nil // nothing fitted of what she looked at
+			return a, nil // none of the rows that the queen looked at fitted
 		}
 		for i := range min(3, r.Limit) {
 			a.Hives = append(a.Hives, api.HiveInfo{Hive: fmt.Sprint(len(asked), "-", i)})
@@ -46,7 +46,7 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// Rows of two queens under one summary are told as that.
+// Rows and summary of two queens are reported as such.
 func TestRowsOfTwoQueens(t *testing.T) {
 	m := &Model{status: map[slot]api.Status{slotSummary: {Queen: "q1", Warm: true}, slotHives: {Queen: "q1", Warm: true}}}
 	if st := m.sure(); len(st.Unsure) != 0 || !st.Warm {

@@ -6,7 +6,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// key does what a key is for.
+// key handles a key press.
 func (m *Model) key(k Key, do *Effect, now time.Time) {
 	if k.Name == "ctrl+c" {
 		do.Quit = true
@@ -96,7 +96,7 @@ func (m *Model) typeKey(k Key, do *Effect, now time.Time) {
 	}
 }
 
-// back closes what was opened last; where nothing is open, Esc takes the filter away.
+// back closes the last opened page. If nothing is open, Esc clears the filter.
 func (m *Model) back(do *Effect, now time.Time, name string) {
 	switch {
 	case m.help:
@@ -107,12 +107,12 @@ func (m *Model) back(do *Effect, now time.Time, name string) {
 		m.open = m.open[:len(m.open)-1]
 		m.opened(do, now)
 	case name == "esc" && m.filters[m.tab] != "":
-		_ = m.setFilter("") // nothing can be wrong with it
+		_ = m.setFilter("") // an empty filter is valid
 		m.ask(do, now)
 	}
 }
 
-// opened begins with what is open now.
+// opened resets the state for the hive or worker that is open now.
 func (m *Model) opened(do *Effect, now time.Time) {
 	m.hive, m.worker, m.openAt, m.openErr, m.scroll, m.facts = nil, nil, time.Time{}, "", 0, false
 	m.mine.anew()
@@ -128,7 +128,7 @@ func (m *Model) show(t tab, do *Effect, now time.Time) {
 	m.opened(do, now)
 }
 
-// enter opens what is chosen.
+// enter opens the selected row.
 func (m *Model) enter(do *Effect, now time.Time) {
 	var to place
 	if p, ok := m.at(); ok {
@@ -159,7 +159,7 @@ func (m *Model) enter(do *Effect, now time.Time) {
 	}
 }
 
-// hiveOf opens the hive of the worker, or of the event, that is chosen.
+// hiveOf opens the hive of the selected worker or event.
 func (m *Model) hiveOf(do *Effect, now time.Time) {
 	p, ok := m.at()
 	switch {
@@ -181,8 +181,7 @@ func (m *Model) hiveOf(do *Effect, now time.Time) {
 	m.opened(do, now)
 }
 
-// text reports whether a page of text is shown, which is scrolled and has no rows
-// to choose from.
+// text reports whether a page of text is shown. It scrolls and has no rows to select.
 func (m *Model) text() bool {
 	p, ok := m.at()
 	return m.help || m.facts || ok && p.worker != ""
@@ -203,7 +202,7 @@ func (m *Model) move(by int) {
 	}
 }
 
-// edge goes to the first or the last row.
+// edge moves to the first or the last row.
 func (m *Model) edge(last bool) {
 	switch {
 	case m.text() && last:
@@ -229,7 +228,7 @@ func edgeOf[T any](l *list[T], last bool) {
 	}
 }
 
-// page is how many rows a page has.
+// page is the number of rows of a page.
 func (m *Model) page() int {
 	switch {
 	case m.text():
@@ -244,7 +243,7 @@ func (m *Model) page() int {
 	return m.events.height
 }
 
-// order goes to another sort key, or turns the order round.
+// order selects another sort key, or reverses the order.
 func (m *Model) order(by int, turn bool, do *Effect, now time.Time) {
 	switch {
 	case m.text():

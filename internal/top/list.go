@@ -2,33 +2,33 @@ package top
 
 import "time"
 
-// list is a window over rows that lie with the queen, of which it holds those that
-// are shown and some around them.
+// list is a window over rows that the queen holds. It holds the rows on the screen and some
+// around them.
 type list[T any] struct {
 	id func(*T) string
 
 	rows   []T
-	from   int       // place of rows[0] among all
-	total  int       // how many there are
-	exact  bool      // total is all; otherwise there are more
-	short  bool      // the last answer held fewer rows than were asked for, and there were more
-	taken  time.Time // when rows came; zero = never
-	err    string    // why there are no newer ones
-	cursor int       // place of the chosen row
+	from   int       // position of rows[0] in the whole list
+	total  int       // number of rows in the whole list
+	exact  bool      // total is exact; otherwise there are more
+	short  bool      // the last answer had fewer rows than requested although there were more
+	taken  time.Time // when rows arrived; zero: never
+	err    string    // why there are no newer rows
+	cursor int       // position of the selected row
 	chosen string    // its id
-	top    int       // place of the first row that is shown
-	height int       // how many are shown
+	top    int       // position of the first row on the screen
+	height int       // number of rows on the screen
 
-	last  bool // the last row is to be chosen as soon as it is known where that is
-	moved bool // that was done, and its rows are not here
+	last  bool // select the last row as soon as its position is known
+	moved bool // that has been done, and the rows there are not loaded
 
 	sort int  // index of the sort key
-	down bool // the other way round
+	down bool // reverse order
 }
 
-// want returns which rows to ask for: those that are shown, and half a screen on
-// each side, so that a step needs no question. An answer that was cut short did not
-// fit into a message: then only those that are shown.
+// want returns the rows to ask for: those on the screen and half a screen on each side, so
+// that a step needs no question. If the last answer was cut short because it did not fit
+// into a message, want returns only those on the screen.
 func (l *list[T]) want() (offset, limit int) {
 	h := max(1, l.height)
 	if l.short {
@@ -38,7 +38,7 @@ func (l *list[T]) want() (offset, limit int) {
 	return offset, min(1000, l.top-offset+h+h/2+1)
 }
 
-// covered reports whether all rows that are to be shown are here.
+// covered reports whether all rows on the screen are loaded.
 func (l *list[T]) covered() bool {
 	end := l.top + l.height
 	if l.exact {
@@ -47,8 +47,8 @@ func (l *list[T]) covered() bool {
 	return !l.taken.IsZero() && l.from <= l.top && end <= l.from+len(l.rows)
 }
 
-// take takes an answer over: rows from offset on, how many there are if the queen
-// said so or somebody else knows, and whether more follow.
+// take stores an answer: the rows from offset on, the total if the queen or the summary
+// reported it, and whether more rows follow.
 func (l *list[T]) take(rows []T, offset, limit int, total *int, more bool, now time.Time) {
 	l.rows, l.from, l.taken, l.err = rows, offset, now, ""
 	l.short = more && len(rows) < limit
@@ -59,10 +59,10 @@ func (l *list[T]) take(rows []T, offset, limit int, total *int, more bool, now t
 		l.total, l.exact = max(l.total, end+1), false
 	case len(rows) > 0 || offset == 0:
 		l.total, l.exact = end, true
-	default: // all that was there before it is gone, nobody knows how much
+	default: // everything before offset may be gone too; how much is unknown
 		l.total, l.exact = offset, true
 	}
-	// The cursor stays on what it is on, as long as that is on the screen.
+	// The cursor stays on its row while that is on the screen.
 	for i := range l.rows {
 		if at := l.from + i; l.chosen != "" && l.id(&l.rows[i]) == l.chosen && at >= l.top && at < l.top+l.height {
 			l.cursor = at
@@ -76,8 +76,8 @@ func (l *list[T]) take(rows []T, offset, limit int, total *int, more bool, now t
 	}
 }
 
-// reach is how many rows can be gone to: the queen finds row 100,000 of a list that
-// is sorted by something else than ids, and refuses to look for later ones.
+// reach is the number of rows that the cursor can reach. The queen finds row 100,000 of a
+// list that is not sorted by id, and refuses to look for later ones.
 func (l *list[T]) reach() int {
 	if l.sort == 0 {
 		return l.total
@@ -85,7 +85,7 @@ func (l *list[T]) reach() int {
 	return min(l.total, 100_000)
 }
 
-// fix puts the cursor among the rows and the window around the cursor.
+// fix moves the cursor into the list and the window around the cursor.
 func (l *list[T]) fix() {
 	l.cursor = max(0, min(l.cursor, l.reach()-1))
 	h := max(1, l.height)
@@ -102,7 +102,7 @@ func (l *list[T]) note() {
 	}
 }
 
-// at returns the row at a place, or nil if it is not here.
+// at returns the row at a position, or nil if it is not loaded.
 func (l *list[T]) at(place int) *T {
 	if i := place - l.from; i >= 0 && i < len(l.rows) {
 		return &l.rows[i]
@@ -110,10 +110,10 @@ func (l *list[T]) at(place int) *T {
 	return nil
 }
 
-// selected returns the row that is chosen, or nil if it is not here.
+// selected returns the selected row, or nil if it is not loaded.
 func (l *list[T]) selected() *T { return l.at(l.cursor) }
 
-// move moves the cursor.
+// move moves the cursor by a number of rows.
 func (l *list[T]) move(by int) {
 	l.cursor += by
 	l.fix()
@@ -129,7 +129,7 @@ func (l *list[T]) end() {
 	l.move(l.reach() - l.cursor)
 }
 
-// resize says how many rows are shown.
+// resize sets the number of rows on the screen.
 func (l *list[T]) resize(height int) {
 	if height = max(0, height); height != l.height {
 		l.height = height
@@ -137,12 +137,12 @@ func (l *list[T]) resize(height int) {
 	}
 }
 
-// anew forgets the rows: the question is another one.
+// anew drops the rows, because the question has changed.
 func (l *list[T]) anew() {
 	*l = list[T]{id: l.id, height: l.height, sort: l.sort, down: l.down}
 }
 
-// shown returns the places of the rows that are shown: from, and up to but not to.
+// shown returns the positions of the rows on the screen: from, up to but excluding to.
 func (l *list[T]) shown() (from, to int) {
 	return l.top, min(l.top+l.height, l.reach())
 }

@@ -9,33 +9,33 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// What goes into Update.
+// Messages for Update.
 type (
 	// Tick comes once a second.
 	Tick struct{}
-	// Size is that of the terminal.
+	// Size is the size of the terminal.
 	Size struct{ Width, Height int }
-	// Key is a key that was pressed: its name, such as "down" or "ctrl+c", and the
-	// text it types, if any.
+	// Key is a key press: the name of the key, such as "down" or "ctrl+c", and the text
+	// that it types, if any.
 	Key struct{ Name, Text string }
-	// Answer is that to one question. Ans is set if the queen answered, also where
-	// she refused.
+	// Answer is the answer to one question. Ans is set if the queen answered, even if it
+	// rejected the request.
 	Answer struct {
 		Round uint64
 		Question
 		Ans *api.Answer
 		Err error
 	}
-	// Done says that a round of questions is over.
+	// Done reports the end of a round of questions.
 	Done struct{ Round uint64 }
-	// News are events that came by themselves, and how many came too fast so far.
+	// News are events that arrived since the last News, and the number dropped so far.
 	News struct {
 		Events  []hivebeat.Event
 		Dropped int
 	}
 )
 
-// What is asked for.
+// slot is a question that a round may contain.
 type slot int
 
 const (
@@ -43,10 +43,10 @@ const (
 	slotHives
 	slotWorkers
 	slotEvents // the newest
-	slotOlder  // those before the oldest that is known
-	slotHive   // the one that is open
-	slotMine   // its workers
-	slotWorker // the one that is open
+	slotOlder  // those before the oldest known one
+	slotHive   // the open hive
+	slotMine   // the workers of the open hive
+	slotWorker // the open worker
 )
 
 type tab int
@@ -60,18 +60,17 @@ const (
 
 var tabNames = [tabs]string{"Hives", "Workers", "Events"}
 
-// place is a hive, or a worker, that is open.
+// place is an open hive or worker.
 type place struct{ hive, worker string }
 
 const (
-	stale     = 3 * time.Second        // an answer that is older than this is overdue
-	atMost    = 250 * time.Millisecond // events make it ask no more often than this
-	eventsDue = 10 * time.Second       // events are asked for as often, though they come by themselves
+	stale     = 3 * time.Second        // an answer older than this is overdue
+	atMost    = 250 * time.Millisecond // events cause questions no more often than this
+	eventsDue = 10 * time.Second       // events are asked for this often, though they also arrive by themselves
 	eventPage = 200
 )
 
-// Model is what is known and what is shown. It is not safe for use by several
-// goroutines at once.
+// Model is the state of the view. It is not safe for concurrent use.
 type Model struct {
 	where string
 	paint show.Paint
@@ -80,21 +79,21 @@ type Model struct {
 
 	width, height int
 	tab           tab
-	open          []place // what was opened, deepest last
+	open          []place // hives and workers that are open, deepest last
 	help, facts   bool
-	scroll        int // of a page of text: help, facts, a worker
+	scroll        int // offset in a page of text: help, facts, a worker
 
 	filters [tabs]string
 	parsed  [tabs]filter
 	typing  bool
 	typed   []rune
-	wrong   string // what is wrong with what was typed
+	wrong   string // what is wrong with the typed filter
 
 	summary  *api.Summary
 	status   map[slot]api.Status
-	answered time.Time // when a queen answered last; zero = never
-	trouble  string    // why none answers
-	cutOff   bool      // it was seen to be, and there is something to catch up with
+	answered time.Time // when a queen answered last; zero: never
+	trouble  string    // why no queen answers
+	cutOff   bool      // no queen answered; events may have been missed
 
 	hives   list[api.HiveInfo]
 	workers list[api.WorkerInfo]
@@ -103,12 +102,12 @@ type Model struct {
 
 	hive     *api.HiveInfo
 	worker   *api.WorkerInfo
-	openAt   time.Time // when that came
-	openErr  string    // why it did not
+	openAt   time.Time // when hive or worker arrived
+	openErr  string    // why it did not arrive
 	log      log
-	asked    time.Time // when events were asked for; zero = at once
+	asked    time.Time // when events were asked for; zero: ask at once
 	next     string    // cursor of older events
-	more     bool      // there are some
+	more     bool      // there are older events
 	paged    bool      // next is further back than the newest page
 	eventErr string
 	dropped  int
@@ -119,16 +118,16 @@ type Model struct {
 	askedAt time.Time
 }
 
-// Config says what a Model begins with.
+// Config is the initial state of a Model.
 type Config struct {
-	Where  string // which NATS
+	Where  string // the NATS it is connected to
 	Paint  show.Paint
 	Zone   *time.Location
 	Tab    string // hives, workers or events
-	Filter string // of that tab
+	Filter string // the filter of Tab
 }
 
-// New returns a model, or an error that says what is wrong with the filter.
+// New returns a model, or an error that describes what is wrong with the filter.
 func New(cfg Config, now time.Time) (*Model, error) {
 	m := &Model{
 		where: cfg.Where, paint: cfg.Paint, zone: cfg.Zone, began: now, width: 80, height: 24, status: map[slot]api.Status{},
@@ -170,12 +169,12 @@ func (m *Model) setFilter(line string) error {
 	return nil
 }
 
-// eventsAnew has events asked for at once: the question is another one.
+// eventsAnew makes the model ask for events at once, because the question has changed.
 func (m *Model) eventsAnew() {
 	m.asked, m.next, m.more, m.paged, m.eventErr = time.Time{}, "", false, false, ""
 }
 
-// at returns what is open, if anything is.
+// at returns the hive or worker that is open, if there is one.
 func (m *Model) at() (p place, ok bool) {
 	if len(m.open) == 0 {
 		return place{}, false
@@ -183,7 +182,7 @@ func (m *Model) at() (p place, ok bool) {
 	return m.open[len(m.open)-1], true
 }
 
-// Update takes a message over.
+// Update processes a message.
 func (m *Model) Update(msg any, now time.Time) (do Effect) {
 	switch msg := msg.(type) {
 	case Size:
@@ -216,7 +215,7 @@ func (m *Model) Update(msg any, now time.Time) (do Effect) {
 	}
 	m.layout(now)
 	switch msg.(type) {
-	case Key, Size: // what is shown is another part: ask for it as soon as the round that is out is over
+	case Key, Size: // other rows are shown: ask for them as soon as the current round ends
 		switch {
 		case do.Ask != nil || m.covered():
 		case m.asking:
@@ -228,7 +227,7 @@ func (m *Model) Update(msg any, now time.Time) (do Effect) {
 	return do
 }
 
-// take takes an answer over.
+// take stores an answer.
 func (m *Model) take(a *Answer, now time.Time) {
 	refused := ""
 	none := a.Ans == nil || a.Ans.Error != nil && a.Ans.Error.Code == api.CodeUnavailable
@@ -241,8 +240,9 @@ func (m *Model) take(a *Answer, now time.Time) {
 	default:
 		m.status[a.slot] = a.Ans.Status
 	}
-	// Whether a queen is there tells the summary, with which each round begins. One
-	// that answers it and not this may look at too much: it is told beside the rows.
+	// The summary, which starts each round, shows whether a queen is there. A queen that
+	// answers the summary and not this question may have too much to look at: the error is
+	// shown beside the rows.
 	if !none {
 		m.answered, m.trouble = now, ""
 	}
@@ -283,15 +283,14 @@ func takeRows[T any](l *list[T], rows []T, offset, limit int, total *int, more b
 	if refused != "" {
 		l.err = refused
 		if l.taken.IsZero() {
-			l.taken, l.exact = now, true // there is nothing to wait for
+			l.taken, l.exact = now, true // nothing else to wait for
 		}
 		return
 	}
 	l.take(rows, offset, limit, total, more, now)
 }
 
-// all returns how many rows there are, if anybody knows: without a filter the
-// summary does.
+// all returns the total number of rows, if it is known. Without a filter, the summary has it.
 func (m *Model) all(ans *api.Answer, a *Answer) *int {
 	if ans.Total != nil || m.summary == nil || m.filters[m.tab] != "" || ans.Next == "" {
 		return ans.Total
@@ -315,7 +314,7 @@ func (m *Model) tookEvents(a *Answer, refused string) {
 	}
 }
 
-// why says why there is no answer, or none that was hoped for.
+// why returns the reason for a missing or rejected answer.
 func why(a *Answer) string {
 	if a.Err == nil {
 		return "the queen did not say why"
@@ -323,7 +322,7 @@ func why(a *Answer) string {
 	return a.Err.Error()
 }
 
-// cut says whether no queen answers, since when, and why.
+// cut reports whether no queen answers, since when, and why.
 func (m *Model) cut(now time.Time) (since time.Duration, text string, cut bool) {
 	last := m.answered
 	if last.IsZero() {
@@ -341,8 +340,8 @@ func (m *Model) cut(now time.Time) (since time.Duration, text string, cut bool) 
 	return since, "", false
 }
 
-// sure adds up how sure the answers are that are shown. Rows of another queen than the
-// summary, as a round of questions may have been answered by two, are a reason too.
+// sure combines the certainty of the answers that are shown. If the rows come from another
+// queen than the summary, which can happen within a round, that is a reason to be unsure.
 func (m *Model) sure() api.Status {
 	var sure show.Certainty
 	summary, told := m.status[slotSummary]
@@ -362,7 +361,7 @@ func (m *Model) sure() api.Status {
 	return *sure.Sum()
 }
 
-// parts are what is shown beside the summary.
+// parts are the questions whose answers are shown besides the summary.
 func (m *Model) parts() []slot {
 	if p, ok := m.at(); ok {
 		if p.worker != "" {

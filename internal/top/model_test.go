@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// began is when all that is in these tests begins.
+// began is the start time of these tests.
 var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // desk is a model, the queen that it asks, and a clock that stands still.
@@ -32,8 +32,8 @@ type desk struct {
 	m   *Model
 	q   *standin.Queen
 	now time.Time
-	do  Effect     // the newest
-	out []Question // all that were asked since somebody looked
+	do  Effect     // the last one
+	out []Question // all questions since out was last reset
 }
 
 func newDesk(t *testing.T, cfg Config, hives, each, width, height int) *desk {
@@ -49,7 +49,7 @@ func newDesk(t *testing.T, cfg Config, hives, each, width, height int) *desk {
 	return d
 }
 
-// send hands a message over, and answers what is asked for it at once.
+// send passes a message to the model, and answers its questions at once.
 func (d *desk) send(msg any) {
 	d.t.Helper()
 	do := d.m.Update(msg, d.now)
@@ -223,8 +223,8 @@ func TestEmptyAndBeginning(t *testing.T) {
 	d.hides("CUT OFF")
 }
 
-// However large the fleet is, no more is asked for than is shown and a screen around
-// it, and every row can be reached.
+// In a fleet of any size, the model asks only for the rows on the screen and a screen around
+// them, and every row can be reached.
 func TestWindow(t *testing.T) {
 	d := newDesk(t, Config{Tab: "workers"}, 10_000, 20, 120, 40)
 	d.shows("of 200,000", "▸ gpu-00000/w00")
@@ -243,7 +243,7 @@ func TestWindow(t *testing.T) {
 	d.keys("2", "s", "end")
 	d.shows("99,968–100,000 of 200,000, the first 100,000 can be gone to")
 	d.keys("S")
-	// End also counts where nothing is known yet.
+	// End also works while no rows are loaded.
 	d.keys("r")
 	d.q.Hush(true)
 	d.keys("r", "end")
@@ -259,7 +259,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// Rows that are not here yet are not shown as others, and come with the answer.
+// Rows that are not loaded are not shown as other rows, and appear with the answer.
 func TestRowsToCome(t *testing.T) {
 	d := newDesk(t, Config{Tab: "workers"}, 100, 20, 100, 24)
 	d.now = d.now.Add(time.Second)
@@ -269,18 +269,18 @@ func TestRowsToCome(t *testing.T) {
 	if len(do.Ask) != 2 || do.Ask[1].Req.Offset < 1900 {
 		t.Fatalf("asked %+v", do.Ask)
 	}
-	// A round that is out is waited for, and another follows at once.
+	// The model waits for the current round, and then starts another at once.
 	if do = d.m.Update(Key{"home", ""}, d.now); do.Ask != nil {
 		t.Errorf("asked %+v while a round is out", do.Ask)
 	}
-	d.shows("gpu-00000/w00") // they are still here
+	d.shows("gpu-00000/w00") // they are still loaded
 	d.m.Update(Key{"end", ""}, d.now)
 	d.m.Update(Key{"up", ""}, d.now)
 	do = d.m.Update(Done{d.m.round}, d.now)
 	if len(do.Ask) != 2 || do.Ask[1].Req.Offset < 1900 {
 		t.Errorf("asked %+v", do.Ask)
 	}
-	// What comes late, of a round before, changes nothing.
+	// A late answer to an earlier round changes nothing.
 	old := Answer{Round: do.Round - 1, Question: do.Ask[1], Ans: d.q.Answer(api.VerbWorkers, do.Ask[1].Req)}
 	d.m.Update(old, d.now)
 	d.shows("▸ …")
@@ -289,7 +289,7 @@ func TestRowsToCome(t *testing.T) {
 	d.shows("▸ gpu-00099/w18")
 }
 
-// A page that did not fit into a message is no end of the list.
+// A page that did not fit into a message does not end the list.
 func TestShortPages(t *testing.T) {
 	var l list[int]
 	l.id = func(i *int) string { return fmt.Sprint(*i) }
@@ -309,7 +309,7 @@ func TestShortPages(t *testing.T) {
 	if offset, limit = l.want(); offset != l.top || limit != 10 {
 		t.Errorf("it wants %d from %d", limit, offset)
 	}
-	// It shrinks: the cursor stays among what is there.
+	// The list shrinks: the cursor stays within it.
 	all := 100
 	l.take(rows(0, 20), 0, 20, &all, true, began)
 	l.end()
@@ -327,7 +327,7 @@ func TestShortPages(t *testing.T) {
 	}
 }
 
-// The cursor stays on what it is on while that is on the screen.
+// The cursor stays on its row while that is on the screen.
 func TestCursorFollows(t *testing.T) {
 	l := list[string]{id: func(s *string) string { return *s }}
 	l.resize(5)
@@ -344,8 +344,8 @@ func TestCursorFollows(t *testing.T) {
 	}
 }
 
-// Ages go on counting while nobody answers, verdicts become questions, and all of it
-// ends with the next answer.
+// While no queen answers, ages keep counting and verdicts get a question mark. The next answer
+// ends that.
 func TestCutOff(t *testing.T) {
 	d := newDesk(t, Config{}, 10, 2, 100, 24)
 	d.shows("answer 0s old", "gpu-00003  a     alive   3s", "sure")
@@ -365,7 +365,7 @@ func TestCutOff(t *testing.T) {
 	d.tick()
 	d.shows("answer 0s old", "live      alive for 60m")
 	d.hides("CUT OFF", "?  ")
-	// What happened meanwhile is asked for.
+	// The model asks for the events that it missed.
 	d.out = nil
 	d.tick()
 	if last := d.out[len(d.out)-1]; last.Verb != api.VerbEvents {
@@ -383,7 +383,7 @@ func TestUnavailable(t *testing.T) {
 	d.shows("CUT OFF for 0s: the queen says unavailable: it stops")
 }
 
-// What the queen refuses is told where it was asked, and is no cut.
+// A rejected request is reported where its answer would be, and is not a cut.
 func TestRefused(t *testing.T) {
 	d := newDesk(t, Config{}, 10, 2, 100, 24)
 	do := d.m.Update(Tick{}, d.now)
@@ -399,8 +399,7 @@ func TestRefused(t *testing.T) {
 	d.hides("bad_request", "alive?")
 }
 
-// A queen that answers the summary and not the rest is no cut either, and the rows
-// are not shown as news.
+// A queen that answers only the summary is not a cut either, and the rows do not look current.
 func TestNoRows(t *testing.T) {
 	d := newDesk(t, Config{}, 10, 2, 100, 24)
 	for range 6 {
@@ -412,7 +411,7 @@ func TestNoRows(t *testing.T) {
 	}
 	d.shows("answer 0s old", "no queen answers within 2s; these rows are 6s old", "gpu-00003  a     alive?   9s")
 	d.hides("CUT OFF")
-	d.m.filters[tabHives] = "x" // and where there were no rows yet
+	d.m.filters[tabHives] = "x" // and before any rows were loaded
 	d.m.hives.anew()
 	do := d.m.Update(Tick{}, d.now)
 	d.m.Update(Answer{Round: do.Round, Question: do.Ask[1], Err: errors.New("no queen answers within 2s")}, d.now)
@@ -462,7 +461,7 @@ func TestFilterLine(t *testing.T) {
 	}
 	d.shows("filter state=busy", "of ")
 	d.keys("1")
-	d.hides("filter state") // each tab has its own
+	d.hides("filter state") // each tab has its own filter
 	d.keys("2", "esc")
 	d.hides("filter state")
 	d.keys("3", "/")
@@ -519,7 +518,7 @@ func TestEvents(t *testing.T) {
 	d.keys("esc", "enter")
 	d.shows("Events › gpu-00007/w01", "worker gpu-00007/w01")
 	d.keys("esc")
-	for range 30 { // older ones come as one goes down
+	for range 30 { // older events are loaded as the cursor moves down
 		d.keys("end")
 		d.tick()
 	}
@@ -555,7 +554,7 @@ func TestNavigation(t *testing.T) {
 	}
 }
 
-// A name that holds codes of the terminal moves nothing.
+// A name with terminal codes moves nothing.
 func TestHostileNames(t *testing.T) {
 	d := newDesk(t, Config{Paint: true}, 1, 1, 100, 24)
 	d.now = d.now.Add(time.Second)

@@ -7,13 +7,13 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// What stands before a row.
+// The cursor column of a row.
 const (
 	mark   = "▸ "
 	noMark = "  "
 )
 
-// Titles of the columns that a sort key orders.
+// hiveColumns and workerColumns map a sort key to the title of its column.
 var (
 	hiveColumns   = map[string]string{"id": "HIVE", "live": "LIVE", "age": "AGE", "workers": "WORKERS", "vram_free": "VRAM GiB", "cpu": "CPU"}
 	workerColumns = map[string]string{
@@ -40,17 +40,17 @@ func (m *Model) workerTable(l *list[api.WorkerInfo], now time.Time) []string {
 		func(w *api.WorkerInfo, extra time.Duration) []show.Cell { return show.WorkerRow(w, extra, now) }, show.WasWorker))
 }
 
-// rows are what a table shows: cells, nil where a row is not here yet.
+// rows is the content of a table. A nil entry of cells is a row that is not loaded.
 type rows struct {
 	cells  [][]show.Cell
-	cursor int    // which of them is chosen
-	err    string // why they are no newer
-	begun  bool   // an answer came
-	none   string // what is said where there are no rows
+	cursor int    // index of the selected row
+	err    string // why there are no newer rows
+	begun  bool   // an answer arrived
+	none   string // text for an empty table
 	at     time.Time
 }
 
-// rowsOf renders the rows that are shown, as old as they are now.
+// rowsOf renders the rows on the screen, with their ages at now.
 func rowsOf[T any](m *Model, l *list[T], now time.Time, row func(*T, time.Duration) []show.Cell, was func([]show.Cell) []show.Cell) rows {
 	from, to := l.shown()
 	r := rows{cursor: l.cursor - from, err: l.err, begun: !l.taken.IsZero(), at: l.taken, none: "none"}
@@ -97,7 +97,7 @@ func (m *Model) table(t *show.Table, sorted string, down bool, now time.Time, r 
 	default:
 		out = append(out, noMark+m.paint.Text("asking …", show.Faint))
 	}
-	if r.err != "" { // in place of the last row: the screen may be full
+	if r.err != "" { // replaces the last row: the screen may be full
 		what := show.Clean(r.err)
 		if len(r.cells) > 0 {
 			what += "; these rows are " + show.Age(now.Sub(r.at)) + " old"
@@ -107,7 +107,7 @@ func (m *Model) table(t *show.Table, sorted string, down bool, now time.Time, r 
 	return out
 }
 
-// pointed renders a line with the cursor on it, or without.
+// pointed renders a line, marked if the cursor is on it.
 func (m *Model) pointed(line string, chosen bool) string {
 	if !chosen {
 		return noMark + line

@@ -15,27 +15,27 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Terminal is what Run draws on.
+// Terminal is the terminal that Run uses.
 type Terminal struct {
 	In  io.Reader
 	Out io.Writer
-	// Width and Height are of what does not tell its size. Zero: it is asked.
+	// Width and Height are the size if Out cannot report it. Zero: Out is asked.
 	Width, Height int
-	// Take is told how to put the terminal back as it was, for whoever must leave at
+	// Take receives the function that restores the terminal, for a caller that must exit at
 	// once. It may be nil.
 	Take func(restore func())
 }
 
-// Queen is who is asked, and what comes by itself.
+// Queen is the source of answers and events.
 type Queen struct {
-	// Ask asks one queen as long as it answers: what is shown at once is of one.
+	// Ask sends questions to one queen while it answers, so that the screen shows one view.
 	Ask Ask
-	// Events returns those that came by themselves since the last call, having waited
-	// for one until ctx ended, and how many came too fast so far.
+	// Events waits for an event or the end of ctx. It returns the events since the last
+	// call, and the number dropped so far.
 	Events func(ctx context.Context) (events []hivebeat.Event, dropped int)
 }
 
-// Run shows m until it is quit or ctx ends, and leaves the terminal as it was.
+// Run shows m until the user quits or ctx ends, and restores the terminal.
 func Run(ctx context.Context, m *Model, q Queen, t Terminal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	a := &app{model: m, queen: q, ctx: ctx, stop: func() {}}
@@ -49,7 +49,7 @@ func Run(ctx context.Context, m *Model, q Queen, t Terminal) error {
 		t.Take(func() { _ = a.program.ReleaseTerminal() })
 	}
 	var beside sync.WaitGroup
-	beside.Go(func() { // a signal leaves in order
+	beside.Go(func() { // a signal quits in order
 		<-ctx.Done()
 		a.program.Quit()
 	})
@@ -61,7 +61,7 @@ func Run(ctx context.Context, m *Model, q Queen, t Terminal) error {
 			}
 		}
 	})
-	beside.Go(func() { // no tick of Bubble Tea, as those outlive it
+	beside.Go(func() { // not a tick of Bubble Tea: those outlive the program
 		ticker := time.NewTicker(time.Second)
 		defer ticker.Stop()
 		for {
@@ -83,20 +83,20 @@ func Run(ctx context.Context, m *Model, q Queen, t Terminal) error {
 	return nil
 }
 
-// app is the model with a clock and somebody to ask.
+// app connects the model to the clock, the terminal and the queen.
 type app struct {
 	model   *Model
 	queen   Queen
 	program *tea.Program
 	ctx     context.Context //nolint:containedctx // that of Run: bubbletea hands none on
-	stop    func()          // of the round that is out
+	stop    func()          // cancels the current round
 	asking  sync.WaitGroup
 }
 
-// Init has nothing to do: the first tick comes at once.
+// Init does nothing: the first tick comes at once.
 func (a *app) Init() tea.Cmd { return nil }
 
-// Update hands messages to the model and does what it wants done.
+// Update passes messages to the model and carries out the effects.
 func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	var cmds []tea.Cmd
 	var in any = msg
@@ -107,7 +107,7 @@ func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		in = Key{msg.String(), msg.Text}
 	case tea.PasteMsg:
 		in = Key{"", msg.Content}
-	case tea.ResumeMsg: // it was away: the next tick asks anew
+	case tea.ResumeMsg: // back from the shell: the next tick asks again
 		in = Size{a.model.width, a.model.height}
 	}
 	do := a.model.Update(in, time.Now())
@@ -123,8 +123,8 @@ func (a *app) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	return a, tea.Batch(cmds...)
 }
 
-// ask asks the questions of a round, instead of those that are out. It is no command
-// of Bubble Tea, as those are not waited for at the end.
+// ask runs a round of questions, in place of the current one. It is not a command of Bubble
+// Tea, because Bubble Tea does not wait for those at the end.
 func (a *app) ask(do Effect) {
 	a.stop()
 	ctx, stop := context.WithCancel(a.ctx)
@@ -137,7 +137,7 @@ func (a *app) ask(do Effect) {
 				return
 			}
 			a.program.Send(Answer{do.Round, question, ans, err})
-			if ans == nil { // nobody is there: the others need not wait for that too
+			if ans == nil { // no queen: the other questions would wait for their timeouts too
 				break
 			}
 		}

@@ -112,8 +112,8 @@ func TestRunAsksDrawsAndQuits(t *testing.T) {
 	s.ends(t)
 }
 
-// It leaves when it is told to, also while a question is out that nobody answers,
-// and leaves nothing behind (TestMain).
+// Run returns when its context ends, even during a question without an answer, and leaves no
+// goroutine behind (TestMain).
 func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	asked := make(chan struct{}, 10)

@@ -8,7 +8,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Lines renders what is known at a moment, within the terminal.
+// Lines renders the state at now, within the terminal.
 func (m *Model) Lines(now time.Time) []string {
 	m.layout(now)
 	lines := m.head(now)
@@ -33,10 +33,10 @@ func (m *Model) Lines(now time.Time) []string {
 	return lines
 }
 
-// room is how many lines are left below those that are there, but for the last.
+// room is the number of lines left below the used ones, without the last line.
 func (m *Model) room(used int) int { return max(0, m.height-used-1) }
 
-// layout gives the lists their heights.
+// layout sets the heights of the lists.
 func (m *Model) layout(now time.Time) {
 	room := m.room(len(m.head(now)) + 1)
 	m.events.rows = m.log.of(&m.parsed[tabEvents])
@@ -50,7 +50,7 @@ func (m *Model) layout(now time.Time) {
 	}
 }
 
-// head renders what is true of the whole fleet.
+// head renders the state of the whole fleet.
 func (m *Model) head(now time.Time) []string {
 	p := m.paint
 	title := p.Text("hivebeat top", show.Strong) + p.Text(" · "+show.Clean(m.where), show.Faint)
@@ -79,7 +79,7 @@ func (m *Model) head(now time.Time) []string {
 	if m.summary == nil {
 		return lines
 	}
-	if m.height < 12 { // rows are worth more
+	if m.height < 12 { // too small: rows matter more
 		if !cut {
 			lines = append(lines, strings.Join(append(show.Brakes(&st, p), show.Sure(&st, p)), " · "))
 		}
@@ -99,7 +99,7 @@ func (m *Model) head(now time.Time) []string {
 	return lines
 }
 
-// alarm says that no queen answers, so that nobody overlooks it.
+// alarm renders the warning that no queen answers. It must not be overlooked.
 func (m *Model) alarm(since time.Duration, why string) []string {
 	what := "  CUT OFF for " + show.Age(since) + ": " + show.Clean(why)
 	then := "  Below is the fleet as it was then, and may not be any more. Ages go on."
@@ -111,7 +111,7 @@ func (m *Model) alarm(since time.Duration, why string) []string {
 		if text == "" && m.height < 20 {
 			continue
 		}
-		if !m.paint { // no colour stands out: let it be a frame
+		if !m.paint { // without colour: a frame
 			text = "!!" + text
 			if text == "!!" {
 				text = strings.Repeat("!", m.width)
@@ -122,7 +122,7 @@ func (m *Model) alarm(since time.Duration, why string) []string {
 	return lines
 }
 
-// tabLine names the tabs, the order and the filter.
+// tabLine renders the tabs, the order and the filter.
 func (m *Model) tabLine() string {
 	p := m.paint
 	var b strings.Builder
@@ -165,7 +165,7 @@ func arrow(down bool) string {
 	return " ▲"
 }
 
-// counted says which rows of how many are shown.
+// counted renders which rows are shown, and of how many.
 func (m *Model) counted() string {
 	switch m.tab {
 	case tabHives:
@@ -202,7 +202,7 @@ func placed[T any](l *list[T]) string {
 	return text
 }
 
-// crumbs says where one is.
+// crumbs renders the path to the page that is shown.
 func (m *Model) crumbs(page string) string {
 	parts := []string{tabNames[m.tab]}
 	for _, p := range m.open {
@@ -221,7 +221,7 @@ func (m *Model) crumbs(page string) string {
 	return m.paint.Text(show.Clean(strings.Join(parts, " › ")), show.Strong)
 }
 
-// foot is the last line: keys, or the filter that is being typed.
+// foot renders the last line: keys, or the filter that is being typed.
 func (m *Model) foot() string {
 	p := m.paint
 	if m.typing {
@@ -252,14 +252,14 @@ func (m *Model) foot() string {
 	default:
 		keys = []string{"Enter open", "Tab next", "/ filter", "s sort", "r reverse"}
 	}
-	first := []string{"q quit", "? help"} // they survive where the line is too long
+	first := []string{"q quit", "? help"} // these remain if the line is too long
 	if m.help {
 		first = first[:1]
 	}
 	return p.Text(strings.Join(append(first, keys...), " · "), show.Faint)
 }
 
-// scrolled returns what of a page of text is shown.
+// scrolled returns the visible part of a page of text.
 func (m *Model) scrolled(lines []string, room int) []string {
 	m.scroll = max(0, min(m.scroll, len(lines)-room))
 	return lines[m.scroll:min(len(lines), m.scroll+room)]

@@ -1,5 +1,5 @@
-// Package whatif says what to expect of a network and of settings: how often a live
-// sender is given up, and how long a crash goes unnoticed. hivebeat sim prints it.
+// Package whatif estimates what to expect of a network and of settings: how often a live
+// sender is declared lost, and how long a crash goes unnoticed. hivebeat sim prints it.
 package whatif
 
 import (
@@ -14,24 +14,24 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Month is what rates are given for.
+// Month is the period that rates refer to.
 const Month = 30 * 24 * time.Hour
 
-// Settings are a network, and what an operator may choose for it.
+// Settings describe a network, and the settings that an operator may choose for it.
 type Settings struct {
-	Loss   float64       // of messages, each for itself: 0 to below 1
-	Delay  time.Duration // of every message, at least
-	Jitter time.Duration // and up to so much more, evenly
+	Loss   float64       // share of messages that are lost, independently: 0 to below 1
+	Delay  time.Duration // minimum delay of a message
+	Jitter time.Duration // largest additional delay, evenly distributed
 
 	Every     time.Duration // promise of workers. Default hivebeat.WorkerEvery
 	HiveEvery time.Duration // promise of hives. Default hivebeat.HiveEvery
-	Misses    float64       // lost after so many promises. Default 3, which is the contract's
+	Misses    float64       // lost after this many promises. Default 3, as in the protocol
 
-	Workers, Hives int    // the fleet. Defaults 100 and 10
-	Seed           uint64 // of the draws
+	Workers, Hives int    // size of the fleet. Defaults 100 and 10
+	Seed           uint64 // of the random draws
 }
 
-// WithDefaults returns s with a default for each field that is zero.
+// WithDefaults returns s with the default in each field that is zero.
 func (s Settings) WithDefaults() Settings {
 	or := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
@@ -52,34 +52,34 @@ func (s Settings) WithDefaults() Settings {
 	return s
 }
 
-// Outlook is what is to be expected of one level.
+// Outlook is the expectation for workers or for hives.
 type Outlook struct {
 	Patience  time.Duration `json:"lost_after_ns"`
-	Survives  int           `json:"losses_survived"` // so many messages lost in a row never make anyone lost
+	Survives  int           `json:"losses_survived"` // this many messages lost in a row never make a sender lost
 	Sure      bool          `json:"survives_one"`    // at least one
 	PerMonth  float64       `json:"false_deaths_per_month_each"`
 	FleetWide float64       `json:"false_deaths_per_month_all"`
 	Detection Detection     `json:"detection"`
 }
 
-// Detection is how long it takes from a crash to the verdict that everybody sees.
+// Detection is the time from a crash to the verdict that every client sees.
 type Detection struct {
 	P50 time.Duration `json:"p50_ns"`
 	P99 time.Duration `json:"p99_ns"`
-	Max time.Duration `json:"max_ns"` // of what was drawn
+	Max time.Duration `json:"max_ns"` // of the draws
 }
 
 // Answer is the answer to Settings.
 type Answer struct {
-	Workers Outlook `json:"workers"` // lost to their hive, and from there to a queen
+	Workers Outlook `json:"workers"` // lost to their hive, and reported by it to a queen
 	Hives   Outlook `json:"hives"`   // lost to a queen
 }
 
-// draws is how often each figure is drawn.
+// draws is the number of random draws for each figure.
 const draws = 20_000
 
-// Ask says what is to be expected with these settings. Deaths that are seen sooner
-// (exit, disconnect, goodbye) are not what it is about: here a machine falls silent.
+// Ask estimates what to expect with s. It covers machines that fall silent, and
+// not deaths that are detected sooner (exit, disconnect, goodbye).
 func Ask(s Settings) Answer {
 	s = s.WithDefaults()
 	r := rand.New(rand.NewPCG(s.Seed, 1))
@@ -105,20 +105,20 @@ func (s Settings) outlook(r *rand.Rand, every time.Duration, n int, hop bool) Ou
 	return o
 }
 
-// falseDeaths is how often in a month a sender that lives is given up.
+// falseDeaths is the number of times in a month that a live sender is declared lost.
 //
-// A silence ends with each message that comes through. It spans k losses with the
-// probability (1-p) p^k, as each message is lost for itself with probability p, and
-// is then as long as k+1 intervals, give or take what the delays of its two ends
-// differ by. So with n messages a month and q(k) the probability that such a
-// silence is longer than the patience, there are
+// A silence ends with each message that arrives. Each message is lost independently with
+// probability p, so a silence spans k losses with probability (1-p) p^k. It then lasts
+// k+1 intervals, plus the difference of the delays at its two ends. With n messages a
+// month and q(k) the probability that such a silence is longer than the patience, the
+// number is
 //
 //	n (1-p) × Σ (1-p) p^k q(k)
 //
-// of them, which is n (1-p) p^m where m losses in a row are what it takes: the
-// number of runs of at least m failures (Feller, An Introduction to Probability
-// Theory and Its Applications, vol. 1, XIII.7). q(k) is drawn, with the intervals
-// of the real schedule, for the few k for which it is neither 0 nor 1.
+// This equals n (1-p) p^m if exactly m losses in a row are needed: the number of runs of at
+// least m failures (Feller, An Introduction to Probability Theory and Its Applications,
+// vol. 1, XIII.7). q(k) is drawn, with the intervals of the real schedule, for the few k where
+// it is neither 0 nor 1.
 func (s Settings) falseDeaths(r *rand.Rand, every, patience time.Duration) float64 {
 	p := s.Loss
 	n := float64(Month) / (0.9 * float64(every))
@@ -129,7 +129,7 @@ func (s Settings) falseDeaths(r *rand.Rand, every, patience time.Duration) float
 		case p == 0 && k > 0:
 			return n * sum
 		case high < float64(patience):
-		case low >= float64(patience): // and so are all with more: Σ from k on is p^k
+		case low >= float64(patience): // and so are all longer ones: Σ from k on is p^k
 			return n * (1 - p) * (sum + math.Pow(p, float64(k)))
 		default:
 			sum += weight * s.longer(r, every, patience, k)
@@ -137,7 +137,7 @@ func (s Settings) falseDeaths(r *rand.Rand, every, patience time.Duration) float
 	}
 }
 
-// longer draws how likely a silence of k losses is longer than patience.
+// longer draws the probability that a silence of k losses is longer than patience.
 func (s Settings) longer(r *rand.Rand, every, patience time.Duration, k int) float64 {
 	hits := 0
 	g := newGaps(r, every)
@@ -161,10 +161,10 @@ func (s Settings) delay(r *rand.Rand) time.Duration {
 	return s.Delay + time.Duration(r.Int64N(int64(s.Jitter)))
 }
 
-// epoch is when the intervals begin; any time does.
+// epoch is the start of the intervals; any time would do.
 var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// gaps are the intervals of the real schedule.
+// gaps draws intervals of the real schedule.
 type gaps struct {
 	sched *bus.Schedule
 	now   time.Time
@@ -185,14 +185,14 @@ func (g *gaps) draw() time.Duration {
 	return d
 }
 
-// detection draws how long a crash goes unnoticed: by the one who hears, and where
-// that is a hive until a queen has heard of it. The snapshot with the news is sent
-// at once, and the news are in the next ones too, should it be lost.
+// detection draws how long a crash goes unnoticed by the receiver. If that is a hive, the
+// time until a queen has received its verdict is added. The hive sends a snapshot with the
+// verdict at once, and later snapshots repeat it in case that one is lost.
 func (s Settings) detection(r *rand.Rand, every, patience time.Duration, hop bool) Detection {
 	took := make([]time.Duration, draws)
 	beats, snaps := newGaps(r, every), newGaps(r, s.HiveEvery)
 	for i := range took {
-		since := time.Duration(r.Float64() * float64(beats.draw())) // the last message was sent so long before the crash
+		since := time.Duration(r.Float64() * float64(beats.draw())) // age of the last message at the crash
 		for s.Loss > 0 && r.Float64() < s.Loss {
 			since += beats.draw()
 		}
@@ -209,7 +209,7 @@ func (s Settings) detection(r *rand.Rand, every, patience time.Duration, hop boo
 	return Detection{took[draws/2], took[draws*99/100], took[draws-1]}
 }
 
-// Often says a rate for people: "2.3 a month", "one in 14 years".
+// Often renders a rate for people: "2.3 a month", "one in 14 years".
 func Often(perMonth float64) string {
 	switch years := 1 / (perMonth * 12); {
 	case perMonth == 0:

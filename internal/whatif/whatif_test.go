@@ -12,8 +12,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// falseDeathsOf lets one worker beat for as long to the real detector, over a bus
-// that loses, and returns how often it was lost.
+// falseDeathsOf sends a number of beats of one worker to the real detector, over a bus that
+// loses some. It returns how often the worker was lost.
 func falseDeathsOf(t *testing.T, s Settings, beats int) (deaths float64) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(7, 7))
@@ -44,7 +44,7 @@ func falseDeathsOf(t *testing.T, s Settings, beats int) (deaths float64) {
 	return deaths
 }
 
-// TestFalseDeathsAsTheDetectorHasThem holds the formula against the detector.
+// TestFalseDeathsAsTheDetectorHasThem compares the formula with the detector.
 func TestFalseDeathsAsTheDetectorHasThem(t *testing.T) {
 	beats := 100_000.0
 	if testing.Short() {
@@ -71,7 +71,7 @@ func TestWhatIf(t *testing.T) {
 		name     string
 		s        Settings
 		survives int
-		least    float64 // false deaths of one worker a month
+		least    float64 // false deaths of one worker in a month
 		most     float64
 		p50, max time.Duration
 	}{

@@ -8,9 +8,9 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// ParseBeat checks everything that docs/PROTOCOL.md asks of a beat and reads b
-// into v, which is whole only if the error is nil. The error is a
-// *hivebeat.Refusal. It keeps no reference to v; v keeps references to b.
+// ParseBeat checks every rule of docs/PROTOCOL.md for a beat and parses b into v, which
+// is complete only if the error is nil. The error is a *hivebeat.Refusal. ParseBeat
+// keeps no reference to v; v keeps references to b.
 func ParseBeat(b []byte, v *BeatView) error {
 	if len(b) > hivebeat.MaxBeat {
 		return refuse(hivebeat.RefusedSize, "", fmt.Sprintf("%d bytes, at most %d are allowed", len(b), hivebeat.MaxBeat))
@@ -41,8 +41,8 @@ func ParseBeat(b []byte, v *BeatView) error {
 	return c.done(version)
 }
 
-// version reads v. Another version may give every key another meaning, so done
-// names that fault before any other.
+// version reads v. Another version may give every key another meaning, so done reports
+// that fault before any other.
 func (c *cursor) version() int64 {
 	v, ok := c.integer()
 	if !ok {
@@ -76,8 +76,7 @@ func (c *cursor) ident(key string, id []byte) {
 	}
 }
 
-// fact reads one of the keys that beats and records share, or steps over an
-// unknown one.
+// fact reads a key that beats and records share, and skips an unknown one.
 func (c *cursor) fact(key []byte, v *FactsView) {
 	switch string(key) {
 	case "inc":
@@ -133,7 +132,7 @@ func (c *cursor) labels() Raw {
 	return c.textMap("labels", hivebeat.MaxLabels, hivebeat.MaxLabelKey, hivebeat.MaxLabelVal)
 }
 
-// facts checks what must hold of the facts once all keys are read.
+// facts checks the facts as a whole, once all keys are read.
 func (c *cursor) facts(v *FactsView) { c.promise(v.Inc, v.Seq, v.Every) }
 
 // promise checks the keys that every sender must give.

@@ -34,7 +34,7 @@ func sampleSnapshot(workers int) hivebeat.Snapshot {
 	}
 	for i := range workers {
 		b := sampleBeat()
-		b.Host = "" // the snapshot says it once
+		b.Host = "" // the snapshot has it once
 		s.Workers = append(s.Workers, hivebeat.Record{
 			Worker: fmt.Sprintf("llama-70b-%d", i), Live: hivebeat.Alive, N: 1, Facts: b.Facts, Age: 12345, Since: 987654,
 			Proc: hivebeat.Proc{RSS: 12 << 30, CPU: 101.5, VRAM: 72 << 30, Up: 987654},

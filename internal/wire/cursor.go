@@ -7,14 +7,14 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// cursor walks a message that Scan accepted. It keeps the first fault it meets
-// and goes on, so that a parser reads as a list of keys.
+// cursor walks a message that Scan accepted. It keeps the first fault and continues, so
+// that a parser reads as a list of keys.
 type cursor struct {
-	b   []byte // what is left
+	b   []byte // the rest of the message
 	err error
 }
 
-// takeStr splits a string that is known to be one off b.
+// takeStr splits off the string that b is known to begin with.
 func takeStr(b []byte) (s, rest []byte) {
 	d := firsts[b[0]]
 	n, i := int(d.n), 1+int(d.size)
@@ -30,7 +30,7 @@ func (c *cursor) fail(r hivebeat.Reason, key, detail string) {
 	}
 }
 
-// skip steps over one value.
+// skip skips one value.
 func (c *cursor) skip() {
 	d := firsts[c.b[0]]
 	n, i := int(d.n), 1+int(d.size)
@@ -49,7 +49,7 @@ func (c *cursor) skip() {
 	}
 }
 
-// wrong notes a value of another type than the key's, and steps over it.
+// wrong records a value of the wrong type for its key, and skips it.
 func (c *cursor) wrong(key, want string) {
 	c.fail(hivebeat.RefusedType, key, "is not "+want)
 	c.skip()
@@ -123,8 +123,8 @@ func (c *cursor) integer() (v int64, ok bool) {
 	return v, size > 0
 }
 
-// integer reads the integer of any width at the start of b. One above the
-// greatest int64 is read as that. size is 0 if there is none.
+// integer reads the integer of any width at the start of b. A value above the greatest
+// int64 is read as the greatest int64. size is 0 if there is no integer.
 func integer(b []byte) (v int64, size int) {
 	if len(b) == 0 {
 		return 0, 0
@@ -185,7 +185,7 @@ func (c *cursor) upto(key string, most int64) uint64 {
 	return uint64(v)
 }
 
-// float reads a float, or an integer that is one as well.
+// float reads a float, or an integer as a float.
 func (c *cursor) float(key string) (v float64) {
 	switch c.b[0] {
 	case 0xca:

@@ -12,12 +12,12 @@ import (
 // bytes as it needs.
 func Encode(v any) ([]byte, error) {
 	var buf bytes.Buffer
-	buf.Grow(512) // a beat fits, and grows no buffer
+	buf.Grow(512) // a beat fits without growing the buffer
 	e := msgpack.GetEncoder()
 	defer msgpack.PutEncoder(e)
 	e.Reset(&buf)
 	e.UseCompactInts(true)
-	e.SetSortMapKeys(true) // equal values, equal bytes
+	e.SetSortMapKeys(true) // equal values encode to equal bytes
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func EncodeBeat(b *hivebeat.Beat) ([]byte, error) { return Encode(b) }
 // EncodeSnapshot returns the msgpack of s.
 func EncodeSnapshot(s *hivebeat.Snapshot) ([]byte, error) { return Encode(s) }
 
-// DecodeBeat reads a beat into memory of its own.
+// DecodeBeat decodes a beat. The result does not refer to b.
 func DecodeBeat(b []byte) (hivebeat.Beat, error) {
 	var (
 		v   BeatView
@@ -43,7 +43,7 @@ func DecodeBeat(b []byte) (hivebeat.Beat, error) {
 	return out, nil
 }
 
-// DecodeSnapshot reads a snapshot into memory of its own.
+// DecodeSnapshot decodes a snapshot. The result does not refer to b.
 func DecodeSnapshot(b []byte) (hivebeat.Snapshot, error) {
 	var (
 		v   SnapshotView

@@ -7,14 +7,15 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Most messages repeat the one before but for a few numbers, and this project
-// sends those last (docs/PROTOCOL.md, "Order of keys"). A memo keeps the bytes
-// before them, the stable part. Where the next message begins with the same
-// bytes, that part was scanned, checked and taken over already, and only the
-// numbers after it are read. A message in another order costs what it costs
-// without a memo, and means the same: the fuzz tests hold both paths together.
+// Most messages repeat the previous one except for a few numbers, and this project
+// sends those numbers last (docs/PROTOCOL.md, "Order of keys"). A memo keeps the bytes
+// before them, the stable part. If the next message begins with the same bytes, that
+// part was already scanned, checked and applied, and only the numbers after it are
+// read. A message in another order costs as much as without a memo, and means the same:
+// the fuzz tests check that both paths agree.
 
-// volatile tells the keys that may follow the stable part, by a bit each.
+// volatile returns a distinct bit for each key that may follow the stable part, and 0
+// for any other key.
 func volatile(key []byte) (bit uint16) {
 	switch string(key) {
 	case "seq":
@@ -49,20 +50,20 @@ func volatile(key []byte) (bit uint16) {
 
 const (
 	seqBit     = 1 << 0
-	recordBits = 1 << 6  // from here on keys of records, which a beat does not know
-	bootBit    = 1 << 10 // the one that only a beat knows
+	recordBits = 1 << 6  // from here on keys of records, which a beat does not have
+	bootBit    = 1 << 10 // except this one, which only a beat has
 )
 
-// mark describes the stable part of a map that was parsed without fault.
+// mark describes the stable part of a map that was parsed without a fault.
 type mark struct {
 	at     uint32 // offset of the map in the message
-	stable uint32 // its bytes up to the first volatile key; 0 = there is no such part
+	stable uint32 // length up to the first volatile key; 0: there is no stable part
 	worker uint32 // offset of the worker's id, from at
-	size   uint8  // of the id
+	size   uint8  // length of the id
 	left   uint8  // pairs after the stable part
 }
 
-// markOf finds the stable part of the map at b[at:], which was parsed.
+// markOf finds the stable part of the map at b[at:], which was parsed before.
 func markOf(b []byte, at int) mark {
 	c := cursor{b: b[at:]}
 	m := mark{at: uint32(at)}
@@ -73,7 +74,7 @@ func markOf(b []byte, at int) mark {
 		case volatile(key) == 0 && m.stable != 0: // a stable key after a volatile one
 			return mark{at: uint32(at)}
 		case volatile(key) != 0 && m.stable == 0:
-			m.stable, m.left = before, uint8(left) // no key is there twice, so that few are left
+			m.stable, m.left = before, uint8(left) // no key appears twice, so few pairs are left
 		case string(key) == "worker":
 			id, _ := takeStr(c.b)
 			m.worker, m.size = here()+1+uint32(firsts[c.b[0]].size), uint8(len(id))
@@ -90,8 +91,9 @@ type BeatMemo struct {
 	left   int
 }
 
-// Parse reads b into v if b repeats the remembered part and is valid; otherwise
-// it returns false, and ParseBeat tells. What is not in v is as it was.
+// Parse reads b into v if b repeats the remembered part and is valid. Otherwise it
+// returns false, and ParseBeat reports why. All facts outside v are as in the
+// remembered beat.
 func (m *BeatMemo) Parse(b []byte, v *Volatile) bool {
 	n := len(m.stable)
 	if n == 0 || len(b) > hivebeat.MaxBeat || !bytes.HasPrefix(b, m.stable) {
@@ -102,24 +104,24 @@ func (m *BeatMemo) Parse(b []byte, v *Volatile) bool {
 	return t.read(m.left, v, nil) && t.i == len(b)
 }
 
-// Keep remembers b, which ParseBeat accepted and whose facts were taken over.
+// Keep remembers b, which ParseBeat accepted and whose facts were applied.
 func (m *BeatMemo) Keep(b []byte) {
 	at := markOf(b, 0)
 	m.stable, m.left = append(m.stable[:0], b[:at.stable]...), int(at.left)
 }
 
-// Forget empties m: what it remembers was not what was taken over last.
+// Forget empties m, because the remembered beat is not the one applied last.
 func (m *BeatMemo) Forget() { m.stable = m.stable[:0] }
 
-// SnapshotMemo remembers the stable parts of the rows of one hive's last
-// snapshot, or of one page of it. The zero value remembers nothing.
+// SnapshotMemo remembers the stable parts of the rows of one hive's last snapshot, or
+// of one page. The zero value remembers nothing.
 type SnapshotMemo struct {
 	last []byte
 	rows []mark
 }
 
-// Keep remembers b, which was parsed into v and taken over. It holds on to b,
-// which nobody may write to from then on.
+// Keep remembers b, which was parsed into v and applied. It keeps a reference to b,
+// which must not be written to from then on.
 func (m *SnapshotMemo) Keep(b []byte, v *SnapshotView) {
 	m.last = b
 	m.rows = slices.Grow(m.rows[:0], len(v.Workers))[:len(v.Workers)]
@@ -132,8 +134,8 @@ func (m *SnapshotMemo) Keep(b []byte, v *SnapshotView) {
 	}
 }
 
-// row reads row i at b[at:] into v if it repeats the stable part of the row that
-// stood there before, and returns its end; otherwise it returns a negative one.
+// row reads row i at b[at:] into v if it repeats the stable part of the previous row i,
+// and returns its end. Otherwise it returns a negative offset.
 func (m *SnapshotMemo) row(i int, b []byte, at int, v *RecordView) (end int) {
 	if i >= len(m.rows) || m.rows[i].stable == 0 {
 		return fault
@@ -154,8 +156,8 @@ func (m *SnapshotMemo) row(i int, b []byte, at int, v *RecordView) (end int) {
 	return t.i
 }
 
-// tail reads volatile keys off bytes that no scan saw. Whatever it does not
-// expect ends it: the ordinary path then says what that is.
+// tail reads volatile keys from bytes that were not scanned. It ends at anything
+// unexpected, and the ordinary path takes over.
 type tail struct {
 	b []byte
 	i int

@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// next returns s as its hive would send it some seconds later.
+// next returns s as its hive would send it a few seconds later.
 func next(s hivebeat.Snapshot, rnd *rand.Rand) hivebeat.Snapshot {
 	s.Seq++
 	s.Workers = slices.Clone(s.Workers)
@@ -75,7 +75,7 @@ func TestBeatMemo(t *testing.T) {
 	if got := PeekHive(msg); string(got) != beat.Hive {
 		t.Fatalf("peeked %q, want %q", got, beat.Hive)
 	}
-	for n := range msg[:40] { // cut anywhere: nothing, or the whole id
+	for n := range msg[:40] { // cut anywhere: no id, or the whole id
 		if w, h := PeekWorker(msg[:n]), PeekHive(msg[:n]); w != nil && string(w) != beat.Worker || h != nil && string(h) != beat.Hive {
 			t.Fatalf("of %d bytes peeked %q and %q", n, w, h)
 		}
@@ -101,8 +101,8 @@ func TestBeatMemo(t *testing.T) {
 	}
 }
 
-// FuzzMemo gives two messages one after the other, and wants the second to mean
-// what it means on its own.
+// FuzzMemo parses two messages one after the other, and checks that the second means
+// the same as on its own.
 func FuzzMemo(f *testing.F) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	for _, n := range []int{1, 3} {

@@ -1,17 +1,17 @@
 package wire
 
-// What says whose message this is stands first, as this project sends it: v 1,
-// the hive, and in a beat the worker. To look there costs a tenth of a parse,
-// and finds the memo to parse with. The message may still be refused.
+// A message from this project begins with its identity: v 1, the hive, and in a beat
+// the worker. Peeking there costs a tenth of a parse, and finds the memo to parse with.
+// The message may still be refused.
 
-// PeekHive returns the hive's id of a message that begins as this project's do,
-// and nil for any other.
+// PeekHive returns the hive id of a message that begins like those of this project, and
+// nil for any other.
 func PeekHive(b []byte) []byte {
 	id, _ := peekHive(b)
 	return id
 }
 
-// PeekWorker returns the worker's id of a beat that begins as this project's do,
+// PeekWorker returns the worker id of a beat that begins like those of this project,
 // and nil for any other.
 func PeekWorker(b []byte) []byte {
 	_, i := peekHive(b)
@@ -23,7 +23,7 @@ func PeekWorker(b []byte) []byte {
 	return id
 }
 
-// peekHive returns the hive's id and where it ends, or a negative end.
+// peekHive returns the hive id and the offset where it ends, or a negative offset.
 func peekHive(b []byte) ([]byte, int) {
 	i := 0
 	switch {
@@ -41,8 +41,8 @@ func peekHive(b []byte) ([]byte, int) {
 	return peekStr(b, i+len(head))
 }
 
-// peekStr returns the string at i of bytes that no scan saw, and its end, or a
-// negative end.
+// peekStr returns the string at i in bytes that were not scanned, and the offset where
+// it ends, or a negative offset.
 func peekStr(b []byte, i int) ([]byte, int) {
 	if i >= len(b) || firsts[b[i]].form != formStr || len(b)-i < 1+int(firsts[b[i]].size) {
 		return nil, fault

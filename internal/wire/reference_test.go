@@ -14,9 +14,9 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// The reference: docs/PROTOCOL.md written down once more, as tables over what
-// msgpack/v5 decodes into interface values. It shares nothing with the parsers
-// but the scan, without which msgpack/v5 can not be given hostile bytes.
+// The reference is docs/PROTOCOL.md written down a second time, as tables over the
+// interface values that msgpack/v5 decodes. It shares only the scan with the parsers:
+// without the scan, hostile bytes must not be passed to msgpack/v5.
 
 // rule checks one value and returns the reason to refuse it, or "".
 type rule func(v any) hivebeat.Reason
@@ -155,7 +155,7 @@ func isTextMap(most, key, val int) rule {
 	}
 }
 
-// isMap checks the known keys of a map; required ones must be there and not zero.
+// isMap checks the known keys of a map; required keys must be present and not zero.
 func isMap(known map[string]rule, required ...string) rule {
 	return func(v any) hivebeat.Reason {
 		m, ok := v.(map[string]any)
@@ -232,7 +232,7 @@ var (
 		"os": isMap(map[string]rule{"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint, "read": anyUint}),
 	}), "worker", "live", "inc", "seq", "every")
 	refSnapshot = isMap(map[string]rule{
-		"worker": func(any) hivebeat.Reason { return hivebeat.RefusedForeign }, // of a beat
+		"worker": func(any) hivebeat.Reason { return hivebeat.RefusedForeign }, // the key of a beat
 		"v":      isInt, "hive": isID, "inc": anyUint, "every": isEvery, "seq": anyUint, "sent": isInt, "warm": isBool,
 		"page": isUint(1000), "pages": isUint(1000), "bye": isStr(256), "conn": isStr(128), "rw": anyUint, "pid": anyUint, "labels": isTextMap(32, 63, 128),
 		"host": isMap(map[string]rule{
@@ -251,7 +251,7 @@ var (
 	}, "hive", "inc", "seq", "every")
 )
 
-// reference decodes b into dst as msgpack/v5 does, after the tables accepted it.
+// reference decodes b into dst with msgpack/v5, after the tables accepted it.
 func reference(t *testing.T, b []byte, most int, table rule, dst any) bool {
 	t.Helper()
 	if len(b) > most || Scan(b) != nil {
@@ -318,7 +318,7 @@ func agree(t *testing.T, b []byte, ok bool, err error, want, got any) {
 	}
 }
 
-// FuzzScan holds the scan against a walk by msgpack/v5's own primitives.
+// FuzzScan compares the scan with a walk by msgpack/v5's own primitives.
 func FuzzScan(f *testing.F) {
 	for _, b := range seeds(f) {
 		f.Add(b)
@@ -332,8 +332,8 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
-// walk reports whether one value that the protocol allows is next in d, which
-// reads from r without a buffer of its own.
+// walk reports whether d continues with one value that the protocol allows. d reads
+// from r without a buffer.
 func walk(d *msgpack.Decoder, r *bytes.Reader, depth int) bool {
 	c, err := d.PeekCode()
 	if err != nil {

@@ -7,20 +7,20 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// form is what the first byte of a msgpack value says about the rest.
+// form is the kind of a msgpack value, as its first byte declares it.
 type form uint8
 
 const (
-	formFixed   form = iota // nothing follows but size bytes of number
-	formStr                 // a text: its length in size bytes, or in the byte itself
+	formFixed   form = iota // followed at most by a number of size bytes
+	formStr                 // a text: its length in size bytes, or in the first byte
 	formBin                 // bytes: their length in size bytes
-	formArray               // its count in size bytes, or in the byte itself
-	formMap                 // its count of pairs likewise
+	formArray               // its count in size bytes, or in the first byte
+	formMap                 // its count of pairs, likewise
 	formRefused             // an ext type, or the reserved byte
 )
 
-// first describes a first byte. n is the length or count that the byte itself
-// holds, where size is 0.
+// first describes a first byte. n is the length or count that the byte itself holds, if
+// size is 0.
 type first struct {
 	form form
 	size uint8
@@ -78,11 +78,11 @@ var firsts = func() (t [256]first) {
 	return t
 }()
 
-// Scan returns nil if b is exactly one msgpack value that any decoder may be
-// given: every declared length is there, nesting is at most MaxDepth, every key
-// is a UTF-8 string that stands once in its map, every string is UTF-8, and there
-// is no ext type. Its cost is linear in len(b) and it allocates nothing for maps
-// of up to 64 pairs. The error is a *hivebeat.Refusal.
+// Scan returns nil if b is exactly one msgpack value that is safe for any decoder:
+// every declared length is present, nesting is at most MaxDepth, every key is a UTF-8
+// string that appears once in its map, every string is UTF-8, and there is no ext type.
+// Its cost is linear in len(b), and it allocates nothing for maps of up to 64 pairs.
+// The error is a *hivebeat.Refusal.
 func Scan(b []byte) error {
 	s := scanner{b: b}
 	if end := s.value(0, 0); end >= 0 && end != len(b) {
@@ -95,8 +95,8 @@ func refuse(r hivebeat.Reason, key, detail string) error {
 	return &hivebeat.Refusal{Reason: r, Key: key, Detail: detail}
 }
 
-// scanner checks the values of one message. Its methods take the offset where
-// something begins and return the offset where it ends, or fault.
+// scanner checks the values of one message. Its methods take the offset where a value
+// begins and return the offset where it ends, or fault.
 type scanner struct {
 	b    []byte
 	err  error
@@ -131,8 +131,8 @@ func (s *scanner) value(i, depth int) int {
 	if d.size > 0 {
 		n = length(s.b[i-int(d.size):], d.size)
 	}
-	// Each byte, element or pair takes a byte at least: a count beyond what is
-	// left is refused before anything is done n times.
+	// Each byte, element or pair takes at least one byte: a count above the number of
+	// remaining bytes is refused before anything is done n times.
 	if n > len(s.b)-i {
 		return s.truncated()
 	}
@@ -159,8 +159,8 @@ func (s *scanner) value(i, depth int) int {
 	return i
 }
 
-// length reads a big-endian length of size bytes. It fits an int of 32 bits too:
-// what does not is greater than any message.
+// length reads a big-endian length of size bytes. The result is capped to fit a 32-bit
+// int: a greater length exceeds any message.
 func length(b []byte, size uint8) int {
 	switch size {
 	case 1:
@@ -192,8 +192,8 @@ func (s *scanner) text(i, end int) int {
 // fewPairs is the size up to which the keys of a map are compared one by one.
 const fewPairs = 64
 
-// pairs checks the n pairs of a map. A key is compared with those before it only
-// where a filter of 256 bits says that one may be equal.
+// pairs checks the n pairs of a map. It compares a key with those before it only if a
+// filter of 256 bits says that one may be equal.
 func (s *scanner) pairs(i, n, depth int) int {
 	var (
 		seen [4]uint64
@@ -205,7 +205,7 @@ func (s *scanner) pairs(i, n, depth int) int {
 			end int
 		)
 		if size := w&0xff - 0xa0; size < 8 && w&(0x8080808080808080&(2<<(8*size+7)-1)&^0xff) == 0 {
-			// Nearly always: up to 7 bytes, all of them ASCII, in one word.
+			// Nearly always: up to 7 bytes, all ASCII, in one word.
 			end = i + 1 + int(size)
 			w &= 2<<(8*size+7) - 1
 		} else {
@@ -228,7 +228,7 @@ func (s *scanner) pairs(i, n, depth int) int {
 	return i
 }
 
-// head returns the first 8 bytes at i as a word, or 0 where fewer are left.
+// head returns the first 8 bytes at i as a word, or 0 if fewer are left.
 func (s *scanner) head(i int) uint64 {
 	if len(s.b)-i < 8 {
 		return 0
@@ -236,8 +236,8 @@ func (s *scanner) head(i int) uint64 {
 	return binary.LittleEndian.Uint64(s.b[i:])
 }
 
-// keyWord returns the word that head would have, less what is not the key's, if
-// the key at i stood there in its shortest form.
+// keyWord returns the word that head would return for the key at i in its shortest
+// form, without the bytes after the key.
 func (s *scanner) keyWord(i int) uint64 {
 	key, _ := takeStr(s.b[i:])
 	w := 0xa0 + uint64(min(len(key), 8))
@@ -247,7 +247,7 @@ func (s *scanner) keyWord(i int) uint64 {
 	return w
 }
 
-// among reports whether the key at i equals one of those at the offsets in keys.
+// among reports whether the key at i equals a key at one of the given offsets.
 func (s *scanner) among(keys []uint32, i int) bool {
 	key, _ := takeStr(s.b[i:])
 	for _, at := range keys {
@@ -259,7 +259,7 @@ func (s *scanner) among(keys []uint32, i int) bool {
 }
 
 func (s *scanner) bigMap(i, n, depth int) int {
-	seen := map[string]struct{}{} // not n: it grows with the bytes that are there
+	seen := map[string]struct{}{} // not sized for n: it grows with the bytes that are really there
 	for range n {
 		end := s.key(i)
 		if end < 0 {
@@ -277,7 +277,7 @@ func (s *scanner) bigMap(i, n, depth int) int {
 	return i
 }
 
-// of checks the value at i of the key that stands at keyAt.
+// of checks the value at i that belongs to the key at keyAt.
 func (s *scanner) of(keyAt, i, depth int) int {
 	if depth == 0 && s.rows != nil {
 		if key, _ := takeStr(s.b[keyAt:]); string(key) == "workers" {
@@ -300,7 +300,7 @@ func (s *scanner) doubled(i int) int {
 	return s.fail(hivebeat.RefusedKey, clip(key), "stands twice in one map")
 }
 
-// clip makes a key of unknown length fit for a message to people.
+// clip shortens a key of unknown length for an error message.
 func clip(key []byte) string {
 	if len(key) > 40 {
 		key = key[:40]

@@ -7,14 +7,14 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// ParseSnapshot checks everything that docs/PROTOCOL.md asks of a snapshot, each
-// record in it included, and reads b into v, as ParseBeat does. v's slices are
-// used again, so that parsing into the same v allocates nothing in the long run.
-// The server's max_payload is the limit of its size.
+// ParseSnapshot checks every rule of docs/PROTOCOL.md for a snapshot and each record in
+// it, and parses b into v, as ParseBeat does. It reuses v's slices, so that parsing
+// into the same v allocates nothing in the long run. The server's max_payload limits
+// its size.
 func ParseSnapshot(b []byte, v *SnapshotView) error { return v.nothing.Parse(b, v) }
 
-// Parse is ParseSnapshot for the next snapshot of the hive that m remembers: a
-// record whose stable part is the remembered one costs a tenth.
+// Parse is ParseSnapshot for the next snapshot of the hive that m remembers. A record
+// with an unchanged stable part costs a tenth.
 func (m *SnapshotMemo) Parse(b []byte, v *SnapshotView) error {
 	*v = SnapshotView{GPUs: v.GPUs[:0], Workers: v.Workers[:0]}
 	v.rows = rows{memo: m, list: v.Workers}
@@ -65,7 +65,7 @@ func (m *SnapshotMemo) Parse(b []byte, v *SnapshotView) error {
 			v.Collect = c.textMap("collect", hivebeat.MaxSources, hivebeat.MaxLabelKey, hivebeat.MaxHostText)
 		case "stats":
 			c.stats(&v.Stats)
-		case "worker": // this is a beat: taken for a snapshot, it would take over the hive that it names
+		case "worker": // this is a beat: accepted as a snapshot, it would take over the hive that it names
 			c.err = refuse(hivebeat.RefusedForeign, "worker", "is a beat, not a snapshot")
 			c.skip()
 		case "workers":
@@ -178,13 +178,13 @@ func (c *cursor) stats(v *hivebeat.Stats) {
 	}
 }
 
-// rows reads the records while the scan is at them: one by one, each by its memo
-// or else by scan and parser.
+// rows reads the records when the scan reaches them, one by one: each by its memo, or
+// else by scan and parser.
 type rows struct {
 	memo *SnapshotMemo
 	list []RecordView
-	end  int   // where they end
-	err  error // the first fault that the scan can not see
+	end  int   // where the records end
+	err  error // the first fault that the scan cannot see
 }
 
 // read reads the value at i, which should be an array of records.
@@ -207,7 +207,7 @@ func (r *rows) read(s *scanner, i int) (end int) {
 	i = len(s.b) - len(c.b)
 	list := r.list
 	for k := range n {
-		if c.err != nil { // the message is refused: what follows is only scanned
+		if c.err != nil { // the message is refused: the rest is only scanned
 			if i = s.value(i, 2); i < 0 {
 				return fault
 			}
@@ -357,7 +357,7 @@ func (c *cursor) proc(v *hivebeat.Proc) {
 	}
 }
 
-// words are the texts that stand in nearly every transition: no memory for them.
+// words are the texts of nearly every transition; word allocates nothing for them.
 var words = func() map[string]string {
 	m := map[string]string{}
 	add := func(list ...string) {

@@ -20,13 +20,13 @@ var update = flag.Bool("update", false, "write testdata/wire/v1 anew from the ta
 
 const vectorDir = "../../testdata/wire/v1"
 
-// vector is one message as docs/PROTOCOL.md describes the files.
+// vector is one message in the file format that docs/PROTOCOL.md describes.
 type vector struct {
 	Name   string          `json:"name"`
 	About  string          `json:"about"`
 	Hex    string          `json:"hex"`
-	Refuse hivebeat.Reason `json:"refuse,omitempty"` // the reason a reader refuses it for
-	Value  json.RawMessage `json:"value,omitempty"`  // what a reader reads, where it accepts it
+	Refuse hivebeat.Reason `json:"refuse,omitempty"` // the reason why a reader refuses it
+	Value  json.RawMessage `json:"value,omitempty"`  // the value that a reader decodes, if it accepts it
 }
 
 func accepted(name, about string, msg []byte, read func([]byte) (any, error)) vector {
@@ -37,7 +37,7 @@ func accepted(name, about string, msg []byte, read func([]byte) (any, error)) ve
 func readBeat(b []byte) (any, error)     { return DecodeBeat(b) }
 func readSnapshot(b []byte) (any, error) { return DecodeSnapshot(b) }
 
-// raw encodes pairs in the order given: a map literal has none.
+// raw encodes pairs in the order given; a map literal has no order.
 func raw(kv ...any) []byte {
 	b := []byte{0xde, byte(len(kv) / 2 >> 8), byte(len(kv) / 2)}
 	if len(kv) < 32 {
@@ -212,7 +212,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// A key that stands in no vector is one that a reader elsewhere can not test.
+// Readers in other languages cannot test a key that is in no vector.
 func TestEveryKeyHasVector(t *testing.T) {
 	types := map[string]reflect.Type{
 		"beat": reflect.TypeFor[hivebeat.Beat](), "snapshot": reflect.TypeFor[hivebeat.Snapshot](), "record": reflect.TypeFor[hivebeat.Record](),

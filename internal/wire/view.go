@@ -1,11 +1,11 @@
-// Package wire reads hivebeat's messages: a scan that makes any bytes safe to
-// read, and parsers that check every rule of docs/PROTOCOL.md and allocate
-// nothing. A parser returns a view: numbers by value, texts as slices into the
-// message. Nothing may be kept from a view past the message; Update copies what
-// changed into a long-lived value and allocates for that alone.
+// Package wire parses hivebeat's messages. A scan makes any bytes safe to read, and
+// parsers check every rule of docs/PROTOCOL.md without allocating. A parser returns a
+// view: numbers by value, texts as slices into the message. Nothing in a view may be
+// kept longer than the message. Update copies changed values into a long-lived value
+// and allocates only for those.
 //
-// github.com/vmihailenco/msgpack/v5 is the reference: the fuzz tests hold each
-// parser against it.
+// github.com/vmihailenco/msgpack/v5 is the reference: the fuzz tests compare each
+// parser with it.
 package wire
 
 import (
@@ -17,7 +17,7 @@ import (
 // Raw is a checked msgpack array or map within a message.
 type Raw struct {
 	b []byte // the elements, without the header
-	n int    // how many: pairs, for a map
+	n int    // their number; pairs for a map
 }
 
 // Len returns the number of elements, or pairs.
@@ -35,11 +35,11 @@ type FactsView struct {
 // Volatile are the facts that may change with every beat.
 type Volatile struct {
 	Seq, VRAM, Busy, Queue, Done uint64
-	Boot                         uint64 // of a beat alone
+	Boot                         uint64 // only in a beat
 	Sent                         int64
 }
 
-// Update gives f the values of v.
+// Update copies the values of v to f.
 func (v *Volatile) Update(f *hivebeat.Facts) {
 	f.Seq, f.VRAM, f.Busy, f.Queue, f.Done, f.Sent = v.Seq, v.VRAM, v.Busy, v.Queue, v.Done, v.Sent
 }
@@ -50,9 +50,9 @@ type BeatView struct {
 	FactsView
 }
 
-// RecordView is the view of a hivebeat.Record. Where Same is set, the record
-// differs from the one at its place in the memo's message in Volatile, Age, Since,
-// Closed, Restarts, Looping and Proc at most; those, Same and Worker are then all that the view holds.
+// RecordView is the view of a hivebeat.Record. If Same is set, the record differs from
+// the one at its place in the memo's message at most in Volatile, Age, Since, Closed,
+// Restarts, Looping and Proc. The view then holds only these, Same and Worker.
 type RecordView struct {
 	Same                bool
 	mark                mark
@@ -84,8 +84,8 @@ type SnapshotView struct {
 	Stats                        hivebeat.Stats
 	Workers                      []RecordView
 
-	rows    rows         // of the parse under way
-	nothing SnapshotMemo // for a parse without a memo: it stays empty
+	rows    rows         // of the current parse
+	nothing SnapshotMemo // for a parse without a memo: stays empty
 }
 
 // PlaceView is the view of a hivebeat.Place.
@@ -108,14 +108,14 @@ type GPUView struct {
 	Temp                                       int64
 }
 
-// set gives *dst the text of b, and allocates only where it differs.
+// set sets *dst to the text of b, and allocates only if it differs.
 func set[T ~string](dst *T, b []byte) {
 	if string(*dst) != string(b) {
 		*dst = T(b)
 	}
 }
 
-// Update gives f the values of v. It allocates only for texts that changed.
+// Update copies the values of v to f. It allocates only for texts that changed.
 func (v *FactsView) Update(f *hivebeat.Facts) {
 	f.Inc, f.Every, f.Quiet, f.PID, f.RW = v.Inc, hivebeat.Millis(v.Every), hivebeat.Millis(v.Quiet), v.PID, hivebeat.Millis(v.RW)
 	f.Slots = v.Slots
@@ -134,7 +134,7 @@ func (v *FactsView) Update(f *hivebeat.Facts) {
 	}
 }
 
-// Update gives b the values of v, as FactsView.Update does.
+// Update copies the values of v to b, as FactsView.Update does.
 func (v *BeatView) Update(b *hivebeat.Beat) {
 	b.V = hivebeat.Version
 	set(&b.Hive, v.Hive)
@@ -143,8 +143,8 @@ func (v *BeatView) Update(b *hivebeat.Beat) {
 	b.Boot = v.Boot
 }
 
-// Update gives r the values of v, as FactsView.Update does. Where Same is set, r
-// must hold the values of the memo's message.
+// Update copies the values of v to r, as FactsView.Update does. If Same is set, r must
+// hold the values of the memo's message.
 func (v *RecordView) Update(r *hivebeat.Record) {
 	r.Age, r.Since, r.Closed, r.Proc = hivebeat.Millis(v.Age), hivebeat.Millis(v.Since), v.Closed, v.Proc
 	r.Restarts, r.Looping = v.Restarts, v.Looping
@@ -164,7 +164,7 @@ func (v *RecordView) Update(r *hivebeat.Record) {
 	v.FactsView.Update(&r.Facts)
 }
 
-// Update gives p the values of v, as FactsView.Update does.
+// Update copies the values of v to p, as FactsView.Update does.
 func (v *PlaceView) Update(p *hivebeat.Place) {
 	p.PID = v.PID
 	set(&p.Host, v.Host)
@@ -172,8 +172,8 @@ func (v *PlaceView) Update(p *hivebeat.Place) {
 	set(&p.Addr, v.Addr)
 }
 
-// Note makes p the place of incarnation inc, as a message of it says. The address, which
-// no sender knows, stays while the connection is the same.
+// Note sets p to the place of incarnation inc, as a message of that incarnation reports
+// it. The address, which no sender knows, is kept while the connection is the same.
 func (v PlaceView) Note(p *hivebeat.Place, inc uint64) {
 	addr := p.Addr
 	if p.Inc != inc || p.Conn != string(v.Conn) {
@@ -183,15 +183,15 @@ func (v PlaceView) Note(p *hivebeat.Place, inc uint64) {
 	p.Inc, p.Addr = inc, addr
 }
 
-// Place is where the sender of a beat runs.
+// Place returns where the sender of a beat runs.
 func (v *FactsView) Place() PlaceView { return PlaceView{Host: v.Host, Conn: v.Conn, PID: v.PID} }
 
-// Place is where the hive runs.
+// Place returns where the hive runs.
 func (v *SnapshotView) Place() PlaceView {
 	return PlaceView{Host: v.Host.Name, Conn: v.Conn, PID: v.PID}
 }
 
-// Update gives h the values of v, as FactsView.Update does.
+// Update copies the values of v to h, as FactsView.Update does.
 func (v *HostView) Update(h *hivebeat.Host) {
 	set(&h.Name, v.Name)
 	set(&h.OS, v.OS)
@@ -199,7 +199,7 @@ func (v *HostView) Update(h *hivebeat.Host) {
 	h.CPUs, h.MemTotal, h.MemUsed, h.Uptime, h.Load1, h.CPU = v.CPUs, v.MemTotal, v.MemUsed, v.Uptime, v.Load1, v.CPU
 }
 
-// Update gives g the values of v, as FactsView.Update does.
+// Update copies the values of v to g, as FactsView.Update does.
 func (v *GPUView) Update(g *hivebeat.GPU) {
 	set(&g.UUID, v.UUID)
 	set(&g.Name, v.Name)
@@ -208,7 +208,7 @@ func (v *GPUView) Update(g *hivebeat.GPU) {
 	g.Age, g.Temp = hivebeat.Millis(v.Age), v.Temp
 }
 
-// UpdateHead gives s all values of v but its workers, as FactsView.Update does.
+// UpdateHead copies all values of v except its workers to s, as FactsView.Update does.
 func (v *SnapshotView) UpdateHead(s *hivebeat.Snapshot) {
 	s.V, s.Inc, s.Every, s.Seq, s.Sent = hivebeat.Version, v.Inc, hivebeat.Millis(v.Every), v.Seq, v.Sent
 	s.Warm, s.Page, s.Pages, s.Stats = v.Warm, v.Page, v.Pages, v.Stats
@@ -225,7 +225,7 @@ func (v *SnapshotView) UpdateHead(s *hivebeat.Snapshot) {
 	}
 }
 
-// UpdateStrings returns the strings of r: old itself, where they are equal.
+// UpdateStrings returns the strings of r, or old itself if they are equal.
 func (r Raw) UpdateStrings(old []string) []string {
 	if r.n == len(old) {
 		same, b := true, r.b
@@ -247,8 +247,8 @@ func (r Raw) UpdateStrings(old []string) []string {
 	return out
 }
 
-// UpdateMap returns the pairs of r: old itself, where they are equal. It never
-// writes to old, which may have been handed on.
+// UpdateMap returns the pairs of r, or old itself if they are equal. It never writes to
+// old, which may have been passed on.
 func (r Raw) UpdateMap(old map[string]string) map[string]string {
 	if r.n == 0 {
 		return nil
@@ -273,7 +273,7 @@ func (r Raw) UpdateMap(old map[string]string) map[string]string {
 	return out
 }
 
-// Pairs yields the pairs of a map of strings. The slices are the message's.
+// Pairs yields the pairs of a map of strings. The slices point into the message.
 func (r Raw) Pairs(yield func(k, v []byte) bool) {
 	b := r.b
 	for range r.n {

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// seeds are whole messages, and the same bytes damaged in a repeatable way.
+// seeds returns whole messages, and the same bytes damaged in a repeatable way.
 func seeds(tb testing.TB) [][]byte {
 	tb.Helper()
 	beat, snap := sampleBeat(), sampleSnapshot(3)
@@ -68,7 +68,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// Each integer width, each string width: a sender may choose any.
+// A sender may choose any integer width and any string width.
 func TestWidths(t *testing.T) {
 	for _, seq := range []string{"07", "cc07", "cd0007", "ce00000007", "cf0000000000000007", "d007", "d10007", "d200000007", "d30000000000000007"} {
 		for _, str := range []string{"a177", "d90177", "da000177", "db0000000177"} {
@@ -186,7 +186,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// A map of many pairs goes by another path than one of few.
+// A map of many pairs takes a different path from one of few.
 func TestDoubledKeyAmongMany(t *testing.T) {
 	for _, n := range []int{2, 63, 64, 65, 300} {
 		msg := must(Encode(map[string]int{}))
@@ -205,7 +205,7 @@ func TestDoubledKeyAmongMany(t *testing.T) {
 	}
 }
 
-// What any msgpack encoder produces within the limits is accepted.
+// Scan accepts everything that a msgpack encoder produces within the limits.
 func TestScanAcceptsMsgpack(t *testing.T) {
 	value := rapid.Custom(func(t *rapid.T) any { return tree(t, 0) })
 	rapid.Check(t, func(t *rapid.T) {
@@ -249,7 +249,7 @@ func tree(t *rapid.T, depth int) any {
 	return m
 }
 
-// A hostile header must not cost memory, and an unchanged message none at all.
+// A hostile header must not cost memory, and an unchanged message must not allocate.
 func TestAllocations(t *testing.T) {
 	beat, snap := sampleBeat(), sampleSnapshot(10)
 	msg, page := must(EncodeBeat(&beat)), must(EncodeSnapshot(&snap))

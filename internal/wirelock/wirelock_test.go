@@ -1,8 +1,8 @@
-// Package wirelock keeps the wire and its vectors together: whoever changes a
-// type, limit or word of the wire adds vectors that show the change, or this
-// test fails. testdata/wire/v1.lock holds the shape of the wire (every constant,
-// type and variable declared in the files below, without comments) and the
-// digest of the vectors that prove it.
+// Package wirelock keeps the wire format and its vectors in step. A change of a type,
+// limit or word of the wire must come with vectors that show the change, or this test
+// fails. testdata/wire/v1.lock holds the shape of the wire (every constant, type and
+// variable declared in the files below, without comments) and the digest of the vectors
+// that prove it.
 package wirelock_test
 
 import (
@@ -27,13 +27,13 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/wire/v1.lock anew; refused where the wire changed and the vectors did not")
 
-// root is the module's root, seen from here.
+// root is the module's root, relative to this package.
 const root = "../.."
 
-// sources declare the wire. What functions do is the vectors' business.
+// sources declare the wire. The behaviour of functions is covered by the vectors.
 var sources = []string{"beat.go", "snapshot.go", "words.go", "limits.go", "subjects.go", "notice.go"}
 
-// lock is what the lock file says.
+// lock is the content of the lock file.
 type lock struct {
 	vectors string // digest of testdata/wire/v1
 	shape   string // the declarations
@@ -71,7 +71,7 @@ const head = "# Written by make vectors; internal/wirelock says what for.\nvecto
 
 func (l lock) String() string { return head + l.vectors + "\n\n" + l.shape }
 
-// diff names the lines that differ.
+// diff returns the lines that differ.
 func diff(was, now string) string {
 	return cmp.Diff(strings.Split(was, "\n"), strings.Split(now, "\n"))
 }
@@ -89,7 +89,7 @@ func read(path string) (lock, error) {
 	return lock{vectors, shape}, nil
 }
 
-// digest is the sum of every file's name and content.
+// digest returns a hash of the names and contents of all files.
 func digest(t *testing.T, dir fs.FS) string {
 	t.Helper()
 	sum, files := sha256.New(), 0
@@ -115,9 +115,9 @@ func digest(t *testing.T, dir fs.FS) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// shape is every declaration of the sources but the functions, one after the
-// other in the order of their names, formatted and without comments: a comment,
-// a move within a file or a new function changes nothing here.
+// shape returns every declaration in the sources except functions, sorted, formatted
+// and without comments: a comment, a move within a file or a new function does not
+// change it.
 func shape(t *testing.T) string {
 	t.Helper()
 	var decls []string
@@ -141,8 +141,8 @@ func shape(t *testing.T) string {
 	return strings.Join(decls, "\n") + "\n"
 }
 
-// source prints a declaration on its own: in a file set of its own, so that
-// blank lines and columns of the original do not show.
+// source prints a declaration in a separate file set, so that blank lines and columns
+// of the original do not show.
 func source(t *testing.T, node ast.Node) string {
 	t.Helper()
 	var b bytes.Buffer

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// DecodeRequest reads the JSON of a request; nothing at all is the zero Request. A
-// key that is not known is an error: a filter that is silently not applied would be
-// a wrong answer. Errors are for people.
+// DecodeRequest reads the JSON of a request. Empty input is the zero Request. An
+// unknown key is an error, because a filter that is silently ignored would give a wrong
+// answer. The errors are meant for people.
 func DecodeRequest(b []byte) (r Request, err error) {
 	if len(bytes.TrimSpace(b)) == 0 {
 		return r, nil
@@ -19,8 +19,7 @@ func DecodeRequest(b []byte) (r Request, err error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
-		// encoding/json has no type for this error, and its words are for those who
-		// program in Go.
+		// encoding/json has no type for this error, and its text is meant for Go programmers.
 		if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 			return r, fmt.Errorf("unknown key %s", key)
 		}

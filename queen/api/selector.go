@@ -7,25 +7,25 @@ import (
 	"strings"
 )
 
-// Selector is a parsed label selector. The zero Selector fits everything.
+// Selector is a parsed label selector. The zero Selector matches everything.
 type Selector struct{ needs []Requirement }
 
-// Requirement is one of those that a Selector has.
+// Requirement is one requirement of a Selector.
 type Requirement struct {
 	Key    string
 	Op     Op
-	Values []string // each once, in order; none for OpHas and OpHasNot
+	Values []string // sorted, without duplicates; none for OpHas and OpHasNot
 }
 
-// Op is what a Requirement asks of a label.
+// Op is the operator of a Requirement.
 type Op string
 
 // Ops.
 const (
-	OpIn     Op = "in"     // one of Values: = is this too
-	OpNotIn  Op = "notin"  // none of Values, or there is no such label: != is this too
+	OpIn     Op = "in"     // the value is one of Values; also stands for =
+	OpNotIn  Op = "notin"  // the value is none of Values, or there is no such label; also stands for !=
 	OpHas    Op = "has"    // there is such a label
-	OpHasNot Op = "hasnot" // there is none
+	OpHasNot Op = "hasnot" // there is no such label
 )
 
 // Limits of a selector.
@@ -34,14 +34,13 @@ const (
 	maxNeeds    = 64
 )
 
-// ParseSelector reads a label selector as Kubernetes writes it, of requirements
-// that all have to be met, with a comma between them:
+// ParseSelector parses a label selector in the Kubernetes syntax: requirements
+// separated by commas, all of which must be met.
 //
 //	key=value  key==value  key!=value  key in (a,b)  key notin (a,b)  key  !key
 //
-// What is unequal or notin is met by those too that have no such label. Space
-// around words is ignored. Keys and values are any text without space and
-// , ( ) = !, and a value may be empty.
+// A label that does not exist also meets != and notin. Space around words is ignored.
+// Keys and values are any text without space and , ( ) = !, and a value may be empty.
 func ParseSelector(s string) (Selector, error) {
 	if len(s) > maxSelector {
 		return Selector{}, fmt.Errorf("selector: %d bytes are too many, the limit is %d", len(s), maxSelector)
@@ -70,14 +69,14 @@ func ParseSelector(s string) (Selector, error) {
 	}
 }
 
-// Empty reports whether everything fits.
+// Empty reports whether s matches everything.
 func (s Selector) Empty() bool { return len(s.needs) == 0 }
 
-// Requirements returns all of them, which are not to be changed.
+// Requirements returns all requirements. The caller must not modify them.
 func (s Selector) Requirements() []Requirement { return s.needs }
 
-// Fits reports whether labels meet all requirements. get returns the value of a
-// label, and whether there is one.
+// Fits reports whether labels meet all requirements. get returns the value of a label,
+// and whether there is one.
 func (s Selector) Fits(get func(key string) (string, bool)) bool {
 	for i := range s.needs {
 		n := &s.needs[i]
@@ -98,11 +97,10 @@ func (s Selector) Fits(get func(key string) (string, bool)) bool {
 	return true
 }
 
-// selectorParser takes a selector apart: into words, and the signs , ( ) = == !=
-// and !.
+// selectorParser splits a selector into words and the signs , ( ) = == != and !.
 type selectorParser struct {
 	rest string
-	at   string // what the last token began with
+	at   string // the input from the last token on
 }
 
 const signs = ",()=!"
@@ -127,7 +125,7 @@ func (p *selectorParser) next() string {
 	return tok
 }
 
-// place says for people where the last token was.
+// place describes, for people, where the last token was.
 func (p *selectorParser) place() string {
 	if p.at == "" {
 		return "its end"

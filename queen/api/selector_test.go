@@ -38,7 +38,7 @@ func TestSelector(t *testing.T) {
 	}
 }
 
-// What a selector requires is told in one form, however it was written.
+// The requirements of a selector have one form, however it was written.
 func TestRequirements(t *testing.T) {
 	sel, err := api.ParseSelector("a=1,b==2,c!=3,d in (y,x,y),e notin (z),f,!g,h=")
 	if err != nil {

@@ -11,16 +11,16 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// askAgain is how long a question waits for an answer before it is asked again. It is
-// long for a queen that is well, and short for somebody who waits.
+// askAgain is how long a request waits for an answer before it is sent again. It is
+// long for a healthy queen, and short for a person who waits.
 const askAgain = 500 * time.Millisecond
 
-// askedAtMost is how often a question is asked that is left waiting for a change: each
-// is one of those that a queen lets wait.
+// askedAtMost is how often the client sends a request that waits for a change, because
+// each copy takes one of the watchers that a queen allows.
 const askedAtMost = 10
 
-// waits returns how long a question waits for an answer before it is asked again. A
-// hold may be asked again, since its id makes it the same hold.
+// waits returns how long a request waits for an answer before it is sent again. It is
+// safe to send a hold again, because its id makes it the same hold.
 func (c *Client) waits(r *api.Request) time.Duration {
 	if r.Wait > 0 {
 		return max(c.again, c.within(r)/askedAtMost)
@@ -28,15 +28,15 @@ func (c *Client) waits(r *api.Request) time.Duration {
 	return c.again
 }
 
-// first publishes a question at a subject, and after each wait without an answer once
-// more, and returns the first answer; those that come later are dropped. NATS gives a
-// question to one member of the queue group, by chance: one that is stopped is still a
-// member. So the client first looks which queen answers a ping, and asks that one by
-// its id. The next time, and where no queen answers the ping, it asks at all, the
-// subject of all queens.
+// first publishes a request on a subject, and again after each wait without an answer.
+// It returns the first answer and drops the later ones. NATS gives a request to a
+// random member of the queue group, and a stopped queen is still a member. So for the
+// second attempt the client looks for a queen that answers a ping, and addresses that
+// one by its id. For the third, and whenever no queen answers the ping, it uses the
+// subject that all queens share; then the two alternate.
 //
-// Where all of the questions found nobody it is nats.ErrNoResponders: one that did may
-// be answered still, by a queen that takes no more of them.
+// If no attempt found a responder, the error is nats.ErrNoResponders. An attempt that
+// did find one may still be answered by a queen that accepts no more requests.
 func (c *Client) first(ctx context.Context, subject, verb string, payload []byte, wait time.Duration) (*nats.Msg, error) {
 	inbox := c.nc.NewInbox()
 	sub, err := c.nc.SubscribeSync(inbox)
@@ -64,7 +64,8 @@ func (c *Client) first(ctx context.Context, subject, verb string, payload []byte
 	}
 }
 
-// next waits for an answer, for so long. open is how many questions somebody may have.
+// next waits for an answer for at most within. open is how many attempts may have
+// reached a queen.
 func next(ctx context.Context, sub *nats.Subscription, within time.Duration, open *int) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

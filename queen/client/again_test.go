@@ -10,20 +10,20 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// count is how often it was asked.
+// count returns how often the fake was asked.
 func (f *fake) count() int { return len(f.questions()) }
 
 func mute(asked) *api.Answer { return nil }
 
-// Of two queens one is stopped: NATS gives it half of the questions, and still each of
-// them has an answer long before its time is up.
+// One of two queens is stopped. NATS gives it half of the requests, and still every
+// request is answered long before its timeout.
 func TestAMuteQueenIsAskedAround(t *testing.T) {
 	srv := server(t)
 	stopped := serveFake(t, srv, "q1", "", mute)
 	serveFake(t, srv, "q2", "", func(asked) *api.Answer { return &api.Answer{} })
-	c := newClient(t, srv, Config{Timeout: patience}) // whoever waits for that, waits in vain
+	c := newClient(t, srv, Config{Timeout: patience}) // a request that waits that long has failed
 	c.again = 5 * time.Millisecond
-	const least = 5 // questions that the mute one got; by chance, so that it is asked until then
+	const least = 5 // requests that the mute queen got; that is random, so ask until it got them
 	bustest.Eventually(t, patience, func() (bool, string) {
 		a, err := c.Summary(t.Context())
 		if err != nil || a.Status.Queen != "q2" {
@@ -33,8 +33,8 @@ func TestAMuteQueenIsAskedAround(t *testing.T) {
 	})
 }
 
-// A late answer to the first question is an answer, however often it was asked since,
-// and the answers that come after it are of no interest.
+// A late answer to the first attempt is an answer, however often the request was sent
+// since. The answers that come after it are ignored.
 func TestALateAnswerCounts(t *testing.T) {
 	srv := server(t)
 	asks := make(chan struct{}, 64)
@@ -42,7 +42,7 @@ func TestALateAnswerCounts(t *testing.T) {
 	f := serveFake(t, srv, "q1", "", func(asked) *api.Answer {
 		select {
 		case asks <- struct{}{}:
-		default: // a slow machine: it was asked often by now
+		default: // a slow machine: it has been asked often by now
 		}
 		<-enough
 		return &api.Answer{}
@@ -66,21 +66,21 @@ func TestALateAnswerCounts(t *testing.T) {
 	}
 }
 
-// Of two queens one is stopped, which does not answer a ping either: each question,
-// and each hold, is asked of the other by its id, the second time it is asked.
+// One of two queens is stopped and does not answer pings either. The second attempt of
+// each request, holds included, goes to the other queen by its id.
 func TestTheSecondQuestionGoesToAQueenThatLives(t *testing.T) {
 	srv := server(t)
 	stopped := serveFake(t, srv, "q1", "", mute)
 	lives := serveFake(t, srv, "q2", "", func(asked) *api.Answer { return &api.Answer{} })
 	lives.pong(t)
 	c := newClient(t, srv, Config{Timeout: patience})
-	c.again = time.Second // time enough for a ping, on a slow machine
+	c.again = time.Second // enough time for a ping on a slow machine
 	for _, q := range []asked{
 		{api.VerbSummary, api.Request{}},
 		{api.VerbHold, api.Request{Hold: "job"}},
 		{api.VerbRelease, api.Request{Hold: "job"}},
 	} {
-		for stopped.count() == 0 { // NATS chooses by chance who gets a question
+		for stopped.count() == 0 { // NATS chooses at random which queen gets a request
 			before := lives.count()
 			a, err := c.Ask(t.Context(), q.verb, q.req)
 			if err != nil || a.Status.Queen != "q2" {
@@ -95,8 +95,8 @@ func TestTheSecondQuestionGoesToAQueenThatLives(t *testing.T) {
 	}
 }
 
-// A question that found nobody the second time is not lost: the queen that has it takes
-// no more, and answers.
+// A request whose second attempt finds no queen is not lost: the queen that has it
+// accepts no more requests, but answers.
 func TestAQueenThatLeavesAnswers(t *testing.T) {
 	srv := server(t)
 	asks, enough := make(chan struct{}, 1), make(chan struct{})
@@ -121,11 +121,11 @@ func TestAQueenThatLeavesAnswers(t *testing.T) {
 		came <- outcome{a, err}
 	}()
 	arrives(t, "the question", asks)
-	if err := sub.Drain(); err != nil { // it is told no more, and what it has is done
+	if err := sub.Drain(); err != nil { // it receives no more, and finishes what it has
 		t.Fatal(err)
 	}
 	bustest.Flush(t, nc)
-	bustest.Eventually(t, patience, func() (bool, string) { // the client was told that nobody is there
+	bustest.Eventually(t, patience, func() (bool, string) { // the client has received a no-responders message
 		select {
 		case got := <-came:
 			t.Fatalf("%+v, %v", got.answer, got.err)
@@ -139,7 +139,7 @@ func TestAQueenThatLeavesAnswers(t *testing.T) {
 	}
 }
 
-// One that waits for a change is not asked so often that they crowd a queen.
+// A request that waits for a change is not sent so often that its copies crowd a queen.
 func TestHowLongAQuestionWaits(t *testing.T) {
 	c := &Client{timeout: 5 * time.Second, again: askAgain}
 	for _, tt := range []struct {

@@ -1,9 +1,10 @@
-// Package client asks queens over NATS: who is alive, what they serve, what
-// changed, and who can take work. It links nats.go and nothing heavier.
+// Package client queries queens over NATS: which workers are alive, what they serve,
+// what changed, and which can take work. Its only dependency beyond the root package is
+// nats.go.
 //
-// Every answer is that of whichever queen gives it, and its Status says how sure it
-// is; the answers of Follow are of one queen. docs/PROTOCOL.md, section 8, is what it
-// speaks.
+// Any queen may give an answer, and the Status of the answer says how sure it is; the
+// answers of a client from Follow all come from one queen. The package implements
+// docs/PROTOCOL.md, section 8.
 package client
 
 import (
@@ -22,23 +23,25 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// What a question fails with, beside the errors of ctx and of NATS.
+// Errors of requests, besides those of ctx and of NATS.
 var (
-	// ErrNoQueen: nobody listens, or nobody answered in time. A *StartingError wraps it.
+	// ErrNoQueen means that no queen listens, or that none answered in time. A
+	// *StartingError wraps it.
 	ErrNoQueen = errors.New("no queen answers")
-	// ErrBadRequest: the queen does not take the request as it is.
+	// ErrBadRequest means that the queen does not accept the request.
 	ErrBadRequest = errors.New("bad request")
-	// ErrNotFound: there is no such hive, worker or hold.
+	// ErrNotFound means that there is no such hive, worker or hold.
 	ErrNotFound = errors.New("not found")
-	// ErrTooLarge: the answer does not fit into a message.
+	// ErrTooLarge means that the answer does not fit into a message.
 	ErrTooLarge = errors.New("too large")
-	// ErrUnavailable: the queen can not answer this now.
+	// ErrUnavailable means that the queen cannot answer this now.
 	ErrUnavailable = errors.New("unavailable")
-	// ErrUnreadable: what came is no answer of a queen that this package knows.
+	// ErrUnreadable means that the message received is no answer that this package
+	// understands.
 	ErrUnreadable = errors.New("the answer can not be read")
 )
 
-// Error is an error that a queen answered with. It wraps one of the errors above.
+// Error is an error in the answer of a queen. It wraps one of the errors above.
 type Error struct {
 	Verb    string
 	Code    string // of the answer
@@ -52,7 +55,7 @@ func (e *Error) Error() string {
 	return e.Code + ": " + e.Message
 }
 
-// Unwrap returns the error of the code, or nil for a code that is not known.
+// Unwrap returns the error of the code, or nil for an unknown code.
 func (e *Error) Unwrap() error {
 	switch e.Code {
 	case api.CodeBadRequest:
@@ -67,38 +70,38 @@ func (e *Error) Unwrap() error {
 	return nil
 }
 
-// Config says how a Client asks. The zero Config is usable. Of a connection with an
-// inbox prefix of its own queens need to know (queen.Config.InboxPrefixes): others do
-// not answer it.
+// Config configures a Client. The zero Config is usable. If the connection has a custom
+// inbox prefix, the queens must know it (queen.Config.InboxPrefixes), or they do not
+// answer.
 type Config struct {
-	// Prefix of all subjects. Default none.
+	// Prefix of all subjects. Default: none.
 	Prefix string
-	// Asker is the id under which the client asks, at queen.as.<asker>.<verb>: NATS
-	// permissions can bind it to a credential, and its holds are its own. Default
-	// none: the client asks at queen.api.<verb>, and shares the holds of api.Anyone.
+	// Asker is the id under which the client asks, on queen.as.<asker>.<verb>. NATS
+	// permissions can bind it to a credential, and its holds belong to it alone. Default:
+	// none; the client asks on queen.api.<verb> and shares the holds of api.Anyone.
 	Asker string
-	// Timeout is how long one answer may take, and before that how long a queen is
-	// waited for that has just started. Default 5 s.
+	// Timeout is how long one answer may take. If the queen has only just started, the
+	// client first waits for it for up to the same time. Default: 5 s.
 	Timeout time.Duration
 }
 
-// Client asks queens. Its methods are safe for concurrent use.
+// Client queries queens. Its methods are safe for concurrent use.
 type Client struct {
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
 	asker    string
 	timeout  time.Duration
 	again    time.Duration // askAgain
-	followed *followed     // by Follow; else nil
+	followed *followed     // set by Follow, else nil
 }
 
 const (
 	defaultTimeout = 5 * time.Second
-	pageSize       = 500 // what a long list costs in memory, here and in a message
+	pageSize       = 500 // bounds the memory that a long list takes, here and in a message
 )
 
-// New returns a client on nc, which is borrowed: it is never closed. Errors name
-// the field of cfg at fault.
+// New returns a client on nc. The connection is borrowed: the client never closes it.
+// Errors name the field of cfg at fault.
 func New(nc *nats.Conn, cfg Config) (*Client, error) {
 	if nc == nil {
 		return nil, errors.New("client: nc is nil")
@@ -118,21 +121,21 @@ func New(nc *nats.Conn, cfg Config) (*Client, error) {
 	return &Client{nc: nc, subjects: subjects, asker: cfg.Asker, timeout: cmp.Or(cfg.Timeout, defaultTimeout), again: askAgain}, nil
 }
 
-// at is where a verb is asked of a queen, or of any where queen is empty.
+// at returns the subject of a verb, for one queen, or for any if queen is empty.
 func (c *Client) at(verb, queen string) string { return c.subjects.Ask(c.asker, verb, queen) }
 
-// Ask asks one verb, one of api.Verbs, and returns the answer. Where that holds an
-// error Ask returns both: the answer still says how sure it is.
+// Ask sends a request for one verb of api.Verbs and returns the answer. If the answer
+// holds an error, Ask returns both: the answer still says how sure it is.
 //
-// Where nobody answers it is ErrNoQueen at once. A queen that has just started is
-// there before she answers: she is asked again, for up to Config.Timeout or until ctx
-// ends, and then it is a *StartingError.
+// If no queen listens, Ask returns ErrNoQueen at once. A queen that has just started is
+// present before it answers. Ask tries it again for up to Config.Timeout, or until ctx
+// ends, and then returns a *StartingError.
 //
-// A queen that is there and does not answer (she is stopped, or her link is dead) costs
-// half a second and not the whole of Config.Timeout where there is another: a question
-// that has no answer is asked again every 0.5 s within the same timeout (one with
-// r.Wait ten times at most), the first time of a queen that answers a ping, and the
-// first answer counts. All other methods ask in the same way.
+// If another queen is available, a queen that is present but does not answer (it is
+// stopped, or its link is dead) costs half a second rather than the whole of
+// Config.Timeout. Within that timeout Ask repeats an unanswered request every 0.5 s
+// (one with r.Wait at most ten times), the first time to a queen that answers a ping,
+// and takes the first answer. All other methods work in the same way.
 func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	if c.followed == nil {
 		return c.any(ctx, verb, r)
@@ -140,7 +143,7 @@ func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answ
 	return c.follow(ctx, verb, r)
 }
 
-// any asks whichever queen answers.
+// any queries any queen.
 func (c *Client) any(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	ask := func() (*api.Answer, error) { return c.ask(ctx, c.at(verb, ""), verb, r, c.waits(&r)) }
 	a, err := ask()
@@ -170,11 +173,11 @@ func (c *Client) any(ctx context.Context, verb string, r api.Request) (*api.Answ
 	}
 }
 
-// within is how long the answer may take.
+// within returns how long the answer may take.
 func (c *Client) within(r *api.Request) time.Duration { return c.timeout + r.Wait.Duration() }
 
-// ask asks at one subject, and of other queens after each wait without an answer; 0 =
-// once.
+// ask sends a request on one subject. If wait is not 0, it sends the request again,
+// also to other queens, after each wait without an answer.
 func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, wait time.Duration) (*api.Answer, error) {
 	payload, err := json.Marshal(r)
 	if err != nil {
@@ -202,7 +205,7 @@ func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, w
 	}
 	var a api.Answer
 	if err := json.Unmarshal(msg.Data, &a); err != nil {
-		if text := msg.Header.Get("Nats-Service-Error"); text != "" { // as every micro service says it
+		if text := msg.Header.Get("Nats-Service-Error"); text != "" { // the error header of NATS micro services
 			return nil, fmt.Errorf("client: %s: %w: %s", verb, ErrUnreadable, text)
 		}
 		return nil, fmt.Errorf("client: %s: %w: %w", verb, ErrUnreadable, err)
@@ -213,49 +216,49 @@ func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, w
 	return &a, nil
 }
 
-// Summary counts the fleet.
+// Summary returns the counts of the fleet.
 func (c *Client) Summary(ctx context.Context) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbSummary, api.Request{})
 }
 
-// Hive returns one hive, as the only one of Hives.
+// Hive returns one hive, as the only element of Hives.
 func (c *Client) Hive(ctx context.Context, hive string) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbHive, api.Request{Hive: hive})
 }
 
-// Worker returns one worker, as the only one of Workers.
+// Worker returns one worker, as the only element of Workers.
 func (c *Client) Worker(ctx context.Context, hive, worker string) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbWorker, api.Request{Hive: hive, Worker: worker})
 }
 
-// Hives returns the hives that fit r, page by page. r.Limit is the size of a page,
-// 500 by default; a page may be shorter, even empty, and not be the last. The
-// first error ends it.
+// Hives returns the hives that match r, page by page. r.Limit is the size of a page,
+// 500 by default. A page may be shorter, even empty, without being the last. The first
+// error ends the sequence.
 func (c *Client) Hives(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
 	return c.Pages(ctx, api.VerbHives, r)
 }
 
-// Workers returns the workers that fit r, page by page, as Hives does.
+// Workers returns the workers that match r, page by page, as Hives does.
 func (c *Client) Workers(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
 	return c.Pages(ctx, api.VerbWorkers, r)
 }
 
-// Events returns the events that fit r, newest first, page by page, as Hives does.
+// Events returns the events that match r, newest first, page by page, as Hives does.
 func (c *Client) Events(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
 	return c.Pages(ctx, api.VerbEvents, r)
 }
 
-// Holds returns the holds that are known, page by page, as Hives does.
+// Holds returns the known holds, page by page, as Hives does.
 func (c *Client) Holds(ctx context.Context) iter.Seq2[*api.Answer, error] {
 	return c.Pages(ctx, api.VerbHolds, api.Request{})
 }
 
-// Pages returns the answers of a verb that has pages, until the last, beginning
-// after r.After. The first error ends it. All pages are asked of the queen that gave
-// the first, as by Follow.
+// Pages returns the answers of a verb that has pages, from after r.After to the last
+// one. The first error ends the sequence. All pages come from the queen that gave the
+// first, as with Follow.
 func (c *Client) Pages(ctx context.Context, verb string, r api.Request) iter.Seq2[*api.Answer, error] {
 	return func(yield func(*api.Answer, error) bool) {
-		c, r := c, r // a sequence may be walked more than once
+		c, r := c, r // a sequence may be iterated more than once
 		if c.followed == nil {
 			c = c.Follow()
 		}
@@ -274,29 +277,29 @@ func (c *Client) Pages(ctx context.Context, verb string, r api.Request) iter.Seq
 	}
 }
 
-// History returns numbers over time of the fleet, or of one hive, for as far back
-// as the queen has them, or since so long ago.
+// History returns figures over time for the fleet, or for one hive. They reach back for
+// the duration since, or as far as the queen has them.
 func (c *Client) History(ctx context.Context, hive string, since time.Duration) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbHistory, api.Request{Hive: hive, Since: hivebeat.MillisOf(since)})
 }
 
-// Pick returns the best places for work, in Picks: none is no error, but r.Hive not
-// being known is ErrNotFound.
+// Pick returns the best places for work in Picks. It is no error if there are none, but
+// an unknown r.Hive is ErrNotFound.
 func (c *Client) Pick(ctx context.Context, r api.Request) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbPick, r)
 }
 
-// Hold picks as Pick does, and holds the places under r.Hold, for r.HoldMS: no queen
-// gives them to another. Asked again with the same id, the same places are held for
-// longer. The hold belongs to this client's asker: no other asker can renew or release
+// Hold picks as Pick does, and holds the places under r.Hold for r.HoldMS: no queen
+// gives them to another asker. A second call with the same id holds the same places for
+// longer. The hold belongs to this client's asker; no other asker can renew or release
 // it.
 func (c *Client) Hold(ctx context.Context, r api.Request) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbHold, r)
 }
 
-// Release gives back a hold of this client's asker. A hold of another asker is
-// ErrNotFound, and so is one that was given back when the question had to be asked
-// twice.
+// Release gives back a hold of this client's asker. The hold of another asker is
+// ErrNotFound. So is the client's own hold if Ask had to repeat the request and the
+// first attempt has already released it.
 func (c *Client) Release(ctx context.Context, hold string) (*api.Answer, error) {
 	return c.Ask(ctx, api.VerbRelease, api.Request{Hold: hold})
 }

@@ -32,7 +32,7 @@ type asked struct {
 	req  api.Request
 }
 
-// fake is a queen that answers with what a test says.
+// fake is a queen whose answers the test provides.
 type fake struct {
 	id     string
 	nc     *nats.Conn
@@ -42,12 +42,12 @@ type fake struct {
 
 	mu    sync.Mutex
 	asked []asked
-	at    []string // on which subjects
+	at    []string // subjects of these requests
 	gone  bool
 }
 
-// serveFake runs a fake on a connection of its own. Each question is answered on
-// its own, so that one that waits holds up nobody.
+// serveFake runs a fake on a separate connection. It answers each request in a separate
+// goroutine, so that one that waits does not delay others.
 func serveFake(t *testing.T, srv *embedded.Server, id, prefix string, answer func(asked) *api.Answer) *fake {
 	t.Helper()
 	f := &fake{id: id, nc: bustest.Conn(t, srv), prefix: prefix, answer: answer}
@@ -90,7 +90,7 @@ func serveFake(t *testing.T, srv *embedded.Server, id, prefix string, answer fun
 	return f
 }
 
-// pong makes it answer pings, as a micro service does.
+// pong makes the fake answer pings, as a micro service does.
 func (f *fake) pong(t *testing.T) {
 	t.Helper()
 	_, err := f.nc.Subscribe("$SRV.PING.queen", func(m *nats.Msg) {
@@ -103,14 +103,14 @@ func (f *fake) pong(t *testing.T) {
 	bustest.Flush(t, f.nc)
 }
 
-// forget drops what it was asked.
+// forget clears the recorded requests.
 func (f *fake) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked, f.at = nil, nil
 }
 
-// leave makes it answer no more, and nobody find it.
+// leave makes the fake stop answering, and ends its subscriptions.
 func (f *fake) leave(t *testing.T) {
 	t.Helper()
 	f.mu.Lock()
@@ -134,15 +134,15 @@ func (f *fake) questions() []asked {
 	return slices.Clone(f.asked)
 }
 
-// subjects are those it was asked on, in order.
+// subjects returns the subjects that it was asked on, in order.
 func (f *fake) subjects() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.at)
 }
 
-// newClient returns a client that asks nothing twice by itself: what a fake was asked
-// does not depend on how fast the machine is.
+// newClient returns a client that never repeats a request by itself, so that the
+// requests a fake gets do not depend on the speed of the machine.
 func newClient(t *testing.T, srv *embedded.Server, cfg Config) *Client {
 	t.Helper()
 	c, err := New(bustest.Conn(t, srv), cfg)
@@ -155,7 +155,7 @@ func newClient(t *testing.T, srv *embedded.Server, cfg Config) *Client {
 
 func server(t *testing.T) *embedded.Server { return bustest.Server(t, bustest.NoJetStream()) }
 
-// Each verb has its method, which asks for just that, below the prefix.
+// Each verb has its method, which sends just that request, below the prefix.
 func TestEachVerb(t *testing.T) {
 	srv := server(t)
 	f := serveFake(t, srv, "q1", "acme.", func(asked) *api.Answer { return &api.Answer{} })
@@ -236,12 +236,12 @@ func TestErrors(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 
-	// One that is there and silent.
+	// A queen that is present but silent.
 	answer = nil
 	if _, err := c.Summary(t.Context()); !errors.Is(err, ErrNoQueen) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 100ms") {
 		t.Errorf("%v", err)
 	}
-	// The caller's own end is told as that.
+	// If the caller's context ends, the error is its cause.
 	why := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
@@ -291,8 +291,8 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 	}
 }
 
-// Pages come until the last, empty ones too, from wherever one begins; they may be
-// walked again, and left at any time.
+// Pages come until the last one, including empty ones, from any start. The sequence may
+// be iterated again, and left at any time.
 func TestPages(t *testing.T) {
 	srv := server(t)
 	const workers, size = 25, 10
@@ -300,7 +300,7 @@ func TestPages(t *testing.T) {
 		from := q.req.Offset
 		_, _ = fmt.Sscanf(q.req.After, "w%d", &from)
 		a := &api.Answer{}
-		if from == 10 && q.req.After == "w10" { // its budget was used up before anything fit
+		if from == 10 && q.req.After == "w10" { // its budget was used up before anything matched
 			a.Next = "w11"
 			return a
 		}
@@ -353,8 +353,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// A program that asks links nats.go, the root package and queen/api, and nothing
-// heavier.
+// A program that uses the client links nats.go, the root package and queen/api, and
+// nothing heavier.
 func TestClientsLinkLittle(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the go command")
@@ -366,8 +366,8 @@ func TestClientsLinkLittle(t *testing.T) {
 	}
 	allowed := []string{
 		"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid",
-		"github.com/klauspost/compress", "golang.org/x/crypto", "golang.org/x/sys/cpu", // nats.go's
-		"github.com/vmihailenco/msgpack/v5", "github.com/vmihailenco/tagparser/v2", // the root package's
+		"github.com/klauspost/compress", "golang.org/x/crypto", "golang.org/x/sys/cpu", // of nats.go
+		"github.com/vmihailenco/msgpack/v5", "github.com/vmihailenco/tagparser/v2", // of the root package
 	}
 	deps := strings.Fields(string(out))
 	if !slices.Contains(deps, module+"/queen/client") {

@@ -17,7 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/client"
 )
 
-// A program that wants to know who is alive asks whichever queen there is.
+// A program that wants to know which workers are alive asks any queen.
 func Example() {
 	url, stop, err := fabric() // where a queen runs; in production nats://…:4222
 	if err != nil {

@@ -12,28 +12,28 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// followed is the queen that a client of Follow asks.
+// followed is the queen that a client from Follow asks.
 type followed struct {
 	mu   sync.Mutex
-	id   string // the queen of the last answer; empty: none has answered
-	mute bool   // the last question had no answer
+	id   string // the queen of the last answer; empty if none has answered
+	mute bool   // the last request had no answer
 }
 
-// Follow returns a client that sends all its questions to one queen, for answers that
-// are shown together: two queens need not know the same. Any queen answers the first
-// question, and that queen is followed. When it is gone, or has not answered within
-// 0.5 s, another queen answers and is followed from then on: the Status.Unsure of its
-// first answer says so.
+// Follow returns a client that sends all its requests to one queen. Use it for answers
+// that are shown together, because two queens need not know the same. Any queen may
+// answer the first request, and the client follows that queen. If that queen is gone,
+// or does not answer within 0.5 s, another queen answers and is followed from then on;
+// the Status.Unsure of its first answer says so.
 //
-// The client borrows the connection of c, and is safe for concurrent use.
+// The returned client borrows the connection of c, and is safe for concurrent use.
 func (c *Client) Follow() *Client {
 	f := *c
 	f.followed = &followed{}
 	return &f
 }
 
-// follow asks the followed queen. It asks any queen when there is none yet, or when the
-// followed one is gone or stops.
+// follow asks the followed queen. It asks any queen if none is followed yet, or if the
+// followed one is gone or stopping.
 func (c *Client) follow(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	before, mute := c.followed.get()
 	var a *api.Answer
@@ -59,14 +59,14 @@ func (f *followed) get() (id string, mute bool) {
 	return f.id, f.mute
 }
 
-// set records the outcome of a question.
+// set records the outcome of a request.
 func (f *followed) set(a *api.Answer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrNoQueen):
 		f.mute = true
-	case a != nil && hivebeat.ValidID(a.Status.Queen): // it becomes a part of a subject
+	case a != nil && hivebeat.ValidID(a.Status.Queen): // the id becomes part of a subject
 		f.id, f.mute = a.Status.Queen, false
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 func agrees(asked) *api.Answer { return &api.Answer{} }
 
-// Of three queens that do not know the same one gives all answers that are shown
+// Three queens know different things. One of them gives all answers that are shown
 // together, each in one round trip.
 func TestAViewIsOfOneQueen(t *testing.T) {
 	srv := server(t)
@@ -39,7 +39,7 @@ func TestAViewIsOfOneQueen(t *testing.T) {
 	}
 	all := newClient(t, srv, Config{})
 	seen := map[string]bool{}
-	bustest.Eventually(t, patience, func() (bool, string) { // chance chooses: until each was chosen
+	bustest.Eventually(t, patience, func() (bool, string) { // the choice is random: until each was chosen
 		asked := 0
 		for _, q := range queens {
 			asked -= q.count()
@@ -69,7 +69,7 @@ func TestAViewIsOfOneQueen(t *testing.T) {
 		}
 		return len(seen) == len(known), fmt.Sprint(seen)
 	})
-	// Pages alone are a view too.
+	// A sequence of pages is also a view.
 	for range 5 {
 		queen, n := "", 0
 		for page, err := range all.Workers(t.Context(), api.Request{Limit: 10}) {
@@ -84,8 +84,8 @@ func TestAViewIsOfOneQueen(t *testing.T) {
 	}
 }
 
-// Where the queen that is followed answers no more, another goes on, says so, and is
-// followed then.
+// If the followed queen no longer answers, another takes over, says so, and is followed
+// from then on.
 func TestAViewGoesOnWithAnother(t *testing.T) {
 	const why = "queen q1 did not answer, queen q2 did"
 	for name, end := range map[string]func(*testing.T, *fake){
@@ -96,7 +96,7 @@ func TestAViewGoesOnWithAnother(t *testing.T) {
 			srv := server(t)
 			q1 := serveFake(t, srv, "q1", "", agrees)
 			c := newClient(t, srv, Config{Asker: "ann", Timeout: patience}).Follow()
-			c.again = 5 * time.Millisecond // a mute q1 is given some of them, by chance
+			c.again = 5 * time.Millisecond // the mute q1 gets some of the requests at random
 			for range 2 {
 				if a, err := c.Summary(t.Context()); err != nil || a.Status.Queen != "q1" || len(a.Status.Unsure) != 0 {
 					t.Fatalf("%+v, %v", a, err)
@@ -125,20 +125,20 @@ func TestAViewGoesOnWithAnother(t *testing.T) {
 	}
 }
 
-// hush makes it answer no more, and be asked still.
+// hush makes the fake stop answering while it still receives requests.
 func (f *fake) hush() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.gone = true
 }
 
-// One queen that stops and one that begins later are two: that nobody answered in
-// between hides nothing.
+// A queen that stops and a queen that starts later are two queens, even if no queen
+// answered in between.
 func TestAViewAfterASilence(t *testing.T) {
 	srv := server(t)
 	q1 := serveFake(t, srv, "q1", "", agrees)
 	c := newClient(t, srv, Config{Timeout: 50 * time.Millisecond}).Follow()
-	bustest.Eventually(t, patience, func() (bool, string) { // on a slow machine it takes longer than that
+	bustest.Eventually(t, patience, func() (bool, string) { // on a slow machine this takes longer than the timeout
 		a, err := c.Summary(t.Context())
 		return err == nil && a.Status.Queen == "q1", fmt.Sprint(err)
 	})
@@ -159,8 +159,8 @@ func TestAViewAfterASilence(t *testing.T) {
 	})
 }
 
-// A queen that is about to stop says that she is unavailable; what acts is not repeated
-// for that.
+// A queen that is about to stop answers that it is unavailable. A request that changes
+// something is not repeated for that.
 func TestAViewOfAQueenThatStops(t *testing.T) {
 	srv := server(t)
 	var stops atomic.Bool
@@ -179,12 +179,12 @@ func TestAViewOfAQueenThatStops(t *testing.T) {
 	if _, err := c.Hold(t.Context(), api.Request{Hold: "job"}); !errors.Is(err, ErrUnavailable) || q2.count() != 0 {
 		t.Errorf("%v, and another was asked %d times", err, q2.count())
 	}
-	_ = q1.subs[2].Unsubscribe() // from the group, which a queen that stops leaves
+	_ = q1.subs[2].Unsubscribe() // from the group, which a stopping queen leaves
 	bustest.Flush(t, q1.nc)
 	if a, err := c.Summary(t.Context()); err != nil || a.Status.Queen != "q2" || len(a.Status.Unsure) != 1 {
 		t.Errorf("%+v, %v", a, err)
 	}
-	// Where she is gone nobody got it, and any other may do it.
+	// If the queen is gone, no queen got the request, so any other may carry it out.
 	q1.leave(t)
 	c2 := newClient(t, srv, Config{}).Follow()
 	c2.followed.id = "q1"

@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// runQueen runs a real queen until the returned stop, or the end of the test.
+// runQueen runs a real queen until stop is called, or the end of the test.
 func runQueen(t *testing.T, srv *embedded.Server, id string) (q *queen.Queen, stop func()) {
 	t.Helper()
 	q, err := queen.New(bustest.Conn(t, srv), queen.Config{ID: id})
@@ -64,7 +64,7 @@ func (h *hive) send(workers int, state hivebeat.State) {
 	}
 }
 
-// states is what a watcher knows of workers: the sum of all that it was told.
+// states is what a watcher knows of workers: the sum of all its answers.
 type states map[string]hivebeat.State
 
 func (s states) take(a *api.Answer) {
@@ -88,8 +88,8 @@ func (s states) all(n int, state hivebeat.State) bool {
 	return len(s) == n
 }
 
-// A watch of real queens: what it was told adds up to the fleet, through changes,
-// and through the end of the queen that it followed.
+// A watch of real queens: its answers add up to the fleet, through changes, and through
+// the end of the queen that it followed.
 func TestRealQueens(t *testing.T) {
 	srv := bustest.Server(t)
 	q1, stop1 := runQueen(t, srv, "q1")
@@ -105,7 +105,7 @@ func TestRealQueens(t *testing.T) {
 	}
 	warm(q1)
 	c := newClient(t, srv, Config{})
-	bustest.Eventually(t, patience, func() (bool, string) { // warm comes a moment before it can be asked
+	bustest.Eventually(t, patience, func() (bool, string) { // a queen is warm a moment before it accepts requests
 		_, err := c.Summary(t.Context())
 		return err == nil, fmt.Sprint(err)
 	})

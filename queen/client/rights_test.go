@@ -21,8 +21,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// documented adds the users that docs/OPERATIONS.md shows, each with its name as
-// password, and root, who may do everything.
+// documented adds the users from docs/OPERATIONS.md, each with its name as password,
+// and root, which has all permissions.
 func documented(t *testing.T) bustest.Option {
 	t.Helper()
 	doc, err := os.ReadFile("../../docs/OPERATIONS.md")
@@ -43,7 +43,7 @@ func documented(t *testing.T) bustest.Option {
 	})
 }
 
-// violations are what NATS refused a connection.
+// violations collects the permission errors of a connection.
 type violations struct {
 	mu    sync.Mutex
 	texts []string
@@ -76,7 +76,7 @@ func login(t *testing.T, srv *embedded.Server, user string) (*nats.Conn, *violat
 	})), v
 }
 
-// queens runs q1, q2 and q3, which have heard of a hive with workers of one slot each.
+// queens runs q1, q2 and q3, which have heard a hive with workers of one slot each.
 func queens(t *testing.T, workers int, dial func(id string) *nats.Conn) map[string]*queen.Queen {
 	t.Helper()
 	s := sample.Snapshot("h", 1, 0)
@@ -129,8 +129,8 @@ func as(t *testing.T, nc *nats.Conn, asker string) *Client {
 	return c
 }
 
-// With the permissions of docs/OPERATIONS.md a viewer looks and does not hold, and ann
-// holds in her own name alone.
+// With the permissions of docs/OPERATIONS.md a viewer can read but not hold, and ann
+// can hold only in her own name.
 func TestReadsAndHoldsAreSeparateRights(t *testing.T) {
 	srv := bustest.Server(t, documented(t))
 	all := queens(t, 2, func(string) *nats.Conn { nc, _ := login(t, srv, "root"); return nc })
@@ -154,7 +154,7 @@ func TestReadsAndHoldsAreSeparateRights(t *testing.T) {
 	place := a.Picks[0].Worker
 	holds("ann/job")
 
-	// A viewer reads, of one queen too, and follows it.
+	// A viewer reads, also from one queen alone, and follows it.
 	nc, his := login(t, srv, "viewer")
 	viewer := as(t, nc, "").Follow()
 	for _, verb := range api.Verbs() {
@@ -170,7 +170,7 @@ func TestReadsAndHoldsAreSeparateRights(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !a.More && len(a.Hives) == 0 { // nothing new: it was asked of its queen
+		if !a.More && len(a.Hives) == 0 { // nothing new: the request went to the followed queen
 			break
 		}
 	}
@@ -178,10 +178,10 @@ func TestReadsAndHoldsAreSeparateRights(t *testing.T) {
 		t.Errorf("a viewer is refused %q", all)
 	}
 
-	// He holds and releases nothing, in no way there is.
+	// The viewer can hold and release nothing, on any subject.
 	refused := func(who string, v *violations, c *Client, subject string) {
 		t.Helper()
-		c.timeout = 50 * time.Millisecond // who is refused has no answer
+		c.timeout = 50 * time.Millisecond // a refused request has no answer
 		for verb, ask := range map[string]func() (*api.Answer, error){
 			api.VerbHold:    func() (*api.Answer, error) { return c.Hold(t.Context(), api.Request{Hold: "job"}) },
 			api.VerbRelease: func() (*api.Answer, error) { return c.Release(t.Context(), "job") },
@@ -209,7 +209,7 @@ func TestReadsAndHoldsAreSeparateRights(t *testing.T) {
 	refused("a viewer", his, as(t, nc, "ann"), "queen.as.ann.VERB")
 	refused("a viewer", his, as(t, nc, "anyone"), "queen.as.anyone.VERB")
 
-	// Nor does ann in another's name, or without one.
+	// Nor can ann in another name, or without one.
 	refused("ann", hers, as(t, ann, "bob"), "queen.as.bob.VERB")
 	refused("ann", hers, as(t, ann, ""), "queen.api.VERB")
 	asBob := as(t, ann, "bob")
@@ -219,7 +219,7 @@ func TestReadsAndHoldsAreSeparateRights(t *testing.T) {
 	}
 	bustest.Eventually(t, patience, func() (bool, string) { return hers.took(`Publish to "queen.as.bob.summary"`), fmt.Sprint(hers.all()) })
 
-	// Another who may hold touches nothing of hers: bob's job is another one.
+	// Another asker that may hold cannot touch ann's hold: bob's job is a different one.
 	root, _ := login(t, srv, "root")
 	bob := as(t, root, "bob")
 	if _, err := bob.Release(t.Context(), "job"); !errors.Is(err, ErrNotFound) {
@@ -236,9 +236,9 @@ func TestReadsAndHoldsAreSeparateRights(t *testing.T) {
 	holds("bob/job")
 }
 
-// Of three real queens one gives all answers of a view, each in one round trip. One that
-// is there and answers nothing, as if stopped, is left for another, and the answer says
-// so.
+// One of three real queens gives all answers of a view, each in one round trip. If it
+// is present but answers nothing, as if stopped, another takes over, and the answer
+// says so.
 func TestAViewOfThreeQueens(t *testing.T) {
 	srv := bustest.Server(t)
 	lines := map[string]*bustest.Proxy{}
@@ -248,7 +248,7 @@ func TestAViewOfThreeQueens(t *testing.T) {
 		return bustest.Dial(t, lines[id].URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
 	})
 	c := as(t, bustest.Conn(t, srv), "").Follow()
-	c.again = time.Hour // no question is asked twice, however slow the machine is
+	c.again = time.Hour // no request is sent twice, however slow the machine is
 	view := func() (queen string) {
 		t.Helper()
 		before, questions := c.nc.Stats().OutMsgs, uint64(1)
@@ -276,7 +276,7 @@ func TestAViewOfThreeQueens(t *testing.T) {
 
 	lines[first].Stall()
 	defer lines[first].Resume()
-	c.again = 20 * time.Millisecond // the mute one is given some of them still
+	c.again = 20 * time.Millisecond // the mute queen still gets some of the requests
 	a, err := c.Summary(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	pingWithin = 500 * time.Millisecond // a queen that starts answers that at once
-	minKnock   = 50 * time.Millisecond  // between two questions to a queen that starts, at first
+	pingWithin = 500 * time.Millisecond // a starting queen answers a ping at once
+	minKnock   = 50 * time.Millisecond  // between two requests to a starting queen, at first
 	maxKnock   = 500 * time.Millisecond
 )
 
-// StartingError tells that a queen is there and answered nothing within
-// Config.Timeout, as she has just started and hears her hives first. It wraps
+// StartingError reports a queen that is present but answered nothing within
+// Config.Timeout: it has just started and must hear its hives first. It wraps
 // ErrNoQueen.
 type StartingError struct {
-	Queen string // her id
+	Queen string // its id
 }
 
 func (e *StartingError) Error() string {
@@ -28,8 +28,8 @@ func (e *StartingError) Error() string {
 // Unwrap returns ErrNoQueen.
 func (*StartingError) Unwrap() error { return ErrNoQueen }
 
-// starting returns the id of a queen of this prefix that answers a ping, warm or not;
-// empty if none does in time, or the client may not ask.
+// starting returns the id of a queen of this prefix that answers a ping, warm or not.
+// It returns "" if none does in time, or if the client has no permission to ping.
 func (c *Client) starting(ctx context.Context, within time.Duration) string {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -48,7 +48,7 @@ func (c *Client) starting(ctx context.Context, within time.Duration) string {
 	}
 	for {
 		m, err := sub.NextMsgWithContext(ctx)
-		if err != nil { // nobody is there, or of other fabrics only
+		if err != nil { // no queen is present, or only queens of other fabrics
 			return ""
 		}
 		var p micro.Ping

@@ -15,8 +15,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// starts makes a queen be there that answers nothing yet, and tells by the channel
-// that somebody asked for her.
+// starts simulates a queen that is present but answers no requests yet. The channel
+// reports each ping.
 func starts(t *testing.T, srv *embedded.Server, id, prefix string) (knocks <-chan struct{}) {
 	t.Helper()
 	nc, told := bustest.Conn(t, srv), make(chan struct{}, 64)
@@ -52,7 +52,7 @@ func arrives[T any](t *testing.T, what string, c <-chan T) T {
 	panic("unreachable")
 }
 
-// A queen that is there and does not answer yet is waited for, by each way to ask.
+// A queen that is present and does not answer yet is waited for by every method.
 func TestAQueenThatStartsIsWaitedFor(t *testing.T) {
 	for name, ask := range map[string]func(context.Context, *Client) (*api.Answer, error){
 		"Ask": func(ctx context.Context, c *Client) (*api.Answer, error) { return c.Summary(ctx) },
@@ -63,7 +63,7 @@ func TestAQueenThatStartsIsWaitedFor(t *testing.T) {
 			return nil, errors.New("nothing came")
 		},
 		"Watch": func(ctx context.Context, c *Client) (*api.Answer, error) {
-			for a, err := range c.Watch(ctx, api.Request{After: "gone.7"}) { // of a queen that is no more
+			for a, err := range c.Watch(ctx, api.Request{After: "gone.7"}) { // the cursor of a queen that is gone
 				return a, err
 			}
 			return nil, errors.New("nothing came")
@@ -87,15 +87,15 @@ func TestAQueenThatStartsIsWaitedFor(t *testing.T) {
 	}
 }
 
-// No longer than it may, and no longer than the caller wants; and only where a queen
-// of this fabric is there.
+// The wait is bounded by the timeout and by the caller's context, and happens only if a
+// queen of this fabric is present.
 func TestWaitingForAQueenIsBounded(t *testing.T) {
 	srv := server(t)
 	knocks := starts(t, srv, "q1", "acme")
 
 	var starting *StartingError
 	brief := newClient(t, srv, Config{Prefix: "acme", Timeout: 100 * time.Millisecond})
-	bustest.Eventually(t, patience, func() (bool, string) { // on a slow machine she may not say in time that she is there
+	bustest.Eventually(t, patience, func() (bool, string) { // on a slow machine the ping may not be answered in time
 		_, err := brief.Summary(t.Context())
 		if !errors.Is(err, ErrNoQueen) {
 			t.Fatalf("%v", err)
@@ -130,7 +130,7 @@ func TestWaitingForAQueenIsBounded(t *testing.T) {
 	}
 }
 
-// Watch tells that it waits, and goes on.
+// Watch reports that it waits, and continues.
 func TestWatchGoesOnWhileAQueenStarts(t *testing.T) {
 	srv := server(t)
 	starts(t, srv, "q1", "")
@@ -149,7 +149,7 @@ func TestWatchGoesOnWhileAQueenStarts(t *testing.T) {
 		case errors.As(err, &starting) && !told:
 			told = true
 			serveFake(t, srv, "q1", "", func(asked) *api.Answer { return &api.Answer{Next: "q1.1"} })
-		case !errors.Is(err, ErrNoQueen): // which it is on a slow machine
+		case !errors.Is(err, ErrNoQueen): // as happens on a slow machine
 			t.Fatalf("%v", err)
 		}
 	}

@@ -16,31 +16,32 @@ import (
 )
 
 const (
-	watchWait = 5 * time.Second        // so that a queen that died is noticed soon
-	watchGap  = 100 * time.Millisecond // between two questions, where no more waits
+	watchWait = 5 * time.Second        // short, so that the client soon notices a dead queen
+	watchGap  = 100 * time.Millisecond // between two requests, if no more changes are ready
 	minAgain  = 100 * time.Millisecond // after an error, at first
 	maxAgain  = 2 * time.Second
 )
 
-// Watch returns everything that fits r, then what changes, until ctx ends or the
-// caller stops. An answer in which nothing changed comes after r.Wait, 5 s by
-// default: it still says how sure the queen is.
+// Watch returns everything that matches r and then the changes, until ctx ends or the
+// caller stops. If nothing changes, an answer comes after r.Wait, 5 s by default; it
+// still says how sure the queen is.
 //
-// It asks for what changed when the caller wants more, and no sooner. A slow caller
-// is never queued for: what changed meanwhile comes in one answer, as it is by
-// then. Events come one by one; Missed counts those that can not be told any more.
+// Watch asks for changes only when the caller wants more. Nothing is queued for a slow
+// caller: the changes since the last answer come in one answer, in their latest state.
+// Events come one by one; Missed counts those that can no longer be delivered.
 //
-// It follows one queen. When that is gone another goes on, and the first answer of
-// that has Resync: all that was told is void, what follows builds it anew. So it is
-// for a cursor, r.After, that can not be followed any more. To go on later with a
-// new Watch, take the Next of the last answer as After.
+// Watch follows one queen. If that queen is gone, another takes over, and its first
+// answer has Resync: the caller must discard everything it has, and the answers from
+// then on build it again. The same happens if a cursor, r.After, can no longer be
+// followed. To continue later with a new Watch, use the Next of the last answer as
+// After.
 //
-// ErrNoQueen, ErrUnavailable, and a connection that is lost end nothing: the error
-// is told, and where the caller goes on, it is tried again after 0.1 to 2 s. All
+// ErrNoQueen, ErrUnavailable and a lost connection do not end the sequence. Watch
+// yields the error and, if the caller continues, tries again after 0.1 to 2 s. All
 // other errors end it.
 func (c *Client) Watch(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
 	return func(yield func(*api.Answer, error) bool) {
-		r := r // a sequence may be walked more than once
+		r := r // a sequence may be iterated more than once
 		r.Wait = cmp.Or(r.Wait, hivebeat.MillisOf(watchWait))
 		again := minAgain
 		for ctx.Err() == nil {
@@ -68,11 +69,11 @@ func (c *Client) Watch(ctx context.Context, r api.Request) iter.Seq2[*api.Answer
 	}
 }
 
-// changes asks the queen that the cursor is of. Where she is gone, or does not
-// answer, any other is asked: she does not know the cursor, and says so by Resync.
+// changes asks the queen that issued the cursor. If that queen is gone or does not
+// answer, it asks any other, which does not know the cursor and says so by Resync.
 func (c *Client) changes(ctx context.Context, r api.Request) (*api.Answer, error) {
 	if queen, _, ok := strings.Cut(r.After, "."); ok && hivebeat.ValidID(queen) {
-		a, err := c.ask(ctx, c.at(api.VerbWatch, queen), api.VerbWatch, r, 0) // no other hears it there
+		a, err := c.ask(ctx, c.at(api.VerbWatch, queen), api.VerbWatch, r, 0) // only this queen listens on that subject
 		if !errors.Is(err, ErrNoQueen) && !errors.Is(err, ErrUnavailable) {
 			return a, err
 		}
@@ -80,7 +81,7 @@ func (c *Client) changes(ctx context.Context, r api.Request) (*api.Answer, error
 	return c.any(ctx, api.VerbWatch, r)
 }
 
-// passes tells whether an error may be over the next time.
+// passes reports whether the next attempt may succeed after this error.
 func passes(err error) bool {
 	for _, e := range []error{
 		ErrNoQueen, ErrUnavailable, nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting, nats.ErrDisconnected,

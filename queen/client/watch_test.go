@@ -101,7 +101,7 @@ func pull(t *testing.T, all iter.Seq2[*api.Answer, error]) func() (*api.Answer, 
 	}
 }
 
-// must returns the next answer in which something is told.
+// must returns the next answer that reports something.
 func must(t *testing.T, next func() (*api.Answer, error)) *api.Answer {
 	t.Helper()
 	for {
@@ -115,8 +115,9 @@ func must(t *testing.T, next func() (*api.Answer, error)) *api.Answer {
 	}
 }
 
-// First everything, then what changes; a slow caller is told in one what changed
-// meanwhile, as nothing is asked for before it wants more. A cursor goes on later.
+// First comes everything, then the changes. A slow caller gets the changes since its
+// last answer in one, because Watch asks for nothing until the caller wants more. A
+// cursor continues later.
 func TestWatch(t *testing.T) {
 	srv := server(t)
 	fleet := newFleet(t)
@@ -164,8 +165,8 @@ func TestWatchWhereNothingChanges(t *testing.T) {
 	}
 }
 
-// A watch stays at its queen: others do not know its cursors. When that is gone,
-// another goes on, and says that all is to be built anew.
+// A watch stays with its queen, because others do not know its cursors. When that queen
+// is gone, another takes over and tells the watcher to resync.
 func TestWatchFollowsItsQueen(t *testing.T) {
 	srv := server(t)
 	fleet := newFleet(t)
@@ -196,7 +197,7 @@ func TestWatchFollowsItsQueen(t *testing.T) {
 	}
 }
 
-// A queen that is there and does not answer is left for another.
+// A queen that is present but does not answer is left for another.
 func TestWatchLeavesAQueenThatIsSilent(t *testing.T) {
 	srv := server(t)
 	fleet := newFleet(t)
@@ -206,12 +207,12 @@ func TestWatchLeavesAQueenThatIsSilent(t *testing.T) {
 	next := pull(t, c.Watch(t.Context(), api.Request{Wait: 1}))
 	must(t, next)
 	q1.mu.Lock()
-	q1.gone = true // it hears, and is silent
+	q1.gone = true // it receives, and is silent
 	q1.mu.Unlock()
 	serveFake(t, srv, "q2", "", fleet.watchedBy("q2"))
 	for {
 		a, err := next()
-		if err != nil { // the group may choose the silent one some times
+		if err != nil { // NATS may choose the silent queen several times
 			if !errors.Is(err, ErrNoQueen) {
 				t.Fatal(err)
 			}
@@ -226,7 +227,7 @@ func TestWatchLeavesAQueenThatIsSilent(t *testing.T) {
 	}
 }
 
-// Where there is no queen that is told, and the watch goes on when one comes.
+// If there is no queen, the watch says so, and continues when one comes.
 func TestWatchWithoutAQueen(t *testing.T) {
 	srv := server(t)
 	c := newClient(t, srv, Config{})
@@ -248,7 +249,7 @@ func TestWatchWithoutAQueen(t *testing.T) {
 	})
 }
 
-// What will not be better the next time ends a watch.
+// An error that does not pass ends a watch.
 func TestWatchEnds(t *testing.T) {
 	srv := server(t)
 	code := api.CodeBadRequest
@@ -276,7 +277,7 @@ func TestWatchEnds(t *testing.T) {
 		}
 	}
 
-	// So does its context, while it waits.
+	// So does the end of its context, while it waits.
 	srv2 := server(t)
 	fleet := newFleet(t)
 	serveFake(t, srv2, "q1", "", fleet.watchedBy("q1"))
@@ -293,5 +294,5 @@ func TestWatchEnds(t *testing.T) {
 	if n != 1 {
 		t.Errorf("told %d times", n)
 	}
-	fleet.touch("a") // lets the fake's answer go
+	fleet.touch("a") // releases the answer of the fake
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// page200 is an answer as the page asks for it: 200 workers.
+// page200 is an answer as the page requests it: 200 workers.
 func page200() *api.Answer {
 	a := &api.Answer{}
 	for i := range 200 {
@@ -60,9 +60,9 @@ func BenchmarkPage(b *testing.B) {
 	}
 }
 
-// BenchmarkStreams is one change told to 200 streams over loopback TCP, clients
-// included; the answers of a moment are asked for one by one. The pace of 4/s is
-// taken away.
+// BenchmarkStreams sends one change to 200 streams over loopback TCP, clients included.
+// The server asks the backend once per stream. The limit of 4 answers per second is
+// off.
 func BenchmarkStreams(b *testing.B) {
 	const streams = 200
 	f := newFake()
@@ -103,7 +103,7 @@ func BenchmarkStreams(b *testing.B) {
 	}
 }
 
-// BenchmarkZip is the cost of one event of a stream for those who take gzip.
+// BenchmarkZip is the cost of one event of a stream for clients that accept gzip.
 func BenchmarkZip(b *testing.B) {
 	text := []byte(strings.Repeat(`{"hive":"gpu-0001","live":"alive","age":12345},`, 100))
 	z := newZip(io.Discard)

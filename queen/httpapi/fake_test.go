@@ -22,15 +22,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, bustest.Leaks()) }
 
-// asked is one question that came to a fake.
+// asked is one request to a fake.
 type asked struct {
 	verb string
 	req  api.Request
 }
 
-// fake is a queen of the tests: hives that have the revision of their last change.
+// fake is a queen for tests: hives with the revision of their last change.
 type fake struct {
-	answer func(verb string, r api.Request) *api.Answer // instead of what follows, where it returns one
+	answer func(verb string, r api.Request) *api.Answer // takes precedence over the rest if it returns an answer
 
 	mu      sync.Mutex
 	id      string
@@ -54,14 +54,14 @@ func (f *fake) touch(hive string) {
 	f.changed = make(chan struct{})
 }
 
-// become makes it another queen, which knows no cursor.
+// become turns the fake into another queen, which does not know the old cursors.
 func (f *fake) become(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.id = id
 }
 
-// forget forgets what it was asked.
+// forget clears the recorded requests.
 func (f *fake) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -152,7 +152,7 @@ func (f *fake) since(r api.Request) (a api.Answer, fits bool) {
 	return a, fits
 }
 
-// statusOnly is a queen that says how sure it is, and no more.
+// statusOnly is a queen whose answers hold only a status.
 type statusOnly func(*api.Status)
 
 func (f statusOnly) Answer(context.Context, string, api.Request) (a api.Answer) {
@@ -160,7 +160,7 @@ func (f statusOnly) Answer(context.Context, string, api.Request) (a api.Answer) 
 	return a
 }
 
-// serve runs a server on a port of its own, for the length of the test.
+// serve runs a server on its own port until the test ends.
 func serve(t *testing.T, backend Backend, cfg Config) (*Server, string) {
 	t.Helper()
 	cfg.Addr = cmp.Or(cfg.Addr, "127.0.0.1:0")
@@ -192,14 +192,14 @@ func run(t *testing.T, s *Server, ln net.Listener) {
 	})
 }
 
-// reply is an answer, read whole.
+// reply is an answer with its whole body.
 type reply struct {
 	code   int
 	header http.Header
 	body   string
 }
 
-// ask sends one request. Headers are "Name: value"; Host is among them.
+// ask sends one request. Headers have the form "Name: value"; Host is one of them.
 func ask(t *testing.T, method, url, body string, headers ...string) reply {
 	t.Helper()
 	q, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))

@@ -13,17 +13,17 @@ import (
 	"time"
 )
 
-// files are those of the page, in memory, with what is sent of them ready.
+// files holds the files of the page in memory, ready to send.
 type files struct{ byPath map[string]*file }
 
 type file struct {
 	kind   string // Content-Type
 	plain  []byte
-	zipped []byte // nil where it is not worth it
+	zipped []byte // nil if compression does not pay
 	tag    string
 }
 
-// notBuilt stands where the page should be.
+// notBuilt is served if the page is not built in.
 const notBuilt = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -33,7 +33,8 @@ const notBuilt = `<!doctype html>
 </html>
 `
 
-// kinds of files. The system's own table differs from machine to machine.
+// kinds maps file extensions to content types. The system's own table differs between
+// machines.
 var kinds = map[string]string{
 	".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
 	".mjs": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon",
@@ -41,8 +42,8 @@ var kinds = map[string]string{
 	".md": "text/plain; charset=utf-8",
 }
 
-// newFiles reads all of fsys. Go files, those that begin with a dot, and what is
-// below a testdata are no part of the page.
+// newFiles reads all of fsys, except Go files, names that begin with a dot, and
+// testdata directories.
 func newFiles(fsys fs.FS) (*files, error) {
 	f := &files{byPath: make(map[string]*file)}
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
@@ -95,7 +96,7 @@ func (f *files) add(name string, b []byte) {
 	f.byPath[name] = one
 }
 
-// paths returns the patterns of all files, in order.
+// paths returns the patterns of all files, sorted.
 func (f *files) paths() []string {
 	var all []string
 	for p := range f.byPath {
@@ -105,8 +106,8 @@ func (f *files) paths() []string {
 	return all
 }
 
-// serve sends a file. It may be kept, and is asked for again each time: what is
-// not changed comes as 304.
+// serve sends a file. Clients may cache it but must revalidate each time; an unchanged
+// file gets a 304.
 func (f *files) serve(w http.ResponseWriter, q *http.Request) {
 	one := f.byPath[q.URL.Path]
 	if one == nil {

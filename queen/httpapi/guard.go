@@ -22,17 +22,17 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// guard decides who is let in.
+// guard decides which requests are admitted.
 type guard struct {
 	tokenFile string
 	open      bool
 	origins   []string
-	hosts     []string // of the origins
+	hosts     []string // host names of the origins
 	cross     *http.CrossOriginProtection
 	log       *slog.Logger
 
 	mu     sync.Mutex
-	warned time.Time // when it was told last that the token can not be read
+	warned time.Time // when the last warning about an unreadable token was logged
 }
 
 func newGuard(cfg Config) (*guard, error) {
@@ -60,7 +60,7 @@ const (
 	maxToken = 512
 )
 
-// readToken returns the token in a file, without the space around it.
+// readToken returns the token in a file, without surrounding space.
 func readToken(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -78,8 +78,8 @@ func readToken(path string) (string, error) {
 	return token, nil
 }
 
-// token returns the token of now. It is read each time: that costs less than an
-// answer, and the file may be changed within the resolution of its time.
+// token returns the current token. It reads the file each time: that costs less than an
+// answer, and the file may change twice within the resolution of its modification time.
 func (g *guard) token() (string, bool) {
 	t, err := readToken(g.tokenFile)
 	if err == nil {
@@ -94,22 +94,22 @@ func (g *guard) token() (string, bool) {
 	return "", false
 }
 
-// same compares in a time that does not tell how much is right, or how long the
-// right one is.
+// same compares a and b in constant time, so that the time reveals neither how much of
+// a guess is right nor how long the right value is.
 func same(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// cookieOf is what the cookie of those who know token holds: not the token, so
-// that it does not lie in the files of a browser.
+// cookieOf returns the cookie value that proves knowledge of token. It is not the token
+// itself, which must not be stored in a browser's files.
 func cookieOf(token string) string {
 	m := hmac.New(sha256.New, []byte(token))
 	m.Write([]byte("hivebeat cookie v1"))
 	return hex.EncodeToString(m.Sum(nil))
 }
 
-// knows tells whether q brings the token, or the cookie of the login.
+// knows reports whether q carries the token, or the cookie of the login.
 func (g *guard) knows(q *http.Request) bool {
 	if g.tokenFile == "" {
 		return true
@@ -130,14 +130,14 @@ func (g *guard) knows(q *http.Request) bool {
 	return false
 }
 
-// Errors that the guard answers with, by status.
+// Errors that the guard answers with.
 var (
 	errExposed   = errors.New("beyond loopback this server wants a token, or to be open")
 	errElsewhere = errors.New("a web page from elsewhere may not ask here, unless the queen is started with --http-origin and the origin of that page")
 	errToken     = errors.New("this needs the token: Authorization: Bearer …")
 )
 
-// hostError refuses a name, and says what lets it in.
+// hostError refuses a host name, and says how to admit it.
 type hostError struct{ host string }
 
 func (e *hostError) Error() string {
@@ -148,7 +148,7 @@ func (e *hostError) Error() string {
 	return fmt.Sprintf("on its own machine this server answers to localhost and 127.0.0.1, and not to %.100q: a web page could have that name. To let it in, start the queen with --http-origin %.100s", e.host, origin)
 }
 
-// public tells what needs no token: what probes ask, and the way to log in.
+// public reports whether path needs no token: the probes, and the login pages.
 func public(path string) bool {
 	switch path {
 	case "/healthz", "/readyz", pathLogin, pathLogout, pathLoginCSS:
@@ -157,7 +157,7 @@ func public(path string) bool {
 	return false
 }
 
-// admit tells why q is not let in, and with which status; 0 lets it in.
+// admit returns the status and the reason for refusing q; status 0 admits it.
 func (g *guard) admit(q *http.Request) (status int, err error) {
 	local := false
 	if a, ok := q.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
@@ -166,8 +166,8 @@ func (g *guard) admit(q *http.Request) (status int, err error) {
 	if !local && g.tokenFile == "" && !g.open {
 		return http.StatusForbidden, errExposed
 	}
-	// A name that somebody else's DNS gives this machine would make that page's
-	// origin ours. A token does not protect what needs none.
+	// DNS rebinding: a foreign name that resolves to this machine would make its page
+	// same-origin with this server. A token does not protect the paths that need none.
 	if local && !g.ownHost(q.Host) {
 		return http.StatusMisdirectedRequest, &hostError{q.Host}
 	}
@@ -180,7 +180,7 @@ func (g *guard) admit(q *http.Request) (status int, err error) {
 	return 0, nil
 }
 
-// ownHost tells whether a request on loopback names this machine.
+// ownHost reports whether a request on loopback names this machine as its host.
 func (g *guard) ownHost(hostport string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
@@ -190,9 +190,10 @@ func (g *guard) ownHost(hostport string) bool {
 	return isLoopback(host) || slices.Contains(g.hosts, host)
 }
 
-// fromHere tells whether q is not of a page of another origin, as far as the
-// browser says. Links to here are followed; what a page loads by itself is not
-// answered, though it could not read it: a stream costs us all the same.
+// fromHere reports whether q does not come from a page of another origin, going by the
+// browser's headers. A link to this server may be followed. A subresource request of a
+// foreign page is refused: the page could not read the answer, but a stream would still
+// cost this server.
 func (g *guard) fromHere(q *http.Request) bool {
 	if o := q.Header.Get("Origin"); o != "" && slices.Contains(g.origins, o) {
 		return true
@@ -204,11 +205,11 @@ func (g *guard) fromHere(q *http.Request) bool {
 	return true
 }
 
-// policy keeps the page from loading anything from elsewhere, and from running
-// anything that stands in its text.
+// policy keeps the page from loading anything from other servers and from running
+// inline scripts.
 const policy = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
 
-// guarded answers only those who are let in.
+// guarded passes only admitted requests to next.
 func (s *Server) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		h := w.Header()
@@ -246,16 +247,16 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 		if status == http.StatusUnauthorized {
 			h.Set("WWW-Authenticate", `Bearer realm="hivebeat"`)
 		}
-		// Those who are not let in learn nothing of the fleet.
+		// A refused client learns nothing about the fleet.
 		b, _ := json.Marshal(api.Answer{Status: api.Status{AsOf: time.Now().UTC(), Asker: api.Anyone}, Error: &api.Error{Code: CodeRefused, Message: err.Error()}})
 		writeJSON(w, q, status, b)
 	})
 }
 
-// CodeRefused is the code of an answer over HTTP to those who are not let in.
+// CodeRefused is the error code in the answer to a refused HTTP request.
 const CodeRefused = "refused"
 
-// wantsPage tells whether q is that of somebody who opens the page in a browser.
+// wantsPage reports whether q comes from a browser that opens the page.
 func wantsPage(q *http.Request) bool {
 	return q.Method == http.MethodGet && strings.Contains(q.Header.Get("Accept"), "text/html") && !strings.HasPrefix(q.URL.Path, "/v1/")
 }

@@ -34,12 +34,12 @@ func writeToken(t *testing.T, path, token string) {
 	}
 }
 
-// A name that leads to loopback by somebody else's DNS is no way in.
+// A host name that a foreign DNS server resolves to loopback is refused.
 func TestHostIsChecked(t *testing.T) {
 	_, base := serve(t, newFake(), Config{Origins: []string{"https://ops.example.org"}})
 	for host, want := range map[string]int{
 		"localhost": 200, "LOCALHOST:7833": 200, "127.0.0.1": 200, "127.8.8.8:1": 200, "[::1]:7833": 200, "[::1]": 200,
-		"ops.example.org": 200, "ops.example.org:443": 200, // a proxy passes it on
+		"ops.example.org": 200, "ops.example.org:443": 200, // forwarded by a proxy
 		"evil.example": 421, "evil.example:7833": 421, "localhost.evil.example": 421, "192.0.2.1": 421, "127.0.0.1.evil.example": 421,
 	} {
 		if a := ask(t, "GET", base+"/v1/summary", "", "Host: "+host); a.code != want {
@@ -48,8 +48,8 @@ func TestHostIsChecked(t *testing.T) {
 	}
 }
 
-// What a page from elsewhere makes a browser send is not answered, unless its
-// origin is allowed; links to here are followed.
+// A request that a foreign page makes a browser send is refused, unless its origin is
+// allowed. Links to this server are followed.
 func TestOtherOrigins(t *testing.T) {
 	_, base := serve(t, newFake(), Config{Origins: []string{"https://ops.example.org"}})
 	const body = "Content-Type: application/json"
@@ -67,7 +67,7 @@ func TestOtherOrigins(t *testing.T) {
 		{"GET", "/v1/summary", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}, 403, ""},
 		{"GET", "/", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, 200, ""},
 		{"GET", "/v1/summary", []string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors"}, 200, ""},
-		{"GET", "/v1/summary", []string{"Origin: https://evil.example"}, 200, ""}, // no browser of today; it reads nothing without CORS
+		{"GET", "/v1/summary", []string{"Origin: https://evil.example"}, 200, ""}, // sent by no current browser; without CORS the page cannot read the answer
 		{"POST", "/v1/hold", []string{body}, 200, ""},
 		{"POST", "/v1/hold", []string{body, "Origin: https://ops.example.org", "Sec-Fetch-Site: cross-site"}, 200, "https://ops.example.org"},
 		{"POST", "/v1/hold", []string{body, "Origin: https://evil.example"}, 403, ""},
@@ -87,7 +87,7 @@ func TestOtherOrigins(t *testing.T) {
 	}
 }
 
-// Every answer, refusals included, keeps browsers from doing what it is not for.
+// Every answer, refusals included, restricts what browsers may do with it.
 func TestSecurityHeaders(t *testing.T) {
 	_, base := serve(t, newFake(), Config{TokenFile: tokenFile(t, token)})
 	for _, path := range []string{"/", "/v1/summary", "/healthz", "/login", "/nothing"} {
@@ -106,7 +106,7 @@ func TestSecurityHeaders(t *testing.T) {
 	}
 }
 
-// With a token nothing but probes and the login is answered without it.
+// With a token, only probes and the login are answered without it.
 func TestToken(t *testing.T) {
 	f := newFake()
 	path := tokenFile(t, token)
@@ -135,7 +135,8 @@ func TestToken(t *testing.T) {
 		t.Errorf("a token in the URL: %d", a.code)
 	}
 
-	// It is read again; while there is none, nobody is let in.
+	// The token is read again for each request; without a token file every request is
+	// refused.
 	with := func(token string) int {
 		return ask(t, "GET", base+"/v1/summary", "", "Authorization: Bearer "+token).code
 	}
@@ -149,7 +150,7 @@ func TestToken(t *testing.T) {
 	if a, b := with(other), with(""); a != 401 || b != 401 {
 		t.Errorf("without the file: %d, %d", a, b)
 	}
-	writeToken(t, path, "") // as while it is being written
+	writeToken(t, path, "") // as while the file is being written
 	if a, b := with(other), with(""); a != 401 || b != 401 {
 		t.Errorf("with an empty file: %d, %d", a, b)
 	}
@@ -169,8 +170,7 @@ func TestTokensThatAreNone(t *testing.T) {
 	}
 }
 
-// A person logs in by a form. The cookie is not the token, and only this page
-// sends it.
+// People log in by a form. The cookie is not the token, and only this page sends it.
 func TestLogin(t *testing.T) {
 	path := tokenFile(t, token)
 	_, base := serve(t, newFake(), Config{TokenFile: path})
@@ -235,7 +235,7 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// A stream ends when the token that it was opened with is one no more.
+// A stream ends when the token that it was opened with is no longer valid.
 func TestStreamEndsWithItsToken(t *testing.T) {
 	path := tokenFile(t, token)
 	bubble(t, Config{TokenFile: path}, func(t *testing.T, _ *Server, _ *fake, p *pipes) {
@@ -257,7 +257,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 	})
 }
 
-// Beyond loopback somebody has to have said that this is meant.
+// Listening beyond loopback requires explicit consent.
 func TestBeyondLoopback(t *testing.T) {
 	if _, err := New(newFake(), Config{Addr: "0.0.0.0:0"}); !errors.Is(err, ErrExposed) {
 		t.Errorf("%v", err)
@@ -277,7 +277,7 @@ func TestBeyondLoopback(t *testing.T) {
 		t.Error("it is open")
 	}
 
-	// Nor does the handler answer there, in a server of another.
+	// Nor does the handler answer there in another http.Server.
 	from := func(s *Server, a net.Addr) int {
 		q := httptest.NewRequest("GET", "http://gpu-01/v1/summary", nil)
 		if a != nil {
@@ -359,8 +359,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// A body, a header or a pause that never ends costs a connection for a bounded
-// time only.
+// A body, a header or a pause that never ends occupies a connection only for a bounded
+// time.
 func TestLimits(t *testing.T) {
 	s, err := New(newFake(), Config{})
 	if err != nil {

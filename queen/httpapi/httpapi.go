@@ -1,9 +1,9 @@
-// Package httpapi answers over HTTP what a queen answers over NATS: /v1/… with the
-// types of queen/api, changes as they come by server-sent events, the web page,
-// and what probes and Prometheus ask. docs/HTTP.md tells its users what there is.
+// Package httpapi serves over HTTP what a queen answers over NATS: /v1/… with the types
+// of queen/api, changes as server-sent events, the web page, the probes and the
+// Prometheus metrics. docs/HTTP.md is its user documentation.
 //
-// It listens on loopback unless it is told otherwise, and beyond loopback it wants
-// a token, or to be told that it is open.
+// By default the server listens on loopback. Beyond loopback it requires a token file,
+// or Config.Open.
 package httpapi
 
 import (
@@ -23,49 +23,50 @@ import (
 	"github.com/beatfabric/hivebeat/queen/httpapi/page"
 )
 
-// DefaultAddr is where a Server listens by default.
+// DefaultAddr is the default address of a Server.
 const DefaultAddr = "127.0.0.1:7833"
 
-// Errors of New and Serve, beside those of the system.
+// Errors of New and Serve, besides those of the system.
 var (
-	// ErrExposed: an address beyond loopback, without a token and not said to be open.
+	// ErrExposed means an address beyond loopback with neither a token file nor
+	// Config.Open.
 	ErrExposed = errors.New("beyond loopback it needs a token file, or to be open")
-	// ErrToken: the token file can not be used.
+	// ErrToken means that the token file cannot be used.
 	ErrToken = errors.New("token file")
 )
 
-// Backend answers a verb, for the asker api.Anyone: over HTTP nobody has a name.
-// *queen.Queen is one. It is called from many goroutines,
-// and returns no later than ctx, but for VerbWatch with Wait, where it may take as
-// long as that.
+// Backend answers a verb for the asker api.Anyone, because HTTP requests name no asker.
+// *queen.Queen is a Backend. Answer is called concurrently. It must return by the time
+// ctx ends. For VerbWatch it may block for up to the request's Wait.
 type Backend interface {
 	Answer(ctx context.Context, verb string, r api.Request) api.Answer
 }
 
-// Config says how a Server works. The zero Config is usable.
+// Config configures a Server. The zero Config is usable.
 type Config struct {
-	// Addr is where Listen listens. Default DefaultAddr.
+	// Addr is the address that Listen listens on. Default: DefaultAddr.
 	Addr string
-	// TokenFile holds the token, 16 to 512 visible ASCII characters, that every
-	// request for the page, the API and the metrics must bring. It is read again when
-	// it changes; while it can not be read nobody is let in. Default: none is needed.
+	// TokenFile holds the token, 16 to 512 visible ASCII characters, that every request
+	// for the page, the API and the metrics must carry. The file is read for each request.
+	// While it cannot be read, no such request is admitted. Default: no token is needed.
 	TokenFile string
-	// Open lets everybody in beyond loopback too. Default false.
+	// Open allows the server to answer beyond loopback without a token file. Default:
+	// false.
 	Open bool
-	// Origins are those of other web pages that may read the API from a browser, such
-	// as https://ops.example.org. Requests on loopback may also name their hosts, as
-	// those that a proxy passes on do. Default none.
+	// Origins lists other web origins, such as https://ops.example.org, whose pages may
+	// read the API from a browser. Requests on loopback may also carry the host names of
+	// these origins, as requests forwarded by a proxy do. Default: none.
 	Origins []string
-	// Metrics answers /metrics. Default: not found.
+	// Metrics answers /metrics. Default: nil, /metrics is not found.
 	Metrics http.Handler
-	// Page is the web page. Default: the one that is built in.
+	// Page is the web page. Default: the built-in page.
 	Page fs.FS
-	// Ready says in words why the queen is not ready, beside what its answers say; it
-	// must not wait. Default: nothing.
+	// Ready returns, in words, further reasons why the queen is not ready, besides those
+	// in its answers. It must not block. Default: nil, no further reasons.
 	Ready func() []string
-	// MaxStreams is how many may watch at once. Default 256.
+	// MaxStreams is the maximum number of open streams. Default: 256.
 	MaxStreams int
-	// Logger gets what goes wrong. nil discards it.
+	// Logger receives failures. Default: nil, which discards them.
 	Logger *slog.Logger
 }
 
@@ -121,13 +122,13 @@ type Server struct {
 	counts  counts
 	pace    pace
 
-	ctx    context.Context // of all requests; ends with Stop
+	ctx    context.Context // ends with Stop, and with it all streams
 	cancel context.CancelFunc
 	http   *http.Server
 }
 
 // New returns a server for backend. Errors name the field of cfg at fault, and wrap
-// ErrExposed or ErrToken where that is why.
+// ErrExposed or ErrToken if that is the cause.
 func New(backend Backend, cfg Config) (*Server, error) {
 	if backend == nil {
 		return nil, errors.New("httpapi: backend is nil")
@@ -159,13 +160,13 @@ func New(backend Backend, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Handler answers requests as Serve does, in a server of another: of its
-// http.Server the limits are its own. Where it is asked on an address that is
-// neither loopback nor a Unix socket it answers only with a token, or if it is
-// open. Streams end with Stop.
+// Handler returns the handler that Serve uses, for use in another http.Server, whose
+// limits and timeouts then apply. On a local address that is neither loopback nor a
+// Unix socket, the handler answers only with a token or if Config.Open is set. Streams
+// end with Stop.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// Listen takes the address of the Config.
+// Listen listens on Config.Addr.
 func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.Addr)
 	if err != nil {
@@ -174,8 +175,8 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
-// Serve answers what comes through ln until Stop is called or ctx ends, and returns
-// nil then. It closes ln.
+// Serve answers the requests on ln until Stop is called or ctx ends, and then returns
+// nil. It closes ln.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if !s.cfg.Open && s.cfg.TokenFile == "" && !localAddr(ln.Addr()) {
 		_ = ln.Close()
@@ -198,9 +199,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return fmt.Errorf("httpapi: %w", err)
 }
 
-// Stop ends Serve in order: streams end, requests that came are answered. It waits
-// for that until ctx ends, then closes all connections and returns its error. It
-// may be called more than once, and before Serve.
+// Stop ends Serve in order: streams end, and requests already received are answered. It
+// waits for that until ctx ends; then it closes all connections and returns the error
+// of ctx. It may be called more than once, and before Serve.
 func (s *Server) Stop(ctx context.Context) error {
 	s.cancel()
 	err := s.http.Shutdown(ctx)
@@ -211,8 +212,8 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// isLoopback tells whether a host, as it stands in an address, is this machine
-// alone. Names other than localhost may be anybody's.
+// isLoopback reports whether a host from an address is certainly this machine. Names
+// other than localhost may belong to any machine.
 func isLoopback(host string) bool {
 	if host == "localhost" {
 		return true
@@ -221,7 +222,7 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// localAddr tells whether an address can be reached from this machine alone.
+// localAddr reports whether an address can be reached only from this machine.
 func localAddr(a net.Addr) bool {
 	switch a := a.(type) {
 	case *net.TCPAddr:

@@ -16,8 +16,8 @@ const (
 	cookieLife   = 30 * 24 * time.Hour
 )
 
-// loginPage asks for the token. The token goes in the body of a POST: what stands
-// in a URL ends up in logs and histories.
+// loginPage asks for the token. The form sends the token in the body of a POST, because
+// URLs end up in logs and histories.
 var loginPage = template.Must(template.New("login").Parse(`<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -45,7 +45,7 @@ input, button { font: inherit; padding: .5rem .6rem; }
 p { margin: 0; font-weight: 600; }
 `
 
-// ownPath returns next if it is a path of this server, else the page.
+// ownPath returns next if it is a path of this server, and otherwise "/", the page.
 func ownPath(next string) string {
 	u, err := url.Parse(next)
 	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t") {
@@ -56,7 +56,7 @@ func ownPath(next string) string {
 
 func (s *Server) loginForm(w http.ResponseWriter, q *http.Request) {
 	next := ownPath(q.URL.Query().Get("next"))
-	if s.guard.knows(q) { // also where there is no token
+	if s.guard.knows(q) { // also true if no token is needed
 		http.Redirect(w, q, next, http.StatusSeeOther) //nolint:gosec // ownPath lets no other host through
 		return
 	}
@@ -67,13 +67,13 @@ func (s *Server) showLogin(w http.ResponseWriter, status int, next string, wrong
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = loginPage.Execute(w, struct { // nobody is left to be told
+	_ = loginPage.Execute(w, struct { // the client is gone if this fails
 		Next  string
 		Wrong bool
 	}{next, wrong})
 }
 
-// login gives those who know the token a cookie.
+// login sets a cookie if the form holds the right token.
 func (s *Server) login(w http.ResponseWriter, q *http.Request) {
 	q.Body = http.MaxBytesReader(w, q.Body, maxBody)
 	if err := q.ParseForm(); err != nil {
@@ -94,7 +94,7 @@ func (s *Server) login(w http.ResponseWriter, q *http.Request) {
 	http.Redirect(w, q, next, http.StatusSeeOther) //nolint:gosec // ownPath lets no other host through
 }
 
-// logout takes the cookie back.
+// logout deletes the cookie.
 func (s *Server) logout(w http.ResponseWriter, q *http.Request) {
 	http.SetCookie(w, sessionCookie(q, "", -1))
 	http.Redirect(w, q, pathLogin, http.StatusSeeOther)
@@ -103,8 +103,8 @@ func (s *Server) logout(w http.ResponseWriter, q *http.Request) {
 func sessionCookie(q *http.Request, value string, maxAge int) *http.Cookie {
 	return &http.Cookie{ //nolint:gosec // Secure where there is TLS: on loopback there is none
 		Name: cookieName, Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		// The proxy in front that speaks TLS says so. Who lies in it only keeps its own
-		// browser from sending the cookie.
+		// A TLS-terminating proxy in front sets this header. A client that forges it only
+		// keeps its own browser from sending the cookie.
 		Secure: q.TLS != nil || strings.EqualFold(q.Header.Get("X-Forwarded-Proto"), "https"),
 	}
 }

@@ -2,7 +2,7 @@ package httpapi
 
 import _ "embed" // openapi.json
 
-// openAPI describes all routes, for OpenAPI 3.1.
+// openAPI is the OpenAPI 3.1 description of all routes.
 //
 //go:embed openapi.json
 var openAPI []byte

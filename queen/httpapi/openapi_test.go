@@ -37,7 +37,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 	}
 	mux := s.routes()
 
-	// What is described is there.
+	// Every described route exists.
 	ids := map[string]bool{}
 	for path, ops := range d.Paths {
 		for method, op := range ops {
@@ -57,7 +57,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 		}
 	}
 
-	// What is there is described, with its parameters.
+	// Every route that exists is described, with its parameters.
 	for _, r := range verbRoutes() {
 		op, ok := d.Paths[r.path][strings.ToLower(r.method)]
 		if !ok {
@@ -108,7 +108,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 	}
 }
 
-// Every key of every type is described, and as what it is; what is always there is
+// Every key of every type is described, with its type. Keys that are always present are
 // required.
 func TestEveryTypeIsDescribed(t *testing.T) {
 	d := described(t)
@@ -160,7 +160,7 @@ func TestEveryTypeIsDescribed(t *testing.T) {
 	}
 }
 
-// describes tells why a schema is not that of a type, or nothing.
+// describes returns how a schema differs from a type, or "".
 func describes(schema map[string]any, typ reflect.Type, names map[reflect.Type]string) string {
 	if typ.Kind() == reflect.Pointer {
 		if typ.Elem().Kind() == reflect.Float64 {
@@ -207,7 +207,7 @@ func describes(schema map[string]any, typ reflect.Type, names map[reflect.Type]s
 	return "is a " + typ.String()
 }
 
-// The check of the tests finds what is wrong.
+// The schema check of the tests finds faults.
 func TestTheCheckOfSchemasFindsFaults(t *testing.T) {
 	d := described(t)
 	good := `{"status":{"as_of":"2026-01-02T03:04:05.6Z","queen":"q","asker":"anyone","warm":true,"jetstream":true}}`
@@ -239,7 +239,7 @@ func TestTheCheckOfSchemasFindsFaults(t *testing.T) {
 	}
 }
 
-// An answer in which every key is set is as described.
+// An answer with every key set matches its description.
 func TestAFullAnswerIsAsDescribed(t *testing.T) {
 	d := described(t)
 	var a api.Answer
@@ -260,7 +260,7 @@ func TestAFullAnswerIsAsDescribed(t *testing.T) {
 	}
 }
 
-// fill sets all that is there to something.
+// fill sets every field to some value.
 func fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:

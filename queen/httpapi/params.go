@@ -14,14 +14,14 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// param reads the value of one query parameter into a request. Its name is the JSON
-// key of api.Request.
+// param parses the value of one query parameter into a request. The parameter's name is
+// the JSON key of api.Request.
 type param struct {
-	list bool // may be given more than once; each value may hold several, with commas
+	list bool // may be given more than once; each value may be a comma-separated list
 	set  func(r *api.Request, v string) error
 }
 
-// params are all query parameters that any route takes.
+// params are the query parameters of all routes.
 var params = map[string]param{
 	"hive":   {set: text(func(r *api.Request) *string { return &r.Hive })},
 	"worker": {set: text(func(r *api.Request) *string { return &r.Worker })},
@@ -106,8 +106,8 @@ func truth(of func(*api.Request) *bool) func(*api.Request, string) error {
 	}
 }
 
-// parseQuery reads query into r. A parameter that is not among keys is an error: a
-// filter that is silently not applied would be a wrong answer.
+// parseQuery parses query into r. A parameter that is not in keys is an error, because
+// a filter that is silently ignored would give a wrong answer.
 func parseQuery(query string, keys []string, r *api.Request) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -117,7 +117,7 @@ func parseQuery(query string, keys []string, r *api.Request) error {
 	for name := range values {
 		names = append(names, name)
 	}
-	slices.Sort(names) // so that the same query fails for the same reason
+	slices.Sort(names) // so that the same query always fails for the same reason
 	for _, name := range names {
 		p, known := params[name]
 		if !known || !slices.Contains(keys, name) {
@@ -135,10 +135,10 @@ func parseQuery(query string, keys []string, r *api.Request) error {
 	return nil
 }
 
-// errTooLarge: the body of a request is longer than maxBody.
+// errTooLarge means that the body of a request is longer than maxBody.
 var errTooLarge = errors.New("the request is longer than 64 KiB")
 
-// parseBody reads the JSON of a request.
+// parseBody parses the JSON body of a request.
 func parseBody(w http.ResponseWriter, q *http.Request, r *api.Request) error {
 	if t, _, _ := strings.Cut(q.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(t), "application/json") {
 		return fmt.Errorf("Content-Type is %.80q and not application/json", t)

@@ -26,8 +26,8 @@ import (
 
 const patience = 30 * time.Second
 
-// realQueen runs a queen that has heard one hive with a worker and a GPU, and ends
-// it with the test.
+// realQueen runs a queen that has heard one hive with a worker and a GPU, until the
+// test ends.
 func realQueen(t *testing.T) (*queen.Queen, *nats.Conn) {
 	t.Helper()
 	srv := bustest.Server(t)
@@ -56,7 +56,7 @@ func realQueen(t *testing.T) (*queen.Queen, *nats.Conn) {
 	return q, nc
 }
 
-// send is the hive's snapshot with this number, in which its worker is in a state.
+// send publishes snapshot seq of the hive, with its worker in the given state.
 func send(t *testing.T, nc *nats.Conn, seq uint64, state hivebeat.State) {
 	t.Helper()
 	const gpu = "GPU-5f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8"
@@ -83,8 +83,8 @@ func send(t *testing.T, nc *nats.Conn, seq uint64, state hivebeat.State) {
 	}
 }
 
-// What a real queen answers over HTTP is as described, and the same as she answers
-// in the process.
+// The answers of a real queen over HTTP match their description, and equal those in the
+// process.
 func TestRealAnswersAreAsDescribed(t *testing.T) {
 	q, _ := realQueen(t)
 	_, base := serve(t, q, Config{})
@@ -144,7 +144,7 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 	}
 }
 
-// A real queen takes every parameter that its routes take.
+// A real queen accepts every parameter of its routes.
 func TestRealQueenTakesTheParameters(t *testing.T) {
 	q, _ := realQueen(t)
 	values := map[string]string{
@@ -155,7 +155,7 @@ func TestRealQueenTakesTheParameters(t *testing.T) {
 		for _, key := range r.keys {
 			value := cmp.Or(values[key], "1")
 			if key == "after" {
-				continue // a cursor of which only the queen knows how it looks
+				continue // the form of a cursor is known only to the queen
 			}
 			query := key + "=" + value
 			if key == "worker" {
@@ -183,8 +183,8 @@ func pathValue(r route, name string, values map[string]string) string {
 	return ""
 }
 
-// A stream of a real queen tells everything, then what changes, and goes on where
-// its client was; every event is as described.
+// A stream of a real queen sends everything, then the changes, and continues where its
+// client was. Every event matches its description.
 func TestRealStream(t *testing.T) {
 	q, nc := realQueen(t)
 	s, base := serve(t, q, Config{})
@@ -258,7 +258,7 @@ func TestRealStream(t *testing.T) {
 	})
 }
 
-// A queen that ends is no ready one, and its streams say so or end.
+// A queen that ends is not ready, and its streams say so or end.
 func TestRealQueenThatEnds(t *testing.T) {
 	q, nc := realQueen(t)
 	_, base := serve(t, q, Config{Ready: func() []string {
@@ -286,7 +286,7 @@ func TestRealQueenThatEnds(t *testing.T) {
 	}
 }
 
-// The lines of docs/HTTP.md that ask do what they say.
+// The curl commands in docs/HTTP.md do what the text says.
 func TestCurlLinesOfTheDocs(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("there is no curl")
@@ -311,7 +311,7 @@ func TestCurlLinesOfTheDocs(t *testing.T) {
 		cmd.Env = append(os.Environ(), "HIVEBEAT="+base)
 		out, err := cmd.Output()
 		stream := strings.Contains(line, "/watch")
-		if err != nil && !(stream && cmd.ProcessState.ExitCode() == 28) { // 28: its own time is up
+		if err != nil && !(stream && cmd.ProcessState.ExitCode() == 28) { // 28: its own timeout expired
 			t.Errorf("%s: %v", line, err)
 		}
 		text := string(out)

@@ -13,14 +13,14 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// route is one way to ask a verb.
+// route is one HTTP route for a verb.
 type route struct {
 	method, path string
 	verb         string
-	keys         []string // query parameters that it takes; its path's come on top
+	keys         []string // accepted query parameters, besides those in the path
 }
 
-// What several routes take.
+// Parameters that several routes accept.
 var (
 	filterKeys = []string{"model", "live", "state", "zone", "selector", "text", "free_vram", "free_slots", "max_age", "stalled"}
 	pageKeys   = []string{"sort", "after", "offset", "limit"}
@@ -32,7 +32,7 @@ const (
 	pathPick  = "/v1/pick"
 )
 
-// verbRoutes are all routes below /v1. A GET changes nothing.
+// verbRoutes returns all routes below /v1. A GET changes nothing.
 func verbRoutes() []route {
 	get := func(path, verb string, keys ...[]string) route {
 		return route{method: http.MethodGet, path: path, verb: verb, keys: slices.Concat(keys...)}
@@ -54,7 +54,7 @@ func verbRoutes() []route {
 	}
 }
 
-// routes returns all that is answered, without the guard.
+// routes returns the handler of all routes, without the guard.
 func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	handle := func(method, path string, h http.HandlerFunc) {
@@ -86,7 +86,7 @@ func (s *Server) routes() *http.ServeMux {
 	return mux
 }
 
-// nothing tells that a path is not there, or not for this method.
+// nothing answers a path that does not exist, or not for this method.
 func (s *Server) nothing(w http.ResponseWriter, q *http.Request, mux *http.ServeMux) {
 	var allowed []string
 	for _, m := range []string{http.MethodGet, http.MethodPost} {
@@ -104,7 +104,7 @@ func (s *Server) nothing(w http.ResponseWriter, q *http.Request, mux *http.Serve
 	s.refuse(w, q, http.StatusNotFound, api.CodeNotFound, "no such path; /openapi.json lists all")
 }
 
-// request reads what the path and the query of q ask for.
+// request builds the request from the path and the query of q.
 func (r route) request(q *http.Request) (req api.Request, err error) {
 	err = parseQuery(q.URL.RawQuery, r.keys, &req)
 	if r.path == pathPick && err != nil {
@@ -128,7 +128,7 @@ func (s *Server) ask(w http.ResponseWriter, q *http.Request, r route) {
 	s.reply(w, q, r.verb, req)
 }
 
-// post answers a request that is in the body.
+// post answers a POST, whose request is in the body.
 func (s *Server) post(w http.ResponseWriter, q *http.Request, r route) {
 	var req api.Request
 	err := parseQuery(q.URL.RawQuery, nil, &req)
@@ -151,8 +151,8 @@ func (s *Server) reply(w http.ResponseWriter, q *http.Request, verb string, req 
 	s.write(w, q, 0, s.backend.Answer(ctx, verb, req))
 }
 
-// refuse answers a request that did not get as far as the queen. How sure she is
-// stands there all the same.
+// refuse answers a request that did not reach the queen. The answer still carries the
+// queen's status.
 func (s *Server) refuse(w http.ResponseWriter, q *http.Request, status int, code, message string) {
 	ctx, cancel := context.WithTimeout(q.Context(), askTimeout)
 	defer cancel()
@@ -179,7 +179,7 @@ func statusOf(a *api.Answer) int {
 	return http.StatusInternalServerError
 }
 
-// write sends an answer. A status of 0 is that of the answer.
+// write sends an answer. If status is 0, it uses statusOf.
 func (s *Server) write(w http.ResponseWriter, q *http.Request, status int, a api.Answer) {
 	b, err := json.Marshal(&a)
 	if err != nil {
@@ -200,7 +200,8 @@ type readiness struct {
 	Reasons []string `json:"reasons"`
 }
 
-// readyz tells whether the queen can be asked. It needs no token: probes have none.
+// readyz reports whether the queen is ready to answer. It needs no token, because
+// probes have none.
 func (s *Server) readyz(w http.ResponseWriter, q *http.Request) {
 	ctx, cancel := context.WithTimeout(q.Context(), askTimeout)
 	defer cancel()
@@ -219,11 +220,11 @@ func (s *Server) readyz(w http.ResponseWriter, q *http.Request) {
 	if r.Ready = len(r.Reasons) == 0; !r.Ready {
 		status = http.StatusServiceUnavailable
 	}
-	b, _ := json.Marshal(r) // it has nothing that can not be encoded
+	b, _ := json.Marshal(r) // encoding it cannot fail
 	writeJSON(w, q, status, b)
 }
 
-// healthz tells that the process lives, whatever the queen thinks.
+// healthz reports that the process is alive, whatever the state of the queen.
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")

@@ -19,7 +19,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Each route asks its verb for what stands in its path, its query and its body.
+// Each route sends its verb with the values from its path, its query and its body.
 func TestRoutesAskTheirVerbs(t *testing.T) {
 	f := newFake()
 	_, base := serve(t, f, Config{})
@@ -51,14 +51,14 @@ func TestRoutesAskTheirVerbs(t *testing.T) {
 	}
 }
 
-// Every key of a request can be said in a query, but for those that a route says
-// otherwise; it has the value there that it has in JSON.
+// Every key of a request is also a query parameter, except where a route says
+// otherwise, and has the same value there as in JSON.
 func TestParametersAreTheKeysOfARequest(t *testing.T) {
 	values := map[reflect.Kind][2]string{ // in a query, in JSON
 		reflect.String: {"a b&c", `"a b&c"`}, reflect.Int: {"42", "42"}, reflect.Uint64: {"18446744073709551615", "18446744073709551615"},
 		reflect.Bool: {"true", "true"}, reflect.Slice: {"x,y", `["x","y"]`},
 	}
-	elsewhere := []string{"hold", "hold_for", "wait"} // a body; the stream's own
+	elsewhere := []string{"hold", "hold_for", "wait"} // in a body; wait is set by the stream itself
 	seen := 0
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[api.Request]()) {
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -189,7 +189,7 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// Long answers are compressed for those who can read that.
+// Long answers are compressed for clients that accept gzip.
 func TestGzip(t *testing.T) {
 	f := newFake()
 	for i := range 100 {
@@ -243,7 +243,7 @@ func TestRequestsAreCounted(t *testing.T) {
 	if d := cmp.Diff(want, s.Stats().Requests); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	for a := range s.Stats().Requests { // what a client says names no series
+	for a := range s.Stats().Requests { // a client cannot create series names
 		if strings.Contains(a.Route, "nothing") {
 			t.Errorf("counted by %q", a.Route)
 		}

@@ -72,10 +72,10 @@ func parseDocument(b []byte) (d document, err error) {
 	return d, nil
 }
 
-// check tells how v, of a JSON text, differs from a schema: the part of JSON Schema
-// 2020-12 that the document uses. A keyword that it does not know is an error, and
-// so is a key of an object that no schema describes: the document may fall behind
-// in no way that nobody notices.
+// check returns how v, from a JSON text, differs from a schema. It knows the part of
+// JSON Schema 2020-12 that the document uses. An unknown keyword is an error, and so is
+// an object key that no schema describes, so that the document cannot fall behind
+// unnoticed.
 func (d *document) check(schema map[string]any, v any, at string) (wrong []string) {
 	add := func(format string, args ...any) { wrong = append(wrong, at+": "+fmt.Sprintf(format, args...)) }
 	if ref, ok := schema["$ref"].(string); ok {
@@ -159,7 +159,7 @@ func float(v any) float64 {
 	return n
 }
 
-// typeFits takes one type or several.
+// typeFits accepts one type or several.
 func typeFits(want, v any) bool {
 	if list, ok := want.([]any); ok {
 		return slices.ContainsFunc(list, func(one any) bool { return typeFits(one, v) })
@@ -181,7 +181,7 @@ func typeFits(want, v any) bool {
 	return false
 }
 
-// value reads a JSON text with its numbers as they stand there.
+// value decodes a JSON text without converting its numbers.
 func value(text string) (v any, err error) {
 	d := json.NewDecoder(bytes.NewReader([]byte(text)))
 	d.UseNumber()

@@ -6,21 +6,21 @@ import (
 	"sync"
 )
 
-// Asked is what requests are counted by.
+// Asked is the key of the request counts.
 type Asked struct {
-	Route string // as in /openapi.json: /v1/hives/{hive}. "other" is not there, "refused" was not let in, "preflight" is CORS
+	Route string // as in /openapi.json: /v1/hives/{hive}; or "other" (no such route), "refused" (not admitted), "preflight" (CORS)
 	Code  int    // HTTP status
 }
 
-// Stats are a server's counts since it began.
+// Stats are a server's counts since it started.
 type Stats struct {
 	Requests map[Asked]uint64
 
 	Streams        int    // open now
-	StreamsRefused uint64 // as MaxStreams were open
-	StreamsSlow    uint64 // closed, as their client did not read
+	StreamsRefused uint64 // because MaxStreams were open
+	StreamsSlow    uint64 // closed because the client did not read
 	Changes        uint64 // answers sent in streams
-	Resyncs        uint64 // of those, how many made all before them void
+	Resyncs        uint64 // answers among these that made all earlier ones void
 }
 
 // Stats returns the counts so far.
@@ -49,7 +49,7 @@ func (c *counts) request(route string, code int) {
 	c.stats.Requests[Asked{route, code}]++
 }
 
-// open counts a stream in, if one more may be.
+// open counts a new stream, unless the maximum is reached.
 func (c *counts) open() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,15 +79,14 @@ func (c *counts) sent(resync bool) {
 	}
 }
 
-// counted counts the requests of a route by the status they get. Streams count
-// when they begin.
+// counted counts the requests of a route by status. A stream counts when it begins.
 func (s *Server) counted(route string, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		next(&counting{ResponseWriter: w, count: func(code int) { s.counts.request(route, code) }}, q)
 	})
 }
 
-// counting tells the status of an answer, once.
+// counting reports the status of an answer to count, once.
 type counting struct {
 	http.ResponseWriter
 	count func(code int)
@@ -110,5 +109,5 @@ func (w *counting) told(code int) {
 	}
 }
 
-// Unwrap lets http.ResponseController through.
+// Unwrap gives http.ResponseController access to the underlying writer.
 func (w *counting) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -16,21 +16,21 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// pace says how often streams tell something. The page calls itself cut off after
-// 12 s of silence.
+// pace holds the timing of streams. The page shows itself as cut off after 12 s of
+// silence.
 type pace struct {
-	gap   time.Duration // between two answers that tell changes
-	beat  time.Duration // an answer comes after this even if nothing changed
-	ask   time.Duration // how long that may take
-	retry time.Duration // until the queen is asked again that does not answer
-	write time.Duration // how long a client may take to read what fits in no buffer
+	gap   time.Duration // between two answers with changes
+	beat  time.Duration // an answer is sent after this time even if nothing changed
+	ask   time.Duration // how much longer than its wait a request may take
+	retry time.Duration // until the next request after an error
+	write time.Duration // how long a client may take to read what no buffer holds
 }
 
 var defaultPace = pace{gap: 250 * time.Millisecond, beat: 4 * time.Second, ask: 900 * time.Millisecond, retry: time.Second, write: 10 * time.Second}
 
-// watch sends what changes until the client goes. Nothing is queued for it: the
-// next answer is asked for when the last one was written, and the queen gathers
-// what changed since its cursor.
+// watch sends changes until the client disconnects. Nothing is queued per client: the
+// server requests the next answer once the last one is written, and the queen collects
+// the changes since the cursor.
 func (s *Server) watch(w http.ResponseWriter, q *http.Request, r route) {
 	req, err := r.request(q)
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *Server) watch(w http.ResponseWriter, q *http.Request, r route) {
 		return
 	}
 	if id := q.Header.Get("Last-Event-ID"); id != "" {
-		req.After = id // where a browser comes back, its URL is still the first one
+		req.After = id // when a browser reconnects, its URL is still the original one
 	}
 	if !s.counts.open() {
 		w.Header().Set("Retry-After", "10")
@@ -74,7 +74,7 @@ func (s *Server) watch(w http.ResponseWriter, q *http.Request, r route) {
 		case !a.More:
 			pause(ctx, s.pace.gap-time.Since(sent))
 		}
-		if ctx.Err() != nil || !s.guard.knows(q) { // the token may be another one by now
+		if ctx.Err() != nil || !s.guard.knows(q) { // the token may have changed
 			break
 		}
 		wait := s.pace.beat
@@ -95,8 +95,7 @@ func (s *Server) watch(w http.ResponseWriter, q *http.Request, r route) {
 	}
 }
 
-// changes asks for what changed after req.After, and waits for it no longer than
-// wait.
+// changes asks for the changes after req.After, and waits for them for at most wait.
 func (s *Server) changes(ctx context.Context, req api.Request, wait time.Duration) api.Answer {
 	req.Wait = hivebeat.MillisOf(wait)
 	limit := wait + s.pace.ask
@@ -121,7 +120,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// stream is a response that goes on.
+// stream is an open response of server-sent events.
 type stream struct {
 	w       io.Writer
 	zip     *zip // nil = plain
@@ -135,7 +134,7 @@ func (s *Server) newStream(w http.ResponseWriter, q *http.Request) *stream {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would gather it
+	h.Set("X-Accel-Buffering", "no") // keeps nginx from buffering the stream
 	h.Add("Vary", "Accept-Encoding")
 	if takesGzip(q) {
 		h.Set("Content-Encoding", "gzip")
@@ -148,11 +147,11 @@ func (s *Server) newStream(w http.ResponseWriter, q *http.Request) *stream {
 	return st
 }
 
-// begin says how soon to come back.
+// begin tells the client how soon to reconnect.
 func (st *stream) begin() error { return st.put([]byte("retry: 2000\n\n")) }
 
-// send sends one answer. One with an error has no id: the client goes on from the
-// last that it has.
+// send sends one answer. An answer with an error has no id, so the client continues
+// from the last id that it has.
 func (st *stream) send(a *api.Answer) error {
 	b, err := json.Marshal(a) // one line
 	if err != nil {
@@ -165,12 +164,12 @@ func (st *stream) send(a *api.Answer) error {
 	t = append(append(append(t, "event: changes\ndata: "...), b...), "\n\n"...)
 	err = st.put(t)
 	if st.text = t; cap(t) > 64<<10 {
-		st.text = nil // one great answer is not to be paid for as long as the stream lasts
+		st.text = nil // do not keep the memory of one large answer for the life of the stream
 	}
 	return err
 }
 
-// put writes and flushes, within the time that a client has for it.
+// put writes and flushes b within the time that a client has to read it.
 func (st *stream) put(b []byte) error {
 	if err := st.control.SetWriteDeadline(time.Now().Add(st.within)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err

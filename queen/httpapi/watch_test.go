@@ -19,8 +19,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// pipes is a listener within the process, for bubbles: what nobody reads blocks at
-// once, since a pipe has no buffer.
+// pipes is an in-process listener, for bubbles. Unread data blocks the writer at once,
+// because a pipe has no buffer.
 type pipes struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -75,7 +75,7 @@ func bubble(t *testing.T, cfg Config, f func(t *testing.T, s *Server, q *fake, p
 	})
 }
 
-// event is one that came, and when.
+// event is one received event, with its time.
 type event struct {
 	id     string
 	answer api.Answer
@@ -163,7 +163,7 @@ func hivesOf(a api.Answer) string {
 	return strings.Join(ids, " ")
 }
 
-// First everything, then what changes, with a cursor to go on from.
+// First comes everything, then the changes, with a cursor to continue from.
 func TestStream(t *testing.T) {
 	for _, encoding := range []string{"identity", "gzip"} {
 		bubble(t, Config{}, func(t *testing.T, s *Server, q *fake, p *pipes) {
@@ -186,7 +186,7 @@ func TestStream(t *testing.T) {
 				t.Errorf("%+v", st)
 			}
 
-			// Who comes back goes on where it was; the URL is still the first one.
+			// A client that reconnects continues where it was, with its original URL.
 			w.cancel()
 			synctest.Wait()
 			if st := s.Stats(); st.Streams != 0 {
@@ -204,7 +204,7 @@ func TestStream(t *testing.T) {
 				t.Errorf("after a cursor %+v", e)
 			}
 
-			// Another queen knows no cursor of this one: all that was told is void.
+			// Another queen does not know this cursor: everything sent before is void.
 			q.become("other")
 			q.touch("a")
 			if e := w.must(); e.answer.Resync == "" || hivesOf(e.answer) != "b c a" || e.id != "other.5" {
@@ -218,8 +218,8 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// However much changes, four answers a second tell it; and where nothing does,
-// something comes within 5 s. It goes on beyond the limits of other requests.
+// However much changes, a stream sends at most four answers a second. If nothing
+// changes, it sends one within 5 s. It outlives the time limits of other requests.
 func TestStreamKeepsItsPace(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *Server, q *fake, p *pipes) {
 		w := p.watch(t, "")
@@ -251,7 +251,7 @@ func TestStreamKeepsItsPace(t *testing.T) {
 			t.Errorf("%d answers in %d s", n, seconds)
 		}
 		close(stop)
-		w.must() // what changed last
+		w.must() // the last change
 		last = time.Since(w.began)
 		for range 20 {
 			e := w.must()
@@ -266,7 +266,7 @@ func TestStreamKeepsItsPace(t *testing.T) {
 	})
 }
 
-// A client that comes new gets page after page with no pause between them.
+// A new client gets page after page without a pause between them.
 func TestStreamBeginsWithPages(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, _ *Server, q *fake, p *pipes) {
 		for i := range 25 {
@@ -281,8 +281,8 @@ func TestStreamBeginsWithPages(t *testing.T) {
 	})
 }
 
-// A client that does not read is closed and counted. One that is only slow misses
-// nothing: what it has not read yet is told in one. Neither holds up another.
+// A client that does not read is disconnected and counted. One that is only slow misses
+// nothing: the changes it has not read come in one answer. Neither delays the others.
 func TestSlowClients(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *Server, q *fake, p *pipes) {
 		dead, slow, quick := p.watch(t, ""), p.watch(t, ""), p.watch(t, "")
@@ -304,7 +304,7 @@ func TestSlowClients(t *testing.T) {
 				mu.Unlock()
 			}
 		}()
-		for i := range 16 { // 8 s, in which the slow one reads nothing
+		for i := range 16 { // 8 s, in which the slow client reads nothing
 			q.touch(fmt.Sprintf("h%02d", i))
 			time.Sleep(500 * time.Millisecond)
 		}
@@ -340,8 +340,8 @@ func TestSlowClients(t *testing.T) {
 	})
 }
 
-// A queen that does not answer for a while ends no stream: its client is told, and
-// goes on from the cursor that it has.
+// A queen that does not answer for a while ends no stream. The client receives the
+// error, and continues from the cursor that it has.
 func TestStreamOfAQueenThatDoesNotAnswer(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, _ *Server, q *fake, p *pipes) {
 		q.touch("a")
@@ -376,7 +376,7 @@ func TestStreamOfAQueenThatDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// At most so many streams: beyond, a client is told to come later.
+// MaxStreams bounds the streams; beyond it a client is told to come back later.
 func TestAtMostSoManyStreams(t *testing.T) {
 	bubble(t, Config{MaxStreams: 2}, func(t *testing.T, s *Server, _ *fake, p *pipes) {
 		first := p.watch(t, "")
@@ -458,7 +458,7 @@ func TestStopInAnyOrder(t *testing.T) {
 	}
 	all.Wait()
 
-	// A context that ends is as good.
+	// The end of the context has the same effect.
 	s, err = New(newFake(), Config{Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)

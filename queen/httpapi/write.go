@@ -12,10 +12,10 @@ import (
 	"sync"
 )
 
-// gzipFrom is the length from which a body is worth the work.
+// gzipFrom is the minimum length, in bytes, of a body worth compressing.
 const gzipFrom = 1 << 10
 
-// takesGzip tells whether the client of q reads gzip.
+// takesGzip reports whether the client of q accepts gzip.
 func takesGzip(q *http.Request) bool {
 	takes := false
 	for part := range strings.SplitSeq(strings.Join(q.Header.Values("Accept-Encoding"), ","), ",") {
@@ -30,13 +30,13 @@ func takesGzip(q *http.Request) bool {
 			takes = err == nil && f > 0
 		}
 		if coding == "gzip" {
-			return takes // it counts more than *
+			return takes // gzip takes precedence over *
 		}
 	}
 	return takes
 }
 
-// writeJSON sends a body that is not to be kept, compressed if that is worth it.
+// writeJSON sends a body that must not be cached, compressed if that pays.
 func writeJSON(w http.ResponseWriter, q *http.Request, status int, b []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
@@ -45,7 +45,7 @@ func writeJSON(w http.ResponseWriter, q *http.Request, status int, b []byte) {
 	if len(b) < gzipFrom || !takesGzip(q) {
 		h.Set("Content-Length", strconv.Itoa(len(b)))
 		w.WriteHeader(status)
-		_, _ = w.Write(b) // nobody is left to be told
+		_, _ = w.Write(b) // the client is gone if this fails
 		return
 	}
 	h.Set("Content-Encoding", "gzip")
@@ -56,23 +56,23 @@ func writeJSON(w http.ResponseWriter, q *http.Request, status int, b []byte) {
 	}
 }
 
-// zip is a gzip stream that holds no memory between two writes: a compressor of
-// compress/flate has close to 1 MB, and hundreds of streams are idle most of the
-// time. Each write is compressed by itself, up to a boundary of bytes.
+// zip is a gzip stream that holds no memory between two writes: a compress/flate
+// compressor takes close to 1 MB, and hundreds of streams are idle most of the time.
+// Each write is compressed separately and ends on a byte boundary.
 type zip struct {
 	w    io.Writer
 	sum  uint32
 	size uint32
 }
 
-// newZip begins a gzip stream; a write that fails is told by the next.
+// newZip begins a gzip stream. If writing the header fails, the next write reports it.
 func newZip(w io.Writer) *zip {
 	_, _ = w.Write([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}) // RFC 1952: deflate, no flags, no time, unknown system
 	return &zip{w: w}
 }
 
 var flaters = sync.Pool{New: func() any {
-	f, _ := flate.NewWriter(nil, flate.BestSpeed) // only a wrong level is an error
+	f, _ := flate.NewWriter(nil, flate.BestSpeed) // fails only for an invalid level
 	return f
 }}
 
@@ -92,19 +92,19 @@ func (z *zip) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Close ends the stream in order; it does not close what is below.
+// Close ends the stream in order. It does not close the underlying writer.
 func (z *zip) Close() error {
-	end := []byte{3, 0} // an empty last block
+	end := []byte{3, 0} // an empty final block
 	end = binary.LittleEndian.AppendUint32(end, z.sum)
 	end = binary.LittleEndian.AppendUint32(end, z.size)
 	_, err := z.w.Write(end)
 	return err
 }
 
-// gzipped returns b compressed as small as can be, for what is sent often.
+// gzipped returns b compressed as small as possible, for content that is sent often.
 func gzipped(b []byte) []byte {
 	var out strings.Builder
-	z, _ := gzip.NewWriterLevel(&out, gzip.BestCompression) // only a wrong level is an error
+	z, _ := gzip.NewWriterLevel(&out, gzip.BestCompression) // fails only for an invalid level
 	_, _ = z.Write(b)
 	_ = z.Close()
 	return []byte(out.String())

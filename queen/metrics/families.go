@@ -2,8 +2,8 @@ package metrics
 
 import "github.com/beatfabric/hivebeat/internal/prom"
 
-// families are what a queen shows. Names and help are for operators: changing a
-// name breaks their rules, and the list in testdata with it.
+// families are the metrics of a queen. Operators depend on the names and help texts: a
+// changed name breaks their alerting rules, and the list in testdata.
 type families struct {
 	up, warm, unsure, doubts, connected           prom.Family
 	jetstream, jetstreamTrouble, eventsUnstored   prom.Family

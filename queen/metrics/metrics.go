@@ -1,7 +1,7 @@
-// Package metrics makes a queen's counts readable for Prometheus.
+// Package metrics exports a queen's counts to Prometheus.
 //
-// The labels are bounded: verdicts, kinds, causes, reasons. There is no series per
-// worker, and one per hive only where Config.PerHive asks for it.
+// The label values are bounded: verdicts, kinds, causes, reasons. There is no series
+// per worker, and series per hive only if Config.PerHive is set.
 package metrics
 
 import (
@@ -18,18 +18,18 @@ import (
 	"github.com/beatfabric/hivebeat/queen"
 )
 
-// Config says what is shown. The zero Config is usable.
+// Config configures a Collector. The zero Config is usable.
 type Config struct {
-	// PerHive adds series for each hive, with its id and zone as labels: some ten of
-	// them. Default false.
+	// PerHive adds about ten series for each hive, with its id and zone as labels.
+	// Default: false.
 	PerHive bool
-	// Timeout bounds how long a scrape waits for the queen. Default 5 s.
+	// Timeout bounds how long a scrape waits for the queen. Default: 5 s.
 	Timeout time.Duration
 }
 
 const defaultTimeout = 5 * time.Second
 
-// Source is what metrics are made of; *queen.Queen is one.
+// Source provides the figures behind the metrics. *queen.Queen is a Source.
 type Source interface {
 	Report(ctx context.Context, perHive bool) (queen.Report, error)
 }
@@ -42,8 +42,8 @@ type Collector struct {
 	m families
 }
 
-// New returns the collector of q. Whoever calls registers it, with a registry of
-// its own choice. One registry takes one queen.
+// New returns the collector of q. The caller registers it, with any registry. One
+// registry takes one queen.
 func New(q Source, cfg Config) (*Collector, error) {
 	if q == nil {
 		return nil, errors.New("queen/metrics: q is nil")
@@ -58,8 +58,8 @@ func New(q Source, cfg Config) (*Collector, error) {
 	return &Collector{q: q, cfg: cfg, Families: f, m: declare(f)}, nil
 }
 
-// Handler serves the metrics of q, of the Go runtime and of the process. It belongs
-// at /metrics of the queen's HTTP server.
+// Handler serves the metrics of q, of the Go runtime and of the process. Mount it at
+// /metrics of the queen's HTTP server.
 func Handler(q Source, cfg Config) (http.Handler, error) {
 	c, err := New(q, cfg)
 	if err != nil {
@@ -68,8 +68,8 @@ func Handler(q Source, cfg Config) (http.Handler, error) {
 	return prom.Handler(c)
 }
 
-// Labels are bounded, and sent with zero too: a rate needs to see a counter before
-// it moves.
+// The label values are bounded. Counters that are zero are exported too, because rate
+// needs to see a counter before its first increase.
 var (
 	hiveLives   = []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left, hivebeat.Unverified}
 	workerLives = []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left}
@@ -90,8 +90,8 @@ const (
 	ofWorkers = "worker"
 )
 
-// Collect asks the queen and sends what it says. Of a queen that does not answer
-// in time only hivebeat_queen_up is sent, with 0.
+// Collect asks the queen and sends its metrics. If the queen does not answer in time,
+// it sends only hivebeat_queen_up, with 0.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.Timeout)
 	defer cancel()

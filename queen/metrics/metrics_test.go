@@ -21,7 +21,7 @@ import (
 
 const soon = 30 * time.Second
 
-// told is a queen that says what it was told to.
+// told is a source with a fixed report.
 type told struct {
 	r   queen.Report
 	err error
@@ -59,14 +59,14 @@ func TestNamesAndStyle(t *testing.T) {
 	}
 	text := promtest.Scrape(t, h)
 	for _, want := range []string{
-		`hivebeat_queen_alive_workers{state="other"} 3`, // words that workers make up are no labels
+		`hivebeat_queen_alive_workers{state="other"} 3`, // states invented by workers become no labels
 		`hivebeat_queen_alive_workers{state="ready"} 4`,
 		`hivebeat_queen_vram_bytes{kind="foreign"} 20`,
 		`hivebeat_queen_vram_bytes{kind="free"} 30`,
 		`hivebeat_queen_brake_held_hives 4`,
 		`hivebeat_queen_brake_longest_seconds 2.5`,
 		`hivebeat_queen_unsure_reasons 1`,
-		`hivebeat_queen_transitions_total{kind="lost",of="worker"} 0`, // or its first increase is not seen
+		`hivebeat_queen_transitions_total{kind="lost",of="worker"} 0`, // otherwise its first increase is not seen
 		"go_goroutines",
 	} {
 		if !strings.Contains(text, want) {
@@ -122,7 +122,8 @@ func snapshot(hive string, seq uint64, workers int) []byte {
 	return b
 }
 
-// running returns a queen that knows so many hives with so many workers each.
+// running returns a queen that knows the given number of hives, with the given number
+// of workers each.
 func running(t testing.TB, hives, workers int) *queen.Queen {
 	t.Helper()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -201,8 +202,7 @@ func TestLiveQueen(t *testing.T) {
 	}
 }
 
-// BenchmarkScrape is one scrape, all of it, of a queen with 10,000 hives of 20
-// workers.
+// BenchmarkScrape is one complete scrape of a queen with 10,000 hives of 20 workers.
 func BenchmarkScrape(b *testing.B) {
 	q := running(b, 10_000, 20)
 	for _, perHive := range []bool{false, true} {

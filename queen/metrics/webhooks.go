@@ -9,11 +9,12 @@ import (
 	"github.com/beatfabric/hivebeat/queen/webhook"
 )
 
-// WebhookSource is what metrics of webhooks are made of; *webhook.Webhooks is one.
+// WebhookSource provides the counts behind the metrics of webhooks. *webhook.Webhooks
+// is a WebhookSource.
 type WebhookSource interface{ Stats() []webhook.Stats }
 
-// WebhookCollector is a prometheus.Collector of a queen's webhooks: some series for
-// each URL, labelled by its host and its consumer. It is safe for concurrent use.
+// WebhookCollector is a prometheus.Collector of a queen's webhooks: a few series for
+// each URL, labelled with its host and its consumer. It is safe for concurrent use.
 type WebhookCollector struct {
 	w WebhookSource
 	*prom.Families

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The lines of Python in docs/OPERATIONS.md take what is signed here, and nothing
+// The Python code in docs/OPERATIONS.md accepts what this package signs, and nothing
 // else.
 func TestPythonInTheDocs(t *testing.T) {
 	python, err := exec.LookPath("python3")

@@ -15,11 +15,12 @@ import (
 // pendingEvents is how many events may wait for the goroutine that queues them.
 const pendingEvents = 4096
 
-// knownIDs is how many ids are remembered: each queen publishes every event.
+// knownIDs is how many event ids are remembered, because each queen publishes every
+// event.
 const knownIDs = 4096
 
-// memory hears events as they come, and keeps those that wait in a bounded queue.
-// One of all queens that name the URL gets each message.
+// memory receives events as they are published, and keeps those that wait in a bounded
+// queue. Each message goes to one of the queens configured with the URL.
 type memory struct {
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
@@ -28,23 +29,23 @@ type memory struct {
 
 	mu    sync.Mutex
 	queue waiting
-	held  int // being told, and to be queued again perhaps
+	held  int // being posted, and may be queued again
 	known map[string]bool
-	ring  []string // of known, oldest at the index at
+	ring  []string // the ids in known; once full, the oldest is at index at
 	at    int
 }
 
-// item is an event that waits.
+// item is a waiting event.
 type item struct {
 	id    string
 	body  []byte
 	tries int
 	first time.Time
 	due   time.Time
-	n     uint64 // order of those that are due at once
+	n     uint64 // order among items that are due at the same time
 }
 
-// waiting is a heap: the one due first is on top.
+// waiting is a heap with the item that is due first on top.
 type waiting struct {
 	list []*item
 	n    uint64
@@ -89,7 +90,7 @@ func (m *memory) run(ctx context.Context, tell func(*delivery)) {
 	defer close(items)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	var next *item // taken from the queue, for whoever is free
+	var next *item // taken from the queue, for the next free goroutine
 	drops := 0
 	for {
 		out := items
@@ -116,7 +117,7 @@ func (m *memory) run(ctx context.Context, tell func(*delivery)) {
 	}
 }
 
-// hear queues an event, where it is wanted and fits.
+// hear queues an event if its kind is wanted and the queue has space.
 func (m *memory) hear(msg *nats.Msg, now time.Time) {
 	if !m.t.cfg.wants(kindOf(msg.Subject)) {
 		return
@@ -134,7 +135,7 @@ func (m *memory) hear(msg *nats.Msg, now time.Time) {
 	m.push(&item{id: id, body: msg.Data, first: now, due: now})
 }
 
-// again reports whether this id was heard before, and remembers it.
+// again reports whether this id was seen before, and remembers it.
 func (m *memory) again(id string) bool {
 	if id == "" {
 		return false
@@ -165,7 +166,7 @@ func (m *memory) push(i *item) {
 
 func (m *memory) count() { m.t.waiting.Store(uint64(len(m.queue.list) + m.held)) }
 
-// take returns what is due, or sets the timer to when something is.
+// take returns an item that is due, or sets the timer to when one will be.
 func (m *memory) take(timer *time.Timer, now time.Time) *item {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -38,7 +38,7 @@ func TestMemory(t *testing.T) {
 	w, _ := start(t, nc, Config{URLs: []string{r.URL}, NoJetStream: true, Queue: 5, Kinds: []hivebeat.Kind{hivebeat.KindLost}})
 	bustest.Eventually(t, soon, func() (bool, string) { return nc.NumSubscriptions() == 1, "not subscribed" })
 	bustest.Flush(t, nc)
-	said(t, nc, hivebeat.KindLost, "1", "2", "3", "3", "2", "1") // as two queens say it
+	said(t, nc, hivebeat.KindLost, "1", "2", "3", "3", "2", "1") // as two queens publish them
 	said(t, nc, hivebeat.KindJoined, "unwanted")
 	said(t, nc, hivebeat.KindLost, "4", "5", "6", "7")
 	bustest.Eventually(t, soon, func() (bool, string) {
@@ -55,7 +55,7 @@ func TestMemory(t *testing.T) {
 	})
 }
 
-// One of two queens tells an event, whoever it is.
+// One of two queens posts an event, whichever it is.
 func TestMemoryOfTwo(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	nc, second := bustest.Conn(t, srv), bustest.Conn(t, srv)

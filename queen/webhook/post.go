@@ -18,11 +18,11 @@ import (
 const (
 	contentType = "application/cloudevents+json; charset=utf-8"
 	userAgent   = "hivebeat"
-	answerMost  = 16 << 10 // bytes of an answer that are read, so that the connection can be used again
+	answerMost  = 16 << 10 // bytes read of an answer, so that the connection can be reused
 	maxTimeout  = time.Minute
 )
 
-// newTransport connects to the URL itself: no proxy is taken from the environment.
+// newTransport connects to the URL directly; it takes no proxy from the environment.
 func newTransport(timeout time.Duration) *http.Transport {
 	return &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}).DialContext,
@@ -36,7 +36,7 @@ func newTransport(timeout time.Duration) *http.Transport {
 	}
 }
 
-// poster makes the requests to one URL.
+// poster sends the requests to one URL.
 type poster struct {
 	url     *url.URL
 	secrets []Secret
@@ -47,20 +47,19 @@ func newPoster(cfg *Config, u *url.URL) poster {
 	return poster{url: u, secrets: cfg.Secrets, client: &http.Client{
 		Transport: cfg.Transport,
 		Timeout:   cfg.Timeout,
-		// Where else a receiver points is nobody's business: an event is sent to the
-		// URL that was given, or not at all.
+		// Redirects are not followed: an event goes to the configured URL or nowhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
-// failure is a request that was not answered with 2xx.
+// failure describes a request that was not answered with 2xx.
 type failure struct {
-	what  string        // for the log, without the URL
-	after time.Duration // as the receiver asks; 0: it does not
-	gone  bool          // it wants no more of it
+	what  string        // the error, for the log, without the URL
+	after time.Duration // wait requested by the receiver; 0 if none
+	gone  bool          // the receiver wants no more attempts
 }
 
-// post sends one event, and returns nil where it was taken.
+// post sends one event, and returns nil if the receiver accepted it.
 func (p *poster) post(ctx context.Context, id string, body []byte, now time.Time) *failure {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url.String(), bytes.NewReader(body))
 	if err != nil {
@@ -76,7 +75,7 @@ func (p *poster) post(ctx context.Context, id string, body []byte, now time.Time
 	}
 	w, err := p.client.Do(r)
 	if err != nil {
-		if e, ok := errors.AsType[*url.Error](err); ok { // it quotes the URL
+		if e, ok := errors.AsType[*url.Error](err); ok { // url.Error quotes the URL
 			err = e.Err
 		}
 		return &failure{what: err.Error()}
@@ -93,10 +92,10 @@ func (p *poster) post(ctx context.Context, id string, body []byte, now time.Time
 	return f
 }
 
-// maxRetryAfter bounds what a receiver may ask for.
+// maxRetryAfter bounds the wait that a receiver may request.
 const maxRetryAfter = time.Hour
 
-// retryAfter reads the header: seconds, or a date.
+// retryAfter parses the header: seconds, or a date.
 func retryAfter(s string, now time.Time) time.Duration {
 	s = strings.TrimSpace(s)
 	var d time.Duration
@@ -113,8 +112,9 @@ const (
 	lastBackoff  = 5 * time.Minute
 )
 
-// backoff is how long to wait after so many tries: 1 s, 2 s, 4 s … 5 min, less up
-// to half of it at random, so that what failed together does not come back together.
+// backoff returns how long to wait after a number of tries: 1 s, 2 s, 4 s … 5 min,
+// minus up to half at random, so that events that failed together are not retried
+// together.
 func backoff(try int) time.Duration {
 	d := lastBackoff
 	if try < 10 {

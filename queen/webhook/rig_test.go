@@ -21,12 +21,12 @@ import (
 
 const soon = 30 * time.Second
 
-// receiver takes webhooks, as answer says.
+// receiver accepts webhooks; answer provides its answers.
 type receiver struct {
 	*httptest.Server
 	mu     sync.Mutex
 	got    []request
-	answer func(n int, w http.ResponseWriter, r *http.Request) // n from 1; nil: 204
+	answer func(n int, w http.ResponseWriter, r *http.Request) // n counts from 1; nil: 204
 }
 
 type request struct {
@@ -103,10 +103,10 @@ func receive(t testing.TB) *receiver {
 	return r
 }
 
-// hurry tries again at once, as the machine goes.
+// hurry is a backoff that retries almost at once.
 func hurry(int) time.Duration { return 5 * time.Millisecond }
 
-// stored makes the stream of events, as a queen does.
+// stored creates the stream of events, as a queen does.
 func stored(t testing.TB, nc *nats.Conn) {
 	t.Helper()
 	subjects, err := hivebeat.NewSubjects("")
@@ -142,7 +142,7 @@ func tell(t testing.TB, nc *nats.Conn, kind hivebeat.Kind, ids ...string) {
 	}
 }
 
-// start runs webhooks until the function it returns, or the test, ends it.
+// start runs webhooks until the returned function, or the test, ends them.
 func start(t testing.TB, nc *nats.Conn, cfg Config) (w *Webhooks, stop func()) {
 	t.Helper()
 	if cfg.backoff == nil {
@@ -168,7 +168,7 @@ func start(t testing.TB, nc *nats.Conn, cfg Config) (w *Webhooks, stop func()) {
 	return w, stop
 }
 
-// listening waits until the durable consumer of each URL is there.
+// listening waits until the durable consumer of each URL exists.
 func listening(t testing.TB, nc *nats.Conn, w *Webhooks) {
 	t.Helper()
 	js, err := jetstream.New(nc)

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// Secret is a key of Standard Webhooks: 24 to 64 bytes. It shows itself to nobody.
+// Secret is a key of Standard Webhooks: 24 to 64 bytes. It never prints its value.
 type Secret struct{ key []byte }
 
-// String hides it.
+// String hides the value.
 func (Secret) String() string { return "whsec_…" }
 
-// GoString hides it.
+// GoString hides the value.
 func (Secret) GoString() string { return "webhook.Secret{…}" }
 
 const (
@@ -27,12 +27,12 @@ const (
 	maxSecrets   = 4
 )
 
-// ErrSecret: a text is no secret of Standard Webhooks.
+// ErrSecret means that a text is no secret of Standard Webhooks.
 var ErrSecret = errors.New("not whsec_ and the base64 of 24 to 64 bytes")
 
-// ParseSecrets reads secrets, one a line: whsec_ and the base64 of 24 to 64 bytes,
-// at most 4. Empty lines and such as begin with # are skipped. Errors wrap ErrSecret
-// and quote nothing.
+// ParseSecrets parses secrets, one per line: whsec_ and the base64 of 24 to 64 bytes,
+// at most 4. Empty lines and lines that begin with # are skipped. Errors wrap
+// ErrSecret, except for too many secrets, and quote nothing of the text.
 func ParseSecrets(text string) ([]Secret, error) {
 	var list []Secret
 	n := 0
@@ -65,9 +65,8 @@ func (s Secret) check() error {
 	return nil
 }
 
-// sign returns the header webhook-signature. An id may hold dots, but neither the
-// timestamp nor the beginning of the body can be taken for another: one is digits,
-// the other a brace.
+// sign returns the header webhook-signature. An id may contain dots, but the signed
+// text stays unambiguous: the timestamp is digits, and the body begins with a brace.
 func sign(secrets []Secret, id string, at time.Time, body []byte) string {
 	var b strings.Builder
 	for i, s := range secrets {

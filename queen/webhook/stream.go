@@ -16,26 +16,26 @@ import (
 
 const (
 	requestTimeout = 5 * time.Second
-	pullWait       = time.Second // how long a stop may wait for it
+	pullWait       = time.Second // how long a stop may have to wait for a pull
 	ackWait        = maxTimeout + 30*time.Second
-	ackPending     = 256                // events that wait for their next try; while there are more, none is handed out
-	unusedFor      = 7 * 24 * time.Hour // as long as the stream keeps events
+	ackPending     = 256                // events waiting for their next try; at this number the server hands out no more
+	unusedFor      = 7 * 24 * time.Hour // the retention of the stream
 	openAgain      = time.Second
 	openAtLast     = 15 * time.Second
 )
 
-// stream reads the stream of events by a durable consumer, which all queens that
-// name the URL share.
+// stream reads the event stream through a durable consumer, which is shared by all
+// queens configured with the URL.
 type stream struct {
 	js       jetstream.JetStream
 	subjects hivebeat.Subjects
 	t        *target
 
-	// Of the goroutine of run alone.
-	consumer jetstream.Consumer // nil: to be looked for
-	since    time.Time          // what happened from then on is to be told, where it must be made
+	// Used only by the goroutine of run.
+	consumer jetstream.Consumer // nil: to be looked up
+	since    time.Time          // start time of the consumer, if it must be created
 	waitFor  time.Duration
-	away     bool // and it was logged
+	away     bool // the stream is unavailable, and that was logged
 }
 
 func (s *stream) run(ctx context.Context, tell func(*delivery)) {
@@ -49,7 +49,7 @@ func (s *stream) run(ctx context.Context, tell func(*delivery)) {
 		case <-ctx.Done():
 			return
 		}
-		if ctx.Err() != nil { // of two cases that are ready select takes any
+		if ctx.Err() != nil { // select takes any of two ready cases
 			return
 		}
 		d := s.next(ctx)
@@ -64,12 +64,13 @@ func (s *stream) run(ctx context.Context, tell func(*delivery)) {
 	}
 }
 
-// next returns the next event, if one comes within a while. A pull is never broken
-// off: what the server sends into one that was is nobody's until ackWait is over.
+// next returns the next event, or nil if none comes within pullWait. A pull is never
+// aborted: a message that the server sends to an aborted pull reaches no consumer until
+// ackWait is over.
 func (s *stream) next(ctx context.Context) *delivery {
 	c, err := s.open(ctx)
 	if err != nil {
-		return nil // it has waited
+		return nil // open has already waited
 	}
 	began := time.Now()
 	m, err := c.Next(jetstream.FetchMaxWait(pullWait))
@@ -80,7 +81,7 @@ func (s *stream) next(ctx context.Context) *delivery {
 	s.since = began
 	meta, err := m.Metadata()
 	if err != nil {
-		return nil // not from a stream: whoever sent it knows why
+		return nil // not from a stream; only its sender knows why
 	}
 	s.t.waiting.Store(meta.NumPending)
 	d := &delivery{
@@ -89,25 +90,24 @@ func (s *stream) next(ctx context.Context) *delivery {
 		later: func(d time.Duration) { s.settled(m.NakWithDelay(d)) },
 		never: func(why string) { s.settled(m.TermWithReason(why)) },
 	}
-	if ctx.Err() != nil { // it is for another queen, or the next start
+	if ctx.Err() != nil { // leave it to another queen, or the next start
 		d.later(0)
 		return nil
 	}
 	return d
 }
 
-// settled notes what became of an acknowledgement: one that got lost means that the
-// event comes again.
+// settled logs an acknowledgement that was not sent. The event then comes again.
 func (s *stream) settled(err error) {
 	if err != nil {
 		s.t.log.Debug("webhook: acknowledgement not sent", slog.Any("error", err))
 	}
 }
 
-// missed draws the conclusion from a pull without a message.
+// missed handles a pull that returned no message.
 func (s *stream) missed(ctx context.Context, began time.Time, err error) {
 	if errors.Is(err, nats.ErrTimeout) || errors.Is(err, jetstream.ErrNoMessages) {
-		s.since = began // nothing happened
+		s.since = began // there was no event
 		return
 	}
 	s.t.log.Debug("webhook: pull", slog.Any("error", err))
@@ -115,8 +115,8 @@ func (s *stream) missed(ctx context.Context, began time.Time, err error) {
 	pause(ctx, openAgain/4)
 }
 
-// open returns the consumer, and makes it where there is none. Where that fails it
-// waits.
+// open returns the consumer, and creates it if there is none. If that fails, it waits
+// before it returns.
 func (s *stream) open(ctx context.Context) (jetstream.Consumer, error) {
 	if s.consumer != nil {
 		return s.consumer, nil
@@ -133,7 +133,7 @@ func (s *stream) open(ctx context.Context) (jetstream.Consumer, error) {
 	if ctx.Err() != nil {
 		return nil, err
 	}
-	if s.waitFor > 0 && !s.away { // at the start the queen may just be about to make it
+	if s.waitFor > 0 && !s.away { // at the start the queen may be about to create the stream
 		s.away = true
 		s.t.log.Warn("webhook: the event stream can not be read: events wait there", slog.Any("error", err))
 	}
@@ -163,13 +163,13 @@ func (s *stream) find(ctx context.Context) (jetstream.Consumer, error) {
 		FilterSubjects:    filters(s.subjects, s.t.cfg.Kinds),
 		InactiveThreshold: unusedFor,
 	})
-	if errors.Is(err, jetstream.ErrConsumerExists) { // another queen was faster, with another start
+	if errors.Is(err, jetstream.ErrConsumerExists) { // another queen was faster, with another start time
 		return s.js.Consumer(ctx, name, s.t.name)
 	}
 	return c, err
 }
 
-// pause waits, until ctx ends.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -179,7 +179,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// idOf reads the id of an event. What is no event has none.
+// idOf returns the id of an event, or "" if body is not one.
 func idOf(body []byte) string {
 	var e struct {
 		ID string `json:"id"`

@@ -11,20 +11,21 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// delivery is one event that is to be told to one URL.
+// delivery is one event to post to one URL.
 type delivery struct {
 	id    string
 	body  []byte
 	tries int       // before this one
-	first time.Time // when the event was there
-	// One of these ends it, whatever comes of that.
+	first time.Time // when the event was first available
+	// The handler calls exactly one of these at the end. Failures to record the outcome
+	// are not reported.
 	done  func()
 	later func(time.Duration)
 	never func(why string)
 }
 
-// source hands out deliveries. run lasts until ctx ends, and calls tell side by
-// side at most Config.Parallel times.
+// source hands out deliveries. run lasts until ctx ends. It makes at most
+// Config.Parallel calls of tell at once.
 type source interface {
 	run(ctx context.Context, tell func(*delivery))
 }
@@ -42,12 +43,12 @@ type target struct {
 	failing                                 atomic.Bool
 
 	mu     sync.Mutex
-	turned time.Time // when failing changed last
+	turned time.Time // when failing last changed
 }
 
-// turn notes how a request ended that began at the given time, and reports whether
-// it is otherwise than before. One that began before the last turn tells nothing of
-// what is now: requests go side by side, and end in any order.
+// turn records the outcome of a request that began at the given time, and reports
+// whether it differs from the state before. A request that began before the last change
+// is ignored: requests run in parallel and end in any order.
 func (t *target) turn(failing bool, began time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,7 +60,7 @@ func (t *target) turn(failing bool, began time.Time) bool {
 	return true
 }
 
-// run tells what the source hands out until ctx ends. Requests end with posts.
+// run posts the deliveries of the source until ctx ends. Requests end with posts.
 func (t *target) run(ctx, posts context.Context) {
 	t.source.run(ctx, func(d *delivery) { t.tell(posts, d) })
 }
@@ -75,7 +76,7 @@ func (t *target) tell(ctx context.Context, d *delivery) {
 		d.done()
 		return
 	}
-	if ctx.Err() != nil { // not its fault: we are leaving
+	if ctx.Err() != nil { // not the receiver's fault: Stop was called
 		d.later(0)
 		return
 	}
@@ -93,7 +94,8 @@ func (t *target) tell(ctx context.Context, d *delivery) {
 	d.later(max(f.after, t.cfg.backoff(d.tries+1)))
 }
 
-// eventID reads the id of an event without the rest. What is no event has none.
+// eventID returns the id of an event, from the header if it is there. It is "" if body
+// is not an event.
 func eventID(header string, body []byte) string {
 	if header != "" {
 		return header
@@ -101,7 +103,7 @@ func eventID(header string, body []byte) string {
 	return idOf(body)
 }
 
-// filters are the subjects of the kinds that are wanted, or none for all.
+// filters returns the subjects of the wanted kinds; none stands for all kinds.
 func filters(s hivebeat.Subjects, kinds []hivebeat.Kind) (list []string) {
 	for _, k := range kinds {
 		if k == hivebeat.KindBrake {

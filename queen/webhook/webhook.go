@@ -1,19 +1,20 @@
-// Package webhook tells the fabric's events to HTTP servers: each event's
-// CloudEvents JSON is posted, signed as Standard Webhooks do, and tried again until
-// a 2xx answers or its time is over.
+// Package webhook posts the fabric's events to HTTP servers. Each event is sent as
+// CloudEvents JSON, signed according to Standard Webhooks, and retried until it is
+// answered with 2xx or is too old.
 //
-// With JetStream there is one durable consumer of the event stream for each URL, and
-// all queens that name that URL share it: an event is told once as a rule, by any of
-// them, and what waits survives their restarts. Without it a bounded queue in memory
-// holds what waits, and drops what is too much.
+// With JetStream there is one durable consumer of the event stream per URL, shared by
+// all queens configured with that URL. Normally each event is posted once, by any of
+// these queens, and waiting events survive their restarts. Without JetStream, waiting
+// events are in a bounded queue in memory; events that do not fit are dropped.
 //
 //	QUEEN_EVENTS ──durable pull consumer──▶ post ──2xx──────▶ done
 //	queen.events.> ──queue in memory─────▶  ▲ │ ──else──▶ later, with backoff and jitter
 //	                                        └─┴──────────────┐ past GiveUp, or 410: given up, counted
 //
-// An event may come twice, where an acknowledgement got lost: its webhook-id, which
-// is its id, tells. Events that fail wait for their next try while others go on, so
-// that order is not kept: (hive_inc, n) is it.
+// An event may be posted twice if an acknowledgement is lost. Its webhook-id, which is
+// the event's id, shows that. An event that fails waits for its next try while others
+// are posted, so the order of arrival is not the order of events; use (hive_inc, n) for
+// that.
 package webhook
 
 import (
@@ -37,38 +38,40 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Config says whom to tell what. URLs is required; the rest may be zero.
+// Config says which events go where. URLs is required; the other fields may be zero.
 type Config struct {
-	// URLs are told every event, each for itself: http or https, at most 16. A user
-	// and password in one is sent as basic authentication. What may be a secret of it
-	// is in no log, error or count.
+	// URLs each receive every event: http or https, at most 16. A user and password in a
+	// URL is sent as basic authentication. Logs, errors and counts never show the parts of
+	// a URL that may be secret.
 	URLs []string
-	// Secrets sign, all of them: two while one is changed for another. Default: what
-	// is sent is not signed.
+	// Secrets sign every request, all of them. Use two while you replace one by another.
+	// Default: requests are not signed.
 	Secrets []Secret
-	// Kinds of events to tell. Default: all.
+	// Kinds of events to post. Default: all.
 	Kinds []hivebeat.Kind
-	// Prefix of all subjects and of the stream. Default none.
+	// Prefix of all subjects and of the stream. Default: none.
 	Prefix string
-	// NoJetStream listens to events as they come, and keeps what waits in memory.
+	// NoJetStream makes Webhooks listen to events as they are published, and keep waiting
+	// events in memory. Default: false.
 	NoJetStream bool
-	// Parallel is how many requests to one URL may be under way at once, from this
-	// process. Default 4.
+	// Parallel is how many requests from this process to one URL may be under way at once.
+	// Default: 4.
 	Parallel int
-	// Timeout of one request, with its answer. Default 10 s.
+	// Timeout of one request, including its answer. Default: 10 s.
 	Timeout time.Duration
-	// GiveUp is how old an event may become before it is not tried again. Default 24 h.
+	// GiveUp is the maximum age of an event that is retried. Default: 24 h.
 	GiveUp time.Duration
-	// Queue is how many events wait in memory for one URL, without JetStream. Default
+	// Queue is how many events may wait in memory for one URL, without JetStream. Default:
 	// 1000.
 	Queue int
-	// Transport makes the requests. Default: one of its own, which takes no proxy from
-	// the environment.
+	// Transport sends the requests. Default: a private one that takes no proxy from the
+	// environment.
 	Transport http.RoundTripper
-	// Logger gets Warn when a URL begins to fail, Info when it goes on. nil discards it.
+	// Logger receives Warn when a URL begins to fail, and Info when it recovers. Default:
+	// nil, which discards them.
 	Logger *slog.Logger
 
-	backoff func(try int) time.Duration // tests hurry
+	backoff func(try int) time.Duration // shortened in tests
 }
 
 const (
@@ -77,7 +80,7 @@ const (
 	defaultTimeout  = 10 * time.Second
 	defaultGiveUp   = 24 * time.Hour
 	defaultQueue    = 1000
-	lastWords       = 2 * time.Second // how long a request that is under way may take once Stop was called
+	lastWords       = 2 * time.Second // how long a request under way may take after Stop was called
 )
 
 func (c Config) withDefaults() Config {
@@ -130,7 +133,7 @@ func (c Config) validate() error {
 	return nil
 }
 
-// Kinds lists the kinds of events there are.
+// Kinds returns all kinds of events.
 func Kinds() []hivebeat.Kind {
 	return []hivebeat.Kind{
 		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
@@ -138,7 +141,7 @@ func Kinds() []hivebeat.Kind {
 	}
 }
 
-// parseURL reads a URL. No error quotes what could be a secret.
+// parseURL parses a URL. No error quotes a part that may be secret.
 func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
@@ -154,11 +157,13 @@ func parseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// shown is what may be seen of a URL: the path and the query of many hold a secret.
+// shown returns the part of a URL that may be shown: the path and the query often hold
+// a secret.
 func shown(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
-// nameOf is the durable consumer of a URL, or the queue group. The kinds are in it,
-// so that queens told to tell others do not take events from one another.
+// nameOf returns the name of the durable consumer of a URL, or of its queue group. The
+// name depends on the kinds, so that queens configured with other kinds do not take
+// events from one another.
 func nameOf(u string, kinds []hivebeat.Kind) string {
 	h := sha256.New()
 	h.Write([]byte(u))
@@ -168,10 +173,10 @@ func nameOf(u string, kinds []hivebeat.Kind) string {
 	return "webhook_" + hex.EncodeToString(h.Sum(nil))[:20]
 }
 
-// Webhooks tells events to all its URLs. Its methods are safe for concurrent use.
+// Webhooks posts events to all its URLs. Its methods are safe for concurrent use.
 type Webhooks struct {
 	cfg     Config
-	own     *http.Transport // nil: it is another's
+	own     *http.Transport // nil if Config.Transport was set
 	targets []*target
 
 	mu       sync.Mutex
@@ -181,8 +186,8 @@ type Webhooks struct {
 	done     chan struct{}
 }
 
-// New returns webhooks that read from nc, which is borrowed. Errors name the field
-// of cfg at fault.
+// New returns webhooks that read from nc. The connection is borrowed. Errors name the
+// field of cfg at fault.
 func New(nc *nats.Conn, cfg Config) (*Webhooks, error) {
 	if nc == nil {
 		return nil, errors.New("webhook: nc is nil")
@@ -206,7 +211,7 @@ func New(nc *nats.Conn, cfg Config) (*Webhooks, error) {
 	}
 	w := &Webhooks{cfg: cfg, own: own, stopping: make(chan struct{}), done: make(chan struct{})}
 	for _, s := range cfg.URLs {
-		u, _ := parseURL(s) // validate did
+		u, _ := parseURL(s) // validate has parsed it
 		t := &target{cfg: &w.cfg, url: u, name: nameOf(s, cfg.Kinds), poster: newPoster(&w.cfg, u)}
 		t.log = cfg.Logger.With(slog.String("webhook", shown(u)), slog.String("consumer", t.name))
 		if cfg.NoJetStream {
@@ -219,9 +224,9 @@ func New(nc *nats.Conn, cfg Config) (*Webhooks, error) {
 	return w, nil
 }
 
-// Run tells events until ctx ends or Stop is called, and returns nil then. NATS or
-// JetStream that is away is no error: what happened meanwhile is told once it is
-// back. It works once.
+// Run posts events until ctx ends or Stop is called, and then returns nil. It is no
+// error if NATS or JetStream is unavailable: the events that happen meanwhile are
+// posted once it is back. Run can be called once.
 func (w *Webhooks) Run(ctx context.Context) error {
 	w.mu.Lock()
 	if w.begun {
@@ -240,7 +245,8 @@ func (w *Webhooks) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	// Requests outlive ctx by a moment: one that is answered is not sent again.
+	// Requests outlive ctx for a moment, because one that is answered need not be sent
+	// again.
 	posts, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, end) })
@@ -256,9 +262,9 @@ func (w *Webhooks) Run(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends Run: requests under way may take 2 s, and what was not told waits for
-// another queen or the next start. It waits for that until ctx ends, whose error it
-// then returns. It may be called more than once, and before Run.
+// Stop ends Run: requests under way may take 2 s more, and events not yet posted wait
+// for another queen or the next start. Stop waits for that until ctx ends, and then
+// returns the error of ctx. It may be called more than once, and before Run.
 func (w *Webhooks) Stop(ctx context.Context) error {
 	w.mu.Lock()
 	w.once.Do(func() { close(w.stopping) })
@@ -278,12 +284,12 @@ func (w *Webhooks) Stop(ctx context.Context) error {
 // Stats are the counts of one URL since New.
 type Stats struct {
 	Target  string // scheme and host of the URL
-	Name    string // of its consumer: tells two URLs of one host apart
-	Told    uint64 // events that were answered with 2xx
-	Failed  uint64 // requests that were not
-	GivenUp uint64 // events not tried again
-	Dropped uint64 // events that were too many to wait in memory
-	Waiting uint64 // events that wait in memory, or in the stream when it was asked last
+	Name    string // name of its consumer, which differs between two URLs of one host
+	Told    uint64 // events answered with 2xx
+	Failed  uint64 // requests not answered with 2xx
+	GivenUp uint64 // events no longer retried
+	Dropped uint64 // events that did not fit into the queue in memory
+	Waiting uint64 // events that wait in memory, or that waited in the stream at the last pull
 	Failing bool   // the last request failed
 }
 
@@ -299,10 +305,10 @@ func (w *Webhooks) Stats() []Stats {
 	return list
 }
 
-// wants reports whether events of this kind are told.
+// wants reports whether events of this kind are posted.
 func (c *Config) wants(kind string) bool {
 	return len(c.Kinds) == 0 || slices.Contains(c.Kinds, hivebeat.Kind(kind))
 }
 
-// kindOf is the last token of an event's subject.
+// kindOf returns the last token of an event's subject.
 func kindOf(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }

@@ -32,7 +32,7 @@ func secrets(t testing.TB, text string) []Secret {
 	return s
 }
 
-// The vector is that of the libraries of Standard Webhooks.
+// The vector comes from the libraries of Standard Webhooks.
 func TestSign(t *testing.T) {
 	at := time.Unix(1614265330, 0)
 	body := []byte(`{"test": 2432232314}`)
@@ -115,7 +115,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// What is posted: the event as it is in the stream, and who may have sent it.
+// The request holds the event as it is in the stream, with a signature and the
+// credentials.
 func TestRequest(t *testing.T) {
 	nc := bustest.Conn(t, bustest.Server(t))
 	stored(t, nc)
@@ -146,7 +147,7 @@ func TestRequest(t *testing.T) {
 	})
 }
 
-// Two queens share what is to be told, and a stop in between loses nothing.
+// Two queens share the events to post, and a stop in between loses none.
 func TestOnceByAllQueens(t *testing.T) {
 	srv := bustest.Server(t)
 	nc := bustest.Conn(t, srv)
@@ -164,7 +165,7 @@ func TestOnceByAllQueens(t *testing.T) {
 	r.await(t, ids[:20]...)
 	stopA()
 	stopB()
-	tell(t, nc, hivebeat.KindJoined, ids[20:30]...) // nobody is there
+	tell(t, nc, hivebeat.KindJoined, ids[20:30]...) // neither is running
 	start(t, nc, cfg)
 	tell(t, nc, hivebeat.KindLeft, ids[30:]...)
 	r.await(t, ids...)
@@ -184,15 +185,15 @@ func TestKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, subject := range []string{"queen.log.gpu-01.lost", "queen.log.gpu-01.left", "queen.log.brake"} {
-		if _, err := js.Publish(t.Context(), subject, []byte(`{"id":"`+subject+`"}`)); err != nil { // the id of one without the header
+		if _, err := js.Publish(t.Context(), subject, []byte(`{"id":"`+subject+`"}`)); err != nil { // the id of a message without the header
 			t.Fatal(err)
 		}
 	}
 	r.await(t, "lost", "queen.log.gpu-01.lost", "queen.log.brake")
 }
 
-// A receiver that fails is asked again; one that says when, then; one that points
-// elsewhere is not followed; one that is gone is not asked again.
+// A receiver that fails is tried again, at the time it asks for if it does. A redirect
+// is not followed. A receiver that is gone is not tried again.
 func TestMisbehaving(t *testing.T) {
 	nc := bustest.Conn(t, bustest.Server(t))
 	stored(t, nc)
@@ -248,8 +249,8 @@ func TestMisbehaving(t *testing.T) {
 	}
 }
 
-// A receiver that is away for a while misses nothing, and one that fails for ever is
-// given up event by event.
+// A receiver that is away for a while misses nothing. For one that always fails, each
+// event is given up in turn.
 func TestReceiverRestarts(t *testing.T) {
 	nc := bustest.Conn(t, bustest.Server(t))
 	stored(t, nc)
@@ -282,7 +283,7 @@ func TestReceiverRestarts(t *testing.T) {
 	}
 }
 
-// A request that began before an outage and ends in it does not end the outage.
+// A request that began before an outage and ends during it does not end the outage.
 func TestLateEndsTurnNothing(t *testing.T) {
 	var w target
 	before := time.Now()
@@ -321,7 +322,7 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
-// NATS that is restarted, even with nothing in its store, is found again.
+// A NATS server that restarts, even with an empty store, is found again.
 func TestServerRestarts(t *testing.T) {
 	srv := bustest.Server(t)
 	nc := bustest.Conn(t, srv)
@@ -334,7 +335,7 @@ func TestServerRestarts(t *testing.T) {
 	bustest.RestartEmpty(t, srv)
 	bustest.Eventually(t, soon, func() (bool, string) { return nc.IsConnected(), nc.Status().String() })
 	stored(t, nc)
-	tell(t, nc, hivebeat.KindLost, "after") // perhaps before the consumer is made again
+	tell(t, nc, hivebeat.KindLost, "after") // perhaps before the consumer is created again
 	r.await(t, "before", "after")
 }
 
@@ -355,11 +356,11 @@ func TestLifecycle(t *testing.T) {
 	if err := w.Run(t.Context()); err == nil {
 		t.Error("it runs twice")
 	}
-	start(t, nc, Config{URLs: []string{"http://127.0.0.1:1"}}) // there is no JetStream: it waits, and ends when told to
+	start(t, nc, Config{URLs: []string{"http://127.0.0.1:1"}}) // there is no JetStream: it waits, and ends when stopped
 }
 
-// Once it is told to stop nothing more is pulled: what waits is for another queen. It
-// was up to chance, and now and then a stop took longer than it may.
+// After Stop nothing more is pulled: waiting events are left to another queen. This
+// once depended on chance, and sometimes a stop took too long.
 func TestStoppedStreamPullsNoMore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,5 +1,5 @@
-// Package metrics makes a worker's counts readable for Prometheus. It is apart from
-// package worker, so that a program which beats links no Prometheus client.
+// Package metrics exposes a worker's counts to Prometheus. It is separate from package
+// worker, so that a program that only beats does not link a Prometheus client.
 package metrics
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/worker"
 )
 
-// Source is what metrics are made of; *worker.Worker is one.
+// Source provides the values of the metrics; *worker.Worker implements it.
 type Source interface{ Stats() worker.Stats }
 
 // Collector is a prometheus.Collector of one worker. It is safe for concurrent use.
@@ -22,9 +22,9 @@ type Collector struct {
 	m families
 }
 
-// New returns the collector of w. Whoever calls registers it, with a registry of
-// its own choice. One registry takes one worker; a program with several wraps the
-// Registerer, with prometheus.WrapRegistererWith and a label of its own.
+// New returns the collector of w. The caller registers it, in a registry of its choice.
+// A registry takes one worker; a program with several workers wraps the Registerer,
+// with prometheus.WrapRegistererWith and a distinct label.
 func New(w Source) (*Collector, error) {
 	if w == nil {
 		return nil, errors.New("worker/metrics: w is nil")
@@ -42,7 +42,7 @@ func Handler(w Source) (http.Handler, error) {
 	return prom.Handler(c)
 }
 
-// families are what a worker shows. Names and help are for operators: changing a
+// families are the metrics of a worker. Names and help are for operators: changing a
 // name breaks their rules, and the list in testdata with it.
 type families struct {
 	beats, failed, late, last    prom.Family
@@ -66,7 +66,7 @@ func declare(f *prom.Families) families {
 	}
 }
 
-// Collect sends what the worker says.
+// Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	s, m := c.w.Stats(), &c.m
 	prom.Send(ch, m.beats, s.Sent)

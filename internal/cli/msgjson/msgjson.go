@@ -1,5 +1,5 @@
-// Package msgjson turns msgpack into JSON for people and programs: keys in the
-// order in which they came, unknown ones included.
+// Package msgjson turns msgpack into JSON for people and programs. Keys keep their order,
+// and unknown ones are included.
 package msgjson
 
 import (
@@ -16,10 +16,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// Append appends the JSON of the one msgpack value in b. The value is scanned
-// first, so that no bytes cost more than they weigh; the error is then a
-// *hivebeat.Refusal. Bytes become base64, and floats that JSON does not have
-// become texts.
+// Append appends the JSON of the one msgpack value in b. The value is scanned first, so
+// that small input cannot cause large allocations; an error of the scan is a
+// *hivebeat.Refusal. Bytes become base64. Floats that JSON does not have become texts.
 func Append(dst, b []byte) ([]byte, error) {
 	if err := wire.Scan(b); err != nil {
 		return dst, err

@@ -70,8 +70,8 @@ func TestHostileBytesAreRefused(t *testing.T) {
 	}
 }
 
-// FuzzAppend: whatever comes in, the result is JSON or a refusal, and it says the
-// same as msgpack/v5 and encoding/json do together.
+// FuzzAppend: for any input, the result is JSON or a refusal, and the JSON is the same as that
+// of msgpack/v5 and encoding/json together.
 func FuzzAppend(f *testing.F) {
 	f.Add([]byte{0x82, 0xa1, 'a', 1, 0xa1, 'b', 0x92, 0xc3, 0xc4, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {

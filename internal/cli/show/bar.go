@@ -9,15 +9,15 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// What a bar is made of. The parts differ in shape and not in colour alone.
+// The parts of a bar differ in shape, not only in colour.
 const (
 	barOurs   = "█"
 	barOthers = "▒"
 	barFree   = "·"
 )
 
-// Bar renders how much of total is ours and how much others hold, in width columns
-// with their brackets. A part that is there takes one column at least.
+// Bar renders the shares of total that are ours and that others hold, width columns wide
+// including the brackets. A part that is not zero takes at least one column.
 func Bar(ours, others, total uint64, width int, p Paint) string {
 	room := width - 2
 	if room < 1 {
@@ -44,8 +44,8 @@ func columnsOf(part, total uint64, room int) int {
 	return max(1, int(float64(part)/float64(total)*float64(room)+0.5))
 }
 
-// VRAM renders whose the fleet's VRAM is, with a bar where it fits into width, and
-// nothing where there is none.
+// VRAM renders how the fleet's VRAM is used, with a bar if width allows it, and an empty
+// text if there is no VRAM.
 func VRAM(s *api.Summary, width int, p Paint) string {
 	if s.VRAMTotal == 0 {
 		return ""

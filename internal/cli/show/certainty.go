@@ -6,15 +6,15 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Certainty adds up how sure several answers are that are shown together: no surer
-// than the least sure of them. The zero Certainty has none.
+// Certainty combines the status of answers that are shown together: the result is only as sure
+// as the least sure answer. The zero Certainty holds no status.
 type Certainty struct {
 	sum api.Status
 	any bool
 }
 
-// Add adds the status of an answer. What is true of one moment alone, such as the
-// time, is that of the last one.
+// Add adds the status of an answer. Values of a single moment, such as the time, are those
+// of the last answer.
 func (c *Certainty) Add(st api.Status) {
 	if was := c.sum; c.any {
 		st.Warm, st.JetStream = st.Warm && was.Warm, st.JetStream && was.JetStream
@@ -29,7 +29,7 @@ func (c *Certainty) Add(st api.Status) {
 	c.sum, c.any = st, true
 }
 
-// Sum is the status of all that were added.
+// Sum returns the combined status.
 func (c *Certainty) Sum() *api.Status {
 	st := c.sum
 	return &st

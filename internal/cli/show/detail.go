@@ -11,7 +11,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// detail collects lines of a name and what there is to say.
+// detail collects lines of a name and a text.
 type detail struct {
 	p     Paint
 	lines []string
@@ -29,7 +29,7 @@ func (d *detail) heading(kind, id string) {
 	d.lines = append(d.lines, d.p.Text(kind+" "+Clean(id), Strong))
 }
 
-// join puts parts that are not empty behind one another.
+// join joins the parts that are not empty.
 func join(parts ...string) string {
 	var kept []string
 	for _, s := range parts {
@@ -52,16 +52,16 @@ func began(inc uint64) string {
 	return time.UnixMicro(int64(min(inc, hivebeat.MaxInt))).UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
-// conflict tells what to do about two of one id, and where they run.
+// conflict describes two hives or workers with one id: what to do, and where they run.
 func (d *detail) conflict(what string, believed, refused hivebeat.Place) {
 	d.line("conflict", "%s", d.p.Text("two "+what+" beat with this id: stop one, or give it another --id", Bad))
 	d.line("", "%s", place("believed", believed))
-	if refused.Inc != 0 { // an older queen does not say
+	if refused.Inc != 0 { // older queens do not report it
 		d.line("", "%s", place("not believed, and not shown", refused))
 	}
 }
 
-// place tells where one of a conflict runs.
+// place describes where one of the two runs.
 func place(which string, at hivebeat.Place) string {
 	parts := []string{fmt.Sprintf("%s: began %s (incarnation %d)", which, began(at.Inc), at.Inc)}
 	if at.Host != "" {
@@ -79,7 +79,7 @@ func place(which string, at hivebeat.Place) string {
 	return join(parts...)
 }
 
-// Hive renders all there is to say about a hive, but its workers.
+// Hive renders everything that is known about a hive except its workers.
 func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	d := &detail{p: p}
 	d.heading("hive", h.Hive)
@@ -98,7 +98,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	}
 	d.line("heard", "%s ago, promised every %s%s", age(h.Age), h.Every.Duration(), fresh)
 	warm := ""
-	if !h.Warm && h.Live == hivebeat.Alive { // of others it is not awaited any more
+	if !h.Warm && h.Live == hivebeat.Alive { // a hive that is not alive is not expected to warm up
 		warm = "still warming up: a worker that is absent may just not have beaten yet"
 	}
 	d.line("snapshot", "%s", join("seq "+count(h.Seq), warm))
@@ -178,7 +178,7 @@ func stats(s *hivebeat.Stats) string {
 		part(s.FalseDead, "falsely dead"), part(s.CutOff, "cut off"), pause)
 }
 
-// Worker renders all there is to say about a worker at now, a time of the reader's
+// Worker renders everything that is known about a worker. now is the time of the reader's
 // clock.
 func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string {
 	d := &detail{p: p}

@@ -1,6 +1,6 @@
-// Package show turns the queen's answers into text for people. Everything in it
-// is a pure function of its arguments: no clock, no terminal, no connection.
+// Package show turns answers of the queen into text for people. Everything in it is a pure
+// function of its arguments: no clock, no terminal, no connection.
 //
-// All texts that came over the wire pass Clean before they are written, so that
-// a model's name can not move the cursor or recolour the screen.
+// Texts from the wire pass Clean before they are written, so that the name of a model
+// cannot move the cursor or recolour the screen.
 package show

@@ -1,6 +1,6 @@
 package show
 
-// Finding renders what a check found, and below it what to do.
+// Finding renders the result of a check, and the advice below it.
 func Finding(level, what, do string, p Paint) []string {
 	st := Good
 	switch level {

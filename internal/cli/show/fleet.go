@@ -12,10 +12,10 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// none stands where there is nothing to say, so that columns can be counted.
+// none fills an empty column, so that columns can be counted.
 const none = "-"
 
-// Where the verdict stands in the rows of hives and workers.
+// Columns of the verdict in the rows of hives and workers.
 const hiveLive, workerLive = 2, 1
 
 // NewHives returns the table of hives.
@@ -51,8 +51,8 @@ func NewWorkers(p Paint, width int) *Table {
 	}}
 }
 
-// HiveRow is the row of a hive in NewHives. extra is the time since the answer
-// came: it is added to ages.
+// HiveRow is the row of a hive in NewHives. extra is the time since the answer arrived; it
+// is added to ages.
 func HiveRow(h *api.HiveInfo, extra time.Duration) []Cell {
 	cpu, ram, gpu, util, vram := none, none, none, none, none
 	if h.Fresh {
@@ -121,7 +121,7 @@ func hiveNote(h *api.HiveInfo) Cell {
 	return Cell{Clean(strings.Join(notes, "; ")), st}
 }
 
-// foreignVRAM is held by processes that are no workers of the hive.
+// foreignVRAM is the VRAM held by processes that are not workers of the hive.
 func foreignVRAM(gpus []hivebeat.GPU) (n uint64) {
 	for _, g := range gpus {
 		n += g.Used - min(g.Ours, g.Used)
@@ -129,8 +129,7 @@ func foreignVRAM(gpus []hivebeat.GPU) (n uint64) {
 	return n
 }
 
-// step renders what something went from and to, where it came from something and
-// went to something.
+// step renders a change from one value to another. Either may be empty.
 func step(from, to string) string {
 	switch {
 	case from == "":
@@ -158,12 +157,12 @@ func gpuNames(gpus []hivebeat.GPU) string {
 	return Clean(strings.Join(names, ", "))
 }
 
-// WorkerRow is the row of a worker in NewWorkers at now, a time of the reader's clock.
+// WorkerRow is the row of a worker in NewWorkers. now is the time of the reader's clock, and
 // extra is added to ages.
 func WorkerRow(w *api.WorkerInfo, extra time.Duration, now time.Time) []Cell {
 	st := Plain
 	if !w.Fresh || w.Live != hivebeat.Alive {
-		st = Faint // what it said last, and no longer what is
+		st = Faint // the last report, which may be outdated
 	}
 	state := stateStyle(w.State)
 	if st == Faint {
@@ -173,7 +172,7 @@ func WorkerRow(w *api.WorkerInfo, extra time.Duration, now time.Time) []Cell {
 	switch {
 	case w.Slots > 0:
 		busy = strconv.FormatUint(w.Busy, 10) + "/" + strconv.FormatUint(w.Slots, 10)
-	case w.Busy > 0: // it does not say of how many
+	case w.Busy > 0: // it does not report its slots
 		busy = strconv.FormatUint(w.Busy, 10)
 	}
 	if held := cmp.Or(w.Proc.VRAM, w.VRAM); held > 0 {
@@ -193,8 +192,8 @@ func WorkerRow(w *api.WorkerInfo, extra time.Duration, now time.Time) []Cell {
 	}
 }
 
-// workerLiveCell is the verdict on a worker, or quiet where it is only too old to be
-// shown as alive, and had announced that.
+// workerLiveCell is the verdict on a worker. It is "quiet" if the worker is late only by the
+// age of its last beat, and the worker had announced that silence.
 func workerLiveCell(w *api.WorkerInfo, extra time.Duration) Cell {
 	if w.Live == hivebeat.Late && quietLeft(w, extra) > 0 {
 		return Cell{"quiet", Notice}
@@ -236,18 +235,18 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 	return Cell{Clean(strings.Join(notes, "; ")), st}
 }
 
-// restarts says how often a worker restarted.
+// restarts renders how often a worker has restarted.
 func restarts(n uint64) string {
 	return plural(int(min(n, 1<<30)), "restart") + " in the last hour"
 }
 
-// loads says what a process has done that loads.
+// loads renders what a loading process has read and holds.
 func loads(p *hivebeat.Proc) string {
 	return fmt.Sprintf("loads: %s read, %s in memory", size(p.Read), size(p.RSS))
 }
 
-// quietLeft is how much is left of the quiet that a worker announced with its last
-// beat. It is 0 where somebody found the worker late, lost or gone in spite of that.
+// quietLeft is the rest of the silence that a worker announced with its last beat. It is 0
+// if the worker was declared late, lost or left all the same.
 func quietLeft(w *api.WorkerInfo, extra time.Duration) time.Duration {
 	if w.Live != hivebeat.Alive && (w.Live != hivebeat.Late || w.Cause != "") {
 		return 0
@@ -255,7 +254,7 @@ func quietLeft(w *api.WorkerInfo, extra time.Duration) time.Duration {
 	return max(0, w.Quiet.Duration()-w.Age.Duration()-extra)
 }
 
-// quietText says until when a worker is quiet, by the clock of now.
+// quietText renders until when a worker is quiet. now is the time of the reader's clock.
 func quietText(left time.Duration, now time.Time) string {
 	return "quiet until " + now.Add(left).Format("15:04:05") + " (" + Age(left) + " left)"
 }
@@ -269,7 +268,7 @@ func liveStyle(l hivebeat.Live) Style {
 	case hivebeat.Left:
 		return Faint
 	}
-	return Warn // late, unverified, and words we do not know
+	return Warn // late, unverified, and verdicts of newer queens
 }
 
 func stateStyle(s hivebeat.State) Style {
@@ -288,12 +287,12 @@ func stateStyle(s hivebeat.State) Style {
 
 var liveOrder = []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Unverified, hivebeat.Lost, hivebeat.Left}
 
-// lives renders "8 alive 1 lost", and - for nobody.
+// lives renders "8 alive 1 lost", or - if all counts are zero.
 func lives(counts map[hivebeat.Live]int) string {
 	return cmp.Or(words(counts, liveOrder, nil), none)
 }
 
-// words renders counts in an order; words that are not in it follow.
+// words renders counts in the given order, then the words that are not in it.
 func words[W ~string](counts map[W]int, order []W, text func(W, string) string) string {
 	var parts []string
 	add := func(w W) {

@@ -13,27 +13,27 @@ import (
 type Fleet struct {
 	Status  api.Status
 	Summary api.Summary
-	Hives   []api.HiveInfo   // the first of them
-	Workers []api.WorkerInfo // the first of them
-	// More hives or workers than those are there.
+	Hives   []api.HiveInfo   // the first page
+	Workers []api.WorkerInfo // the first page
+	// MoreHives and MoreWorkers report that there are more than those.
 	MoreHives, MoreWorkers bool
 }
 
-// Frame is what watch shows at one moment.
+// Frame is the content of watch at one moment.
 type Frame struct {
-	Where   string           // which NATS
+	Where   string           // the NATS it is connected to
 	Fleet   *Fleet           // nil before the first answer
 	Age     time.Duration    // since that answer, or since the start
 	Now     time.Time        // by the reader's clock
-	Trouble string           // why there is no newer answer; empty = there is
+	Trouble string           // why there is no newer answer; empty if there is one
 	Events  []hivebeat.Event // newest last
-	Dropped uint64           // events that came too fast
+	Dropped uint64           // events that were lost because they came too fast
 	Zone    *time.Location
 	Paint   Paint
 }
 
-// Lines renders the frame within a terminal's width and height. What does not
-// fit is counted. Without an answer it says so, and shows what was as what was.
+// Lines renders the frame within the width and height of a terminal, and counts what does
+// not fit. If there is no current answer, it says so and marks the last one as outdated.
 func (f *Frame) Lines(width, height int) []string {
 	lines := f.head(width)
 	var hives, workers section
@@ -47,7 +47,7 @@ func (f *Frame) Lines(width, height int) []string {
 			workers.rows = append(workers.rows, f.was(WorkerRow(&l.Workers[i], f.Age, f.Now), workerLive))
 		}
 	}
-	// Three sections, each below a free line and a heading, share what is left.
+	// Three sections share the remaining lines. Each has a blank line and a heading above it.
 	rows := max(0, height-len(lines)-6)
 	nh, nw, ne := share(rows, hives.need(), workers.need(), len(f.Events))
 	lines = append(lines, hives.lines(nh, f.Paint)...)
@@ -88,8 +88,8 @@ func (f *Frame) head(width int) []string {
 	return lines
 }
 
-// was marks a row as one of the past, where there is no newer one: nothing in it
-// looks like news, and its verdict is a question.
+// was marks a row as outdated if there is no newer answer: nothing in it stands out, and
+// its verdict gets a question mark.
 func (f *Frame) was(row []Cell, live int) []Cell {
 	if f.Trouble == "" {
 		return row
@@ -106,10 +106,10 @@ func was(row []Cell, live int) []Cell {
 	return row
 }
 
-// WasHive marks the row of a hive as one of the past: its verdict is a question.
+// WasHive marks the row of a hive as outdated, and its verdict with a question mark.
 func WasHive(row []Cell) []Cell { return was(row, hiveLive) }
 
-// WasWorker does so with that of a worker.
+// WasWorker marks the row of a worker in the same way.
 func WasWorker(row []Cell) []Cell { return was(row, workerLive) }
 
 func (f *Frame) eventsHeading() string {
@@ -123,9 +123,9 @@ func (f *Frame) eventsHeading() string {
 	return s
 }
 
-// share divides rows among hives, workers and events. Each gets what it needs if
-// there is enough; else events keep a quarter, hives another, and workers the
-// rest; what one does not need goes to the others.
+// share divides rows among hives, workers and events. Each gets what it needs if there are
+// enough rows. Otherwise events and hives get a quarter each, and workers the rest; rows
+// that one section does not need go to the others.
 func share(rows, hives, workers, events int) (h, w, e int) {
 	e = min(events, max(1, rows/4))
 	h = min(hives, max(2, rows/4))
@@ -135,15 +135,15 @@ func share(rows, hives, workers, events int) (h, w, e int) {
 	return h, w, e
 }
 
-// section is a table of which some rows are shown.
+// section is a table that may show only some of its rows.
 type section struct {
 	table *Table
 	rows  [][]Cell
-	all   int  // how many there are
+	all   int  // number of rows that exist
 	more  bool // than rows
 }
 
-// need is how many lines below the heading show all that is known.
+// need is the number of lines that the known rows take below the heading.
 func (s *section) need() int {
 	if s.more {
 		return len(s.rows) + 1
@@ -151,8 +151,8 @@ func (s *section) need() int {
 	return len(s.rows)
 }
 
-// lines renders a free line, the heading and n lines; the last of them counts
-// what is not shown.
+// lines renders a blank line, the heading and n lines. The last line counts the rows that
+// are not shown.
 func (s *section) lines(n int, p Paint) []string {
 	if n <= 0 || len(s.rows) == 0 {
 		return nil
@@ -168,16 +168,16 @@ func (s *section) lines(n int, p Paint) []string {
 	return lines
 }
 
-// Screen returns what redraws a terminal of a height with lines, without a
-// flicker and without a scroll.
+// Screen returns the output that redraws a terminal of this height with lines, without
+// flicker and without scrolling.
 func Screen(lines []string, height int) string {
 	var b strings.Builder
-	b.WriteString("\x1b[?2026h\x1b[H") // hold the picture; go to the top left
+	b.WriteString("\x1b[?2026h\x1b[H") // begin a synchronized update; cursor to the top left
 	for i := range max(height, len(lines)) {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString("\x1b[K") // before the text: after it, it would take the last column of a full line
+		b.WriteString("\x1b[K") // before the text: after it, it would clear the last column of a full line
 		if i < len(lines) {
 			b.WriteString(lines[i])
 		}
@@ -186,8 +186,8 @@ func Screen(lines []string, height int) string {
 	return b.String()
 }
 
-// Codes around a redrawn screen: another screen, no cursor, no wrapped lines, and
-// back again.
+// OpenScreen switches to the alternate screen, without a cursor and without line wrapping.
+// CloseScreen restores the terminal.
 const (
 	OpenScreen  = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 	CloseScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"

@@ -10,7 +10,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// NewPicks returns the table of picks: of workers, or of GPUs.
+// NewPicks returns the table of picked workers, or of picked GPUs.
 func NewPicks(gpus bool, p Paint, width int) *Table {
 	what, free := Column{Title: "WORKER", Least: 20}, Column{Title: "FREE SLOTS", Right: true}
 	if gpus {
@@ -61,7 +61,7 @@ func PickRow(k *api.Pick, gpus bool) []Cell {
 	}
 }
 
-// Passed renders how many were passed over for which reason, most first.
+// Passed renders how many were passed over for each reason, most frequent first.
 func Passed(passed map[string]int) string {
 	reasons := slices.SortedFunc(maps.Keys(passed), func(a, b string) int {
 		return cmp.Or(cmp.Compare(passed[b], passed[a]), cmp.Compare(a, b))

@@ -8,7 +8,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// False deaths are told where there are any, and only there.
+// False deaths are shown only if there are any.
 func TestSummaryTellsFalseDeaths(t *testing.T) {
 	for n, want := range map[uint64]string{0: "", 1: "1 false death ", 3: "3 false deaths "} {
 		s := &api.Summary{Hives: map[hivebeat.Live]int{hivebeat.Alive: 1}, Stats: api.Score{FalseDead: n, CutOff: 7}}

@@ -17,8 +17,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// golden compares got with testdata/name. A person should look at what -update
-// writes: the files are what people see.
+// golden compares got with testdata/name. Look at the files that -update writes: they show what
+// people see.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -40,12 +40,12 @@ func text(lines []string) string { return strings.Join(lines, "\n") + "\n" }
 
 var sure = api.Status{Queen: "queen-1", Warm: true, JetStream: true}
 
-// A conflict stands first in the note, and what is told of one says what to do.
+// A conflict comes first in the note, and the details say what to do.
 func TestConflicts(t *testing.T) {
 	hives, workers := sampleHives(), sampleWorkers()
 	h, w := &hives[1], &workers[0]
 	h.Conflict, h.Rival, w.Rival, w.Stalled = true, 1_764_000_000_000_001, 1_764_000_000_000_002, true
-	old := *h // as an older queen has it
+	old := *h // from an older queen
 	at := hivebeat.Place{Host: "there", PID: 815, Conn: "NABC/9", Addr: "192.0.2.7:5"}
 	h.Believed, h.Refused = &hivebeat.Place{Inc: h.Inc, Host: "here"}, &at
 	w.RivalAt, w.Addr = at, "192.0.2.6:5"
@@ -150,7 +150,7 @@ func sampleFleet() *Fleet {
 	}
 }
 
-// What a worker leaves out is not made up.
+// Facts that a worker does not report are not invented.
 func TestWorkerThatSaysLittle(t *testing.T) {
 	w := api.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Facts: hivebeat.Facts{Busy: 1}}}
 	if got := text(NewWorkers(false, 0).Lines(false, [][]Cell{WorkerRow(&w, 0, noon)})); !regexp.MustCompile(`^h/w +alive +- +0s +- +1 +0 +0 +-`).MatchString(got) {
@@ -165,10 +165,10 @@ func TestWorkerThatSaysLittle(t *testing.T) {
 	}
 }
 
-// noon is when the answers of these tests are shown.
+// noon is the time at which the answers of these tests are shown.
 var noon = time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// A silence that was announced is shown as such, until when it is, and not as late.
+// An announced silence is shown with its end, and not as late.
 func TestQuietIsCountedDown(t *testing.T) {
 	w := api.WorkerInfo{Hive: "h", Fresh: true, Record: hivebeat.Record{Worker: "w", Live: hivebeat.Alive, Age: 30_000, Facts: hivebeat.Facts{Quiet: 119_000}}}
 	for extra, want := range map[time.Duration]string{
@@ -178,7 +178,7 @@ func TestQuietIsCountedDown(t *testing.T) {
 			t.Errorf("after %s: %q, want %q", extra, got, want)
 		}
 	}
-	w.Live, w.Fresh, w.Age, w.Quiet = hivebeat.Late, false, 60_000, 260_000 // its hive calls it alive
+	w.Live, w.Fresh, w.Age, w.Quiet = hivebeat.Late, false, 60_000, 260_000 // its hive reports it as alive
 	row := WorkerRow(&w, 0, noon)
 	if live, note := row[1].Text, row[len(row)-1].Text; live != "quiet" || note != "quiet until 12:03:20 (3m left)" {
 		t.Errorf("%q, %q", live, note)
@@ -186,14 +186,14 @@ func TestQuietIsCountedDown(t *testing.T) {
 	if got := text(Worker(&w, &sure, false, noon)); !strings.Contains(got, "live      quiet for 0s · quiet until 12:03:20 (3m left)") {
 		t.Error(got)
 	}
-	w.Cause = hivebeat.CauseHive // somebody found it late
+	w.Cause = hivebeat.CauseHive // it was found late
 	row = WorkerRow(&w, 0, noon)
 	if live, note := row[1].Text, row[len(row)-1].Text; live != "late" || note != "hive" {
 		t.Errorf("%q, %q", live, note)
 	}
 }
 
-// Only of a hive that is alive are workers still awaited.
+// Only a hive that is alive still expects workers.
 func TestWarmingUp(t *testing.T) {
 	for _, live := range liveOrder {
 		h := api.HiveInfo{Hive: "h", Live: live}
@@ -283,7 +283,7 @@ func TestFrames(t *testing.T) {
 	golden(t, "watch-empty.golden", text(f.Lines(120, 40)))
 }
 
-// What a queen said before it went silent must not look like what is.
+// The last answer of a queen that does not answer any more must not look current.
 func TestStaleFrameShowsNothingAsNew(t *testing.T) {
 	f := Frame{Now: noon, Fleet: sampleFleet(), Age: 20 * time.Second, Trouble: "no queen answers", Zone: time.UTC, Paint: true}
 	out := text(f.Lines(200, 60))
@@ -292,7 +292,7 @@ func TestStaleFrameShowsNothingAsNew(t *testing.T) {
 			t.Errorf("something is shown in the colour of good news:\n%s", out)
 		}
 	}
-	for _, want := range []string{"NO ANSWER for 20s", "alive?", "24s"} { // gpu-01 was heard 4 s before
+	for _, want := range []string{"NO ANSWER for 20s", "alive?", "24s"} { // gpu-01 was last heard 4 s before the answer
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in\n%s", want, out)
 		}
@@ -325,7 +325,7 @@ func TestFramesFitTheirTerminal(t *testing.T) {
 	}
 }
 
-// Erasing behind a line that fills the terminal would take its last column.
+// Erasing after a line that fills the terminal would clear its last column.
 func TestScreenErasesBeforeItWrites(t *testing.T) {
 	got := Screen([]string{"full", "x"}, 3)
 	if want := "\x1b[?2026h\x1b[H\x1b[Kfull\r\n\x1b[Kx\r\n\x1b[K\x1b[?2026l"; got != want {
@@ -345,7 +345,7 @@ func TestNothingReachesTheTerminalThatMovesIt(t *testing.T) {
 	}
 }
 
-// A worker that makes no progress is alive, and stands out.
+// A worker without progress is alive, and stands out.
 func TestStalled(t *testing.T) {
 	w := sampleWorkers()[0]
 	w.Stalled = true
@@ -366,7 +366,7 @@ func TestStalled(t *testing.T) {
 	}
 }
 
-// One that restarts over and over says how often, and since when it is up.
+// A worker that restarts repeatedly shows how often, and how long it is up.
 func TestLooping(t *testing.T) {
 	w := sampleWorkers()[0]
 	w.Looping, w.Restarts, w.Up = true, 25, 2500

@@ -9,7 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Summary renders the counts of the fleet and how sure they are, in one line.
+// Summary renders the counts of the fleet and their certainty in one line.
 func Summary(s *api.Summary, st *api.Status, p Paint) string {
 	return strings.Join(append(append(counts(s, p), brakes(st, p)...), Sure(st, p)), " · ")
 }
@@ -17,8 +17,8 @@ func Summary(s *api.Summary, st *api.Status, p Paint) string {
 // Brakes renders the zones whose brake is on, each as one text.
 func Brakes(st *api.Status, p Paint) []string { return brakes(st, p) }
 
-// Counts renders the counts of hives and of workers, each as one text, and then
-// what is to be told of the verdicts on them.
+// Counts renders the counts of hives and of workers, each as one text, followed by a note
+// on wrong verdicts, if there were any.
 func Counts(s *api.Summary, p Paint) []string { return append(lived(s, p), score(s, p)...) }
 
 // brakes renders the zones whose brake is on, in parts.
@@ -66,7 +66,7 @@ func lived(s *api.Summary, p Paint) []string {
 	}
 }
 
-// score renders how good the verdicts were, where they were not all good.
+// score renders the number of wrong verdicts, if there were any.
 func score(s *api.Summary, p Paint) (parts []string) {
 	if n := s.Stats.FalseDead; n > 0 {
 		parts = append(parts, p.Text(falsely(n), Warn))
@@ -74,7 +74,7 @@ func score(s *api.Summary, p Paint) (parts []string) {
 	return parts
 }
 
-// stateCount renders how many are in a state; a worker may name none.
+// stateCount renders the number of workers in a state. The state may be empty.
 func stateCount(s hivebeat.State, text string) string {
 	if s == "" {
 		return text + "without a state"
@@ -82,7 +82,7 @@ func stateCount(s hivebeat.State, text string) string {
 	return text
 }
 
-// falsely says how many verdicts were wrong.
+// falsely renders the number of wrong verdicts.
 func falsely(n uint64) string {
 	if n == 1 {
 		return "1 false death"
@@ -90,7 +90,7 @@ func falsely(n uint64) string {
 	return strconv.FormatUint(n, 10) + " false deaths"
 }
 
-// wrap puts parts behind one another, on as few lines of width as they need.
+// wrap joins parts, on as few lines of width as they need.
 func wrap(parts []string, width int) (lines []string) {
 	for _, part := range parts {
 		if last := len(lines) - 1; last >= 0 && Width(lines[last])+Width(part)+3 <= width {
@@ -102,16 +102,16 @@ func wrap(parts []string, width int) (lines []string) {
 	return lines
 }
 
-// Wrap puts parts behind one another, on as few lines of width as they need.
+// Wrap joins parts, on as few lines of width as they need.
 func Wrap(parts []string, width int) []string { return wrap(parts, width) }
 
-// Total adds counts up.
+// Total sums up counts.
 func Total(counts map[hivebeat.Live]int) int { return total(counts) }
 
 // Empty reports whether there is nothing to count.
 func Empty(s *api.Summary) bool { return total(s.Hives) == 0 && total(s.Workers) == 0 }
 
-// Sure renders how sure an answer is: "sure", or why it is not.
+// Sure renders the certainty of an answer: "sure", or why it is not.
 func Sure(st *api.Status, p Paint) string {
 	why := st.Unsure
 	if len(why) == 0 && !st.Warm {
@@ -130,8 +130,7 @@ func total[W ~string](counts map[W]int) (n int) {
 	return n
 }
 
-// Event renders an event in one line: when, what, to whom, and why.
-// Times are shown as in loc.
+// Event renders an event in one line: time, kind, subject, and reason. Times are in loc.
 func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 	d := &e.Data
 	subject := e.Subject

@@ -6,28 +6,27 @@ import "strings"
 type Column struct {
 	Title string
 	Right bool // numbers align right
-	Least int  // it may be cut down to so many columns where the line is too long; 0 = never cut
-	Drop  int  // where cutting does not suffice, columns go in this order, lowest first; 0 = never
+	Least int  // it may be cut down to this width when the line is too long; 0: never cut
+	Drop  int  // when cutting does not suffice, columns are dropped in this order, lowest first; 0: never
 }
 
-// Cell is one text of a table. It must be Clean.
+// Cell is one text of a table. The text must be Clean.
 type Cell struct {
 	Text  string
 	Style Style
 }
 
-// Table renders rows below aligned titles. Rows may be added in batches, so that
-// a long table needs no memory for more than one of them: a column is as wide as
-// its widest text so far.
+// Table renders rows below aligned titles. Rows may be added in batches, so that a long
+// table needs memory for only one batch: a column is as wide as its widest text so far.
 type Table struct {
 	Columns []Column
 	Paint   Paint
-	Width   int // of the terminal; 0 = lines of any length
+	Width   int // of the terminal; 0: lines of any length
 
 	widest []int
 }
 
-// Mark puts a mark behind the title of a column, if the table has it.
+// Mark appends a mark to the title of a column, if the table has it.
 func (t *Table) Mark(title, mark string) {
 	for i := range t.Columns {
 		if t.Columns[i].Title == title {
@@ -66,8 +65,8 @@ func (t *Table) Lines(heading bool, rows [][]Cell) []string {
 	return lines
 }
 
-// fit returns the widths at which a line is no longer than t.Width, as far as
-// that can be had. A width of -1 means that the column is not shown.
+// fit returns column widths for lines no longer than t.Width, if that is possible. A
+// width of -1 means that the column is not shown.
 func (t *Table) fit() []int {
 	w := append([]int(nil), t.widest...)
 	if t.Width <= 0 {
@@ -75,7 +74,7 @@ func (t *Table) fit() []int {
 	}
 	for {
 		over := t.length(w) - t.Width
-		for over > 0 { // cut what is widest beyond its least, column by column
+		for over > 0 { // cut the column that exceeds its least width most
 			at, most := -1, 0
 			for i, c := range t.Columns {
 				if spare := w[i] - max(c.Least, Width(c.Title)); c.Least > 0 && w[i] >= 0 && spare > most {
@@ -100,7 +99,7 @@ func (t *Table) fit() []int {
 		if at < 0 {
 			return w
 		}
-		for i := range w { // there is room again: begin with whole texts
+		for i := range w { // there is space again: start from whole texts
 			if w[i] >= 0 {
 				w[i] = t.widest[i]
 			}

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// Clean returns s with every control, format and invalid character replaced, so
-// that it is safe to write to a terminal and stays on its line.
+// Clean returns s with every control, format and invalid character replaced, so that it is
+// safe to write to a terminal and stays on one line.
 func Clean(s string) string {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' {
@@ -27,7 +27,7 @@ func printable(r rune) rune {
 	return unicode.ReplacementChar
 }
 
-// columns returns how many columns of a terminal a rune takes.
+// columns returns the width of a rune in columns of a terminal.
 func columns(r rune) int {
 	switch {
 	case r < 0x300:
@@ -48,7 +48,7 @@ func columns(r rune) int {
 	return 1
 }
 
-// Width returns how many columns of a terminal s takes. The codes of Paint take none.
+// Width returns the width of s in columns of a terminal. The codes of Paint take none.
 func Width(s string) int {
 	n := 0
 	for i := 0; i < len(s); {
@@ -63,8 +63,8 @@ func Width(s string) int {
 	return n
 }
 
-// Cut returns s within width columns; what was cut ends in an ellipsis. The codes
-// of Paint take no column, and none is left open.
+// Cut shortens s to width columns; a shortened text ends in an ellipsis. The codes of Paint
+// take no column, and none is left open.
 func Cut(s string, width int) string {
 	if len(s) <= width || Width(s) <= width {
 		return s
@@ -94,8 +94,8 @@ func Cut(s string, width int) string {
 
 const reset = "\x1b[0m"
 
-// escape returns the length of the code of Paint that s begins with, or 0. Texts
-// that are Clean hold none.
+// escape returns the length of the code of Paint that s begins with, or 0. Clean texts
+// contain none.
 func escape(s string) int {
 	if len(s) > 2 && s[0] == '\x1b' && s[1] == '[' {
 		return strings.IndexByte(s, 'm') + 1
@@ -120,28 +120,28 @@ func Bare(s string) string {
 	return b.String()
 }
 
-// Pad returns s with as many spaces behind it as fill width columns.
+// Pad appends spaces to s until it is width columns wide.
 func Pad(s string, width int) string { return pad(s, width) }
 
-// Style is how a text stands out where colours are shown.
+// Style is how a text stands out if colours are shown.
 type Style uint8
 
-// The styles, by what they say and not by what they look like.
+// The styles are named by their meaning, not by their look.
 const (
 	Plain  Style = iota
-	Faint        // of less interest, or no longer so
+	Faint        // of less interest, or outdated
 	Strong       // headings
 	Good
 	Notice // in motion: loading, busy
 	Warn
 	Bad
-	Alarm  // what nobody may overlook
+	Alarm  // must not be overlooked
 	Chosen // where the cursor is
 )
 
 var codes = [...]string{Faint: "2", Strong: "1", Good: "32", Notice: "36", Warn: "33", Bad: "31", Alarm: "1;7;31", Chosen: "7"}
 
-// Paint says whether text is coloured.
+// Paint reports whether text is coloured.
 type Paint bool
 
 // Text returns s in a style.

@@ -10,7 +10,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Age renders a span of time as people say it, in one unit: 12s, 119s, 3m, 5h, 9d.
+// Age renders a duration as people say it, in one unit: 12s, 119s, 3m, 5h, 9d.
 func Age(d time.Duration) string {
 	switch {
 	case d < 2*time.Minute:
@@ -27,12 +27,12 @@ func age(m hivebeat.Millis) string { return Age(m.Duration()) }
 
 const gib = 1 << 30
 
-// GiB renders bytes in GiB with one decimal, which is left out where it is zero.
+// GiB renders bytes in GiB with one decimal, which is omitted if it is zero.
 func GiB(bytes uint64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(float64(bytes)/gib, 'f', 1, 64), ".0")
 }
 
-// usedOf renders 18.4/24 (GiB), and - where there is nothing to use.
+// usedOf renders 18.4/24 (GiB), or - if total is 0.
 func usedOf(used, total uint64) string {
 	if total == 0 {
 		return "-"
@@ -56,7 +56,7 @@ func ParseSize(text string) (bytes int64, err error) {
 	return v * unit, nil
 }
 
-// size renders bytes with the unit that suits them.
+// size renders bytes in a suitable unit.
 func size(bytes uint64) string {
 	switch {
 	case bytes >= gib:

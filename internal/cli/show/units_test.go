@@ -30,7 +30,7 @@ func TestNumbers(t *testing.T) {
 	for _, tt := range [][2]string{
 		{GiB(0), "0"},
 		{GiB(24 * gib), "24"},
-		{GiB(24564 << 20), "24"}, // what a card of 24 GB really has
+		{GiB(24564 << 20), "24"}, // what a 24 GB card really has
 		{GiB(18*gib + 2*gib/5), "18.4"},
 		{usedOf(gib, 0), "-"},
 		{usedOf(61*gib, 96*gib), "61/96"},

@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package compose brings docker-compose.yml up on the local engine, as a user
-// would, and breaks it.
+// Package compose starts docker-compose.yml on the local engine, like a user does, and
+// breaks it.
 package compose
 
 import (
@@ -23,8 +23,8 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
-// moment is how long a thing may take that needs no waiting for a deadline. It
-// is generous: the machine may be busy.
+// moment is how long anything may take that does not wait for a deadline. It is generous,
+// because the machine may be busy.
 const moment = 30 * time.Second
 
 func TestCompose(t *testing.T) {
@@ -35,9 +35,9 @@ func TestCompose(t *testing.T) {
 		s.ensure(t)
 	}
 
-	// Beats of a second instead of half a minute, so that deaths are seen in seconds.
+	// Promises of a second instead of half a minute, so that deaths are seen within seconds.
 	p := newProject(t, "HIVEBEAT_WORKER_EVERY=1s", "HIVEBEAT_HIVE_EVERY=1s")
-	p.do("up", "-d", "--scale", "worker=3") // builds the image, as a user's first one does
+	p.do("up", "-d", "--scale", "worker=3") // builds the image, like a user's first start
 
 	nc := rig.Connect(t, p.url)
 	events := rig.Listen(t, nc)
@@ -76,7 +76,7 @@ func TestCompose(t *testing.T) {
 		}
 	})
 
-	// The order matters from here on: each step takes away what the next does not need.
+	// The order matters from here on: each step stops what the next one does not need.
 	step(t, "scaled up, a new worker joins", func(t *testing.T) {
 		p.do("up", "-d", "--scale", "worker=4")
 		for _, c := range p.containers("worker") {
@@ -113,7 +113,7 @@ func TestCompose(t *testing.T) {
 	})
 
 	step(t, "a crashed worker is started again by the engine", func(t *testing.T) {
-		// docker kill counts as a stop by hand; this is a crash.
+		// docker kill counts as a manual stop; this is a crash.
 		if err := syscall.Kill(workers[2].State.Pid, syscall.SIGKILL); err != nil {
 			t.Skipf("only root here can kill a container's process: %v", err)
 		}
@@ -180,8 +180,8 @@ func TestCompose(t *testing.T) {
 	events.Once(t, hivebeat.KindLeft, id(workers[1]))
 }
 
-// An image that has the name of a stand-in and is none is the user's own: it is
-// used, and never overwritten.
+// An image that has the name of a stand-in and is not one belongs to the user: it is used,
+// and never overwritten.
 func TestRealImageIsLeftAlone(t *testing.T) {
 	name := fmt.Sprintf("hivebeat-e2e-real-%d:1", os.Getpid())
 	fill := func(text string) func(r *rootfs) {
@@ -224,7 +224,7 @@ func TestRealImageIsLeftAlone(t *testing.T) {
 	}
 }
 
-// step is a subtest without which the ones after it make no sense.
+// step is a subtest that the following ones depend on.
 func step(t *testing.T, name string, f func(t *testing.T)) {
 	t.Helper()
 	if !t.Run(name, f) {
@@ -246,8 +246,8 @@ func stored(t *testing.T, p *project) uint64 {
 	return s.CachedInfo().State.LastSeq
 }
 
-// hardened checks what the compose file promises, in the engine's words and in
-// the kernel's.
+// hardened checks the promises of the compose file, as the engine and the kernel report
+// them.
 func hardened(t *testing.T, p *project) {
 	all := p.containers("")
 	if len(all) < 7 {
@@ -270,7 +270,7 @@ func hardened(t *testing.T, p *project) {
 		}
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.State.Pid))
 		if err != nil {
-			t.Logf("%s: %v", c.Name, err) // an engine in a virtual machine
+			t.Logf("%s: %v", c.Name, err) // the engine runs in a virtual machine
 			continue
 		}
 		for _, want := range []string{"\nUid:\t65532\t65532\t65532\t65532\n", "\nCapEff:\t0000000000000000\n", "\nNoNewPrivs:\t1\n"} {
@@ -281,9 +281,9 @@ func hardened(t *testing.T, p *project) {
 	}
 }
 
-// builtOnce checks that one service makes the image of all. Compose v2 builds
-// services at the same time, and an engine that keeps its images in containerd
-// refuses the second of two exports under one name.
+// builtOnce checks that a single service builds the image for all. Compose v2 builds services
+// in parallel, and an engine that stores its images in containerd refuses the second of two
+// exports under one name.
 func builtOnce(t *testing.T, p *project) {
 	config, err := p.try("config")
 	if err != nil {
@@ -296,13 +296,13 @@ func builtOnce(t *testing.T, p *project) {
 	if ours < 5 || local != ours {
 		t.Errorf("%d services have our image, %d ask no registry for theirs:\n%s", ours, local, config)
 	}
-	// Where each service built, each but the last left an image that has lost its name.
+	// If every service built, each except the last would leave an image without a name.
 	if lost := p.docker("image", "ls", "--quiet", "--filter", "dangling=true", "--filter", "label=com.docker.compose.project="+p.name); lost != "" {
 		t.Errorf("images without a name: %s", lost)
 	}
 }
 
-// fetch returns what stands at url.
+// fetch returns the content at url.
 func fetch(t *testing.T, url string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)

@@ -21,15 +21,15 @@ import (
 	"time"
 )
 
-// A stand-in is an image made here under the name of a base image, for machines
-// that reach no registry. The Dockerfile and the compose file are used as they
-// are: they cannot tell. An image of that name that is not a stand-in is the
-// real one, and it is used and left alone.
+// A stand-in is an image that is built here under the name of a base image, for machines
+// that cannot reach a registry. The Dockerfile and the compose file are used unchanged, and
+// cannot see the difference. An image with such a name that is not a stand-in is the real one:
+// it is used and left alone.
 
-// standInLabel marks our stand-ins; its value says what they were made of.
+// standInLabel marks our stand-ins; its value identifies their content.
 const standInLabel = "org.hivebeat.stand-in"
 
-// rootfs is a tar of a file system in the making.
+// rootfs is a tar archive of a file system that is being built.
 type rootfs struct {
 	w   *tar.Writer
 	err error
@@ -68,7 +68,7 @@ func (r *rootfs) file(name, from string) {
 	r.add(&tar.Header{Name: name, Mode: int64(info.Mode().Perm()), Size: info.Size()}, f)
 }
 
-// tree copies a folder; skip says which of its paths are left out.
+// tree copies a folder, without the paths that skip returns true for.
 func (r *rootfs) tree(name, from string, skip func(rel string, d fs.DirEntry) bool) {
 	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || r.err != nil {
@@ -94,11 +94,11 @@ func (r *rootfs) tree(name, from string, skip func(rel string, d fs.DirEntry) bo
 	r.err = errors.Join(r.err, err)
 }
 
-// applets are the commands of busybox that the images of Alpine have and ours need.
+// applets are the busybox commands that Alpine images have and that we need.
 var applets = []string{"sh", "ash", "cat", "chmod", "chown", "cp", "echo", "env", "false", "id", "ls", "mkdir", "mv", "ps", "pwd", "rm", "sleep", "true", "uname", "wget"}
 
-// alpine is what the images based on Alpine share: busybox and its commands,
-// the two folders that everybody may write to, and users.
+// alpine adds what images based on Alpine have in common: busybox and its commands, the two
+// folders that are writable for all users, and users.
 func (r *rootfs) alpine(busybox string) {
 	for _, d := range []string{"bin", "etc", "etc/ssl", "etc/ssl/certs", "usr", "usr/bin", "usr/local", "usr/local/bin", "var", "root", "proc", "sys", "dev"} {
 		r.dir(d, 0o755, 0)
@@ -113,15 +113,15 @@ func (r *rootfs) alpine(busybox string) {
 	}
 }
 
-// standIn is one image to be made.
+// standIn describes one stand-in image.
 type standIn struct {
-	name    string   // as the Dockerfile or the compose file names it
-	made    string   // of what, for the label: another value makes it anew
+	name    string   // name in the Dockerfile or the compose file
+	made    string   // identifies the content, for the label: another value rebuilds it
 	changes []string // instructions for docker import
 	fill    func(r *rootfs)
 }
 
-// ensure makes the image unless it is there, real or of the same make.
+// ensure builds the image, unless the real one or the same stand-in exists.
 func (s standIn) ensure(tb testing.TB) {
 	tb.Helper()
 	made := hex.EncodeToString(sum(s.made))[:16]
@@ -139,7 +139,7 @@ func (s standIn) ensure(tb testing.TB) {
 	tb.Logf("stand-in for %s made in %.1f s", s.name, time.Since(start).Seconds())
 }
 
-// imported makes an image of one layer.
+// imported builds an image with one layer.
 func imported(tb testing.TB, name string, changes []string, fill func(r *rootfs)) {
 	tb.Helper()
 	args := []string{"import"}
@@ -193,7 +193,7 @@ func static(tb testing.TB) string {
 	return bin
 }
 
-// docker runs a command of the engine's client and returns its stdout.
+// docker runs the docker client and returns its stdout.
 func docker(args ...string) (string, error) {
 	var stdout, stderr strings.Builder
 	cmd := exec.Command("docker", args...)

@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// project is docker-compose.yml of this tree, brought up under a name of its own.
+// project is docker-compose.yml of this tree, started under a unique project name.
 type project struct {
 	tb    testing.TB
 	name  string
@@ -26,8 +26,8 @@ type project struct {
 	http  string // the queen's page and API, from outside
 }
 
-// newProject sets a project up: its own name, image and port. It is taken down
-// with its volumes when the test ends.
+// newProject prepares a project with its own name, image and ports. When the test ends, the
+// project is removed with its volumes.
 func newProject(tb testing.TB, env ...string) *project {
 	tb.Helper()
 	id := fmt.Sprintf("hivebeat-e2e-%d", os.Getpid())
@@ -36,7 +36,7 @@ func newProject(tb testing.TB, env ...string) *project {
 		http: fmt.Sprintf("http://127.0.0.1:%d", web),
 		tb:   tb, name: id, image: "hivebeat:" + strings.TrimPrefix(id, "hivebeat-"), url: fmt.Sprintf("nats://127.0.0.1:%d", port),
 	}
-	// As the Makefile chooses, and with its variable.
+	// The same choice, and the same variable, as in the Makefile.
 	p.argv = strings.Fields(os.Getenv("COMPOSE"))
 	if len(p.argv) == 0 {
 		p.argv = []string{"docker-compose"}
@@ -59,8 +59,8 @@ func newProject(tb testing.TB, env ...string) *project {
 		if _, err := docker("rmi", "--force", p.image); err != nil {
 			tb.Log(err)
 		}
-		// What the builder leaves behind of the build stage inherits the label of
-		// the stand-in that it was built on: nothing else has it.
+		// What the builder leaves of the build stage inherits the label of the stand-in that
+		// it was built on. No other image has that label.
 		if _, err := docker("image", "prune", "--force", "--filter", "label="+standInLabel); err != nil {
 			tb.Log(err)
 		}
@@ -91,7 +91,7 @@ func (p *project) do(args ...string) {
 	p.tb.Logf("compose %s: %.1f s", strings.Join(args, " "), time.Since(start).Seconds())
 }
 
-// container is what docker inspect says, as far as it matters here.
+// container holds the fields of docker inspect that the tests need.
 type container struct {
 	ID    string
 	Name  string
@@ -123,7 +123,7 @@ type container struct {
 
 func (c container) service() string { return c.Config.Labels["com.docker.compose.service"] }
 
-// containers returns those of one service, or of all for "".
+// containers returns the containers of one service, or of all services for "".
 func (p *project) containers(service string) []container {
 	p.tb.Helper()
 	args := []string{"ps", "--all", "--quiet", "--no-trunc", "--filter", "label=com.docker.compose.project=" + p.name}

@@ -17,8 +17,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// standIns returns one for every image that the Dockerfile and the compose file
-// name, and fails for one that nobody knows how to stand in for.
+// standIns returns a stand-in for every image in the Dockerfile and the compose file. It
+// fails for an image that has no stand-in.
 func standIns(tb testing.TB) []standIn {
 	tb.Helper()
 	dockerfile, err := os.ReadFile(filepath.Join(rig.Root(), "Dockerfile"))
@@ -53,10 +53,9 @@ func standIns(tb testing.TB) []standIn {
 	return all
 }
 
-// golang stands in for the official image of Go on Alpine: the toolchain of this
-// machine, its module cache as the module proxy, because the engine's containers
-// may reach none, and what it has compiled, because half of a build in there
-// would be to compile the same packages again.
+// golang stands in for the official Go image on Alpine. It contains the toolchain of this
+// machine; its module cache as the module proxy, because containers may not reach one; and
+// its build cache, because half of a build would otherwise compile the same packages again.
 func golang(tb testing.TB, name string) standIn {
 	tb.Helper()
 	busybox := static(tb)
@@ -90,9 +89,9 @@ func golang(tb testing.TB, name string) standIn {
 	}
 }
 
-// compiled copies the packages of our command from Go's build cache: for each the
-// entry of the action that the Dockerfile's build asks for, and its output. What
-// is missing is compiled now; an entry that does not fit is merely never found.
+// compiled copies the packages of our command from Go's build cache: for each package, the
+// entry of the action that the build in the Dockerfile asks for, and its output. Missing
+// packages are compiled now. An entry that does not match is just never found.
 func (r *rootfs) compiled(tb testing.TB, name string) {
 	tb.Helper()
 	cache := goEnv(tb, "GOCACHE")[0]
@@ -133,7 +132,7 @@ func (r *rootfs) compiled(tb testing.TB, name string) {
 	tb.Logf("%d files of compiled packages in the stand-in for Go", len(copied))
 }
 
-// modules copies what a build by this go.sum reads of a module cache.
+// modules copies the part of a module cache that a build with this go.sum reads.
 func (r *rootfs) modules(name, cache, sums string) {
 	done := map[string]bool{}
 	for line := range strings.Lines(sums) {
@@ -157,12 +156,13 @@ func (r *rootfs) modules(name, cache, sums string) {
 	}
 }
 
-// escape writes upper case letters as the module proxy protocol does: !a for A.
+// escape writes upper case letters like the module proxy protocol: !a for A.
 func escape(s string) string {
 	return regexp.MustCompile(`[A-Z]`).ReplaceAllStringFunc(s, func(c string) string { return "!" + strings.ToLower(c) })
 }
 
-// entrypoint behaves as the official image's does: flags alone go to nats-server.
+// entrypoint behaves like that of the official image: arguments that are only flags go to
+// nats-server.
 const entrypoint = `#!/bin/sh
 set -e
 case "$1" in
@@ -171,8 +171,8 @@ esac
 exec "$@"
 `
 
-// natsServer stands in for the official image of nats-server on Alpine, with the
-// server of that version built from its module.
+// natsServer stands in for the official nats-server image on Alpine. The server is built
+// from its module in that version.
 func natsServer(tb testing.TB, name, version string) standIn {
 	tb.Helper()
 	busybox := static(tb)
@@ -193,8 +193,8 @@ func natsServer(tb testing.TB, name, version string) standIn {
 	}
 }
 
-// distroless stands in for gcr.io/distroless/static: users, certificates and
-// nothing that could be started.
+// distroless stands in for gcr.io/distroless/static: users, certificates, and nothing that
+// can be executed.
 func distroless(tb testing.TB, name string) standIn {
 	tb.Helper()
 	return standIn{

@@ -12,8 +12,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// A hive's process is killed, and its workers answer for themselves; it comes back,
-// and nothing happened to them. Then it is killed again, and two of them with it.
+// A hive's process is killed, and its workers are adopted. When the hive comes back, nothing
+// has happened to them. Then the hive is killed again, together with two workers.
 func TestHiveKilledItsWorkersLiveOn(t *testing.T) {
 	f := start(t)
 	events := rig.Listen(t, f.nc)
@@ -67,7 +67,7 @@ func TestHiveKilledItsWorkersLiveOn(t *testing.T) {
 	f.once(hivebeat.KindLost, "gpu-01/w1")
 }
 
-// via waits until so many workers of the fleet are alive by this judge.
+// via waits until n workers of the fleet are alive according to this judge.
 func (f *fabric) via(judge string, want rig.Fleet, n int) {
 	f.t.Helper()
 	rig.Until(f.t, moment, "workers via "+judge, func() (bool, string) {

@@ -30,9 +30,9 @@ func cluster(t *testing.T) (servers [3]*rig.NATS) {
 	return servers
 }
 
-// One of three servers is stopped for 20 s, and everybody is there who would be lost
-// before nats.go notices: each was given the URL of that server alone, and knows the
-// others from the cluster.
+// One of three servers is stopped for 20 s. No process is lost, although nats.go alone would
+// notice too late: each was given the URL of that server only, and learned the others from
+// the cluster.
 func TestOneOfThreeServersStopped(t *testing.T) {
 	servers := cluster(t)
 	stopped := servers[0]
@@ -71,7 +71,7 @@ func TestOneOfThreeServersStopped(t *testing.T) {
 			}
 		}
 	}
-	if took := time.Since(at); took > 16*time.Second { // 11.5 s, and a busy machine
+	if took := time.Since(at); took > 16*time.Second { // 11.5 s, plus time for a busy machine
 		t.Errorf("all were back after %v", took)
 	}
 	time.Sleep(time.Until(at.Add(20 * time.Second)))
@@ -80,12 +80,12 @@ func TestOneOfThreeServersStopped(t *testing.T) {
 		t.Errorf("the queen that was connected there: %v", err)
 	}
 	stopped.Signal(syscall.SIGCONT)
-	time.Sleep(3 * time.Second) // what waited there comes now, and is old
+	time.Sleep(3 * time.Second) // old messages that waited there arrive now
 	f.sees(all)
 	for _, kind := range []hivebeat.Kind{hivebeat.KindRestarted, hivebeat.KindConflict} {
 		none(t, events, kind)
 	}
-	for of := range all { // on a machine that is busy, 1 s is too short to be sure
+	for of := range all { // 1 s is too short to be sure on a busy machine
 		if lost := events.Of(hivebeat.KindLost, of); len(lost) > 0 {
 			t.Logf("%s was lost: %s", of, lost[0].Data.Reason)
 			if !strings.HasPrefix(of, "every-1s") {

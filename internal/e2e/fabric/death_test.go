@@ -12,8 +12,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// A hive is killed while two queens watch: its key goes with its TTL, and its
-// death is told once.
+// A hive is killed while two queens watch: its key expires with its TTL, and its death is
+// published once.
 func TestHiveKilled(t *testing.T) {
 	f := start(t)
 	events := rig.Listen(t, f.nc)
@@ -77,8 +77,8 @@ func TestWorkerKilledAndRestarted(t *testing.T) {
 	f.once(hivebeat.KindJoined, "gpu-01/w1")
 }
 
-// Three queens, one of them killed and replaced, and a small fleet that changes:
-// every event is stored once and heard once.
+// Three queens, and a small fleet that changes. One queen is killed and replaced. Every event
+// is stored once and received once.
 func TestThreeQueens(t *testing.T) {
 	f := start(t)
 	events := rig.Listen(t, f.nc)
@@ -141,8 +141,8 @@ func count(f *fabric, kind hivebeat.Kind, subject string) int {
 	return n
 }
 
-// The only queen is killed and another begins: it knows the fleet from the
-// bucket, and calls nobody dead who is not.
+// The only queen is killed and another starts. It knows the fleet from the bucket, and
+// reports only dead processes as lost.
 func TestQueenKilled(t *testing.T) {
 	f := start(t)
 	events := rig.Listen(t, f.nc)
@@ -153,7 +153,7 @@ func TestQueenKilled(t *testing.T) {
 	f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-02": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive})
 
 	queen.Kill()
-	dead.Kill() // nobody sees it die
+	dead.Kill() // no queen sees it die
 	f.queen("q2").Said("queen is warm", moment)
 	f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive})
 	lost := events.Wait(t, moment, hivebeat.KindLost, "gpu-02")
@@ -165,8 +165,7 @@ func TestQueenKilled(t *testing.T) {
 	f.once(hivebeat.KindJoined, "gpu-01/w1")
 }
 
-// A hive starts again with an empty registry: that is no evidence that its
-// workers died.
+// A hive starts again with no workers in memory. That is no evidence that its workers died.
 func TestHiveRestarted(t *testing.T) {
 	f := start(t)
 	events := rig.Listen(t, f.nc)

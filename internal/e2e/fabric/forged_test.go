@@ -13,9 +13,10 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// Something else sends one message in the name of a worker, and of a hive, which silences
-// both: that is a conflict, both read it in their own log, and both get their id back.
-// Then they are killed, and that is told: what was forged is evidence of nothing.
+// Another client sends one message in the name of a worker, and one in the name of a hive,
+// which silences both. Each case is a conflict, which the victim reports in its own log
+// before it gets its id back. Then both are killed, and their deaths are published: the
+// forged messages are no evidence of life.
 func TestForgedMessages(t *testing.T) {
 	for name, forge := range map[string]func(inc, seq *uint64){
 		"higher seq":         func(_, seq *uint64) { *seq += 100_000 },
@@ -74,7 +75,7 @@ func TestForgedMessages(t *testing.T) {
 			})
 			hive.Said("messages of this hive (are|were) refused", moment)
 			events.Wait(t, moment, hivebeat.KindConflict, "gpu-01")
-			time.Sleep(6 * beat) // in which what was forged has become old
+			time.Sleep(6 * beat) // until the forged messages are old
 			f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive})
 			f.once(hivebeat.KindConflict, "gpu-01")
 

@@ -17,8 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// What a person does first: up in one terminal, a worker in the next, ls, watch,
-// Ctrl-C.
+// The first steps of a user: up in one terminal, a worker in the next, ls, watch, Ctrl-C.
 func TestUpAndAWorker(t *testing.T) {
 	port := rig.Port(t)
 	url := fmt.Sprintf("nats://127.0.0.1:%d", port)
@@ -30,8 +29,8 @@ func TestUpAndAWorker(t *testing.T) {
 	events := rig.Listen(t, nc)
 	watch := rig.Start(t, "watch", at, rig.Hivebeat(t), "watch", "-o", "json")
 
-	// With the default promise of half a minute nothing but a goodbye can make a
-	// worker leave within this test.
+	// With the default promise of half a minute, only a goodbye can make a worker leave
+	// within this test.
 	worker := rig.Start(t, "worker", at, rig.Hivebeat(t), "worker", "--hive", "desk", "--id", "llama", "--model", "llama-3.3-70b")
 	rig.Sees(t, nc, moment, rig.Fleet{"desk": hivebeat.Alive, "desk/llama": hivebeat.Alive})
 	out, errs, code := rig.CLI(t, at, "ls")
@@ -81,13 +80,13 @@ func TestUpDemo(t *testing.T) {
 	up.Interrupt()
 }
 
-// NATS is not there when everything starts.
+// NATS is not available when everything starts.
 func TestNATSComesLast(t *testing.T) {
 	f := start(t)
 	f.nats.Kill()
 	queen, hive, worker := f.queen("q1"), f.hive("gpu-01"), f.worker("gpu-01", "w1")
 	for _, p := range []*rig.Proc{queen, hive, worker} {
-		p.Said("(?i)level=(WARN|INFO)", moment) // it says something instead of ending
+		p.Said("(?i)level=(WARN|INFO)", moment) // it logs something instead of ending
 		if p.Ended() {
 			t.Fatalf("%s ended:\n%s", p.Name, p.Output())
 		}
@@ -100,7 +99,7 @@ func TestNATSComesLast(t *testing.T) {
 	f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive})
 }
 
-// Two processes of one id: nobody wins quietly.
+// Two processes with one id: neither wins silently.
 func TestTwoHivesWithOneID(t *testing.T) {
 	f := start(t)
 	events := rig.Listen(t, f.nc)
@@ -116,7 +115,7 @@ func TestTwoHivesWithOneID(t *testing.T) {
 	second.Kill()
 }
 
-// The worker of examples/python: the standard library and nothing of ours.
+// The worker of examples/python, which uses only the standard library.
 func TestPythonWorker(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
@@ -140,7 +139,7 @@ func TestPythonWorker(t *testing.T) {
 	events.Wait(t, moment, hivebeat.KindLeft, "gpu-01/py")
 }
 
-// localhost is no id: two machines would collide.
+// localhost is not an id: two machines would collide.
 func TestLocalhostIsNoID(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("a host name of its own needs root")

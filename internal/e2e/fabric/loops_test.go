@@ -12,8 +12,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// A supervisor starts a worker again each time that it dies. That is told as looping; its
-// deaths from then on are no events, and pick names it where no other worker fits.
+// A supervisor restarts a worker each time it dies. That is reported as looping. Its
+// deaths from then on are not events, and pick returns it only if no other worker fits.
 func TestWorkerThatLoops(t *testing.T) {
 	f := start(t)
 	events := rig.Listen(t, f.nc)
@@ -23,7 +23,7 @@ func TestWorkerThatLoops(t *testing.T) {
 	f.sees(rig.Fleet{"gpu-01/calm": hivebeat.Alive})
 
 	const times, loops = 7, "gpu-01/loops"
-	// The last process stays. Each of the others has a second, which is enough to be heard.
+	// The last process stays. Each of the others runs for a second, which is enough to be heard.
 	script := fmt.Sprintf(`for i in $(seq %d); do "$@" & sleep 1; kill -9 $!; wait $! 2>/dev/null; done; exec "$@"`, times)
 	rig.Start(t, "supervisor", []string{"HIVEBEAT_NATS=" + f.nats.URL}, "sh", "-c", script, "sh",
 		rig.Hivebeat(t), "worker", "--hive", "gpu-01", "--id", "loops", "--model", "test", "--slots", "8", "--every", beat.String())
@@ -47,7 +47,7 @@ func TestWorkerThatLoops(t *testing.T) {
 	if out, _ := f.cli(0, "get", loops); !strings.Contains(out, "looping") || !strings.Contains(out, restarts) {
 		t.Errorf("get:\n%s", out)
 	}
-	for range 5 { // it has more free slots
+	for range 5 { // the looping worker has more free slots
 		if out, _ := f.cli(0, "pick", "--model", "test"); !strings.Contains(out, "gpu-01/calm") || strings.Contains(out, loops) {
 			t.Errorf("pick:\n%s", out)
 		}

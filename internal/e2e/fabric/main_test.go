@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package fabric runs the fabric in real processes and breaks it: kill -9 here
-// is kill -9 there.
+// Package fabric runs the fabric in real processes and breaks it: kill -9 in a test is
+// kill -9 in production.
 package fabric
 
 import (
@@ -22,28 +22,28 @@ import (
 func TestMain(m *testing.M) { rig.Main(m) }
 
 const (
-	// moment is how long what needs no deadline may take. It is generous.
+	// moment is how long anything may take that does not wait for a deadline. It is generous.
 	moment = 20 * time.Second
-	// beat is the promise of hives and most workers here: a worker is lost after
-	// three of them, a hive's key gone after as many whole seconds.
+	// beat is the promise of hives and most workers here: a worker is lost after three
+	// times this, and a hive's key expires after as many whole seconds.
 	beat = time.Second
 )
 
-// fabric is a NATS and what was started on it.
+// fabric is a NATS server and the programs that use it.
 type fabric struct {
 	t    testing.TB
 	nats *rig.NATS
 	nc   *nats.Conn
 }
 
-// start starts a NATS for a test.
+// start starts a NATS server for a test.
 func start(t testing.TB) *fabric {
 	t.Helper()
 	s := rig.Serve(t, rig.Server(t))
 	return &fabric{t: t, nats: s, nc: rig.Connect(t, s.URL)}
 }
 
-// hivebeat starts one of our commands.
+// hivebeat starts a hivebeat command.
 func (f *fabric) hivebeat(name string, args ...string) *rig.Proc {
 	f.t.Helper()
 	return rig.Start(f.t, name, []string{"HIVEBEAT_NATS=" + f.nats.URL}, append([]string{rig.Hivebeat(f.t)}, args...)...)
@@ -69,8 +69,7 @@ func (f *fabric) sees(want rig.Fleet) {
 	rig.Sees(f.t, f.nc, moment, want)
 }
 
-// cli runs a command that ends by itself, and fails the test unless its exit code
-// is want.
+// cli runs a command that ends by itself, and fails the test unless its exit code is want.
 func (f *fabric) cli(want int, args ...string) (stdout, stderr string) {
 	f.t.Helper()
 	out, errs, code := rig.CLI(f.t, []string{"HIVEBEAT_NATS=" + f.nats.URL}, args...)
@@ -80,7 +79,7 @@ func (f *fabric) cli(want int, args ...string) (stdout, stderr string) {
 	return out, errs
 }
 
-// ls is the document of hivebeat ls -o json, as far as a test reads it.
+// ls holds the fields of hivebeat ls -o json that tests read.
 type ls struct {
 	Hives []struct {
 		Hive string        `json:"hive"`
@@ -89,7 +88,7 @@ type ls struct {
 	} `json:"hives"`
 }
 
-// stored returns every event that the stream holds.
+// stored returns every event in the stream.
 func (f *fabric) stored() []hivebeat.Event {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), moment)
@@ -118,7 +117,7 @@ func (f *fabric) stored() []hivebeat.Event {
 	return all
 }
 
-// once fails the test unless the stream holds exactly one event of the kind.
+// once fails the test unless the stream holds exactly one event of that kind.
 func (f *fabric) once(kind hivebeat.Kind, subject string) {
 	f.t.Helper()
 	n := 0
@@ -132,7 +131,7 @@ func (f *fabric) once(kind hivebeat.Kind, subject string) {
 	}
 }
 
-// none fails the test if anybody was heard to be of that kind.
+// none fails the test if any event of that kind was received.
 func none(t testing.TB, events *rig.Events, kind hivebeat.Kind) {
 	t.Helper()
 	if of := events.Of(kind, ""); len(of) > 0 {

@@ -13,13 +13,13 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// A worker that was killed, and one that left, stay in the list with their time when their
-// hive is upgraded, also when the queen begins again, and when the hive was away for so
-// long that nothing is kept of it but the roster.
+// A killed worker, and one that left, stay in the list with their times when their hive is
+// upgraded. They also stay when the queen restarts, and when the hive is away until only the
+// roster still knows it.
 func TestTheGoneOutliveTheirHive(t *testing.T) {
 	f := start(t)
 	events := rig.Listen(t, f.nc)
-	hive := func() *rig.Proc { // its key lives for long enough that a busy machine starts a process meanwhile
+	hive := func() *rig.Proc { // its key lives long enough for a busy machine to start a process
 		return f.hivebeat("hive gpu-01", "hive", "--id", "gpu-01", "--every", "3s")
 	}
 	q, h := f.queen("q1"), hive()
@@ -33,7 +33,7 @@ func TestTheGoneOutliveTheirHive(t *testing.T) {
 	gone := rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/lives": hivebeat.Alive, "gpu-01/crashed": hivebeat.Lost, "gpu-01/left": hivebeat.Left}
 	f.sees(gone)
 
-	// check looks at them once the hive that runs now was heard more than once.
+	// check compares the fleet once the current hive was heard more than once.
 	before := uint64(0)
 	check := func(what string, begins bool) {
 		t.Helper()
@@ -108,7 +108,7 @@ func TestTheGoneOutliveTheirHive(t *testing.T) {
 	lives.Interrupt()
 }
 
-// Two workers, and two hives, with one id and the default promises are told within 10 s,
+// Two workers, and two hives, with one id and the default promises are reported within 10 s,
 // with both places.
 func TestTwoWithOneIDSayWhere(t *testing.T) {
 	f, _ := hub(t)

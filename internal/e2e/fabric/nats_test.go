@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// small is a fabric of one queen, one hive and two workers that all live.
+// small is a fabric with one queen, one hive and two workers, all alive.
 func small(t *testing.T) (f *fabric, events *rig.Events, alive rig.Fleet, queen *rig.Proc) {
 	t.Helper()
 	f = start(t)
@@ -46,8 +46,8 @@ func TestNATSKilledAndRestarted(t *testing.T) {
 	f.once(hivebeat.KindJoined, "gpu-01/w1")
 }
 
-// Restarted with an empty JetStream: the queen makes what she keeps anew, and the
-// view was never in danger.
+// NATS restarts with an empty JetStream: the queen creates its buckets and its stream again,
+// and its view was never at risk.
 func TestNATSRestartedEmpty(t *testing.T) {
 	f, events, alive, _ := small(t)
 	f.nats.Kill()
@@ -62,19 +62,19 @@ func TestNATSRestartedEmpty(t *testing.T) {
 	none(t, events, hivebeat.KindLost)
 }
 
-// Gone for longer than every deadline: silence while nobody can speak is no death.
+// NATS is away for longer than every deadline: silence while no process can speak is not death.
 func TestNATSAway(t *testing.T) {
 	f, events, alive, queen := small(t)
 	f.nats.Kill()
 	away := 8 * beat
-	if s := os.Getenv("HIVEBEAT_E2E_AWAY"); s != "" { // 2m, for a patient person
+	if s := os.Getenv("HIVEBEAT_E2E_AWAY"); s != "" { // for example 2m
 		var err error
 		if away, err = time.ParseDuration(s); err != nil {
 			t.Fatal(err)
 		}
 	}
 	queen.Said("NATS is away", moment)
-	time.Sleep(away) // it is the time that is tested
+	time.Sleep(away) // the time away is what the test is about
 	f.nats.Start()
 	f.connected()
 	f.sees(alive)
@@ -84,7 +84,7 @@ func TestNATSAway(t *testing.T) {
 	queen.Said("NATS is back", moment)
 }
 
-// A server without JetStream: the queen says so and what to do.
+// A server without JetStream: the queen reports that, and what to do.
 func TestNoJetStream(t *testing.T) {
 	f := start(t)
 	f.nats.Kill()
@@ -117,7 +117,7 @@ func TestServerTooOld(t *testing.T) {
 	}
 }
 
-// A bucket of the name, made by somebody else with other settings.
+// A bucket with our name, created by another program with other settings.
 func TestBucketDiffers(t *testing.T) {
 	f := start(t)
 	var none hivebeat.Subjects
@@ -139,7 +139,7 @@ func TestBucketDiffers(t *testing.T) {
 	}
 }
 
-// Too little room for the stream from the start: the flag is named.
+// Too little space for the stream from the start: the error names the flag.
 func TestNoRoomForEvents(t *testing.T) {
 	f := start(t)
 	f.nats.Kill()
@@ -148,11 +148,11 @@ func TestNoRoomForEvents(t *testing.T) {
 	f.connected()
 	f.queen("q1").Said("--events-max", moment)
 	f.hive("gpu-01")
-	f.sees(rig.Fleet{"gpu-01": hivebeat.Alive}) // and the view goes on
+	f.sees(rig.Fleet{"gpu-01": hivebeat.Alive}) // and the view still works
 }
 
-// The disk fills up under a running JetStream: the view goes on in memory, and
-// when there is room again so does the rest.
+// The disk fills up under a running JetStream. The view continues in memory, and the rest
+// continues once there is space again.
 func TestDiskFull(t *testing.T) {
 	disk := rig.SmallDisk(t, "48m")
 	f := start(t)
@@ -175,8 +175,8 @@ func TestDiskFull(t *testing.T) {
 	w.Interrupt()
 	f.sees(rig.Fleet{"gpu-01/w1": hivebeat.Alive, "gpu-01/w2": hivebeat.Left})
 
-	// A stream that met a full disk takes nothing until its server is started again:
-	// that is what a person does after making room.
+	// A stream that met a full disk accepts nothing until its server is restarted. An operator
+	// does that after freeing space.
 	disk.Free()
 	f.nats.Kill()
 	f.nats.Start()

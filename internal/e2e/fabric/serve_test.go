@@ -19,8 +19,8 @@ import (
 	"github.com/beatfabric/hivebeat/worker"
 )
 
-// hub is a NATS with accounts as docs/OPERATIONS.md has them: a leaf user and a
-// system user with no more permissions than they need.
+// hub is a NATS with accounts as in docs/OPERATIONS.md: a leaf user and a system user with
+// no more permissions than they need.
 func hub(t testing.TB) (f *fabric, leaf string) {
 	t.Helper()
 	s := rig.Prepare(t, rig.Server(t), "hub", "127.0.0.1")
@@ -45,8 +45,8 @@ no_auth_user: all
 	return &fabric{t: t, nats: s, nc: rig.Connect(t, s.URL)}, fmt.Sprintf("nats://gpu:gpu@127.0.0.1:%d", port)
 }
 
-// crash is a worker whose connection ends and whose process does not, as its hive
-// sees one in another pid namespace. It returns when that was.
+// crash runs a worker and closes its connection while its process lives on, which looks to its
+// hive like a crash in another pid namespace. It returns when it closed the connection.
 func crash(t testing.TB, url, hive, id string, see func(id string)) time.Time {
 	t.Helper()
 	nc, err := bus.Connect(context.Background(), bus.Config{URL: url, FailFast: true})
@@ -69,8 +69,8 @@ func crash(t testing.TB, url, hive, id string, see func(id string)) time.Time {
 // window is how long a worker with a connection of package bus may take to come back.
 const window = 2 * time.Second
 
-// deaths crashes workers, one after the other, and prints how long after its
-// window each death came out as an event at the hub.
+// deaths crashes workers, one after the other, and prints how long after its window each
+// death was published at the hub.
 func (f *fabric) deaths(what, url, hive string, rounds int) {
 	f.t.Helper()
 	heard := make(chan *nats.Msg, 1024)
@@ -98,8 +98,8 @@ func (f *fabric) deaths(what, url, hive string, rounds int) {
 	}
 }
 
-// A hive that runs its machine's server, joined to the hub as a user that may do
-// only what it must, and one in the hub itself with the system account.
+// A hive that runs its machine's server, joined to the hub as a user with minimal permissions,
+// and a hive in the hub itself with the system account.
 func TestDisconnect(t *testing.T) {
 	f, leaf := hub(t)
 	events := rig.Listen(t, f.nc)

@@ -14,8 +14,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// One of two queens is stopped. NATS goes on giving her questions, and each has an
-// answer all the same: from the client at once, and to a plain request 3 s later.
+// One of two queens is stopped. NATS still sends requests to it, but each gets an answer: with
+// the client at once, and with a plain request from 3 s later on.
 func TestQueenStopped(t *testing.T) {
 	f := start(t)
 	q1, q2 := f.queen("q1"), f.queen("q2")
@@ -54,7 +54,7 @@ func TestQueenStopped(t *testing.T) {
 		}
 	}
 
-	// It goes on, and says of its first answer that it may be wrong.
+	// It continues, and its first answer says that it may be wrong.
 	q1.Signal(syscall.SIGCONT)
 	m, err := f.nc.Request("queen.api.summary.q1", nil, moment)
 	if err != nil {

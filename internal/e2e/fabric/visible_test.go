@@ -14,9 +14,9 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// TestVisible measures how long a snapshot takes from its publisher to readers:
-// nats-server, queen and reader are processes of their own, over TCP on loopback.
-// The figures are for people; only a whole second fails.
+// TestVisible measures how long a snapshot takes from its publisher to readers. nats-server,
+// queen and reader are separate processes, over TCP on loopback. The figures are for people;
+// the test fails only above a second.
 func TestVisible(t *testing.T) {
 	f := start(t)
 	f.queen("q1").Said("queen is warm", moment)
@@ -43,7 +43,7 @@ func TestVisible(t *testing.T) {
 	}
 }
 
-// BenchmarkVisible is the same for make bench.
+// BenchmarkVisible measures the same for make bench.
 func BenchmarkVisible(b *testing.B) {
 	f := start(b)
 	f.queen("q1").Said("queen is warm", moment)
@@ -55,7 +55,7 @@ func BenchmarkVisible(b *testing.B) {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// visible is a hive of 100 workers, played by the test.
+// visible is a hive of 100 workers, simulated by the test.
 type visible struct {
 	f    *fabric
 	snap hivebeat.Snapshot
@@ -95,7 +95,7 @@ func (v *visible) publish(tb testing.TB) time.Time {
 	return sent
 }
 
-// answer publishes a snapshot and asks a queen until she has it.
+// answer publishes a snapshot, asks the queen until it has it, and returns how long that took.
 func (v *visible) answer(tb testing.TB) time.Duration {
 	tb.Helper()
 	for sent := v.publish(tb); ; {
@@ -110,7 +110,7 @@ func (v *visible) answer(tb testing.TB) time.Duration {
 	}
 }
 
-// list publishes a snapshot and runs ls until it shows it.
+// list publishes a snapshot, runs ls until it shows it, and returns how long that took.
 func (v *visible) list(tb testing.TB) time.Duration {
 	tb.Helper()
 	for sent := v.publish(tb); ; {

@@ -14,9 +14,9 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// A queen that hears which connections close: hives that promise a snapshot every
-// 15 s are killed with SIGKILL, one after the other, and lost within seconds, their
-// workers adopted; one whose connection is kicked is not.
+// A queen sees connections close. Hives that promise a snapshot every 15 s are killed with
+// SIGKILL, one after the other: they are lost within seconds, and their workers are adopted.
+// A hive whose connection is kicked is not lost.
 func TestHiveKilledWhereAQueenHearsConnections(t *testing.T) {
 	f, _ := hub(t)
 	events := rig.Listen(t, f.nc)
@@ -27,7 +27,7 @@ func TestHiveKilledWhereAQueenHearsConnections(t *testing.T) {
 	f.sees(rig.Fleet{"kicked": hivebeat.Alive})
 
 	var past []float64
-	for i := range 3 { // one more within 10 s, and the brake would hold it
+	for i := range 3 { // a fourth death within 10 s would be held by the brake
 		id := fmt.Sprint("gpu-", i)
 		hive := f.hivebeat("hive "+id, "hive", "--id", id)
 		f.sees(rig.Fleet{id: hivebeat.Alive})

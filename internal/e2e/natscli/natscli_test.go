@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package natscli runs the lines that README.md shows for the nats CLI, by the
-// real one, against a real hivebeat up --demo.
+// Package natscli runs the commands that README.md shows for the nats CLI, with the real CLI,
+// against a real hivebeat up --demo.
 package natscli
 
 import (
@@ -20,19 +20,19 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
-// marker stands before a fenced block of README.md whose lines are run here.
+// marker precedes a fenced block of README.md whose lines are run here.
 const marker = "<!-- e2e: natscli -->"
 
 const moment = 30 * time.Second
 
-// expected is what a line must print. must is set for the lines that the README
-// may not lose.
+// expected is the expected output of a line. must is set for lines that the README must
+// contain.
 type expected struct {
 	line, output string
 	must         bool
 }
 
-// shows has the patterns of lines and outputs; the first one that matches counts.
+// shows holds patterns of lines and outputs; the first one that matches is used.
 var shows = []expected{
 	{`^nats sub 'queen\.events\.>'$`, `"specversion":\s*"1\.0"(?s:.*)"type":\s*"hivebeat\.`, true},
 	{`^nats sub queen\.hives --translate "hivebeat decode"$`, `"hive":\s*"gpu-0\d"(?s:.*)"workers":`, true},
@@ -62,7 +62,7 @@ func TestREADME(t *testing.T) {
 		}
 	}
 
-	// Programs as the README calls them: by name.
+	// The programs are called by name, like in the README.
 	bin := t.TempDir()
 	for name, path := range map[string]string{"hivebeat": rig.Hivebeat(t), "nats": rig.Install(t, rig.NATSCLI)} {
 		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
@@ -88,7 +88,7 @@ func TestREADME(t *testing.T) {
 			}
 			p := rig.Start(t, line, env, "/bin/sh", "-c", "exec "+line)
 			p.Said(shows[i].output, moment)
-			if !p.Ended() { // a subscription goes on until Ctrl-C
+			if !p.Ended() { // a subscription runs until Ctrl-C
 				p.Signal(syscall.SIGINT)
 			}
 			p.Wait(moment)
@@ -97,8 +97,8 @@ func TestREADME(t *testing.T) {
 	}
 }
 
-// marked returns the commands in the fenced blocks below a marker, without
-// prompts and comments.
+// marked returns the commands in the fenced blocks below the markers, without prompts and
+// comments.
 func marked(markdown string) ([]string, error) {
 	var lines []string
 	parts := strings.Split(markdown, marker)

@@ -15,15 +15,15 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// clusterFigures are the columns of a scene on three servers.
+// clusterFigures are the figures of a scene on three servers.
 type clusterFigures struct {
-	events, eventsElse   []time.Duration // from kills to events, at a common live server and otherwise
+	events, eventsElse   []time.Duration // from kills to events, if a common live server was reachable, and otherwise
 	silence, silenceElse time.Duration   // the longest times without an answer
-	outage               time.Duration   // the longest
-	minority             int             // the living whose loss a subscriber in a minority was told
+	outage               time.Duration   // the longest outage
+	minority             int             // live processes reported as lost to a subscriber in a minority
 }
 
-// end waits until all is told, stored and agreed on, and draws up the row.
+// end waits until everything is published, stored and agreed on, and completes the row.
 func (c *cluster) end() {
 	c.Helper()
 	c.told(patience + 3*max(*hiveEvery, *workerEvery))
@@ -40,7 +40,7 @@ func (c *cluster) end() {
 		}
 		return true, ""
 	})
-	c.wait(3 * time.Second / 2) // what should not be told has its chance
+	c.wait(3 * time.Second / 2) // time for events that must not happen
 	read := time.Now()
 	stored = c.stored()
 	c.wait(300 * time.Millisecond)
@@ -54,7 +54,7 @@ func (c *cluster) end() {
 	}
 }
 
-// dump writes what every process printed so far into NEMESIS_DUMP, a folder.
+// dump writes the output of every process so far to the folder NEMESIS_DUMP.
 func (c *cluster) dump(when string) {
 	dir := os.Getenv("NEMESIS_DUMP")
 	if dir == "" {
@@ -77,7 +77,7 @@ func (c *cluster) dump(when string) {
 func (c *cluster) judgeCluster(stored []hivebeat.Event, read time.Time) {
 	c.Helper()
 	all, copies := c.ears.events(), c.ears.unstored()
-	c.deaf = true // a subscriber misses what is told while its server is away; the stream does not
+	c.deaf = true // a subscriber misses events while its server is away; the stream does not
 	c.accounts(all, stored, read)
 	c.ends(stored)
 	c.verdicts(all, copies)
@@ -89,8 +89,8 @@ func (c *cluster) judgeCluster(stored []hivebeat.Event, read time.Time) {
 	}
 }
 
-// ends holds the last verdict that the stream has of each against the truth: an event is
-// missing where they differ.
+// ends compares the last verdict on each process in the stream with the truth: if they differ,
+// an event is missing.
 func (c *cluster) ends(stored []hivebeat.Event) {
 	c.Helper()
 	last := map[string]hivebeat.Kind{}
@@ -109,7 +109,7 @@ func (c *cluster) ends(stored []hivebeat.Event) {
 	}
 }
 
-// verdicts holds every verdict that was heard against the truth. Copies count too.
+// verdicts checks every verdict that was received against the truth. Live copies count too.
 func (c *cluster) verdicts(all, copies []heard) {
 	c.Helper()
 	c.row.told = map[string]int{}
@@ -145,7 +145,7 @@ func (c *cluster) verdicts(all, copies []heard) {
 	}
 }
 
-// since says when it was, by the outages.
+// since describes a time relative to the outages.
 func (c *cluster) since(at time.Time) string {
 	var all []string
 	for _, o := range c.outages {
@@ -156,8 +156,8 @@ func (c *cluster) since(at time.Time) string {
 	return cmp.Or(strings.Join(all, ", "), "before any outage")
 }
 
-// minorityHeard reports whether a subscriber heard this over a server that was cut off
-// from the others: it is the minority's own view.
+// minorityHeard reports whether a subscriber received h from a server that was cut off from
+// the others. Such an event is the minority's own view.
 func (c *cluster) minorityHeard(h heard) bool {
 	for _, o := range c.outages {
 		if o.apart && c.servers[h.by].NATS.Name == o.server && o.overlaps(h.at, h.at) {
@@ -167,10 +167,10 @@ func (c *cluster) minorityHeard(h heard) bool {
 	return false
 }
 
-// A bound is what is wanted of some durations, and the one that came closest to it or
-// went furthest beyond.
+// A bound compares durations with a limit, and keeps the one that came closest to it or
+// exceeded it most.
 type bound struct {
-	over  time.Duration // by which the worst one is above it
+	over  time.Duration // by how much the worst one exceeds the limit
 	worst string
 }
 
@@ -187,8 +187,8 @@ func (c *cluster) holds(b *bound) {
 	}
 }
 
-// times measures from each kill to the first that a subscriber heard of it: the event,
-// or a copy of it that is not stored yet.
+// times measures from each kill to its first event at a subscriber: the stored event, or a
+// live copy.
 func (c *cluster) times(all, copies []heard) {
 	c.Helper()
 	f, near, far := c.row.cluster, new(bound), new(bound)
@@ -222,8 +222,8 @@ func (c *cluster) times(all, copies []heard) {
 	}
 }
 
-// hearsOf returns the subscribers that have a common live server with the hive and a
-// queen for as long as the event may take.
+// hearsOf returns the subscribers that have a common live server with the hive and a queen
+// for as long as the event may take.
 func (c *cluster) hearsOf(d *death) map[int]bool {
 	ears := map[int]bool{}
 	for by, ear := range d.ears {
@@ -258,7 +258,7 @@ func (c *cluster) answers() {
 	c.holds(far)
 }
 
-// copies holds what was heard before it was stored against the stream.
+// copies compares the live copies with the stream.
 func (c *cluster) copies(copies []heard, stored []hivebeat.Event) {
 	c.Helper()
 	ids := map[string]bool{}
@@ -287,8 +287,8 @@ func (c *cluster) copies(copies []heard, stored []hivebeat.Event) {
 	}
 }
 
-// twice counts the deaths that a subscriber hears again after it has dropped every
-// message whose id or provisional id it knows.
+// twice counts the deaths that a subscriber receives again, after it drops every message with
+// a known id or provisional id.
 func (c *cluster) twice() (n int) {
 	all := slices.Concat(c.ears.events(), c.ears.unstored())
 	slices.SortStableFunc(all, func(a, b heard) int { return a.at.Compare(b.at) })
@@ -304,7 +304,7 @@ func (c *cluster) twice() (n int) {
 		switch who := (key{h.by, fmt.Sprint(h.Subject, " ", h.Data.Inc)}); {
 		case seen:
 		case h.Data.Kind == hivebeat.KindLost:
-			// Where a queen told it before, the hive that is back may tell the true cause.
+			// If a queen reported it first, the hive may report the true cause when it is back.
 			if before := told[who]; before != "" && (before == h.Data.Via || h.Data.Via != hivebeat.ViaHive) {
 				n++
 				c.Logf("subscriber %d hears once more that %s is lost: %s, %s", h.by+1, h.Subject, h.ID, h.Data.Reason)

@@ -25,19 +25,19 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// A server is one of the three of a cluster.
+// A server is one of the three servers of a cluster.
 type server struct {
 	*rig.NATS
 	monitor string           // URL of its monitoring
 	lines   []*bustest.Proxy // its routes in both directions, if they can be cut
-	disk    *rig.Disk        // its store's, if that can be full
+	disk    *rig.Disk        // of its store, if it can be filled
 	mute    atomic.Bool      // it is down or stopped
 }
 
-// An outage is a time in which a server was not there, or cut off from the others.
+// An outage is a period when a server was down, stopped, or cut off from the others.
 type outage struct {
 	server   string
-	apart    bool // it went on, alone
+	apart    bool // it kept running, alone
 	from, to time.Time
 }
 
@@ -48,10 +48,10 @@ func (o *outage) overlaps(from, to time.Time) bool {
 // Options of a cluster.
 type options struct {
 	cuttable bool   // each route goes through a proxy
-	disk     string // the size of each server's own disk; none: that of the test
+	disk     string // the size of a disk for each server; empty: a folder of the test
 }
 
-// serveThree starts three servers that know each other.
+// serveThree starts a cluster of three servers.
 func serveThree(t *testing.T, o options) []*server {
 	t.Helper()
 	var all []*server
@@ -80,8 +80,8 @@ func serveThree(t *testing.T, o options) []*server {
 			}
 			routes = append(routes, route)
 		}
-		// Servers tell each other where they are, which would be a way around the proxies:
-		// nothing listens at the address that they tell.
+		// Servers advertise their addresses to each other, which would bypass the proxies: they
+		// advertise an address without a listener.
 		advertise := ""
 		if o.cuttable {
 			advertise = `advertise: "127.0.0.1:1", `
@@ -110,7 +110,7 @@ func (n *server) ask(page string, into any) error {
 	return json.NewDecoder(resp.Body).Decode(into)
 }
 
-// healthy waits until servers say that their JetStream has all that the others have.
+// healthy waits until servers report that their JetStream is up to date.
 func (c *cluster) healthy(servers ...*server) {
 	c.Helper()
 	for _, n := range servers {
@@ -124,8 +124,8 @@ func (c *cluster) healthy(servers ...*server) {
 	}
 }
 
-// where returns at which server each hive, worker (hive/worker) and queen ("queen q1")
-// is connected now, as the servers that answer say.
+// where returns the server that each hive, worker (hive/worker) and queen ("queen q1") is
+// connected to now, as the responding servers report.
 func (c *cluster) where() map[string]string {
 	c.Helper()
 	at := map[string]string{}
@@ -172,7 +172,7 @@ func (c *cluster) but(n *server) []*server {
 	return slices.DeleteFunc(slices.Clone(c.servers), func(other *server) bool { return other == n })
 }
 
-// leader returns the server that leads a stream.
+// leader returns the leader of a stream.
 func (c *cluster) leader(stream string) *server {
 	c.Helper()
 	js, err := jetstream.New(c.nc)
@@ -200,7 +200,7 @@ func eventStream() string { return hivebeat.Subjects{}.Stream(hivebeat.StreamEve
 
 func rosterStream() string { return "KV_" + hivebeat.Subjects{}.Bucket(hivebeat.BucketRoster) }
 
-// began notes that servers are away, or apart, from now on.
+// began records that servers are away or cut off from now on.
 func (c *cluster) began(apart bool, servers ...*server) {
 	for _, n := range servers {
 		n.mute.Store(!apart)
@@ -208,7 +208,7 @@ func (c *cluster) began(apart bool, servers ...*server) {
 	}
 }
 
-// ended notes that they are there again.
+// ended records that they are back.
 func (c *cluster) ended(servers ...*server) {
 	for _, n := range servers {
 		n.mute.Store(false)
@@ -220,7 +220,7 @@ func (c *cluster) ended(servers ...*server) {
 	}
 }
 
-// down ends servers: by SIGKILL, or by SIGTERM, which they obey in order.
+// down ends servers: by SIGKILL, or in order by SIGTERM.
 func (c *cluster) down(by syscall.Signal, servers ...*server) {
 	c.Helper()
 	c.began(false, servers...)
@@ -232,7 +232,7 @@ func (c *cluster) down(by syscall.Signal, servers ...*server) {
 	}
 }
 
-// up starts servers again, and waits until their JetStream has what it missed.
+// up starts servers again, and waits until their JetStream has caught up.
 func (c *cluster) up(servers ...*server) {
 	c.Helper()
 	for _, n := range servers {
@@ -245,7 +245,7 @@ func (c *cluster) up(servers ...*server) {
 	c.healthy(servers...)
 }
 
-// freeze stops a server, and thaw lets it go on.
+// freeze stops a server; thaw continues it.
 func (c *cluster) freeze(n *server) {
 	c.Helper()
 	c.began(false, n)
@@ -258,7 +258,7 @@ func (c *cluster) thaw(n *server) {
 	c.ended(n)
 }
 
-// cut closes all routes of a server and lets none be made: its clients stay.
+// cut closes all routes of a server and blocks new ones. Its clients stay connected.
 func (c *cluster) cut(n *server) {
 	c.began(true, n)
 	for _, line := range n.lines {
@@ -273,8 +273,8 @@ func (c *cluster) heal(n *server) {
 	c.ended(n)
 }
 
-// common reports whether who is at server a and who is at server b could hear each
-// other throughout a time.
+// common reports whether a client at server a and a client at server b could reach each other
+// for the whole time.
 func (c *cluster) common(a, b string, from, to time.Time) bool {
 	for _, o := range c.outages {
 		if !o.overlaps(from, to) {
@@ -287,7 +287,7 @@ func (c *cluster) common(a, b string, from, to time.Time) bool {
 	return a != "" && b != ""
 }
 
-// outageIn returns how long servers were away or apart in a time: the longest of them.
+// outageIn returns the length of the longest outage within a time.
 func (c *cluster) outageIn(from, to time.Time) time.Duration {
 	var longest time.Duration
 	for _, o := range c.outages {

@@ -20,15 +20,15 @@ import (
 	"github.com/beatfabric/hivebeat/queen/client"
 )
 
-// What is wanted where asker, queen and hive reach a common live server; otherwise the
-// length of the outage is added.
+// Limits if asker, queen and hive reach a common live server. Otherwise the length of the
+// outage is added.
 const (
 	mostSilent = time.Second     // without an answer
 	mostLate   = 3 * time.Second // from a kill to its event, by exit
 )
 
-// Each server has an asker, a queen and two hives connected first. Workers are spread
-// so that of each hive one is at its server and one at each of the others.
+// Each server has an asker, a queen and two hives connected at the start. The workers of
+// each hive are spread: one at its server and one at each of the others.
 const (
 	clusterHives   = 6
 	clusterWorkers = 3
@@ -40,20 +40,20 @@ type cluster struct {
 	servers []*server
 	hives   []string
 	conns   []*nats.Conn // of the subscribers, one at each server
-	http    []string     // where each queen answers over HTTP
+	http    []string     // HTTP address of each queen
 	askers  []*asker
 	kills   []*death
 	outages []*outage
 	late    *pulse
 }
 
-// A death by kill -9, whose process its hive watches.
+// A death is a kill -9 of a process that its hive watches.
 type death struct {
 	subject string
 	at      time.Time
 	hive    string   // the server that its hive was connected to, if any
-	queens  []string // those of the queens
-	ears    []string // those of the subscribers
+	queens  []string // the servers of the queens
+	ears    []string // the servers of the subscribers
 }
 
 const eventsMax = "16777216"
@@ -79,8 +79,8 @@ func newCluster(s *stage, o options) *cluster {
 		return err == nil, fmt.Sprint(err)
 	})
 	s.ears = listen(s.T, c.conns...)
-	// Each is told one server, so that it is known where it begins, and hears of the
-	// others from that.
+	// Each is given one server, so that its first server is known, and learns the others
+	// from that one.
 	var queens []*rig.Proc
 	for i, n := range c.servers {
 		id := fmt.Sprintf("q%d", i+1)
@@ -114,7 +114,7 @@ func (c *cluster) hiveAt(i int, hive string, every, workers time.Duration) {
 	}
 }
 
-// die kills a worker of one of these hives: of the one that has most of them left.
+// die kills a worker of the hive with the most live workers.
 func (c *cluster) die(hives []string) {
 	c.Helper()
 	living := func(hive string) (workers []string) {
@@ -145,7 +145,7 @@ func (c *cluster) die(hives []string) {
 	c.kills = append(c.kills, d)
 }
 
-// wanted logs what was found, and fails the test where that is not as wanted.
+// wanted logs a result, and fails the test if the result is not ok.
 func (c *cluster) wanted(ok bool, format string, args ...any) {
 	c.Helper()
 	if ok {
@@ -155,8 +155,8 @@ func (c *cluster) wanted(ok bool, format string, args ...any) {
 	}
 }
 
-// again waits until the clients that were at a server are connected to others, which
-// are not mute, and returns when that was seen of each.
+// again waits until clients are connected to servers that are not mute. It returns when each
+// was first seen there.
 func (c *cluster) again(clients []string, most time.Duration) map[string]time.Time {
 	c.Helper()
 	seen := map[string]time.Time{}
@@ -171,7 +171,7 @@ func (c *cluster) again(clients []string, most time.Duration) map[string]time.Ti
 	return seen
 }
 
-// agree waits until each queen says of everybody what is true.
+// agree waits until each queen reports the truth about all hives and workers.
 func (c *cluster) agree() {
 	c.Helper()
 	want := rig.Fleet{}
@@ -203,13 +203,12 @@ func (c *cluster) agree() {
 	}
 }
 
-// An asker asks for the summary, over and over, over one connection that begins at one
-// server.
+// An asker keeps asking for the summary over one connection, which starts at one server.
 type asker struct {
 	nc *nats.Conn
 
 	mu    sync.Mutex
-	open  wait // that has no answer yet
+	open  wait // has no answer yet
 	waits []wait
 	said  []said
 }
@@ -217,10 +216,10 @@ type asker struct {
 // A wait is the time from a question to the next answer.
 type wait struct {
 	from, to time.Time
-	server   string // that the asker was connected to when it began
+	server   string // that the asker was connected to when it asked
 }
 
-// What an answer said of itself.
+// said is what an answer reports about itself.
 type said struct {
 	at     time.Time
 	queen  string
@@ -248,7 +247,7 @@ func beginAsking(t *testing.T, i int, url string) *asker {
 	return a
 }
 
-// askEvery is short beside what is wanted.
+// askEvery is short compared with the limits.
 const askEvery = 50 * time.Millisecond
 
 func (a *asker) run(ctx context.Context, asks *client.Client) {
@@ -273,7 +272,7 @@ func (a *asker) run(ctx context.Context, asks *client.Client) {
 	}
 }
 
-// waited returns every wait so far, and the one that lasts.
+// waited returns every wait so far, including the current one.
 func (a *asker) waited() []wait {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -285,7 +284,7 @@ func (a *asker) waited() []wait {
 	return all
 }
 
-// answers returns what answers said of themselves within a time.
+// answers returns the reports of answers within a time.
 func (a *asker) answers(from, to time.Time) (within []said) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -297,8 +296,8 @@ func (a *asker) answers(from, to time.Time) (within []said) {
 	return within
 }
 
-// A pulse finds out how long this process did not run when it could have: on a machine
-// whose CPUs are busy nothing else did either.
+// A pulse measures how long this process could not run: on a machine with busy CPUs, other
+// processes could not run either.
 type pulse struct {
 	mu   sync.Mutex
 	most time.Duration

@@ -18,15 +18,15 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// TestCluster plays on three servers with everything in three replicas, one scene after
-// another: 3 queens, 6 hives and 18 workers, spread over the servers, and an asker and a
-// subscriber at each. It is wanted that
+// TestCluster plays scenes one after another on three servers with everything in three
+// replicas: 3 queens, 6 hives and 18 workers, spread over the servers, and an asker and a
+// subscriber at each. The requirements are:
 //
-//   - nobody is told lost who was alive and reachable, outside of a minority's own view,
+//   - no live and reachable process is reported lost, except in a minority's view,
 //   - no event is missing from the stream, or there twice,
-//   - where asker, queen and hive reach a common live server, an answer takes at most a
-//     second and a death that is seen by exit is told within 3; otherwise the length of
-//     the outage is added.
+//   - if asker, queen and hive reach a common live server, an answer takes at most a
+//     second, and a death that is detected by exit is published within 3 seconds; otherwise
+//     the length of the outage is added.
 func TestCluster(t *testing.T) {
 	tab := new(table)
 	defer func() { tab.printCluster(os.Stdout) }()
@@ -170,7 +170,7 @@ func serverStopped(s *stage) {
 	c.end()
 }
 
-// dieIn lets so many workers of hives die, spread over a time.
+// dieIn kills n workers of hives, spread over d.
 func (c *cluster) dieIn(d time.Duration, hives []string, n int) {
 	c.Helper()
 	for range n {
@@ -195,7 +195,7 @@ func minority(s *stage) {
 	ours, theirs := c.at(c.but(n)...), c.at(n)
 	from := time.Now()
 	for _, subject := range there {
-		// What the minority's hives judged is told when they are back, and stored.
+		// Verdicts of the minority's hives are published and stored when those are back.
 		c.truth.began(subject, spell{from: from, tail: 10 * time.Second})
 	}
 	c.cut(n)
@@ -210,7 +210,7 @@ func minority(s *stage) {
 	c.Logf("it is unsure as %s", says)
 	to := time.Now()
 	c.heal(n)
-	// It needs its tokens and some time to miss the others.
+	// The queen needs its tokens, and some time to miss the others.
 	var silent []said
 	answers := c.askers[i].answers(from.Add(5*time.Second), to)
 	for _, a := range answers {
@@ -230,8 +230,7 @@ func minority(s *stage) {
 	c.end()
 }
 
-// viewAt returns how the asker at a server sees the hives, and what the answer says of
-// itself.
+// viewAt returns how the asker at a server sees the hives, and what makes the answer unsure.
 func (c *cluster) viewAt(i int) (hives, unsure string) {
 	c.Helper()
 	a, err := rig.Ask(c.conns[i], api.VerbSummary, api.Request{})
@@ -265,7 +264,7 @@ func allKilledTwice(s *stage) {
 	c.end()
 }
 
-// reconnected waits until all who live are connected.
+// reconnected waits until all live processes are connected.
 func (c *cluster) reconnected() {
 	c.Helper()
 	rig.Until(c.T, patience, "everybody to be connected", func() (bool, string) {
@@ -297,7 +296,7 @@ func oneWiped(s *stage) {
 
 const smallDisk = "48m"
 
-// stoppedKeeping waits until servers say that they store no more: their disks are full.
+// stoppedKeeping waits until servers report that they store nothing: their disks are full.
 func (c *cluster) stoppedKeeping(servers ...*server) {
 	c.Helper()
 	for _, n := range servers {
@@ -305,9 +304,9 @@ func (c *cluster) stoppedKeeping(servers ...*server) {
 	}
 }
 
-// named waits until each queen names these servers, and no other, as those whose
-// JetStream is off, in its answers and as a metric, and says how long that took since the
-// disks were full. Then it holds the log and the doctor against it.
+// named waits until each queen names exactly these servers as those whose JetStream is off, in
+// its answers and as a metric, and reports how long that took since the disks were full. It
+// also checks the log and the doctor.
 func (c *cluster) named(since time.Time, servers ...*server) {
 	c.Helper()
 	var names []string
@@ -333,7 +332,7 @@ func (c *cluster) named(since time.Time, servers ...*server) {
 	}
 }
 
-// over waits until no queen has a trouble with JetStream any more.
+// over waits until no queen reports a problem with JetStream.
 func (c *cluster) over() {
 	c.Helper()
 	for i, at := range c.http {

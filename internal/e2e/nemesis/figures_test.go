@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// figures are measured, each beside what was wanted of it.
+// figures are measured values, next to the wanted ones.
 type figures struct{ lines []string }
 
 func (f *figures) add(t testing.TB, what, wanted, got, how string) {
@@ -31,7 +31,7 @@ func (f *figures) print(w *os.File) {
 	}
 }
 
-// TestFigures measures. It fails for what is wrong; what is slow it prints.
+// TestFigures measures. It fails for wrong results, and only prints slow ones.
 func TestFigures(t *testing.T) {
 	f := new(figures)
 	defer func() { f.print(os.Stdout) }()
@@ -39,16 +39,15 @@ func TestFigures(t *testing.T) {
 	t.Run("masses", func(t *testing.T) { masses(newStage(t, new(row)), f) })
 }
 
-// Of the workers of each of the real hives so many are killed with ten hives in
-// the view, so many with thousands, and so many say goodbye each time.
+// Numbers for each real hive: workers that are killed with ten hives in the view, and again
+// with thousands; and workers that say goodbye each time.
 const (
 	realHives = 10
 	deaths    = 6
 	goodbyes  = 4
 )
 
-// views kills workers with ten hives in the view, then with many, and lets some say
-// goodbye each time.
+// views kills workers with ten hives in the view, then with many. Some say goodbye each time.
 func views(s *stage, f *figures) {
 	s.serve("127.0.0.1")
 	s.queen("q1", "--brake", "off")
@@ -67,11 +66,11 @@ func views(s *stage, f *figures) {
 	s.Log(s.row)
 }
 
-// large starts the hives of the large view beside so many others, and waits until
-// all is told of them.
+// large starts the hives of the large view in addition to others, and waits until all their
+// events are published.
 func (s *stage) large(others int) *rig.Proc {
 	s.Helper()
-	began := time.Now() // before the first of them can be heard
+	began := time.Now() // before the first one can be heard
 	load := self(s.T, "hives", "HIVEBEAT_NATS="+s.url, fmt.Sprintf("NEMESIS_HIVES=%d", *hivesInView))
 	rig.Until(s.T, 3*time.Minute, "the large view", func() (bool, string) {
 		a, err := rig.Ask(s.nc, api.VerbSummary, api.Request{})
@@ -85,7 +84,7 @@ func (s *stage) large(others int) *rig.Proc {
 	return load
 }
 
-// masses lets all workers of the large view die at once, and then all its hives.
+// masses ends all workers of the large view at once, and then all its hives.
 func masses(s *stage, f *figures) {
 	s.serve("127.0.0.1")
 	queen := s.queen("q1", "--brake", "off")
@@ -105,15 +104,15 @@ func masses(s *stage, f *figures) {
 	s.Log(s.row)
 }
 
-// played says that everybody played is dead from now on.
+// played records that all simulated processes are dead from now on.
 func (s *stage) played(at time.Time, worker string) {
 	for i := range *hivesInView {
 		s.truth.began(playedID(i)+worker, spell{from: at, dead: true, must: true})
 	}
 }
 
-// measure kills some workers of each real hive one by one, from the given one on,
-// and then lets some say goodbye.
+// measure kills some workers of each real hive one by one, starting with worker from. Then
+// some workers say goodbye.
 func (s *stage) measure(f *figures, with string, from int) {
 	s.Helper()
 	s.wait(3 * time.Second)
@@ -142,8 +141,8 @@ func (s *stage) measure(f *figures, with string, from int) {
 	f.add(s.T, "SIGTERM → event left, "+with, "p99 < 20 ms", quantiles(byes), fmt.Sprintf("%d goodbyes", len(byes)))
 }
 
-// cost returns a function that says how much CPU two processes have used since,
-// which tells more than a duration where other work runs on the machine.
+// cost returns a function that reports the CPU time that two processes have used since. On a
+// busy machine that means more than a duration.
 func (s *stage) cost(queen, server *rig.Proc) func() string {
 	s.Helper()
 	q, n := queen.CPU(), server.CPU()
@@ -152,7 +151,7 @@ func (s *stage) cost(queen, server *rig.Proc) func() string {
 	}
 }
 
-// allOut waits until as many are told lost as there are in the large view.
+// allOut waits until as many are reported lost as there are hives in the large view.
 func (s *stage) allOut(f *figures, what, wanted string, at time.Time, deadline time.Duration, cost func() string) {
 	s.Helper()
 	var first, last time.Time

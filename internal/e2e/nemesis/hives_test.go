@@ -18,11 +18,11 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// played is the hives of one process: each sends what a hive with a single worker
-// sends, at the default promise. They are told by signals what to do:
+// played is the hives of one process. Each sends what a hive with a single worker sends, with
+// the default promise. Signals control them:
 //
-//	SIGUSR1   every worker's process has ended: an extra snapshot of each hive says so
-//	SIGUSR2   each hive sends a last snapshot, with a promise of 1 s, and no more
+//	SIGUSR1   every worker's process has ended: each hive sends an extra snapshot that says so
+//	SIGUSR2   each hive sends a last snapshot, with a promise of 1 s, and stops
 type played struct {
 	nc    *nats.Conn
 	inc   uint64
@@ -31,7 +31,7 @@ type played struct {
 	began time.Time
 }
 
-// rush is how long all of them need to say something at once.
+// rush is how long all hives together take to send one snapshot each.
 const rush = 500 * time.Millisecond
 
 const playedEvery = hivebeat.HiveEvery
@@ -49,7 +49,7 @@ func playHives(out io.Writer, url, number string) error {
 	}
 	defer nc.Close()
 	p := &played{nc: nc, inc: uint64(time.Now().UnixMicro()), began: time.Now()}
-	// They begin over 5 s: it is the view that counts here, not the rush.
+	// They start over 5 s: the size of the view matters here, not the rush.
 	for i := range n {
 		p.hives = append(p.hives, hivebeat.Snapshot{
 			V: hivebeat.Version, Hive: playedID(i), Inc: p.inc, Every: hivebeat.MillisOf(playedEvery), Warm: true, Pages: 1,
@@ -75,7 +75,7 @@ func (p *played) run(out io.Writer) error {
 		case what := <-told:
 			began := time.Now()
 			for i := range p.hives {
-				// As fast as a queen reads: what she drops would come with the next rhythm.
+				// As fast as a queen reads: snapshots that it drops would come again with the next beat.
 				if rest := time.Until(began.Add(time.Duration(i) * rush / time.Duration(len(p.hives)))); rest > time.Millisecond {
 					time.Sleep(rest)
 				}

@@ -9,8 +9,8 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// A hive tells the ends of twenty workers in a burst and then two a second: deaths
-// that are measured one by one are a second apart on each hive.
+// A hive reports twenty ends in a burst, and then two a second. Deaths that are measured one
+// by one are therefore a second apart on each hive.
 const apart = 1100 * time.Millisecond
 
 func kills() []scene {
@@ -55,7 +55,7 @@ func killOneByOne(s *stage) {
 	s.curtain()
 }
 
-// killInTurn kills the workers of each hive that are numbered so, hive after hive.
+// killInTurn kills the workers numbered from to below to, hive after hive.
 func (s *stage) killInTurn(hives, from, to int, by hivebeat.Cause) {
 	s.Helper()
 	for w := from; w < to; w++ {
@@ -81,8 +81,8 @@ func killMany(s *stage) {
 		s.worker(nil, "gpu-00", fmt.Sprintf("stays%d", w))
 	}
 	s.alive()
-	// That they all joined has used up the five changes that a hive tells at once, and
-	// no end waits for that.
+	// Their joining has used up the five changes that a hive sends at once, and the ends must
+	// not wait for that.
 	for _, subject := range doomed {
 		s.kill(subject, hivebeat.CauseExit)
 	}

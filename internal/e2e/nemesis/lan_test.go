@@ -16,8 +16,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// A lan is a bridge of this machine, at an address of the range for benchmarks
-// (RFC 2544) that reaches nobody, and the machines behind it.
+// A lan is a bridge of this machine and the machines behind it. Its address is in the range
+// for benchmarks (RFC 2544), which is not routed.
 type lan struct {
 	t      testing.TB
 	bridge string
@@ -25,21 +25,20 @@ type lan struct {
 	hosts  int
 }
 
-// A host is a machine: a network namespace. A nil host is the machine that the
-// test runs on.
+// A host is a machine: a network namespace. A nil host is the machine that runs the test.
 type host struct {
 	t     testing.TB
 	lan   *lan
 	netns string
-	port  string // its end at the bridge
+	port  string // its end of the link at the bridge
 }
 
 const bridgeMAC = "02:48:42:00:00:01"
 
-// lans numbers those of this process, so that scenes may have one each.
+// lans numbers the lans of this process, so that each scene may have one.
 var lans atomic.Int32
 
-// noLAN says why there can be no machines here, if that is so.
+// noLAN says why this machine cannot have network namespaces, or is empty.
 var noLAN = sync.OnceValue(func() string {
 	if os.Getuid() != 0 {
 		return "machines of their own need root"
@@ -58,7 +57,7 @@ var noLAN = sync.OnceValue(func() string {
 	return ""
 })
 
-// newLAN makes a bridge that is gone when the test ends.
+// newLAN creates a bridge that is removed when the test ends.
 func newLAN(t testing.TB) *lan {
 	t.Helper()
 	pid, n := os.Getpid(), int(lans.Add(1))
@@ -79,8 +78,8 @@ func (l *lan) ip(args ...string) {
 	}
 }
 
-// host adds a machine. Neighbours are fixed, so that a cut is silence on both
-// sides and no ARP tells of it.
+// host adds a machine. Its neighbours are fixed, so that a cut is silent on both sides, and
+// ARP does not reveal it.
 func (l *lan) host() *host {
 	l.t.Helper()
 	l.hosts++
@@ -99,7 +98,7 @@ func (l *lan) host() *host {
 	return h
 }
 
-// enter is what a command begins with to run on h.
+// enter is the start of a command line that runs on h.
 func (h *host) enter() []string {
 	if h == nil {
 		return nil
@@ -107,21 +106,21 @@ func (h *host) enter() []string {
 	return []string{"ip", "netns", "exec", h.netns}
 }
 
-// cut pulls the plug behind the switch: links stay up, packets of both directions
-// vanish, nobody gets a FIN, a reset or an ICMP message.
+// cut pulls the plug behind the switch: links stay up and packets of both directions vanish,
+// without a FIN, a reset or an ICMP message.
 func (h *host) cut() {
 	h.t.Helper()
 	h.lan.ip("link", "set", h.port, "nomaster")
 }
 
-// heal puts it back.
+// heal plugs it in again.
 func (h *host) heal() {
 	h.t.Helper()
 	h.lan.ip("link", "set", h.port, "master", h.lan.bridge)
 }
 
-// hub starts a NATS at the lan's address on this side of the bridge, with a port
-// for leaf nodes.
+// hub starts a NATS server at the lan's address on this side of the bridge, with a port for
+// leaf nodes.
 func (s *stage) hub() *lan {
 	s.Helper()
 	l := newLAN(s.T)
@@ -134,8 +133,8 @@ func (s *stage) hub() *lan {
 	return l
 }
 
-// leaf starts a machine whose hive runs its NATS, and n workers on it, each in a
-// pid namespace of its own, as in containers: its hive can not see it end.
+// leaf starts a machine whose hive runs its NATS, and n workers on it. Each worker is in its
+// own pid namespace, as in containers: its hive cannot see it end.
 func (s *stage) leaf(l *lan, hive string, n int) (*host, []string) {
 	s.Helper()
 	h := l.host()

@@ -1,15 +1,15 @@
 //go:build e2e
 
-// Package nemesis runs the fabric in real processes on real servers, does to it
-// what breaks fleets, and prints what came of it beside what was expected.
+// Package nemesis runs the fabric in real processes on real servers, applies the faults that
+// break fleets, and prints the results next to the expectations.
 //
 //	make nemesis                                               short promises, minutes become seconds
 //	make nemesis NEMESIS='-hive-every 15s -worker-every 30s'   the defaults: stops of 60 s, a cut of 3 minutes
-//	make nemesis RUN=TestNemesis/leaf                          one of them
+//	make nemesis RUN=TestNemesis/leaf                          a single scene
 //	make nemesis-cluster                                       three servers with everything in three replicas
 //
-// It needs Linux. Scenes with machines of their own need root, for network
-// namespaces; elsewhere the table says that they were not played.
+// It needs Linux. Scenes with several machines need root, for network namespaces; without it
+// the table says that they were not played.
 package nemesis
 
 import (
@@ -36,9 +36,8 @@ var (
 	hivesInView = flag.Int("hives", 10_000, "hives of the large view")
 )
 
-// patience bounds what should take a moment, on a machine that is busy with other
-// things. What a scene measures it prints; it fails for being wrong, not for being
-// slow.
+// patience bounds everything that takes a moment, on a machine that may be busy. Measured
+// times are printed; a scene fails because of wrong results, not because it is slow.
 const patience = 45 * time.Second
 
 func TestMain(m *testing.M) {
@@ -55,7 +54,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// burn takes all CPU that it gets, until it is killed.
+// burn uses all the CPU time it gets, until it is killed.
 func burn() {
 	for range 2 * runtime.NumCPU() {
 		go func() {
@@ -68,7 +67,7 @@ func burn() {
 	<-c
 }
 
-// self starts this test binary in a role of its own.
+// self starts this test binary in another role.
 func self(t testing.TB, role string, env ...string) *rig.Proc {
 	t.Helper()
 	exe, err := os.Executable()
@@ -78,13 +77,13 @@ func self(t testing.TB, role string, env ...string) *rig.Proc {
 	return rig.Start(t, role, append(env, "NEMESIS_ROLE="+role), exe)
 }
 
-// A scene is one fault, and what is expected to come of it.
+// A scene is one fault, and its expected effects.
 type scene struct {
 	name   string
-	fault  string // what is done
-	expect string // written before it was ever played
-	alone  bool   // nothing else runs beside it
-	lan    bool   // it needs machines of its own: network namespaces
+	fault  string // what happens
+	expect string // written before the scene was first played
+	alone  bool   // no other scene runs at the same time
+	lan    bool   // it needs machines: network namespaces
 	play   func(*stage)
 }
 
@@ -136,9 +135,9 @@ type row struct {
 	deaths                  int            // ends that happened
 	told                    map[string]int // by cause: verdicts lost
 	detect                  []time.Duration
-	falseDead, cutOff       int // lost though alive and reachable; lost while stopped or cut off
+	falseDead, cutOff       int // lost while alive and reachable; lost while stopped or cut off
 	eventsLost, doubled     int
-	scoreFalse, scoreCutOff uint64 // what the hives say of themselves
+	scoreFalse, scoreCutOff uint64 // as the hives report
 	note                    []string
 	verdict                 string
 	took                    time.Duration
@@ -162,7 +161,7 @@ func (r *row) String() string {
 		r.deaths, r.causes(), quantiles(r.detect), r.falseDead, r.cutOff, r.scoreFalse, r.scoreCutOff, r.eventsLost, r.doubled, strings.Join(r.note, "; "))
 }
 
-// quantiles shows the 50th and 99th percentile and the maximum.
+// quantiles renders the 50th and 99th percentile and the maximum.
 func quantiles(d []time.Duration) string {
 	if len(d) == 0 {
 		return "–"
@@ -187,7 +186,7 @@ func show(d time.Duration) string {
 	return fmt.Sprintf("%.2f s", d.Seconds())
 }
 
-// A table collects rows from scenes that run side by side.
+// A table collects rows from scenes that run in parallel.
 type table struct {
 	mu   sync.Mutex
 	rows []*row
@@ -199,7 +198,7 @@ func (t *table) add(r *row) {
 	t.rows = append(t.rows, r)
 }
 
-// print writes the table in Markdown: it goes into docs/RELIABILITY.md as it is.
+// print writes the table in Markdown, ready for docs/RELIABILITY.md.
 func (t *table) print(w *os.File, title string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

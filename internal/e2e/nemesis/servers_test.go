@@ -38,7 +38,7 @@ func servers() []scene {
 	}
 }
 
-// small is a queen, two hives and three workers each.
+// small starts a queen, two hives and three workers each.
 func (s *stage) small() {
 	s.Helper()
 	s.queen("q1")

@@ -18,27 +18,27 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// stage is what a scene plays on: a NATS, what was started on it, what was done
-// to it in truth, and what was heard.
+// stage is the place of a scene: a NATS server, the processes that use it, the true history,
+// and the events that were received.
 type stage struct {
 	*testing.T
 	*row
 	nats    *rig.NATS
 	url     string
-	leafURL string // where a leaf node of it connects
+	leafURL string // the URL for leaf nodes
 	nc      *nats.Conn
 	truth   truth
 	ears    *ears
 	procs   map[string]*rig.Proc // by subject
-	deaf    bool                 // the subscriber was cut too: what it did not hear proves nothing
-	empty   bool                 // the stream was made anew: it does not hold what was before
+	deaf    bool                 // the subscriber was cut too: a missing event proves nothing
+	empty   bool                 // the stream was created again: it does not hold older events
 }
 
 func newStage(t *testing.T, r *row) *stage {
 	return &stage{T: t, row: r, procs: map[string]*rig.Proc{}}
 }
 
-// serve starts a NATS at a local address.
+// serve starts a NATS server at a local address.
 func (s *stage) serve(host string) {
 	s.Helper()
 	n := rig.Prepare(s.T, rig.Server(s.T), "nemesis", host)
@@ -46,7 +46,7 @@ func (s *stage) serve(host string) {
 	s.on(n)
 }
 
-// on takes a NATS for that of the scene.
+// on makes n the NATS server of the scene.
 func (s *stage) on(n *rig.NATS) {
 	s.Helper()
 	s.nats, s.url = n, n.URL
@@ -54,7 +54,7 @@ func (s *stage) on(n *rig.NATS) {
 	s.ears = listen(s.T, s.nc)
 }
 
-// start starts one of our commands on a machine; nil is this one.
+// start starts a hivebeat command on a machine; nil is this one.
 func (s *stage) start(at *host, name string, args ...string) *rig.Proc {
 	s.Helper()
 	return s.startAt(at, s.url, name, args...)
@@ -99,8 +99,8 @@ func (s *stage) workers(at *host, hive string, n int) []string {
 	return all
 }
 
-// alive waits until a queen says that everybody who was started is alive, and
-// that their events are out: the curtain rises.
+// alive waits until a queen reports everything that was started as alive, and their events
+// are published. Then the scene starts.
 func (s *stage) alive() {
 	s.Helper()
 	want := rig.Fleet{}
@@ -130,8 +130,8 @@ func (s *stage) gone(subject string) bool {
 	return len(of) > 0 && of[len(of)-1].dead
 }
 
-// kill is kill -9: it does not wait. The death must be told, by one of the causes
-// if any is named.
+// kill sends SIGKILL and does not wait. The death must be reported, with one of the causes if
+// any are given.
 func (s *stage) kill(subject string, by ...hivebeat.Cause) time.Time {
 	s.Helper()
 	at := time.Now()
@@ -140,8 +140,8 @@ func (s *stage) kill(subject string, by ...hivebeat.Cause) time.Time {
 	return at
 }
 
-// away says that subjects are stopped or cut off from now on. must: they are to be
-// told lost.
+// away records that subjects are stopped or cut off from now on. If must is set, they must be
+// reported lost.
 func (s *stage) away(must bool, subjects ...string) {
 	at := time.Now()
 	for _, subject := range subjects {
@@ -149,7 +149,7 @@ func (s *stage) away(must bool, subjects ...string) {
 	}
 }
 
-// back says that they are there again.
+// back records that they are back.
 func (s *stage) back(subjects ...string) {
 	at := time.Now()
 	for _, subject := range subjects {
@@ -157,7 +157,7 @@ func (s *stage) back(subjects ...string) {
 	}
 }
 
-// stop is SIGSTOP for a while, and SIGCONT.
+// stop sends SIGSTOP, waits, and sends SIGCONT.
 func (s *stage) stop(p *rig.Proc, while time.Duration) {
 	s.Helper()
 	p.Signal(syscall.SIGSTOP)
@@ -165,7 +165,7 @@ func (s *stage) stop(p *rig.Proc, while time.Duration) {
 	p.Signal(syscall.SIGCONT)
 }
 
-// wait lets time pass, where it is the time that is tested.
+// wait lets time pass, in tests that are about time.
 func (s *stage) wait(d time.Duration) {
 	s.Helper()
 	select {
@@ -175,7 +175,7 @@ func (s *stage) wait(d time.Duration) {
 	}
 }
 
-// told waits until every death that must be told was heard as lost.
+// told waits until every death that must be reported was received as lost.
 func (s *stage) told(most time.Duration) {
 	s.Helper()
 	for end := time.Now().Add(most); ; {
@@ -206,7 +206,7 @@ func (s *stage) untold() []string {
 	return missing
 }
 
-// recovered waits until events say that they are alive again, since then.
+// recovered waits until events since from report that they are alive again.
 func (s *stage) recovered(from time.Time, subjects ...string) {
 	s.Helper()
 	rig.Until(s.T, patience, "events recovered", func() (bool, string) {
@@ -219,8 +219,8 @@ func (s *stage) recovered(from time.Time, subjects ...string) {
 	})
 }
 
-// curtain waits until all is told and a while longer, so that what should not be
-// told has its chance, and draws up the row.
+// curtain waits until everything is published. It then waits a while for events that must not
+// happen, and completes the row.
 func (s *stage) curtain() {
 	s.Helper()
 	s.told(patience + 3*max(*hiveEvery, *workerEvery))
@@ -237,7 +237,7 @@ func (s *stage) curtain() {
 	}
 }
 
-// stored returns every event that the stream holds, in its order.
+// stored returns every event in the stream, in its order.
 func (s *stage) stored() []hivebeat.Event {
 	s.Helper()
 	js, err := jetstream.New(s.nc)
@@ -280,7 +280,7 @@ func (s *stage) stored() []hivebeat.Event {
 	return all
 }
 
-// judge compares what was told with what was done.
+// judge compares the reports with what was done.
 func (s *stage) judge(all []heard, stored []hivebeat.Event, read time.Time) {
 	s.Helper()
 	r := s.row
@@ -301,7 +301,7 @@ func (s *stage) judge(all []heard, stored []hivebeat.Event, read time.Time) {
 			}
 		}
 	}
-	// Verdicts, as the plain subscriber heard them.
+	// Verdicts, as received by the plain subscriber.
 	for _, h := range all {
 		if h.Data.Kind != hivebeat.KindLost {
 			continue
@@ -339,13 +339,13 @@ func (s *stage) because(h heard, sp spell) {
 	}
 }
 
-// accounts compares the stream with itself and with what the subscriber heard:
-// nothing twice, nothing missing. read is when the reading of the stream began.
+// accounts checks the stream by itself and against the events that the subscriber received:
+// nothing twice, nothing missing. read is when the reading of the stream started.
 func (s *stage) accounts(all []heard, stored []hivebeat.Event, read time.Time) {
 	s.Helper()
 	in, ears := map[string]int{}, map[string]int{}
-	last := map[string]hivebeat.Kind{} // of subject and incarnation: the last verdict
-	whose := map[string]string{}       // and who reached it
+	last := map[string]hivebeat.Kind{} // by subject and incarnation: the last verdict
+	whose := map[string]string{}       // and its judge
 	for _, ev := range stored {
 		in[ev.ID]++
 		if ev.Data.Kind == hivebeat.KindGap {
@@ -355,8 +355,8 @@ func (s *stage) accounts(all []heard, stored []hivebeat.Event, read time.Time) {
 		who := fmt.Sprint(ev.Subject, " ", ev.Data.Inc)
 		switch k := ev.Data.Kind; k {
 		case hivebeat.KindLost, hivebeat.KindLeft, hivebeat.KindJoined:
-			// What the queen concluded while nobody could say more (cause hive), the hive
-			// may tell with the true cause once it is back.
+			// A queen concludes lost with cause hive if nothing more is known. The hive may
+			// report the true cause once it is back.
 			if last[who] == k && ev.Data.Via != whose[who] && ev.Data.Via == hivebeat.ViaHive {
 				last[who] = ""
 			}

@@ -79,7 +79,7 @@ func stopHive(s *stage) {
 	s.back("gpu-01")
 	s.recovered(from, "gpu-01")
 	s.handedBack("gpu-01", len(live))
-	s.wait(4 * *workerEvery) // a verdict that was due would come now
+	s.wait(4 * *workerEvery) // a pending verdict would come now
 	s.curtain()
 }
 

@@ -17,27 +17,27 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 )
 
-// A spell is a time in which a subject (hive or hive/worker) was in truth not
-// there: it was dead, stopped, or cut off.
+// A spell is a period when a subject (hive or hive/worker) was really absent: dead,
+// stopped, or cut off.
 type spell struct {
 	from, to time.Time // to is zero while it lasts
 	dead     bool
-	must     bool             // it must be told lost
-	by       []hivebeat.Cause // and by one of these causes, unless none is named
-	tail     time.Duration    // how long after it a verdict about it may be told; 0 = grace
+	must     bool             // it must be reported lost
+	by       []hivebeat.Cause // with one of these causes; empty: any cause
+	tail     time.Duration    // how long after it a verdict about it may be reported; 0: grace
 }
 
-// covers reports whether a verdict that was heard at that time is about s. What
-// was on its way when it ended may still arrive.
+// covers reports whether a verdict received at that time is about s. Messages on their way at
+// the end of s may still arrive.
 func (s spell) covers(at time.Time) bool {
 	return !at.Before(s.from) && (s.to.IsZero() || at.Before(s.to.Add(cmp.Or(s.tail, grace))))
 }
 
-// grace is how long after the end of a spell a verdict about it is still fair:
-// a message under way, no more.
+// grace is how long after the end of a spell a verdict about it is still correct: a message
+// may be on its way, no more.
 const grace = 250 * time.Millisecond
 
-// truth is what was really done, by the clock of this process.
+// truth is what really happened, by the clock of this process.
 type truth struct {
 	mu     sync.Mutex
 	spells map[string][]spell
@@ -61,8 +61,8 @@ func (tr *truth) ended(subject string, at time.Time) {
 	}
 }
 
-// of returns the spell that a verdict heard at that time is about: the last one that
-// covers it.
+// of returns the spell that a verdict received at that time is about: the last one that covers
+// it.
 func (tr *truth) of(subject string, at time.Time) (spell, bool) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -85,14 +85,14 @@ func (tr *truth) all() map[string][]spell {
 }
 
 // ears are plain subscribers of queen.events.>, with the time of each arrival, and of
-// queen.hives for what the hives say of themselves.
+// queen.hives for the statistics of the hives.
 type ears struct {
 	mu     sync.Mutex
-	all    []heard           // events that are stored
-	of     map[about][]heard // the same
-	copies []heard           // what was heard before it was stored
+	all    []heard           // stored events
+	of     map[about][]heard // the same events, by kind and subject
+	copies []heard           // live copies, received before the event was stored
 	scores map[string]hivebeat.Stats
-	arrive chan struct{} // one element: something was heard since
+	arrive chan struct{} // capacity 1: something has arrived
 }
 
 type about struct {
@@ -102,7 +102,7 @@ type about struct {
 
 type heard struct {
 	at time.Time
-	by int // which subscriber heard it
+	by int // index of the subscriber
 	hivebeat.Event
 }
 
@@ -137,7 +137,7 @@ func (e *ears) subscribe(t testing.TB, by int, nc *nats.Conn) {
 		}
 		h, key := heard{at, by, ev}, about{ev.Data.Kind, ev.Subject}
 		e.mu.Lock()
-		if ev.IsLive() { // it comes again when it is stored
+		if ev.IsLive() { // it is published again when it is stored
 			e.copies = append(e.copies, h)
 		} else {
 			e.all, e.of[key] = append(e.all, h), append(e.of[key], h)
@@ -171,7 +171,7 @@ func (e *ears) events() []heard {
 	return slices.Clone(e.all)
 }
 
-// unstored returns the copies that were heard of events that were not stored yet.
+// unstored returns the live copies.
 func (e *ears) unstored() []heard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -190,8 +190,8 @@ func (e *ears) since(kind hivebeat.Kind, subject string, from time.Time) (heard,
 	return heard{}, false
 }
 
-// count returns how many events of a kind were heard at or after a time, and when
-// the first and the last of them came.
+// count returns the number of events of a kind received at or after a time, and when the first
+// and the last one arrived.
 func (e *ears) count(kind hivebeat.Kind, from time.Time) (n int, first, last time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -206,7 +206,7 @@ func (e *ears) count(kind hivebeat.Kind, from time.Time) (n int, first, last tim
 	return n, first, last
 }
 
-// score sums what the hives counted.
+// score sums up the statistics of the hives.
 func (e *ears) score() (falseDead, cutOff uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// hear waits for an event since a time and returns when it came.
+// hear waits for an event since a time and returns when it arrived.
 func (s *stage) hear(kind hivebeat.Kind, subject string, from time.Time) time.Time {
 	s.Helper()
 	var at time.Time
@@ -51,7 +51,7 @@ func (s *stage) beat(hive, worker string) {
 	}
 }
 
-// judged counts the workers of a hive that are alive, by who says so.
+// judged counts the live workers of a hive that this judge reports.
 func (s *stage) judged(hive, via string) (n int, state string) {
 	a, err := rig.Ask(s.nc, api.VerbWorkers, api.Request{Hive: hive, Limit: 1000})
 	if err != nil {
@@ -66,8 +66,8 @@ func (s *stage) judged(hive, via string) (n int, state string) {
 	return n, state
 }
 
-// adopted waits until n workers of a lost hive are alive by the queen's own
-// hearing, and returns when that was seen.
+// adopted waits until the queen hears n workers of a lost hive itself, and returns when it
+// saw that.
 func (s *stage) adopted(hive string, n int) time.Time {
 	s.Helper()
 	rig.Until(s.T, patience, fmt.Sprintf("%d workers of %s to answer for themselves", n, hive), func() (bool, string) {
@@ -77,7 +77,7 @@ func (s *stage) adopted(hive string, n int) time.Time {
 	return time.Now()
 }
 
-// handedBack waits until n workers are alive by the word of their hive.
+// handedBack waits until n workers are alive according to their hive.
 func (s *stage) handedBack(hive string, n int) {
 	s.Helper()
 	rig.Until(s.T, patience, fmt.Sprintf("%d workers to be %s's again", n, hive), func() (bool, string) {

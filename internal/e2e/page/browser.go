@@ -22,12 +22,12 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// moment is how long a page may take for what needs no waiting. It is generous:
+// moment is how long a page may take for anything that does not wait. It is generous, because
 // the machine may be busy.
 const moment = 30 * time.Second
 
-// chromium returns the browser's path, or skips the test where there is none.
-// HIVEBEAT_CHROMIUM names another one; "required" makes a missing one an error.
+// chromium returns the path of the browser. Without one it skips the test.
+// HIVEBEAT_CHROMIUM names another browser; "required" turns a missing one into an error.
 func chromium(tb testing.TB) string {
 	tb.Helper()
 	want := os.Getenv("HIVEBEAT_CHROMIUM")
@@ -47,8 +47,8 @@ func chromium(tb testing.TB) string {
 	return ""
 }
 
-// tab is a page in a browser of its own. What it should never do, writing errors
-// to the console and asking another origin, fails the test at its end.
+// tab is a page in its own browser. An error in the console or a request to another origin
+// fails the test when it ends.
 type tab struct {
 	tb     testing.TB
 	ctx    context.Context
@@ -58,10 +58,10 @@ type tab struct {
 	console  []string
 	strays   []string
 	requests int
-	allow    []string // parts of console messages that are no fault
+	allow    []string // parts of console messages that are allowed
 }
 
-// open starts a browser of that size and opens the page at path.
+// open starts a browser with the given window size and opens the page at path.
 func open(tb testing.TB, origin, path string, width, height int64, media ...emulation.MediaFeature) *tab {
 	tb.Helper()
 	t := &tab{tb: tb, origin: origin}
@@ -119,7 +119,7 @@ func (t *tab) listen(ev any) {
 	}
 }
 
-// check fails the test for what the page should never do.
+// check fails the test if the page did something that it must never do.
 func (t *tab) check() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -136,7 +136,7 @@ func (t *tab) check() {
 	}
 }
 
-// do runs actions, for moment at most.
+// do runs actions, for at most moment.
 func (t *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	t.tb.Helper()
 	ctx, cancel := context.WithTimeout(t.ctx, moment)
@@ -181,7 +181,7 @@ func (t *tab) until(most time.Duration, what, expression string) {
 	}
 }
 
-// shows waits until the text of the first element of a CSS selector contains a text.
+// shows waits until the first element of a CSS selector contains a text.
 func (t *tab) shows(css, text string) {
 	t.tb.Helper()
 	t.until(moment, fmt.Sprintf("%s shows %q", css, text), fmt.Sprintf("document.querySelector(%q)?.innerText.includes(%q)", css, text))
@@ -198,7 +198,7 @@ func (t *tab) goTo(hash string) {
 	get[string](t, fmt.Sprintf("location.hash = %q", hash))
 }
 
-// shoot writes a screenshot of what is in view to the folder of artefacts.
+// shoot writes a screenshot of the visible part to the artefacts folder.
 func (t *tab) shoot(name string) {
 	t.tb.Helper()
 	dir := os.Getenv("HIVEBEAT_ARTEFACTS")

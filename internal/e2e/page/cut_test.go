@@ -11,11 +11,11 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// The server ends: the page says so at once, and comes back by itself.
+// The server stops. The page reports that at once, and recovers by itself.
 func TestCutOffWhenTheServerStops(t *testing.T) {
 	s := serve(t, 3, 3)
 	tab := open(t, s.origin(), "/", 1440, 900, light, still)
-	tab.allow = []string{"ERR_", "503"} // what the browser itself writes of connections that fail
+	tab.allow = []string{"ERR_", "503"} // the browser reports failed connections by itself
 	tab.until(moment, "cards are there", `document.querySelectorAll('.card').length === 3`)
 	tab.shows("#sure", "Sure")
 	get[bool](tab, `window.stays = true`)
@@ -39,7 +39,7 @@ func TestCutOffWhenTheServerStops(t *testing.T) {
 	}
 }
 
-// The line goes dead without a word, and what was held up comes as if it were new.
+// The connection goes dead silently. Data that was held up must not look new when it arrives.
 func TestCutOffWhenNothingComes(t *testing.T) {
 	s := serve(t, 3, 3)
 	proxy := bustest.NewProxy(t, s.origin())
@@ -53,7 +53,7 @@ func TestCutOffWhenNothingComes(t *testing.T) {
 	tab.shows("#sure", "Cut off")
 	t.Logf("cut off %s after the line went dead", time.Since(began).Round(100*time.Millisecond))
 	s.queen.judge("gpu-03", "nomic", hivebeat.Lost, hivebeat.CauseMissed, "while nobody looked")
-	// From here on: whenever the page is sure, it must know of what was lost.
+	// From here on, the page must know of the lost worker whenever it is sure.
 	get[any](tab, `window.wrong = '', new MutationObserver(() => {
 		if (document.querySelector('#sure').textContent === 'Sure' && document.querySelector('#sentence').textContent.startsWith('All')) window.wrong ||= document.querySelector('#sentence').textContent;
 	}).observe(document.querySelector('#verdict'), {subtree: true, childList: true, characterData: true}) ?? null`)
@@ -66,7 +66,7 @@ func TestCutOffWhenNothingComes(t *testing.T) {
 	tab.until(moment, "the card knows it", `document.querySelector('.card li.lost')`)
 }
 
-// The queen is not there behind a server that is.
+// The HTTP server is up, but its queen is not.
 func TestQueenDoesNotAnswer(t *testing.T) {
 	s := serve(t, 3, 3)
 	tab := open(t, s.origin(), "/", 1440, 900, light)

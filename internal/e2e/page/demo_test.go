@@ -13,7 +13,7 @@ import (
 
 // The real thing: hivebeat up --demo, and a worker of this machine that is killed.
 func TestDemo(t *testing.T) {
-	chromium(t) // first: without one nothing else is worth its time
+	chromium(t) // first: without a browser the rest is a waste of time
 	bin := rig.Hivebeat(t)
 	port, web := rig.Port(t), rig.Port(t)
 	up := rig.Start(t, "up", nil, bin, "up", "--demo", "--id", "here", "--port", fmt.Sprint(port), "--http", fmt.Sprintf("127.0.0.1:%d", web))
@@ -21,7 +21,7 @@ func TestDemo(t *testing.T) {
 	origin := fmt.Sprintf("http://127.0.0.1:%d", web)
 
 	tab := open(t, origin, "/", 1440, 900, light, still)
-	tab.allow = []string{"404", "ERR_", "503"} // a worker not known yet; connections that are refused once it ended
+	tab.allow = []string{"404", "ERR_", "503"} // a worker that is not known yet; connections that are refused after its end
 	tab.shows("#sure", "Sure")
 	tab.until(moment, "the demo's hives and this machine's", `document.querySelectorAll('.card').length === 5`)
 	get[bool](tab, `window.stays = true`)

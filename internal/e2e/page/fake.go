@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package page looks at the queen's web page through a real browser: over a
-// generated fleet of any size, and over a real one.
+// Package page tests the queen's web page in a real browser, with a generated fleet of any
+// size and with a real one.
 package page
 
 import (
@@ -19,7 +19,7 @@ import (
 
 const gib = 1 << 30
 
-// fakeQueen answers as a queen does, over a fleet that is made up and changes.
+// fakeQueen answers like a queen, for a generated fleet that changes.
 type fakeQueen struct {
 	mu      sync.Mutex
 	began   time.Time
@@ -32,7 +32,7 @@ type fakeQueen struct {
 	unsure  []string
 	brake   []api.BrakeInfo
 	away    bool   // no JetStream
-	refused string // why nothing is answered
+	refused string // why requests are refused; empty: they are answered
 }
 
 type fakeHive struct {
@@ -44,8 +44,8 @@ type fakeHive struct {
 
 type fakeWorker struct {
 	api.WorkerInfo
-	phase time.Duration // of its beat
-	heard time.Time     // the last one, of a worker that is not alive
+	phase time.Duration // of its beats
+	heard time.Time     // the last beat, of a worker that is not alive
 	since time.Time
 }
 
@@ -70,7 +70,7 @@ var (
 	}{{"NVIDIA GeForce RTX 4090", 24, 2}, {"NVIDIA H100 80GB HBM3", 80, 1}, {"NVIDIA L4", 24, 2}, {"NVIDIA GeForce RTX 3090", 24, 1}, {"NVIDIA A100-SXM4-80GB", 80, 4}}
 )
 
-// newFakeQueen makes a fleet of so many hives with so many workers each.
+// newFakeQueen generates a fleet with this number of hives and of workers per hive.
 func newFakeQueen(hives, workers int) *fakeQueen {
 	q := &fakeQueen{began: time.Now(), rng: rand.New(rand.NewPCG(7, uint64(hives))), byID: map[string]*fakeHive{}, changed: make(chan struct{})}
 	width := len(strconv.Itoa(hives))
@@ -128,7 +128,7 @@ func (q *fakeQueen) any() *fakeWorker {
 	return h.workers[q.rng.IntN(len(h.workers))]
 }
 
-// run lets the fleet change until ctx ends.
+// run changes the fleet until ctx ends.
 func (q *fakeQueen) run(ctx context.Context) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -142,7 +142,7 @@ func (q *fakeQueen) run(ctx context.Context) {
 	}
 }
 
-// change does something to the fleet and wakes those who watch.
+// change changes the fleet with do, and wakes the watchers.
 func (q *fakeQueen) change(do func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -152,10 +152,10 @@ func (q *fakeQueen) change(do func()) {
 	q.changed = make(chan struct{})
 }
 
-// refuse lets it answer nothing but that, until it is empty.
+// refuse makes it refuse all requests with this reason. An empty reason ends that.
 func (q *fakeQueen) refuse(why string) { q.change(func() { q.refused = why }) }
 
-// work is a moment of requests on some hives.
+// work simulates a moment of requests on some hives.
 func (q *fakeQueen) work(hives int) {
 	for i := range min(hives, len(q.hives)) {
 		h := q.hives[i]
@@ -195,7 +195,7 @@ func (q *fakeQueen) work(hives int) {
 	}
 }
 
-// tell adds an event of a worker, or of a hive where w has no id.
+// tell adds an event of a worker, or of a hive if w has no id.
 func (q *fakeQueen) tell(at time.Time, w *fakeWorker, d hivebeat.EventData) {
 	d.Hive, d.Worker, d.Model, d.Inc, d.Via = w.Hive, w.Worker, w.Model, w.Inc, hivebeat.ViaHive
 	n := uint64(len(q.events) + 1)
@@ -203,7 +203,7 @@ func (q *fakeQueen) tell(at time.Time, w *fakeWorker, d hivebeat.EventData) {
 	q.events = append(q.events, api.Happened{StreamSeq: n, Event: e})
 }
 
-// judge changes the verdict on a worker, and tells it.
+// judge changes the verdict on a worker, and adds the event.
 func (q *fakeQueen) judge(hive, worker string, live hivebeat.Live, cause hivebeat.Cause, reason string) {
 	q.change(func() {
 		for _, w := range q.byID[hive].workers {

@@ -17,7 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Answer answers as a queen does, for the keys that the page sends.
+// Answer answers like a queen, for the requests that the page sends.
 func (q *fakeQueen) Answer(ctx context.Context, verb string, r api.Request) api.Answer {
 	if verb == api.VerbWatch {
 		return q.watch(ctx, r)
@@ -26,7 +26,7 @@ func (q *fakeQueen) Answer(ctx context.Context, verb string, r api.Request) api.
 	defer q.mu.Unlock()
 	now := time.Now()
 	a := api.Answer{Status: q.status(now)}
-	if r.Offset > 100_000 && r.Sort != "" && strings.TrimPrefix(r.Sort, "-") != "id" { // as a queen does
+	if r.Offset > 100_000 && r.Sort != "" && strings.TrimPrefix(r.Sort, "-") != "id" { // like a queen
 		a.Error = &api.Error{Code: api.CodeBadRequest, Message: "offset is too large for a sorted list"}
 		return a
 	}
@@ -132,9 +132,9 @@ func (q *fakeQueen) summary() *api.Summary {
 	return s
 }
 
-// watch tells the summary and the events since a cursor; it waits for a change.
+// watch returns the summary and the events since a cursor; it waits for a change.
 func (q *fakeQueen) watch(ctx context.Context, r api.Request) api.Answer {
-	// A cursor is fake.<revision>.<events told>.
+	// A cursor is fake.<revision>.<number of events sent>.
 	cursor := strings.Split(r.After, ".")
 	ok := len(cursor) == 3 && cursor[0] == "fake"
 	var rev uint64
@@ -185,7 +185,7 @@ func (q *fakeQueen) past(r api.Request) (out []api.Happened, next string) {
 	return out, ""
 }
 
-// history makes up the last hours, with a gap in them.
+// history generates the last hours, with a gap.
 func (q *fakeQueen) history(now time.Time, r api.Request) *api.History {
 	n := int(cmp.Or(r.Since, 3600000) / 60000)
 	workers := 0.0

@@ -11,17 +11,17 @@ import (
 	"github.com/beatfabric/hivebeat/queen/httpapi"
 )
 
-// site is a queen's HTTP server that can be stopped and started on its address.
+// site is the HTTP server of a queen. It can be stopped and started again at its address.
 type site struct {
 	tb     testing.TB
 	queen  *fakeQueen
 	addr   string
-	config httpapi.Config // of the next start
+	config httpapi.Config // for the next start
 	server *httpapi.Server
 	done   chan error
 }
 
-// serve starts a server over a made-up fleet that changes.
+// serve starts a server for a generated fleet that changes.
 func serve(tb testing.TB, hives, workers int) *site {
 	tb.Helper()
 	s := &site{tb: tb, queen: newFakeQueen(hives, workers), addr: "127.0.0.1:0"}
@@ -61,7 +61,7 @@ func (s *site) start() {
 	go func() { s.done <- server.Serve(context.Background(), ln) }()
 }
 
-// stop ends the server, if it runs.
+// stop stops the server, if it is running.
 func (s *site) stop() {
 	if s.server == nil {
 		return

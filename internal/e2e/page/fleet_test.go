@@ -41,7 +41,7 @@ func TestCards(t *testing.T) {
 	}
 }
 
-// Ages count on between two answers, and never jump back without one.
+// Ages keep counting between two answers, and never jump back without one.
 func TestAgesCount(t *testing.T) {
 	s := serve(t, 3, 3)
 	s.queen.judge("gpu-02", "bge-m3", hivebeat.Lost, hivebeat.CauseMissed, "")
@@ -67,7 +67,7 @@ func TestSearchAndLinks(t *testing.T) {
 	tab.keys(kb.Escape)
 	tab.until(moment, "Esc leaves it", `document.activeElement.id !== 'search'`)
 
-	// A link says all: view, search, filter, order.
+	// A link contains everything: view, search, filter, order.
 	tab.goTo("#/workers?text=whisper&live=alive&sort=-done")
 	tab.until(moment, "the workers that fit", `document.querySelectorAll('.worker-rows .rows .row:not(.waiting)').length > 5`)
 	if v := get[string](tab, `[document.querySelector('#search').value, document.querySelector('.filters select').value, document.querySelector('[aria-sort=descending]').innerText].join('|')`); v != "whisper|alive|Done" {
@@ -85,10 +85,10 @@ func TestSearchAndLinks(t *testing.T) {
 	get[any](tab, `history.back()`)
 	tab.until(moment, "back is the order before", `location.hash.includes('sort=-done') && document.querySelector('.c-done').getAttribute('aria-sort') === 'descending'`)
 
-	// The rows of the order before are taken away once those of this one are there.
+	// The rows of the previous order are removed once the new ones have arrived.
 	tab.until(moment, "its rows are there", `document.querySelectorAll('.worker-rows .rows .row.waiting').length === 0 && (d => d.length > 5 && d.every((v, i) => i === 0 || d[i-1] >= v))(`+done+`)`)
 
-	// With the keyboard alone: into the table, down, open, and back.
+	// With the keyboard only: into the table, down, open, and back.
 	get[any](tab, `document.querySelector('.rows .row[tabindex="0"]').focus()`)
 	tab.keys(kb.ArrowDown + kb.ArrowDown)
 	tab.until(moment, "arrows move", `document.activeElement.getAttribute('aria-rowindex') === '4'`)
@@ -139,7 +139,7 @@ func TestNothingThere(t *testing.T) {
 	tab.shows(".all .empty", "Nothing has happened")
 }
 
-// What workers say is hostile: it is shown as it is, and does nothing.
+// Texts of workers may be hostile: they are shown literally, and do nothing.
 func TestHostileText(t *testing.T) {
 	const evil = `<img src=/nothing.png onerror="window.hurt=1"><script>window.hurt=2</script>"'&lt;`
 	s := serve(t, 3, 3)
@@ -170,7 +170,7 @@ func TestHostileText(t *testing.T) {
 	}
 }
 
-// Names for those who can not see, and colours that stay as they were chosen.
+// Names for people who cannot see, and colours that stay as they were chosen.
 func TestNamesAndColours(t *testing.T) {
 	s := serve(t, 3, 3)
 	tab := open(t, s.origin(), "/", 1440, 900, light)
@@ -211,7 +211,7 @@ func TestPhone(t *testing.T) {
 	}
 }
 
-// Cards show the workers of each hive, however many there are elsewhere.
+// Cards show the workers of each hive, no matter how many other hives there are.
 func TestCardsOfAFewAmongMany(t *testing.T) {
 	s := serve(t, 400, 5)
 	s.queen.judge("gpu-399", s.queen.byID["gpu-399"].workers[3].Worker, hivebeat.Late, "", "")
@@ -220,7 +220,7 @@ func TestCardsOfAFewAmongMany(t *testing.T) {
 	tab.until(moment, "the late one stands first", `[...document.querySelectorAll('.card')].at(-1).querySelector('li').classList.contains('late')`)
 }
 
-// A server that has no stream to give is asked again and again instead.
+// If the server has no stream left, the page polls instead.
 func TestNoStreamLeft(t *testing.T) {
 	s := serve(t, 3, 3)
 	s.config.MaxStreams = 1
@@ -236,7 +236,7 @@ func TestNoStreamLeft(t *testing.T) {
 	second.until(moment, "its card too", `document.querySelector('.card li.lost')`)
 }
 
-// Where a token is wanted, the page is got after a login, and says when it is out.
+// If a token is required, the page appears after a login, and reports a token that is no longer valid.
 func TestToken(t *testing.T) {
 	s := serve(t, 3, 3)
 	file := filepath.Join(t.TempDir(), "token")

@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// heap returns what the page holds, in MiB, after its rubbish was collected.
+// heap returns the memory of the page in MiB, after a garbage collection.
 func (t *tab) heap() (script, rest float64) {
 	t.tb.Helper()
 	if _, err := chromedp.Call(t.ctx, heapprofiler.CollectGarbage, cdp.Empty{}); err != nil {
@@ -29,11 +29,11 @@ func (t *tab) heap() (script, rest float64) {
 	return u.UsedSize / (1 << 20), (u.EmbedderHeapUsedSize + u.BackingStorageSize) / (1 << 20)
 }
 
-// paints returns when the page was painted first, and the largest part of it, in ms.
+// paints returns the times of the first paint and of the largest one, in ms.
 const paints = `new Promise(ok => new PerformanceObserver(l => ok([performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? -1, l.getEntries().at(-1).startTime].map(Math.round))).observe({type: 'largest-contentful-paint', buffered: true}))`
 
-// 10,000 hives and 200,000 workers: only what is in view is there, and any part of
-// the list can be gone to. HIVEBEAT_PAGE_SOAK=10m lets it run on and logs memory.
+// 10,000 hives and 200,000 workers: only the visible rows exist, and every part of the list
+// can be reached. HIVEBEAT_PAGE_SOAK=10m keeps it running and logs memory.
 func TestLarge(t *testing.T) {
 	s := serve(t, 10_000, 20)
 	tab := open(t, s.origin(), "/", 1920, 1080, dark)
@@ -51,7 +51,7 @@ func TestLarge(t *testing.T) {
 	tab.keys(kb.Home)
 	tab.until(moment, "Home to the first", `document.activeElement.getAttribute('aria-rowindex') === '2' && document.activeElement.innerText.includes('gpu-00001/')`)
 
-	// Scrolls through a part of it as a wheel does, and notes how long frames took.
+	// Scrolls through a part of the list like a mouse wheel, and records the time between frames.
 	frames := get[[]float64](tab, `new Promise(done => {
 		const gaps = []; let last = performance.now(), most = 0;
 		const step = now => {
@@ -69,14 +69,14 @@ func TestLarge(t *testing.T) {
 	}
 	tab.until(moment, "what is in view is filled", `[...document.querySelectorAll('.rows .row')].filter(r => { const b = r.getBoundingClientRect(); return b.bottom > 200 && b.top < innerHeight }).every(r => !r.classList.contains('waiting'))`)
 
-	// A worker in view dies: the row says so, and no other row is made anew.
+	// A visible worker dies: its row says so, and no other row is rebuilt.
 	tab.keys(kb.Home)
 	tab.until(moment, "at the top", `scrollY < 400 && document.querySelector('.row[aria-rowindex="3"]')?.innerText.includes('whisper')`)
 	get[any](tab, `window.row = document.querySelector('.row[aria-rowindex="3"]'), null`)
 	s.queen.judge("gpu-00001", "whisper", hivebeat.Lost, hivebeat.CauseExit, "")
 	tab.until(moment, "its row says lost", `window.row.isConnected && window.row.innerText.includes('lost')`)
 
-	// A queen does not leave out more than 100,000 of a sorted list: the page says where it ends.
+	// A queen skips at most 100,000 rows of a sorted list: the page shows where the list ends.
 	tab.goTo("#/workers?sort=-done")
 	tab.until(moment, "sorted", `document.querySelector('.c-done[aria-sort=descending]') && document.querySelector('.rows .row:not(.waiting)')`)
 	tab.until(moment, "the end is told", `document.querySelector('.more').innerText.includes('first 100,000 of 200,000')`)

@@ -16,7 +16,7 @@ var (
 	still = emulation.MediaFeature{Name: "prefers-reduced-motion", Value: "reduce"}
 )
 
-// trouble lets some things go wrong, as they do.
+// trouble makes some things go wrong.
 func (q *fakeQueen) trouble() {
 	w := func(hive, k int) (string, string) {
 		h := q.hives[hive%len(q.hives)]
@@ -30,8 +30,8 @@ func (q *fakeQueen) trouble() {
 	q.judge(hive, worker, hivebeat.Left, hivebeat.CauseGoodbye, "")
 }
 
-// TestScreens shows the views as an operator sees them. It fails for errors in the
-// console alone: the pictures are there to be looked at.
+// TestScreens takes pictures of the views, for people to look at. It fails only for errors in
+// the console.
 func TestScreens(t *testing.T) {
 	for _, c := range []struct {
 		name           string

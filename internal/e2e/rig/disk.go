@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// A Disk is a small one, which a test can fill.
+// A Disk is a small file system that a test can fill.
 type Disk struct {
 	tb  testing.TB
 	Dir string
 }
 
-// SmallDisk mounts a disk of that size (48m) until the test ends. It skips the test
-// where that is not possible.
+// SmallDisk mounts a disk of that size (48m) until the test ends. It skips the test if that
+// is not possible.
 func SmallDisk(tb testing.TB, size string) *Disk {
 	tb.Helper()
 	if os.Getuid() != 0 {
@@ -36,7 +36,7 @@ func SmallDisk(tb testing.TB, size string) *Disk {
 
 func (d *Disk) ballast() string { return filepath.Join(d.Dir, "ballast") }
 
-// Fill writes a file until the disk is full.
+// Fill fills the disk with one file.
 func (d *Disk) Fill() {
 	d.tb.Helper()
 	f, err := os.Create(d.ballast())
@@ -52,7 +52,7 @@ func (d *Disk) Fill() {
 	}
 }
 
-// Free removes that file.
+// Free removes the file of Fill.
 func (d *Disk) Free() {
 	d.tb.Helper()
 	if err := os.Remove(d.ballast()); err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Connect connects to NATS until the test ends; it goes on trying after a cut.
+// Connect connects to NATS until the test ends. The connection reconnects after a cut.
 func Connect(tb testing.TB, url string) *nats.Conn {
 	tb.Helper()
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.Timeout(5*time.Second),
@@ -32,8 +32,8 @@ func Connect(tb testing.TB, url string) *nats.Conn {
 	return nc
 }
 
-// Ask asks whichever queen answers. It is quick enough to be asked in a loop;
-// CLI is what people see.
+// Ask sends a request to any queen. It is fast enough to be called in a loop; CLI is what
+// people use.
 func Ask(nc *nats.Conn, verb string, req api.Request) (api.Answer, error) {
 	var s hivebeat.Subjects
 	b, err := json.Marshal(req)
@@ -54,13 +54,13 @@ func Ask(nc *nats.Conn, verb string, req api.Request) (api.Answer, error) {
 	return a, nil
 }
 
-// Fleet is what a queen says of everybody: hive or hive/worker → verdict.
+// Fleet is the verdicts of a queen: hive or hive/worker → verdict.
 type Fleet map[string]hivebeat.Live
 
-// Look asks whichever queen answers about everybody.
+// Look asks any queen for all verdicts.
 func Look(nc *nats.Conn) (Fleet, error) { return look(nc, "") }
 
-// LookAt asks one queen.
+// LookAt asks one queen for all verdicts.
 func LookAt(nc *nats.Conn, queen string) (Fleet, error) { return look(nc, "."+queen) }
 
 func look(nc *nats.Conn, queen string) (Fleet, error) {
@@ -95,8 +95,8 @@ func (f Fleet) String() string {
 	return strings.Join(all, " ")
 }
 
-// Sees waits until a queen says what is wanted of the ones that are named; of
-// others nothing is asked.
+// Sees waits until a queen reports the verdicts in want. Other hives and workers are
+// ignored.
 func Sees(tb testing.TB, nc *nats.Conn, most time.Duration, want Fleet) {
 	tb.Helper()
 	Until(tb, most, "the queen to say "+want.String(), func() (bool, string) {
@@ -113,7 +113,7 @@ func Sees(tb testing.TB, nc *nats.Conn, most time.Duration, want Fleet) {
 	})
 }
 
-// Events collects what is heard on queen.events.>.
+// Events collects the events on queen.events.>.
 type Events struct {
 	mu  sync.Mutex
 	all []hivebeat.Event
@@ -130,7 +130,7 @@ func Listen(tb testing.TB, nc *nats.Conn) *Events {
 			tb.Errorf("%s: %v in %q", m.Subject, err, m.Data)
 			return
 		}
-		if ev.IsLive() { // it comes again when it is stored
+		if ev.IsLive() { // it is published again when it is stored
 			return
 		}
 		e.mu.Lock()
@@ -179,7 +179,7 @@ func (e *Events) Wait(tb testing.TB, most time.Duration, kind hivebeat.Kind, sub
 	return first
 }
 
-// Once fails the test unless exactly one event of the kind was heard.
+// Once fails the test unless exactly one event of that kind was received.
 func (e *Events) Once(tb testing.TB, kind hivebeat.Kind, subject string) {
 	tb.Helper()
 	if of := e.Of(kind, subject); len(of) != 1 {
@@ -187,7 +187,7 @@ func (e *Events) Once(tb testing.TB, kind hivebeat.Kind, subject string) {
 	}
 }
 
-// Doubled returns the ids that were heard more than once.
+// Doubled returns the ids that were received more than once.
 func (e *Events) Doubled() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -212,8 +212,7 @@ func (e *Events) String() string {
 	return b.String()
 }
 
-// CLI runs a command of hivebeat that ends by itself and returns what it printed
-// and its exit code.
+// CLI runs a hivebeat command that ends by itself, and returns its output and its exit code.
 func CLI(tb testing.TB, env []string, args ...string) (stdout, stderr string, code int) {
 	tb.Helper()
 	return Run(tb, env, append([]string{Hivebeat(tb)}, args...)...)

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// NATSServer and NATSCLI are the programs that the tests run beside ours.
+// NATSServer and NATSCLI are the other programs that the tests run.
 const (
 	NATSServer = "github.com/nats-io/nats-server/v2"
 	NATSCLI    = "github.com/nats-io/natscli/nats@v0.5.1"
 )
 
-// Root returns the root of the module, which the tests were started within.
+// Root returns the root of the module that the tests were started in.
 func Root() string { return root() }
 
 var root = sync.OnceValue(func() string {
@@ -40,7 +40,7 @@ var root = sync.OnceValue(func() string {
 	}
 })
 
-// Main runs the tests of a package and removes what was built for them.
+// Main runs the tests of a package and removes the files that were built for them.
 func Main(m *testing.M) {
 	code := m.Run()
 	if dir, err := scratch(); err == nil {
@@ -63,8 +63,8 @@ var underTest = sync.OnceValues(func() (string, error) {
 	return bin, run(Root(), nil, "go", "build", "-o", bin, "./cmd/hivebeat")
 })
 
-// Hivebeat builds the command of this tree, once per test binary, and returns
-// its path. HIVEBEAT_BIN names one that is built already.
+// Hivebeat builds the command of this tree, once per test binary, and returns its path.
+// HIVEBEAT_BIN names one that is already built.
 func Hivebeat(tb testing.TB) string {
 	tb.Helper()
 	bin, err := underTest()
@@ -74,7 +74,7 @@ func Hivebeat(tb testing.TB) string {
 	return bin
 }
 
-// Server returns the nats-server of the version that go.mod names.
+// Server returns nats-server in the version of go.mod.
 func Server(tb testing.TB) string {
 	tb.Helper()
 	out, err := output(Root(), nil, "go", "list", "-m", "-f", "{{.Version}}", NATSServer)
@@ -84,8 +84,8 @@ func Server(tb testing.TB) string {
 	return Install(tb, NATSServer+"@"+strings.TrimSpace(out))
 }
 
-// Install builds the program pkg@version, static, unless it was built before,
-// and returns its path.
+// Install builds the program pkg@version, statically linked, unless it exists, and returns
+// its path.
 func Install(tb testing.TB, pkg string) string {
 	tb.Helper()
 	path, version, ok := strings.Cut(pkg, "@")
@@ -113,7 +113,7 @@ func Install(tb testing.TB, pkg string) string {
 	return bin
 }
 
-// tools is where what was built is kept between runs.
+// tools is the folder for programs that are kept between runs.
 func tools() string {
 	dir, err := os.UserCacheDir()
 	if err != nil {
@@ -131,7 +131,7 @@ func run(dir string, env []string, argv ...string) error {
 	return err
 }
 
-// output runs a command and returns its stdout; an error holds its stderr.
+// output runs a command and returns its stdout. An error contains its stderr.
 func output(dir string, env []string, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()

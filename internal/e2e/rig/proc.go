@@ -17,19 +17,18 @@ import (
 	"time"
 )
 
-// Proc is a running program. What it prints is kept, and shown when the test fails.
+// Proc is a running program. Its output is kept, and shown if the test fails.
 type Proc struct {
 	Name string
 	tb   testing.TB
 	cmd  *exec.Cmd
 	out  *lines
 	done chan struct{} // closed when it has ended
-	code int           // exit code; -1 when a signal ended it
+	code int           // exit code; -1 if a signal ended it
 }
 
-// Start runs a program until it ends or the test does. env is added to a small
-// clean environment: nothing of the caller's HIVEBEAT_*, NATS_* or contexts of
-// the nats CLI is seen.
+// Start runs a program until it ends or the test does. env is added to a small clean
+// environment, without the caller's HIVEBEAT_* and NATS_* variables and nats CLI contexts.
 func Start(tb testing.TB, name string, env []string, argv ...string) *Proc {
 	tb.Helper()
 	p := &Proc{Name: name, tb: tb, out: new(lines), done: make(chan struct{})}
@@ -60,7 +59,7 @@ func Start(tb testing.TB, name string, env []string, argv ...string) *Proc {
 	return p
 }
 
-// Env is the environment of a test's programs: PATH, and a home with nothing in it.
+// Env is the environment of a test's programs: PATH, and an empty home directory.
 func Env(tb testing.TB) []string {
 	home := tb.TempDir()
 	return []string{
@@ -77,7 +76,7 @@ func (p *Proc) Signal(s os.Signal) {
 	}
 }
 
-// Interrupt is Ctrl-C, and waits until the process has left in order.
+// Interrupt sends SIGINT and waits until the process has left in order.
 func (p *Proc) Interrupt() {
 	p.tb.Helper()
 	p.Signal(os.Interrupt)
@@ -86,7 +85,7 @@ func (p *Proc) Interrupt() {
 	}
 }
 
-// Kill is kill -9, and waits until the process is gone.
+// Kill sends SIGKILL and waits until the process is gone.
 func (p *Proc) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
@@ -123,7 +122,7 @@ func (p *Proc) CPU() time.Duration {
 	if err != nil {
 		p.tb.Fatalf("%s: %v", p.Name, err)
 	}
-	_, rest, _ := bytes.Cut(b, []byte(") ")) // the name may hold spaces
+	_, rest, _ := bytes.Cut(b, []byte(") ")) // the name may contain spaces
 	f := bytes.Fields(rest)
 	if len(f) < 13 {
 		p.tb.Fatalf("%s: /proc says %q", p.Name, b)
@@ -139,10 +138,10 @@ func (p *Proc) CPU() time.Duration {
 	return time.Duration(ticks) * time.Second / 100
 }
 
-// Output returns all that it printed so far.
+// Output returns everything that it has printed so far.
 func (p *Proc) Output() string { return p.out.String() }
 
-// Said waits until the process printed something that matches the pattern.
+// Said waits until the process has printed something that matches the pattern.
 func (p *Proc) Said(pattern string, most time.Duration) {
 	p.tb.Helper()
 	re := regexp.MustCompile(pattern)
@@ -155,8 +154,8 @@ func (p *Proc) Said(pattern string, most time.Duration) {
 	})
 }
 
-// Until waits for a condition, and fails the test with its last state when that
-// takes longer than most.
+// Until waits for a condition. It fails the test with the last state if that takes longer than
+// most.
 func Until(tb testing.TB, most time.Duration, what string, ok func() (bool, string)) {
 	tb.Helper()
 	for end, state := time.Now().Add(most), ""; ; {
@@ -171,7 +170,7 @@ func Until(tb testing.TB, most time.Duration, what string, ok func() (bool, stri
 	}
 }
 
-// Port returns a port of the loopback address that nobody listens on.
+// Port returns a free port of the loopback address.
 func Port(tb testing.TB) int {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -182,7 +181,7 @@ func Port(tb testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// lines is a buffer that is written and read at the same time.
+// lines is a buffer for concurrent reads and writes.
 type lines struct {
 	mu sync.Mutex
 	b  bytes.Buffer

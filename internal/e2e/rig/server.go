@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// NATS is a nats-server that can be killed, emptied and started again, always on
-// the same port.
+// NATS is a nats-server that can be killed, emptied and started again, always on the same
+// port.
 type NATS struct {
 	*Proc
 	Name  string // server_name
@@ -23,7 +23,7 @@ type NATS struct {
 	conf  string
 }
 
-// Serve starts the nats-server bin with JetStream in a folder of the test.
+// Serve starts the nats-server bin, with JetStream in a folder of the test.
 func Serve(tb testing.TB, bin string) *NATS {
 	tb.Helper()
 	n := Prepare(tb, bin, "e2e", "127.0.0.1")
@@ -31,8 +31,8 @@ func Serve(tb testing.TB, bin string) *NATS {
 	return n
 }
 
-// Prepare is Serve at an address of this machine and under a name, for a server
-// that is to be configured before it starts.
+// Prepare is like Serve, with an address of this machine and a name. It does not start the
+// server, so that it can be configured first.
 func Prepare(tb testing.TB, bin, name, host string) *NATS {
 	tb.Helper()
 	dir := tb.TempDir()
@@ -42,7 +42,7 @@ func Prepare(tb testing.TB, bin, name, host string) *NATS {
 	return n
 }
 
-// Configure writes the configuration for the next Start; Serve gives it JetStream.
+// Configure writes the configuration for the next Start. Prepare configures JetStream.
 func (n *NATS) Configure(conf string) {
 	n.tb.Helper()
 	conf = fmt.Sprintf("listen: %q\nserver_name: %s\n%s\n", n.at, n.Name, conf)
@@ -51,27 +51,27 @@ func (n *NATS) Configure(conf string) {
 	}
 }
 
-// JetStream is the configuration of JetStream in the test's folder, or in the
-// one that n.Store was set to.
+// JetStream is the configuration of JetStream in n.Store, which is a folder of the test by
+// default.
 func (n *NATS) JetStream(most string) string {
 	return fmt.Sprintf("jetstream { store_dir: %q, max_file_store: %s, max_memory_store: 64MB }", n.Store, most)
 }
 
-// Start starts the server, again after Kill, and waits until it listens.
+// Start starts the server, also after Kill, and waits until it listens.
 func (n *NATS) Start() {
 	n.tb.Helper()
 	n.Begin()
 	n.Said("Server is ready", 20*time.Second)
 }
 
-// Begin starts the server and does not wait: one of a cluster is ready when
-// others are there.
+// Begin starts the server without waiting: a member of a cluster is ready only when others
+// are running.
 func (n *NATS) Begin() {
 	n.tb.Helper()
 	n.Proc = Start(n.tb, "nats-server "+n.Name, nil, n.bin, "--config", n.conf)
 }
 
-// Empty removes all that JetStream stored. The server must be down.
+// Empty removes everything that JetStream stored. The server must be down.
 func (n *NATS) Empty() {
 	n.tb.Helper()
 	if err := os.RemoveAll(n.Store); err != nil {

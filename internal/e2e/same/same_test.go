@@ -1,8 +1,8 @@
 //go:build e2e
 
-// Package same asks real queens the same questions in the four ways there are: by
-// the Go client, over HTTP, by hivebeat's commands and by the nats CLI. The answers
-// must be the same.
+// Package same asks real queens the same questions in the four ways that exist: with the Go
+// client, over HTTP, with hivebeat's commands and with the nats CLI. The answers must be the
+// same.
 package same
 
 import (
@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
-// smi is a GPU that never changes.
+// smi reports a GPU that never changes.
 const smi = `#!/bin/sh
 case "$1" in
 --query-gpu=*) echo "GPU-aaaa, 0, 81920, 20480, 50, 60, 300.5, NVIDIA H100" ;;
@@ -79,11 +79,11 @@ func start(t *testing.T) *ways {
 	return newWays(t, nc, s.URL, "http://"+port)
 }
 
-// heard is how old a pick's facts were, in its reasons.
+// heard matches the age of a pick's facts, in its reasons.
 var heard = regexp.MustCompile(`(heard|read) [0-9.]+s ago`)
 
-// alike are two answers to one question that was asked twice within a time: ages,
-// and what is left of holds, may differ by that.
+// alike compares two answers to the same question within a time: ages and remaining hold
+// times may differ by that much.
 func alike(within time.Duration) cmp.Options {
 	return cmp.Options{
 		cmp.Comparer(func(a, b hivebeat.Millis) bool {
@@ -101,9 +101,9 @@ func alike(within time.Duration) cmp.Options {
 	}
 }
 
-// same asks a question in all ways, and fails the test where the answers differ. It
-// returns that of the client, or of the first way that has words for it. As a hive
-// may say something new in between, the first way is asked last once more.
+// same asks a question in all ways, and fails the test if the answers differ. It returns the
+// answer of the client, or of the first way that supports the question. A hive may report
+// something new in between, so the first way is asked again at the end.
 func same(t *testing.T, w *ways, q question) (first *api.Answer) {
 	t.Helper()
 	for range 10 {
@@ -144,7 +144,7 @@ func TestAnswers(t *testing.T) {
 	w := start(t)
 	for _, c := range []struct {
 		question
-		is func(a *api.Answer) bool // the question was a good one
+		is func(a *api.Answer) bool // checks that the question makes sense
 	}{
 		{
 			question{name: "summary", verb: api.VerbSummary, http: "GET /v1/summary", cli: []string{"ls", "hives"}, doc: []string{"summary"}},
@@ -217,7 +217,7 @@ func TestAnswers(t *testing.T) {
 			},
 			func(a *api.Answer) bool { return len(a.Events) == 1 && a.Events[0].Data.Kind == hivebeat.KindLeft },
 		},
-		{ // that with most free slots comes first: chance has no part in it
+		{ // the worker with most free slots comes first: chance plays no part
 			question{
 				name: "pick", verb: api.VerbPick, req: api.Request{N: 9, Spread: api.SpreadNone, Filter: api.Filter{Model: "llama"}},
 				http: "GET /v1/pick?n=9&spread=none&model=llama", cli: []string{"pick", "-n", "9", "--spread", "none", "--model", "llama"}, doc: []string{"picks"},
@@ -267,8 +267,8 @@ func TestAnswers(t *testing.T) {
 	wrong(t, w)
 }
 
-// holds lets each way hold one place in turn: it is held for all, and the same hold is
-// the same place by all.
+// holds lets each way hold a place in turn. The place is held for all ways, and the same hold
+// gives the same place in all of them.
 func holds(t *testing.T, w *ways) {
 	for _, by := range w.all() {
 		t.Run("hold by "+by.name, func(t *testing.T) {
@@ -319,7 +319,7 @@ func holds(t *testing.T, w *ways) {
 	}
 }
 
-// refused asks a wrong question in all ways, which must say the same code.
+// refused asks a bad question in all ways. Each must return the same code.
 func refused(t *testing.T, w *ways, q question, code string) {
 	t.Helper()
 	n := 0
@@ -338,7 +338,7 @@ func refused(t *testing.T, w *ways, q question, code string) {
 	}
 }
 
-// wrong asks what is refused.
+// wrong asks questions that are refused.
 func wrong(t *testing.T, w *ways) {
 	for _, c := range []struct {
 		question

@@ -22,27 +22,27 @@ import (
 	"github.com/beatfabric/hivebeat/queen/client"
 )
 
-// question is one question, as each way puts it.
+// question is one question, as each way asks it.
 type question struct {
 	name string
-	verb string      // by the client, and by the nats CLI unless raw says it otherwise
-	req  api.Request // the same
-	raw  string      // JSON that req can not say
+	verb string      // for the client, and for the nats CLI unless raw overrides it
+	req  api.Request // for both as well
+	raw  string      // JSON that req cannot express
 	http string      // method and path: GET /v1/summary
 	body string
-	cli  []string // command; none where it has no such question
+	cli  []string // command; none if it has no such question
 	exit int      // its exit code
-	doc  []string // what of its document is the answer; the rest is more than was asked for
+	doc  []string // fields of its document that are the answer; the others are extra
 }
 
-// way asks a question and returns the answer, which may hold an error. It returns
-// nil where it can not put the question.
+// way asks a question and returns the answer, which may contain an error. It returns nil if
+// it cannot ask the question.
 type way struct {
 	name string
 	ask  func(t *testing.T, q *question) *api.Answer
 }
 
-// ways to ask one queen.
+// ways are the ways to ask one queen.
 type ways struct {
 	url    string // of NATS
 	base   string // of HTTP
@@ -63,7 +63,7 @@ func (w *ways) all() []way {
 	return []way{{"client", w.byClient}, {"http", w.byHTTP}, {"cli", w.byCLI}, {"nats", w.byNATS}}
 }
 
-// strict reads JSON that may hold nothing that v does not know.
+// strict reads JSON that contains no fields unknown to v.
 func strict(b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
@@ -79,7 +79,7 @@ func strict(b []byte, v any) error {
 func (w *ways) byClient(t *testing.T, q *question) *api.Answer {
 	t.Helper()
 	if q.raw != "" {
-		return nil // Go has no words for it
+		return nil // the client cannot express it
 	}
 	a, err := w.client.Ask(t.Context(), q.verb, q.req)
 	if e, ok := errors.AsType[*client.Error](err); ok {
@@ -153,7 +153,7 @@ func (w *ways) byNATS(t *testing.T, q *question) *api.Answer {
 	return &a
 }
 
-// document is what hivebeat prints with -o json.
+// document is the output of hivebeat with -o json.
 type document struct {
 	Hive     *api.HiveInfo    `json:"hive"`
 	Hives    []api.HiveInfo   `json:"hives"`
@@ -211,8 +211,8 @@ func (w *ways) byCLI(t *testing.T, q *question) *api.Answer {
 	return &a
 }
 
-// codeOf is the code that an error of the command stands for. What it refuses by
-// itself, before it asks, is the bad request that it would have been.
+// codeOf is the code that an error of the command stands for. If the command rejects a
+// question before it asks, the code is that of a bad request.
 func codeOf(stderr string, exit int) string {
 	line, _, _ := strings.Cut(stderr, "\n")
 	line = strings.TrimPrefix(line, "hivebeat: ")

@@ -9,8 +9,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
-// With a real queen and a fleet that lives: what it shows is there, and a NATS that
-// is gone and comes back is told as such.
+// With a real queen and a live fleet: the fleet is shown, and a NATS that goes away and comes
+// back is reported.
 func TestRealFleet(t *testing.T) {
 	port := rig.Port(t)
 	url := "nats://127.0.0.1:" + strconv.Itoa(port)

@@ -1,7 +1,6 @@
 //go:build e2e
 
-// Package top drives "hivebeat top" in a real terminal, which is tmux: keys go in,
-// screens come out.
+// Package top drives "hivebeat top" in a real terminal, tmux: keys go in, screens come out.
 package top
 
 import (
@@ -22,14 +21,14 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
-// moment is how long what needs no deadline may take.
+// moment is how long anything may take that does not wait for a deadline.
 const moment = 20 * time.Second
 
 // terminal is a shell in tmux.
 type terminal struct {
 	t      *testing.T
 	socket string
-	home   string // where the shell is
+	home   string // the working directory of the shell
 }
 
 func open(t *testing.T, width, height int, env ...string) *terminal {
@@ -83,7 +82,7 @@ func (x *terminal) screen() string {
 	return x.tmux("capture-pane", "-p")
 }
 
-// keep writes the screen beside the test's figures, if HIVEBEAT_SCREENS names a folder.
+// keep writes the screen to the folder HIVEBEAT_SCREENS, if that is set.
 func (x *terminal) keep(name string) {
 	x.t.Helper()
 	if dir := os.Getenv("HIVEBEAT_SCREENS"); dir != "" {
@@ -96,7 +95,7 @@ func (x *terminal) keep(name string) {
 	}
 }
 
-// shows waits until all of the texts are on the screen. A backslash before $ is taken away.
+// shows waits until all texts are on the screen. It removes backslashes from texts first.
 func (x *terminal) shows(texts ...string) {
 	x.t.Helper()
 	rig.Until(x.t, moment, "the screen", func() (bool, string) {
@@ -123,7 +122,7 @@ func (x *terminal) hides(texts ...string) {
 	})
 }
 
-// restored fails the test unless the shell has its terminal back as it was.
+// restored fails the test unless the terminal is restored for the shell.
 func (x *terminal) restored() {
 	x.t.Helper()
 	if s := x.tmux("display-message", "-p", "#{alternate_on} #{cursor_flag}"); s != "0 1\n" {
@@ -142,7 +141,7 @@ func (x *terminal) restored() {
 	x.hides("icanon")
 }
 
-// fleet serves a queen of a standing fleet.
+// fleet serves a stand-in queen with a fleet that does not change.
 func fleet(t *testing.T, hives, each int) (url string, q *standin.Queen) {
 	t.Helper()
 	srv := bustest.Server(t, bustest.NoJetStream())
@@ -211,7 +210,7 @@ func TestLargeFleet(t *testing.T) {
 	x.keys("1")
 	x.shows("[1 Hives]")
 
-	// It follows the terminal's size, and drops columns as ls does.
+	// It follows the size of the terminal, and drops columns like ls.
 	x.tmux("resize-window", "-x", "60", "-y", "16")
 	x.hides("UTIL", "RAM GiB")
 	x.shows("HIVE▲", "LIVE", "AGE", "q quit")
@@ -259,7 +258,7 @@ func TestLeaving(t *testing.T) {
 	x.shows("left 0")
 	x.restored()
 
-	// A signal leaves in order, also while the queen is silent.
+	// A signal quits in order, even while the queen is silent.
 	start()
 	q.Hush(true)
 	x.shows("CUT OFF")

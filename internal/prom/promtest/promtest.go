@@ -1,4 +1,5 @@
-// Package promtest checks collectors: their style, and their names against a list.
+// Package promtest checks collectors: their style, and their names against a golden
+// list.
 package promtest
 
 import (
@@ -18,8 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/metrics.txt anew")
 
-// Gather returns what a scrape of the collectors finds, by name: a line with type
-// and labels.
+// Gather returns one line per metric family of the collectors, with type, name and
+// labels, and the registry that holds them.
 func Gather(t testing.TB, list ...prometheus.Collector) (names []string, reg *prometheus.Registry) {
 	t.Helper()
 	reg = prometheus.NewPedanticRegistry()
@@ -49,7 +50,7 @@ func Gather(t testing.TB, list ...prometheus.Collector) (names []string, reg *pr
 	return names, reg
 }
 
-// Golden checks style and names: a name that changes breaks the rules of others.
+// Golden checks style and names: a changed name breaks the rules of operators.
 func Golden(t *testing.T, list ...prometheus.Collector) {
 	t.Helper()
 	names, reg := Gather(t, list...)
@@ -79,7 +80,7 @@ func Golden(t *testing.T, list ...prometheus.Collector) {
 	}
 }
 
-// Scrape returns what a handler serves.
+// Scrape returns the response of a handler.
 func Scrape(t testing.TB, h http.Handler) string {
 	t.Helper()
 	w := httptest.NewRecorder()

@@ -12,7 +12,8 @@ const gib = 1 << 30
 
 var models = []string{"llama-3-70b", "llama-3-8b", "whisper-large", "sdxl", "qwen-2.5-coder"}
 
-// Each 50th hive is late and each 70th lost; each 23rd worker is late and each 40th lost.
+// hive returns hive i. Each 50th hive is late and each 70th lost. Of the workers, each 23rd
+// is late and each 40th lost.
 func (q *Queen) hive(i int) api.HiveInfo {
 	h := api.HiveInfo{
 		Hive: fmt.Sprintf("gpu-%05d", i), Live: hivebeat.Alive, Inc: 1_760_000_000_000_000 + uint64(i), Seq: 100, Every: 15_000,
@@ -77,7 +78,7 @@ func liveOf(i int) hivebeat.Live {
 func (q *Queen) summary() *api.Summary {
 	s := &api.Summary{Hives: map[hivebeat.Live]int{}, Workers: map[hivebeat.Live]int{}, States: map[hivebeat.State]int{}}
 	n := q.Hives * q.Each
-	lost, late := n/40, n/23-n/920 // of those at both, lost
+	lost, late := n/40, n/23-n/920 // a worker at both is lost
 	s.Workers[hivebeat.Lost], s.Workers[hivebeat.Late], s.Workers[hivebeat.Alive] = lost, late, n-lost-late
 	s.States[hivebeat.Busy] = (n - lost - late) / 5
 	s.States[hivebeat.Ready] = n - lost - late - s.States[hivebeat.Busy]
@@ -89,7 +90,7 @@ func (q *Queen) summary() *api.Summary {
 	return s
 }
 
-// events are as many as there are workers, one each 10 s, newest first.
+// events returns one event per worker, 10 s apart, newest first.
 func (q *Queen) events(r api.Request, now time.Time) (out []api.Happened, next string) {
 	var s hivebeat.Subjects
 	first := 0

@@ -1,6 +1,6 @@
-// Package standin is a queen for tests of what people look at: a fleet of any size
-// that stands still, and the verbs that the views ask for, with windows, orders and
-// a few filters. It is no model of the real one.
+// Package standin is a queen for tests of the views. It answers for a fleet of any size that
+// never changes, and implements the verbs that the views use, with windows, orders and a few
+// filters. It does not model a real queen.
 package standin
 
 import (
@@ -19,10 +19,10 @@ import (
 
 const id = "q-1"
 
-// Queen answers for Hives hives of Each workers.
+// Queen answers for Hives hives with Each workers each.
 type Queen struct {
 	Hives, Each int
-	Now         time.Time // of its answers and events; zero is the time it is asked
+	Now         time.Time // of its answers and events; zero: the time of the request
 
 	mu     sync.Mutex
 	silent bool
@@ -30,24 +30,24 @@ type Queen struct {
 	brake  []api.BrakeInfo
 	asked  map[string]int
 	most   int
-	offset int // the highest
+	offset int // the highest offset asked for
 }
 
-// Hush lets it answer no more, or again.
+// Hush stops or resumes its answers.
 func (q *Queen) Hush(silent bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.silent = silent
 }
 
-// Doubt gives reasons why its answers are not sure, and zones whose brake is on.
+// Doubt sets reasons why its answers are not sure, and zones whose brake is on.
 func (q *Queen) Doubt(brake []api.BrakeInfo, unsure ...string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.brake, q.unsure = brake, unsure
 }
 
-// Seen returns how often each verb was asked, the most rows of one answer, and the
+// Seen returns the number of requests of each verb, the most rows in one answer, and the
 // highest offset.
 func (q *Queen) Seen() (asked map[string]int, most, offset int) {
 	q.mu.Lock()
@@ -59,7 +59,7 @@ func (q *Queen) Seen() (asked map[string]int, most, offset int) {
 	return asked, q.most, q.offset
 }
 
-// Serve answers on nc until nc closes.
+// Serve answers requests on nc until nc is closed.
 func (q *Queen) Serve(nc *nats.Conn) error {
 	var s hivebeat.Subjects
 	for _, subject := range []string{s.API("*"), s.Ask("", "*", id)} {
@@ -79,7 +79,7 @@ func (q *Queen) Serve(nc *nats.Conn) error {
 	return nc.Flush()
 }
 
-// Answer answers, or returns nil if it is silent.
+// Answer returns the answer to r, or nil if the queen is silent.
 func (q *Queen) Answer(verb string, r api.Request) *api.Answer {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -146,8 +146,8 @@ func (q *Queen) find(id string) int {
 	return h
 }
 
-// page cuts what is asked for out of n rows. An order other than id, and a filter,
-// make it look at all of them.
+// page returns the requested rows out of n. With an order other than id, or with a filter, it
+// looks at every row.
 func page[T any](n int, r api.Request, row func(int) T, id func(*T) string, may func(int) bool, fits func(*T, *api.Request) bool) (rows []T, total *int, next string) {
 	limit := r.Limit
 	if limit == 0 {
@@ -189,8 +189,8 @@ func page[T any](n int, r api.Request, row func(int) T, id func(*T) string, may 
 	return rows, &all, next
 }
 
-// mayFit spares most of a large fleet: to describe a worker costs more than to know
-// its verdict and model.
+// mayFit skips most rows of a large fleet: building a worker costs more than computing its
+// verdict and model.
 func mayFit(i int, r *api.Request) bool {
 	return (len(r.Live) == 0 || slices.Contains(r.Live, liveOf(i))) && (r.Model == "" || strings.HasSuffix(r.Model, "*") || r.Model == models[i%len(models)])
 }

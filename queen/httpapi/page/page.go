@@ -1,8 +1,8 @@
-// Package page holds the queen's web page: static files that a browser runs as
-// they are. There is no build step, and nothing is loaded from elsewhere.
+// Package page holds the queen's web page: static files that a browser runs unchanged.
+// There is no build step, and the page loads nothing from other servers.
 //
-// The page asks for its data below the path that it was loaded from (v1/…), and
-// needs no more than Content-Security-Policy: default-src 'self'.
+// The page requests its data below the path that it was loaded from (v1/…), and works
+// under Content-Security-Policy: default-src 'self'.
 package page
 
 import (
@@ -13,5 +13,5 @@ import (
 //go:embed index.html icon.svg *.css js uplot
 var files embed.FS
 
-// Files returns index.html and all that it needs, by their paths below it.
+// Files returns index.html and all files that it needs, with paths relative to it.
 func Files() fs.FS { return files }

@@ -35,7 +35,7 @@ func ours(t *testing.T, ext string) map[string]string {
 	return out
 }
 
-// colours reads the names of theme.css: the light and the dark value of each.
+// colours returns the names in theme.css with the light and the dark value of each.
 func colours(t *testing.T) map[string][2]string {
 	t.Helper()
 	out := map[string][2]string{}
@@ -48,7 +48,7 @@ func colours(t *testing.T) map[string][2]string {
 	return out
 }
 
-// luminance is that of WCAG 2.2.
+// luminance is the relative luminance of WCAG 2.2.
 func luminance(hex string) float64 {
 	n, _ := strconv.ParseUint(hex[1:], 16, 32)
 	linear := func(c uint64) float64 {
@@ -75,8 +75,8 @@ func TestLuminance(t *testing.T) {
 	}
 }
 
-// Every pair of text and ground that meets on the page is readable (WCAG AA, 4.5),
-// and every shape, bar and edge that says something can be seen (3).
+// Every pair of text and background on the page is readable (WCAG AA, 4.5), and every
+// meaningful shape, bar and edge is visible (3).
 func TestContrast(t *testing.T) {
 	all := colours(t)
 	pairs := map[string]float64{}
@@ -108,7 +108,7 @@ func TestContrast(t *testing.T) {
 	}
 }
 
-// Colours stand in theme.css alone, where their contrast is computed.
+// Colours are defined only in theme.css, where their contrast is checked.
 func TestEveryColourIsDefined(t *testing.T) {
 	all := colours(t)
 	for name, css := range ours(t, ".css") {
@@ -125,7 +125,8 @@ func TestEveryColourIsDefined(t *testing.T) {
 	}
 }
 
-// What would run or load what the policy forbids, or make text into markup.
+// The page contains nothing that runs or loads what the policy forbids, or that turns
+// text into markup.
 func TestNothingInlineNothingFromElsewhere(t *testing.T) {
 	html := read(t, "index.html")
 	for what, re := range map[string]string{
@@ -159,7 +160,7 @@ func TestNothingInlineNothingFromElsewhere(t *testing.T) {
 	}
 }
 
-// Every file that the page names is there.
+// Every file that the page names exists.
 func TestFilesAreThere(t *testing.T) {
 	there := func(from, name string) {
 		if _, err := fs.Stat(Files(), path.Join(path.Dir(from), name)); err != nil {
@@ -183,7 +184,7 @@ func TestFilesAreThere(t *testing.T) {
 	there("", "uplot/LICENSE")
 }
 
-// What is sent before the first view: all of it together stays small.
+// Everything sent before the first view is small in total.
 func TestSize(t *testing.T) {
 	var sum int64
 	err := fs.WalkDir(Files(), ".", func(_ string, d fs.DirEntry, err error) error {
