@@ -7,6 +7,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -63,11 +64,11 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 		r.Stats, r.Status = q.stats(), q.status(now)
 		r.Connected, r.Keeps, r.Pending = q.core.Hearing().Connected(), !q.cfg.NoJetStream, len(q.msgs)
 		_, r.Doubts = q.core.Hearing().Doubts()
-		r.Margin, r.Tally, r.Looping = q.view.Score().Margins, q.view.Tally(), q.view.Totals().Looping
+		r.Margin, r.Tally, r.Looping = q.view.Score().Margins, q.view.Tally(), q.view.Index().Totals().Looping
 	})
 	for after, more := "", true; more && err == nil; {
 		err = q.do(ctx, func(now time.Time) {
-			list := q.view.After(after)
+			list := q.view.Index().After(after)
 			more = len(list) > reportChunk
 			list = list[:min(len(list), reportChunk)]
 			for _, h := range list {
@@ -116,7 +117,7 @@ func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) 
 			one.VRAMTotal += g.Total
 			one.VRAMUsed += g.Used
 			one.VRAMOurs += min(g.Ours, g.Used)
-			r.FactsAge = max(r.FactsAge, fleet.EffectiveAge(g.Age, h.Received(), now).Duration())
+			r.FactsAge = max(r.FactsAge, index.EffectiveAge(g.Age, h.Received(), now).Duration())
 		}
 	}
 	r.VRAMTotal += one.VRAMTotal

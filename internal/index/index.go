@@ -42,8 +42,7 @@ type Index struct {
 	doubts map[*Hive]doubt
 	log    changeLog
 
-	score   Score
-	adopted int // workers that the queen judges
+	score *Score
 }
 
 // Hive is a hive as it is shown.
@@ -106,17 +105,22 @@ type Conflict struct {
 	Believed, Refused hivebeat.Place
 }
 
-// Score is what the verdicts of this queen got wrong.
+// Score counts what the verdicts of this queen got wrong, and the workers that it judges.
 type Score struct {
 	FalseDead uint64             // the hive or worker had been alive and was heard too late
 	CutOff    uint64             // the same, but its seq had gone on: its messages did not arrive
 	Margins   detector.Histogram // of both: how long after the verdict it was heard
+	Adopted   int                // workers that the queen judges now
 }
 
-// New returns an empty index. Records no older than fresh are shown as alive.
-func New(fresh time.Duration) *Index {
+// New returns an empty index. Records no older than fresh are shown as alive. score is read when a question
+// asks for it; nil counts nothing.
+func New(fresh time.Duration, score *Score) *Index {
+	if score == nil {
+		score = new(Score)
+	}
 	return &Index{
-		fresh: fresh, totals: Totals{Hives: make(map[hivebeat.Live]int)}, zones: make(map[string]*zone),
+		fresh: fresh, score: score, totals: Totals{Hives: make(map[hivebeat.Live]int)}, zones: make(map[string]*zone),
 		models: make(map[string]*Model), looping: Model{workers: newPools[*Worker](SlotLevels)}, gpus: newPools[*GPU](MemoryLevels),
 		holds: make(map[Place]uint64), labels: make(map[label]*ByID[*Hive]), doubts: make(map[*Hive]doubt),
 	}
@@ -124,6 +128,9 @@ func New(fresh time.Duration) *Index {
 
 // Fresh is the greatest age of a record that is shown as alive.
 func (x *Index) Fresh() time.Duration { return x.fresh }
+
+// Score returns what the verdicts of this queen got wrong.
+func (x *Index) Score() *Score { return x.score }
 
 // Len returns the number of hives.
 func (x *Index) Len() int { return len(x.hives) }

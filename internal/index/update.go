@@ -157,12 +157,6 @@ func (f *Facts) sameAs(o *Facts) bool {
 		f.Zone == o.Zone && f.Doubtful == o.Doubtful
 }
 
-// SetScore tells what the verdicts of this queen got wrong, and how many workers it judges.
-func (x *Index) SetScore(s Score, adopted int) { x.score, x.adopted = s, adopted }
-
-// Score returns what the verdicts of this queen got wrong, and how many workers it judges.
-func (x *Index) Score() (s Score, adopted int) { return x.score, x.adopted }
-
 // Settle brings freshness up to date.
 func (x *Index) Settle(now time.Time) {
 	for h := range x.ageing.Due(now) {

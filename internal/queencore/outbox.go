@@ -1,4 +1,4 @@
-package fleet
+package queencore
 
 import (
 	"time"
@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
 )
 
 const (
@@ -39,7 +40,7 @@ type gapKey struct {
 	hiveInc      uint64
 }
 
-// held is a Happened that waits, in less room: hundreds of thousands may wait. Its id
+// held is a fleet.Happened that waits, in less room: hundreds of thousands may wait. Its id
 // follows from the rest, and the few words that events are made of are held once.
 type held struct {
 	at                            time.Duration
@@ -52,7 +53,7 @@ type held struct {
 	cause, state, via             unique.Handle[string]
 }
 
-func (o *Outbox) hold(h *Happened) *held {
+func (o *Outbox) hold(h *fleet.Happened) *held {
 	if o.from.IsZero() {
 		o.from = h.At
 	}
@@ -66,8 +67,8 @@ func (o *Outbox) hold(h *Happened) *held {
 	}
 }
 
-func (o *Outbox) happened(w *held) Happened {
-	return happenedAt(o.from.Add(w.at), hivebeat.EventData{
+func (o *Outbox) happened(w *held) fleet.Happened {
+	return fleet.HappenedAt(o.from.Add(w.at), hivebeat.EventData{
 		Hive: w.hive, Worker: w.worker, Model: w.model, Reason: w.reason,
 		Inc: w.inc, HiveInc: w.hiveInc, N: w.n, Seq: w.seq, Missing: w.missing, AgeMS: w.age, DetectMS: w.detect, MarginMS: w.margin,
 		Believed: w.believed, Refused: w.refused,
@@ -104,7 +105,7 @@ func (o *Outbox) Room(workers int) {
 }
 
 // Push adds events, and drops the oldest where they are too many.
-func (o *Outbox) Push(list []Happened) {
+func (o *Outbox) Push(list []fleet.Happened) {
 	for i := range list {
 		w := o.hold(&list[i])
 		o.queue = append(o.queue, w)
@@ -153,17 +154,17 @@ func (o *Outbox) drop(w *held) {
 
 // Take returns the next events to be published: those of one worker in order, one
 // after the other. Done must follow before the next Take.
-func (o *Outbox) Take(now time.Time) []Happened {
+func (o *Outbox) Take(now time.Time) []fleet.Happened {
 	old := 0
-	for old < len(o.queue) && now.Sub(o.from.Add(o.queue[old].at)) > TooOld {
+	for old < len(o.queue) && now.Sub(o.from.Add(o.queue[old].at)) > fleet.TooOld {
 		o.drop(o.queue[old])
 		old++
 	}
 	o.forget(old)
-	var batch []Happened
+	var batch []fleet.Happened
 	for key, g := range o.gaps {
 		delete(o.gaps, key)
-		batch = append(batch, happenedAt(now, gapOf(*g)))
+		batch = append(batch, fleet.HappenedAt(now, fleet.GapOf(*g)))
 		if len(batch) == OutboxBatch {
 			break
 		}
@@ -179,7 +180,7 @@ func (o *Outbox) Take(now time.Time) []Happened {
 
 // Done says how many of a batch were published, and returns what could not be to
 // the front.
-func (o *Outbox) Done(published int, failed []Happened) {
+func (o *Outbox) Done(published int, failed []fleet.Happened) {
 	o.published += uint64(published)
 	if len(failed) > 0 {
 		front := make([]*held, len(failed), len(failed)+len(o.queue))
