@@ -152,7 +152,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 	// both insisted they would argue for ever, or lead all queens to an incarnation that is gone, so this
 	// one follows. An entry of our own decides nothing: we may have heard more since.
 	decided := !h.Book.wanted.is(&item) &&
-		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, now))
+		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
 	h.Book.Item, h.Book.ReadAt = item, now
 	if h.head().Inc == 0 {
 		h.zone = item.Zone
@@ -217,9 +217,11 @@ func (h *Hive) cameBackSince(item *ledger.RosterItem, now time.Time) bool {
 // overtaken reports whether item says that the hive lives, and was put after this queen last heard the
 // incarnation that it knows, which is late or worse: this queen slept, or the roster was lost meanwhile. To
 // insist would bring back a dead incarnation. An incarnation that this queen read first after item was put
-// is news, even if it counts as heard long before because it was read in doubt.
-func (h *Hive) overtaken(item *ledger.RosterItem, now time.Time) bool {
-	return item.N > h.Book.Item.N && speaksOfLiving(item) &&
+// is news, even if it counts as heard long before because it was read in doubt. An entry that was put for a
+// worker repeats what was said of the hive before.
+func (h *Hive) overtaken(item *ledger.RosterItem, event *hivebeat.EventData, now time.Time) bool {
+	ofWorkers := event.Worker != "" || len(item.Events) > 0
+	return item.N > h.Book.Item.N && speaksOfLiving(item) && !ofWorkers &&
 		now.Sub(h.judged) > liveness.LateAfter(h.every, 0) && now.Add(-item.Stored).After(latest(h.judged, h.beganAt))
 }
 
