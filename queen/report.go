@@ -68,11 +68,12 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 	})
 	for after, more := "", true; more && err == nil; {
 		err = q.do(ctx, func(now time.Time) {
+			q.view.Settle(now)
 			list := q.view.Index().After(after)
 			more = len(list) > reportChunk
 			list = list[:min(len(list), reportChunk)]
 			for _, h := range list {
-				r.add(q.view, h, perHive, now)
+				r.add(q.view.Index(), h, perHive, now)
 				after = h.ID()
 			}
 		})
@@ -81,7 +82,7 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 }
 
 // add adds one hive.
-func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) {
+func (r *Report) add(x *index.Index, h *index.Hive, perHive bool, now time.Time) {
 	if h.Live() == "" {
 		return
 	}
@@ -90,10 +91,11 @@ func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) 
 		one.Shown = make(map[hivebeat.Live]int)
 	}
 	r.Live[h.Live()]++
-	v.CountWorkers(h, now, func(live hivebeat.Live, state hivebeat.State, n int) {
+	h.EachMix(func(m index.Mix, n int) {
+		live := index.Counted(m.Live)
 		r.Shown[live] += n
 		if live == hivebeat.Alive {
-			r.States[state] += n
+			r.States[m.State] += n
 		}
 		if perHive {
 			one.Shown[live] += n
@@ -101,7 +103,7 @@ func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) 
 	})
 	one.Age = now.Sub(h.Received())
 	head := h.Head()
-	one.Fresh = head.Inc != 0 && one.Age <= v.Fresh() && h.Up()
+	one.Fresh = head.Inc != 0 && one.Age <= x.Fresh() && h.Up()
 	if !one.Fresh && h.Up() {
 		r.Stale++
 	}

@@ -12,11 +12,11 @@ import (
 // Tally counts the transitions that a view saw, for metrics. Another queen counts the same ones; a queen that
 // restarted counts those of the last 60 s again.
 type Tally struct {
-	Hives, Workers Transitions
+	Hives, Workers Changes
 }
 
-// Transitions are those of one level.
-type Transitions struct {
+// Changes are those of one level.
+type Changes struct {
 	Kinds     map[hivebeat.Kind]uint64
 	Lost      map[hivebeat.Cause]uint64
 	Disproved uint64 // heard again after lost, in the same incarnation
@@ -29,7 +29,7 @@ type Transitions struct {
 // Tally returns a copy of the counts so far.
 func (v *View) Tally() Tally { return Tally{v.tally.Hives.clone(), v.tally.Workers.clone()} }
 
-func (c Transitions) clone() Transitions {
+func (c Changes) clone() Changes {
 	c.Kinds, c.Lost, c.Detection = maps.Clone(c.Kinds), maps.Clone(c.Lost), maps.Clone(c.Detection)
 	return c
 }
@@ -46,7 +46,7 @@ const (
 	otherCause hivebeat.Cause = "other"
 )
 
-func (c *Transitions) add(d *hivebeat.EventData) {
+func (c *Changes) add(d *hivebeat.EventData) {
 	if c.Kinds == nil {
 		c.Kinds, c.Lost, c.Detection = map[hivebeat.Kind]uint64{}, map[hivebeat.Cause]uint64{}, map[hivebeat.Cause]detector.Histogram{}
 	}
