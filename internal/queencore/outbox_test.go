@@ -11,10 +11,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/sample"
 )
 
-func eventNumbered(n uint64) Happened {
-	return Happened{At: at(0), ID: fmt.Sprint(n), Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}
+func eventNumbered(n uint64) fleet.Happened {
+	return fleet.Happened{At: sample.At(0), ID: fmt.Sprint(n), Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}
 }
 
 // Whatever is pushed, taken and returned in whichever order, what comes out is the
@@ -27,7 +29,7 @@ func TestOutboxIsAQueue(t *testing.T) {
 	for range 500 {
 		switch rng.IntN(4) {
 		case 0, 1:
-			var list []Happened
+			var list []fleet.Happened
 			for range rng.IntN(1500) {
 				n++
 				list = append(list, eventNumbered(n))
@@ -39,7 +41,7 @@ func TestOutboxIsAQueue(t *testing.T) {
 				want = want[more:]
 			}
 		default:
-			batch := o.Take(at(1))
+			batch := o.Take(sample.At(1))
 			if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
 				told += batch[0].Data.Missing
 				batch = batch[1:]
@@ -60,7 +62,7 @@ func TestOutboxIsAQueue(t *testing.T) {
 		}
 	}
 	for !o.Idle() {
-		batch := o.Take(at(1))
+		batch := o.Take(sample.At(1))
 		if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
 			told += batch[0].Data.Missing
 		}
@@ -79,9 +81,9 @@ func TestOutboxIsAQueue(t *testing.T) {
 func TestAFullOutboxIsNotCopiedForEachEvent(t *testing.T) {
 	var o Outbox
 	for n := range uint64(OutboxMax) {
-		o.Push([]Happened{eventNumbered(n)})
+		o.Push([]fleet.Happened{eventNumbered(n)})
 	}
-	one := []Happened{eventNumbered(OutboxMax)}
+	one := []fleet.Happened{eventNumbered(OutboxMax)}
 	if allocs := testing.AllocsPerRun(2000, func() { o.Push(one) }); allocs > 1 {
 		t.Errorf("%v allocations for each", allocs)
 	}
@@ -109,14 +111,14 @@ func TestAnEventThatWaitedIsTheSame(t *testing.T) {
 		}
 	}
 	var o Outbox
-	in := []Happened{happenedAt(at(0), want), happenedAt(at(-60), want), happenedAt(at(60), want)}
+	in := []fleet.Happened{fleet.HappenedAt(sample.At(0), want), fleet.HappenedAt(sample.At(-60), want), fleet.HappenedAt(sample.At(60), want)}
 	o.Push(in)
-	out := o.Take(at(1))
+	out := o.Take(sample.At(1))
 	if diff := cmp.Diff(in, out); diff != "" {
 		t.Errorf("(-in +out):\n%s", diff)
 	}
 	o.Done(0, out)
-	if diff := cmp.Diff(in, o.Take(at(1))); diff != "" {
+	if diff := cmp.Diff(in, o.Take(sample.At(1))); diff != "" {
 		t.Errorf("after it was returned (-in +out):\n%s", diff)
 	}
 }
@@ -131,7 +133,7 @@ func TestAnOutboxHasRoomForTheFleet(t *testing.T) {
 		for w := range workers {
 			h := eventNumbered(n)
 			h.Data.Worker, h.Data.Reason = fmt.Sprint("worker-", w), reason
-			o.Push([]Happened{h})
+			o.Push([]fleet.Happened{h})
 		}
 	}
 	for n := range uint64(OutboxEach) {
@@ -154,5 +156,23 @@ func TestAnOutboxHasRoomForTheFleet(t *testing.T) {
 	}
 	if o.dropped == 0 {
 		t.Error("none was dropped")
+	}
+}
+
+// BenchmarkOutboxFull is what one more event costs where 10,000 wait, as they do while
+// JetStream is away.
+func BenchmarkOutboxFull(b *testing.B) {
+	var o Outbox
+	push := func(n uint64) {
+		o.Push([]fleet.Happened{{Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}})
+	}
+	for n := range uint64(OutboxMax) {
+		push(n)
+	}
+	n := uint64(OutboxMax)
+	b.ReportAllocs()
+	for b.Loop() {
+		push(n)
+		n++
 	}
 }
