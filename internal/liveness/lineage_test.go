@@ -323,6 +323,19 @@ func TestRevive(t *testing.T) {
 	}
 }
 
+// A process that ended does not come back, whatever arrives of it.
+func TestReviveNotAfterItsEnd(t *testing.T) {
+	var l Lineage
+	l.Hear(10, 5, false)
+	l.Died(true)
+	l.Hear(11, 1, false)
+	l.End()
+	l.Hear(10, 6, false)
+	if got := l.Revive(10, 6); got != Stale {
+		t.Errorf("%s, and valid is %d", got, l.Inc())
+	}
+}
+
 // Take follows the decision of another observer, even back to a superseded incarnation.
 func TestTakeFollows(t *testing.T) {
 	var l Lineage

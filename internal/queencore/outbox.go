@@ -117,12 +117,12 @@ func (o *Outbox) Push(list []fleet.Happened) {
 		o.drop(o.queue[n])
 		n++
 	}
-	o.forget(n)
+	o.shift(n)
 }
 
-// forget takes the first n out of the queue. They are not moved away: append does
+// shift takes the first n out of the queue. They are not moved away: append does
 // that when their room is used up, once in some thousand events.
-func (o *Outbox) forget(n int) {
+func (o *Outbox) shift(n int) {
 	for _, w := range o.queue[:n] {
 		o.bytes -= w.size()
 	}
@@ -160,7 +160,7 @@ func (o *Outbox) Take(now time.Time) []fleet.Happened {
 		o.drop(o.queue[old])
 		old++
 	}
-	o.forget(old)
+	o.shift(old)
 	var batch []fleet.Happened
 	for key, g := range o.gaps {
 		delete(o.gaps, key)
@@ -173,7 +173,7 @@ func (o *Outbox) Take(now time.Time) []fleet.Happened {
 	for _, w := range o.queue[:n] {
 		batch = append(batch, o.happened(w))
 	}
-	o.forget(n)
+	o.shift(n)
 	o.busy = len(batch) > 0
 	return batch
 }
