@@ -1,5 +1,5 @@
-// Package client queries queens over NATS: which workers are alive, what they serve,
-// what changed, and which can take work. Its only dependency beyond the root package is
+// Package client queries queens over NATS: which workers are alive, their models,
+// recent changes, and the workers that can take work. Its only dependency beyond the root package is
 // nats.go.
 //
 // Each question has a method:
@@ -18,8 +18,8 @@
 // Any queen may give an answer. The answers of a client from Follow all come from one
 // queen, as do the rows of one sequence.
 //
-// A queen that refuses a request gives an *Error. Callers branch on the errors that it
-// wraps, ErrNotFound for example, with errors.Is; the result still has its Status then.
+// If a queen refuses a request, the error is an *Error, and the result still has its
+// Status. Use errors.Is to branch on the errors that it wraps, ErrNotFound for example.
 //
 // The package implements docs/PROTOCOL.md, section 8. Ask is the wire form of all other
 // methods.

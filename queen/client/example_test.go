@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/client"
 )
 
-// A program that wants to know who is alive asks any queen, and reads how sure it is.
+// A program asks any queen for the state of the fleet, and reads how sure the answer is.
 func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -80,8 +80,8 @@ func ExampleClient_WorkerPages() {
 	// 0 workers are lost, sure: true
 }
 
-// A worker that no queen knows is an error to branch on. Its status says whether the
-// queen may only not have heard of it yet.
+// Branch on ErrNotFound for an unknown worker. The status says whether the queen may not
+// have heard from every hive yet.
 func ExampleClient_Worker() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -108,8 +108,7 @@ func ExampleClient_Worker() {
 	// sdxl is not known, sure: true
 }
 
-// A dispatcher asks where work fits. That nothing fits is an error of its own, and says
-// why.
+// A dispatcher asks for a place for its work. If nothing fits, the result says why.
 func ExampleClient_Pick() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -200,7 +199,7 @@ func ExampleClient_Watch() {
 		if err != nil {
 			continue // Watch tries again
 		}
-		if ch.Resync != "" { // another queen goes on
+		if ch.Resync != "" { // another queen took over
 			clear(workers)
 		}
 		for _, id := range ch.Gone {

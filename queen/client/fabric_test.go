@@ -24,7 +24,8 @@ type demo struct {
 	stop  func()
 }
 
-// start runs a demo until its stop is called. The queen is sure of both workers then.
+// start runs a demo until its stop is called. It returns when the queen is sure of both
+// workers.
 func start(ctx context.Context) *demo {
 	srv, err := embedded.Start(ctx, embedded.Config{JetStream: true, Port: -1})
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 // and in a message.
 const pageSize = 500
 
-// Query selects and sorts hives or workers. The zero Query is all of them, by id.
+// Query selects and sorts hives or workers. The zero Query is the whole
+// fleet, by id.
 type Query struct {
 	// Hive limits the list to this hive, or to its workers. Default: none.
 	Hive string
@@ -40,7 +41,7 @@ func (q *Query) request() api.Request {
 	return api.Request{Hive: q.Hive, Filter: q.Filter, Sort: q.Sort, After: q.After, Offset: q.Offset}
 }
 
-// EventQuery selects events. The zero EventQuery is all that the fabric keeps.
+// EventQuery selects events. The zero EventQuery is every event that the fabric keeps.
 type EventQuery struct {
 	// Hive limits the list to events of this hive and its workers. Default: none.
 	Hive string

@@ -20,7 +20,7 @@ type Hive struct {
 	Status api.Status `json:"status"`
 }
 
-// Worker is one worker: its verdict, and what it last reported.
+// Worker is one worker: its verdict and its last report.
 type Worker struct {
 	api.WorkerInfo
 	Status api.Status `json:"status"`
@@ -54,9 +54,9 @@ func (c *Client) Worker(ctx context.Context, hive, worker string) (Worker, error
 }
 
 // History returns figures over time for one hive, or for the fleet if hive is empty. They
-// reach back for the duration since, or as far as the queen has them: 24 h for the fleet
-// and 6 h for a hive, and never past the start of the queen. If since is 0, they reach
-// back as far as possible. A hive that the queen does not know is ErrNotFound.
+// reach back for the duration since, which is at most 24 h for the fleet and 6 h for a
+// hive; 0 is the maximum. The queen has no figures from before its own start. A hive that
+// the queen does not know is ErrNotFound.
 func (c *Client) History(ctx context.Context, hive string, since time.Duration) (History, error) {
 	a, err := c.Ask(ctx, api.VerbHistory, api.Request{Hive: hive, Since: millis(since)})
 	v, st, err := single(api.VerbHistory, a, err, func(a *api.Answer) []api.History { return pointed(a.History) })

@@ -14,11 +14,11 @@ import (
 // PickRequest describes work that needs a place: a worker with free slots, or a GPU with
 // free memory for another worker. The zero PickRequest is any worker with a free slot.
 type PickRequest struct {
-	// For is what is picked: api.ForWorker or api.ForGPU. Default: api.ForWorker.
+	// For is the kind of place: api.ForWorker or api.ForGPU. Default: api.ForWorker.
 	For string
-	// Model is a glob over the whole name of the model, in which * is any text and ? is one
-	// character; case counts. A worker must serve it. Of GPUs, those on hives that serve
-	// it come first. Default: any model.
+	// Model is a glob over the whole name of the model: * is any text, ? is one character,
+	// and case counts. A worker must serve it. GPUs on hives that serve it come first.
+	// Default: any model.
 	Model string
 	// N is how many places to pick, 1 to 100. Default: 1.
 	N int
@@ -32,8 +32,8 @@ type PickRequest struct {
 	// by labels, in the syntax of api.ParseSelector. A Hive that the queen does not know is
 	// ErrNotFound. Default: anywhere.
 	Hive, Zone, Selector string
-	// MaxAge is how old the facts about a place may be. Default: as long as the queen takes
-	// them for fresh.
+	// MaxAge is the greatest age of the facts about a place. Default: the queen's limit of
+	// freshness, 45 s.
 	MaxAge time.Duration
 	// MinUptime leaves out workers that began later than this ago. It is not for GPUs.
 	// Default: 0.
@@ -67,8 +67,8 @@ type Pick struct {
 	// Places are the best first, each with its reasons. There may be fewer than N; without
 	// an error there is at least one.
 	Places []api.Pick
-	// Passed counts the candidates that did not fit, by reason. Not every candidate is
-	// looked at, if enough of them fit.
+	// Passed counts the candidates that did not fit, by reason. If enough fit, the
+	// queen does not look at the rest.
 	Passed map[string]int
 	Status api.Status
 }
