@@ -56,14 +56,14 @@ func (cmd *lsCmd) Run(ctx context.Context, c *console) error {
 // reports: an empty list would look as if no worker were in that state.
 func (cmd *lsCmd) checkStates(ctx context.Context, a *asker) error {
 	for _, s := range cmd.strange() {
-		any := false
+		found := false
 		for p, err := range a.workers(ctx, client.Query{Filter: api.Filter{State: []hivebeat.State{s}}, Limit: 1}) {
 			if err != nil {
 				return refused(err)
 			}
-			any = any || len(p.Rows) > 0
+			found = found || len(p.Rows) > 0
 		}
-		if !any {
+		if !found {
 			return misused(fmt.Errorf("--state: no worker says %.40q", s), "use %s, or another word that a worker says", joined(hivebeat.States()))
 		}
 	}
