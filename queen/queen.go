@@ -320,7 +320,18 @@ type Stats struct {
 	// and otherwise empty.
 	StoreTrouble string
 
-	Puts ledger.PutterStats // snapshots written to the bucket
+	Puts PutStats // snapshots written to the bucket
+}
+
+// PutStats counts the pages of snapshots that a queen has for the bucket, by outcome.
+type PutStats struct {
+	Offered  uint64 // pages received
+	Put      uint64 // pages that this queen wrote
+	Replaced uint64 // pages replaced by a newer snapshot of the same hive
+	Stale    uint64 // pages that the bucket had already, or newer ones: another queen was faster
+	Old      uint64 // pages that waited longer than the promise of their hive
+	Failed   uint64 // attempts that failed; the page is tried again, unless a newer one comes
+	Waiting  int    // hives with pages to write
 }
 
 // Stats returns the counts so far: zeros before Run, and the last ones after it.
@@ -352,7 +363,7 @@ func (q *Queen) stats() Stats {
 	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.core.Outbox()
 	s.EventsUnstored, s.StoreTrouble = q.core.ToldLive(), string(q.core.StoreTrouble())
 	if q.store.putter != nil {
-		s.Puts = q.store.putter.Stats()
+		s.Puts = PutStats(q.store.putter.Stats())
 	}
 	return s
 }

@@ -20,8 +20,9 @@ type Report struct {
 	Doubts    bool // the queen is not sure that it heard every hive, and judges none
 	Pending   int  // snapshots waiting to be handled
 
-	Margin detector.Histogram // FalseDead and CutOff: time since the verdict
-	Tally  fleet.Tally        // transitions that this queen applied
+	Margin hivebeat.Histogram // FalseDead and CutOff: time since the verdict
+
+	HiveTransitions, WorkerTransitions Transitions
 
 	Live    map[hivebeat.Live]int  // hives
 	Shown   map[hivebeat.Live]int  // workers
@@ -36,6 +37,23 @@ type Report struct {
 	VRAMForeign                   uint64        // used, but not by workers of the same hive
 	FactsAge                      time.Duration // age of the oldest facts about a GPU
 	PerHive                       []HiveReport  // only if requested
+}
+
+// Transitions counts the changes of verdict and state that this queen applied since it
+// started, of hives or of workers. Other queens count the same ones, and a queen that
+// restarted counts those of the last 60 s again.
+type Transitions struct {
+	Kinds     map[hivebeat.Kind]uint64
+	Lost      map[hivebeat.Cause]uint64
+	Disproved uint64 // lost, and heard again in the same incarnation
+	// Detection is the time from the end to lost, by cause. The end of a silent sender is
+	// not known; for it, Detection is the longer time since it was last heard. Of the other
+	// causes it counts only ends that were seen.
+	Detection map[hivebeat.Cause]hivebeat.Histogram
+}
+
+func transitionsOf(c fleet.Changes) Transitions {
+	return Transitions{Kinds: c.Kinds, Lost: c.Lost, Disproved: c.Disproved, Detection: detector.PublicByCause(c.Detection)}
 }
 
 // HiveReport is one hive in a Report.
@@ -64,7 +82,9 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 		r.Stats, r.Status = q.stats(), q.status(now)
 		r.Connected, r.Keeps, r.Pending = q.core.Hearing().Connected(), !q.cfg.NoJetStream, len(q.msgs)
 		_, r.Doubts = q.core.Hearing().Doubts()
-		r.Margin, r.Tally, r.Looping = q.view.Score().Margins, q.view.Tally(), q.view.Index().Totals().Looping
+		tally := q.view.Tally()
+		r.HiveTransitions, r.WorkerTransitions = transitionsOf(tally.Hives), transitionsOf(tally.Workers)
+		r.Margin, r.Looping = q.view.Score().Margins.Public(), q.view.Index().Totals().Looping
 	})
 	for after, more := "", true; more && err == nil; {
 		err = q.do(ctx, func(now time.Time) {
