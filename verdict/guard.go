@@ -38,8 +38,8 @@ const (
 )
 
 // Guard decides which incarnation of one sender is the valid one, and which of its
-// messages are accepted, so that neither a replay nor a message that was in flight for
-// long brings back a process that ended:
+// messages are accepted. Neither a replay nor a delayed message brings back a process
+// that ended:
 //
 //   - a higher incarnation supersedes the valid one at once;
 //   - a lower one that was never seen takes over only if the valid one is not alive;
@@ -73,9 +73,9 @@ func (g *Guard) Ended() bool { return g.ended }
 // accepted.
 func (g *Guard) End() { g.ended = true }
 
-// Other returns what is remembered of an incarnation that is not the valid one: the
-// highest seq heard of it, and whether it was the valid one before. ok is false if
-// nothing is.
+// Other returns the record of a known incarnation other than the valid one: the highest
+// seq heard from it, and whether it was superseded. ok is false if Guard does not
+// remember it.
 func (g *Guard) Other(inc uint64) (seq uint64, superseded, ok bool) {
 	if i := g.find(inc); i >= 0 {
 		return g.others[i].seq, g.others[i].superseded, true
@@ -114,9 +114,9 @@ func (g *Guard) Hear(inc, seq uint64, alive bool) Outcome {
 	return Older
 }
 
-// Take makes inc the valid incarnation and seq its last one, whatever Guard remembers
-// of it. It is for a decision that was made elsewhere: restored after a restart, or by
-// another receiver, which may have heard more. A goodbye of inc is forgotten.
+// Take makes inc the valid incarnation and seq its last one, even if Guard would refuse
+// it. Use it for state that is restored after a restart, or for the decision of another
+// receiver, which may have heard more. Take forgets a goodbye of inc.
 func (g *Guard) Take(inc, seq uint64) {
 	if was := g.inc; was != inc && was != 0 {
 		g.others = slices.DeleteFunc(g.others, func(o other) bool { return o.inc == inc })

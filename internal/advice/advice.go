@@ -1,6 +1,6 @@
 // Package advice says what a person can do about an error, in terms of the command line.
-// It is a package of its own because the log of bus.Connect and the commands give the
-// same hints, which are no part of what package bus offers to other programs.
+// The log of bus.Connect and the commands share these hints, which package bus does not
+// offer to other programs.
 package advice
 
 import (

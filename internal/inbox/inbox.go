@@ -1,5 +1,5 @@
-// Package inbox decides to which reply subjects a responder may answer. Queens follow it,
-// and the commands and doctor tell by it that no queen will answer.
+// Package inbox decides which reply subjects a responder may answer. Queens obey it, and
+// the commands and doctor use it to warn that no queen will answer.
 package inbox
 
 import (

@@ -82,7 +82,7 @@ type Lineage struct {
 	died    bool   // its process ended
 	leapt   uint64 // the seq before the last leap; 0: none
 	lost    uint64
-	others  []other // those that the guard remembers, in the order in which it began to
+	others  []other // those that the guard remembers, oldest first
 	refused refused
 	ref     ref // of the valid one (Beside)
 	twin    twin
