@@ -43,22 +43,25 @@ func serve(ctx context.Context) (err error) {
 		return err
 	}
 
-	// The hive of the machine listens here.
+	// The hive of the machine listens here. hear returns the first beat in a state.
 	beats, err := nc.SubscribeSync(hivebeat.Subjects{}.Workers("gpu-01"))
 	if err != nil {
 		return err
 	}
-	hear := func() (b hivebeat.Beat, err error) {
-		m, err := beats.NextMsgWithContext(ctx)
-		if err != nil {
-			return b, err
+	hear := func(state hivebeat.State) (b hivebeat.Beat, err error) {
+		for err == nil && b.State != state {
+			m, errNext := beats.NextMsgWithContext(ctx)
+			if errNext != nil {
+				return b, errNext
+			}
+			err = bus.Decode(m.Data, &b)
 		}
-		return b, bus.Decode(m.Data, &b)
+		return b, err
 	}
 
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }() // beats at once, and then every 30 s
-	b, err := hear()
+	b, err := hear(hivebeat.Loading)
 	if err != nil {
 		return err
 	}
@@ -69,7 +72,7 @@ func serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if b, err = hear(); err != nil {
+	if b, err = hear(hivebeat.Ready); err != nil {
 		return err
 	}
 	fmt.Printf("%s is %s, %d of %d slots are in use\n", b.Worker, b.State, b.Busy, b.Slots)
@@ -77,7 +80,7 @@ func serve(ctx context.Context) (err error) {
 	if err := w.Stop(ctx); err != nil {
 		return err
 	}
-	if b, err = hear(); err != nil {
+	if b, err = hear(hivebeat.Stopped); err != nil {
 		return err
 	}
 	fmt.Printf("%s is %s\n", b.Worker, b.State)
