@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/doctor"
+	"github.com/beatfabric/hivebeat/internal/inbox"
 	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/queen/client"
 )
@@ -146,7 +146,7 @@ func (a *asker) explain(err error) error {
 	case errors.Is(err, nats.ErrNoResponders):
 		return failed(fmt.Errorf("%w on %s", client.ErrNoQueen, a.where()),
 			"start one with \"hivebeat queen\" (or all with \"hivebeat up\"), or check --nats and --prefix")
-	case errors.Is(err, client.ErrNoAnswer) && !(bus.Inboxes{}).Accept(a.nc.NewInbox()):
+	case errors.Is(err, client.ErrNoAnswer) && !(inbox.Allowed{}).Accept(a.nc.NewInbox()):
 		return failed(a.noAnswer(err),
 			"this connection has an inbox prefix of its own: start the queens with --inbox-prefix %s", a.nc.Opts.InboxPrefix)
 	case errors.Is(err, client.ErrNoAnswer):

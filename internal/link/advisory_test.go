@@ -1,15 +1,13 @@
-package bus_test
+package link
 
 import (
 	"fmt"
 	"testing"
 	"time"
-
-	"github.com/beatfabric/hivebeat/bus"
 )
 
 func TestParseDisconnect(t *testing.T) {
-	d, err := bus.ParseDisconnect([]byte(`{"type":"io.nats.server.advisory.v1.client_disconnect","server":{"id":"NABC","name":"n1"},` +
+	d, err := ParseDisconnect([]byte(`{"type":"io.nats.server.advisory.v1.client_disconnect","server":{"id":"NABC","name":"n1"},` +
 		`"client":{"id":42,"acc":"$G","name":"hivebeat worker gpu-01/llama","kind":"Client"},"sent":{"msgs":3},"reason":"Client Closed"}`))
 	if err != nil {
 		t.Fatal(err)
@@ -21,11 +19,11 @@ func TestParseDisconnect(t *testing.T) {
 		"Client Closed": true, "Read Error": true, "Write Error": true, "Kicked": true, "": true,
 		"Server Shutdown": false, "Stale Connection": false, "Slow Consumer (Pending Bytes)": false, "Slow Consumer (Write Deadline)": false,
 	} {
-		if got := (bus.Disconnect{Reason: reason}).Evidence(); got != want {
+		if got := (Disconnect{Reason: reason}).Evidence(); got != want {
 			t.Errorf("%q: evidence %t, want %t", reason, got, want)
 		}
 	}
-	if (bus.Disconnect{Kind: "Leafnode"}).OfClient() {
+	if (Disconnect{Kind: "Leafnode"}).OfClient() {
 		t.Error("a leaf node is no client")
 	}
 	for _, c := range []struct {
@@ -45,18 +43,18 @@ func TestParseDisconnect(t *testing.T) {
 		{`"2026-01-01T00:00:01Z"`, `null`, "Client Closed", 0, false},
 		{`"yesterday"`, `7`, "Client Closed", 0, false},
 	} {
-		d, err := bus.ParseDisconnect(fmt.Appendf(nil, `{"server":{"id":"N"},"client":{"id":1,"start":%s,"stop":%s},"reason":%q}`, c.start, c.stop, c.reason))
+		d, err := ParseDisconnect(fmt.Appendf(nil, `{"server":{"id":"N"},"client":{"id":1,"start":%s,"stop":%s},"reason":%q}`, c.start, c.stop, c.reason))
 		if err != nil || d.Lived != c.lived || d.Passing() != c.passing {
 			t.Errorf("%s to %s, %s: %+v, passing %t, %v", c.start, c.stop, c.reason, d, d.Passing(), err)
 		}
 	}
-	if d, err := bus.ParseDisconnect([]byte(`{"server":{"id":"N"},"client":{"id":1},"reason":"Client Closed"}`)); err != nil || d.Lived != 0 || d.Passing() {
+	if d, err := ParseDisconnect([]byte(`{"server":{"id":"N"},"client":{"id":1},"reason":"Client Closed"}`)); err != nil || d.Lived != 0 || d.Passing() {
 		t.Errorf("%+v, %v", d, err)
 	}
 	for _, bad := range []string{
 		"", "null", "[]", "{", `{"server":{"id":"N"}}`, `{"client":{"id":1}}`, `{"server":{"id":7},"client":{"id":1}}`, `{"server":{"id":"N"},"client":{"id":-1}}`,
 	} {
-		if d, err := bus.ParseDisconnect([]byte(bad)); err == nil {
+		if d, err := ParseDisconnect([]byte(bad)); err == nil {
 			t.Errorf("%s is taken for %+v", bad, d)
 		}
 	}
@@ -66,11 +64,11 @@ func TestConnectionsAreLocated(t *testing.T) {
 	for conn, want := range map[string]bool{
 		"NABC/42": true, "NABC": false, "NABC/": false, "/42": false, "NABC/0": false, "NABC/-1": false, "N.ABC/1": false, "*/1": false, "PING/1": false, ">/1": false, "": false,
 	} {
-		if server, client, ok := bus.SplitConn(conn); ok != want || ok && (server != "NABC" || client != 42) {
+		if server, client, ok := SplitConn(conn); ok != want || ok && (server != "NABC" || client != 42) {
 			t.Errorf("%q is client %d of %q: %t", conn, client, server, ok)
 		}
 	}
-	if subject, payload := bus.ConnzRequest("NABC", 42); subject != "$SYS.REQ.SERVER.NABC.CONNZ" || string(payload) != `{"cid":42}` {
+	if subject, payload := ConnzRequest("NABC", 42); subject != "$SYS.REQ.SERVER.NABC.CONNZ" || string(payload) != `{"cid":42}` {
 		t.Errorf("asks %s %s", subject, payload)
 	}
 	for answer, want := range map[string]string{
@@ -83,7 +81,7 @@ func TestConnectionsAreLocated(t *testing.T) {
 		`{"error":{"code":400}}`:                                                         "",
 		`garbage`:                                                                        "",
 	} {
-		if addr, ok := bus.ParseConnz([]byte(answer), 42); addr != want || ok != (want != "") {
+		if addr, ok := ParseConnz([]byte(answer), 42); addr != want || ok != (want != "") {
 			t.Errorf("%s: %q, %t", answer, addr, ok)
 		}
 	}

@@ -1,4 +1,4 @@
-package bus
+package inbox
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 )
 
 func TestInboxesAccept(t *testing.T) {
-	own, err := NewInboxes(hivebeat.Subjects{}, "_INBOX_ops", "acme.inbox")
+	own, err := New(hivebeat.Subjects{}, "_INBOX_ops", "acme.inbox")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestInboxesAccept(t *testing.T) {
 		{"$KV.queen_hives.gpu-01", false, false},
 		{"$JS.API.STREAM.DELETE.QUEEN_EVENTS", false, false},
 	} {
-		if got := (Inboxes{}).Accept(c.reply); got != c.zero {
+		if got := (Allowed{}).Accept(c.reply); got != c.zero {
 			t.Errorf("%q by default: %v", c.reply, got)
 		}
 		if got := own.Accept(c.reply); got != c.also {
@@ -93,7 +93,7 @@ func TestInboxPrefixes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = NewInboxes(s, "_INBOX_fine", c.prefix)
+		_, err = New(s, "_INBOX_fine", c.prefix)
 		switch {
 		case c.good != (err == nil):
 			t.Errorf("prefix %q in the fabric %q: %v", c.prefix, c.fabric, err)

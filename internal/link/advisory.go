@@ -1,4 +1,4 @@
-package bus
+package link
 
 import (
 	"encoding/json"
@@ -29,10 +29,10 @@ type Disconnect struct {
 	Lived time.Duration
 }
 
-// PassingWithin is the lifetime below which a client may count as passing.
-const PassingWithin = 10 * time.Second
+// passingWithin is the lifetime below which a client may count as passing.
+const passingWithin = 10 * time.Second
 
-// Conn names the connection in the form of ConnID and of the conn of a beat.
+// Conn names the connection in the form of bus.ConnID and of the conn of a beat.
 func (d Disconnect) Conn() string { return d.Server + "/" + strconv.FormatUint(d.Client, 10) }
 
 // OfClient reports whether a client disconnected, rather than another server.
@@ -46,14 +46,14 @@ func (d Disconnect) Evidence() bool {
 	return d.Reason != "Server Shutdown" && d.Reason != "Stale Connection" && !strings.HasPrefix(d.Reason, "Slow Consumer")
 }
 
-// Passing reports whether the client was connected for less than PassingWithin and
+// Passing reports whether the client was connected for less than passingWithin and
 // closed the connection itself, or died: a script, or a probe of the port. A failing
 // server, or a failing network in front of it, also closes connections that stay.
 func (d Disconnect) Passing() bool {
-	return d.Reason == "Client Closed" && d.Lived > 0 && d.Lived < PassingWithin
+	return d.Reason == "Client Closed" && d.Lived > 0 && d.Lived < passingWithin
 }
 
-// SplitConn splits a name made by ConnID, or the conn of a beat, into the id of a
+// SplitConn splits a name made by bus.ConnID, or the conn of a beat, into the id of a
 // server, which is a valid subject token, and the id of a client at that server.
 func SplitConn(conn string) (server string, client uint64, ok bool) {
 	server, id, _ := strings.Cut(conn, "/")
@@ -111,10 +111,10 @@ func ParseDisconnect(payload []byte) (Disconnect, error) {
 		Reason string `json:"reason"`
 	}
 	if err := json.Unmarshal(payload, &m); err != nil {
-		return Disconnect{}, fmt.Errorf("bus: disconnect advisory: %w", err)
+		return Disconnect{}, fmt.Errorf("disconnect advisory: %w", err)
 	}
 	if m.Server.ID == "" || m.Client.ID == 0 {
-		return Disconnect{}, fmt.Errorf("bus: disconnect advisory: %w", errNoDisconnect)
+		return Disconnect{}, fmt.Errorf("disconnect advisory: %w", errNoDisconnect)
 	}
 	d := Disconnect{Server: m.Server.ID, Client: m.Client.ID, Reason: m.Reason, Host: m.Client.Host, Name: m.Client.Name, Kind: m.Client.Kind}
 	var start, stop time.Time

@@ -1,4 +1,6 @@
-package bus
+// Package inbox decides which reply subjects a responder may answer. Queens obey it, and
+// the commands and doctor use it to warn that no queen will answer.
+package inbox
 
 import (
 	"fmt"
@@ -19,33 +21,33 @@ import (
 // it delivers a request to a client, and lets no client publish there.
 const serviceReply = "_R_."
 
-// Inboxes are the reply subjects that a responder answers to. A responder publishes its
+// Allowed are the reply subjects that a responder answers to. A responder publishes its
 // answer with its own permissions to the subject that the request names. Without a
 // check, any client that may ask could make it write to a stream, a bucket or a role's
 // subject. The zero value accepts _INBOX. and the subjects that NATS derives from it
 // for service imports. It is safe for concurrent use.
-type Inboxes struct{ prefixes []string } // each with a trailing dot
+type Allowed struct{ prefixes []string } // each with a trailing dot
 
-// NewInboxes returns Inboxes that also accept prefixes, each in the form that
+// New returns Allowed that also accept prefixes, each in the form that
 // nats.CustomInboxPrefix takes: tokens without wildcards and without a trailing dot. A
 // prefix that could cover subjects of s, of a fabric without a prefix or of NATS itself
 // is an error that wraps hivebeat.ErrSubject.
-func NewInboxes(s hivebeat.Subjects, prefixes ...string) (Inboxes, error) {
-	var i Inboxes
+func New(s hivebeat.Subjects, prefixes ...string) (Allowed, error) {
+	var a Allowed
 	for _, p := range prefixes {
 		switch {
 		case !literal(p):
-			return Inboxes{}, fmt.Errorf("%w: %.200q is no inbox prefix: it is one token or more, without wildcards and without a dot at the end", hivebeat.ErrSubject, p)
+			return Allowed{}, fmt.Errorf("%w: %.200q is no inbox prefix: it is one token or more, without wildcards and without a dot at the end", hivebeat.ErrSubject, p)
 		case p[0] == '$', s.Overlaps(p):
-			return Inboxes{}, fmt.Errorf("%w: %.200q is no inbox prefix: subjects of NATS or of hivebeat begin like that, and answers would go there", hivebeat.ErrSubject, p)
+			return Allowed{}, fmt.Errorf("%w: %.200q is no inbox prefix: subjects of NATS or of hivebeat begin like that, and answers would go there", hivebeat.ErrSubject, p)
 		}
-		i.prefixes = append(i.prefixes, p+".")
+		a.prefixes = append(a.prefixes, p+".")
 	}
-	return i, nil
+	return a, nil
 }
 
 // Accept reports whether an answer may be published to reply.
-func (i Inboxes) Accept(reply string) bool {
+func (a Allowed) Accept(reply string) bool {
 	under := func(prefix string) bool {
 		rest, ok := strings.CutPrefix(reply, prefix)
 		return ok && literal(rest)
@@ -53,7 +55,7 @@ func (i Inboxes) Accept(reply string) bool {
 	if under(nats.InboxPrefix) || under(serviceReply) {
 		return true
 	}
-	for _, p := range i.prefixes {
+	for _, p := range a.prefixes {
 		if under(p) {
 			return true
 		}
