@@ -126,10 +126,10 @@ func TestUnreachableAtStart(t *testing.T) {
 	if nc.IsConnected() {
 		t.Fatal("connected through a cut line")
 	}
-	l.has(t, "NATS can not be reached")
+	l.has(t, "cannot reach NATS")
 	// Several attempts are logged as one line.
 	bustest.Eventually(t, soon, func() (bool, string) { n := nc.Stats().Reconnects; return n >= 2, fmt.Sprint(n) })
-	if n := strings.Count(l.String(), "can not be reached"); n != 1 {
+	if n := strings.Count(l.String(), "cannot reach NATS"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, l.String())
 	}
 	line.Restore()
@@ -199,7 +199,7 @@ func TestRefusedCredentials(t *testing.T) {
 		defer line.Restore()
 		var l log
 		connect(t, bus.Config{URL: url, Logger: l.logger()})
-		l.has(t, "NATS can not be reached")
+		l.has(t, "cannot reach NATS")
 		line.Restore()
 		l.has(t, "NATS refuses the credentials")
 		secret(t, l.String())

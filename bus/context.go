@@ -76,7 +76,7 @@ func (c Config) dial() (dial, error) {
 
 	switch {
 	case c.Creds != "" && c.NKey != "":
-		return bad("NKey", errors.New("not together with Creds: give one of them"))
+		return bad("NKey", errors.New("must not be set together with Creds"))
 	case c.Creds != "":
 		o, err := credsFile(c.Creds)
 		if err != nil {
@@ -155,13 +155,13 @@ func loadContext(name string) (cliContext, error) {
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return c, fmt.Errorf("there is no context %q of the nats CLI: %w", name, err)
+		return c, fmt.Errorf("the nats CLI has no context %q: %w", name, err)
 	}
 	if err != nil {
 		return c, err
 	}
 	if err := json.Unmarshal(b, &c); err != nil {
-		return c, fmt.Errorf("%s is not the JSON of a context", path) // the error could quote a password
+		return c, fmt.Errorf("%s is not a context in JSON", path) // the error could quote a password
 	}
 	if err := c.supported(); err != nil {
 		return c, fmt.Errorf("%s: %w", path, err)
@@ -179,7 +179,7 @@ func contextPath(name string) (string, error) {
 		}
 	}
 	if strings.Contains(name, "..") || strings.ContainsAny(name, `/\`) {
-		return "", fmt.Errorf("%q is neither the name of a context nor a file that is there", name)
+		return "", fmt.Errorf("%q is neither the name of a context nor an existing file", name)
 	}
 	dir := os.Getenv("XDG_CONFIG_HOME")
 	if dir == "" {
@@ -220,9 +220,9 @@ func expandPath(p string) string {
 // not. Ignoring such a key would connect with other credentials, or to another server.
 func (c *cliContext) supported() error {
 	for _, v := range []struct{ key, value, instead string }{
-		{"nsc", c.NSC, "make a credentials file with nsc generate creds and give that"},
+		{"nsc", c.NSC, "create a credentials file with nsc generate creds and use that"},
 		{"socks_proxy", c.SocksProxy, "connect without a proxy, or through one for TCP"},
-		{"windows_cert_store", c.WinCertStore, "give the certificate as PEM files"},
+		{"windows_cert_store", c.WinCertStore, "use PEM files for the certificate"},
 	} {
 		if v.value != "" {
 			return fmt.Errorf("key %q is not supported: %s", v.key, v.instead)
@@ -234,7 +234,7 @@ func (c *cliContext) supported() error {
 	} {
 		for _, scheme := range []string{"nsc://", "op://"} {
 			if strings.HasPrefix(strings.ToLower(value), scheme) {
-				return fmt.Errorf("key %q: %s references are not supported: give a file", key, scheme)
+				return fmt.Errorf("key %q: %s references are not supported: use a file", key, scheme)
 			}
 		}
 	}

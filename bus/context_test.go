@@ -165,7 +165,7 @@ func TestConfigErrors(t *testing.T) {
 		{"creds without a seed", plain(bus.Config{Creds: halfCreds}), "Creds", "no user seed"},
 		{"nkey not there", plain(bus.Config{NKey: absent}), "NKey", "absent"},
 		{"nkey is none", plain(bus.Config{NKey: junk}), "NKey", "no user seed"},
-		{"creds and nkey", plain(bus.Config{Creds: junk, NKey: seedFile}), "NKey", "not together with Creds"},
+		{"creds and nkey", plain(bus.Config{Creds: junk, NKey: seedFile}), "NKey", "must not be set together with Creds"},
 		{"cert without key", plain(bus.Config{TLSCert: junk}), "TLSCert", "TLSKey"},
 		{"key without cert", plain(bus.Config{TLSKey: junk}), "TLSKey", "TLSCert"},
 		{"cert is none", plain(bus.Config{TLSCert: junk, TLSKey: junk}), "TLSCert", ""},
@@ -179,8 +179,8 @@ func TestConfigErrors(t *testing.T) {
 		{"not JSON", func(t *testing.T) bus.Config {
 			write(t, contexts(t, "x", nil), []byte(`{"password":"pa55word"`))
 			return bus.Config{Context: "x"}
-		}, "Context", "not the JSON"},
-		{"password of another type", ctx(map[string]any{"password": 1}), "Context", "not the JSON"},
+		}, "Context", "not a context in JSON"},
+		{"password of another type", ctx(map[string]any{"password": 1}), "Context", "not a context in JSON"},
 		{"nsc", ctx(map[string]any{"nsc": "nsc://o/a/u"}), "Context", "nsc generate creds"},
 		{"nsc reference", ctx(map[string]any{"creds": "nsc://o/a/u"}), "Context", "nsc:// references"},
 		{"1password", ctx(map[string]any{"user": "u", "password": "op://vault/pa55"}), "Context", "op:// references"},

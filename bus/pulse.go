@@ -58,7 +58,7 @@ func (c PulseConfig[T]) withDefaults() PulseConfig[T] {
 func (c PulseConfig[T]) validate() error {
 	switch {
 	case c.Every < hivebeat.MinEvery || c.Every > hivebeat.MaxEvery:
-		return fmt.Errorf("bus: PulseConfig.Every: %s is not within %s and %s", c.Every, hivebeat.MinEvery, hivebeat.MaxEvery)
+		return fmt.Errorf("bus: PulseConfig.Every: %s is not between %s and %s", c.Every, hivebeat.MinEvery, hivebeat.MaxEvery)
 	case c.Snapshot == nil:
 		return errors.New("bus: PulseConfig.Snapshot: required")
 	case c.Send == nil:
@@ -218,9 +218,9 @@ func (p *Pulse[T]) beat() {
 
 	switch {
 	case err != nil && !failing:
-		p.cfg.Logger.Warn("can not send, will try again", slog.Any("error", err))
+		p.cfg.Logger.Warn("cannot send, trying again", slog.Any("err", err))
 	case err == nil && failing:
-		p.cfg.Logger.Info("sends again")
+		p.cfg.Logger.Info("sending again")
 	}
 }
 
@@ -261,7 +261,7 @@ func (p *Pulse[T]) last(ctx context.Context) error {
 		}
 	}
 	if err != nil && known {
-		return fmt.Errorf("last one not sent: %w", err)
+		return fmt.Errorf("last message not sent: %w", err)
 	}
 	return nil
 }

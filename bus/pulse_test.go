@@ -369,7 +369,7 @@ func TestPulseLast(t *testing.T) {
 			}
 		})
 	})
-	t.Run("nobody to tell", func(t *testing.T) {
+	t.Run("no receiver yet", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := &rec{err: broken}
 			p := newPulse(t, r.config(30*time.Second))

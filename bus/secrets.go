@@ -119,11 +119,11 @@ func credsOf(ref string) (nats.Option, error) {
 func checkCreds(b []byte) error {
 	// ParseDecoratedJWT accepts any text as a JWT.
 	if jwt, err := nkeys.ParseDecoratedJWT(b); err != nil || strings.Count(jwt, ".") != 2 {
-		return errors.New("no user JWT in it")
+		return errors.New("contains no user JWT")
 	}
 	pair, err := nkeys.ParseDecoratedUserNKey(b)
 	if err != nil {
-		return errors.New("no user seed in it")
+		return errors.New("contains no user seed")
 	}
 	pair.Wipe()
 	return nil
@@ -135,7 +135,7 @@ func nkeyFile(path string) (nats.Option, error) {
 	}
 	o, err := nats.NkeyOptionFromSeed(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: no user seed in it", path)
+		return nil, fmt.Errorf("%s: contains no user seed", path)
 	}
 	return o, nil
 }
@@ -150,7 +150,7 @@ func nkeyOf(ref string) (nats.Option, error) {
 	}
 	pair, err := nkeys.ParseDecoratedUserNKey(b)
 	if err != nil {
-		return nil, errors.New("no user seed in it")
+		return nil, errors.New("contains no user seed")
 	}
 	public, err := pair.PublicKey()
 	if err != nil {
@@ -165,7 +165,7 @@ func caFile(path string) (nats.Option, error) {
 		return nil, err
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("%s: no PEM certificate in it", path)
+		return nil, fmt.Errorf("%s: contains no PEM certificate", path)
 	}
 	return nats.RootCAs(path), nil
 }

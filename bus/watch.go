@@ -54,7 +54,7 @@ func (w *watcher) disconnected(_ *nats.Conn, err error) {
 		w.log.Debug("connection to NATS closed")
 		return
 	}
-	w.log.Warn("connection to NATS lost, trying to reconnect", slog.Any("error", err))
+	w.log.Warn("connection to NATS lost, reconnecting", slog.Any("err", err))
 }
 
 // attempt runs before each attempt to reconnect. nats.go calls a handler for a server
@@ -72,12 +72,12 @@ func (w *watcher) failed(_ *nats.Conn, err error) {
 	case refused(err):
 		if w.first(trouble{kind: "refused"}) {
 			w.log.Error("NATS refuses the credentials, trying again",
-				slog.String("servers", w.servers), slog.Any("error", err), slog.String("hint", advice.For(err)))
+				slog.String("servers", w.servers), slog.Any("err", err), slog.String("hint", advice.For(err)))
 		}
 	default:
 		if w.first(trouble{kind: "unreachable"}) {
-			w.log.Warn("NATS can not be reached, trying again",
-				slog.String("servers", w.servers), slog.Any("error", err), slog.String("hint", advice.For(err)))
+			w.log.Warn("cannot reach NATS, trying again",
+				slog.String("servers", w.servers), slog.Any("err", err), slog.String("hint", advice.For(err)))
 		}
 	}
 }
@@ -89,17 +89,17 @@ func (w *watcher) async(_ *nats.Conn, sub *nats.Subscription, err error) {
 		w.failed(nil, err)
 	case errors.Is(err, nats.ErrPermissionViolation):
 		if w.first(trouble{"permission", err.Error()}) {
-			w.log.Error("NATS refuses a permission", slog.Any("error", err), slog.String("hint", advice.For(err)))
+			w.log.Error("NATS refuses a permission", slog.Any("err", err), slog.String("hint", advice.For(err)))
 		}
 	case errors.Is(err, nats.ErrSlowConsumer) && sub != nil:
 		if w.first(trouble{"slow", sub.Subject}) {
 			dropped, _ := sub.Dropped()
-			w.log.Warn("messages came faster than they were handled, some were dropped",
+			w.log.Warn("messages arrived faster than they were handled, and some were dropped",
 				slog.String("subject", sub.Subject), slog.Int("dropped", dropped))
 		}
 	default:
 		if w.first(trouble{"error", err.Error()}) {
-			w.log.Warn("NATS reports an error", slog.Any("error", err))
+			w.log.Warn("NATS reports an error", slog.Any("err", err))
 		}
 	}
 }

@@ -80,7 +80,7 @@ func (l *Leaf) apply(opts *server.Options) error {
 	}
 	if l.Domain != "" {
 		if opts.JetStream {
-			return leafError("Domain", errors.New("the server has a JetStream of its own"))
+			return leafError("Domain", errors.New("must not be set together with JetStream"))
 		}
 		opts.JsAccDefaultDomain = map[string]string{globalAccount: l.Domain}
 	}
@@ -109,7 +109,7 @@ func leafURL(s string) (*url.URL, error) {
 	switch u.Scheme {
 	case "nats", "tls", "nats-leaf", "ws", "wss":
 	default:
-		return nil, fmt.Errorf("scheme %q is none of nats, tls, ws and wss", u.Scheme)
+		return nil, fmt.Errorf("scheme %q is not nats, tls, ws or wss", u.Scheme)
 	}
 	if u.Hostname() == "" {
 		return nil, errors.New("no host")

@@ -183,7 +183,7 @@ func awaitUplink(t *testing.T, changed <-chan bool, want bool) {
 	select {
 	case got := <-changed:
 		if got != want {
-			t.Fatalf("the uplink is told as %t, want %t", got, want)
+			t.Fatalf("the uplink is reported as %t, want %t", got, want)
 		}
 	case <-time.After(soon):
 		t.Fatalf("nothing is told of the uplink, want %t", want)

@@ -38,7 +38,7 @@ var (
 	// ErrStoreLocked: another server of this package uses the store directory.
 	ErrStoreLocked = errors.New("store directory is in use")
 	// ErrStore: the store directory cannot be made, written to, or read by JetStream.
-	ErrStore = errors.New("store directory is not usable")
+	ErrStore = errors.New("store directory cannot be used")
 	// ErrNotReady: the server did not start, for another reason.
 	ErrNotReady = errors.New("server is not ready")
 )
@@ -103,7 +103,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		cfg.Host = "127.0.0.1"
 	}
 	if cfg.Port < -1 || cfg.Port > 65535 {
-		return nil, fmt.Errorf("embedded: Config.Port: %d is no port; 0 takes a free one, -1 does not listen", cfg.Port)
+		return nil, fmt.Errorf("embedded: Config.Port: %d is not a port; 0 picks a free one, -1 does not listen", cfg.Port)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -13,7 +13,7 @@ import (
 // account is possible.
 var ErrNoSystem = errors.New("embedded: the server runs without Config.System")
 
-var errSystemUsers = errors.New("embedded: Config.System: not together with users, tokens or operators of Config.Options")
+var errSystemUsers = errors.New("embedded: Config.System: must not be set together with users, tokens or operators in Config.Options")
 
 // The two users that nats-server knows. No client needs to name the first.
 const (

@@ -16,7 +16,7 @@ const (
 )
 
 // errSwept: another process that cleans up removed the directory before it was locked.
-var errSwept = errors.New("embedded: the new temporary directory was taken for an old one")
+var errSwept = errors.New("embedded: another process removed the new temporary directory as a leftover")
 
 // openTemp makes a temporary store, after it has removed those that killed processes
 // left.
@@ -100,12 +100,12 @@ func (s *Server) sweep(base string) {
 		}
 		done, err := removeLeft(dir, host)
 		if err != nil {
-			s.cfg.Logger.Debug("a temporary store that a killed process left stays", slog.String("dir", dir), slog.Any("error", err))
+			s.cfg.Logger.Debug("cannot remove the temporary store of a killed process", slog.String("dir", dir), slog.Any("err", err))
 		}
 		if !done {
 			continue
 		}
-		s.cfg.Logger.Debug("removed a temporary store that a killed process left", slog.String("dir", dir))
+		s.cfg.Logger.Debug("removed the temporary store of a killed process", slog.String("dir", dir))
 		if removed++; removed == sweepMost {
 			return
 		}

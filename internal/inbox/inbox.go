@@ -37,9 +37,9 @@ func New(s hivebeat.Subjects, prefixes ...string) (Allowed, error) {
 	for _, p := range prefixes {
 		switch {
 		case !literal(p):
-			return Allowed{}, fmt.Errorf("%w: %.200q is no inbox prefix: it is one token or more, without wildcards and without a dot at the end", hivebeat.ErrSubject, p)
+			return Allowed{}, fmt.Errorf("%w: %.200q is not an inbox prefix: it must be one or more tokens, without wildcards and without a trailing dot", hivebeat.ErrSubject, p)
 		case p[0] == '$', s.Overlaps(p):
-			return Allowed{}, fmt.Errorf("%w: %.200q is no inbox prefix: subjects of NATS or of hivebeat begin like that, and answers would go there", hivebeat.ErrSubject, p)
+			return Allowed{}, fmt.Errorf("%w: %.200q is not an inbox prefix: subjects of NATS or of hivebeat begin with it, and answers would be published there", hivebeat.ErrSubject, p)
 		}
 		a.prefixes = append(a.prefixes, p+".")
 	}
