@@ -44,9 +44,9 @@ func ParseNotice(payload []byte) (Notice, bool) {
 // returns a hint on what to do about it.
 func (n Notice) Text(sender string) (text, hint string) {
 	if n.Believed == n.Inc {
-		return "messages of this " + sender + " were refused: something else sends in its name",
-			"look at who may publish on its subject"
+		return "messages of this " + sender + " were refused: another process sends under its id",
+			"check which users may publish on its subject"
 	}
-	return "messages of this " + sender + " are refused: another process has its id, and is believed",
+	return "messages of this " + sender + " are refused: another process uses its id and is accepted",
 		"stop one of the two, or give it another id"
 }

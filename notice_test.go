@@ -41,7 +41,7 @@ func TestNoticeVectors(t *testing.T) {
 func TestNoticeText(t *testing.T) {
 	for _, n := range []hivebeat.Notice{{ID: "w", Inc: 1, Believed: 1}, {ID: "w", Inc: 1, Believed: 2}} {
 		text, hint := n.Text("worker")
-		if !strings.Contains(text, "this worker") || hint == "" || (n.Inc == n.Believed) != strings.Contains(text, "in its name") {
+		if !strings.Contains(text, "this worker") || hint == "" || (n.Inc == n.Believed) != strings.Contains(text, "under its id") {
 			t.Errorf("%+v: %q, %q", n, text, hint)
 		}
 	}

@@ -45,7 +45,7 @@ func NewSubjects(prefix string) (Subjects, error) {
 	}
 	switch prefix {
 	case "_INBOX", "_R_", "_GR_":
-		return Subjects{}, fmt.Errorf("%w: prefix %q is where NATS delivers answers", ErrID, prefix)
+		return Subjects{}, fmt.Errorf("%w: prefix %q is reserved: NATS delivers replies below it", ErrID, prefix)
 	}
 	return Subjects{dot: prefix + "."}, nil
 }

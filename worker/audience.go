@@ -119,12 +119,12 @@ func (w *Worker) unheard(m *nats.Msg) bool {
 	w.n.unheard.Add(1)
 	var tell, long bool
 	w.hall.do(func(a *audience) { tell, long = a.nobody(time.Now()) })
-	hint := slog.String("hint", "is the hive of this machine running, with this id and prefix? \"hivebeat ls hives\" lists those that are")
+	hint := slog.String("hint", "is the hive of this machine running, with this id and prefix? \"hivebeat ls hives\" lists the running hives")
 	switch {
 	case long:
-		w.log.Warn("nobody listens to these beats", slog.String("subject", w.subject), hint)
+		w.log.Warn("no hive subscribes to these beats", slog.String("subject", w.subject), hint)
 	case tell:
-		w.log.Info("nobody listens to these beats", slog.String("subject", w.subject), hint)
+		w.log.Info("no hive subscribes to these beats", slog.String("subject", w.subject), hint)
 	}
 	return true
 }
@@ -134,7 +134,7 @@ func (w *Worker) heardBy() {
 	tell := false
 	w.hall.do(func(a *audience) { tell = a.somebody() })
 	if tell {
-		w.log.Info("somebody listens to these beats", slog.String("subject", w.subject))
+		w.log.Info("a hive subscribes to these beats", slog.String("subject", w.subject))
 	}
 }
 

@@ -47,7 +47,7 @@ func TestAudience(t *testing.T) {
 	ask(80, true)
 	nobody(80, false, false) // logged only once
 	if !a.somebody() || a.somebody() {
-		t.Error("that somebody listens is not told once")
+		t.Error("that a hive subscribes is not logged once")
 	}
 	ask(100, false) // once a minute is enough now
 	ask(140, true)
@@ -86,8 +86,8 @@ func awaits(t *testing.T, log *bustest.Log, msg string) string {
 }
 
 const (
-	nobodyListens   = "nobody listens to these beats"
-	somebodyListens = "somebody listens to these beats"
+	nobodyListens   = "no hive subscribes to these beats"
+	somebodyListens = "a hive subscribes to these beats"
 )
 
 // A worker whose hive does not run reports that in its log and in its counts, with only
@@ -115,7 +115,7 @@ func TestNobodyListens(t *testing.T) {
 	heard.wait(0, "the answer", anyBeat)
 	awaits(t, &log, somebodyListens)
 	if n := len(lines(&log, nobodyListens)); n != 1 {
-		t.Errorf("it says %d times that nobody listens", n)
+		t.Errorf("it says %d times that no hive subscribes", n)
 	}
 }
 
@@ -253,7 +253,7 @@ func TestARefusedWorkerSaysSo(t *testing.T) {
 		say(hivebeat.Notice{ID: "llama", Inc: w.Incarnation(), Believed: w.Incarnation() + 5})
 	}
 	bustest.Eventually(t, patience, func() (bool, string) {
-		return strings.Contains(log.String(), "another process has its id"), log.String()
+		return strings.Contains(log.String(), "another process uses its id"), log.String()
 	})
 	call() // after the notices
 	if s := log.String(); strings.Count(s, "refused") != 1 || !strings.Contains(s, fmt.Sprint("believed=", w.Incarnation()+5)) || !strings.Contains(s, "hint=") {

@@ -90,7 +90,7 @@ func (w *Worker) send(b hivebeat.Beat) error {
 	}
 	w.sent = true
 	if !w.begun && !b.State.Goodbye() {
-		w.log.Info("beats to its hive", slog.Duration("every", w.cfg.Every))
+		w.log.Info("beating to its hive", slog.Duration("every", w.cfg.Every))
 	}
 	w.begun = true
 	w.log.Debug("beat", slog.Uint64("seq", b.Seq), slog.String("state", string(b.State)))
@@ -155,7 +155,7 @@ func (w *Worker) readFacts(done chan<- struct{}) {
 	returned = true
 	if err := facts.check(); err != nil {
 		w.n.factsRefused.Add(1)
-		w.factsFault(slog.Any("error", err))
+		w.factsFault(slog.Any("err", err))
 		return
 	}
 	old := w.read.Load()
@@ -170,6 +170,6 @@ func (w *Worker) readFacts(done chan<- struct{}) {
 // factsFault warns of a failing Config.Facts, once until it works again.
 func (w *Worker) factsFault(why slog.Attr) {
 	if w.n.factsFailing.CompareAndSwap(false, true) {
-		w.log.Warn("the Facts function failed, beats go on with what it said last", why)
+		w.log.Warn("the Facts function failed, beats continue with its last good facts", why)
 	}
 }

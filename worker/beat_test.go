@@ -200,7 +200,7 @@ func TestFactsFunction(t *testing.T) {
 	}
 }
 
-const firstBeat = "beats to its hive"
+const firstBeat = "beating to its hive"
 
 // A worker logs once that it beats and how often, and not before it does.
 func TestTheFirstBeatIsLogged(t *testing.T) {

@@ -77,7 +77,7 @@ func (c Config) validate() error {
 		return fmt.Errorf("worker: Config.ID: %w", err)
 	}
 	if c.Every < hivebeat.MinEvery || c.Every > hivebeat.MaxEvery {
-		return fmt.Errorf("worker: Config.Every: %s is not within %s and %s", c.Every, hivebeat.MinEvery, hivebeat.MaxEvery)
+		return fmt.Errorf("worker: Config.Every: %s is not between %s and %s", c.Every, hivebeat.MinEvery, hivebeat.MaxEvery)
 	}
 	if err := checkState(c.State); err != nil {
 		return fmt.Errorf("worker: Config.State: %w", err)

@@ -28,7 +28,7 @@ func TestQuietWithoutNATS(t *testing.T) {
 	bustest.Eventually(t, patience, func() (bool, string) { return !nc.IsConnected(), "still connected" })
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if err := w.Quiet(ctx, time.Minute); err == nil || !strings.Contains(err.Error(), "announced 0 of 3") {
+	if err := w.Quiet(ctx, time.Minute); err == nil || !strings.Contains(err.Error(), "announced only 0 of 3") {
 		t.Errorf("Quiet without NATS: %v", err)
 	}
 	bustest.Restart(t, srv)

@@ -99,7 +99,7 @@ func checkState(s hivebeat.State) error {
 	case s == "":
 		return fmt.Errorf("%w: the state is empty", ErrInvalid)
 	case s.Goodbye():
-		return fmt.Errorf("%w: %s is a goodbye, which is said by Stop or Fail", ErrInvalid, s)
+		return fmt.Errorf("%w: %s is a goodbye; call Stop or Fail instead", ErrInvalid, s)
 	}
 	return checkText("state", string(s), hivebeat.MaxState)
 }

@@ -14,7 +14,7 @@ import (
 
 // ErrContended: Update gave up because concurrent calls of Update were faster each
 // time.
-var ErrContended = errors.New("facts changed while they were being changed")
+var ErrContended = errors.New("facts kept changing during Update")
 
 // updateTries is how often Update tries. Only an Update within an Update, or a slow one
 // among many fast ones, needs more than a few attempts.
@@ -156,7 +156,7 @@ func (w *Worker) Quiet(ctx context.Context, d time.Duration) error {
 		err = w.nc.FlushWithContext(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("worker: Quiet: announced %d of %d times: %w", said, quietTimes, err)
+		return fmt.Errorf("worker: Quiet: announced only %d of %d times: %w", said, quietTimes, err)
 	}
 	return nil
 }

@@ -107,7 +107,7 @@ func hostName() string {
 // by the time of this call. An error names the invalid field of cfg.
 func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	if nc == nil {
-		return nil, errors.New("worker: the connection is nil")
+		return nil, errors.New("worker: nc is nil")
 	}
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -181,7 +181,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer func() { _ = calls.Unsubscribe() }()
 	// The handler only counts, so a longer backlog than this is an attack.
 	if err := calls.SetPendingLimits(4096, 1<<20); err != nil {
-		w.log.Debug("roll call: limits", slog.Any("error", err))
+		w.log.Debug("roll call: limits", slog.Any("err", err))
 	}
 
 	err = w.pulse.Run(ctx)
@@ -191,7 +191,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	case errors.Is(err, hivebeat.ErrStopped):
 		return fmt.Errorf("worker: %w", hivebeat.ErrStopped)
 	case err != nil:
-		w.log.Warn("goodbye not sent", slog.Any("error", err))
+		w.log.Warn("goodbye not sent", slog.Any("err", err))
 	}
 	return nil
 }
@@ -235,7 +235,7 @@ func (w *Worker) called(m *nats.Msg) {
 	if err != nil {
 		w.n.badCalls.Add(1)
 		w.answered(m.Data)
-		w.log.Debug("roll call ignored", slog.Any("error", err))
+		w.log.Debug("roll call ignored", slog.Any("err", err))
 		return
 	}
 	w.heardBy()

@@ -57,5 +57,5 @@ while True:
         with socket.create_connection((url.hostname, url.port or 4222), timeout=5) as nats:
             sys.exit(serve(nats))
     except (OSError, ValueError) as error:
-        print("no connection to NATS, will try again:", error, file=sys.stderr)
+        print("no connection to NATS, trying again:", error, file=sys.stderr)
     if select.select([awake], [], [], random.uniform(0.5, 1.5))[0]: sys.exit()

@@ -100,7 +100,7 @@ func (w *worker) stop(sig os.Signal) {
 			w.t.Errorf("it ended with %v\n%s", err, w.errors())
 		}
 	case <-time.After(patience):
-		w.t.Fatalf("it did not end by %s\n%s", sig, w.errors())
+		w.t.Fatalf("it did not end on %s\n%s", sig, w.errors())
 	}
 }
 

@@ -180,7 +180,7 @@ func (c *cursor) upto(key string, most int64) uint64 {
 	case v < 0:
 		c.fail(hivebeat.RefusedType, key, "is negative")
 	case v > most:
-		c.fail(hivebeat.RefusedLimit, key, "too great")
+		c.fail(hivebeat.RefusedLimit, key, "too large")
 	}
 	return uint64(v)
 }

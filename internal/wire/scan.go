@@ -111,7 +111,7 @@ func (s *scanner) fail(r hivebeat.Reason, key, detail string) int {
 }
 
 func (s *scanner) truncated() int {
-	return s.fail(hivebeat.RefusedMalformed, "", "ends before its value does")
+	return s.fail(hivebeat.RefusedMalformed, "", "ends within a value")
 }
 
 // value checks the value at i. depth counts the maps and arrays around it.
@@ -297,7 +297,7 @@ func (s *scanner) key(i int) int {
 
 func (s *scanner) doubled(i int) int {
 	key, _ := takeStr(s.b[i:])
-	return s.fail(hivebeat.RefusedKey, clip(key), "stands twice in one map")
+	return s.fail(hivebeat.RefusedKey, clip(key), "appears twice in one map")
 }
 
 // clip shortens a key of unknown length for an error message.

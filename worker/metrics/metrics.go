@@ -54,15 +54,15 @@ type families struct {
 func declare(f *prom.Families) families {
 	return families{
 		beats:       f.Counter("beats_total", "Beats handed to NATS."),
-		failed:      f.Counter("beats_failed_total", "Attempts to beat that failed, for the most part because NATS was away."),
+		failed:      f.Counter("beats_failed_total", "Attempts to beat that failed, mostly because NATS was away."),
 		late:        f.Counter("beats_late_total", "Beats later than promised: the process was stopped or starved, or NATS away."),
 		last:        f.Gauge("last_beat_timestamp_seconds", "Unix time of the last beat sent. 0 before the first."),
-		refused:     f.Counter("calls_refused_total", "Calls of SetState and Update with what no beat may hold."),
-		clipped:     f.Counter("reasons_clipped_total", "Reasons that were cut to what a beat may hold."),
-		factsFailed: f.Counter("facts_failed_total", "Beats without new facts, by why the function that reads them failed.", "why"),
-		calls:       f.Counter("roll_calls_total", "Roll calls heard."),
-		badCalls:    f.Counter("roll_calls_bad_total", "Roll calls with a payload that is none, which were ignored."),
-		unheard:     f.Counter("beats_unheard_total", "Beats of which NATS said that nobody listens: no hive of this id runs. It is asked once a minute at most while somebody does."),
+		refused:     f.Counter("calls_refused_total", "Calls of SetState and Update with values that no beat may hold."),
+		clipped:     f.Counter("reasons_clipped_total", "Reasons that were cut to the length that a beat may hold."),
+		factsFailed: f.Counter("facts_failed_total", "Beats without new facts, by the reason why the Facts function failed.", "why"),
+		calls:       f.Counter("roll_calls_total", "Roll calls received."),
+		badCalls:    f.Counter("roll_calls_bad_total", "Roll calls with an invalid payload, which were ignored."),
+		unheard:     f.Counter("beats_unheard_total", "Beats that NATS reported to have no subscriber: no hive with this id runs. While there is a subscriber, at most one beat a minute asks."),
 	}
 }
 
