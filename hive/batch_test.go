@@ -41,7 +41,7 @@ func TestABatchOfDeaths(t *testing.T) {
 				cfg.Own = srv.ID()
 			}
 			h := running(t, agent(t, srv.URL()), cfg)
-			awaitText(t, &log, "hears workers")
+			awaitText(t, &log, "listening to workers")
 			bustest.Flush(t, cfg.System)
 			conns := batch(t, srv.URL(), c.many, c.rw)
 			awaitBeats(t, h, uint64(c.many))

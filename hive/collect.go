@@ -75,7 +75,7 @@ func (c *collector[T]) run(ctx context.Context) {
 				over = true
 			case <-grace.C:
 				var zero T
-				c.store(time.Now(), zero, fmt.Errorf("no answer within %s, and it can not be ended: not asked again until it is", c.limit))
+				c.store(time.Now(), zero, fmt.Errorf("no answer within %s, and the call cannot be stopped; the source is not read again until it returns", c.limit))
 			case <-ctx.Done():
 				end := time.NewTimer(collectEnd)
 				defer end.Stop()
@@ -325,7 +325,7 @@ func (h *Hive) collected(source string, err error) {
 	case errors.Is(err, errNone):
 		h.log.Log(context.Background(), level, "nothing to collect", slog.String("source", source))
 	case err != nil:
-		h.log.Warn("can not collect", slog.String("source", source), slog.Any("err", err))
+		h.log.Warn("cannot collect", slog.String("source", source), slog.Any("err", err))
 	default:
 		h.log.Log(context.Background(), level, "collecting", slog.String("source", source))
 	}

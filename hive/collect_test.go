@@ -100,7 +100,7 @@ func TestAReadingThatCanNotBeEndedIsNotRepeated(t *testing.T) {
 		if n := begun.Load(); n != 1 {
 			t.Errorf("%d readings begun while the first hangs", n)
 		}
-		if got := s.get(); len(got) != 1 || !strings.Contains(got[0], "can not be ended") {
+		if got := s.get(); len(got) != 1 || !strings.Contains(got[0], "cannot be stopped") {
 			t.Errorf("told %q", got)
 		}
 		close(release)
@@ -262,7 +262,7 @@ func TestTheFirstReadingKnowsTheCPU(t *testing.T) {
 	case err != nil:
 		t.Fatal(err)
 	case !r.known:
-		t.Skip("the CPU times of this machine can not be read")
+		t.Skip("the CPU times of this machine cannot be read")
 	case h.CPU <= 0:
 		t.Errorf("cpu is %v after the first reading", h.CPU)
 	}

@@ -104,16 +104,16 @@ func (c Config) validate() error {
 		return fmt.Errorf("hive: Config.ID: %w", err)
 	}
 	if c.Every < hivebeat.MinEvery || c.Every > hivebeat.MaxEvery {
-		return fmt.Errorf("hive: Config.Every: %s is not within %s and %s", c.Every, hivebeat.MinEvery, hivebeat.MaxEvery)
+		return fmt.Errorf("hive: Config.Every: %s is not between %s and %s", c.Every, hivebeat.MinEvery, hivebeat.MaxEvery)
 	}
 	if c.PushFacts != 0 && (c.PushFacts < minPush || c.PushFacts > hivebeat.MaxEvery) {
-		return fmt.Errorf("hive: Config.PushFacts: %s is neither 0 nor within %s and %s", c.PushFacts, minPush, hivebeat.MaxEvery)
+		return fmt.Errorf("hive: Config.PushFacts: %s must be 0, or between %s and %s", c.PushFacts, minPush, hivebeat.MaxEvery)
 	}
 	if c.StallAfter != 0 && c.StallAfter < minStall {
-		return fmt.Errorf("hive: Config.StallAfter: %s is neither 0 nor at least %s", c.StallAfter, minStall)
+		return fmt.Errorf("hive: Config.StallAfter: %s must be 0, or at least %s", c.StallAfter, minStall)
 	}
 	if len(c.Labels) > hivebeat.MaxLabels {
-		return fmt.Errorf("hive: Config.Labels: %d, at most %d are allowed", len(c.Labels), hivebeat.MaxLabels)
+		return fmt.Errorf("hive: Config.Labels: %d labels; at most %d are allowed", len(c.Labels), hivebeat.MaxLabels)
 	}
 	for k, v := range c.Labels {
 		switch {
@@ -138,15 +138,15 @@ func DefaultID() (string, error) {
 }
 
 func defaultID(name string, err error) (string, error) {
-	const hint = "choose an id that no other machine has (--id)"
+	const hint = "choose an id that no other machine has, with --id"
 	first, _, _ := strings.Cut(name, ".")
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("%w: the host name is not known: %w; %s", ErrNoDefaultID, err, hint)
+		return "", fmt.Errorf("%w: the host name is unknown: %w; %s", ErrNoDefaultID, err, hint)
 	case strings.EqualFold(first, "localhost"):
 		return "", fmt.Errorf("%w: the host name is %q, as on many machines; %s", ErrNoDefaultID, name, hint)
 	case first != name && hivebeat.ValidID(first):
-		return "", fmt.Errorf("%w: the host name %q is not an id, which has no dot; %s, such as %s", ErrNoDefaultID, name, hint, first)
+		return "", fmt.Errorf("%w: the host name %q is not an id: an id has no dot; %s, such as %s", ErrNoDefaultID, name, hint, first)
 	case !hivebeat.ValidID(name):
 		return "", fmt.Errorf("%w: %w; %s", ErrNoDefaultID, hivebeat.CheckID("host name", name), hint)
 	}

@@ -80,7 +80,7 @@ func hearing(t *testing.T, nc, sys *nats.Conn, log *text) *Hive {
 	cfg := quickConfig()
 	cfg.System, cfg.NoExitWatch, cfg.Logger = sys, true, log.Logger(slog.LevelDebug)
 	h := running(t, nc, cfg)
-	awaitText(t, log, "hears workers")
+	awaitText(t, log, "listening to workers")
 	bustest.Flush(t, nc)
 	bustest.Flush(t, sys)
 	return h
@@ -95,7 +95,7 @@ func overhearing(t *testing.T, log *text) (*embedded.Server, *queen, *Hive) {
 	return srv, q, hearing(t, bustest.Conn(t, srv), asSystem(t, srv.URL()), log)
 }
 
-const windowOpened = "a worker's connection closed"
+const windowOpened = "the connection of a sender closed"
 
 func awaitWindows(t *testing.T, log *text, n int) {
 	t.Helper()
@@ -172,7 +172,7 @@ func TestAKilledWorkerIsLostByItsConnection(t *testing.T) {
 			if s := h.Stats(); s.Lost[hivebeat.CauseDisconnect] != 3 || s.FalseDead+s.CutOff != 0 {
 				t.Errorf("stats %+v", s)
 			}
-			awaitText(t, &log, "its connection closed (Client Closed) and it did not come back within "+c.window.String())
+			awaitText(t, &log, "its connection closed (Client Closed) and it did not reconnect within "+c.window.String())
 		})
 	}
 }
@@ -258,7 +258,7 @@ func TestStrangersDoNotHideADeath(t *testing.T) {
 	}
 }
 
-const tooMany = "connections of a NATS server close many at once"
+const tooMany = "many connections of one NATS server closed at once"
 
 // Clients that the server refuses may be workers that it does not let back in. They
 // count as disconnects and no worker is lost, but if it lasts, the log warns once.
@@ -440,7 +440,7 @@ func TestBehindALeaf(t *testing.T) {
 	cfg.System, cfg.NoExitWatch, cfg.Logger = sys, true, log.Logger(slog.LevelDebug)
 	cfg.Every = hivebeat.MaxEvery // so that each snapshot has a cause other than the interval
 	h := running(t, bustest.Conn(t, srv), cfg)
-	awaitText(t, &log, "hears workers")
+	awaitText(t, &log, "listening to workers")
 
 	changed := make(chan bool, 16)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -48,7 +48,7 @@ func (h *Hive) callRoll(spread time.Duration) {
 // calls.
 func (h *Hive) publish(payload []byte) {
 	if err := h.nc.Publish(h.subjects.WorkerRollcall(h.cfg.ID), payload); err != nil {
-		h.log.Debug("workers could not be told", slog.Any("err", err))
+		h.log.Debug("cannot publish to workers", slog.Any("err", err))
 	}
 }
 

@@ -243,7 +243,7 @@ func TestAnExitWhileNATSIsAway(t *testing.T) {
 	publish(t, near, beats, fakeOf(c, "w").Next(t))
 	awaitWatched(t, h, 1)
 	proxy.Cut()
-	bustest.Eventually(t, patience, func() (bool, string) { return !h.Stats().Connected, "NATS is there" })
+	bustest.Eventually(t, patience, func() (bool, string) { return !h.Stats().Connected, "NATS is available" })
 	c.kill()
 	bustest.Eventually(t, patience, func() (bool, string) {
 		w := h.Snapshot().Workers[0]

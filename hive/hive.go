@@ -81,7 +81,7 @@ const (
 // that is invalid.
 func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 	if nc == nil {
-		return nil, errors.New("hive: no connection")
+		return nil, errors.New("hive: nc is nil")
 	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {

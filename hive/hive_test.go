@@ -407,7 +407,7 @@ func TestNATSNotThereAtStart(t *testing.T) {
 	cfg := quickConfig()
 	cfg.Logger = log.Logger(slog.LevelInfo)
 	h := running(t, nc, cfg)
-	awaitText(t, &log, "NATS is not there yet")
+	awaitText(t, &log, "NATS is not available yet")
 	if h.Stats().Connected {
 		t.Error("says that it is connected")
 	}
@@ -417,7 +417,7 @@ func TestNATSNotThereAtStart(t *testing.T) {
 	q.await(t, "anything", func(said) bool { return true })
 	publish(t, other, beats, newFake("w").Next(t))
 	q.await(t, "the worker", withWorker("w", hivebeat.Alive))
-	awaitText(t, &log, "hears workers")
+	awaitText(t, &log, "listening to workers")
 }
 
 // TestVirtualNATSGoneForTwoMinutes covers the verdicts.
@@ -580,7 +580,7 @@ func TestHiveRestarted(t *testing.T) {
 			}
 		}
 	}
-	awaitText(t, &log, "knows its last snapshot")
+	awaitText(t, &log, "recalled the last snapshot")
 }
 
 // A last snapshot is used as a whole or not at all.

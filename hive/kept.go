@@ -30,7 +30,7 @@ func (h *Hive) recall(ctx context.Context) {
 	asked, bucket := time.Now(), h.subjects.Bucket(hivebeat.BucketHives)
 	s, err := js.Stream(ctx, "KV_"+bucket)
 	if err != nil {
-		h.log.Debug("no last snapshot", slog.Any("err", err))
+		h.log.Debug("no stored snapshot", slog.Any("err", err))
 		return
 	}
 	for page, more := 0, true; more; page++ {

@@ -51,7 +51,7 @@ func (n nvidia) read(ctx context.Context) (gpuReading, error) {
 	}
 	if len(r.gpus) == 0 {
 		if r.partial == nil {
-			return gpuReading{}, errors.New("nvidia-smi says nothing")
+			return gpuReading{}, errors.New("nvidia-smi printed nothing")
 		}
 		return gpuReading{}, r.partial
 	}
@@ -121,7 +121,7 @@ func parseGPUs(out []byte) gpuReading {
 		r.gpus = append(r.gpus, g)
 	}
 	if bad > 0 {
-		r.partial = fmt.Errorf("nvidia-smi: %d rows are no GPU's, the first: %.120q", bad, first)
+		r.partial = fmt.Errorf("nvidia-smi: %d rows do not describe a GPU; the first: %.120q", bad, first)
 	}
 	return r
 }

@@ -49,9 +49,9 @@ func TestParseGPUs(t *testing.T) {
 		{
 			"a row that is none", "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error\n" + other,
 			[]hivebeat.GPU{b},
-			`nvidia-smi: 1 rows are no GPU's, the first: "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error"`,
+			`nvidia-smi: 1 rows do not describe a GPU; the first: "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error"`,
 		},
-		{"a row that was cut", "GPU-a, 0, 815\n", nil, `nvidia-smi: 1 rows are no GPU's, the first: "GPU-a, 0, 815"`},
+		{"a row that was cut", "GPU-a, 0, 815\n", nil, `nvidia-smi: 1 rows do not describe a GPU; the first: "GPU-a, 0, 815"`},
 		{"numbers that are none", "GPU-c, -1, NaN, 1e300, -5, 44, inf, X\n", []hivebeat.GPU{{UUID: "GPU-c", Name: "X", Temp: 44, Err: "total: NaN; used: 1e300; power: inf"}}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -130,8 +130,8 @@ func TestNvidiaSMI(t *testing.T) {
 			"no driver", "echo 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'; echo more; exit 9",
 			0, 0, "exit status 9: NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.", "", "",
 		},
-		{"says nothing", "exit 0", 0, 0, "says nothing", "", ""},
-		{"garbage", "head -c 4096 /dev/zero; echo; echo hello", 0, 0, "rows are no GPU's", "", ""},
+		{"says nothing", "exit 0", 0, 0, "printed nothing", "", ""},
+		{"garbage", "head -c 4096 /dev/zero; echo; echo hello", 0, 0, "rows do not describe a GPU", "", ""},
 		{"partial, and fails", `case "$1" in --query-gpu*) echo "GPU-1, 1, 81559, 0, 0, 40, 1, H100"; exit 15;; esac`, 1, 0, "", "exit status 15", ""},
 		{"processes are not to be had", `case "$1" in --query-gpu*) echo "GPU-1, 1, 81559, 0, 0, 40, 1, H100";; *) exit 3;; esac`, 1, 0, "", "", "exit status 3"},
 		{"too much", "while :; do echo 'a line that comes again and again and again'; done", 0, 0, "nvidia-smi", "", ""},

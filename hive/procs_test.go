@@ -225,7 +225,7 @@ func TestVirtualHungProcess(t *testing.T) {
 		if r, _ := worker1(s, "w"); r.Proc != (hivebeat.Proc{}) || r.Live != hivebeat.Alive || calls.Load() != 3 {
 			t.Errorf("while it hangs: %+v after %d calls", r, calls.Load())
 		}
-		if s.Collect[sourceOS] != "error: no answer within 5s, and it can not be ended: not asked again until it is" || s.Collect[sourceHost] != "ok" {
+		if s.Collect[sourceOS] != "error: no answer within 5s, and the call cannot be stopped; the source is not read again until it returns" || s.Collect[sourceHost] != "ok" {
 			t.Errorf("collect %v", s.Collect)
 		}
 		close(hang)

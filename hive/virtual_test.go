@@ -252,7 +252,7 @@ func TestVirtualHungDriver(t *testing.T) {
 			last = s.at
 		}
 		s, _ := q.last()
-		if s.Collect["gpu"] != "error: no answer within 5s, and it can not be ended: not asked again until it is" || s.Collect["host"] != "ok" {
+		if s.Collect["gpu"] != "error: no answer within 5s, and the call cannot be stopped; the source is not read again until it returns" || s.Collect["host"] != "ok" {
 			t.Errorf("collect %v", s.Collect)
 		}
 		if len(s.GPUs) != 1 || s.GPUs[0].Used != 2 || s.GPUs[0].Age < 100_000 || calls != 3 {

@@ -60,25 +60,25 @@ type families struct {
 
 func declare(f *prom.Families) families {
 	return families{
-		warm:      f.Gauge("warm", "1 once an absent worker is evidence of its death."),
+		warm:      f.Gauge("warm", "1 once the absence of a worker is evidence that it is dead."),
 		connected: f.Gauge("connected", "1 while the hive is connected to NATS, as far as it knows."),
 		workers:   f.Gauge("workers", "Workers known, by verdict.", "live"),
-		states:    f.Gauge("alive_workers", "Workers that are alive, by what they say of themselves.", "state"),
-		looping:   f.Gauge("looping_workers", "Workers that restart over and over: 3 times within 5 minutes, and last within 10 minutes."),
-		watched:   f.Gauge("watched_processes", "Processes of workers whose end would be seen."),
+		states:    f.Gauge("alive_workers", "Workers that are alive, by the state that they report.", "state"),
+		looping:   f.Gauge("looping_workers", "Workers that restart repeatedly: at least 3 times within 5 minutes, most recently within 10 minutes."),
+		watched:   f.Gauge("watched_processes", "Processes of workers whose end the hive would see."),
 
 		beats:    f.Counter("beats_total", "Beats accepted."),
-		stale:    f.Counter("beats_stale_total", "Beats replayed, out of order, or of an incarnation that is over."),
+		stale:    f.Counter("beats_stale_total", "Beats replayed, out of order, or of an older incarnation."),
 		refused:  f.Counter("refused_total", "Messages that changed nothing, by reason.", "reason"),
 		dropped:  f.Counter("dropped_total", "Messages dropped because the hive was too slow."),
-		wireLost: f.Counter("beats_wire_lost_total", "Beats proved lost on the way, by the numbers of later ones."),
+		wireLost: f.Counter("beats_wire_lost_total", "Beats lost on the way, as the sequence numbers of later ones prove."),
 
 		lost:      f.Counter("lost_total", "Workers found lost, by cause.", "cause"),
-		falseDead: f.Counter("false_dead_total", "Workers found lost and heard again in the same incarnation, too late."),
-		cutOff:    f.Counter("cut_off_total", "Workers found lost and heard again in the same incarnation, which had gone on while their beats did not come."),
+		falseDead: f.Counter("false_dead_total", "Workers found lost and heard again in the same incarnation, too late: the verdict was wrong."),
+		cutOff:    f.Counter("cut_off_total", "Workers found lost and heard again in the same incarnation, which had kept beating while its beats did not arrive."),
 		margin:    f.Histogram("margin_seconds", "How long after a verdict the same incarnation was heard again."),
-		detection: f.Histogram("detection_seconds", "Time from the end of a worker to the verdict, by cause, where the end was seen.", "cause"),
-		ignored:   f.Counter("disconnects_ignored_total", "Connections that closed and were taken for their NATS server's, by which no worker is lost: more than 3 within a second."),
+		detection: f.Histogram("detection_seconds", "Time from the end of a worker to the verdict, by cause, if the end was seen.", "cause"),
+		ignored:   f.Counter("disconnects_ignored_total", "Closed connections attributed to their NATS server, so that no worker is lost by them: more than 3 within a second."),
 		selfPause: f.Counter("self_pause_seconds_total", "Time the hive itself was stopped or starved of CPU."),
 
 		snapshots: f.Counter("snapshots_total", "Snapshots sent."),
@@ -88,7 +88,7 @@ func declare(f *prom.Families) families {
 		bytes:     f.Counter("snapshot_bytes_total", "Bytes of snapshots sent."),
 		last:      f.Gauge("last_snapshot_timestamp_seconds", "Unix time of the last snapshot sent. 0 before the first."),
 
-		collect:  f.Gauge("collect_ok", "1 if the source could be read the last time, or there is nothing to read.", "source"),
+		collect:  f.Gauge("collect_ok", "1 if the last read of the source succeeded, or there is nothing to read.", "source"),
 		cpus:     f.Gauge("machine_cpus", "CPUs of the machine."),
 		load:     f.Gauge("machine_load1", "Load average of one minute."),
 		cpu:      f.Gauge("machine_cpu_used_ratio", "Share of all CPUs in use, 0 to 1."),
@@ -96,8 +96,8 @@ func declare(f *prom.Families) families {
 		memUsed:  f.Gauge("machine_memory_used_bytes", "Memory in use."),
 
 		gpuInfo:   f.Gauge("gpu_info", "1 for each GPU, with its name and UUID.", "gpu", "uuid", "name"),
-		gpuUp:     f.Gauge("gpu_up", "1 if the facts of the GPU could be read the last time.", "gpu"),
-		gpuMemory: f.Gauge("gpu_memory_bytes", "Memory of the GPU: ours is held by workers, foreign by other processes. The kinds add up to all there is.", "gpu", "kind"),
+		gpuUp:     f.Gauge("gpu_up", "1 if the last read of the GPU's facts succeeded.", "gpu"),
+		gpuMemory: f.Gauge("gpu_memory_bytes", "Memory of the GPU: ours is held by workers, foreign by other processes. The kinds add up to the total.", "gpu", "kind"),
 		gpuUtil:   f.Gauge("gpu_used_ratio", "Share of time in which the GPU was busy, 0 to 1.", "gpu"),
 		gpuTemp:   f.Gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu"),
 		gpuPower:  f.Gauge("gpu_power_watts", "Power that the GPU draws.", "gpu"),

@@ -60,8 +60,7 @@ type Turn struct {
 // core has one in front of its judgement. A Hearing reports the consequences to the
 // Judge.
 type Hearing struct {
-	judge        Judge
-	self, judged string
+	judge Judge
 
 	sight   liveness.Observer
 	counted time.Time // when Drops was called last
@@ -81,10 +80,9 @@ type Hearing struct {
 	out     Signals
 }
 
-// NewHearing returns a Hearing that was never connected. self and judged name the roles
-// in log lines, for instance "hive" and "worker". Log lines are added to logs.
-func NewHearing(self, judged string, judge Judge, logs *Logs) *Hearing {
-	return &Hearing{self: self, judged: judged, judge: judge, logs: logs}
+// NewHearing returns a Hearing that was never connected. Log lines are added to logs.
+func NewHearing(judge Judge, logs *Logs) *Hearing {
+	return &Hearing{judge: judge, logs: logs}
 }
 
 // TakeSignals returns the requests to the shell since the last call.
@@ -139,7 +137,7 @@ func (h *Hearing) Look(now time.Time) (paused time.Duration) {
 	if paused = h.sight.Look(now); paused == 0 {
 		return 0
 	}
-	h.logs.Add(slog.LevelWarn, "this "+h.self+" was stopped or starved: what it hears now may be as old, and nobody is judged until that is known",
+	h.logs.Add(slog.LevelWarn, "this process was stopped or starved: messages received now may be as old, and there are no verdicts by silence until it has caught up",
 		slog.Duration("paused", paused))
 	h.roll = true
 	h.doubt()
@@ -166,7 +164,7 @@ func (h *Hearing) Drops(now time.Time, total uint64) {
 		return
 	}
 	if h.lost += news; h.Limiter.Allow("dropped", now) > 0 {
-		h.logs.Add(slog.LevelWarn, "messages came faster than they were heard, some were dropped: the next ones heal that",
+		h.logs.Add(slog.LevelWarn, "messages arrived faster than they were handled, and some were dropped: later ones make up for them",
 			slog.Uint64("dropped", h.lost), slog.Uint64("total", total))
 		h.lost = 0
 	}
@@ -180,13 +178,13 @@ func (h *Hearing) Connection(now time.Time, c Connection) (t Turn) {
 	case h.sight.Cut(now, c.Unnoticed):
 		t.Cut = true
 		h.since = now
-		h.logs.Add(slog.LevelWarn, "NATS is away: nobody is judged by silence until it is back")
+		h.logs.Add(slog.LevelWarn, "NATS is away: no verdicts by silence until it is back")
 		h.judge.ForgetDisconnects()
 		h.roll = true
 		h.doubt()
 	case h.since.IsZero():
 		h.since = now
-		h.logs.Add(slog.LevelWarn, "NATS is not there yet: waiting for it")
+		h.logs.Add(slog.LevelWarn, "NATS is not available yet: waiting for it")
 	}
 	if !c.Up || h.sight.Connected() {
 		return t
@@ -202,7 +200,7 @@ func (h *Hearing) Connection(now time.Time, c Connection) (t Turn) {
 	case t.Back:
 		h.logs.Add(slog.LevelInfo, "NATS is back", slog.Duration("after", away))
 	case away > 0:
-		h.logs.Add(slog.LevelInfo, "NATS is there", slog.Duration("after", away))
+		h.logs.Add(slog.LevelInfo, "NATS is available", slog.Duration("after", away))
 	}
 	return t
 }
@@ -215,7 +213,7 @@ func (h *Hearing) Ask(now time.Time) {
 		return
 	}
 	if since, doubts := h.sight.Doubts(); doubts && !doubted {
-		h.logs.Add(slog.LevelWarn, "nobody is heard, and NATS does not answer: nobody is judged by silence until it does",
+		h.logs.Add(slog.LevelWarn, "no messages arrive, and NATS does not answer: no verdicts by silence until it does",
 			slog.Duration("since", now.Sub(since)))
 		h.roll = true
 		h.doubt()
@@ -232,7 +230,7 @@ func (h *Hearing) TokenBack(now time.Time, token uint64) (blind time.Duration, r
 		return 0, false, false
 	}
 	if roll, h.roll = h.roll, false; roll {
-		h.logs.Add(slog.LevelInfo, "this "+h.self+" hears again, and knows it", slog.Duration("credited", blind))
+		h.logs.Add(slog.LevelInfo, "this process receives messages again", slog.Duration("credited", blind))
 	}
 	return blind, roll, true
 }
@@ -247,7 +245,7 @@ func (h *Hearing) Closed(now time.Time, d liveness.Disconnect) (opened bool) {
 	noted := h.judge.Disconnect(now, d)
 	if noted.Ignored {
 		if tell := h.ignored.Count(now, d.Server); tell > 0 {
-			h.logs.Add(slog.LevelWarn, "connections of a NATS server close many at once: no "+h.judged+" there is picked until it is heard, and it is lost by its silence, or where this "+h.self+" reaches that server from the same address",
+			h.logs.Add(slog.LevelWarn, "many connections of one NATS server closed at once: the senders among them are not picked until they are heard again, and are lost only by silence, or if this process reaches that server from the same address",
 				slog.Uint64("ignored", tell), slog.String("server", d.Server), slog.String("name", d.Name), slog.String("reason", d.Reason))
 		}
 	}
@@ -257,7 +255,7 @@ func (h *Hearing) Closed(now time.Time, d liveness.Disconnect) (opened bool) {
 	if !noted.Opened {
 		return false
 	}
-	h.logs.Add(slog.LevelDebug, "a "+h.judged+"'s connection closed",
+	h.logs.Add(slog.LevelDebug, "the connection of a sender closed",
 		slog.String("conn", d.Conn), slog.String("name", d.Name), slog.String("reason", d.Reason))
 	h.settle(now)
 	return true
@@ -296,7 +294,7 @@ func (h *Hearing) Settled(now time.Time, by liveness.Path) {
 // cut off together with it is not lost by that: the server may be gone.
 func (h *Hearing) System(up bool) {
 	if up {
-		h.logs.Add(slog.LevelDebug, "listens again for connections that close")
+		h.logs.Add(slog.LevelDebug, "receiving disconnects again")
 		return
 	}
 	h.judge.ForgetDisconnects()

@@ -53,7 +53,7 @@ type ear struct {
 
 func newEar(t *testing.T) *ear {
 	e := &ear{t: t, now: t0}
-	e.Hearing = core.NewHearing("hive", "worker", &e.j, &e.logs)
+	e.Hearing = core.NewHearing(&e.j, &e.logs)
 	return e
 }
 
@@ -154,7 +154,7 @@ func TestHearingOfACut(t *testing.T) {
 	if want := e.now.Sub(heard) + liveness.BackGrace; blind != want || !roll || !e.Trusts() || e.Blind() != want {
 		t.Errorf("credits %v, want %v; roll %t, trusts %t", blind, want, roll, e.Trusts())
 	}
-	e.said("this hive hears again")
+	e.said("this process receives messages again")
 }
 
 func TestHearingBeforeTheFirstConnection(t *testing.T) {
@@ -165,7 +165,7 @@ func TestHearingBeforeTheFirstConnection(t *testing.T) {
 			t.Errorf("not there: %+v", turn)
 		}
 	}
-	e.said("NATS is not there yet")
+	e.said("NATS is not available yet")
 	e.after(10 * second)
 	if since, cut := e.CutSince(); !cut || !since.Equal(t0) || e.Connected() || e.Trusts() {
 		t.Errorf("cut %t since %v, connected %t, trusts %t", cut, since, e.Connected(), e.Trusts())
@@ -173,7 +173,7 @@ func TestHearingBeforeTheFirstConnection(t *testing.T) {
 	if turn := e.connection(true); !turn.First || turn.Back {
 		t.Errorf("there: %+v", turn)
 	}
-	if e.said("NATS is there"); !e.Trusts() {
+	if e.said("NATS is available"); !e.Trusts() {
 		t.Error("doubts though there is nothing to doubt")
 	}
 	if turn := e.connection(true); turn != (core.Turn{}) {
@@ -201,7 +201,7 @@ func TestHearingOfAStop(t *testing.T) {
 	if len(e.j.doubts) != 1 || !e.j.doubts[0].Equal(ran) {
 		t.Errorf("doubts since %v, want %v", e.j.doubts, ran)
 	}
-	e.said("this hive was stopped or starved")
+	e.said("this process was stopped or starved")
 	if blind, roll := e.back(e.token()); blind != time.Minute || !roll {
 		t.Errorf("credits %v, roll %t", blind, roll)
 	}
@@ -218,7 +218,7 @@ func TestHearingOfDrops(t *testing.T) {
 	if len(e.j.doubts) == 0 || !e.j.doubts[0].Equal(clean) || e.Dropped() != 3 {
 		t.Errorf("doubts since %v, want %v; %d dropped", e.j.doubts, clean, e.Dropped())
 	}
-	e.said("messages came faster")
+	e.said("messages arrived faster")
 	token := e.token()
 	e.Drops(e.now, 4) // before the token is back, so the token proves nothing
 	if _, _, ok := e.TokenBack(e.now, token); ok || e.Trusts() {
@@ -277,7 +277,7 @@ func TestHearingOfNothing(t *testing.T) {
 	if len(e.j.doubts) == 0 || !e.j.doubts[0].Equal(proof) || e.Trusts() {
 		t.Errorf("no answer: doubts since %v, want %v; trusts %t", e.j.doubts, proof, e.Trusts())
 	}
-	e.said("nobody is heard, and NATS does not answer")
+	e.said("no messages arrive, and NATS does not answer")
 	if _, _, ok := e.TokenBack(e.now, first); ok {
 		t.Error("an old token proves something")
 	}
@@ -339,7 +339,7 @@ func TestHearingOfAServersConnections(t *testing.T) {
 		e.Closed(e.now, liveness.Disconnect{Server: "S", Name: "n", Reason: "r"})
 		e.after(second)
 	}
-	e.said("connections of a NATS server close many at once: no worker there is picked until it is heard, and it is lost by its silence, or where this hive reaches that server from the same address")
+	e.said("many connections of one NATS server closed at once: the senders among them are not picked until they are heard again, and are lost only by silence, or if this process reaches that server from the same address")
 	if e.Ignored() != 12 {
 		t.Errorf("%d are ignored", e.Ignored())
 	}

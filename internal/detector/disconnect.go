@@ -84,7 +84,7 @@ func (r *Registry) DetectClosed(now time.Time) {
 		}
 		w.lostAt = win.Over
 		s := r.become(now, w, hivebeat.Lost, hivebeat.CauseDisconnect, hivebeat.KindLost, now.Sub(w.heard))
-		s.Reason = fmt.Sprintf("its connection closed (%.80s) and it did not come back within %s", win.Reason, win.Length)
+		s.Reason = fmt.Sprintf("its connection closed (%.80s) and it did not reconnect within %s", win.Reason, win.Length)
 		r.sawEnd(w, s, now.Sub(win.At))
 		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 	}

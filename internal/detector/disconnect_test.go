@@ -267,7 +267,7 @@ func TestDisconnectSaysWhy(t *testing.T) {
 	b.after(liveness.AskBefore + 3*ms)
 	steps := b.TakeSteps()
 	if len(steps) != 1 || steps[0].Cause != hivebeat.CauseDisconnect || steps[0].Detect != liveness.FastWindow+3*ms || steps[0].Age != 12*second+3*ms ||
-		steps[0].Reason != "its connection closed (Client Closed) and it did not come back within 2s" {
+		steps[0].Reason != "its connection closed (Client Closed) and it did not reconnect within 2s" {
 		t.Fatalf("steps %+v", steps)
 	}
 	if r, _ := b.record("w"); len(r.Tr) != 2 || r.Tr[1].Detect != 2003 {

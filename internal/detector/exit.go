@@ -127,7 +127,7 @@ func (r *Registry) Exit(now time.Time, e Exit) bool {
 	s := r.become(now, w, hivebeat.Lost, hivebeat.CauseExit, hivebeat.KindLost, now.Sub(w.heard))
 	s.Reason = fmt.Sprintf("process %d ended", e.PID)
 	if e.Reused {
-		s.Reason += ": another one that began later has its id"
+		s.Reason += ": a process that started later has its id"
 	}
 	r.sawEnd(w, s, max(0, now.Sub(e.At)))
 	r.deadlines.Set(w, now.Add(hivebeat.KeepGone))

@@ -255,7 +255,7 @@ func TestExitSaysWhatWasSeen(t *testing.T) {
 	g := newFake("reused")
 	b.mustFeed(g.Next(t)).told()
 	b.Exit(b.now, Exit{Process: Process{g.Worker, g.Inc, g.PID}, At: b.now, Reused: true})
-	if s := b.TakeSteps(); len(s) != 1 || s[0].Reason != "process 4711 ended: another one that began later has its id" {
+	if s := b.TakeSteps(); len(s) != 1 || s[0].Reason != "process 4711 ended: a process that started later has its id" {
 		t.Errorf("steps %+v", s)
 	}
 }

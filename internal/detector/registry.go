@@ -141,7 +141,7 @@ var (
 	errOlder   = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Key: "inc", Detail: "a higher incarnation is alive"}
 	errForeign = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "meant for another hive"}
 	errPinned  = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "worker", Detail: "not the id in the subject"}
-	errEnded   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Key: "boot", Detail: "sent before its process ended, as far as is known"}
+	errEnded   = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Key: "boot", Detail: "apparently sent before its process ended"}
 	errFull    = &hivebeat.Refusal{Reason: hivebeat.RefusedFull, Detail: "a hive has at most 10000 workers"}
 )
 

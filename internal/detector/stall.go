@@ -55,7 +55,7 @@ func (r *Registry) advance(now time.Time, w *worker, b beatStep) {
 		p.at = now
 		if p.stalled {
 			p.stalled = false
-			r.stall(now, w, b, stalled, "", "it goes on")
+			r.stall(now, w, b, stalled, "", "work advances again")
 		}
 	case !p.stalled && w.heard.Sub(p.at) >= after: // heard, not now: the beat may have waited, and the next one may show progress
 		p.stalled = true

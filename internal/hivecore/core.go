@@ -115,7 +115,7 @@ type Core struct {
 // New returns the core of a hive that knows no workers and was never connected.
 func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, reg: detector.New(cfg.ID)}
-	c.hear = core.NewHearing("hive", "worker", c.reg, &c.logs)
+	c.hear = core.NewHearing(c.reg, &c.logs)
 	c.reg.TellLoops()
 	c.reg.SetStallAfter(cfg.StallAfter)
 	c.reg.SetOwn(cfg.Own)
@@ -348,7 +348,7 @@ func (c *Core) Connection(now time.Time, conn core.Connection) {
 	switch turn := c.hear.Connection(now, conn); {
 	case turn.First: // at the start no worker is known
 		c.reg.Start(now)
-		c.logs.Add(slog.LevelInfo, "hears workers", slog.String("subject", c.cfg.Subject))
+		c.logs.Add(slog.LevelInfo, "listening to workers", slog.String("subject", c.cfg.Subject))
 		c.callWorkers()
 	case turn.Back:
 		c.out.Reconnected = true

@@ -41,7 +41,7 @@ func TestASilenceIsAVerdictOnceATokenIsBack(t *testing.T) {
 	if len(r.tokens) < 100 {
 		t.Errorf("%d tokens in 10 minutes: they are not sent again", len(r.tokens))
 	}
-	if n := r.said(slog.LevelWarn, "nobody is heard, and NATS does not answer"); n != 1 {
+	if n := r.said(slog.LevelWarn, "no messages arrive, and NATS does not answer"); n != 1 {
 		t.Errorf("says so %d times", n)
 	}
 	// The credit is the time since the last proof that messages reach the hive, plus
@@ -83,7 +83,7 @@ func TestDropsAreDoubted(t *testing.T) {
 	r.deaf, r.dropped = true, 3
 	r.pass(time.Minute)
 	r.is("w", hivebeat.Alive)
-	if n := r.said(slog.LevelWarn, "messages came faster"); n != 1 {
+	if n := r.said(slog.LevelWarn, "messages arrived faster"); n != 1 {
 		t.Errorf("says so %d times", n)
 	}
 	r.deaf = false
@@ -140,13 +140,13 @@ func TestManyMessagesDoNotHideDrops(t *testing.T) {
 func TestRollCallAfterACut(t *testing.T) {
 	r := newRig(t, Config{})
 	r.down()
-	if n := r.said(slog.LevelWarn, "NATS is not there yet"); n != 1 || r.Figures(r.now).Connected {
-		t.Errorf("says %d times that NATS is not there", n)
+	if n := r.said(slog.LevelWarn, "NATS is not available yet"); n != 1 || r.Figures(r.now).Connected {
+		t.Errorf("says %d times that NATS is not available", n)
 	}
 	r.pass(10 * second)
 	r.up()
 	r.wantRolls(hivebeat.WorkerRollSpread)
-	if n := r.said(slog.LevelInfo, "hears workers"); n != 1 {
+	if n := r.said(slog.LevelInfo, "listening to workers"); n != 1 {
 		t.Errorf("says %d times that it hears", n)
 	}
 	list := names(700)

@@ -56,6 +56,6 @@ func (c *Core) Recall(now time.Time, page *ledger.Entry) (more bool) {
 		c.reg.RecalledAll()
 	}
 	there, _ := c.reg.Expected()
-	c.logs.Add(slog.LevelInfo, "knows its last snapshot", slog.Int("workers", there), slog.Int("gone", c.reg.Len()), slog.Bool("warm", k.warm))
+	c.logs.Add(slog.LevelInfo, "recalled the last snapshot", slog.Int("workers", there), slog.Int("gone", c.reg.Len()), slog.Bool("warm", k.warm))
 	return false
 }

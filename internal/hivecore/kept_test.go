@@ -52,7 +52,7 @@ func TestRecall(t *testing.T) {
 			}
 		}
 		r.up()
-		if n := r.said(slog.LevelInfo, "knows its last snapshot"); (n == 1) != c.whole {
+		if n := r.said(slog.LevelInfo, "recalled the last snapshot"); (n == 1) != c.whole {
 			t.Errorf("%s: taken %d times, want %t", c.name, n, c.whole)
 		}
 		if n := r.Figures(r.now).Workers; n != c.gone {

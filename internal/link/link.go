@@ -84,7 +84,7 @@ func Open(nc, sys *nats.Conn, log *slog.Logger) (*Link, error) {
 			sys.RemoveStatusListener(l.sysStatus)
 			return nil, fmt.Errorf("Config.System: subscribe to %s: %w", DisconnectSubject, err)
 		}
-		log.Debug("listens for connections that close", slog.Bool("connected", sys.IsConnected()))
+		log.Debug("receiving disconnects", slog.Bool("connected", sys.IsConnected()))
 	}
 	l.status = nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
 	return l, nil

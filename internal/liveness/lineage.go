@@ -283,7 +283,7 @@ func (l *Lineage) Rewind(seq uint64) {
 
 var (
 	refusedAhead = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "inc", Detail: "more than 7 days ahead of the clock and of the incarnation that is alive"}
-	refusedLeaps = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last one of an incarnation that is alive"}
+	refusedLeaps = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "seq", Detail: "more than 1000000 above the last seq of an incarnation that is alive"}
 )
 
 // Implausible returns the refusal of a message with this (inc, seq) that arrives while
@@ -400,9 +400,9 @@ const (
 // process sent a message as it (a goodbye or a high seq), or it has its id back by now.
 func ConflictReason(what, id string, believed, refused hivebeat.Place) string {
 	if believed.Inc == refused.Inc {
-		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, and it goes on: something else uses its id", believed.Inc, where(believed), what, id)
+		return fmt.Sprintf("messages of incarnation %d (%s) of %s %q were refused, but it keeps sending: another process uses its id", believed.Inc, where(believed), what, id)
 	}
-	return fmt.Sprintf("two %ss beat as %q: incarnation %d (%s) is believed, %d (%s) is not; "+ConflictHint,
+	return fmt.Sprintf("two %ss beat as %q: incarnation %d (%s) is accepted, %d (%s) is refused; "+ConflictHint,
 		what, id, believed.Inc, where(believed), refused.Inc, where(refused))
 }
 

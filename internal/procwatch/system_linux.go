@@ -159,7 +159,7 @@ func (p *pidfds) add(h handle, token uint64) error {
 		}
 	})
 	if err == nil && ev.Events == 0 {
-		err = errors.New("epoll does not take a pidfd")
+		err = errors.New("epoll does not accept a pidfd")
 	}
 	return err
 }

@@ -99,7 +99,7 @@ type handle interface{ close() }
 // Errors of system.exits and of exits.open.
 var (
 	errGone   = errors.New("no such process")
-	errNoTell = errors.New("this system does not tell of ends")
+	errNoTell = errors.New("this system does not report the ends of processes")
 )
 
 // New returns a Watcher. It watches nothing before Run.
@@ -311,14 +311,14 @@ func (r *runner[K]) teller() exits {
 	case errors.Is(err, errNoTell):
 		return nil
 	case err != nil:
-		r.cfg.Logger.Warn("the system does not tell when processes end: they are looked at instead",
-			slog.Duration("every", r.cfg.Poll), slog.Any("error", err))
+		r.cfg.Logger.Warn("the system does not report the ends of processes: polling instead",
+			slog.Duration("every", r.cfg.Poll), slog.Any("err", err))
 		return nil
 	}
 	r.exits = x
 	r.ended.Go(func() {
 		if err := x.wait(r.byToken); err != nil {
-			r.cfg.Logger.Warn("the system does not tell any more when processes end: they are looked at instead", slog.Any("error", err))
+			r.cfg.Logger.Warn("the system no longer reports the ends of processes: polling instead", slog.Any("err", err))
 			r.pollAll()
 		}
 	})
