@@ -243,7 +243,7 @@ func (v *View) applySteps(h *Hive, now time.Time) {
 		}
 		switch {
 		case s.Kind == hivebeat.KindRecovered && s.Cause == hivebeat.CauseSilent: // its hive saw its process run
-			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), reason: "heard again: its process ran on in silence"}
+			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), reason: "heard again: its process kept running in silence"}
 		case s.Kind == hivebeat.KindRecovered && s.From == string(hivebeat.Lost):
 			v.countMistake(s.Margin, s.CutOff)
 			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), margin: new(hivebeat.MillisOf(s.Margin))}
@@ -261,7 +261,7 @@ func (v *View) applySteps(h *Hive, now time.Time) {
 						c.why.detect = new(s.Transition.Detect)
 					}
 				case hivebeat.CauseHive:
-					c.why.reason = "its hive was lost, and it did not answer for itself: " + c.why.reason
+					c.why.reason = "its hive was lost, and it did not answer: " + c.why.reason
 				}
 			}
 		default:

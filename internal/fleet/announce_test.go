@@ -327,7 +327,7 @@ func TestConflictIsToldOnce(t *testing.T) {
 			d, next := v.hives["h"].Next(kind, to, at(0))
 			if kind == hivebeat.KindConflict {
 				told++
-				if next.Live != hivebeat.Alive || d.Inc != 200 || !strings.Contains(d.Reason, "incarnation 200 (began 1970-01-01 00:00:00 UTC) is believed, 100 (") {
+				if next.Live != hivebeat.Alive || d.Inc != 200 || !strings.Contains(d.Reason, "incarnation 200 (began 1970-01-01 00:00:00 UTC) is accepted, 100 (") {
 					t.Errorf("%+v %+v", d, next)
 				}
 			}

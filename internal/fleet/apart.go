@@ -87,14 +87,14 @@ func (v *View) standApart(h *Hive, why evidence, now time.Time) bool {
 	}
 	if a.since.IsZero() {
 		a.since = now
-		a.why = "JetStream acknowledges nothing"
+		a.why = "JetStream acknowledges no request"
 		if few {
 			a.why += fmt.Sprintf(", and %d of %d hives are heard", heard, all)
 		}
 	}
 	v.unhold(h)
 	if h.live != hivebeat.Unverified {
-		why.reason += "; not believed, as this queen may be the one that is cut off: " + a.why
+		why.reason += "; not believed, because this queen may be the one that is cut off: " + a.why
 		v.turn(h, hivebeat.KindUnverified, hivebeat.Unverified, hivebeat.CauseMissed, why, now)
 	}
 	v.due.Set(h, now.Add(liveness.LostAfter(h.every, 0)))

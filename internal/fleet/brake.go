@@ -151,7 +151,7 @@ func (v *View) startBrake(z *Zone, together int, now time.Time) {
 		if z.rosterOn() { // another queen put it on, for the same silence
 			z.told = z.Book.Item.N
 		}
-		z.why = fmt.Sprintf("the brake is on: the silence of %d hives of %s would make them lost within %.0fs, of %d that were up; they are held as unverified, and their roll is called",
+		z.why = fmt.Sprintf("the brake is on: %d hives of %s would be lost by silence within %.0fs, of %d that were up; they are held as unverified, and the queen calls their roll",
 			together, z.words(), brakeWindow.Seconds(), z.of)
 		v.CompareZone(z)
 	}
@@ -160,7 +160,7 @@ func (v *View) startBrake(z *Zone, together int, now time.Time) {
 // hold makes h unverified until it is heard or its turn has come.
 func (v *View) hold(z *Zone, h *Hive, why evidence, now time.Time) {
 	why.detect = nil // its silence decides from here on
-	why.reason += "; held, as with it too many of " + z.words() + " would be lost at once"
+	why.reason += "; held, because with it too many hives of " + z.words() + " would be lost at once"
 	if h.live != hivebeat.Unverified {
 		v.turn(h, hivebeat.KindUnverified, hivebeat.Unverified, hivebeat.CauseMissed, why, now)
 	} else { // known from memory alone: from here on it is reported
@@ -226,7 +226,7 @@ func (v *View) endHolds(now time.Time) {
 		}
 		if z.holding == 0 && !v.followers(z, now) {
 			z.on, z.queue = false, nil
-			z.why = fmt.Sprintf("the brake is off after %.1fs: of %d hives of %s each was heard, or is lost", now.Sub(z.began).Seconds(), z.held, z.words())
+			z.why = fmt.Sprintf("the brake is off after %.1fs: each of %d hives of %s was heard, or is lost", now.Sub(z.began).Seconds(), z.held, z.words())
 			v.CompareZone(z)
 		}
 	}
@@ -379,7 +379,7 @@ func (z *Zone) Announce(now time.Time) (Announcement, bool) {
 		from, to = "on", "off"
 	case !z.on && on && z.forgotten(now):
 		from, to = "on", "off"
-		z.why = "the brake is off: whoever put it on is gone"
+		z.why = "the brake is off: the queen that put it on is gone"
 	default:
 		return Announcement{}, false
 	}

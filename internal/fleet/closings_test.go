@@ -364,7 +364,7 @@ func TestAClosedConnectionSaysWhy(t *testing.T) {
 	}
 	data, entry := h.Next(kind, to, at(0))
 	if data.Cause != hivebeat.CauseDisconnect || data.DetectMS == nil || *data.DetectMS != 2003 || data.AgeMS != 12_003 ||
-		data.Reason != "its connection closed (Client Closed) and it did not come back within 2s" || entry.Cause != hivebeat.CauseDisconnect {
+		data.Reason != "its connection closed (Client Closed) and it did not reconnect within 2s" || entry.Cause != hivebeat.CauseDisconnect {
 		t.Errorf("told as %+v, entry %+v", data, entry)
 	}
 	e.pass(700 * time.Millisecond)

@@ -189,7 +189,7 @@ func (v *View) closedFor(h *Hive, now time.Time) evidence {
 	detect := max(1, hivebeat.MillisOf(now.Sub(win.At)+time.Millisecond-1))
 	return evidence{
 		age:    index.EffectiveAge(0, h.received, now),
-		reason: fmt.Sprintf("its connection closed (%.80s) and it did not come back within %s", win.Reason, win.Length),
+		reason: fmt.Sprintf("its connection closed (%.80s) and it did not reconnect within %s", win.Reason, win.Length),
 		detect: &detect,
 	}
 }

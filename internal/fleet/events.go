@@ -82,7 +82,7 @@ func (v *View) gap(h *Hive, w *Worker, n uint64, now time.Time) {
 // GapOf completes the data of a gap.
 func GapOf(d hivebeat.EventData) hivebeat.EventData {
 	d.Kind, d.Via = hivebeat.KindGap, hivebeat.ViaQueen
-	d.Reason = fmt.Sprintf("%d transitions up to %d were not heard and can not be told any more", d.Missing, d.N)
+	d.Reason = fmt.Sprintf("%d transitions up to %d were not received and can no longer be reported", d.Missing, d.N)
 	return d
 }
 
@@ -120,10 +120,10 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		case hivebeat.CauseSilent:
 			d.Reason = "its process runs, " + d.Reason
 		case hivebeat.CauseDisconnect:
-			d.Reason = "its connection closed and it did not come back: " + d.Reason
+			d.Reason = "its connection closed and it did not reconnect: " + d.Reason
 		}
 	case hivebeat.KindStalled:
-		if d.Reason = "it goes on"; t.To != "" {
+		if d.Reason = "work advances again"; t.To != "" {
 			d.Reason = fmt.Sprintf("%d busy, and done is still %d", r.Busy, r.Done)
 		}
 	case hivebeat.KindLooping:
@@ -147,7 +147,7 @@ func silence(what string, age, every, quiet hivebeat.Millis) string {
 	case due == 1:
 		return said + ", 1 was due"
 	case quiet > every:
-		return fmt.Sprintf("%s, silence is announced for %gs", said, float64(quiet)/1000)
+		return fmt.Sprintf("%s, it announced silence for %gs", said, float64(quiet)/1000)
 	case every > 0:
 		return fmt.Sprintf("%s, the next is due within %gs of the last", said, float64(every)/1000)
 	}

@@ -292,7 +292,7 @@ func (v *View) byRoster(h *Hive, now time.Time) {
 	if e.Live == hivebeat.Left {
 		h.line.End()
 	}
-	v.turn(h, kindOf(e.Live), e.Live, e.Cause, evidence{reason: "as another queen found"}, now)
+	v.turn(h, kindOf(e.Live), e.Live, e.Cause, evidence{reason: "another queen found this"}, now)
 	v.due.Set(h, now.Add(forgetAfter))
 }
 

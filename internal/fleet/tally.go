@@ -101,7 +101,7 @@ func (v *View) countMistake(margin time.Duration, cutOff bool) {
 // backWords says what kind of verdict was disproved.
 func backWords(margin time.Duration, cutOff bool) string {
 	if cutOff {
-		return fmt.Sprintf("%.1fs past its deadline: it had been cut off, and went on", margin.Seconds())
+		return fmt.Sprintf("%.1fs past its deadline: its messages did not arrive, and it kept sending them", margin.Seconds())
 	}
-	return fmt.Sprintf("%.1fs past its deadline: it was falsely taken for dead", margin.Seconds())
+	return fmt.Sprintf("%.1fs past its deadline: the verdict was wrong", margin.Seconds())
 }

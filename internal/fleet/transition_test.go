@@ -107,7 +107,7 @@ func TestSilenceInWords(t *testing.T) {
 		{8_900, 30_000, 0, "no beat for 8.9s, the next is due within 30s of the last"},
 		{30_000, 30_000, 0, "no beat for 30.0s, the next is due within 30s of the last"},
 		{40, 100, 0, "no beat for 0.0s, the next is due within 0.1s of the last"},
-		{31_000, 30_000, 600_000, "no beat for 31.0s, silence is announced for 600s"},
+		{31_000, 30_000, 600_000, "no beat for 31.0s, it announced silence for 600s"},
 		{601_000, 30_000, 600_000, "no beat for 601.0s, 1 was due"},
 		{8_900, 30_000, 20_000, "no beat for 8.9s, the next is due within 30s of the last"},
 		{8_900, 0, 0, "no beat for 8.9s"},
@@ -168,7 +168,7 @@ func TestReasonsOfTransitions(t *testing.T) {
 		{hivebeat.Transition{Kind: hivebeat.KindLost, From: "alive", To: "lost", Cause: hivebeat.CauseExit}, "process 4711 ended"},
 		{hivebeat.Transition{Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed}, "no beat for 90.0s, 3 were due"},
 		{hivebeat.Transition{Kind: hivebeat.KindStalled, To: "stalled"}, "3 busy, and done is still 120"},
-		{hivebeat.Transition{Kind: hivebeat.KindStalled, From: "stalled"}, "it goes on"},
+		{hivebeat.Transition{Kind: hivebeat.KindStalled, From: "stalled"}, "work advances again"},
 		{hivebeat.Transition{Kind: hivebeat.KindLooping, To: "looping"}, "25 restarts in the last hour"},
 		{hivebeat.Transition{Kind: hivebeat.KindLooping, From: "looping"}, "none for 10 minutes, 25 restarts in the last hour"},
 		{hivebeat.Transition{Kind: hivebeat.KindState, From: "ready", To: "degraded"}, "in its own words"},
@@ -207,7 +207,7 @@ func TestReasonOfAConflict(t *testing.T) {
 	if refused.Inc = w.Rival; d.Believed == nil || *d.Believed != believed || d.Refused == nil || *d.Refused != refused {
 		t.Errorf("runs at %+v, and the other one at %+v", d.Believed, d.Refused)
 	}
-	if !strings.Contains(d.Reason, "host here, pid 4, from 192.0.2.1:99) is believed") || !strings.Contains(d.Reason, "host there, pid 5, connection S/7, from 192.0.2.7:1234) is not") {
+	if !strings.Contains(d.Reason, "host here, pid 4, from 192.0.2.1:99) is accepted") || !strings.Contains(d.Reason, "host there, pid 5, connection S/7, from 192.0.2.7:1234) is refused") {
 		t.Errorf("says %s", d.Reason)
 	}
 	w.Tr = nil

@@ -129,7 +129,7 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 	case o.Begins():
 		kind, why.reason = hivebeat.KindRestarted, "a new incarnation was heard"
 		if o == liveness.TakenOver {
-			why.reason = "another incarnation was heard: its clock was set back, or a duplicate that took its place is gone"
+			why.reason = "another incarnation was heard: its clock was set back, or a duplicate that replaced it is gone"
 		}
 		h.goodbye = ""
 	default:
@@ -138,7 +138,7 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 		case h.heldBy != nil:
 			why.reason += ", and no longer held by the brake"
 		case was == hivebeat.Unverified && h.why.kind == "":
-			why.reason = "heard, and so no longer known from memory alone"
+			why.reason = "heard, and no longer known from memory only"
 		case was == hivebeat.Unverified: // no queen gave it up
 		default:
 			margin = max(0, margin) // another queen may have found it before our own deadline
@@ -316,10 +316,10 @@ func (v *View) silentFor(h *Hive, now time.Time) evidence {
 	e := evidence{age: index.EffectiveAge(0, h.received, now)}
 	switch blind := v.blind - h.blind; {
 	case h.head().Inc == 0:
-		e.reason = fmt.Sprintf("known from the roster alone, and not heard in the %.1fs since this queen began", now.Sub(h.judged).Seconds())
+		e.reason = fmt.Sprintf("known only from the roster, and not heard in the %.1fs since this queen started", now.Sub(h.judged).Seconds())
 	case blind > 0:
 		e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0) +
-			fmt.Sprintf("; for %.1fs of that this queen was blind, which does not count", blind.Seconds())
+			fmt.Sprintf("; %.1fs of that do not count, because this queen was blind", blind.Seconds())
 	default:
 		e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0)
 	}

@@ -194,7 +194,7 @@ func TestBlindTimeIsNobodysSilence(t *testing.T) {
 	}
 	settleChecks(v, at(122.5))
 	h := v.hives["h"]
-	if h.live != hivebeat.Late || !strings.Contains(h.why.reason, "for 100.0s of that this queen was blind") {
+	if h.live != hivebeat.Late || !strings.Contains(h.why.reason, "100.0s of that do not count, because this queen was blind") {
 		t.Errorf("%s: %s", h.live, h.why.reason)
 	}
 	if age := index.EffectiveAge(0, h.received, at(122.5)); age != 122_500 {

@@ -29,7 +29,7 @@ var (
 	// again.
 	ErrConflict = errors.New("another queen was first")
 	// ErrStale means that the bucket already holds this snapshot or a newer one.
-	ErrStale = errors.New("a snapshot as new is there")
+	ErrStale = errors.New("the bucket holds this snapshot or a newer one")
 	// ErrTooOld means that an event or a snapshot is too old to be stored now.
 	ErrTooOld = errors.New("too old")
 )

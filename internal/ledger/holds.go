@@ -51,7 +51,7 @@ func (p HoldPlace) key() (string, error) {
 	case p.Worker != "":
 		return "w." + p.Hive + "." + p.Worker, hivebeat.CheckID("worker", p.Worker)
 	case p.GPU == "" || len(p.GPU) > hivebeat.MaxGPUID:
-		return "", fmt.Errorf("%w: %.80q is no GPU", hivebeat.ErrID, p.GPU)
+		return "", fmt.Errorf("%w: %.80q is not a GPU", hivebeat.ErrID, p.GPU)
 	case hivebeat.ValidID(p.GPU):
 		return "g." + p.Hive + "." + p.GPU, nil
 	}
@@ -134,7 +134,7 @@ func (l *Ledger) holdItem(m message, key string, age time.Duration) HoldItem {
 	}
 	var v holdValue
 	if err := json.Unmarshal(m.data, &v); err != nil {
-		l.cfg.Logger.Warn("a hold can not be read", slog.String("key", key), slog.Any("cause", err))
+		l.cfg.Logger.Warn("cannot decode a hold", slog.String("key", key), slog.Any("err", err))
 	}
 	item.Holds = v.Holds
 	return item

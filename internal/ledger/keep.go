@@ -90,7 +90,7 @@ func (l *Ledger) Quorum(ctx context.Context) (ago time.Duration, err error) {
 	}
 	ago, ok := inTouch(info.Cluster)
 	if !ok {
-		return 0, fmt.Errorf("ledger: %s: %w: most of its servers are not in touch", human(name), ErrAway)
+		return 0, fmt.Errorf("ledger: %s: %w: its leader is not in touch with a majority of its servers", human(name), ErrAway)
 	}
 	return ago, nil
 }
@@ -147,7 +147,7 @@ func (l *Ledger) Reopen(ctx context.Context) (changed bool, err error) {
 			l.seqs.clear()
 		}
 		if !before.IsZero() && !before.Equal(created) {
-			l.cfg.Logger.Warn("lost in JetStream, and made anew", slog.String("what", human(want.Name)))
+			l.cfg.Logger.Warn("lost in JetStream, created again", slog.String("what", human(want.Name)))
 		}
 	}
 	l.mu.Lock()

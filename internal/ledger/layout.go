@@ -38,9 +38,9 @@ const (
 // layout returns the streams that back the buckets, and the stream of events.
 func (l *Ledger) layout() [layouts]jetstream.StreamConfig {
 	return [layouts]jetstream.StreamConfig{
-		atHives:  l.bucket(hivebeat.BucketHives, "Last snapshot of every hive: a key that is there is fresh", hivesTTL, hivesMarker),
+		atHives:  l.bucket(hivebeat.BucketHives, "Last snapshot of every hive: an existing key is fresh", hivesTTL, hivesMarker),
 		atRoster: l.bucket(hivebeat.BucketRoster, "The queens' verdicts on hives", rosterTTL, 0),
-		atHolds:  l.bucket(hivebeat.BucketHolds, "Places for work that somebody holds", holdsTTL, holdsMarker),
+		atHolds:  l.bucket(hivebeat.BucketHolds, "Holds on capacity", holdsTTL, holdsMarker),
 		atEvents: {
 			Name:        l.cfg.Subjects.Stream(hivebeat.StreamEvents),
 			Description: "Every event of the fabric",
@@ -106,7 +106,7 @@ func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (*jets
 		if err == nil {
 			info := s.CachedInfo()
 			if d := differences(want, info.Config); len(d) > 0 {
-				return nil, fmt.Errorf("ledger: %s %w: %s; it is left as it is: change it, remove it, or start with the settings it has",
+				return nil, fmt.Errorf("ledger: %s %w: %s; it was not changed: change it, remove it, or start the queen with its settings",
 					human(want.Name), ErrDiffers, strings.Join(d, ", "))
 			}
 			return info, nil
@@ -117,7 +117,7 @@ func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (*jets
 		_, err = l.js.CreateStream(ctx, want)
 		switch {
 		case err == nil:
-			l.cfg.Logger.Info("made in JetStream", slog.String("what", human(want.Name)), slog.String("storage", want.Storage.String()), slog.Int("replicas", want.Replicas))
+			l.cfg.Logger.Info("created in JetStream", slog.String("what", human(want.Name)), slog.String("storage", want.Storage.String()), slog.Int("replicas", want.Replicas))
 		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
 			// Another queen was first: the next round checks the stream that it created.
 		case codeOf(err) == codeCreateFailed:
@@ -135,21 +135,21 @@ func (l *Ledger) ensure(ctx context.Context, want jetstream.StreamConfig) (*jets
 	if failed != nil {
 		return nil, l.createError(ctx, want, failed)
 	}
-	return nil, fmt.Errorf("ledger: %s: %w: it comes and goes", human(want.Name), ErrAway)
+	return nil, fmt.Errorf("ledger: %s: %w: it keeps being created and removed", human(want.Name), ErrAway)
 }
 
 func (l *Ledger) createError(ctx context.Context, want jetstream.StreamConfig, err error) error {
 	what := human(want.Name)
 	switch code := codeOf(err); {
 	case outOfSpace(err) && want.MaxBytes > 0:
-		return fmt.Errorf("ledger: %s: %w: it reserves %d bytes; lower --events-max, or give JetStream more: %w", what, ErrNoSpace, want.MaxBytes, err)
+		return fmt.Errorf("ledger: %s: %w: it reserves %d bytes; lower --events-max, or give JetStream more space: %w", what, ErrNoSpace, want.MaxBytes, err)
 	case outOfSpace(err):
-		return fmt.Errorf("ledger: %s: %w: give JetStream more: %w", what, ErrNoSpace, err)
+		return fmt.Errorf("ledger: %s: %w: give JetStream more space: %w", what, ErrNoSpace, err)
 	case code == codeSubjectOverlap:
-		return fmt.Errorf("ledger: %s: another stream %w: it listens at %s too; remove it, or start with --prefix: %w",
+		return fmt.Errorf("ledger: %s: another stream %w: it also stores %s; remove it, or start with --prefix: %w",
 			what, ErrDiffers, strings.Join(want.Subjects, " "), err)
 	}
-	return wrap(ctx, "make "+what, err)
+	return wrap(ctx, "create "+what, err)
 }
 
 // differences names each setting of have that differs from want. It ignores descriptions

@@ -158,7 +158,7 @@ func (l *Ledger) check(ctx context.Context) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("ledger: %w: JetStream is not enabled for this account: %w", ErrNoJetStream, err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-		return fmt.Errorf("ledger: %w: nobody answers for it; start the server with JetStream (nats-server -js), or the queen with --no-jetstream; a server that stopped it for want of space needs room and a restart: %w", ErrNoJetStream, err)
+		return fmt.Errorf("ledger: %w: no server answers; start the server with JetStream (nats-server -js), or the queen with --no-jetstream; a server that stopped JetStream for lack of space needs free space and a restart: %w", ErrNoJetStream, err)
 	case err != nil:
 		return wrap(ctx, "account info", err)
 	case info.API.Level < 1:

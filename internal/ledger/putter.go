@@ -222,10 +222,10 @@ func (p *Putter) finish(s Snapshot, err error) {
 	switch {
 	case quiet:
 	case o == refused:
-		p.cfg.Logger.Warn("snapshot can not be kept", slog.String("hive", s.Hive), slog.Any("cause", err))
+		p.cfg.Logger.Warn("cannot store snapshot", slog.String("hive", s.Hive), slog.Any("err", err))
 	case began:
-		p.cfg.Logger.Warn("snapshots are not being kept", slog.String("hive", s.Hive), slog.Any("cause", err))
+		p.cfg.Logger.Warn("snapshots are not being stored", slog.String("hive", s.Hive), slog.Any("err", err))
 	case again:
-		p.cfg.Logger.Info("snapshots are being kept again")
+		p.cfg.Logger.Info("snapshots are being stored again")
 	}
 }

@@ -39,7 +39,7 @@ type reader struct {
 }
 
 // errRenewed means that the bucket was created again since the last read.
-var errRenewed = errors.New("the bucket was made anew")
+var errRenewed = errors.New("the bucket was created again")
 
 // read calls fn from one goroutine at a time until ctx ends or an error occurs. With once
 // set, it also ends when fn has seen everything that existed at the start. It returns only
@@ -102,7 +102,7 @@ func (r *reader) read(ctx context.Context, l *Ledger, at int, once bool, fn func
 		}
 		if seen++; meta.Sequence.Consumer != seen {
 			ended = true
-			end(fmt.Errorf("%w: message %d came instead of %d", ErrAway, meta.Sequence.Consumer, seen))
+			end(fmt.Errorf("%w: message %d arrived instead of %d", ErrAway, meta.Sequence.Consumer, seen))
 			return
 		}
 		r.next = meta.Sequence.Stream + 1

@@ -169,7 +169,7 @@ func checkKey(key string) error {
 		return hivebeat.CheckID("hive", key)
 	}
 	if zone = strings.TrimPrefix(zone, "="); zone != "" && strings.Trim(zone, keyChars) != "" {
-		return fmt.Errorf("%w: %q is no key of a zone", hivebeat.ErrID, key)
+		return fmt.Errorf("%w: %q is not the key of a zone", hivebeat.ErrID, key)
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func (l *Ledger) item(m message, hive string, age time.Duration, epoch int64) Ro
 		return item
 	}
 	if err := item.decode(m.data); err != nil {
-		l.cfg.Logger.Warn("roster entry can not be read", slog.String("hive", hive), slog.Any("cause", err))
+		l.cfg.Logger.Warn("cannot decode roster entry", slog.String("hive", hive), slog.Any("err", err))
 		item.RosterEntry = RosterEntry{}
 	}
 	if since, err := time.Parse(time.RFC3339Nano, m.header.Get(headerSince)); err == nil {

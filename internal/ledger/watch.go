@@ -57,7 +57,7 @@ func (l *Ledger) watch(ctx context.Context, at int, anew func(), fn func(f found
 				anew()
 				continue
 			}
-			l.cfg.Logger.Debug("watch of a bucket interrupted", slog.String("bucket", l.bucketOf(at)), slog.Any("cause", err))
+			l.cfg.Logger.Debug("watch of a bucket interrupted", slog.String("bucket", l.bucketOf(at)), slog.Any("err", err))
 		}
 		if l.nc.IsClosed() {
 			return fmt.Errorf("ledger: %w", nats.ErrConnectionClosed)

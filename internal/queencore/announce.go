@@ -121,7 +121,7 @@ func (c *Core) announcement(t fleet.Announcer, now time.Time) *announcement {
 		}
 		body, err := ev.Encode()
 		if err != nil {
-			c.ready.Logs.Add(slog.LevelError, "an event can not be encoded", slog.String("key", t.Key()), slog.Any("err", err))
+			c.ready.Logs.Add(slog.LevelError, "cannot encode an event", slog.String("key", t.Key()), slog.Any("err", err))
 			return nil
 		}
 		a.events = append(a.events, ev)

@@ -26,7 +26,7 @@ import (
 const tickEvery = 250 * time.Millisecond
 
 // ErrClosed means that the connection is closed for good.
-var ErrClosed = errors.New("the connection that the queen was given is closed")
+var ErrClosed = errors.New("the connection of the queen is closed")
 
 // Config says how a queen judges. ID, Subjects, Fresh and Random are required.
 type Config struct {
@@ -121,7 +121,7 @@ func New(cfg Config, now time.Time) *Core {
 	if cfg.Replicas > 1 && !cfg.NoJetStream {
 		c.view.SetReplicas(cfg.Replicas)
 	}
-	c.hearing = core.NewHearing("queen", "hive", c.view, &c.ready.Logs)
+	c.hearing = core.NewHearing(c.view, &c.ready.Logs)
 	c.wards.heard = make(map[string]bool)
 	return c
 }
@@ -158,7 +158,7 @@ func (c *Core) Snapshot(now time.Time, pinned string, payload []byte) {
 	c.hearing.Prove(now)
 	s, err := c.view.Parse(payload)
 	if err == nil && pinned != "" && pinned != string(s.Hive) {
-		err = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: fmt.Sprintf("it is of hive %.64q", s.Hive)}
+		err = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: fmt.Sprintf("it belongs to hive %.64q", s.Hive)}
 	}
 	if err != nil {
 		c.Refuse(now, "snapshot", err)
@@ -381,9 +381,9 @@ func (c *Core) logApart() {
 	apart := why != ""
 	switch {
 	case apart && !c.apart:
-		c.ready.Logs.Add(slog.LevelWarn, "this queen may be the one that is cut off: nobody is lost by silence until JetStream acknowledges something again", slog.String("why", why))
+		c.ready.Logs.Add(slog.LevelWarn, "this queen may be the one that is cut off: no hive is lost by silence until JetStream acknowledges a request", slog.String("why", why))
 	case !apart && c.apart:
-		c.ready.Logs.Add(slog.LevelInfo, "JetStream acknowledges again: this queen is not cut off, and calls those that it does not hear")
+		c.ready.Logs.Add(slog.LevelInfo, "JetStream acknowledges again: this queen is not cut off, and calls the hives that it does not hear")
 	}
 	c.apart = apart
 }

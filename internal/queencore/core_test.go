@@ -290,7 +290,7 @@ func TestNoEventIsDroppedWhileAFleetJoins(t *testing.T) {
 	if waiting, published, dropped := r.c.Outbox(); waiting != 0 || published != hives*each*3 || dropped != 0 {
 		t.Errorf("%d waiting, %d published, %d dropped", waiting, published, dropped)
 	}
-	if n := r.logs["a burst of events of the whole fleet does not fit into the stream, its oldest would go: raise --events-max"]; n == 0 || n > 2 {
+	if n := r.logs["a burst of events of the whole fleet does not fit into the stream and would drop its oldest events: raise --events-max"]; n == 0 || n > 2 {
 		t.Errorf("the log says %d times that the stream is too small", n)
 	}
 }

@@ -172,7 +172,7 @@ func TestAFullStoreIsNamed(t *testing.T) {
 	}
 	r.c.StoreStopped(r.now, "JetStream is off at n1, n2")
 	r.pass(time.Second)
-	const line = "a nats-server stops what it cannot write, mostly for want of space, and does not begin again: make room, and restart it"
+	const line = "a nats-server stops what it cannot write, mostly for lack of space, and does not resume: free some space, and restart it"
 	if got := r.c.StoreTrouble(); got != NeedsRestart || r.logs[line] != 1 {
 		t.Errorf("stopped, and %q, told %d times", got, r.logs[line])
 	}

@@ -113,7 +113,7 @@ func (c *Core) Peer(now time.Time, payload []byte) {
 	}
 	if err != nil || m.V != 1 {
 		if n := c.hearing.Limiter.Allow("refused peer", now); n > 0 {
-			c.ready.Logs.Add(slog.LevelWarn, "what another queen says can not be read", slog.Int("v", m.V), slog.Any("err", err), slog.Uint64("count", n))
+			c.ready.Logs.Add(slog.LevelWarn, "cannot decode a message of another queen", slog.Int("v", m.V), slog.Any("err", err), slog.Uint64("count", n))
 		}
 		return
 	}
@@ -224,7 +224,7 @@ func (c *Core) backUp(now time.Time) {
 		p.backup = true
 		for _, id := range c.missing(now) {
 			p.known[id].missed = true
-			c.ready.Logs.Add(slog.LevelWarn, "another queen is not heard: this one answers in its place", slog.String("peer", id))
+			c.ready.Logs.Add(slog.LevelWarn, "another queen is silent: this queen answers in its place", slog.String("peer", id))
 		}
 	}
 }

@@ -46,7 +46,7 @@ func (c *Core) makeRoom() {
 		return
 	}
 	c.warned = workers
-	c.ready.Logs.Add(slog.LevelWarn, "a burst of events of the whole fleet does not fit into the stream, its oldest would go: raise --events-max",
+	c.ready.Logs.Add(slog.LevelWarn, "a burst of events of the whole fleet does not fit into the stream and would drop its oldest events: raise --events-max",
 		slog.Int("workers", workers), slog.Int64("needed", ledger.BurstBytes(workers)), slog.Int64("events_max", most))
 }
 
@@ -106,7 +106,7 @@ func (c *Core) publishRound(now time.Time) {
 			} else {
 				body, err := ev.Encode()
 				if err != nil {
-					c.ready.Logs.Add(slog.LevelError, "an event can not be encoded", slog.String("id", ev.ID), slog.Any("err", err))
+					c.ready.Logs.Add(slog.LevelError, "cannot encode an event", slog.String("id", ev.ID), slog.Any("err", err))
 					p.stored++ // it is settled, and does not hold up the others
 					continue
 				}

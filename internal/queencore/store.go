@@ -164,10 +164,10 @@ func (c *Core) StoreState(now time.Time, err error) {
 func (c *Core) StoreStopped(now time.Time, what string) {
 	c.look(now)
 	if c.store.stopped = what; what == "" {
-		c.ready.Logs.Add(slog.LevelInfo, "no server has stopped anything of JetStream any more")
+		c.ready.Logs.Add(slog.LevelInfo, "JetStream runs on all servers again")
 		return
 	}
-	c.ready.Logs.Add(slog.LevelError, "a nats-server stops what it cannot write, mostly for want of space, and does not begin again: make room, and restart it", slog.String("what", what))
+	c.ready.Logs.Add(slog.LevelError, "a nats-server stops what it cannot write, mostly for lack of space, and does not resume: free some space, and restart it", slog.String("what", what))
 }
 
 // StoppedStore returns the last description that StoreStopped took.
@@ -193,18 +193,18 @@ func (c *Core) storeChanged(now time.Time) {
 	}
 	switch {
 	case there && !s.told && s.since.IsZero():
-		c.ready.Logs.Add(slog.LevelInfo, "JetStream is there")
+		c.ready.Logs.Add(slog.LevelInfo, "JetStream is available")
 	case there && !s.told:
 		c.ready.Logs.Add(slog.LevelInfo, "JetStream is back", slog.Duration("after", now.Sub(s.since)))
 	case !there && (s.told || s.since.IsZero()):
 		s.since = now
 		switch {
 		case errors.Is(err, ledger.ErrDiffers):
-			c.ready.Logs.Add(slog.LevelError, "JetStream can not be used: what another made in place of ours has other settings; remove it, or give the queen the same settings", slog.Any("err", err))
+			c.ready.Logs.Add(slog.LevelError, "JetStream cannot be used: a bucket or the stream exists with other settings; remove it, or start the queen with the same settings", slog.Any("err", err))
 		case errors.Is(err, ledger.ErrNoSpace):
-			c.ready.Logs.Add(slog.LevelError, "JetStream has no space: events wait, the view goes on in memory; make room, or lower --events-max", slog.Any("err", err))
+			c.ready.Logs.Add(slog.LevelError, "JetStream has no space: events wait, the view continues in memory; free some space, or lower --events-max", slog.Any("err", err))
 		default:
-			c.ready.Logs.Add(slog.LevelWarn, "JetStream is away: events wait, the view goes on in memory", slog.Any("err", err))
+			c.ready.Logs.Add(slog.LevelWarn, "JetStream is away: events wait, the view continues in memory", slog.Any("err", err))
 		}
 		if !s.opened { // nothing else lists the hives
 			c.callAll(now)
@@ -290,7 +290,7 @@ func (c *Core) Kept(now time.Time, e *ledger.Entry) {
 	s := &c.scratch
 	err := wire.ParseSnapshot(e.Payload, s)
 	if err == nil && string(s.Hive) != e.Hive {
-		err = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "not the one of its key"}
+		err = &hivebeat.Refusal{Reason: hivebeat.RefusedForeign, Key: "hive", Detail: "not the hive of its key"}
 	}
 	if err != nil {
 		c.view.Refuse(hivebeat.ReasonOf(err))
@@ -363,7 +363,7 @@ func (c *Core) confirm(now time.Time) {
 		item.Stored += now.Sub(b.ReadAt)
 		letters, err := item.Letters()
 		if err != nil {
-			c.ready.Logs.Add(slog.LevelError, "the event in an entry of the roster can not be read", slog.String("key", t.Key()), slog.Any("err", err))
+			c.ready.Logs.Add(slog.LevelError, "cannot decode the event in a roster entry", slog.String("key", t.Key()), slog.Any("err", err))
 			continue
 		}
 		c.do(&Op{Kind: OpPublish, Letters: letters}, func(now time.Time, op *Op) {

@@ -43,7 +43,7 @@ func (c *Core) listen(r *fleet.Ready, now time.Time) {
 		case !adopted && w.heard[id]:
 			delete(w.heard, id)
 			c.ready.Unlisten = append(c.ready.Unlisten, id)
-			c.ready.Logs.Add(slog.LevelInfo, "a hive judges its workers again, or is gone", slog.String("hive", id))
+			c.ready.Logs.Add(slog.LevelInfo, "a hive judges its workers again, or has left the view", slog.String("hive", id))
 		}
 	}
 	c.listenMore(now) // before the hives that are called now
@@ -92,7 +92,7 @@ func (c *Core) listenMore(now time.Time) (next time.Time) {
 		w.full = w.full.Add(wardsPace)
 		w.heard[id] = true
 		c.ready.Listen = append(c.ready.Listen, id)
-		c.ready.Logs.Add(slog.LevelInfo, "hears the workers of a hive that was lost", slog.String("hive", id))
+		c.ready.Logs.Add(slog.LevelInfo, "listening to the workers of a lost hive", slog.String("hive", id))
 		if spread > 0 {
 			c.ready.Calls = append(c.ready.Calls, fleet.RollCall{Hive: id, Workers: true, Spread: spread})
 		}

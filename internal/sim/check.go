@@ -104,7 +104,7 @@ func (o *observer) checkDeathsTold() {
 		}
 		a.at = max(a.at, o.born, o.told[s.id])
 		if o.w.now > a.at+lostAfter(a.every, a.quiet)+o.slack(a.at) {
-			o.w.breaks(DeathTold, "%s incarnation %d died %v ago, was heard by %s %v ago at last, and is %s to it", s.id, s.inc, o.w.now-p.died, o.name, o.w.now-a.at, s.live)
+			o.w.breaks(DeathTold, "%s incarnation %d died %v ago, %s heard it last %v ago, and reports it as %s", s.id, s.inc, o.w.now-p.died, o.name, o.w.now-a.at, s.live)
 		}
 	}
 }
@@ -134,7 +134,7 @@ func (q *queen) checkShown() {
 	q.view.Settle(now)
 	x := q.view.Index()
 	if err := indextest.Verify(x, now); err != nil {
-		w.breaks(Sound, "what %s keeps of its view differs from what it is: %v", q.name, err)
+		w.breaks(Sound, "the index of %s differs from its view: %v", q.name, err)
 	}
 	for _, v := range x.Hives() {
 		p := w.lives[life{v.ID(), cmp.Or(v.Head().Inc, v.Inc())}] // no head if it is known only from the roster
@@ -157,7 +157,7 @@ func (q *queen) checkShown() {
 			}
 			live, age, _ := x.Shown(k, now)
 			if truth := w.now - at; age.Duration() < truth-h.slow-2*unseen {
-				w.breaks(NoYoungAge, "%s shows %s as heard %v ago, and its hive heard it %v ago", q.name, kl.ident, age.Duration(), truth)
+				w.breaks(NoYoungAge, "%s shows %s as heard %v ago, but its hive heard it %v ago", q.name, kl.ident, age.Duration(), truth)
 			}
 			// A queen may not know the work in a beat that another queen received.
 			if b := w.beats[beat]; b != nil && r.Stalled && b.work.done == r.Done {
@@ -183,18 +183,18 @@ func (q *queen) checkAbsent(v *index.Hive, h *hive, k *index.Worker) {
 		w.usurped(h.life) || w.mayWait(h.born, l, r.Every) {
 		return
 	}
-	w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which began %v ago, and %s says %s", l.ident, l.inc, h.name, w.now-h.born, q.name, r.Live)
+	w.breaks(DeathTold, "%s incarnation %d is not listed by %s, which started %v ago, and %s reports it as %s", l.ident, l.inc, h.name, w.now-h.born, q.name, r.Live)
 }
 
 // checkHeld looks for hives that are held for longer than the protocol allows.
 func (q *queen) checkHeld() {
 	if s, from := q.w.store, q.w.now-settled; s.away == 0 && s.turned < from && q.view.Apart() != "" && !q.bothered(from, q.w.now, true) {
-		q.w.breaks(BrakeEnds, "%s says that it may be cut off, as %s", q.name, q.view.Apart())
+		q.w.breaks(BrakeEnds, "%s reports that it may be cut off: %s", q.name, q.view.Apart())
 	}
 	for _, s := range q.known {
 		held := q.w.now - s.since
 		if s.live == hivebeat.Unverified && held > lostAfter(q.w.plan.HiveEvery.D(), 0)+q.slack(s.since) {
-			q.w.breaks(BrakeEnds, "%s holds its verdict on %s back for %v", q.name, s.id, held)
+			q.w.breaks(BrakeEnds, "%s has held back its verdict on %s for %v", q.name, s.id, held)
 		}
 	}
 }
@@ -216,7 +216,7 @@ func (q *queen) checkBelieved() {
 		if e.Live != hivebeat.Lost || w.now-e.at < time.Second || h == nil || !h.Up() || h.Inc() != e.Inc || h.Seq() > e.Seq {
 			continue
 		}
-		w.breaks(DeathTold, "the roster has %s incarnation %d as lost since %v, at seq %d, and %s, which has heard nothing since, says %s", id, e.Inc, w.now-e.at, e.Seq, q.name, h.Live())
+		w.breaks(DeathTold, "the roster has %s incarnation %d as lost since %v, at seq %d, and %s, which has heard nothing since, reports it as %s", id, e.Inc, w.now-e.at, e.Seq, q.name, h.Live())
 	}
 }
 
@@ -236,7 +236,7 @@ func (w *world) checkEnd() {
 			w.checkSame(w.queens[0], q)
 		}
 		if !q.core.Idle() {
-			w.breaks(EventsOnce, "%s has events that it has not told", q.name)
+			w.breaks(EventsOnce, "%s has events that it has not published", q.name)
 		}
 	}
 	if len(w.queens) > 0 && !w.plan.NoJetStream { // without the stream, readers know only the events they receive live
@@ -250,18 +250,18 @@ func (q *queen) checkTruth() {
 	for _, h := range w.hives {
 		v := q.view.Hive(h.id)
 		if !w.usurped(h.life) && (v == nil || v.Live() != hivebeat.Alive || v.Inc() != h.inc) {
-			w.breaks(Convergence, "%s lives as %d, and %s says %s", h.name, h.inc, q.name, q.describe(h.id))
+			w.breaks(Convergence, "%s is alive as %d, but %s reports it as %s", h.name, h.inc, q.name, q.describe(h.id))
 		}
 	}
 	for _, v := range q.view.Index().Hives() {
 		l := life{v.ID(), v.Inc()}
 		p := w.lives[l]
 		if p == nil {
-			w.breaks(Sound, "%s knows %s as incarnation %d, which there never was", q.name, l.ident, l.inc)
+			w.breaks(Sound, "%s knows %s as incarnation %d, which never existed", q.name, l.ident, l.inc)
 			continue
 		}
 		if !p.alive() && !gone(v.Live()) {
-			w.breaks(Convergence, "%s is dead as %d, and %s says %s", l.ident, l.inc, q.name, v.Live())
+			w.breaks(Convergence, "%s is dead as %d, but %s reports it as %s", l.ident, l.inc, q.name, v.Live())
 		}
 		switch {
 		case p.alive() && v.Live() == hivebeat.Alive && !w.usurped(l):
@@ -279,9 +279,9 @@ func (q *queen) checkTruth() {
 		known := x != nil && x.Record().Inc == k.inc
 		switch {
 		case v.Up() && !known:
-			w.breaks(Convergence, "%s lives as %d, and %s does not know it", k.name, k.inc, q.name)
+			w.breaks(Convergence, "%s is alive as %d, but %s does not know it", k.name, k.inc, q.name)
 		case !v.Up() && known && (x.Record().Live != hivebeat.Alive || x.Via() != hivebeat.ViaQueen): // it answers for itself
-			w.breaks(Convergence, "%s lives, its hive is %s, and %s says %s via %s", k.name, v.Live(), q.name, x.Record().Live, x.Via())
+			w.breaks(Convergence, "%s is alive, its hive is %s, but %s reports it as %s via %s", k.name, v.Live(), q.name, x.Record().Live, x.Via())
 		}
 	}
 }
@@ -300,14 +300,14 @@ func (q *queen) checkWorkers(v *index.Hive, h *hive, since time.Duration) {
 		}
 		if h != nil {
 			if own, ok := h.core.Record(w.time(), r.Worker); ok && own.Inc == r.Inc && own.Stalled != r.Stalled {
-				w.breaks(Convergence, "%s is stalled: %t, and %s says %t", l.ident, own.Stalled, q.name, r.Stalled)
+				w.breaks(Convergence, "%s is stalled: %t, but %s reports %t", l.ident, own.Stalled, q.name, r.Stalled)
 			}
 		}
 		switch {
 		case p != nil && (p.alive() != gone || h == nil && p.alive()): // correct, or checkTruth checks it
 		case p != nil && h != nil && w.usurped(l): // the hive may know the duplicate
 		default:
-			w.breaks(Convergence, "%s incarnation %d: alive is %t, its hive is %s, and %s says %s", l.ident, l.inc, !gone, v.Live(), q.name, r.Live)
+			w.breaks(Convergence, "%s incarnation %d: alive is %t, its hive is %s, but %s reports it as %s", l.ident, l.inc, !gone, v.Live(), q.name, r.Live)
 		}
 	}
 }
@@ -347,7 +347,7 @@ func (w *world) checkSame(a, b *queen) {
 			continue
 		}
 		if x, y := a.describe(s.ident), b.describe(s.ident); x != y {
-			w.breaks(Convergence, "of %s %s says %s, and %s %s", s.ident, a.name, x, b.name, y)
+			w.breaks(Convergence, "about %s, %s reports %s, but %s reports %s", s.ident, a.name, x, b.name, y)
 			return
 		}
 		workers := func(q *queen) (texts []string) {
@@ -364,7 +364,7 @@ func (w *world) checkSame(a, b *queen) {
 			continue
 		}
 		if x, y := workers(a), workers(b); !slices.Equal(x, y) {
-			w.breaks(Convergence, "of the workers of %s %s says %v, and %s %v", s.ident, a.name, x, b.name, y)
+			w.breaks(Convergence, "about the workers of %s, %s reports %v, but %s reports %v", s.ident, a.name, x, b.name, y)
 		}
 	}
 }

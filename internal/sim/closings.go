@@ -221,11 +221,11 @@ func (o *observer) lostByClosing(l life, open time.Duration) {
 		fail("which did not close")
 		return
 	case !heard: // or it forgot the closing, because it was cut off, deaf or in doubt since
-		fail("of which it does not know that it closed")
+		fail("which it does not know to have closed")
 	case open < windowOf(p.rw):
 		fail("after a window of %v, want %v", open, windowOf(p.rw))
 	case a.sent > c.closed && a.at < now-readTime:
-		fail("which closed %v ago, and sent since what came in %v ago", now-c.closed, now-a.at)
+		fail("which closed %v ago, but a message sent since came in %v ago", now-c.closed, now-a.at)
 	}
 	if n := o.mass(c.server, opened, true); n > 0 && !o.shares(c, open) {
 		fail("though %d of that server closed within a second", n)
@@ -271,7 +271,7 @@ func (o *observer) checkEndIsTold(c closing, seq uint64) {
 	}
 	if h, ok := o.self.(*hive); ok && o.known.of(c.of.ident).lives() && !o.bothered(heard-time.Second, heard, true) { // otherwise it may not have read which worker has the connection
 		if rec, known := h.core.Record(w.time(), c.of.self.(*worker).id); known && rec.Inc == l.inc && !rec.Closed {
-			w.breaks(DeathTold, "%s incarnation %d ended, %s heard that its connection closed, and its record does not say so", l.ident, l.inc, o.name)
+			w.breaks(DeathTold, "%s incarnation %d ended, %s heard that its connection closed, but its record does not show it", l.ident, l.inc, o.name)
 		}
 	}
 	if o.asking > 0 { // the queen reads the key, and receives messages sent before that
@@ -285,7 +285,7 @@ func (o *observer) checkEndIsTold(c closing, seq uint64) {
 		case !o.alive() || !known || opened != heard || o.bothered(heard-5*time.Second, at, true), s.inc != l.inc || !s.lives():
 		case n.Loss > 0 || n.Dup > 0 || n.Reorder > 0 || n.Delay.D()+n.Jitter.D() > 100*time.Millisecond || o.knows(l) != seq, batch():
 		default:
-			w.breaks(DeathTold, "%s incarnation %d ended, %s heard %v ago that its connection closed, and says %s", l.ident, l.inc, o.name, w.now-heard, s.live)
+			w.breaks(DeathTold, "%s incarnation %d ended, %s heard %v ago that its connection closed, but reports it as %s", l.ident, l.inc, o.name, w.now-heard, s.live)
 		}
 	})
 }

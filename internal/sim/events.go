@@ -42,7 +42,7 @@ func (w *world) checkEvents() {
 	}
 	for _, id := range w.store.owed {
 		if !w.store.ever[id] {
-			w.breaks(EventsOnce, "%s was in the roster, and never in the stream", id)
+			w.breaks(EventsOnce, "%s was in the roster, but never in the stream", id)
 		}
 	}
 	for _, r := range rows {
@@ -68,7 +68,7 @@ func (w *world) checkEvents() {
 			// and with an id that the stream knew already.
 			rejoined := w.store.ever[hivebeat.WorkerEventID(h.id, h.inc, r.Worker, r.Inc, hivebeat.KindJoined, r.N)]
 			if last := list[len(list)-1].data.N; last > 0 && r.N > last && !rejoined {
-				w.breaks(EventsOnce, "%s/%s went through %d transitions, and the last one told is %d", h.id, r.Worker, r.N, last)
+				w.breaks(EventsOnce, "%s/%s went through %d transitions, but the last one published is %d", h.id, r.Worker, r.N, last)
 			}
 		}
 	}
@@ -106,7 +106,7 @@ func (w *world) checkWorkerEvents(list []*stored) {
 		// joined has its own id. A queen that missed it publishes a gap, and a queen that started
 		// in the meantime does not know that the worker had been declared lost.
 		if d.N < next && d.Kind != hivebeat.KindGap && !(d.Kind == hivebeat.KindJoined && (list[i-1].data.Kind == hivebeat.KindGap || list[0].data.N == 0)) {
-			w.breaks(EventsOnce, "%s/%s: number %d is told twice, at last as %s", d.Hive, d.Worker, d.N, e.id)
+			w.breaks(EventsOnce, "%s/%s: number %d is published twice, last as %s", d.Hive, d.Worker, d.N, e.id)
 		}
 		if first > next || d.Kind == hivebeat.KindGap {
 			live = ""
@@ -118,12 +118,12 @@ func (w *world) checkWorkerEvents(list []*stored) {
 		case hivebeat.KindStalled, hivebeat.KindLooping:
 			now := d.From + ">" + d.To
 			if now == said[d.Kind] {
-				w.breaks(Stalls, "%s/%s: %s says from %q to %q, and so said the one before", d.Hive, d.Worker, e.id, d.From, d.To)
+				w.breaks(Stalls, "%s/%s: %s changes from %q to %q, and so did the one before", d.Hive, d.Worker, e.id, d.From, d.To)
 			}
 			said[d.Kind] = now
 		default:
 			if live != "" && d.From != live && d.Kind != hivebeat.KindJoined {
-				w.breaks(EventsOnce, "%s/%s: %s says from %s, and it was %s", d.Hive, d.Worker, e.id, d.From, live)
+				w.breaks(EventsOnce, "%s/%s: %s changes from %s, but it was %s", d.Hive, d.Worker, e.id, d.From, live)
 			}
 			live = d.To
 			if d.Kind != hivebeat.KindLate && d.Kind != hivebeat.KindRecovered {
@@ -144,20 +144,20 @@ func (w *world) checkHiveEvents(list []*stored) {
 	for i, e := range list {
 		d := &e.data
 		if i > 0 && d.N == list[i-1].data.N {
-			w.breaks(EventsOnce, "%s: number %d is told twice", d.Hive, d.N)
+			w.breaks(EventsOnce, "%s: number %d is published twice", d.Hive, d.N)
 		}
 		if i >= arguing && e.at-list[i-arguing].at < 10*time.Second {
-			w.breaks(Convergence, "of %s %d things are told within %v, at last %s", d.Hive, arguing, e.at-list[i-arguing].at, e.id)
+			w.breaks(Convergence, "about %s, %d events are published within %v, the last one is %s", d.Hive, arguing, e.at-list[i-arguing].at, e.id)
 		}
 		if d.Worker != "" {
 			continue
 		}
 		if was != nil && w.store.epoch == 1 { // never wiped
 			if d.From != was.To {
-				w.breaks(EventsOnce, "%s: number %d says from %s, and it was %s", d.Hive, d.N, d.From, was.To)
+				w.breaks(EventsOnce, "%s: number %d changes from %s, but it was %s", d.Hive, d.N, d.From, was.To)
 			}
 			if d.Kind == hivebeat.KindLost && d.To == was.To && d.Inc == was.Inc {
-				w.breaks(EventsOnce, "%s: lost twice, at last as number %d", d.Hive, d.N)
+				w.breaks(EventsOnce, "%s: lost twice, last as number %d", d.Hive, d.N)
 			}
 		}
 		was = d
@@ -176,10 +176,10 @@ func (w *world) checkBrakeEvents(list []*stored) {
 	}
 	for i, e := range list[1:] {
 		if e.data.To == list[i].data.To {
-			w.breaks(EventsOnce, "the brake of zone %q is told to be %s twice, at last as %s", e.data.Zone, e.data.To, e.id)
+			w.breaks(EventsOnce, "the brake of zone %q is published as %s twice, last as %s", e.data.Zone, e.data.To, e.id)
 		}
 	}
 	if last := list[len(list)-1]; last.data.To == "on" && w.now-last.at > brakeForgotten {
-		w.breaks(BrakeEnds, "the brake of zone %q was told to be on, and never to be off", last.data.Zone)
+		w.breaks(BrakeEnds, "the brake of zone %q was published as on, but never as off", last.data.Zone)
 	}
 }

@@ -124,7 +124,7 @@ func (w *world) fault(f *Fault, r *rand.Rand) {
 			if f.Kind == Wipe {
 				w.store.wipe()
 			}
-			w.trace("stream", "JetStream is there, epoch %d", w.store.epoch)
+			w.trace("stream", "JetStream is available, epoch %d", w.store.epoch)
 		})
 		w.cutAll(list, f) // of a frozen server
 	case f.Kind == Server:

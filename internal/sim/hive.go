@@ -203,7 +203,7 @@ func (h *hive) checkExitIsTold(p *proc) {
 	w.at(died+bound, func() {
 		s := h.known.of(p.ident)
 		if h.alive() && !h.bothered(died, w.now, true) && s.inc == p.inc && s.lives() && h.gone[p] == 0 {
-			w.breaks(DeathTold, "the process of %s incarnation %d ended %v ago, and is %s to %s, which watches it", p.ident, p.inc, bound, s.live, h.name)
+			w.breaks(DeathTold, "the process of %s incarnation %d ended %v ago, but is still %s at %s, which watches it", p.ident, p.inc, bound, s.live, h.name)
 		}
 	})
 }
@@ -224,7 +224,7 @@ func (h *hive) checkEndIsSaid() {
 	}
 	w.at(found+bound, func() {
 		if h.alive() && h.said < found && !h.bothered(found-time.Second, w.now, true) {
-			w.breaks(DeathTold, "%s found %v ago that a worker is gone, and has not told it", h.name, bound)
+			w.breaks(DeathTold, "%s found %v ago that a worker is gone, but has not published it", h.name, bound)
 		}
 	})
 }

@@ -78,7 +78,7 @@ func (p *proc) init(w *world, s *slot) {
 	p.rng = w.stream(s.name + "@" + w.now.String())
 	p.inc = uint64(p.wall().UnixMicro())
 	w.lives[p.life] = p
-	w.trace(p.name, "begins as %d", p.inc)
+	w.trace(p.name, "starts as %d", p.inc)
 	p.connect()
 	if w.serverGone > 0 { // it starts without a connection, and gets one when a server is there
 		p.cuts, p.noticed = w.serverGone, true
@@ -147,7 +147,7 @@ func (p *proc) resume() {
 		return
 	}
 	p.lasting(true).to = p.w.now
-	p.w.trace(p.name, "goes on, with %d messages and %d timers waiting", len(p.inbox), len(p.timers))
+	p.w.trace(p.name, "resumes, with %d messages and %d timers waiting", len(p.inbox), len(p.timers))
 	timers, inbox := p.timers, p.inbox
 	p.timers, p.inbox = nil, nil
 	for _, f := range timers {
@@ -259,7 +259,7 @@ func (p *proc) heal() {
 	}
 	if !p.alive() || !p.noticed {
 		if p.alive() {
-			p.w.trace(p.name, "connection whole again, %d out and %d in come late", len(p.outHeld), len(p.inHeld))
+			p.w.trace(p.name, "connection restored, %d out and %d in arrive late", len(p.outHeld), len(p.inHeld))
 			p.lasting(false).to = p.w.now
 		}
 		held := slices.Concat(p.outHeld, p.inHeld) // what a dead process wrote earlier is still on its way

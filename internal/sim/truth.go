@@ -71,7 +71,7 @@ func (o *observer) turns(s *sighting, live hivebeat.Live, inc uint64) {
 		// duplicate is gone.
 		again, outlived := slices.Contains(s.before, inc), o.outlived(s.id, inc, s.inc)
 		if p := o.w.lives[life{s.id, inc}]; again && (p == nil || !p.alive()) && !gone(live) && !outlived && !o.believes(s.id, inc) {
-			o.w.breaks(NoResurrection, "to %s, %s is incarnation %d again, whose place %d had taken", o.name, s.id, inc, s.inc)
+			o.w.breaks(NoResurrection, "%s shows %s as incarnation %d again, which %d had replaced", o.name, s.id, inc, s.inc)
 		}
 		if again && outlived {
 			s.proved = inc
@@ -135,7 +135,7 @@ func (h *hive) checkSnapshot(s *hivebeat.Snapshot) {
 		case !ok:
 			h.w.breaks(Sound, "%s knows %d/%d of %s, which it never heard", h.name, r.Inc, r.Seq, r.Worker)
 		case r.Age.Duration() < age-unseen:
-			h.w.breaks(NoYoungAge, "%s says that %s was heard %v ago, and that was %v ago", h.name, r.Worker, r.Age.Duration(), age)
+			h.w.breaks(NoYoungAge, "%s reports that it heard %s %v ago, but that was %v ago", h.name, r.Worker, r.Age.Duration(), age)
 		}
 	}
 }
@@ -162,7 +162,7 @@ func (h *hive) couldTell(worker string, n uint64) bool {
 func (h *hive) judgedStalled(x *sighting, s *detector.Step) {
 	on := s.To != ""
 	if x.stalled == on {
-		h.w.breaks(Stalls, "%s says of %s that stalled is %t, and said so before", h.name, x.id, on)
+		h.w.breaks(Stalls, "%s reports stalled of %s as %t, as it did before", h.name, x.id, on)
 	}
 	x.stalled = on
 	if m := h.reading; on && m != nil {
@@ -175,7 +175,7 @@ func (h *hive) judgedStalled(x *sighting, s *detector.Step) {
 // like no progress.
 func (o *observer) checkStalled(l life, since, heard time.Duration) {
 	if idle := heard - since; idle < o.w.plan.Stall.D()-unseen {
-		o.w.breaks(Stalls, "%s incarnation %d is stalled to %s, and finished something %v before that was heard", l.ident, l.inc, o.name, idle)
+		o.w.breaks(Stalls, "%s incarnation %d is stalled at %s, but had finished something %v before that message", l.ident, l.inc, o.name, idle)
 	}
 }
 
@@ -195,9 +195,9 @@ func (h *hive) checkStalls() {
 		switch {
 		case !up || h.bothered(a.stuckAt-limit, w.now, true):
 		case r.Stalled && a.at == a.stuckAt:
-			w.breaks(Stalls, "%s incarnation %d is stalled to %s, which heard %v ago that it goes on", k.ident, k.inc, h.name, w.now-a.at)
+			w.breaks(Stalls, "%s incarnation %d is stalled at %s, which heard %v ago that its work advances", k.ident, k.inc, h.name, w.now-a.at)
 		case !r.Stalled && a.at-a.stuckAt > limit+readTime:
-			w.breaks(Stalls, "%s incarnation %d is not stalled to %s, which heard of no progress for %v", k.ident, k.inc, h.name, a.at-a.stuckAt)
+			w.breaks(Stalls, "%s incarnation %d is not stalled at %s, which heard of no progress for %v", k.ident, k.inc, h.name, a.at-a.stuckAt)
 		}
 	}
 }

@@ -32,12 +32,12 @@ func (h *hive) judged(s *detector.Step) {
 	case hivebeat.KindLooping:
 		x.looping = s.To != ""
 		if n := len(x.restarts); n < 3 || x.looping && x.restarts[n-1]-x.restarts[n-3] > 5*time.Minute || !x.looping && h.w.now-x.restarts[n-1] < 10*time.Minute {
-			h.w.breaks(EventsOnce, "%s says of %s that looping is %t, and it restarted after %v", h.name, x.id, x.looping, x.restarts)
+			h.w.breaks(EventsOnce, "%s reports looping of %s as %t, but it restarted after %v", h.name, x.id, x.looping, x.restarts)
 		}
 		return
 	case hivebeat.KindRestarted:
 		if x.restarts = append(x.restarts, h.w.now); s.Damped != x.looping {
-			h.w.breaks(EventsOnce, "%s has restarted to %s, which says that looping is %t: damped is %t", x.id, h.name, x.looping, s.Damped)
+			h.w.breaks(EventsOnce, "%s restarted, and %s reports looping as %t: damped is %t", x.id, h.name, x.looping, s.Damped)
 		}
 		x.stalled = false
 	case hivebeat.KindLost, hivebeat.KindLeft:
@@ -50,7 +50,7 @@ func (h *hive) judged(s *detector.Step) {
 	h.turns(x, hivebeat.Live(s.To), s.Inc)
 	p := h.w.lives[l]
 	if s.Kind == hivebeat.KindRecovered && h.ended[l] {
-		h.w.breaks(NoResurrection, "%s incarnation %d has recovered to %s, which saw its process end, by what it sent before", l.ident, l.inc, h.name)
+		h.w.breaks(NoResurrection, "%s incarnation %d recovered at %s, which saw its process end, by a message sent before", l.ident, l.inc, h.name)
 	}
 	if p != nil && (s.Kind == hivebeat.KindLost || s.Kind == hivebeat.KindLeft) {
 		h.gone[p] = h.w.now
@@ -60,12 +60,12 @@ func (h *hive) judged(s *detector.Step) {
 	case s.Cause == hivebeat.CauseMissed || s.Cause == hivebeat.CauseSilent:
 		h.lostBySilence(l)
 		if s.Cause == hivebeat.CauseSilent && p != nil && !p.alive() && h.w.now-p.died > exitBound && !h.bothered(p.died, h.w.now, true) {
-			h.wrongly(l, " as its process runs, and it has ended")
+			h.wrongly(l, " because its process runs, but it has ended")
 		}
 	case s.Cause == hivebeat.CauseExit:
 		h.ended[l] = true
 		if p == nil || p.alive() {
-			h.wrongly(l, " as its process ended, and it runs")
+			h.wrongly(l, " because its process ended, but it runs")
 		}
 	case s.Cause == hivebeat.CauseDisconnect:
 		h.w.gaveUp[l] = true
@@ -84,11 +84,11 @@ func (q *queen) judged(s *fleet.Step) {
 	q.checkCutOff(s)
 	switch {
 	case s.Kind != hivebeat.KindLost:
-	case strings.HasPrefix(s.Reason, "as another queen"):
+	case strings.HasPrefix(s.Reason, "another queen found"):
 		q.talkedDown(l)
 	case s.Cause == hivebeat.CauseMissed:
 		if a, st := q.last[l], q.w.store; q.w.plan.Replicas > 1 && st.away > 0 && st.turned < a.at+a.every {
-			q.wrongly(l, ", to which a store of %d servers acknowledged nothing since it was silent", q.w.plan.Replicas)
+			q.wrongly(l, ", which got no acknowledgement from a store of %d servers during the silence", q.w.plan.Replicas)
 		}
 		q.lostBySilence(l)
 	case s.Cause == hivebeat.CauseDisconnect:
@@ -101,7 +101,7 @@ func (q *queen) judged(s *fleet.Step) {
 // verdict on a worker that its hive does not list.
 func (q *queen) judgedWard(e *fleet.Happened) {
 	d := &e.Data
-	q.w.trace(q.name, "has to tell %s: %s is %s, %s to %s", e.ID, d.Worker, d.Kind, d.From, d.To)
+	q.w.trace(q.name, "will publish %s: %s is %s, %s to %s", e.ID, d.Worker, d.Kind, d.From, d.To)
 	if d.Kind != hivebeat.KindLost || d.Via != hivebeat.ViaQueen || d.Cause != hivebeat.CauseMissed {
 		return
 	}
@@ -171,7 +171,7 @@ func (o *observer) lostBySilence(l life) {
 		o.born > window || p.born > window || p.bothered(window, now, true) || o.bothered(window, now, false) || w.usurped(l) {
 		return
 	}
-	o.wrongly(l, " and lives: it had no trouble, and neither had the network")
+	o.wrongly(l, " and is alive: it had no trouble, and neither had the network")
 }
 
 // talkedDown checks that the queen may adopt the verdict of another queen that a hive is
@@ -183,7 +183,7 @@ func (q *queen) talkedDown(l life) {
 	case a.at >= q.w.now-readTime || q.bothered(a.at, q.w.now, true): // it may not have read it
 	case a.at < q.known.of(l.ident).incAt: // it was replaced since, and the roster went back to it
 	default:
-		q.wrongly(l, " as another queen found at seq %d, and it heard %d of it %v ago", item.Seq, a.seq, q.w.now-a.at)
+		q.wrongly(l, " because another queen found it lost at seq %d, but it heard seq %d of it %v ago", item.Seq, a.seq, q.w.now-a.at)
 	}
 }
 
@@ -201,7 +201,7 @@ func (q *queen) checkCutOff(s *fleet.Step) {
 	lost := falsely == 1 && q.gap > 1
 	held := cutOff == 1 && q.gap <= 1 && q.w.now-m.sent < 50*time.Millisecond && !clocked
 	if falsely+cutOff == 1 && (lost || held) {
-		q.w.breaks(Sound, "%s counts %s as cut off: %t, and %d messages of it were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
+		q.w.breaks(Sound, "%s counts %s as cut off: %t, but %d of its messages were missing", q.name, s.Hive, cutOff == 1, q.gap-1)
 	}
 }
 
@@ -211,7 +211,7 @@ func (o *observer) together(id string, a, b uint64) {
 	x, y := o.w.lives[life{id, a}], o.w.lives[life{id, b}]
 	apart := x == nil || y == nil || !x.alive() && x.died < y.born || !y.alive() && y.died < x.born
 	if a == b || apart && !o.outlived(id, a, b) { // no process sends in the name of another
-		o.w.breaks(Sound, "%s says that %s incarnation %d goes on beside %d, which it did not", o.name, id, a, b)
+		o.w.breaks(Sound, "%s reports that %s incarnation %d continues beside %d, which it did not", o.name, id, a, b)
 	}
 }
 
