@@ -156,13 +156,13 @@ func check(verb string, r *api.Request) error {
 	case r.For != "" && r.For != api.ForWorker && r.For != api.ForGPU:
 		return fmt.Errorf("for is %q or %q", api.ForWorker, api.ForGPU)
 	case r.For == api.ForGPU && (r.Slots != 0 || r.FreeSlots != 0 || r.MinUptime != 0):
-		return errors.New("slots, free_slots and min_uptime are of workers, not of a GPU")
+		return errors.New("slots, free_slots and min_uptime apply to workers, not to a GPU")
 	case r.Spread != "" && r.Spread != api.SpreadZone && r.Spread != api.SpreadHive && r.Spread != api.SpreadNone:
 		return fmt.Errorf("spread is %q, %q or %q", api.SpreadZone, api.SpreadHive, api.SpreadNone)
 	}
 	for _, o := range r.Only {
 		if !slices.Contains([]string{"summary", "hives", "workers", "events"}, o) {
-			return fmt.Errorf("only can not be %.64q", o)
+			return fmt.Errorf("only cannot be %.64q", o)
 		}
 	}
 	if _, err := api.ParseSelector(r.Selector); err != nil {
@@ -180,10 +180,10 @@ func checkSort(verb string, r *api.Request) error {
 		known = api.HiveSortKeys
 	}
 	if !slices.Contains(known, strings.TrimPrefix(sortOf(r), "-")) {
-		return fmt.Errorf("%s can not be sorted by %.64q, but by %s; - before it turns it round", verb, r.Sort, strings.Join(known, ", "))
+		return fmt.Errorf("%s cannot be sorted by %.64q, only by %s; a leading - reverses the order", verb, r.Sort, strings.Join(known, ", "))
 	}
 	if sorted := sortOf(r) != "id"; sorted && r.Offset > maxSortedOffset {
-		return fmt.Errorf("with sort, offset is at most %d: go on with after", maxSortedOffset)
+		return fmt.Errorf("with sort, offset is at most %d: continue with after", maxSortedOffset)
 	}
 	_, err := parseCursor(r)
 	return err

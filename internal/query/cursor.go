@@ -167,7 +167,7 @@ func (c cursor) String() string {
 	return "~" + base64.RawURLEncoding.EncodeToString(b)
 }
 
-var errCursor = errors.New("after must be the next of the answer before, with the same sort")
+var errCursor = errors.New("after must be the next of the previous answer, with the same sort")
 
 // parseCursor reads the after of a request. Without one, the cursor is at the start and
 // skips offset items.

@@ -155,7 +155,7 @@ func ParseEventCursor(after string) (c EventCursor, err error) {
 	digits, unstored := strings.CutPrefix(after, "-")
 	n, err := strconv.ParseUint(digits, 10, 64)
 	if err != nil || n == 0 {
-		return c, errors.New("after must be the next of the answer before")
+		return c, errors.New("after must be the next of the previous answer")
 	}
 	if unstored {
 		c.order = n

@@ -233,7 +233,7 @@ func Held(v *index.Index, r api.Request, id HoldID, places []index.Place, now ti
 		}
 		c.serves = c.g != nil && f.servesModel(c.hive)
 		d := describe(v, &c, now)
-		d.Rank, d.Hold, d.Asker, d.Reasons = len(picks)+1, id.ID, id.Asker, []string{"held under this id already"}
+		d.Rank, d.Hold, d.Asker, d.Reasons = len(picks)+1, id.ID, id.Asker, []string{"already held under this id"}
 		picks = append(picks, d)
 		room := uint64(0)
 		if c.w != nil {

@@ -97,7 +97,7 @@ func (p *page) Step(v *index.Index, now time.Time) bool {
 		return true
 	case p.looked >= sortedLooks:
 		p.finish(v, now)
-		p.answer.Status.Unsure = append(p.answer.Status.Unsure, "the fleet is too large to be sorted as a whole: what is listed is right as far as this queen looked")
+		p.answer.Status.Unsure = append(p.answer.Status.Unsure, "the fleet is too large to be sorted completely: the list is correct only for the part that this queen looked at")
 		return true
 	}
 	return false

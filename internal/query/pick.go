@@ -231,7 +231,7 @@ func (f *Finder) unfit(v *index.Index, c *candidate, p index.Place, now time.Tim
 	case v.DoubtedBy(h, now) != "":
 		return "another queen doubts its hive"
 	case f.not[p]:
-		return "taken by another"
+		return "taken by another hold"
 	}
 	limit := hivebeat.MillisOf(v.Fresh())
 	if f.filter.MaxAge > 0 {
@@ -262,7 +262,7 @@ func (f *Finder) unfit(v *index.Index, c *candidate, p index.Place, now time.Tim
 	case f.filter.FreeVRAM > 0 && !roomOn(h, r.GPUs, f.filter.FreeVRAM):
 		return "too little free memory"
 	case f.young(c.w, now):
-		return "began too short a time ago"
+		return "started too recently"
 	}
 	return ""
 }

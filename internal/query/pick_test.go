@@ -302,7 +302,7 @@ func TestPickSaysWhoDidNotFit(t *testing.T) {
 	if len(a.Picks) != 1 || a.Picks[0].Worker != "a" {
 		t.Fatalf("%+v", a.Picks)
 	}
-	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "an unknown state": 1, "no free slot": 1, "no slots said": 1, "in conflict": 1, "its connection closed": 1, "quiet, as it announced": 1} {
+	for why, n := range map[string]int{"late": 1, "draining": 1, "stalled": 1, "in an unknown state": 1, "no free slot": 1, "reports no slots": 1, "in conflict": 1, "its connection closed": 1, "quiet, as announced": 1} {
 		if a.Passed[why] != n {
 			t.Errorf("%s: %d of %v", why, a.Passed[why], a.Passed)
 		}
@@ -368,7 +368,7 @@ func TestPickTakesThoseThatLoopLast(t *testing.T) {
 				if calm != c.calm || loop != c.loop {
 					t.Fatalf("%d, and %d that loop, want %d and %d: %v", calm, loop, c.calm, c.loop, a.Passed)
 				}
-				if c.r.MinUptime > 0 && a.Passed["began too short a time ago"] == 0 {
+				if c.r.MinUptime > 0 && a.Passed["started too recently"] == 0 {
 					t.Errorf("passed %v", a.Passed)
 				}
 			}

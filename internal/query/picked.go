@@ -27,7 +27,7 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 			say("%d more held", h)
 		}
 		if r.Queue == 0 {
-			say("nobody waits")
+			say("no requests waiting")
 		} else {
 			say("%d waiting", r.Queue)
 		}
@@ -140,7 +140,7 @@ func noSeat(h *index.Hive, w *index.Worker) string {
 	case w.Fit():
 		return ""
 	case r.Quiet > 0 && r.Live == hivebeat.Alive && h.Up():
-		return "quiet, as it announced"
+		return "quiet, as announced"
 	case m.Live != hivebeat.Alive:
 		return string(index.Counted(m.Live))
 	case h.Live() != hivebeat.Alive:
@@ -153,7 +153,7 @@ func noSeat(h *index.Hive, w *index.Worker) string {
 		return "too old"
 	case m.State != hivebeat.Ready && m.State != hivebeat.Busy:
 		if !m.State.Known() {
-			return "an unknown state"
+			return "in an unknown state"
 		}
 		return string(m.State)
 	case r.Stalled:
@@ -175,5 +175,5 @@ func noRoom(h *index.Hive) string {
 	case !h.Fresh():
 		return "too old"
 	}
-	return "it can not be read"
+	return "cannot be read"
 }

@@ -61,7 +61,7 @@ func (w *Watch) begin(v *index.Index) {
 	}
 	parts := strings.Split(w.cursor, ".")
 	if parts[0] != w.queen {
-		resync("the cursor is of another queen, " + parts[0])
+		resync("the cursor belongs to another queen, " + parts[0])
 		return
 	}
 	n := [2]uint64{}
@@ -74,9 +74,9 @@ func (w *Watch) begin(v *index.Index) {
 	}
 	switch {
 	case !readable, n[0] > v.Rev(), n[1] > v.Rev():
-		resync("the cursor can not be read")
+		resync("the cursor cannot be parsed")
 	case n[0] < v.Floor():
-		resync("this queen began after the cursor was made")
+		resync("this queen started after the cursor was made")
 	case !v.Since(n[0]):
 		resync("too much was dropped since the cursor was made")
 	default:

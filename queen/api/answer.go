@@ -38,7 +38,7 @@ type Answer struct {
 
 // PassedNoSlots is the reason in Passed for workers that never reported how many slots
 // they have.
-const PassedNoSlots = "no slots said"
+const PassedNoSlots = "reports no slots"
 
 // Whole makes the lists that verb returns non-nil, so that empty ones are encoded as
 // [].

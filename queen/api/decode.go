@@ -24,9 +24,9 @@ func DecodeRequest(b []byte) (r Request, err error) {
 			return r, fmt.Errorf("unknown key %s", key)
 		}
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
-			return r, fmt.Errorf("key %q can not be a %s", wrong.Field, wrong.Value)
+			return r, fmt.Errorf("key %q cannot be a %s", wrong.Field, wrong.Value)
 		}
-		return r, fmt.Errorf("request is not the JSON it should be: %w", err)
+		return r, fmt.Errorf("request is not valid JSON for this API: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return r, errors.New("request has more than one JSON value")

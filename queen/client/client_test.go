@@ -548,7 +548,7 @@ func TestPages(t *testing.T) {
 		last = err
 	}
 	if n := len(stuck.questions()); !errors.Is(last, ErrUnreadable) || n != 2 {
-		t.Errorf("pages that do not go on: %v after %d questions", last, n)
+		t.Errorf("pages that do not advance: %v after %d questions", last, n)
 	}
 }
 

@@ -166,7 +166,7 @@ func pages[T any](ctx context.Context, c *Client, verb string, r api.Request, li
 				return
 			}
 			if p.Next == r.After {
-				yield(Page[T]{Status: p.Status}, fmt.Errorf("client: %s: %w: its pages do not go on after %q", verb, ErrUnreadable, p.Next))
+				yield(Page[T]{Status: p.Status}, fmt.Errorf("client: %s: %w: its pages do not advance past %q", verb, ErrUnreadable, p.Next))
 				return
 			}
 			r.After, r.Offset = p.Next, 0

@@ -74,7 +74,7 @@ func single[T any](verb string, a *api.Answer, err error, values func(*api.Answe
 	}
 	all := values(a)
 	if len(all) != 1 {
-		return v, st, fmt.Errorf("client: %s: %w: it holds %d values and not 1", verb, ErrUnreadable, len(all))
+		return v, st, fmt.Errorf("client: %s: %w: it holds %d values instead of 1", verb, ErrUnreadable, len(all))
 	}
 	return all[0], st, nil
 }

@@ -65,7 +65,7 @@ func (f *fleet) since(id, cursor string) *api.Answer {
 	after, _ := strconv.Atoi(text)
 	a := &api.Answer{Next: fmt.Sprintf("%s.%d", id, f.rev)}
 	if cursor != "" && queen != id {
-		a.Resync, after = "the cursor is of another queen, "+queen, 0
+		a.Resync, after = "the cursor belongs to another queen, "+queen, 0
 	}
 	for rev := after + 1; rev <= f.rev; rev++ {
 		for h, of := range f.hives {
