@@ -85,7 +85,7 @@ func TestAPI(t *testing.T) {
 		})
 	}
 	for body, want := range map[string]string{
-		`{"modle":"llama"}`: `unknown key "modle"`, `{"limit":"many"}`: `key "limit" can not be a string`,
+		`{"modle":"llama"}`: `unknown key "modle"`, `{"limit":"many"}`: `key "limit" cannot be a string`,
 	} {
 		if _, err := api.DecodeRequest([]byte(body)); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", body, err, want)

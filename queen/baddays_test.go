@@ -56,7 +56,7 @@ func TestNATSGoneAndBack(t *testing.T) {
 	proxy.Restore()
 	q.logged("NATS is back")
 	ev := waitStored(t, nc, hivebeat.KindLost, "dies", "")
-	if !strings.Contains(ev.Data.Reason, "this queen was blind, which does not count") {
+	if !strings.Contains(ev.Data.Reason, "do not count, because this queen was blind") {
 		t.Errorf("%+v", ev.Data)
 	}
 	told.send(nil)
@@ -75,7 +75,7 @@ func TestNATSNotThereAtTheStart(t *testing.T) {
 	proxy := bustest.NewProxy(t, srv.URL())
 	proxy.Cut()
 	q := startQueen(t, bustest.Dial(t, proxy.URL(), append(reconnecting(), retryOnFailedConnect())...), Config{ID: "q1"})
-	q.logged("NATS is not there yet")
+	q.logged("NATS is not available yet")
 	if a := q.ask(api.VerbSummary, api.Request{}); a.Status.Warm || len(a.Status.Unsure) == 0 {
 		t.Errorf("%+v", a.Status)
 	}
@@ -83,7 +83,7 @@ func TestNATSNotThereAtTheStart(t *testing.T) {
 	startHive(t, bustest.Conn(t, srv), "h", short)
 	q.warm()
 	q.eventually("heard", func() bool { return q.live("h") == hivebeat.Alive })
-	q.logged("NATS is there")
+	q.logged("NATS is available")
 }
 
 func TestJetStreamWiped(t *testing.T) {
@@ -177,7 +177,7 @@ func TestJetStreamAwayAndBack(t *testing.T) {
 	dies.kill()
 	q.eventually("judged all the same", func() bool { return q.live("dies") == hivebeat.Lost && q.live("h") == hivebeat.Alive })
 	q.eventually("the worker's steps wait", func() bool { return q.Stats().EventsWaiting == 2 })
-	q.logged("make room, and restart it")
+	q.logged("free some space, and restart it")
 	q.eventually("the server is named", func() bool {
 		return strings.Contains(fmt.Sprint(q.ask(api.VerbSummary, api.Request{}).Status.Unsure), "JetStream is off at n1") && q.Stats().StoreTrouble == "needs_restart"
 	})

@@ -193,8 +193,8 @@ func TestAStoppedQueenKillsNobody(t *testing.T) {
 	if slices.Min(ages) < hivebeat.MillisOf(stopped) {
 		t.Errorf("ages of %v: what waited for up to %v is shown as younger", ages, stopped)
 	}
-	q.logged("this queen was stopped or starved")
-	q.logged("this queen hears again, and knows it")
+	q.logged("this process was stopped or starved")
+	q.logged("this process receives messages again")
 	q.eventually("all alive again", func() bool { return q.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == 3 })
 	if s := q.Stats(); s.SelfPause < stopped || s.Blind < stopped {
 		t.Errorf("paused %v, credited %v", s.SelfPause, s.Blind)

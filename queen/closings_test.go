@@ -14,7 +14,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-const windowOpened = "a hive's connection closed"
+const windowOpened = "the connection of a sender closed"
 
 // witness is a queen that hears disconnects, with its own server.
 type witness struct {
@@ -179,7 +179,7 @@ func TestStrangersDoNotHideTheDeathOfAHive(t *testing.T) {
 		bustest.Churn(t, w.srv.URL(), 50*time.Millisecond, nats.UserInfo("nobody", "nothing"))
 	}
 	w.eventually("they are ignored", func() bool { return w.Queen.Stats().DisconnectsIgnored > 0 })
-	w.logged("connections of a NATS server close many at once")
+	w.logged("many connections of one NATS server closed at once")
 	w.nobodyLost("gpu-02")
 }
 
@@ -197,7 +197,7 @@ func TestAQueenThatHearsNoClosingsIsTold(t *testing.T) {
 	}
 	q2.eventually("it picks the worker", func() bool { return len(picks()) == 1 })
 	lost := w.lost("gpu-01", h.dies())
-	q2.logged("as another queen found") // and not because of its silence
+	q2.logged("another queen found this") // and not because of its silence
 	if info := q2.ask(api.VerbHive, api.Request{Hive: "gpu-01"}).Hives[0]; info.Live != hivebeat.Lost || info.Cause != hivebeat.CauseDisconnect {
 		t.Errorf("it is %s, cause %q, to the other", info.Live, info.Cause)
 	}
@@ -250,7 +250,7 @@ func TestAQueenThatHearsNoMoreClosesAllWindows(t *testing.T) {
 			h.dies()
 			w.logged(windowOpened)
 			lines[cut].Kick()
-			w.logged(map[string]string{"the system account": "listens again for connections that close", "NATS": "hears again, and knows it"}[cut])
+			w.logged(map[string]string{"the system account": "receiving disconnects again", "NATS": "receives messages again"}[cut])
 			sees := w.hive(w.srv.URL(), "gpu-02") // once it is back, everything works as before
 			w.lost("gpu-02", sees.dies())
 			w.nobodyLost("gpu-01")

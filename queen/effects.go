@@ -119,7 +119,7 @@ func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time)
 	}
 	for _, m := range r.Peers {
 		if err := q.nc.Publish(q.subjects.Peers(), m); err != nil {
-			q.log.Debug("other queens could not be told", slog.Any("err", err))
+			q.log.Debug("cannot publish to other queens", slog.Any("err", err))
 		}
 	}
 	if r.Serve {
@@ -128,7 +128,7 @@ func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time)
 		}
 	}
 	if err := q.service.backUp(q.core.Backup(now)); err != nil {
-		q.log.Warn("can not answer in place of another queen", slog.Any("err", err))
+		q.log.Warn("cannot answer in place of another queen", slog.Any("err", err))
 	}
 	return again
 }
@@ -137,7 +137,7 @@ func (q *Queen) listen(id string) {
 	for _, subject := range []string{q.subjects.Workers(id), q.subjects.WorkersPinned(id)} {
 		sub, err := q.nc.ChanSubscribe(subject, q.wards.beats)
 		if err != nil {
-			q.log.Warn("can not hear the workers of a hive that was lost", slog.String("subject", subject), slog.Any("err", err))
+			q.log.Warn("cannot subscribe to the workers of a lost hive", slog.String("subject", subject), slog.Any("err", err))
 			continue
 		}
 		q.wards.subs[id] = append(q.wards.subs[id], sub)

@@ -151,7 +151,7 @@ func TestQueensComeAndGo(t *testing.T) {
 		t.Errorf("lives is %q", l)
 	}
 	ev := waitStored(t, nc, hivebeat.KindLost, "dies", "")
-	if d := ev.Data; d.From != "alive" || d.Cause != hivebeat.CauseMissed || !strings.Contains(d.Reason, "known from the roster alone") || d.N != 2 {
+	if d := ev.Data; d.From != "alive" || d.Cause != hivebeat.CauseMissed || !strings.Contains(d.Reason, "known only from the roster") || d.N != 2 {
 		t.Errorf("%+v", d)
 	}
 	lives.send(nil) // as it does when its roll is called

@@ -72,7 +72,7 @@ func (q *Queen) tookEvents(batch []api.Happened) {
 func (q *Queen) appendEvent(batch []api.Happened, m *nats.Msg) []api.Happened {
 	h := api.Happened{}
 	if err := json.Unmarshal(m.Data, &h.Event); err != nil {
-		q.log.Debug("an event can not be read", slog.String("subject", m.Subject), slog.Any("err", err))
+		q.log.Debug("cannot decode an event", slog.String("subject", m.Subject), slog.Any("err", err))
 		return batch
 	}
 	if h.IsLive() { // it comes again once it is stored
@@ -121,7 +121,7 @@ func (q *Queen) fillEvents(work context.Context, l *ledger.Ledger) {
 		case work.Err() != nil:
 			return
 		case err != nil:
-			q.log.Debug("events can not be read from the stream", slog.Any("err", err))
+			q.log.Debug("cannot read events from the stream", slog.Any("err", err))
 			select {
 			case <-work.Done():
 				return
@@ -204,17 +204,17 @@ func (q *Queen) listEvents(ctx context.Context, r api.Request) api.Answer {
 		a.Next = c.String()
 		return a
 	case l == nil && q.cfg.NoJetStream:
-		a.Status.Unsure = append(a.Status.Unsure, "events are kept in memory alone: older ones than this queen heard are not known")
+		a.Status.Unsure = append(a.Status.Unsure, "events are kept only in memory: this queen knows none from before it started")
 		return a
 	case l == nil:
-		a.Status.Unsure = append(a.Status.Unsure, "JetStream is away: older events can not be read now")
+		a.Status.Unsure = append(a.Status.Unsure, "JetStream is away: older events cannot be read now")
 		return a
 	}
 	if c.Seq == 0 {
 		c.Seq = first // 0: nothing is in memory
 	}
 	if err := q.olderEvents(ctx, l, &a, &f, c, limit); err != nil {
-		a.Status.Unsure = append(a.Status.Unsure, "older events can not be read now: "+err.Error())
+		a.Status.Unsure = append(a.Status.Unsure, "older events cannot be read now: "+err.Error())
 	}
 	return a
 }

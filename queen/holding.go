@@ -28,7 +28,7 @@ const (
 	defaultHold = 30 * time.Second
 )
 
-var errTaken = errors.New("taken by another")
+var errTaken = errors.New("taken by another hold")
 
 // claim is a place to hold, and the outcome.
 type claim struct {
@@ -85,7 +85,7 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 			l = q.store.ledger
 		}
 		if l == nil && !q.cfg.NoJetStream {
-			away = errors.New("JetStream is away, and a hold has to be written down: " + q.store.reason())
+			away = errors.New("JetStream is away, and a hold must be stored: " + q.store.reason())
 			return
 		}
 		picks, found, others := query.Held(q.view.Index(), r, id, q.holds.Of(id), now)
@@ -135,7 +135,7 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 	case len(held) == 0 && last.Error != nil:
 		return last
 	case len(held) == 0 && away != nil:
-		return q.refuse(ctx, api.CodeUnavailable, "a hold could not be written down: "+away.Error())
+		return q.refuse(ctx, api.CodeUnavailable, "the hold could not be stored: "+away.Error())
 	}
 	return q.look(ctx, func(time.Time) api.Answer {
 		a := api.Answer{}
@@ -153,7 +153,7 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 
 func (q *Queen) unsureHolds() []string {
 	if q.cfg.NoJetStream {
-		return []string{"holds are in the memory of this queen alone: another queen does not know them"}
+		return []string{"holds are only in the memory of this queen: other queens do not know them"}
 	}
 	return nil
 }
@@ -304,7 +304,7 @@ func (q *Queen) release(ctx context.Context, id query.HoldID) api.Answer {
 			l = q.store.ledger
 		}
 		if l == nil && !q.cfg.NoJetStream {
-			away = "JetStream is away, and that a hold is released has to be written down: " + q.store.reason()
+			away = "JetStream is away, and the release of a hold must be stored: " + q.store.reason()
 			return
 		}
 		for _, p := range q.holds.Of(id) {
@@ -329,7 +329,7 @@ func (q *Queen) release(ctx context.Context, id query.HoldID) api.Answer {
 	q.holdAll(ctx, l, claims)
 	for _, c := range claims {
 		if c.err != nil {
-			return q.refuse(ctx, api.CodeUnavailable, "not all of it could be released: "+c.err.Error())
+			return q.refuse(ctx, api.CodeUnavailable, "not all places of the hold could be released: "+c.err.Error())
 		}
 	}
 	return q.look(ctx, func(time.Time) api.Answer {
@@ -343,7 +343,7 @@ func (q *Queen) listHolds(ctx context.Context, r api.Request) api.Answer {
 		a := q.holds.List(&r, now)
 		a.Status.Unsure = q.unsureHolds()
 		if !q.cfg.NoJetStream && !q.store.there() {
-			a.Status.Unsure = []string{"JetStream is away: holds that other queens gave since are not known"}
+			a.Status.Unsure = []string{"JetStream is away: this queen does not know holds that other queens gave since"}
 		}
 		return a
 	})
@@ -360,7 +360,7 @@ func (q *Queen) watchHolds(work context.Context, l *ledger.Ledger) {
 			})
 		})
 		if err != nil && work.Err() == nil {
-			q.log.Warn("the watch of holds ended, and begins again", slog.Any("err", err))
+			q.log.Warn("the watch of holds ended, starting it again", slog.Any("err", err))
 			select {
 			case <-work.Done():
 			case <-time.After(time.Second):

@@ -126,7 +126,7 @@ func TestQueenIsNoConfusedDeputy(t *testing.T) {
 		t.Errorf("%d requests are counted as refused, of %d", got, want)
 	}
 	log := q.log.String()
-	if n := strings.Count(log, "requests refused: their answers"); n == 0 || n > 10 || !strings.Contains(log, "reply="+targets[0]) {
+	if n := strings.Count(log, "requests refused: their reply subject"); n == 0 || n > 10 || !strings.Contains(log, "reply="+targets[0]) {
 		t.Errorf("the log warns %d times, or does not name %s", n, targets[0])
 	}
 	bustest.Flush(t, q.nc)

@@ -109,7 +109,7 @@ func (c Config) validate() error {
 	case c.Fresh < 0:
 		return fmt.Errorf("queen: Config.Fresh: %v is negative", c.Fresh)
 	case !(c.BrakeShare > 0 && c.BrakeShare <= 1): // NaN is refused too
-		return fmt.Errorf("queen: Config.BrakeShare: %v is not above 0 and up to 1", c.BrakeShare)
+		return fmt.Errorf("queen: Config.BrakeShare: %v is not above 0 and at most 1", c.BrakeShare)
 	case c.Pending < 0:
 		return fmt.Errorf("queen: Config.Pending: %d is negative", c.Pending)
 	case c.Replicas < 1 || c.Replicas > 5:
@@ -235,7 +235,7 @@ func (q *Queen) Run(ctx context.Context) error {
 		close(q.ended)
 		return err
 	}
-	q.log.Info("queen runs", slog.String("prefix", q.cfg.Prefix), slog.Bool("jetstream", !q.cfg.NoJetStream))
+	q.log.Info("queen started", slog.String("prefix", q.cfg.Prefix), slog.Bool("jetstream", !q.cfg.NoJetStream))
 	q.looping.Store(true)
 	q.loop(ctx, work)
 	q.looping.Store(false)
@@ -243,7 +243,7 @@ func (q *Queen) Run(ctx context.Context) error {
 	q.unsubscribe()
 	close(q.ended) // from here on Stats reads the counts itself
 	if q.fatal != nil {
-		q.log.Error("queen ends", slog.Any("err", q.fatal))
+		q.log.Error("queen failed", slog.Any("err", q.fatal))
 	} else {
 		q.log.Info("queen stopped")
 	}
@@ -308,7 +308,7 @@ type Stats struct {
 	// which a hive or an adopted worker of this queen is connected.
 	DisconnectsIgnored uint64
 
-	SelfPause time.Duration // total time this queen was stopped or starved
+	SelfPause time.Duration // total time this process was stopped or starved
 	Blind     time.Duration // time credited to all deadlines because this queen could not hear or could not be sure
 
 	EventsWaiting   int    // worker transitions waiting to be published
@@ -371,7 +371,7 @@ func (q *Queen) stats() Stats {
 // do runs f in the loop and waits for it.
 func (q *Queen) do(ctx context.Context, f func(now time.Time)) error {
 	if !q.looping.Load() {
-		return errors.New("queen: does not run")
+		return errors.New("queen: not running")
 	}
 	ran := make(chan struct{})
 	if err := q.post(ctx, func(now time.Time) { f(now); close(ran) }); err != nil {

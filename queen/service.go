@@ -208,7 +208,7 @@ func (s *service) refuse(m *nats.Msg) {
 	defer s.mu.Unlock()
 	if now := time.Now(); s.warned.IsZero() || now.Sub(s.warned) >= warnAgain {
 		s.warned = now
-		s.q.log.Warn("requests refused: their answers were to go to a subject that is no inbox",
+		s.q.log.Warn("requests refused: their reply subject is not an inbox",
 			slog.String("subject", m.Subject), slog.String("reply", m.Reply[:min(len(m.Reply), maxReplyShown)]), slog.Uint64("total", total))
 	}
 }
@@ -341,7 +341,7 @@ func fitting(ask func(api.Request) api.Answer, verb string, r api.Request, limit
 func encodeAnswer(a *api.Answer, limit int) (b []byte, fits bool) {
 	b, err := json.Marshal(a)
 	if err != nil {
-		*a = api.Answer{Status: a.Status, Error: &api.Error{Code: api.CodeTooLarge, Message: "the answer can not be encoded: " + err.Error()}}
+		*a = api.Answer{Status: a.Status, Error: &api.Error{Code: api.CodeTooLarge, Message: "the answer cannot be encoded: " + err.Error()}}
 		b, _ = json.Marshal(a)
 	}
 	limit -= headroom
@@ -368,7 +368,7 @@ func (s *service) ping() any {
 func (s *service) info() any {
 	i := micro.Info{
 		ServiceIdentity: s.who(), Type: micro.InfoResponseType,
-		Description: "hivebeat queen: who is alive, what does it serve, how much VRAM is free, and how sure is that",
+		Description: "hivebeat queen: which workers are alive, what they serve, how much VRAM is free, and how sure that is",
 	}
 	for _, e := range s.stats {
 		shared, alone := s.subjects(e.Name, false), s.subjects(e.Name, true)

@@ -24,9 +24,9 @@ func (q *Queen) status(now time.Time) api.Status {
 	}
 	unsure := func(format string, args ...any) { s.Unsure = append(s.Unsure, fmt.Sprintf(format, args...)) }
 	if since, cut := q.core.Hearing().CutSince(); cut {
-		unsure("this queen is cut off from NATS for %.1fs and hears nobody", now.Sub(since).Seconds())
+		unsure("this queen has been cut off from NATS for %.1fs and hears no hive", now.Sub(since).Seconds())
 	} else if since, ok := q.core.Hearing().Doubts(); ok {
-		unsure("this queen is not sure that it heard everybody in the last %.1fs, and judges nobody until it is", now.Sub(since).Seconds())
+		unsure("this queen is not sure that it heard every hive in the last %.1fs, and judges none until it is", now.Sub(since).Seconds())
 	} else if n, since := q.core.Unheard(); n > 0 {
 		unsure("this queen was stopped, starved or cut off until %.1fs ago and has not heard %d hives since", now.Sub(since).Seconds(), n)
 	}
@@ -36,40 +36,40 @@ func (q *Queen) status(now time.Time) api.Status {
 	switch trouble := q.core.StoreTrouble(); {
 	case q.cfg.NoJetStream:
 	case trouble == queencore.NeedsRestart && s.JetStream:
-		unsure("%s, perhaps as a disk is full: make room and restart that server", q.core.StoppedStore())
+		unsure("%s, perhaps because a disk is full: free some space and restart that server", q.core.StoppedStore())
 	case trouble == queencore.NeedsRestart:
-		unsure("%s, perhaps as a disk is full: make room and restart that server; events wait, deaths go out unstored: %s", q.core.StoppedStore(), q.store.reason())
+		unsure("%s, perhaps because a disk is full: free some space and restart that server; events wait, deaths are published unstored: %s", q.core.StoppedStore(), q.store.reason())
 	case trouble == queencore.NoSpace && s.JetStream:
-		unsure("JetStream had no space when it was written to last: events wait, deaths go out unstored")
+		unsure("JetStream had no space at the last write: events wait, deaths are published unstored")
 	case trouble == queencore.NoSpace:
-		unsure("JetStream has no space: make room; events wait, deaths go out unstored: %s", q.store.reason())
+		unsure("JetStream has no space: free some; events wait, deaths are published unstored: %s", q.store.reason())
 	case !s.JetStream:
-		unsure("JetStream is away: %s; this is what this queen has heard itself, and events wait", q.store.reason())
+		unsure("JetStream is away: %s; this answer holds only what this queen has heard itself, and events wait", q.store.reason())
 	}
 	if s.Warm && !s.JetStream && now.Sub(q.core.Up()) < q.cfg.Fresh {
-		unsure("this queen started %.0fs ago without a memory: a hive that was silent since is not known to it", now.Sub(q.core.Up()).Seconds())
+		unsure("this queen started %.0fs ago without stored state: it does not know hives that have been silent since", now.Sub(q.core.Up()).Seconds())
 	}
 	if n := q.view.Index().Totals().Warming; n > 0 {
 		unsure("%s, and may not know all workers yet", restarted(n))
 	}
 	if hives, workers := q.view.Doubtful(), q.view.Index().Totals().Closed; hives+workers > 0 {
-		unsure("the connections of %d hives and %d workers closed, and they were not heard since: they may be gone, and are not picked", hives, workers)
+		unsure("the connections of %d hives and %d workers closed, and this queen has not heard them since: they may be gone, and are not picked", hives, workers)
 	}
 	if why := q.view.Apart(); why != "" {
-		unsure("this queen may be the one that is cut off (%s): hives that it does not hear are unverified, and it tells other queens nothing of them", why)
+		unsure("this queen may be the one that is cut off (%s): hives that it does not hear are unverified, and it does not report them to other queens", why)
 	}
 	held := 0
 	for _, z := range q.view.Brakes() {
 		since, n, _ := z.On()
 		held += n
 		s.Brake = append(s.Brake, api.BrakeInfo{Zone: z.Name(), Held: n, Since: hivebeat.MillisOf(now.Sub(since))})
-		unsure("the brake is on in %s for %.1fs: so many hives fell silent at once that this is not believed; %d are held as unverified", zoneWords(z.Name()), now.Sub(since).Seconds(), n)
+		unsure("the brake has been on in %s for %.1fs: too many hives fell silent at once for their silence to be believed; %d are held as unverified", zoneWords(z.Name()), now.Sub(since).Seconds(), n)
 	}
 	if n := q.view.Unverified() - held; n > 0 {
-		unsure("%d hives are known from memory alone, or were silent when this queen may have been cut off, and were not heard yet", n)
+		unsure("%d hives are known only from memory, or were silent when this queen may have been cut off, and have not been heard yet", n)
 	}
 	if n, by := q.view.Index().DoubtedElsewhere(now); n > 0 {
-		unsure("queen %s doubts %d hives that are alive to this queen, which has heard no more of them: they are not picked", by, n)
+		unsure("queen %s doubts %d hives that this queen shows as alive but has not heard since: they are not picked", by, n)
 	}
 	if ids := q.core.OtherStores(now); len(ids) > 0 {
 		unsure("queens %s keep hives and events in another JetStream than this one: holds and verdicts are not shared with them", strings.Join(ids, ", "))

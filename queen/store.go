@@ -149,7 +149,7 @@ func (q *Queen) publishStraight(events []hivebeat.Event) []error {
 		ev := &events[i]
 		body, err := ev.Encode()
 		if err != nil {
-			q.log.Error("an event can not be encoded", slog.String("id", ev.ID), slog.Any("err", err))
+			q.log.Error("cannot encode an event", slog.String("id", ev.ID), slog.Any("err", err))
 			continue
 		}
 		errs[i] = q.nc.Publish(q.subjects.Event(ev.Data.Hive, ev.Data.Worker, ev.Data.Kind), body)
@@ -166,7 +166,7 @@ func (q *Queen) publishLive(events []hivebeat.Event) {
 			err = q.nc.Publish(q.subjects.LiveEvent(ev.Data.Hive, ev.Data.Worker, ev.Data.Kind), body)
 		}
 		if err != nil {
-			q.log.Warn("a death or return could not be told", slog.String("id", ev.ID), slog.Any("err", err))
+			q.log.Warn("cannot publish a death or return", slog.String("id", ev.ID), slog.Any("err", err))
 		}
 	}
 }
@@ -205,7 +205,7 @@ func (q *Queen) watchRoster(work context.Context, l *ledger.Ledger) {
 			_ = q.post(work, func(now time.Time) { q.core.Roster(now, id, item) })
 		})
 		if err != nil && work.Err() == nil {
-			q.log.Warn("the watch of the roster ended, and begins again", slog.Any("err", err))
+			q.log.Warn("the watch of the roster ended, starting it again", slog.Any("err", err))
 			select {
 			case <-work.Done():
 			case <-time.After(time.Second):
@@ -223,9 +223,9 @@ func (q *Queen) refresh(work context.Context, l *ledger.Ledger) {
 		case <-time.After(time.Hour + rand.N(time.Hour)):
 		}
 		if n, err := l.Refresh(work); err != nil && work.Err() == nil {
-			q.log.Warn("entries of the roster could not be put again, the next try is in an hour", slog.Any("err", err))
+			q.log.Warn("cannot refresh roster entries, trying again within 2 hours", slog.Any("err", err))
 		} else {
-			q.log.Debug("entries of the roster put again", slog.Int("entries", n))
+			q.log.Debug("roster entries refreshed", slog.Int("entries", n))
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (q *Queen) watch(ctx context.Context, r api.Request) api.Answer {
 		case q.watchers <- struct{}{}:
 			defer func() { <-q.watchers }()
 		default:
-			return q.refuse(ctx, api.CodeUnavailable, "too many wait for changes here: try again later, or at another queen")
+			return q.refuse(ctx, api.CodeUnavailable, "too many requests wait for changes at this queen: try again later, or at another queen")
 		}
 	}
 	w := query.NewWatch(q.cfg.ID, r)

@@ -32,9 +32,9 @@ func NewWebhooks(w WebhookSource) (*WebhookCollector, error) {
 		w: w, list: f,
 		told:    f.Counter("events_told_total", "Events that the receiver answered with 2xx, to this queen.", labels...),
 		failed:  f.Counter("requests_failed_total", "Requests that were not answered with 2xx.", labels...),
-		givenUp: f.Counter("events_given_up_total", "Events that are not tried again.", labels...),
-		dropped: f.Counter("events_dropped_total", "Events that were too many to wait in memory, without JetStream.", labels...),
-		waiting: f.Gauge("events_waiting", "Events that wait, as far as is known.", labels...),
+		givenUp: f.Counter("events_given_up_total", "Events that were given up.", labels...),
+		dropped: f.Counter("events_dropped_total", "Events dropped because the queue in memory was full. Only without JetStream.", labels...),
+		waiting: f.Gauge("events_waiting", "Events that wait, as far as the queen knows.", labels...),
 		failing: f.Gauge("failing", "1 if the last request failed.", labels...),
 	}, nil
 }

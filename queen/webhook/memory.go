@@ -72,7 +72,7 @@ func (m *memory) run(ctx context.Context, tell func(*delivery)) {
 	msgs := make(chan *nats.Msg, pendingEvents)
 	sub, err := m.nc.ChanQueueSubscribe(m.subjects.Events(), m.t.name, msgs)
 	if err != nil {
-		m.t.log.Error("webhook: events can not be heard", slog.Any("error", err))
+		m.t.log.Error("webhook: cannot subscribe to events", slog.Any("err", err))
 		<-ctx.Done()
 		return
 	}

@@ -63,7 +63,7 @@ type failure struct {
 func (p *poster) post(ctx context.Context, id string, body []byte, now time.Time) *failure {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url.String(), bytes.NewReader(body))
 	if err != nil {
-		return &failure{what: "the URL makes no request"}
+		return &failure{what: "cannot build a request from the URL"}
 	}
 	h := r.Header
 	h.Set("Content-Type", contentType)

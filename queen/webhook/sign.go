@@ -28,7 +28,7 @@ const (
 )
 
 // ErrSecret means that a text is no secret of Standard Webhooks.
-var ErrSecret = errors.New("not whsec_ and the base64 of 24 to 64 bytes")
+var ErrSecret = errors.New("want whsec_ followed by the base64 of 24 to 64 bytes")
 
 // ParseSecrets parses secrets, one per line: whsec_ and the base64 of 24 to 64 bytes,
 // at most 4. Empty lines and lines that begin with # are skipped. Errors wrap

@@ -100,7 +100,7 @@ func (s *stream) next(ctx context.Context) *delivery {
 // settled logs an acknowledgement that was not sent. The event then comes again.
 func (s *stream) settled(err error) {
 	if err != nil {
-		s.t.log.Debug("webhook: acknowledgement not sent", slog.Any("error", err))
+		s.t.log.Debug("webhook: acknowledgement not sent", slog.Any("err", err))
 	}
 }
 
@@ -110,7 +110,7 @@ func (s *stream) missed(ctx context.Context, began time.Time, err error) {
 		s.since = began // there was no event
 		return
 	}
-	s.t.log.Debug("webhook: pull", slog.Any("error", err))
+	s.t.log.Debug("webhook: pull", slog.Any("err", err))
 	s.consumer = nil
 	pause(ctx, openAgain/4)
 }
@@ -125,7 +125,7 @@ func (s *stream) open(ctx context.Context) (jetstream.Consumer, error) {
 	if err == nil {
 		s.consumer, s.waitFor = c, 0
 		if s.away {
-			s.t.log.Info("webhook: the event stream is there")
+			s.t.log.Info("webhook: the event stream is available")
 		}
 		s.away = false
 		return c, nil
@@ -135,7 +135,7 @@ func (s *stream) open(ctx context.Context) (jetstream.Consumer, error) {
 	}
 	if s.waitFor > 0 && !s.away { // at the start the queen may be about to create the stream
 		s.away = true
-		s.t.log.Warn("webhook: the event stream can not be read: events wait there", slog.Any("error", err))
+		s.t.log.Warn("webhook: cannot read the event stream: events wait there", slog.Any("err", err))
 	}
 	s.waitFor = min(max(openAgain, 2*s.waitFor), openAtLast)
 	pause(ctx, s.waitFor)

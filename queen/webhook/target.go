@@ -71,7 +71,7 @@ func (t *target) tell(ctx context.Context, d *delivery) {
 	if f == nil {
 		t.told.Add(1)
 		if t.turn(false, now) {
-			t.log.Info("webhook goes on")
+			t.log.Info("webhook works again")
 		}
 		d.done()
 		return
@@ -82,12 +82,12 @@ func (t *target) tell(ctx context.Context, d *delivery) {
 	}
 	t.failed.Add(1)
 	if t.turn(true, now) {
-		t.log.Warn("webhook fails: events wait for its next try", slog.String("error", f.what))
+		t.log.Warn("webhook fails: events wait for the next attempt", slog.String("err", f.what))
 	}
 	age := now.Sub(d.first)
 	if f.gone || age >= t.cfg.GiveUp {
 		t.givenUp.Add(1)
-		t.log.Warn("webhook: an event is given up", slog.String("event", d.id), slog.Int("tries", d.tries+1), slog.Duration("age", age), slog.String("error", f.what))
+		t.log.Warn("webhook: gave up an event", slog.String("event", d.id), slog.Int("tries", d.tries+1), slog.Duration("age", age), slog.String("err", f.what))
 		d.never(f.what)
 		return
 	}

@@ -107,12 +107,12 @@ func (c Config) validate() error {
 			return fmt.Errorf("webhook: Config.URLs: number %d: %w", i+1, err)
 		}
 		if slices.Contains(c.URLs[:i], s) {
-			return fmt.Errorf("webhook: Config.URLs: number %d is there before", i+1)
+			return fmt.Errorf("webhook: Config.URLs: number %d is a duplicate", i+1)
 		}
 	}
 	for _, k := range c.Kinds {
 		if !slices.Contains(Kinds(), k) {
-			return fmt.Errorf("webhook: Config.Kinds: %.40q is no kind of event", string(k))
+			return fmt.Errorf("webhook: Config.Kinds: %.40q is not a kind of event", string(k))
 		}
 	}
 	for _, s := range c.Secrets {
@@ -124,7 +124,7 @@ func (c Config) validate() error {
 	case c.Parallel < 1 || c.Parallel > 64:
 		return fmt.Errorf("webhook: Config.Parallel: %d is not 1 to 64", c.Parallel)
 	case c.Timeout < 0 || c.Timeout > maxTimeout:
-		return fmt.Errorf("webhook: Config.Timeout: %v is not up to %v", c.Timeout, maxTimeout)
+		return fmt.Errorf("webhook: Config.Timeout: %v is not within 0 to %v", c.Timeout, maxTimeout)
 	case c.GiveUp < 0:
 		return fmt.Errorf("webhook: Config.GiveUp: %v is negative", c.GiveUp)
 	case c.Queue < 0:

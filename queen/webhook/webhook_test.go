@@ -242,7 +242,7 @@ func TestMisbehaving(t *testing.T) {
 	r.await(t, "hard", "next")
 	bustest.Eventually(t, soon, func() (bool, string) {
 		s := log.String()
-		return strings.Count(s, "webhook fails") == 2 && strings.Contains(s, "event=unwanted") && strings.Count(s, "webhook goes on") == 2, s
+		return strings.Count(s, "webhook fails") == 2 && strings.Contains(s, "event=unwanted") && strings.Count(s, "webhook works again") == 2, s
 	})
 	if s := log.String(); strings.Contains(s, "secret-path") {
 		t.Errorf("log: %s", s)
