@@ -29,7 +29,7 @@ const notBuilt = `<!doctype html>
 <meta charset="utf-8">
 <title>hivebeat</title>
 <h1>hivebeat</h1>
-<p>The page is not built into this program. The API is there: <a href="/v1/summary">/v1/summary</a>, and <a href="/openapi.json">/openapi.json</a> lists all.</p>
+<p>The page is not built into this program. The API is at <a href="/v1/summary">/v1/summary</a>; <a href="/openapi.json">/openapi.json</a> lists all routes.</p>
 </html>
 `
 

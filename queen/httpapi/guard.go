@@ -89,7 +89,7 @@ func (g *guard) token() (string, bool) {
 	defer g.mu.Unlock()
 	if time.Since(g.warned) > time.Minute {
 		g.warned = time.Now()
-		g.log.Warn("the token can not be read: nobody is let in over HTTP", slog.Any("error", err))
+		g.log.Warn("cannot read the token file: HTTP requests that need the token are refused", slog.Any("err", err))
 	}
 	return "", false
 }
@@ -132,8 +132,8 @@ func (g *guard) knows(q *http.Request) bool {
 
 // Errors that the guard answers with.
 var (
-	errExposed   = errors.New("beyond loopback this server wants a token, or to be open")
-	errElsewhere = errors.New("a web page from elsewhere may not ask here, unless the queen is started with --http-origin and the origin of that page")
+	errExposed   = errors.New("beyond loopback this server requires a token, or --http-open")
+	errElsewhere = errors.New("requests from pages of other origins are refused; start the queen with --http-origin and the page's origin to allow them")
 	errToken     = errors.New("this needs the token: Authorization: Bearer …")
 )
 
@@ -145,7 +145,7 @@ func (e *hostError) Error() string {
 	if u, err := url.Parse("http://" + e.host); err == nil && u.Host == e.host && u.Hostname() != "" {
 		origin = "http://" + e.host
 	}
-	return fmt.Sprintf("on its own machine this server answers to localhost and 127.0.0.1, and not to %.100q: a web page could have that name. To let it in, start the queen with --http-origin %.100s", e.host, origin)
+	return fmt.Sprintf("on loopback this server answers only to localhost and 127.0.0.1, not to %.100q (protection against DNS rebinding). To allow the name, start the queen with --http-origin %.100s", e.host, origin)
 }
 
 // public reports whether path needs no token: the probes, and the login pages.

@@ -30,7 +30,7 @@ const DefaultAddr = "127.0.0.1:7833"
 var (
 	// ErrExposed means an address beyond loopback with neither a token file nor
 	// Config.Open.
-	ErrExposed = errors.New("beyond loopback it needs a token file, or to be open")
+	ErrExposed = errors.New("an address beyond loopback requires a token file, or Open")
 	// ErrToken means that the token file cannot be used.
 	ErrToken = errors.New("token file")
 )
@@ -94,7 +94,7 @@ func (c Config) validate() error {
 		return fmt.Errorf("httpapi: Config.Addr: %w", err)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
-		return fmt.Errorf("httpapi: Config.Addr: %q is no port", port)
+		return fmt.Errorf("httpapi: Config.Addr: %q is not a port", port)
 	}
 	if !isLoopback(host) && c.TokenFile == "" && !c.Open {
 		return fmt.Errorf("httpapi: Config.Addr: %s: %w", c.Addr, ErrExposed)
@@ -105,7 +105,7 @@ func (c Config) validate() error {
 	for _, o := range c.Origins {
 		u, err := url.Parse(o)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || o != u.Scheme+"://"+u.Host {
-			return fmt.Errorf("httpapi: Config.Origins: %q is no origin such as https://ops.example.org", o)
+			return fmt.Errorf("httpapi: Config.Origins: %q is not an origin such as https://ops.example.org", o)
 		}
 	}
 	return nil

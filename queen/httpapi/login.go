@@ -77,7 +77,7 @@ func (s *Server) showLogin(w http.ResponseWriter, status int, next string, wrong
 func (s *Server) login(w http.ResponseWriter, q *http.Request) {
 	q.Body = http.MaxBytesReader(w, q.Body, maxBody)
 	if err := q.ParseForm(); err != nil {
-		http.Error(w, "the form can not be read", http.StatusBadRequest)
+		http.Error(w, "the form cannot be read", http.StatusBadRequest)
 		return
 	}
 	next := ownPath(q.PostForm.Get("next"))

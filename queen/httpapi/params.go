@@ -77,7 +77,7 @@ func number[T ~uint64](of func(*api.Request) *T) func(*api.Request, string) erro
 	return func(r *api.Request, v string) error {
 		n, err := strconv.ParseUint(v, 10, 64)
 		if err != nil {
-			return errors.New("is no whole number from 0")
+			return errors.New("is not a whole number of 0 or more")
 		}
 		*of(r) = T(n)
 		return nil
@@ -88,7 +88,7 @@ func count(of func(*api.Request) *int) func(*api.Request, string) error {
 	return func(r *api.Request, v string) error {
 		n, err := strconv.ParseInt(v, 10, 32)
 		if err != nil {
-			return errors.New("is no whole number")
+			return errors.New("is not a whole number")
 		}
 		*of(r) = int(n)
 		return nil
@@ -111,7 +111,7 @@ func truth(of func(*api.Request) *bool) func(*api.Request, string) error {
 func parseQuery(query string, keys []string, r *api.Request) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return fmt.Errorf("the query can not be read: %w", err)
+		return fmt.Errorf("the query cannot be read: %w", err)
 	}
 	names := make([]string, 0, len(values))
 	for name := range values {
@@ -124,7 +124,7 @@ func parseQuery(query string, keys []string, r *api.Request) error {
 			return fmt.Errorf("unknown parameter %.80q", name)
 		}
 		if len(values[name]) > 1 && !p.list {
-			return fmt.Errorf("parameter %q is there %d times", name, len(values[name]))
+			return fmt.Errorf("parameter %q is given %d times", name, len(values[name]))
 		}
 		for _, v := range values[name] {
 			if err := p.set(r, v); err != nil {
@@ -141,14 +141,14 @@ var errTooLarge = errors.New("the request is longer than 64 KiB")
 // parseBody parses the JSON body of a request.
 func parseBody(w http.ResponseWriter, q *http.Request, r *api.Request) error {
 	if t, _, _ := strings.Cut(q.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(t), "application/json") {
-		return fmt.Errorf("Content-Type is %.80q and not application/json", t)
+		return fmt.Errorf("Content-Type is %.80q, not application/json", t)
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, q.Body, maxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return errTooLarge
 	}
 	if err != nil {
-		return fmt.Errorf("the request can not be read: %w", err)
+		return fmt.Errorf("the request cannot be read: %w", err)
 	}
 	*r, err = api.DecodeRequest(b)
 	return err

@@ -98,10 +98,10 @@ func (s *Server) nothing(w http.ResponseWriter, q *http.Request, mux *http.Serve
 	}
 	if allowed != nil {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		s.refuse(w, q, http.StatusMethodNotAllowed, api.CodeBadRequest, q.Method+" is not for this path; it takes "+strings.Join(allowed, ", "))
+		s.refuse(w, q, http.StatusMethodNotAllowed, api.CodeBadRequest, q.Method+" is not allowed for this path; allowed: "+strings.Join(allowed, ", "))
 		return
 	}
-	s.refuse(w, q, http.StatusNotFound, api.CodeNotFound, "no such path; /openapi.json lists all")
+	s.refuse(w, q, http.StatusNotFound, api.CodeNotFound, "no such path; /openapi.json lists all paths")
 }
 
 // request builds the request from the path and the query of q.
@@ -183,8 +183,8 @@ func statusOf(a *api.Answer) int {
 func (s *Server) write(w http.ResponseWriter, q *http.Request, status int, a api.Answer) {
 	b, err := json.Marshal(&a)
 	if err != nil {
-		s.log.Error("an answer can not be encoded", slog.String("path", q.URL.Path), slog.Any("err", err))
-		http.Error(w, "the answer can not be encoded", http.StatusInternalServerError)
+		s.log.Error("cannot encode an answer", slog.String("path", q.URL.Path), slog.Any("err", err))
+		http.Error(w, "the answer cannot be encoded", http.StatusInternalServerError)
 		return
 	}
 	status = cmp.Or(status, statusOf(&a))

@@ -42,7 +42,7 @@ func (s *Server) watch(w http.ResponseWriter, q *http.Request, r route) {
 	}
 	if !s.counts.open() {
 		w.Header().Set("Retry-After", "10")
-		s.refuse(w, q, http.StatusServiceUnavailable, api.CodeUnavailable, "as many streams as may be are open: "+strconv.Itoa(s.cfg.MaxStreams))
+		s.refuse(w, q, http.StatusServiceUnavailable, api.CodeUnavailable, "the maximum number of streams is open: "+strconv.Itoa(s.cfg.MaxStreams))
 		return
 	}
 	slow := false

@@ -82,7 +82,7 @@ export class Charts {
     if (this.#closed) return;
     this.#data = answer.history || null;
     const few = !this.#data || !Object.values(this.#data.series || {}).some((c) => c.some((v) => v !== null));
-    if (few) { this.#none('Nothing is known of the last hours yet: it begins to fill after a minute.'); return; }
+    if (few) { this.#none('There is no history yet: it starts to fill after a minute.'); return; }
     this.note.hidden = true;
     this.row.hidden = false;
     this.#draw(false);

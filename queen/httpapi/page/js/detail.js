@@ -30,10 +30,11 @@ class Facts {
   }
 }
 
+const SOURCES = { gpu: 'GPUs', procs: 'GPU processes', os: 'worker processes' };
 const bytes = (n) => (n ? `${gib(n)} GiB` : '');
 const began = (us) => (us ? day(us / 1000) : '');
 const runs = (p) => [p.host && `host ${clip(p.host)}`, p.pid && `pid ${p.pid}`, p.conn && `connection ${clip(p.conn)}`, p.addr && `from ${clip(p.addr)}`].filter(Boolean).join(', ');
-const conflict = (what, rival, believed, refused) => `two ${what} beat with this id: stop one, or give it another${rival ? `. The one that is not believed began ${began(rival)}` : ''}${refused ? ` (${runs(refused)}); the other one: ${runs(believed)}` : ''}`;
+const conflict = (what, rival, believed, refused) => `two ${what} beat with this id: stop one, or give it another id${rival ? `. The refused one began ${began(rival)}` : ''}${refused ? ` (${runs(refused)}); the other one: ${runs(believed)}` : ''}`;
 
 // Detail is what the pages of a hive and of a worker share.
 class Detail {
@@ -44,10 +45,10 @@ class Detail {
     this.sentence = h('p', { class: 'sentence' });
     this.trouble = h('p', { class: 'trouble' });
     this.trouble.hidden = true;
-    this.feed = new Feed(link, { ...feed, title: 'Its history' });
+    this.feed = new Feed(link, { ...feed, title: 'History' });
     this.body = h('div', { class: 'wide' });
     this.el = h('div', { class: 'fleet detail' },
-      h('div', { class: 'heading' }, h('nav', { class: 'crumbs', 'aria-label': 'Where this is' }, crumbs),
+      h('div', { class: 'heading' }, h('nav', { class: 'crumbs', 'aria-label': 'Breadcrumbs' }, crumbs),
         h('h1', {}, h('span', { text: name }), this.live), this.sentence, this.trouble), this.body, this.feed.el);
   }
 
@@ -66,7 +67,7 @@ class Detail {
       if (err.name === 'AbortError') return false;
       if (err.code === 'not_found') {
         show(this.trouble, true);
-        say(this.trouble, `The queen knows no such ${this.kind} now. What is below is what was known.`);
+        say(this.trouble, `The queen no longer knows this ${this.kind}. Below is its last known state.`);
       } else trouble(this.trouble, err);
       return false;
     }
@@ -105,7 +106,7 @@ export class Hive extends Detail {
     this.gpuPanel = h('section', { class: 'panel' }, h('h2', { text: 'GPUs' }), this.gpus, this.none);
     this.machine = new Facts('Machine');
     this.state = new Facts('Beating');
-    this.stats = new Facts('Its own counters');
+    this.stats = new Facts('Counters of the hive');
     this.labels = new Facts('Labels');
     this.charts = new Charts(link, ['work', 'vram', 'cpu', 'memory'], { hive, most: 6 });
     this.count = parts.tally();
@@ -127,16 +128,16 @@ export class Hive extends Detail {
     this.charts.load();
     const [{ answer, at }] = await Promise.all([this.link.get(`v1/hives/${encodeURIComponent(this.hive)}`), this.workers.refresh()]);
     const x = answer.hives[0];
-    this.told(x, at, `promises to be heard every ${age(x.every)}`);
+    this.told(x, at, `promises a snapshot every ${age(x.every)}`);
     keyed(this.gpus, x.gpus || [], (g) => g.uuid || g.index, parts.gpuBar, (el, g) => parts.setGPU(el, g, { power: true }));
     show(this.none, !(x.gpus || []).length);
     say(this.none, noGPU(x));
     parts.setTally(this.count, x.workers, LIVES);
     const host = x.host || {};
     this.state.set([
-      ['zone', x.zone], ['running since', began(x.inc)], ['snapshot', count(x.seq)], ['warm', x.warm ? 'yes' : 'no: an absent worker is no evidence yet'],
+      ['zone', x.zone], ['running since', began(x.inc)], ['snapshot', count(x.seq)], ['warm', x.warm ? 'yes' : 'no: the absence of a worker is not evidence yet'],
       ['conflict', x.conflict ? conflict('hives', x.rival, x.believed, x.refused) : ''], ['goodbye', clip(x.bye || '', 256)], ['held VRAM', bytes(x.held)], ['free on one GPU', bytes(x.free_vram)],
-      ...Object.entries(x.collect || {}).map(([k, v]) => [`reads ${k}`, clip(v, 256)]),
+      ...Object.entries(x.collect || {}).map(([k, v]) => [`reads ${SOURCES[k] ?? k}`, clip(v, 256)]),
     ]);
     this.machine.set([
       ['name', clip(host.name || '', 256)], ['system', clip([host.os, host.arch].filter(Boolean).join(' '), 256)], ['load', hostLine(host)],
@@ -145,7 +146,7 @@ export class Hive extends Detail {
     const s = x.stats || {};
     this.stats.set([
       ['beats accepted', count(s.beats)], ['refused', s.refused && count(s.refused)], ['replayed or late', s.stale && count(s.stale)], ['lost on the wire', s.wire_lost && count(s.wire_lost)],
-      ['falsely dead', s.false_dead && count(s.false_dead)], ['cut off', s.cut_off && count(s.cut_off)], ['stood still itself', s.self_pause && age(s.self_pause)],
+      ['falsely dead', s.false_dead && count(s.false_dead)], ['cut off', s.cut_off && count(s.cut_off)], ['paused', s.self_pause && age(s.self_pause)],
     ]);
     this.labels.set(Object.entries(x.labels || {}).map(([k, v]) => [k, clip(v, 128)]));
   }
@@ -162,9 +163,9 @@ export class Worker extends Detail {
     });
     Object.assign(this, { hive, worker, title: clip(worker, 64) });
     this.serves = new Facts('Serves');
-    this.says = new Facts('Says of itself');
+    this.says = new Facts('Reported by the worker');
     this.judged = new Facts('Judged');
-    this.process = new Facts('The system says of it');
+    this.process = new Facts('Reported by the system');
     this.labels = new Facts('Labels');
     this.body.append(h('div', { class: 'columns' }, this.serves.el, this.says.el, this.judged.el, this.process.el, this.labels.el));
   }
@@ -172,10 +173,10 @@ export class Worker extends Detail {
   async load() {
     const { answer, at } = await this.link.get(`v1/hives/${encodeURIComponent(this.hive)}/workers/${encodeURIComponent(this.worker)}`);
     const w = answer.workers[0];
-    this.told(w, at, `promises to be heard every ${age(w.every)}`);
+    this.told(w, at, `promises a beat every ${age(w.every)}`);
     this.serves.set([
       ['model', clip(w.model || '', 256)], ['endpoint', clip(w.endpoint || '', 512)], ['slots', w.slots ? `${count(w.busy)} of ${count(w.slots)} in use` : ''],
-      ['held slots', w.held && count(w.held)], ['queue', count(w.queue)], ['done', count(w.done)], ['progress', w.stalled ? 'stalled: busy, and makes none' : ''],
+      ['held slots', w.held && count(w.held)], ['queue', count(w.queue)], ['done', count(w.done)], ['progress', w.stalled ? 'stalled: busy, but makes none' : ''],
     ]);
     this.says.set([
       ['state', clip(w.state || '', 32)], ['reason', clip(w.reason || '', 256)], ['VRAM', bytes(w.vram)], ['silence announced', w.quiet && age(w.quiet)], ['running since', began(w.inc)], ['restarts in the last hour', w.restarts && `${count(w.restarts)}${w.looping ? ', looping' : ''}`], ['process', w.pid], ['host', clip(w.host || '', 256)], ['connection', clip(w.conn || '', 128)],

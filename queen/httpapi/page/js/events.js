@@ -86,7 +86,7 @@ export class Events {
     say(this.count, `newest ${count(this.#events.length)}`);
     show(this.note, !this.#events.length);
     const asked = ['kinds', 'hive', 'worker'].some((k) => this.#params.get(k));
-    say(this.note, asked ? 'No event fits this search.' : 'Nothing has happened that the queen remembers.');
+    say(this.note, asked ? 'No event fits this search.' : 'The queen remembers no events.');
     show(this.more, !!this.#next && this.#events.length < MOST);
     attr(this.list, 'aria-label', 'Events, newest first');
   }

@@ -17,11 +17,11 @@ export class Feed {
   #missed = 0;
   loaded = false; // what was before the stream began is there
 
-  constructor(link, { params = {}, fits = () => true, most = 40, title = 'Just happened', href = '#/events' } = {}) {
+  constructor(link, { params = {}, fits = () => true, most = 40, title = 'Latest events', href = '#/events' } = {}) {
     this.link = link;
     this.opts = { params, fits, most };
     this.list = h('ol', { class: 'events', 'aria-label': title });
-    this.note = h('p', { class: 'empty', text: 'Nothing has happened that the queen remembers.' });
+    this.note = h('p', { class: 'empty', text: 'The queen remembers no events.' });
     this.lost = h('p', { class: 'trouble' });
     this.el = h('section', { class: 'panel feed' },
       h('h2', {}, title, href ? h('a', { class: 'aside', href, text: 'all events' }) : null), this.lost, this.list, this.note);
@@ -49,6 +49,6 @@ export class Feed {
     keyed(this.list, this.#events, (e) => e.id, eventRow, setEvent);
     show(this.note, this.loaded && !this.#events.length);
     show(this.lost, this.#missed > 0);
-    if (this.#missed) say(this.lost, `${this.#missed} more happened than could be told.`);
+    if (this.#missed) say(this.lost, `${this.#missed} events were missed.`);
   }
 }

@@ -177,14 +177,14 @@ class Hero {
       const missing = sum(counts) - alive; // who left in order is not
       say(panel.big, count(alive));
       say(panel.rest, missing ? `alive, ${count(missing)} missing` : 'alive');
-      attr(panel.rest, 'title', missing ? 'Missing are those that are late, unverified or lost; who left in order is not' : null);
+      attr(panel.rest, 'title', missing ? 'Missing: late, unverified or lost; not those that left in order' : null);
     }
     parts.setTally(this.hiveTally, s.hives, LIVES);
     parts.setTally(this.workerTally, s.workers, LIVES);
     parts.setTally(this.stateTally, s.states, STATES);
     const none = !s.vram_total;
     say(this.vram.big, none ? 'no GPU' : gib(Math.max(0, s.vram_total - s.vram_used)));
-    say(this.vram.rest, none ? 'is known' : `GiB free of ${gib(s.vram_total)} on ${plural(s.gpus, 'GPU')}`);
+    say(this.vram.rest, none ? 'reported' : `GiB free of ${gib(s.vram_total)} on ${plural(s.gpus, 'GPU')}`);
     show(this.memory, !none);
     parts.setMemory(this.memory, s.vram_total, s.vram_used, s.vram_ours);
   }

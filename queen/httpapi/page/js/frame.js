@@ -68,7 +68,7 @@ export class Frame {
     }
     say(byID('keeps'), keeps.join(' · '));
     byID('keeps').classList.toggle('bad', !!status && (!status.jetstream || brake.length > 0));
-    say(byID('heard'), link.heard ? (sure === 'cut' ? `nothing heard for ${age(silent)}` : `heard ${age(silent)} ago`) : '');
+    say(byID('heard'), link.heard ? (sure === 'cut' ? `no answer for ${age(silent)}` : `answered ${age(silent)} ago`) : '');
     say(byID('queen'), status ? (/^queen/.test(status.queen) ? '' : 'queen ') + clip(status.queen, 24) : '');
     say(byID('as-of'), status ? clock(status.as_of) : '');
     byID('as-of').title = status ? `${status.as_of}, the queen's clock` : '';
@@ -76,7 +76,7 @@ export class Frame {
     this.#title(sure, silent, summary);
     const cry = sure === 'cut' ? 'Cut off from the queen. What is shown is old.' : '';
     if (cry !== byID('cry').textContent) {
-      if (!cry) this.#say('The queen is heard again.');
+      if (!cry) this.#say('The queen answers again.');
       say(byID('cry'), cry);
     }
   }
@@ -84,13 +84,13 @@ export class Frame {
   #sentence(sure, silent, summary, unsure, brake) {
     if (sure === 'waiting') return 'No answer yet.';
     if (sure === 'cut') {
-      if (this.link.signedOut) return 'The server wants you to sign in.';
-      const old = this.link.heard ? `What you see is ${age(silent)} old.` : 'Nothing was heard yet.';
-      return this.link.why ? `The queen does not answer: ${clip(this.link.why, 160)}. ${old}` : `The queen is not heard. ${old}`;
+      if (this.link.signedOut) return 'The server requires you to sign in.';
+      const old = this.link.heard ? `What you see is ${age(silent)} old.` : 'There has been no answer yet.';
+      return this.link.why ? `The queen does not answer: ${clip(this.link.why, 160)}. ${old}` : `There is no answer from the queen. ${old}`;
     }
     const parts = [summary ? health(summary) : ''];
     if (unsure.length) parts.unshift(`${clip(unsure.join('; '), 240)}.`);
-    else if (sure === 'unsure' && !brake.length) parts.push('The queen began a moment ago and does not know all yet.');
+    else if (sure === 'unsure' && !brake.length) parts.push('The queen has just started and does not know every hive yet.');
     return parts.join(' ');
   }
 
@@ -142,5 +142,5 @@ const clock = (t) => new Date(t).toTimeString().slice(0, 8);
 // Trouble is the line of a view that says that it could not be renewed.
 export function trouble(el, err) {
   show(el, !!err);
-  if (err) say(el, `Could not be renewed: ${clip(err.message || String(err), 200)}.`);
+  if (err) say(el, `Could not be refreshed: ${clip(err.message || String(err), 200)}.`);
 }

@@ -56,14 +56,14 @@ export class Link extends EventTarget {
   async #body(res, signal) {
     if (res.status === 401 || res.status === 403) {
       this.signedOut = true;
-      throw new Refusal('signed_out', 'the server wants you to sign in');
+      throw new Refusal('signed_out', 'the server requires you to sign in');
     }
     let answer;
     try {
       answer = await res.json();
     } catch (err) {
       if (signal?.aborted) throw err;
-      throw new Refusal('network', `the server answered ${res.status} and nothing that can be read`);
+      throw new Refusal('network', `the server answered ${res.status} with something that cannot be read`);
     }
     if (answer.error) throw new Refusal(answer.error.code, answer.error.message);
     if (!res.ok || !answer.status) throw new Refusal('network', `the server answered ${res.status}`);

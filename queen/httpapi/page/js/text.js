@@ -50,7 +50,7 @@ const CAUSES = {
   loads: 'not heard, but its process loads',
   exit: 'its process ended',
   disconnect: 'its connection closed',
-  hive: 'its hive was lost and it did not answer',
+  hive: 'its hive was lost, and it did not answer',
   goodbye: 'said goodbye',
 };
 export const cause = (c) => (Object.hasOwn(CAUSES, c) ? CAUSES[c] : c || '');
@@ -65,12 +65,12 @@ export function quiet(w) {
 
 const LIVE_WORDS = {
   alive: 'heard in time',
-  late: 'not heard in time, not given up',
+  late: 'not heard in time, but not given up',
   lost: 'concluded dead',
   left: 'said goodbye',
   unverified: 'known from memory, or held by the brake',
 };
-export const liveWords = (l) => (Object.hasOwn(LIVE_WORDS, l) ? LIVE_WORDS[l] : 'a word that this page does not know');
+export const liveWords = (l) => (Object.hasOwn(LIVE_WORDS, l) ? LIVE_WORDS[l] : 'a verdict that this page does not know');
 
 // health says how many are not well, or that all are.
 export function health(summary) {
@@ -132,9 +132,9 @@ export function eventWords(d) {
     case 'restarted': return 'restarted';
     case 'unverified': return 'unverified: the brake holds the verdict';
     case 'conflict': return 'conflict: two processes have this id; stop one, or rename it';
-    case 'stalled': return d.to === 'stalled' ? 'stalled: busy, and makes no progress' : 'makes progress again';
-    case 'looping': return d.to === 'looping' ? 'looping: it restarts over and over' : 'loops no more';
-    case 'gap': return `${plural(d.missing || 0, 'transition')} that nobody can tell any more`;
+    case 'stalled': return d.to === 'stalled' ? 'stalled: busy, but makes no progress' : 'makes progress again';
+    case 'looping': return d.to === 'looping' ? 'looping: it restarts repeatedly' : 'no longer looping';
+    case 'gap': return `${plural(d.missing || 0, 'transition')} that can no longer be reported`;
     case 'brake': return `brake ${d.to === 'on' ? 'on' : 'off'}${d.zone ? ` in zone ${d.zone}` : ''}`;
     default: return d.kind || 'something happened';
   }

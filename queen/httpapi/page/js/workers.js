@@ -73,7 +73,7 @@ export class Workers {
     this.trouble.hidden = true;
     this.filters = new Filters([
       { key: 'live', name: 'Verdict', words: LIVES }, { key: 'state', name: 'State', words: STATES },
-      { key: 'model', name: 'Model', text: true, hint: '* is any text, ? one character' }, { key: 'zone', name: 'Zone', text: true }, { key: 'selector', name: 'Labels', text: true, hint: 'as tier=prod,gpu in (a,b),!spot' },
+      { key: 'model', name: 'Model', text: true, hint: '* is any text, ? one character' }, { key: 'zone', name: 'Zone', text: true }, { key: 'selector', name: 'Labels', text: true, hint: 'such as tier=prod,gpu in (a,b),!spot' },
       { key: 'stalled', name: 'Progress', words: ['true'], names: { true: 'Only stalled' } },
     ]);
     this.list = workerList(link, this.#ask, {
