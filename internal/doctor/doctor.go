@@ -148,7 +148,7 @@ func Check(ctx context.Context, nc *nats.Conn, cfg Config) ([]Finding, error) {
 	if err != nil {
 		do := advice.For(err)
 		if do == "" {
-			do = "see the server's log, and what --nats, --creds and --tls-ca say"
+			do = "see the server's log, and check --nats, --creds and --tls-ca"
 		}
 		return []Finding{{Fail, CheckConnection, "no connection to NATS: " + err.Error(), do}}, ctx.Err()
 	}
@@ -200,7 +200,7 @@ func (d *visit) roundTrip(ctx context.Context) {
 	for i := range 5 {
 		began := time.Now()
 		if err := d.p.nc.FlushWithContext(ctx); err != nil {
-			d.add(Fail, CheckRoundTrip, "no answer to a ping: %v", "look at the server's load and at the network between", err)
+			d.add(Fail, CheckRoundTrip, "no answer to a ping: %v", "check the load of the server and the network in between", err)
 			return
 		}
 		if took := time.Since(began); i == 0 || took < best {
@@ -209,7 +209,7 @@ func (d *visit) roundTrip(ctx context.Context) {
 	}
 	shown := best.Round(10 * time.Microsecond)
 	if best > slowTrip {
-		d.add(Warn, CheckRoundTrip, "a round trip takes %v", "keep --every a hundred times that, so that a few lost packets are no missed beat", shown)
+		d.add(Warn, CheckRoundTrip, "a round trip takes %v", "choose --every at least a hundred times longer, so that a few lost packets do not cause a missed beat", shown)
 		return
 	}
 	d.add(OK, CheckRoundTrip, "a round trip takes %v", "", shown)
@@ -222,9 +222,9 @@ const goodPayload = 64 << 10
 func (d *visit) maxPayload() {
 	switch n := d.p.nc.MaxPayload(); {
 	case n < hivebeat.MaxBeat:
-		d.add(Fail, CheckPayload, "max_payload is %d bytes, a beat may have %d", "raise max_payload in the server's configuration; its default is 1 MiB", n, hivebeat.MaxBeat)
+		d.add(Fail, CheckPayload, "max_payload is %d bytes, but a beat may have %d", "raise max_payload in the server's configuration; its default is 1 MiB", n, hivebeat.MaxBeat)
 	case n < goodPayload && d.cfg.Role != Worker:
-		d.add(Warn, CheckPayload, "max_payload is %d bytes: snapshots are cut into many pages", "raise max_payload in the server's configuration; its default is 1 MiB", n)
+		d.add(Warn, CheckPayload, "max_payload is %d bytes: snapshots are split into many pages", "raise max_payload in the server's configuration; its default is 1 MiB", n)
 	default:
 		d.add(OK, CheckPayload, "max_payload is %d bytes", "", n)
 	}
@@ -234,7 +234,7 @@ func (d *visit) maxPayload() {
 func (d *visit) jetStream(ctx context.Context) {
 	for n := range d.refused {
 		if n.look {
-			d.add(Warn, CheckJetStream, "JetStream was not looked at: the permissions for it are missing", "grant those above, and run this again")
+			d.add(Warn, CheckJetStream, "JetStream was not checked: the permissions for it are missing", "grant those above, and run doctor again")
 			return
 		}
 	}
@@ -265,19 +265,19 @@ func (d *visit) jetStream(ctx context.Context) {
 		d.stored[part.Stream] = part.Exists
 		switch {
 		case !part.Exists:
-			d.add(OK, CheckStored, "%s is not there yet: the first queen makes it", "", part.Name)
+			d.add(OK, CheckStored, "%s does not exist yet: the first queen creates it", "", part.Name)
 		case len(part.Differences) > 0:
 			d.add(Fail, CheckStored, "%s exists with other settings: %s",
-				"run the queen with the settings that it has (--storage, --replicas, --events-max), or, if nobody else needs it, remove it: nats stream rm "+part.Stream,
+				"run the queen with the existing settings (--storage, --replicas, --events-max), or, if nothing else needs it, remove it: nats stream rm "+part.Stream,
 				part.Name, strings.Join(part.Differences, ", "))
 		default:
-			d.add(OK, CheckStored, "%s is as it should be", "", part.Name)
+			d.add(OK, CheckStored, "%s has the right settings", "", part.Name)
 		}
 	}
 	d.burst(ctx)
 }
 
-const stoppedHint = "a server that had JetStream stops it when a write fails, mostly for want of space: make room, and restart that server"
+const stoppedHint = "a server stops its JetStream when a write fails, mostly because the disk is full: free some space, and restart that server"
 
 // jetStreamOff reports which servers that hold a bucket or the stream have stopped
 // their JetStream.
@@ -290,7 +290,7 @@ func (d *visit) jetStreamOff(parts []ledger.Part) {
 		d.add(OK, CheckJetStream, "JetStream is on", "")
 		return
 	}
-	d.add(Fail, CheckJetStream, "JetStream is off at %s, and on at other servers, which keep everything meanwhile", stoppedHint, strings.Join(slices.Compact(off), ", "))
+	d.add(Fail, CheckJetStream, "JetStream is off at %s, and on at other servers, which store everything meanwhile", stoppedHint, strings.Join(slices.Compact(off), ", "))
 }
 
 // burst compares the size of the event stream with the size of the fleet, if a queen
@@ -309,7 +309,7 @@ func (d *visit) burst(ctx context.Context) {
 	}
 	most := cmp.Or(d.cfg.EventsMax, ledger.DefaultEventsMax)
 	if need := ledger.BurstBytes(workers); need > most {
-		d.add(Warn, CheckStored, "the stream of events has %d MiB: a burst of events of all %d workers takes some %d MiB, and its oldest would go",
+		d.add(Warn, CheckStored, "the stream of events has %d MiB: a burst of events of all %d workers takes some %d MiB and would discard the oldest",
 			"make it larger: nats stream edit "+d.cfg.Subjects.Stream(hivebeat.StreamEvents)+" --max-bytes, and the same --events-max for every queen",
 			most>>20, workers, need>>20)
 	}

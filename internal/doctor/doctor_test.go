@@ -76,7 +76,7 @@ func TestAllIsWell(t *testing.T) {
 		t.Run(string(role), func(t *testing.T) {
 			list := check(t, nc, doctor.Config{Role: role, Hive: "gpu-01", Worker: "llama"})
 			if role == doctor.Viewer {
-				has(t, list, doctor.Warn, doctor.CheckPermission, "may also hold places and release them",
+				has(t, list, doctor.Warn, doctor.CheckPermission, "may also hold and release capacity",
 					`deny: ["queen.api.hold", "queen.api.hold.*", "queen.as.*.hold", "queen.as.*.hold.*", "queen.api.release", `)
 			}
 			for _, c := range []string{
@@ -90,7 +90,7 @@ func TestAllIsWell(t *testing.T) {
 				if stored := only(list, doctor.CheckStored); len(stored) != 4 {
 					t.Errorf("stored:\n%s", show(stored))
 				}
-				has(t, list, doctor.OK, doctor.CheckStored, "queen_hives", "not there yet")
+				has(t, list, doctor.OK, doctor.CheckStored, "queen_hives", "does not exist yet")
 			case doctor.Viewer, doctor.Scheduler:
 				has(t, list, doctor.Warn, doctor.CheckQueen, "no queen answers", "hivebeat queen")
 				return
@@ -125,7 +125,7 @@ func TestStored(t *testing.T) {
 	}
 	list := check(t, nc, doctor.Config{Role: doctor.Queen, Subjects: subjects})
 	for _, name := range []string{"acme_queen_hives", "acme_queen_roster", "acme_queen_holds", "acme_QUEEN_EVENTS"} {
-		has(t, list, doctor.OK, doctor.CheckStored, name, "as it should be")
+		has(t, list, doctor.OK, doctor.CheckStored, name, "has the right settings")
 	}
 
 	js, err := jetstream.New(nc)
@@ -137,7 +137,7 @@ func TestStored(t *testing.T) {
 	}
 	list = check(t, nc, doctor.Config{Role: doctor.Queen})
 	has(t, list, doctor.Fail, doctor.CheckStored, "bucket queen_hives", "TTL is 1m0s, not 24h0m0s", "nats stream rm KV_queen_hives")
-	has(t, list, doctor.OK, doctor.CheckStored, "bucket queen_roster", "not there yet")
+	has(t, list, doctor.OK, doctor.CheckStored, "bucket queen_roster", "does not exist yet")
 	if _, err := js.KeyValue(t.Context(), hivebeat.BucketRoster); !errors.Is(err, jetstream.ErrBucketNotFound) {
 		t.Errorf("a bucket was made: %v", err)
 	}
@@ -244,7 +244,7 @@ func TestPermissions(t *testing.T) {
 					list := only(check(t, nc, cfg), doctor.CheckPermission)
 					bad := slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool { return f.Level == doctor.OK })
 					if subject == "" {
-						if len(bad) > 0 || len(list) != 1 || !strings.Contains(list[0].What, "may do all that a "+string(cfg.Role)+" needs") {
+						if len(bad) > 0 || len(list) != 1 || !strings.Contains(list[0].What, "has every permission that a "+string(cfg.Role)+" needs") {
 							t.Errorf("with all permissions:\n%s", show(list))
 						}
 						return
@@ -306,9 +306,9 @@ func TestMissingPermissionsAreNoTimeouts(t *testing.T) {
 	nc := bustest.Conn(t, srv, nats.UserInfo("me", "me"))
 	list := check(t, nc, doctor.Config{Role: doctor.Queen})
 	has(t, list, doctor.Fail, doctor.CheckPermission, "subscribe to queen.hives")
-	has(t, list, doctor.Warn, doctor.CheckJetStream, "not looked at")
+	has(t, list, doctor.Warn, doctor.CheckJetStream, "not checked")
 	list = check(t, nc, doctor.Config{Role: doctor.Worker})
-	has(t, list, doctor.Fail, doctor.CheckPermission, "hive.doctor.workers", "name the ids")
+	has(t, list, doctor.Fail, doctor.CheckPermission, "hive.doctor.workers", "pass the ids")
 	list = check(t, nc, doctor.Config{Role: doctor.Worker, Hive: "gpu-01", Worker: "llama"})
 	has(t, list, doctor.Fail, doctor.CheckPermission, "hive.gpu-01.workers", "--pinned")
 	list = check(t, nc, doctor.Config{Role: doctor.Scheduler})
@@ -481,7 +481,7 @@ func TestServerThatRefusesNothing(t *testing.T) {
 		}
 		defer nc.Close()
 		list := check(t, nc, doctor.Config{Role: doctor.Hive, Hive: "gpu-01"})
-		has(t, list, doctor.Warn, doctor.CheckPermission, "could not be checked")
+		has(t, list, doctor.Warn, doctor.CheckPermission, "cannot check the permissions")
 		close(srv.heard)
 		for s := range srv.heard {
 			if !strings.HasPrefix(s, "hivebeat.doctor.") {

@@ -26,9 +26,9 @@ type need struct {
 // jsAPI is the prefix of JetStream requests.
 const jsAPI = "$JS.API."
 
-const oneQueen = "answers that are shown together are not of one queen"
+const oneQueen = "answers that are shown together may come from different queens"
 
-const lateWarm = "a hive that restarted is warm after 45 s, not as soon as it heard its workers"
+const lateWarm = "a hive that restarted is warm only after 45 s, not as soon as it has heard its workers"
 
 func (n need) verb() string {
 	if n.publish {
@@ -122,7 +122,7 @@ func (c Config) needs(inbox string) []need {
 		ping, _ := micro.ControlSubject(micro.PingVerb, "queen", "")
 		list := []need{
 			answers, sub(s.Events(), "hear events", "watch shows changes only when it asks again"),
-			pub(ping, "find a queen that starts", "a queen that has just started is taken for none"),
+			pub(ping, "find a queen that starts", "a queen that has just started is not found"),
 		}
 		for _, v := range verbs {
 			if c.Role == Viewer && api.Acts(v) {
@@ -143,16 +143,16 @@ func (c Config) needs(inbox string) []need {
 		pub(s.HiveRollcall(), "call all hives", "a queen that restarted knows a hive only after its next snapshot"),
 		pub(s.HiveRollcallOf(madeUp), "call one hive", "a queen that restarted knows a hive only after its next snapshot"),
 	}
-	const orphans = "the workers of a hive that is lost are late, and nobody judges them"
+	const orphans = "the workers of a lost hive stay late, and no queen judges them"
 	list = append(list,
-		sub(s.Workers(madeUp), "hear the workers of a hive that was lost", orphans),
+		sub(s.Workers(madeUp), "hear the workers of a lost hive", orphans),
 		sub(s.WorkersPinned(madeUp), "hear such workers on their own subjects", orphans),
-		pub(s.WorkerRollcall(madeUp), "call such workers", "the workers of a hive that was lost are known to live only after their next beats"))
+		pub(s.WorkerRollcall(madeUp), "call such workers", "the workers of a lost hive are known to be alive only after their next beats"))
 	for _, v := range verbs {
-		list = append(list, sub(s.API(v), "be asked", ""), sub(s.Ask(madeUp, v, ""), "be asked by askers that have a name", ""),
-			sub(s.Ask("", v, madeUp), "be asked itself", oneQueen), sub(s.Ask(madeUp, v, madeUp), "be asked itself", oneQueen))
+		list = append(list, sub(s.API(v), "receive requests", ""), sub(s.Ask(madeUp, v, ""), "receive requests from askers with an id", ""),
+			sub(s.Ask("", v, madeUp), "receive requests for itself", oneQueen), sub(s.Ask(madeUp, v, madeUp), "receive requests for itself", oneQueen))
 	}
-	const alone = "where a queen is stopped, no other one answers in its place, and queens do not know of each other's doubts"
+	const alone = "no other queen answers in place of a stopped one, and queens do not learn of each other's doubts"
 	list = append(list,
 		sub(s.Events(), "hear events", "answers about events lack the newest"),
 		pub(s.Peers(), "be heard by other queens", alone), sub(s.Peers(), "hear other queens", alone))
@@ -174,9 +174,9 @@ func (c Config) needs(inbox string) []need {
 	if c.NoJetStream {
 		return list
 	}
-	const untold = "deaths reach nobody while JetStream is away"
-	list = append(list, pub(s.LiveEvent(madeUp, "", madeUp), "tell deaths that are not stored yet", untold),
-		pub(s.LiveEvent(madeUp, madeUp, madeUp), "tell deaths of workers that are not stored yet", untold))
+	const untold = "deaths are not reported while JetStream is away"
+	list = append(list, pub(s.LiveEvent(madeUp, "", madeUp), "publish deaths that are not stored yet", untold),
+		pub(s.LiveEvent(madeUp, madeUp, madeUp), "publish deaths of workers that are not stored yet", untold))
 	list = append(append(list, answers), c.stored()...)
 	if c.Webhooks {
 		list = append(list, c.webhooks()...)
@@ -187,7 +187,7 @@ func (c Config) needs(inbox string) []need {
 // ackNumbers is how many numbers follow in the subject of an acknowledgement.
 const ackNumbers = 5
 
-const noWebhooks = "its webhooks are told nothing"
+const noWebhooks = "its webhooks receive nothing"
 
 // webhooks returns the needs of the consumers for webhooks, whose names are derived
 // from the URLs.
@@ -211,7 +211,7 @@ func (c Config) stored() []need {
 	hives, roster, holds := c.Subjects.Bucket(hivebeat.BucketHives), c.Subjects.Bucket(hivebeat.BucketRoster), c.Subjects.Bucket(hivebeat.BucketHolds)
 	for _, stream := range []string{"KV_" + hives, "KV_" + roster, "KV_" + holds, c.Subjects.Stream(hivebeat.StreamEvents)} {
 		list = append(list, look(jsAPI+"STREAM.INFO."+stream),
-			need{publish: true, subject: jsAPI + "STREAM.CREATE." + stream, why: "make what is kept", makes: stream})
+			need{publish: true, subject: jsAPI + "STREAM.CREATE." + stream, why: "create buckets and the stream", makes: stream})
 	}
 	events := c.Subjects.Stream(hivebeat.StreamEvents)
 	for _, subject := range []string{
@@ -231,7 +231,7 @@ func (c Config) stored() []need {
 			keys = append(keys, key+"."+madeUp) // <hive>.<page>
 		}
 		for _, key := range keys {
-			list = append(list, pub(key, "keep snapshots, verdicts and holds"), pub(jsAPI+"DIRECT.GET."+stream+"."+key, "read what is kept"))
+			list = append(list, pub(key, "store snapshots, verdicts and holds"), pub(jsAPI+"DIRECT.GET."+stream+"."+key, "read stored records"))
 		}
 		for _, subject := range []string{
 			jsAPI + "STREAM.MSG.GET." + stream,
@@ -240,7 +240,7 @@ func (c Config) stored() []need {
 			jsAPI + "CONSUMER.INFO." + stream + "." + madeUp,
 			jsAPI + "CONSUMER.DELETE." + stream + "." + madeUp,
 		} {
-			list = append(list, pub(subject, "read what is kept"))
+			list = append(list, pub(subject, "read stored records"))
 		}
 	}
 	return list

@@ -175,7 +175,7 @@ func (d *visit) permissions(ctx context.Context) {
 	refused, err := d.p.probe(ctx, d.needs)
 	if err != nil {
 		d.unknown = true
-		d.add(Warn, CheckPermission, "the permissions could not be checked: %v", "compare them with docs/OPERATIONS.md by hand", err)
+		d.add(Warn, CheckPermission, "cannot check the permissions: %v", "compare them with docs/OPERATIONS.md by hand", err)
 	}
 	d.refused = refused
 }
@@ -208,19 +208,19 @@ func (d *visit) permissionFindings() {
 		switch {
 		case n.makes != "" && d.stored[n.makes]:
 			level = Warn
-			what += "; it exists, so that is only needed if it is ever lost"
+			what += "; it exists, so this is needed only to create it again"
 		case n.without != "":
 			level = Warn
-			what += "; without that, " + n.without
+			what += "; without this, " + n.without
 		}
 		d.add(level, CheckPermission, "%s", d.grant(n), what)
 	}
 	if len(missing) == 0 {
-		d.add(OK, CheckPermission, "this user may do all that a %s needs: publish to %s, subscribe to %d", "",
+		d.add(OK, CheckPermission, "this user has every permission that a %s needs: publish to %s, subscribe to %d", "",
 			d.cfg.Role, subjects(needed[true]), needed[false])
 	}
 	if len(beyond) > 0 {
-		d.add(Warn, CheckPermission, "this user may also hold places and release them, which a %s does not need",
+		d.add(Warn, CheckPermission, "this user may also hold and release capacity, which a %s does not need",
 			"deny it in the user's permissions: publish = { deny: ["+strings.Join(beyond, ", ")+"] }", d.cfg.Role)
 	}
 }
@@ -240,9 +240,9 @@ func (d *visit) grant(n need) string {
 	do := fmt.Sprintf("allow it in the user's permissions: %s = %q", verb, n.subject)
 	switch {
 	case d.cfg.Hive == "" && (d.cfg.Role == Worker || d.cfg.Role == Hive):
-		do += "; or name the ids that these permissions are for"
+		do += "; or pass the ids that these permissions are for"
 	case n.publish && d.cfg.asks() && d.cfg.Asker == "":
-		do += "; or say with --asker as whom this user may ask"
+		do += "; or pass the id under which this user may ask with --asker"
 	case n.publish && n.why == "beat" && !d.cfg.Pinned, n.publish && n.why == "send snapshots" && !d.cfg.Pinned:
 		do += "; or run with --pinned, if the user may only use its own subject"
 	}
@@ -267,11 +267,11 @@ func (d *visit) queen(ctx context.Context) {
 	}
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
-		d.add(Warn, CheckQueen, "no queen answers at %s", "start one with hivebeat queen, or give the --prefix of its fabric", subject)
+		d.add(Warn, CheckQueen, "no queen answers at %s", "start one with hivebeat queen, or pass the --prefix of its fabric", subject)
 	case err != nil && !(inbox.Allowed{}).Accept(d.p.nc.NewInbox()):
-		d.add(Warn, CheckQueen, "no answer of a queen at %s: %v", "this connection has an inbox prefix of its own: start the queens with --inbox-prefix "+d.p.nc.Opts.InboxPrefix, subject, err)
+		d.add(Warn, CheckQueen, "no answer from a queen at %s: %v", "this connection has its own inbox prefix: start the queens with --inbox-prefix "+d.p.nc.Opts.InboxPrefix, subject, err)
 	case err != nil:
-		d.add(Warn, CheckQueen, "no answer of a queen at %s: %v", "see the queen's log", subject, err)
+		d.add(Warn, CheckQueen, "no answer from a queen at %s: %v", "see the queen's log", subject, err)
 	case len(a.Status.Unsure) > 0:
 		d.add(Warn, CheckQueen, "queen %s answers, but is not sure: %s", "see the queen's log; after a start this passes by itself", a.Status.Queen, strings.Join(a.Status.Unsure, ", "))
 	default:
@@ -354,6 +354,6 @@ func (d *visit) stores(ctx context.Context) {
 		groups = append(groups, strings.Join(ids, ", "))
 	}
 	slices.Sort(groups)
-	d.add(Warn, CheckQueen, "the queens of this fabric do not share one store: %s", "start all of them with the same JetStream (domain, account, --prefix, --no-jetstream): holds and verdicts are shared by nothing else",
+	d.add(Warn, CheckQueen, "the queens of this fabric do not share a store: %s", "start all of them with the same JetStream (domain, account, --prefix, --no-jetstream): holds and verdicts are shared only through it",
 		strings.Join(groups, " apart from "))
 }

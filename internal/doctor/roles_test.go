@@ -159,7 +159,7 @@ func TestQueensWithoutACommonStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, f := range list {
-			if strings.Contains(f.What, "do not share one store") {
+			if strings.Contains(f.What, "do not share a store") {
 				found = append(found, f)
 			}
 		}

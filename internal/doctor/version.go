@@ -41,11 +41,11 @@ func version(s string) Finding {
 	v, ok := parseVersion(s)
 	switch {
 	case !ok:
-		f.Level, f.What, f.Do = Warn, fmt.Sprintf("the server says that its version is %q", s), "hivebeat is tested with nats-server 2.11.2 and newer"
+		f.Level, f.What, f.Do = Warn, fmt.Sprintf("the server reports the version %q", s), "hivebeat is tested with nats-server 2.11.2 and newer"
 	case v.less(required):
 		f.Level, f.What, f.Do = Fail, "nats-server "+s+" is too old: 2.11.2 is required", "upgrade to 2.14.8 or newer, but not to 2.15.0"
 	case v.major == leaking.major && v.minor == leaking.minor && v.patch == leaking.patch:
-		f.Level, f.What, f.Do = Warn, "nats-server "+s+" leaks memory with every key that carries a TTL", "upgrade to 2.15.1 or newer"
+		f.Level, f.What, f.Do = Warn, "nats-server "+s+" leaks memory with every key that has a TTL", "upgrade to 2.15.1 or newer"
 	case v.less(advised):
 		f.Level, f.What, f.Do = Warn, "nats-server "+s+" works, but lacks fixes to TTLs", "upgrade to 2.14.8 or newer, but not to 2.15.0"
 	default:

@@ -14,7 +14,7 @@ import (
 )
 
 // ErrExposed reports an address beyond loopback without ServerConfig.Open.
-var ErrExposed = errors.New("beyond loopback it must be said to be open")
+var ErrExposed = errors.New("an address beyond loopback must be opened explicitly")
 
 // ServerConfig configures a Server. Addr is required.
 type ServerConfig struct {
@@ -40,7 +40,7 @@ func NewServer(h http.Handler, cfg ServerConfig) (*Server, error) {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return nil, fmt.Errorf("metrics: %q is no port", port)
+		return nil, fmt.Errorf("metrics: %q is not a port", port)
 	}
 	if !cfg.Open && !loopback(host) {
 		return nil, fmt.Errorf("metrics: %s: %w", cfg.Addr, ErrExposed)
@@ -78,7 +78,7 @@ func known(next http.Handler, open bool) http.Handler {
 			host = r.Host
 		}
 		if !open && !loopback(host) {
-			http.Error(w, "not by this name", http.StatusForbidden)
+			http.Error(w, "not under this host name", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-var update = flag.Bool("update", false, "write testdata/metrics.txt anew")
+var update = flag.Bool("update", false, "rewrite testdata/metrics.txt")
 
 // Gather returns one line per metric family of the collectors, with type, name and
 // labels, and the registry that holds them.
@@ -76,7 +76,7 @@ func Golden(t *testing.T, list ...prometheus.Collector) {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(string(want), text); d != "" {
-		t.Errorf("names have changed (go test -update writes them anew):\n%s", d)
+		t.Errorf("names have changed (go test -update rewrites them):\n%s", d)
 	}
 }
 
