@@ -67,9 +67,9 @@ func (m *Model) past(lines []string, now time.Time) []string {
 	_, _, cut := m.cut(now)
 	switch {
 	case m.openErr != "":
-		lines[0] += m.paint.Text("  "+show.Clean(m.openErr)+": this is what was", show.Bad)
+		lines[0] += m.paint.Text("  "+show.Clean(m.openErr)+": this is the last known state", show.Bad)
 	case cut:
-		lines[0] += m.paint.Text("  as it was then", show.Warn)
+		lines[0] += m.paint.Text("  last known state", show.Warn)
 	}
 	return lines
 }
@@ -141,7 +141,7 @@ func (m *Model) itsEvents(p place, most int) []string {
 	events := m.log.of(&filter{Hive: p.hive, Worker: p.worker})
 	switch {
 	case m.eventErr != "":
-		heading += m.paint.Text("  only those that came since it began: "+show.Clean(m.eventErr), show.Warn)
+		heading += m.paint.Text("  only those since top started: "+show.Clean(m.eventErr), show.Warn)
 	case len(events) == 0:
 		heading += m.paint.Text("  none", show.Faint)
 	}

@@ -35,7 +35,7 @@ func parseFilter(line string, of tab) (f filter, err error) {
 			f.Stalled = true
 		case has && value != "" && f.set(key, value, of, &err):
 		case has && of == tabEvents:
-			return f, fmt.Errorf("%w: events have hive=, worker= and kind=, and no %s", errFilter, show.Clean(word))
+			return f, fmt.Errorf("%w: events have hive=, worker= and kind=, but not %s", errFilter, show.Clean(word))
 		case strings.ContainsAny(word, "=!") && of != tabEvents:
 			labels = append(labels, word)
 		default:

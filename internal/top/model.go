@@ -317,7 +317,7 @@ func (m *Model) tookEvents(a *Answer, refused string) {
 // why returns the reason for a missing or rejected answer.
 func why(a *Answer) string {
 	if a.Err == nil {
-		return "the queen did not say why"
+		return "the queen gave no reason"
 	}
 	return a.Err.Error()
 }

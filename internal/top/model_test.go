@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // began is the start time of these tests.
 var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -216,7 +216,7 @@ func TestEmptyAndBeginning(t *testing.T) {
 	m.Update(Done{do.Round}, began)
 	d.q.Hush(true)
 	d.tick()
-	d.shows("CUT OFF for 1s: no queen answers within 2s", "Nothing is known of the fleet")
+	d.shows("CUT OFF for 1s: no queen answers within 2s", "Nothing is known about the fleet")
 	d.q.Hush(false)
 	d.tick()
 	d.shows("The fleet is empty", "  none\n", "answer 0s old")
@@ -241,7 +241,7 @@ func TestWindow(t *testing.T) {
 	d.keys("1", "end")
 	d.shows("▸ gpu-09999", "of 10,000")
 	d.keys("2", "s", "end")
-	d.shows("99,968–100,000 of 200,000, the first 100,000 can be gone to")
+	d.shows("99,968–100,000 of 200,000, the first 100,000 can be reached")
 	d.keys("S")
 	// End also works while no rows are loaded.
 	d.keys("r")
@@ -353,7 +353,7 @@ func TestCutOff(t *testing.T) {
 	d.shows("answer 2s old", "gpu-00003  a     alive   5s")
 	d.hides("CUT OFF")
 	d.now = d.now.Add(2 * time.Second)
-	d.shows("CUT OFF for 4s: the queen's answer is overdue", "gpu-00003  a     alive?   7s", "may not be any more")
+	d.shows("CUT OFF for 4s: the queen's answer is overdue", "gpu-00003  a     alive?   7s", "may be outdated")
 	d.hides("  sure")
 	d.q.Hush(true)
 	d.tick()
@@ -425,7 +425,7 @@ func TestGone(t *testing.T) {
 	d.shows("Hives › gpu-00002", "hive gpu-00002")
 	d.q.Hives = 2
 	d.tick()
-	d.shows("no gpu-00002 is known: this is what was", "hive gpu-00002")
+	d.shows("no gpu-00002 is known: this is the last known state", "hive gpu-00002")
 	d.keys("esc")
 	d.hides("gpu-00002")
 }
@@ -435,7 +435,7 @@ func TestFilterLine(t *testing.T) {
 	d.keys("/")
 	d.types("free=lots")
 	d.keys("enter")
-	d.shows("filter: free=lots", `"lots" is no size`)
+	d.shows("filter: free=lots", `"lots" is not a size`)
 	d.keys("ctrl+u")
 	d.types("tier=a=b")
 	d.keys("enter")
@@ -512,7 +512,7 @@ func TestEvents(t *testing.T) {
 	e := (hivebeat.Subjects{}).NewEvent("new", began.Add(time.Hour), hivebeat.EventData{Hive: "gpu-00007", Worker: "w01", Kind: hivebeat.KindLost})
 	d.now = d.now.Add(time.Second)
 	d.send(News{Events: []hivebeat.Event{e, e}, Dropped: 3})
-	d.shows("201 events", "lost        gpu-00007/w01", "3 came too fast")
+	d.shows("201 events", "lost        gpu-00007/w01", "3 arrived too fast")
 	d.keys("home", "h")
 	d.shows("Events › gpu-00007", "hive gpu-00007")
 	d.keys("esc", "enter")

@@ -55,7 +55,7 @@ func rowsOf[T any](m *Model, l *list[T], now time.Time, row func(*T, time.Durati
 	from, to := l.shown()
 	r := rows{cursor: l.cursor - from, err: l.err, begun: !l.taken.IsZero(), at: l.taken, none: "none"}
 	if len(m.open) == 0 && m.filters[m.tab] != "" {
-		r.none = "none fits the filter; Esc takes it away"
+		r.none = "nothing matches the filter; Esc clears it"
 	}
 	_, _, cut := m.cut(now)
 	for i := from; i < to; i++ {
@@ -125,7 +125,7 @@ func (m *Model) eventLines() []string {
 	if len(out) == 0 {
 		what := "no events yet"
 		if m.filters[tabEvents] != "" {
-			what = "no event fits"
+			what = "no event matches"
 		}
 		if m.asked.IsZero() {
 			what = "asking …"
@@ -133,7 +133,7 @@ func (m *Model) eventLines() []string {
 		out = append(out, noMark+m.paint.Text(what, show.Faint))
 	}
 	if m.eventErr != "" {
-		out[len(out)-1] = noMark + m.paint.Text("only those that came since it began: "+show.Clean(m.eventErr), show.Warn)
+		out[len(out)-1] = noMark + m.paint.Text("only those since top started: "+show.Clean(m.eventErr), show.Warn)
 	}
 	return out
 }

@@ -102,9 +102,9 @@ func (m *Model) head(now time.Time) []string {
 // alarm renders the warning that no queen answers. It must not be overlooked.
 func (m *Model) alarm(since time.Duration, why string) []string {
 	what := "  CUT OFF for " + show.Age(since) + ": " + show.Clean(why)
-	then := "  Below is the fleet as it was then, and may not be any more. Ages go on."
+	then := "  Below is the last known state, which may be outdated. Ages keep counting."
 	if m.summary == nil {
-		then = "  Nothing is known of the fleet. It is tried again and again."
+		then = "  Nothing is known about the fleet. hivebeat keeps trying."
 	}
 	var lines []string
 	for _, text := range []string{"", what, then, ""} {
@@ -178,7 +178,7 @@ func (m *Model) counted() string {
 		n += ", and older ones"
 	}
 	if m.dropped > 0 {
-		n += m.paint.Text("  "+show.Count(m.dropped)+" came too fast, some may be missing", show.Warn)
+		n += m.paint.Text("  "+show.Count(m.dropped)+" arrived too fast, some may be missing", show.Warn)
 	}
 	return n
 }
@@ -197,7 +197,7 @@ func placed[T any](l *list[T]) string {
 	}
 	text := show.Count(from+1) + "–" + show.Count(to) + " of " + of
 	if l.reach() < l.total {
-		text += ", the first " + show.Count(l.reach()) + " can be gone to"
+		text += ", the first " + show.Count(l.reach()) + " can be reached"
 	}
 	return text
 }
@@ -270,22 +270,22 @@ func (m *Model) helpLines() []string {
 	var lines []string
 	for _, section := range [][]string{
 		{
-			"Everywhere", "↑ ↓ PgUp PgDn Home End, k j g G", "move", "Enter", "open what is chosen", "Esc", "back; at the top, take the filter away",
+			"Everywhere", "↑ ↓ PgUp PgDn Home End, k j g G", "move", "Enter", "open the selected row", "Esc", "back; at the top, clear the filter",
 			"1 2 3, Tab", "hives, workers, events", "?", "this help", "Ctrl-Z", "to the shell; fg comes back", "q, Ctrl-C", "quit",
 		},
 		{
-			"Hives and workers", "s S", "sort by the next key, the one before", "r", "the other way round", "/", "filter, by the queen",
+			"Hives and workers", "s S", "sort by the next key, the previous one", "r", "reverse the order", "/", "filter, by the queen",
 			"h", "open the hive of a worker or event", "f", "in a hive: all its facts",
 		},
 		{
-			"Filter: all of it must fit", "llama", "text in an id, a zone or a model", "model=*llama-3*", "model; * is any text, ? one character",
-			"live=late,lost  state=ready", "verdict, and what workers say", "zone=a  tier=prod  tier!=dev  !gpu", "zone; labels",
-			"free=20GiB  slots=2", "VRAM free on one GPU, free slots", "age=10s", "facts are not older", "stalled", "busy, and makes no progress",
-			"hive=ID  worker=ID  kind=lost", "of events; hive= of workers too",
+			"Filter: a row must match all of it", "llama", "text in an id, a zone or a model", "model=*llama-3*", "model; * is any text, ? one character",
+			"live=late,lost  state=ready", "verdict, and state that workers report", "zone=a  tier=prod  tier!=dev  !gpu", "zone; labels",
+			"free=20GiB  slots=2", "VRAM free on one GPU, free slots", "age=10s", "facts are at most this old", "stalled", "busy, but makes no progress",
+			"hive=ID  worker=ID  kind=lost", "for events; hive= for workers too",
 		},
 		{
-			"What it shows", "answer 1s old", "when a queen answered last; ages below go on counting", "CUT OFF", "no queen answers: what is shown is what was",
-			"sure, not sure", "whether the queen herself has heard everyone", "alive late lost left", "the verdict; a ? behind it: not known any more",
+			"What it shows", "answer 1s old", "when a queen answered last; ages below keep counting", "CUT OFF", "no queen answers: the last known state is shown",
+			"sure, not sure", "whether the queen has heard from every hive", "alive late lost left", "the verdict; with a ?: facts too old",
 			"█ ▒ ·", "VRAM of workers, of others, free",
 		},
 	} {

@@ -80,12 +80,12 @@ func TestBare(t *testing.T) {
 }
 
 func TestParseSize(t *testing.T) {
-	for text, want := range map[string]int64{"5": 5, "2KiB": 2048, "20GiB": 20 << 30, "1 MiB": 1 << 20} {
+	for text, want := range map[string]int64{"5": 5, "2KiB": 2048, "20GiB": 20 << 30, "1 MiB": 1 << 20, "20G": 20 << 30, "20Gi": 20 << 30, "3M": 3 << 20, "4 K": 4 << 10, "5Mi": 5 << 20} {
 		if n, err := ParseSize(text); err != nil || n != want {
 			t.Errorf("%s: %d, %v", text, n, err)
 		}
 	}
-	for _, text := range []string{"", "-1", "1GB", "GiB", "9999999999GiB"} {
+	for _, text := range []string{"", "-1", "1GB", "20g", "1T", "G", "2GG", "2GiBG", "GiB", "9999999999GiB", "9999999999G"} {
 		if _, err := ParseSize(text); err == nil {
 			t.Errorf("%q is a size", text)
 		}

@@ -55,9 +55,9 @@ func began(inc uint64) string {
 // conflict describes two hives or workers with one id: what to do, and where they run.
 func (d *detail) conflict(what string, believed, refused hivebeat.Place) {
 	d.line("conflict", "%s", d.p.Text("two "+what+" beat with this id: stop one, or give it another --id", Bad))
-	d.line("", "%s", place("believed", believed))
+	d.line("", "%s", place("accepted", believed))
 	if refused.Inc != 0 { // older queens do not report it
-		d.line("", "%s", place("not believed, and not shown", refused))
+		d.line("", "%s", place("refused, and not shown", refused))
 	}
 }
 
@@ -94,12 +94,12 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	}
 	fresh := ""
 	if !h.Fresh {
-		fresh = p.Text(" · too old: the facts below are what it said then", Warn)
+		fresh = p.Text(" · too old: the facts below are from that time", Warn)
 	}
 	d.line("heard", "%s ago, promised every %s%s", age(h.Age), h.Every.Duration(), fresh)
 	warm := ""
 	if !h.Warm && h.Live == hivebeat.Alive { // a hive that is not alive is not expected to warm up
-		warm = "still warming up: a worker that is absent may just not have beaten yet"
+		warm = "still warming up: a missing worker may not have sent a beat yet"
 	}
 	d.line("snapshot", "%s", join("seq "+count(h.Seq), warm))
 	d.line("began", "%s (incarnation %d)", began(h.Inc), h.Inc)
@@ -122,7 +122,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 		vram = size(h.FreeVRAM) + " free on one GPU"
 	}
 	if h.Held > 0 {
-		held = size(h.Held) + " held for who asked for it"
+		held = size(h.Held) + " held for askers"
 	}
 	d.line("vram", "%s", join(vram, held))
 	for i := range h.GPUs {
@@ -130,7 +130,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	}
 	var sources []string
 	for _, k := range sorted(h.Collect) {
-		text := Clean(k + " " + h.Collect[k])
+		text := Clean(sourceName(k) + " " + h.Collect[k])
 		if v := h.Collect[k]; v != hivebeat.CollectOK && v != hivebeat.CollectNone {
 			text = p.Text(text, Warn)
 		}
@@ -210,10 +210,10 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 		missed = plural(int(min(w.Missed, 1<<30)), "beat") + " missed"
 	}
 	if w.Quiet > 0 {
-		quiet = "announced to be quiet for up to " + w.Quiet.Duration().String()
+		quiet = "announced silence of up to " + w.Quiet.Duration().String()
 	}
 	if !w.Fresh {
-		fresh = p.Text(" · too old: the facts below are what it said then", Warn)
+		fresh = p.Text(" · too old: the facts below are from that time", Warn)
 	}
 	d.line("heard", "%s ago, promised every %s%s%s", age(w.Age), w.Every.Duration(), dot(join(missed, quiet)), fresh)
 	d.line("model", "%s", Clean(w.Model))
@@ -231,11 +231,11 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	}
 	vram := ""
 	if w.VRAM > 0 {
-		vram = size(w.VRAM) + " by its own word"
+		vram = size(w.VRAM) + " reported by itself"
 	}
 	seen := ""
 	if w.Proc.VRAM > 0 {
-		seen = size(w.Proc.VRAM) + " by the driver's"
+		seen = size(w.Proc.VRAM) + " by the driver"
 	}
 	d.line("vram", "%s", join(vram, seen))
 	d.line("gpus", "%s", join(w.GPUs...))

@@ -111,7 +111,7 @@ func hiveNote(h *api.HiveInfo) Cell {
 		}
 		for _, source := range sorted(h.Collect) {
 			if what := h.Collect[source]; what != hivebeat.CollectOK && what != hivebeat.CollectNone {
-				add(source+": "+what, Warn)
+				add(sourceName(source)+": "+what, Warn)
 			}
 		}
 		if foreign := foreignVRAM(h.GPUs); foreign >= gib {
@@ -119,6 +119,18 @@ func hiveNote(h *api.HiveInfo) Cell {
 		}
 	}
 	return Cell{Clean(strings.Join(notes, "; ")), st}
+}
+
+// sourceName is a source of facts in words that tell the two lists of processes apart:
+// "procs none" beside a list of processes looks like a fault.
+func sourceName(source string) string {
+	switch source {
+	case "procs":
+		return "GPU processes"
+	case "os":
+		return "worker processes"
+	}
+	return source
 }
 
 // foreignVRAM is the VRAM held by processes that are not workers of the hive.
@@ -134,6 +146,8 @@ func step(from, to string) string {
 	switch {
 	case from == "":
 		return to
+	case to == "" && (from == string(hivebeat.KindStalled) || from == string(hivebeat.KindLooping)):
+		return "no longer " + from
 	case to == "":
 		return "was " + from
 	}

@@ -71,13 +71,13 @@ func (f *Frame) head(width int) []string {
 	if f.Fleet != nil && f.Fleet.Status.Queen != "" {
 		title += p.Text(" · queen "+Clean(f.Fleet.Status.Queen), Faint)
 	}
-	lines := []string{title + p.Text(" · Ctrl-C leaves", Faint)}
+	lines := []string{title + p.Text(" · Ctrl-C quits", Faint)}
 	switch {
 	case f.Trouble != "" && f.Fleet == nil:
 		lines = append(lines, p.Text(Clean(f.Trouble)+", for "+Age(f.Age)+" now", Bad))
 	case f.Trouble != "":
 		lines = append(lines, p.Text("NO ANSWER for "+Age(f.Age)+": "+Clean(f.Trouble), Bad),
-			p.Text("below is the fleet as it was then, and may not be any more", Warn))
+			p.Text("below is the last known state, which may be outdated", Warn))
 	case f.Fleet == nil:
 		lines = append(lines, "asking the queen …")
 	case Empty(&f.Fleet.Summary):
@@ -116,7 +116,7 @@ func (f *Frame) eventsHeading() string {
 	s := f.Paint.Text("EVENTS", Strong)
 	switch {
 	case f.Dropped > 0:
-		s += f.Paint.Text(fmt.Sprintf("  %d came too fast and are not shown", f.Dropped), Warn)
+		s += f.Paint.Text(fmt.Sprintf("  %d arrived too fast and are not shown", f.Dropped), Warn)
 	case len(f.Events) == 0:
 		s += f.Paint.Text("  none yet", Faint)
 	}

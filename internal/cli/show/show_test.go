@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // golden compares got with testdata/name. Look at the files that -update writes: they show what
 // people see.
@@ -57,14 +57,14 @@ func TestConflicts(t *testing.T) {
 	}
 	const (
 		do    = "stop one, or give it another --id"
-		other = "not believed, and not shown: began 2025-11-24 16:00:00 UTC (incarnation 176400000000000"
+		other = "refused, and not shown: began 2025-11-24 16:00:00 UTC (incarnation 176400000000000"
 		there = ") · host there · pid 815 · connection NABC/9 · from 192.0.2.7:5"
 	)
 	for _, c := range []struct {
 		lines []string
 		want  []string
 	}{
-		{Hive(h, &sure, false), []string{do, other, there, "believed: began 2025-11-24 16:01:40 UTC (incarnation 1764000100000000) · host here\n"}},
+		{Hive(h, &sure, false), []string{do, other, there, "accepted: began 2025-11-24 16:01:40 UTC (incarnation 1764000100000000) · host here\n"}},
 		{Hive(&old, &sure, false), []string{do, other}},
 		{Worker(w, &sure, false, noon), []string{do, other, there, " · pid 4711 · from 192.0.2.6:5"}},
 	} {
@@ -357,7 +357,7 @@ func TestStalled(t *testing.T) {
 	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	for _, c := range []struct{ from, to, reason, want string }{
 		{"", "stalled", "3 busy, and done is still 120", "05:06:07  stalled     gpu-01/w                  stalled · 3 busy, and done is still 120"},
-		{"stalled", "", "it goes on", "05:06:07  stalled     gpu-01/w                  was stalled · it goes on"},
+		{"stalled", "", "work advances again", "05:06:07  stalled     gpu-01/w                  no longer stalled · work advances again"},
 	} {
 		ev := s.NewEvent("a", at, hivebeat.EventData{Hive: "gpu-01", Worker: "w", Kind: hivebeat.KindStalled, From: c.from, To: c.to, Reason: c.reason})
 		if got := Event(&ev, time.UTC, false); got != c.want {

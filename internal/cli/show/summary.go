@@ -115,7 +115,7 @@ func Empty(s *api.Summary) bool { return total(s.Hives) == 0 && total(s.Workers)
 func Sure(st *api.Status, p Paint) string {
 	why := st.Unsure
 	if len(why) == 0 && !st.Warm {
-		why = []string{"the queen began a moment ago and has not heard everyone yet"}
+		why = []string{"the queen has just started and has not heard from every hive yet"}
 	}
 	if len(why) == 0 {
 		return p.Text("sure", Good)

@@ -40,18 +40,20 @@ func usedOf(used, total uint64) string {
 	return GiB(used) + "/" + GiB(total)
 }
 
-// ParseSize reads a size as people write it: 1048576, 1024KiB, 128MiB, 2GiB.
+// ParseSize reads a size as people write it: 1048576, 1024KiB, 128MiB, 2GiB. The short
+// forms mean the same: 2G and 2Gi are 2GiB. Decimal units such as GB are refused.
 func ParseSize(text string) (bytes int64, err error) {
 	digits, unit := text, int64(1)
-	for i, suffix := range []string{"KiB", "MiB", "GiB"} {
-		if s, ok := strings.CutSuffix(digits, suffix); ok {
-			digits, unit = strings.TrimSpace(s), 1<<(10*(i+1))
-			break
+	for i, suffixes := range [][]string{{"KiB", "Ki", "K"}, {"MiB", "Mi", "M"}, {"GiB", "Gi", "G"}} {
+		for _, suffix := range suffixes {
+			if s, ok := strings.CutSuffix(text, suffix); ok {
+				digits, unit = strings.TrimSpace(s), 1<<(10*(i+1))
+			}
 		}
 	}
 	v, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || v < 0 || v > math.MaxInt64/unit {
-		return 0, fmt.Errorf("%q is no size such as 67108864, 64MiB or 1GiB", text)
+		return 0, fmt.Errorf("%q is not a size such as 64MiB, 20GiB or 20G", text)
 	}
 	return v * unit, nil
 }

@@ -203,7 +203,7 @@ func TestLargeFleet(t *testing.T) {
 	x.shows("gpu-07777/w03", "201 events")
 	x.keep("events")
 	x.keys("?")
-	x.shows("Everywhere", "take the filter away")
+	x.shows("Everywhere", "clear the filter")
 	x.keep("help")
 	x.keys("Escape")
 	x.hides("Everywhere")
@@ -219,7 +219,7 @@ func TestLargeFleet(t *testing.T) {
 	x.shows("UTIL", "RAM GiB")
 
 	q.Hush(true)
-	x.shows("CUT OFF for", "no queen answers", "alive?", "may not be any more")
+	x.shows("CUT OFF for", "no queen answers", "alive?", "may be outdated")
 	x.shows("CUT OFF for 5s")
 	x.keep("cut-off")
 	q.Hush(false)
