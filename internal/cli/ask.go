@@ -87,7 +87,7 @@ func denied(err error, role doctor.Role) error {
 	if _, rest, ok := strings.Cut(what, "Permissions Violation for "); ok {
 		what = strings.NewReplacer("Publish to", "publish to", "Subscription to", "subscribe to").Replace(rest)
 	}
-	return failed(fmt.Errorf("%w %s", errDenied, what), "\"hivebeat doctor --role %s\" tells which permissions are missing", role)
+	return failed(fmt.Errorf("%w %s", errDenied, what), "\"hivebeat doctor --role %s\" shows which permissions are missing", role)
 }
 
 // hearing returns a context that is cancelled with errDenied when NATS refuses requests of
@@ -114,7 +114,7 @@ func (a *asker) hearing(ctx context.Context, verb string) (context.Context, func
 // Errors of ask, besides those of the client.
 var (
 	errNotFound = client.ErrNotFound
-	errDenied   = errors.New("NATS does not let this user")
+	errDenied   = errors.New("NATS does not allow this user to")
 )
 
 // ask sends one request and returns the answer as it is on the wire.
@@ -133,12 +133,12 @@ func (a *asker) explain(err error) error {
 		}
 		said := &reworded{fmt.Sprintf("the queen says %s: %s", e.Code, e.Message), e}
 		if e.Code == api.CodeUnavailable {
-			return failed(said, "ask again in a moment; \"hivebeat doctor --role queen\" tells what a queen lacks in NATS")
+			return failed(said, "ask again in a moment; \"hivebeat doctor --role queen\" shows what a queen lacks in NATS")
 		}
 		return said
 	}
 	if e, ok := errors.AsType[*client.StartingError](err); ok {
-		return failed(e, "ask again in a moment; its log says what it waits for; --timeout waits longer")
+		return failed(e, "ask again in a moment; its log says what it is waiting for; a longer --timeout waits for it")
 	}
 	switch {
 	case err == nil, errors.Is(err, errDenied), errors.Is(err, client.ErrNothingFits):
@@ -148,14 +148,14 @@ func (a *asker) explain(err error) error {
 			"start one with \"hivebeat queen\" (or all with \"hivebeat up\"), or check --nats and --prefix")
 	case errors.Is(err, client.ErrNoAnswer) && !(inbox.Allowed{}).Accept(a.nc.NewInbox()):
 		return failed(a.noAnswer(err),
-			"this connection has an inbox prefix of its own: start the queens with --inbox-prefix %s", a.nc.Opts.InboxPrefix)
+			"this connection has its own inbox prefix: start the queens with --inbox-prefix %s", a.nc.Opts.InboxPrefix)
 	case errors.Is(err, client.ErrNoAnswer):
 		return failed(a.noAnswer(err),
-			"look at the queen's log; \"hivebeat doctor\" checks the connection; --timeout waits longer")
+			"look at the queen's log; \"hivebeat doctor\" checks the connection; a longer --timeout waits longer")
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected):
-		return failed(errors.New("the connection to NATS is lost"), "is the server still there? it is tried again")
+		return failed(errors.New("the connection to NATS is lost"), "is the server still running? hivebeat keeps trying to reconnect")
 	case errors.Is(err, client.ErrUnreadable):
-		return failed(&reworded{strings.TrimPrefix(err.Error(), "client: "), err}, "are queen and command of the same version? compare \"hivebeat version\"")
+		return failed(&reworded{strings.TrimPrefix(err.Error(), "client: "), err}, "do the queen and this command have the same version? compare \"hivebeat version\"")
 	}
 	return fmt.Errorf("ask the queen: %w", err)
 }

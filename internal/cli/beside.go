@@ -41,7 +41,7 @@ func (a *accompanied) Run(ctx context.Context) error {
 	for _, c := range a.list {
 		wg.Go(func() {
 			if err := c.Run(ctx); err != nil {
-				a.log.Error("what runs beside ends", slog.Any("error", err))
+				a.log.Error("companion failed", slog.Any("err", err))
 			}
 		})
 	}
@@ -63,7 +63,7 @@ func (a *accompanied) Stop(ctx context.Context) error {
 func (a *accompanied) stop(ctx context.Context) {
 	for _, c := range a.list {
 		if err := c.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			a.log.Warn("did not end in order", slog.Any("error", err))
+			a.log.Warn("companion did not stop in order", slog.Any("err", err))
 		}
 	}
 }

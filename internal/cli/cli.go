@@ -45,23 +45,23 @@ type commands struct {
 	Hive    hiveCmd    `cmd:"" help:"Run the hive of this machine."`
 	Queen   queenCmd   `cmd:"" help:"Run a queen."`
 	Ls      lsCmd      `cmd:"" help:"List hives and workers."`
-	Get     getCmd     `cmd:"" help:"Show all about one hive or worker."`
-	Events  eventsCmd  `cmd:"" help:"Show what happened."`
+	Get     getCmd     `cmd:"" help:"Show everything about one hive or worker."`
+	Events  eventsCmd  `cmd:"" help:"Show past events."`
 	Pick    pickCmd    `cmd:"" help:"Pick workers or GPUs for work, and hold them."`
 	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
-	Top     topCmd     `cmd:"" help:"Look through the fleet, full screen."`
+	Top     topCmd     `cmd:"" help:"Browse the fleet, full screen."`
 	Decode  decodeCmd  `cmd:"" help:"Turn msgpack on stdin into JSON."`
 	Doctor  doctorCmd  `cmd:"" help:"Check what a role needs from NATS."`
-	Sim     simCmd     `cmd:"" help:"Simulate faults, or what to expect of settings."`
+	Sim     simCmd     `cmd:"" help:"Simulate faults, or estimate the effect of settings."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
 
-const description = `hivebeat is a heartbeat fabric on NATS: who is alive, what does it serve, ` +
-	`how much VRAM is free, and how sure are you?
+const description = `hivebeat is a heartbeat fabric on NATS: which workers are alive, what do they serve, ` +
+	`how much VRAM is free, and how sure is that?
 
-Begin with "hivebeat up --demo" here and "hivebeat watch" in another terminal.
+Start with "hivebeat up --demo" here and "hivebeat watch" in another terminal.
 
-Every flag has a twin in the environment, which --help names: --nats is HIVEBEAT_NATS.`
+Every flag can be set by an environment variable, which --help names: --nats by HIVEBEAT_NATS.`
 
 // errHelp ends the parsing after the help or the version has been printed.
 var errHelp = errors.New("help")

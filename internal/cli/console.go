@@ -86,7 +86,7 @@ func (c *console) logger(f LogFlags) *slog.Logger {
 type told struct{ slog.Handler }
 
 func (h told) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level == slog.LevelError && r.Message == "queen ends" {
+	if r.Level == slog.LevelError && r.Message == "queen failed" {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)

@@ -15,7 +15,7 @@ func dataDir() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", errors.New("neither XDG_DATA_HOME nor HOME says where data of this user belongs")
+		return "", errors.New("neither XDG_DATA_HOME nor HOME is set, so there is no directory for the user's data")
 	}
 	return filepath.Join(home, ".local", "share"), nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 type decodeCmd struct {
-	Pretty bool `help:"Indent the JSON. One line otherwise."`
+	Pretty bool `help:"Indent the JSON instead of printing one line."`
 }
 
 // Help is shown below the usage.
@@ -37,7 +37,7 @@ func (cmd *decodeCmd) Run(c *console) error {
 	case err != nil:
 		return fmt.Errorf("decode: %w", err)
 	case len(b) > maxDecode:
-		return failed(errors.New("decode: more than 64 MiB on stdin"), "decode takes one message, and no NATS message is that long")
+		return failed(errors.New("decode: more than 64 MiB on stdin"), "decode reads one message, and no NATS message is that long")
 	case len(b) == 0:
 		return failed(errors.New("decode: nothing on stdin"), `pipe one message into it: nats kv get queen_hives HIVE --raw | hivebeat decode`)
 	}
@@ -45,7 +45,7 @@ func (cmd *decodeCmd) Run(c *console) error {
 	if err != nil {
 		hint := "a beat or snapshot is one msgpack value; nats kv get needs --raw"
 		if json.Valid(b) {
-			hint = "this is text or JSON already: read it without decode"
+			hint = "this is already text or JSON: read it without decode"
 		}
 		return failed(fmt.Errorf("decode: %w", err), "%s", hint)
 	}

@@ -32,8 +32,8 @@ func TestReaderWithoutPermission(t *testing.T) {
 	} {
 		url := strings.Replace(srv.URL(), "://", "://"+tt.user+":"+tt.user+"@", 1)
 		code, out, errs := run(t, nil, append(tt.args, "--nats", url, "--timeout", "10m")...)
-		if code != ExitFailed || out != "" || !strings.HasPrefix(errs, "hivebeat: NATS does not let this user "+tt.want) ||
-			!strings.Contains(errs, "\nhint: \"hivebeat doctor --role "+tt.role+"\" tells") || strings.Count(errs, "\n") != 2 {
+		if code != ExitFailed || out != "" || !strings.HasPrefix(errs, "hivebeat: NATS does not allow this user to "+tt.want) ||
+			!strings.Contains(errs, "\nhint: \"hivebeat doctor --role "+tt.role+"\" shows") || strings.Count(errs, "\n") != 2 {
 			t.Errorf("%s %v: exit code %d, %q, %s", tt.user, tt.args, code, out, errs)
 		}
 	}

@@ -17,10 +17,10 @@ type doctorCmd struct {
 	AskFlags
 	SystemFlags
 	KeepFlags
-	Role   string `enum:"all,worker,hive,queen,viewer,scheduler" default:"all" help:"Whose needs to check: ${enum}."`
+	Role   string `enum:"all,worker,hive,queen,viewer,scheduler" default:"all" help:"Role to check: ${enum}."`
 	Hive   string `placeholder:"ID" help:"Hive whose subjects are checked."`
 	Worker string `placeholder:"ID" help:"Worker whose subject is checked."`
-	Pinned bool   `help:"They send on subjects of their own."`
+	Pinned bool   `help:"Check the pinned subjects that --pinned uses."`
 
 	Webhooks bool `help:"The queen has webhooks."`
 }
@@ -104,7 +104,7 @@ func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFindi
 // checkSystem opens a connection, closes it, and waits for the advisory.
 func (cmd *doctorCmd) checkSystem(ctx context.Context) (doctor.Finding, error) {
 	took, err := cmd.hearsOne(ctx)
-	f := doctor.Finding{Level: doctor.OK, Check: doctor.CheckSystem, What: fmt.Sprintf("system account: told within %d ms that a connection had closed", took.Milliseconds()+1)}
+	f := doctor.Finding{Level: doctor.OK, Check: doctor.CheckSystem, What: fmt.Sprintf("system account: reported a closed connection within %d ms", took.Milliseconds()+1)}
 	if wrong, ok := errors.AsType[*failure](err); ok && wrong.code == ExitUsage || ctx.Err() != nil {
 		return f, err
 	}

@@ -16,17 +16,17 @@ import (
 
 type eventsCmd struct {
 	AskFlags
-	Hive   string        `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only of this hive and its workers." group:"Filter"`
-	Worker string        `placeholder:"ID" env:"HIVEBEAT_FILTER_WORKER" help:"Only of this worker of --hive." group:"Filter"`
+	Hive   string        `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only events of this hive and its workers." group:"Filter"`
+	Worker string        `placeholder:"ID" env:"HIVEBEAT_FILTER_WORKER" help:"Only events of this worker of --hive." group:"Filter"`
 	Kind   []string      `placeholder:"WORD" env:"HIVEBEAT_FILTER_KIND" enum:"joined,state,stalled,looping,late,lost,recovered,left,restarted,unverified,conflict,gap,brake" help:"Only this kind, or several with commas: ${enum}." group:"Filter"`
 	Since  time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_SINCE" help:"Not older than this, such as 10m." group:"Filter"`
-	Limit  int           `placeholder:"N" default:"200" env:"HIVEBEAT_FILTER_LIMIT" help:"At most so many, the newest of them." group:"Filter"`
+	Limit  int           `placeholder:"N" default:"200" env:"HIVEBEAT_FILTER_LIMIT" help:"At most this many events, the newest ones." group:"Filter"`
 }
 
 // Help is shown below the usage.
 func (eventsCmd) Help() string {
-	return `It shows what happened, newest last; "hivebeat watch" shows what happens. With -o json it prints one document
-{"events":[…],"status":{…}}, newest first: CloudEvents with their place in the stream as stream_seq.`
+	return `It shows past events, newest last; "hivebeat watch" shows new ones. With -o json it prints one document
+{"events":[…],"status":{…}}, newest first: CloudEvents with their sequence number in the stream as stream_seq.`
 }
 
 const maxEvents = 100_000 // they are all held in memory until they are shown
@@ -35,9 +35,9 @@ const maxEvents = 100_000 // they are all held in memory until they are shown
 func (cmd *eventsCmd) Validate() error {
 	switch {
 	case cmd.Worker != "" && cmd.Hive == "":
-		return misused(errors.New("--worker: of which hive?"), "add --hive ID")
+		return misused(errors.New("--worker needs --hive"), "add --hive ID")
 	case cmd.Since < 0:
-		return misused(fmt.Errorf("--since: %s is no age", cmd.Since), "use something like --since 10m")
+		return misused(fmt.Errorf("--since: %s is not a valid age", cmd.Since), "use something like --since 10m")
 	case cmd.Limit < 1 || cmd.Limit > maxEvents:
 		return misused(fmt.Errorf("--limit: %d is out of range", cmd.Limit), "use 1 to %d", maxEvents)
 	}
@@ -89,7 +89,7 @@ func (cmd *eventsCmd) print(c *console, all []api.Happened, st *api.Status) erro
 		lines = append(lines, line)
 	}
 	if len(all) == 0 {
-		lines = append(lines, "no event fits")
+		lines = append(lines, "no event matches")
 	}
 	if len(st.Unsure) > 0 || !st.Warm {
 		lines = append(lines, show.Sure(st, paint))

@@ -17,21 +17,21 @@ import (
 
 // PlaceFlags say what a worker or hive must have, for a list or a pick.
 type PlaceFlags struct {
-	Model     string        `placeholder:"GLOB" env:"HIVEBEAT_FILTER_MODEL" help:"Serves a model like this: * is any text, ? one character." group:"Filter"`
+	Model     string        `placeholder:"GLOB" env:"HIVEBEAT_FILTER_MODEL" help:"Serves a model that matches this glob: * is any text, ? one character." group:"Filter"`
 	Zone      string        `placeholder:"Z" env:"HIVEBEAT_FILTER_ZONE" help:"In this zone." group:"Filter"`
-	Selector  string        `placeholder:"EXPR" env:"HIVEBEAT_FILTER_SELECTOR" help:"Labels, as Kubernetes writes it: gpu,tier!=dev,disk in (ssd,nvme)." group:"Filter"`
-	FreeVRAM  byteSize      `name:"free-vram" placeholder:"SIZE" env:"HIVEBEAT_FILTER_FREE_VRAM" help:"So much VRAM is free on one GPU: bytes, or with KiB, MiB or GiB." group:"Filter"`
-	FreeSlots uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_FREE_SLOTS" help:"So many slots are free." group:"Filter"`
-	MaxAge    time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_MAX_AGE" help:"What is known is not older than this." group:"Filter"`
+	Selector  string        `placeholder:"EXPR" env:"HIVEBEAT_FILTER_SELECTOR" help:"Label selector, as in Kubernetes: gpu,tier!=dev,disk in (ssd,nvme)." group:"Filter"`
+	FreeVRAM  byteSize      `name:"free-vram" placeholder:"SIZE" env:"HIVEBEAT_FILTER_FREE_VRAM" help:"At least this much VRAM is free on one GPU: bytes, or a number with M, G, MiB or GiB." group:"Filter"`
+	FreeSlots uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_FREE_SLOTS" help:"At least this many slots are free." group:"Filter"`
+	MaxAge    time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_MAX_AGE" help:"Last seen at most this long ago." group:"Filter"`
 }
 
 // Validate checks what the queen would refuse.
 func (f *PlaceFlags) Validate() error {
 	if f.MaxAge < 0 || f.MaxAge > 0 && f.MaxAge < time.Millisecond {
-		return misused(fmt.Errorf("--max-age: %s is no age", f.MaxAge), "use something like --max-age 10s")
+		return misused(fmt.Errorf("--max-age: %s is not a valid age", f.MaxAge), "use something like --max-age 10s")
 	}
 	if _, err := api.ParseSelector(f.Selector); err != nil {
-		return misused(fmt.Errorf("--%w", err), "as Kubernetes writes it: 'gpu,tier!=dev,disk in (ssd,nvme)'")
+		return misused(fmt.Errorf("--%w", err), "write it as in Kubernetes: 'gpu,tier!=dev,disk in (ssd,nvme)'")
 	}
 	for flag, text := range map[string]string{"--model": f.Model, "--zone": f.Zone} {
 		if err := checkText(flag, text, hivebeat.MaxModel); err != nil {
@@ -52,17 +52,17 @@ func (f *PlaceFlags) filter() api.Filter {
 type FilterFlags struct {
 	PlaceFlags
 	Live    []string `placeholder:"WORD" enum:"alive,late,lost,left,unverified" env:"HIVEBEAT_FILTER_LIVE" help:"Verdict, or several with commas: ${enum}." group:"Filter"`
-	State   []string `placeholder:"WORD" env:"HIVEBEAT_FILTER_STATE" help:"What workers say, or several with commas: ready, busy, loading …" group:"Filter"`
+	State   []string `placeholder:"WORD" env:"HIVEBEAT_FILTER_STATE" help:"State that workers report, or several with commas: ready, busy, loading …" group:"Filter"`
 	Text    string   `placeholder:"TEXT" env:"HIVEBEAT_FILTER_TEXT" help:"Part of an id, a zone or a model." group:"Filter"`
 	Stalled bool     `env:"HIVEBEAT_FILTER_STALLED" help:"Busy, and makes no progress." group:"Filter"`
-	Sort    string   `placeholder:"KEY" env:"HIVEBEAT_FILTER_SORT" help:"Sort by this; - before it turns it round, as in --sort=-age." group:"Filter"`
-	Limit   *int     `placeholder:"N" env:"HIVEBEAT_FILTER_LIMIT" help:"At most so many hives, and so many workers." group:"Filter"`
+	Sort    string   `placeholder:"KEY" env:"HIVEBEAT_FILTER_SORT" help:"Sort by this key; a leading - reverses the order, as in --sort=-age." group:"Filter"`
+	Limit   *int     `placeholder:"N" env:"HIVEBEAT_FILTER_LIMIT" help:"At most this many hives and this many workers." group:"Filter"`
 }
 
 // Validate checks what can be checked without the list.
 func (f *FilterFlags) Validate() error {
 	if f.Limit != nil && *f.Limit < 1 {
-		return misused(fmt.Errorf("--limit: %d is no number of rows", *f.Limit), "use 1 or more; without it all are listed")
+		return misused(fmt.Errorf("--limit: %d is not a valid number of rows", *f.Limit), "use 1 or more, or leave it out to list all")
 	}
 	return checkText("--text", f.Text, hivebeat.MaxModel)
 }
@@ -117,12 +117,12 @@ func (f *FilterFlags) checkSort(what string) error {
 		keys = api.HiveSortKeys
 	case "all":
 		keys = slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return !slices.Contains(api.HiveSortKeys, k) })
-		of, more = "hives and workers", "; \"ls hives\" and \"ls workers\" know more"
+		of, more = "hives and workers", "; \"ls hives\" and \"ls workers\" have more keys"
 	}
 	if slices.Contains(keys, strings.TrimPrefix(f.Sort, "-")) {
 		return nil
 	}
-	return misused(fmt.Errorf("--sort: %.40q is no order of %s", f.Sort, of), "sort by %s%s", strings.Join(keys, ", "), more)
+	return misused(fmt.Errorf("--sort: %.40q is not a sort key of %s", f.Sort, of), "sort by %s%s", strings.Join(keys, ", "), more)
 }
 
 // refused adds a hint to the error of a queen that rejects a request that this command
@@ -134,5 +134,5 @@ func refused(err error) error {
 	if _, ok := errors.AsType[*failure](err); ok {
 		return err
 	}
-	return failed(err, "is the queen older than this command? compare \"hivebeat version\" there and here")
+	return failed(err, "the queen may be older than this command: compare \"hivebeat version\" there and here")
 }

@@ -31,7 +31,7 @@ type ConnFlags struct {
 
 // PrefixFlag is part of every command that uses subjects.
 type PrefixFlag struct {
-	Prefix string `placeholder:"P" help:"Put P. before every subject, in a shared NATS." group:"Connection"`
+	Prefix string `placeholder:"P" help:"Start every subject with P. in a shared NATS." group:"Connection"`
 }
 
 // Validate checks the prefix. kong calls Validate of every embedded struct whose name is
@@ -79,7 +79,7 @@ func (f *ConnFlags) dial(ctx context.Context, cfg bus.Config) (*nats.Conn, error
 		return nil, misused(fmt.Errorf("%s: %w", flagOf[bad.Field], bad.Err), "%s", hint)
 	}
 	if _, broken := errors.AsType[net.Error](err); broken && advice.For(err) == "" || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) {
-		return nil, failed(err, "start one with \"hivebeat up\" or \"nats-server -js\", or say where it is with --nats URL or --context NAME")
+		return nil, failed(err, "start a server with \"hivebeat up\" or \"nats-server -js\", or name one with --nats URL or --context NAME")
 	}
 	return nc, err
 }
@@ -93,7 +93,7 @@ var flagOf = map[string]string{
 // AskerFlags are part of every command that sends requests to a queen.
 type AskerFlags struct {
 	ConnFlags
-	Asker string `placeholder:"ID" help:"Ask as this asker, which permissions of NATS can tie to a user; holds are its own." group:"Connection"`
+	Asker string `placeholder:"ID" help:"Send requests as this asker, which NATS permissions can bind to a user; it has its own holds." group:"Connection"`
 }
 
 // Validate checks the id.
@@ -103,7 +103,7 @@ func (f *AskerFlags) Validate() error {
 
 // LogFlags are part of every long-running command.
 type LogFlags struct {
-	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: ${enum}." group:"Log"`
+	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"Lowest level that is logged: ${enum}." group:"Log"`
 	LogFormat string `enum:"text,json" default:"text" help:"${enum}." group:"Log"`
 }
 
@@ -130,7 +130,7 @@ type AskFlags struct {
 // Validate checks the timeout.
 func (f *AskFlags) Validate() error {
 	if f.Timeout <= 0 {
-		return misused(fmt.Errorf("--timeout: %s is no time to wait", f.Timeout), "use something like --timeout 5s")
+		return misused(fmt.Errorf("--timeout: %s is not a valid timeout", f.Timeout), "use something like --timeout 5s")
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 
 type getCmd struct {
 	AskFlags
-	ID string `arg:"" name:"hive[/worker]" help:"Which one."`
+	ID string `arg:"" name:"hive[/worker]" help:"The hive or worker to show."`
 }
 
 // Help is shown below the usage.
@@ -46,7 +46,7 @@ func (cmd *getCmd) Run(ctx context.Context, c *console) error {
 	})
 }
 
-const listHives = "\"hivebeat ls hives\" lists the hives that are known"
+const listHives = "\"hivebeat ls hives\" lists the known hives"
 
 func (cmd *getCmd) worker(ctx context.Context, c *console, a *asker) error {
 	hive, worker, _ := cmd.ids()

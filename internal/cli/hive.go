@@ -20,8 +20,8 @@ type hiveCmd struct {
 	HiveMetricsFlags
 	ID         string        `placeholder:"ID" help:"Id of the hive (default: the host name)."`
 	Every      time.Duration `default:"15s" help:"Promise: the next snapshot comes within this."`
-	PushFacts  time.Duration `placeholder:"DUR" help:"Send changed facts this soon, for schedulers that can not wait for the next snapshot."`
-	StallAfter time.Duration `placeholder:"DUR" help:"Show a worker as stalled that was busy for this long without finishing anything; its label stall_after goes before."`
+	PushFacts  time.Duration `placeholder:"DUR" help:"Send changed facts this soon, for schedulers that cannot wait for the next snapshot."`
+	StallAfter time.Duration `placeholder:"DUR" help:"Show a worker as stalled when it has been busy for this long without finishing anything; its label stall_after takes precedence."`
 	Pinned     bool          `help:"Send on the hive's own subject, for permissions of one hive."`
 }
 
@@ -35,10 +35,10 @@ func (cmd *hiveCmd) Validate() error {
 	}
 	if cmd.Serve && (cmd.NATS != "" || cmd.Context != "" || cmd.Creds != "" || cmd.NKey != "") {
 		return misused(errors.New("--serve: the hive connects to its own server, not to that of --nats, --context, --creds or --nkey"),
-			"leave those out, HIVEBEAT_NATS and the like too; --leaf URL joins the server to the fleet's NATS")
+			"leave out those flags and their environment variables; --leaf URL joins the server to the fleet's NATS")
 	}
 	if cmd.Serve && cmd.SystemFlags.wanted() {
-		return misused(errors.New("--serve: the server tells its hive which connections close, without --system-creds and --system-nats"), "leave those out")
+		return misused(errors.New("--serve: the server reports closed connections to its hive; --system-creds and --system-nats are not needed"), "leave those out")
 	}
 	return first(checkID("--id", cmd.ID), checkEvery(cmd.Every))
 }
@@ -67,7 +67,7 @@ func (cmd *hiveCmd) run(ctx context.Context, id string, log *slog.Logger) error 
 	})
 	if err != nil {
 		m.nc.Close()
-		return errors.Join(misused(err, "hivebeat hive --help shows what there is"), m.leave())
+		return errors.Join(misused(err, "hivebeat hive --help lists the flags"), m.leave())
 	}
 	metrics, err := cmd.HiveMetricsFlags.serve(ctx, h, log)
 	if err != nil {

@@ -19,10 +19,10 @@ import (
 
 // HTTPFlags configure the web page and the HTTP API of a queen.
 type HTTPFlags struct {
-	HTTP          string   `name:"http" placeholder:"ADDR" help:"Where the web page and the HTTP API are: HOST:PORT, or off (default ${http_addr})." group:"HTTP"`
-	HTTPTokenFile string   `name:"http-token-file" placeholder:"FILE" help:"File with the token that they need then, 16 characters or more." group:"HTTP"`
-	HTTPOpen      bool     `name:"http-open" help:"Let everybody in beyond this machine, without a token." group:"HTTP"`
-	HTTPOrigin    []string `name:"http-origin" placeholder:"URL" help:"Web page of elsewhere that may read the API, or of a proxy in front. May be repeated." group:"HTTP"`
+	HTTP          string   `name:"http" placeholder:"ADDR" help:"Address of the web page and the HTTP API: HOST:PORT, or off (default ${http_addr})." group:"HTTP"`
+	HTTPTokenFile string   `name:"http-token-file" placeholder:"FILE" help:"File with the token that clients must send, 16 characters or more." group:"HTTP"`
+	HTTPOpen      bool     `name:"http-open" help:"Allow access from other machines without a token." group:"HTTP"`
+	HTTPOrigin    []string `name:"http-origin" placeholder:"URL" help:"Origin of another web page that may read the API, or of a proxy in front. May be repeated." group:"HTTP"`
 }
 
 const httpOff = "off"
@@ -56,7 +56,7 @@ func explainHTTP(err error) error {
 	}
 	switch {
 	case errors.Is(err, httpapi.ErrExposed):
-		return misused(err, "protect it with --http-token-file FILE, or say --http-open if everybody there may read all")
+		return misused(err, "protect it with --http-token-file FILE, or use --http-open to allow everyone on that network to read everything")
 	case errors.Is(err, httpapi.ErrToken):
 		return misused(err, "make one with: openssl rand -hex 32 > FILE")
 	}
@@ -96,17 +96,17 @@ func (f *HTTPFlags) listen(ctx context.Context, q *queen.Queen, nc *nats.Conn, m
 		case beyond == "":
 			log.Info("web page and HTTP API", slog.String("url", w.url()))
 		case f.HTTPTokenFile != "":
-			log.Info("web page and HTTP API, for whoever has the token", slog.String("url", w.url()), slog.String("listens", beyond))
+			log.Info("web page and HTTP API, with a token", slog.String("url", w.url()), slog.String("listens", beyond))
 		default:
-			log.Warn("web page and HTTP API are open to everybody who reaches this address: --http-token-file FILE asks for a token",
+			log.Warn("web page and HTTP API are open to everyone who can reach this address: --http-token-file FILE requires a token",
 				slog.String("url", w.url()), slog.String("listens", beyond))
 		}
 		return w, nil
 	case f.HTTP == "" && errors.Is(err, syscall.EADDRINUSE):
-		log.Warn("no web page and no HTTP API: the default address is taken; choose another with --http ADDR, or --http off", slog.String("addr", httpapi.DefaultAddr))
+		log.Warn("no web page and no HTTP API: the default address is in use; choose another with --http ADDR, or --http off", slog.String("addr", httpapi.DefaultAddr))
 		return &web{}, nil
 	}
-	return nil, failed(fmt.Errorf("--http: %w", errors.Unwrap(err)), "take another address with --http HOST:PORT, or --http off")
+	return nil, failed(fmt.Errorf("--http: %w", errors.Unwrap(err)), "use another address with --http HOST:PORT, or --http off")
 }
 
 // url is the address of the page, or empty.
@@ -152,7 +152,7 @@ func (w *webbed) Run(ctx context.Context) error {
 	go func() {
 		defer close(served)
 		if err := w.web.srv.Serve(ctx, w.web.ln); err != nil {
-			w.web.log.Error("the HTTP API ends", slog.Any("error", err))
+			w.web.log.Error("HTTP server failed", slog.Any("err", err))
 		}
 	}()
 	err := w.role.Run(ctx)
@@ -166,7 +166,7 @@ func (w *webbed) Run(ctx context.Context) error {
 // Stop stops HTTP first, so that pending requests get an answer.
 func (w *webbed) Stop(ctx context.Context) error {
 	if err := w.web.srv.Stop(ctx); err != nil {
-		w.web.log.Warn("HTTP did not end in order", slog.Any("error", err))
+		w.web.log.Warn("HTTP server did not stop in order", slog.Any("err", err))
 	}
 	return w.role.Stop(ctx)
 }

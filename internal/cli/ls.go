@@ -24,12 +24,12 @@ type lsCmd struct {
 
 // Help is shown below the usage.
 func (lsCmd) Help() string {
-	return `Filters are the queen's, and a row must fit all of them. Of hives, --model, --state, --free-slots and
---stalled mean those with such a worker. Hives are sorted by ` + strings.Join(api.HiveSortKeys, ", ") + `,
+	return `The queen filters, and a row must match all filters. For hives, --model, --state, --free-slots and
+--stalled select those with such a worker. Hives are sorted by ` + strings.Join(api.HiveSortKeys, ", ") + `,
 workers by ` + strings.Join(api.WorkerSortKeys, ", ") + `.
 
 With -o json it prints one document {"hives":[…],"workers":[…],"summary":{…},"status":{…}},
-with the list that was not asked for left out. It is whole if, and only if, the exit code is 0.`
+without the list that was not asked for. The document is complete if and only if the exit code is 0.`
 }
 
 // Validate checks the flags.
@@ -64,7 +64,7 @@ func (cmd *lsCmd) checkStates(ctx context.Context, a *asker) error {
 			found = found || len(p.Rows) > 0
 		}
 		if !found {
-			return misused(fmt.Errorf("--state: no worker says %.40q", s), "use %s, or another word that a worker says", joined(hivebeat.States()))
+			return misused(fmt.Errorf("--state: no worker reports %.40q", s), "use %s, or another state that a worker reports", joined(hivebeat.States()))
 		}
 	}
 	return nil
@@ -168,7 +168,7 @@ func (n rows) of(what string) string {
 
 func (cmd *lsCmd) explain(err error) error {
 	if errors.Is(err, errNotFound) {
-		return failed(err, "\"hivebeat ls hives\" lists the hives that are known (--hive, HIVEBEAT_HIVE)")
+		return failed(err, "\"hivebeat ls hives\" lists the known hives (--hive, HIVEBEAT_FILTER_HIVE)")
 	}
 	return refused(err)
 }

@@ -19,25 +19,25 @@ import (
 
 // ServeFlags let a hive run the NATS server of its machine.
 type ServeFlags struct {
-	Serve           bool   `help:"Run the machine's NATS server in this process, on 127.0.0.1: workers connect to it, and beat on when the uplink is cut." group:"Server"`
-	ServePort       int    `default:"4222" placeholder:"N" help:"Its port; 0 takes a free one." group:"Server"`
-	Leaf            string `placeholder:"URL" help:"Join it to the NATS of the fleet, as a leaf node (port 7422 if none is given)." group:"Server"`
-	LeafCreds       string `placeholder:"FILE" help:"Credentials for that." group:"Server"`
-	LeafDomain      string `placeholder:"NAME" help:"JetStream domain of the fleet's NATS: the hive is warm sooner after a restart." group:"Server"`
-	LeafExportBeats bool   `help:"Let beats through to the fleet's NATS, for whoever listens there." group:"Server"`
+	Serve           bool   `help:"Run the machine's NATS server in this process, on 127.0.0.1: workers connect to it, and keep beating when the uplink is down." group:"Server"`
+	ServePort       int    `default:"4222" placeholder:"N" help:"Port of that server; 0 picks a free one." group:"Server"`
+	Leaf            string `placeholder:"URL" help:"Join that server to the NATS of the fleet, as a leaf node (default port 7422)." group:"Server"`
+	LeafCreds       string `placeholder:"FILE" help:"Credentials for --leaf." group:"Server"`
+	LeafDomain      string `placeholder:"NAME" help:"JetStream domain of the fleet's NATS: the hive warms up faster after a restart." group:"Server"`
+	LeafExportBeats bool   `help:"Forward beats to the fleet's NATS, for subscribers there." group:"Server"`
 }
 
 // Validate checks the flags.
 func (f *ServeFlags) Validate() error {
 	if f.ServePort < 0 || f.ServePort > 65535 {
-		return misused(fmt.Errorf("--serve-port: %d is no port", f.ServePort), "use 1 to 65535, or 0 for a free one")
+		return misused(fmt.Errorf("--serve-port: %d is not a port", f.ServePort), "use 1 to 65535, or 0 for a free one")
 	}
 	for _, o := range []struct{ flag, value string }{{"--leaf", f.Leaf}, {"--leaf-creds", f.LeafCreds}, {"--leaf-domain", f.LeafDomain}} {
 		if o.value != "" && !f.Serve {
 			return misused(fmt.Errorf("%s: there is no server to join", o.flag), "add --serve, or connect to the fleet's NATS with --nats URL")
 		}
 		if o.value != "" && f.Leaf == "" {
-			return misused(fmt.Errorf("%s: to join what?", o.flag), "add --leaf URL")
+			return misused(fmt.Errorf("%s needs --leaf", o.flag), "add --leaf URL")
 		}
 	}
 	return nil
@@ -160,14 +160,14 @@ func (cmd *hiveCmd) serve(ctx context.Context, m *machine, name string) error {
 	if m.sys, err = connect(name+" system", m.srv.SystemOptions()...); err != nil {
 		return err
 	}
-	m.log.Info("serves NATS for this machine", slog.String("url", m.srv.URL()), slog.Bool("leaf", cmd.Leaf != ""))
+	m.log.Info("serving NATS for this machine", slog.String("url", m.srv.URL()), slog.Bool("leaf", cmd.Leaf != ""))
 	return nil
 }
 
 func explainServe(err error, port int) error {
 	if errors.Is(err, embedded.ErrPortTaken) {
-		return failed(fmt.Errorf("port %d on 127.0.0.1 is taken, perhaps by another NATS server", port),
-			"stop that, or take another port with --serve-port N; without --serve the hive connects to it")
+		return failed(fmt.Errorf("port %d on 127.0.0.1 is in use, perhaps by another NATS server", port),
+			"stop that server, or use another port with --serve-port N; without --serve the hive connects to it")
 	}
 	for field, flag := range map[string]string{ //nolint:gosec // names of flags
 		"URL": "--leaf", "Creds": "--leaf-creds", "TLSCA": "--tls-ca", "TLSCert": "--tls-cert",
@@ -188,14 +188,14 @@ func (m *machine) followUplink(ctx context.Context, h *hive.Hive, subjects hiveb
 	m.wg.Go(func() {
 		err := m.srv.WatchUplink(ctx, subjects.Hives(), func(up bool) {
 			if up {
-				m.log.Info("uplink is there: a snapshot goes out")
+				m.log.Info("uplink is up: sending a snapshot")
 				h.Resend()
 			} else {
-				m.log.Warn("uplink is gone: workers beat on, snapshots go nowhere until it is back")
+				m.log.Warn("uplink is down: workers keep beating, snapshots are lost until it is back")
 			}
 		})
 		if err != nil {
-			m.log.Error("the uplink is not watched: after a cut the next snapshot goes out in its rhythm", slog.Any("error", err))
+			m.log.Error("cannot watch the uplink: after a cut the next snapshot is sent on schedule", slog.Any("err", err))
 		}
 	})
 }

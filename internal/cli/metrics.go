@@ -28,8 +28,8 @@ const hiveMetricsAddr = "127.0.0.1:7834"
 
 // HiveMetricsFlags say where a hive serves its metrics.
 type HiveMetricsFlags struct {
-	Metrics     string `placeholder:"ADDR" help:"Where Prometheus finds the metrics of the hive: HOST:PORT, or off (default 127.0.0.1:7834)." group:"Metrics"`
-	MetricsOpen bool   `help:"Serve them beyond this machine, to everybody." group:"Metrics"`
+	Metrics     string `placeholder:"ADDR" help:"Address of the hive's Prometheus metrics: HOST:PORT, or off (default 127.0.0.1:7834)." group:"Metrics"`
+	MetricsOpen bool   `help:"Serve metrics to other machines too, without access control." group:"Metrics"`
 }
 
 // Validate checks the address.
@@ -44,7 +44,7 @@ func (f *HiveMetricsFlags) serve(ctx context.Context, h *hive.Hive, log *slog.Lo
 	}
 	c, err := serveMetrics(ctx, addr, f.MetricsOpen, log, func() (http.Handler, error) { return hivemetrics.Handler(h) })
 	if f.Metrics == "" && errors.Is(err, syscall.EADDRINUSE) {
-		log.Warn("no metrics: the default address is taken; choose another with --metrics ADDR, or --metrics off", slog.String("addr", addr))
+		log.Warn("no metrics: the default address is in use; choose another with --metrics ADDR, or --metrics off", slog.String("addr", addr))
 		return nil, nil
 	}
 	return c, err
@@ -52,8 +52,8 @@ func (f *HiveMetricsFlags) serve(ctx context.Context, h *hive.Hive, log *slog.Lo
 
 // WorkerMetricsFlags say where a worker serves its metrics.
 type WorkerMetricsFlags struct {
-	Metrics     string `placeholder:"ADDR" help:"Where Prometheus finds the metrics: HOST:PORT (default off)." group:"Metrics"`
-	MetricsOpen bool   `help:"Serve them beyond this machine, to everybody." group:"Metrics"`
+	Metrics     string `placeholder:"ADDR" help:"Address of the Prometheus metrics: HOST:PORT (default off)." group:"Metrics"`
+	MetricsOpen bool   `help:"Serve metrics to other machines too, without access control." group:"Metrics"`
 }
 
 // Validate checks the address.
@@ -68,7 +68,7 @@ func (f *WorkerMetricsFlags) serve(ctx context.Context, w *worker.Worker, log *s
 
 // QueenMetricsFlags say what a queen exposes at /metrics of its HTTP server.
 type QueenMetricsFlags struct {
-	MetricsPerHive bool `help:"Add metrics of each hive to /metrics, some 13 series for each." group:"Metrics"`
+	MetricsPerHive bool `help:"Add metrics of each hive to /metrics, about 13 series for each." group:"Metrics"`
 }
 
 // handler returns the handler for /metrics of a queen and its webhooks, if any. It reports
@@ -100,7 +100,7 @@ func checkMetrics(addr string, open bool) error {
 	_, err := prom.NewServer(http.NotFoundHandler(), prom.ServerConfig{Addr: addr, Open: open})
 	switch {
 	case errors.Is(err, prom.ErrExposed):
-		return misused(fmt.Errorf("--%w", err), "say --metrics-open if everybody there may read them")
+		return misused(fmt.Errorf("--%w", err), "use --metrics-open to allow everyone on that network to read them")
 	case err != nil:
 		return misused(fmt.Errorf("--%w", err), "use HOST:PORT such as %s, or off", hiveMetricsAddr)
 	}
@@ -122,7 +122,7 @@ func serveMetrics(ctx context.Context, addr string, open bool, log *slog.Logger,
 	}
 	at, err := srv.Listen(ctx)
 	if err != nil {
-		return nil, failed(fmt.Errorf("--%w", err), "take another address with --metrics HOST:PORT, or --metrics off")
+		return nil, failed(fmt.Errorf("--%w", err), "use another address with --metrics HOST:PORT, or --metrics off")
 	}
 	log.Info("metrics", slog.String("url", "http://"+at.String()+"/metrics"))
 	return srv, nil

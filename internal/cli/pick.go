@@ -17,14 +17,14 @@ type pickCmd struct {
 	AskFlags
 	PlaceFlags
 	Hive      string        `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only on this hive." group:"Filter"`
-	Count     int           `short:"n" default:"1" help:"So many places, 1 to 100."`
-	For       string        `enum:"worker,gpu" default:"worker" help:"A worker that serves the model, or a GPU with room for one: ${enum}."`
-	Slots     uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_SLOTS" help:"Slots that each place takes (default 1)."`
-	MinUptime time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_MIN_UPTIME" help:"Only workers that began at least so long ago, such as 1m."`
-	Spread    string        `enum:"zone,hive,none" default:"zone" help:"How several places are spread: ${enum}."`
-	Hold      string        `placeholder:"ID" help:"Hold the places under this id, so that nobody else is given them."`
-	HoldFor   time.Duration `placeholder:"DUR" help:"How long, 1s to 10m (default 30s)."`
-	Release   string        `placeholder:"ID" help:"Give the places of a hold back, and pick nothing."`
+	Count     int           `short:"n" default:"1" help:"Number of places, 1 to 100."`
+	For       string        `enum:"worker,gpu" default:"worker" help:"A worker that serves the model, or a GPU with enough free VRAM for one: ${enum}."`
+	Slots     uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_SLOTS" help:"Slots that each place needs (default 1)."`
+	MinUptime time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_MIN_UPTIME" help:"Only workers that have been up for at least this long, such as 1m."`
+	Spread    string        `enum:"zone,hive,none" default:"zone" help:"Spread several places over zones or hives: ${enum}."`
+	Hold      string        `placeholder:"ID" help:"Hold the places under this id, so that no other asker gets them."`
+	HoldFor   time.Duration `placeholder:"DUR" help:"How long to hold them, 1s to 10m (default 30s)."`
+	Release   string        `placeholder:"ID" help:"Release the places of a hold, and pick nothing."`
 }
 
 // Help is shown below the usage.
@@ -32,15 +32,15 @@ func (pickCmd) Help() string {
 	return `Examples:
 
   hivebeat pick --model '*Llama-3*'                   a worker that serves it and has a free slot
-  hivebeat pick --for gpu --free-vram 20GiB -n 3      three GPUs with room, in several zones
-  hivebeat pick --model sdxl --min-uptime 1m          none that began less than a minute ago
+  hivebeat pick --for gpu --free-vram 20GiB -n 3      three GPUs with free VRAM, in several zones
+  hivebeat pick --model sdxl --min-uptime 1m          none that started less than a minute ago
   hivebeat pick --model sdxl --hold job-42            the same, and keep it for 30 s
   hivebeat pick --release job-42                      give it back
 
-The best comes first; a worker that restarts over and over comes only where no other fits. The exit code is 1 if nothing fits, and 0 if there are fewer than -n.
-A hold is on top of what a worker says is busy: release it when the work has begun. To ask again with the same
---hold gives the same places. With --asker holds are that asker's own: no other one renews or releases them. With -o json it prints one document {"picks":[…],"passed":{…},"status":{…}}, also
-where nothing fits; --release prints {"released":[…],"status":{…}}.`
+The best comes first; a worker that restarts repeatedly is picked only if no other fits. The exit code is 1 if nothing fits, and 0 if there are fewer than -n.
+A hold adds to the busy slots that a worker reports: release it when the work has started. To ask again with the same
+--hold gives the same places. With --asker, no other asker can renew or release the hold. With -o json it prints one document {"picks":[…],"passed":{…},"status":{…}}, also
+if nothing fits; --release prints {"released":[…],"status":{…}}.`
 }
 
 const (
@@ -56,13 +56,13 @@ func (cmd *pickCmd) Validate() error {
 	case cmd.HoldFor != 0 && (cmd.HoldFor < minHoldFor || cmd.HoldFor > maxHoldFor):
 		return misused(fmt.Errorf("--hold-for: %s is out of range", cmd.HoldFor), "use %s to %s", minHoldFor, maxHoldFor)
 	case cmd.HoldFor != 0 && cmd.Hold == "":
-		return misused(errors.New("--hold-for: there is nothing to hold"), "add --hold ID")
+		return misused(errors.New("--hold-for needs --hold"), "add --hold ID")
 	case cmd.Release != "" && cmd.Hold != "":
-		return misused(errors.New("--release: --hold is the opposite"), "use one of them")
+		return misused(errors.New("--release and --hold exclude each other"), "use one of them")
 	case cmd.MinUptime < 0 || cmd.MinUptime > 0 && cmd.MinUptime < time.Millisecond:
-		return misused(fmt.Errorf("--min-uptime: %s is no time to be up", cmd.MinUptime), "use something like --min-uptime 1m")
+		return misused(fmt.Errorf("--min-uptime: %s is not a valid uptime", cmd.MinUptime), "use something like --min-uptime 1m")
 	case cmd.For == api.ForGPU && (cmd.Slots > 0 || cmd.FreeSlots > 0 || cmd.MinUptime > 0):
-		return misused(errors.New("--slots, --free-slots and --min-uptime are of workers, not of a GPU"), "say what a GPU needs with --free-vram")
+		return misused(errors.New("--slots, --free-slots and --min-uptime apply to workers, not to a GPU"), "use --free-vram for a GPU")
 	}
 	return first(checkID("--hive", cmd.Hive), checkID("--hold", cmd.Hold), checkID("--release", cmd.Release))
 }
@@ -107,12 +107,12 @@ func (cmd *pickCmd) print(c *console, p client.Pick) error {
 		if passed := show.Passed(p.Passed); passed != "" {
 			err = fmt.Errorf("%w; passed over: %s", client.ErrNothingFits, passed)
 		}
-		hint := "\"hivebeat ls workers\" lists what there is; ask for less, or another --model (a glob of the whole name, and case counts)"
+		hint := "\"hivebeat ls workers\" lists all workers; ask for less, or for another --model (a case-sensitive glob over the whole name)"
 		if cmd.For == api.ForGPU {
-			hint = "\"hivebeat ls hives\" lists the memory that is free; ask for less of it"
+			hint = "\"hivebeat ls hives\" lists the free memory; ask for less"
 		}
 		if p.Passed[api.PassedNoSlots] > 0 {
-			hint = "a worker is picked once it says how many requests it takes at a time: hivebeat worker --slots N, or Slots in its Config"
+			hint = "a worker is picked only if it reports how many requests it serves at once: hivebeat worker --slots N, or Slots in its Config"
 		}
 		if len(p.Status.Unsure) > 0 || !p.Status.Warm {
 			hint = "the queen is " + show.Sure(&p.Status, false) + ": ask again in a moment"
@@ -154,7 +154,7 @@ func (cmd *pickCmd) release(ctx context.Context, c *console, a *asker) error {
 	back, err := askOne(ctx, a, api.VerbRelease, func(ctx context.Context) (client.Released, error) { return a.Release(ctx, cmd.Release) })
 	switch {
 	case errors.Is(err, errNotFound):
-		return failed(err, "it was released, or its time is over")
+		return failed(err, "it was released, or it has expired")
 	case err != nil:
 		return refused(err)
 	}

@@ -36,7 +36,7 @@ func TestNobodyReadsTheWayOut(t *testing.T) {
 	_ = read.SetReadDeadline(time.Now().Add(patience))
 	up := false
 	for lines := bufio.NewScanner(read); !up && lines.Scan(); {
-		up = strings.Contains(lines.Text(), "Ctrl-C leaves")
+		up = strings.Contains(lines.Text(), "Ctrl-C stops it")
 	}
 	if files, err := os.ReadDir(temp); !up || err != nil || len(files) == 0 {
 		t.Fatalf("up %v, with %v in its directory, %v", up, files, err)

@@ -19,9 +19,9 @@ import (
 // KeepFlags say what a queen stores in JetStream, and how.
 type KeepFlags struct {
 	NoJetStream bool     `name:"no-jetstream" help:"Keep nothing in JetStream; publish events directly."`
-	Replicas    int      `default:"1" help:"Replicas of buckets and stream, where they are made."`
-	Storage     string   `enum:"file,memory" default:"file" help:"Where they are stored, where they are made: ${enum}."`
-	EventsMax   byteSize `default:"64MiB" placeholder:"SIZE" help:"Size of the event stream, which JetStream reserves: bytes, or with KiB, MiB or GiB (default 64MiB)."`
+	Replicas    int      `default:"1" help:"Replicas of the buckets and the stream, if this queen creates them."`
+	Storage     string   `enum:"file,memory" default:"file" help:"Storage of the buckets and the stream, if this queen creates them: ${enum}."`
+	EventsMax   byteSize `default:"64MiB" placeholder:"SIZE" help:"Size of the event stream, which JetStream reserves: bytes, or a number with M, G, MiB or GiB (default 64MiB)."`
 }
 
 // byteSize is a size as people write it: 1048576, 1024KiB, 128MiB, 2GiB.
@@ -41,7 +41,7 @@ func (n *byteSize) UnmarshalText(text []byte) error {
 func (f *KeepFlags) Validate() error {
 	switch {
 	case f.Replicas < 1 || f.Replicas > 5:
-		return misused(fmt.Errorf("--replicas: %d is none of 1 to 5", f.Replicas), "3 survive the loss of a server, 1 none")
+		return misused(fmt.Errorf("--replicas: %d is not within 1 to 5", f.Replicas), "3 replicas survive the loss of a server, 1 does not")
 	case f.EventsMax < 1<<20:
 		return misused(fmt.Errorf("--events-max: %d bytes are too few", f.EventsMax), "use 1MiB or more")
 	}
@@ -57,7 +57,7 @@ func (f *KeepFlags) storage() jetstream.StorageType {
 
 // BrakeFlags say when the brake holds hives that would be lost.
 type BrakeFlags struct {
-	Brake brakeShare `default:"30%" placeholder:"PERCENT" help:"Share of a zone's hives that may be lost within 10 s before the brake holds them (default 30%); off believes every silence."`
+	Brake brakeShare `default:"30%" placeholder:"PERCENT" help:"Share of a zone's hives that may be lost within 10 s before the brake holds them (default 30%); off never holds them."`
 }
 
 // brakeShare is the value of --brake: "30%", or "off", which is 0.
@@ -72,7 +72,7 @@ func (b *brakeShare) UnmarshalText(text []byte) error {
 	digits, percent := strings.CutSuffix(string(text), "%")
 	n, err := strconv.ParseFloat(digits, 64)
 	if err != nil || !percent || !(n > 0 && n <= 100) {
-		return misused(fmt.Errorf("--brake: %q is no share", text), "use a share like 30%%, or off")
+		return misused(fmt.Errorf("--brake: %q is not a share", text), "use a share like 30%%, or off")
 	}
 	*b = brakeShare(n / 100)
 	return nil
@@ -88,18 +88,18 @@ type queenCmd struct {
 	QueenMetricsFlags
 	WebhookFlags
 	ID    string        `placeholder:"ID" help:"Id of the queen, shown in its answers (default: a random one)."`
-	Fresh time.Duration `default:"45s" help:"Age up to which a record is fresh."`
+	Fresh time.Duration `default:"45s" help:"Age up to which a record counts as fresh."`
 
-	InboxPrefix []string `placeholder:"P" help:"Answer to inboxes below P too, for clients with an inbox prefix of their own. May be repeated."`
+	InboxPrefix []string `placeholder:"P" help:"Answer to inboxes below P too, for clients with a custom inbox prefix. May be repeated."`
 }
 
 // Validate checks the flags.
 func (cmd *queenCmd) Validate() error {
 	if cmd.Fresh <= 0 {
-		return misused(fmt.Errorf("--fresh: %s is no age", cmd.Fresh), "use something like 45s")
+		return misused(fmt.Errorf("--fresh: %s is not a valid age", cmd.Fresh), "use something like 45s")
 	}
 	if _, err := inbox.New(cmd.subjects(), cmd.InboxPrefix...); err != nil {
-		return misused(fmt.Errorf("--inbox-prefix: %w", err), "give the one that the clients have, such as _INBOX_ops; what is below _INBOX is answered to anyway")
+		return misused(fmt.Errorf("--inbox-prefix: %w", err), "use the inbox prefix of the clients, such as _INBOX_ops; inboxes below _INBOX always work")
 	}
 	return checkID("--id", cmd.ID)
 }
@@ -124,7 +124,7 @@ func (cmd *queenCmd) run(ctx context.Context, log *slog.Logger) error {
 	})
 	if err != nil {
 		m.nc.Close()
-		return errors.Join(misused(err, "hivebeat queen --help shows what there is"), m.leave())
+		return errors.Join(misused(err, "hivebeat queen --help lists the flags"), m.leave())
 	}
 	hooks, err := cmd.webhooks(m.nc, cmd.Prefix, cmd.NoJetStream, log)
 	if err != nil {

@@ -105,7 +105,7 @@ func TestLsFilters(t *testing.T) {
 
 	// No worker reports it: an empty list would look as if no worker were in that state.
 	code, out, errs = run(t, nil, "ls", "workers", "--nats", url, "--state", "busy,odd")
-	if code != ExitUsage || out != "" || errs != "hivebeat: --state: no worker says \"odd\"\nhint: use starting, loading, ready, busy, degraded, draining, stopped, failed, or another word that a worker says\n" {
+	if code != ExitUsage || out != "" || errs != "hivebeat: --state: no worker reports \"odd\"\nhint: use starting, loading, ready, busy, degraded, draining, stopped, failed, or another state that a worker reports\n" {
 		t.Errorf("exit code %d, %q, %s", code, out, errs)
 	}
 	o.wasAsked(t, odd)
@@ -203,7 +203,7 @@ func TestPick(t *testing.T) {
 		t.Errorf("exit code %d, %s", code, errs)
 	}
 	// An old queen.
-	if code, _, errs = run(t, nil, "pick", "--nats", url); code != ExitFailed || !strings.Contains(errs, "unknown verb pick\nhint: is the queen older") {
+	if code, _, errs = run(t, nil, "pick", "--nats", url); code != ExitFailed || !strings.Contains(errs, "unknown verb pick\nhint: the queen may be older") {
 		t.Errorf("exit code %d, %s", code, errs)
 	}
 }
@@ -257,7 +257,7 @@ func TestEventsCommand(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &doc); err != nil || code != ExitDone || len(doc.Events) != 2 || doc.Events[0].StreamSeq != 7 || doc.Events[0].ID != "2" || doc.Status == nil {
 		t.Errorf("exit code %d, %v, %s", code, err, out)
 	}
-	if code, out, _ = run(t, nil, "events", "--nats", url); code != ExitDone || out != "no event fits\n" {
+	if code, out, _ = run(t, nil, "events", "--nats", url); code != ExitDone || out != "no event matches\n" {
 		t.Errorf("exit code %d, %s", code, out)
 	}
 }

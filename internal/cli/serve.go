@@ -21,7 +21,7 @@ import (
 const leaveIn = 5 * time.Second
 
 // errEnded reports a role that ended without Stop and without an error.
-var errEnded = errors.New("ended by itself")
+var errEnded = errors.New("ended unexpectedly")
 
 // role is a worker, hive or queen. Run lasts until Stop; Stop says goodbye.
 type role interface {
@@ -51,10 +51,10 @@ func begin(ctx context.Context, name string, r role, nc *nats.Conn) *running {
 // why returns the error of a role that ended without Stop. Call it after ended is closed.
 func (r *running) why() error {
 	err := cmp.Or(r.err, errEnded)
-	text, _, _ := strings.Cut(plain(err.Error()), "; it is left as it is")
+	text, _, _ := strings.Cut(plain(err.Error()), "; it was not changed")
 	why := fmt.Errorf("%s: %w", r.name, &reworded{text, err})
 	if errors.Is(err, ledger.ErrDiffers) {
-		return failed(why, "run the queen with the settings that it has (--storage, --replicas, --events-max), or, if nobody else needs it, "+
+		return failed(why, "run the queen with the existing settings (--storage, --replicas, --events-max), or, if nothing else needs it, "+
 			"remove it: nats kv del BUCKET, nats stream rm STREAM; \"hivebeat doctor --role queen\" looks at all of them")
 	}
 	return why
@@ -93,7 +93,7 @@ func (r *running) leave() error {
 	drain, cancel := context.WithTimeout(context.Background(), leaveIn)
 	defer cancel()
 	if err = errors.Join(err, bus.Drain(drain, r.nc)); err != nil {
-		return fmt.Errorf("%s did not leave in order: %w", r.name, err)
+		return fmt.Errorf("%s did not stop in order: %w", r.name, err)
 	}
 	return nil
 }
@@ -107,6 +107,6 @@ func serve(ctx context.Context, name string, r role, nc *nats.Conn, log *slog.Lo
 		return run.why()
 	case <-ctx.Done():
 	}
-	log.Info("leaving in order; a second signal leaves at once", slog.String("role", name))
+	log.Info("shutting down; a second signal exits at once", slog.String("role", name))
 	return run.leave()
 }

@@ -23,17 +23,17 @@ type simCmd struct {
 	Seed    uint64        `placeholder:"N" help:"First seed (default 1)." group:"Search for faults" env:"HIVEBEAT_SIM_SEED"`
 	Seeds   int           `placeholder:"COUNT" help:"How many seeds (default 1 with --seed, 200 without)." group:"Search for faults" env:"HIVEBEAT_SIM_SEEDS"`
 	For     time.Duration `placeholder:"DUR" help:"Simulated time of each run (default: the seed's choice)." group:"Search for faults" env:"HIVEBEAT_SIM_FOR"`
-	Late    time.Duration `placeholder:"DUR" help:"Delay a fifth of the messages by up to this, and hold only what does not rest on messages in time: no resurrection, no false conflict, each event once." group:"Search for faults" env:"HIVEBEAT_SIM_LATE"`
-	Plan    string        `placeholder:"FILE" help:"Run this plan, such as a failing run has left." group:"Search for faults" env:"HIVEBEAT_SIM_PLAN"`
+	Late    time.Duration `placeholder:"DUR" help:"Delay a fifth of the messages by up to this, and check only invariants that do not depend on timely messages: no resurrection, no false conflict, each event once." group:"Search for faults" env:"HIVEBEAT_SIM_LATE"`
+	Plan    string        `placeholder:"FILE" help:"Run this plan, such as one written by --keep." group:"Search for faults" env:"HIVEBEAT_SIM_PLAN"`
 	Keep    string        `placeholder:"DIR" help:"Write the shortened plan of a failing run there." group:"Search for faults" env:"HIVEBEAT_SIM_KEEP"`
-	Verbose bool          `short:"v" help:"Print all that happens in the run of one seed." group:"Search for faults" env:"HIVEBEAT_SIM_VERBOSE"`
+	Verbose bool          `short:"v" help:"Print every step of the run of one seed." group:"Search for faults" env:"HIVEBEAT_SIM_VERBOSE"`
 
 	Loss      string        `placeholder:"P" help:"Messages lost, such as 5%." group:"Choose settings" env:"HIVEBEAT_SIM_LOSS"`
 	Delay     time.Duration `placeholder:"DUR" help:"Delay of every message." group:"Choose settings" env:"HIVEBEAT_SIM_DELAY"`
-	Jitter    time.Duration `placeholder:"DUR" help:"Up to so much more, at random." group:"Choose settings" env:"HIVEBEAT_SIM_JITTER"`
+	Jitter    time.Duration `placeholder:"DUR" help:"Additional random delay, up to this." group:"Choose settings" env:"HIVEBEAT_SIM_JITTER"`
 	Every     time.Duration `placeholder:"DUR" help:"Promise of workers (default 30s)." group:"Choose settings" env:"HIVEBEAT_SIM_EVERY"`
 	HiveEvery time.Duration `placeholder:"DUR" help:"Promise of hives (default 15s)." group:"Choose settings" env:"HIVEBEAT_SIM_HIVE_EVERY"`
-	Misses    float64       `placeholder:"N" help:"Lost after so many promises (default 3, which is what hivebeat does)." group:"Choose settings" env:"HIVEBEAT_SIM_MISSES"`
+	Misses    float64       `placeholder:"N" help:"Promises after which silence means lost (default 3, as in hivebeat)." group:"Choose settings" env:"HIVEBEAT_SIM_MISSES"`
 	Workers   int           `placeholder:"N" help:"Workers of the fleet (default 100)." group:"Choose settings" env:"HIVEBEAT_SIM_WORKERS"`
 	Hives     int           `placeholder:"N" help:"Hives of the fleet (default 10)." group:"Choose settings" env:"HIVEBEAT_SIM_HIVES"`
 
@@ -43,10 +43,10 @@ type simCmd struct {
 // Help is shown below the usage.
 func (*simCmd) Help() string {
 	return `Without settings it searches for faults: each seed makes a fleet, a network and a list of
-things that go wrong, and runs the real judgement of hives and queens under a virtual clock. The
-exit code is 1 if anything that must hold did not; the seed and a shortened history say how.
+faults, and runs the real failure detection of hives and queens under a virtual clock. The
+exit code is 1 if an invariant is broken; the seed and a shortened history show how.
 
-With any setting it says what to expect of them: false deaths a month, and how long a crash goes
+With any setting it estimates their effect: false deaths a month, and how long a crash stays
 unnoticed by silence alone.
 
 Examples:
@@ -69,8 +69,8 @@ func (cmd *simCmd) Validate() error {
 	}
 	searches := cmd.Seeds != 0 || cmd.For != 0 || cmd.Late != 0 || cmd.Plan != "" || cmd.Keep != "" || cmd.Verbose
 	if cmd.asks() && searches {
-		return misused(errors.New("sim: settings are asked about without --seeds, --for, --plan, --keep and -v"),
-			"drop one or the other: with --loss and the like it does not search for faults")
+		return misused(errors.New("sim: settings cannot be combined with --seeds, --for, --plan, --keep and -v"),
+			"leave out one or the other: with --loss and other settings it does not search for faults")
 	}
 	if cmd.Loss != "" {
 		text, percent := strings.CutSuffix(cmd.Loss, "%")
@@ -93,7 +93,7 @@ func (cmd *simCmd) Validate() error {
 	case cmd.Late < 0 || cmd.Late > time.Hour:
 		return bad("--late", "%s is not between 0s and 1h", cmd.Late)
 	case cmd.Verbose && cmd.Seeds > 1:
-		return bad("-v", "all that happens is told of one seed only")
+		return bad("-v", "it needs a single seed")
 	case cmd.Delay < 0 || cmd.Delay > time.Hour:
 		return bad("--delay", "%s is not between 0 and 1h", cmd.Delay)
 	case cmd.Jitter < 0 || cmd.Jitter > time.Hour:
@@ -124,7 +124,7 @@ func (cmd *simCmd) Run(ctx context.Context, c *console) error {
 	case cmd.Plan != "":
 		p, err := sim.ReadPlan(cmd.Plan)
 		if err != nil {
-			return failed(err, "a plan is a JSON file that sim --keep has written")
+			return failed(err, "a plan is a JSON file written by sim --keep")
 		}
 		return cmd.runOne(c, p)
 	case cmd.Verbose:
@@ -152,7 +152,7 @@ func (cmd *simCmd) Run(ctx context.Context, c *console) error {
 		line := fmt.Sprintf("%s, %s simulated in %s: %d messages, %d events, %d steps", show.Plural(s.Runs, "run"),
 			s.Stats.Simulated.D().Round(time.Minute), s.Took.Round(time.Millisecond), s.Stats.Messages, s.Stats.Events, s.Stats.Happenings)
 		if len(s.Failed) == 0 {
-			line += "; all held"
+			line += "; all invariants held"
 		}
 		if err := printLines(c, []string{line}); err != nil {
 			return err
@@ -168,14 +168,14 @@ func (cmd *simCmd) Run(ctx context.Context, c *console) error {
 func (cmd *simCmd) runOne(c *console, p sim.Plan) error {
 	r, err := sim.Run(p, true)
 	if err != nil {
-		return failed(err, "a plan is a JSON file that sim --keep has written")
+		return failed(err, "a plan is a JSON file written by sim --keep")
 	}
 	if cmd.json() {
 		if err := json.NewEncoder(c.out).Encode(r); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	} else if r.Broken == nil || cmd.Verbose {
-		lines := []string{fmt.Sprintf("seed %d: %s simulated, %d messages, %d events; all held", p.Seed, r.Stats.Simulated.D().Round(time.Second), r.Stats.Messages, r.Stats.Events)}
+		lines := []string{fmt.Sprintf("seed %d: %s simulated, %d messages, %d events; all invariants held", p.Seed, r.Stats.Simulated.D().Round(time.Second), r.Stats.Messages, r.Stats.Events)}
 		if r.Broken != nil {
 			lines = nil
 		}
@@ -198,14 +198,14 @@ const longest = 60
 
 // tellFailure reports what did not hold, and the history that led to it.
 func (cmd *simCmd) tellFailure(c *console, r *sim.Result) error {
-	hint := fmt.Sprintf("see it again: hivebeat sim --seed %d", r.Plan.Seed)
+	hint := fmt.Sprintf("run it again: hivebeat sim --seed %d", r.Plan.Seed)
 	if cmd.For > 0 {
 		hint += fmt.Sprintf(" --for %s", cmd.For)
 	}
 	if cmd.Late > 0 {
 		hint += fmt.Sprintf(" --late %s", cmd.Late)
 	}
-	hint += "; all of it: add -v"
+	hint += "; add -v to see every step"
 	if !cmd.json() {
 		lines := []string{fmt.Sprintf("seed %d, shortened to %d faults:", r.Plan.Seed, len(r.Plan.Faults))}
 		if len(r.History) > longest {
@@ -229,7 +229,7 @@ func (cmd *simCmd) tellFailure(c *console, r *sim.Result) error {
 		if err := sim.WritePlan(name, p); err != nil {
 			return failed(err, "--keep needs a directory that can be written to")
 		}
-		hint = "see it again: hivebeat sim --plan " + name
+		hint = "run it again: hivebeat sim --plan " + name
 	}
 	return failed(fmt.Errorf("sim: seed %d: %s", r.Plan.Seed, r.Broken), "%s", hint)
 }
@@ -260,7 +260,7 @@ func (cmd *simCmd) answer(c *console) error {
 		row("worker", s.Workers, s.Every, &a.Workers),
 		row("hive", s.Hives, s.HiveEvery, &a.Hives),
 		"",
-		"By silence alone: exit, disconnect and goodbye are seen in milliseconds, whatever the settings.",
+		"By silence only: exit, disconnect and goodbye are seen in milliseconds, whatever the settings.",
 	})
 }
 

@@ -15,8 +15,8 @@ import (
 
 // SystemFlags give a hive or a queen access to the system account of an existing NATS.
 type SystemFlags struct {
-	SystemCreds string `placeholder:"FILE" help:"Credentials of a user of the system account: it then hears which connections close, and who does not come back, a worker of a hive or a hive of a queen, is lost within seconds." group:"Connection"`
-	SystemNATS  string `name:"system-nats" placeholder:"URL" help:"NATS for that, perhaps with user:password@ (default: that of --nats)." group:"Connection"`
+	SystemCreds string `placeholder:"FILE" help:"Credentials of a user of the system account: with them, a hive sees the connections of workers close, and a queen those of hives; a worker or hive that does not reconnect is lost within seconds." group:"Connection"`
+	SystemNATS  string `name:"system-nats" placeholder:"URL" help:"NATS server for the system account, if needed with user:password@ (default: that of --nats)." group:"Connection"`
 }
 
 func (f *SystemFlags) wanted() bool { return f.SystemCreds != "" || f.SystemNATS != "" }
@@ -31,7 +31,7 @@ func (f *SystemFlags) connectSystem(ctx context.Context, conn ConnFlags, cfg bus
 	}
 	flags.Creds, flags.NKey = f.SystemCreds, ""
 	if f.SystemCreds == "" && flags.Context != "" {
-		return nil, misused(errors.New("--system-nats: it would take its credentials from --context"), "give --system-creds FILE, or --nats URL in place of --context")
+		return nil, misused(errors.New("--system-nats: the credentials of --context are not for the system account"), "use --system-creds FILE, or --nats URL instead of --context")
 	}
 	if cfg.Logger != nil {
 		cfg.Logger = cfg.Logger.With(slog.String("account", "system"))
@@ -50,10 +50,10 @@ const (
 )
 
 // systemHint says what a user needs to receive advisories of closed connections.
-const systemHint = "the user of --system-creds or --system-nats must be of the system account and may subscribe to " + link.DisconnectSubject
+const systemHint = "the user of --system-creds or --system-nats must belong to the system account and be allowed to subscribe to " + link.DisconnectSubject
 
 // errNotTold reports that a connection was closed without an advisory.
-var errNotTold = errors.New("nobody tells which connections close")
+var errNotTold = errors.New("no advisory arrived for a closed connection")
 
 // proveSystem checks whether advisories of closed connections arrive, and logs the
 // result.
@@ -74,13 +74,13 @@ func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, e
 			continue
 		}
 		if toldOf(ctx, heard, probe) {
-			log.Info("hears which connections close: who does not come back is lost within seconds", slog.String("of", whom))
+			log.Info("receiving disconnect advisories", slog.String("of", whom))
 			return
 		}
 	}
 	if ctx.Err() == nil {
-		log.Warn("is not told which connections close, and goes on without: silence decides, and the ends of processes that a hive sees",
-			slog.String("hint", systemHint), slog.Any("error", err))
+		log.Warn("no disconnect advisories: deaths are detected by silence, and by the exits that a hive sees",
+			slog.String("hint", systemHint), slog.Any("err", err))
 	}
 }
 

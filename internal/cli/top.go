@@ -18,21 +18,21 @@ import (
 type topCmd struct {
 	AskerFlags
 	ColorFlag
-	Timeout time.Duration `default:"2s" help:"How long an answer may take until the view says that it is cut off."`
-	What    string        `arg:"" optional:"" enum:"hives,workers,events" default:"hives" help:"What to begin with: ${enum}."`
-	Filter  string        `placeholder:"WORDS" help:"Begin with this filter, as after the key / (the key ? lists the words)."`
+	Timeout time.Duration `default:"2s" help:"How long an answer may take before the view says that it is cut off."`
+	What    string        `arg:"" optional:"" enum:"hives,workers,events" default:"hives" help:"First tab: ${enum}."`
+	Filter  string        `placeholder:"WORDS" help:"Start with this filter, as typed after / (the key ? lists the words)."`
 }
 
 // Help is shown below the usage.
 func (topCmd) Help() string {
-	return `A view of the whole terminal: hives, workers and events, sorted and filtered by the queen, with any number
-of them. Enter opens a hive or worker, ? shows all keys, q leaves. "hivebeat watch" is the same to look at only.`
+	return `A full-screen view of hives, workers and events, sorted and filtered by the queen, with any number
+of them. Enter opens a hive or worker, ? shows all keys, q leaves. "hivebeat watch" is similar, but takes no keys.`
 }
 
 // Validate checks the flags.
 func (cmd *topCmd) Validate() error {
 	if cmd.Timeout <= 0 {
-		return misused(fmt.Errorf("--timeout: %s is no time to wait", cmd.Timeout), "use something like --timeout 2s")
+		return misused(fmt.Errorf("--timeout: %s is not a valid timeout", cmd.Timeout), "use something like --timeout 2s")
 	}
 	if _, err := cmd.model("", nil); err != nil {
 		return misused(fmt.Errorf("--%w", err), "\"hivebeat top\" and then ? lists the words")
@@ -52,7 +52,7 @@ func (cmd *topCmd) model(where string, c *console) (*top.Model, error) {
 func (cmd *topCmd) Run(ctx context.Context, c *console) error {
 	in, ok := c.in.(*os.File)
 	if c.outTerm < 0 || !ok || !term.IsTerminal(int(in.Fd())) {
-		return misused(errors.New("top needs a terminal to draw on and to read keys from"), "\"hivebeat ls\" lists, \"hivebeat watch\" prints events as they come")
+		return misused(errors.New("top needs a terminal for its input and output"), "\"hivebeat ls\" lists, \"hivebeat watch\" prints events as they come")
 	}
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()

@@ -31,8 +31,8 @@ type upCmd struct {
 	QueenMetricsFlags
 	HiveMetricsFlags
 	WebhookFlags
-	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 takes a free one."`
-	Store string `placeholder:"DIR" help:"Where JetStream keeps its files (default: of this user; with --demo a temporary one)."`
+	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 picks a free one."`
+	Store string `placeholder:"DIR" help:"Directory for JetStream's files (default: in the user's data directory; with --demo a temporary one)."`
 	ID    string `placeholder:"ID" help:"Id of this machine's hive (default: the host name)."`
 	Demo  bool   `help:"Add a small simulated fleet that changes."`
 }
@@ -40,13 +40,13 @@ type upCmd struct {
 // Help is shown below the usage.
 func (upCmd) Help() string {
 	return `It needs nothing else: the NATS server, with JetStream, is in the process and listens on 127.0.0.1 only.
-The connection flags of the other commands are not for it.`
+It has none of the connection flags of the other commands.`
 }
 
 // Validate checks the flags.
 func (cmd *upCmd) Validate() error {
 	if cmd.Port < 0 || cmd.Port > 65535 {
-		return misused(fmt.Errorf("--port: %d is no port", cmd.Port), "use 1 to 65535, or 0 for a free one")
+		return misused(fmt.Errorf("--port: %d is not a port", cmd.Port), "use 1 to 65535, or 0 for a free one")
 	}
 	return checkID("--id", cmd.ID)
 }
@@ -92,8 +92,8 @@ func (cmd *upCmd) store() (string, error) {
 func (cmd *upCmd) explain(err error, store string) error {
 	switch {
 	case errors.Is(err, embedded.ErrPortTaken):
-		return failed(fmt.Errorf("port %d on 127.0.0.1 is taken, perhaps by another NATS server", cmd.Port),
-			"use it (\"hivebeat queen\" and \"hivebeat hive\" connect to it), or take another port with --port N; --port 0 finds a free one")
+		return failed(fmt.Errorf("port %d on 127.0.0.1 is in use, perhaps by another NATS server", cmd.Port),
+			"use it (\"hivebeat queen\" and \"hivebeat hive\" connect to it), or use another port with --port N; --port 0 picks a free one")
 	case errors.Is(err, embedded.ErrStoreLocked):
 		return failed(fmt.Errorf("another hivebeat uses %s: %w", store, err), "stop it, or use another directory with --store DIR")
 	case errors.Is(err, embedded.ErrStore):
@@ -145,7 +145,7 @@ func (u *up) run(ctx context.Context, c *console) (err error) {
 	if cause := context.Cause(ctx); !errors.Is(cause, errInterrupted) && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
-	u.log.Info("leaving in order; a second signal leaves at once")
+	u.log.Info("shutting down; a second signal exits at once")
 	return nil
 }
 
@@ -215,7 +215,7 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 		if id, err = hive.DefaultID(); err != nil {
 			// No other machine can reach this server, so no id can collide.
 			id = "local"
-			u.log.Warn("the host name makes no hive id; name it with --id", slog.String("hive", id), slog.Any("error", err))
+			u.log.Warn("the host name is not a valid hive id; set one with --id", slog.String("hive", id), slog.Any("err", err))
 		}
 	}
 	nc, err := u.connect(ctx, "hivebeat hive "+id, u.log)
@@ -264,26 +264,26 @@ func (u *up) greeting(id string) string {
 	kept := "It keeps its data in " + store + "."
 	if u.cmd.Demo {
 		hives, workers := demo.Size()
-		fmt.Fprintf(&b, "A demo of %d machines and %d workers changes every few seconds: watch it.\n", hives, workers)
+		fmt.Fprintf(&b, "A demo of %d machines and %d workers changes every few seconds.\n", hives, workers)
 		if u.cmd.Store == "" {
-			kept = "Its data is in " + store + " and goes when it ends."
+			kept = "Its data is in " + store + " and is removed when it ends."
 		}
 	}
-	fmt.Fprintf(&b, "%s Ctrl-C leaves.\n", kept)
+	fmt.Fprintf(&b, "%s Ctrl-C stops it.\n", kept)
 	if url := u.web.url(); url != "" {
 		fmt.Fprintf(&b, "\nIn a browser:\n\n  %s\n", url)
 		if beyond := u.web.beyond(); beyond != "" {
-			who := "everybody who reaches it"
+			who := "everyone who can reach it"
 			if u.cmd.HTTPTokenFile != "" {
-				who = "whoever has the token"
+				who = "everyone with the token"
 			}
 			fmt.Fprintf(&b, "      from other machines too: it listens on %s, for %s\n", beyond, who)
 		}
 	}
 	b.WriteString("\nIn another terminal:\n\n")
 	for _, line := range [][2]string{
-		{"hivebeat ls" + flags, "who is alive"},
-		{"hivebeat watch" + flags, "and what changes"},
+		{"hivebeat ls" + flags, "which workers are alive"},
+		{"hivebeat watch" + flags, "live, with events"},
 		{"hivebeat worker --hive " + id + " --id llama --model Llama-3.3-70B --slots 8" + flags, "a worker of your own"},
 		{"nats" + nats + " sub '" + sub.Events() + "'", "events, with the nats CLI"},
 		{"nats" + nats + " sub " + sub.Hives() + " --translate \"hivebeat decode\"", "snapshots"},

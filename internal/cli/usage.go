@@ -19,7 +19,7 @@ func usageError(err error, args []string, bad *badValue) error {
 		return f
 	}
 	if flag, line := misplaced(err, args); flag != "" {
-		return misused(fmt.Errorf("%s stands before the command", flag), "flags come after it: %s", line)
+		return misused(fmt.Errorf("%s comes before the command", flag), "flags come after it: %s", line)
 	}
 	command, missing := "", ""
 	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil {
@@ -32,7 +32,10 @@ func usageError(err error, args []string, bad *badValue) error {
 			}
 		}
 	}
-	more := "hivebeat" + command + " --help shows what there is"
+	more := "hivebeat" + command + " --help lists the flags"
+	if command == "" {
+		more = "hivebeat --help lists the commands"
+	}
 	switch {
 	case bad != nil:
 		return bad.explain(err, more)
@@ -88,7 +91,7 @@ func (b *badValue) Error() string {
 	case b.err != nil:
 		return b.err.Error()
 	case b.text != "":
-		return "the value is missing: " + b.text + " is taken for a flag"
+		return "the value is missing: " + b.text + " is read as a flag"
 	}
 	return "the value is missing"
 }
@@ -108,7 +111,7 @@ func (b *badValue) explain(err error, more string) error {
 	name := "--" + b.of.Name
 	said, like := fmt.Errorf("%s: %w", name, b), name+" "+example(b.of)
 	if env := fromEnv.FindStringSubmatch(err.Error()); env != nil {
-		return misused(fmt.Errorf("%s: %w", env[1], b), "it stands for %s: use something like %s=%s; %s", name, env[1], example(b.of), more)
+		return misused(fmt.Errorf("%s: %w", env[1], b), "it sets %s: use something like %s=%s; %s", name, env[1], example(b.of), more)
 	}
 	switch {
 	case b.err != nil && b.of.IsBool():
@@ -151,23 +154,23 @@ func wrong(v *kong.Value, text string, read reflect.Value, err error) error {
 	switch {
 	case err == nil:
 		if word, ok := outsider(v, read); ok {
-			return fmt.Errorf("%.40q is none of %s", word, joined(v.EnumSlice()))
+			return fmt.Errorf("%.40q is not one of %s", word, joined(v.EnumSlice()))
 		}
 		return nil
 	case v.IsBool():
 		return fmt.Errorf("%.40q is neither true nor false", text)
 	case v.Target.Type() == reflect.TypeFor[time.Duration]():
-		not = "duration"
+		not = "a duration; its units are h, m, s and ms"
 	case v.IsMap():
-		not = "K=V"
+		not = "of the form K=V"
 	case !numeric(v):
 		return err // sizes and shares have their own errors
 	case elem(v).Kind() >= reflect.Uint:
-		not = "whole number of 0 or more"
+		not = "a whole number of 0 or more"
 	default:
-		not = "whole number"
+		not = "a whole number"
 	}
-	return fmt.Errorf("%.40q is no %s", text, not)
+	return fmt.Errorf("%.40q is not %s", text, not)
 }
 
 // outsider returns a word of read that v does not accept.

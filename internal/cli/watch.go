@@ -25,7 +25,7 @@ type watchCmd struct {
 // Help is shown below the usage.
 func (watchCmd) Help() string {
 	return `In a terminal it shows the fleet and redraws in place. Otherwise, and with -o json, it prints
-events as they come, one a line: with -o json as the CloudEvents that were published.`
+events as they come, one per line: with -o json as the CloudEvents that were published.`
 }
 
 const (
@@ -115,7 +115,7 @@ func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func(
 			}
 			b, err := line(m.Data)
 			if err != nil {
-				fmt.Fprintf(w.console.err, "hivebeat: warning: what came on %s is no event: %s\n", oneLine(m.Subject), oneLine(err.Error()))
+				fmt.Fprintf(w.console.err, "hivebeat: warning: a message on %s is not an event: %s\n", oneLine(m.Subject), oneLine(err.Error()))
 				continue
 			}
 			if _, err := w.console.out.Write(append(b, '\n')); err != nil {
@@ -124,7 +124,7 @@ func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func(
 		}
 		if dropped, _ := w.sub.Dropped(); dropped > told {
 			told = dropped
-			fmt.Fprintf(w.console.err, "hivebeat: warning: %d events came too fast and are not shown\n", dropped)
+			fmt.Fprintf(w.console.err, "hivebeat: warning: %d events arrived too fast and are not shown\n", dropped)
 		}
 	}
 }
@@ -317,7 +317,7 @@ func (s *screen) frame(now time.Time) *show.Frame {
 		f.Trouble = "the queen's answer is overdue"
 	}
 	if f.Trouble != "" && s.denied != "" {
-		f.Trouble = s.denied + "; \"hivebeat doctor --role viewer\" tells which permissions are missing"
+		f.Trouble = s.denied + "; \"hivebeat doctor --role viewer\" shows which permissions are missing"
 	}
 	return f
 }

@@ -16,14 +16,14 @@ import (
 // WebhookFlags configure webhooks, which receive events by HTTP.
 type WebhookFlags struct {
 	Webhook           []string `sep:"none" placeholder:"URL" help:"Post every event to this URL, as CloudEvents JSON. May be repeated; in the environment, separate URLs by spaces." group:"Webhooks"`
-	WebhookSecretFile string   `placeholder:"FILE" help:"File with the secret that signs them, whsec_…, as Standard Webhooks has it; two lines while one is changed." group:"Webhooks"`
+	WebhookSecretFile string   `placeholder:"FILE" help:"File with the secret that signs them, whsec_…, in the format of Standard Webhooks; two lines while it is rotated." group:"Webhooks"`
 	WebhookKinds      []string `placeholder:"KIND" help:"Only events of these kinds, such as lost,left,recovered." group:"Webhooks"`
 }
 
 // Validate checks what can be checked without a connection.
 func (f *WebhookFlags) Validate() error {
 	if len(f.Webhook) == 0 && (f.WebhookSecretFile != "" || len(f.WebhookKinds) > 0) {
-		return misused(errors.New("--webhook-secret-file and --webhook-kinds: there is nobody to tell"), "add --webhook URL")
+		return misused(errors.New("--webhook-secret-file and --webhook-kinds need --webhook"), "add --webhook URL")
 	}
 	if len(f.Webhook) == 0 {
 		return nil
@@ -46,7 +46,7 @@ func explainWebhook(err error) error {
 		for _, k := range webhook.Kinds() {
 			kinds = append(kinds, string(k))
 		}
-		return misused(fmt.Errorf("--webhook-kinds: %w", withoutField(err)), "there are %s", strings.Join(kinds, ", "))
+		return misused(fmt.Errorf("--webhook-kinds: %w", withoutField(err)), "the kinds are %s", strings.Join(kinds, ", "))
 	}
 	return misused(fmt.Errorf("--webhook: %w", withoutField(err)), "use http://HOST/PATH or https://HOST/PATH, each once")
 }

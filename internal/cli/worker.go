@@ -18,10 +18,10 @@ type workerCmd struct {
 	LogFlags
 	WorkerMetricsFlags
 	Hive     string        `required:"" placeholder:"ID" help:"Hive of this machine: its host name, unless it has another --id."`
-	ID       string        `placeholder:"ID" help:"Id of the worker, unique within its hive (default: the host name, which a container has for itself)."`
+	ID       string        `placeholder:"ID" help:"Id of the worker, unique within its hive (default: the host name, which is unique for a container)."`
 	Model    string        `placeholder:"NAME" help:"Model it serves."`
-	Endpoint string        `placeholder:"URL" help:"Where it serves it."`
-	State    string        `default:"ready" placeholder:"WORD" help:"What it says of itself: starting, loading, ready, busy, degraded or draining (default ready)."`
+	Endpoint string        `placeholder:"URL" help:"Address at which it serves the model."`
+	State    string        `default:"ready" placeholder:"WORD" help:"State that it reports: starting, loading, ready, busy, degraded or draining (default ready)."`
 	Slots    uint64        `placeholder:"N" help:"Requests it can serve at once."`
 	Every    time.Duration `default:"30s" help:"Promise: the next beat comes within this."`
 	Pinned   bool          `help:"Beat on the worker's own subject, for permissions of one worker."`
@@ -29,7 +29,7 @@ type workerCmd struct {
 
 // Help is shown below the usage.
 func (workerCmd) Help() string {
-	return `It beats for a program that does not beat itself, or for a trial, and says goodbye on Ctrl-C:
+	return `It beats for a program that does not beat itself, or for a test, and says goodbye on Ctrl-C:
 
   hivebeat worker --hive gpu-01 --id llama --model Llama-3.3-70B --slots 8`
 }
@@ -59,12 +59,12 @@ func (cmd *workerCmd) Validate() error {
 func checkFirstState(s hivebeat.State) error {
 	switch {
 	case s.Goodbye():
-		return misused(fmt.Errorf("--state: %s is a goodbye", s), "a worker says goodbye when it is stopped; begin with ready")
+		return misused(fmt.Errorf("--state: %s is a goodbye", s), "a worker says goodbye when it is stopped; start with ready")
 	case s == "" || s.Known():
 		return nil
 	}
 	first := slices.DeleteFunc(hivebeat.States(), hivebeat.State.Goodbye)
-	return misused(fmt.Errorf("--state: %.40q is no state of a worker", s), "use %s; ready and busy are picked for work", joined(first))
+	return misused(fmt.Errorf("--state: %.40q is not a state of a worker", s), "use %s; ready and busy are picked for work", joined(first))
 }
 
 // Run beats until a signal comes.
@@ -84,7 +84,7 @@ func (cmd *workerCmd) run(ctx context.Context, log *slog.Logger) error {
 	})
 	if err != nil {
 		nc.Close()
-		return misused(err, "hivebeat worker --help shows what there is")
+		return misused(err, "hivebeat worker --help lists the flags")
 	}
 	metrics, err := cmd.WorkerMetricsFlags.serve(ctx, w, log)
 	if err != nil {

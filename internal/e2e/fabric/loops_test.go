@@ -55,7 +55,7 @@ func TestWorkerThatLoops(t *testing.T) {
 	if out, _ := f.cli(0, "pick", "--model", "test", "-n", "2", "-o", "json"); !strings.Contains(out, `"looping: `+restarts+`"`) {
 		t.Errorf("pick of both:\n%s", out)
 	}
-	if _, errs := f.cli(1, "pick", "--model", "test", "--min-uptime", "1h"); !strings.Contains(errs, "2 began too short a time ago") {
+	if _, errs := f.cli(1, "pick", "--model", "test", "--min-uptime", "1h"); !strings.Contains(errs, "2 started too recently") {
 		t.Errorf("pick of none that is young: %s", errs)
 	}
 

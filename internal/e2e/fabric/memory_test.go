@@ -114,7 +114,7 @@ func TestTwoWithOneIDSayWhere(t *testing.T) {
 	f, _ := hub(t)
 	events := rig.Listen(t, f.nc)
 	system := "nats://hives:hives@" + f.nats.URL[len("nats://"):]
-	f.hivebeat("queen q1", "queen", "--id", "q1", "--system-nats", system).Said("hears which connections close", moment)
+	f.hivebeat("queen q1", "queen", "--id", "q1", "--system-nats", system).Said("receiving disconnect advisories", moment)
 	hive := func(name string) *rig.Proc {
 		return f.hivebeat(name, "hive", "--id", "gpu-01", "--system-nats", system, "--metrics", "off")
 	}
@@ -122,7 +122,7 @@ func TestTwoWithOneIDSayWhere(t *testing.T) {
 		return f.hivebeat(name, "worker", "--hive", "gpu-01", "--id", "w")
 	}
 	h := hive("hive")
-	h.Said("hears which connections close", moment)
+	h.Said("receiving disconnect advisories", moment)
 	first := worker("first")
 	f.sees(rig.Fleet{"gpu-01/w": hivebeat.Alive})
 

@@ -171,7 +171,7 @@ func TestDiskFull(t *testing.T) {
 	disk.Fill()
 	w := f.worker("gpu-01", "w2")
 	f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive, "gpu-01/w2": hivebeat.Alive})
-	queen.Said("(snapshots are not being kept|JetStream is away|JetStream has no space)", 2*moment)
+	queen.Said("(snapshots are not being stored|JetStream is away|JetStream has no space)", 2*moment)
 	w.Interrupt()
 	f.sees(rig.Fleet{"gpu-01/w1": hivebeat.Alive, "gpu-01/w2": hivebeat.Left})
 
@@ -181,7 +181,7 @@ func TestDiskFull(t *testing.T) {
 	f.nats.Kill()
 	f.nats.Start()
 	f.connected()
-	queen.Said("JetStream is (back|there)", 2*moment)
+	queen.Said("JetStream is (back|available)", 2*moment)
 	f.worker("gpu-01", "w3")
 	events.Wait(t, moment, hivebeat.KindJoined, "gpu-01/w3")
 	f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive, "gpu-01/w3": hivebeat.Alive})

@@ -109,10 +109,10 @@ func TestDisconnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	m1 := rig.Start(t, "hive m1", nil, rig.Hivebeat(t), "hive", "--id", "m1", "--serve", "--serve-port", "0", "--leaf", leaf)
-	m1.Said("uplink is there", moment)
-	own := regexp.MustCompile(`serves NATS for this machine.* url=(\S+)`).FindStringSubmatch(m1.Output())[1]
+	m1.Said("uplink is up", moment)
+	own := regexp.MustCompile(`serving NATS for this machine.* url=(\S+)`).FindStringSubmatch(m1.Output())[1]
 	m2 := f.hivebeat("hive m2", "hive", "--id", "m2", "--system-nats", "nats://hives:hives@"+f.nats.URL[len("nats://"):])
-	m2.Said("hears which connections close", moment)
+	m2.Said("receiving disconnect advisories", moment)
 	f.sees(rig.Fleet{"m1": hivebeat.Alive, "m2": hivebeat.Alive})
 
 	f.deaths("--serve --leaf", own, "m1", 10)

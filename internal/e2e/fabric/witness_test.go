@@ -21,7 +21,7 @@ func TestHiveKilledWhereAQueenHearsConnections(t *testing.T) {
 	f, _ := hub(t)
 	events := rig.Listen(t, f.nc)
 	q := f.hivebeat("queen q1", "queen", "--id", "q1", "--system-nats", "nats://hives:hives@"+f.nats.URL[len("nats://"):])
-	q.Said("hears which connections close", moment)
+	q.Said("receiving disconnect advisories", moment)
 	line := bustest.NewProxy(t, f.nats.URL)
 	rig.Start(t, "hive kicked", []string{"HIVEBEAT_NATS=" + line.URL()}, rig.Hivebeat(t), "hive", "--id", "kicked")
 	f.sees(rig.Fleet{"kicked": hivebeat.Alive})

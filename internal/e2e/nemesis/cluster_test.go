@@ -323,7 +323,7 @@ func (c *cluster) named(since time.Time, servers ...*server) {
 			text := fmt.Sprintf("%q %v %v", a.Status.Unsure, err, merr)
 			return strings.Contains(text, "JetStream is off at "+off+", ") && strings.Contains(metrics, `hivebeat_queen_jetstream_trouble{kind="needs_restart"} 1`), text
 		})
-		c.procs["queen "+queen].Said("make room, and restart it.*off at "+off, patience)
+		c.procs["queen "+queen].Said("free some space, and restart it.*off at "+off, patience)
 	}
 	c.note = append(c.note, fmt.Sprintf("every queen named the servers without JetStream within %s", show(time.Since(since))))
 	out, _, code := rig.CLI(c.T, []string{"HIVEBEAT_NATS=" + c.url}, "doctor", "--role", "queen", "--replicas", "3", "--events-max", eventsMax)

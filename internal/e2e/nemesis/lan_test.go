@@ -139,7 +139,7 @@ func (s *stage) leaf(l *lan, hive string, n int) (*host, []string) {
 	s.Helper()
 	h := l.host()
 	s.procs[hive] = rig.Start(s.T, "hive "+hive, nil, append(h.enter(), rig.Hivebeat(s.T), "hive", "--id", hive, "--every", hiveEvery.String(), "--serve", "--leaf", s.leafURL)...)
-	s.procs[hive].Said("hears workers", patience)
+	s.procs[hive].Said("listening to workers", patience)
 	var all []string
 	for i := range n {
 		id := fmt.Sprintf("w%03d", i)

@@ -99,7 +99,7 @@ func diskFull(s *stage) {
 		rig.Until(s.T, 2*patience, fmt.Sprintf("the full disk to be named: %v", want), func() (bool, string) {
 			a, err := rig.Ask(s.nc, api.VerbSummary, api.Request{})
 			text := fmt.Sprintf("%q %v", a.Status.Unsure, err)
-			return err == nil && strings.Contains(text, "make room and restart that server") == want, text
+			return err == nil && strings.Contains(text, "free some space and restart that server") == want, text
 		})
 	}
 	disk.Fill()
