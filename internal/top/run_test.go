@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/top/standin"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -75,11 +77,10 @@ func (s *stage) ends(t *testing.T) {
 
 func (s *stage) draws(t *testing.T, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.drawn.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%q was never drawn, but %q", text, s.drawn.String())
-		}
-	}
+	bustest.Eventually(t, 20*time.Second, func() (bool, string) {
+		drawn := s.drawn.String()
+		return strings.Contains(drawn, text), fmt.Sprintf("%q was never drawn, but %q", text, drawn)
+	})
 }
 
 func quiet(ctx context.Context) ([]hivebeat.Event, int) {

@@ -322,6 +322,8 @@ func fetch(t *testing.T, url string) string {
 }
 
 func healthy(t *testing.T, p *project) {
+	pace := time.NewTicker(500 * time.Millisecond) // each look runs several docker commands
+	defer pace.Stop()
 	rig.Until(t, 2*time.Minute, "every container to be healthy", func() (bool, string) {
 		var not []string
 		for _, c := range p.containers("") {
@@ -336,7 +338,9 @@ func healthy(t *testing.T, p *project) {
 				not = append(not, fmt.Sprintf("%s is %s: %s", c.service(), c.State.Health.Status, last))
 			}
 		}
-		time.Sleep(500 * time.Millisecond)
+		if len(not) > 0 {
+			<-pace.C
+		}
 		return len(not) == 0, strings.Join(not, "; ")
 	})
 }
