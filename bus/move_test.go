@@ -47,8 +47,8 @@ func TestAConnectionMovesFromAServerThatIsStopped(t *testing.T) {
 			stopped, well := bustest.NewProxy(t, first.URL()), bustest.NewProxy(t, second.URL())
 			var l log
 			nc := connect(t, quickest(&l, stopped, well))
-			if nc.ConnectedServerId() != first.ID() {
-				t.Fatal("not connected to the first of two")
+			if id := nc.ConnectedServerId(); id != first.ID() {
+				t.Fatalf("connected to %s, want the first of two, %s", id, first.ID())
 			}
 			heard := make(chan *nats.Msg, 1)
 			if _, err := nc.ChanSubscribe("x", heard); err != nil {

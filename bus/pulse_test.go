@@ -189,8 +189,8 @@ func TestPulseChangeDuringSend(t *testing.T) {
 		})
 		start(t, p)
 		time.Sleep(time.Second)
-		if sent.Load() != 1 {
-			t.Errorf("a change during Send was never sent")
+		if got := sent.Load(); got != 1 {
+			t.Errorf("a change during Send was never sent: the last was %d, want 1", got)
 		}
 	})
 }

@@ -270,7 +270,7 @@ func TestStrangersDoNotHideADeath(t *testing.T) {
 		t.Errorf("stats %+v", s)
 	}
 	if strings.Contains(log.String(), tooMany) {
-		t.Error("warns of clients that pass by")
+		t.Errorf("warns of clients that pass by:\n%s", log.String())
 	}
 }
 
@@ -301,7 +301,7 @@ func TestThoseThatAreRefusedCountAndThatIsTold(t *testing.T) {
 		t.Errorf("told %d times", n)
 	}
 	if !strings.Contains(log.String(), "Authentication Failure") {
-		t.Error("does not say why they close")
+		t.Errorf("does not say why they close:\n%s", log.String())
 	}
 }
 
@@ -408,7 +408,7 @@ func TestASystemConnectionThatIsNone(t *testing.T) {
 	publish(t, nc, beats, w.Next(t))
 	awaitBeats(t, h, 2)
 	if strings.Contains(log.String(), windowOpened) {
-		t.Error("nonsense opened a window")
+		t.Errorf("nonsense opened a window:\n%s", log.String())
 	}
 	sys.Close()
 	publish(t, nc, beats, w.Next(t))
@@ -527,8 +527,8 @@ func TestBehindALeaf(t *testing.T) {
 	if s := h.Stats(); s.Lost[hivebeat.CauseDisconnect] != 1 || len(s.Lost) != 1 || s.FalseDead+s.CutOff != 0 {
 		t.Errorf("stats %+v", s)
 	}
-	if wc.Stats().Reconnects != 0 {
-		t.Error("the worker noticed the cut of the uplink")
+	if n := wc.Stats().Reconnects; n != 0 {
+		t.Errorf("the worker noticed the cut of the uplink: %d reconnects", n)
 	}
 }
 

@@ -74,7 +74,7 @@ func TestAKilledWorkerIsLostAtOnce(t *testing.T) {
 				t.Errorf("record %+v", w)
 			}
 			if what == processQuiet && w.Quiet == 0 {
-				t.Error("it did not announce a silence")
+				t.Errorf("it did not announce a silence: %+v", w)
 			}
 			if st := h.Stats(); st.Lost[hivebeat.CauseExit] != 1 || st.Watched != 0 || st.FalseDead+st.CutOff != 0 {
 				t.Errorf("stats %+v", st)

@@ -490,8 +490,8 @@ func TestSort(t *testing.T) {
 		d.keys("S")
 	}
 	d.shows("sort live ▲")
-	if len(hiveColumns) != len(api.HiveSortKeys) || len(workerColumns) != len(api.WorkerSortKeys) {
-		t.Error("a sort key has no column")
+	if h, w := len(hiveColumns), len(workerColumns); h != len(api.HiveSortKeys) || w != len(api.WorkerSortKeys) {
+		t.Errorf("%d columns for the sort keys of hives %v, %d for those of workers %v", h, api.HiveSortKeys, w, api.WorkerSortKeys)
 	}
 	columns := map[string]bool{}
 	for _, c := range append(show.NewHives(false, 0).Columns, show.NewWorkers(false, 0).Columns...) {

@@ -87,7 +87,7 @@ func TestNoAnswerNoFigures(t *testing.T) {
 	}
 	text := promtest.Scrape(t, h)
 	if !strings.Contains(text, "\nhivebeat_queen_up 0\n") || strings.Count(text, "# HELP hivebeat_queen") != 1 {
-		t.Error("a queen that does not answer has figures")
+		t.Errorf("a queen that does not answer has figures:\n%s", text)
 	}
 }
 
@@ -193,7 +193,7 @@ func TestLiveQueen(t *testing.T) {
 		t.Errorf("%d hives are listed", n)
 	}
 	if strings.Contains(text, "jetstream") {
-		t.Error("a queen that keeps nothing shows JetStream as down")
+		t.Errorf("a queen that keeps nothing shows JetStream as down:\n%s", text)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

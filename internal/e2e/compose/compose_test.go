@@ -201,13 +201,13 @@ func TestRealImageIsLeftAlone(t *testing.T) {
 	stand.ensure(t)
 	first := identity()
 	stand.ensure(t)
-	if identity() != first {
-		t.Error("a stand-in of the same make was made again")
+	if now := identity(); now != first {
+		t.Errorf("a stand-in of the same make was made again: %s, then %s", first, now)
 	}
 	stand.made = "2"
 	stand.ensure(t)
 	if identity() == first {
-		t.Error("a stand-in of another make was kept")
+		t.Errorf("a stand-in of another make was kept: %s", first)
 	}
 	if _, err := docker("rmi", "--force", first); err != nil { // it has lost its name
 		t.Error(err)
@@ -219,8 +219,8 @@ func TestRealImageIsLeftAlone(t *testing.T) {
 	imported(t, name, nil, fill("the real one"))
 	theirs := identity()
 	stand.ensure(t)
-	if identity() != theirs {
-		t.Error("a real image was overwritten")
+	if now := identity(); now != theirs {
+		t.Errorf("a real image was overwritten: %s, then %s", theirs, now)
 	}
 }
 

@@ -193,7 +193,7 @@ func TestDiskFull(t *testing.T) {
 		return count(f, hivebeat.KindLeft, "gpu-01/w2") == 1, "not there"
 	})
 	if queen.Ended() {
-		t.Error("the queen ended")
+		t.Errorf("the queen ended:\n%s", queen.Output())
 	}
 	none(t, events, hivebeat.KindLost)
 }

@@ -156,7 +156,7 @@ func TestNothingInlineNothingFromElsewhere(t *testing.T) {
 		}
 	}
 	if u := read(t, "uplot/uPlot.min.css"); strings.Contains(u, "url(") {
-		t.Error("uPlot's css loads something")
+		t.Errorf("uPlot's css loads something:\n%s", u)
 	}
 }
 
