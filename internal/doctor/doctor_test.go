@@ -41,6 +41,17 @@ func only(list []doctor.Finding, check string) []doctor.Finding {
 	return slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool { return f.Check != check })
 }
 
+// worst returns the worst level among list, OK for an empty one.
+func worst(list []doctor.Finding) doctor.Level {
+	worst := doctor.OK
+	for _, f := range list {
+		if f.Level == doctor.Fail || f.Level == doctor.Warn && worst == doctor.OK {
+			worst = f.Level
+		}
+	}
+	return worst
+}
+
 func show(list []doctor.Finding) string {
 	var b strings.Builder
 	for _, f := range list {
@@ -96,7 +107,7 @@ func TestAllIsWell(t *testing.T) {
 				has(t, list, doctor.Warn, doctor.CheckQueen, "no queen answers", "hivebeat queen")
 				return
 			}
-			if doctor.Worst(list) != doctor.OK {
+			if worst(list) != doctor.OK {
 				t.Errorf("not all is well:\n%s", show(list))
 			}
 		})
@@ -107,10 +118,10 @@ func TestWithoutJetStream(t *testing.T) {
 	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
 	list := check(t, nc, doctor.Config{Role: doctor.Queen})
 	has(t, list, doctor.Fail, doctor.CheckJetStream, "nats-server -js", "--no-jetstream")
-	if list = check(t, nc, doctor.Config{Role: doctor.Queen, NoJetStream: true}); doctor.Worst(list) != doctor.OK {
+	if list = check(t, nc, doctor.Config{Role: doctor.Queen, NoJetStream: true}); worst(list) != doctor.OK {
 		t.Errorf("a queen without JetStream needs none:\n%s", show(list))
 	}
-	if list = check(t, nc, doctor.Config{Role: doctor.Hive}); doctor.Worst(list) != doctor.OK {
+	if list = check(t, nc, doctor.Config{Role: doctor.Hive}); worst(list) != doctor.OK {
 		t.Errorf("a hive needs none:\n%s", show(list))
 	}
 }
@@ -170,7 +181,7 @@ func TestNobodyHearsIt(t *testing.T) {
 			if role == doctor.Viewer { // it reports that the user may hold
 				list = slices.DeleteFunc(list, func(f doctor.Finding) bool { return strings.Contains(f.What, "may also hold") })
 			}
-			if doctor.Worst(list) != doctor.OK {
+			if worst(list) != doctor.OK {
 				t.Errorf("%s:\n%s", role, show(list))
 			}
 		}
@@ -307,7 +318,7 @@ func TestPermissionToMakeWhatExists(t *testing.T) {
 	}
 	list = check(t, me, doctor.Config{Role: doctor.Queen})
 	has(t, list, doctor.Warn, doctor.CheckPermission, "STREAM.CREATE.QUEEN_EVENTS", "it exists")
-	if doctor.Worst(list) != doctor.Warn {
+	if worst(list) != doctor.Warn {
 		t.Errorf("a queen would run:\n%s", show(list))
 	}
 }
@@ -417,7 +428,7 @@ func TestEventsOfTheFleetDoNotFit(t *testing.T) {
 	bustest.Flush(t, queen)
 	nc := bustest.Conn(t, srv)
 	has(t, check(t, nc, doctor.Config{Role: doctor.Queen}), doctor.Warn, doctor.CheckStored, "has 64 MiB", "all 100000 workers", "--events-max")
-	if list := only(check(t, nc, doctor.Config{Role: doctor.Queen, EventsMax: 1 << 30}), doctor.CheckStored); doctor.Worst(list) != doctor.OK {
+	if list := only(check(t, nc, doctor.Config{Role: doctor.Queen, EventsMax: 1 << 30}), doctor.CheckStored); worst(list) != doctor.OK {
 		t.Errorf("1 GiB is not enough:\n%s", show(list))
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
-	"github.com/beatfabric/hivebeat/internal/top/standin"
+	"github.com/beatfabric/hivebeat/internal/top/toptest"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -89,7 +89,7 @@ func quiet(ctx context.Context) ([]hivebeat.Event, int) {
 }
 
 func TestRunAsksDrawsAndQuits(t *testing.T) {
-	q := &standin.Queen{Hives: 3, Each: 2}
+	q := &toptest.Queen{Hives: 3, Each: 2}
 	ask := func(_ context.Context, verb string, r api.Request) (*api.Answer, error) {
 		return q.Answer(verb, r), nil
 	}
