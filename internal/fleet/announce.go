@@ -179,7 +179,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, told *hivebeat.EventData, 
 	// lead all to one that is gone: we follow.
 	// What we have said ourselves decides nothing: since then we may have heard more.
 	decided := !h.Book.said.is(&item) &&
-		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, now))
+		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, told, now))
 	h.Book.Item, h.Book.ReadAt = item, now
 	if h.head.Inc == 0 {
 		h.zone = item.Zone
@@ -246,9 +246,10 @@ func (h *Hive) cameBackSince(item *ledger.RosterItem, now time.Time) bool {
 // queen heard the last of the incarnation that it knows, which is late or more: it
 // slept, or the roster was lost meanwhile. To insist would bring back who is gone. An
 // incarnation that it read first after that was put is news, though in doubt it counts as
-// heard long before.
-func (h *Hive) overtaken(item *ledger.RosterItem, now time.Time) bool {
-	return item.N > h.Book.Item.N && speaksOfLiving(item) &&
+// heard long before. An entry that was put for a worker repeats what was said of the hive before.
+func (h *Hive) overtaken(item *ledger.RosterItem, told *hivebeat.EventData, now time.Time) bool {
+	ofWorkers := told.Worker != "" || len(item.Events) > 0
+	return item.N > h.Book.Item.N && speaksOfLiving(item) && !ofWorkers &&
 		now.Sub(h.judged) > liveness.LateAfter(h.every, 0) && now.Add(-item.Stored).After(latest(h.judged, h.beganAt))
 }
 

@@ -99,7 +99,8 @@ func (h *Hive) hearLine(m liveness.Message, gap time.Duration, heard time.Time) 
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
 	gone := isGone(h.live) && !heard.Before(h.since)
-	if o == liveness.Stale && (gone && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) || h.line.Misled(m, h.beganAt)) {
+	gone = gone && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) && !h.line.Outdated(m, h.beganAt)
+	if o == liveness.Stale && (gone || h.line.Misled(m, h.beganAt)) {
 		o = h.line.Revive(inc, seq)
 	}
 	if (o == liveness.Stale || o == liveness.Older) && gap > 0 && heard.Equal(now) { // what is read in doubt may have waited

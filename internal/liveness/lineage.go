@@ -186,10 +186,10 @@ func (l *Lineage) Take(inc, seq uint64) {
 // Revive makes a superseded incarnation the valid one again and returns TakenOver, if
 // the message with this (inc, seq), which Hear has just refused, was an advance of it.
 // Otherwise it returns Stale. Call it only if the valid incarnation has left or is
-// lost, and began more than LostAfter ago: no message of a process that ended before
-// can have been in flight for longer. The superseded process then did not end: a
-// duplicate was started beside it, and is gone. A superseded process that is known to
-// have ended stays refused, as its message was in flight for longer after all.
+// lost, began more than LostAfter ago, and the message is not Outdated: few messages of
+// a process that ended before are in flight for longer. The superseded process then did
+// not end: a duplicate was started beside it, and is gone. A superseded process that is
+// known to have ended stays refused, as its message was in flight for longer after all.
 //
 // Revive also undoes a goodbye that the process did not send itself, if the process
 // continues after it, as Insists has found.
@@ -216,6 +216,14 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 func (l *Lineage) Misled(m Message, began time.Time) bool {
 	x := l.other(m.Inc)
 	return l.lower && m.Inc > l.inc && x != nil && x.ref.first.Before(began) && x.ref.after(&m, began)
+}
+
+// Outdated reports whether m, which Hear refused as Stale, was sent before the valid
+// incarnation began at began, by the clock of its sender. It is false if nothing
+// translates that clock.
+func (l *Lineage) Outdated(m Message, began time.Time) bool {
+	x := l.other(m.Inc)
+	return x != nil && x.ref.inc == m.Inc && m.Sent > 0 && !x.ref.after(&m, began)
 }
 
 // Insists takes a message that Hear refused as o, Stale or Older, and returns its final
