@@ -108,7 +108,7 @@ func awaitWindows(t *testing.T, log *text, n int) {
 // a busy machine takes to judge.
 const pastWindow = liveness.FastWindow + 500*time.Millisecond
 
-// neverLost watches for as long as during that h finds no worker lost.
+// neverLost fails the test if h finds a worker lost before during is over.
 func neverLost(t *testing.T, during time.Duration, h *Hive) {
 	t.Helper()
 	bustest.Never(t, during, func() (bool, string) {

@@ -199,11 +199,10 @@ func Eventually(t testing.TB, within time.Duration, cond func() (ok bool, state 
 	}
 }
 
-// Never watches for as long as during, and fails the test with the state that cond
-// reported as soon as it happened. It calls cond every 20 ms and once at the end, on the
-// goroutine of its caller, which must be that of the test. The test always takes that
-// long: use Never only for what a wrong program would do by then on a real server, and
-// synctest or Bubble where no real server is needed.
+// Never calls cond every 20 ms until during is over, and once more at the end. When cond
+// reports that it happened, the test fails with the state. cond runs on the goroutine of
+// the caller, which must be that of the test. The test always takes this long: use Never
+// only where a real server is needed, and synctest or Bubble otherwise.
 func Never(t testing.TB, during time.Duration, cond func() (happened bool, state string)) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
