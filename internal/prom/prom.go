@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat"
 )
 
 // Families are the metrics of one collector. Declare them before the first scrape; they
@@ -88,8 +88,13 @@ func Flag(ch chan<- prometheus.Metric, f Family, on bool, labels ...string) {
 }
 
 // Durations sends a histogram.
-func Durations(ch chan<- prometheus.Metric, f Family, h detector.Histogram, labels ...string) {
-	m, err := prometheus.NewConstHistogram(f.desc, h.N, h.Sum.Seconds(), h.Cumulative(), labels...)
+func Durations(ch chan<- prometheus.Metric, f Family, h hivebeat.Histogram, labels ...string) {
+	cumulative, n := make(map[float64]uint64, len(h.Buckets)), uint64(0)
+	for _, b := range h.Buckets {
+		n += b.N
+		cumulative[b.UpTo.Seconds()] = n
+	}
+	m, err := prometheus.NewConstHistogram(f.desc, h.N, h.Sum.Seconds(), cumulative, labels...)
 	if err != nil {
 		m = prometheus.NewInvalidMetric(f.desc, err)
 	}
