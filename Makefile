@@ -129,6 +129,10 @@ vectors: ## Write testdata/wire/v1 anew, and record the wire's shape beside it
 	$(GO) test -count=1 ./internal/wire -run Vectors -update
 	$(GO) test -count=1 ./internal/wirelock -update
 
+.PHONY: api
+api: ## Record the exported Go API in api/; a change of it needs a line in CHANGELOG.md
+	$(GO) test -count=1 ./internal/apilock -v -update
+
 # In a module of its own: "go install …@version" asks the network each time.
 $(LINT_MOD):
 	mkdir -p $(@D)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/bus/embedded"
+	"github.com/beatfabric/hivebeat/internal/advice"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
@@ -209,7 +210,7 @@ func TestRefusedCredentials(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 		secret(t, err.Error())
-		if bus.Hint(err) == "" {
+		if advice.For(err) == "" {
 			t.Error("no hint")
 		}
 	})
@@ -240,8 +241,8 @@ func TestFailFast(t *testing.T) {
 	}
 	bustest.Stop(t, srv)
 	_, err := bus.Connect(t.Context(), bus.Config{URL: srv.URL(), FailFast: true})
-	if !errors.Is(err, nats.ErrNoServers) || bus.Hint(err) == "" || !strings.Contains(err.Error(), srv.URL()) {
-		t.Errorf("got %v, hint %q", err, bus.Hint(err))
+	if !errors.Is(err, nats.ErrNoServers) || advice.For(err) == "" || !strings.Contains(err.Error(), srv.URL()) {
+		t.Errorf("got %v, hint %q", err, advice.For(err))
 	}
 }
 

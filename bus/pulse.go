@@ -69,7 +69,8 @@ func (c PulseConfig[T]) validate() error {
 
 // Pulse sends a T every interval, with jitter; at once when something changed or ended;
 // once more on reconnect and on roll call; and a last one when it stops. Schedule
-// describes its pace, which no caller can exceed. Workers and hives both use it.
+// describes its pace, which no caller can exceed. Workers and hives both use it, and the
+// package comment describes how another kind of sender does.
 //
 // All methods are safe for concurrent use, and all but Run, Stop and Now return at
 // once. After the end of Run they do nothing.

@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"crypto/x509"
 	"errors"
 	"log/slog"
 	"sync"
@@ -9,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat/internal/advice"
 )
 
 // repeat is the interval at which a persistent problem is logged again.
@@ -71,12 +72,12 @@ func (w *watcher) failed(_ *nats.Conn, err error) {
 	case refused(err):
 		if w.first(trouble{kind: "refused"}) {
 			w.log.Error("NATS refuses the credentials, trying again",
-				slog.String("servers", w.servers), slog.Any("error", err), slog.String("hint", Hint(err)))
+				slog.String("servers", w.servers), slog.Any("error", err), slog.String("hint", advice.For(err)))
 		}
 	default:
 		if w.first(trouble{kind: "unreachable"}) {
 			w.log.Warn("NATS can not be reached, trying again",
-				slog.String("servers", w.servers), slog.Any("error", err), slog.String("hint", Hint(err)))
+				slog.String("servers", w.servers), slog.Any("error", err), slog.String("hint", advice.For(err)))
 		}
 	}
 }
@@ -88,7 +89,7 @@ func (w *watcher) async(_ *nats.Conn, sub *nats.Subscription, err error) {
 		w.failed(nil, err)
 	case errors.Is(err, nats.ErrPermissionViolation):
 		if w.first(trouble{"permission", err.Error()}) {
-			w.log.Error("NATS refuses a permission", slog.Any("error", err), slog.String("hint", Hint(err)))
+			w.log.Error("NATS refuses a permission", slog.Any("error", err), slog.String("hint", advice.For(err)))
 		}
 	case errors.Is(err, nats.ErrSlowConsumer) && sub != nil:
 		if w.first(trouble{"slow", sub.Subject}) {
@@ -128,29 +129,4 @@ func refused(err error) bool {
 		}
 	}
 	return false
-}
-
-// Hint returns one line on what a person can do about an error from NATS, or "".
-func Hint(err error) string {
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "the server's certificate is of an authority that is not trusted here: give that with --tls-ca"
-	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return "the server's certificate is for another name: give the one it is for with --nats"
-	}
-	switch {
-	case err == nil:
-		return ""
-	case errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAccountAuthExpired):
-		return "the credentials have expired: put new ones into the same file, it is read again at each connect"
-	case errors.Is(err, nats.ErrAuthRevoked):
-		return "the credentials were revoked: ask whoever runs this NATS for new ones"
-	case errors.Is(err, nats.ErrAuthorization):
-		return "give the credentials that this NATS expects: in the URL, or by --creds, --nkey or --context"
-	case errors.Is(err, nats.ErrPermissionViolation):
-		return "this user may not do that: \"hivebeat doctor\" tells which permissions a role lacks"
-	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout):
-		return "is NATS running, and is --nats its address? \"hivebeat up\" starts one on this machine"
-	}
-	return ""
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/link"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
 	"github.com/beatfabric/hivebeat/worker"
@@ -211,7 +212,7 @@ func TestAStaleConnectionIsNoDeath(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sys.Close()
-	closed, err := sys.SubscribeSync(bus.DisconnectSubject)
+	closed, err := sys.SubscribeSync(link.DisconnectSubject)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +225,7 @@ func TestAStaleConnectionIsNoDeath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d, err := bus.ParseDisconnect(m.Data); err != nil || d.Reason != "Stale Connection" || d.Evidence() {
+	if d, err := link.ParseDisconnect(m.Data); err != nil || d.Reason != "Stale Connection" || d.Evidence() {
 		t.Errorf("%+v, %v", d, err)
 	}
 	time.Sleep(2500 * time.Millisecond) // longer than the window

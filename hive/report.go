@@ -14,8 +14,8 @@ type Report struct {
 	Live   map[hivebeat.Live]int  // of workers
 	States map[hivebeat.State]int // of the workers that are alive
 
-	Margin    detector.Histogram                    // for FalseDead and CutOff: how long after the verdict the worker was heard
-	Detection map[hivebeat.Cause]detector.Histogram // from the end of a worker to the verdict, where the end was seen
+	Margin    hivebeat.Histogram                    // for FalseDead and CutOff: how long after the verdict the worker was heard
+	Detection map[hivebeat.Cause]hivebeat.Histogram // from the end of a worker to the verdict, where the end was seen
 
 	Host    hivebeat.Host
 	GPUs    []hivebeat.GPU    // must not be modified
@@ -37,7 +37,8 @@ func (h *Hive) Report() Report {
 	lives, states := h.core.Mix()
 	h.mu.Unlock()
 	return Report{
-		Stats: h.Stats(), Live: lives, States: states, Margin: score.Margins, Detection: score.Detect, Host: s.Host, GPUs: s.GPUs, Collect: s.Collect,
+		Stats: h.Stats(), Live: lives, States: states, Margin: score.Margins.Public(), Detection: detector.PublicByCause(score.Detect),
+		Host: s.Host, GPUs: s.GPUs, Collect: s.Collect,
 		Pages: h.sizes.pages.Load(), Bytes: h.sizes.bytes.Load(),
 	}
 }

@@ -50,10 +50,10 @@ func (q *Queen) answer(ctx context.Context, asker, verb string, r api.Request) a
 	case api.VerbHolds:
 		return q.listHolds(ctx, r)
 	case api.VerbHistory:
-		return q.look(ctx, func(now time.Time) api.Answer { return q.history.Answer(q.view, &r, now) })
+		return q.look(ctx, func(now time.Time) api.Answer { return q.history.Answer(q.view.Index(), &r, now) })
 	}
 	return q.look(ctx, func(now time.Time) api.Answer {
-		a := query.One(q.view, verb, &r, now)
+		a := query.One(q.view.Index(), verb, &r, now)
 		q.ownScore(&a)
 		return a
 	})
@@ -77,7 +77,7 @@ func (q *Queen) look(ctx context.Context, f func(now time.Time) api.Answer) (a a
 // ask runs f in the loop, after it has settled the view.
 func (q *Queen) ask(ctx context.Context, f func(now time.Time)) error {
 	return q.do(ctx, func(now time.Time) {
-		q.holds.Expire(q.view, now)
+		q.holds.Expire(q.view.Index(), now)
 		q.view.Settle(now)
 		f(now)
 	})
@@ -99,7 +99,7 @@ func (q *Queen) steps(ctx context.Context, job query.Job, at func(now time.Time)
 		var a api.Answer
 		done := false
 		err := q.ask(ctx, func(now time.Time) {
-			if done = job.Step(q.view, now); done {
+			if done = job.Step(q.view.Index(), now); done {
 				if a = q.signed(job.Answer(), now); at != nil {
 					at(now)
 				}

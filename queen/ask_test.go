@@ -56,7 +56,7 @@ func TestAgesAreEffective(t *testing.T) {
 	if h.Fresh || sum.VRAMTotal != 0 {
 		t.Errorf("facts past 45 s are used: %+v %+v", h, sum)
 	}
-	if v.Hive("h").Head().GPUs[0].Age != 2000 || v.Hive("h").Worker("w").Record().Tr[0].Ago != 1000 {
+	if v.Index().Hive("h").Head().GPUs[0].Age != 2000 || v.Index().Hive("h").Worker("w").Record().Tr[0].Ago != 1000 {
 		t.Error("an answer changed the view")
 	}
 	mustFeed(t, v, snapshotOf("h", 100, 2, workerOf("w")), at(46))
@@ -164,7 +164,7 @@ func TestSinceOfWhatIsShownLate(t *testing.T) {
 // A queen that started after a hive was given up knows which workers were on it.
 func TestRosterRemembersWorkers(t *testing.T) {
 	v := newView(45 * time.Second)
-	v.Learn("h", ledger.RosterItem{Revision: 1, Stored: time.Minute, RosterEntry: ledger.RosterEntry{
+	v.LearnKey("h", ledger.RosterItem{Revision: 1, Stored: time.Minute, RosterEntry: ledger.RosterEntry{
 		V: 1, N: 3, Live: hivebeat.Lost, Cause: hivebeat.CauseMissed, Inc: 100, Seq: 9, Every: 15000,
 		Workers: map[string]ledger.RosterWorker{
 			"w": {Inc: 7, Live: hivebeat.Alive, State: hivebeat.Ready, Model: "llama"}, "gone": {Inc: 8, Live: hivebeat.Left},

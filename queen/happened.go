@@ -65,7 +65,7 @@ func (q *Queen) readEvents(work context.Context) {
 
 func (q *Queen) tookEvents(batch []api.Happened) {
 	for _, h := range batch {
-		q.events.Add(h, q.view.Bump)
+		q.events.Add(h, q.view.Index().Bump)
 	}
 }
 
@@ -142,7 +142,7 @@ func (q *Queen) fillFrom(work context.Context, l *ledger.Ledger, from, to uint64
 		_ = q.post(work, func(time.Time) {
 			for _, h := range list {
 				if news || h.Time.After(q.began) {
-					q.events.Add(h, q.view.Bump)
+					q.events.Add(h, q.view.Index().Bump)
 				} else {
 					q.events.Add(h, nil)
 				}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/query"
 	"github.com/beatfabric/hivebeat/queen/api"
@@ -76,7 +76,7 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 	}
 	defer done()
 	n, want := max(1, r.N), max(1, r.N)
-	tried := make(map[fleet.Place]bool)
+	tried := make(map[index.Place]bool)
 	var held []*claim
 	var l *ledger.Ledger
 	var away error
@@ -88,7 +88,7 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 			away = errors.New("JetStream is away, and a hold has to be written down: " + q.store.reason())
 			return
 		}
-		picks, found, others := query.Held(q.view, r, id, q.holds.Of(id), now)
+		picks, found, others := query.Held(q.view.Index(), r, id, q.holds.Of(id), now)
 		for i := range picks {
 			held = append(held, q.claim(found[i], picks[i], id, r.HoldMS, now, true))
 			tried[found[i].Place] = true
@@ -170,7 +170,7 @@ func (q *Queen) claim(f query.Found, p api.Pick, id query.HoldID, last hivebeat.
 			}
 		}
 	} else {
-		q.holds.Reserve(q.view, f.Place, c.hold, now)
+		q.holds.Reserve(q.view.Index(), f.Place, c.hold, now)
 	}
 	return c
 }
@@ -191,10 +191,10 @@ func (q *Queen) holdAll(ctx context.Context, l *ledger.Ledger, claims []*claim) 
 	err := q.do(context.WithoutCancel(ctx), func(now time.Time) {
 		for _, c := range claims {
 			if !c.renew {
-				q.holds.Unreserve(q.view, c.Place, c.hold.HoldID, now)
+				q.holds.Unreserve(q.view.Index(), c.Place, c.hold.HoldID, now)
 			}
 			if c.err == nil {
-				q.holds.Learn(q.view, c.Place, c.rev, c.list, now)
+				q.holds.Learn(q.view.Index(), c.Place, c.rev, c.list, now)
 			}
 		}
 	})
@@ -353,10 +353,10 @@ func (q *Queen) listHolds(ctx context.Context, r api.Request) api.Answer {
 func (q *Queen) watchHolds(work context.Context, l *ledger.Ledger) {
 	for work.Err() == nil {
 		err := l.WatchHolds(work, func() {
-			_ = q.post(work, func(now time.Time) { q.holds.Forget(q.view, now) })
+			_ = q.post(work, func(now time.Time) { q.holds.Forget(q.view.Index(), now) })
 		}, func(p ledger.HoldPlace, item ledger.HoldItem) {
 			_ = q.post(work, func(now time.Time) {
-				q.holds.Learn(q.view, fleet.Place(p), item.Revision, holdsOf(item, now), now)
+				q.holds.Learn(q.view.Index(), index.Place(p), item.Revision, holdsOf(item, now), now)
 			})
 		})
 		if err != nil && work.Err() == nil {

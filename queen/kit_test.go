@@ -32,16 +32,16 @@ func (v view) answer(verb string, r api.Request, now time.Time) api.Answer {
 	v.Settle(now)
 	if verb == api.VerbHives || verb == api.VerbWorkers {
 		job := query.Page(verb, r)
-		for !job.Step(v.View, now) {
+		for !job.Step(v.View.Index(), now) {
 		}
 		return job.Answer()
 	}
-	return query.One(v.View, verb, &r, now)
+	return query.One(v.View.Index(), verb, &r, now)
 }
 
 func (v view) summary(now time.Time) api.Summary {
 	v.Settle(now)
-	return query.Summary(v.View)
+	return query.Summary(v.View.Index())
 }
 
 // feed encodes s, decodes it as received, and applies it to v.

@@ -109,8 +109,8 @@ func (q *Queen) tick(now time.Time) {
 	if now.Sub(q.kept) >= housekeepEvery {
 		q.kept = now
 		q.countMissedEvents()
-		q.holds.Expire(q.view, now)
-		q.history.Sample(q.view, q.core.Warm() && q.core.Hearing().Connected(), now)
+		q.holds.Expire(q.view.Index(), now)
+		q.history.Sample(q.view.Index(), q.core.Warm() && q.core.Hearing().Connected(), now)
 	}
 }
 

@@ -60,8 +60,8 @@ func TestAQueenThatIsStoppedLeavesNoQuestionOpen(t *testing.T) {
 			held := make(map[string]bool)
 			hold := func(id string) {
 				t.Helper()
-				a, err := ask.Hold(t.Context(), api.Request{Hold: id, HoldMS: 60_000})
-				if err != nil || len(a.Picks) != 1 {
+				a, err := ask.Hold(t.Context(), client.HoldRequest{ID: id, Duration: time.Minute})
+				if err != nil || len(a.Places) != 1 {
 					t.Fatalf("hold %s: %+v, %v", id, a, err)
 				}
 				held[id] = true

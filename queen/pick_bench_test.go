@@ -12,7 +12,6 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/wire"
-	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/queen/client"
 )
 
@@ -68,14 +67,16 @@ func BenchmarkPick(b *testing.B) {
 		var took []time.Duration
 		for b.Loop() {
 			n++
-			r := api.Request{Filter: api.Filter{Model: fmt.Sprintf("model-%d", n%bigModels)}}
-			ask := c.Pick
+			r := client.PickRequest{Model: fmt.Sprintf("model-%d", n%bigModels)}
+			ask := func() (client.Pick, error) { return c.Pick(b.Context(), r) }
 			if hold {
-				ask, r.Hold = c.Hold, fmt.Sprintf("job-%d", n)
+				ask = func() (client.Pick, error) {
+					return c.Hold(b.Context(), client.HoldRequest{PickRequest: r, ID: fmt.Sprintf("job-%d", n)})
+				}
 			}
 			began := time.Now()
-			a, err := ask(b.Context(), r)
-			if err != nil || len(a.Picks) != 1 {
+			a, err := ask()
+			if err != nil || len(a.Places) != 1 {
 				b.Fatalf("%v, %+v", err, a)
 			}
 			took = append(took, time.Since(began))

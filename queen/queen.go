@@ -24,9 +24,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/inbox"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/link"
 	"github.com/beatfabric/hivebeat/internal/queencore"
@@ -70,7 +70,7 @@ type Config struct {
 	// Default: 4096.
 	Pending int
 	// System is a connection to the NATS system account. It lets the queen hear which
-	// connections close (bus.DisconnectSubject): a hive whose connection closes and that
+	// connections close ($SYS.ACCOUNT.*.DISCONNECT): a hive whose connection closes and that
 	// does not come back within seconds is lost. The connection is borrowed, as nc is.
 	// Default: nil, silence alone decides.
 	System *nats.Conn
@@ -126,7 +126,7 @@ type Queen struct {
 	cfg      Config
 	nc       *nats.Conn
 	subjects hivebeat.Subjects
-	inboxes  bus.Inboxes // it replies only to these
+	inboxes  inbox.Allowed // it replies only to these
 	log      *slog.Logger
 
 	msgs  chan *nats.Msg
@@ -184,7 +184,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queen: Config.Prefix: %w", err)
 	}
-	inboxes, err := bus.NewInboxes(subjects, cfg.InboxPrefixes...)
+	inboxes, err := inbox.New(subjects, cfg.InboxPrefixes...)
 	if err != nil {
 		return nil, fmt.Errorf("queen: Config.InboxPrefixes: %w", err)
 	}
@@ -320,7 +320,18 @@ type Stats struct {
 	// and otherwise empty.
 	StoreTrouble string
 
-	Puts ledger.PutterStats // snapshots written to the bucket
+	Puts PutStats // snapshots written to the bucket
+}
+
+// PutStats counts the pages of snapshots that a queen has for the bucket, by outcome.
+type PutStats struct {
+	Offered  uint64 // pages received
+	Put      uint64 // pages that this queen wrote
+	Replaced uint64 // pages replaced by a newer snapshot of the same hive
+	Stale    uint64 // pages that the bucket had already, or newer ones: another queen was faster
+	Old      uint64 // pages that waited longer than the promise of their hive
+	Failed   uint64 // attempts that failed; the page is tried again, unless a newer one comes
+	Waiting  int    // hives with pages to write
 }
 
 // Stats returns the counts so far: zeros before Run, and the last ones after it.
@@ -352,7 +363,7 @@ func (q *Queen) stats() Stats {
 	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.core.Outbox()
 	s.EventsUnstored, s.StoreTrouble = q.core.ToldLive(), string(q.core.StoreTrouble())
 	if q.store.putter != nil {
-		s.Puts = q.store.putter.Stats()
+		s.Puts = PutStats(q.store.putter.Stats())
 	}
 	return s
 }

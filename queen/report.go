@@ -7,6 +7,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -19,8 +20,9 @@ type Report struct {
 	Doubts    bool // the queen is not sure that it heard every hive, and judges none
 	Pending   int  // snapshots waiting to be handled
 
-	Margin detector.Histogram // FalseDead and CutOff: time since the verdict
-	Tally  fleet.Tally        // transitions that this queen applied
+	Margin hivebeat.Histogram // FalseDead and CutOff: time since the verdict
+
+	HiveTransitions, WorkerTransitions Transitions
 
 	Live    map[hivebeat.Live]int  // hives
 	Shown   map[hivebeat.Live]int  // workers
@@ -35,6 +37,23 @@ type Report struct {
 	VRAMForeign                   uint64        // used, but not by workers of the same hive
 	FactsAge                      time.Duration // age of the oldest facts about a GPU
 	PerHive                       []HiveReport  // only if requested
+}
+
+// Transitions counts the changes of verdict and state that this queen applied since it
+// started, of hives or of workers. Other queens count the same ones, and a queen that
+// restarted counts those of the last 60 s again.
+type Transitions struct {
+	Kinds     map[hivebeat.Kind]uint64
+	Lost      map[hivebeat.Cause]uint64
+	Disproved uint64 // lost, and heard again in the same incarnation
+	// Detection is the time from the end to lost, by cause. The end of a silent sender is
+	// not known; for it, Detection is the longer time since it was last heard. Of the other
+	// causes it counts only ends that were seen.
+	Detection map[hivebeat.Cause]hivebeat.Histogram
+}
+
+func transitionsOf(c fleet.Changes) Transitions {
+	return Transitions{Kinds: c.Kinds, Lost: c.Lost, Disproved: c.Disproved, Detection: detector.PublicByCause(c.Detection)}
 }
 
 // HiveReport is one hive in a Report.
@@ -63,15 +82,18 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 		r.Stats, r.Status = q.stats(), q.status(now)
 		r.Connected, r.Keeps, r.Pending = q.core.Hearing().Connected(), !q.cfg.NoJetStream, len(q.msgs)
 		_, r.Doubts = q.core.Hearing().Doubts()
-		r.Margin, r.Tally, r.Looping = q.view.Score().Margins, q.view.Tally(), q.view.Totals().Looping
+		tally := q.view.Tally()
+		r.HiveTransitions, r.WorkerTransitions = transitionsOf(tally.Hives), transitionsOf(tally.Workers)
+		r.Margin, r.Looping = q.view.Score().Margins.Public(), q.view.Index().Totals().Looping
 	})
 	for after, more := "", true; more && err == nil; {
 		err = q.do(ctx, func(now time.Time) {
-			list := q.view.After(after)
+			q.view.Settle(now)
+			list := q.view.Index().After(after)
 			more = len(list) > reportChunk
 			list = list[:min(len(list), reportChunk)]
 			for _, h := range list {
-				r.add(q.view, h, perHive, now)
+				r.add(q.view.Index(), h, perHive, now)
 				after = h.ID()
 			}
 		})
@@ -80,7 +102,7 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 }
 
 // add adds one hive.
-func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) {
+func (r *Report) add(x *index.Index, h *index.Hive, perHive bool, now time.Time) {
 	if h.Live() == "" {
 		return
 	}
@@ -89,10 +111,11 @@ func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) 
 		one.Shown = make(map[hivebeat.Live]int)
 	}
 	r.Live[h.Live()]++
-	v.CountWorkers(h, now, func(live hivebeat.Live, state hivebeat.State, n int) {
+	h.EachMix(func(m index.Mix, n int) {
+		live := index.Counted(m.Live)
 		r.Shown[live] += n
 		if live == hivebeat.Alive {
-			r.States[state] += n
+			r.States[m.State] += n
 		}
 		if perHive {
 			one.Shown[live] += n
@@ -100,7 +123,7 @@ func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) 
 	})
 	one.Age = now.Sub(h.Received())
 	head := h.Head()
-	one.Fresh = head.Inc != 0 && one.Age <= v.Fresh() && h.Up()
+	one.Fresh = head.Inc != 0 && one.Age <= x.Fresh() && h.Up()
 	if !one.Fresh && h.Up() {
 		r.Stale++
 	}
@@ -116,7 +139,7 @@ func (r *Report) add(v *fleet.View, h *fleet.Hive, perHive bool, now time.Time) 
 			one.VRAMTotal += g.Total
 			one.VRAMUsed += g.Used
 			one.VRAMOurs += min(g.Ours, g.Used)
-			r.FactsAge = max(r.FactsAge, fleet.EffectiveAge(g.Age, h.Received(), now).Duration())
+			r.FactsAge = max(r.FactsAge, index.EffectiveAge(g.Age, h.Received(), now).Duration())
 		}
 	}
 	r.VRAMTotal += one.VRAMTotal

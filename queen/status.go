@@ -49,10 +49,10 @@ func (q *Queen) status(now time.Time) api.Status {
 	if s.Warm && !s.JetStream && now.Sub(q.core.Up()) < q.cfg.Fresh {
 		unsure("this queen started %.0fs ago without a memory: a hive that was silent since is not known to it", now.Sub(q.core.Up()).Seconds())
 	}
-	if n := q.view.Totals().Warming; n > 0 {
+	if n := q.view.Index().Totals().Warming; n > 0 {
 		unsure("%s, and may not know all workers yet", restarted(n))
 	}
-	if hives, workers := q.view.InDoubt(), q.view.Totals().Closed; hives+workers > 0 {
+	if hives, workers := q.view.Doubtful(), q.view.Index().Totals().Closed; hives+workers > 0 {
 		unsure("the connections of %d hives and %d workers closed, and they were not heard since: they may be gone, and are not picked", hives, workers)
 	}
 	if why := q.view.Apart(); why != "" {
@@ -68,7 +68,7 @@ func (q *Queen) status(now time.Time) api.Status {
 	if n := q.view.Unverified() - held; n > 0 {
 		unsure("%d hives are known from memory alone, or were silent when this queen may have been cut off, and were not heard yet", n)
 	}
-	if n, by := q.view.DoubtedElsewhere(now); n > 0 {
+	if n, by := q.view.Index().DoubtedElsewhere(now); n > 0 {
 		unsure("queen %s doubts %d hives that are alive to this queen, which has heard no more of them: they are not picked", by, n)
 	}
 	if ids := q.core.OtherStores(now); len(ids) > 0 {

@@ -27,7 +27,7 @@ func (q *Queen) onChange() <-chan struct{} {
 
 // tellWatchers wakes the waiting requests if something changed.
 func (q *Queen) tellWatchers() {
-	rev := q.view.Rev()
+	rev := q.view.Index().Rev()
 	if rev == q.revTold {
 		return
 	}
@@ -60,7 +60,7 @@ func (q *Queen) watch(ctx context.Context, r api.Request) api.Answer {
 			changed <-chan struct{}
 		)
 		err := q.ask(ctx, func(now time.Time) {
-			found = w.Step(q.view, &q.events, now)
+			found = w.Step(q.view.Index(), &q.events, now)
 			a = w.Answer()
 			q.ownScore(&a)
 			if !found && !a.More {

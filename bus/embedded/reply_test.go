@@ -18,7 +18,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
-// These tests pin what bus.Inboxes assumes about nats-server: which reply subjects a
+// These tests pin what internal/inbox assumes about nats-server: which reply subjects a
 // responder can see, and which clients can send them.
 
 // asked subscribes to "ask", and returns a function that returns the reply subject

@@ -210,7 +210,7 @@ func TestLiveFabric(t *testing.T) {
 	// The worker stops beating, and nothing sees its end.
 	f.beat("llama", 2, time.Second)
 	f.await("the worker's death", func(r queen.Report) bool {
-		return r.Shown[hivebeat.Lost] == 1 && r.Tally.Workers.Lost[hivebeat.CauseMissed] == 1
+		return r.Shown[hivebeat.Lost] == 1 && r.WorkerTransitions.Lost[hivebeat.CauseMissed] == 1
 	})
 	now = now.Add(time.Minute)
 	f.scrape(s, now, 4)
@@ -223,7 +223,7 @@ func TestLiveFabric(t *testing.T) {
 
 	// It is heard again: the verdict was wrong.
 	f.beat("llama", 3, time.Hour)
-	f.await("the worker's return", func(r queen.Report) bool { return r.Tally.Workers.Disproved == 1 })
+	f.await("the worker's return", func(r queen.Report) bool { return r.WorkerTransitions.Disproved == 1 })
 	now = now.Add(10 * time.Minute)
 	f.scrape(s, now, 4)
 	if got := firing(now); !slices.Contains(got, "HivebeatFalseDead") || slices.Contains(got, "HivebeatWorkerLost") {

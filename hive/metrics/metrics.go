@@ -20,9 +20,9 @@ type Source interface{ Report() hive.Report }
 
 // Collector is a prometheus.Collector of one hive. It is safe for concurrent use.
 type Collector struct {
-	h Source
-	*prom.Families
-	m families
+	h    Source
+	list *prom.Families
+	m    families
 }
 
 // New returns the collector of h. The caller registers it with a registry of its
@@ -32,7 +32,7 @@ func New(h Source) (*Collector, error) {
 		return nil, errors.New("hive/metrics: h is nil")
 	}
 	f := prom.New("hivebeat_hive_")
-	return &Collector{h: h, Families: f, m: declare(f)}, nil
+	return &Collector{h: h, list: f, m: declare(f)}, nil
 }
 
 // Handler serves the metrics of h, of the Go runtime and of the process.
@@ -115,6 +115,9 @@ var (
 	causes = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect}
 	seen   = []hivebeat.Cause{hivebeat.CauseExit, hivebeat.CauseDisconnect}
 )
+
+// Describe sends the descriptions of all metrics.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) { c.list.Describe(ch) }
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {

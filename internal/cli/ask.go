@@ -13,15 +13,11 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/doctor"
+	"github.com/beatfabric/hivebeat/internal/inbox"
 	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/queen/client"
 )
-
-// pageSize is how many hives or workers one request asks for. It bounds the memory that a
-// long list takes here, and the size of one answer.
-const pageSize = 500
 
 // asker sends requests to a queen.
 type asker struct {
@@ -121,7 +117,7 @@ var (
 	errDenied   = errors.New("NATS does not let this user")
 )
 
-// ask sends one request and returns the answer.
+// ask sends one request and returns the answer as it is on the wire.
 func (a *asker) ask(ctx context.Context, verb string, req api.Request) (*api.Answer, error) {
 	ctx, done := a.hearing(ctx, verb)
 	defer done()
@@ -135,26 +131,26 @@ func (a *asker) explain(err error) error {
 		if errors.Is(e, errNotFound) {
 			return e // it says what
 		}
+		said := &reworded{fmt.Sprintf("the queen says %s: %s", e.Code, e.Message), e}
 		if e.Code == api.CodeUnavailable {
-			return failed(fmt.Errorf("the queen says %s: %s", e.Code, e.Message),
-				"ask again in a moment; \"hivebeat doctor --role queen\" tells what a queen lacks in NATS")
+			return failed(said, "ask again in a moment; \"hivebeat doctor --role queen\" tells what a queen lacks in NATS")
 		}
-		return fmt.Errorf("the queen says %s: %s", e.Code, e.Message)
+		return said
 	}
 	if e, ok := errors.AsType[*client.StartingError](err); ok {
 		return failed(e, "ask again in a moment; its log says what it waits for; --timeout waits longer")
 	}
 	switch {
-	case err == nil, errors.Is(err, errDenied):
+	case err == nil, errors.Is(err, errDenied), errors.Is(err, client.ErrNothingFits):
 		return err
 	case errors.Is(err, nats.ErrNoResponders):
 		return failed(fmt.Errorf("%w on %s", client.ErrNoQueen, a.where()),
 			"start one with \"hivebeat queen\" (or all with \"hivebeat up\"), or check --nats and --prefix")
-	case errors.Is(err, context.DeadlineExceeded) && !(bus.Inboxes{}).Accept(a.nc.NewInbox()):
-		return failed(fmt.Errorf("%w on %s within %s", client.ErrNoQueen, a.where(), a.timeout),
+	case errors.Is(err, client.ErrNoAnswer) && !(inbox.Allowed{}).Accept(a.nc.NewInbox()):
+		return failed(a.noAnswer(err),
 			"this connection has an inbox prefix of its own: start the queens with --inbox-prefix %s", a.nc.Opts.InboxPrefix)
-	case errors.Is(err, context.DeadlineExceeded):
-		return failed(fmt.Errorf("%w on %s within %s", client.ErrNoQueen, a.where(), a.timeout),
+	case errors.Is(err, client.ErrNoAnswer):
+		return failed(a.noAnswer(err),
 			"look at the queen's log; \"hivebeat doctor\" checks the connection; --timeout waits longer")
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected):
 		return failed(errors.New("the connection to NATS is lost"), "is the server still there? it is tried again")
@@ -162,6 +158,11 @@ func (a *asker) explain(err error) error {
 		return failed(&reworded{strings.TrimPrefix(err.Error(), "client: "), err}, "are queen and command of the same version? compare \"hivebeat version\"")
 	}
 	return fmt.Errorf("ask the queen: %w", err)
+}
+
+// noAnswer rewords a client.ErrNoAnswer.
+func (a *asker) noAnswer(err error) error {
+	return &reworded{fmt.Sprintf("no queen answers on %s within %s", a.where(), a.timeout), err}
 }
 
 func (a *asker) where() string {
@@ -175,34 +176,40 @@ func (a *asker) where() string {
 	return where
 }
 
-// pages yields answers until the last page, or until they hold as many rows as the
-// request's Limit, if it has one.
-func (a *asker) pages(ctx context.Context, verb string, req api.Request) iter.Seq2[*api.Answer, error] {
-	left := req.Limit
-	return func(yield func(*api.Answer, error) bool) {
-		for {
-			if req.Limit = pageSize; left > 0 {
-				req.Limit = min(left, pageSize)
-			}
-			if verb == api.VerbHive { // only one hive
-				req.Limit = 0
-			}
-			ans, err := a.ask(ctx, verb, req)
-			if !yield(ans, err) || err != nil || ans.Next == "" {
+// askOne calls one method of the client for a verb, as ask does.
+func askOne[T any](ctx context.Context, a *asker, verb string, ask func(context.Context) (T, error)) (T, error) {
+	ctx, done := a.hearing(ctx, verb)
+	defer done()
+	v, err := ask(ctx)
+	return v, a.explain(err)
+}
+
+// askPages returns the pages that one method of the client returns for a verb, as ask does.
+func askPages[T any](ctx context.Context, a *asker, verb string, pages func(context.Context) iter.Seq2[client.Page[T], error]) iter.Seq2[client.Page[T], error] {
+	return func(yield func(client.Page[T], error) bool) {
+		ctx, done := a.hearing(ctx, verb)
+		defer done()
+		for p, err := range pages(ctx) {
+			if !yield(p, a.explain(err)) {
 				return
 			}
-			if left > 0 {
-				if left -= len(ans.Hives) + len(ans.Workers) + len(ans.Events); left <= 0 {
-					return
-				}
-			}
-			if ans.Next == req.After {
-				yield(nil, fmt.Errorf("the queen's pages of %s do not go on after %q", verb, ans.Next))
-				return
-			}
-			req.After = ans.Next
 		}
 	}
+}
+
+// hive returns one hive.
+func (a *asker) hive(ctx context.Context, id string) (client.Hive, error) {
+	return askOne(ctx, a, api.VerbHive, func(ctx context.Context) (client.Hive, error) { return a.Hive(ctx, id) })
+}
+
+// hives returns the hives that match q, page by page.
+func (a *asker) hives(ctx context.Context, q client.Query) iter.Seq2[client.Page[api.HiveInfo], error] {
+	return askPages(ctx, a, api.VerbHives, func(ctx context.Context) iter.Seq2[client.Page[api.HiveInfo], error] { return a.HivePages(ctx, q) })
+}
+
+// workers returns the workers that match q, page by page.
+func (a *asker) workers(ctx context.Context, q client.Query) iter.Seq2[client.Page[api.WorkerInfo], error] {
+	return askPages(ctx, a, api.VerbWorkers, func(ctx context.Context) iter.Seq2[client.Page[api.WorkerInfo], error] { return a.WorkerPages(ctx, q) })
 }
 
 // withQueen connects, and calls do with an asker. A signal ends the context of do.

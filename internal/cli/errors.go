@@ -7,7 +7,7 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/advice"
 	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
@@ -51,7 +51,7 @@ func (c *console) fail(err error) int {
 		code, hint = f.code, f.hint
 	}
 	if hint == "" {
-		hint = bus.Hint(err)
+		hint = advice.For(err)
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted) {
 		err, hint = errInterrupted, ""

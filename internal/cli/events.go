@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/queen/api"
+	"github.com/beatfabric/hivebeat/queen/client"
 )
 
 type eventsCmd struct {
@@ -45,18 +47,20 @@ func (cmd *eventsCmd) Validate() error {
 // Run shows past events.
 func (cmd *eventsCmd) Run(ctx context.Context, c *console) error {
 	return cmd.withQueen(ctx, c, "events", func(ctx context.Context, a *asker) error {
-		req := api.Request{Hive: cmd.Hive, Worker: cmd.Worker, Since: hivebeat.MillisOf(cmd.Since), Limit: cmd.Limit}
+		q := client.EventQuery{Hive: cmd.Hive, Worker: cmd.Worker, Since: cmd.Since, Limit: cmd.Limit}
 		for _, k := range cmd.Kind {
-			req.Kinds = append(req.Kinds, hivebeat.Kind(k))
+			q.Kinds = append(q.Kinds, hivebeat.Kind(k))
 		}
+		a = a.view()
+		pages := func(ctx context.Context) iter.Seq2[client.Page[api.Happened], error] { return a.EventPages(ctx, q) }
 		var sure show.Certainty
 		var all []api.Happened
-		for ans, err := range a.view().pages(ctx, api.VerbEvents, req) {
+		for p, err := range askPages(ctx, a, api.VerbEvents, pages) {
 			if err != nil {
-				return refused(err, ans)
+				return refused(err)
 			}
-			sure.Add(ans.Status)
-			all = append(all, ans.Events...)
+			sure.Add(p.Status)
+			all = append(all, p.Rows...)
 		}
 		if cmd.json() {
 			doc := newDocument(c.out)

@@ -117,6 +117,9 @@ func (q *fakeQueen) hush(silent bool) {
 	q.silent = silent
 }
 
+// pageSize is the default of client.Query.
+const pageSize = 500
+
 // A long list arrives page by page, complete and in order, and is only as sure as its least
 // sure page.
 func TestLsPages(t *testing.T) {
@@ -180,7 +183,7 @@ func TestAnswerThatIsNone(t *testing.T) {
 	}
 	bustest.Flush(t, nc)
 	code, _, errs := run(t, nil, "get", "x", "--nats", srv.URL())
-	if code != ExitFailed || !strings.Contains(errs, "can not be read") || strings.Contains(errs, "\x1b") {
+	if code != ExitFailed || !strings.Contains(errs, "cannot be read") || strings.Contains(errs, "\x1b") {
 		t.Errorf("exit code %d, %q", code, errs)
 	}
 }

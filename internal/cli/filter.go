@@ -9,6 +9,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/queen/api"
+	"github.com/beatfabric/hivebeat/queen/client"
 )
 
 // The environment variables of flags that filter, here and in the commands, start with
@@ -126,8 +127,8 @@ func (f *FilterFlags) checkSort(what string) error {
 
 // refused adds a hint to the error of a queen that rejects a request that this command
 // considers valid: the queen may be older.
-func refused(err error, ans *api.Answer) error {
-	if ans == nil || ans.Error == nil || ans.Error.Code != api.CodeBadRequest {
+func refused(err error) error {
+	if !errors.Is(err, client.ErrBadRequest) {
 		return err
 	}
 	if _, ok := errors.AsType[*failure](err); ok {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/advice"
 )
 
 // ConnFlags say where NATS is. Every command that connects has them.
@@ -71,13 +72,13 @@ func (f *ConnFlags) dial(ctx context.Context, cfg bus.Config) (*nats.Conn, error
 	cfg.TLSCA, cfg.TLSCert, cfg.TLSKey = f.TLSCA, f.TLSCert, f.TLSKey
 	nc, err := bus.Connect(ctx, cfg)
 	if bad, ok := errors.AsType[*bus.ConfigError](err); ok {
-		hint := bus.Hint(err)
+		hint := advice.For(err)
 		if hint == "" {
 			hint = "check " + flagOf[bad.Field]
 		}
 		return nil, misused(fmt.Errorf("%s: %w", flagOf[bad.Field], bad.Err), "%s", hint)
 	}
-	if _, broken := errors.AsType[net.Error](err); broken && bus.Hint(err) == "" || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) {
+	if _, broken := errors.AsType[net.Error](err); broken && advice.For(err) == "" || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) {
 		return nil, failed(err, "start one with \"hivebeat up\" or \"nats-server -js\", or say where it is with --nats URL or --context NAME")
 	}
 	return nc, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/queen/api"
+	"github.com/beatfabric/hivebeat/queen/client"
 )
 
 type getCmd struct {
@@ -49,44 +50,40 @@ const listHives = "\"hivebeat ls hives\" lists the hives that are known"
 
 func (cmd *getCmd) worker(ctx context.Context, c *console, a *asker) error {
 	hive, worker, _ := cmd.ids()
-	ans, err := a.ask(ctx, api.VerbWorker, api.Request{Hive: hive, Worker: worker})
+	w, err := askOne(ctx, a, api.VerbWorker, func(ctx context.Context) (client.Worker, error) { return a.Worker(ctx, hive, worker) })
 	switch {
 	case errors.Is(err, errNotFound):
-		if _, e := a.ask(ctx, api.VerbHive, api.Request{Hive: hive}); errors.Is(e, errNotFound) {
+		if _, e := a.hive(ctx, hive); errors.Is(e, errNotFound) {
 			return failed(err, listHives)
 		}
 		return failed(err, "\"hivebeat get %s\" lists the workers of that hive", hive)
 	case err != nil:
 		return err
-	case len(ans.Workers) != 1:
-		return fmt.Errorf("the queen's answer holds %d workers", len(ans.Workers))
 	}
 	if cmd.json() {
 		doc := newDocument(c.out)
-		doc.field("status", ans.Status)
-		doc.field("worker", &ans.Workers[0])
+		doc.field("status", w.Status)
+		doc.field("worker", &w.WorkerInfo)
 		return doc.close()
 	}
-	return printLines(c, show.Worker(&ans.Workers[0], &ans.Status, c.paint(cmd.Color), time.Now()))
+	return printLines(c, show.Worker(&w.WorkerInfo, &w.Status, c.paint(cmd.Color), time.Now()))
 }
 
 func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 	id, _, _ := cmd.ids()
 	a = a.view()
 	var sure show.Certainty
-	ans, err := a.ask(ctx, api.VerbHive, api.Request{Hive: id})
+	h, err := a.hive(ctx, id)
 	switch {
 	case errors.Is(err, errNotFound):
 		return failed(err, listHives)
 	case err != nil:
 		return err
-	case len(ans.Hives) != 1:
-		return fmt.Errorf("the queen's answer holds %d hives", len(ans.Hives))
 	}
-	sure.Add(ans.Status)
+	sure.Add(h.Status)
 	// The certainty of the whole answer is printed first, so all pages are read before that.
-	var pages []*api.Answer
-	for page, err := range a.pages(ctx, api.VerbWorkers, api.Request{Hive: id}) {
+	var pages []client.Page[api.WorkerInfo]
+	for page, err := range a.workers(ctx, client.Query{Hive: id}) {
 		if err != nil {
 			return err
 		}
@@ -100,18 +97,18 @@ func (cmd *getCmd) hive(ctx context.Context, c *console, a *asker) error {
 	if cmd.json() {
 		doc := newDocument(c.out)
 		doc.field("status", sure.Sum())
-		doc.field("hive", &ans.Hives[0])
+		doc.field("hive", &h.HiveInfo)
 		out = &jsonListing{doc}
 	} else {
-		for _, line := range show.Hive(&ans.Hives[0], sure.Sum(), paint) {
+		for _, line := range show.Hive(&h.HiveInfo, sure.Sum(), paint) {
 			fmt.Fprintln(text.w, line)
 		}
 		text.tables = 1 // leaves a line free before the next table
 	}
 	out.begin("workers")
 	for _, page := range pages {
-		for i := range page.Workers {
-			out.worker(&page.Workers[i])
+		for i := range page.Rows {
+			out.worker(&page.Rows[i])
 		}
 		out.page()
 	}

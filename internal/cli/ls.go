@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/queen/api"
+	"github.com/beatfabric/hivebeat/queen/client"
 )
 
 type lsCmd struct {
@@ -54,11 +56,14 @@ func (cmd *lsCmd) Run(ctx context.Context, c *console) error {
 // reports: an empty list would look as if no worker were in that state.
 func (cmd *lsCmd) checkStates(ctx context.Context, a *asker) error {
 	for _, s := range cmd.strange() {
-		ans, err := a.ask(ctx, api.VerbWorkers, api.Request{Filter: api.Filter{State: []hivebeat.State{s}}, Limit: 1})
-		if err != nil {
-			return refused(err, ans)
+		found := false
+		for p, err := range a.workers(ctx, client.Query{Filter: api.Filter{State: []hivebeat.State{s}}, Limit: 1}) {
+			if err != nil {
+				return refused(err)
+			}
+			found = found || len(p.Rows) > 0
 		}
-		if len(ans.Workers) == 0 && ans.Next == "" {
+		if !found {
 			return misused(fmt.Errorf("--state: no worker says %.40q", s), "use %s, or another word that a worker says", joined(hivebeat.States()))
 		}
 	}
@@ -84,16 +89,16 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 		if show {
 			out.begin("hives")
 		}
-		for ans, err := range cmd.hives(ctx, a) {
+		for p, err := range cmd.hives(ctx, a) {
 			if err != nil {
-				return cmd.explain(err, ans)
+				return cmd.explain(err)
 			}
-			sure.Add(ans.Status)
-			for i := range ans.Hives {
+			sure.Add(p.Status)
+			for i := range p.Rows {
 				listed.hives++
-				mine.hive(&ans.Hives[i])
+				mine.hive(&p.Rows[i])
 				if show {
-					out.hive(&ans.Hives[i])
+					out.hive(&p.Rows[i])
 				}
 			}
 			out.page()
@@ -104,15 +109,15 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	}
 	if cmd.What != "hives" {
 		out.begin("workers")
-		for ans, err := range a.pages(ctx, api.VerbWorkers, cmd.request()) {
+		for p, err := range a.workers(ctx, cmd.query()) {
 			if err != nil {
-				return cmd.explain(err, ans)
+				return cmd.explain(err)
 			}
-			sure.Add(ans.Status)
-			for i := range ans.Workers {
+			sure.Add(p.Status)
+			for i := range p.Rows {
 				listed.workers++
-				mine.worker(&ans.Workers[i])
-				out.worker(&ans.Workers[i])
+				mine.worker(&p.Rows[i])
+				out.worker(&p.Rows[i])
 			}
 			out.page()
 		}
@@ -121,30 +126,31 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 	if cmd.Hive != "" && !cmd.some() {
 		return out.close(&mine.Summary, sure.Sum(), "only hive "+cmd.Hive+": ")
 	}
-	ans, err := a.ask(ctx, api.VerbSummary, api.Request{})
+	all, err := askOne(ctx, a, api.VerbSummary, a.Summary)
 	if err != nil {
 		return err
 	}
-	sure.Add(ans.Status)
-	if ans.Summary == nil {
-		return errors.New("the queen's summary is empty")
-	}
+	sure.Add(all.Status)
 	of := ""
 	if cmd.some() {
 		of = listed.of(cmd.What) + " · all: "
 	}
-	return out.close(ans.Summary, sure.Sum(), of)
+	return out.close(&all.Summary, sure.Sum(), of)
 }
 
-func (cmd *lsCmd) request() api.Request {
-	return api.Request{Hive: cmd.Hive, Filter: cmd.filter(), Sort: cmd.Sort, Limit: cmd.limit()}
+func (cmd *lsCmd) query() client.Query {
+	return client.Query{Hive: cmd.Hive, Filter: cmd.filter(), Sort: cmd.Sort, Limit: cmd.limit()}
 }
 
-func (cmd *lsCmd) hives(ctx context.Context, a *asker) func(func(*api.Answer, error) bool) {
+// hives returns the hives to list. Where only one is asked for, it must exist.
+func (cmd *lsCmd) hives(ctx context.Context, a *asker) iter.Seq2[client.Page[api.HiveInfo], error] {
 	if cmd.Hive == "" || cmd.some() {
-		return a.pages(ctx, api.VerbHives, cmd.request())
+		return a.hives(ctx, cmd.query())
 	}
-	return a.pages(ctx, api.VerbHive, api.Request{Hive: cmd.Hive})
+	return func(yield func(client.Page[api.HiveInfo], error) bool) {
+		h, err := a.hive(ctx, cmd.Hive)
+		yield(client.Page[api.HiveInfo]{Rows: []api.HiveInfo{h.HiveInfo}, Status: h.Status}, err)
+	}
 }
 
 // rows counts the rows that were listed.
@@ -160,11 +166,11 @@ func (n rows) of(what string) string {
 	return show.Plural(n.hives, "hive") + " and " + show.Plural(n.workers, "worker") + " listed"
 }
 
-func (cmd *lsCmd) explain(err error, ans *api.Answer) error {
+func (cmd *lsCmd) explain(err error) error {
 	if errors.Is(err, errNotFound) {
 		return failed(err, "\"hivebeat ls hives\" lists the hives that are known (--hive, HIVEBEAT_HIVE)")
 	}
-	return refused(err, ans)
+	return refused(err)
 }
 
 // counter sums up the listed rows.

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
+	"github.com/beatfabric/hivebeat/queen/client"
 )
 
 type pickCmd struct {
@@ -68,59 +68,63 @@ func (cmd *pickCmd) Validate() error {
 	return first(checkID("--hive", cmd.Hive), checkID("--hold", cmd.Hold), checkID("--release", cmd.Release))
 }
 
-// errNothing reports that no worker or GPU fits.
-var errNothing = errors.New("nothing fits")
-
 // Run picks workers or GPUs, or releases a hold.
 func (cmd *pickCmd) Run(ctx context.Context, c *console) error {
 	return cmd.withQueen(ctx, c, "pick", func(ctx context.Context, a *asker) error {
 		if cmd.Release != "" {
 			return cmd.release(ctx, c, a)
 		}
-		verb := api.VerbPick
-		if cmd.Hold != "" {
-			verb = api.VerbHold
-		}
-		ans, err := a.ask(ctx, verb, api.Request{
-			Hive: cmd.Hive, Filter: cmd.filter(), N: cmd.Count, For: cmd.For, Spread: cmd.Spread, Slots: uint64(cmd.Slots),
-			MinUptime: hivebeat.MillisOf(cmd.MinUptime),
-			Hold:      cmd.Hold, HoldMS: hivebeat.MillisOf(cmd.HoldFor),
-		})
+		p, err := cmd.pick(ctx, a)
 		switch {
+		case errors.Is(err, client.ErrNothingFits): // print says so
 		case errors.Is(err, errNotFound):
 			return failed(err, listHives)
 		case err != nil:
-			return refused(err, ans)
+			return refused(err)
 		}
-		ans.Whole(api.VerbPick) // older queens may leave out empty lists
-		return cmd.print(c, ans)
+		return cmd.print(c, p)
 	})
 }
 
-func (cmd *pickCmd) print(c *console, ans *api.Answer) error {
+// pick picks, and holds what it picked if that is asked for.
+func (cmd *pickCmd) pick(ctx context.Context, a *asker) (client.Pick, error) {
+	f := cmd.filter()
+	r := client.PickRequest{
+		For: cmd.For, Model: f.Model, N: cmd.Count, Slots: uint64(cmd.Slots), FreeSlots: f.FreeSlots, FreeVRAM: f.FreeVRAM,
+		Hive: cmd.Hive, Zone: f.Zone, Selector: f.Selector, MaxAge: cmd.MaxAge, MinUptime: cmd.MinUptime, Spread: cmd.Spread,
+	}
+	if cmd.Hold == "" {
+		return askOne(ctx, a, api.VerbPick, func(ctx context.Context) (client.Pick, error) { return a.Pick(ctx, r) })
+	}
+	return askOne(ctx, a, api.VerbHold, func(ctx context.Context) (client.Pick, error) {
+		return a.Hold(ctx, client.HoldRequest{PickRequest: r, ID: cmd.Hold, Duration: cmd.HoldFor})
+	})
+}
+
+func (cmd *pickCmd) print(c *console, p client.Pick) error {
 	var nothing error
-	if len(ans.Picks) == 0 {
-		err := errNothing
-		if passed := show.Passed(ans.Passed); passed != "" {
-			err = fmt.Errorf("%w; passed over: %s", errNothing, passed)
+	if len(p.Places) == 0 {
+		err := client.ErrNothingFits
+		if passed := show.Passed(p.Passed); passed != "" {
+			err = fmt.Errorf("%w; passed over: %s", client.ErrNothingFits, passed)
 		}
 		hint := "\"hivebeat ls workers\" lists what there is; ask for less, or another --model (a glob of the whole name, and case counts)"
 		if cmd.For == api.ForGPU {
 			hint = "\"hivebeat ls hives\" lists the memory that is free; ask for less of it"
 		}
-		if ans.Passed[api.PassedNoSlots] > 0 {
+		if p.Passed[api.PassedNoSlots] > 0 {
 			hint = "a worker is picked once it says how many requests it takes at a time: hivebeat worker --slots N, or Slots in its Config"
 		}
-		if len(ans.Status.Unsure) > 0 || !ans.Status.Warm {
-			hint = "the queen is " + show.Sure(&ans.Status, false) + ": ask again in a moment"
+		if len(p.Status.Unsure) > 0 || !p.Status.Warm {
+			hint = "the queen is " + show.Sure(&p.Status, false) + ": ask again in a moment"
 		}
 		nothing = failed(err, "%s", hint)
 	}
 	if cmd.json() {
 		doc := newDocument(c.out)
-		putList(doc, "picks", ans.Picks)
-		doc.field("passed", ans.Passed)
-		doc.field("status", ans.Status)
+		putList(doc, "picks", p.Places)
+		doc.field("passed", p.Passed)
+		doc.field("status", p.Status)
 		return first(doc.close(), nothing)
 	}
 	if nothing != nil {
@@ -130,39 +134,39 @@ func (cmd *pickCmd) print(c *console, ans *api.Answer) error {
 	paint := c.paint(cmd.Color)
 	gpus := cmd.For == api.ForGPU
 	var rows [][]show.Cell
-	for i := range ans.Picks {
-		rows = append(rows, show.PickRow(&ans.Picks[i], gpus))
+	for i := range p.Places {
+		rows = append(rows, show.PickRow(&p.Places[i], gpus))
 	}
 	lines := show.NewPicks(gpus, paint, width).Lines(true, rows)
-	if len(ans.Picks) < cmd.Count {
-		short := fmt.Sprintf("%d of %d places", len(ans.Picks), cmd.Count)
-		if passed := show.Passed(ans.Passed); passed != "" {
+	if len(p.Places) < cmd.Count {
+		short := fmt.Sprintf("%d of %d places", len(p.Places), cmd.Count)
+		if passed := show.Passed(p.Passed); passed != "" {
 			short += "; passed over: " + passed
 		}
 		lines = append(lines, "", paint.Text(short, show.Warn))
 	}
-	if len(ans.Status.Unsure) > 0 || !ans.Status.Warm {
-		lines = append(lines, "", show.Sure(&ans.Status, paint))
+	if len(p.Status.Unsure) > 0 || !p.Status.Warm {
+		lines = append(lines, "", show.Sure(&p.Status, paint))
 	}
 	return printLines(c, lines)
 }
 
 func (cmd *pickCmd) release(ctx context.Context, c *console, a *asker) error {
-	ans, err := a.ask(ctx, api.VerbRelease, api.Request{Hold: cmd.Release})
+	back, err := askOne(ctx, a, api.VerbRelease, func(ctx context.Context) (client.Released, error) { return a.Release(ctx, cmd.Release) })
 	switch {
 	case errors.Is(err, errNotFound):
 		return failed(err, "it was released, or its time is over")
 	case err != nil:
-		return refused(err, ans)
+		return refused(err)
 	}
 	if cmd.json() {
 		doc := newDocument(c.out)
-		putList(doc, "released", ans.Holds)
-		doc.field("status", ans.Status)
+		putList(doc, "released", back.Places)
+		doc.field("status", back.Status)
 		return doc.close()
 	}
 	var places []string
-	for _, h := range ans.Holds {
+	for _, h := range back.Places {
 		places = append(places, h.Hive+"/"+cmp.Or(h.Worker, h.GPU))
 	}
 	return printLines(c, []string{strings.TrimSuffix(plaintext.Line("released "+cmd.Release+": "+strings.Join(places, ", ")), ": ")})

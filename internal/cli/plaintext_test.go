@@ -34,7 +34,7 @@ import (
 
 // hostileNATS is where a command of TestTextIsOnlyText finds hostile text.
 type hostileNATS struct {
-	queen  string     // URL of a NATS whose queen answers and tells nothing else
+	queen  string     // URL of a NATS whose queen answers with hostile text
 	events *nats.Conn // publishes there
 	server string     // URL of a server that is hostile itself
 	angry  string     // URL of one that refuses every connection
@@ -80,8 +80,8 @@ func checkLog(t *testing.T, format []string, log string) string {
 	return log
 }
 
-// runUntil runs a command until enough, which is called again and again with what came
-// out of it so far, returns true.
+// runUntil runs a command until enough returns true. It calls enough repeatedly with the
+// output so far.
 func runUntil(t *testing.T, enough func(out, errs string) bool, args []string) (out, errs string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -102,8 +102,8 @@ func runUntil(t *testing.T, enough func(out, errs string) bool, args []string) (
 	return stdout.String(), stderr.String()
 }
 
-// hostileCommands has every command of hivebeat: a new one must be added, with a way in
-// which text of others reaches it.
+// hostileCommands has an entry for every command of hivebeat. Each entry brings hostile
+// text to its command.
 func hostileCommands() map[string]hostileCommand {
 	return map[string]hostileCommand{
 		"up": func(t *testing.T, _ hostileNATS, format []string) string {
@@ -207,7 +207,7 @@ func TestTextIsOnlyText(t *testing.T) {
 		name := node.Path()
 		drive, ok := known[name]
 		if !ok {
-			t.Errorf("%s is a new command: add it to hostileCommands, with a way in which text of others reaches it", name)
+			t.Errorf("%s is a new command: add it to hostileCommands, with an entry that brings hostile text to it", name)
 			continue
 		}
 		delete(known, name)
@@ -230,8 +230,8 @@ func TestTextIsOnlyText(t *testing.T) {
 	}
 }
 
-// formats returns every combination of the values of those flags that choose how a command
-// prints. A flag whose values are not listed is added here.
+// formats returns every combination of values of the flags for output, colour and log
+// format. A new flag of this kind must be added here.
 func formats(node *kong.Node) [][]string {
 	all := [][]string{nil}
 	for _, f := range node.Flags {

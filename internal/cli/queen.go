@@ -11,8 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/inbox"
 	"github.com/beatfabric/hivebeat/queen"
 )
 
@@ -98,7 +98,7 @@ func (cmd *queenCmd) Validate() error {
 	if cmd.Fresh <= 0 {
 		return misused(fmt.Errorf("--fresh: %s is no age", cmd.Fresh), "use something like 45s")
 	}
-	if _, err := bus.NewInboxes(cmd.subjects(), cmd.InboxPrefix...); err != nil {
+	if _, err := inbox.New(cmd.subjects(), cmd.InboxPrefix...); err != nil {
 		return misused(fmt.Errorf("--inbox-prefix: %w", err), "give the one that the clients have, such as _INBOX_ops; what is below _INBOX is answered to anyway")
 	}
 	return checkID("--id", cmd.ID)

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/link"
 )
 
 // SystemFlags give a hive or a queen access to the system account of an existing NATS.
@@ -49,7 +50,7 @@ const (
 )
 
 // systemHint says what a user needs to receive advisories of closed connections.
-const systemHint = "the user of --system-creds or --system-nats must be of the system account and may subscribe to " + bus.DisconnectSubject
+const systemHint = "the user of --system-creds or --system-nats must be of the system account and may subscribe to " + link.DisconnectSubject
 
 // errNotTold reports that a connection was closed without an advisory.
 var errNotTold = errors.New("nobody tells which connections close")
@@ -86,7 +87,7 @@ func proveSystem(ctx context.Context, sys *nats.Conn, dial func() (*nats.Conn, e
 // hearClosings subscribes to advisories of closed connections until end is called.
 func hearClosings(sys *nats.Conn) (heard <-chan *nats.Msg, end func(), err error) {
 	all := make(chan *nats.Msg, 1024)
-	sub, err := sys.ChanSubscribe(bus.DisconnectSubject, all)
+	sub, err := sys.ChanSubscribe(link.DisconnectSubject, all)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,7 +133,7 @@ func awaitDisconnect(ctx context.Context, heard <-chan *nats.Msg, id string) boo
 		case <-timer.C:
 			return false
 		case m := <-heard:
-			if d, err := bus.ParseDisconnect(m.Data); err == nil && d.Conn() == id {
+			if d, err := link.ParseDisconnect(m.Data); err == nil && d.Conn() == id {
 				return true
 			}
 		}

@@ -18,7 +18,7 @@ var clock = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Ne
 // TestCoresArePure checks that a core has no NATS, no clock, no goroutine, no channel
 // and no lock.
 func TestCoresArePure(t *testing.T) {
-	for _, dir := range []string{"../core", "../hivecore", "../queencore", "../detector", "../fleet", "../liveness"} {
+	for _, dir := range []string{"../core", "../hivecore", "../queencore", "../detector", "../fleet", "../liveness", "../../verdict"} {
 		if _, err := os.Stat(dir); os.IsNotExist(err) && dir == "../queencore" {
 			continue
 		}

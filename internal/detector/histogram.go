@@ -3,6 +3,8 @@ package detector
 import (
 	"strconv"
 	"time"
+
+	"github.com/beatfabric/hivebeat"
 )
 
 // bounds are the upper bounds of the buckets of a Histogram. Longer durations are in a
@@ -53,14 +55,20 @@ func (h Histogram) Buckets() map[string]uint64 {
 	return m
 }
 
-// Cumulative returns, by upper bound in seconds, how many durations do not exceed it.
-// Durations above the last bound are in N only.
-func (h Histogram) Cumulative() map[float64]uint64 {
-	m := make(map[float64]uint64, len(bounds))
-	var n uint64
+// Public returns the same counts in the form that other programs see.
+func (h Histogram) Public() hivebeat.Histogram {
+	out := hivebeat.Histogram{N: h.N, Sum: h.Sum, Max: h.Max, Buckets: make([]hivebeat.Bucket, len(bounds))}
 	for i, bound := range bounds {
-		n += h.in[i]
-		m[bound.Seconds()] = n
+		out.Buckets[i] = hivebeat.Bucket{UpTo: bound, N: h.in[i]}
 	}
-	return m
+	return out
+}
+
+// PublicByCause returns the public form of histograms by cause.
+func PublicByCause(m map[hivebeat.Cause]Histogram) map[hivebeat.Cause]hivebeat.Histogram {
+	out := make(map[hivebeat.Cause]hivebeat.Histogram, len(m))
+	for cause, h := range m {
+		out[cause] = h.Public()
+	}
+	return out
 }

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // A worker that loads a large model may be silent for many minutes, because its runtime
@@ -58,7 +58,7 @@ func (r *Registry) Progress(now time.Time, list []Reading) {
 			continue
 		}
 		w.cause = hivebeat.CauseLoads
-		until := now.Add(max(loadPatience, liveness.LostAfter(w.facts.Every.Duration(), 0)))
+		until := now.Add(max(loadPatience, verdict.LostAfter(w.facts.Every.Duration(), 0)))
 		if at, ok := r.deadlines.At(w); ok && at.Before(until) {
 			r.deadlines.Set(w, until)
 		}

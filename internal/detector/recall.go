@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // A restarted hive has an empty registry. A queen may have kept the last snapshot of
@@ -37,7 +37,7 @@ func (r *Registry) Recall(now time.Time, rec *hivebeat.Record, age time.Duration
 		joined := func(t hivebeat.Transition) bool { return t.Kind == hivebeat.KindJoined && t.Inc == rec.Inc }
 		r.expected[rec.Worker] = &recalled{
 			inc: rec.Inc, live: rec.Live, since: since,
-			until:  now.Add(liveness.LateAfter(rec.Every.Duration(), rec.Quiet.Duration())),
+			until:  now.Add(verdict.LateAfter(rec.Every.Duration(), rec.Quiet.Duration())),
 			untold: slices.ContainsFunc(rec.Tr, joined), restarts: rec.Restarts, looping: rec.Looping,
 		}
 		return

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // record returns the snapshot record of w. The record shares strings, maps and slices
@@ -26,7 +26,7 @@ func (r *Registry) record(now time.Time, w *worker, tr []hivebeat.Transition) hi
 		rec.Ended = w.spent.boot
 	}
 	if w.live != hivebeat.Left { // a worker that said goodbye owes no beats
-		rec.Missed = liveness.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration())
+		rec.Missed = verdict.Missed(age, w.facts.Every.Duration(), w.facts.Quiet.Duration())
 	}
 	return rec
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 const (
@@ -256,7 +257,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 	}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
 	gone := (w.live == hivebeat.Left || w.live == hivebeat.Lost) && (r.doubt.IsZero() || !r.doubt.Before(w.since))
-	gone = gone && now.Sub(w.began) > liveness.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())
+	gone = gone && now.Sub(w.began) > verdict.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) && !w.lineage.Outdated(message(now, inc, v), w.began)
 	if b.outcome == liveness.Stale && (gone || w.lineage.Misled(message(now, inc, v), w.began)) {
 		b.outcome = w.lineage.Revive(inc, seq)
 	}

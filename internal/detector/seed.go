@@ -4,8 +4,8 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // Seed is what another observer knew about a worker that the registry takes over.
@@ -72,7 +72,7 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		if !r.doubt.IsZero() {
 			doubted = max(0, now.Sub(r.doubt))
 		}
-		at, until := s.Heard.Add(liveness.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration())), s.Until.Add(-doubted)
+		at, until := s.Heard.Add(verdict.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration())), s.Until.Add(-doubted)
 		if s.Heard.After(r.doubt) {
 			at = at.Add(-doubted)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // All transitions of a worker are in this file:
@@ -78,7 +79,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 		r.become(now, w, hivebeat.Left, hivebeat.CauseGoodbye, hivebeat.KindLeft, b.age)
 		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 	} else {
-		r.deadlines.Set(w, w.heard.Add(liveness.LateAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())))
+		r.deadlines.Set(w, w.heard.Add(verdict.LateAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())))
 	}
 }
 
@@ -97,7 +98,7 @@ func (r *Registry) Detect(now time.Time) {
 			r.become(now, w, hivebeat.Late, hivebeat.CauseMissed, hivebeat.KindLate, now.Sub(w.heard))
 			// Counted from the deadline that passed, which includes the credit for blind
 			// time.
-			r.deadlines.Set(w, at.Add(liveness.LostAfter(every, quiet)-liveness.LateAfter(every, quiet)))
+			r.deadlines.Set(w, at.Add(verdict.LostAfter(every, quiet)-verdict.LateAfter(every, quiet)))
 		case hivebeat.Late:
 			w.lostAt = at
 			cause := hivebeat.CauseMissed
@@ -170,7 +171,7 @@ func (r *Registry) TakeNotices() []hivebeat.Notice {
 // now returns the rival's incarnation, or 0 if the rival has been silent for longer
 // than w may be.
 func (v *rival) now(now time.Time, f *hivebeat.Facts) uint64 {
-	if v.inc == 0 || now.Sub(v.at) > liveness.LostAfter(f.Every.Duration(), f.Quiet.Duration()) {
+	if v.inc == 0 || now.Sub(v.at) > verdict.LostAfter(f.Every.Duration(), f.Quiet.Duration()) {
 		return 0
 	}
 	return v.inc

@@ -5,6 +5,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // WarmAfter is how long after Start the absence of a worker is evidence.
@@ -56,9 +57,9 @@ func (r *Registry) Excuse(now time.Time) {
 		from := now
 		switch {
 		case w.live == hivebeat.Alive && at.Before(now): // late comes first
-			from = now.Add(liveness.LateAfter(every, quiet))
+			from = now.Add(verdict.LateAfter(every, quiet))
 		case w.live == hivebeat.Late:
-			from = now.Add(liveness.LostAfter(every, quiet))
+			from = now.Add(verdict.LostAfter(every, quiet))
 		}
 		if ok && at.Before(from) && w.counted() {
 			r.deadlines.Set(w, from)

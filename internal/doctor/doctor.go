@@ -17,7 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/advice"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -146,7 +146,7 @@ func Check(ctx context.Context, nc *nats.Conn, cfg Config) ([]Finding, error) {
 	}
 	p, err := dial(nc)
 	if err != nil {
-		do := bus.Hint(err)
+		do := advice.For(err)
 		if do == "" {
 			do = "see the server's log, and what --nats, --creds and --tls-ca say"
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/bus"
+	"github.com/beatfabric/hivebeat/internal/inbox"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -268,7 +268,7 @@ func (d *visit) queen(ctx context.Context) {
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		d.add(Warn, CheckQueen, "no queen answers at %s", "start one with hivebeat queen, or give the --prefix of its fabric", subject)
-	case err != nil && !(bus.Inboxes{}).Accept(d.p.nc.NewInbox()):
+	case err != nil && !(inbox.Allowed{}).Accept(d.p.nc.NewInbox()):
 		d.add(Warn, CheckQueen, "no answer of a queen at %s: %v", "this connection has an inbox prefix of its own: start the queens with --inbox-prefix "+d.p.nc.Opts.InboxPrefix, subject, err)
 	case err != nil:
 		d.add(Warn, CheckQueen, "no answer of a queen at %s: %v", "see the queen's log", subject, err)

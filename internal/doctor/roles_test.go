@@ -120,20 +120,17 @@ func TestRolesNeedNoMore(t *testing.T) {
 			run(t, q)
 
 			bustest.Eventually(t, soon, func() (bool, string) {
-				a, err := view.Ask(t.Context(), api.VerbWorkers, api.Request{})
-				if err != nil {
-					return false, err.Error()
-				}
-				return len(a.Workers) == 1 && a.Workers[0].Live == hivebeat.Alive && a.Workers[0].State == hivebeat.Ready, fmt.Sprintf("%+v", a.Workers)
+				w, err := view.Worker(t.Context(), "gpu-01", "llama")
+				return err == nil && w.Live == hivebeat.Alive && w.State == hivebeat.Ready, fmt.Sprintf("%+v, %v", w, err)
 			})
 			if _, err := view.Summary(t.Context()); err != nil { // from the queen that answered
 				t.Error(err)
 			}
-			if _, err := schedule.Pick(t.Context(), api.Request{}); err != nil {
+			if _, err := schedule.Pick(t.Context(), client.PickRequest{}); err != nil {
 				t.Error(err)
 			}
-			if a, err := schedule.Hold(t.Context(), api.Request{Hold: "job"}); err != nil || len(a.Picks) != 1 || a.Picks[0].Asker != cmp.Or(asker[c.pinned], api.Anyone) {
-				t.Errorf("%+v, %v", a, err)
+			if p, err := schedule.Hold(t.Context(), client.HoldRequest{ID: "job"}); err != nil || p.Places[0].Asker != cmp.Or(asker[c.pinned], api.Anyone) {
+				t.Errorf("%+v, %v", p, err)
 			}
 			if _, err := schedule.Release(t.Context(), "job"); err != nil {
 				t.Error(err)

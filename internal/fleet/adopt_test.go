@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
@@ -87,7 +88,7 @@ func (o *orphans) tell(now float64) {
 		for _, v := range o.views {
 			h := v.Hive("h")
 			h.Book.Item = o.item
-			say, ok := h.Say(at(now))
+			say, ok := h.Announce(at(now))
 			if !ok {
 				continue
 			}
@@ -120,14 +121,14 @@ func (o *orphans) tell(now float64) {
 				}
 				o.told = append(o.told, line)
 			}
-			if n != say.Next.N || len(say.Events) > sayMost {
+			if n != say.Next.N || len(say.Events) > announceMost {
 				o.t.Errorf("%d events lead to %d, the entry says %d", len(say.Events), n, say.Next.N)
 			}
 			o.steps++
 			for _, v := range o.views {
 				h := v.Hive("h")
 				h.Book.Item.N = say.Next.N - 1
-				v.Learn("h", o.item, at(now))
+				v.LearnKey("h", o.item, at(now))
 			}
 		}
 		if !said {
@@ -168,7 +169,7 @@ func (o *orphans) shown(now float64, id string) string {
 			list = append(list, "none")
 			continue
 		}
-		live, _, _ := v.Shown(h, w, at(now))
+		live, _, _ := v.index.Shown(w, at(now))
 		list = append(list, fmt.Sprintf("%s via %s", live, w.Via()))
 	}
 	return strings.Join(slices.Compact(list), ", ")
@@ -259,7 +260,7 @@ func TestOrphansAreAliveSinceTheirHiveSaysSo(t *testing.T) {
 	o := newOrphans(t, 1, 4)
 	since := func(now float64, id string) float64 {
 		w := o.views[0].Hive("h").workers[id]
-		return float64(EffectiveAge(w.rec.Since, w.received, at(now))) / 1000
+		return float64(index.EffectiveAge(w.rec().Since, w.entry.Received(), at(now))) / 1000
 	}
 	was := since(0, "w0")
 	if was <= 0 {
@@ -389,18 +390,18 @@ func TestALatePageGivesNobodyBack(t *testing.T) {
 	w1 := workerOf("w1")
 	w1.Live, w1.Cause = hivebeat.Lost, hivebeat.CauseMissed
 	mustFeed(t, v, page(1, w1), at(120))
-	w0 := v.Hive("h").Worker("w0")
-	if !v.Adopted("h") || w0.ward == nil || w0.Record().Live != hivebeat.Lost {
-		t.Fatalf("w0 is %s, adopted %v, hive adopted %v", w0.Record().Live, w0.ward != nil, v.Adopted("h"))
+	w0 := v.Hive("h").workers["w0"]
+	if !v.Adopted("h") || w0.adopted == nil || w0.rec().Live != hivebeat.Lost {
+		t.Fatalf("w0 is %s, adopted %v, hive adopted %v", w0.rec().Live, w0.adopted != nil, v.Adopted("h"))
 	}
-	f := w0.Record().Facts
+	f := w0.rec().Facts
 	f.Seq += 5
 	body, err := wire.EncodeBeat(&hivebeat.Beat{V: 1, Hive: "h", Worker: "w0", Facts: f})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Beat("h", "w0", body, at(121)); err != nil || w0.Record().Live != hivebeat.Alive {
-		t.Errorf("%s after it came back: %v", w0.Record().Live, err)
+	if err := v.Beat("h", "w0", body, at(121)); err != nil || w0.rec().Live != hivebeat.Alive {
+		t.Errorf("%s after it came back: %v", w0.rec().Live, err)
 	}
 }
 
@@ -476,7 +477,7 @@ func TestQueenThatFindsOrphans(t *testing.T) {
 	o.beat(45.3, "w0", 0, nil)
 	o.told = nil
 	v := New(45 * time.Second)
-	v.Learn("h", o.item, at(50))
+	v.LearnKey("h", o.item, at(50))
 	if !v.Adopted("h") || len(v.Take().Adoptions) != 1 {
 		t.Fatal("not adopted")
 	}
@@ -494,7 +495,7 @@ func TestQueenThatFindsOrphans(t *testing.T) {
 	o.expect("w1 is gone", "w1 lost hive")
 	// It was heard 5 s before the last snapshot, at 0. The roster does not say so.
 	h := v.Hive("h")
-	if _, age, _ := v.Shown(h, h.Worker("w1"), at(141)); age < 146_000 {
+	if _, age, _ := v.index.Shown(h.Worker("w1"), at(141)); age < 146_000 {
 		t.Errorf("w1 is shown as heard %v ago, want 146 s or more", age.Duration())
 	}
 }
@@ -522,7 +523,9 @@ func TestBlindTimeIsNoOrphansSilence(t *testing.T) {
 func TestAdoptionsAreBounded(t *testing.T) {
 	v := New(45 * time.Second)
 	v.SetBrake(BrakeRule{Off: true})
-	v.adopted = maxAdopted
+	for range maxAdopted {
+		v.adoptedHives[new(Hive)] = struct{}{}
+	}
 	mustFeed(t, v, snapshotOf("h", 100, 1, workerOf("w")), at(0))
 	for s := range 60 {
 		settleChecks(v, at(float64(s)))
@@ -535,7 +538,7 @@ func TestAdoptionsAreBounded(t *testing.T) {
 // Of many wards that die at once the roster tells in a few steps, and a queen that
 // does not know of several events in one entry follows.
 func TestManyWardsDieInFewSteps(t *testing.T) {
-	const workers = 3*sayMost - 10
+	const workers = 3*announceMost - 10
 	o := newOrphans(t, 2, workers)
 	for s := 1.0; s < 60; s++ {
 		for _, v := range o.views {
@@ -562,13 +565,14 @@ func TestManyWardsDieInFewSteps(t *testing.T) {
 	for i, v := range o.views {
 		h := v.Hive("h")
 		n := 0
-		v.CountWorkers(h, at(130), func(live hivebeat.Live, state hivebeat.State, c int) {
-			if live == hivebeat.Lost && state == hivebeat.Ready {
+		v.Settle(at(130))
+		h.entry.EachMix(func(m index.Mix, c int) {
+			if m.Live == hivebeat.Lost && m.State == hivebeat.Ready {
 				n += c
 			}
 		})
-		if n != workers || len(h.adopted.differ) != 0 {
-			t.Errorf("view %d: %d are lost, of %d it is not known that they are told", i, n, len(h.adopted.differ))
+		if n != workers || len(h.adoption.differ) != 0 {
+			t.Errorf("view %d: %d are lost, of %d it is not known that they are told", i, n, len(h.adoption.differ))
 		}
 	}
 }

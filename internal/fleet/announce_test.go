@@ -126,7 +126,7 @@ func TestLearnFromTheRoster(t *testing.T) {
 				mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 				v.hives["h"].live = c.before
 			}
-			v.Learn("h", c.roster, at(1))
+			v.LearnKey("h", c.roster, at(1))
 			h := v.hives["h"]
 			if h.live != c.want || h.line.Inc() != c.inc || h.line.Seq() != c.seq {
 				t.Errorf("%s at (%d, %d), want %s at (%d, %d)", h.live, h.line.Inc(), h.line.Seq(), c.want, c.inc, c.seq)
@@ -138,7 +138,7 @@ func TestLearnFromTheRoster(t *testing.T) {
 	}
 	t.Run("unverified becomes lost", func(t *testing.T) {
 		v := New(45 * time.Second)
-		v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 5), at(0))
+		v.LearnKey("h", rosterOf(1, hivebeat.Alive, 100, 5), at(0))
 		settleChecks(v, at(44.9))
 		if l := v.hives["h"].live; l != hivebeat.Unverified {
 			t.Errorf("%s", l)
@@ -151,25 +151,25 @@ func TestLearnFromTheRoster(t *testing.T) {
 	})
 	t.Run("older revisions, and those of another bucket", func(t *testing.T) {
 		v := New(45 * time.Second)
-		v.Learn("h", rosterOf(7, hivebeat.Alive, 100, 5), at(0))
-		v.Learn("h", rosterOf(6, hivebeat.Lost, 100, 5), at(0))
+		v.LearnKey("h", rosterOf(7, hivebeat.Alive, 100, 5), at(0))
+		v.LearnKey("h", rosterOf(6, hivebeat.Lost, 100, 5), at(0))
 		if n := v.hives["h"].Book.Item.N; n != 7 {
 			t.Errorf("an older revision was taken: %d", n)
 		}
 		again := rosterOf(1, hivebeat.Alive, 100, 5)
 		again.Epoch = 2
-		v.Learn("h", again, at(0))
+		v.LearnKey("h", again, at(0))
 		if n := v.hives["h"].Book.Item.N; n != 1 {
 			t.Errorf("the bucket made anew was not taken: %d", n)
 		}
 	})
 	t.Run("removed by hand", func(t *testing.T) {
 		v := New(45 * time.Second)
-		v.Learn("dead", rosterOf(3, hivebeat.Lost, 100, 5), at(0))
+		v.LearnKey("dead", rosterOf(3, hivebeat.Lost, 100, 5), at(0))
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
-		v.Learn("h", rosterOf(4, hivebeat.Alive, 100, 1), at(0))
-		v.Unlearn("dead", true)
-		v.Unlearn("h", true)
+		v.LearnKey("h", rosterOf(4, hivebeat.Alive, 100, 1), at(0))
+		v.UnlearnKey("dead", true, at(0))
+		v.UnlearnKey("h", true, at(0))
 		if v.hives["dead"] != nil {
 			t.Error("a dead hive is not forgotten")
 		}
@@ -179,7 +179,7 @@ func TestLearnFromTheRoster(t *testing.T) {
 	})
 	t.Run("an entry that can not be read", func(t *testing.T) {
 		v := New(45 * time.Second)
-		v.Learn("h", ledger.RosterItem{Revision: 9, Epoch: 1}, at(0))
+		v.LearnKey("h", ledger.RosterItem{Revision: 9, Epoch: 1}, at(0))
 		if h := v.Hive("h"); h.Live() != "" {
 			t.Errorf("%s", h.Live())
 		}
@@ -212,14 +212,14 @@ func TestOvertaken(t *testing.T) {
 			v := New(45 * time.Second)
 			mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 			mustFeed(t, v, snapshotOf("h", 200, 1), at(10))
-			v.Learn("h", rosterOf(3, hivebeat.Alive, 200, 1), at(11))
+			v.LearnKey("h", rosterOf(3, hivebeat.Alive, 200, 1), at(11))
 			settleChecks(v, at(50))
 			if c.heard {
 				mustFeed(t, v, snapshotOf("h", 200, 2), at(55))
 			}
 			item := rosterOf(c.n, c.live, 100, 9)
 			item.Epoch, item.Stored = c.epoch, c.stored
-			v.Learn("h", item, at(60))
+			v.LearnKey("h", item, at(60))
 			h := v.Hive("h")
 			if got := h.Inc() == 100; got != c.follow {
 				t.Errorf("incarnation %d", h.Inc())
@@ -241,14 +241,14 @@ func TestBackWhileTheStoreWasAway(t *testing.T) {
 	}{{60 * time.Second, 100}, {5 * time.Second, 200}} {
 		v := New(45 * time.Second)
 		mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
-		v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 1), at(0))
+		v.LearnKey("h", rosterOf(1, hivebeat.Alive, 100, 1), at(0))
 		mustFeed(t, v, snapshotOf("h", 200, 1), at(10))
 		settleChecks(v, at(33))
 		settleChecks(v, at(56))
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(60))
 		item := rosterOf(2, hivebeat.Alive, 200, 1)
 		item.Stored = c.stored
-		v.Learn("h", item, at(70))
+		v.LearnKey("h", item, at(70))
 		h := v.Hive("h")
 		if h.Inc() != c.want {
 			t.Errorf("put %v before: incarnation %d, want %d", c.stored, h.Inc(), c.want)
@@ -267,7 +267,7 @@ func TestTwoQueensAgree(t *testing.T) {
 	var kinds []hivebeat.Kind
 	turn := func(v *View, now time.Time) bool {
 		if roster.Revision > 0 {
-			v.Learn("h", roster, now)
+			v.LearnKey("h", roster, now)
 		}
 		kind, to, ok := v.hives["h"].Difference(now)
 		if !ok {
@@ -333,7 +333,7 @@ func TestConflictIsToldOnce(t *testing.T) {
 			}
 			ev := hivebeat.Subjects{}.NewEvent("id", now, d)
 			next.Event, _ = json.Marshal(ev)
-			v.Learn("h", ledger.RosterItem{RosterEntry: next, Revision: next.N, Epoch: 1}, now)
+			v.LearnKey("h", ledger.RosterItem{RosterEntry: next, Revision: next.N, Epoch: 1}, now)
 		}
 	}
 	if told != 1 {
@@ -403,7 +403,7 @@ func TestAFalseSeqIsDisowned(t *testing.T) {
 		for again := true; again; {
 			again = false
 			for _, v := range []*View{a, b} {
-				v.Learn("h", roster, now)
+				v.LearnKey("h", roster, now)
 				kind, to, ok := v.hives["h"].Difference(now)
 				if !ok {
 					continue
@@ -412,7 +412,7 @@ func TestAFalseSeqIsDisowned(t *testing.T) {
 				next.Event, _ = json.Marshal(hivebeat.Subjects{}.NewEvent("id", now, d))
 				roster = ledger.RosterItem{RosterEntry: next, Revision: next.N, Epoch: 1}
 				kinds, again = append(kinds, kind), true
-				v.Learn("h", roster, now) // as of what it has put itself
+				v.LearnKey("h", roster, now) // as of what it has put itself
 				if len(kinds) > 20 {
 					t.Fatalf("they argue: %v", kinds)
 				}

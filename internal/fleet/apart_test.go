@@ -112,7 +112,7 @@ func TestWhatWardsGetWhenAQueenIsNotApartAnyMore(t *testing.T) {
 	v.SetReplicas(3)
 	mustFeed(t, v, snapshotOf("lost", 100, 1, workersOf(2)...), at(0))
 	mustFeed(t, v, snapshotOf("silent", 100, 1), at(0))
-	v.Learn("lost", rosterOf(2, hivebeat.Lost, 100, 1), at(1))
+	v.LearnKey("lost", rosterOf(2, hivebeat.Lost, 100, 1), at(1))
 	settleChecks(v, at(22.5))
 	settleChecks(v, at(45))
 	if v.Hive("silent").Live() != hivebeat.Unverified || v.Apart() == "" {

@@ -40,13 +40,13 @@ func TestAHiveIsLostAsAnotherFound(t *testing.T) {
 	w.Slots = 4
 	mustFeed(t, v, snapshotOf("h", 100, 5, w), at(0))
 	h := v.Hive("h")
-	v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 1), at(0))
+	v.LearnKey("h", rosterOf(1, hivebeat.Alive, 100, 1), at(0))
 	stepsOf(v)
 	if !h.Worker("w").Fit() {
 		t.Fatal("its worker can not be picked")
 	}
 
-	v.Learn("h", lostAsAnother(2, 5), at(3))
+	v.LearnKey("h", lostAsAnother(2, 5), at(3))
 	r := v.Take()
 	if diff := cmp.Diff([]string{"lost alive>lost disconnect"}, stepsIn(r)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -54,16 +54,16 @@ func TestAHiveIsLostAsAnotherFound(t *testing.T) {
 	if h.Worker("w").Fit() {
 		t.Error("its worker is picked")
 	}
-	if live, _, _ := v.Shown(h, h.Worker("w"), at(3)); live != hivebeat.Late || h.Worker("w").Via() != hivebeat.ViaQueen {
+	if live, _, _ := v.index.Shown(h.Worker("w"), at(3)); live != hivebeat.Late || h.Worker("w").Via() != hivebeat.ViaQueen {
 		t.Errorf("its worker is %s via %s", live, h.Worker("w").Via())
 	}
 	if !v.Adopted("h") || !slices.Equal(r.Adoptions, []string{"h"}) || len(r.Calls) != 1 {
 		t.Error("its workers are not adopted, or not called")
 	}
-	if s, ok := h.Say(at(3)); ok {
+	if s, ok := h.Announce(at(3)); ok {
 		t.Errorf("and then it says %+v", s)
 	}
-	if err := v.Verify(at(3)); err != nil {
+	if err := verify(v, at(3)); err != nil {
 		t.Error(err)
 	}
 
@@ -74,16 +74,16 @@ func TestAHiveIsLostAsAnotherFound(t *testing.T) {
 	if !h.Worker("w").Fit() || h.Worker("w").Via() != hivebeat.ViaHive || v.Adopted("h") {
 		t.Error("its worker did not go back")
 	}
-	s, ok := h.Say(at(4))
+	s, ok := h.Announce(at(4))
 	if !ok || len(s.Events) != 1 || s.Events[0].Data.Kind != hivebeat.KindRecovered || s.Events[0].Data.N != 3 {
 		t.Fatalf("%+v, %v", s, ok)
 	}
-	v.Learn("h", lostAsAnother(2, 5), at(5)) // as it is read once more, before that is put
+	v.LearnKey("h", lostAsAnother(2, 5), at(5)) // as it is read once more, before that is put
 	if l := h.Live(); l != hivebeat.Alive {
 		t.Errorf("%s, by a word that was disproved", l)
 	}
-	v.Learn("h", ledger.RosterItem{RosterEntry: s.Next, Revision: 3, Epoch: 1}, at(5)) // by the other, which heard it too
-	if s, ok := h.Say(at(5)); ok {
+	v.LearnKey("h", ledger.RosterItem{RosterEntry: s.Next, Revision: 3, Epoch: 1}, at(5)) // by the other, which heard it too
+	if s, ok := h.Announce(at(5)); ok {
 		t.Errorf("and then it says %+v", s)
 	}
 }
@@ -103,7 +103,7 @@ func TestWhoHearsAHiveIsNotTalkedDown(t *testing.T) {
 			mustFeed(t, v, snapshotOf("h", 100, 6), at(1))
 		}, hivebeat.Alive},
 		{"or is in the bucket", lostAsAnother(9, 5), func(_ *testing.T, v *View) {
-			v.Learn("h", rosterOf(10, hivebeat.Alive, 100, 6), at(1))
+			v.LearnKey("h", rosterOf(10, hivebeat.Alive, 100, 6), at(1))
 		}, hivebeat.Alive},
 		{"or began anew", lostAsAnother(9, 5), func(t *testing.T, v *View) {
 			v.BlindFor(0) // or it may be old mail
@@ -126,7 +126,7 @@ func TestWhoHearsAHiveIsNotTalkedDown(t *testing.T) {
 				if doubt {
 					v.Doubt(at(0))
 				}
-				v.Learn("h", c.word, at(1))
+				v.LearnKey("h", c.word, at(1))
 				if c.then != nil {
 					c.then(t, v)
 				}
@@ -134,7 +134,7 @@ func TestWhoHearsAHiveIsNotTalkedDown(t *testing.T) {
 				if l := v.Hive("h").Live(); l != c.want {
 					t.Errorf("%s, want %s", l, c.want)
 				}
-				if err := v.Verify(at(1)); err != nil {
+				if err := verify(v, at(1)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -156,7 +156,7 @@ func TestALatePageRevivesNobody(t *testing.T) {
 			settleChecks(v, at(23))
 			settleChecks(v, at(45))
 		} else {
-			v.Learn("h", lostAsAnother(2, 5), at(45))
+			v.LearnKey("h", lostAsAnother(2, 5), at(45))
 		}
 		_ = feed(t, v, page(1, 5), at(46))
 		h := v.Hive("h")
@@ -164,11 +164,11 @@ func TestALatePageRevivesNobody(t *testing.T) {
 			t.Errorf("%s verdict: %s", who, h.Live())
 		}
 		for _, id := range []string{"w0", "w1"} { // it is heard for itself, and judged
-			if w := h.Worker(id); w == nil || w.ward == nil {
+			if w := h.workers[id]; w == nil || w.adopted == nil {
 				t.Errorf("%s verdict: nobody looks after %s", who, id)
 			}
 		}
-		if err := v.Verify(at(46)); err != nil {
+		if err := verify(v, at(46)); err != nil {
 			t.Error(err)
 		}
 		mustFeed(t, v, page(0, 6), at(47))
@@ -184,14 +184,14 @@ func TestTheBucketGivesNobodyBack(t *testing.T) {
 	v := New(45 * time.Second)
 	item := lostAsAnother(2, 5)
 	item.Workers = map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive, Seq: 10, Every: 30000}}
-	v.Learn("h", item, at(0))
+	v.LearnKey("h", item, at(0))
 	var kept wire.SnapshotView
 	if err := wire.ParseSnapshot(encode(t, snapshotOf("h", 100, 5, workerOf("w"))), &kept); err != nil {
 		t.Fatal(err)
 	}
 	v.Adopt(&kept, 10*time.Second, at(1))
 	h := v.Hive("h")
-	if h.Live() != hivebeat.Lost || !v.Adopted("h") || h.Worker("w").ward == nil {
+	if h.Live() != hivebeat.Lost || !v.Adopted("h") || h.workers["w"].adopted == nil {
 		t.Fatalf("%s, adopted %v", h.Live(), v.Adopted("h"))
 	}
 	for s := 2.0; s < 120; s++ {
@@ -212,7 +212,7 @@ func TestTheBrakeKeepsWhomAnotherLost(t *testing.T) {
 			continue
 		}
 		held++
-		s.v.Learn(h.ID(), rosterOf(9, hivebeat.Lost, h.Inc(), h.Seq()), s.now)
+		s.v.LearnKey(h.ID(), rosterOf(9, hivebeat.Lost, h.Inc(), h.Seq()), s.now)
 		if l := h.Live(); l != hivebeat.Unverified {
 			t.Errorf("%s is %s", h.ID(), l)
 		}
@@ -235,7 +235,7 @@ func TestTheMarginOfWhatAnotherFound(t *testing.T) {
 	mustFeed(t, v, snapshotOf("h", 100, 5), at(2)) // which it heard two seconds before
 	item := lostAsAnother(2, 5)
 	item.Cause = hivebeat.CauseMissed
-	v.Learn("h", item, at(45))
+	v.LearnKey("h", item, at(45))
 	mustFeed(t, v, snapshotOf("h", 100, 6), at(46))
 	d, _ := v.Hive("h").Next(hivebeat.KindRecovered, hivebeat.Alive, at(46))
 	if d.MarginMS == nil || *d.MarginMS != 0 || strings.Contains(d.Reason, "-") {

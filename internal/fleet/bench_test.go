@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
@@ -65,23 +64,5 @@ func BenchmarkTick(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		v.Tick(now)
-	}
-}
-
-// BenchmarkOutboxFull is what one more event costs where 10,000 wait, as they do while
-// JetStream is away.
-func BenchmarkOutboxFull(b *testing.B) {
-	var o Outbox
-	push := func(n uint64) {
-		o.Push([]Happened{{Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}})
-	}
-	for n := range uint64(OutboxMax) {
-		push(n)
-	}
-	n := uint64(OutboxMax)
-	b.ReportAllocs()
-	for b.Loop() {
-		push(n)
-		n++
 	}
 }

@@ -2,49 +2,50 @@ package fleet
 
 import (
 	"cmp"
+	"encoding/base64"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// A mass death is not believed at once: far more often it is the network, or this
-// queen, than so many machines. Of one zone (the label `zone`; hives without it
-// are one zone together), with a window of 10 s:
+// The brake: a mass death is not believed at once, since far more often the network or this queen is the
+// cause than so many machines. For one zone (the label zone; hives without it form one zone together), with
+// a window of 10 s:
 //
 //	would be lost by silence within the window > max(least, share × hives up 10 s before)
-//	  └─▶ the brake is on: those are held as unverified, and their roll is called
+//	  └─▶ the brake is on: those hives are held as unverified, and their roll is called
 //	       ├─ heard ─────────────────────────────────────▶ alive (recovered)
 //	       └─ not heard for spread + answerTime ─ in turn ▶ lost
 //
-// In turn means at max(5, held/60) a second, where held counts all that this brake
-// held: with it the rate grows, so that the brake always ends. While it is on,
-// whoever fell silent with them is held too. A queen that may be the one that is cut off
-// (apart.go) releases nobody.
+// In turn means at max(5, held/60) a second, where held counts all hives that this brake held: the rate
+// grows with their number, so a brake always ends. While it is on, it also holds hives that fell silent with
+// them. A queen that may be the one that is cut off (apart.go) releases no hive.
 
 const (
 	brakeWindow = 10 * time.Second
-	// brakeFollow is for how long the brake waits for those that fell silent with the
-	// ones it held, as their deadlines come later.
+	// brakeFollow is how long the brake waits for hives that fell silent with the ones it held, whose
+	// deadlines come later.
 	brakeFollow = 30 * time.Second
-	// answerTime is added to the spread of a roll call: the answers need some time.
+	// answerTime is added to the spread of a roll call, for the answers to arrive.
 	answerTime = 3 * time.Second
-	// brakeForgotten is how long after its start a brake in the roster is ended by a
-	// queen that does not brake itself: whoever did is gone.
+	// brakeForgotten is how long after its start a queen that does not brake itself ends a brake in the
+	// roster: the queen that put it on is gone.
 	brakeForgotten = 10 * time.Minute
 	assessEvery    = 100 * time.Millisecond
 	brakeBurst     = 250 * time.Millisecond // the pace of losing is kept to within this
 	maxZones       = 1000                   // remembered while nothing happens in them
 )
 
-// BrakeRule says when a mass death is not believed at once. The zero rule is the
-// default.
+// BrakeRule says when a mass death is not believed at once. The zero rule is the default.
 type BrakeRule struct {
 	Off   bool
 	Share float64 // of the hives of a zone that were up. Default 0.3
-	Least int     // so many are always believed. Default 3
+	Least int     // this many are always believed. Default 3
 }
 
 // Defaults of a BrakeRule.
@@ -59,26 +60,15 @@ func (v *View) SetBrake(r BrakeRule) {
 	v.rule = r
 }
 
-// Spread is over how long the answers to a roll call are to come, so that they
-// never storm.
+// Spread is the time over which the answers to a roll call are spread, so that they never storm.
 func (v *View) Spread() time.Duration {
 	return max(hivebeat.HiveRollSpread, 2*time.Millisecond*time.Duration(len(v.hives)))
 }
 
-// holding is a place in the queue of a brake: good while the hive is held since
-// then.
+// holding is a place in the queue of a brake. It is valid while the hive is held since at.
 type holding struct {
 	hive *Hive
 	at   time.Time
-}
-
-// hold is what a hive knows of the brake.
-type hold struct {
-	zone              string // its label
-	upFrom, upUntil   time.Time
-	heldBy            *Zone
-	heldAt, releaseAt time.Time
-	released          bool // it is its turn to be lost
 }
 
 // Brakes returns the zones whose brake is on, by name.
@@ -91,8 +81,7 @@ func (v *View) Brakes() (list []*Zone) {
 	return list
 }
 
-// upAt reports whether h was up at t, as far as that is remembered: of several
-// times only the last.
+// upAt reports whether h was up at t, as far as that is remembered: only the last time it was up is.
 func (h *Hive) upAt(t time.Time) bool {
 	return !h.upFrom.IsZero() && !h.upFrom.After(t) && (h.Up() || h.upUntil.After(t))
 }
@@ -107,8 +96,8 @@ func (v *View) silent(h *Hive, until time.Time) bool {
 	return h.heldBy == nil && (h.live == hivebeat.Late || h.live == hivebeat.Unverified) && !v.lostAt(h).After(until)
 }
 
-// brake judges whether it is to be believed that h is lost, and why. Where it is
-// not, h is held, and so are those that would follow.
+// brake reports whether the brake holds h, which would be lost for why, and with it the hives that would
+// follow.
 func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 	if v.rule.Off {
 		return false
@@ -137,8 +126,8 @@ func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 	return true
 }
 
-// assess counts how many hives of z would be lost within the window from now on, h
-// among them, and how many may be.
+// assess counts the hives of z that would be lost within the window from now on, including h, and sets how
+// many may be.
 func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
 	z.assessed, z.of, together = now, 0, 1
 	for _, o := range v.order {
@@ -159,7 +148,7 @@ func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
 func (v *View) startBrake(z *Zone, together int, now time.Time) {
 	if !z.on {
 		z.on, z.began, z.held, z.told, z.queue = true, now, 0, 0, nil
-		if z.tellsOn() { // by another queen, of the same silence
+		if z.rosterOn() { // another queen put it on, for the same silence
 			z.told = z.Book.Item.N
 		}
 		z.why = fmt.Sprintf("the brake is on: the silence of %d hives of %s would make them lost within %.0fs, of %d that were up; they are held as unverified, and their roll is called",
@@ -168,21 +157,21 @@ func (v *View) startBrake(z *Zone, together int, now time.Time) {
 	}
 }
 
-// hold makes h unverified until it was heard, or its turn has come.
+// hold makes h unverified until it is heard or its turn has come.
 func (v *View) hold(z *Zone, h *Hive, why evidence, now time.Time) {
-	why.detect = nil // it is judged by its silence from here on
+	why.detect = nil // its silence decides from here on
 	why.reason += "; held, as with it too many of " + z.words() + " would be lost at once"
 	if h.live != hivebeat.Unverified {
 		v.turn(h, hivebeat.KindUnverified, hivebeat.Unverified, hivebeat.CauseMissed, why, now)
-	} else { // from memory alone: from here on it is told
+	} else { // known from memory alone: from here on it is reported
 		h.why, h.why.kind, h.check = why, hivebeat.KindUnverified, 0
 		v.Compare(h)
 	}
-	// Those that were about to follow keep their own deadline: the brake puts off.
+	// A hive that was about to follow keeps its own deadline: the brake only puts off.
 	h.heldBy, h.heldAt, h.releaseAt, h.released = z, now, latest(now.Add(v.Spread()+answerTime), v.lostAt(h)), false
 	v.due.Remove(h)
-	// In the order of their turns: one whose connection closed may have a deadline that
-	// is far away, and others are not to wait for it.
+	// The queue is in order of the turns: a hive whose connection closed may have a deadline that is far
+	// away, and others must not wait for it.
 	at := len(z.queue)
 	for at > 0 && (!z.queue[at-1].holds(z) || z.queue[at-1].hive.releaseAt.After(h.releaseAt)) {
 		at--
@@ -196,12 +185,12 @@ func (v *View) hold(z *Zone, h *Hive, why evidence, now time.Time) {
 	v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: v.Spread()})
 }
 
-// holds reports whether it is still to be that hive's turn.
+// holds reports whether the hive still waits for its turn.
 func (q holding) holds(z *Zone) bool {
 	return q.hive.heldBy == z && q.hive.heldAt.Equal(q.at) && !q.hive.released
 }
 
-// unhold is called when h is no longer unverified, for whatever reason.
+// unhold ends the hold on h, which is no longer unverified.
 func (v *View) unhold(h *Hive) {
 	if z := h.heldBy; z != nil {
 		z.holding--
@@ -209,8 +198,8 @@ func (v *View) unhold(h *Hive) {
 	}
 }
 
-// endHolds lets those be lost whose turn has come, each after one more look at its
-// key, and ends the brakes that are done.
+// endHolds lets the hives be lost whose turn has come, each after one more look at its key, and ends the
+// brakes that are done.
 func (v *View) endHolds(now time.Time) {
 	for _, z := range v.zones {
 		if !z.on {
@@ -220,7 +209,7 @@ func (v *View) endHolds(now time.Time) {
 			continue
 		}
 		z.look = now.Add(time.Second)
-		if floor := now.Add(-brakeBurst); z.next.Before(floor) { // what this queen did not do in time is not made up for
+		if floor := now.Add(-brakeBurst); z.next.Before(floor) { // releases that were not made in time are not caught up with
 			z.next = floor
 		}
 		for len(z.queue) > 0 {
@@ -243,8 +232,7 @@ func (v *View) endHolds(now time.Time) {
 	}
 }
 
-// followers reports whether a hive that fell silent with those that were held is
-// about to be lost.
+// followers reports whether a hive that fell silent with those that were held is about to be lost.
 func (v *View) followers(z *Zone, now time.Time) bool {
 	return slices.ContainsFunc(v.order, func(h *Hive) bool {
 		return h.zone == z.name && !h.judged.After(z.began.Add(brakeWindow)) && v.silent(h, now.Add(brakeFollow))
@@ -271,8 +259,7 @@ func (v *View) nextRelease() (next time.Time, ok bool) {
 	return next, ok
 }
 
-// shiftBrakes credits the brake with a time in which nobody could be heard: it
-// waits for answers.
+// shiftBrakes credits the brake, which waits for answers, with a time in which none could arrive.
 func (v *View) shiftBrakes(d time.Duration) {
 	for _, z := range v.zones {
 		if z.on {
@@ -286,7 +273,133 @@ func (v *View) shiftBrakes(d time.Duration) {
 	}
 }
 
-// The roster serialises what queens say of a brake, as it does what they say of a
-// hive. The key of a zone's brake is no id of a hive: it has a dot.
+// The roster serialises what queens say of a brake, as it does for hives. The key of a zone's brake is no id
+// of a hive: it has a dot.
 
 const brakePrefix = "brake."
+
+// Zone is a zone in which hives were lost, or whose brake is or was on.
+type Zone struct {
+	name string
+	Book Book // what the roster says of its brake: unverified while that is on
+
+	lost     []time.Time // when hives were lost by silence, within the window
+	assessed time.Time
+	limit    int
+
+	on      bool
+	began   time.Time
+	of      int // hives that were up before
+	held    int // by this brake, in total
+	holding int // now
+	queue   []holding
+	next    time.Time // when the next one may be released
+	look    time.Time // when to check whether it is over
+	told    uint64    // n of the event that reported this start; 0: none did
+	why     string    // of the last change
+	isDirty bool
+}
+
+// Name is the zone's label; empty for the hives that have none.
+func (z *Zone) Name() string { return z.name }
+
+// On reports whether the brake is on, since when, and how many hives it holds now.
+func (z *Zone) On() (since time.Time, holding int, on bool) { return z.began, z.holding, z.on }
+
+// zoneOf returns the zone, and adds it if it is not known.
+func (v *View) zoneOf(name string) *Zone {
+	at, ok := slices.BinarySearchFunc(v.zones, name, func(z *Zone, name string) int { return strings.Compare(z.name, name) })
+	if ok {
+		return v.zones[at]
+	}
+	if len(v.zones) >= maxZones {
+		v.zones = slices.DeleteFunc(v.zones, func(z *Zone) bool { return !z.on && z.Book.Item.N == 0 && !z.isDirty && !z.Book.Busy })
+		at, _ = slices.BinarySearchFunc(v.zones, name, func(z *Zone, name string) int { return strings.Compare(z.name, name) })
+	}
+	z := &Zone{name: name}
+	v.zones = slices.Insert(v.zones, at, z)
+	return z
+}
+
+// CompareZone asks for a comparison of z with the roster.
+func (v *View) CompareZone(z *Zone) {
+	if !z.isDirty {
+		z.isDirty = true
+		v.ready.Announcers = append(v.ready.Announcers, z)
+	}
+}
+
+// words names the zone, for people.
+func (z *Zone) words() string {
+	if z.name == "" {
+		return "no zone"
+	}
+	return "zone " + z.name
+}
+
+// Key of the brake of z in the roster: brake.<zone>, or brake.=<base64> if the zone is no token.
+func (z *Zone) Key() string {
+	if hivebeat.ValidID(z.name) {
+		return brakePrefix + z.name
+	}
+	return brakePrefix + "=" + base64.RawURLEncoding.EncodeToString([]byte(z.name))
+}
+
+// zoneOfKey returns the zone whose brake has this key.
+func zoneOfKey(key string) (zone string, ok bool) {
+	zone, ok = strings.CutPrefix(key, brakePrefix)
+	if !ok || hivebeat.ValidID(zone) {
+		return zone, ok
+	}
+	zone, ok = strings.CutPrefix(zone, "=")
+	b, err := base64.RawURLEncoding.DecodeString(zone)
+	return string(b), ok && err == nil
+}
+
+// rosterOn reports whether the roster says that the brake is on.
+func (z *Zone) rosterOn() bool { return z.Book.Item.N > 0 && z.Book.Item.Live == hivebeat.Unverified }
+
+// forgotten reports whether the roster has said for too long that a brake is on of which this queen knows
+// nothing.
+func (z *Zone) forgotten(now time.Time) bool {
+	return z.rosterOn() && z.Book.Item.Stored+now.Sub(z.Book.ReadAt) > brakeForgotten
+}
+
+// Announce returns what has to be announced of the brake. The first queen that brakes announces the start;
+// others that brake meanwhile find it in the roster and count it as theirs. The first of them that is done
+// announces the end.
+func (z *Zone) Announce(now time.Time) (Announcement, bool) {
+	var from, to string
+	live := hivebeat.Alive
+	on := z.rosterOn()
+	switch {
+	case z.on && !on && z.told == 0:
+		from, to, live = "off", "on", hivebeat.Unverified
+	case !z.on && on && z.told == z.Book.Item.N:
+		from, to = "on", "off"
+	case !z.on && on && z.forgotten(now):
+		from, to = "on", "off"
+		z.why = "the brake is off: whoever put it on is gone"
+	default:
+		return Announcement{}, false
+	}
+	n := z.Book.Item.N + 1
+	return Announcement{
+		Events: []Announced{{fmt.Sprintf("%s.%d", z.Key(), n), hivebeat.EventData{
+			Kind: hivebeat.KindBrake, N: n, From: from, To: to, Zone: z.name, Reason: z.why, Via: hivebeat.ViaQueen,
+		}}},
+		Next: ledger.RosterEntry{V: hivebeat.Version, N: n, Live: live, Zone: z.name},
+	}, true
+}
+
+// learnZone takes an entry of the roster.
+func (v *View) learnZone(z *Zone, item ledger.RosterItem, now time.Time) {
+	if !z.Book.isNews(&item) {
+		return
+	}
+	z.Book.Item, z.Book.ReadAt = item, now
+	if z.on && z.rosterOn() {
+		z.told = item.N
+	}
+	v.CompareZone(z)
+}

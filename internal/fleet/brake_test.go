@@ -106,10 +106,10 @@ func (s *stage) settle() {
 		s.v.Checked(a.Check, 0, 0, s.now)
 		return true
 	})
-	steps, tellers := slices.Clone(first.Steps), slices.Clone(first.Tellers)
+	steps, tellers := slices.Clone(first.Steps), slices.Clone(first.Announcers)
 	calls := slices.Clone(first.Calls)
 	then := s.v.Take()
-	steps, tellers, calls = append(steps, then.Steps...), append(tellers, then.Tellers...), append(calls, then.Calls...)
+	steps, tellers, calls = append(steps, then.Steps...), append(tellers, then.Announcers...), append(calls, then.Calls...)
 	for _, c := range calls {
 		if c.Workers {
 			continue
@@ -131,7 +131,7 @@ func (s *stage) settle() {
 		if !ok {
 			continue
 		}
-		if say, ok := z.Say(s.now); ok {
+		if say, ok := z.Announce(s.now); ok {
 			s.said = append(s.said, say.Events[0].Data.Zone+" "+say.Events[0].Data.To)
 			s.v.LearnKey(z.Key(), ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N, Epoch: 1}, s.now)
 		}
@@ -340,7 +340,7 @@ func TestColdStart(t *testing.T) {
 		item := rosterOf(1, hivebeat.Alive, 100, 5)
 		item.Zone = "eu"
 		s.zone[id] = "eu"
-		s.v.Learn(id, item, s.now)
+		s.v.LearnKey(id, item, s.now)
 	}
 	s.run(44 * time.Second)
 	if s.braking() || s.count("eu", hivebeat.Unverified) != 40 {
@@ -369,7 +369,7 @@ func TestABrakeIsToldOnce(t *testing.T) {
 	var told []string
 	tell := func(v *View, z *Zone, now time.Time) {
 		v.LearnKey(z.Key(), roster, now)
-		if say, ok := z.Say(now); ok {
+		if say, ok := z.Announce(now); ok {
 			roster = ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N, Epoch: 1}
 			told = append(told, say.Events[0].ID+" "+say.Events[0].Data.To)
 			v.LearnKey(z.Key(), roster, now)

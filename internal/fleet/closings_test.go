@@ -298,13 +298,13 @@ func knownElsewhere(t *testing.T, first bool, inc, seq uint64) *ending {
 	t.Helper()
 	e := newEnding(t)
 	e.beat("h", "NDXS/8")
-	e.v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 1), e.now)
+	e.v.LearnKey("h", rosterOf(1, hivebeat.Alive, 100, 1), e.now)
 	if first && !e.closes("NDXS/8") {
 		t.Error("no window opened")
 	}
 	e.v.SettleDisconnects(e.now)
 	e.pass(time.Second)
-	e.v.Learn("h", rosterOf(2, hivebeat.Alive, inc, seq), e.now)
+	e.v.LearnKey("h", rosterOf(2, hivebeat.Alive, inc, seq), e.now)
 	if !first && e.closes("NDXS/8") {
 		t.Error("a window for a connection of before")
 	}
@@ -472,7 +472,7 @@ func TestAWardIsLostByItsConnection(t *testing.T) {
 	o.beat(55.5, "w1", 0, back(9))
 	o.pass(56, 57)
 	o.expect("those that did not come back", "w0 lost disconnect", "w2 lost disconnect")
-	if d := v.Hive("h").adopted.wards["w0"].why.detect; d == nil || *d < 2000 {
+	if d := v.Hive("h").adoption.workers["w0"].why.detect; d == nil || *d < 2000 {
 		t.Errorf("detect %v", d)
 	}
 	o.expectShown(57, "w1", "alive via queen")

@@ -8,23 +8,23 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// Two hives with one id are found by a roll call that both answer
-// (liveness.Lineage.Beside), and told with the places where they run.
+// Two hives with one id are found by a roll call that both answer (liveness.Lineage.Beside), and reported
+// with the places where they run.
 
 const (
 	// twinGap is the least time between two such calls of one hive, which answers once in
 	// hivecore.RollGap.
 	twinGap = 5 * time.Second
-	// twinWithin is how long an answer may take: it may be the next one that is due.
+	// twinWithin is how long an answer may take: it may be the next snapshot that is due.
 	twinWithin = twinGap + time.Second
-	// twinPace is the pace of the first ones, of all hives: where many begin again at once
-	// their next snapshots have to do.
+	// twinPace is the pace of the first calls, over all hives: if many begin again at once, their next
+	// snapshots have to do.
 	twinPace = 100 * time.Millisecond
 )
 
-// beside looks at a message of incarnation s.Inc that was heard now, and not in doubt: two
-// incarnations that both go on are a conflict.
-func (v *View) beside(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive bool, now time.Time) {
+// besides looks at a message of incarnation s.Inc that was heard now: two incarnations that both advance
+// are a conflict.
+func (v *View) besides(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive bool, now time.Time) {
 	if s.Inc != h.line.Inc() {
 		s.Place().Note(&h.beside, s.Inc)
 	}
@@ -44,7 +44,7 @@ func (v *View) beside(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive b
 		if _, known := v.twins[h]; !known {
 			v.twins[h] = now
 			if h.line.Sure() {
-				v.twins[h] = h.twinAsked.Add(twinGap)
+				v.twins[h] = h.calledTwin.Add(twinGap)
 			}
 		}
 	}
@@ -55,13 +55,13 @@ func message(s *wire.SnapshotView, now time.Time) liveness.Message {
 	return liveness.Message{Inc: s.Inc, Seq: s.Seq, Sent: s.Sent, Heard: now}
 }
 
-// conflict tells that two incarnations of h both advance.
+// conflict reports that two incarnations of h both advance.
 func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
 	h.rival, h.rivalTold = inc, time.Time{}
 	v.rivalGoesOn(h, seq, now)
 	v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
 	v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
-	v.resum(h, another, now)
+	v.change(h)
 	v.Compare(h)
 	v.locate(h)
 }
@@ -69,21 +69,22 @@ func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
 // rivalGoesOn notes that the rival of h was heard.
 func (v *View) rivalGoesOn(h *Hive, seq uint64, now time.Time) {
 	h.rivalSeq, h.rivalAt = seq, now
+	v.change(h)
 	if now.Sub(h.rivalTold) >= liveness.NoticeEvery {
 		h.rivalTold = now
 		v.ready.Notices = append(v.ready.Notices, hivebeat.Notice{ID: h.id, Inc: h.rival, Believed: h.line.Inc()})
 	}
 }
 
-// askTwins calls the roll of hives whose id may be that of two.
-func (v *View) askTwins(now time.Time) {
+// callTwins calls the roll of hives whose id two processes may use.
+func (v *View) callTwins(now time.Time) {
 	for h, at := range v.twins {
 		switch {
 		case at.After(now) && v.hives[h.id] == h:
 			continue
 		case v.hives[h.id] != h || !h.line.Asks():
 		case h.line.Sure() || now.Sub(v.twinAsked) >= twinPace:
-			v.twinAsked, h.twinAsked = now, now
+			v.twinAsked, h.calledTwin = now, now
 			v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: AskSpread})
 			h.line.Asked(now, twinWithin)
 			if h.line.Sure() {
@@ -94,7 +95,7 @@ func (v *View) askTwins(now time.Time) {
 	}
 }
 
-// nextTwins returns when askTwins has something to do.
+// nextTwins returns when callTwins has something to do.
 func (v *View) nextTwins() (at time.Time, ok bool) {
 	for _, t := range v.twins {
 		if !ok || t.Before(at) {
@@ -104,9 +105,9 @@ func (v *View) nextTwins() (at time.Time, ok bool) {
 	return at, ok
 }
 
-// locate asks for the addresses of the connections of both.
+// locate asks for the addresses of both connections.
 func (v *View) locate(h *Hive) {
-	if conn := h.head.Conn; conn != "" && h.addr[0] != conn {
+	if conn := h.head().Conn; conn != "" && h.address[0] != conn {
 		v.ready.Seek = append(v.ready.Seek, conn)
 	}
 	if b := &h.beside; b.Conn != "" && b.Addr == "" {
@@ -117,21 +118,22 @@ func (v *View) locate(h *Hive) {
 // Located says from which address a connection was made.
 func (v *View) Located(conn, addr string, now time.Time) {
 	for _, h := range v.order {
-		ours, its := h.head.Conn == conn, h.beside.Conn == conn
+		ours, its := h.head().Conn == conn, h.beside.Conn == conn
 		if conn == "" || !ours && !its {
 			continue
 		}
 		if ours {
-			h.addr = [2]string{conn, addr}
+			h.address = [2]string{conn, addr}
 		}
 		if its {
 			h.beside.Addr = addr
 		}
-		v.resum(h, another, now)
+		v.change(h)
 	}
+	v.tellIndex(now)
 }
 
-// Conflicting returns the other incarnation that beats under the id of h now, or 0.
+// Conflicting returns the other incarnation that sends under the id of h now, or 0.
 func (h *Hive) Conflicting(now time.Time) uint64 {
 	if h.rival == 0 || now.Sub(h.rivalAt) > liveness.LostAfter(h.every, 0) {
 		return 0
@@ -141,12 +143,12 @@ func (h *Hive) Conflicting(now time.Time) uint64 {
 
 // Places returns where the two processes of a conflict run.
 func (h *Hive) Places() (believed, refused hivebeat.Place) {
-	s := &h.head
+	s := h.head()
 	believed, refused = hivebeat.Place{Inc: h.line.Inc()}, hivebeat.Place{Inc: h.rival}
 	if s.Inc == believed.Inc {
 		believed.Host, believed.PID, believed.Conn = s.Host.Name, s.PID, s.Conn
-		if h.addr[0] == s.Conn {
-			believed.Addr = h.addr[1]
+		if h.address[0] == s.Conn {
+			believed.Addr = h.address[1]
 		}
 	}
 	if h.beside.Inc == h.rival {
@@ -160,12 +162,12 @@ func (h *Hive) conflictReason() string {
 	return liveness.ConflictReason("hive", h.id, believed, refused)
 }
 
-// places returns where the two processes of a conflict of a worker run, of which refused
-// is not believed.
+// places returns where the two processes of a worker's conflict run. The incarnation refused is the one
+// that is not believed.
 func (h *Hive) places(r *hivebeat.Record, refused uint64) (a, b hivebeat.Place) {
 	a = hivebeat.Place{Inc: r.Inc, Host: r.Host, PID: r.PID, Conn: r.Conn, Addr: r.Addr}
 	if a.Host == "" {
-		a.Host = h.head.Host.Name
+		a.Host = h.head().Host.Name
 	}
 	if b.Inc = refused; r.Rival == refused {
 		b = r.RivalAt

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
@@ -22,7 +23,7 @@ func TestWhatIsReadInDoubt(t *testing.T) {
 	v.Doubt(at(12)) // what comes later does not make it shorter
 	mustFeed(t, v, snapshotOf("a", 100, 2, workersOf(2)...), at(40))
 	a, b := v.Hive("a"), v.Hive("b")
-	if age := EffectiveAge(0, a.Received(), at(40)); age != 30_000 {
+	if age := index.EffectiveAge(0, a.received, at(40)); age != 30_000 {
 		t.Errorf("what may be 30 s old is shown %d ms old", age)
 	}
 	if got := lives(v, "a"); got != "w00=alive w01=alive w02=alive" || len(v.Take().Events) > 0 {
@@ -127,11 +128,11 @@ func TestNotWarmIsNoEvidence(t *testing.T) {
 func TestABacklogIsNoNewsToTheRoster(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
-	v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 5), at(1))
+	v.LearnKey("h", rosterOf(1, hivebeat.Alive, 100, 5), at(1))
 	v.Doubt(at(2))
 	item := rosterOf(5, hivebeat.Alive, 100, 13)
 	item.Stored = 40 * time.Second // after the duplicate was given up for it
-	v.Learn("h", item, at(120))
+	v.LearnKey("h", item, at(120))
 	if err := feed(t, v, snapshotOf("h", 200, 1), at(120)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 		t.Errorf("%v, want stale", err)
 	}
@@ -160,9 +161,9 @@ func TestOldMailRevivesNobody(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
 	mustFeed(t, v, snapshotOf("h", 200, 1), at(5))
-	v.Learn("h", rosterOf(2, hivebeat.Alive, 200, 1), at(6))
+	v.LearnKey("h", rosterOf(2, hivebeat.Alive, 200, 1), at(6))
 	v.Doubt(at(7))
-	v.Learn("h", rosterOf(4, hivebeat.Lost, 200, 2), at(100))
+	v.LearnKey("h", rosterOf(4, hivebeat.Lost, 200, 2), at(100))
 	if err := feed(t, v, snapshotOf("h", 100, 5), at(100)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 		t.Errorf("%v, want stale", err)
 	}
@@ -203,7 +204,7 @@ func TestAbsenceByTheRosterAlone(t *testing.T) {
 	v := New(45 * time.Second)
 	item := rosterOf(2, hivebeat.Left, 100, 5)
 	item.Workers = map[string]ledger.RosterWorker{"slow": {Inc: 7, Live: hivebeat.Alive, Seq: 3}}
-	v.Learn("h", item, at(0))
+	v.LearnKey("h", item, at(0))
 	live := func() hivebeat.Live { return v.Hive("h").Worker("slow").Record().Live }
 	for seq := uint64(1); seq < 41; seq++ {
 		mustFeed(t, v, snapshotOf("h", 200, seq), at(float64(15*seq)))
@@ -224,7 +225,7 @@ func TestTheBucketIsOlderThanTheRoster(t *testing.T) {
 		v := New(45 * time.Second)
 		item := rosterOf(3, hivebeat.Alive, 50, 1)
 		item.Stored = stored
-		v.Learn("h", item, at(0))
+		v.LearnKey("h", item, at(0))
 		var page wire.SnapshotView
 		if err := wire.ParseSnapshot(encode(t, snapshotOf("h", 100, 15)), &page); err != nil {
 			t.Fatal(err)
@@ -256,12 +257,12 @@ func TestWhatBeginsInDoubtIsNotCreditedWithIt(t *testing.T) {
 	v.Doubt(at(23))
 	item := rosterOf(2, hivebeat.Lost, 100, 2)
 	item.Stored = time.Minute
-	v.Learn("lost", item, at(cut)) // another queen heard more of it, and gave it up
+	v.LearnKey("lost", item, at(cut)) // another queen heard more of it, and gave it up
 	gone := rosterOf(2, hivebeat.Lost, 100, 2)
 	gone.Stored = time.Minute
 	gone.Workers = map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive, Seq: 3, Every: 30_000}}
-	v.Learn("gone", gone, at(cut))
-	v.Learn("unknown", rosterOf(1, hivebeat.Alive, 100, 1), at(cut))
+	v.LearnKey("gone", gone, at(cut))
+	v.LearnKey("unknown", rosterOf(1, hivebeat.Alive, 100, 1), at(cut))
 	for _, c := range asked {
 		v.Checked(c, 0, 0, at(cut))
 	}

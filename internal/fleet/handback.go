@@ -1,88 +1,90 @@
 package fleet
 
 import (
-	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 )
 
-// handBack gives a ward back to its hive, which has listed it: before its record
-// is taken over.
+// handBack gives an adopted worker back to its hive, which has listed it. It is called before the record of
+// the hive is applied.
 func (v *View) handBack(h *Hive, w *Worker, now time.Time) {
-	id, c := w.rec.Worker, w.ward
-	if w.rec.Live == hivebeat.Lost && c.base.Live != hivebeat.Lost {
-		w.lost = &mistake{inc: w.rec.Inc, seq: w.rec.Seq, at: h.since}
-		if rec, ok := h.adopted.reg.Record(now, id); ok {
+	id, c := w.rec().Worker, w.adopted
+	if r := w.rec(); r.Live == hivebeat.Lost && c.base.Live != hivebeat.Lost {
+		w.lost = &mistake{inc: r.Inc, seq: r.Seq, at: h.since}
+		if rec, ok := h.adoption.reg.Record(now, id); ok {
 			w.lost.at = now.Add(-min(rec.Since, maxAge).Duration())
 		}
 	}
-	v.unward(h, id, c)
-	h.adopted.reg.Drop(now, id)
+	v.release(h, id, c)
+	h.adoption.reg.Drop(now, id)
 	v.Compare(h)
 }
 
-// mistake is a verdict of this queen on a worker, which its hive may disprove.
+// mistake is a verdict of this queen on a worker that its hive may disprove.
 type mistake struct {
 	inc, seq uint64
 	at       time.Time
 }
 
-// disproved scores a mistake, where the record of w proves that it was one.
+// disproved counts a mistake if the record of w proves that it was one.
 func (v *View) disproved(h *Hive, w *Worker) {
-	m, r := w.lost, &w.rec
+	m, r := w.lost, w.rec()
 	switch {
 	case r.Inc != m.inc || r.Live == hivebeat.Left || r.Live == hivebeat.Lost && r.Seq <= m.seq:
 		w.lost = nil
 	case r.Seq > m.seq:
-		margin := max(0, w.received.Add(-min(r.Age, maxAge).Duration()).Sub(m.at))
-		v.score.back(margin, r.Seq > m.seq+1)
+		margin := max(0, w.heard().Sub(m.at))
+		v.countMistake(margin, r.Seq > m.seq+1)
 		w.lost = nil
 		v.Compare(h)
 	}
 }
 
-// goneBack ends the adoption where the hive speaks for all its workers again: it
-// has listed them, or given them up by a warm complete snapshot (absent).
-func (v *View) goneBack(h *Hive, now time.Time) {
-	a := h.adopted
-	if a == nil || h.live == hivebeat.Lost || !h.asm.complete() {
+// handBackAll ends the adoption if the hive speaks for all its workers again: it has listed them, or given
+// them up by a warm, complete snapshot (giveUpAbsent).
+func (v *View) handBackAll(h *Hive, now time.Time) {
+	a := h.adoption
+	if a == nil || h.live == hivebeat.Lost || !h.assembly.complete() {
 		return
 	}
-	if h.head.Warm {
-		for id, c := range a.wards {
-			if w := h.workers[id]; w == nil || isGone(w.rec.Live) {
-				v.unward(h, id, c)
+	if h.head().Warm {
+		for id, c := range a.workers {
+			if w := h.workers[id]; w == nil || isGone(w.rec().Live) {
+				v.release(h, id, c)
 				a.reg.Drop(now, id)
 			}
 		}
 	}
-	if len(a.wards) == 0 {
+	if len(a.workers) == 0 {
 		v.endAdoption(h)
 	}
 }
 
-// adoptAgain makes wards of whom a page lists that came after its hive was lost, and
-// was sent before.
+// adoptAgain adopts the workers in a page that arrived after its hive was lost, and was sent before.
 func (v *View) adoptAgain(h *Hive, now time.Time) {
-	free := func(w *Worker) bool { return w.ward == nil }
-	if h.adopted != nil && slices.ContainsFunc(h.Workers(), free) {
-		v.takeIn(h, now)
+	if h.adoption == nil {
+		return
+	}
+	for _, w := range h.workers {
+		if w.adopted == nil {
+			v.adopt(h, now)
+			return
+		}
 	}
 }
 
-// endAdoption ends the adoption of whoever is left.
+// endAdoption ends the adoption of all workers that are left.
 func (v *View) endAdoption(h *Hive) {
-	a := h.adopted
+	a := h.adoption
 	if a == nil {
 		return
 	}
-	for id, c := range a.wards {
-		v.unward(h, id, c)
+	for id, c := range a.workers {
+		v.release(h, id, c)
 	}
-	h.adopted = nil
-	v.adopted--
+	h.adoption = nil
 	delete(v.adoptedHives, h)
-	v.wardsDue.Remove(h)
+	v.adoptionsDue.Remove(h)
 	v.ready.Adoptions = append(v.ready.Adoptions, h.id)
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
+	"github.com/beatfabric/hivebeat/internal/index/indextest"
 	"github.com/beatfabric/hivebeat/internal/sample"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
@@ -38,3 +40,15 @@ func settleChecks(v *View, now time.Time) {
 		v.Checked(c, 0, 0, now)
 	}
 }
+
+// verify settles v and checks its index.
+func verify(v *View, now time.Time) error {
+	v.Settle(now)
+	return indextest.Verify(v.index, now)
+}
+
+// Worker returns what the index has of a worker of h, or nil.
+func (h *Hive) Worker(id string) *index.Worker { return h.entry.Worker(id) }
+
+// Workers returns what the index has of the workers of h, in order of their ids.
+func (h *Hive) Workers() []*index.Worker { return h.entry.Workers() }

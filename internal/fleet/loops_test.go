@@ -30,7 +30,7 @@ func TestOrphansThatLoop(t *testing.T) {
 		if r := v.Hive("h").Worker("w1").Record(); r.Looping || r.Restarts != 4 {
 			t.Errorf("%+v", r)
 		}
-		if err := v.Verify(at(50)); err != nil {
+		if err := verify(v, at(50)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -53,29 +53,29 @@ func TestWhoLoopsIsKept(t *testing.T) {
 		s.Seq++
 		s.Workers[0].Looping, s.Workers[0].Seq = looping, s.Workers[0].Seq+1
 		mustFeed(t, v, s, at(now))
-		if err := v.Verify(at(now)); err != nil {
+		if err := verify(v, at(now)); err != nil {
 			t.Error(err)
 		}
 		cells := 0
-		for _, c := range v.Looping().Cells {
+		for _, c := range v.index.Looping().Pools() {
 			cells += c.Len()
 		}
 		want := map[bool]int{true: 1}[looping]
-		if n := v.Totals().Looping; n != want || cells != want {
+		if n := v.index.Totals().Looping; n != want || cells != want {
 			t.Errorf("%d loop, %d are listed, want %d", n, cells, want)
 		}
 	}
 	say(0, false)
 	say(1, true)
-	rev := v.Rev()
+	rev := v.index.Rev()
 	say(2, false)
-	if v.Rev() == rev {
+	if v.index.Rev() == rev {
 		t.Error("its end is told to nobody")
 	}
-	rev = v.Rev()
+	rev = v.index.Rev()
 	s.Workers[0].Restarts = 2 // as one is an hour ago
 	say(3, false)
-	if v.Rev() != rev {
+	if v.index.Rev() != rev {
 		t.Error("a restart that is an hour ago is told")
 	}
 	say(4, true)

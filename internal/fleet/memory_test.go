@@ -13,9 +13,9 @@ import (
 // goneOn are the workers of h whose record is one of an end, and since when, in s.
 func goneOn(v *View, h string, now float64) map[string]int {
 	m := make(map[string]int)
-	for _, w := range v.Hive(h).Workers() {
-		if isGone(w.rec.Live) {
-			m[w.rec.Worker] = int(w.goneFor(at(now)) / 1000)
+	for w := range v.Hive(h).inOrder() {
+		if isGone(w.rec().Live) {
+			m[w.rec().Worker] = int(w.goneFor(at(now)) / 1000)
 		}
 	}
 	return m
@@ -28,12 +28,12 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 	told := func(t *testing.T, v *View, kind hivebeat.Kind, now float64) ledger.RosterItem {
 		t.Helper()
 		h := v.Hive("h")
-		s, ok := h.Say(at(now))
+		s, ok := h.Announce(at(now))
 		if !ok || s.Events[0].Data.Kind != kind {
 			t.Fatalf("says %+v, %t; want %s", s, ok, kind)
 		}
 		item := ledger.RosterItem{RosterEntry: s.Next, Revision: h.Book.Item.Revision + 1, Epoch: 1}
-		v.LearnSaid(h, item, &s.Events[0].Data, at(now))
+		v.LearnOwn(h, item, &s.Events[0].Data, at(now))
 		return item
 	}
 	check := func(t *testing.T, v *View, what string, now float64, want map[string]int) {
@@ -41,7 +41,7 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 		if got := goneOn(v, "h", now); !maps.Equal(got, want) {
 			t.Errorf("%s: gone are %v, want %v", what, got, want)
 		}
-		if err := v.Verify(at(now)); err != nil {
+		if err := verify(v, at(now)); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -82,7 +82,7 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 	late := left
 	late.Stored = 70 * time.Second
 	q := New(45 * time.Second)
-	q.Learn("h", late, at(100))
+	q.LearnKey("h", late, at(100))
 	check(t, q, "by the roster of a hive that left", 100, map[string]int{"w01": 90, "w02": 80, "w03": 570})
 	mustFeed(t, q, snapshotOf("h", 200, 1, list[0]), at(101))
 	mustFeed(t, q, snapshotOf("h", 200, 2, list[0]), at(116))
@@ -91,7 +91,7 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 	// And one more, when the hive is back.
 	back.Stored = 200 * time.Second
 	q = New(45 * time.Second)
-	q.Learn("h", back, at(310))
+	q.LearnKey("h", back, at(310))
 	check(t, q, "by the roster of a hive that is there", 310, map[string]int{"w01": 300, "w02": 290})
 	mustFeed(t, q, snapshotOf("h", 200, 15, list[0]), at(311))
 	check(t, q, "and heard", 311, map[string]int{"w01": 301, "w02": 291})
@@ -120,7 +120,7 @@ func TestTheGoneOfAHiveThatDied(t *testing.T) {
 		t.Errorf("put as %+v", next.Workers)
 	}
 	q := New(45 * time.Second)
-	q.Learn("h", ledger.RosterItem{RosterEntry: next, Revision: 1, Epoch: 1}, at(60))
+	q.LearnKey("h", ledger.RosterItem{RosterEntry: next, Revision: 1, Epoch: 1}, at(60))
 	if got := goneOn(q, "h", 65); got["w01"] != 75 {
 		t.Errorf("gone are %v", got)
 	}
@@ -142,11 +142,11 @@ func TestAnEntryIsPutAgain(t *testing.T) {
 	item := rosterOf(2, hivebeat.Lost, 100, 5)
 	item.Stored, item.Age = 10*time.Second, 300_000
 	item.Workers = map[string]ledger.RosterWorker{"gone": {Inc: 7, Live: hivebeat.Lost, Seq: 3, Every: 30_000, Since: 60_000}}
-	v.Learn("h", item, at(0))
+	v.LearnKey("h", item, at(0))
 	if got := goneOn(v, "h", 20); got["gone"] != 90 {
 		t.Errorf("gone for %d s, want 90", got["gone"])
 	}
-	if e := v.Hive("h").Book.Anew(at(20)); e.Workers["gone"].Since != 90_000 || item.Workers["gone"].Since != 60_000 {
+	if e := v.Hive("h").Book.Restored(at(20)); e.Workers["gone"].Since != 90_000 || item.Workers["gone"].Since != 60_000 {
 		t.Errorf("put again with %+v, and the one that was read is %+v", e.Workers, item.Workers)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -172,8 +173,8 @@ func checkAnswers(t *rapid.T, v *View, taken map[string]takenRecord, now time.Ti
 	for _, rec := range h.Workers() {
 		w := *rec.Record()
 		var fresh bool
-		w.Live, w.Age, fresh = v.Shown(h, rec, now)
-		counts[Counted(w.Live)]++
+		w.Live, w.Age, fresh = v.index.Shown(rec, now)
+		counts[index.Counted(w.Live)]++
 		truth := taken[w.Worker]
 		if old := truth.age + hivebeat.MillisOf(now.Sub(truth.received)); w.Age != old {
 			t.Fatalf("%s is shown %d ms old, and is %d", w.Worker, w.Age, old)
@@ -189,11 +190,12 @@ func checkAnswers(t *rapid.T, v *View, taken map[string]takenRecord, now time.Ti
 		}
 	}
 	sum := make(map[hivebeat.Live]int)
-	v.CountWorkers(h, now, func(live hivebeat.Live, _ hivebeat.State, n int) { sum[live] += n })
+	v.Settle(now)
+	h.entry.EachMix(func(m index.Mix, n int) { sum[index.Counted(m.Live)] += n })
 	if fmt.Sprint(sum) != fmt.Sprint(counts) {
 		t.Fatalf("counted %v, the list has %v", sum, counts)
 	}
-	if err := v.Verify(now); err != nil {
+	if err := verify(v, now); err != nil {
 		t.Fatal(err)
 	}
 	if h.live == hivebeat.Alive && now.Sub(h.judged) > 22500*time.Millisecond {

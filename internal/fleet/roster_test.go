@@ -19,7 +19,7 @@ func TestAbsenceByThePromiseInTheRoster(t *testing.T) {
 		v := New(45 * time.Second)
 		item := rosterOf(2, hivebeat.Left, 100, 5)
 		item.Workers = map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive, Seq: 3, Every: c.every, Quiet: c.quiet}}
-		v.Learn("h", item, at(0))
+		v.LearnKey("h", item, at(0))
 		seq := uint64(0)
 		live := func(s int) hivebeat.Live {
 			seq++
@@ -46,7 +46,7 @@ func TestPromisesThatArePut(t *testing.T) {
 	bye := snapshotOf("h", 100, 6, slow, workerOf("w"))
 	bye.Bye = "stopped"
 	mustFeed(t, a, bye, at(10))
-	s, ok := a.Hive("h").Say(at(70))
+	s, ok := a.Hive("h").Announce(at(70))
 	if !ok || s.Next.Live != hivebeat.Left {
 		t.Fatalf("%+v, %v", s, ok)
 	}
@@ -61,15 +61,15 @@ func TestPromisesThatArePut(t *testing.T) {
 	v := New(45 * time.Second)
 	item := rosterOf(3, hivebeat.Lost, 100, 5)
 	item.Workers = map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive, Seq: 3}}
-	v.Learn("h", item, at(0))
+	v.LearnKey("h", item, at(0))
 	item.N, item.Revision = 4, item.Revision+1
 	item.Workers = map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive, Seq: 4, Via: hivebeat.ViaQueen}}
-	v.Learn("h", item, at(1))
+	v.LearnKey("h", item, at(1))
 	settleChecks(v, at(2))
 	for now := 3.0; now < 300; now++ {
 		settleChecks(v, at(now))
 	}
-	s, ok = v.Hive("h").Say(at(300))
+	s, ok = v.Hive("h").Announce(at(300))
 	if w := s.Next.Workers["w"]; !ok || w.Live != hivebeat.Lost || w.Every != 0 {
 		t.Errorf("put: %+v, %v", w, ok)
 	}
@@ -84,14 +84,14 @@ func TestAgesOfTheRoster(t *testing.T) {
 	item.Workers = map[string]ledger.RosterWorker{
 		"w": {Inc: 7, Live: hivebeat.Alive, Seq: 3, Every: 120_000}, "gone": {Inc: 7, Live: hivebeat.Lost, Seq: 3, Every: 30_000},
 	}
-	v.Learn("h", item, at(0))
+	v.LearnKey("h", item, at(0))
 	h := v.Hive("h")
 	for id, want := range map[string]hivebeat.Millis{"w": 310_000 + 360_000, "gone": 310_000 + 90_000 + 600_000} {
-		if _, age, _ := v.Shown(h, h.Worker(id), at(0)); age != want {
+		if _, age, _ := v.index.Shown(h.Worker(id), at(0)); age != want {
 			t.Errorf("%s is shown as %v old, want %v", id, age.Duration(), want.Duration())
 		}
 	}
-	if e := h.Book.Anew(at(20)); e.Age != 330_000 {
+	if e := h.Book.Restored(at(20)); e.Age != 330_000 {
 		t.Errorf("put again with the age %v, want 5m30s", e.Age.Duration())
 	}
 }
@@ -100,11 +100,11 @@ func TestAgesOfTheRoster(t *testing.T) {
 func TestOwnWordIsNotFollowed(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
-	v.Learn("h", rosterOf(1, hivebeat.Alive, 100, 5), at(0))
+	v.LearnKey("h", rosterOf(1, hivebeat.Alive, 100, 5), at(0))
 	v.Doubt(at(1)) // stopped meanwhile
 	mustFeed(t, v, snapshotOf("h", 200, 1), at(100))
 	h := v.Hive("h")
-	s, ok := h.Say(at(100))
+	s, ok := h.Announce(at(100))
 	if !ok || s.Next.Inc != 200 {
 		t.Fatalf("%+v, %v", s, ok)
 	}
@@ -114,11 +114,11 @@ func TestOwnWordIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Next.Event = body
-	v.LearnSaid(h, ledger.RosterItem{RosterEntry: s.Next, Revision: 2, Epoch: 1}, &s.Events[0].Data, at(101))
+	v.LearnOwn(h, ledger.RosterItem{RosterEntry: s.Next, Revision: 2, Epoch: 1}, &s.Events[0].Data, at(101))
 	if h.Inc() != 300 {
 		t.Errorf("back to incarnation %d, by its own word of before", h.Inc())
 	}
-	if s, ok = h.Say(at(101)); !ok || s.Next.Inc != 300 {
+	if s, ok = h.Announce(at(101)); !ok || s.Next.Inc != 300 {
 		t.Errorf("it does not say so: %+v, %v", s, ok)
 	}
 }
@@ -130,7 +130,7 @@ func TestOldMailOfOneThatIsGone(t *testing.T) {
 		v := New(45 * time.Second)
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 		v.Doubt(at(1))
-		v.Learn("h", rosterOf(7, live, 100, 47), at(100))
+		v.LearnKey("h", rosterOf(7, live, 100, 47), at(100))
 		if err := feed(t, v, snapshotOf("h", 200, 1), at(100)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 			t.Errorf("%s: %v, want stale", live, err)
 		}
@@ -160,7 +160,7 @@ func TestKeptPageIsOlder(t *testing.T) {
 	}
 	v.Adopt(&kept, 30*time.Second, at(1))
 	for s := range 60 {
-		if err := v.Verify(at(float64(1 + s))); err != nil {
+		if err := verify(v, at(float64(1+s))); err != nil {
 			t.Fatalf("after %d s: %v", 1+s, err)
 		}
 	}
@@ -172,9 +172,9 @@ func TestRosterGrowsOld(t *testing.T) {
 	item := rosterOf(2, hivebeat.Left, 100, 5)
 	item.Age = 1000
 	item.Workers = map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive, Seq: 3, Every: 5000}}
-	v.Learn("h", item, at(0))
+	v.LearnKey("h", item, at(0))
 	for s := range 60 {
-		if err := v.Verify(at(float64(s))); err != nil {
+		if err := verify(v, at(float64(s))); err != nil {
 			t.Fatalf("after %d s: %v", s, err)
 		}
 	}

@@ -1,30 +1,32 @@
 package fleet
 
 import (
+	"fmt"
 	"maps"
+	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// Tally counts the transitions that a view took, for metrics. Another queen counts
-// the same ones; one that began anew counts those of the last 60 s again.
+// Tally counts the transitions that a view saw, for metrics. Another queen counts the same ones; a queen that
+// restarted counts those of the last 60 s again.
 type Tally struct {
 	Hives, Workers Changes
 }
 
-// Changes are the transitions of one level.
+// Changes are those of one level.
 type Changes struct {
 	Kinds     map[hivebeat.Kind]uint64
 	Lost      map[hivebeat.Cause]uint64
 	Disproved uint64 // heard again after lost, in the same incarnation
-	// Detection is how long it took from the end to lost, by cause. The end of what
-	// fell silent is not known: there it counts from when it was heard last, which is
-	// longer. Of other causes only those are in it whose end was seen.
+	// Detection is the time from the end to lost, by cause. The end of a silent process is not known: there it
+	// counts from when it was last heard, which is longer. Of other causes it has only those whose end was
+	// observed.
 	Detection map[hivebeat.Cause]detector.Histogram
 }
 
-// Tally returns the counts so far. They are the caller's.
+// Tally returns a copy of the counts so far.
 func (v *View) Tally() Tally { return Tally{v.tally.Hives.clone(), v.tally.Workers.clone()} }
 
 func (c Changes) clone() Changes {
@@ -38,8 +40,7 @@ func (t *Tally) hive(kind hivebeat.Kind, from hivebeat.Live, cause hivebeat.Caus
 
 func (t *Tally) worker(d *hivebeat.EventData) { t.Workers.add(d) }
 
-// The words that may come over the wire are bounded by what there is to count them
-// by: kinds and causes that this release does not know are one.
+// Kinds and causes that this release does not know count as one, so that the wire cannot add series.
 const (
 	otherKind  hivebeat.Kind  = "other"
 	otherCause hivebeat.Cause = "other"
@@ -85,4 +86,22 @@ func knownCause(c hivebeat.Cause) hivebeat.Cause {
 		return c
 	}
 	return otherCause
+}
+
+// countMistake counts a verdict of this queen that the same incarnation disproved: margin past its deadline.
+func (v *View) countMistake(margin time.Duration, cutOff bool) {
+	v.score.Margins.Add(margin)
+	if cutOff {
+		v.score.CutOff++
+	} else {
+		v.score.FalseDead++
+	}
+}
+
+// backWords says what kind of verdict was disproved.
+func backWords(margin time.Duration, cutOff bool) string {
+	if cutOff {
+		return fmt.Sprintf("%.1fs past its deadline: it had been cut off, and went on", margin.Seconds())
+	}
+	return fmt.Sprintf("%.1fs past its deadline: it was falsely taken for dead", margin.Seconds())
 }

@@ -130,7 +130,7 @@ func TestAKindThatIsNoTokenIsNotPublished(t *testing.T) {
 
 func TestTheRosterRemembersWhoJoined(t *testing.T) {
 	v := New(45 * time.Second)
-	v.Learn("h", ledger.RosterItem{Revision: 1, Epoch: 1, RosterEntry: ledger.RosterEntry{
+	v.LearnKey("h", ledger.RosterItem{Revision: 1, Epoch: 1, RosterEntry: ledger.RosterEntry{
 		N: 3, Live: hivebeat.Lost, Inc: 100, Seq: 9, Every: 15000,
 		Workers: map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive}},
 	}}, at(0))
@@ -191,7 +191,7 @@ func TestReasonOfAConflict(t *testing.T) {
 	v, w := New(45*time.Second), workerOf("w")
 	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
 	v.Take()
-	rev := v.Rev()
+	rev := v.index.Rev()
 	w.N++
 	w.Tr = []hivebeat.Transition{{N: w.N, Kind: hivebeat.KindConflict, Inc: w.Inc - 1}}
 	w.Rival, w.RivalAt, w.Addr, w.PID = w.Inc-1, hivebeat.Place{Host: "there", PID: 5, Conn: "S/7", Addr: "192.0.2.7:1234"}, "192.0.2.1:99", 4
@@ -212,9 +212,9 @@ func TestReasonOfAConflict(t *testing.T) {
 	}
 	w.Tr = nil
 	w.Rival = 0
-	was := v.Rev()
+	was := v.index.Rev()
 	mustFeed(t, v, snapshotOf("h", 100, 3, w), at(2))
-	if was == rev || v.Rev() == was {
+	if was == rev || v.index.Rev() == was {
 		t.Error("a watcher is not told of the other one, or that it is gone")
 	}
 }

@@ -1,216 +1,417 @@
+// Package fleet judges: it is the pure core of a queen. It applies snapshots, decides which hives
+// and adopted workers are alive, late or lost, and says which events to publish. Time is an argument;
+// there is no clock, no goroutine and no lock. Package queencore drives it with real messages and
+// internal/sim with simulated ones. What it knows of the fleet it tells package index, once per input,
+// which answers questions.
 package fleet
 
 import (
-	"slices"
-	"strings"
+	"iter"
+	"maps"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// View is the fleet as one queen knows it. It is pure: time comes in as an
-// argument, what follows from an input is left for its owner to take, and it has
-// no lock and no goroutine. One goroutine owns it, and all that it hands out.
+// View is the fleet as one queen judges it. One goroutine owns it and everything that it returns.
+// After each input its owner calls Take and does what Ready says.
 //
-//	snapshots ──Apply──▶        ┌ worker transitions, to be published
-//	bucket ─────Adopt──▶  View  │ hives whose key must be read before a verdict (Checked)
-//	roster ─────Learn──▶  Take ─┤ hives and brakes to be compared with the roster (Say)
-//	time ───────Tick───▶        │ roll calls, and whose workers' beats are to be heard
-//	                            └ hive transitions, for the log
+//	snapshots ──Apply─────▶        ┌ worker transitions, to publish
+//	bucket ─────Adopt─────▶  View  │ hives whose key must be read before a verdict (Checked)
+//	roster ─────LearnKey──▶  Take ─┤ hives and brakes to compare with the roster (Say)
+//	time ───────Tick──────▶   │    │ roll calls, and hives whose workers' beats must be heard
+//	                          ▼    └ hive transitions, for the log
+//	                        Index, for questions
 type View struct {
-	fresh    time.Duration // age up to which a record may be shown as alive
+	index    *index.Index
 	hives    map[string]*Hive
-	order    hivesByID
+	order    index.ByID[*Hive]
+	lives    map[hivebeat.Live]int // hives by verdict
+	changes  []*Hive               // to tell the index of
 	due      liveness.Deadlines[*Hive]
-	closings liveness.Closings[*Hive] // connections (closings.go)
-	inDoubt  []*Hive                  // those with a window, as of the last Settle
+	closings liveness.Closings[*Hive] // connections (disconnect.go)
+	doubtful []*Hive                  // hives with a window, as of the last Settle
 	own      string                   // the NATS server in this process
-	blind    time.Duration            // time this queen could not hear anybody, in all
+	blind    time.Duration            // total time in which this queen could not hear
 	doubt    time.Time                // since when what it reads may have waited; zero: it does not doubt itself
 	apart    apart                    // whether it may be the one that is cut off (apart.go)
 	gen      uint64                   // of checks
 	page     wire.SnapshotView
-	memos    int // bytes that the memos hold on to
+	memos    int // bytes that the memos keep
 
-	ready, taken Ready // in turn, so that nothing is allocated in steady state
+	ready, taken Ready // in turn, so that the steady state allocates nothing
 
 	rule  BrakeRule
 	zones []*Zone // by name
 
-	adopted, wards int // hives whose workers are wards, and those workers (adopt.go)
-	wardsDue       liveness.Deadlines[*Hive]
-	adoptedHives   map[*Hive]struct{} // those of which the workers are wards
-	callWards      bool               // their roll is to be called anew
-	unadopted      uint64             // hives that were too many to be adopted
-	wardBeats      uint64
-	doubted        map[*Hive]peerDoubt // by other queens (elsewhere.go)
-	twins          map[*Hive]time.Time // whose roll is to be called, and when (conflict.go)
-	twinAsked      time.Time           // when one was
-	score          Score
-	tally          Tally
+	adoptedHives map[*Hive]struct{} // hives whose workers this queen judges (adoption.go)
+	adoptionsDue liveness.Deadlines[*Hive]
+	callAdopted  bool   // call their roll again
+	unadopted    uint64 // hives that were too many to adopt
+	adoptedBeats uint64
 
-	mixes  tallies // of all workers (index.go)
-	shapes tallies // the same without their models
-	byZone map[string]*zoneIndex
-	totals Totals
-	ageing liveness.Deadlines[*Hive] // when a hive, or one of its workers, grows too old
-	models map[string]*Serving       // seats.go
-	loops  Serving                   // those that loop, whatever they serve
-	labels map[label]*hivesByID      // labels.go
-	rooms  []*Room
-	roomOf map[string]*Room
-	byRoom [RoomLevels][]*Hive
-	holds  map[Place]uint64
-	log    log // trace.go
+	twins     map[*Hive]time.Time // hives to call the roll of, and when (conflict.go)
+	twinAsked time.Time           // when one was called last
+	score     index.Score
+	tally     Tally
 
 	accepted   uint64
 	refused    map[hivebeat.Reason]uint64
-	incomplete uint64 // snapshots that a newer one replaced before all their pages came
+	incomplete uint64 // snapshots that a newer one replaced before all their pages arrived
 }
 
-// Hive is what is known of one hive.
+// Hive is what the judgement knows of one hive.
 type Hive struct {
-	id string
+	id      string
+	entry   *index.Hive // what questions see of it, and its newest page
+	changed bool        // the index must be told
 
-	// What questions read of every hive stands together, and near the id and the
-	// verdict: a walk over many hives waits for memory, and for little else.
-	home    *zoneIndex
-	room    uint64 // most free bytes of one of its GPUs that can be read (seats.go)
-	roomAt  roomAt
-	isFresh bool
-	inDoubt bool // its connection closed, and it was not heard since
+	// The verdict. turn and lose change it, and nothing else does (verdict.go).
+	live    hivebeat.Live // empty before anything is known
+	cause   hivebeat.Cause
+	since   time.Time
+	why     evidence
+	judged  time.Time     // when it was heard last, or counts as heard: deadlines start here
+	blind   time.Duration // View.blind at that time
+	prior   uint64        // the incarnation that this one replaced
+	beganAt time.Time     // when this incarnation was first heard here
+	skipped bool          // its seq says that messages between its last two were not heard, or that the last one was held in transit
+	check   uint64        // the check under way, or 0
 
-	twinAsked time.Time // when its roll was called for conflict.go
-	recount   bool      // the mixes changed
-	mixes     tallies   // of its workers, as they are shown
-	verdict
+	// What its messages say.
+	line      liveness.Lineage
+	received  time.Time // when its newest page was received, or the earliest time it may have been
+	early     bool      // received is only that earliest time
+	every     time.Duration
+	zone      string
+	goodbye   string
+	heardAt   time.Time // when a message of it arrived last
+	firstPage time.Time // when the first page of this incarnation was applied
+	assembly  assembly
+	memo      memo
+	workers   map[string]*Worker
+	absent    map[string]uint64 // workers given up as this incarnation did not list them, and their incarnations
+	fromStart bool              // the numbering of this incarnation was heard from its start
 
-	line liveness.Lineage
-	hold
-	closed
-	adopted *adoption // its workers, while this queen judges them; else nil
+	// The brake (brake.go).
+	upFrom, upUntil   time.Time
+	heldBy            *Zone
+	heldAt, releaseAt time.Time
+	released          bool // it is its turn to be lost
 
-	head     hivebeat.Snapshot // the newest page but its workers; Inc is 0 where none was ever taken over
-	received time.Time         // when that was received, or the earliest time it may have been
-	early    bool              // received is only the earliest time at which it may have been
-	every    time.Duration
-	left     string // its goodbye
+	// Its connection (disconnect.go).
+	conn       string // by which View.closings knows it
+	windowOver bool   // the verdict waits for its key
+	window     liveness.Closing
+	isDoubtful bool // its connection closed, and it was not heard since
 
-	heardAt time.Time // when a message of it came last
-	asm     assembly
-	workers map[string]*Worker
-	sorted  []*Worker // by id; nil when it must be made again
-	memo    memo
-	Book    Book // what the roster says of it
-	isDirty bool
-	absent  map[string]uint64 // workers given up as this incarnation did not list them, and their incarnations
-	numbers bool              // the numbering of this incarnation was heard from its start
+	// Another process with its id (conflict.go).
+	rival      uint64 // the other incarnation, 0 if there is none
+	rivalSeq   uint64
+	rivalAt    time.Time      // when it was heard last
+	rivalTold  time.Time      // when it was told that it is refused
+	beside     hivebeat.Place // where the process runs that was last not believed
+	address    [2]string      // the connection of the believed one, and its address
+	calledTwin time.Time      // when its roll was called
+	disowned   uint64         // the seq from which this incarnation went back: another process sent it
 
-	speaksFrom time.Time // when this incarnation was heard first
-
-	load    Load
-	share   share
-	gpus    []GPUSeat
-	labels  map[label]bearers // labels.go
-	counted map[string]string // its own labels, as they are in there
-	trace
+	adoption *adoption // its workers, while this queen judges them; else nil
+	Book     Book      // what the roster says of it
+	isDirty  bool      // compare it with the roster
 }
 
-// Worker is one worker's record and where it comes from.
+// Worker is what the judgement knows of one worker.
 type Worker struct {
-	hive     *Hive
-	shown    shown
-	rec      hivebeat.Record
-	received time.Time // of the page that holds it
-	gen      uint64    // of the assembly that listed it last
-	hiveInc  uint64    // whose numbers seen is about
-	earlier  earlier   // by the incarnation of the hive before this one
-	seen     uint64    // n of the last transition that was taken
-	prior    *life     // the incarnation whose place this one took, if that was seen
-	via      string
-	ward     *ward    // while this queen judges it
-	lost     *mistake // that this queen gave it up, until its hive proves or disproves it
+	entry   index.Worker
+	gen     uint64   // of the assembly that listed it last
+	hiveInc uint64   // the incarnation of the hive that seen is about
+	earlier earlier  // of the incarnation before
+	seen    uint64   // n of the last transition that was published
+	prior   *life    // the incarnation that this one replaced, if that was seen
+	adopted *adopted // while this queen judges it
+	lost    *mistake // this queen gave it up, and its hive has not confirmed or disproved that yet
 }
 
-// life is an incarnation of a worker, and the last of it that was known.
+// life is an incarnation of a worker, and the last seq known of it.
 type life struct{ inc, seq uint64 }
 
-// earlier is how far an incarnation of a hive was followed in its numbers.
+// earlier is how far the numbers of an incarnation of a hive were followed.
 type earlier struct{ hiveInc, seen uint64 }
 
-// New returns a view that knows nobody. Records are shown as alive up to the age
-// fresh.
+// New returns a view that knows nothing. Records no older than fresh are shown as alive.
 func New(fresh time.Duration) *View {
 	v := &View{
-		fresh: fresh, hives: make(map[string]*Hive), refused: make(map[hivebeat.Reason]uint64),
-		byZone: make(map[string]*zoneIndex), models: make(map[string]*Serving), labels: make(map[label]*hivesByID),
-		roomOf: make(map[string]*Room), holds: make(map[Place]uint64),
-		loops: Serving{byZone: make(map[string]*Cell)}, adoptedHives: make(map[*Hive]struct{}), doubted: make(map[*Hive]peerDoubt),
-		twins: make(map[*Hive]time.Time), closings: liveness.NewClosings[*Hive](),
+		hives: make(map[string]*Hive), lives: make(map[hivebeat.Live]int), refused: make(map[hivebeat.Reason]uint64),
+		adoptedHives: make(map[*Hive]struct{}), twins: make(map[*Hive]time.Time), closings: liveness.NewClosings[*Hive](),
 	}
-	v.totals.Hives = make(map[hivebeat.Live]int)
+	v.index = index.New(fresh, &v.score)
 	v.SetBrake(BrakeRule{})
 	return v
 }
 
-// get returns the hive with this id and makes it where it is not known.
+// Index returns what questions are answered from. Call Settle before you read it.
+func (v *View) Index() *index.Index { return v.index }
+
+// Settle brings the index up to date.
+func (v *View) Settle(now time.Time) {
+	v.settleDoubts()
+	v.tellIndex(now)
+	v.index.Settle(now)
+}
+
+// change notes that the index must be told of h.
+func (v *View) change(h *Hive) {
+	if !h.changed {
+		h.changed = true
+		v.changes = append(v.changes, h)
+	}
+}
+
+// tellIndex tells the index what the input changed. Every input ends with it.
+func (v *View) tellIndex(now time.Time) {
+	for i, h := range v.changes {
+		v.changes[i], h.changed = nil, false
+		if v.hives[h.id] == h {
+			v.index.SetHive(h.entry, h.facts(), now)
+		}
+	}
+	v.changes = v.changes[:0]
+}
+
+// facts is what questions see of the judgement.
+func (h *Hive) facts() index.Facts {
+	f := index.Facts{
+		Live: h.live, Cause: h.cause, Since: h.since, Inc: h.line.Inc(), Seq: h.line.Seq(), Every: h.every, Received: h.received,
+		Goodbye: h.goodbye, Zone: h.zone, Warming: h.warms(), Doubtful: h.isDoubtful,
+	}
+	if h.rival != 0 {
+		believed, refused := h.Places()
+		f.Conflict = &index.Conflict{Until: h.rivalAt.Add(liveness.LostAfter(h.every, 0)), Believed: believed, Refused: refused}
+	}
+	return f
+}
+
+// warms reports whether h began again and may not know all its workers yet: then a worker that it does
+// not list proves nothing. A hive that begins for the first time had none.
+func (h *Hive) warms() bool {
+	again := h.prior != 0 || h.Book.Item.N > 1 || h.Book.Item.N == 1 && h.Book.Item.Inc != h.head().Inc
+	return again && h.Up() && h.head().Inc != 0 && !h.head().Warm
+}
+
+// get returns the hive with this id, and adds it if it is not known.
 func (v *View) get(id string) *Hive {
 	if h, ok := v.hives[id]; ok {
 		return h
 	}
-	h := &Hive{id: id, workers: make(map[string]*Worker)}
+	h := &Hive{id: id, workers: make(map[string]*Worker), entry: v.index.Add(id)}
 	v.hives[id] = h
-	v.order.add(h)
+	v.order.Add(h)
 	return h
 }
 
-// Unverified counts the hives that are known from memory alone, or held.
-func (v *View) Unverified() int { return v.totals.Hives[hivebeat.Unverified] }
-
-// forget drops all that is known of h.
+// forget drops everything that is known of h.
 func (v *View) forget(h *Hive) {
 	delete(v.hives, h.id)
-	delete(v.doubted, h)
 	v.unhold(h)
 	v.endAdoption(h)
 	v.memos -= h.memo.size
 	v.due.Remove(h)
 	v.unlink(h)
-	v.ageing.Remove(h)
-	for _, w := range h.workers {
-		v.uncount(h, w)
-		v.log.bury(h.id, w.rec.Worker)
-	}
-	h.live, h.head = "", hivebeat.Snapshot{}
-	v.relabelHive(h)
-	v.resum(h, noNews, time.Time{})
-	if h.home != nil {
-		v.leaveZone(h)
-	}
-	v.log.drop(&h.trace)
-	v.log.bury(h.id, "")
-	v.order.remove(h)
+	v.become(h, "")
+	v.order.Remove(h)
+	v.index.Remove(h.entry)
 }
 
-// patience is how long a silence of w has to be, until it is lost. Nobody knows the
-// promise of one that is known by an entry of the roster alone that does not say it.
+// become sets the verdict on h.
+func (v *View) become(h *Hive, live hivebeat.Live) {
+	v.lives[h.live]--
+	v.lives[live]++
+	h.live = live
+	v.change(h)
+}
+
+// add adds a worker to h, without a record.
+func (v *View) add(h *Hive, id string) *Worker {
+	w := new(Worker)
+	h.workers[id] = w
+	v.index.AddWorker(h.entry, &w.entry)
+	return w
+}
+
+// remove drops a worker for good.
+func (v *View) remove(h *Hive, w *Worker) {
+	delete(h.workers, w.rec().Worker)
+	v.index.DropWorker(&w.entry)
+	v.change(h)
+}
+
+// head is the newest page of h without its workers. Its Inc is 0 before the first one.
+func (h *Hive) head() *hivebeat.Snapshot { return h.entry.Head() }
+
+// rec is the record of w. Its ages are as of w.entry.Received.
+func (w *Worker) rec() *hivebeat.Record { return w.entry.Record() }
+
+// heard is when w was heard last.
+func (w *Worker) heard() time.Time {
+	return w.entry.Received().Add(-min(w.rec().Age, maxAge).Duration())
+}
+
+// inOrder yields the workers of h in order of their ids.
+func (h *Hive) inOrder() iter.Seq[*Worker] {
+	return func(yield func(*Worker) bool) {
+		for _, e := range h.entry.Workers() {
+			if !yield(h.workers[e.ID()]) {
+				return
+			}
+		}
+	}
+}
+
+// patience is the silence after which w is lost. The promise of a worker is unknown if all that is
+// known of it is an entry of the roster that does not say it.
 func (w *Worker) patience() time.Duration {
-	if w.rec.Every == 0 {
+	if w.rec().Every == 0 {
 		return hivebeat.KeepGone
 	}
-	return liveness.LostAfter(w.rec.Every.Duration(), w.rec.Quiet.Duration())
+	return liveness.LostAfter(w.rec().Every.Duration(), w.rec().Quiet.Duration())
 }
 
-// Workers returns the workers in the order of their ids. The slice is not to be kept.
-func (h *Hive) Workers() []*Worker {
-	if h.sorted == nil {
-		h.sorted = make([]*Worker, 0, len(h.workers))
-		for _, w := range h.workers {
-			h.sorted = append(h.sorted, w)
-		}
-		slices.SortFunc(h.sorted, func(a, b *Worker) int { return strings.Compare(a.rec.Worker, b.rec.Worker) })
-	}
-	return h.sorted
+// Hive returns the hive with this id, or nil. Its Live is empty while only its name is known.
+func (v *View) Hive(id string) *Hive { return v.hives[id] }
+
+// Has reports whether h is in the view.
+func (v *View) Has(h *Hive) bool { return v.hives[h.id] == h }
+
+// Hives returns all hives in order of their ids. The slice must not be kept or changed.
+func (v *View) Hives() []*Hive { return v.order }
+
+// Len returns the number of hives.
+func (v *View) Len() int { return len(v.hives) }
+
+// Unverified counts the hives that are known from memory alone, or held.
+func (v *View) Unverified() int { return v.lives[hivebeat.Unverified] }
+
+// ID is the hive's id.
+func (h *Hive) ID() string { return h.id }
+
+// Live is the verdict on the hive. It is empty before anything is known.
+func (h *Hive) Live() hivebeat.Live { return h.live }
+
+// Inc is the valid incarnation, 0 before one is known.
+func (h *Hive) Inc() uint64 { return h.line.Inc() }
+
+// Seq is the highest seq known of the valid incarnation.
+func (h *Hive) Seq() uint64 { return h.line.Seq() }
+
+// Every is the hive's promise.
+func (h *Hive) Every() time.Duration { return h.every }
+
+// HeardAt is when a message of it arrived last; zero if none ever did.
+func (h *Hive) HeardAt() time.Time { return h.heardAt }
+
+// Up reports whether the hive still speaks for its workers.
+func (h *Hive) Up() bool { return h.live == hivebeat.Alive || h.live == hivebeat.Late }
+
+// Ready is what followed from the inputs of a View, for its owner to do. Its lists are valid until the
+// next Take.
+type Ready struct {
+	Events []Happened // transitions of workers to publish, each worker's in order
+	Steps  []Step     // changes of verdicts on hives, for the log
+	// Checks are hives whose key must be read before they become late or lost. Answer each
+	// by Checked or Postpone.
+	Checks []Check
+	// Announcers are hives and brakes whose entry in the roster may differ from what this view has to
+	// say. Ask each by Announce.
+	Announcers []Announcer
+	// Adoptions are hives for which Adopted may have changed: the beats of their workers are for Beat,
+	// or no longer.
+	Adoptions []string
+	Calls     []RollCall
+	// Seek are connections, as snapshots name them, of which Located wants the address.
+	Seek    []string
+	Notices []hivebeat.Notice // for hives that are refused
 }
+
+// RollCall asks for messages within Spread.
+type RollCall struct {
+	Hive    string
+	Workers bool // the workers of that hive, else the hive itself
+	Spread  time.Duration
+}
+
+// AskSpread is the spread of the roll call of a hive whose window is about to end: only that hive
+// answers, and the answer has to arrive in time.
+const AskSpread = 250 * time.Millisecond
+
+// Take returns what followed from the inputs since the last call.
+func (v *View) Take() *Ready {
+	for _, h := range v.closings.TakeAsk() {
+		v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: AskSpread})
+	}
+	v.ready, v.taken = v.taken, v.ready
+	r, next := &v.taken, &v.ready
+	clear(next.Events)
+	clear(next.Checks)
+	clear(next.Announcers)
+	*next = Ready{
+		next.Events[:0], next.Steps[:0], next.Checks[:0], next.Announcers[:0], next.Adoptions[:0], next.Calls[:0], next.Seek[:0], next.Notices[:0],
+	}
+	for _, s := range r.Announcers {
+		switch s := s.(type) {
+		case *Hive:
+			s.isDirty = false
+		case *Zone:
+			s.isDirty = false
+		}
+	}
+	return r
+}
+
+// Next returns when Tick has something to do next. There is nothing while the queen doubts itself.
+func (v *View) Next() (time.Time, bool) {
+	if !v.doubt.IsZero() {
+		return time.Time{}, false
+	}
+	next, ok := v.due.Next()
+	for _, other := range [...]func() (time.Time, bool){v.nextRelease, v.adoptionsDue.Next, v.nextTwins} {
+		if at, on := other(); on && (!ok || at.Before(next)) {
+			next, ok = at, true
+		}
+	}
+	return v.closings.Next(next, ok)
+}
+
+// Refuse counts a message that its owner refused before Apply.
+func (v *View) Refuse(reason hivebeat.Reason) (n uint64) {
+	v.refused[reason]++
+	return v.refused[reason]
+}
+
+// Counts are what became of the snapshots.
+type Counts struct {
+	Accepted   uint64                     // pages applied
+	Refused    map[hivebeat.Reason]uint64 // messages that changed nothing, by reason
+	Incomplete uint64                     // snapshots that a newer one replaced before all their pages arrived
+	Workers    int                        // known now
+}
+
+// Counts returns the counts so far.
+func (v *View) Counts() Counts {
+	return Counts{Accepted: v.accepted, Refused: maps.Clone(v.refused), Incomplete: v.incomplete, Workers: v.index.Totals().Workers}
+}
+
+// Score returns what the verdicts of this queen got wrong.
+func (v *View) Score() index.Score { return v.score }
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// isGone reports whether a life ended by this verdict.
+func isGone(live hivebeat.Live) bool { return live == hivebeat.Lost || live == hivebeat.Left }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
 )
 
 func mustFeed(t testing.TB, v *View, s *hivebeat.Snapshot, now time.Time) {
@@ -41,7 +42,7 @@ func workersOf(n int) (list []hivebeat.Record) {
 func lives(v *View, hive string) string {
 	var b strings.Builder
 	for _, w := range v.hives[hive].Workers() {
-		fmt.Fprintf(&b, "%s=%s ", w.rec.Worker, w.rec.Live)
+		fmt.Fprintf(&b, "%s=%s ", w.ID(), w.Record().Live)
 	}
 	return strings.TrimSpace(b.String())
 }
@@ -147,7 +148,7 @@ func TestCheckBeforeVerdict(t *testing.T) {
 			if h.live != c.want {
 				t.Errorf("%s, want %s", h.live, c.want)
 			}
-			if age := EffectiveAge(0, h.received, at(23)); age != 23_000 {
+			if age := index.EffectiveAge(0, h.received, at(23)); age != 23_000 {
 				t.Errorf("its facts are shown %d ms old", age)
 			}
 			if c.want == hivebeat.Alive { // heard now: the deadline counts from here
@@ -196,7 +197,7 @@ func TestBlindTimeIsNobodysSilence(t *testing.T) {
 	if h.live != hivebeat.Late || !strings.Contains(h.why.reason, "for 100.0s of that this queen was blind") {
 		t.Errorf("%s: %s", h.live, h.why.reason)
 	}
-	if age := EffectiveAge(0, h.received, at(122.5)); age != 122_500 {
+	if age := index.EffectiveAge(0, h.received, at(122.5)); age != 122_500 {
 		t.Errorf("shown %d ms old", age)
 	}
 	settleChecks(v, at(144.9))
@@ -215,7 +216,7 @@ func TestPages(t *testing.T) {
 	for _, i := range []int{2, 0, 1} { // in any order
 		mustFeed(t, v, pagesOf(first, 3)[i], at(0))
 	}
-	if n := len(v.hives["h"].workers); n != 6 || !v.hives["h"].asm.complete() {
+	if n := len(v.hives["h"].workers); n != 6 || !v.hives["h"].assembly.complete() {
 		t.Fatalf("%d workers", n)
 	}
 	if err := feed(t, v, pagesOf(first, 3)[1], at(0)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
@@ -229,13 +230,13 @@ func TestPages(t *testing.T) {
 	}
 	mustFeed(t, v, pagesOf(second, 3)[0], at(1))
 	mustFeed(t, v, pagesOf(second, 3)[2], at(1))
-	if got := v.hives["h"].workers["w05"].rec.Live; got != hivebeat.Alive {
+	if got := v.hives["h"].workers["w05"].rec().Live; got != hivebeat.Alive {
 		t.Errorf("w05 is %s by an incomplete snapshot", got)
 	}
-	if got := v.hives["h"].workers["w00"].rec.State; got != hivebeat.Busy {
+	if got := v.hives["h"].workers["w00"].rec().State; got != hivebeat.Busy {
 		t.Errorf("w00 is %s: a page is taken over as it arrives", got)
 	}
-	if got := v.hives["h"].workers["w02"].rec.State; got != hivebeat.Ready {
+	if got := v.hives["h"].workers["w02"].rec().State; got != hivebeat.Ready {
 		t.Errorf("w02 is %s, of a page that never came", got)
 	}
 	// An old page must not go over newer ones.
@@ -387,10 +388,10 @@ func TestWarmingHivesAreCounted(t *testing.T) {
 		s.Warm = warm
 		mustFeed(t, v, s, at(second))
 		v.Settle(at(second))
-		if got := v.Totals().Warming; got != want {
+		if got := v.index.Totals().Warming; got != want {
 			t.Errorf("after %d/%d, warm %v: %d, want %d", inc, seq, warm, got, want)
 		}
-		if err := v.Verify(at(second)); err != nil {
+		if err := verify(v, at(second)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -402,7 +403,7 @@ func TestWarmingHivesAreCounted(t *testing.T) {
 	hear(300, 1, false, 60, 1)
 	v.leave(v.Hive("h"), at(61))
 	v.Settle(at(61))
-	if got := v.Totals().Warming; got != 0 {
+	if got := v.index.Totals().Warming; got != 0 {
 		t.Errorf("one that left: %d", got)
 	}
 }

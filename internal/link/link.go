@@ -12,7 +12,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
@@ -81,9 +80,9 @@ func Open(nc, sys *nats.Conn, log *slog.Logger) (*Link, error) {
 		l.closings = make(chan *nats.Msg, pendingClosings)
 		l.sysStatus = sys.StatusChanged()
 		var err error
-		if l.sub, err = sys.ChanSubscribe(bus.DisconnectSubject, l.closings); err != nil {
+		if l.sub, err = sys.ChanSubscribe(DisconnectSubject, l.closings); err != nil {
 			sys.RemoveStatusListener(l.sysStatus)
-			return nil, fmt.Errorf("Config.System: subscribe to %s: %w", bus.DisconnectSubject, err)
+			return nil, fmt.Errorf("Config.System: subscribe to %s: %w", DisconnectSubject, err)
 		}
 		log.Debug("listens for connections that close", slog.Bool("connected", sys.IsConnected()))
 	}
@@ -165,7 +164,7 @@ func (l *Link) Run(ctx context.Context) {
 				sysStatus = nil
 			}
 		case m := <-l.closings:
-			d, err := bus.ParseDisconnect(m.Data)
+			d, err := ParseDisconnect(m.Data)
 			if err != nil {
 				l.log.Debug("not a disconnect", slog.String("subject", m.Subject), slog.Any("err", err))
 				continue
@@ -238,20 +237,20 @@ func (l *Link) Locate(ctx context.Context, conns []string) {
 		return
 	}
 	for _, conn := range conns[:min(len(conns), locateMost)] {
-		server, client, ok := bus.SplitConn(conn)
+		server, client, ok := SplitConn(conn)
 		if !ok || !l.sys.IsConnected() {
 			continue
 		}
 		l.flying.Go(func() {
 			within, cancel := context.WithTimeout(ctx, locateWithin)
 			defer cancel()
-			subject, payload := bus.ConnzRequest(server, client)
+			subject, payload := ConnzRequest(server, client)
 			m, err := l.sys.RequestWithContext(within, subject, payload)
 			if err != nil {
 				l.log.Debug("no answer about a connection", slog.String("conn", conn), slog.Any("err", err))
 				return
 			}
-			if addr, ok := bus.ParseConnz(m.Data, client); ok {
+			if addr, ok := ParseConnz(m.Data, client); ok {
 				l.tell(ctx, Event{kind: located, addr: [2]string{conn, addr}})
 			}
 		})

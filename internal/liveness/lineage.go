@@ -8,43 +8,46 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
-// Outcome classifies a message for its receiver.
+// Outcome classifies a message for its receiver: an outcome of verdict.Guard, or one
+// that only the history of the incarnations shows.
 type Outcome uint8
 
-// The outcomes of Lineage.Hear.
+// The outcomes. Lineage.Hear returns those of verdict.Guard.Hear.
 const (
-	First     Outcome = iota + 1 // no incarnation was known: accepted as it is
-	Next                         // the known incarnation advanced
-	Restarted                    // a higher incarnation took over
-	TakenOver                    // a lower one that was never seen took over from one that is not alive: a clock was set back
-	Same                         // the last seq again: another page, if messages have pages, otherwise stale
-	Stale                        // refused: seq not above the last one, a superseded incarnation, or after its goodbye
-	Older                        // refused: a lower incarnation, while the known one is alive
-	Conflict                     // only from Insists: refused like the two above, and reported once: two incarnations that both advance
-	Back                         // only from Insists: the known incarnation continues from a lower seq; the higher one is reported like a Conflict
+	First     = Outcome(verdict.First)
+	Next      = Outcome(verdict.Next)
+	Restarted = Outcome(verdict.Restarted)
+	TakenOver = Outcome(verdict.TakenOver)
+	Same      = Outcome(verdict.Same)
+	Stale     = Outcome(verdict.Stale)
+	Older     = Outcome(verdict.Older)
+
+	Conflict = Outcome(64) // only from Insists: refused like the two above, and reported once: two incarnations that both advance
+	Back     = Outcome(65) // only from Insists: the known incarnation continues from a lower seq; the higher one is reported like a Conflict
 )
 
 // Accepted reports whether the message is accepted: First, Next, Restarted, TakenOver
 // or Back.
-func (o Outcome) Accepted() bool { return o >= First && o <= TakenOver || o == Back }
+func (o Outcome) Accepted() bool { return o == Back || verdict.Outcome(o).Accepted() }
 
 // Begins reports whether the message is the first one of its incarnation here.
-func (o Outcome) Begins() bool { return o == First || o == Restarted || o == TakenOver }
+func (o Outcome) Begins() bool { return verdict.Outcome(o).Begins() }
 
+// String returns the outcome in words.
 func (o Outcome) String() string {
-	names := [...]string{"none", "first", "next", "restarted", "taken over", "same", "stale", "older", "conflict", "back"}
-	if int(o) < len(names) {
-		return names[o]
+	switch o {
+	case Conflict:
+		return "conflict"
+	case Back:
+		return "back"
 	}
-	return "unknown"
+	return verdict.Outcome(o).String()
 }
 
 const (
-	remembered = 8 // superseded incarnations kept
-	rivals     = 4 // lower incarnations watched while they are refused
-
 	// reorder is how many messages late a message may arrive. A seq that is still
 	// missing when the eighth one after it is heard was lost on the wire.
 	reorder = 8
@@ -67,21 +70,22 @@ const (
 const wholeWindow = 1<<reorder - 1
 
 // Lineage decides which incarnation of one id is the valid one, and which of its
-// messages are accepted. The zero value knows no incarnation. Hear allocates only when
-// an incarnation is superseded or refused for the first time.
+// messages are accepted, as its verdict.Guard does. It also counts the messages lost on
+// the wire, and finds the senders that the guard refuses although they live. The zero
+// value knows no incarnation. Hear allocates only when an incarnation is superseded or
+// refused for the first time.
 type Lineage struct {
-	inc, seq uint64
-	sent     int64  // when seq was sent, as in Message; 0: unknown
-	window   uint16 // bit i: seq - i was heard, or cannot count as lost
-	ended    bool   // it said goodbye
-	lower    bool   // it was never seen before and replaced a higher one, which was not alive
-	died     bool   // its process ended
-	leapt    uint64 // the seq before the last leap; 0: none
-	lost     uint64
-	others   []other // superseded ones, oldest first, and rivals
-	refused  refused
-	ref      ref // of the valid one (Beside)
-	twin     twin
+	guard   verdict.Guard
+	sent    int64  // when seq was sent, as in Message; 0: unknown
+	window  uint16 // bit i: seq - i was heard, or cannot count as lost
+	lower   bool   // it was never seen before and replaced a higher one, which was not alive
+	died    bool   // its process ended
+	leapt   uint64 // the seq before the last leap; 0: none
+	lost    uint64
+	others  []other // those that the guard remembers, oldest first
+	refused refused
+	ref     ref // of the valid one (Beside)
+	twin    twin
 }
 
 // refused is an incarnation that continues although it is refused.
@@ -96,30 +100,29 @@ type refused struct {
 	told     bool
 }
 
-// other is an incarnation that is not the valid one.
+// other is what a guard does not know of an incarnation that is not the valid one.
 type other struct {
-	inc, seq   uint64
-	mark       uint64 // seq of the valid one when this one last advanced
-	rounds     uint8  // advances in turn; at rounds the conflict is reported
-	superseded bool
-	over       bool // it said goodbye, or its process ended
-	advanced   bool // its last message was an advance
-	ref        ref
+	inc      uint64
+	mark     uint64 // seq of the valid one when this one last advanced
+	rounds   uint8  // advances in turn; at rounds the conflict is reported
+	over     bool   // it said goodbye, or its process ended
+	advanced bool   // its last message was an advance
+	ref      ref
 }
 
 // Inc returns the valid incarnation, and 0 if none was heard yet.
-func (l *Lineage) Inc() uint64 { return l.inc }
+func (l *Lineage) Inc() uint64 { return l.guard.Inc() }
 
 // Seq returns the highest seq heard of the valid incarnation.
-func (l *Lineage) Seq() uint64 { return l.seq }
+func (l *Lineage) Seq() uint64 { return l.guard.Seq() }
 
 // Ended reports whether the valid incarnation said goodbye.
-func (l *Lineage) Ended() bool { return l.ended }
+func (l *Lineage) Ended() bool { return l.guard.Ended() }
 
 // End makes the goodbye of the valid incarnation final: none of its later messages is
 // accepted.
 func (l *Lineage) End() {
-	l.ended = true
+	l.guard.End()
 	l.closeWindow()
 }
 
@@ -136,75 +139,55 @@ func (l *Lineage) TakeLost() uint64 {
 	return n
 }
 
-// Hear judges a message with a valid (inc, seq), both above 0. alive says whether the
-// known incarnation is alive now. Unless the outcome is Accepted, the message must
-// change nothing.
+// Hear judges a message as verdict.Guard.Hear does.
 func (l *Lineage) Hear(inc, seq uint64, alive bool) Outcome {
-	if inc == l.inc && l.inc != 0 {
-		return l.same(seq)
+	if inc == l.Inc() && inc != 0 {
+		return l.same(inc, seq)
 	}
-	if l.inc == 0 {
-		l.begin(inc, seq)
-		return First
-	}
-	at := -1
-	for i := range l.others {
-		if l.others[i].inc == inc {
-			at = i
-		}
-	}
+	was := l.valid()
+	heard, _, known := l.guard.Other(inc)
+	o := Outcome(l.guard.Hear(inc, seq, alive))
 	switch {
-	case at >= 0 && l.others[at].superseded:
-		return l.aside(at, seq, Stale)
-	case inc > l.inc:
-		l.supersede(inc, seq)
-		return Restarted
-	case !alive:
-		if at >= 0 && seq <= l.others[at].seq {
-			return Stale // a replay does not bring back an incarnation that was refused before
-		}
-		l.supersede(inc, seq)
-		l.lower = true
-		return TakenOver
-	case at >= 0:
-		return l.aside(at, seq, Older)
+	case o.Accepted():
+		l.supersede(was)
+		l.lower = o == TakenOver
+	case known:
+		l.other(inc).advanced = seq > heard
+	default:
+		l.remember(other{inc: inc, mark: l.Seq(), advanced: true})
 	}
-	l.remember(other{inc: inc, seq: seq, mark: l.seq, advanced: true})
-	return Older
+	return o
 }
 
 // Take makes inc the valid incarnation, whatever is remembered of it: another observer,
 // which may have heard more, decided this.
 func (l *Lineage) Take(inc, seq uint64) {
-	if l.inc == 0 {
-		l.begin(inc, seq)
-		return
-	}
-	l.supersede(inc, seq)
+	was := l.valid()
+	l.guard.Take(inc, seq)
+	l.supersede(was)
 }
 
 // Revive makes a superseded incarnation the valid one again and returns TakenOver, if
 // the message with this (inc, seq), which Hear has just refused, was an advance of it.
 // Otherwise it returns Stale. Call it only if the valid incarnation has left or is
-// lost, and began more than LostAfter ago: no message of a process that ended before
-// can have been in flight for longer. The superseded process then did not end: a
-// duplicate was started beside it, and is gone. A superseded process that is known to
-// have ended stays refused, as its message was in flight for longer after all.
+// lost, began more than LostAfter ago, and the message is not Outdated: few messages of
+// a process that ended before are in flight for longer. The superseded process then did
+// not end: a duplicate was started beside it, and is gone. A superseded process that is
+// known to have ended stays refused, as its message was in flight for longer after all.
 //
 // Revive also undoes a goodbye that the process did not send itself, if the process
 // continues after it, as Insists has found.
 func (l *Lineage) Revive(inc, seq uint64) Outcome {
-	if inc == l.inc && l.ended && l.refused.inc == inc && l.refused.told && seq > l.refused.seq {
-		l.begin(inc, seq)
-		return TakenOver
+	heard, superseded, _ := l.guard.Other(inc)
+	x, r := l.other(inc), &l.refused
+	switch {
+	case inc == l.Inc() && l.Ended() && r.inc == inc && r.told && seq > r.seq:
+	case superseded && heard == seq && x.advanced && !x.over:
+	default:
+		return Stale
 	}
-	for _, o := range l.others {
-		if o.inc == inc && o.seq == seq && o.superseded && o.advanced && !o.over {
-			l.supersede(inc, seq)
-			return TakenOver
-		}
-	}
-	return Stale
+	l.Take(inc, seq)
+	return TakenOver
 }
 
 // Misled reports whether m, which Hear refused as Stale, shows that a delayed message
@@ -215,7 +198,15 @@ func (l *Lineage) Revive(inc, seq uint64) Outcome {
 // later one was delayed itself.
 func (l *Lineage) Misled(m Message, began time.Time) bool {
 	x := l.other(m.Inc)
-	return l.lower && m.Inc > l.inc && x != nil && x.ref.first.Before(began) && x.ref.after(&m, began)
+	return l.lower && m.Inc > l.Inc() && x != nil && x.ref.first.Before(began) && x.ref.after(&m, began)
+}
+
+// Outdated reports whether m, which Hear refused as Stale, was sent before the valid
+// incarnation began at began, by the clock of its sender. It is false if nothing
+// translates that clock.
+func (l *Lineage) Outdated(m Message, began time.Time) bool {
+	x := l.other(m.Inc)
+	return x != nil && x.ref.inc == m.Inc && m.Sent > 0 && !x.ref.after(&m, began)
 }
 
 // Insists takes a message that Hear refused as o, Stale or Older, and returns its final
@@ -236,20 +227,21 @@ func (l *Lineage) Misled(m Message, began time.Time) bool {
 // began: all earlier messages have arrived by that time.
 func (l *Lineage) Insists(m Message, gap time.Duration, heard bool, o Outcome) Outcome {
 	x, r, now := l.other(m.Inc), &l.refused, m.Heard
-	late := m.Inc == l.inc && m.Seq < l.seq && !(heard && l.leapt > 0 && m.Seq > l.leapt)
+	valid, last := l.Inc(), l.Seq()
+	late := m.Inc == valid && m.Seq < last && !(heard && l.leapt > 0 && m.Seq > l.leapt)
 	switch {
-	case m.Inc != l.inc && (x == nil || !x.advanced):
+	case m.Inc != valid && (x == nil || !x.advanced):
 		return o
 	case r.inc != m.Inc || now.Sub(r.at) > inARow*gap || late && m.Seq > r.top && (l.sent <= 0 || m.Sent <= l.sent):
-		*r = refused{inc: m.Inc, seq: m.Seq, since: now, at: now, n: 1, alone: 1, mark: l.seq, top: l.seq}
+		*r = refused{inc: m.Inc, seq: m.Seq, since: now, at: now, n: 1, alone: 1, mark: last, top: last}
 		return o
 	case m.Seq <= r.seq || now.Sub(r.at) < gap:
 		return o
-	case x != nil && x.superseded && x.ref.inc == m.Inc && m.Sent > 0 && !x.ref.after(&m, r.since):
+	case l.Superseded(m.Inc) && x.ref.inc == m.Inc && m.Sent > 0 && !x.ref.after(&m, r.since):
 		return o
 	}
-	if r.mark != l.seq {
-		r.alone, r.mark = 0, l.seq
+	if r.mark != last {
+		r.alone, r.mark = 0, last
 	}
 	r.seq, r.at, r.n, r.alone = m.Seq, now, min(r.n+1, insists), min(r.alone+1, insists)
 	if (late || o == Older) && now.Sub(r.since) < hivebeat.KeepGone {
@@ -262,7 +254,7 @@ func (l *Lineage) Insists(m Message, gap time.Duration, heard bool, o Outcome) O
 			x.rounds = rounds
 		}
 	}
-	back := m.Inc == l.inc && !l.ended && r.alone == insists
+	back := m.Inc == valid && !l.Ended() && r.alone == insists
 	if back {
 		l.Rewind(m.Seq)
 		r.alone, r.mark = 0, m.Seq
@@ -281,7 +273,12 @@ func (l *Lineage) Insists(m Message, gap time.Duration, heard bool, o Outcome) O
 // Rewind makes seq the last one of the valid incarnation, although a higher one was
 // heard.
 func (l *Lineage) Rewind(seq uint64) {
-	l.seq, l.sent, l.window, l.leapt = seq, 0, wholeWindow, 0
+	ended := l.Ended()
+	l.guard.Take(l.Inc(), seq)
+	if ended {
+		l.guard.End()
+	}
+	l.sent, l.window, l.leapt = 0, wholeWindow, 0
 }
 
 var (
@@ -297,9 +294,9 @@ var (
 func (l *Lineage) Implausible(now time.Time, inc, seq uint64) *hivebeat.Refusal {
 	most := uint64(max(0, now.Add(hivebeat.MaxAhead).UnixMicro()))
 	switch {
-	case inc > most && inc > l.inc+uint64(hivebeat.MaxAhead.Microseconds()):
+	case inc > most && inc > l.Inc()+uint64(hivebeat.MaxAhead.Microseconds()):
 		return refusedAhead
-	case inc == l.inc && seq > l.seq+hivebeat.MaxLeap:
+	case inc == l.Inc() && seq > l.Seq()+hivebeat.MaxLeap:
 		return refusedLeaps
 	}
 	return nil
@@ -307,28 +304,25 @@ func (l *Lineage) Implausible(now time.Time, inc, seq uint64) *hivebeat.Refusal 
 
 // Superseded reports whether inc is remembered as superseded.
 func (l *Lineage) Superseded(inc uint64) bool {
-	return slices.ContainsFunc(l.others, func(o other) bool { return o.inc == inc && o.superseded })
+	_, superseded, _ := l.guard.Other(inc)
+	return superseded
 }
 
 // same judges a message of the valid incarnation.
-func (l *Lineage) same(seq uint64) Outcome {
+func (l *Lineage) same(inc, seq uint64) Outcome {
+	last := l.Seq()
+	o := Outcome(l.guard.Hear(inc, seq, true))
 	switch {
-	case seq == l.seq:
-		return Same
-	case seq < l.seq:
-		if back := l.seq - seq; back < reorder {
-			l.window |= 1 << back
+	case o == Next:
+		if seq-last > leap {
+			l.leapt = last
 		}
-		return Stale
-	case l.ended:
-		return Stale
+		l.advance(seq - last)
+		l.sent = 0
+	case seq < last && last-seq < reorder:
+		l.window |= 1 << (last - seq)
 	}
-	if seq-l.seq > leap {
-		l.leapt = l.seq
-	}
-	l.advance(seq - l.seq)
-	l.seq, l.sent = seq, 0
-	return Next
+	return o
 }
 
 // advance moves the window by d. Messages that leave it unheard are lost, unless d is
@@ -350,7 +344,7 @@ func (l *Lineage) advance(d uint64) {
 
 // closeWindow counts the gaps that no message can fill any more.
 func (l *Lineage) closeWindow() {
-	if l.inc != 0 {
+	if l.Inc() != 0 {
 		l.addLost(reorder - uint64(bits.OnesCount16(l.window)))
 		l.window = wholeWindow
 	}
@@ -362,42 +356,34 @@ func (l *Lineage) addLost(n uint64) {
 	}
 }
 
-// begin makes inc the valid incarnation. Its earlier messages are not missed: we may
-// have started later than it did.
-func (l *Lineage) begin(inc, seq uint64) {
-	l.inc, l.seq, l.sent, l.window, l.ended, l.lower, l.died, l.leapt = inc, seq, 0, wholeWindow, false, false, false, 0
+// valid returns the record of the valid incarnation, for the time when it is not.
+func (l *Lineage) valid() other {
+	return other{inc: l.Inc(), over: l.Ended() || l.died, ref: l.ref}
+}
+
+// supersede follows the guard, which has made another incarnation the valid one and
+// remembers was. Earlier messages of the new one are not missed: we may have started
+// later than it did.
+func (l *Lineage) supersede(was other) {
+	if was.inc != 0 {
+		l.closeWindow()
+	}
+	l.sent, l.window, l.lower, l.died, l.leapt = 0, wholeWindow, false, false, 0
 	l.refused, l.ref, l.twin = refused{}, ref{}, twin{called: l.twin.called}
 	for i := range l.others { // each forms a new pair
-		l.others[i].mark, l.others[i].rounds = seq, 0
+		l.others[i].mark, l.others[i].rounds = l.Seq(), 0
+	}
+	if was.mark = l.Seq(); was.inc != 0 {
+		l.remember(was)
 	}
 }
 
-// supersede makes inc the valid incarnation and remembers the previous one.
-func (l *Lineage) supersede(inc, seq uint64) {
-	l.closeWindow()
-	l.others = slices.DeleteFunc(l.others, func(o other) bool { return o.inc == inc })
-	was := other{inc: l.inc, seq: l.seq, superseded: true, over: l.ended || l.died, ref: l.ref}
-	l.begin(inc, seq)
-	was.mark = seq
-	l.remember(was)
-}
-
-// remember adds o, and forgets the oldest one of its kind if there are too many.
+// remember adds o if the guard remembers it, and forgets those that it has forgotten.
 func (l *Lineage) remember(o other) {
-	keep, oldest := rivals, -1
-	if o.superseded {
-		keep = remembered
-	}
-	for i := len(l.others) - 1; i >= 0; i-- {
-		if l.others[i].superseded == o.superseded {
-			keep--
-			oldest = i
-		}
-	}
-	if keep <= 0 {
-		l.others = slices.Delete(l.others, oldest, oldest+1)
-	}
-	l.others = append(l.others, o)
+	l.others = slices.DeleteFunc(append(l.others, o), func(o other) bool {
+		_, _, ok := l.guard.Other(o.inc)
+		return !ok
+	})
 }
 
 const (
@@ -438,13 +424,4 @@ func where(p hivebeat.Place) string {
 // began describes when an incarnation began, by the clock of its machine.
 func began(inc uint64) string {
 	return "began " + time.UnixMicro(int64(min(inc, 1<<53))).UTC().Format("2006-01-02 15:04:05 UTC")
-}
-
-// aside records whether a refused incarnation advanced.
-func (l *Lineage) aside(at int, seq uint64, refused Outcome) Outcome {
-	o := &l.others[at]
-	if o.advanced = seq > o.seq; o.advanced {
-		o.seq = seq
-	}
-	return refused
 }

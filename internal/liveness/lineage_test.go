@@ -119,8 +119,8 @@ func TestForgedLowIncarnationsDoNotPushOutTheSuperseded(t *testing.T) {
 	if got := l.Hear(1000, 2, false); got != Stale {
 		t.Errorf("the superseded one: %s, want stale", got)
 	}
-	if n := len(l.others); n != rivals+1 {
-		t.Errorf("%d others remembered, want %d", n, rivals+1)
+	if n := len(l.others); n != 4+1 {
+		t.Errorf("%d others remembered, want the superseded one and the last 4", n)
 	}
 }
 
@@ -243,7 +243,7 @@ func TestLineageAgainstModel(t *testing.T) {
 				expect(t, i, got, TakenOver, Stale)
 			}
 			if !got.Accepted() {
-				if l.inc != before.inc || l.seq != before.seq || l.ended != before.ended {
+				if l.Inc() != before.Inc() || l.Seq() != before.Seq() || l.Ended() != before.Ended() {
 					t.Fatalf("step %d: %s moved the lineage", i, got)
 				}
 				continue
@@ -320,6 +320,19 @@ func TestRevive(t *testing.T) {
 	}
 	if got := l.Hear(11, 2, true); got != Stale {
 		t.Errorf("the duplicate: %s, want stale", got)
+	}
+}
+
+// A process that ended does not come back, whatever arrives of it.
+func TestReviveNotAfterItsEnd(t *testing.T) {
+	var l Lineage
+	l.Hear(10, 5, false)
+	l.Died(true)
+	l.Hear(11, 1, false)
+	l.End()
+	l.Hear(10, 6, false)
+	if got := l.Revive(10, 6); got != Stale {
+		t.Errorf("%s, and valid is %d", got, l.Inc())
 	}
 }
 

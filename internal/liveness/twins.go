@@ -140,19 +140,25 @@ func (l *Lineage) Beside(o Outcome, m Message, alive bool) (inc, seq uint64) {
 		return 0, 0
 	}
 	x.rounds = rounds
-	return x.inc, x.seq
+	return l.pair(x)
 }
 
 // inTurn counts an advance of x that follows one of the valid incarnation.
 func (l *Lineage) inTurn(x *other) (inc, seq uint64) {
-	if l.seq <= x.mark {
+	if l.Seq() <= x.mark {
 		return 0, 0
 	}
-	x.mark = l.seq
+	x.mark = l.Seq()
 	if x.rounds++; x.rounds < rounds {
 		return 0, 0
 	}
-	return x.inc, x.seq
+	return l.pair(x)
+}
+
+// pair returns the refused incarnation of a conflict, and its last seq.
+func (l *Lineage) pair(x *other) (inc, seq uint64) {
+	seq, _, _ = l.guard.Other(x.inc)
+	return x.inc, seq
 }
 
 // awaits reports whether m may be an answer.

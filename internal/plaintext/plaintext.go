@@ -1,7 +1,7 @@
-// Package plaintext makes text that a worker, a hive, a client or a file chose safe to
-// print. Such text may hold codes that move the cursor of a terminal, reorder a line or
+// Package plaintext makes text of workers, hives, clients and files safe to print. Such
+// text may hold codes that move the cursor of a terminal, reorder a line or
 // hide a part of it. Every command, log and JSON answer passes its text through this
-// package, and [Printable] is the one rule that decides what is replaced or escaped.
+// package, and [Printable] decides for all of them which characters are replaced or escaped.
 //
 // The package has no state. Its functions may be called from any goroutine.
 package plaintext
@@ -17,7 +17,7 @@ import (
 	"unicode/utf8"
 )
 
-// Printable reports whether a terminal shows r as a character of its own, in its place.
+// Printable reports whether a terminal shows r as one character in its place.
 // It is false for control characters of both sets (C0 with ESC, C1), DEL, line and
 // paragraph separators, characters that set the direction of text, those of no width and
 // those that are never drawn, private and unassigned ones, and spaces other than U+0020.
@@ -127,7 +127,7 @@ func printable8(x uint64) bool {
 	return (x|(x+0x0101010101010101)|(x-0x2020202020202020))&0x8080808080808080 == 0
 }
 
-// JSONWriter returns a writer that passes what is written to it through [JSON]. Each Write
+// JSONWriter returns a writer that passes each Write through [JSON] to w. A Write
 // must hold whole characters, as a record of a log does. It is as safe for concurrent use
 // as w is.
 func JSONWriter(w io.Writer) io.Writer { return jsonWriter{w} }

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
@@ -75,7 +75,7 @@ func Send[N Number](ch chan<- prometheus.Metric, f Family, v N, labels ...string
 	ch <- m
 }
 
-// plain returns the labels as they are shown to people who read the metrics with curl.
+// plain returns the labels as a person sees them who reads the metrics with curl.
 func plain(labels []string) []string {
 	out := make([]string, len(labels))
 	for i, l := range labels {
@@ -99,8 +99,13 @@ func Flag(ch chan<- prometheus.Metric, f Family, on bool, labels ...string) {
 }
 
 // Durations sends a histogram.
-func Durations(ch chan<- prometheus.Metric, f Family, h detector.Histogram, labels ...string) {
-	m, err := prometheus.NewConstHistogram(f.desc, h.N, h.Sum.Seconds(), h.Cumulative(), plain(labels)...)
+func Durations(ch chan<- prometheus.Metric, f Family, h hivebeat.Histogram, labels ...string) {
+	cumulative, n := make(map[float64]uint64, len(h.Buckets)), uint64(0)
+	for _, b := range h.Buckets {
+		n += b.N
+		cumulative[b.UpTo.Seconds()] = n
+	}
+	m, err := prometheus.NewConstHistogram(f.desc, h.N, h.Sum.Seconds(), cumulative, plain(labels)...)
 	if err != nil {
 		m = prometheus.NewInvalidMetric(f.desc, err)
 	}

@@ -21,7 +21,7 @@ const (
 
 // announcement advances one entry of the roster by one step.
 type announcement struct {
-	of        fleet.Teller
+	of        fleet.Announcer
 	item      ledger.RosterItem // the current entry
 	confirmed bool              // the event of item is known to be stored
 	next      ledger.RosterEntry
@@ -36,7 +36,7 @@ type announcement struct {
 }
 
 // compare queues the hives and zones whose verdict may differ from the roster.
-func (c *Core) compare(list []fleet.Teller, now time.Time) {
+func (c *Core) compare(list []fleet.Announcer, now time.Time) {
 	for _, t := range list {
 		if !c.cfg.NoJetStream {
 			c.live.compare(t, now)
@@ -91,7 +91,7 @@ func (c *Core) takeBatch(now time.Time) announcements {
 }
 
 // announced ends the work on t. If something changed meanwhile, t is compared again.
-func (c *Core) announced(t fleet.Teller) {
+func (c *Core) announced(t fleet.Announcer) {
 	b := t.Roster()
 	b.Busy = false
 	if b.Again {
@@ -101,15 +101,15 @@ func (c *Core) announced(t fleet.Teller) {
 }
 
 // announcement returns the announcement to make for t, or nil if there is none.
-func (c *Core) announcement(t fleet.Teller, now time.Time) *announcement {
+func (c *Core) announcement(t fleet.Announcer, now time.Time) *announcement {
 	b := t.Roster()
 	a := &announcement{of: t, item: b.Item, confirmed: b.Confirmed >= b.Item.N}
 	a.item.Stored += now.Sub(b.ReadAt)
 	if b.Item.N > 0 && b.Item.Revision == 0 { // the roster was lost: the entry continues where it was
-		a.next = b.Anew(now)
+		a.next = b.Restored(now)
 		return a
 	}
-	say, ok := t.Say(now)
+	say, ok := t.Announce(now)
 	if !ok {
 		return nil
 	}
@@ -290,7 +290,7 @@ func (c *Core) finishOne(a *announcement, now time.Time) {
 		// watch brought it while this was under way, and there is no difference any more.
 		c.lookAfter(t, now, lookWithin)
 	case a.lost && a.found.Gone:
-		c.view.UnlearnKey(t.Key(), false)
+		c.view.UnlearnKey(t.Key(), false, now)
 	case a.lost:
 		c.roster(now, t.Key(), a.found, lookWithin)
 	case a.advanced:
@@ -299,7 +299,7 @@ func (c *Core) finishOne(a *announcement, now time.Time) {
 		if n := len(a.events); n > 0 {
 			told = a.events[n-1].Data
 		}
-		c.view.LearnSaid(t, item, &told, now)
+		c.view.LearnOwn(t, item, &told, now)
 		if a.published {
 			b.Confirmed = max(b.Confirmed, a.next.N)
 			c.live.stored(t)
@@ -323,7 +323,7 @@ func (c *Core) tellStraight(now time.Time) {
 	var events []hivebeat.Event
 	for _, t := range s.queue {
 		for c.view.Knows(t) {
-			say, ok := t.Say(now)
+			say, ok := t.Announce(now)
 			if !ok {
 				break
 			}

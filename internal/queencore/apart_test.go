@@ -182,8 +182,8 @@ func TestAQueenThatMayBeCutOffBelievesEnds(t *testing.T) {
 	f.snapshot("h", 100, 2)
 	f.closes()
 	f.run(10 * time.Second)
-	if h := f.c.View().Hive("h"); h.Live() != hivebeat.Lost || h.Cause() != hivebeat.CauseDisconnect {
-		t.Errorf("its connection closed, and it is %s, %s", h.Live(), h.Cause())
+	if h := f.c.View().Hive("h"); h.Live() != hivebeat.Lost || f.c.View().Index().Hive("h").Cause() != hivebeat.CauseDisconnect {
+		t.Errorf("its connection closed, and it is %s, %s", h.Live(), f.c.View().Index().Hive("h").Cause())
 	}
 	if !slices.Contains(f.deaths(), "h lost") {
 		t.Error("nobody is told")
@@ -209,7 +209,7 @@ func TestAQueenThatMayBeCutOffLosesNoWorkers(t *testing.T) {
 	beat(20)
 	f.broken, f.silent = true, 2
 	f.run(5 * time.Minute)
-	w := f.c.View().Hive("h").Worker("w")
+	w := f.c.View().Index().Hive("h").Worker("w")
 	if live := w.Record().Live; live == hivebeat.Lost {
 		t.Errorf("it is %s", live)
 	}

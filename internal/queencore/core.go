@@ -51,8 +51,8 @@ type Core struct {
 	cfg     Config
 	view    *fleet.View
 	hearing *core.Hearing
-	out     fleet.Outbox // transitions of workers
-	warned  int          // number of workers when makeRoom last warned
+	out     Outbox // transitions of workers
+	warned  int    // number of workers when makeRoom last warned
 	began   time.Time
 
 	cold  cold
@@ -115,7 +115,7 @@ type Ready struct {
 // New returns the core of a queen that starts at now.
 func New(cfg Config, now time.Time) *Core {
 	c := &Core{cfg: cfg, view: fleet.New(cfg.Fresh), began: now}
-	c.view.Begin(uint64(now.UnixMicro()))
+	c.view.Index().Begin(uint64(now.UnixMicro()))
 	c.view.SetBrake(cfg.Brake)
 	c.view.SetOwn(cfg.Own)
 	if cfg.Replicas > 1 && !cfg.NoJetStream {
@@ -319,7 +319,7 @@ func (c *Core) Ready(now time.Time) *Ready {
 		if !c.cfg.NoJetStream {
 			c.live.worker(r.Events, now)
 		}
-		c.compare(r.Tellers, now)
+		c.compare(r.Announcers, now)
 		again = c.check(now)
 	}
 	more := c.listenMore(now)

@@ -223,10 +223,10 @@ func TestTheNewestEventsAreKeptAndTheGapIsTold(t *testing.T) {
 	r := newRig(t, Config{})
 	r.broken = true
 	r.c.trouble(errAway, r.now)
-	for n := range uint64(fleet.OutboxMax/2 + 100) {
+	for n := range uint64(OutboxMax/2 + 100) {
 		r.c.out.Push([]fleet.Happened{eventOf("a", n+1), eventOf("b", n+1)})
 	}
-	if waiting, _, dropped := r.c.Outbox(); waiting != fleet.OutboxMax || dropped != 200 || !r.c.Idle() {
+	if waiting, _, dropped := r.c.Outbox(); waiting != OutboxMax || dropped != 200 || !r.c.Idle() {
 		t.Fatalf("%d waiting, %d dropped, idle %t", waiting, dropped, r.c.Idle())
 	}
 	r.broken = false
@@ -236,7 +236,7 @@ func TestTheNewestEventsAreKeptAndTheGapIsTold(t *testing.T) {
 		if g.Kind != hivebeat.KindGap || g.Missing != 100 || g.N != 100 || g.HiveInc != 100 || g.Reason == "" {
 			t.Errorf("%s: gap %+v", w, g)
 		}
-		if got := r.numbers(w); len(got) != fleet.OutboxMax/2 || got[0] != 101 || !slices.IsSorted(got) {
+		if got := r.numbers(w); len(got) != OutboxMax/2 || got[0] != 101 || !slices.IsSorted(got) {
 			t.Errorf("%s: %d events, %v …", w, len(got), got[:3])
 		}
 	}
@@ -338,7 +338,8 @@ func TestAnEntryCameWhileItsHiveWaited(t *testing.T) {
 			RosterEntry: ledger.RosterEntry{N: n, Live: hivebeat.Lost, Inc: inc, Seq: 1, Every: 15000, Event: body}, Revision: n, Epoch: 1,
 		}
 	}
-	h := r.c.view.Learn("h", entry(1, 100), r.now)
+	r.c.view.LearnKey("h", entry(1, 100), r.now)
+	h := r.c.view.Hive("h")
 	h.Book.Confirmed = 1
 	h.Book.Busy = true // it waits
 	r.c.store.queue = append(r.c.store.queue, h)

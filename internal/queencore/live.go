@@ -63,7 +63,7 @@ func (l *live) done(id string) {
 }
 
 // compare records that there may be an event to publish for a hive.
-func (l *live) compare(t fleet.Teller, now time.Time) {
+func (l *live) compare(t fleet.Announcer, now time.Time) {
 	if h, ok := t.(*fleet.Hive); ok {
 		if _, waits := l.hives.At(h); !waits {
 			l.hives.Set(h, now.Add(liveAfter))
@@ -82,7 +82,7 @@ func (l *live) advanced(a *announcement) {
 }
 
 // stored records that the last announcement of t is in the stream.
-func (l *live) stored(t fleet.Teller) {
+func (l *live) stored(t fleet.Announcer) {
 	h, ok := t.(*fleet.Hive)
 	if a := l.mine[h]; ok && a != nil {
 		for i := range a.events {
@@ -164,7 +164,7 @@ func (c *Core) tellHiveLive(h *fleet.Hive, now time.Time) {
 			}
 		}
 	}
-	for _, d := range h.Unsaid(now) {
+	for _, d := range h.Unannounced(now) {
 		if owed[d.Worker] { // it is in the roster, as this queen learns in a moment
 			continue
 		}

@@ -137,7 +137,7 @@ func (c *Core) Peer(now time.Time, payload []byte) {
 		x.heard, x.backup, x.missed, x.stores = now, m.Backup, false, m.Stores
 		for i := range m.Unverified {
 			d := &m.Unverified[i]
-			c.view.DoubtElsewhere(d.Hive, m.Queen, d.Inc, d.Seq, now, now.Add(doubtLasts))
+			c.view.Index().DoubtElsewhere(d.Hive, m.Queen, d.Inc, d.Seq, now, now.Add(doubtLasts))
 		}
 	}
 }

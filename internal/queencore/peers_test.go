@@ -158,7 +158,7 @@ func TestWhatOthersSayIsBounded(t *testing.T) {
 	if n := len(r.c.peers.known); n != maxPeers {
 		t.Errorf("%d queens are known", n)
 	}
-	if n, _ := r.c.View().DoubtedElsewhere(r.now); n != 0 || r.c.View().Len() != 0 {
+	if n, _ := r.c.View().Index().DoubtedElsewhere(r.now); n != 0 || r.c.View().Len() != 0 {
 		t.Errorf("%d hives are doubted, %d known", n, r.c.View().Len())
 	}
 	r.pass(2 * peerForgotten)
@@ -175,10 +175,10 @@ func TestADoubtOfAnotherQueenCounts(t *testing.T) {
 	r.pass(coldStart)
 	r.snapshot("h", 100, 7)
 	r.turn()
-	h := r.c.View().Hive("h")
+	h := r.c.View().Index().Hive("h")
 	doubt := func(inc, seq uint64) string {
 		r.hear(PeerMessage{Queen: "q1", Unverified: []PeerDoubt{{"h", inc, seq}}})
-		return r.c.View().DoubtedBy(h, r.now)
+		return r.c.View().Index().DoubtedBy(h, r.now)
 	}
 	for _, tt := range []struct {
 		inc, seq uint64
@@ -190,7 +190,7 @@ func TestADoubtOfAnotherQueenCounts(t *testing.T) {
 	}
 	r.snapshot("h", 100, 9)
 	r.turn()
-	if got := r.c.View().DoubtedBy(h, r.now); got != "" {
+	if got := r.c.View().Index().DoubtedBy(h, r.now); got != "" {
 		t.Errorf("it was heard since, and is doubted by %q", got)
 	}
 	if doubt(100, 9) == "" {
@@ -198,11 +198,11 @@ func TestADoubtOfAnotherQueenCounts(t *testing.T) {
 	}
 	// A queen that has heard less of it does not contradict that.
 	r.hear(PeerMessage{Queen: "q2", Unverified: []PeerDoubt{{"h", 100, 3}}})
-	if got := r.c.View().DoubtedBy(h, r.now); got != "q1" {
+	if got := r.c.View().Index().DoubtedBy(h, r.now); got != "q1" {
 		t.Errorf("a queen that has heard less of it doubts it too, and now %q does", got)
 	}
 	r.pass(doubtLasts)
-	if n, by := r.c.View().DoubtedElsewhere(r.now); n != 0 {
+	if n, by := r.c.View().Index().DoubtedElsewhere(r.now); n != 0 {
 		t.Errorf("%d are doubted by %q, which says so no more", n, by)
 	}
 }
@@ -265,10 +265,10 @@ func TestAQueenTellsWhoseConnectionClosed(t *testing.T) {
 	r.closes()
 	r.turn()
 	h := r.c.View().Hive("h")
-	if len(r.peers) != 1 || h.Live() != hivebeat.Alive || !h.InDoubt() {
-		t.Fatalf("it is %s, in doubt: %t, and says %s", h.Live(), h.InDoubt(), r.peers)
+	if len(r.peers) != 1 || h.Live() != hivebeat.Alive || !r.c.View().Index().Hive("h").Doubtful() {
+		t.Fatalf("it is %s, in doubt: %t, and says %s", h.Live(), r.c.View().Index().Hive("h").Doubtful(), r.peers)
 	}
-	doubted := func() string { return other.c.View().DoubtedBy(other.c.View().Hive("h"), other.now) }
+	doubted := func() string { return other.c.View().Index().DoubtedBy(other.c.View().Index().Hive("h"), other.now) }
 	hear := func() {
 		for len(r.peers) > 0 {
 			var m PeerMessage

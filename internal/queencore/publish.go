@@ -39,7 +39,7 @@ func (p *post) next(now time.Time) time.Time {
 // makeRoom makes room in the outbox for a burst of events of the whole fleet. If the stream
 // is too small for that, it logs a warning, and repeats it when the fleet has doubled.
 func (c *Core) makeRoom() {
-	workers := c.view.Totals().Workers
+	workers := c.view.Index().Totals().Workers
 	c.out.Room(workers)
 	most := c.cfg.EventsMax
 	if need := ledger.BurstBytes(workers); most <= 0 || need <= most || workers < 2*c.warned || c.cfg.NoJetStream {

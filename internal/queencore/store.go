@@ -104,9 +104,9 @@ type store struct {
 	checks   []fleet.Check // waiting for a slot
 	checking int           // batches in flight
 
-	queue      []fleet.Teller                   // must be compared with the roster
-	announcing int                              // batches of announcements in flight
-	unsure     liveness.Deadlines[fleet.Teller] // their last event must be published again, since its author may have died
+	queue      []fleet.Announcer                   // must be compared with the roster
+	announcing int                                 // batches of announcements in flight
+	unsure     liveness.Deadlines[fleet.Announcer] // their last event must be published again, since its author may have died
 }
 
 // StoreThere reports whether JetStream can be used, to this queen's knowledge.
@@ -278,7 +278,7 @@ func (c *Core) RosterRead(now time.Time, roster map[string]ledger.RosterItem) {
 		}
 	})
 	for _, key := range gone {
-		c.view.UnlearnKey(key, false)
+		c.view.UnlearnKey(key, false, now)
 	}
 	c.store.roster = true
 }
@@ -328,12 +328,12 @@ func (c *Core) Roster(now time.Time, key string, item ledger.RosterItem) {
 func (c *Core) roster(now time.Time, key string, item ledger.RosterItem, within time.Duration) {
 	switch {
 	case item.Own: // the announcement handles it; here the queen only learns that the bucket was created again
-		if t := c.view.Teller(key); t != nil {
+		if t := c.view.Announcer(key); t != nil {
 			b := t.Roster()
 			b.Item.Epoch = max(b.Item.Epoch, item.Epoch)
 		}
 	case item.Gone:
-		c.view.UnlearnKey(key, true)
+		c.view.UnlearnKey(key, true, now)
 	default:
 		c.lookAfter(c.view.LearnKey(key, item, now), now, within)
 	}
@@ -341,7 +341,7 @@ func (c *Core) roster(now time.Time, key string, item ledger.RosterItem, within 
 
 // lookAfter schedules the event in the entry of t to be published again, unless it is known
 // to be stored or other work on t will find out.
-func (c *Core) lookAfter(t fleet.Teller, now time.Time, within time.Duration) {
+func (c *Core) lookAfter(t fleet.Announcer, now time.Time, within time.Duration) {
 	b := t.Roster()
 	if e := &b.Item; e.N > b.Confirmed && len(e.Event) > 0 && e.Stored < fleet.TooOld && !b.Busy {
 		c.store.unsure.Set(t, now.Add(lookAfter+time.Duration(c.cfg.Random()*float64(within))))

@@ -182,11 +182,11 @@ func TestAHiveInTheBucketIsKnown(t *testing.T) {
 	r.c.Kept(r.now, &ledger.Entry{Hive: "h", Inc: 100, Seq: 2, Payload: encodeFor(t, 2, worker("w")), Stored: 4 * time.Second, TTL: 41 * time.Second})
 	r.c.ReadDone(r.now, nil)
 	r.turn()
-	h := r.c.view.Hive("h")
+	h := r.c.view.Index().Hive("h")
 	if h == nil || h.Live() != hivebeat.Alive || len(h.Workers()) != 1 {
 		t.Fatalf("the hive is known as %+v", h)
 	}
-	if _, age, _ := r.c.view.Shown(h, h.Workers()[0], r.now); age.Duration() < 8*time.Second { // 45 s less the TTL, which is in whole seconds
+	if _, age, _ := r.c.view.Index().Shown(h.Workers()[0], r.now); age.Duration() < 8*time.Second { // 45 s less the TTL, which is in whole seconds
 		t.Errorf("its worker is shown as %v old", age.Duration())
 	}
 	call := fleet.RollCall{Hive: "h", Spread: r.c.view.Spread()}

@@ -25,7 +25,7 @@ var hivesFlag = flag.Int("hives", 10_000, "hives of the fleet of the benchmarks,
 var bigFleet = sync.OnceValue(func() *fleet.View {
 	before := heapInUse()
 	v := fleet.New(45 * time.Second)
-	v.Begin(1)
+	v.Index().Begin(1)
 	for i := range *hivesFlag {
 		feed(panics{}, v, bigSnapshot(i, 1), at(0))
 	}
@@ -115,7 +115,7 @@ func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 		runtime.KeepAlive(v)
 	}
-	b.ReportMetric(float64(bigFleetHeap)/float64(v.Totals().Workers), "B/worker")
+	b.ReportMetric(float64(bigFleetHeap)/float64(v.Index().Totals().Workers), "B/worker")
 }
 
 func BenchmarkSummary(b *testing.B) {
@@ -158,7 +158,7 @@ func BenchmarkStep(b *testing.B) {
 		if job == nil {
 			job = Page(api.VerbWorkers, api.Request{Sort: "-busy"})
 		}
-		if job.Step(v, at(1)) {
+		if job.Step(v.Index(), at(1)) {
 			job = nil
 		}
 	})
@@ -178,7 +178,7 @@ func BenchmarkWatch(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			w := NewWatch("q", c.r)
-			for w.Step(v, nil, at(1)); w.Answer().More; w.Step(v, nil, at(1)) {
+			for w.Step(v.Index(), nil, at(1)); w.Answer().More; w.Step(v.Index(), nil, at(1)) {
 				w.answer = api.Answer{}
 			}
 			if c.name != "nothing" {
@@ -190,7 +190,7 @@ func BenchmarkWatch(b *testing.B) {
 				seq++
 				feed(b, v, bigSnapshot(0, seq), at(1))
 			}
-			percentiles(b, func() { NewWatch("q", c.r).Step(v, nil, at(1)) })
+			percentiles(b, func() { NewWatch("q", c.r).Step(v.Index(), nil, at(1)) })
 		})
 	}
 }
@@ -215,7 +215,7 @@ func BenchmarkPick(b *testing.B) {
 			percentiles(b, func() {
 				v.Settle(at(1))
 				f := NewFinder(c.r, nil)
-				for !f.Step(v, at(1)) {
+				for !f.Step(v.Index(), at(1)) {
 				}
 			})
 		})

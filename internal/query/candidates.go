@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 )
 
 // Where a pick looks for candidates: in some of the lists first, and after that in all.
@@ -15,16 +15,16 @@ import (
 // list holds everything in one zone that can be picked, by levels.
 type list struct {
 	zone  string
-	cells []*fleet.Cell
-	room  *fleet.Room
+	cells []*index.Pool[*index.Worker]
+	room  *index.Pool[*index.GPU]
 	n     int
 }
 
 // lists returns the lists of all zones that the filter allows, in random order.
-func (f *Finder) lists(v *fleet.View) []list {
+func (f *Finder) lists(v *index.Index) []list {
 	var out []list
 	if f.gpu {
-		for _, r := range v.Rooms() {
+		for _, r := range v.GPUs() {
 			if f.filter.Zone == "" || f.filter.Zone == r.Zone {
 				out = append(out, list{zone: r.Zone, room: r, n: r.Len()})
 			}
@@ -33,8 +33,8 @@ func (f *Finder) lists(v *fleet.View) []list {
 		return out
 	}
 	at := make(map[string]int)
-	add := func(s *fleet.Serving) {
-		for _, c := range s.Cells {
+	add := func(s *index.Model) {
+		for _, c := range s.Pools() {
 			if f.filter.Zone != "" && f.filter.Zone != c.Zone {
 				continue
 			}
@@ -55,16 +55,16 @@ func (f *Finder) lists(v *fleet.View) []list {
 
 // eachServing yields the models that the filter selects. It looks at pickModels models at
 // most.
-func (f *Finder) eachServing(v *fleet.View, fn func(*fleet.Serving)) {
+func (f *Finder) eachServing(v *index.Index, fn func(*index.Model)) {
 	if f.filter.Model != "" && f.filter.literal {
-		if s := v.Serving(f.filter.Model); s != nil {
+		if s := v.Model(f.filter.Model); s != nil {
 			fn(s)
 		}
 		return
 	}
 	n := 0
-	v.EachServing(func(s *fleet.Serving) bool {
-		if f.filter.model(s.Model) {
+	v.EachModel(func(s *index.Model) bool {
+		if f.filter.model(s.Name) {
 			fn(s)
 		}
 		if n++; n >= pickModels {
@@ -77,7 +77,7 @@ func (f *Finder) eachServing(v *fleet.View, fn func(*fleet.Serving)) {
 func shuffle[T any](s []T) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }
 
 // sample takes candidates from some of the lists, or from all if there are few candidates.
-func (f *Finder) sample(v *fleet.View, lists []list, total int, now time.Time) {
+func (f *Finder) sample(v *index.Index, lists []list, total int, now time.Time) {
 	if f.filter.hive != "" {
 		f.ofHive(v, now)
 		return
@@ -95,7 +95,7 @@ func (f *Finder) sample(v *fleet.View, lists []list, total int, now time.Time) {
 			return
 		}
 		before := len(f.cands)
-		lists[i].each(f.level(), func(w *fleet.Worker, g *fleet.GPUSeat) bool {
+		lists[i].each(f.level(), func(w *index.Worker, g *index.GPU) bool {
 			f.look(v, w, g, false, now)
 			return f.looks < pickLooks && len(f.cands)-before < each
 		})
@@ -105,25 +105,25 @@ func (f *Finder) sample(v *fleet.View, lists []list, total int, now time.Time) {
 // level is the lowest level of free slots, or of free memory, that may suffice.
 func (f *Finder) level() int {
 	if f.gpu {
-		return fleet.RoomLevel(f.need)
+		return index.MemoryLevel(f.need)
 	}
-	return min(bits.Len64(f.need), fleet.SlotLevels) - 1
+	return min(bits.Len64(f.need), index.SlotLevels) - 1
 }
 
 // each yields the candidates of a list, the best levels first, and from a random place
 // within each level.
-func (l *list) each(least int, yield func(*fleet.Worker, *fleet.GPUSeat) bool) {
+func (l *list) each(least int, yield func(*index.Worker, *index.GPU) bool) {
 	if l.room != nil {
-		for i := least; i < fleet.RoomLevels; i++ {
-			if !around(l.room.Level(i), func(g *fleet.GPUSeat) bool { return yield(nil, g) }) {
+		for i := least; i < index.MemoryLevels; i++ {
+			if !around(l.room.Level(i), func(g *index.GPU) bool { return yield(nil, g) }) {
 				return
 			}
 		}
 		return
 	}
-	for i := fleet.SlotLevels - 1; i >= least; i-- {
-		if !around(l.cells, func(c *fleet.Cell) bool {
-			return around(c.Level(i), func(w *fleet.Worker) bool { return yield(w, nil) })
+	for i := index.SlotLevels - 1; i >= least; i-- {
+		if !around(l.cells, func(c *index.Pool[*index.Worker]) bool {
+			return around(c.Level(i), func(w *index.Worker) bool { return yield(w, nil) })
 		}) {
 			return
 		}
@@ -145,10 +145,10 @@ func around[T any](list []T, yield func(T) bool) bool {
 }
 
 // serving takes candidates from hives that already serve the model.
-func (f *Finder) serving(v *fleet.View, now time.Time) {
+func (f *Finder) serving(v *index.Index, now time.Time) {
 	want := len(f.cands) + max(pickEach, 2*f.n)
-	f.eachServing(v, func(s *fleet.Serving) {
-		around(s.Hives(), func(h *fleet.Hive) bool {
+	f.eachServing(v, func(s *index.Model) {
+		around(s.Hives(), func(h *index.Hive) bool {
 			f.looks++
 			f.gpusOf(v, h, true, now)
 			return f.looks < pickLooks/2 && len(f.cands) < want
@@ -156,17 +156,17 @@ func (f *Finder) serving(v *fleet.View, now time.Time) {
 	})
 }
 
-func (f *Finder) gpusOf(v *fleet.View, h *fleet.Hive, serves bool, now time.Time) {
-	seats := h.GPUSeats()
+func (f *Finder) gpusOf(v *index.Index, h *index.Hive, serves bool, now time.Time) {
+	seats := h.GPUs()
 	for i := range seats {
-		if seats[i].Seated() {
+		if seats[i].Fit() {
 			f.look(v, nil, &seats[i], serves, now)
 		}
 	}
 }
 
 // ofHive takes all candidates of one hive.
-func (f *Finder) ofHive(v *fleet.View, now time.Time) {
+func (f *Finder) ofHive(v *index.Index, now time.Time) {
 	h := known(v, f.filter.hive)
 	switch {
 	case h == nil:
@@ -182,16 +182,16 @@ func (f *Finder) ofHive(v *fleet.View, now time.Time) {
 }
 
 // looping takes candidates that restart over and over, if there are too few others.
-func (f *Finder) looping(v *fleet.View, now time.Time) {
+func (f *Finder) looping(v *index.Index, now time.Time) {
 	if f.gpu || len(f.cands) >= f.n {
 		return
 	}
 	f.looks = 0
-	for _, c := range v.Looping().Cells {
+	for _, c := range v.Looping().Pools() {
 		if f.filter.Zone != "" && f.filter.Zone != c.Zone {
 			continue
 		}
-		for i := fleet.SlotLevels - 1; i >= f.level(); i-- {
+		for i := index.SlotLevels - 1; i >= f.level(); i-- {
 			for _, w := range c.Level(i) {
 				if !f.filter.model(w.Record().Model) || f.filter.hive != "" && f.filter.hive != w.Hive().ID() {
 					continue
@@ -208,11 +208,11 @@ func (f *Finder) looping(v *fleet.View, now time.Time) {
 
 // scan continues through all lists after the sample was too small. The lists may change
 // between two steps, so it may miss a candidate.
-func (f *Finder) scan(v *fleet.View, lists []list, now time.Time) (done bool) {
+func (f *Finder) scan(v *index.Index, lists []list, now time.Time) (done bool) {
 	slices.SortFunc(lists, func(a, b list) int { return cmp.Compare(a.zone, b.zone) })
 	from, at := f.scanAt, 0
 	full := false
-	visit := func(w *fleet.Worker, g *fleet.GPUSeat) bool {
+	visit := func(w *index.Worker, g *index.GPU) bool {
 		at++
 		if at <= from {
 			return true
@@ -226,7 +226,7 @@ func (f *Finder) scan(v *fleet.View, lists []list, now time.Time) (done bool) {
 		l := &lists[i]
 		stop := false
 		if l.room != nil {
-			for k := f.level(); k < fleet.RoomLevels && !stop; k++ {
+			for k := f.level(); k < index.MemoryLevels && !stop; k++ {
 				for _, g := range l.room.Level(k) {
 					if stop = !visit(nil, g); stop {
 						break
@@ -235,7 +235,7 @@ func (f *Finder) scan(v *fleet.View, lists []list, now time.Time) (done bool) {
 			}
 		}
 		for _, c := range l.cells {
-			for k := fleet.SlotLevels - 1; k >= f.level() && !stop; k-- {
+			for k := index.SlotLevels - 1; k >= f.level() && !stop; k-- {
 				for _, w := range c.Level(k) {
 					if stop = !visit(w, nil); stop {
 						break

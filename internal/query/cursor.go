@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -81,7 +81,7 @@ func stateRank(s hivebeat.State) (int64, string) {
 
 // mixValue sets r to the value of the sort key if the mix contains it, and reports whether
 // it does.
-func (o order) mixValue(m fleet.Mix, r *rank) bool {
+func (o order) mixValue(m index.Mix, r *rank) bool {
 	switch o.key {
 	case "live":
 		r.num = liveRank(m.Live)
@@ -97,7 +97,7 @@ func (o order) mixValue(m fleet.Mix, r *rank) bool {
 
 // worker returns the rank of w. Ages sort by when w was heard, which does not change with
 // time: the youngest comes first.
-func (o order) worker(w *fleet.Worker) rank {
+func (o order) worker(w *index.Worker) rank {
 	rec := w.Record()
 	r := rank{hive: w.Hive().ID(), worker: rec.Worker}
 	switch o.key {
@@ -119,7 +119,7 @@ func (o order) worker(w *fleet.Worker) rank {
 
 const maxAge = hivebeat.Millis(100 * 365 * 24 * time.Hour / time.Millisecond)
 
-func (o order) hive(h *fleet.Hive) rank {
+func (o order) hive(h *index.Hive) rank {
 	r := rank{hive: h.ID()}
 	switch o.key {
 	case "live":
@@ -132,7 +132,7 @@ func (o order) hive(h *fleet.Hive) rank {
 		r.num = int64(h.Head().Host.CPU * 1000)
 	case "vram_free":
 		if h.Fresh() {
-			r.num = int64(h.Room())
+			r.num = int64(h.FreeMemory())
 		}
 	}
 	return r

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -44,7 +44,7 @@ func (f *filter) model(m string) bool {
 }
 
 func (f *filter) live(l hivebeat.Live) bool {
-	return len(f.Live) == 0 || slices.Contains(f.Live, l) || slices.Contains(f.Live, fleet.Counted(l))
+	return len(f.Live) == 0 || slices.Contains(f.Live, l) || slices.Contains(f.Live, index.Counted(l))
 }
 
 func (f *filter) state(s hivebeat.State) bool {
@@ -52,18 +52,18 @@ func (f *filter) state(s hivebeat.State) bool {
 }
 
 // mix reports whether workers with this mix may fit.
-func (f *filter) mix(m fleet.Mix) bool { return f.live(m.Live) && f.state(m.State) && f.model(m.Model) }
+func (f *filter) mix(m index.Mix) bool { return f.live(m.Live) && f.state(m.State) && f.model(m.Model) }
 
 // may returns how many workers of h may fit, by the counts. It returns 0 if h is in another
 // zone, or if no worker on it has such labels.
-func (f *filter) may(h *fleet.Hive) (n int) {
+func (f *filter) may(h *index.Hive) (n int) {
 	if f.Zone != "" && f.Zone != h.Zone() || h.Size() == 0 || !f.mayLabels(h) {
 		return 0
 	}
 	if len(f.Live) == 0 && len(f.State) == 0 && f.Model == "" {
 		return h.Size()
 	}
-	h.EachMix(func(m fleet.Mix, k int) {
+	h.EachMix(func(m index.Mix, k int) {
 		if f.mix(m) {
 			n += k
 		}
@@ -72,7 +72,7 @@ func (f *filter) may(h *fleet.Hive) (n int) {
 }
 
 // total counts the workers that fit, if it need not look at each.
-func (f *filter) total(v *fleet.View) (n int, ok bool) {
+func (f *filter) total(v *index.Index) (n int, ok bool) {
 	if !f.counts() {
 		return 0, false
 	}
@@ -82,7 +82,7 @@ func (f *filter) total(v *fleet.View) (n int, ok bool) {
 		}
 		return n, true
 	}
-	v.EachMix(f.Zone, f.Zone != "", func(m fleet.Mix, k int) {
+	v.EachMix(f.Zone, f.Zone != "", func(m index.Mix, k int) {
 		if f.mix(m) {
 			n += k
 		}
@@ -91,7 +91,7 @@ func (f *filter) total(v *fleet.View) (n int, ok bool) {
 }
 
 // worker reports whether worker w of h fits.
-func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
+func (f *filter) worker(h *index.Hive, w *index.Worker, now time.Time) bool {
 	r := w.Record()
 	switch {
 	case !f.mix(w.Mix()),
@@ -99,7 +99,7 @@ func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
 		f.hive != "" && f.hive != h.ID(),
 		f.Stalled && !r.Stalled,
 		f.FreeSlots > 0 && w.FreeSlots() < f.FreeSlots,
-		f.MaxAge > 0 && fleet.EffectiveAge(r.Age, w.Received(), now) > f.MaxAge,
+		f.MaxAge > 0 && index.EffectiveAge(r.Age, w.Received(), now) > f.MaxAge,
 		!f.selector.Empty() && !f.selector.Fits(labelsOf(h, r)),
 		f.FreeVRAM > 0 && !roomOn(h, r.GPUs, f.FreeVRAM):
 		return false
@@ -111,7 +111,7 @@ func (f *filter) worker(h *fleet.Hive, w *fleet.Worker, now time.Time) bool {
 func (f *filter) needsWorkers() bool { return f.FreeSlots > 0 || f.Stalled }
 
 // costOf returns the cost of reading the counts of h, in looks at workers.
-func (f *filter) costOf(h *fleet.Hive) int { return costOf(h) + len(f.selector.Requirements()) }
+func (f *filter) costOf(h *index.Hive) int { return costOf(h) + len(f.selector.Requirements()) }
 
 // costs returns the cost of one look at a worker, in looks at plain workers: labels are in
 // maps.
@@ -123,7 +123,7 @@ func (f *filter) costs() int {
 }
 
 // costOf returns the cost of reading the counts of h, in looks at workers.
-func costOf(h *fleet.Hive) int { return 1 + h.Mixes()/4 }
+func costOf(h *index.Hive) int { return 1 + h.Mixes()/4 }
 
 // hivesAreCheap reports whether hives are judged by their own data alone.
 func (f *filter) hivesAreCheap() bool {
@@ -136,13 +136,13 @@ func (f *filter) everyHive() bool {
 }
 
 // hiveFits reports whether h fits, and how many looks that cost.
-func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) {
+func (f *filter) hiveFits(h *index.Hive, now time.Time) (fits bool, looked int) {
 	switch {
 	case h.Live() == "",
 		f.hive != "" && f.hive != h.ID(),
 		!f.live(h.Live()),
 		f.Zone != "" && f.Zone != h.Zone(),
-		f.MaxAge > 0 && (h.Head().Inc == 0 || fleet.EffectiveAge(0, h.Received(), now) > f.MaxAge),
+		f.MaxAge > 0 && (h.Head().Inc == 0 || index.EffectiveAge(0, h.Received(), now) > f.MaxAge),
 		!f.selector.Empty() && !f.selector.Fits(labelsOf(h, nil)),
 		f.FreeVRAM > 0 && !roomOn(h, nil, f.FreeVRAM):
 		return false, 0
@@ -150,7 +150,7 @@ func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) 
 	if f.text != "" && !has(h.ID(), f.text) && !has(h.Zone(), f.text) {
 		found := false
 		looked += 4 * costOf(h)
-		h.EachMix(func(m fleet.Mix, _ int) { found = found || has(m.Model, f.text) })
+		h.EachMix(func(m index.Mix, _ int) { found = found || has(m.Model, f.text) })
 		if !found {
 			return false, looked
 		}
@@ -160,12 +160,12 @@ func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) 
 	}
 	looked += costOf(h)
 	// The hive needs such a worker, one that is not gone.
-	such := func(m fleet.Mix) bool {
-		l := fleet.Counted(m.Live)
+	such := func(m index.Mix) bool {
+		l := index.Counted(m.Live)
 		return (l == hivebeat.Alive || l == hivebeat.Late) && f.state(m.State) && f.model(m.Model)
 	}
 	some := false
-	h.EachMix(func(m fleet.Mix, _ int) { some = some || such(m) })
+	h.EachMix(func(m index.Mix, _ int) { some = some || such(m) })
 	if !some || !f.needsWorkers() {
 		return some, looked
 	}
@@ -181,9 +181,9 @@ func (f *filter) hiveFits(h *fleet.Hive, now time.Time) (fits bool, looked int) 
 // among returns hives, by id, such that no other hive can fit or have a worker that fits:
 // the shortest suitable list that the view keeps. The caller must not keep or change the
 // slice.
-func (f *filter) among(v *fleet.View) []*fleet.Hive {
+func (f *filter) among(v *index.Index) []*index.Hive {
 	best := v.Hives()
-	shortest := func(list []*fleet.Hive) {
+	shortest := func(list []*index.Hive) {
 		if len(list) < len(best) {
 			best = list
 		}
@@ -192,7 +192,7 @@ func (f *filter) among(v *fleet.View) []*fleet.Hive {
 		shortest(v.InZone(f.Zone))
 	}
 	if f.Model != "" && f.literal {
-		s := v.Serving(f.Model)
+		s := v.Model(f.Model)
 		if s == nil {
 			return nil
 		}
@@ -212,11 +212,11 @@ func (f *filter) among(v *fleet.View) []*fleet.Hive {
 
 // labelled returns the hives that have one of the labels of n, or have a worker with one.
 // If their lists hold more than most entries, it returns all hives.
-func labelled(v *fleet.View, n *api.Requirement, most int) []*fleet.Hive {
+func labelled(v *index.Index, n *api.Requirement, most int) []*index.Hive {
 	if len(n.Values) == 1 {
 		return v.Labelled(n.Key, n.Values[0])
 	}
-	sum, lists := 0, make([][]*fleet.Hive, len(n.Values))
+	sum, lists := 0, make([][]*index.Hive, len(n.Values))
 	for i, value := range n.Values {
 		lists[i] = v.Labelled(n.Key, value)
 		sum += len(lists[i])
@@ -235,8 +235,8 @@ func labelled(v *fleet.View, n *api.Requirement, most int) []*fleet.Hive {
 }
 
 // union merges two lists of hives in the order of their ids, without duplicates.
-func union(a, b []*fleet.Hive) []*fleet.Hive {
-	out := make([]*fleet.Hive, 0, len(a)+len(b))
+func union(a, b []*index.Hive) []*index.Hive {
+	out := make([]*index.Hive, 0, len(a)+len(b))
 	for len(a) > 0 && len(b) > 0 {
 		switch c := strings.Compare(a[0].ID(), b[0].ID()); {
 		case c < 0:
@@ -252,7 +252,7 @@ func union(a, b []*fleet.Hive) []*fleet.Hive {
 
 // mayLabels reports whether, by the counts, each requirement of the selector is met by some
 // worker of h.
-func (f *filter) mayLabels(h *fleet.Hive) bool {
+func (f *filter) mayLabels(h *index.Hive) bool {
 	for _, n := range f.selector.Requirements() {
 		value, inherited := labelsOf(h, nil)(n.Key)
 		with, among := h.LabelledAny(n.Key), 0
@@ -283,7 +283,7 @@ const zoneLabel = "zone"
 
 // labelsOf returns a lookup of the labels of a worker, which override those of its hive. If
 // neither has the label zone, it is the hive's zone.
-func labelsOf(h *fleet.Hive, r *hivebeat.Record) func(string) (string, bool) {
+func labelsOf(h *index.Hive, r *hivebeat.Record) func(string) (string, bool) {
 	return func(key string) (string, bool) {
 		if r != nil {
 			if v, ok := r.Labels[key]; ok {
@@ -302,13 +302,13 @@ func labelsOf(h *fleet.Hive, r *hivebeat.Record) func(string) (string, bool) {
 
 // roomOn reports whether one of these GPUs of h has this many bytes free. Without names it
 // looks at all GPUs of h.
-func roomOn(h *fleet.Hive, uuids []string, bytes uint64) bool {
+func roomOn(h *index.Hive, uuids []string, bytes uint64) bool {
 	if !h.Fresh() || !h.Up() {
 		return false
 	}
-	seats := h.GPUSeats()
+	seats := h.GPUs()
 	for i := range seats {
-		_, g := seats[i].GPU()
+		_, g := seats[i].Device()
 		if g.Err == "" && seats[i].Free() >= bytes && (len(uuids) == 0 || slices.Contains(uuids, g.UUID)) {
 			return true
 		}

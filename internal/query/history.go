@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -43,7 +43,7 @@ type History struct {
 		last  int64
 		at    [fleetSteps][len(fleetSeries)]small
 	}
-	hives map[*fleet.Hive]*hiveHistory
+	hives map[*index.Hive]*hiveHistory
 	next  string // the next call continues after this hive
 }
 
@@ -96,9 +96,9 @@ func scaleOf(series string) float64 {
 }
 
 // livesOf counts the workers of some mixes by verdict.
-func livesOf(mixes func(func(fleet.Mix, int))) (alive, late, lost int) {
-	mixes(func(m fleet.Mix, n int) {
-		switch fleet.Counted(m.Live) {
+func livesOf(mixes func(func(index.Mix, int))) (alive, late, lost int) {
+	mixes(func(m index.Mix, n int) {
+		switch index.Counted(m.Live) {
 		case hivebeat.Alive:
 			alive += n
 		case hivebeat.Late:
@@ -113,7 +113,7 @@ func livesOf(mixes func(func(fleet.Mix, int))) (alive, late, lost int) {
 // Sample takes the fleet's numbers if they are due, and the numbers of some hives. It must
 // be called several times a second. If hears is false the view is unreliable, and Sample
 // takes nothing.
-func (s *History) Sample(v *fleet.View, hears bool, now time.Time) {
+func (s *History) Sample(v *index.Index, hears bool, now time.Time) {
 	if s.began.IsZero() {
 		s.began = now
 	}
@@ -128,7 +128,7 @@ func (s *History) Sample(v *fleet.View, hears bool, now time.Time) {
 		return
 	}
 	if s.hives == nil {
-		s.hives = make(map[*fleet.Hive]*hiveHistory)
+		s.hives = make(map[*index.Hive]*hiveHistory)
 	}
 	rest := v.After(s.next)
 	n := len(list)/sweepTicks + 1
@@ -149,7 +149,7 @@ func (s *History) Sample(v *fleet.View, hears bool, now time.Time) {
 }
 
 // sampleFleet takes the numbers of the fleet for the current slot.
-func (s *History) sampleFleet(v *fleet.View, now time.Time) {
+func (s *History) sampleFleet(v *index.Index, now time.Time) {
 	slot := now.UnixMilli() / fleetStep.Milliseconds()
 	advance(&s.fleet.last, slot, s.fleet.at[:])
 	s.fleet.taken = now
@@ -166,7 +166,7 @@ func (s *History) sampleFleet(v *fleet.View, now time.Time) {
 }
 
 // sample takes the numbers of a hive, if they are fresh.
-func (s *History) sample(h *fleet.Hive, now time.Time) {
+func (s *History) sample(h *index.Hive, now time.Time) {
 	if !h.Fresh() || !h.Up() {
 		return
 	}
@@ -204,7 +204,7 @@ func advance[T any](last *int64, slot int64, ring []T) {
 }
 
 // Answer answers the verb history.
-func (s *History) Answer(v *fleet.View, r *api.Request, now time.Time) api.Answer {
+func (s *History) Answer(v *index.Index, r *api.Request, now time.Time) api.Answer {
 	if r.Hive == "" {
 		if s.hears {
 			s.sampleFleet(v, now)

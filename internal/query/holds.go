@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -27,9 +27,9 @@ type Hold struct {
 
 // Holds are all known holds. The holds on one place are kept together, as in the bucket.
 type Holds struct {
-	places map[fleet.Place]*held
-	ids    map[HoldID]map[fleet.Place]struct{}
-	due    liveness.Deadlines[fleet.Place]
+	places map[index.Place]*held
+	ids    map[HoldID]map[index.Place]struct{}
+	due    liveness.Deadlines[index.Place]
 }
 
 // held is the state of one place.
@@ -48,9 +48,9 @@ func (h *held) sum() (n uint64) {
 	return n
 }
 
-func (s *Holds) at(p fleet.Place) *held {
+func (s *Holds) at(p index.Place) *held {
 	if s.places == nil {
-		s.places, s.ids = make(map[fleet.Place]*held), make(map[HoldID]map[fleet.Place]struct{})
+		s.places, s.ids = make(map[index.Place]*held), make(map[HoldID]map[index.Place]struct{})
 	}
 	h := s.places[p]
 	if h == nil {
@@ -62,7 +62,7 @@ func (s *Holds) at(p fleet.Place) *held {
 
 // Learn takes the stored holds on a place at a revision. An empty list means that there are
 // none. A revision that is not newer than the known one changes nothing.
-func (s *Holds) Learn(v *fleet.View, p fleet.Place, rev uint64, list []Hold, now time.Time) {
+func (s *Holds) Learn(v *index.Index, p index.Place, rev uint64, list []Hold, now time.Time) {
 	h := s.at(p)
 	if rev != 0 && rev <= h.rev {
 		return
@@ -74,14 +74,14 @@ func (s *Holds) Learn(v *fleet.View, p fleet.Place, rev uint64, list []Hold, now
 	h.list = slices.DeleteFunc(slices.Clone(list), func(x Hold) bool { return !x.Until.After(now) })
 	for _, x := range h.list {
 		if s.ids[x.HoldID] == nil {
-			s.ids[x.HoldID] = make(map[fleet.Place]struct{})
+			s.ids[x.HoldID] = make(map[index.Place]struct{})
 		}
 		s.ids[x.HoldID][p] = struct{}{}
 	}
 	s.settle(v, p, h, now)
 }
 
-func (s *Holds) unlist(p fleet.Place, id HoldID) {
+func (s *Holds) unlist(p index.Place, id HoldID) {
 	delete(s.ids[id], p)
 	if len(s.ids[id]) == 0 {
 		delete(s.ids, id)
@@ -89,7 +89,7 @@ func (s *Holds) unlist(p fleet.Place, id HoldID) {
 }
 
 // settle updates the held capacity in the view, and sets when the next hold ends.
-func (s *Holds) settle(v *fleet.View, p fleet.Place, h *held, now time.Time) {
+func (s *Holds) settle(v *index.Index, p index.Place, h *held, now time.Time) {
 	v.SetHeld(p, h.sum(), now)
 	var next time.Time
 	for _, x := range h.list {
@@ -111,7 +111,7 @@ func (s *Holds) settle(v *fleet.View, p fleet.Place, h *held, now time.Time) {
 }
 
 // Expire ends the holds whose time is over.
-func (s *Holds) Expire(v *fleet.View, now time.Time) {
+func (s *Holds) Expire(v *index.Index, now time.Time) {
 	for p := range s.due.Due(now) {
 		h := s.places[p]
 		h.list = slices.DeleteFunc(h.list, func(x Hold) bool {
@@ -126,7 +126,7 @@ func (s *Holds) Expire(v *fleet.View, now time.Time) {
 }
 
 // Forget drops all stored holds: the bucket was created again.
-func (s *Holds) Forget(v *fleet.View, now time.Time) {
+func (s *Holds) Forget(v *index.Index, now time.Time) {
 	for p, h := range s.places {
 		h.rev, h.list = 0, nil
 		s.settle(v, p, h, now)
@@ -135,14 +135,14 @@ func (s *Holds) Forget(v *fleet.View, now time.Time) {
 }
 
 // Reserve reserves a place for a hold that is being written.
-func (s *Holds) Reserve(v *fleet.View, p fleet.Place, x Hold, now time.Time) {
+func (s *Holds) Reserve(v *index.Index, p index.Place, x Hold, now time.Time) {
 	h := s.at(p)
 	h.pending = append(h.pending, x)
 	s.settle(v, p, h, now)
 }
 
 // Unreserve ends a reservation, whether or not the hold was written.
-func (s *Holds) Unreserve(v *fleet.View, p fleet.Place, id HoldID, now time.Time) {
+func (s *Holds) Unreserve(v *index.Index, p index.Place, id HoldID, now time.Time) {
 	h := s.at(p)
 	if i := slices.IndexFunc(h.pending, func(x Hold) bool { return x.HoldID == id }); i >= 0 {
 		h.pending = slices.Delete(h.pending, i, i+1)
@@ -152,7 +152,7 @@ func (s *Holds) Unreserve(v *fleet.View, p fleet.Place, id HoldID, now time.Time
 
 // Written returns the stored holds on a place, to this queen's knowledge, and their
 // revision.
-func (s *Holds) Written(p fleet.Place) (rev uint64, list []Hold) {
+func (s *Holds) Written(p index.Place) (rev uint64, list []Hold) {
 	if h := s.places[p]; h != nil {
 		return h.rev, slices.Clone(h.list)
 	}
@@ -160,8 +160,8 @@ func (s *Holds) Written(p fleet.Place) (rev uint64, list []Hold) {
 }
 
 // Of returns the places of a hold, in order.
-func (s *Holds) Of(id HoldID) []fleet.Place {
-	list := make([]fleet.Place, 0, len(s.ids[id]))
+func (s *Holds) Of(id HoldID) []index.Place {
+	list := make([]index.Place, 0, len(s.ids[id]))
 	for p := range s.ids[id] {
 		list = append(list, p)
 	}
@@ -169,12 +169,12 @@ func (s *Holds) Of(id HoldID) []fleet.Place {
 	return list
 }
 
-func comparePlaces(a, b fleet.Place) int {
+func comparePlaces(a, b index.Place) int {
 	return cmp.Or(strings.Compare(a.Hive, b.Hive), strings.Compare(a.Worker, b.Worker), strings.Compare(a.GPU, b.GPU))
 }
 
 // Describe returns a hold as it appears in an answer.
-func Describe(p fleet.Place, x Hold, now time.Time) api.Hold {
+func Describe(p index.Place, x Hold, now time.Time) api.Hold {
 	a := api.Hold{ID: x.ID, Asker: x.Asker, Hive: p.Hive, Worker: p.Worker, GPU: p.GPU, Left: hivebeat.MillisOf(x.Until.Sub(now))}
 	if p.Worker != "" {
 		a.Slots = x.N
@@ -218,7 +218,7 @@ func holdKey(h *api.Hold) string {
 
 // Held describes the places of a hold that may still be picked, in the form of a pick. It
 // returns the other places separately.
-func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now time.Time) (picks []api.Pick, found []Found, others []fleet.Place) {
+func Held(v *index.Index, r api.Request, id HoldID, places []index.Place, now time.Time) (picks []api.Pick, found []Found, others []index.Place) {
 	f := NewFinder(r, nil)
 	for _, p := range places {
 		c, ok := placeNow(v, p)
@@ -226,8 +226,8 @@ func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now tim
 		case !ok, f.gpu != (p.GPU != ""),
 			c.w != nil && !f.filter.model(c.w.Record().Model),
 			c.w != nil && (!sound(c.w) || f.young(c.w, now)),
-			c.g != nil && !c.g.Seated(),
-			c.hive.Conflicting(now) != 0, v.DoubtedBy(c.hive, now) != "":
+			c.g != nil && !c.g.Fit(),
+			c.hive.Conflict(now) != nil, v.DoubtedBy(c.hive, now) != "":
 			others = append(others, p)
 			continue
 		}
@@ -240,7 +240,7 @@ func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now tim
 			rec := c.w.Record()
 			room = rec.Slots - min(rec.Slots, rec.Busy)
 		} else {
-			_, g := c.g.GPU()
+			_, g := c.g.Device()
 			room = g.Free()
 		}
 		found = append(found, Found{p, f.need, room})
@@ -250,13 +250,13 @@ func Held(v *fleet.View, r api.Request, id HoldID, places []fleet.Place, now tim
 
 // sound reports whether a worker may be picked, apart from its slots: the client that holds
 // it may be using some.
-func sound(w *fleet.Worker) bool {
+func sound(w *index.Worker) bool {
 	h, m := w.Hive(), w.Mix()
-	return h.Live() == hivebeat.Alive && h.Fresh() && m.Live == hivebeat.Alive && w.Fresh() && !h.InDoubt() && !w.Record().Closed && !w.Record().Stalled &&
+	return h.Live() == hivebeat.Alive && h.Fresh() && m.Live == hivebeat.Alive && w.Fresh() && !h.Doubtful() && !w.Record().Closed && !w.Record().Stalled &&
 		(m.State == hivebeat.Ready || m.State == hivebeat.Busy)
 }
 
-func placeNow(v *fleet.View, p fleet.Place) (c candidate, ok bool) {
+func placeNow(v *index.Index, p index.Place) (c candidate, ok bool) {
 	h := known(v, p.Hive)
 	if h == nil {
 		return c, false
@@ -266,9 +266,9 @@ func placeNow(v *fleet.View, p fleet.Place) (c candidate, ok bool) {
 		c.w = h.Worker(p.Worker)
 		return c, c.w != nil
 	}
-	seats := h.GPUSeats()
+	seats := h.GPUs()
 	for i := range seats {
-		if _, g := seats[i].GPU(); g.UUID == p.GPU {
+		if _, g := seats[i].Device(); g.UUID == p.GPU {
 			c.g = &seats[i]
 			return c, true
 		}

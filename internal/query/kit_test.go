@@ -11,6 +11,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index/indextest"
 	"github.com/beatfabric/hivebeat/internal/wire"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -84,14 +85,14 @@ func ask(t failer, v *fleet.View, verb string, r api.Request, now time.Time) api
 	switch verb {
 	case api.VerbHives, api.VerbWorkers:
 		job := Page(verb, r)
-		for n := 0; !job.Step(v, now); n++ {
+		for n := 0; !job.Step(v.Index(), now); n++ {
 			if n > 10_000 {
 				t.Fatalf("%s %+v never ends", verb, r)
 			}
 		}
 		return job.Answer()
 	}
-	return One(v, verb, &r, now)
+	return One(v.Index(), verb, &r, now)
 }
 
 // model generates random fleets.
@@ -106,7 +107,7 @@ type model struct {
 
 func newModel(t *rapid.T) *model {
 	m := &model{t: t, v: fleet.New(45 * time.Second), now: epoch, seq: make(map[string]uint64)}
-	m.v.Begin(1000)
+	m.v.Index().Begin(1000)
 	return m
 }
 
@@ -221,6 +222,12 @@ func (m *model) request(verb string) api.Request {
 
 func newView() *fleet.View {
 	v := fleet.New(45 * time.Second)
-	v.Begin(1000)
+	v.Index().Begin(1000)
 	return v
+}
+
+// verify settles v and checks its index.
+func verify(v *fleet.View, now time.Time) error {
+	v.Settle(now)
+	return indextest.Verify(v.Index(), now)
 }

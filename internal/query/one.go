@@ -3,13 +3,13 @@ package query
 import (
 	"time"
 
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // One answers the verbs that need only one step: the summary, a hive, or a worker. The
 // request was checked, and the view is settled.
-func One(v *fleet.View, verb string, r *api.Request, now time.Time) api.Answer {
+func One(v *index.Index, verb string, r *api.Request, now time.Time) api.Answer {
 	if verb == api.VerbSummary {
 		s := Summary(v)
 		return api.Answer{Summary: &s}

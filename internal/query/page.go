@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -26,7 +26,7 @@ const (
 // Job is a question that is answered in steps. Step is called with the settled view, and
 // reports whether the answer is complete.
 type Job interface {
-	Step(v *fleet.View, now time.Time) (done bool)
+	Step(v *index.Index, now time.Time) (done bool)
 	Answer() api.Answer
 }
 
@@ -66,7 +66,7 @@ type page struct {
 func (p *page) Answer() api.Answer { return p.answer }
 
 // Step looks at some more hives and workers.
-func (p *page) Step(v *fleet.View, now time.Time) bool {
+func (p *page) Step(v *index.Index, now time.Time) bool {
 	if p.looked == 0 && !p.start(v) {
 		return true
 	}
@@ -105,7 +105,7 @@ func (p *page) Step(v *fleet.View, now time.Time) bool {
 
 // start counts the items that fit, if that is cheap. It returns false if there is nothing
 // to look at.
-func (p *page) start(v *fleet.View) bool {
+func (p *page) start(v *index.Index) bool {
 	f := &p.filter
 	if p.verb == api.VerbWorkers {
 		if f.hive != "" && known(v, f.hive) == nil {
@@ -116,7 +116,7 @@ func (p *page) start(v *fleet.View) bool {
 			p.answer.Total = &n
 		}
 	}
-	if f.Model != "" && f.literal && v.Serving(f.Model) == nil { // no hive serves it
+	if f.Model != "" && f.literal && v.Model(f.Model) == nil { // no hive serves it
 		p.answer.Total = new(0)
 		return false
 	}
@@ -128,7 +128,7 @@ func (p *page) start(v *fleet.View) bool {
 }
 
 // known returns the hive with this id, if more than its name is known.
-func known(v *fleet.View, id string) *fleet.Hive {
+func known(v *index.Index, id string) *index.Hive {
 	if h := v.Hive(id); h != nil && h.Live() != "" {
 		return h
 	}
@@ -136,19 +136,19 @@ func known(v *fleet.View, id string) *fleet.Hive {
 }
 
 // rest returns the hives that remain from p.at on, by id.
-func (p *page) rest(v *fleet.View) []*fleet.Hive {
+func (p *page) rest(v *index.Index) []*index.Hive {
 	if p.filter.hive != "" {
 		h := known(v, p.filter.hive)
 		if c := strings.Compare(p.filter.hive, p.at.hive); h == nil || p.begun && c != 0 && (c < 0) != p.down() {
 			return nil
 		}
-		return []*fleet.Hive{h}
+		return []*index.Hive{h}
 	}
 	all := p.filter.among(v)
 	if !p.begun {
 		return all
 	}
-	from, found := slices.BinarySearchFunc(all, p.at.hive, func(h *fleet.Hive, id string) int { return strings.Compare(h.ID(), id) })
+	from, found := slices.BinarySearchFunc(all, p.at.hive, func(h *index.Hive, id string) int { return strings.Compare(h.ID(), id) })
 	if p.down() {
 		if found {
 			from++
@@ -179,12 +179,12 @@ func each[T any](list []T, down bool, fn func(T) bool) {
 }
 
 // hives lists hives by id, and counts them separately if that is cheap.
-func (p *page) hives(v *fleet.View, now time.Time, budget *int) (done bool) {
+func (p *page) hives(v *index.Index, now time.Time, budget *int) (done bool) {
 	if p.looked == 0 && p.filter.hivesAreCheap() {
 		p.countHives(v, now)
 	}
 	done = true
-	each(p.rest(v), p.down(), func(h *fleet.Hive) bool {
+	each(p.rest(v), p.down(), func(h *index.Hive) bool {
 		if p.begun && h.ID() == p.at.hive {
 			return true
 		}
@@ -211,7 +211,7 @@ func (p *page) hives(v *fleet.View, now time.Time, budget *int) (done bool) {
 	return done
 }
 
-func (p *page) countHives(v *fleet.View, now time.Time) {
+func (p *page) countHives(v *index.Index, now time.Time) {
 	n := 0
 	for _, h := range p.filter.among(v) {
 		if fits, _ := p.filter.hiveFits(h, now); fits {
@@ -222,17 +222,17 @@ func (p *page) countHives(v *fleet.View, now time.Time) {
 }
 
 // workers lists workers by id.
-func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
+func (p *page) workers(v *index.Index, now time.Time, budget *int) (done bool) {
 	done = true
 	exact := p.filter.counts()
-	each(p.rest(v), p.down(), func(h *fleet.Hive) bool {
+	each(p.rest(v), p.down(), func(h *index.Hive) bool {
 		if *budget <= 0 {
 			done = false
 			return false
 		}
 		*budget -= p.filter.costOf(h)
 		n := p.filter.may(h)
-		var list []*fleet.Worker // sorted only when needed
+		var list []*index.Worker // sorted only when needed
 		switch same := p.begun && h.ID() == p.at.hive; {
 		case n == 0, same && p.whole:
 		case same: // continue in the middle
@@ -243,7 +243,7 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 			list = h.Workers()
 		}
 		more := true
-		each(list, p.down(), func(w *fleet.Worker) bool {
+		each(list, p.down(), func(w *index.Worker) bool {
 			if *budget <= 0 {
 				done, more = false, false
 				return false
@@ -275,7 +275,7 @@ func (p *page) workers(v *fleet.View, now time.Time, budget *int) (done bool) {
 }
 
 // lastOf returns the id of the last worker on a hive, in the order of the page.
-func lastOf(h *fleet.Hive, down bool) string {
+func lastOf(h *index.Hive, down bool) string {
 	list := h.Workers()
 	switch {
 	case len(list) == 0:
@@ -287,7 +287,7 @@ func lastOf(h *fleet.Hive, down bool) string {
 }
 
 // restOf returns the workers of a hive that come after p.at.
-func (p *page) restOf(list []*fleet.Worker) []*fleet.Worker {
+func (p *page) restOf(list []*index.Worker) []*index.Worker {
 	if p.down() {
 		return list[:sort.Search(len(list), func(i int) bool { return list[i].Record().Worker >= p.at.worker })]
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -21,13 +22,13 @@ func TestPagesAgainstLoop(t *testing.T) {
 		for range rapid.IntRange(0, 25).Draw(t, "steps") {
 			m.step()
 		}
-		if err := m.v.Verify(m.now); err != nil {
+		if err := verify(m.v, m.now); err != nil {
 			t.Fatal(err)
 		}
 		for _, verb := range []string{api.VerbHives, api.VerbWorkers} {
 			r := m.request(verb)
 			want := plain(m.v, verb, &r, m.now)
-			if r.Hive != "" && known(m.v, r.Hive) == nil {
+			if r.Hive != "" && known(m.v.Index(), r.Hive) == nil {
 				if a := ask(t, m.v, verb, r, m.now); verb == api.VerbWorkers && (a.Error == nil || a.Error.Code != api.CodeNotFound) {
 					t.Fatalf("%+v", a)
 				}
@@ -72,14 +73,14 @@ func plain(v *fleet.View, verb string, r *api.Request, now time.Time) (ids []str
 	}
 	var rows []row
 	o := orderOf(sortOf(r))
-	for _, h := range v.Hives() {
+	for _, h := range v.Index().Hives() {
 		if h.Live() == "" || r.Hive != "" && r.Hive != h.ID() {
 			continue
 		}
-		hi := HiveInfo(v, h, now)
+		hi := HiveInfo(v.Index(), h, now)
 		var ws []api.WorkerInfo
 		for _, w := range h.Workers() {
-			ws = append(ws, WorkerInfo(v, w, now))
+			ws = append(ws, WorkerInfo(v.Index(), w, now))
 		}
 		room := func(uuids []string) bool {
 			if r.FreeVRAM == 0 {
@@ -121,7 +122,7 @@ func plain(v *fleet.View, verb string, r *api.Request, now time.Time) (ids []str
 			}
 			withSuch := r.Model == "" && len(r.State) == 0 && r.FreeSlots == 0 && !r.Stalled
 			for _, w := range ws {
-				l := fleet.Counted(w.Live)
+				l := index.Counted(w.Live)
 				withSuch = withSuch || such(w) && (l == hivebeat.Alive || l == hivebeat.Late)
 			}
 			if zone && withSuch && live(hi.Live) && labels(nil) && text(models...) && room(nil) && (r.MaxAge == 0 || hi.Age <= r.MaxAge) {
@@ -177,7 +178,7 @@ func TestHivesByRoom(t *testing.T) {
 		}
 		now := at(50)
 		pass(v, now)
-		if err := v.Verify(now); err != nil {
+		if err := verify(v, now); err != nil {
 			t.Fatal(err)
 		}
 		for _, sort := range []string{"vram_free", "-vram_free"} {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -38,11 +38,11 @@ type Finder struct {
 	n      int
 	need   uint64 // slots, or bytes
 	gpu    bool
-	not    map[fleet.Place]bool // leave these out
+	not    map[index.Place]bool // leave these out
 	hold   HoldID               // that the places are for; empty if for none
 
 	cands  []candidate
-	taken  map[fleet.Place]bool
+	taken  map[index.Place]bool
 	passed map[string]int
 	looks  int
 	steps  int
@@ -55,37 +55,37 @@ type Finder struct {
 
 // Found is a place that was picked.
 type Found struct {
-	Place fleet.Place
+	Place index.Place
 	Need  uint64 // slots or bytes
 	Room  uint64 // free slots or bytes, as if nothing were held
 }
 
 type candidate struct {
 	loops  bool
-	w      *fleet.Worker
-	g      *fleet.GPUSeat
+	w      *index.Worker
+	g      *index.GPU
 	zone   string
-	hive   *fleet.Hive
+	hive   *index.Hive
 	serves bool
 	level  int // less is better
 	queue  int
 	chance uint32
 }
 
-func (c *candidate) place() fleet.Place {
+func (c *candidate) place() index.Place {
 	if c.w != nil {
-		return fleet.Place{Hive: c.hive.ID(), Worker: c.w.Record().Worker}
+		return index.Place{Hive: c.hive.ID(), Worker: c.w.Record().Worker}
 	}
-	_, g := c.g.GPU()
-	return fleet.Place{Hive: c.hive.ID(), GPU: g.UUID}
+	_, g := c.g.Device()
+	return index.Place{Hive: c.hive.ID(), GPU: g.UUID}
 }
 
 // NewFinder returns the job of a pick. The request was checked. The pick leaves out the
 // places in not.
-func NewFinder(r api.Request, not map[fleet.Place]bool) *Finder {
+func NewFinder(r api.Request, not map[index.Place]bool) *Finder {
 	f := &Finder{
 		r: r, filter: filterOf(&r), n: max(1, r.N), gpu: r.For == api.ForGPU, not: not,
-		taken: make(map[fleet.Place]bool), passed: make(map[string]int),
+		taken: make(map[index.Place]bool), passed: make(map[string]int),
 	}
 	f.need = max(1, r.Slots, r.FreeSlots)
 	if f.gpu {
@@ -103,7 +103,7 @@ func (f *Finder) For(id HoldID) *Finder {
 }
 
 // lot returns a random number, or the number of a place for a hold.
-func (f *Finder) lot(p fleet.Place) uint32 {
+func (f *Finder) lot(p index.Place) uint32 {
 	if f.hold == (HoldID{}) {
 		return rand.Uint32()
 	}
@@ -122,7 +122,7 @@ func (f *Finder) Answer() api.Answer { return f.answer }
 func (f *Finder) Found() []Found { return f.found }
 
 // Step looks at some candidates.
-func (f *Finder) Step(v *fleet.View, now time.Time) bool {
+func (f *Finder) Step(v *index.Index, now time.Time) bool {
 	if f.filter.hive != "" && known(v, f.filter.hive) == nil {
 		f.answer = notFound("no hive " + f.filter.hive + " is known")
 		return true
@@ -135,7 +135,7 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 	f.looks = 0
 	f.steps++
 	byLabels, sampled := !f.filter.selector.Empty() && f.filter.hive == "", f.steps == 1
-	var labelled []*fleet.Hive
+	var labelled []*index.Hive
 	if byLabels && (total > pickAll || !sampled) { // otherwise the sample looks at all
 		meant := f.meant()
 		labelled = meant.among(v)
@@ -179,15 +179,15 @@ func (f *Finder) Step(v *fleet.View, now time.Time) bool {
 }
 
 // look takes a candidate if it fits.
-func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves bool, now time.Time) {
+func (f *Finder) look(v *index.Index, w *index.Worker, g *index.GPU, serves bool, now time.Time) {
 	f.looks++
 	c := candidate{w: w, g: g, serves: serves}
 	if w != nil {
 		c.hive, c.loops = w.Hive(), w.Record().Looping
 		c.level, c.queue = -bits.Len64(w.FreeSlots()), bits.Len64(w.Record().Queue)
 	} else {
-		c.hive, _ = g.GPU()
-		c.level = fleet.RoomLevel(g.Free())
+		c.hive, _ = g.Device()
+		c.level = index.MemoryLevel(g.Free())
 	}
 	c.zone = c.hive.Zone()
 	p := c.place()
@@ -206,12 +206,12 @@ func (f *Finder) look(v *fleet.View, w *fleet.Worker, g *fleet.GPUSeat, serves b
 	f.cands = append(f.cands, c)
 }
 
-func (f *Finder) servesModel(h *fleet.Hive) (yes bool) {
+func (f *Finder) servesModel(h *index.Hive) (yes bool) {
 	if f.filter.Model == "" {
 		return false
 	}
-	h.EachMix(func(m fleet.Mix, _ int) {
-		l := fleet.Counted(m.Live)
+	h.EachMix(func(m index.Mix, _ int) {
+		l := index.Counted(m.Live)
 		yes = yes || (l == hivebeat.Alive || l == hivebeat.Late) && f.filter.model(m.Model)
 	})
 	return yes
@@ -221,12 +221,12 @@ const otherLabels = "other labels"
 
 // unfit returns why a candidate does not fit, or "". It checks only the conditions that the
 // lists of the view do not cover.
-func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time) string {
+func (f *Finder) unfit(v *index.Index, c *candidate, p index.Place, now time.Time) string {
 	h := c.hive
 	switch {
 	case f.filter.Zone != "" && f.filter.Zone != c.zone:
 		return "another zone"
-	case h.Conflicting(now) != 0:
+	case h.Conflict(now) != nil:
 		return "its hive is in conflict"
 	case v.DoubtedBy(h, now) != "":
 		return "another queen doubts its hive"
@@ -238,9 +238,9 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 		limit = min(limit, f.filter.MaxAge)
 	}
 	if c.w == nil {
-		_, g := c.g.GPU()
+		_, g := c.g.Device()
 		switch {
-		case fleet.EffectiveAge(g.Age, h.Received(), now) > limit:
+		case index.EffectiveAge(g.Age, h.Received(), now) > limit:
 			return "too old"
 		case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, nil)):
 			return otherLabels
@@ -251,7 +251,7 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 	}
 	r := c.w.Record()
 	switch {
-	case fleet.EffectiveAge(r.Age, c.w.Received(), now) > limit:
+	case index.EffectiveAge(r.Age, c.w.Received(), now) > limit:
 		return "too old"
 	case r.Rival != 0:
 		return "in conflict"
@@ -268,13 +268,13 @@ func (f *Finder) unfit(v *fleet.View, c *candidate, p fleet.Place, now time.Time
 }
 
 // young reports whether w began a shorter time ago than is asked for.
-func (f *Finder) young(w *fleet.Worker, now time.Time) bool {
+func (f *Finder) young(w *index.Worker, now time.Time) bool {
 	return f.r.MinUptime > 0 && w.Up(now) < f.r.MinUptime
 }
 
 // choose picks the best of the candidates, spread as asked for.
-func (f *Finder) choose(v *fleet.View, now time.Time) {
-	zones, hives := make(map[string]int), make(map[*fleet.Hive]int)
+func (f *Finder) choose(v *index.Index, now time.Time) {
+	zones, hives := make(map[string]int), make(map[*index.Hive]int)
 	spread := cmp.Or(f.r.Spread, api.SpreadZone)
 	better := func(a, b *candidate) int {
 		if a.loops != b.loops {

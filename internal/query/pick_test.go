@@ -10,6 +10,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -21,7 +22,7 @@ func find(t failer, v *fleet.View, r api.Request, now time.Time) api.Answer {
 	}
 	v.Settle(now)
 	f := NewFinder(r, nil)
-	for n := 0; !f.Step(v, now); n++ {
+	for n := 0; !f.Step(v.Index(), now); n++ {
 		if n > 100 {
 			t.Fatalf("%+v never ends", r)
 		}
@@ -41,12 +42,12 @@ func TestPicksAgainstLoop(t *testing.T) {
 			m.step()
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "holds") {
-			p := fleet.Place{Hive: pick(t, "held", "h0", "h1", "h2"), Worker: pick(t, "held worker", "w0", "w1")}
-			m.v.SetHeld(p, uint64(rapid.IntRange(1, 4).Draw(t, "slots")), m.now)
-			g := fleet.Place{Hive: p.Hive, GPU: p.Hive + "-0"}
-			m.v.SetHeld(g, uint64(rapid.IntRange(1, 40).Draw(t, "gib"))<<30, m.now)
+			p := index.Place{Hive: pick(t, "held", "h0", "h1", "h2"), Worker: pick(t, "held worker", "w0", "w1")}
+			m.v.Index().SetHeld(p, uint64(rapid.IntRange(1, 4).Draw(t, "slots")), m.now)
+			g := index.Place{Hive: p.Hive, GPU: p.Hive + "-0"}
+			m.v.Index().SetHeld(g, uint64(rapid.IntRange(1, 40).Draw(t, "gib"))<<30, m.now)
 		}
-		if err := m.v.Verify(m.now); err != nil {
+		if err := verify(m.v, m.now); err != nil {
 			t.Fatal(err)
 		}
 		r := api.Request{N: rapid.IntRange(1, 30).Draw(t, "n"), Spread: pick(t, "spread", "", api.SpreadHive, api.SpreadNone)}
@@ -79,14 +80,14 @@ func TestPicksAgainstLoop(t *testing.T) {
 		} else if maybe("by uptime") {
 			r.MinUptime = 50_000
 		}
-		for _, h := range m.v.Hives() {
-			hi := HiveInfo(m.v, h, m.now)
+		for _, h := range m.v.Index().Hives() {
+			hi := HiveInfo(m.v.Index(), h, m.now)
 			if hi.Live != hivebeat.Alive || !hi.Fresh || hi.Conflict || r.Hive != "" && r.Hive != hi.Hive || r.Zone != "" && r.Zone != hi.Zone {
 				continue
 			}
 			free := func(i int) uint64 {
 				g := hi.GPUs[i]
-				return g.Free() - min(g.Free(), h.GPUSeats()[i].Held())
+				return g.Free() - min(g.Free(), h.GPUs()[i].Held())
 			}
 			labels := func(own map[string]string) bool {
 				return sel.Fits(func(k string) (string, bool) {
@@ -106,7 +107,7 @@ func TestPicksAgainstLoop(t *testing.T) {
 				}
 			}
 			for _, k := range h.Workers() {
-				w := WorkerInfo(m.v, k, m.now)
+				w := WorkerInfo(m.v.Index(), k, m.now)
 				taken := w.Busy + w.Held
 				if !gpu && w.Live == hivebeat.Alive && w.Fresh && (w.State == hivebeat.Ready || w.State == hivebeat.Busy) && !w.Stalled && w.Rival == 0 && w.Quiet == 0 &&
 					taken < w.Slots && w.Slots-taken >= max(1, r.Slots) && (r.Model == "" || globbed(r.Model, w.Model)) && labels(w.Labels) && room &&
@@ -326,10 +327,10 @@ func TestPickTakesThoseThatLoopLast(t *testing.T) {
 		}
 		feed(t, v, snapshotOf(fmt.Sprintf("h%02d", i), fmt.Sprintf("zone-%d", i/15), 1, ws...), at(0))
 	}
-	if err := v.Verify(at(0)); err != nil {
+	if err := verify(v, at(0)); err != nil {
 		t.Fatal(err)
 	}
-	if n := v.Totals().Looping; n != hives*each-6 {
+	if n := v.Index().Totals().Looping; n != hives*each-6 {
 		t.Errorf("%d loop", n)
 	}
 	for _, c := range []struct {
@@ -422,8 +423,8 @@ func TestPickPassesAHiveWhoseConnectionClosed(t *testing.T) {
 		v.Disconnect(at(1), liveness.Disconnect{Server: "S", Conn: fmt.Sprint("S/", i), Evidence: true})
 	}
 	v.Settle(at(1))
-	if n := places(at(1)); n != 0 || v.InDoubt() != 1 {
-		t.Errorf("%d places of %d hives in doubt", n, v.InDoubt())
+	if n := places(at(1)); n != 0 || v.Doubtful() != 1 {
+		t.Errorf("%d places of %d hives in doubt", n, v.Doubtful())
 	}
 	if a := find(t, v, api.Request{Filter: api.Filter{Model: "m"}}, at(1)); a.Passed["its hive's connection closed"] != 1 {
 		t.Errorf("passed %v", a.Passed)
@@ -431,10 +432,10 @@ func TestPickPassesAHiveWhoseConnectionClosed(t *testing.T) {
 	s.Seq, s.Conn = 2, "S/11"
 	feed(t, v, s, at(2))
 	v.Settle(at(2))
-	if n := places(at(2)); n != 2 || v.InDoubt() != 0 {
-		t.Errorf("%d of 2 places, %d hives in doubt", n, v.InDoubt())
+	if n := places(at(2)); n != 2 || v.Doubtful() != 0 {
+		t.Errorf("%d of 2 places, %d hives in doubt", n, v.Doubtful())
 	}
-	if err := v.Verify(at(2)); err != nil {
+	if err := verify(v, at(2)); err != nil {
 		t.Error(err)
 	}
 }
@@ -448,8 +449,8 @@ func TestPickSaysWhy(t *testing.T) {
 	s.GPUs = []hivebeat.GPU{{UUID: "g", Total: 80 << 30, Used: 10 << 30}}
 	feed(t, v, s, at(0))
 	var holds Holds
-	holds.Reserve(v, fleet.Place{Hive: "h", Worker: "w"}, Hold{HoldID{api.Anyone, "a"}, 1, at(30)}, at(0))
-	holds.Reserve(v, fleet.Place{Hive: "h", GPU: "g"}, Hold{HoldID{api.Anyone, "a"}, 1 << 30, at(30)}, at(0))
+	holds.Reserve(v.Index(), index.Place{Hive: "h", Worker: "w"}, Hold{HoldID{api.Anyone, "a"}, 1, at(30)}, at(0))
+	holds.Reserve(v.Index(), index.Place{Hive: "h", GPU: "g"}, Hold{HoldID{api.Anyone, "a"}, 1 << 30, at(30)}, at(0))
 	for what, want := range map[string][]string{
 		api.ForWorker: {"serves m", "2 of 4 slots free", "1 more held", "1 waiting", "heard 2.0s ago"},
 		api.ForGPU:    {"69.0 of 80.0 GiB free", "1.0 GiB more held", "read 1.0s ago"},
@@ -486,24 +487,24 @@ func TestHoldsEnd(t *testing.T) {
 	v := newView()
 	feed(t, v, snapshotOf("h", "", 1, workerOf("w", "m", 4, 1)), at(0))
 	var s Holds
-	p := fleet.Place{Hive: "h", Worker: "w"}
-	s.Learn(v, p, 5, []Hold{{HoldID{api.Anyone, "a"}, 1, at(10)}, {HoldID{api.Anyone, "b"}, 1, at(20)}}, at(0))
-	s.Reserve(v, p, Hold{HoldID{api.Anyone, "c"}, 1, at(30)}, at(0))
+	p := index.Place{Hive: "h", Worker: "w"}
+	s.Learn(v.Index(), p, 5, []Hold{{HoldID{api.Anyone, "a"}, 1, at(10)}, {HoldID{api.Anyone, "b"}, 1, at(20)}}, at(0))
+	s.Reserve(v.Index(), p, Hold{HoldID{api.Anyone, "c"}, 1, at(30)}, at(0))
 	free := func(sec float64) uint64 {
-		s.Expire(v, at(sec))
-		if err := v.Verify(at(sec)); err != nil {
+		s.Expire(v.Index(), at(sec))
+		if err := verify(v, at(sec)); err != nil {
 			t.Error(err)
 		}
-		return v.Hive("h").Worker("w").FreeSlots()
+		return v.Index().Hive("h").Worker("w").FreeSlots()
 	}
 	if n := free(1); n != 0 {
 		t.Errorf("%d free", n)
 	}
-	s.Learn(v, p, 4, nil, at(1)) // an older revision than the known one
+	s.Learn(v.Index(), p, 4, nil, at(1)) // an older revision than the known one
 	if n := free(1); n != 0 || len(s.Of(HoldID{api.Anyone, "a"})) != 1 {
 		t.Errorf("%d free", n)
 	}
-	s.Unreserve(v, p, HoldID{api.Anyone, "c"}, at(1))
+	s.Unreserve(v.Index(), p, HoldID{api.Anyone, "c"}, at(1))
 	if n := free(9.9); n != 1 {
 		t.Errorf("%d free", n)
 	}
@@ -518,9 +519,9 @@ func TestHoldsEnd(t *testing.T) {
 		t.Errorf("%d free after all have ended", n)
 	}
 	// A hold on a worker that is not known yet counts once it is.
-	s.Learn(v, fleet.Place{Hive: "new", Worker: "w"}, 9, []Hold{{HoldID{api.Anyone, "x"}, 3, at(90)}}, at(20))
+	s.Learn(v.Index(), index.Place{Hive: "new", Worker: "w"}, 9, []Hold{{HoldID{api.Anyone, "x"}, 3, at(90)}}, at(20))
 	feed(t, v, snapshotOf("new", "", 1, workerOf("w", "m", 4, 0)), at(21))
-	if n := v.Hive("new").Worker("w").FreeSlots(); n != 1 {
+	if n := v.Index().Hive("new").Worker("w").FreeSlots(); n != 1 {
 		t.Errorf("%d free", n)
 	}
 }
@@ -529,7 +530,7 @@ func TestHoldsAreListedInPages(t *testing.T) {
 	v := newView()
 	var s Holds
 	for i := range 25 {
-		s.Learn(v, fleet.Place{Hive: "h", Worker: fmt.Sprintf("w%d", i)}, uint64(i+1), []Hold{{HoldID{api.Anyone, fmt.Sprintf("id%d", i%3)}, 1, at(10)}}, at(0))
+		s.Learn(v.Index(), index.Place{Hive: "h", Worker: fmt.Sprintf("w%d", i)}, uint64(i+1), []Hold{{HoldID{api.Anyone, fmt.Sprintf("id%d", i%3)}, 1, at(10)}}, at(0))
 	}
 	var got []string
 	r := api.Request{Limit: 4}
@@ -563,11 +564,11 @@ func TestHistory(t *testing.T) {
 			}
 			v.Settle(now)
 			hears := minute < 10 || minute > 12
-			s.Sample(v, hears, now)
+			s.Sample(v.Index(), hears, now)
 		}
 	}
 	now := at(30*60 + 59)
-	a := s.Answer(v, &api.Request{}, now)
+	a := s.Answer(v.Index(), &api.Request{}, now)
 	busy := a.History.Series[api.SeriesBusy] // their minutes begin 5 s before those above: each holds the last value of its minute
 	if len(busy) != fleetSteps || a.History.Step != 60_000 || *busy[len(busy)-1] != 30 || *busy[len(busy)-3] != 29 || busy[0] != nil || busy[len(busy)-1-20] != nil {
 		t.Errorf("%d, the last %v", len(busy), *busy[len(busy)-1])
@@ -575,7 +576,7 @@ func TestHistory(t *testing.T) {
 	if used := a.History.Series[api.SeriesVRAMUsed]; *used[len(used)-1] != 30<<30 {
 		t.Errorf("vram_used %v", *used[len(used)-1])
 	}
-	a = s.Answer(v, &api.Request{Hive: "h", Since: 600_000}, now)
+	a = s.Answer(v.Index(), &api.Request{Hive: "h", Since: 600_000}, now)
 	cpu := a.History.Series[api.SeriesCPU]
 	if len(cpu) != 6 || cpu[5] == nil || *cpu[5] < 12.2 || *cpu[5] > 12.4 || a.History.Step != 120_000 {
 		t.Errorf("cpu %v", cpu)
@@ -588,12 +589,12 @@ func TestHistory(t *testing.T) {
 	feed(t, v, snapshotOf("h", "", seq, workerOf("w", "m", 4, 3), late, lost), now)
 	v.Settle(now)
 	for _, s := range []*History{&s, {}} {
-		s.Sample(v, true, now)
+		s.Sample(v.Index(), true, now)
 		seq++
 		feed(t, v, snapshotOf("h", "", seq, workerOf("w", "m", 4, 4), late, lost), now)
 		v.Settle(now.Add(time.Second))
 		for _, r := range []api.Request{{}, {Hive: "h"}} {
-			series := s.Answer(v, &r, now.Add(time.Second)).History.Series
+			series := s.Answer(v.Index(), &r, now.Add(time.Second)).History.Series
 			for name, want := range map[string]float64{api.SeriesWorkersAlive: 1, api.SeriesWorkersLate: 1, api.SeriesWorkersDown: 1, api.SeriesBusy: 4} {
 				if col := series[name]; col[len(col)-1] == nil || *col[len(col)-1] != want {
 					t.Errorf("%q: %s is not %v now: %v", r.Hive, name, want, col[len(col)-1])
@@ -604,7 +605,7 @@ func TestHistory(t *testing.T) {
 		seq++
 		v.Settle(now.Add(time.Second))
 	}
-	if a := s.Answer(v, &api.Request{Hive: "none"}, now); a.Error == nil || a.Error.Code != api.CodeNotFound {
+	if a := s.Answer(v.Index(), &api.Request{Hive: "none"}, now); a.Error == nil || a.Error.Code != api.CodeNotFound {
 		t.Errorf("%+v", a)
 	}
 	rapid.Check(t, func(t *rapid.T) {

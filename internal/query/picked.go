@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // add adds a place to the answer, with the reasons for its rank.
-func (f *Finder) add(v *fleet.View, c *candidate, inZone, onHive int, now time.Time) {
+func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.Time) {
 	p := describe(v, c, now)
 	p.Rank = len(f.answer.Picks) + 1
 	say := func(format string, args ...any) { p.Reasons = append(p.Reasons, fmt.Sprintf(format, args...)) }
@@ -37,7 +37,7 @@ func (f *Finder) add(v *fleet.View, c *candidate, inZone, onHive int, now time.T
 		}
 		room = r.Slots - min(r.Slots, r.Busy)
 	} else {
-		_, g := c.g.GPU()
+		_, g := c.g.Device()
 		say("%.1f of %.1f GiB free", gib(p.FreeVRAM), gib(g.Total))
 		if h := c.g.Held(); h > 0 {
 			say("%.1f GiB more held", gib(h))
@@ -64,25 +64,25 @@ func (f *Finder) add(v *fleet.View, c *candidate, inZone, onHive int, now time.T
 func gib(n uint64) float64 { return float64(n) / (1 << 30) }
 
 // describe returns a pick without rank and reasons.
-func describe(v *fleet.View, c *candidate, now time.Time) api.Pick {
+func describe(v *index.Index, c *candidate, now time.Time) api.Pick {
 	h := c.hive
 	p := api.Pick{Hive: h.ID(), Zone: c.zone, Serves: c.g != nil && c.serves}
 	if c.w != nil {
 		r := c.w.Record()
 		p.Worker, p.Model, p.Endpoint, p.State = r.Worker, r.Model, r.Endpoint, r.State
 		p.Slots, p.FreeSlots = r.Slots, c.w.FreeSlots()
-		_, p.Age, _ = v.Shown(h, c.w, now)
+		_, p.Age, _ = v.Shown(c.w, now)
 		return p
 	}
-	_, g := c.g.GPU()
+	_, g := c.g.Device()
 	p.GPU, p.GPUIndex, p.FreeVRAM = g.UUID, new(g.Index), c.g.Free()
-	p.Age = fleet.EffectiveAge(g.Age, h.Received(), now)
+	p.Age = index.EffectiveAge(g.Age, h.Received(), now)
 	return p
 }
 
 // explain counts why workers and GPUs are not in the lists of the view, for the first ones
 // that the filter selects.
-func (f *Finder) explain(v *fleet.View) {
+func (f *Finder) explain(v *index.Index) {
 	looks := 0
 	meant := f.meant()
 	hives := meant.among(v)
@@ -90,7 +90,7 @@ func (f *Finder) explain(v *fleet.View) {
 	if f.filter.hive != "" {
 		hives = nil
 		if h := known(v, f.filter.hive); h != nil {
-			hives = []*fleet.Hive{h}
+			hives = []*index.Hive{h}
 		}
 	}
 	for _, h := range hives {
@@ -104,12 +104,12 @@ func (f *Finder) explain(v *fleet.View) {
 			if !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, nil)) {
 				continue // that is the reason, and it was counted
 			}
-			seats := h.GPUSeats()
+			seats := h.GPUs()
 			for i := range seats {
 				looks++
-				if !seats[i].Seated() {
+				if !seats[i].Fit() {
 					f.passed[noRoom(h)]++
-				} else if fleet.RoomLevel(seats[i].Free()) < f.level() && skipped { // others were looked at
+				} else if index.MemoryLevel(seats[i].Free()) < f.level() && skipped { // others were looked at
 					f.passed["too little free memory"]++
 				}
 			}
@@ -134,7 +134,7 @@ func (f *Finder) explain(v *fleet.View) {
 }
 
 // noSeat returns why a worker cannot be picked now, or "".
-func noSeat(h *fleet.Hive, w *fleet.Worker) string {
+func noSeat(h *index.Hive, w *index.Worker) string {
 	m, r := w.Mix(), w.Record()
 	switch {
 	case w.Fit():
@@ -142,12 +142,12 @@ func noSeat(h *fleet.Hive, w *fleet.Worker) string {
 	case r.Quiet > 0 && r.Live == hivebeat.Alive && h.Up():
 		return "quiet, as it announced"
 	case m.Live != hivebeat.Alive:
-		return string(fleet.Counted(m.Live))
+		return string(index.Counted(m.Live))
 	case h.Live() != hivebeat.Alive:
 		return "its hive is " + string(h.Live())
 	case r.Closed:
 		return "its connection closed"
-	case h.InDoubt():
+	case h.Doubtful():
 		return "its hive's connection closed"
 	case !w.Fresh() || !h.Fresh():
 		return "too old"
@@ -166,11 +166,11 @@ func noSeat(h *fleet.Hive, w *fleet.Worker) string {
 	return "no free slot"
 }
 
-func noRoom(h *fleet.Hive) string {
+func noRoom(h *index.Hive) string {
 	switch {
 	case h.Live() != hivebeat.Alive:
 		return "its hive is " + string(h.Live())
-	case h.InDoubt():
+	case h.Doubtful():
 		return "its hive's connection closed"
 	case !h.Fresh():
 		return "too old"

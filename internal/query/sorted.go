@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -14,7 +14,7 @@ import (
 
 // gather finds the best of a list that is sorted by another key than id. It goes through
 // everything by id, and keeps only the ranks that the page needs.
-func (p *page) gather(v *fleet.View, now time.Time, budget *int) (done bool) {
+func (p *page) gather(v *index.Index, now time.Time, budget *int) (done bool) {
 	done = true
 	if p.verb == api.VerbHives && p.order.key == "vram_free" && p.looked == 0 && p.filter.everyHive() && p.byRoom(v, now) {
 		return true
@@ -75,17 +75,17 @@ func (p *page) take(r rank) {
 
 // byRoom lists hives by free memory, from the lists that the view keeps by free memory, and
 // stops when the page is full. It returns false if those lists are too large for one step.
-func (p *page) byRoom(v *fleet.View, now time.Time) bool {
-	level, step, end := 0, 1, fleet.RoomLevels
+func (p *page) byRoom(v *index.Index, now time.Time) bool {
+	level, step, end := 0, 1, index.MemoryLevels
 	if p.order.down {
-		level, step, end = fleet.RoomLevels-1, -1, -1
+		level, step, end = index.MemoryLevels-1, -1, -1
 	}
 	if p.afterSet {
-		level = fleet.RoomLevel(uint64(max(0, p.after.num)))
+		level = index.MemoryLevel(uint64(max(0, p.after.num)))
 	}
 	looks := 0
 	for ; level != end; level += step {
-		list := v.ByRoom(level)
+		list := v.ByFreeMemory(level)
 		if looks += len(list); looks > StepLooks {
 			p.best.list = nil
 			return false
@@ -108,13 +108,13 @@ func (p *page) byRoom(v *fleet.View, now time.Time) bool {
 
 // mayImprove reports whether, by the counts, a worker of h may come before one that is
 // kept. A later hive with the same value comes after the kept ones.
-func (p *page) mayImprove(h *fleet.Hive) bool {
+func (p *page) mayImprove(h *index.Hive) bool {
 	worst, full := p.best.worst()
 	if !full {
 		return true
 	}
 	better := false
-	h.EachMix(func(m fleet.Mix, _ int) {
+	h.EachMix(func(m index.Mix, _ int) {
 		var r rank
 		if better || !p.filter.mix(m) {
 			return
@@ -125,7 +125,7 @@ func (p *page) mayImprove(h *fleet.Hive) bool {
 }
 
 // finish describes the kept hives or workers as they are now.
-func (p *page) finish(v *fleet.View, now time.Time) {
+func (p *page) finish(v *index.Index, now time.Time) {
 	list := p.best.sorted()
 	if p.skip >= len(list) {
 		return

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 )
 
 // If a pick asks for labels that few have, the lists of free capacity are of little use, as
@@ -23,7 +23,7 @@ type walk struct {
 	each         int  // candidates taken per hive
 	seen         int  // candidates looked at
 	cut          bool // some hive had more
-	of           []*fleet.Worker
+	of           []*index.Worker
 }
 
 func beginWalk(hives, each int) walk {
@@ -48,7 +48,7 @@ const narrowPart = 8 // up to one in this many hives is few
 
 // narrow reports whether labels leave so few hives that looking elsewhere is pointless. If
 // a GPU is asked for, the hives that serve the model come first.
-func (f *Finder) narrow(v *fleet.View, hives []*fleet.Hive) bool {
+func (f *Finder) narrow(v *index.Index, hives []*index.Hive) bool {
 	servedFirst := f.gpu && f.filter.Model != ""
 	return !servedFirst && len(hives) <= len(v.Hives())/narrowPart
 }
@@ -64,7 +64,7 @@ func (f *Finder) meant() filter {
 
 // walkHives continues through the hives that may have such labels. They may change between
 // two steps, so it may miss one.
-func (f *Finder) walkHives(v *fleet.View, hives []*fleet.Hive, now time.Time) (done bool) {
+func (f *Finder) walkHives(v *index.Index, hives []*index.Hive, now time.Time) (done bool) {
 	meant := f.meant()
 	w := &f.walk
 	if !w.begun {
@@ -91,7 +91,7 @@ func (f *Finder) walkHives(v *fleet.View, hives []*fleet.Hive, now time.Time) (d
 }
 
 // walkHive takes candidates of one hive.
-func (f *Finder) walkHive(v *fleet.View, meant *filter, h *fleet.Hive, now time.Time) {
+func (f *Finder) walkHive(v *index.Index, meant *filter, h *index.Hive, now time.Time) {
 	enough := len(f.cands) + f.walk.each
 	switch {
 	case h.Live() != hivebeat.Alive || !h.Fresh() || meant.Zone != "" && meant.Zone != h.Zone():
@@ -116,15 +116,15 @@ func (f *Finder) walkHive(v *fleet.View, meant *filter, h *fleet.Hive, now time.
 // bestOf returns the workers of one hive that serve the model and can take work, those with
 // the most free slots first, and equal ones in random order. The slice is valid until the
 // next call.
-func (f *Finder) bestOf(meant *filter, h *fleet.Hive) []*fleet.Worker {
+func (f *Finder) bestOf(meant *filter, h *index.Hive) []*index.Worker {
 	f.walk.of = f.walk.of[:0]
-	around(h.Workers(), func(w *fleet.Worker) bool {
+	around(h.Workers(), func(w *index.Worker) bool {
 		if w.Fit() && !w.Record().Looping && meant.model(w.Record().Model) {
 			f.walk.of = append(f.walk.of, w)
 		}
 		return true
 	})
-	slices.SortStableFunc(f.walk.of, func(a, b *fleet.Worker) int {
+	slices.SortStableFunc(f.walk.of, func(a, b *index.Worker) int {
 		return bits.Len64(b.FreeSlots()) - bits.Len64(a.FreeSlots())
 	})
 	return f.walk.of

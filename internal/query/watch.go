@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -49,7 +49,7 @@ func (w *Watch) Answer() api.Answer { return w.answer }
 
 // begin reads the cursor. If it cannot continue from there, the watcher receives everything
 // again.
-func (w *Watch) begin(v *fleet.View) {
+func (w *Watch) begin(v *index.Index) {
 	w.begun = true
 	resync := func(why string) {
 		w.answer.Resync = why
@@ -97,7 +97,7 @@ func (w *Watch) next() string {
 // reports whether there is anything to answer with. If there is not, the watcher has
 // reached the end, and may be stepped again once the revision of the view has changed.
 // events may be nil.
-func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) {
+func (w *Watch) Step(v *index.Index, events *Events, now time.Time) (found bool) {
 	if !w.begun {
 		w.begin(v)
 	}
@@ -119,7 +119,7 @@ func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) 
 	// A watcher that still receives the current state knows nothing that could be gone, and
 	// has received no events.
 	known := max(from, w.base)
-	gone := v.GoneSince(known)
+	gone := v.Tombstones(known)
 	var happened []*Arrival
 	if w.only.events && events != nil {
 		happened, a.Missed = events.Since(known)
@@ -157,7 +157,7 @@ func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) 
 		}
 	}
 	stopped := false
-	w.changed(v, from, func(h *fleet.Hive, k *fleet.Worker, rev, key uint64) bool {
+	w.changed(v, from, func(h *index.Hive, k *index.Worker, rev, key uint64) bool {
 		if !others(rev) || full(last) {
 			stopped = true
 			return false
@@ -186,7 +186,7 @@ func (w *Watch) Step(v *fleet.View, events *Events, now time.Time) (found bool) 
 
 // changed yields the changes since rev, in order. If the filter names a hive, it looks only
 // at that hive.
-func (w *Watch) changed(v *fleet.View, rev uint64, yield func(*fleet.Hive, *fleet.Worker, uint64, uint64) bool) {
+func (w *Watch) changed(v *index.Index, rev uint64, yield func(*index.Hive, *index.Worker, uint64, uint64) bool) {
 	if !w.only.hives && !w.only.workers {
 		return
 	}
@@ -199,15 +199,15 @@ func (w *Watch) changed(v *fleet.View, rev uint64, yield func(*fleet.Hive, *flee
 		return
 	}
 	type change struct {
-		w        *fleet.Worker
+		w        *index.Worker
 		rev, key uint64
 	}
 	var list []change
-	if r, key := h.Trace(); r > rev {
+	if r, key := h.Revision(); r > rev {
 		list = append(list, change{nil, r, key})
 	}
 	for _, k := range h.Workers() {
-		if r, key := k.Trace(); r > rev {
+		if r, key := k.Revision(); r > rev {
 			list = append(list, change{k, r, key})
 		}
 	}
@@ -227,7 +227,7 @@ func (w *Watch) changed(v *fleet.View, rev uint64, yield func(*fleet.Hive, *flee
 // tell adds one hive or worker to the answer: as it is, or as gone if it does not fit. It
 // leaves the item out if it certainly did not fit before either. another means that the
 // item itself has changed, and not only its numbers.
-func (w *Watch) tell(v *fleet.View, h *fleet.Hive, k *fleet.Worker, another bool, now time.Time) (n int) {
+func (w *Watch) tell(v *index.Index, h *index.Hive, k *index.Worker, another bool, now time.Time) (n int) {
 	if k != nil {
 		return w.tellWorker(v, h, k, another, now)
 	}
@@ -242,7 +242,7 @@ func (w *Watch) tell(v *fleet.View, h *fleet.Hive, k *fleet.Worker, another bool
 // volatile reports whether numbers decide which items fit.
 func (f *filter) volatile() bool { return f.FreeSlots > 0 || f.FreeVRAM > 0 || f.MaxAge > 0 }
 
-func (w *Watch) tellHive(v *fleet.View, h *fleet.Hive, another bool, now time.Time) int {
+func (w *Watch) tellHive(v *index.Index, h *index.Hive, another bool, now time.Time) int {
 	f := &w.filter
 	if !w.only.hives || h.Live() == "" {
 		return 0
@@ -258,7 +258,7 @@ func (w *Watch) tellHive(v *fleet.View, h *fleet.Hive, another bool, now time.Ti
 	return 1
 }
 
-func (w *Watch) tellWorker(v *fleet.View, h *fleet.Hive, k *fleet.Worker, another bool, now time.Time) int {
+func (w *Watch) tellWorker(v *index.Index, h *index.Hive, k *index.Worker, another bool, now time.Time) int {
 	switch f := &w.filter; {
 	case !w.only.workers:
 		return 0
@@ -272,7 +272,7 @@ func (w *Watch) tellWorker(v *fleet.View, h *fleet.Hive, k *fleet.Worker, anothe
 	return 1
 }
 
-func (w *Watch) tellsGone(g *fleet.Gone) bool {
+func (w *Watch) tellsGone(g *index.Tombstone) bool {
 	return (w.filter.hive == "" || w.filter.hive == g.Hive) && (g.Worker == "" && w.only.hives || g.Worker != "" && w.only.workers)
 }
 

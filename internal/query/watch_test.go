@@ -24,7 +24,7 @@ type follower struct {
 func (f *follower) look(t failer, m *model, events *Events) (more bool) {
 	w := NewWatch("q", f.r)
 	m.v.Settle(m.now)
-	w.Step(m.v, events, m.now)
+	w.Step(m.v.Index(), events, m.now)
 	a := w.Answer()
 	if a.Next == "" {
 		t.Fatalf("no cursor")
@@ -81,7 +81,7 @@ func TestWatchersAgainstView(t *testing.T) {
 			for _, e := range append(m.events, m.v.Take().Events...) {
 				h := api.Happened{}
 				h.ID, h.Data = e.ID, e.Data
-				events.Add(h, m.v.Bump)
+				events.Add(h, m.v.Index().Bump)
 			}
 			m.events = nil
 			f := followers[rapid.IntRange(0, 2).Draw(t, "who")]
@@ -122,13 +122,13 @@ func TestWatchCursors(t *testing.T) {
 	m := &model{v: newView(), now: at(0), seq: map[string]uint64{}}
 	feed(t, m.v, snapshotOf("h", "eu", 1, workerOf("w", "llama", 4, 0)), at(0))
 	first := NewWatch("q", api.Request{})
-	first.Step(m.v, nil, at(0))
+	first.Step(m.v.Index(), nil, at(0))
 	a := first.Answer()
 	if len(a.Hives) != 1 || len(a.Workers) != 1 || a.Summary == nil || a.More || a.Resync != "" {
 		t.Fatalf("%+v", a)
 	}
 	again := NewWatch("q", api.Request{After: a.Next})
-	if again.Step(m.v, nil, at(1)) {
+	if again.Step(m.v.Index(), nil, at(1)) {
 		t.Errorf("nothing changed: %+v", again.Answer())
 	}
 	for cursor, why := range map[string]string{
@@ -136,13 +136,13 @@ func TestWatchCursors(t *testing.T) {
 		"q.99999999": "can not be read", "q.1.2.3": "can not be read",
 	} {
 		w := NewWatch("q", api.Request{After: cursor})
-		if !w.Step(m.v, nil, at(1)) || !strings.Contains(w.Answer().Resync, why) || len(w.Answer().Workers) != 1 {
+		if !w.Step(m.v.Index(), nil, at(1)) || !strings.Contains(w.Answer().Resync, why) || len(w.Answer().Workers) != 1 {
 			t.Errorf("%s: %+v", cursor, w.Answer())
 		}
 	}
 	// Time alone makes a record late, and the watcher receives that.
 	m.v.Settle(at(60))
-	if !again.Step(m.v, nil, at(60)) || len(again.Answer().Workers) != 1 || again.Answer().Workers[0].Live != hivebeat.Late {
+	if !again.Step(m.v.Index(), nil, at(60)) || len(again.Answer().Workers) != 1 || again.Answer().Workers[0].Live != hivebeat.Late {
 		t.Errorf("aged: %+v", again.Answer())
 	}
 }

@@ -8,7 +8,8 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
-	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
+	"github.com/beatfabric/hivebeat/internal/index/indextest"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
@@ -130,10 +131,12 @@ func (o *observer) slack(heard time.Duration) time.Duration {
 // checkShown checks what a queen would answer now.
 func (q *queen) checkShown() {
 	w, now := q.w, q.w.time()
-	if err := q.view.Verify(now); err != nil {
+	q.view.Settle(now)
+	x := q.view.Index()
+	if err := indextest.Verify(x, now); err != nil {
 		w.breaks(Sound, "what %s keeps of its view differs from what it is: %v", q.name, err)
 	}
-	for _, v := range q.view.Hives() {
+	for _, v := range x.Hives() {
 		p := w.lives[life{v.ID(), cmp.Or(v.Head().Inc, v.Inc())}] // no head if it is known only from the roster
 		if p == nil {
 			continue
@@ -152,7 +155,7 @@ func (q *queen) checkShown() {
 			if !ok || v.Head().Inc == 0 && w.plan.Before > 0 {
 				continue
 			}
-			live, age, _ := q.view.Shown(v, k, now)
+			live, age, _ := x.Shown(k, now)
 			if truth := w.now - at; age.Duration() < truth-h.slow-2*unseen {
 				w.breaks(NoYoungAge, "%s shows %s as heard %v ago, and its hive heard it %v ago", q.name, kl.ident, age.Duration(), truth)
 			}
@@ -160,7 +163,7 @@ func (q *queen) checkShown() {
 			if b := w.beats[beat]; b != nil && r.Stalled && b.work.done == r.Done {
 				q.checkStalled(kl, b.work.since, at)
 			}
-			if live == hivebeat.Alive && age.Duration() > q.view.Fresh() {
+			if live == hivebeat.Alive && age.Duration() > x.Fresh() {
 				w.breaks(NoYoungAge, "%s shows %s as alive at an age of %v", q.name, kl.ident, age.Duration())
 			}
 		}
@@ -169,7 +172,7 @@ func (q *queen) checkShown() {
 
 // checkAbsent looks for a worker that a queen still shows although its hive, which started
 // again, has not listed it for the worker's deadline, and could have.
-func (q *queen) checkAbsent(v *fleet.Hive, h *hive, k *fleet.Worker) {
+func (q *queen) checkAbsent(v *index.Hive, h *hive, k *index.Worker) {
 	w, r := q.w, k.Record()
 	if h.lists(r.Worker) || gone(r.Live) || !v.Up() || v.Head().Inc != h.inc || q.view.Adopted(h.id) {
 		return
@@ -250,7 +253,7 @@ func (q *queen) checkTruth() {
 			w.breaks(Convergence, "%s lives as %d, and %s says %s", h.name, h.inc, q.name, q.describe(h.id))
 		}
 	}
-	for _, v := range q.view.Hives() {
+	for _, v := range q.view.Index().Hives() {
 		l := life{v.ID(), v.Inc()}
 		p := w.lives[l]
 		if p == nil {
@@ -268,7 +271,7 @@ func (q *queen) checkTruth() {
 		}
 	}
 	for _, k := range w.workers {
-		v := q.view.Hive(k.hive)
+		v := q.view.Index().Hive(k.hive)
 		if v == nil || v.Live() == hivebeat.Left || w.usurped(k.life) || w.usurped(life{v.ID(), v.Inc()}) {
 			continue // or its hive left, and no queen judges its workers
 		}
@@ -286,7 +289,7 @@ func (q *queen) checkTruth() {
 // checkWorkers compares what a queen reports about the workers of a hive with the true state.
 // h is that hive if it is alive. Otherwise checkWorkers looks only for dead workers, which
 // the queen must have found by now, counted from since.
-func (q *queen) checkWorkers(v *fleet.Hive, h *hive, since time.Duration) {
+func (q *queen) checkWorkers(v *index.Hive, h *hive, since time.Duration) {
 	w := q.w
 	for _, k := range v.Workers() {
 		r := k.Record()
@@ -348,7 +351,7 @@ func (w *world) checkSame(a, b *queen) {
 			return
 		}
 		workers := func(q *queen) (texts []string) {
-			for _, k := range q.view.Hive(s.ident).Workers() {
+			for _, k := range q.view.Index().Hive(s.ident).Workers() {
 				r := k.Record()
 				if h, ok := s.cur.(*hive); ok && !h.lists(r.Worker) && (gone(r.Live) || w.mayWait(h.born, life{h.id + "/" + r.Worker, r.Inc}, r.Every)) {
 					continue // a queen that started since does not know it

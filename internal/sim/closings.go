@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/internal/core"
+	"github.com/beatfabric/hivebeat/internal/link"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
@@ -44,9 +44,9 @@ type closing struct {
 	lived    time.Duration
 }
 
-// said returns the closing as package bus parses it.
+// said returns the closing as package link parses it.
 func (c closing) said() liveness.Disconnect {
-	d, host := bus.Disconnect{Reason: c.reason, Lived: c.lived}, "elsewhere"
+	d, host := link.Disconnect{Reason: c.reason, Lived: c.lived}, "elsewhere"
 	if c.of != nil {
 		host = c.of.slot.machine().name
 	}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // Generate makes the plan of a seed. length is the duration of the run; if 0, the seed
@@ -23,7 +23,7 @@ func Generate(seed uint64, length, late time.Duration) Plan {
 	p.Paged = r.IntN(4) == 0
 	p.Net = r.network()
 
-	p.Settle = Span(2*liveness.LostAfter(max(p.WorkerEvery, p.HiveEvery).D(), 0) + 2*time.Minute)
+	p.Settle = Span(2*verdict.LostAfter(max(p.WorkerEvery, p.HiveEvery).D(), 0) + 2*time.Minute)
 	troubled := length - p.Settle.D()
 	if length <= 0 || troubled < time.Minute {
 		troubled = between(r.Rand, 4*time.Minute, 10*time.Minute)

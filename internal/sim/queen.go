@@ -6,6 +6,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/queencore"
 )
 
@@ -24,7 +25,7 @@ type queen struct {
 	doubted bool
 	kept    keeper
 
-	score fleet.Score
+	score index.Score
 	gap   uint64 // of the current snapshot: how much higher its seq is than the last one
 }
 

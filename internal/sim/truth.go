@@ -117,7 +117,7 @@ func (o *observer) outlived(id string, inc, usurper uint64) bool {
 
 // adopted records that a queen has read the snapshot of a hive, and so knows its connection.
 func (q *queen) adopted(s *wire.SnapshotView) {
-	h := q.view.Hive(string(s.Hive))
+	h := q.view.Index().Hive(string(s.Hive))
 	if h != nil && h.Head().Inc == s.Inc && h.Head().Seq == s.Seq {
 		q.linked[life{h.ID(), s.Inc}] = arrival{message: message{seq: s.Seq, conn: string(s.Conn)}, at: q.w.now}
 	}

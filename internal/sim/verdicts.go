@@ -116,13 +116,13 @@ func (q *queen) judgedWard(e *fleet.Happened) {
 // list it.
 func (q *queen) lostByAbsence(h *hive, d *hivebeat.EventData) {
 	w, l := q.w, life{d.Hive + "/" + d.Worker, d.Inc}
-	built := h.built[q.view.Hive(d.Hive).Head().Seq]
+	built := h.built[q.view.Index().Hive(d.Hive).Head().Seq]
 	if at, ok := h.first[l]; ok && at < built-h.blind(at, built)-unseen {
 		q.wrongly(l, " for not being listed by its hive, which heard it %v before that", built-at)
 		return
 	}
 	// The queen must respect the silence in the newest beat that it knows.
-	r := q.view.Hive(d.Hive).Worker(d.Worker).Record()
+	r := q.view.Index().Hive(d.Hive).Worker(d.Worker).Record()
 	quiet := time.Duration(0)
 	if b := w.beats[numbered{l, r.Seq, 0}]; b != nil {
 		quiet = b.quiet

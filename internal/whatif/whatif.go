@@ -11,7 +11,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
-	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // Month is the period that rates refer to.
@@ -90,7 +90,7 @@ func Ask(s Settings) Answer {
 }
 
 func (s Settings) patience(every time.Duration) time.Duration {
-	return liveness.LostAfter(every, 0) + time.Duration((s.Misses-3)*float64(every))
+	return verdict.LostAfter(every, 0) + time.Duration((s.Misses-3)*float64(every))
 }
 
 func (s Settings) outlook(r *rand.Rand, every time.Duration, n int, hop bool) Outlook {

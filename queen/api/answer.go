@@ -82,6 +82,9 @@ type Status struct {
 	Brake []BrakeInfo `json:"brake,omitempty"` // zones where so many hives fell silent at once that the queen does not believe it yet
 }
 
+// Sure reports whether the queen knows no reason why the answer may be incomplete.
+func (s *Status) Sure() bool { return len(s.Unsure) == 0 }
+
 // BrakeInfo is a zone whose brake is on.
 type BrakeInfo struct {
 	Zone  string          `json:"zone"`  // the zone's label; empty for hives without a zone

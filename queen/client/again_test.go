@@ -20,7 +20,7 @@ func mute(asked) *api.Answer { return nil }
 func TestAMuteQueenIsAskedAround(t *testing.T) {
 	srv := server(t)
 	stopped := serveFake(t, srv, "q1", "", mute)
-	serveFake(t, srv, "q2", "", func(asked) *api.Answer { return &api.Answer{} })
+	serveFake(t, srv, "q2", "", agrees)
 	c := newClient(t, srv, Config{Timeout: patience}) // a request that waits that long has failed
 	c.again = 5 * time.Millisecond
 	const least = 5 // requests that the mute queen got; that is random, so ask until it got them
@@ -45,21 +45,21 @@ func TestALateAnswerCounts(t *testing.T) {
 		default: // a slow machine: it has been asked often by now
 		}
 		<-enough
-		return &api.Answer{}
+		return agrees(asked{})
 	})
 	c := newClient(t, srv, Config{Timeout: time.Hour})
 	c.again = 5 * time.Millisecond
 	came := make(chan outcome, 1)
 	go func() {
 		a, err := c.Summary(t.Context())
-		came <- outcome{a, err}
+		came <- outcome{a.Status, err}
 	}()
 	for range 3 {
 		arrives(t, "the question", asks)
 	}
 	close(enough)
-	if got := arrives(t, "the answer", came); got.err != nil || got.answer.Status.Queen != "q1" {
-		t.Errorf("%+v, %v", got.answer, got.err)
+	if got := arrives(t, "the answer", came); got.err != nil || got.status.Queen != "q1" {
+		t.Errorf("%+v, %v", got.status, got.err)
 	}
 	if f.count() < 3 {
 		t.Errorf("asked %d times", f.count())
@@ -71,7 +71,7 @@ func TestALateAnswerCounts(t *testing.T) {
 func TestTheSecondQuestionGoesToAQueenThatLives(t *testing.T) {
 	srv := server(t)
 	stopped := serveFake(t, srv, "q1", "", mute)
-	lives := serveFake(t, srv, "q2", "", func(asked) *api.Answer { return &api.Answer{} })
+	lives := serveFake(t, srv, "q2", "", agrees)
 	lives.pong(t)
 	c := newClient(t, srv, Config{Timeout: patience})
 	c.again = time.Second // enough time for a ping on a slow machine
@@ -107,7 +107,7 @@ func TestAQueenThatLeavesAnswers(t *testing.T) {
 		default:
 		}
 		<-enough
-		_ = m.Respond([]byte(`{"status":{"queen":"q1"}}`))
+		_ = m.Respond([]byte(`{"status":{"queen":"q1"},"summary":{}}`))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func TestAQueenThatLeavesAnswers(t *testing.T) {
 	came := make(chan outcome, 1)
 	go func() {
 		a, err := c.Summary(t.Context())
-		came <- outcome{a, err}
+		came <- outcome{a.Status, err}
 	}()
 	arrives(t, "the question", asks)
 	if err := sub.Drain(); err != nil { // it receives no more, and finishes what it has
@@ -128,14 +128,14 @@ func TestAQueenThatLeavesAnswers(t *testing.T) {
 	bustest.Eventually(t, patience, func() (bool, string) { // the client has received a no-responders message
 		select {
 		case got := <-came:
-			t.Fatalf("%+v, %v", got.answer, got.err)
+			t.Fatalf("%+v, %v", got.status, got.err)
 		default:
 		}
 		return c.nc.Stats().InMsgs > 0, "asked once"
 	})
 	close(enough)
-	if got := arrives(t, "the answer", came); got.err != nil || got.answer.Status.Queen != "q1" {
-		t.Errorf("%+v, %v", got.answer, got.err)
+	if got := arrives(t, "the answer", came); got.err != nil || got.status.Queen != "q1" {
+		t.Errorf("%+v, %v", got.status, got.err)
 	}
 }
 

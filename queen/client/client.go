@@ -1,10 +1,3 @@
-// Package client queries queens over NATS: which workers are alive, what they serve,
-// what changed, and which can take work. Its only dependency beyond the root package is
-// nats.go.
-//
-// Any queen may give an answer, and the Status of the answer says how sure it is; the
-// answers of a client from Follow all come from one queen. The package implements
-// docs/PROTOCOL.md, section 8.
 package client
 
 import (
@@ -13,7 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -22,53 +15,6 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
-
-// Errors of requests, besides those of ctx and of NATS.
-var (
-	// ErrNoQueen means that no queen listens, or that none answered in time. A
-	// *StartingError wraps it.
-	ErrNoQueen = errors.New("no queen answers")
-	// ErrBadRequest means that the queen does not accept the request.
-	ErrBadRequest = errors.New("bad request")
-	// ErrNotFound means that there is no such hive, worker or hold.
-	ErrNotFound = errors.New("not found")
-	// ErrTooLarge means that the answer does not fit into a message.
-	ErrTooLarge = errors.New("too large")
-	// ErrUnavailable means that the queen cannot answer this now.
-	ErrUnavailable = errors.New("unavailable")
-	// ErrUnreadable means that the message received is no answer that this package
-	// understands.
-	ErrUnreadable = errors.New("the answer can not be read")
-)
-
-// Error is an error in the answer of a queen. It wraps one of the errors above.
-type Error struct {
-	Verb    string
-	Code    string // of the answer
-	Message string // for people
-}
-
-func (e *Error) Error() string {
-	if err := e.Unwrap(); err != nil {
-		return err.Error() + ": " + e.Message
-	}
-	return e.Code + ": " + e.Message
-}
-
-// Unwrap returns the error of the code, or nil for an unknown code.
-func (e *Error) Unwrap() error {
-	switch e.Code {
-	case api.CodeBadRequest:
-		return ErrBadRequest
-	case api.CodeNotFound:
-		return ErrNotFound
-	case api.CodeTooLarge:
-		return ErrTooLarge
-	case api.CodeUnavailable:
-		return ErrUnavailable
-	}
-	return nil
-}
 
 // Config configures a Client. The zero Config is usable. If the connection has a custom
 // inbox prefix, the queens must know it (queen.Config.InboxPrefixes), or they do not
@@ -95,10 +41,7 @@ type Client struct {
 	followed *followed     // set by Follow, else nil
 }
 
-const (
-	defaultTimeout = 5 * time.Second
-	pageSize       = 500 // bounds the memory that a long list takes, here and in a message
-)
+const defaultTimeout = 5 * time.Second
 
 // New returns a client on nc. The connection is borrowed: the client never closes it.
 // Errors name the field of cfg at fault.
@@ -124,8 +67,10 @@ func New(nc *nats.Conn, cfg Config) (*Client, error) {
 // at returns the subject of a verb, for one queen, or for any if queen is empty.
 func (c *Client) at(verb, queen string) string { return c.subjects.Ask(c.asker, verb, queen) }
 
-// Ask sends a request for one verb of api.Verbs and returns the answer. If the answer
-// holds an error, Ask returns both: the answer still says how sure it is.
+// Ask is the low-level form of all other methods: it sends a request for one verb of
+// api.Verbs and returns the answer as it is on the wire. Use it to pass answers on as
+// JSON, or for a verb or key that has no typed method yet. If the answer holds an error,
+// Ask returns both the answer and an *Error.
 //
 // If no queen listens, Ask returns ErrNoQueen at once. A queen that has just started is
 // present before it answers. Ask tries it again for up to Config.Timeout, or until ctx
@@ -135,7 +80,7 @@ func (c *Client) at(verb, queen string) string { return c.subjects.Ask(c.asker, 
 // stopped, or its link is dead) costs half a second rather than the whole of
 // Config.Timeout. Within that timeout Ask repeats an unanswered request every 0.5 s
 // (one with r.Wait at most ten times), the first time to a queen that answers a ping,
-// and takes the first answer. All other methods work in the same way.
+// and takes the first answer. If none comes, Ask returns ErrNoAnswer.
 func (c *Client) Ask(ctx context.Context, verb string, r api.Request) (*api.Answer, error) {
 	if c.followed == nil {
 		return c.any(ctx, verb, r)
@@ -199,7 +144,7 @@ func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, w
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, fmt.Errorf("client: %s: %w: %w", verb, ErrNoQueen, err)
 	case limited.Err() != nil:
-		return nil, fmt.Errorf("client: %s: %w within %s: %w", verb, ErrNoQueen, within, context.DeadlineExceeded)
+		return nil, fmt.Errorf("client: %s: %w within %s: %w", verb, ErrNoAnswer, within, context.DeadlineExceeded)
 	default:
 		return nil, fmt.Errorf("client: %s: %w", verb, err)
 	}
@@ -216,90 +161,15 @@ func (c *Client) ask(ctx context.Context, subject, verb string, r api.Request, w
 	return &a, nil
 }
 
-// Summary returns the counts of the fleet.
-func (c *Client) Summary(ctx context.Context) (*api.Answer, error) {
-	return c.Ask(ctx, api.VerbSummary, api.Request{})
-}
-
-// Hive returns one hive, as the only element of Hives.
-func (c *Client) Hive(ctx context.Context, hive string) (*api.Answer, error) {
-	return c.Ask(ctx, api.VerbHive, api.Request{Hive: hive})
-}
-
-// Worker returns one worker, as the only element of Workers.
-func (c *Client) Worker(ctx context.Context, hive, worker string) (*api.Answer, error) {
-	return c.Ask(ctx, api.VerbWorker, api.Request{Hive: hive, Worker: worker})
-}
-
-// Hives returns the hives that match r, page by page. r.Limit is the size of a page,
-// 500 by default. A page may be shorter, even empty, without being the last. The first
-// error ends the sequence.
-func (c *Client) Hives(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
-	return c.Pages(ctx, api.VerbHives, r)
-}
-
-// Workers returns the workers that match r, page by page, as Hives does.
-func (c *Client) Workers(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
-	return c.Pages(ctx, api.VerbWorkers, r)
-}
-
-// Events returns the events that match r, newest first, page by page, as Hives does.
-func (c *Client) Events(ctx context.Context, r api.Request) iter.Seq2[*api.Answer, error] {
-	return c.Pages(ctx, api.VerbEvents, r)
-}
-
-// Holds returns the known holds, page by page, as Hives does.
-func (c *Client) Holds(ctx context.Context) iter.Seq2[*api.Answer, error] {
-	return c.Pages(ctx, api.VerbHolds, api.Request{})
-}
-
-// Pages returns the answers of a verb that has pages, from after r.After to the last
-// one. The first error ends the sequence. All pages come from the queen that gave the
-// first, as with Follow.
-func (c *Client) Pages(ctx context.Context, verb string, r api.Request) iter.Seq2[*api.Answer, error] {
-	return func(yield func(*api.Answer, error) bool) {
-		c, r := c, r // a sequence may be iterated more than once
-		if c.followed == nil {
-			c = c.Follow()
-		}
-		r.Limit = cmp.Or(r.Limit, pageSize)
-		for {
-			a, err := c.Ask(ctx, verb, r)
-			if !yield(a, err) || err != nil || a.Next == "" {
-				return
-			}
-			if a.Next == r.After {
-				yield(nil, fmt.Errorf("client: %s: %w: its pages do not go on after %q", verb, ErrUnreadable, a.Next))
-				return
-			}
-			r.After, r.Offset = a.Next, 0
-		}
+// millis returns d in milliseconds, rounded up, so that a short duration does not become
+// 0, which stands for the default. A negative d becomes a number that every queen refuses.
+func millis(d time.Duration) hivebeat.Millis {
+	if d < 0 {
+		return math.MaxUint64
 	}
-}
-
-// History returns figures over time for the fleet, or for one hive. They reach back for
-// the duration since, or as far as the queen has them.
-func (c *Client) History(ctx context.Context, hive string, since time.Duration) (*api.Answer, error) {
-	return c.Ask(ctx, api.VerbHistory, api.Request{Hive: hive, Since: hivebeat.MillisOf(since)})
-}
-
-// Pick returns the best places for work in Picks. It is no error if there are none, but
-// an unknown r.Hive is ErrNotFound.
-func (c *Client) Pick(ctx context.Context, r api.Request) (*api.Answer, error) {
-	return c.Ask(ctx, api.VerbPick, r)
-}
-
-// Hold picks as Pick does, and holds the places under r.Hold for r.HoldMS: no queen
-// gives them to another asker. A second call with the same id holds the same places for
-// longer. The hold belongs to this client's asker; no other asker can renew or release
-// it.
-func (c *Client) Hold(ctx context.Context, r api.Request) (*api.Answer, error) {
-	return c.Ask(ctx, api.VerbHold, r)
-}
-
-// Release gives back a hold of this client's asker. The hold of another asker is
-// ErrNotFound. So is the client's own hold if Ask had to repeat the request and the
-// first attempt has already released it.
-func (c *Client) Release(ctx context.Context, hold string) (*api.Answer, error) {
-	return c.Ask(ctx, api.VerbRelease, api.Request{Hold: hold})
+	m := hivebeat.MillisOf(d)
+	if m.Duration() < d {
+		m++
+	}
+	return m
 }

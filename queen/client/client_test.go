@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"math"
 	"os/exec"
 	"slices"
 	"strings"
@@ -155,60 +157,223 @@ func newClient(t *testing.T, srv *embedded.Server, cfg Config) *Client {
 
 func server(t *testing.T) *embedded.Server { return bustest.Server(t, bustest.NoJetStream()) }
 
-// Each verb has its method, which sends just that request, below the prefix.
+// full is an answer that has data for every verb.
+func full(asked) *api.Answer {
+	return &api.Answer{
+		Summary: &api.Summary{GPUs: 3},
+		Hives:   []api.HiveInfo{{Hive: "a"}},
+		Workers: []api.WorkerInfo{{Hive: "a", Record: hivebeat.Record{Worker: "w"}}},
+		Events:  []api.Happened{{StreamSeq: 7}},
+		History: &api.History{End: 8},
+		Picks:   []api.Pick{{Rank: 1, Worker: "w"}},
+		Passed:  map[string]int{"late": 2},
+		Holds:   []api.Hold{{ID: "job"}},
+	}
+}
+
+// sole returns the only value of a sequence.
+func sole[T any](all iter.Seq2[T, error]) (v T, err error) {
+	n := 0
+	for v, err = range all {
+		n++
+	}
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%d values and not one", n)
+	}
+	return v, err
+}
+
+// Each verb has its method, which sends just that request, below the prefix, and returns
+// the data of the answer with its status.
 func TestEachVerb(t *testing.T) {
 	srv := server(t)
-	f := serveFake(t, srv, "q1", "acme.", func(asked) *api.Answer { return &api.Answer{} })
+	f := serveFake(t, srv, "q1", "acme.", full)
 	c := newClient(t, srv, Config{Prefix: "acme"})
 	ctx := t.Context()
-	one := func(a *api.Answer, err error) error {
-		if err == nil && a.Status.Queen != "q1" {
-			err = fmt.Errorf("answered by %q", a.Status.Queen)
+	st := api.Status{Queen: "q1"}
+	check := func(got any, err error, want any) error {
+		if d := cmp.Diff(want, got); err == nil && d != "" {
+			err = fmt.Errorf("(-want +got):\n%s", d)
 		}
 		return err
 	}
-	first := func(all func(func(*api.Answer, error) bool)) (err error) {
-		for a, e := range all {
-			err = one(a, e)
-		}
-		return err
+	data := full(asked{})
+	work := PickRequest{
+		For: api.ForWorker, Model: "m", N: 2, Slots: 3, FreeSlots: 4, FreeVRAM: 5, Hive: "a", Zone: "z", Selector: "k=v", MaxAge: 6 * time.Second, MinUptime: 7 * time.Second, Spread: api.SpreadHive,
 	}
-	asking := map[string]func() error{
-		api.VerbSummary: func() error { return one(c.Summary(ctx)) },
-		api.VerbHive:    func() error { return one(c.Hive(ctx, "a")) },
-		api.VerbWorker:  func() error { return one(c.Worker(ctx, "a", "w")) },
-		api.VerbHives:   func() error { return first(c.Hives(ctx, api.Request{Sort: "-age"})) },
-		api.VerbWorkers: func() error { return first(c.Workers(ctx, api.Request{Hive: "a", Limit: 7})) },
-		api.VerbEvents:  func() error { return first(c.Events(ctx, api.Request{Kinds: []hivebeat.Kind{"lost"}})) },
-		api.VerbHolds:   func() error { return first(c.Holds(ctx)) },
-		api.VerbHistory: func() error { return one(c.History(ctx, "a", time.Minute)) },
-		api.VerbPick:    func() error { return one(c.Pick(ctx, api.Request{N: 2})) },
-		api.VerbHold:    func() error { return one(c.Hold(ctx, api.Request{N: 2, Hold: "job"})) },
-		api.VerbRelease: func() error { return one(c.Release(ctx, "job")) },
-		api.VerbWatch: func() error {
-			for a, err := range c.Watch(ctx, api.Request{Only: []string{"hives"}}) {
-				return one(a, err)
+	sent := api.Request{
+		For: api.ForWorker, N: 2, Slots: 3, Hive: "a", MinUptime: 7000, Spread: api.SpreadHive,
+		Filter: api.Filter{Model: "m", FreeSlots: 4, FreeVRAM: 5, Zone: "z", Selector: "k=v", MaxAge: 6000},
+	}
+	held := sent
+	held.Hold, held.HoldMS = "job", 60_000
+	eu := api.Filter{Zone: "eu", Stalled: true}
+	for _, c := range []struct {
+		name string
+		verb string
+		ask  func() error
+		want api.Request
+	}{
+		{"Summary", api.VerbSummary, func() error {
+			got, err := c.Summary(ctx)
+			return check(got, err, Summary{*data.Summary, st})
+		}, api.Request{}},
+		{"Hive", api.VerbHive, func() error {
+			got, err := c.Hive(ctx, "a")
+			return check(got, err, Hive{data.Hives[0], st})
+		}, api.Request{Hive: "a"}},
+		{"Worker", api.VerbWorker, func() error {
+			got, err := c.Worker(ctx, "a", "w")
+			return check(got, err, Worker{data.Workers[0], st})
+		}, api.Request{Hive: "a", Worker: "w"}},
+		{"Hives", api.VerbHives, func() error {
+			got, err := sole(c.Hives(ctx, Query{Sort: "-age", Filter: eu, Offset: 5}))
+			return check(got, err, Hive{data.Hives[0], st})
+		}, api.Request{Sort: "-age", Filter: eu, Offset: 5, Limit: 500}},
+		{"HivePages", api.VerbHives, func() error {
+			got, err := sole(c.HivePages(ctx, Query{}))
+			return check(got, err, Page[api.HiveInfo]{Rows: data.Hives, Status: st})
+		}, api.Request{Limit: 500}},
+		{"Workers", api.VerbWorkers, func() error {
+			got, err := sole(c.Workers(ctx, Query{Hive: "a", PageSize: 7, After: "x"}))
+			return check(got, err, Worker{data.Workers[0], st})
+		}, api.Request{Hive: "a", Limit: 7, After: "x"}},
+		{"WorkerPages", api.VerbWorkers, func() error {
+			got, err := sole(c.WorkerPages(ctx, Query{}))
+			return check(got, err, Page[api.WorkerInfo]{Rows: data.Workers, Status: st})
+		}, api.Request{Limit: 500}},
+		{"Events", api.VerbEvents, func() error {
+			got, err := sole(c.Events(ctx, EventQuery{Hive: "a", Worker: "w", Kinds: []hivebeat.Kind{"lost"}, Since: time.Minute, After: "x"}))
+			return check(got, err, Event{data.Events[0], st})
+		}, api.Request{Hive: "a", Worker: "w", Kinds: []hivebeat.Kind{"lost"}, Since: 60_000, After: "x", Limit: 500}},
+		{"EventPages", api.VerbEvents, func() error {
+			got, err := sole(c.EventPages(ctx, EventQuery{Limit: 3}))
+			return check(got, err, Page[api.Happened]{Rows: data.Events, Status: st})
+		}, api.Request{Limit: 3}},
+		{"Holds", api.VerbHolds, func() error {
+			got, err := sole(c.Holds(ctx))
+			return check(got, err, HeldPlace{data.Holds[0], st})
+		}, api.Request{Limit: 500}},
+		{"HoldPages", api.VerbHolds, func() error {
+			got, err := sole(c.HoldPages(ctx))
+			return check(got, err, Page[api.Hold]{Rows: data.Holds, Status: st})
+		}, api.Request{Limit: 500}},
+		{"History", api.VerbHistory, func() error {
+			got, err := c.History(ctx, "a", 1500*time.Microsecond)
+			return check(got, err, History{*data.History, st})
+		}, api.Request{Hive: "a", Since: 2}},
+		{"Pick", api.VerbPick, func() error {
+			got, err := c.Pick(ctx, work)
+			return check(got, err, Pick{data.Picks, data.Passed, st})
+		}, sent},
+		{"Hold", api.VerbHold, func() error {
+			got, err := c.Hold(ctx, HoldRequest{PickRequest: work, ID: "job", Duration: time.Minute})
+			return check(got, err, Pick{data.Picks, data.Passed, st})
+		}, held},
+		{"Release", api.VerbRelease, func() error {
+			got, err := c.Release(ctx, "job")
+			return check(got, err, Released{data.Holds, st})
+		}, api.Request{Hold: "job"}},
+		{"Watch", api.VerbWatch, func() error {
+			for got, err := range c.Watch(ctx, WatchQuery{Hive: "a", Filter: eu, Kinds: []hivebeat.Kind{"lost"}, Only: []string{"hives"}, After: "x", Limit: 9}) {
+				return check(got, err, Changes{Hives: data.Hives, Workers: data.Workers, Events: data.Events, Summary: data.Summary, Status: st})
 			}
 			return errors.New("nothing came")
-		},
-	}
-	want := map[string]api.Request{
-		api.VerbSummary: {}, api.VerbHive: {Hive: "a"}, api.VerbWorker: {Hive: "a", Worker: "w"}, api.VerbHives: {Sort: "-age", Limit: 500},
-		api.VerbWorkers: {Hive: "a", Limit: 7}, api.VerbEvents: {Kinds: []hivebeat.Kind{"lost"}, Limit: 500}, api.VerbHolds: {Limit: 500},
-		api.VerbHistory: {Hive: "a", Since: 60000}, api.VerbPick: {N: 2}, api.VerbHold: {N: 2, Hold: "job"}, api.VerbRelease: {Hold: "job"},
-		api.VerbWatch: {Only: []string{"hives"}, Wait: 5000},
+		}, api.Request{Hive: "a", Filter: eu, Kinds: []hivebeat.Kind{"lost"}, Only: []string{"hives"}, After: "x", Wait: 5000, Limit: 9}},
+	} {
+		if err := c.ask(); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		all := f.questions()
+		if d := cmp.Diff(asked{c.verb, c.want}, all[len(all)-1], cmp.AllowUnexported(asked{})); d != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, d)
+		}
 	}
 	for _, verb := range api.Verbs() {
-		if asking[verb] == nil {
+		if !slices.ContainsFunc(f.questions(), func(q asked) bool { return q.verb == verb }) {
 			t.Errorf("no method asks %s", verb)
-			continue
 		}
-		if err := asking[verb](); err != nil {
-			t.Errorf("%s: %v", verb, err)
+	}
+}
+
+// Where nothing fits, that is an error, and why is in the result.
+func TestNothingFits(t *testing.T) {
+	srv := server(t)
+	serveFake(t, srv, "q1", "", func(asked) *api.Answer {
+		return &api.Answer{Picks: []api.Pick{}, Passed: map[string]int{"late": 2, "busy": 1}}
+	})
+	c := newClient(t, srv, Config{})
+	want := Pick{Places: []api.Pick{}, Passed: map[string]int{"late": 2, "busy": 1}, Status: api.Status{Queen: "q1"}}
+	for verb, ask := range map[string]func() (Pick, error){
+		api.VerbPick: func() (Pick, error) { return c.Pick(t.Context(), PickRequest{}) },
+		api.VerbHold: func() (Pick, error) { return c.Hold(t.Context(), HoldRequest{ID: "job"}) },
+	} {
+		p, err := ask()
+		if text := "client: " + verb + ": nothing fits (passed over: 1 busy, 2 late)"; !errors.Is(err, ErrNothingFits) || err.Error() != text {
+			t.Errorf("%v, not %s", err, text)
 		}
-		got := f.questions()
-		if d := cmp.Diff(asked{verb, want[verb]}, got[len(got)-1], cmp.AllowUnexported(asked{})); d != "" {
+		if d := cmp.Diff(want, p); d != "" {
 			t.Errorf("%s (-want +got):\n%s", verb, d)
+		}
+	}
+}
+
+// A refused request has no data, but the status of the answer, whatever the method.
+func TestARefusalHasItsStatus(t *testing.T) {
+	srv := server(t)
+	serveFake(t, srv, "q1", "", func(q asked) *api.Answer {
+		a := full(q)
+		a.Status.Unsure, a.Error = []string{"young"}, &api.Error{Code: api.CodeNotFound, Message: "because"}
+		return a
+	})
+	c := newClient(t, srv, Config{})
+	ctx := t.Context()
+	for name, ask := range map[string]func() (api.Status, error){
+		"Summary":     func() (api.Status, error) { v, err := c.Summary(ctx); return v.Status, err },
+		"Hive":        func() (api.Status, error) { v, err := c.Hive(ctx, "a"); return v.Status, err },
+		"Worker":      func() (api.Status, error) { v, err := c.Worker(ctx, "a", "w"); return v.Status, err },
+		"History":     func() (api.Status, error) { v, err := c.History(ctx, "a", 0); return v.Status, err },
+		"Hives":       func() (api.Status, error) { v, err := sole(c.Hives(ctx, Query{})); return v.Status, err },
+		"HivePages":   func() (api.Status, error) { v, err := sole(c.HivePages(ctx, Query{})); return v.Status, err },
+		"WorkerPages": func() (api.Status, error) { v, err := sole(c.WorkerPages(ctx, Query{})); return v.Status, err },
+		"Pick":        func() (api.Status, error) { v, err := c.Pick(ctx, PickRequest{}); return v.Status, err },
+		"Release":     func() (api.Status, error) { v, err := c.Release(ctx, "job"); return v.Status, err },
+		"Watch":       func() (api.Status, error) { v, err := sole(c.Watch(ctx, WatchQuery{})); return v.Status, err },
+	} {
+		st, err := ask()
+		if !errors.Is(err, ErrNotFound) || errors.Is(err, ErrNothingFits) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if st.Queen != "q1" || st.Sure() {
+			t.Errorf("%s: its status is %+v", name, st)
+		}
+	}
+}
+
+// An answer without the data of its verb is not taken for an empty one.
+func TestAnswersWithoutData(t *testing.T) {
+	srv := server(t)
+	serveFake(t, srv, "q1", "", func(asked) *api.Answer { return &api.Answer{} })
+	c := newClient(t, srv, Config{})
+	for name, ask := range map[string]func() error{
+		"Summary": func() error { _, err := c.Summary(t.Context()); return err },
+		"Hive":    func() error { _, err := c.Hive(t.Context(), "a"); return err },
+		"Worker":  func() error { _, err := c.Worker(t.Context(), "a", "w"); return err },
+		"History": func() error { _, err := c.History(t.Context(), "", 0); return err },
+	} {
+		if err := ask(); !errors.Is(err, ErrUnreadable) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A short duration does not become the default, and a negative one is refused.
+func TestDurations(t *testing.T) {
+	for d, want := range map[time.Duration]hivebeat.Millis{
+		0: 0, 1: 1, time.Millisecond: 1, time.Millisecond + 1: 2, time.Minute: 60_000, math.MaxInt64: 9_223_372_036_855, -1: math.MaxUint64,
+	} {
+		if got := millis(d); got != want {
+			t.Errorf("%v: %d, not %d", d, got, want)
 		}
 	}
 }
@@ -222,7 +387,7 @@ func TestErrors(t *testing.T) {
 		api.CodeBadRequest: ErrBadRequest, api.CodeNotFound: ErrNotFound, api.CodeTooLarge: ErrTooLarge, api.CodeUnavailable: ErrUnavailable,
 	} {
 		answer = &api.Answer{Error: &api.Error{Code: code, Message: "because"}}
-		a, err := c.Summary(t.Context())
+		a, err := c.Ask(t.Context(), api.VerbSummary, api.Request{})
 		e, ok := errors.AsType[*Error](err)
 		if !errors.Is(err, want) || !ok || e.Code != code || e.Verb != api.VerbSummary || !strings.HasSuffix(err.Error(), ": because") {
 			t.Errorf("%s: %v", code, err)
@@ -238,14 +403,14 @@ func TestErrors(t *testing.T) {
 
 	// A queen that is present but silent.
 	answer = nil
-	if _, err := c.Summary(t.Context()); !errors.Is(err, ErrNoQueen) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 100ms") {
+	if _, err := c.Summary(t.Context()); !errors.Is(err, ErrNoAnswer) || errors.Is(err, ErrNoQueen) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 100ms") {
 		t.Errorf("%v", err)
 	}
 	// If the caller's context ends, the error is its cause.
 	why := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
-	if _, err := c.Summary(ctx); !errors.Is(err, why) || errors.Is(err, ErrNoQueen) {
+	if _, err := c.Summary(ctx); !errors.Is(err, why) || silent(err) {
 		t.Errorf("%v", err)
 	}
 }
@@ -291,8 +456,8 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 	}
 }
 
-// Pages come until the last one, including empty ones, from any start. The sequence may
-// be iterated again, and left at any time.
+// Rows and pages come until the last one, including empty pages, from any start, and no
+// more than asked for. A sequence may be iterated again, and left at any time.
 func TestPages(t *testing.T) {
 	srv := server(t)
 	const workers, size = 25, 10
@@ -313,39 +478,73 @@ func TestPages(t *testing.T) {
 		return a
 	})
 	c := newClient(t, srv, Config{})
-	walk := func(all func(func(*api.Answer, error) bool)) (n, pages int) {
-		for a, err := range all {
+	walk := func(all iter.Seq2[Page[api.WorkerInfo], error]) (n, pages int) {
+		t.Helper()
+		for p, err := range all {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n, pages = n+len(a.Workers), pages+1
+			n, pages = n+len(p.Rows), pages+1
 		}
 		return n, pages
 	}
-	all := c.Workers(t.Context(), api.Request{Limit: size})
+	all := c.WorkerPages(t.Context(), Query{PageSize: size})
 	for range 2 {
 		if n, pages := walk(all); n != workers-1 || pages != 4 {
 			t.Errorf("%d workers on %d pages", n, pages)
 		}
 	}
-	if n, _ := walk(c.Workers(t.Context(), api.Request{Limit: size, After: "w20"})); n != 5 {
+	if n, _ := walk(c.WorkerPages(t.Context(), Query{PageSize: size, After: "w20"})); n != 5 {
 		t.Errorf("after a cursor: %d workers", n)
 	}
-	if n, _ := walk(c.Workers(t.Context(), api.Request{Limit: size, Offset: 3})); n != workers-3 {
+	if n, _ := walk(c.WorkerPages(t.Context(), Query{PageSize: size, Offset: 3})); n != workers-3 {
 		t.Errorf("with an offset: %d workers", n)
+	}
+	for limit, want := range map[int][]int{1: {1}, 9: {9}, 10: {10}, 12: {10, 2, 2}, 24: {10, 10, 10, 4}, 99: {10, 10, 10, 10}} {
+		before := len(f.questions())
+		var got, sizes []int
+		n := 0
+		for p, err := range c.WorkerPages(t.Context(), Query{PageSize: size, Limit: limit}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, got = n+len(p.Rows), append(got, len(p.Rows))
+		}
+		for _, q := range f.questions()[before:] {
+			sizes = append(sizes, q.req.Limit)
+		}
+		if n != min(limit, workers-1) || !slices.Equal(sizes, want) {
+			t.Errorf("at most %d: %v workers, asked for %v, not %v", limit, got, sizes, want)
+		}
+	}
+	rows := c.Workers(t.Context(), Query{PageSize: size})
+	for range 2 {
+		n := 0
+		for w, err := range rows {
+			if err != nil || w.Status.Queen != "q1" {
+				t.Fatalf("%+v, %v", w, err)
+			}
+			n++
+		}
+		if n != workers-1 {
+			t.Errorf("%d workers one by one", n)
+		}
 	}
 	before := len(f.questions())
 	for range all {
 		break
 	}
-	if n := len(f.questions()) - before; n != 1 {
-		t.Errorf("%d questions for the first page", n)
+	for range rows {
+		break
+	}
+	if n := len(f.questions()) - before; n != 2 {
+		t.Errorf("%d questions for two first pages", n)
 	}
 
 	stuck := serveFake(t, srv, "q2", "stuck.", func(asked) *api.Answer { return &api.Answer{Next: "w1"} })
 	c = newClient(t, srv, Config{Prefix: "stuck"})
 	var last error
-	for _, err := range c.Workers(t.Context(), api.Request{}) {
+	for _, err := range c.Workers(t.Context(), Query{}) {
 		last = err
 	}
 	if n := len(stuck.questions()); !errors.Is(last, ErrUnreadable) || n != 2 {

@@ -64,7 +64,7 @@ func (f *followed) set(a *api.Answer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case errors.Is(err, ErrNoQueen):
+	case silent(err):
 		f.mute = true
 	case a != nil && hivebeat.ValidID(a.Status.Queen): // the id becomes part of a subject
 		f.id, f.mute = a.Status.Queen, false

@@ -15,7 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-func agrees(asked) *api.Answer { return &api.Answer{} }
+func agrees(asked) *api.Answer { return &api.Answer{Summary: &api.Summary{}, Picks: []api.Pick{{}}} }
 
 // Three queens know different things. One of them gives all answers that are shown
 // together, each in one round trip.
@@ -49,17 +49,17 @@ func TestAViewIsOfOneQueen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		queen, n, pages, questions := a.Status.Queen, 0, c.Workers(t.Context(), api.Request{Limit: 10}), 1
+		queen, n, pages, questions := a.Status.Queen, 0, c.WorkerPages(t.Context(), Query{PageSize: 10}), 1
 		seen[queen] = true
 		for page, err := range pages {
 			if err != nil || page.Status.Queen != queen || len(page.Status.Unsure) != 0 {
 				t.Fatalf("%+v after %s, %v", page.Status, queen, err)
 			}
-			n += len(page.Workers)
+			n += len(page.Rows)
 			questions++
 		}
-		if n != known[queen] || n != a.Summary.Workers[hivebeat.Alive] {
-			t.Errorf("%d rows below a summary of %d, by %s", n, a.Summary.Workers[hivebeat.Alive], queen)
+		if n != known[queen] || n != a.Workers[hivebeat.Alive] {
+			t.Errorf("%d rows below a summary of %d, by %s", n, a.Workers[hivebeat.Alive], queen)
 		}
 		for _, q := range queens {
 			asked += q.count()
@@ -72,11 +72,11 @@ func TestAViewIsOfOneQueen(t *testing.T) {
 	// A sequence of pages is also a view.
 	for range 5 {
 		queen, n := "", 0
-		for page, err := range all.Workers(t.Context(), api.Request{Limit: 10}) {
+		for page, err := range all.WorkerPages(t.Context(), Query{PageSize: 10}) {
 			if err != nil || queen != "" && page.Status.Queen != queen {
 				t.Fatalf("%+v after %s, %v", page.Status, queen, err)
 			}
-			queen, n = page.Status.Queen, n+len(page.Workers)
+			queen, n = page.Status.Queen, n+len(page.Rows)
 		}
 		if n != known[queen] {
 			t.Errorf("%d rows of %s", n, queen)
@@ -102,7 +102,7 @@ func TestAViewGoesOnWithAnother(t *testing.T) {
 					t.Fatalf("%+v, %v", a, err)
 				}
 			}
-			q2 := serveFake(t, srv, "q2", "", func(asked) *api.Answer { return &api.Answer{Status: api.Status{Unsure: []string{"x"}}} })
+			q2 := serveFake(t, srv, "q2", "", func(asked) *api.Answer { a := agrees(asked{}); a.Status.Unsure = []string{"x"}; return a })
 			end(t, q1)
 			a, err := c.Summary(t.Context())
 			if err != nil || a.Status.Queen != "q2" || !slices.Equal(a.Status.Unsure, []string{"x", why}) {
@@ -168,7 +168,7 @@ func TestAViewOfAQueenThatStops(t *testing.T) {
 		if stops.Load() {
 			return &api.Answer{Error: &api.Error{Code: api.CodeUnavailable, Message: "stopped"}}
 		}
-		return &api.Answer{}
+		return agrees(asked{})
 	})
 	c := newClient(t, srv, Config{}).Follow()
 	if _, err := c.Summary(t.Context()); err != nil {
@@ -176,7 +176,7 @@ func TestAViewOfAQueenThatStops(t *testing.T) {
 	}
 	stops.Store(true)
 	q2 := serveFake(t, srv, "q2", "", agrees)
-	if _, err := c.Hold(t.Context(), api.Request{Hold: "job"}); !errors.Is(err, ErrUnavailable) || q2.count() != 0 {
+	if _, err := c.Hold(t.Context(), HoldRequest{ID: "job"}); !errors.Is(err, ErrUnavailable) || q2.count() != 0 {
 		t.Errorf("%v, and another was asked %d times", err, q2.count())
 	}
 	_ = q1.subs[2].Unsubscribe() // from the group, which a stopping queen leaves
@@ -188,7 +188,7 @@ func TestAViewOfAQueenThatStops(t *testing.T) {
 	q1.leave(t)
 	c2 := newClient(t, srv, Config{}).Follow()
 	c2.followed.id = "q1"
-	if a, err := c2.Hold(t.Context(), api.Request{Hold: "job"}); err != nil || a.Status.Queen != "q2" {
+	if a, err := c2.Hold(t.Context(), HoldRequest{ID: "job"}); err != nil || a.Status.Queen != "q2" {
 		t.Errorf("%+v, %v", a, err)
 	}
 }

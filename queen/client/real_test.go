@@ -67,7 +67,7 @@ func (h *hive) send(workers int, state hivebeat.State) {
 // states is what a watcher knows of workers: the sum of all its answers.
 type states map[string]hivebeat.State
 
-func (s states) take(a *api.Answer) {
+func (s states) take(a Changes) {
 	if a.Resync != "" {
 		clear(s)
 	}
@@ -111,19 +111,19 @@ func TestRealQueens(t *testing.T) {
 	})
 
 	n := 0
-	for a, err := range c.Workers(t.Context(), api.Request{Limit: 100}) {
+	for a, err := range c.WorkerPages(t.Context(), Query{PageSize: 100}) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n += len(a.Workers)
+		n += len(a.Rows)
 	}
 	if n != workers {
 		t.Errorf("%d workers in pages", n)
 	}
 
 	know := states{}
-	next := pull(t, c.Watch(t.Context(), api.Request{Only: []string{"workers"}}))
-	until := func(state hivebeat.State) (last *api.Answer) {
+	next := pull(t, c.Watch(t.Context(), WatchQuery{Only: []string{"workers"}}))
+	until := func(state hivebeat.State) (last Changes) {
 		t.Helper()
 		for !know.all(workers, state) {
 			a, err := next()

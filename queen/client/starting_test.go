@@ -37,7 +37,7 @@ func starts(t *testing.T, srv *embedded.Server, id, prefix string) (knocks <-cha
 
 // outcome is what a call returned.
 type outcome struct {
-	answer *api.Answer
+	status api.Status
 	err    error
 }
 
@@ -54,19 +54,25 @@ func arrives[T any](t *testing.T, what string, c <-chan T) T {
 
 // A queen that is present and does not answer yet is waited for by every method.
 func TestAQueenThatStartsIsWaitedFor(t *testing.T) {
-	for name, ask := range map[string]func(context.Context, *Client) (*api.Answer, error){
-		"Ask": func(ctx context.Context, c *Client) (*api.Answer, error) { return c.Summary(ctx) },
-		"Pages": func(ctx context.Context, c *Client) (*api.Answer, error) {
-			for a, err := range c.Hives(ctx, api.Request{}) {
-				return a, err
+	for name, ask := range map[string]func(context.Context, *Client) outcome{
+		"Ask": func(ctx context.Context, c *Client) outcome {
+			a, err := c.Ask(ctx, api.VerbSummary, api.Request{})
+			if err != nil {
+				return outcome{err: err}
 			}
-			return nil, errors.New("nothing came")
+			return outcome{a.Status, nil}
 		},
-		"Watch": func(ctx context.Context, c *Client) (*api.Answer, error) {
-			for a, err := range c.Watch(ctx, api.Request{After: "gone.7"}) { // the cursor of a queen that is gone
-				return a, err
+		"Pages": func(ctx context.Context, c *Client) outcome {
+			for p, err := range c.HivePages(ctx, Query{}) {
+				return outcome{p.Status, err}
 			}
-			return nil, errors.New("nothing came")
+			return outcome{err: errors.New("nothing came")}
+		},
+		"Watch": func(ctx context.Context, c *Client) outcome {
+			for ch, err := range c.Watch(ctx, WatchQuery{After: "gone.7"}) { // the cursor of a queen that is gone
+				return outcome{ch.Status, err}
+			}
+			return outcome{err: errors.New("nothing came")}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -74,14 +80,11 @@ func TestAQueenThatStartsIsWaitedFor(t *testing.T) {
 			knocks := starts(t, srv, "q1", "acme")
 			c := newClient(t, srv, Config{Prefix: "acme", Timeout: patience})
 			came := make(chan outcome, 1)
-			go func() {
-				a, err := ask(t.Context(), c)
-				came <- outcome{a, err}
-			}()
+			go func() { came <- ask(t.Context(), c) }()
 			arrives(t, "the question for a queen", knocks)
 			serveFake(t, srv, "q1", "acme.", func(asked) *api.Answer { return &api.Answer{Next: "x"} })
-			if got := arrives(t, "the answer", came); got.err != nil || got.answer.Status.Queen != "q1" {
-				t.Errorf("%+v, %v", got.answer, got.err)
+			if got := arrives(t, "the answer", came); got.err != nil || got.status.Queen != "q1" {
+				t.Errorf("%+v, %v", got.status, got.err)
 			}
 		})
 	}
@@ -116,7 +119,7 @@ func TestWaitingForAQueenIsBounded(t *testing.T) {
 	c := newClient(t, srv, Config{Prefix: "acme", Timeout: time.Hour})
 	go func() {
 		a, err := c.Summary(ctx)
-		came <- outcome{a, err}
+		came <- outcome{a.Status, err}
 	}()
 	arrives(t, "the question for a queen", knocks)
 	cancel(why)
@@ -138,7 +141,7 @@ func TestWatchGoesOnWhileAQueenStarts(t *testing.T) {
 	told := false
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	for a, err := range c.Watch(ctx, api.Request{}) {
+	for a, err := range c.Watch(ctx, WatchQuery{}) {
 		var starting *StartingError
 		switch {
 		case err == nil:

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -78,7 +77,7 @@ func (f *fleet) since(id, cursor string) *api.Answer {
 	return a
 }
 
-func hivesOf(a *api.Answer) string {
+func idsOf(a Changes) string {
 	var ids []string
 	for _, h := range a.Hives {
 		ids = append(ids, h.Hive)
@@ -87,11 +86,11 @@ func hivesOf(a *api.Answer) string {
 }
 
 // pull turns a watch into a function that returns its next answer.
-func pull(t *testing.T, all iter.Seq2[*api.Answer, error]) func() (*api.Answer, error) {
+func pull(t *testing.T, all iter.Seq2[Changes, error]) func() (Changes, error) {
 	t.Helper()
 	next, stop := iter.Pull2(all)
 	t.Cleanup(stop)
-	return func() (*api.Answer, error) {
+	return func() (Changes, error) {
 		t.Helper()
 		a, err, ok := next()
 		if !ok {
@@ -102,7 +101,7 @@ func pull(t *testing.T, all iter.Seq2[*api.Answer, error]) func() (*api.Answer, 
 }
 
 // must returns the next answer that reports something.
-func must(t *testing.T, next func() (*api.Answer, error)) *api.Answer {
+func must(t *testing.T, next func() (Changes, error)) Changes {
 	t.Helper()
 	for {
 		a, err := next()
@@ -125,8 +124,8 @@ func TestWatch(t *testing.T) {
 	fleet.touch("b")
 	f := serveFake(t, srv, "q1", "", fleet.watchedBy("q1"))
 	c := newClient(t, srv, Config{})
-	next := pull(t, c.Watch(t.Context(), api.Request{Filter: api.Filter{Zone: "eu"}}))
-	if a := must(t, next); hivesOf(a) != "a b" || a.Status.Queen != "q1" {
+	next := pull(t, c.Watch(t.Context(), WatchQuery{Filter: api.Filter{Zone: "eu"}}))
+	if a := must(t, next); idsOf(a) != "a b" || a.Status.Queen != "q1" {
 		t.Errorf("first %+v", a)
 	}
 	asked := len(f.questions())
@@ -137,7 +136,7 @@ func TestWatch(t *testing.T) {
 		t.Errorf("it asked %d times while the caller was busy", n-asked)
 	}
 	a := must(t, next)
-	if len(a.Hives) != 3 || a.Next != "q1.1002" {
+	if len(a.Hives) != 3 || a.Cursor != "q1.1002" {
 		t.Errorf("then %+v", a)
 	}
 	for _, q := range f.questions() {
@@ -145,9 +144,9 @@ func TestWatch(t *testing.T) {
 			t.Errorf("asked without the filter: %+v", q)
 		}
 	}
-	next = pull(t, c.Watch(t.Context(), api.Request{After: a.Next}))
+	next = pull(t, c.Watch(t.Context(), WatchQuery{After: a.Cursor}))
 	fleet.touch("b")
-	if a := must(t, next); hivesOf(a) != "b" || a.Resync != "" {
+	if a := must(t, next); idsOf(a) != "b" || a.Resync != "" {
 		t.Errorf("after a cursor %+v", a)
 	}
 }
@@ -157,7 +156,7 @@ func TestWatchWhereNothingChanges(t *testing.T) {
 	srv := server(t)
 	serveFake(t, srv, "q1", "", newFleet(t).watchedBy("q1"))
 	c := newClient(t, srv, Config{})
-	next := pull(t, c.Watch(t.Context(), api.Request{Wait: 1}))
+	next := pull(t, c.Watch(t.Context(), WatchQuery{Wait: time.Millisecond}))
 	for range 5 {
 		if a, err := next(); err != nil || a.Status.Queen != "q1" || len(a.Hives) > 0 {
 			t.Errorf("%+v %v", a, err)
@@ -173,7 +172,7 @@ func TestWatchFollowsItsQueen(t *testing.T) {
 	fleet.touch("a")
 	q1 := serveFake(t, srv, "q1", "", fleet.watchedBy("q1"))
 	c := newClient(t, srv, Config{})
-	next := pull(t, c.Watch(t.Context(), api.Request{}))
+	next := pull(t, c.Watch(t.Context(), WatchQuery{}))
 	must(t, next)
 	q2 := serveFake(t, srv, "q2", "", fleet.watchedBy("q2"))
 	for i := range 20 {
@@ -188,11 +187,11 @@ func TestWatchFollowsItsQueen(t *testing.T) {
 	q1.leave(t)
 	fleet.touch("b")
 	a := must(t, next)
-	if a.Resync == "" || a.Status.Queen != "q2" || hivesOf(a) != "a b" {
+	if a.Resync == "" || a.Status.Queen != "q2" || idsOf(a) != "a b" {
 		t.Errorf("at the other queen %+v", a)
 	}
 	fleet.touch("c")
-	if a := must(t, next); a.Resync != "" || hivesOf(a) != "c" {
+	if a := must(t, next); a.Resync != "" || idsOf(a) != "c" {
 		t.Errorf("and then %+v", a)
 	}
 }
@@ -204,7 +203,7 @@ func TestWatchLeavesAQueenThatIsSilent(t *testing.T) {
 	fleet.touch("a")
 	q1 := serveFake(t, srv, "q1", "", fleet.watchedBy("q1"))
 	c := newClient(t, srv, Config{Timeout: 100 * time.Millisecond})
-	next := pull(t, c.Watch(t.Context(), api.Request{Wait: 1}))
+	next := pull(t, c.Watch(t.Context(), WatchQuery{Wait: time.Millisecond}))
 	must(t, next)
 	q1.mu.Lock()
 	q1.gone = true // it receives, and is silent
@@ -213,13 +212,13 @@ func TestWatchLeavesAQueenThatIsSilent(t *testing.T) {
 	for {
 		a, err := next()
 		if err != nil { // NATS may choose the silent queen several times
-			if !errors.Is(err, ErrNoQueen) {
+			if !errors.Is(err, ErrNoAnswer) {
 				t.Fatal(err)
 			}
 			continue
 		}
 		if a.Status.Queen == "q2" {
-			if a.Resync == "" || hivesOf(a) != "a" {
+			if a.Resync == "" || idsOf(a) != "a" {
 				t.Errorf("%+v", a)
 			}
 			return
@@ -233,9 +232,9 @@ func TestWatchWithoutAQueen(t *testing.T) {
 	c := newClient(t, srv, Config{})
 	fleet := newFleet(t)
 	fleet.touch("a")
-	next := pull(t, c.Watch(t.Context(), api.Request{}))
+	next := pull(t, c.Watch(t.Context(), WatchQuery{}))
 	for range 3 {
-		if a, err := next(); !errors.Is(err, ErrNoQueen) || a != nil {
+		if a, err := next(); !errors.Is(err, ErrNoQueen) || a.Cursor != "" {
 			t.Errorf("%+v %v", a, err)
 		}
 	}
@@ -243,7 +242,7 @@ func TestWatchWithoutAQueen(t *testing.T) {
 	bustest.Eventually(t, patience, func() (bool, string) {
 		a, err := next()
 		if err == nil {
-			return hivesOf(a) == "a", hivesOf(a)
+			return idsOf(a) == "a", idsOf(a)
 		}
 		return false, err.Error()
 	})
@@ -256,9 +255,9 @@ func TestWatchEnds(t *testing.T) {
 	f := serveFake(t, srv, "q1", "", func(asked) *api.Answer { return &api.Answer{Error: &api.Error{Code: code, Message: "no"}} })
 	c := newClient(t, srv, Config{})
 	n := 0
-	for a, err := range c.Watch(t.Context(), api.Request{}) {
+	for a, err := range c.Watch(t.Context(), WatchQuery{}) {
 		n++
-		if !errors.Is(err, ErrBadRequest) || a == nil {
+		if !errors.Is(err, ErrBadRequest) || a.Status.Queen != "q1" {
 			t.Errorf("%+v %v", a, err)
 		}
 	}
@@ -268,7 +267,7 @@ func TestWatchEnds(t *testing.T) {
 
 	code = api.CodeUnavailable
 	n = 0
-	for _, err := range c.Watch(t.Context(), api.Request{}) {
+	for _, err := range c.Watch(t.Context(), WatchQuery{}) {
 		if !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%v", err)
 		}
@@ -284,7 +283,7 @@ func TestWatchEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	n = 0
-	for a, err := range newClient(t, srv2, Config{}).Watch(ctx, api.Request{Wait: hivebeat.MillisOf(time.Hour)}) {
+	for a, err := range newClient(t, srv2, Config{}).Watch(ctx, WatchQuery{Wait: time.Hour}) {
 		if err != nil {
 			t.Errorf("%+v %v", a, err)
 		}

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/prom"
 	"github.com/beatfabric/hivebeat/queen"
 )
@@ -36,10 +35,10 @@ type Source interface {
 
 // Collector is a prometheus.Collector of one queen. It is safe for concurrent use.
 type Collector struct {
-	q   Source
-	cfg Config
-	*prom.Families
-	m families
+	q    Source
+	cfg  Config
+	list *prom.Families
+	m    families
 }
 
 // New returns the collector of q. The caller registers it, with any registry. One
@@ -55,7 +54,7 @@ func New(q Source, cfg Config) (*Collector, error) {
 		cfg.Timeout = defaultTimeout
 	}
 	f := prom.New("hivebeat_queen_")
-	return &Collector{q: q, cfg: cfg, Families: f, m: declare(f)}, nil
+	return &Collector{q: q, cfg: cfg, list: f, m: declare(f)}, nil
 }
 
 // Handler serves the metrics of q, of the Go runtime and of the process. Mount it at
@@ -90,6 +89,9 @@ const (
 	ofWorkers = "worker"
 )
 
+// Describe sends the descriptions of all metrics.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) { c.list.Describe(ch) }
+
 // Collect asks the queen and sends its metrics. If the queen does not answer in time,
 // it sends only hivebeat_queen_up, with 0.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
@@ -102,7 +104,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.health(ch, &r)
 	c.fleet(ch, &r)
-	c.changes(ch, &r.Tally)
+	c.changes(ch, &r)
 	for i := range r.PerHive {
 		c.hive(ch, &r.PerHive[i])
 	}
@@ -187,9 +189,9 @@ func (c *Collector) fleet(ch chan<- prometheus.Metric, r *queen.Report) {
 	prom.Seconds(ch, m.factsAge, r.FactsAge)
 }
 
-func (c *Collector) changes(ch chan<- prometheus.Metric, t *fleet.Tally) {
+func (c *Collector) changes(ch chan<- prometheus.Metric, r *queen.Report) {
 	m := &c.m
-	for of, changes := range map[string]*fleet.Changes{ofHives: &t.Hives, ofWorkers: &t.Workers} {
+	for of, changes := range map[string]*queen.Transitions{ofHives: &r.HiveTransitions, ofWorkers: &r.WorkerTransitions} {
 		for _, kind := range kinds {
 			prom.Send(ch, m.transitions, changes.Kinds[kind], of, string(kind))
 		}

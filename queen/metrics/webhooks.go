@@ -16,8 +16,8 @@ type WebhookSource interface{ Stats() []webhook.Stats }
 // WebhookCollector is a prometheus.Collector of a queen's webhooks: a few series for
 // each URL, labelled with its host and its consumer. It is safe for concurrent use.
 type WebhookCollector struct {
-	w WebhookSource
-	*prom.Families
+	w                                                WebhookSource
+	list                                             *prom.Families
 	told, failed, givenUp, dropped, waiting, failing prom.Family
 }
 
@@ -29,7 +29,7 @@ func NewWebhooks(w WebhookSource) (*WebhookCollector, error) {
 	f := prom.New("hivebeat_queen_webhook_")
 	labels := []string{"target", "consumer"}
 	return &WebhookCollector{
-		w: w, Families: f,
+		w: w, list: f,
 		told:    f.Counter("events_told_total", "Events that the receiver answered with 2xx, to this queen.", labels...),
 		failed:  f.Counter("requests_failed_total", "Requests that were not answered with 2xx.", labels...),
 		givenUp: f.Counter("events_given_up_total", "Events that are not tried again.", labels...),
@@ -38,6 +38,9 @@ func NewWebhooks(w WebhookSource) (*WebhookCollector, error) {
 		failing: f.Gauge("failing", "1 if the last request failed.", labels...),
 	}, nil
 }
+
+// Describe sends the descriptions of all metrics.
+func (c *WebhookCollector) Describe(ch chan<- *prometheus.Desc) { c.list.Describe(ch) }
 
 // Collect sends the counts.
 func (c *WebhookCollector) Collect(ch chan<- prometheus.Metric) {

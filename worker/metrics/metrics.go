@@ -17,9 +17,9 @@ type Source interface{ Stats() worker.Stats }
 
 // Collector is a prometheus.Collector of one worker. It is safe for concurrent use.
 type Collector struct {
-	w Source
-	*prom.Families
-	m families
+	w    Source
+	list *prom.Families
+	m    families
 }
 
 // New returns the collector of w. The caller registers it, in a registry of its choice.
@@ -30,7 +30,7 @@ func New(w Source) (*Collector, error) {
 		return nil, errors.New("worker/metrics: w is nil")
 	}
 	f := prom.New("hivebeat_worker_")
-	return &Collector{w: w, Families: f, m: declare(f)}, nil
+	return &Collector{w: w, list: f, m: declare(f)}, nil
 }
 
 // Handler serves the metrics of w, of the Go runtime and of the process.
@@ -65,6 +65,9 @@ func declare(f *prom.Families) families {
 		unheard:     f.Counter("beats_unheard_total", "Beats of which NATS said that nobody listens: no hive of this id runs. It is asked once a minute at most while somebody does."),
 	}
 }
+
+// Describe sends the descriptions of all metrics.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) { c.list.Describe(ch) }
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {

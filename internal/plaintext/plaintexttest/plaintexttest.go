@@ -1,4 +1,4 @@
-// Package plaintexttest makes hostile text for tests, and checks what was made of it.
+// Package plaintexttest makes hostile text for tests, and checks output that shows it.
 package plaintexttest
 
 import (
@@ -79,7 +79,7 @@ func fill(v reflect.Value, ordinary bool, depth int) {
 	}
 }
 
-// ours are the codes that the commands and tint use for colours, and to draw over what was drawn.
+// ours are the codes that the commands and tint use for colours, and to redraw the screen.
 var ours = regexp.MustCompile(`\x1b\[(?:(?:0|1|2|7|31|32|33|36|1;7;31|9[1-3])m|\?(?:2026|1049|25|7)[hl]|2?J|[HK])`)
 
 // Check fails if out holds a character that is not printable, besides ends of lines and

@@ -1,0 +1,274 @@
+package fleet
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+)
+
+// Adopted workers are announced as hives are (announce.go): by the difference between the roster and this
+// view. But one entry announces many at once, as thousands may die with one hive.
+
+// announceMost bounds the events of one entry: with ids, models and reasons as long as they may be, they
+// have 200 kB.
+const announceMost = 128
+
+// announced returns what has been announced of a worker: by the roster, or otherwise by its hive before that
+// was lost.
+func (h *Hive) announced(id string, c *adopted) (ledger.RosterWorker, bool) {
+	r, ok := h.Book.Item.Workers[id]
+	if !ok && c != nil && c.listed {
+		return c.base, true
+	}
+	return r, ok
+}
+
+// differs returns what has to be announced of an adopted worker next, if anything. As for hives it counts
+// only if this queen has heard at least as much of the worker as the author of the roster's entry.
+func (h *Hive) differs(id string, c *adopted) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
+	w := h.workers[id]
+	if w == nil || c == nil || !c.answered {
+		return "", "", false
+	}
+	r := w.rec()
+	base, known := h.announced(id, c)
+	up := r.Live == hivebeat.Alive || r.Live == hivebeat.Late
+	switch {
+	case r.Looping:
+		return "", "", false // its hive has reported that
+	case !known:
+		return hivebeat.KindJoined, hivebeat.Alive, up || r.Live == hivebeat.Left
+	case r.Inc < base.Inc || r.Inc == base.Inc && r.Seq < base.Seq:
+		return "", "", false // the author knew more
+	case r.Inc != base.Inc && r.Live != hivebeat.Lost:
+		return hivebeat.KindRestarted, hivebeat.Alive, true
+	case r.Live == base.Live:
+		news := r.Live == hivebeat.Alive && r.Seq > base.Seq && !base.State.SameAs(r.State)
+		return hivebeat.KindState, r.Live, news
+	case base.Live == hivebeat.Left:
+		return "", "", false
+	case r.Live == hivebeat.Alive:
+		return hivebeat.KindRecovered, hivebeat.Alive, r.Seq > base.Seq
+	case r.Live == hivebeat.Late && base.Live != hivebeat.Alive:
+		return "", "", false
+	}
+	return kindOf(r.Live), r.Live, true
+}
+
+// returned reports whether a worker that a queen gave up, and that its hive lists again, has to be announced
+// as recovered.
+func (h *Hive) returned(id string) bool {
+	base, w := h.Book.Item.Workers[id], h.workers[id]
+	if w == nil || w.adopted != nil || base.Via != hivebeat.ViaQueen || !h.Up() {
+		return false
+	}
+	r := w.rec()
+	return (base.Live == hivebeat.Lost || base.Live == hivebeat.Late) && r.Live == hivebeat.Alive &&
+		r.Inc == base.Inc && r.Seq > base.Seq
+}
+
+// announceWorkers returns what has to be announced next of workers of h that are or were adopted.
+func (h *Hive) announceWorkers(now time.Time) (Announcement, bool) {
+	e := &h.Book.Item.RosterEntry
+	if e.N == 0 || entrySize(e.Workers) > entryBytes {
+		return Announcement{}, false // the hive comes first, and an entry has to fit into a message
+	}
+	var s Announcement
+	if a := h.adoption; a != nil {
+		for _, id := range slices.Sorted(maps.Keys(a.differ)) {
+			if len(s.Events) == announceMost {
+				break
+			}
+			if kind, to, ok := h.differs(id, a.workers[id]); ok {
+				h.addTo(&s, id, kind, to, a.workers[id].why, now)
+			} else {
+				delete(a.differ, id)
+			}
+		}
+	}
+	if !h.Up() {
+		return s, len(s.Events) > 0
+	}
+	for _, id := range slices.Sorted(maps.Keys(e.Workers)) {
+		if len(s.Events) == announceMost {
+			break
+		}
+		if h.returned(id) {
+			h.addTo(&s, id, hivebeat.KindRecovered, hivebeat.Alive, listedAgain, now)
+		}
+	}
+	return s, len(s.Events) > 0
+}
+
+var listedAgain = evidence{kind: hivebeat.KindRecovered, reason: "its hive is back, and lists it"}
+
+// entryBytes bounds the workers in an entry, which would otherwise outgrow a NATS message: of a hive with more
+// than some 3,000 workers queens do not announce the others.
+const entryBytes = 512 << 10
+
+// entrySize is about the size of workers in an entry.
+func entrySize(workers map[string]ledger.RosterWorker) (n int) {
+	every, _ := ledger.CommonEvery(workers) // which the entry has once
+	for id, r := range workers {
+		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 126 + promiseSize(r.Every, r.Quiet, every)
+	}
+	return n
+}
+
+// promiseSize is the size of a promise in an entry where common is the promise of most workers.
+func promiseSize(every, quiet, common hivebeat.Millis) (n int) {
+	if every != common {
+		n += len(`,"every":3600000`)
+	}
+	if quiet > 0 {
+		n += len(`,"quiet":600000`)
+	}
+	return n
+}
+
+// addTo adds an event of a worker, and what the entry of its hive says of the worker afterwards.
+func (h *Hive) addTo(s *Announcement, id string, kind hivebeat.Kind, to hivebeat.Live, why evidence, now time.Time) {
+	e, w := &h.Book.Item.RosterEntry, h.workers[id]
+	if len(s.Events) == 0 {
+		s.Next = *e
+		s.Next.Event, s.Next.Events, s.Next.Age = nil, nil, h.Book.age(h, now)
+		if s.Next.Workers = h.Book.workers(now); s.Next.Workers == nil {
+			s.Next.Workers = make(map[string]ledger.RosterWorker)
+		}
+	}
+	s.Next.N++
+	r := w.rec()
+	d := h.workerEvent(w, kind, to, why)
+	d.N = s.Next.N
+	told := rosterWorker(&r.Facts, to, d.Cause)
+	told.Via = hivebeat.ViaQueen
+	if isGone(to) {
+		told.Since = max(1, w.goneFor(now))
+	}
+	s.Next.Workers[id] = told
+	eventID := hivebeat.HiveEventID(h.id, d.N)
+	if kind == hivebeat.KindJoined { // the same event that its hive would publish
+		eventID = hivebeat.WorkerEventID(h.id, d.HiveInc, id, d.Inc, kind, d.N)
+	}
+	s.Events = append(s.Events, Announced{eventID, d})
+}
+
+// workerEvent describes an event of a worker that is or was adopted, without its number.
+func (h *Hive) workerEvent(w *Worker, kind hivebeat.Kind, to hivebeat.Live, why evidence) hivebeat.EventData {
+	r := w.rec()
+	base, _ := h.announced(r.Worker, w.adopted)
+	d := hivebeat.EventData{
+		Hive: h.id, Worker: r.Worker, Inc: r.Inc, HiveInc: h.line.Inc(), Kind: kind, From: string(base.Live), To: string(to),
+		State: r.State, Seq: r.Seq, Via: hivebeat.ViaQueen, Model: r.Model,
+	}
+	if kind == hivebeat.KindState {
+		d.From, d.To, d.Reason = string(base.State), string(r.State), r.Reason
+	}
+	if kind == why.kind {
+		d.AgeMS, d.Reason, d.MarginMS, d.DetectMS = why.age, why.reason, why.margin, why.detect
+	}
+	if kindOf(to) == kind {
+		d.Cause = r.Cause
+	}
+	return d
+}
+
+// unsettled returns the workers in the entry of h whose verdict by a queen still stands: they stay in it when
+// the hive itself is back.
+func (h *Hive) unsettled(now time.Time) map[string]ledger.RosterWorker {
+	m := h.Book.workers(now)
+	maps.DeleteFunc(m, func(_ string, r ledger.RosterWorker) bool { return r.Via != hivebeat.ViaQueen })
+	return m
+}
+
+// elsewhere is what the roster says of a worker that another queen heard.
+func elsewhere(r *ledger.RosterWorker) hivebeat.Facts {
+	f := hivebeat.Facts{Inc: r.Inc, Seq: r.Seq}
+	if every, quiet, known := promise(r); known {
+		f.Every, f.Quiet = every, quiet
+	}
+	return f
+}
+
+// learnAdopted takes over what another queen heard of adopted workers. n is the number of the entry before. The
+// last event of this one is about worker, which may be empty.
+func (v *View) learnAdopted(h *Hive, n uint64, worker string, now time.Time) {
+	a := h.adoption
+	if a == nil {
+		return
+	}
+	e := &h.Book.Item.RosterEntry
+	// The roster does not say when it was heard, only that it was before the announcement.
+	one := func(id string, r ledger.RosterWorker) {
+		c := a.workers[id]
+		if c == nil {
+			return
+		}
+		a.differ[id] = true
+		if r.Via == hivebeat.ViaQueen && r.Live == hivebeat.Alive && a.reg.Elsewhere(now, id, elsewhere(&r)) {
+			c.guessed = c.guessed && r.Every == 0
+			v.applySteps(h, now)
+			v.show(h, id, now)
+		}
+	}
+	if r, ok := e.Workers[worker]; ok && worker != "" && e.N == n+1 && len(e.Events) == 0 {
+		one(worker, r)
+	} else if e.N != n {
+		for id, r := range e.Workers {
+			one(id, r)
+		}
+	}
+	v.watch(h, now)
+}
+
+// inRoster returns what an entry of the roster that is put now says of w, if the roster or its hive knows w.
+// What became of an adopted worker since is announced later.
+func (w *Worker) inRoster(now time.Time) (r ledger.RosterWorker, known bool) {
+	r = rosterWorker(&w.rec().Facts, w.rec().Live, w.rec().Cause)
+	if c := w.adopted; c != nil {
+		if !c.listed {
+			return r, false
+		}
+		r = c.base
+	}
+	if isGone(r.Live) && r.Live == w.rec().Live && r.Inc == w.rec().Inc {
+		r.Since = max(1, w.goneFor(now))
+	}
+	return r, true
+}
+
+// whileUp returns the workers in the entry of h, which is up: those whose verdict by a queen still stands, and
+// those that are gone and that h does not list. A worker that is lost or left is shown for
+// hivebeat.KeepGone, even if its hive restarts meanwhile and does not know it, and by the roster even if the
+// queen restarts too.
+func (h *Hive) whileUp(now time.Time) map[string]ledger.RosterWorker {
+	m, size := h.unsettled(now), 0
+	for w := range h.inOrder() {
+		if w.gen == h.assembly.gen {
+			continue
+		}
+		r, known := w.inRoster(now)
+		if !known || r.Since == 0 || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone) {
+			continue
+		}
+		if size += entryRow(w.rec()); size > rosterBytes {
+			break
+		}
+		if m == nil {
+			m = make(map[string]ledger.RosterWorker)
+		}
+		if was := m[w.rec().Worker]; was.Inc == r.Inc && was.Live == r.Live {
+			r.Via = was.Via
+		}
+		m[w.rec().Worker] = r
+	}
+	return m
+}
+
+// entryRow is about the size of a worker in an entry without its promise.
+func entryRow(r *hivebeat.Record) int {
+	return len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 96
+}

@@ -1,0 +1,259 @@
+package fleet
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// Happened is a worker's transition that has to be published as an event.
+type Happened struct {
+	Data hivebeat.EventData
+	ID   string
+	At   time.Time // when it happened, by this queen's clock
+}
+
+// transitions publishes the transitions in the record of w that are new, in order of n. Each is published
+// once per (hive incarnation, worker), and those that are missing in between become one gap. inc is the
+// incarnation of the worker before this record, or 0.
+func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Time) {
+	r := w.rec()
+	same := w.hiveInc == h.head().Inc
+	if !same {
+		// A hive's numbers begin with its incarnation, and a worker's with joined. A queen that did not
+		// hear that cannot tell a hole from what came before.
+		was := w.earlier
+		w.earlier, w.hiveInc, w.seen = earlier{w.hiveInc, w.seen}, h.head().Inc, 0
+		switch {
+		case was.hiveInc == h.head().Inc: // an incarnation that came back continues its numbers
+			w.seen = min(was.seen, r.N)
+		case len(r.Tr) > 0 && (!h.fromStart || r.Tr[0].Kind == hivebeat.KindJoined || cameBack(&r.Tr[0])):
+			w.seen = r.Tr[0].N - 1
+		case !h.fromStart:
+			w.seen = r.N
+		}
+	}
+	for i := range r.Tr {
+		t := &r.Tr[i]
+		if t.N <= w.seen || t.N > r.N || !hivebeat.ValidID(t.Kind) {
+			continue
+		}
+		v.gap(h, w, t.N-1, now)
+		w.seen = t.N
+		d := h.eventOf(w, t)
+		if t.Kind == hivebeat.KindJoined {
+			switch given, ok := h.absent[r.Worker]; {
+			case ok && given == t.Inc: // reported as lost, as its hive that restarted did not know it
+				d.Kind, d.From = hivebeat.KindRecovered, string(hivebeat.Lost)
+			case inc == t.Inc && !same, h.rosterKnows(r.Worker, t.Inc):
+				continue // it joined before its hive restarted
+			}
+			delete(h.absent, r.Worker)
+		}
+		at := received.Add(-min(t.Ago, hivebeat.MillisOf(time.Hour)).Duration())
+		v.publish(d, at)
+	}
+	v.gap(h, w, r.N, now)
+}
+
+// cameBack reports whether t is the return of a worker that was lost for so long that its hive no longer
+// listed it: everything numbered before was published.
+func cameBack(t *hivebeat.Transition) bool {
+	return t.Kind == hivebeat.KindRecovered && t.From == string(hivebeat.Lost) && t.Margin >= hivebeat.MillisOf(hivebeat.KeepGone)
+}
+
+// gap publishes that the transitions up to n are not available.
+func (v *View) gap(h *Hive, w *Worker, n uint64, now time.Time) {
+	if n <= w.seen {
+		return
+	}
+	missing := n - w.seen
+	w.seen = n
+	v.publish(GapOf(hivebeat.EventData{
+		Hive: h.id, Worker: w.rec().Worker, Inc: w.rec().Inc, HiveInc: w.hiveInc, N: n, Missing: missing, Model: w.rec().Model,
+	}), now)
+}
+
+// GapOf completes the data of a gap.
+func GapOf(d hivebeat.EventData) hivebeat.EventData {
+	d.Kind, d.Via = hivebeat.KindGap, hivebeat.ViaQueen
+	d.Reason = fmt.Sprintf("%d transitions up to %d were not heard and can not be told any more", d.Missing, d.N)
+	return d
+}
+
+// eventOf describes a transition that the hive numbered.
+func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
+	r := w.rec()
+	d := hivebeat.EventData{
+		Hive: h.id, Worker: r.Worker, Inc: t.Inc, HiveInc: h.head().Inc, N: t.N,
+		Kind: t.Kind, From: t.From, To: t.To, Cause: t.Cause, Via: hivebeat.ViaHive, Model: r.Model,
+	}
+	if t.Detect > 0 {
+		d.DetectMS = new(t.Detect)
+	}
+	if t.Margin > 0 {
+		d.MarginMS = new(t.Margin)
+	}
+	if t.Kind == hivebeat.KindState {
+		d.State = hivebeat.State(t.To)
+	}
+	if t.Kind == hivebeat.KindConflict { // t.Inc is the one that is not believed
+		believed, refused := h.places(r, t.Inc)
+		d.Reason = liveness.ConflictReason("worker", h.id+"/"+r.Worker, believed, refused)
+		d.Believed, d.Refused = &believed, &refused
+	}
+	if t.N != r.N || t.Inc != r.Inc {
+		return d // the rest of the record is of a later time
+	}
+	d.State, d.Seq = r.State, r.Seq
+	switch t.Kind {
+	case hivebeat.KindLate, hivebeat.KindLost:
+		d.AgeMS = r.Age - min(r.Age, t.Ago)
+		switch d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause {
+		case hivebeat.CauseExit:
+			d.Reason = fmt.Sprintf("process %d ended", r.PID)
+		case hivebeat.CauseSilent:
+			d.Reason = "its process runs, " + d.Reason
+		case hivebeat.CauseDisconnect:
+			d.Reason = "its connection closed and it did not come back: " + d.Reason
+		}
+	case hivebeat.KindStalled:
+		if d.Reason = "it goes on"; t.To != "" {
+			d.Reason = fmt.Sprintf("%d busy, and done is still %d", r.Busy, r.Done)
+		}
+	case hivebeat.KindLooping:
+		d.Reason = fmt.Sprintf("%d restarts in the last hour", r.Restarts)
+		if t.To == "" {
+			d.Reason = "none for 10 minutes, " + d.Reason
+		}
+	default:
+		d.Reason = r.Reason
+	}
+	return d
+}
+
+// silence says in words what was not heard: "no beat for 90.2s, 3 were due". A verdict that rests on something
+// else may come before any was due: then it says when the next one is.
+func silence(what string, age, every, quiet hivebeat.Millis) string {
+	said := fmt.Sprintf("no %s for %.1fs", what, float64(age)/1000)
+	switch due := liveness.Missed(min(age, maxAge).Duration(), every.Duration(), quiet.Duration()); {
+	case due > 1:
+		return fmt.Sprintf("%s, %d were due", said, due)
+	case due == 1:
+		return said + ", 1 was due"
+	case quiet > every:
+		return fmt.Sprintf("%s, silence is announced for %gs", said, float64(quiet)/1000)
+	case every > 0:
+		return fmt.Sprintf("%s, the next is due within %gs of the last", said, float64(every)/1000)
+	}
+	return said
+}
+
+// maxAge keeps an age from the wire within the range of a time.Duration.
+const maxAge = hivebeat.Millis(100 * 365 * 24 * time.Hour / time.Millisecond)
+
+// loseAbsent gives up a worker that its hive no longer lists. That is the queen's verdict, as this incarnation
+// of the hive does not know the worker, but every queen gives it the same number: 0, which comes before
+// everything that the hive numbers. Only a hive of another make drops a worker that it did list; then the
+// number is the one after the last.
+func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
+	r := w.rec()
+	age := index.EffectiveAge(r.Age, w.entry.Received(), now)
+	d := hivebeat.EventData{
+		Hive: h.id, Worker: r.Worker, Inc: r.Inc, HiveInc: h.head().Inc, Kind: hivebeat.KindLost,
+		From: string(r.Live), To: string(hivebeat.Lost), Cause: hivebeat.CauseMissed, State: r.State, Seq: r.Seq,
+		Via: hivebeat.ViaQueen, Model: r.Model, AgeMS: age,
+		Reason: fmt.Sprintf("not in a complete snapshot of its hive, last heard %.1fs ago", float64(age)/1000),
+	}
+	if w.hiveInc != h.head().Inc {
+		w.hiveInc, w.seen = h.head().Inc, 0
+		if h.absent == nil {
+			h.absent = make(map[string]uint64)
+		}
+		if len(h.absent) < hivebeat.MaxWorkers {
+			h.absent[r.Worker] = r.Inc
+		}
+	} else {
+		w.seen++
+	}
+	d.N = w.seen
+
+	rec := *r
+	rec.Live, rec.Cause, rec.N, rec.Tr, rec.Since, rec.Age = hivebeat.Lost, hivebeat.CauseMissed, w.seen, nil, 0, age
+	v.index.Set(&w.entry, rec, now, now)
+	v.publish(d, now)
+}
+
+// publish adds an event of a worker to Ready.
+func (v *View) publish(d hivebeat.EventData, at time.Time) {
+	v.tally.worker(&d)
+	v.ready.Events = append(v.ready.Events, HappenedAt(at, d))
+}
+
+// HappenedAt completes an event of a worker: its id follows from its data.
+func HappenedAt(at time.Time, d hivebeat.EventData) Happened {
+	return Happened{Data: d, ID: hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N), At: at}
+}
+
+// rosterKnows reports whether the roster remembers this incarnation of a worker.
+func (h *Hive) rosterKnows(worker string, inc uint64) bool {
+	w, ok := h.Book.Item.Workers[worker]
+	return ok && w.Inc == inc
+}
+
+// Urgent reports whether an event of this kind is published even if it cannot be stored: a verdict that ends a
+// life, or takes that back.
+func Urgent(k hivebeat.Kind) bool {
+	return k == hivebeat.KindLost || k == hivebeat.KindLeft || k == hivebeat.KindRecovered
+}
+
+// Unannounced returns the urgent events of h and its adopted workers that the roster does not have yet, without
+// numbers. Unlike Announce it may be called at any time.
+func (h *Hive) Unannounced(now time.Time) (list []hivebeat.EventData) {
+	if kind, to, ok := h.Difference(now); ok && Urgent(kind) {
+		d, _ := h.Next(kind, to, now)
+		d.N = 0
+		list = append(list, d)
+	}
+	if a := h.adoption; a != nil {
+		for _, id := range slices.Sorted(maps.Keys(a.differ)) {
+			if kind, to, ok := h.differs(id, a.workers[id]); ok && Urgent(kind) {
+				list = append(list, h.workerEvent(h.workers[id], kind, to, a.workers[id].why))
+			}
+		}
+	}
+	if h.Up() {
+		for _, id := range slices.Sorted(maps.Keys(h.Book.Item.Workers)) {
+			if h.returned(id) {
+				list = append(list, h.workerEvent(h.workers[id], hivebeat.KindRecovered, hivebeat.Alive, listedAgain))
+			}
+		}
+	}
+	return list
+}
+
+// TakenBack describes the recovery of h, or of a worker of it, after a death that was published and never
+// stored: the roster has no difference, as it never had the death. It is false if it is not alive in that
+// incarnation, or if the roster has the death.
+func (h *Hive) TakenBack(worker string, inc uint64) (hivebeat.EventData, bool) {
+	d := hivebeat.EventData{
+		Hive: h.id, Worker: worker, Inc: inc, HiveInc: h.line.Inc(), Kind: hivebeat.KindRecovered, From: string(hivebeat.Lost), To: string(hivebeat.Alive),
+		Seq: h.line.Seq(), Via: hivebeat.ViaQueen, Reason: "heard again before the death was stored",
+	}
+	if worker == "" {
+		return d, h.Up() && h.line.Inc() == inc && h.Book.Item.Live != hivebeat.Lost
+	}
+	w := h.workers[worker]
+	if w == nil {
+		return d, false
+	}
+	r := w.rec()
+	base, _ := h.announced(worker, w.adopted)
+	d.Seq, d.State, d.Model = r.Seq, r.State, r.Model
+	return d, r.Live == hivebeat.Alive && r.Inc == inc && base.Live != hivebeat.Lost
+}

@@ -1,0 +1,325 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
+	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/liveness"
+)
+
+// Book is the roster entry of a hive or brake as far as this queen knows it, and how far its owner is with
+// announcing the difference.
+type Book struct {
+	Item      ledger.RosterItem // N is 0 if there never was one, Revision if there is none now
+	ReadAt    time.Time
+	Confirmed uint64 // n of the last event that is known to be stored
+	Conflict  uint64 // the incarnation whose conflict was announced last
+	Busy      bool   // an announcement is under way
+	Again     bool   // and its subject has changed since
+	wanted    wanted
+}
+
+// wanted is the entry that this queen wanted to put last.
+type wanted struct{ n, inc, seq uint64 }
+
+func (w wanted) is(item *ledger.RosterItem) bool { return w == wanted{item.N, item.Inc, item.Seq} }
+
+func (b *Book) wants(a *Announcement, ok bool) {
+	if ok {
+		b.wanted = wanted{a.Next.N, a.Next.Inc, a.Next.Seq}
+	}
+}
+
+// put is when the entry was put.
+func (b *Book) put(now time.Time) time.Time {
+	return now.Add(-max(0, b.Item.Stored) - now.Sub(b.ReadAt))
+}
+
+// heard is the latest time at which a hive with the promise every was heard, by the entry: without an age
+// it was given up right then.
+func (b *Book) heard(every time.Duration, now time.Time) time.Time {
+	if b.Item.Age > 0 {
+		return b.put(now).Add(-min(b.Item.Age, maxAge).Duration())
+	}
+	return b.put(now).Add(-liveness.LostAfter(every, 0))
+}
+
+// age is the age of the last message of h that an entry put now states: at least 1.
+func (b *Book) age(h *Hive, now time.Time) hivebeat.Millis {
+	heard := h.received
+	if heard.IsZero() {
+		heard = b.heard(h.every, now)
+	}
+	return max(1, index.EffectiveAge(0, heard, now))
+}
+
+// Restored returns the entry to put after a loss of the roster.
+func (b *Book) Restored(now time.Time) ledger.RosterEntry {
+	e := b.Item.RosterEntry
+	e.Event, e.Events, e.Workers = nil, nil, b.workers(now)
+	if e.Age > 0 {
+		e.Age += hivebeat.MillisOf(now.Sub(b.put(now)))
+	}
+	return e
+}
+
+// workers returns a copy of the workers in the entry, for an entry that is put now.
+func (b *Book) workers(now time.Time) map[string]ledger.RosterWorker {
+	if b.Item.Workers == nil {
+		return nil
+	}
+	m, put := make(map[string]ledger.RosterWorker, len(b.Item.Workers)+1), b.put(now)
+	for id, r := range b.Item.Workers {
+		if r.Since > 0 {
+			r.Since = index.EffectiveAge(r.Since, put, now)
+		}
+		m[id] = r
+	}
+	return m
+}
+
+// isNews reports whether an entry of the roster is no older than the known one.
+func (b *Book) isNews(item *ledger.RosterItem) bool {
+	return item.Epoch > b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision >= b.Item.Revision
+}
+
+// rosterWorker is what the roster keeps of a worker.
+func rosterWorker(f *hivebeat.Facts, live hivebeat.Live, cause hivebeat.Cause) ledger.RosterWorker {
+	return ledger.RosterWorker{
+		Inc: f.Inc, Live: live, Cause: cause, State: f.State, Model: f.Model, Seq: f.Seq, Every: f.Every, Quiet: f.Quiet,
+	}
+}
+
+// promise returns the promise of a worker by the roster, within the bounds of a beat. It is the default
+// promise if the roster does not say it.
+func promise(r *ledger.RosterWorker) (every, quiet hivebeat.Millis, known bool) {
+	if r.Every == 0 {
+		return hivebeat.MillisOf(hivebeat.WorkerEvery), 0, false
+	}
+	every = min(max(r.Every, hivebeat.MillisOf(hivebeat.MinEvery)), hivebeat.MillisOf(hivebeat.MaxEvery))
+	return every, min(r.Quiet, hivebeat.MillisOf(hivebeat.MaxQuiet)), true
+}
+
+// oldest is the greatest age that a worker in the roster can have had when its hive was heard last.
+func oldest(r *ledger.RosterWorker) time.Duration {
+	every, quiet, _ := promise(r)
+	age := liveness.LostAfter(every.Duration(), quiet.Duration())
+	if isGone(r.Live) {
+		age += hivebeat.KeepGone
+	}
+	return age
+}
+
+// learnHive takes an entry of the roster: this queen's own, or that of another one, which may have heard more
+// of the hive.
+func (v *View) learnHive(id string, item ledger.RosterItem, now time.Time) *Hive {
+	h := v.get(id)
+	if !h.Book.isNews(&item) {
+		return h
+	}
+	var event hivebeat.EventData
+	if ev, err := eventIn(&item.RosterEntry); err == nil {
+		event = ev.Data
+	}
+	v.learn(h, item, &event, now)
+	return h
+}
+
+// LearnOwn is LearnKey for an entry that this queen has put itself after a.Announce, and so need not be
+// parsed. event is the data of its event, zero if it has none.
+func (v *View) LearnOwn(a Announcer, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
+	switch a := a.(type) {
+	case *Zone:
+		v.learnZone(a, item, now)
+	case *Hive:
+		if a.Book.isNews(&item) {
+			v.learn(a, item, event, now)
+		}
+	}
+	v.tellIndex(now)
+}
+
+// learn takes an entry that is news. event is the data of the event in it.
+func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
+	e := &item.RosterEntry
+	before := h.Book.Item.N
+	h.goBackWith(&item)
+	// The roster stood at our incarnation and is at another one now: another queen has decided after us. If
+	// both insisted they would argue for ever, or lead all queens to an incarnation that is gone, so this
+	// one follows. An entry of our own decides nothing: we may have heard more since.
+	decided := !h.Book.wanted.is(&item) &&
+		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
+	h.Book.Item, h.Book.ReadAt = item, now
+	if h.head().Inc == 0 {
+		h.zone = item.Zone
+	}
+	if event.Kind == hivebeat.KindConflict {
+		h.Book.Conflict = event.Inc
+	}
+	defer v.learnAdopted(h, before, event.Worker, now)
+	v.change(h)
+	v.Compare(h)
+	switch {
+	case h.live == "":
+		v.recall(h, now)
+	case e.Inc == h.line.Inc() && h.worth(e.Inc, e.Seq) <= h.line.Seq():
+		if e.Live == hivebeat.Left && h.live != hivebeat.Left || h.believes(e) {
+			v.byRoster(h, now)
+		}
+	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
+	default:
+		o := h.advance(liveness.Message{Inc: e.Inc, Seq: e.Seq, Heard: now}, 0, now)
+		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
+			o = h.follow(e.Inc, e.Seq)
+		}
+		v.unlinkOld(h, o)
+		switch {
+		case !o.Accepted():
+		case isGone(e.Live):
+			v.byRoster(h, now)
+		default:
+			v.heard(h, o, now)
+		}
+	}
+}
+
+// goBackWith follows a queen that put item and so took back a seq of the entry before: another process had
+// sent that seq in the name of the hive.
+func (h *Hive) goBackWith(item *ledger.RosterItem) {
+	was := &h.Book.Item
+	if item.Inc != was.Inc || item.Epoch != was.Epoch || item.N <= was.N || item.Seq >= was.Seq || h.Book.wanted.is(item) ||
+		item.Inc != h.line.Inc() || item.Seq >= h.line.Seq() || item.Seq == 0 {
+		return
+	}
+	h.disowned = max(h.disowned, h.line.Seq())
+	h.line.Rewind(item.Seq - 1) // so that it is heard
+}
+
+// believes reports whether this queen accepts that h is lost from a queen that heard no more of it. A queen
+// that heard the same, and nothing since, cannot object: the other one saw the connection close, or waited
+// for as long as it must. A higher seq is an objection whenever it arrives. A hive that this queen's brake
+// holds stays held.
+func (h *Hive) believes(e *ledger.RosterEntry) bool {
+	return e.Live == hivebeat.Lost && e.Inc == h.line.Inc() && e.Seq == h.line.Seq() &&
+		(h.Up() || h.live == hivebeat.Unverified && h.heldBy == nil)
+}
+
+// cameBackSince reports whether this queen heard its incarnation replace the one of item after item was put:
+// JetStream was away meanwhile, and item is no news.
+func (h *Hive) cameBackSince(item *ledger.RosterItem, now time.Time) bool {
+	return h.head().Inc == h.line.Inc() && h.prior == item.Inc && now.Add(-item.Stored).Before(h.firstPage)
+}
+
+// overtaken reports whether item says that the hive lives, and was put after this queen last heard the
+// incarnation that it knows, which is late or worse: this queen slept, or the roster was lost meanwhile. To
+// insist would bring back a dead incarnation. An incarnation that this queen read first after item was put
+// is news, even if it counts as heard long before because it was read in doubt. An entry that was put for a
+// worker repeats what was said of the hive before.
+func (h *Hive) overtaken(item *ledger.RosterItem, event *hivebeat.EventData, now time.Time) bool {
+	ofWorkers := event.Worker != "" || len(item.Events) > 0
+	return item.N > h.Book.Item.N && speaksOfLiving(item) && !ofWorkers &&
+		now.Sub(h.judged) > liveness.LateAfter(h.every, 0) && now.Add(-item.Stored).After(latest(h.judged, h.beganAt))
+}
+
+// decidedSince reports whether, since heard, the roster was told that the hive lives in the incarnation that
+// this queen knows, or with gone that it is gone in that one. Then another incarnation, heard at an unknown
+// time since, may be the one that was given up for it. If it is not, its next snapshot says so.
+func (h *Hive) decidedSince(heard time.Time, inc uint64, gone bool) bool {
+	it := &h.Book.Item
+	return inc != h.line.Inc() && it.Inc == h.line.Inc() && (gone || speaksOfLiving(it)) && h.Book.ReadAt.Add(-it.Stored).After(heard)
+}
+
+func speaksOfLiving(item *ledger.RosterItem) bool {
+	return item.Live == hivebeat.Alive || item.Live == hivebeat.Late
+}
+
+// recall sets the verdict on a hive that is known from the roster alone: gone if it was gone, otherwise
+// unverified.
+func (v *View) recall(h *Hive, now time.Time) {
+	e := &h.Book.Item.RosterEntry
+	if e.Inc == 0 || e.Seq == 0 {
+		return // it cannot be read
+	}
+	h.line.Hear(e.Inc, e.Seq, false)
+	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
+	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), v.heardAs(now), v.blind
+	if isGone(e.Live) {
+		h.received = h.Book.heard(h.every, now)
+		v.recallWorkers(h, now)
+		v.byRoster(h, now)
+		h.since = h.Book.put(now)
+		return
+	}
+	v.become(h, hivebeat.Unverified)
+	h.since = now
+	v.recallWorkers(h, now)
+	v.due.Set(h, h.judged.Add(liveness.LostAfter(h.every, 0)))
+}
+
+// recallWorkers lists the workers of a hive that is gone as the roster remembers them, and of another hive
+// those that were gone. The roster does not say when each was heard: it was longer ago than the hive, by as
+// long as the hive waits for a worker, or lists one that is lost.
+func (v *View) recallWorkers(h *Hive, now time.Time) {
+	for id, r := range h.Book.Item.Workers {
+		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
+			continue
+		}
+		var rec hivebeat.Record
+		received := h.received.Add(-oldest(&r))
+		if r.Since > 0 && isGone(r.Live) {
+			put := h.Book.put(now)
+			rec.Age, rec.Since, received = index.EffectiveAge(0, received, put), min(r.Since, maxAge), put
+		}
+		if h.live == hivebeat.Unverified && (!isGone(r.Live) || index.EffectiveAge(rec.Since, received, now) >= hivebeat.MillisOf(hivebeat.KeepGone)) {
+			continue
+		}
+		rec.Worker, rec.Live, rec.Cause = id, r.Live, r.Cause
+		rec.Inc, rec.State, rec.Model = r.Inc, r.State, r.Model
+		if every, quiet, known := promise(&r); known {
+			rec.Every, rec.Quiet = every, quiet
+		}
+		v.index.Set(&v.add(h, id).entry, rec, received, now)
+	}
+}
+
+// byRoster takes over from a queen that knew more that h is gone.
+func (v *View) byRoster(h *Hive, now time.Time) {
+	e := &h.Book.Item.RosterEntry
+	if e.Live == hivebeat.Left {
+		h.line.End()
+	}
+	v.turn(h, kindOf(e.Live), e.Live, e.Cause, evidence{reason: "as another queen found"}, now)
+	v.due.Set(h, now.Add(forgetAfter))
+}
+
+// unlearnHive notes that the roster has no entry for this hive. A hive that is gone is forgotten with an
+// entry that expired; otherwise, and after a loss of the whole roster, the entry is put again.
+func (v *View) unlearnHive(id string, expired bool) {
+	h, ok := v.hives[id]
+	if !ok || h.Book.Item.Revision == 0 {
+		return
+	}
+	h.Book.Item.Revision = 0
+	if expired && (h.live == hivebeat.Lost || h.live == hivebeat.Left || h.live == hivebeat.Unverified) {
+		v.forget(h)
+		return
+	}
+	v.change(h)
+	v.Compare(h)
+}
+
+// eventIn returns the event that an entry of the roster holds.
+func eventIn(e *ledger.RosterEntry) (hivebeat.Event, error) {
+	var ev hivebeat.Event
+	if len(e.Event) == 0 {
+		return ev, nil
+	}
+	if err := json.Unmarshal(e.Event, &ev); err != nil {
+		return ev, fmt.Errorf("queen: event in the roster: %w", err)
+	}
+	return ev, nil
+}

@@ -1,0 +1,304 @@
+package index
+
+import "github.com/beatfabric/hivebeat"
+
+// Mix is what workers are counted by, as they are shown.
+type Mix struct {
+	Live  hivebeat.Live
+	State hivebeat.State
+	Model string
+}
+
+// count counts the workers of one mix: on a hive, above it in the zone, and in the fleet.
+type count struct {
+	Mix
+	n   int
+	up  *count
+	pos int // in the list of its level
+}
+
+func (c *count) add(d int) {
+	for ; c != nil; c = c.up {
+		c.n += d
+	}
+}
+
+// counts are those of one level. Empty ones are removed. The map finds one; the list is there because
+// iterating over a map is far slower.
+type counts struct {
+	byMix map[Mix]*count
+	list  []*count
+}
+
+// get returns the count of m. A new one counts upwards into the result of up.
+func (cs *counts) get(m Mix, up func() *count) *count {
+	c := cs.byMix[m]
+	if c == nil {
+		c = &count{Mix: m, pos: len(cs.list)}
+		if up != nil {
+			c.up = up()
+		}
+		if cs.byMix == nil {
+			cs.byMix = make(map[Mix]*count)
+		}
+		cs.byMix[m] = c
+		cs.list = append(cs.list, c)
+	}
+	return c
+}
+
+// sweep removes the count of m if it is empty.
+func (cs *counts) sweep(m Mix) {
+	c := cs.byMix[m]
+	if c == nil || c.n != 0 {
+		return
+	}
+	delete(cs.byMix, m)
+	last := len(cs.list) - 1
+	cs.list[c.pos] = cs.list[last]
+	cs.list[c.pos].pos = c.pos
+	cs.list[last] = nil
+	cs.list = cs.list[:last]
+}
+
+func (cs *counts) each(yield func(Mix, int)) {
+	for _, c := range cs.list {
+		yield(c.Mix, c.n)
+	}
+}
+
+// Load is what workers are doing.
+type Load struct{ Busy, Slots, Queue uint64 }
+
+func (l *Load) add(o Load) { l.Busy += o.Busy; l.Slots += o.Slots; l.Queue += o.Queue }
+func (l *Load) sub(o Load) { l.Busy -= o.Busy; l.Slots -= o.Slots; l.Queue -= o.Queue }
+
+// VRAM is what GPUs hold, in bytes.
+type VRAM struct{ Total, Used, Ours uint64 }
+
+// Totals count the fleet, as of the last Settle.
+type Totals struct {
+	Hives   map[hivebeat.Live]int // hives of which more than the name is known
+	Closed  int                   // workers whose connection closed and that were not heard since
+	Looping int                   // workers that restart over and over
+	Warming int                   // hives that began again and may not know all their workers yet
+	Workers int
+	Load    Load // of workers that are alive
+	GPUs    int  // of fresh hives that are up, and so is VRAM
+	VRAM    VRAM
+	Stats   hivebeat.Stats // the sum of what hives say of themselves
+}
+
+// share is what a hive adds to the totals.
+type share struct {
+	live    hivebeat.Live
+	warming bool
+	gpus    int
+	vram    VRAM
+	stats   hivebeat.Stats
+}
+
+// shown is what is kept of how a worker is shown.
+type shown struct {
+	count   *count // nil: not counted yet
+	fresh   bool
+	closed  bool
+	looping bool
+	load    Load // as it was counted
+	vram    uint64
+	held    uint64            // slots
+	labels  map[string]string // as they were counted
+	pool    *Pool[*Worker]
+	slot    slot
+	revision
+}
+
+// Totals returns the counts of the fleet.
+func (x *Index) Totals() Totals { return x.totals }
+
+// EachMix yields how many workers are shown in which way: in the fleet, or in one zone.
+func (x *Index) EachMix(zone string, inZone bool, yield func(Mix, int)) {
+	if !inZone {
+		x.mixes.each(yield)
+	} else if z := x.zones[zone]; z != nil {
+		z.mixes.each(yield)
+	}
+}
+
+// EachShape yields how many workers of the fleet are shown with which verdict and state, whatever
+// their model.
+func (x *Index) EachShape(yield func(Mix, int)) { x.shapes.each(yield) }
+
+// EachMix yields how many workers of the hive are shown in which way.
+func (h *Hive) EachMix(yield func(Mix, int)) { h.mixes.each(yield) }
+
+// Mixes is the number of mixes that EachMix yields.
+func (h *Hive) Mixes() int { return len(h.mixes.list) }
+
+// Load is what the workers of the hive do that are alive.
+func (h *Hive) Load() Load { return h.load }
+
+// VRAM is what its GPUs hold. It is zero where that is not fresh or the hive is not up.
+func (h *Hive) VRAM() VRAM { return h.share.vram }
+
+// Mix is how the worker is shown, as of the last Settle.
+func (w *Worker) Mix() Mix { return w.shown.count.Mix }
+
+// Fresh reports whether the record is within the limit, as of the last Settle.
+func (w *Worker) Fresh() bool { return w.shown.fresh }
+
+// recount moves w to another count; nil is nowhere.
+func (x *Index) recount(w *Worker, to *count) {
+	h, was := w.hive, w.shown.count
+	if was == to {
+		return
+	}
+	if to != nil {
+		if to.n == 0 {
+			x.serves(h, to.Model)
+		}
+		to.add(1)
+	}
+	w.shown.count = to
+	if was != nil {
+		if was.add(-1); was.n == 0 {
+			h.mixes.sweep(was.Mix)
+			x.servesNot(h, was.Model)
+			x.sweep(h.zone, was.Mix)
+		}
+	}
+}
+
+// countFlags counts a worker whose connection closed, and one that loops.
+func (x *Index) countFlags(s *shown, closed, looping bool) {
+	flip := func(n *int, was *bool, is bool) {
+		switch {
+		case is && !*was:
+			*n++
+		case !is && *was:
+			*n--
+		}
+		*was = is
+	}
+	flip(&x.totals.Closed, &s.closed, closed)
+	flip(&x.totals.Looping, &s.looping, looping)
+}
+
+// resum brings up to date what h itself adds to the index.
+func (x *Index) resum(h *Hive, what change) {
+	was := &h.share
+	is := share{live: h.facts.Live, warming: h.facts.Warming, stats: h.head.Stats}
+	if h.isFresh && h.Up() {
+		is.gpus = len(h.head.GPUs)
+		for i := range h.head.GPUs {
+			g := &h.head.GPUs[i]
+			is.vram.Total += g.Total
+			is.vram.Used += g.Used
+			is.vram.Ours += g.Ours
+		}
+	}
+	t := &x.totals
+	if was.live != is.live {
+		if was.live != "" {
+			if t.Hives[was.live]--; t.Hives[was.live] == 0 {
+				delete(t.Hives, was.live)
+			}
+		}
+		if is.live != "" {
+			t.Hives[is.live]++
+		}
+	}
+	if is.warming {
+		t.Warming++
+	}
+	if was.warming {
+		t.Warming--
+	}
+	t.GPUs += is.gpus - was.gpus
+	t.VRAM.Total += is.vram.Total - was.vram.Total
+	t.VRAM.Used += is.vram.Used - was.vram.Used
+	t.VRAM.Ours += is.vram.Ours - was.vram.Ours
+	t.Stats.FalseDead += is.stats.FalseDead - was.stats.FalseDead
+	t.Stats.CutOff += is.stats.CutOff - was.stats.CutOff
+	t.Stats.WireLost += is.stats.WireLost - was.stats.WireLost
+	t.Stats.SelfPause += is.stats.SelfPause - was.stats.SelfPause
+	if h.recount {
+		what = material
+	}
+	h.share, h.recount = is, false
+	x.relistGPUs(h)
+	x.relistHive(h)
+	if what != unchanged && h.facts.Live != "" {
+		x.touchHive(h, what == material)
+	}
+}
+
+// zone has the hives of a zone, and how their workers are shown.
+type zone struct {
+	name  string
+	mixes counts
+	hives ByID[*Hive]
+}
+
+// InZone returns the hives of a zone in order of their ids.
+func (x *Index) InZone(name string) []*Hive {
+	if z := x.zones[name]; z != nil {
+		return z.hives
+	}
+	return nil
+}
+
+// place moves h, and the counts of its workers, into its zone.
+func (x *Index) place(h *Hive) {
+	if h.zone != nil && h.zone.name == h.facts.Zone {
+		return
+	}
+	z := x.zones[h.facts.Zone]
+	if z == nil {
+		z = &zone{name: h.facts.Zone}
+		x.zones[z.name] = z
+	}
+	was := h.zone
+	if was != nil {
+		x.leaveZone(h)
+	}
+	z.hives.Add(h)
+	h.zone = z
+	for _, c := range h.mixes.list {
+		c.up.add(-c.n)
+		c.up = x.zoneCount(z, c.Mix)
+		c.up.add(c.n)
+		if was != nil {
+			x.sweep(was, c.Mix)
+		}
+	}
+	if was == nil {
+		return
+	}
+	for _, w := range h.workers {
+		x.unlist(w)
+		x.relist(w)
+	}
+	x.unlistGPUs(h)
+	x.relistGPUs(h)
+}
+
+func (x *Index) leaveZone(h *Hive) {
+	z := h.zone
+	if z.hives.Remove(h); len(z.hives) == 0 {
+		delete(x.zones, z.name)
+	}
+}
+
+func (x *Index) zoneCount(z *zone, m Mix) *count {
+	return z.mixes.get(m, func() *count {
+		return x.mixes.get(m, func() *count { return x.shapes.get(Mix{Live: m.Live, State: m.State}, nil) })
+	})
+}
+
+// sweep removes what is empty of a zone and of the fleet.
+func (x *Index) sweep(z *zone, m Mix) {
+	z.mixes.sweep(m)
+	x.mixes.sweep(m)
+	x.shapes.sweep(Mix{Live: m.Live, State: m.State})
+}

@@ -1,0 +1,327 @@
+// Package indextest checks an index against loops over everything that it lists. It is for tests and
+// the simulation.
+package indextest
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/bits"
+	"slices"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
+)
+
+// Verify recomputes what x keeps by loops over all hives and workers, and returns every difference. The
+// index must be settled.
+func Verify(x *index.Index, now time.Time) error {
+	c := &check{
+		Index: x, now: now, mixes: mixes{}, shapes: mixes{}, zones: make(map[string]mixes), inZone: make(map[string][]*index.Hive),
+		models: make(map[string][]*index.Hive), labels: make(map[[2]string][]*index.Hive), workers: make(map[*index.Worker]string), gpus: make(map[*index.GPU]int),
+		totals: index.Totals{Hives: make(map[hivebeat.Live]int)},
+	}
+	for _, h := range x.Hives() {
+		c.hive(h)
+	}
+	c.counts()
+	c.pools()
+	c.lists()
+	c.log()
+	return errors.Join(c.errs...)
+}
+
+type mixes map[index.Mix]int
+
+type check struct {
+	*index.Index
+	now           time.Time
+	errs          []error
+	totals        index.Totals
+	mixes, shapes mixes
+	zones         map[string]mixes
+	inZone        map[string][]*index.Hive
+	models        map[string][]*index.Hive
+	labels        map[[2]string][]*index.Hive // by key, and value or any
+	workers       map[*index.Worker]string    // that fit, and the pools that must list them
+	gpus          map[*index.GPU]int          // that fit, and their level
+	shown         int                         // hives and workers in the change log
+}
+
+const (
+	anyValue = "\xff"
+	looping  = "\xff"
+)
+
+func (c *check) bad(format string, args ...any) { c.errs = append(c.errs, fmt.Errorf(format, args...)) }
+
+// hive checks what is kept of one hive, and adds it up.
+func (c *check) hive(h *index.Hive) {
+	head, t := h.Head(), &c.totals
+	fresh := head.Inc != 0 && index.EffectiveAge(0, h.Received(), c.now) <= hivebeat.MillisOf(c.Fresh())
+	if fresh != h.Fresh() {
+		c.bad("%s: fresh is kept as %v", h.ID(), h.Fresh())
+	}
+	t.Stats.FalseDead += head.Stats.FalseDead
+	t.Stats.CutOff += head.Stats.CutOff
+	t.Stats.WireLost += head.Stats.WireLost
+	t.Stats.SelfPause += head.Stats.SelfPause
+	if h.Live() != "" {
+		t.Hives[h.Live()]++
+		c.shown++
+		c.inZone[h.Zone()] = append(c.inZone[h.Zone()], h)
+		if rev, key := h.Revision(); rev == 0 || key > rev {
+			c.bad("%s: has revisions %d and %d", h.ID(), rev, key)
+		}
+	}
+	free := uint64(0)
+	if len(h.GPUs()) != len(head.GPUs) {
+		c.bad("%s: %d of %d GPUs are kept", h.ID(), len(h.GPUs()), len(head.GPUs))
+		return
+	}
+	for i := range head.GPUs {
+		g, d := &h.GPUs()[i], &head.GPUs[i]
+		if fresh && h.Up() {
+			t.GPUs++
+			t.VRAM = index.VRAM{Total: t.VRAM.Total + d.Total, Used: t.VRAM.Used + d.Used, Ours: t.VRAM.Ours + d.Ours}
+		}
+		if d.Err == "" {
+			free = max(free, g.Free())
+		}
+		fit := fresh && h.Live() == hivebeat.Alive && !h.Doubtful() && d.Err == "" && d.UUID != "" && d.Total != 0
+		if fit != g.Fit() {
+			c.bad("%s: GPU %d fits: %v", h.ID(), i, g.Fit())
+		}
+		if fit {
+			c.gpus[g] = index.MemoryLevel(g.Free())
+		}
+	}
+	if free != h.FreeMemory() {
+		c.bad("%s: free memory is kept as %d, is %d", h.ID(), h.FreeMemory(), free)
+	}
+	own, load, with, serves := mixes{}, index.Load{}, make(map[[2]string]int), make(map[string]bool)
+	for _, w := range h.Workers() {
+		c.worker(h, w, own, &load)
+		serves[w.Record().Model] = true
+		for key, value := range w.Record().Labels {
+			with[[2]string{key, value}]++
+			with[[2]string{key, anyValue}]++
+		}
+	}
+	got := mixes{}
+	h.EachMix(func(m index.Mix, n int) { got[m] += n })
+	if !maps.Equal(got, own) || h.Mixes() != len(own) {
+		c.bad("%s: mixes are kept as %v, are %v", h.ID(), got, own)
+	}
+	if h.Load() != load {
+		c.bad("%s: load is kept as %v, is %v", h.ID(), h.Load(), load)
+	}
+	t.Workers += h.Size()
+	t.Load = index.Load{Busy: t.Load.Busy + load.Busy, Slots: t.Load.Slots + load.Slots, Queue: t.Load.Queue + load.Queue}
+	for model := range serves {
+		c.models[model] = append(c.models[model], h)
+	}
+	for l, n := range with {
+		if kept := labelled(h, l); kept != n {
+			c.bad("%s: %d workers are kept with the label %q, there are %d", h.ID(), kept, l, n)
+		}
+	}
+	for key, value := range head.Labels {
+		with[[2]string{key, value}]++
+		with[[2]string{key, anyValue}]++
+	}
+	for l := range with {
+		c.labels[l] = append(c.labels[l], h)
+	}
+}
+
+func labelled(h *index.Hive, l [2]string) int {
+	if l[1] == anyValue {
+		return h.LabelledAny(l[0])
+	}
+	return h.Labelled(l[0], l[1])
+}
+
+func (c *check) worker(h *index.Hive, w *index.Worker, own mixes, load *index.Load) {
+	r := w.Record()
+	live, _, fresh := c.Shown(w, c.now)
+	m := index.Mix{Live: live, State: r.State, Model: r.Model}
+	if w.Hive() != h || w.Mix() != m || w.Fresh() != fresh {
+		c.bad("%s/%s: kept as %v %v on %s, is %v %v", h.ID(), w.ID(), w.Mix(), w.Fresh(), w.Hive().ID(), m, fresh)
+	}
+	if rev, key := w.Revision(); rev == 0 || key > rev {
+		c.bad("%s/%s: has revisions %d and %d", h.ID(), w.ID(), rev, key)
+	}
+	if h.Worker(w.ID()) != w {
+		c.bad("%s/%s: is not found", h.ID(), w.ID())
+	}
+	fit := h.Live() == hivebeat.Alive && h.Fresh() && !h.Doubtful() && !r.Closed && live == hivebeat.Alive && fresh &&
+		(r.State == hivebeat.Ready || r.State == hivebeat.Busy) && !r.Stalled && r.Quiet == 0 && w.FreeSlots() > 0
+	if fit != w.Fit() {
+		c.bad("%s/%s: fits: %v", h.ID(), w.ID(), w.Fit())
+	}
+	if fit {
+		c.workers[w] = r.Model
+		if r.Looping {
+			c.workers[w] = looping
+		}
+	}
+	if r.Closed {
+		c.totals.Closed++
+	}
+	if r.Looping {
+		c.totals.Looping++
+	}
+	if live == hivebeat.Alive {
+		load.Busy, load.Slots, load.Queue = load.Busy+r.Busy, load.Slots+r.Slots, load.Queue+r.Queue
+	}
+	own[m]++
+	c.mixes[m]++
+	c.shapes[index.Mix{Live: live, State: r.State}]++
+	if c.zones[h.Zone()] == nil {
+		c.zones[h.Zone()] = mixes{}
+	}
+	c.zones[h.Zone()][m]++
+	c.shown++
+}
+
+func (c *check) counts() {
+	t := c.Totals()
+	c.totals.Warming = t.Warming // the judgement says it
+	if !maps.Equal(t.Hives, c.totals.Hives) {
+		c.bad("hives are kept as %v, are %v", t.Hives, c.totals.Hives)
+	}
+	if t.Hives, c.totals.Hives = nil, nil; fmt.Sprint(t) != fmt.Sprint(c.totals) {
+		c.bad("totals are kept as %+v, are %+v", t, c.totals)
+	}
+	same := func(what string, each func(func(index.Mix, int)), want mixes) {
+		got := mixes{}
+		each(func(m index.Mix, n int) {
+			if got[m] != 0 || n == 0 {
+				c.bad("%s: %v is listed twice or empty", what, m)
+			}
+			got[m] = n
+		})
+		if !maps.Equal(got, want) {
+			c.bad("%s: mixes are kept as %v, are %v", what, got, want)
+		}
+	}
+	same("fleet", func(yield func(index.Mix, int)) { c.EachMix("", false, yield) }, c.mixes)
+	same("shapes", c.EachShape, c.shapes)
+	for zone, want := range c.zones {
+		same("zone "+zone, func(yield func(index.Mix, int)) { c.EachMix(zone, true, yield) }, want)
+	}
+}
+
+// pools checks that whatever can take work is listed once, at its place.
+func (c *check) pools() {
+	of := func(m *index.Model, model string) {
+		for _, p := range m.Pools() {
+			n := 0
+			for level := range index.SlotLevels {
+				for _, w := range p.Level(level) {
+					n++
+					if at, ok := c.workers[w]; !ok || at != model || p.Zone != w.Hive().Zone() || level != min(bits.Len64(w.FreeSlots()), index.SlotLevels)-1 {
+						c.bad("%s/%s: is listed for model %q in zone %q on level %d", w.Hive().ID(), w.ID(), model, p.Zone, level)
+					}
+					delete(c.workers, w)
+				}
+			}
+			if n != p.Len() || n == 0 {
+				c.bad("model %q, zone %q: %d workers, kept as %d", model, p.Zone, n, p.Len())
+			}
+		}
+	}
+	of(c.Looping(), looping)
+	n := 0
+	c.EachModel(func(m *index.Model) bool {
+		n++
+		of(m, m.Name)
+		if c.Model(m.Name) != m || !slices.Equal(m.Hives(), c.models[m.Name]) {
+			c.bad("model %q: %d hives are listed, there are %d", m.Name, len(m.Hives()), len(c.models[m.Name]))
+		}
+		return true
+	})
+	if n != len(c.models) {
+		c.bad("%d models are kept, there are %d", n, len(c.models))
+	}
+	for w := range c.workers {
+		c.bad("%s/%s: fits and is not listed", w.Hive().ID(), w.ID())
+	}
+	for _, p := range c.Index.GPUs() {
+		n := 0
+		for level := range index.MemoryLevels {
+			for _, g := range p.Level(level) {
+				n++
+				h, d := g.Device()
+				if at, ok := c.gpus[g]; !ok || at != level || p.Zone != h.Zone() {
+					c.bad("%s: GPU %s is listed in zone %q on level %d", h.ID(), d.UUID, p.Zone, level)
+				}
+				delete(c.gpus, g)
+			}
+		}
+		if n != p.Len() || n == 0 {
+			c.bad("zone %q: %d GPUs, kept as %d", p.Zone, n, p.Len())
+		}
+	}
+	if len(c.gpus) > 0 {
+		c.bad("%d GPUs fit and are not listed", len(c.gpus))
+	}
+}
+
+// lists checks the lists of hives: by zone, label and free memory.
+func (c *check) lists() {
+	for zone, want := range c.inZone {
+		if got := c.InZone(zone); !slices.Equal(slices.DeleteFunc(slices.Clone(got), func(h *index.Hive) bool { return h.Live() == "" }), want) {
+			c.bad("zone %q: %d hives are listed, there are %d", zone, len(got), len(want))
+		}
+	}
+	for l, want := range c.labels {
+		got := c.LabelledAny(l[0])
+		if l[1] != anyValue {
+			got = c.Labelled(l[0], l[1])
+		}
+		if !slices.Equal(got, want) {
+			c.bad("label %q: %d hives are listed, there are %d", l, len(got), len(want))
+		}
+	}
+	seen := make(map[*index.Hive]bool)
+	for level := range index.MemoryLevels {
+		for _, h := range c.ByFreeMemory(level) {
+			want := 0
+			if h.Fresh() {
+				want = index.MemoryLevel(h.FreeMemory())
+			}
+			if seen[h] || want != level || !c.Has(h) || h.Live() == "" {
+				c.bad("%s: is listed on level %d of free memory, or twice", h.ID(), level)
+			}
+			seen[h] = true
+		}
+	}
+	for _, h := range c.Hives() {
+		if h.Live() != "" && !seen[h] {
+			c.bad("%s: is not listed by free memory", h.ID())
+		}
+	}
+}
+
+// log checks that the change log has each hive and worker once, in order.
+func (c *check) log() {
+	last, n := uint64(0), 0
+	c.Changed(0, func(h *index.Hive, w *index.Worker, rev, key uint64) bool {
+		n++
+		r, k := h.Revision()
+		if w != nil {
+			r, k = w.Revision()
+		}
+		if rev <= last || rev != r || key != k || rev > c.Rev() {
+			c.bad("log: %s has revisions %d and %d, kept as %d and %d, after %d", h.ID(), rev, key, r, k, last)
+		}
+		last = rev
+		return true
+	})
+	if n != c.shown {
+		c.bad("log: %d entries, of %d hives and workers", n, c.shown)
+	}
+}

@@ -1,0 +1,332 @@
+package index
+
+import (
+	"reflect"
+	"slices"
+	"time"
+	"unsafe"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/wire"
+)
+
+// change is how much of a hive changed.
+type change uint8
+
+const (
+	unchanged change = iota
+	numbers          // of its host and its GPUs
+	material         // what it is
+)
+
+// Add adds a hive of which only the name is known. The id must not be in the index.
+func (x *Index) Add(id string) *Hive {
+	h := &Hive{id: id}
+	x.hives.Add(h)
+	return h
+}
+
+// Remove drops a hive and its workers, and leaves a tombstone of each.
+func (x *Index) Remove(h *Hive) {
+	for _, w := range h.workers {
+		x.uncount(w)
+		x.log.bury(h.id, w.rec.Worker)
+	}
+	h.workers, h.head, h.headChange = nil, hivebeat.Snapshot{}, unchanged
+	h.facts = Facts{Zone: h.facts.Zone}
+	x.relabelHive(h)
+	h.isFresh = false
+	x.resum(h, unchanged)
+	if h.zone != nil {
+		x.leaveZone(h)
+	}
+	x.ageing.Remove(h)
+	x.hives.Remove(h)
+	delete(x.doubts, h)
+	x.log.drop(&h.revision)
+	x.log.bury(h.id, "")
+}
+
+// ApplyHead takes over a page without its workers. SetHive must follow once the whole page is taken
+// over.
+func (x *Index) ApplyHead(h *Hive, s *wire.SnapshotView) {
+	before, host, same := h.headFacts(), h.head.Host, sameGPUs(h.head.GPUs, s.GPUs)
+	s.UpdateHead(&h.head)
+	h.facts.Zone = h.head.Labels["zone"]
+	x.place(h)
+	x.relabelHive(h)
+	switch after := h.headFacts(); {
+	case after != before:
+		h.headChange = material
+		if before.inc != 0 && after.labels != before.labels {
+			for _, w := range h.workers { // they inherit the labels of their hive
+				x.touchWorker(w, true)
+			}
+		}
+	case !same || h.head.Host != host:
+		h.headChange = max(h.headChange, numbers)
+	}
+}
+
+// AddWorker adds a worker to h without a record: Apply or Set must follow.
+func (x *Index) AddWorker(h *Hive, w *Worker) {
+	w.hive = h
+	h.workers = append(h.workers, w)
+	h.isSorted = false
+}
+
+// Apply takes over the record of w from a page of its hive.
+func (x *Index) Apply(w *Worker, r *wire.RecordView, received, now time.Time) {
+	same := r.Same && !w.byQueen
+	var was stable
+	if !same {
+		was = w.stable()
+	}
+	r.Update(&w.rec)
+	w.received, w.byQueen = received, false
+	fresh := EffectiveAge(w.rec.Age, received, now) <= hivebeat.MillisOf(x.fresh)
+	if fresh {
+		w.hive.oldest = max(w.hive.oldest, w.rec.Age)
+	}
+	if !same || !w.isAsCounted(fresh) {
+		x.reshow(w, !same && w.stable() != was, now)
+	}
+}
+
+// Set replaces the record of w by one that the queen judged.
+func (x *Index) Set(w *Worker, rec hivebeat.Record, received, now time.Time) {
+	was := w.stable()
+	w.rec, w.received, w.byQueen = rec, received, true
+	x.reshow(w, w.stable() != was, now)
+	if rec.Age <= hivebeat.MillisOf(x.fresh) {
+		x.lookAt(w.hive, x.tooOldAt(received, rec.Age))
+	}
+}
+
+// Adopt notes that the queen judges w from now on. Until it answers it is shown as late at best.
+func (x *Index) Adopt(w *Worker, answered bool) {
+	if !w.byQueen && w.shown.count != nil {
+		x.touchWorker(w, true)
+	}
+	w.byQueen, w.adopted, w.answered = true, true, answered
+}
+
+// Answered notes that an adopted worker was heard.
+func (x *Index) Answered(w *Worker, now time.Time) {
+	w.answered = true
+	x.reshow(w, false, now)
+}
+
+// Release ends an adoption. The record stays until another one replaces it.
+func (x *Index) Release(w *Worker) { w.adopted, w.answered = false, false }
+
+// DropWorker drops a worker and leaves a tombstone.
+func (x *Index) DropWorker(w *Worker) {
+	h := w.hive
+	x.uncount(w)
+	x.log.bury(h.id, w.rec.Worker)
+	h.workers = slices.DeleteFunc(h.workers, func(o *Worker) bool { return o == w })
+	h.recount = true
+}
+
+// SetHive tells the index once per input what the verdict on h is now. Pages and records that were
+// applied since the last call count from here on.
+func (x *Index) SetHive(h *Hive, f Facts, now time.Time) {
+	was, what := h.facts, h.headChange
+	h.facts, h.headChange = f, unchanged
+	if f.Live != "" || h.zone != nil {
+		x.place(h)
+	}
+	if !f.sameAs(&was) {
+		what = material
+	}
+	x.refresh(h, what, was.Live != f.Live || was.Doubtful != f.Doubtful, now)
+	if h.isFresh {
+		x.lookAt(h, x.tooOldAt(f.Received, h.oldest))
+	}
+	h.oldest = 0
+}
+
+// sameAs reports whether two facts differ in numbers at most.
+func (f *Facts) sameAs(o *Facts) bool {
+	conflict := (f.Conflict == nil) == (o.Conflict == nil)
+	if conflict && f.Conflict != nil {
+		conflict = f.Conflict.Believed == o.Conflict.Believed && f.Conflict.Refused == o.Conflict.Refused
+	}
+	return conflict && f.Live == o.Live && f.Cause == o.Cause && f.Since.Equal(o.Since) && f.Inc == o.Inc && f.Goodbye == o.Goodbye &&
+		f.Zone == o.Zone && f.Doubtful == o.Doubtful
+}
+
+// Settle brings freshness up to date.
+func (x *Index) Settle(now time.Time) {
+	for h := range x.ageing.Due(now) {
+		x.rescan(h, now)
+	}
+}
+
+// rescan looks at h and each of its workers: one of them may have grown too old.
+func (x *Index) rescan(h *Hive, now time.Time) {
+	limit := hivebeat.MillisOf(x.fresh)
+	var next time.Time
+	if at := x.tooOldAt(h.facts.Received, 0); h.head.Inc != 0 && at.After(now) {
+		next = at
+	}
+	for _, w := range h.workers {
+		fresh := EffectiveAge(w.rec.Age, w.received, now) <= limit
+		if at := x.tooOldAt(w.received, w.rec.Age); fresh && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+		if w.shown.fresh != fresh {
+			x.reshow(w, false, now)
+		}
+	}
+	x.refresh(h, unchanged, false, now)
+	if next.After(now) {
+		x.ageing.Set(h, next)
+	}
+}
+
+// lookAt makes Settle look at h then, or earlier.
+func (x *Index) lookAt(h *Hive, at time.Time) {
+	if before, ok := x.ageing.At(h); !ok || at.Before(before) {
+		x.ageing.Set(h, at)
+	}
+}
+
+// tooOldAt is when something that was age old when it was received passes the limit of freshness.
+func (x *Index) tooOldAt(received time.Time, age hivebeat.Millis) time.Time {
+	limit := hivebeat.MillisOf(x.fresh)
+	return received.Add((limit - min(age, limit)).Duration() + time.Millisecond)
+}
+
+// refresh brings up to date what h adds to the index, and with all set what its workers add.
+func (x *Index) refresh(h *Hive, what change, all bool, now time.Time) {
+	fresh := h.head.Inc != 0 && EffectiveAge(0, h.facts.Received, now) <= hivebeat.MillisOf(x.fresh)
+	if fresh != h.isFresh {
+		h.isFresh, what, all = fresh, material, true
+	}
+	if all {
+		for _, w := range h.workers {
+			x.reshow(w, false, now)
+		}
+	}
+	x.resum(h, what)
+}
+
+// reshow brings up to date what w adds to the index. isMaterial says that something changed that is
+// kept nowhere else.
+func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
+	live, _, fresh := x.Shown(w, now)
+	h, s, r := w.hive, &w.shown, &w.rec
+	if h.zone == nil {
+		x.place(h)
+	}
+	m := Mix{live, r.State, r.Model}
+	to := s.count
+	if to == nil || to.Mix != m {
+		to = h.mixes.get(m, func() *count { return x.zoneCount(h.zone, m) })
+	}
+	load := Load{r.Busy, r.Slots, r.Queue}
+	isMaterial = isMaterial || s.count != to || s.fresh != fresh || s.closed != r.Closed || s.looping != r.Looping
+	changed := isMaterial || s.load != load || s.vram != r.VRAM
+	if s.count != nil && s.count.Live == hivebeat.Alive {
+		h.load.sub(s.load)
+		x.totals.Load.sub(s.load)
+	}
+	if live == hivebeat.Alive {
+		h.load.add(load)
+		x.totals.Load.add(load)
+	}
+	if s.count == nil {
+		x.totals.Workers++
+		if len(x.holds) > 0 {
+			s.held = x.holds[Place{Hive: h.id, Worker: r.Worker}]
+		}
+	}
+	if s.count != to {
+		h.recount = true
+	}
+	x.recount(w, to)
+	x.relabelWorker(w)
+	s.fresh, s.load, s.vram = fresh, load, r.VRAM
+	x.countFlags(s, r.Closed, r.Looping)
+	x.relist(w)
+	if changed {
+		x.touchWorker(w, isMaterial)
+	}
+}
+
+// uncount takes w out of everything that is kept.
+func (x *Index) uncount(w *Worker) {
+	h, s := w.hive, &w.shown
+	x.countFlags(s, false, false)
+	if s.count == nil {
+		return
+	}
+	if s.count.Live == hivebeat.Alive {
+		h.load.sub(s.load)
+		x.totals.Load.sub(s.load)
+	}
+	x.unlist(w)
+	x.recount(w, nil)
+	x.bear(h, s.labels, -1, false)
+	s.labels = nil
+	x.totals.Workers--
+	x.log.drop(&s.revision)
+}
+
+// isAsCounted reports whether numbers that moved left everything as it is kept.
+func (w *Worker) isAsCounted(fresh bool) bool {
+	s, r := &w.shown, &w.rec
+	return s.count != nil && s.fresh == fresh && s.closed == r.Closed && s.looping == r.Looping && s.load.Busy == r.Busy && s.load.Queue == r.Queue && s.vram == r.VRAM
+}
+
+// stable is what of a worker is material, and part of what seldom changes. Two equal ones are equal;
+// two of equal texts in other memory may differ.
+type stable struct {
+	cause              hivebeat.Cause
+	inc, rival         uint64
+	rivalAt            hivebeat.Place
+	addr               string
+	stalled, looping   bool
+	reason, endpoint   string
+	gpus               *string
+	ngpus              int
+	labels             uintptr
+	byQueen            bool
+	state, live, model string
+}
+
+func (w *Worker) stable() stable {
+	r := &w.rec
+	return stable{
+		cause: r.Cause, inc: r.Inc, rival: r.Rival, rivalAt: r.RivalAt, addr: r.Addr, stalled: r.Stalled, looping: r.Looping, reason: r.Reason, endpoint: r.Endpoint,
+		gpus: unsafe.SliceData(r.GPUs), ngpus: len(r.GPUs), labels: mapAt(r.Labels), byQueen: w.byQueen, //nolint:gosec // compared, never followed
+		state: string(r.State), live: string(r.Live), model: r.Model,
+	}
+}
+
+// mapAt tells one map from another. A map that a record holds is never written to.
+func mapAt(m map[string]string) uintptr { return reflect.ValueOf(m).Pointer() }
+
+// headFacts are what of a page is material and kept nowhere else.
+type headFacts struct {
+	inc             uint64
+	every           hivebeat.Millis
+	warm            bool
+	bye             string
+	labels, collect uintptr
+}
+
+func (h *Hive) headFacts() headFacts {
+	s := &h.head
+	return headFacts{s.Inc, s.Every, s.Warm, s.Bye, mapAt(s.Labels), mapAt(s.Collect)}
+}
+
+// sameGPUs reports whether the GPUs of a page are as they were, apart from the age.
+func sameGPUs(was []hivebeat.GPU, is []wire.GPUView) bool {
+	return slices.EqualFunc(was, is, func(a hivebeat.GPU, b wire.GPUView) bool {
+		return a.Used == b.Used && a.Ours == b.Ours && a.Util == b.Util && a.Temp == b.Temp && a.Power == b.Power && a.Total == b.Total &&
+			a.Index == b.Index && a.UUID == string(b.UUID) && a.Name == string(b.Name) && a.Err == string(b.Err)
+	})
+}

@@ -1,0 +1,202 @@
+package queencore
+
+import (
+	"time"
+	"unique"
+	"unsafe"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+)
+
+const (
+	// OutboxMax is for how many worker transitions there is always room.
+	OutboxMax = 10_000
+	// OutboxEach is for how many of each worker of the fleet there is room: a worker
+	// that joins, loads and is ready makes three.
+	OutboxEach = 3
+	// OutboxBytes bounds what waits, however large the fleet is.
+	OutboxBytes = 64 << 20
+	// OutboxBatch is how many of them Take returns at most.
+	OutboxBatch = 512
+)
+
+// Outbox holds the events of workers until they are published: of what waits the
+// newest are kept, and what had to go becomes a gap. It is pure, and one goroutine
+// at a time may use it.
+type Outbox struct {
+	room      int // 0 is OutboxMax
+	queue     []*held
+	bytes     int
+	from      time.Time                      // the zero of held.at
+	gaps      map[gapKey]*hivebeat.EventData // told before the queue: all that went is older
+	busy      bool
+	published uint64
+	dropped   uint64
+}
+
+type gapKey struct {
+	hive, worker string
+	hiveInc      uint64
+}
+
+// held is a fleet.Happened that waits, in less room: hundreds of thousands may wait. Its id
+// follows from the rest, and the few words that events are made of are held once.
+type held struct {
+	at                            time.Duration
+	hive, worker, model, reason   string
+	inc, hiveInc, n, seq, missing uint64
+	age                           hivebeat.Millis
+	detect, margin                *hivebeat.Millis
+	believed, refused             *hivebeat.Place
+	kind, from, to                unique.Handle[string]
+	cause, state, via             unique.Handle[string]
+}
+
+func (o *Outbox) hold(h *fleet.Happened) *held {
+	if o.from.IsZero() {
+		o.from = h.At
+	}
+	d := &h.Data
+	return &held{
+		at: h.At.Sub(o.from), hive: d.Hive, worker: d.Worker, model: d.Model, reason: d.Reason,
+		inc: d.Inc, hiveInc: d.HiveInc, n: d.N, seq: d.Seq, missing: d.Missing, age: d.AgeMS, detect: d.DetectMS, margin: d.MarginMS,
+		believed: d.Believed, refused: d.Refused,
+		kind: unique.Make(string(d.Kind)), from: unique.Make(d.From), to: unique.Make(d.To),
+		cause: unique.Make(string(d.Cause)), state: unique.Make(string(d.State)), via: unique.Make(d.Via),
+	}
+}
+
+func (o *Outbox) happened(w *held) fleet.Happened {
+	return fleet.HappenedAt(o.from.Add(w.at), hivebeat.EventData{
+		Hive: w.hive, Worker: w.worker, Model: w.model, Reason: w.reason,
+		Inc: w.inc, HiveInc: w.hiveInc, N: w.n, Seq: w.seq, Missing: w.missing, AgeMS: w.age, DetectMS: w.detect, MarginMS: w.margin,
+		Believed: w.believed, Refused: w.refused,
+		Kind: hivebeat.Kind(w.kind.Value()), From: w.from.Value(), To: w.to.Value(),
+		Cause: hivebeat.Cause(w.cause.Value()), State: hivebeat.State(w.state.Value()), Via: w.via.Value(),
+	})
+}
+
+// size is what w takes, with its place in the queue. The ids and the model are those
+// of the worker's record.
+func (w *held) size() int {
+	n := int(unsafe.Sizeof(*w)+unsafe.Sizeof(w)) + len(w.reason)
+	if w.detect != nil {
+		n += 8
+	}
+	if w.margin != nil {
+		n += 8
+	}
+	for _, p := range []*hivebeat.Place{w.believed, w.refused} {
+		if p != nil {
+			n += int(unsafe.Sizeof(*p)) + len(p.Host) + len(p.Conn) + len(p.Addr)
+		}
+	}
+	return n
+}
+
+// Room makes room for the events of so many workers. It gives none up while something
+// waits: who is gone has told of it.
+func (o *Outbox) Room(workers int) {
+	room := max(OutboxMax, OutboxEach*workers)
+	if room > o.room || len(o.queue) == 0 {
+		o.room = room
+	}
+}
+
+// Push adds events, and drops the oldest where they are too many.
+func (o *Outbox) Push(list []fleet.Happened) {
+	for i := range list {
+		w := o.hold(&list[i])
+		o.queue = append(o.queue, w)
+		o.bytes += w.size()
+	}
+	n, bytes := 0, o.bytes
+	for len(o.queue)-n > max(o.room, OutboxMax) || bytes > OutboxBytes {
+		bytes -= o.queue[n].size()
+		o.drop(o.queue[n])
+		n++
+	}
+	o.shift(n)
+}
+
+// shift takes the first n out of the queue. They are not moved away: append does
+// that when their room is used up, once in some thousand events.
+func (o *Outbox) shift(n int) {
+	for _, w := range o.queue[:n] {
+		o.bytes -= w.size()
+	}
+	clear(o.queue[:n]) // what they hold must not stay until then
+	if o.queue = o.queue[n:]; len(o.queue) == 0 {
+		o.queue, o.from = nil, time.Time{}
+	}
+}
+
+// drop turns an event into part of a gap.
+func (o *Outbox) drop(w *held) {
+	o.dropped++
+	key := gapKey{w.hive, w.worker, w.hiveInc}
+	missing := max(1, w.missing)
+	g := o.gaps[key]
+	if g == nil {
+		if len(o.gaps) >= OutboxMax {
+			return // counted, and the worker's next event shows the hole in n
+		}
+		if o.gaps == nil {
+			o.gaps = make(map[gapKey]*hivebeat.EventData)
+		}
+		g = &hivebeat.EventData{Hive: w.hive, Worker: w.worker, HiveInc: w.hiveInc}
+		o.gaps[key] = g
+	}
+	g.Inc, g.N, g.Model = w.inc, max(g.N, w.n), w.model
+	g.Missing += missing
+}
+
+// Take returns the next events to be published: those of one worker in order, one
+// after the other. Done must follow before the next Take.
+func (o *Outbox) Take(now time.Time) []fleet.Happened {
+	old := 0
+	for old < len(o.queue) && now.Sub(o.from.Add(o.queue[old].at)) > fleet.TooOld {
+		o.drop(o.queue[old])
+		old++
+	}
+	o.shift(old)
+	var batch []fleet.Happened
+	for key, g := range o.gaps {
+		delete(o.gaps, key)
+		batch = append(batch, fleet.HappenedAt(now, fleet.GapOf(*g)))
+		if len(batch) == OutboxBatch {
+			break
+		}
+	}
+	n := min(OutboxBatch-len(batch), len(o.queue))
+	for _, w := range o.queue[:n] {
+		batch = append(batch, o.happened(w))
+	}
+	o.shift(n)
+	o.busy = len(batch) > 0
+	return batch
+}
+
+// Done says how many of a batch were published, and returns what could not be to
+// the front.
+func (o *Outbox) Done(published int, failed []fleet.Happened) {
+	o.published += uint64(published)
+	if len(failed) > 0 {
+		front := make([]*held, len(failed), len(failed)+len(o.queue))
+		for i := range failed {
+			front[i] = o.hold(&failed[i])
+			o.bytes += front[i].size()
+		}
+		o.queue = append(front, o.queue...)
+	}
+	o.busy = false
+}
+
+// Idle reports whether nothing waits and nothing is under way.
+func (o *Outbox) Idle() bool { return !o.busy && len(o.queue) == 0 && len(o.gaps) == 0 }
+
+// Counts returns how many events wait, and how many were published and dropped.
+func (o *Outbox) Counts() (waiting int, published, dropped uint64) {
+	return len(o.queue), o.published, o.dropped
+}

@@ -1,0 +1,178 @@
+package queencore
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/fleet"
+	"github.com/beatfabric/hivebeat/internal/sample"
+)
+
+func eventNumbered(n uint64) fleet.Happened {
+	return fleet.Happened{At: sample.At(0), ID: fmt.Sprint(n), Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}
+}
+
+// Whatever is pushed, taken and returned in whichever order, what comes out is the
+// newest, in order, and a gap counts all the others.
+func TestOutboxIsAQueue(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var o Outbox
+	var want []uint64 // what waits
+	var n, gone, told uint64
+	for range 500 {
+		switch rng.IntN(4) {
+		case 0, 1:
+			var list []fleet.Happened
+			for range rng.IntN(1500) {
+				n++
+				list = append(list, eventNumbered(n))
+				want = append(want, n)
+			}
+			o.Push(list)
+			if more := len(want) - OutboxMax; more > 0 {
+				gone += uint64(more)
+				want = want[more:]
+			}
+		default:
+			batch := o.Take(sample.At(1))
+			if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
+				told += batch[0].Data.Missing
+				batch = batch[1:]
+			}
+			got := make([]uint64, len(batch))
+			for i := range batch {
+				got[i] = batch[i].Data.N
+			}
+			if !slices.Equal(got, want[:len(got)]) || len(got) < min(OutboxBatch-1, len(want)) {
+				t.Fatalf("%d events taken of %d, not those that waited first", len(got), len(want))
+			}
+			failed := rng.IntN(len(batch)/2 + 1) // of the last
+			o.Done(len(batch)-failed, slices.Clone(batch[len(batch)-failed:]))
+			want = want[len(got)-failed:]
+		}
+		if waiting, _, dropped := o.Counts(); waiting != len(want) || dropped != gone {
+			t.Fatalf("%d waiting, want %d; %d dropped, want %d", waiting, len(want), dropped, gone)
+		}
+	}
+	for !o.Idle() {
+		batch := o.Take(sample.At(1))
+		if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
+			told += batch[0].Data.Missing
+		}
+		o.Done(len(batch), nil)
+	}
+	if gone == 0 || told != gone {
+		t.Errorf("%d dropped, the gaps tell of %d", gone, told)
+	}
+	if o.queue != nil {
+		t.Error("an outbox in which nothing waits keeps its room")
+	}
+}
+
+// An event more costs its own room, and no copy of all that wait: there are as many
+// as the loop has turns while JetStream is away.
+func TestAFullOutboxIsNotCopiedForEachEvent(t *testing.T) {
+	var o Outbox
+	for n := range uint64(OutboxMax) {
+		o.Push([]fleet.Happened{eventNumbered(n)})
+	}
+	one := []fleet.Happened{eventNumbered(OutboxMax)}
+	if allocs := testing.AllocsPerRun(2000, func() { o.Push(one) }); allocs > 1 {
+		t.Errorf("%v allocations for each", allocs)
+	}
+	if room := cap(o.queue); room > 2*OutboxMax {
+		t.Errorf("room for %d", room)
+	}
+}
+
+// What waits comes out as it went in.
+func TestAnEventThatWaitedIsTheSame(t *testing.T) {
+	took := hivebeat.Millis(7)
+	var want hivebeat.EventData
+	fields := reflect.ValueOf(&want).Elem()
+	for i := range fields.NumField() {
+		switch f := fields.Field(i); {
+		case fields.Type().Field(i).Name == "Zone": // no worker's
+		case f.Kind() == reflect.String:
+			f.SetString(fmt.Sprint("text", i))
+		case f.Type() == reflect.TypeFor[*hivebeat.Place]():
+			f.Set(reflect.ValueOf(&hivebeat.Place{Inc: uint64(i), Host: "host"}))
+		case f.Kind() == reflect.Pointer:
+			f.Set(reflect.ValueOf(&took))
+		default:
+			f.SetUint(uint64(i + 1))
+		}
+	}
+	var o Outbox
+	in := []fleet.Happened{fleet.HappenedAt(sample.At(0), want), fleet.HappenedAt(sample.At(-60), want), fleet.HappenedAt(sample.At(60), want)}
+	o.Push(in)
+	out := o.Take(sample.At(1))
+	if diff := cmp.Diff(in, out); diff != "" {
+		t.Errorf("(-in +out):\n%s", diff)
+	}
+	o.Done(0, out)
+	if diff := cmp.Diff(in, o.Take(sample.At(1))); diff != "" {
+		t.Errorf("after it was returned (-in +out):\n%s", diff)
+	}
+}
+
+// A large fleet has room for three events of each worker, and what waits never takes
+// more than it may.
+func TestAnOutboxHasRoomForTheFleet(t *testing.T) {
+	const workers = 100_000
+	var o Outbox
+	o.Room(workers)
+	push := func(n uint64, reason string) {
+		for w := range workers {
+			h := eventNumbered(n)
+			h.Data.Worker, h.Data.Reason = fmt.Sprint("worker-", w), reason
+			o.Push([]fleet.Happened{h})
+		}
+	}
+	for n := range uint64(OutboxEach) {
+		push(n+1, "")
+	}
+	if waiting, _, dropped := o.Counts(); waiting != OutboxEach*workers || dropped > 0 {
+		t.Errorf("%d wait, %d were dropped", waiting, dropped)
+	}
+	o.Room(0) // they are gone, and have told of it
+	if o.Push(nil); o.dropped > 0 {
+		t.Errorf("%d were dropped when the fleet went", o.dropped)
+	}
+	push(OutboxEach+1, strings.Repeat("x", 300))
+	sum := 0
+	for _, w := range o.queue {
+		sum += w.size()
+	}
+	if sum != o.bytes || sum > OutboxBytes || sum < OutboxBytes-1000 {
+		t.Errorf("%d bytes wait, of which %d are known; %d may", sum, o.bytes, OutboxBytes)
+	}
+	if o.dropped == 0 {
+		t.Error("none was dropped")
+	}
+}
+
+// BenchmarkOutboxFull is what one more event costs where 10,000 wait, as they do while
+// JetStream is away.
+func BenchmarkOutboxFull(b *testing.B) {
+	var o Outbox
+	push := func(n uint64) {
+		o.Push([]fleet.Happened{{Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}})
+	}
+	for n := range uint64(OutboxMax) {
+		push(n)
+	}
+	n := uint64(OutboxMax)
+	b.ReportAllocs()
+	for b.Loop() {
+		push(n)
+		n++
+	}
+}
