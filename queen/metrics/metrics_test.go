@@ -12,6 +12,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/plaintext/plaintexttest"
 	"github.com/beatfabric/hivebeat/internal/prom/promtest"
 	"github.com/beatfabric/hivebeat/internal/wire"
 	"github.com/beatfabric/hivebeat/queen"
@@ -78,6 +79,16 @@ func TestNamesAndStyle(t *testing.T) {
 			t.Errorf("%s is in a label", not)
 		}
 	}
+}
+
+// A person who reads the metrics with curl sees the zone of a hive as plain text.
+func TestLabelsArePlain(t *testing.T) {
+	s := told{r: queen.Report{PerHive: []queen.HiveReport{{Hive: "gpu-01", Zone: plaintexttest.Evil, Live: hivebeat.Alive}}}}
+	h, err := metrics.Handler(s, metrics.Config{PerHive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plaintexttest.Check(t, "metrics", promtest.Scrape(t, h))
 }
 
 func TestNoAnswerNoFigures(t *testing.T) {
