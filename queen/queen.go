@@ -153,7 +153,7 @@ type Queen struct {
 	kept    time.Time // when the loop last did its housekeeping
 	fatal   error     // ends Run
 
-	wards   wards
+	adopted adoptedBeats
 	store   store
 	service *service
 
@@ -191,7 +191,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 	q := &Queen{
 		cfg: cfg, nc: nc, subjects: subjects, inboxes: inboxes, log: cfg.Logger.With(slog.String("queen", cfg.ID)),
 		msgs:     make(chan *nats.Msg, cfg.Pending),
-		wards:    wards{beats: make(chan *nats.Msg, core.PendingBeats), subs: make(map[string][]*nats.Subscription)},
+		adopted:  adoptedBeats{beats: make(chan *nats.Msg, core.PendingBeats), subs: make(map[string][]*nats.Subscription)},
 		calls:    make(chan func(time.Time)),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 		acting: make(map[query.HoldID]chan struct{}), began: time.Now(), leaving: make(chan struct{}),

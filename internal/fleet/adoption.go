@@ -160,7 +160,7 @@ func (v *View) Beat(hive, worker string, b []byte, now time.Time) error {
 	v.applySteps(h, now)
 	v.show(h, got.Worker, now)
 	v.watch(h, now)
-	v.tellIndex(now)
+	v.updateIndex(now)
 	return nil
 }
 
@@ -268,7 +268,7 @@ func (v *View) applySteps(h *Hive, now time.Time) {
 			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), reason: s.Reason}
 		}
 		a.differ[s.Worker] = true
-		v.tally.worker(&hivebeat.EventData{Kind: s.Kind, From: s.From, Cause: s.Cause, AgeMS: c.why.age, DetectMS: c.why.detect})
+		v.counts.worker(&hivebeat.EventData{Kind: s.Kind, From: s.From, Cause: s.Cause, AgeMS: c.why.age, DetectMS: c.why.detect})
 		v.show(h, s.Worker, now)
 		v.Compare(h)
 	}
@@ -364,9 +364,9 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 	}
 	// The roster has no ages of workers. Deadlines count from when the entry was put, so that missing
 	// knowledge hastens none.
-	heard := h.Book.heard(h.every, now)
-	put := h.Book.put(now)
-	for id, r := range h.Book.Item.Workers {
+	heard := h.roster.heard(h.every, now)
+	put := h.roster.put(now)
+	for id, r := range h.roster.Item.Workers {
 		if !hivebeat.ValidID(id) || r.Inc == 0 {
 			continue
 		}
@@ -385,7 +385,7 @@ func (h *Hive) promiseKnown(id string) bool {
 	if w := h.workers[id]; w != nil {
 		return w.rec().Every > 0
 	}
-	return h.Book.Item.Workers[id].Every > 0
+	return h.roster.Item.Workers[id].Every > 0
 }
 
 // turned notes since when c is alive after the step s. w is its record, or nil; first says whether s is the

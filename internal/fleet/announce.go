@@ -22,7 +22,7 @@ import (
 // Announcer is what has an entry in the roster: a Hive, or the brake of a Zone.
 type Announcer interface {
 	Key() string // in the roster
-	Roster() *Book
+	Roster() *RosterState
 	Announce(now time.Time) (Announcement, bool)
 }
 
@@ -44,22 +44,22 @@ type Announced struct {
 func (h *Hive) Key() string { return h.id }
 
 // Roster is what the roster says of it.
-func (h *Hive) Roster() *Book { return &h.Book }
+func (h *Hive) Roster() *RosterState { return &h.roster }
 
 // Roster is what the roster says of its brake.
-func (z *Zone) Roster() *Book { return &z.Book }
+func (z *Zone) Roster() *RosterState { return &z.roster }
 
 // Announce returns what has to be announced of h now: its Difference to the roster.
 func (h *Hive) Announce(now time.Time) (Announcement, bool) {
 	kind, to, ok := h.Difference(now)
 	if !ok {
 		a, ok := h.announceWorkers(now)
-		h.Book.wants(&a, ok)
+		h.roster.wants(&a, ok)
 		return a, ok
 	}
 	data, next := h.Next(kind, to, now)
 	a := Announcement{[]Announced{{hivebeat.HiveEventID(h.id, next.N), data}}, next}
-	h.Book.wants(&a, true)
+	h.roster.wants(&a, true)
 	return a, true
 }
 
@@ -83,7 +83,7 @@ func (v *View) CompareAgain(a Announcer) {
 
 // LearnKey takes an entry of the roster, of a hive or of the brake of a zone.
 func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Announcer {
-	defer v.tellIndex(now)
+	defer v.updateIndex(now)
 	if zone, ok := zoneOfKey(key); ok {
 		z := v.zoneOf(zone)
 		v.learnZone(z, item, now)
@@ -94,11 +94,11 @@ func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Annou
 
 // UnlearnKey notes that the roster has no entry under this key.
 func (v *View) UnlearnKey(key string, expired bool, now time.Time) {
-	defer v.tellIndex(now)
+	defer v.updateIndex(now)
 	if zone, ok := zoneOfKey(key); ok {
 		z := v.zoneOf(zone)
-		if z.Book.Item.Revision > 0 { // it continues from where it was
-			z.Book.Item.Revision = 0
+		if z.roster.Item.Revision > 0 { // it continues from where it was
+			z.roster.Item.Revision = 0
 			v.CompareZone(z)
 		}
 		return
@@ -112,7 +112,7 @@ func (v *View) EachKey(yield func(key string)) {
 		yield(h.id)
 	}
 	for _, z := range v.zones {
-		if z.Book.Item.N > 0 {
+		if z.roster.Item.N > 0 {
 			yield(z.Key())
 		}
 	}
@@ -139,7 +139,7 @@ const rosterBytes = 256 << 10
 // Difference returns the next thing to announce about h, and what the roster says of it afterwards. ok is
 // false if the roster is right.
 func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	inc, seq, told := h.line.Inc(), h.line.Seq(), h.worth(e.Inc, e.Seq)
 	up := h.live == hivebeat.Alive || h.live == hivebeat.Late
 	switch {
@@ -174,14 +174,14 @@ func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 // unannouncedConflict returns the conflict of h, if there is one that was not announced.
 func (h *Hive) unannouncedConflict(now time.Time) (hivebeat.Kind, hivebeat.Live, bool) {
 	rival := h.Conflicting(now)
-	return hivebeat.KindConflict, h.Book.Item.Live, rival != 0 && h.Book.Conflict != h.line.Inc()
+	return hivebeat.KindConflict, h.roster.Item.Live, rival != 0 && h.roster.Conflict != h.line.Inc()
 }
 
 func kindOf(l hivebeat.Live) hivebeat.Kind { return hivebeat.Kind(l) } // the words are the same
 
 // Next describes the event that Difference asks for, and the entry that records it without the event.
 func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebeat.EventData, ledger.RosterEntry) {
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	d := hivebeat.EventData{
 		Hive: h.id, Inc: h.line.Inc(), HiveInc: h.line.Inc(), N: e.N + 1, Kind: kind,
 		From: string(e.Live), To: string(to), Seq: h.line.Seq(), Via: hivebeat.ViaQueen,
@@ -204,7 +204,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	}
 	next := ledger.RosterEntry{
 		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: seq,
-		Every: hivebeat.MillisOf(h.every), Zone: h.zone, Age: h.Book.age(h, now),
+		Every: hivebeat.MillisOf(h.every), Zone: h.zone, Age: h.roster.age(h, now),
 	}
 	if kind == hivebeat.KindConflict {
 		next.Cause = e.Cause
@@ -220,7 +220,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 // remember returns the workers of h as an entry of the roster holds them: as many as fit.
 func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
 	if h.head().Inc == 0 {
-		return h.Book.workers(now) // it was not heard: the roster is all there is
+		return h.roster.workers(now) // it was not heard: the roster is all there is
 	}
 	m, size := make(map[string]ledger.RosterWorker, len(h.workers)), 0
 	var common hivebeat.Millis
@@ -236,7 +236,7 @@ func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
 		if !known {
 			continue
 		}
-		if was := h.Book.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
+		if was := h.roster.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
 			it.Via = was.Via
 		}
 		m[r.Worker] = it

@@ -59,7 +59,7 @@ func TestDifference(t *testing.T) {
 			v := New(45 * time.Second)
 			mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 			h := v.hives["h"]
-			h.live, h.since, h.Book.Item = c.live, at(0), c.roster
+			h.live, h.since, h.roster.Item = c.live, at(0), c.roster
 			kind, to, ok := h.Difference(at(60))
 			if !ok {
 				kind, to = none, ""
@@ -153,13 +153,13 @@ func TestLearnFromTheRoster(t *testing.T) {
 		v := New(45 * time.Second)
 		v.LearnKey("h", rosterOf(7, hivebeat.Alive, 100, 5), at(0))
 		v.LearnKey("h", rosterOf(6, hivebeat.Lost, 100, 5), at(0))
-		if n := v.hives["h"].Book.Item.N; n != 7 {
+		if n := v.hives["h"].roster.Item.N; n != 7 {
 			t.Errorf("an older revision was taken: %d", n)
 		}
 		again := rosterOf(1, hivebeat.Alive, 100, 5)
 		again.Epoch = 2
 		v.LearnKey("h", again, at(0))
-		if n := v.hives["h"].Book.Item.N; n != 1 {
+		if n := v.hives["h"].roster.Item.N; n != 1 {
 			t.Errorf("the bucket made anew was not taken: %d", n)
 		}
 	})
@@ -173,7 +173,7 @@ func TestLearnFromTheRoster(t *testing.T) {
 		if v.hives["dead"] != nil {
 			t.Error("a dead hive is not forgotten")
 		}
-		if h := v.hives["h"]; h == nil || h.Book.Item.Revision != 0 || h.Book.Item.N != 4 {
+		if h := v.hives["h"]; h == nil || h.roster.Item.Revision != 0 || h.roster.Item.N != 4 {
 			t.Error("of a hive that lives the entry is to be made again")
 		}
 	})
@@ -184,7 +184,7 @@ func TestLearnFromTheRoster(t *testing.T) {
 			t.Errorf("%s", h.Live())
 		}
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(1))
-		if kind, _, ok := v.hives["h"].Difference(at(1)); !ok || kind != hivebeat.KindJoined || v.hives["h"].Book.Item.Revision != 9 {
+		if kind, _, ok := v.hives["h"].Difference(at(1)); !ok || kind != hivebeat.KindJoined || v.hives["h"].roster.Item.Revision != 9 {
 			t.Errorf("%s %v", kind, ok)
 		}
 	})

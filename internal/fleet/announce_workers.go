@@ -19,7 +19,7 @@ const announceMost = 128
 // announced returns what has been announced of a worker: by the roster, or otherwise by its hive before that
 // was lost.
 func (h *Hive) announced(id string, c *adopted) (ledger.RosterWorker, bool) {
-	r, ok := h.Book.Item.Workers[id]
+	r, ok := h.roster.Item.Workers[id]
 	if !ok && c != nil && c.listed {
 		return c.base, true
 	}
@@ -61,7 +61,7 @@ func (h *Hive) differs(id string, c *adopted) (kind hivebeat.Kind, to hivebeat.L
 // returned reports whether a worker that a queen gave up, and that its hive lists again, has to be announced
 // as recovered.
 func (h *Hive) returned(id string) bool {
-	base, w := h.Book.Item.Workers[id], h.workers[id]
+	base, w := h.roster.Item.Workers[id], h.workers[id]
 	if w == nil || w.adopted != nil || base.Via != hivebeat.ViaQueen || !h.Up() {
 		return false
 	}
@@ -72,7 +72,7 @@ func (h *Hive) returned(id string) bool {
 
 // announceWorkers returns what has to be announced next of workers of h that are or were adopted.
 func (h *Hive) announceWorkers(now time.Time) (Announcement, bool) {
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	if e.N == 0 || entrySize(e.Workers) > entryBytes {
 		return Announcement{}, false // the hive comes first, and an entry has to fit into a message
 	}
@@ -131,11 +131,11 @@ func promiseSize(every, quiet, common hivebeat.Millis) (n int) {
 
 // addTo adds an event of a worker, and what the entry of its hive says of the worker afterwards.
 func (h *Hive) addTo(s *Announcement, id string, kind hivebeat.Kind, to hivebeat.Live, why evidence, now time.Time) {
-	e, w := &h.Book.Item.RosterEntry, h.workers[id]
+	e, w := &h.roster.Item.RosterEntry, h.workers[id]
 	if len(s.Events) == 0 {
 		s.Next = *e
-		s.Next.Event, s.Next.Events, s.Next.Age = nil, nil, h.Book.age(h, now)
-		if s.Next.Workers = h.Book.workers(now); s.Next.Workers == nil {
+		s.Next.Event, s.Next.Events, s.Next.Age = nil, nil, h.roster.age(h, now)
+		if s.Next.Workers = h.roster.workers(now); s.Next.Workers == nil {
 			s.Next.Workers = make(map[string]ledger.RosterWorker)
 		}
 	}
@@ -179,7 +179,7 @@ func (h *Hive) workerEvent(w *Worker, kind hivebeat.Kind, to hivebeat.Live, why 
 // unsettled returns the workers in the entry of h whose verdict by a queen still stands: they stay in it when
 // the hive itself is back.
 func (h *Hive) unsettled(now time.Time) map[string]ledger.RosterWorker {
-	m := h.Book.workers(now)
+	m := h.roster.workers(now)
 	maps.DeleteFunc(m, func(_ string, r ledger.RosterWorker) bool { return r.Via != hivebeat.ViaQueen })
 	return m
 }
@@ -200,7 +200,7 @@ func (v *View) learnAdopted(h *Hive, n uint64, worker string, now time.Time) {
 	if a == nil {
 		return
 	}
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	// The roster does not say when it was heard, only that it was before the announcement.
 	one := func(id string, r ledger.RosterWorker) {
 		c := a.workers[id]

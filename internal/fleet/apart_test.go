@@ -105,9 +105,9 @@ func TestAHiveWhoseTurnItIsIsJudgedAnew(t *testing.T) {
 }
 
 // A queen that may be cut off is cut off for an hour as well, before the store acknowledges
-// again. Its wards are not credited with that hour twice: each has as long to be heard as if
+// again. Its adopted workers are not credited with that hour twice: each has as long to be heard as if
 // it had fallen silent just then, and one that was heard since is judged as ever.
-func TestWhatWardsGetWhenAQueenIsNotApartAnyMore(t *testing.T) {
+func TestWhatAdoptedWorkersGetWhenAQueenIsNotApartAnyMore(t *testing.T) {
 	v := New(45 * time.Second)
 	v.SetReplicas(3)
 	mustFeed(t, v, snapshotOf("lost", 100, 1, workersOf(2)...), at(0))

@@ -36,14 +36,14 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	v.besides(h, s, o, up, now)
 	if refusal != nil {
 		v.refused[refusal.Reason]++
-		v.tellIndex(now)
+		v.updateIndex(now)
 		return refusal
 	}
 	v.accepted++
 	h.heardAt = v.heardAs(now)
 	v.takeOver(h, s, o, latest(h.heardAt, h.received), now)
 	h.early = h.received.Before(now)
-	v.tellIndex(now)
+	v.updateIndex(now)
 	return nil
 }
 
@@ -61,7 +61,7 @@ func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 	if o, refusal := h.receive(s, now.Add(-age), now); refusal == nil {
 		v.takeOver(h, s, o, now.Add(-age), now)
 		h.early = true
-		v.tellIndex(now)
+		v.updateIndex(now)
 	}
 }
 

@@ -222,7 +222,7 @@ func TestTheBrakeKeepsWhomAnotherLost(t *testing.T) {
 	}
 	s.until("all are lost", 5*time.Minute, func() bool { return s.count("eu", hivebeat.Lost) == 8 })
 	for _, h := range s.v.Hives() {
-		if kind, _, ok := h.Difference(s.now); ok && h.Live() == hivebeat.Lost && h.Book.Item.Live == hivebeat.Lost {
+		if kind, _, ok := h.Difference(s.now); ok && h.Live() == hivebeat.Lost && h.roster.Item.Live == hivebeat.Lost {
 			t.Errorf("%s: it says %s", h.ID(), kind)
 		}
 	}

@@ -147,9 +147,9 @@ func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
 
 func (v *View) startBrake(z *Zone, together int, now time.Time) {
 	if !z.on {
-		z.on, z.began, z.held, z.told, z.queue = true, now, 0, 0, nil
+		z.on, z.began, z.held, z.announced, z.queue = true, now, 0, 0, nil
 		if z.rosterOn() { // another queen put it on, for the same silence
-			z.told = z.Book.Item.N
+			z.announced = z.roster.Item.N
 		}
 		z.why = fmt.Sprintf("the brake is on: the silence of %d hives of %s would make them lost within %.0fs, of %d that were up; they are held as unverified, and their roll is called",
 			together, z.words(), brakeWindow.Seconds(), z.of)
@@ -203,7 +203,7 @@ func (v *View) unhold(h *Hive) {
 func (v *View) endHolds(now time.Time) {
 	for _, z := range v.zones {
 		if !z.on {
-			if z.forgotten(now) && !z.isDirty && !z.Book.Busy {
+			if z.forgotten(now) && !z.isDirty && !z.roster.Busy {
 				v.CompareZone(z)
 			}
 			continue
@@ -280,24 +280,24 @@ const brakePrefix = "brake."
 
 // Zone is a zone in which hives were lost, or whose brake is or was on.
 type Zone struct {
-	name string
-	Book Book // what the roster says of its brake: unverified while that is on
+	name   string
+	roster RosterState // what the roster says of its brake: unverified while that is on
 
 	lost     []time.Time // when hives were lost by silence, within the window
 	assessed time.Time
 	limit    int
 
-	on      bool
-	began   time.Time
-	of      int // hives that were up before
-	held    int // by this brake, in total
-	holding int // now
-	queue   []holding
-	next    time.Time // when the next one may be released
-	look    time.Time // when to check whether it is over
-	told    uint64    // n of the event that reported this start; 0: none did
-	why     string    // of the last change
-	isDirty bool
+	on        bool
+	began     time.Time
+	of        int // hives that were up before
+	held      int // by this brake, in total
+	holding   int // now
+	queue     []holding
+	next      time.Time // when the next one may be released
+	look      time.Time // when to check whether it is over
+	announced uint64    // n of the event that reported this start; 0: none did
+	why       string    // of the last change
+	isDirty   bool
 }
 
 // Name is the zone's label; empty for the hives that have none.
@@ -313,7 +313,7 @@ func (v *View) zoneOf(name string) *Zone {
 		return v.zones[at]
 	}
 	if len(v.zones) >= maxZones {
-		v.zones = slices.DeleteFunc(v.zones, func(z *Zone) bool { return !z.on && z.Book.Item.N == 0 && !z.isDirty && !z.Book.Busy })
+		v.zones = slices.DeleteFunc(v.zones, func(z *Zone) bool { return !z.on && z.roster.Item.N == 0 && !z.isDirty && !z.roster.Busy })
 		at, _ = slices.BinarySearchFunc(v.zones, name, func(z *Zone, name string) int { return strings.Compare(z.name, name) })
 	}
 	z := &Zone{name: name}
@@ -357,12 +357,14 @@ func zoneOfKey(key string) (zone string, ok bool) {
 }
 
 // rosterOn reports whether the roster says that the brake is on.
-func (z *Zone) rosterOn() bool { return z.Book.Item.N > 0 && z.Book.Item.Live == hivebeat.Unverified }
+func (z *Zone) rosterOn() bool {
+	return z.roster.Item.N > 0 && z.roster.Item.Live == hivebeat.Unverified
+}
 
 // forgotten reports whether the roster has said for too long that a brake is on of which this queen knows
 // nothing.
 func (z *Zone) forgotten(now time.Time) bool {
-	return z.rosterOn() && z.Book.Item.Stored+now.Sub(z.Book.ReadAt) > brakeForgotten
+	return z.rosterOn() && z.roster.Item.Stored+now.Sub(z.roster.ReadAt) > brakeForgotten
 }
 
 // Announce returns what has to be announced of the brake. The first queen that brakes announces the start;
@@ -373,9 +375,9 @@ func (z *Zone) Announce(now time.Time) (Announcement, bool) {
 	live := hivebeat.Alive
 	on := z.rosterOn()
 	switch {
-	case z.on && !on && z.told == 0:
+	case z.on && !on && z.announced == 0:
 		from, to, live = "off", "on", hivebeat.Unverified
-	case !z.on && on && z.told == z.Book.Item.N:
+	case !z.on && on && z.announced == z.roster.Item.N:
 		from, to = "on", "off"
 	case !z.on && on && z.forgotten(now):
 		from, to = "on", "off"
@@ -383,7 +385,7 @@ func (z *Zone) Announce(now time.Time) (Announcement, bool) {
 	default:
 		return Announcement{}, false
 	}
-	n := z.Book.Item.N + 1
+	n := z.roster.Item.N + 1
 	return Announcement{
 		Events: []Announced{{fmt.Sprintf("%s.%d", z.Key(), n), hivebeat.EventData{
 			Kind: hivebeat.KindBrake, N: n, From: from, To: to, Zone: z.name, Reason: z.why, Via: hivebeat.ViaQueen,
@@ -394,12 +396,12 @@ func (z *Zone) Announce(now time.Time) (Announcement, bool) {
 
 // learnZone takes an entry of the roster.
 func (v *View) learnZone(z *Zone, item ledger.RosterItem, now time.Time) {
-	if !z.Book.isNews(&item) {
+	if !z.roster.supersedes(&item) {
 		return
 	}
-	z.Book.Item, z.Book.ReadAt = item, now
+	z.roster.Item, z.roster.ReadAt = item, now
 	if z.on && z.rosterOn() {
-		z.told = item.N
+		z.announced = item.N
 	}
 	v.CompareZone(z)
 }

@@ -106,10 +106,10 @@ func (s *stage) settle() {
 		s.v.Checked(a.Check, 0, 0, s.now)
 		return true
 	})
-	steps, tellers := slices.Clone(first.Steps), slices.Clone(first.Announcers)
+	steps, announcers := slices.Clone(first.Steps), slices.Clone(first.Announcers)
 	calls := slices.Clone(first.Calls)
 	then := s.v.Take()
-	steps, tellers, calls = append(steps, then.Steps...), append(tellers, then.Announcers...), append(calls, then.Calls...)
+	steps, announcers, calls = append(steps, then.Steps...), append(announcers, then.Announcers...), append(calls, then.Calls...)
 	for _, c := range calls {
 		if c.Workers {
 			continue
@@ -126,7 +126,7 @@ func (s *stage) settle() {
 			s.lostAt = append(s.lostAt, s.now)
 		}
 	}
-	for _, t := range tellers {
+	for _, t := range announcers {
 		z, ok := t.(*Zone)
 		if !ok {
 			continue

@@ -440,8 +440,8 @@ func TestTheBrakeHoldsThoseWhoseConnectionsClose(t *testing.T) {
 
 // The workers of a hive that is lost are the queen's to judge, by their connections
 // too. One of two queens hears of those.
-func TestAWardIsLostByItsConnection(t *testing.T) {
-	o := newOrphans(t, 2, 4)
+func TestAnAdoptedWorkerIsLostByItsConnection(t *testing.T) {
+	o := newAdoptionRig(t, 2, 4)
 	conn := func(i int) string { return fmt.Sprintf("S/%d", i) }
 	for i := range o.hive.Workers {
 		o.hive.Workers[i].Conn, o.hive.Workers[i].RW = conn(i), 250
@@ -482,15 +482,15 @@ func TestAWardIsLostByItsConnection(t *testing.T) {
 
 // Whoever a snapshot or a beat named to this queen is no stranger, also where
 // another registry than that of the window knows it.
-func TestTheConnectionsOfWardsAreNoStrangers(t *testing.T) {
+func TestTheConnectionsOfAdoptedWorkersAreNoStrangers(t *testing.T) {
 	conn := func(i int) string { return fmt.Sprintf("S/%d", i) }
 	for _, c := range []struct {
 		name string
 		from int // of the connections that close
 		want hivebeat.Live
-	}{{"wards", 0, hivebeat.Alive}, {"strangers", 1000, hivebeat.Lost}} {
+	}{{"adopted", 0, hivebeat.Alive}, {"strangers", 1000, hivebeat.Lost}} {
 		t.Run(c.name, func(t *testing.T) {
-			o := newOrphans(t, 1, 3)
+			o := newAdoptionRig(t, 1, 3)
 			for i := range o.hive.Workers {
 				o.hive.Workers[i].Conn, o.hive.Workers[i].RW = conn(i), 250
 			}

@@ -57,10 +57,10 @@ func message(s *wire.SnapshotView, now time.Time) liveness.Message {
 
 // conflict reports that two incarnations of h both advance.
 func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
-	h.rival, h.rivalTold = inc, time.Time{}
+	h.rival, h.rivalNoticed = inc, time.Time{}
 	v.rivalGoesOn(h, seq, now)
 	v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
-	v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
+	v.counts.hive(hivebeat.KindConflict, h.live, "", evidence{})
 	v.change(h)
 	v.Compare(h)
 	v.locate(h)
@@ -70,8 +70,8 @@ func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
 func (v *View) rivalGoesOn(h *Hive, seq uint64, now time.Time) {
 	h.rivalSeq, h.rivalAt = seq, now
 	v.change(h)
-	if now.Sub(h.rivalTold) >= liveness.NoticeEvery {
-		h.rivalTold = now
+	if now.Sub(h.rivalNoticed) >= liveness.NoticeEvery {
+		h.rivalNoticed = now
 		v.ready.Notices = append(v.ready.Notices, hivebeat.Notice{ID: h.id, Inc: h.rival, Believed: h.line.Inc()})
 	}
 }
@@ -130,7 +130,7 @@ func (v *View) Located(conn, addr string, now time.Time) {
 		}
 		v.change(h)
 	}
-	v.tellIndex(now)
+	v.updateIndex(now)
 }
 
 // Conflicting returns the other incarnation that sends under the id of h now, or 0.

@@ -93,7 +93,7 @@ func TestTwoHivesWithOneID(t *testing.T) {
 			kind, to, ok := h.Difference(at)
 			for ok && kind != hivebeat.KindConflict { // what was not told before
 				d, next := h.Next(kind, to, at)
-				h.Book.Item.RosterEntry = next
+				h.roster.Item.RosterEntry = next
 				_ = d
 				kind, to, ok = h.Difference(at)
 			}

@@ -191,7 +191,7 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 
 // publish adds an event of a worker to Ready.
 func (v *View) publish(d hivebeat.EventData, at time.Time) {
-	v.tally.worker(&d)
+	v.counts.worker(&d)
 	v.ready.Events = append(v.ready.Events, HappenedAt(at, d))
 }
 
@@ -202,7 +202,7 @@ func HappenedAt(at time.Time, d hivebeat.EventData) Happened {
 
 // rosterKnows reports whether the roster remembers this incarnation of a worker.
 func (h *Hive) rosterKnows(worker string, inc uint64) bool {
-	w, ok := h.Book.Item.Workers[worker]
+	w, ok := h.roster.Item.Workers[worker]
 	return ok && w.Inc == inc
 }
 
@@ -228,7 +228,7 @@ func (h *Hive) Unannounced(now time.Time) (list []hivebeat.EventData) {
 		}
 	}
 	if h.Up() {
-		for _, id := range slices.Sorted(maps.Keys(h.Book.Item.Workers)) {
+		for _, id := range slices.Sorted(maps.Keys(h.roster.Item.Workers)) {
 			if h.returned(id) {
 				list = append(list, h.workerEvent(h.workers[id], hivebeat.KindRecovered, hivebeat.Alive, listedAgain))
 			}
@@ -246,7 +246,7 @@ func (h *Hive) TakenBack(worker string, inc uint64) (hivebeat.EventData, bool) {
 		Seq: h.line.Seq(), Via: hivebeat.ViaQueen, Reason: "heard again before the death was stored",
 	}
 	if worker == "" {
-		return d, h.Up() && h.line.Inc() == inc && h.Book.Item.Live != hivebeat.Lost
+		return d, h.Up() && h.line.Inc() == inc && h.roster.Item.Live != hivebeat.Lost
 	}
 	w := h.workers[worker]
 	if w == nil {

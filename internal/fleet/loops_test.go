@@ -9,8 +9,8 @@ import (
 
 // A queen that judges the workers of a lost hive tells nothing of one that loops, as its
 // hive has told that, until it was calm for long enough: then what became of it.
-func TestOrphansThatLoop(t *testing.T) {
-	o := newOrphans(t, 2, 2)
+func TestAdoptedWorkersThatLoop(t *testing.T) {
+	o := newAdoptionRig(t, 2, 2)
 	o.hive.Workers[0].Looping, o.hive.Workers[0].Restarts = true, 9
 	o.snapshot(1)
 	o.pass(1, 46)

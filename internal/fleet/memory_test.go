@@ -32,7 +32,7 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 		if !ok || s.Events[0].Data.Kind != kind {
 			t.Fatalf("says %+v, %t; want %s", s, ok, kind)
 		}
-		item := ledger.RosterItem{RosterEntry: s.Next, Revision: h.Book.Item.Revision + 1, Epoch: 1}
+		item := ledger.RosterItem{RosterEntry: s.Next, Revision: h.roster.Item.Revision + 1, Epoch: 1}
 		v.LearnOwn(h, item, &s.Events[0].Data, at(now))
 		return item
 	}
@@ -146,7 +146,7 @@ func TestAnEntryIsPutAgain(t *testing.T) {
 	if got := goneOn(v, "h", 20); got["gone"] != 90 {
 		t.Errorf("gone for %d s, want 90", got["gone"])
 	}
-	if e := v.Hive("h").Book.Restored(at(20)); e.Workers["gone"].Since != 90_000 || item.Workers["gone"].Since != 60_000 {
+	if e := v.Hive("h").roster.Restored(at(20)); e.Workers["gone"].Since != 90_000 || item.Workers["gone"].Since != 60_000 {
 		t.Errorf("put again with %+v, and the one that was read is %+v", e.Workers, item.Workers)
 	}
 }

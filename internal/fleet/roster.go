@@ -11,9 +11,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Book is the roster entry of a hive or brake as far as this queen knows it, and how far its owner is with
+// RosterState is the roster entry of a hive or brake as far as this queen knows it, and how far its owner is with
 // announcing the difference.
-type Book struct {
+type RosterState struct {
 	Item      ledger.RosterItem // N is 0 if there never was one, Revision if there is none now
 	ReadAt    time.Time
 	Confirmed uint64 // n of the last event that is known to be stored
@@ -28,52 +28,52 @@ type wanted struct{ n, inc, seq uint64 }
 
 func (w wanted) is(item *ledger.RosterItem) bool { return w == wanted{item.N, item.Inc, item.Seq} }
 
-func (b *Book) wants(a *Announcement, ok bool) {
+func (s *RosterState) wants(a *Announcement, ok bool) {
 	if ok {
-		b.wanted = wanted{a.Next.N, a.Next.Inc, a.Next.Seq}
+		s.wanted = wanted{a.Next.N, a.Next.Inc, a.Next.Seq}
 	}
 }
 
 // put is when the entry was put.
-func (b *Book) put(now time.Time) time.Time {
-	return now.Add(-max(0, b.Item.Stored) - now.Sub(b.ReadAt))
+func (s *RosterState) put(now time.Time) time.Time {
+	return now.Add(-max(0, s.Item.Stored) - now.Sub(s.ReadAt))
 }
 
 // heard is the latest time at which a hive with the promise every was heard, by the entry: without an age
 // it was given up right then.
-func (b *Book) heard(every time.Duration, now time.Time) time.Time {
-	if b.Item.Age > 0 {
-		return b.put(now).Add(-min(b.Item.Age, maxAge).Duration())
+func (s *RosterState) heard(every time.Duration, now time.Time) time.Time {
+	if s.Item.Age > 0 {
+		return s.put(now).Add(-min(s.Item.Age, maxAge).Duration())
 	}
-	return b.put(now).Add(-liveness.LostAfter(every, 0))
+	return s.put(now).Add(-liveness.LostAfter(every, 0))
 }
 
 // age is the age of the last message of h that an entry put now states: at least 1.
-func (b *Book) age(h *Hive, now time.Time) hivebeat.Millis {
+func (s *RosterState) age(h *Hive, now time.Time) hivebeat.Millis {
 	heard := h.received
 	if heard.IsZero() {
-		heard = b.heard(h.every, now)
+		heard = s.heard(h.every, now)
 	}
 	return max(1, index.EffectiveAge(0, heard, now))
 }
 
 // Restored returns the entry to put after a loss of the roster.
-func (b *Book) Restored(now time.Time) ledger.RosterEntry {
-	e := b.Item.RosterEntry
-	e.Event, e.Events, e.Workers = nil, nil, b.workers(now)
+func (s *RosterState) Restored(now time.Time) ledger.RosterEntry {
+	e := s.Item.RosterEntry
+	e.Event, e.Events, e.Workers = nil, nil, s.workers(now)
 	if e.Age > 0 {
-		e.Age += hivebeat.MillisOf(now.Sub(b.put(now)))
+		e.Age += hivebeat.MillisOf(now.Sub(s.put(now)))
 	}
 	return e
 }
 
 // workers returns a copy of the workers in the entry, for an entry that is put now.
-func (b *Book) workers(now time.Time) map[string]ledger.RosterWorker {
-	if b.Item.Workers == nil {
+func (s *RosterState) workers(now time.Time) map[string]ledger.RosterWorker {
+	if s.Item.Workers == nil {
 		return nil
 	}
-	m, put := make(map[string]ledger.RosterWorker, len(b.Item.Workers)+1), b.put(now)
-	for id, r := range b.Item.Workers {
+	m, put := make(map[string]ledger.RosterWorker, len(s.Item.Workers)+1), s.put(now)
+	for id, r := range s.Item.Workers {
 		if r.Since > 0 {
 			r.Since = index.EffectiveAge(r.Since, put, now)
 		}
@@ -82,9 +82,9 @@ func (b *Book) workers(now time.Time) map[string]ledger.RosterWorker {
 	return m
 }
 
-// isNews reports whether an entry of the roster is no older than the known one.
-func (b *Book) isNews(item *ledger.RosterItem) bool {
-	return item.Epoch > b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision >= b.Item.Revision
+// supersedes reports whether an entry of the roster is no older than the known one.
+func (s *RosterState) supersedes(item *ledger.RosterItem) bool {
+	return item.Epoch > s.Item.Epoch || item.Epoch == s.Item.Epoch && item.Revision >= s.Item.Revision
 }
 
 // rosterWorker is what the roster keeps of a worker.
@@ -118,7 +118,7 @@ func oldest(r *ledger.RosterWorker) time.Duration {
 // of the hive.
 func (v *View) learnHive(id string, item ledger.RosterItem, now time.Time) *Hive {
 	h := v.get(id)
-	if !h.Book.isNews(&item) {
+	if !h.roster.supersedes(&item) {
 		return h
 	}
 	var event hivebeat.EventData
@@ -136,29 +136,29 @@ func (v *View) LearnOwn(a Announcer, item ledger.RosterItem, event *hivebeat.Eve
 	case *Zone:
 		v.learnZone(a, item, now)
 	case *Hive:
-		if a.Book.isNews(&item) {
+		if a.roster.supersedes(&item) {
 			v.learn(a, item, event, now)
 		}
 	}
-	v.tellIndex(now)
+	v.updateIndex(now)
 }
 
 // learn takes an entry that is news. event is the data of the event in it.
 func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
 	e := &item.RosterEntry
-	before := h.Book.Item.N
+	before := h.roster.Item.N
 	h.goBackWith(&item)
 	// The roster stood at our incarnation and is at another one now: another queen has decided after us. If
 	// both insisted they would argue for ever, or lead all queens to an incarnation that is gone, so this
 	// one follows. An entry of our own decides nothing: we may have heard more since.
-	decided := !h.Book.wanted.is(&item) &&
-		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
-	h.Book.Item, h.Book.ReadAt = item, now
+	decided := !h.roster.wanted.is(&item) &&
+		(h.roster.Item.Inc == h.line.Inc() && h.roster.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
+	h.roster.Item, h.roster.ReadAt = item, now
 	if h.head().Inc == 0 {
 		h.zone = item.Zone
 	}
 	if event.Kind == hivebeat.KindConflict {
-		h.Book.Conflict = event.Inc
+		h.roster.Conflict = event.Inc
 	}
 	defer v.learnAdopted(h, before, event.Worker, now)
 	v.change(h)
@@ -190,8 +190,8 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 // goBackWith follows a queen that put item and so took back a seq of the entry before: another process had
 // sent that seq in the name of the hive.
 func (h *Hive) goBackWith(item *ledger.RosterItem) {
-	was := &h.Book.Item
-	if item.Inc != was.Inc || item.Epoch != was.Epoch || item.N <= was.N || item.Seq >= was.Seq || h.Book.wanted.is(item) ||
+	was := &h.roster.Item
+	if item.Inc != was.Inc || item.Epoch != was.Epoch || item.N <= was.N || item.Seq >= was.Seq || h.roster.wanted.is(item) ||
 		item.Inc != h.line.Inc() || item.Seq >= h.line.Seq() || item.Seq == 0 {
 		return
 	}
@@ -221,7 +221,7 @@ func (h *Hive) cameBackSince(item *ledger.RosterItem, now time.Time) bool {
 // worker repeats what was said of the hive before.
 func (h *Hive) overtaken(item *ledger.RosterItem, event *hivebeat.EventData, now time.Time) bool {
 	ofWorkers := event.Worker != "" || len(item.Events) > 0
-	return item.N > h.Book.Item.N && speaksOfLiving(item) && !ofWorkers &&
+	return item.N > h.roster.Item.N && speaksOfLiving(item) && !ofWorkers &&
 		now.Sub(h.judged) > liveness.LateAfter(h.every, 0) && now.Add(-item.Stored).After(latest(h.judged, h.beganAt))
 }
 
@@ -229,8 +229,8 @@ func (h *Hive) overtaken(item *ledger.RosterItem, event *hivebeat.EventData, now
 // this queen knows, or with gone that it is gone in that one. Then another incarnation, heard at an unknown
 // time since, may be the one that was given up for it. If it is not, its next snapshot says so.
 func (h *Hive) decidedSince(heard time.Time, inc uint64, gone bool) bool {
-	it := &h.Book.Item
-	return inc != h.line.Inc() && it.Inc == h.line.Inc() && (gone || speaksOfLiving(it)) && h.Book.ReadAt.Add(-it.Stored).After(heard)
+	it := &h.roster.Item
+	return inc != h.line.Inc() && it.Inc == h.line.Inc() && (gone || speaksOfLiving(it)) && h.roster.ReadAt.Add(-it.Stored).After(heard)
 }
 
 func speaksOfLiving(item *ledger.RosterItem) bool {
@@ -240,7 +240,7 @@ func speaksOfLiving(item *ledger.RosterItem) bool {
 // recall sets the verdict on a hive that is known from the roster alone: gone if it was gone, otherwise
 // unverified.
 func (v *View) recall(h *Hive, now time.Time) {
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	if e.Inc == 0 || e.Seq == 0 {
 		return // it cannot be read
 	}
@@ -248,10 +248,10 @@ func (v *View) recall(h *Hive, now time.Time) {
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
 	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), v.heardAs(now), v.blind
 	if isGone(e.Live) {
-		h.received = h.Book.heard(h.every, now)
+		h.received = h.roster.heard(h.every, now)
 		v.recallWorkers(h, now)
 		v.byRoster(h, now)
-		h.since = h.Book.put(now)
+		h.since = h.roster.put(now)
 		return
 	}
 	v.become(h, hivebeat.Unverified)
@@ -264,14 +264,14 @@ func (v *View) recall(h *Hive, now time.Time) {
 // those that were gone. The roster does not say when each was heard: it was longer ago than the hive, by as
 // long as the hive waits for a worker, or lists one that is lost.
 func (v *View) recallWorkers(h *Hive, now time.Time) {
-	for id, r := range h.Book.Item.Workers {
+	for id, r := range h.roster.Item.Workers {
 		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
 			continue
 		}
 		var rec hivebeat.Record
 		received := h.received.Add(-oldest(&r))
 		if r.Since > 0 && isGone(r.Live) {
-			put := h.Book.put(now)
+			put := h.roster.put(now)
 			rec.Age, rec.Since, received = index.EffectiveAge(0, received, put), min(r.Since, maxAge), put
 		}
 		if h.live == hivebeat.Unverified && (!isGone(r.Live) || index.EffectiveAge(rec.Since, received, now) >= hivebeat.MillisOf(hivebeat.KeepGone)) {
@@ -288,7 +288,7 @@ func (v *View) recallWorkers(h *Hive, now time.Time) {
 
 // byRoster takes over from a queen that knew more that h is gone.
 func (v *View) byRoster(h *Hive, now time.Time) {
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	if e.Live == hivebeat.Left {
 		h.line.End()
 	}
@@ -300,10 +300,10 @@ func (v *View) byRoster(h *Hive, now time.Time) {
 // entry that expired; otherwise, and after a loss of the whole roster, the entry is put again.
 func (v *View) unlearnHive(id string, expired bool) {
 	h, ok := v.hives[id]
-	if !ok || h.Book.Item.Revision == 0 {
+	if !ok || h.roster.Item.Revision == 0 {
 		return
 	}
-	h.Book.Item.Revision = 0
+	h.roster.Item.Revision = 0
 	if expired && (h.live == hivebeat.Lost || h.live == hivebeat.Left || h.live == hivebeat.Unverified) {
 		v.forget(h)
 		return

@@ -91,7 +91,7 @@ func TestAgesOfTheRoster(t *testing.T) {
 			t.Errorf("%s is shown as %v old, want %v", id, age.Duration(), want.Duration())
 		}
 	}
-	if e := h.Book.Restored(at(20)); e.Age != 330_000 {
+	if e := h.roster.Restored(at(20)); e.Age != 330_000 {
 		t.Errorf("put again with the age %v, want 5m30s", e.Age.Duration())
 	}
 }

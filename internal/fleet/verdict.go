@@ -165,7 +165,7 @@ func (v *View) patience(h *Hive) time.Duration {
 func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebeat.Cause, why evidence, now time.Time) {
 	why.kind = kind
 	v.ready.Steps = append(v.ready.Steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
-	v.tally.hive(kind, h.live, cause, why)
+	v.counts.hive(kind, h.live, cause, why)
 	up := h.Up()
 	v.become(h, to)
 	h.cause, h.since, h.why, h.check, h.windowOver = cause, now, why, 0, false
@@ -215,7 +215,7 @@ func (v *View) Tick(now time.Time) {
 	v.endHolds(now)
 	v.tickAdoptions(now)
 	v.callTwins(now)
-	v.tellIndex(now)
+	v.updateIndex(now)
 }
 
 // ask has the key of h read before a verdict.
@@ -230,7 +230,7 @@ func (v *View) ask(h *Hive) {
 // answer that arrives after the hive was heard changes nothing.
 func (v *View) Checked(c Check, inc, seq uint64, now time.Time) {
 	v.checked(c, inc, seq, now)
-	v.tellIndex(now)
+	v.updateIndex(now)
 }
 
 func (v *View) checked(c Check, inc, seq uint64, now time.Time) {

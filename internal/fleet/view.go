@@ -56,7 +56,7 @@ type View struct {
 	twins     map[*Hive]time.Time // hives to call the roll of, and when (conflict.go)
 	twinAsked time.Time           // when one was called last
 	score     index.Score
-	tally     Tally
+	counts    TransitionCounts
 
 	accepted   uint64
 	refused    map[hivebeat.Reason]uint64
@@ -109,18 +109,18 @@ type Hive struct {
 	isDoubtful bool // its connection closed, and it was not heard since
 
 	// Another process with its id (conflict.go).
-	rival      uint64 // the other incarnation, 0 if there is none
-	rivalSeq   uint64
-	rivalAt    time.Time      // when it was heard last
-	rivalTold  time.Time      // when it was told that it is refused
-	beside     hivebeat.Place // where the process runs that was last not believed
-	address    [2]string      // the connection of the believed one, and its address
-	calledTwin time.Time      // when its roll was called
-	disowned   uint64         // the seq from which this incarnation went back: another process sent it
+	rival        uint64 // the other incarnation, 0 if there is none
+	rivalSeq     uint64
+	rivalAt      time.Time      // when it was heard last
+	rivalNoticed time.Time      // when it was told that it is refused
+	beside       hivebeat.Place // where the process runs that was last not believed
+	address      [2]string      // the connection of the believed one, and its address
+	calledTwin   time.Time      // when its roll was called
+	disowned     uint64         // the seq from which this incarnation went back: another process sent it
 
-	adoption *adoption // its workers, while this queen judges them; else nil
-	Book     Book      // what the roster says of it
-	isDirty  bool      // compare it with the roster
+	adoption *adoption   // its workers, while this queen judges them; else nil
+	roster   RosterState // what the roster says of it
+	isDirty  bool        // compare it with the roster
 }
 
 // Worker is what the judgement knows of one worker.
@@ -158,7 +158,7 @@ func (v *View) Index() *index.Index { return v.index }
 // Settle brings the index up to date.
 func (v *View) Settle(now time.Time) {
 	v.settleDoubts()
-	v.tellIndex(now)
+	v.updateIndex(now)
 	v.index.Settle(now)
 }
 
@@ -170,8 +170,8 @@ func (v *View) change(h *Hive) {
 	}
 }
 
-// tellIndex tells the index what the input changed. Every input ends with it.
-func (v *View) tellIndex(now time.Time) {
+// updateIndex tells the index what the input changed. Every input ends with it.
+func (v *View) updateIndex(now time.Time) {
 	for i, h := range v.changes {
 		v.changes[i], h.changed = nil, false
 		if v.hives[h.id] == h {
@@ -197,7 +197,7 @@ func (h *Hive) facts() index.Facts {
 // warms reports whether h began again and may not know all its workers yet: then a worker that it does
 // not list proves nothing. A hive that begins for the first time had none.
 func (h *Hive) warms() bool {
-	again := h.prior != 0 || h.Book.Item.N > 1 || h.Book.Item.N == 1 && h.Book.Item.Inc != h.head().Inc
+	again := h.prior != 0 || h.roster.Item.N > 1 || h.roster.Item.N == 1 && h.roster.Item.Inc != h.head().Inc
 	return again && h.Up() && h.head().Inc != 0 && !h.head().Warm
 }
 

@@ -9,14 +9,14 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// Tally counts the transitions that a view saw, for metrics. Another queen counts the same ones; a queen that
+// TransitionCounts counts the transitions that a view saw, for metrics. Another queen counts the same ones; a queen that
 // restarted counts those of the last 60 s again.
-type Tally struct {
-	Hives, Workers Changes
+type TransitionCounts struct {
+	Hives, Workers LevelCounts
 }
 
-// Changes are those of one level.
-type Changes struct {
+// LevelCounts are those of one level.
+type LevelCounts struct {
 	Kinds     map[hivebeat.Kind]uint64
 	Lost      map[hivebeat.Cause]uint64
 	Disproved uint64 // heard again after lost, in the same incarnation
@@ -26,19 +26,21 @@ type Changes struct {
 	Detection map[hivebeat.Cause]detector.Histogram
 }
 
-// Tally returns a copy of the counts so far.
-func (v *View) Tally() Tally { return Tally{v.tally.Hives.clone(), v.tally.Workers.clone()} }
+// TransitionCounts returns a copy of the counts so far.
+func (v *View) TransitionCounts() TransitionCounts {
+	return TransitionCounts{v.counts.Hives.clone(), v.counts.Workers.clone()}
+}
 
-func (c Changes) clone() Changes {
+func (c LevelCounts) clone() LevelCounts {
 	c.Kinds, c.Lost, c.Detection = maps.Clone(c.Kinds), maps.Clone(c.Lost), maps.Clone(c.Detection)
 	return c
 }
 
-func (t *Tally) hive(kind hivebeat.Kind, from hivebeat.Live, cause hivebeat.Cause, why evidence) {
+func (t *TransitionCounts) hive(kind hivebeat.Kind, from hivebeat.Live, cause hivebeat.Cause, why evidence) {
 	t.Hives.add(&hivebeat.EventData{Kind: kind, From: string(from), Cause: cause, AgeMS: why.age, DetectMS: why.detect})
 }
 
-func (t *Tally) worker(d *hivebeat.EventData) { t.Workers.add(d) }
+func (t *TransitionCounts) worker(d *hivebeat.EventData) { t.Workers.add(d) }
 
 // Kinds and causes that this release does not know count as one, so that the wire cannot add series.
 const (
@@ -46,7 +48,7 @@ const (
 	otherCause hivebeat.Cause = "other"
 )
 
-func (c *Changes) add(d *hivebeat.EventData) {
+func (c *LevelCounts) add(d *hivebeat.EventData) {
 	if c.Kinds == nil {
 		c.Kinds, c.Lost, c.Detection = map[hivebeat.Kind]uint64{}, map[hivebeat.Cause]uint64{}, map[hivebeat.Cause]detector.Histogram{}
 	}
