@@ -140,7 +140,7 @@ const rosterBytes = 256 << 10
 // false if the roster is right.
 func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
 	e := &h.roster.Item.RosterEntry
-	inc, seq, told := h.line.Inc(), h.line.Seq(), h.worth(e.Inc, e.Seq)
+	inc, seq, recorded := h.line.Inc(), h.line.Seq(), h.worth(e.Inc, e.Seq)
 	up := h.live == hivebeat.Alive || h.live == hivebeat.Late
 	switch {
 	case h.live == "" || h.live == hivebeat.Unverified && h.heldBy == nil:
@@ -158,12 +158,12 @@ func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 			return hivebeat.KindRestarted, hivebeat.Alive, true
 		}
 		return kindOf(h.live), h.live, true
-	case seq < told || e.Live == hivebeat.Left:
+	case seq < recorded || e.Live == hivebeat.Left:
 		return h.unannouncedConflict(now)
 	case h.live == e.Live, h.live == hivebeat.Unverified && e.Live == hivebeat.Lost:
 		return h.unannouncedConflict(now) // that a queen brakes no longer is no news for one that still does
 	case up && (e.Live == hivebeat.Lost || e.Live == hivebeat.Unverified || e.Live == hivebeat.Late):
-		if seq > told {
+		if seq > recorded {
 			return hivebeat.KindRecovered, hivebeat.Alive, true
 		}
 		return h.unannouncedConflict(now) // the author heard the same, and waited as long or longer

@@ -143,12 +143,12 @@ func (h *Hive) addTo(s *Announcement, id string, kind hivebeat.Kind, to hivebeat
 	r := w.rec()
 	d := h.workerEvent(w, kind, to, why)
 	d.N = s.Next.N
-	told := rosterWorker(&r.Facts, to, d.Cause)
-	told.Via = hivebeat.ViaQueen
+	entry := rosterWorker(&r.Facts, to, d.Cause)
+	entry.Via = hivebeat.ViaQueen
 	if isGone(to) {
-		told.Since = max(1, w.goneFor(now))
+		entry.Since = max(1, w.goneFor(now))
 	}
-	s.Next.Workers[id] = told
+	s.Next.Workers[id] = entry
 	eventID := hivebeat.HiveEventID(h.id, d.N)
 	if kind == hivebeat.KindJoined { // the same event that its hive would publish
 		eventID = hivebeat.WorkerEventID(h.id, d.HiveInc, id, d.Inc, kind, d.N)

@@ -150,7 +150,7 @@ func (x *Index) serves(h *Hive, model string) {
 	}
 }
 
-func (x *Index) servesNot(h *Hive, model string) {
+func (x *Index) unserves(h *Hive, model string) {
 	m := x.models[model]
 	if m.at[h]--; m.at[h] > 0 {
 		return

@@ -173,8 +173,8 @@ func (l *changeLog) shrink(c *chunk) {
 	l.chunks = slices.Delete(l.chunks, at, at+1)
 }
 
-// bury adds a tombstone.
-func (l *changeLog) bury(hive, worker string) {
+// addTombstone adds a tombstone.
+func (l *changeLog) addTombstone(hive, worker string) {
 	l.rev++
 	if len(l.gone) >= maxTombstones {
 		n := maxTombstones / 8

@@ -163,7 +163,7 @@ func (x *Index) recount(w *Worker, to *count) {
 	if was != nil {
 		if was.add(-1); was.n == 0 {
 			h.mixes.sweep(was.Mix)
-			x.servesNot(h, was.Model)
+			x.unserves(h, was.Model)
 			x.sweep(h.zone, was.Mix)
 		}
 	}

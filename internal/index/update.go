@@ -30,7 +30,7 @@ func (x *Index) Add(id string) *Hive {
 func (x *Index) Remove(h *Hive) {
 	for _, w := range h.workers {
 		x.uncount(w)
-		x.log.bury(h.id, w.rec.Worker)
+		x.log.addTombstone(h.id, w.rec.Worker)
 	}
 	h.workers, h.head, h.headChange = nil, hivebeat.Snapshot{}, unchanged
 	h.facts = Facts{Zone: h.facts.Zone}
@@ -44,7 +44,7 @@ func (x *Index) Remove(h *Hive) {
 	x.hives.Remove(h)
 	delete(x.doubts, h)
 	x.log.drop(&h.revision)
-	x.log.bury(h.id, "")
+	x.log.addTombstone(h.id, "")
 }
 
 // ApplyHead takes over a page without its workers. SetHive must follow once the whole page is taken
@@ -124,7 +124,7 @@ func (x *Index) Release(w *Worker) { w.adopted, w.answered = false, false }
 func (x *Index) DropWorker(w *Worker) {
 	h := w.hive
 	x.uncount(w)
-	x.log.bury(h.id, w.rec.Worker)
+	x.log.addTombstone(h.id, w.rec.Worker)
 	h.workers = slices.DeleteFunc(h.workers, func(o *Worker) bool { return o == w })
 	h.recount = true
 }

@@ -295,11 +295,11 @@ func (c *Core) finishOne(a *announcement, now time.Time) {
 		c.roster(now, t.Key(), a.found, lookWithin)
 	case a.advanced:
 		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.Item.Epoch)}
-		var told hivebeat.EventData
+		var last hivebeat.EventData
 		if n := len(a.events); n > 0 {
-			told = a.events[n-1].Data
+			last = a.events[n-1].Data
 		}
-		c.view.LearnOwn(t, item, &told, now)
+		c.view.LearnOwn(t, item, &last, now)
 		if a.published {
 			b.Confirmed = max(b.Confirmed, a.next.N)
 			c.live.stored(t)

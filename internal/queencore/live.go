@@ -27,7 +27,7 @@ type live struct {
 	due     liveness.Deadlines[string]    // when they go out
 	hives   liveness.Deadlines[*fleet.Hive]
 	mine    map[*fleet.Hive]*announcement        // put in the roster by this queen, and not known to be in the stream
-	told    map[*fleet.Hive]map[string]published // the last event that went out, by worker; "" is the hive itself
+	sent    map[*fleet.Hive]map[string]published // the last event that went out, by worker; "" is the hive itself
 	more    bool
 	count   uint64 // events that went out in all
 }
@@ -86,10 +86,10 @@ func (l *live) stored(t fleet.Announcer) {
 	h, ok := t.(*fleet.Hive)
 	if a := l.mine[h]; ok && a != nil {
 		for i := range a.events {
-			delete(l.told[h], a.events[i].Data.Worker)
+			delete(l.sent[h], a.events[i].Data.Worker)
 		}
-		if len(l.told[h]) == 0 {
-			delete(l.told, h)
+		if len(l.sent[h]) == 0 {
+			delete(l.sent, h)
 		}
 		delete(l.mine, h)
 	}
@@ -98,7 +98,7 @@ func (l *live) stored(t fleet.Announcer) {
 // provisional returns the id that an event of a hive has, or had, when it goes out before
 // the roster has numbered it.
 func (c *Core) provisional(h *fleet.Hive, d *hivebeat.EventData) string {
-	if was, ok := c.live.told[h][d.Worker]; ok && was.kind == d.Kind && was.inc == d.Inc {
+	if was, ok := c.live.sent[h][d.Worker]; ok && was.kind == d.Kind && was.inc == d.Inc {
 		return was.id
 	}
 	return c.plainID(d)
@@ -138,21 +138,21 @@ func (c *Core) publishHiveLive(h *fleet.Hive, now time.Time) {
 	l := &c.live
 	if !c.view.Has(h) {
 		delete(l.mine, h)
-		delete(l.told, h)
+		delete(l.sent, h)
 		return
 	}
-	told := l.told[h]
-	if told == nil {
-		told = make(map[string]published)
+	sent := l.sent[h]
+	if sent == nil {
+		sent = make(map[string]published)
 	}
 	owed := make(map[string]bool)
-	tell := func(ev hivebeat.Event) {
+	publish := func(ev hivebeat.Event) {
 		d := &ev.Data
 		owed[d.Worker] = true
-		if was := told[d.Worker]; was.kind == d.Kind && was.inc == d.Inc {
+		if was := sent[d.Worker]; was.kind == d.Kind && was.inc == d.Inc {
 			return
 		}
-		told[d.Worker] = published{d.Kind, d.Inc, ev.Provisional}
+		sent[d.Worker] = published{d.Kind, d.Inc, ev.Provisional}
 		c.publishOneLive(ev)
 	}
 	if a := l.mine[h]; a != nil && (h.Roster().Item.N > a.next.N || h.Roster().Confirmed >= a.next.N) {
@@ -160,7 +160,7 @@ func (c *Core) publishHiveLive(h *fleet.Hive, now time.Time) {
 	} else if a != nil {
 		for i := range a.events {
 			if fleet.Urgent(a.events[i].Data.Kind) {
-				tell(a.events[i])
+				publish(a.events[i])
 			}
 		}
 	}
@@ -170,23 +170,23 @@ func (c *Core) publishHiveLive(h *fleet.Hive, now time.Time) {
 		}
 		ev := c.cfg.Subjects.NewEvent(c.provisional(h, &d), now, d)
 		ev.Provisional = ev.ID
-		tell(ev)
+		publish(ev)
 	}
-	for _, worker := range slices.Sorted(maps.Keys(told)) {
+	for _, worker := range slices.Sorted(maps.Keys(sent)) {
 		if owed[worker] {
 			continue
 		}
-		was := told[worker]
+		was := sent[worker]
 		if d, ok := h.TakenBack(worker, was.inc); ok && was.kind != hivebeat.KindRecovered {
 			ev := c.cfg.Subjects.NewEvent(c.plainID(&d), now, d)
 			c.publishOneLive(ev)
 		}
-		delete(told, worker)
+		delete(sent, worker)
 	}
-	if l.told == nil {
-		l.told = make(map[*fleet.Hive]map[string]published)
+	if l.sent == nil {
+		l.sent = make(map[*fleet.Hive]map[string]published)
 	}
-	if l.told[h] = told; len(told) == 0 {
-		delete(l.told, h)
+	if l.sent[h] = sent; len(sent) == 0 {
+		delete(l.sent, h)
 	}
 }

@@ -83,12 +83,12 @@ type store struct {
 	opened bool // it was available once
 	roster bool // the roster was read
 
-	keepErr error // why the buckets cannot be used, from StoreState
-	opErr   error // the last failure, until a probe succeeds
-	told    bool  // available, as last logged
-	full    bool  // the last write found no space
-	since   time.Time
-	stopped string // description from StoreStopped
+	keepErr  error // why the buckets cannot be used, from StoreState
+	opErr    error // the last failure, until a probe succeeds
+	reported bool  // available, as last logged
+	full     bool  // the last write found no space
+	since    time.Time
+	stopped  string // description from StoreStopped
 
 	probeAt time.Time
 	backoff time.Duration
@@ -192,11 +192,11 @@ func (c *Core) storeChanged(now time.Time) {
 		return
 	}
 	switch {
-	case there && !s.told && s.since.IsZero():
+	case there && !s.reported && s.since.IsZero():
 		c.ready.Logs.Add(slog.LevelInfo, "JetStream is there")
-	case there && !s.told:
+	case there && !s.reported:
 		c.ready.Logs.Add(slog.LevelInfo, "JetStream is back", slog.Duration("after", now.Sub(s.since)))
-	case !there && (s.told || s.since.IsZero()):
+	case !there && (s.reported || s.since.IsZero()):
 		s.since = now
 		switch {
 		case errors.Is(err, ledger.ErrDiffers):
@@ -210,7 +210,7 @@ func (c *Core) storeChanged(now time.Time) {
 			c.callAll(now)
 		}
 	}
-	s.told = there
+	s.reported = there
 }
 
 // trouble records a failure in JetStream. JetStream counts as away until a probe succeeds.
