@@ -7,8 +7,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// The roster serialises what queens announce about hives. Each queen compares its own verdict with the
-// roster; the difference is the next event:
+// The roster serialises the announcements of queens. Each queen compares its own verdict with the roster;
+// the difference is the next event:
 //
 //	publish event n again, until it is stored or a duplicate   (its author may have died)
 //	advance the roster from n to n + 1 by compare-and-set, with the event inside
@@ -16,19 +16,20 @@ import (
 //
 // For adopted workers an entry may take several such steps at once: n to n + k.
 //
-// A queen that loses the race reads the roster again and judges again. So that queens never argue in circles,
-// a difference counts only if this queen has heard at least as much of the hive as the author of the entry.
+// A queen that loses the race reads the roster again and compares again. So that queens never argue in
+// circles, a difference counts only if this queen has heard at least as much of the hive as the author of the
+// entry.
 
-// Announcer is what has an entry in the roster: a Hive, or the brake of a Zone.
+// Announcer has an entry in the roster. It is a Hive, or a Zone for its brake.
 type Announcer interface {
 	Key() string // in the roster
 	Roster() *RosterState
 	Announce(now time.Time) (Announcement, bool)
 }
 
-// Announcement is what has to be published next, and the roster entry that records it, without the events
-// themselves: one event of a hive or a brake, or up to announceMost of the workers of a hive, each of
-// another worker, with the numbers up to Next.N.
+// Announcement is the next events to publish and the roster entry that records them, without the events
+// themselves. It has one event of a hive or a brake, or up to announceMost events of workers of a hive, each
+// of a different worker. Their numbers end with Next.N.
 type Announcement struct {
 	Events []Announced
 	Next   ledger.RosterEntry
@@ -40,16 +41,17 @@ type Announced struct {
 	Data hivebeat.EventData
 }
 
-// Key is its id.
+// Key returns the key of h in the roster: its id.
 func (h *Hive) Key() string { return h.id }
 
-// Roster is what the roster says of it.
+// Roster returns the roster entry of h. The owner of the view updates it.
 func (h *Hive) Roster() *RosterState { return &h.roster }
 
-// Roster is what the roster says of its brake.
+// Roster returns the roster entry of the brake of z.
 func (z *Zone) Roster() *RosterState { return &z.roster }
 
-// Announce returns what has to be announced of h now: its Difference to the roster.
+// Announce returns the announcement that h needs now: its Difference to the roster, or else events of its
+// workers.
 func (h *Hive) Announce(now time.Time) (Announcement, bool) {
 	kind, to, ok := h.Difference(now)
 	if !ok {
@@ -81,7 +83,7 @@ func (v *View) CompareAgain(a Announcer) {
 	}
 }
 
-// LearnKey takes an entry of the roster, of a hive or of the brake of a zone.
+// LearnKey applies an entry of the roster, and returns the hive or the zone of the brake that it is about.
 func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Announcer {
 	defer v.updateIndex(now)
 	if zone, ok := zoneOfKey(key); ok {
@@ -92,12 +94,12 @@ func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Annou
 	return v.learnHive(key, item, now)
 }
 
-// UnlearnKey notes that the roster has no entry under this key.
+// UnlearnKey records that the roster has no entry with this key. expired says that the entry expired.
 func (v *View) UnlearnKey(key string, expired bool, now time.Time) {
 	defer v.updateIndex(now)
 	if zone, ok := zoneOfKey(key); ok {
 		z := v.zoneOf(zone)
-		if z.roster.Item.Revision > 0 { // it continues from where it was
+		if z.roster.Item.Revision > 0 { // its numbers continue
 			z.roster.Item.Revision = 0
 			v.CompareZone(z)
 		}
@@ -118,7 +120,7 @@ func (v *View) EachKey(yield func(key string)) {
 	}
 }
 
-// Announcer returns what this view has for a key of the roster, or nil.
+// Announcer returns the hive or zone for a key of the roster, or nil.
 func (v *View) Announcer(key string) Announcer {
 	if zone, ok := zoneOfKey(key); ok {
 		return v.zoneOf(zone)
@@ -129,15 +131,14 @@ func (v *View) Announcer(key string) Announcer {
 	return nil
 }
 
-// TooOld is the age from which nothing is published: the stream forgets the ids that it has seen after an
-// hour.
+// TooOld is the age at which an event is no longer published: the stream detects duplicates for an hour.
 const TooOld = 50 * time.Minute
 
-// rosterBytes bounds the workers that an entry of the roster remembers.
+// rosterBytes bounds the size of the workers in a roster entry.
 const rosterBytes = 256 << 10
 
-// Difference returns the next thing to announce about h, and what the roster says of it afterwards. ok is
-// false if the roster is right.
+// Difference returns the kind of the next event of h, and the verdict that the roster has afterwards. ok is
+// false if the roster needs no change.
 func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
 	e := &h.roster.Item.RosterEntry
 	inc, seq, recorded := h.line.Inc(), h.line.Seq(), h.worth(e.Inc, e.Seq)
@@ -161,17 +162,17 @@ func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 	case seq < recorded || e.Live == hivebeat.Left:
 		return h.unannouncedConflict(now)
 	case h.live == e.Live, h.live == hivebeat.Unverified && e.Live == hivebeat.Lost:
-		return h.unannouncedConflict(now) // that a queen brakes no longer is no news for one that still does
+		return h.unannouncedConflict(now) // a queen that still brakes ignores that another one no longer does
 	case up && (e.Live == hivebeat.Lost || e.Live == hivebeat.Unverified || e.Live == hivebeat.Late):
 		if seq > recorded {
 			return hivebeat.KindRecovered, hivebeat.Alive, true
 		}
-		return h.unannouncedConflict(now) // the author heard the same, and waited as long or longer
+		return h.unannouncedConflict(now) // the author heard the same, and waited at least as long
 	}
 	return kindOf(h.live), h.live, true
 }
 
-// unannouncedConflict returns the conflict of h, if there is one that was not announced.
+// unannouncedConflict returns the conflict of h, if it has one that was not announced.
 func (h *Hive) unannouncedConflict(now time.Time) (hivebeat.Kind, hivebeat.Live, bool) {
 	rival := h.Conflicting(now)
 	return hivebeat.KindConflict, h.roster.Item.Live, rival != 0 && h.roster.Conflict != h.line.Inc()
@@ -179,7 +180,8 @@ func (h *Hive) unannouncedConflict(now time.Time) (hivebeat.Kind, hivebeat.Live,
 
 func kindOf(l hivebeat.Live) hivebeat.Kind { return hivebeat.Kind(l) } // the words are the same
 
-// Next describes the event that Difference asks for, and the entry that records it without the event.
+// Next returns the data of the event that Difference asks for, and the entry that records it, without the
+// event.
 func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebeat.EventData, ledger.RosterEntry) {
 	e := &h.roster.Item.RosterEntry
 	d := hivebeat.EventData{
@@ -199,7 +201,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 		d.Cause = h.cause
 	}
 	seq := d.Seq
-	if e.Inc == d.Inc { // a queen that heard less may announce a conflict: only one that went back says a lower seq
+	if e.Inc == d.Inc { // a queen that heard less may announce a conflict; the entry's seq goes down only if h went back
 		seq = max(seq, h.worth(e.Inc, e.Seq))
 	}
 	next := ledger.RosterEntry{
@@ -217,10 +219,10 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	return d, next
 }
 
-// remember returns the workers of h as an entry of the roster holds them: as many as fit.
+// remember returns the workers of h for an entry of the roster, up to rosterBytes.
 func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
 	if h.head().Inc == 0 {
-		return h.roster.workers(now) // it was not heard: the roster is all there is
+		return h.roster.workers(now) // the hive was not heard: only the roster knows its workers
 	}
 	m, size := make(map[string]ledger.RosterWorker, len(h.workers)), 0
 	var common hivebeat.Millis

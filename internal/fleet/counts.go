@@ -9,20 +9,20 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// TransitionCounts counts the transitions that a view saw, for metrics. Another queen counts the same ones; a queen that
-// restarted counts those of the last 60 s again.
+// TransitionCounts counts the transitions that a view saw, for metrics. Every queen counts the same ones. A
+// queen that restarts counts those of the last 60 s again.
 type TransitionCounts struct {
 	Hives, Workers LevelCounts
 }
 
-// LevelCounts are those of one level.
+// LevelCounts counts the transitions of one level.
 type LevelCounts struct {
 	Kinds     map[hivebeat.Kind]uint64
 	Lost      map[hivebeat.Cause]uint64
-	Disproved uint64 // heard again after lost, in the same incarnation
-	// Detection is the time from the end to lost, by cause. The end of a silent process is not known: there it
-	// counts from when it was last heard, which is longer. Of other causes it has only those whose end was
-	// observed.
+	Disproved uint64 // lost ones that were heard again in the same incarnation
+	// Detection is the time from the end to lost, by cause. The end of a silent process is not known: its time
+	// counts from when it was last heard, which is longer. With other causes, only ends that were observed
+	// count.
 	Detection map[hivebeat.Cause]detector.Histogram
 }
 
@@ -42,7 +42,7 @@ func (t *TransitionCounts) hive(kind hivebeat.Kind, from hivebeat.Live, cause hi
 
 func (t *TransitionCounts) worker(d *hivebeat.EventData) { t.Workers.add(d) }
 
-// Kinds and causes that this release does not know count as one, so that the wire cannot add series.
+// Kinds and causes that this release does not know count as "other", so that messages cannot add metric series.
 const (
 	otherKind  hivebeat.Kind  = "other"
 	otherCause hivebeat.Cause = "other"
@@ -90,7 +90,7 @@ func knownCause(c hivebeat.Cause) hivebeat.Cause {
 	return otherCause
 }
 
-// countMistake counts a verdict of this queen that the same incarnation disproved: margin past its deadline.
+// countMistake counts a wrong verdict of this queen: the same incarnation was heard margin after its deadline.
 func (v *View) countMistake(margin time.Duration, cutOff bool) {
 	v.score.Margins.Add(margin)
 	if cutOff {
@@ -100,7 +100,7 @@ func (v *View) countMistake(margin time.Duration, cutOff bool) {
 	}
 }
 
-// backWords says what kind of verdict was disproved.
+// backWords describes, for people, the verdict that was disproved.
 func backWords(margin time.Duration, cutOff bool) string {
 	if cutOff {
 		return fmt.Sprintf("%.1fs past its deadline: it had been cut off, and went on", margin.Seconds())
