@@ -56,7 +56,7 @@ func (o *adoptionRig) snapshot(now float64) {
 	o.hive.Seq++
 }
 
-// beat lets a worker beat; skip is how many of its beats nobody heard.
+// beat lets a worker beat. skip is how many of its beats before were not heard.
 func (o *adoptionRig) beat(now float64, id string, skip uint64, change func(*hivebeat.Beat), views ...*View) {
 	o.t.Helper()
 	o.seq[id] += 1 + skip
@@ -79,8 +79,7 @@ func (o *adoptionRig) beat(now float64, id string, skip uint64, change func(*hiv
 	}
 }
 
-// tell lets every view say what it has to, one after the other, as the roster
-// makes them.
+// tell lets every view announce, one after the other, as the roster makes them.
 func (o *adoptionRig) tell(now float64) {
 	o.t.Helper()
 	for again := 0; ; again++ {
@@ -212,7 +211,7 @@ func TestAdoptedWorkersThatAnswerMakeNoEvent(t *testing.T) {
 		}
 		o.expect("they were alive all along")
 
-		// It is back: another process, which has heard two of them by now.
+		// The hive is back as another process, which has heard two of them by now.
 		o.hive.Inc, o.hive.Seq, o.hive.Warm = 200, 1, false
 		third := o.hive.Workers[2]
 		o.hive.Workers = o.hive.Workers[:2]
@@ -254,8 +253,8 @@ func TestAdoptedWorkersThatAnswerMakeNoEvent(t *testing.T) {
 	}
 }
 
-// A worker that answers the queen was alive all along: since when, its hive has said.
-// What becomes of it then begins when it does.
+// A worker that answers the queen was alive all along, since the time that its hive
+// reported. Later verdicts count from their own time.
 func TestAdoptedWorkersAreAliveSinceTheirHiveSaysSo(t *testing.T) {
 	o := newAdoptionRig(t, 1, 4)
 	since := func(now float64, id string) float64 {
@@ -323,8 +322,8 @@ func TestAdoptedWorkersThatDiedAreLostOnce(t *testing.T) {
 	}
 }
 
-// A queen knows of the end of a process what the hive said of it before it was lost
-// itself: what was sent before that end is no sign of life.
+// A queen knows the end of a process from the hive's last snapshot: a message sent before
+// that end is no sign of life.
 func TestAdoptedWorkersThatEndedStayDead(t *testing.T) {
 	o := newAdoptionRig(t, 1, 0)
 	for id, ended := range map[string]uint64{"w0": 5000, "w1": 0} {
@@ -374,8 +373,8 @@ func TestAdoptedWorkersHaveTimeToAnswer(t *testing.T) {
 	o.expect("it does not answer", "w0 lost hive")
 }
 
-// What a lost hive said before it was takes none of its workers out of the care of the
-// queen, not even those that the queen has lost: one may come back.
+// Messages that a hive sent before it was lost end no adoption, not even of workers that
+// the queen made lost: one may come back.
 func TestALatePageGivesNobodyBack(t *testing.T) {
 	page := func(n uint64, w hivebeat.Record) *hivebeat.Snapshot {
 		s := snapshotOf("h", 100, 5, w)
@@ -427,7 +426,7 @@ func TestAdoptedWorkersLiveOn(t *testing.T) {
 	o.expect("and no more")
 }
 
-// The whole machine was cut off: nobody answered, and it had been alive.
+// The whole machine was cut off: no worker answered, and all were alive.
 func TestMachineThatWasCutOff(t *testing.T) {
 	o := newAdoptionRig(t, 2, 2)
 	o.pass(1, 100)
@@ -470,7 +469,7 @@ func TestQueensThatHeardDifferentBeats(t *testing.T) {
 	o.expect("and no more")
 }
 
-// A queen that starts when the hive is lost already knows the workers by the roster.
+// A queen that starts when the hive is lost already knows the workers from the roster.
 func TestQueenThatFindsAdoptedWorkers(t *testing.T) {
 	o := newAdoptionRig(t, 1, 2)
 	o.pass(1, 45)
@@ -594,7 +593,7 @@ func TestAnEntryDoesNotOutgrowAMessage(t *testing.T) {
 }
 
 // The transitions of an adopted worker grow old as its record does, and are no longer
-// carried after a minute. They stayed as old as the hive had said they were.
+// carried after a minute. Once their ages did not grow.
 func TestTransitionsOfAdoptedWorkersGrowOld(t *testing.T) {
 	o := newAdoptionRig(t, 1, 1)
 	o.hive.Workers[0].Tr = []hivebeat.Transition{{N: 1, Kind: hivebeat.KindJoined, To: "alive", Inc: 7, Ago: 1000}}

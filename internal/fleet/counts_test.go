@@ -47,8 +47,8 @@ func TestTransitionCounts(t *testing.T) {
 	}
 }
 
-// An end that was seen counts from there; one that was not, and did not fall
-// silent, is not known.
+// Detection counts from an end that was seen. An end that was not seen, and was not by
+// silence, does not count.
 func TestDetection(t *testing.T) {
 	var c LevelCounts
 	for _, d := range []hivebeat.EventData{

@@ -8,8 +8,8 @@ import (
 )
 
 // Capacity is listed the way a pick asks for it: workers by model, zone and free slots, GPUs by zone
-// and free memory. A place that must not be picked (Fit) is in no list. Looping workers have a list of
-// their own, because a pick takes them only if no other worker fits.
+// and free memory. A place that must not be picked (Fit) is in no list. Looping workers are listed
+// separately, because a pick takes them only if no other worker fits.
 
 const (
 	// SlotLevels is the number of lists by free slots: 1, 2 to 3, 4 to 7, and so on.

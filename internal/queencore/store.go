@@ -47,7 +47,7 @@ type Op struct {
 
 	Err      error
 	Ago      time.Duration
-	Errs     []error // one per letter or event
+	Errs     []error // one per message or event
 	Heads    []ledger.Head
 	Rosters  []ledger.RosterRead
 	Advanced []ledger.Advanced

@@ -307,7 +307,7 @@ func (m *Model) tookEvents(a *Answer, refused string) {
 		m.more = false
 		return
 	}
-	m.log.told(a.Ans.Events)
+	m.log.addAll(a.Ans.Events)
 	if a.slot == slotOlder || !m.paged {
 		m.next, m.more = a.Ans.Next, a.Ans.Next != ""
 		m.paged = m.paged || a.slot == slotOlder
