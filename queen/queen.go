@@ -361,7 +361,7 @@ func (q *Queen) stats() Stats {
 	s.FalseDead, s.CutOff, s.Margins, s.MarginMax = score.FalseDead, score.CutOff, score.Margins.Buckets(), score.Margins.Max
 	s.DisconnectsIgnored = q.core.Hearing().Ignored()
 	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.core.Outbox()
-	s.EventsUnstored, s.StoreTrouble = q.core.ToldLive(), string(q.core.StoreTrouble())
+	s.EventsUnstored, s.StoreTrouble = q.core.PublishedLive(), string(q.core.StoreTrouble())
 	if q.store.putter != nil {
 		s.Puts = PutStats(q.store.putter.Stats())
 	}

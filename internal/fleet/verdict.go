@@ -9,7 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// forgetAfter is how long a lost or left hive stays in the view. Its entry in the roster stays equally long.
+// forgetAfter is how long a lost or left hive stays in the view. Its entry in the roster lives for the same time.
 const forgetAfter = 7 * 24 * time.Hour
 
 // The verdict on a hive, with E for the hive's promise:

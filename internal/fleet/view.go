@@ -21,7 +21,7 @@ import (
 //
 //	snapshots ──Apply─────▶        ┌ worker transitions, to publish
 //	bucket ─────Adopt─────▶  View  │ hives whose key must be read before a verdict (Checked)
-//	roster ─────LearnKey──▶  Take ─┤ hives and brakes to compare with the roster (Say)
+//	roster ─────LearnKey──▶  Take ─┤ hives and brakes to compare with the roster (Announce)
 //	time ───────Tick──────▶   │    │ roll calls, and hives whose workers' beats must be heard
 //	                          ▼    └ hive transitions, for the log
 //	                        Index, for questions

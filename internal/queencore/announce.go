@@ -146,7 +146,7 @@ func (a *announcement) body(i int) []byte {
 // steps of docs/PROTOCOL.md, section 7: again, advance, reread, publishNew, finish.
 type announcements []*announcement
 
-// outgoing are the events to publish, in order, each with its announcement.
+// outgoing has the events to publish, in order, each with its announcement.
 type outgoing struct {
 	of   announcements
 	list []ledger.EventMsg

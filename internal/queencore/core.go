@@ -136,8 +136,8 @@ func (c *Core) Hearing() *core.Hearing { return c.hearing }
 // were published and dropped.
 func (c *Core) Outbox() (waiting int, published, dropped uint64) { return c.out.Counts() }
 
-// ToldLive returns how many events went out before the stream had them.
-func (c *Core) ToldLive() uint64 { return c.live.count }
+// PublishedLive returns how many events went out before the stream had them.
+func (c *Core) PublishedLive() uint64 { return c.live.count }
 
 // Idle reports whether no request is in flight and nothing waits that could go out.
 func (c *Core) Idle() bool {

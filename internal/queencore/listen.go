@@ -10,8 +10,8 @@ import (
 // How a queen listens for the workers of hives that were lost (internal/fleet adopts and
 // judges them).
 
-// listening are the hives whose workers' beats this queen receives, and the hives that wait for
-// that. A server handles two subscriptions about as slowly as a whole event. If very many
+// listening tracks the hives whose workers this queen listens for, and the hives that wait for their
+// subscriptions. A server handles two subscriptions about as slowly as a whole event. If very many
 // hives are lost at once, the subscriptions would go before the events on the same
 // connection. So after the first listenBurst hives the queen only announces lost hives for
 // listenPause, and the other subscriptions follow. The last of 10,000 hives is heard after

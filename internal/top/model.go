@@ -159,11 +159,11 @@ func (m *Model) setFilter(line string) error {
 	m.filters[m.tab], m.parsed[m.tab] = line, f
 	switch m.tab {
 	case tabHives:
-		m.hives.anew()
+		m.hives.reset()
 	case tabWorkers:
-		m.workers.anew()
+		m.workers.reset()
 	case tabEvents:
-		m.events.anew()
+		m.events.reset()
 		m.eventsAnew()
 	}
 	return nil
