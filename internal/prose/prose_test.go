@@ -107,7 +107,7 @@ func TestProse(t *testing.T) {
 		if name == "internal/prose/prose_test.go" { // it quotes the marks
 			return nil
 		}
-		src, err := os.ReadFile(path) //nolint:gosec // a file of this module
+		src, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}

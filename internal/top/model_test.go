@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var update = flag.Bool("update", false, "write the golden files again")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // began is the start time of these tests.
 var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
