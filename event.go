@@ -1,9 +1,10 @@
 package hivebeat
 
 import (
-	"encoding/json"
 	"strconv"
 	"time"
+
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
 // SpecVersion is the version of CloudEvents that every event follows.
@@ -98,5 +99,6 @@ func HiveEventID(hive string, n uint64) string { return hive + "." + strconv.For
 // IsLive reports whether e is a copy that is published before the stream has the event.
 func (e *Event) IsLive() bool { return e.Stored != nil && !*e.Stored }
 
-// Encode returns the JSON of e.
-func (e Event) Encode() ([]byte, error) { return json.Marshal(e) }
+// Encode returns the JSON of e. Characters that a terminal does not print are escaped, so
+// that a subscriber may print the event as it comes.
+func (e Event) Encode() ([]byte, error) { return plaintext.Marshal(e) }

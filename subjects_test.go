@@ -220,8 +220,13 @@ func TestEvent(t *testing.T) {
 }
 
 func TestWords(t *testing.T) {
-	if !hivebeat.Ready.SameAs(hivebeat.Busy) || hivebeat.Ready.SameAs(hivebeat.Draining) || !hivebeat.State("x").SameAs("x") {
-		t.Error("ready and busy are the same to the fabric, and nothing else is")
+	for _, c := range []struct { // ready and busy are the same to the fabric, and nothing else is
+		a, b hivebeat.State
+		want bool
+	}{{hivebeat.Ready, hivebeat.Busy, true}, {hivebeat.Ready, hivebeat.Draining, false}, {"x", "x", true}} {
+		if got := c.a.SameAs(c.b); got != c.want {
+			t.Errorf("%s is the same as %s: %t, want %t", c.a, c.b, got, c.want)
+		}
 	}
 	for _, s := range hivebeat.States() {
 		if !s.Known() || s.Goodbye() != (s == hivebeat.Stopped || s == hivebeat.Failed) {

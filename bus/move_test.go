@@ -47,17 +47,17 @@ func TestAConnectionMovesFromAServerThatIsStopped(t *testing.T) {
 			stopped, well := bustest.NewProxy(t, first.URL()), bustest.NewProxy(t, second.URL())
 			var l log
 			nc := connect(t, quickest(&l, stopped, well))
-			if nc.ConnectedServerId() != first.ID() {
-				t.Fatal("not connected to the first of two")
+			if id := nc.ConnectedServerId(); id != first.ID() {
+				t.Fatalf("connected to %s, want the first of two, %s", id, first.ID())
 			}
 			heard := make(chan *nats.Msg, 1)
 			if _, err := nc.ChanSubscribe("x", heard); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Second) // it asks meanwhile, and is answered
-			if strings.Contains(l.String(), "does not answer") || nc.Stats().Reconnects > 0 {
-				t.Fatalf("it moves from a server that answers:\n%s", l.String())
-			}
+			bustest.Never(t, time.Second, func() (bool, string) { // it asks meanwhile, and is answered
+				moves := strings.Contains(l.String(), "does not answer") || nc.Stats().Reconnects > 0
+				return moves, "it moves from a server that answers:\n" + l.String()
+			})
 
 			since := time.Now()
 			stopped.Stall()
@@ -127,9 +127,16 @@ func TestAConnectionStaysWhereThereIsNoOther(t *testing.T) {
 	var l log
 	nc := connect(t, quickest(&l, line))
 	line.Stall()
-	time.Sleep(3 * time.Second) // twice the time that a move takes
+	reconnected := func() (bool, string) {
+		n := nc.Stats().Reconnects
+		return n > 0, fmt.Sprintf("%d reconnects\n%s", n, l.String())
+	}
+	bustest.Never(t, 3*time.Second, reconnected) // twice the time that a move takes
 	line.Resume()
-	if err := nc.FlushTimeout(soon); err != nil || nc.Stats().Reconnects > 0 {
-		t.Errorf("%v, %d reconnects\n%s", err, nc.Stats().Reconnects, l.String())
+	if err := nc.FlushTimeout(soon); err != nil {
+		t.Errorf("%v\n%s", err, l.String())
+	}
+	if again, state := reconnected(); again {
+		t.Error(state)
 	}
 }

@@ -189,8 +189,8 @@ func TestPulseChangeDuringSend(t *testing.T) {
 		})
 		start(t, p)
 		time.Sleep(time.Second)
-		if sent.Load() != 1 {
-			t.Errorf("a change during Send was never sent")
+		if got := sent.Load(); got != 1 {
+			t.Errorf("a change during Send was never sent: the last was %d, want 1", got)
 		}
 	})
 }
@@ -401,8 +401,8 @@ func TestPulseRunOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	for len(ended) == 0 && p.Stats().Sent == 0 {
-		time.Sleep(ms)
+	for tick := time.Tick(ms); len(ended) == 0 && p.Stats().Sent == 0; { // Run ends if it fails
+		<-tick
 	}
 	if err := p.Run(t.Context()); !errors.Is(err, ErrRunning) {
 		t.Errorf("a second Run: %v, want ErrRunning", err)

@@ -156,8 +156,8 @@ func TestMachineKeepsFactsAndTheirAge(t *testing.T) {
 	if s.Collect[sourceGPU] != "error: driver hangs" || len(s.GPUs) != 2 || s.GPUs[0].Age != 20_000 || s.GPUs[0].Used != 1 {
 		t.Errorf("a failed reading: %v %+v", s.Collect, s.GPUs)
 	}
-	if before[sourceGPU] != "ok" {
-		t.Error("a snapshot that is out was changed")
+	if got := before[sourceGPU]; got != "ok" {
+		t.Errorf("a snapshot that is out was changed: %q, want ok", got)
 	}
 
 	m.storeGPUs(at(30), gpuReading{gpus: []hivebeat.GPU{g("GPU-b", 3)}, partial: errors.New("lost one"), appsErr: errors.New("no")}, nil, nil)

@@ -74,7 +74,7 @@ func TestAKilledWorkerIsLostAtOnce(t *testing.T) {
 				t.Errorf("record %+v", w)
 			}
 			if what == processQuiet && w.Quiet == 0 {
-				t.Error("it did not announce a silence")
+				t.Errorf("it did not announce a silence: %+v", w)
 			}
 			if st := h.Stats(); st.Lost[hivebeat.CauseExit] != 1 || st.Watched != 0 || st.FalseDead+st.CutOff != 0 {
 				t.Errorf("stats %+v", st)
@@ -213,7 +213,10 @@ func TestAProcessThatBeganAfterTheBeatIsAnotherOne(t *testing.T) {
 	h := running(t, nc, quickConfig())
 	subscribed(t, nc, h)
 	known := time.Now()
-	time.Sleep(50 * time.Millisecond) // start times are rounded down to 10 ms
+	bustest.Eventually(t, patience, func() (bool, string) { // start times are rounded down to 10 ms
+		d := time.Since(known)
+		return d > 20*time.Millisecond, d.String()
+	})
 	c := newChild(t, processSleeps, "", "")
 	f := fakeOf(c, "w")
 	h.mu.Lock()
@@ -330,15 +333,17 @@ func TestAStalledWorkerIsTold(t *testing.T) {
 	f.Busy, f.Done, f.Labels = 1, 7, map[string]string{"stall_after": "20ms"}
 	publish(t, nc, beats, f.Next(t))
 	awaitBeats(t, h, 1)
-	time.Sleep(30 * time.Millisecond) // 20 ms pass
-	publish(t, nc, beats, f.Next(t))
 	stalled := func(is bool) func(said) bool {
 		return func(s said) bool {
 			w, ok := worker1(s, "w")
 			return ok && w.Live == hivebeat.Alive && w.Stalled == is && w.Tr[len(w.Tr)-1].Kind == hivebeat.KindStalled
 		}
 	}
-	q.await(t, "a stalled worker", stalled(true))
+	bustest.Eventually(t, patience, func() (bool, string) { // until 20 ms passed between two beats
+		publish(t, nc, beats, f.Next(t))
+		s, ok := q.last()
+		return ok && stalled(true)(s), fmt.Sprintf("%+v", s.Snapshot)
+	})
 	f.Done++
 	publish(t, nc, beats, f.Next(t))
 	q.await(t, "one that goes on", stalled(false))

@@ -408,8 +408,8 @@ func TestNATSNotThereAtStart(t *testing.T) {
 	cfg.Logger = log.Logger(slog.LevelInfo)
 	h := running(t, nc, cfg)
 	awaitText(t, &log, "NATS is not there yet")
-	if h.Stats().Connected {
-		t.Error("says that it is connected")
+	if s := h.Stats(); s.Connected {
+		t.Errorf("says that it is connected: %+v", s)
 	}
 	srv = bustest.Restart(t, srv)
 	other := bustest.Conn(t, srv)

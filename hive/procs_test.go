@@ -29,7 +29,7 @@ func TestReadProcess(t *testing.T) {
 		t.Errorf("this process began %s ago", age)
 	}
 	if r.bytes == 0 && runtime.GOOS == "linux" {
-		t.Error("it has read nothing")
+		t.Errorf("it has read nothing: %+v", r)
 	}
 	if r.rss < 1<<20 || r.rss > 1<<40 {
 		t.Errorf("it holds %d bytes", r.rss)

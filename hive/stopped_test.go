@@ -34,9 +34,15 @@ func TestHiveProcessStopped(t *testing.T) {
 	beatAll()
 	q.await(t, "all workers", func(s said) bool { return len(s.Workers) == len(workers) })
 	beatFor := func(d time.Duration) {
-		for end := time.Now().Add(d); time.Now().Before(end); {
+		tick, end := time.NewTicker(700*time.Millisecond), time.After(d)
+		defer tick.Stop()
+		for {
 			beatAll()
-			time.Sleep(700 * time.Millisecond)
+			select {
+			case <-tick.C:
+			case <-end:
+				return
+			}
 		}
 	}
 	beatFor(2 * second)

@@ -342,8 +342,8 @@ func TestVirtualNATSGoneForTwoMinutes(t *testing.T) {
 		}
 		way.set(false)
 		pass(second)
-		if !h.Stats().Connected {
-			t.Fatal("not connected again")
+		if s := h.Stats(); !s.Connected {
+			t.Fatalf("not connected again: %+v", s)
 		}
 		s, _ := q.last()
 		if gap := s.at.Sub(cut); gap < 2*time.Minute || gap > 2*time.Minute+2*second || len(s.Workers) != 2 {

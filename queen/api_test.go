@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -113,9 +114,12 @@ func TestAPI(t *testing.T) {
 	})
 	t.Run("handlers are left alone", func(t *testing.T) {
 		q.stop()
-		same := func(a, b any) bool { return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() }
-		if !same(nc.ClosedHandler(), nats.ConnHandler(closed)) || !same(nc.ErrorHandler(), nats.ErrHandler(failed)) {
-			t.Error("the connection has other handlers than it was given")
+		name := func(handler any) string { return runtime.FuncForPC(reflect.ValueOf(handler).Pointer()).Name() }
+		if got, want := name(nc.ClosedHandler()), name(nats.ConnHandler(closed)); got != want {
+			t.Errorf("the connection was given %s for its end, and has %s", want, got)
+		}
+		if got, want := name(nc.ErrorHandler()), name(nats.ErrHandler(failed)); got != want {
+			t.Errorf("the connection was given %s for errors, and has %s", want, got)
 		}
 		if nc.IsClosed() {
 			t.Error("a borrowed connection was closed")

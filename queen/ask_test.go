@@ -56,8 +56,8 @@ func TestAgesAreEffective(t *testing.T) {
 	if h.Fresh || sum.VRAMTotal != 0 {
 		t.Errorf("facts past 45 s are used: %+v %+v", h, sum)
 	}
-	if v.Index().Hive("h").Head().GPUs[0].Age != 2000 || v.Index().Hive("h").Worker("w").Record().Tr[0].Ago != 1000 {
-		t.Error("an answer changed the view")
+	if age, ago := v.Index().Hive("h").Head().GPUs[0].Age, v.Index().Hive("h").Worker("w").Record().Tr[0].Ago; age != 2000 || ago != 1000 {
+		t.Errorf("an answer changed the view: the GPU's age is %d, want 2000; the transition was %d ago, want 1000", age, ago)
 	}
 	mustFeed(t, v, snapshotOf("h", 100, 2, workerOf("w")), at(46))
 	bye := snapshotOf("h", 100, 3, workerOf("w"))

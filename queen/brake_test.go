@@ -37,7 +37,10 @@ func TestMassDeathIsNotBelieved(t *testing.T) {
 	other := startHive(t, hiveConn, "us-00", time.Second)
 	other.send(func(s *hivebeat.Snapshot) { s.Labels = map[string]string{"zone": "us"} })
 	q.eventually("all alive", func() bool { return q.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == 13 })
-	time.Sleep(time.Second) // the hives' lifetime, not a wait for a condition
+	bustest.Eventually(t, patience, func() (bool, string) { // each lives for an interval, on average
+		n := q.Stats().Snapshots
+		return n >= 2*13, fmt.Sprint(n, " snapshots")
+	})
 
 	var mu sync.Mutex
 	called := make(map[string]int)
@@ -173,10 +176,11 @@ func TestAStoppedQueenKillsNobody(t *testing.T) {
 	}
 	var ages []hivebeat.Millis
 	err := q.do(t.Context(), func(time.Time) {
-		time.Sleep(stopped / 2)
+		// The loop blocks as that of a stopped process does.
+		<-time.After(stopped / 2)
 		hives[0].send(nil) // one snapshot that waits, so that its age is unknown
 		bustest.Flush(t, hiveConn)
-		time.Sleep(stopped / 2)
+		<-time.After(stopped / 2)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -222,11 +226,10 @@ func TestDroppedSnapshotsAreDoubted(t *testing.T) {
 			loud.send(nil)
 		}
 		bustest.Flush(t, loud.nc)
-		for range 500 { // until some messages are dropped
-			if q.countDropped() > 0 {
-				return
-			}
-			time.Sleep(10 * time.Millisecond)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(5 * time.Second); q.countDropped() == 0 && time.Now().Before(end); {
+			<-tick.C // the loop is blocked until messages are dropped
 		}
 	})
 	if err != nil {

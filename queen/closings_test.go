@@ -233,7 +233,7 @@ func TestAHiveThatIsKickedLives(t *testing.T) {
 	w.lost("gpu-02", other.dies()) // by now the window of the other hive is over as well
 	w.nobodyLost("gpu-01")
 	if now := bus.ConnID(kicked.nc); now == conn {
-		t.Error("it was not kicked")
+		t.Errorf("it was not kicked: its connection is %s still", now)
 	}
 }
 

@@ -271,9 +271,11 @@ func TestTheBrakeOfOneQueenStopsThePicksOfAnother(t *testing.T) {
 		all = append(all, h)
 	}
 	q2.eventually("all are alive", func() bool { return q2.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Alive] == hives })
-	for _, h := range all[:4] { // more than the brake believes, but never many at once
+	pace := time.NewTicker(600 * time.Millisecond) // never many at once
+	defer pace.Stop()
+	for _, h := range all[:4] { // more than the brake believes
 		h.dies()
-		time.Sleep(600 * time.Millisecond)
+		<-pace.C
 	}
 	held := ""
 	w.eventually("the brake holds one", func() bool {

@@ -3,7 +3,6 @@ package queen
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -17,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -83,7 +83,7 @@ func (q *Queen) introduce(work context.Context) (*service, error) {
 				return s, fmt.Errorf("queen: %w", err)
 			}
 			sub, err := s.subscribe(subject, "", func(m *nats.Msg) {
-				if b, err := json.Marshal(reply()); err == nil {
+				if b, err := plaintext.Marshal(reply()); err == nil {
 					_ = respond(m, b, nil)
 				}
 			})
@@ -336,13 +336,13 @@ func fitting(ask func(api.Request) api.Answer, verb string, r api.Request, limit
 	}
 }
 
-// encodeAnswer returns the JSON of a, and whether it fits into limit bytes together
+// encodeAnswer returns the JSON of a, fit to be printed, and whether it fits into limit bytes together
 // with the headers.
 func encodeAnswer(a *api.Answer, limit int) (b []byte, fits bool) {
-	b, err := json.Marshal(a)
+	b, err := plaintext.Marshal(a)
 	if err != nil {
 		*a = api.Answer{Status: a.Status, Error: &api.Error{Code: api.CodeTooLarge, Message: "the answer can not be encoded: " + err.Error()}}
-		b, _ = json.Marshal(a)
+		b, _ = plaintext.Marshal(a)
 	}
 	limit -= headroom
 	return b, len(b) <= limit || limit <= 0 || a.Error != nil

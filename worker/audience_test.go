@@ -46,8 +46,8 @@ func TestAudience(t *testing.T) {
 	nobody(70, true, true)
 	ask(80, true)
 	nobody(80, false, false) // logged only once
-	if !a.somebody() || a.somebody() {
-		t.Error("that somebody listens is not told once")
+	if first, second := a.somebody(), a.somebody(); !first || second {
+		t.Errorf("that somebody listens is told %t, then %t; want once", first, second)
 	}
 	ask(100, false) // once a minute is enough now
 	ask(140, true)
@@ -156,8 +156,8 @@ func TestSomebodyListens(t *testing.T) {
 			t.Error("it goes on asking")
 		}
 	})
-	if lines(&log, nobodyListens) != nil || lines(&log, somebodyListens) != nil {
-		t.Error("it says who listens")
+	if no, yes := lines(&log, nobodyListens), lines(&log, somebodyListens); no != nil || yes != nil {
+		t.Errorf("it says who listens: %v %v", no, yes)
 	}
 }
 

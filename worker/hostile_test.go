@@ -160,8 +160,8 @@ func TestStress(t *testing.T) {
 				_ = w.Quiet(short, time.Minute)
 			})
 			wg.Go(func() {
-				if i%2 == 0 {
-					time.Sleep(time.Duration(j) * time.Millisecond)
+				if i%2 == 0 { // the stops come 1 ms apart
+					<-time.After(time.Duration(j) * time.Millisecond)
 				}
 				if j == 0 {
 					_ = w.Fail(ctx, "stress")

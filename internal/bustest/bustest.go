@@ -182,10 +182,13 @@ func Dial(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
 }
 
 // Eventually waits until cond reports ok. After within, the test fails with the last
-// state that cond reported.
+// state that cond reported. It calls cond every 5 ms, on the goroutine of its caller,
+// which must be that of the test.
 func Eventually(t testing.TB, within time.Duration, cond func() (ok bool, state string)) {
 	t.Helper()
-	for end := time.Now().Add(within); ; {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(within); ; <-tick.C {
 		ok, state := cond()
 		if ok {
 			return
@@ -193,7 +196,27 @@ func Eventually(t testing.TB, within time.Duration, cond func() (ok bool, state 
 		if time.Now().After(end) {
 			t.Fatalf("not within %v: %s", within, state)
 		}
-		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// Never calls cond every 20 ms until during is over, and once more at the end. When cond
+// reports that it happened, the test fails with the state. cond runs on the goroutine of
+// the caller, which must be that of the test. The test always takes this long: use Never
+// only where a real server is needed, and synctest or Bubble otherwise.
+func Never(t testing.TB, during time.Duration, cond func() (happened bool, state string)) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	began := time.Now()
+	for end := false; ; {
+		if happened, state := cond(); happened {
+			t.Fatalf("after %v of %v: %s", time.Since(began).Round(time.Millisecond), during, state)
+		}
+		if end {
+			return
+		}
+		<-tick.C
+		end = time.Since(began) >= during
 	}
 }
 

@@ -3,7 +3,11 @@ package bustest_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -123,6 +127,47 @@ func TestBubble(t *testing.T) {
 					t.Errorf("an hour took %v", d)
 				}
 			})
+		})
+	}
+}
+
+// failing is a test whose failure is recorded.
+type failing struct {
+	testing.TB
+	said string
+}
+
+func (*failing) Helper() {}
+
+func (f *failing) Fatalf(format string, args ...any) {
+	f.said = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+func TestNever(t *testing.T) {
+	for _, c := range []struct {
+		happens time.Duration // 0 is never
+		said    string
+		took    time.Duration
+	}{
+		{0, "", time.Second},
+		{time.Minute, "", time.Second},
+		{500 * time.Millisecond, "after 500ms of 1s: it happened", 500 * time.Millisecond},
+		{time.Second, "after 1s of 1s: it happened", time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &failing{TB: t}
+			began := time.Now()
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				bustest.Never(f, time.Second, func() (bool, string) {
+					return c.happens > 0 && time.Since(began) >= c.happens, "it happened"
+				})
+			})
+			wg.Wait()
+			if took := time.Since(began); f.said != c.said || took != c.took {
+				t.Errorf("what happens after %v: %q after %v, want %q after %v", c.happens, f.said, took, c.said, c.took)
+			}
 		})
 	}
 }

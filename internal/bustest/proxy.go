@@ -202,7 +202,7 @@ func (p *Proxy) hold() {
 	}
 	p.mu.Unlock()
 	if delay > 0 {
-		time.Sleep(delay)
+		<-time.After(delay) // the slow link that Delay simulates
 	}
 	<-flow
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
 // console is what a command reads from and writes to.
@@ -66,19 +68,20 @@ func (c *console) paint(when string) show.Paint {
 	return show.Paint(c.outTerm >= 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb")
 }
 
-// logger returns the logger of a long-running command.
+// logger returns the logger of a long-running command. Text that it logs is plain, whatever
+// a worker or a server put into it.
 func (c *console) logger(f LogFlags) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(f.LogLevel)) // kong checked it
 	switch {
 	case f.LogFormat == "json":
-		return slog.New(slog.NewJSONHandler(c.err, &slog.HandlerOptions{Level: level}))
+		return slog.New(slog.NewJSONHandler(plaintext.JSONWriter(c.err), &slog.HandlerOptions{Level: level}))
 	case c.errTerm >= 0:
 		return slog.New(told{tint.NewTextHandler(c.err, &tint.Options{
-			Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "", ReplaceAttr: notEmpty,
+			Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "", ReplaceAttr: logged,
 		})})
 	}
-	return slog.New(told{slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level, ReplaceAttr: notEmpty})})
+	return slog.New(told{slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level, ReplaceAttr: logged})})
 }
 
 // told drops the record that fail repeats a moment later, in words for people and with a
@@ -95,13 +98,28 @@ func (h told) Handle(ctx context.Context, r slog.Record) error {
 func (h told) WithAttrs(attrs []slog.Attr) slog.Handler { return told{h.Handler.WithAttrs(attrs)} }
 func (h told) WithGroup(name string) slog.Handler       { return told{h.Handler.WithGroup(name)} }
 
-// notEmpty drops attributes with an empty text, which people do not look for. Programs that
+// logged returns a, the message or an attribute of a record, as a text log shows it. tint
+// writes messages and escape sequences as they come, so every text is made plain before.
+// Attributes with an empty text, which people do not look for, are dropped. Programs that
 // read JSON get every key.
-func notEmpty(_ []string, a slog.Attr) slog.Attr {
-	if a.Value.Kind() == slog.KindString && a.Value.String() == "" {
+func logged(_ []string, a slog.Attr) slog.Attr {
+	text := ""
+	switch a.Value.Kind() {
+	case slog.KindString:
+		text = a.Value.String()
+	case slog.KindAny:
+		if _, ok := a.Value.Any().(slog.Level); ok {
+			return a
+		}
+		text = fmt.Sprintf("%+v", a.Value.Any()) // as both handlers do
+	default:
+		a.Key = plaintext.Line(a.Key)
+		return a
+	}
+	if text == "" {
 		return slog.Attr{}
 	}
-	return a
+	return slog.String(plaintext.Line(a.Key), plaintext.Line(text))
 }
 
 // outliveReader keeps the process alive, until stop is called, when the reader of its

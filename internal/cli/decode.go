@@ -10,6 +10,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/beatfabric/hivebeat/internal/cli/msgjson"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -56,7 +57,7 @@ func (cmd *decodeCmd) Run(c *console) error {
 		}
 		out = buf.Bytes()
 	}
-	if _, err := c.out.Write(append(out, '\n')); err != nil {
+	if _, err := c.out.Write(append(plaintext.JSON(out), '\n')); err != nil {
 		return fmt.Errorf("decode: %w", err)
 	}
 	if what, err := strict(b); err != nil {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -138,10 +137,7 @@ func (cmd *doctorCmd) hearsOne(ctx context.Context) (took time.Duration, err err
 
 func (cmd *doctorCmd) print(c *console, findings []roleFinding, bad bool) error {
 	if cmd.json() {
-		if err := json.NewEncoder(c.out).Encode(map[string]any{"ok": !bad, "findings": findings}); err != nil {
-			return fmt.Errorf("write: %w", err)
-		}
-		return nil
+		return printJSON(c, map[string]any{"ok": !bad, "findings": findings})
 	}
 	p := c.paint(cmd.Color)
 	var lines []string

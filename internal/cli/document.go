@@ -2,10 +2,23 @@ package cli
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
+
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
+
+// printJSON writes v as JSON, on one line.
+func printJSON(c *console, v any) error {
+	b, err := plaintext.Marshal(v)
+	if err == nil {
+		_, err = c.out.Write(append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
 
 // document writes one JSON object piece by piece, so that a list in it needs no memory for
 // more than one element. The first error sticks; close returns it.
@@ -29,7 +42,7 @@ func (d *document) write(s string) {
 }
 
 func (d *document) value(v any) {
-	b, err := json.Marshal(v)
+	b, err := plaintext.Marshal(v)
 	if err != nil && d.err == nil {
 		d.err = err
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/beatfabric/hivebeat/internal/advice"
-	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
 // failure is an error for people: the cause, a hint about what to do next, and the exit
@@ -72,5 +72,5 @@ func plain(s string) string { return inner.ReplaceAllString(s, "$1") }
 
 // oneLine puts an error on one line: errors.Join writes one line per error.
 func oneLine(s string) string {
-	return show.Clean(strings.ReplaceAll(strings.TrimSpace(s), "\n", "; "))
+	return plaintext.Line(strings.ReplaceAll(strings.TrimSpace(s), "\n", "; "))
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/queen/client"
 )
@@ -168,5 +169,5 @@ func (cmd *pickCmd) release(ctx context.Context, c *console, a *asker) error {
 	for _, h := range back.Places {
 		places = append(places, h.Hive+"/"+cmp.Or(h.Worker, h.GPU))
 	}
-	return printLines(c, []string{strings.TrimSuffix("released "+cmd.Release+": "+show.Clean(strings.Join(places, ", ")), ": ")})
+	return printLines(c, []string{strings.TrimSuffix(plaintext.Line("released "+cmd.Release+": "+strings.Join(places, ", ")), ": ")})
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/internal/sim"
 	"github.com/beatfabric/hivebeat/internal/whatif"
 )
@@ -145,8 +145,8 @@ func (cmd *simCmd) Run(ctx context.Context, c *console) error {
 		s.Failed[0] = sim.Shorten(s.Failed[0].Plan, s.Failed[0].Broken.Invariant)
 	}
 	if cmd.json() {
-		if err := json.NewEncoder(c.out).Encode(s); err != nil {
-			return fmt.Errorf("write: %w", err)
+		if err := printJSON(c, s); err != nil {
+			return err
 		}
 	} else {
 		line := fmt.Sprintf("%s, %s simulated in %s: %d messages, %d events, %d steps", show.Plural(s.Runs, "run"),
@@ -171,8 +171,8 @@ func (cmd *simCmd) runOne(c *console, p sim.Plan) error {
 		return failed(err, "a plan is a JSON file that sim --keep has written")
 	}
 	if cmd.json() {
-		if err := json.NewEncoder(c.out).Encode(r); err != nil {
-			return fmt.Errorf("write: %w", err)
+		if err := printJSON(c, r); err != nil {
+			return err
 		}
 	} else if r.Broken == nil || cmd.Verbose {
 		lines := []string{fmt.Sprintf("seed %d: %s simulated, %d messages, %d events; all held", p.Seed, r.Stats.Simulated.D().Round(time.Second), r.Stats.Messages, r.Stats.Events)}
@@ -180,6 +180,9 @@ func (cmd *simCmd) runOne(c *console, p sim.Plan) error {
 			lines = nil
 		}
 		if cmd.Verbose {
+			for i, l := range r.History {
+				r.History[i] = plaintext.Line(l)
+			}
 			lines = append(r.History, lines...)
 		}
 		if err := printLines(c, lines); err != nil {
@@ -213,7 +216,7 @@ func (cmd *simCmd) tellFailure(c *console, r *sim.Result) error {
 			r.History = r.History[len(r.History)-longest:]
 		}
 		for _, l := range r.History {
-			lines = append(lines, "  "+l)
+			lines = append(lines, "  "+plaintext.Line(l))
 		}
 		if err := printLines(c, lines); err != nil {
 			return err
@@ -242,10 +245,7 @@ func (cmd *simCmd) answer(c *console) error {
 	}.WithDefaults()
 	a := whatif.Ask(s)
 	if cmd.json() {
-		if err := json.NewEncoder(c.out).Encode(a); err != nil {
-			return fmt.Errorf("write: %w", err)
-		}
-		return nil
+		return printJSON(c, a)
 	}
 	row := func(who string, n int, every time.Duration, o *whatif.Outlook) string {
 		return fmt.Sprintf("%-7s %8s %11s %8d   %-22s %-22s %8s %8s %8s", who, every, o.Patience, o.Survives,

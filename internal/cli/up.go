@@ -18,6 +18,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/hive"
 	"github.com/beatfabric/hivebeat/internal/demo"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen"
 	"github.com/beatfabric/hivebeat/queen/client"
 )
@@ -290,5 +291,5 @@ func (u *up) greeting(id string) string {
 	} {
 		fmt.Fprintf(&b, "  %s\n      %s\n", line[0], line[1])
 	}
-	return b.String() + "\n"
+	return plaintext.Lines(b.String()) + "\n" // the directory of the store may have any name
 }

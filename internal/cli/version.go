@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -49,7 +48,7 @@ func buildVersion() versionInfo {
 func (cmd *versionCmd) Run(c *console) error {
 	v := buildVersion()
 	if cmd.json() {
-		return json.NewEncoder(c.out).Encode(v)
+		return printJSON(c, v)
 	}
 	commit := cmp.Or(v.Commit, "unknown")
 	if v.Modified {

@@ -15,6 +15,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/internal/doctor"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -65,7 +66,7 @@ func (cmd *watchCmd) Run(ctx context.Context, c *console) error {
 	}
 	switch {
 	case cmd.json():
-		return w.lines(ctx, messages, printJSON)
+		return w.lines(ctx, messages, eventJSON)
 	case c.outTerm < 0:
 		return w.lines(ctx, messages, w.printText)
 	}
@@ -136,11 +137,11 @@ func notStored(b []byte) bool {
 	return json.Unmarshal(b, &e) == nil && e.IsLive()
 }
 
-// printJSON returns the event as it was published, on one line.
-func printJSON(b []byte) ([]byte, error) {
+// eventJSON returns the event as it was published, on one line.
+func eventJSON(b []byte) ([]byte, error) {
 	var out bytes.Buffer
 	err := json.Compact(&out, b)
-	return out.Bytes(), err
+	return plaintext.JSON(out.Bytes()), err
 }
 
 func (w *watch) printText(b []byte) ([]byte, error) {

@@ -222,7 +222,7 @@ func TestHearingOfDrops(t *testing.T) {
 	token := e.token()
 	e.Drops(e.now, 4) // before the token is back, so the token proves nothing
 	if _, _, ok := e.TokenBack(e.now, token); ok || e.Trusts() {
-		t.Error("a drop is healed by a token that was sent before")
+		t.Errorf("a drop is healed by a token that was sent before: it counts %t, trusts itself %t", ok, e.Trusts())
 	}
 	if blind, roll := e.back(e.token()); blind != second/2 || roll {
 		t.Errorf("credits %v, roll %t", blind, roll)
@@ -296,13 +296,13 @@ func TestHearingOfClosedConnections(t *testing.T) {
 		t.Error("the judge is told before there is a connection")
 	}
 	e = up(t)
-	if e.Closed(e.now, d) || e.TakeSignals().Settle {
-		t.Error("waits, and no window opened")
+	if waits, s := e.Closed(e.now, d), e.TakeSignals(); waits || s.Settle {
+		t.Errorf("no window opened, and it waits: %t, %+v", waits, s)
 	}
 	e.j.noted = liveness.Noted{Opened: true}
 	at := e.now
-	if !e.Closed(e.now, d) || !e.TakeSignals().Settle {
-		t.Error("does not wait")
+	if waits, s := e.Closed(e.now, d), e.TakeSignals(); !waits || !s.Settle {
+		t.Errorf("a window opened, and it does not wait: %t, %+v", waits, s)
 	}
 	e.now = e.now.Add(1)
 	e.Closed(e.now, d)

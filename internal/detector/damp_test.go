@@ -315,7 +315,7 @@ func TestALoopThatIsTakenOver(t *testing.T) {
 		b.mustFeed(f.Next(t))
 	}
 	if r, _ := b.Record(b.now, "w"); r.Looping {
-		t.Error("it loops still")
+		t.Errorf("it loops still: %+v", r)
 	}
 	b.TakeSteps()
 	f.Inc, f.Seq = f.Inc+1, 0

@@ -261,8 +261,8 @@ func TestDisconnectSaysWhy(t *testing.T) {
 		t.Errorf("the next deadline is in %s", next.Sub(b.now))
 	}
 	b.after(liveness.FastWindow - liveness.AskBefore)
-	if !b.TakeAsk() || b.TakeAsk() {
-		t.Error("it is to be asked for once")
+	if first, second := b.TakeAsk(), b.TakeAsk(); !first || second {
+		t.Errorf("it is to be asked for %t, then %t; want once", first, second)
 	}
 	b.after(liveness.AskBefore + 3*ms)
 	steps := b.TakeSteps()

@@ -46,12 +46,12 @@ func TestTheGoneAreRecalled(t *testing.T) {
 	if b.Len() != 2 {
 		t.Errorf("%d workers, want 2", b.Len())
 	}
-	if hivebeat.ReasonOf(b.feed(left.Next(t))) != hivebeat.RefusedStale {
-		t.Error("it comes back after its goodbye")
+	if err := b.feed(left.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("it comes back after its goodbye: %v, want stale", err)
 	}
 	f.Boot = 4999
-	if hivebeat.ReasonOf(b.feed(f.Next(t))) != hivebeat.RefusedStale {
-		t.Error("what was sent before its process ended brings it back")
+	if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("what was sent before its process ended brings it back: %v, want stale", err)
 	}
 	b.after(hivebeat.KeepGone - 200*second - time.Millisecond)
 	if b.Len() != 2 {
@@ -81,8 +81,8 @@ func TestTheLostComeBackAfterTheirHiveBeganAgain(t *testing.T) {
 		f.Seq = 17
 		recall(b, f, lost(hivebeat.CauseMissed, 0))
 		f.Seq = 15
-		if hivebeat.ReasonOf(b.feed(f.Next(t))) != hivebeat.RefusedStale {
-			t.Error("is news")
+		if err := b.feed(f.Next(t)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+			t.Errorf("%v, want stale", err)
 		}
 	})
 	t.Run("restarted", func(t *testing.T) {

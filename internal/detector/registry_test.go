@@ -200,8 +200,8 @@ func TestWarm(t *testing.T) {
 
 	b = newBench(t)
 	b.Credit(10 * second)
-	if b.Warm(t0.Add(WarmAfter)) || !b.Warm(t0.Add(WarmAfter+10*second)) {
-		t.Error("time without NATS does not warm")
+	if early, then := b.Warm(t0.Add(WarmAfter)), b.Warm(t0.Add(WarmAfter+10*second)); early || !then {
+		t.Errorf("with 10 s without NATS: warm after %s %t, 10 s later %t", WarmAfter, early, then)
 	}
 }
 
@@ -330,8 +330,8 @@ func TestARefusedSenderIsTold(t *testing.T) {
 				t.Errorf("%d conflicts; told at %v", conflicts, told)
 			}
 			b.after(2 * every)
-			if len(b.TakeNotices()) > 0 {
-				t.Error("told though it is silent")
+			if n := b.TakeNotices(); len(n) > 0 {
+				t.Errorf("told though it is silent: %+v", n)
 			}
 		})
 	}

@@ -64,11 +64,14 @@ func TestSeeds(t *testing.T) {
 		b, f := newBench(t), newFake("w")
 		f.Seq = 17
 		seed(b, f, hivebeat.Alive, 80*second, 5*second)
-		elsewhere := func(id string, seq uint64) bool {
-			return b.Elsewhere(b.now, id, hivebeat.Facts{Inc: f.Inc, Seq: seq})
-		}
-		if elsewhere("w", 17) || !elsewhere("w", 20) || elsewhere("x", 20) {
-			t.Error("what is higher is news, of who is known")
+		for _, c := range []struct {
+			id   string
+			seq  uint64
+			want bool
+		}{{"w", 17, false}, {"w", 20, true}, {"x", 20, false}} { // only what is higher, of a known worker
+			if got := b.Elsewhere(b.now, c.id, hivebeat.Facts{Inc: f.Inc, Seq: c.seq}); got != c.want {
+				t.Errorf("%s at seq %d is news: %t, want %t", c.id, c.seq, got, c.want)
+			}
 		}
 		if r, _ := b.Record(b.now, "w"); r.Live != hivebeat.Alive || r.Seq != 20 || r.Model != f.Model {
 			t.Errorf("%+v", r)
@@ -105,8 +108,8 @@ func TestSeeds(t *testing.T) {
 
 func TestHistogram(t *testing.T) {
 	var h Histogram
-	if h.Buckets() != nil {
-		t.Error("an empty one has buckets")
+	if got := h.Buckets(); got != nil {
+		t.Errorf("an empty one has buckets: %v", got)
 	}
 	for _, d := range []time.Duration{-second, time.Millisecond, 2 * time.Millisecond, 50 * time.Millisecond, time.Hour} {
 		h.Add(d)

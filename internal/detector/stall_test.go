@@ -137,7 +137,7 @@ func TestStalledIsHeard(t *testing.T) {
 	b.now = b.now.Add(10 * time.Minute)
 	b.mustFeed(f.Next(t))
 	if r, _ := b.Record(b.now, "w"); r.Stalled {
-		t.Error("stalled by a beat that was sent while the hive was stopped")
+		t.Errorf("stalled by a beat that was sent while the hive was stopped: %+v", r)
 	}
 	f.Done = 6
 	b.mustFeed(f.Next(t))
@@ -145,12 +145,12 @@ func TestStalledIsHeard(t *testing.T) {
 	b.now = b.now.Add(59 * time.Second)
 	b.mustFeed(f.Next(t))
 	if r, _ := b.Record(b.now, "w"); r.Stalled {
-		t.Error("stalled less than the limit after it may have finished something")
+		t.Errorf("stalled less than the limit after it may have finished something: %+v", r)
 	}
 	b.now = b.now.Add(time.Second)
 	b.mustFeed(f.Next(t))
 	if r, _ := b.Record(b.now, "w"); !r.Stalled {
-		t.Error("not stalled by the limit after the doubt")
+		t.Errorf("not stalled by the limit after the doubt: %+v", r)
 	}
 }
 

@@ -245,7 +245,7 @@ func TestBackAfterItWasForgotten(t *testing.T) {
 				}
 			}
 			if n := b.Len(); n != 0 {
-				t.Fatalf("a replay brought the record back")
+				t.Fatalf("a replay brought the record back: %d workers", n)
 			}
 			f.Seq += c.missing
 			b.mustFeed(f.Next(t))
@@ -504,7 +504,11 @@ func TestDetectorAgainstFullSweep(t *testing.T) {
 				}
 			}
 			if !slices.IsSortedFunc(b.sorted, func(x, y *worker) int { return byID(x, y.id) }) || len(b.sorted) != len(b.workers) {
-				rt.Fatal("rows out of order")
+				var ids []string
+				for _, w := range b.sorted {
+					ids = append(ids, w.id)
+				}
+				rt.Fatalf("%d workers, in the order %v", len(b.workers), ids)
 			}
 		}
 	})

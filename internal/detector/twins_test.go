@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -85,8 +86,11 @@ func TestTwoWorkersWithOneID(t *testing.T) {
 			if len(seek) < 2 {
 				t.Errorf("asks for the addresses of %v", seek)
 			}
-			if !b.Located("NDXS/17", "192.0.2.1:1") || !b.Located("NDXS/18", "192.0.2.2:2") || b.Located("NDXS/19", "192.0.2.3:3") {
-				t.Error("an address is no news, or one of nobody is")
+			for i, want := range []bool{true, true, false} { // the third connection is nobody's
+				conn, addr := fmt.Sprint("NDXS/", 17+i), fmt.Sprintf("192.0.2.%d:%d", i+1, i+1)
+				if got := b.Located(conn, addr); got != want {
+					t.Errorf("the address of %s is news: %t, want %t", conn, got, want)
+				}
 			}
 			w.run(500 * second)
 			r, _ := b.record("w")

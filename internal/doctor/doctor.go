@@ -111,17 +111,6 @@ func (c Config) Validate() error {
 // asks reports whether the role asks queens.
 func (c Config) asks() bool { return c.Role == Viewer || c.Role == Scheduler }
 
-// Worst returns the worst level among list, OK for an empty one.
-func Worst(list []Finding) Level {
-	worst := OK
-	for _, f := range list {
-		if f.Level == Fail || f.Level == Warn && worst == OK {
-			worst = f.Level
-		}
-	}
-	return worst
-}
-
 // limit bounds Check if its context has no deadline, question a single request.
 const (
 	limit    = 20 * time.Second

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,17 @@ func check(t *testing.T, nc *nats.Conn, cfg doctor.Config) []doctor.Finding {
 // only returns the findings of one check.
 func only(list []doctor.Finding, check string) []doctor.Finding {
 	return slices.DeleteFunc(slices.Clone(list), func(f doctor.Finding) bool { return f.Check != check })
+}
+
+// worst returns the worst level among list, OK for an empty one.
+func worst(list []doctor.Finding) doctor.Level {
+	worst := doctor.OK
+	for _, f := range list {
+		if f.Level == doctor.Fail || f.Level == doctor.Warn && worst == doctor.OK {
+			worst = f.Level
+		}
+	}
+	return worst
 }
 
 func show(list []doctor.Finding) string {
@@ -95,7 +107,7 @@ func TestAllIsWell(t *testing.T) {
 				has(t, list, doctor.Warn, doctor.CheckQueen, "no queen answers", "hivebeat queen")
 				return
 			}
-			if doctor.Worst(list) != doctor.OK {
+			if worst(list) != doctor.OK {
 				t.Errorf("not all is well:\n%s", show(list))
 			}
 		})
@@ -106,10 +118,10 @@ func TestWithoutJetStream(t *testing.T) {
 	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
 	list := check(t, nc, doctor.Config{Role: doctor.Queen})
 	has(t, list, doctor.Fail, doctor.CheckJetStream, "nats-server -js", "--no-jetstream")
-	if list = check(t, nc, doctor.Config{Role: doctor.Queen, NoJetStream: true}); doctor.Worst(list) != doctor.OK {
+	if list = check(t, nc, doctor.Config{Role: doctor.Queen, NoJetStream: true}); worst(list) != doctor.OK {
 		t.Errorf("a queen without JetStream needs none:\n%s", show(list))
 	}
-	if list = check(t, nc, doctor.Config{Role: doctor.Hive}); doctor.Worst(list) != doctor.OK {
+	if list = check(t, nc, doctor.Config{Role: doctor.Hive}); worst(list) != doctor.OK {
 		t.Errorf("a hive needs none:\n%s", show(list))
 	}
 }
@@ -169,7 +181,7 @@ func TestNobodyHearsIt(t *testing.T) {
 			if role == doctor.Viewer { // it reports that the user may hold
 				list = slices.DeleteFunc(list, func(f doctor.Finding) bool { return strings.Contains(f.What, "may also hold") })
 			}
-			if doctor.Worst(list) != doctor.OK {
+			if worst(list) != doctor.OK {
 				t.Errorf("%s:\n%s", role, show(list))
 			}
 		}
@@ -235,9 +247,13 @@ func TestPermissions(t *testing.T) {
 				add(i, "sub", s, all.Publish, cut(all.Subscribe, i))
 			}
 			srv := bustest.Server(t, users...)
+			// The doctor waits 1 s for an answer that a queen's user may not ask for.
+			// t.Parallel would let only as many wait at once as there are CPUs.
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			slots := make(chan struct{}, 20)
 			for name, subject := range without {
-				t.Run(name, func(t *testing.T) {
-					t.Parallel() // without some permissions the doctor waits for an answer
+				run := func(t *testing.T) {
 					nc := bustest.Conn(t, srv, nats.UserInfo(name, name), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 						t.Errorf("the borrowed connection hears %v", err)
 					}))
@@ -260,6 +276,11 @@ func TestPermissions(t *testing.T) {
 					if !strings.Contains(bad[0].What, verb) || bad[0].Do == "" || !matches(subject, bad[0].What) {
 						t.Errorf("without %s %s: %+v", name, subject, bad[0])
 					}
+				}
+				slots <- struct{}{}
+				wg.Go(func() {
+					defer func() { <-slots }()
+					t.Run(name, run)
 				})
 			}
 		})
@@ -285,6 +306,7 @@ func matches(pattern, text string) bool {
 }
 
 func TestPermissionToMakeWhatExists(t *testing.T) {
+	t.Parallel()
 	all := doctor.Config{Role: doctor.Queen}.Permissions()
 	pub := slices.DeleteFunc(slices.Clone(all.Publish), func(s string) bool { return strings.Contains(s, "STREAM.CREATE") })
 	srv := bustest.Server(t, bustest.User("root", nil, nil), bustest.User("me", pub, all.Subscribe))
@@ -296,7 +318,7 @@ func TestPermissionToMakeWhatExists(t *testing.T) {
 	}
 	list = check(t, me, doctor.Config{Role: doctor.Queen})
 	has(t, list, doctor.Warn, doctor.CheckPermission, "STREAM.CREATE.QUEEN_EVENTS", "it exists")
-	if doctor.Worst(list) != doctor.Warn {
+	if worst(list) != doctor.Warn {
 		t.Errorf("a queen would run:\n%s", show(list))
 	}
 }
@@ -355,6 +377,7 @@ func TestMaxPayload(t *testing.T) {
 }
 
 func TestSlowLink(t *testing.T) {
+	t.Parallel()
 	line := bustest.NewProxy(t, bustest.Server(t, bustest.NoJetStream()).URL())
 	nc := bustest.Dial(t, line.URL())
 	line.Delay(150 * time.Millisecond)
@@ -383,6 +406,7 @@ func TestEndsWithContext(t *testing.T) {
 
 // A queen does not answer to inboxes with a prefix that it does not accept.
 func TestInboxPrefixOfItsOwn(t *testing.T) {
+	t.Parallel()
 	srv := bustest.Server(t, bustest.NoJetStream())
 	queen := bustest.Conn(t, srv)
 	if _, err := queen.SubscribeSync("queen.api.summary"); err != nil {
@@ -404,7 +428,7 @@ func TestEventsOfTheFleetDoNotFit(t *testing.T) {
 	bustest.Flush(t, queen)
 	nc := bustest.Conn(t, srv)
 	has(t, check(t, nc, doctor.Config{Role: doctor.Queen}), doctor.Warn, doctor.CheckStored, "has 64 MiB", "all 100000 workers", "--events-max")
-	if list := only(check(t, nc, doctor.Config{Role: doctor.Queen, EventsMax: 1 << 30}), doctor.CheckStored); doctor.Worst(list) != doctor.OK {
+	if list := only(check(t, nc, doctor.Config{Role: doctor.Queen, EventsMax: 1 << 30}), doctor.CheckStored); worst(list) != doctor.OK {
 		t.Errorf("1 GiB is not enough:\n%s", show(list))
 	}
 }

@@ -56,6 +56,7 @@ func run(t *testing.T, r role) (stop func()) {
 // The permissions that the doctor lists suffice: each role works with them alone, and
 // NATS refuses it nothing.
 func TestRolesNeedNoMore(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ pinned, noJetStream bool }{{false, false}, {true, false}, {true, true}} {
 		t.Run(fmt.Sprintf("pinned=%v nojs=%v", c.pinned, c.noJetStream), func(t *testing.T) {
 			subjects, err := hivebeat.NewSubjects("acme")
@@ -152,6 +153,7 @@ func TestRolesNeedNoMore(t *testing.T) {
 
 // The doctor names queens of one fabric that do not share a store.
 func TestQueensWithoutACommonStore(t *testing.T) {
+	t.Parallel()
 	srv := bustest.Server(t)
 	stores := func() (found []doctor.Finding) {
 		list, err := doctor.Check(t.Context(), bustest.Conn(t, srv), doctor.Config{Role: doctor.Viewer})

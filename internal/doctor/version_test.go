@@ -36,22 +36,3 @@ func TestVersion(t *testing.T) {
 		}
 	}
 }
-
-func TestWorst(t *testing.T) {
-	of := func(levels ...Level) (list []Finding) {
-		for _, l := range levels {
-			list = append(list, Finding{Level: l})
-		}
-		return list
-	}
-	for _, c := range []struct {
-		list []Finding
-		want Level
-	}{
-		{nil, OK}, {of(OK, OK), OK}, {of(OK, Warn, OK), Warn}, {of(Warn, Fail, Warn), Fail},
-	} {
-		if got := Worst(c.list); got != c.want {
-			t.Errorf("%v: %s, want %s", c.list, got, c.want)
-		}
-	}
-}

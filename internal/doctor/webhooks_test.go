@@ -24,8 +24,10 @@ import (
 // A queen with webhooks works with the permissions that the doctor lists, and without
 // them the doctor reports the missing ones.
 func TestWebhooksNeedNoMore(t *testing.T) {
+	t.Parallel()
 	for _, noJetStream := range []bool{false, true} {
 		t.Run(fmt.Sprintf("nojs=%v", noJetStream), func(t *testing.T) {
+			t.Parallel()
 			subjects, err := hivebeat.NewSubjects("acme")
 			if err != nil {
 				t.Fatal(err)

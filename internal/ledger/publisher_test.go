@@ -327,13 +327,21 @@ func TestWatchKnowsItsOwn(t *testing.T) {
 	}
 
 	var w writes
-	w.set("a", 5, []byte("mine"))
-	if w.saw("a", 4, []byte("before")) || w.saw("b", 5, []byte("mine")) || !w.saw("a", 5, []byte("mine")) || w.saw("a", 5, []byte("mine")) {
-		t.Error("it takes one for another")
-	}
-	w.set("a", 5, []byte("mine"))
-	if w.saw("a", 5, []byte("not mine")) || w.saw("a", 5, []byte("mine")) {
-		t.Error("the same sequence in another bucket is taken for its own")
+	for _, sees := range [][]struct {
+		key  string
+		rev  uint64
+		body string
+		own  bool
+	}{
+		{{"a", 4, "before", false}, {"b", 5, "mine", false}, {"a", 5, "mine", true}, {"a", 5, "mine", false}},
+		{{"a", 5, "not mine", false}, {"a", 5, "mine", false}}, // the same sequence in another bucket
+	} {
+		w.set("a", 5, []byte("mine"))
+		for i, s := range sees {
+			if got := w.saw(s.key, s.rev, []byte(s.body)); got != s.own {
+				t.Errorf("%d of %+v is its own: %t", i, sees, got)
+			}
+		}
 	}
 }
 

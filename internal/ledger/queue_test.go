@@ -119,7 +119,7 @@ func TestQueueWhileJetStreamIsAway(t *testing.T) {
 	for range 6 {
 		got, wait := q.begin(now)
 		if len(got) != 0 {
-			t.Fatal("no pause")
+			t.Fatalf("%d pages in the pause", len(got))
 		}
 		pauses = append(pauses, wait)
 		now = now.Add(wait)
@@ -128,7 +128,7 @@ func TestQueueWhileJetStreamIsAway(t *testing.T) {
 		}
 		probes++
 		if more, _ := q.begin(now); len(more) != 0 {
-			t.Fatal("more than one finds out whether JetStream is back")
+			t.Fatalf("%d more find out whether JetStream is back", len(more))
 		}
 		q.finish(got[0], failed, now)
 	}
@@ -139,7 +139,7 @@ func TestQueueWhileJetStreamIsAway(t *testing.T) {
 	got, _ := q.begin(now)
 	q.finish(got[0], stored, now)
 	if got, _ = q.begin(now); len(got) != 1 {
-		t.Error("it does not go on at once when JetStream is back")
+		t.Errorf("%d pages at once when JetStream is back, want 1", len(got))
 	}
 	if q.stats.Failed != uint64(2+probes) {
 		t.Errorf("%+v", q.stats)

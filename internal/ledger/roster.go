@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
 // RosterEntry is the JSON value of a key of queen_roster: the last verdict of the queens on
@@ -217,7 +218,7 @@ func (l *Ledger) Advance(ctx context.Context, hive string, revision uint64, next
 func (e RosterEntry) encode() ([]byte, error) {
 	event, events := e.Event, e.Events
 	e.V, e.Event, e.Events = 1, nil, nil
-	body, err := json.Marshal(e.pack())
+	body, err := plaintext.Marshal(e.pack())
 	if err != nil || len(event) == 0 {
 		return body, err
 	}

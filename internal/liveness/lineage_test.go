@@ -303,11 +303,11 @@ func TestRevive(t *testing.T) {
 		}
 	}
 	l.End()
-	if l.Hear(10, 6, false); l.Revive(10, 6) != Stale {
-		t.Error("a replay revived it")
-	}
-	if l.Revive(9, 1) != Stale || l.Revive(11, 1) != Stale {
-		t.Error("revived what was not superseded")
+	l.Hear(10, 6, false)
+	for _, of := range [][2]uint64{{10, 6}, {9, 1}, {11, 1}} { // a replay, and two that were not superseded
+		if got := l.Revive(of[0], of[1]); got != Stale {
+			t.Errorf("revived incarnation %d at seq %d: %s, want stale", of[0], of[1], got)
+		}
 	}
 	if got := l.Hear(10, 7, false); got != Stale {
 		t.Fatalf("by itself: %s, want stale", got)
@@ -341,8 +341,11 @@ func TestTakeFollows(t *testing.T) {
 	var l Lineage
 	l.Hear(10, 5, false)
 	l.Hear(20, 1, true)
-	if !l.Superseded(10) || l.Superseded(20) || l.Hear(10, 6, false) != Stale {
-		t.Fatal("the first is not superseded")
+	if !l.Superseded(10) || l.Superseded(20) {
+		t.Fatalf("superseded: the first %t, the second %t", l.Superseded(10), l.Superseded(20))
+	}
+	if got := l.Hear(10, 6, false); got != Stale {
+		t.Fatalf("the first, which is superseded: %s, want stale", got)
 	}
 	l.Take(10, 7)
 	if l.Inc() != 10 || l.Seq() != 7 || l.Superseded(10) || !l.Superseded(20) {

@@ -62,7 +62,7 @@ func TestObserverThatIsStoppedAgainWhileItWaits(t *testing.T) {
 	old, _ := o.Token(at(10))
 	o.Look(at(40)) // the token has waited since the pause began, ahead of all later messages
 	if _, ok := o.Back(at(40), old); ok || o.Trusts() {
-		t.Fatal("a token from before the pause ends the doubt")
+		t.Fatalf("a token from before the pause counts: %t, and it trusts itself: %t", ok, o.Trusts())
 	}
 	if got := back(t, o, at(41)); got != 41*time.Second {
 		t.Errorf("credited %s, want all of it", got)
@@ -127,31 +127,31 @@ func TestObserverThatWasStoppedWhileCutOff(t *testing.T) {
 func TestTheFirstConnectionIsNoDoubt(t *testing.T) {
 	var o Observer
 	o.Look(t0)
-	if o.Cut(t0, time.Minute) || o.Look(at(60)) == 0 {
-		t.Error("it was never connected, and was stopped")
+	if cut, pause := o.Cut(t0, time.Minute), o.Look(at(60)); cut || pause == 0 {
+		t.Errorf("never connected, then stopped: cut %t, paused %s", cut, pause)
 	}
-	if !o.Connect(at(60)) || !o.Trusts() {
-		t.Error("it does not trust its first connection")
+	if first := o.Connect(at(60)); !first || !o.Trusts() {
+		t.Errorf("first connection: %t, and it trusts itself: %t", first, o.Trusts())
 	}
 }
 
 func TestObserverThatIsToldOfDrops(t *testing.T) {
 	o := hearing()
-	if o.Dropped(at(1), 0) != 0 || o.Dropped(at(2), 5) != 5 || o.Trusts() {
-		t.Fatal("5 drops are not told, or nothing follows")
+	if none, five := o.Dropped(at(1), 0), o.Dropped(at(2), 5); none != 0 || five != 5 || o.Trusts() {
+		t.Fatalf("of 0 and 5 drops it counts %d and %d, and trusts itself: %t", none, five, o.Trusts())
 	}
 	if got := o.HeardAt(at(2)); !got.Equal(at(1)) {
 		t.Errorf("in doubt since %s, want since it knew that nothing was dropped", got.Sub(t0))
 	}
 	token, _ := o.Token(at(2))
-	if o.Dropped(at(3), 5) != 0 {
-		t.Error("told twice")
+	if n := o.Dropped(at(3), 5); n != 0 {
+		t.Errorf("told again of %d", n)
 	}
 	if _, ok := o.Token(at(3)); ok {
 		t.Error("a second token while the first is out")
 	}
 	if again, ok := o.Token(at(4)); !ok || again == token {
-		t.Error("a token that got lost is not sent again")
+		t.Errorf("after token %v got lost: sent again %t, %v", token, ok, again)
 	} else if _, ok := o.Back(at(4), token); ok {
 		t.Error("the first one counts")
 	}

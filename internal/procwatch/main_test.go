@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
 const asHelper = "PROCWATCH_TEST_HELPER"
@@ -102,31 +104,24 @@ func await(t testing.TB, w *Watcher[string], n int) []End[string] {
 // awaitStats waits until ok returns true.
 func awaitStats(t testing.TB, w *Watcher[string], ok func(Stats) bool) {
 	t.Helper()
-	for begun := time.Now(); !ok(w.Stats()); time.Sleep(time.Millisecond) {
-		if time.Since(begun) > patience {
-			t.Fatalf("not in %s: %+v", patience, w.Stats())
-		}
-	}
+	bustest.Eventually(t, patience, func() (bool, string) {
+		s := w.Stats()
+		return ok(s), fmt.Sprintf("%+v", s)
+	})
 }
 
 // opened waits until the watcher has opened all queued processes.
 func opened(t testing.TB, w *Watcher[string]) {
 	t.Helper()
-	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+	bustest.Eventually(t, patience, func() (bool, string) {
 		w.mu.Lock()
+		defer w.mu.Unlock()
 		open := 0
 		for _, e := range w.entries {
 			if e.handle != nil || e.polled {
 				open++
 			}
 		}
-		all := len(w.entries)
-		w.mu.Unlock()
-		if open == all {
-			return
-		}
-		if time.Since(begun) > patience {
-			t.Fatalf("%d of %d are watched", open, all)
-		}
-	}
+		return open == len(w.entries), fmt.Sprintf("%d of %d are watched", open, len(w.entries))
+	})
 }

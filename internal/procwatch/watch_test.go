@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
 // polling returns a system that does not report ends.
@@ -38,8 +40,10 @@ func TestAKilledProcessIsToldOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := running(t, make())
 			dies, stays := newHelper(t), newHelper(t)
-			if !w.Watch("dies", dies.pid, time.Now()) || !w.Watch("stays", stays.pid, time.Now()) {
-				t.Fatal("not watched")
+			for key, pid := range map[string]uint64{"dies": dies.pid, "stays": stays.pid} {
+				if !w.Watch(key, pid, time.Now()) {
+					t.Fatalf("%s, pid %d, is not watched: %+v", key, pid, w.Stats())
+				}
 			}
 			opened(t, w)
 			dies.kill(t)
@@ -51,10 +55,10 @@ func TestAKilledProcessIsToldOnce(t *testing.T) {
 				t.Errorf("told %+v", list)
 			}
 			dies.reap()
-			time.Sleep(3 * quick.Poll) // a duplicate report would have arrived by now
-			if s := w.Stats(); s.Watched != 1 || s.Ended != 1 || len(w.Take()) != 0 {
-				t.Errorf("%+v", s)
-			}
+			bustest.Never(t, 3*quick.Poll, func() (bool, string) { // a duplicate report would arrive by then
+				s, more := w.Stats(), w.Take()
+				return s.Watched != 1 || s.Ended != 1 || len(more) != 0, fmt.Sprintf("%+v, then told %+v", s, more)
+			})
 		})
 	}
 }
@@ -88,8 +92,7 @@ func TestAReusedProcessID(t *testing.T) {
 	}
 	for _, name := range []string{"told", "polled"} {
 		t.Run(name, func(t *testing.T) {
-			known := time.Now()
-			time.Sleep(50 * time.Millisecond) // start times are rounded down to 10 ms
+			known := time.Now().Add(-50 * time.Millisecond) // start times are rounded down to 10 ms
 			h := newHelper(t)
 			w := running(t, watchers()[name]())
 			w.Watch("before", h.pid, known)
@@ -116,10 +119,10 @@ func TestAProcessIDThatIsReusedWhilePolled(t *testing.T) {
 	<-began
 	began <- 0 // /proc hides it for a while, which is no evidence
 	awaitStats(t, w, func(Stats) bool { return true })
-	time.Sleep(3 * quick.Poll)
-	if s := w.Stats(); s.Ended != 0 {
-		t.Fatalf("%+v", s)
-	}
+	bustest.Never(t, 3*quick.Poll, func() (bool, string) {
+		s := w.Stats()
+		return s.Ended != 0, fmt.Sprintf("%+v", s)
+	})
 	<-began
 	began <- 7
 	if e := await(t, w, 1)[0]; !e.Reused {

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
 // Families are the metrics of one collector. Declare them before the first scrape; they
@@ -64,13 +65,23 @@ type Number interface {
 	~int | ~int64 | ~uint64 | ~float64
 }
 
-// Send sends one value.
+// Send sends one value. Labels are sent as plain text: their values must differ in more than
+// characters that do not print.
 func Send[N Number](ch chan<- prometheus.Metric, f Family, v N, labels ...string) {
-	m, err := prometheus.NewConstMetric(f.desc, f.kind, float64(v), labels...)
+	m, err := prometheus.NewConstMetric(f.desc, f.kind, float64(v), plain(labels)...)
 	if err != nil {
 		m = prometheus.NewInvalidMetric(f.desc, err)
 	}
 	ch <- m
+}
+
+// plain returns the labels as a person sees them who reads the metrics with curl.
+func plain(labels []string) []string {
+	out := make([]string, len(labels))
+	for i, l := range labels {
+		out[i] = plaintext.Line(l)
+	}
+	return out
 }
 
 // Seconds sends a duration in seconds.
@@ -94,7 +105,7 @@ func Durations(ch chan<- prometheus.Metric, f Family, h hivebeat.Histogram, labe
 		n += b.N
 		cumulative[b.UpTo.Seconds()] = n
 	}
-	m, err := prometheus.NewConstHistogram(f.desc, h.N, h.Sum.Seconds(), cumulative, labels...)
+	m, err := prometheus.NewConstHistogram(f.desc, h.N, h.Sum.Seconds(), cumulative, plain(labels)...)
 	if err != nil {
 		m = prometheus.NewInvalidMetric(f.desc, err)
 	}

@@ -76,7 +76,7 @@ func (r *draw) at(earliest time.Duration) Span {
 	return Span(between(r.Rand, earliest, (r.For-r.Settle).D()-10*time.Second)).round()
 }
 
-// adds adds a fault to the plan, and ends it before the time to settle.
+// adds puts a fault into the plan and ends it before the time to settle.
 func (r *draw) adds(f Fault) {
 	f.For = min(f.For, r.For-r.Settle-f.At).round()
 	r.Faults = append(r.Faults, f)

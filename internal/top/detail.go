@@ -7,6 +7,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
 // openLines renders the open hive or worker.
@@ -57,7 +58,7 @@ func cutLines(lines []string, n int, p show.Paint) []string {
 // pending says why there are no facts.
 func (m *Model) pending() []string {
 	if m.openErr != "" {
-		return []string{m.paint.Text(show.Clean(m.openErr), show.Bad)}
+		return []string{m.paint.Text(plaintext.Line(m.openErr), show.Bad)}
 	}
 	return []string{m.paint.Text("asking …", show.Faint)}
 }
@@ -67,7 +68,7 @@ func (m *Model) past(lines []string, now time.Time) []string {
 	_, _, cut := m.cut(now)
 	switch {
 	case m.openErr != "":
-		lines[0] += m.paint.Text("  "+show.Clean(m.openErr)+": this is what was", show.Bad)
+		lines[0] += m.paint.Text("  "+plaintext.Line(m.openErr)+": this is what was", show.Bad)
 	case cut:
 		lines[0] += m.paint.Text("  as it was then", show.Warn)
 	}
@@ -141,7 +142,7 @@ func (m *Model) itsEvents(p place, most int) []string {
 	events := m.log.of(&filter{Hive: p.hive, Worker: p.worker})
 	switch {
 	case m.eventErr != "":
-		heading += m.paint.Text("  only those that came since it began: "+show.Clean(m.eventErr), show.Warn)
+		heading += m.paint.Text("  only those that came since it began: "+plaintext.Line(m.eventErr), show.Warn)
 	case len(events) == 0:
 		heading += m.paint.Text("  none", show.Faint)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -35,14 +36,14 @@ func parseFilter(line string, of tab) (f filter, err error) {
 			f.Stalled = true
 		case has && value != "" && f.set(key, value, of, &err):
 		case has && of == tabEvents:
-			return f, fmt.Errorf("%w: events have hive=, worker= and kind=, and no %s", errFilter, show.Clean(word))
+			return f, fmt.Errorf("%w: events have hive=, worker= and kind=, and no %s", errFilter, plaintext.Line(word))
 		case strings.ContainsAny(word, "=!") && of != tabEvents:
 			labels = append(labels, word)
 		default:
 			text = append(text, word)
 		}
 		if err != nil {
-			return f, fmt.Errorf("%w: %s: %w", errFilter, show.Clean(word), err)
+			return f, fmt.Errorf("%w: %s: %w", errFilter, plaintext.Line(word), err)
 		}
 	}
 	f.Text, f.Selector = strings.Join(text, " "), strings.Join(labels, ",")

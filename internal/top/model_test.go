@@ -15,7 +15,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
-	"github.com/beatfabric/hivebeat/internal/top/standin"
+	"github.com/beatfabric/hivebeat/internal/top/toptest"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -30,7 +30,7 @@ var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 type desk struct {
 	t   *testing.T
 	m   *Model
-	q   *standin.Queen
+	q   *toptest.Queen
 	now time.Time
 	do  Effect     // the last one
 	out []Question // all questions since out was last reset
@@ -43,7 +43,7 @@ func newDesk(t *testing.T, cfg Config, hives, each, width, height int) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{t: t, m: m, q: &standin.Queen{Hives: hives, Each: each, Now: began}, now: began}
+	d := &desk{t: t, m: m, q: &toptest.Queen{Hives: hives, Each: each, Now: began}, now: began}
 	d.send(Size{width, height})
 	d.tick()
 	return d
@@ -210,7 +210,7 @@ func TestEmptyAndBeginning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{t: t, m: m, q: &standin.Queen{Now: began}, now: began}
+	d := &desk{t: t, m: m, q: &toptest.Queen{Now: began}, now: began}
 	do := m.Update(Size{100, 24}, began)
 	d.shows("no answer yet", "asking the queen")
 	m.Update(Done{do.Round}, began)
@@ -490,8 +490,8 @@ func TestSort(t *testing.T) {
 		d.keys("S")
 	}
 	d.shows("sort live ▲")
-	if len(hiveColumns) != len(api.HiveSortKeys) || len(workerColumns) != len(api.WorkerSortKeys) {
-		t.Error("a sort key has no column")
+	if h, w := len(hiveColumns), len(workerColumns); h != len(api.HiveSortKeys) || w != len(api.WorkerSortKeys) {
+		t.Errorf("%d columns for the sort keys of hives %v, %d for those of workers %v", h, api.HiveSortKeys, w, api.WorkerSortKeys)
 	}
 	columns := map[string]bool{}
 	for _, c := range append(show.NewHives(false, 0).Columns, show.NewWorkers(false, 0).Columns...) {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -98,7 +99,7 @@ func (m *Model) table(t *show.Table, sorted string, down bool, now time.Time, r 
 		out = append(out, noMark+m.paint.Text("asking …", show.Faint))
 	}
 	if r.err != "" { // replaces the last row: the screen may be full
-		what := show.Clean(r.err)
+		what := plaintext.Line(r.err)
 		if len(r.cells) > 0 {
 			what += "; these rows are " + show.Age(now.Sub(r.at)) + " old"
 		}
@@ -133,7 +134,7 @@ func (m *Model) eventLines() []string {
 		out = append(out, noMark+m.paint.Text(what, show.Faint))
 	}
 	if m.eventErr != "" {
-		out[len(out)-1] = noMark + m.paint.Text("only those that came since it began: "+show.Clean(m.eventErr), show.Warn)
+		out[len(out)-1] = noMark + m.paint.Text("only those that came since it began: "+plaintext.Line(m.eventErr), show.Warn)
 	}
 	return out
 }

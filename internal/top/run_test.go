@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -11,7 +12,8 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/top/standin"
+	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/top/toptest"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -75,11 +77,10 @@ func (s *stage) ends(t *testing.T) {
 
 func (s *stage) draws(t *testing.T, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.drawn.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%q was never drawn, but %q", text, s.drawn.String())
-		}
-	}
+	bustest.Eventually(t, 20*time.Second, func() (bool, string) {
+		drawn := s.drawn.String()
+		return strings.Contains(drawn, text), fmt.Sprintf("%q was never drawn, but %q", text, drawn)
+	})
 }
 
 func quiet(ctx context.Context) ([]hivebeat.Event, int) {
@@ -88,7 +89,7 @@ func quiet(ctx context.Context) ([]hivebeat.Event, int) {
 }
 
 func TestRunAsksDrawsAndQuits(t *testing.T) {
-	q := &standin.Queen{Hives: 3, Each: 2}
+	q := &toptest.Queen{Hives: 3, Each: 2}
 	ask := func(_ context.Context, verb string, r api.Request) (*api.Answer, error) {
 		return q.Answer(verb, r), nil
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -53,10 +54,10 @@ func (m *Model) layout(now time.Time) {
 // head renders the state of the whole fleet.
 func (m *Model) head(now time.Time) []string {
 	p := m.paint
-	title := p.Text("hivebeat top", show.Strong) + p.Text(" · "+show.Clean(m.where), show.Faint)
+	title := p.Text("hivebeat top", show.Strong) + p.Text(" · "+plaintext.Line(m.where), show.Faint)
 	st := m.sure()
 	if st.Queen != "" {
-		title += p.Text(" · queen "+show.Clean(st.Queen), show.Faint)
+		title += p.Text(" · queen "+plaintext.Line(st.Queen), show.Faint)
 	}
 	since, why, cut := m.cut(now)
 	age := "no answer yet"
@@ -101,7 +102,7 @@ func (m *Model) head(now time.Time) []string {
 
 // alarm renders the warning that no queen answers. It must not be overlooked.
 func (m *Model) alarm(since time.Duration, why string) []string {
-	what := "  CUT OFF for " + show.Age(since) + ": " + show.Clean(why)
+	what := "  CUT OFF for " + show.Age(since) + ": " + plaintext.Line(why)
 	then := "  Below is the fleet as it was then, and may not be any more. Ages go on."
 	if m.summary == nil {
 		then = "  Nothing is known of the fleet. It is tried again and again."
@@ -140,7 +141,7 @@ func (m *Model) tabLine() string {
 		parts = append(parts, "sort "+m.sortName())
 	}
 	if f := m.filters[m.tab]; f != "" && !m.typing {
-		parts = append(parts, "filter "+p.Text(show.Clean(f), show.Notice))
+		parts = append(parts, "filter "+p.Text(plaintext.Line(f), show.Notice))
 	}
 	if n := m.counted(); n != "" {
 		parts = append(parts, n)
@@ -218,17 +219,17 @@ func (m *Model) crumbs(page string) string {
 	if page != "" {
 		parts = append(parts, page)
 	}
-	return m.paint.Text(show.Clean(strings.Join(parts, " › ")), show.Strong)
+	return m.paint.Text(plaintext.Line(strings.Join(parts, " › ")), show.Strong)
 }
 
 // foot renders the last line: keys, or the filter that is being typed.
 func (m *Model) foot() string {
 	p := m.paint
 	if m.typing {
-		line := p.Text("filter: ", show.Strong) + show.Clean(string(m.typed)) + p.Text(" ", show.Chosen)
+		line := p.Text("filter: ", show.Strong) + plaintext.Line(string(m.typed)) + p.Text(" ", show.Chosen)
 		switch {
 		case m.wrong != "":
-			return line + "  " + p.Text(show.Clean(m.wrong), show.Bad)
+			return line + "  " + p.Text(plaintext.Line(m.wrong), show.Bad)
 		case m.tab == tabEvents:
 			return line + p.Text("  text hive=ID worker=ID kind=lost,left", show.Faint)
 		case m.tab == tabWorkers:

@@ -92,8 +92,8 @@ func TestWhatIf(t *testing.T) {
 			}
 		})
 	}
-	if Ask(Settings{Loss: 0.1}) != Ask(Settings{Loss: 0.1}) {
-		t.Error("the same question, another answer")
+	if a, b := Ask(Settings{Loss: 0.1}), Ask(Settings{Loss: 0.1}); a != b {
+		t.Errorf("the same question, another answer: %+v and %+v", a, b)
 	}
 }
 

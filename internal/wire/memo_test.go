@@ -205,8 +205,8 @@ func BenchmarkMemoBeat(b *testing.B) {
 	b.SetBytes(int64(len(msg)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if PeekWorker(msg) == nil || !memo.Parse(msg, &v) {
-			b.Fatal("not recognised")
+		if w := PeekWorker(msg); w == nil || !memo.Parse(msg, &v) {
+			b.Fatalf("a beat of %q is not recognised: %q", w, msg)
 		}
 	}
 }

@@ -81,8 +81,8 @@ func TestOtherOrigins(t *testing.T) {
 		if a.code != c.code || a.header.Get("Access-Control-Allow-Origin") != c.allowed {
 			t.Errorf("%s %s %v: %d, allowed %q; want %d, %q", c.method, c.path, c.headers, a.code, a.header.Get("Access-Control-Allow-Origin"), c.code, c.allowed)
 		}
-		if a.header.Get("Access-Control-Allow-Credentials") != "" {
-			t.Error("another page may use the cookie")
+		if got := a.header.Get("Access-Control-Allow-Credentials"); got != "" {
+			t.Errorf("another page may use the cookie: %q", got)
 		}
 	}
 }
@@ -248,7 +248,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 				break
 			}
 			if e.at > 6*time.Second {
-				t.Fatal("it goes on")
+				t.Fatalf("it goes on after %s: %+v", e.at, e)
 			}
 		}
 		if w.lines.Err() != nil {
@@ -338,7 +338,7 @@ func TestFiles(t *testing.T) {
 		t.Errorf("%d bytes, %d zipped", len(plain.body), len(zipped.body))
 	}
 	if plain.header.Get("ETag") == zipped.header.Get("ETag") || zipped.header.Get("Vary") != "Accept-Encoding" {
-		t.Error("a cache can not tell the two forms apart")
+		t.Errorf("a cache cannot tell the two forms apart: %v and %v", plain.header, zipped.header)
 	}
 	for _, r := range []reply{plain, zipped} {
 		accept := "Accept-Encoding: " + r.header.Get("Content-Encoding")

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -153,7 +153,7 @@ func (st *stream) begin() error { return st.put([]byte("retry: 2000\n\n")) }
 // send sends one answer. An answer with an error has no id, so the client continues
 // from the last id that it has.
 func (st *stream) send(a *api.Answer) error {
-	b, err := json.Marshal(a) // one line
+	b, err := plaintext.Marshal(a) // one line
 	if err != nil {
 		return err
 	}

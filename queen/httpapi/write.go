@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
 // gzipFrom is the minimum length, in bytes, of a body worth compressing.
@@ -36,8 +38,10 @@ func takesGzip(q *http.Request) bool {
 	return takes
 }
 
-// writeJSON sends a body that must not be cached, compressed if that pays.
+// writeJSON sends a body that must not be cached, compressed if that pays. A client may
+// print it on a terminal as it is, whatever a worker put into it.
 func writeJSON(w http.ResponseWriter, q *http.Request, status int, b []byte) {
+	b = plaintext.JSON(b)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
+	"github.com/beatfabric/hivebeat/internal/plaintext/plaintexttest"
 	"github.com/beatfabric/hivebeat/internal/prom/promtest"
 	"github.com/beatfabric/hivebeat/internal/wire"
 	"github.com/beatfabric/hivebeat/queen"
@@ -80,6 +81,16 @@ func TestNamesAndStyle(t *testing.T) {
 	}
 }
 
+// A person who reads the metrics with curl sees the zone of a hive as plain text.
+func TestLabelsArePlain(t *testing.T) {
+	s := told{r: queen.Report{PerHive: []queen.HiveReport{{Hive: "gpu-01", Zone: plaintexttest.Evil, Live: hivebeat.Alive}}}}
+	h, err := metrics.Handler(s, metrics.Config{PerHive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plaintexttest.Check(t, "metrics", promtest.Scrape(t, h))
+}
+
 func TestNoAnswerNoFigures(t *testing.T) {
 	h, err := metrics.Handler(told{err: errors.New("stopped")}, metrics.Config{})
 	if err != nil {
@@ -87,7 +98,7 @@ func TestNoAnswerNoFigures(t *testing.T) {
 	}
 	text := promtest.Scrape(t, h)
 	if !strings.Contains(text, "\nhivebeat_queen_up 0\n") || strings.Count(text, "# HELP hivebeat_queen") != 1 {
-		t.Error("a queen that does not answer has figures")
+		t.Errorf("a queen that does not answer has figures:\n%s", text)
 	}
 }
 
@@ -193,7 +204,7 @@ func TestLiveQueen(t *testing.T) {
 		t.Errorf("%d hives are listed", n)
 	}
 	if strings.Contains(text, "jetstream") {
-		t.Error("a queen that keeps nothing shows JetStream as down")
+		t.Errorf("a queen that keeps nothing shows JetStream as down:\n%s", text)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -24,7 +24,7 @@ func TestPythonInTheDocs(t *testing.T) {
 	_, code, ok := strings.Cut(string(doc), "```python\nimport base64")
 	code, _, closed := strings.Cut(code, "```")
 	if !ok || !closed {
-		t.Fatal("no lines of Python in the docs")
+		t.Fatalf("no lines of Python in the docs: begun %t, ended %t", ok, closed)
 	}
 	code = "import base64" + code + `
 import json, sys

@@ -287,8 +287,8 @@ func TestReceiverRestarts(t *testing.T) {
 func TestLateEndsTurnNothing(t *testing.T) {
 	var w target
 	before := time.Now()
-	if !w.turn(true, before) || w.turn(true, time.Now()) {
-		t.Error("the first failure begins an outage, the second does not")
+	if first, second := w.turn(true, before), w.turn(true, time.Now()); !first || second {
+		t.Errorf("the first failure begins an outage: %t, the second: %t", first, second)
 	}
 	if w.turn(false, before.Add(-time.Second)) {
 		t.Error("an answer to what was asked before ended it")
@@ -317,8 +317,8 @@ func TestGivenUp(t *testing.T) {
 	r.set(nil)
 	tell(t, nc, hivebeat.KindLost, "4")
 	r.await(t, "4")
-	if len(r.all()) != n+1 {
-		t.Error("what was given up came again")
+	if all := r.all(); len(all) != n+1 {
+		t.Errorf("what was given up came again: %d requests, then %+v", n, all[n:])
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -106,7 +107,7 @@ func GPURow(g *hivebeat.GPU, extra time.Duration, p Paint) []Cell {
 		note = Cell{"read " + Age(old) + " ago", Warn}
 	}
 	if g.Err != "" {
-		note = Cell{Clean(g.Err), Warn}
+		note = Cell{plaintext.Line(g.Err), Warn}
 	}
 	return []Cell{
 		{Text: strconv.FormatUint(g.Index, 10)},
@@ -116,8 +117,8 @@ func GPURow(g *hivebeat.GPU, extra time.Duration, p Paint) []Cell {
 		{Text: strconv.FormatUint(g.Util, 10) + "%"},
 		{Text: temp},
 		{Text: power},
-		{Text: Clean(g.Name)},
+		{Text: plaintext.Line(g.Name)},
 		note,
-		{Clean(g.UUID), Faint},
+		{plaintext.Line(g.UUID), Faint},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -26,7 +27,7 @@ func (d *detail) line(name, format string, args ...any) {
 }
 
 func (d *detail) heading(kind, id string) {
-	d.lines = append(d.lines, d.p.Text(kind+" "+Clean(id), Strong))
+	d.lines = append(d.lines, d.p.Text(kind+" "+plaintext.Line(id), Strong))
 }
 
 // join joins the parts that are not empty.
@@ -34,7 +35,7 @@ func join(parts ...string) string {
 	var kept []string
 	for _, s := range parts {
 		if s != "" {
-			kept = append(kept, Clean(s))
+			kept = append(kept, plaintext.Line(s))
 		}
 	}
 	return strings.Join(kept, " · ")
@@ -45,7 +46,7 @@ func pairs(m map[string]string) string {
 	for _, k := range sorted(m) {
 		parts = append(parts, k+"="+m[k])
 	}
-	return Clean(strings.Join(parts, " "))
+	return plaintext.Line(strings.Join(parts, " "))
 }
 
 func began(inc uint64) string {
@@ -87,7 +88,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	if h.Cause != "" {
 		cause = "cause " + string(h.Cause)
 	}
-	d.line("live", "%s for %s%s", p.Text(Clean(string(h.Live)), liveStyle(h.Live)), age(h.Since), dot(join(cause, h.Bye)))
+	d.line("live", "%s for %s%s", p.Text(plaintext.Line(string(h.Live)), liveStyle(h.Live)), age(h.Since), dot(join(cause, h.Bye)))
 	if h.Conflict {
 		believed, refused := cmp.Or(h.Believed, &hivebeat.Place{Inc: h.Inc}), cmp.Or(h.Refused, &hivebeat.Place{Inc: h.Rival})
 		d.conflict("hives", *believed, *refused)
@@ -103,7 +104,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	}
 	d.line("snapshot", "%s", join("seq "+count(h.Seq), warm))
 	d.line("began", "%s (incarnation %d)", began(h.Inc), h.Inc)
-	d.line("zone", "%s", Clean(h.Zone))
+	d.line("zone", "%s", plaintext.Line(h.Zone))
 	d.line("labels", "%s", pairs(h.Labels))
 	d.line("workers", "%s", lives(h.Workers))
 	if m := h.Host; m.Name != "" || m.CPUs > 0 {
@@ -130,7 +131,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	}
 	var sources []string
 	for _, k := range sorted(h.Collect) {
-		text := Clean(k + " " + h.Collect[k])
+		text := plaintext.Line(k + " " + h.Collect[k])
 		if v := h.Collect[k]; v != hivebeat.CollectOK && v != hivebeat.CollectNone {
 			text = p.Text(text, Warn)
 		}
@@ -158,9 +159,9 @@ func gpu(g *hivebeat.GPU, p Paint) string {
 		parts += p.Text(" · read "+age(g.Age)+" ago", Warn)
 	}
 	if g.Err != "" {
-		parts += " · " + p.Text(Clean(g.Err), Warn)
+		parts += " · " + p.Text(plaintext.Line(g.Err), Warn)
 	}
-	return parts + " · " + p.Text(Clean(g.UUID), Faint)
+	return parts + " · " + p.Text(plaintext.Line(g.UUID), Faint)
 }
 
 func stats(s *hivebeat.Stats) string {
@@ -199,7 +200,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 		announced = quietText(left, now)
 	}
 	d.line("live", "%s for %s%s", p.Text(live.Text, live.Style), age(w.Since), dot(join(announced, cause, stalled, loops)))
-	d.line("state", "%s%s", p.Text(Clean(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
+	d.line("state", "%s%s", p.Text(plaintext.Line(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
 	if w.Rival != 0 {
 		refused := w.RivalAt
 		refused.Inc = w.Rival
@@ -216,8 +217,8 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 		fresh = p.Text(" · too old: the facts below are what it said then", Warn)
 	}
 	d.line("heard", "%s ago, promised every %s%s%s", age(w.Age), w.Every.Duration(), dot(join(missed, quiet)), fresh)
-	d.line("model", "%s", Clean(w.Model))
-	d.line("endpoint", "%s", Clean(w.Endpoint))
+	d.line("model", "%s", plaintext.Line(w.Model))
+	d.line("endpoint", "%s", plaintext.Line(w.Endpoint))
 	if w.Slots > 0 || w.Queue > 0 || w.Done > 0 || w.Busy > 0 {
 		busy := count(w.Busy)
 		if w.Slots > 0 {
@@ -239,7 +240,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	}
 	d.line("vram", "%s", join(vram, seen))
 	d.line("gpus", "%s", join(w.GPUs...))
-	d.line("zone", "%s", Clean(w.Zone))
+	d.line("zone", "%s", plaintext.Line(w.Zone))
 	d.line("labels", "%s", pairs(w.Labels))
 	if len(w.Data) > 0 {
 		d.line("data", "%d bytes (-o json shows them)", len(w.Data))
@@ -249,7 +250,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 		process = "pid " + strconv.FormatUint(w.PID, 10)
 	}
 	if w.Host != "" {
-		process = strings.TrimLeft(process+" on "+Clean(w.Host), " ")
+		process = strings.TrimLeft(process+" on "+plaintext.Line(w.Host), " ")
 	}
 	if pr := w.Proc; pr.RSS > 0 || pr.Up > 0 {
 		read := ""
@@ -275,15 +276,15 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 		}
 		d.line(name, "%s", transition(&w.Tr[i]))
 	}
-	d.line("judged", "by its %s", Clean(cmp.Or(w.Via, hivebeat.ViaHive)))
+	d.line("judged", "by its %s", plaintext.Line(cmp.Or(w.Via, hivebeat.ViaHive)))
 	d.line("answer", "%s", answer(st, p))
 	return d.lines
 }
 
 func transition(t *hivebeat.Transition) string {
-	s := pad(age(t.Ago)+" ago", 9) + " " + Clean(string(t.Kind))
+	s := pad(age(t.Ago)+" ago", 9) + " " + plaintext.Line(string(t.Kind))
 	if what := step(t.From, t.To); what != "" {
-		s += " " + Clean(what)
+		s += " " + plaintext.Line(what)
 	}
 	return s + dot(join(string(t.Cause)))
 }
@@ -298,7 +299,7 @@ func dot(s string) string {
 func answer(st *api.Status, p Paint) string {
 	by := ""
 	if st.Queen != "" {
-		by = " · by " + Clean(st.Queen)
+		by = " · by " + plaintext.Line(st.Queen)
 	}
 	return Sure(st, p) + p.Text(by, Faint)
 }

@@ -1,5 +1,7 @@
 package show
 
+import "github.com/beatfabric/hivebeat/internal/plaintext"
+
 // Finding renders the result of a check, and the advice below it.
 func Finding(level, what, do string, p Paint) []string {
 	st := Good
@@ -9,9 +11,9 @@ func Finding(level, what, do string, p Paint) []string {
 	case "fail":
 		st = Bad
 	}
-	lines := []string{p.Text(pad(Clean(level), 4), st) + "  " + Clean(what)}
+	lines := []string{p.Text(pad(plaintext.Line(level), 4), st) + "  " + plaintext.Line(what)}
 	if do != "" {
-		lines = append(lines, "      "+p.Text(Clean(do), Faint))
+		lines = append(lines, "      "+p.Text(plaintext.Line(do), Faint))
 	}
 	return lines
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -75,9 +76,9 @@ func HiveRow(h *api.HiveInfo, extra time.Duration) []Cell {
 		faint = Faint
 	}
 	return []Cell{
-		{Text: Clean(h.Hive)},
-		{Clean(cmp.Or(h.Zone, none)), faint},
-		{Clean(string(h.Live)), liveStyle(h.Live)},
+		{Text: plaintext.Line(h.Hive)},
+		{plaintext.Line(cmp.Or(h.Zone, none)), faint},
+		{plaintext.Line(string(h.Live)), liveStyle(h.Live)},
 		{Age(h.Age.Duration() + extra), faint},
 		{lives(h.Workers), faint},
 		{cpu, faint},
@@ -118,7 +119,7 @@ func hiveNote(h *api.HiveInfo) Cell {
 			add(GiB(foreign)+" GiB by others", Plain)
 		}
 	}
-	return Cell{Clean(strings.Join(notes, "; ")), st}
+	return Cell{plaintext.Line(strings.Join(notes, "; ")), st}
 }
 
 // foreignVRAM is the VRAM held by processes that are not workers of the hive.
@@ -154,7 +155,7 @@ func gpuNames(gpus []hivebeat.GPU) string {
 			names[i] = fmt.Sprintf("%d× %s", n, name)
 		}
 	}
-	return Clean(strings.Join(names, ", "))
+	return plaintext.Line(strings.Join(names, ", "))
 }
 
 // WorkerRow is the row of a worker in NewWorkers. now is the time of the reader's clock, and
@@ -179,11 +180,11 @@ func WorkerRow(w *api.WorkerInfo, extra time.Duration, now time.Time) []Cell {
 		vram = GiB(held)
 	}
 	return []Cell{
-		{Text: Clean(w.Hive + "/" + w.Worker)},
+		{Text: plaintext.Line(w.Hive + "/" + w.Worker)},
 		workerLiveCell(w, extra),
-		{Clean(cmp.Or(string(w.State), none)), state},
+		{plaintext.Line(cmp.Or(string(w.State), none)), state},
 		{Age(w.Age.Duration() + extra), st},
-		{Clean(cmp.Or(w.Model, none)), st},
+		{plaintext.Line(cmp.Or(w.Model, none)), st},
 		{busy, st},
 		{strconv.FormatUint(w.Queue, 10), st},
 		{count(w.Done), st},
@@ -198,7 +199,7 @@ func workerLiveCell(w *api.WorkerInfo, extra time.Duration) Cell {
 	if w.Live == hivebeat.Late && quietLeft(w, extra) > 0 {
 		return Cell{"quiet", Notice}
 	}
-	return Cell{Clean(string(w.Live)), liveStyle(w.Live)}
+	return Cell{plaintext.Line(string(w.Live)), liveStyle(w.Live)}
 }
 
 func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
@@ -232,7 +233,7 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 	if w.Via == hivebeat.ViaQueen {
 		notes = append(notes, "via queen")
 	}
-	return Cell{Clean(strings.Join(notes, "; ")), st}
+	return Cell{plaintext.Line(strings.Join(notes, "; ")), st}
 }
 
 // restarts renders how often a worker has restarted.
@@ -297,7 +298,7 @@ func words[W ~string](counts map[W]int, order []W, text func(W, string) string) 
 	var parts []string
 	add := func(w W) {
 		if n := counts[w]; n > 0 {
-			s := count(uint64(n)) + " " + Clean(string(w))
+			s := count(uint64(n)) + " " + plaintext.Line(string(w))
 			if text != nil {
 				s = text(w, s)
 			}

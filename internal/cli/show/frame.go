@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -67,16 +68,16 @@ func (f *Frame) Lines(width, height int) []string {
 
 func (f *Frame) head(width int) []string {
 	p := f.Paint
-	title := p.Text("hivebeat watch", Strong) + p.Text(" · "+Clean(f.Where), Faint)
+	title := p.Text("hivebeat watch", Strong) + p.Text(" · "+plaintext.Line(f.Where), Faint)
 	if f.Fleet != nil && f.Fleet.Status.Queen != "" {
-		title += p.Text(" · queen "+Clean(f.Fleet.Status.Queen), Faint)
+		title += p.Text(" · queen "+plaintext.Line(f.Fleet.Status.Queen), Faint)
 	}
 	lines := []string{title + p.Text(" · Ctrl-C leaves", Faint)}
 	switch {
 	case f.Trouble != "" && f.Fleet == nil:
-		lines = append(lines, p.Text(Clean(f.Trouble)+", for "+Age(f.Age)+" now", Bad))
+		lines = append(lines, p.Text(plaintext.Line(f.Trouble)+", for "+Age(f.Age)+" now", Bad))
 	case f.Trouble != "":
-		lines = append(lines, p.Text("NO ANSWER for "+Age(f.Age)+": "+Clean(f.Trouble), Bad),
+		lines = append(lines, p.Text("NO ANSWER for "+Age(f.Age)+": "+plaintext.Line(f.Trouble), Bad),
 			p.Text("below is the fleet as it was then, and may not be any more", Warn))
 	case f.Fleet == nil:
 		lines = append(lines, "asking the queen …")

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -49,15 +50,15 @@ func PickRow(k *api.Pick, gpus bool) []Cell {
 	}
 	return []Cell{
 		{Text: strconv.Itoa(k.Rank)},
-		{Clean(what), Strong},
-		{Text: Clean(cmp.Or(k.Zone, none))},
-		{Text: Clean(cmp.Or(k.Model, none))},
+		{plaintext.Line(what), Strong},
+		{Text: plaintext.Line(cmp.Or(k.Zone, none))},
+		{Text: plaintext.Line(cmp.Or(k.Model, none))},
 		{Text: free},
 		{Text: vram},
 		{Text: age(k.Age)},
-		{Text: Clean(cmp.Or(k.Endpoint, none))},
-		{Text: Clean(cmp.Or(k.Hold, none))},
-		{Clean(strings.Join(k.Reasons, "; ")), Faint},
+		{Text: plaintext.Line(cmp.Or(k.Endpoint, none))},
+		{Text: plaintext.Line(cmp.Or(k.Hold, none))},
+		{plaintext.Line(strings.Join(k.Reasons, "; ")), Faint},
 	}
 }
 
@@ -69,7 +70,7 @@ func Passed(passed map[string]int) string {
 	var parts []string
 	for _, why := range reasons {
 		if n := passed[why]; n > 0 {
-			parts = append(parts, count(uint64(n))+" "+Clean(why))
+			parts = append(parts, count(uint64(n))+" "+plaintext.Line(why))
 		}
 	}
 	return strings.Join(parts, ", ")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -28,7 +29,7 @@ func brakes(st *api.Status, p Paint) (parts []string) {
 		if b.Zone != "" {
 			zone = "zone " + b.Zone
 		}
-		parts = append(parts, p.Text(Clean("brake on in "+zone+": "+plural(b.Held, "hive")+" held"), Bad))
+		parts = append(parts, p.Text(plaintext.Line("brake on in "+zone+": "+plural(b.Held, "hive")+" held"), Bad))
 	}
 	return parts
 }
@@ -120,7 +121,7 @@ func Sure(st *api.Status, p Paint) string {
 	if len(why) == 0 {
 		return p.Text("sure", Good)
 	}
-	return p.Text(Clean("not sure: "+strings.Join(why, "; ")), Warn)
+	return p.Text(plaintext.Line("not sure: "+strings.Join(why, "; ")), Warn)
 }
 
 func total[W ~string](counts map[W]int) (n int) {
@@ -153,10 +154,10 @@ func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 	if d.Missing > 0 {
 		more = append(more, strconv.FormatUint(d.Missing, 10)+" transitions missed")
 	}
-	line := e.Time.In(loc).Format("15:04:05") + "  " + p.Text(pad(Clean(string(d.Kind)), 10), kindStyle(d)) +
-		"  " + pad(Clean(subject), 24)
+	line := e.Time.In(loc).Format("15:04:05") + "  " + p.Text(pad(plaintext.Line(string(d.Kind)), 10), kindStyle(d)) +
+		"  " + pad(plaintext.Line(subject), 24)
 	if len(more) > 0 {
-		line += "  " + Clean(strings.Join(more, " · "))
+		line += "  " + plaintext.Line(strings.Join(more, " · "))
 	}
 	return strings.TrimRight(line, " ")
 }

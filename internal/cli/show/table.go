@@ -10,7 +10,7 @@ type Column struct {
 	Drop  int  // when cutting does not suffice, columns are dropped in this order, lowest first; 0: never
 }
 
-// Cell is one text of a table. The text must be Clean.
+// Cell is one text of a table. The text must come from plaintext.Line.
 type Cell struct {
 	Text  string
 	Style Style

@@ -6,27 +6,6 @@ import (
 	"unicode/utf8"
 )
 
-// Clean returns s with every control, format and invalid character replaced, so that it is
-// safe to write to a terminal and stays on one line.
-func Clean(s string) string {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' {
-			return strings.Map(printable, s)
-		}
-	}
-	return s
-}
-
-func printable(r rune) rune {
-	switch {
-	case r == '\t' || r == '\n' || r == '\r':
-		return ' '
-	case unicode.IsPrint(r):
-		return r
-	}
-	return unicode.ReplacementChar
-}
-
 // columns returns the width of a rune in columns of a terminal.
 func columns(r rune) int {
 	switch {
@@ -94,8 +73,8 @@ func Cut(s string, width int) string {
 
 const reset = "\x1b[0m"
 
-// escape returns the length of the code of Paint that s begins with, or 0. Clean texts
-// contain none.
+// escape returns the length of the code of Paint that s begins with, or 0. No text from
+// plaintext contains one.
 func escape(s string) int {
 	if len(s) > 2 && s[0] == '\x1b' && s[1] == '[' {
 		return strings.IndexByte(s, 'm') + 1

@@ -201,13 +201,13 @@ func TestRealImageIsLeftAlone(t *testing.T) {
 	stand.ensure(t)
 	first := identity()
 	stand.ensure(t)
-	if identity() != first {
-		t.Error("a stand-in of the same make was made again")
+	if now := identity(); now != first {
+		t.Errorf("a stand-in of the same make was made again: %s, then %s", first, now)
 	}
 	stand.made = "2"
 	stand.ensure(t)
 	if identity() == first {
-		t.Error("a stand-in of another make was kept")
+		t.Errorf("a stand-in of another make was kept: %s", first)
 	}
 	if _, err := docker("rmi", "--force", first); err != nil { // it has lost its name
 		t.Error(err)
@@ -219,8 +219,8 @@ func TestRealImageIsLeftAlone(t *testing.T) {
 	imported(t, name, nil, fill("the real one"))
 	theirs := identity()
 	stand.ensure(t)
-	if identity() != theirs {
-		t.Error("a real image was overwritten")
+	if now := identity(); now != theirs {
+		t.Errorf("a real image was overwritten: %s, then %s", theirs, now)
 	}
 }
 
@@ -322,6 +322,8 @@ func fetch(t *testing.T, url string) string {
 }
 
 func healthy(t *testing.T, p *project) {
+	pace := time.NewTicker(500 * time.Millisecond) // each look runs several docker commands
+	defer pace.Stop()
 	rig.Until(t, 2*time.Minute, "every container to be healthy", func() (bool, string) {
 		var not []string
 		for _, c := range p.containers("") {
@@ -336,7 +338,9 @@ func healthy(t *testing.T, p *project) {
 				not = append(not, fmt.Sprintf("%s is %s: %s", c.service(), c.State.Health.Status, last))
 			}
 		}
-		time.Sleep(500 * time.Millisecond)
+		if len(not) > 0 {
+			<-pace.C
+		}
 		return len(not) == 0, strings.Join(not, "; ")
 	})
 }

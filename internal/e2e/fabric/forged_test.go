@@ -3,12 +3,14 @@
 package fabric
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
@@ -75,7 +77,10 @@ func TestForgedMessages(t *testing.T) {
 			})
 			hive.Said("messages of this hive (are|were) refused", moment)
 			events.Wait(t, moment, hivebeat.KindConflict, "gpu-01")
-			time.Sleep(6 * beat) // until the forged messages are old
+			bustest.Never(t, 6*beat, func() (bool, string) { // until the forged messages are old
+				n := len(events.Of(hivebeat.KindConflict, "gpu-01"))
+				return n > 1, fmt.Sprintf("the conflict was told %d times:\n%s", n, events)
+			})
 			f.sees(rig.Fleet{"gpu-01": hivebeat.Alive, "gpu-01/w1": hivebeat.Alive})
 			f.once(hivebeat.KindConflict, "gpu-01")
 

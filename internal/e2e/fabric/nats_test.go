@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
 )
 
@@ -74,7 +75,9 @@ func TestNATSAway(t *testing.T) {
 		}
 	}
 	queen.Said("NATS is away", moment)
-	time.Sleep(away) // the time away is what the test is about
+	bustest.Never(t, away, func() (bool, string) {
+		return queen.Ended(), "the queen ended:\n" + queen.Output()
+	})
 	f.nats.Start()
 	f.connected()
 	f.sees(alive)
@@ -190,7 +193,7 @@ func TestDiskFull(t *testing.T) {
 		return count(f, hivebeat.KindLeft, "gpu-01/w2") == 1, "not there"
 	})
 	if queen.Ended() {
-		t.Error("the queen ended")
+		t.Errorf("the queen ended:\n%s", queen.Output())
 	}
 	none(t, events, hivebeat.KindLost)
 }

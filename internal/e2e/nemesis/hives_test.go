@@ -77,7 +77,7 @@ func (p *played) run(out io.Writer) error {
 			for i := range p.hives {
 				// As fast as a queen reads: snapshots that it drops would come again with the next beat.
 				if rest := time.Until(began.Add(time.Duration(i) * rush / time.Duration(len(p.hives)))); rest > time.Millisecond {
-					time.Sleep(rest)
+					<-time.After(rest)
 				}
 				switch h := &p.hives[i]; what {
 				case syscall.SIGUSR1:

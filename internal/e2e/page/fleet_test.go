@@ -12,6 +12,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext/plaintexttest"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -139,9 +140,10 @@ func TestNothingThere(t *testing.T) {
 	tab.shows(".all .empty", "Nothing has happened")
 }
 
-// Texts of workers may be hostile: they are shown literally, and do nothing.
+// Texts of workers may be hostile: what is printable of them is shown literally, and does
+// nothing.
 func TestHostileText(t *testing.T) {
-	const evil = `<img src=/nothing.png onerror="window.hurt=1"><script>window.hurt=2</script>"'&lt;`
+	const evil = `<img src=/nothing.png onerror="window.hurt=1"><script>window.hurt=2</script>"'&lt;` + plaintexttest.Evil
 	s := serve(t, 3, 3)
 	s.queen.change(func() {
 		h := s.queen.byID["gpu-01"]
@@ -164,6 +166,9 @@ func TestHostileText(t *testing.T) {
 		if n := get[int](tab, `document.querySelectorAll('img, body script, iframe, object').length + (window.hurt || 0)`); n != 0 {
 			t.Errorf("%s: the text became markup", hash)
 		}
+		// Everything on the page, and in its tooltips and names for people who cannot see.
+		plaintexttest.Check(t, hash, strings.Join(get[[]string](tab, `[document.title, document.body.innerText,
+			...[...document.querySelectorAll('*')].flatMap(e => [...e.attributes]).filter(a => a.name !== 'href' && a.name !== 'value').map(a => a.value)]`), "\n"))
 		if bad := get[[]string](tab, `[...document.querySelectorAll('a')].map(a => a.href).filter(h => !h.startsWith(location.origin))`); len(bad) > 0 {
 			t.Errorf("%s: links that lead elsewhere: %v", hash, bad)
 		}

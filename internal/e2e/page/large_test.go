@@ -86,7 +86,7 @@ func TestLarge(t *testing.T) {
 
 	soak, _ := time.ParseDuration(os.Getenv("HIVEBEAT_PAGE_SOAK"))
 	for end := time.Now().Add(soak); time.Now().Before(end); {
-		time.Sleep(min(time.Minute, time.Until(end)))
+		<-time.After(min(time.Minute, time.Until(end))) // memory that grows shows with time
 		tab.goTo([]string{"#/workers", "#/"}[int(time.Until(end)/time.Minute)%2])
 		script, rest = tab.heap()
 		t.Logf("%s: heap %.1f MiB, beside it %.1f MiB", soak-time.Until(end).Round(time.Second), script, rest)

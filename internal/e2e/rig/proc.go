@@ -154,11 +154,14 @@ func (p *Proc) Said(pattern string, most time.Duration) {
 	})
 }
 
-// Until waits for a condition. It fails the test with the last state if that takes longer than
-// most.
+// Until waits for a condition, which it checks every 20 ms. It fails the test with the last
+// state if that takes longer than most. What must not happen for a while is checked with
+// bustest.Never.
 func Until(tb testing.TB, most time.Duration, what string, ok func() (bool, string)) {
 	tb.Helper()
-	for end, state := time.Now().Add(most), ""; ; {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end, state := time.Now().Add(most), ""; ; <-tick.C {
 		var done bool
 		if done, state = ok(); done {
 			return
@@ -166,7 +169,6 @@ func Until(tb testing.TB, most time.Duration, what string, ok func() (bool, stri
 		if time.Now().After(end) {
 			tb.Fatalf("waited %s for %s; last: %s", most, what, state)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
-	"github.com/beatfabric/hivebeat/internal/top/standin"
+	"github.com/beatfabric/hivebeat/internal/top/toptest"
 )
 
 func TestMain(m *testing.M) { rig.Main(m) }
@@ -142,10 +142,10 @@ func (x *terminal) restored() {
 }
 
 // fleet serves a stand-in queen with a fleet that does not change.
-func fleet(t *testing.T, hives, each int) (url string, q *standin.Queen) {
+func fleet(t *testing.T, hives, each int) (url string, q *toptest.Queen) {
 	t.Helper()
 	srv := bustest.Server(t, bustest.NoJetStream())
-	q = &standin.Queen{Hives: hives, Each: each}
+	q = &toptest.Queen{Hives: hives, Each: each}
 	if err := q.Serve(bustest.Conn(t, srv)); err != nil {
 		t.Fatal(err)
 	}

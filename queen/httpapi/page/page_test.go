@@ -156,7 +156,7 @@ func TestNothingInlineNothingFromElsewhere(t *testing.T) {
 		}
 	}
 	if u := read(t, "uplot/uPlot.min.css"); strings.Contains(u, "url(") {
-		t.Error("uPlot's css loads something")
+		t.Errorf("uPlot's css loads something:\n%s", u)
 	}
 }
 
@@ -202,5 +202,20 @@ func TestSize(t *testing.T) {
 	}
 	if sum > 250<<10 {
 		t.Errorf("the page has %d KiB", sum>>10)
+	}
+}
+
+// All text gets onto the page through dom.js, which lets through what is printable.
+func TestTextGoesThroughOneFile(t *testing.T) {
+	writes := regexp.MustCompile(`[\w)]+\.(?:textContent|innerText|innerHTML|outerHTML|title)\s*=[^=]|insertAdjacent|createTextNode|document\.write`)
+	for name, js := range ours(t, ".js") {
+		for _, w := range writes.FindAllString(js, -1) {
+			if name != "js/dom.js" && !strings.HasPrefix(w, "this.title") && !strings.HasPrefix(w, "document.title") {
+				t.Errorf("%s: %q: use say, attr or h of dom.js", name, w)
+			}
+		}
+	}
+	if !strings.Contains(read(t, "js/frame.js"), "filter(Boolean).map(plain).join(' · ');\n    if (document.title !== title) document.title = title;") {
+		t.Error("the parts of document.title do not go through plain")
 	}
 }

@@ -1,6 +1,10 @@
 // Building and changing the page. What comes from the fleet is hostile text: it
-// becomes text nodes and attributes that run nothing, never markup.
-import { age } from './text.js';
+// becomes text nodes and attributes that run nothing, never markup, and only what is
+// printable of it.
+import { age, plain } from './text.js';
+
+// Attributes that the page reads back keep every character.
+const shown = (name, value) => (name === 'href' || name === 'value' ? String(value) : plain(value));
 
 // h makes an element. Of props, class and text are what they say, functions under
 // on… are listeners, and all others are attributes; null and false leave one out.
@@ -9,16 +13,18 @@ export function h(tag, props, ...children) {
   for (const [k, v] of Object.entries(props || {})) {
     if (v === null || v === undefined || v === false) continue;
     if (k === 'class') el.className = v;
-    else if (k === 'text') el.textContent = v;
+    else if (k === 'text') el.textContent = plain(v);
     else if (typeof v === 'function') el.addEventListener(k.slice(2), v);
-    else el.setAttribute(k, v === true ? '' : v);
+    else el.setAttribute(k, v === true ? '' : shown(k, v));
   }
-  el.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
+  const there = children.flat().filter((c) => c !== null && c !== undefined && c !== false);
+  el.append(...there.map((c) => (c instanceof Node ? c : plain(c))));
   return el;
 }
 
 // say sets the text of an element, and touches the page only if it is another.
-export function say(el, text) {
+export function say(el, words) {
+  const text = plain(words);
   if (el.textContent !== text) el.textContent = text;
 }
 
@@ -26,7 +32,7 @@ export function say(el, text) {
 export function attr(el, name, value) {
   if (value === null || value === undefined || value === false) {
     if (el.hasAttribute(name)) el.removeAttribute(name);
-  } else if (el.getAttribute(name) !== String(value)) el.setAttribute(name, value);
+  } else if (el.getAttribute(name) !== shown(name, value)) el.setAttribute(name, shown(name, value));
 }
 
 export const show = (el, on) => { if (el.hidden === on) el.hidden = !on; };

@@ -1,7 +1,7 @@
 // The frame around every view: how sure the queen is, how old what is shown is,
 // and what is said aloud.
 import { attr, say, show, since } from './dom.js';
-import { age, clip, count, eventWords, grave, health, illness, plural } from './text.js';
+import { age, clip, count, eventWords, grave, health, illness, plain, plural } from './text.js';
 
 const byID = (id) => document.getElementById(id);
 const THEMES = [['', 'Auto', 'as the system'], ['light', 'Light', 'light'], ['dark', 'Dark', 'dark']];
@@ -59,7 +59,7 @@ export class Frame {
     byID('sure-shape').className = `shape ${{ sure: 'alive', unsure: 'late', cut: 'lost', waiting: 'unverified' }[sure]}`;
     say(byID('sure'), { sure: 'Sure', unsure: 'Unsure', cut: 'Cut off', waiting: 'Asking the queen' }[sure]);
     say(byID('sentence'), this.#sentence(sure, silent, summary, unsure, brake));
-    byID('sentence').title = unsure.join('; ');
+    attr(byID('sentence'), 'title', unsure.join('; '));
     const keeps = [];
     if (status && sure !== 'cut') {
       keeps.push(status.jetstream ? 'JetStream keeps events' : 'JetStream is away');
@@ -71,7 +71,7 @@ export class Frame {
     say(byID('heard'), link.heard ? (sure === 'cut' ? `nothing heard for ${age(silent)}` : `heard ${age(silent)} ago`) : '');
     say(byID('queen'), status ? (/^queen/.test(status.queen) ? '' : 'queen ') + clip(status.queen, 24) : '');
     say(byID('as-of'), status ? clock(status.as_of) : '');
-    byID('as-of').title = status ? `${status.as_of}, the queen's clock` : '';
+    attr(byID('as-of'), 'title', status ? `${status.as_of}, the queen's clock` : '');
     show(byID('login'), sure === 'cut' && link.signedOut);
     this.#title(sure, silent, summary);
     const cry = sure === 'cut' ? 'Cut off from the queen. What is shown is old.' : '';
@@ -102,14 +102,14 @@ export class Frame {
       state = lost ? `${count(lost)} lost` : `${count(summary.workers?.alive)} alive`;
       if (sure === 'unsure') state = `? ${state}`;
     }
-    const title = [state, this.#name, 'hivebeat'].filter(Boolean).join(' · ');
+    const title = [state, this.#name, 'hivebeat'].filter(Boolean).map(plain).join(' · ');
     if (document.title !== title) document.title = title;
   }
 
   #say(words) {
     if (words === this.#said) return;
     this.#said = words;
-    byID('say').textContent = words;
+    say(byID('say'), words);
   }
 
   #theme() {

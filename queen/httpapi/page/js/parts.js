@@ -127,7 +127,7 @@ export function setEvent(el, e) {
   const why = [d.reason && clip(d.reason, 160), d.model && d.kind !== 'state' && clip(d.model, 80)].filter(Boolean).join(' · ');
   show(el.hbWhy, why !== '');
   say(el.hbWhy, why);
-  attr(el.hbAge, 'title', `${new Date(e.time).toLocaleString()}, by the clock of the queen that told it`);
+  attr(el.hbAge, 'title', `${new Date(e.time).toLocaleString('en-GB')}, by the clock of the queen that told it`);
   setAge(el.hbAge, e.hbAgo, e.hbAt);
 }
 

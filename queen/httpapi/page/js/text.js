@@ -34,6 +34,12 @@ export function age(ms) {
 // gpuName leaves out what all names share.
 export const gpuName = (name) => (name || 'GPU').replace(/^NVIDIA /, '').replace(/^GeForce /, '');
 
+// plain replaces what the browser does not show as a character in its place: controls,
+// direction marks, characters of no width and those that are never drawn. They are those
+// of internal/plaintext, but for spaces, which do no harm in HTML.
+const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]/gu;
+export const plain = (s) => String(s ?? '').replace(UNPRINTABLE, (c) => (/[\t\n\r]/.test(c) ? ' ' : '\ufffd'));
+
 // clip shortens text that another wrote, so that no view has to bear it whole.
 export const clip = (s, n = 120) => (s.length > n ? `${s.slice(0, n - 1)}…` : s);
 

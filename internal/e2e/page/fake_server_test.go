@@ -4,10 +4,12 @@ package page
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/queen/httpapi"
 )
 
@@ -48,15 +50,10 @@ func (s *site) start() {
 		s.tb.Fatal(err)
 	}
 	var ln net.Listener
-	for try := 0; ; try++ {
-		if ln, err = server.Listen(context.Background()); err == nil {
-			break
-		}
-		if try > 50 {
-			s.tb.Fatal(err)
-		}
-		time.Sleep(100 * time.Millisecond) // the address is not free at once
-	}
+	bustest.Eventually(s.tb, 10*time.Second, func() (bool, string) { // the address is not free at once
+		ln, err = server.Listen(context.Background())
+		return err == nil, fmt.Sprint(err)
+	})
 	s.addr, s.server, s.done = ln.Addr().String(), server, make(chan error, 1)
 	go func() { s.done <- server.Serve(context.Background(), ln) }()
 }

@@ -47,7 +47,7 @@ func standIns(tb testing.TB) []standIn {
 		case strings.HasPrefix(repository, "gcr.io/distroless/static-") && tag == "nonroot":
 			all = append(all, distroless(tb, name))
 		default:
-			tb.Fatalf("no stand-in for %s\nhint: add one to internal/e2e/compose/standins.go", name)
+			tb.Fatalf("no stand-in for %s\nhint: add one to internal/e2e/compose/standins_test.go", name)
 		}
 	}
 	return all

@@ -1,7 +1,7 @@
-// Package standin is a queen for tests of the views. It answers for a fleet of any size that
+// Package toptest is a queen for tests of the views. It answers for a fleet of any size that
 // never changes, and implements the verbs that the views use, with windows, orders and a few
 // filters. It does not model a real queen.
-package standin
+package toptest
 
 import (
 	"encoding/json"
