@@ -18,11 +18,26 @@ type recalled struct {
 	inc    uint64
 	live   hivebeat.Live
 	since  time.Time
-	until  time.Time // refuse a lower incarnation until this one would be late
-	untold bool      // its joined transition may not have been reported yet
+	until  time.Time                 // refuse a lower incarnation until this one would be late
+	other  struct{ inc, seq uint64 } // the newest beat that was refused for it
+	untold bool                      // its joined transition may not have been reported yet
 
 	restarts uint64
 	looping  bool
+}
+
+// lower judges a beat of a lower incarnation than the expected one, which wait says is
+// awaited. What was refused meanwhile, or sent before it, is not news afterwards.
+func (k *recalled) lower(inc, seq uint64, wait bool) error {
+	newer := inc > k.other.inc || inc == k.other.inc && seq > k.other.seq
+	switch {
+	case !newer:
+		return errStale
+	case wait:
+		k.other.inc, k.other.seq = inc, seq
+		return errOlder // the expected incarnation was alive
+	}
+	return nil
 }
 
 // Recall takes a worker's record from the last kept snapshot, which is age old. Call it

@@ -188,7 +188,14 @@ func TestAnIncarnationBeforeTheRecalledOne(t *testing.T) {
 
 	b = newBench(t)
 	recall(b, f, nil)
+	refused := old.Next(t)
+	if err := b.feed(refused); hivebeat.ReasonOf(err) != hivebeat.RefusedOlder {
+		t.Errorf("heard before the one that was there: %v", err)
+	}
 	b.after(WarmAfter)
 	b.Warm(b.now)
+	if err := b.feed(refused); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+		t.Errorf("a replay of what was refused: %v", err)
+	}
 	b.mustFeed(old.Next(t)) // a clock was set back
 }

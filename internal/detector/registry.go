@@ -214,8 +214,10 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 		if len(r.workers) >= hivebeat.MaxWorkers {
 			return Heard{}, errFull
 		}
-		if k := r.expected[string(v.Worker)]; k != nil && k.inc > v.Inc && now.Before(k.until) {
-			return Heard{}, errOlder // the expected incarnation was alive
+		if k := r.expected[string(v.Worker)]; k != nil && k.inc > v.Inc {
+			if err := k.lower(v.Inc, v.Seq, now.Before(k.until)); err != nil {
+				return Heard{}, err
+			}
 		}
 		if w = r.back(v); w == nil {
 			return Heard{}, errStale

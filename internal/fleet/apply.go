@@ -215,6 +215,9 @@ func (v *View) giveUpAbsent(h *Hive, now time.Time) {
 			if w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone) {
 				v.remove(h, w)
 			}
+		case w.adopted != nil && w.adopted.answered && now.Sub(w.heard()) < w.patience():
+			// This queen hears it, and judges it until the hive lists it: the hive may still wait for
+			// another incarnation of it.
 		case w.hiveInc != h.head().Inc && now.Sub(h.firstPage) < w.patience():
 			// A hive that began again is warm before it could miss a worker with a long promise
 			// or announced silence: one lost answer to its roll call must not kill a worker.

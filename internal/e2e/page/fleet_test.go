@@ -253,7 +253,7 @@ func TestToken(t *testing.T) {
 	s.start()
 	tab := open(t, s.origin(), "/", 1000, 700, light)
 	tab.allow = []string{"401", "Password forms should"}
-	tab.until(moment, "the login", `document.querySelector('#token')`)
+	tab.until(moment, "the login", `document.activeElement?.id === 'token'`) // keys go to what has the focus
 	tab.keys("a-token-of-this-test" + kb.Enter)
 	tab.until(moment, "the page after it", `document.querySelectorAll('.card').length === 3`)
 	tab.shows("#sure", "Sure")
