@@ -112,8 +112,12 @@ cover: ## Coverage of the tests, by package and in all; dist/cover.html to look 
 ##
 
 .PHONY: lint
-lint: $(GOLANGCI) ## golangci-lint (go vet is one of its linters) and the format, as CI wants them
+lint: prose $(GOLANGCI) ## golangci-lint (go vet is one of its linters), the format and the English, as CI wants them
 	$(GOLANGCI) run ./...
+
+.PHONY: prose
+prose: ## Marks of translated English in comments and pages: at most 3 per 1,000 words, and where most of them are
+	$(GO) test -count=1 -run TestProse ./internal/prose
 
 .PHONY: fmt
 fmt: $(GOLANGCI) ## Format every file (gofumpt)

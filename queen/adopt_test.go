@@ -110,15 +110,15 @@ func (w *testWorker) record() hivebeat.Record {
 	return hivebeat.Record{Worker: w.b.Worker, Live: hivebeat.Alive, N: 1, Since: 1000, Facts: w.b.Facts}
 }
 
-// orphanage is a hive with workers that dies.
-type orphanage struct {
+// adoptionRig is a hive with workers that dies.
+type adoptionRig struct {
 	*testHive
 	workers []*testWorker
 	every   time.Duration
 }
 
-func startOrphanage(t testing.TB, nc *nats.Conn, n int, pinned bool) *orphanage {
-	o := &orphanage{every: time.Second}
+func startAdoptionRig(t testing.TB, nc *nats.Conn, n int, pinned bool) *adoptionRig {
+	o := &adoptionRig{every: time.Second}
 	var list []hivebeat.Record
 	for i := range n {
 		w := startWorker(t, nc, "", "h", fmt.Sprint("w", i), o.every, pinned)
@@ -134,7 +134,7 @@ func startOrphanage(t testing.TB, nc *nats.Conn, n int, pinned bool) *orphanage 
 }
 
 // begin lets the hive come back as a new process.
-func (o *orphanage) begin(t testing.TB, nc *nats.Conn, sameInc bool) *testHive {
+func (o *adoptionRig) begin(t testing.TB, nc *nats.Conn, sameInc bool) *testHive {
 	var list []hivebeat.Record
 	for _, w := range o.workers {
 		r := w.record()
@@ -189,7 +189,7 @@ func TestHiveDiesAndItsWorkersLiveOn(t *testing.T) {
 				queens = append(queens, startQueen(t, bustest.Conn(t, srv), Config{ID: fmt.Sprint("q", i)}))
 				queens[i].warm()
 			}
-			o := startOrphanage(t, bustest.Conn(t, srv), 5, pinned)
+			o := startAdoptionRig(t, bustest.Conn(t, srv), 5, pinned)
 			queens[0].eventually("alive", func() bool { return queens[0].live("h") == hivebeat.Alive })
 			o.kill()
 			lost := waitStored(t, nc, hivebeat.KindLost, "h", "")
@@ -236,7 +236,7 @@ func TestHiveDiesWithSomeOfItsWorkers(t *testing.T) {
 		queens = append(queens, startQueen(t, bustest.Conn(t, srv), Config{ID: fmt.Sprint("q", i)}))
 		queens[i].warm()
 	}
-	o := startOrphanage(t, bustest.Conn(t, srv), 5, false)
+	o := startAdoptionRig(t, bustest.Conn(t, srv), 5, false)
 	queens[0].eventually("alive", func() bool { return queens[0].live("h") == hivebeat.Alive })
 	for _, w := range o.workers[:2] {
 		w.kill()
@@ -275,7 +275,7 @@ func TestMachineCutOff(t *testing.T) {
 		queens = append(queens, startQueen(t, bustest.Conn(t, srv), Config{ID: fmt.Sprint("q", i)}))
 		queens[i].warm()
 	}
-	o := startOrphanage(t, bustest.Conn(t, srv), 2, false)
+	o := startAdoptionRig(t, bustest.Conn(t, srv), 2, false)
 	queens[0].eventually("alive", func() bool { return queens[0].live("h") == hivebeat.Alive })
 	o.kill()
 	for _, w := range o.workers {
@@ -318,7 +318,7 @@ func TestAdoptionStraight(t *testing.T) {
 	events := subscribeEvents(t, bustest.Conn(t, srv))
 	q := startQueen(t, bustest.Conn(t, srv), Config{ID: "q", NoJetStream: true})
 	q.eventually("warm", func() bool { return q.ask(api.VerbSummary, api.Request{}).Status.Warm })
-	o := startOrphanage(t, bustest.Conn(t, srv), 2, false)
+	o := startAdoptionRig(t, bustest.Conn(t, srv), 2, false)
 	q.eventually("alive", func() bool { return q.live("h") == hivebeat.Alive })
 	o.workers[0].kill()
 	o.kill()

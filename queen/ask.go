@@ -68,7 +68,7 @@ func (q *Queen) ownScore(a *api.Answer) {
 
 // look answers with a single look at the view.
 func (q *Queen) look(ctx context.Context, f func(now time.Time) api.Answer) (a api.Answer) {
-	if err := q.ask(ctx, func(now time.Time) { a = q.signed(f(now), now) }); err != nil {
+	if err := q.ask(ctx, func(now time.Time) { a = q.withStatus(f(now), now) }); err != nil {
 		return q.unavailable(err)
 	}
 	return a
@@ -83,8 +83,8 @@ func (q *Queen) ask(ctx context.Context, f func(now time.Time)) error {
 	})
 }
 
-// signed sets the status of an answer. Doubts that the answer already lists are kept.
-func (q *Queen) signed(a api.Answer, now time.Time) api.Answer {
+// withStatus sets the status of an answer. Doubts that the answer already lists are kept.
+func (q *Queen) withStatus(a api.Answer, now time.Time) api.Answer {
 	own := a.Status.Unsure
 	a.Status = q.status(now)
 	a.Status.Unsure = append(a.Status.Unsure, own...)
@@ -100,7 +100,7 @@ func (q *Queen) steps(ctx context.Context, job query.Job, at func(now time.Time)
 		done := false
 		err := q.ask(ctx, func(now time.Time) {
 			if done = job.Step(q.view.Index(), now); done {
-				if a = q.signed(job.Answer(), now); at != nil {
+				if a = q.withStatus(job.Answer(), now); at != nil {
 					at(now)
 				}
 			}

@@ -63,7 +63,7 @@ func (q *Queen) unsubscribe() {
 			_ = sub.Unsubscribe()
 		}
 	}
-	for id := range q.wards.subs {
+	for id := range q.adopted.subs {
 		q.unlisten(id)
 	}
 	if q.link != nil {
@@ -71,8 +71,8 @@ func (q *Queen) unsubscribe() {
 	}
 }
 
-// wards are the subscriptions to the beats of adopted workers, whose hives were lost.
-type wards struct {
+// adoptedBeats are the subscriptions to the beats of adopted workers, whose hives were lost.
+type adoptedBeats struct {
 	beats chan *nats.Msg // shared by all subscriptions
 	subs  map[string][]*nats.Subscription
 	// dropped counts the messages dropped by subscriptions that have ended.
@@ -106,8 +106,8 @@ func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time)
 		q.wg.Go(func() { q.read(work, l) })
 	}
 	for _, op := range r.Ops {
-		if op.Kind == queencore.OpTell {
-			op.Errs = q.publishStraight(op.Events)
+		if op.Kind == queencore.OpPublishPlain {
+			op.Errs = q.publishPlain(op.Events)
 			q.core.Done(now, op)
 			again = true
 			continue
@@ -135,23 +135,23 @@ func (q *Queen) perform(work context.Context, r *queencore.Ready, now time.Time)
 
 func (q *Queen) listen(id string) {
 	for _, subject := range []string{q.subjects.Workers(id), q.subjects.WorkersPinned(id)} {
-		sub, err := q.nc.ChanSubscribe(subject, q.wards.beats)
+		sub, err := q.nc.ChanSubscribe(subject, q.adopted.beats)
 		if err != nil {
 			q.log.Warn("can not hear the workers of a hive that was lost", slog.String("subject", subject), slog.Any("err", err))
 			continue
 		}
-		q.wards.subs[id] = append(q.wards.subs[id], sub)
+		q.adopted.subs[id] = append(q.adopted.subs[id], sub)
 	}
 }
 
 func (q *Queen) unlisten(id string) {
-	for _, sub := range q.wards.subs[id] {
+	for _, sub := range q.adopted.subs[id] {
 		if n, err := sub.Dropped(); err == nil {
-			q.wards.dropped += n
+			q.adopted.dropped += n
 		}
 		_ = sub.Unsubscribe() // fails only on a closed connection
 	}
-	delete(q.wards.subs, id)
+	delete(q.adopted.subs, id)
 }
 
 // call publishes a roll call.
@@ -175,7 +175,7 @@ func (q *Queen) publish(subject string, payload []byte) {
 
 // countDropped returns how many messages NATS dropped because this queen was too slow.
 func (q *Queen) countDropped() int {
-	n := q.wards.dropped
+	n := q.adopted.dropped
 	count := func(subs []*nats.Subscription) {
 		for _, sub := range subs {
 			if d, err := sub.Dropped(); err == nil {
@@ -184,7 +184,7 @@ func (q *Queen) countDropped() int {
 		}
 	}
 	count(q.subs)
-	for _, subs := range q.wards.subs {
+	for _, subs := range q.adopted.subs {
 		count(subs)
 	}
 	q.dropped = max(n, q.dropped) // a subscription that has ended no longer reports its count

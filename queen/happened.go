@@ -195,7 +195,7 @@ func (q *Queen) listEvents(ctx context.Context, r api.Request) api.Answer {
 			l = q.store.ledger
 		}
 		first = q.events.First()
-		a = q.signed(a, now)
+		a = q.withStatus(a, now)
 	})
 	switch {
 	case err != nil:

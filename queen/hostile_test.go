@@ -168,7 +168,7 @@ func TestQueenAnswersNoSnapshotAndNoBeat(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	o := startOrphanage(t, bustest.Conn(t, srv), 1, false)
+	o := startAdoptionRig(t, bustest.Conn(t, srv), 1, false)
 	o.kill()
 	q.sees("w0", hivebeat.Alive, hivebeat.ViaQueen)
 	o.workers[0].kill()

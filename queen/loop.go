@@ -36,8 +36,8 @@ func (q *Queen) loop(ctx, work context.Context) {
 		select {
 		case m := <-q.msgs:
 			q.receive(m, q.msgs, q.snapshot)
-		case m := <-q.wards.beats:
-			q.receive(m, q.wards.beats, q.beat)
+		case m := <-q.adopted.beats:
+			q.receive(m, q.adopted.beats, q.beat)
 		case f := <-q.calls:
 			q.catchUp()
 			now := time.Now()
@@ -74,8 +74,8 @@ func (q *Queen) receive(m *nats.Msg, from <-chan *nats.Msg, handle func(time.Tim
 // verdict is based on all messages received so far.
 func (q *Queen) catchUp() {
 	now := time.Now()
-	for range len(q.wards.beats) {
-		q.beat(now, <-q.wards.beats)
+	for range len(q.adopted.beats) {
+		q.beat(now, <-q.adopted.beats)
 	}
 	for range len(q.msgs) {
 		q.snapshot(now, <-q.msgs)
@@ -135,7 +135,7 @@ func (q *Queen) turn(work context.Context) {
 			q.timer.Reset(max(0, r.Wake.Sub(now)))
 		}
 	}
-	q.tellWatchers()
+	q.wakeWatchers()
 }
 
 // leave shuts the queen down in order, beside the loop: it answers the requests that

@@ -153,7 +153,7 @@ type Queen struct {
 	kept    time.Time // when the loop last did its housekeeping
 	fatal   error     // ends Run
 
-	wards   wards
+	adopted adoptedBeats
 	store   store
 	service *service
 
@@ -191,7 +191,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 	q := &Queen{
 		cfg: cfg, nc: nc, subjects: subjects, inboxes: inboxes, log: cfg.Logger.With(slog.String("queen", cfg.ID)),
 		msgs:     make(chan *nats.Msg, cfg.Pending),
-		wards:    wards{beats: make(chan *nats.Msg, core.PendingBeats), subs: make(map[string][]*nats.Subscription)},
+		adopted:  adoptedBeats{beats: make(chan *nats.Msg, core.PendingBeats), subs: make(map[string][]*nats.Subscription)},
 		calls:    make(chan func(time.Time)),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 		acting: make(map[query.HoldID]chan struct{}), began: time.Now(), leaving: make(chan struct{}),
@@ -361,7 +361,7 @@ func (q *Queen) stats() Stats {
 	s.FalseDead, s.CutOff, s.Margins, s.MarginMax = score.FalseDead, score.CutOff, score.Margins.Buckets(), score.Margins.Max
 	s.DisconnectsIgnored = q.core.Hearing().Ignored()
 	s.EventsWaiting, s.EventsPublished, s.EventsDropped = q.core.Outbox()
-	s.EventsUnstored, s.StoreTrouble = q.core.ToldLive(), string(q.core.StoreTrouble())
+	s.EventsUnstored, s.StoreTrouble = q.core.PublishedLive(), string(q.core.StoreTrouble())
 	if q.store.putter != nil {
 		s.Puts = PutStats(q.store.putter.Stats())
 	}

@@ -52,7 +52,7 @@ type Transitions struct {
 	Detection map[hivebeat.Cause]hivebeat.Histogram
 }
 
-func transitionsOf(c fleet.Changes) Transitions {
+func transitionsOf(c fleet.LevelCounts) Transitions {
 	return Transitions{Kinds: c.Kinds, Lost: c.Lost, Disproved: c.Disproved, Detection: detector.PublicByCause(c.Detection)}
 }
 
@@ -82,8 +82,8 @@ func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 		r.Stats, r.Status = q.stats(), q.status(now)
 		r.Connected, r.Keeps, r.Pending = q.core.Hearing().Connected(), !q.cfg.NoJetStream, len(q.msgs)
 		_, r.Doubts = q.core.Hearing().Doubts()
-		tally := q.view.Tally()
-		r.HiveTransitions, r.WorkerTransitions = transitionsOf(tally.Hives), transitionsOf(tally.Workers)
+		counts := q.view.TransitionCounts()
+		r.HiveTransitions, r.WorkerTransitions = transitionsOf(counts.Hives), transitionsOf(counts.Workers)
 		r.Margin, r.Looping = q.view.Score().Margins.Public(), q.view.Index().Totals().Looping
 	})
 	for after, more := "", true; more && err == nil; {

@@ -65,7 +65,7 @@ func (q *Queen) keep(work context.Context) {
 	if err != nil {
 		return
 	}
-	q.tellStores(work, l)
+	q.announceStores(work, l)
 	q.wg.Go(func() { _ = p.Run(work) })
 	q.wg.Go(func() { q.fillEvents(work, l) })
 	q.wg.Go(func() { q.watchHolds(work, l) })
@@ -74,16 +74,16 @@ func (q *Queen) keep(work context.Context) {
 	q.missedEvents()
 	_ = l.Keep(work, func() {
 		q.missedEvents()
-		q.tellStores(work, l)
+		q.announceStores(work, l)
 		_ = q.post(work, q.core.Renewed)
 	}, report, func(what string) {
 		_ = q.post(work, func(now time.Time) { q.core.StoreStopped(now, what) })
 	})
 }
 
-// tellStores publishes, in the service info and to other queens, which buckets and
+// announceStores publishes, in the service info and to other queens, which buckets and
 // stream this queen uses. All queens of a fabric must use the same ones.
-func (q *Queen) tellStores(work context.Context, l *ledger.Ledger) {
+func (q *Queen) announceStores(work context.Context, l *ledger.Ledger) {
 	made, err := l.Identity(work)
 	if err != nil {
 		return // the next call publishes them; until then nothing is compared
@@ -117,7 +117,7 @@ func (q *Queen) carryOut(work context.Context, op *queencore.Op) {
 	case queencore.OpProbe:
 		_, op.Err = l.Identity(ctx)
 	case queencore.OpPublish:
-		op.Errs = p.Publish(ctx, op.Letters)
+		op.Errs = p.Publish(ctx, op.Msgs)
 	case queencore.OpAdvance:
 		op.Advanced = p.Advance(ctx, op.Steps)
 	case queencore.OpRosters:
@@ -142,8 +142,8 @@ func yield(ctx context.Context, behind func() bool) {
 	}
 }
 
-// publishStraight publishes events to their own subjects.
-func (q *Queen) publishStraight(events []hivebeat.Event) []error {
+// publishPlain publishes events to their own subjects.
+func (q *Queen) publishPlain(events []hivebeat.Event) []error {
 	errs := make([]error, len(events))
 	for i := range events {
 		ev := &events[i]

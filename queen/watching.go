@@ -25,8 +25,8 @@ func (q *Queen) onChange() <-chan struct{} {
 	return q.changed
 }
 
-// tellWatchers wakes the waiting requests if something changed.
-func (q *Queen) tellWatchers() {
+// wakeWatchers wakes the waiting requests if something changed.
+func (q *Queen) wakeWatchers() {
 	rev := q.view.Index().Rev()
 	if rev == q.revTold {
 		return
@@ -66,7 +66,7 @@ func (q *Queen) watch(ctx context.Context, r api.Request) api.Answer {
 			if !found && !a.More {
 				changed = q.onChange()
 			}
-			a = q.signed(a, now)
+			a = q.withStatus(a, now)
 		})
 		switch {
 		case err != nil:

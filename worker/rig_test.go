@@ -18,8 +18,8 @@ import (
 
 const patience = 20 * time.Second
 
-// ear records all beats, and fails the test for one that the strict parser refuses.
-type ear struct {
+// listener records all beats, and fails the test for one that the strict parser refuses.
+type listener struct {
 	t     testing.TB
 	mu    sync.Mutex
 	beats []heard
@@ -31,9 +31,9 @@ type heard struct {
 	at      time.Time
 }
 
-func listen(t testing.TB, nc *nats.Conn) *ear {
+func listen(t testing.TB, nc *nats.Conn) *listener {
 	t.Helper()
-	e := &ear{t: t}
+	e := &listener{t: t}
 	sub, err := nc.Subscribe("hive.*.workers", e.hear)
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func listen(t testing.TB, nc *nats.Conn) *ear {
 	return e
 }
 
-func (e *ear) hear(m *nats.Msg) {
+func (e *listener) hear(m *nats.Msg) {
 	h := heard{subject: m.Subject, at: time.Now()}
 	if err := bus.Decode(m.Data, &h.Beat); err != nil {
 		e.t.Errorf("a beat of %d bytes is refused: %v", len(m.Data), err)
@@ -62,13 +62,13 @@ func (e *ear) hear(m *nats.Msg) {
 	e.beats = append(e.beats, h)
 }
 
-func (e *ear) all() []heard {
+func (e *listener) all() []heard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return append([]heard(nil), e.beats...)
 }
 
-func (e *ear) String() string {
+func (e *listener) String() string {
 	var s strings.Builder
 	for _, h := range e.all() {
 		fmt.Fprintf(&s, "%s seq %d %s %q quiet %d busy %d; ", h.Worker, h.Seq, h.State, h.Reason, h.Quiet, h.Busy)
@@ -77,7 +77,7 @@ func (e *ear) String() string {
 }
 
 // wait returns the first beat at or after index from that ok accepts.
-func (e *ear) wait(from int, what string, ok func(heard) bool) (got heard) {
+func (e *listener) wait(from int, what string, ok func(heard) bool) (got heard) {
 	e.t.Helper()
 	bustest.Eventually(e.t, patience, func() (bool, string) {
 		for _, h := range e.all()[from:] {

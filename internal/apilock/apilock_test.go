@@ -39,7 +39,6 @@ var unexported = map[string]bool{
 	"hive: detector.Histogram":      true,
 	"hive/metrics: prom.Families":   true,
 	"queen: detector.Histogram":     true,
-	"queen: fleet.Tally":            true,
 	"queen: ledger.PutterStats":     true,
 	"queen/metrics: prom.Families":  true,
 	"worker/metrics: prom.Families": true,

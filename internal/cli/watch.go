@@ -152,8 +152,8 @@ func (w *watch) printText(b []byte) ([]byte, error) {
 	return []byte(show.Event(&e, time.Local, w.paint)), nil
 }
 
-// news is the result of one round of requests.
-type news struct {
+// result is the result of one round of requests.
+type result struct {
 	fleet *show.Fleet
 	err   error
 }
@@ -167,7 +167,7 @@ func (w *watch) redraw(ctx context.Context, messages <-chan *nats.Msg) error {
 	fmt.Fprint(c.out, show.OpenScreen)
 
 	ctx, cancel := context.WithCancel(ctx)
-	answers, asks := make(chan news), make(chan int, 1)
+	answers, asks := make(chan result), make(chan int, 1)
 	var asking sync.WaitGroup
 	asking.Go(func() { w.keepAsking(ctx, asks, answers) })
 	defer asking.Wait()
@@ -219,7 +219,7 @@ func (w *watch) lastDenied() string {
 }
 
 // keepAsking runs a round of requests for each number of rows that it receives from asks.
-func (w *watch) keepAsking(ctx context.Context, asks <-chan int, answers chan<- news) {
+func (w *watch) keepAsking(ctx context.Context, asks <-chan int, answers chan<- result) {
 	for {
 		var rows int
 		select {
@@ -229,7 +229,7 @@ func (w *watch) keepAsking(ctx context.Context, asks <-chan int, answers chan<- 
 		}
 		fleet, err := w.fleet(ctx, rows)
 		select {
-		case answers <- news{fleet, err}:
+		case answers <- result{fleet, err}:
 		case <-ctx.Done():
 			return
 		}
@@ -279,7 +279,7 @@ type screen struct {
 // stale is how old an answer may be before the next one is overdue.
 const stale = redrawEvery + 2*time.Second
 
-func (s *screen) answer(n news, now time.Time) {
+func (s *screen) answer(n result, now time.Time) {
 	if n.err != nil {
 		s.trouble = plain(n.err.Error())
 		return

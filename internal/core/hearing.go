@@ -63,13 +63,13 @@ type Hearing struct {
 	judge        Judge
 	self, judged string
 
-	sight   liveness.Observer
-	counted time.Time // when Drops was called last
-	up      time.Time // since when the observer is connected, or was last connected if it no longer is
-	since   time.Time // since when the observer is not connected; zero while it is
-	roll    bool      // the roll must be called when the doubt is over
-	lost    uint64    // dropped messages that no log line has counted yet
-	dropped uint64
+	observer liveness.Observer
+	counted  time.Time // when Drops was called last
+	up       time.Time // since when the observer is connected, or was last connected if it no longer is
+	since    time.Time // since when the observer is not connected; zero while it is
+	roll     bool      // the roll must be called when the doubt is over
+	lost     uint64    // dropped messages that no log line has counted yet
+	dropped  uint64
 
 	settling bool
 	unproved bool // the last token for Settle did not return: the next Drops asks again
@@ -95,26 +95,26 @@ func (h *Hearing) TakeSignals() Signals {
 }
 
 // Trusts reports whether silence is evidence now.
-func (h *Hearing) Trusts() bool { return h.sight.Trusts() }
+func (h *Hearing) Trusts() bool { return h.observer.Trusts() }
 
 // Connected reports whether the observer knows itself connected to NATS.
-func (h *Hearing) Connected() bool { return h.sight.Connected() }
+func (h *Hearing) Connected() bool { return h.observer.Connected() }
 
 // Hears reports whether something proved recently that messages reach the observer. If
 // not, a token is due, and nothing may be judged by silence until it is back.
-func (h *Hearing) Hears(now time.Time) bool { return h.sight.Hears(now) }
+func (h *Hearing) Hears(now time.Time) bool { return h.observer.Hears(now) }
 
 // Prove records that a message arrived.
-func (h *Hearing) Prove(now time.Time) { h.sight.Prove(now) }
+func (h *Hearing) Prove(now time.Time) { h.observer.Prove(now) }
 
 // Doubts returns since when the observer is in doubt, and whether it is.
-func (h *Hearing) Doubts() (since time.Time, ok bool) { return h.sight.Doubts() }
+func (h *Hearing) Doubts() (since time.Time, ok bool) { return h.observer.Doubts() }
 
 // Paused returns how long the observer was stopped or starved, in total.
-func (h *Hearing) Paused() time.Duration { return h.sight.Paused() }
+func (h *Hearing) Paused() time.Duration { return h.observer.Paused() }
 
 // Blind returns the total time credited to all deadlines.
-func (h *Hearing) Blind() time.Duration { return h.sight.Blind() }
+func (h *Hearing) Blind() time.Duration { return h.observer.Blind() }
 
 // UpSince returns since when the observer is connected, or was last connected.
 func (h *Hearing) UpSince() time.Time { return h.up }
@@ -136,7 +136,7 @@ func (h *Hearing) NextLook() time.Time { return h.counted.Add(liveness.LookEvery
 // Look must be called first in every turn. If the observer did not run for longer than
 // liveness.MaxPause, Look returns for how long: messages received now may be as old.
 func (h *Hearing) Look(now time.Time) (paused time.Duration) {
-	if paused = h.sight.Look(now); paused == 0 {
+	if paused = h.observer.Look(now); paused == 0 {
 		return 0
 	}
 	h.logs.Add(slog.LevelWarn, "this "+h.self+" was stopped or starved: what it hears now may be as old, and nobody is judged until that is known",
@@ -148,7 +148,7 @@ func (h *Hearing) Look(now time.Time) (paused time.Duration) {
 
 // doubt reports to the judge since when its input may have waited.
 func (h *Hearing) doubt() {
-	if since, ok := h.sight.Doubts(); ok {
+	if since, ok := h.observer.Doubts(); ok {
 		h.judge.Doubt(since)
 	}
 }
@@ -157,11 +157,11 @@ func (h *Hearing) doubt() {
 // they were handled.
 func (h *Hearing) Drops(now time.Time, total uint64) {
 	h.counted, h.dropped = now, total
-	if h.unproved && h.sight.Connected() {
+	if h.unproved && h.observer.Connected() {
 		h.unproved = false
 		h.settle(now)
 	}
-	news := h.sight.Dropped(now, total)
+	news := h.observer.Dropped(now, total)
 	if news == 0 {
 		return
 	}
@@ -176,8 +176,8 @@ func (h *Hearing) Drops(now time.Time, total uint64) {
 // Connection handles the state of the connection.
 func (h *Hearing) Connection(now time.Time, c Connection) (t Turn) {
 	switch {
-	case c.Up && !(c.Flapped && h.sight.Connected()):
-	case h.sight.Cut(now, c.Unnoticed):
+	case c.Up && !(c.Flapped && h.observer.Connected()):
+	case h.observer.Cut(now, c.Unnoticed):
 		t.Cut = true
 		h.since = now
 		h.logs.Add(slog.LevelWarn, "NATS is away: nobody is judged by silence until it is back")
@@ -188,7 +188,7 @@ func (h *Hearing) Connection(now time.Time, c Connection) (t Turn) {
 		h.since = now
 		h.logs.Add(slog.LevelWarn, "NATS is not there yet: waiting for it")
 	}
-	if !c.Up || h.sight.Connected() {
+	if !c.Up || h.observer.Connected() {
 		return t
 	}
 	var away time.Duration
@@ -196,7 +196,7 @@ func (h *Hearing) Connection(now time.Time, c Connection) (t Turn) {
 		away = now.Sub(h.since)
 	}
 	h.since, h.up = time.Time{}, now
-	t.First = h.sight.Connect(now)
+	t.First = h.observer.Connect(now)
 	t.Back = !t.First
 	switch {
 	case t.Back:
@@ -209,12 +209,12 @@ func (h *Hearing) Connection(now time.Time, c Connection) (t Turn) {
 
 // Ask must be called last in every turn. It requests the token that is due, if any.
 func (h *Hearing) Ask(now time.Time) {
-	_, doubted := h.sight.Doubts()
-	token, ok := h.sight.Token(now)
+	_, doubted := h.observer.Doubts()
+	token, ok := h.observer.Token(now)
 	if !ok {
 		return
 	}
-	if since, doubts := h.sight.Doubts(); doubts && !doubted {
+	if since, doubts := h.observer.Doubts(); doubts && !doubted {
 		h.logs.Add(slog.LevelWarn, "nobody is heard, and NATS does not answer: nobody is judged by silence until it does",
 			slog.Duration("since", now.Sub(since)))
 		h.roll = true
@@ -228,7 +228,7 @@ func (h *Hearing) Ask(now time.Time) {
 // to call the roll. After dropped messages it does not: the answers would only add to
 // the load.
 func (h *Hearing) TokenBack(now time.Time, token uint64) (blind time.Duration, roll, ok bool) {
-	if blind, ok = h.sight.Back(now, token); !ok {
+	if blind, ok = h.observer.Back(now, token); !ok {
 		return 0, false, false
 	}
 	if roll, h.roll = h.roll, false; roll {
@@ -241,7 +241,7 @@ func (h *Hearing) TokenBack(now time.Time, token uint64) (blind time.Duration, r
 // known sender. The caller must first handle everything that was received before. It
 // reports whether a window opened.
 func (h *Hearing) Closed(now time.Time, d liveness.Disconnect) (opened bool) {
-	if !h.sight.Connected() {
+	if !h.observer.Connected() {
 		return false
 	}
 	noted := h.judge.Disconnect(now, d)

@@ -42,8 +42,8 @@ func (j *judge) SettleDisconnects(upTo time.Time) bool {
 func (j *judge) VouchDisconnects(time.Time, liveness.Path) {}
 func (j *judge) ForgetDisconnects()                        { j.forgot++ }
 
-// ear is a Hearing under test.
-type ear struct {
+// listener is a Hearing under test.
+type listener struct {
 	*core.Hearing
 	t    *testing.T
 	j    judge
@@ -51,15 +51,15 @@ type ear struct {
 	now  time.Time
 }
 
-func newEar(t *testing.T) *ear {
-	e := &ear{t: t, now: t0}
+func newListener(t *testing.T) *listener {
+	e := &listener{t: t, now: t0}
 	e.Hearing = core.NewHearing("hive", "worker", &e.j, &e.logs)
 	return e
 }
 
-// up returns a connected ear.
-func up(t *testing.T) *ear {
-	e := newEar(t)
+// up returns a connected listener.
+func up(t *testing.T) *listener {
+	e := newListener(t)
 	e.Look(e.now)
 	e.Drops(e.now, 0)
 	if turn := e.connection(true); !turn.First || turn.Back || turn.Cut {
@@ -70,7 +70,7 @@ func up(t *testing.T) *ear {
 }
 
 // after lets time pass, with looks as often as required.
-func (e *ear) after(d time.Duration) {
+func (e *listener) after(d time.Duration) {
 	for end := e.now.Add(d); e.now.Before(end); {
 		e.now = e.now.Add(min(end.Sub(e.now), liveness.LookEvery))
 		e.Look(e.now)
@@ -79,17 +79,17 @@ func (e *ear) after(d time.Duration) {
 	}
 }
 
-func (e *ear) connection(up bool) core.Turn {
+func (e *listener) connection(up bool) core.Turn {
 	return e.Connection(e.now, core.Connection{Up: up, Unnoticed: unnoticed})
 }
 
 // token returns the token that is requested now, or 0.
-func (e *ear) token() uint64 {
+func (e *listener) token() uint64 {
 	e.Ask(e.now)
 	return e.TakeSignals().Token
 }
 
-func (e *ear) said(want ...string) {
+func (e *listener) said(want ...string) {
 	e.t.Helper()
 	var got []string
 	for _, l := range e.logs {
@@ -107,7 +107,7 @@ func (e *ear) said(want ...string) {
 	e.logs = nil
 }
 
-func (e *ear) back(token uint64) (blind time.Duration, roll bool) {
+func (e *listener) back(token uint64) (blind time.Duration, roll bool) {
 	e.t.Helper()
 	blind, roll, ok := e.TokenBack(e.now, token)
 	if !ok {
@@ -158,7 +158,7 @@ func TestHearingOfACut(t *testing.T) {
 }
 
 func TestHearingBeforeTheFirstConnection(t *testing.T) {
-	e := newEar(t)
+	e := newListener(t)
 	e.Look(e.now)
 	for range 2 {
 		if turn := e.connection(false); turn != (core.Turn{}) {
@@ -291,7 +291,7 @@ func TestHearingOfNothing(t *testing.T) {
 
 func TestHearingOfClosedConnections(t *testing.T) {
 	d := liveness.Disconnect{Server: "S", Conn: "S/1", Evidence: true}
-	e := newEar(t)
+	e := newListener(t)
 	if e.Closed(e.now, d); e.j.closed != 0 {
 		t.Error("the judge is told before there is a connection")
 	}

@@ -99,7 +99,8 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	}
 	w.memo.Forget()
 	if step.outcome.Begins() {
-		w.facts.Conn, w.facts.PID = "", 0 // of the previous incarnation
+		// These are of the previous incarnation; the work of this one is unknown.
+		w.facts.Conn, w.facts.PID, w.facts.Busy, w.facts.Queue, w.facts.Done = "", 0, 0, 0, 0
 	}
 	w.facts.Inc, w.facts.Seq, w.learned = inc, seq, seq
 	if f.Every > 0 {

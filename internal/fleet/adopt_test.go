@@ -14,9 +14,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// orphans is a hive with workers w0, w1 …, and the roster that any number of views
+// adoptionRig is a hive with workers w0, w1 …, and the roster that any number of views
 // share.
-type orphans struct {
+type adoptionRig struct {
 	t     *testing.T
 	views []*View
 	item  ledger.RosterItem
@@ -28,10 +28,10 @@ type orphans struct {
 	hive  hivebeat.Snapshot
 }
 
-// newOrphans returns a hive that was heard at 0 s, with workers that were heard 5 s
+// newAdoptionRig returns a hive that was heard at 0 s, with workers that were heard 5 s
 // before.
-func newOrphans(t *testing.T, views, workers int) *orphans {
-	o := &orphans{t: t, ids: map[string]bool{}, seq: map[string]uint64{}, inc: map[string]uint64{}}
+func newAdoptionRig(t *testing.T, views, workers int) *adoptionRig {
+	o := &adoptionRig{t: t, ids: map[string]bool{}, seq: map[string]uint64{}, inc: map[string]uint64{}}
 	var list []hivebeat.Record
 	for i := range workers {
 		w := workerOf(fmt.Sprint("w", i))
@@ -49,15 +49,15 @@ func newOrphans(t *testing.T, views, workers int) *orphans {
 	return o
 }
 
-func (o *orphans) snapshot(now float64) {
+func (o *adoptionRig) snapshot(now float64) {
 	for _, v := range o.views {
 		mustFeed(o.t, v, &o.hive, at(now))
 	}
 	o.hive.Seq++
 }
 
-// beat lets a worker beat; skip is how many of its beats nobody heard.
-func (o *orphans) beat(now float64, id string, skip uint64, change func(*hivebeat.Beat), views ...*View) {
+// beat lets a worker beat. skip is how many of its beats before were not heard.
+func (o *adoptionRig) beat(now float64, id string, skip uint64, change func(*hivebeat.Beat), views ...*View) {
 	o.t.Helper()
 	o.seq[id] += 1 + skip
 	b := hivebeat.Beat{V: 1, Hive: "h", Worker: id, Facts: hivebeat.Facts{Inc: o.inc[id], Every: 30000, Seq: o.seq[id], State: hivebeat.Ready, Model: "llama"}}
@@ -79,15 +79,14 @@ func (o *orphans) beat(now float64, id string, skip uint64, change func(*hivebea
 	}
 }
 
-// tell lets every view say what it has to, one after the other, as the roster
-// makes them.
-func (o *orphans) tell(now float64) {
+// tell lets every view announce, one after the other, as the roster makes them.
+func (o *adoptionRig) tell(now float64) {
 	o.t.Helper()
 	for again := 0; ; again++ {
 		said := false
 		for _, v := range o.views {
 			h := v.Hive("h")
-			h.Book.Item = o.item
+			h.roster.Item = o.item
 			say, ok := h.Announce(at(now))
 			if !ok {
 				continue
@@ -127,7 +126,7 @@ func (o *orphans) tell(now float64) {
 			o.steps++
 			for _, v := range o.views {
 				h := v.Hive("h")
-				h.Book.Item.N = say.Next.N - 1
+				h.roster.Item.N = say.Next.N - 1
 				v.LearnKey("h", o.item, at(now))
 			}
 		}
@@ -141,7 +140,7 @@ func (o *orphans) tell(now float64) {
 }
 
 // pass lets time pass, second by second, in all views.
-func (o *orphans) pass(from, to float64) {
+func (o *adoptionRig) pass(from, to float64) {
 	o.t.Helper()
 	for s := from; s <= to; s++ {
 		for _, v := range o.views {
@@ -151,7 +150,7 @@ func (o *orphans) pass(from, to float64) {
 	}
 }
 
-func (o *orphans) expect(what string, want ...string) {
+func (o *adoptionRig) expect(what string, want ...string) {
 	o.t.Helper()
 	if !slices.Equal(o.told, want) {
 		o.t.Errorf("%s: told %q, want %q", what, o.told, want)
@@ -160,7 +159,7 @@ func (o *orphans) expect(what string, want ...string) {
 }
 
 // shown returns what each view shows of a worker.
-func (o *orphans) shown(now float64, id string) string {
+func (o *adoptionRig) shown(now float64, id string) string {
 	var list []string
 	for _, v := range o.views {
 		h := v.Hive("h")
@@ -175,16 +174,16 @@ func (o *orphans) shown(now float64, id string) string {
 	return strings.Join(slices.Compact(list), ", ")
 }
 
-func (o *orphans) expectShown(now float64, id, want string) {
+func (o *adoptionRig) expectShown(now float64, id, want string) {
 	o.t.Helper()
 	if got := o.shown(now, id); got != want {
 		o.t.Errorf("%s at %gs is shown as %q, want %q", id, now, got, want)
 	}
 }
 
-func TestOrphansThatAnswerMakeNoEvent(t *testing.T) {
+func TestAdoptedWorkersThatAnswerMakeNoEvent(t *testing.T) {
 	for _, views := range []int{1, 2} {
-		o := newOrphans(t, views, 3)
+		o := newAdoptionRig(t, views, 3)
 		o.expect("the hive", "hive joined")
 		o.pass(1, 45)
 		o.expect("the hive", "hive late missed", "hive lost missed")
@@ -212,7 +211,7 @@ func TestOrphansThatAnswerMakeNoEvent(t *testing.T) {
 		}
 		o.expect("they were alive all along")
 
-		// It is back: another process, which has heard two of them by now.
+		// The hive is back as another process, which has heard two of them by now.
 		o.hive.Inc, o.hive.Seq, o.hive.Warm = 200, 1, false
 		third := o.hive.Workers[2]
 		o.hive.Workers = o.hive.Workers[:2]
@@ -254,10 +253,10 @@ func TestOrphansThatAnswerMakeNoEvent(t *testing.T) {
 	}
 }
 
-// A worker that answers the queen was alive all along: since when, its hive has said.
-// What becomes of it then begins when it does.
-func TestOrphansAreAliveSinceTheirHiveSaysSo(t *testing.T) {
-	o := newOrphans(t, 1, 4)
+// A worker that answers the queen was alive all along, since the time that its hive
+// reported. Later verdicts count from their own time.
+func TestAdoptedWorkersAreAliveSinceTheirHiveSaysSo(t *testing.T) {
+	o := newAdoptionRig(t, 1, 4)
 	since := func(now float64, id string) float64 {
 		w := o.views[0].Hive("h").workers[id]
 		return float64(index.EffectiveAge(w.rec().Since, w.entry.Received(), at(now))) / 1000
@@ -294,8 +293,8 @@ func TestOrphansAreAliveSinceTheirHiveSaysSo(t *testing.T) {
 	}
 }
 
-func TestOrphansThatDiedAreLostOnce(t *testing.T) {
-	o := newOrphans(t, 2, 2)
+func TestAdoptedWorkersThatDiedAreLostOnce(t *testing.T) {
+	o := newAdoptionRig(t, 2, 2)
 	o.pass(1, 45)
 	o.told = nil
 	o.beat(45.3, "w0", 0, nil)
@@ -323,10 +322,10 @@ func TestOrphansThatDiedAreLostOnce(t *testing.T) {
 	}
 }
 
-// A queen knows of the end of a process what the hive said of it before it was lost
-// itself: what was sent before that end is no sign of life.
-func TestOrphansThatEndedStayDead(t *testing.T) {
-	o := newOrphans(t, 1, 0)
+// A queen knows the end of a process from the hive's last snapshot: a message sent before
+// that end is no sign of life.
+func TestAdoptedWorkersThatEndedStayDead(t *testing.T) {
+	o := newAdoptionRig(t, 1, 0)
 	for id, ended := range map[string]uint64{"w0": 5000, "w1": 0} {
 		w := workerOf(id)
 		w.Live, w.Cause, w.NS, w.PID, w.Ended = hivebeat.Lost, hivebeat.CauseExit, "boot/1", 7, ended
@@ -364,8 +363,8 @@ func TestOrphansThatEndedStayDead(t *testing.T) {
 }
 
 // The deadline of a worker may have passed before its hive is lost: it is asked first.
-func TestOrphansHaveTimeToAnswer(t *testing.T) {
-	o := newOrphans(t, 1, 1)
+func TestAdoptedWorkersHaveTimeToAnswer(t *testing.T) {
+	o := newAdoptionRig(t, 1, 1)
 	o.hive.Workers[0].Every = 10_000
 	o.snapshot(1)
 	o.pass(2, 51)
@@ -374,8 +373,8 @@ func TestOrphansHaveTimeToAnswer(t *testing.T) {
 	o.expect("it does not answer", "w0 lost hive")
 }
 
-// What a lost hive said before it was takes none of its workers out of the care of the
-// queen, not even those that the queen has lost: one may come back.
+// Messages that a hive sent before it was lost end no adoption, not even of workers that
+// the queen made lost: one may come back.
 func TestALatePageGivesNobodyBack(t *testing.T) {
 	page := func(n uint64, w hivebeat.Record) *hivebeat.Snapshot {
 		s := snapshotOf("h", 100, 5, w)
@@ -405,8 +404,8 @@ func TestALatePageGivesNobodyBack(t *testing.T) {
 	}
 }
 
-func TestOrphansLiveOn(t *testing.T) {
-	o := newOrphans(t, 2, 2)
+func TestAdoptedWorkersLiveOn(t *testing.T) {
+	o := newAdoptionRig(t, 2, 2)
 	o.pass(1, 45)
 	o.told = nil
 	o.beat(45.3, "w0", 0, nil)
@@ -427,9 +426,9 @@ func TestOrphansLiveOn(t *testing.T) {
 	o.expect("and no more")
 }
 
-// The whole machine was cut off: nobody answered, and it had been alive.
+// The whole machine was cut off: no worker answered, and all were alive.
 func TestMachineThatWasCutOff(t *testing.T) {
-	o := newOrphans(t, 2, 2)
+	o := newAdoptionRig(t, 2, 2)
 	o.pass(1, 100)
 	o.expect("cut off", "hive joined", "hive late missed", "hive lost missed", "w0 lost hive", "w1 lost hive")
 	// w0 beats first, w1 comes with the hive.
@@ -457,7 +456,7 @@ func TestMachineThatWasCutOff(t *testing.T) {
 
 // One queen hears a worker and the other does not: they come to one answer.
 func TestQueensThatHeardDifferentBeats(t *testing.T) {
-	o := newOrphans(t, 2, 1)
+	o := newAdoptionRig(t, 2, 1)
 	o.pass(1, 45)
 	o.told = nil
 	o.beat(80, "w0", 0, nil, o.views[0])
@@ -470,9 +469,9 @@ func TestQueensThatHeardDifferentBeats(t *testing.T) {
 	o.expect("and no more")
 }
 
-// A queen that starts when the hive is lost already knows the workers by the roster.
-func TestQueenThatFindsOrphans(t *testing.T) {
-	o := newOrphans(t, 1, 2)
+// A queen that starts when the hive is lost already knows the workers from the roster.
+func TestQueenThatFindsAdoptedWorkers(t *testing.T) {
+	o := newAdoptionRig(t, 1, 2)
 	o.pass(1, 45)
 	o.beat(45.3, "w0", 0, nil)
 	o.told = nil
@@ -500,9 +499,9 @@ func TestQueenThatFindsOrphans(t *testing.T) {
 	}
 }
 
-// A blind queen judges no ward, and credits them as it does hives.
-func TestBlindTimeIsNoOrphansSilence(t *testing.T) {
-	o := newOrphans(t, 1, 1)
+// A blind queen judges no adopted worker, and credits them as it does hives.
+func TestBlindTimeIsNoAdoptedWorkersSilence(t *testing.T) {
+	o := newAdoptionRig(t, 1, 1)
 	o.pass(1, 46)
 	o.told = nil
 	v := o.views[0]
@@ -535,11 +534,11 @@ func TestAdoptionsAreBounded(t *testing.T) {
 	}
 }
 
-// Of many wards that die at once the roster tells in a few steps, and a queen that
+// Many adopted workers that die at once are announced in a few roster steps, and a queen that
 // does not know of several events in one entry follows.
-func TestManyWardsDieInFewSteps(t *testing.T) {
+func TestManyAdoptedWorkersDieInFewSteps(t *testing.T) {
 	const workers = 3*announceMost - 10
-	o := newOrphans(t, 2, workers)
+	o := newAdoptionRig(t, 2, workers)
 	for s := 1.0; s < 60; s++ {
 		for _, v := range o.views {
 			settleChecks(v, at(s))
@@ -594,9 +593,9 @@ func TestAnEntryDoesNotOutgrowAMessage(t *testing.T) {
 }
 
 // The transitions of an adopted worker grow old as its record does, and are no longer
-// carried after a minute. They stayed as old as the hive had said they were.
-func TestTransitionsOfWardsGrowOld(t *testing.T) {
-	o := newOrphans(t, 1, 1)
+// carried after a minute. Once their ages did not grow.
+func TestTransitionsOfAdoptedWorkersGrowOld(t *testing.T) {
+	o := newAdoptionRig(t, 1, 1)
 	o.hive.Workers[0].Tr = []hivebeat.Transition{{N: 1, Kind: hivebeat.KindJoined, To: "alive", Inc: 7, Ago: 1000}}
 	o.snapshot(1)
 	o.tell(1)

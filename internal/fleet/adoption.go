@@ -10,8 +10,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Adoption: the death of a hive does not kill its workers. When a hive is lost the queen adopts its workers:
-// it hears their beats and judges them as the hive did, by the same detector:
+// Adoption: if a hive dies, its workers may live. When a hive is lost, the queen adopts its workers. It
+// receives their beats and judges them as the hive did, with the same detector:
 //
 //	hive lost ──▶ adopted, shown late ── answers or beats ──▶ alive, via queen
 //	                   │    ◀──────────── late, recovered … ──┘
@@ -19,43 +19,43 @@ import (
 //
 //	hive back ──▶ listed in its snapshot, or not in a warm complete one: the hive's again
 //
-// It is no transition that an adopted worker is late because no queen has asked it yet. The difference
-// between the roster and this view is one, as for hives (announce.go): so any number of queens announce it
-// once, and a worker that was alive all along makes no event.
+// An adopted worker is shown late until a queen has asked it; that is no transition. As for hives
+// (announce.go), an event is a difference between the roster and this view. So any number of queens announce
+// it once, and a worker that was alive all along makes no event.
 
 const (
-	// adoptGrace is the time for a worker to answer: after its hive was lost no worker is lost for this
-	// long, whatever its own deadline. The roll is called several times meanwhile, so that a single lost
-	// message kills none.
+	// adoptGrace is the time that a worker has to answer: for this time after its hive was lost, no worker
+	// is lost, whatever its own deadline. The roll is called several times meanwhile, so that one lost
+	// message makes no worker lost.
 	adoptGrace = 5 * time.Second
 	rollCalls  = 3
 	rollAgain  = 1500 * time.Millisecond
 	// spreadPerWorker keeps the answers of very many workers from storming.
 	spreadPerWorker = 500 * time.Microsecond
 	// maxAdopted bounds the hives whose workers are adopted, and so the subscriptions. The workers of
-	// further lost hives stay late.
+	// other lost hives stay late.
 	maxAdopted = 10_000
-	// adoptedAskMost is the largest spread with which answers still arrive before a window ends.
+	// adoptedAskMost is the largest spread at which answers still arrive before a window ends.
 	adoptedAskMost = time.Second
 )
 
-// adoption is what a view knows of the workers of a hive that was lost.
+// adoption is the state of the adopted workers of one lost hive.
 type adoption struct {
 	reg     *detector.Registry
 	workers map[string]*adopted
 	differ  map[string]bool // workers to compare with the roster
-	calls   int             // of the roll, so far
-	callAt  time.Time       // the next one; zero: none
+	calls   int             // roll calls so far
+	callAt  time.Time       // the next roll call; zero: none
 	spread  time.Duration
 }
 
 // adopted is a worker that the queen judges.
 type adopted struct {
-	base     ledger.RosterWorker // as its hive had it, if listed
-	listed   bool
-	answered bool      // a queen heard it since, or judged it
-	guessed  bool      // its promise is not known, and the default one counts
-	alive    time.Time // since when it is alive, if its hive said so and it continued; else zero
+	base     ledger.RosterWorker // its state before the adoption, if listed
+	listed   bool                // its hive or the roster knew it
+	answered bool                // a queen has heard or judged it since
+	guessed  bool                // its promise is not known, and the default one counts
+	alive    time.Time           // since when it is alive, if its hive said so and it still is; else zero
 	why      evidence
 }
 
@@ -65,13 +65,13 @@ func (v *View) Adopted(id string) bool {
 	return h != nil && h.adoption != nil
 }
 
-// Adoptions returns the number of hives whose workers are adopted now, of those workers, and of their beats
-// that were heard so far.
+// Adoptions returns how many hives have adopted workers now, how many adopted workers there are, and how many
+// beats of adopted workers were heard so far.
 func (v *View) Adoptions() (hives, workers int, beats uint64) {
 	return len(v.adoptedHives), v.score.Adopted, v.adoptedBeats
 }
 
-// adopt adopts the workers of h, which was lost.
+// adopt adopts the workers of h, which is lost.
 func (v *View) adopt(h *Hive, now time.Time) {
 	seeds := h.seeds(now)
 	if h.adoption == nil {
@@ -84,7 +84,7 @@ func (v *View) adopt(h *Hive, now time.Time) {
 		h.adoption.reg.SetOwn(v.own)
 		h.adoption.reg.Doubt(v.doubt)
 		v.ready.Adoptions = append(v.ready.Adoptions, h.id)
-		// The records no longer are those of the last snapshot.
+		// The records will no longer be those of the last snapshot.
 		v.memos -= h.memo.size
 		h.memo = memo{}
 	}
@@ -92,7 +92,7 @@ func (v *View) adopt(h *Hive, now time.Time) {
 	a.spread = max(hivebeat.WorkerRollSpread, spreadPerWorker*time.Duration(v.score.Adopted+len(seeds)))
 	for _, s := range seeds {
 		if a.workers[s.Worker] != nil {
-			continue // it was adopted before
+			continue // it is adopted already
 		}
 		s.Until = latest(s.Until, now.Add(adoptGrace+a.spread))
 		a.reg.Seed(now, s)
@@ -113,7 +113,7 @@ func (v *View) adopt(h *Hive, now time.Time) {
 	v.watch(h, now)
 }
 
-// watch sets when the adopted workers of h are looked after next.
+// watch sets when tickAdoptions looks at the adopted workers of h next.
 func (v *View) watch(h *Hive, now time.Time) {
 	a := h.adoption
 	next, ok := a.reg.Next()
@@ -125,24 +125,24 @@ func (v *View) watch(h *Hive, now time.Time) {
 		return
 	}
 	again := time.Millisecond
-	if !v.apart.since.IsZero() { // what is due by silence waits
+	if !v.apart.since.IsZero() { // verdicts by silence wait
 		again = assessEvery
 	}
 	v.adoptionsDue.Set(h, latest(next, now.Add(again)))
 }
 
-// Beat takes a beat for a hive whose workers are adopted. worker is the id in the subject, or empty. If the
-// message is no news it returns a *hivebeat.Refusal.
+// Beat applies a beat to a hive whose workers are adopted. worker is the id in the subject, or empty. For an
+// old or invalid message it returns a *hivebeat.Refusal. A beat for another hive changes nothing.
 func (v *View) Beat(hive, worker string, b []byte, now time.Time) error {
 	h := v.hives[hive]
 	if h == nil || h.adoption == nil {
-		return nil // it was in transit when the workers went back
+		return nil // it was in transit when the hive came back
 	}
 	a := h.adoption
 	got, err := a.reg.Receive(now, b, worker)
 	if err != nil {
 		v.refused[hivebeat.ReasonOf(err)]++
-		a.reg.TakeSteps() // a conflict, which the hive reports once it is back, to the refused worker too
+		a.reg.TakeSteps() // a conflict: the hive reports it once it is back, to the refused worker too
 		a.reg.TakeNotices()
 		return err
 	}
@@ -160,11 +160,12 @@ func (v *View) Beat(hive, worker string, b []byte, now time.Time) error {
 	v.applySteps(h, now)
 	v.show(h, got.Worker, now)
 	v.watch(h, now)
-	v.tellIndex(now)
+	v.updateIndex(now)
 	return nil
 }
 
-// tickAdoptions judges the adopted workers whose deadlines have passed, and calls their roll.
+// tickAdoptions judges the adopted workers whose deadlines have passed, and calls the roll of hives where a
+// call is due.
 func (v *View) tickAdoptions(now time.Time) {
 	if v.callAdopted {
 		v.callAdopted = false
@@ -186,11 +187,11 @@ func (v *View) tickAdoptions(now time.Time) {
 		} else {
 			a.reg.DetectClosed(now)
 		}
-		if a.reg.TakeAsk() && a.spread <= adoptedAskMost { // some may have reconnected and not been heard
+		if a.reg.TakeAsk() && a.spread <= adoptedAskMost { // workers whose connection closed may have reconnected unheard
 			v.ready.Calls = append(v.ready.Calls, RollCall{h.id, true, a.spread})
 		}
 		v.applySteps(h, now)
-		if a.reg.Len() != n { // some were gone for long enough
+		if a.reg.Len() != n { // the registry dropped workers that are gone
 			for id, c := range a.workers {
 				if _, ok := a.reg.Record(now, id); !ok {
 					v.release(h, id, c)
@@ -204,7 +205,7 @@ func (v *View) tickAdoptions(now time.Time) {
 	}
 }
 
-// call calls the roll of h if a worker has not answered.
+// call calls the roll of the workers of h: always the first time, and later if a worker has not answered.
 func (v *View) call(h *Hive, now time.Time) {
 	a := h.adoption
 	a.callAt = time.Time{}
@@ -221,10 +222,10 @@ func (v *View) call(h *Hive, now time.Time) {
 	}
 }
 
-// applySteps takes over the transitions that the detector found for adopted workers of h.
+// applySteps applies the transitions that the detector found for adopted workers of h.
 func (v *View) applySteps(h *Hive, now time.Time) {
 	a := h.adoption
-	a.reg.TakeClosed() // no adopted worker is ever picked
+	a.reg.TakeClosed() // adopted workers are never picked
 	a.reg.TakeNotices()
 	for _, s := range a.reg.TakeSteps() {
 		c := a.workers[s.Worker]
@@ -237,19 +238,19 @@ func (v *View) applySteps(h *Hive, now time.Time) {
 		if w := h.workers[s.Worker]; w != nil && first {
 			v.index.Answered(&w.entry, now)
 		}
-		if s.Damped { // true, and not reported
+		if s.Damped { // it is shown, but not reported
 			v.show(h, s.Worker, now)
 			continue
 		}
 		switch {
-		case s.Kind == hivebeat.KindRecovered && s.Cause == hivebeat.CauseSilent: // its hive saw its process run
+		case s.Kind == hivebeat.KindRecovered && s.Cause == hivebeat.CauseSilent: // its hive had seen its process run
 			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), reason: "heard again: its process ran on in silence"}
 		case s.Kind == hivebeat.KindRecovered && s.From == string(hivebeat.Lost):
 			v.countMistake(s.Margin, s.CutOff)
 			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), margin: new(hivebeat.MillisOf(s.Margin))}
 			c.why.reason = "heard again, " + backWords(s.Margin, s.CutOff)
 		case s.Kind == hivebeat.KindRecovered && first:
-			// It is as its hive knew it.
+			// It is in the state that its hive knew.
 		case s.Kind == hivebeat.KindLate || s.Kind == hivebeat.KindLost:
 			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age)}
 			if rec, ok := a.reg.Record(now, s.Worker); ok {
@@ -268,13 +269,13 @@ func (v *View) applySteps(h *Hive, now time.Time) {
 			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), reason: s.Reason}
 		}
 		a.differ[s.Worker] = true
-		v.tally.worker(&hivebeat.EventData{Kind: s.Kind, From: s.From, Cause: s.Cause, AgeMS: c.why.age, DetectMS: c.why.detect})
+		v.counts.worker(&hivebeat.EventData{Kind: s.Kind, From: s.From, Cause: s.Cause, AgeMS: c.why.age, DetectMS: c.why.detect})
 		v.show(h, s.Worker, now)
 		v.Compare(h)
 	}
 }
 
-// show makes the record of an adopted worker say what the detector says.
+// show copies the state of an adopted worker from the detector into its record.
 func (v *View) show(h *Hive, id string, now time.Time) {
 	c := h.adoption.workers[id]
 	rec, ok := h.adoption.reg.Record(now, id)
@@ -292,7 +293,7 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 		w.adopted = c
 		v.index.Adopt(&w.entry, true)
 	}
-	// The numbers are the hive's, which continues them when it is back.
+	// The hive numbers the transitions, and continues when it is back.
 	rec.N, rec.Tr = w.rec().N, carriedOn(w.rec().Tr, w.entry.Received(), now)
 	if c.guessed {
 		rec.Every = 0
@@ -303,8 +304,8 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 	v.change(h)
 }
 
-// carriedOn returns the transitions of a record that was received at received as they are now, without those
-// that a record no longer carries.
+// carriedOn returns the transitions of a record that was received at received, with ages as of now, and without
+// those that are too old for a record to carry.
 func carriedOn(list []hivebeat.Transition, received, now time.Time) []hivebeat.Transition {
 	if !now.After(received) {
 		return list
@@ -329,7 +330,7 @@ func (v *View) release(h *Hive, id string, c *adopted) {
 	}
 }
 
-// creditAdopted ends the doubt about adopted workers.
+// creditAdopted ends the doubt for adopted workers, and adds d to their deadlines.
 func (v *View) creditAdopted(d time.Duration) {
 	for _, h := range v.order {
 		if h.adoption != nil {
@@ -340,8 +341,8 @@ func (v *View) creditAdopted(d time.Duration) {
 	v.callAdopted = len(v.adoptedHives) > 0 && d > 0
 }
 
-// seeds are the workers of h as they are known: by its last snapshot, or if there is none by the roster, which
-// knows less.
+// seeds returns the workers of h for the detector: from its last snapshot, or, without one, from the roster,
+// which knows less.
 func (h *Hive) seeds(now time.Time) []detector.Seed {
 	var list []detector.Seed
 	if h.head().Inc != 0 {
@@ -355,18 +356,18 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 			if w.prior != nil {
 				s.Prior, s.PriorSeq = w.prior.inc, w.prior.seq
 			}
-			if s.Facts.Every == 0 { // known by the roster, and not listed since
+			if s.Facts.Every == 0 { // known from the roster, and not listed since
 				s.Facts.Every = hivebeat.MillisOf(hivebeat.WorkerEvery)
 			}
 			list = append(list, s)
 		}
 		return list
 	}
-	// The roster has no ages of workers. Deadlines count from when the entry was put, so that missing
-	// knowledge hastens none.
-	heard := h.Book.heard(h.every, now)
-	put := h.Book.put(now)
-	for id, r := range h.Book.Item.Workers {
+	// The roster has no ages of workers. Their deadlines count from when the entry was put, which is later
+	// than their last beat.
+	heard := h.roster.heard(h.every, now)
+	put := h.roster.put(now)
+	for id, r := range h.roster.Item.Workers {
 		if !hivebeat.ValidID(id) || r.Inc == 0 {
 			continue
 		}
@@ -380,17 +381,17 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 	return list
 }
 
-// promiseKnown reports whether the promise of a worker that seeds has returned is known.
+// promiseKnown reports whether the promise of a worker in seeds is known.
 func (h *Hive) promiseKnown(id string) bool {
 	if w := h.workers[id]; w != nil {
 		return w.rec().Every > 0
 	}
-	return h.Book.Item.Workers[id].Every > 0
+	return h.roster.Item.Workers[id].Every > 0
 }
 
-// turned notes since when c is alive after the step s. w is its record, or nil; first says whether s is the
-// first step. A worker that its hive had as alive, and that answers, was alive all along: it is alive since
-// its hive says so, not since it answered.
+// turned records since when c is alive after the step s. w is its worker, or nil; first says whether s is the
+// first step. A worker that was alive by its hive, and that answers, was alive all along: its time counts from
+// the verdict of its hive, not from the answer.
 func (c *adopted) turned(s *detector.Step, w *Worker, first bool) {
 	switch s.Kind {
 	case hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindConflict:
@@ -402,7 +403,7 @@ func (c *adopted) turned(s *detector.Step, w *Worker, first bool) {
 	}
 }
 
-// sinceAlive is the age of its verdict, which is since by the detector.
+// sinceAlive returns the age of the verdict on c. since is that age by the detector.
 func (c *adopted) sinceAlive(live hivebeat.Live, since hivebeat.Millis, now time.Time) hivebeat.Millis {
 	if c.alive.IsZero() || live != hivebeat.Alive {
 		return since

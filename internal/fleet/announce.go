@@ -7,8 +7,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// The roster serialises what queens announce about hives. Each queen compares its own verdict with the
-// roster; the difference is the next event:
+// The roster serialises the announcements of queens. Each queen compares its own verdict with the roster;
+// the difference is the next event:
 //
 //	publish event n again, until it is stored or a duplicate   (its author may have died)
 //	advance the roster from n to n + 1 by compare-and-set, with the event inside
@@ -16,19 +16,20 @@ import (
 //
 // For adopted workers an entry may take several such steps at once: n to n + k.
 //
-// A queen that loses the race reads the roster again and judges again. So that queens never argue in circles,
-// a difference counts only if this queen has heard at least as much of the hive as the author of the entry.
+// A queen that loses the race reads the roster again and compares again. So that queens never argue in
+// circles, a difference counts only if this queen has heard at least as much of the hive as the author of the
+// entry.
 
-// Announcer is what has an entry in the roster: a Hive, or the brake of a Zone.
+// Announcer has an entry in the roster. It is a Hive, or a Zone for its brake.
 type Announcer interface {
 	Key() string // in the roster
-	Roster() *Book
+	Roster() *RosterState
 	Announce(now time.Time) (Announcement, bool)
 }
 
-// Announcement is what has to be published next, and the roster entry that records it, without the events
-// themselves: one event of a hive or a brake, or up to announceMost of the workers of a hive, each of
-// another worker, with the numbers up to Next.N.
+// Announcement is the next events to publish and the roster entry that records them, without the events
+// themselves. It has one event of a hive or a brake, or up to announceMost events of workers of a hive, each
+// of a different worker. Their numbers end with Next.N.
 type Announcement struct {
 	Events []Announced
 	Next   ledger.RosterEntry
@@ -40,26 +41,27 @@ type Announced struct {
 	Data hivebeat.EventData
 }
 
-// Key is its id.
+// Key returns the key of h in the roster: its id.
 func (h *Hive) Key() string { return h.id }
 
-// Roster is what the roster says of it.
-func (h *Hive) Roster() *Book { return &h.Book }
+// Roster returns the roster entry of h. The owner of the view updates it.
+func (h *Hive) Roster() *RosterState { return &h.roster }
 
-// Roster is what the roster says of its brake.
-func (z *Zone) Roster() *Book { return &z.Book }
+// Roster returns the roster entry of the brake of z.
+func (z *Zone) Roster() *RosterState { return &z.roster }
 
-// Announce returns what has to be announced of h now: its Difference to the roster.
+// Announce returns the announcement that h needs now: its Difference to the roster, or else events of its
+// workers.
 func (h *Hive) Announce(now time.Time) (Announcement, bool) {
 	kind, to, ok := h.Difference(now)
 	if !ok {
 		a, ok := h.announceWorkers(now)
-		h.Book.wants(&a, ok)
+		h.roster.wants(&a, ok)
 		return a, ok
 	}
 	data, next := h.Next(kind, to, now)
 	a := Announcement{[]Announced{{hivebeat.HiveEventID(h.id, next.N), data}}, next}
-	h.Book.wants(&a, true)
+	h.roster.wants(&a, true)
 	return a, true
 }
 
@@ -81,9 +83,9 @@ func (v *View) CompareAgain(a Announcer) {
 	}
 }
 
-// LearnKey takes an entry of the roster, of a hive or of the brake of a zone.
+// LearnKey applies an entry of the roster, and returns the hive or the zone of the brake that it is about.
 func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Announcer {
-	defer v.tellIndex(now)
+	defer v.updateIndex(now)
 	if zone, ok := zoneOfKey(key); ok {
 		z := v.zoneOf(zone)
 		v.learnZone(z, item, now)
@@ -92,13 +94,13 @@ func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Annou
 	return v.learnHive(key, item, now)
 }
 
-// UnlearnKey notes that the roster has no entry under this key.
+// UnlearnKey records that the roster has no entry with this key. expired says that the entry expired.
 func (v *View) UnlearnKey(key string, expired bool, now time.Time) {
-	defer v.tellIndex(now)
+	defer v.updateIndex(now)
 	if zone, ok := zoneOfKey(key); ok {
 		z := v.zoneOf(zone)
-		if z.Book.Item.Revision > 0 { // it continues from where it was
-			z.Book.Item.Revision = 0
+		if z.roster.Item.Revision > 0 { // its numbers continue
+			z.roster.Item.Revision = 0
 			v.CompareZone(z)
 		}
 		return
@@ -112,13 +114,13 @@ func (v *View) EachKey(yield func(key string)) {
 		yield(h.id)
 	}
 	for _, z := range v.zones {
-		if z.Book.Item.N > 0 {
+		if z.roster.Item.N > 0 {
 			yield(z.Key())
 		}
 	}
 }
 
-// Announcer returns what this view has for a key of the roster, or nil.
+// Announcer returns the hive or zone for a key of the roster, or nil.
 func (v *View) Announcer(key string) Announcer {
 	if zone, ok := zoneOfKey(key); ok {
 		return v.zoneOf(zone)
@@ -129,18 +131,17 @@ func (v *View) Announcer(key string) Announcer {
 	return nil
 }
 
-// TooOld is the age from which nothing is published: the stream forgets the ids that it has seen after an
-// hour.
+// TooOld is the age at which an event is no longer published: the stream detects duplicates for an hour.
 const TooOld = 50 * time.Minute
 
-// rosterBytes bounds the workers that an entry of the roster remembers.
+// rosterBytes bounds the size of the workers in a roster entry.
 const rosterBytes = 256 << 10
 
-// Difference returns the next thing to announce about h, and what the roster says of it afterwards. ok is
-// false if the roster is right.
+// Difference returns the kind of the next event of h, and the verdict that the roster has afterwards. ok is
+// false if the roster needs no change.
 func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
-	e := &h.Book.Item.RosterEntry
-	inc, seq, told := h.line.Inc(), h.line.Seq(), h.worth(e.Inc, e.Seq)
+	e := &h.roster.Item.RosterEntry
+	inc, seq, recorded := h.line.Inc(), h.line.Seq(), h.worth(e.Inc, e.Seq)
 	up := h.live == hivebeat.Alive || h.live == hivebeat.Late
 	switch {
 	case h.live == "" || h.live == hivebeat.Unverified && h.heldBy == nil:
@@ -158,30 +159,31 @@ func (h *Hive) Difference(now time.Time) (kind hivebeat.Kind, to hivebeat.Live, 
 			return hivebeat.KindRestarted, hivebeat.Alive, true
 		}
 		return kindOf(h.live), h.live, true
-	case seq < told || e.Live == hivebeat.Left:
+	case seq < recorded || e.Live == hivebeat.Left:
 		return h.unannouncedConflict(now)
 	case h.live == e.Live, h.live == hivebeat.Unverified && e.Live == hivebeat.Lost:
-		return h.unannouncedConflict(now) // that a queen brakes no longer is no news for one that still does
+		return h.unannouncedConflict(now) // a queen that still brakes ignores that another one no longer does
 	case up && (e.Live == hivebeat.Lost || e.Live == hivebeat.Unverified || e.Live == hivebeat.Late):
-		if seq > told {
+		if seq > recorded {
 			return hivebeat.KindRecovered, hivebeat.Alive, true
 		}
-		return h.unannouncedConflict(now) // the author heard the same, and waited as long or longer
+		return h.unannouncedConflict(now) // the author heard the same, and waited at least as long
 	}
 	return kindOf(h.live), h.live, true
 }
 
-// unannouncedConflict returns the conflict of h, if there is one that was not announced.
+// unannouncedConflict returns the conflict of h, if it has one that was not announced.
 func (h *Hive) unannouncedConflict(now time.Time) (hivebeat.Kind, hivebeat.Live, bool) {
 	rival := h.Conflicting(now)
-	return hivebeat.KindConflict, h.Book.Item.Live, rival != 0 && h.Book.Conflict != h.line.Inc()
+	return hivebeat.KindConflict, h.roster.Item.Live, rival != 0 && h.roster.Conflict != h.line.Inc()
 }
 
 func kindOf(l hivebeat.Live) hivebeat.Kind { return hivebeat.Kind(l) } // the words are the same
 
-// Next describes the event that Difference asks for, and the entry that records it without the event.
+// Next returns the data of the event that Difference asks for, and the entry that records it, without the
+// event.
 func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebeat.EventData, ledger.RosterEntry) {
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	d := hivebeat.EventData{
 		Hive: h.id, Inc: h.line.Inc(), HiveInc: h.line.Inc(), N: e.N + 1, Kind: kind,
 		From: string(e.Live), To: string(to), Seq: h.line.Seq(), Via: hivebeat.ViaQueen,
@@ -199,12 +201,12 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 		d.Cause = h.cause
 	}
 	seq := d.Seq
-	if e.Inc == d.Inc { // a queen that heard less may announce a conflict: only one that went back says a lower seq
+	if e.Inc == d.Inc { // a queen that heard less may announce a conflict; the entry's seq goes down only if h went back
 		seq = max(seq, h.worth(e.Inc, e.Seq))
 	}
 	next := ledger.RosterEntry{
 		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: seq,
-		Every: hivebeat.MillisOf(h.every), Zone: h.zone, Age: h.Book.age(h, now),
+		Every: hivebeat.MillisOf(h.every), Zone: h.zone, Age: h.roster.age(h, now),
 	}
 	if kind == hivebeat.KindConflict {
 		next.Cause = e.Cause
@@ -217,10 +219,10 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	return d, next
 }
 
-// remember returns the workers of h as an entry of the roster holds them: as many as fit.
+// remember returns the workers of h for an entry of the roster, up to rosterBytes.
 func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
 	if h.head().Inc == 0 {
-		return h.Book.workers(now) // it was not heard: the roster is all there is
+		return h.roster.workers(now) // the hive was not heard: only the roster knows its workers
 	}
 	m, size := make(map[string]ledger.RosterWorker, len(h.workers)), 0
 	var common hivebeat.Millis
@@ -236,7 +238,7 @@ func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
 		if !known {
 			continue
 		}
-		if was := h.Book.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
+		if was := h.roster.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
 			it.Via = was.Via
 		}
 		m[r.Worker] = it

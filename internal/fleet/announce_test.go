@@ -10,15 +10,15 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// rosterOf returns an entry as it was read.
+// rosterOf returns an entry as it is read from the roster.
 func rosterOf(n uint64, live hivebeat.Live, inc, seq uint64) ledger.RosterItem {
 	return ledger.RosterItem{Revision: n, Epoch: 1, RosterEntry: ledger.RosterEntry{
 		V: 1, N: n, Live: live, Inc: inc, Seq: seq, Every: 15000,
 	}}
 }
 
-// TestDifference is what a queen says, by what it concluded and what the roster
-// has. The queen heard incarnation 100 up to seq 5.
+// TestDifference checks what a queen announces for each verdict and each roster entry.
+// The queen heard incarnation 100 up to seq 5.
 func TestDifference(t *testing.T) {
 	const none = ""
 	for _, c := range []struct {
@@ -59,7 +59,7 @@ func TestDifference(t *testing.T) {
 			v := New(45 * time.Second)
 			mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
 			h := v.hives["h"]
-			h.live, h.since, h.Book.Item = c.live, at(0), c.roster
+			h.live, h.since, h.roster.Item = c.live, at(0), c.roster
 			kind, to, ok := h.Difference(at(60))
 			if !ok {
 				kind, to = none, ""
@@ -153,13 +153,13 @@ func TestLearnFromTheRoster(t *testing.T) {
 		v := New(45 * time.Second)
 		v.LearnKey("h", rosterOf(7, hivebeat.Alive, 100, 5), at(0))
 		v.LearnKey("h", rosterOf(6, hivebeat.Lost, 100, 5), at(0))
-		if n := v.hives["h"].Book.Item.N; n != 7 {
+		if n := v.hives["h"].roster.Item.N; n != 7 {
 			t.Errorf("an older revision was taken: %d", n)
 		}
 		again := rosterOf(1, hivebeat.Alive, 100, 5)
 		again.Epoch = 2
 		v.LearnKey("h", again, at(0))
-		if n := v.hives["h"].Book.Item.N; n != 1 {
+		if n := v.hives["h"].roster.Item.N; n != 1 {
 			t.Errorf("the bucket made anew was not taken: %d", n)
 		}
 	})
@@ -173,7 +173,7 @@ func TestLearnFromTheRoster(t *testing.T) {
 		if v.hives["dead"] != nil {
 			t.Error("a dead hive is not forgotten")
 		}
-		if h := v.hives["h"]; h == nil || h.Book.Item.Revision != 0 || h.Book.Item.N != 4 {
+		if h := v.hives["h"]; h == nil || h.roster.Item.Revision != 0 || h.roster.Item.N != 4 {
 			t.Error("of a hive that lives the entry is to be made again")
 		}
 	})
@@ -184,14 +184,14 @@ func TestLearnFromTheRoster(t *testing.T) {
 			t.Errorf("%s", h.Live())
 		}
 		mustFeed(t, v, snapshotOf("h", 100, 5), at(1))
-		if kind, _, ok := v.hives["h"].Difference(at(1)); !ok || kind != hivebeat.KindJoined || v.hives["h"].Book.Item.Revision != 9 {
+		if kind, _, ok := v.hives["h"].Difference(at(1)); !ok || kind != hivebeat.KindJoined || v.hives["h"].roster.Item.Revision != 9 {
 			t.Errorf("%s %v", kind, ok)
 		}
 	})
 }
 
-// TestOvertaken: a queen that heard of a duplicate, and then nothing for long, learns
-// that the others have gone back to the one that lives.
+// TestOvertaken: a queen that heard a duplicate, and then nothing for a long time, learns
+// that the other queens went back to the hive that lives.
 func TestOvertaken(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -202,8 +202,8 @@ func TestOvertaken(t *testing.T) {
 		heard  bool          // it was heard at 55 s too
 		follow bool
 	}{
-		{"the roster was made anew, and goes on", 2, 5, hivebeat.Alive, 5 * time.Second, false, true},
-		{"made anew by who knows less", 2, 2, hivebeat.Alive, 5 * time.Second, false, false},
+		{"the roster was created again, and its numbers continue", 2, 5, hivebeat.Alive, 5 * time.Second, false, true},
+		{"created again by a queen that knows less", 2, 2, hivebeat.Alive, 5 * time.Second, false, false},
 		{"told before it was heard", 2, 5, hivebeat.Alive, 55 * time.Second, false, false},
 		{"of one that is gone", 2, 5, hivebeat.Lost, 5 * time.Second, false, false},
 		{"it still beats", 2, 5, hivebeat.Alive, 3 * time.Second, true, false},
@@ -231,9 +231,9 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
-// TestBackWhileTheStoreWasAway: a duplicate took the place of a hive, and the roster was
-// told; then JetStream was away, the duplicate died, and this queen heard the other one
-// go on. It is not led back by a word of before, but by one of since.
+// TestBackWhileTheStoreWasAway: a duplicate took the place of a hive, also in the roster.
+// Then JetStream was away, the duplicate died, and this queen heard the hive again. It
+// ignores an entry from before that, and follows one from after it.
 func TestBackWhileTheStoreWasAway(t *testing.T) {
 	for _, c := range []struct {
 		stored time.Duration // at 70 s
@@ -259,8 +259,8 @@ func TestBackWhileTheStoreWasAway(t *testing.T) {
 	}
 }
 
-// TestTwoQueensAgree lets two queens with different ears announce in turn: they
-// end with the roster in agreement, and never argue in circles.
+// TestTwoQueensAgree lets two queens that hear different messages announce in turn. They
+// end in agreement with the roster, and never argue in circles.
 func TestTwoQueensAgree(t *testing.T) {
 	a, b := New(45*time.Second), New(45*time.Second)
 	roster := ledger.RosterItem{Epoch: 1}
@@ -289,7 +289,7 @@ func TestTwoQueensAgree(t *testing.T) {
 	mustFeed(t, a, snapshotOf("h", 100, 1), at(0))
 	mustFeed(t, b, snapshotOf("h", 100, 1), at(0))
 	agree(at(0))
-	for seq := uint64(2); seq < 12; seq++ { // b is deaf from now on, and can not read the keys
+	for seq := uint64(2); seq < 12; seq++ { // b hears nothing from now on, and cannot read the keys
 		now := at(14 * float64(seq-1))
 		mustFeed(t, a, snapshotOf("h", 100, seq), now)
 		settleChecks(a, now)
@@ -390,8 +390,8 @@ func TestASilencedHiveIsAConflict(t *testing.T) {
 	}
 }
 
-// A seq that a hive went back from is evidence of nothing, in the roster, in its key, or
-// from another queen: what becomes of the hive is told as ever.
+// A seq that a hive went back from is no evidence, whether in the roster, in its key, or
+// from another queen: the hive's transitions are announced as usual.
 func TestAFalseSeqIsDisowned(t *testing.T) {
 	a, b := New(45*time.Second), New(45*time.Second)
 	a.SetBrake(BrakeRule{Off: true})
@@ -412,7 +412,7 @@ func TestAFalseSeqIsDisowned(t *testing.T) {
 				next.Event, _ = json.Marshal(hivebeat.Subjects{}.NewEvent("id", now, d))
 				roster = ledger.RosterItem{RosterEntry: next, Revision: next.N, Epoch: 1}
 				kinds, again = append(kinds, kind), true
-				v.LearnKey("h", roster, now) // as of what it has put itself
+				v.LearnKey("h", roster, now) // its own entry too
 				if len(kinds) > 20 {
 					t.Fatalf("they argue: %v", kinds)
 				}
@@ -420,7 +420,7 @@ func TestAFalseSeqIsDisowned(t *testing.T) {
 		}
 	}
 	const false1 = 5000
-	settle := func(now time.Time) { // the key has what was forged, as long as it lives
+	settle := func(now time.Time) { // the key holds the forged seq while it exists
 		for _, v := range []*View{a, b} {
 			v.Tick(now)
 			for len(v.ready.Checks) > 0 {
@@ -447,7 +447,7 @@ func TestAFalseSeqIsDisowned(t *testing.T) {
 	mustFeed(t, a, snapshotOf("h", 100, 1), at(0))
 	mustFeed(t, b, snapshotOf("h", 100, 1), at(0))
 	seq = 1
-	for range 2 { // the second time no conflict is told any more
+	for range 2 { // the second time, no conflict is announced
 		hear(5, a, b)
 		mustFeed(t, a, snapshotOf("h", 100, false1), at(s)) // b learns it
 		hear(8, a, b)

@@ -10,24 +10,24 @@ import (
 )
 
 // Adopted workers are announced as hives are (announce.go): by the difference between the roster and this
-// view. But one entry announces many at once, as thousands may die with one hive.
+// view. But one entry announces many of them, because thousands may die with one hive.
 
-// announceMost bounds the events of one entry: with ids, models and reasons as long as they may be, they
-// have 200 kB.
+// announceMost bounds the events in one entry. With ids, models and reasons of the greatest length they take
+// 200 kB.
 const announceMost = 128
 
-// announced returns what has been announced of a worker: by the roster, or otherwise by its hive before that
-// was lost.
+// announced returns the last announced state of a worker: from the roster, or otherwise from its hive before
+// the hive was lost.
 func (h *Hive) announced(id string, c *adopted) (ledger.RosterWorker, bool) {
-	r, ok := h.Book.Item.Workers[id]
+	r, ok := h.roster.Item.Workers[id]
 	if !ok && c != nil && c.listed {
 		return c.base, true
 	}
 	return r, ok
 }
 
-// differs returns what has to be announced of an adopted worker next, if anything. As for hives it counts
-// only if this queen has heard at least as much of the worker as the author of the roster's entry.
+// differs returns the next event of an adopted worker, if it needs one. As for hives, a difference counts only
+// if this queen has heard at least as much of the worker as the author of the roster's entry.
 func (h *Hive) differs(id string, c *adopted) (kind hivebeat.Kind, to hivebeat.Live, ok bool) {
 	w := h.workers[id]
 	if w == nil || c == nil || !c.answered {
@@ -46,8 +46,8 @@ func (h *Hive) differs(id string, c *adopted) (kind hivebeat.Kind, to hivebeat.L
 	case r.Inc != base.Inc && r.Live != hivebeat.Lost:
 		return hivebeat.KindRestarted, hivebeat.Alive, true
 	case r.Live == base.Live:
-		news := r.Live == hivebeat.Alive && r.Seq > base.Seq && !base.State.SameAs(r.State)
-		return hivebeat.KindState, r.Live, news
+		changed := r.Live == hivebeat.Alive && r.Seq > base.Seq && !base.State.SameAs(r.State)
+		return hivebeat.KindState, r.Live, changed
 	case base.Live == hivebeat.Left:
 		return "", "", false
 	case r.Live == hivebeat.Alive:
@@ -58,10 +58,10 @@ func (h *Hive) differs(id string, c *adopted) (kind hivebeat.Kind, to hivebeat.L
 	return kindOf(r.Live), r.Live, true
 }
 
-// returned reports whether a worker that a queen gave up, and that its hive lists again, has to be announced
-// as recovered.
+// returned reports whether the worker must be announced as recovered: a queen made it late or lost, and its
+// hive lists it again as alive.
 func (h *Hive) returned(id string) bool {
-	base, w := h.Book.Item.Workers[id], h.workers[id]
+	base, w := h.roster.Item.Workers[id], h.workers[id]
 	if w == nil || w.adopted != nil || base.Via != hivebeat.ViaQueen || !h.Up() {
 		return false
 	}
@@ -70,11 +70,11 @@ func (h *Hive) returned(id string) bool {
 		r.Inc == base.Inc && r.Seq > base.Seq
 }
 
-// announceWorkers returns what has to be announced next of workers of h that are or were adopted.
+// announceWorkers returns the next announcement for workers of h that are or were adopted.
 func (h *Hive) announceWorkers(now time.Time) (Announcement, bool) {
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	if e.N == 0 || entrySize(e.Workers) > entryBytes {
-		return Announcement{}, false // the hive comes first, and an entry has to fit into a message
+		return Announcement{}, false // the hive comes first, and the entry must fit into a message
 	}
 	var s Announcement
 	if a := h.adoption; a != nil {
@@ -105,20 +105,20 @@ func (h *Hive) announceWorkers(now time.Time) (Announcement, bool) {
 
 var listedAgain = evidence{kind: hivebeat.KindRecovered, reason: "its hive is back, and lists it"}
 
-// entryBytes bounds the workers in an entry, which would otherwise outgrow a NATS message: of a hive with more
-// than some 3,000 workers queens do not announce the others.
+// entryBytes bounds the size of the workers in an entry, so that it fits into a NATS message. Queens announce
+// about 3,000 workers of one hive, and none beyond that.
 const entryBytes = 512 << 10
 
-// entrySize is about the size of workers in an entry.
+// entrySize estimates the size of workers in an entry.
 func entrySize(workers map[string]ledger.RosterWorker) (n int) {
-	every, _ := ledger.CommonEvery(workers) // which the entry has once
+	every, _ := ledger.CommonEvery(workers) // the entry has it once
 	for id, r := range workers {
 		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 126 + promiseSize(r.Every, r.Quiet, every)
 	}
 	return n
 }
 
-// promiseSize is the size of a promise in an entry where common is the promise of most workers.
+// promiseSize returns the size of a promise in an entry where common is the promise of most workers.
 func promiseSize(every, quiet, common hivebeat.Millis) (n int) {
 	if every != common {
 		n += len(`,"every":3600000`)
@@ -129,13 +129,13 @@ func promiseSize(every, quiet, common hivebeat.Millis) (n int) {
 	return n
 }
 
-// addTo adds an event of a worker, and what the entry of its hive says of the worker afterwards.
+// addTo adds an event of a worker to s, and the state of the worker to the entry of its hive.
 func (h *Hive) addTo(s *Announcement, id string, kind hivebeat.Kind, to hivebeat.Live, why evidence, now time.Time) {
-	e, w := &h.Book.Item.RosterEntry, h.workers[id]
+	e, w := &h.roster.Item.RosterEntry, h.workers[id]
 	if len(s.Events) == 0 {
 		s.Next = *e
-		s.Next.Event, s.Next.Events, s.Next.Age = nil, nil, h.Book.age(h, now)
-		if s.Next.Workers = h.Book.workers(now); s.Next.Workers == nil {
+		s.Next.Event, s.Next.Events, s.Next.Age = nil, nil, h.roster.age(h, now)
+		if s.Next.Workers = h.roster.workers(now); s.Next.Workers == nil {
 			s.Next.Workers = make(map[string]ledger.RosterWorker)
 		}
 	}
@@ -143,20 +143,20 @@ func (h *Hive) addTo(s *Announcement, id string, kind hivebeat.Kind, to hivebeat
 	r := w.rec()
 	d := h.workerEvent(w, kind, to, why)
 	d.N = s.Next.N
-	told := rosterWorker(&r.Facts, to, d.Cause)
-	told.Via = hivebeat.ViaQueen
+	entry := rosterWorker(&r.Facts, to, d.Cause)
+	entry.Via = hivebeat.ViaQueen
 	if isGone(to) {
-		told.Since = max(1, w.goneFor(now))
+		entry.Since = max(1, w.goneFor(now))
 	}
-	s.Next.Workers[id] = told
+	s.Next.Workers[id] = entry
 	eventID := hivebeat.HiveEventID(h.id, d.N)
-	if kind == hivebeat.KindJoined { // the same event that its hive would publish
+	if kind == hivebeat.KindJoined { // the id of the event that its hive would cause
 		eventID = hivebeat.WorkerEventID(h.id, d.HiveInc, id, d.Inc, kind, d.N)
 	}
 	s.Events = append(s.Events, Announced{eventID, d})
 }
 
-// workerEvent describes an event of a worker that is or was adopted, without its number.
+// workerEvent returns the data of an event of a worker that is or was adopted, without its number.
 func (h *Hive) workerEvent(w *Worker, kind hivebeat.Kind, to hivebeat.Live, why evidence) hivebeat.EventData {
 	r := w.rec()
 	base, _ := h.announced(r.Worker, w.adopted)
@@ -176,15 +176,15 @@ func (h *Hive) workerEvent(w *Worker, kind hivebeat.Kind, to hivebeat.Live, why 
 	return d
 }
 
-// unsettled returns the workers in the entry of h whose verdict by a queen still stands: they stay in it when
-// the hive itself is back.
+// unsettled returns the workers in the entry of h on which the verdict of a queen still stands. They stay in
+// the entry when the hive is back.
 func (h *Hive) unsettled(now time.Time) map[string]ledger.RosterWorker {
-	m := h.Book.workers(now)
+	m := h.roster.workers(now)
 	maps.DeleteFunc(m, func(_ string, r ledger.RosterWorker) bool { return r.Via != hivebeat.ViaQueen })
 	return m
 }
 
-// elsewhere is what the roster says of a worker that another queen heard.
+// elsewhere returns the facts in the roster of a worker that another queen heard.
 func elsewhere(r *ledger.RosterWorker) hivebeat.Facts {
 	f := hivebeat.Facts{Inc: r.Inc, Seq: r.Seq}
 	if every, quiet, known := promise(r); known {
@@ -193,15 +193,15 @@ func elsewhere(r *ledger.RosterWorker) hivebeat.Facts {
 	return f
 }
 
-// learnAdopted takes over what another queen heard of adopted workers. n is the number of the entry before. The
-// last event of this one is about worker, which may be empty.
+// learnAdopted applies an entry to the adopted workers of h, which another queen may have heard. n is the
+// number of the entry before. The last event in this one is about worker, which may be empty.
 func (v *View) learnAdopted(h *Hive, n uint64, worker string, now time.Time) {
 	a := h.adoption
 	if a == nil {
 		return
 	}
-	e := &h.Book.Item.RosterEntry
-	// The roster does not say when it was heard, only that it was before the announcement.
+	e := &h.roster.Item.RosterEntry
+	// The roster does not say when a worker was heard, only that it was before the announcement.
 	one := func(id string, r ledger.RosterWorker) {
 		c := a.workers[id]
 		if c == nil {
@@ -224,8 +224,9 @@ func (v *View) learnAdopted(h *Hive, n uint64, worker string, now time.Time) {
 	v.watch(h, now)
 }
 
-// inRoster returns what an entry of the roster that is put now says of w, if the roster or its hive knows w.
-// What became of an adopted worker since is announced later.
+// inRoster returns the state of w for a roster entry that is put now. known is false if neither the roster nor
+// its hive knows w. For an adopted worker it is the state before the adoption; later changes are announced
+// separately.
 func (w *Worker) inRoster(now time.Time) (r ledger.RosterWorker, known bool) {
 	r = rosterWorker(&w.rec().Facts, w.rec().Live, w.rec().Cause)
 	if c := w.adopted; c != nil {
@@ -240,10 +241,10 @@ func (w *Worker) inRoster(now time.Time) (r ledger.RosterWorker, known bool) {
 	return r, true
 }
 
-// whileUp returns the workers in the entry of h, which is up: those whose verdict by a queen still stands, and
-// those that are gone and that h does not list. A worker that is lost or left is shown for
-// hivebeat.KeepGone, even if its hive restarts meanwhile and does not know it, and by the roster even if the
-// queen restarts too.
+// whileUp returns the workers in the entry of h, which is up: those on which the verdict of a queen still
+// stands, and lost and left ones that h does not list. A lost or left worker is shown for hivebeat.KeepGone,
+// even if its hive restarts meanwhile and does not know it. With the roster, that holds even if the queen
+// restarts too.
 func (h *Hive) whileUp(now time.Time) map[string]ledger.RosterWorker {
 	m, size := h.unsettled(now), 0
 	for w := range h.inOrder() {
@@ -268,7 +269,7 @@ func (h *Hive) whileUp(now time.Time) map[string]ledger.RosterWorker {
 	return m
 }
 
-// entryRow is about the size of a worker in an entry without its promise.
+// entryRow estimates the size of a worker in an entry, without its promise.
 func entryRow(r *hivebeat.Record) int {
 	return len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 96
 }

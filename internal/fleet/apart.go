@@ -8,9 +8,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// A queen that hears few hives may itself be the one that is cut off, with a minority of the servers. A store
-// that most of its servers keep tells the two cases apart, as it acknowledges nothing to a minority. So a
-// verdict by silence needs an acknowledgement that was asked for after the hive was due to be heard:
+// A queen that hears few hives may be cut off itself, with a minority of the servers. A replicated store
+// distinguishes the two cases, because it acknowledges nothing to a minority. So a verdict by silence needs an
+// acknowledgement of a request that was made after the hive was due to be heard:
 //
 //	deadline ─┬─ acknowledged since ─▶ lost, unless the brake holds it
 //	          └─ not ─▶ this queen is apart: unverified, without an event
@@ -20,29 +20,28 @@ import (
 // hears less than half of the fleet.
 const apartLeast = 4 // hives; with fewer, hearing less than half of them says nothing
 
-// apart is what a view knows of its being apart.
+// apart is whether, since when and why this queen may be cut off.
 type apart struct {
-	replicas int       // of the store; 0: there is none, and this queen is never apart
-	proved   time.Time // when the request was made that the store acknowledged last
+	replicas int       // servers that keep the store; 0: none, and this queen is never apart
+	proved   time.Time // when the last request was made that the store acknowledged
 	since    time.Time // since when this queen is apart; zero: it is not
 	why      string
 }
 
-// SetReplicas says how many servers keep the store. Until it is called this queen is never apart.
+// SetReplicas sets how many servers keep the store. Before the first call this queen is never apart.
 func (v *View) SetReplicas(n int) { v.apart.replicas = n }
 
-// Apart says why this queen may be the one that is cut off. It is empty unless a verdict was held back
-// for that.
+// Apart returns why this queen may be cut off itself. It is empty unless that holds back a verdict.
 func (v *View) Apart() string { return v.apart.why }
 
-// Unproved reports whether h was due to be heard and the store acknowledged no request made since.
+// Unproved reports whether h was due to be heard, and the store has acknowledged no request made after that.
 func (v *View) Unproved(h *Hive, now time.Time) bool {
 	due := v.lostAt(h).Add(-2 * h.every)
 	return v.apart.replicas > 0 && v.apart.proved.Before(due) && !due.After(now)
 }
 
-// Prove notes that the store acknowledged a request made at asked: most of its servers were then in touch
-// with each other and with this queen.
+// Prove records that the store acknowledged a request made at asked: at that time a majority of its servers
+// could reach each other and this queen.
 func (v *View) Prove(asked, now time.Time) {
 	a := &v.apart
 	a.proved = latest(a.proved, asked)
@@ -56,14 +55,14 @@ func (v *View) Prove(asked, now time.Time) {
 		}
 		h.blind = v.blind - v.heardAs(now).Sub(h.judged)
 		if h.released {
-			v.unhold(h) // otherwise it is never released again
+			v.unhold(h) // a released hive is no longer in the queue of its brake
 		}
 		if h.heldBy != nil {
 			h.releaseAt = v.lostAt(h)
 		} else {
 			v.due.Set(h, v.lostAt(h))
 		}
-		if !h.windowOver { // otherwise a connection that closed is being judged
+		if !h.windowOver { // else the check is about a closed connection, and stands
 			h.check = 0
 		}
 		v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: v.Spread()})
@@ -75,8 +74,8 @@ func (v *View) Prove(asked, now time.Time) {
 	v.callAdopted = len(v.adoptedHives) > 0
 }
 
-// standApart reports whether this queen does not believe the silence of h, as it may be the one that is cut
-// off. It makes h unverified.
+// standApart reports whether this queen must not believe the silence of h, because it may be cut off itself. If
+// so, h is unverified afterwards.
 func (v *View) standApart(h *Hive, why evidence, now time.Time) bool {
 	a, n := &v.apart, v.lives
 	heard := n[hivebeat.Alive]

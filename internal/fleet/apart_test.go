@@ -9,8 +9,9 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// However the store comes and goes while most of a zone dies, nobody is lost whom the
-// store did not acknowledge, and all are in the end: none stays held or unverified.
+// The store comes and goes while most of a zone dies. No hive is lost without an
+// acknowledgement of the store, and in the end all are lost: none stays held or
+// unverified.
 func TestApartEnds(t *testing.T) {
 	for _, period := range []time.Duration{300 * time.Millisecond, time.Second, 3 * time.Second, 7 * time.Second, 20 * time.Second, 50 * time.Second, 3 * time.Minute} {
 		for _, dead := range []int{1, 3, 12} {
@@ -48,8 +49,7 @@ func TestApartEnds(t *testing.T) {
 	}
 }
 
-// What the store acknowledges, and was asked for before, was perhaps acknowledged before
-// the cut.
+// The answer to a request from before the cut may be from before the cut too.
 func TestApartEndsByWhatIsAskedSince(t *testing.T) {
 	s := newStage(t, BrakeRule{})
 	s.v.SetReplicas(3)
@@ -65,8 +65,8 @@ func TestApartEndsByWhatIsAskedSince(t *testing.T) {
 	}
 }
 
-// Without a replicated store, and where every silence is to be believed, no queen takes
-// itself for the one that is cut off.
+// Without a replicated store, and with the brake off, no queen believes that it may be
+// cut off.
 func TestNeverApart(t *testing.T) {
 	for _, s := range []*stage{newStage(t, BrakeRule{}), newStage(t, BrakeRule{Off: true})} {
 		if s.v.rule.Off {
@@ -80,8 +80,8 @@ func TestNeverApart(t *testing.T) {
 	}
 }
 
-// A hive whose turn it is by the brake, and whose key is being read, when this queen finds
-// that it may be cut off, and then that it is not: it is judged anew, and not forgotten.
+// The brake has released a hive, and its key is being read, when this queen finds that it
+// may be cut off, and then that it is not. The hive is judged again, and not forgotten.
 func TestAHiveWhoseTurnItIsIsJudgedAnew(t *testing.T) {
 	s := newStage(t, BrakeRule{})
 	s.v.SetReplicas(3)
@@ -104,10 +104,10 @@ func TestAHiveWhoseTurnItIsIsJudgedAnew(t *testing.T) {
 	}
 }
 
-// A queen that may be cut off is cut off for an hour as well, before the store acknowledges
-// again. Its wards are not credited with that hour twice: each has as long to be heard as if
-// it had fallen silent just then, and one that was heard since is judged as ever.
-func TestWhatWardsGetWhenAQueenIsNotApartAnyMore(t *testing.T) {
+// A queen that may be cut off cannot hear for an hour before the store acknowledges again.
+// Its adopted workers do not get credit for that hour twice: each has the time of one that
+// fell silent just now, and one that was heard since is judged as usual.
+func TestWhatAdoptedWorkersGetWhenAQueenIsNotApartAnyMore(t *testing.T) {
 	v := New(45 * time.Second)
 	v.SetReplicas(3)
 	mustFeed(t, v, snapshotOf("lost", 100, 1, workersOf(2)...), at(0))
@@ -135,7 +135,7 @@ func TestWhatWardsGetWhenAQueenIsNotApartAnyMore(t *testing.T) {
 		at   float64
 		want string
 	}{
-		{3650 + 46, "w00=alive w01=late"}, // that its hive had w00 as alive stands until it is judged
+		{3650 + 46, "w00=alive w01=late"}, // the verdict of its hive on w00 stands until it is judged
 		{3650 + 91, "w00=alive w01=lost"},
 		{3655 + 91, "w00=lost w01=lost"},
 	} {

@@ -9,19 +9,19 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// A snapshot is applied in one pass: Apply or Adopt, receive (is it news?), takeOver (copy the page, then
-// draw the conclusions: the verdict on the hive, its connection, workers that are absent, the end of an
-// adoption), and at last the index is told.
+// A snapshot is applied in one pass. Apply or Adopt calls receive, which decides whether the page is new,
+// and takeOver, which copies the page and draws the conclusions: the verdict on the hive, its connection,
+// absent workers, the end of an adoption. updateIndex comes last.
 
-// Refusals of snapshots that are no news.
+// Refusals of snapshots that change nothing.
 var (
 	refusedPages = &hivebeat.Refusal{Reason: hivebeat.RefusedLimit, Key: "pages", Detail: "another number than in the page before of this seq"}
 	refusedStale = &hivebeat.Refusal{Reason: hivebeat.RefusedStale, Detail: "seq not above the last, or an incarnation that is over"}
 	refusedOlder = &hivebeat.Refusal{Reason: hivebeat.RefusedOlder, Detail: "a higher incarnation is alive"}
 )
 
-// Apply takes over one page of a snapshot that was heard now. If the message is no news it returns a
-// *hivebeat.Refusal, and nothing has changed.
+// Apply applies one page of a snapshot that was heard now. For an old or invalid page it returns a
+// *hivebeat.Refusal, and the page is not applied.
 func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	h := v.hives[string(s.Hive)]
 	if h == nil {
@@ -36,36 +36,36 @@ func (v *View) Apply(s *wire.SnapshotView, now time.Time) error {
 	v.besides(h, s, o, up, now)
 	if refusal != nil {
 		v.refused[refusal.Reason]++
-		v.tellIndex(now)
+		v.updateIndex(now)
 		return refusal
 	}
 	v.accepted++
 	h.heardAt = v.heardAs(now)
 	v.takeOver(h, s, o, latest(h.heardAt, h.received), now)
 	h.early = h.received.Before(now)
-	v.tellIndex(now)
+	v.updateIndex(now)
 	return nil
 }
 
-// Adopt takes over one page that was kept in the bucket, if it is news. Another queen received it age
-// ago at most. For the verdict the hive counts as heard now, as this queen could not hear it before; the
-// ages that are shown count from when it was received.
+// Adopt applies one page from the bucket, if it is new. Another queen received it at most age ago. For the
+// verdict the hive counts as heard now, because this queen could not hear it before. The ages that are
+// shown count from the time of receipt.
 func (v *View) Adopt(s *wire.SnapshotView, age time.Duration, now time.Time) {
 	h := v.hives[string(s.Hive)]
 	if h == nil {
 		h = v.get(string(s.Hive))
 	}
 	if h.decidedSince(now.Add(-age), s.Inc, false) {
-		return // the key is of an incarnation that was replaced, and keeps a lower one out until it expires
+		return // the key holds an incarnation that was replaced by a lower one, which cannot overwrite it before it expires
 	}
 	if o, refusal := h.receive(s, now.Add(-age), now); refusal == nil {
 		v.takeOver(h, s, o, now.Add(-age), now)
 		h.early = true
-		v.tellIndex(now)
+		v.updateIndex(now)
 	}
 }
 
-// receive judges whether a page is news: by the lineage of the hive, or as one more page of the snapshot
+// receive decides whether a page is new: by the lineage of the hive, or as one more page of the snapshot
 // that is being assembled.
 func (h *Hive) receive(s *wire.SnapshotView, heard, now time.Time) (liveness.Outcome, *hivebeat.Refusal) {
 	if h.assembly.is(s.Inc, s.Seq) && s.Inc == h.line.Inc() {
@@ -86,7 +86,7 @@ func (h *Hive) receive(s *wire.SnapshotView, heard, now time.Time) (liveness.Out
 	}
 	o := h.advance(message(s, now), hivebeat.Millis(s.Every).Duration()/2, heard)
 	switch {
-	case o.Accepted(), o == liveness.Same && !h.line.Ended(): // Same: its number is known from elsewhere, its content is not
+	case o.Accepted(), o == liveness.Same && !h.line.Ended(): // Same: its seq is known from another queen, its content is not
 		return o, nil
 	case o == liveness.Older:
 		return o, refusedOlder
@@ -117,9 +117,9 @@ func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, recei
 	v.change(h)
 }
 
-// copy takes over what the page says.
+// copy copies the page into the view and the index.
 func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
-	if h.head().Inc != s.Inc { // everything that it numbers begins again
+	if h.head().Inc != s.Inc { // all its numbers start again
 		h.fromStart = s.Seq == 1
 		h.firstPage = now
 		clear(h.absent)
@@ -139,7 +139,7 @@ func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
 	}
 }
 
-// record takes over the record of one worker, and its transitions.
+// record applies the record of one worker, and publishes its transitions.
 func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 	w, known := h.workers[string(r.Worker)]
 	if !known {
@@ -171,8 +171,8 @@ func (v *View) record(h *Hive, r *wire.RecordView, received, now time.Time) {
 	}
 }
 
-// assembly puts the pages of one (inc, seq) together. Their records are applied as they arrive; only all
-// of them together prove which workers are absent.
+// assembly tracks the pages of one (inc, seq). The records in them are applied as they arrive, but only a
+// complete snapshot proves which workers are absent.
 type assembly struct {
 	inc, seq uint64
 	pages    uint64
@@ -197,14 +197,14 @@ func (a *assembly) add(page uint64) {
 	a.n++
 }
 
-// giveUpAbsent draws the conclusion from a complete, warm snapshot. A worker that is not in it is lost. A
-// worker that was lost or left before is dropped once its hive would have stopped listing it.
+// giveUpAbsent acts on a complete, warm snapshot. A worker that is not in it is lost. A worker that was lost
+// or left before is removed once its hive would have stopped listing it.
 func (v *View) giveUpAbsent(h *Hive, now time.Time) {
 	if h.assembly.listed == len(h.workers) {
 		return
 	}
 	var absent []*Worker
-	for w := range h.inOrder() { // so that the events are in order
+	for w := range h.inOrder() { // the events are published in this order
 		if w.gen != h.assembly.gen {
 			absent = append(absent, w)
 		}
@@ -219,15 +219,16 @@ func (v *View) giveUpAbsent(h *Hive, now time.Time) {
 			// This queen hears it, and judges it until the hive lists it: the hive may still wait for
 			// another incarnation of it.
 		case w.hiveInc != h.head().Inc && now.Sub(h.firstPage) < w.patience():
-			// A hive that began again is warm before it could miss a worker with a long promise
-			// or announced silence: one lost answer to its roll call must not kill a worker.
+			// A hive that restarted is warm before it could miss a worker with a long promise
+			// or an announced silence. One lost answer to its roll call must not make the
+			// worker lost.
 		default:
 			v.loseAbsent(h, w, now)
 		}
 	}
 }
 
-// goneFor returns how long ago w, which is lost or left, became so.
+// goneFor returns how long ago w became lost or left.
 func (w *Worker) goneFor(now time.Time) hivebeat.Millis {
 	return index.EffectiveAge(w.rec().Since, w.entry.Received(), now)
 }
@@ -235,15 +236,15 @@ func (w *Worker) goneFor(now time.Time) hivebeat.Millis {
 // memoBytes bounds the bytes that all memos keep: the last snapshot of each hive.
 const memoBytes = 256 << 20
 
-// memo is the last snapshot of a hive, by which unchanged rows of the next one are recognised by their
-// bytes. It is valid as long as the records of the hive are those of that snapshot.
+// memo is the last snapshot of a hive. Rows of the next one that have the same bytes need no parsing. It is
+// valid while the records of the hive are those of that snapshot.
 type memo struct {
 	wire.SnapshotMemo
-	gen  uint64 // of the assembly that took the snapshot over; 0 = there is none
+	gen  uint64 // of the assembly that applied the snapshot; 0: there is no memo
 	size int
 }
 
-// Parse reads a message, by the memo of its hive if that is valid. The result is good until the next
+// Parse parses a message, with the memo of its hive if that is valid. The result is valid until the next
 // Parse.
 func (v *View) Parse(b []byte) (*wire.SnapshotView, error) {
 	s := &v.page

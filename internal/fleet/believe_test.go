@@ -14,15 +14,15 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// lostAsAnother is the roster's word that h is lost, by one that heard its
-// connection close.
+// lostAsAnother is the roster entry of another queen, which heard the connection of h
+// close: h is lost.
 func lostAsAnother(n, seq uint64) ledger.RosterItem {
 	item := rosterOf(n, hivebeat.Lost, 100, seq)
 	item.Cause = hivebeat.CauseDisconnect
 	return item
 }
 
-// stepsOf returns what became of h since the last call.
+// stepsOf returns the steps of h since the last call.
 func stepsOf(v *View) []string { return stepsIn(v.Take()) }
 
 func stepsIn(r *Ready) (list []string) {
@@ -32,8 +32,8 @@ func stepsIn(r *Ready) (list []string) {
 	return list
 }
 
-// A queen that has heard nothing since takes over that a hive is lost, as if it had
-// found that itself, and tells nobody. Who is heard again has recovered.
+// A queen that has heard nothing since accepts that a hive is lost, as if it had found
+// that itself, and announces nothing. A hive that is heard again has recovered.
 func TestAHiveIsLostAsAnotherFound(t *testing.T) {
 	v := New(45 * time.Second)
 	w := workerOf("w")
@@ -88,8 +88,8 @@ func TestAHiveIsLostAsAnotherFound(t *testing.T) {
 	}
 }
 
-// What a verdict is about decides, and no clock: who has heard more is not talked
-// down, whenever the word comes.
+// The message that a verdict is about decides, not a clock: a queen that has heard a later
+// message keeps its verdict, whenever the entry of the other arrives.
 func TestWhoHearsAHiveIsNotTalkedDown(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -142,7 +142,7 @@ func TestWhoHearsAHiveIsNotTalkedDown(t *testing.T) {
 	}
 }
 
-// A page that comes late, of a snapshot of before the verdict, is no sign of life.
+// A delayed page of a snapshot from before the verdict is no sign of life.
 func TestALatePageRevivesNobody(t *testing.T) {
 	page := func(n, seq uint64) *hivebeat.Snapshot {
 		s := snapshotOf("h", 100, seq, workerOf(fmt.Sprint("w", n)))
@@ -178,8 +178,8 @@ func TestALatePageRevivesNobody(t *testing.T) {
 	}
 }
 
-// A queen that begins finds a hive as lost in the roster, and its last snapshot still
-// in the bucket: that gives nobody back to it.
+// A queen that starts finds a hive lost in the roster, and its last snapshot still in the
+// bucket. That snapshot ends no adoption.
 func TestTheBucketGivesNobodyBack(t *testing.T) {
 	v := New(45 * time.Second)
 	item := lostAsAnother(2, 5)
@@ -202,7 +202,7 @@ func TestTheBucketGivesNobodyBack(t *testing.T) {
 	}
 }
 
-// One that the brake of this queen holds is let go by that alone.
+// Only the brake of this queen releases a hive that it holds.
 func TestTheBrakeKeepsWhomAnotherLost(t *testing.T) {
 	s := newStage(t, BrakeRule{}).add("eu", 10).run(40*time.Second).silence("eu", 0, 8)
 	s.until("it brakes", 2*time.Minute, s.braking)
@@ -222,14 +222,13 @@ func TestTheBrakeKeepsWhomAnotherLost(t *testing.T) {
 	}
 	s.until("all are lost", 5*time.Minute, func() bool { return s.count("eu", hivebeat.Lost) == 8 })
 	for _, h := range s.v.Hives() {
-		if kind, _, ok := h.Difference(s.now); ok && h.Live() == hivebeat.Lost && h.Book.Item.Live == hivebeat.Lost {
+		if kind, _, ok := h.Difference(s.now); ok && h.Live() == hivebeat.Lost && h.roster.Item.Live == hivebeat.Lost {
 			t.Errorf("%s: it says %s", h.ID(), kind)
 		}
 	}
 }
 
-// What another queen found may have come before this one's own deadline: no margin
-// is less than nothing.
+// Another queen may reach its verdict before this queen's deadline: no margin is negative.
 func TestTheMarginOfWhatAnotherFound(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 5), at(2)) // which it heard two seconds before

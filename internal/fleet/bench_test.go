@@ -47,8 +47,7 @@ func BenchmarkApply100(b *testing.B) {
 	}
 }
 
-// BenchmarkTick is the loop's look at the deadlines of 10,000 hives of which none
-// is due.
+// BenchmarkTick looks at the deadlines of 10,000 hives while none is due.
 func BenchmarkTick(b *testing.B) {
 	v := New(45 * time.Second)
 	now := time.Now()

@@ -13,32 +13,32 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// The brake: a mass death is not believed at once, since far more often the network or this queen is the
-// cause than so many machines. For one zone (the label zone; hives without it form one zone together), with
-// a window of 10 s:
+// The brake delays a mass death: if many hives fall silent at once, the cause is far more often the network or
+// this queen than so many machines. It works on one zone (the label zone; all hives without it form one zone),
+// with a window of 10 s:
 //
 //	would be lost by silence within the window > max(least, share × hives up 10 s before)
 //	  └─▶ the brake is on: those hives are held as unverified, and their roll is called
 //	       ├─ heard ─────────────────────────────────────▶ alive (recovered)
 //	       └─ not heard for spread + answerTime ─ in turn ▶ lost
 //
-// In turn means at max(5, held/60) a second, where held counts all hives that this brake held: the rate
-// grows with their number, so a brake always ends. While it is on, it also holds hives that fell silent with
-// them. A queen that may be the one that is cut off (apart.go) releases no hive.
+// In turn means at max(5, held/60) a second, where held counts all hives that this brake held. The rate grows
+// with their number, so a brake always ends. While it is on, it also holds other hives that fell silent at the
+// same time. A queen that may be cut off itself (apart.go) releases no hive.
 
 const (
 	brakeWindow = 10 * time.Second
-	// brakeFollow is how long the brake waits for hives that fell silent with the ones it held, whose
+	// brakeFollow is how long the brake waits for hives that fell silent at the same time, and whose
 	// deadlines come later.
 	brakeFollow = 30 * time.Second
 	// answerTime is added to the spread of a roll call, for the answers to arrive.
 	answerTime = 3 * time.Second
-	// brakeForgotten is how long after its start a queen that does not brake itself ends a brake in the
-	// roster: the queen that put it on is gone.
+	// brakeForgotten is the age at which a queen ends a brake in the roster that is not on here: the queen
+	// that put it on is gone.
 	brakeForgotten = 10 * time.Minute
 	assessEvery    = 100 * time.Millisecond
 	brakeBurst     = 250 * time.Millisecond // the pace of losing is kept to within this
-	maxZones       = 1000                   // remembered while nothing happens in them
+	maxZones       = 1000                   // zones that are kept while nothing happens in them
 )
 
 // BrakeRule says when a mass death is not believed at once. The zero rule is the default.
@@ -54,7 +54,7 @@ const (
 	BrakeLeast = 3
 )
 
-// SetBrake sets the rule. What is held stays held.
+// SetBrake sets the rule. Hives that are held stay held.
 func (v *View) SetBrake(r BrakeRule) {
 	r.Share, r.Least = cmp.Or(r.Share, BrakeShare), cmp.Or(r.Least, BrakeLeast)
 	v.rule = r
@@ -65,7 +65,7 @@ func (v *View) Spread() time.Duration {
 	return max(hivebeat.HiveRollSpread, 2*time.Millisecond*time.Duration(len(v.hives)))
 }
 
-// holding is a place in the queue of a brake. It is valid while the hive is held since at.
+// holding is a place in the queue of a brake. It is valid while heldAt of the hive is at.
 type holding struct {
 	hive *Hive
 	at   time.Time
@@ -81,23 +81,23 @@ func (v *View) Brakes() (list []*Zone) {
 	return list
 }
 
-// upAt reports whether h was up at t, as far as that is remembered: only the last time it was up is.
+// upAt reports whether h was up at t. Only the last time it was up is known; before that, upAt is false.
 func (h *Hive) upAt(t time.Time) bool {
 	return !h.upFrom.IsZero() && !h.upFrom.After(t) && (h.Up() || h.upUntil.After(t))
 }
 
-// lostAt is when the silence of h makes it lost.
+// lostAt returns when the silence of h makes it lost.
 func (v *View) lostAt(h *Hive) time.Time {
 	return h.judged.Add(liveness.LostAfter(h.every, 0) + v.blind - h.blind)
 }
 
-// silent reports whether h would be lost by silence until then.
+// silent reports whether h would be lost by silence at the time until, or before.
 func (v *View) silent(h *Hive, until time.Time) bool {
 	return h.heldBy == nil && (h.live == hivebeat.Late || h.live == hivebeat.Unverified) && !v.lostAt(h).After(until)
 }
 
-// brake reports whether the brake holds h, which would be lost for why, and with it the hives that would
-// follow.
+// brake reports whether the brake holds h, which would be lost for the reason why. If the brake starts, it
+// also holds the other hives of the zone that would be lost within the window.
 func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 	if v.rule.Off {
 		return false
@@ -126,8 +126,8 @@ func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 	return true
 }
 
-// assess counts the hives of z that would be lost within the window from now on, including h, and sets how
-// many may be.
+// assess returns how many hives of z would be lost within the window from now on, including h, and sets the
+// limit of z.
 func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
 	z.assessed, z.of, together = now, 0, 1
 	for _, o := range v.order {
@@ -147,9 +147,9 @@ func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
 
 func (v *View) startBrake(z *Zone, together int, now time.Time) {
 	if !z.on {
-		z.on, z.began, z.held, z.told, z.queue = true, now, 0, 0, nil
+		z.on, z.began, z.held, z.announced, z.queue = true, now, 0, 0, nil
 		if z.rosterOn() { // another queen put it on, for the same silence
-			z.told = z.Book.Item.N
+			z.announced = z.roster.Item.N
 		}
 		z.why = fmt.Sprintf("the brake is on: the silence of %d hives of %s would make them lost within %.0fs, of %d that were up; they are held as unverified, and their roll is called",
 			together, z.words(), brakeWindow.Seconds(), z.of)
@@ -157,20 +157,20 @@ func (v *View) startBrake(z *Zone, together int, now time.Time) {
 	}
 }
 
-// hold makes h unverified until it is heard or its turn has come.
+// hold makes h unverified until it is heard, or until it is its turn to be lost.
 func (v *View) hold(z *Zone, h *Hive, why evidence, now time.Time) {
 	why.detect = nil // its silence decides from here on
 	why.reason += "; held, as with it too many of " + z.words() + " would be lost at once"
 	if h.live != hivebeat.Unverified {
 		v.turn(h, hivebeat.KindUnverified, hivebeat.Unverified, hivebeat.CauseMissed, why, now)
-	} else { // known from memory alone: from here on it is reported
+	} else { // it was known only from the roster: from here on it is reported
 		h.why, h.why.kind, h.check = why, hivebeat.KindUnverified, 0
 		v.Compare(h)
 	}
-	// A hive that was about to follow keeps its own deadline: the brake only puts off.
+	// A hive keeps its own deadline if that is later: the brake only delays.
 	h.heldBy, h.heldAt, h.releaseAt, h.released = z, now, latest(now.Add(v.Spread()+answerTime), v.lostAt(h)), false
 	v.due.Remove(h)
-	// The queue is in order of the turns: a hive whose connection closed may have a deadline that is far
+	// The queue is in order of releaseAt. A hive whose connection closed may have a deadline that is far
 	// away, and others must not wait for it.
 	at := len(z.queue)
 	for at > 0 && (!z.queue[at-1].holds(z) || z.queue[at-1].hive.releaseAt.After(h.releaseAt)) {
@@ -198,18 +198,18 @@ func (v *View) unhold(h *Hive) {
 	}
 }
 
-// endHolds lets the hives be lost whose turn has come, each after one more look at its key, and ends the
-// brakes that are done.
+// endHolds releases the hives whose turn it is, each after its key is read once more, and ends the brakes that
+// hold no hive and expect none.
 func (v *View) endHolds(now time.Time) {
 	for _, z := range v.zones {
 		if !z.on {
-			if z.forgotten(now) && !z.isDirty && !z.Book.Busy {
+			if z.forgotten(now) && !z.isDirty && !z.roster.Busy {
 				v.CompareZone(z)
 			}
 			continue
 		}
 		z.look = now.Add(time.Second)
-		if floor := now.Add(-brakeBurst); z.next.Before(floor) { // releases that were not made in time are not caught up with
+		if floor := now.Add(-brakeBurst); z.next.Before(floor) { // missed releases are not made up for
 			z.next = floor
 		}
 		for len(z.queue) > 0 {
@@ -232,14 +232,14 @@ func (v *View) endHolds(now time.Time) {
 	}
 }
 
-// followers reports whether a hive that fell silent with those that were held is about to be lost.
+// followers reports whether another hive that fell silent at the same time is about to be lost.
 func (v *View) followers(z *Zone, now time.Time) bool {
 	return slices.ContainsFunc(v.order, func(h *Hive) bool {
 		return h.zone == z.name && !h.judged.After(z.began.Add(brakeWindow)) && v.silent(h, now.Add(brakeFollow))
 	})
 }
 
-// nextRelease is when endHolds has something to do next.
+// nextRelease returns when endHolds has work next.
 func (v *View) nextRelease() (next time.Time, ok bool) {
 	for _, z := range v.zones {
 		if !z.on {
@@ -259,7 +259,7 @@ func (v *View) nextRelease() (next time.Time, ok bool) {
 	return next, ok
 }
 
-// shiftBrakes credits the brake, which waits for answers, with a time in which none could arrive.
+// shiftBrakes adds d to the times at which hives are released: in d no answer could arrive.
 func (v *View) shiftBrakes(d time.Duration) {
 	for _, z := range v.zones {
 		if z.on {
@@ -273,37 +273,37 @@ func (v *View) shiftBrakes(d time.Duration) {
 	}
 }
 
-// The roster serialises what queens say of a brake, as it does for hives. The key of a zone's brake is no id
-// of a hive: it has a dot.
+// The roster serialises the announcements of a brake, as it does for hives. The key of a brake has a dot, so
+// it differs from the id of every hive.
 
 const brakePrefix = "brake."
 
 // Zone is a zone in which hives were lost, or whose brake is or was on.
 type Zone struct {
-	name string
-	Book Book // what the roster says of its brake: unverified while that is on
+	name   string
+	roster RosterState // the entry of its brake: unverified while the brake is on
 
 	lost     []time.Time // when hives were lost by silence, within the window
 	assessed time.Time
 	limit    int
 
-	on      bool
-	began   time.Time
-	of      int // hives that were up before
-	held    int // by this brake, in total
-	holding int // now
-	queue   []holding
-	next    time.Time // when the next one may be released
-	look    time.Time // when to check whether it is over
-	told    uint64    // n of the event that reported this start; 0: none did
-	why     string    // of the last change
-	isDirty bool
+	on        bool
+	began     time.Time
+	of        int // hives that were up before
+	held      int // by this brake, in total
+	holding   int // now
+	queue     []holding
+	next      time.Time // when the next hive may be released
+	look      time.Time // when to check whether the brake is over
+	announced uint64    // n of the event that reported this start; 0: none did
+	why       string    // of the last change
+	isDirty   bool
 }
 
-// Name is the zone's label; empty for the hives that have none.
+// Name returns the zone's label; empty for the hives without one.
 func (z *Zone) Name() string { return z.name }
 
-// On reports whether the brake is on, since when, and how many hives it holds now.
+// On returns since when the brake is on, how many hives it holds now, and whether it is on.
 func (z *Zone) On() (since time.Time, holding int, on bool) { return z.began, z.holding, z.on }
 
 // zoneOf returns the zone, and adds it if it is not known.
@@ -313,7 +313,7 @@ func (v *View) zoneOf(name string) *Zone {
 		return v.zones[at]
 	}
 	if len(v.zones) >= maxZones {
-		v.zones = slices.DeleteFunc(v.zones, func(z *Zone) bool { return !z.on && z.Book.Item.N == 0 && !z.isDirty && !z.Book.Busy })
+		v.zones = slices.DeleteFunc(v.zones, func(z *Zone) bool { return !z.on && z.roster.Item.N == 0 && !z.isDirty && !z.roster.Busy })
 		at, _ = slices.BinarySearchFunc(v.zones, name, func(z *Zone, name string) int { return strings.Compare(z.name, name) })
 	}
 	z := &Zone{name: name}
@@ -329,7 +329,7 @@ func (v *View) CompareZone(z *Zone) {
 	}
 }
 
-// words names the zone, for people.
+// words returns the name of the zone for people.
 func (z *Zone) words() string {
 	if z.name == "" {
 		return "no zone"
@@ -337,7 +337,8 @@ func (z *Zone) words() string {
 	return "zone " + z.name
 }
 
-// Key of the brake of z in the roster: brake.<zone>, or brake.=<base64> if the zone is no token.
+// Key returns the key of the brake of z in the roster: brake.<zone>, or brake.=<base64> if the name of the
+// zone cannot be a token of a subject.
 func (z *Zone) Key() string {
 	if hivebeat.ValidID(z.name) {
 		return brakePrefix + z.name
@@ -357,25 +358,26 @@ func zoneOfKey(key string) (zone string, ok bool) {
 }
 
 // rosterOn reports whether the roster says that the brake is on.
-func (z *Zone) rosterOn() bool { return z.Book.Item.N > 0 && z.Book.Item.Live == hivebeat.Unverified }
-
-// forgotten reports whether the roster has said for too long that a brake is on of which this queen knows
-// nothing.
-func (z *Zone) forgotten(now time.Time) bool {
-	return z.rosterOn() && z.Book.Item.Stored+now.Sub(z.Book.ReadAt) > brakeForgotten
+func (z *Zone) rosterOn() bool {
+	return z.roster.Item.N > 0 && z.roster.Item.Live == hivebeat.Unverified
 }
 
-// Announce returns what has to be announced of the brake. The first queen that brakes announces the start;
-// others that brake meanwhile find it in the roster and count it as theirs. The first of them that is done
-// announces the end.
+// forgotten reports whether the brake is on in the roster for longer than brakeForgotten.
+func (z *Zone) forgotten(now time.Time) bool {
+	return z.rosterOn() && z.roster.Item.Stored+now.Sub(z.roster.ReadAt) > brakeForgotten
+}
+
+// Announce returns the announcement that the brake needs now. The first queen that brakes announces the start.
+// Others that brake meanwhile find it in the roster and take it as their own. The first of them whose brake
+// ends announces the end.
 func (z *Zone) Announce(now time.Time) (Announcement, bool) {
 	var from, to string
 	live := hivebeat.Alive
 	on := z.rosterOn()
 	switch {
-	case z.on && !on && z.told == 0:
+	case z.on && !on && z.announced == 0:
 		from, to, live = "off", "on", hivebeat.Unverified
-	case !z.on && on && z.told == z.Book.Item.N:
+	case !z.on && on && z.announced == z.roster.Item.N:
 		from, to = "on", "off"
 	case !z.on && on && z.forgotten(now):
 		from, to = "on", "off"
@@ -383,7 +385,7 @@ func (z *Zone) Announce(now time.Time) (Announcement, bool) {
 	default:
 		return Announcement{}, false
 	}
-	n := z.Book.Item.N + 1
+	n := z.roster.Item.N + 1
 	return Announcement{
 		Events: []Announced{{fmt.Sprintf("%s.%d", z.Key(), n), hivebeat.EventData{
 			Kind: hivebeat.KindBrake, N: n, From: from, To: to, Zone: z.name, Reason: z.why, Via: hivebeat.ViaQueen,
@@ -392,14 +394,14 @@ func (z *Zone) Announce(now time.Time) (Announcement, bool) {
 	}, true
 }
 
-// learnZone takes an entry of the roster.
+// learnZone applies an entry of the roster.
 func (v *View) learnZone(z *Zone, item ledger.RosterItem, now time.Time) {
-	if !z.Book.isNews(&item) {
+	if !z.roster.supersedes(&item) {
 		return
 	}
-	z.Book.Item, z.Book.ReadAt = item, now
+	z.roster.Item, z.roster.ReadAt = item, now
 	if z.on && z.rosterOn() {
-		z.told = item.N
+		z.announced = item.N
 	}
 	v.CompareZone(z)
 }

@@ -106,10 +106,10 @@ func (s *stage) settle() {
 		s.v.Checked(a.Check, 0, 0, s.now)
 		return true
 	})
-	steps, tellers := slices.Clone(first.Steps), slices.Clone(first.Announcers)
+	steps, announcers := slices.Clone(first.Steps), slices.Clone(first.Announcers)
 	calls := slices.Clone(first.Calls)
 	then := s.v.Take()
-	steps, tellers, calls = append(steps, then.Steps...), append(tellers, then.Announcers...), append(calls, then.Calls...)
+	steps, announcers, calls = append(steps, then.Steps...), append(announcers, then.Announcers...), append(calls, then.Calls...)
 	for _, c := range calls {
 		if c.Workers {
 			continue
@@ -126,7 +126,7 @@ func (s *stage) settle() {
 			s.lostAt = append(s.lostAt, s.now)
 		}
 	}
-	for _, t := range tellers {
+	for _, t := range announcers {
 		z, ok := t.(*Zone)
 		if !ok {
 			continue
@@ -332,7 +332,7 @@ func TestDeathsInARowAreOne(t *testing.T) {
 	}
 }
 
-// TestColdStart: what is known from the roster alone is lost through the brake.
+// TestColdStart: hives known only from the roster are lost through the brake.
 func TestColdStart(t *testing.T) {
 	s := newStage(t, BrakeRule{})
 	for i := range 40 {
@@ -360,7 +360,7 @@ func TestColdStart(t *testing.T) {
 	}
 }
 
-// TestABrakeIsToldOnce: two queens brake for the same silence, a moment apart.
+// TestABrakeIsToldOnce: two queens brake for the same silence, one shortly after the other.
 func TestABrakeIsToldOnce(t *testing.T) {
 	a, b := &Zone{name: "eu"}, &Zone{name: "eu"}
 	va, vb := New(time.Minute), New(time.Minute)
@@ -384,7 +384,7 @@ func TestABrakeIsToldOnce(t *testing.T) {
 	both(at(5)) // b brakes on: that is no new start
 	b.on = false
 	both(at(6))
-	vb.startBrake(b, 9, at(60)) // another one, of which a knows nothing
+	vb.startBrake(b, 9, at(60)) // another brake, which a does not have
 	both(at(60))
 	both(at(120))
 	b.on = false
@@ -402,8 +402,8 @@ func TestABrakeIsToldOnce(t *testing.T) {
 	}
 }
 
-// TestBlindTimeIsCreditedToTheBrake: what is held waits for answers that this
-// queen could not hear.
+// TestBlindTimeIsCreditedToTheBrake: a held hive waits for its answer, which this queen
+// could not hear.
 func TestBlindTimeIsCreditedToTheBrake(t *testing.T) {
 	s := newStage(t, BrakeRule{}).add("eu", 20).run(time.Minute)
 	s.silence("eu", 0, 20).until("brake", time.Minute, s.braking)

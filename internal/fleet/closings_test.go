@@ -23,7 +23,7 @@ type ending struct {
 	called  int               // roll calls of hives that the brake holds
 	asked   []string
 	told    []string
-	snap    hivebeat.Snapshot // what the next snapshots say besides
+	snap    hivebeat.Snapshot // other fields of the next snapshots
 	reasons []string
 }
 
@@ -46,7 +46,7 @@ func (e *ending) beat(hive, conn string) {
 	e.take()
 }
 
-// pass lets time go on, without looking in between.
+// pass lets time pass, without a check of the answers in between.
 func (e *ending) pass(d time.Duration) {
 	e.now = e.now.Add(d)
 	e.v.Tick(e.now)
@@ -100,7 +100,7 @@ func (e *ending) live(hive string) hivebeat.Live { return e.v.Hive(hive).Live() 
 
 func TestHiveIsLostByItsConnection(t *testing.T) {
 	const ms, second = time.Millisecond, time.Second
-	const fast, slow = 2 * second, 5 * second // the contract's, whatever the code says
+	const fast, slow = 2 * second, 5 * second // as in docs/PROTOCOL.md, whatever the code has
 	type do = func(*ending)
 	over := func(conn string) do { return func(e *ending) { e.beat("h", conn) } }
 	beat := over("NDXS/8")
@@ -228,8 +228,8 @@ func TestHiveIsLostByItsConnection(t *testing.T) {
 	}
 }
 
-// One whose connection closed is held until its own deadline, and those that fell
-// silent do not wait for that.
+// A hive whose connection closed is held until its own deadline. Hives that fell silent do
+// not wait for that.
 func TestTheBrakeHoldsEachForItsOwnTime(t *testing.T) {
 	e := newEnding(t)
 	all := []string{"h0", "h1", "h2", "h3", "new"}
@@ -271,8 +271,8 @@ func TestTheBrakeHoldsEachForItsOwnTime(t *testing.T) {
 	}
 }
 
-// A silence that passes its deadline while the key is read, as the window is over,
-// does not put the verdict off.
+// A silence that passes its deadline while the key is read, because the window is over,
+// does not delay the verdict.
 func TestLateWhileTheKeyIsRead(t *testing.T) {
 	e := newEnding(t)
 	e.beat("h", "NDXS/8")
@@ -292,8 +292,8 @@ func TestLateWhileTheKeyIsRead(t *testing.T) {
 	}
 }
 
-// knownElsewhere is a hive whose connection NDXS/8 closes before or after the roster
-// knows a later message of it: that is no death.
+// knownElsewhere is a hive whose connection NDXS/8 closes before or after the roster has a
+// later message of the hive: then it is not lost.
 func knownElsewhere(t *testing.T, first bool, inc, seq uint64) *ending {
 	t.Helper()
 	e := newEnding(t)
@@ -315,16 +315,16 @@ func knownElsewhere(t *testing.T, first bool, inc, seq uint64) *ending {
 	return e
 }
 
-// A hive that began anew, as the roster or its key tells, has nothing to do with the
-// connection of the process before.
+// A hive that restarted, as the roster or its key says, is not lost with the connection of
+// the process before.
 func TestClosingOfTheIncarnationBefore(t *testing.T) {
 	for _, first := range []bool{true, false} {
 		knownElsewhere(t, first, 200, 1)
 	}
 }
 
-// Nor has one of which a later snapshot is known from elsewhere: it may have come over
-// another connection. Whoever then believes this queen would be talked down.
+// Nor is a hive if another queen heard a later snapshot: that may have come over another
+// connection, and the other queen would object to the verdict.
 func TestClosingOfTheConnectionBefore(t *testing.T) {
 	for _, first := range []bool{true, false} {
 		e := knownElsewhere(t, first, 100, 2)
@@ -377,8 +377,7 @@ func TestAClosedConnectionSaysWhy(t *testing.T) {
 	}
 }
 
-// The brake counts those that are lost by their connection, as it does the silent:
-// machines do not die one after the other.
+// The brake counts hives that are lost by their connection just as it counts silent ones.
 func TestTheBrakeHoldsThoseWhoseConnectionsClose(t *testing.T) {
 	e := newEnding(t)
 	conn := func(i int) string { return fmt.Sprintf("S%d/8", i) } // each at another server
@@ -438,10 +437,10 @@ func TestTheBrakeHoldsThoseWhoseConnectionsClose(t *testing.T) {
 	}
 }
 
-// The workers of a hive that is lost are the queen's to judge, by their connections
-// too. One of two queens hears of those.
-func TestAWardIsLostByItsConnection(t *testing.T) {
-	o := newOrphans(t, 2, 4)
+// A queen judges the workers of a lost hive by their connections too. One of two queens
+// hears those close.
+func TestAnAdoptedWorkerIsLostByItsConnection(t *testing.T) {
+	o := newAdoptionRig(t, 2, 4)
 	conn := func(i int) string { return fmt.Sprintf("S/%d", i) }
 	for i := range o.hive.Workers {
 		o.hive.Workers[i].Conn, o.hive.Workers[i].RW = conn(i), 250
@@ -457,7 +456,7 @@ func TestAWardIsLostByItsConnection(t *testing.T) {
 	o.beat(46, "w1", 0, back(1))
 	o.pass(47, 54)
 	v.Take()
-	for _, i := range []int{0, 1, 2} { // w2 has not answered, and w3 is not heard of at all
+	for _, i := range []int{0, 1, 2} { // w2 has not answered, and w3 never beat
 		if !v.Disconnect(at(54), liveness.Disconnect{Server: fmt.Sprint("S", i), Conn: conn(i), Reason: "Client Closed", Evidence: true}).Opened {
 			t.Fatalf("no window for w%d", i)
 		}
@@ -480,17 +479,17 @@ func TestAWardIsLostByItsConnection(t *testing.T) {
 	o.expect("by silence", "w3 lost hive", "w1 late missed", "w1 lost missed")
 }
 
-// Whoever a snapshot or a beat named to this queen is no stranger, also where
-// another registry than that of the window knows it.
-func TestTheConnectionsOfWardsAreNoStrangers(t *testing.T) {
+// The connection of a sender that a snapshot or a beat names is no stranger's, even if
+// another registry than the one with the window knows it.
+func TestTheConnectionsOfAdoptedWorkersAreNoStrangers(t *testing.T) {
 	conn := func(i int) string { return fmt.Sprintf("S/%d", i) }
 	for _, c := range []struct {
 		name string
 		from int // of the connections that close
 		want hivebeat.Live
-	}{{"wards", 0, hivebeat.Alive}, {"strangers", 1000, hivebeat.Lost}} {
+	}{{"adopted", 0, hivebeat.Alive}, {"strangers", 1000, hivebeat.Lost}} {
 		t.Run(c.name, func(t *testing.T) {
-			o := newOrphans(t, 1, 3)
+			o := newAdoptionRig(t, 1, 3)
 			for i := range o.hive.Workers {
 				o.hive.Workers[i].Conn, o.hive.Workers[i].RW = conn(i), 250
 			}

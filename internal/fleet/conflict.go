@@ -8,22 +8,22 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// Two hives with one id are found by a roll call that both answer (liveness.Lineage.Beside), and reported
-// with the places where they run.
+// Two hives with one id are found by a roll call: both answer it (liveness.Lineage.Beside). The conflict is
+// reported with the places where they run.
 
 const (
-	// twinGap is the least time between two such calls of one hive, which answers once in
+	// twinGap is the least time between two such calls of one hive. A hive answers once in
 	// hivecore.RollGap.
 	twinGap = 5 * time.Second
-	// twinWithin is how long an answer may take: it may be the next snapshot that is due.
+	// twinWithin is the time that an answer may take. The answer may be the next regular snapshot.
 	twinWithin = twinGap + time.Second
-	// twinPace is the pace of the first calls, over all hives: if many begin again at once, their next
-	// snapshots have to do.
+	// twinPace is the time between two first calls, over all hives. If many hives restart at once, most
+	// are not called: their next snapshots must do.
 	twinPace = 100 * time.Millisecond
 )
 
-// besides looks at a message of incarnation s.Inc that was heard now: two incarnations that both advance
-// are a conflict.
+// besides checks a message that was heard now for a second process: two incarnations that both advance are a
+// conflict. o is how the lineage classified the message; alive says whether h was up before it.
 func (v *View) besides(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive bool, now time.Time) {
 	if s.Inc != h.line.Inc() {
 		s.Place().Note(&h.beside, s.Inc)
@@ -50,33 +50,33 @@ func (v *View) besides(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive 
 	}
 }
 
-// message is what a lineage has to know of a snapshot that is read now.
+// message returns the fields of a snapshot, read now, that a lineage needs.
 func message(s *wire.SnapshotView, now time.Time) liveness.Message {
 	return liveness.Message{Inc: s.Inc, Seq: s.Seq, Sent: s.Sent, Heard: now}
 }
 
 // conflict reports that two incarnations of h both advance.
 func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
-	h.rival, h.rivalTold = inc, time.Time{}
+	h.rival, h.rivalNoticed = inc, time.Time{}
 	v.rivalGoesOn(h, seq, now)
 	v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
-	v.tally.hive(hivebeat.KindConflict, h.live, "", evidence{})
+	v.counts.hive(hivebeat.KindConflict, h.live, "", evidence{})
 	v.change(h)
 	v.Compare(h)
 	v.locate(h)
 }
 
-// rivalGoesOn notes that the rival of h was heard.
+// rivalGoesOn records that the rival of h was heard again.
 func (v *View) rivalGoesOn(h *Hive, seq uint64, now time.Time) {
 	h.rivalSeq, h.rivalAt = seq, now
 	v.change(h)
-	if now.Sub(h.rivalTold) >= liveness.NoticeEvery {
-		h.rivalTold = now
+	if now.Sub(h.rivalNoticed) >= liveness.NoticeEvery {
+		h.rivalNoticed = now
 		v.ready.Notices = append(v.ready.Notices, hivebeat.Notice{ID: h.id, Inc: h.rival, Believed: h.line.Inc()})
 	}
 }
 
-// callTwins calls the roll of hives whose id two processes may use.
+// callTwins calls the roll of hives whose id two processes may share.
 func (v *View) callTwins(now time.Time) {
 	for h, at := range v.twins {
 		switch {
@@ -95,7 +95,7 @@ func (v *View) callTwins(now time.Time) {
 	}
 }
 
-// nextTwins returns when callTwins has something to do.
+// nextTwins returns when callTwins has work next.
 func (v *View) nextTwins() (at time.Time, ok bool) {
 	for _, t := range v.twins {
 		if !ok || t.Before(at) {
@@ -105,7 +105,7 @@ func (v *View) nextTwins() (at time.Time, ok bool) {
 	return at, ok
 }
 
-// locate asks for the addresses of both connections.
+// locate requests the addresses of both connections.
 func (v *View) locate(h *Hive) {
 	if conn := h.head().Conn; conn != "" && h.address[0] != conn {
 		v.ready.Seek = append(v.ready.Seek, conn)
@@ -115,7 +115,7 @@ func (v *View) locate(h *Hive) {
 	}
 }
 
-// Located says from which address a connection was made.
+// Located records the address that a connection was made from.
 func (v *View) Located(conn, addr string, now time.Time) {
 	for _, h := range v.order {
 		ours, its := h.head().Conn == conn, h.beside.Conn == conn
@@ -130,10 +130,10 @@ func (v *View) Located(conn, addr string, now time.Time) {
 		}
 		v.change(h)
 	}
-	v.tellIndex(now)
+	v.updateIndex(now)
 }
 
-// Conflicting returns the other incarnation that sends under the id of h now, or 0.
+// Conflicting returns the other incarnation that uses the id of h now, or 0.
 func (h *Hive) Conflicting(now time.Time) uint64 {
 	if h.rival == 0 || now.Sub(h.rivalAt) > liveness.LostAfter(h.every, 0) {
 		return 0
@@ -162,8 +162,8 @@ func (h *Hive) conflictReason() string {
 	return liveness.ConflictReason("hive", h.id, believed, refused)
 }
 
-// places returns where the two processes of a worker's conflict run. The incarnation refused is the one
-// that is not believed.
+// places returns where the two processes of a worker's conflict run: a is the believed one, b the one with the
+// incarnation refused.
 func (h *Hive) places(r *hivebeat.Record, refused uint64) (a, b hivebeat.Place) {
 	a = hivebeat.Place{Inc: r.Inc, Host: r.Host, PID: r.PID, Conn: r.Conn, Addr: r.Addr}
 	if a.Host == "" {

@@ -8,8 +8,8 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// twinHives are two hives with one id, which send every 15 s and answer roll calls once in
-// 5 s, each by the clock of a machine of its own.
+// twinHives are two hives with one id. They send every 15 s and answer roll calls once in
+// 5 s, each by the clock of its machine.
 type twinHives struct {
 	t     *testing.T
 	v     *View
@@ -64,7 +64,7 @@ func (w *twinHives) run(from, until time.Duration) {
 	}
 }
 
-// Two hives with one id are told within 10 s, and where they run.
+// Two hives with one id are reported within 10 s, with the places where they run.
 func TestTwoHivesWithOneID(t *testing.T) {
 	for name, inc := range map[string]uint64{"a clock that is right": 200, "one that is behind": 50} {
 		t.Run(name, func(t *testing.T) {
@@ -91,9 +91,9 @@ func TestTwoHivesWithOneID(t *testing.T) {
 			w.v.Located("S/1", "192.0.2.1:1", at)
 			w.v.Located("S/2", "192.0.2.2:2", at)
 			kind, to, ok := h.Difference(at)
-			for ok && kind != hivebeat.KindConflict { // what was not told before
+			for ok && kind != hivebeat.KindConflict { // events that were not announced before
 				d, next := h.Next(kind, to, at)
-				h.Book.Item.RosterEntry = next
+				h.roster.Item.RosterEntry = next
 				_ = d
 				kind, to, ok = h.Difference(at)
 			}
@@ -117,8 +117,8 @@ func TestTwoHivesWithOneID(t *testing.T) {
 	}
 }
 
-// A hive that is started again without a goodbye is asked once, and answers alone. Of many
-// at once few are asked.
+// A hive that restarts without a goodbye is called once, and answers alone. If many restart
+// at once, few are called.
 func TestHivesThatWereKilledAndStartedAgain(t *testing.T) {
 	w := &twinHives{t: t, v: New(45 * time.Second)}
 	w.begins(100, "gpu-01", 7, "S/1", 0)

@@ -10,14 +10,14 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// A hive can be lost by its connection. A queen that hears disconnects opens a window when the connection
-// of a hive closes, as hives do for workers (liveness.Closings). The end of a window is handled like the
-// end of a silence: the key is read, and the brake counts the hive. A hive that the brake holds is judged
-// by its silence from then on.
+// A hive can become lost because its connection closed. A queen that hears disconnects opens a window when
+// the connection of a hive closes, as hives do for workers (liveness.Closings). The end of a window is handled
+// like the end of a silence: the key is read, and the brake counts the hive. A hive that the brake holds is
+// judged by its silence from then on.
 
-// Disconnect notes that a client of a server disconnected. Everything that was heard before must have
+// Disconnect records that a client disconnected from a server. All messages that were heard before must have
 // been applied. If it opened a window, of a hive or of an adopted worker, SettleDisconnects must follow. A
-// queen that doubts itself opens none.
+// queen that doubts itself opens no window.
 func (v *View) Disconnect(now time.Time, d liveness.Disconnect) liveness.Noted {
 	if !v.doubt.IsZero() {
 		return liveness.Noted{}
@@ -40,9 +40,8 @@ func (v *View) Disconnect(now time.Time, d liveness.Disconnect) liveness.Noted {
 	return n
 }
 
-// knowsConn reports whether the connection belongs to a hive or to an adopted worker. The connections of
-// other workers are not looked up: there are as many as the fleet has workers, and those that stayed are
-// counted anyway.
+// knowsConn reports whether the connection belongs to a hive or to an adopted worker. It does not know the
+// connections of other workers: the fleet has too many, and those that stayed are counted anyway.
 func (v *View) knowsConn(conn string) bool {
 	if v.closings.Knows(conn) {
 		return true
@@ -55,9 +54,8 @@ func (v *View) knowsConn(conn string) bool {
 	return false
 }
 
-// SettleDisconnects says that everything in transit at upTo has been applied: a snapshot that arrives now
-// was sent after each disconnect up to then. It reports whether there are later windows, which need another
-// call.
+// SettleDisconnects says that all messages that were in transit at upTo have been applied: a snapshot that
+// arrives now was sent after every disconnect until upTo. It reports whether later windows need another call.
 func (v *View) SettleDisconnects(upTo time.Time) (more bool) {
 	more = v.closings.Settle(upTo)
 	for h := range v.adoptedHives {
@@ -66,15 +64,15 @@ func (v *View) SettleDisconnects(upTo time.Time) (more bool) {
 	return more
 }
 
-// ForgetDisconnects closes all windows, and nothing is lost for them. It is called when the queen was cut
-// off itself, or doubts what it hears.
+// ForgetDisconnects closes all windows without a verdict. Call it when the queen was cut off itself, or doubts
+// the messages that it hears.
 func (v *View) ForgetDisconnects() {
 	v.closings.Forget()
 	for h := range v.adoptedHives {
 		h.adoption.reg.ForgetDisconnects()
 	}
 	for _, h := range v.order {
-		if h.windowOver && h.check != 0 { // judge its silence after all
+		if h.windowOver && h.check != 0 { // judge it by its silence again
 			h.check = 0
 			v.rearm(h)
 		}
@@ -82,8 +80,8 @@ func (v *View) ForgetDisconnects() {
 	}
 }
 
-// VouchDisconnects says that a token which was sent at upTo returned. That proves nothing about the path
-// of hives and workers, which run elsewhere: the windows of a batch stay held.
+// VouchDisconnects says that a token sent at upTo returned. That proves nothing about the path of hives and
+// workers, which run elsewhere, so the windows of a batch stay held.
 func (v *View) VouchDisconnects(upTo time.Time, _ liveness.Path) {
 	v.closings.Vouch(upTo, liveness.Path{})
 	for h := range v.adoptedHives {
@@ -91,21 +89,23 @@ func (v *View) VouchDisconnects(upTo time.Time, _ liveness.Path) {
 	}
 }
 
-// SetOwn names the NATS server that runs in the process of this queen. Call it before the first input.
+// SetOwn sets the name of the NATS server that runs in the process of this queen. Call it before the first
+// input.
 func (v *View) SetOwn(server string) {
 	v.own = server
 	v.closings.SetOwn(server)
 }
 
-// Doubtful returns the number of hives whose connection closed and that were not heard since.
+// Doubtful returns the number of hives whose connection closed and that were not heard since, as of the last
+// Settle.
 func (v *View) Doubtful() int { return len(v.doubtful) }
 
-// Doubted counts the hives whose life is doubtful to this view, give or take those that are known from
-// memory alone.
+// Doubted returns about how many hives may not be alive: those whose window is open, and the unverified ones,
+// including those known only from the roster.
 func (v *View) Doubted() int { return v.Unverified() + v.closings.Open() }
 
-// EachDoubted yields the hives whose life is doubtful to this view: a brake holds them as unverified, or
-// their connection closed and they were not heard since.
+// EachDoubted yields the hives that may not be alive: a brake holds them as unverified, or their connection
+// closed and they were not heard since.
 func (v *View) EachDoubted(now time.Time, yield func(*Hive)) {
 	v.Settle(now)
 	if len(v.doubtful) == 0 && len(v.Brakes()) == 0 {
@@ -118,8 +118,8 @@ func (v *View) EachDoubted(now time.Time, yield func(*Hive)) {
 	}
 }
 
-// settleDoubts brings up to date which hives have a window, or a verdict that waits for their key: neither
-// they nor their workers are picked.
+// settleDoubts updates which hives have a window, or a verdict that waits for their key. Neither these hives
+// nor their workers are picked.
 func (v *View) settleDoubts() {
 	turn := func(h *Hive, doubtful bool) {
 		h.isDoubtful = doubtful
@@ -140,7 +140,7 @@ func (v *View) settleDoubts() {
 	}
 }
 
-// link follows the connection of h after a page of it was applied.
+// link updates the connection of h after a page of it was applied.
 func (v *View) link(h *Hive, o liveness.Outcome) {
 	if h.conn != h.head().Conn {
 		v.closings.Move(h, h.conn, h.head().Conn)
@@ -149,8 +149,8 @@ func (v *View) link(h *Hive, o liveness.Outcome) {
 	v.closings.Heard(h, h.conn, o.Begins() || h.head().Bye != "")
 }
 
-// unlinkOld forgets the connection that h had if a later message of it is known from elsewhere: this queen
-// does not know over which connection that one came, so it proves nothing that the old one closes.
+// unlinkOld forgets the connection of h if another queen heard a later message of it. This queen does not know
+// the connection of that message, so the end of the old connection proves nothing.
 func (v *View) unlinkOld(h *Hive, o liveness.Outcome) {
 	if o.Accepted() {
 		v.unlink(h)
@@ -164,7 +164,7 @@ func (v *View) unlink(h *Hive) {
 	h.conn, h.windowOver, h.window = "", false, liveness.Closing{}
 }
 
-// endWindows has the keys read of the hives whose window is over.
+// endWindows requests the keys of the hives whose window is over.
 func (v *View) endWindows(now time.Time) {
 	for h, win := range v.closings.Due(now) {
 		if h.Up() {
@@ -174,7 +174,7 @@ func (v *View) endWindows(now time.Time) {
 	}
 }
 
-// rearm sets the deadline of the silence of h, which is up.
+// rearm sets the deadline for the silence of h, which is up.
 func (v *View) rearm(h *Hive) {
 	after := liveness.LateAfter(h.every, 0)
 	if h.live == hivebeat.Late {
@@ -183,7 +183,7 @@ func (v *View) rearm(h *Hive) {
 	v.due.Set(h, h.judged.Add(after+v.blind-h.blind))
 }
 
-// closedFor is the evidence of a connection that closed.
+// closedFor returns the evidence for a verdict by a closed connection.
 func (v *View) closedFor(h *Hive, now time.Time) evidence {
 	win := &h.window
 	detect := max(1, hivebeat.MillisOf(now.Sub(win.At)+time.Millisecond-1))

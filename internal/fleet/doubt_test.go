@@ -11,8 +11,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// TestWhatIsReadInDoubt: a queen that was stopped from 10 s to 40 s reads what
-// waited as heard at 10 s, and it kills nobody.
+// TestWhatIsReadInDoubt: for a queen that was stopped from 10 s to 40 s, the messages that
+// waited count as heard at 10 s, and no hive is lost.
 func TestWhatIsReadInDoubt(t *testing.T) {
 	v := New(45 * time.Second)
 	for _, id := range []string{"a", "b"} {
@@ -20,7 +20,7 @@ func TestWhatIsReadInDoubt(t *testing.T) {
 	}
 	v.Take()
 	v.Doubt(at(10))
-	v.Doubt(at(12)) // what comes later does not make it shorter
+	v.Doubt(at(12)) // a later start does not make the doubt shorter
 	mustFeed(t, v, snapshotOf("a", 100, 2, workersOf(2)...), at(40))
 	a, b := v.Hive("a"), v.Hive("b")
 	if age := index.EffectiveAge(0, a.received, at(40)); age != 30_000 {
@@ -66,8 +66,8 @@ func TestACheckIsNotAnsweredInDoubt(t *testing.T) {
 	}
 }
 
-// TestTheGraceOfARestartIsItsOwn: hive a begins anew, again and again and never
-// warm; hive b is judged at its own time, and so is a at last.
+// TestTheGraceOfARestartIsItsOwn: hive a restarts over and over, and is never warm. Hive b
+// is judged at its own time, and so is a at last.
 func TestTheGraceOfARestartIsItsOwn(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("a", 100, 1, workersOf(3)...), at(0))
@@ -122,9 +122,9 @@ func TestNotWarmIsNoEvidence(t *testing.T) {
 	}
 }
 
-// A queen that slept knows from the roster who lives, and then reads of a duplicate
-// that came and went meanwhile: that does not make it the newer one. One that is
-// there is heard again after the doubt.
+// A queen that slept knows from the roster which incarnation lives. Then it reads messages
+// of a duplicate that came and went meanwhile: the duplicate does not become valid. If it
+// still ran, it would be heard again after the doubt.
 func TestABacklogIsNoNewsToTheRoster(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
@@ -148,15 +148,15 @@ func TestABacklogIsNoNewsToTheRoster(t *testing.T) {
 		t.Error("a restart after the doubt is not heard")
 	}
 
-	// One that began after the roster was told is news in doubt too.
+	// An incarnation that began after the entry was put is accepted in doubt too.
 	v.Doubt(at(200))
 	if err := feed(t, v, snapshotOf("h", 300, 1), at(210)); err != nil {
 		t.Error(err)
 	}
 }
 
-// A duplicate was lost while a queen slept. What the one that it doubled had sent
-// before proves nothing: that may be gone too. What it sends later does.
+// A duplicate was lost while a queen slept. Messages that the original had sent before that
+// prove nothing, because it may be gone too. Later messages do.
 func TestOldMailRevivesNobody(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
@@ -174,8 +174,8 @@ func TestOldMailRevivesNobody(t *testing.T) {
 	}
 }
 
-// Two hives had one id, and the younger was lost. The key of the elder brings it back
-// only where it was put since: the elder may be gone too.
+// Two hives had one id, and the younger was lost. The key of the elder revives it only if it
+// was put after that: the elder may be gone too.
 func TestAKeyRevivesNobody(t *testing.T) {
 	adopt := func(age time.Duration) *Hive {
 		v := New(45 * time.Second)
@@ -198,8 +198,8 @@ func TestAKeyRevivesNobody(t *testing.T) {
 	}
 }
 
-// An entry may have no promises: who is known by such a one alone is not given up
-// within the default one, as its own may be longer.
+// An entry may have no promises. A worker that is known only from such an entry is not lost
+// within the default promise, because its own may be longer.
 func TestAbsenceByTheRosterAlone(t *testing.T) {
 	v := New(45 * time.Second)
 	item := rosterOf(2, hivebeat.Left, 100, 5)
@@ -218,8 +218,8 @@ func TestAbsenceByTheRosterAlone(t *testing.T) {
 	}
 }
 
-// The bucket keeps the last word of a hive until its key expires, also where its
-// place was taken since by a lower incarnation: a queen that begins goes by the roster.
+// The bucket keeps the last snapshot of a hive until its key expires, even if a lower
+// incarnation replaced it since. A queen that starts goes by the roster.
 func TestTheBucketIsOlderThanTheRoster(t *testing.T) {
 	adopt := func(stored time.Duration) *Hive {
 		v := New(45 * time.Second)
@@ -241,9 +241,9 @@ func TestTheBucketIsOlderThanTheRoster(t *testing.T) {
 	}
 }
 
-// A queen that was cut off for an hour learns in doubt, when it is back, of whom it waits
-// for from then on. The hour is no part of that wait: it is credited to those alone who
-// were waited for before.
+// A queen that was cut off for an hour learns of hives and workers in doubt, when it is
+// back, and waits for them from then on. Only those that it waited for before get credit
+// for the hour.
 func TestWhatBeginsInDoubtIsNotCreditedWithIt(t *testing.T) {
 	const cut = 3600
 	v := New(45 * time.Second)
@@ -253,7 +253,7 @@ func TestWhatBeginsInDoubtIsNotCreditedWithIt(t *testing.T) {
 	mustFeed(t, v, snapshotOf("late", 100, 1), at(0))
 	v.Take()
 	v.Tick(at(22.5))
-	asked := v.Take().Checks // of both
+	asked := v.Take().Checks // one of each hive
 	v.Doubt(at(23))
 	item := rosterOf(2, hivebeat.Lost, 100, 2)
 	item.Stored = time.Minute
@@ -280,11 +280,11 @@ func TestWhatBeginsInDoubtIsNotCreditedWithIt(t *testing.T) {
 		{5, "alive/alive/unverified/late"}, // the roll of the workers is called first
 		{6, "lost/alive/unverified/late"},  // 5.5 s for one whose own deadline was over before
 		{21, "lost/alive/unverified/late"},
-		{23, "lost/alive/unverified/lost"}, // 45 s, of which 23 were before the cut
+		{23, "lost/alive/unverified/lost"}, // 45 s, 23 s of them before the cut
 		{29, "lost/alive/unverified/lost"},
 		{31, "lost/lost/unverified/lost"}, // 90 s after the entry was put
 		{44, "lost/lost/unverified/lost"},
-		{46, "lost/lost/lost/lost"}, // as long as one that is heard of just then
+		{46, "lost/lost/lost/lost"}, // the time of one that is heard just then
 	} {
 		settleChecks(v, at(cut+tt.after))
 		if got := lives(); got != tt.want {

@@ -11,22 +11,22 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Happened is a worker's transition that has to be published as an event.
+// Happened is a worker's transition, to be published as an event.
 type Happened struct {
 	Data hivebeat.EventData
 	ID   string
 	At   time.Time // when it happened, by this queen's clock
 }
 
-// transitions publishes the transitions in the record of w that are new, in order of n. Each is published
-// once per (hive incarnation, worker), and those that are missing in between become one gap. inc is the
-// incarnation of the worker before this record, or 0.
+// transitions publishes the new transitions in the record of w, in order of n. Each is published once per
+// (hive incarnation, worker), and missing ones become a gap. inc is the incarnation of the worker before this
+// record, or 0.
 func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Time) {
 	r := w.rec()
 	same := w.hiveInc == h.head().Inc
 	if !same {
-		// A hive's numbers begin with its incarnation, and a worker's with joined. A queen that did not
-		// hear that cannot tell a hole from what came before.
+		// The numbers of a worker start again with each incarnation of its hive, at joined. A queen that
+		// did not hear the start cannot distinguish a hole from earlier transitions.
 		was := w.earlier
 		w.earlier, w.hiveInc, w.seen = earlier{w.hiveInc, w.seen}, h.head().Inc, 0
 		switch {
@@ -48,7 +48,7 @@ func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Ti
 		d := h.eventOf(w, t)
 		if t.Kind == hivebeat.KindJoined {
 			switch given, ok := h.absent[r.Worker]; {
-			case ok && given == t.Inc: // reported as lost, as its hive that restarted did not know it
+			case ok && given == t.Inc: // it was reported as lost, because its restarted hive did not know it
 				d.Kind, d.From = hivebeat.KindRecovered, string(hivebeat.Lost)
 			case inc == t.Inc && !same, h.rosterKnows(r.Worker, t.Inc):
 				continue // it joined before its hive restarted
@@ -61,13 +61,13 @@ func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Ti
 	v.gap(h, w, r.N, now)
 }
 
-// cameBack reports whether t is the return of a worker that was lost for so long that its hive no longer
-// listed it: everything numbered before was published.
+// cameBack reports whether t is the return of a worker that its hive no longer listed, after hivebeat.KeepGone
+// as lost. All its earlier transitions were published.
 func cameBack(t *hivebeat.Transition) bool {
 	return t.Kind == hivebeat.KindRecovered && t.From == string(hivebeat.Lost) && t.Margin >= hivebeat.MillisOf(hivebeat.KeepGone)
 }
 
-// gap publishes that the transitions up to n are not available.
+// gap publishes that the transitions from w.seen to n are not available.
 func (v *View) gap(h *Hive, w *Worker, n uint64, now time.Time) {
 	if n <= w.seen {
 		return
@@ -79,14 +79,14 @@ func (v *View) gap(h *Hive, w *Worker, n uint64, now time.Time) {
 	}), now)
 }
 
-// GapOf completes the data of a gap.
+// GapOf returns d with the fields of a gap set.
 func GapOf(d hivebeat.EventData) hivebeat.EventData {
 	d.Kind, d.Via = hivebeat.KindGap, hivebeat.ViaQueen
 	d.Reason = fmt.Sprintf("%d transitions up to %d were not heard and can not be told any more", d.Missing, d.N)
 	return d
 }
 
-// eventOf describes a transition that the hive numbered.
+// eventOf returns the data of the event for a transition that the hive numbered.
 func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	r := w.rec()
 	d := hivebeat.EventData{
@@ -102,13 +102,13 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	if t.Kind == hivebeat.KindState {
 		d.State = hivebeat.State(t.To)
 	}
-	if t.Kind == hivebeat.KindConflict { // t.Inc is the one that is not believed
+	if t.Kind == hivebeat.KindConflict { // t.Inc is the refused incarnation
 		believed, refused := h.places(r, t.Inc)
 		d.Reason = liveness.ConflictReason("worker", h.id+"/"+r.Worker, believed, refused)
 		d.Believed, d.Refused = &believed, &refused
 	}
 	if t.N != r.N || t.Inc != r.Inc {
-		return d // the rest of the record is of a later time
+		return d // the other fields of the record are of a later time
 	}
 	d.State, d.Seq = r.State, r.Seq
 	switch t.Kind {
@@ -137,8 +137,8 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	return d
 }
 
-// silence says in words what was not heard: "no beat for 90.2s, 3 were due". A verdict that rests on something
-// else may come before any was due: then it says when the next one is.
+// silence describes a silence in words: "no beat for 90.2s, 3 were due". A verdict with another cause may come
+// before a message was due: then silence says when the next one is.
 func silence(what string, age, every, quiet hivebeat.Millis) string {
 	said := fmt.Sprintf("no %s for %.1fs", what, float64(age)/1000)
 	switch due := liveness.Missed(min(age, maxAge).Duration(), every.Duration(), quiet.Duration()); {
@@ -157,10 +157,10 @@ func silence(what string, age, every, quiet hivebeat.Millis) string {
 // maxAge keeps an age from the wire within the range of a time.Duration.
 const maxAge = hivebeat.Millis(100 * 365 * 24 * time.Hour / time.Millisecond)
 
-// loseAbsent gives up a worker that its hive no longer lists. That is the queen's verdict, as this incarnation
-// of the hive does not know the worker, but every queen gives it the same number: 0, which comes before
-// everything that the hive numbers. Only a hive of another make drops a worker that it did list; then the
-// number is the one after the last.
+// loseAbsent makes a worker lost that its hive no longer lists. It is a verdict of the queen, because this
+// incarnation of the hive does not know the worker, but every queen gives it the same number: 0, which comes
+// before all numbers of the hive. Only a hive of another implementation drops a worker that it did list; then
+// the number is the next one after the last.
 func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 	r := w.rec()
 	age := index.EffectiveAge(r.Age, w.entry.Received(), now)
@@ -189,31 +189,31 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 	v.publish(d, now)
 }
 
-// publish adds an event of a worker to Ready.
+// publish counts an event of a worker and adds it to Ready.
 func (v *View) publish(d hivebeat.EventData, at time.Time) {
-	v.tally.worker(&d)
+	v.counts.worker(&d)
 	v.ready.Events = append(v.ready.Events, HappenedAt(at, d))
 }
 
-// HappenedAt completes an event of a worker: its id follows from its data.
+// HappenedAt returns the event of a worker for data d. Its id follows from d.
 func HappenedAt(at time.Time, d hivebeat.EventData) Happened {
 	return Happened{Data: d, ID: hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N), At: at}
 }
 
-// rosterKnows reports whether the roster remembers this incarnation of a worker.
+// rosterKnows reports whether the roster has this incarnation of a worker.
 func (h *Hive) rosterKnows(worker string, inc uint64) bool {
-	w, ok := h.Book.Item.Workers[worker]
+	w, ok := h.roster.Item.Workers[worker]
 	return ok && w.Inc == inc
 }
 
-// Urgent reports whether an event of this kind is published even if it cannot be stored: a verdict that ends a
-// life, or takes that back.
+// Urgent reports whether an event of this kind is published even if it cannot be stored: a verdict that ends an
+// incarnation, or revokes such a verdict.
 func Urgent(k hivebeat.Kind) bool {
 	return k == hivebeat.KindLost || k == hivebeat.KindLeft || k == hivebeat.KindRecovered
 }
 
-// Unannounced returns the urgent events of h and its adopted workers that the roster does not have yet, without
-// numbers. Unlike Announce it may be called at any time.
+// Unannounced returns the urgent events of h and its adopted workers that are not in the roster yet, without
+// numbers. Unlike Announce, it may be called at any time.
 func (h *Hive) Unannounced(now time.Time) (list []hivebeat.EventData) {
 	if kind, to, ok := h.Difference(now); ok && Urgent(kind) {
 		d, _ := h.Next(kind, to, now)
@@ -228,7 +228,7 @@ func (h *Hive) Unannounced(now time.Time) (list []hivebeat.EventData) {
 		}
 	}
 	if h.Up() {
-		for _, id := range slices.Sorted(maps.Keys(h.Book.Item.Workers)) {
+		for _, id := range slices.Sorted(maps.Keys(h.roster.Item.Workers)) {
 			if h.returned(id) {
 				list = append(list, h.workerEvent(h.workers[id], hivebeat.KindRecovered, hivebeat.Alive, listedAgain))
 			}
@@ -237,16 +237,16 @@ func (h *Hive) Unannounced(now time.Time) (list []hivebeat.EventData) {
 	return list
 }
 
-// TakenBack describes the recovery of h, or of a worker of it, after a death that was published and never
-// stored: the roster has no difference, as it never had the death. It is false if it is not alive in that
-// incarnation, or if the roster has the death.
+// TakenBack returns the recovery of h, or of one of its workers, after a death that was published and never
+// stored. The roster does not ask for this event, because it never had the death. It returns false if the hive or
+// worker is not alive in that incarnation, or if the roster has the death.
 func (h *Hive) TakenBack(worker string, inc uint64) (hivebeat.EventData, bool) {
 	d := hivebeat.EventData{
 		Hive: h.id, Worker: worker, Inc: inc, HiveInc: h.line.Inc(), Kind: hivebeat.KindRecovered, From: string(hivebeat.Lost), To: string(hivebeat.Alive),
 		Seq: h.line.Seq(), Via: hivebeat.ViaQueen, Reason: "heard again before the death was stored",
 	}
 	if worker == "" {
-		return d, h.Up() && h.line.Inc() == inc && h.Book.Item.Live != hivebeat.Lost
+		return d, h.Up() && h.line.Inc() == inc && h.roster.Item.Live != hivebeat.Lost
 	}
 	w := h.workers[worker]
 	if w == nil {

@@ -21,13 +21,13 @@ func (v *View) handBack(h *Hive, w *Worker, now time.Time) {
 	v.Compare(h)
 }
 
-// mistake is a verdict of this queen on a worker that its hive may disprove.
+// mistake is a lost of this queen on an adopted worker that the worker's hive may disprove.
 type mistake struct {
 	inc, seq uint64
 	at       time.Time
 }
 
-// disproved counts a mistake if the record of w proves that it was one.
+// disproved counts a mistake if the record of w proves it.
 func (v *View) disproved(h *Hive, w *Worker) {
 	m, r := w.lost, w.rec()
 	switch {
@@ -41,8 +41,8 @@ func (v *View) disproved(h *Hive, w *Worker) {
 	}
 }
 
-// handBackAll ends the adoption if the hive speaks for all its workers again: it has listed them, or given
-// them up by a warm, complete snapshot (giveUpAbsent).
+// handBackAll ends the adoption if the hive speaks for all its workers again: it has listed them, or a warm,
+// complete snapshot without them has made them lost (giveUpAbsent).
 func (v *View) handBackAll(h *Hive, now time.Time) {
 	a := h.adoption
 	if a == nil || h.live == hivebeat.Lost || !h.assembly.complete() {
@@ -61,7 +61,7 @@ func (v *View) handBackAll(h *Hive, now time.Time) {
 	}
 }
 
-// adoptAgain adopts the workers in a page that arrived after its hive was lost, and was sent before.
+// adoptAgain adopts the workers in a page that was sent before its hive was lost, and arrived afterwards.
 func (v *View) adoptAgain(h *Hive, now time.Time) {
 	if h.adoption == nil {
 		return
@@ -74,7 +74,7 @@ func (v *View) adoptAgain(h *Hive, now time.Time) {
 	}
 }
 
-// endAdoption ends the adoption of all workers that are left.
+// endAdoption ends the adoption of all workers of h that are still adopted.
 func (v *View) endAdoption(h *Hive) {
 	a := h.adoption
 	if a == nil {

@@ -7,10 +7,11 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// A queen that judges the workers of a lost hive tells nothing of one that loops, as its
-// hive has told that, until it was calm for long enough: then what became of it.
-func TestOrphansThatLoop(t *testing.T) {
-	o := newOrphans(t, 2, 2)
+// A queen that judges the workers of a lost hive announces nothing about a looping one,
+// because its hive has reported the loop. Once the worker was calm for a while, the queen
+// announces its state.
+func TestAdoptedWorkersThatLoop(t *testing.T) {
+	o := newAdoptionRig(t, 2, 2)
 	o.hive.Workers[0].Looping, o.hive.Workers[0].Restarts = true, 9
 	o.snapshot(1)
 	o.pass(1, 46)
@@ -43,7 +44,7 @@ func TestOrphansThatLoop(t *testing.T) {
 	o.expect("what became of it", "w0 lost missed")
 }
 
-// The view keeps who loops, and tells who watches when that changes.
+// The index lists looping workers, and the change log shows when that changes.
 func TestWhoLoopsIsKept(t *testing.T) {
 	v, w := New(45*time.Second), workerOf("w")
 	w.Slots, w.Restarts = 4, 3

@@ -21,10 +21,10 @@ func goneOn(v *View, h string, now float64) map[string]int {
 	return m
 }
 
-// A worker that was lost or left stays in the list for 10 minutes, though its hive began
-// again and does not know it, and though the queen begins again after that.
+// A lost or left worker stays in the list for 10 minutes, even if its hive restarts and
+// does not know it, and even if the queen restarts after that.
 func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
-	// told puts what v has to say of h into the roster, and returns the entry.
+	// told puts the announcements of v about h into the roster, and returns the entry.
 	told := func(t *testing.T, v *View, kind hivebeat.Kind, now float64) ledger.RosterItem {
 		t.Helper()
 		h := v.Hive("h")
@@ -32,7 +32,7 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 		if !ok || s.Events[0].Data.Kind != kind {
 			t.Fatalf("says %+v, %t; want %s", s, ok, kind)
 		}
-		item := ledger.RosterItem{RosterEntry: s.Next, Revision: h.Book.Item.Revision + 1, Epoch: 1}
+		item := ledger.RosterItem{RosterEntry: s.Next, Revision: h.roster.Item.Revision + 1, Epoch: 1}
 		v.LearnOwn(h, item, &s.Events[0].Data, at(now))
 		return item
 	}
@@ -62,7 +62,7 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 	}
 	v.ready.Events = nil
 
-	// The hive begins again, and does not know them.
+	// The hive restarts, and does not know them.
 	list[0].N = 0
 	mustFeed(t, v, snapshotOf("h", 200, 1, list[0]), at(100))
 	check(t, v, "the hive began again", 100, map[string]int{"w01": 90, "w02": 80, "w03": 570})
@@ -78,7 +78,7 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 		t.Errorf("told %+v", v.ready.Events)
 	}
 
-	// Another queen begins, when its hive was down for so long that the bucket has no key.
+	// Another queen starts after the hive's key in the bucket has expired.
 	late := left
 	late.Stored = 70 * time.Second
 	q := New(45 * time.Second)
@@ -88,7 +88,7 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 	mustFeed(t, q, snapshotOf("h", 200, 2, list[0]), at(116))
 	check(t, q, "and then it began again", 116, map[string]int{"w01": 106, "w02": 96, "w03": 586})
 
-	// And one more, when the hive is back.
+	// A third queen starts when the hive is back.
 	back.Stored = 200 * time.Second
 	q = New(45 * time.Second)
 	q.LearnKey("h", back, at(310))
@@ -102,7 +102,8 @@ func TestTheGoneOutliveTheirHiveAndTheQueen(t *testing.T) {
 	}
 }
 
-// A hive that dies has them judged by a queen: what was gone before keeps its time.
+// A queen judges the workers of a hive that dies. Workers that were gone before keep the
+// time of their end.
 func TestTheGoneOfAHiveThatDied(t *testing.T) {
 	v := New(45 * time.Second)
 	list := workersOf(2)
@@ -125,7 +126,7 @@ func TestTheGoneOfAHiveThatDied(t *testing.T) {
 		t.Errorf("gone are %v", got)
 	}
 
-	// Its hive begins again, knows nobody, and is not warm yet.
+	// Its hive restarts, knows no worker, and is not warm yet.
 	s := snapshotOf("h", 200, 1)
 	s.Warm = false
 	mustFeed(t, q, s, at(70))
@@ -135,8 +136,8 @@ func TestTheGoneOfAHiveThatDied(t *testing.T) {
 	}
 }
 
-// What an entry says of its workers is about when it was put: who puts another one goes
-// on from there.
+// The ages of workers in an entry are as of its put. A queen that puts the next entry adds
+// the time since.
 func TestAnEntryIsPutAgain(t *testing.T) {
 	v := New(45 * time.Second)
 	item := rosterOf(2, hivebeat.Lost, 100, 5)
@@ -146,7 +147,7 @@ func TestAnEntryIsPutAgain(t *testing.T) {
 	if got := goneOn(v, "h", 20); got["gone"] != 90 {
 		t.Errorf("gone for %d s, want 90", got["gone"])
 	}
-	if e := v.Hive("h").Book.Restored(at(20)); e.Workers["gone"].Since != 90_000 || item.Workers["gone"].Since != 60_000 {
+	if e := v.Hive("h").roster.Restored(at(20)); e.Workers["gone"].Since != 90_000 || item.Workers["gone"].Since != 60_000 {
 		t.Errorf("put again with %+v, and the one that was read is %+v", e.Workers, item.Workers)
 	}
 }

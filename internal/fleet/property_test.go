@@ -12,8 +12,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// modelHive makes snapshots as a hive does, of workers that beat now and then.
-// What it knows is the truth that the view is held against.
+// modelHive makes snapshots as a hive does, of workers that beat at random times. The test
+// compares the view with its state.
 type modelHive struct {
 	inc, seq uint64
 	workers  map[string]*modelWorker
@@ -28,10 +28,10 @@ type modelWorker struct {
 	joined time.Time
 }
 
-// inFlight is a page on its way.
+// inFlight is a page in transit.
 type inFlight struct{ bytes []byte }
 
-// takenRecord is what the newest page that was taken over said of a worker.
+// takenRecord is the record of a worker in the newest page that was applied.
 type takenRecord struct {
 	stamp    uint64 // its (inc, seq)
 	age      hivebeat.Millis
@@ -39,8 +39,8 @@ type takenRecord struct {
 	received time.Time
 }
 
-// TestViewAgainstModel sends random snapshots over a line that loses, reorders,
-// doubles and delays pages, and looks at every answer.
+// TestViewAgainstModel sends random snapshots over a line that loses, reorders, duplicates
+// and delays pages, and checks every answer.
 func TestViewAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := New(45 * time.Second)
@@ -64,7 +64,7 @@ func TestViewAgainstModel(t *testing.T) {
 				v.Keep(m.bytes, s)
 				stamp := inc<<32 | seq
 				// A lower incarnation that was never heard may take over from one that is
-				// not alive: to a queen that is a clock set back.
+				// not alive: for a queen that is a clock that was set back.
 				if stamp < newest && (heardIncs[inc] || wasAlive) {
 					t.Fatalf("(%d, %d) was taken after a newer one", inc, seq)
 				}
@@ -90,7 +90,7 @@ func TestViewAgainstModel(t *testing.T) {
 				w.heard = now
 				w.done++
 				lastDone[id] = w.done
-			case "drop": // the hive lets one go
+			case "drop": // the hive drops a worker
 				for i := range 8 {
 					if rapid.Bool().Draw(t, "drop") {
 						delete(hive.workers, fmt.Sprint("w", i))
@@ -163,7 +163,7 @@ func (m *modelHive) snapshot(now time.Time, warm bool) *hivebeat.Snapshot {
 	return s
 }
 
-// checkAnswers holds what the view says against the truth.
+// checkAnswers compares the answers of the view with the truth.
 func checkAnswers(t *rapid.T, v *View, taken map[string]takenRecord, now time.Time) {
 	h := v.hives["h"]
 	if h == nil {

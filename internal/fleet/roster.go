@@ -11,69 +11,69 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// Book is the roster entry of a hive or brake as far as this queen knows it, and how far its owner is with
-// announcing the difference.
-type Book struct {
+// RosterState is the roster entry of a hive or brake as this queen knows it, and the progress of announcing
+// the difference to it.
+type RosterState struct {
 	Item      ledger.RosterItem // N is 0 if there never was one, Revision if there is none now
 	ReadAt    time.Time
-	Confirmed uint64 // n of the last event that is known to be stored
+	Confirmed uint64 // n of the last event that is known to be in the stream
 	Conflict  uint64 // the incarnation whose conflict was announced last
 	Busy      bool   // an announcement is under way
-	Again     bool   // and its subject has changed since
+	Again     bool   // the hive or brake has changed since it began
 	wanted    wanted
 }
 
-// wanted is the entry that this queen wanted to put last.
+// wanted is the last entry that this queen wanted to put.
 type wanted struct{ n, inc, seq uint64 }
 
 func (w wanted) is(item *ledger.RosterItem) bool { return w == wanted{item.N, item.Inc, item.Seq} }
 
-func (b *Book) wants(a *Announcement, ok bool) {
+func (s *RosterState) wants(a *Announcement, ok bool) {
 	if ok {
-		b.wanted = wanted{a.Next.N, a.Next.Inc, a.Next.Seq}
+		s.wanted = wanted{a.Next.N, a.Next.Inc, a.Next.Seq}
 	}
 }
 
-// put is when the entry was put.
-func (b *Book) put(now time.Time) time.Time {
-	return now.Add(-max(0, b.Item.Stored) - now.Sub(b.ReadAt))
+// put returns when the entry was put.
+func (s *RosterState) put(now time.Time) time.Time {
+	return now.Add(-max(0, s.Item.Stored) - now.Sub(s.ReadAt))
 }
 
-// heard is the latest time at which a hive with the promise every was heard, by the entry: without an age
-// it was given up right then.
-func (b *Book) heard(every time.Duration, now time.Time) time.Time {
-	if b.Item.Age > 0 {
-		return b.put(now).Add(-min(b.Item.Age, maxAge).Duration())
+// heard returns the latest time at which a hive with the promise every can have been heard, by the entry.
+// Without an age in it, the hive is taken as lost by silence at the moment of the put.
+func (s *RosterState) heard(every time.Duration, now time.Time) time.Time {
+	if s.Item.Age > 0 {
+		return s.put(now).Add(-min(s.Item.Age, maxAge).Duration())
 	}
-	return b.put(now).Add(-liveness.LostAfter(every, 0))
+	return s.put(now).Add(-liveness.LostAfter(every, 0))
 }
 
-// age is the age of the last message of h that an entry put now states: at least 1.
-func (b *Book) age(h *Hive, now time.Time) hivebeat.Millis {
+// age returns the age of the last message of h, for an entry that is put now. It is at least 1.
+func (s *RosterState) age(h *Hive, now time.Time) hivebeat.Millis {
 	heard := h.received
 	if heard.IsZero() {
-		heard = b.heard(h.every, now)
+		heard = s.heard(h.every, now)
 	}
 	return max(1, index.EffectiveAge(0, heard, now))
 }
 
 // Restored returns the entry to put after a loss of the roster.
-func (b *Book) Restored(now time.Time) ledger.RosterEntry {
-	e := b.Item.RosterEntry
-	e.Event, e.Events, e.Workers = nil, nil, b.workers(now)
+func (s *RosterState) Restored(now time.Time) ledger.RosterEntry {
+	e := s.Item.RosterEntry
+	e.Event, e.Events, e.Workers = nil, nil, s.workers(now)
 	if e.Age > 0 {
-		e.Age += hivebeat.MillisOf(now.Sub(b.put(now)))
+		e.Age += hivebeat.MillisOf(now.Sub(s.put(now)))
 	}
 	return e
 }
 
-// workers returns a copy of the workers in the entry, for an entry that is put now.
-func (b *Book) workers(now time.Time) map[string]ledger.RosterWorker {
-	if b.Item.Workers == nil {
+// workers returns a copy of the workers in the entry, with ages as of now.
+func (s *RosterState) workers(now time.Time) map[string]ledger.RosterWorker {
+	if s.Item.Workers == nil {
 		return nil
 	}
-	m, put := make(map[string]ledger.RosterWorker, len(b.Item.Workers)+1), b.put(now)
-	for id, r := range b.Item.Workers {
+	m, put := make(map[string]ledger.RosterWorker, len(s.Item.Workers)+1), s.put(now)
+	for id, r := range s.Item.Workers {
 		if r.Since > 0 {
 			r.Since = index.EffectiveAge(r.Since, put, now)
 		}
@@ -82,20 +82,20 @@ func (b *Book) workers(now time.Time) map[string]ledger.RosterWorker {
 	return m
 }
 
-// isNews reports whether an entry of the roster is no older than the known one.
-func (b *Book) isNews(item *ledger.RosterItem) bool {
-	return item.Epoch > b.Item.Epoch || item.Epoch == b.Item.Epoch && item.Revision >= b.Item.Revision
+// supersedes reports whether an entry of the roster is no older than the known one.
+func (s *RosterState) supersedes(item *ledger.RosterItem) bool {
+	return item.Epoch > s.Item.Epoch || item.Epoch == s.Item.Epoch && item.Revision >= s.Item.Revision
 }
 
-// rosterWorker is what the roster keeps of a worker.
+// rosterWorker returns the entry of a worker in the roster.
 func rosterWorker(f *hivebeat.Facts, live hivebeat.Live, cause hivebeat.Cause) ledger.RosterWorker {
 	return ledger.RosterWorker{
 		Inc: f.Inc, Live: live, Cause: cause, State: f.State, Model: f.Model, Seq: f.Seq, Every: f.Every, Quiet: f.Quiet,
 	}
 }
 
-// promise returns the promise of a worker by the roster, within the bounds of a beat. It is the default
-// promise if the roster does not say it.
+// promise returns the promise of a worker in the roster, within the bounds of a beat. If the roster has none,
+// it returns the default promise, and known is false.
 func promise(r *ledger.RosterWorker) (every, quiet hivebeat.Millis, known bool) {
 	if r.Every == 0 {
 		return hivebeat.MillisOf(hivebeat.WorkerEvery), 0, false
@@ -104,7 +104,7 @@ func promise(r *ledger.RosterWorker) (every, quiet hivebeat.Millis, known bool) 
 	return every, min(r.Quiet, hivebeat.MillisOf(hivebeat.MaxQuiet)), true
 }
 
-// oldest is the greatest age that a worker in the roster can have had when its hive was heard last.
+// oldest returns the greatest age that a worker in the roster can have had when its hive was heard last.
 func oldest(r *ledger.RosterWorker) time.Duration {
 	every, quiet, _ := promise(r)
 	age := liveness.LostAfter(every.Duration(), quiet.Duration())
@@ -114,11 +114,11 @@ func oldest(r *ledger.RosterWorker) time.Duration {
 	return age
 }
 
-// learnHive takes an entry of the roster: this queen's own, or that of another one, which may have heard more
-// of the hive.
+// learnHive applies an entry of the roster. Another queen may have put it, and may have heard more of the
+// hive.
 func (v *View) learnHive(id string, item ledger.RosterItem, now time.Time) *Hive {
 	h := v.get(id)
-	if !h.Book.isNews(&item) {
+	if !h.roster.supersedes(&item) {
 		return h
 	}
 	var event hivebeat.EventData
@@ -129,36 +129,36 @@ func (v *View) learnHive(id string, item ledger.RosterItem, now time.Time) *Hive
 	return h
 }
 
-// LearnOwn is LearnKey for an entry that this queen has put itself after a.Announce, and so need not be
-// parsed. event is the data of its event, zero if it has none.
+// LearnOwn is LearnKey for an entry that this queen itself put after a.Announce, so that it need not be
+// parsed. event is the data of its last event, zero if it has none.
 func (v *View) LearnOwn(a Announcer, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
 	switch a := a.(type) {
 	case *Zone:
 		v.learnZone(a, item, now)
 	case *Hive:
-		if a.Book.isNews(&item) {
+		if a.roster.supersedes(&item) {
 			v.learn(a, item, event, now)
 		}
 	}
-	v.tellIndex(now)
+	v.updateIndex(now)
 }
 
-// learn takes an entry that is news. event is the data of the event in it.
+// learn applies an entry that supersedes the known one. event is the data of the event in it.
 func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
 	e := &item.RosterEntry
-	before := h.Book.Item.N
+	before := h.roster.Item.N
 	h.goBackWith(&item)
-	// The roster stood at our incarnation and is at another one now: another queen has decided after us. If
-	// both insisted they would argue for ever, or lead all queens to an incarnation that is gone, so this
-	// one follows. An entry of our own decides nothing: we may have heard more since.
-	decided := !h.Book.wanted.is(&item) &&
-		(h.Book.Item.Inc == h.line.Inc() && h.Book.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
-	h.Book.Item, h.Book.ReadAt = item, now
+	// The roster had this queen's incarnation and has another one now: another queen decided later. If both
+	// insisted they would argue for ever, or lead all queens to an incarnation that is gone. So this queen
+	// follows. An entry that it put itself decides nothing, because it may have heard more since.
+	decided := !h.roster.wanted.is(&item) &&
+		(h.roster.Item.Inc == h.line.Inc() && h.roster.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
+	h.roster.Item, h.roster.ReadAt = item, now
 	if h.head().Inc == 0 {
 		h.zone = item.Zone
 	}
 	if event.Kind == hivebeat.KindConflict {
-		h.Book.Conflict = event.Inc
+		h.roster.Conflict = event.Inc
 	}
 	defer v.learnAdopted(h, before, event.Worker, now)
 	v.change(h)
@@ -170,7 +170,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 		if e.Live == hivebeat.Left && h.live != hivebeat.Left || h.believes(e) {
 			v.byRoster(h, now)
 		}
-	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // ours is newer
+	case (e.Inc < h.line.Inc() || e.Inc == h.prior) && !decided: // this queen's is newer
 	default:
 		o := h.advance(liveness.Message{Inc: e.Inc, Seq: e.Seq, Heard: now}, 0, now)
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
@@ -187,60 +187,61 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 	}
 }
 
-// goBackWith follows a queen that put item and so took back a seq of the entry before: another process had
-// sent that seq in the name of the hive.
+// goBackWith follows another queen back to a lower seq: with item that queen took back the seq of the entry
+// before, because another process had sent it in the name of the hive.
 func (h *Hive) goBackWith(item *ledger.RosterItem) {
-	was := &h.Book.Item
-	if item.Inc != was.Inc || item.Epoch != was.Epoch || item.N <= was.N || item.Seq >= was.Seq || h.Book.wanted.is(item) ||
+	was := &h.roster.Item
+	if item.Inc != was.Inc || item.Epoch != was.Epoch || item.N <= was.N || item.Seq >= was.Seq || h.roster.wanted.is(item) ||
 		item.Inc != h.line.Inc() || item.Seq >= h.line.Seq() || item.Seq == 0 {
 		return
 	}
 	h.disowned = max(h.disowned, h.line.Seq())
-	h.line.Rewind(item.Seq - 1) // so that it is heard
+	h.line.Rewind(item.Seq - 1) // so that item.Seq counts as heard
 }
 
-// believes reports whether this queen accepts that h is lost from a queen that heard no more of it. A queen
-// that heard the same, and nothing since, cannot object: the other one saw the connection close, or waited
-// for as long as it must. A higher seq is an objection whenever it arrives. A hive that this queen's brake
+// believes reports whether this queen accepts from another queen, which heard as much of h, that h is lost.
+// A queen that heard the same seq and nothing since cannot object: the other one saw the connection close,
+// or waited until the deadline. A higher seq is an objection at any time. A hive that this queen's brake
 // holds stays held.
 func (h *Hive) believes(e *ledger.RosterEntry) bool {
 	return e.Live == hivebeat.Lost && e.Inc == h.line.Inc() && e.Seq == h.line.Seq() &&
 		(h.Up() || h.live == hivebeat.Unverified && h.heldBy == nil)
 }
 
-// cameBackSince reports whether this queen heard its incarnation replace the one of item after item was put:
-// JetStream was away meanwhile, and item is no news.
+// cameBackSince reports whether this queen heard its incarnation replace the one in item after item was put.
+// Then item is out of date: JetStream was away meanwhile.
 func (h *Hive) cameBackSince(item *ledger.RosterItem, now time.Time) bool {
 	return h.head().Inc == h.line.Inc() && h.prior == item.Inc && now.Add(-item.Stored).Before(h.firstPage)
 }
 
-// overtaken reports whether item says that the hive lives, and was put after this queen last heard the
-// incarnation that it knows, which is late or worse: this queen slept, or the roster was lost meanwhile. To
-// insist would bring back a dead incarnation. An incarnation that this queen read first after item was put
-// is news, even if it counts as heard long before because it was read in doubt. An entry that was put for a
-// worker repeats what was said of the hive before.
+// overtaken reports whether item says that the hive lives, and was put after this queen last heard its own
+// incarnation of the hive, which is late or worse. Then this queen was asleep, or the roster was lost
+// meanwhile, and insisting would revive a dead incarnation. An incarnation that this queen read for the first
+// time after item was put is newer than item, even if it counts as heard long before because it was read in
+// doubt. An entry that was put for a worker only repeats the verdict on the hive.
 func (h *Hive) overtaken(item *ledger.RosterItem, event *hivebeat.EventData, now time.Time) bool {
 	ofWorkers := event.Worker != "" || len(item.Events) > 0
-	return item.N > h.Book.Item.N && speaksOfLiving(item) && !ofWorkers &&
+	return item.N > h.roster.Item.N && speaksOfLiving(item) && !ofWorkers &&
 		now.Sub(h.judged) > liveness.LateAfter(h.every, 0) && now.Add(-item.Stored).After(latest(h.judged, h.beganAt))
 }
 
-// decidedSince reports whether, since heard, the roster was told that the hive lives in the incarnation that
-// this queen knows, or with gone that it is gone in that one. Then another incarnation, heard at an unknown
-// time since, may be the one that was given up for it. If it is not, its next snapshot says so.
+// decidedSince reports whether an entry put after heard says that the hive lives in the incarnation that this
+// queen knows, or, if gone is true, that it is gone in it. Then a message of another incarnation, sent at an
+// unknown time after heard, may be from the incarnation that was given up. If it is not, its next snapshot
+// proves it.
 func (h *Hive) decidedSince(heard time.Time, inc uint64, gone bool) bool {
-	it := &h.Book.Item
-	return inc != h.line.Inc() && it.Inc == h.line.Inc() && (gone || speaksOfLiving(it)) && h.Book.ReadAt.Add(-it.Stored).After(heard)
+	it := &h.roster.Item
+	return inc != h.line.Inc() && it.Inc == h.line.Inc() && (gone || speaksOfLiving(it)) && h.roster.ReadAt.Add(-it.Stored).After(heard)
 }
 
 func speaksOfLiving(item *ledger.RosterItem) bool {
 	return item.Live == hivebeat.Alive || item.Live == hivebeat.Late
 }
 
-// recall sets the verdict on a hive that is known from the roster alone: gone if it was gone, otherwise
-// unverified.
+// recall sets the verdict on a hive that is known only from the roster: lost or left as the roster says,
+// otherwise unverified.
 func (v *View) recall(h *Hive, now time.Time) {
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	if e.Inc == 0 || e.Seq == 0 {
 		return // it cannot be read
 	}
@@ -248,10 +249,10 @@ func (v *View) recall(h *Hive, now time.Time) {
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
 	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), v.heardAs(now), v.blind
 	if isGone(e.Live) {
-		h.received = h.Book.heard(h.every, now)
+		h.received = h.roster.heard(h.every, now)
 		v.recallWorkers(h, now)
 		v.byRoster(h, now)
-		h.since = h.Book.put(now)
+		h.since = h.roster.put(now)
 		return
 	}
 	v.become(h, hivebeat.Unverified)
@@ -260,18 +261,18 @@ func (v *View) recall(h *Hive, now time.Time) {
 	v.due.Set(h, h.judged.Add(liveness.LostAfter(h.every, 0)))
 }
 
-// recallWorkers lists the workers of a hive that is gone as the roster remembers them, and of another hive
-// those that were gone. The roster does not say when each was heard: it was longer ago than the hive, by as
-// long as the hive waits for a worker, or lists one that is lost.
+// recallWorkers adds the workers that the roster has for h: all if h is gone, otherwise only the lost and left
+// ones. The roster does not say when each was heard. The estimate is the time of the hive's last message, less
+// the time that a hive waits for a worker, and lists it after it is lost.
 func (v *View) recallWorkers(h *Hive, now time.Time) {
-	for id, r := range h.Book.Item.Workers {
+	for id, r := range h.roster.Item.Workers {
 		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
 			continue
 		}
 		var rec hivebeat.Record
 		received := h.received.Add(-oldest(&r))
 		if r.Since > 0 && isGone(r.Live) {
-			put := h.Book.put(now)
+			put := h.roster.put(now)
 			rec.Age, rec.Since, received = index.EffectiveAge(0, received, put), min(r.Since, maxAge), put
 		}
 		if h.live == hivebeat.Unverified && (!isGone(r.Live) || index.EffectiveAge(rec.Since, received, now) >= hivebeat.MillisOf(hivebeat.KeepGone)) {
@@ -286,9 +287,9 @@ func (v *View) recallWorkers(h *Hive, now time.Time) {
 	}
 }
 
-// byRoster takes over from a queen that knew more that h is gone.
+// byRoster makes h lost or left, as another queen found that knew more.
 func (v *View) byRoster(h *Hive, now time.Time) {
-	e := &h.Book.Item.RosterEntry
+	e := &h.roster.Item.RosterEntry
 	if e.Live == hivebeat.Left {
 		h.line.End()
 	}
@@ -296,14 +297,14 @@ func (v *View) byRoster(h *Hive, now time.Time) {
 	v.due.Set(h, now.Add(forgetAfter))
 }
 
-// unlearnHive notes that the roster has no entry for this hive. A hive that is gone is forgotten with an
-// entry that expired; otherwise, and after a loss of the whole roster, the entry is put again.
+// unlearnHive records that the roster has no entry for this hive. If the entry expired, a lost, left or
+// unverified hive is forgotten with it. Otherwise, as after a loss of the whole roster, it is put again.
 func (v *View) unlearnHive(id string, expired bool) {
 	h, ok := v.hives[id]
-	if !ok || h.Book.Item.Revision == 0 {
+	if !ok || h.roster.Item.Revision == 0 {
 		return
 	}
-	h.Book.Item.Revision = 0
+	h.roster.Item.Revision = 0
 	if expired && (h.live == hivebeat.Lost || h.live == hivebeat.Left || h.live == hivebeat.Unverified) {
 		v.forget(h)
 		return

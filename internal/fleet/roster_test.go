@@ -10,7 +10,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// Who is known by the roster alone is given up by the promise that it says.
+// A hive or worker that is known only from the roster is lost by the promise in the entry.
 func TestAbsenceByThePromiseInTheRoster(t *testing.T) {
 	for _, c := range []struct {
 		every, quiet hivebeat.Millis
@@ -37,7 +37,7 @@ func TestAbsenceByThePromiseInTheRoster(t *testing.T) {
 	}
 }
 
-// What a queen does not know it does not put as if it knew.
+// A queen puts no promise that it only guesses.
 func TestPromisesThatArePut(t *testing.T) {
 	slow := workerOf("slow")
 	slow.Every, slow.Quiet = 120_000, 60_000
@@ -57,7 +57,7 @@ func TestPromisesThatArePut(t *testing.T) {
 		t.Errorf("its last message is put as %v old, want 1m", s.Next.Age.Duration())
 	}
 
-	// One that another queen heard, which puts no promises.
+	// A worker that another queen heard, which puts no promises.
 	v := New(45 * time.Second)
 	item := rosterOf(3, hivebeat.Lost, 100, 5)
 	item.Workers = map[string]ledger.RosterWorker{"w": {Inc: 7, Live: hivebeat.Alive, Seq: 3}}
@@ -75,8 +75,8 @@ func TestPromisesThatArePut(t *testing.T) {
 	}
 }
 
-// An entry is put, and put again, long after the hive was heard: what it says of
-// ages is about then.
+// An entry is put, and put again, long after the hive was heard: its ages are as of the
+// put.
 func TestAgesOfTheRoster(t *testing.T) {
 	v := New(45 * time.Second)
 	item := rosterOf(2, hivebeat.Lost, 100, 5)
@@ -91,12 +91,12 @@ func TestAgesOfTheRoster(t *testing.T) {
 			t.Errorf("%s is shown as %v old, want %v", id, age.Duration(), want.Duration())
 		}
 	}
-	if e := h.Book.Restored(at(20)); e.Age != 330_000 {
+	if e := h.roster.Restored(at(20)); e.Age != 330_000 {
 		t.Errorf("put again with the age %v, want 5m30s", e.Age.Duration())
 	}
 }
 
-// What this queen has said itself decides nothing once it has heard more.
+// An entry that this queen put itself decides nothing once it has heard more.
 func TestOwnWordIsNotFollowed(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 5), at(0))
@@ -123,8 +123,8 @@ func TestOwnWordIsNotFollowed(t *testing.T) {
 	}
 }
 
-// A queen that was stopped is told by the roster that a hive is gone, and then reads
-// what a duplicate said before that.
+// A queen that was stopped learns from the roster that a hive is gone, and then reads
+// older messages of a duplicate.
 func TestOldMailOfOneThatIsGone(t *testing.T) {
 	for _, live := range []hivebeat.Live{hivebeat.Left, hivebeat.Lost} {
 		v := New(45 * time.Second)
@@ -166,7 +166,7 @@ func TestKeptPageIsOlder(t *testing.T) {
 	}
 }
 
-// What the roster says of workers grows too old as everything does.
+// Workers that are known from the roster grow too old as all others do.
 func TestRosterGrowsOld(t *testing.T) {
 	v := New(45 * time.Second)
 	item := rosterOf(2, hivebeat.Left, 100, 5)

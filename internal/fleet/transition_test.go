@@ -11,7 +11,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
-// told empties the view's events into "id kind" lines.
+// told takes the view's events and returns them as "id kind" lines.
 func told(v *View) (list []string) {
 	for _, e := range v.ready.Events {
 		list = append(list, fmt.Sprintf("%s %s", e.ID, e.Data.Kind))
@@ -96,7 +96,7 @@ func TestTransitionsAreTakenOnceAndInOrder(t *testing.T) {
 	}
 }
 
-// What is said of a silence is what was expected in it, also where that is nothing.
+// The words for a silence name how many messages were due, even if none was.
 func TestSilenceInWords(t *testing.T) {
 	for _, c := range []struct {
 		age, every, quiet hivebeat.Millis
@@ -159,7 +159,7 @@ func TestWhenATransitionHappened(t *testing.T) {
 	}
 }
 
-// The evidence is in words, whatever the verdict rests on.
+// The evidence is in words for each cause of a verdict.
 func TestReasonsOfTransitions(t *testing.T) {
 	for _, c := range []struct {
 		tr   hivebeat.Transition
@@ -185,8 +185,8 @@ func TestReasonsOfTransitions(t *testing.T) {
 	}
 }
 
-// A conflict names both, though its transition is of the one that is not believed;
-// what a record says of it is told to who watches.
+// A conflict names both processes, though its transition is about the refused one. The
+// change log shows a change of the conflict in a record.
 func TestReasonOfAConflict(t *testing.T) {
 	v, w := New(45*time.Second), workerOf("w")
 	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
@@ -219,8 +219,8 @@ func TestReasonOfAConflict(t *testing.T) {
 	}
 }
 
-// What a transition says of its time is in its event; what it does not say is not
-// known, and not 0.
+// The times in a transition are in its event. A time that is missing there is unknown, not
+// 0.
 func TestEventsTellHowLongItTook(t *testing.T) {
 	v := New(45 * time.Second)
 	w := workerOf("w")
@@ -250,13 +250,13 @@ func TestEventsTellHowLongItTook(t *testing.T) {
 	if d := say(hivebeat.KindLost, "alive", "lost", hivebeat.CauseMissed, 0, 0); d.DetectMS != nil || d.MarginMS != nil {
 		t.Errorf("lost by silence: %+v", d)
 	}
-	if d := say(hivebeat.KindRecovered, "lost", "alive", "", 0, 0); d.MarginMS != nil { // by a hive of before
+	if d := say(hivebeat.KindRecovered, "lost", "alive", "", 0, 0); d.MarginMS != nil { // from a hive of an older release
 		t.Errorf("recovered: %+v", d)
 	}
 	if d := say(hivebeat.KindLost, "alive", "lost", hivebeat.CauseDisconnect, 2004, 0); *d.DetectMS != 2004 || !strings.HasPrefix(d.Reason, "its connection closed") {
 		t.Errorf("lost by its connection: %+v", d)
 	}
-	// Its hive lists it no more, and then it is back: no number of before is missing.
+	// Its hive no longer lists it, and then it is back: no earlier number is missing.
 	if err := feed(t, v, snapshotOf("h", 1, seq+1), at(700)); err != nil {
 		t.Fatal(err)
 	}

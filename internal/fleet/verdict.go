@@ -9,11 +9,10 @@ import (
 	"github.com/beatfabric/hivebeat/internal/liveness"
 )
 
-// forgetAfter is how long a hive that is lost or left stays in the view. The roster remembers it for as
-// long.
+// forgetAfter is how long a lost or left hive stays in the view. Its entry in the roster lives for the same time.
 const forgetAfter = 7 * 24 * time.Hour
 
-// The verdict on a hive. Every change of it is in this file, with E for the hive's promise:
+// The verdict on a hive, with E for the hive's promise:
 //
 //	          heard                    E + 0.5 × every          E + 2 × every
 //	unknown ────────▶ alive ─────────────────────▶ late ───────────────────▶ lost
@@ -30,16 +29,16 @@ const forgetAfter = 7 * 24 * time.Hour
 // Two things stand between a silence and lost, and make the hive unverified for a while: the brake
 // (brake.go), and the possibility that this queen is the one that is cut off (apart.go).
 //
-// Before a hive becomes late or lost its key is read once (check): another queen may have heard what
-// this one missed.
+// Before a hive becomes late or lost its key is read once (Check): another queen may have heard messages
+// that this one missed.
 
-// evidence is what an event says about the reasons for a verdict.
+// evidence is the part of an event that gives the reasons for a verdict.
 type evidence struct {
 	kind   hivebeat.Kind
 	age    hivebeat.Millis
 	reason string
-	margin *hivebeat.Millis // recovered: how far past its deadline it was heard
-	detect *hivebeat.Millis // from its end, if that was observed, to the verdict
+	margin *hivebeat.Millis // of recovered: the time from its deadline until it was heard
+	detect *hivebeat.Millis // the time from its end, if that was observed, to the verdict
 }
 
 // Check is a hive whose key must be read before the verdict. Pass the answer to Checked.
@@ -58,17 +57,18 @@ type Step struct {
 	Reason   string
 }
 
-// follow takes over the incarnation that another queen decided for, whatever this queen remembers of it.
+// follow makes inc the valid incarnation, as another queen decided, even if this queen has superseded it.
 func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
 	h.prior, h.rival, h.beside, h.disowned = h.line.Inc(), 0, hivebeat.Place{}, 0
 	h.line.Take(inc, seq)
 	return liveness.TakenOver
 }
 
-// advance classifies a message by the lineage and records which incarnation a new one replaced. A
-// superseded incarnation comes back once the one that replaced it is gone, unless what arrives of it may
-// be late mail: then it never ended. heard is the earliest time at which the message may have been sent.
-// gap is the least time between two messages of its sender, or 0 for what another queen knows.
+// advance classifies a message by the lineage, and records which incarnation a new one replaced. A
+// superseded incarnation becomes valid again if the one that replaced it is gone and the message cannot be
+// a delayed one: then the superseded process never ended. heard is the earliest time at which the message
+// may have been sent. gap is the least time between two messages of the sender; it is 0 if m comes from
+// another queen.
 func (h *Hive) advance(m liveness.Message, gap time.Duration, heard time.Time) liveness.Outcome {
 	inc, seq, now := m.Inc, m.Seq, m.Heard
 	before, last := h.line.Inc(), h.line.Seq()
@@ -78,7 +78,7 @@ func (h *Hive) advance(m liveness.Message, gap time.Duration, heard time.Time) l
 	if o == liveness.Stale && (gone || h.line.Misled(m, h.beganAt)) {
 		o = h.line.Revive(inc, seq)
 	}
-	if (o == liveness.Stale || o == liveness.Older) && gap > 0 && heard.Equal(now) { // what is read in doubt may have waited
+	if (o == liveness.Stale || o == liveness.Older) && gap > 0 && heard.Equal(now) { // a message that is read in doubt may have waited
 		o = h.line.Insists(m, gap, h.head().Inc == before && h.head().Seq == last, o)
 	}
 	if o.Accepted() {
@@ -93,8 +93,8 @@ func (h *Hive) advance(m liveness.Message, gap time.Duration, heard time.Time) l
 	return o
 }
 
-// worth returns what a seq that was heard elsewhere counts for this hive: nothing if the hive went back
-// from it, or from a seq that is closer to it than the current one.
+// worth returns the value of a seq that another queen heard: 0 if the hive went back from that seq, or from
+// one that is closer to it than the current seq is.
 func (h *Hive) worth(inc, seq uint64) uint64 {
 	if at := h.line.Seq(); inc == h.line.Inc() && seq > at && seq <= h.disowned && h.disowned-seq < seq-at {
 		return 0
@@ -102,7 +102,7 @@ func (h *Hive) worth(inc, seq uint64) uint64 {
 	return seq
 }
 
-// heard notes that the hive was heard. o is what its lineage made of the message.
+// heard records that the hive was heard. o is how its lineage classified the message.
 func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 	at := latest(v.heardAs(now), h.judged)
 	was, silent := h.live, at.Sub(h.judged)
@@ -141,7 +141,7 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 			why.reason = "heard, and so no longer known from memory alone"
 		case was == hivebeat.Unverified: // no queen gave it up
 		default:
-			margin = max(0, margin) // another queen may have found it before our own deadline
+			margin = max(0, margin) // another queen may have made it lost before this queen's deadline
 			m := hivebeat.MillisOf(margin)
 			why.margin = &m
 			if was == hivebeat.Lost {
@@ -161,11 +161,12 @@ func (v *View) patience(h *Hive) time.Duration {
 	return liveness.LostAfter(h.every, 0)
 }
 
-// turn is the one place where a verdict changes.
+// turn changes the verdict on a hive. Nothing else does, except recall for a hive known only from the
+// roster.
 func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebeat.Cause, why evidence, now time.Time) {
 	why.kind = kind
 	v.ready.Steps = append(v.ready.Steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
-	v.tally.hive(kind, h.live, cause, why)
+	v.counts.hive(kind, h.live, cause, why)
 	up := h.Up()
 	v.become(h, to)
 	h.cause, h.since, h.why, h.check, h.windowOver = cause, now, why, 0, false
@@ -196,7 +197,7 @@ func (v *View) Compare(h *Hive) {
 	}
 }
 
-// Tick acts on the deadlines that have passed. Each of a hive's silence becomes a check.
+// Tick acts on the deadlines that have passed. A hive whose deadline has passed becomes a Check.
 func (v *View) Tick(now time.Time) {
 	if !v.doubt.IsZero() {
 		return
@@ -207,7 +208,7 @@ func (v *View) Tick(now time.Time) {
 			continue
 		}
 		if h.windowOver && h.check != 0 {
-			continue // its key is being read as its window is over, and that answer decides
+			continue // its key is being read because its window is over, and that answer decides
 		}
 		v.ask(h)
 	}
@@ -215,22 +216,22 @@ func (v *View) Tick(now time.Time) {
 	v.endHolds(now)
 	v.tickAdoptions(now)
 	v.callTwins(now)
-	v.tellIndex(now)
+	v.updateIndex(now)
 }
 
-// ask has the key of h read before a verdict.
+// ask requests the key of h before a verdict.
 func (v *View) ask(h *Hive) {
 	v.gen++
 	h.check = v.gen
 	v.ready.Checks = append(v.ready.Checks, Check{h, v.gen})
 }
 
-// Checked takes the answer to a check: the (inc, seq) that the hive's key holds, zeros if that is not
-// known. A higher one than ours means that this queen missed something; otherwise the verdict stands. An
-// answer that arrives after the hive was heard changes nothing.
+// Checked takes the answer to a Check: the (inc, seq) in the hive's key, or zeros if they are not known. If
+// they are higher than this queen's, this queen missed messages; otherwise the verdict stands. An answer
+// that arrives after the hive was heard changes nothing.
 func (v *View) Checked(c Check, inc, seq uint64, now time.Time) {
 	v.checked(c, inc, seq, now)
-	v.tellIndex(now)
+	v.updateIndex(now)
 }
 
 func (v *View) checked(c Check, inc, seq uint64, now time.Time) {
@@ -238,7 +239,7 @@ func (v *View) checked(c Check, inc, seq uint64, now time.Time) {
 	if h.check != c.id || v.hives[h.id] != h {
 		return
 	}
-	if !v.doubt.IsZero() { // judge once it is known which hives are still there
+	if !v.doubt.IsZero() { // judge after the doubt, when it is known which hives still answer
 		v.Postpone(c, now)
 		return
 	}
@@ -260,7 +261,7 @@ func (v *View) checked(c Check, inc, seq uint64, now time.Time) {
 	}
 }
 
-// Postpone puts off a check whose answer is of no use.
+// Postpone puts off a check whose answer cannot be used.
 func (v *View) Postpone(c Check, now time.Time) {
 	if h := c.Hive; h.check == c.id && v.hives[h.id] == h {
 		h.check = 0
@@ -273,8 +274,8 @@ func (v *View) Postpone(c Check, now time.Time) {
 	}
 }
 
-// learnSeq takes a higher (inc, seq), which another queen heard, as heard now. It reports whether it was
-// higher.
+// learnSeq counts the hive as heard now if (inc, seq), which another queen heard, is higher. It reports
+// whether it is.
 func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	if inc == h.line.Inc() && h.worth(inc, seq) <= h.line.Seq() {
 		return false
@@ -288,7 +289,8 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	return true
 }
 
-// lose is the one place where a hive becomes lost. Whatever holds a verdict back is here.
+// lose makes h lost, unless this queen may be cut off or the brake holds h. byRoster is the only other way
+// to become lost.
 func (v *View) lose(h *Hive, cause hivebeat.Cause, why evidence, now time.Time) {
 	if cause == hivebeat.CauseMissed && v.standApart(h, why, now) {
 		return
@@ -300,7 +302,7 @@ func (v *View) lose(h *Hive, cause hivebeat.Cause, why evidence, now time.Time) 
 	v.due.Set(h, now.Add(forgetAfter))
 }
 
-// leave takes the goodbye of a hive, which is final for its incarnation.
+// leave applies the goodbye of a hive, which is final for its incarnation.
 func (v *View) leave(h *Hive, now time.Time) {
 	h.goodbye = h.head().Bye
 	h.line.End()
@@ -311,7 +313,7 @@ func (v *View) leave(h *Hive, now time.Time) {
 	v.due.Set(h, now.Add(forgetAfter))
 }
 
-// silentFor is the evidence of a silence.
+// silentFor returns the evidence for a verdict by silence.
 func (v *View) silentFor(h *Hive, now time.Time) evidence {
 	e := evidence{age: index.EffectiveAge(0, h.received, now)}
 	switch blind := v.blind - h.blind; {
@@ -326,9 +328,9 @@ func (v *View) silentFor(h *Hive, now time.Time) evidence {
 	return e
 }
 
-// Doubt says since when messages may have waited or got lost before this queen read them: it was stopped,
-// starved or cut off, or messages were dropped. Until BlindFor ends the doubt, what is heard counts as
-// heard then, no hive or worker becomes late or lost, and no worker is given up for not being listed.
+// Doubt says since when messages may have waited or been lost before this queen read them: it was stopped,
+// starved or cut off, or messages were dropped. Until BlindFor ends the doubt, messages count as heard at
+// since, no hive or worker becomes late or lost, and no worker is given up because it is not listed.
 func (v *View) Doubt(since time.Time) {
 	if v.doubt.IsZero() {
 		v.ForgetDisconnects()
@@ -352,7 +354,7 @@ func (v *View) heardAs(now time.Time) time.Time {
 	return v.doubt
 }
 
-// BlindFor ends the doubt, and credits every deadline with a time in which this queen could not hear.
+// BlindFor ends the doubt. It adds d, in which this queen could not hear, to every deadline.
 func (v *View) BlindFor(d time.Duration) {
 	v.doubt = time.Time{}
 	if d > 0 {

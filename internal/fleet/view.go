@@ -1,8 +1,8 @@
-// Package fleet judges: it is the pure core of a queen. It applies snapshots, decides which hives
-// and adopted workers are alive, late or lost, and says which events to publish. Time is an argument;
-// there is no clock, no goroutine and no lock. Package queencore drives it with real messages and
-// internal/sim with simulated ones. What it knows of the fleet it tells package index, once per input,
-// which answers questions.
+// Package fleet is the judgement of a queen. It applies snapshots, decides which hives and adopted
+// workers are alive, late or lost, and says which events to publish. Time is an argument; there is no
+// clock, no goroutine and no lock. Package queencore drives it with real messages, and internal/sim
+// with simulated ones. After each input it passes the changes to package index, which answers
+// questions.
 package fleet
 
 import (
@@ -21,7 +21,7 @@ import (
 //
 //	snapshots ──Apply─────▶        ┌ worker transitions, to publish
 //	bucket ─────Adopt─────▶  View  │ hives whose key must be read before a verdict (Checked)
-//	roster ─────LearnKey──▶  Take ─┤ hives and brakes to compare with the roster (Say)
+//	roster ─────LearnKey──▶  Take ─┤ hives and brakes to compare with the roster (Announce)
 //	time ───────Tick──────▶   │    │ roll calls, and hives whose workers' beats must be heard
 //	                          ▼    └ hive transitions, for the log
 //	                        Index, for questions
@@ -30,15 +30,15 @@ type View struct {
 	hives    map[string]*Hive
 	order    index.ByID[*Hive]
 	lives    map[hivebeat.Live]int // hives by verdict
-	changes  []*Hive               // to tell the index of
+	changes  []*Hive               // changed since the last updateIndex
 	due      liveness.Deadlines[*Hive]
 	closings liveness.Closings[*Hive] // connections (disconnect.go)
 	doubtful []*Hive                  // hives with a window, as of the last Settle
 	own      string                   // the NATS server in this process
 	blind    time.Duration            // total time in which this queen could not hear
-	doubt    time.Time                // since when what it reads may have waited; zero: it does not doubt itself
-	apart    apart                    // whether it may be the one that is cut off (apart.go)
-	gen      uint64                   // of checks
+	doubt    time.Time                // messages read now may have waited since then; zero: no doubt
+	apart    apart                    // whether this queen may be the one that is cut off (apart.go)
+	gen      uint64                   // number of the last check
 	page     wire.SnapshotView
 	memos    int // bytes that the memos keep
 
@@ -49,99 +49,100 @@ type View struct {
 
 	adoptedHives map[*Hive]struct{} // hives whose workers this queen judges (adoption.go)
 	adoptionsDue liveness.Deadlines[*Hive]
-	callAdopted  bool   // call their roll again
-	unadopted    uint64 // hives that were too many to adopt
+	callAdopted  bool   // call the roll of all adopted workers again
+	unadopted    uint64 // lost hives whose workers were not adopted, because of maxAdopted
 	adoptedBeats uint64
 
-	twins     map[*Hive]time.Time // hives to call the roll of, and when (conflict.go)
+	twins     map[*Hive]time.Time // when to call the roll of hives that may have a twin (conflict.go)
 	twinAsked time.Time           // when one was called last
 	score     index.Score
-	tally     Tally
+	counts    TransitionCounts
 
 	accepted   uint64
 	refused    map[hivebeat.Reason]uint64
 	incomplete uint64 // snapshots that a newer one replaced before all their pages arrived
 }
 
-// Hive is what the judgement knows of one hive.
+// Hive is the state of one hive in the judgement.
 type Hive struct {
 	id      string
-	entry   *index.Hive // what questions see of it, and its newest page
-	changed bool        // the index must be told
+	entry   *index.Hive // its entry in the index, with its newest page
+	changed bool        // it is in View.changes
 
-	// The verdict. turn and lose change it, and nothing else does (verdict.go).
+	// The verdict. turn changes it (verdict.go); recall sets the first one of a hive known only from
+	// the roster.
 	live    hivebeat.Live // empty before anything is known
 	cause   hivebeat.Cause
 	since   time.Time
 	why     evidence
-	judged  time.Time     // when it was heard last, or counts as heard: deadlines start here
+	judged  time.Time     // when it was heard, or counts as heard, last: deadlines start here
 	blind   time.Duration // View.blind at that time
 	prior   uint64        // the incarnation that this one replaced
-	beganAt time.Time     // when this incarnation was first heard here
-	skipped bool          // its seq says that messages between its last two were not heard, or that the last one was held in transit
+	beganAt time.Time     // when this queen first heard this incarnation
+	skipped bool          // messages between its last two were not heard, or the last one was held in transit
 	check   uint64        // the check under way, or 0
 
-	// What its messages say.
+	// Its messages.
 	line      liveness.Lineage
 	received  time.Time // when its newest page was received, or the earliest time it may have been
 	early     bool      // received is only that earliest time
 	every     time.Duration
 	zone      string
 	goodbye   string
-	heardAt   time.Time // when a message of it arrived last
+	heardAt   time.Time // when its last message arrived
 	firstPage time.Time // when the first page of this incarnation was applied
 	assembly  assembly
 	memo      memo
 	workers   map[string]*Worker
-	absent    map[string]uint64 // workers given up as this incarnation did not list them, and their incarnations
+	absent    map[string]uint64 // incarnations of workers that are lost because this incarnation did not list them
 	fromStart bool              // the numbering of this incarnation was heard from its start
 
 	// The brake (brake.go).
 	upFrom, upUntil   time.Time
 	heldBy            *Zone
 	heldAt, releaseAt time.Time
-	released          bool // it is its turn to be lost
+	released          bool // the brake lets it be lost
 
 	// Its connection (disconnect.go).
-	conn       string // by which View.closings knows it
+	conn       string // its connection, as View.closings knows it
 	windowOver bool   // the verdict waits for its key
 	window     liveness.Closing
 	isDoubtful bool // its connection closed, and it was not heard since
 
 	// Another process with its id (conflict.go).
-	rival      uint64 // the other incarnation, 0 if there is none
-	rivalSeq   uint64
-	rivalAt    time.Time      // when it was heard last
-	rivalTold  time.Time      // when it was told that it is refused
-	beside     hivebeat.Place // where the process runs that was last not believed
-	address    [2]string      // the connection of the believed one, and its address
-	calledTwin time.Time      // when its roll was called
-	disowned   uint64         // the seq from which this incarnation went back: another process sent it
+	rival        uint64 // the other incarnation, 0 if there is none
+	rivalSeq     uint64
+	rivalAt      time.Time      // when it was heard last
+	rivalNoticed time.Time      // when it last got a notice that it is refused
+	beside       hivebeat.Place // where the process runs that was last not believed
+	address      [2]string      // the connection of the believed one, and its address
+	calledTwin   time.Time      // when its roll was called
+	disowned     uint64         // the highest seq that this incarnation went back from: another process sent it
 
-	adoption *adoption // its workers, while this queen judges them; else nil
-	Book     Book      // what the roster says of it
-	isDirty  bool      // compare it with the roster
+	adoption *adoption   // its workers, while this queen judges them; else nil
+	roster   RosterState // its entry in the roster
+	isDirty  bool        // compare it with the roster
 }
 
-// Worker is what the judgement knows of one worker.
+// Worker is the state of one worker in the judgement.
 type Worker struct {
 	entry   index.Worker
 	gen     uint64   // of the assembly that listed it last
-	hiveInc uint64   // the incarnation of the hive that seen is about
-	earlier earlier  // of the incarnation before
+	hiveInc uint64   // the incarnation of the hive that numbered seen
+	earlier earlier  // hiveInc and seen for the incarnation of the hive before
 	seen    uint64   // n of the last transition that was published
 	prior   *life    // the incarnation that this one replaced, if that was seen
-	adopted *adopted // while this queen judges it
-	lost    *mistake // this queen gave it up, and its hive has not confirmed or disproved that yet
+	adopted *adopted // not nil while this queen judges it
+	lost    *mistake // this queen made it lost, and its hive has not confirmed or disproved that yet
 }
 
-// life is an incarnation of a worker, and the last seq known of it.
+// life is an incarnation of a worker and its last known seq.
 type life struct{ inc, seq uint64 }
 
-// earlier is how far the numbers of an incarnation of a hive were followed.
+// earlier is the last transition that was published of an incarnation of a hive.
 type earlier struct{ hiveInc, seen uint64 }
 
-// New returns a view that knows nothing. Records no older than fresh are shown as alive.
+// New returns an empty view. A record is shown as alive until it is older than fresh.
 func New(fresh time.Duration) *View {
 	v := &View{
 		hives: make(map[string]*Hive), lives: make(map[hivebeat.Live]int), refused: make(map[hivebeat.Reason]uint64),
@@ -152,17 +153,17 @@ func New(fresh time.Duration) *View {
 	return v
 }
 
-// Index returns what questions are answered from. Call Settle before you read it.
+// Index returns the index, which answers questions. Call Settle before you read it.
 func (v *View) Index() *index.Index { return v.index }
 
 // Settle brings the index up to date.
 func (v *View) Settle(now time.Time) {
 	v.settleDoubts()
-	v.tellIndex(now)
+	v.updateIndex(now)
 	v.index.Settle(now)
 }
 
-// change notes that the index must be told of h.
+// change records that h changed: the next updateIndex passes it to the index.
 func (v *View) change(h *Hive) {
 	if !h.changed {
 		h.changed = true
@@ -170,8 +171,8 @@ func (v *View) change(h *Hive) {
 	}
 }
 
-// tellIndex tells the index what the input changed. Every input ends with it.
-func (v *View) tellIndex(now time.Time) {
+// updateIndex passes the changes of this input to the index. Every input ends with it.
+func (v *View) updateIndex(now time.Time) {
 	for i, h := range v.changes {
 		v.changes[i], h.changed = nil, false
 		if v.hives[h.id] == h {
@@ -181,7 +182,7 @@ func (v *View) tellIndex(now time.Time) {
 	v.changes = v.changes[:0]
 }
 
-// facts is what questions see of the judgement.
+// facts returns the part of the judgement that questions see.
 func (h *Hive) facts() index.Facts {
 	f := index.Facts{
 		Live: h.live, Cause: h.cause, Since: h.since, Inc: h.line.Inc(), Seq: h.line.Seq(), Every: h.every, Received: h.received,
@@ -194,10 +195,10 @@ func (h *Hive) facts() index.Facts {
 	return f
 }
 
-// warms reports whether h began again and may not know all its workers yet: then a worker that it does
-// not list proves nothing. A hive that begins for the first time had none.
+// warms reports whether h restarted and may not know all its workers yet. Until it does, a worker that
+// is missing from its snapshot proves nothing. A hive that starts for the first time had none.
 func (h *Hive) warms() bool {
-	again := h.prior != 0 || h.Book.Item.N > 1 || h.Book.Item.N == 1 && h.Book.Item.Inc != h.head().Inc
+	again := h.prior != 0 || h.roster.Item.N > 1 || h.roster.Item.N == 1 && h.roster.Item.Inc != h.head().Inc
 	return again && h.Up() && h.head().Inc != 0 && !h.head().Warm
 }
 
@@ -212,7 +213,7 @@ func (v *View) get(id string) *Hive {
 	return h
 }
 
-// forget drops everything that is known of h.
+// forget removes h from the view and from the index.
 func (v *View) forget(h *Hive) {
 	delete(v.hives, h.id)
 	v.unhold(h)
@@ -241,20 +242,20 @@ func (v *View) add(h *Hive, id string) *Worker {
 	return w
 }
 
-// remove drops a worker for good.
+// remove removes a worker from its hive and from the index.
 func (v *View) remove(h *Hive, w *Worker) {
 	delete(h.workers, w.rec().Worker)
 	v.index.DropWorker(&w.entry)
 	v.change(h)
 }
 
-// head is the newest page of h without its workers. Its Inc is 0 before the first one.
+// head returns the newest page of h without its workers. Its Inc is 0 before the first page.
 func (h *Hive) head() *hivebeat.Snapshot { return h.entry.Head() }
 
-// rec is the record of w. Its ages are as of w.entry.Received.
+// rec returns the record of w. Its ages are as of w.entry.Received.
 func (w *Worker) rec() *hivebeat.Record { return w.entry.Record() }
 
-// heard is when w was heard last.
+// heard returns when w was heard last.
 func (w *Worker) heard() time.Time {
 	return w.entry.Received().Add(-min(w.rec().Age, maxAge).Duration())
 }
@@ -270,8 +271,8 @@ func (h *Hive) inOrder() iter.Seq[*Worker] {
 	}
 }
 
-// patience is the silence after which w is lost. The promise of a worker is unknown if all that is
-// known of it is an entry of the roster that does not say it.
+// patience returns the silence after which w is lost. It is hivebeat.KeepGone if the promise of w is
+// unknown, because w is known only from an entry of the roster without one.
 func (w *Worker) patience() time.Duration {
 	if w.rec().Every == 0 {
 		return hivebeat.KeepGone
@@ -291,46 +292,47 @@ func (v *View) Hives() []*Hive { return v.order }
 // Len returns the number of hives.
 func (v *View) Len() int { return len(v.hives) }
 
-// Unverified counts the hives that are known from memory alone, or held.
+// Unverified returns the number of hives that are unverified: known only from the roster, or held by a
+// brake.
 func (v *View) Unverified() int { return v.lives[hivebeat.Unverified] }
 
-// ID is the hive's id.
+// ID returns the hive's id.
 func (h *Hive) ID() string { return h.id }
 
-// Live is the verdict on the hive. It is empty before anything is known.
+// Live returns the verdict on the hive. It is empty before anything is known.
 func (h *Hive) Live() hivebeat.Live { return h.live }
 
-// Inc is the valid incarnation, 0 before one is known.
+// Inc returns the valid incarnation, 0 before one is known.
 func (h *Hive) Inc() uint64 { return h.line.Inc() }
 
-// Seq is the highest seq known of the valid incarnation.
+// Seq returns the highest known seq of the valid incarnation.
 func (h *Hive) Seq() uint64 { return h.line.Seq() }
 
-// Every is the hive's promise.
+// Every returns the hive's promise.
 func (h *Hive) Every() time.Duration { return h.every }
 
-// HeardAt is when a message of it arrived last; zero if none ever did.
+// HeardAt returns when the last message of the hive arrived; zero if none ever did.
 func (h *Hive) HeardAt() time.Time { return h.heardAt }
 
 // Up reports whether the hive still speaks for its workers.
 func (h *Hive) Up() bool { return h.live == hivebeat.Alive || h.live == hivebeat.Late }
 
-// Ready is what followed from the inputs of a View, for its owner to do. Its lists are valid until the
-// next Take.
+// Ready is the work that followed from the inputs of a View, for its owner to do. Its lists are valid
+// until the next Take.
 type Ready struct {
 	Events []Happened // transitions of workers to publish, each worker's in order
 	Steps  []Step     // changes of verdicts on hives, for the log
 	// Checks are hives whose key must be read before they become late or lost. Answer each
 	// by Checked or Postpone.
 	Checks []Check
-	// Announcers are hives and brakes whose entry in the roster may differ from what this view has to
-	// say. Ask each by Announce.
+	// Announcers are hives and brakes whose entry in the roster may differ from this view. Call
+	// Announce of each.
 	Announcers []Announcer
-	// Adoptions are hives for which Adopted may have changed: the beats of their workers are for Beat,
-	// or no longer.
+	// Adoptions are hives for which Adopted may have changed. While it is true, pass the beats of their
+	// workers to Beat.
 	Adoptions []string
 	Calls     []RollCall
-	// Seek are connections, as snapshots name them, of which Located wants the address.
+	// Seek are connections, as snapshots name them, whose address must be passed to Located.
 	Seek    []string
 	Notices []hivebeat.Notice // for hives that are refused
 }
@@ -338,15 +340,15 @@ type Ready struct {
 // RollCall asks for messages within Spread.
 type RollCall struct {
 	Hive    string
-	Workers bool // the workers of that hive, else the hive itself
+	Workers bool // call the workers of Hive, not Hive itself
 	Spread  time.Duration
 }
 
-// AskSpread is the spread of the roll call of a hive whose window is about to end: only that hive
-// answers, and the answer has to arrive in time.
+// AskSpread is the spread of the roll call of a hive whose window is about to end. It is short because
+// only that hive answers, and its answer has to arrive in time.
 const AskSpread = 250 * time.Millisecond
 
-// Take returns what followed from the inputs since the last call.
+// Take returns the work that followed from the inputs since the last call.
 func (v *View) Take() *Ready {
 	for _, h := range v.closings.TakeAsk() {
 		v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: AskSpread})
@@ -370,7 +372,7 @@ func (v *View) Take() *Ready {
 	return r
 }
 
-// Next returns when Tick has something to do next. There is nothing while the queen doubts itself.
+// Next returns when Tick has work next, and false if there is none, as while the queen doubts itself.
 func (v *View) Next() (time.Time, bool) {
 	if !v.doubt.IsZero() {
 		return time.Time{}, false
@@ -390,7 +392,7 @@ func (v *View) Refuse(reason hivebeat.Reason) (n uint64) {
 	return v.refused[reason]
 }
 
-// Counts are what became of the snapshots.
+// Counts count snapshots by outcome.
 type Counts struct {
 	Accepted   uint64                     // pages applied
 	Refused    map[hivebeat.Reason]uint64 // messages that changed nothing, by reason
@@ -403,7 +405,7 @@ func (v *View) Counts() Counts {
 	return Counts{Accepted: v.accepted, Refused: maps.Clone(v.refused), Incomplete: v.incomplete, Workers: v.index.Totals().Workers}
 }
 
-// Score returns what the verdicts of this queen got wrong.
+// Score returns the counts of wrong verdicts of this queen.
 func (v *View) Score() index.Score { return v.score }
 
 func latest(a, b time.Time) time.Time {
@@ -413,5 +415,5 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// isGone reports whether a life ended by this verdict.
+// isGone reports whether this verdict ends an incarnation.
 func isGone(live hivebeat.Live) bool { return live == hivebeat.Lost || live == hivebeat.Left }

@@ -38,7 +38,7 @@ func workersOf(n int) (list []hivebeat.Record) {
 	return list
 }
 
-// lives returns "w1=alive w2=lost", by what the records say.
+// lives returns the verdicts in the records, as "w1=alive w2=lost".
 func lives(v *View, hive string) string {
 	var b strings.Builder
 	for _, w := range v.hives[hive].Workers() {
@@ -223,7 +223,7 @@ func TestPages(t *testing.T) {
 		t.Errorf("a page twice: %v", err)
 	}
 
-	// Seq 2 has lost w05 and, on the wire, its page 1: that proves nothing.
+	// The snapshot with seq 2 does not list w05, but its page 1 was lost: that proves nothing.
 	second := snapshotOf("h", 100, 2, workersOf(5)...)
 	for i := range second.Workers {
 		second.Workers[i].State = hivebeat.Busy
@@ -239,7 +239,7 @@ func TestPages(t *testing.T) {
 	if got := v.hives["h"].workers["w02"].rec().State; got != hivebeat.Ready {
 		t.Errorf("w02 is %s, of a page that never came", got)
 	}
-	// An old page must not go over newer ones.
+	// An old page must not overwrite newer ones.
 	mustFeed(t, v, pagesOf(snapshotOf("h", 100, 3, workersOf(6)...), 3)[0], at(2))
 	if err := feed(t, v, pagesOf(second, 3)[1], at(2)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
 		t.Errorf("a page of an older seq: %v", err)
@@ -286,7 +286,7 @@ func TestAbsence(t *testing.T) {
 			for i, s := range next {
 				when := at(float64(c.after))
 				if c.after > 10 && i < len(next)-1 {
-					when = at(10) // its first word
+					when = at(10) // its first message
 				}
 				mustFeed(t, v, s, when)
 				if i < len(next)-1 {
@@ -358,8 +358,8 @@ func TestRefusalsAreCountedByReason(t *testing.T) {
 	}
 }
 
-// A hive that was started a second time by mistake, and ended in order, must not
-// take the one it doubled along.
+// A duplicate of a hive that was started by mistake, and ended in order, must not end the
+// original.
 func TestDuplicateHiveLeaves(t *testing.T) {
 	v := New(45 * time.Second)
 	mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
@@ -378,8 +378,8 @@ func TestDuplicateHiveLeaves(t *testing.T) {
 	}
 }
 
-// A hive that began again may not know all its workers yet, until it is warm: the
-// queen says so. One that begins for the first time had none before.
+// A hive that restarted may not know all its workers until it is warm, and the queen says
+// so. A hive that starts for the first time had none before.
 func TestWarmingHivesAreCounted(t *testing.T) {
 	v := New(45 * time.Second)
 	hear := func(inc, seq uint64, warm bool, second float64, want int) {

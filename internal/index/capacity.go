@@ -7,22 +7,22 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Places with capacity are listed by what a pick asks for: workers by model, zone and free slots, GPUs
-// by zone and free memory. A place that must not be picked (Fit) is in no list. Workers that loop
-// are listed apart: a pick takes them where no other worker fits.
+// Capacity is listed the way a pick asks for it: workers by model, zone and free slots, GPUs by zone
+// and free memory. A place that must not be picked (Fit) is in no list. Looping workers are listed
+// separately, because a pick takes them only if no other worker fits.
 
 const (
 	// SlotLevels is the number of lists by free slots: 1, 2 to 3, 4 to 7, and so on.
 	SlotLevels = 12
-	// MemoryLevels is the number of lists by free memory of a GPU: under 1 GiB, under 2, and so
-	// on; the last one has all from 128 GiB on.
+	// MemoryLevels is the number of lists by free memory of a GPU: under 1 GiB, under 2 GiB, and
+	// so on. The last list has all GPUs with 128 GiB or more.
 	MemoryLevels = 129
 )
 
-// MemoryLevel is the level of a GPU with this many bytes free.
+// MemoryLevel returns the level of a GPU with free bytes of free memory.
 func MemoryLevel(free uint64) int { return int(min(free>>30, MemoryLevels-1)) }
 
-// slot is a place in one of several lists: level counts from 1, 0 is nowhere.
+// slot is a position in one of several lists. level counts from 1; 0 means in no list.
 type slot struct {
 	level uint8
 	pos   int32
@@ -39,7 +39,7 @@ func push[T slotted](levels [][]T, t T, level int) {
 	levels[level] = append(levels[level], t)
 }
 
-// pull takes t out of its list. The last one takes its place.
+// pull removes t from its list. The last element takes its position.
 func pull[T slotted](levels [][]T, t T) {
 	at := t.place()
 	list := levels[at.level-1]
@@ -51,7 +51,7 @@ func pull[T slotted](levels [][]T, t T) {
 	*at = slot{}
 }
 
-// Pool has what can take work in one zone, by level.
+// Pool is the capacity of one zone, by level.
 type Pool[T slotted] struct {
 	Zone   string
 	of     *pools[T]
@@ -60,14 +60,14 @@ type Pool[T slotted] struct {
 	levels [][]T
 }
 
-// Len is the number of places in the pool.
+// Len returns the number of places in the pool.
 func (p *Pool[T]) Len() int { return p.n }
 
-// Level returns those of one level: workers with 2^i to 2^(i+1)-1 free slots, GPUs with i to i+1 GiB
-// free, and all above on the last level.
+// Level returns the places of one level: workers with 2^i to 2^(i+1)-1 free slots, GPUs with i to i+1
+// GiB free. The last level also has everything above.
 func (p *Pool[T]) Level(i int) []T { return p.levels[i] }
 
-// pools are those of all zones that are not empty.
+// pools are the pools of all zones with capacity.
 type pools[T slotted] struct {
 	list   []*Pool[T]
 	byZone map[string]*Pool[T]
@@ -103,18 +103,18 @@ func (p *Pool[T]) remove(t T) {
 	delete(ps.byZone, p.Zone)
 }
 
-// Model is what is kept of a model.
+// Model lists the workers and hives of one model.
 type Model struct {
 	Name    string
-	workers pools[*Worker] // that can take work
-	hives   ByID[*Hive]    // that have a worker of it
-	at      map[*Hive]int  // how many of their mixes are of the model
+	workers pools[*Worker] // workers that can take work
+	hives   ByID[*Hive]    // hives with a worker that serves the model
+	at      map[*Hive]int  // how many of their mixes have the model
 }
 
-// Pools returns its workers that can take work, by zone.
+// Pools returns the workers of the model that can take work, by zone.
 func (m *Model) Pools() []*Pool[*Worker] { return m.workers.list }
 
-// Hives returns the hives that have a worker of the model, whatever it does, in order of their ids.
+// Hives returns the hives that have a worker of the model in any state, in order of their ids.
 func (m *Model) Hives() []*Hive { return m.hives }
 
 // ServedBy reports whether h has a worker of the model.
@@ -123,7 +123,7 @@ func (m *Model) ServedBy(h *Hive) bool {
 	return ok
 }
 
-// Model returns what is kept of a model, or nil where no worker has it.
+// Model returns the model with this name, or nil if no worker has it.
 func (x *Index) Model(name string) *Model { return x.models[name] }
 
 // EachModel yields every model until yield returns false.
@@ -135,10 +135,10 @@ func (x *Index) EachModel(yield func(*Model) bool) {
 	}
 }
 
-// Looping has the workers of all models that loop.
+// Looping returns the looping workers of all models.
 func (x *Index) Looping() *Model { return &x.looping }
 
-// serves notes that h has workers of one more mix with this model.
+// serves records that one more mix of h has this model.
 func (x *Index) serves(h *Hive, model string) {
 	m := x.models[model]
 	if m == nil {
@@ -150,7 +150,8 @@ func (x *Index) serves(h *Hive, model string) {
 	}
 }
 
-func (x *Index) servesNot(h *Hive, model string) {
+// unserves records that one mix less of h has this model.
+func (x *Index) unserves(h *Hive, model string) {
 	m := x.models[model]
 	if m.at[h]--; m.at[h] > 0 {
 		return
@@ -161,17 +162,17 @@ func (x *Index) servesNot(h *Hive, model string) {
 	}
 }
 
-// Fit reports whether w may be picked by what is kept of it. Whatever is not sure counts against it.
+// Fit reports whether w may be picked, as of the last Settle. Every doubt counts against it.
 func (w *Worker) Fit() bool {
 	m, r, h := &w.shown.count.Mix, &w.rec, w.hive
 	return h.facts.Live == hivebeat.Alive && h.isFresh && !h.facts.Doubtful && !r.Closed && m.Live == hivebeat.Alive && w.shown.fresh &&
 		(m.State == hivebeat.Ready || m.State == hivebeat.Busy) && !r.Stalled && r.Quiet == 0 && w.FreeSlots() > 0
 }
 
-// Held is the number of its slots that are held.
+// Held returns the number of its slots that are held.
 func (w *Worker) Held() uint64 { return w.shown.held }
 
-// FreeSlots is the number of slots that are neither in use nor held.
+// FreeSlots returns the number of its slots that are neither in use nor held.
 func (w *Worker) FreeSlots() uint64 {
 	taken := w.rec.Busy + w.shown.held
 	if taken >= w.rec.Slots {
@@ -180,7 +181,7 @@ func (w *Worker) FreeSlots() uint64 {
 	return w.rec.Slots - taken
 }
 
-// relist lists w where it belongs now.
+// relist moves w to the list where it belongs now.
 func (x *Index) relist(w *Worker) {
 	if !w.Fit() {
 		x.unlist(w)
@@ -205,10 +206,10 @@ func (x *Index) unlist(w *Worker) {
 	}
 }
 
-// GPU is a GPU of a hive.
+// GPU is a GPU of a hive as it is shown.
 type GPU struct {
 	hive  *Hive
-	index int // in the hive's head
+	index int // its position in the hive's head
 	pool  *Pool[*GPU]
 	slot  slot
 	held  uint64
@@ -220,30 +221,30 @@ func (x *Index) GPUs() []*Pool[*GPU] { return x.gpus.list }
 // GPUs returns the GPUs of h, in the order of its head.
 func (h *Hive) GPUs() []GPU { return h.gpus }
 
-// Device returns the hive of the GPU and what it says of it.
+// Device returns the hive of the GPU, and the hive's newest report of it.
 func (g *GPU) Device() (*Hive, *hivebeat.GPU) { return g.hive, &g.hive.head.GPUs[g.index] }
 
-// Free is the number of its bytes that are neither in use nor held.
+// Free returns how many bytes of its memory are neither in use nor held.
 func (g *GPU) Free() uint64 {
 	free := g.hive.head.GPUs[g.index].Free()
 	return free - min(g.held, free)
 }
 
-// Held is the number of its bytes that are held.
+// Held returns how many bytes of its memory are held.
 func (g *GPU) Held() uint64 { return g.held }
 
-// Fit reports whether the GPU may be picked by what is kept of it.
+// Fit reports whether the GPU may be picked, as of the last Settle.
 func (g *GPU) Fit() bool { return g.pool != nil }
 
-// FreeMemory is the number of bytes free on the GPU of h with most, of those that can be read: as the
-// hive said last, whether that is fresh or not.
+// FreeMemory returns the free bytes of the GPU of h that has most. It counts only GPUs without an error,
+// as in the newest report of the hive, fresh or not.
 func (h *Hive) FreeMemory() uint64 { return h.freeMemory }
 
-// ByFreeMemory returns the hives with i to i+1 GiB of FreeMemory. Those where that is not fresh are on
-// level 0.
+// ByFreeMemory returns the hives with i to i+1 GiB of FreeMemory. Hives that are not fresh are on level
+// 0.
 func (x *Index) ByFreeMemory(i int) []*Hive { return x.byFree[i] }
 
-// relistHive lists h by its free memory.
+// relistHive moves h to the list for its free memory.
 func (x *Index) relistHive(h *Hive) {
 	level := -1
 	switch {
@@ -264,7 +265,7 @@ func (x *Index) relistHive(h *Hive) {
 	}
 }
 
-// relistGPUs lists the GPUs of h where they belong now.
+// relistGPUs moves the GPUs of h to the lists where they belong now.
 func (x *Index) relistGPUs(h *Hive) {
 	if len(h.gpus) != len(h.head.GPUs) {
 		x.unlistGPUs(h)
@@ -309,11 +310,11 @@ func (x *Index) unlistGPU(g *GPU) {
 	}
 }
 
-// Place is what can be held: a worker's slots, or a GPU's memory.
+// Place can be held. It is a worker's slots or a GPU's memory.
 type Place struct{ Hive, Worker, GPU string }
 
-// SetHeld says how much of a place is held, in slots or bytes. For a place that is not known yet, the
-// index remembers it.
+// SetHeld sets how much of a place is held, in slots or bytes. A hold of a place that is not known yet
+// counts once the place appears.
 func (x *Index) SetHeld(p Place, n uint64, now time.Time) {
 	if x.holds[p] == n {
 		return

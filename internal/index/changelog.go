@@ -6,9 +6,9 @@ import (
 )
 
 // Every hive and worker has the revision of its last change. The change log lists them in order of
-// their revisions, so a watcher that knows the fleet as of one revision gets what changed since by
-// walking on from there. Nothing is queued per watcher; a slow watcher still sees each change once. An
-// entry that a later change made void stays until most of its chunk is void.
+// their revisions, so a watcher reads all later changes by starting at its own revision. Nothing is
+// queued per watcher; a slow watcher still sees each change once. An entry that a later change made
+// void stays until most of its chunk is void.
 
 // chunkSize is the number of entries in one chunk of the log.
 const chunkSize = 512
@@ -16,10 +16,10 @@ const chunkSize = 512
 // maxTombstones bounds the tombstones.
 const maxTombstones = 1 << 16
 
-// revision is where a hive or worker stands in the log.
+// revision is the position of a hive or worker in the log.
 type revision struct {
-	rev uint64 // 0: nowhere
-	key uint64 // of the last change of what it is, as opposed to numbers
+	rev uint64 // 0: not in the log
+	key uint64 // revision of the last change that was more than numbers
 	in  *chunk
 }
 
@@ -43,44 +43,44 @@ func (c *entry) valid() bool { return c.of().rev == c.rev }
 // chunk is a part of the log.
 type chunk struct {
 	entries []entry
-	last    uint64 // revision of the last entry that it ever had
+	last    uint64 // highest revision that was ever in the chunk
 	valid   int
 }
 
-// Tombstone is what remains of a hive, or of a worker, that was dropped.
+// Tombstone records that a hive or a worker was removed. Worker is empty for a hive.
 type Tombstone struct {
 	Rev          uint64
 	Hive, Worker string
 }
 
-// changeLog has all changes, in order.
+// changeLog lists hives and workers in order of their last change.
 type changeLog struct {
 	rev    uint64
 	floor  uint64 // changes up to here are not in the log
 	chunks []*chunk
 	gone   []Tombstone // oldest first
-	lost   uint64      // revision of the newest tombstone that was dropped
+	lost   uint64      // revision of the newest tombstone that was discarded
 }
 
-// Begin sets the revision that the log begins with. It must be higher than any revision that this
-// queen had before it restarted, so that an old cursor is recognised.
+// Begin sets the first revision of the log. It must be higher than any revision of this queen before
+// its restart, so that old cursors are recognised.
 func (x *Index) Begin(rev uint64) { x.log.rev, x.log.floor, x.log.lost = rev, rev, rev }
 
-// Rev is the revision of the last change.
+// Rev returns the revision of the last change.
 func (x *Index) Rev() uint64 { return x.log.rev }
 
-// Bump returns the next revision, for something outside the index that happened.
+// Bump returns the next revision, for a change outside the index.
 func (x *Index) Bump() uint64 {
 	x.log.rev++
 	return x.log.rev
 }
 
-// Since reports whether the log still has everything that changed after rev.
+// Since reports whether the log still has every change after rev.
 func (x *Index) Since(rev uint64) bool {
 	return rev >= x.log.floor && rev >= x.log.lost && rev <= x.log.rev
 }
 
-// Floor is the revision that the log begins with: every change is newer.
+// Floor returns the revision that the log started with. Every change is newer.
 func (x *Index) Floor() uint64 { return x.log.floor }
 
 func (x *Index) touchWorker(w *Worker, key bool) {
@@ -173,8 +173,8 @@ func (l *changeLog) shrink(c *chunk) {
 	l.chunks = slices.Delete(l.chunks, at, at+1)
 }
 
-// bury adds a tombstone.
-func (l *changeLog) bury(hive, worker string) {
+// addTombstone adds a tombstone.
+func (l *changeLog) addTombstone(hive, worker string) {
 	l.rev++
 	if len(l.gone) >= maxTombstones {
 		n := maxTombstones / 8
@@ -185,7 +185,8 @@ func (l *changeLog) bury(hive, worker string) {
 }
 
 // Changed yields, oldest first, each hive (with a nil worker) and each worker that changed after rev.
-// rev is the revision of its last change, key that of the last change of more than numbers.
+// The rev that it yields is the revision of the last change, key that of the last change of more than
+// numbers.
 func (x *Index) Changed(rev uint64, yield func(h *Hive, w *Worker, rev, key uint64) bool) {
 	chunks := x.log.chunks
 	from := sort.Search(len(chunks), func(i int) bool { return chunks[i].last > rev })
@@ -200,7 +201,7 @@ func (x *Index) Changed(rev uint64, yield func(h *Hive, w *Worker, rev, key uint
 	}
 }
 
-// Tombstones returns what was dropped after rev, oldest first.
+// Tombstones returns the removals after rev, oldest first.
 func (x *Index) Tombstones(rev uint64) []Tombstone {
 	g := x.log.gone
 	return g[sort.Search(len(g), func(i int) bool { return g[i].Rev > rev }):]

@@ -2,14 +2,15 @@ package index
 
 import "github.com/beatfabric/hivebeat"
 
-// Mix is what workers are counted by, as they are shown.
+// Mix is a combination of properties that workers are counted by, as they are shown.
 type Mix struct {
 	Live  hivebeat.Live
 	State hivebeat.State
 	Model string
 }
 
-// count counts the workers of one mix: on a hive, above it in the zone, and in the fleet.
+// count counts the workers of one mix on a hive, in a zone or in the fleet. up is the count of the next
+// level.
 type count struct {
 	Mix
 	n   int
@@ -23,14 +24,15 @@ func (c *count) add(d int) {
 	}
 }
 
-// counts are those of one level. Empty ones are removed. The map finds one; the list is there because
-// iterating over a map is far slower.
+// counts are the counts of one hive, one zone or the fleet. Empty counts are removed. The list exists
+// because iterating over the map is far slower.
 type counts struct {
 	byMix map[Mix]*count
 	list  []*count
 }
 
-// get returns the count of m. A new one counts upwards into the result of up.
+// get returns the count of m, and creates it if there is none. A new count has the result of up as its
+// next level.
 func (cs *counts) get(m Mix, up func() *count) *count {
 	c := cs.byMix[m]
 	if c == nil {
@@ -67,29 +69,29 @@ func (cs *counts) each(yield func(Mix, int)) {
 	}
 }
 
-// Load is what workers are doing.
+// Load adds up the work of workers: busy slots, all slots, queued requests.
 type Load struct{ Busy, Slots, Queue uint64 }
 
 func (l *Load) add(o Load) { l.Busy += o.Busy; l.Slots += o.Slots; l.Queue += o.Queue }
 func (l *Load) sub(o Load) { l.Busy -= o.Busy; l.Slots -= o.Slots; l.Queue -= o.Queue }
 
-// VRAM is what GPUs hold, in bytes.
+// VRAM is memory of GPUs, in bytes. Ours is the part that workers use.
 type VRAM struct{ Total, Used, Ours uint64 }
 
 // Totals count the fleet, as of the last Settle.
 type Totals struct {
-	Hives   map[hivebeat.Live]int // hives of which more than the name is known
+	Hives   map[hivebeat.Live]int // hives with a verdict
 	Closed  int                   // workers whose connection closed and that were not heard since
 	Looping int                   // workers that restart over and over
-	Warming int                   // hives that began again and may not know all their workers yet
+	Warming int                   // hives that restarted and may not know all their workers yet
 	Workers int
-	Load    Load // of workers that are alive
-	GPUs    int  // of fresh hives that are up, and so is VRAM
-	VRAM    VRAM
-	Stats   hivebeat.Stats // the sum of what hives say of themselves
+	Load    Load           // of workers that are alive
+	GPUs    int            // of fresh hives that are up
+	VRAM    VRAM           // of the same GPUs
+	Stats   hivebeat.Stats // the sum over all hives
 }
 
-// share is what a hive adds to the totals.
+// share is the part of a hive in the totals.
 type share struct {
 	live    hivebeat.Live
 	warming bool
@@ -98,7 +100,7 @@ type share struct {
 	stats   hivebeat.Stats
 }
 
-// shown is what is kept of how a worker is shown.
+// shown is how a worker is shown and counted, as of the last Settle.
 type shown struct {
 	count   *count // nil: not counted yet
 	fresh   bool
@@ -116,7 +118,7 @@ type shown struct {
 // Totals returns the counts of the fleet.
 func (x *Index) Totals() Totals { return x.totals }
 
-// EachMix yields how many workers are shown in which way: in the fleet, or in one zone.
+// EachMix yields the number of workers of each mix: in the fleet, or, if inZone is set, in zone.
 func (x *Index) EachMix(zone string, inZone bool, yield func(Mix, int)) {
 	if !inZone {
 		x.mixes.each(yield)
@@ -125,29 +127,29 @@ func (x *Index) EachMix(zone string, inZone bool, yield func(Mix, int)) {
 	}
 }
 
-// EachShape yields how many workers of the fleet are shown with which verdict and state, whatever
-// their model.
+// EachShape yields the number of workers of the fleet with each verdict and state, over all models. The
+// Model of each Mix is empty.
 func (x *Index) EachShape(yield func(Mix, int)) { x.shapes.each(yield) }
 
-// EachMix yields how many workers of the hive are shown in which way.
+// EachMix yields the number of workers of the hive with each mix.
 func (h *Hive) EachMix(yield func(Mix, int)) { h.mixes.each(yield) }
 
-// Mixes is the number of mixes that EachMix yields.
+// Mixes returns the number of mixes that EachMix yields.
 func (h *Hive) Mixes() int { return len(h.mixes.list) }
 
-// Load is what the workers of the hive do that are alive.
+// Load returns the load of the workers of the hive that are alive.
 func (h *Hive) Load() Load { return h.load }
 
-// VRAM is what its GPUs hold. It is zero where that is not fresh or the hive is not up.
+// VRAM returns the memory of its GPUs. It is zero if the hive is not fresh or not up.
 func (h *Hive) VRAM() VRAM { return h.share.vram }
 
-// Mix is how the worker is shown, as of the last Settle.
+// Mix returns how the worker is shown, as of the last Settle.
 func (w *Worker) Mix() Mix { return w.shown.count.Mix }
 
-// Fresh reports whether the record is within the limit, as of the last Settle.
+// Fresh reports whether the record is not too old, as of the last Settle.
 func (w *Worker) Fresh() bool { return w.shown.fresh }
 
-// recount moves w to another count; nil is nowhere.
+// recount moves w to another count. With nil it is not counted.
 func (x *Index) recount(w *Worker, to *count) {
 	h, was := w.hive, w.shown.count
 	if was == to {
@@ -163,13 +165,13 @@ func (x *Index) recount(w *Worker, to *count) {
 	if was != nil {
 		if was.add(-1); was.n == 0 {
 			h.mixes.sweep(was.Mix)
-			x.servesNot(h, was.Model)
+			x.unserves(h, was.Model)
 			x.sweep(h.zone, was.Mix)
 		}
 	}
 }
 
-// countFlags counts a worker whose connection closed, and one that loops.
+// countFlags updates the totals of closed and of looping workers by one worker.
 func (x *Index) countFlags(s *shown, closed, looping bool) {
 	flip := func(n *int, was *bool, is bool) {
 		switch {
@@ -184,7 +186,7 @@ func (x *Index) countFlags(s *shown, closed, looping bool) {
 	flip(&x.totals.Looping, &s.looping, looping)
 }
 
-// resum brings up to date what h itself adds to the index.
+// resum updates the share of h itself in the index, without its workers.
 func (x *Index) resum(h *Hive, what change) {
 	was := &h.share
 	is := share{live: h.facts.Live, warming: h.facts.Warming, stats: h.head.Stats}
@@ -233,7 +235,7 @@ func (x *Index) resum(h *Hive, what change) {
 	}
 }
 
-// zone has the hives of a zone, and how their workers are shown.
+// zone has the hives of a zone and the counts of their workers.
 type zone struct {
 	name  string
 	mixes counts
@@ -296,7 +298,7 @@ func (x *Index) zoneCount(z *zone, m Mix) *count {
 	})
 }
 
-// sweep removes what is empty of a zone and of the fleet.
+// sweep removes the counts of m in the zone and in the fleet if they are empty.
 func (x *Index) sweep(z *zone, m Mix) {
 	z.mixes.sweep(m)
 	x.mixes.sweep(m)

@@ -2,15 +2,17 @@ package index
 
 import "time"
 
-// doubt is what another queen says of a hive: as far as that queen heard it, its life is doubtful.
+// doubt is a report of another queen that a hive may not be alive. (inc, seq) is the last message of the
+// hive that the other queen heard.
 type doubt struct {
 	queen    string
 	inc, seq uint64
 	until    time.Time
 }
 
-// DoubtElsewhere notes that another queen doubts until then that a hive lives, by what it heard of it
-// up to (inc, seq). Of several queens the one that heard most counts.
+// DoubtElsewhere records that another queen, which heard the hive up to (inc, seq), doubts that the hive
+// is alive. The doubt ends at until. If several queens doubt the same hive, the one that heard most
+// counts.
 func (x *Index) DoubtElsewhere(hive, queen string, inc, seq uint64, now, until time.Time) {
 	h := x.Hive(hive)
 	if h == nil {
@@ -23,8 +25,8 @@ func (x *Index) DoubtElsewhere(hive, queen string, inc, seq uint64, now, until t
 	x.doubts[h] = doubt{queen, inc, seq, until}
 }
 
-// DoubtedBy returns the queen that doubts that a hive lives, unless this index knows something newer
-// of the hive. It is empty where no queen does.
+// DoubtedBy returns the other queen that doubts that h is alive. It is empty if there is none, or if this
+// index has a newer message of h.
 func (x *Index) DoubtedBy(h *Hive, now time.Time) (queen string) {
 	d, ok := x.doubts[h]
 	switch {
@@ -37,8 +39,8 @@ func (x *Index) DoubtedBy(h *Hive, now time.Time) (queen string) {
 	return ""
 }
 
-// DoubtedElsewhere returns the number of hives that are alive here and doubtful to another queen, and
-// the first such queen.
+// DoubtedElsewhere returns how many hives are up here, and not doubtful, while another queen doubts that
+// they are alive, and the first such queen by id.
 func (x *Index) DoubtedElsewhere(now time.Time) (n int, queen string) {
 	for h := range x.doubts {
 		if by := x.DoubtedBy(h, now); by != "" && h.Up() && !h.facts.Doubtful {

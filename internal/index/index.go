@@ -1,11 +1,10 @@
-// Package index holds the fleet as questions see it: the record of every hive and worker, how many
-// workers are shown in which way, which places have capacity, who carries which label, and what
-// changed last. Package fleet judges and tells the index what changed, once per input; package query
-// reads it. The index judges nothing.
+// Package index holds the fleet as questions see it: the record of every hive and worker, counts of
+// workers, capacity, labels, and the log of changes. Package fleet judges and passes its changes to the
+// index, once per input; package query reads it. The index judges nothing.
 //
-// Each change moves only the share of the hive or worker that changed, so the cost of a question does
-// not grow with the number of workers. Freshness changes by the passing of time alone: it has one
-// deadline per hive, and Settle brings it up to date. Call Settle before you read.
+// A change updates only the share of the hive or worker that changed, so the cost of a question does
+// not grow with the number of workers. Freshness changes by the passing of time alone: each hive has
+// one deadline for it, and Settle acts on those that have passed. Call Settle before you read.
 //
 // Time is an argument. There is no clock, no goroutine and no lock: one goroutine owns an Index and
 // everything it returns. Slices and maps that it returns must not be changed or kept.
@@ -29,11 +28,11 @@ type Index struct {
 
 	totals Totals
 	mixes  counts // of all workers
-	shapes counts // the same without their models
+	shapes counts // of all workers, without their models
 	zones  map[string]*zone
 
 	models  map[string]*Model
-	looping Model // workers that restart over and over, whatever they serve
+	looping Model // looping workers of all models
 	gpus    pools[*GPU]
 	byFree  [MemoryLevels][]*Hive
 	holds   map[Place]uint64
@@ -49,7 +48,7 @@ type Index struct {
 type Hive struct {
 	id string
 
-	// A walk over many hives reads these fields, so they stand together.
+	// A walk over many hives reads these fields, so they are adjacent in memory.
 	facts      Facts
 	zone       *zone
 	freeMemory uint64
@@ -58,7 +57,7 @@ type Hive struct {
 
 	head       hivebeat.Snapshot // the newest page without its workers
 	headChange change            // what the pages since the last SetHive changed
-	oldest     hivebeat.Millis   // the greatest age of a record in those that is fresh
+	oldest     hivebeat.Millis   // the greatest age of a fresh record in those pages
 
 	workers  []*Worker // in order of their ids if isSorted
 	isSorted bool
@@ -69,22 +68,22 @@ type Hive struct {
 	gpus     []GPU
 
 	bearers map[label]bearers
-	labels  map[string]string // its own, as they are counted in bearers
+	labels  map[string]string // of the hive itself, as counted in bearers
 	revision
 }
 
-// Worker is a worker as it is shown. The zero Worker is not in the index yet.
+// Worker is a worker as it is shown. A zero Worker is in no index.
 type Worker struct {
 	hive     *Hive
 	rec      hivebeat.Record
 	received time.Time // of the page that holds the record
 	byQueen  bool      // the queen judged the record
 	adopted  bool      // the queen judges the worker
-	answered bool      // while it is adopted: it was heard since
+	answered bool      // if adopted: it was heard since the adoption
 	shown    shown
 }
 
-// Facts are the verdict on a hive, and what it rests on.
+// Facts are the verdict on a hive and its basis.
 type Facts struct {
 	Live     hivebeat.Live // empty before anything is known
 	Cause    hivebeat.Cause
@@ -94,27 +93,27 @@ type Facts struct {
 	Received time.Time     // of the newest page, or the earliest time it may have been
 	Goodbye  string        // why it left, if it did
 	Zone     string
-	Warming  bool // it began again and may not know all its workers yet
+	Warming  bool // it restarted and may not know all its workers yet
 	Doubtful bool // its connection closed, and it was not heard since
 	Conflict *Conflict
 }
 
 // Conflict is a second process that uses the id of a hive.
 type Conflict struct {
-	Until             time.Time // it counts up to then unless it is heard again
+	Until             time.Time // the conflict ends at this time, unless the refused process is heard again
 	Believed, Refused hivebeat.Place
 }
 
-// Score counts what the verdicts of this queen got wrong, and the workers that it judges.
+// Score counts the wrong verdicts of this queen, and the workers that it judges.
 type Score struct {
 	FalseDead uint64             // the hive or worker had been alive and was heard too late
-	CutOff    uint64             // the same, but its seq had gone on: its messages did not arrive
+	CutOff    uint64             // the same, but it had sent messages meanwhile that did not arrive
 	Margins   detector.Histogram // of both: how long after the verdict it was heard
 	Adopted   int                // workers that the queen judges now
 }
 
-// New returns an empty index. Records no older than fresh are shown as alive. score is read when a question
-// asks for it; nil counts nothing.
+// New returns an empty index. A record is shown as alive until it is older than fresh. score is what Score
+// returns; nil means a score of zeros.
 func New(fresh time.Duration, score *Score) *Index {
 	if score == nil {
 		score = new(Score)
@@ -126,10 +125,10 @@ func New(fresh time.Duration, score *Score) *Index {
 	}
 }
 
-// Fresh is the greatest age of a record that is shown as alive.
+// Fresh returns the greatest age of a record that is shown as alive.
 func (x *Index) Fresh() time.Duration { return x.fresh }
 
-// Score returns what the verdicts of this queen got wrong.
+// Score returns the counts of wrong verdicts of this queen.
 func (x *Index) Score() *Score { return x.score }
 
 // Len returns the number of hives.
@@ -158,34 +157,34 @@ func (x *Index) Hive(id string) *Hive {
 // Has reports whether h is still in the index.
 func (x *Index) Has(h *Hive) bool { return x.Hive(h.id) == h }
 
-// ID is the hive's id.
+// ID returns the hive's id.
 func (h *Hive) ID() string { return h.id }
 
-// Live is the verdict on the hive. It is empty before anything is known.
+// Live returns the verdict on the hive. It is empty before anything is known.
 func (h *Hive) Live() hivebeat.Live { return h.facts.Live }
 
-// Cause is the cause of the verdict.
+// Cause returns the cause of the verdict.
 func (h *Hive) Cause() hivebeat.Cause { return h.facts.Cause }
 
-// Since is when the verdict was reached.
+// Since returns when the verdict was reached.
 func (h *Hive) Since() time.Time { return h.facts.Since }
 
-// Inc is the valid incarnation, 0 before one is known.
+// Inc returns the valid incarnation, 0 before one is known.
 func (h *Hive) Inc() uint64 { return h.facts.Inc }
 
-// Seq is the highest seq known of the valid incarnation.
+// Seq returns the highest known seq of the valid incarnation.
 func (h *Hive) Seq() uint64 { return h.facts.Seq }
 
-// Every is the hive's promise.
+// Every returns the hive's promise.
 func (h *Hive) Every() time.Duration { return h.facts.Every }
 
-// Received is when its newest page was received, or the earliest time it may have been.
+// Received returns when its newest page was received, or the earliest time when it may have been.
 func (h *Hive) Received() time.Time { return h.facts.Received }
 
-// Goodbye is the reason that the hive gave when it left.
+// Goodbye returns the reason that the hive gave when it left.
 func (h *Hive) Goodbye() string { return h.facts.Goodbye }
 
-// Zone is its label zone. Where the hive was not heard, it is what the roster says.
+// Zone returns the label zone of the hive, or the zone in the roster if the hive was not heard.
 func (h *Hive) Zone() string { return h.facts.Zone }
 
 // Doubtful reports whether its connection closed and it was not heard since.
@@ -194,10 +193,10 @@ func (h *Hive) Doubtful() bool { return h.facts.Doubtful }
 // Up reports whether the hive still speaks for its workers.
 func (h *Hive) Up() bool { return h.facts.Live == hivebeat.Alive || h.facts.Live == hivebeat.Late }
 
-// Fresh reports whether the facts of the hive are within the limit, as of the last Settle.
+// Fresh reports whether the newest page of the hive is not too old, as of the last Settle.
 func (h *Hive) Fresh() bool { return h.isFresh }
 
-// Head is its newest page without the workers. Its Inc is 0 before the first page.
+// Head returns its newest page without the workers. Its Inc is 0 before the first page.
 func (h *Hive) Head() *hivebeat.Snapshot { return &h.head }
 
 // Conflict returns the other process that uses the id of the hive now, or nil.
@@ -208,7 +207,7 @@ func (h *Hive) Conflict(now time.Time) *Conflict {
 	return nil
 }
 
-// Size is the number of its workers.
+// Size returns the number of its workers.
 func (h *Hive) Size() int { return len(h.workers) }
 
 // Workers returns its workers in order of their ids.
@@ -230,19 +229,19 @@ func (h *Hive) Worker(id string) *Worker {
 	return list[at]
 }
 
-// Hive is the worker's hive.
+// Hive returns the worker's hive.
 func (w *Worker) Hive() *Hive { return w.hive }
 
-// ID is the worker's id.
+// ID returns the worker's id.
 func (w *Worker) ID() string { return w.rec.Worker }
 
-// Record is the worker's record; its ages are as of Received.
+// Record returns the worker's record. Its ages are as of Received.
 func (w *Worker) Record() *hivebeat.Record { return &w.rec }
 
-// Received is when the page that holds the record was received.
+// Received returns when the page that holds the record was received.
 func (w *Worker) Received() time.Time { return w.received }
 
-// Via says which role judged the record: hivebeat.ViaHive or hivebeat.ViaQueen.
+// Via returns which role judged the record: hivebeat.ViaHive or hivebeat.ViaQueen.
 func (w *Worker) Via() string {
 	if w.byQueen {
 		return hivebeat.ViaQueen
@@ -250,8 +249,8 @@ func (w *Worker) Via() string {
 	return hivebeat.ViaHive
 }
 
-// Shown returns what the record is worth now. A record past the limit of freshness, or of a hive
-// that is gone, is shown as late at best; that is no transition.
+// Shown returns the verdict to show for w now, the age of its record, and whether that is fresh. If the
+// record is too old, or its hive is lost or left, w is shown as late at best; that is no transition.
 func (x *Index) Shown(w *Worker, now time.Time) (live hivebeat.Live, age hivebeat.Millis, fresh bool) {
 	live, age = w.rec.Live, EffectiveAge(w.rec.Age, w.received, now)
 	fresh = age <= hivebeat.MillisOf(x.fresh)
@@ -265,8 +264,8 @@ func (x *Index) Shown(w *Worker, now time.Time) (live hivebeat.Live, age hivebea
 	return live, age, fresh
 }
 
-// LateFor returns for how long a record of this age has been shown as late although its hive does
-// not say so: since it grew too old, or since the hive was given up.
+// LateFor returns for how long a record of this age has been shown as late only because it is too old, or
+// because its hive is gone.
 func (x *Index) LateFor(h *Hive, age hivebeat.Millis, now time.Time) hivebeat.Millis {
 	var since hivebeat.Millis
 	if fresh := hivebeat.MillisOf(x.fresh); age > fresh {
@@ -278,9 +277,9 @@ func (x *Index) LateFor(h *Hive, age hivebeat.Millis, now time.Time) hivebeat.Mi
 	return since
 }
 
-// Up is how long ago the worker's incarnation began, as far as is known: by the worker's own clock,
-// but for no longer than its number of beats allows, and for at least as long as it is alive. It is
-// 0 for a worker that is lost or left.
+// Up estimates how long ago the worker's incarnation began. It takes the time by the worker's own clock,
+// but at most the time that its number of beats allows, and at least the time since it is alive. It is 0
+// for a worker that is lost or left.
 func (w *Worker) Up(now time.Time) (up hivebeat.Millis) {
 	r := &w.rec
 	if r.Live == hivebeat.Lost || r.Live == hivebeat.Left {
@@ -299,12 +298,12 @@ func (w *Worker) Up(now time.Time) (up hivebeat.Millis) {
 	return up
 }
 
-// EffectiveAge is the age of something that was age old when it was received.
+// EffectiveAge returns the age now of a fact that had this age when it was received.
 func EffectiveAge(age hivebeat.Millis, received, now time.Time) hivebeat.Millis {
 	return min(age+hivebeat.MillisOf(now.Sub(received)), hivebeat.MaxInt)
 }
 
-// Counted is the verdict that a verdict counts as: an unknown one counts as late.
+// Counted returns the verdict to count l as: a verdict that this release does not know counts as late.
 func Counted(l hivebeat.Live) hivebeat.Live {
 	switch l {
 	case hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left:
@@ -313,7 +312,7 @@ func Counted(l hivebeat.Live) hivebeat.Live {
 	return hivebeat.Late
 }
 
-// ByID is a list in order of ids.
+// ByID is a list sorted by id.
 type ByID[T interface{ ID() string }] []T
 
 func (l ByID[T]) find(id string) (int, bool) {
@@ -326,7 +325,7 @@ func (l *ByID[T]) Add(t T) {
 	*l = slices.Insert(*l, at, t)
 }
 
-// Remove takes t out of the list.
+// Remove removes t, if it is in the list.
 func (l *ByID[T]) Remove(t T) {
 	if at, ok := l.find(t.ID()); ok {
 		*l = slices.Delete(*l, at, at+1)

@@ -1,23 +1,23 @@
 package index
 
-// Labels are kept by what a selector asks for: for each label and each key the hives that have it
-// themselves or have a worker with it, and for each hive the number of those workers. A question by
-// label looks at no other hive. A record whose labels did not change costs nothing: its map is the
-// one that was counted.
+// Labels are indexed the way a selector asks for them. Each label, and each key with any value, lists
+// the hives that have it themselves or have a worker with it. Each hive has the number of its workers
+// with the label. A question by label visits no other hive. A record whose labels did not change costs
+// nothing, because its map is still the one that was counted.
 
-// label is one label, or with anyValue all labels of one key.
+// label is one label. With anyValue it stands for every label with the key.
 type label struct{ key, value string }
 
-// anyValue is no label's value, as those are UTF-8.
+// anyValue differs from every value of a label, because it is not UTF-8.
 const anyValue = "\xff"
 
-// bearers are the hive and its workers that have a label.
+// bearers counts the workers of a hive that have a label, and says whether the hive has it.
 type bearers struct {
 	workers int32
 	hive    bool // the hive has the label itself
 }
 
-// relabelWorker counts w by the labels that it has now.
+// relabelWorker counts w under its present labels.
 func (x *Index) relabelWorker(w *Worker) {
 	was, is := w.shown.labels, w.rec.Labels
 	if mapAt(was) == mapAt(is) {
@@ -28,7 +28,7 @@ func (x *Index) relabelWorker(w *Worker) {
 	w.shown.labels = is
 }
 
-// relabelHive counts h by the labels that it has now.
+// relabelHive counts h under its present labels.
 func (x *Index) relabelHive(h *Hive) {
 	was, is := h.labels, h.head.Labels
 	if mapAt(was) == mapAt(is) {
@@ -39,7 +39,8 @@ func (x *Index) relabelHive(h *Hive) {
 	h.labels = is
 }
 
-// bear counts labels on h: of one worker more or less, or of the hive itself.
+// bear adds d workers with these labels to h, or, if itself is set, adds or removes the labels of the
+// hive.
 func (x *Index) bear(h *Hive, labels map[string]string, d int32, itself bool) {
 	for key, value := range labels {
 		x.bearOne(h, label{key, value}, d, itself)
@@ -84,7 +85,8 @@ func (x *Index) Labelled(key, value string) []*Hive {
 	return x.labelled(label{key, value})
 }
 
-// LabelledAny returns the hives that have a label with this key, or have a worker with one.
+// LabelledAny returns the hives that have a label with this key, or have a worker with one, in order of
+// their ids.
 func (x *Index) LabelledAny(key string) []*Hive { return x.labelled(label{key, anyValue}) }
 
 func (x *Index) labelled(l label) []*Hive {
@@ -94,7 +96,7 @@ func (x *Index) labelled(l label) []*Hive {
 	return nil
 }
 
-// Labelled is the number of workers of h that have a label themselves.
+// Labelled returns how many workers of h have this label themselves.
 func (h *Hive) Labelled(key, value string) int {
 	if value == anyValue {
 		return 0
@@ -102,5 +104,5 @@ func (h *Hive) Labelled(key, value string) int {
 	return int(h.bearers[label{key, value}].workers)
 }
 
-// LabelledAny is the number of workers of h that have a label with this key themselves.
+// LabelledAny returns how many workers of h have a label with this key themselves.
 func (h *Hive) LabelledAny(key string) int { return int(h.bearers[label{key, anyValue}].workers) }

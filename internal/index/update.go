@@ -10,27 +10,27 @@ import (
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
-// change is how much of a hive changed.
+// change says how much of a hive changed.
 type change uint8
 
 const (
 	unchanged change = iota
-	numbers          // of its host and its GPUs
-	material         // what it is
+	numbers          // only numbers of its host and its GPUs
+	material         // more than numbers
 )
 
-// Add adds a hive of which only the name is known. The id must not be in the index.
+// Add adds a hive that is known only by name. The id must not be in the index.
 func (x *Index) Add(id string) *Hive {
 	h := &Hive{id: id}
 	x.hives.Add(h)
 	return h
 }
 
-// Remove drops a hive and its workers, and leaves a tombstone of each.
+// Remove removes a hive and its workers, and leaves a tombstone for each.
 func (x *Index) Remove(h *Hive) {
 	for _, w := range h.workers {
 		x.uncount(w)
-		x.log.bury(h.id, w.rec.Worker)
+		x.log.addTombstone(h.id, w.rec.Worker)
 	}
 	h.workers, h.head, h.headChange = nil, hivebeat.Snapshot{}, unchanged
 	h.facts = Facts{Zone: h.facts.Zone}
@@ -44,11 +44,10 @@ func (x *Index) Remove(h *Hive) {
 	x.hives.Remove(h)
 	delete(x.doubts, h)
 	x.log.drop(&h.revision)
-	x.log.bury(h.id, "")
+	x.log.addTombstone(h.id, "")
 }
 
-// ApplyHead takes over a page without its workers. SetHive must follow once the whole page is taken
-// over.
+// ApplyHead applies a page without its workers. SetHive must follow once the whole page is applied.
 func (x *Index) ApplyHead(h *Hive, s *wire.SnapshotView) {
 	before, host, same := h.headFacts(), h.head.Host, sameGPUs(h.head.GPUs, s.GPUs)
 	s.UpdateHead(&h.head)
@@ -68,14 +67,14 @@ func (x *Index) ApplyHead(h *Hive, s *wire.SnapshotView) {
 	}
 }
 
-// AddWorker adds a worker to h without a record: Apply or Set must follow.
+// AddWorker adds a worker without a record to h. Apply or Set must follow.
 func (x *Index) AddWorker(h *Hive, w *Worker) {
 	w.hive = h
 	h.workers = append(h.workers, w)
 	h.isSorted = false
 }
 
-// Apply takes over the record of w from a page of its hive.
+// Apply applies a record from a page of the hive of w.
 func (x *Index) Apply(w *Worker, r *wire.RecordView, received, now time.Time) {
 	same := r.Same && !w.byQueen
 	var was stable
@@ -93,7 +92,7 @@ func (x *Index) Apply(w *Worker, r *wire.RecordView, received, now time.Time) {
 	}
 }
 
-// Set replaces the record of w by one that the queen judged.
+// Set replaces the record of w with one that the queen judged.
 func (x *Index) Set(w *Worker, rec hivebeat.Record, received, now time.Time) {
 	was := w.stable()
 	w.rec, w.received, w.byQueen = rec, received, true
@@ -103,7 +102,7 @@ func (x *Index) Set(w *Worker, rec hivebeat.Record, received, now time.Time) {
 	}
 }
 
-// Adopt notes that the queen judges w from now on. Until it answers it is shown as late at best.
+// Adopt records that the queen judges w from now on. Until w answers, it is shown as late at best.
 func (x *Index) Adopt(w *Worker, answered bool) {
 	if !w.byQueen && w.shown.count != nil {
 		x.touchWorker(w, true)
@@ -111,7 +110,7 @@ func (x *Index) Adopt(w *Worker, answered bool) {
 	w.byQueen, w.adopted, w.answered = true, true, answered
 }
 
-// Answered notes that an adopted worker was heard.
+// Answered records that an adopted worker was heard.
 func (x *Index) Answered(w *Worker, now time.Time) {
 	w.answered = true
 	x.reshow(w, false, now)
@@ -120,17 +119,17 @@ func (x *Index) Answered(w *Worker, now time.Time) {
 // Release ends an adoption. The record stays until another one replaces it.
 func (x *Index) Release(w *Worker) { w.adopted, w.answered = false, false }
 
-// DropWorker drops a worker and leaves a tombstone.
+// DropWorker removes a worker and leaves a tombstone.
 func (x *Index) DropWorker(w *Worker) {
 	h := w.hive
 	x.uncount(w)
-	x.log.bury(h.id, w.rec.Worker)
+	x.log.addTombstone(h.id, w.rec.Worker)
 	h.workers = slices.DeleteFunc(h.workers, func(o *Worker) bool { return o == w })
 	h.recount = true
 }
 
-// SetHive tells the index once per input what the verdict on h is now. Pages and records that were
-// applied since the last call count from here on.
+// SetHive sets the verdict on h. Call it once per input that changed h. Pages that were applied since the
+// last call take effect now.
 func (x *Index) SetHive(h *Hive, f Facts, now time.Time) {
 	was, what := h.facts, h.headChange
 	h.facts, h.headChange = f, unchanged
@@ -147,7 +146,7 @@ func (x *Index) SetHive(h *Hive, f Facts, now time.Time) {
 	h.oldest = 0
 }
 
-// sameAs reports whether two facts differ in numbers at most.
+// sameAs reports whether f and o are equal, or differ only in numbers.
 func (f *Facts) sameAs(o *Facts) bool {
 	conflict := (f.Conflict == nil) == (o.Conflict == nil)
 	if conflict && f.Conflict != nil {
@@ -157,14 +156,14 @@ func (f *Facts) sameAs(o *Facts) bool {
 		f.Zone == o.Zone && f.Doubtful == o.Doubtful
 }
 
-// Settle brings freshness up to date.
+// Settle updates which hives and workers are fresh.
 func (x *Index) Settle(now time.Time) {
 	for h := range x.ageing.Due(now) {
 		x.rescan(h, now)
 	}
 }
 
-// rescan looks at h and each of its workers: one of them may have grown too old.
+// rescan checks whether h, or one of its workers, is no longer fresh.
 func (x *Index) rescan(h *Hive, now time.Time) {
 	limit := hivebeat.MillisOf(x.fresh)
 	var next time.Time
@@ -186,20 +185,20 @@ func (x *Index) rescan(h *Hive, now time.Time) {
 	}
 }
 
-// lookAt makes Settle look at h then, or earlier.
+// lookAt makes Settle look at h at the time at, or earlier.
 func (x *Index) lookAt(h *Hive, at time.Time) {
 	if before, ok := x.ageing.At(h); !ok || at.Before(before) {
 		x.ageing.Set(h, at)
 	}
 }
 
-// tooOldAt is when something that was age old when it was received passes the limit of freshness.
+// tooOldAt returns when a fact that had this age when it was received is no longer fresh.
 func (x *Index) tooOldAt(received time.Time, age hivebeat.Millis) time.Time {
 	limit := hivebeat.MillisOf(x.fresh)
 	return received.Add((limit - min(age, limit)).Duration() + time.Millisecond)
 }
 
-// refresh brings up to date what h adds to the index, and with all set what its workers add.
+// refresh updates the share of h in the index, and, if all is set, the shares of its workers.
 func (x *Index) refresh(h *Hive, what change, all bool, now time.Time) {
 	fresh := h.head.Inc != 0 && EffectiveAge(0, h.facts.Received, now) <= hivebeat.MillisOf(x.fresh)
 	if fresh != h.isFresh {
@@ -213,8 +212,8 @@ func (x *Index) refresh(h *Hive, what change, all bool, now time.Time) {
 	x.resum(h, what)
 }
 
-// reshow brings up to date what w adds to the index. isMaterial says that something changed that is
-// kept nowhere else.
+// reshow updates the share of w in the index. isMaterial says that more than numbers changed, outside the
+// fields that reshow compares itself.
 func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 	live, _, fresh := x.Shown(w, now)
 	h, s, r := w.hive, &w.shown, &w.rec
@@ -256,7 +255,7 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 	}
 }
 
-// uncount takes w out of everything that is kept.
+// uncount removes w from all counts, lists and the change log.
 func (x *Index) uncount(w *Worker) {
 	h, s := w.hive, &w.shown
 	x.countFlags(s, false, false)
@@ -275,14 +274,14 @@ func (x *Index) uncount(w *Worker) {
 	x.log.drop(&s.revision)
 }
 
-// isAsCounted reports whether numbers that moved left everything as it is kept.
+// isAsCounted reports whether the present numbers of w are the ones that were counted.
 func (w *Worker) isAsCounted(fresh bool) bool {
 	s, r := &w.shown, &w.rec
 	return s.count != nil && s.fresh == fresh && s.closed == r.Closed && s.looping == r.Looping && s.load.Busy == r.Busy && s.load.Queue == r.Queue && s.vram == r.VRAM
 }
 
-// stable is what of a worker is material, and part of what seldom changes. Two equal ones are equal;
-// two of equal texts in other memory may differ.
+// stable has the fields of a worker that are more than numbers. Some of them are compared by address, so two
+// different values may stand for equal texts.
 type stable struct {
 	cause              hivebeat.Cause
 	inc, rival         uint64
@@ -306,10 +305,10 @@ func (w *Worker) stable() stable {
 	}
 }
 
-// mapAt tells one map from another. A map that a record holds is never written to.
+// mapAt returns the address of a map, as its identity: a map in a record is never written to.
 func mapAt(m map[string]string) uintptr { return reflect.ValueOf(m).Pointer() }
 
-// headFacts are what of a page is material and kept nowhere else.
+// headFacts has the fields of a page that are more than numbers.
 type headFacts struct {
 	inc             uint64
 	every           hivebeat.Millis
@@ -323,7 +322,7 @@ func (h *Hive) headFacts() headFacts {
 	return headFacts{s.Inc, s.Every, s.Warm, s.Bye, mapAt(s.Labels), mapAt(s.Collect)}
 }
 
-// sameGPUs reports whether the GPUs of a page are as they were, apart from the age.
+// sameGPUs reports whether the GPUs of a page are unchanged, apart from their age.
 func sameGPUs(was []hivebeat.GPU, is []wire.GPUView) bool {
 	return slices.EqualFunc(was, is, func(a hivebeat.GPU, b wire.GPUView) bool {
 		return a.Used == b.Used && a.Ours == b.Ours && a.Util == b.Util && a.Temp == b.Temp && a.Power == b.Power && a.Total == b.Total &&

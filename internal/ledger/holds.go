@@ -141,10 +141,10 @@ func (l *Ledger) holdItem(m message, key string, age time.Duration) HoldItem {
 }
 
 // WatchHolds calls fn with every entry, and after that with every change, as WatchRoster
-// does. It calls anew if the bucket was created again: everything that fn received before
+// does. It calls recreated if the bucket was created again: everything that fn received before
 // is void.
-func (l *Ledger) WatchHolds(ctx context.Context, anew func(), fn func(HoldPlace, HoldItem)) error {
-	return l.watch(ctx, atHolds, anew, func(f found, _ int64) {
+func (l *Ledger) WatchHolds(ctx context.Context, recreated func(), fn func(HoldPlace, HoldItem)) error {
+	return l.watch(ctx, atHolds, recreated, func(f found, _ int64) {
 		if p, ok := parseHoldPlace(f.key); ok {
 			fn(p, l.holdItem(f.message, f.key, f.age))
 		}

@@ -61,7 +61,7 @@ func CommonEvery(workers map[string]RosterWorker) (every hivebeat.Millis, known 
 func (e *RosterEntry) decode(b []byte) error {
 	p := packed{RosterEntry: e}
 	if err := json.Unmarshal(b, &p); err != nil {
-		return err //nolint:wrapcheck // it is told with what it is of
+		return err //nolint:wrapcheck // the caller adds the key
 	}
 	if p.WorkerEvery > 0 {
 		for id, w := range e.Workers {

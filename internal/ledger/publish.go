@@ -38,112 +38,112 @@ func (l *Ledger) Publish(ctx context.Context, ev hivebeat.Event) error {
 	if err != nil {
 		return fmt.Errorf("ledger: event %s: %w", ev.ID, err)
 	}
-	letter := NewLetter(&ev, body, time.Now())
-	return l.publishLetter(ctx, &letter)
+	msg := NewEventMsg(&ev, body, time.Now())
+	return l.publishMsg(ctx, &msg)
 }
 
 // Republish publishes the events inside a roster entry again, byte for byte, so that event
 // n is out before n + 1. ErrTooOld: the entry was put over 50 minutes ago, so its event was
 // published or is lost. An entry without an event is not an error.
 func (l *Ledger) Republish(ctx context.Context, item RosterItem) error {
-	letters, err := item.Letters()
+	msgs, err := item.EventMsgs()
 	if err != nil {
 		return err
 	}
-	for i := range letters {
-		if err := l.publishLetter(ctx, &letters[i]); err != nil {
+	for i := range msgs {
+		if err := l.publishMsg(ctx, &msgs[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Letters returns the events inside an entry, in order, to be published again.
-func (item *RosterItem) Letters() ([]Letter, error) {
+// EventMsgs returns the events inside an entry, in order, to be published again.
+func (item *RosterItem) EventMsgs() ([]EventMsg, error) {
 	if len(item.Event) == 0 {
 		return nil, nil
 	}
-	letters := make([]Letter, 0, len(item.Events)+1)
+	msgs := make([]EventMsg, 0, len(item.Events)+1)
 	for _, body := range append(item.Events[:len(item.Events):len(item.Events)], item.Event) {
 		var ev hivebeat.Event
 		if err := json.Unmarshal(body, &ev); err != nil {
 			return nil, fmt.Errorf("ledger: event %d of the roster: %w", item.N, err)
 		}
-		letters = append(letters, Letter{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: item.Stored})
+		msgs = append(msgs, EventMsg{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: item.Stored})
 	}
-	return letters, nil
+	return msgs, nil
 }
 
-func (l *Ledger) publishLetter(ctx context.Context, letter *Letter) error {
-	if err := l.checkLetter(letter); err != nil {
+func (l *Ledger) publishMsg(ctx context.Context, msg *EventMsg) error {
+	if err := l.checkEvent(msg); err != nil {
 		return err
 	}
 	tctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
 	for pause := inProcessFirst; ; pause = min(2*pause, inProcessMost) {
 		// Each try needs a new message: publishing fills its headers in.
-		_, err := l.publish(tctx, l.letterMsg(letter), jetstream.WithRetryAttempts(0))
+		_, err := l.publish(tctx, l.natsMsg(msg), jetstream.WithRetryAttempts(0))
 		if codeOf(err) != codeDuplicateInProgress {
-			return l.letterError(ctx, letter, err)
+			return l.eventError(ctx, msg, err)
 		}
 		select {
 		case <-time.After(pause):
 		case <-tctx.Done():
-			return wrap(ctx, "event "+letter.ID, fmt.Errorf("%w: %w", err, tctx.Err()))
+			return wrap(ctx, "event "+msg.ID, fmt.Errorf("%w: %w", err, tctx.Err()))
 		}
 	}
 }
 
-// checkLetter refuses an event that is invalid, too old, or cannot be sent now.
-func (l *Ledger) checkLetter(letter *Letter) error {
-	if err := letter.check(); err != nil {
-		return fmt.Errorf("ledger: event %s: %w", letter.ID, err)
+// checkEvent refuses an event that is invalid, too old, or cannot be sent now.
+func (l *Ledger) checkEvent(msg *EventMsg) error {
+	if err := msg.check(); err != nil {
+		return fmt.Errorf("ledger: event %s: %w", msg.ID, err)
 	}
-	if letter.Age > tooOldEvent {
-		return fmt.Errorf("ledger: event %s: %w: %v ago", letter.ID, ErrTooOld, letter.Age.Round(time.Second))
+	if msg.Age > tooOldEvent {
+		return fmt.Errorf("ledger: event %s: %w: %v ago", msg.ID, ErrTooOld, msg.Age.Round(time.Second))
 	}
 	if !l.nc.IsConnected() {
-		return fmt.Errorf("ledger: event %s: %w: not connected to NATS", letter.ID, ErrAway)
+		return fmt.Errorf("ledger: event %s: %w: not connected to NATS", msg.ID, ErrAway)
 	}
 	return nil
 }
 
-func (l *Ledger) letterMsg(letter *Letter) *nats.Msg {
+func (l *Ledger) natsMsg(msg *EventMsg) *nats.Msg {
 	return &nats.Msg{
-		Subject: l.cfg.Subjects.EventLog(letter.Hive, letter.Worker, letter.Kind),
+		Subject: l.cfg.Subjects.EventLog(msg.Hive, msg.Worker, msg.Kind),
 		Header: nats.Header{
-			jetstream.MsgIDHeader:          {letter.ID},
+			jetstream.MsgIDHeader:          {msg.ID},
 			jetstream.ExpectedStreamHeader: {l.cfg.Subjects.Stream(hivebeat.StreamEvents)},
 		},
-		Data: letter.Body,
+		Data: msg.Body,
 	}
 }
 
-// letterError records the outcome of publishing an event, and wraps its error.
-func (l *Ledger) letterError(ctx context.Context, letter *Letter, err error) error {
+// eventError records the outcome of publishing an event, and wraps its error.
+func (l *Ledger) eventError(ctx context.Context, msg *EventMsg, err error) error {
 	if err != nil {
-		err = wrap(ctx, "event "+letter.ID, err)
+		err = wrap(ctx, "event "+msg.ID, err)
 	}
 	l.outcome(atEvents, err)
 	return err
 }
 
 // check refuses an event whose ids would yield a wrong subject.
-func (letter *Letter) check() error {
-	if letter.ID == "" {
+func (msg *EventMsg) check() error {
+	if msg.ID == "" {
 		return fmt.Errorf("%w: the id is empty", hivebeat.ErrID)
 	}
-	if err := hivebeat.CheckID("kind", string(letter.Kind)); err != nil {
+	if err := hivebeat.CheckID("kind", string(msg.Kind)); err != nil {
 		return err
 	}
-	if letter.Hive == "" && letter.Worker == "" {
+	if msg.Hive == "" && msg.Worker == "" {
 		return nil
 	}
-	if err := hivebeat.CheckID("hive", letter.Hive); err != nil {
+	if err := hivebeat.CheckID("hive", msg.Hive); err != nil {
 		return err
 	}
-	if letter.Worker == "" {
+	if msg.Worker == "" {
 		return nil
 	}
-	return hivebeat.CheckID("worker", letter.Worker)
+	return hivebeat.CheckID("worker", msg.Worker)
 }

@@ -157,8 +157,8 @@ func (p *Publisher) giveUp(b *burst, err error) {
 	}
 }
 
-// Letter is an event to publish.
-type Letter struct {
+// EventMsg is an event to publish.
+type EventMsg struct {
 	ID           string // the Nats-Msg-Id
 	Hive, Worker string
 	Kind         hivebeat.Kind
@@ -166,20 +166,20 @@ type Letter struct {
 	Age          time.Duration // since it was first published
 }
 
-// NewLetter returns the letter for an event and its JSON, with its age at now.
-func NewLetter(ev *hivebeat.Event, body []byte, now time.Time) Letter {
-	return Letter{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: now.Sub(ev.Time)}
+// NewEventMsg returns the message for an event and its JSON, with its age at now.
+func NewEventMsg(ev *hivebeat.Event, body []byte, now time.Time) EventMsg {
+	return EventMsg{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: now.Sub(ev.Time)}
 }
 
 // Publish is Ledger.Publish for many events. It returns one error per event, nil if the
 // event is stored or was stored before. The events reach the stream in this order, except
 // that an event which another queen is publishing at this moment is tried again after the
 // others.
-func (p *Publisher) Publish(ctx context.Context, letters []Letter) []error {
-	errs := make([]error, len(letters))
-	open := make([]int, 0, len(letters))
-	for i := range letters {
-		if errs[i] = p.l.checkLetter(&letters[i]); errs[i] == nil {
+func (p *Publisher) Publish(ctx context.Context, events []EventMsg) []error {
+	errs := make([]error, len(events))
+	open := make([]int, 0, len(events))
+	for i := range events {
+		if errs[i] = p.l.checkEvent(&events[i]); errs[i] == nil {
 			open = append(open, i)
 		}
 	}
@@ -188,12 +188,12 @@ func (p *Publisher) Publish(ctx context.Context, letters []Letter) []error {
 	for pause := inProcessFirst; len(open) > 0; pause = min(2*pause, inProcessMost) {
 		msgs := make([]*nats.Msg, len(open))
 		for k, i := range open {
-			msgs[k] = p.l.letterMsg(&letters[i])
+			msgs[k] = p.l.natsMsg(&events[i])
 		}
 		again := open[:0]
 		for k, a := range p.together(ctx, msgs) {
 			i := open[k]
-			errs[i] = p.l.letterError(ctx, &letters[i], a.err)
+			errs[i] = p.l.eventError(ctx, &events[i], a.err)
 			if codeOf(a.err) == codeDuplicateInProgress {
 				again = append(again, i)
 			}
@@ -205,7 +205,7 @@ func (p *Publisher) Publish(ctx context.Context, letters []Letter) []error {
 		case <-time.After(pause):
 		case <-tctx.Done():
 			for _, i := range open {
-				errs[i] = wrap(ctx, "event "+letters[i].ID, fmt.Errorf("%w: %w", errs[i], tctx.Err()))
+				errs[i] = wrap(ctx, "event "+events[i].ID, fmt.Errorf("%w: %w", errs[i], tctx.Err()))
 			}
 			return errs
 		}

@@ -28,17 +28,17 @@ func publisher(t testing.TB, l *Ledger) *Publisher {
 	return p
 }
 
-// lettersOf returns events 1 to n of a hive.
-func lettersOf(t testing.TB, l *Ledger, hive string, n uint64) []Letter {
+// eventMsgsOf returns events 1 to n of a hive.
+func eventMsgsOf(t testing.TB, l *Ledger, hive string, n uint64) []EventMsg {
 	t.Helper()
-	var list []Letter
+	var list []EventMsg
 	for i := range n {
 		ev := event(l, hive, i+1, time.Now())
 		body, err := ev.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, NewLetter(&ev, body, time.Now()))
+		list = append(list, NewEventMsg(&ev, body, time.Now()))
 	}
 	return list
 }
@@ -54,9 +54,9 @@ func TestPublisherStoresOnceInOrder(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for _, l := range ledgers {
-		p, letters := publisher(t, l), lettersOf(t, l, "gpu-01", n)
+		p, events := publisher(t, l), eventMsgsOf(t, l, "gpu-01", n)
 		wg.Go(func() {
-			for i, err := range p.Publish(ctxOf(t), letters) {
+			for i, err := range p.Publish(ctxOf(t), events) {
 				if err != nil {
 					t.Errorf("event %d: %v", i+1, err)
 				}
@@ -85,11 +85,11 @@ func TestPublisherStoresOnceInOrder(t *testing.T) {
 func TestPublisherTellsOfEach(t *testing.T) {
 	l := opened(t, bustest.Server(t), Config{})
 	p := publisher(t, l)
-	letters := lettersOf(t, l, "gpu-01", 4)
-	letters[0].Hive = "no id"
-	letters[1].Age = 51 * time.Minute
-	letters[2].Body = make([]byte, l.nc.MaxPayload()+1)
-	errs := p.Publish(ctxOf(t), letters)
+	events := eventMsgsOf(t, l, "gpu-01", 4)
+	events[0].Hive = "no id"
+	events[1].Age = 51 * time.Minute
+	events[2].Body = make([]byte, l.nc.MaxPayload()+1)
+	errs := p.Publish(ctxOf(t), events)
 	for i, want := range []error{hivebeat.ErrID, ErrTooOld, nats.ErrMaxPayload, nil} {
 		if !errors.Is(errs[i], want) {
 			t.Errorf("event %d: %v, want %v", i+1, errs[i], want)
@@ -117,7 +117,7 @@ func TestPublisherWaitsOutInProcess(t *testing.T) {
 		}
 		return acks
 	}
-	for i, err := range p.Publish(ctxOf(t), lettersOf(t, l, "gpu-01", 3)) {
+	for i, err := range p.Publish(ctxOf(t), eventMsgsOf(t, l, "gpu-01", 3)) {
 		if err != nil {
 			t.Errorf("event %d: %v", i+1, err)
 		}
@@ -126,7 +126,7 @@ func TestPublisherWaitsOutInProcess(t *testing.T) {
 		t.Error(diff)
 	}
 	p.together = func(_ context.Context, msgs []*nats.Msg) []ack { return []ack{{err: busy}, {}}[:len(msgs)] }
-	errs := p.Publish(ctxOf(t), lettersOf(t, l, "gpu-02", 2))
+	errs := p.Publish(ctxOf(t), eventMsgsOf(t, l, "gpu-02", 2))
 	if !errors.Is(errs[0], ErrAway) || errs[1] != nil {
 		t.Errorf("for ever in process: %v, want ErrAway of the first", errs)
 	}
@@ -203,18 +203,18 @@ func TestPublisherAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := publisher(t, l)
-	letters := lettersOf(t, l, "gpu-01", 20)
-	if errs := p.Publish(ctxOf(t), letters[:1]); errs[0] != nil {
+	events := eventMsgsOf(t, l, "gpu-01", 20)
+	if errs := p.Publish(ctxOf(t), events[:1]); errs[0] != nil {
 		t.Fatal(errs[0])
 	}
 	// In flight when the connection stalls, and when it is gone.
 	proxy.Stall()
 	done := make(chan []error)
-	go func() { done <- p.Publish(context.WithoutCancel(t.Context()), letters) }()
+	go func() { done <- p.Publish(context.WithoutCancel(t.Context()), events) }()
 	bustest.Eventually(t, patience, func() (bool, string) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return len(p.way) == len(letters), fmt.Sprint(len(p.way), " under way")
+		return len(p.way) == len(events), fmt.Sprint(len(p.way), " under way")
 	})
 	proxy.Cut()
 	for i, err := range <-done {
@@ -229,13 +229,13 @@ func TestPublisherAway(t *testing.T) {
 	proxy.Resume()
 	proxy.Restore()
 	bustest.Eventually(t, patience, func() (bool, string) { return l.nc.IsConnected(), "not connected" })
-	for i, err := range p.Publish(ctxOf(t), letters) {
+	for i, err := range p.Publish(ctxOf(t), events) {
 		if err != nil {
 			t.Errorf("event %d: %v", i+1, err)
 		}
 	}
-	if n := storedEvents(t, l); n != uint64(len(letters)) {
-		t.Errorf("%d were stored, want %d", n, len(letters))
+	if n := storedEvents(t, l); n != uint64(len(events)) {
+		t.Errorf("%d were stored, want %d", n, len(events))
 	}
 }
 
@@ -258,7 +258,7 @@ func TestPublisherEnds(t *testing.T) {
 	}
 	ctx, cancel := contextWithCancel(t)
 	done := make(chan []error, 2)
-	go func() { done <- p.Publish(ctx, lettersOf(t, l, "gpu-01", 3)) }()
+	go func() { done <- p.Publish(ctx, eventMsgsOf(t, l, "gpu-01", 3)) }()
 	underWay(3)
 	cancel()
 	for i, err := range <-done {
@@ -267,7 +267,7 @@ func TestPublisherEnds(t *testing.T) {
 		}
 	}
 	underWay(0)
-	go func() { done <- p.Publish(ctxOf(t), lettersOf(t, l, "gpu-01", 3)) }()
+	go func() { done <- p.Publish(ctxOf(t), eventMsgsOf(t, l, "gpu-01", 3)) }()
 	underWay(3)
 	p.Close()
 	p.Close()
@@ -276,7 +276,7 @@ func TestPublisherEnds(t *testing.T) {
 			t.Errorf("event %d is said to be stored", i+1)
 		}
 	}
-	if errs := p.Publish(ctxOf(t), lettersOf(t, l, "gpu-01", 1)); !errors.Is(errs[0], ErrAway) {
+	if errs := p.Publish(ctxOf(t), eventMsgsOf(t, l, "gpu-01", 1)); !errors.Is(errs[0], ErrAway) {
 		t.Errorf("closed: %v, want ErrAway", errs[0])
 	}
 }
@@ -420,20 +420,20 @@ func BenchmarkPublisher(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Heads(ctxOf(b), ids)
-		letters := make([]Letter, n)
+		events := make([]EventMsg, n)
 		for i := range steps {
 			s := &steps[i]
 			s.Next.N++
 			ev := event(l, s.Key, s.Next.N, time.Now())
 			s.Next.Event, _ = ev.Encode()
-			letters[i] = NewLetter(&ev, s.Next.Event, time.Now())
+			events[i] = NewEventMsg(&ev, s.Next.Event, time.Now())
 		}
 		for i, out := range p.Advance(ctxOf(b), steps) {
 			if steps[i].Revision = out.Revision; out.Err != nil {
 				b.Fatal(out.Err)
 			}
 		}
-		for _, err := range p.Publish(ctxOf(b), letters) {
+		for _, err := range p.Publish(ctxOf(b), events) {
 			if err != nil {
 				b.Fatal(err)
 			}

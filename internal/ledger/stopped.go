@@ -94,15 +94,15 @@ func (k keepers) next(seen keepers) keepers {
 
 // stopped tracks the servers whose JetStream is off.
 type stopped struct {
-	names []string  // keepers whose JetStream is off
-	next  time.Time // the servers are not asked before this
-	told  string
+	names    []string  // keepers whose JetStream is off
+	next     time.Time // the servers are not asked before this
+	reported string
 }
 
 // look asks the servers if JetStream does not answer (err), or if one of its keepers does
 // not follow. If neither is the case, it names the buckets and streams that take no writes.
-// It calls tell when the result changes.
-func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func(string)) {
+// It calls report when the result changes.
+func (s *stopped) look(ctx context.Context, l *Ledger, err error, report func(string)) {
 	l.mu.Lock()
 	k := l.keepers
 	l.mu.Unlock()
@@ -134,9 +134,9 @@ func (s *stopped) look(ctx context.Context, l *Ledger, err error, tell func(stri
 	case len(halted) > 0:
 		said = "no write is acknowledged by the " + strings.Join(halted, ", ")
 	}
-	if said != s.told && tell != nil && ctx.Err() == nil {
-		s.told = said
-		tell(said)
+	if said != s.reported && report != nil && ctx.Err() == nil {
+		s.reported = said
+		report(said)
 	}
 }
 

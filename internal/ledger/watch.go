@@ -35,9 +35,9 @@ func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item Rost
 	})
 }
 
-// watch reads a bucket until ctx ends. It calls anew before it reads a bucket that was
+// watch reads a bucket until ctx ends. It calls recreated before it reads a bucket that was
 // created again.
-func (l *Ledger) watch(ctx context.Context, at int, anew func(), fn func(f found, epoch int64)) error {
+func (l *Ledger) watch(ctx context.Context, at int, recreated func(), fn func(f found, epoch int64)) error {
 	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer l.nc.RemoveStatusListener(status)
 	r := new(reader)
@@ -54,7 +54,7 @@ func (l *Ledger) watch(ctx context.Context, at int, anew func(), fn func(f found
 			if errors.Is(err, errRenewed) {
 				l.doubt()
 				*r = reader{}
-				anew()
+				recreated()
 				continue
 			}
 			l.cfg.Logger.Debug("watch of a bucket interrupted", slog.String("bucket", l.bucketOf(at)), slog.Any("cause", err))

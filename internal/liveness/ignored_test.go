@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// teller counts disconnects at the times that the test sets.
-type teller struct {
+// counter counts disconnects at the times that the test sets.
+type counter struct {
 	*testing.T
 	Ignored
 	now time.Time
 }
 
-func (c *teller) after(d time.Duration, server string, want uint64) {
+func (c *counter) after(d time.Duration, server string, want uint64) {
 	c.Helper()
 	c.now = c.now.Add(d)
 	if got := c.Count(c.now, server); got != want {
@@ -22,7 +22,7 @@ func (c *teller) after(d time.Duration, server string, want uint64) {
 }
 
 func TestIgnoredIsToldWhereItGoesOn(t *testing.T) {
-	c := teller{T: t, now: time.Unix(1, 0)}
+	c := counter{T: t, now: time.Unix(1, 0)}
 	c.after(0, "S", 0)
 	c.after(0, "S", 0)
 	c.after(time.Second, "T", 0)
@@ -40,7 +40,7 @@ func TestIgnoredIsToldWhereItGoesOn(t *testing.T) {
 
 // Many clients that end together are not reported, nor are as many an hour later.
 func TestIgnoredBurstsAreNotTold(t *testing.T) {
-	c := teller{T: t, now: time.Unix(1, 0)}
+	c := counter{T: t, now: time.Unix(1, 0)}
 	for range 5 {
 		for range 50 {
 			c.after(100*time.Millisecond, "S", 0)
@@ -52,7 +52,7 @@ func TestIgnoredBurstsAreNotTold(t *testing.T) {
 }
 
 func TestIgnoredServersAreForgotten(t *testing.T) {
-	c := teller{T: t, now: time.Unix(1, 0)}
+	c := counter{T: t, now: time.Unix(1, 0)}
 	for n := range 10 * maxServers {
 		c.after(TellAgain, fmt.Sprint(n), 0)
 	}

@@ -55,7 +55,7 @@ func (c *Core) compare(list []fleet.Announcer, now time.Time) {
 func (c *Core) announce(now time.Time) {
 	s := &c.store
 	if c.cfg.NoJetStream {
-		c.tellStraight(now)
+		c.publishPlain(now)
 		return
 	}
 	for len(s.queue) > 0 && s.announcing < announceBatches && s.there() && s.roster {
@@ -143,29 +143,29 @@ func (a *announcement) body(i int) []byte {
 }
 
 // announcements are made together, each for a different hive or zone. They go through the
-// steps of docs/PROTOCOL.md, section 7: again, advance, reread, tell, finish.
+// steps of docs/PROTOCOL.md, section 7: again, advance, reread, publishNew, finish.
 type announcements []*announcement
 
-// letters are the events to publish, in order, each with its announcement.
-type letters struct {
+// outgoing has the events to publish, in order, each with its announcement.
+type outgoing struct {
 	of   announcements
-	list []ledger.Letter
+	list []ledger.EventMsg
 }
 
-func (l *letters) add(a *announcement, list ...ledger.Letter) {
+func (l *outgoing) add(a *announcement, list ...ledger.EventMsg) {
 	for _, x := range list {
 		l.of, l.list = append(l.of, a), append(l.list, x)
 	}
 }
 
-// publishLetters publishes the events, if there are any. It calls failed for each event
+// publishEvents publishes the events, if there are any. It calls failed for each event
 // that was not stored, and finally then(now).
-func (c *Core) publishLetters(l letters, now time.Time, failed func(a *announcement, err error), then func(now time.Time)) {
+func (c *Core) publishEvents(l outgoing, now time.Time, failed func(a *announcement, err error), then func(now time.Time)) {
 	if len(l.list) == 0 {
 		then(now)
 		return
 	}
-	c.do(&Op{Kind: OpPublish, Letters: l.list}, func(now time.Time, op *Op) {
+	c.do(&Op{Kind: OpPublish, Msgs: l.list}, func(now time.Time, op *Op) {
 		for i, err := range op.Errs {
 			if err != nil && !errors.Is(err, ledger.ErrTooOld) {
 				failed(l.of[i], err)
@@ -177,18 +177,18 @@ func (c *Core) publishLetters(l letters, now time.Time, failed func(a *announcem
 
 // again publishes event n of each entry again if it is not known to be stored.
 func (c *Core) again(jobs announcements, now time.Time) {
-	var l letters
+	var l outgoing
 	for _, a := range jobs {
 		if len(a.events) == 0 || a.confirmed || a.item.N == 0 {
 			continue
 		}
-		list, err := a.item.Letters()
+		list, err := a.item.EventMsgs()
 		if err != nil {
 			a.err = fmt.Errorf("queen: event %d of %s again: %w", a.item.N, a.of.Key(), err)
 		}
 		l.add(a, list...)
 	}
-	c.publishLetters(l, now, func(a *announcement, err error) {
+	c.publishEvents(l, now, func(a *announcement, err error) {
 		a.err = fmt.Errorf("queen: event %d of %s again: %w", a.item.N, a.of.Key(), err)
 	}, func(now time.Time) { c.advance(jobs, now) })
 }
@@ -228,7 +228,7 @@ func (c *Core) advance(jobs announcements, now time.Time) {
 // reread reads again the entries that another queen advanced first.
 func (c *Core) reread(jobs, lost announcements, now time.Time) {
 	if len(lost) == 0 {
-		c.tell(jobs, now)
+		c.publishNew(jobs, now)
 		return
 	}
 	keys := make([]string, len(lost))
@@ -246,13 +246,13 @@ func (c *Core) reread(jobs, lost announcements, now time.Time) {
 				a.found.Gone = true
 			}
 		}
-		c.tell(jobs, now)
+		c.publishNew(jobs, now)
 	})
 }
 
-// tell publishes the events of the entries that were advanced.
-func (c *Core) tell(jobs announcements, now time.Time) {
-	var l letters
+// publishNew publishes the events of the entries that were advanced.
+func (c *Core) publishNew(jobs announcements, now time.Time) {
+	var l outgoing
 	for _, a := range jobs {
 		if !a.advanced {
 			continue
@@ -260,10 +260,10 @@ func (c *Core) tell(jobs announcements, now time.Time) {
 		a.published = true
 		c.live.advanced(a)
 		for i := range a.events {
-			l.add(a, ledger.NewLetter(&a.events[i], a.body(i), now))
+			l.add(a, ledger.NewEventMsg(&a.events[i], a.body(i), now))
 		}
 	}
-	c.publishLetters(l, now, func(a *announcement, err error) {
+	c.publishEvents(l, now, func(a *announcement, err error) {
 		a.published = false
 		a.err = fmt.Errorf("queen: event %d of %s: %w", a.next.N, a.of.Key(), err)
 	}, func(now time.Time) { c.finish(jobs, now) })
@@ -295,11 +295,11 @@ func (c *Core) finishOne(a *announcement, now time.Time) {
 		c.roster(now, t.Key(), a.found, lookWithin)
 	case a.advanced:
 		item := ledger.RosterItem{RosterEntry: a.next, Revision: a.revision, Epoch: max(a.item.Epoch, b.Item.Epoch)}
-		var told hivebeat.EventData
+		var last hivebeat.EventData
 		if n := len(a.events); n > 0 {
-			told = a.events[n-1].Data
+			last = a.events[n-1].Data
 		}
-		c.view.LearnOwn(t, item, &told, now)
+		c.view.LearnOwn(t, item, &last, now)
 		if a.published {
 			b.Confirmed = max(b.Confirmed, a.next.N)
 			c.live.stored(t)
@@ -312,10 +312,10 @@ func (c *Core) finishOne(a *announcement, now time.Time) {
 	c.announced(t)
 }
 
-// tellStraight publishes the differences without a roster. Without one, the only number
+// publishPlain publishes the differences without a roster. Without one, the only number
 // that all queens share is the hive's own seq, so the ids contain it: readers deduplicate
 // by id.
-func (c *Core) tellStraight(now time.Time) {
+func (c *Core) publishPlain(now time.Time) {
 	s := &c.store
 	if !c.hearing.Connected() {
 		return
@@ -331,7 +331,7 @@ func (c *Core) tellStraight(now time.Time) {
 			item := ledger.RosterItem{RosterEntry: say.Next, Revision: say.Next.N}
 			for i := range say.Events {
 				d := &say.Events[i].Data
-				events = append(events, c.cfg.Subjects.NewEvent(c.straightID(d), now, *d))
+				events = append(events, c.cfg.Subjects.NewEvent(c.plainID(d), now, *d))
 				if d.Kind == hivebeat.KindConflict {
 					b.Conflict = d.Inc
 				}
@@ -348,7 +348,7 @@ func (c *Core) tellStraight(now time.Time) {
 	if len(events) == 0 {
 		return
 	}
-	c.do(&Op{Kind: OpTell, Events: events}, func(_ time.Time, op *Op) {
+	c.do(&Op{Kind: OpPublishPlain, Events: events}, func(_ time.Time, op *Op) {
 		for i, err := range op.Errs {
 			if err != nil {
 				c.ready.Logs.Add(slog.LevelWarn, "an event could not be published", slog.String("id", op.Events[i].ID), slog.Any("err", err))
@@ -357,7 +357,7 @@ func (c *Core) tellStraight(now time.Time) {
 	})
 }
 
-func (c *Core) straightID(d *hivebeat.EventData) string {
+func (c *Core) plainID(d *hivebeat.EventData) string {
 	if d.Kind == hivebeat.KindBrake { // nothing numbers it: each queen publishes its own event
 		return fmt.Sprintf("brake.%s.%d.%d", c.cfg.ID, c.began.UnixMilli(), d.N)
 	}

@@ -55,12 +55,12 @@ type Core struct {
 	warned  int    // number of workers when makeRoom last warned
 	began   time.Time
 
-	cold  cold
-	wards wards
-	store store
-	post  post
-	live  live
-	peers peers
+	startup   startup
+	listening listening
+	store     store
+	post      post
+	live      live
+	peers     peers
 
 	apart bool      // as last logged: this queen may be the one that is cut off
 	awake time.Time // end of the last doubt, since when some hives may not have been heard; zero: none
@@ -122,7 +122,7 @@ func New(cfg Config, now time.Time) *Core {
 		c.view.SetReplicas(cfg.Replicas)
 	}
 	c.hearing = core.NewHearing("queen", "hive", c.view, &c.ready.Logs)
-	c.wards.heard = make(map[string]bool)
+	c.listening.heard = make(map[string]bool)
 	return c
 }
 
@@ -136,8 +136,8 @@ func (c *Core) Hearing() *core.Hearing { return c.hearing }
 // were published and dropped.
 func (c *Core) Outbox() (waiting int, published, dropped uint64) { return c.out.Counts() }
 
-// ToldLive returns how many events went out before the stream had them.
-func (c *Core) ToldLive() uint64 { return c.live.count }
+// PublishedLive returns how many events went out before the stream had them.
+func (c *Core) PublishedLive() uint64 { return c.live.count }
 
 // Idle reports whether no request is in flight and nothing waits that could go out.
 func (c *Core) Idle() bool {
@@ -173,7 +173,7 @@ func (c *Core) Snapshot(now time.Time, pinned string, payload []byte) {
 	}
 	h := c.view.Hive(string(s.Hive))
 	c.view.Keep(payload, s)
-	c.cold.heard(h)
+	c.startup.heard(h)
 	if c.store.opened && c.hearing.Trusts() { // or it is older than it looks
 		c.ready.Puts = append(c.ready.Puts, ledger.Snapshot{
 			Hive: h.ID(), Page: s.Page, Inc: s.Inc, Seq: s.Seq, Payload: payload, Received: now, Every: h.Every(),
@@ -243,7 +243,7 @@ func (c *Core) Connection(now time.Time, s core.Connection) {
 	}
 	t := c.hearing.Connection(now, s)
 	if t.First || t.Back {
-		c.cold.connected(now)
+		c.startup.connected(now)
 	}
 	if t.First && c.cfg.NoJetStream {
 		c.callAll(now)
@@ -325,7 +325,7 @@ func (c *Core) Ready(now time.Time) *Ready {
 	more := c.listenMore(now)
 	c.announce(now)
 	c.publish(now)
-	c.tellLive(now)
+	c.publishLive(now)
 	c.warmUp(now)
 	c.logApart()
 	c.peer(now)

@@ -144,10 +144,10 @@ func TestManyHivesAreLost(t *testing.T) {
 	if len(at) != hives {
 		t.Fatalf("the workers of %d hives are heard", len(at))
 	}
-	if d := at[wardsBurst-1] - at[0]; d != 0 {
+	if d := at[listenBurst-1] - at[0]; d != 0 {
 		t.Errorf("the last of the burst is heard %s after the first", d)
 	}
-	if d := at[wardsBurst] - at[0]; d < wardsPause || d > wardsPause+2*wardsWake {
+	if d := at[listenBurst] - at[0]; d < listenPause || d > listenPause+2*listenWake {
 		t.Errorf("the next one is heard %s after the first", d)
 	}
 	if d := at[hives-1] - at[0]; d < 3400*time.Millisecond || d > 3600*time.Millisecond {
@@ -300,7 +300,7 @@ func TestAnEventIsRefused(t *testing.T) {
 	r := newRig(t, Config{})
 	r.c.out.Push([]fleet.Happened{eventOf("w", 1), eventOf("w", 2)})
 	op := slices.Clone(r.c.Ready(r.now).Ops)
-	if len(op) != 1 || len(op[0].Letters) != 1 {
+	if len(op) != 1 || len(op[0].Msgs) != 1 {
 		t.Fatalf("%d requests", len(op))
 	}
 	op[0].Errs = []error{errBroken}
@@ -340,8 +340,8 @@ func TestAnEntryCameWhileItsHiveWaited(t *testing.T) {
 	}
 	r.c.view.LearnKey("h", entry(1, 100), r.now)
 	h := r.c.view.Hive("h")
-	h.Book.Confirmed = 1
-	h.Book.Busy = true // it waits
+	h.Roster().Confirmed = 1
+	h.Roster().Busy = true // it waits
 	r.c.store.queue = append(r.c.store.queue, h)
 	r.c.Roster(r.now, "h", entry(2, 200))
 	if jobs := r.c.takeBatch(r.now); len(jobs) != 0 {

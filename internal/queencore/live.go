@@ -26,14 +26,14 @@ type live struct {
 	workers map[string]hivebeat.EventData // events by id, numbered by their hives
 	due     liveness.Deadlines[string]    // when they go out
 	hives   liveness.Deadlines[*fleet.Hive]
-	mine    map[*fleet.Hive]*announcement      // put in the roster by this queen, and not known to be in the stream
-	told    map[*fleet.Hive]map[string]telling // the last event that went out, by worker; "" is the hive itself
+	mine    map[*fleet.Hive]*announcement        // put in the roster by this queen, and not known to be in the stream
+	sent    map[*fleet.Hive]map[string]published // the last event that went out, by worker; "" is the hive itself
 	more    bool
 	count   uint64 // events that went out in all
 }
 
-// telling is the last event that went out for a hive or worker.
-type telling struct {
+// published is the last event that went out for a hive or worker.
+type published struct {
 	kind hivebeat.Kind
 	inc  uint64
 	id   string
@@ -86,10 +86,10 @@ func (l *live) stored(t fleet.Announcer) {
 	h, ok := t.(*fleet.Hive)
 	if a := l.mine[h]; ok && a != nil {
 		for i := range a.events {
-			delete(l.told[h], a.events[i].Data.Worker)
+			delete(l.sent[h], a.events[i].Data.Worker)
 		}
-		if len(l.told[h]) == 0 {
-			delete(l.told, h)
+		if len(l.sent[h]) == 0 {
+			delete(l.sent, h)
 		}
 		delete(l.mine, h)
 	}
@@ -98,69 +98,69 @@ func (l *live) stored(t fleet.Announcer) {
 // provisional returns the id that an event of a hive has, or had, when it goes out before
 // the roster has numbered it.
 func (c *Core) provisional(h *fleet.Hive, d *hivebeat.EventData) string {
-	if was, ok := c.live.told[h][d.Worker]; ok && was.kind == d.Kind && was.inc == d.Inc {
+	if was, ok := c.live.sent[h][d.Worker]; ok && was.kind == d.Kind && was.inc == d.Inc {
 		return was.id
 	}
-	return c.straightID(d)
+	return c.plainID(d)
 }
 
-// tellLive publishes the events that the store did not acknowledge in time. A queen that
+// publishLive publishes the events that the store did not acknowledge in time. A queen that
 // does not trust its hearing waits until it does.
-func (c *Core) tellLive(now time.Time) {
+func (c *Core) publishLive(now time.Time) {
 	l := &c.live
 	l.more = false
 	if c.cfg.NoJetStream || !c.hearing.Connected() || !c.hearing.Trusts() {
 		return
 	}
 	for id := range l.due.Due(now) {
-		c.tellOneLive(c.cfg.Subjects.NewEvent(id, now, l.workers[id]))
+		c.publishOneLive(c.cfg.Subjects.NewEvent(id, now, l.workers[id]))
 		delete(l.workers, id)
 		if l.more = len(c.ready.Live) >= liveBatch; l.more {
 			return
 		}
 	}
 	for h := range l.hives.Due(now) {
-		c.tellHiveLive(h, now)
+		c.publishHiveLive(h, now)
 		if l.more = len(c.ready.Live) >= liveBatch; l.more {
 			return
 		}
 	}
 }
 
-func (c *Core) tellOneLive(ev hivebeat.Event) {
+func (c *Core) publishOneLive(ev hivebeat.Event) {
 	ev.Stored = new(bool)
 	c.ready.Live = append(c.ready.Live, ev)
 	c.live.count++
 }
 
-// tellHiveLive publishes each due event of h and its adopted workers once.
-func (c *Core) tellHiveLive(h *fleet.Hive, now time.Time) {
+// publishHiveLive publishes each due event of h and its adopted workers once.
+func (c *Core) publishHiveLive(h *fleet.Hive, now time.Time) {
 	l := &c.live
 	if !c.view.Has(h) {
 		delete(l.mine, h)
-		delete(l.told, h)
+		delete(l.sent, h)
 		return
 	}
-	told := l.told[h]
-	if told == nil {
-		told = make(map[string]telling)
+	sent := l.sent[h]
+	if sent == nil {
+		sent = make(map[string]published)
 	}
 	owed := make(map[string]bool)
-	tell := func(ev hivebeat.Event) {
+	publish := func(ev hivebeat.Event) {
 		d := &ev.Data
 		owed[d.Worker] = true
-		if was := told[d.Worker]; was.kind == d.Kind && was.inc == d.Inc {
+		if was := sent[d.Worker]; was.kind == d.Kind && was.inc == d.Inc {
 			return
 		}
-		told[d.Worker] = telling{d.Kind, d.Inc, ev.Provisional}
-		c.tellOneLive(ev)
+		sent[d.Worker] = published{d.Kind, d.Inc, ev.Provisional}
+		c.publishOneLive(ev)
 	}
-	if a := l.mine[h]; a != nil && (h.Book.Item.N > a.next.N || h.Book.Confirmed >= a.next.N) {
+	if a := l.mine[h]; a != nil && (h.Roster().Item.N > a.next.N || h.Roster().Confirmed >= a.next.N) {
 		l.stored(h)
 	} else if a != nil {
 		for i := range a.events {
 			if fleet.Urgent(a.events[i].Data.Kind) {
-				tell(a.events[i])
+				publish(a.events[i])
 			}
 		}
 	}
@@ -170,23 +170,23 @@ func (c *Core) tellHiveLive(h *fleet.Hive, now time.Time) {
 		}
 		ev := c.cfg.Subjects.NewEvent(c.provisional(h, &d), now, d)
 		ev.Provisional = ev.ID
-		tell(ev)
+		publish(ev)
 	}
-	for _, worker := range slices.Sorted(maps.Keys(told)) {
+	for _, worker := range slices.Sorted(maps.Keys(sent)) {
 		if owed[worker] {
 			continue
 		}
-		was := told[worker]
+		was := sent[worker]
 		if d, ok := h.TakenBack(worker, was.inc); ok && was.kind != hivebeat.KindRecovered {
-			ev := c.cfg.Subjects.NewEvent(c.straightID(&d), now, d)
-			c.tellOneLive(ev)
+			ev := c.cfg.Subjects.NewEvent(c.plainID(&d), now, d)
+			c.publishOneLive(ev)
 		}
-		delete(told, worker)
+		delete(sent, worker)
 	}
-	if l.told == nil {
-		l.told = make(map[*fleet.Hive]map[string]telling)
+	if l.sent == nil {
+		l.sent = make(map[*fleet.Hive]map[string]published)
 	}
-	if l.told[h] = told; len(told) == 0 {
-		delete(l.told, h)
+	if l.sent[h] = sent; len(sent) == 0 {
+		delete(l.sent, h)
 	}
 }

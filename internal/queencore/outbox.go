@@ -10,26 +10,25 @@ import (
 )
 
 const (
-	// OutboxMax is for how many worker transitions there is always room.
+	// OutboxMax is the number of waiting events that an Outbox always has space for.
 	OutboxMax = 10_000
-	// OutboxEach is for how many of each worker of the fleet there is room: a worker
-	// that joins, loads and is ready makes three.
+	// OutboxEach is the number of waiting events per worker of the fleet that an Outbox has
+	// space for: a worker that joins, loads and is ready makes three.
 	OutboxEach = 3
-	// OutboxBytes bounds what waits, however large the fleet is.
+	// OutboxBytes bounds the memory of waiting events, however large the fleet is.
 	OutboxBytes = 64 << 20
-	// OutboxBatch is how many of them Take returns at most.
+	// OutboxBatch is the largest number of events that Take returns.
 	OutboxBatch = 512
 )
 
-// Outbox holds the events of workers until they are published: of what waits the
-// newest are kept, and what had to go becomes a gap. It is pure, and one goroutine
-// at a time may use it.
+// Outbox holds the events of workers until they are published. If too many wait, it keeps
+// the newest and turns the others into gaps. It is pure, and not safe for concurrent use.
 type Outbox struct {
 	room      int // 0 is OutboxMax
 	queue     []*held
 	bytes     int
 	from      time.Time                      // the zero of held.at
-	gaps      map[gapKey]*hivebeat.EventData // told before the queue: all that went is older
+	gaps      map[gapKey]*hivebeat.EventData // published before the queue: they are older
 	busy      bool
 	published uint64
 	dropped   uint64
@@ -40,8 +39,8 @@ type gapKey struct {
 	hiveInc      uint64
 }
 
-// held is a fleet.Happened that waits, in less room: hundreds of thousands may wait. Its id
-// follows from the rest, and the few words that events are made of are held once.
+// held is a waiting fleet.Happened in less memory, because hundreds of thousands may wait.
+// Its id follows from the other fields, and words that many events share are stored once.
 type held struct {
 	at                            time.Duration
 	hive, worker, model, reason   string
@@ -77,8 +76,8 @@ func (o *Outbox) happened(w *held) fleet.Happened {
 	})
 }
 
-// size is what w takes, with its place in the queue. The ids and the model are those
-// of the worker's record.
+// size returns the memory of w in bytes, with its place in the queue. It does not count the
+// ids and the model, which w shares with the worker's record.
 func (w *held) size() int {
 	n := int(unsafe.Sizeof(*w)+unsafe.Sizeof(w)) + len(w.reason)
 	if w.detect != nil {
@@ -95,8 +94,8 @@ func (w *held) size() int {
 	return n
 }
 
-// Room makes room for the events of so many workers. It gives none up while something
-// waits: who is gone has told of it.
+// Room makes space for the events of this many workers. It gives none up while events wait:
+// some of them are about workers that are gone.
 func (o *Outbox) Room(workers int) {
 	room := max(OutboxMax, OutboxEach*workers)
 	if room > o.room || len(o.queue) == 0 {
@@ -104,7 +103,7 @@ func (o *Outbox) Room(workers int) {
 	}
 }
 
-// Push adds events, and drops the oldest where they are too many.
+// Push adds events, and drops the oldest if there are too many.
 func (o *Outbox) Push(list []fleet.Happened) {
 	for i := range list {
 		w := o.hold(&list[i])
@@ -120,13 +119,13 @@ func (o *Outbox) Push(list []fleet.Happened) {
 	o.shift(n)
 }
 
-// shift takes the first n out of the queue. They are not moved away: append does
-// that when their room is used up, once in some thousand events.
+// shift removes the first n events from the queue. It does not move the others: append does
+// that when the space is used up, once in some thousand events.
 func (o *Outbox) shift(n int) {
 	for _, w := range o.queue[:n] {
 		o.bytes -= w.size()
 	}
-	clear(o.queue[:n]) // what they hold must not stay until then
+	clear(o.queue[:n]) // release their memory now
 	if o.queue = o.queue[n:]; len(o.queue) == 0 {
 		o.queue, o.from = nil, time.Time{}
 	}

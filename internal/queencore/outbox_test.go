@@ -19,7 +19,7 @@ func eventNumbered(n uint64) fleet.Happened {
 	return fleet.Happened{At: sample.At(0), ID: fmt.Sprint(n), Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}
 }
 
-// Whatever is pushed, taken and returned in whichever order, what comes out is the
+// In whichever order events are pushed, taken and returned, the output is the
 // newest, in order, and a gap counts all the others.
 func TestOutboxIsAQueue(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -76,7 +76,7 @@ func TestOutboxIsAQueue(t *testing.T) {
 	}
 }
 
-// An event more costs its own room, and no copy of all that wait: there are as many
+// One more event costs its own memory, and no copy of all waiting events: there are as many
 // as the loop has turns while JetStream is away.
 func TestAFullOutboxIsNotCopiedForEachEvent(t *testing.T) {
 	var o Outbox
@@ -142,7 +142,7 @@ func TestAnOutboxHasRoomForTheFleet(t *testing.T) {
 	if waiting, _, dropped := o.Counts(); waiting != OutboxEach*workers || dropped > 0 {
 		t.Errorf("%d wait, %d were dropped", waiting, dropped)
 	}
-	o.Room(0) // they are gone, and have told of it
+	o.Room(0) // the workers are gone, but their events still wait
 	if o.Push(nil); o.dropped > 0 {
 		t.Errorf("%d were dropped when the fleet went", o.dropped)
 	}

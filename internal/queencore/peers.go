@@ -170,8 +170,8 @@ func (p *peers) credit(now time.Time) {
 // answers in place of another. A queen that is not warm receives no questions.
 func (c *Core) peer(now time.Time) {
 	p := &c.peers
-	if c.cold.leaving || !c.cold.warm {
-		if c.cold.leaving && c.cold.warm && !p.bye {
+	if c.startup.leaving || !c.startup.warm {
+		if c.startup.leaving && c.startup.warm && !p.bye {
 			p.bye = true
 			c.sayToPeers(PeerMessage{Bye: true})
 		}

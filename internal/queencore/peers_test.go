@@ -56,7 +56,7 @@ func (r *rig) backup(want bool) {
 // A queen that misses another one answers in its place within 2 s, until it is back.
 func TestAQueenAnswersInPlaceOfAnother(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
-	r.pass(coldStart)
+	r.pass(startupWait)
 	other := PeerMessage{Queen: "q1"}
 	r.with(3*time.Second, other)
 	r.backup(false)
@@ -78,7 +78,7 @@ func TestAQueenAnswersInPlaceOfAnother(t *testing.T) {
 // A queen whose token does not return misses no other queen.
 func TestAQueenThatHearsNothingTakesNoPlace(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
-	r.pass(coldStart)
+	r.pass(startupWait)
 	r.with(time.Second, PeerMessage{Queen: "q1"})
 	r.mute = true
 	r.pass(10 * time.Second)
@@ -93,7 +93,7 @@ func TestAQueenThatHearsNothingTakesNoPlace(t *testing.T) {
 // If several queens miss another one, the queen with the lowest id answers in its place.
 func TestOneOfAllQueensAnswersInPlaceOfAnother(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true}) // this queen is q
-	r.pass(coldStart)
+	r.pass(startupWait)
 	r.hear(PeerMessage{Queen: "stopped"})
 	lower, higher := PeerMessage{Queen: "a"}, PeerMessage{Queen: "z", Backup: true}
 	r.with(3*time.Second, lower, higher)
@@ -112,11 +112,11 @@ func TestOneOfAllQueensAnswersInPlaceOfAnother(t *testing.T) {
 func TestWhatAQueenSaysToOthers(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
 	r.c.Stores("s1")
-	r.pass(coldStart / 2)
+	r.pass(startupWait / 2)
 	if len(r.peers) > 0 {
 		t.Errorf("it is not warm, and says %s", r.peers)
 	}
-	r.pass(coldStart)
+	r.pass(startupWait)
 	r.peers = nil
 	r.pass(10 * time.Second)
 	if n := len(r.peers); n < 18 || n > 22 {
@@ -145,7 +145,7 @@ func TestWhatAQueenSaysToOthers(t *testing.T) {
 // Messages that any client can send cost a bounded amount of memory, and change nothing.
 func TestWhatOthersSayIsBounded(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
-	r.pass(coldStart)
+	r.pass(startupWait)
 	for _, bad := range []string{"", "{", `[]`, `{"v":2,"queen":"q1"}`, `{"v":1,"queen":"a.b"}`, `{"v":1}`, fmt.Sprintf(`{"v":1,"queen":"q1","stores":%q}`, make([]byte, maxPeerBytes))} {
 		r.c.Peer(r.now, []byte(bad))
 	}
@@ -172,7 +172,7 @@ func TestWhatOthersSayIsBounded(t *testing.T) {
 // more of it or the other queen no longer reports it.
 func TestADoubtOfAnotherQueenCounts(t *testing.T) {
 	r := newRig(t, Config{NoJetStream: true})
-	r.pass(coldStart)
+	r.pass(startupWait)
 	r.snapshot("h", 100, 7)
 	r.turn()
 	h := r.c.View().Index().Hive("h")
@@ -211,7 +211,7 @@ func TestADoubtOfAnotherQueenCounts(t *testing.T) {
 // sure of itself.
 func TestAQueenTellsWhomItHolds(t *testing.T) {
 	r := newRig(t, Config{})
-	r.pass(coldStart)
+	r.pass(startupWait)
 	const hives = 6
 	for i := range hives {
 		r.snapshot(fmt.Sprint("h", i), 100, 5)
@@ -254,7 +254,7 @@ func TestAQueenTellsWhomItHolds(t *testing.T) {
 func TestAQueenTellsWhoseConnectionClosed(t *testing.T) {
 	r, other := newRig(t, Config{}), newRig(t, Config{NoJetStream: true})
 	for _, r := range []*rig{r, other} {
-		r.pass(coldStart)
+		r.pass(startupWait)
 		r.snapshot("h", 100, 7)
 		r.pass(time.Second)
 	}
@@ -305,7 +305,7 @@ func TestAQueenTellsWhoseConnectionClosed(t *testing.T) {
 // A queen that was stopped reports which hives it has not heard since.
 func TestAQueenThatWasStoppedSaysWhomItMisses(t *testing.T) {
 	r := newRig(t, Config{})
-	r.pass(coldStart)
+	r.pass(startupWait)
 	r.snapshot("h1", 100, 5)
 	r.snapshot("h2", 100, 5)
 	r.pass(time.Second)

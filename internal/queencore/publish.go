@@ -89,7 +89,7 @@ func (c *Core) publishRound(now time.Time) {
 	p := &c.post
 	op := &Op{Kind: OpPublish, Patient: true}
 	if c.cfg.NoJetStream {
-		op = &Op{Kind: OpTell}
+		op = &Op{Kind: OpPublishPlain}
 	}
 	var of []int
 	for len(p.rounds) > 0 && len(of) == 0 {
@@ -101,7 +101,7 @@ func (c *Core) publishRound(now time.Time) {
 				continue
 			}
 			ev := c.cfg.Subjects.NewEvent(p.batch[i].ID, now, p.batch[i].Data)
-			if op.Kind == OpTell {
+			if op.Kind == OpPublishPlain {
 				op.Events = append(op.Events, ev)
 			} else {
 				body, err := ev.Encode()
@@ -110,7 +110,7 @@ func (c *Core) publishRound(now time.Time) {
 					p.stored++ // it is settled, and does not hold up the others
 					continue
 				}
-				op.Letters = append(op.Letters, ledger.NewLetter(&ev, body, now))
+				op.Msgs = append(op.Msgs, ledger.NewEventMsg(&ev, body, now))
 			}
 			of = append(of, i)
 		}

@@ -165,7 +165,7 @@ func (r *rig) pass(d time.Duration) {
 
 func (r *rig) answer(op *Op) {
 	r.ops[op.Kind]++
-	op.Errs = make([]error, max(len(op.Letters), len(op.Events)))
+	op.Errs = make([]error, max(len(op.Msgs), len(op.Events)))
 	op.Heads, op.Rosters = make([]ledger.Head, len(op.Keys)), make([]ledger.RosterRead, len(op.Keys))
 	op.Advanced = make([]ledger.Advanced, len(op.Steps))
 	if err := r.err; r.broken || r.deaf && op.Kind == OpPublish {
@@ -187,12 +187,12 @@ func (r *rig) answer(op *Op) {
 	if r.split && op.Quorum {
 		op.Err = errAway
 	}
-	for i := range op.Letters {
+	for i := range op.Msgs {
 		if r.quick {
 			break
 		}
 		var ev hivebeat.Event
-		if err := json.Unmarshal(op.Letters[i].Body, &ev); err != nil {
+		if err := json.Unmarshal(op.Msgs[i].Body, &ev); err != nil {
 			r.t.Fatal(err)
 		}
 		r.store(&ev)

@@ -19,12 +19,12 @@ type OpKind uint8
 
 // The kinds of requests, with the method of package ledger that answers each.
 const (
-	OpHeads   OpKind = iota + 1 // Ledger.Heads of Keys, into Heads
-	OpProbe                     // Ledger.Identity, into Err
-	OpPublish                   // Publisher.Publish of Letters, into Errs
-	OpAdvance                   // Publisher.Advance of Steps, into Advanced
-	OpRosters                   // Ledger.RostersOf of Keys, into Rosters
-	OpTell                      // Events to their own subjects, without JetStream, into Errs, within the turn
+	OpHeads        OpKind = iota + 1 // Ledger.Heads of Keys, into Heads
+	OpProbe                          // Ledger.Identity, into Err
+	OpPublish                        // Publisher.Publish of Msgs, into Errs
+	OpAdvance                        // Publisher.Advance of Steps, into Advanced
+	OpRosters                        // Ledger.RostersOf of Keys, into Rosters
+	OpPublishPlain                   // Events to their own subjects, without JetStream, into Errs, within the turn
 )
 
 // Op is a request that the shell carries out. The shell returns it with its results through
@@ -40,14 +40,14 @@ type Op struct {
 	// with each other: Ledger.Quorum, into Ago and Err.
 	Quorum bool
 
-	Keys    []string
-	Letters []ledger.Letter
-	Steps   []ledger.Step
-	Events  []hivebeat.Event
+	Keys   []string
+	Msgs   []ledger.EventMsg
+	Steps  []ledger.Step
+	Events []hivebeat.Event
 
 	Err      error
 	Ago      time.Duration
-	Errs     []error // one per letter or event
+	Errs     []error // one per message or event
 	Heads    []ledger.Head
 	Rosters  []ledger.RosterRead
 	Advanced []ledger.Advanced
@@ -83,12 +83,12 @@ type store struct {
 	opened bool // it was available once
 	roster bool // the roster was read
 
-	keepErr error // why the buckets cannot be used, from StoreState
-	opErr   error // the last failure, until a probe succeeds
-	told    bool  // available, as last logged
-	full    bool  // the last write found no space
-	since   time.Time
-	stopped string // description from StoreStopped
+	keepErr  error // why the buckets cannot be used, from StoreState
+	opErr    error // the last failure, until a probe succeeds
+	reported bool  // available, as last logged
+	full     bool  // the last write found no space
+	since    time.Time
+	stopped  string // description from StoreStopped
 
 	probeAt time.Time
 	backoff time.Duration
@@ -185,18 +185,18 @@ func (c *Core) storeChanged(now time.Time) {
 	there, err := s.there(), errors.Join(s.keepErr, s.opErr)
 	s.full = s.full || errors.Is(err, ledger.ErrNoSpace)
 	if !there {
-		c.cold.failed = true
+		c.startup.failed = true
 	}
 	if !s.opened && (errors.Is(err, ledger.ErrDiffers) || errors.Is(err, ledger.ErrServerTooOld)) {
 		c.ready.Err = fmt.Errorf("queen: %w", err)
 		return
 	}
 	switch {
-	case there && !s.told && s.since.IsZero():
+	case there && !s.reported && s.since.IsZero():
 		c.ready.Logs.Add(slog.LevelInfo, "JetStream is there")
-	case there && !s.told:
+	case there && !s.reported:
 		c.ready.Logs.Add(slog.LevelInfo, "JetStream is back", slog.Duration("after", now.Sub(s.since)))
-	case !there && (s.told || s.since.IsZero()):
+	case !there && (s.reported || s.since.IsZero()):
 		s.since = now
 		switch {
 		case errors.Is(err, ledger.ErrDiffers):
@@ -210,7 +210,7 @@ func (c *Core) storeChanged(now time.Time) {
 			c.callAll(now)
 		}
 	}
-	s.told = there
+	s.reported = there
 }
 
 // trouble records a failure in JetStream. JetStream counts as away until a probe succeeds.
@@ -361,12 +361,12 @@ func (c *Core) confirm(now time.Time) {
 		}
 		item := b.Item
 		item.Stored += now.Sub(b.ReadAt)
-		letters, err := item.Letters()
+		msgs, err := item.EventMsgs()
 		if err != nil {
 			c.ready.Logs.Add(slog.LevelError, "the event in an entry of the roster can not be read", slog.String("key", t.Key()), slog.Any("err", err))
 			continue
 		}
-		c.do(&Op{Kind: OpPublish, Letters: letters}, func(now time.Time, op *Op) {
+		c.do(&Op{Kind: OpPublish, Msgs: msgs}, func(now time.Time, op *Op) {
 			err := firstError(op.Errs, ledger.ErrTooOld)
 			if err == nil {
 				b.Confirmed = max(b.Confirmed, item.N)

@@ -46,7 +46,7 @@ func TestTheEventBeforeGoesOutFirst(t *testing.T) {
 	r.snapshot("h", 200, 1)
 	id := hivebeat.HiveEventID("h", 1)
 	ops := r.asks(OpPublish)
-	if len(ops) != 1 || len(ops[0].Letters) != 1 || ops[0].Letters[0].ID != id {
+	if len(ops) != 1 || len(ops[0].Msgs) != 1 || ops[0].Msgs[0].ID != id {
 		t.Fatalf("%d requests to publish before the entry is advanced, want one, of %s", len(ops), id)
 	}
 	ops[0].Errs = []error{errAway}
@@ -113,8 +113,8 @@ func TestAnotherQueenWasFaster(t *testing.T) {
 	other := r.entry(1, 300, hivebeat.Alive)
 	r.roster["h"], r.rev = other, 1
 	r.turn()
-	if h := r.c.view.Hive("h"); h.Inc() != 300 || h.Book.Item.Revision != 1 {
-		t.Errorf("it is known as %d, at revision %d of the roster", h.Inc(), h.Book.Item.Revision)
+	if h := r.c.view.Hive("h"); h.Inc() != 300 || h.Roster().Item.Revision != 1 {
+		t.Errorf("it is known as %d, at revision %d of the roster", h.Inc(), h.Roster().Item.Revision)
 	}
 	r.pass(20 * time.Second)
 	if id := hivebeat.HiveEventID("h", 1); r.ids[id] == 0 {
@@ -165,7 +165,7 @@ func TestTheEpochOfItsOwnEntry(t *testing.T) {
 	r.snapshot("h", 100, 1)
 	r.pass(time.Second)
 	r.c.Roster(r.now, "h", ledger.RosterItem{Revision: 1, Epoch: 7, Own: true})
-	if b := r.c.view.Hive("h").Book; b.Item.Epoch != 7 || b.Item.N != 1 {
+	if b := r.c.view.Hive("h").Roster(); b.Item.Epoch != 7 || b.Item.N != 1 {
 		t.Errorf("the entry is known as number %d of epoch %d", b.Item.N, b.Item.Epoch)
 	}
 }
@@ -211,14 +211,14 @@ func TestAQueenThatBeginsWaitsForItsHives(t *testing.T) {
 		if c.Ready(epoch).Serve || c.Warm() {
 			t.Error("it answers at once")
 		}
-		now := epoch.Add(coldStart - time.Millisecond)
+		now := epoch.Add(startupWait - time.Millisecond)
 		if heard {
 			c.Snapshot(now, "", encodeFor(t, 3, worker("w")))
 		}
 		if c.Ready(now).Serve != heard {
 			t.Errorf("after %v it answers: %t, its hive was heard: %t", now.Sub(epoch), !heard, heard)
 		}
-		if now = epoch.Add(coldStart); c.Ready(now).Serve == heard || !c.Warm() {
+		if now = epoch.Add(startupWait); c.Ready(now).Serve == heard || !c.Warm() {
 			t.Errorf("after %v it is warm: %t", now.Sub(epoch), c.Warm())
 		}
 	}
@@ -248,14 +248,14 @@ func TestNoEventOvertakesTheOneBefore(t *testing.T) {
 	r := newRig(t, Config{})
 	r.c.out.Push([]fleet.Happened{eventOf("a", 1), eventOf("b", 1), eventOf("a", 2), eventOf("b", 2)})
 	ops := r.asks(OpPublish)
-	if len(ops) != 1 || len(ops[0].Letters) != 2 {
+	if len(ops) != 1 || len(ops[0].Msgs) != 2 {
 		t.Fatalf("%d requests", len(ops))
 	}
 	ops[0].Errs = []error{errAway, nil}
 	r.c.Done(r.now, ops[0])
 	var ids []string
 	for _, op := range r.asks(OpPublish) {
-		for _, l := range op.Letters {
+		for _, l := range op.Msgs {
 			ids = append(ids, l.ID)
 		}
 	}

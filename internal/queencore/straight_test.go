@@ -25,7 +25,7 @@ func TestWithoutJetStreamNothingIsToldIntoTheVoid(t *testing.T) {
 	r.c.Connection(r.now, core.Connection{})
 	r.snapshot("h", 100, 1) // received before the cut
 	r.pass(time.Second)
-	if n := r.ops[OpTell]; n > 0 {
+	if n := r.ops[OpPublishPlain]; n > 0 {
 		t.Errorf("told %d times", n)
 	}
 	r.c.Connection(r.now, core.Connection{Up: true})

@@ -142,7 +142,7 @@ func BenchmarkPage(b *testing.B) {
 		{"workers-by-busy", api.VerbWorkers, api.Request{Sort: "-busy"}},
 		{"hives", api.VerbHives, api.Request{}},
 		{"hives-zone", api.VerbHives, api.Request{Filter: api.Filter{Zone: "zone-3", Model: "model-7"}}},
-		{"hives-by-room", api.VerbHives, api.Request{Sort: "-vram_free"}},
+		{"hives-by-free-memory", api.VerbHives, api.Request{Sort: "-vram_free"}},
 		{"hives-text", api.VerbHives, api.Request{Filter: api.Filter{Text: "999"}}},
 	} {
 		c.r.Limit = 100

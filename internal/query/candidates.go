@@ -16,7 +16,7 @@ import (
 type list struct {
 	zone  string
 	cells []*index.Pool[*index.Worker]
-	room  *index.Pool[*index.GPU]
+	gpus  *index.Pool[*index.GPU]
 	n     int
 }
 
@@ -26,7 +26,7 @@ func (f *Finder) lists(v *index.Index) []list {
 	if f.gpu {
 		for _, r := range v.GPUs() {
 			if f.filter.Zone == "" || f.filter.Zone == r.Zone {
-				out = append(out, list{zone: r.Zone, room: r, n: r.Len()})
+				out = append(out, list{zone: r.Zone, gpus: r, n: r.Len()})
 			}
 		}
 		shuffle(out)
@@ -113,9 +113,9 @@ func (f *Finder) level() int {
 // each yields the candidates of a list, the best levels first, and from a random place
 // within each level.
 func (l *list) each(least int, yield func(*index.Worker, *index.GPU) bool) {
-	if l.room != nil {
+	if l.gpus != nil {
 		for i := least; i < index.MemoryLevels; i++ {
-			if !around(l.room.Level(i), func(g *index.GPU) bool { return yield(nil, g) }) {
+			if !around(l.gpus.Level(i), func(g *index.GPU) bool { return yield(nil, g) }) {
 				return
 			}
 		}
@@ -157,10 +157,10 @@ func (f *Finder) serving(v *index.Index, now time.Time) {
 }
 
 func (f *Finder) gpusOf(v *index.Index, h *index.Hive, serves bool, now time.Time) {
-	seats := h.GPUs()
-	for i := range seats {
-		if seats[i].Fit() {
-			f.look(v, nil, &seats[i], serves, now)
+	gpus := h.GPUs()
+	for i := range gpus {
+		if gpus[i].Fit() {
+			f.look(v, nil, &gpus[i], serves, now)
 		}
 	}
 }
@@ -225,9 +225,9 @@ func (f *Finder) scan(v *index.Index, lists []list, now time.Time) (done bool) {
 	for i := range lists {
 		l := &lists[i]
 		stop := false
-		if l.room != nil {
+		if l.gpus != nil {
 			for k := f.level(); k < index.MemoryLevels && !stop; k++ {
-				for _, g := range l.room.Level(k) {
+				for _, g := range l.gpus.Level(k) {
 					if stop = !visit(nil, g); stop {
 						break
 					}

@@ -101,7 +101,7 @@ func (f *filter) worker(h *index.Hive, w *index.Worker, now time.Time) bool {
 		f.FreeSlots > 0 && w.FreeSlots() < f.FreeSlots,
 		f.MaxAge > 0 && index.EffectiveAge(r.Age, w.Received(), now) > f.MaxAge,
 		!f.selector.Empty() && !f.selector.Fits(labelsOf(h, r)),
-		f.FreeVRAM > 0 && !roomOn(h, r.GPUs, f.FreeVRAM):
+		f.FreeVRAM > 0 && !hasFreeMemory(h, r.GPUs, f.FreeVRAM):
 		return false
 	}
 	return f.text == "" || has(h.ID(), f.text) || has(r.Worker, f.text) || has(h.Zone(), f.text) || has(r.Model, f.text)
@@ -144,7 +144,7 @@ func (f *filter) hiveFits(h *index.Hive, now time.Time) (fits bool, looked int) 
 		f.Zone != "" && f.Zone != h.Zone(),
 		f.MaxAge > 0 && (h.Head().Inc == 0 || index.EffectiveAge(0, h.Received(), now) > f.MaxAge),
 		!f.selector.Empty() && !f.selector.Fits(labelsOf(h, nil)),
-		f.FreeVRAM > 0 && !roomOn(h, nil, f.FreeVRAM):
+		f.FreeVRAM > 0 && !hasFreeMemory(h, nil, f.FreeVRAM):
 		return false, 0
 	}
 	if f.text != "" && !has(h.ID(), f.text) && !has(h.Zone(), f.text) {
@@ -300,16 +300,16 @@ func labelsOf(h *index.Hive, r *hivebeat.Record) func(string) (string, bool) {
 	}
 }
 
-// roomOn reports whether one of these GPUs of h has this many bytes free. Without names it
+// hasFreeMemory reports whether one of these GPUs of h has this many bytes free. Without names it
 // looks at all GPUs of h.
-func roomOn(h *index.Hive, uuids []string, bytes uint64) bool {
+func hasFreeMemory(h *index.Hive, uuids []string, bytes uint64) bool {
 	if !h.Fresh() || !h.Up() {
 		return false
 	}
-	seats := h.GPUs()
-	for i := range seats {
-		_, g := seats[i].Device()
-		if g.Err == "" && seats[i].Free() >= bytes && (len(uuids) == 0 || slices.Contains(uuids, g.UUID)) {
+	gpus := h.GPUs()
+	for i := range gpus {
+		_, g := gpus[i].Device()
+		if g.Err == "" && gpus[i].Free() >= bytes && (len(uuids) == 0 || slices.Contains(uuids, g.UUID)) {
 			return true
 		}
 	}

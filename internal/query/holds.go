@@ -235,15 +235,15 @@ func Held(v *index.Index, r api.Request, id HoldID, places []index.Place, now ti
 		d := describe(v, &c, now)
 		d.Rank, d.Hold, d.Asker, d.Reasons = len(picks)+1, id.ID, id.Asker, []string{"held under this id already"}
 		picks = append(picks, d)
-		room := uint64(0)
+		free := uint64(0)
 		if c.w != nil {
 			rec := c.w.Record()
-			room = rec.Slots - min(rec.Slots, rec.Busy)
+			free = rec.Slots - min(rec.Slots, rec.Busy)
 		} else {
 			_, g := c.g.Device()
-			room = g.Free()
+			free = g.Free()
 		}
-		found = append(found, Found{p, f.need, room})
+		found = append(found, Found{p, f.need, free})
 	}
 	return picks, found, others
 }
@@ -266,10 +266,10 @@ func placeNow(v *index.Index, p index.Place) (c candidate, ok bool) {
 		c.w = h.Worker(p.Worker)
 		return c, c.w != nil
 	}
-	seats := h.GPUs()
-	for i := range seats {
-		if _, g := seats[i].Device(); g.UUID == p.GPU {
-			c.g = &seats[i]
+	gpus := h.GPUs()
+	for i := range gpus {
+		if _, g := gpus[i].Device(); g.UUID == p.GPU {
+			c.g = &gpus[i]
 			return c, true
 		}
 	}

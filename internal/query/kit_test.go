@@ -196,7 +196,7 @@ func (m *model) request(verb string) api.Request {
 	if maybe("by text") {
 		r.Text = pick(t, "text", "LLAMA", "h1", "eu", "w2")
 	}
-	if maybe("by room") {
+	if maybe("by free memory") {
 		r.FreeVRAM = 40 << 30
 	}
 	if maybe("by slots") {

@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// A pick finds capacity in the lists that the view keeps (fleet/seats.go), with a limited
+// A pick finds capacity in the lists that the view keeps (internal/index/capacity.go), with a limited
 // number of looks. From some zones it takes some candidates with the most free slots, or
 // with the least memory that is enough. It chooses among equals at random, so that clients
 // that ask at once are not all sent to the same place. If that finds too few because the
@@ -259,7 +259,7 @@ func (f *Finder) unfit(v *index.Index, c *candidate, p index.Place, now time.Tim
 		return "too few free slots"
 	case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, r)):
 		return otherLabels
-	case f.filter.FreeVRAM > 0 && !roomOn(h, r.GPUs, f.filter.FreeVRAM):
+	case f.filter.FreeVRAM > 0 && !hasFreeMemory(h, r.GPUs, f.filter.FreeVRAM):
 		return "too little free memory"
 	case f.young(c.w, now):
 		return "began too short a time ago"

@@ -67,7 +67,7 @@ func TestPicksAgainstLoop(t *testing.T) {
 		if maybe("by age") {
 			r.MaxAge = 20_000
 		}
-		if maybe("by room") {
+		if maybe("by free memory") {
 			r.FreeVRAM = 30 << 30
 		}
 		want, loops := make(map[string]bool), make(map[string]bool)

@@ -16,7 +16,7 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 	p := describe(v, c, now)
 	p.Rank = len(f.answer.Picks) + 1
 	say := func(format string, args ...any) { p.Reasons = append(p.Reasons, fmt.Sprintf(format, args...)) }
-	room := uint64(0)
+	free := uint64(0)
 	if c.w != nil {
 		r := c.w.Record()
 		if r.Model != "" {
@@ -35,7 +35,7 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 		if c.loops {
 			say("looping: %d restarts in the last hour", r.Restarts)
 		}
-		room = r.Slots - min(r.Slots, r.Busy)
+		free = r.Slots - min(r.Slots, r.Busy)
 	} else {
 		_, g := c.g.Device()
 		say("%.1f of %.1f GiB free", gib(p.FreeVRAM), gib(g.Total))
@@ -46,7 +46,7 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 			say("its hive serves %s already", f.filter.Model)
 		}
 		say("read %.1fs ago", float64(p.Age)/1000)
-		room = g.Free()
+		free = g.Free()
 	}
 	switch {
 	case f.n == 1:
@@ -58,7 +58,7 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 		say("its hive has %d of these already", onHive)
 	}
 	f.answer.Picks = append(f.answer.Picks, p)
-	f.found = append(f.found, Found{c.place(), f.need, room})
+	f.found = append(f.found, Found{c.place(), f.need, free})
 }
 
 func gib(n uint64) float64 { return float64(n) / (1 << 30) }
@@ -104,12 +104,12 @@ func (f *Finder) explain(v *index.Index) {
 			if !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, nil)) {
 				continue // that is the reason, and it was counted
 			}
-			seats := h.GPUs()
-			for i := range seats {
+			gpus := h.GPUs()
+			for i := range gpus {
 				looks++
-				if !seats[i].Fit() {
+				if !gpus[i].Fit() {
 					f.passed[noRoom(h)]++
-				} else if index.MemoryLevel(seats[i].Free()) < f.level() && skipped { // others were looked at
+				} else if index.MemoryLevel(gpus[i].Free()) < f.level() && skipped { // others were looked at
 					f.passed["too little free memory"]++
 				}
 			}
@@ -123,7 +123,7 @@ func (f *Finder) explain(v *index.Index) {
 				return
 			}
 			if r := w.Record(); f.filter.model(r.Model) && (f.filter.selector.Empty() || f.filter.selector.Fits(labelsOf(h, r))) {
-				if why := noSeat(h, w); why != "" {
+				if why := noSlot(h, w); why != "" {
 					f.passed[why]++
 				} else if bits.Len64(w.FreeSlots())-1 < f.level() && skipped {
 					f.passed["too few free slots"]++
@@ -133,8 +133,8 @@ func (f *Finder) explain(v *index.Index) {
 	}
 }
 
-// noSeat returns why a worker cannot be picked now, or "".
-func noSeat(h *index.Hive, w *index.Worker) string {
+// noSlot returns why a worker cannot be picked now, or "".
+func noSlot(h *index.Hive, w *index.Worker) string {
 	m, r := w.Mix(), w.Record()
 	switch {
 	case w.Fit():

@@ -16,7 +16,7 @@ import (
 // everything by id, and keeps only the ranks that the page needs.
 func (p *page) gather(v *index.Index, now time.Time, budget *int) (done bool) {
 	done = true
-	if p.verb == api.VerbHives && p.order.key == "vram_free" && p.looked == 0 && p.filter.everyHive() && p.byRoom(v, now) {
+	if p.verb == api.VerbHives && p.order.key == "vram_free" && p.looked == 0 && p.filter.everyHive() && p.byFreeMemory(v, now) {
 		return true
 	}
 	n := 0
@@ -73,9 +73,9 @@ func (p *page) take(r rank) {
 	}
 }
 
-// byRoom lists hives by free memory, from the lists that the view keeps by free memory, and
+// byFreeMemory lists hives by free memory, from the lists that the view keeps by free memory, and
 // stops when the page is full. It returns false if those lists are too large for one step.
-func (p *page) byRoom(v *index.Index, now time.Time) bool {
+func (p *page) byFreeMemory(v *index.Index, now time.Time) bool {
 	level, step, end := 0, 1, index.MemoryLevels
 	if p.order.down {
 		level, step, end = index.MemoryLevels-1, -1, -1

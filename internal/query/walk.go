@@ -10,12 +10,12 @@ import (
 	"github.com/beatfabric/hivebeat/internal/index"
 )
 
-// If a pick asks for labels that few have, the lists of free capacity are of little use, as
-// they are not kept by label. The pick then walks the hives that have such labels, or have
-// a worker with them, as the view knows.
+// If a pick asks for labels that few workers have, the lists of free capacity are of little
+// use, because they are not sorted by label. The pick then walks the hives that have the
+// labels, or have a worker with them.
 
-// walk is the progress of that. It visits the hives in random order: it starts at a random
-// hive and takes a random stride, so that a few hives are from many zones.
+// walk is the progress of such a walk. It visits the hives in random order: it starts at a
+// random hive and takes a random stride, so that even a few hives are from many zones.
 type walk struct {
 	begun        bool
 	from, stride int

@@ -141,13 +141,13 @@ func (w *Watch) Step(v *index.Index, events *Events, now time.Time) (found bool)
 			case full(last):
 				return false
 			case g < e:
-				if w.tellsGone(&gone[0]) {
+				if w.addGone(&gone[0]) {
 					a.Gone = append(a.Gone, idOf(gone[0].Hive, gone[0].Worker))
 					n++
 				}
 				last, gone = g, gone[1:]
 			default:
-				if w.tellsEvent(happened[0]) {
+				if w.addEvent(happened[0]) {
 					a.Events = append(a.Events, happened[0].Happened)
 					n++
 				}
@@ -163,7 +163,7 @@ func (w *Watch) Step(v *index.Index, events *Events, now time.Time) (found bool)
 			return false
 		}
 		looks--
-		n += w.tell(v, h, k, key > known, now)
+		n += w.add(v, h, k, key > known, now)
 		last = rev
 		return true
 	})
@@ -224,25 +224,25 @@ func (w *Watch) changed(v *index.Index, rev uint64, yield func(*index.Hive, *ind
 	}
 }
 
-// tell adds one hive or worker to the answer: as it is, or as gone if it does not fit. It
+// add adds one hive or worker to the answer: as it is, or as gone if it does not fit. It
 // leaves the item out if it certainly did not fit before either. another means that the
 // item itself has changed, and not only its numbers.
-func (w *Watch) tell(v *index.Index, h *index.Hive, k *index.Worker, another bool, now time.Time) (n int) {
+func (w *Watch) add(v *index.Index, h *index.Hive, k *index.Worker, another bool, now time.Time) (n int) {
 	if k != nil {
-		return w.tellWorker(v, h, k, another, now)
+		return w.addWorker(v, h, k, another, now)
 	}
 	if w.filter.FreeVRAM > 0 { // the GPUs of the hive decide which workers fit
 		for _, k := range h.Workers() {
-			n += w.tellWorker(v, h, k, true, now)
+			n += w.addWorker(v, h, k, true, now)
 		}
 	}
-	return n + w.tellHive(v, h, another, now)
+	return n + w.addHive(v, h, another, now)
 }
 
 // volatile reports whether numbers decide which items fit.
 func (f *filter) volatile() bool { return f.FreeSlots > 0 || f.FreeVRAM > 0 || f.MaxAge > 0 }
 
-func (w *Watch) tellHive(v *index.Index, h *index.Hive, another bool, now time.Time) int {
+func (w *Watch) addHive(v *index.Index, h *index.Hive, another bool, now time.Time) int {
 	f := &w.filter
 	if !w.only.hives || h.Live() == "" {
 		return 0
@@ -258,7 +258,7 @@ func (w *Watch) tellHive(v *index.Index, h *index.Hive, another bool, now time.T
 	return 1
 }
 
-func (w *Watch) tellWorker(v *index.Index, h *index.Hive, k *index.Worker, another bool, now time.Time) int {
+func (w *Watch) addWorker(v *index.Index, h *index.Hive, k *index.Worker, another bool, now time.Time) int {
 	switch f := &w.filter; {
 	case !w.only.workers:
 		return 0
@@ -272,11 +272,11 @@ func (w *Watch) tellWorker(v *index.Index, h *index.Hive, k *index.Worker, anoth
 	return 1
 }
 
-func (w *Watch) tellsGone(g *index.Tombstone) bool {
+func (w *Watch) addGone(g *index.Tombstone) bool {
 	return (w.filter.hive == "" || w.filter.hive == g.Hive) && (g.Worker == "" && w.only.hives || g.Worker != "" && w.only.workers)
 }
 
-func (w *Watch) tellsEvent(e *Arrival) bool {
+func (w *Watch) addEvent(e *Arrival) bool {
 	d := &e.Happened.Data
 	if len(w.kinds) > 0 && !slices.Contains(w.kinds, d.Kind) {
 		return false

@@ -86,7 +86,7 @@ func (w *world) route(m *message, again bool) {
 		}
 	}
 	for _, q := range w.queens {
-		if m.topic == topicSnapshot || m.topic == topicBeat && q.wards[m.hive] {
+		if m.topic == topicSnapshot || m.topic == topicBeat && q.listens[m.hive] {
 			w.downlink(&q.proc, m, again)
 		}
 	}

@@ -25,7 +25,7 @@ const (
 	NoFalseDeath Invariant = "no false death"
 	// A process that died is declared lost by the deadline that follows from its last message,
 	// and all observers that look at it later agree.
-	DeathTold Invariant = "each death is told by its bound"
+	DeathTold Invariant = "each death is reported by its bound"
 	// No age is less than the time since the message arrived.
 	NoYoungAge Invariant = "no age is younger than it is"
 	// An incarnation that was replaced stays away, if it has ended. If its end was seen,
@@ -36,10 +36,10 @@ const (
 	// The brake holds no verdict forever.
 	BrakeEnds Invariant = "the brake ends"
 	// No event is in the stream twice, or missing.
-	EventsOnce Invariant = "events are told once"
+	EventsOnce Invariant = "events are published once"
 	// A worker that is busy and finishes nothing is reported as stalled by the limit, once,
 	// until it continues; no other worker is.
-	Stalls Invariant = "stalled is told once, and is so"
+	Stalls Invariant = "stalled is reported once, and is so"
 	// The simulation itself, and properties that only a plain bug can break.
 	Sound Invariant = "nothing is plainly wrong"
 )

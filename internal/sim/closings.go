@@ -242,9 +242,9 @@ func (o *observer) lostByClosing(l life, open time.Duration) {
 	fail("which closed %v ago, and it was back a second before its window was over", now-c.closed)
 }
 
-// wardLostByClosing checks an event of a queen, which judges the workers of a lost hive,
+// adoptedLostByClosing checks an event of a queen, which judges the workers of a lost hive,
 // before it is published: the worker is declared lost because of its connection.
-func (q *queen) wardLostByClosing(d *hivebeat.EventData) {
+func (q *queen) adoptedLostByClosing(d *hivebeat.EventData) {
 	w, now, l := q.w, q.w.now, life{d.Hive + "/" + d.Worker, d.Inc}
 	if d.Worker == "" || d.Kind != hivebeat.KindLost || d.Cause != hivebeat.CauseDisconnect || d.Via != hivebeat.ViaQueen ||
 		w.gaveUp[l] { // its hive declared it lost, and the roster does not know

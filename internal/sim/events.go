@@ -147,7 +147,7 @@ func (w *world) checkHiveEvents(list []*stored) {
 			w.breaks(EventsOnce, "%s: number %d is told twice", d.Hive, d.N)
 		}
 		if i >= arguing && e.at-list[i-arguing].at < 10*time.Second {
-			w.breaks(Convergence, "of %s %d things are told within %v, at last %s", d.Hive, arguing, e.at-list[i-arguing].at, e.id)
+			w.breaks(Convergence, "%s has %d events within %v, the last one %s", d.Hive, arguing, e.at-list[i-arguing].at, e.id)
 		}
 		if d.Worker != "" {
 			continue

@@ -130,14 +130,14 @@ func (q *queen) request(op func(s *store), done func(err error)) {
 // fulfil carries out a request of the core. If a request has many keys, the answer may cover
 // only the first ones.
 func (q *queen) fulfil(op *queencore.Op) {
-	n := max(len(op.Keys), len(op.Letters), len(op.Steps))
+	n := max(len(op.Keys), len(op.Msgs), len(op.Steps))
 	op.Errs = make([]error, n)
 	op.Heads, op.Rosters, op.Advanced = make([]ledger.Head, n), make([]ledger.RosterRead, n), make([]ledger.Advanced, n)
 	keys := slices.Clone(op.Keys)
 	for i := range op.Steps {
 		keys = append(keys, op.Steps[i].Key)
 		for _, ev := range q.w.eventsOf(&op.Steps[i].Next) {
-			q.wardLostByClosing(&ev.Data)
+			q.adoptedLostByClosing(&ev.Data)
 		}
 	}
 	var part func(from, to int)
@@ -181,7 +181,7 @@ func (q *queen) one(s *store, op *queencore.Op, i int) {
 	case queencore.OpRosters:
 		op.Rosters[i].Item, op.Rosters[i].OK = s.item(op.Keys[i])
 	case queencore.OpPublish:
-		s.addEvent(q.w.decode(op.Letters[i].Body))
+		s.addEvent(q.w.decode(op.Msgs[i].Body))
 	case queencore.OpAdvance:
 		x := &op.Steps[i]
 		op.Advanced[i].Revision, op.Advanced[i].Err = s.swap(x.Key, x.Revision, x.Next, q.before)

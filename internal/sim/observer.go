@@ -41,7 +41,7 @@ type observer struct {
 	forgotten int // the first closings, this many, were forgotten: it was cut off, deaf or in doubt
 	deaf      int // number of faults that keep closings from it
 
-	known sightings // the last verdicts of the core
+	known observations // the last verdicts of the core
 }
 
 // judge is the core of a hive or of a queen.

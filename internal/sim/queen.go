@@ -21,7 +21,7 @@ type queen struct {
 
 	before  bool            // it puts less into the roster, like an earlier version
 	untold  bool            // it never sees connections close
-	wards   map[string]bool // hives whose workers' beats it receives
+	listens map[string]bool // hives whose workers' beats it receives
 	doubted bool
 	kept    keeper
 
@@ -31,7 +31,7 @@ type queen struct {
 
 func (q *queen) start() {
 	w := q.w
-	q.wards = make(map[string]bool)
+	q.listens = make(map[string]bool)
 	if q.untold {
 		q.deaf = 1
 	}
@@ -77,14 +77,14 @@ func (q *queen) act() (again bool) {
 		q.judged(&r.Steps[i])
 	}
 	for i := range r.Transitions {
-		q.judgedWard(&r.Transitions[i])
+		q.judgedAdopted(&r.Transitions[i])
 	}
 	q.forgetIfDoubted()
 	for _, id := range r.Unlisten {
-		delete(q.wards, id)
+		delete(q.listens, id)
 	}
 	for _, id := range r.Listen {
-		q.wards[id] = true
+		q.listens[id] = true
 	}
 	for _, c := range r.Calls {
 		m := message{topic: topicHivesCall, hive: c.Hive, spread: c.Spread}
@@ -107,7 +107,7 @@ func (q *queen) act() (again bool) {
 		q.wake(at)
 	}
 	for _, op := range slices.Clone(r.Ops) { // an answer may change r.Ops
-		if op.Kind == queencore.OpTell {
+		if op.Kind == queencore.OpPublishPlain {
 			q.tellOut(op)
 			again = true
 		} else {
@@ -121,7 +121,7 @@ func (q *queen) act() (again bool) {
 func (q *queen) tellOut(op *queencore.Op) {
 	op.Errs = make([]error, len(op.Events))
 	for i := range op.Events {
-		q.wardLostByClosing(&op.Events[i].Data)
+		q.adoptedLostByClosing(&op.Events[i].Data)
 		q.w.store.hear(&op.Events[i])
 	}
 	q.core.Done(q.w.time(), op)

@@ -16,12 +16,12 @@ type life struct {
 	inc   uint64
 }
 
-// sightings are the verdicts of an observer, in the order it learned about the
+// observations are the verdicts of an observer, in the order it learned about the
 // processes.
-type sightings []*sighting
+type observations []*observation
 
-// sighting is the verdict of an observer on one id.
-type sighting struct {
+// observation is the verdict of an observer on one id.
+type observation struct {
 	id     string
 	live   hivebeat.Live
 	inc    uint64
@@ -34,20 +34,20 @@ type sighting struct {
 	restarts         []time.Duration // times of restarts
 }
 
-// of returns the sighting of id, and creates it if there is none.
-func (s *sightings) of(id string) *sighting {
+// of returns the observation of id, and creates it if there is none.
+func (s *observations) of(id string) *observation {
 	for _, x := range *s {
 		if x.id == id {
 			return x
 		}
 	}
-	x := &sighting{id: id}
+	x := &observation{id: id}
 	*s = append(*s, x)
 	return x
 }
 
-// recalled returns the sighting of a worker, which the hive may know from its last life.
-func (h *hive) recalled(id string) *sighting {
+// recalled returns the observation of a worker, which the hive may know from its last life.
+func (h *hive) recalled(id string) *observation {
 	x := h.known.of(h.id + "/" + id)
 	if r, ok := h.core.Record(h.w.time(), id); ok && x.inc == 0 {
 		x.inc, x.incAt, x.live, x.since, x.looping = r.Inc, h.w.now, r.Live, h.w.now, r.Looping
@@ -59,13 +59,13 @@ func (h *hive) recalled(id string) *sighting {
 }
 
 // lives reports whether the observer believes that it is alive.
-func (s *sighting) lives() bool { return s.live == hivebeat.Alive || s.live == hivebeat.Late }
+func (s *observation) lives() bool { return s.live == hivebeat.Alive || s.live == hivebeat.Late }
 
 // gone reports whether a verdict is lost or left.
 func gone(live hivebeat.Live) bool { return live == hivebeat.Lost || live == hivebeat.Left }
 
 // turns records the current verdict of the observer, and checks it against the earlier ones.
-func (o *observer) turns(s *sighting, live hivebeat.Live, inc uint64) {
+func (o *observer) turns(s *observation, live hivebeat.Live, inc uint64) {
 	if s.inc != inc {
 		// An incarnation that was still running when it was replaced may come back once the
 		// duplicate is gone.
@@ -159,7 +159,7 @@ func (h *hive) couldTell(worker string, n uint64) bool {
 }
 
 // judgedStalled checks the verdict of a hive on the work of a worker.
-func (h *hive) judgedStalled(x *sighting, s *detector.Step) {
+func (h *hive) judgedStalled(x *observation, s *detector.Step) {
 	on := s.To != ""
 	if x.stalled == on {
 		h.w.breaks(Stalls, "%s says of %s that stalled is %t, and said so before", h.name, x.id, on)

@@ -97,9 +97,9 @@ func (q *queen) judged(s *fleet.Step) {
 	}
 }
 
-// judgedWard traces an event about a worker that a queen will publish, and checks the queen's
+// judgedAdopted traces an event about a worker that a queen will publish, and checks the queen's
 // verdict on a worker that its hive does not list.
-func (q *queen) judgedWard(e *fleet.Happened) {
+func (q *queen) judgedAdopted(e *fleet.Happened) {
 	d := &e.Data
 	q.w.trace(q.name, "has to tell %s: %s is %s, %s to %s", e.ID, d.Worker, d.Kind, d.From, d.To)
 	if d.Kind != hivebeat.KindLost || d.Via != hivebeat.ViaQueen || d.Cause != hivebeat.CauseMissed {

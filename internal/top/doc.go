@@ -1,6 +1,6 @@
 // Package top is the full-screen view of the fleet.
 //
-// Model holds all of it except the clock, the terminal and the queen: keys, answers and
+// Model is the state of the view, without clock, terminal and queen: keys, answers and
 // ticks go in with the time of their arrival, questions come out, and Lines renders the
 // state at a given time. Run is the thin loop around it, on Bubble Tea.
 //

@@ -51,8 +51,8 @@ func (l *log) of(f *filter) (out []hivebeat.Event) {
 	return out
 }
 
-// told adds the events of an answer.
-func (l *log) told(happened []api.Happened) int {
+// addAll adds the events of an answer.
+func (l *log) addAll(happened []api.Happened) int {
 	events := make([]hivebeat.Event, len(happened))
 	for i := range happened {
 		events[i] = happened[i].Event

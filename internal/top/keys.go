@@ -115,7 +115,7 @@ func (m *Model) back(do *Effect, now time.Time, name string) {
 // opened resets the state for the hive or worker that is open now.
 func (m *Model) opened(do *Effect, now time.Time) {
 	m.hive, m.worker, m.openAt, m.openErr, m.scroll, m.facts = nil, nil, time.Time{}, "", 0, false
-	m.mine.anew()
+	m.mine.reset()
 	m.eventsAnew()
 	for _, s := range []slot{slotHive, slotMine, slotWorker, slotEvents} {
 		delete(m.status, s)
@@ -268,5 +268,5 @@ func reorder[T any](l *list[T], keys, by int, turn bool) {
 	if turn {
 		l.down = !l.down
 	}
-	l.anew()
+	l.reset()
 }

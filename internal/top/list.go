@@ -137,8 +137,8 @@ func (l *list[T]) resize(height int) {
 	}
 }
 
-// anew drops the rows, because the question has changed.
-func (l *list[T]) anew() {
+// reset drops the rows, because the question has changed.
+func (l *list[T]) reset() {
 	*l = list[T]{id: l.id, height: l.height, sort: l.sort, down: l.down}
 }
 

@@ -159,11 +159,11 @@ func (m *Model) setFilter(line string) error {
 	m.filters[m.tab], m.parsed[m.tab] = line, f
 	switch m.tab {
 	case tabHives:
-		m.hives.anew()
+		m.hives.reset()
 	case tabWorkers:
-		m.workers.anew()
+		m.workers.reset()
 	case tabEvents:
-		m.events.anew()
+		m.events.reset()
 		m.eventsAnew()
 	}
 	return nil
@@ -307,7 +307,7 @@ func (m *Model) tookEvents(a *Answer, refused string) {
 		m.more = false
 		return
 	}
-	m.log.told(a.Ans.Events)
+	m.log.addAll(a.Ans.Events)
 	if a.slot == slotOlder || !m.paged {
 		m.next, m.more = a.Ans.Next, a.Ans.Next != ""
 		m.paged = m.paged || a.slot == slotOlder

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // began is the start time of these tests.
 var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -412,7 +412,7 @@ func TestNoRows(t *testing.T) {
 	d.shows("answer 0s old", "no queen answers within 2s; these rows are 6s old", "gpu-00003  a     alive?   9s")
 	d.hides("CUT OFF")
 	d.m.filters[tabHives] = "x" // and before any rows were loaded
-	d.m.hives.anew()
+	d.m.hives.reset()
 	do := d.m.Update(Tick{}, d.now)
 	d.m.Update(Answer{Round: do.Round, Question: do.Ask[1], Err: errors.New("no queen answers within 2s")}, d.now)
 	d.shows("  no queen answers within 2s\n")

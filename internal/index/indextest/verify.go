@@ -1,5 +1,4 @@
-// Package indextest checks an index against loops over everything that it lists. It is for tests and
-// the simulation.
+// Package indextest checks an index by recomputing it. It is for tests and the simulation.
 package indextest
 
 import (
@@ -14,8 +13,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/index"
 )
 
-// Verify recomputes what x keeps by loops over all hives and workers, and returns every difference. The
-// index must be settled.
+// Verify recomputes the counts and lists of x with loops over all hives and workers, and returns every
+// difference. Call x.Settle first.
 func Verify(x *index.Index, now time.Time) error {
 	c := &check{
 		Index: x, now: now, mixes: mixes{}, shapes: mixes{}, zones: make(map[string]mixes), inZone: make(map[string][]*index.Hive),
@@ -43,9 +42,9 @@ type check struct {
 	zones         map[string]mixes
 	inZone        map[string][]*index.Hive
 	models        map[string][]*index.Hive
-	labels        map[[2]string][]*index.Hive // by key, and value or any
-	workers       map[*index.Worker]string    // that fit, and the pools that must list them
-	gpus          map[*index.GPU]int          // that fit, and their level
+	labels        map[[2]string][]*index.Hive // by key, and value or anyValue
+	workers       map[*index.Worker]string    // workers that fit, and the model that must list them
+	gpus          map[*index.GPU]int          // GPUs that fit, and their level
 	shown         int                         // hives and workers in the change log
 }
 
@@ -56,7 +55,7 @@ const (
 
 func (c *check) bad(format string, args ...any) { c.errs = append(c.errs, fmt.Errorf(format, args...)) }
 
-// hive checks what is kept of one hive, and adds it up.
+// hive checks one hive and adds it to the sums.
 func (c *check) hive(h *index.Hive) {
 	head, t := h.Head(), &c.totals
 	fresh := head.Inc != 0 && index.EffectiveAge(0, h.Received(), c.now) <= hivebeat.MillisOf(c.Fresh())
@@ -188,7 +187,7 @@ func (c *check) worker(h *index.Hive, w *index.Worker, own mixes, load *index.Lo
 
 func (c *check) counts() {
 	t := c.Totals()
-	c.totals.Warming = t.Warming // the judgement says it
+	c.totals.Warming = t.Warming // a fact of the judgement, which cannot be recomputed
 	if !maps.Equal(t.Hives, c.totals.Hives) {
 		c.bad("hives are kept as %v, are %v", t.Hives, c.totals.Hives)
 	}
@@ -214,7 +213,7 @@ func (c *check) counts() {
 	}
 }
 
-// pools checks that whatever can take work is listed once, at its place.
+// pools checks that everything that can take work is listed once, at the right level.
 func (c *check) pools() {
 	of := func(m *index.Model, model string) {
 		for _, p := range m.Pools() {

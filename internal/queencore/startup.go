@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	coldStart  = 2 * time.Second  // how long a starting queen waits for the hives that it should know
-	openAtMost = 10 * time.Second // how long an unresponsive JetStream delays a start
-	allEvery   = 10 * time.Second // least time between two roll calls to all hives
+	startupWait = 2 * time.Second  // how long a starting queen waits for the hives that it should know
+	openAtMost  = 10 * time.Second // how long an unresponsive JetStream delays a start
+	allEvery    = 10 * time.Second // least time between two roll calls to all hives
 )
 
-// cold is the startup state of a queen: which hives it should know but has not heard yet.
-type cold struct {
+// startup is the startup state of a queen: which hives it should know but has not heard yet.
+type startup struct {
 	warm     bool
 	leaving  bool
 	up       time.Time // when this queen first connected; zero before that
@@ -25,41 +25,41 @@ type cold struct {
 	calledAt time.Time // when all hives were last called
 }
 
-func (c *cold) connected(now time.Time) {
-	if c.up.IsZero() {
-		c.up = now
+func (s *startup) connected(now time.Time) {
+	if s.up.IsZero() {
+		s.up = now
 	}
 }
 
 // heard records that a hive sent a snapshot.
-func (c *cold) heard(h *fleet.Hive) { delete(c.missing, h) }
+func (s *startup) heard(h *fleet.Hive) { delete(s.missing, h) }
 
 // ready reports whether a starting queen may answer: each hive with a key has been heard or
 // has run out of time. Without JetStream, only the time counts.
-func (c *cold) ready(now time.Time, noJetStream bool) bool {
+func (s *startup) ready(now time.Time, noJetStream bool) bool {
 	switch {
-	case c.up.IsZero():
+	case s.up.IsZero():
 		return false
-	case !c.read.IsZero():
-		return len(c.missing) == 0 || now.Sub(c.read) >= coldStart
-	case noJetStream || c.failed:
-		return now.Sub(c.up) >= coldStart
+	case !s.read.IsZero():
+		return len(s.missing) == 0 || now.Sub(s.read) >= startupWait
+	case noJetStream || s.failed:
+		return now.Sub(s.up) >= startupWait
 	}
-	return now.Sub(c.up) >= openAtMost
+	return now.Sub(s.up) >= openAtMost
 }
 
 // Warm reports whether this queen knows enough to answer.
-func (c *Core) Warm() bool { return c.cold.warm }
+func (c *Core) Warm() bool { return c.startup.warm }
 
 // Up returns when this queen first connected; zero before that.
-func (c *Core) Up() time.Time { return c.cold.up }
+func (c *Core) Up() time.Time { return c.startup.up }
 
 // Leave announces that this queen is about to end: it must not become warm any more.
-func (c *Core) Leave() { c.cold.leaving = true }
+func (c *Core) Leave() { c.startup.leaving = true }
 
 // warmUp sets Ready.Serve as soon as this queen knows enough to answer.
 func (c *Core) warmUp(now time.Time) {
-	x := &c.cold
+	x := &c.startup
 	if x.warm || x.leaving || !x.ready(now, c.cfg.NoJetStream) {
 		return
 	}
@@ -76,7 +76,7 @@ func (c *Core) call(id string) {
 
 // callAll asks all hives for a snapshot, unless it did less than allEvery ago.
 func (c *Core) callAll(now time.Time) {
-	if x := &c.cold; x.calledAt.IsZero() || now.Sub(x.calledAt) >= allEvery {
+	if x := &c.startup; x.calledAt.IsZero() || now.Sub(x.calledAt) >= allEvery {
 		x.calledAt = now
 		c.ready.Logs.Add(slog.LevelDebug, "roll call to all hives", slog.Duration("spread", c.view.Spread()))
 		c.call("")
@@ -106,7 +106,7 @@ func gone(h *fleet.Hive) bool { return h.Live() == hivebeat.Lost || h.Live() == 
 // wasRead handles a complete read of bucket and roster that started at began. It calls the
 // hives that should be there and have not been heard since.
 func (c *Core) wasRead(present map[string]bool, began, now time.Time) {
-	x := &c.cold
+	x := &c.startup
 	first := x.read.IsZero()
 	x.read, x.missing = now, make(map[*fleet.Hive]struct{})
 	if up := c.hearing.UpSince(); up.After(began) {

@@ -9,7 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-func TestTally(t *testing.T) {
+func TestTransitionCounts(t *testing.T) {
 	v := New(45 * time.Second)
 	w := workerOf("w")
 	mustFeed(t, v, snapshotOf("h", 100, 1, w), at(0))
@@ -26,7 +26,7 @@ func TestTally(t *testing.T) {
 	settleChecks(v, at(42.5))
 	settleChecks(v, at(65))
 
-	got := v.Tally()
+	got := v.TransitionCounts()
 	want := map[hivebeat.Kind]uint64{hivebeat.KindGap: 1, hivebeat.KindLost: 1, hivebeat.KindRecovered: 1, "other": 1} // gap: it had joined before
 	if d := cmp.Diff(want, got.Workers.Kinds); d != "" {
 		t.Errorf("workers:\n%s", d)
@@ -42,15 +42,15 @@ func TestTally(t *testing.T) {
 		t.Errorf("detection of a hive: %+v", h)
 	}
 	got.Hives.Kinds[hivebeat.KindLost] = 100
-	if v.Tally().Hives.Kinds[hivebeat.KindLost] != 1 {
-		t.Error("a tally is not its owner's")
+	if v.TransitionCounts().Hives.Kinds[hivebeat.KindLost] != 1 {
+		t.Error("a counts is not its owner's")
 	}
 }
 
-// An end that was seen counts from there; one that was not, and did not fall
-// silent, is not known.
+// Detection counts from an end that was seen. An end that was not seen, and was not by
+// silence, does not count.
 func TestDetection(t *testing.T) {
-	var c Changes
+	var c LevelCounts
 	for _, d := range []hivebeat.EventData{
 		{Kind: hivebeat.KindLost, Cause: hivebeat.CauseExit, AgeMS: 20_000, DetectMS: new(hivebeat.Millis(12))},
 		{Kind: hivebeat.KindLost, Cause: hivebeat.CauseExit, AgeMS: 20_000},

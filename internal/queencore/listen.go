@@ -10,14 +10,14 @@ import (
 // How a queen listens for the workers of hives that were lost (internal/fleet adopts and
 // judges them).
 
-// wards are the hives whose workers' beats this queen receives, and the hives that wait for
-// that. A server handles two subscriptions about as slowly as a whole event. If very many
+// listening tracks the hives whose workers this queen listens for, and the hives that wait for their
+// subscriptions. A server handles two subscriptions about as slowly as a whole event. If very many
 // hives are lost at once, the subscriptions would go before the events on the same
-// connection. So after the first wardsBurst hives the queen only announces lost hives for
-// wardsPause, and the other subscriptions follow. The last of 10,000 hives is heard after
+// connection. So after the first listenBurst hives the queen only announces lost hives for
+// listenPause, and the other subscriptions follow. The last of 10,000 hives is heard after
 // 3.5 s. Its workers have 5 s and the spread of their roll call, another 5 s, until one is
 // lost.
-type wards struct {
+type listening struct {
 	heard   map[string]bool
 	waiting []string
 	calls   map[string]time.Duration // spread of the roll calls to send once they are heard
@@ -26,16 +26,16 @@ type wards struct {
 }
 
 const (
-	wardsBurst = 64
-	wardsPause = time.Second
-	wardsPace  = time.Second / 4000
-	wardsWake  = 10 * time.Millisecond // so that some are due together
+	listenBurst = 64
+	listenPause = time.Second
+	listenPace  = time.Second / 4000
+	listenWake  = 10 * time.Millisecond // so that some are due together
 )
 
 // listen tracks the hives whose workers must be heard, and passes roll calls on: a hive
 // whose workers are not heard yet is called once they are.
 func (c *Core) listen(r *fleet.Ready, now time.Time) {
-	w := &c.wards
+	w := &c.listening
 	for _, id := range r.Adoptions {
 		switch adopted := c.view.Adopted(id); {
 		case adopted && !w.heard[id]:
@@ -62,7 +62,7 @@ func (c *Core) listen(r *fleet.Ready, now time.Time) {
 // listenMore listens for the workers of the hives whose turn it is. It returns when it has
 // more to do; zero means not before something else happens.
 func (c *Core) listenMore(now time.Time) (next time.Time) {
-	w := &c.wards
+	w := &c.listening
 	for {
 		if len(w.waiting) == 0 {
 			w.waiting, w.paused = nil, false
@@ -73,11 +73,11 @@ func (c *Core) listenMore(now time.Time) (next time.Time) {
 			}
 			return time.Time{}
 		}
-		if w.full.Sub(now) > (wardsBurst-1)*wardsPace {
+		if w.full.Sub(now) > (listenBurst-1)*listenPace {
 			if !w.paused {
-				w.paused, w.full = true, w.full.Add(wardsPause)
+				w.paused, w.full = true, w.full.Add(listenPause)
 			}
-			return now.Add(wardsWake)
+			return now.Add(listenWake)
 		}
 		id := w.waiting[0]
 		w.waiting = w.waiting[1:]
@@ -89,7 +89,7 @@ func (c *Core) listenMore(now time.Time) (next time.Time) {
 		if w.full.Before(now) {
 			w.full = now
 		}
-		w.full = w.full.Add(wardsPace)
+		w.full = w.full.Add(listenPace)
 		w.heard[id] = true
 		c.ready.Listen = append(c.ready.Listen, id)
 		c.ready.Logs.Add(slog.LevelInfo, "hears the workers of a hive that was lost", slog.String("hive", id))

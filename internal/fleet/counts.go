@@ -9,44 +9,46 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// Tally counts the transitions that a view saw, for metrics. Another queen counts the same ones; a queen that
-// restarted counts those of the last 60 s again.
-type Tally struct {
-	Hives, Workers Changes
+// TransitionCounts counts the transitions that a view saw, for metrics. Every queen counts the same ones. A
+// queen that restarts counts those of the last 60 s again.
+type TransitionCounts struct {
+	Hives, Workers LevelCounts
 }
 
-// Changes are those of one level.
-type Changes struct {
+// LevelCounts counts the transitions of one level.
+type LevelCounts struct {
 	Kinds     map[hivebeat.Kind]uint64
 	Lost      map[hivebeat.Cause]uint64
-	Disproved uint64 // heard again after lost, in the same incarnation
-	// Detection is the time from the end to lost, by cause. The end of a silent process is not known: there it
-	// counts from when it was last heard, which is longer. Of other causes it has only those whose end was
-	// observed.
+	Disproved uint64 // lost ones that were heard again in the same incarnation
+	// Detection is the time from the end to lost, by cause. The end of a silent process is not known: its time
+	// counts from when it was last heard, which is longer. With other causes, only ends that were observed
+	// count.
 	Detection map[hivebeat.Cause]detector.Histogram
 }
 
-// Tally returns a copy of the counts so far.
-func (v *View) Tally() Tally { return Tally{v.tally.Hives.clone(), v.tally.Workers.clone()} }
+// TransitionCounts returns a copy of the counts so far.
+func (v *View) TransitionCounts() TransitionCounts {
+	return TransitionCounts{v.counts.Hives.clone(), v.counts.Workers.clone()}
+}
 
-func (c Changes) clone() Changes {
+func (c LevelCounts) clone() LevelCounts {
 	c.Kinds, c.Lost, c.Detection = maps.Clone(c.Kinds), maps.Clone(c.Lost), maps.Clone(c.Detection)
 	return c
 }
 
-func (t *Tally) hive(kind hivebeat.Kind, from hivebeat.Live, cause hivebeat.Cause, why evidence) {
+func (t *TransitionCounts) hive(kind hivebeat.Kind, from hivebeat.Live, cause hivebeat.Cause, why evidence) {
 	t.Hives.add(&hivebeat.EventData{Kind: kind, From: string(from), Cause: cause, AgeMS: why.age, DetectMS: why.detect})
 }
 
-func (t *Tally) worker(d *hivebeat.EventData) { t.Workers.add(d) }
+func (t *TransitionCounts) worker(d *hivebeat.EventData) { t.Workers.add(d) }
 
-// Kinds and causes that this release does not know count as one, so that the wire cannot add series.
+// Kinds and causes that this release does not know count as "other", so that messages cannot add metric series.
 const (
 	otherKind  hivebeat.Kind  = "other"
 	otherCause hivebeat.Cause = "other"
 )
 
-func (c *Changes) add(d *hivebeat.EventData) {
+func (c *LevelCounts) add(d *hivebeat.EventData) {
 	if c.Kinds == nil {
 		c.Kinds, c.Lost, c.Detection = map[hivebeat.Kind]uint64{}, map[hivebeat.Cause]uint64{}, map[hivebeat.Cause]detector.Histogram{}
 	}
@@ -88,7 +90,7 @@ func knownCause(c hivebeat.Cause) hivebeat.Cause {
 	return otherCause
 }
 
-// countMistake counts a verdict of this queen that the same incarnation disproved: margin past its deadline.
+// countMistake counts a wrong verdict of this queen: the same incarnation was heard margin after its deadline.
 func (v *View) countMistake(margin time.Duration, cutOff bool) {
 	v.score.Margins.Add(margin)
 	if cutOff {
@@ -98,7 +100,7 @@ func (v *View) countMistake(margin time.Duration, cutOff bool) {
 	}
 }
 
-// backWords says what kind of verdict was disproved.
+// backWords describes, for people, the verdict that was disproved.
 func backWords(margin time.Duration, cutOff bool) string {
 	if cutOff {
 		return fmt.Sprintf("%.1fs past its deadline: it had been cut off, and went on", margin.Seconds())
