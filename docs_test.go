@@ -25,6 +25,7 @@ var (
 	fenced   = regexp.MustCompile("(?ms)^```.*?^```")
 	linked   = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	fileName = regexp.MustCompile(`^[\w/.-]+\.(go|js|css|json|html|py|md|yaml)$`)
+	method   = regexp.MustCompile(`^[A-Z]\w*\.[A-Za-z]\w*$`)
 	anchored = regexp.MustCompile(`<a id="([^"]+)">`)
 )
 
@@ -101,6 +102,7 @@ func TestArchitectureNamesFunctions(t *testing.T) {
 					t.Errorf("%s names %s, which %s does not declare", architecture, f, file)
 				}
 			}
+			checkMethods(t, line, strings.Join(row[i+2:], " "))
 			if stops++; walk != "" && stops > maxStops {
 				t.Errorf("the walk %q has more than %d stops", walk, maxStops)
 			}
@@ -108,6 +110,28 @@ func TestArchitectureNamesFunctions(t *testing.T) {
 	}
 	if checked < 50 {
 		t.Errorf("only %d functions were found in the tables of %s", checked, architecture)
+	}
+}
+
+// checkMethods checks that what text calls a method is one in the folder of a file that the
+// line names.
+func checkMethods(t *testing.T, line, text string) {
+	t.Helper()
+	for _, name := range names(text) {
+		if !method.MatchString(name) || fileName.MatchString(name) {
+			continue
+		}
+		found := false
+		for _, file := range names(line) {
+			if strings.HasSuffix(file, ".go") {
+				for _, beside := range sources(t, path.Dir(file)) {
+					found = found || declarations(t, path.Join(path.Dir(file), beside))[name]
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s names %s, which is beside no file of its line:\n%s", architecture, name, line)
+		}
 	}
 }
 
