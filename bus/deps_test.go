@@ -18,7 +18,7 @@ func TestWorkersLinkLittle(t *testing.T) {
 		"golang.org/x/sys/unix", // for the boot clock
 		"github.com/vmihailenco/msgpack/v5", "github.com/vmihailenco/tagparser/v2",
 	}
-	ours := []string{"", "/bus", "/internal/wire", "/internal/bootid", "/internal/advice", "/worker"}
+	ours := []string{"", "/bus", "/internal/wire", "/internal/bootid", "/internal/advice", "/internal/plaintext", "/worker"}
 	const module = "github.com/beatfabric/hivebeat"
 	for _, root := range []string{"/worker", "/bus"} {
 		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", module+root).CombinedOutput()

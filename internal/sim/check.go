@@ -130,9 +130,8 @@ func (o *observer) slack(heard time.Duration) time.Duration {
 
 // checkShown checks what a queen would answer now.
 func (q *queen) checkShown() {
-	w, now := q.w, q.w.time()
+	w, now, x := q.w, q.w.time(), q.view.Index()
 	q.view.Settle(now)
-	x := q.view.Index()
 	if err := indextest.Verify(x, now); err != nil {
 		w.breaks(Sound, "the index of %s differs from its view: %v", q.name, err)
 	}
@@ -323,8 +322,7 @@ func (w *world) mayWait(since time.Duration, l life, every hivebeat.Millis) bool
 	for i := range w.plan.Faults {
 		f := &w.plan.Faults[i]
 		// What its hive could not hear meanwhile is credited, though nothing was due: up to then.
-		from := max(f.At.D(), since, w.plan.For.D()-w.plan.Settle.D())
-		if f.Kind == Quiet && f.Who == l.ident && w.now < from+lostAfter(w.plan.WorkerEvery.D(), f.By.D())+time.Minute {
+		if f.Kind == Quiet && f.Who == l.ident && w.now < max(f.At.D(), since, w.plan.For.D()-w.plan.Settle.D())+lostAfter(w.plan.WorkerEvery.D(), f.By.D())+time.Minute {
 			return true
 		}
 	}
@@ -333,11 +331,10 @@ func (w *world) mayWait(since time.Duration, l life, every hivebeat.Millis) bool
 
 // describe returns the verdict of a queen on a hive.
 func (q *queen) describe(id string) string {
-	v := q.view.Hive(id)
-	if v == nil {
-		return "nothing"
+	if v := q.view.Hive(id); v != nil {
+		return fmt.Sprintf("%s as %d", v.Live(), v.Inc())
 	}
-	return fmt.Sprintf("%s as %d", v.Live(), v.Inc())
+	return "nothing"
 }
 
 // checkSame compares the answers of two queens.

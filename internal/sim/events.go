@@ -104,7 +104,11 @@ func (w *world) checkWorkerEvents(list []*stored) {
 			}
 		}
 		// joined has its own id. A queen that missed it publishes a gap, and a queen that started
-		// in the meantime does not know that the worker had been declared lost.
+		// in the meantime does not know that the worker had been declared lost: it publishes
+		// joined where the others publish recovered, before them or after.
+		if i > 0 && list[0].data.N == 0 && d.N == list[i-1].data.N && d.Kind == hivebeat.KindRecovered && list[i-1].data.Kind == hivebeat.KindJoined {
+			continue
+		}
 		if d.N < next && d.Kind != hivebeat.KindGap && !(d.Kind == hivebeat.KindJoined && (list[i-1].data.Kind == hivebeat.KindGap || list[0].data.N == 0)) {
 			w.breaks(EventsOnce, "%s/%s: number %d is published twice, last as %s", d.Hive, d.Worker, d.N, e.id)
 		}

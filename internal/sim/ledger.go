@@ -52,12 +52,6 @@ type putting struct {
 	armed    bool
 }
 
-// openLedger starts to look for the ledger.
-func (q *queen) openLedger() {
-	q.kept = keeper{retry: retryFirst, wrote: make(map[string]uint64), putting: make(map[string]*putting)}
-	q.lookNow()
-}
-
 // lookNow simulates ledger.Wait until the ledger is open, and Ledger.Keep from then on, which
 // checks regularly that everything is there and unchanged.
 func (q *queen) lookNow() {

@@ -79,8 +79,7 @@ type Net struct {
 // two losses in a row, and a spread of delays within the limit
 // 3 × 0.95 × every + spread < 3 × every.
 func (p *Plan) Guaranteed() bool {
-	every := min(p.WorkerEvery, p.HiveEvery)
-	return (p.Net.Loss == 0 || p.Net.LossRun > 0 && p.Net.LossRun <= 2) && p.Net.Jitter < every/10
+	return (p.Net.Loss == 0 || p.Net.LossRun > 0 && p.Net.LossRun <= 2) && p.Net.Jitter < min(p.WorkerEvery, p.HiveEvery)/10
 }
 
 // Kind is a kind of fault.

@@ -55,7 +55,8 @@ func (q *queen) start() {
 	q.asking, q.braking = askWithin, 10*time.Second+time.Duration(w.plan.Hives)*time.Second/5
 	q.observer.linkChanged()
 	if !w.plan.NoJetStream {
-		q.openLedger()
+		q.kept = keeper{retry: retryFirst, wrote: make(map[string]uint64), putting: make(map[string]*putting)}
+		q.lookNow() // for the ledger
 	}
 }
 

@@ -118,8 +118,7 @@ func (k *worker) fallSilent(d time.Duration) {
 
 // request starts the next request at a given time.
 func (k *worker) request(at time.Duration) {
-	limit := k.w.plan.Stall.D()
-	k.work.next = at + between(k.rng, limit/10, limit*9/10)
+	k.work.next = at + between(k.rng, k.w.plan.Stall.D()/10, k.w.plan.Stall.D()*9/10)
 }
 
 // goOn advances the work to the present. In plans that do not simulate work, each beat has
