@@ -54,7 +54,7 @@ type FilterFlags struct {
 	Live    []string `placeholder:"WORD" enum:"alive,late,lost,left,unverified" env:"HIVEBEAT_FILTER_LIVE" help:"Verdict, or several with commas: ${enum}." group:"Filter"`
 	State   []string `placeholder:"WORD" env:"HIVEBEAT_FILTER_STATE" help:"State that workers report, or several with commas: ready, busy, loading …" group:"Filter"`
 	Text    string   `placeholder:"TEXT" env:"HIVEBEAT_FILTER_TEXT" help:"Part of an id, a zone or a model." group:"Filter"`
-	Stalled bool     `env:"HIVEBEAT_FILTER_STALLED" help:"Busy, and makes no progress." group:"Filter"`
+	Stalled bool     `env:"HIVEBEAT_FILTER_STALLED" help:"Busy, but makes no progress." group:"Filter"`
 	Sort    string   `placeholder:"KEY" env:"HIVEBEAT_FILTER_SORT" help:"Sort by this key; a leading - reverses the order, as in --sort=-age." group:"Filter"`
 	Limit   *int     `placeholder:"N" env:"HIVEBEAT_FILTER_LIMIT" help:"At most this many hives and this many workers." group:"Filter"`
 }

@@ -24,7 +24,7 @@ type ConnFlags struct {
 	NKey    string `name:"nkey" placeholder:"FILE" help:"File with an nkey seed." group:"Connection"`
 	TLSCA   string `name:"tls-ca" placeholder:"FILE" help:"Certificate authorities to trust." group:"Connection"`
 	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Client certificate." group:"Connection"`
-	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its key." group:"Connection"`
+	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Private key of the client certificate." group:"Connection"`
 
 	PrefixFlag
 }
@@ -104,19 +104,19 @@ func (f *AskerFlags) Validate() error {
 // LogFlags are part of every long-running command.
 type LogFlags struct {
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"Lowest level that is logged: ${enum}." group:"Log"`
-	LogFormat string `enum:"text,json" default:"text" help:"${enum}." group:"Log"`
+	LogFormat string `enum:"text,json" default:"text" help:"Log format: ${enum}." group:"Log"`
 }
 
 // OutFlag is part of every command that prints data.
 type OutFlag struct {
-	Output string `short:"o" enum:"text,json" default:"text" help:"${enum}."`
+	Output string `short:"o" enum:"text,json" default:"text" help:"Output format: ${enum}."`
 }
 
 func (f *OutFlag) json() bool { return f.Output == "json" }
 
 // ColorFlag is part of every command that may print colours.
 type ColorFlag struct {
-	Color string `enum:"auto,always,never" default:"auto" help:"${enum}. NO_COLOR is respected."`
+	Color string `enum:"auto,always,never" default:"auto" help:"When to colour the output: ${enum}. NO_COLOR is respected."`
 }
 
 // AskFlags are part of commands that send requests to a queen and print the answer.

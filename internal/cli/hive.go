@@ -22,7 +22,7 @@ type hiveCmd struct {
 	Every      time.Duration `default:"15s" help:"Promise: the next snapshot comes within this."`
 	PushFacts  time.Duration `placeholder:"DUR" help:"Send changed facts this soon, for schedulers that cannot wait for the next snapshot."`
 	StallAfter time.Duration `placeholder:"DUR" help:"Show a worker as stalled when it has been busy for this long without finishing anything; its label stall_after takes precedence."`
-	Pinned     bool          `help:"Send on the hive's own subject, for permissions of one hive."`
+	Pinned     bool          `help:"Send on the hive's own subject, so that NATS permissions can be limited to one hive."`
 }
 
 // Validate checks the flags.

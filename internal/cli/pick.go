@@ -39,8 +39,8 @@ func (pickCmd) Help() string {
   hivebeat pick --release job-42                      give it back
 
 The best comes first; a worker that restarts repeatedly is picked only if no other fits. The exit code is 1 if nothing fits, and 0 if there are fewer than -n.
-A hold adds to the busy slots that a worker reports: release it when the work has started. To ask again with the same
---hold gives the same places. With --asker, no other asker can renew or release the hold. With -o json it prints one document {"picks":[…],"passed":{…},"status":{…}}, also
+A hold adds to the busy slots that a worker reports: release it when the work has started. Another request with the
+same --hold returns the same places. With --asker, no other asker can renew or release the hold. With -o json it prints one document {"picks":[…],"passed":{…},"status":{…}}, also
 if nothing fits; --release prints {"released":[…],"status":{…}}.`
 }
 

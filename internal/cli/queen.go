@@ -57,7 +57,7 @@ func (f *KeepFlags) storage() jetstream.StorageType {
 
 // BrakeFlags say when the brake holds hives that would be lost.
 type BrakeFlags struct {
-	Brake brakeShare `default:"30%" placeholder:"PERCENT" help:"Share of a zone's hives that may be lost within 10 s before the brake holds them (default 30%); off never holds them."`
+	Brake brakeShare `default:"30%" placeholder:"PERCENT" help:"Share of a zone's hives that may be lost within 10 s before the brake holds them (default 30%); off disables the brake."`
 }
 
 // brakeShare is the value of --brake: "30%", or "off", which is 0.

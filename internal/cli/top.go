@@ -26,7 +26,7 @@ type topCmd struct {
 // Help is shown below the usage.
 func (topCmd) Help() string {
 	return `A full-screen view of hives, workers and events, sorted and filtered by the queen, with any number
-of them. Enter opens a hive or worker, ? shows all keys, q leaves. "hivebeat watch" is similar, but takes no keys.`
+of them. Enter opens a hive or worker, ? shows all keys, q quits. "hivebeat watch" is similar, but takes no keys.`
 }
 
 // Validate checks the flags.

@@ -24,7 +24,7 @@ type workerCmd struct {
 	State    string        `default:"ready" placeholder:"WORD" help:"State that it reports: starting, loading, ready, busy, degraded or draining (default ready)."`
 	Slots    uint64        `placeholder:"N" help:"Requests it can serve at once."`
 	Every    time.Duration `default:"30s" help:"Promise: the next beat comes within this."`
-	Pinned   bool          `help:"Beat on the worker's own subject, for permissions of one worker."`
+	Pinned   bool          `help:"Beat on the worker's own subject, so that NATS permissions can be limited to one worker."`
 }
 
 // Help is shown below the usage.

@@ -27,7 +27,7 @@ export class Link extends EventTarget {
   start() {
     this.#follow();
     setInterval(() => this.#watch(), 500);
-    // What a browser held back while nobody looked may be old.
+    // What a browser held back while the page was hidden may be old.
     document.addEventListener('visibilitychange', () => {
       if (!document.hidden && this.heard && since(this.heard) > QUIET) this.#again();
     });

@@ -62,7 +62,7 @@ const CAUSES = {
 export const cause = (c) => (Object.hasOwn(CAUSES, c) ? CAUSES[c] : c || '');
 
 // quiet says until when a worker is silent as it announced: empty where it is not, or
-// where somebody found it late or lost in spite of that.
+// if it was found late or lost in spite of that.
 export function quiet(w) {
   const left = (w.quiet || 0) - w.age;
   if (left <= 0 || (w.live !== 'alive' && (w.live !== 'late' || w.cause))) return '';
