@@ -374,7 +374,7 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 		every, quiet, _ := promise(&r)
 		list = append(list, detector.Seed{
 			Worker: id, Live: r.Live, Cause: r.Cause,
-			Heard: heard.Add(-oldest(&r)), Until: put.Add(liveness.LostAfter(every.Duration(), quiet.Duration())),
+			Heard: h.roster.heardWorker(&r, heard, now), Until: put.Add(liveness.LostAfter(every.Duration(), quiet.Duration())),
 			Facts: hivebeat.Facts{Inc: r.Inc, Seq: max(1, r.Seq), Every: every, Quiet: quiet, State: r.State, Model: r.Model},
 		})
 	}

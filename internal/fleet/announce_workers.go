@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 )
 
@@ -113,7 +114,7 @@ const entryBytes = 512 << 10
 func entrySize(workers map[string]ledger.RosterWorker) (n int) {
 	every, _ := ledger.CommonEvery(workers) // the entry has it once
 	for id, r := range workers {
-		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 126 + promiseSize(r.Every, r.Quiet, every)
+		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 140 + promiseSize(r.Every, r.Quiet, every)
 	}
 	return n
 }
@@ -148,6 +149,7 @@ func (h *Hive) addTo(s *Announcement, id string, kind hivebeat.Kind, to hivebeat
 	if isGone(to) {
 		entry.Since = max(1, w.goneFor(now))
 	}
+	w.ageInRoster(&entry, now)
 	s.Next.Workers[id] = entry
 	eventID := hivebeat.HiveEventID(h.id, d.N)
 	if kind == hivebeat.KindJoined { // the id of the event that its hive would cause
@@ -238,7 +240,15 @@ func (w *Worker) inRoster(now time.Time) (r ledger.RosterWorker, known bool) {
 	if isGone(r.Live) && r.Live == w.rec().Live && r.Inc == w.rec().Inc {
 		r.Since = max(1, w.goneFor(now))
 	}
+	w.ageInRoster(&r, now)
 	return r, true
+}
+
+// ageInRoster states the age of w in a roster entry that is put now, if it is more than its promise implies.
+func (w *Worker) ageInRoster(r *ledger.RosterWorker, now time.Time) {
+	if age := index.EffectiveAge(w.rec().Age, w.entry.Received(), now); r.Inc == w.rec().Inc && age > hivebeat.MillisOf(oldest(r)) {
+		r.Age = age
+	}
 }
 
 // whileUp returns the workers in the entry of h, which is up: those on which the verdict of a queen still
@@ -271,5 +281,5 @@ func (h *Hive) whileUp(now time.Time) map[string]ledger.RosterWorker {
 
 // entryRow estimates the size of a worker in an entry, without its promise.
 func entryRow(r *hivebeat.Record) int {
-	return len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 96
+	return len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 110
 }

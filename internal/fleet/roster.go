@@ -77,6 +77,9 @@ func (s *RosterState) workers(now time.Time) map[string]ledger.RosterWorker {
 		if r.Since > 0 {
 			r.Since = index.EffectiveAge(r.Since, put, now)
 		}
+		if r.Age > 0 {
+			r.Age = index.EffectiveAge(r.Age, put, now)
+		}
 		m[id] = r
 	}
 	return m
@@ -104,7 +107,17 @@ func promise(r *ledger.RosterWorker) (every, quiet hivebeat.Millis, known bool) 
 	return every, min(r.Quiet, hivebeat.MillisOf(hivebeat.MaxQuiet)), true
 }
 
-// oldest returns the greatest age that a worker in the roster can have had when its hive was heard last.
+// heardWorker returns the latest time at which a worker in the entry was last heard. heard is when its hive was.
+func (s *RosterState) heardWorker(r *ledger.RosterWorker, heard, now time.Time) time.Time {
+	at := heard.Add(-oldest(r))
+	if said := s.put(now).Add(-min(r.Age, maxAge).Duration()); r.Age > 0 && said.Before(at) {
+		return said
+	}
+	return at
+}
+
+// oldest returns the greatest age that a worker in the roster can have had when its hive was heard last, unless
+// the entry states its age.
 func oldest(r *ledger.RosterWorker) time.Duration {
 	every, quiet, _ := promise(r)
 	age := liveness.LostAfter(every.Duration(), quiet.Duration())
@@ -270,7 +283,7 @@ func (v *View) recallWorkers(h *Hive, now time.Time) {
 			continue
 		}
 		var rec hivebeat.Record
-		received := h.received.Add(-oldest(&r))
+		received := h.roster.heardWorker(&r, h.received, now)
 		if r.Since > 0 && isGone(r.Live) {
 			put := h.roster.put(now)
 			rec.Age, rec.Since, received = index.EffectiveAge(0, received, put), min(r.Since, maxAge), put

@@ -54,6 +54,9 @@ type RosterWorker struct {
 	// Since is how long before the entry was put the worker was lost or left; 0 if it is
 	// neither, or if that is unknown.
 	Since hivebeat.Millis `json:"since,omitempty"`
+	// Age is the age of its last message when the entry was put, if that is more than the
+	// promise implies: its hive could not hear for a while. 0 if it is not.
+	Age hivebeat.Millis `json:"age,omitempty"`
 }
 
 // RosterItem is an entry as it was read.
