@@ -3,19 +3,19 @@ package hive
 import (
 	"time"
 
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 )
 
 const (
-	thisHive = sample.Hive
+	thisHive = sampletest.Hive
 	second   = time.Second
-	every    = sample.Every
+	every    = sampletest.Every
 )
 
 // t0 is the start of time in tests that set the time themselves.
 var t0 = time.Now()
 
 // fake is a worker as seen on the wire.
-type fake = sample.Worker
+type fake = sampletest.Worker
 
-var newFake = sample.NewWorker
+var newFake = sampletest.NewWorker

@@ -7,18 +7,18 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
 	"github.com/beatfabric/hivebeat/internal/query"
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 	"github.com/beatfabric/hivebeat/internal/wire"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // Messages for tests.
 var (
-	at            = sample.At
-	snapshotOf    = sample.Snapshot
-	workerOf      = sample.Record
-	encode        = sample.Encode
-	fleetSnapshot = sample.Machine
+	at            = sampletest.At
+	snapshotOf    = sampletest.Snapshot
+	workerOf      = sampletest.Record
+	encode        = sampletest.Encode
+	fleetSnapshot = sampletest.Machine
 )
 
 // view is a fleet with its queries, without a queen.

@@ -6,22 +6,22 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 )
 
 const (
-	thisHive = sample.Hive
+	thisHive = sampletest.Hive
 	second   = time.Second
-	every    = sample.Every
+	every    = sampletest.Every
 )
 
 // t0 is when the registry of a test begins.
 var t0 = time.Now()
 
 // fake is a worker as it appears on the wire.
-type fake = sample.Worker
+type fake = sampletest.Worker
 
-var newFake = sample.NewWorker
+var newFake = sampletest.NewWorker
 
 // bench is a registry in a test, with its own time.
 type bench struct {

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -181,7 +181,7 @@ func TestWarm(t *testing.T) {
 
 	b = newBench(t)
 	for _, id := range []string{"heard", "awaited"} {
-		rec := sample.Record(id)
+		rec := sampletest.Record(id)
 		b.Recall(b.now, &rec, 0)
 	}
 	b.RecalledAll()

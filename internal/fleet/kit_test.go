@@ -7,18 +7,18 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/index/indextest"
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 // What tests put on the wire.
 var (
-	epoch         = sample.Epoch
-	at            = sample.At
-	snapshotOf    = sample.Snapshot
-	workerOf      = sample.Record
-	encode        = sample.Encode
-	fleetSnapshot = sample.Machine
+	epoch         = sampletest.Epoch
+	at            = sampletest.At
+	snapshotOf    = sampletest.Snapshot
+	workerOf      = sampletest.Record
+	encode        = sampletest.Encode
+	fleetSnapshot = sampletest.Machine
 )
 
 // feed sends s through the bytes of the wire into v.

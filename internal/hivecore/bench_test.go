@@ -9,13 +9,13 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/core"
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 )
 
 // steady returns a core with n workers, and a function that sends beats that change
 // nothing.
 func steady(t testing.TB, n int) (c *Core, beat func()) {
-	c = New(Config{ID: sample.Hive, Subject: subject, NS: "boot/1", PID: 1, PushFacts: second})
+	c = New(Config{ID: sampletest.Hive, Subject: subject, NS: "boot/1", PID: 1, PushFacts: second})
 	now := time.Now()
 	c.Connection(now, core.Connection{Up: true})
 	msgs, seqs := make([][]byte, n), make([][]byte, n)
@@ -34,7 +34,7 @@ func steady(t testing.TB, n int) (c *Core, beat func()) {
 			seq++
 		}
 		binary.BigEndian.PutUint64(seqs[i%n], seq)
-		now = now.Add(sample.Every / time.Duration(n+1))
+		now = now.Add(sampletest.Every / time.Duration(n+1))
 		if !c.Beat(now, subject, msgs[i%n]) {
 			t.Fatal("refused")
 		}

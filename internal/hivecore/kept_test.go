@@ -9,21 +9,21 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/ledger"
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 )
 
 // The last snapshot that a queen stored warms the hive if it is complete, and from a
 // hive that was warm.
 func TestRecall(t *testing.T) {
 	page := func(n, of uint64, change func(*hivebeat.Snapshot)) ledger.Entry {
-		lost := sample.Record(fmt.Sprint("lost", n))
+		lost := sampletest.Record(fmt.Sprint("lost", n))
 		lost.Live, lost.Cause = hivebeat.Lost, hivebeat.CauseMissed
-		s := sample.Snapshot(sample.Hive, 1, 9, sample.Record(fmt.Sprint("w", n)), lost)
+		s := sampletest.Snapshot(sampletest.Hive, 1, 9, sampletest.Record(fmt.Sprint("w", n)), lost)
 		s.Page, s.Pages = n, of
 		if change != nil {
 			change(s)
 		}
-		return ledger.Entry{Payload: sample.Encode(t, s), Stored: 3 * time.Second, TTL: 40 * time.Second} // received 5 s before it was stored
+		return ledger.Entry{Payload: sampletest.Encode(t, s), Stored: 3 * time.Second, TTL: 40 * time.Second} // received 5 s before it was stored
 	}
 	for _, c := range []struct {
 		name  string

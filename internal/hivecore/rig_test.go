@@ -12,19 +12,19 @@ import (
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/liveness"
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
 const (
 	second  = time.Second
-	subject = "hive." + sample.Hive + ".workers"
+	subject = "hive." + sampletest.Hive + ".workers"
 )
 
 // fake is a worker as seen on the wire.
-type fake = sample.Worker
+type fake = sampletest.Worker
 
-var newFake = sample.NewWorker
+var newFake = sampletest.NewWorker
 
 // rig is the shell of a core in a test. NATS answers at once, unless the rig is deaf.
 type rig struct {
@@ -48,8 +48,8 @@ type rig struct {
 }
 
 func newRig(t testing.TB, cfg Config) *rig {
-	cfg.ID, cfg.Subject = sample.Hive, subject
-	return &rig{Core: New(cfg), t: t, now: sample.Epoch}
+	cfg.ID, cfg.Subject = sampletest.Hive, subject
+	return &rig{Core: New(cfg), t: t, now: sampletest.Epoch}
 }
 
 // connected returns a rig that has just been connected for the first time.
@@ -148,7 +148,7 @@ func (r *rig) record(id string) hivebeat.Record {
 func (r *rig) is(id string, live hivebeat.Live) {
 	r.t.Helper()
 	if rec := r.record(id); rec.Live != live {
-		r.t.Errorf("%s is %s (%s) after %v, want %s", id, rec.Live, rec.Cause, r.now.Sub(sample.Epoch), live)
+		r.t.Errorf("%s is %s (%s) after %v, want %s", id, rec.Live, rec.Cause, r.now.Sub(sampletest.Epoch), live)
 	}
 }
 

@@ -12,11 +12,11 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/fleet"
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 )
 
 func eventNumbered(n uint64) fleet.Happened {
-	return fleet.Happened{At: sample.At(0), ID: fmt.Sprint(n), Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}
+	return fleet.Happened{At: sampletest.At(0), ID: fmt.Sprint(n), Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}
 }
 
 // In whichever order events are pushed, taken and returned, the output is the
@@ -41,7 +41,7 @@ func TestOutboxIsAQueue(t *testing.T) {
 				want = want[more:]
 			}
 		default:
-			batch := o.Take(sample.At(1))
+			batch := o.Take(sampletest.At(1))
 			if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
 				told += batch[0].Data.Missing
 				batch = batch[1:]
@@ -62,7 +62,7 @@ func TestOutboxIsAQueue(t *testing.T) {
 		}
 	}
 	for !o.Idle() {
-		batch := o.Take(sample.At(1))
+		batch := o.Take(sampletest.At(1))
 		if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
 			told += batch[0].Data.Missing
 		}
@@ -111,14 +111,14 @@ func TestAnEventThatWaitedIsTheSame(t *testing.T) {
 		}
 	}
 	var o Outbox
-	in := []fleet.Happened{fleet.HappenedAt(sample.At(0), want), fleet.HappenedAt(sample.At(-60), want), fleet.HappenedAt(sample.At(60), want)}
+	in := []fleet.Happened{fleet.HappenedAt(sampletest.At(0), want), fleet.HappenedAt(sampletest.At(-60), want), fleet.HappenedAt(sampletest.At(60), want)}
 	o.Push(in)
-	out := o.Take(sample.At(1))
+	out := o.Take(sampletest.At(1))
 	if diff := cmp.Diff(in, out); diff != "" {
 		t.Errorf("(-in +out):\n%s", diff)
 	}
 	o.Done(0, out)
-	if diff := cmp.Diff(in, o.Take(sample.At(1))); diff != "" {
+	if diff := cmp.Diff(in, o.Take(sampletest.At(1))); diff != "" {
 		t.Errorf("after it was returned (-in +out):\n%s", diff)
 	}
 }

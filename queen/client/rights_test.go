@@ -16,7 +16,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/internal/bustest"
-	"github.com/beatfabric/hivebeat/internal/sample"
+	"github.com/beatfabric/hivebeat/internal/sampletest"
 	"github.com/beatfabric/hivebeat/queen"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -79,10 +79,10 @@ func login(t *testing.T, srv *embedded.Server, user string) (*nats.Conn, *violat
 // queens runs q1, q2 and q3, which have heard a hive with workers of one slot each.
 func queens(t *testing.T, workers int, dial func(id string) *nats.Conn) map[string]*queen.Queen {
 	t.Helper()
-	s := sample.Snapshot("h", 1, 0)
+	s := sampletest.Snapshot("h", 1, 0)
 	s.Every = 3_600_000
 	for i := range workers {
-		w := sample.Record(fmt.Sprintf("w%03d", i))
+		w := sampletest.Record(fmt.Sprintf("w%03d", i))
 		w.Slots, w.Every = 1, 3_600_000
 		s.Workers = append(s.Workers, w)
 	}
@@ -108,7 +108,7 @@ func queens(t *testing.T, workers int, dial func(id string) *nats.Conn) map[stri
 	for id, q := range all {
 		bustest.Eventually(t, patience, func() (bool, string) {
 			s.Seq++
-			if err := nc.Publish(hivebeat.Subjects{}.Hives(), sample.Encode(t, s)); err != nil {
+			if err := nc.Publish(hivebeat.Subjects{}.Hives(), sampletest.Encode(t, s)); err != nil {
 				t.Fatal(err)
 			}
 			a := q.Answer(t.Context(), api.VerbSummary, api.Request{})

@@ -1,6 +1,6 @@
-// Package sample makes ordinary beats and snapshots for tests, so that a test names
+// Package sampletest makes ordinary beats and snapshots for tests, so that a test names
 // only the values that it is about.
-package sample
+package sampletest
 
 import (
 	"fmt"
