@@ -353,6 +353,9 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 				Heard: w.heard(), Stalled: r.Stalled, Ended: r.Ended,
 				Looping: r.Looping, Restarts: r.Restarts,
 			}
+			if w.own.inc == r.Inc { // its hive may have heard less; a replay of that is no news
+				s.Facts.Seq = max(s.Facts.Seq, w.own.seq)
+			}
 			if w.prior != nil {
 				s.Prior, s.PriorSeq = w.prior.inc, w.prior.seq
 			}

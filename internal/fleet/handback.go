@@ -10,6 +10,7 @@ import (
 // the hive is applied.
 func (v *View) handBack(h *Hive, w *Worker, now time.Time) {
 	id, c := w.rec().Worker, w.adopted
+	w.own = life{w.rec().Inc, w.rec().Seq}
 	if r := w.rec(); r.Live == hivebeat.Lost && c.base.Live != hivebeat.Lost {
 		w.lost = &mistake{inc: r.Inc, seq: r.Seq, at: h.since}
 		if rec, ok := h.adoption.reg.Record(now, id); ok {

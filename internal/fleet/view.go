@@ -132,6 +132,7 @@ type Worker struct {
 	earlier earlier  // hiveInc and seen for the incarnation of the hive before
 	seen    uint64   // n of the last transition that was published
 	prior   *life    // the incarnation that this one replaced, if that was seen
+	own     life     // what this queen heard of it itself, while it last judged it
 	adopted *adopted // not nil while this queen judges it
 	lost    *mistake // this queen made it lost, and its hive has not confirmed or disproved that yet
 }
