@@ -206,7 +206,10 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	}
 	next := ledger.RosterEntry{
 		V: hivebeat.Version, N: d.N, Live: to, Cause: d.Cause, Inc: d.Inc, Seq: seq,
-		Every: hivebeat.MillisOf(h.every), Zone: h.zone, Age: h.roster.age(h, now),
+		Every: hivebeat.MillisOf(h.every), Zone: h.zone, Age: h.roster.age(h, now), Prior: e.Prior,
+	}
+	if e.Inc != d.Inc {
+		next.Prior = e.Inc
 	}
 	if kind == hivebeat.KindConflict {
 		next.Cause = e.Cause

@@ -121,7 +121,7 @@ func (v *View) takeOver(h *Hive, s *wire.SnapshotView, o liveness.Outcome, recei
 func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
 	if h.head().Inc != s.Inc { // all its numbers start again
 		h.fromStart = s.Seq == 1
-		h.firstPage = now
+		h.firstPage, h.firstFrom = now, received
 		clear(h.absent)
 	}
 	if a := &h.assembly; !a.is(s.Inc, s.Seq) {

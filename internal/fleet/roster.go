@@ -163,9 +163,10 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 	h.goBackWith(&item)
 	// The roster had this queen's incarnation and has another one now: another queen decided later. If both
 	// insisted they would argue for ever, or lead all queens to an incarnation that is gone. So this queen
-	// follows. An entry that it put itself decides nothing, because it may have heard more since.
-	decided := !h.roster.wanted.is(&item) &&
-		(h.roster.Item.Inc == h.line.Inc() && h.roster.Item.Epoch == item.Epoch && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
+	// follows. The same holds if the roster says that its incarnation replaced this queen's. An entry that it
+	// put itself decides nothing, because it may have heard more since.
+	replaced := h.roster.Item.Inc == h.line.Inc() && h.roster.Item.Epoch == item.Epoch || item.Prior != 0 && item.Prior == h.line.Inc()
+	decided := !h.roster.wanted.is(&item) && (replaced && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
 	h.roster.Item, h.roster.ReadAt = item, now
 	if h.head().Inc == 0 {
 		h.zone = item.Zone
@@ -224,7 +225,7 @@ func (h *Hive) believes(e *ledger.RosterEntry) bool {
 // cameBackSince reports whether this queen heard its incarnation replace the one in item after item was put.
 // Then item is out of date: JetStream was away meanwhile.
 func (h *Hive) cameBackSince(item *ledger.RosterItem, now time.Time) bool {
-	return h.head().Inc == h.line.Inc() && h.prior == item.Inc && now.Add(-item.Stored).Before(h.firstPage)
+	return h.head().Inc == h.line.Inc() && h.prior == item.Inc && now.Add(-item.Stored).Before(h.firstFrom)
 }
 
 // overtaken reports whether item says that the hive lives, and was put after this queen last heard its own

@@ -91,6 +91,7 @@ type Hive struct {
 	goodbye   string
 	heardAt   time.Time // when its last message arrived
 	firstPage time.Time // when the first page of this incarnation was applied
+	firstFrom time.Time // the earliest time at which that page may have been received
 	assembly  assembly
 	memo      memo
 	workers   map[string]*Worker

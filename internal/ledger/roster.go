@@ -26,6 +26,7 @@ type RosterEntry struct {
 	Live    hivebeat.Live           `json:"live"`
 	Cause   hivebeat.Cause          `json:"cause,omitempty"`
 	Inc     uint64                  `json:"inc"`
+	Prior   uint64                  `json:"prior,omitempty"` // the incarnation in the roster that Inc replaced; 0: none
 	Seq     uint64                  `json:"seq"`
 	Every   hivebeat.Millis         `json:"every"`
 	Age     hivebeat.Millis         `json:"age,omitempty"` // age of the last message that the author knew, when it put this; 0: unknown

@@ -274,8 +274,8 @@ func (o *observer) checkEndIsTold(c closing, seq uint64) {
 			w.breaks(DeathTold, "%s incarnation %d ended, %s heard that its connection closed, but its record does not show it", l.ident, l.inc, o.name)
 		}
 	}
-	if o.asking > 0 { // the queen reads the key, and receives messages sent before that
-		bound = o.asking + time.Second
+	if o.asking > 0 { // the queen reads the key, maybe after another read that times out, and receives messages sent before that
+		bound = 2*o.asking + time.Second
 	}
 	at := heard + windowOf(c.of.rw) + bound
 	w.at(at, func() {

@@ -107,7 +107,7 @@ func TestSearchAndLinks(t *testing.T) {
 	tab.shows(".empty", "No worker fits this search.")
 	tab.goTo("#/hives/nobody")
 	tab.allow = append(tab.allow, "404")
-	tab.shows(".trouble", "knows no such hive")
+	tab.shows(".trouble", "no longer knows this hive")
 }
 
 func TestUnsure(t *testing.T) {
@@ -137,7 +137,7 @@ func TestNothingThere(t *testing.T) {
 	tab.goTo("#/workers")
 	tab.shows(".all .empty", "No worker has been heard yet.")
 	tab.goTo("#/events")
-	tab.shows(".all .empty", "Nothing has happened")
+	tab.shows(".all .empty", "The queen remembers no events")
 }
 
 // Texts of workers may be hostile: what is printable of them is shown literally, and does
