@@ -163,9 +163,9 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 	h.goBackWith(&item)
 	// The roster had this queen's incarnation and has another one now: another queen decided later. If both
 	// insisted they would argue for ever, or lead all queens to an incarnation that is gone. So this queen
-	// follows. The same holds if the roster says that its incarnation replaced this queen's. An entry that it
+	// follows. The same holds if a later entry says that its incarnation replaced this queen's. An entry that it
 	// put itself decides nothing, because it may have heard more since.
-	replaced := h.roster.Item.Inc == h.line.Inc() && h.roster.Item.Epoch == item.Epoch || item.Prior != 0 && item.Prior == h.line.Inc()
+	replaced := h.roster.Item.Inc == h.line.Inc() && h.roster.Item.Epoch == item.Epoch || item.Prior == h.line.Inc() && item.N > h.roster.Item.N
 	decided := !h.roster.wanted.is(&item) && (replaced && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
 	h.roster.Item, h.roster.ReadAt = item, now
 	if h.head().Inc == 0 {
