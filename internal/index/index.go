@@ -49,11 +49,11 @@ type Hive struct {
 	id string
 
 	// A walk over many hives reads these fields, so they are adjacent in memory.
-	facts      Facts
-	zone       *zone
-	freeMemory uint64
 	isFresh    bool
 	slot       slot // among the hives by free memory
+	freeMemory uint64
+	zone       *zone
+	facts      Facts
 
 	head       hivebeat.Snapshot // the newest page without its workers
 	headChange change            // what the pages since the last SetHive changed
@@ -86,15 +86,15 @@ type Worker struct {
 // Facts are the verdict on a hive and its basis.
 type Facts struct {
 	Live     hivebeat.Live // empty before anything is known
-	Cause    hivebeat.Cause
-	Since    time.Time // when the verdict was reached
+	Doubtful bool          // its connection closed, and it was not heard since
+	Warming  bool          // it restarted and may not know all its workers yet
+	Zone     string
 	Inc, Seq uint64
 	Every    time.Duration // the promise
 	Received time.Time     // of the newest page, or the earliest time it may have been
-	Goodbye  string        // why it left, if it did
-	Zone     string
-	Warming  bool // it restarted and may not know all its workers yet
-	Doubtful bool // its connection closed, and it was not heard since
+	Since    time.Time     // when the verdict was reached
+	Cause    hivebeat.Cause
+	Goodbye  string // why it left, if it did
 	Conflict *Conflict
 }
 
