@@ -57,6 +57,7 @@ type Hive struct {
 
 	head       hivebeat.Snapshot // the newest page without its workers
 	headChange change            // what the pages since the last SetHive changed
+	relabelled bool              // they changed its labels
 	oldest     hivebeat.Millis   // the greatest age of a fresh record in those pages
 
 	workers  []*Worker // in order of their ids if isSorted

@@ -57,11 +57,7 @@ func (x *Index) ApplyHead(h *Hive, s *wire.SnapshotView) {
 	switch after := h.headFacts(); {
 	case after != before:
 		h.headChange = material
-		if before.inc != 0 && after.labels != before.labels {
-			for _, w := range h.workers { // they inherit the labels of their hive
-				x.touchWorker(w, true)
-			}
-		}
+		h.relabelled = h.relabelled || before.inc != 0 && after.labels != before.labels
 	case !same || h.head.Host != host:
 		h.headChange = max(h.headChange, numbers)
 	}
@@ -140,10 +136,17 @@ func (x *Index) SetHive(h *Hive, f Facts, now time.Time) {
 		what = material
 	}
 	x.refresh(h, what, was.Live != f.Live || was.Doubtful != f.Doubtful, now)
+	if h.relabelled {
+		// Workers inherit the labels of their hive. This comes last: a change of numbers that follows a
+		// material change within one input would hide it from a watcher that stops in between.
+		for _, w := range h.workers {
+			x.touchWorker(w, true)
+		}
+	}
 	if h.isFresh {
 		x.lookAt(h, x.tooOldAt(f.Received, h.oldest))
 	}
-	h.oldest = 0
+	h.relabelled, h.oldest = false, 0
 }
 
 // sameAs reports whether f and o are equal, or differ only in numbers.

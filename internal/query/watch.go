@@ -24,6 +24,7 @@ type Watch struct {
 	cursor  string
 	rev     uint64 // reported up to here
 	base    uint64 // up to here it receives the current state, not the changes; 0: that is over
+	pass    uint64 // where the steps began that have not reached the end yet: a change of numbers may have moved a material change past rev
 	begun   bool
 	sum     uint64 // revision of the last summary sent
 	sumTold bool
@@ -53,10 +54,10 @@ func (w *Watch) begin(v *index.Index) {
 	w.begun = true
 	resync := func(why string) {
 		w.answer.Resync = why
-		w.rev, w.base = v.Floor(), v.Rev()
+		w.rev, w.base, w.pass = v.Floor(), v.Rev(), v.Floor()
 	}
 	if w.cursor == "" {
-		w.rev, w.base = v.Floor(), v.Rev()
+		w.rev, w.base, w.pass = v.Floor(), v.Rev(), v.Floor()
 		return
 	}
 	parts := strings.Split(w.cursor, ".")
@@ -64,8 +65,8 @@ func (w *Watch) begin(v *index.Index) {
 		resync("the cursor belongs to another queen, " + parts[0])
 		return
 	}
-	n := [2]uint64{}
-	readable := len(parts) == 2 || len(parts) == 3
+	n := [3]uint64{}
+	readable := len(parts) >= 2 && len(parts) <= 4
 	for i := range n {
 		if readable && i+1 < len(parts) {
 			u, err := strconv.ParseUint(parts[i+1], 10, 64)
@@ -73,21 +74,27 @@ func (w *Watch) begin(v *index.Index) {
 		}
 	}
 	switch {
-	case !readable, n[0] > v.Rev(), n[1] > v.Rev():
+	case !readable, n[0] > v.Rev(), n[1] > v.Rev(), n[2] > n[0]:
 		resync("the cursor cannot be parsed")
 	case n[0] < v.Floor():
 		resync("this queen started after the cursor was made")
 	case !v.Since(n[0]):
 		resync("too much was dropped since the cursor was made")
 	default:
-		w.rev, w.base = n[0], n[1]
+		w.rev, w.base, w.pass = n[0], n[1], n[0]
+		if n[2] > 0 {
+			w.pass = n[2]
+		}
 		w.sum, w.sumTold = w.rev, w.base == 0
 	}
 }
 
 func (w *Watch) next() string {
 	s := w.queen + "." + strconv.FormatUint(w.rev, 10)
-	if w.base > w.rev {
+	switch {
+	case w.pass < w.rev:
+		s += "." + strconv.FormatUint(w.base, 10) + "." + strconv.FormatUint(w.pass, 10)
+	case w.base > w.rev:
 		s += "." + strconv.FormatUint(w.base, 10)
 	}
 	return s
@@ -104,7 +111,7 @@ func (w *Watch) Step(v *index.Index, events *Events, now time.Time) (found bool)
 	a := &w.answer
 	from, end := w.rev, v.Rev()
 	if from > 0 && !v.Since(from) { // while it waited
-		w.rev, w.base, from = v.Floor(), end, v.Floor()
+		w.rev, w.base, w.pass, from = v.Floor(), end, v.Floor(), v.Floor()
 		a.Resync = "too much was dropped since the cursor was made"
 	}
 	looks, n := StepLooks, 0
@@ -163,7 +170,7 @@ func (w *Watch) Step(v *index.Index, events *Events, now time.Time) (found bool)
 			return false
 		}
 		looks--
-		n += w.add(v, h, k, key > known, now)
+		n += w.add(v, h, k, key > max(w.pass, w.base), now)
 		last = rev
 		return true
 	})
@@ -171,6 +178,9 @@ func (w *Watch) Step(v *index.Index, events *Events, now time.Time) (found bool)
 		stopped = !others(^uint64(0) - 1)
 	}
 	w.rev = to
+	if !stopped {
+		w.pass = to
+	}
 	a.More = stopped
 	if w.base != 0 && w.rev >= w.base {
 		w.base = 0

@@ -133,7 +133,7 @@ func TestWatchCursors(t *testing.T) {
 	}
 	for cursor, why := range map[string]string{
 		"other" + a.Next[1:]: "another queen", "q": "cannot be parsed", "q.x": "cannot be parsed", "q.1": "started after",
-		"q.99999999": "cannot be parsed", "q.1.2.3": "cannot be parsed",
+		"q.99999999": "cannot be parsed", "q.1.2.3": "cannot be parsed", "q.1.1.1.1": "cannot be parsed",
 	} {
 		w := NewWatch("q", api.Request{After: cursor})
 		if !w.Step(m.v.Index(), nil, at(1)) || !strings.Contains(w.Answer().Resync, why) || len(w.Answer().Workers) != 1 {
