@@ -163,9 +163,11 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 	h.goBackWith(&item)
 	// The roster had this queen's incarnation and has another one now: another queen decided later. If both
 	// insisted they would argue for ever, or lead all queens to an incarnation that is gone. So this queen
-	// follows. The same holds if a later entry says that its incarnation replaced this queen's. An entry that it
-	// put itself decides nothing, because it may have heard more since.
-	replaced := h.roster.Item.Inc == h.line.Inc() && h.roster.Item.Epoch == item.Epoch || item.Prior == h.line.Inc() && item.N > h.roster.Item.N
+	// follows. The same holds if a later entry is the first to say that its incarnation replaced this queen's. An
+	// entry that it put itself decides nothing, because it may have heard more since.
+	was := &h.roster.Item
+	replaced := was.Inc == h.line.Inc() && was.Epoch == item.Epoch ||
+		item.Prior == h.line.Inc() && item.N > was.N && (item.Inc != was.Inc || item.Prior != was.Prior)
 	decided := !h.roster.wanted.is(&item) && (replaced && !h.cameBackSince(&item, now) || h.overtaken(&item, event, now))
 	h.roster.Item, h.roster.ReadAt = item, now
 	if h.head().Inc == 0 {
