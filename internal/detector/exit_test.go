@@ -207,8 +207,8 @@ func TestExit(t *testing.T) {
 			restart(b, f)
 			b.after(20 * second)
 			b.ends(f)
-			b.after(5 * time.Minute)                     // longer than any message was ever in flight
-			old.Sent += (5 * time.Minute).Milliseconds() // by its clock, which was set, it was sent now
+			b.after(5 * time.Minute)                             // longer than any message was ever in flight
+			old.Boot += uint64((5 * time.Minute).Milliseconds()) // by its clock it was sent now
 			late(b, &old)
 		}}, []string{joined, exit, "restarted:lost>alive", exit}, hivebeat.Lost},
 	} {
