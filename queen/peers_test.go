@@ -42,7 +42,7 @@ func TestAQueenThatIsStoppedLeavesNoQuestionOpen(t *testing.T) {
 			startHive(t, bustest.Conn(t, srv), "h2", time.Minute, hive)
 			for _, q := range append(others, stalled) {
 				q.warm()
-				q.eventually("both hives are known", func() bool { return q.live("h1") != "" && q.live("h2") != "" })
+				q.eventually("both hives are alive", func() bool { return q.live("h1") == hivebeat.Alive && q.live("h2") == hivebeat.Alive })
 				q.eventually("it hears the others", func() bool {
 					heard := false
 					_ = q.do(t.Context(), func(now time.Time) { _, heard = q.core.Backup(now) })
