@@ -88,7 +88,7 @@ func checkPublic(t *testing.T, name string) {
 	for _, d := range f.Decls {
 		switch d := d.(type) {
 		case *ast.FuncDecl:
-			if d.Name.IsExported() && (d.Recv == nil || receiverIsExported(d.Recv.List[0].Type)) {
+			if d.Name.IsExported() && (d.Recv == nil || ast.IsExported(receiver(d.Recv.List[0].Type))) {
 				check(d.Name.Name, d.Type)
 			}
 		case *ast.GenDecl:
@@ -104,23 +104,6 @@ func checkPublic(t *testing.T, name string) {
 					}
 				}
 			}
-		}
-	}
-}
-
-func receiverIsExported(e ast.Expr) bool {
-	for {
-		switch x := e.(type) {
-		case *ast.StarExpr:
-			e = x.X
-		case *ast.IndexExpr:
-			e = x.X
-		case *ast.IndexListExpr:
-			e = x.X
-		case *ast.Ident:
-			return x.IsExported()
-		default:
-			return false
 		}
 	}
 }
