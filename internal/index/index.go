@@ -222,12 +222,11 @@ func (h *Hive) Workers() []*Worker {
 
 // Worker returns the worker with this id, or nil.
 func (h *Hive) Worker(id string) *Worker {
-	list := h.Workers()
-	at, ok := slices.BinarySearchFunc(list, id, func(w *Worker, id string) int { return strings.Compare(w.rec.Worker, id) })
-	if !ok {
-		return nil
+	list := ByID[*Worker](h.Workers())
+	if at, ok := list.find(id); ok {
+		return list[at]
 	}
-	return list[at]
+	return nil
 }
 
 // Hive returns the worker's hive.
