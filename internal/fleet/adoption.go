@@ -7,7 +7,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/ledger"
-	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // Adoption: if a hive dies, its workers may live. When a hive is lost, the queen adopts its workers. It
@@ -377,7 +377,7 @@ func (h *Hive) seeds(now time.Time) []detector.Seed {
 		every, quiet, _ := promise(&r)
 		list = append(list, detector.Seed{
 			Worker: id, Live: r.Live, Cause: r.Cause,
-			Heard: h.roster.heardWorker(&r, heard, now), Until: put.Add(liveness.LostAfter(every.Duration(), quiet.Duration())),
+			Heard: h.roster.heardWorker(&r, heard, now), Until: put.Add(verdict.LostAfter(every.Duration(), quiet.Duration())),
 			Facts: hivebeat.Facts{Inc: r.Inc, Seq: max(1, r.Seq), Every: every, Quiet: quiet, State: r.State, Model: r.Model},
 		})
 	}

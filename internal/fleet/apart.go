@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // A queen that hears few hives may be cut off itself, with a minority of the servers. A replicated store
@@ -96,6 +96,6 @@ func (v *View) standApart(h *Hive, why evidence, now time.Time) bool {
 		why.reason += "; not believed, because this queen may be the one that is cut off: " + a.why
 		v.turn(h, hivebeat.KindUnverified, hivebeat.Unverified, hivebeat.CauseMissed, why, now)
 	}
-	v.due.Set(h, now.Add(liveness.LostAfter(h.every, 0)))
+	v.due.Set(h, now.Add(verdict.LostAfter(h.every, 0)))
 	return true
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/ledger"
-	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // The brake delays a mass death: if many hives fall silent at once, the cause is far more often the network or
@@ -88,7 +88,7 @@ func (h *Hive) upAt(t time.Time) bool {
 
 // lostAt returns when the silence of h makes it lost.
 func (v *View) lostAt(h *Hive) time.Time {
-	return h.judged.Add(liveness.LostAfter(h.every, 0) + v.blind - h.blind)
+	return h.judged.Add(verdict.LostAfter(h.every, 0) + v.blind - h.blind)
 }
 
 // silent reports whether h would be lost by silence at the time until, or before.

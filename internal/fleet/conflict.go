@@ -6,6 +6,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // Two hives with one id are found by a roll call: both answer it (liveness.Lineage.Beside). The conflict is
@@ -135,7 +136,7 @@ func (v *View) Located(conn, addr string, now time.Time) {
 
 // Conflicting returns the other incarnation that uses the id of h now, or 0.
 func (h *Hive) Conflicting(now time.Time) uint64 {
-	if h.rival == 0 || now.Sub(h.rivalAt) > liveness.LostAfter(h.every, 0) {
+	if h.rival == 0 || now.Sub(h.rivalAt) > verdict.LostAfter(h.every, 0) {
 		return 0
 	}
 	return h.rival

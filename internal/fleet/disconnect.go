@@ -8,6 +8,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // A hive can become lost because its connection closed. A queen that hears disconnects opens a window when
@@ -176,9 +177,9 @@ func (v *View) endWindows(now time.Time) {
 
 // rearm sets the deadline for the silence of h, which is up.
 func (v *View) rearm(h *Hive) {
-	after := liveness.LateAfter(h.every, 0)
+	after := verdict.LateAfter(h.every, 0)
 	if h.live == hivebeat.Late {
-		after = liveness.LostAfter(h.every, 0)
+		after = verdict.LostAfter(h.every, 0)
 	}
 	v.due.Set(h, h.judged.Add(after+v.blind-h.blind))
 }

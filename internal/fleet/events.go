@@ -9,6 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // Happened is a worker's transition, to be published as an event.
@@ -141,7 +142,7 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 // before a message was due: then silence says when the next one is.
 func silence(what string, age, every, quiet hivebeat.Millis) string {
 	said := fmt.Sprintf("no %s for %.1fs", what, float64(age)/1000)
-	switch due := liveness.Missed(min(age, maxAge).Duration(), every.Duration(), quiet.Duration()); {
+	switch due := verdict.Missed(min(age, maxAge).Duration(), every.Duration(), quiet.Duration()); {
 	case due > 1:
 		return fmt.Sprintf("%s, %d were due", said, due)
 	case due == 1:

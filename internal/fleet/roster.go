@@ -9,6 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // RosterState is the roster entry of a hive or brake as this queen knows it, and the progress of announcing
@@ -45,7 +46,7 @@ func (s *RosterState) heard(every time.Duration, now time.Time) time.Time {
 	if s.Item.Age > 0 {
 		return s.put(now).Add(-min(s.Item.Age, maxAge).Duration())
 	}
-	return s.put(now).Add(-liveness.LostAfter(every, 0))
+	return s.put(now).Add(-verdict.LostAfter(every, 0))
 }
 
 // age returns the age of the last message of h, for an entry that is put now. It is at least 1.
@@ -120,7 +121,7 @@ func (s *RosterState) heardWorker(r *ledger.RosterWorker, heard, now time.Time) 
 // the entry states its age.
 func oldest(r *ledger.RosterWorker) time.Duration {
 	every, quiet, _ := promise(r)
-	age := liveness.LostAfter(every.Duration(), quiet.Duration())
+	age := verdict.LostAfter(every.Duration(), quiet.Duration())
 	if isGone(r.Live) {
 		age += hivebeat.KeepGone
 	}
@@ -238,7 +239,7 @@ func (h *Hive) cameBackSince(item *ledger.RosterItem, now time.Time) bool {
 func (h *Hive) overtaken(item *ledger.RosterItem, event *hivebeat.EventData, now time.Time) bool {
 	ofWorkers := event.Worker != "" || len(item.Events) > 0
 	return item.N > h.roster.Item.N && speaksOfLiving(item) && !ofWorkers &&
-		now.Sub(h.judged) > liveness.LateAfter(h.every, 0) && now.Add(-item.Stored).After(latest(h.judged, h.beganAt))
+		now.Sub(h.judged) > verdict.LateAfter(h.every, 0) && now.Add(-item.Stored).After(latest(h.judged, h.beganAt))
 }
 
 // decidedSince reports whether an entry put after heard says that the hive lives in the incarnation that this
@@ -263,7 +264,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 	}
 	h.line.Hear(e.Inc, e.Seq, false)
 	h.every = min(max(e.Every.Duration(), hivebeat.MinEvery), hivebeat.MaxEvery)
-	h.received, h.judged, h.blind = now.Add(-liveness.LostAfter(h.every, 0)), v.heardAs(now), v.blind
+	h.received, h.judged, h.blind = now.Add(-verdict.LostAfter(h.every, 0)), v.heardAs(now), v.blind
 	if isGone(e.Live) {
 		h.received = h.roster.heard(h.every, now)
 		v.recallWorkers(h, now)
@@ -274,7 +275,7 @@ func (v *View) recall(h *Hive, now time.Time) {
 	v.become(h, hivebeat.Unverified)
 	h.since = now
 	v.recallWorkers(h, now)
-	v.due.Set(h, h.judged.Add(liveness.LostAfter(h.every, 0)))
+	v.due.Set(h, h.judged.Add(verdict.LostAfter(h.every, 0)))
 }
 
 // recallWorkers adds the workers that the roster has for h: all if h is gone, otherwise only the lost and left

@@ -7,6 +7,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/liveness"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // forgetAfter is how long a lost or left hive stays in the view. Its entry in the roster lives for the same time.
@@ -74,7 +75,7 @@ func (h *Hive) advance(m liveness.Message, gap time.Duration, heard time.Time) l
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
 	gone := isGone(h.live) && !heard.Before(h.since)
-	gone = gone && now.Sub(h.beganAt) > liveness.LostAfter(h.every, 0) && !h.line.Outdated(m, h.beganAt)
+	gone = gone && now.Sub(h.beganAt) > verdict.LostAfter(h.every, 0) && !h.line.Outdated(m, h.beganAt)
 	if o == liveness.Stale && (gone || h.line.Misled(m, h.beganAt)) {
 		o = h.line.Revive(inc, seq)
 	}
@@ -115,7 +116,7 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 	if was == hivebeat.Left && !o.Begins() {
 		return // another page of its goodbye
 	}
-	v.due.Set(h, at.Add(liveness.LateAfter(h.every, 0)))
+	v.due.Set(h, at.Add(verdict.LateAfter(h.every, 0)))
 	if was == hivebeat.Alive && !o.Begins() {
 		return
 	}
@@ -156,9 +157,9 @@ func (v *View) heard(h *Hive, o liveness.Outcome, now time.Time) {
 // patience returns the silence after which h got its present verdict.
 func (v *View) patience(h *Hive) time.Duration {
 	if h.live == hivebeat.Late {
-		return liveness.LateAfter(h.every, 0)
+		return verdict.LateAfter(h.every, 0)
 	}
-	return liveness.LostAfter(h.every, 0)
+	return verdict.LostAfter(h.every, 0)
 }
 
 // turn changes the verdict on a hive. Nothing else does, except recall for a hive known only from the
@@ -255,7 +256,7 @@ func (v *View) checked(c Check, inc, seq uint64, now time.Time) {
 	switch h.live {
 	case hivebeat.Alive:
 		v.turn(h, hivebeat.KindLate, hivebeat.Late, hivebeat.CauseMissed, v.silentFor(h, now), now)
-		v.due.Set(h, latest(now, h.judged.Add(liveness.LostAfter(h.every, 0)+v.blind-h.blind)))
+		v.due.Set(h, latest(now, h.judged.Add(verdict.LostAfter(h.every, 0)+v.blind-h.blind)))
 	case hivebeat.Late, hivebeat.Unverified:
 		v.lose(h, hivebeat.CauseMissed, v.silentFor(h, now), now)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/internal/wire"
+	"github.com/beatfabric/hivebeat/verdict"
 )
 
 // View is the fleet as one queen judges it. One goroutine owns it and everything that it returns.
@@ -192,7 +193,7 @@ func (h *Hive) facts() index.Facts {
 	}
 	if h.rival != 0 {
 		believed, refused := h.Places()
-		f.Conflict = &index.Conflict{Until: h.rivalAt.Add(liveness.LostAfter(h.every, 0)), Believed: believed, Refused: refused}
+		f.Conflict = &index.Conflict{Until: h.rivalAt.Add(verdict.LostAfter(h.every, 0)), Believed: believed, Refused: refused}
 	}
 	return f
 }
@@ -279,7 +280,7 @@ func (w *Worker) patience() time.Duration {
 	if w.rec().Every == 0 {
 		return hivebeat.KeepGone
 	}
-	return liveness.LostAfter(w.rec().Every.Duration(), w.rec().Quiet.Duration())
+	return verdict.LostAfter(w.rec().Every.Duration(), w.rec().Quiet.Duration())
 }
 
 // Hive returns the hive with this id, or nil. Its Live is empty while only its name is known.
