@@ -44,6 +44,7 @@ type Facts struct {
 	Endpoint string            `msgpack:"endpoint,omitempty" json:"endpoint,omitempty"` // where it serves the model
 	GPUs     []string          `msgpack:"gpus,omitempty" json:"gpus,omitempty"`         // UUIDs of the GPUs it uses
 	Slots    uint64            `msgpack:"slots,omitempty" json:"slots,omitempty"`       // requests it can serve at once
+	Need     uint64            `msgpack:"need,omitempty" json:"need,omitempty"`         // bytes of GPU memory that it will hold once loaded
 	Labels   map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`     // free-form
 	Data     []byte            `msgpack:"data,omitempty" json:"data,omitempty"`         // opaque
 	Seq      uint64            `msgpack:"seq" json:"seq"`                               // 1, 2, 3 … within the incarnation

@@ -52,6 +52,11 @@ type EventData struct {
 	MarginMS *Millis `json:"margin_ms,omitempty"` // recovered: how far past its deadline it was heard from
 	Missing  uint64  `json:"missing,omitempty"`   // gap: how many transitions are unknown
 	Zone     string  `json:"zone,omitempty"`      // brake: the zone it acts on
+	GPU      string  `json:"gpu,omitempty"`       // gpu-…: UUID of the GPU
+	GPUIndex *uint64 `json:"gpu_index,omitempty"` // gpu-…: its index on the machine
+	Action   string  `json:"action,omitempty"`    // gpu-…: what ends the fault
+	Owner    string  `json:"owner,omitempty"`     // gpu-orphan: the worker whose processes hold memory
+	Asker    string  `json:"asker,omitempty"`     // who asked for what happened
 	Believed *Place  `json:"believed,omitempty"`  // conflict: where the accepted incarnation runs
 	Refused  *Place  `json:"refused,omitempty"`   // conflict: where the refused one runs
 }
@@ -91,6 +96,12 @@ func WorkerEventID(hive string, hiveInc uint64, worker string, inc uint64, kind 
 		return hive + "." + worker + "." + strconv.FormatUint(inc, 10) + "." + string(KindJoined)
 	}
 	return hive + "." + strconv.FormatUint(hiveInc, 10) + "." + worker + "." + strconv.FormatUint(n, 10)
+}
+
+// GPUEventID returns the Nats-Msg-Id of transition n of a hive's GPUs, as that hive
+// numbered it.
+func GPUEventID(hive string, hiveInc, n uint64) string {
+	return hive + "." + strconv.FormatUint(hiveInc, 10) + ".!gpu." + strconv.FormatUint(n, 10)
 }
 
 // HiveEventID returns the Nats-Msg-Id of event n of a hive, as the roster numbered it.

@@ -4,22 +4,29 @@ package hivebeat
 // as one msgpack map on queen.hives. A page of a long snapshot is complete in itself:
 // it holds all scalars, the host, the GPUs, and a slice of the workers.
 type Snapshot struct {
-	V       uint64            `msgpack:"v" json:"v"`
-	Hive    string            `msgpack:"hive" json:"hive"`
-	Inc     uint64            `msgpack:"inc" json:"inc"`     // Unix µs when the hive began
-	Every   Millis            `msgpack:"every" json:"every"` // promise: the next snapshot comes within this
-	Seq     uint64            `msgpack:"seq" json:"seq"`
-	Sent    int64             `msgpack:"sent,omitempty" json:"sent,omitempty"` // sender's clock, Unix ms: for display, never used in a decision
-	Warm    bool              `msgpack:"warm" json:"warm"`                     // the absence of a worker is evidence
-	Page    uint64            `msgpack:"page" json:"page"`                     // 0-based
-	Pages   uint64            `msgpack:"pages" json:"pages"`                   // at least 1
-	Bye     string            `msgpack:"bye,omitempty" json:"bye,omitempty"`   // set in the last snapshot of a hive that leaves in order
-	Conn    string            `msgpack:"conn,omitempty" json:"conn,omitempty"` // of the hive's NATS connection: <server id>/<client id>
-	RW      Millis            `msgpack:"rw,omitempty" json:"rw,omitempty"`     // reconnect wait of that connection
-	PID     uint64            `msgpack:"pid,omitempty" json:"pid,omitempty"`   // process id of the hive
-	Labels  map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`
-	Host    Host              `msgpack:"host" json:"host"`
-	GPUs    []GPU             `msgpack:"gpus,omitempty" json:"gpus,omitempty"`
+	V      uint64            `msgpack:"v" json:"v"`
+	Hive   string            `msgpack:"hive" json:"hive"`
+	Inc    uint64            `msgpack:"inc" json:"inc"`     // Unix µs when the hive began
+	Every  Millis            `msgpack:"every" json:"every"` // promise: the next snapshot comes within this
+	Seq    uint64            `msgpack:"seq" json:"seq"`
+	Sent   int64             `msgpack:"sent,omitempty" json:"sent,omitempty"` // sender's clock, Unix ms: for display, never used in a decision
+	Warm   bool              `msgpack:"warm" json:"warm"`                     // the absence of a worker is evidence
+	Page   uint64            `msgpack:"page" json:"page"`                     // 0-based
+	Pages  uint64            `msgpack:"pages" json:"pages"`                   // at least 1
+	Bye    string            `msgpack:"bye,omitempty" json:"bye,omitempty"`   // set in the last snapshot of a hive that leaves in order
+	Conn   string            `msgpack:"conn,omitempty" json:"conn,omitempty"` // of the hive's NATS connection: <server id>/<client id>
+	RW     Millis            `msgpack:"rw,omitempty" json:"rw,omitempty"`     // reconnect wait of that connection
+	PID    uint64            `msgpack:"pid,omitempty" json:"pid,omitempty"`   // process id of the hive
+	Labels map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`
+	Host   Host              `msgpack:"host" json:"host"`
+	GPUs   []GPU             `msgpack:"gpus,omitempty" json:"gpus,omitempty"`
+	// VRAMBudget is the most GPU memory that this hive's workers may hold together, in
+	// bytes; 0 is no limit.
+	VRAMBudget uint64 `msgpack:"vram_budget,omitempty" json:"vram_budget,omitempty"`
+	// GPUN counts the transitions of GPUs within this hive incarnation, and GPUTr has
+	// the newest ones, oldest first.
+	GPUN    uint64            `msgpack:"gpu_n,omitempty" json:"gpu_n,omitempty"`
+	GPUTr   []GPUTransition   `msgpack:"gpu_tr,omitempty" json:"gpu_tr,omitempty"`
 	Collect map[string]string `msgpack:"collect,omitempty" json:"collect,omitempty"` // per source: ok, none or the error
 	Stats   Stats             `msgpack:"stats" json:"stats"`
 	Workers []Record          `msgpack:"workers" json:"workers"`
@@ -36,30 +43,15 @@ type Host struct {
 	MemTotal uint64  `msgpack:"mem_total,omitempty" json:"mem_total,omitempty"` // bytes
 	MemUsed  uint64  `msgpack:"mem_used,omitempty" json:"mem_used,omitempty"`   // bytes
 	Uptime   uint64  `msgpack:"uptime,omitempty" json:"uptime,omitempty"`       // seconds
-}
+	Kernel   string  `msgpack:"kernel,omitempty" json:"kernel,omitempty"`       // release of the kernel
+	Driver   string  `msgpack:"driver,omitempty" json:"driver,omitempty"`       // version of the GPU driver
 
-// GPU is one GPU of the machine. Used minus Ours is held by processes that are not
-// workers of this hive.
-type GPU struct {
-	UUID  string `msgpack:"uuid" json:"uuid"`
-	Index uint64 `msgpack:"index" json:"index"`
-	Name  string `msgpack:"name,omitempty" json:"name,omitempty"`
-	Total uint64 `msgpack:"total,omitempty" json:"total,omitempty"` // bytes
-	Used  uint64 `msgpack:"used,omitempty" json:"used,omitempty"`   // bytes
-	Ours  uint64 `msgpack:"ours,omitempty" json:"ours,omitempty"`   // bytes held by this hive's workers
-	Util  uint64 `msgpack:"util,omitempty" json:"util,omitempty"`   // 0 to 100
-	Temp  int64  `msgpack:"temp,omitempty" json:"temp,omitempty"`   // °C
-	Power uint64 `msgpack:"power,omitempty" json:"power,omitempty"` // mW
-	Age   Millis `msgpack:"age,omitempty" json:"age,omitempty"`     // since these facts were read
-	Err   string `msgpack:"err,omitempty" json:"err,omitempty"`     // why facts of this GPU are missing
-}
-
-// Free returns the bytes of GPU memory that no process holds.
-func (g GPU) Free() uint64 {
-	if g.Used >= g.Total {
-		return 0
-	}
-	return g.Total - g.Used
+	// The file systems of the model cache and of the store, in bytes. Free is what an
+	// unprivileged process may still write.
+	CacheTotal uint64 `msgpack:"cache_total,omitempty" json:"cache_total,omitempty"`
+	CacheFree  uint64 `msgpack:"cache_free,omitempty" json:"cache_free,omitempty"`
+	StoreTotal uint64 `msgpack:"store_total,omitempty" json:"store_total,omitempty"`
+	StoreFree  uint64 `msgpack:"store_free,omitempty" json:"store_free,omitempty"`
 }
 
 // Record is one worker in a Snapshot: its last beat, and what its hive concludes.
@@ -75,6 +67,12 @@ type Record struct {
 	RivalAt Place        `msgpack:"rival_at,omitempty" json:"rival_at,omitzero"`
 	Addr    string       `msgpack:"addr,omitempty" json:"addr,omitempty"`   // client address of the accepted incarnation, while there is a Rival
 	Ended   uint64       `msgpack:"ended,omitempty" json:"ended,omitempty"` // lost: when its process ended, by the Boot clock of its beats; 0 if unknown
+	// On has the UUIDs of the GPUs and MIG instances on which the worker's processes hold
+	// memory, as the driver reports it.
+	On []string `msgpack:"on,omitempty" json:"on,omitempty"`
+	// Fault is what the GPU driver reported last about the worker's own processes, such as
+	// an XID that the program caused.
+	Fault string `msgpack:"fault,omitempty" json:"fault,omitempty"`
 	Facts
 	Age   Millis `msgpack:"age" json:"age"`     // since the last beat, by the hive's monotonic clock
 	Since Millis `msgpack:"since" json:"since"` // since the current Live began
@@ -110,13 +108,20 @@ type Transition struct {
 	Ago    Millis `msgpack:"ago" json:"ago"`
 }
 
-// Proc is what the operating system reports about a worker's process.
+// Proc is what the operating system reports about a worker's process and its
+// descendants, taken together. Up is of the process alone.
 type Proc struct {
 	RSS  uint64  `msgpack:"rss,omitempty" json:"rss,omitempty"`   // bytes
 	CPU  float64 `msgpack:"cpu,omitempty" json:"cpu,omitempty"`   // percent of one CPU
 	VRAM uint64  `msgpack:"vram,omitempty" json:"vram,omitempty"` // bytes on all GPUs
 	Up   Millis  `msgpack:"up,omitempty" json:"up,omitempty"`     // since the process started
 	Read uint64  `msgpack:"read,omitempty" json:"read,omitempty"` // bytes read so far, from files and other sources
+
+	Procs   uint64 `msgpack:"procs,omitempty" json:"procs,omitempty"`     // how many processes
+	Threads uint64 `msgpack:"threads,omitempty" json:"threads,omitempty"` // of all of them
+	Files   uint64 `msgpack:"files,omitempty" json:"files,omitempty"`     // open files of all of them
+	MemMax  uint64 `msgpack:"mem_max,omitempty" json:"mem_max,omitempty"` // limit of its cgroup in bytes; 0 if it has none
+	OOM     uint64 `msgpack:"oom,omitempty" json:"oom,omitempty"`         // processes that the kernel killed in its cgroup for want of memory
 }
 
 // Stats are the hive's own counters since it started.

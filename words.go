@@ -87,6 +87,14 @@ const (
 	KindConflict   Kind = "conflict" // two incarnations that both advance
 	KindGap        Kind = "gap"      // transitions that are no longer known
 	KindBrake      Kind = "brake"
+
+	// Kinds of events about a GPU of a hive.
+	KindGPULost      Kind = "gpu-lost" // gone
+	KindGPUFailing   Kind = "gpu-failing"
+	KindGPUDegraded  Kind = "gpu-degraded"
+	KindGPURecovered Kind = "gpu-recovered" // ok or degraded, after failing, gone or an announced degraded
+	KindGPUOrphan    Kind = "gpu-orphan"    // processes of a worker that has ended still hold memory
+	KindGPUForgotten Kind = "gpu-forgotten" // an operator removed a GPU that is gone
 )
 
 // Values of collect for a source that are not errors.

@@ -107,6 +107,8 @@ func (c *cursor) fact(key []byte, v *FactsView) {
 		v.GPUs = c.texts("gpus", hivebeat.MaxGPUs, hivebeat.MaxGPUID)
 	case "slots":
 		v.Slots = c.uint("slots")
+	case "need":
+		v.Need = c.uint("need")
 	case "labels":
 		v.Labels = c.labels()
 	case "data":

@@ -216,7 +216,7 @@ var (
 	refFacts = map[string]rule{
 		"inc": anyUint, "every": isEvery, "state": isStr(32), "reason": isStr(256), "quiet": isUint(600_000),
 		"pid": anyUint, "ns": isStr(128), "host": isStr(256), "conn": isStr(128), "rw": anyUint, "model": isStr(256), "endpoint": isStr(512),
-		"gpus": isList(64, isStr(64)), "slots": anyUint, "labels": isTextMap(32, 63, 128), "data": isBin(1024),
+		"gpus": isList(64, isStr(64)), "slots": anyUint, "need": anyUint, "labels": isTextMap(32, 63, 128), "data": isBin(1024),
 		"seq": anyUint, "sent": isInt, "vram": anyUint, "busy": anyUint, "queue": anyUint, "done": anyUint,
 	}
 	refBeat = isMap(join(refFacts, map[string]rule{"v": isInt, "hive": isID, "worker": isID}),
@@ -229,7 +229,9 @@ var (
 		"worker": isID, "live": isStr(32), "cause": isStr(32), "n": anyUint, "tr": isList(8, refTransition), "missed": anyUint,
 		"stalled": isBool, "rival": anyUint, "rival_at": isMap(map[string]rule{"host": isStr(256), "pid": anyUint, "conn": isStr(128), "addr": isStr(128)}),
 		"addr": isStr(128), "age": anyUint, "since": anyUint, "closed": isBool, "restarts": anyUint, "looping": isBool,
-		"os": isMap(map[string]rule{"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint, "read": anyUint}),
+		"on": isList(64, isStr(64)), "fault": isStr(256),
+		"os": isMap(map[string]rule{"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint, "read": anyUint,
+			"procs": anyUint, "threads": anyUint, "files": anyUint, "mem_max": anyUint, "oom": anyUint}),
 	}), "worker", "live", "inc", "seq", "every")
 	refSnapshot = isMap(map[string]rule{
 		"worker": func(any) hivebeat.Reason { return hivebeat.RefusedForeign }, // the key of a beat
@@ -237,12 +239,24 @@ var (
 		"page": isUint(1000), "pages": isUint(1000), "bye": isStr(256), "conn": isStr(128), "rw": anyUint, "pid": anyUint, "labels": isTextMap(32, 63, 128),
 		"host": isMap(map[string]rule{
 			"name": isStr(256), "os": isStr(256), "arch": isStr(256), "cpus": anyUint, "load1": isFloat, "cpu": isFloat,
-			"mem_total": anyUint, "mem_used": anyUint, "uptime": anyUint,
+			"mem_total": anyUint, "mem_used": anyUint, "uptime": anyUint, "kernel": isStr(256), "driver": isStr(256),
+			"cache_total": anyUint, "cache_free": anyUint, "store_total": anyUint, "store_free": anyUint,
 		}),
 		"gpus": isList(64, isMap(map[string]rule{
 			"uuid": isStr(64), "index": anyUint, "name": isStr(256), "total": anyUint, "used": anyUint, "ours": anyUint,
 			"util": anyUint, "temp": isInt, "power": anyUint, "age": anyUint, "err": isStr(256),
+			"bus": isStr(64), "orphaned": anyUint, "unattributed": anyUint, "reserved": anyUint, "unified": isBool, "mig": isBool,
+			"state": isStr(32), "cause": isStr(32), "evidence": isStr(256), "action": isStr(32), "since": anyUint,
+			"instances": isList(16, isMap(map[string]rule{
+				"uuid": isStr(64), "profile": isStr(64), "gi": anyUint, "ci": anyUint, "total": anyUint, "used": anyUint, "ours": anyUint,
+				"orphaned": anyUint, "unattributed": anyUint, "reserved": anyUint,
+			})),
 		})),
+		"vram_budget": anyUint, "gpu_n": anyUint,
+		"gpu_tr": isList(32, isMap(map[string]rule{
+			"n": anyUint, "kind": isStr(32), "gpu": isStr(64), "index": anyUint, "from": isStr(32), "to": isStr(32), "cause": isStr(32),
+			"evidence": isStr(256), "action": isStr(32), "worker": isStr(64), "asker": isStr(64), "ago": anyUint,
+		}, "n", "kind", "gpu")),
 		"collect": isTextMap(16, 63, 256),
 		"stats": isMap(map[string]rule{
 			"beats": anyUint, "refused": anyUint, "stale": anyUint, "wire_lost": anyUint, "false_dead": anyUint, "cut_off": anyUint, "self_pause": anyUint,

@@ -16,7 +16,7 @@ func ParseSnapshot(b []byte, v *SnapshotView) error { return v.nothing.Parse(b, 
 // Parse is ParseSnapshot for the next snapshot of the hive that m remembers. A record
 // with an unchanged stable part costs a tenth.
 func (m *SnapshotMemo) Parse(b []byte, v *SnapshotView) error {
-	*v = SnapshotView{GPUs: v.GPUs[:0], Workers: v.Workers[:0]}
+	*v = SnapshotView{GPUs: v.GPUs[:0], GPUTr: v.GPUTr[:0], Workers: v.Workers[:0]}
 	v.rows = rows{memo: m, list: v.Workers}
 	s := scanner{b: b, rows: &v.rows}
 	switch end := s.value(0, 0); {
@@ -61,6 +61,12 @@ func (m *SnapshotMemo) Parse(b []byte, v *SnapshotView) error {
 			c.host(&v.Host)
 		case "gpus":
 			v.GPUs = c.gpus(v.GPUs)
+		case "vram_budget":
+			v.VRAMBudget = c.uint("vram_budget")
+		case "gpu_n":
+			v.GPUN = c.uint("gpu_n")
+		case "gpu_tr":
+			v.GPUTr = c.gpuTransitions(v.GPUTr)
 		case "collect":
 			v.Collect = c.textMap("collect", hivebeat.MaxSources, hivebeat.MaxLabelKey, hivebeat.MaxHostText)
 		case "stats":
@@ -109,6 +115,18 @@ func (c *cursor) host(v *HostView) {
 			v.MemUsed = c.uint("host.mem_used")
 		case "uptime":
 			v.Uptime = c.uint("host.uptime")
+		case "kernel":
+			v.Kernel = c.text("host.kernel", hivebeat.MaxHostText)
+		case "driver":
+			v.Driver = c.text("host.driver", hivebeat.MaxHostText)
+		case "cache_total":
+			v.CacheTotal = c.uint("host.cache_total")
+		case "cache_free":
+			v.CacheFree = c.uint("host.cache_free")
+		case "store_total":
+			v.StoreTotal = c.uint("host.store_total")
+		case "store_free":
+			v.StoreFree = c.uint("host.store_free")
 		default:
 			c.skip()
 		}
@@ -121,7 +139,13 @@ func (c *cursor) gpus(list []GPUView) []GPUView {
 		c.fail(hivebeat.RefusedLimit, "gpus", "too many")
 	}
 	for range n {
-		var v GPUView
+		if len(list) < cap(list) { // an earlier message's instances are reused
+			list = list[:len(list)+1]
+		} else {
+			list = append(list, GPUView{})
+		}
+		v := &list[len(list)-1]
+		*v = GPUView{Instances: v.Instances[:0]}
 		for range c.pairs("gpus") {
 			switch string(c.key()) {
 			case "uuid":
@@ -146,11 +170,117 @@ func (c *cursor) gpus(list []GPUView) []GPUView {
 				v.Age = c.uint("gpus.age")
 			case "err":
 				v.Err = c.text("gpus.err", hivebeat.MaxHostText)
+			case "bus":
+				v.Bus = c.text("gpus.bus", hivebeat.MaxGPUID)
+			case "orphaned":
+				v.Orphaned = c.uint("gpus.orphaned")
+			case "unattributed":
+				v.Unattributed = c.uint("gpus.unattributed")
+			case "reserved":
+				v.Reserved = c.uint("gpus.reserved")
+			case "unified":
+				v.Unified = c.bool("gpus.unified")
+			case "state":
+				v.State = c.text("gpus.state", hivebeat.MaxState)
+			case "cause":
+				v.Cause = c.text("gpus.cause", hivebeat.MaxState)
+			case "evidence":
+				v.Evidence = c.text("gpus.evidence", hivebeat.MaxReason)
+			case "action":
+				v.Action = c.text("gpus.action", hivebeat.MaxState)
+			case "since":
+				v.Since = c.uint("gpus.since")
+			case "mig":
+				v.MIG = c.bool("gpus.mig")
+			case "instances":
+				v.Instances = c.instances(v.Instances)
+			default:
+				c.skip()
+			}
+		}
+	}
+	return list
+}
+
+func (c *cursor) instances(list []InstanceView) []InstanceView {
+	n := c.elems("gpus.instances")
+	if n > hivebeat.MaxInstances {
+		c.fail(hivebeat.RefusedLimit, "gpus.instances", "too many")
+	}
+	for range n {
+		var v InstanceView
+		for range c.pairs("gpus.instances") {
+			switch string(c.key()) {
+			case "uuid":
+				v.UUID = c.text("gpus.instances.uuid", hivebeat.MaxGPUID)
+			case "profile":
+				v.Profile = c.text("gpus.instances.profile", hivebeat.MaxGPUID)
+			case "gi":
+				v.GI = c.uint("gpus.instances.gi")
+			case "ci":
+				v.CI = c.uint("gpus.instances.ci")
+			case "total":
+				v.Total = c.uint("gpus.instances.total")
+			case "used":
+				v.Used = c.uint("gpus.instances.used")
+			case "ours":
+				v.Ours = c.uint("gpus.instances.ours")
+			case "orphaned":
+				v.Orphaned = c.uint("gpus.instances.orphaned")
+			case "unattributed":
+				v.Unattributed = c.uint("gpus.instances.unattributed")
+			case "reserved":
+				v.Reserved = c.uint("gpus.instances.reserved")
 			default:
 				c.skip()
 			}
 		}
 		list = append(list, v)
+	}
+	return list
+}
+
+func (c *cursor) gpuTransitions(list []hivebeat.GPUTransition) []hivebeat.GPUTransition {
+	n := c.elems("gpu_tr")
+	if n > hivebeat.MaxGPUTransitions {
+		c.fail(hivebeat.RefusedLimit, "gpu_tr", "too many")
+	}
+	for range n {
+		var t hivebeat.GPUTransition
+		for range c.pairs("gpu_tr") {
+			switch string(c.key()) {
+			case "n":
+				t.N = c.uint("gpu_tr.n")
+			case "kind":
+				t.Kind = hivebeat.Kind(word(c.text("gpu_tr.kind", hivebeat.MaxState)))
+			case "gpu":
+				t.GPU = string(c.text("gpu_tr.gpu", hivebeat.MaxGPUID))
+			case "index":
+				t.Index = c.uint("gpu_tr.index")
+			case "from":
+				t.From = hivebeat.GPUState(word(c.text("gpu_tr.from", hivebeat.MaxState)))
+			case "to":
+				t.To = hivebeat.GPUState(word(c.text("gpu_tr.to", hivebeat.MaxState)))
+			case "cause":
+				t.Cause = hivebeat.Cause(word(c.text("gpu_tr.cause", hivebeat.MaxState)))
+			case "evidence":
+				t.Evidence = string(c.text("gpu_tr.evidence", hivebeat.MaxReason))
+			case "action":
+				t.Action = string(c.text("gpu_tr.action", hivebeat.MaxState))
+			case "worker":
+				t.Worker = string(c.text("gpu_tr.worker", hivebeat.MaxID))
+			case "asker":
+				t.Asker = string(c.text("gpu_tr.asker", hivebeat.MaxID))
+			case "ago":
+				t.Ago = hivebeat.Millis(c.uint("gpu_tr.ago"))
+			default:
+				c.skip()
+			}
+		}
+		if t.N == 0 || t.Kind == "" || t.GPU == "" {
+			c.fail(hivebeat.RefusedMissing, "gpu_tr", "n, kind and gpu are required")
+		}
+		list = append(list, t)
 	}
 	return list
 }
@@ -259,6 +389,10 @@ func (c *cursor) record(v *RecordView) {
 			v.Addr = c.text("addr", hivebeat.MaxConn)
 		case "ended":
 			v.Ended = c.uint("ended")
+		case "on":
+			v.On = c.texts("on", hivebeat.MaxGPUs, hivebeat.MaxGPUID)
+		case "fault":
+			v.Fault = c.text("fault", hivebeat.MaxReason)
 		case "age":
 			v.Age = c.uint("age")
 		case "since":
@@ -351,6 +485,16 @@ func (c *cursor) proc(v *hivebeat.Proc) {
 			v.Up = hivebeat.Millis(c.uint("os.up"))
 		case "read":
 			v.Read = c.uint("os.read")
+		case "procs":
+			v.Procs = c.uint("os.procs")
+		case "threads":
+			v.Threads = c.uint("os.threads")
+		case "files":
+			v.Files = c.uint("os.files")
+		case "mem_max":
+			v.MemMax = c.uint("os.mem_max")
+		case "oom":
+			v.OOM = c.uint("os.oom")
 		default:
 			c.skip()
 		}
@@ -371,7 +515,7 @@ var words = func() map[string]string {
 	for _, l := range []hivebeat.Live{hivebeat.Alive, hivebeat.Late, hivebeat.Lost, hivebeat.Left, hivebeat.Unverified} {
 		add(string(l))
 	}
-	for _, c := range []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseLoads, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, hivebeat.CauseGoodbye} {
+	for _, c := range []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseLoads, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, hivebeat.CauseGoodbye, hivebeat.CauseOOM} {
 		add(string(c))
 	}
 	for _, k := range []hivebeat.Kind{

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +54,7 @@ func vectors() map[string][]vector {
 	full := sampleBeat()
 	full.Reason, full.Quiet, full.Data = "warming the cache", 60000, []byte{0, 1, 254, 255}
 	full.Boot = 86_400_123
+	full.Need = 70 << 30
 	full.Labels = map[string]string{"zone": "eu-1"}
 	idle := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "w-0", Facts: hivebeat.Facts{Inc: 1795435200000000, Every: 30000, State: hivebeat.Ready, Seq: 1}}
 	snap := sampleSnapshot(1)
@@ -61,6 +63,27 @@ func vectors() map[string][]vector {
 	snap.Conn, snap.RW = "NCXU3YJ3Y5KX7O2Z2VJ6QWTTWRRNQ7VQ4YAKQPLW6J3JQKQ5QJ2F4X2M/8", 250
 	snap.Collect = map[string]string{"gpu": "error: nvidia-smi did not answer within 5s"}
 	snap.GPUs[0].Err = "power: [Unknown Error]"
+	snap.Host.Kernel, snap.Host.Driver = "6.8.0-90-generic", "590.48.01"
+	snap.Host.CacheTotal, snap.Host.CacheFree, snap.Host.StoreTotal, snap.Host.StoreFree = 2<<40, 1<<40, 100<<30, 99<<30
+	snap.VRAMBudget, snap.GPUN = 120<<30, 4
+	snap.GPUs = append(snap.GPUs, hivebeat.GPU{
+		UUID: "GPU-cccccccc-0000-0000-0000-000000000000", Index: 1, Name: "NVIDIA H200", Bus: "00000000:1B:00.0",
+		Total: 143_771 << 20, Used: 13_526 << 20, Ours: 10_000 << 20, Orphaned: 2_000 << 20, Unattributed: 526 << 20, Reserved: 600 << 20,
+		State: hivebeat.GPUFailing, Cause: hivebeat.CauseXID, Evidence: "XID 48: double-bit ECC error", Action: hivebeat.ActionReset, Since: 61_000, Age: 900,
+		MIG: true,
+		Instances: []hivebeat.GPUInstance{{
+			UUID: "MIG-aaaaaaaa-0000-0000-0000-000000000002", Profile: "1g.18gb", GI: 9, CI: 1,
+			Total: 16_384 << 20, Used: 2_194 << 20, Ours: 1_000 << 20, Orphaned: 500 << 20, Unattributed: 194 << 20, Reserved: 33 << 20,
+		}},
+	}, hivebeat.GPU{UUID: "GPU-66666666-aaaa-0000-0000-000000000000", Index: 2, Name: "NVIDIA GB10", Unified: true, Total: 119 << 30, Used: 20 << 30})
+	snap.GPUTr = []hivebeat.GPUTransition{
+		{N: 2, Kind: hivebeat.KindGPUForgotten, GPU: "GPU-0", From: hivebeat.GPUGone, Cause: hivebeat.CauseForgot, Asker: "ann", Ago: 9_000},
+		{N: 3, Kind: hivebeat.KindGPUOrphan, GPU: "GPU-cccccccc-0000-0000-0000-000000000000", Index: 1, Cause: hivebeat.CauseOrphan, Evidence: "2.0 GiB held by process 4711", Worker: "llama-2", Ago: 5_000},
+		{
+			N: 4, Kind: hivebeat.KindGPUFailing, GPU: "GPU-cccccccc-0000-0000-0000-000000000000", Index: 1, From: hivebeat.GPUOK, To: hivebeat.GPUFailing,
+			Cause: hivebeat.CauseXID, Evidence: "XID 48: double-bit ECC error", Action: hivebeat.ActionReset, Ago: 61_000,
+		},
+	}
 	snap.Stats = hivebeat.Stats{Beats: 7, Refused: 6, Stale: 5, WireLost: 4, FalseDead: 3, CutOff: 2, SelfPause: 1}
 	r := &snap.Workers[0]
 	r.Facts = full.Facts
@@ -68,6 +91,8 @@ func vectors() map[string][]vector {
 	r.N, r.Rival, r.Ended, r.Closed = 3, r.Inc-1, 86_401_000, true
 	r.RivalAt = hivebeat.Place{Host: "gpu-02", PID: 4711, Conn: "NCXU3YJ3Y5KX7O2Z2VJ6QWTTWRRNQ7VQ4YAKQPLW6J3JQKQ5QJ2F4X2M/9", Addr: "192.0.2.7:50312"}
 	r.Addr = "[2001:db8::1]:50310"
+	r.On, r.Fault = []string{"MIG-aaaaaaaa-0000-0000-0000-000000000002"}, "XID 31: MMU fault, 12s ago"
+	r.Proc.Procs, r.Proc.Threads, r.Proc.Files, r.Proc.MemMax, r.Proc.OOM = 3, 212, 97, 64<<30, 1
 	r.Proc.Read, r.Restarts, r.Looping = 9<<30, 25, true
 	r.Tr = []hivebeat.Transition{
 		{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 30040},
@@ -122,6 +147,9 @@ func vectors() map[string][]vector {
 							map[string]any{"n": 8, "kind": "looping", "inc": 4, "to": "looping"},
 						},
 					}}), readSnapshot),
+			accepted("gpu-unknown-words", "a state, cause and action of a later version are kept; such a GPU is never picked",
+				raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+					"gpus", []any{map[string]any{"uuid": "GPU-0", "index": 0, "state": "resting", "cause": "tired", "action": "wait"}}), readSnapshot),
 			accepted("integer-for-float", "a float may be sent as an integer", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
 				"host", map[string]any{"cpu": 12}), readSnapshot),
 			accepted("unknown-words", "an unknown live and an unknown kind are kept", raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
@@ -176,6 +204,10 @@ func vectors() map[string][]vector {
 				}})),
 			refused("record", "one record at fault refuses the whole snapshot", hivebeat.RefusedMissing, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
 				"workers", []any{map[string]any{"worker": "w", "live": "alive", "inc": 1, "seq": 1}})),
+			refused("instances", "17 MIG instances of one GPU", hivebeat.RefusedLimit, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+				"gpus", []any{map[string]any{"uuid": "GPU-0", "index": 0, "instances": slices.Repeat([]any{map[string]any{"uuid": "MIG-0"}}, 17)}})),
+			refused("gpu-transition", "a GPU's transition without its GPU", hivebeat.RefusedMissing, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
+				"gpu_tr", []any{map[string]any{"n": 1, "kind": "gpu-lost"}})),
 			refused("not-finite", "a float that JSON has no word for", hivebeat.RefusedLimit, raw("v", 1, "hive", "h", "inc", 1, "seq", 1, "every", 15000,
 				"host", msgpack.RawMessage(unhex("81a3637075cb7ff8000000000000")))),
 		},
@@ -217,6 +249,7 @@ func TestEveryKeyHasVector(t *testing.T) {
 	types := map[string]reflect.Type{
 		"beat": reflect.TypeFor[hivebeat.Beat](), "snapshot": reflect.TypeFor[hivebeat.Snapshot](), "record": reflect.TypeFor[hivebeat.Record](),
 		"host": reflect.TypeFor[hivebeat.Host](), "gpu": reflect.TypeFor[hivebeat.GPU](), "transition": reflect.TypeFor[hivebeat.Transition](),
+		"instance": reflect.TypeFor[hivebeat.GPUInstance](), "gpu transition": reflect.TypeFor[hivebeat.GPUTransition](),
 		"proc": reflect.TypeFor[hivebeat.Proc](), "stats": reflect.TypeFor[hivebeat.Stats](),
 	}
 	all := string(must(os.ReadFile(filepath.Join(vectorDir, "beat.json")))) + string(must(os.ReadFile(filepath.Join(vectorDir, "snapshot.json"))))

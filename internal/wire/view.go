@@ -25,7 +25,7 @@ func (r Raw) Len() int { return r.n }
 
 // FactsView is the view of hivebeat.Facts.
 type FactsView struct {
-	Inc, Every, Quiet, PID, RW, Slots                    uint64
+	Inc, Every, Quiet, PID, RW, Slots, Need              uint64
 	State, Reason, NS, Host, Conn, Model, Endpoint, Data []byte
 	GPUs                                                 Raw // of strings
 	Labels                                               Raw // of string pairs
@@ -59,7 +59,8 @@ type RecordView struct {
 	Worker, Live, Cause []byte
 	N, Missed, Rival    uint64
 	RivalAt             PlaceView
-	Addr                []byte
+	Addr, Fault         []byte
+	On                  Raw // of strings
 	Ended               uint64
 	Stalled, Closed     bool
 	Restarts            uint64
@@ -75,13 +76,14 @@ type RecordView struct {
 type SnapshotView struct {
 	Hive, Bye, Conn              []byte
 	Inc, Every, Seq, Page, Pages uint64
-	RW, PID                      uint64
+	RW, PID, VRAMBudget, GPUN    uint64
 	Sent                         int64
 	Warm                         bool
 	Labels, Collect              Raw // of string pairs
 	Host                         HostView
 	GPUs                         []GPUView
 	Stats                        hivebeat.Stats
+	GPUTr                        []hivebeat.GPUTransition // own memory, but reused by the next parse
 	Workers                      []RecordView
 
 	rows    rows         // of the current parse
@@ -96,16 +98,28 @@ type PlaceView struct {
 
 // HostView is the view of a hivebeat.Host.
 type HostView struct {
-	Name, OS, Arch                  []byte
-	CPUs, MemTotal, MemUsed, Uptime uint64
-	Load1, CPU                      float64
+	Name, OS, Arch, Kernel, Driver               []byte
+	CPUs, MemTotal, MemUsed, Uptime              uint64
+	CacheTotal, CacheFree, StoreTotal, StoreFree uint64
+	Load1, CPU                                   float64
 }
 
 // GPUView is the view of a hivebeat.GPU.
 type GPUView struct {
-	UUID, Name, Err                            []byte
+	UUID, Name, Bus, Err                       []byte
+	State, Cause, Evidence, Action             []byte
 	Index, Total, Used, Ours, Util, Power, Age uint64
+	Orphaned, Unattributed, Reserved, Since    uint64
 	Temp                                       int64
+	Unified, MIG                               bool
+	Instances                                  []InstanceView
+}
+
+// InstanceView is the view of a hivebeat.GPUInstance.
+type InstanceView struct {
+	UUID, Profile                                       []byte
+	GI, CI                                              uint64
+	Total, Used, Ours, Orphaned, Unattributed, Reserved uint64
 }
 
 // set sets *dst to the text of b, and allocates only if it differs.
@@ -118,7 +132,7 @@ func set[T ~string](dst *T, b []byte) {
 // Update copies the values of v to f. It allocates only for texts that changed.
 func (v *FactsView) Update(f *hivebeat.Facts) {
 	f.Inc, f.Every, f.Quiet, f.PID, f.RW = v.Inc, hivebeat.Millis(v.Every), hivebeat.Millis(v.Quiet), v.PID, hivebeat.Millis(v.RW)
-	f.Slots = v.Slots
+	f.Slots, f.Need = v.Slots, v.Need
 	v.Volatile.Update(f)
 	set(&f.State, v.State)
 	set(&f.Reason, v.Reason)
@@ -158,6 +172,8 @@ func (v *RecordView) Update(r *hivebeat.Record) {
 	r.N, r.Missed, r.Stalled, r.Rival, r.Ended = v.N, v.Missed, v.Stalled, v.Rival, v.Ended
 	v.RivalAt.Update(&r.RivalAt)
 	set(&r.Addr, v.Addr)
+	r.On = v.On.UpdateStrings(r.On)
+	set(&r.Fault, v.Fault)
 	if !slices.Equal(r.Tr, v.Tr) {
 		r.Tr = slices.Clone(v.Tr)
 	}
@@ -196,6 +212,9 @@ func (v *HostView) Update(h *hivebeat.Host) {
 	set(&h.Name, v.Name)
 	set(&h.OS, v.OS)
 	set(&h.Arch, v.Arch)
+	set(&h.Kernel, v.Kernel)
+	set(&h.Driver, v.Driver)
+	h.CacheTotal, h.CacheFree, h.StoreTotal, h.StoreFree = v.CacheTotal, v.CacheFree, v.StoreTotal, v.StoreFree
 	h.CPUs, h.MemTotal, h.MemUsed, h.Uptime, h.Load1, h.CPU = v.CPUs, v.MemTotal, v.MemUsed, v.Uptime, v.Load1, v.CPU
 }
 
@@ -206,6 +225,31 @@ func (v *GPUView) Update(g *hivebeat.GPU) {
 	set(&g.Err, v.Err)
 	g.Index, g.Total, g.Used, g.Ours, g.Util, g.Power = v.Index, v.Total, v.Used, v.Ours, v.Util, v.Power
 	g.Age, g.Temp = hivebeat.Millis(v.Age), v.Temp
+	set(&g.Bus, v.Bus)
+	set(&g.State, v.State)
+	set(&g.Cause, v.Cause)
+	set(&g.Evidence, v.Evidence)
+	set(&g.Action, v.Action)
+	g.Orphaned, g.Unattributed, g.Reserved, g.Since = v.Orphaned, v.Unattributed, v.Reserved, hivebeat.Millis(v.Since)
+	g.Unified, g.MIG = v.Unified, v.MIG
+	// An answer may still hold the instances, so that a change makes new ones.
+	if !slices.EqualFunc(g.Instances, v.Instances, func(a hivebeat.GPUInstance, b InstanceView) bool { return b.Is(&a) }) {
+		g.Instances = make([]hivebeat.GPUInstance, len(v.Instances))
+		for i := range v.Instances {
+			v.Instances[i].update(&g.Instances[i])
+		}
+	}
+}
+
+// Is reports whether i has the values of v.
+func (v *InstanceView) Is(i *hivebeat.GPUInstance) bool {
+	return v.Total == i.Total && v.Used == i.Used && v.Ours == i.Ours && v.Orphaned == i.Orphaned && v.Unattributed == i.Unattributed &&
+		v.Reserved == i.Reserved && v.GI == i.GI && v.CI == i.CI && i.UUID == string(v.UUID) && i.Profile == string(v.Profile)
+}
+
+func (v *InstanceView) update(i *hivebeat.GPUInstance) {
+	i.Total, i.Used, i.Ours, i.Orphaned, i.Unattributed, i.Reserved = v.Total, v.Used, v.Ours, v.Orphaned, v.Unattributed, v.Reserved
+	i.GI, i.CI, i.UUID, i.Profile = v.GI, v.CI, string(v.UUID), string(v.Profile)
 }
 
 // UpdateHead copies all values of v except its workers to s, as FactsView.Update does.
@@ -216,6 +260,11 @@ func (v *SnapshotView) UpdateHead(s *hivebeat.Snapshot) {
 	set(&s.Bye, v.Bye)
 	set(&s.Conn, v.Conn)
 	s.RW, s.PID = hivebeat.Millis(v.RW), v.PID
+	s.VRAMBudget, s.GPUN = v.VRAMBudget, v.GPUN
+	s.GPUTr = s.GPUTr[:0]
+	if len(v.GPUTr) > 0 {
+		s.GPUTr = slices.Clone(v.GPUTr)
+	}
 	s.Labels = v.Labels.UpdateMap(s.Labels)
 	s.Collect = v.Collect.UpdateMap(s.Collect)
 	v.Host.Update(&s.Host)

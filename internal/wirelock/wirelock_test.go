@@ -31,7 +31,7 @@ var update = flag.Bool("update", false, "write testdata/wire/v1.lock anew; refus
 const root = "../.."
 
 // sources declare the wire. The behaviour of functions is covered by the vectors.
-var sources = []string{"beat.go", "snapshot.go", "words.go", "limits.go", "subjects.go", "notice.go"}
+var sources = []string{"beat.go", "snapshot.go", "gpu.go", "words.go", "limits.go", "subjects.go", "notice.go"}
 
 // lock is the content of the lock file.
 type lock struct {

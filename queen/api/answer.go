@@ -24,6 +24,7 @@ type Answer struct {
 	Picks  []Pick         `json:"picks,omitzero"`  // best first; fewer than requested if there are no more
 	Passed map[string]int `json:"passed,omitzero"` // pick, hold: how many examined candidates did not fit, by reason
 	Holds  []Hold         `json:"holds,omitzero"`
+	Forgot *GPUFault      `json:"forgot,omitempty"` // forget: the GPU that the hive was told to remove
 
 	// These are set by watch. Resync gives the reason, in words, why the watcher must
 	// discard everything it has; this answer and the next ones build it again. More says
@@ -110,12 +111,22 @@ const (
 type Summary struct {
 	Hives     map[hivebeat.Live]int  `json:"hives"`
 	Workers   map[hivebeat.Live]int  `json:"workers"`
-	States    map[hivebeat.State]int `json:"states"` // of workers that are alive
-	GPUs      int                    `json:"gpus"`
-	VRAMTotal uint64                 `json:"vram_total"` // in bytes, sum over fresh hives, as the next two
+	States    map[hivebeat.State]int `json:"states"`     // of workers that are alive
+	GPUs      int                    `json:"gpus"`       // of fresh hives, and ok or degraded
+	VRAMTotal uint64                 `json:"vram_total"` // in bytes, sum over the same GPUs, as the next ones
 	VRAMUsed  uint64                 `json:"vram_used"`
 	VRAMOurs  uint64                 `json:"vram_ours"`
-	Stats     Score                  `json:"stats"`
+	// The other parts of VRAMTotal: VRAMUsed is the sum of VRAMOurs, VRAMOrphaned,
+	// VRAMForeign and VRAMUnattributed. The rest is free, but for VRAMReserved.
+	VRAMOrphaned     uint64 `json:"vram_orphaned,omitempty"`
+	VRAMForeign      uint64 `json:"vram_foreign,omitempty"`
+	VRAMUnattributed uint64 `json:"vram_unattributed,omitempty"`
+	VRAMReserved     uint64 `json:"vram_reserved,omitempty"`
+	// GPUStates counts the GPUs of hives that are up by their state. VRAMStale is the
+	// memory of those that are neither ok nor degraded, which is in no other sum.
+	GPUStates map[hivebeat.GPUState]int `json:"gpu_states,omitempty"`
+	VRAMStale uint64                    `json:"vram_stale,omitempty"`
+	Stats     Score                     `json:"stats"`
 }
 
 // Score says how good the verdicts were, where known: those of the known hives, each
@@ -155,6 +166,11 @@ type HiveInfo struct {
 	Workers  map[hivebeat.Live]int `json:"workers"`             // how many per verdict
 	FreeVRAM uint64                `json:"free_vram,omitempty"` // in bytes: the most on one GPU, less the part held; only for fresh hives
 	Held     uint64                `json:"held,omitempty"`      // bytes held on its GPUs
+	// Loading is how many bytes of GPU memory loading workers have announced and do not
+	// hold yet. VRAMBudget is the most that all workers may hold together; 0 is no limit.
+	Loading    uint64 `json:"loading,omitempty"`
+	VRAMBudget uint64 `json:"vram_budget,omitempty"`
+	VRAMStale  uint64 `json:"vram_stale,omitempty"` // bytes of its GPUs that are neither ok nor degraded: their figures are old
 }
 
 // WorkerInfo is one worker in an answer. Live, Age and Since of the record are
@@ -169,7 +185,22 @@ type WorkerInfo struct {
 	// Up is how long ago its incarnation began, if known. It is 0 if the worker is lost or
 	// left.
 	Up hivebeat.Millis `json:"up,omitempty"`
+	// GPUFault is the worst of the worker's GPUs, if it is not ok.
+	GPUFault *GPUFault `json:"gpu_fault,omitempty"`
+	// MemoryConflict says in words that the worker claims GPU memory that the driver does
+	// not see, or the reverse.
+	MemoryConflict string `json:"memory_conflict,omitempty"`
 	hivebeat.Record
+}
+
+// GPUFault is the state of a GPU that is not ok.
+type GPUFault struct {
+	GPU      string            `json:"gpu"` // UUID
+	Index    uint64            `json:"index"`
+	State    hivebeat.GPUState `json:"state"`
+	Cause    hivebeat.Cause    `json:"cause,omitempty"`
+	Evidence string            `json:"evidence,omitempty"`
+	Action   string            `json:"action,omitempty"`
 }
 
 // Cursor returns the position of the worker in a list sorted by id.

@@ -49,6 +49,8 @@ type Pick struct {
 	FreeSlots uint64          `json:"free_slots,omitempty"` // before this pick
 	GPU       string          `json:"gpu,omitempty"`        // UUID, for ForGPU
 	GPUIndex  *uint64         `json:"gpu_index,omitempty"`
+	Profile   string          `json:"profile,omitempty"`   // of a MIG instance, which GPU then names
+	GPUs      []string        `json:"gpus,omitempty"`      // UUIDs of all GPUs of the place, if several were asked for; GPU is the first
 	FreeVRAM  uint64          `json:"free_vram,omitempty"` // bytes, before this pick
 	Serves    bool            `json:"serves,omitempty"`    // for ForGPU: the hive already serves the model
 	Age       hivebeat.Millis `json:"age"`                 // of the facts behind this pick

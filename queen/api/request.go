@@ -2,8 +2,8 @@ package api
 
 import "github.com/beatfabric/hivebeat"
 
-// Verbs. Requests go to queen.api.<verb>, or to one of its other forms. Only hold and
-// release change anything.
+// Verbs. Requests go to queen.api.<verb>, or to one of its other forms. Only hold,
+// release and forget change anything.
 const (
 	VerbSummary = "summary" // counts of the whole fleet
 	VerbHives   = "hives"   // hives, in pages
@@ -17,19 +17,20 @@ const (
 	VerbRelease = "release" // give a hold back
 	VerbHolds   = "holds"   // the known holds of all askers
 	VerbWatch   = "watch"   // changes since a cursor; everything without one
+	VerbForget  = "forget"  // remove a GPU that is gone
 )
 
 // Verbs returns all verbs.
 func Verbs() []string {
 	return []string{
 		VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker, VerbEvents, VerbHistory, VerbPick, VerbHold,
-		VerbRelease, VerbHolds, VerbWatch,
+		VerbRelease, VerbHolds, VerbWatch, VerbForget,
 	}
 }
 
 // Acts reports whether a verb changes something. Such a verb needs a separate
 // permission.
-func Acts(verb string) bool { return verb == VerbHold || verb == VerbRelease }
+func Acts(verb string) bool { return verb == VerbHold || verb == VerbRelease || verb == VerbForget }
 
 // Anyone is the asker if the subject of a request names none. All requests without an
 // asker share the holds of Anyone.
@@ -40,6 +41,7 @@ const Anyone = "anyone"
 type Request struct {
 	Hive   string `json:"hive,omitempty"`   // hive, worker, history: which one. hives, workers, events, pick, hold, watch: only this one
 	Worker string `json:"worker,omitempty"` // worker: which one. events: only this one of Hive
+	GPU    string `json:"gpu,omitempty"`    // forget: UUID of the GPU of Hive
 
 	Filter
 
@@ -58,6 +60,7 @@ type Request struct {
 	For       string          `json:"for,omitempty"`        // pick, hold: ForWorker (the default) or ForGPU
 	Spread    string          `json:"spread,omitempty"`     // pick, hold: SpreadZone (the default), SpreadHive or SpreadNone
 	Slots     uint64          `json:"slots,omitempty"`      // pick, hold: slots that each place takes; default 1
+	GPUs      int             `json:"gpus,omitempty"`       // pick, hold, for ForGPU: each place is this many GPUs of one machine, each with FreeVRAM; 1 to 64, default 1
 	MinUptime hivebeat.Millis `json:"min_uptime,omitempty"` // pick, hold: a worker began at least this long ago, if that is known
 	Hold      string          `json:"hold,omitempty"`       // hold: the asker's own id for the hold. release: which one
 	HoldMS    hivebeat.Millis `json:"hold_for,omitempty"`   // hold: for this long, 1,000 to 600,000; default 30,000
@@ -74,6 +77,9 @@ type Filter struct {
 	Text      string           `json:"text,omitempty"`       // part of the id, zone or model of a hive or worker; case is ignored
 	FreeVRAM  uint64           `json:"free_vram,omitempty"`  // bytes free on one GPU: a GPU of the worker if it names any, else of its hive
 	FreeSlots uint64           `json:"free_slots,omitempty"` // slots minus busy minus held
+	FreeDisk  uint64           `json:"free_disk,omitempty"`  // bytes free on the file system of the hive's model cache
+	Driver    string           `json:"driver,omitempty"`     // glob: version of the hive's GPU driver
+	Kernel    string           `json:"kernel,omitempty"`     // glob: release of the hive's kernel
 	MaxAge    hivebeat.Millis  `json:"max_age,omitempty"`    // facts are not older than this
 	Stalled   bool             `json:"stalled,omitempty"`    // only workers that are busy and make no progress
 }
