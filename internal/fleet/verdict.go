@@ -65,19 +65,16 @@ func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
 	return liveness.TakenOver
 }
 
-// advance classifies a message by the lineage, and records which incarnation a new one replaced. A
-// superseded incarnation becomes valid again if the one that replaced it is gone and the message cannot be
-// a delayed one: then the superseded process never ended. heard is the earliest time at which the message
-// may have been sent. gap is the least time between two messages of the sender; it is 0 if m comes from
+// advance classifies a message by the lineage, and records which incarnation a new one replaced. heard is the
+// earliest time at which the message may have been sent. gap is the least time between two messages of the sender; it is 0 if m comes from
 // another queen.
 func (h *Hive) advance(m liveness.Message, gap time.Duration, heard time.Time) liveness.Outcome {
 	inc, seq, now := m.Inc, m.Seq, m.Heard
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
-	gone := isGone(h.live) && !heard.Before(h.since)
-	gone = gone && now.Sub(h.beganAt) > verdict.LostAfter(h.every, 0) && !h.line.Outdated(m, h.beganAt)
-	if o == liveness.Stale && (gone || h.line.Misled(m, h.beganAt)) {
-		o = h.line.Revive(inc, seq)
+	if o == liveness.Stale {
+		gone := isGone(h.live) && !heard.Before(h.since)
+		o = h.line.Revive(m, gone, h.beganAt, verdict.LostAfter(h.every, 0))
 	}
 	if (o == liveness.Stale || o == liveness.Older) && gap > 0 && heard.Equal(now) { // a message that is read in doubt may have waited
 		o = h.line.Insists(m, gap, h.head().Inc == before && h.head().Seq == last, o)
