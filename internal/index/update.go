@@ -43,7 +43,7 @@ func (x *Index) Remove(h *Hive) {
 	x.ageing.Remove(h)
 	x.hives.Remove(h)
 	delete(x.doubts, h)
-	x.log.drop(&h.revision)
+	h.revision = revision{}
 	x.log.addTombstone(h.id, "")
 }
 
@@ -274,7 +274,7 @@ func (x *Index) uncount(w *Worker) {
 	x.bear(h, s.labels, -1, false)
 	s.labels = nil
 	x.totals.Workers--
-	x.log.drop(&s.revision)
+	s.revision = revision{}
 }
 
 // isAsCounted reports whether the present numbers of w are the ones that were counted.
