@@ -83,7 +83,7 @@ func (x *Index) Apply(w *Worker, r *wire.RecordView, received, now time.Time) {
 	if fresh {
 		w.hive.oldest = max(w.hive.oldest, w.rec.Age)
 	}
-	if !same || !w.isAsCounted(fresh) {
+	if !same || w.shown.counted != w.counts(fresh) {
 		x.reshow(w, !same && w.stable() != was, now)
 	}
 }
@@ -228,30 +228,18 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 	if to == nil || to.Mix != m {
 		to = h.mixes.get(m, func() *count { return x.zoneCount(h.zone, m) })
 	}
-	load := Load{r.Busy, r.Slots, r.Queue}
-	isMaterial = isMaterial || s.count != to || s.fresh != fresh || s.closed != r.Closed || s.looping != r.Looping
-	changed := isMaterial || s.load != load || s.vram != r.VRAM
-	if s.count != nil && s.count.Live == hivebeat.Alive {
-		h.load.sub(s.load)
-		x.totals.Load.sub(s.load)
+	is := w.counts(fresh)
+	isMaterial = isMaterial || s.count != to || s.fresh != is.fresh || s.closed != is.closed || s.looping != is.looping
+	changed := isMaterial || s.counted != is
+	if s.count == nil && len(x.holds) > 0 {
+		s.held = x.holds[Place{Hive: h.id, Worker: r.Worker}]
 	}
-	if live == hivebeat.Alive {
-		h.load.add(load)
-		x.totals.Load.add(load)
-	}
-	if s.count == nil {
-		x.totals.Workers++
-		if len(x.holds) > 0 {
-			s.held = x.holds[Place{Hive: h.id, Worker: r.Worker}]
-		}
-	}
-	if s.count != to {
-		h.recount = true
-	}
+	h.recount = h.recount || s.count != to
+	x.tally(w, -1)
 	x.recount(w, to)
+	s.counted = is
+	x.tally(w, 1)
 	x.relabelWorker(w)
-	s.fresh, s.load, s.vram = fresh, load, r.VRAM
-	x.countFlags(s, r.Closed, r.Looping)
 	x.relist(w)
 	if changed {
 		x.touchWorker(w, isMaterial)
@@ -261,26 +249,15 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 // uncount removes w from all counts, lists and the change log.
 func (x *Index) uncount(w *Worker) {
 	h, s := w.hive, &w.shown
-	x.countFlags(s, false, false)
 	if s.count == nil {
 		return
 	}
-	if s.count.Live == hivebeat.Alive {
-		h.load.sub(s.load)
-		x.totals.Load.sub(s.load)
-	}
+	x.tally(w, -1)
 	x.unlist(w)
 	x.recount(w, nil)
 	x.bear(h, s.labels, -1, false)
 	s.labels = nil
-	x.totals.Workers--
 	s.revision = revision{}
-}
-
-// isAsCounted reports whether the present numbers of w are the ones that were counted.
-func (w *Worker) isAsCounted(fresh bool) bool {
-	s, r := &w.shown, &w.rec
-	return s.count != nil && s.fresh == fresh && s.closed == r.Closed && s.looping == r.Looping && s.load.Busy == r.Busy && s.load.Queue == r.Queue && s.vram == r.VRAM
 }
 
 // stable has the fields of a worker that are more than numbers. Some of them are compared by address, so two
