@@ -267,37 +267,33 @@ func (x *Index) InZone(name string) []*Hive {
 
 // place moves h, and the counts of its workers, into its zone.
 func (x *Index) place(h *Hive) {
-	if h.zone != nil && h.zone.name == h.facts.Zone {
+	was := h.zone
+	if was.name == h.facts.Zone {
 		return
 	}
+	x.leaveZone(h)
+	x.enterZone(h)
+	for _, c := range h.mixes.list {
+		c.up.add(-c.n)
+		c.up = x.zoneCount(h.zone, c.Mix)
+		c.up.add(c.n)
+		x.sweep(was, c.Mix)
+	}
+	for _, w := range h.workers {
+		x.relist(w)
+	}
+	x.unlistGPUs(h)
+	x.relistGPUs(h)
+}
+
+func (x *Index) enterZone(h *Hive) {
 	z := x.zones[h.facts.Zone]
 	if z == nil {
 		z = &zone{name: h.facts.Zone}
 		x.zones[z.name] = z
 	}
-	was := h.zone
-	if was != nil {
-		x.leaveZone(h)
-	}
 	z.hives.Add(h)
 	h.zone = z
-	for _, c := range h.mixes.list {
-		c.up.add(-c.n)
-		c.up = x.zoneCount(z, c.Mix)
-		c.up.add(c.n)
-		if was != nil {
-			x.sweep(was, c.Mix)
-		}
-	}
-	if was == nil {
-		return
-	}
-	for _, w := range h.workers {
-		x.unlist(w)
-		x.relist(w)
-	}
-	x.unlistGPUs(h)
-	x.relistGPUs(h)
 }
 
 func (x *Index) leaveZone(h *Hive) {

@@ -68,7 +68,7 @@ type Hive struct {
 	share    share
 	gpus     []GPU
 
-	bearers map[label]bearers
+	bearers map[label]int     // how many of its workers have a label; the hive itself counts as one more
 	labels  map[string]string // of the hive itself, as counted in bearers
 	revision
 }
@@ -319,10 +319,11 @@ func (l ByID[T]) find(id string) (int, bool) {
 	return slices.BinarySearchFunc(l, id, func(t T, id string) int { return strings.Compare(t.ID(), id) })
 }
 
-// Add inserts t, which is not in the list.
+// Add inserts t, unless it is in the list.
 func (l *ByID[T]) Add(t T) {
-	at, _ := l.find(t.ID())
-	*l = slices.Insert(*l, at, t)
+	if at, ok := l.find(t.ID()); !ok {
+		*l = slices.Insert(*l, at, t)
+	}
 }
 
 // Remove removes t, if it is in the list.

@@ -23,6 +23,7 @@ const (
 func (x *Index) Add(id string) *Hive {
 	h := &Hive{id: id}
 	x.hives.Add(h)
+	x.enterZone(h)
 	return h
 }
 
@@ -34,12 +35,10 @@ func (x *Index) Remove(h *Hive) {
 	}
 	h.workers, h.head, h.headChange = nil, hivebeat.Snapshot{}, unchanged
 	h.facts = Facts{Zone: h.facts.Zone}
-	x.relabelHive(h)
+	x.relabel(h, &h.labels, h.head.Labels)
 	h.isFresh = false
 	x.resum(h, unchanged)
-	if h.zone != nil {
-		x.leaveZone(h)
-	}
+	x.leaveZone(h)
 	x.ageing.Remove(h)
 	x.hives.Remove(h)
 	delete(x.doubts, h)
@@ -53,7 +52,7 @@ func (x *Index) ApplyHead(h *Hive, s *wire.SnapshotView) {
 	s.UpdateHead(&h.head)
 	h.facts.Zone = h.head.Labels["zone"]
 	x.place(h)
-	x.relabelHive(h)
+	x.relabel(h, &h.labels, h.head.Labels)
 	switch after := h.headFacts(); {
 	case after != before:
 		h.headChange = material
@@ -129,9 +128,7 @@ func (x *Index) DropWorker(w *Worker) {
 func (x *Index) SetHive(h *Hive, f Facts, now time.Time) {
 	was, what := h.facts, h.headChange
 	h.facts, h.headChange = f, unchanged
-	if f.Live != "" || h.zone != nil {
-		x.place(h)
-	}
+	x.place(h)
 	if !f.sameAs(&was) {
 		what = material
 	}
@@ -220,9 +217,6 @@ func (x *Index) refresh(h *Hive, what change, all bool, now time.Time) {
 func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 	live, _, fresh := x.Shown(w, now)
 	h, s, r := w.hive, &w.shown, &w.rec
-	if h.zone == nil {
-		x.place(h)
-	}
 	m := Mix{live, r.State, r.Model}
 	to := s.count
 	if to == nil || to.Mix != m {
@@ -239,7 +233,7 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 	x.recount(w, to)
 	s.counted = is
 	x.tally(w, 1)
-	x.relabelWorker(w)
+	x.relabel(h, &s.labels, r.Labels)
 	x.relist(w)
 	if changed {
 		x.touchWorker(w, isMaterial)
@@ -255,8 +249,7 @@ func (x *Index) uncount(w *Worker) {
 	x.tally(w, -1)
 	x.unlist(w)
 	x.recount(w, nil)
-	x.bear(h, s.labels, -1, false)
-	s.labels = nil
+	x.relabel(h, &s.labels, nil)
 	s.revision = revision{}
 }
 
