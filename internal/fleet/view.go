@@ -193,7 +193,7 @@ func (h *Hive) facts() index.Facts {
 	}
 	if h.rival != 0 {
 		believed, refused := h.Places()
-		f.Conflict = &index.Conflict{Until: h.rivalAt.Add(verdict.LostAfter(h.every, 0)), Believed: believed, Refused: refused}
+		f.Conflict = index.Conflict{Until: h.rivalAt.Add(verdict.LostAfter(h.every, 0)), Believed: believed, Refused: refused}
 	}
 	return f
 }
@@ -241,7 +241,7 @@ func (v *View) become(h *Hive, live hivebeat.Live) {
 func (v *View) add(h *Hive, id string) *Worker {
 	w := new(Worker)
 	h.workers[id] = w
-	v.index.AddWorker(h.entry, &w.entry)
+	v.index.AddWorker(h.entry, &w.entry, id)
 	return w
 }
 

@@ -35,33 +35,23 @@ func (x *Index) bearOne(h *Hive, l label, d int) {
 		h.bearers = make(map[label]int)
 	}
 	of := x.labels[l]
-	if of == nil {
-		of = new(ByID[*Hive])
-		x.labels[l] = of
-	}
 	if h.bearers[l] += d; h.bearers[l] > 0 {
 		of.Add(h)
-		return
+	} else {
+		delete(h.bearers, l)
+		of.Remove(h)
 	}
-	delete(h.bearers, l)
-	if of.Remove(h); len(*of) == 0 {
+	if x.labels[l] = of; len(of) == 0 {
 		delete(x.labels, l)
 	}
 }
 
 // Labelled returns the hives that have a label, or have a worker with it, in order of their ids.
-func (x *Index) Labelled(key, value string) []*Hive { return x.labelled(label{key: key, value: value}) }
+func (x *Index) Labelled(key, value string) []*Hive { return x.labels[label{key: key, value: value}] }
 
 // LabelledAny returns the hives that have a label with this key, or have a worker with one, in order of
 // their ids.
-func (x *Index) LabelledAny(key string) []*Hive { return x.labelled(label{key: key, any: true}) }
-
-func (x *Index) labelled(l label) []*Hive {
-	if of := x.labels[l]; of != nil {
-		return *of
-	}
-	return nil
-}
+func (x *Index) LabelledAny(key string) []*Hive { return x.labels[label{key: key, any: true}] }
 
 // Labelled returns how many workers of h have this label themselves.
 func (h *Hive) Labelled(key, value string) int {
