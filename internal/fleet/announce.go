@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -73,39 +74,51 @@ func (v *View) Knows(a Announcer) bool {
 	return true
 }
 
-// CompareAgain asks for a comparison of a with the roster.
-func (v *View) CompareAgain(a Announcer) {
-	switch a := a.(type) {
-	case *Hive:
-		v.Compare(a)
-	case *Zone:
-		v.CompareZone(a)
-	}
-}
-
 // LearnKey applies an entry of the roster, and returns the hive or the zone of the brake that it is about.
+// Another queen may have put it, and may have heard more of the hive.
 func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Announcer {
-	defer v.updateIndex(now)
-	if zone, ok := zoneOfKey(key); ok {
-		z := v.zoneOf(zone)
-		v.learnZone(z, item, now)
-		return z
+	a := v.Announcer(key)
+	if a == nil {
+		a = v.get(key)
 	}
-	return v.learnHive(key, item, now)
+	var event hivebeat.Event
+	if json.Unmarshal(item.Event, &event) != nil { // the entry has none, or one that cannot be read
+		event = hivebeat.Event{}
+	}
+	v.LearnOwn(a, item, &event.Data, now)
+	return a
 }
 
-// UnlearnKey records that the roster has no entry with this key. expired says that the entry expired.
-func (v *View) UnlearnKey(key string, expired bool, now time.Time) {
-	defer v.updateIndex(now)
-	if zone, ok := zoneOfKey(key); ok {
-		z := v.zoneOf(zone)
-		if z.roster.Item.Revision > 0 { // its numbers continue
-			z.roster.Item.Revision = 0
-			v.CompareZone(z)
+// LearnOwn is LearnKey for an entry that this queen itself put after a.Announce, so that it need not be
+// parsed. event is the data of its last event, zero if it has none.
+func (v *View) LearnOwn(a Announcer, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
+	if a.Roster().supersedes(&item) {
+		switch a := a.(type) {
+		case *Zone:
+			v.learnZone(a, item, now)
+		case *Hive:
+			v.learn(a, item, event, now)
 		}
+	}
+	v.updateIndex(now)
+}
+
+// UnlearnKey records that the roster has no entry with this key. If the entry expired, a lost, left or
+// unverified hive is forgotten with it. Otherwise, as after a loss of the whole roster, it is put again, and
+// its numbers continue.
+func (v *View) UnlearnKey(key string, expired bool, now time.Time) {
+	a := v.Announcer(key)
+	if a == nil || a.Roster().Item.Revision == 0 {
 		return
 	}
-	v.unlearnHive(key, expired)
+	a.Roster().Item.Revision = 0
+	h, ok := a.(*Hive)
+	if ok && expired && (isGone(h.live) || h.live == hivebeat.Unverified) {
+		v.forget(h)
+	} else {
+		v.Compare(a)
+	}
+	v.updateIndex(now)
 }
 
 // EachKey yields every key that the roster should have.

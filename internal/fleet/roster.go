@@ -1,8 +1,6 @@
 package fleet
 
 import (
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -22,6 +20,7 @@ type RosterState struct {
 	Busy      bool   // an announcement is under way
 	Again     bool   // the hive or brake has changed since it began
 	wanted    wanted
+	isDirty   bool // compare the hive or brake with the entry
 }
 
 // wanted is the last entry that this queen wanted to put.
@@ -126,35 +125,6 @@ func oldest(r *ledger.RosterWorker) time.Duration {
 		age += hivebeat.KeepGone
 	}
 	return age
-}
-
-// learnHive applies an entry of the roster. Another queen may have put it, and may have heard more of the
-// hive.
-func (v *View) learnHive(id string, item ledger.RosterItem, now time.Time) *Hive {
-	h := v.get(id)
-	if !h.roster.supersedes(&item) {
-		return h
-	}
-	var event hivebeat.EventData
-	if ev, err := eventIn(&item.RosterEntry); err == nil {
-		event = ev.Data
-	}
-	v.learn(h, item, &event, now)
-	return h
-}
-
-// LearnOwn is LearnKey for an entry that this queen itself put after a.Announce, so that it need not be
-// parsed. event is the data of its last event, zero if it has none.
-func (v *View) LearnOwn(a Announcer, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
-	switch a := a.(type) {
-	case *Zone:
-		v.learnZone(a, item, now)
-	case *Hive:
-		if a.roster.supersedes(&item) {
-			v.learn(a, item, event, now)
-		}
-	}
-	v.updateIndex(now)
 }
 
 // learn applies an entry that supersedes the known one. event is the data of the event in it.
@@ -312,32 +282,4 @@ func (v *View) byRoster(h *Hive, now time.Time) {
 	}
 	v.turn(h, kindOf(e.Live), e.Live, e.Cause, evidence{reason: "another queen found this"}, now)
 	v.due.Set(h, now.Add(forgetAfter))
-}
-
-// unlearnHive records that the roster has no entry for this hive. If the entry expired, a lost, left or
-// unverified hive is forgotten with it. Otherwise, as after a loss of the whole roster, it is put again.
-func (v *View) unlearnHive(id string, expired bool) {
-	h, ok := v.hives[id]
-	if !ok || h.roster.Item.Revision == 0 {
-		return
-	}
-	h.roster.Item.Revision = 0
-	if expired && (h.live == hivebeat.Lost || h.live == hivebeat.Left || h.live == hivebeat.Unverified) {
-		v.forget(h)
-		return
-	}
-	v.change(h)
-	v.Compare(h)
-}
-
-// eventIn returns the event that an entry of the roster holds.
-func eventIn(e *ledger.RosterEntry) (hivebeat.Event, error) {
-	var ev hivebeat.Event
-	if len(e.Event) == 0 {
-		return ev, nil
-	}
-	if err := json.Unmarshal(e.Event, &ev); err != nil {
-		return ev, fmt.Errorf("queen: event in the roster: %w", err)
-	}
-	return ev, nil
 }

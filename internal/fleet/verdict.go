@@ -187,11 +187,11 @@ func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebea
 	v.Compare(h)
 }
 
-// Compare asks for a comparison of h with the roster.
-func (v *View) Compare(h *Hive) {
-	if !h.isDirty {
-		h.isDirty = true
-		v.ready.Announcers = append(v.ready.Announcers, h)
+// Compare asks for a comparison of a with the roster.
+func (v *View) Compare(a Announcer) {
+	if s := a.Roster(); !s.isDirty {
+		s.isDirty = true
+		v.ready.Announcers = append(v.ready.Announcers, a)
 	}
 }
 

@@ -100,10 +100,9 @@ type Hive struct {
 	fromStart bool              // the numbering of this incarnation was heard from its start
 
 	// The brake (brake.go).
-	upFrom, upUntil   time.Time
-	heldBy            *Zone
-	heldAt, releaseAt time.Time
-	released          bool // the brake lets it be lost
+	upFrom, upUntil time.Time
+	heldBy          *Zone
+	released        bool // the brake lets it be lost
 
 	// Its connection (disconnect.go).
 	conn       string // its connection, as View.closings knows it
@@ -123,7 +122,6 @@ type Hive struct {
 
 	adoption *adoption   // its workers, while this queen judges them; else nil
 	roster   RosterState // its entry in the roster
-	isDirty  bool        // compare it with the roster
 }
 
 // Worker is the state of one worker in the judgement.
@@ -364,13 +362,8 @@ func (v *View) Take() *Ready {
 	*next = Ready{
 		next.Events[:0], next.Steps[:0], next.Checks[:0], next.Announcers[:0], next.Adoptions[:0], next.Calls[:0], next.Seek[:0], next.Notices[:0],
 	}
-	for _, s := range r.Announcers {
-		switch s := s.(type) {
-		case *Hive:
-			s.isDirty = false
-		case *Zone:
-			s.isDirty = false
-		}
+	for _, a := range r.Announcers {
+		a.Roster().isDirty = false
 	}
 	return r
 }
