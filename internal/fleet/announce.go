@@ -53,17 +53,18 @@ func (z *Zone) Roster() *RosterState { return &z.roster }
 
 // Announce returns the announcement that h needs now: its Difference to the roster, or else events of its
 // workers.
-func (h *Hive) Announce(now time.Time) (Announcement, bool) {
+func (h *Hive) Announce(now time.Time) (a Announcement, ok bool) {
 	kind, to, ok := h.Difference(now)
-	if !ok {
-		a, ok := h.announceWorkers(now)
-		h.roster.wants(&a, ok)
-		return a, ok
+	if ok {
+		data, next := h.Next(kind, to, now)
+		a = Announcement{[]Announced{{hivebeat.HiveEventID(h.id, next.N), data}}, next}
+	} else {
+		a, ok = h.announceWorkers(now)
 	}
-	data, next := h.Next(kind, to, now)
-	a := Announcement{[]Announced{{hivebeat.HiveEventID(h.id, next.N), data}}, next}
-	h.roster.wants(&a, true)
-	return a, true
+	if ok {
+		h.roster.wanted = wanted{a.Next.N, a.Next.Inc, a.Next.Seq}
+	}
+	return a, ok
 }
 
 // Knows reports whether a is still in the view.
@@ -227,37 +228,38 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	if kind == hivebeat.KindConflict {
 		next.Cause = e.Cause
 	}
-	if isGone(to) {
-		next.Workers = h.remember(now)
-	} else {
-		next.Workers = h.whileUp(now)
-	}
+	next.Workers = h.remember(!isGone(to), now)
 	return d, next
 }
 
-// remember returns the workers of h for an entry of the roster, up to rosterBytes.
-func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
-	if h.head().Inc == 0 {
-		return h.roster.workers(now) // the hive was not heard: only the roster knows its workers
+// remember returns the workers of h for an entry of the roster, up to rosterBytes: all if h is gone. If it is
+// up: those on which the verdict of a queen still stands, and lost and left ones that h does not list. A lost or
+// left worker is shown for hivebeat.KeepGone, even if its hive restarts meanwhile and does not know it. With the
+// roster, that holds even if the queen restarts too.
+func (h *Hive) remember(up bool, now time.Time) map[string]ledger.RosterWorker {
+	known := h.roster.workers(now)
+	if h.head().Inc == 0 && !up {
+		return known // the hive was not heard: only the roster knows its workers
 	}
 	m, size := make(map[string]ledger.RosterWorker, len(h.workers)), 0
-	var common hivebeat.Millis
+	for id, r := range known {
+		if up && r.Via == hivebeat.ViaQueen {
+			m[id] = r
+		}
+	}
 	for w := range h.inOrder() {
-		r := w.rec()
-		if len(m) == 0 {
-			common = r.Every
-		}
-		if size += entryRow(r) + promiseSize(r.Every, r.Quiet, common); size > rosterBytes {
-			break
-		}
-		it, known := w.inRoster(now)
-		if !known {
+		id := w.rec().Worker
+		r, ok := w.inRoster(now)
+		if !ok || up && (w.gen == h.assembly.gen || r.Since == 0 || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone)) {
 			continue
 		}
-		if was := h.roster.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
-			it.Via = was.Via
+		if size += rowSize(id, &r); size > rosterBytes {
+			break
 		}
-		m[r.Worker] = it
+		if was := known[id]; was.Via == hivebeat.ViaQueen && was.Inc == r.Inc && was.Live == r.Live {
+			r.Via = was.Via
+		}
+		m[id] = r
 	}
 	return m
 }

@@ -103,11 +103,8 @@ func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 		return true
 	}
 	z.lost = slices.DeleteFunc(z.lost, func(at time.Time) bool { return now.Sub(at) >= brakeWindow })
-	together := len(z.lost) + 1
-	if z.assessed.IsZero() || now.Sub(z.assessed) >= assessEvery || now.Before(z.assessed) {
-		together = max(together, v.assess(z, h, now))
-	}
-	if together <= z.limit {
+	together := max(len(z.lost)+1, v.assess(z, h, now))
+	if together <= max(v.rule.Least, int(v.rule.Share*float64(z.of)+1e-9)) {
 		z.lost = append(z.lost, now)
 		return false
 	}
@@ -121,10 +118,10 @@ func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 	return true
 }
 
-// assess returns how many hives of z would be lost within the window from now on, including h, and sets the
-// limit of z.
+// assess returns how many hives of z would be lost within the window from now on, including h, and counts in
+// z.of how many were up before.
 func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
-	z.assessed, z.of, together = now, 0, 1
+	z.of, together = 0, 1
 	for _, o := range v.order {
 		if o.zone != z.name {
 			continue
@@ -136,7 +133,6 @@ func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
 			together++
 		}
 	}
-	z.limit = max(v.rule.Least, int(v.rule.Share*float64(z.of)+1e-9))
 	return together
 }
 
@@ -260,9 +256,7 @@ type Zone struct {
 	name   string
 	roster RosterState // the entry of its brake: unverified while the brake is on
 
-	lost     []time.Time // when hives were lost by silence, within the window
-	assessed time.Time
-	limit    int
+	lost []time.Time // when hives were lost by silence, within the window
 
 	on        bool
 	began     time.Time

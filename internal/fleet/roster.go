@@ -28,12 +28,6 @@ type wanted struct{ n, inc, seq uint64 }
 
 func (w wanted) is(item *ledger.RosterItem) bool { return w == wanted{item.N, item.Inc, item.Seq} }
 
-func (s *RosterState) wants(a *Announcement, ok bool) {
-	if ok {
-		s.wanted = wanted{a.Next.N, a.Next.Inc, a.Next.Seq}
-	}
-}
-
 // put returns when the entry was put.
 func (s *RosterState) put(now time.Time) time.Time {
 	return now.Add(-max(0, s.Item.Stored) - now.Sub(s.ReadAt))
@@ -147,7 +141,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 	if event.Kind == hivebeat.KindConflict {
 		h.roster.Conflict = event.Inc
 	}
-	defer v.learnAdopted(h, before, event.Worker, now)
+	defer v.learnAdopted(h, before, now)
 	v.change(h)
 	v.Compare(h)
 	switch {
@@ -163,12 +157,13 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}
-		v.unlinkOld(h, o)
-		switch {
-		case !o.Accepted():
-		case isGone(e.Live):
+		if !o.Accepted() {
+			return
+		}
+		v.unlink(h)
+		if isGone(e.Live) {
 			v.byRoster(h, now)
-		default:
+		} else {
 			v.heard(h, o, now)
 		}
 	}
@@ -252,12 +247,13 @@ func (v *View) recall(h *Hive, now time.Time) {
 // ones. The roster does not say when each was heard. The estimate is the time of the hive's last message, less
 // the time that a hive waits for a worker, and lists it after it is lost.
 func (v *View) recallWorkers(h *Hive, now time.Time) {
+	heard := h.roster.heard(h.every, now)
 	for id, r := range h.roster.Item.Workers {
-		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
+		if !hivebeat.ValidID(id) || r.Inc == 0 || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
 			continue
 		}
 		var rec hivebeat.Record
-		received := h.roster.heardWorker(&r, h.received, now)
+		received := h.roster.heardWorker(&r, heard, now)
 		if r.Since > 0 && isGone(r.Live) {
 			put := h.roster.put(now)
 			rec.Age, rec.Since, received = index.EffectiveAge(0, received, put), min(r.Since, maxAge), put
@@ -266,7 +262,7 @@ func (v *View) recallWorkers(h *Hive, now time.Time) {
 			continue
 		}
 		rec.Worker, rec.Live, rec.Cause = id, r.Live, r.Cause
-		rec.Inc, rec.State, rec.Model = r.Inc, r.State, r.Model
+		rec.Inc, rec.Seq, rec.State, rec.Model = r.Inc, max(1, r.Seq), r.State, r.Model
 		if every, quiet, known := promise(&r); known {
 			rec.Every, rec.Quiet = every, quiet
 		}

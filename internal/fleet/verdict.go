@@ -228,11 +228,7 @@ func (v *View) ask(h *Hive) {
 // they are higher than this queen's, this queen missed messages; otherwise the verdict stands. An answer
 // that arrives after the hive was heard changes nothing.
 func (v *View) Checked(c Check, inc, seq uint64, now time.Time) {
-	v.checked(c, inc, seq, now)
-	v.updateIndex(now)
-}
-
-func (v *View) checked(c Check, inc, seq uint64, now time.Time) {
+	defer v.updateIndex(now)
 	h := c.Hive
 	if h.check != c.id || v.hives[h.id] != h {
 		return
@@ -282,7 +278,7 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	if !o.Accepted() {
 		return false
 	}
-	v.unlinkOld(h, o)
+	v.unlink(h)
 	v.heard(h, o, now)
 	return true
 }
@@ -314,14 +310,13 @@ func (v *View) leave(h *Hive, now time.Time) {
 // silentFor returns the evidence for a verdict by silence.
 func (v *View) silentFor(h *Hive, now time.Time) evidence {
 	e := evidence{age: index.EffectiveAge(0, h.received, now)}
-	switch blind := v.blind - h.blind; {
-	case h.head().Inc == 0:
+	if h.head().Inc == 0 {
 		e.reason = fmt.Sprintf("known only from the roster, and not heard in the %.1fs since this queen started", now.Sub(h.judged).Seconds())
-	case blind > 0:
-		e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0) +
-			fmt.Sprintf("; %.1fs of that do not count, because this queen was blind", blind.Seconds())
-	default:
-		e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0)
+		return e
+	}
+	e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0)
+	if blind := v.blind - h.blind; blind > 0 {
+		e.reason += fmt.Sprintf("; %.1fs of that do not count, because this queen was blind", blind.Seconds())
 	}
 	return e
 }
