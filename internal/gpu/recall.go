@@ -110,3 +110,57 @@ func (k *Kept) check() error {
 }
 
 func fits(s string, most int) bool { return len(s) <= most && utf8.ValidString(s) }
+
+// Recall adds the GPUs that queens kept, if they are not known yet. stored is how long ago
+// the Memory was put. rebooted reports that the machine began a new boot since: that ends
+// every fault but those that need a replacement.
+func (f *Fleet) Recall(now time.Time, m Memory, stored time.Duration, rebooted bool) {
+	for i := range m.GPUs {
+		k := &m.GPUs[i]
+		age := k.Age.Duration() + stored
+		if f.devices[k.UUID] != nil || age >= KeepKnown || len(f.devices) >= hivebeat.MaxGPUs {
+			continue
+		}
+		d := &device{
+			key: k.UUID, gpu: hivebeat.GPU{UUID: k.UUID, Index: k.Index, Name: k.Name, Bus: k.Bus, Total: k.Total},
+			read: now.Add(-age), seen: now.Add(-age), boots: k.Boots, since: now.Add(-k.Since.Duration() - stored),
+		}
+		d.recall(now, Fault{State: k.State, Cause: k.Cause, Evidence: k.Evidence, Action: k.Action}, rebooted)
+		f.devices[k.UUID] = d
+	}
+	f.judge(now)
+}
+
+// recall restores the fault v, which has been announced.
+func (d *device) recall(now time.Time, v Fault, rebooted bool) {
+	if v.State.Bad() || v.State == hivebeat.GPUDegraded {
+		d.flaps.told, d.flaps.replaced = v.State, v.Action == hivebeat.ActionReplace
+	}
+	switch {
+	case v.State == hivebeat.GPUGone:
+		d.missing = v.Evidence
+		if d.missing == "" {
+			d.missing = "missing since before the hive began"
+		}
+		d.verdict = v
+		return
+	case v.State != hivebeat.GPUFailing || v.Cause == hivebeat.CauseMachine: // concluded again from readings
+	case v.Action == hivebeat.ActionReplace:
+		d.stuck, d.verdict = &v, v
+		return
+	case rebooted:
+		d.boots, d.before = d.boots+1, v
+	default:
+		d.before, d.verdict = v, v
+		if v.Cause == hivebeat.CauseXID {
+			d.pending = &pending{Fault: v, at: now}
+		} else {
+			d.faults = []Fault{v}
+		}
+		return
+	}
+	if d.boots > 0 && d.before.State == "" { // which fault it was is not known
+		d.boots = 0
+	}
+	d.verdict, d.since = Fault{State: hivebeat.GPUUnknown, Cause: hivebeat.CauseUnread}, now
+}
