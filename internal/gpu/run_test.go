@@ -142,11 +142,3 @@ func TestNoSecondCommandBesideOneThatCannotBeKilled(t *testing.T) {
 		t.Errorf("after it: %q, %v", out, err)
 	}
 }
-
-// says reports whether the error holds the text, or is nil if the text is empty.
-func says(err error, text string) bool {
-	if text == "" {
-		return err == nil
-	}
-	return err != nil && strings.Contains(err.Error(), text)
-}

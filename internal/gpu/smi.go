@@ -27,6 +27,7 @@ import (
 type SMI struct {
 	Faults Table  // nil is DefaultFaults
 	Sysfs  string // where sysfs is mounted; empty is /sys
+	Kmsg   string // the kernel log; empty is /dev/kmsg
 
 	path string
 	cmd  command
@@ -78,14 +79,19 @@ func (s *SMI) Read(ctx context.Context) (r Reading, err error) {
 	return r, err
 }
 
+// Watch is part of Watcher. nvidia-smi reports nothing by itself: the kernel log does.
+func (s *SMI) Watch(ctx context.Context, report func(Incident)) error {
+	return KernelLog{Faults: s.Faults, Path: s.Kmsg}.Watch(ctx, report)
+}
+
 // Exit statuses of nvidia-smi, from its manual.
 const (
 	exitInfoROM = 14 // an InfoROM is corrupted: metadata only, the GPU works
 	exitLost    = 15 // a GPU has fallen off the bus, or has otherwise become inaccessible
 )
 
-// lost is the mention of exit status 15 if no message names the GPU.
-var lost = Mention{Index: -1, Fault: Fault{
+// lostByStatus is the mention of exit status 15 if no message names the GPU.
+var lostByStatus = Mention{Index: -1, Fault: Fault{
 	State: hivebeat.GPUFailing, Cause: hivebeat.CauseLostGPU,
 	Evidence: "nvidia-smi ends with status 15: a GPU has fallen off the bus or cannot be reached",
 }}
@@ -125,7 +131,7 @@ func (log *smiLog) reading(table Table, ids migIDs, how error) (Reading, error) 
 		}
 	}
 	if status == exitLost && len(r.Mentions) == 0 && !slices.ContainsFunc(r.Devices, isLost) {
-		r.Mentions = append(r.Mentions, lost)
+		r.Mentions = append(r.Mentions, lostByStatus)
 	}
 	switch {
 	case how != nil && !none:

@@ -117,6 +117,18 @@ func (t Table) Judge(x XID) (Meaning, Fault) {
 	return r.Meaning, f
 }
 
+// Incident returns an XID as a Fleet takes it.
+func (t Table) Incident(x XID) Incident {
+	m, f := t.Judge(x)
+	in := Incident{Bus: x.Bus, PID: x.PID}
+	if m >= Degraded {
+		in.Fault = f
+	} else {
+		in.Note = f.Evidence
+	}
+	return in
+}
+
 // recoveryAction returns the action that the driver's words recommend. against is false if
 // they say that none is needed, or nothing at all.
 func recoveryAction(words string) (action string, against bool) {
