@@ -27,7 +27,6 @@ const (
 	FactThermal        Fact = "throttle-thermal"    // it runs slower because of heat
 	FactPowerBrake     Fact = "throttle-power"      // the power supply slows it down
 	FactHardwareSlowed Fact = "throttle-hardware"   // its hardware slows it down, for heat or power
-	FactBadPages       Fact = "bad-pages"           // AMD: memory errors that were not corrected
 )
 
 // FactXID is the fact that a GPU, or a program on it, has caused the XID n.
@@ -73,7 +72,6 @@ func DefaultFaults() Table {
 		FactThermal:        {Degraded, "", hivebeat.CauseThrottle, "slower because of heat"},
 		FactPowerBrake:     {Degraded, "", hivebeat.CauseThrottle, "slowed down by the power supply"},
 		FactHardwareSlowed: {Degraded, "", hivebeat.CauseThrottle, "slowed down by its hardware"},
-		FactBadPages:       {Degraded, hivebeat.ActionReset, hivebeat.CauseECC, "uncorrectable memory errors"},
 	})
 	return t
 }

@@ -13,11 +13,11 @@ const (
 	vendorAMD    = 0x1002
 )
 
-// CountPCI returns how many display and 3D controllers of a vendor are on the PCI bus,
+// CountPCI returns how many display controllers and accelerators of a vendor are on the PCI bus,
 // whether or not a driver answers for them; 0 if sysfs cannot be read. sysfs is where it is
 // mounted, /sys if it is empty. A device that is handed to a virtual machine (vfio-pci and
-// the like), bound to nouveau, or a virtual function does not count: NVIDIA's driver here is
-// not meant to have it. A container sees all devices of its machine here, and may be given
+// the like), bound to nouveau or radeon, or a virtual function does not count: the vendor's
+// driver here is not meant to have it. A container sees all devices of its machine here, and may be given
 // only some of them.
 func CountPCI(sysfs string, vendor uint64) (n int) {
 	if sysfs == "" {
@@ -33,7 +33,9 @@ func CountPCI(sysfs string, vendor uint64) (n int) {
 		if v, ok := sysNumber(dev, "vendor"); !ok || v != vendor {
 			continue
 		}
-		if class, _ := sysNumber(dev, "class"); class>>8 != 0x0300 && class>>8 != 0x0302 {
+		switch class, _ := sysNumber(dev, "class"); class >> 8 {
+		case 0x0300, 0x0302, 0x0380, 0x1200: // VGA, 3D, other display; accelerator, as Instinct cards are
+		default:
 			continue
 		}
 		if _, err := os.Lstat(filepath.Join(dev, "physfn")); err == nil {
@@ -41,7 +43,7 @@ func CountPCI(sysfs string, vendor uint64) (n int) {
 		}
 		driver, _ := os.Readlink(filepath.Join(dev, "driver"))
 		switch filepath.Base(driver) {
-		case "vfio-pci", "pci-stub", "pciback", "xen-pciback", "nouveau":
+		case "vfio-pci", "pci-stub", "pciback", "xen-pciback", "nouveau", "radeon":
 			continue
 		}
 		n++

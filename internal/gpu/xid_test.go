@@ -134,7 +134,7 @@ xid 13        program
 		"xid 70000 failing":          `line 1: xid "70000" is no number`,
 		"\n\nxid 79":                 "line 3: xid 79 has no meaning: one of ignore, program, degraded, failing",
 		"xid 79 broken":              `line 1: xid 79 means "broken"; it must be one of ignore, program, degraded, failing`,
-		"remap failing":              `line 1: no fact is called "remap"; there are xid and bad-pages, ecc-uncorrectable, remap-failure`,
+		"remap failing":              `line 1: no fact is called "remap"; there are xid and ecc-uncorrectable, remap-failure`,
 		"xid 79 ignore reboot":       `line 1: xid 79: ignore has no action, but "reboot" is one`,
 		strings.Repeat("x", 100_000): "token too long",
 	} {
