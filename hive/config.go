@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/proctree"
 )
 
 // Config configures a Hive. The zero Config is the hive of this machine, with its host
@@ -63,14 +64,14 @@ type Config struct {
 	// before the previous call has returned. No snapshot waits for it. An error is
 	// reported in the snapshot's collect, and the previous facts stay. GPUs returns an
 	// empty list where there are none. Default: gopsutil and nvidia-smi. The processes
-	// of workers are read in the same way, always with gopsutil.
+	// of workers are read in the same way: from /proc on Linux, elsewhere with gopsutil.
 	Host func(context.Context) (hivebeat.Host, error)
 	GPUs func(context.Context) ([]hivebeat.GPU, error)
 	// Logger gets Info for each transition, Warn where a person should act, and Debug
 	// for each beat. Default: nothing is logged.
 	Logger *slog.Logger
 
-	readProcess func(ctx context.Context, pid uint64) (reading, error) // for tests; nil: gopsutil
+	processes processes // for tests; nil: those of this machine
 }
 
 // minPush is the pace of facts: bus.Pulse sends them no faster.
@@ -90,8 +91,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Every == 0 {
 		c.Every = hivebeat.HiveEvery
 	}
-	if c.readProcess == nil {
-		c.readProcess = readProcess
+	if c.processes == nil {
+		c.processes = proctree.NewReader()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -84,7 +84,7 @@ func knownKind(k hivebeat.Kind) hivebeat.Kind {
 
 func knownCause(c hivebeat.Cause) hivebeat.Cause {
 	switch c {
-	case hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive:
+	case hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseOOM, hivebeat.CauseDisconnect, hivebeat.CauseHive:
 		return c
 	}
 	return otherCause
