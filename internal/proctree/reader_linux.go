@@ -3,10 +3,12 @@ package proctree
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +18,7 @@ import (
 const (
 	// farMost is how many of the processes that belong to no worker are read again in one
 	// scan. They take turns: all that could change is that another process has the id.
-	farMost = 500
+	farMost = 100
 	// settled is the age in ms from which a process is expected to stay in its cgroup:
 	// service managers and container runtimes move it when it begins.
 	settled = 60_000
@@ -32,6 +34,9 @@ type Reader struct {
 	counts        bool   // the size of /proc/<pid>/fd is the number of open files
 	page          uint64 // bytes
 	dir           *os.File
+	fd            int // of dir
+	root          sync.Once
+	unified       string // where the cgroups of version 2 are
 	known         map[uint64]*entry
 	round, turn   uint64
 	procs         []Process
@@ -78,6 +83,7 @@ func (r *Reader) Scan(ctx context.Context, near map[uint64]bool) (Scan, error) {
 	if r.dir, err = os.Open(r.proc); err != nil {
 		return Scan{}, err
 	}
+	r.fd = int(r.dir.Fd())
 	names, err := r.dir.Readdirnames(-1)
 	if err != nil {
 		return Scan{}, fmt.Errorf("%s: %w", r.proc, err)
@@ -155,31 +161,20 @@ func (r *Reader) read(pid uint64, name string) ([]byte, error) {
 	if r.dir == nil {
 		return nil, os.ErrClosed
 	}
-	path := make([]byte, 0, 32)
-	path = append(append(strconv.AppendUint(path, pid, 10), '/'), name...)
-	fd, err := unix.Openat(int(r.dir.Fd()), string(path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(r.fd, strconv.FormatUint(pid, 10)+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	n := 0
-	for n < len(r.buf) {
-		k, err := unix.Read(fd, r.buf[n:])
-		if err == unix.EINTR {
-			continue
+	for {
+		n, err := unix.Read(fd, r.buf) // these files are short, and the kernel gives each at once
+		if err == nil {
+			return r.buf[:n], nil
 		}
-		if err != nil {
+		if !errors.Is(err, unix.EINTR) {
 			return nil, err
 		}
-		if k == 0 {
-			break
-		}
-		n += k
-		if name == "stat" { // one line, in one read
-			break
-		}
 	}
-	return r.buf[:n], nil
 }
 
 // parseStat parses /proc/<pid>/stat, but for the pid. A zombie is not there, unless only

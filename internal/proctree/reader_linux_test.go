@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 )
 
 // fakeProc is a folder that looks like /proc, and one like /sys/fs/cgroup.
@@ -249,57 +247,5 @@ func TestUnits(t *testing.T) {
 		if got := (Cgroup{Path: path}).unit(); got != want {
 			t.Errorf("%q holds one program: %v, want %v", path, got, want)
 		}
-	}
-}
-
-// BenchmarkRound is what a hive does every 10 s.
-func BenchmarkRound(b *testing.B) {
-	for _, c := range []struct{ workers, each, others int }{{16, 5, 2000}, {1000, 2, 2000}, {0, 0, 5000}} {
-		b.Run(fmt.Sprintf("workers=%d/processes=%d", c.workers, c.workers*c.each+c.others), func(b *testing.B) {
-			f := newFakeProc(b)
-			f.write(filepath.Join(f.cgroups, "cgroup.controllers"), "memory\n")
-			for pid := range c.others {
-				f.start(10_000+pid, 1, "S", 5000)
-			}
-			var workers []Worker
-			near := map[uint64]bool{}
-			for i := range c.workers {
-				root := 50_000 + i*c.each
-				for k := range c.each {
-					parent := root
-					if k == 0 {
-						parent = 1
-					}
-					f.start(root+k, parent, "S", 6000)
-					f.write(f.path(uint64(root+k), "cgroup"), fmt.Sprintf("0::/system.slice/w%d.service\n", i))
-					near[uint64(root+k)] = true
-				}
-				dir := fmt.Sprintf("system.slice/w%d.service/", i)
-				f.write(filepath.Join(f.cgroups, dir, "memory.max"), "1073741824\n")
-				f.write(filepath.Join(f.cgroups, dir, "memory.events"), "oom 0\noom_kill 0\n")
-				workers = append(workers, Worker{Key: Key{fmt.Sprint("w", i), 1, uint64(root), hereNS}, Known: 10_000})
-			}
-			f.start(50, 1, "S", 100)
-			forest := NewForest(50, hereNS)
-			now := time.Unix(1_700_000_000, 0)
-			round := func() {
-				now, f.now = now.Add(10*time.Second), f.now+10_000
-				s, err := f.Scan(b.Context(), near)
-				if err != nil {
-					b.Fatal(err)
-				}
-				forest.Update(now, s, f, workers)
-				forest.Owners()
-				if got := forest.Measure(now, f); len(got) != c.workers {
-					b.Fatalf("facts of %d workers", len(got))
-				}
-			}
-			round() // the first one reads everything
-			b.ReportAllocs()
-			runtime.GC()
-			for b.Loop() {
-				round()
-			}
-		})
 	}
 }

@@ -3,7 +3,6 @@ package proctree
 import (
 	"bytes"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -96,15 +95,14 @@ func (r *Reader) Usage(id ID) (u Usage) {
 
 // files returns the number of open files of a process, or 0.
 func (r *Reader) files(pid uint64) uint64 {
-	path := r.path(pid, "fd")
 	if r.counts {
 		var st unix.Stat_t
-		if unix.Stat(path, &st) != nil {
+		if unix.Fstatat(r.fd, strconv.FormatUint(pid, 10)+"/fd", &st, 0) != nil {
 			return 0
 		}
 		return uint64(max(0, st.Size))
 	}
-	d, err := os.Open(path)
+	d, err := os.Open(r.path(pid, "fd"))
 	if err != nil {
 		return 0
 	}
@@ -162,18 +160,23 @@ func (r *Reader) cgroupDir(c Cgroup) string {
 	if c.V1 {
 		return filepath.Join(r.cgroups, "memory", c.Path)
 	}
-	if _, err := os.Stat(filepath.Join(r.cgroups, "cgroup.controllers")); err != nil {
-		return filepath.Join(r.cgroups, "unified", c.Path)
-	}
-	return filepath.Join(r.cgroups, c.Path)
+	r.root.Do(func() {
+		r.unified = r.cgroups
+		if _, err := os.Stat(filepath.Join(r.cgroups, "cgroup.controllers")); err != nil {
+			r.unified = filepath.Join(r.cgroups, "unified")
+		}
+	})
+	return filepath.Join(r.unified, c.Path)
 }
 
 // readSmall reads the start of a file, which is all of it in a cgroup.
 func readSmall(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, 4096))
+	defer unix.Close(fd)
+	b := make([]byte, 1024)
+	n, err := unix.Read(fd, b)
+	return b[:max(0, n)], err
 }
