@@ -14,6 +14,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/gpu"
+	"github.com/beatfabric/hivebeat/internal/proctree"
 )
 
 // Config configures a Hive. The zero Config is the hive of this machine, with its host
@@ -66,8 +67,8 @@ type Config struct {
 	// collect, and the previous facts stay. GPUs returns an empty list where there are
 	// none; a GPU that was in its list and no longer is has gone. A GPU may have a State
 	// other than ok, with Cause, Evidence and Action. Default: gopsutil, and the drivers
-	// of the machine. The processes of workers are read in the same way, always with
-	// gopsutil.
+	// of the machine. The processes of workers are read in the same way: from /proc on
+	// Linux, elsewhere with gopsutil.
 	Host func(context.Context) (hivebeat.Host, error)
 	GPUs func(context.Context) ([]hivebeat.GPU, error)
 	// GPUsExpected is how many GPUs the machine has. If fewer answer, the snapshot's
@@ -84,9 +85,9 @@ type Config struct {
 	// for each beat. Default: nothing is logged.
 	Logger *slog.Logger
 
-	readProcess func(ctx context.Context, pid uint64) (reading, error) // for tests; nil: gopsutil
-	readers     []gpu.Reader                                           // for tests; nil: newReaders
-	owners      func() gpu.OwnerOf                                     // for tests; nil: Hive.ownPids
+	processes processes          // for tests; nil: those of this machine
+	readers   []gpu.Reader       // for tests; nil: newReaders
+	owners    func() gpu.OwnerOf // for tests; nil: the hive's own table of processes
 }
 
 // defaultGPULimit is the default of Config.GPULimit.
@@ -112,8 +113,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.GPULimit == 0 {
 		c.GPULimit = defaultGPULimit
 	}
-	if c.readProcess == nil {
-		c.readProcess = readProcess
+	if c.processes == nil {
+		c.processes = proctree.NewReader()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -114,8 +114,8 @@ var (
 	states = []hivebeat.State{
 		hivebeat.Starting, hivebeat.Loading, hivebeat.Ready, hivebeat.Busy, hivebeat.Degraded, hivebeat.Draining, hivebeat.Stopped, hivebeat.Failed,
 	}
-	causes = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect}
-	seen   = []hivebeat.Cause{hivebeat.CauseExit, hivebeat.CauseDisconnect}
+	causes = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseOOM, hivebeat.CauseDisconnect}
+	seen   = []hivebeat.Cause{hivebeat.CauseExit, hivebeat.CauseOOM, hivebeat.CauseDisconnect}
 )
 
 // Describe sends the descriptions of all metrics.

@@ -118,6 +118,8 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		switch d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause {
 		case hivebeat.CauseExit:
 			d.Reason = fmt.Sprintf("process %d ended", r.PID)
+		case hivebeat.CauseOOM:
+			d.Reason = fmt.Sprintf("process %d was killed for want of memory", r.PID)
 		case hivebeat.CauseSilent:
 			d.Reason = "its process runs, " + d.Reason
 		case hivebeat.CauseDisconnect:

@@ -55,6 +55,7 @@ const CAUSES = {
   silent: 'its process runs, but it is not heard',
   loads: 'not heard, but its process loads',
   exit: 'its process ended',
+  oom: 'the kernel killed its process for want of memory',
   disconnect: 'its connection closed',
   hive: 'its hive was lost, and it did not answer',
   goodbye: 'said goodbye',
