@@ -242,9 +242,9 @@ func TestEventsCommand(t *testing.T) {
 	next.After, next.Limit = "7", 199
 	o.wasAsked(t, req, next)
 	want := `2026-02-28
-12:00:00  joined      h/w                       alive
+12:00:00  joined         h/w                       alive
 2026-03-01
-12:00:00  lost        h/w                       alive → lost · exit
+12:00:00  lost           h/w                       alive → lost · exit
 `
 	if diff := cmp.Diff(want, out); code != ExitDone || errs != "" || diff != "" {
 		t.Errorf("exit code %d, %s%s", code, errs, diff)
