@@ -19,7 +19,7 @@ import (
 
 // Config configures a Collector. The zero Config is usable.
 type Config struct {
-	// PerHive adds about ten series for each hive, with its id and zone as labels.
+	// PerHive adds 16 series for each hive, with its id and zone as labels.
 	// Default: false.
 	PerHive bool
 	// Timeout bounds how long a scrape waits for the queen. Default: 5 s.
