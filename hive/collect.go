@@ -104,6 +104,7 @@ func (c *collector[T]) run(ctx context.Context) {
 type machine struct {
 	mu      sync.Mutex
 	host    hivebeat.Host
+	disks   disks
 	gpus    []gpuFacts
 	collect map[string]string
 }
@@ -150,6 +151,8 @@ func (m *machine) storeHost(h hivebeat.Host, err error) (news bool) {
 	defer m.mu.Unlock()
 	if err == nil {
 		h.Name, h.OS, h.Arch = clip(h.Name, hivebeat.MaxHostText), clip(h.OS, hivebeat.MaxHostText), clip(h.Arch, hivebeat.MaxHostText)
+		h.Kernel = clip(h.Kernel, hivebeat.MaxHostText)
+		h.CacheTotal, h.CacheFree, h.StoreTotal, h.StoreFree = small(h.CacheTotal), small(h.CacheFree), small(h.StoreTotal), small(h.StoreFree)
 		h.Load1, h.CPU = hundredths(finite(h.Load1)), hundredths(finite(h.CPU))
 		h.CPUs, h.MemTotal, h.MemUsed, h.Uptime = small(h.CPUs), small(h.MemTotal), small(h.MemUsed), small(h.Uptime)
 		m.host = h
@@ -229,6 +232,7 @@ func (m *machine) fill(s *hivebeat.Snapshot, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s.Host, s.Collect = m.host, m.collect
+	m.disks.fill(&s.Host)
 	s.GPUs = make([]hivebeat.GPU, len(m.gpus))
 	for i, g := range m.gpus {
 		s.GPUs[i] = g.GPU
@@ -315,18 +319,19 @@ func (h *Hive) collectGPUs(ctx context.Context, wg *sync.WaitGroup) {
 
 // collected logs the changed state of a source, and asks for a snapshot that carries
 // it.
-func (h *Hive) collected(source string, err error) {
+func (h *Hive) collected(source string, err error, more ...slog.Attr) {
 	h.pulse.Touch()
 	level := slog.LevelInfo
 	if source == sourceOS { // it changes with the first worker and after the last one
 		level = slog.LevelDebug
 	}
+	attrs := append([]slog.Attr{slog.String("source", source)}, more...)
 	switch {
 	case errors.Is(err, errNone):
-		h.log.Log(context.Background(), level, "nothing to collect", slog.String("source", source))
+		h.log.LogAttrs(context.Background(), level, "nothing to collect", attrs...)
 	case err != nil:
-		h.log.Warn("cannot collect", slog.String("source", source), slog.Any("err", err))
+		h.log.LogAttrs(context.Background(), slog.LevelWarn, "cannot collect", append(attrs, slog.Any("err", err))...)
 	default:
-		h.log.Log(context.Background(), level, "collecting", slog.String("source", source))
+		h.log.LogAttrs(context.Background(), level, "collecting", attrs...)
 	}
 }

@@ -58,12 +58,21 @@ type Config struct {
 	// server fails only with the process. So the hive believes each of its closed
 	// connections, however many close at once. Default: none.
 	Own string
+	// CacheDir is the directory of the model cache. A snapshot has the size of its file
+	// system, or of that of its nearest parent that exists, and what an unprivileged
+	// process may still write. It is read every 10 s on a goroutine of its own. Default:
+	// DefaultCacheDir.
+	CacheDir string
+	// StoreDir is the directory of a store whose file system is reported likewise, such
+	// as that of a NATS server on this machine. Default: none.
+	StoreDir string
 	// Host reads the facts of the machine, GPUs those of its GPUs. Each is called every
 	// 10 s on a separate goroutine, with a context that ends after 5 s, and never
 	// before the previous call has returned. No snapshot waits for it. An error is
 	// reported in the snapshot's collect, and the previous facts stay. GPUs returns an
 	// empty list where there are none. Default: gopsutil and nvidia-smi. The processes
-	// of workers are read in the same way, always with gopsutil.
+	// of workers are read in the same way, always with gopsutil. With a Host, CacheDir
+	// and StoreDir are not read: it reports the sizes itself.
 	Host func(context.Context) (hivebeat.Host, error)
 	GPUs func(context.Context) ([]hivebeat.GPU, error)
 	// Logger gets Info for each transition, Warn where a person should act, and Debug
@@ -71,6 +80,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	readProcess func(ctx context.Context, pid uint64) (reading, error) // for tests; nil: gopsutil
+	readSpace   func(ctx context.Context, dir string) (space, error)   // for tests; nil: gopsutil
 }
 
 // minPush is the pace of facts: bus.Pulse sends them no faster.
@@ -89,6 +99,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Every == 0 {
 		c.Every = hivebeat.HiveEvery
+	}
+	if c.CacheDir == "" {
+		c.CacheDir = DefaultCacheDir()
 	}
 	if c.readProcess == nil {
 		c.readProcess = readProcess

@@ -184,6 +184,7 @@ func (h *Hive) run(ctx context.Context) error {
 		}
 	})
 	h.collectHost(inner, &wg)
+	h.collectDisks(inner, &wg)
 	h.collectGPUs(inner, &wg)
 	h.collectProcs(inner, &wg)
 

@@ -26,6 +26,7 @@ import (
 type upCmd struct {
 	PrefixFlag
 	LabelFlags
+	CacheFlags
 	LogFlags
 	BrakeFlags
 	HTTPFlags
@@ -223,7 +224,10 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	h, err := hive.New(nc, hive.Config{ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, System: u.sys, Own: u.srv.ID(), Logger: u.log})
+	h, err := hive.New(nc, hive.Config{
+		ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, CacheDir: u.cmd.CacheDir, StoreDir: u.srv.Config().StoreDir,
+		System: u.sys, Own: u.srv.ID(), Logger: u.log,
+	})
 	if err != nil {
 		nc.Close()
 		return "", err
