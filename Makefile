@@ -162,7 +162,11 @@ $(PLATFORMS:%=cross-%): cross-%:
 
 .PHONY: docker
 docker: ## The image hivebeat:local
-	docker build --build-arg VERSION=$(VERSION) -t hivebeat:local .
+	docker build --target static --build-arg VERSION=$(VERSION) -t hivebeat:local .
+
+.PHONY: docker-gpu
+docker-gpu: ## The image hivebeat:gpu, for hives of machines with GPUs
+	docker build --target gpu --build-arg VERSION=$(VERSION) -t hivebeat:gpu .
 
 .PHONY: up
 up: ## docker compose up, with what Compose there is

@@ -240,4 +240,3 @@ func (m *machine) gpuEvents() (list []string) {
 	}
 	return list
 }
-
