@@ -179,7 +179,7 @@ func (c *Collector) sent(ch chan<- prometheus.Metric, r *hive.Report) {
 
 func (c *Collector) machine(ch chan<- prometheus.Metric, r *hive.Report) {
 	m := &c.m
-	for _, source := range []string{"host", "gpu", "procs"} {
+	for _, source := range []string{"host", "gpu", "procs", "cache", "store"} {
 		if word, ok := r.Collect[source]; ok {
 			prom.Flag(ch, m.collect, word == hivebeat.CollectOK || word == hivebeat.CollectNone, source)
 		}
