@@ -75,8 +75,19 @@ type Load struct{ Busy, Slots, Queue uint64 }
 func (l *Load) add(o Load) { l.Busy += o.Busy; l.Slots += o.Slots; l.Queue += o.Queue }
 func (l *Load) sub(o Load) { l.Busy -= o.Busy; l.Slots -= o.Slots; l.Queue -= o.Queue }
 
-// VRAM is memory of GPUs, in bytes. Ours is the part that workers use.
-type VRAM struct{ Total, Used, Ours uint64 }
+// VRAM is memory of GPUs, in bytes, with the parts of hivebeat.GPU.
+type VRAM struct{ Total, Used, Ours, Orphaned, Foreign, Unattributed, Reserved uint64 }
+
+// add adds o, or with a d of -1 subtracts it.
+func (v *VRAM) add(o VRAM, d int) {
+	v.Total += o.Total * uint64(d)
+	v.Used += o.Used * uint64(d)
+	v.Ours += o.Ours * uint64(d)
+	v.Orphaned += o.Orphaned * uint64(d)
+	v.Foreign += o.Foreign * uint64(d)
+	v.Unattributed += o.Unattributed * uint64(d)
+	v.Reserved += o.Reserved * uint64(d)
+}
 
 // Totals count the fleet, as of the last Settle.
 type Totals struct {
@@ -86,8 +97,10 @@ type Totals struct {
 	Warming int                   // hives that restarted and may not know all their workers yet
 	Workers int
 	Load    Load           // of workers that are alive
-	GPUs    int            // of fresh hives that are up
+	GPUs    int            // ok or degraded ones of fresh hives that are up
 	VRAM    VRAM           // of the same GPUs
+	Stale   uint64         // bytes of memory of the other GPUs of hives that are up
+	States  GPUCounts      // of the GPUs of hives that are up
 	Stats   hivebeat.Stats // the sum over all hives
 }
 
@@ -97,6 +110,8 @@ type share struct {
 	warming bool
 	gpus    int
 	vram    VRAM
+	stale   uint64
+	states  GPUCounts
 	stats   hivebeat.Stats
 }
 
@@ -108,6 +123,8 @@ type shown struct {
 	looping bool
 	load    Load // as it was counted
 	vram    uint64
+	gpus    badness           // of its worst GPU
+	loads   bool              // it is among the loaders of its hive
 	held    uint64            // slots
 	labels  map[string]string // as they were counted
 	pool    *Pool[*Worker]
@@ -190,13 +207,16 @@ func (x *Index) countFlags(s *shown, closed, looping bool) {
 func (x *Index) resum(h *Hive, what change) {
 	was := &h.share
 	is := share{live: h.facts.Live, warming: h.facts.Warming, stats: h.head.Stats}
-	if h.isFresh && h.Up() {
-		is.gpus = len(h.head.GPUs)
+	if h.Up() {
 		for i := range h.head.GPUs {
 			g := &h.head.GPUs[i]
-			is.vram.Total += g.Total
-			is.vram.Used += g.Used
-			is.vram.Ours += g.Ours
+			is.states[badnessOf(g)]++
+			if !h.isFresh || !g.Condition().Usable() {
+				is.stale += g.Total
+				continue
+			}
+			is.gpus++
+			is.vram.add(VRAM{g.Total, g.Used, g.Ours, g.Orphaned, g.Foreign(), g.Unattributed, g.Reserved}, 1)
 		}
 	}
 	t := &x.totals
@@ -217,9 +237,12 @@ func (x *Index) resum(h *Hive, what change) {
 		t.Warming--
 	}
 	t.GPUs += is.gpus - was.gpus
-	t.VRAM.Total += is.vram.Total - was.vram.Total
-	t.VRAM.Used += is.vram.Used - was.vram.Used
-	t.VRAM.Ours += is.vram.Ours - was.vram.Ours
+	t.VRAM.add(was.vram, -1)
+	t.VRAM.add(is.vram, 1)
+	t.Stale += is.stale - was.stale
+	for i := range t.States {
+		t.States[i] += is.states[i] - was.states[i]
+	}
 	t.Stats.FalseDead += is.stats.FalseDead - was.stats.FalseDead
 	t.Stats.CutOff += is.stats.CutOff - was.stats.CutOff
 	t.Stats.WireLost += is.stats.WireLost - was.stats.WireLost
@@ -228,8 +251,12 @@ func (x *Index) resum(h *Hive, what change) {
 		what = material
 	}
 	h.share, h.recount = is, false
+	free, loading := h.freeMemory, h.loading
 	x.relistGPUs(h)
 	x.relistHive(h)
+	if free != h.freeMemory || loading != h.loading {
+		what = max(what, numbers)
+	}
 	if what != unchanged && h.facts.Live != "" {
 		x.touchHive(h, what == material)
 	}

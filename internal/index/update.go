@@ -35,7 +35,7 @@ func (x *Index) Remove(h *Hive) {
 	h.workers, h.head, h.headChange = nil, hivebeat.Snapshot{}, unchanged
 	h.facts = Facts{Zone: h.facts.Zone}
 	x.relabelHive(h)
-	h.isFresh = false
+	h.isFresh, h.troubled, h.rejoin = false, false, false
 	x.resum(h, unchanged)
 	if h.zone != nil {
 		x.leaveZone(h)
@@ -51,6 +51,9 @@ func (x *Index) Remove(h *Hive) {
 func (x *Index) ApplyHead(h *Hive, s *wire.SnapshotView) {
 	before, host, same := h.headFacts(), h.head.Host, sameGPUs(h.head.GPUs, s.GPUs)
 	s.UpdateHead(&h.head)
+	h.rejoin = h.rejoin || h.troubled
+	h.troubled = slices.ContainsFunc(h.head.GPUs, func(g hivebeat.GPU) bool { return badnessOf(&g) != isOK })
+	h.rejoin = h.rejoin || h.troubled
 	h.facts.Zone = h.head.Labels["zone"]
 	x.place(h)
 	x.relabelHive(h)
@@ -207,11 +210,14 @@ func (x *Index) refresh(h *Hive, what change, all bool, now time.Time) {
 	if fresh != h.isFresh {
 		h.isFresh, what, all = fresh, material, true
 	}
-	if all {
+	if all || h.rejoin {
 		for _, w := range h.workers {
-			x.reshow(w, false, now)
+			if all || w.shown.gpus != w.gpus() {
+				x.reshow(w, false, now)
+			}
 		}
 	}
+	h.rejoin = false
 	x.resum(h, what)
 }
 
@@ -228,8 +234,8 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 	if to == nil || to.Mix != m {
 		to = h.mixes.get(m, func() *count { return x.zoneCount(h.zone, m) })
 	}
-	load := Load{r.Busy, r.Slots, r.Queue}
-	isMaterial = isMaterial || s.count != to || s.fresh != fresh || s.closed != r.Closed || s.looping != r.Looping
+	load, gpus := Load{r.Busy, r.Slots, r.Queue}, w.gpus()
+	isMaterial = isMaterial || s.count != to || s.fresh != fresh || s.closed != r.Closed || s.looping != r.Looping || s.gpus != gpus
 	changed := isMaterial || s.load != load || s.vram != r.VRAM
 	if s.count != nil && s.count.Live == hivebeat.Alive {
 		h.load.sub(s.load)
@@ -250,7 +256,8 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 	}
 	x.recount(w, to)
 	x.relabelWorker(w)
-	s.fresh, s.load, s.vram = fresh, load, r.VRAM
+	s.fresh, s.load, s.vram, s.gpus = fresh, load, r.VRAM, gpus
+	h.setLoads(w, w.loads(live))
 	x.countFlags(s, r.Closed, r.Looping)
 	x.relist(w)
 	if changed {
@@ -270,6 +277,7 @@ func (x *Index) uncount(w *Worker) {
 		x.totals.Load.sub(s.load)
 	}
 	x.unlist(w)
+	h.setLoads(w, false)
 	x.recount(w, nil)
 	x.bear(h, s.labels, -1, false)
 	s.labels = nil
@@ -292,8 +300,10 @@ type stable struct {
 	addr               string
 	stalled, looping   bool
 	reason, endpoint   string
-	gpus               *string
-	ngpus              int
+	gpus, on           *string
+	ngpus, non         int
+	fault              string
+	need               uint64
 	labels             uintptr
 	byQueen            bool
 	state, live, model string
@@ -304,6 +314,7 @@ func (w *Worker) stable() stable {
 	return stable{
 		cause: r.Cause, inc: r.Inc, rival: r.Rival, rivalAt: r.RivalAt, addr: r.Addr, stalled: r.Stalled, looping: r.Looping, reason: r.Reason, endpoint: r.Endpoint,
 		gpus: unsafe.SliceData(r.GPUs), ngpus: len(r.GPUs), labels: mapAt(r.Labels), byQueen: w.byQueen, //nolint:gosec // compared, never followed
+		on: unsafe.SliceData(r.On), non: len(r.On), fault: r.Fault, need: r.Need, //nolint:gosec // compared, never followed
 		state: string(r.State), live: string(r.Live), model: r.Model,
 	}
 }
@@ -313,7 +324,7 @@ func mapAt(m map[string]string) uintptr { return reflect.ValueOf(m).Pointer() }
 
 // headFacts has the fields of a page that are more than numbers.
 type headFacts struct {
-	inc             uint64
+	inc, budget     uint64
 	every           hivebeat.Millis
 	warm            bool
 	bye             string
@@ -322,7 +333,7 @@ type headFacts struct {
 
 func (h *Hive) headFacts() headFacts {
 	s := &h.head
-	return headFacts{s.Inc, s.Every, s.Warm, s.Bye, mapAt(s.Labels), mapAt(s.Collect)}
+	return headFacts{s.Inc, s.VRAMBudget, s.Every, s.Warm, s.Bye, mapAt(s.Labels), mapAt(s.Collect)}
 }
 
 // sameGPUs reports whether the GPUs of a page are unchanged, apart from their age.

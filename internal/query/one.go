@@ -25,7 +25,11 @@ func One(v *index.Index, verb string, r *api.Request, now time.Time) api.Answer 
 	if w == nil {
 		return notFound("no worker " + r.Worker + " is known on hive " + r.Hive)
 	}
-	return api.Answer{Workers: []api.WorkerInfo{WorkerInfo(v, w, now)}}
+	a := api.Answer{Workers: []api.WorkerInfo{WorkerInfo(v, w, now)}}
+	if why := Unsure(w, now); why != "" {
+		a.Status.Unsure = []string{why}
+	}
+	return a
 }
 
 func notFound(message string) api.Answer {
