@@ -7,12 +7,11 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
 // Sources of facts, as named in a snapshot's collect.
@@ -237,17 +236,7 @@ func (m *machine) fill(s *hivebeat.Snapshot, now time.Time) {
 }
 
 // clip returns s as a single line of valid UTF-8, at most n bytes long.
-func clip(s string, n int) string {
-	s = strings.ToValidUTF8(s, "?")
-	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f }), " ")
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
-}
+func clip(s string, n int) string { return plaintext.Clip(s, n) }
 
 // finite returns f, or 0 if f is NaN, infinite or negative.
 func finite(f float64) float64 {

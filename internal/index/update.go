@@ -342,7 +342,7 @@ func sameGPUs(was []hivebeat.GPU, is []wire.GPUView) bool {
 		return a.Used == b.Used && a.Ours == b.Ours && a.Util == b.Util && a.Temp == b.Temp && a.Power == b.Power && a.Total == b.Total &&
 			a.Index == b.Index && a.UUID == string(b.UUID) && a.Name == string(b.Name) && a.Err == string(b.Err) &&
 			a.Orphaned == b.Orphaned && a.Unattributed == b.Unattributed && a.Reserved == b.Reserved && a.Unified == b.Unified && a.MIG == b.MIG &&
-			a.State == hivebeat.GPUState(b.State) && a.Cause == hivebeat.Cause(b.Cause) && a.Evidence == string(b.Evidence) && a.Action == string(b.Action) &&
+			a.State == hivebeat.GPUState(b.State) && a.Cause == hivebeat.Cause(b.Cause) && a.Evidence == string(b.Evidence) && a.Action == string(b.Action) && a.Boots == b.Boots &&
 			slices.EqualFunc(a.Instances, b.Instances, func(i hivebeat.GPUInstance, v wire.InstanceView) bool { return v.Is(&i) })
 	})
 }
