@@ -270,6 +270,7 @@ func (f *Finder) join(v *index.Index, g *index.GPU, serves bool, now time.Time) 
 		switch {
 		case why == "":
 			fits = append(fits, c.g)
+		case f.skips() && index.MemoryLevel(c.g.Free()) < f.level(): // explain counts it
 		case c.g.Last() == f.final: // it was not counted before
 			f.passed[why]++
 		}

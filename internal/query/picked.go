@@ -132,7 +132,7 @@ func (f *Finder) explain(v *index.Index) {
 	looks := 0
 	meant := f.meant()
 	hives := meant.among(v)
-	skipped := f.filter.hive == "" && !f.walk.begun // levels below f.level were skipped
+	skipped := f.skips()
 	if f.filter.hive != "" {
 		hives = nil
 		if h := known(v, f.filter.hive); h != nil {
@@ -183,6 +183,9 @@ func (f *Finder) explain(v *index.Index) {
 		}
 	}
 }
+
+// skips reports whether the pick skips what is on levels below f.level.
+func (f *Finder) skips() bool { return f.filter.hive == "" && !f.walk.begun }
 
 // noSlot returns why a worker cannot be picked now, or "".
 func noSlot(h *index.Hive, w *index.Worker) string {
