@@ -48,6 +48,7 @@ var (
 	knownKinds = []hivebeat.Kind{
 		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered,
 		hivebeat.KindLeft, hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap,
+		hivebeat.KindGPULost, hivebeat.KindGPUFailing, hivebeat.KindGPUDegraded, hivebeat.KindGPURecovered, hivebeat.KindGPUOrphan, hivebeat.KindGPUForgotten,
 	}
 	knownCauses = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseOOM, hivebeat.CauseDisconnect, hivebeat.CauseHive}
 )

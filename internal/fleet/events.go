@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/verdict"
 )
 
-// Happened is a worker's transition, to be published as an event.
+// Happened is a transition of a worker, or of a hive's GPU, to be published as an event.
 type Happened struct {
 	Data hivebeat.EventData
 	ID   string
@@ -192,15 +192,24 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 	v.publish(d, now)
 }
 
-// publish counts an event of a worker and adds it to Ready.
+// publish counts an event that a hive numbered and adds it to Ready.
 func (v *View) publish(d hivebeat.EventData, at time.Time) {
-	v.counts.worker(&d)
+	if d.Worker == "" { // of a GPU
+		v.counts.Hives.add(&d)
+	} else {
+		v.counts.worker(&d)
+	}
 	v.ready.Events = append(v.ready.Events, HappenedAt(at, d))
 }
 
-// HappenedAt returns the event of a worker for data d. Its id follows from d.
+// HappenedAt returns the event of a worker, or of a hive's GPU if d names no worker, for data d. Its id
+// follows from d.
 func HappenedAt(at time.Time, d hivebeat.EventData) Happened {
-	return Happened{Data: d, ID: hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N), At: at}
+	id := hivebeat.GPUEventID(d.Hive, d.HiveInc, d.N)
+	if d.Worker != "" {
+		id = hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N)
+	}
+	return Happened{Data: d, ID: id, At: at}
 }
 
 // rosterKnows reports whether the roster has this incarnation of a worker.

@@ -98,6 +98,8 @@ type Hive struct {
 	absent    map[string]uint64 // incarnations of workers that are lost because this incarnation did not list them
 	fromStart bool              // the numbering of this incarnation was heard from its start
 
+	gpus, gpusBefore life // the last transition of its GPUs that was published, and that of the incarnation before (gpus.go)
+
 	// The brake (brake.go).
 	upFrom, upUntil time.Time
 	heldBy          *Zone

@@ -79,13 +79,18 @@ func (l *Load) add(o Load, d int) {
 	l.Queue += o.Queue * uint64(d)
 }
 
-// VRAM is memory of GPUs, in bytes. Ours is the part that workers use.
-type VRAM struct{ Total, Used, Ours uint64 }
+// VRAM is memory of GPUs, in bytes, with the parts of hivebeat.GPU.
+type VRAM struct{ Total, Used, Ours, Orphaned, Foreign, Unattributed, Reserved uint64 }
 
+// add adds o, or with a d of -1 subtracts it.
 func (v *VRAM) add(o VRAM, d int) {
 	v.Total += o.Total * uint64(d)
 	v.Used += o.Used * uint64(d)
 	v.Ours += o.Ours * uint64(d)
+	v.Orphaned += o.Orphaned * uint64(d)
+	v.Foreign += o.Foreign * uint64(d)
+	v.Unattributed += o.Unattributed * uint64(d)
+	v.Reserved += o.Reserved * uint64(d)
 }
 
 // Totals count the fleet, as of the last Settle.
@@ -96,8 +101,10 @@ type Totals struct {
 	Warming int                   // hives that restarted and may not know all their workers yet
 	Workers int
 	Load    Load           // of workers that are alive
-	GPUs    int            // of fresh hives that are up
+	GPUs    int            // ok or degraded ones of fresh hives that are up
 	VRAM    VRAM           // of the same GPUs
+	Stale   uint64         // bytes of memory of the other GPUs of hives that are up
+	States  GPUCounts      // of the GPUs of hives that are up
 	Stats   hivebeat.Stats // the sum over all hives
 }
 
@@ -107,6 +114,8 @@ type share struct {
 	warming bool
 	gpus    int
 	vram    VRAM
+	stale   uint64
+	states  GPUCounts
 	stats   hivebeat.Stats
 }
 
@@ -114,6 +123,7 @@ type share struct {
 type shown struct {
 	count *count // nil: not counted yet
 	counted
+	loads  bool              // it is among the loaders of its hive
 	held   uint64            // slots
 	labels map[string]string // as they were counted
 	pool   *Pool[*Worker]
@@ -126,12 +136,13 @@ type counted struct {
 	fresh, closed, looping bool
 	load                   Load
 	vram                   uint64
+	gpus                   badness // of its worst GPU
 }
 
 // counts returns the part of w in the totals by its present record.
 func (w *Worker) counts(fresh bool) counted {
 	r := &w.rec
-	return counted{fresh, r.Closed, r.Looping, Load{r.Busy, r.Slots, r.Queue}, r.VRAM}
+	return counted{fresh, r.Closed, r.Looping, Load{r.Busy, r.Slots, r.Queue}, r.VRAM, w.gpus()}
 }
 
 // Totals returns the counts of the fleet.
@@ -221,6 +232,10 @@ func (t *Totals) add(s *share, d int) {
 	}
 	t.GPUs += s.gpus * d
 	t.VRAM.add(s.vram, d)
+	t.Stale += s.stale * uint64(d)
+	for i := range t.States {
+		t.States[i] += s.states[i] * d
+	}
 	t.Stats.FalseDead += s.stats.FalseDead * uint64(d)
 	t.Stats.CutOff += s.stats.CutOff * uint64(d)
 	t.Stats.WireLost += s.stats.WireLost * uint64(d)
@@ -230,11 +245,16 @@ func (t *Totals) add(s *share, d int) {
 // resum updates the share of h itself in the index, without its workers.
 func (x *Index) resum(h *Hive, what change) {
 	is := share{live: h.facts.Live, warming: h.facts.Warming, stats: h.head.Stats}
-	if h.isFresh && h.Up() {
-		is.gpus = len(h.head.GPUs)
+	if h.Up() {
 		for i := range h.head.GPUs {
 			g := &h.head.GPUs[i]
-			is.vram.add(VRAM{g.Total, g.Used, g.Ours}, 1)
+			is.states[badnessOf(g)]++
+			if !h.isFresh || !g.Condition().Usable() {
+				is.stale += g.Total
+				continue
+			}
+			is.gpus++
+			is.vram.add(VRAM{g.Total, g.Used, g.Ours, g.Orphaned, g.Foreign(), g.Unattributed, g.Reserved}, 1)
 		}
 	}
 	x.totals.add(&h.share, -1)
@@ -243,8 +263,12 @@ func (x *Index) resum(h *Hive, what change) {
 		what = material
 	}
 	h.share, h.recount = is, false
+	free, loading := h.freeMemory, h.loading
 	x.relistGPUs(h)
 	x.relistHive(h)
+	if free != h.freeMemory || loading != h.loading {
+		what = max(what, numbers)
+	}
 	if what != unchanged && h.facts.Live != "" {
 		x.touchHive(h, what == material)
 	}

@@ -31,11 +31,12 @@ type Index struct {
 	shapes counts // of all workers, without their models
 	zones  map[string]*zone
 
-	models  map[string]*Model
-	looping Model // looping workers of all models
-	gpus    pools[*GPU]
-	byFree  [MemoryLevels][]*Hive
-	holds   map[Place]uint64
+	models   map[string]*Model
+	last     Model // workers of all models that are picked last
+	gpus     pools[*GPU]
+	lastGPUs pools[*GPU]
+	byFree   [MemoryLevels][]*Hive
+	holds    map[Place]uint64
 
 	labels map[label]ByID[*Hive]
 	doubts map[*Hive]doubt
@@ -59,6 +60,8 @@ type Hive struct {
 	headChange change            // what the pages since the last SetHive changed
 	relabelled bool              // they changed its labels
 	oldest     hivebeat.Millis   // the greatest age of a fresh record in those pages
+	troubled   bool              // a GPU of the head is not ok
+	rejoin     bool              // that is so, or was so before those pages: workers may be on other GPUs than they were
 
 	workers ByID[*Worker]
 	recount bool   // the mixes changed
@@ -66,6 +69,9 @@ type Hive struct {
 	load    Load
 	share   share
 	gpus    []GPU
+	loaders []*Worker // workers that have announced memory and load
+	loading uint64    // bytes that they have announced and do not hold yet
+	room    uint64    // bytes that the budget leaves
 
 	bearers map[label]int     // how many of its workers have a label; the hive itself counts as one more
 	labels  map[string]string // of the hive itself, as counted in bearers
@@ -117,7 +123,7 @@ type Score struct {
 func New(fresh time.Duration, score *Score) *Index {
 	return &Index{
 		fresh: fresh, score: score, totals: Totals{Hives: make(map[hivebeat.Live]int)}, zones: make(map[string]*zone),
-		models: make(map[string]*Model), looping: Model{workers: newPools[*Worker](SlotLevels)}, gpus: newPools[*GPU](MemoryLevels),
+		models: make(map[string]*Model), last: Model{workers: newPools[*Worker](SlotLevels)}, gpus: newPools[*GPU](MemoryLevels), lastGPUs: newPools[*GPU](MemoryLevels),
 		holds: make(map[Place]uint64), labels: make(map[label]ByID[*Hive]), doubts: make(map[*Hive]doubt),
 	}
 }

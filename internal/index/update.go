@@ -36,7 +36,7 @@ func (x *Index) Remove(h *Hive) {
 	h.workers, h.head, h.headChange = nil, hivebeat.Snapshot{}, unchanged
 	h.facts = Facts{Zone: h.facts.Zone}
 	x.relabel(h, &h.labels, h.head.Labels)
-	h.isFresh = false
+	h.isFresh, h.troubled, h.rejoin = false, false, false
 	x.resum(h, unchanged)
 	x.leaveZone(h)
 	x.ageing.Remove(h)
@@ -50,12 +50,15 @@ func (x *Index) Remove(h *Hive) {
 func (x *Index) ApplyHead(h *Hive, s *wire.SnapshotView) {
 	was, is, sameGPUs := h.head, &h.head, sameGPUs(h.head.GPUs, s.GPUs)
 	s.UpdateHead(is)
+	h.rejoin = h.rejoin || h.troubled
+	h.troubled = slices.ContainsFunc(is.GPUs, func(g hivebeat.GPU) bool { return badnessOf(&g) != isOK })
+	h.rejoin = h.rejoin || h.troubled
 	h.facts.Zone = is.Labels["zone"]
 	x.place(h)
 	x.relabel(h, &h.labels, is.Labels)
 	relabelled := mapAt(was.Labels) != mapAt(is.Labels)
 	switch {
-	case relabelled, was.Inc != is.Inc, was.Every != is.Every, was.Warm != is.Warm, was.Bye != is.Bye, mapAt(was.Collect) != mapAt(is.Collect):
+	case relabelled, was.Inc != is.Inc, was.Every != is.Every, was.Warm != is.Warm, was.Bye != is.Bye, was.VRAMBudget != is.VRAMBudget, mapAt(was.Collect) != mapAt(is.Collect):
 		h.headChange = material
 		h.relabelled = h.relabelled || relabelled && was.Inc != 0
 	case !sameGPUs, was.Host != is.Host:
@@ -201,11 +204,14 @@ func (x *Index) refresh(h *Hive, what change, all bool, now time.Time) {
 	if fresh != h.isFresh {
 		h.isFresh, what, all = fresh, material, true
 	}
-	if all {
+	if all || h.rejoin {
 		for _, w := range h.workers {
-			x.reshow(w, false, now)
+			if all || w.shown.gpus != w.gpus() {
+				x.reshow(w, false, now)
+			}
 		}
 	}
+	h.rejoin = false
 	x.resum(h, what)
 }
 
@@ -220,7 +226,7 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 		to = h.mixes.get(m, func() *count { return x.zoneCount(h.zone, m) })
 	}
 	is := w.counts(fresh)
-	isMaterial = isMaterial || s.count != to || s.fresh != is.fresh || s.closed != is.closed || s.looping != is.looping
+	isMaterial = isMaterial || s.count != to || s.fresh != is.fresh || s.closed != is.closed || s.looping != is.looping || s.gpus != is.gpus
 	changed := isMaterial || s.counted != is
 	if s.count == nil && len(x.holds) > 0 {
 		s.held = x.holds[Place{Hive: h.id, Worker: r.Worker}]
@@ -230,6 +236,7 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 	x.recount(w, to)
 	s.counted = is
 	x.tally(w, 1)
+	h.setLoads(w, w.loads(live))
 	x.relabel(h, &s.labels, r.Labels)
 	x.relist(w)
 	if changed {
@@ -245,6 +252,7 @@ func (x *Index) uncount(w *Worker) {
 	}
 	x.tally(w, -1)
 	x.unlist(w)
+	h.setLoads(w, false)
 	x.recount(w, nil)
 	x.relabel(h, &s.labels, nil)
 	s.revision = revision{}
@@ -255,7 +263,9 @@ func (x *Index) uncount(w *Worker) {
 func differ(a, b *hivebeat.Record) bool {
 	return a.Cause != b.Cause || a.Inc != b.Inc || a.Rival != b.Rival || a.RivalAt != b.RivalAt || a.Addr != b.Addr ||
 		a.Stalled != b.Stalled || a.Looping != b.Looping || a.Reason != b.Reason || a.Endpoint != b.Endpoint ||
-		unsafe.SliceData(a.GPUs) != unsafe.SliceData(b.GPUs) || len(a.GPUs) != len(b.GPUs) || mapAt(a.Labels) != mapAt(b.Labels) ||
+		a.Fault != b.Fault || a.Need != b.Need ||
+		unsafe.SliceData(a.GPUs) != unsafe.SliceData(b.GPUs) || len(a.GPUs) != len(b.GPUs) ||
+		unsafe.SliceData(a.On) != unsafe.SliceData(b.On) || len(a.On) != len(b.On) || mapAt(a.Labels) != mapAt(b.Labels) ||
 		a.State != b.State || a.Live != b.Live || a.Model != b.Model
 }
 

@@ -77,7 +77,8 @@ var (
 	}
 	kinds = []hivebeat.Kind{
 		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
-		hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap, other,
+		hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap,
+		hivebeat.KindGPULost, hivebeat.KindGPUFailing, hivebeat.KindGPUDegraded, hivebeat.KindGPURecovered, hivebeat.KindGPUOrphan, hivebeat.KindGPUForgotten, other,
 	}
 	causes  = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseOOM, hivebeat.CauseDisconnect, hivebeat.CauseHive, other}
 	sources = []string{"host", "gpu", "procs"}
