@@ -48,7 +48,7 @@ func (q *Queen) answer(ctx context.Context, asker, verb string, r api.Request) a
 	case api.VerbRelease:
 		return q.release(ctx, query.HoldID{Asker: asker, ID: r.Hold})
 	case api.VerbForget:
-		return q.forget(ctx, asker, r)
+		return q.forgetGPU(ctx, asker, r)
 	case api.VerbHolds:
 		return q.listHolds(ctx, r)
 	case api.VerbHistory:

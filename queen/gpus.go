@@ -18,9 +18,9 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// forget answers the verb forget: it asks the hive to remove a GPU. Whether the hive does is in its next
+// forgetGPU answers the verb forget: it asks the hive to remove a GPU. Whether the hive does is in its next
 // snapshot, and in the event gpu-forgotten.
-func (q *Queen) forget(ctx context.Context, asker string, r api.Request) api.Answer {
+func (q *Queen) forgetGPU(ctx context.Context, asker string, r api.Request) api.Answer {
 	return q.look(ctx, func(time.Time) api.Answer {
 		a := query.Forget(q.view.Index(), &r)
 		if a.Error == nil {
