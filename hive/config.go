@@ -87,6 +87,11 @@ type Config struct {
 	// GPULimit bounds one reading of the GPUs. It may take long: without persistence mode,
 	// a driver takes a second or more for each GPU. From 1 s to 10 min. Default: 30 s.
 	GPULimit time.Duration
+	// FaultTable is the content of a file whose rules replace some of those that say what an
+	// XID, a memory error or throttling means. Each line is a fact, its meaning, an action and
+	// words, such as "xid 79 failing reboot fell off the bus". It has no effect with GPUs.
+	// Default: empty, which changes no rule.
+	FaultTable []byte
 	// VRAMBudget is the most GPU memory, in bytes, that the workers of this hive may hold
 	// together. Queens offer no more. Default: 0, which is no limit.
 	VRAMBudget uint64

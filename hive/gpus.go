@@ -1,8 +1,10 @@
 package hive
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -17,12 +19,18 @@ import (
 const watchAgain = time.Minute
 
 // newReaders returns the readers of this machine's GPUs, each for GPUs that no other one
-// reads.
-func newReaders(cfg Config) []gpu.Reader {
-	if cfg.GPUs != nil {
-		return []gpu.Reader{configured{cfg.GPUs}}
+// reads. Its error names the field of cfg that is invalid.
+func newReaders(cfg Config) ([]gpu.Reader, error) {
+	faults, err := gpu.LoadFaults(bytes.NewReader(cfg.FaultTable))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("hive: Config.FaultTable: %w", err)
+	case cfg.GPUs != nil:
+		return []gpu.Reader{configured{cfg.GPUs}}, nil
 	}
-	return []gpu.Reader{nvidia{}}
+	smi, amd := gpu.NewSMI(""), gpu.NewAMD()
+	smi.Faults, amd.Faults = faults, faults
+	return []gpu.Reader{gpu.First("nvidia", smi), amd}, nil
 }
 
 func newFleet(cfg Config, readers []gpu.Reader) *gpu.Fleet {

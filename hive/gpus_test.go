@@ -405,9 +405,10 @@ func TestConfiguredGPUs(t *testing.T) {
 func TestGPUConfig(t *testing.T) {
 	nc := bustest.Conn(t, bustest.Server(t, bustest.NoJetStream()))
 	for want, change := range map[string]func(*Config){
-		"Config.GPUsExpected": func(c *Config) { c.GPUsExpected = -1 },
-		"Config.GPULimit":     func(c *Config) { c.GPULimit = time.Millisecond },
-		"Config.VRAMBudget":   func(c *Config) { c.VRAMBudget = 1 << 60 },
+		"Config.GPUsExpected":       func(c *Config) { c.GPUsExpected = -1 },
+		"Config.GPULimit":           func(c *Config) { c.GPULimit = time.Millisecond },
+		"Config.VRAMBudget":         func(c *Config) { c.VRAMBudget = 1 << 60 },
+		"Config.FaultTable: line 2": func(c *Config) { c.FaultTable = []byte("# mine\nxid 79 tired\n") },
 	} {
 		cfg := quickConfig()
 		change(&cfg)

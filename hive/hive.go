@@ -125,7 +125,9 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 		h.owners = h.ownPids
 	}
 	if h.readers = cfg.readers; h.readers == nil {
-		h.readers = newReaders(cfg)
+		if h.readers, err = newReaders(cfg); err != nil {
+			return nil, err
+		}
 	}
 	h.machine.fleet = newFleet(cfg, h.readers)
 	h.machine.set(sourceHost, errPending)

@@ -1,17 +1,21 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/hive"
+	"github.com/beatfabric/hivebeat/internal/gpu"
 )
 
 // GPUFlags say what a hive expects of its machine's GPUs.
 type GPUFlags struct {
 	GPUsExpected int           `name:"gpus-expected" placeholder:"N" help:"How many GPUs the machine has: fewer that answer are reported, even if they were never seen." group:"GPUs"`
 	GPULimit     time.Duration `name:"gpu-limit" default:"30s" help:"Limit of one reading of the GPUs." group:"GPUs"`
+	GPUFaults    string        `name:"gpu-faults" placeholder:"FILE" help:"File with rules that say what errors of a GPU mean." group:"GPUs"`
 	VRAMBudget   byteSize      `name:"vram-budget" placeholder:"SIZE" help:"The most GPU memory that the workers of this machine may hold together: bytes, or a number with M, G, MiB or GiB." group:"GPUs"`
 }
 
@@ -29,6 +33,16 @@ func (f *GPUFlags) Validate() error {
 }
 
 // apply sets what the flags say in cfg.
-func (f *GPUFlags) apply(cfg *hive.Config) {
+func (f *GPUFlags) apply(cfg *hive.Config) error {
+	if f.GPUFaults != "" {
+		var err error
+		if cfg.FaultTable, err = os.ReadFile(f.GPUFaults); err != nil {
+			return misused(fmt.Errorf("--gpu-faults: %w", err), "name a file that this user may read")
+		}
+		if _, err := gpu.LoadFaults(bytes.NewReader(cfg.FaultTable)); err != nil {
+			return misused(fmt.Errorf("--gpu-faults: %s: %w", f.GPUFaults, err), "each line is like: xid 79 failing reboot fell off the bus")
+		}
+	}
 	cfg.GPUsExpected, cfg.GPULimit, cfg.VRAMBudget = f.GPUsExpected, f.GPULimit, uint64(max(0, f.VRAMBudget))
+	return nil
 }

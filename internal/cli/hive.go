@@ -68,7 +68,10 @@ func (cmd *hiveCmd) run(ctx context.Context, id string, log *slog.Logger) error 
 		ID: id, Prefix: cmd.Prefix, Every: cmd.Every, Labels: cmd.Label, Pinned: cmd.Pinned, PushFacts: cmd.PushFacts,
 		StallAfter: cmd.StallAfter, CacheDir: cmd.CacheDir, StoreDir: cmd.StoreDir, System: m.sys, Own: m.own(), Logger: log,
 	}
-	cmd.GPUFlags.apply(&cfg)
+	if err := cmd.GPUFlags.apply(&cfg); err != nil {
+		m.nc.Close()
+		return errors.Join(err, m.leave())
+	}
 	h, err := hive.New(m.nc, cfg)
 	if err != nil {
 		m.nc.Close()

@@ -229,7 +229,10 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 		ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, CacheDir: u.cmd.CacheDir, StoreDir: u.srv.Config().StoreDir,
 		System: u.sys, Own: u.srv.ID(), Logger: u.log,
 	}
-	u.cmd.GPUFlags.apply(&cfg)
+	if err := u.cmd.GPUFlags.apply(&cfg); err != nil {
+		nc.Close()
+		return "", err
+	}
 	h, err := hive.New(nc, cfg)
 	if err != nil {
 		nc.Close()
