@@ -48,7 +48,7 @@ func (cmd *forgetCmd) Validate() error {
 // Run has a hive forget a GPU.
 func (cmd *forgetCmd) Run(ctx context.Context, c *console) error {
 	return cmd.withQueen(ctx, c, "forget", func(ctx context.Context, a *asker) error {
-		hive, gpu := cmd.ids()
+		hive, _ := cmd.ids()
 		uuid, err := cmd.uuid(ctx, a)
 		if err != nil {
 			return err
@@ -58,7 +58,7 @@ func (cmd *forgetCmd) Run(ctx context.Context, c *console) error {
 		case errors.Is(err, errNotFound):
 			return failed(err, "\"hivebeat get %s\" lists its GPUs, \"hivebeat ls hives\" the known hives", hive)
 		case errors.Is(err, client.ErrBadRequest):
-			return failed(err, "only a GPU that is gone, or that must be replaced, can be forgotten: \"hivebeat get %s\" shows the state of GPU %s", hive, gpu)
+			return failed(err, "\"hivebeat get %s\" shows the state of its GPUs, and why", hive)
 		case err != nil:
 			return err
 		}
