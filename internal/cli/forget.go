@@ -22,7 +22,8 @@ type forgetCmd struct {
 // Help is shown below the usage.
 func (forgetCmd) Help() string {
 	return `A hive lists a GPU that it has seen for 7 days after it is gone, as a fault. forget ends that at once, after the GPU
-was removed or replaced. Only a GPU that is gone can be forgotten; if it returns, it is new.
+was removed, and it ends a fault whose action is to replace the GPU. No other GPU can be forgotten. One that is there
+is known again after the next reading.
 
   hivebeat forget gpu-01/3
 
@@ -47,27 +48,27 @@ func (cmd *forgetCmd) Validate() error {
 // Run has a hive forget a GPU.
 func (cmd *forgetCmd) Run(ctx context.Context, c *console) error {
 	return cmd.withQueen(ctx, c, "forget", func(ctx context.Context, a *asker) error {
-		hive, gpu := cmd.ids()
+		hive, _ := cmd.ids()
 		uuid, err := cmd.uuid(ctx, a)
 		if err != nil {
 			return err
 		}
-		f, err := askOne(ctx, a, api.VerbForget, func(ctx context.Context) (client.Forgotten, error) { return a.Forget(ctx, hive, uuid) })
+		f, err := askOne(ctx, a, api.VerbForget, func(ctx context.Context) (client.Forgot, error) { return a.Forget(ctx, hive, uuid) })
 		switch {
 		case errors.Is(err, errNotFound):
 			return failed(err, "\"hivebeat get %s\" lists its GPUs, \"hivebeat ls hives\" the known hives", hive)
 		case errors.Is(err, client.ErrBadRequest):
-			return failed(err, "only a GPU that is gone can be forgotten: \"hivebeat get %s\" shows the state of GPU %s", hive, gpu)
+			return failed(err, "\"hivebeat get %s\" shows the state of its GPUs, and why", hive)
 		case err != nil:
 			return err
 		}
 		if cmd.json() {
 			doc := newDocument(c.out)
-			doc.field("forgot", &f.GPU)
+			doc.field("forgot", &f.GPUFault)
 			doc.field("status", f.Status)
 			return doc.close()
 		}
-		return printLines(c, []string{plaintext.Line(fmt.Sprintf("%s forgets GPU %d: %s", hive, f.GPU.Index, f.GPU.GPU))})
+		return printLines(c, []string{plaintext.Line(fmt.Sprintf("%s forgets GPU %d: %s", hive, f.Index, f.GPU))})
 	})
 }
 

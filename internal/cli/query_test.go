@@ -247,7 +247,7 @@ func TestForget(t *testing.T) {
 		{[]string{"h/9"}, ExitFailed, "hivebeat: h has no GPU 9\nhint: \"hivebeat get h\" lists its GPUs\n", []api.Request{{Hive: "h"}}},
 		{[]string{"h/1"}, ExitFailed, "hivebeat: not found: no hive h\nhint: " + listHives + "\n", []api.Request{{Hive: "h"}}},
 		{[]string{"h/GPU-b", "-o", "json"}, ExitDone, `"forgot":{"gpu":"GPU-b","index":3,"state":"gone","cause":"missing"}`, []api.Request{{Hive: "h", GPU: "GPU-b"}}},
-		{[]string{"h/GPU-a"}, ExitFailed, "GPU-a is ok\nhint: only a GPU that is gone can be forgotten: \"hivebeat get h\" shows", []api.Request{{Hive: "h", GPU: "GPU-a"}}},
+		{[]string{"h/GPU-a"}, ExitFailed, "GPU-a is ok\nhint: \"hivebeat get h\" shows the state", []api.Request{{Hive: "h", GPU: "GPU-a"}}},
 		{[]string{"h/x"}, ExitFailed, "hivebeat: not found: no GPU x\nhint: \"hivebeat get h\" lists its GPUs, ", []api.Request{{Hive: "h", GPU: "x"}}},
 		{[]string{"h/x"}, ExitFailed, "JetStream is away\nhint: ask again", []api.Request{{Hive: "h", GPU: "x"}}},
 		{[]string{"h"}, ExitUsage, "hivebeat: \"h\" is not HIVE/GPU\nhint: as in hivebeat forget gpu-01/3\n", nil},
