@@ -131,8 +131,6 @@ func (r *procReader) readAll(ctx context.Context) (map[detector.Process]procFact
 type procTable struct {
 	mu    sync.Mutex
 	procs map[detector.Process]procFacts
-	vram  map[uint64]uint64 // bytes on all GPUs, by pid
-	at    time.Time         // when vram was read
 }
 
 func (t *procTable) set(procs map[detector.Process]procFacts) {
@@ -141,25 +139,12 @@ func (t *procTable) set(procs map[detector.Process]procFacts) {
 	t.procs = procs
 }
 
-// setVRAM stores how much GPU memory the processes pids hold.
-func (t *procTable) setVRAM(at time.Time, apps []gpuApp, pids map[uint64]bool) {
-	held := make(map[uint64]uint64)
-	for _, a := range apps {
-		if pids[a.pid] {
-			held[a.pid] = small(small(held[a.pid]) + small(a.used))
-		}
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.vram, t.at = held, at
-}
-
 // fill adds the facts of their processes to the records of workers in the pid namespace
 // ns. It omits facts that are older than hivebeat.Fresh.
 func (t *procTable) fill(list []hivebeat.Record, ns string, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if ns == "" || len(t.procs) == 0 && len(t.vram) == 0 {
+	if ns == "" || len(t.procs) == 0 {
 		return
 	}
 	for i := range list {
@@ -170,9 +155,6 @@ func (t *procTable) fill(list []hivebeat.Record, ns string, now time.Time) {
 		if f, ok := t.procs[detector.Process{Worker: r.Worker, Inc: r.Inc, PID: r.PID}]; ok && now.Sub(f.read) <= hivebeat.Fresh {
 			r.Proc.RSS, r.Proc.CPU, r.Proc.Read = small(f.rss), f.percent, small(f.bytes)
 			r.Proc.Up = hivebeat.MillisOf(f.up + now.Sub(f.read))
-		}
-		if now.Sub(t.at) <= hivebeat.Fresh {
-			r.Proc.VRAM = t.vram[r.PID]
 		}
 	}
 }

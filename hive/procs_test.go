@@ -153,7 +153,6 @@ func TestProcTable(t *testing.T) {
 		{Worker: "w", Inc: 1, PID: 10}: {reading: reading{rss: 5}, read: now, up: time.Minute, percent: 12.5},
 		{Worker: "x", Inc: 1, PID: 10}: {reading: reading{rss: 1<<64 - 1}, read: now.Add(-time.Second), up: time.Minute},
 	})
-	table.setVRAM(now, []gpuApp{{"GPU-1", 10, 3}, {"GPU-2", 10, 4}, {"GPU-1", 99, 5}}, map[uint64]bool{10: true})
 	fill := func(ns string, now time.Time) (got []hivebeat.Proc) {
 		l := list()
 		table.fill(l, ns, now)
@@ -163,7 +162,7 @@ func TestProcTable(t *testing.T) {
 		return got
 	}
 	want := []hivebeat.Proc{
-		{RSS: 5, CPU: 12.5, VRAM: 7, Up: 62_000}, {}, {}, {}, {}, {RSS: hivebeat.MaxInt, VRAM: 7, Up: 63_000}, {VRAM: 7},
+		{RSS: 5, CPU: 12.5, Up: 62_000}, {}, {}, {}, {}, {RSS: hivebeat.MaxInt, Up: 63_000}, {},
 	}
 	if d := cmp.Diff(want, fill("here", now.Add(2*time.Second))); d != "" {
 		t.Errorf("-want +got:\n%s", d)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -252,7 +253,7 @@ func TestVirtualHungDriver(t *testing.T) {
 			last = s.at
 		}
 		s, _ := q.last()
-		if s.Collect["gpu"] != "error: no answer within 5s, and the call cannot be stopped; the source is not read again until it returns" || s.Collect["host"] != "ok" {
+		if !strings.HasPrefix(s.Collect["gpu"], "error: no answer within 30s, and the call cannot be stopped; the source is not read again until it returns") || s.Collect["host"] != "ok" {
 			t.Errorf("collect %v", s.Collect)
 		}
 		if len(s.GPUs) != 1 || s.GPUs[0].Used != 2 || s.GPUs[0].Age < 100_000 || calls != 3 {
@@ -260,7 +261,7 @@ func TestVirtualHungDriver(t *testing.T) {
 		}
 		close(release)
 		pass(30 * second)
-		if s, _ = q.last(); s.Collect["gpu"] != "ok" || s.GPUs[0].Age > 12_000 {
+		if s, _ = q.last(); s.Collect["gpu"] != "ok" || s.GPUs[0].Age > 31_000 { // it pauses for its limit once
 			t.Errorf("when it answers again: %v %+v", s.Collect, s.GPUs)
 		}
 	})

@@ -55,7 +55,7 @@ type families struct {
 	snapshots, failed, late, pages, bytes, last   prom.Family
 	collect, cpus, load, cpu, memTotal, memUsed   prom.Family
 	gpuMemory, gpuUtil, gpuTemp, gpuPower, gpuAge prom.Family
-	gpuUp, gpuInfo                                prom.Family
+	gpuUp, gpuInfo, gpuState, gpuReading          prom.Family
 }
 
 func declare(f *prom.Families) families {
@@ -95,13 +95,15 @@ func declare(f *prom.Families) families {
 		memTotal: f.Gauge("machine_memory_total_bytes", "Memory of the machine."),
 		memUsed:  f.Gauge("machine_memory_used_bytes", "Memory in use."),
 
-		gpuInfo:   f.Gauge("gpu_info", "1 for each GPU, with its name and UUID.", "gpu", "uuid", "name"),
-		gpuUp:     f.Gauge("gpu_up", "1 if the last read of the GPU's facts succeeded.", "gpu"),
-		gpuMemory: f.Gauge("gpu_memory_bytes", "Memory of the GPU: ours is held by workers, foreign by other processes. The kinds add up to the total.", "gpu", "kind"),
-		gpuUtil:   f.Gauge("gpu_used_ratio", "Share of time in which the GPU was busy, 0 to 1.", "gpu"),
-		gpuTemp:   f.Gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu"),
-		gpuPower:  f.Gauge("gpu_power_watts", "Power that the GPU draws.", "gpu"),
-		gpuAge:    f.Gauge("gpu_facts_age_seconds", "Age of the facts of the GPU.", "gpu"),
+		gpuInfo:    f.Gauge("gpu_info", "1 for each GPU, with its name and UUID.", "gpu", "uuid", "name"),
+		gpuUp:      f.Gauge("gpu_up", "1 if the GPU can be used: its state is ok or degraded.", "gpu"),
+		gpuState:   f.Gauge("gpu_state", "1 for the state that the GPU is in, 0 for the others.", "gpu", "state"),
+		gpuReading: f.Gauge("gpu_reading_seconds", "How long the last reading of the GPUs took, by reader.", "reader"),
+		gpuMemory:  f.Gauge("gpu_memory_bytes", "Memory of the GPU: ours is held by workers, orphaned by processes whose worker has ended, foreign by other processes, unattributed by processes that are not known, reserved by the driver. The kinds add up to the total. Only of GPUs that can be used.", "gpu", "kind"),
+		gpuUtil:    f.Gauge("gpu_used_ratio", "Share of time in which the GPU was busy, 0 to 1.", "gpu"),
+		gpuTemp:    f.Gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu"),
+		gpuPower:   f.Gauge("gpu_power_watts", "Power that the GPU draws.", "gpu"),
+		gpuAge:     f.Gauge("gpu_facts_age_seconds", "Age of the facts of the GPU.", "gpu"),
 	}
 }
 
@@ -188,22 +190,52 @@ func (c *Collector) machine(ch chan<- prometheus.Metric, r *hive.Report) {
 		prom.Send(ch, m.memTotal, host.MemTotal)
 		prom.Send(ch, m.memUsed, host.MemUsed)
 	}
-	shown := make(map[uint64]bool)
-	for i := range r.GPUs {
-		g := &r.GPUs[i]
-		if shown[g.Index] { // the source of the GPUs is at fault; a duplicate series would void the scrape
-			continue
-		}
-		shown[g.Index] = true
-		gpu, ours := strconv.FormatUint(g.Index, 10), min(g.Ours, g.Used)
-		prom.Send(ch, m.gpuInfo, 1, gpu, g.UUID, g.Name)
-		prom.Flag(ch, m.gpuUp, g.Err == "", gpu)
-		prom.Send(ch, m.gpuMemory, ours, gpu, "ours")
-		prom.Send(ch, m.gpuMemory, g.Used-ours, gpu, "foreign")
-		prom.Send(ch, m.gpuMemory, g.Free(), gpu, "free")
-		prom.Send(ch, m.gpuUtil, float64(g.Util)/100, gpu)
-		prom.Send(ch, m.gpuTemp, g.Temp, gpu)
-		prom.Send(ch, m.gpuPower, float64(g.Power)/1000, gpu)
-		prom.Seconds(ch, m.gpuAge, min(g.Age, hivebeat.MillisOf(100*24*time.Hour)).Duration(), gpu)
+	for reader, took := range r.Readings {
+		prom.Send(ch, m.gpuReading, took.Seconds(), reader)
 	}
+	shown := make(map[string]bool)
+	// A GPU that is gone may have the index of one that is there. Then its UUID names it.
+	for _, there := range []bool{true, false} {
+		for i := range r.GPUs {
+			g := &r.GPUs[i]
+			if (g.Condition() != hivebeat.GPUGone) != there {
+				continue
+			}
+			gpu := strconv.FormatUint(g.Index, 10)
+			if shown[gpu] {
+				gpu = g.UUID
+			}
+			if shown[gpu] { // the source of the GPUs is at fault; a duplicate series would void the scrape
+				continue
+			}
+			shown[gpu] = true
+			c.gpu(ch, g, gpu)
+		}
+	}
+}
+
+// gpu sends the metrics of one GPU, under the label gpu.
+func (c *Collector) gpu(ch chan<- prometheus.Metric, g *hivebeat.GPU, gpu string) {
+	m, state := &c.m, g.Condition()
+	prom.Send(ch, m.gpuInfo, 1, gpu, g.UUID, g.Name)
+	prom.Flag(ch, m.gpuUp, state.Usable(), gpu)
+	for _, s := range hivebeat.GPUStates() {
+		prom.Flag(ch, m.gpuState, s == state, gpu, string(s))
+	}
+	prom.Seconds(ch, m.gpuAge, min(g.Age, hivebeat.MillisOf(100*24*time.Hour)).Duration(), gpu)
+	if !state.Usable() { // its figures are old
+		return
+	}
+	ours := min(g.Ours, g.Used)
+	orphaned := min(g.Orphaned, g.Used-ours)
+	unattributed := min(g.Unattributed, g.Used-ours-orphaned)
+	for kind, bytes := range map[string]uint64{
+		"ours": ours, "orphaned": orphaned, "unattributed": unattributed, "foreign": g.Used - ours - orphaned - unattributed,
+		"reserved": g.Reserved, "free": g.Free(),
+	} {
+		prom.Send(ch, m.gpuMemory, bytes, gpu, kind)
+	}
+	prom.Send(ch, m.gpuUtil, float64(g.Util)/100, gpu)
+	prom.Send(ch, m.gpuTemp, g.Temp, gpu)
+	prom.Send(ch, m.gpuPower, float64(g.Power)/1000, gpu)
 }

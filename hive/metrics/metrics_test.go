@@ -26,9 +26,13 @@ func TestNamesAndStyle(t *testing.T) {
 		Collect: map[string]string{"host": "ok", "gpu": "error: it hangs"},
 		Host:    hivebeat.Host{CPU: 12.5},
 		GPUs: []hivebeat.GPU{
-			{UUID: "GPU-a", Name: "H100", Total: 100, Used: 80, Ours: 90, Util: 50, Temp: 61, Power: 612000, Age: 1500, Err: "gone"},
-			{UUID: "GPU-b"}, // a duplicate index: the source of the GPUs is at fault
+			{UUID: "GPU-a", Name: "H100", Total: 100, Used: 80, Ours: 90, Util: 50, Temp: 61, Power: 612000, Age: 1500, State: hivebeat.GPUOK},
+			{UUID: "GPU-b", State: hivebeat.GPUGone, Total: 100}, // its index belongs to another one now
+			{UUID: "GPU-b", State: hivebeat.GPUGone},             // the source of the GPUs is at fault
+			{UUID: "GPU-c", Index: 1, Total: 100, Used: 60, Ours: 10, Orphaned: 20, Unattributed: 5, Reserved: 7, State: hivebeat.GPUDegraded},
+			{UUID: "GPU-d", Index: 2, Err: "of an older hive"},
 		},
+		Readings: map[string]time.Duration{"nvidia-smi": 12 * time.Second},
 	}
 	c, err := metrics.New(told(r))
 	if err != nil {
@@ -47,7 +51,18 @@ func TestNamesAndStyle(t *testing.T) {
 		`hivebeat_hive_gpu_power_watts{gpu="0"} 612`,
 		`hivebeat_hive_gpu_used_ratio{gpu="0"} 0.5`,
 		`hivebeat_hive_gpu_facts_age_seconds{gpu="0"} 1.5`,
-		`hivebeat_hive_gpu_up{gpu="0"} 0`,
+		`hivebeat_hive_gpu_up{gpu="0"} 1`,
+		`hivebeat_hive_gpu_up{gpu="GPU-b"} 0`,
+		`hivebeat_hive_gpu_up{gpu="2"} 0`,
+		`hivebeat_hive_gpu_state{gpu="GPU-b",state="gone"} 1`,
+		`hivebeat_hive_gpu_state{gpu="GPU-b",state="ok"} 0`,
+		`hivebeat_hive_gpu_state{gpu="1",state="degraded"} 1`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="orphaned"} 20`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="unattributed"} 5`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="foreign"} 25`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="reserved"} 7`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="free"} 33`,
+		`hivebeat_hive_gpu_reading_seconds{reader="nvidia-smi"} 12`,
 		`hivebeat_hive_collect_ok{source="gpu"} 0`,
 		`hivebeat_hive_machine_cpu_used_ratio 0.125`,
 	} {

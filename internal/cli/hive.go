@@ -16,6 +16,7 @@ type hiveCmd struct {
 	SystemFlags
 	ServeFlags
 	LabelFlags
+	GPUFlags
 	LogFlags
 	HiveMetricsFlags
 	ID         string        `placeholder:"ID" help:"Id of the hive (default: the host name)."`
@@ -61,10 +62,12 @@ func (cmd *hiveCmd) run(ctx context.Context, id string, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	h, err := hive.New(m.nc, hive.Config{
+	cfg := hive.Config{
 		ID: id, Prefix: cmd.Prefix, Every: cmd.Every, Labels: cmd.Label, Pinned: cmd.Pinned, PushFacts: cmd.PushFacts,
 		StallAfter: cmd.StallAfter, System: m.sys, Own: m.own(), Logger: log,
-	})
+	}
+	cmd.GPUFlags.apply(&cfg)
+	h, err := hive.New(m.nc, cfg)
 	if err != nil {
 		m.nc.Close()
 		return errors.Join(misused(err, "hivebeat hive --help lists the flags"), m.leave())

@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/gpu"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -27,6 +28,8 @@ type need struct {
 const jsAPI = "$JS.API."
 
 const oneQueen = "answers that are shown together may come from different queens"
+
+const noGPUs = "a GPU that disappears while the hive is down is not missed"
 
 const lateWarm = "a hive that restarted is warm only after 45 s, not as soon as it has heard its workers"
 
@@ -108,9 +111,14 @@ func (c Config) needs(inbox string) []need {
 		recall := func(subject string) need {
 			return pub(subject, "read its last snapshot", lateWarm)
 		}
+		roster := s.Bucket(hivebeat.BucketRoster)
+		gpus := func(subject string) need {
+			return pub(subject, "read which GPUs it had", noGPUs)
+		}
 		answers.without = lateWarm
 		return []need{
 			recall(jsAPI + "STREAM.INFO.KV_" + bucket), recall(jsAPI + key), recall(jsAPI + key + "." + madeUp), answers,
+			gpus(jsAPI + "STREAM.INFO.KV_" + roster), gpus(jsAPI + "DIRECT.GET.KV_" + roster + ".$KV." + roster + "." + gpu.MemoryKey(hive)),
 			pub(snapshots, "send snapshots", ""),
 			pub(s.WorkerRollcall(hive), "call its workers", "a hive that restarted knows its workers only after their next beats"),
 			sub(s.Workers(hive), "hear its workers", ""),

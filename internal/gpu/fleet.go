@@ -241,7 +241,7 @@ func (f *Fleet) mention(now time.Time, s *source, list []Mention, read map[*devi
 	var stray []string
 	named := make(map[*device]bool)
 	for _, m := range list {
-		d := f.find(s, m)
+		d := f.find(s, m, read)
 		if d == nil {
 			stray = append(stray, m.Fault.Evidence)
 			continue
@@ -256,10 +256,15 @@ func (f *Fleet) mention(now time.Time, s *source, list []Mention, read map[*devi
 }
 
 // find returns the GPU that m names, or nil if none is known. A recalled GPU that was not
-// read yet counts.
-func (f *Fleet) find(s *source, m Mention) *device {
+// read yet counts. A mention without an address and an index is of a GPU that is missing from
+// the reading, if just one is.
+func (f *Fleet) find(s *source, m Mention, read map[*device]bool) *device {
 	bus := NormalBus(m.Bus)
+	var absent []*device
 	for _, d := range f.devices {
+		if !read[d] && d.missing == "" && (d.source == nil || d.source == s) {
+			absent = append(absent, d)
+		}
 		switch {
 		case d.source != nil && d.source != s:
 		case bus != "":
@@ -269,6 +274,9 @@ func (f *Fleet) find(s *source, m Mention) *device {
 		case m.Index >= 0 && d.missing == "" && d.gpu.Index == uint64(m.Index):
 			return d
 		}
+	}
+	if bus == "" && m.Index < 0 && len(absent) == 1 {
+		return absent[0]
 	}
 	return nil
 }

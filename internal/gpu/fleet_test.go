@@ -183,6 +183,22 @@ func TestScenes(t *testing.T) {
 			"ok, ok, ok, gone missing reboot", "gpu-lost 3", "GPU is lost",
 		},
 		{
+			"a row of [Unknown Error] between good rows", 4, Config{}, func(p *play) {
+				r := cards(3)
+				r.Partial, r.Mentions = errors.New("exit status 15"), []Mention{{Index: -1, Fault: lost}}
+				p.read(r)
+			},
+			"ok, ok, ok, failing gpu_lost reboot", "gpu-failing 3", "exit status 15",
+		},
+		{
+			"two such rows: which GPUs they are of is not known", 4, Config{}, func(p *play) {
+				r := cards(2)
+				r.Partial, r.Mentions = errors.New("exit status 15"), []Mention{{Index: -1, Fault: lost}, {Index: -1, Fault: lost}}
+				p.read(r)
+			},
+			ok4, "", "exit status 15",
+		},
+		{
 			"a row is missing from a partial reading", 4, Config{}, func(p *play) { r := cards(3); r.Partial = errors.New("one row of [Unknown Error]"); p.read(r) },
 			ok4, "", "one row of [Unknown Error]",
 		},
