@@ -62,7 +62,7 @@ func VRAM(s *api.Summary, width int, p Paint) string {
 	legend := barOurs + " ours " + amount(ours) + "  " + barOthers + " others " + amount(used-ours) + "  " + barFree + " free " + amount(s.VRAMTotal-used)
 	if of := " of " + amount(s.VRAMTotal) + " " + unit; Width(text+legend+of) <= width {
 		legend += of
-		if gpus := ", " + plural(s.GPUs, "GPU"); Width(text+legend+gpus) <= width {
+		if gpus := ", " + Plural(s.GPUs, "GPU"); Width(text+legend+gpus) <= width {
 			legend += gpus
 		}
 	}
