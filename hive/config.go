@@ -1,6 +1,7 @@
 package hive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,15 +88,11 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		c.ID = id
 	}
-	if c.Every == 0 {
-		c.Every = hivebeat.HiveEvery
-	}
+	c.Every = cmp.Or(c.Every, hivebeat.HiveEvery)
 	if c.readProcess == nil {
 		c.readProcess = readProcess
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c, nil
 }
 

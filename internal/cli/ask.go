@@ -199,10 +199,7 @@ func (a *asker) noAnswer(err error) error {
 }
 
 func (a *asker) where() string {
-	where := a.nc.ConnectedUrlRedacted()
-	if where == "" {
-		where = "NATS"
-	}
+	where := cmp.Or(a.nc.ConnectedUrlRedacted(), "NATS")
 	if p := a.subjects.Prefix(); p != "" {
 		where += " below " + p + "."
 	}

@@ -53,9 +53,7 @@ type Putter struct {
 // NewPutter returns a putter into l. It does nothing until Run.
 func NewPutter(l *Ledger, cfg PutterConfig) *Putter {
 	cfg.Parallel = cmp.Or(max(0, cfg.Parallel), defaultParallel)
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	return &Putter{l: l, cfg: cfg, wake: make(chan struct{}, 1), queue: newQueue()}
 }
 

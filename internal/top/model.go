@@ -1,6 +1,7 @@
 package top
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -136,9 +137,7 @@ func New(cfg Config, now time.Time) (*Model, error) {
 		mine:    list[api.WorkerInfo]{id: (*api.WorkerInfo).Cursor, keys: api.WorkerSortKeys},
 		events:  list[hivebeat.Event]{id: func(e *hivebeat.Event) string { return e.ID }},
 	}
-	if m.zone == nil {
-		m.zone = time.UTC
-	}
+	m.zone = cmp.Or(m.zone, time.UTC)
 	switch cfg.Tab {
 	case "workers":
 		m.tab = tabWorkers

@@ -1,6 +1,7 @@
 package show
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -126,10 +127,7 @@ func Total(counts map[hivebeat.Live]int) (n int) {
 // Event renders an event in one line: time, kind, subject, and reason. Times are in loc.
 func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 	d := &e.Data
-	subject := e.Subject
-	if subject == "" {
-		subject = "fabric"
-	}
+	subject := cmp.Or(e.Subject, "fabric")
 	var more []string
 	if s := step(d.From, d.To); s != "" {
 		more = append(more, s)
