@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,12 +121,8 @@ func Connect(ctx context.Context, cfg Config) (*nats.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Name == "" {
-		cfg.Name = "hivebeat"
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	cfg.Name = cmp.Or(cfg.Name, "hivebeat")
 	for _, key := range d.ignored {
 		cfg.Logger.Warn("key of the context is ignored", slog.String("context", cfg.Context), slog.String("key", key))
 	}

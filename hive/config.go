@@ -1,6 +1,7 @@
 package hive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,21 +123,14 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		c.ID = id
 	}
-	if c.Every == 0 {
-		c.Every = hivebeat.HiveEvery
-	}
-	if c.GPULimit == 0 {
-		c.GPULimit = defaultGPULimit
-	}
+	c.Every, c.GPULimit = cmp.Or(c.Every, hivebeat.HiveEvery), cmp.Or(c.GPULimit, defaultGPULimit)
 	if c.CacheDir == "" {
 		c.CacheDir = DefaultCacheDir()
 	}
 	if c.processes == nil {
 		c.processes = proctree.NewReader()
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c, nil
 }
 

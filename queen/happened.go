@@ -1,6 +1,7 @@
 package queen
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -177,10 +178,7 @@ func (q *Queen) listEvents(ctx context.Context, r api.Request) api.Answer {
 	if err != nil {
 		return q.refuse(ctx, api.CodeBadRequest, err.Error())
 	}
-	limit := r.Limit
-	if limit == 0 {
-		limit = query.DefaultLimit
-	}
+	limit := cmp.Or(r.Limit, query.DefaultLimit)
 	var (
 		a     api.Answer
 		f     query.EventFilter

@@ -95,9 +95,7 @@ func (c Config) withDefaults() Config {
 	c.Replicas = cmp.Or(c.Replicas, 1)
 	c.BrakeShare = cmp.Or(c.BrakeShare, fleet.BrakeShare)
 	c.EventsMax = cmp.Or(c.EventsMax, ledger.DefaultEventsMax)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -140,21 +141,12 @@ func (f *Facts) keep(old *Facts) (kept *Facts, same bool) {
 // over returns f, with the values of base where f leaves them empty.
 func (f *Facts) over(base *Facts) Facts {
 	out := *f
-	if out.Model == "" {
-		out.Model = base.Model
-	}
-	if out.Endpoint == "" {
-		out.Endpoint = base.Endpoint
-	}
+	out.Model = cmp.Or(out.Model, base.Model)
+	out.Endpoint = cmp.Or(out.Endpoint, base.Endpoint)
 	if len(out.GPUs) == 0 {
 		out.GPUs = base.GPUs
 	}
-	if out.Slots == 0 {
-		out.Slots = base.Slots
-	}
-	if out.Need == 0 {
-		out.Need = base.Need
-	}
+	out.Slots, out.Need = cmp.Or(out.Slots, base.Slots), cmp.Or(out.Need, base.Need)
 	if len(out.Labels) == 0 {
 		out.Labels = base.Labels
 	}

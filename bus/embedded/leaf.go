@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -85,12 +86,8 @@ func (l *Leaf) apply(opts *server.Options) error {
 		opts.JsAccDefaultDomain = map[string]string{globalAccount: l.Domain}
 	}
 	opts.LeafNode.Remotes = append(opts.LeafNode.Remotes, remote)
-	if opts.PingInterval == 0 {
-		opts.PingInterval = leafPing
-	}
-	if opts.MaxPingsOut == 0 {
-		opts.MaxPingsOut = leafPingsOut
-	}
+	opts.PingInterval = cmp.Or(opts.PingInterval, leafPing)
+	opts.MaxPingsOut = cmp.Or(opts.MaxPingsOut, leafPingsOut)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,15 +100,11 @@ type Server struct {
 // start; the server runs until Stop. Errors wrap ErrPortTaken, ErrStoreLocked, ErrStore
 // or ErrNotReady, or name the invalid field of cfg.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
-	if cfg.Host == "" {
-		cfg.Host = "127.0.0.1"
-	}
+	cfg.Host = cmp.Or(cfg.Host, "127.0.0.1")
 	if cfg.Port < -1 || cfg.Port > 65535 {
 		return nil, fmt.Errorf("embedded: Config.Port: %d is not a port; 0 picks a free one, -1 does not listen", cfg.Port)
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	s := &Server{cfg: cfg, done: make(chan struct{})}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.release())
@@ -187,9 +184,7 @@ func (s *Server) options() (*server.Options, error) {
 		JetStreamMaxMemory:     s.cfg.JetStreamMaxMemory,
 		StoreDir:               s.cfg.StoreDir,
 	}
-	if opts.Port == 0 {
-		opts.Port = server.RANDOM_PORT
-	}
+	opts.Port = cmp.Or(opts.Port, server.RANDOM_PORT)
 	if s.cfg.Options != nil {
 		s.cfg.Options(opts)
 	}

@@ -26,16 +26,52 @@ type asker struct {
 	subjects hivebeat.Subjects
 	name     string // the asker in the subject of a request; empty: none
 	timeout  time.Duration
-	denials  *denials // permission errors of the connection; nil: they are not watched
+	denials  *denials // permission errors of the connection
 }
 
-// newAsker returns an asker on nc, as f says. An answer may take up to timeout.
-func (f *AskerFlags) newAsker(nc *nats.Conn, timeout time.Duration, heard *denials) (*asker, error) {
+// open connects as name and returns an asker. An answer may take up to timeout. The caller
+// closes the connection.
+func (f *AskerFlags) open(ctx context.Context, name string, timeout time.Duration) (*asker, error) {
+	nc, err := f.connect(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	a, err := f.newAsker(nc, timeout)
+	if err != nil {
+		nc.Close()
+	}
+	return a, err
+}
+
+// newAsker returns an asker on nc, as f says, and sets the error handler of nc.
+func (f *AskerFlags) newAsker(nc *nats.Conn, timeout time.Duration) (*asker, error) {
 	c, err := client.New(nc, client.Config{Prefix: f.Prefix, Asker: f.Asker, Timeout: timeout})
 	if err != nil {
 		return nil, err
 	}
+	heard := new(denials)
+	nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { heard.told(err) })
 	return &asker{Client: c, nc: nc, subjects: f.subjects(), name: f.Asker, timeout: timeout, denials: heard}, nil
+}
+
+// feed delivers events as they are published.
+type feed struct {
+	messages chan *nats.Msg
+	sub      *nats.Subscription
+}
+
+// listen subscribes to events.
+func (a *asker) listen(ctx context.Context) (*feed, error) {
+	f := &feed{messages: make(chan *nats.Msg, eventsAhead)}
+	events := a.subjects.Events()
+	var err error
+	if f.sub, err = a.nc.ChanSubscribe(events, f.messages); err == nil {
+		err = a.nc.FlushWithContext(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %s: %w", events, err)
+	}
+	return f, nil
 }
 
 // view returns an asker for answers that are shown together. They come from one queen, or
@@ -94,20 +130,17 @@ func denied(err error, role doctor.Role) error {
 // this verb or their answers.
 func (a *asker) hearing(ctx context.Context, verb string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := func() {}
-	if a.denials != nil {
-		question := `Publish to "` + a.subjects.Ask(a.name, verb, "")
-		role := doctor.Viewer
-		if api.Acts(verb) {
-			role = doctor.Scheduler
-		}
-		answer := `Subscription to "` + cmp.Or(a.nc.Opts.InboxPrefix, nats.InboxPrefix)
-		stop = a.denials.listen(func(err error) {
-			if text := err.Error(); strings.Contains(text, question+`"`) || strings.Contains(text, question+".") || strings.Contains(text, answer) {
-				cancel(denied(err, role))
-			}
-		})
+	question := `Publish to "` + a.subjects.Ask(a.name, verb, "")
+	role := doctor.Viewer
+	if api.Acts(verb) {
+		role = doctor.Scheduler
 	}
+	answer := `Subscription to "` + cmp.Or(a.nc.Opts.InboxPrefix, nats.InboxPrefix)
+	stop := a.denials.listen(func(err error) {
+		if text := err.Error(); strings.Contains(text, question+`"`) || strings.Contains(text, question+".") || strings.Contains(text, answer) {
+			cancel(denied(err, role))
+		}
+	})
 	return ctx, func() { stop(); cancel(nil) }
 }
 
@@ -166,10 +199,7 @@ func (a *asker) noAnswer(err error) error {
 }
 
 func (a *asker) where() string {
-	where := a.nc.ConnectedUrlRedacted()
-	if where == "" {
-		where = "NATS"
-	}
+	where := cmp.Or(a.nc.ConnectedUrlRedacted(), "NATS")
 	if p := a.subjects.Prefix(); p != "" {
 		where += " below " + p + "."
 	}
@@ -219,15 +249,10 @@ func (f *AskFlags) withQueen(ctx context.Context, c *console, name string, do fu
 	connecting, cancel := context.WithTimeoutCause(ctx, f.Timeout,
 		failed(fmt.Errorf("NATS did not answer within %s", f.Timeout), "check --nats, or wait longer with --timeout"))
 	defer cancel()
-	heard := new(denials)
-	nc, err := f.connect(connecting, name, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { heard.told(err) }))
+	a, err := f.open(connecting, name, f.Timeout)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	a, err := f.newAsker(nc, f.Timeout, heard)
-	if err != nil {
-		return err
-	}
+	defer a.nc.Close()
 	return do(ctx, a)
 }

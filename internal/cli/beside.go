@@ -14,56 +14,51 @@ type companion interface {
 	Stop(ctx context.Context) error
 }
 
-// beside returns r together with the companions that are not nil. They start with r and
-// stop after it.
-func beside(r role, log *slog.Logger, list ...companion) role {
-	a := &accompanied{role: r, log: log}
-	for _, c := range list {
-		if c != nil {
-			a.list = append(a.list, c)
-		}
-	}
-	if len(a.list) == 0 {
+// beside returns r together with c, which starts with r and stops after it. If c is nil,
+// it returns r.
+func beside(r role, log *slog.Logger, c companion) role {
+	if c == nil {
 		return r
 	}
-	return a
+	return &accompanied{role: r, companion: c, log: log}
 }
 
 type accompanied struct {
-	role
-	log  *slog.Logger
-	list []companion
+	role      role
+	companion companion
+	first     bool // the companion stops first
+	log       *slog.Logger
 }
 
-// Run runs the role and its companions until the role ends.
+// Run runs the role and its companion until the role ends.
 func (a *accompanied) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	for _, c := range a.list {
-		wg.Go(func() {
-			if err := c.Run(ctx); err != nil {
-				a.log.Error("companion failed", slog.Any("err", err))
-			}
-		})
-	}
+	wg.Go(func() {
+		if err := a.companion.Run(ctx); err != nil {
+			a.log.Error("companion failed", slog.Any("err", err))
+		}
+	})
 	err := a.role.Run(ctx)
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveIn)
 	defer cancel()
-	a.stop(leave) // if the role ended by itself; otherwise Stop has stopped them, or is about to
+	a.stop(leave) // if the role ended by itself; otherwise Stop has stopped it, or is about to
 	wg.Wait()
 	return err
 }
 
-// Stop stops the role, then its companions.
+// Stop stops the role and its companion, one after the other.
 func (a *accompanied) Stop(ctx context.Context) error {
+	if a.first {
+		a.stop(ctx)
+		return a.role.Stop(ctx)
+	}
 	err := a.role.Stop(ctx)
 	a.stop(ctx)
 	return err
 }
 
 func (a *accompanied) stop(ctx context.Context) {
-	for _, c := range a.list {
-		if err := c.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			a.log.Warn("companion did not stop in order", slog.Any("err", err))
-		}
+	if err := a.companion.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		a.log.Warn("companion did not stop in order", slog.Any("err", err))
 	}
 }

@@ -56,8 +56,8 @@ func (f *PrefixFlag) subjects() hivebeat.Subjects {
 const viewerEvery = 2 * time.Second
 
 // connect connects as name, for a command that asks a question. It fails fast.
-func (f *ConnFlags) connect(ctx context.Context, name string, opts ...nats.Option) (*nats.Conn, error) {
-	return f.dial(ctx, bus.Config{Name: name, Every: viewerEvery, FailFast: true, Options: opts})
+func (f *ConnFlags) connect(ctx context.Context, name string) (*nats.Conn, error) {
+	return f.dial(ctx, bus.Config{Name: name, Every: viewerEvery, FailFast: true})
 }
 
 // join connects as name, for an agent, and keeps trying. every is the agent's promise.

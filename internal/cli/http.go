@@ -132,41 +132,17 @@ func (w *web) beyond() string {
 	return w.ln.Addr().String()
 }
 
-// beside returns the queen with its HTTP server. They run and stop together.
+// beside returns the queen with its HTTP server, which stops first, so that pending
+// requests get an answer.
 func (w *web) beside(r role) role {
 	if w.ln == nil {
 		return r
 	}
-	return &webbed{role: r, web: w}
+	return &accompanied{role: r, companion: w, first: true, log: w.log}
 }
 
-type webbed struct {
-	role
-	web *web
-}
+// Run serves until Stop.
+func (w *web) Run(ctx context.Context) error { return w.srv.Serve(ctx, w.ln) }
 
-// Run runs both until the queen ends. The fabric works without HTTP: a failure of the
-// server is logged and does not end the queen.
-func (w *webbed) Run(ctx context.Context) error {
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := w.web.srv.Serve(ctx, w.web.ln); err != nil {
-			w.web.log.Error("HTTP server failed", slog.Any("err", err))
-		}
-	}()
-	err := w.role.Run(ctx)
-	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveIn)
-	defer cancel()
-	_ = w.web.srv.Stop(leave) // does nothing if Stop came first
-	<-served
-	return err
-}
-
-// Stop stops HTTP first, so that pending requests get an answer.
-func (w *webbed) Stop(ctx context.Context) error {
-	if err := w.web.srv.Stop(ctx); err != nil {
-		w.web.log.Warn("HTTP server did not stop in order", slog.Any("err", err))
-	}
-	return w.role.Stop(ctx)
-}
+// Stop stops the server; a second time it does nothing.
+func (w *web) Stop(ctx context.Context) error { return w.srv.Stop(ctx) }

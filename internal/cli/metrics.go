@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,10 +39,7 @@ func (f *HiveMetricsFlags) Validate() error { return checkMetrics(f.Metrics, f.M
 // serve takes the address. If it is the default one and is in use, the hive runs without
 // metrics: two hives on one machine are not an error.
 func (f *HiveMetricsFlags) serve(ctx context.Context, h *hive.Hive, log *slog.Logger) (companion, error) {
-	addr := f.Metrics
-	if addr == "" {
-		addr = hiveMetricsAddr
-	}
+	addr := cmp.Or(f.Metrics, hiveMetricsAddr)
 	c, err := serveMetrics(ctx, addr, f.MetricsOpen, log, func() (http.Handler, error) { return hivemetrics.Handler(h) })
 	if f.Metrics == "" && errors.Is(err, syscall.EADDRINUSE) {
 		log.Warn("no metrics: the default address is in use; choose another with --metrics ADDR, or --metrics off", slog.String("addr", addr))

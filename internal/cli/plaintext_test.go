@@ -380,7 +380,7 @@ func hostileTop(t *testing.T, n hostileNATS, format []string) string {
 	defer keys.Close()
 	out := new(tty)
 	cmd := &topCmd{AskerFlags: AskerFlags{ConnFlags: ConnFlags{NATS: n.queen}}, ColorFlag: ColorFlag{format[len(format)-1]}, Timeout: 10 * time.Second, What: "hives"}
-	a, err := cmd.newAsker(n.events, cmd.Timeout, nil)
+	a, err := cmd.newAsker(n.events, cmd.Timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,23 +56,14 @@ func (cmd *topCmd) Run(ctx context.Context, c *console) error {
 	}
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()
-	heard := new(denials)
 	connecting, cancel := context.WithTimeout(ctx, max(cmd.Timeout, 5*time.Second))
 	defer cancel()
-	nc, err := cmd.connect(connecting, "top", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { heard.told(err) }))
+	a, err := cmd.open(connecting, "top", cmd.Timeout)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	f := &feed{messages: make(chan *nats.Msg, eventsAhead)}
-	events := cmd.subjects().Events()
-	if f.sub, err = nc.ChanSubscribe(events, f.messages); err == nil {
-		err = nc.FlushWithContext(connecting)
-	}
-	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", events, err)
-	}
-	a, err := cmd.newAsker(nc, cmd.Timeout, heard)
+	defer a.nc.Close()
+	f, err := a.listen(connecting)
 	if err != nil {
 		return err
 	}
@@ -82,12 +73,6 @@ func (cmd *topCmd) Run(ctx context.Context, c *console) error {
 	}
 	defer c.takeTerminal(nil)
 	return top.Run(ctx, m, top.Queen{Ask: a.view().ask, Events: f.next}, top.Terminal{In: in, Out: c.out, Take: c.takeTerminal})
-}
-
-// feed delivers events as they arrive.
-type feed struct {
-	messages chan *nats.Msg
-	sub      *nats.Subscription
 }
 
 // next waits for an event, and returns it together with those that have arrived with it.

@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
@@ -40,46 +37,34 @@ const (
 func (cmd *watchCmd) Run(ctx context.Context, c *console) error {
 	ctx, stop := c.untilSignal(ctx)
 	defer stop()
-	w := &watch{console: c, paint: c.paint(cmd.Color), events: cmd.subjects().Events(), deaf: make(chan error, 1)}
-	heard := new(denials)
+	w := &watch{console: c, paint: c.paint(cmd.Color), deaf: make(chan error, 1)}
 	connecting, cancel := context.WithTimeout(ctx, cmd.Timeout)
 	defer cancel()
-	nc, err := cmd.connect(connecting, "watch", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		w.refused(err)
-		heard.told(err)
-	}))
+	a, err := cmd.open(connecting, "watch", min(cmd.Timeout, 2*time.Second))
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	a, err := cmd.newAsker(nc, min(cmd.Timeout, 2*time.Second), heard)
-	if err != nil {
-		return err
-	}
+	defer a.nc.Close()
 	w.asker = a.view()
-	messages := make(chan *nats.Msg, eventsAhead)
-	if w.sub, err = nc.ChanSubscribe(w.events, messages); err == nil {
-		err = nc.FlushWithContext(connecting)
-	}
-	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", w.events, err)
+	defer w.denials.listen(w.refused)()
+	if w.feed, err = a.listen(connecting); err != nil {
+		return err
 	}
 	switch {
 	case cmd.json():
-		return w.lines(ctx, messages, eventJSON)
+		return w.lines(ctx, eventJSON)
 	case c.outTerm < 0:
-		return w.lines(ctx, messages, w.printText)
+		return w.lines(ctx, w.printText)
 	}
-	return w.redraw(ctx, messages)
+	return w.redraw(ctx)
 }
 
 // watch shows the fleet and its events.
 type watch struct {
 	*asker
+	*feed
 	console *console
 	paint   show.Paint
-	events  string // their subject
-	sub     *nats.Subscription
 	deaf    chan error // receives the error that ends the events
 
 	mu     sync.Mutex
@@ -88,11 +73,11 @@ type watch struct {
 
 func (w *watch) refused(err error) {
 	// The $SRV subjects only show whether a queen is starting, so they may be denied.
-	if errors.Is(err, nats.ErrPermissionViolation) && !strings.Contains(err.Error(), `"$SRV.`) {
+	if !strings.Contains(err.Error(), `"$SRV.`) {
 		w.mu.Lock()
 		w.denied = err.Error()
 		w.mu.Unlock()
-		if strings.Contains(err.Error(), fmt.Sprintf("Subscription to %q", w.events)) {
+		if strings.Contains(err.Error(), fmt.Sprintf("Subscription to %q", w.subjects.Events())) {
 			select {
 			case w.deaf <- denied(err, doctor.Viewer):
 			default: // one error is enough
@@ -102,7 +87,7 @@ func (w *watch) refused(err error) {
 }
 
 // lines prints events as they arrive.
-func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func([]byte) ([]byte, error)) error {
+func (w *watch) lines(ctx context.Context, line func([]byte) ([]byte, error)) error {
 	told := 0
 	for {
 		select {
@@ -110,7 +95,7 @@ func (w *watch) lines(ctx context.Context, messages <-chan *nats.Msg, line func(
 			return nil
 		case err := <-w.deaf:
 			return err
-		case m := <-messages:
+		case m := <-w.messages:
 			if notStored(m.Data) {
 				continue
 			}
@@ -160,7 +145,7 @@ type result struct {
 
 // redraw shows the fleet in place until ctx ends. Requests run in the background, so that a
 // queen that does not answer does not stop the clock.
-func (w *watch) redraw(ctx context.Context, messages <-chan *nats.Msg) error {
+func (w *watch) redraw(ctx context.Context) error {
 	c := w.console
 	c.takeTerminal(func() { fmt.Fprint(c.out, show.CloseScreen) })
 	defer c.leaveTerminal()
@@ -184,7 +169,7 @@ func (w *watch) redraw(ctx context.Context, messages <-chan *nats.Msg) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case m := <-messages:
+		case m := <-w.messages:
 			if s.event(m.Data) && !gathering {
 				gathering = true
 				gather.Reset(gatherFor)

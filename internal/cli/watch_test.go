@@ -155,7 +155,7 @@ func TestWatchWithoutPermission(t *testing.T) {
 
 // A user who may not ask whether a queen is starting gets no error.
 func TestWatchMayNotAskWhetherAQueenStarts(t *testing.T) {
-	w := &watch{events: "queen.events.>", deaf: make(chan error, 1)}
+	w := &watch{asker: new(asker), deaf: make(chan error, 1)}
 	w.refused(fmt.Errorf(`%w for Publish to "$SRV.PING.queen"`, nats.ErrPermissionViolation))
 	if got := w.lastDenied(); got != "" {
 		t.Errorf("%s", got)

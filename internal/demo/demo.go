@@ -47,9 +47,7 @@ func Run(ctx context.Context, cfg Config) error {
 	cfg.Every = cmp.Or(cfg.Every, 2*time.Second)
 	cfg.HiveEvery = cmp.Or(cfg.HiveEvery, 5*time.Second)
 	cfg.Pace = cmp.Or(cfg.Pace, 8*time.Second)
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := rand.New(rand.NewPCG(cfg.Seed, 1))

@@ -135,10 +135,7 @@ func Check(ctx context.Context, nc *nats.Conn, cfg Config) ([]Finding, error) {
 	}
 	p, err := dial(nc)
 	if err != nil {
-		do := advice.For(err)
-		if do == "" {
-			do = "see the server's log, and check --nats, --creds and --tls-ca"
-		}
+		do := cmp.Or(advice.For(err), "see the server's log, and check --nats, --creds and --tls-ca")
 		return []Finding{{Fail, CheckConnection, "no connection to NATS: " + err.Error(), do}}, ctx.Err()
 	}
 	defer p.close()

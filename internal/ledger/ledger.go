@@ -51,9 +51,7 @@ func (c Config) withDefaults() Config {
 	c.Replicas = cmp.Or(c.Replicas, 1)
 	c.EventsMax = cmp.Or(c.EventsMax, DefaultEventsMax)
 	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 

@@ -7,6 +7,7 @@
 package procwatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -112,9 +113,7 @@ func newWatcher[K comparable](cfg Config, sys system) *Watcher[K] {
 	if cfg.Poll <= 0 {
 		cfg.Poll = time.Second
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	return &Watcher[K]{
 		cfg: cfg, sys: sys, ready: make(chan struct{}, 1), asked: make(chan struct{}, 1),
 		entries: make(map[K]*entry[K]), told: make(map[uint64]*entry[K]),

@@ -1,6 +1,7 @@
 package prom
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,9 +46,7 @@ func NewServer(h http.Handler, cfg ServerConfig) (*Server, error) {
 	if !cfg.Open && !loopback(host) {
 		return nil, fmt.Errorf("metrics: %s: %w", cfg.Addr, ErrExposed)
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", h)
 	return &Server{cfg: cfg, http: &http.Server{

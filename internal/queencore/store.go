@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -263,12 +264,7 @@ func (c *Core) read(now time.Time) {
 // RosterRead takes the whole roster.
 func (c *Core) RosterRead(now time.Time, roster map[string]ledger.RosterItem) {
 	c.look(now)
-	keys := make([]string, 0, len(roster))
-	for key := range roster {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
+	for _, key := range slices.Sorted(maps.Keys(roster)) {
 		c.roster(now, key, roster[key], lookWithinFirst)
 	}
 	var gone []string

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,7 +22,6 @@ const (
 	maxWait      = 60_000
 	minHold      = 1_000
 	maxHold      = 600_000
-	defaultHold  = 30_000
 )
 
 // key is a key of a request, as in its JSON.
@@ -202,16 +202,6 @@ func checkSort(verb string, r *api.Request) error {
 	return err
 }
 
-func sortOf(r *api.Request) string {
-	if r.Sort == "" {
-		return "id"
-	}
-	return r.Sort
-}
+func sortOf(r *api.Request) string { return cmp.Or(r.Sort, "id") }
 
-func limitOf(r *api.Request) int {
-	if r.Limit == 0 {
-		return DefaultLimit
-	}
-	return r.Limit
-}
+func limitOf(r *api.Request) int { return cmp.Or(r.Limit, DefaultLimit) }

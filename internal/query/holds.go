@@ -2,6 +2,7 @@ package query
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -161,12 +162,7 @@ func (s *Holds) Written(p index.Place) (rev uint64, list []Hold) {
 
 // Of returns the places of a hold, in order.
 func (s *Holds) Of(id HoldID) []index.Place {
-	list := make([]index.Place, 0, len(s.ids[id]))
-	for p := range s.ids[id] {
-		list = append(list, p)
-	}
-	slices.SortFunc(list, comparePlaces)
-	return list
+	return slices.SortedFunc(maps.Keys(s.ids[id]), comparePlaces)
 }
 
 func comparePlaces(a, b index.Place) int {

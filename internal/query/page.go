@@ -1,6 +1,7 @@
 package query
 
 import (
+	"iter"
 	"slices"
 	"sort"
 	"strings"
@@ -160,20 +161,16 @@ func (p *page) rest(v *index.Index) []*index.Hive {
 
 func (p *page) down() bool { return p.order.key == "id" && p.order.down }
 
-// each calls fn with each element of a list, in the order of the page, until fn returns
-// false.
-func each[T any](list []T, down bool, fn func(T) bool) {
-	if down {
-		for i := len(list) - 1; i >= 0; i-- {
-			if !fn(list[i]) {
+// inOrder yields the elements of a list in the order of the page.
+func inOrder[T any](list []T, down bool) iter.Seq[T] {
+	if !down {
+		return slices.Values(list)
+	}
+	return func(yield func(T) bool) {
+		for _, x := range slices.Backward(list) {
+			if !yield(x) {
 				return
 			}
-		}
-		return
-	}
-	for _, x := range list {
-		if !fn(x) {
-			return
 		}
 	}
 }
@@ -183,13 +180,11 @@ func (p *page) hives(v *index.Index, now time.Time, budget *int) (done bool) {
 	if p.looked == 0 && p.filter.hivesAreCheap() {
 		p.countHives(v, now)
 	}
-	done = true
-	each(p.rest(v), p.down(), func(h *index.Hive) bool {
+	for h := range inOrder(p.rest(v), p.down()) {
 		if p.begun && h.ID() == p.at.hive {
-			return true
+			continue
 		}
 		if *budget <= 0 {
-			done = false
 			return false
 		}
 		fits, looked := p.filter.hiveFits(h, now)
@@ -201,14 +196,13 @@ func (p *page) hives(v *index.Index, now time.Time, budget *int) (done bool) {
 		if fits {
 			if n := len(p.answer.Hives); n == p.limit {
 				p.answer.Next = cursorAt(p.sort, rank{hive: p.answer.Hives[n-1].Hive}, 0).String()
-				return false
+				return true
 			}
 			p.answer.Hives = append(p.answer.Hives, HiveInfo(v, h, now))
 		}
 		p.at, p.begun = rank{hive: h.ID()}, true
-		return true
-	})
-	return done
+	}
+	return true
 }
 
 func (p *page) countHives(v *index.Index, now time.Time) {
@@ -223,11 +217,9 @@ func (p *page) countHives(v *index.Index, now time.Time) {
 
 // workers lists workers by id.
 func (p *page) workers(v *index.Index, now time.Time, budget *int) (done bool) {
-	done = true
 	exact := p.filter.counts()
-	each(p.rest(v), p.down(), func(h *index.Hive) bool {
+	for h := range inOrder(p.rest(v), p.down()) {
 		if *budget <= 0 {
-			done = false
 			return false
 		}
 		*budget -= p.filter.costOf(h)
@@ -242,10 +234,8 @@ func (p *page) workers(v *index.Index, now time.Time, budget *int) (done bool) {
 		default:
 			list = h.Workers()
 		}
-		more := true
-		each(list, p.down(), func(w *index.Worker) bool {
+		for w := range inOrder(list, p.down()) {
 			if *budget <= 0 {
-				done, more = false, false
 				return false
 			}
 			*budget -= p.filter.costs()
@@ -258,20 +248,15 @@ func (p *page) workers(v *index.Index, now time.Time, budget *int) (done bool) {
 				if k := len(p.answer.Workers); k == p.limit {
 					last := &p.answer.Workers[k-1]
 					p.answer.Next = cursorAt(p.sort, rank{hive: last.Hive, worker: last.Worker}, 0).String()
-					more = false
-					return false
+					return true
 				}
 				p.answer.Workers = append(p.answer.Workers, WorkerInfo(v, w, now))
 			}
 			p.at, p.begun, p.whole = rank{hive: h.ID(), worker: w.Record().Worker}, true, false
-			return true
-		})
-		if more {
-			p.at, p.begun, p.whole = rank{hive: h.ID()}, true, true
 		}
-		return more
-	})
-	return done
+		p.at, p.begun, p.whole = rank{hive: h.ID()}, true, true
+	}
+	return true
 }
 
 // lastOf returns the id of the last worker on a hive, in the order of the page.

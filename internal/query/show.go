@@ -3,6 +3,7 @@ package query
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -122,9 +123,7 @@ func Summary(v *index.Index) api.Summary {
 			WireLost: t.Stats.WireLost, SelfPause: t.Stats.SelfPause, Margins: score.Margins.Buckets(), Adopted: score.Adopted,
 		},
 	}
-	for l, n := range t.Hives {
-		s.Hives[l] = n
-	}
+	maps.Copy(s.Hives, t.Hives)
 	v.EachShape(func(m index.Mix, n int) {
 		s.Workers[index.Counted(m.Live)] += n
 		if m.Live == hivebeat.Alive {

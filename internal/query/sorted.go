@@ -15,7 +15,6 @@ import (
 // gather finds the best of a list that is sorted by another key than id. It goes through
 // everything by id, and keeps only the ranks that the page needs.
 func (p *page) gather(v *index.Index, now time.Time, budget *int) (done bool) {
-	done = true
 	if p.verb == api.VerbHives && p.order.key == "vram_free" && p.looked == 0 && p.filter.everyHive() && p.byFreeMemory(v, now) {
 		return true
 	}
@@ -63,7 +62,7 @@ func (p *page) gather(v *index.Index, now time.Time, budget *int) (done bool) {
 		p.answer.Total = &n
 	}
 	p.finish(v, now)
-	return done
+	return true
 }
 
 // take keeps a rank if it belongs to this page and is good enough.

@@ -40,16 +40,13 @@ func (m *Model) moved() (yes bool) {
 
 // covered reports whether all rows on the screen are loaded.
 func (m *Model) covered() bool {
-	if p, ok := m.at(); ok {
-		return p.worker != "" || m.mine.covered()
+	switch p, ok := m.at(); {
+	case ok && p.worker != "":
+		return true
+	case !ok && m.tab == tabEvents:
+		return !m.older()
 	}
-	switch m.tab {
-	case tabHives:
-		return m.hives.covered()
-	case tabWorkers:
-		return m.workers.covered()
-	}
-	return !m.older()
+	return m.current().covered()
 }
 
 // older reports whether older events are needed.
@@ -68,7 +65,7 @@ func (m *Model) questions(now time.Time) []Question {
 			offset, limit := m.mine.want()
 			qs = append(qs, Question{slotHive, api.VerbHive, api.Request{Hive: p.hive}},
 				Question{slotMine, api.VerbWorkers, api.Request{
-					Hive: p.hive, Sort: sortOf(&m.mine, api.WorkerSortKeys), Offset: offset, Limit: limit,
+					Hive: p.hive, Sort: m.mine.sortKey(), Offset: offset, Limit: limit,
 				}})
 		}
 	} else {
@@ -77,13 +74,13 @@ func (m *Model) questions(now time.Time) []Question {
 		case tabHives:
 			offset, limit := m.hives.want()
 			qs = append(qs, Question{slotHives, api.VerbHives, api.Request{
-				Filter: f.Filter, Sort: sortOf(&m.hives, api.HiveSortKeys), Offset: offset, Limit: limit,
+				Filter: f.Filter, Sort: m.hives.sortKey(), Offset: offset, Limit: limit,
 			}})
 			return qs
 		case tabWorkers:
 			offset, limit := m.workers.want()
 			qs = append(qs, Question{slotWorkers, api.VerbWorkers, api.Request{
-				Hive: f.Hive, Filter: f.Filter, Sort: sortOf(&m.workers, api.WorkerSortKeys), Offset: offset, Limit: limit,
+				Hive: f.Hive, Filter: f.Filter, Sort: m.workers.sortKey(), Offset: offset, Limit: limit,
 			}})
 			return qs
 		}
@@ -97,16 +94,4 @@ func (m *Model) questions(now time.Time) []Question {
 		qs = append(qs, Question{slotOlder, api.VerbEvents, events})
 	}
 	return qs
-}
-
-// sortOf returns the sort key of a list in the protocol.
-func sortOf[T any](l *list[T], keys []string) string {
-	key := keys[l.sort]
-	switch {
-	case l.down:
-		return "-" + key
-	case l.sort == 0:
-		return "" // the default: an older queen may not know the key
-	}
-	return key
 }

@@ -1,10 +1,6 @@
 package top
 
-import (
-	"time"
-
-	"github.com/beatfabric/hivebeat/queen/api"
-)
+import "time"
 
 // key handles a key press.
 func (m *Model) key(k Key, do *Effect, now time.Time) {
@@ -187,18 +183,36 @@ func (m *Model) text() bool {
 	return m.help || m.facts || ok && p.worker != ""
 }
 
-func (m *Model) move(by int) {
+// table is what the keys do with a list, whatever its rows.
+type table interface {
+	move(by int)
+	home()
+	end()
+	page() int
+	covered() bool
+	reorder(by int, turn bool) bool
+	sorted() (key string, down bool)
+	placed() string
+}
+
+// current returns the list on the screen.
+func (m *Model) current() table {
 	switch {
-	case m.text():
-		m.scroll = max(0, m.scroll+by)
 	case len(m.open) > 0:
-		m.mine.move(by)
+		return &m.mine
 	case m.tab == tabHives:
-		m.hives.move(by)
+		return &m.hives
 	case m.tab == tabWorkers:
-		m.workers.move(by)
-	default:
-		m.events.move(by)
+		return &m.workers
+	}
+	return &m.events
+}
+
+func (m *Model) move(by int) {
+	if m.text() {
+		m.scroll = max(0, m.scroll+by)
+	} else {
+		m.current().move(by)
 	}
 }
 
@@ -209,64 +223,24 @@ func (m *Model) edge(last bool) {
 		m.scroll = 1 << 20
 	case m.text():
 		m.scroll = 0
-	case len(m.open) > 0:
-		edgeOf(&m.mine, last)
-	case m.tab == tabHives:
-		edgeOf(&m.hives, last)
-	case m.tab == tabWorkers:
-		edgeOf(&m.workers, last)
+	case last:
+		m.current().end()
 	default:
-		edgeOf(&m.events, last)
-	}
-}
-
-func edgeOf[T any](l *list[T], last bool) {
-	if last {
-		l.end()
-	} else {
-		l.home()
+		m.current().home()
 	}
 }
 
 // page is the number of rows of a page.
 func (m *Model) page() int {
-	switch {
-	case m.text():
+	if m.text() {
 		return m.height - 3
-	case len(m.open) > 0:
-		return m.mine.height
-	case m.tab == tabHives:
-		return m.hives.height
-	case m.tab == tabWorkers:
-		return m.workers.height
 	}
-	return m.events.height
+	return m.current().page()
 }
 
 // order selects another sort key, or reverses the order.
 func (m *Model) order(by int, turn bool, do *Effect, now time.Time) {
-	switch {
-	case m.text():
-		return
-	case len(m.open) > 0:
-		reorder(&m.mine, len(api.WorkerSortKeys), by, turn)
-	case m.tab == tabHives:
-		reorder(&m.hives, len(api.HiveSortKeys), by, turn)
-	case m.tab == tabWorkers:
-		reorder(&m.workers, len(api.WorkerSortKeys), by, turn)
-	default:
-		return
+	if !m.text() && m.current().reorder(by, turn) {
+		m.ask(do, now)
 	}
-	m.ask(do, now)
-}
-
-func reorder[T any](l *list[T], keys, by int, turn bool) {
-	l.sort = (l.sort + by + keys) % keys
-	if by != 0 {
-		l.down = false
-	}
-	if turn {
-		l.down = !l.down
-	}
-	l.reset()
 }

@@ -5,7 +5,8 @@ import "time"
 // list is a window over rows that the queen holds. It holds the rows on the screen and some
 // around them.
 type list[T any] struct {
-	id func(*T) string
+	id   func(*T) string
+	keys []string // to sort by; none for events
 
 	rows   []T
 	from   int       // position of rows[0] in the whole list
@@ -22,7 +23,7 @@ type list[T any] struct {
 	last  bool // select the last row as soon as its position is known
 	moved bool // that has been done, and the rows there are not loaded
 
-	sort int  // index of the sort key
+	sort int  // index in keys
 	down bool // reverse order
 }
 
@@ -139,7 +140,40 @@ func (l *list[T]) resize(height int) {
 
 // reset drops the rows, because the question has changed.
 func (l *list[T]) reset() {
-	*l = list[T]{id: l.id, height: l.height, sort: l.sort, down: l.down}
+	*l = list[T]{id: l.id, keys: l.keys, height: l.height, sort: l.sort, down: l.down}
+}
+
+// page is the number of rows of a page.
+func (l *list[T]) page() int { return l.height }
+
+// reorder selects another sort key, or reverses the order. It reports false if the order
+// cannot be changed.
+func (l *list[T]) reorder(by int, turn bool) bool {
+	n := len(l.keys)
+	if n == 0 {
+		return false
+	}
+	l.sort = (l.sort + by + n) % n
+	if by != 0 {
+		l.down = false
+	}
+	l.down = l.down != turn
+	l.reset()
+	return true
+}
+
+// sorted returns the sort key, and whether the order is reversed.
+func (l *list[T]) sorted() (key string, down bool) { return l.keys[l.sort], l.down }
+
+// sortKey returns the order in the protocol.
+func (l *list[T]) sortKey() string {
+	switch {
+	case l.down:
+		return "-" + l.keys[l.sort]
+	case l.sort == 0:
+		return "" // the default: an older queen may not know the key
+	}
+	return l.keys[l.sort]
 }
 
 // shown returns the positions of the rows on the screen: from, up to but excluding to.

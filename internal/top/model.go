@@ -1,6 +1,7 @@
 package top
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -131,14 +132,12 @@ type Config struct {
 func New(cfg Config, now time.Time) (*Model, error) {
 	m := &Model{
 		where: cfg.Where, paint: cfg.Paint, zone: cfg.Zone, began: now, width: 80, height: 24, status: map[slot]api.Status{},
-		hives:   list[api.HiveInfo]{id: func(h *api.HiveInfo) string { return h.Hive }},
-		workers: list[api.WorkerInfo]{id: (*api.WorkerInfo).Cursor},
-		mine:    list[api.WorkerInfo]{id: (*api.WorkerInfo).Cursor},
+		hives:   list[api.HiveInfo]{id: func(h *api.HiveInfo) string { return h.Hive }, keys: api.HiveSortKeys},
+		workers: list[api.WorkerInfo]{id: (*api.WorkerInfo).Cursor, keys: api.WorkerSortKeys},
+		mine:    list[api.WorkerInfo]{id: (*api.WorkerInfo).Cursor, keys: api.WorkerSortKeys},
 		events:  list[hivebeat.Event]{id: func(e *hivebeat.Event) string { return e.ID }},
 	}
-	if m.zone == nil {
-		m.zone = time.UTC
-	}
+	m.zone = cmp.Or(m.zone, time.UTC)
 	switch cfg.Tab {
 	case "workers":
 		m.tab = tabWorkers

@@ -27,7 +27,7 @@ func (m *Model) tabRows(now time.Time) []string {
 	switch m.tab {
 	case tabHives:
 		t := show.NewHives(m.paint, m.width-2)
-		return m.table(t, hiveColumns[api.HiveSortKeys[m.hives.sort]], m.hives.down, now, rowsOf(m, &m.hives, now,
+		return m.table(t, hiveColumns[m.hives.keys[m.hives.sort]], m.hives.down, now, rowsOf(m, &m.hives, now,
 			func(h *api.HiveInfo, extra time.Duration) []show.Cell { return show.HiveRow(h, extra) }, show.WasHive))
 	case tabWorkers:
 		return m.workerTable(&m.workers, now)
@@ -37,7 +37,7 @@ func (m *Model) tabRows(now time.Time) []string {
 
 func (m *Model) workerTable(l *list[api.WorkerInfo], now time.Time) []string {
 	t := show.NewWorkers(m.paint, m.width-2)
-	return m.table(t, workerColumns[api.WorkerSortKeys[l.sort]], l.down, now, rowsOf(m, l, now,
+	return m.table(t, workerColumns[l.keys[l.sort]], l.down, now, rowsOf(m, l, now,
 		func(w *api.WorkerInfo, extra time.Duration) []show.Cell { return show.WorkerRow(w, extra, now) }, show.WasWorker))
 }
 

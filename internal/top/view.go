@@ -6,7 +6,6 @@ import (
 
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/internal/plaintext"
-	"github.com/beatfabric/hivebeat/queen/api"
 )
 
 // Lines renders the state at now, within the terminal.
@@ -138,7 +137,8 @@ func (m *Model) tabLine() string {
 	}
 	parts := []string{b.String()}
 	if m.tab != tabEvents {
-		parts = append(parts, "sort "+m.sortName())
+		key, down := m.current().sorted()
+		parts = append(parts, "sort "+key+arrow(down))
 	}
 	if f := m.filters[m.tab]; f != "" && !m.typing {
 		parts = append(parts, "filter "+p.Text(plaintext.Line(f), show.Notice))
@@ -149,16 +149,6 @@ func (m *Model) tabLine() string {
 	return strings.Join(parts, "  ")
 }
 
-func (m *Model) sortName() string {
-	key, down := "", false
-	if m.tab == tabHives {
-		key, down = api.HiveSortKeys[m.hives.sort], m.hives.down
-	} else {
-		key, down = api.WorkerSortKeys[m.workers.sort], m.workers.down
-	}
-	return key + arrow(down)
-}
-
 func arrow(down bool) string {
 	if down {
 		return " ▼"
@@ -166,13 +156,10 @@ func arrow(down bool) string {
 	return " ▲"
 }
 
-// counted renders which rows are shown, and of how many.
+// counted renders which rows of the tab are shown, and of how many.
 func (m *Model) counted() string {
-	switch m.tab {
-	case tabHives:
-		return placed(&m.hives)
-	case tabWorkers:
-		return placed(&m.workers)
+	if m.tab != tabEvents {
+		return m.current().placed()
 	}
 	n := show.Count(m.events.total) + " events"
 	if m.more {
@@ -184,7 +171,8 @@ func (m *Model) counted() string {
 	return n
 }
 
-func placed[T any](l *list[T]) string {
+// placed renders which rows are shown, and of how many.
+func (l *list[T]) placed() string {
 	if l.taken.IsZero() {
 		return ""
 	}

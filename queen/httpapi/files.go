@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"io/fs"
+	"maps"
 	"mime"
 	"net/http"
 	"path"
@@ -98,12 +99,7 @@ func (f *files) add(name string, b []byte) {
 
 // paths returns the patterns of all files, sorted.
 func (f *files) paths() []string {
-	var all []string
-	for p := range f.byPath {
-		all = append(all, p)
-	}
-	slices.Sort(all)
-	return all
+	return slices.Sorted(maps.Keys(f.byPath))
 }
 
 // serve sends a file. Clients may cache it but must revalidate each time; an unchanged

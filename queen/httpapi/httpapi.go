@@ -82,9 +82,7 @@ func (c Config) withDefaults() Config {
 	if c.Page == nil {
 		c.Page = page.Files()
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -117,12 +118,7 @@ func parseQuery(query string, keys []string, r *api.Request) error {
 	if err != nil {
 		return fmt.Errorf("the query cannot be read: %w", err)
 	}
-	names := make([]string, 0, len(values))
-	for name := range values {
-		names = append(names, name)
-	}
-	slices.Sort(names) // so that the same query always fails for the same reason
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(values)) { // so that the same query always fails for the same reason
 		p, known := params[name]
 		if !known || !slices.Contains(keys, name) {
 			return fmt.Errorf("unknown parameter %.80q", name)

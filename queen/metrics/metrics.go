@@ -5,6 +5,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -50,9 +51,7 @@ func New(q Source, cfg Config) (*Collector, error) {
 	if cfg.Timeout < 0 {
 		return nil, errors.New("queen/metrics: Config.Timeout: is negative")
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultTimeout
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
 	f := prom.New("hivebeat_queen_")
 	return &Collector{q: q, cfg: cfg, list: f, m: declare(f)}, nil
 }

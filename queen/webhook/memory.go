@@ -1,9 +1,9 @@
 package webhook
 
 import (
-	"container/heap"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,8 +28,8 @@ type memory struct {
 	wake     chan struct{}
 
 	mu    sync.Mutex
-	queue waiting
-	held  int // being posted, and may be queued again
+	queue []*item // the one due first is first
+	held  int     // being posted, and may be queued again
 	known map[string]bool
 	ring  []string // the ids in known; once full, the oldest is at index at
 	at    int
@@ -42,30 +42,6 @@ type item struct {
 	tries int
 	first time.Time
 	due   time.Time
-	n     uint64 // order among items that are due at the same time
-}
-
-// waiting is a heap with the item that is due first on top.
-type waiting struct {
-	list []*item
-	n    uint64
-}
-
-func (w *waiting) Len() int { return len(w.list) }
-func (w *waiting) Less(i, j int) bool {
-	a, b := w.list[i], w.list[j]
-	if !a.due.Equal(b.due) {
-		return a.due.Before(b.due)
-	}
-	return a.n < b.n
-}
-func (w *waiting) Swap(i, j int) { w.list[i], w.list[j] = w.list[j], w.list[i] }
-func (w *waiting) Push(x any)    { w.list = append(w.list, x.(*item)) }
-func (w *waiting) Pop() any {
-	last := w.list[len(w.list)-1]
-	w.list[len(w.list)-1] = nil
-	w.list = w.list[:len(w.list)-1]
-	return last
 }
 
 func (m *memory) run(ctx context.Context, tell func(*delivery)) {
@@ -128,7 +104,7 @@ func (m *memory) hear(msg *nats.Msg, now time.Time) {
 	if m.again(id) {
 		return
 	}
-	if len(m.queue.list)+m.held >= m.t.cfg.Queue {
+	if len(m.queue)+m.held >= m.t.cfg.Queue {
 		m.t.dropped.Add(1)
 		return
 	}
@@ -158,27 +134,31 @@ func (m *memory) again(id string) bool {
 }
 
 func (m *memory) push(i *item) {
-	m.queue.n++
-	i.n = m.queue.n
-	heap.Push(&m.queue, i)
+	at := len(m.queue)
+	for at > 0 && i.due.Before(m.queue[at-1].due) {
+		at--
+	}
+	m.queue = slices.Insert(m.queue, at, i)
 	m.count()
 }
 
-func (m *memory) count() { m.t.waiting.Store(uint64(len(m.queue.list) + m.held)) }
+func (m *memory) count() { m.t.waiting.Store(uint64(len(m.queue) + m.held)) }
 
 // take returns an item that is due, or sets the timer to when one will be.
 func (m *memory) take(timer *time.Timer, now time.Time) *item {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.queue.list) == 0 {
+	if len(m.queue) == 0 {
 		return nil
 	}
-	if first := m.queue.list[0]; first.due.After(now) {
+	first := m.queue[0]
+	if first.due.After(now) {
 		timer.Reset(first.due.Sub(now))
 		return nil
 	}
+	m.queue = slices.Delete(m.queue, 0, 1)
 	m.held++
-	return heap.Pop(&m.queue).(*item)
+	return first
 }
 
 func (m *memory) delivery(i *item) *delivery {

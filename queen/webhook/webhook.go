@@ -88,9 +88,7 @@ func (c Config) withDefaults() Config {
 	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
 	c.GiveUp = cmp.Or(c.GiveUp, defaultGiveUp)
 	c.Queue = cmp.Or(c.Queue, defaultQueue)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.backoff == nil {
 		c.backoff = backoff
 	}

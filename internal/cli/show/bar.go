@@ -70,7 +70,7 @@ func VRAM(s *api.Summary, width int, p Paint) string {
 		if unknown := notKnown(s.VRAMStale, staleGPUs(s)); unknown != "" && Width(text+legend+unknown)+2 <= width {
 			legend += ", " + p.Text(unknown, Warn)
 		}
-		if gpus := ", " + plural(s.GPUs, "GPU"); Width(text+legend+gpus) <= width {
+		if gpus := ", " + Plural(s.GPUs, "GPU"); Width(text+legend+gpus) <= width {
 			legend += gpus
 		}
 	}
@@ -163,7 +163,7 @@ func gpuNote(g *hivebeat.GPU, extra time.Duration) Cell {
 		add("read "+Age(old)+" ago", Warn)
 	}
 	if g.MIG && state.Usable() {
-		add("MIG: "+plural(len(g.Instances), "instance"), Plain)
+		add("MIG: "+Plural(len(g.Instances), "instance"), Plain)
 	}
 	return Cell{plaintext.Line(strings.Join(notes, "; ")), st}
 }

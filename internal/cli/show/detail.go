@@ -3,6 +3,8 @@ package show
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +25,7 @@ func (d *detail) line(name, format string, args ...any) {
 	if text == "" {
 		return
 	}
-	d.lines = append(d.lines, "  "+d.p.Text(pad(name, 10), Faint)+text)
+	d.lines = append(d.lines, "  "+d.p.Text(Pad(name, 10), Faint)+text)
 }
 
 func (d *detail) heading(kind, id string) {
@@ -43,7 +45,7 @@ func join(parts ...string) string {
 
 func pairs(m map[string]string) string {
 	var parts []string
-	for _, k := range sorted(m) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
 		parts = append(parts, k+"="+m[k])
 	}
 	return plaintext.Line(strings.Join(parts, " "))
@@ -113,7 +115,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 			up = "up " + Age(time.Duration(min(m.Uptime, 1<<32))*time.Second)
 		}
 		d.line("host", "%s", join(m.Name, strings.Trim(m.OS+"/"+m.Arch, "/"), up))
-		d.line("cpu", "%s of %s · load %.2f", percent(m.CPU), plural(int(min(m.CPUs, 1<<20)), "CPU"), m.Load1)
+		d.line("cpu", "%s of %s · load %.2f", percent(m.CPU), Plural(int(min(m.CPUs, 1<<20)), "CPU"), m.Load1)
 		if m.MemTotal > 0 {
 			d.line("memory", "%s GiB", usedOf(m.MemUsed, m.MemTotal))
 		}
@@ -131,7 +133,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 		}
 	}
 	var sources []string
-	for _, k := range sorted(h.Collect) {
+	for _, k := range slices.Sorted(maps.Keys(h.Collect)) {
 		text := plaintext.Line(sourceName(k) + " " + h.Collect[k])
 		if v := h.Collect[k]; v != hivebeat.CollectOK && v != hivebeat.CollectNone {
 			text = p.Text(text, Warn)
@@ -221,7 +223,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	}
 	missed, quiet, fresh := "", "", ""
 	if w.Missed > 0 {
-		missed = plural(int(min(w.Missed, 1<<30)), "beat") + " missed"
+		missed = Plural(int(min(w.Missed, 1<<30)), "beat") + " missed"
 	}
 	if w.Quiet > 0 {
 		quiet = "announced silence of up to " + w.Quiet.Duration().String()
@@ -235,7 +237,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	if w.Slots > 0 || w.Queue > 0 || w.Done > 0 || w.Busy > 0 {
 		busy := count(w.Busy)
 		if w.Slots > 0 {
-			busy += " of " + plural(int(min(w.Slots, 1<<30)), "slot")
+			busy += " of " + Plural(int(min(w.Slots, 1<<30)), "slot")
 		}
 		held := ""
 		if w.Held > 0 {
@@ -272,7 +274,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 }
 
 func transition(t *hivebeat.Transition) string {
-	s := pad(age(t.Ago)+" ago", 9) + " " + plaintext.Line(string(t.Kind))
+	s := Pad(age(t.Ago)+" ago", 9) + " " + plaintext.Line(string(t.Kind))
 	if what := step(t.From, t.To); what != "" {
 		s += " " + plaintext.Line(what)
 	}

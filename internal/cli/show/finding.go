@@ -11,7 +11,7 @@ func Finding(level, what, do string, p Paint) []string {
 	case "fail":
 		st = Bad
 	}
-	lines := []string{p.Text(pad(plaintext.Line(level), 4), st) + "  " + plaintext.Line(what)}
+	lines := []string{p.Text(Pad(plaintext.Line(level), 4), st) + "  " + plaintext.Line(what)}
 	if do != "" {
 		lines = append(lines, "      "+p.Text(plaintext.Line(do), Faint))
 	}

@@ -3,6 +3,7 @@ package show
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,7 +113,7 @@ func hiveNote(h *api.HiveInfo) Cell {
 		for _, note := range gpus {
 			add(note, style)
 		}
-		for _, source := range sorted(h.Collect) {
+		for _, source := range slices.Sorted(maps.Keys(h.Collect)) {
 			if what := h.Collect[source]; what != hivebeat.CollectOK && what != hivebeat.CollectNone {
 				add(sourceName(source)+": "+what, Warn)
 			}
@@ -258,7 +259,7 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 
 // restarts renders how often a worker has restarted.
 func restarts(n uint64) string {
-	return plural(int(min(n, 1<<30)), "restart") + " in the last hour"
+	return Plural(int(min(n, 1<<30)), "restart") + " in the last hour"
 }
 
 // causeText is a cause in words, if its own word needs them.
@@ -336,19 +337,10 @@ func words[W ~string](counts map[W]int, order []W, text func(W, string) string) 
 	for _, w := range order {
 		add(w)
 	}
-	for _, w := range sorted(counts) {
+	for _, w := range slices.Sorted(maps.Keys(counts)) {
 		if !slices.Contains(order, w) {
 			add(w)
 		}
 	}
 	return strings.Join(parts, " ")
-}
-
-func sorted[K cmp.Ordered, V any](m map[K]V) []K {
-	keys := make([]K, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -39,11 +39,11 @@ func (f *Frame) Lines(width, height int) []string {
 	lines := f.head(width)
 	var hives, workers section
 	if l := f.Fleet; l != nil {
-		hives = section{table: NewHives(f.Paint, width), all: total(l.Summary.Hives), more: l.MoreHives}
+		hives = section{table: NewHives(f.Paint, width), all: Total(l.Summary.Hives), more: l.MoreHives}
 		for i := range l.Hives {
 			hives.rows = append(hives.rows, f.was(HiveRow(&l.Hives[i], f.Age), hiveLive))
 		}
-		workers = section{table: NewWorkers(f.Paint, width), all: total(l.Summary.Workers), more: l.MoreWorkers}
+		workers = section{table: NewWorkers(f.Paint, width), all: Total(l.Summary.Workers), more: l.MoreWorkers}
 		for i := range l.Workers {
 			workers.rows = append(workers.rows, f.was(WorkerRow(&l.Workers[i], f.Age, f.Now), workerLive))
 		}
@@ -84,7 +84,7 @@ func (f *Frame) head(width int) []string {
 	case Empty(&f.Fleet.Summary):
 		lines = append(lines, "The fleet is empty: no hive has reported. "+Sure(&f.Fleet.Status, p))
 	default:
-		lines = append(lines, wrap(append(append(counts(&f.Fleet.Summary, p), brakes(&f.Fleet.Status, p)...), Sure(&f.Fleet.Status, p)), width)...)
+		lines = append(lines, Wrap(append(append(counts(&f.Fleet.Summary, p), Brakes(&f.Fleet.Status, p)...), Sure(&f.Fleet.Status, p)), width)...)
 	}
 	return lines
 }

@@ -3,6 +3,7 @@ package show
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,11 +43,11 @@ func notKnown(bytes uint64, gpus int) string {
 	case bytes == 0 && gpus <= 0:
 		return ""
 	case bytes == 0:
-		return plural(gpus, "GPU") + " not known"
+		return Plural(gpus, "GPU") + " not known"
 	case gpus <= 0:
 		return size(bytes) + " not known"
 	}
-	return size(bytes) + " of " + plural(gpus, "GPU") + " not known"
+	return size(bytes) + " of " + Plural(gpus, "GPU") + " not known"
 }
 
 // badFirst is the order in which the states of GPUs are noted.
@@ -62,7 +63,7 @@ func gpuNotes(gpus []hivebeat.GPU) (notes []string, st Style) {
 		}
 	}
 	order := slices.Clone(badFirst)
-	for _, s := range sorted(by) {
+	for _, s := range slices.Sorted(maps.Keys(by)) {
 		if !slices.Contains(order, s) {
 			order = append(order, s)
 		}
@@ -72,7 +73,7 @@ func gpuNotes(gpus []hivebeat.GPU) (notes []string, st Style) {
 		if len(of) == 0 {
 			continue
 		}
-		note := plural(len(of), "GPU")
+		note := Plural(len(of), "GPU")
 		if len(of) == 1 {
 			note = gpuName(of[0].Index)
 		}
@@ -113,12 +114,12 @@ func gpuStyle(s hivebeat.GPUState) Style {
 
 // gpuStates renders "8 GPUs", or "8 GPUs: 6 ok 1 degraded 1 gone" if not all are ok.
 func gpuStates(usable int, states map[hivebeat.GPUState]int, p Paint) string {
-	n := max(usable, total(states)) // an older queen does not report the states
+	n := max(usable, Total(states)) // an older queen does not report the states
 	if n == 0 {
 		return ""
 	}
-	text := plural(n, "GPU")
-	if states[hivebeat.GPUOK] < total(states) { // not all are ok
+	text := Plural(n, "GPU")
+	if states[hivebeat.GPUOK] < Total(states) { // not all are ok
 		text += ": " + words(states, append([]hivebeat.GPUState{hivebeat.GPUOK, hivebeat.GPUDegraded}, badFirst[:3]...),
 			func(s hivebeat.GPUState, text string) string { return p.Text(text, gpuStyle(s)) })
 	}

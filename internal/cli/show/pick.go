@@ -71,7 +71,7 @@ func pickedGPU(k *api.Pick) string {
 	var s string
 	switch {
 	case len(k.GPUs) > 1:
-		return plural(len(k.GPUs), "GPU")
+		return Plural(len(k.GPUs), "GPU")
 	case k.GPUIndex != nil:
 		s = strconv.FormatUint(*k.GPUIndex, 10)
 	}

@@ -13,30 +13,27 @@ import (
 
 // Summary renders the counts of the fleet and their certainty in one line.
 func Summary(s *api.Summary, st *api.Status, p Paint) string {
-	return strings.Join(append(append(counts(s, p), brakes(st, p)...), Sure(st, p)), " · ")
+	return strings.Join(append(append(counts(s, p), Brakes(st, p)...), Sure(st, p)), " · ")
 }
-
-// Brakes renders the zones whose brake is on, each as one text.
-func Brakes(st *api.Status, p Paint) []string { return brakes(st, p) }
 
 // Counts renders the counts of hives, of workers, and of GPUs if not all are ok, each as one
 // text, followed by a note on wrong verdicts, if there were any.
 func Counts(s *api.Summary, p Paint) []string {
 	parts := lived(s, p)
-	if s.GPUStates[hivebeat.GPUOK] < total(s.GPUStates) {
+	if s.GPUStates[hivebeat.GPUOK] < Total(s.GPUStates) {
 		parts = append(parts, gpuStates(s.GPUs, s.GPUStates, p))
 	}
 	return append(parts, score(s, p)...)
 }
 
-// brakes renders the zones whose brake is on, in parts.
-func brakes(st *api.Status, p Paint) (parts []string) {
+// Brakes renders the zones whose brake is on, each as one text.
+func Brakes(st *api.Status, p Paint) (parts []string) {
 	for _, b := range st.Brake {
 		zone := "no zone"
 		if b.Zone != "" {
 			zone = "zone " + b.Zone
 		}
-		parts = append(parts, p.Text(plaintext.Line("brake on in "+zone+": "+plural(b.Held, "hive")+" held"), Bad))
+		parts = append(parts, p.Text(plaintext.Line("brake on in "+zone+": "+Plural(b.Held, "hive")+" held"), Bad))
 	}
 	return parts
 }
@@ -62,16 +59,16 @@ func counts(s *api.Summary, p Paint) []string {
 
 // staleGPUs is the number of GPUs behind VRAMStale: those that are not ok or degraded, or
 // whose hive is not fresh.
-func staleGPUs(s *api.Summary) int { return max(0, total(s.GPUStates)-s.GPUs) }
+func staleGPUs(s *api.Summary) int { return max(0, Total(s.GPUStates)-s.GPUs) }
 
 // lived renders the hives and the workers by verdict.
 func lived(s *api.Summary, p Paint) []string {
 	live := func(l hivebeat.Live, text string) string { return p.Text(text, liveStyle(l)) }
 	part := func(n int, noun, counts string) string {
 		if counts == "" {
-			return plural(n, noun)
+			return Plural(n, noun)
 		}
-		return plural(n, noun) + ": " + counts
+		return Plural(n, noun) + ": " + counts
 	}
 	workers := words(s.Workers, liveOrder, func(l hivebeat.Live, text string) string {
 		text = live(l, text)
@@ -83,8 +80,8 @@ func lived(s *api.Summary, p Paint) []string {
 		return text
 	})
 	return []string{
-		part(total(s.Hives), "hive", words(s.Hives, liveOrder, live)),
-		part(total(s.Workers), "worker", workers),
+		part(Total(s.Hives), "hive", words(s.Hives, liveOrder, live)),
+		part(Total(s.Workers), "worker", workers),
 	}
 }
 
@@ -112,8 +109,8 @@ func falsely(n uint64) string {
 	return strconv.FormatUint(n, 10) + " false deaths"
 }
 
-// wrap joins parts, on as few lines of width as they need.
-func wrap(parts []string, width int) (lines []string) {
+// Wrap joins parts, on as few lines of width as they need.
+func Wrap(parts []string, width int) (lines []string) {
 	for _, part := range parts {
 		if last := len(lines) - 1; last >= 0 && Width(lines[last])+Width(part)+3 <= width {
 			lines[last] += " · " + part
@@ -124,14 +121,8 @@ func wrap(parts []string, width int) (lines []string) {
 	return lines
 }
 
-// Wrap joins parts, on as few lines of width as they need.
-func Wrap(parts []string, width int) []string { return wrap(parts, width) }
-
-// Total sums up counts.
-func Total(counts map[hivebeat.Live]int) int { return total(counts) }
-
 // Empty reports whether there is nothing to count.
-func Empty(s *api.Summary) bool { return total(s.Hives) == 0 && total(s.Workers) == 0 }
+func Empty(s *api.Summary) bool { return Total(s.Hives) == 0 && Total(s.Workers) == 0 }
 
 // Sure renders the certainty of an answer: "sure", or why it is not.
 func Sure(st *api.Status, p Paint) string {
@@ -145,7 +136,8 @@ func Sure(st *api.Status, p Paint) string {
 	return p.Text(plaintext.Line("not sure: "+strings.Join(why, "; ")), Warn)
 }
 
-func total[W ~string](counts map[W]int) (n int) {
+// Total sums up counts.
+func Total[W ~string](counts map[W]int) (n int) {
 	for _, c := range counts {
 		n += c
 	}
@@ -155,10 +147,7 @@ func total[W ~string](counts map[W]int) (n int) {
 // Event renders an event in one line: time, kind, subject, and reason. Times are in loc.
 func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 	d := &e.Data
-	subject := e.Subject
-	if subject == "" {
-		subject = "fabric"
-	}
+	subject := cmp.Or(e.Subject, "fabric")
 	var more []string
 	if strings.HasPrefix(string(d.Kind), "gpu-") {
 		more = gpuEvent(d)
@@ -180,8 +169,8 @@ func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 	if d.Missing > 0 {
 		more = append(more, strconv.FormatUint(d.Missing, 10)+" transitions missed")
 	}
-	line := e.Time.In(loc).Format("15:04:05") + "  " + p.Text(pad(plaintext.Line(string(d.Kind)), kindWidth), kindStyle(d)) +
-		"  " + pad(plaintext.Line(subject), 24)
+	line := e.Time.In(loc).Format("15:04:05") + "  " + p.Text(Pad(plaintext.Line(string(d.Kind)), kindWidth), kindStyle(d)) +
+		"  " + Pad(plaintext.Line(subject), 24)
 	if len(more) > 0 {
 		line += "  " + plaintext.Line(strings.Join(more, " · "))
 	}
@@ -216,8 +205,6 @@ func gpuEvent(d *hivebeat.EventData) []string {
 	}
 	return []string{gpu}
 }
-
-func pad(s string, width int) string { return s + strings.Repeat(" ", max(0, width-Width(s))) }
 
 func kindStyle(d *hivebeat.EventData) Style {
 	switch d.Kind {

@@ -84,10 +84,7 @@ func Count(n int) string { return count(uint64(max(0, n))) }
 func percent(f float64) string { return fmt.Sprintf("%.0f%%", f) }
 
 // Plural renders "1 hive" and "2,000 hives".
-func Plural(n int, noun string) string { return plural(n, noun) }
-
-// plural renders "1 hive" and "2 hives".
-func plural(n int, noun string) string {
+func Plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}

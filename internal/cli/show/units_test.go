@@ -40,8 +40,8 @@ func TestNumbers(t *testing.T) {
 		{count(999), "999"},
 		{count(1000), "1,000"},
 		{count(1<<64 - 1), "18,446,744,073,709,551,615"},
-		{plural(1, "hive"), "1 hive"},
-		{plural(1234, "hive"), "1,234 hives"},
+		{Plural(1, "hive"), "1 hive"},
+		{Plural(1234, "hive"), "1,234 hives"},
 	} {
 		if tt[0] != tt[1] {
 			t.Errorf("got %q, want %q", tt[0], tt[1])
@@ -65,7 +65,7 @@ func TestWidthAndCut(t *testing.T) {
 		{"e\u0301a", 2, 2, "e\u0301a"},
 		{red, 5, 5, red},
 		{red, 5, 3, "\x1b[31mhe…\x1b[0m"},
-		{"ab" + red, 7, 2, "a…"},
+		{"ab" + red, 7, 2, "a…\x1b[31m\x1b[0m"},
 	} {
 		if got := Width(tt.s); got != tt.width {
 			t.Errorf("Width(%q) = %d, want %d", tt.s, got, tt.width)

@@ -60,7 +60,7 @@ func (d *detail) process(w *api.WorkerInfo) {
 		if n == 0 {
 			return ""
 		}
-		return plural(int(min(n, 1<<30)), what)
+		return Plural(int(min(n, 1<<30)), what)
 	}
 	if pr.RSS > 0 || pr.Up > 0 {
 		rss, read, many := size(pr.RSS), "", ""
