@@ -102,8 +102,6 @@ type procTable struct {
 	owners *proctree.Owners
 	asked  map[uint64]bool         // processes whose owner was asked for since the last scan
 	ends   map[proctree.Key]uint64 // when processes ended since, by the clock of the scan
-	vram   map[uint64]uint64       // bytes on all GPUs, by pid
-	at     time.Time               // when vram was read
 }
 
 func (t *procTable) set(procs map[proctree.Key]procFacts) {
@@ -173,25 +171,12 @@ func (t *procTable) exited(key proctree.Key, ago time.Duration, limits func(proc
 	return l.Counted && l.Kills > was.Kills
 }
 
-// setVRAM stores how much GPU memory the processes pids hold.
-func (t *procTable) setVRAM(at time.Time, apps []gpuApp, pids map[uint64]bool) {
-	held := make(map[uint64]uint64)
-	for _, a := range apps {
-		if pids[a.pid] {
-			held[a.pid] = small(small(held[a.pid]) + small(a.used))
-		}
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.vram, t.at = held, at
-}
-
 // fill adds the facts of their processes to the records of workers. It omits facts that are
-// older than hivebeat.Fresh. ns is the pid namespace in which the pids of vram are valid.
+// older than hivebeat.Fresh.
 func (t *procTable) fill(list []hivebeat.Record, ns string, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if ns == "" || len(t.procs) == 0 && len(t.vram) == 0 {
+	if ns == "" || len(t.procs) == 0 {
 		return
 	}
 	for i := range list {
@@ -207,9 +192,6 @@ func (t *procTable) fill(list []hivebeat.Record, ns string, now time.Time) {
 			if f.Up > 0 {
 				p.Up = hivebeat.Millis(small(f.Up)) + hivebeat.MillisOf(now.Sub(f.read))
 			}
-		}
-		if r.NS == ns && now.Sub(t.at) <= hivebeat.Fresh {
-			r.Proc.VRAM = t.vram[r.PID]
 		}
 	}
 }

@@ -172,7 +172,6 @@ func TestProcTable(t *testing.T) {
 	facts("w", "here", 10, now, proctree.Facts{RSS: 5, Up: 60_000, CPU: 12.5, Procs: 2, Threads: 9, Files: 4, Limits: proctree.Limits{Max: 100, Kills: 1}})
 	facts("x", "here", 10, now.Add(-time.Second), proctree.Facts{RSS: 1<<64 - 1, Up: 60_000})
 	facts("c", "there", 7, now, proctree.Facts{RSS: 6})
-	table.setVRAM(now, []gpuApp{{"GPU-1", 10, 3}, {"GPU-2", 10, 4}, {"GPU-1", 99, 5}}, map[uint64]bool{10: true})
 	fill := func(ns string, now time.Time) (got []hivebeat.Proc) {
 		l := list()
 		table.fill(l, ns, now)
@@ -182,8 +181,8 @@ func TestProcTable(t *testing.T) {
 		return got
 	}
 	want := []hivebeat.Proc{
-		{RSS: 5, CPU: 12.5, VRAM: 7, Up: 62_000, Procs: 2, Threads: 9, Files: 4, MemMax: 100, OOM: 1}, {}, {}, {}, {},
-		{RSS: hivebeat.MaxInt, VRAM: 7, Up: 63_000}, {VRAM: 7}, {RSS: 6},
+		{RSS: 5, CPU: 12.5, Up: 62_000, Procs: 2, Threads: 9, Files: 4, MemMax: 100, OOM: 1}, {}, {}, {}, {},
+		{RSS: hivebeat.MaxInt, Up: 63_000}, {}, {RSS: 6},
 	}
 	if d := cmp.Diff(want, fill("here", now.Add(2*time.Second))); d != "" {
 		t.Errorf("-want +got:\n%s", d)

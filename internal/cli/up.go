@@ -26,6 +26,8 @@ import (
 type upCmd struct {
 	PrefixFlag
 	LabelFlags
+	GPUFlags
+	CacheFlags
 	LogFlags
 	BrakeFlags
 	HTTPFlags
@@ -223,7 +225,12 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	h, err := hive.New(nc, hive.Config{ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, System: u.sys, Own: u.srv.ID(), Logger: u.log})
+	cfg := hive.Config{
+		ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, CacheDir: u.cmd.CacheDir, StoreDir: u.srv.Config().StoreDir,
+		System: u.sys, Own: u.srv.ID(), Logger: u.log,
+	}
+	u.cmd.GPUFlags.apply(&cfg)
+	h, err := hive.New(nc, cfg)
 	if err != nil {
 		nc.Close()
 		return "", err
