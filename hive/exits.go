@@ -51,7 +51,7 @@ func (h *Hive) watchExits(ctx context.Context, wg *sync.WaitGroup) <-chan []dete
 			list := make([]detector.Exit, len(ended))
 			for i, e := range ended { // at once, as the cgroup may end with the process
 				key := proctree.Key{Worker: e.Key.Worker, Inc: e.Key.Inc, PID: e.Key.PID, NS: h.ns}
-				oom := h.table.end(key, time.Since(e.At), h.cfg.processes.Limits)
+				oom := h.table.exited(key, time.Since(e.At), h.cfg.processes.Limits)
 				list[i] = detector.Exit{Process: e.Key, At: e.At, Reused: e.Reused, OOM: oom}
 			}
 			h.awaitLastWords(ctx)

@@ -1,6 +1,7 @@
 package hive
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/proctree"
 )
 
 // canWatch skips the test where no processes can be watched.
@@ -367,5 +369,39 @@ func TestWhoWaitsToSayGoodbyeIsNotDead(t *testing.T) {
 	}
 	if w := l.Snapshot().Workers[0]; w.Live != hivebeat.Left || w.N != 2 {
 		t.Errorf("judged before it was heard: %+v", w)
+	}
+}
+
+// A process that ends while the count of kills in its own cgroup rises was killed for want
+// of memory. Another one, that ends at the same time, was not.
+func TestAProcessThatTheKernelKilled(t *testing.T) {
+	sys := &fakeProcesses{
+		scan:   func(context.Context, map[uint64]bool) (proctree.Scan, error) { return proctree.Scan{}, nil },
+		limits: proctree.Limits{Kills: 3, Counted: true},
+	}
+	_, nc, h, q := watcher(t, func(cfg *Config) { cfg.processes = sys })
+	bustest.Eventually(t, patience, func() (bool, string) { // the next scan comes 10 s later
+		word := h.Snapshot().Collect[sourceOS]
+		return word == hivebeat.CollectNone, word
+	})
+	killed, other := newChild(t, processSleeps, "", ""), newChild(t, processSleeps, "", "")
+	facts := map[proctree.Key]procFacts{}
+	for id, c := range map[string]*child{"killed": killed, "other": other} {
+		f := fakeOf(c, id)
+		publish(t, nc, beats, f.Next(t))
+		key := proctree.Key{Worker: id, Inc: f.Inc, PID: f.PID, NS: f.NS}
+		facts[key] = procFacts{Facts: proctree.Facts{Key: key}}
+		if id == "killed" {
+			facts[key] = procFacts{Facts: proctree.Facts{Key: key, Cgroup: proctree.Cgroup{Path: "/docker/a"}, Limits: proctree.Limits{Kills: 2, Counted: true}}}
+		}
+	}
+	h.table.set(facts)
+	awaitWatched(t, h, 2)
+	killed.kill()
+	other.kill()
+	q.await(t, "its death, and why", lostBy("killed", hivebeat.CauseOOM))
+	q.await(t, "the other death", lostBy("other", hivebeat.CauseExit))
+	if s := h.Stats(); s.Lost[hivebeat.CauseOOM] != 1 || s.Lost[hivebeat.CauseExit] != 1 {
+		t.Errorf("lost %v", s.Lost)
 	}
 }

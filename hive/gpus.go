@@ -225,21 +225,24 @@ func (h *Hive) logGPU(c *gpu.Change) {
 	h.log.LogAttrs(context.Background(), level, text, list...) //nolint:sloglint // texts are constants of this function
 }
 
-// ownPids says whose each process is. Those that workers name in their beats are known at
-// once, all others from the last scan of the machine's processes.
+// ownPids says whose each process is: as of the last scan of the machine's processes, and
+// of workers that began since, by the pids in their beats.
 func (h *Hive) ownPids() gpu.OwnerOf {
 	h.mu.Lock()
-	pids, running := h.core.Pids(), h.core.Running()
+	running := h.core.Running()
 	h.mu.Unlock()
 	names := make(map[uint64]string, len(running))
 	for i := range running {
-		names[running[i].PID] = running[i].Worker
+		if r := &running[i]; r.NS == h.ns && !r.Ended {
+			names[r.PID] = r.Worker
+		}
 	}
 	return func(pid uint64) (gpu.Owner, string) {
-		if pids[pid] {
-			return gpu.Ours, names[pid]
+		owner, worker := h.table.owner(pid)
+		if name, ok := names[pid]; ok && owner != gpu.Ours {
+			return gpu.Ours, name
 		}
-		return h.table.owner(pid)
+		return owner, worker
 	}
 }
 

@@ -147,11 +147,11 @@ func (t *procTable) take() (near map[uint64]bool, ends map[proctree.Key]uint64) 
 	return near, ends
 }
 
-// end notes that the process of a worker ended ago, and reports whether the kernel killed
+// exited notes that the process of a worker ended ago, and reports whether the kernel killed
 // it for want of memory: then a process was killed in the worker's own cgroup since the
 // reading before the last one. The last one may be later than the kill, as a large process
 // needs a while to end. A cgroup that is gone already says nothing.
-func (t *procTable) end(key proctree.Key, ago time.Duration, limits func(proctree.Cgroup) proctree.Limits) bool {
+func (t *procTable) exited(key proctree.Key, ago time.Duration, limits func(proctree.Cgroup) proctree.Limits) bool {
 	t.mu.Lock()
 	if boot := bootid.Clock(); boot > 0 {
 		if t.ends == nil {

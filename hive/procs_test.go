@@ -137,7 +137,7 @@ func TestProcTableKnowsWhoWasKilled(t *testing.T) {
 		for _, r := range c.readings {
 			table.set(r)
 		}
-		got := table.end(key, time.Second, func(of proctree.Cgroup) proctree.Limits {
+		got := table.exited(key, time.Second, func(of proctree.Cgroup) proctree.Limits {
 			if of != own {
 				t.Errorf("%s: reads %+v", c.name, of)
 			}

@@ -434,17 +434,6 @@ func (r *Registry) TakeSteps() []Step {
 	return s
 }
 
-// Pids returns the process ids of the workers that run in the pid namespace ns.
-func (r *Registry) Pids(ns string) map[uint64]bool {
-	m := make(map[uint64]bool)
-	for _, w := range r.sorted {
-		if ns != "" && w.facts.NS == ns && w.facts.PID != 0 {
-			m[w.facts.PID] = true
-		}
-	}
-	return m
-}
-
 // add returns a + b, limited to the maximum that the wire can carry.
 func add(a, b uint64) uint64 {
 	if b > hivebeat.MaxInt-a {
