@@ -201,7 +201,6 @@ func (f *Finder) Step(v *index.Index, now time.Time) bool {
 		}
 		f.explain(v)
 	}
-	f.answer.Status.Unsure = append(f.answer.Status.Unsure, UnsureOf(v, f.answer.Picks, now)...)
 	f.answer.Passed = f.passed
 	if f.cut && len(f.found) < f.n {
 		f.answer.Status.Unsure = append(f.answer.Status.Unsure, "there are more candidates than one pick looks at: some of them may fit")

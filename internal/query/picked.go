@@ -36,6 +36,7 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 		}
 		if g := c.w.Worst(); g != nil && g.Condition() != hivebeat.GPUDegraded {
 			say("%s", unread(c.hive, g, now))
+			f.answer.Status.Unsure = append(f.answer.Status.Unsure, Unsure(c.w, now))
 		} else if g != nil {
 			say("%s", degraded(g))
 		}
