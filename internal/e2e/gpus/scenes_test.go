@@ -4,7 +4,6 @@ package gpus
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -65,7 +64,7 @@ func scenes() []row {
 			},
 		},
 		{
-			name: "nvidia-smi hangs and ignores SIGTERM", scene: "hangs",
+			name: "nvidia-smi hangs and ignores SIGTERM", scene: "hangs", flags: []string{"--gpu-limit", "5s"},
 			steps: []step{
 				{want: want{gpus: []string{"ok"}, pick: "0"}},
 				{play: "broken", most: hung, want: want{gpus: []string{"unknown unread"}, pick: "none", collect: "no answer", note: "no answer", standIns: &one}},
@@ -228,7 +227,7 @@ func scenes() []row {
 			steps: []step{{want: want{gpus: []string{"ok", "ok"}, pick: "any:0 1", free: 70 * gib}}},
 		},
 		{
-			name: "a hung call goes with its child", scene: "hang-with-child",
+			name: "a hung call goes with its child", scene: "hang-with-child", flags: []string{"--gpu-limit", "5s"},
 			steps: []step{
 				{want: want{gpus: []string{"ok", "ok"}}},
 				// Two processes of the call that runs now, and none of those before.
@@ -367,18 +366,8 @@ func oursInInstance(m *machine) string {
 
 // small finds a hive that keeps too much of what it reads.
 func small(m *machine) string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.hive.PID()))
-	if err != nil {
-		return err.Error()
-	}
-	kb := 0
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			_, _ = fmt.Sscan(rest, &kb)
-		}
-	}
-	if kb == 0 || kb > 100<<10 {
-		return fmt.Sprintf("the hive's RSS is %d kB", kb)
+	if n := rss(m.t, m.hive.PID()); n > 100<<20 {
+		return fmt.Sprintf("the hive's RSS is %d MiB", n>>20)
 	}
 	return ""
 }
