@@ -83,6 +83,7 @@ type GPU struct {
 	Evidence string   `msgpack:"evidence,omitempty" json:"evidence,omitempty"` // the same in words
 	Action   string   `msgpack:"action,omitempty" json:"action,omitempty"`     // what ends the fault; empty if nothing needs to be done
 	Since    Millis   `msgpack:"since,omitempty" json:"since,omitempty"`       // how long it has been in this state
+	Boots    uint64   `msgpack:"boots,omitempty" json:"boots,omitempty"`       // reboots of the machine that this fault has outlived
 
 	// MIG reports that the GPU is split: work is placed on its Instances only, never on
 	// the whole GPU.

@@ -50,3 +50,43 @@ func (n Notice) Text(sender string) (text, hint string) {
 	return "messages of this " + sender + " are refused: another process uses its id and is accepted",
 		"stop one of the two, or give it another id"
 }
+
+// Forget asks a hive to remove a GPU that is gone. A queen publishes it on the hive's roll
+// call subject. A hive of an older version ignores it.
+type Forget struct {
+	GPU   string // UUID
+	Asker string // the client that asked the queen
+}
+
+const forgetWord = "forget"
+
+// Append appends the payload of f to b. ParseForget reads it only if ValidGPU holds for
+// f.GPU and ValidID for f.Asker.
+func (f Forget) Append(b []byte) []byte {
+	b = append(append(b, forgetWord+" "...), f.GPU...)
+	return append(append(b, ' '), f.Asker...)
+}
+
+// ParseForget parses the payload of a message on the roll call subject of a hive. It
+// reports whether the payload is a Forget.
+func ParseForget(payload []byte) (Forget, bool) {
+	if !bytes.HasPrefix(payload, []byte(forgetWord+" ")) || len(payload) > len(forgetWord)+MaxGPUID+MaxID+2 {
+		return Forget{}, false
+	}
+	words := strings.Split(string(payload), " ")
+	if len(words) != 3 || !ValidGPU(words[1]) || !ValidID(words[2]) {
+		return Forget{}, false
+	}
+	return Forget{GPU: words[1], Asker: words[2]}, true
+}
+
+// ValidGPU reports whether s can name a GPU in a Forget: 1 to MaxGPUID printable ASCII
+// characters, and no space.
+func ValidGPU(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= MaxGPUID
+}

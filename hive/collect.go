@@ -7,12 +7,12 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/gpu"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
 // Sources of facts, as named in a snapshot's collect.
@@ -34,9 +34,10 @@ var errNone = errors.New(hivebeat.CollectNone)
 
 var errPending = errors.New("not read yet")
 
-// collector reads one source repeatedly. A reading that ignores its deadline is
-// reported as an error, and no further reading starts until it has returned: processes
-// in uninterruptible sleep must not pile up.
+// collector reads one source repeatedly, and pauses for at least as long as the last
+// reading took, up to limit. A reading that ignores its deadline is reported as an error, and no
+// further reading starts until it has returned: processes in uninterruptible sleep must
+// not pile up.
 type collector[T any] struct {
 	every, limit time.Duration
 	read         func(context.Context) (T, error)
@@ -57,6 +58,7 @@ func (c *collector[T]) run(ctx context.Context) {
 			return
 		case <-wait.C:
 		}
+		begun := time.Now()
 		bounded, cancel := context.WithTimeout(ctx, c.limit)
 		done := make(chan reading, 1)
 		go func() {
@@ -94,8 +96,9 @@ func (c *collector[T]) run(ctx context.Context) {
 		case got.err != nil && errors.Is(bounded.Err(), context.DeadlineExceeded):
 			got.err = fmt.Errorf("no answer within %s", c.limit)
 		}
-		c.store(time.Now(), got.v, got.err)
-		wait.Reset(c.every)
+		now := time.Now()
+		c.store(now, got.v, got.err)
+		wait.Reset(max(c.every, min(now.Sub(begun), c.limit)))
 	}
 }
 
@@ -105,14 +108,10 @@ type machine struct {
 	mu      sync.Mutex
 	host    hivebeat.Host
 	disks   disks
-	gpus    []gpuFacts
+	fleet   *gpu.Fleet               // nil: no GPUs are read
+	took    map[string]time.Duration // how long the last call of each reader of GPUs took
+	lives   map[string]life          // of workers, by id
 	collect map[string]string
-}
-
-// gpuFacts are the facts of one GPU and the time when they were read.
-type gpuFacts struct {
-	hivebeat.GPU
-	read time.Time
 }
 
 // set records the state of a source, and reports whether it changed. It needs m.mu.
@@ -156,75 +155,11 @@ func (m *machine) storeHost(h hivebeat.Host, err error) (news bool) {
 		h.Load1, h.CPU = hundredths(finite(h.Load1)), hundredths(finite(h.CPU))
 		h.CPUs, h.MemTotal, h.MemUsed, h.Uptime = small(h.CPUs), small(h.MemTotal), small(h.MemUsed), small(h.Uptime)
 		m.host = h
+		if m.fleet != nil {
+			m.fleet.Host(h.MemTotal, h.MemUsed)
+		}
 	}
 	return m.set(sourceHost, err)
-}
-
-// gpuReading is one reading of all GPUs.
-type gpuReading struct {
-	gpus []hivebeat.GPU
-	// partial is set if some row could not be read, and says why. The GPUs that are
-	// missing from gpus still exist.
-	partial error
-	apps    []gpuApp
-	appsErr error // why apps is unknown
-}
-
-// gpuApp is the memory that a process holds on a GPU.
-type gpuApp struct {
-	uuid string
-	pid  uint64
-	used uint64 // bytes
-}
-
-// storeGPUs stores a reading of the GPUs. pids are the processes of this hive's
-// workers. After a failed reading the previous facts stay, and age.
-func (m *machine) storeGPUs(at time.Time, r gpuReading, err error, pids map[uint64]bool) (news bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	procs := err
-	switch {
-	case errors.Is(err, errNone):
-		m.gpus = nil
-	case err == nil:
-		m.gpus = merge(m.gpus, at, r, pids)
-		err, procs = r.partial, r.appsErr
-	}
-	news = m.set(sourceGPU, err)
-	return m.set(sourceProcs, procs) || news
-}
-
-// merge returns the facts of all GPUs after a reading. If the reading is partial, merge
-// keeps the previous facts of GPUs that are missing from it.
-func merge(old []gpuFacts, at time.Time, r gpuReading, pids map[uint64]bool) []gpuFacts {
-	list := make([]gpuFacts, 0, len(r.gpus))
-	seen := map[string]bool{}
-	for _, g := range r.gpus {
-		if len(list) == hivebeat.MaxGPUs {
-			break
-		}
-		g.UUID, g.Name, g.Err = clip(g.UUID, hivebeat.MaxGPUID), clip(g.Name, hivebeat.MaxHostText), clip(g.Err, hivebeat.MaxHostText)
-		for _, a := range r.apps {
-			if a.uuid == g.UUID && pids[a.pid] {
-				g.Ours = small(small(g.Ours) + small(a.used))
-			}
-		}
-		g.Index, g.Total, g.Used, g.Ours, g.Util, g.Power = small(g.Index), small(g.Total), small(g.Used), small(g.Ours), small(g.Util), small(g.Power)
-		g.Temp = min(max(g.Temp, -hivebeat.MaxInt), hivebeat.MaxInt)
-		g.Age = 0
-		seen[g.UUID] = true
-		list = append(list, gpuFacts{g, at})
-	}
-	if r.partial == nil {
-		return list
-	}
-	for _, g := range old {
-		if !seen[g.UUID] && len(list) < hivebeat.MaxGPUs {
-			g.Err = clip("not in the last reading: "+r.partial.Error(), hivebeat.MaxHostText)
-			list = append(list, g)
-		}
-	}
-	return list
 }
 
 // fill copies the facts of the machine into s.
@@ -233,25 +168,17 @@ func (m *machine) fill(s *hivebeat.Snapshot, now time.Time) {
 	defer m.mu.Unlock()
 	s.Host, s.Collect = m.host, m.collect
 	m.disks.fill(&s.Host)
-	s.GPUs = make([]hivebeat.GPU, len(m.gpus))
-	for i, g := range m.gpus {
-		s.GPUs[i] = g.GPU
-		s.GPUs[i].Age = hivebeat.MillisOf(now.Sub(g.read))
+	if m.fleet == nil {
+		return
+	}
+	s.GPUs, s.GPUN, s.GPUTr = m.fleet.GPUs(now), m.fleet.N(), m.fleet.Transitions(now)
+	if driver := m.fleet.Driver(); driver != "" {
+		s.Host.Driver = driver
 	}
 }
 
 // clip returns s as a single line of valid UTF-8, at most n bytes long.
-func clip(s string, n int) string {
-	s = strings.ToValidUTF8(s, "?")
-	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f }), " ")
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
-}
+func clip(s string, n int) string { return plaintext.Clip(s, n) }
 
 // finite returns f, or 0 if f is NaN, infinite or negative.
 func finite(f float64) float64 {
@@ -283,34 +210,6 @@ func (h *Hive) collectHost(ctx context.Context, wg *sync.WaitGroup) {
 		store: func(_ time.Time, v hivebeat.Host, err error) {
 			if h.machine.storeHost(v, err) {
 				h.collected(sourceHost, err)
-			}
-		},
-	}
-	wg.Go(func() { c.run(ctx) })
-}
-
-func (h *Hive) collectGPUs(ctx context.Context, wg *sync.WaitGroup) {
-	read := nvidia{}.read
-	if h.cfg.GPUs != nil {
-		read = func(ctx context.Context) (gpuReading, error) {
-			list, err := h.cfg.GPUs(ctx)
-			if err == nil && len(list) == 0 {
-				err = errNone
-			}
-			return gpuReading{gpus: list, appsErr: errNone}, err
-		}
-	}
-	c := collector[gpuReading]{
-		every: collectEvery, limit: collectLimit, read: read,
-		store: func(at time.Time, v gpuReading, err error) {
-			h.mu.Lock()
-			pids := h.core.Pids()
-			h.mu.Unlock()
-			if err == nil && v.appsErr == nil {
-				h.table.setVRAM(at, v.apps, pids)
-			}
-			if h.machine.storeGPUs(at, v, err, pids) {
-				h.collected(sourceGPU, err)
 			}
 		},
 	}

@@ -3,6 +3,7 @@ package hive
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/gpu"
 	"github.com/beatfabric/hivebeat/internal/wire"
 )
 
@@ -132,51 +134,6 @@ func TestAReadingThatHangsDoesNotKeepTheHive(t *testing.T) {
 	})
 }
 
-func TestMachineKeepsFactsAndTheirAge(t *testing.T) {
-	var m machine
-	g := func(uuid string, used uint64) hivebeat.GPU {
-		return hivebeat.GPU{UUID: uuid, Name: "H100", Total: 80 << 30, Used: used}
-	}
-	at := func(s int) time.Time { return t0.Add(time.Duration(s) * second) }
-	snap := func(s int) hivebeat.Snapshot {
-		var out hivebeat.Snapshot
-		m.fill(&out, at(s))
-		return out
-	}
-	apps := []gpuApp{{"GPU-a", 10, 5}, {"GPU-a", 11, 6}, {"GPU-a", 99, 100}, {"GPU-b", 10, 7}}
-	m.storeGPUs(at(0), gpuReading{gpus: []hivebeat.GPU{g("GPU-a", 1), g("GPU-b", 2)}, apps: apps}, nil, map[uint64]bool{10: true, 11: true})
-	s := snap(3)
-	if s.Collect[sourceGPU] != "ok" || s.Collect[sourceProcs] != "ok" || s.GPUs[0].Age != 3000 || s.GPUs[0].Ours != 11 || s.GPUs[1].Ours != 7 {
-		t.Errorf("a good reading: %v %+v", s.Collect, s.GPUs)
-	}
-
-	before := s.Collect
-	m.storeGPUs(at(10), gpuReading{}, errors.New("driver\nhangs"), nil)
-	s = snap(20)
-	if s.Collect[sourceGPU] != "error: driver hangs" || len(s.GPUs) != 2 || s.GPUs[0].Age != 20_000 || s.GPUs[0].Used != 1 {
-		t.Errorf("a failed reading: %v %+v", s.Collect, s.GPUs)
-	}
-	if got := before[sourceGPU]; got != "ok" {
-		t.Errorf("a snapshot that is out was changed: %q, want ok", got)
-	}
-
-	m.storeGPUs(at(30), gpuReading{gpus: []hivebeat.GPU{g("GPU-b", 3)}, partial: errors.New("lost one"), appsErr: errors.New("no")}, nil, nil)
-	s = snap(31)
-	if len(s.GPUs) != 2 || s.GPUs[0].UUID != "GPU-b" || s.GPUs[0].Age != 1000 || s.GPUs[1].Age != 31_000 || s.GPUs[1].Err == "" ||
-		s.Collect[sourceGPU] != "error: lost one" || s.Collect[sourceProcs] != "error: no" {
-		t.Errorf("a partial reading: %v %+v", s.Collect, s.GPUs)
-	}
-
-	m.storeGPUs(at(40), gpuReading{gpus: []hivebeat.GPU{g("GPU-b", 3)}}, nil, nil)
-	if s = snap(40); len(s.GPUs) != 1 || s.Collect[sourceGPU] != "ok" {
-		t.Errorf("a GPU that is gone: %v %+v", s.Collect, s.GPUs)
-	}
-	m.storeGPUs(at(50), gpuReading{}, errNone, nil)
-	if s = snap(50); len(s.GPUs) != 0 || s.Collect[sourceGPU] != "none" || s.Collect[sourceProcs] != "none" {
-		t.Errorf("no GPU: %v %+v", s.Collect, s.GPUs)
-	}
-}
-
 // Whatever a source returns, a queen accepts the snapshot.
 func TestWildFactsFitTheWire(t *testing.T) {
 	var m machine
@@ -192,15 +149,34 @@ func TestWildFactsFitTheWire(t *testing.T) {
 			Ours: math.MaxUint64, Util: math.MaxUint64, Power: math.MaxUint64, Age: math.MaxUint64, Temp: math.MinInt64,
 		}
 	}
-	m.storeGPUs(t0, gpuReading{gpus: gpus, appsErr: errors.New(wild)}, nil, nil)
+	r := gpu.Reading{Driver: wild, ProcsErr: errors.New(wild), Partial: errors.New(wild), Mentions: []gpu.Mention{{Index: 0, Bus: wild, Fault: gpu.Fault{State: hivebeat.GPUState(wild)}}}}
+	for i, g := range gpus {
+		g.UUID = fmt.Sprint(i, wild)
+		if i%3 == 0 {
+			g.Err = ""
+		}
+		for range 20 {
+			g.Instances = append(g.Instances, hivebeat.GPUInstance{UUID: wild, Profile: wild, Total: math.MaxUint64, Used: math.MaxUint64, Reserved: math.MaxUint64})
+		}
+		r.Devices = append(r.Devices, gpu.Device{GPU: g, Faults: []gpu.Fault{{
+			State: hivebeat.GPUFailing, Cause: hivebeat.Cause(wild), Evidence: wild, Action: wild,
+		}}})
+	}
+	m.fleet = gpu.New(gpu.Config{Sources: []string{wild}})
+	m.fleet.Read(t0, wild, r, nil)
+	m.set(sourceGPU, m.fleet.Collect())
 	s := hivebeat.Snapshot{V: 1, Hive: thisHive, Inc: 1, Seq: 1, Every: 15_000, Pages: 1}
 	m.fill(&s, t0)
 	list, err := pages(s, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := wire.DecodeSnapshot(list[0]); err != nil {
-		t.Errorf("a queen refuses it: %v", err)
+	got, err := wire.DecodeSnapshot(list[0])
+	if err != nil {
+		t.Fatalf("a queen refuses it: %v", err)
+	}
+	if len(got.GPUs) != hivebeat.MaxGPUs || len(got.GPUTr) != hivebeat.MaxGPUTransitions || got.GPUN != hivebeat.MaxGPUs {
+		t.Errorf("%d GPUs, %d of %d transitions", len(got.GPUs), len(got.GPUTr), got.GPUN)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/gpu"
+	"github.com/beatfabric/hivebeat/internal/proctree"
 )
 
 // Config configures a Hive. The zero Config is the hive of this machine, with its host
@@ -67,21 +69,39 @@ type Config struct {
 	// as that of a NATS server on this machine. Default: none.
 	StoreDir string
 	// Host reads the facts of the machine, GPUs those of its GPUs. Each is called every
-	// 10 s on a separate goroutine, with a context that ends after 5 s, and never
-	// before the previous call has returned. No snapshot waits for it. An error is
-	// reported in the snapshot's collect, and the previous facts stay. GPUs returns an
-	// empty list where there are none. Default: gopsutil and nvidia-smi. The processes
-	// of workers are read in the same way, always with gopsutil. With a Host, CacheDir
-	// and StoreDir are not read: it reports the sizes itself.
+	// 10 s on a separate goroutine, with a context that ends after 5 s (GPUs: after
+	// GPULimit), never before the previous call has returned, and no sooner than that
+	// call took. No snapshot waits for it. An error is reported in the snapshot's
+	// collect, and the previous facts stay. GPUs returns an empty list where there are
+	// none; a GPU that was in its list and no longer is has gone. A GPU may have a State
+	// other than ok, with Cause, Evidence and Action. Default: gopsutil, and the drivers
+	// of the machine. The processes of workers are read in the same way: from /proc on
+	// Linux, elsewhere with gopsutil. With a Host, CacheDir and StoreDir are not read: it
+	// reports the sizes itself.
 	Host func(context.Context) (hivebeat.Host, error)
 	GPUs func(context.Context) ([]hivebeat.GPU, error)
+	// GPUsExpected is how many GPUs the machine has. If fewer answer, the snapshot's
+	// collect says so, even if no hive ever saw the others. From 0 to hivebeat.MaxGPUs.
+	// Default: 0, which is unknown.
+	GPUsExpected int
+	// GPULimit bounds one reading of the GPUs. It may take long: without persistence mode,
+	// a driver takes a second or more for each GPU. From 1 s to 10 min. Default: 30 s.
+	GPULimit time.Duration
+	// VRAMBudget is the most GPU memory, in bytes, that the workers of this hive may hold
+	// together. Queens offer no more. Default: 0, which is no limit.
+	VRAMBudget uint64
 	// Logger gets Info for each transition, Warn where a person should act, and Debug
 	// for each beat. Default: nothing is logged.
 	Logger *slog.Logger
 
-	readProcess func(ctx context.Context, pid uint64) (reading, error) // for tests; nil: gopsutil
-	readSpace   func(ctx context.Context, dir string) (space, error)   // for tests; nil: gopsutil
+	processes processes                                            // for tests; nil: those of this machine
+	readers   []gpu.Reader                                         // for tests; nil: newReaders
+	owners    func() gpu.OwnerOf                                   // for tests; nil: the hive's own table of processes
+	readSpace func(ctx context.Context, dir string) (space, error) // for tests; nil: gopsutil
 }
+
+// defaultGPULimit is the default of Config.GPULimit.
+const defaultGPULimit = 30 * time.Second
 
 // minPush is the pace of facts: bus.Pulse sends them no faster.
 const minPush = time.Second
@@ -100,11 +120,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Every == 0 {
 		c.Every = hivebeat.HiveEvery
 	}
+	if c.GPULimit == 0 {
+		c.GPULimit = defaultGPULimit
+	}
 	if c.CacheDir == "" {
 		c.CacheDir = DefaultCacheDir()
 	}
-	if c.readProcess == nil {
-		c.readProcess = readProcess
+	if c.processes == nil {
+		c.processes = proctree.NewReader()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -124,6 +147,15 @@ func (c Config) validate() error {
 	}
 	if c.StallAfter != 0 && c.StallAfter < minStall {
 		return fmt.Errorf("hive: Config.StallAfter: %s must be 0, or at least %s", c.StallAfter, minStall)
+	}
+	if c.GPUsExpected < 0 || c.GPUsExpected > hivebeat.MaxGPUs {
+		return fmt.Errorf("hive: Config.GPUsExpected: %d is not between 0 and %d", c.GPUsExpected, hivebeat.MaxGPUs)
+	}
+	if c.GPULimit < time.Second || c.GPULimit > 10*time.Minute {
+		return fmt.Errorf("hive: Config.GPULimit: %s is not between 1s and 10m", c.GPULimit)
+	}
+	if c.VRAMBudget > hivebeat.MaxInt {
+		return fmt.Errorf("hive: Config.VRAMBudget: %d is above 2^53 - 1", c.VRAMBudget)
 	}
 	if len(c.Labels) > hivebeat.MaxLabels {
 		return fmt.Errorf("hive: Config.Labels: %d labels; at most %d are allowed", len(c.Labels), hivebeat.MaxLabels)

@@ -29,6 +29,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/gpu"
 	"github.com/beatfabric/hivebeat/internal/hivecore"
 	"github.com/beatfabric/hivebeat/internal/procwatch"
 )
@@ -57,6 +58,10 @@ type Hive struct {
 	machine  machine
 	table    procTable
 	readings chan []detector.Reading // of processes; holds the newest list only
+	readers  []gpu.Reader
+	owners   func() gpu.OwnerOf   // says whose the processes are that hold memory of GPUs
+	forgets  chan hivebeat.Forget // asked for by queens
+	wakeGPUs chan struct{}        // what a time changes about GPUs may be due at another time
 	sizes    sizes
 
 	mu      sync.Mutex
@@ -104,6 +109,8 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 		ns:       bootid.Namespace(),
 		inc:      uint64(time.Now().UnixMicro()),
 		readings: make(chan []detector.Reading, 1),
+		forgets:  make(chan hivebeat.Forget, pendingCalls),
+		wakeGPUs: make(chan struct{}, 1),
 		done:     make(chan struct{}),
 	}
 	h.procs = newProcs(cfg, h.ns)
@@ -114,6 +121,13 @@ func New(nc *nats.Conn, cfg Config) (*Hive, error) {
 	if cfg.Pinned {
 		h.subject = subjects.Hive(cfg.ID)
 	}
+	if h.owners = cfg.owners; h.owners == nil {
+		h.owners = h.ownPids
+	}
+	if h.readers = cfg.readers; h.readers == nil {
+		h.readers = newReaders(cfg)
+	}
+	h.machine.fleet = newFleet(cfg, h.readers)
 	h.machine.set(sourceHost, errPending)
 	h.machine.set(sourceGPU, errPending)
 	h.machine.set(sourceOS, errPending)
@@ -164,6 +178,7 @@ func (h *Hive) run(ctx context.Context) error {
 		return err
 	}
 	h.recall(ctx) // before our own snapshot replaces it
+	recalled := h.recallGPUs(ctx)
 
 	// The last snapshot is built after ctx ended, so its sources must outlive ctx.
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -186,6 +201,9 @@ func (h *Hive) run(ctx context.Context) error {
 	h.collectHost(inner, &wg)
 	h.collectDisks(inner, &wg)
 	h.collectGPUs(inner, &wg)
+	if !recalled {
+		wg.Go(func() { h.recallLater(inner) })
+	}
 	h.collectProcs(inner, &wg)
 
 	err := h.pulse.Run(outer)
@@ -276,13 +294,14 @@ func (h *Hive) droppedLocked() uint64 {
 func (h *Hive) head(now time.Time) hivebeat.Snapshot {
 	s := hivebeat.Snapshot{
 		V: hivebeat.Version, Hive: h.cfg.ID, Inc: h.inc, Every: hivebeat.MillisOf(h.cfg.Every), Sent: now.UnixMilli(),
-		Pages: 1, Labels: h.cfg.Labels,
+		Pages: 1, Labels: h.cfg.Labels, VRAMBudget: h.cfg.VRAMBudget,
 	}
 	h.machine.fill(&s, now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.core.Fill(now, &s)
 	h.table.fill(s.Workers, h.ns, now)
+	h.machine.fillWorkers(s.Workers, now)
 	for i := range s.Workers {
 		if w := &s.Workers[i]; w.Host == s.Host.Name { // the snapshot has it once for all workers
 			w.Host = ""

@@ -117,8 +117,18 @@ func (l *loop) turn(ctx context.Context, input func(now time.Time, dropped uint6
 	return l.do(ctx, &r)
 }
 
-// called handles a queen's roll call, or a notice of a queen about this hive.
+// called handles a queen's roll call, a notice of a queen about this hive, or a request to
+// forget a GPU.
 func (h *Hive) called(now time.Time, m *nats.Msg) {
+	if f, ok := hivebeat.ParseForget(m.Data); ok {
+		if m.Subject == h.subjects.HiveRollcallOf(h.cfg.ID) { // a GPU belongs to one hive
+			select {
+			case h.forgets <- f:
+			default: // as many as fit wait; the asker repeats the request
+			}
+		}
+		return
+	}
 	if n, ok := hivebeat.ParseNotice(m.Data); ok {
 		if n.ID == h.cfg.ID && n.Inc == h.inc { // otherwise it is for another process
 			h.core.Noticed(now, n)

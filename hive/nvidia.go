@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/gpu"
 )
 
 // nvidia reads GPUs with nvidia-smi. The zero value looks it up in the PATH.
@@ -28,7 +29,44 @@ const (
 // maxOutput bounds the output of nvidia-smi.
 const maxOutput = 1 << 20
 
-// read returns errNone where there is no nvidia-smi or no GPU.
+// Name is part of gpu.Reader.
+func (nvidia) Name() string { return "nvidia-smi" }
+
+// Read is part of gpu.Reader.
+func (n nvidia) Read(ctx context.Context) (gpu.Reading, error) {
+	got, err := n.read(ctx)
+	if errors.Is(err, errNone) {
+		err = gpu.ErrNone
+	}
+	r := gpu.Reading{Partial: got.partial, ProcsErr: got.appsErr}
+	for _, g := range got.gpus {
+		r.Devices = append(r.Devices, gpu.Device{GPU: g})
+	}
+	for _, a := range got.apps {
+		r.Procs = append(r.Procs, gpu.Proc{UUID: a.uuid, PID: a.pid, Used: a.used})
+	}
+	return r, err
+}
+
+// gpuReading is one reading of all GPUs.
+type gpuReading struct {
+	gpus []hivebeat.GPU
+	// partial is set if some row could not be read, and says why. The GPUs that are
+	// missing from gpus still exist.
+	partial error
+	apps    []gpuApp
+	appsErr error // why apps is unknown
+}
+
+// gpuApp is the memory that a process holds on a GPU.
+type gpuApp struct {
+	uuid string
+	pid  uint64
+	used uint64 // bytes
+}
+
+// read returns errNone where there is no nvidia-smi, and an empty reading where it finds no
+// GPU.
 func (n nvidia) read(ctx context.Context) (gpuReading, error) {
 	path := n.path
 	if path == "" {
@@ -40,7 +78,7 @@ func (n nvidia) read(ctx context.Context) (gpuReading, error) {
 	}
 	out, err := run(ctx, path, "--query-gpu="+gpuFields, "--format=csv,noheader,nounits")
 	if noDevices(out) {
-		return gpuReading{}, errNone
+		return gpuReading{}, nil
 	}
 	r := parseGPUs(out)
 	if err != nil {

@@ -124,8 +124,8 @@ func TestNvidiaSMI(t *testing.T) {
 		appsErr      string
 	}{
 		{"eight", eight, 8, 2, "", "", ""},
-		{"no devices, as a success", "echo 'No devices were found'", 0, 0, "none", "", ""},
-		{"no devices, as a failure", "echo 'No devices were found'; exit 6", 0, 0, "none", "", ""},
+		{"no devices, as a success", "echo 'No devices were found'", 0, 0, "", "", ""},
+		{"no devices, as a failure", "echo 'No devices were found'; exit 6", 0, 0, "", "", ""},
 		{
 			"no driver", "echo 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'; echo more; exit 9",
 			0, 0, "exit status 9: NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.", "", "",

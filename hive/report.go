@@ -20,8 +20,10 @@ type Report struct {
 	Host    hivebeat.Host
 	GPUs    []hivebeat.GPU    // must not be modified
 	Collect map[string]string // per source; must not be modified
-	Pages   uint64            // messages sent for snapshots
-	Bytes   uint64            // their total size
+	// Readings is how long the last reading of the GPUs took, by reader.
+	Readings map[string]time.Duration
+	Pages    uint64 // messages sent for snapshots
+	Bytes    uint64 // their total size
 }
 
 // sizes counts the messages and bytes of snapshots.
@@ -32,13 +34,14 @@ type sizes struct{ pages, bytes atomic.Uint64 }
 func (h *Hive) Report() Report {
 	var s hivebeat.Snapshot
 	h.machine.fill(&s, time.Now())
+	readings := h.machine.readings()
 	h.mu.Lock()
 	score := h.core.Figures(time.Now()).Score
 	lives, states := h.core.Mix()
 	h.mu.Unlock()
 	return Report{
 		Stats: h.Stats(), Live: lives, States: states, Margin: score.Margins.Public(), Detection: detector.PublicByCause(score.Detect),
-		Host: s.Host, GPUs: s.GPUs, Collect: s.Collect,
+		Host: s.Host, GPUs: s.GPUs, Collect: s.Collect, Readings: readings,
 		Pages: h.sizes.pages.Load(), Bytes: h.sizes.bytes.Load(),
 	}
 }

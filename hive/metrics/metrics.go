@@ -5,6 +5,7 @@ package metrics
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -55,7 +56,7 @@ type families struct {
 	snapshots, failed, late, pages, bytes, last   prom.Family
 	collect, cpus, load, cpu, memTotal, memUsed   prom.Family
 	gpuMemory, gpuUtil, gpuTemp, gpuPower, gpuAge prom.Family
-	gpuUp, gpuInfo                                prom.Family
+	gpuUp, gpuInfo, gpuState, gpuReading          prom.Family
 }
 
 func declare(f *prom.Families) families {
@@ -95,13 +96,15 @@ func declare(f *prom.Families) families {
 		memTotal: f.Gauge("machine_memory_total_bytes", "Memory of the machine."),
 		memUsed:  f.Gauge("machine_memory_used_bytes", "Memory in use."),
 
-		gpuInfo:   f.Gauge("gpu_info", "1 for each GPU, with its name and UUID.", "gpu", "uuid", "name"),
-		gpuUp:     f.Gauge("gpu_up", "1 if the last read of the GPU's facts succeeded.", "gpu"),
-		gpuMemory: f.Gauge("gpu_memory_bytes", "Memory of the GPU: ours is held by workers, foreign by other processes. The kinds add up to the total.", "gpu", "kind"),
-		gpuUtil:   f.Gauge("gpu_used_ratio", "Share of time in which the GPU was busy, 0 to 1.", "gpu"),
-		gpuTemp:   f.Gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu"),
-		gpuPower:  f.Gauge("gpu_power_watts", "Power that the GPU draws.", "gpu"),
-		gpuAge:    f.Gauge("gpu_facts_age_seconds", "Age of the facts of the GPU.", "gpu"),
+		gpuInfo:    f.Gauge("gpu_info", "1 for each GPU, with its name and UUID.", "gpu", "uuid", "name"),
+		gpuState:   f.Gauge("gpu_state", "1 for the state of each GPU that the machine has, or had within 7 days.", "gpu", "uuid", "state"),
+		gpuUp:      f.Gauge("gpu_up", "1 if the GPU is ok or degraded, and the last read of its facts succeeded. Otherwise its memory, load, temperature and power are absent.", "gpu"),
+		gpuMemory:  f.Gauge("gpu_memory_bytes", "Memory of the GPU: ours is held by workers with their descendants, orphaned by processes whose worker has ended, foreign by processes that never belonged to a worker, unattributed by unknown ones, reserved by the driver. The kinds add up to the total.", "gpu", "kind"),
+		gpuUtil:    f.Gauge("gpu_used_ratio", "Share of time in which the GPU was busy, 0 to 1.", "gpu"),
+		gpuTemp:    f.Gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu"),
+		gpuPower:   f.Gauge("gpu_power_watts", "Power that the GPU draws.", "gpu"),
+		gpuReading: f.Gauge("gpu_reading_seconds", "How long the last reading of the GPUs took, by reader.", "reader"),
+		gpuAge:     f.Gauge("gpu_facts_age_seconds", "Age of the facts of the GPU.", "gpu"),
 	}
 }
 
@@ -188,22 +191,51 @@ func (c *Collector) machine(ch chan<- prometheus.Metric, r *hive.Report) {
 		prom.Send(ch, m.memTotal, host.MemTotal)
 		prom.Send(ch, m.memUsed, host.MemUsed)
 	}
-	shown := make(map[uint64]bool)
-	for i := range r.GPUs {
-		g := &r.GPUs[i]
-		if shown[g.Index] { // the source of the GPUs is at fault; a duplicate series would void the scrape
-			continue
-		}
-		shown[g.Index] = true
-		gpu, ours := strconv.FormatUint(g.Index, 10), min(g.Ours, g.Used)
-		prom.Send(ch, m.gpuInfo, 1, gpu, g.UUID, g.Name)
-		prom.Flag(ch, m.gpuUp, g.Err == "", gpu)
-		prom.Send(ch, m.gpuMemory, ours, gpu, "ours")
-		prom.Send(ch, m.gpuMemory, g.Used-ours, gpu, "foreign")
-		prom.Send(ch, m.gpuMemory, g.Free(), gpu, "free")
-		prom.Send(ch, m.gpuUtil, float64(g.Util)/100, gpu)
-		prom.Send(ch, m.gpuTemp, g.Temp, gpu)
-		prom.Send(ch, m.gpuPower, float64(g.Power)/1000, gpu)
-		prom.Seconds(ch, m.gpuAge, min(g.Age, hivebeat.MillisOf(100*24*time.Hour)).Duration(), gpu)
+	for reader, took := range r.Readings {
+		prom.Send(ch, m.gpuReading, took.Seconds(), reader)
 	}
+	// A GPU that is gone may have the index of the one that replaced it: those that work come
+	// first. A duplicate series would void the scrape.
+	known, shown := make(map[string]bool), make(map[uint64]bool)
+	for _, usable := range []bool{true, false} {
+		for i := range r.GPUs {
+			if g := &r.GPUs[i]; g.Condition().Usable() == usable {
+				c.gpu(ch, g, known, shown)
+			}
+		}
+	}
+}
+
+func (c *Collector) gpu(ch chan<- prometheus.Metric, g *hivebeat.GPU, known map[string]bool, shown map[uint64]bool) {
+	m := &c.m
+	gpu, state := strconv.FormatUint(g.Index, 10), g.Condition()
+	if !known[g.UUID] {
+		known[g.UUID] = true
+		prom.Send(ch, m.gpuInfo, 1, gpu, g.UUID, g.Name)
+		word := "other"
+		if slices.Contains(hivebeat.GPUStates(), state) {
+			word = string(state)
+		}
+		prom.Send(ch, m.gpuState, 1, gpu, g.UUID, word)
+	}
+	if shown[g.Index] {
+		return
+	}
+	shown[g.Index] = true
+	prom.Flag(ch, m.gpuUp, state.Usable() && g.Err == "", gpu)
+	prom.Seconds(ch, m.gpuAge, min(g.Age, hivebeat.MillisOf(100*24*time.Hour)).Duration(), gpu)
+	if !state.Usable() { // its figures are old
+		return
+	}
+	for _, part := range []struct {
+		kind  string
+		bytes uint64
+	}{
+		{"ours", min(g.Ours, g.Used)}, {"orphaned", g.Orphaned}, {"foreign", g.Foreign()}, {"unattributed", g.Unattributed}, {"reserved", g.Reserved}, {"free", g.Free()},
+	} {
+		prom.Send(ch, m.gpuMemory, part.bytes, gpu, part.kind)
+	}
+	prom.Send(ch, m.gpuUtil, float64(g.Util)/100, gpu)
+	prom.Send(ch, m.gpuTemp, g.Temp, gpu)
+	prom.Send(ch, m.gpuPower, float64(g.Power)/1000, gpu)
 }

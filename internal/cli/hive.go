@@ -16,6 +16,7 @@ type hiveCmd struct {
 	SystemFlags
 	ServeFlags
 	LabelFlags
+	GPUFlags
 	CacheFlags
 	LogFlags
 	HiveMetricsFlags
@@ -63,10 +64,12 @@ func (cmd *hiveCmd) run(ctx context.Context, id string, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	h, err := hive.New(m.nc, hive.Config{
+	cfg := hive.Config{
 		ID: id, Prefix: cmd.Prefix, Every: cmd.Every, Labels: cmd.Label, Pinned: cmd.Pinned, PushFacts: cmd.PushFacts,
 		StallAfter: cmd.StallAfter, CacheDir: cmd.CacheDir, StoreDir: cmd.StoreDir, System: m.sys, Own: m.own(), Logger: log,
-	})
+	}
+	cmd.GPUFlags.apply(&cfg)
+	h, err := hive.New(m.nc, cfg)
 	if err != nil {
 		m.nc.Close()
 		return errors.Join(misused(err, "hivebeat hive --help lists the flags"), m.leave())

@@ -26,6 +26,7 @@ import (
 type upCmd struct {
 	PrefixFlag
 	LabelFlags
+	GPUFlags
 	CacheFlags
 	LogFlags
 	BrakeFlags
@@ -224,10 +225,12 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	h, err := hive.New(nc, hive.Config{
+	cfg := hive.Config{
 		ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, CacheDir: u.cmd.CacheDir, StoreDir: u.srv.Config().StoreDir,
 		System: u.sys, Own: u.srv.ID(), Logger: u.log,
-	})
+	}
+	u.cmd.GPUFlags.apply(&cfg)
+	h, err := hive.New(nc, cfg)
 	if err != nil {
 		nc.Close()
 		return "", err

@@ -29,10 +29,10 @@ func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Ti
 		// The numbers of a worker start again with each incarnation of its hive, at joined. A queen that
 		// did not hear the start cannot distinguish a hole from earlier transitions.
 		was := w.earlier
-		w.earlier, w.hiveInc, w.seen = earlier{w.hiveInc, w.seen}, h.head().Inc, 0
+		w.earlier, w.hiveInc, w.seen = life{w.hiveInc, w.seen}, h.head().Inc, 0
 		switch {
-		case was.hiveInc == h.head().Inc: // an incarnation that came back continues its numbers
-			w.seen = min(was.seen, r.N)
+		case was.inc == h.head().Inc: // an incarnation that came back continues its numbers
+			w.seen = min(was.seq, r.N)
 		case len(r.Tr) > 0 && (!h.fromStart || r.Tr[0].Kind == hivebeat.KindJoined || cameBack(&r.Tr[0])):
 			w.seen = r.Tr[0].N - 1
 		case !h.fromStart:
@@ -118,6 +118,8 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		switch d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause {
 		case hivebeat.CauseExit:
 			d.Reason = fmt.Sprintf("process %d ended", r.PID)
+		case hivebeat.CauseOOM:
+			d.Reason = fmt.Sprintf("process %d was killed for want of memory", r.PID)
 		case hivebeat.CauseSilent:
 			d.Reason = "its process runs, " + d.Reason
 		case hivebeat.CauseDisconnect:
@@ -228,11 +230,9 @@ func (h *Hive) Unannounced(now time.Time) (list []hivebeat.EventData) {
 			}
 		}
 	}
-	if h.Up() {
-		for _, id := range slices.Sorted(maps.Keys(h.roster.Item.Workers)) {
-			if h.returned(id) {
-				list = append(list, h.workerEvent(h.workers[id], hivebeat.KindRecovered, hivebeat.Alive, listedAgain))
-			}
+	for _, id := range slices.Sorted(maps.Keys(h.roster.Item.Workers)) {
+		if h.returned(id) {
+			list = append(list, h.workerEvent(h.workers[id], hivebeat.KindRecovered, hivebeat.Alive, listedAgain))
 		}
 	}
 	return list

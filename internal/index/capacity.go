@@ -2,6 +2,7 @@ package index
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -55,7 +56,6 @@ func pull[T slotted](levels [][]T, t T) {
 type Pool[T slotted] struct {
 	Zone   string
 	of     *pools[T]
-	pos    int // in of.list
 	n      int
 	levels [][]T
 }
@@ -81,7 +81,7 @@ func newPools[T slotted](levels int) pools[T] {
 func (ps *pools[T]) add(zone string, t T, level int) *Pool[T] {
 	p := ps.byZone[zone]
 	if p == nil {
-		p = &Pool[T]{Zone: zone, of: ps, pos: len(ps.list), levels: make([][]T, ps.levels)}
+		p = &Pool[T]{Zone: zone, of: ps, levels: make([][]T, ps.levels)}
 		ps.byZone[zone] = p
 		ps.list = append(ps.list, p)
 	}
@@ -95,11 +95,8 @@ func (p *Pool[T]) remove(t T) {
 	if p.n--; p.n > 0 {
 		return
 	}
-	ps, last := p.of, len(p.of.list)-1
-	ps.list[p.pos] = ps.list[last]
-	ps.list[p.pos].pos = p.pos
-	ps.list[last] = nil
-	ps.list = ps.list[:last]
+	ps := p.of
+	ps.list = slices.DeleteFunc(ps.list, func(o *Pool[T]) bool { return o == p })
 	delete(ps.byZone, p.Zone)
 }
 
@@ -108,7 +105,6 @@ type Model struct {
 	Name    string
 	workers pools[*Worker] // workers that can take work
 	hives   ByID[*Hive]    // hives with a worker that serves the model
-	at      map[*Hive]int  // how many of their mixes have the model
 }
 
 // Pools returns the workers of the model that can take work, by zone.
@@ -116,12 +112,6 @@ func (m *Model) Pools() []*Pool[*Worker] { return m.workers.list }
 
 // Hives returns the hives that have a worker of the model in any state, in order of their ids.
 func (m *Model) Hives() []*Hive { return m.hives }
-
-// ServedBy reports whether h has a worker of the model.
-func (m *Model) ServedBy(h *Hive) bool {
-	_, ok := m.at[h]
-	return ok
-}
 
 // Model returns the model with this name, or nil if no worker has it.
 func (x *Index) Model(name string) *Model { return x.models[name] }
@@ -138,25 +128,22 @@ func (x *Index) EachModel(yield func(*Model) bool) {
 // Looping returns the looping workers of all models.
 func (x *Index) Looping() *Model { return &x.looping }
 
-// serves records that one more mix of h has this model.
+// serves records that a mix of h has this model.
 func (x *Index) serves(h *Hive, model string) {
 	m := x.models[model]
 	if m == nil {
-		m = &Model{Name: model, workers: newPools[*Worker](SlotLevels), at: make(map[*Hive]int)}
+		m = &Model{Name: model, workers: newPools[*Worker](SlotLevels)}
 		x.models[model] = m
 	}
-	if m.at[h]++; m.at[h] == 1 {
-		m.hives.Add(h)
-	}
+	m.hives.Add(h)
 }
 
-// unserves records that one mix less of h has this model.
+// unserves records that a mix of h with this model is gone.
 func (x *Index) unserves(h *Hive, model string) {
-	m := x.models[model]
-	if m.at[h]--; m.at[h] > 0 {
+	if slices.ContainsFunc(h.mixes.list, func(c *count) bool { return c.Model == model }) {
 		return
 	}
-	delete(m.at, h)
+	m := x.models[model]
 	if m.hives.Remove(h); len(m.hives) == 0 {
 		delete(x.models, model)
 	}

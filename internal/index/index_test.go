@@ -22,7 +22,7 @@ const fresh = 45 * time.Second
 // TestAgainstLoops: after any inputs the index keeps what loops over everything find.
 func TestAgainstLoops(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		x := index.New(fresh, nil)
+		x := index.New(fresh, new(index.Score))
 		now := sampletest.Epoch
 		hives := make(map[string]*index.Hive)
 		workers := make(map[string]*index.Worker)
@@ -76,7 +76,7 @@ func TestAgainstLoops(t *testing.T) {
 				at := id + "/" + w
 				if workers[at] == nil {
 					workers[at] = new(index.Worker)
-					x.AddWorker(h, workers[at])
+					x.AddWorker(h, workers[at], w)
 				}
 				x.Set(workers[at], record(w), now, now)
 				x.SetHive(h, facts(), now)

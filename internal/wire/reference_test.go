@@ -246,7 +246,7 @@ var (
 			"uuid": isStr(64), "index": anyUint, "name": isStr(256), "total": anyUint, "used": anyUint, "ours": anyUint,
 			"util": anyUint, "temp": isInt, "power": anyUint, "age": anyUint, "err": isStr(256),
 			"bus": isStr(64), "orphaned": anyUint, "unattributed": anyUint, "reserved": anyUint, "unified": isBool, "mig": isBool,
-			"state": isStr(32), "cause": isStr(32), "evidence": isStr(256), "action": isStr(32), "since": anyUint,
+			"state": isStr(32), "cause": isStr(32), "evidence": isStr(256), "action": isStr(32), "since": anyUint, "boots": anyUint,
 			"instances": isList(16, isMap(map[string]rule{
 				"uuid": isStr(64), "profile": isStr(64), "gi": anyUint, "ci": anyUint, "total": anyUint, "used": anyUint, "ours": anyUint,
 				"orphaned": anyUint, "unattributed": anyUint, "reserved": anyUint,

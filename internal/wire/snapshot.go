@@ -190,6 +190,8 @@ func (c *cursor) gpus(list []GPUView) []GPUView {
 				v.Action = c.text("gpus.action", hivebeat.MaxState)
 			case "since":
 				v.Since = c.uint("gpus.since")
+			case "boots":
+				v.Boots = c.uint("gpus.boots")
 			case "mig":
 				v.MIG = c.bool("gpus.mig")
 			case "instances":

@@ -110,6 +110,7 @@ type GPUView struct {
 	State, Cause, Evidence, Action             []byte
 	Index, Total, Used, Ours, Util, Power, Age uint64
 	Orphaned, Unattributed, Reserved, Since    uint64
+	Boots                                      uint64
 	Temp                                       int64
 	Unified, MIG                               bool
 	Instances                                  []InstanceView
@@ -230,7 +231,7 @@ func (v *GPUView) Update(g *hivebeat.GPU) {
 	set(&g.Cause, v.Cause)
 	set(&g.Evidence, v.Evidence)
 	set(&g.Action, v.Action)
-	g.Orphaned, g.Unattributed, g.Reserved, g.Since = v.Orphaned, v.Unattributed, v.Reserved, hivebeat.Millis(v.Since)
+	g.Orphaned, g.Unattributed, g.Reserved, g.Since, g.Boots = v.Orphaned, v.Unattributed, v.Reserved, hivebeat.Millis(v.Since), v.Boots
 	g.Unified, g.MIG = v.Unified, v.MIG
 	// An answer may still hold the instances, so that a change makes new ones.
 	if !slices.EqualFunc(g.Instances, v.Instances, func(a hivebeat.GPUInstance, b InstanceView) bool { return b.Is(&a) }) {

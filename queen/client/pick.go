@@ -28,6 +28,15 @@ type PickRequest struct {
 	FreeSlots uint64
 	// FreeVRAM is how many bytes must be free on one GPU. Default: 0.
 	FreeVRAM uint64
+	// GPUs is how many GPUs of one machine each place for api.ForGPU has, 1 to 64, each with
+	// FreeVRAM. They are picked, and held, all or none. Default: 1.
+	GPUs int
+	// FreeDisk is how many bytes must be free on the file system of the hive's model cache.
+	// Default: 0.
+	FreeDisk uint64
+	// Driver and Kernel are globs over the version of the hive's GPU driver and the release
+	// of its kernel. Default: any.
+	Driver, Kernel string
 	// Hive, Zone and Selector limit where places are picked: on one hive, in one zone, and
 	// by labels, in the syntax of api.ParseSelector. A Hive that the queen does not know is
 	// ErrNotFound. Default: anywhere.
@@ -45,9 +54,10 @@ type PickRequest struct {
 
 func (r *PickRequest) request() api.Request {
 	return api.Request{
-		Hive: r.Hive, For: r.For, N: r.N, Slots: r.Slots, Spread: r.Spread, MinUptime: millis(r.MinUptime),
+		Hive: r.Hive, For: r.For, N: r.N, Slots: r.Slots, GPUs: r.GPUs, Spread: r.Spread, MinUptime: millis(r.MinUptime),
 		Filter: api.Filter{
 			Model: r.Model, Zone: r.Zone, Selector: r.Selector, FreeVRAM: r.FreeVRAM, FreeSlots: r.FreeSlots, MaxAge: millis(r.MaxAge),
+			FreeDisk: r.FreeDisk, Driver: r.Driver, Kernel: r.Kernel,
 		},
 	}
 }
@@ -133,4 +143,19 @@ func (c *Client) Release(ctx context.Context, id string) (Released, error) {
 		return Released{}, err
 	}
 	return Released{Places: a.Holds, Status: a.Status}, err
+}
+
+// Forgotten is a GPU that a hive was told to remove.
+type Forgotten struct {
+	GPU    api.GPUFault
+	Status api.Status
+}
+
+// Forget tells a hive to remove a GPU that is gone from its list. gpu is the UUID. A hive or
+// GPU that the queen does not know is ErrNotFound; a GPU that is not gone is ErrBadRequest.
+// The event gpu-forgotten names this client's asker.
+func (c *Client) Forget(ctx context.Context, hive, gpu string) (Forgotten, error) {
+	a, err := c.Ask(ctx, api.VerbForget, api.Request{Hive: hive, GPU: gpu})
+	v, st, err := single(api.VerbForget, a, err, func(a *api.Answer) []api.GPUFault { return pointed(a.Forgot) })
+	return Forgotten{v, st}, err
 }
