@@ -53,7 +53,7 @@ func scenes() []row {
 		},
 		{
 			name: "a machine with unified memory", scene: "gb10-unified-memory",
-			steps: []step{{want: want{gpus: []string{"ok"}, pick: "0", free: 100 * mib, collect: "^ok$", get: "unified|shared with the host", also: unified}}},
+			steps: []step{{want: want{gpus: []string{"ok"}, pick: "0", free: 100 * mib, collect: "^ok$", get: "unified|shared with the machine", also: unified}}},
 		},
 		{
 			name: "a card that is split is no place; its instances are", scene: "h200-mig",
@@ -97,7 +97,7 @@ func scenes() []row {
 			steps: []step{
 				{want: want{gpus: []string{"ok"}, pick: "0", worker: "w0", events: none}},
 				{play: "broken", want: want{
-					gpus: []string{"gone missing"}, pick: "none", worker: "none", collect: "^error: .*no devices were found",
+					gpus: []string{"gone missing"}, pick: "none", worker: "none", collect: "^error: .*(gone|no devices were found)",
 					note: "gone|lost|missing", get: "gone", why: map[string]string{"w0": "gone"}, events: []string{"gpu-lost 0"}, metric: `hivebeat_hive_gpu_up\{gpu="0"\} 0`,
 				}},
 				{want: want{gpus: []string{"ok"}, pick: "0", worker: "w0", collect: "^ok$", events: []string{"gpu-lost 0", "gpu-recovered 0"}}},
@@ -249,7 +249,7 @@ func scenes() []row {
 			steps: []step{
 				{want: want{gpus: []string{"ok", "ok"}, ours: map[int]uint64{0: 74200 * mib}}},
 				{do: func(m *machine) { m.engines["w0"].Kill() }, want: want{
-					gpus: []string{"ok", "ok"}, ours: map[int]uint64{0: 0}, get: "orphan of w0", events: []string{"gpu-orphan 0"}, also: orphaned,
+					gpus: []string{"ok", "ok"}, ours: map[int]uint64{0: 0}, get: "orphan", events: []string{"gpu-orphan 0"}, also: orphaned,
 				}},
 			},
 		},
@@ -343,6 +343,11 @@ func orphaned(m *machine) string {
 	h, err := m.hiveInfo()
 	if err != nil || len(h.GPUs) == 0 || h.GPUs[0].Orphaned != 74200*mib || h.GPUs[0].Foreign() != 0 {
 		return fmt.Sprintf("%+v (%v), want 74200 MiB orphaned", h.GPUs, err)
+	}
+	for _, ev := range m.events.Of(hivebeat.KindGPUOrphan, m.id) {
+		if ev.Data.Owner != "w0" {
+			return fmt.Sprintf("an orphan of %q, want w0", ev.Data.Owner)
+		}
 	}
 	return partsAddUp(m)
 }
