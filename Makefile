@@ -85,6 +85,11 @@ bench: ## Benchmarks with allocations, and a snapshot's way to a reader across p
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 	$(GO) test -tags e2e -run '^$$' -bench . -benchtime $(BENCHTIME) ./internal/e2e/fabric
 
+FOOTPRINT ?= 60s
+.PHONY: bench-footprint
+bench-footprint: ## Memory and CPU of a hive with 16 workers and 8 GPUs, and of the nvidia-smi that it runs (FOOTPRINT=60s)
+	$(GO) test -tags e2e -run '^$$' -bench Footprint -benchtime 1x ./internal/e2e/gpus -footprint $(FOOTPRINT)
+
 .PHONY: deploy-check
 deploy-check: ## Alerts and dashboard in deploy/, held against a live fabric by Prometheus' own parser and engine
 	cd deploy && $(GO) test -count=1 ./...

@@ -4,7 +4,6 @@ package gpus
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -54,7 +53,7 @@ func scenes() []row {
 		},
 		{
 			name: "a machine with unified memory", scene: "gb10-unified-memory",
-			steps: []step{{want: want{gpus: []string{"ok"}, pick: "0", free: 100 * mib, collect: "^ok$", get: "unified|shared with the host", also: unified}}},
+			steps: []step{{want: want{gpus: []string{"ok"}, pick: "0", free: 100 * mib, collect: "^ok$", get: "unified|shared with the machine", also: unified}}},
 		},
 		{
 			name: "a card that is split is no place; its instances are", scene: "h200-mig",
@@ -65,7 +64,7 @@ func scenes() []row {
 			},
 		},
 		{
-			name: "nvidia-smi hangs and ignores SIGTERM", scene: "hangs",
+			name: "nvidia-smi hangs and ignores SIGTERM", scene: "hangs", flags: []string{"--gpu-limit", "5s"},
 			steps: []step{
 				{want: want{gpus: []string{"ok"}, pick: "0"}},
 				{play: "broken", most: hung, want: want{gpus: []string{"unknown unread"}, pick: "none", collect: "no answer", note: "no answer", standIns: &one}},
@@ -98,7 +97,7 @@ func scenes() []row {
 			steps: []step{
 				{want: want{gpus: []string{"ok"}, pick: "0", worker: "w0", events: none}},
 				{play: "broken", want: want{
-					gpus: []string{"gone missing"}, pick: "none", worker: "none", collect: "^error: .*no devices were found",
+					gpus: []string{"gone missing"}, pick: "none", worker: "none", collect: "^error: .*(gone|no devices were found)",
 					note: "gone|lost|missing", get: "gone", why: map[string]string{"w0": "gone"}, events: []string{"gpu-lost 0"}, metric: `hivebeat_hive_gpu_up\{gpu="0"\} 0`,
 				}},
 				{want: want{gpus: []string{"ok"}, pick: "0", worker: "w0", collect: "^ok$", events: []string{"gpu-lost 0", "gpu-recovered 0"}}},
@@ -228,7 +227,7 @@ func scenes() []row {
 			steps: []step{{want: want{gpus: []string{"ok", "ok"}, pick: "any:0 1", free: 70 * gib}}},
 		},
 		{
-			name: "a hung call goes with its child", scene: "hang-with-child",
+			name: "a hung call goes with its child", scene: "hang-with-child", flags: []string{"--gpu-limit", "5s"},
 			steps: []step{
 				{want: want{gpus: []string{"ok", "ok"}}},
 				// Two processes of the call that runs now, and none of those before.
@@ -250,7 +249,7 @@ func scenes() []row {
 			steps: []step{
 				{want: want{gpus: []string{"ok", "ok"}, ours: map[int]uint64{0: 74200 * mib}}},
 				{do: func(m *machine) { m.engines["w0"].Kill() }, want: want{
-					gpus: []string{"ok", "ok"}, ours: map[int]uint64{0: 0}, get: "orphan of w0", events: []string{"gpu-orphan 0"}, also: orphaned,
+					gpus: []string{"ok", "ok"}, ours: map[int]uint64{0: 0}, get: "orphan", events: []string{"gpu-orphan 0"}, also: orphaned,
 				}},
 			},
 		},
@@ -345,6 +344,11 @@ func orphaned(m *machine) string {
 	if err != nil || len(h.GPUs) == 0 || h.GPUs[0].Orphaned != 74200*mib || h.GPUs[0].Foreign() != 0 {
 		return fmt.Sprintf("%+v (%v), want 74200 MiB orphaned", h.GPUs, err)
 	}
+	for _, ev := range m.events.Of(hivebeat.KindGPUOrphan, m.id) {
+		if ev.Data.Owner != "w0" {
+			return fmt.Sprintf("an orphan of %q, want w0", ev.Data.Owner)
+		}
+	}
 	return partsAddUp(m)
 }
 
@@ -367,18 +371,8 @@ func oursInInstance(m *machine) string {
 
 // small finds a hive that keeps too much of what it reads.
 func small(m *machine) string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.hive.PID()))
-	if err != nil {
-		return err.Error()
-	}
-	kb := 0
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			_, _ = fmt.Sscan(rest, &kb)
-		}
-	}
-	if kb == 0 || kb > 100<<10 {
-		return fmt.Sprintf("the hive's RSS is %d kB", kb)
+	if n := rss(m.t, m.hive.PID()); n > 100<<20 {
+		return fmt.Sprintf("the hive's RSS is %d MiB", n>>20)
 	}
 	return ""
 }

@@ -28,7 +28,8 @@ func main() {
 }
 
 func run() error {
-	cfg := worker.Config{Every: time.Second}
+	var cfg worker.Config
+	flag.DurationVar(&cfg.Every, "every", time.Second, "promise")
 	flag.StringVar(&cfg.Hive, "hive", "", "hive")
 	flag.StringVar(&cfg.ID, "id", "", "id")
 	flag.StringVar(&cfg.Model, "model", "", "model")
