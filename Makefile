@@ -42,11 +42,16 @@ test: ## Every test but the end-to-end ones, with the race detector, in random o
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on -p $(TEST_P) ./...
 
 .PHONY: e2e
-e2e: e2e-fabric e2e-natscli e2e-top e2e-page e2e-compose ## End to end: real processes, terminal, browser, the nats CLI, containers
+e2e: e2e-fabric e2e-gpus e2e-natscli e2e-top e2e-page e2e-compose ## End to end: real processes, terminal, browser, the nats CLI, containers
 
 .PHONY: e2e-fabric
 e2e-fabric: ## End to end with real processes: kills, restarts, full disks, old servers
 	$(GO) test -tags e2e -count=1 -timeout 15m -v ./internal/e2e/fabric
+
+# RUN=TestScenes/scenes/recovery plays the scenes whose file begins so.
+.PHONY: e2e-gpus
+e2e-gpus: ## GPUs that fail, split, share memory and disappear: a table of scenes, with a stand-in for nvidia-smi (RUN=TestScenes/scenes/hangs)
+	$(GO) test -tags e2e -count=1 -timeout 10m -v -run '$(RUN)' ./internal/e2e/gpus
 
 .PHONY: e2e-natscli
 e2e-natscli: ## The README's lines for the nats CLI, run by the real one; the same questions by it, by HTTP, by hivebeat and in Go
@@ -157,7 +162,11 @@ $(PLATFORMS:%=cross-%): cross-%:
 
 .PHONY: docker
 docker: ## The image hivebeat:local
-	docker build --build-arg VERSION=$(VERSION) -t hivebeat:local .
+	docker build --target static --build-arg VERSION=$(VERSION) -t hivebeat:local .
+
+.PHONY: docker-gpu
+docker-gpu: ## The image hivebeat:gpu, for hives of machines with GPUs
+	docker build --target gpu --build-arg VERSION=$(VERSION) -t hivebeat:gpu .
 
 .PHONY: up
 up: ## docker compose up, with what Compose there is

@@ -107,6 +107,7 @@ func (c *collector[T]) run(ctx context.Context) {
 type machine struct {
 	mu      sync.Mutex
 	host    hivebeat.Host
+	disks   disks
 	fleet   *gpu.Fleet               // nil: no GPUs are read
 	took    map[string]time.Duration // how long the last call of each reader of GPUs took
 	lives   map[string]life          // of workers, by id
@@ -149,6 +150,8 @@ func (m *machine) storeHost(h hivebeat.Host, err error) (news bool) {
 	defer m.mu.Unlock()
 	if err == nil {
 		h.Name, h.OS, h.Arch = clip(h.Name, hivebeat.MaxHostText), clip(h.OS, hivebeat.MaxHostText), clip(h.Arch, hivebeat.MaxHostText)
+		h.Kernel = clip(h.Kernel, hivebeat.MaxHostText)
+		h.CacheTotal, h.CacheFree, h.StoreTotal, h.StoreFree = small(h.CacheTotal), small(h.CacheFree), small(h.StoreTotal), small(h.StoreFree)
 		h.Load1, h.CPU = hundredths(finite(h.Load1)), hundredths(finite(h.CPU))
 		h.CPUs, h.MemTotal, h.MemUsed, h.Uptime = small(h.CPUs), small(h.MemTotal), small(h.MemUsed), small(h.Uptime)
 		m.host = h
@@ -164,6 +167,7 @@ func (m *machine) fill(s *hivebeat.Snapshot, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s.Host, s.Collect = m.host, m.collect
+	m.disks.fill(&s.Host)
 	if m.fleet == nil {
 		return
 	}
@@ -214,18 +218,19 @@ func (h *Hive) collectHost(ctx context.Context, wg *sync.WaitGroup) {
 
 // collected logs the changed state of a source, and asks for a snapshot that carries
 // it.
-func (h *Hive) collected(source string, err error) {
+func (h *Hive) collected(source string, err error, more ...slog.Attr) {
 	h.pulse.Touch()
 	level := slog.LevelInfo
 	if source == sourceOS { // it changes with the first worker and after the last one
 		level = slog.LevelDebug
 	}
+	attrs := append([]slog.Attr{slog.String("source", source)}, more...)
 	switch {
 	case errors.Is(err, errNone):
-		h.log.Log(context.Background(), level, "nothing to collect", slog.String("source", source))
+		h.log.LogAttrs(context.Background(), level, "nothing to collect", attrs...)
 	case err != nil:
-		h.log.Warn("cannot collect", slog.String("source", source), slog.Any("err", err))
+		h.log.LogAttrs(context.Background(), slog.LevelWarn, "cannot collect", append(attrs, slog.Any("err", err))...)
 	default:
-		h.log.Log(context.Background(), level, "collecting", slog.String("source", source))
+		h.log.LogAttrs(context.Background(), level, "collecting", attrs...)
 	}
 }

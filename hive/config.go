@@ -14,6 +14,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/gpu"
+	"github.com/beatfabric/hivebeat/internal/proctree"
 )
 
 // Config configures a Hive. The zero Config is the hive of this machine, with its host
@@ -59,6 +60,14 @@ type Config struct {
 	// server fails only with the process. So the hive believes each of its closed
 	// connections, however many close at once. Default: none.
 	Own string
+	// CacheDir is the directory of the model cache. A snapshot has the size of its file
+	// system, or of that of its nearest parent that exists, and what an unprivileged
+	// process may still write. It is read every 10 s on a goroutine of its own. Default:
+	// DefaultCacheDir.
+	CacheDir string
+	// StoreDir is the directory of a store whose file system is reported likewise, such
+	// as that of a NATS server on this machine. Default: none.
+	StoreDir string
 	// Host reads the facts of the machine, GPUs those of its GPUs. Each is called every
 	// 10 s on a separate goroutine, with a context that ends after 5 s (GPUs: after
 	// GPULimit), never before the previous call has returned, and no sooner than that
@@ -66,8 +75,9 @@ type Config struct {
 	// collect, and the previous facts stay. GPUs returns an empty list where there are
 	// none; a GPU that was in its list and no longer is has gone. A GPU may have a State
 	// other than ok, with Cause, Evidence and Action. Default: gopsutil, and the drivers
-	// of the machine. The processes of workers are read in the same way, always with
-	// gopsutil.
+	// of the machine. The processes of workers are read in the same way: from /proc on
+	// Linux, elsewhere with gopsutil. With a Host, CacheDir and StoreDir are not read: it
+	// reports the sizes itself.
 	Host func(context.Context) (hivebeat.Host, error)
 	GPUs func(context.Context) ([]hivebeat.GPU, error)
 	// GPUsExpected is how many GPUs the machine has. If fewer answer, the snapshot's
@@ -89,9 +99,10 @@ type Config struct {
 	// for each beat. Default: nothing is logged.
 	Logger *slog.Logger
 
-	readProcess func(ctx context.Context, pid uint64) (reading, error) // for tests; nil: gopsutil
-	readers     []gpu.Reader                                           // for tests; nil: newReaders
-	owners      func() gpu.OwnerOf                                     // for tests; nil: Hive.ownPids
+	processes processes                                            // for tests; nil: those of this machine
+	readers   []gpu.Reader                                         // for tests; nil: newReaders
+	owners    func() gpu.OwnerOf                                   // for tests; nil: the hive's own table of processes
+	readSpace func(ctx context.Context, dir string) (space, error) // for tests; nil: gopsutil
 }
 
 // defaultGPULimit is the default of Config.GPULimit.
@@ -117,8 +128,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.GPULimit == 0 {
 		c.GPULimit = defaultGPULimit
 	}
-	if c.readProcess == nil {
-		c.readProcess = readProcess
+	if c.CacheDir == "" {
+		c.CacheDir = DefaultCacheDir()
+	}
+	if c.processes == nil {
+		c.processes = proctree.NewReader()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

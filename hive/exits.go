@@ -9,6 +9,7 @@ import (
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/hivecore"
+	"github.com/beatfabric/hivebeat/internal/proctree"
 	"github.com/beatfabric/hivebeat/internal/procwatch"
 )
 
@@ -47,11 +48,13 @@ func (h *Hive) watchExits(ctx context.Context, wg *sync.WaitGroup) <-chan []dete
 			if len(ended) == 0 {
 				continue
 			}
-			h.awaitLastWords(ctx)
 			list := make([]detector.Exit, len(ended))
-			for i, e := range ended {
-				list[i] = detector.Exit{Process: e.Key, At: e.At, Reused: e.Reused}
+			for i, e := range ended { // at once, as the cgroup may end with the process
+				key := proctree.Key{Worker: e.Key.Worker, Inc: e.Key.Inc, PID: e.Key.PID, NS: h.ns}
+				oom := h.table.end(key, time.Since(e.At), h.cfg.processes.Limits)
+				list[i] = detector.Exit{Process: e.Key, At: e.At, Reused: e.Reused, OOM: oom}
 			}
+			h.awaitLastWords(ctx)
 			select {
 			case exits <- list:
 			case <-ctx.Done():

@@ -225,7 +225,8 @@ func (h *Hive) logGPU(c *gpu.Change) {
 	h.log.LogAttrs(context.Background(), level, text, list...) //nolint:sloglint // texts are constants of this function
 }
 
-// ownPids says which processes are those that workers name in their beats.
+// ownPids says whose each process is. Those that workers name in their beats are known at
+// once, all others from the last scan of the machine's processes.
 func (h *Hive) ownPids() gpu.OwnerOf {
 	h.mu.Lock()
 	pids, running := h.core.Pids(), h.core.Running()
@@ -238,7 +239,7 @@ func (h *Hive) ownPids() gpu.OwnerOf {
 		if pids[pid] {
 			return gpu.Ours, names[pid]
 		}
-		return gpu.Foreign, ""
+		return h.table.owner(pid)
 	}
 }
 

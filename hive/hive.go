@@ -201,6 +201,7 @@ func (h *Hive) run(ctx context.Context) error {
 		}
 	})
 	h.collectHost(inner, &wg)
+	h.collectDisks(inner, &wg)
 	h.collectGPUs(inner, &wg)
 	if !recalled {
 		wg.Go(func() { h.recallLater(inner) })

@@ -67,6 +67,9 @@ func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 		}
 		r.last, r.known = t, true
 	}
+	if k, err := host.KernelVersionWithContext(ctx); err == nil {
+		h.Kernel = k
+	}
 	if len(errs) == 4 {
 		return h, errors.Join(errs...)
 	}

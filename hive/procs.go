@@ -4,143 +4,175 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
-	psutil "github.com/shirou/gopsutil/v4/process"
-
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/gpu"
+	"github.com/beatfabric/hivebeat/internal/proctree"
 )
 
-// This file reads what the operating system reports about the processes of workers,
-// next to what workers report themselves. It reads only processes that this hive may
-// watch: an id from another pid namespace is another process here.
+// This file reads what the operating system reports about the processes of workers, next
+// to what workers report themselves, and knows whose each process of the machine is.
+// Package proctree has the rules.
 
-// startSlack is how far the reported start of a process may be off.
-const startSlack = 2 * time.Second
-
-// readMost bounds how many processes are read per round: each takes about 0.3 ms of
-// CPU. If there are more, they take turns.
-const readMost = 1000
-
-// reading holds the values read of one process.
-type reading struct {
-	began int64   // start, in ms of the wall clock; distinguishes processes with the same id
-	rss   uint64  // bytes
-	bytes uint64  // read from files and disks in total; 0 where unavailable
-	cpu   float64 // CPU seconds used in total
+// processes is the access to the processes of the machine.
+type processes interface {
+	Scan(ctx context.Context, near map[uint64]bool) (proctree.Scan, error)
+	proctree.Source
 }
 
-// readProcess reads one process with gopsutil.
-func readProcess(ctx context.Context, pid uint64) (r reading, err error) {
-	if pid > math.MaxInt32 {
-		return r, fmt.Errorf("pid %d: %w", pid, psutil.ErrorProcessNotRunning)
-	}
-	p := psutil.Process{Pid: int32(pid)}
-	if r.began, err = p.CreateTimeWithContext(ctx); err != nil {
-		return r, err
-	}
-	mem, err := p.MemoryInfoWithContext(ctx)
-	if err != nil {
-		return r, err
-	}
-	times, err := p.TimesWithContext(ctx)
-	if err != nil {
-		return r, err
-	}
-	r.rss, r.cpu = mem.RSS, times.User+times.System
-	if io, err := p.IOCountersWithContext(ctx); err == nil { // fails for a process of another user
-		r.bytes = max(io.ReadBytes, io.DiskReadBytes) // DiskReadBytes includes mapped files, but not cached data
-	}
-	return r, nil
-}
-
-// procFacts are the latest facts of one process.
+// procFacts are the latest facts of the processes of a worker.
 type procFacts struct {
-	reading
-	read    time.Time
-	up      time.Duration // at read
-	percent float64       // of one CPU, since the previous reading
+	proctree.Facts
+	read time.Time
 }
 
-// procReader reads the processes of workers, one after the other. It is not safe for
-// concurrent use.
+// procReading is the result of one round.
+type procReading struct {
+	facts  map[proctree.Key]procFacts
+	owners *proctree.Owners
+}
+
+// procReader reads the processes of the machine. It is not safe for concurrent use.
 type procReader struct {
-	whom func() []detector.Running
-	read func(ctx context.Context, pid uint64) (reading, error)
-	last map[detector.Process]procFacts
-	turn int // index in whom of the first process to read
+	whom   func() []detector.Running
+	sys    processes
+	table  *procTable
+	forest *proctree.Forest
+	ns     string
+	self   uint64
+	last   *proctree.Owners
 }
 
-// readAll returns the latest facts of each process, and reads those again whose turn it
-// is. It returns an error if none could be read, and errNone if there are no processes.
-func (r *procReader) readAll(ctx context.Context) (map[detector.Process]procFacts, error) {
+// readAll returns the latest facts of each worker whose processes can be read. It returns
+// an error if there are workers in this pid namespace, and none could be read, and errNone
+// if there is no worker's process to read. The owners are valid in both cases.
+func (r *procReader) readAll(ctx context.Context) (procReading, error) {
 	whom := r.whom()
-	if len(whom) == 0 {
-		r.last = nil
-		return nil, errNone
+	near, ends := r.table.take()
+	for pid := range r.last.Owned() {
+		near[pid] = true
 	}
-	next := make(map[detector.Process]procFacts, len(whom))
-	var first error
-	if len(whom) <= readMost {
-		r.turn = 0
+	for _, w := range whom {
+		if w.NS == r.ns {
+			near[w.PID] = true
+		}
 	}
-	for i := range whom {
-		w := whom[(r.turn+i)%len(whom)]
-		if i >= readMost {
-			if f, ok := r.last[w.Process]; ok {
-				next[w.Process] = f
-			}
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		got, err := r.read(ctx, w.PID)
-		if err != nil {
-			if first == nil {
-				first = fmt.Errorf("process %d: %w", w.PID, err)
-			}
-			continue
-		}
-		now := time.Now()
-		f := procFacts{reading: got, read: now, up: max(0, time.Duration(now.UnixMilli()-got.began)*time.Millisecond)}
-		if f.up+startSlack < now.Sub(w.Known) {
-			continue // it started after the worker did: the id now belongs to another process
-		}
-		if was, ok := r.last[w.Process]; ok && was.began == got.began {
-			if d := now.Sub(was.read).Seconds(); d > 0 {
-				f.percent = hundredths(finite(100 * (got.cpu - was.cpu) / d))
-			}
-		}
-		next[w.Process] = f
+	s, err := r.sys.Scan(ctx, near)
+	if err != nil {
+		return procReading{}, err
 	}
-	r.turn += readMost
-	r.last = next
-	if len(next) == 0 && first != nil {
-		return nil, first
+	now := time.Now()
+	list := make([]proctree.Worker, len(whom))
+	var first uint64
+	for i, w := range whom {
+		key := proctree.Key{Worker: w.Worker, Inc: w.Inc, PID: w.PID, NS: w.NS}
+		list[i] = proctree.Worker{Key: key, Ended: w.Ended, EndedAt: ends[key]}
+		if s.Clock > 0 {
+			list[i].Known = s.Clock - min(s.Clock, uint64(max(0, now.Sub(w.Known).Milliseconds())))
+		}
+		if first == 0 && w.NS == r.ns && w.PID != r.self && !w.Ended {
+			first = w.PID
+		}
 	}
-	return next, nil
+	r.forest.Update(now, s, r.sys, list)
+	got := procReading{facts: make(map[proctree.Key]procFacts), owners: r.forest.Owners()}
+	r.last = got.owners
+	for _, f := range r.forest.Measure(now, r.sys) {
+		got.facts[f.Key] = procFacts{f, now}
+	}
+	switch {
+	case len(got.facts) > 0:
+		return got, nil
+	case first > 0:
+		return got, fmt.Errorf("process %d: it is not visible, or began after its worker", first)
+	}
+	return got, errNone
 }
 
 // procTable holds the latest readings. It is safe for concurrent use.
 type procTable struct {
-	mu    sync.Mutex
-	procs map[detector.Process]procFacts
+	mu     sync.Mutex
+	procs  map[proctree.Key]procFacts
+	before map[proctree.Key]procFacts // the reading before
+	owners *proctree.Owners
+	asked  map[uint64]bool         // processes whose owner was asked for since the last scan
+	ends   map[proctree.Key]uint64 // when processes ended since, by the clock of the scan
 }
 
-func (t *procTable) set(procs map[detector.Process]procFacts) {
+func (t *procTable) set(procs map[proctree.Key]procFacts) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.procs = procs
+	t.procs, t.before = procs, t.procs
 }
 
-// fill adds the facts of their processes to the records of workers in the pid namespace
-// ns. It omits facts that are older than hivebeat.Fresh.
+func (t *procTable) setOwners(o *proctree.Owners) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.owners = o
+}
+
+// owner returns whose process pid is, and the worker that it belongs to or belonged to. It
+// is as of the last scan, which is 10 s old at most: a process that began since is
+// unattributed.
+func (t *procTable) owner(pid uint64) (gpu.Owner, string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.asked == nil {
+		t.asked = make(map[uint64]bool)
+	}
+	if len(t.asked) < maxAsked {
+		t.asked[pid] = true
+	}
+	return t.owners.Of(pid)
+}
+
+// maxAsked bounds how many processes are read in each scan only because they hold memory of
+// a GPU.
+const maxAsked = 4096
+
+// take returns, once, the processes to read closely, and those that ended.
+func (t *procTable) take() (near map[uint64]bool, ends map[proctree.Key]uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	near, ends = t.asked, t.ends
+	t.asked, t.ends = nil, nil
+	if near == nil {
+		near = make(map[uint64]bool)
+	}
+	return near, ends
+}
+
+// end notes that the process of a worker ended ago, and reports whether the kernel killed
+// it for want of memory: then a process was killed in the worker's own cgroup since the
+// reading before the last one. The last one may be later than the kill, as a large process
+// needs a while to end. A cgroup that is gone already says nothing.
+func (t *procTable) end(key proctree.Key, ago time.Duration, limits func(proctree.Cgroup) proctree.Limits) bool {
+	t.mu.Lock()
+	if boot := bootid.Clock(); boot > 0 {
+		if t.ends == nil {
+			t.ends = make(map[proctree.Key]uint64)
+		}
+		t.ends[key] = boot - min(boot, uint64(max(0, ago.Milliseconds())))
+	}
+	was, ok := t.before[key]
+	if !ok {
+		was = t.procs[key]
+	}
+	t.mu.Unlock()
+	if was.Cgroup.Path == "" || !was.Counted {
+		return false
+	}
+	l := limits(was.Cgroup)
+	return l.Counted && l.Kills > was.Kills
+}
+
+// fill adds the facts of their processes to the records of workers. It omits facts that are
+// older than hivebeat.Fresh.
 func (t *procTable) fill(list []hivebeat.Record, ns string, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -149,22 +181,27 @@ func (t *procTable) fill(list []hivebeat.Record, ns string, now time.Time) {
 	}
 	for i := range list {
 		r := &list[i]
-		if r.NS != ns || r.PID == 0 || r.Live != hivebeat.Alive && r.Live != hivebeat.Late {
+		if r.PID == 0 || r.Live != hivebeat.Alive && r.Live != hivebeat.Late {
 			continue
 		}
-		if f, ok := t.procs[detector.Process{Worker: r.Worker, Inc: r.Inc, PID: r.PID}]; ok && now.Sub(f.read) <= hivebeat.Fresh {
-			r.Proc.RSS, r.Proc.CPU, r.Proc.Read = small(f.rss), f.percent, small(f.bytes)
-			r.Proc.Up = hivebeat.MillisOf(f.up + now.Sub(f.read))
+		if f, ok := t.procs[proctree.Key{Worker: r.Worker, Inc: r.Inc, PID: r.PID, NS: r.NS}]; ok && now.Sub(f.read) <= hivebeat.Fresh {
+			p := &r.Proc
+			p.RSS, p.CPU, p.Read = small(f.RSS), hundredths(finite(f.CPU)), small(f.Read)
+			p.Procs, p.Threads, p.Files = small(f.Procs), small(f.Threads), small(f.Files)
+			p.MemMax, p.OOM = small(f.Max), small(f.Kills)
+			if f.Up > 0 {
+				p.Up = hivebeat.Millis(small(f.Up)) + hivebeat.MillisOf(now.Sub(f.read))
+			}
 		}
 	}
 }
 
 // tellProgress passes readings to the loop. They replace readings that the loop has not
 // taken yet.
-func (h *Hive) tellProgress(procs map[detector.Process]procFacts) {
+func (h *Hive) tellProgress(procs map[proctree.Key]procFacts) {
 	list := make([]detector.Reading, 0, len(procs))
-	for p, f := range procs {
-		list = append(list, detector.Reading{Process: p, Read: f.bytes, RSS: f.rss})
+	for k, f := range procs {
+		list = append(list, detector.Reading{Process: detector.Process{Worker: k.Worker, Inc: k.Inc, PID: k.PID}, Read: f.WorkRead, RSS: f.WorkRSS})
 	}
 	select {
 	case <-h.readings:
@@ -174,18 +211,24 @@ func (h *Hive) tellProgress(procs map[detector.Process]procFacts) {
 }
 
 func (h *Hive) collectProcs(ctx context.Context, wg *sync.WaitGroup) {
-	r := &procReader{read: h.cfg.readProcess, whom: func() []detector.Running {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		self := uint64(os.Getpid()) // a worker inside the hive's process has no process to read
-		return slices.DeleteFunc(h.core.Running(), func(r detector.Running) bool { return r.PID == self })
-	}}
-	c := collector[map[detector.Process]procFacts]{
+	self := uint64(os.Getpid())
+	r := &procReader{
+		sys: h.cfg.processes, table: &h.table, forest: proctree.NewForest(self, h.ns), ns: h.ns, self: self,
+		whom: func() []detector.Running {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.core.Running()
+		},
+	}
+	c := collector[procReading]{
 		every: collectEvery, limit: collectLimit, read: r.readAll,
-		store: func(_ time.Time, v map[detector.Process]procFacts, err error) {
+		store: func(_ time.Time, v procReading, err error) {
+			if v.owners != nil {
+				h.table.setOwners(v.owners)
+			}
 			if err == nil || errors.Is(err, errNone) { // otherwise the previous readings stay, and age
-				h.table.set(v)
-				h.tellProgress(v)
+				h.table.set(v.facts)
+				h.tellProgress(v.facts)
 			}
 			if h.machine.note(sourceOS, err) {
 				h.collected(sourceOS, err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,122 +15,137 @@ import (
 	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/core"
 	"github.com/beatfabric/hivebeat/internal/detector"
+	"github.com/beatfabric/hivebeat/internal/gpu"
 	"github.com/beatfabric/hivebeat/internal/hivecore"
+	"github.com/beatfabric/hivebeat/internal/proctree"
 )
 
-// readProcess agrees with the facts of this process.
-func TestReadProcess(t *testing.T) {
-	r, err := readProcess(t.Context(), uint64(os.Getpid()))
-	if err != nil {
-		t.Fatal(err)
+// fakeProcesses are processes that a test makes up.
+type fakeProcesses struct {
+	scan   func(ctx context.Context, near map[uint64]bool) (proctree.Scan, error)
+	limits proctree.Limits
+	cgroup func(pid uint64) string
+}
+
+func (f *fakeProcesses) Scan(ctx context.Context, near map[uint64]bool) (proctree.Scan, error) {
+	return f.scan(ctx, near)
+}
+
+func (f *fakeProcesses) Cgroup(id proctree.ID) proctree.Cgroup {
+	if f.cgroup == nil {
+		return proctree.Cgroup{}
 	}
-	if age := time.Since(time.UnixMilli(r.began)); age < -startSlack || age > time.Hour {
-		t.Errorf("this process began %s ago", age)
-	}
-	if r.bytes == 0 && runtime.GOOS == "linux" {
-		t.Errorf("it has read nothing: %+v", r)
-	}
-	if r.rss < 1<<20 || r.rss > 1<<40 {
-		t.Errorf("it holds %d bytes", r.rss)
-	}
-	for _, pid := range []uint64{1 << 31, 1<<31 - 1} {
-		if r, err := readProcess(t.Context(), pid); err == nil {
-			t.Errorf("process %d: %+v", pid, r)
-		}
+	return proctree.Cgroup{Path: f.cgroup(id.PID)}
+}
+
+func (f *fakeProcesses) Namespace(proctree.ID) (proctree.Namespace, bool) {
+	return proctree.Namespace{}, false
+}
+
+func (f *fakeProcesses) Usage(id proctree.ID) proctree.Usage {
+	return proctree.Usage{Read: 1000 * id.PID, HasIO: true, Files: 3}
+}
+func (f *fakeProcesses) Limits(proctree.Cgroup) proctree.Limits { return f.limits }
+
+// procsOf returns a reader of processes that sys makes up, for a hive with the pid 99 in
+// the namespace boot/1.
+func procsOf(sys processes, whom *[]detector.Running) *procReader {
+	return &procReader{
+		sys: sys, table: &procTable{}, forest: proctree.NewForest(99, "boot/1"), ns: "boot/1", self: 99,
+		whom: func() []detector.Running { return *whom },
 	}
 }
 
-func BenchmarkReadProcess(b *testing.B) {
-	for b.Loop() {
-		if _, err := readProcess(b.Context(), uint64(os.Getpid())); err != nil {
-			b.Fatal(err)
-		}
-	}
+func process1(pid, start, parent uint64) proctree.Process {
+	return proctree.Process{ID: proctree.ID{PID: pid, Start: start}, Parent: parent, RSS: 4096, Threads: 2, CPU: 7000}
 }
 
 func TestProcReader(t *testing.T) {
 	now := time.Now()
 	run := func(worker string, pid uint64, known time.Duration) detector.Running {
-		return detector.Running{Process: detector.Process{Worker: worker, Inc: 1, PID: pid}, Known: now.Add(-known)}
+		return detector.Running{Process: detector.Process{Worker: worker, Inc: 1, PID: pid}, NS: "boot/1", Known: now.Add(-known)}
 	}
 	var whom []detector.Running
-	table := map[uint64]reading{}
-	r := procReader{
-		whom: func() []detector.Running { return whom },
-		read: func(_ context.Context, pid uint64) (reading, error) {
-			if got, ok := table[pid]; ok {
-				return got, nil
-			}
-			return reading{}, os.ErrNotExist
-		},
-	}
-	if _, err := r.readAll(t.Context()); !errors.Is(err, errNone) {
+	var asked map[uint64]bool
+	scan := proctree.Scan{Clock: 1_000_000}
+	var failed error
+	r := procsOf(&fakeProcesses{scan: func(_ context.Context, near map[uint64]bool) (proctree.Scan, error) {
+		asked = near
+		return scan, failed
+	}}, &whom)
+	if got, err := r.readAll(t.Context()); !errors.Is(err, errNone) || got.owners == nil {
 		t.Errorf("nobody to read: %v, want none", err)
 	}
-	whom = []detector.Running{run("a", 10, time.Minute), run("reused", 11, time.Minute), run("gone", 12, time.Minute), run("same", 10, time.Second)}
-	began := now.Add(-2 * time.Minute).UnixMilli()
-	table[10] = reading{began: began, rss: 4096, cpu: 7}
-	table[11] = reading{began: now.Add(-30 * time.Second).UnixMilli(), rss: 1}
+	whom = []detector.Running{run("a", 10, time.Minute), run("gone", 12, time.Minute), run("reused", 13, time.Minute), run("inside", 99, time.Minute)}
+	scan.Procs = []proctree.Process{process1(10, 800_000, 1), process1(11, 900_000, 10), process1(13, 970_000, 1), process1(99, 100, 1)}
+	r.table.owner(4711)
 	got, err := r.readAll(t.Context())
-	if err != nil || len(got) != 2 {
-		t.Fatalf("%+v, %v: want two workers of one process", got, err)
+	if err != nil || len(got.facts) != 1 {
+		t.Fatalf("%+v, %v: want one worker", got, err)
 	}
-	a := got[whom[0].Process]
-	if a.rss != 4096 || a.percent != 0 || a.up < 2*time.Minute || a.up > 3*time.Minute {
-		t.Errorf("%+v", a)
+	key := proctree.Key{Worker: "a", Inc: 1, PID: 10, NS: "boot/1"}
+	if f := got.facts[key]; f.RSS != 8192 || f.Procs != 2 || f.Up != 200_000 || f.Read != 21_000 || f.WorkRead != 21_000 {
+		t.Errorf("%+v", f)
 	}
-	// Since the previous reading it used three quarters of a CPU.
-	a.read = a.read.Add(-8 * time.Second)
-	r.last[whom[0].Process] = a
-	table[10] = reading{began: began, rss: 8192, cpu: 13}
-	got, _ = r.readAll(t.Context())
-	if p := got[whom[0].Process].percent; p < 70 || p > 75 {
-		t.Errorf("%v percent, want 75", p)
+	if !asked[10] || !asked[4711] || asked[11] {
+		t.Errorf("read closely: %v; want workers, and those whose owner was asked for", asked)
 	}
-	// Another process has the same id.
-	table[10] = reading{began: began + 20, rss: 8192, cpu: 1}
-	if got, _ = r.readAll(t.Context()); got[whom[0].Process].percent != 0 {
-		t.Errorf("%+v: of two processes", got[whom[0].Process])
+	r.table.setOwners(got.owners)
+	for pid, want := range map[uint64]gpu.Owner{10: gpu.Ours, 11: gpu.Ours, 13: gpu.Foreign, 99: gpu.Ours, 12: gpu.Unattributed} {
+		if owner, worker := r.table.owner(pid); owner != want || pid == 11 && worker != "a" {
+			t.Errorf("process %d: owner %d, worker %q, want %d", pid, owner, worker, want)
+		}
 	}
-	whom = whom[2:3]
-	if got, err = r.readAll(t.Context()); !errors.Is(err, os.ErrNotExist) || len(got) != 0 {
+	if _, err = r.readAll(t.Context()); err != nil || !asked[11] || asked[4711] || !asked[13] {
+		t.Errorf("read closely: %v, %v; want all of a tree, and those asked for since", asked, err)
+	}
+	whom = whom[1:2]
+	if got, err = r.readAll(t.Context()); err == nil || errors.Is(err, errNone) || len(got.facts) != 0 {
 		t.Errorf("%+v, %v: none can be read", got, err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err = r.readAll(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v: the time was over", err)
+	failed = os.ErrPermission
+	if _, err = r.readAll(t.Context()); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("%v: no scan", err)
 	}
 }
 
-// If there are too many processes, they take turns.
-func TestProcReaderOfMany(t *testing.T) {
-	now := time.Now()
-	reads := map[uint64]int{}
-	var whom []detector.Running
-	for i := range uint64(2*readMost + readMost/2) {
-		whom = append(whom, detector.Running{Process: detector.Process{Worker: "w", Inc: 1, PID: i + 1}, Known: now})
+// A worker whose process ended was killed for want of memory if something in its own cgroup
+// was, since the reading before the last one.
+func TestProcTableKnowsWhoWasKilled(t *testing.T) {
+	key := proctree.Key{Worker: "w", Inc: 1, PID: 10, NS: "boot/1"}
+	own := proctree.Cgroup{Path: "/docker/a"}
+	at := func(kills uint64, of proctree.Cgroup) map[proctree.Key]procFacts {
+		return map[proctree.Key]procFacts{key: {Facts: proctree.Facts{Key: key, Cgroup: of, Limits: proctree.Limits{Kills: kills, Counted: of.Path != ""}}}}
 	}
-	r := procReader{
-		whom: func() []detector.Running { return whom },
-		read: func(_ context.Context, pid uint64) (reading, error) {
-			reads[pid]++
-			return reading{began: now.UnixMilli(), rss: pid}, nil
-		},
-	}
-	for round, want := range []int{readMost, 2 * readMost, len(whom), len(whom)} {
-		if got, err := r.readAll(t.Context()); err != nil || len(got) != want || len(reads) != want {
-			t.Fatalf("round %d: %d are known, %d were read, %v; want %d", round, len(got), len(reads), err, want)
+	for _, c := range []struct {
+		name     string
+		readings []map[proctree.Key]procFacts
+		at       proctree.Limits // when it ended
+		want     bool
+	}{
+		{"no kill", []map[proctree.Key]procFacts{at(3, own), at(3, own)}, proctree.Limits{Kills: 3, Counted: true}, false},
+		{"a kill", []map[proctree.Key]procFacts{at(3, own), at(3, own)}, proctree.Limits{Kills: 4, Counted: true}, true},
+		{"a kill after the first reading", []map[proctree.Key]procFacts{at(0, own)}, proctree.Limits{Kills: 1, Counted: true}, true},
+		{"a kill that the last reading has", []map[proctree.Key]procFacts{at(3, own), at(4, own)}, proctree.Limits{Kills: 4, Counted: true}, true},
+		{"a kill before", []map[proctree.Key]procFacts{at(3, own), at(4, own), at(4, own)}, proctree.Limits{Kills: 4, Counted: true}, false},
+		{"its process is not in the last reading", []map[proctree.Key]procFacts{at(3, own), {}}, proctree.Limits{Kills: 4, Counted: true}, true},
+		{"the cgroup is gone", []map[proctree.Key]procFacts{at(3, own), at(3, own)}, proctree.Limits{}, false},
+		{"the cgroup is not its own", []map[proctree.Key]procFacts{at(3, proctree.Cgroup{}), at(3, proctree.Cgroup{})}, proctree.Limits{Kills: 9, Counted: true}, false},
+		{"never read", nil, proctree.Limits{Kills: 9, Counted: true}, false},
+	} {
+		var table procTable
+		for _, r := range c.readings {
+			table.set(r)
 		}
-	}
-	for pid, n := range reads {
-		if n < 1 || n > 2 {
-			t.Errorf("process %d was read %d times", pid, n)
+		got := table.end(key, time.Second, func(of proctree.Cgroup) proctree.Limits {
+			if of != own {
+				t.Errorf("%s: reads %+v", c.name, of)
+			}
+			return c.at
+		})
+		if got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
-	}
-	whom = whom[:10] // the others are gone
-	if got, err := r.readAll(t.Context()); err != nil || len(got) != 10 {
-		t.Errorf("%d are known, %v", len(got), err)
 	}
 }
 
@@ -146,13 +160,18 @@ func TestProcTable(t *testing.T) {
 		return []hivebeat.Record{
 			rec("w", "here", 10, hivebeat.Alive), rec("w", "there", 10, hivebeat.Alive), rec("w", "here", 11, hivebeat.Alive),
 			rec("w", "here", 10, hivebeat.Lost), rec("w", "here", 10, hivebeat.Left), rec("x", "here", 10, hivebeat.Late), restarted,
+			rec("c", "there", 7, hivebeat.Alive),
 		}
 	}
 	var table procTable
-	table.set(map[detector.Process]procFacts{
-		{Worker: "w", Inc: 1, PID: 10}: {reading: reading{rss: 5}, read: now, up: time.Minute, percent: 12.5},
-		{Worker: "x", Inc: 1, PID: 10}: {reading: reading{rss: 1<<64 - 1}, read: now.Add(-time.Second), up: time.Minute},
-	})
+	facts := func(worker, ns string, pid uint64, read time.Time, f proctree.Facts) {
+		f.Key = proctree.Key{Worker: worker, Inc: 1, PID: pid, NS: ns}
+		table.procs[f.Key] = procFacts{f, read}
+	}
+	table.set(map[proctree.Key]procFacts{})
+	facts("w", "here", 10, now, proctree.Facts{RSS: 5, Up: 60_000, CPU: 12.5, Procs: 2, Threads: 9, Files: 4, Limits: proctree.Limits{Max: 100, Kills: 1}})
+	facts("x", "here", 10, now.Add(-time.Second), proctree.Facts{RSS: 1<<64 - 1, Up: 60_000})
+	facts("c", "there", 7, now, proctree.Facts{RSS: 6})
 	fill := func(ns string, now time.Time) (got []hivebeat.Proc) {
 		l := list()
 		table.fill(l, ns, now)
@@ -162,7 +181,8 @@ func TestProcTable(t *testing.T) {
 		return got
 	}
 	want := []hivebeat.Proc{
-		{RSS: 5, CPU: 12.5, Up: 62_000}, {}, {}, {}, {}, {RSS: hivebeat.MaxInt, Up: 63_000}, {},
+		{RSS: 5, CPU: 12.5, Up: 62_000, Procs: 2, Threads: 9, Files: 4, MemMax: 100, OOM: 1}, {}, {}, {}, {},
+		{RSS: hivebeat.MaxInt, Up: 63_000}, {}, {RSS: 6},
 	}
 	if d := cmp.Diff(want, fill("here", now.Add(2*time.Second))); d != "" {
 		t.Errorf("-want +got:\n%s", d)
@@ -186,12 +206,16 @@ func TestVirtualHungProcess(t *testing.T) {
 	release := make(chan chan struct{}, 1)
 	cfg := quickConfig()
 	cfg.NoExitWatch = true // the process does not exist
-	cfg.readProcess = func(_ context.Context, pid uint64) (reading, error) {
-		if calls.Add(1) == 3 {
+	cfg.processes = &fakeProcesses{scan: func(_ context.Context, near map[uint64]bool) (proctree.Scan, error) {
+		if calls.Add(1) == 4 { // the first one comes before any worker
 			<-<-release // ignores its context
 		}
-		return reading{began: time.Now().Add(-time.Hour).UnixMilli(), rss: pid}, nil
-	}
+		s := proctree.Scan{Clock: 4_000_000}
+		for pid := range near {
+			s.Procs = append(s.Procs, proctree.Process{ID: proctree.ID{PID: pid, Start: 1000}, RSS: pid})
+		}
+		return s, nil
+	}}
 	virtual(t, cfg, func(t *testing.T, _ *Hive, q *queen, beat func(*fake), _ *nats.Conn) {
 		hang := make(chan struct{})
 		release <- hang
@@ -221,7 +245,7 @@ func TestVirtualHungProcess(t *testing.T) {
 			last = s.at
 		}
 		s, _ = q.last()
-		if r, _ := worker1(s, "w"); r.Proc != (hivebeat.Proc{}) || r.Live != hivebeat.Alive || calls.Load() != 3 {
+		if r, _ := worker1(s, "w"); r.Proc != (hivebeat.Proc{}) || r.Live != hivebeat.Alive || calls.Load() != 4 {
 			t.Errorf("while it hangs: %+v after %d calls", r, calls.Load())
 		}
 		if s.Collect[sourceOS] != "error: no answer within 5s, and the call cannot be stopped; the source is not read again until it returns" || s.Collect[sourceHost] != "ok" {
@@ -258,7 +282,8 @@ func TestProgressIsTold(t *testing.T) {
 	}
 	process := detector.Process{Worker: f.Worker, Inc: f.Inc, PID: f.PID}
 	for _, bytes := range []uint64{0, 1 << 30, 2 << 30} { // the loop misses the second reading
-		l.tellProgress(map[detector.Process]procFacts{process: {reading: reading{bytes: bytes}}})
+		key := proctree.Key{Worker: process.Worker, Inc: process.Inc, PID: process.PID, NS: f.NS}
+		l.tellProgress(map[proctree.Key]procFacts{key: {Facts: proctree.Facts{WorkRead: bytes}}})
 		if bytes == 1<<30 {
 			continue
 		}

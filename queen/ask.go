@@ -47,6 +47,8 @@ func (q *Queen) answer(ctx context.Context, asker, verb string, r api.Request) a
 		return q.hold(ctx, query.HoldID{Asker: asker, ID: r.Hold}, r)
 	case api.VerbRelease:
 		return q.release(ctx, query.HoldID{Asker: asker, ID: r.Hold})
+	case api.VerbForget:
+		return q.forgetGPU(ctx, asker, r)
 	case api.VerbHolds:
 		return q.listHolds(ctx, r)
 	case api.VerbHistory:

@@ -33,6 +33,7 @@ var errTaken = errors.New("taken by another hold")
 // claim is a place to hold, and the outcome.
 type claim struct {
 	query.Found
+	more  []*claim // the other GPUs of the pick: all are held or none
 	pick  api.Pick
 	renew bool
 	hold  query.Hold
@@ -90,8 +91,11 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 		}
 		picks, found, others := query.Held(q.view.Index(), r, id, q.holds.Of(id), now)
 		for i := range picks {
-			held = append(held, q.claim(found[i], picks[i], id, r.HoldMS, now, true))
-			tried[found[i].Place] = true
+			c := q.claim(found[i], picks[i], id, r.HoldMS, now, true)
+			held = append(held, c)
+			for _, c := range c.whole() {
+				tried[c.Place] = true
+			}
 		}
 		for _, p := range others {
 			tried[p] = true
@@ -103,8 +107,7 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 	case away != nil:
 		return q.refuse(ctx, api.CodeUnavailable, away.Error())
 	}
-	q.holdAll(ctx, l, held)
-	held = slices.DeleteFunc(held, func(c *claim) bool { return c.err != nil })
+	held, _ = q.holdWhole(ctx, l, held)
 	var last api.Answer
 	for round := 0; round < holdRounds && len(held) < n; round++ {
 		var claims []*claim
@@ -112,22 +115,19 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 		f := query.NewFinder(r, tried).For(id)
 		last = q.steps(ctx, f, func(now time.Time) {
 			for i, found := range f.Found() {
-				claims = append(claims, q.claim(found, f.Answer().Picks[i], id, r.HoldMS, now, false))
-				tried[found.Place] = true
+				c := q.claim(found, f.Answer().Picks[i], id, r.HoldMS, now, false)
+				claims = append(claims, c)
+				for _, c := range c.whole() {
+					tried[c.Place] = true
+				}
 			}
 		})
 		if last.Error != nil || len(claims) == 0 {
 			break
 		}
-		q.holdAll(ctx, l, claims)
-		for _, c := range claims {
-			if c.err == nil {
-				held = append(held, c)
-			} else if !errors.Is(c.err, errTaken) {
-				away = c.err
-			}
-		}
-		if away != nil {
+		var got []*claim
+		got, away = q.holdWhole(ctx, l, claims)
+		if held = append(held, got...); away != nil {
 			break
 		}
 	}
@@ -137,7 +137,7 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 	case len(held) == 0 && away != nil:
 		return q.refuse(ctx, api.CodeUnavailable, "the hold could not be stored: "+away.Error())
 	}
-	return q.look(ctx, func(time.Time) api.Answer {
+	return q.look(ctx, func(now time.Time) api.Answer {
 		a := api.Answer{}
 		if len(held) < want {
 			a.Passed = last.Passed
@@ -146,7 +146,7 @@ func (q *Queen) hold(ctx context.Context, id query.HoldID, r api.Request) api.An
 			c.pick.Rank, c.pick.Hold, c.pick.Asker = i+1, id.ID, id.Asker
 			a.Picks = append(a.Picks, c.pick)
 		}
-		a.Status.Unsure = q.unsureHolds()
+		a.Status.Unsure = append(q.unsureHolds(), query.UnsureOf(q.view.Index(), a.Picks, now)...)
 		return a
 	})
 }
@@ -172,7 +172,43 @@ func (q *Queen) claim(f query.Found, p api.Pick, id query.HoldID, last hivebeat.
 	} else {
 		q.holds.Reserve(q.view.Index(), f.Place, c.hold, now)
 	}
+	for _, other := range f.More {
+		c.more = append(c.more, q.claim(other, p, id, last, now, renew))
+	}
 	return c
+}
+
+// whole returns the claims on all GPUs of the pick.
+func (c *claim) whole() []*claim { return append([]*claim{c}, c.more...) }
+
+// holdWhole stores the claims, and gives back what it holds of picks that it could not hold whole. It returns
+// the others, and an error if a claim failed for another reason than that its place is taken.
+func (q *Queen) holdWhole(ctx context.Context, l *ledger.Ledger, claims []*claim) (held []*claim, err error) {
+	var all, back []*claim
+	for _, c := range claims {
+		all = append(all, c.whole()...)
+	}
+	q.holdAll(ctx, l, all)
+	for _, c := range claims {
+		var failed error
+		for _, c := range c.whole() {
+			if failed = cmp.Or(failed, c.err); c.err != nil && !errors.Is(c.err, errTaken) {
+				err = c.err
+			}
+		}
+		if failed == nil {
+			held = append(held, c)
+			continue
+		}
+		for _, c := range c.whole() {
+			if c.err == nil {
+				back = append(back, &claim{Found: query.Found{Place: c.Place}, renew: true, hold: query.Hold{HoldID: c.hold.HoldID}, rev: c.rev, list: c.list})
+			}
+		}
+	}
+	// If that fails, what is held ends by itself.
+	q.holdAll(context.WithoutCancel(ctx), l, back)
+	return held, err
 }
 
 // holdAll stores the claims and applies the outcome.

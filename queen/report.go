@@ -31,11 +31,20 @@ type Report struct {
 	Stale   int                    // hives that are up, with facts older than the freshness limit
 	Failing map[string]int         // fresh hives that fail to collect something, by source
 
-	// Sums over fresh hives, as in a summary.
+	// GPUStates counts the GPUs of hives that are up by state, and GPUHives the hives that
+	// have at least one in that state.
+	GPUStates, GPUHives map[hivebeat.GPUState]int
+	// VRAMStale is the memory of those of them that are neither ok nor degraded, or whose
+	// hive is not fresh: their figures are old, and count in no sum below.
+	VRAMStale uint64
+
+	// Sums over the other GPUs, in bytes, as in a summary.
 	GPUs                          int
 	VRAMTotal, VRAMUsed, VRAMOurs uint64
-	VRAMForeign                   uint64        // used, but not by workers of the same hive
-	FactsAge                      time.Duration // age of the oldest facts about a GPU
+	VRAMOrphaned, VRAMForeign     uint64
+	VRAMUnattributed              uint64
+	VRAMReserved                  uint64
+	FactsAge                      time.Duration // age of the oldest facts about a GPU that is not known to be at fault
 	PerHive                       []HiveReport  // only if requested
 }
 
@@ -63,7 +72,10 @@ type HiveReport struct {
 	Age                           time.Duration // of its last snapshot
 	Fresh                         bool          // if false, its facts are zero
 	Shown                         map[hivebeat.Live]int
-	VRAMTotal, VRAMUsed, VRAMOurs uint64
+	VRAMTotal, VRAMUsed, VRAMOurs uint64 // of its GPUs that are ok or degraded, as the next ones
+	VRAMOrphaned, VRAMForeign     uint64
+	VRAMUnattributed              uint64
+	VRAMReserved                  uint64
 }
 
 // reportChunk is how many hives one turn of the loop looks at. The loop receives
@@ -77,6 +89,7 @@ const reportChunk = 256
 func (q *Queen) Report(ctx context.Context, perHive bool) (Report, error) {
 	r := Report{
 		Live: make(map[hivebeat.Live]int), Shown: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int), Failing: make(map[string]int),
+		GPUStates: make(map[hivebeat.GPUState]int), GPUHives: make(map[hivebeat.GPUState]int),
 	}
 	err := q.do(ctx, func(now time.Time) {
 		r.Stats, r.Status = q.stats(), q.status(now)
@@ -129,24 +142,53 @@ func (r *Report) add(x *index.Index, h *index.Hive, perHive bool, now time.Time)
 	}
 	if one.Fresh {
 		for source, word := range head.Collect {
-			if word != hivebeat.CollectOK && word != hivebeat.CollectNone {
+			none := word == hivebeat.CollectNone && (source != "gpu" || len(head.GPUs) == 0) // GPUs that were seen are missed
+			if word != hivebeat.CollectOK && !none {
 				r.Failing[source]++
 			}
 		}
-		r.GPUs += len(head.GPUs)
-		for i := range head.GPUs {
-			g := &head.GPUs[i]
-			one.VRAMTotal += g.Total
-			one.VRAMUsed += g.Used
-			one.VRAMOurs += min(g.Ours, g.Used)
-			r.FactsAge = max(r.FactsAge, index.EffectiveAge(g.Age, h.Received(), now).Duration())
-		}
+	}
+	if h.Up() {
+		r.addGPUs(&one, h, now)
 	}
 	r.VRAMTotal += one.VRAMTotal
 	r.VRAMUsed += one.VRAMUsed
 	r.VRAMOurs += one.VRAMOurs
-	r.VRAMForeign += one.VRAMUsed - one.VRAMOurs
+	r.VRAMOrphaned += one.VRAMOrphaned
+	r.VRAMForeign += one.VRAMForeign
+	r.VRAMUnattributed += one.VRAMUnattributed
+	r.VRAMReserved += one.VRAMReserved
 	if perHive {
 		r.PerHive = append(r.PerHive, one)
+	}
+}
+
+// addGPUs adds the GPUs of a hive that is up to r and to one.
+func (r *Report) addGPUs(one *HiveReport, h *index.Hive, now time.Time) {
+	has := make(map[hivebeat.GPUState]bool)
+	gpus := h.Head().GPUs
+	for i := range gpus {
+		g := &gpus[i]
+		state := g.Condition()
+		r.GPUStates[state]++
+		if !has[state] {
+			has[state] = true
+			r.GPUHives[state]++
+		}
+		if one.Fresh && !state.Bad() {
+			r.FactsAge = max(r.FactsAge, index.EffectiveAge(g.Age, h.Received(), now).Duration())
+		}
+		if !one.Fresh || !state.Usable() {
+			r.VRAMStale += g.Total
+			continue
+		}
+		r.GPUs++
+		one.VRAMTotal += g.Total
+		one.VRAMUsed += g.Used
+		one.VRAMOurs += min(g.Ours, g.Used)
+		one.VRAMOrphaned += g.Orphaned
+		one.VRAMForeign += g.Foreign()
+		one.VRAMUnattributed += g.Unattributed
+		one.VRAMReserved += g.Reserved
 	}
 }

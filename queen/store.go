@@ -71,11 +71,15 @@ func (q *Queen) keep(work context.Context) {
 	q.wg.Go(func() { q.watchHolds(work, l) })
 	q.wg.Go(func() { q.watchRoster(work, l) })
 	q.wg.Go(func() { q.refresh(work, l) })
+	q.wg.Go(func() { q.keepGPUs(work, l) })
 	q.missedEvents()
 	_ = l.Keep(work, func() {
 		q.missedEvents()
 		q.announceStores(work, l)
-		_ = q.post(work, q.core.Renewed)
+		_ = q.post(work, func(now time.Time) {
+			q.core.Renewed(now)
+			clear(q.gpus.hives)
+		})
 	}, report, func(what string) {
 		_ = q.post(work, func(now time.Time) { q.core.StoreStopped(now, what) })
 	})

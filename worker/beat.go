@@ -38,7 +38,7 @@ func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
 		Facts: hivebeat.Facts{
 			Inc: w.inc, Every: hivebeat.MillisOf(w.cfg.Every), State: state, Reason: reason,
 			PID: w.pid, NS: w.ns, Host: w.host, Conn: bus.ConnID(w.nc), RW: hivebeat.MillisOf(bus.ReconnectWaitOf(w.nc)),
-			Model: facts.Model, Endpoint: facts.Endpoint, GPUs: facts.GPUs, Slots: facts.Slots,
+			Model: facts.Model, Endpoint: facts.Endpoint, GPUs: facts.GPUs, Slots: facts.Slots, Need: facts.Need,
 			Labels: facts.Labels, Data: facts.Data,
 			Seq: w.seq, Sent: now.UnixMilli(),
 			VRAM: facts.VRAM, Busy: facts.Busy, Queue: facts.Queue, Done: facts.Done,

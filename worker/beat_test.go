@@ -25,7 +25,7 @@ func TestFirstBeat(t *testing.T) {
 	nc := bustest.Conn(t, srv)
 	cfg := Config{
 		Hive: "gpu-01", ID: "llama", Every: time.Minute, Model: "llama-3-8b", Endpoint: "http://10.0.0.7:8000",
-		GPUs: []string{"GPU-1", "GPU-2"}, Slots: 4, Labels: map[string]string{"tier": "gold"}, State: hivebeat.Loading,
+		GPUs: []string{"GPU-1", "GPU-2"}, Slots: 4, Need: 20 << 30, Labels: map[string]string{"tier": "gold"}, State: hivebeat.Loading,
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -39,7 +39,7 @@ func TestFirstBeat(t *testing.T) {
 	}
 	want := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "llama", Facts: hivebeat.Facts{
 		Inc: w.Incarnation(), Every: 60_000, State: hivebeat.Loading, PID: uint64(os.Getpid()), NS: bootid.Namespace(),
-		Host: host, Conn: bus.ConnID(nc), RW: 20, Model: cfg.Model, Endpoint: cfg.Endpoint, GPUs: cfg.GPUs, Slots: 4, Labels: cfg.Labels,
+		Host: host, Conn: bus.ConnID(nc), RW: 20, Model: cfg.Model, Endpoint: cfg.Endpoint, GPUs: cfg.GPUs, Slots: 4, Need: 20 << 30, Labels: cfg.Labels,
 		Seq: 1, Sent: b.Sent,
 	}, Boot: b.Boot}
 	if got, want := fmt.Sprintf("%+v", b.Beat), fmt.Sprintf("%+v", want); got != want {

@@ -33,11 +33,15 @@ type Config struct {
 	GPUs []string
 	// Slots is how many requests it can serve at once.
 	Slots uint64
+	// Need is how many bytes of GPU memory it will hold once it has loaded, on all of GPUs
+	// together. While its state is starting or loading, what it does not hold of that yet is
+	// offered to no other worker. Default 0: nothing is announced.
+	Need uint64
 	// Labels are free-form.
 	Labels map[string]string
 	// Facts, if set, returns the facts for every beat, so that a program can keep its
-	// counters where it likes. Its numbers except Slots are used as they are. Slots,
-	// texts, GPUs, Labels and Data that it leaves empty keep their configured or
+	// counters where it likes. Its numbers except Slots and Need are used as they are. Slots,
+	// Need, texts, GPUs, Labels and Data that it leaves empty keep their configured or
 	// updated values.
 	//
 	// Facts is called on a separate goroutine, one call at a time. A beat waits 20 ms
@@ -65,7 +69,7 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) facts() Facts {
-	return Facts{Model: c.Model, Endpoint: c.Endpoint, GPUs: c.GPUs, Slots: c.Slots, Labels: c.Labels}
+	return Facts{Model: c.Model, Endpoint: c.Endpoint, GPUs: c.GPUs, Slots: c.Slots, Need: c.Need, Labels: c.Labels}
 }
 
 // validate returns an error that names the field at fault.

@@ -18,6 +18,7 @@ type Facts struct {
 	Endpoint string            // where it serves the model, a URL; 512 bytes
 	GPUs     []string          // UUIDs of the GPUs it uses; 64, each of 64 bytes
 	Slots    uint64            // requests it can serve at once
+	Need     uint64            // bytes of GPU memory that it will hold once it has loaded
 	Labels   map[string]string // free-form; 32, with keys of 63 bytes and values of 128
 	Data     []byte            // opaque, passed on unchanged; 1 KiB
 	VRAM     uint64            // bytes it holds
@@ -73,7 +74,7 @@ func (f *Facts) check() error {
 	for _, n := range [...]struct {
 		field string
 		n     uint64
-	}{{"Slots", f.Slots}, {"VRAM", f.VRAM}, {"Busy", f.Busy}, {"Queue", f.Queue}, {"Done", f.Done}} {
+	}{{"Slots", f.Slots}, {"Need", f.Need}, {"VRAM", f.VRAM}, {"Busy", f.Busy}, {"Queue", f.Queue}, {"Done", f.Done}} {
 		if n.n > hivebeat.MaxInt {
 			return fmt.Errorf("%s: %w: %d is over %d", n.field, ErrInvalid, n.n, uint64(hivebeat.MaxInt))
 		}
@@ -116,7 +117,7 @@ func (f *Facts) clone() Facts {
 // may still write to its own. same reports whether all values are equal.
 func (f *Facts) keep(old *Facts) (kept *Facts, same bool) {
 	k := *f
-	same = f.Model == old.Model && f.Endpoint == old.Endpoint && f.Slots == old.Slots &&
+	same = f.Model == old.Model && f.Endpoint == old.Endpoint && f.Slots == old.Slots && f.Need == old.Need &&
 		f.VRAM == old.VRAM && f.Busy == old.Busy && f.Queue == old.Queue && f.Done == old.Done
 	if slices.Equal(f.GPUs, old.GPUs) {
 		k.GPUs = old.GPUs
@@ -150,6 +151,9 @@ func (f *Facts) over(base *Facts) Facts {
 	}
 	if out.Slots == 0 {
 		out.Slots = base.Slots
+	}
+	if out.Need == 0 {
+		out.Need = base.Need
 	}
 	if len(out.Labels) == 0 {
 		out.Labels = base.Labels

@@ -113,7 +113,7 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 			t.Errorf("%s: severity %q", r.Alert, s)
 		}
 	}
-	for _, name := range []string{"HiveLost", "WorkerLost", "FalseDead", "BrakeOn", "QueenUnsure", "JetStreamAway", "QueenAbsent", "QueenDrops", "ForeignVRAM", "StaleFacts"} {
+	for _, name := range []string{"HiveLost", "WorkerLost", "FalseDead", "BrakeOn", "QueenUnsure", "JetStreamAway", "QueenAbsent", "QueenDrops", "ForeignVRAM", "StaleFacts", "GPUFailing", "GPUGone", "GPUUnread", "GPUOrphan"} {
 		if !seen["Hivebeat"+name] {
 			t.Errorf("no alert Hivebeat%s", name)
 		}

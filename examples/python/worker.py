@@ -22,7 +22,7 @@ def pack(v):  # msgpack; each type in one wide form, since a reader takes any
 
 def beat(nats, conn, state):
     global seq
-    seq += 1
+    seq += 1  # one that still loads adds "need" before "seq": bytes of GPU memory that it will hold, kept free for it
     b = pack({"v": 1, "hive": hive, "worker": worker, "inc": inc, "every": every, "state": state,
               "host": socket.gethostname(), "conn": conn, "model": model, "slots": 1, "seq": seq, "sent": time.time_ns() // 1_000_000})
     nats.sendall(f"PUB hive.{hive}.workers {len(b)}\r\n".encode() + b + b"\r\n")

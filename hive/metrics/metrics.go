@@ -5,6 +5,7 @@ package metrics
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -96,13 +97,13 @@ func declare(f *prom.Families) families {
 		memUsed:  f.Gauge("machine_memory_used_bytes", "Memory in use."),
 
 		gpuInfo:    f.Gauge("gpu_info", "1 for each GPU, with its name and UUID.", "gpu", "uuid", "name"),
-		gpuUp:      f.Gauge("gpu_up", "1 if the GPU can be used: its state is ok or degraded.", "gpu"),
-		gpuState:   f.Gauge("gpu_state", "1 for the state that the GPU is in, 0 for the others.", "gpu", "state"),
-		gpuReading: f.Gauge("gpu_reading_seconds", "How long the last reading of the GPUs took, by reader.", "reader"),
-		gpuMemory:  f.Gauge("gpu_memory_bytes", "Memory of the GPU: ours is held by workers, orphaned by processes whose worker has ended, foreign by other processes, unattributed by processes that are not known, reserved by the driver. The kinds add up to the total. Only of GPUs that can be used.", "gpu", "kind"),
+		gpuState:   f.Gauge("gpu_state", "1 for the state of each GPU that the machine has, or had within 7 days.", "gpu", "uuid", "state"),
+		gpuUp:      f.Gauge("gpu_up", "1 if the GPU is ok or degraded, and the last read of its facts succeeded. Otherwise its memory, load, temperature and power are absent.", "gpu"),
+		gpuMemory:  f.Gauge("gpu_memory_bytes", "Memory of the GPU: ours is held by workers with their descendants, orphaned by processes whose worker has ended, foreign by processes that never belonged to a worker, unattributed by unknown ones, reserved by the driver. The kinds add up to the total.", "gpu", "kind"),
 		gpuUtil:    f.Gauge("gpu_used_ratio", "Share of time in which the GPU was busy, 0 to 1.", "gpu"),
 		gpuTemp:    f.Gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu"),
 		gpuPower:   f.Gauge("gpu_power_watts", "Power that the GPU draws.", "gpu"),
+		gpuReading: f.Gauge("gpu_reading_seconds", "How long the last reading of the GPUs took, by reader.", "reader"),
 		gpuAge:     f.Gauge("gpu_facts_age_seconds", "Age of the facts of the GPU.", "gpu"),
 	}
 }
@@ -178,7 +179,7 @@ func (c *Collector) sent(ch chan<- prometheus.Metric, r *hive.Report) {
 
 func (c *Collector) machine(ch chan<- prometheus.Metric, r *hive.Report) {
 	m := &c.m
-	for _, source := range []string{"host", "gpu", "procs"} {
+	for _, source := range []string{"host", "gpu", "procs", "cache", "store"} {
 		if word, ok := r.Collect[source]; ok {
 			prom.Flag(ch, m.collect, word == hivebeat.CollectOK || word == hivebeat.CollectNone, source)
 		}
@@ -193,47 +194,46 @@ func (c *Collector) machine(ch chan<- prometheus.Metric, r *hive.Report) {
 	for reader, took := range r.Readings {
 		prom.Send(ch, m.gpuReading, took.Seconds(), reader)
 	}
-	shown := make(map[string]bool)
-	// A GPU that is gone may have the index of one that is there. Then its UUID names it.
-	for _, there := range []bool{true, false} {
+	// A GPU that is gone may have the index of the one that replaced it: those that work come
+	// first. A duplicate series would void the scrape.
+	known, shown := make(map[string]bool), make(map[uint64]bool)
+	for _, usable := range []bool{true, false} {
 		for i := range r.GPUs {
-			g := &r.GPUs[i]
-			if (g.Condition() != hivebeat.GPUGone) != there {
-				continue
+			if g := &r.GPUs[i]; g.Condition().Usable() == usable {
+				c.gpu(ch, g, known, shown)
 			}
-			gpu := strconv.FormatUint(g.Index, 10)
-			if shown[gpu] {
-				gpu = g.UUID
-			}
-			if shown[gpu] { // the source of the GPUs is at fault; a duplicate series would void the scrape
-				continue
-			}
-			shown[gpu] = true
-			c.gpu(ch, g, gpu)
 		}
 	}
 }
 
-// gpu sends the metrics of one GPU, under the label gpu.
-func (c *Collector) gpu(ch chan<- prometheus.Metric, g *hivebeat.GPU, gpu string) {
-	m, state := &c.m, g.Condition()
-	prom.Send(ch, m.gpuInfo, 1, gpu, g.UUID, g.Name)
-	prom.Flag(ch, m.gpuUp, state.Usable(), gpu)
-	for _, s := range hivebeat.GPUStates() {
-		prom.Flag(ch, m.gpuState, s == state, gpu, string(s))
+func (c *Collector) gpu(ch chan<- prometheus.Metric, g *hivebeat.GPU, known map[string]bool, shown map[uint64]bool) {
+	m := &c.m
+	gpu, state := strconv.FormatUint(g.Index, 10), g.Condition()
+	if !known[g.UUID] {
+		known[g.UUID] = true
+		prom.Send(ch, m.gpuInfo, 1, gpu, g.UUID, g.Name)
+		word := "other"
+		if slices.Contains(hivebeat.GPUStates(), state) {
+			word = string(state)
+		}
+		prom.Send(ch, m.gpuState, 1, gpu, g.UUID, word)
 	}
+	if shown[g.Index] {
+		return
+	}
+	shown[g.Index] = true
+	prom.Flag(ch, m.gpuUp, state.Usable() && g.Err == "", gpu)
 	prom.Seconds(ch, m.gpuAge, min(g.Age, hivebeat.MillisOf(100*24*time.Hour)).Duration(), gpu)
 	if !state.Usable() { // its figures are old
 		return
 	}
-	ours := min(g.Ours, g.Used)
-	orphaned := min(g.Orphaned, g.Used-ours)
-	unattributed := min(g.Unattributed, g.Used-ours-orphaned)
-	for kind, bytes := range map[string]uint64{
-		"ours": ours, "orphaned": orphaned, "unattributed": unattributed, "foreign": g.Used - ours - orphaned - unattributed,
-		"reserved": g.Reserved, "free": g.Free(),
+	for _, part := range []struct {
+		kind  string
+		bytes uint64
+	}{
+		{"ours", min(g.Ours, g.Used)}, {"orphaned", g.Orphaned}, {"foreign", g.Foreign()}, {"unattributed", g.Unattributed}, {"reserved", g.Reserved}, {"free", g.Free()},
 	} {
-		prom.Send(ch, m.gpuMemory, bytes, gpu, kind)
+		prom.Send(ch, m.gpuMemory, part.bytes, gpu, part.kind)
 	}
 	prom.Send(ch, m.gpuUtil, float64(g.Util)/100, gpu)
 	prom.Send(ch, m.gpuTemp, g.Temp, gpu)

@@ -26,11 +26,11 @@ func TestNamesAndStyle(t *testing.T) {
 		Collect: map[string]string{"host": "ok", "gpu": "error: it hangs"},
 		Host:    hivebeat.Host{CPU: 12.5},
 		GPUs: []hivebeat.GPU{
-			{UUID: "GPU-a", Name: "H100", Total: 100, Used: 80, Ours: 90, Util: 50, Temp: 61, Power: 612000, Age: 1500, State: hivebeat.GPUOK},
-			{UUID: "GPU-b", State: hivebeat.GPUGone, Total: 100}, // its index belongs to another one now
-			{UUID: "GPU-b", State: hivebeat.GPUGone},             // the source of the GPUs is at fault
-			{UUID: "GPU-c", Index: 1, Total: 100, Used: 60, Ours: 10, Orphaned: 20, Unattributed: 5, Reserved: 7, State: hivebeat.GPUDegraded},
-			{UUID: "GPU-d", Index: 2, Err: "of an older hive"},
+			{UUID: "GPU-old", Total: 100, Used: 99, State: hivebeat.GPUGone}, // another one was put in its place
+			{UUID: "GPU-a", Name: "H100", Total: 100, Used: 80, Ours: 90, Util: 50, Temp: 61, Power: 612000, Age: 1500, State: hivebeat.GPUDegraded},
+			{UUID: "GPU-b"}, {UUID: "GPU-b"}, // duplicates: the source of the GPUs is at fault
+			{UUID: "GPU-c", Index: 1, Total: 100, Used: 50, Ours: 20, Orphaned: 10, Unattributed: 5, Reserved: 2},
+			{UUID: "GPU-d", Index: 2, Total: 100, Used: 50, Err: "it hangs"},
 		},
 		Readings: map[string]time.Duration{"nvidia-smi": 12 * time.Second},
 	}
@@ -52,16 +52,16 @@ func TestNamesAndStyle(t *testing.T) {
 		`hivebeat_hive_gpu_used_ratio{gpu="0"} 0.5`,
 		`hivebeat_hive_gpu_facts_age_seconds{gpu="0"} 1.5`,
 		`hivebeat_hive_gpu_up{gpu="0"} 1`,
-		`hivebeat_hive_gpu_up{gpu="GPU-b"} 0`,
 		`hivebeat_hive_gpu_up{gpu="2"} 0`,
-		`hivebeat_hive_gpu_state{gpu="GPU-b",state="gone"} 1`,
-		`hivebeat_hive_gpu_state{gpu="GPU-b",state="ok"} 0`,
-		`hivebeat_hive_gpu_state{gpu="1",state="degraded"} 1`,
-		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="orphaned"} 20`,
+		`hivebeat_hive_gpu_state{gpu="0",state="gone",uuid="GPU-old"} 1`,
+		`hivebeat_hive_gpu_state{gpu="0",state="degraded",uuid="GPU-a"} 1`,
+		`hivebeat_hive_gpu_state{gpu="2",state="unknown",uuid="GPU-d"} 1`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="ours"} 20`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="orphaned"} 10`,
 		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="unattributed"} 5`,
-		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="foreign"} 25`,
-		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="reserved"} 7`,
-		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="free"} 33`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="foreign"} 15`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="reserved"} 2`,
+		`hivebeat_hive_gpu_memory_bytes{gpu="1",kind="free"} 48`,
 		`hivebeat_hive_gpu_reading_seconds{reader="nvidia-smi"} 12`,
 		`hivebeat_hive_collect_ok{source="gpu"} 0`,
 		`hivebeat_hive_machine_cpu_used_ratio 0.125`,
@@ -69,6 +69,9 @@ func TestNamesAndStyle(t *testing.T) {
 		if !strings.Contains(text, "\n"+want+"\n") {
 			t.Errorf("no %s", want)
 		}
+	}
+	if strings.Contains(text, `gpu_memory_bytes{gpu="2"`) {
+		t.Error("figures of a GPU that is not read are shown as current")
 	}
 	if _, err := metrics.New(nil); err == nil {
 		t.Error("no hive, no error")

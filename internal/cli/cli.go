@@ -48,6 +48,7 @@ type commands struct {
 	Get     getCmd     `cmd:"" help:"Show everything about one hive or worker."`
 	Events  eventsCmd  `cmd:"" help:"Show past events."`
 	Pick    pickCmd    `cmd:"" help:"Pick workers or GPUs for work, and hold them."`
+	Forget  forgetCmd  `cmd:"" help:"Remove a GPU that is gone or replaced."`
 	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
 	Top     topCmd     `cmd:"" help:"Browse the fleet, full screen."`
 	Decode  decodeCmd  `cmd:"" help:"Turn msgpack on stdin into JSON."`

@@ -26,6 +26,8 @@ func TestReaderWithoutPermission(t *testing.T) {
 		{"mute", `publish to "queen.api.hold"`, "scheduler", []string{"pick", "--hold", "job"}},
 		{"mute", `publish to "queen.as.ann.hold"`, "scheduler", []string{"pick", "--hold", "job", "--asker", "ann"}},
 		{"mute", `publish to "queen.api.release"`, "scheduler", []string{"pick", "--release", "job"}},
+		{"mute", `publish to "queen.api.forget"`, "scheduler", []string{"forget", "h/GPU-1"}},
+		{"mute", `publish to "queen.as.ann.forget"`, "scheduler", []string{"forget", "h/GPU-1", "--asker", "ann"}},
 		{"deaf", `subscribe to "_INBOX.`, "viewer", []string{"ls"}},
 		{"deaf", `subscribe to "queen.events.>"`, "viewer", []string{"watch"}},
 		{"deaf", `subscribe to "queen.events.>"`, "viewer", []string{"watch", "-o", "json"}},

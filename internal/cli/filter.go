@@ -21,6 +21,9 @@ type PlaceFlags struct {
 	Zone      string        `placeholder:"Z" env:"HIVEBEAT_FILTER_ZONE" help:"In this zone." group:"Filter"`
 	Selector  string        `placeholder:"EXPR" env:"HIVEBEAT_FILTER_SELECTOR" help:"Label selector, as in Kubernetes: gpu,tier!=dev,disk in (ssd,nvme)." group:"Filter"`
 	FreeVRAM  byteSize      `name:"free-vram" placeholder:"SIZE" env:"HIVEBEAT_FILTER_FREE_VRAM" help:"At least this much VRAM is free on one GPU: bytes, or a number with M, G, MiB or GiB." group:"Filter"`
+	FreeDisk  byteSize      `placeholder:"SIZE" env:"HIVEBEAT_FILTER_FREE_DISK" help:"At least this much is free on the file system of the model cache." group:"Filter"`
+	Driver    string        `placeholder:"GLOB" env:"HIVEBEAT_FILTER_DRIVER" help:"Version of the GPU driver, such as 550.*." group:"Filter"`
+	Kernel    string        `placeholder:"GLOB" env:"HIVEBEAT_FILTER_KERNEL" help:"Release of the kernel." group:"Filter"`
 	FreeSlots uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_FREE_SLOTS" help:"At least this many slots are free." group:"Filter"`
 	MaxAge    time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_MAX_AGE" help:"Last seen at most this long ago." group:"Filter"`
 }
@@ -33,7 +36,7 @@ func (f *PlaceFlags) Validate() error {
 	if _, err := api.ParseSelector(f.Selector); err != nil {
 		return misused(fmt.Errorf("--%w", err), "write it as in Kubernetes: 'gpu,tier!=dev,disk in (ssd,nvme)'")
 	}
-	for flag, text := range map[string]string{"--model": f.Model, "--zone": f.Zone} {
+	for flag, text := range map[string]string{"--model": f.Model, "--zone": f.Zone, "--driver": f.Driver, "--kernel": f.Kernel} {
 		if err := checkText(flag, text, hivebeat.MaxModel); err != nil {
 			return err
 		}
@@ -44,7 +47,8 @@ func (f *PlaceFlags) Validate() error {
 func (f *PlaceFlags) filter() api.Filter {
 	return api.Filter{
 		Model: f.Model, Zone: f.Zone, Selector: f.Selector,
-		FreeVRAM: uint64(f.FreeVRAM), FreeSlots: uint64(f.FreeSlots), MaxAge: hivebeat.MillisOf(f.MaxAge),
+		FreeVRAM: uint64(f.FreeVRAM), FreeSlots: uint64(f.FreeSlots), FreeDisk: uint64(f.FreeDisk), Driver: f.Driver, Kernel: f.Kernel,
+		MaxAge: hivebeat.MillisOf(f.MaxAge),
 	}
 }
 
@@ -101,7 +105,7 @@ func (f *FilterFlags) strange() []hivebeat.State {
 
 // some reports whether the flags select only some of the rows.
 func (f *FilterFlags) some() bool {
-	return f.Model != "" || f.Zone != "" || f.Selector != "" || f.FreeVRAM > 0 || f.FreeSlots > 0 || f.MaxAge > 0 ||
+	return f.Model != "" || f.Zone != "" || f.Selector != "" || f.FreeVRAM > 0 || f.FreeSlots > 0 || f.FreeDisk > 0 || f.Driver != "" || f.Kernel != "" || f.MaxAge > 0 ||
 		len(f.Live) > 0 || len(f.State) > 0 || f.Text != "" || f.Stalled || f.Limit != nil
 }
 

@@ -17,12 +17,14 @@ type hiveCmd struct {
 	ServeFlags
 	LabelFlags
 	GPUFlags
+	CacheFlags
 	LogFlags
 	HiveMetricsFlags
 	ID         string        `placeholder:"ID" help:"Id of the hive (default: the host name)."`
 	Every      time.Duration `default:"15s" help:"Promise: the next snapshot comes within this."`
 	PushFacts  time.Duration `placeholder:"DUR" help:"Send changed facts this soon, for schedulers that cannot wait for the next snapshot."`
 	StallAfter time.Duration `placeholder:"DUR" help:"Show a worker as stalled when it has been busy for this long without finishing anything; its label stall_after takes precedence."`
+	StoreDir   string        `placeholder:"DIR" help:"Report the free space of this file system too, such as that of a NATS server's store on this machine."`
 	Pinned     bool          `help:"Send on the hive's own subject, so that NATS permissions can be limited to one hive."`
 }
 
@@ -64,7 +66,7 @@ func (cmd *hiveCmd) run(ctx context.Context, id string, log *slog.Logger) error 
 	}
 	cfg := hive.Config{
 		ID: id, Prefix: cmd.Prefix, Every: cmd.Every, Labels: cmd.Label, Pinned: cmd.Pinned, PushFacts: cmd.PushFacts,
-		StallAfter: cmd.StallAfter, System: m.sys, Own: m.own(), Logger: log,
+		StallAfter: cmd.StallAfter, CacheDir: cmd.CacheDir, StoreDir: cmd.StoreDir, System: m.sys, Own: m.own(), Logger: log,
 	}
 	if err := cmd.GPUFlags.apply(&cfg); err != nil {
 		m.nc.Close()

@@ -181,12 +181,21 @@ func (n *counter) hive(h *api.HiveInfo) {
 	if n.Workers == nil {
 		n.Workers = h.Workers
 	}
-	if !h.Fresh {
+	if h.Live == hivebeat.Lost || h.Live == hivebeat.Left {
 		return
 	}
-	n.GPUs += len(h.GPUs)
-	for _, g := range h.GPUs {
+	for i := range h.GPUs {
+		g := &h.GPUs[i]
+		state := g.Condition()
+		inc(&n.GPUStates, state)
+		if !h.Fresh || !state.Usable() { // its figures are old
+			n.VRAMStale += g.Total
+			continue
+		}
+		n.GPUs++
 		n.VRAMTotal, n.VRAMUsed, n.VRAMOurs = n.VRAMTotal+g.Total, n.VRAMUsed+g.Used, n.VRAMOurs+g.Ours
+		n.VRAMOrphaned, n.VRAMForeign = n.VRAMOrphaned+g.Orphaned, n.VRAMForeign+g.Foreign()
+		n.VRAMUnattributed, n.VRAMReserved = n.VRAMUnattributed+g.Unattributed, n.VRAMReserved+g.Reserved
 	}
 }
 

@@ -17,6 +17,11 @@ import (
 	"github.com/beatfabric/hivebeat/hive"
 )
 
+// CacheFlags say where a hive's machine keeps models.
+type CacheFlags struct {
+	CacheDir string `placeholder:"DIR" help:"Report the free space of the model cache's file system (default: $$HF_HOME, else ~/.cache/huggingface)."`
+}
+
 // ServeFlags let a hive run the NATS server of its machine.
 type ServeFlags struct {
 	Serve           bool   `help:"Run the machine's NATS server in this process, on 127.0.0.1: workers connect to it, and keep beating when the uplink is down." group:"Server"`

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
 	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
@@ -21,6 +22,7 @@ type pickCmd struct {
 	Count     int           `short:"n" default:"1" help:"Number of places, 1 to 100."`
 	For       string        `enum:"worker,gpu" default:"worker" help:"A worker that serves the model, or a GPU with enough free VRAM for one: ${enum}."`
 	Slots     uint32        `placeholder:"N" env:"HIVEBEAT_FILTER_SLOTS" help:"Slots that each place needs (default 1)."`
+	GPUs      int           `name:"gpus" placeholder:"N" env:"HIVEBEAT_FILTER_GPUS" help:"With --for gpu: each place is this many GPUs of one machine, each with --free-vram, 1 to 64 (default 1)."`
 	MinUptime time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_MIN_UPTIME" help:"Only workers that have been up for at least this long, such as 1m."`
 	Spread    string        `enum:"zone,hive,none" default:"zone" help:"Spread several places over zones or hives: ${enum}."`
 	Hold      string        `placeholder:"ID" help:"Hold the places under this id, so that no other asker gets them."`
@@ -34,6 +36,7 @@ func (pickCmd) Help() string {
 
   hivebeat pick --model '*Llama-3*'                   a worker that serves it and has a free slot
   hivebeat pick --for gpu --free-vram 20GiB -n 3      three GPUs with free VRAM, in several zones
+  hivebeat pick --for gpu --gpus 2 --free-vram 40GiB  two GPUs of one machine
   hivebeat pick --model sdxl --min-uptime 1m          none that started less than a minute ago
   hivebeat pick --model sdxl --hold job-42            the same, and keep it for 30 s
   hivebeat pick --release job-42                      give it back
@@ -62,6 +65,10 @@ func (cmd *pickCmd) Validate() error {
 		return misused(errors.New("--release and --hold exclude each other"), "use one of them")
 	case cmd.MinUptime < 0 || cmd.MinUptime > 0 && cmd.MinUptime < time.Millisecond:
 		return misused(fmt.Errorf("--min-uptime: %s is not a valid uptime", cmd.MinUptime), "use something like --min-uptime 1m")
+	case cmd.GPUs < 0 || cmd.GPUs > hivebeat.MaxGPUs:
+		return misused(fmt.Errorf("--gpus: %d GPUs", cmd.GPUs), "use 1 to %d", hivebeat.MaxGPUs)
+	case cmd.GPUs > 0 && cmd.For != api.ForGPU:
+		return misused(errors.New("--gpus applies to GPUs, not to a worker"), "add --for gpu")
 	case cmd.For == api.ForGPU && (cmd.Slots > 0 || cmd.FreeSlots > 0 || cmd.MinUptime > 0):
 		return misused(errors.New("--slots, --free-slots and --min-uptime apply to workers, not to a GPU"), "use --free-vram for a GPU")
 	}
@@ -90,7 +97,7 @@ func (cmd *pickCmd) Run(ctx context.Context, c *console) error {
 func (cmd *pickCmd) pick(ctx context.Context, a *asker) (client.Pick, error) {
 	f := cmd.filter()
 	r := client.PickRequest{
-		For: cmd.For, Model: f.Model, N: cmd.Count, Slots: uint64(cmd.Slots), FreeSlots: f.FreeSlots, FreeVRAM: f.FreeVRAM,
+		For: cmd.For, Model: f.Model, N: cmd.Count, Slots: uint64(cmd.Slots), FreeSlots: f.FreeSlots, FreeVRAM: f.FreeVRAM, GPUs: cmd.GPUs, FreeDisk: f.FreeDisk, Driver: f.Driver, Kernel: f.Kernel,
 		Hive: cmd.Hive, Zone: f.Zone, Selector: f.Selector, MaxAge: cmd.MaxAge, MinUptime: cmd.MinUptime, Spread: cmd.Spread,
 	}
 	if cmd.Hold == "" {

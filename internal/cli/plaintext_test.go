@@ -124,6 +124,7 @@ func hostileCommands() map[string]hostileCommand {
 		"get":    oneShot("get h", "get h/w"),
 		"events": oneShot("events"),
 		"pick":   oneShot("pick -n 3", "pick --for gpu", "pick --hold x", "pick --release x"),
+		"forget": oneShot("forget h/0", "forget h/"+plaintexttest.Mark),
 		"watch": func(t *testing.T, n hostileNATS, format []string) string {
 			if slices.Contains(format, "text") {
 				term, stop := startWatch(t, n.queen)
@@ -270,6 +271,11 @@ func hostileAnswer(verb string) *api.Answer {
 	a := new(api.Answer)
 	plaintexttest.Fill(a)
 	a.Error, a.Next, a.Resync, a.More, a.Gone = nil, "", "", false, nil
+	for i := range a.Hives { // an index for forget
+		for k := range a.Hives[i].GPUs {
+			a.Hives[i].GPUs[k].Index = uint64(k)
+		}
+	}
 	a.Status.Warm = true
 	switch verb {
 	case api.VerbHive:

@@ -84,7 +84,7 @@ func TestLsFilters(t *testing.T) {
 		{Workers: []api.WorkerInfo{}},
 	}})
 	code, out, errs := run(t, nil, "ls", "workers", "--nats", url, "--hive", "h", "--model", "llama-3*", "--live", "alive,late", "--state", "ready,odd",
-		"--zone", "a", "--selector", "tier!=dev", "--text", "x", "--free-vram", "20GiB", "--free-slots", "2", "--max-age", "10s", "--stalled", "--sort=-busy", "--limit", "3")
+		"--zone", "a", "--selector", "tier!=dev", "--text", "x", "--free-vram", "20GiB", "--free-slots", "2", "--max-age", "10s", "--stalled", "--free-disk", "9GiB", "--driver", "550.*", "--kernel", "6.8*", "--sort=-busy", "--limit", "3")
 	if code != ExitDone || errs != "" {
 		t.Fatalf("exit code %d, %s", code, errs)
 	}
@@ -92,7 +92,7 @@ func TestLsFilters(t *testing.T) {
 		Hive: "h", Sort: "-busy", Limit: 3,
 		Filter: api.Filter{
 			Model: "llama-3*", Live: []hivebeat.Live{hivebeat.Alive, hivebeat.Late}, State: []hivebeat.State{hivebeat.Ready, "odd"}, Zone: "a",
-			Selector: "tier!=dev", Text: "x", FreeVRAM: 20 << 30, FreeSlots: 2, MaxAge: 10_000, Stalled: true,
+			Selector: "tier!=dev", Text: "x", FreeVRAM: 20 << 30, FreeDisk: 9 << 30, Driver: "550.*", Kernel: "6.8*", FreeSlots: 2, MaxAge: 10_000, Stalled: true,
 		},
 	}
 	next := want
@@ -208,6 +208,59 @@ func TestPick(t *testing.T) {
 	}
 }
 
+// Several GPUs of one machine, and MIG instances, are named by their UUIDs.
+func TestPickGPUs(t *testing.T) {
+	two := uint64(2)
+	url, o := serveOracle(t, map[string][]api.Answer{api.VerbPick: {{Picks: []api.Pick{
+		{Rank: 1, Hive: "gpu-01", GPU: "GPU-a", GPUs: []string{"GPU-a", "GPU-b"}, FreeVRAM: 60 << 30, Age: 2000, Reasons: []string{"60 GiB free on each"}},
+		{Rank: 2, Hive: "gpu-02", GPU: "MIG-c", GPUIndex: &two, Profile: "4g.71gb", FreeVRAM: 40 << 30, Age: 2000, Reasons: []string{"40 GiB free"}},
+	}}}})
+	code, out, errs := run(t, nil, "pick", "--nats", url, "--for", "gpu", "--gpus", "2", "--free-vram", "40GiB", "--free-disk", "100G", "--driver", "550.*", "--kernel", "6.*", "-n", "2")
+	o.wasAsked(t, api.Request{
+		Filter: api.Filter{FreeVRAM: 40 << 30, FreeDisk: 100 << 30, Driver: "550.*", Kernel: "6.*"}, N: 2, For: api.ForGPU, Spread: api.SpreadZone, GPUs: 2,
+	})
+	want := `RANK  HIVE    ZONE  MODEL            GPU  FREE GiB  AGE  ENDPOINT  HOLD  WHY
+   1  gpu-01  -     -             2 GPUs        60   2s  -         -     GPU-a, GPU-b; 60 GiB free on each
+   2  gpu-02  -     -      2 MIG 4g.71gb        40   2s  -         -     MIG-c; 40 GiB free
+`
+	if diff := cmp.Diff(want, out); code != ExitDone || errs != "" || diff != "" {
+		t.Errorf("exit code %d, %s%s", code, errs, diff)
+	}
+}
+
+func TestForget(t *testing.T) {
+	forgot := &api.GPUFault{GPU: "GPU-b", Index: 3, State: hivebeat.GPUGone, Cause: hivebeat.CauseMissing}
+	hive := api.Answer{Hives: []api.HiveInfo{{Hive: "h", GPUs: []hivebeat.GPU{{UUID: "GPU-a"}, {UUID: "GPU-b", Index: 3}, {UUID: "GPU-c", Index: 4}, {UUID: "GPU-d", Index: 4}}}}}
+	fail := func(code, text string) api.Answer { return api.Answer{Error: &api.Error{Code: code, Message: text}} }
+	url, o := serveOracle(t, map[string][]api.Answer{
+		api.VerbHive:   {hive, hive, hive, fail(api.CodeNotFound, "no hive h")},
+		api.VerbForget: {{Forgot: forgot}, {Forgot: forgot}, fail(api.CodeBadRequest, "GPU-a is ok"), fail(api.CodeNotFound, "no GPU x"), fail(api.CodeUnavailable, "JetStream is away")},
+	})
+	for _, c := range []struct {
+		args  []string
+		code  int
+		want  string
+		asked []api.Request
+	}{
+		{[]string{"h/3"}, ExitDone, "h forgets GPU 3: GPU-b\n", []api.Request{{Hive: "h"}, {Hive: "h", GPU: "GPU-b"}}},
+		{[]string{"h/4"}, ExitUsage, "hivebeat: h has 2 GPUs with index 4\nhint: use the UUID: GPU-c or GPU-d\n", []api.Request{{Hive: "h"}}},
+		{[]string{"h/9"}, ExitFailed, "hivebeat: h has no GPU 9\nhint: \"hivebeat get h\" lists its GPUs\n", []api.Request{{Hive: "h"}}},
+		{[]string{"h/1"}, ExitFailed, "hivebeat: not found: no hive h\nhint: " + listHives + "\n", []api.Request{{Hive: "h"}}},
+		{[]string{"h/GPU-b", "-o", "json"}, ExitDone, `"forgot":{"gpu":"GPU-b","index":3,"state":"gone","cause":"missing"}`, []api.Request{{Hive: "h", GPU: "GPU-b"}}},
+		{[]string{"h/GPU-a"}, ExitFailed, "GPU-a is ok\nhint: \"hivebeat get h\" shows the state", []api.Request{{Hive: "h", GPU: "GPU-a"}}},
+		{[]string{"h/x"}, ExitFailed, "hivebeat: not found: no GPU x\nhint: \"hivebeat get h\" lists its GPUs, ", []api.Request{{Hive: "h", GPU: "x"}}},
+		{[]string{"h/x"}, ExitFailed, "JetStream is away\nhint: ask again", []api.Request{{Hive: "h", GPU: "x"}}},
+		{[]string{"h"}, ExitUsage, "hivebeat: \"h\" is not HIVE/GPU\nhint: as in hivebeat forget gpu-01/3\n", nil},
+		{[]string{"a.b/1"}, ExitUsage, "hivebeat: invalid id", nil},
+	} {
+		code, out, errs := run(t, nil, append([]string{"forget", "--nats", url}, c.args...)...)
+		if code != c.code || !strings.Contains(out+errs, c.want) {
+			t.Errorf("%v: exit code %d, %q, %q; want %q", c.args, code, out, errs, c.want)
+		}
+		o.wasAsked(t, c.asked...)
+	}
+}
+
 func TestRelease(t *testing.T) {
 	held := []api.Hold{{ID: "job-42", Asker: "ann", Hive: "h", Worker: "w", Slots: 1}, {ID: "job-42", Asker: "ann", Hive: "h", GPU: "GPU-1", Bytes: 5}}
 	url, o := serveOracle(t, map[string][]api.Answer{api.VerbRelease: {{Holds: held}, {Holds: held}, {Error: &api.Error{Code: api.CodeNotFound, Message: "no hold job-42"}}}})
@@ -242,9 +295,9 @@ func TestEventsCommand(t *testing.T) {
 	next.After, next.Limit = "7", 199
 	o.wasAsked(t, req, next)
 	want := `2026-02-28
-12:00:00  joined      h/w                       alive
+12:00:00  joined         h/w                       alive
 2026-03-01
-12:00:00  lost        h/w                       alive → lost · exit
+12:00:00  lost           h/w                       alive → lost · exit
 `
 	if diff := cmp.Diff(want, out); code != ExitDone || errs != "" || diff != "" {
 		t.Errorf("exit code %d, %s%s", code, errs, diff)

@@ -27,6 +27,7 @@ type upCmd struct {
 	PrefixFlag
 	LabelFlags
 	GPUFlags
+	CacheFlags
 	LogFlags
 	BrakeFlags
 	HTTPFlags
@@ -224,7 +225,10 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	cfg := hive.Config{ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, System: u.sys, Own: u.srv.ID(), Logger: u.log}
+	cfg := hive.Config{
+		ID: id, Prefix: u.cmd.Prefix, Labels: u.cmd.Label, CacheDir: u.cmd.CacheDir, StoreDir: u.srv.Config().StoreDir,
+		System: u.sys, Own: u.srv.ID(), Logger: u.log,
+	}
 	if err := u.cmd.GPUFlags.apply(&cfg); err != nil {
 		nc.Close()
 		return "", err

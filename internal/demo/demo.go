@@ -126,7 +126,7 @@ func runHive(ctx context.Context, cfg Config, b *box) error {
 		ID: b.hive, Prefix: cfg.Prefix, Every: cfg.HiveEvery, PushFacts: second, System: cfg.System,
 		Labels: map[string]string{"zone": b.zone, "demo": "true"},
 		Host:   func(context.Context) (hivebeat.Host, error) { return b.hostFacts(time.Now()), nil },
-		GPUs:   func(context.Context) ([]hivebeat.GPU, error) { return b.gpuFacts(), nil },
+		GPUs:   func(context.Context) ([]hivebeat.GPU, error) { return b.gpuFacts(time.Now()), nil },
 		Logger: cfg.Logger,
 	})
 	if err != nil {

@@ -69,8 +69,8 @@ func TestLoadsStayWithinTheirMachine(t *testing.T) {
 					t.Fatalf("second %d: %+v", second, l)
 				}
 			}
-			for _, g := range b.gpuFacts() {
-				if g.Used > g.Total || g.Ours > g.Used || g.Util > 100 {
+			for _, g := range b.gpuFacts(now.Add(time.Duration(second) * time.Second)) {
+				if g.Used+g.Reserved > g.Total || g.Ours > g.Used || g.Util > 100 {
 					t.Fatalf("second %d: %+v", second, g)
 				}
 			}
@@ -78,6 +78,26 @@ func TestLoadsStayWithinTheirMachine(t *testing.T) {
 				t.Fatalf("second %d: %+v", second, h)
 			}
 		}
+	}
+}
+
+// One GPU is always slow, and another one fails now and then and works again.
+func TestSomeGPUsAreNotOK(t *testing.T) {
+	now := time.Now()
+	seen := map[hivebeat.GPUState]int{}
+	for _, m := range fleet() {
+		b := newBox(m, now, rand.New(rand.NewPCG(1, 2)))
+		for second := range int(2 * failEvery / time.Second) {
+			for _, g := range b.gpuFacts(now.Add(time.Duration(second) * time.Second)) {
+				seen[g.State]++
+				if bad := g.State != hivebeat.GPUOK; bad != (g.Evidence != "") || (g.Action != "") != (g.State == hivebeat.GPUFailing) {
+					t.Fatalf("second %d: %+v", second, g)
+				}
+			}
+		}
+	}
+	if slow, failing := seen[hivebeat.GPUDegraded], seen[hivebeat.GPUFailing]; slow != 720 || failing != 120 {
+		t.Errorf("%v", seen)
 	}
 }
 

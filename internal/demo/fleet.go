@@ -20,6 +20,8 @@ type card struct {
 	memory  uint64 // bytes
 	foreign uint64 // bytes held by processes that are not workers
 	watts   uint64 // at full load
+	slow    bool   // it is degraded: slowed down by its heat
+	fails   bool   // it fails for a minute, and later again
 }
 
 // served is a worker and the model it serves.
@@ -35,7 +37,7 @@ func fleet() []machine {
 	return []machine{
 		{
 			hive: "gpu-01", zone: "a", cpus: 32, memory: 128 * gib,
-			gpus: []card{{name: "NVIDIA GeForce RTX 4090", memory: 24 * gib, watts: 450}, {name: "NVIDIA GeForce RTX 4090", memory: 24 * gib, watts: 450}},
+			gpus: []card{{name: "NVIDIA GeForce RTX 4090", memory: 24 * gib, watts: 450}, {name: "NVIDIA GeForce RTX 4090", memory: 24 * gib, watts: 450, fails: true}},
 			workers: []served{
 				{id: "qwen3-14b", model: "Qwen/Qwen3-14B-AWQ", gpus: []int{0}, vram: 13 * gib, slots: 8, port: 8001},
 				{id: "whisper", model: "openai/whisper-large-v3", gpus: []int{0}, vram: 5 * gib, slots: 2, port: 8002},
@@ -53,7 +55,7 @@ func fleet() []machine {
 		},
 		{
 			hive: "gpu-03", zone: "b", cpus: 24, memory: 96 * gib,
-			gpus: []card{{name: "NVIDIA L4", memory: 24 * gib, watts: 72}, {name: "NVIDIA L4", memory: 24 * gib, watts: 72}},
+			gpus: []card{{name: "NVIDIA L4", memory: 24 * gib, watts: 72}, {name: "NVIDIA L4", memory: 24 * gib, watts: 72, slow: true}},
 			workers: []served{
 				{id: "mistral-24b", model: "mistralai/Mistral-Small-3.2-24B", gpus: []int{0, 1}, vram: 26 * gib, slots: 4, port: 8001},
 				{id: "gemma-12b", model: "google/gemma-3-12b-it", gpus: []int{1}, vram: 9 * gib, slots: 4, port: 8002},

@@ -57,7 +57,8 @@ func (l *load) end() {
 // box is a running simulated machine. It is safe for concurrent use.
 type box struct {
 	machine
-	began time.Time
+	began time.Time // long before this program
+	start time.Time
 	seed  uint64
 
 	mu    sync.Mutex
@@ -66,7 +67,7 @@ type box struct {
 
 // newBox returns a machine that has been running for a while: its models are loaded.
 func newBox(m machine, now time.Time, r *rand.Rand) *box {
-	b := &box{machine: m, began: now.Add(-time.Duration(1+r.IntN(400)) * time.Hour), seed: r.Uint64(), loads: map[string]*load{}}
+	b := &box{machine: m, began: now.Add(-time.Duration(1+r.IntN(400)) * time.Hour), start: now, seed: r.Uint64(), loads: map[string]*load{}}
 	for _, s := range m.workers {
 		b.loads[s.id] = &load{served: s, up: true, state: hivebeat.Ready, vram: s.vram}
 	}
@@ -99,13 +100,35 @@ func (b *box) uuids(gpus []int) []string {
 	return out
 }
 
+// A GPU that fails does so after failAfter, for failFor, and again in each failEvery.
+const (
+	failAfter = 90 * time.Second
+	failFor   = time.Minute
+	failEvery = 6 * time.Minute
+)
+
+// judge sets the state of a GPU, as the hive of a real one would conclude it.
+func (c *card) judge(g *hivebeat.GPU, up time.Duration) {
+	switch {
+	case c.slow:
+		g.State, g.Cause, g.Since = hivebeat.GPUDegraded, hivebeat.CauseThrottle, hivebeat.MillisOf(up)
+		g.Evidence = "clocks are slowed down because of heat"
+	case c.fails && up >= failAfter && (up-failAfter)%failEvery < failFor:
+		g.State, g.Cause, g.Since = hivebeat.GPUFailing, hivebeat.CauseXID, hivebeat.MillisOf((up-failAfter)%failEvery)
+		g.Evidence, g.Action = "XID 95: uncontained memory error", hivebeat.ActionReset
+	default:
+		g.State = hivebeat.GPUOK
+	}
+}
+
 // gpuFacts returns what a driver would report.
-func (b *box) gpuFacts() []hivebeat.GPU {
+func (b *box) gpuFacts(now time.Time) []hivebeat.GPU {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := make([]hivebeat.GPU, len(b.gpus))
 	for i, c := range b.gpus {
-		out[i] = hivebeat.GPU{UUID: b.uuid(i), Index: uint64(i), Name: c.name, Total: c.memory}
+		out[i] = hivebeat.GPU{UUID: b.uuid(i), Index: uint64(i), Name: c.name, Total: c.memory, Reserved: gib / 4}
+		c.judge(&out[i], now.Sub(b.start))
 		var busy, slots uint64
 		for _, s := range b.workers {
 			l := b.loads[s.id]
@@ -119,7 +142,7 @@ func (b *box) gpuFacts() []hivebeat.GPU {
 		if slots > 0 {
 			out[i].Util = 100 * busy / slots
 		}
-		out[i].Used = min(out[i].Ours+c.foreign+gib/4, c.memory)
+		out[i].Used = min(out[i].Ours+c.foreign, c.memory-gib/4)
 		out[i].Temp = 34 + int64(out[i].Util*2/5)
 		out[i].Power = c.watts * (80 + out[i].Util*9) // mW: 8 % idle, 98 % at full load
 	}
@@ -133,6 +156,7 @@ func (b *box) hostFacts(now time.Time) hivebeat.Host {
 	h := hivebeat.Host{
 		Name: b.hive, OS: "linux", Arch: runtime.GOARCH, CPUs: b.cpus, MemTotal: b.memory,
 		MemUsed: b.memory / 8, Uptime: uint64(now.Sub(b.began) / time.Second),
+		Kernel: "6.8.0-49-generic", Driver: "550.127.05", CacheTotal: 2048 * gib, CacheFree: b.memory * 3, StoreTotal: 256 * gib, StoreFree: 201 * gib,
 	}
 	for _, l := range b.loads {
 		if l.up {

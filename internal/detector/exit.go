@@ -27,6 +27,7 @@ type Exit struct {
 	At     time.Time // when the exit was noticed
 	Boot   uint64    // At by the machine's boot clock, in ms; 0: there is none
 	Reused bool      // another process has its id by now
+	OOM    bool      // the kernel killed it for want of memory
 }
 
 // end is a reported end of a process. Its incarnation has ended too, unless a later
@@ -89,20 +90,25 @@ func (r *Registry) unwatch(w *worker) {
 	}
 }
 
-// Running is the process of a worker that is alive or late, and since when it is known.
+// Running is the process of a worker, and since when it is known.
 type Running struct {
 	Process
+	NS    string // pid namespace of the process
 	Known time.Time
+	// Ended reports that the worker left, or that its process was seen to end.
+	Ended bool
 }
 
-// Running returns the processes in the pid namespace ns of workers that are alive or
-// late, by worker id.
+// Running returns the processes of all workers that run under the same boot as the pid
+// namespace ns, by worker id.
 func (r *Registry) Running(ns string) (list []Running) {
 	for _, w := range r.sorted {
 		p := Process{Worker: w.id, Inc: w.facts.Inc, PID: w.facts.PID}
-		if ns != "" && w.facts.NS == ns && p.PID != 0 && p != w.spent.Process && w.counted() {
-			list = append(list, Running{Process: p, Known: w.began})
+		if p.PID == 0 || !bootid.Same(w.facts.NS, ns) {
+			continue
 		}
+		ended := w.live == hivebeat.Left || p == w.spent.Process && !w.spent.proved
+		list = append(list, Running{Process: p, NS: w.facts.NS, Known: w.began, Ended: ended})
 	}
 	return list
 }
@@ -124,8 +130,12 @@ func (r *Registry) Exit(now time.Time, e Exit) bool {
 		return false
 	}
 	w.lostAt = now
-	s := r.become(now, w, hivebeat.Lost, hivebeat.CauseExit, hivebeat.KindLost, now.Sub(w.heard))
-	s.Reason = fmt.Sprintf("process %d ended", e.PID)
+	cause, how := hivebeat.CauseExit, "ended"
+	if e.OOM {
+		cause, how = hivebeat.CauseOOM, "was killed for want of memory"
+	}
+	s := r.become(now, w, hivebeat.Lost, cause, hivebeat.KindLost, now.Sub(w.heard))
+	s.Reason = fmt.Sprintf("process %d %s", e.PID, how)
 	if e.Reused {
 		s.Reason += ": a process that started later has its id"
 	}

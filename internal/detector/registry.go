@@ -258,10 +258,9 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 		b.sent = 0 // nothing shows how long the previous beat was in transit
 	}
 	b.outcome = w.lineage.Hear(inc, seq, w.live == hivebeat.Alive)
-	gone := (w.live == hivebeat.Left || w.live == hivebeat.Lost) && (r.doubt.IsZero() || !r.doubt.Before(w.since))
-	gone = gone && now.Sub(w.began) > verdict.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()) && !w.lineage.Outdated(message(now, inc, v), w.began)
-	if b.outcome == liveness.Stale && (gone || w.lineage.Misled(message(now, inc, v), w.began)) {
-		b.outcome = w.lineage.Revive(inc, seq)
+	if b.outcome == liveness.Stale {
+		gone := (w.live == hivebeat.Left || w.live == hivebeat.Lost) && (r.doubt.IsZero() || !r.doubt.Before(w.since))
+		b.outcome = w.lineage.Revive(message(now, inc, v), gone, w.began, verdict.LostAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration()))
 	}
 	if (b.outcome == liveness.Stale || b.outcome == liveness.Older) && r.doubt.IsZero() {
 		b.outcome = w.lineage.Insists(message(now, inc, v), every.Duration()/2, w.lineage.Seq() != w.learned, b.outcome)

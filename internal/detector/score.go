@@ -35,7 +35,12 @@ func (r *Registry) score(margin time.Duration, wentOn bool) {
 func (r *Registry) detected(steps []Step) {
 	for i := range steps {
 		s := &steps[i]
-		if s.Kind != hivebeat.KindLost || s.Cause != hivebeat.CauseExit && s.Cause != hivebeat.CauseDisconnect {
+		if s.Kind != hivebeat.KindLost {
+			continue
+		}
+		switch s.Cause {
+		case hivebeat.CauseExit, hivebeat.CauseOOM, hivebeat.CauseDisconnect:
+		default:
 			continue
 		}
 		if r.detects == nil {

@@ -25,8 +25,8 @@ type Seed struct {
 	Stalled  bool // its work is stalled until it advances
 	Looping  bool // it loops until it is calm
 	Restarts uint64
-	// Ended is when its process ended, as its record says. With cause exit the process
-	// has ended even if Ended is 0.
+	// Ended is when its process ended, as its record says. With cause exit or oom the
+	// process has ended even if Ended is 0.
 	Ended uint64
 }
 
@@ -52,7 +52,7 @@ func (r *Registry) Seed(now time.Time, s Seed) {
 		w.since, from = s.Since, s.Since // no restart was later
 	}
 	r.loopsOn(now, from, w, s.Restarts, s.Looping)
-	if s.Ended > 0 || s.Live == hivebeat.Lost && s.Cause == hivebeat.CauseExit {
+	if s.Ended > 0 || s.Live == hivebeat.Lost && (s.Cause == hivebeat.CauseExit || s.Cause == hivebeat.CauseOOM) {
 		w.ended(end{Process: Process{s.Worker, s.Facts.Inc, s.Facts.PID}, boot: s.Ended, ns: s.Facts.NS})
 	}
 	w.progress.at, w.progress.stalled = now, s.Stalled

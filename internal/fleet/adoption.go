@@ -5,7 +5,6 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/detector"
-	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/verdict"
 )
@@ -73,10 +72,11 @@ func (v *View) Adoptions() (hives, workers int, beats uint64) {
 
 // adopt adopts the workers of h, which is lost.
 func (v *View) adopt(h *Hive, now time.Time) {
-	seeds := h.seeds(now)
+	if h.head().Inc == 0 { // only the roster knows them
+		v.recallWorkers(h, now)
+	}
 	if h.adoption == nil {
 		if len(v.adoptedHives) >= maxAdopted {
-			v.unadopted++
 			return
 		}
 		v.adoptedHives[h] = struct{}{}
@@ -89,24 +89,23 @@ func (v *View) adopt(h *Hive, now time.Time) {
 		h.memo = memo{}
 	}
 	a := h.adoption
-	a.spread = max(hivebeat.WorkerRollSpread, spreadPerWorker*time.Duration(v.score.Adopted+len(seeds)))
-	for _, s := range seeds {
-		if a.workers[s.Worker] != nil {
+	a.spread = max(hivebeat.WorkerRollSpread, spreadPerWorker*time.Duration(v.score.Adopted+len(h.workers)))
+	for w := range h.inOrder() {
+		id := w.rec().Worker
+		if a.workers[id] != nil {
 			continue // it is adopted already
 		}
+		s := h.seed(w, now)
 		s.Until = latest(s.Until, now.Add(adoptGrace+a.spread))
 		a.reg.Seed(now, s)
-		c := &adopted{listed: true, base: rosterWorker(&s.Facts, s.Live, s.Cause)}
-		if !h.promiseKnown(s.Worker) {
+		c := &adopted{listed: true, base: rosterWorker(&s.Facts, s.Live, s.Cause), answered: isGone(s.Live)}
+		if w.rec().Every == 0 {
 			c.guessed, c.base.Every = true, 0
 		}
-		c.answered = isGone(s.Live)
-		a.workers[s.Worker] = c
+		a.workers[id] = c
 		v.score.Adopted++
-		if w := h.workers[s.Worker]; w != nil {
-			w.adopted = c
-			v.index.Adopt(&w.entry, c.answered)
-		}
+		w.adopted = c
+		v.index.Adopt(&w.entry, c.answered)
 	}
 	a.calls = 0
 	v.call(h, now)
@@ -294,7 +293,7 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 		v.index.Adopt(&w.entry, true)
 	}
 	// The hive numbers the transitions, and continues when it is back.
-	rec.N, rec.Tr = w.rec().N, carriedOn(w.rec().Tr, w.entry.Received(), now)
+	rec.N = w.rec().N
 	if c.guessed {
 		rec.Every = 0
 	}
@@ -302,21 +301,6 @@ func (v *View) show(h *Hive, id string, now time.Time) {
 	rec.Since = c.sinceAlive(rec.Live, rec.Since, now)
 	v.index.Set(&w.entry, rec, now, now)
 	v.change(h)
-}
-
-// carriedOn returns the transitions of a record that was received at received, with ages as of now, and without
-// those that are too old for a record to carry.
-func carriedOn(list []hivebeat.Transition, received, now time.Time) []hivebeat.Transition {
-	if !now.After(received) {
-		return list
-	}
-	var on []hivebeat.Transition
-	for _, t := range list {
-		if t.Ago = index.EffectiveAge(t.Ago, received, now); t.Ago <= hivebeat.MillisOf(hivebeat.TransitionsCarried) {
-			on = append(on, t)
-		}
-	}
-	return on
 }
 
 // release ends the adoption of one worker.
@@ -341,55 +325,28 @@ func (v *View) creditAdopted(d time.Duration) {
 	v.callAdopted = len(v.adoptedHives) > 0 && d > 0
 }
 
-// seeds returns the workers of h for the detector: from its last snapshot, or, without one, from the roster,
-// which knows less.
-func (h *Hive) seeds(now time.Time) []detector.Seed {
-	var list []detector.Seed
-	if h.head().Inc != 0 {
-		for w := range h.inOrder() {
-			r := w.rec()
-			s := detector.Seed{
-				Worker: r.Worker, Live: r.Live, Cause: r.Cause, Facts: r.Facts,
-				Heard: w.heard(), Stalled: r.Stalled, Ended: r.Ended,
-				Looping: r.Looping, Restarts: r.Restarts,
-			}
-			if w.own.inc == r.Inc { // its hive may have heard less; a replay of that is no news
-				s.Facts.Seq = max(s.Facts.Seq, w.own.seq)
-			}
-			if w.prior != nil {
-				s.Prior, s.PriorSeq = w.prior.inc, w.prior.seq
-			}
-			if s.Facts.Every == 0 { // known from the roster, and not listed since
-				s.Facts.Every = hivebeat.MillisOf(hivebeat.WorkerEvery)
-			}
-			list = append(list, s)
-		}
-		return list
+// seed returns what the detector needs to judge w: its last record, from its hive or from the roster, which knows
+// less.
+func (h *Hive) seed(w *Worker, now time.Time) detector.Seed {
+	r := w.rec()
+	s := detector.Seed{
+		Worker: r.Worker, Live: r.Live, Cause: r.Cause, Facts: r.Facts,
+		Heard: w.heard(), Stalled: r.Stalled, Ended: r.Ended,
+		Looping: r.Looping, Restarts: r.Restarts,
 	}
-	// The roster has no ages of workers. Their deadlines count from when the entry was put, which is later
-	// than their last beat.
-	heard := h.roster.heard(h.every, now)
-	put := h.roster.put(now)
-	for id, r := range h.roster.Item.Workers {
-		if !hivebeat.ValidID(id) || r.Inc == 0 {
-			continue
-		}
-		every, quiet, _ := promise(&r)
-		list = append(list, detector.Seed{
-			Worker: id, Live: r.Live, Cause: r.Cause,
-			Heard: h.roster.heardWorker(&r, heard, now), Until: put.Add(verdict.LostAfter(every.Duration(), quiet.Duration())),
-			Facts: hivebeat.Facts{Inc: r.Inc, Seq: max(1, r.Seq), Every: every, Quiet: quiet, State: r.State, Model: r.Model},
-		})
+	if w.own.inc == r.Inc { // its hive may have heard less; a replay of that is no news
+		s.Facts.Seq = max(s.Facts.Seq, w.own.seq)
 	}
-	return list
-}
-
-// promiseKnown reports whether the promise of a worker in seeds is known.
-func (h *Hive) promiseKnown(id string) bool {
-	if w := h.workers[id]; w != nil {
-		return w.rec().Every > 0
+	if w.prior != nil {
+		s.Prior, s.PriorSeq = w.prior.inc, w.prior.seq
 	}
-	return h.roster.Item.Workers[id].Every > 0
+	if s.Facts.Every == 0 { // known from the roster, and not listed since
+		s.Facts.Every = hivebeat.MillisOf(hivebeat.WorkerEvery)
+	}
+	if h.head().Inc == 0 { // the roster does not say when it was heard, but that was before the entry was put
+		s.Until = h.roster.put(now).Add(verdict.LostAfter(s.Facts.Every.Duration(), s.Facts.Quiet.Duration()))
+	}
+	return s
 }
 
 // turned records since when c is alive after the step s. w is its worker, or nil; first says whether s is the

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -52,17 +53,18 @@ func (z *Zone) Roster() *RosterState { return &z.roster }
 
 // Announce returns the announcement that h needs now: its Difference to the roster, or else events of its
 // workers.
-func (h *Hive) Announce(now time.Time) (Announcement, bool) {
+func (h *Hive) Announce(now time.Time) (a Announcement, ok bool) {
 	kind, to, ok := h.Difference(now)
-	if !ok {
-		a, ok := h.announceWorkers(now)
-		h.roster.wants(&a, ok)
-		return a, ok
+	if ok {
+		data, next := h.Next(kind, to, now)
+		a = Announcement{[]Announced{{hivebeat.HiveEventID(h.id, next.N), data}}, next}
+	} else {
+		a, ok = h.announceWorkers(now)
 	}
-	data, next := h.Next(kind, to, now)
-	a := Announcement{[]Announced{{hivebeat.HiveEventID(h.id, next.N), data}}, next}
-	h.roster.wants(&a, true)
-	return a, true
+	if ok {
+		h.roster.wanted = wanted{a.Next.N, a.Next.Inc, a.Next.Seq}
+	}
+	return a, ok
 }
 
 // Knows reports whether a is still in the view.
@@ -73,39 +75,51 @@ func (v *View) Knows(a Announcer) bool {
 	return true
 }
 
-// CompareAgain asks for a comparison of a with the roster.
-func (v *View) CompareAgain(a Announcer) {
-	switch a := a.(type) {
-	case *Hive:
-		v.Compare(a)
-	case *Zone:
-		v.CompareZone(a)
-	}
-}
-
 // LearnKey applies an entry of the roster, and returns the hive or the zone of the brake that it is about.
+// Another queen may have put it, and may have heard more of the hive.
 func (v *View) LearnKey(key string, item ledger.RosterItem, now time.Time) Announcer {
-	defer v.updateIndex(now)
-	if zone, ok := zoneOfKey(key); ok {
-		z := v.zoneOf(zone)
-		v.learnZone(z, item, now)
-		return z
+	a := v.Announcer(key)
+	if a == nil {
+		a = v.get(key)
 	}
-	return v.learnHive(key, item, now)
+	var event hivebeat.Event
+	if json.Unmarshal(item.Event, &event) != nil { // the entry has none, or one that cannot be read
+		event = hivebeat.Event{}
+	}
+	v.LearnOwn(a, item, &event.Data, now)
+	return a
 }
 
-// UnlearnKey records that the roster has no entry with this key. expired says that the entry expired.
-func (v *View) UnlearnKey(key string, expired bool, now time.Time) {
-	defer v.updateIndex(now)
-	if zone, ok := zoneOfKey(key); ok {
-		z := v.zoneOf(zone)
-		if z.roster.Item.Revision > 0 { // its numbers continue
-			z.roster.Item.Revision = 0
-			v.CompareZone(z)
+// LearnOwn is LearnKey for an entry that this queen itself put after a.Announce, so that it need not be
+// parsed. event is the data of its last event, zero if it has none.
+func (v *View) LearnOwn(a Announcer, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
+	if a.Roster().supersedes(&item) {
+		switch a := a.(type) {
+		case *Zone:
+			v.learnZone(a, item, now)
+		case *Hive:
+			v.learn(a, item, event, now)
 		}
+	}
+	v.updateIndex(now)
+}
+
+// UnlearnKey records that the roster has no entry with this key. If the entry expired, a lost, left or
+// unverified hive is forgotten with it. Otherwise, as after a loss of the whole roster, it is put again, and
+// its numbers continue.
+func (v *View) UnlearnKey(key string, expired bool, now time.Time) {
+	a := v.Announcer(key)
+	if a == nil || a.Roster().Item.Revision == 0 {
 		return
 	}
-	v.unlearnHive(key, expired)
+	a.Roster().Item.Revision = 0
+	h, ok := a.(*Hive)
+	if ok && expired && (isGone(h.live) || h.live == hivebeat.Unverified) {
+		v.forget(h)
+	} else {
+		v.Compare(a)
+	}
+	v.updateIndex(now)
 }
 
 // EachKey yields every key that the roster should have.
@@ -214,37 +228,38 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	if kind == hivebeat.KindConflict {
 		next.Cause = e.Cause
 	}
-	if isGone(to) {
-		next.Workers = h.remember(now)
-	} else {
-		next.Workers = h.whileUp(now)
-	}
+	next.Workers = h.remember(!isGone(to), now)
 	return d, next
 }
 
-// remember returns the workers of h for an entry of the roster, up to rosterBytes.
-func (h *Hive) remember(now time.Time) map[string]ledger.RosterWorker {
-	if h.head().Inc == 0 {
-		return h.roster.workers(now) // the hive was not heard: only the roster knows its workers
+// remember returns the workers of h for an entry of the roster, up to rosterBytes: all if h is gone. If it is
+// up: those on which the verdict of a queen still stands, and lost and left ones that h does not list. A lost or
+// left worker is shown for hivebeat.KeepGone, even if its hive restarts meanwhile and does not know it. With the
+// roster, that holds even if the queen restarts too.
+func (h *Hive) remember(up bool, now time.Time) map[string]ledger.RosterWorker {
+	known := h.roster.workers(now)
+	if h.head().Inc == 0 && !up {
+		return known // the hive was not heard: only the roster knows its workers
 	}
 	m, size := make(map[string]ledger.RosterWorker, len(h.workers)), 0
-	var common hivebeat.Millis
+	for id, r := range known {
+		if up && r.Via == hivebeat.ViaQueen {
+			m[id] = r
+		}
+	}
 	for w := range h.inOrder() {
-		r := w.rec()
-		if len(m) == 0 {
-			common = r.Every
-		}
-		if size += entryRow(r) + promiseSize(r.Every, r.Quiet, common); size > rosterBytes {
-			break
-		}
-		it, known := w.inRoster(now)
-		if !known {
+		id := w.rec().Worker
+		r, ok := w.inRoster(now)
+		if !ok || up && (w.gen == h.assembly.gen || r.Since == 0 || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone)) {
 			continue
 		}
-		if was := h.roster.Item.Workers[r.Worker]; was.Via == hivebeat.ViaQueen && was.Inc == it.Inc && was.Live == it.Live {
-			it.Via = was.Via
+		if size += rowSize(id, &r); size > rosterBytes {
+			break
 		}
-		m[r.Worker] = it
+		if was := known[id]; was.Via == hivebeat.ViaQueen && was.Inc == r.Inc && was.Live == r.Live {
+			r.Via = was.Via
+		}
+		m[id] = r
 	}
 	return m
 }

@@ -72,9 +72,6 @@ func TestDifference(t *testing.T) {
 				if d.N != c.roster.N+1 || next.N != d.N || next.Live != to || d.From != string(c.roster.Live) || d.Hive != "h" || d.Inc != 100 || d.Seq != 5 {
 					t.Errorf("%+v %+v", d, next)
 				}
-				if (next.Workers != nil) != (to == hivebeat.Lost || to == hivebeat.Left) {
-					t.Errorf("workers: %v", next.Workers)
-				}
 			}
 		})
 	}

@@ -90,9 +90,6 @@ func (h *Hive) announceWorkers(now time.Time) (Announcement, bool) {
 			}
 		}
 	}
-	if !h.Up() {
-		return s, len(s.Events) > 0
-	}
 	for _, id := range slices.Sorted(maps.Keys(e.Workers)) {
 		if len(s.Events) == announceMost {
 			break
@@ -112,22 +109,15 @@ const entryBytes = 512 << 10
 
 // entrySize estimates the size of workers in an entry.
 func entrySize(workers map[string]ledger.RosterWorker) (n int) {
-	every, _ := ledger.CommonEvery(workers) // the entry has it once
 	for id, r := range workers {
-		n += len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 140 + promiseSize(r.Every, r.Quiet, every)
+		n += rowSize(id, &r)
 	}
 	return n
 }
 
-// promiseSize returns the size of a promise in an entry where common is the promise of most workers.
-func promiseSize(every, quiet, common hivebeat.Millis) (n int) {
-	if every != common {
-		n += len(`,"every":3600000`)
-	}
-	if quiet > 0 {
-		n += len(`,"quiet":600000`)
-	}
-	return n
+// rowSize estimates the size of a worker in an entry. Most workers share one promise, which the entry has once.
+func rowSize(id string, r *ledger.RosterWorker) int {
+	return len(id) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 140
 }
 
 // addTo adds an event of a worker to s, and the state of the worker to the entry of its hive.
@@ -178,14 +168,6 @@ func (h *Hive) workerEvent(w *Worker, kind hivebeat.Kind, to hivebeat.Live, why 
 	return d
 }
 
-// unsettled returns the workers in the entry of h on which the verdict of a queen still stands. They stay in
-// the entry when the hive is back.
-func (h *Hive) unsettled(now time.Time) map[string]ledger.RosterWorker {
-	m := h.roster.workers(now)
-	maps.DeleteFunc(m, func(_ string, r ledger.RosterWorker) bool { return r.Via != hivebeat.ViaQueen })
-	return m
-}
-
 // elsewhere returns the facts in the roster of a worker that another queen heard.
 func elsewhere(r *ledger.RosterWorker) hivebeat.Facts {
 	f := hivebeat.Facts{Inc: r.Inc, Seq: r.Seq}
@@ -196,31 +178,23 @@ func elsewhere(r *ledger.RosterWorker) hivebeat.Facts {
 }
 
 // learnAdopted applies an entry to the adopted workers of h, which another queen may have heard. n is the
-// number of the entry before. The last event in this one is about worker, which may be empty.
-func (v *View) learnAdopted(h *Hive, n uint64, worker string, now time.Time) {
+// number of the entry before.
+func (v *View) learnAdopted(h *Hive, n uint64, now time.Time) {
 	a := h.adoption
-	if a == nil {
+	if a == nil || h.roster.Item.N == n {
 		return
 	}
-	e := &h.roster.Item.RosterEntry
 	// The roster does not say when a worker was heard, only that it was before the announcement.
-	one := func(id string, r ledger.RosterWorker) {
+	for id, r := range h.roster.Item.Workers {
 		c := a.workers[id]
 		if c == nil {
-			return
+			continue
 		}
 		a.differ[id] = true
 		if r.Via == hivebeat.ViaQueen && r.Live == hivebeat.Alive && a.reg.Elsewhere(now, id, elsewhere(&r)) {
 			c.guessed = c.guessed && r.Every == 0
 			v.applySteps(h, now)
 			v.show(h, id, now)
-		}
-	}
-	if r, ok := e.Workers[worker]; ok && worker != "" && e.N == n+1 && len(e.Events) == 0 {
-		one(worker, r)
-	} else if e.N != n {
-		for id, r := range e.Workers {
-			one(id, r)
 		}
 	}
 	v.watch(h, now)
@@ -249,37 +223,4 @@ func (w *Worker) ageInRoster(r *ledger.RosterWorker, now time.Time) {
 	if age := index.EffectiveAge(w.rec().Age, w.entry.Received(), now); r.Inc == w.rec().Inc && age > hivebeat.MillisOf(oldest(r)) {
 		r.Age = age
 	}
-}
-
-// whileUp returns the workers in the entry of h, which is up: those on which the verdict of a queen still
-// stands, and lost and left ones that h does not list. A lost or left worker is shown for hivebeat.KeepGone,
-// even if its hive restarts meanwhile and does not know it. With the roster, that holds even if the queen
-// restarts too.
-func (h *Hive) whileUp(now time.Time) map[string]ledger.RosterWorker {
-	m, size := h.unsettled(now), 0
-	for w := range h.inOrder() {
-		if w.gen == h.assembly.gen {
-			continue
-		}
-		r, known := w.inRoster(now)
-		if !known || r.Since == 0 || w.goneFor(now) >= hivebeat.MillisOf(hivebeat.KeepGone) {
-			continue
-		}
-		if size += entryRow(w.rec()); size > rosterBytes {
-			break
-		}
-		if m == nil {
-			m = make(map[string]ledger.RosterWorker)
-		}
-		if was := m[w.rec().Worker]; was.Inc == r.Inc && was.Live == r.Live {
-			r.Via = was.Via
-		}
-		m[w.rec().Worker] = r
-	}
-	return m
-}
-
-// entryRow estimates the size of a worker in an entry, without its promise.
-func entryRow(r *hivebeat.Record) int {
-	return len(r.Worker) + len(r.Live) + len(r.Cause) + len(r.State) + len(r.Model) + 110
 }

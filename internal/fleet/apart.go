@@ -58,7 +58,7 @@ func (v *View) Prove(asked, now time.Time) {
 			v.unhold(h) // a released hive is no longer in the queue of its brake
 		}
 		if h.heldBy != nil {
-			h.releaseAt = v.lostAt(h)
+			h.heldBy.queue.Set(h, v.lostAt(h))
 		} else {
 			v.due.Set(h, v.lostAt(h))
 		}

@@ -137,6 +137,7 @@ func (v *View) copy(h *Hive, s *wire.SnapshotView, received, now time.Time) {
 	for i := range s.Workers {
 		v.record(h, &s.Workers[i], received, now)
 	}
+	v.gpuTransitions(h, received, now)
 }
 
 // record applies the record of one worker, and publishes its transitions.

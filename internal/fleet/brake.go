@@ -10,6 +10,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/ledger"
+	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/verdict"
 )
 
@@ -65,12 +66,6 @@ func (v *View) Spread() time.Duration {
 	return max(hivebeat.HiveRollSpread, 2*time.Millisecond*time.Duration(len(v.hives)))
 }
 
-// holding is a place in the queue of a brake. It is valid while heldAt of the hive is at.
-type holding struct {
-	hive *Hive
-	at   time.Time
-}
-
 // Brakes returns the zones whose brake is on, by name.
 func (v *View) Brakes() (list []*Zone) {
 	for _, z := range v.zones {
@@ -108,11 +103,8 @@ func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 		return true
 	}
 	z.lost = slices.DeleteFunc(z.lost, func(at time.Time) bool { return now.Sub(at) >= brakeWindow })
-	together := len(z.lost) + 1
-	if z.assessed.IsZero() || now.Sub(z.assessed) >= assessEvery || now.Before(z.assessed) {
-		together = max(together, v.assess(z, h, now))
-	}
-	if together <= z.limit {
+	together := max(len(z.lost)+1, v.assess(z, h, now))
+	if together <= max(v.rule.Least, int(v.rule.Share*float64(z.of)+1e-9)) {
 		z.lost = append(z.lost, now)
 		return false
 	}
@@ -126,10 +118,10 @@ func (v *View) brake(h *Hive, why evidence, now time.Time) (held bool) {
 	return true
 }
 
-// assess returns how many hives of z would be lost within the window from now on, including h, and sets the
-// limit of z.
+// assess returns how many hives of z would be lost within the window from now on, including h, and counts in
+// z.of how many were up before.
 func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
-	z.assessed, z.of, together = now, 0, 1
+	z.of, together = 0, 1
 	for _, o := range v.order {
 		if o.zone != z.name {
 			continue
@@ -141,19 +133,18 @@ func (v *View) assess(z *Zone, h *Hive, now time.Time) (together int) {
 			together++
 		}
 	}
-	z.limit = max(v.rule.Least, int(v.rule.Share*float64(z.of)+1e-9))
 	return together
 }
 
 func (v *View) startBrake(z *Zone, together int, now time.Time) {
 	if !z.on {
-		z.on, z.began, z.held, z.announced, z.queue = true, now, 0, 0, nil
+		z.on, z.began, z.look, z.held, z.announced = true, now, now, 0, 0
 		if z.rosterOn() { // another queen put it on, for the same silence
 			z.announced = z.roster.Item.N
 		}
 		z.why = fmt.Sprintf("the brake is on: %d hives of %s would be lost by silence within %.0fs, of %d that were up; they are held as unverified, and the queen calls their roll",
 			together, z.words(), brakeWindow.Seconds(), z.of)
-		v.CompareZone(z)
+		v.Compare(z)
 	}
 }
 
@@ -168,32 +159,24 @@ func (v *View) hold(z *Zone, h *Hive, why evidence, now time.Time) {
 		v.Compare(h)
 	}
 	// A hive keeps its own deadline if that is later: the brake only delays.
-	h.heldBy, h.heldAt, h.releaseAt, h.released = z, now, latest(now.Add(v.Spread()+answerTime), v.lostAt(h)), false
+	at := latest(now.Add(v.Spread()+answerTime), v.lostAt(h))
+	h.heldBy, h.released = z, false
 	v.due.Remove(h)
-	// The queue is in order of releaseAt. A hive whose connection closed may have a deadline that is far
-	// away, and others must not wait for it.
-	at := len(z.queue)
-	for at > 0 && (!z.queue[at-1].holds(z) || z.queue[at-1].hive.releaseAt.After(h.releaseAt)) {
-		at--
+	// A hive whose connection closed may have a deadline that is far away, and others must not wait for it.
+	if z.queue.Len() == 0 || z.next.After(at) {
+		z.next = at
 	}
-	if at == 0 && (len(z.queue) == 0 || z.next.After(h.releaseAt)) {
-		z.next = h.releaseAt
-	}
-	z.queue = slices.Insert(z.queue, at, holding{h, now})
+	z.queue.Set(h, at)
 	z.held++
 	z.holding++
 	v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: v.Spread()})
-}
-
-// holds reports whether the hive still waits for its turn.
-func (q holding) holds(z *Zone) bool {
-	return q.hive.heldBy == z && q.hive.heldAt.Equal(q.at) && !q.hive.released
 }
 
 // unhold ends the hold on h, which is no longer unverified.
 func (v *View) unhold(h *Hive) {
 	if z := h.heldBy; z != nil {
 		z.holding--
+		z.queue.Remove(h)
 		h.heldBy, h.released = nil, false
 	}
 }
@@ -203,8 +186,8 @@ func (v *View) unhold(h *Hive) {
 func (v *View) endHolds(now time.Time) {
 	for _, z := range v.zones {
 		if !z.on {
-			if z.forgotten(now) && !z.isDirty && !z.roster.Busy {
-				v.CompareZone(z)
+			if z.forgotten(now) && !z.roster.isDirty && !z.roster.Busy {
+				v.Compare(z)
 			}
 			continue
 		}
@@ -212,22 +195,19 @@ func (v *View) endHolds(now time.Time) {
 		if floor := now.Add(-brakeBurst); z.next.Before(floor) { // missed releases are not made up for
 			z.next = floor
 		}
-		for len(z.queue) > 0 {
-			q := z.queue[0]
-			if h := q.hive; q.holds(z) {
-				if now.Before(h.releaseAt) || now.Before(z.next) || !v.apart.since.IsZero() {
+		if v.apart.since.IsZero() && !z.next.After(now) {
+			for h := range z.queue.Due(now) {
+				h.released = true
+				v.ask(h)
+				if z.next = z.next.Add(time.Second / time.Duration(max(5, z.held/60))); z.next.After(now) {
 					break
 				}
-				h.released = true
-				z.next = z.next.Add(time.Second / time.Duration(max(5, z.held/60)))
-				v.ask(h)
 			}
-			z.queue = z.queue[1:]
 		}
 		if z.holding == 0 && !v.followers(z, now) {
-			z.on, z.queue = false, nil
+			z.on = false
 			z.why = fmt.Sprintf("the brake is off after %.1fs: each of %d hives of %s was heard, or is lost", now.Sub(z.began).Seconds(), z.held, z.words())
-			v.CompareZone(z)
+			v.Compare(z)
 		}
 	}
 }
@@ -246,11 +226,8 @@ func (v *View) nextRelease() (next time.Time, ok bool) {
 			continue
 		}
 		at := z.look
-		if len(z.queue) > 0 && v.apart.since.IsZero() {
-			at = latest(z.queue[0].hive.releaseAt, z.next)
-			if !z.look.IsZero() && z.look.Before(at) {
-				at = z.look
-			}
+		if due, held := z.queue.Next(); held && v.apart.since.IsZero() && latest(due, z.next).Before(at) {
+			at = latest(due, z.next)
 		}
 		if !ok || at.Before(next) {
 			next, ok = at, true
@@ -264,11 +241,7 @@ func (v *View) shiftBrakes(d time.Duration) {
 	for _, z := range v.zones {
 		if z.on {
 			z.next = z.next.Add(d)
-		}
-	}
-	for _, h := range v.order {
-		if h.heldBy != nil {
-			h.releaseAt = h.releaseAt.Add(d)
+			z.queue.Shift(d)
 		}
 	}
 }
@@ -283,21 +256,18 @@ type Zone struct {
 	name   string
 	roster RosterState // the entry of its brake: unverified while the brake is on
 
-	lost     []time.Time // when hives were lost by silence, within the window
-	assessed time.Time
-	limit    int
+	lost []time.Time // when hives were lost by silence, within the window
 
 	on        bool
 	began     time.Time
-	of        int // hives that were up before
-	held      int // by this brake, in total
-	holding   int // now
-	queue     []holding
-	next      time.Time // when the next hive may be released
-	look      time.Time // when to check whether the brake is over
-	announced uint64    // n of the event that reported this start; 0: none did
-	why       string    // of the last change
-	isDirty   bool
+	of        int                       // hives that were up before
+	held      int                       // by this brake, in total
+	holding   int                       // now
+	queue     liveness.Deadlines[*Hive] // those that wait for their turn, which does not come earlier
+	next      time.Time                 // when the next hive may be released
+	look      time.Time                 // when to check whether the brake is over
+	announced uint64                    // n of the event that reported this start; 0: none did
+	why       string                    // of the last change
 }
 
 // Name returns the zone's label; empty for the hives without one.
@@ -308,25 +278,18 @@ func (z *Zone) On() (since time.Time, holding int, on bool) { return z.began, z.
 
 // zoneOf returns the zone, and adds it if it is not known.
 func (v *View) zoneOf(name string) *Zone {
-	at, ok := slices.BinarySearchFunc(v.zones, name, func(z *Zone, name string) int { return strings.Compare(z.name, name) })
-	if ok {
-		return v.zones[at]
+	find := func() (int, bool) {
+		return slices.BinarySearchFunc(v.zones, name, func(z *Zone, name string) int { return strings.Compare(z.name, name) })
 	}
-	if len(v.zones) >= maxZones {
-		v.zones = slices.DeleteFunc(v.zones, func(z *Zone) bool { return !z.on && z.roster.Item.N == 0 && !z.isDirty && !z.roster.Busy })
-		at, _ = slices.BinarySearchFunc(v.zones, name, func(z *Zone, name string) int { return strings.Compare(z.name, name) })
+	at, ok := find()
+	if !ok {
+		if len(v.zones) >= maxZones {
+			v.zones = slices.DeleteFunc(v.zones, func(z *Zone) bool { return !z.on && z.roster.Item.N == 0 && !z.roster.isDirty && !z.roster.Busy })
+			at, _ = find()
+		}
+		v.zones = slices.Insert(v.zones, at, &Zone{name: name})
 	}
-	z := &Zone{name: name}
-	v.zones = slices.Insert(v.zones, at, z)
-	return z
-}
-
-// CompareZone asks for a comparison of z with the roster.
-func (v *View) CompareZone(z *Zone) {
-	if !z.isDirty {
-		z.isDirty = true
-		v.ready.Announcers = append(v.ready.Announcers, z)
-	}
+	return v.zones[at]
 }
 
 // words returns the name of the zone for people.
@@ -394,14 +357,11 @@ func (z *Zone) Announce(now time.Time) (Announcement, bool) {
 	}, true
 }
 
-// learnZone applies an entry of the roster.
+// learnZone applies an entry that supersedes the known one.
 func (v *View) learnZone(z *Zone, item ledger.RosterItem, now time.Time) {
-	if !z.roster.supersedes(&item) {
-		return
-	}
 	z.roster.Item, z.roster.ReadAt = item, now
 	if z.on && z.rosterOn() {
 		z.announced = item.N
 	}
-	v.CompareZone(z)
+	v.Compare(z)
 }

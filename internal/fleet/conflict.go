@@ -42,11 +42,12 @@ func (v *View) besides(h *Hive, s *wire.SnapshotView, o liveness.Outcome, alive 
 		v.conflict(h, inc, seq, now)
 	}
 	if h.line.Asks() {
-		if _, known := v.twins[h]; !known {
-			v.twins[h] = now
+		if _, known := v.twins.At(h); !known {
+			at := now
 			if h.line.Sure() {
-				v.twins[h] = h.calledTwin.Add(twinGap)
+				at = h.calledTwin.Add(twinGap)
 			}
+			v.twins.Set(h, at)
 		}
 	}
 }
@@ -79,31 +80,17 @@ func (v *View) rivalGoesOn(h *Hive, seq uint64, now time.Time) {
 
 // callTwins calls the roll of hives whose id two processes may share.
 func (v *View) callTwins(now time.Time) {
-	for h, at := range v.twins {
-		switch {
-		case at.After(now) && v.hives[h.id] == h:
+	for h := range v.twins.Due(now) {
+		if !h.line.Asks() || !h.line.Sure() && now.Sub(v.twinAsked) < twinPace {
 			continue
-		case v.hives[h.id] != h || !h.line.Asks():
-		case h.line.Sure() || now.Sub(v.twinAsked) >= twinPace:
-			v.twinAsked, h.calledTwin = now, now
-			v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: AskSpread})
-			h.line.Asked(now, twinWithin)
-			if h.line.Sure() {
-				v.locate(h)
-			}
 		}
-		delete(v.twins, h)
-	}
-}
-
-// nextTwins returns when callTwins has work next.
-func (v *View) nextTwins() (at time.Time, ok bool) {
-	for _, t := range v.twins {
-		if !ok || t.Before(at) {
-			at, ok = t, true
+		v.twinAsked, h.calledTwin = now, now
+		v.ready.Calls = append(v.ready.Calls, RollCall{Hive: h.id, Spread: AskSpread})
+		h.line.Asked(now, twinWithin)
+		if h.line.Sure() {
+			v.locate(h)
 		}
 	}
-	return at, ok
 }
 
 // locate requests the addresses of both connections.

@@ -141,7 +141,7 @@ func TestHivesThatWereKilledAndStartedAgain(t *testing.T) {
 	if n := len(v.Take().Calls); n < 5 || n > 11 {
 		t.Errorf("%d roll calls of %d hives that began again within a second", n, hives)
 	}
-	if len(v.twins) > 0 {
-		t.Errorf("%d wait", len(v.twins))
+	if v.twins.Len() > 0 {
+		t.Errorf("%d wait", v.twins.Len())
 	}
 }

@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -43,23 +44,34 @@ func (t *TransitionCounts) hive(kind hivebeat.Kind, from hivebeat.Live, cause hi
 func (t *TransitionCounts) worker(d *hivebeat.EventData) { t.Workers.add(d) }
 
 // Kinds and causes that this release does not know count as "other", so that messages cannot add metric series.
-const (
-	otherKind  hivebeat.Kind  = "other"
-	otherCause hivebeat.Cause = "other"
+var (
+	knownKinds = []hivebeat.Kind{
+		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered,
+		hivebeat.KindLeft, hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap,
+		hivebeat.KindGPULost, hivebeat.KindGPUFailing, hivebeat.KindGPUDegraded, hivebeat.KindGPURecovered, hivebeat.KindGPUOrphan, hivebeat.KindGPUForgotten,
+	}
+	knownCauses = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseOOM, hivebeat.CauseDisconnect, hivebeat.CauseHive}
 )
+
+func known[T ~string](word T, list []T) T {
+	if slices.Contains(list, word) {
+		return word
+	}
+	return "other"
+}
 
 func (c *LevelCounts) add(d *hivebeat.EventData) {
 	if c.Kinds == nil {
 		c.Kinds, c.Lost, c.Detection = map[hivebeat.Kind]uint64{}, map[hivebeat.Cause]uint64{}, map[hivebeat.Cause]detector.Histogram{}
 	}
-	c.Kinds[knownKind(d.Kind)]++
+	c.Kinds[known(d.Kind, knownKinds)]++
 	if d.Kind == hivebeat.KindRecovered && d.From == string(hivebeat.Lost) && d.Cause != hivebeat.CauseSilent {
 		c.Disproved++
 	}
 	if d.Kind != hivebeat.KindLost {
 		return
 	}
-	cause := knownCause(d.Cause)
+	cause := known(d.Cause, knownCauses)
 	c.Lost[cause]++
 	took := d.AgeMS
 	switch {
@@ -71,23 +83,6 @@ func (c *LevelCounts) add(d *hivebeat.EventData) {
 	h := c.Detection[cause]
 	h.Add(min(took, maxAge).Duration())
 	c.Detection[cause] = h
-}
-
-func knownKind(k hivebeat.Kind) hivebeat.Kind {
-	switch k {
-	case hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered,
-		hivebeat.KindLeft, hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap:
-		return k
-	}
-	return otherKind
-}
-
-func knownCause(c hivebeat.Cause) hivebeat.Cause {
-	switch c {
-	case hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive:
-		return c
-	}
-	return otherCause
 }
 
 // countMistake counts a wrong verdict of this queen: the same incarnation was heard margin after its deadline.

@@ -109,9 +109,6 @@ func (v *View) Doubted() int { return v.Unverified() + v.closings.Open() }
 // closed and they were not heard since.
 func (v *View) EachDoubted(now time.Time, yield func(*Hive)) {
 	v.Settle(now)
-	if len(v.doubtful) == 0 && len(v.Brakes()) == 0 {
-		return
-	}
 	for _, h := range v.order {
 		if h.heldBy != nil || h.isDoubtful {
 			yield(h)
@@ -122,20 +119,16 @@ func (v *View) EachDoubted(now time.Time, yield func(*Hive)) {
 // settleDoubts updates which hives have a window, or a verdict that waits for their key. Neither these hives
 // nor their workers are picked.
 func (v *View) settleDoubts() {
-	turn := func(h *Hive, doubtful bool) {
-		h.isDoubtful = doubtful
-		v.change(h)
-	}
 	v.doubtful = slices.DeleteFunc(v.doubtful, func(h *Hive) bool {
-		over := !v.closings.Has(h) && !h.windowOver
-		if over {
-			turn(h, false)
+		if h.isDoubtful = v.closings.Has(h) || h.windowOver; !h.isDoubtful {
+			v.change(h)
 		}
-		return over
+		return !h.isDoubtful
 	})
 	for _, h := range v.closings.TakeMoved() {
 		if !h.isDoubtful && v.closings.Has(h) {
-			turn(h, true)
+			h.isDoubtful = true
+			v.change(h)
 			v.doubtful = append(v.doubtful, h)
 		}
 	}
@@ -150,15 +143,8 @@ func (v *View) link(h *Hive, o liveness.Outcome) {
 	v.closings.Heard(h, h.conn, o.Begins() || h.head().Bye != "")
 }
 
-// unlinkOld forgets the connection of h if another queen heard a later message of it. This queen does not know
-// the connection of that message, so the end of the old connection proves nothing.
-func (v *View) unlinkOld(h *Hive, o liveness.Outcome) {
-	if o.Accepted() {
-		v.unlink(h)
-	}
-}
-
-// unlink forgets the connection of h.
+// unlink forgets the connection of h. If another queen heard a later message of h, this queen does not know the
+// connection of that message, so the end of the old connection proves nothing.
 func (v *View) unlink(h *Hive) {
 	v.closings.Close(h)
 	v.closings.Move(h, h.conn, "")

@@ -198,6 +198,55 @@ func TestAKeyRevivesNobody(t *testing.T) {
 	}
 }
 
+// A hive restarts and is lost, and then a message from before the restart arrives. Without
+// the sender's clock, only the time since the restart distinguishes that message from one of
+// a hive that never ended: no message is expected to be on its way for longer than it takes
+// to lose a hive.
+func TestMailFromBeforeTheRestart(t *testing.T) {
+	for name, c := range map[string]struct {
+		restarts, lost, arrives float64 // lost: when another queen saw its connection close; 0: never
+		seq                     uint64
+		taken                   bool
+	}{
+		"the new incarnation is alive":      {2, 0, 20, 2, false},
+		"the new incarnation is late":       {2, 0, 40, 2, false},
+		"it is lost":                        {2, 0, 60, 2, true},
+		"it is lost, and began just before": {48, 50, 60, 2, false},
+		"it is lost, and the seq is known":  {2, 0, 60, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := New(45 * time.Second)
+			mustFeed(t, v, snapshotOf("h", 100, 1), at(0))
+			mustFeed(t, v, snapshotOf("h", 101, 1), at(c.restarts))
+			for s := c.restarts; s < c.arrives; s++ {
+				settleChecks(v, at(s))
+			}
+			if c.lost > 0 {
+				v.LearnKey("h", rosterOf(4, hivebeat.Lost, 101, 1), at(c.lost))
+			}
+			err := feed(t, v, snapshotOf("h", 100, c.seq), at(c.arrives))
+			want := uint64(101)
+			if c.taken {
+				want = 100
+			}
+			if got := v.Hive("h").Inc(); got != want || (err == nil) != c.taken {
+				t.Errorf("incarnation %d counts, want %d (%v)", got, want, err)
+			}
+			if !c.taken {
+				return
+			}
+			// If the message was late after all, the newer incarnation comes back in the same way.
+			if err := feed(t, v, snapshotOf("h", 101, 2), at(c.arrives+1)); hivebeat.ReasonOf(err) != hivebeat.RefusedStale {
+				t.Errorf("the newer incarnation at once: %v, want stale", err)
+			}
+			for s := c.arrives; s < c.arrives+60; s++ {
+				settleChecks(v, at(s))
+			}
+			mustFeed(t, v, snapshotOf("h", 101, 3), at(c.arrives+60))
+		})
+	}
+}
+
 // An entry may have no promises. A worker that is known only from such an entry is not lost
 // within the default promise, because its own may be longer.
 func TestAbsenceByTheRosterAlone(t *testing.T) {

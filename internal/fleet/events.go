@@ -12,7 +12,7 @@ import (
 	"github.com/beatfabric/hivebeat/verdict"
 )
 
-// Happened is a worker's transition, to be published as an event.
+// Happened is a transition of a worker, or of a hive's GPU, to be published as an event.
 type Happened struct {
 	Data hivebeat.EventData
 	ID   string
@@ -29,10 +29,10 @@ func (v *View) transitions(h *Hive, w *Worker, inc uint64, received, now time.Ti
 		// The numbers of a worker start again with each incarnation of its hive, at joined. A queen that
 		// did not hear the start cannot distinguish a hole from earlier transitions.
 		was := w.earlier
-		w.earlier, w.hiveInc, w.seen = earlier{w.hiveInc, w.seen}, h.head().Inc, 0
+		w.earlier, w.hiveInc, w.seen = life{w.hiveInc, w.seen}, h.head().Inc, 0
 		switch {
-		case was.hiveInc == h.head().Inc: // an incarnation that came back continues its numbers
-			w.seen = min(was.seen, r.N)
+		case was.inc == h.head().Inc: // an incarnation that came back continues its numbers
+			w.seen = min(was.seq, r.N)
 		case len(r.Tr) > 0 && (!h.fromStart || r.Tr[0].Kind == hivebeat.KindJoined || cameBack(&r.Tr[0])):
 			w.seen = r.Tr[0].N - 1
 		case !h.fromStart:
@@ -118,6 +118,8 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		switch d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause {
 		case hivebeat.CauseExit:
 			d.Reason = fmt.Sprintf("process %d ended", r.PID)
+		case hivebeat.CauseOOM:
+			d.Reason = fmt.Sprintf("process %d was killed for want of memory", r.PID)
 		case hivebeat.CauseSilent:
 			d.Reason = "its process runs, " + d.Reason
 		case hivebeat.CauseDisconnect:
@@ -190,15 +192,24 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 	v.publish(d, now)
 }
 
-// publish counts an event of a worker and adds it to Ready.
+// publish counts an event that a hive numbered and adds it to Ready.
 func (v *View) publish(d hivebeat.EventData, at time.Time) {
-	v.counts.worker(&d)
+	if d.Worker == "" { // of a GPU
+		v.counts.Hives.add(&d)
+	} else {
+		v.counts.worker(&d)
+	}
 	v.ready.Events = append(v.ready.Events, HappenedAt(at, d))
 }
 
-// HappenedAt returns the event of a worker for data d. Its id follows from d.
+// HappenedAt returns the event of a worker, or of a hive's GPU if d names no worker, for data d. Its id
+// follows from d.
 func HappenedAt(at time.Time, d hivebeat.EventData) Happened {
-	return Happened{Data: d, ID: hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N), At: at}
+	id := hivebeat.GPUEventID(d.Hive, d.HiveInc, d.N)
+	if d.Worker != "" {
+		id = hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N)
+	}
+	return Happened{Data: d, ID: id, At: at}
 }
 
 // rosterKnows reports whether the roster has this incarnation of a worker.
@@ -228,11 +239,9 @@ func (h *Hive) Unannounced(now time.Time) (list []hivebeat.EventData) {
 			}
 		}
 	}
-	if h.Up() {
-		for _, id := range slices.Sorted(maps.Keys(h.roster.Item.Workers)) {
-			if h.returned(id) {
-				list = append(list, h.workerEvent(h.workers[id], hivebeat.KindRecovered, hivebeat.Alive, listedAgain))
-			}
+	for _, id := range slices.Sorted(maps.Keys(h.roster.Item.Workers)) {
+		if h.returned(id) {
+			list = append(list, h.workerEvent(h.workers[id], hivebeat.KindRecovered, hivebeat.Alive, listedAgain))
 		}
 	}
 	return list

@@ -58,7 +58,7 @@ func TestWhoLoopsIsKept(t *testing.T) {
 			t.Error(err)
 		}
 		cells := 0
-		for _, c := range v.index.Looping().Pools() {
+		for _, c := range v.index.Last().Pools() {
 			cells += c.Len()
 		}
 		want := map[bool]int{true: 1}[looping]

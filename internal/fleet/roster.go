@@ -1,8 +1,6 @@
 package fleet
 
 import (
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -22,18 +20,13 @@ type RosterState struct {
 	Busy      bool   // an announcement is under way
 	Again     bool   // the hive or brake has changed since it began
 	wanted    wanted
+	isDirty   bool // compare the hive or brake with the entry
 }
 
 // wanted is the last entry that this queen wanted to put.
 type wanted struct{ n, inc, seq uint64 }
 
 func (w wanted) is(item *ledger.RosterItem) bool { return w == wanted{item.N, item.Inc, item.Seq} }
-
-func (s *RosterState) wants(a *Announcement, ok bool) {
-	if ok {
-		s.wanted = wanted{a.Next.N, a.Next.Inc, a.Next.Seq}
-	}
-}
 
 // put returns when the entry was put.
 func (s *RosterState) put(now time.Time) time.Time {
@@ -128,35 +121,6 @@ func oldest(r *ledger.RosterWorker) time.Duration {
 	return age
 }
 
-// learnHive applies an entry of the roster. Another queen may have put it, and may have heard more of the
-// hive.
-func (v *View) learnHive(id string, item ledger.RosterItem, now time.Time) *Hive {
-	h := v.get(id)
-	if !h.roster.supersedes(&item) {
-		return h
-	}
-	var event hivebeat.EventData
-	if ev, err := eventIn(&item.RosterEntry); err == nil {
-		event = ev.Data
-	}
-	v.learn(h, item, &event, now)
-	return h
-}
-
-// LearnOwn is LearnKey for an entry that this queen itself put after a.Announce, so that it need not be
-// parsed. event is the data of its last event, zero if it has none.
-func (v *View) LearnOwn(a Announcer, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
-	switch a := a.(type) {
-	case *Zone:
-		v.learnZone(a, item, now)
-	case *Hive:
-		if a.roster.supersedes(&item) {
-			v.learn(a, item, event, now)
-		}
-	}
-	v.updateIndex(now)
-}
-
 // learn applies an entry that supersedes the known one. event is the data of the event in it.
 func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData, now time.Time) {
 	e := &item.RosterEntry
@@ -177,7 +141,7 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 	if event.Kind == hivebeat.KindConflict {
 		h.roster.Conflict = event.Inc
 	}
-	defer v.learnAdopted(h, before, event.Worker, now)
+	defer v.learnAdopted(h, before, now)
 	v.change(h)
 	v.Compare(h)
 	switch {
@@ -193,12 +157,13 @@ func (v *View) learn(h *Hive, item ledger.RosterItem, event *hivebeat.EventData,
 		if !o.Accepted() && decided && e.Inc != h.line.Inc() && e.Seq > 0 {
 			o = h.follow(e.Inc, e.Seq)
 		}
-		v.unlinkOld(h, o)
-		switch {
-		case !o.Accepted():
-		case isGone(e.Live):
+		if !o.Accepted() {
+			return
+		}
+		v.unlink(h)
+		if isGone(e.Live) {
 			v.byRoster(h, now)
-		default:
+		} else {
 			v.heard(h, o, now)
 		}
 	}
@@ -282,12 +247,13 @@ func (v *View) recall(h *Hive, now time.Time) {
 // ones. The roster does not say when each was heard. The estimate is the time of the hive's last message, less
 // the time that a hive waits for a worker, and lists it after it is lost.
 func (v *View) recallWorkers(h *Hive, now time.Time) {
+	heard := h.roster.heard(h.every, now)
 	for id, r := range h.roster.Item.Workers {
-		if !hivebeat.ValidID(id) || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
+		if !hivebeat.ValidID(id) || r.Inc == 0 || h.workers[id] != nil || len(h.workers) >= hivebeat.MaxWorkers {
 			continue
 		}
 		var rec hivebeat.Record
-		received := h.roster.heardWorker(&r, h.received, now)
+		received := h.roster.heardWorker(&r, heard, now)
 		if r.Since > 0 && isGone(r.Live) {
 			put := h.roster.put(now)
 			rec.Age, rec.Since, received = index.EffectiveAge(0, received, put), min(r.Since, maxAge), put
@@ -296,7 +262,7 @@ func (v *View) recallWorkers(h *Hive, now time.Time) {
 			continue
 		}
 		rec.Worker, rec.Live, rec.Cause = id, r.Live, r.Cause
-		rec.Inc, rec.State, rec.Model = r.Inc, r.State, r.Model
+		rec.Inc, rec.Seq, rec.State, rec.Model = r.Inc, max(1, r.Seq), r.State, r.Model
 		if every, quiet, known := promise(&r); known {
 			rec.Every, rec.Quiet = every, quiet
 		}
@@ -312,32 +278,4 @@ func (v *View) byRoster(h *Hive, now time.Time) {
 	}
 	v.turn(h, kindOf(e.Live), e.Live, e.Cause, evidence{reason: "another queen found this"}, now)
 	v.due.Set(h, now.Add(forgetAfter))
-}
-
-// unlearnHive records that the roster has no entry for this hive. If the entry expired, a lost, left or
-// unverified hive is forgotten with it. Otherwise, as after a loss of the whole roster, it is put again.
-func (v *View) unlearnHive(id string, expired bool) {
-	h, ok := v.hives[id]
-	if !ok || h.roster.Item.Revision == 0 {
-		return
-	}
-	h.roster.Item.Revision = 0
-	if expired && (h.live == hivebeat.Lost || h.live == hivebeat.Left || h.live == hivebeat.Unverified) {
-		v.forget(h)
-		return
-	}
-	v.change(h)
-	v.Compare(h)
-}
-
-// eventIn returns the event that an entry of the roster holds.
-func eventIn(e *ledger.RosterEntry) (hivebeat.Event, error) {
-	var ev hivebeat.Event
-	if len(e.Event) == 0 {
-		return ev, nil
-	}
-	if err := json.Unmarshal(e.Event, &ev); err != nil {
-		return ev, fmt.Errorf("queen: event in the roster: %w", err)
-	}
-	return ev, nil
 }

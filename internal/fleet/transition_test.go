@@ -166,6 +166,7 @@ func TestReasonsOfTransitions(t *testing.T) {
 		want string
 	}{
 		{hivebeat.Transition{Kind: hivebeat.KindLost, From: "alive", To: "lost", Cause: hivebeat.CauseExit}, "process 4711 ended"},
+		{hivebeat.Transition{Kind: hivebeat.KindLost, From: "alive", To: "lost", Cause: hivebeat.CauseOOM}, "process 4711 was killed for want of memory"},
 		{hivebeat.Transition{Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed}, "no beat for 90.0s, 3 were due"},
 		{hivebeat.Transition{Kind: hivebeat.KindStalled, To: "stalled"}, "3 busy, and done is still 120"},
 		{hivebeat.Transition{Kind: hivebeat.KindStalled, From: "stalled"}, "work advances again"},

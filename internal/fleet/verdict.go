@@ -65,19 +65,16 @@ func (h *Hive) follow(inc, seq uint64) liveness.Outcome {
 	return liveness.TakenOver
 }
 
-// advance classifies a message by the lineage, and records which incarnation a new one replaced. A
-// superseded incarnation becomes valid again if the one that replaced it is gone and the message cannot be
-// a delayed one: then the superseded process never ended. heard is the earliest time at which the message
-// may have been sent. gap is the least time between two messages of the sender; it is 0 if m comes from
+// advance classifies a message by the lineage, and records which incarnation a new one replaced. heard is the
+// earliest time at which the message may have been sent. gap is the least time between two messages of the sender; it is 0 if m comes from
 // another queen.
 func (h *Hive) advance(m liveness.Message, gap time.Duration, heard time.Time) liveness.Outcome {
 	inc, seq, now := m.Inc, m.Seq, m.Heard
 	before, last := h.line.Inc(), h.line.Seq()
 	o := h.line.Hear(inc, seq, h.live == hivebeat.Alive)
-	gone := isGone(h.live) && !heard.Before(h.since)
-	gone = gone && now.Sub(h.beganAt) > verdict.LostAfter(h.every, 0) && !h.line.Outdated(m, h.beganAt)
-	if o == liveness.Stale && (gone || h.line.Misled(m, h.beganAt)) {
-		o = h.line.Revive(inc, seq)
+	if o == liveness.Stale {
+		gone := isGone(h.live) && !heard.Before(h.since)
+		o = h.line.Revive(m, gone, h.beganAt, verdict.LostAfter(h.every, 0))
 	}
 	if (o == liveness.Stale || o == liveness.Older) && gap > 0 && heard.Equal(now) { // a message that is read in doubt may have waited
 		o = h.line.Insists(m, gap, h.head().Inc == before && h.head().Seq == last, o)
@@ -190,11 +187,11 @@ func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebea
 	v.Compare(h)
 }
 
-// Compare asks for a comparison of h with the roster.
-func (v *View) Compare(h *Hive) {
-	if !h.isDirty {
-		h.isDirty = true
-		v.ready.Announcers = append(v.ready.Announcers, h)
+// Compare asks for a comparison of a with the roster.
+func (v *View) Compare(a Announcer) {
+	if s := a.Roster(); !s.isDirty {
+		s.isDirty = true
+		v.ready.Announcers = append(v.ready.Announcers, a)
 	}
 }
 
@@ -231,11 +228,7 @@ func (v *View) ask(h *Hive) {
 // they are higher than this queen's, this queen missed messages; otherwise the verdict stands. An answer
 // that arrives after the hive was heard changes nothing.
 func (v *View) Checked(c Check, inc, seq uint64, now time.Time) {
-	v.checked(c, inc, seq, now)
-	v.updateIndex(now)
-}
-
-func (v *View) checked(c Check, inc, seq uint64, now time.Time) {
+	defer v.updateIndex(now)
 	h := c.Hive
 	if h.check != c.id || v.hives[h.id] != h {
 		return
@@ -285,7 +278,7 @@ func (v *View) learnSeq(h *Hive, inc, seq uint64, now time.Time) bool {
 	if !o.Accepted() {
 		return false
 	}
-	v.unlinkOld(h, o)
+	v.unlink(h)
 	v.heard(h, o, now)
 	return true
 }
@@ -317,14 +310,13 @@ func (v *View) leave(h *Hive, now time.Time) {
 // silentFor returns the evidence for a verdict by silence.
 func (v *View) silentFor(h *Hive, now time.Time) evidence {
 	e := evidence{age: index.EffectiveAge(0, h.received, now)}
-	switch blind := v.blind - h.blind; {
-	case h.head().Inc == 0:
+	if h.head().Inc == 0 {
 		e.reason = fmt.Sprintf("known only from the roster, and not heard in the %.1fs since this queen started", now.Sub(h.judged).Seconds())
-	case blind > 0:
-		e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0) +
-			fmt.Sprintf("; %.1fs of that do not count, because this queen was blind", blind.Seconds())
-	default:
-		e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0)
+		return e
+	}
+	e.reason = silence("snapshot", e.age, hivebeat.MillisOf(h.every), 0)
+	if blind := v.blind - h.blind; blind > 0 {
+		e.reason += fmt.Sprintf("; %.1fs of that do not count, because this queen was blind", blind.Seconds())
 	}
 	return e
 }

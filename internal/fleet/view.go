@@ -50,12 +50,11 @@ type View struct {
 
 	adoptedHives map[*Hive]struct{} // hives whose workers this queen judges (adoption.go)
 	adoptionsDue liveness.Deadlines[*Hive]
-	callAdopted  bool   // call the roll of all adopted workers again
-	unadopted    uint64 // lost hives whose workers were not adopted, because of maxAdopted
+	callAdopted  bool // call the roll of all adopted workers again
 	adoptedBeats uint64
 
-	twins     map[*Hive]time.Time // when to call the roll of hives that may have a twin (conflict.go)
-	twinAsked time.Time           // when one was called last
+	twins     liveness.Deadlines[*Hive] // when to call the roll of hives that may have a twin (conflict.go)
+	twinAsked time.Time                 // when one was called last
 	score     index.Score
 	counts    TransitionCounts
 
@@ -99,11 +98,12 @@ type Hive struct {
 	absent    map[string]uint64 // incarnations of workers that are lost because this incarnation did not list them
 	fromStart bool              // the numbering of this incarnation was heard from its start
 
+	gpus, gpusBefore life // the last transition of its GPUs that was published, and that of the incarnation before (gpus.go)
+
 	// The brake (brake.go).
-	upFrom, upUntil   time.Time
-	heldBy            *Zone
-	heldAt, releaseAt time.Time
-	released          bool // the brake lets it be lost
+	upFrom, upUntil time.Time
+	heldBy          *Zone
+	released        bool // the brake lets it be lost
 
 	// Its connection (disconnect.go).
 	conn       string // its connection, as View.closings knows it
@@ -123,7 +123,6 @@ type Hive struct {
 
 	adoption *adoption   // its workers, while this queen judges them; else nil
 	roster   RosterState // its entry in the roster
-	isDirty  bool        // compare it with the roster
 }
 
 // Worker is the state of one worker in the judgement.
@@ -131,7 +130,7 @@ type Worker struct {
 	entry   index.Worker
 	gen     uint64   // of the assembly that listed it last
 	hiveInc uint64   // the incarnation of the hive that numbered seen
-	earlier earlier  // hiveInc and seen for the incarnation of the hive before
+	earlier life     // hiveInc and seen for the incarnation of the hive before
 	seen    uint64   // n of the last transition that was published
 	prior   *life    // the incarnation that this one replaced, if that was seen
 	own     life     // what this queen heard of it itself, while it last judged it
@@ -139,17 +138,14 @@ type Worker struct {
 	lost    *mistake // this queen made it lost, and its hive has not confirmed or disproved that yet
 }
 
-// life is an incarnation of a worker and its last known seq.
+// life is an incarnation and its last known number.
 type life struct{ inc, seq uint64 }
-
-// earlier is the last transition that was published of an incarnation of a hive.
-type earlier struct{ hiveInc, seen uint64 }
 
 // New returns an empty view. A record is shown as alive until it is older than fresh.
 func New(fresh time.Duration) *View {
 	v := &View{
 		hives: make(map[string]*Hive), lives: make(map[hivebeat.Live]int), refused: make(map[hivebeat.Reason]uint64),
-		adoptedHives: make(map[*Hive]struct{}), twins: make(map[*Hive]time.Time), closings: liveness.NewClosings[*Hive](),
+		adoptedHives: make(map[*Hive]struct{}), closings: liveness.NewClosings[*Hive](),
 	}
 	v.index = index.New(fresh, &v.score)
 	v.SetBrake(BrakeRule{})
@@ -193,7 +189,7 @@ func (h *Hive) facts() index.Facts {
 	}
 	if h.rival != 0 {
 		believed, refused := h.Places()
-		f.Conflict = &index.Conflict{Until: h.rivalAt.Add(verdict.LostAfter(h.every, 0)), Believed: believed, Refused: refused}
+		f.Conflict = index.Conflict{Until: h.rivalAt.Add(verdict.LostAfter(h.every, 0)), Believed: believed, Refused: refused}
 	}
 	return f
 }
@@ -223,6 +219,7 @@ func (v *View) forget(h *Hive) {
 	v.endAdoption(h)
 	v.memos -= h.memo.size
 	v.due.Remove(h)
+	v.twins.Remove(h)
 	v.unlink(h)
 	v.become(h, "")
 	v.order.Remove(h)
@@ -241,7 +238,7 @@ func (v *View) become(h *Hive, live hivebeat.Live) {
 func (v *View) add(h *Hive, id string) *Worker {
 	w := new(Worker)
 	h.workers[id] = w
-	v.index.AddWorker(h.entry, &w.entry)
+	v.index.AddWorker(h.entry, &w.entry, id)
 	return w
 }
 
@@ -364,13 +361,8 @@ func (v *View) Take() *Ready {
 	*next = Ready{
 		next.Events[:0], next.Steps[:0], next.Checks[:0], next.Announcers[:0], next.Adoptions[:0], next.Calls[:0], next.Seek[:0], next.Notices[:0],
 	}
-	for _, s := range r.Announcers {
-		switch s := s.(type) {
-		case *Hive:
-			s.isDirty = false
-		case *Zone:
-			s.isDirty = false
-		}
+	for _, a := range r.Announcers {
+		a.Roster().isDirty = false
 	}
 	return r
 }
@@ -381,7 +373,7 @@ func (v *View) Next() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	next, ok := v.due.Next()
-	for _, other := range [...]func() (time.Time, bool){v.nextRelease, v.adoptionsDue.Next, v.nextTwins} {
+	for _, other := range [...]func() (time.Time, bool){v.nextRelease, v.adoptionsDue.Next, v.twins.Next} {
 		if at, on := other(); on && (!ok || at.Before(next)) {
 			next, ok = at, true
 		}

@@ -52,6 +52,6 @@ func (c *Core) Record(now time.Time, worker string) (hivebeat.Record, bool) {
 // Pids returns the process ids of the workers in the hive's pid namespace.
 func (c *Core) Pids() map[uint64]bool { return c.reg.Pids(c.cfg.NS) }
 
-// Running returns the processes, in the hive's pid namespace, of workers that are alive
-// or late.
+// Running returns the processes of the workers on this boot of the machine, also those in
+// other pid namespaces.
 func (c *Core) Running() []detector.Running { return c.reg.Running(c.cfg.NS) }

@@ -2,24 +2,25 @@ package index
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 )
 
-// Capacity is listed the way a pick asks for it: workers by model, zone and free slots, GPUs by zone
-// and free memory. A place that must not be picked (Fit) is in no list. Looping workers are listed
-// separately, because a pick takes them only if no other worker fits.
+// Capacity is listed the way a pick asks for it: workers by model, zone and free slots, places on GPUs
+// (places.go) by zone and free memory. A place that must not be picked (Fit) is in no list. What is
+// picked last is listed separately, because a pick takes it only if nothing else fits.
 
 const (
 	// SlotLevels is the number of lists by free slots: 1, 2 to 3, 4 to 7, and so on.
 	SlotLevels = 12
-	// MemoryLevels is the number of lists by free memory of a GPU: under 1 GiB, under 2 GiB, and
-	// so on. The last list has all GPUs with 128 GiB or more.
+	// MemoryLevels is the number of lists by free memory of a place: under 1 GiB, under 2 GiB, and
+	// so on. The last list has all places with 128 GiB or more.
 	MemoryLevels = 129
 )
 
-// MemoryLevel returns the level of a GPU with free bytes of free memory.
+// MemoryLevel returns the level of a place with free bytes of free memory.
 func MemoryLevel(free uint64) int { return int(min(free>>30, MemoryLevels-1)) }
 
 // slot is a position in one of several lists. level counts from 1; 0 means in no list.
@@ -55,7 +56,6 @@ func pull[T slotted](levels [][]T, t T) {
 type Pool[T slotted] struct {
 	Zone   string
 	of     *pools[T]
-	pos    int // in of.list
 	n      int
 	levels [][]T
 }
@@ -81,7 +81,7 @@ func newPools[T slotted](levels int) pools[T] {
 func (ps *pools[T]) add(zone string, t T, level int) *Pool[T] {
 	p := ps.byZone[zone]
 	if p == nil {
-		p = &Pool[T]{Zone: zone, of: ps, pos: len(ps.list), levels: make([][]T, ps.levels)}
+		p = &Pool[T]{Zone: zone, of: ps, levels: make([][]T, ps.levels)}
 		ps.byZone[zone] = p
 		ps.list = append(ps.list, p)
 	}
@@ -95,11 +95,8 @@ func (p *Pool[T]) remove(t T) {
 	if p.n--; p.n > 0 {
 		return
 	}
-	ps, last := p.of, len(p.of.list)-1
-	ps.list[p.pos] = ps.list[last]
-	ps.list[p.pos].pos = p.pos
-	ps.list[last] = nil
-	ps.list = ps.list[:last]
+	ps := p.of
+	ps.list = slices.DeleteFunc(ps.list, func(o *Pool[T]) bool { return o == p })
 	delete(ps.byZone, p.Zone)
 }
 
@@ -108,7 +105,6 @@ type Model struct {
 	Name    string
 	workers pools[*Worker] // workers that can take work
 	hives   ByID[*Hive]    // hives with a worker that serves the model
-	at      map[*Hive]int  // how many of their mixes have the model
 }
 
 // Pools returns the workers of the model that can take work, by zone.
@@ -116,12 +112,6 @@ func (m *Model) Pools() []*Pool[*Worker] { return m.workers.list }
 
 // Hives returns the hives that have a worker of the model in any state, in order of their ids.
 func (m *Model) Hives() []*Hive { return m.hives }
-
-// ServedBy reports whether h has a worker of the model.
-func (m *Model) ServedBy(h *Hive) bool {
-	_, ok := m.at[h]
-	return ok
-}
 
 // Model returns the model with this name, or nil if no worker has it.
 func (x *Index) Model(name string) *Model { return x.models[name] }
@@ -135,28 +125,25 @@ func (x *Index) EachModel(yield func(*Model) bool) {
 	}
 }
 
-// Looping returns the looping workers of all models.
-func (x *Index) Looping() *Model { return &x.looping }
+// Last returns the workers of all models that can take work and are picked after all others.
+func (x *Index) Last() *Model { return &x.last }
 
-// serves records that one more mix of h has this model.
+// serves records that a mix of h has this model.
 func (x *Index) serves(h *Hive, model string) {
 	m := x.models[model]
 	if m == nil {
-		m = &Model{Name: model, workers: newPools[*Worker](SlotLevels), at: make(map[*Hive]int)}
+		m = &Model{Name: model, workers: newPools[*Worker](SlotLevels)}
 		x.models[model] = m
 	}
-	if m.at[h]++; m.at[h] == 1 {
-		m.hives.Add(h)
-	}
+	m.hives.Add(h)
 }
 
-// unserves records that one mix less of h has this model.
+// unserves records that a mix of h with this model is gone.
 func (x *Index) unserves(h *Hive, model string) {
-	m := x.models[model]
-	if m.at[h]--; m.at[h] > 0 {
+	if slices.ContainsFunc(h.mixes.list, func(c *count) bool { return c.Model == model }) {
 		return
 	}
-	delete(m.at, h)
+	m := x.models[model]
 	if m.hives.Remove(h); len(m.hives) == 0 {
 		delete(x.models, model)
 	}
@@ -166,7 +153,7 @@ func (x *Index) unserves(h *Hive, model string) {
 func (w *Worker) Fit() bool {
 	m, r, h := &w.shown.count.Mix, &w.rec, w.hive
 	return h.facts.Live == hivebeat.Alive && h.isFresh && !h.facts.Doubtful && !r.Closed && m.Live == hivebeat.Alive && w.shown.fresh &&
-		(m.State == hivebeat.Ready || m.State == hivebeat.Busy) && !r.Stalled && r.Quiet == 0 && w.FreeSlots() > 0
+		(m.State == hivebeat.Ready || m.State == hivebeat.Busy) && !r.Stalled && r.Quiet == 0 && !w.OnBadGPU() && w.FreeSlots() > 0
 }
 
 // Held returns the number of its slots that are held.
@@ -187,8 +174,8 @@ func (x *Index) relist(w *Worker) {
 		x.unlist(w)
 		return
 	}
-	m := &x.looping
-	if !w.rec.Looping {
+	m := &x.last
+	if !w.Last() {
 		m = x.models[w.shown.count.Model]
 	}
 	level := min(bits.Len64(w.FreeSlots()), SlotLevels) - 1
@@ -205,40 +192,6 @@ func (x *Index) unlist(w *Worker) {
 		w.shown.pool = nil
 	}
 }
-
-// GPU is a GPU of a hive as it is shown.
-type GPU struct {
-	hive  *Hive
-	index int // its position in the hive's head
-	pool  *Pool[*GPU]
-	slot  slot
-	held  uint64
-}
-
-// GPUs returns the GPUs that can take work, by zone.
-func (x *Index) GPUs() []*Pool[*GPU] { return x.gpus.list }
-
-// GPUs returns the GPUs of h, in the order of its head.
-func (h *Hive) GPUs() []GPU { return h.gpus }
-
-// Device returns the hive of the GPU, and the hive's newest report of it.
-func (g *GPU) Device() (*Hive, *hivebeat.GPU) { return g.hive, &g.hive.head.GPUs[g.index] }
-
-// Free returns how many bytes of its memory are neither in use nor held.
-func (g *GPU) Free() uint64 {
-	free := g.hive.head.GPUs[g.index].Free()
-	return free - min(g.held, free)
-}
-
-// Held returns how many bytes of its memory are held.
-func (g *GPU) Held() uint64 { return g.held }
-
-// Fit reports whether the GPU may be picked, as of the last Settle.
-func (g *GPU) Fit() bool { return g.pool != nil }
-
-// FreeMemory returns the free bytes of the GPU of h that has most. It counts only GPUs without an error,
-// as in the newest report of the hive, fresh or not.
-func (h *Hive) FreeMemory() uint64 { return h.freeMemory }
 
 // ByFreeMemory returns the hives with i to i+1 GiB of FreeMemory. Hives that are not fresh are on level
 // 0.
@@ -262,51 +215,6 @@ func (x *Index) relistHive(h *Hive) {
 	}
 	if level >= 0 {
 		push(x.byFree[:], h, level)
-	}
-}
-
-// relistGPUs moves the GPUs of h to the lists where they belong now.
-func (x *Index) relistGPUs(h *Hive) {
-	if len(h.gpus) != len(h.head.GPUs) {
-		x.unlistGPUs(h)
-		h.gpus = make([]GPU, len(h.head.GPUs))
-		for i := range h.gpus {
-			h.gpus[i] = GPU{hive: h, index: i}
-		}
-	}
-	up := h.facts.Live == hivebeat.Alive && h.isFresh && !h.facts.Doubtful
-	h.freeMemory = 0
-	for i := range h.gpus {
-		g, d := &h.gpus[i], &h.head.GPUs[i]
-		g.held = 0
-		if len(x.holds) > 0 {
-			g.held = x.holds[Place{Hive: h.id, GPU: d.UUID}]
-		}
-		free := g.Free()
-		if d.Err == "" {
-			h.freeMemory = max(h.freeMemory, free)
-		}
-		level := MemoryLevel(free)
-		switch {
-		case !up || d.Err != "" || d.UUID == "" || d.Total == 0:
-			x.unlistGPU(g)
-		case g.pool == nil || int(g.slot.level) != level+1:
-			x.unlistGPU(g)
-			g.pool = x.gpus.add(h.facts.Zone, g, level)
-		}
-	}
-}
-
-func (x *Index) unlistGPUs(h *Hive) {
-	for i := range h.gpus {
-		x.unlistGPU(&h.gpus[i])
-	}
-}
-
-func (x *Index) unlistGPU(g *GPU) {
-	if g.pool != nil {
-		g.pool.remove(g)
-		g.pool = nil
 	}
 }
 

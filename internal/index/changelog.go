@@ -8,10 +8,11 @@ import (
 // Every hive and worker has the revision of its last change. The change log lists them in order of
 // their revisions, so a watcher reads all later changes by starting at its own revision. Nothing is
 // queued per watcher; a slow watcher still sees each change once. An entry that a later change made
-// void stays until most of its chunk is void.
+// void stays until the sweep finds it.
 
-// chunkSize is the number of entries in one chunk of the log.
-const chunkSize = 512
+// sweepEach is how many entries the sweep looks at for each new one. It has to be more than 1, or the
+// log would grow for ever; a sweep of the whole log at once would hold up all questions.
+const sweepEach = 2
 
 // maxTombstones bounds the tombstones.
 const maxTombstones = 1 << 16
@@ -20,7 +21,6 @@ const maxTombstones = 1 << 16
 type revision struct {
 	rev uint64 // 0: not in the log
 	key uint64 // revision of the last change that was more than numbers
-	in  *chunk
 }
 
 // entry is the last change of a worker, or of a hive where worker is nil.
@@ -40,13 +40,6 @@ func (c *entry) of() *revision {
 // valid reports whether no later change made the entry void.
 func (c *entry) valid() bool { return c.of().rev == c.rev }
 
-// chunk is a part of the log.
-type chunk struct {
-	entries []entry
-	last    uint64 // highest revision that was ever in the chunk
-	valid   int
-}
-
 // Tombstone records that a hive or a worker was removed. Worker is empty for a hive.
 type Tombstone struct {
 	Rev          uint64
@@ -55,11 +48,13 @@ type Tombstone struct {
 
 // changeLog lists hives and workers in order of their last change.
 type changeLog struct {
-	rev    uint64
-	floor  uint64 // changes up to here are not in the log
-	chunks []*chunk
-	gone   []Tombstone // oldest first
-	lost   uint64      // revision of the newest tombstone that was discarded
+	rev     uint64
+	floor   uint64      // changes up to here are not in the log
+	entries []entry     // in order of their revisions: those up to kept, and those from read on
+	kept    int         // entries up to here were found valid by this sweep
+	read    int         // the sweep has not looked at the entries from here on
+	gone    []Tombstone // oldest first
+	lost    uint64      // revision of the newest tombstone that was discarded
 }
 
 // Begin sets the first revision of the log. It must be higher than any revision of this queen before
@@ -100,77 +95,24 @@ func (x *Index) touchHive(h *Hive, key bool) {
 func (l *changeLog) touch(c entry) {
 	t := c.of()
 	l.rev++
-	if t.in != nil && t.in == l.tail() && t.in.entries[len(t.in.entries)-1].rev == t.rev { // it is the last entry already
-		t.in.entries[len(t.in.entries)-1].rev = l.rev
-		t.rev, t.in.last = l.rev, l.rev
-		return
-	}
-	l.drop(t)
-	tail := l.tail()
-	var full *chunk
-	if tail == nil || len(tail.entries) == cap(tail.entries) {
-		full = tail
-		tail = &chunk{entries: make([]entry, 0, chunkSize)}
-		l.chunks = append(l.chunks, tail)
-	}
 	c.rev = l.rev
-	tail.entries = append(tail.entries, c)
-	tail.last = l.rev
-	tail.valid++
-	t.rev, t.in = l.rev, tail
-	if full != nil {
-		l.shrink(full)
-	}
-}
-
-func (l *changeLog) tail() *chunk {
-	if len(l.chunks) == 0 {
-		return nil
-	}
-	return l.chunks[len(l.chunks)-1]
-}
-
-// drop makes the entry of t void.
-func (l *changeLog) drop(t *revision) {
-	c := t.in
-	if c == nil {
+	if last := len(l.entries) - 1; t.rev != 0 && l.entries[last].rev == t.rev { // it is the last entry already
+		l.entries[last], t.rev = c, c.rev
 		return
 	}
-	t.rev, t.in = 0, nil
-	c.valid--
-	if c != l.tail() {
-		l.shrink(c)
-	}
-}
-
-// shrink removes a chunk if few of its entries are valid.
-func (l *changeLog) shrink(c *chunk) {
-	if c.valid > chunkSize/4 {
-		return
-	}
-	at := sort.Search(len(l.chunks), func(i int) bool { return l.chunks[i].last >= c.last })
-	if c.valid == 0 {
-		l.chunks = slices.Delete(l.chunks, at, at+1)
-		return
-	}
-	if at == 0 {
-		return
-	}
-	// The valid entries move to the end of the chunk before, if they fit. The order of revisions
-	// stays.
-	into := l.chunks[at-1]
-	if into.valid+c.valid > chunkSize {
-		return
-	}
-	into.entries = slices.DeleteFunc(into.entries, func(e entry) bool { return !e.valid() })
-	for _, e := range c.entries {
-		if e.valid() {
-			into.entries = append(into.entries, e)
-			e.of().in = into
+	t.rev = c.rev // this makes its earlier entry void
+	l.entries = append(l.entries, c)
+	for range sweepEach {
+		e := l.entries[l.read]
+		l.entries[l.read] = entry{}
+		if l.read++; e.valid() {
+			l.entries[l.kept] = e
+			l.kept++
+		}
+		if l.read == len(l.entries) {
+			l.entries, l.kept, l.read = l.entries[:l.kept], 0, 0
 		}
 	}
-	into.valid, into.last = len(into.entries), c.last
-	l.chunks = slices.Delete(l.chunks, at, at+1)
 }
 
 // addTombstone adds a tombstone.
@@ -188,12 +130,10 @@ func (l *changeLog) addTombstone(hive, worker string) {
 // The rev that it yields is the revision of the last change, key that of the last change of more than
 // numbers.
 func (x *Index) Changed(rev uint64, yield func(h *Hive, w *Worker, rev, key uint64) bool) {
-	chunks := x.log.chunks
-	from := sort.Search(len(chunks), func(i int) bool { return chunks[i].last > rev })
-	for _, c := range chunks[from:] {
-		at := sort.Search(len(c.entries), func(i int) bool { return c.entries[i].rev > rev })
-		for i := at; i < len(c.entries); i++ {
-			e := &c.entries[i]
+	for _, part := range [][]entry{x.log.entries[:x.log.kept], x.log.entries[x.log.read:]} {
+		from := sort.Search(len(part), func(i int) bool { return part[i].rev > rev })
+		for i := range part[from:] {
+			e := &part[from+i]
 			if t := e.of(); t.rev == e.rev && !yield(e.hive, e.worker, e.rev, t.key) {
 				return
 			}

@@ -72,11 +72,26 @@ func (cs *counts) each(yield func(Mix, int)) {
 // Load adds up the work of workers: busy slots, all slots, queued requests.
 type Load struct{ Busy, Slots, Queue uint64 }
 
-func (l *Load) add(o Load) { l.Busy += o.Busy; l.Slots += o.Slots; l.Queue += o.Queue }
-func (l *Load) sub(o Load) { l.Busy -= o.Busy; l.Slots -= o.Slots; l.Queue -= o.Queue }
+// add adds o, or with a d of -1 subtracts it.
+func (l *Load) add(o Load, d int) {
+	l.Busy += o.Busy * uint64(d)
+	l.Slots += o.Slots * uint64(d)
+	l.Queue += o.Queue * uint64(d)
+}
 
-// VRAM is memory of GPUs, in bytes. Ours is the part that workers use.
-type VRAM struct{ Total, Used, Ours uint64 }
+// VRAM is memory of GPUs, in bytes, with the parts of hivebeat.GPU.
+type VRAM struct{ Total, Used, Ours, Orphaned, Foreign, Unattributed, Reserved uint64 }
+
+// add adds o, or with a d of -1 subtracts it.
+func (v *VRAM) add(o VRAM, d int) {
+	v.Total += o.Total * uint64(d)
+	v.Used += o.Used * uint64(d)
+	v.Ours += o.Ours * uint64(d)
+	v.Orphaned += o.Orphaned * uint64(d)
+	v.Foreign += o.Foreign * uint64(d)
+	v.Unattributed += o.Unattributed * uint64(d)
+	v.Reserved += o.Reserved * uint64(d)
+}
 
 // Totals count the fleet, as of the last Settle.
 type Totals struct {
@@ -86,8 +101,10 @@ type Totals struct {
 	Warming int                   // hives that restarted and may not know all their workers yet
 	Workers int
 	Load    Load           // of workers that are alive
-	GPUs    int            // of fresh hives that are up
+	GPUs    int            // ok or degraded ones of fresh hives that are up
 	VRAM    VRAM           // of the same GPUs
+	Stale   uint64         // bytes of memory of the other GPUs of hives that are up
+	States  GPUCounts      // of the GPUs of hives that are up
 	Stats   hivebeat.Stats // the sum over all hives
 }
 
@@ -97,22 +114,35 @@ type share struct {
 	warming bool
 	gpus    int
 	vram    VRAM
+	stale   uint64
+	states  GPUCounts
 	stats   hivebeat.Stats
 }
 
 // shown is how a worker is shown and counted, as of the last Settle.
 type shown struct {
-	count   *count // nil: not counted yet
-	fresh   bool
-	closed  bool
-	looping bool
-	load    Load // as it was counted
-	vram    uint64
-	held    uint64            // slots
-	labels  map[string]string // as they were counted
-	pool    *Pool[*Worker]
-	slot    slot
+	count *count // nil: not counted yet
+	counted
+	loads  bool              // it is among the loaders of its hive
+	held   uint64            // slots
+	labels map[string]string // as they were counted
+	pool   *Pool[*Worker]
+	slot   slot
 	revision
+}
+
+// counted is the part of a worker in the totals, and its other numbers that are shown.
+type counted struct {
+	fresh, closed, looping bool
+	load                   Load
+	vram                   uint64
+	gpus                   badness // of its worst GPU
+}
+
+// counts returns the part of w in the totals by its present record.
+func (w *Worker) counts(fresh bool) counted {
+	r := &w.rec
+	return counted{fresh, r.Closed, r.Looping, Load{r.Busy, r.Slots, r.Queue}, r.VRAM, w.gpus()}
 }
 
 // Totals returns the counts of the fleet.
@@ -171,65 +201,74 @@ func (x *Index) recount(w *Worker, to *count) {
 	}
 }
 
-// countFlags updates the totals of closed and of looping workers by one worker.
-func (x *Index) countFlags(s *shown, closed, looping bool) {
-	flip := func(n *int, was *bool, is bool) {
-		switch {
-		case is && !*was:
-			*n++
-		case !is && *was:
-			*n--
-		}
-		*was = is
+// tally adds w to the totals as it is counted, or with a d of -1 removes it from them.
+func (x *Index) tally(w *Worker, d int) {
+	s, t := &w.shown, &x.totals
+	if s.count == nil {
+		return
 	}
-	flip(&x.totals.Closed, &s.closed, closed)
-	flip(&x.totals.Looping, &s.looping, looping)
+	t.Workers += d
+	if s.closed {
+		t.Closed += d
+	}
+	if s.looping {
+		t.Looping += d
+	}
+	if s.count.Live == hivebeat.Alive {
+		t.Load.add(s.load, d)
+		w.hive.load.add(s.load, d)
+	}
+}
+
+// add adds the share of a hive, or with a d of -1 removes it.
+func (t *Totals) add(s *share, d int) {
+	if s.live != "" {
+		if t.Hives[s.live] += d; t.Hives[s.live] == 0 {
+			delete(t.Hives, s.live)
+		}
+	}
+	if s.warming {
+		t.Warming += d
+	}
+	t.GPUs += s.gpus * d
+	t.VRAM.add(s.vram, d)
+	t.Stale += s.stale * uint64(d)
+	for i := range t.States {
+		t.States[i] += s.states[i] * d
+	}
+	t.Stats.FalseDead += s.stats.FalseDead * uint64(d)
+	t.Stats.CutOff += s.stats.CutOff * uint64(d)
+	t.Stats.WireLost += s.stats.WireLost * uint64(d)
+	t.Stats.SelfPause += s.stats.SelfPause * hivebeat.Millis(d)
 }
 
 // resum updates the share of h itself in the index, without its workers.
 func (x *Index) resum(h *Hive, what change) {
-	was := &h.share
 	is := share{live: h.facts.Live, warming: h.facts.Warming, stats: h.head.Stats}
-	if h.isFresh && h.Up() {
-		is.gpus = len(h.head.GPUs)
+	if h.Up() {
 		for i := range h.head.GPUs {
 			g := &h.head.GPUs[i]
-			is.vram.Total += g.Total
-			is.vram.Used += g.Used
-			is.vram.Ours += g.Ours
-		}
-	}
-	t := &x.totals
-	if was.live != is.live {
-		if was.live != "" {
-			if t.Hives[was.live]--; t.Hives[was.live] == 0 {
-				delete(t.Hives, was.live)
+			is.states[badnessOf(g)]++
+			if !h.isFresh || !g.Condition().Usable() {
+				is.stale += g.Total
+				continue
 			}
+			is.gpus++
+			is.vram.add(VRAM{g.Total, g.Used, g.Ours, g.Orphaned, g.Foreign(), g.Unattributed, g.Reserved}, 1)
 		}
-		if is.live != "" {
-			t.Hives[is.live]++
-		}
 	}
-	if is.warming {
-		t.Warming++
-	}
-	if was.warming {
-		t.Warming--
-	}
-	t.GPUs += is.gpus - was.gpus
-	t.VRAM.Total += is.vram.Total - was.vram.Total
-	t.VRAM.Used += is.vram.Used - was.vram.Used
-	t.VRAM.Ours += is.vram.Ours - was.vram.Ours
-	t.Stats.FalseDead += is.stats.FalseDead - was.stats.FalseDead
-	t.Stats.CutOff += is.stats.CutOff - was.stats.CutOff
-	t.Stats.WireLost += is.stats.WireLost - was.stats.WireLost
-	t.Stats.SelfPause += is.stats.SelfPause - was.stats.SelfPause
+	x.totals.add(&h.share, -1)
+	x.totals.add(&is, 1)
 	if h.recount {
 		what = material
 	}
 	h.share, h.recount = is, false
+	free, loading := h.freeMemory, h.loading
 	x.relistGPUs(h)
 	x.relistHive(h)
+	if free != h.freeMemory || loading != h.loading {
+		what = max(what, numbers)
+	}
 	if what != unchanged && h.facts.Live != "" {
 		x.touchHive(h, what == material)
 	}
@@ -252,37 +291,33 @@ func (x *Index) InZone(name string) []*Hive {
 
 // place moves h, and the counts of its workers, into its zone.
 func (x *Index) place(h *Hive) {
-	if h.zone != nil && h.zone.name == h.facts.Zone {
+	was := h.zone
+	if was.name == h.facts.Zone {
 		return
 	}
+	x.leaveZone(h)
+	x.enterZone(h)
+	for _, c := range h.mixes.list {
+		c.up.add(-c.n)
+		c.up = x.zoneCount(h.zone, c.Mix)
+		c.up.add(c.n)
+		x.sweep(was, c.Mix)
+	}
+	for _, w := range h.workers {
+		x.relist(w)
+	}
+	x.unlistGPUs(h)
+	x.relistGPUs(h)
+}
+
+func (x *Index) enterZone(h *Hive) {
 	z := x.zones[h.facts.Zone]
 	if z == nil {
 		z = &zone{name: h.facts.Zone}
 		x.zones[z.name] = z
 	}
-	was := h.zone
-	if was != nil {
-		x.leaveZone(h)
-	}
 	z.hives.Add(h)
 	h.zone = z
-	for _, c := range h.mixes.list {
-		c.up.add(-c.n)
-		c.up = x.zoneCount(z, c.Mix)
-		c.up.add(c.n)
-		if was != nil {
-			x.sweep(was, c.Mix)
-		}
-	}
-	if was == nil {
-		return
-	}
-	for _, w := range h.workers {
-		x.unlist(w)
-		x.relist(w)
-	}
-	x.unlistGPUs(h)
-	x.relistGPUs(h)
 }
 
 func (x *Index) leaveZone(h *Hive) {

@@ -31,13 +31,14 @@ type Index struct {
 	shapes counts // of all workers, without their models
 	zones  map[string]*zone
 
-	models  map[string]*Model
-	looping Model // looping workers of all models
-	gpus    pools[*GPU]
-	byFree  [MemoryLevels][]*Hive
-	holds   map[Place]uint64
+	models   map[string]*Model
+	last     Model // workers of all models that are picked last
+	gpus     pools[*GPU]
+	lastGPUs pools[*GPU]
+	byFree   [MemoryLevels][]*Hive
+	holds    map[Place]uint64
 
-	labels map[label]*ByID[*Hive]
+	labels map[label]ByID[*Hive]
 	doubts map[*Hive]doubt
 	log    changeLog
 
@@ -59,16 +60,20 @@ type Hive struct {
 	headChange change            // what the pages since the last SetHive changed
 	relabelled bool              // they changed its labels
 	oldest     hivebeat.Millis   // the greatest age of a fresh record in those pages
+	troubled   bool              // a GPU of the head is not ok
+	rejoin     bool              // that is so, or was so before those pages: workers may be on other GPUs than they were
 
-	workers  []*Worker // in order of their ids if isSorted
-	isSorted bool
-	recount  bool   // the mixes changed
-	mixes    counts // of its workers
-	load     Load
-	share    share
-	gpus     []GPU
+	workers ByID[*Worker]
+	recount bool   // the mixes changed
+	mixes   counts // of its workers
+	load    Load
+	share   share
+	gpus    []GPU
+	loaders []*Worker // workers that have announced memory and load
+	loading uint64    // bytes that they have announced and do not hold yet
+	room    uint64    // bytes that the budget leaves
 
-	bearers map[label]bearers
+	bearers map[label]int     // how many of its workers have a label; the hive itself counts as one more
 	labels  map[string]string // of the hive itself, as counted in bearers
 	revision
 }
@@ -96,12 +101,12 @@ type Facts struct {
 	Since    time.Time     // when the verdict was reached
 	Cause    hivebeat.Cause
 	Goodbye  string // why it left, if it did
-	Conflict *Conflict
+	Conflict Conflict
 }
 
 // Conflict is a second process that uses the id of a hive.
 type Conflict struct {
-	Until             time.Time // the conflict ends at this time, unless the refused process is heard again
+	Until             time.Time // the conflict ends at this time, unless the refused process is heard again; zero: there is none
 	Believed, Refused hivebeat.Place
 }
 
@@ -114,15 +119,12 @@ type Score struct {
 }
 
 // New returns an empty index. A record is shown as alive until it is older than fresh. score is what Score
-// returns; nil means a score of zeros.
+// returns.
 func New(fresh time.Duration, score *Score) *Index {
-	if score == nil {
-		score = new(Score)
-	}
 	return &Index{
 		fresh: fresh, score: score, totals: Totals{Hives: make(map[hivebeat.Live]int)}, zones: make(map[string]*zone),
-		models: make(map[string]*Model), looping: Model{workers: newPools[*Worker](SlotLevels)}, gpus: newPools[*GPU](MemoryLevels),
-		holds: make(map[Place]uint64), labels: make(map[label]*ByID[*Hive]), doubts: make(map[*Hive]doubt),
+		models: make(map[string]*Model), last: Model{workers: newPools[*Worker](SlotLevels)}, gpus: newPools[*GPU](MemoryLevels), lastGPUs: newPools[*GPU](MemoryLevels),
+		holds: make(map[Place]uint64), labels: make(map[label]ByID[*Hive]), doubts: make(map[*Hive]doubt),
 	}
 }
 
@@ -148,12 +150,7 @@ func (x *Index) After(id string) []*Hive {
 }
 
 // Hive returns the hive with this id, or nil. Its Live is empty while only its name is known.
-func (x *Index) Hive(id string) *Hive {
-	if at, ok := x.hives.find(id); ok {
-		return x.hives[at]
-	}
-	return nil
-}
+func (x *Index) Hive(id string) *Hive { return x.hives.get(id) }
 
 // Has reports whether h is still in the index.
 func (x *Index) Has(h *Hive) bool { return x.Hive(h.id) == h }
@@ -202,7 +199,7 @@ func (h *Hive) Head() *hivebeat.Snapshot { return &h.head }
 
 // Conflict returns the other process that uses the id of the hive now, or nil.
 func (h *Hive) Conflict(now time.Time) *Conflict {
-	if c := h.facts.Conflict; c != nil && !now.After(c.Until) {
+	if c := &h.facts.Conflict; !now.After(c.Until) {
 		return c
 	}
 	return nil
@@ -212,22 +209,10 @@ func (h *Hive) Conflict(now time.Time) *Conflict {
 func (h *Hive) Size() int { return len(h.workers) }
 
 // Workers returns its workers in order of their ids.
-func (h *Hive) Workers() []*Worker {
-	if !h.isSorted {
-		slices.SortFunc(h.workers, func(a, b *Worker) int { return strings.Compare(a.rec.Worker, b.rec.Worker) })
-		h.isSorted = true
-	}
-	return h.workers
-}
+func (h *Hive) Workers() []*Worker { return h.workers }
 
 // Worker returns the worker with this id, or nil.
-func (h *Hive) Worker(id string) *Worker {
-	list := ByID[*Worker](h.Workers())
-	if at, ok := list.find(id); ok {
-		return list[at]
-	}
-	return nil
-}
+func (h *Hive) Worker(id string) *Worker { return h.workers.get(id) }
 
 // Hive returns the worker's hive.
 func (w *Worker) Hive() *Hive { return w.hive }
@@ -319,10 +304,19 @@ func (l ByID[T]) find(id string) (int, bool) {
 	return slices.BinarySearchFunc(l, id, func(t T, id string) int { return strings.Compare(t.ID(), id) })
 }
 
-// Add inserts t, which is not in the list.
+// get returns the one with this id, or nil.
+func (l ByID[T]) get(id string) (t T) {
+	if at, ok := l.find(id); ok {
+		t = l[at]
+	}
+	return t
+}
+
+// Add inserts t, unless it is in the list.
 func (l *ByID[T]) Add(t T) {
-	at, _ := l.find(t.ID())
-	*l = slices.Insert(*l, at, t)
+	if at, ok := l.find(t.ID()); !ok {
+		*l = slices.Insert(*l, at, t)
+	}
 }
 
 // Remove removes t, if it is in the list.

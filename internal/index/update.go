@@ -23,6 +23,7 @@ const (
 func (x *Index) Add(id string) *Hive {
 	h := &Hive{id: id}
 	x.hives.Add(h)
+	x.enterZone(h)
 	return h
 }
 
@@ -34,65 +35,67 @@ func (x *Index) Remove(h *Hive) {
 	}
 	h.workers, h.head, h.headChange = nil, hivebeat.Snapshot{}, unchanged
 	h.facts = Facts{Zone: h.facts.Zone}
-	x.relabelHive(h)
-	h.isFresh = false
+	x.relabel(h, &h.labels, h.head.Labels)
+	h.isFresh, h.troubled, h.rejoin = false, false, false
 	x.resum(h, unchanged)
-	if h.zone != nil {
-		x.leaveZone(h)
-	}
+	x.leaveZone(h)
 	x.ageing.Remove(h)
 	x.hives.Remove(h)
 	delete(x.doubts, h)
-	x.log.drop(&h.revision)
+	h.revision = revision{}
 	x.log.addTombstone(h.id, "")
 }
 
 // ApplyHead applies a page without its workers. SetHive must follow once the whole page is applied.
 func (x *Index) ApplyHead(h *Hive, s *wire.SnapshotView) {
-	before, host, same := h.headFacts(), h.head.Host, sameGPUs(h.head.GPUs, s.GPUs)
-	s.UpdateHead(&h.head)
-	h.facts.Zone = h.head.Labels["zone"]
+	was, is, sameGPUs := h.head, &h.head, sameGPUs(h.head.GPUs, s.GPUs)
+	s.UpdateHead(is)
+	h.rejoin = h.rejoin || h.troubled
+	h.troubled = slices.ContainsFunc(is.GPUs, func(g hivebeat.GPU) bool { return badnessOf(&g) != isOK })
+	h.rejoin = h.rejoin || h.troubled
+	h.facts.Zone = is.Labels["zone"]
 	x.place(h)
-	x.relabelHive(h)
-	switch after := h.headFacts(); {
-	case after != before:
+	x.relabel(h, &h.labels, is.Labels)
+	relabelled := mapAt(was.Labels) != mapAt(is.Labels)
+	switch {
+	case relabelled, was.Inc != is.Inc, was.Every != is.Every, was.Warm != is.Warm, was.Bye != is.Bye, was.VRAMBudget != is.VRAMBudget, mapAt(was.Collect) != mapAt(is.Collect):
 		h.headChange = material
-		h.relabelled = h.relabelled || before.inc != 0 && after.labels != before.labels
-	case !same || h.head.Host != host:
+		h.relabelled = h.relabelled || relabelled && was.Inc != 0
+	case !sameGPUs, was.Host != is.Host:
 		h.headChange = max(h.headChange, numbers)
 	}
 }
 
-// AddWorker adds a worker without a record to h. Apply or Set must follow.
-func (x *Index) AddWorker(h *Hive, w *Worker) {
-	w.hive = h
-	h.workers = append(h.workers, w)
-	h.isSorted = false
+// AddWorker adds a worker with this id, which h does not have yet. Apply or Set must follow.
+func (x *Index) AddWorker(h *Hive, w *Worker, id string) {
+	w.hive, w.rec.Worker = h, id
+	h.workers.Add(w)
 }
 
 // Apply applies a record from a page of the hive of w.
 func (x *Index) Apply(w *Worker, r *wire.RecordView, received, now time.Time) {
 	same := r.Same && !w.byQueen
-	var was stable
+	var was hivebeat.Record
 	if !same {
-		was = w.stable()
+		was = w.rec
 	}
 	r.Update(&w.rec)
+	isMaterial := w.byQueen || !same && differ(&was, &w.rec)
 	w.received, w.byQueen = received, false
 	fresh := EffectiveAge(w.rec.Age, received, now) <= hivebeat.MillisOf(x.fresh)
 	if fresh {
 		w.hive.oldest = max(w.hive.oldest, w.rec.Age)
 	}
-	if !same || !w.isAsCounted(fresh) {
-		x.reshow(w, !same && w.stable() != was, now)
+	if !same || w.shown.counted != w.counts(fresh) {
+		x.reshow(w, isMaterial, now)
 	}
 }
 
 // Set replaces the record of w with one that the queen judged.
 func (x *Index) Set(w *Worker, rec hivebeat.Record, received, now time.Time) {
-	was := w.stable()
+	isMaterial := !w.byQueen || differ(&w.rec, &rec)
 	w.rec, w.received, w.byQueen = rec, received, true
-	x.reshow(w, w.stable() != was, now)
+	x.reshow(w, isMaterial, now)
 	if rec.Age <= hivebeat.MillisOf(x.fresh) {
 		x.lookAt(w.hive, x.tooOldAt(received, rec.Age))
 	}
@@ -120,7 +123,7 @@ func (x *Index) DropWorker(w *Worker) {
 	h := w.hive
 	x.uncount(w)
 	x.log.addTombstone(h.id, w.rec.Worker)
-	h.workers = slices.DeleteFunc(h.workers, func(o *Worker) bool { return o == w })
+	h.workers.Remove(w)
 	h.recount = true
 }
 
@@ -129,9 +132,7 @@ func (x *Index) DropWorker(w *Worker) {
 func (x *Index) SetHive(h *Hive, f Facts, now time.Time) {
 	was, what := h.facts, h.headChange
 	h.facts, h.headChange = f, unchanged
-	if f.Live != "" || h.zone != nil {
-		x.place(h)
-	}
+	x.place(h)
 	if !f.sameAs(&was) {
 		what = material
 	}
@@ -151,12 +152,8 @@ func (x *Index) SetHive(h *Hive, f Facts, now time.Time) {
 
 // sameAs reports whether f and o are equal, or differ only in numbers.
 func (f *Facts) sameAs(o *Facts) bool {
-	conflict := (f.Conflict == nil) == (o.Conflict == nil)
-	if conflict && f.Conflict != nil {
-		conflict = f.Conflict.Believed == o.Conflict.Believed && f.Conflict.Refused == o.Conflict.Refused
-	}
-	return conflict && f.Live == o.Live && f.Cause == o.Cause && f.Since.Equal(o.Since) && f.Inc == o.Inc && f.Goodbye == o.Goodbye &&
-		f.Zone == o.Zone && f.Doubtful == o.Doubtful
+	return f.Live == o.Live && f.Cause == o.Cause && f.Since.Equal(o.Since) && f.Inc == o.Inc && f.Goodbye == o.Goodbye &&
+		f.Zone == o.Zone && f.Doubtful == o.Doubtful && f.Conflict.Believed == o.Conflict.Believed && f.Conflict.Refused == o.Conflict.Refused
 }
 
 // Settle updates which hives and workers are fresh.
@@ -207,11 +204,14 @@ func (x *Index) refresh(h *Hive, what change, all bool, now time.Time) {
 	if fresh != h.isFresh {
 		h.isFresh, what, all = fresh, material, true
 	}
-	if all {
+	if all || h.rejoin {
 		for _, w := range h.workers {
-			x.reshow(w, false, now)
+			if all || w.shown.gpus != w.gpus() {
+				x.reshow(w, false, now)
+			}
 		}
 	}
+	h.rejoin = false
 	x.resum(h, what)
 }
 
@@ -220,38 +220,24 @@ func (x *Index) refresh(h *Hive, what change, all bool, now time.Time) {
 func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 	live, _, fresh := x.Shown(w, now)
 	h, s, r := w.hive, &w.shown, &w.rec
-	if h.zone == nil {
-		x.place(h)
-	}
 	m := Mix{live, r.State, r.Model}
 	to := s.count
 	if to == nil || to.Mix != m {
 		to = h.mixes.get(m, func() *count { return x.zoneCount(h.zone, m) })
 	}
-	load := Load{r.Busy, r.Slots, r.Queue}
-	isMaterial = isMaterial || s.count != to || s.fresh != fresh || s.closed != r.Closed || s.looping != r.Looping
-	changed := isMaterial || s.load != load || s.vram != r.VRAM
-	if s.count != nil && s.count.Live == hivebeat.Alive {
-		h.load.sub(s.load)
-		x.totals.Load.sub(s.load)
+	is := w.counts(fresh)
+	isMaterial = isMaterial || s.count != to || s.fresh != is.fresh || s.closed != is.closed || s.looping != is.looping || s.gpus != is.gpus
+	changed := isMaterial || s.counted != is
+	if s.count == nil && len(x.holds) > 0 {
+		s.held = x.holds[Place{Hive: h.id, Worker: r.Worker}]
 	}
-	if live == hivebeat.Alive {
-		h.load.add(load)
-		x.totals.Load.add(load)
-	}
-	if s.count == nil {
-		x.totals.Workers++
-		if len(x.holds) > 0 {
-			s.held = x.holds[Place{Hive: h.id, Worker: r.Worker}]
-		}
-	}
-	if s.count != to {
-		h.recount = true
-	}
+	h.recount = h.recount || s.count != to
+	x.tally(w, -1)
 	x.recount(w, to)
-	x.relabelWorker(w)
-	s.fresh, s.load, s.vram = fresh, load, r.VRAM
-	x.countFlags(s, r.Closed, r.Looping)
+	s.counted = is
+	x.tally(w, 1)
+	h.setLoads(w, w.loads(live))
+	x.relabel(h, &s.labels, r.Labels)
 	x.relist(w)
 	if changed {
 		x.touchWorker(w, isMaterial)
@@ -261,69 +247,30 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 // uncount removes w from all counts, lists and the change log.
 func (x *Index) uncount(w *Worker) {
 	h, s := w.hive, &w.shown
-	x.countFlags(s, false, false)
 	if s.count == nil {
 		return
 	}
-	if s.count.Live == hivebeat.Alive {
-		h.load.sub(s.load)
-		x.totals.Load.sub(s.load)
-	}
+	x.tally(w, -1)
 	x.unlist(w)
+	h.setLoads(w, false)
 	x.recount(w, nil)
-	x.bear(h, s.labels, -1, false)
-	s.labels = nil
-	x.totals.Workers--
-	x.log.drop(&s.revision)
+	x.relabel(h, &s.labels, nil)
+	s.revision = revision{}
 }
 
-// isAsCounted reports whether the present numbers of w are the ones that were counted.
-func (w *Worker) isAsCounted(fresh bool) bool {
-	s, r := &w.shown, &w.rec
-	return s.count != nil && s.fresh == fresh && s.closed == r.Closed && s.looping == r.Looping && s.load.Busy == r.Busy && s.load.Queue == r.Queue && s.vram == r.VRAM
-}
-
-// stable has the fields of a worker that are more than numbers. Some of them are compared by address, so two
-// different values may stand for equal texts.
-type stable struct {
-	cause              hivebeat.Cause
-	inc, rival         uint64
-	rivalAt            hivebeat.Place
-	addr               string
-	stalled, looping   bool
-	reason, endpoint   string
-	gpus               *string
-	ngpus              int
-	labels             uintptr
-	byQueen            bool
-	state, live, model string
-}
-
-func (w *Worker) stable() stable {
-	r := &w.rec
-	return stable{
-		cause: r.Cause, inc: r.Inc, rival: r.Rival, rivalAt: r.RivalAt, addr: r.Addr, stalled: r.Stalled, looping: r.Looping, reason: r.Reason, endpoint: r.Endpoint,
-		gpus: unsafe.SliceData(r.GPUs), ngpus: len(r.GPUs), labels: mapAt(r.Labels), byQueen: w.byQueen, //nolint:gosec // compared, never followed
-		state: string(r.State), live: string(r.Live), model: r.Model,
-	}
+// differ reports whether two records of a worker differ in more than numbers. GPUs and labels are compared by
+// address, so equal ones may count as different.
+func differ(a, b *hivebeat.Record) bool {
+	return a.Cause != b.Cause || a.Inc != b.Inc || a.Rival != b.Rival || a.RivalAt != b.RivalAt || a.Addr != b.Addr ||
+		a.Stalled != b.Stalled || a.Looping != b.Looping || a.Reason != b.Reason || a.Endpoint != b.Endpoint ||
+		a.Fault != b.Fault || a.Need != b.Need ||
+		unsafe.SliceData(a.GPUs) != unsafe.SliceData(b.GPUs) || len(a.GPUs) != len(b.GPUs) ||
+		unsafe.SliceData(a.On) != unsafe.SliceData(b.On) || len(a.On) != len(b.On) || mapAt(a.Labels) != mapAt(b.Labels) ||
+		a.State != b.State || a.Live != b.Live || a.Model != b.Model
 }
 
 // mapAt returns the address of a map, as its identity: a map in a record is never written to.
 func mapAt(m map[string]string) uintptr { return reflect.ValueOf(m).Pointer() }
-
-// headFacts has the fields of a page that are more than numbers.
-type headFacts struct {
-	inc             uint64
-	every           hivebeat.Millis
-	warm            bool
-	bye             string
-	labels, collect uintptr
-}
-
-func (h *Hive) headFacts() headFacts {
-	s := &h.head
-	return headFacts{s.Inc, s.Every, s.Warm, s.Bye, mapAt(s.Labels), mapAt(s.Collect)}
-}
 
 // sameGPUs reports whether the GPUs of a page are unchanged, apart from their age.
 func sameGPUs(was []hivebeat.GPU, is []wire.GPUView) bool {

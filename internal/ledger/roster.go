@@ -92,6 +92,9 @@ func (l *Ledger) Roster(ctx context.Context) (map[string]RosterItem, error) {
 	all := make(map[string]RosterItem)
 	r := new(reader)
 	err := r.read(ctx, l, atRoster, true, func(f found) {
+		if checkKey(f.key) != nil { // of the GPUs of a hive, or of a later version
+			return
+		}
 		item := l.item(f.message, f.key, f.age, r.epoch)
 		if item.Gone {
 			delete(all, f.key)

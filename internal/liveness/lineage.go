@@ -167,44 +167,52 @@ func (l *Lineage) Take(inc, seq uint64) {
 	l.supersede(was)
 }
 
-// Revive makes a superseded incarnation the valid one again and returns TakenOver, if
-// the message with this (inc, seq), which Hear has just refused, was an advance of it.
-// Otherwise it returns Stale. Call it only if the valid incarnation has left or is
-// lost, began more than LostAfter ago, and the message is not Outdated: few messages of
-// a process that ended before are in flight for longer. The superseded process then did
-// not end: a duplicate was started beside it, and is gone. A superseded process that is
-// known to have ended stays refused, as its message was in flight for longer after all.
+// Revive makes the incarnation of m, which Hear has just refused as Stale, the valid one
+// again and returns TakenOver, if it was superseded and never ended. Otherwise it
+// returns Stale. The incarnation must have advanced with m, and one of these must hold:
+//
+//   - The valid one is gone: it has left or is lost, and m cannot have been sent before
+//     that. It began at began, more than lostAfter ago, and by the clock of its sender,
+//     if known, m was sent after that: few messages of a process that ended before are
+//     in flight for longer. So a duplicate was started beside the superseded process,
+//     and is gone.
+//   - A delayed message created the valid one (misled).
+//
+// A superseded process that is known to have ended stays refused, as its message was in
+// flight for longer after all.
 //
 // Revive also undoes a goodbye that the process did not send itself, if the process
 // continues after it, as Insists has found.
-func (l *Lineage) Revive(inc, seq uint64) Outcome {
-	heard, superseded, _ := l.guard.Other(inc)
-	x, r := l.other(inc), &l.refused
+func (l *Lineage) Revive(m Message, gone bool, began time.Time, lostAfter time.Duration) Outcome {
+	gone = gone && m.Heard.Sub(began) > lostAfter && !l.outdated(m, began)
+	if !gone && !l.misled(m, began) {
+		return Stale
+	}
+	heard, superseded, _ := l.guard.Other(m.Inc)
+	x, r := l.other(m.Inc), &l.refused
 	switch {
-	case inc == l.Inc() && l.Ended() && r.inc == inc && r.told && seq > r.seq:
-	case superseded && heard == seq && x.advanced && !x.over:
+	case m.Inc == l.Inc() && l.Ended() && r.inc == m.Inc && r.told && m.Seq > r.seq:
+	case superseded && heard == m.Seq && x.advanced && !x.over:
 	default:
 		return Stale
 	}
-	l.Take(inc, seq)
+	l.Take(m.Inc, m.Seq)
 	return TakenOver
 }
 
-// Misled reports whether m, which Hear refused as Stale, shows that a delayed message
-// created the valid incarnation, which began at began. The valid one is then a lower
-// incarnation whose first message came when the higher one was not alive, and the
-// higher one sent m after that. In this case, call Revive.
-// Only messages from before that can serve as the reference: it is unknown how long a
-// later one was delayed itself.
-func (l *Lineage) Misled(m Message, began time.Time) bool {
+// misled reports whether m shows that a delayed message created the valid incarnation,
+// which began at began. The valid one is then a lower incarnation whose first message
+// came when the higher one was not alive, and the higher one sent m after that. Only
+// messages from before that can serve as the reference: it is unknown how long a later
+// one was delayed itself.
+func (l *Lineage) misled(m Message, began time.Time) bool {
 	x := l.other(m.Inc)
 	return l.lower && m.Inc > l.Inc() && x != nil && x.ref.first.Before(began) && x.ref.after(&m, began)
 }
 
-// Outdated reports whether m, which Hear refused as Stale, was sent before the valid
-// incarnation began at began, by the clock of its sender. It is false if nothing
-// translates that clock.
-func (l *Lineage) Outdated(m Message, began time.Time) bool {
+// outdated reports whether m was sent before the valid incarnation began at began, by
+// the clock of its sender. It is false if nothing translates that clock.
+func (l *Lineage) outdated(m Message, began time.Time) bool {
 	x := l.other(m.Inc)
 	return x != nil && x.ref.inc == m.Inc && m.Sent > 0 && !x.ref.after(&m, began)
 }

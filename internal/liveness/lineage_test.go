@@ -292,7 +292,12 @@ func BenchmarkLineageNext(b *testing.B) {
 
 // A duplicate started beside a process, and ended: the process continues.
 func TestRevive(t *testing.T) {
+	began := time.Unix(1_000_000, 0)
+	late := began.Add(46 * time.Second)
 	var l Lineage
+	revive := func(inc, seq uint64, gone bool, heard time.Time) Outcome {
+		return l.Revive(Message{Inc: inc, Seq: seq, Heard: heard}, gone, began, 45*time.Second)
+	}
 	for _, s := range []struct {
 		inc, seq uint64
 		alive    bool
@@ -305,14 +310,20 @@ func TestRevive(t *testing.T) {
 	l.End()
 	l.Hear(10, 6, false)
 	for _, of := range [][2]uint64{{10, 6}, {9, 1}, {11, 1}} { // a replay, and two that were not superseded
-		if got := l.Revive(of[0], of[1]); got != Stale {
+		if got := revive(of[0], of[1], true, late); got != Stale {
 			t.Errorf("revived incarnation %d at seq %d: %s, want stale", of[0], of[1], got)
 		}
 	}
 	if got := l.Hear(10, 7, false); got != Stale {
 		t.Fatalf("by itself: %s, want stale", got)
 	}
-	if got := l.Revive(10, 7); got != TakenOver || l.Inc() != 10 || l.Seq() != 7 || l.Ended() {
+	if got := revive(10, 7, false, late); got != Stale {
+		t.Errorf("the duplicate is not gone: %s, want stale", got)
+	}
+	if got := revive(10, 7, true, began.Add(45*time.Second)); got != Stale {
+		t.Errorf("a message from before the duplicate may still be in flight: %s, want stale", got)
+	}
+	if got := revive(10, 7, true, late); got != TakenOver || l.Inc() != 10 || l.Seq() != 7 || l.Ended() {
 		t.Fatalf("%s, and valid is %d/%d", got, l.Inc(), l.Seq())
 	}
 	if got := l.Hear(10, 8, true); got != Next {
@@ -331,7 +342,8 @@ func TestReviveNotAfterItsEnd(t *testing.T) {
 	l.Hear(11, 1, false)
 	l.End()
 	l.Hear(10, 6, false)
-	if got := l.Revive(10, 6); got != Stale {
+	began := time.Unix(1_000_000, 0)
+	if got := l.Revive(Message{Inc: 10, Seq: 6, Heard: began.Add(time.Minute)}, true, began, 45*time.Second); got != Stale {
 		t.Errorf("%s, and valid is %d", got, l.Inc())
 	}
 }
@@ -377,7 +389,7 @@ func TestLateMailTakesNoPlaceForLong(t *testing.T) {
 			m := Message{Inc: inc, Seq: seq, Sent: at(sent).UnixMilli(), Heard: at(heard)}
 			o := l.Hear(inc, seq, alive)
 			if o == Stale && !alive {
-				o = l.Revive(inc, seq)
+				o = l.Revive(m, true, at(time.Second), 30*time.Second)
 			}
 			l.Beside(o, m, alive)
 			return m
@@ -387,15 +399,19 @@ func TestLateMailTakesNoPlaceForLong(t *testing.T) {
 		}
 		hear(20, 1, time.Second, time.Second, true)
 		hear(20, 2, 11*time.Second, 20*time.Second, true) // itself a bit delayed
-		if hear(10, 5, 0, 40*time.Second, false); l.Inc() != 10 {
+		if hear(10, 5, 30*time.Second, 40*time.Second, false); l.Inc() != 10 {
 			t.Fatalf("%s: %d is valid", name, l.Inc())
 		}
 		m := hear(20, 3, c.sent, 46*time.Second, true)
-		if got := l.Misled(m, at(40*time.Second)); got != c.want {
-			t.Errorf("the higher one %s: misled is %t", name, got)
+		want := Stale
+		if c.want {
+			want = TakenOver
 		}
-		if got := l.Revive(20, 3); got != TakenOver || l.Misled(m, at(0)) {
-			t.Errorf("%s: then %s", name, got)
+		if got := l.Revive(m, false, at(40*time.Second), 30*time.Second); got != want {
+			t.Errorf("the higher one %s: %s, want %s", name, got, want)
+		}
+		if got := l.Revive(m, false, at(0), 30*time.Second); got != Stale {
+			t.Errorf("%s: then %s, want stale", name, got)
 		}
 	}
 }

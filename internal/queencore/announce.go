@@ -96,7 +96,7 @@ func (c *Core) announced(t fleet.Announcer) {
 	b.Busy = false
 	if b.Again {
 		b.Again = false
-		c.view.CompareAgain(t)
+		c.view.Compare(t)
 	}
 }
 

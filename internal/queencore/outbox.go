@@ -21,7 +21,7 @@ const (
 	OutboxBatch = 512
 )
 
-// Outbox holds the events of workers until they are published. If too many wait, it keeps
+// Outbox holds the events that hives numbered, of workers and GPUs, until they are published. If too many wait, it keeps
 // the newest and turns the others into gaps. It is pure, and not safe for concurrent use.
 type Outbox struct {
 	room      int // 0 is OutboxMax
@@ -48,8 +48,15 @@ type held struct {
 	age                           hivebeat.Millis
 	detect, margin                *hivebeat.Millis
 	believed, refused             *hivebeat.Place
+	gpu                           *heldGPU
 	kind, from, to                unique.Handle[string]
 	cause, state, via             unique.Handle[string]
+}
+
+// heldGPU is the part of an event that only those about a GPU have.
+type heldGPU struct {
+	uuid, action, owner, asker string
+	index                      *uint64
 }
 
 func (o *Outbox) hold(h *fleet.Happened) *held {
@@ -57,23 +64,31 @@ func (o *Outbox) hold(h *fleet.Happened) *held {
 		o.from = h.At
 	}
 	d := &h.Data
-	return &held{
+	w := &held{
 		at: h.At.Sub(o.from), hive: d.Hive, worker: d.Worker, model: d.Model, reason: d.Reason,
 		inc: d.Inc, hiveInc: d.HiveInc, n: d.N, seq: d.Seq, missing: d.Missing, age: d.AgeMS, detect: d.DetectMS, margin: d.MarginMS,
 		believed: d.Believed, refused: d.Refused,
 		kind: unique.Make(string(d.Kind)), from: unique.Make(d.From), to: unique.Make(d.To),
 		cause: unique.Make(string(d.Cause)), state: unique.Make(string(d.State)), via: unique.Make(d.Via),
 	}
+	if d.GPU != "" {
+		w.gpu = &heldGPU{uuid: d.GPU, action: d.Action, owner: d.Owner, asker: d.Asker, index: d.GPUIndex}
+	}
+	return w
 }
 
 func (o *Outbox) happened(w *held) fleet.Happened {
-	return fleet.HappenedAt(o.from.Add(w.at), hivebeat.EventData{
+	d := hivebeat.EventData{
 		Hive: w.hive, Worker: w.worker, Model: w.model, Reason: w.reason,
 		Inc: w.inc, HiveInc: w.hiveInc, N: w.n, Seq: w.seq, Missing: w.missing, AgeMS: w.age, DetectMS: w.detect, MarginMS: w.margin,
 		Believed: w.believed, Refused: w.refused,
 		Kind: hivebeat.Kind(w.kind.Value()), From: w.from.Value(), To: w.to.Value(),
 		Cause: hivebeat.Cause(w.cause.Value()), State: hivebeat.State(w.state.Value()), Via: w.via.Value(),
-	})
+	}
+	if g := w.gpu; g != nil {
+		d.GPU, d.Action, d.Owner, d.Asker, d.GPUIndex = g.uuid, g.action, g.owner, g.asker, g.index
+	}
+	return fleet.HappenedAt(o.from.Add(w.at), d)
 }
 
 // size returns the memory of w in bytes, with its place in the queue. It does not count the
@@ -90,6 +105,9 @@ func (w *held) size() int {
 		if p != nil {
 			n += int(unsafe.Sizeof(*p)) + len(p.Host) + len(p.Conn) + len(p.Addr)
 		}
+	}
+	if g := w.gpu; g != nil {
+		n += int(unsafe.Sizeof(*g)) + len(g.uuid) + len(g.action) + len(g.owner) + len(g.asker) + 8
 	}
 	return n
 }

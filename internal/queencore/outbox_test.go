@@ -94,7 +94,6 @@ func TestAFullOutboxIsNotCopiedForEachEvent(t *testing.T) {
 
 // What waits comes out as it went in.
 func TestAnEventThatWaitedIsTheSame(t *testing.T) {
-	took := hivebeat.Millis(7)
 	var want hivebeat.EventData
 	fields := reflect.ValueOf(&want).Elem()
 	for i := range fields.NumField() {
@@ -105,7 +104,8 @@ func TestAnEventThatWaitedIsTheSame(t *testing.T) {
 		case f.Type() == reflect.TypeFor[*hivebeat.Place]():
 			f.Set(reflect.ValueOf(&hivebeat.Place{Inc: uint64(i), Host: "host"}))
 		case f.Kind() == reflect.Pointer:
-			f.Set(reflect.ValueOf(&took))
+			f.Set(reflect.New(f.Type().Elem()))
+			f.Elem().SetUint(uint64(i + 1))
 		default:
 			f.SetUint(uint64(i + 1))
 		}

@@ -159,7 +159,7 @@ func (f *Finder) serving(v *index.Index, now time.Time) {
 func (f *Finder) gpusOf(v *index.Index, h *index.Hive, serves bool, now time.Time) {
 	gpus := h.GPUs()
 	for i := range gpus {
-		if gpus[i].Fit() {
+		if gpus[i].Fit() && !gpus[i].Last() {
 			f.look(v, nil, &gpus[i], serves, now)
 		}
 	}
@@ -174,35 +174,49 @@ func (f *Finder) ofHive(v *index.Index, now time.Time) {
 		f.gpusOf(v, h, f.servesModel(h), now)
 	default:
 		for _, w := range h.Workers() {
-			if f.filter.model(w.Record().Model) && w.Fit() && !w.Record().Looping {
+			if f.filter.model(w.Record().Model) && w.Fit() && !w.Last() {
 				f.look(v, w, nil, true, now)
 			}
 		}
 	}
 }
 
-// looping takes candidates that restart over and over, if there are too few others.
-func (f *Finder) looping(v *index.Index, now time.Time) {
-	if f.gpu || len(f.cands) >= f.n {
+// last takes candidates that are picked after all others, if there are too few others.
+func (f *Finder) last(v *index.Index, now time.Time) {
+	if len(f.cands) >= f.n {
 		return
 	}
-	f.looks = 0
-	for _, c := range v.Looping().Pools() {
-		if f.filter.Zone != "" && f.filter.Zone != c.Zone {
+	f.looks, f.final = 0, true
+	var lists []list
+	if f.gpu {
+		for _, p := range v.LastGPUs() {
+			lists = append(lists, list{zone: p.Zone, gpus: p})
+		}
+	} else {
+		for _, p := range v.Last().Pools() {
+			lists = append(lists, list{zone: p.Zone, cells: []*index.Pool[*index.Worker]{p}})
+		}
+	}
+	for i := range lists {
+		if f.filter.Zone != "" && f.filter.Zone != lists[i].zone {
 			continue
 		}
-		for i := index.SlotLevels - 1; i >= f.level(); i-- {
-			for _, w := range c.Level(i) {
-				if !f.filter.model(w.Record().Model) || f.filter.hive != "" && f.filter.hive != w.Hive().ID() {
-					continue
-				}
-				if f.looks >= pickLooks {
-					f.cut = true
-					return
-				}
-				f.look(v, w, nil, false, now)
+		lists[i].each(f.level(), func(w *index.Worker, g *index.GPU) bool {
+			if f.looks >= pickLooks {
+				f.cut = true
+				return false
 			}
-		}
+			var h *index.Hive
+			if w != nil {
+				h = w.Hive()
+			} else {
+				h, _ = g.Device()
+			}
+			if (f.filter.hive == "" || f.filter.hive == h.ID()) && (w == nil || f.filter.model(w.Record().Model)) {
+				f.look(v, w, g, false, now)
+			}
+			return true
+		})
 	}
 }
 

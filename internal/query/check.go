@@ -33,6 +33,7 @@ type key struct {
 var keys = []key{
 	{"hive", func(r *api.Request) bool { return r.Hive != "" }},
 	{"worker", func(r *api.Request) bool { return r.Worker != "" }},
+	{"gpu", func(r *api.Request) bool { return r.GPU != "" }},
 	{"model", func(r *api.Request) bool { return r.Model != "" }},
 	{"live", func(r *api.Request) bool { return len(r.Live) > 0 }},
 	{"state", func(r *api.Request) bool { return len(r.State) > 0 }},
@@ -41,6 +42,9 @@ var keys = []key{
 	{"text", func(r *api.Request) bool { return r.Text != "" }},
 	{"free_vram", func(r *api.Request) bool { return r.FreeVRAM != 0 }},
 	{"free_slots", func(r *api.Request) bool { return r.FreeSlots != 0 }},
+	{"free_disk", func(r *api.Request) bool { return r.FreeDisk != 0 }},
+	{"driver", func(r *api.Request) bool { return r.Driver != "" }},
+	{"kernel", func(r *api.Request) bool { return r.Kernel != "" }},
 	{"max_age", func(r *api.Request) bool { return r.MaxAge != 0 }},
 	{"stalled", func(r *api.Request) bool { return r.Stalled }},
 	{"sort", func(r *api.Request) bool { return r.Sort != "" }},
@@ -55,14 +59,15 @@ var keys = []key{
 	{"for", func(r *api.Request) bool { return r.For != "" }},
 	{"spread", func(r *api.Request) bool { return r.Spread != "" }},
 	{"slots", func(r *api.Request) bool { return r.Slots != 0 }},
+	{"gpus", func(r *api.Request) bool { return r.GPUs != 0 }},
 	{"min_uptime", func(r *api.Request) bool { return r.MinUptime != 0 }},
 	{"hold", func(r *api.Request) bool { return r.Hold != "" }},
 	{"hold_for", func(r *api.Request) bool { return r.HoldMS != 0 }},
 }
 
 const (
-	pickKeys   = "hive model zone selector free_vram free_slots max_age n for spread slots min_uptime "
-	filterKeys = "model live state zone selector text free_vram free_slots max_age stalled "
+	pickKeys   = "hive model zone selector free_vram free_slots free_disk driver kernel max_age n for spread slots gpus min_uptime "
+	filterKeys = "model live state zone selector text free_vram free_slots free_disk driver kernel max_age stalled "
 )
 
 // takes lists the keys that each verb takes. A limit on a verb without a list changes
@@ -79,6 +84,7 @@ var takes = map[string][]string{
 	api.VerbHold:    strings.Fields(pickKeys + "hold hold_for"),
 	api.VerbRelease: {"hold"},
 	api.VerbHolds:   {"after", "limit"},
+	api.VerbForget:  {"hive", "gpu"},
 	api.VerbWatch:   strings.Fields("hive kinds wait only after limit " + filterKeys),
 }
 
@@ -100,7 +106,7 @@ func check(verb string, r *api.Request) error {
 			return fmt.Errorf("%s does not take the key %q", verb, k.name)
 		}
 	}
-	needHive, needWorker := verb == api.VerbHive || verb == api.VerbWorker, verb == api.VerbWorker
+	needHive, needWorker := verb == api.VerbHive || verb == api.VerbWorker || verb == api.VerbForget, verb == api.VerbWorker
 	if needHive || r.Hive != "" {
 		if err := hivebeat.CheckID("hive", r.Hive); err != nil {
 			return err
@@ -114,10 +120,13 @@ func check(verb string, r *api.Request) error {
 			return err
 		}
 	}
-	if api.Acts(verb) {
+	if verb == api.VerbHold || verb == api.VerbRelease {
 		if err := hivebeat.CheckID("hold", r.Hold); err != nil {
 			return err
 		}
+	}
+	if verb == api.VerbForget && r.GPU == "" {
+		return errors.New("forget needs gpu, the UUID of a GPU")
 	}
 	for _, n := range []struct {
 		name          string
@@ -130,7 +139,9 @@ func check(verb string, r *api.Request) error {
 		{"hold_for", uint64(r.HoldMS), minHold, maxHold},
 		{"free_vram", r.FreeVRAM, 1, hivebeat.MaxInt},
 		{"free_slots", r.FreeSlots, 1, hivebeat.MaxInt},
+		{"free_disk", r.FreeDisk, 1, hivebeat.MaxInt},
 		{"slots", r.Slots, 1, hivebeat.MaxInt},
+		{"gpus", uint64(r.GPUs), 1, hivebeat.MaxGPUs},
 		{"max_age", uint64(r.MaxAge), 1, hivebeat.MaxInt},
 		{"min_uptime", uint64(r.MinUptime), 1, hivebeat.MaxInt},
 		{"since", uint64(r.Since), 1, hivebeat.MaxInt},
@@ -147,7 +158,7 @@ func check(verb string, r *api.Request) error {
 			return fmt.Errorf("%s has more than %d words", n.name, maxWords)
 		}
 	}
-	for _, t := range []struct{ name, text string }{{"model", r.Model}, {"zone", r.Zone}, {"text", r.Text}} {
+	for _, t := range []struct{ name, text string }{{"model", r.Model}, {"zone", r.Zone}, {"text", r.Text}, {"driver", r.Driver}, {"kernel", r.Kernel}, {"gpu", r.GPU}} {
 		if len(t.text) > maxText {
 			return fmt.Errorf("%s has more than %d bytes", t.name, maxText)
 		}
@@ -157,6 +168,8 @@ func check(verb string, r *api.Request) error {
 		return fmt.Errorf("for is %q or %q", api.ForWorker, api.ForGPU)
 	case r.For == api.ForGPU && (r.Slots != 0 || r.FreeSlots != 0 || r.MinUptime != 0):
 		return errors.New("slots, free_slots and min_uptime apply to workers, not to a GPU")
+	case r.For != api.ForGPU && r.GPUs != 0:
+		return fmt.Errorf("gpus is how many GPUs a place has: it needs for %q", api.ForGPU)
 	case r.Spread != "" && r.Spread != api.SpreadZone && r.Spread != api.SpreadHive && r.Spread != api.SpreadNone:
 		return fmt.Errorf("spread is %q, %q or %q", api.SpreadZone, api.SpreadHive, api.SpreadNone)
 	}

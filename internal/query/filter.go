@@ -29,7 +29,7 @@ func filterOf(r *api.Request) filter {
 
 // counts reports whether the counts of the view suffice to know how many workers fit.
 func (f *filter) counts() bool {
-	return f.selector.Empty() && f.text == "" && f.FreeVRAM == 0 && f.FreeSlots == 0 && f.MaxAge == 0 && !f.Stalled
+	return f.selector.Empty() && f.text == "" && f.FreeVRAM == 0 && !f.ofMachine() && f.FreeSlots == 0 && f.MaxAge == 0 && !f.Stalled
 }
 
 // model reports whether the filter selects a model.
@@ -41,6 +41,27 @@ func (f *filter) model(m string) bool {
 		return f.Model == m
 	}
 	return glob(f.Model, m)
+}
+
+// ofMachine reports whether the filter has a condition on the machine of a hive.
+func (f *filter) ofMachine() bool { return f.FreeDisk > 0 || f.Driver != "" || f.Kernel != "" }
+
+// otherMachine returns why the machine of h does not fit, or "". Versions are those in its newest report,
+// however old that is.
+func (f *filter) otherMachine(h *index.Hive) string {
+	if !f.ofMachine() {
+		return ""
+	}
+	host := &h.Head().Host
+	switch {
+	case f.FreeDisk > 0 && (!h.Fresh() || !h.Up() || host.CacheFree < f.FreeDisk):
+		return "too little free disk"
+	case f.Driver != "" && !glob(f.Driver, host.Driver):
+		return "another driver"
+	case f.Kernel != "" && !glob(f.Kernel, host.Kernel):
+		return "another kernel"
+	}
+	return ""
 }
 
 func (f *filter) live(l hivebeat.Live) bool {
@@ -55,9 +76,9 @@ func (f *filter) state(s hivebeat.State) bool {
 func (f *filter) mix(m index.Mix) bool { return f.live(m.Live) && f.state(m.State) && f.model(m.Model) }
 
 // may returns how many workers of h may fit, by the counts. It returns 0 if h is in another
-// zone, or if no worker on it has such labels.
+// zone or on another machine, or if no worker on it has such labels.
 func (f *filter) may(h *index.Hive) (n int) {
-	if f.Zone != "" && f.Zone != h.Zone() || h.Size() == 0 || !f.mayLabels(h) {
+	if f.Zone != "" && f.Zone != h.Zone() || h.Size() == 0 || f.otherMachine(h) != "" || !f.mayLabels(h) {
 		return 0
 	}
 	if len(f.Live) == 0 && len(f.State) == 0 && f.Model == "" {
@@ -101,7 +122,8 @@ func (f *filter) worker(h *index.Hive, w *index.Worker, now time.Time) bool {
 		f.FreeSlots > 0 && w.FreeSlots() < f.FreeSlots,
 		f.MaxAge > 0 && index.EffectiveAge(r.Age, w.Received(), now) > f.MaxAge,
 		!f.selector.Empty() && !f.selector.Fits(labelsOf(h, r)),
-		f.FreeVRAM > 0 && !hasFreeMemory(h, r.GPUs, f.FreeVRAM):
+		f.otherMachine(h) != "",
+		f.FreeVRAM > 0 && !hasFreeMemory(h, h.Named(r), f.FreeVRAM):
 		return false
 	}
 	return f.text == "" || has(h.ID(), f.text) || has(r.Worker, f.text) || has(h.Zone(), f.text) || has(r.Model, f.text)
@@ -132,7 +154,7 @@ func (f *filter) hivesAreCheap() bool {
 
 // everyHive reports whether the filter leaves out no hive.
 func (f *filter) everyHive() bool {
-	return f.hive == "" && f.hivesAreCheap() && len(f.Live) == 0 && f.Zone == "" && f.MaxAge == 0
+	return f.hive == "" && f.hivesAreCheap() && len(f.Live) == 0 && f.Zone == "" && f.MaxAge == 0 && !f.ofMachine()
 }
 
 // hiveFits reports whether h fits, and how many looks that cost.
@@ -144,6 +166,7 @@ func (f *filter) hiveFits(h *index.Hive, now time.Time) (fits bool, looked int) 
 		f.Zone != "" && f.Zone != h.Zone(),
 		f.MaxAge > 0 && (h.Head().Inc == 0 || index.EffectiveAge(0, h.Received(), now) > f.MaxAge),
 		!f.selector.Empty() && !f.selector.Fits(labelsOf(h, nil)),
+		f.otherMachine(h) != "",
 		f.FreeVRAM > 0 && !hasFreeMemory(h, nil, f.FreeVRAM):
 		return false, 0
 	}
@@ -300,16 +323,15 @@ func labelsOf(h *index.Hive, r *hivebeat.Record) func(string) (string, bool) {
 	}
 }
 
-// hasFreeMemory reports whether one of these GPUs of h has this many bytes free. Without names it
-// looks at all GPUs of h.
+// hasFreeMemory reports whether a place on one of these GPUs of h has this many bytes free. Without names
+// it looks at all places of h.
 func hasFreeMemory(h *index.Hive, uuids []string, bytes uint64) bool {
 	if !h.Fresh() || !h.Up() {
 		return false
 	}
 	gpus := h.GPUs()
 	for i := range gpus {
-		_, g := gpus[i].Device()
-		if g.Err == "" && gpus[i].Free() >= bytes && (len(uuids) == 0 || slices.Contains(uuids, g.UUID)) {
+		if g := &gpus[i]; g.Usable() && g.Free() >= bytes && (len(uuids) == 0 || g.IsAmong(uuids)) {
 			return true
 		}
 	}

@@ -220,6 +220,7 @@ func holdKey(h *api.Hold) string {
 // returns the other places separately.
 func Held(v *index.Index, r api.Request, id HoldID, places []index.Place, now time.Time) (picks []api.Pick, found []Found, others []index.Place) {
 	f := NewFinder(r, nil)
+	var good []candidate
 	for _, p := range places {
 		c, ok := placeNow(v, p)
 		switch {
@@ -231,19 +232,25 @@ func Held(v *index.Index, r api.Request, id HoldID, places []index.Place, now ti
 			others = append(others, p)
 			continue
 		}
+		good = append(good, c)
+	}
+	for len(good) > 0 {
+		n, c := 1, good[0]
+		if f.gpu && f.gpus > 1 { // the places of one hive follow each other
+			if n = f.gpus; len(good) < n || good[n-1].hive != c.hive {
+				others, good = append(others, c.place()), good[1:]
+				continue
+			}
+			for i := 1; i < n; i++ {
+				c.more = append(c.more, good[i].g)
+			}
+		}
+		good = good[n:]
 		c.serves = c.g != nil && f.servesModel(c.hive)
 		d := describe(v, &c, now)
 		d.Rank, d.Hold, d.Asker, d.Reasons = len(picks)+1, id.ID, id.Asker, []string{"already held under this id"}
 		picks = append(picks, d)
-		free := uint64(0)
-		if c.w != nil {
-			rec := c.w.Record()
-			free = rec.Slots - min(rec.Slots, rec.Busy)
-		} else {
-			_, g := c.g.Device()
-			free = g.Free()
-		}
-		found = append(found, Found{p, f.need, free})
+		found = append(found, c.found(f.need))
 	}
 	return picks, found, others
 }
@@ -253,7 +260,7 @@ func Held(v *index.Index, r api.Request, id HoldID, places []index.Place, now ti
 func sound(w *index.Worker) bool {
 	h, m := w.Hive(), w.Mix()
 	return h.Live() == hivebeat.Alive && h.Fresh() && m.Live == hivebeat.Alive && w.Fresh() && !h.Doubtful() && !w.Record().Closed && !w.Record().Stalled &&
-		(m.State == hivebeat.Ready || m.State == hivebeat.Busy)
+		!w.OnBadGPU() && (m.State == hivebeat.Ready || m.State == hivebeat.Busy)
 }
 
 func placeNow(v *index.Index, p index.Place) (c candidate, ok bool) {
@@ -268,7 +275,7 @@ func placeNow(v *index.Index, p index.Place) (c candidate, ok bool) {
 	}
 	gpus := h.GPUs()
 	for i := range gpus {
-		if _, g := gpus[i].Device(); g.UUID == p.GPU {
+		if gpus[i].UUID() == p.GPU {
 			c.g = &gpus[i]
 			return c, true
 		}

@@ -1,8 +1,10 @@
 package query
 
 import (
+	"fmt"
 	"time"
 
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
@@ -25,7 +27,38 @@ func One(v *index.Index, verb string, r *api.Request, now time.Time) api.Answer 
 	if w == nil {
 		return notFound("no worker " + r.Worker + " is known on hive " + r.Hive)
 	}
-	return api.Answer{Workers: []api.WorkerInfo{WorkerInfo(v, w, now)}}
+	a := api.Answer{Workers: []api.WorkerInfo{WorkerInfo(v, w, now)}}
+	if why := Unsure(w, now); why != "" {
+		a.Status.Unsure = []string{why}
+	}
+	return a
+}
+
+// Forget answers the verb forget: with the GPU that the hive is to remove, or why it must not.
+func Forget(v *index.Index, r *api.Request) api.Answer {
+	h := known(v, r.Hive)
+	if h == nil {
+		return notFound("no hive " + r.Hive + " is known")
+	}
+	refused := func(format string, args ...any) api.Answer {
+		return api.Answer{Error: &api.Error{Code: api.CodeBadRequest, Message: fmt.Sprintf(format, args...)}}
+	}
+	for i := range h.Head().GPUs {
+		g := &h.Head().GPUs[i]
+		switch {
+		case g.UUID != r.GPU:
+			continue
+		case g.Condition() != hivebeat.GPUGone && g.Action != hivebeat.ActionReplace:
+			return refused("GPU %d of %s is %s: only a GPU that is gone, or must be replaced, can be forgotten", g.Index, r.Hive, g.Condition())
+		case !h.Up():
+			return refused("hive %s is %s: only a hive that is there can forget a GPU", r.Hive, h.Live())
+		case !hivebeat.ValidGPU(g.UUID):
+			return refused("GPU %d of %s has a UUID that cannot be sent", g.Index, r.Hive)
+		}
+		f := faultOf(g)
+		return api.Answer{Forgot: &f}
+	}
+	return notFound("no GPU " + r.GPU + " is known on hive " + r.Hive)
 }
 
 func notFound(message string) api.Answer {

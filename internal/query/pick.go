@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -18,7 +19,8 @@ import (
 // that ask at once are not all sent to the same place. If that finds too few because the
 // filter is narrow, it goes through all lists, in steps. If labels make the filter narrow,
 // it goes through the hives that have such labels (walk.go), and starts with them if the
-// view knows that they are few.
+// view knows that they are few. What is picked last is in lists of its own, which a pick
+// looks at only if there are too few others.
 
 const (
 	pickLooks   = 1_024  // of the first step
@@ -36,14 +38,17 @@ type Finder struct {
 	r      api.Request
 	filter filter
 	n      int
-	need   uint64 // slots, or bytes
+	need   uint64 // slots, or bytes on each GPU
 	gpu    bool
+	gpus   int                  // of each place, if it is for GPUs
 	not    map[index.Place]bool // leave these out
 	hold   HoldID               // that the places are for; empty if for none
 
 	cands  []candidate
 	taken  map[index.Place]bool
 	passed map[string]int
+	joined map[*index.Hive]joined // hives whose GPUs were joined to places of several
+	final  bool                   // it looks at what is picked last
 	looks  int
 	steps  int
 	scanAt int
@@ -56,14 +61,16 @@ type Finder struct {
 // Found is a place that was picked.
 type Found struct {
 	Place index.Place
-	Need  uint64 // slots or bytes
-	Room  uint64 // free slots or bytes, as if nothing were held
+	Need  uint64  // slots or bytes
+	Room  uint64  // free slots or bytes, as if nothing were held
+	More  []Found // the other GPUs, if several were asked for: all are held or none
 }
 
 type candidate struct {
-	loops  bool
+	last   bool
 	w      *index.Worker
 	g      *index.GPU
+	more   []*index.GPU // the other GPUs of the place
 	zone   string
 	hive   *index.Hive
 	serves bool
@@ -76,16 +83,33 @@ func (c *candidate) place() index.Place {
 	if c.w != nil {
 		return index.Place{Hive: c.hive.ID(), Worker: c.w.Record().Worker}
 	}
-	_, g := c.g.Device()
-	return index.Place{Hive: c.hive.ID(), GPU: g.UUID}
+	return placeOf(c.g)
+}
+
+func placeOf(g *index.GPU) index.Place {
+	h, _ := g.Device()
+	return index.Place{Hive: h.ID(), GPU: g.UUID()}
+}
+
+// found returns what a pick of c takes.
+func (c *candidate) found(need uint64) Found {
+	if c.w != nil {
+		r := c.w.Record()
+		return Found{Place: c.place(), Need: need, Room: r.Slots - min(r.Slots, r.Busy)}
+	}
+	f := Found{Place: placeOf(c.g), Need: need, Room: c.g.Free() + c.g.Held()}
+	for _, g := range c.more {
+		f.More = append(f.More, Found{Place: placeOf(g), Need: need, Room: g.Free() + g.Held()})
+	}
+	return f
 }
 
 // NewFinder returns the job of a pick. The request was checked. The pick leaves out the
 // places in not.
 func NewFinder(r api.Request, not map[index.Place]bool) *Finder {
 	f := &Finder{
-		r: r, filter: filterOf(&r), n: max(1, r.N), gpu: r.For == api.ForGPU, not: not,
-		taken: make(map[index.Place]bool), passed: make(map[string]int),
+		r: r, filter: filterOf(&r), n: max(1, r.N), gpu: r.For == api.ForGPU, gpus: max(1, r.GPUs), not: not,
+		taken: make(map[index.Place]bool), passed: make(map[string]int), joined: make(map[*index.Hive]joined),
 	}
 	f.need = max(1, r.Slots, r.FreeSlots)
 	if f.gpu {
@@ -152,6 +176,7 @@ func (f *Finder) Step(v *index.Index, now time.Time) bool {
 	} else {
 		if f.steps == 2 { // it looks at all candidates, including those of the first step
 			clear(f.passed)
+			clear(f.joined)
 		}
 		done := false
 		if byLabels {
@@ -163,14 +188,20 @@ func (f *Finder) Step(v *index.Index, now time.Time) bool {
 			return false
 		}
 	}
-	f.looping(v, now)
+	f.last(v, now)
 	f.choose(v, now)
 	if len(f.found) < f.n {
 		if n := total - f.walk.seen; f.walk.begun && !f.cut && n > 0 {
 			f.passed[otherLabels] += n
 		}
+		for _, j := range f.joined {
+			if j.left > 0 {
+				f.passed["too few such GPUs on its machine"] += j.left
+			}
+		}
 		f.explain(v)
 	}
+	f.answer.Status.Unsure = append(f.answer.Status.Unsure, UnsureOf(v, f.answer.Picks, now)...)
 	f.answer.Passed = f.passed
 	if f.cut && len(f.found) < f.n {
 		f.answer.Status.Unsure = append(f.answer.Status.Unsure, "there are more candidates than one pick looks at: some of them may fit")
@@ -181,13 +212,17 @@ func (f *Finder) Step(v *index.Index, now time.Time) bool {
 // look takes a candidate if it fits.
 func (f *Finder) look(v *index.Index, w *index.Worker, g *index.GPU, serves bool, now time.Time) {
 	f.looks++
+	if g != nil && f.gpus > 1 {
+		f.join(v, g, serves, now)
+		return
+	}
 	c := candidate{w: w, g: g, serves: serves}
 	if w != nil {
-		c.hive, c.loops = w.Hive(), w.Record().Looping
+		c.hive, c.last = w.Hive(), w.Last()
 		c.level, c.queue = -bits.Len64(w.FreeSlots()), bits.Len64(w.Record().Queue)
 	} else {
 		c.hive, _ = g.Device()
-		c.level = index.MemoryLevel(g.Free())
+		c.last, c.level = g.Last(), index.MemoryLevel(g.Free())
 	}
 	c.zone = c.hive.Zone()
 	p := c.place()
@@ -204,6 +239,72 @@ func (f *Finder) look(v *index.Index, w *index.Worker, g *index.GPU, serves bool
 	}
 	f.taken[p] = true
 	f.cands = append(f.cands, c)
+}
+
+// joined says how many GPUs of a hive were left over, and whether those that are picked last were among them.
+type joined struct {
+	left  int
+	final bool
+}
+
+// join makes places of several GPUs of the machine of g: of whole ones, since a program cannot use more than
+// one instance, and together of those with about the same free memory.
+func (f *Finder) join(v *index.Index, g *index.GPU, serves bool, now time.Time) {
+	h, _ := g.Device()
+	if before, ok := f.joined[h]; ok && before.final == f.final {
+		return
+	}
+	var fits []*index.GPU
+	gpus := h.GPUs()
+	for i := range gpus {
+		c := candidate{g: &gpus[i], hive: h, zone: h.Zone()}
+		p := c.place()
+		if !c.g.Fit() || c.g.Last() && !f.final || f.taken[p] {
+			continue
+		}
+		f.looks++
+		why := f.unfit(v, &c, p, now)
+		if c.g.Instance() != nil {
+			why = "split: no whole GPU"
+		}
+		switch {
+		case why == "":
+			fits = append(fits, c.g)
+		case f.skips() && index.MemoryLevel(c.g.Free()) < f.level(): // explain counts it
+		case c.g.Last() == f.final: // it was not counted before
+			f.passed[why]++
+		}
+	}
+	level := func(g *index.GPU) int {
+		if g.Last() {
+			return index.MemoryLevels
+		}
+		return index.MemoryLevel(g.Free())
+	}
+	slices.SortStableFunc(fits, func(a, b *index.GPU) int { return cmp.Compare(level(a), level(b)) })
+	for len(fits) >= f.gpus {
+		c := candidate{g: fits[0], more: fits[1:f.gpus:f.gpus], hive: h, zone: h.Zone(), serves: serves || f.servesModel(h)}
+		fits = fits[f.gpus:]
+		c.level, c.chance = index.MemoryLevel(c.free()), f.lot(c.place())
+		for _, g := range c.gpus() {
+			c.last = c.last || g.Last()
+			f.taken[placeOf(g)] = true
+		}
+		f.cands = append(f.cands, c)
+	}
+	f.joined[h] = joined{len(fits), f.final}
+}
+
+// gpus returns all GPUs of the place.
+func (c *candidate) gpus() []*index.GPU { return append([]*index.GPU{c.g}, c.more...) }
+
+// free returns the bytes that are free on each GPU of the place.
+func (c *candidate) free() uint64 {
+	free := c.g.Free()
+	for _, g := range c.more {
+		free = min(free, g.Free())
+	}
+	return free
 }
 
 func (f *Finder) servesModel(h *index.Hive) (yes bool) {
@@ -233,6 +334,9 @@ func (f *Finder) unfit(v *index.Index, c *candidate, p index.Place, now time.Tim
 	case f.not[p]:
 		return "taken by another hold"
 	}
+	if why := f.filter.otherMachine(h); why != "" {
+		return why
+	}
 	limit := hivebeat.MillisOf(v.Fresh())
 	if f.filter.MaxAge > 0 {
 		limit = min(limit, f.filter.MaxAge)
@@ -245,7 +349,9 @@ func (f *Finder) unfit(v *index.Index, c *candidate, p index.Place, now time.Tim
 		case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, nil)):
 			return otherLabels
 		case c.g.Free() < f.need:
-			return "too little free memory"
+			return f.tooLittle(h)
+		case f.overBudget(h, 0):
+			return overBudget
 		}
 		return ""
 	}
@@ -259,12 +365,29 @@ func (f *Finder) unfit(v *index.Index, c *candidate, p index.Place, now time.Tim
 		return "too few free slots"
 	case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, r)):
 		return otherLabels
-	case f.filter.FreeVRAM > 0 && !hasFreeMemory(h, r.GPUs, f.filter.FreeVRAM):
+	case f.filter.FreeVRAM > 0 && !hasFreeMemory(h, h.Named(r), f.filter.FreeVRAM):
 		return "too little free memory"
 	case f.young(c.w, now):
 		return "started too recently"
 	}
 	return ""
+}
+
+const overBudget = "over the machine's VRAM budget"
+
+// overBudget reports whether the places of h together cannot offer what one more place takes, if spent bytes
+// are taken already.
+func (f *Finder) overBudget(h *index.Hive, spent uint64) bool {
+	room, limited := h.Room()
+	return limited && (spent > room || (room-spent)/uint64(f.gpus) < f.need)
+}
+
+// tooLittle says why a GPU of h has too little free memory.
+func (f *Finder) tooLittle(h *index.Hive) string {
+	if f.overBudget(h, 0) {
+		return overBudget
+	}
+	return "too little free memory"
 }
 
 // young reports whether w began a shorter time ago than is asked for.
@@ -275,10 +398,11 @@ func (f *Finder) young(w *index.Worker, now time.Time) bool {
 // choose picks the best of the candidates, spread as asked for.
 func (f *Finder) choose(v *index.Index, now time.Time) {
 	zones, hives := make(map[string]int), make(map[*index.Hive]int)
+	spent := make(map[*index.Hive]uint64) // bytes of places that were chosen
 	spread := cmp.Or(f.r.Spread, api.SpreadZone)
 	better := func(a, b *candidate) int {
-		if a.loops != b.loops {
-			if b.loops {
+		if a.last != b.last {
+			if b.last {
 				return -1
 			}
 			return 1
@@ -306,10 +430,15 @@ func (f *Finder) choose(v *index.Index, now time.Time) {
 			}
 		}
 		c := f.cands[best]
+		f.cands[best] = f.cands[len(f.cands)-1]
+		f.cands = f.cands[:len(f.cands)-1]
+		if f.gpu && f.overBudget(c.hive, spent[c.hive]) {
+			f.passed[overBudget]++
+			continue
+		}
 		f.add(v, &c, zones[c.zone], hives[c.hive], now)
 		zones[c.zone]++
 		hives[c.hive]++
-		f.cands[best] = f.cands[len(f.cands)-1]
-		f.cands = f.cands[:len(f.cands)-1]
+		spent[c.hive] += f.need * uint64(f.gpus)
 	}
 }

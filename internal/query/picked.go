@@ -16,7 +16,6 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 	p := describe(v, c, now)
 	p.Rank = len(f.answer.Picks) + 1
 	say := func(format string, args ...any) { p.Reasons = append(p.Reasons, fmt.Sprintf(format, args...)) }
-	free := uint64(0)
 	if c.w != nil {
 		r := c.w.Record()
 		if r.Model != "" {
@@ -32,21 +31,39 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 			say("%d waiting", r.Queue)
 		}
 		say("heard %.1fs ago", float64(p.Age)/1000)
-		if c.loops {
+		if r.Looping {
 			say("looping: %d restarts in the last hour", r.Restarts)
 		}
-		free = r.Slots - min(r.Slots, r.Busy)
+		if g := c.w.Worst(); g != nil && g.Condition() != hivebeat.GPUDegraded {
+			say("%s", unread(c.hive, g, now))
+		} else if g != nil {
+			say("%s", degraded(g))
+		}
 	} else {
-		_, g := c.g.Device()
-		say("%.1f of %.1f GiB free", gib(p.FreeVRAM), gib(g.Total))
-		if h := c.g.Held(); h > 0 {
-			say("%.1f GiB more held", gib(h))
+		if len(c.more) > 0 {
+			say("%d GPUs, %.1f GiB free on each", f.gpus, gib(p.FreeVRAM))
+		} else {
+			say("%.1f of %.1f GiB free", gib(p.FreeVRAM), gib(c.g.Total()))
+		}
+		held, announced := uint64(0), uint64(0)
+		for _, g := range c.gpus() {
+			held, announced = held+g.Held(), announced+g.Announced()
+		}
+		if held > 0 {
+			say("%.1f GiB more held", gib(held))
+		}
+		if announced > 0 {
+			say("%.1f GiB announced by loading workers", gib(announced))
+		}
+		for _, g := range c.gpus() {
+			if _, d := g.Device(); g.Last() {
+				say("%s", degraded(d))
+			}
 		}
 		if p.Serves {
 			say("its hive serves %s already", f.filter.Model)
 		}
 		say("read %.1fs ago", float64(p.Age)/1000)
-		free = g.Free()
 	}
 	switch {
 	case f.n == 1:
@@ -58,7 +75,27 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 		say("its hive has %d of these already", onHive)
 	}
 	f.answer.Picks = append(f.answer.Picks, p)
-	f.found = append(f.found, Found{c.place(), f.need, free})
+	f.found = append(f.found, c.found(f.need))
+}
+
+func degraded(g *hivebeat.GPU) string {
+	return fmt.Sprintf("GPU %d is degraded: %s", g.Index, cmp.Or(g.Evidence, string(g.Cause), "no reason given"))
+}
+
+// UnsureOf says in words of which picked workers the GPUs are not known.
+func UnsureOf(v *index.Index, picks []api.Pick, now time.Time) (list []string) {
+	for i := range picks {
+		h := v.Hive(picks[i].Hive)
+		if h == nil || picks[i].Worker == "" {
+			continue
+		}
+		if w := h.Worker(picks[i].Worker); w != nil {
+			if why := Unsure(w, now); why != "" {
+				list = append(list, why)
+			}
+		}
+	}
+	return list
 }
 
 func gib(n uint64) float64 { return float64(n) / (1 << 30) }
@@ -75,8 +112,17 @@ func describe(v *index.Index, c *candidate, now time.Time) api.Pick {
 		return p
 	}
 	_, g := c.g.Device()
-	p.GPU, p.GPUIndex, p.FreeVRAM = g.UUID, new(g.Index), c.g.Free()
-	p.Age = index.EffectiveAge(g.Age, h.Received(), now)
+	p.GPU, p.GPUIndex, p.FreeVRAM = c.g.UUID(), new(g.Index), c.free()
+	if i := c.g.Instance(); i != nil {
+		p.Profile = i.Profile
+	}
+	for _, g := range c.gpus() {
+		_, d := g.Device()
+		p.Age = max(p.Age, index.EffectiveAge(d.Age, h.Received(), now))
+		if len(c.more) > 0 {
+			p.GPUs = append(p.GPUs, d.UUID)
+		}
+	}
 	return p
 }
 
@@ -86,7 +132,7 @@ func (f *Finder) explain(v *index.Index) {
 	looks := 0
 	meant := f.meant()
 	hives := meant.among(v)
-	skipped := f.filter.hive == "" && !f.walk.begun // levels below f.level were skipped
+	skipped := f.skips()
 	if f.filter.hive != "" {
 		hives = nil
 		if h := known(v, f.filter.hive); h != nil {
@@ -97,7 +143,7 @@ func (f *Finder) explain(v *index.Index) {
 		if looks++; looks > pickExplain {
 			return
 		}
-		if h.Live() == "" || f.filter.Zone != "" && f.filter.Zone != h.Zone() {
+		if h.Live() == "" || f.filter.Zone != "" && f.filter.Zone != h.Zone() || f.filter.otherMachine(h) != "" {
 			continue
 		}
 		if f.gpu {
@@ -107,10 +153,15 @@ func (f *Finder) explain(v *index.Index) {
 			gpus := h.GPUs()
 			for i := range gpus {
 				looks++
-				if !gpus[i].Fit() {
-					f.passed[noRoom(h)]++
+				if _, g := gpus[i].Device(); !gpus[i].Fit() {
+					f.passed[noRoom(h, g)]++
 				} else if index.MemoryLevel(gpus[i].Free()) < f.level() && skipped { // others were looked at
-					f.passed["too little free memory"]++
+					f.passed[f.tooLittle(h)]++
+				}
+			}
+			for i := range h.Head().GPUs {
+				if g := &h.Head().GPUs[i]; g.MIG && len(g.Instances) == 0 {
+					f.passed[noRoom(h, g)]++
 				}
 			}
 			continue
@@ -133,6 +184,9 @@ func (f *Finder) explain(v *index.Index) {
 	}
 }
 
+// skips reports whether the pick skips what is on levels below f.level.
+func (f *Finder) skips() bool { return f.filter.hive == "" && !f.walk.begun }
+
 // noSlot returns why a worker cannot be picked now, or "".
 func noSlot(h *index.Hive, w *index.Worker) string {
 	m, r := w.Mix(), w.Record()
@@ -151,6 +205,8 @@ func noSlot(h *index.Hive, w *index.Worker) string {
 		return "its hive's connection closed"
 	case !w.Fresh() || !h.Fresh():
 		return "too old"
+	case w.OnBadGPU():
+		return "its GPU is " + string(w.Worst().Condition())
 	case m.State != hivebeat.Ready && m.State != hivebeat.Busy:
 		if !m.State.Known() {
 			return "in an unknown state"
@@ -166,7 +222,8 @@ func noSlot(h *index.Hive, w *index.Worker) string {
 	return "no free slot"
 }
 
-func noRoom(h *index.Hive) string {
+// noRoom returns why no place on a GPU can be picked.
+func noRoom(h *index.Hive, g *hivebeat.GPU) string {
 	switch {
 	case h.Live() != hivebeat.Alive:
 		return "its hive is " + string(h.Live())
@@ -174,6 +231,10 @@ func noRoom(h *index.Hive) string {
 		return "its hive's connection closed"
 	case !h.Fresh():
 		return "too old"
+	case g.Condition().Bad():
+		return string(g.Condition())
+	case g.Condition().Usable() && g.MIG && len(g.Instances) == 0:
+		return "split: no instance"
 	}
 	return "cannot be read"
 }

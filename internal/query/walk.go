@@ -94,7 +94,7 @@ func (f *Finder) walkHives(v *index.Index, hives []*index.Hive, now time.Time) (
 func (f *Finder) walkHive(v *index.Index, meant *filter, h *index.Hive, now time.Time) {
 	enough := len(f.cands) + f.walk.each
 	switch {
-	case h.Live() != hivebeat.Alive || !h.Fresh() || meant.Zone != "" && meant.Zone != h.Zone():
+	case h.Live() != hivebeat.Alive || !h.Fresh() || meant.otherMachine(h) != "" || meant.Zone != "" && meant.Zone != h.Zone():
 	case f.gpu:
 		if meant.selector.Fits(labelsOf(h, nil)) {
 			before := f.looks
@@ -119,7 +119,7 @@ func (f *Finder) walkHive(v *index.Index, meant *filter, h *index.Hive, now time
 func (f *Finder) bestOf(meant *filter, h *index.Hive) []*index.Worker {
 	f.walk.of = f.walk.of[:0]
 	around(h.Workers(), func(w *index.Worker) bool {
-		if w.Fit() && !w.Record().Looping && meant.model(w.Record().Model) {
+		if w.Fit() && !w.Last() && meant.model(w.Record().Model) {
 			f.walk.of = append(f.walk.of, w)
 		}
 		return true

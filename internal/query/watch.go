@@ -241,7 +241,7 @@ func (w *Watch) add(v *index.Index, h *index.Hive, k *index.Worker, another bool
 	if k != nil {
 		return w.addWorker(v, h, k, another, now)
 	}
-	if w.filter.FreeVRAM > 0 { // the GPUs of the hive decide which workers fit
+	if w.filter.FreeVRAM > 0 || w.filter.ofMachine() { // the hive decides which workers fit
 		for _, k := range h.Workers() {
 			n += w.addWorker(v, h, k, true, now)
 		}
@@ -250,7 +250,9 @@ func (w *Watch) add(v *index.Index, h *index.Hive, k *index.Worker, another bool
 }
 
 // volatile reports whether numbers decide which items fit.
-func (f *filter) volatile() bool { return f.FreeSlots > 0 || f.FreeVRAM > 0 || f.MaxAge > 0 }
+func (f *filter) volatile() bool {
+	return f.FreeSlots > 0 || f.FreeVRAM > 0 || f.MaxAge > 0 || f.ofMachine()
+}
 
 func (w *Watch) addHive(v *index.Index, h *index.Hive, another bool, now time.Time) int {
 	f := &w.filter

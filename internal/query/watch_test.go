@@ -55,7 +55,7 @@ func (f *follower) look(t failer, m *model, events *Events) (more bool) {
 func ofHive(h *api.HiveInfo) string {
 	gpus := slices.Clone(h.GPUs)
 	for i := range gpus {
-		gpus[i].Age = 0
+		gpus[i].Age, gpus[i].Since = 0, 0
 	}
 	return fmt.Sprint(h.Live, h.Cause, h.Fresh, h.Inc, h.Warm, h.Bye, h.Zone, h.Labels, h.Host, gpus, h.Workers, h.FreeVRAM, h.Held)
 }

@@ -51,7 +51,7 @@ func (h *hive) recalled(id string) *observation {
 	x := h.known.of(h.id + "/" + id)
 	if r, ok := h.core.Record(h.w.time(), id); ok && x.inc == 0 {
 		x.inc, x.incAt, x.live, x.since, x.looping = r.Inc, h.w.now, r.Live, h.w.now, r.Looping
-		if h.ended[life{x.id, r.Inc}] = r.Cause == hivebeat.CauseExit; r.Looping {
+		if h.ended[life{x.id, r.Inc}] = r.Cause == hivebeat.CauseExit || r.Cause == hivebeat.CauseOOM; r.Looping {
 			x.restarts = slices.Repeat([]time.Duration{h.w.now - r.Since.Duration()}, 3)
 		}
 	}

@@ -62,7 +62,7 @@ func (h *hive) judged(s *detector.Step) {
 		if s.Cause == hivebeat.CauseSilent && p != nil && !p.alive() && h.w.now-p.died > exitBound && !h.bothered(p.died, h.w.now, true) {
 			h.wrongly(l, " because its process runs, but it has ended")
 		}
-	case s.Cause == hivebeat.CauseExit:
+	case s.Cause == hivebeat.CauseExit || s.Cause == hivebeat.CauseOOM:
 		h.ended[l] = true
 		if p == nil || p.alive() {
 			h.wrongly(l, " because its process ended, but it runs")

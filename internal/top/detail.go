@@ -84,7 +84,8 @@ func (m *Model) hiveFacts(now time.Time) []string {
 	h := *m.hive
 	h.Age, h.Since = h.Age+extra, h.Since+extra
 	gpus := h.GPUs
-	h.GPUs = nil // they have a table
+	h.GPUs = nil // they have a table, which says what is not known
+	h.VRAMStale = 0
 	st := m.sure()
 	lines := m.past(show.Hive(&h, &st, m.paint), now)
 	lines = lead(lines)
@@ -94,7 +95,7 @@ func (m *Model) hiveFacts(now time.Time) []string {
 	t := show.NewGPUs(m.paint, m.width-2)
 	var cells [][]show.Cell
 	for i := range gpus {
-		cells = append(cells, show.GPURow(&gpus[i], now.Sub(m.openAt), m.paint))
+		cells = append(cells, show.GPURows(&gpus[i], now.Sub(m.openAt), m.paint)...)
 	}
 	table := t.Lines(true, cells)
 	for i := range table {
@@ -112,7 +113,7 @@ func lead(lines []string) []string {
 	for _, line := range lines[min(3, len(lines)):] {
 		name, _, _ := strings.Cut(strings.TrimSpace(show.Bare(line)), " ")
 		switch name {
-		case "host", "cpu", "memory", "workers", "conflict", "vram":
+		case "host", "cpu", "memory", "workers", "conflict", "vram", "disk":
 			first = append(first, line)
 		default:
 			rest = append(rest, line)

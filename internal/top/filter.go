@@ -89,6 +89,14 @@ func (f *filter) set(key, value string, of tab, err *error) bool {
 		var n int64
 		n, *err = show.ParseSize(value)
 		f.FreeVRAM = uint64(n)
+	case "disk":
+		var n int64
+		n, *err = show.ParseSize(value)
+		f.FreeDisk = uint64(n)
+	case "driver":
+		f.Driver = value
+	case "kernel":
+		f.Kernel = value
 	case "slots":
 		f.FreeSlots, *err = strconv.ParseUint(value, 10, 32)
 	case "age":
@@ -121,7 +129,7 @@ func (f *filter) fits(e *hivebeat.Event) bool {
 		return true
 	}
 	text := strings.ToLower(f.Text)
-	for _, s := range []string{e.Subject, d.Model, d.Reason, string(d.Kind), d.Zone, d.To, d.From, string(d.Cause)} {
+	for _, s := range []string{e.Subject, d.Model, d.Reason, string(d.Kind), d.Zone, d.To, d.From, string(d.Cause), d.GPU, d.Owner, d.Action} {
 		if strings.Contains(strings.ToLower(s), text) {
 			return true
 		}

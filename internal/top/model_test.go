@@ -431,7 +431,7 @@ func TestGone(t *testing.T) {
 }
 
 func TestFilterLine(t *testing.T) {
-	d := newDesk(t, Config{Tab: "workers"}, 100, 20, 100, 24)
+	d := newDesk(t, Config{Tab: "workers"}, 100, 20, 140, 24)
 	d.keys("/")
 	d.types("free=lots")
 	d.keys("enter")
@@ -441,7 +441,7 @@ func TestFilterLine(t *testing.T) {
 	d.keys("enter")
 	d.shows("filter: selector: ")
 	d.keys("ctrl+u")
-	d.types("state=busy zone=b tier!=dev hive=gpu-00001 free=1GiB slots=2 age=10s stalled q")
+	d.types("state=busy zone=b tier!=dev hive=gpu-00001 free=1GiB disk=2GiB driver=550.* kernel=6* slots=2 age=10s stalled q")
 	d.keys("backspace")
 	d.types("QWEN")
 	d.out = nil
@@ -452,7 +452,7 @@ func TestFilterLine(t *testing.T) {
 	want := api.Request{
 		Hive: "gpu-00001",
 		Filter: api.Filter{
-			State: []hivebeat.State{hivebeat.Busy}, Zone: "b", Selector: "tier!=dev", Text: "QWEN", FreeVRAM: 1 << 30, FreeSlots: 2, MaxAge: 10_000, Stalled: true,
+			State: []hivebeat.State{hivebeat.Busy}, Zone: "b", Selector: "tier!=dev", Text: "QWEN", FreeVRAM: 1 << 30, FreeDisk: 2 << 30, Driver: "550.*", Kernel: "6*", FreeSlots: 2, MaxAge: 10_000, Stalled: true,
 		},
 		Limit: d.out[1].Req.Limit,
 	}
@@ -512,7 +512,7 @@ func TestEvents(t *testing.T) {
 	e := (hivebeat.Subjects{}).NewEvent("new", began.Add(time.Hour), hivebeat.EventData{Hive: "gpu-00007", Worker: "w01", Kind: hivebeat.KindLost})
 	d.now = d.now.Add(time.Second)
 	d.send(News{Events: []hivebeat.Event{e, e}, Dropped: 3})
-	d.shows("201 events", "lost        gpu-00007/w01", "3 arrived too fast")
+	d.shows("201 events", "lost           gpu-00007/w01", "3 arrived too fast")
 	d.keys("home", "h")
 	d.shows("Events › gpu-00007", "hive gpu-00007")
 	d.keys("esc", "enter")

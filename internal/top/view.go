@@ -281,7 +281,7 @@ func (m *Model) helpLines() []string {
 		{
 			"Filter: a row must match all of it", "llama", "text in an id, a zone or a model", "model=*llama-3*", "model; * is any text, ? one character",
 			"live=late,lost  state=ready", "verdict, and state that workers report", "zone=a  tier=prod  tier!=dev  !gpu", "zone; labels",
-			"free=20GiB  slots=2", "VRAM free on one GPU, free slots", "age=10s", "facts are at most this old", "stalled", "busy, but makes no progress",
+			"free=20GiB  slots=2", "VRAM free on one GPU, free slots", "disk=20GiB  driver=550.*  kernel=6*", "free on the model cache; GPU driver, kernel", "age=10s", "facts are at most this old", "stalled", "busy, but makes no progress",
 			"hive=ID  worker=ID  kind=lost", "for events; hive= for workers too",
 		},
 		{

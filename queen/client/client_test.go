@@ -168,6 +168,7 @@ func full(asked) *api.Answer {
 		Picks:   []api.Pick{{Rank: 1, Worker: "w"}},
 		Passed:  map[string]int{"late": 2},
 		Holds:   []api.Hold{{ID: "job"}},
+		Forgot:  &api.GPUFault{GPU: "GPU-3", State: hivebeat.GPUGone},
 	}
 }
 
@@ -274,6 +275,10 @@ func TestEachVerb(t *testing.T) {
 			got, err := c.Release(ctx, "job")
 			return check(got, err, Released{data.Holds, st})
 		}, api.Request{Hold: "job"}},
+		{"Forget", api.VerbForget, func() error {
+			got, err := c.Forget(ctx, "a", "GPU-3")
+			return check(got, err, Forgot{*data.Forgot, st})
+		}, api.Request{Hive: "a", GPU: "GPU-3"}},
 		{"Watch", api.VerbWatch, func() error {
 			for got, err := range c.Watch(ctx, WatchQuery{Hive: "a", Filter: eu, Kinds: []hivebeat.Kind{"lost"}, Only: []string{"hives"}, After: "x", Limit: 9}) {
 				return check(got, err, Changes{Hives: data.Hives, Workers: data.Workers, Events: data.Events, Summary: data.Summary, Status: st})

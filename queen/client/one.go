@@ -63,6 +63,22 @@ func (c *Client) History(ctx context.Context, hive string, since time.Duration) 
 	return History{v, st}, err
 }
 
+// Forgot is a GPU that a hive was asked to forget.
+type Forgot struct {
+	api.GPUFault
+	Status api.Status
+}
+
+// Forget asks a hive to forget a GPU that is gone, or that must be replaced, by its UUID. The
+// hive removes it soon after, and makes the event gpu-forgotten; a GPU that is there is
+// known again after the next reading. Any other GPU is ErrBadRequest, one that is not
+// known ErrNotFound. A call that had no answer may be repeated.
+func (c *Client) Forget(ctx context.Context, hive, gpu string) (Forgot, error) {
+	a, err := c.Ask(ctx, api.VerbForget, api.Request{Hive: hive, GPU: gpu})
+	v, st, err := single(api.VerbForget, a, err, func(a *api.Answer) []api.GPUFault { return pointed(a.Forgot) })
+	return Forgot{v, st}, err
+}
+
 // single returns the only value of an answer, and the answer's status. An answer without
 // exactly one value is ErrUnreadable.
 func single[T any](verb string, a *api.Answer, err error, values func(*api.Answer) []T) (v T, st api.Status, _ error) {

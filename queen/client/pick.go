@@ -28,6 +28,15 @@ type PickRequest struct {
 	FreeSlots uint64
 	// FreeVRAM is how many bytes must be free on one GPU. Default: 0.
 	FreeVRAM uint64
+	// GPUs is how many GPUs of one machine a place has, each with FreeVRAM, 1 to 64. A hold
+	// is on all of them or on none. It is for api.ForGPU only. Default: 1.
+	GPUs int
+	// FreeDisk is how many bytes must be free on the file system of the machine's model
+	// cache. Default: 0.
+	FreeDisk uint64
+	// Driver and Kernel are globs over the versions of the machine's GPU driver and kernel.
+	// Default: any.
+	Driver, Kernel string
 	// Hive, Zone and Selector limit where places are picked: on one hive, in one zone, and
 	// by labels, in the syntax of api.ParseSelector. A Hive that the queen does not know is
 	// ErrNotFound. Default: anywhere.
@@ -45,9 +54,10 @@ type PickRequest struct {
 
 func (r *PickRequest) request() api.Request {
 	return api.Request{
-		Hive: r.Hive, For: r.For, N: r.N, Slots: r.Slots, Spread: r.Spread, MinUptime: millis(r.MinUptime),
+		Hive: r.Hive, For: r.For, N: r.N, Slots: r.Slots, GPUs: r.GPUs, Spread: r.Spread, MinUptime: millis(r.MinUptime),
 		Filter: api.Filter{
 			Model: r.Model, Zone: r.Zone, Selector: r.Selector, FreeVRAM: r.FreeVRAM, FreeSlots: r.FreeSlots, MaxAge: millis(r.MaxAge),
+			FreeDisk: r.FreeDisk, Driver: r.Driver, Kernel: r.Kernel,
 		},
 	}
 }

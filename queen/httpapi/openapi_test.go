@@ -100,7 +100,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 			t.Errorf("%s is not described", path)
 		}
 	}
-	for name, keys := range map[string][]string{"HoldRequest": append(slices.Clone(pickKeys), "hold", "hold_for"), "ReleaseRequest": {"hold"}} {
+	for name, keys := range map[string][]string{"HoldRequest": append(slices.Clone(pickKeys), "hold", "hold_for"), "ReleaseRequest": {"hold"}, "ForgetRequest": {"hive", "gpu"}} {
 		properties := d.Components.Schemas[name]["properties"].(map[string]any)
 		if got, want := slices.Sorted(maps.Keys(properties)), slices.Sorted(slices.Values(keys)); !slices.Equal(got, want) {
 			t.Errorf("%s takes %v, described are %v", name, want, got)
@@ -115,13 +115,13 @@ func TestEveryTypeIsDescribed(t *testing.T) {
 	types := map[string]reflect.Type{
 		"Answer": reflect.TypeFor[api.Answer](), "Status": reflect.TypeFor[api.Status](), "Brake": reflect.TypeFor[api.BrakeInfo](),
 		"Error": reflect.TypeFor[api.Error](), "Summary": reflect.TypeFor[api.Summary](), "Score": reflect.TypeFor[api.Score](),
-		"Hive": reflect.TypeFor[api.HiveInfo](), "Host": reflect.TypeFor[hivebeat.Host](), "GPU": reflect.TypeFor[hivebeat.GPU](),
+		"Hive": reflect.TypeFor[api.HiveInfo](), "Host": reflect.TypeFor[hivebeat.Host](), "GPU": reflect.TypeFor[hivebeat.GPU](), "GPUInstance": reflect.TypeFor[hivebeat.GPUInstance](), "GPUFault": reflect.TypeFor[api.GPUFault](),
 		"HiveStats": reflect.TypeFor[hivebeat.Stats](), "Worker": reflect.TypeFor[api.WorkerInfo](), "Transition": reflect.TypeFor[hivebeat.Transition](),
 		"Process": reflect.TypeFor[hivebeat.Proc](), "Place": reflect.TypeFor[hivebeat.Place](), "Happened": reflect.TypeFor[api.Happened](), "EventData": reflect.TypeFor[hivebeat.EventData](),
 		"History": reflect.TypeFor[api.History](), "Pick": reflect.TypeFor[api.Pick](), "Hold": reflect.TypeFor[api.Hold](), "Readiness": reflect.TypeFor[readiness](),
 	}
 	for name := range d.Components.Schemas {
-		if types[name] == nil && name != "HoldRequest" && name != "ReleaseRequest" {
+		if types[name] == nil && !strings.HasSuffix(name, "Request") {
 			t.Errorf("%s describes nothing", name)
 		}
 	}

@@ -34,6 +34,9 @@ var params = map[string]param{
 	"text":       {set: text(func(r *api.Request) *string { return &r.Text })},
 	"free_vram":  {set: number(func(r *api.Request) *uint64 { return &r.FreeVRAM })},
 	"free_slots": {set: number(func(r *api.Request) *uint64 { return &r.FreeSlots })},
+	"free_disk":  {set: number(func(r *api.Request) *uint64 { return &r.FreeDisk })},
+	"driver":     {set: text(func(r *api.Request) *string { return &r.Driver })},
+	"kernel":     {set: text(func(r *api.Request) *string { return &r.Kernel })},
 	"max_age":    {set: number(func(r *api.Request) *hivebeat.Millis { return &r.MaxAge })},
 	"stalled":    {set: truth(func(r *api.Request) *bool { return &r.Stalled })},
 
@@ -49,6 +52,7 @@ var params = map[string]param{
 	"n":      {set: count(func(r *api.Request) *int { return &r.N })},
 	"for":    {set: text(func(r *api.Request) *string { return &r.For })},
 	"spread": {set: text(func(r *api.Request) *string { return &r.Spread })},
+	"gpus":   {set: count(func(r *api.Request) *int { return &r.GPUs })},
 	"slots":  {set: number(func(r *api.Request) *uint64 { return &r.Slots })},
 
 	"min_uptime": {set: number(func(r *api.Request) *hivebeat.Millis { return &r.MinUptime })},

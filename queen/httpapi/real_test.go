@@ -158,8 +158,11 @@ func TestRealQueenTakesTheParameters(t *testing.T) {
 				continue // the form of a cursor is known only to the queen
 			}
 			query := key + "=" + value
-			if key == "worker" {
+			switch key {
+			case "worker":
 				query += "&hive=gpu-01"
+			case "gpus":
+				query += "&for=gpu"
 			}
 			var req api.Request
 			if err := parseQuery(query, r.keys, &req); err != nil {

@@ -22,9 +22,9 @@ type route struct {
 
 // Parameters that several routes accept.
 var (
-	filterKeys = []string{"model", "live", "state", "zone", "selector", "text", "free_vram", "free_slots", "max_age", "stalled"}
+	filterKeys = []string{"model", "live", "state", "zone", "selector", "text", "free_vram", "free_slots", "free_disk", "driver", "kernel", "max_age", "stalled"}
 	pageKeys   = []string{"sort", "after", "offset", "limit"}
-	pickKeys   = []string{"hive", "n", "for", "spread", "slots", "min_uptime", "model", "zone", "selector", "free_vram", "free_slots", "max_age"}
+	pickKeys   = []string{"hive", "n", "for", "spread", "slots", "gpus", "min_uptime", "model", "zone", "selector", "free_vram", "free_slots", "free_disk", "driver", "kernel", "max_age"}
 )
 
 const (
@@ -51,6 +51,7 @@ func verbRoutes() []route {
 		get(pathWatch, api.VerbWatch, []string{"hive", "after", "limit", "kinds", "only"}, filterKeys),
 		{method: http.MethodPost, path: "/v1/hold", verb: api.VerbHold},
 		{method: http.MethodPost, path: "/v1/release", verb: api.VerbRelease},
+		{method: http.MethodPost, path: "/v1/forget", verb: api.VerbForget},
 	}
 }
 

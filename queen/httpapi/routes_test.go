@@ -40,6 +40,7 @@ func TestRoutesAskTheirVerbs(t *testing.T) {
 		{"GET", "/v1/pick?model=m&n=3&spread=hive", "", asked{api.VerbPick, api.Request{Filter: api.Filter{Model: "m"}, N: 3, Spread: "hive"}}},
 		{"POST", "/v1/hold", `{"model":"m","hold":"job-1","hold_for":5000}`, asked{api.VerbHold, api.Request{Filter: api.Filter{Model: "m"}, Hold: "job-1", HoldMS: 5000}}},
 		{"POST", "/v1/release", `{"hold":"job-1"}`, asked{api.VerbRelease, api.Request{Hold: "job-1"}}},
+		{"POST", "/v1/forget", `{"hive":"gpu-01","gpu":"GPU-3"}`, asked{api.VerbForget, api.Request{Hive: "gpu-01", GPU: "GPU-3"}}},
 	} {
 		a := ask(t, c.method, base+c.path, c.body, "Content-Type: application/json")
 		if a.code != http.StatusOK && a.code != http.StatusNotFound {
@@ -58,7 +59,7 @@ func TestParametersAreTheKeysOfARequest(t *testing.T) {
 		reflect.String: {"a b&c", `"a b&c"`}, reflect.Int: {"42", "42"}, reflect.Uint64: {"18446744073709551615", "18446744073709551615"},
 		reflect.Bool: {"true", "true"}, reflect.Slice: {"x,y", `["x","y"]`},
 	}
-	elsewhere := []string{"hold", "hold_for", "wait"} // in a body; wait is set by the stream itself
+	elsewhere := []string{"hold", "hold_for", "gpu", "wait"} // in a body; wait is set by the stream itself
 	seen := 0
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[api.Request]()) {
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")

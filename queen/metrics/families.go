@@ -18,7 +18,7 @@ type families struct {
 	putsWaiting, puts                             prom.Family
 	hives, workers, states, stale, failing        prom.Family
 	looping                                       prom.Family
-	gpus, vram, factsAge                          prom.Family
+	gpus, gpuHives, vram, vramStale, factsAge     prom.Family
 	transitions, lost, detection                  prom.Family
 	hiveLive, hiveAge, hiveWorkers, hiveVRAM      prom.Family
 }
@@ -70,9 +70,12 @@ func declare(f *prom.Families) families {
 		looping:  f.Gauge("looping_workers", "Workers that restart repeatedly: at least 3 times within 5 minutes, most recently within 10 minutes."),
 		stale:    f.Gauge("stale_hives", "Hives that are alive or late, with facts too old to be used."),
 		failing:  f.Gauge("collect_failing_hives", "Hives with fresh facts that cannot read a source, by source.", "source"),
-		gpus:     f.Gauge("gpus", "GPUs of hives with fresh facts."),
-		vram:     f.Gauge("vram_bytes", "GPU memory of hives with fresh facts: ours is held by workers, foreign by other processes. The kinds add up to the total.", "kind"),
-		factsAge: f.Gauge("gpu_facts_oldest_seconds", "Age of the oldest facts of a GPU, of hives with fresh snapshots."),
+		gpus:     f.Gauge("gpus", "GPUs of hives that are up, by state. Only those that are ok or degraded can be used.", "state"),
+		gpuHives: f.Gauge("gpu_hives", "Hives that are up with at least one GPU in this state.", "state"),
+		vram: f.Gauge("vram_bytes", "GPU memory of GPUs that are ok or degraded, of hives with fresh facts: ours is held by workers with their descendants, orphaned by processes "+
+			"whose worker has ended, foreign by processes that never belonged to a worker, unattributed by unknown ones, reserved by the driver. The kinds add up to the total.", "kind"),
+		vramStale: f.Gauge("vram_stale_bytes", "GPU memory of which no current figure is known: of GPUs that are failing, gone or not read, and of hives whose facts are too old. It is in no kind of vram_bytes."),
+		factsAge:  f.Gauge("gpu_facts_oldest_seconds", "Age of the oldest facts of a GPU that is neither failing nor gone, of hives with fresh snapshots."),
 
 		transitions: f.Counter("transitions_total", "Transitions of hives and workers that this queen applied, by kind. Every queen counts all.", "of", "kind"),
 		lost:        f.Counter("lost_total", "Verdicts lost on hives and workers, by cause. Every queen counts all.", "of", "cause"),

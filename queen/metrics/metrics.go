@@ -19,7 +19,7 @@ import (
 
 // Config configures a Collector. The zero Config is usable.
 type Config struct {
-	// PerHive adds about ten series for each hive, with its id and zone as labels.
+	// PerHive adds 16 series for each hive, with its id and zone as labels.
 	// Default: false.
 	PerHive bool
 	// Timeout bounds how long a scrape waits for the queen. Default: 5 s.
@@ -77,9 +77,10 @@ var (
 	}
 	kinds = []hivebeat.Kind{
 		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
-		hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap, other,
+		hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap,
+		hivebeat.KindGPULost, hivebeat.KindGPUFailing, hivebeat.KindGPUDegraded, hivebeat.KindGPURecovered, hivebeat.KindGPUOrphan, hivebeat.KindGPUForgotten, other,
 	}
-	causes  = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseDisconnect, hivebeat.CauseHive, other}
+	causes  = []hivebeat.Cause{hivebeat.CauseMissed, hivebeat.CauseSilent, hivebeat.CauseExit, hivebeat.CauseOOM, hivebeat.CauseDisconnect, hivebeat.CauseHive, other}
 	sources = []string{"host", "gpu", "procs"}
 )
 
@@ -182,10 +183,23 @@ func (c *Collector) fleet(ch chan<- prometheus.Metric, r *queen.Report) {
 	for _, source := range sources {
 		prom.Send(ch, m.failing, r.Failing[source], source)
 	}
-	prom.Send(ch, m.gpus, r.GPUs)
-	prom.Send(ch, m.vram, r.VRAMOurs, "ours")
-	prom.Send(ch, m.vram, r.VRAMForeign, "foreign")
-	prom.Send(ch, m.vram, r.VRAMTotal-min(r.VRAMTotal, r.VRAMUsed), "free")
+	byState := func(f prom.Family, counts map[hivebeat.GPUState]int) {
+		rest := 0
+		for _, n := range counts {
+			rest += n
+		}
+		for _, state := range hivebeat.GPUStates() {
+			prom.Send(ch, f, counts[state], string(state))
+			rest -= counts[state]
+		}
+		prom.Send(ch, f, rest, other)
+	}
+	byState(m.gpus, r.GPUStates)
+	byState(m.gpuHives, r.GPUHives)
+	memory(r.VRAMTotal, r.VRAMUsed, r.VRAMOurs, r.VRAMOrphaned, r.VRAMForeign, r.VRAMUnattributed, r.VRAMReserved, func(bytes uint64, kind string) {
+		prom.Send(ch, m.vram, bytes, kind)
+	})
+	prom.Send(ch, m.vramStale, r.VRAMStale)
 	prom.Seconds(ch, m.factsAge, r.FactsAge)
 }
 
@@ -215,7 +229,17 @@ func (c *Collector) hive(ch chan<- prometheus.Metric, h *queen.HiveReport) {
 	if !h.Fresh {
 		return
 	}
-	prom.Send(ch, m.hiveVRAM, h.VRAMOurs, h.Hive, h.Zone, "ours")
-	prom.Send(ch, m.hiveVRAM, h.VRAMUsed-h.VRAMOurs, h.Hive, h.Zone, "foreign")
-	prom.Send(ch, m.hiveVRAM, h.VRAMTotal-min(h.VRAMTotal, h.VRAMUsed), h.Hive, h.Zone, "free")
+	memory(h.VRAMTotal, h.VRAMUsed, h.VRAMOurs, h.VRAMOrphaned, h.VRAMForeign, h.VRAMUnattributed, h.VRAMReserved, func(bytes uint64, kind string) {
+		prom.Send(ch, m.hiveVRAM, bytes, h.Hive, h.Zone, kind)
+	})
+}
+
+// memory sends the parts of total, by kind.
+func memory(total, used, ours, orphaned, foreign, unattributed, reserved uint64, send func(bytes uint64, kind string)) {
+	send(ours, "ours")
+	send(orphaned, "orphaned")
+	send(foreign, "foreign")
+	send(unattributed, "unattributed")
+	send(reserved, "reserved")
+	send(total-min(total, used+reserved), "free")
 }

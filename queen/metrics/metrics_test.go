@@ -46,7 +46,9 @@ func TestNamesAndStyle(t *testing.T) {
 			{Hive: "gpu-01", Zone: "eu", Live: hivebeat.Alive, Fresh: true, VRAMTotal: 100, VRAMUsed: 70, VRAMOurs: 50},
 			{Hive: "gpu-02", Live: hivebeat.Lost},
 		},
-		VRAMTotal: 100, VRAMUsed: 70, VRAMOurs: 50, VRAMForeign: 20,
+		VRAMTotal: 100, VRAMUsed: 70, VRAMOurs: 40, VRAMForeign: 20, VRAMOrphaned: 7, VRAMUnattributed: 3, VRAMReserved: 5, VRAMStale: 80,
+		GPUStates: map[hivebeat.GPUState]int{hivebeat.GPUOK: 8, hivebeat.GPUFailing: 2, "melting": 1},
+		GPUHives:  map[hivebeat.GPUState]int{hivebeat.GPUOK: 2, hivebeat.GPUFailing: 1},
 	}}
 	c, err := metrics.New(s, metrics.Config{PerHive: true})
 	if err != nil {
@@ -63,7 +65,13 @@ func TestNamesAndStyle(t *testing.T) {
 		`hivebeat_queen_alive_workers{state="other"} 3`, // states invented by workers become no labels
 		`hivebeat_queen_alive_workers{state="ready"} 4`,
 		`hivebeat_queen_vram_bytes{kind="foreign"} 20`,
-		`hivebeat_queen_vram_bytes{kind="free"} 30`,
+		`hivebeat_queen_vram_bytes{kind="free"} 25`,
+		`hivebeat_queen_vram_bytes{kind="orphaned"} 7`,
+		`hivebeat_queen_vram_stale_bytes 80`,
+		`hivebeat_queen_gpus{state="failing"} 2`,
+		`hivebeat_queen_gpus{state="gone"} 0`,
+		`hivebeat_queen_gpus{state="other"} 1`,
+		`hivebeat_queen_gpu_hives{state="failing"} 1`,
 		`hivebeat_queen_brake_held_hives 4`,
 		`hivebeat_queen_brake_longest_seconds 2.5`,
 		`hivebeat_queen_unsure_reasons 1`,
@@ -190,7 +198,7 @@ func TestLiveQueen(t *testing.T) {
 		`hivebeat_queen_hives{live="alive"} 600`,
 		`hivebeat_queen_workers{live="alive"} 1800`,
 		`hivebeat_queen_collect_failing_hives{source="procs"} 600`,
-		`hivebeat_queen_gpus 4800`,
+		`hivebeat_queen_gpus{state="ok"} 4800`,
 		fmt.Sprintf(`hivebeat_queen_vram_bytes{kind="foreign"} %g`, float64(hives*8*(10<<30))),
 		`hivebeat_queen_transitions_total{kind="joined",of="hive"} 600`,
 		`hivebeat_queen_hive_live{hive="gpu-599",live="alive",zone="z9"} 1`,

@@ -46,12 +46,17 @@ func columnsOf(part, total uint64, room int) int {
 }
 
 // VRAM renders how the fleet's VRAM is used, with a bar if width allows it, and an empty
-// text if there is no VRAM.
+// text if there is no VRAM. What the driver keeps counts with that of others. The memory of
+// GPUs whose figures are old is only named.
 func VRAM(s *api.Summary, width int, p Paint) string {
 	if s.VRAMTotal == 0 {
-		return ""
+		unknown := notKnown(s.VRAMStale, staleGPUs(s))
+		if unknown == "" {
+			return ""
+		}
+		return p.Text("VRAM", Strong) + " " + p.Text(unknown, Warn)
 	}
-	used := min(s.VRAMUsed, s.VRAMTotal)
+	used := min(s.VRAMUsed+s.VRAMReserved, s.VRAMTotal) // what is not free
 	ours := min(s.VRAMOurs, used)
 	unit, scale := "GiB", uint64(1)
 	if s.VRAMTotal >= 10<<40 {
@@ -62,6 +67,9 @@ func VRAM(s *api.Summary, width int, p Paint) string {
 	legend := barOurs + " ours " + amount(ours) + "  " + barOthers + " others " + amount(used-ours) + "  " + barFree + " free " + amount(s.VRAMTotal-used)
 	if of := " of " + amount(s.VRAMTotal) + " " + unit; Width(text+legend+of) <= width {
 		legend += of
+		if unknown := notKnown(s.VRAMStale, staleGPUs(s)); unknown != "" && Width(text+legend+unknown)+2 <= width {
+			legend += ", " + p.Text(unknown, Warn)
+		}
 		if gpus := ", " + plural(s.GPUs, "GPU"); Width(text+legend+gpus) <= width {
 			legend += gpus
 		}
@@ -90,35 +98,87 @@ func NewGPUs(p Paint, width int) *Table {
 	}}
 }
 
-// GPURow is the row of a GPU in NewGPUs. extra is added to its age.
-func GPURow(g *hivebeat.GPU, extra time.Duration, p Paint) []Cell {
-	others := g.Used - min(g.Ours, g.Used)
-	temp, power, foreign, note := none, none, none, Cell{}
-	if g.Temp != 0 {
-		temp = strconv.FormatInt(g.Temp, 10) + "°C"
+// GPURows are the rows of a GPU in NewGPUs: one for the GPU and one for each of its MIG
+// instances. extra is added to its ages.
+func GPURows(g *hivebeat.GPU, extra time.Duration, p Paint) [][]Cell {
+	state := g.Condition()
+	bar, held, foreign, util, temp, power := "", none, none, none, none, none
+	switch {
+	case state.Usable():
+		bar = Bar(g.Ours, g.Used-min(g.Ours, g.Used)+g.Reserved, g.Total, gpuBar, p)
+		held, util = usedOf(g.Used, g.Total), strconv.FormatUint(g.Util, 10)+"%"
+		if others := g.Used - min(g.Ours, g.Used); others > 0 {
+			foreign = GiB(others)
+		}
+		if g.Temp != 0 {
+			temp = strconv.FormatInt(g.Temp, 10) + "°C"
+		}
+		if g.Power != 0 {
+			power = strconv.FormatUint(g.Power/1000, 10) + "W"
+		}
+	case g.Total > 0: // how much of it is used is not known now
+		held = "?/" + GiB(g.Total)
 	}
-	if g.Power != 0 {
-		power = strconv.FormatUint(g.Power/1000, 10) + "W"
-	}
-	if others > 0 {
-		foreign = GiB(others)
-	}
-	if old := g.Age.Duration() + extra; old >= time.Minute {
-		note = Cell{"read " + Age(old) + " ago", Warn}
-	}
-	if g.Err != "" {
-		note = Cell{plaintext.Line(g.Err), Warn}
-	}
-	return []Cell{
+	rows := [][]Cell{{
 		{Text: strconv.FormatUint(g.Index, 10)},
-		{Text: Bar(g.Ours, others, g.Total, gpuBar, p)},
-		{Text: usedOf(g.Used, g.Total)},
+		{Text: bar},
+		{Text: held},
 		{Text: foreign},
-		{Text: strconv.FormatUint(g.Util, 10) + "%"},
+		{Text: util},
 		{Text: temp},
 		{Text: power},
 		{Text: plaintext.Line(g.Name)},
-		note,
+		gpuNote(g, extra),
 		{plaintext.Line(g.UUID), Faint},
+	}}
+	for i := range g.Instances {
+		rows = append(rows, instanceRow(g, &g.Instances[i], p))
+	}
+	return rows
+}
+
+// gpuNote is what is to be known of a GPU beside its figures.
+func gpuNote(g *hivebeat.GPU, extra time.Duration) Cell {
+	var notes []string
+	st := Plain
+	add := func(s string, as Style) { notes, st = append(notes, s), max(st, as) }
+	state := g.Condition()
+	if state != hivebeat.GPUOK {
+		text := string(state)
+		if what := shortly(g); what != "" {
+			text += ": " + what
+		}
+		if g.Evidence != "" {
+			text += " (" + g.Evidence + ")"
+		}
+		add(text, gpuStyle(state))
+	}
+	if g.Orphaned > 0 && state.Usable() {
+		add(size(g.Orphaned)+" orphaned", Warn)
+	}
+	if g.Err != "" && g.Err != g.Evidence {
+		add(g.Err, Warn)
+	}
+	if old := g.Age.Duration() + extra; old >= time.Minute && g.Err == "" {
+		add("read "+Age(old)+" ago", Warn)
+	}
+	if g.MIG && state.Usable() {
+		add("MIG: "+plural(len(g.Instances), "instance"), Plain)
+	}
+	return Cell{plaintext.Line(strings.Join(notes, "; ")), st}
+}
+
+func instanceRow(g *hivebeat.GPU, m *hivebeat.GPUInstance, p Paint) []Cell {
+	bar, held, foreign := "", "?/"+GiB(m.Total), none
+	if g.Condition().Usable() {
+		others := m.Used - min(m.Ours, m.Used)
+		bar, held = Bar(m.Ours, others+m.Reserved, m.Total, gpuBar, p), usedOf(m.Used, m.Total)
+		if others > 0 {
+			foreign = GiB(others)
+		}
+	}
+	return []Cell{
+		{}, {Text: bar}, {Text: held}, {Text: foreign}, {Text: none}, {Text: none}, {Text: none},
+		{Text: plaintext.Line("MIG " + m.Profile)}, {}, {plaintext.Line(m.UUID), Faint},
 	}
 }

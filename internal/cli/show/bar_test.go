@@ -61,7 +61,7 @@ func TestVRAM(t *testing.T) {
 
 func TestGPURow(t *testing.T) {
 	g := &hivebeat.GPU{UUID: "GPU-1", Index: 2, Name: "A100\x1b[2J", Total: 80 << 30, Used: 24 << 30, Ours: 20 << 30, Util: 7, Temp: 61, Power: 210_500, Age: 50_000}
-	lines := NewGPUs(true, 0).Lines(true, [][]Cell{GPURow(g, 0, true), GPURow(g, 15*time.Second, true)})
+	lines := NewGPUs(true, 0).Lines(true, append(GPURows(g, 0, true), GPURows(g, 15*time.Second, true)...))
 	for _, want := range []string{"24/80", "4", "7%", "61°C", "210W", "GPU-1", "▒"} {
 		if !strings.Contains(lines[1], want) {
 			t.Errorf("%q has no %s", lines[1], want)

@@ -86,7 +86,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	d.heading("hive", h.Hive)
 	cause := ""
 	if h.Cause != "" {
-		cause = "cause " + string(h.Cause)
+		cause = "cause " + causeText(h.Cause)
 	}
 	d.line("live", "%s for %s%s", p.Text(plaintext.Line(string(h.Live)), liveStyle(h.Live)), age(h.Since), dot(join(cause, h.Bye)))
 	if h.Conflict {
@@ -117,17 +117,18 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 		if m.MemTotal > 0 {
 			d.line("memory", "%s GiB", usedOf(m.MemUsed, m.MemTotal))
 		}
+		d.line("system", "%s", join(named("kernel", m.Kernel), named("GPU driver", m.Driver)))
+		d.line("disk", "%s", join(disk("model cache", m.CacheFree, m.CacheTotal), disk("store", m.StoreFree, m.StoreTotal)))
 	}
-	vram, held := "", ""
-	if h.FreeVRAM > 0 {
-		vram = size(h.FreeVRAM) + " free on one GPU"
-	}
-	if h.Held > 0 {
-		held = size(h.Held) + " held for askers"
-	}
-	d.line("vram", "%s", join(vram, held))
+	d.line("vram", "%s", hiveVRAM(h, p))
 	for i := range h.GPUs {
-		d.line("gpu "+strconv.FormatUint(h.GPUs[i].Index, 10), "%s", gpu(&h.GPUs[i], p))
+		for k, line := range gpuLines(&h.GPUs[i], !h.Fresh, p) {
+			name := "gpu " + strconv.FormatUint(h.GPUs[i].Index, 10)
+			if k > 0 {
+				name = ""
+			}
+			d.line(name, "%s", line)
+		}
 	}
 	var sources []string
 	for _, k := range sorted(h.Collect) {
@@ -143,25 +144,37 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 	return d.lines
 }
 
-func gpu(g *hivebeat.GPU, p Paint) string {
-	parts := join(g.Name, usedOf(g.Used, g.Total)+" GiB used")
-	if g.Used > g.Ours {
-		parts += " (" + GiB(g.Used-g.Ours) + " by others)"
+// hiveVRAM renders what is free on a hive, and what reduces it.
+func hiveVRAM(h *api.HiveInfo, p Paint) string {
+	of := func(bytes uint64, what string) string {
+		if bytes == 0 {
+			return ""
+		}
+		return size(bytes) + " " + what
 	}
-	parts += fmt.Sprintf(" · %d%% busy", g.Util)
-	if g.Temp != 0 {
-		parts += fmt.Sprintf(" · %d °C", g.Temp)
+	text := join(of(h.FreeVRAM, "free on one GPU"), of(h.Held, "held for askers"), of(h.Loading, "announced by loading workers"),
+		of(h.VRAMBudget, "allowed for all workers together"))
+	sum := sumUp(h.GPUs)
+	if unknown := notKnown(max(h.VRAMStale, sum.staleBytes), sum.stale); unknown != "" {
+		text = strings.TrimPrefix(text+" · "+p.Text(unknown, Warn), " · ")
 	}
-	if g.Power != 0 {
-		parts += fmt.Sprintf(" · %d W", g.Power/1000)
+	return text
+}
+
+// named renders a name and its text, if there is one.
+func named(name, text string) string {
+	if text == "" {
+		return ""
 	}
-	if g.Age.Duration() >= time.Minute {
-		parts += p.Text(" · read "+age(g.Age)+" ago", Warn)
+	return name + " " + text
+}
+
+// disk renders the space of a file system.
+func disk(name string, free, total uint64) string {
+	if total == 0 {
+		return ""
 	}
-	if g.Err != "" {
-		parts += " · " + p.Text(plaintext.Line(g.Err), Warn)
-	}
-	return parts + " · " + p.Text(plaintext.Line(g.UUID), Faint)
+	return name + " " + GiB(free) + " of " + GiB(total) + " GiB free"
 }
 
 func stats(s *hivebeat.Stats) string {
@@ -186,7 +199,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	d.heading("worker", w.Hive+"/"+w.Worker)
 	cause := ""
 	if w.Cause != "" {
-		cause = "cause " + string(w.Cause)
+		cause = "cause " + causeText(w.Cause)
 	}
 	stalled, loops := "", ""
 	if w.Stalled {
@@ -230,36 +243,13 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 		}
 		d.line("work", "%s busy · %s waiting · %s done%s", busy, count(w.Queue), count(w.Done), held)
 	}
-	vram := ""
-	if w.VRAM > 0 {
-		vram = size(w.VRAM) + " reported by itself"
-	}
-	seen := ""
-	if w.Proc.VRAM > 0 {
-		seen = size(w.Proc.VRAM) + " by the driver"
-	}
-	d.line("vram", "%s", join(vram, seen))
-	d.line("gpus", "%s", join(w.GPUs...))
+	d.workerGPUs(w)
 	d.line("zone", "%s", plaintext.Line(w.Zone))
 	d.line("labels", "%s", pairs(w.Labels))
 	if len(w.Data) > 0 {
 		d.line("data", "%d bytes (-o json shows them)", len(w.Data))
 	}
-	process := ""
-	if w.PID > 0 {
-		process = "pid " + strconv.FormatUint(w.PID, 10)
-	}
-	if w.Host != "" {
-		process = strings.TrimLeft(process+" on "+plaintext.Line(w.Host), " ")
-	}
-	if pr := w.Proc; pr.RSS > 0 || pr.Up > 0 {
-		read := ""
-		if pr.Read > 0 {
-			read = size(pr.Read) + " read"
-		}
-		process = join(process, size(pr.RSS), read, percent(pr.CPU)+" of a CPU", "up "+age(pr.Up))
-	}
-	d.line("process", "%s", process)
+	d.process(w)
 	up, again := "", ""
 	if w.Up > 0 {
 		up = "up " + age(w.Up)

@@ -32,7 +32,7 @@ func NewHives(p Paint, width int) *Table {
 		{Title: "GPU", Least: 10, Drop: 3},
 		{Title: "UTIL", Right: true, Drop: 4},
 		{Title: "VRAM GiB", Right: true, Drop: 5},
-		{Title: "NOTE", Least: 14, Drop: 7},
+		{Title: "NOTE", Least: 22, Drop: 7}, // GPU 12 failing: reboot
 	}}
 }
 
@@ -62,13 +62,11 @@ func HiveRow(h *api.HiveInfo, extra time.Duration) []Cell {
 		}
 		ram = usedOf(h.Host.MemUsed, h.Host.MemTotal)
 		if len(h.GPUs) > 0 {
-			var used, total, busy uint64
-			for _, g := range h.GPUs {
-				used, total, busy = used+g.Used, total+g.Total, busy+g.Util
-			}
 			gpu = gpuNames(h.GPUs)
-			util = strconv.FormatUint(busy/uint64(len(h.GPUs)), 10) + "%"
-			vram = usedOf(used, total)
+			if sum := sumUp(h.GPUs); sum.n > 0 {
+				util = strconv.FormatUint(sum.util/uint64(sum.n), 10) + "%"
+				vram = usedOf(sum.used, sum.total)
+			}
 		}
 	}
 	faint := Plain
@@ -110,13 +108,21 @@ func hiveNote(h *api.HiveInfo) Cell {
 		if !h.Warm && h.Live == hivebeat.Alive {
 			add("warming up", Notice)
 		}
+		gpus, style := gpuNotes(h.GPUs)
+		for _, note := range gpus {
+			add(note, style)
+		}
 		for _, source := range sorted(h.Collect) {
 			if what := h.Collect[source]; what != hivebeat.CollectOK && what != hivebeat.CollectNone {
 				add(sourceName(source)+": "+what, Warn)
 			}
 		}
-		if foreign := foreignVRAM(h.GPUs); foreign >= gib {
-			add(GiB(foreign)+" GiB by others", Plain)
+		sum := sumUp(h.GPUs)
+		if sum.orphaned > 0 {
+			add(size(sum.orphaned)+" orphaned", Warn)
+		}
+		if sum.foreign >= gib {
+			add(GiB(sum.foreign)+" GiB by others", Plain)
 		}
 	}
 	return Cell{plaintext.Line(strings.Join(notes, "; ")), st}
@@ -132,14 +138,6 @@ func sourceName(source string) string {
 		return "worker processes"
 	}
 	return source
-}
-
-// foreignVRAM is the VRAM held by processes that are not workers of the hive.
-func foreignVRAM(gpus []hivebeat.GPU) (n uint64) {
-	for _, g := range gpus {
-		n += g.Used - min(g.Ours, g.Used)
-	}
-	return n
 }
 
 // step renders a change from one value to another. Either may be empty.
@@ -226,13 +224,21 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 	case w.Cause == hivebeat.CauseLoads && w.Proc.RSS > 0:
 		notes = append(notes, loads(&w.Proc))
 	case w.Cause != "" && string(w.Cause) != w.Reason:
-		notes = append(notes, string(w.Cause))
+		notes = append(notes, causeText(w.Cause))
 	}
 	if w.Stalled {
 		notes, st = append(notes, "stalled"), max(st, Warn)
 	}
 	if w.Looping {
 		notes, st = append(notes, "looping, "+restarts(w.Restarts)), max(st, Warn)
+	}
+	if f := w.GPUFault; f != nil {
+		g := hivebeat.GPU{Index: f.Index, State: f.State, Cause: f.Cause, Action: f.Action}
+		texts, style := gpuNotes([]hivebeat.GPU{g})
+		notes, st = append(notes, texts...), max(st, style)
+	}
+	if w.MemoryConflict != "" {
+		notes, st = append(notes, w.MemoryConflict), max(st, Warn)
 	}
 	quiet := quietLeft(w, extra)
 	if quiet > 0 {
@@ -253,6 +259,14 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 // restarts renders how often a worker has restarted.
 func restarts(n uint64) string {
 	return plural(int(min(n, 1<<30)), "restart") + " in the last hour"
+}
+
+// causeText is a cause in words, if its own word needs them.
+func causeText(c hivebeat.Cause) string {
+	if c == hivebeat.CauseOOM {
+		return "oom: killed because memory ran out"
+	}
+	return string(c)
 }
 
 // loads renders what a loading process has read and holds.

@@ -38,11 +38,14 @@ func PickRow(k *api.Pick, gpus bool) []Cell {
 	switch {
 	case gpus:
 		what = k.Hive
-		if k.GPUIndex != nil {
-			free = strconv.FormatUint(*k.GPUIndex, 10)
-		}
+		free = pickedGPU(k)
 	case k.Slots > 0:
 		free = strconv.FormatUint(k.FreeSlots, 10) + "/" + strconv.FormatUint(k.Slots, 10)
+	}
+	why := strings.Join(k.Reasons, "; ")
+	if len(k.GPUs) > 1 || k.Profile != "" { // their indexes do not name them
+		names := strings.Join(k.GPUs, ", ")
+		why = strings.TrimSuffix(cmp.Or(names, k.GPU)+"; "+why, "; ")
 	}
 	vram := none
 	if k.FreeVRAM > 0 {
@@ -58,8 +61,24 @@ func PickRow(k *api.Pick, gpus bool) []Cell {
 		{Text: age(k.Age)},
 		{Text: plaintext.Line(cmp.Or(k.Endpoint, none))},
 		{Text: plaintext.Line(cmp.Or(k.Hold, none))},
-		{plaintext.Line(strings.Join(k.Reasons, "; ")), Faint},
+		{plaintext.Line(why), Faint},
 	}
+}
+
+// pickedGPU renders the index of a picked GPU, the profile of a MIG instance on it, or the
+// number of GPUs.
+func pickedGPU(k *api.Pick) string {
+	var s string
+	switch {
+	case len(k.GPUs) > 1:
+		return plural(len(k.GPUs), "GPU")
+	case k.GPUIndex != nil:
+		s = strconv.FormatUint(*k.GPUIndex, 10)
+	}
+	if k.Profile != "" {
+		s = strings.TrimSpace(s + " MIG " + plaintext.Line(k.Profile))
+	}
+	return cmp.Or(s, none)
 }
 
 // Passed renders how many were passed over for each reason, most frequent first.

@@ -356,8 +356,8 @@ func TestStalled(t *testing.T) {
 	var s hivebeat.Subjects
 	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	for _, c := range []struct{ from, to, reason, want string }{
-		{"", "stalled", "3 busy, and done is still 120", "05:06:07  stalled     gpu-01/w                  stalled · 3 busy, and done is still 120"},
-		{"stalled", "", "work advances again", "05:06:07  stalled     gpu-01/w                  no longer stalled · work advances again"},
+		{"", "stalled", "3 busy, and done is still 120", "05:06:07  stalled        gpu-01/w                  stalled · 3 busy, and done is still 120"},
+		{"stalled", "", "work advances again", "05:06:07  stalled        gpu-01/w                  no longer stalled · work advances again"},
 	} {
 		ev := s.NewEvent("a", at, hivebeat.EventData{Hive: "gpu-01", Worker: "w", Kind: hivebeat.KindStalled, From: c.from, To: c.to, Reason: c.reason})
 		if got := Event(&ev, time.UTC, false); got != c.want {
@@ -381,7 +381,7 @@ func TestLooping(t *testing.T) {
 		}
 	}
 	ev := hivebeat.Subjects{}.NewEvent("a", noon, hivebeat.EventData{Hive: "gpu-01", Worker: "w", Kind: hivebeat.KindLooping, To: "looping", Reason: "3 restarts in the last hour"})
-	if got := Event(&ev, time.UTC, false); !strings.HasSuffix(got, "  looping     gpu-01/w                  looping · 3 restarts in the last hour") {
+	if got := Event(&ev, time.UTC, false); !strings.HasSuffix(got, "  looping        gpu-01/w                  looping · 3 restarts in the last hour") {
 		t.Errorf("got %q", got)
 	}
 }

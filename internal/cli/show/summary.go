@@ -1,6 +1,7 @@
 package show
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +19,15 @@ func Summary(s *api.Summary, st *api.Status, p Paint) string {
 // Brakes renders the zones whose brake is on, each as one text.
 func Brakes(st *api.Status, p Paint) []string { return brakes(st, p) }
 
-// Counts renders the counts of hives and of workers, each as one text, followed by a note
-// on wrong verdicts, if there were any.
-func Counts(s *api.Summary, p Paint) []string { return append(lived(s, p), score(s, p)...) }
+// Counts renders the counts of hives, of workers, and of GPUs if not all are ok, each as one
+// text, followed by a note on wrong verdicts, if there were any.
+func Counts(s *api.Summary, p Paint) []string {
+	parts := lived(s, p)
+	if s.GPUStates[hivebeat.GPUOK] < total(s.GPUStates) {
+		parts = append(parts, gpuStates(s.GPUs, s.GPUStates, p))
+	}
+	return append(parts, score(s, p)...)
+}
 
 // brakes renders the zones whose brake is on, in parts.
 func brakes(st *api.Status, p Paint) (parts []string) {
@@ -37,11 +44,25 @@ func brakes(st *api.Status, p Paint) (parts []string) {
 // counts renders the counts of the fleet, in parts.
 func counts(s *api.Summary, p Paint) []string {
 	parts := lived(s, p)
-	if s.GPUs > 0 {
-		parts = append(parts, plural(s.GPUs, "GPU"), "VRAM "+usedOf(s.VRAMUsed, s.VRAMTotal)+" GiB")
+	if gpus := gpuStates(s.GPUs, s.GPUStates, p); gpus != "" {
+		parts = append(parts, gpus)
+		vram := ""
+		if s.VRAMTotal > 0 {
+			vram = "VRAM " + usedOf(s.VRAMUsed, s.VRAMTotal) + " GiB"
+		}
+		if unknown := notKnown(s.VRAMStale, staleGPUs(s)); unknown != "" {
+			vram = strings.TrimPrefix(vram+", "+p.Text(unknown, Warn), ", ")
+		}
+		if vram != "" {
+			parts = append(parts, vram)
+		}
 	}
 	return append(parts, score(s, p)...)
 }
+
+// staleGPUs is the number of GPUs behind VRAMStale: those that are not ok or degraded, or
+// whose hive is not fresh.
+func staleGPUs(s *api.Summary) int { return max(0, total(s.GPUStates)-s.GPUs) }
 
 // lived renders the hives and the workers by verdict.
 func lived(s *api.Summary, p Paint) []string {
@@ -139,14 +160,19 @@ func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 		subject = "fabric"
 	}
 	var more []string
-	if s := step(d.From, d.To); s != "" {
+	if strings.HasPrefix(string(d.Kind), "gpu-") {
+		more = gpuEvent(d)
+	} else if s := step(d.From, d.To); s != "" {
 		more = append(more, s)
 	}
-	if d.Cause != "" && string(d.Cause) != d.Reason {
-		more = append(more, string(d.Cause))
+	if d.Cause != "" && string(d.Cause) != d.Reason && !gpuSays(d) {
+		more = append(more, causeText(d.Cause))
 	}
 	if d.Reason != "" {
 		more = append(more, d.Reason)
+	}
+	if d.Action != "" {
+		more = append(more, "to do: "+actionText(d.Action))
 	}
 	if d.Kind == hivebeat.KindJoined && d.Model != "" {
 		more = append(more, d.Model)
@@ -154,7 +180,7 @@ func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 	if d.Missing > 0 {
 		more = append(more, strconv.FormatUint(d.Missing, 10)+" transitions missed")
 	}
-	line := e.Time.In(loc).Format("15:04:05") + "  " + p.Text(pad(plaintext.Line(string(d.Kind)), 10), kindStyle(d)) +
+	line := e.Time.In(loc).Format("15:04:05") + "  " + p.Text(pad(plaintext.Line(string(d.Kind)), kindWidth), kindStyle(d)) +
 		"  " + pad(plaintext.Line(subject), 24)
 	if len(more) > 0 {
 		line += "  " + plaintext.Line(strings.Join(more, " · "))
@@ -162,15 +188,44 @@ func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 	return strings.TrimRight(line, " ")
 }
 
+// gpuSays reports whether the rest of an event of a GPU says more than its cause.
+func gpuSays(d *hivebeat.EventData) bool {
+	return d.GPU != "" && d.Reason != "" || d.Kind == hivebeat.KindGPUOrphan || d.Kind == hivebeat.KindGPUForgotten
+}
+
+// kindWidth is the width of the longest kind of event.
+const kindWidth = len(hivebeat.KindGPURecovered)
+
+// gpuEvent names the GPU of an event, and what happened to it.
+func gpuEvent(d *hivebeat.EventData) []string {
+	gpu := "GPU " + d.GPU
+	if d.GPUIndex != nil {
+		gpu = gpuName(*d.GPUIndex)
+	}
+	switch d.Kind {
+	case hivebeat.KindGPUOrphan:
+		return []string{gpu, "orphan of " + cmp.Or(d.Owner, "a worker")}
+	case hivebeat.KindGPUForgotten:
+		if d.Asker != "" {
+			return []string{gpu, "by " + d.Asker}
+		}
+		return []string{gpu}
+	}
+	if s := step(d.From, d.To); s != "" {
+		gpu += " " + s
+	}
+	return []string{gpu}
+}
+
 func pad(s string, width int) string { return s + strings.Repeat(" ", max(0, width-Width(s))) }
 
 func kindStyle(d *hivebeat.EventData) Style {
 	switch d.Kind {
-	case hivebeat.KindJoined, hivebeat.KindRecovered:
+	case hivebeat.KindJoined, hivebeat.KindRecovered, hivebeat.KindGPURecovered:
 		return Good
-	case hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindGap, hivebeat.KindBrake:
+	case hivebeat.KindLost, hivebeat.KindConflict, hivebeat.KindGap, hivebeat.KindBrake, hivebeat.KindGPULost, hivebeat.KindGPUFailing:
 		return Bad
-	case hivebeat.KindLate, hivebeat.KindUnverified, hivebeat.KindStalled, hivebeat.KindLooping:
+	case hivebeat.KindLate, hivebeat.KindUnverified, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindGPUDegraded, hivebeat.KindGPUOrphan:
 		return Warn
 	case hivebeat.KindState, hivebeat.KindRestarted:
 		return Notice

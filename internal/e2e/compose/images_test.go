@@ -94,10 +94,10 @@ func (r *rootfs) tree(name, from string, skip func(rel string, d fs.DirEntry) bo
 	r.err = errors.Join(r.err, err)
 }
 
-// applets are the busybox commands that Alpine images have and that we need.
+// applets are the busybox commands that images with a shell have and that we need.
 var applets = []string{"sh", "ash", "cat", "chmod", "chown", "cp", "echo", "env", "false", "id", "ls", "mkdir", "mv", "ps", "pwd", "rm", "sleep", "true", "uname", "wget"}
 
-// alpine adds what images based on Alpine have in common: busybox and its commands, the two
+// alpine adds what our stand-ins with a shell have in common: busybox and its commands, the two
 // folders that are writable for all users, and users.
 func (r *rootfs) alpine(busybox string) {
 	for _, d := range []string{"bin", "etc", "etc/ssl", "etc/ssl/certs", "usr", "usr/bin", "usr/local", "usr/local/bin", "var", "root", "proc", "sys", "dev"} {
@@ -204,11 +204,15 @@ func docker(args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// bases returns the images that the Dockerfile builds from.
+// bases returns the images that the Dockerfile builds from, without its own stages.
 func bases(dockerfile string) []string {
 	var names []string
-	for _, m := range regexp.MustCompile(`(?m)^FROM\s+(\S+)`).FindAllStringSubmatch(dockerfile, -1) {
-		names = append(names, m[1])
+	stages := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^FROM\s+(\S+)(?:\s+AS\s+(\S+))?`).FindAllStringSubmatch(dockerfile, -1) {
+		if !stages[m[1]] {
+			names = append(names, m[1])
+		}
+		stages[m[2]] = true
 	}
 	return names
 }

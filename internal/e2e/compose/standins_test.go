@@ -40,12 +40,14 @@ func standIns(tb testing.TB) []standIn {
 	for _, name := range names {
 		repository, tag, _ := strings.Cut(name, ":")
 		switch {
-		case repository == "golang" && strings.HasSuffix(tag, "-alpine"):
+		case repository == "golang" && strings.HasSuffix(tag, "-bookworm"):
 			all = append(all, golang(tb, name))
 		case repository == "nats" && strings.HasSuffix(tag, "-alpine"):
 			all = append(all, natsServer(tb, name, "v"+strings.TrimSuffix(tag, "-alpine")))
 		case strings.HasPrefix(repository, "gcr.io/distroless/static-") && tag == "nonroot":
-			all = append(all, distroless(tb, name))
+			all = append(all, distroless(tb, name, false))
+		case strings.HasPrefix(repository, "gcr.io/distroless/base-") && tag == "nonroot":
+			all = append(all, distroless(tb, name, true))
 		default:
 			tb.Fatalf("no stand-in for %s\nhint: add one to internal/e2e/compose/standins_test.go", name)
 		}
@@ -53,9 +55,10 @@ func standIns(tb testing.TB) []standIn {
 	return all
 }
 
-// golang stands in for the official Go image on Alpine. It contains the toolchain of this
-// machine; its module cache as the module proxy, because containers may not reach one; and
-// its build cache, because half of a build would otherwise compile the same packages again.
+// golang stands in for the official Go image on Debian. It contains the Go and C toolchains
+// of this machine; its module cache as the module proxy, because containers may not reach
+// one; and its build cache, because half of a build would otherwise compile the same packages
+// again.
 func golang(tb testing.TB, name string) standIn {
 	tb.Helper()
 	busybox := static(tb)
@@ -70,7 +73,7 @@ func golang(tb testing.TB, name string) standIn {
 	}
 	return standIn{
 		name: name,
-		made: "golang 2 " + version + "\n" + string(sums),
+		made: "golang 5 " + version + "\n" + string(sums),
 		changes: []string{
 			"ENV PATH=/go/bin:/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin", "ENV GOPATH=/go", "ENV GOTOOLCHAIN=local",
 			"ENV GOPROXY=file:///usr/local/modules", "ENV GOSUMDB=off", "ENV GOCACHE=/usr/local/compiled", "WORKDIR /go", `CMD ["sh"]`,
@@ -85,19 +88,24 @@ func golang(tb testing.TB, name string) standIn {
 			})
 			r.modules("usr/local/modules", cache, string(sums))
 			r.compiled(tb, "usr/local/compiled")
+			r.compiler(tb)
 		},
 	}
 }
 
 // compiled copies the packages of our command from Go's build cache: for each package, the
-// entry of the action that the build in the Dockerfile asks for, and its output. Missing
+// entry of the action that the builds in the Dockerfile ask for, and its output. Missing
 // packages are compiled now. An entry that does not match is just never found.
 func (r *rootfs) compiled(tb testing.TB, name string) {
 	tb.Helper()
 	cache := goEnv(tb, "GOCACHE")[0]
-	out, err := inRoot("env", "CGO_ENABLED=0", "go", "list", "-deps", "-export", "-trimpath", "-f", "{{if .Export}}{{.BuildID}} {{.Export}}{{end}}", "./cmd/hivebeat")
-	if err != nil {
-		tb.Fatal(err)
+	var out string
+	for _, cgo := range []string{"CGO_ENABLED=0", "CGO_ENABLED=1"} { // static, and for GPUs
+		list, err := inRoot("env", cgo, "go", "list", "-deps", "-export", "-trimpath", "-f", "{{if .Export}}{{.BuildID}} {{.Export}}{{end}}", "./cmd/hivebeat")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		out += list
 	}
 	r.dir(name, 0o755, 0)
 	for i := range 256 {
@@ -194,12 +202,12 @@ func natsServer(tb testing.TB, name, version string) standIn {
 }
 
 // distroless stands in for gcr.io/distroless/static: users, certificates, and nothing that
-// can be executed.
-func distroless(tb testing.TB, name string) standIn {
+// can be executed; and for gcr.io/distroless/base-nossl, which has glibc too.
+func distroless(tb testing.TB, name string, glibc bool) standIn {
 	tb.Helper()
 	return standIn{
 		name: name,
-		made: "distroless 1",
+		made: fmt.Sprint("distroless 1 ", glibc),
 		changes: []string{
 			"ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt", "USER 65532", "WORKDIR /home/nonroot",
@@ -216,6 +224,9 @@ func distroless(tb testing.TB, name string) standIn {
 			const certs = "/etc/ssl/certs/ca-certificates.crt"
 			if _, err := os.Stat(certs); err == nil {
 				r.file(strings.TrimPrefix(certs, "/"), certs)
+			}
+			if glibc {
+				r.glibc(tb)
 			}
 		},
 	}

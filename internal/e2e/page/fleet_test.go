@@ -149,11 +149,13 @@ func TestHostileText(t *testing.T) {
 		h := s.queen.byID["gpu-01"]
 		h.Zone, h.Labels = evil, map[string]string{evil: evil}
 		h.Host.Name, h.GPUs[0].Name, h.GPUs[0].Err, h.Bye = evil, evil, evil, evil
+		h.GPUs[0].State, h.GPUs[0].Evidence, h.GPUs[0].Action, h.Host.Driver = hivebeat.GPUState(evil), evil, evil, evil
 		h.Collect = map[string]string{"gpu": evil}
 		w := h.workers[0]
 		w.Model, w.State, w.Reason, w.Endpoint, w.Zone = evil, evil, evil, `javascript:window.hurt=3`, evil
 		w.Labels = map[string]string{evil: evil, "__proto__": evil, "constructor": evil}
-		w.Conn, w.GPUs = evil, []string{evil}
+		w.Conn, w.GPUs, w.On, w.Fault, w.MemoryConflict = evil, []string{evil}, []string{evil}, evil, evil
+		w.GPUFault = &api.GPUFault{GPU: evil, State: hivebeat.GPUState(evil), Evidence: evil, Action: evil}
 		w.Live, w.Cause = hivebeat.Live(evil), hivebeat.Cause(evil)
 		s.queen.tell(time.Now(), w, hivebeat.EventData{Kind: hivebeat.Kind(evil), From: evil, To: evil, Cause: hivebeat.Cause(evil), Reason: evil})
 		s.queen.unsure = []string{evil}

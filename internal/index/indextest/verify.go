@@ -43,14 +43,14 @@ type check struct {
 	inZone        map[string][]*index.Hive
 	models        map[string][]*index.Hive
 	labels        map[[2]string][]*index.Hive // by key, and value or anyValue
-	workers       map[*index.Worker]string    // workers that fit, and the model that must list them
-	gpus          map[*index.GPU]int          // GPUs that fit, and their level
+	workers       map[*index.Worker]string    // workers that fit, and the model that must list them, or last
+	gpus          map[*index.GPU]int          // places that fit, and their level
 	shown         int                         // hives and workers in the change log
 }
 
 const (
 	anyValue = "\xff"
-	looping  = "\xff"
+	last     = "\xff"
 )
 
 func (c *check) bad(format string, args ...any) { c.errs = append(c.errs, fmt.Errorf(format, args...)) }
@@ -74,31 +74,7 @@ func (c *check) hive(h *index.Hive) {
 			c.bad("%s: has revisions %d and %d", h.ID(), rev, key)
 		}
 	}
-	free := uint64(0)
-	if len(h.GPUs()) != len(head.GPUs) {
-		c.bad("%s: %d of %d GPUs are kept", h.ID(), len(h.GPUs()), len(head.GPUs))
-		return
-	}
-	for i := range head.GPUs {
-		g, d := &h.GPUs()[i], &head.GPUs[i]
-		if fresh && h.Up() {
-			t.GPUs++
-			t.VRAM = index.VRAM{Total: t.VRAM.Total + d.Total, Used: t.VRAM.Used + d.Used, Ours: t.VRAM.Ours + d.Ours}
-		}
-		if d.Err == "" {
-			free = max(free, g.Free())
-		}
-		fit := fresh && h.Live() == hivebeat.Alive && !h.Doubtful() && d.Err == "" && d.UUID != "" && d.Total != 0
-		if fit != g.Fit() {
-			c.bad("%s: GPU %d fits: %v", h.ID(), i, g.Fit())
-		}
-		if fit {
-			c.gpus[g] = index.MemoryLevel(g.Free())
-		}
-	}
-	if free != h.FreeMemory() {
-		c.bad("%s: free memory is kept as %d, is %d", h.ID(), h.FreeMemory(), free)
-	}
+	c.machine(h, fresh)
 	own, load, with, serves := mixes{}, index.Load{}, make(map[[2]string]int), make(map[string]bool)
 	for _, w := range h.Workers() {
 		c.worker(h, w, own, &load)
@@ -135,6 +111,188 @@ func (c *check) hive(h *index.Hive) {
 	}
 }
 
+// machine checks the places of a hive, and adds its GPUs to the sums.
+func (c *check) machine(h *index.Hive, fresh bool) {
+	head, t := h.Head(), &c.totals
+	for i := range head.GPUs {
+		d := &head.GPUs[i]
+		if h.Up() {
+			t.States = addState(t.States, d.Condition())
+		}
+		switch {
+		case !h.Up():
+		case fresh && d.Condition().Usable():
+			t.GPUs++
+			v := &t.VRAM
+			*v = index.VRAM{
+				Total: v.Total + d.Total, Used: v.Used + d.Used, Ours: v.Ours + d.Ours, Orphaned: v.Orphaned + d.Orphaned, Foreign: v.Foreign + d.Foreign(),
+				Unattributed: v.Unattributed + d.Unattributed, Reserved: v.Reserved + d.Reserved,
+			}
+		default:
+			t.Stale += d.Total
+		}
+	}
+	// What loading workers have announced, by place, and what the budget leaves.
+	announced, loading, room := make(map[string]uint64), uint64(0), head.VRAMBudget
+	take := func(n uint64) { room -= min(room, n) }
+	for _, w := range h.Workers() {
+		r := w.Record()
+		live, _, _ := c.Shown(w, c.now)
+		if l := index.Counted(live); (r.State != hivebeat.Starting && r.State != hivebeat.Loading) || l != hivebeat.Alive && l != hivebeat.Late {
+			continue
+		}
+		left := r.Need - min(r.Need, max(r.VRAM, r.Proc.VRAM))
+		loading += left
+		var known []string
+		for _, list := range [][]string{r.GPUs, r.On} {
+			if len(known) > 0 {
+				break
+			}
+			for _, uuid := range list {
+				if len(placesOf(h, uuid)) > 0 || gpuOf(h, uuid) != nil {
+					known = append(known, uuid)
+				}
+			}
+		}
+		if len(known) == 0 {
+			for i := range h.GPUs() {
+				announced[h.GPUs()[i].UUID()] += left
+			}
+			continue
+		}
+		share := (left + uint64(len(known)) - 1) / uint64(len(known))
+		charged := make(map[string]bool)
+		for _, uuid := range known {
+			for _, p := range placesOf(h, uuid) {
+				if !charged[p] {
+					announced[p] += share
+				}
+				charged[p] = true
+			}
+		}
+	}
+	take(loading)
+	for i := range head.GPUs {
+		if head.GPUs[i].Condition() != hivebeat.GPUGone {
+			take(head.GPUs[i].Ours)
+		}
+	}
+	for i := range h.GPUs() {
+		take(h.GPUs()[i].Held())
+	}
+	if left, limited := h.Room(); limited != (head.VRAMBudget > 0) || left != room {
+		c.bad("%s: the budget leaves %d, kept as %d %v", h.ID(), room, left, limited)
+	}
+	if h.Loading() != loading {
+		c.bad("%s: announced is kept as %d, is %d", h.ID(), h.Loading(), loading)
+	}
+	free, n := uint64(0), 0
+	for i := range head.GPUs {
+		d := &head.GPUs[i]
+		if !d.MIG {
+			free = max(free, c.place(h, n, d, d.UUID, d.Total, d.Free(), announced, room))
+			n++
+			continue
+		}
+		for k := range d.Instances {
+			p := &d.Instances[k]
+			free = max(free, c.place(h, n, d, p.UUID, p.Total, p.Free(), announced, room))
+			n++
+		}
+	}
+	if n != len(h.GPUs()) {
+		c.bad("%s: %d places are kept, there are %d", h.ID(), len(h.GPUs()), n)
+	}
+	if free != h.FreeMemory() {
+		c.bad("%s: free memory is kept as %d, is %d", h.ID(), h.FreeMemory(), free)
+	}
+}
+
+// place checks place n of a hive, and returns what it offers.
+func (c *check) place(h *index.Hive, n int, d *hivebeat.GPU, uuid string, total, unused uint64, announced map[string]uint64, room uint64) uint64 {
+	if n >= len(h.GPUs()) {
+		return 0
+	}
+	g := &h.GPUs()[n]
+	if g.UUID() != uuid || g.Total() != total || g.Announced() != announced[uuid] {
+		c.bad("%s: place %d is kept as %s of %d with %d announced, is %s of %d with %d", h.ID(), n, g.UUID(), g.Total(), g.Announced(), uuid, total, announced[uuid])
+	}
+	free := unused - min(unused, announced[uuid]+g.Held())
+	if h.Head().VRAMBudget > 0 {
+		free = min(free, room)
+	}
+	if free != g.Free() {
+		c.bad("%s: place %d offers %d, kept as %d", h.ID(), n, free, g.Free())
+	}
+	usable := d.Condition().Usable()
+	fit := h.Fresh() && h.Live() == hivebeat.Alive && !h.Doubtful() && usable && uuid != "" && total != 0
+	if fit != g.Fit() {
+		c.bad("%s: place %d fits: %v", h.ID(), n, g.Fit())
+	}
+	if fit {
+		c.gpus[g] = index.MemoryLevel(free)
+	}
+	if !usable {
+		return 0
+	}
+	return free
+}
+
+func addState(c index.GPUCounts, s hivebeat.GPUState) index.GPUCounts {
+	at := slices.Index(hivebeat.GPUStates(), s)
+	if at < 0 {
+		at = slices.Index(hivebeat.GPUStates(), hivebeat.GPUUnknown)
+	}
+	c[at]++
+	return c
+}
+
+// gpuOf returns the GPU of h with this UUID, or nil.
+func gpuOf(h *index.Hive, uuid string) *hivebeat.GPU {
+	for i := range h.Head().GPUs {
+		if g := &h.Head().GPUs[i]; g.UUID == uuid {
+			return g
+		}
+	}
+	return nil
+}
+
+// placesOf returns the places of h with this UUID, or on a GPU with it.
+func placesOf(h *index.Hive, uuid string) (list []string) {
+	for i := range h.GPUs() {
+		g := &h.GPUs()[i]
+		if _, d := g.Device(); g.UUID() == uuid || d.UUID == uuid {
+			list = append(list, g.UUID())
+		}
+	}
+	return list
+}
+
+// worstOf returns the state of the worst GPU that a worker uses, as a position in hivebeat.GPUStates.
+func worstOf(h *index.Hive, r *hivebeat.Record) (worst int) {
+	for _, list := range [][]string{r.GPUs, r.On} {
+		known := false
+		for _, uuid := range list {
+			for i := range h.Head().GPUs {
+				g := &h.Head().GPUs[i]
+				if g.UUID != uuid && !slices.ContainsFunc(g.Instances, func(p hivebeat.GPUInstance) bool { return p.UUID == uuid }) {
+					continue
+				}
+				known = true
+				at := slices.Index(hivebeat.GPUStates(), g.Condition())
+				if at < 0 {
+					at = slices.Index(hivebeat.GPUStates(), hivebeat.GPUUnknown)
+				}
+				worst = max(worst, at)
+			}
+		}
+		if known {
+			break
+		}
+	}
+	return worst
+}
+
 func labelled(h *index.Hive, l [2]string) int {
 	if l[1] == anyValue {
 		return h.LabelledAny(l[0])
@@ -157,13 +315,15 @@ func (c *check) worker(h *index.Hive, w *index.Worker, own mixes, load *index.Lo
 	}
 	fit := h.Live() == hivebeat.Alive && h.Fresh() && !h.Doubtful() && !r.Closed && live == hivebeat.Alive && fresh &&
 		(r.State == hivebeat.Ready || r.State == hivebeat.Busy) && !r.Stalled && r.Quiet == 0 && w.FreeSlots() > 0
+	worst := worstOf(h, r)
+	fit = fit && worst < slices.Index(hivebeat.GPUStates(), hivebeat.GPUFailing)
 	if fit != w.Fit() {
 		c.bad("%s/%s: fits: %v", h.ID(), w.ID(), w.Fit())
 	}
 	if fit {
 		c.workers[w] = r.Model
-		if r.Looping {
-			c.workers[w] = looping
+		if r.Looping || worst > 0 {
+			c.workers[w] = last
 		}
 	}
 	if r.Closed {
@@ -232,7 +392,7 @@ func (c *check) pools() {
 			}
 		}
 	}
-	of(c.Looping(), looping)
+	of(c.Last(), last)
 	n := 0
 	c.EachModel(func(m *index.Model) bool {
 		n++
@@ -248,24 +408,29 @@ func (c *check) pools() {
 	for w := range c.workers {
 		c.bad("%s/%s: fits and is not listed", w.Hive().ID(), w.ID())
 	}
-	for _, p := range c.Index.GPUs() {
+	c.gpuPools(c.Index.GPUs(), false)
+	c.gpuPools(c.LastGPUs(), true)
+	if len(c.gpus) > 0 {
+		c.bad("%d places fit and are not listed", len(c.gpus))
+	}
+}
+
+func (c *check) gpuPools(pools []*index.Pool[*index.GPU], last bool) {
+	for _, p := range pools {
 		n := 0
 		for level := range index.MemoryLevels {
 			for _, g := range p.Level(level) {
 				n++
 				h, d := g.Device()
-				if at, ok := c.gpus[g]; !ok || at != level || p.Zone != h.Zone() {
-					c.bad("%s: GPU %s is listed in zone %q on level %d", h.ID(), d.UUID, p.Zone, level)
+				if at, ok := c.gpus[g]; !ok || at != level || p.Zone != h.Zone() || last != (d.Condition() == hivebeat.GPUDegraded) {
+					c.bad("%s: place %s is listed in zone %q on level %d, last %v", h.ID(), g.UUID(), p.Zone, level, last)
 				}
 				delete(c.gpus, g)
 			}
 		}
 		if n != p.Len() || n == 0 {
-			c.bad("zone %q: %d GPUs, kept as %d", p.Zone, n, p.Len())
+			c.bad("zone %q: %d places, kept as %d", p.Zone, n, p.Len())
 		}
-	}
-	if len(c.gpus) > 0 {
-		c.bad("%d GPUs fit and are not listed", len(c.gpus))
 	}
 }
 

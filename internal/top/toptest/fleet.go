@@ -13,7 +13,7 @@ const gib = 1 << 30
 var models = []string{"llama-3-70b", "llama-3-8b", "whisper-large", "sdxl", "qwen-2.5-coder"}
 
 // hive returns hive i. Each 50th hive is late and each 70th lost. Of the workers, each 23rd
-// is late and each 40th lost.
+// is late and each 40th lost. One GPU of each 100th hive is failing.
 func (q *Queen) hive(i int) api.HiveInfo {
 	h := api.HiveInfo{
 		Hive: fmt.Sprintf("gpu-%05d", i), Live: hivebeat.Alive, Inc: 1_760_000_000_000_000 + uint64(i), Seq: 100, Every: 15_000,
@@ -29,6 +29,12 @@ func (q *Queen) hive(i int) api.HiveInfo {
 		gpu := hivebeat.GPU{
 			UUID: fmt.Sprintf("GPU-%05d-%d", i, g), Index: uint64(g), Name: "NVIDIA A100-SXM4-80GB", Total: 80 * gib,
 			Ours: uint64(20+i%40) * gib, Used: uint64(24+i%40) * gib, Util: uint64(i % 100), Temp: 61, Power: 210_000,
+		}
+		if failing(i) && g == 1 {
+			gpu.State, gpu.Cause, gpu.Evidence, gpu.Action, gpu.Since = hivebeat.GPUFailing, hivebeat.CauseXID, "XID 79", hivebeat.ActionReboot, 60_000
+			h.VRAMStale = gpu.Total
+			h.GPUs = append(h.GPUs, gpu)
+			continue
 		}
 		h.GPUs = append(h.GPUs, gpu)
 		h.FreeVRAM = max(h.FreeVRAM, gpu.Free())
@@ -65,6 +71,9 @@ func (q *Queen) worker(i int) api.WorkerInfo {
 	return w
 }
 
+// failing reports whether a GPU of hive i is failing. None of these hives is lost.
+func failing(i int) bool { return i%100 == 2 }
+
 func liveOf(i int) hivebeat.Live {
 	switch {
 	case i%40 == 39:
@@ -84,7 +93,10 @@ func (q *Queen) summary() *api.Summary {
 	s.States[hivebeat.Ready] = n - lost - late - s.States[hivebeat.Busy]
 	lost, late = q.Hives/70, q.Hives/50-q.Hives/350
 	s.Hives[hivebeat.Lost], s.Hives[hivebeat.Late], s.Hives[hivebeat.Alive] = lost, late, q.Hives-lost-late
-	s.GPUs = 2 * (q.Hives - lost)
+	bad := (q.Hives + 97) / 100
+	s.GPUs = 2*(q.Hives-lost) - bad
+	s.GPUStates = map[hivebeat.GPUState]int{hivebeat.GPUOK: s.GPUs, hivebeat.GPUFailing: bad}
+	s.VRAMStale = uint64(bad) * 80 * gib
 	s.VRAMTotal = uint64(s.GPUs) * 80 * gib
 	s.VRAMOurs, s.VRAMUsed = s.VRAMTotal*4/8, s.VRAMTotal*5/8
 	return s

@@ -92,7 +92,7 @@ func TestContrast(t *testing.T) {
 	meet(4.5, "text muted late alive lost", "warn-bg lost-bg")
 	meet(4.5, "warn-text", "warn-bg")
 	meet(4.5, "cut-text", "cut-bg")
-	meet(3, "ours foreign", "panel free")
+	meet(3, "ours foreign lost muted", "panel free")
 	meet(3, "focus edge", "bg panel")
 	meet(3, "focus", "raised sure-bg warn-bg lost-bg")
 	for pair, least := range pairs {

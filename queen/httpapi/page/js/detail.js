@@ -4,9 +4,10 @@ import { Charts } from './charts.js';
 import { Feed } from './feed.js';
 import { hostLine, noGPU } from './fleet.js';
 import { trouble } from './frame.js';
+import * as gpu from './gpu.js';
 import * as parts from './parts.js';
 import { hiveLink } from './route.js';
-import { LIVES, age, cause, clip, count, day, gib, liveWords, plural, quiet } from './text.js';
+import { LIVES, age, cause, clip, count, day, gib, gpuNote, gpuWhy, liveWords, plural, quiet } from './text.js';
 import { workerList } from './workers.js';
 
 // Facts is a list of names and values; what has no value is left out.
@@ -32,6 +33,7 @@ class Facts {
 
 const SOURCES = { gpu: 'GPUs', procs: 'GPU processes', os: 'worker processes' };
 const bytes = (n) => (n ? `${gib(n)} GiB` : '');
+const disk = (free, total) => (total ? `${gib(free)} of ${gib(total)} GiB free` : '');
 const began = (us) => (us ? day(us / 1000) : '');
 const runs = (p) => [p.host && `host ${clip(p.host)}`, p.pid && `pid ${p.pid}`, p.conn && `connection ${clip(p.conn)}`, p.addr && `from ${clip(p.addr)}`].filter(Boolean).join(', ');
 const conflict = (what, rival, believed, refused) => `two ${what} beat with this id: stop one, or give it another id${rival ? `. The refused one began ${began(rival)}` : ''}${refused ? ` (${runs(refused)}); the other one: ${runs(believed)}` : ''}`;
@@ -129,7 +131,7 @@ export class Hive extends Detail {
     const [{ answer, at }] = await Promise.all([this.link.get(`v1/hives/${encodeURIComponent(this.hive)}`), this.workers.refresh()]);
     const x = answer.hives[0];
     this.told(x, at, `promises a snapshot every ${age(x.every)}`);
-    keyed(this.gpus, x.gpus || [], (g) => g.uuid || g.index, parts.gpuBar, (el, g) => parts.setGPU(el, g, { power: true }));
+    keyed(this.gpus, x.gpus || [], (g) => g.uuid || g.index, gpu.gpuBar, (el, g) => gpu.setGPU(el, g, at, { all: true, fresh: x.fresh }));
     show(this.none, !(x.gpus || []).length);
     say(this.none, noGPU(x));
     parts.setTally(this.count, x.workers, LIVES);
@@ -137,11 +139,13 @@ export class Hive extends Detail {
     this.state.set([
       ['zone', x.zone], ['running since', began(x.inc)], ['snapshot', count(x.seq)], ['warm', x.warm ? 'yes' : 'no: the absence of a worker is not evidence yet'],
       ['conflict', x.conflict ? conflict('hives', x.rival, x.believed, x.refused) : ''], ['goodbye', clip(x.bye || '', 256)], ['held VRAM', bytes(x.held)], ['free on one GPU', bytes(x.free_vram)],
+      ['announced by loading workers', bytes(x.loading)], ['VRAM budget', bytes(x.vram_budget)], ['VRAM not known', bytes(x.vram_stale)], ['GPUs not ok', clip(gpuNote(x.gpus), 300)],
       ...Object.entries(x.collect || {}).map(([k, v]) => [`reads ${SOURCES[k] ?? k}`, clip(v, 256)]),
     ]);
     this.machine.set([
       ['name', clip(host.name || '', 256)], ['system', clip([host.os, host.arch].filter(Boolean).join(' '), 256)], ['load', hostLine(host)],
       ['load average', host.load1 ? host.load1.toFixed(2) : ''], ['up for', host.uptime ? age(host.uptime * 1000) : ''],
+      ['kernel', clip(host.kernel || '', 256)], ['GPU driver', clip(host.driver || '', 256)], ['model cache', disk(host.cache_free, host.cache_total)], ['store', disk(host.store_free, host.store_total)],
     ]);
     const s = x.stats || {};
     this.stats.set([
@@ -180,14 +184,16 @@ export class Worker extends Detail {
     ]);
     this.says.set([
       ['state', clip(w.state || '', 32)], ['reason', clip(w.reason || '', 256)], ['VRAM', bytes(w.vram)], ['silence announced', w.quiet && age(w.quiet)], ['running since', began(w.inc)], ['restarts in the last hour', w.restarts && `${count(w.restarts)}${w.looping ? ', looping' : ''}`], ['process', w.pid], ['host', clip(w.host || '', 256)], ['connection', clip(w.conn || '', 128)],
-      ['GPUs', (w.gpus || []).map((g) => clip(g, 64)).join(', ')], ['opaque data', w.data ? `${count(Math.floor(w.data.length * 0.75))} bytes` : ''],
+      ['GPUs', (w.gpus || []).map((g) => clip(g, 64)).join(', ')], ['VRAM once loaded', bytes(w.need)], ['opaque data', w.data ? `${count(Math.floor(w.data.length * 0.75))} bytes` : ''],
     ]);
     this.judged.set([
-      ['conflict', w.rival ? conflict('processes', w.rival, w, w.rival_at) : ''], ['by', w.via === 'queen' ? 'the queen: its hive is lost' : 'its hive'], ['verdict', `${w.live}${w.cause ? `: ${cause(w.cause)}` : ''}`], ['since', { age: w.since, at }], ['last heard', { age: w.age, at, words: ' ago' }],
+      ['conflict', w.rival ? conflict('processes', w.rival, w, w.rival_at) : ''], ['its GPU', w.gpu_fault ? clip(gpuWhy(w.gpu_fault), 400) : ''], ['memory', clip(w.memory_conflict || '', 256)], ['by', w.via === 'queen' ? 'the queen: its hive is lost' : 'its hive'], ['verdict', `${w.live}${w.cause ? `: ${cause(w.cause)}` : ''}`], ['since', { age: w.since, at }], ['last heard', { age: w.age, at, words: ' ago' }],
       ['beats missed', w.missed && count(w.missed)], ['beat', count(w.seq)], ['transitions', count(w.n)], ['zone', w.zone],
     ]);
     const os = w.os || {};
-    this.process.set([['memory', bytes(os.rss)], ['read', bytes(os.read)], ['CPU', os.cpu ? `${os.cpu.toFixed(0)} % of one` : ''], ['VRAM', bytes(os.vram)], ['up for', os.up && age(os.up)]]);
+    this.process.set([['memory', os.rss ? `${bytes(os.rss)}${os.mem_max ? ` of ${bytes(os.mem_max)} allowed` : ''}` : ''], ['killed for memory', os.oom && plural(os.oom, 'time')],
+      ['last fault', clip(w.fault || '', 256)], ['holds memory on', (w.on || []).map((g) => clip(g, 64)).join(', ')],
+      ['processes', os.procs && count(os.procs)], ['threads', os.threads && count(os.threads)], ['open files', os.files && count(os.files)], ['read', bytes(os.read)], ['CPU', os.cpu ? `${os.cpu.toFixed(0)} % of one` : ''], ['VRAM', bytes(os.vram)], ['up for', os.up && age(os.up)]]);
     this.labels.set(Object.entries(w.labels || {}).map(([k, v]) => [k, clip(v, 128)]));
   }
 }

@@ -5,9 +5,10 @@ import { Feed } from './feed.js';
 import { Filters } from './filters.js';
 import { trouble } from './frame.js';
 import { List, rowsOf } from './list.js';
+import * as gpu from './gpu.js';
 import * as parts from './parts.js';
 import { amend, hiveLink, link as to, workerLink } from './route.js';
-import { LIVES, STATES, clip, count, gib, liveClass, liveWords, plural } from './text.js';
+import { LIVES, STATES, clip, count, gib, gpuCounts, gpuNote, liveClass, liveWords, plural } from './text.js';
 
 const FEW = 24; // so many hives are shown as cards
 const CARDS = 200; // at most, where cards are asked for
@@ -163,10 +164,12 @@ class Hero {
     this.hiveTally = parts.tally({ to: (live) => to('', { live }) });
     this.workerTally = parts.tally({ to: (live) => to('workers', { live }) });
     this.stateTally = parts.tally({ state: true, to: (state) => to('workers', { live: 'alive', state }) });
-    this.memory = parts.memoryBar();
+    this.memory = gpu.memoryBar();
+    this.gpuStates = h('p', { class: 'muted' });
+    this.unknown = h('p', { class: 'trouble' });
     this.hives = panel('Hives', this.hiveTally);
     this.workers = panel('Workers', this.workerTally, this.stateTally);
-    this.vram = panel('VRAM', this.memory);
+    this.vram = panel('VRAM', this.memory, this.gpuStates, this.unknown);
     this.el = h('div', { class: 'hero' }, this.hives.el, this.workers.el, this.vram.el);
   }
 
@@ -183,10 +186,18 @@ class Hero {
     parts.setTally(this.workerTally, s.workers, LIVES);
     parts.setTally(this.stateTally, s.states, STATES);
     const none = !s.vram_total;
-    say(this.vram.big, none ? 'no GPU' : gib(Math.max(0, s.vram_total - s.vram_used)));
-    say(this.vram.rest, none ? 'reported' : `GiB free of ${gib(s.vram_total)} on ${plural(s.gpus, 'GPU')}`);
+    const known = gpu.memoryOfFleet(s);
+    const stale = s.vram_stale || 0;
+    const old = Object.values(s.gpu_states || {}).reduce((a, b) => a + b, 0) - (s.gpus || 0);
+    say(this.vram.big, none ? (old > 0 || stale ? 'not known' : 'no GPU') : gib(known.free));
+    say(this.vram.rest, none ? (old > 0 || stale ? '' : 'reported') : `GiB free of ${gib(s.vram_total)} on ${plural(s.gpus, 'GPU')}`);
     show(this.memory, !none);
-    parts.setMemory(this.memory, s.vram_total, s.vram_used, s.vram_ours);
+    gpu.setMemory(this.memory, known);
+    const counts = gpuCounts(s.gpu_states);
+    show(this.gpuStates, counts !== '');
+    say(this.gpuStates, counts && `GPUs: ${counts}`);
+    show(this.unknown, stale > 0);
+    say(this.unknown, `${gib(stale)} GiB${old > 0 ? ` of ${plural(old, 'GPU')}` : ''} not known`);
   }
 }
 
@@ -200,11 +211,11 @@ function hiveRow() {
   const el = h('div', { role: 'row' });
   const cell = (cls, ...inside) => h('div', { role: 'gridcell', class: `cell ${cls}` }, inside);
   el.hb = {
-    live: parts.liveBadge(), name: h('a', { tabindex: '-1' }), zone: h('span'), bars: h('div', { class: 'mini' }),
+    live: parts.liveBadge(), name: h('a', { tabindex: '-1' }), note: h('span', { class: 'of' }), zone: h('span'), bars: h('div', { class: 'mini' }),
     free: h('span'), workers: parts.tally(), cpu: h('span'), age: ageEl(),
   };
-  const { live, name, zone, bars, free, workers, cpu, age } = el.hb;
-  el.append(cell('c-live', live), cell('c-name', name), cell('c-zone', zone), cell('c-bars', bars), cell('c-free num', free),
+  const { live, name, note, zone, bars, free, workers, cpu, age } = el.hb;
+  el.append(cell('c-live', live), cell('c-name', name, ' ', note), cell('c-zone', zone), cell('c-bars', bars), cell('c-free num', free),
     cell('c-workers', workers), cell('c-cpu num', cpu), cell('c-age num', age));
   return el;
 }
@@ -215,11 +226,14 @@ function fillHive(el, x, at) {
   el.classList.toggle('stale', !x.fresh);
   say(c.name, x.hive);
   attr(c.name, 'href', hiveLink(x.hive));
+  const note = x.fresh ? clip(gpuNote(x.gpus), 160) : '';
+  say(c.note, note);
+  attr(c.note, 'title', note || null);
   say(c.zone, clip(x.zone || '', 40));
   const gpus = x.gpus || [];
-  keyed(c.bars, gpus.slice(0, 8), (g) => g.uuid || g.index, () => parts.memoryBar({ words: false }), (b, g) => parts.setMemory(b, g.total || 0, g.used || 0, g.ours || 0));
-  const sum = parts.memoryOf(gpus);
-  say(c.free, sum.total ? `${gib(Math.max(0, sum.total - sum.used))} of ${gib(sum.total)}` : 'no GPU');
+  keyed(c.bars, gpus.slice(0, 8), (g) => g.uuid || g.index, gpu.miniBar, gpu.setMini);
+  const sum = gpu.memoryOf(gpus);
+  say(c.free, !x.fresh ? '' : sum.total ? `${gib(sum.free)} of ${gib(sum.total)}` : gpus.length ? 'not known' : 'no GPU');
   parts.setTally(c.workers, x.workers, LIVES);
   say(c.cpu, !x.fresh || x.host?.cpu === undefined ? '' : `${Math.round(x.host.cpu)} %`);
   setAge(c.age, x.age, at);
@@ -244,7 +258,7 @@ function fillCard(el, x, at) {
   say(c.zone, x.zone ? `zone ${clip(x.zone, 30)}` : '');
   setAge(c.age, x.age, at);
   attr(c.age, 'title', `heard last; ${liveWords(x.live)}`);
-  keyed(c.gpus, (x.gpus || []).slice(0, 16), (g) => g.uuid || g.index, parts.gpuBar, (b, g) => parts.setGPU(b, g));
+  keyed(c.gpus, (x.gpus || []).slice(0, 16), (g) => g.uuid || g.index, gpu.gpuBar, (b, g) => gpu.setGPU(b, g, at, { fresh: x.fresh }));
   show(c.none, !(x.gpus || []).length);
   say(c.none, noGPU(x));
   say(c.host, x.fresh ? hostLine(x.host) : ''); // what it was before it fell silent is none of now

@@ -45,7 +45,8 @@ export const clip = (s, n = 120) => (s.length > n ? `${s.slice(0, n - 1)}…` : 
 
 export const LIVES = ['alive', 'late', 'unverified', 'lost', 'left'];
 export const STATES = ['starting', 'loading', 'ready', 'busy', 'degraded', 'draining', 'stopped', 'failed'];
-export const KINDS = ['joined', 'state', 'stalled', 'looping', 'late', 'lost', 'recovered', 'left', 'restarted', 'unverified', 'conflict', 'gap', 'brake'];
+export const KINDS = ['joined', 'state', 'stalled', 'looping', 'late', 'lost', 'recovered', 'left', 'restarted', 'unverified', 'conflict', 'gap', 'brake',
+  'gpu-lost', 'gpu-failing', 'gpu-degraded', 'gpu-recovered', 'gpu-orphan', 'gpu-forgotten'];
 
 // liveClass is the class of a verdict: a word that is not known counts as late.
 export const liveClass = (live) => (LIVES.includes(live) ? live : 'late');
@@ -55,9 +56,11 @@ const CAUSES = {
   silent: 'its process runs, but it is not heard',
   loads: 'not heard, but its process loads',
   exit: 'its process ended',
+  oom: 'the kernel killed its process for want of memory',
   disconnect: 'its connection closed',
   hive: 'its hive was lost, and it did not answer',
   goodbye: 'said goodbye',
+  oom: 'killed because memory ran out',
 };
 export const cause = (c) => (Object.hasOwn(CAUSES, c) ? CAUSES[c] : c || '');
 
@@ -78,6 +81,43 @@ const LIVE_WORDS = {
 };
 export const liveWords = (l) => (Object.hasOwn(LIVE_WORDS, l) ? LIVE_WORDS[l] : 'a verdict that this page does not know');
 
+// gpuState is the state of a GPU. A hive that judges none sends none.
+export const gpuState = (g) => g.state || (g.err ? 'unknown' : 'ok');
+export const gpuUsable = (g) => ['ok', 'degraded'].includes(gpuState(g));
+
+const ACTIONS = {
+  reset: 'reset the GPU',
+  reboot: 'reboot the machine',
+  drain: 'drain peer-to-peer traffic, then reset the GPU',
+  drain_reset: 'let the work end, then reset the GPU',
+  replace: 'replace the GPU, then "hivebeat forget" it',
+};
+export const actionWords = (a) => (Object.hasOwn(ACTIONS, a) ? ACTIONS[a] : a || '');
+
+// gpuWhy says what is wrong with one GPU.
+export const gpuWhy = (g) => `GPU ${g.index || 0} ${gpuState(g)}${g.evidence || g.cause ? `: ${g.evidence || g.cause}` : ''}${g.action ? `; to do: ${actionWords(g.action)}` : ''}`;
+
+const BAD_FIRST = ['failing', 'gone', 'unknown', 'degraded'];
+
+// gpuNote says in few words which GPUs of a hive are not ok, worst first.
+export function gpuNote(gpus) {
+  const by = Map.groupBy((gpus || []).filter((g) => gpuState(g) !== 'ok'), gpuState);
+  const words = [...BAD_FIRST, ...[...by.keys()].filter((k) => !BAD_FIRST.includes(k)).sort()];
+  return words.filter((w) => by.has(w)).map((w) => {
+    const of = by.get(w);
+    const what = new Set(of.map((g) => g.action || (w === 'gone' ? '' : g.cause || '')));
+    const [short] = what.size === 1 ? what : [''];
+    return `${of.length === 1 ? `GPU ${of[0].index || 0}` : plural(of.length, 'GPU')} ${w}${short ? `: ${short}` : ''}`;
+  }).join('; ');
+}
+
+// gpuCounts says how many GPUs are in which state, if not all are ok.
+export function gpuCounts(states) {
+  const words = ['ok', 'degraded', ...BAD_FIRST.slice(0, 3), ...Object.keys(states || {}).filter((k) => k !== 'ok' && !BAD_FIRST.includes(k)).sort()];
+  const some = words.filter((w) => states?.[w]);
+  return some.every((w) => w === 'ok') ? '' : some.map((w) => `${count(states[w])} ${clip(w, 32)}`).join(', ');
+}
+
 // health says how many are not well, or that all are.
 export function health(summary) {
   const parts = [];
@@ -88,6 +128,9 @@ export function health(summary) {
   };
   of('hive', summary.hives || {});
   of('worker', summary.workers || {});
+  for (const state of ['failing', 'gone']) {
+    if (summary.gpu_states?.[state]) parts.push(`${plural(summary.gpu_states[state], 'GPU')} ${state}`);
+  }
   if (parts.length) return `${parts.join(', ')}.`;
   const hives = summary.hives?.alive || 0;
   const workers = summary.workers?.alive || 0;
@@ -101,7 +144,7 @@ export function illness(summary) {
   for (const live of ['lost', 'unverified', 'late']) {
     if (summary.hives?.[live] || summary.workers?.[live]) return live === 'unverified' ? 'late' : live;
   }
-  return '';
+  return summary.gpu_states?.failing || summary.gpu_states?.gone ? 'late' : '';
 }
 
 // day writes a moment of Unix ms in the browser's time zone: 2026-11-26 09:30.
@@ -114,9 +157,9 @@ export function day(ms) {
 // eventClass is the shape and colour of an event.
 export function eventClass(d) {
   switch (d.kind) {
-    case 'joined': case 'recovered': return 'alive';
-    case 'lost': return 'lost';
-    case 'late': case 'gap': return 'late';
+    case 'joined': case 'recovered': case 'gpu-recovered': return 'alive';
+    case 'lost': case 'gpu-lost': case 'gpu-failing': return 'lost';
+    case 'late': case 'gap': case 'gpu-degraded': case 'gpu-orphan': return 'late';
     case 'left': return 'left';
     case 'unverified': return 'unverified';
     case 'conflict': return 'lost';
@@ -142,9 +185,17 @@ export function eventWords(d) {
     case 'looping': return d.to === 'looping' ? 'looping: it restarts repeatedly' : 'no longer looping';
     case 'gap': return `${plural(d.missing || 0, 'transition')} that can no longer be reported`;
     case 'brake': return `brake ${d.to === 'on' ? 'on' : 'off'}${d.zone ? ` in zone ${d.zone}` : ''}`;
+    case 'gpu-lost': return `${gpuOf(d)} is gone`;
+    case 'gpu-failing': return `${gpuOf(d)} is failing`;
+    case 'gpu-degraded': return `${gpuOf(d)} is degraded`;
+    case 'gpu-recovered': return `${gpuOf(d)} can be used again${d.from ? `, was ${d.from}` : ''}`;
+    case 'gpu-orphan': return `${gpuOf(d)}: processes of ${d.owner || 'a worker'}, which has ended, still hold memory`;
+    case 'gpu-forgotten': return `${gpuOf(d)} is forgotten${d.asker ? `, as ${d.asker} asked` : ''}`;
     default: return d.kind || 'something happened';
   }
 }
 
+const gpuOf = (d) => `GPU ${d.gpu_index ?? d.gpu ?? ''}`.trim();
+
 // grave says whether an event is worth saying aloud.
-export const grave = (d) => ['lost', 'unverified', 'conflict', 'brake', 'stalled', 'looping'].includes(d.kind);
+export const grave = (d) => ['lost', 'unverified', 'conflict', 'brake', 'stalled', 'looping', 'gpu-lost', 'gpu-failing'].includes(d.kind);
