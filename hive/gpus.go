@@ -28,9 +28,9 @@ func newReaders(cfg Config) ([]gpu.Reader, error) {
 	case cfg.GPUs != nil:
 		return []gpu.Reader{configured{cfg.GPUs}}, nil
 	}
-	smi, amd := gpu.NewSMI(""), gpu.NewAMD()
-	smi.Faults, amd.Faults = faults, faults
-	return []gpu.Reader{gpu.First("nvidia", smi), amd}, nil
+	nvml, smi, amd := gpu.NewNVML(), gpu.NewSMI(""), gpu.NewAMD()
+	nvml.Faults, smi.Faults, amd.Faults = faults, faults, faults
+	return []gpu.Reader{gpu.First("nvidia", nvml, smi), amd}, nil
 }
 
 func newFleet(cfg Config, readers []gpu.Reader) *gpu.Fleet {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,16 +69,23 @@ func filled(d *mock.Device, total, used, reserved uint64, procs []nvml.ProcessIn
 
 // recommends sets the recovery action.
 func recommends(d *mock.Device, action nvml.DeviceGpuRecoveryAction) {
+	recommendsLater(d).Store(uint32(action))
+}
+
+// recommendsLater returns the recovery action, to be changed while the device is read.
+func recommendsLater(d *mock.Device) *atomic.Uint32 {
+	action := new(atomic.Uint32)
 	d.GetFieldValuesFunc = func(v []nvml.FieldValue) nvml.Return {
 		for i := range v {
 			v[i].NvmlReturn = uint32(nvml.ERROR_NOT_SUPPORTED)
 			if v[i].FieldId == nvml.FI_DEV_GET_GPU_RECOVERY_ACTION {
 				v[i].NvmlReturn = uint32(nvml.SUCCESS)
-				binary.NativeEndian.PutUint32(v[i].Value[:], uint32(action))
+				binary.NativeEndian.PutUint32(v[i].Value[:], action.Load())
 			}
 		}
 		return nvml.SUCCESS
 	}
+	return action
 }
 
 func gpuOf(s *server.Server, i int) *server.Device { return s.Devices[i].(*server.Device) }
@@ -385,9 +393,9 @@ func TestNVMLEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := dgx(dgxh100.New())
 		events := make(chan nvml.EventData)
-		open, free := 0, 0
-		s.InitFunc = func() nvml.Return { open++; return nvml.SUCCESS }
-		s.ShutdownFunc = func() nvml.Return { open--; return nvml.SUCCESS }
+		var open, free, registered atomic.Int32
+		s.InitFunc = func() nvml.Return { open.Add(1); return nvml.SUCCESS }
+		s.ShutdownFunc = func() nvml.Return { open.Add(-1); return nvml.SUCCESS }
 		s.EventSetCreateFunc = func() (nvml.EventSet, nvml.Return) {
 			return &mock.EventSet{
 				WaitFunc: func(ms uint32) (nvml.EventData, nvml.Return) {
@@ -398,18 +406,19 @@ func TestNVMLEvents(t *testing.T) {
 						return nvml.EventData{}, nvml.ERROR_TIMEOUT
 					}
 				},
-				FreeFunc: func() nvml.Return { free++; return nvml.SUCCESS },
+				FreeFunc: func() nvml.Return { free.Add(1); return nvml.SUCCESS },
 			}, nvml.SUCCESS
 		}
-		registered := 0
+		var actions [8]*atomic.Uint32
 		for i := range s.Devices {
 			d := gpuOf(s, i)
+			actions[i] = recommendsLater(&d.Device)
 			d.GetSupportedEventTypesFunc = func() (uint64, nvml.Return) { return nvml.EventTypeXidCriticalError | 1, nvml.SUCCESS }
 			d.RegisterEventsFunc = func(kinds uint64, _ nvml.EventSet) nvml.Return {
 				if kinds != nvml.EventTypeXidCriticalError {
 					t.Errorf("registered for %d", kinds)
 				}
-				registered++
+				registered.Add(1)
 				return nvml.SUCCESS
 			}
 		}
@@ -433,39 +442,38 @@ func TestNVMLEvents(t *testing.T) {
 		}
 		xid(2, 31)
 		expect("GPU-2 0000:1c:00.0 XID 31: the program accessed memory that is not its own")
-		if registered != 8 || open != 1 {
-			t.Errorf("%d GPUs are registered, opened %d times", registered, open)
+		if registered.Load() != 8 || open.Load() != 1 {
+			t.Errorf("%d GPUs are registered, opened %d times", registered.Load(), open.Load())
 		}
 
-		recommends(&gpuOf(s, 5).Device, nvml.GPU_RECOVERY_ACTION_GPU_RESET)
+		actions[5].Store(uint32(nvml.GPU_RECOVERY_ACTION_GPU_RESET))
 		xid(5, 119)
 		expect("GPU-5 0000:1f:00.0 failing, xid: XID 119: the GPU's system processor does not answer -> reset")
 		synctest.Wait()
-		if open != 0 || free != 1 {
-			t.Errorf("opened %d times while a GPU waits for its reset, %d sets freed", open, free)
+		if open.Load() != 0 || free.Load() != 1 {
+			t.Errorf("opened %d times while a GPU waits for its reset, %d sets freed", open.Load(), free.Load())
 		}
 		time.Sleep(10 * nvmlAgain)
 		synctest.Wait()
-		if open != 0 {
-			t.Errorf("opened %d times while a GPU still waits", open)
+		if open.Load() != 0 {
+			t.Errorf("opened %d times while a GPU still waits", open.Load())
 		}
 
-		recommends(&gpuOf(s, 5).Device, nvml.GPU_RECOVERY_ACTION_NONE)
-		recommends(&gpuOf(s, 6).Device, nvml.GPU_RECOVERY_ACTION_NONE)
+		actions[5].Store(uint32(nvml.GPU_RECOVERY_ACTION_NONE))
 		time.Sleep(nvmlAgain)
 		synctest.Wait()
-		if open != 1 {
-			t.Errorf("opened %d times after the reset", open)
+		if open.Load() != 1 {
+			t.Errorf("opened %d times after the reset", open.Load())
 		}
-		recommends(&gpuOf(s, 6).Device, nvml.GPU_RECOVERY_ACTION_NODE_REBOOT)
+		actions[6].Store(uint32(nvml.GPU_RECOVERY_ACTION_NODE_REBOOT))
 		events <- nvml.EventData{Device: s.Devices[6], EventType: nvml.EventTypeGpuRecoveryAction}
 		expect("GPU-6 0000:20:00.0 failing, driver: the driver's recovery action is Reboot -> reboot")
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if open != 0 {
-			t.Errorf("it is left open %d times", open)
+		if open.Load() != 0 {
+			t.Errorf("it is left open %d times", open.Load())
 		}
 	})
 }

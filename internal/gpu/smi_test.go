@@ -406,3 +406,21 @@ func FuzzSMI(f *testing.F) {
 		}
 	})
 }
+
+// Eight GPUs as a real driver prints them: most of the text is lists of supported clocks.
+func BenchmarkSMIParse(b *testing.B) {
+	xml, err := os.ReadFile(filepath.Join("testdata", "smi", "b200-v13.xml"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	clocks := clocksBegin + strings.Repeat("<supported_graphics_clock>1000 MHz</supported_graphics_clock>\n\t\t\t\t", 1500) + clocksEnd
+	out := []byte(strings.ReplaceAll(string(xml), "<processes>", clocks+"<processes>"))
+	table := DefaultFaults()
+	b.SetBytes(int64(len(out)))
+	for b.Loop() {
+		log := parseSMI(out)
+		if r, err := log.reading(table, nil, nil); err != nil || len(r.Devices) != 8 {
+			b.Fatal(err)
+		}
+	}
+}
