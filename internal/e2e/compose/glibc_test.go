@@ -58,7 +58,7 @@ func (r *rootfs) compiler(tb testing.TB) {
 	r.copies(files)
 	all := func(string, fs.DirEntry) bool { return false }
 	r.tree(strings.TrimPrefix(libgcc, "/")+"/include", libgcc+"/include", all)
-	kept := []string{"linux", "asm-generic", "bits", "sys", "net", "netinet", "arpa", "gnu", arch}
+	kept := []string{"linux", "asm-generic", "bits", "sys", "net", "netinet", "netpacket", "arpa", "gnu", "rpc", arch}
 	r.tree("usr/include", "/usr/include", func(rel string, d fs.DirEntry) bool {
 		top, _, _ := strings.Cut(rel, "/")
 		return d.IsDir() && !slices.Contains(kept, top)

@@ -73,7 +73,7 @@ func golang(tb testing.TB, name string) standIn {
 	}
 	return standIn{
 		name: name,
-		made: "golang 5 " + version + "\n" + string(sums),
+		made: "golang 6 " + version + "\n" + string(sums),
 		changes: []string{
 			"ENV PATH=/go/bin:/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin", "ENV GOPATH=/go", "ENV GOTOOLCHAIN=local",
 			"ENV GOPROXY=file:///usr/local/modules", "ENV GOSUMDB=off", "ENV GOCACHE=/usr/local/compiled", "WORKDIR /go", `CMD ["sh"]`,
