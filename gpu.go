@@ -71,6 +71,7 @@ type GPU struct {
 	// Unattributed the part of which no reading says who holds it, and Reserved what the
 	// driver keeps for itself, beside Used. All in bytes.
 	Orphaned     uint64 `msgpack:"orphaned,omitempty" json:"orphaned,omitempty"`
+	OrphanOf     string `msgpack:"orphan_of,omitempty" json:"orphan_of,omitempty"` // the worker that has ended and whose processes hold most of Orphaned
 	Unattributed uint64 `msgpack:"unattributed,omitempty" json:"unattributed,omitempty"`
 	Reserved     uint64 `msgpack:"reserved,omitempty" json:"reserved,omitempty"`
 	Unified      bool   `msgpack:"unified,omitempty" json:"unified,omitempty"` // its memory is the machine's

@@ -192,8 +192,12 @@ func TestMemoryInASnapshot(t *testing.T) {
 	}}
 	r.Devices = append(r.Devices, gpu.Device{GPU: hivebeat.GPU{UUID: "GPU-2", Index: 2, Name: "NVIDIA GB10", Unified: true}})
 	r.Procs = []gpu.Proc{
-		{UUID: "GPU-0", PID: 10, Used: 8 * gib}, {UUID: "GPU-0", PID: 11, Used: 4 * gib}, {UUID: "GPU-0", PID: 12, Used: 6 * gib}, {UUID: "GPU-0", PID: 13, Used: 2 * gib},
-		{UUID: "MIG-a", PID: 10, Used: 15 * gib}, {UUID: "GPU-2", PID: 12, Used: 5 * gib},
+		{UUID: "GPU-0", PID: 10, Used: 8 * gib},
+		{UUID: "GPU-0", PID: 11, Used: 4 * gib},
+		{UUID: "GPU-0", PID: 12, Used: 6 * gib},
+		{UUID: "GPU-0", PID: 13, Used: 2 * gib},
+		{UUID: "MIG-a", PID: 10, Used: 15 * gib},
+		{UUID: "GPU-2", PID: 12, Used: 5 * gib},
 	}
 	d.says(r, nil)
 	cfg, log := driven(d)
@@ -416,5 +420,4 @@ func TestGPUConfig(t *testing.T) {
 			t.Errorf("%v does not name %s", err, want)
 		}
 	}
-
 }

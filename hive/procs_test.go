@@ -181,8 +181,14 @@ func TestProcTable(t *testing.T) {
 		return got
 	}
 	want := []hivebeat.Proc{
-		{RSS: 5, CPU: 12.5, Up: 62_000, Procs: 2, Threads: 9, Files: 4, MemMax: 100, OOM: 1}, {}, {}, {}, {},
-		{RSS: hivebeat.MaxInt, Up: 63_000}, {}, {RSS: 6},
+		{RSS: 5, CPU: 12.5, Up: 62_000, Procs: 2, Threads: 9, Files: 4, MemMax: 100, OOM: 1},
+		{},
+		{},
+		{},
+		{},
+		{RSS: hivebeat.MaxInt, Up: 63_000},
+		{},
+		{RSS: 6},
 	}
 	if d := cmp.Diff(want, fill("here", now.Add(2*time.Second))); d != "" {
 		t.Errorf("-want +got:\n%s", d)

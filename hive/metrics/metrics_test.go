@@ -28,7 +28,8 @@ func TestNamesAndStyle(t *testing.T) {
 		GPUs: []hivebeat.GPU{
 			{UUID: "GPU-old", Total: 100, Used: 99, State: hivebeat.GPUGone}, // another one was put in its place
 			{UUID: "GPU-a", Name: "H100", Total: 100, Used: 80, Ours: 90, Util: 50, Temp: 61, Power: 612000, Age: 1500, State: hivebeat.GPUDegraded},
-			{UUID: "GPU-b"}, {UUID: "GPU-b"}, // duplicates: the source of the GPUs is at fault
+			{UUID: "GPU-b"},
+			{UUID: "GPU-b"}, // duplicates: the source of the GPUs is at fault
 			{UUID: "GPU-c", Index: 1, Total: 100, Used: 50, Ours: 20, Orphaned: 10, Unattributed: 5, Reserved: 2},
 			{UUID: "GPU-d", Index: 2, Total: 100, Used: 50, Err: "it hangs"},
 		},

@@ -23,6 +23,7 @@ type workerCmd struct {
 	Endpoint string        `placeholder:"URL" help:"Address at which it serves the model."`
 	State    string        `default:"ready" placeholder:"WORD" help:"State that it reports: starting, loading, ready, busy, degraded or draining (default ready)."`
 	Slots    uint64        `placeholder:"N" help:"Requests it can serve at once."`
+	GPU      []string      `placeholder:"UUID" help:"GPU or MIG instance that it uses, as in hivebeat get HIVE. May be repeated, or have several with commas. Without it, the hive goes by the memory of its processes."`
 	Need     byteSize      `placeholder:"SIZE" help:"GPU memory that it will hold once it has loaded, kept free for it while its --state is starting or loading: bytes, or a number with M, G, MiB or GiB."`
 	Every    time.Duration `default:"30s" help:"Promise: the next beat comes within this."`
 	Pinned   bool          `help:"Beat on the worker's own subject, so that NATS permissions can be limited to one worker."`
@@ -81,7 +82,7 @@ func (cmd *workerCmd) run(ctx context.Context, log *slog.Logger) error {
 	}
 	w, err := worker.New(nc, worker.Config{
 		Hive: cmd.Hive, ID: cmd.ID, Prefix: cmd.Prefix, Pinned: cmd.Pinned, Every: cmd.Every, Model: cmd.Model,
-		Endpoint: cmd.Endpoint, Slots: cmd.Slots, Need: uint64(cmd.Need), Labels: cmd.Label, State: hivebeat.State(cmd.State), Logger: log,
+		Endpoint: cmd.Endpoint, Slots: cmd.Slots, GPUs: cmd.GPU, Need: uint64(cmd.Need), Labels: cmd.Label, State: hivebeat.State(cmd.State), Logger: log,
 	})
 	if err != nil {
 		nc.Close()

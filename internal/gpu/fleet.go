@@ -118,13 +118,18 @@ func (f *Fleet) Read(now time.Time, name string, r Reading, owner OwnerOf) {
 		s.driver = plaintext.Clip(r.Driver, hivebeat.MaxHostText)
 	}
 	read := make(map[*device]bool, len(r.Devices))
+	was := make(map[*device]uint64, len(r.Devices))
 	for i := range r.Devices {
 		if d := f.deviceOf(&r.Devices[i].GPU); d != nil && !read[d] {
+			if d.gpu.UUID != "" {
+				was[d] = d.gpu.Index
+			}
 			read[d] = true
 			d.take(now, s, &r.Devices[i])
 		}
 	}
 	s.answered = len(read)
+	f.keepIndexes(s, read, was)
 	f.mention(now, s, r.Mentions, read)
 	for d := range read {
 		d.settle(now)
@@ -139,8 +144,33 @@ func (f *Fleet) Read(now time.Time, name string, r Reading, owner OwnerOf) {
 			d.missing = s.lacks()
 		}
 	}
-	f.attribute(now, s, read, &r, owner)
+	f.attribute(now, read, &r, owner)
 	f.judge(now)
+}
+
+// keepIndexes gives GPUs the index back that they had, while one is missing: a driver
+// numbers those that it sees, and the number of the missing one would name another GPU.
+func (f *Fleet) keepIndexes(s *source, read map[*device]bool, was map[*device]uint64) {
+	whole := true
+	for _, d := range f.devices {
+		whole = whole && (read[d] || d.source != nil && d.source != s)
+	}
+	if whole {
+		return
+	}
+	used := make(map[uint64]bool)
+	for d, index := range was {
+		d.gpu.Index, used[index] = index, true
+	}
+	for _, d := range f.sorted() {
+		if _, known := was[d]; known || !read[d] {
+			continue
+		}
+		for used[d.gpu.Index] {
+			d.gpu.Index++
+		}
+		used[d.gpu.Index] = true
+	}
 }
 
 // lacks describes a reading that lacks a GPU.
@@ -286,6 +316,7 @@ func onWire(g hivebeat.GPU) hivebeat.GPU {
 	g.UUID, g.Name, g.Bus = plaintext.Clip(g.UUID, hivebeat.MaxGPUID), plaintext.Clip(g.Name, hivebeat.MaxHostText), plaintext.Clip(g.Bus, hivebeat.MaxGPUID)
 	g.Index, g.Total, g.Used, g.Reserved = small(g.Index), small(g.Total), small(g.Used), small(g.Reserved)
 	g.Ours, g.Orphaned, g.Unattributed = small(g.Ours), small(g.Orphaned), small(g.Unattributed)
+	g.OrphanOf = plaintext.Clip(g.OrphanOf, hivebeat.MaxID)
 	g.Util, g.Power = min(g.Util, 100), small(g.Power)
 	g.Temp = min(max(g.Temp, -hivebeat.MaxInt), hivebeat.MaxInt)
 	g.State, g.Cause, g.Evidence, g.Action, g.Since, g.Boots, g.Age = "", "", "", "", 0, 0, 0
@@ -397,7 +428,7 @@ func (f *Fleet) Collect() error {
 // Procs returns nil if the processes that hold memory are known, ErrNone if no Reader
 // reports processes, and otherwise why they are not.
 func (f *Fleet) Procs() error {
-	any, pending := false, false
+	read, pending := false, false
 	for _, name := range f.cfg.Sources {
 		s := f.source(name)
 		switch {
@@ -407,11 +438,11 @@ func (f *Fleet) Procs() error {
 		case s.procsErr != nil:
 			return s.procsErr
 		default:
-			any = any || s.answered > 0
+			read = read || s.answered > 0
 		}
 	}
 	switch {
-	case any:
+	case read:
 		return nil
 	case pending:
 		return ErrPending

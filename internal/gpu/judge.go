@@ -112,9 +112,10 @@ func (d *device) limit() time.Duration {
 	return max(leastUnread, slowUnread*d.source.took)
 }
 
-// unread reports whether d was not read for too long.
+// unread reports whether d was not read for too long, or may be the GPU that the driver
+// reports as lost without saying which: then the next reading that has d clears it.
 func (d *device) unread(now time.Time) bool {
-	return d.heard.IsZero() || now.Sub(d.heard) >= d.limit()
+	return d.heard.IsZero() || now.Sub(d.heard) >= d.limit() || d.gpu.Err != "" && d.source.stray != ""
 }
 
 // why says why d could not be read.

@@ -42,7 +42,7 @@ type held struct {
 
 // attribute takes over which processes hold the memory of the GPUs in read. A GPU with a
 // fault keeps what is known: its processes may be missing from the reading because of it.
-func (f *Fleet) attribute(now time.Time, s *source, read map[*device]bool, r *Reading, owner OwnerOf) {
+func (f *Fleet) attribute(now time.Time, read map[*device]bool, r *Reading, owner OwnerOf) {
 	given, known := errors.Is(r.ProcsErr, ErrNone), r.ProcsErr == nil
 	places := make(map[string]*device)
 	for d := range read {
@@ -167,6 +167,12 @@ func (f *Fleet) fill(d *device, g *hivebeat.GPU) {
 	}
 	m := &d.memory
 	split(m, d.key, g.Total, &g.Used, &g.Reserved, &g.Ours, &g.Orphaned, &g.Unattributed)
+	var most uint64
+	for k, h := range f.orphans {
+		if k.gpu == d.key && g.Orphaned > 0 && (h.bytes > most || h.bytes == most && (g.OrphanOf == "" || k.worker < g.OrphanOf)) {
+			g.OrphanOf, most = k.worker, h.bytes
+		}
+	}
 	g.Instances = slices.Clone(g.Instances)
 	for i := range g.Instances {
 		n := &g.Instances[i]

@@ -39,8 +39,11 @@ func TestPartsOfMemory(t *testing.T) {
 	}{
 		{"nothing is held", hivebeat.GPU{Total: 100}, nil, nil, [6]uint64{0, 0, 0, 0, 0, 100}},
 		{
-			"all kinds", hivebeat.GPU{Total: 100, Used: 80, Reserved: 5},
-			[]Proc{{"GPU-0", 100, 30}, {"GPU-0", 101, 10}, {"GPU-0", 200, 20}, {"GPU-0", 300, 7}, {"GPU-0", 1, 3}}, nil, [6]uint64{40, 20, 7, 13, 5, 15},
+			"all kinds",
+			hivebeat.GPU{Total: 100, Used: 80, Reserved: 5},
+			[]Proc{{"GPU-0", 100, 30}, {"GPU-0", 101, 10}, {"GPU-0", 200, 20}, {"GPU-0", 300, 7}, {"GPU-0", 1, 3}},
+			nil,
+			[6]uint64{40, 20, 7, 13, 5, 15},
 		},
 		{"the processes are not known", hivebeat.GPU{Total: 100, Used: 80}, []Proc{{"GPU-0", 100, 30}}, errors.New("no"), [6]uint64{0, 0, 0, 80, 0, 20}},
 		{"the driver does not say how much", hivebeat.GPU{Total: 100, Used: 80}, []Proc{{"GPU-0", 100, 0}}, nil, [6]uint64{0, 0, 0, 80, 0, 20}},
@@ -176,7 +179,7 @@ func TestEveryStateHasAnEnd(t *testing.T) {
 			case 0:
 				p.after(time.Duration(rapid.IntRange(1, 3000).Draw(t, "seconds")) * time.Second)
 			case 1:
-				p.f.Fail(p.now, "nvidia", rapid.SampledFrom([]error{mismatch, ErrNone}).Draw(t, "error"))
+				p.f.Fail(p.now, "nvidia", rapid.SampledFrom([]error{errMismatch, ErrNone}).Draw(t, "error"))
 			case 2:
 				r := cards(uint64(rapid.IntRange(0, 4).Draw(t, "GPUs")))
 				if rapid.Bool().Draw(t, "partial") {

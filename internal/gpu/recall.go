@@ -92,9 +92,13 @@ func (k *Kept) check() error {
 		name, text string
 		most       int
 	}{
-		{"uuid", k.UUID, hivebeat.MaxGPUID}, {"name", k.Name, hivebeat.MaxHostText}, {"bus", k.Bus, hivebeat.MaxGPUID},
-		{"state", string(k.State), hivebeat.MaxState}, {"cause", string(k.Cause), hivebeat.MaxState},
-		{"evidence", k.Evidence, hivebeat.MaxReason}, {"action", k.Action, hivebeat.MaxState},
+		{"uuid", k.UUID, hivebeat.MaxGPUID},
+		{"name", k.Name, hivebeat.MaxHostText},
+		{"bus", k.Bus, hivebeat.MaxGPUID},
+		{"state", string(k.State), hivebeat.MaxState},
+		{"cause", string(k.Cause), hivebeat.MaxState},
+		{"evidence", k.Evidence, hivebeat.MaxReason},
+		{"action", k.Action, hivebeat.MaxState},
 	} {
 		if !fits(t.text, t.most) {
 			return fmt.Errorf("%s of GPU %.64q is not at most %d bytes of UTF-8", t.name, k.UUID, t.most)

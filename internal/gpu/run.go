@@ -43,7 +43,7 @@ func (c *command) run(ctx context.Context, path string, args ...string) (stdout,
 			return nil, nil, fmt.Errorf("process %d still hangs in the driver: it outlived SIGKILL", c.pid)
 		}
 	}
-	cmd := exec.Command(path, args...) // not CommandContext: Wait would wait for a process that cannot be killed
+	cmd := exec.Command(path, args...) //nolint:noctx // Wait would wait for a process that cannot be killed
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.WaitDelay = waitDelay // a grandchild may hold the pipes open
 	ownGroup(cmd)

@@ -237,12 +237,21 @@ func (g *smiGPU) device(table Table, ids migIDs) (Device, []Proc) {
 		}
 		return v, ok
 	}
-	util, hasUtil := number(1, "utilization/gpu_util")
-	temp, hasTemp := number(1, "temperature/gpu_temp")
-	power, hasPower := number(1000, "gpu_power_readings/average_power_draw", "gpu_power_readings/power_draw",
+	// What no placement depends on is absent if its number cannot be read, such as one with
+	// the decimal comma of another locale. A word, such as ERR!, says something of the GPU.
+	minor := func(unit float64, paths ...string) (float64, bool) {
+		if _, s := f.first(paths...); strings.ContainsAny(s, "0123456789") {
+			v, ok, _ := f.amount(unit, paths...)
+			return v, ok
+		}
+		return number(unit, paths...)
+	}
+	util, hasUtil := minor(1, "utilization/gpu_util")
+	temp, hasTemp := minor(1, "temperature/gpu_temp")
+	power, hasPower := minor(1000, "gpu_power_readings/average_power_draw", "gpu_power_readings/power_draw",
 		"gpu_power_readings/instant_power_draw", "power_readings/power_draw")
 	d.Util, d.Temp, d.Power = uint64(min(100, max(0, util))), int64(temp), uint64(max(0, power))
-	d.Total, d.Used, d.Reserved, _ = f.memory(number)
+	d.Total, d.Used, d.Reserved = f.memory(number)
 	d.MIG = strings.EqualFold(f["mig_mode/current_mig"], "enabled")
 	total, told := f["fb_memory_usage/total"]
 	d.Unified = told && !d.MIG && (bare(total) == "n/a" || bare(total) == "not supported") && (hasUtil || hasTemp || hasPower)
@@ -258,9 +267,9 @@ func (g *smiGPU) device(table Table, ids migIDs) (Device, []Proc) {
 // memory returns the parts of fb_memory_usage. Reserved is what neither processes hold nor
 // the driver would give: the fields are rounded each for itself, and old drivers count it
 // among what is used and have no field for it.
-func (f facts) memory(number func(unit float64, paths ...string) (float64, bool)) (total, used, reserved uint64, ok bool) {
+func (f facts) memory(number func(unit float64, paths ...string) (float64, bool)) (total, used, reserved uint64) {
 	unit := float64(1 << 20) // MiB; drivers before 2013 write MB and mean the same
-	t, ok := number(unit, "fb_memory_usage/total")
+	t, _ := number(unit, "fb_memory_usage/total")
 	u, _ := number(unit, "fb_memory_usage/used")
 	free, hasFree := number(unit, "fb_memory_usage/free")
 	res, _ := number(unit, "fb_memory_usage/reserved")
@@ -268,7 +277,7 @@ func (f facts) memory(number func(unit float64, paths ...string) (float64, bool)
 	if hasFree && free >= 0 {
 		reserved = total - min(total, used) - min(total-min(total, used), uint64(free))
 	}
-	return total, used, reserved, ok
+	return total, used, reserved
 }
 
 // instances returns the MIG instances, and their UUIDs by the ids of GPU instance and
@@ -284,7 +293,7 @@ func (g *smiGPU) instances(gpu string, ids migIDs) (all []hivebeat.GPUInstance, 
 		in := hivebeat.GPUInstance{UUID: m["uuid"]}
 		in.GI, _ = strconv.ParseUint(gi, 10, 32)
 		in.CI, _ = strconv.ParseUint(ci, 10, 32)
-		in.Total, in.Used, in.Reserved, _ = m.memory(number)
+		in.Total, in.Used, in.Reserved = m.memory(number)
 		id := ids[migKey{gpu, m["index"]}]
 		in.Profile = id.profile
 		if !strings.HasPrefix(in.UUID, "MIG-") || len(in.UUID) > hivebeat.MaxGPUID {

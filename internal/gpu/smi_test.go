@@ -75,13 +75,15 @@ func TestSMIDevices(t *testing.T) {
 		want string
 	}{
 		{
-			"a Tesla of 2013, driver 340: no reserved memory, errors counted by bits", scene{xml: "k20-v6.xml"},
+			"a Tesla of 2013, driver 340: no reserved memory, errors counted by bits",
+			scene{xml: "k20-v6.xml"},
 			"0 GPU-20200000-0000-0000-0000-000000000001 Tesla K20m at 0000:05:00.0, 4799 = 1120 used + 0 reserved + 3679 free, 37 %, 41 °C, 52300 mW\n" +
 				"pid 2101 on GPU-20200000-0000-0000-0000-000000000001, 1105\n",
 		},
 		{"a T4, driver 515: figures are rounded, and the power cap is no fault", scene{xml: "t4-v11.xml"}, t4 + t4proc},
 		{
-			"a laptop on Windows, driver 537: no minor number, no power, no memory of processes, and a program called GPU is lost", scene{xml: "laptop-v12.xml"},
+			"a laptop on Windows, driver 537: no minor number, no power, no memory of processes, and a program called GPU is lost",
+			scene{xml: "laptop-v12.xml"},
 			"0 GPU-30600000-0000-0000-0000-000000000001 NVIDIA GeForce RTX 3060 Laptop GPU at 0000:01:00.0, 6144 = 1200 used + 132 reserved + 4812 free, 3 %, 51 °C\n" +
 				"pid 4401 on GPU-30600000-0000-0000-0000-000000000001, 0\n",
 		},
@@ -120,11 +122,13 @@ func TestSMIDevices(t *testing.T) {
 				"pid 7701 on MIG-GPU-20…1/1/0, 13500\npid 7702 on MIG-GPU-20…1/9/0, 2150\npid 7703 on MIG-GPU-20…1/10/0, 1100\n",
 		},
 		{
-			"a GB10: its memory is the machine's; a process that computes and draws counts once", scene{xml: "gb10-v13.xml"},
+			"a GB10: its memory is the machine's; a process that computes and draws counts once",
+			scene{xml: "gb10-v13.xml"},
 			"0 GPU-10…1 NVIDIA GB10 at 000f:01:00.0, unified, 12 %, 44 °C, 11980 mW\npid 8801 on GPU-10…1, 69564\npid 8802 on GPU-10…1, 18\n",
 		},
 		{
-			"eight B200, driver 575", scene{xml: "b200-v13.xml"},
+			"eight B200, driver 575",
+			scene{xml: "b200-v13.xml"},
 			b200 + "1 GPU-b2…1 NVIDIA B200 at 0000:43:00.0, 183359 = 1000 used + 734 reserved + 181625 free, 1 %, 40 °C, 100500 mW\n" +
 				"2 GPU-b2…2 NVIDIA B200 at 0000:52:00.0, 183359 = 2000 used + 734 reserved + 180625 free, 2 %, 40 °C, 100500 mW\n" +
 				"3 GPU-b2…3 NVIDIA B200 at 0000:61:00.0, 183359 = 3000 used + 734 reserved + 179625 free, 3 %, 40 °C, 100500 mW\n" +
@@ -242,15 +246,18 @@ func TestSMIMessages(t *testing.T) {
 		{"no devices, as a success", scene{before: "No devices were found\n"}, "", "", ""},
 		{"an XML of no devices", scene{before: "<nvidia_smi_log><attached_gpus>0</attached_gpus></nvidia_smi_log>\n"}, "", "", ""},
 		{
-			"the driver was upgraded under running programs", scene{before: "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 550.144\n", exit: 18},
+			"the driver was upgraded under running programs",
+			scene{before: "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 550.144\n", exit: 18},
 			"", "", "nvidia-smi: exit status 18: Failed to initialize NVML: Driver/library version mismatch",
 		},
 		{
-			"no driver", scene{before: "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running.\n\n", exit: 9},
+			"no driver",
+			scene{before: "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running.\n\n", exit: 9},
 			"", "", "exit status 9: NVIDIA-SMI has failed because it couldn't communicate",
 		},
 		{
-			"no library, said on stderr", scene{stderr: "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system.\n", exit: 12},
+			"no library, said on stderr",
+			scene{stderr: "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system.\n", exit: 12},
 			"", "", "exit status 12: NVIDIA-SMI couldn't find libnvidia-ml.so",
 		},
 		{"nothing at all", scene{}, "", "", "no GPU in its output"},

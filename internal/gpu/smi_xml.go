@@ -3,6 +3,7 @@ package gpu
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -91,7 +92,7 @@ func parseSMI(out []byte) smiLog {
 	for {
 		t, err := d.RawToken()
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				log.err = err
 			}
 			break

@@ -264,9 +264,13 @@ func differ(a, b *hivebeat.Record) bool {
 	return a.Cause != b.Cause || a.Inc != b.Inc || a.Rival != b.Rival || a.RivalAt != b.RivalAt || a.Addr != b.Addr ||
 		a.Stalled != b.Stalled || a.Looping != b.Looping || a.Reason != b.Reason || a.Endpoint != b.Endpoint ||
 		a.Fault != b.Fault || a.Need != b.Need ||
-		unsafe.SliceData(a.GPUs) != unsafe.SliceData(b.GPUs) || len(a.GPUs) != len(b.GPUs) ||
-		unsafe.SliceData(a.On) != unsafe.SliceData(b.On) || len(a.On) != len(b.On) || mapAt(a.Labels) != mapAt(b.Labels) ||
+		!sameList(a.GPUs, b.GPUs) || !sameList(a.On, b.On) || mapAt(a.Labels) != mapAt(b.Labels) ||
 		a.State != b.State || a.Live != b.Live || a.Model != b.Model
+}
+
+// sameList reports whether two lists are one in memory: a list in a record is never written to.
+func sameList(a, b []string) bool {
+	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b) //nolint:gosec // compared, never followed
 }
 
 // mapAt returns the address of a map, as its identity: a map in a record is never written to.
@@ -277,7 +281,7 @@ func sameGPUs(was []hivebeat.GPU, is []wire.GPUView) bool {
 	return slices.EqualFunc(was, is, func(a hivebeat.GPU, b wire.GPUView) bool {
 		return a.Used == b.Used && a.Ours == b.Ours && a.Util == b.Util && a.Temp == b.Temp && a.Power == b.Power && a.Total == b.Total &&
 			a.Index == b.Index && a.UUID == string(b.UUID) && a.Name == string(b.Name) && a.Err == string(b.Err) &&
-			a.Orphaned == b.Orphaned && a.Unattributed == b.Unattributed && a.Reserved == b.Reserved && a.Unified == b.Unified && a.MIG == b.MIG &&
+			a.Orphaned == b.Orphaned && a.OrphanOf == string(b.OrphanOf) && a.Unattributed == b.Unattributed && a.Reserved == b.Reserved && a.Unified == b.Unified && a.MIG == b.MIG &&
 			a.State == hivebeat.GPUState(b.State) && a.Cause == hivebeat.Cause(b.Cause) && a.Evidence == string(b.Evidence) && a.Action == string(b.Action) && a.Boots == b.Boots &&
 			slices.EqualFunc(a.Instances, b.Instances, func(i hivebeat.GPUInstance, v wire.InstanceView) bool { return v.Is(&i) })
 	})

@@ -165,7 +165,7 @@ func (r *Reader) read(pid uint64, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	for {
 		n, err := unix.Read(fd, r.buf) // these files are short, and the kernel gives each at once
 		if err == nil {

@@ -176,7 +176,7 @@ func TestLimits(t *testing.T) {
 	v2.write(dir(v2, "free/memory.max"), "max\n")
 	v2.write(dir(v2, "free/memory.events"), "oom_kill 0\n")
 	v2.write(dir(v2, "odd/memory.max"), strings.Repeat("9", 30))
-	v2.write(dir(v2, "odd/memory.events"), "oom_kill\noom_kill -1\n")
+	v2.write(dir(v2, "odd/memory.events"), "oom_kill\n-1\n")
 	v1.write(dir(v1, "memory/docker/x/memory.limit_in_bytes"), "536870912\n")
 	v1.write(dir(v1, "memory/docker/memory.limit_in_bytes"), "9223372036854771712\n")
 	v1.write(dir(v1, "memory/docker/x/memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n")

@@ -175,7 +175,7 @@ func readSmall(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	b := make([]byte, 1024)
 	n, err := unix.Read(fd, b)
 	return b[:max(0, n)], err

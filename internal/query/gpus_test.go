@@ -346,8 +346,13 @@ func TestMachinesByDriverKernelAndDisk(t *testing.T) {
 		f    api.Filter
 		want string
 	}{
-		{api.Filter{Driver: "550*"}, "h0"}, {api.Filter{Driver: "*"}, "h0 h1 h2"}, {api.Filter{Driver: "550"}, ""}, {api.Filter{Kernel: "6.8.*"}, "h0 h1"},
-		{api.Filter{Kernel: "6.8.*", FreeDisk: 500 * giB}, "h1"}, {api.Filter{FreeDisk: 50 * giB}, "h0 h1"}, {api.Filter{Driver: "5?0*", Model: "llama"}, "h0"},
+		{api.Filter{Driver: "550*"}, "h0"},
+		{api.Filter{Driver: "*"}, "h0 h1 h2"},
+		{api.Filter{Driver: "550"}, ""},
+		{api.Filter{Kernel: "6.8.*"}, "h0 h1"},
+		{api.Filter{Kernel: "6.8.*", FreeDisk: 500 * giB}, "h1"},
+		{api.Filter{FreeDisk: 50 * giB}, "h0 h1"},
+		{api.Filter{Driver: "5?0*", Model: "llama"}, "h0"},
 	} {
 		var hives, workers, picks []string
 		a := ask(t, v, api.VerbHives, api.Request{Filter: c.f}, at(1))

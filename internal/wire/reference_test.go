@@ -230,8 +230,10 @@ var (
 		"stalled": isBool, "rival": anyUint, "rival_at": isMap(map[string]rule{"host": isStr(256), "pid": anyUint, "conn": isStr(128), "addr": isStr(128)}),
 		"addr": isStr(128), "age": anyUint, "since": anyUint, "closed": isBool, "restarts": anyUint, "looping": isBool,
 		"on": isList(64, isStr(64)), "fault": isStr(256),
-		"os": isMap(map[string]rule{"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint, "read": anyUint,
-			"procs": anyUint, "threads": anyUint, "files": anyUint, "mem_max": anyUint, "oom": anyUint}),
+		"os": isMap(map[string]rule{
+			"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint, "read": anyUint,
+			"procs": anyUint, "threads": anyUint, "files": anyUint, "mem_max": anyUint, "oom": anyUint,
+		}),
 	}), "worker", "live", "inc", "seq", "every")
 	refSnapshot = isMap(map[string]rule{
 		"worker": func(any) hivebeat.Reason { return hivebeat.RefusedForeign }, // the key of a beat
@@ -245,7 +247,7 @@ var (
 		"gpus": isList(64, isMap(map[string]rule{
 			"uuid": isStr(64), "index": anyUint, "name": isStr(256), "total": anyUint, "used": anyUint, "ours": anyUint,
 			"util": anyUint, "temp": isInt, "power": anyUint, "age": anyUint, "err": isStr(256),
-			"bus": isStr(64), "orphaned": anyUint, "unattributed": anyUint, "reserved": anyUint, "unified": isBool, "mig": isBool,
+			"bus": isStr(64), "orphaned": anyUint, "orphan_of": isStr(64), "unattributed": anyUint, "reserved": anyUint, "unified": isBool, "mig": isBool,
 			"state": isStr(32), "cause": isStr(32), "evidence": isStr(256), "action": isStr(32), "since": anyUint, "boots": anyUint,
 			"instances": isList(16, isMap(map[string]rule{
 				"uuid": isStr(64), "profile": isStr(64), "gi": anyUint, "ci": anyUint, "total": anyUint, "used": anyUint, "ours": anyUint,

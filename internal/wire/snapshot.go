@@ -174,6 +174,8 @@ func (c *cursor) gpus(list []GPUView) []GPUView {
 				v.Bus = c.text("gpus.bus", hivebeat.MaxGPUID)
 			case "orphaned":
 				v.Orphaned = c.uint("gpus.orphaned")
+			case "orphan_of":
+				v.OrphanOf = c.text("gpus.orphan_of", hivebeat.MaxID)
 			case "unattributed":
 				v.Unattributed = c.uint("gpus.unattributed")
 			case "reserved":

@@ -68,7 +68,7 @@ func vectors() map[string][]vector {
 	snap.VRAMBudget, snap.GPUN = 120<<30, 4
 	snap.GPUs = append(snap.GPUs, hivebeat.GPU{
 		UUID: "GPU-cccccccc-0000-0000-0000-000000000000", Index: 1, Name: "NVIDIA H200", Bus: "00000000:1B:00.0",
-		Total: 143_771 << 20, Used: 13_526 << 20, Ours: 10_000 << 20, Orphaned: 2_000 << 20, Unattributed: 526 << 20, Reserved: 600 << 20,
+		Total: 143_771 << 20, Used: 13_526 << 20, Ours: 10_000 << 20, Orphaned: 2_000 << 20, OrphanOf: "llama-2", Unattributed: 526 << 20, Reserved: 600 << 20,
 		State: hivebeat.GPUFailing, Cause: hivebeat.CauseXID, Evidence: "XID 48: double-bit ECC error", Action: hivebeat.ActionReset, Since: 61_000, Boots: 1, Age: 900,
 		MIG: true,
 		Instances: []hivebeat.GPUInstance{{

@@ -107,7 +107,7 @@ type HostView struct {
 // GPUView is the view of a hivebeat.GPU.
 type GPUView struct {
 	UUID, Name, Bus, Err                       []byte
-	State, Cause, Evidence, Action             []byte
+	State, Cause, Evidence, Action, OrphanOf   []byte
 	Index, Total, Used, Ours, Util, Power, Age uint64
 	Orphaned, Unattributed, Reserved, Since    uint64
 	Boots                                      uint64
@@ -231,6 +231,7 @@ func (v *GPUView) Update(g *hivebeat.GPU) {
 	set(&g.Cause, v.Cause)
 	set(&g.Evidence, v.Evidence)
 	set(&g.Action, v.Action)
+	set(&g.OrphanOf, v.OrphanOf)
 	g.Orphaned, g.Unattributed, g.Reserved, g.Since, g.Boots = v.Orphaned, v.Unattributed, v.Reserved, hivebeat.Millis(v.Since), v.Boots
 	g.Unified, g.MIG = v.Unified, v.MIG
 	// An answer may still hold the instances, so that a change makes new ones.

@@ -154,7 +154,7 @@ func gpuNote(g *hivebeat.GPU, extra time.Duration) Cell {
 		add(text, gpuStyle(state))
 	}
 	if g.Orphaned > 0 && state.Usable() {
-		add(size(g.Orphaned)+" orphaned", Warn)
+		add(size(g.Orphaned)+" "+orphaned(g), Warn)
 	}
 	if g.Err != "" && g.Err != g.Evidence {
 		add(g.Err, Warn)
@@ -178,7 +178,15 @@ func instanceRow(g *hivebeat.GPU, m *hivebeat.GPUInstance, p Paint) []Cell {
 		}
 	}
 	return []Cell{
-		{}, {Text: bar}, {Text: held}, {Text: foreign}, {Text: none}, {Text: none}, {Text: none},
-		{Text: plaintext.Line("MIG " + m.Profile)}, {}, {plaintext.Line(m.UUID), Faint},
+		{},
+		{Text: bar},
+		{Text: held},
+		{Text: foreign},
+		{Text: none},
+		{Text: none},
+		{Text: none},
+		{Text: plaintext.Line("MIG " + m.Profile)},
+		{},
+		{plaintext.Line(m.UUID), Faint},
 	}
 }

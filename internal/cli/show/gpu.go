@@ -224,8 +224,16 @@ func memory(g *hivebeat.GPU, current, usable bool) string {
 		text = GiB(g.Total) + " GiB, when last read: "
 	}
 	return text + addUp(g.Total, []part{
-		{"ours", g.Ours}, {"orphaned", g.Orphaned}, {"foreign", g.Foreign()}, {"unattributed", g.Unattributed}, {"reserved", g.Reserved}, {free, g.Free()},
+		{"ours", g.Ours}, {orphaned(g), g.Orphaned}, {"foreign", g.Foreign()}, {"unattributed", g.Unattributed}, {"reserved", g.Reserved}, {free, g.Free()},
 	})
+}
+
+// orphaned says whose the memory of ended workers was, or that of most of it.
+func orphaned(g *hivebeat.GPU) string {
+	if g.OrphanOf == "" {
+		return "orphaned"
+	}
+	return "orphan of " + g.OrphanOf
 }
 
 // instance renders a MIG instance.
@@ -260,7 +268,7 @@ type part struct {
 // A part that is too small for that is shown in MiB.
 func addUp(total uint64, parts []part) string {
 	const tenth = gib / 10.0
-	left := int((float64(total))/tenth + 0.5)
+	left := int(float64(total)/tenth + 0.5)
 	tenths, lost := make([]int, len(parts)), make([]float64, len(parts))
 	for i, q := range parts {
 		exact := float64(q.bytes) / tenth

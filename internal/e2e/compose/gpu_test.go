@@ -66,7 +66,7 @@ func TestGPUImage(t *testing.T) {
 
 	// A folder that every user in the container may read, as the runtime's mounts are.
 	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // see above
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	smi, scene := filepath.Join(dir, "nvidia-smi"), filepath.Join(dir, "scene.json")
@@ -80,7 +80,7 @@ func TestGPUImage(t *testing.T) {
 	}
 	text, err := os.ReadFile(filepath.Join(rig.Root(), "internal/e2e/gpus/testdata/scenes/recovery-reset.json"))
 	if err == nil {
-		err = os.WriteFile(scene, text, 0o644) //nolint:gosec // see above
+		err = os.WriteFile(scene, text, 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -47,7 +47,7 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if *child != "" {
-		c := exec.Command(os.Args[0], "-hold") //nolint:gosec // itself
+		c := exec.Command(os.Args[0], "-hold")
 		if err := c.Start(); err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@
 //	after    lines to print last
 //	stderr   lines for standard error
 //	silent   print neither a table nor XML
-//	exit     exit code
+//	exit     code
 //	sleep    seconds before anything is printed
 //	hang     never end, and ignore SIGTERM, SIGINT and SIGHUP
 //	child    start a process first that runs until it is killed and holds standard output
@@ -81,7 +81,7 @@ func main() {
 		os.Exit(99)
 	}
 	if s.Child {
-		c := exec.Command(os.Args[0], lasting) //nolint:gosec // itself
+		c := exec.Command(os.Args[0], lasting)
 		c.Stdout, c.Stderr = os.Stdout, os.Stderr
 		if err := c.Start(); err != nil {
 			fmt.Fprintln(os.Stderr, "stand-in:", err)
@@ -178,9 +178,7 @@ func (s *scene) answer(dir string, args []string) []byte {
 	case s.Silent:
 	case has("query-gpu"):
 		rows := make([]any, len(gpus))
-		for i, g := range gpus {
-			rows[i] = g
-		}
+		copy(rows, gpus)
 		table(&b, rows, opts["query-gpu"], opts["format"])
 	case has("query-compute-apps"):
 		var rows []any

@@ -99,7 +99,8 @@ export function setGPU(el, g, at, { all = false, fresh = true } = {}) {
   if (usable && g.total) setMemory(el.hbMemory, memoryParts(g));
   keyed(el.hbInstances, all && usable ? g.instances || [] : [], (m) => m.uuid, instance, setInstance);
   show(el.hbInstances, el.hbInstances.childElementCount > 0);
-  const err = g.err && g.err !== g.evidence ? clip(g.err, 200) : usable && !g.total ? 'its memory is not known' : '';
+  const orphan = usable && g.orphaned && g.orphan_of ? `orphan of ${clip(g.orphan_of, 64)}: ${gib(g.orphaned)} GiB` : '';
+  const err = g.err && g.err !== g.evidence ? clip(g.err, 200) : orphan || (usable && !g.total ? 'its memory is not known' : '');
   show(el.hbErr, err !== '');
   say(el.hbErr, err);
   show(el.hbOld, !usable && !!g.age);
