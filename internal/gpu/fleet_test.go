@@ -115,7 +115,7 @@ func (p *play) collect() string {
 // Each scene is one row. A machine with 4 good GPUs is read at the start, unless the scene
 // says otherwise.
 func TestScenes(t *testing.T) {
-	const ok4 = "ok, ok"
+	const ok4 = "ok, ok, ok, ok"
 	for _, c := range []struct {
 		name    string
 		n       uint64 // GPUs at the start
@@ -131,13 +131,13 @@ func TestScenes(t *testing.T) {
 			"one is missing from a good reading", 4,
 			Config{},
 			func(p *play) { p.good(3) },
-			"ok, gone missing", "gpu-lost 3", "GPU 3 (GPU-3) is gone: missing from a good reading of nvidia, which has 3 GPUs",
+			"ok, ok, ok, gone missing", "gpu-lost 3", "GPU 3 (GPU-3) is gone: missing from a good reading of nvidia, which has 3 GPUs",
 		},
 		{
 			"the bus still has it", 4,
 			Config{},
 			func(p *play) { r := cards(3); r.Present = 4; p.read(r) },
-			"ok, gone missing", "gpu-lost 3", "nvidia answers for 3 of the 4 GPUs on the PCI bus",
+			"ok, ok, ok, gone missing", "gpu-lost 3", "nvidia answers for 3 of the 4 GPUs on the PCI bus",
 		},
 		{"it comes back", 4, Config{}, func(p *play) { p.good(3); p.after(time.Minute); p.good(4) }, ok4, "gpu-lost 3, gpu-recovered 3", "ok"},
 		{
@@ -159,7 +159,7 @@ func TestScenes(t *testing.T) {
 			func(p *play) {
 				p.read(Reading{Partial: errors.New("exit status 15"), Mentions: []Mention{{Bus: "0000:18:00.0", Index: -1, Fault: lost}}})
 			},
-			"failing gpu_lost reboot, ok, ok", "gpu-failing 0", "exit status 15",
+			"failing gpu_lost reboot, ok, ok, ok", "gpu-failing 0", "exit status 15",
 		},
 		{
 			"and after 45 s", 4,
@@ -188,7 +188,7 @@ func TestScenes(t *testing.T) {
 				r.Mentions = []Mention{{Index: 2, Fault: lost}}
 				p.read(r)
 			},
-			"ok, failing gpu_lost reboot, ok", "gpu-failing 2", "GPU 2 (GPU-2) is failing: GPU is lost",
+			"ok, ok, failing gpu_lost reboot, ok", "gpu-failing 2", "GPU 2 (GPU-2) is failing: GPU is lost",
 		},
 		{
 			"a message, and a good reading that lacks it", 4,
@@ -198,7 +198,7 @@ func TestScenes(t *testing.T) {
 				r.Mentions = []Mention{{Bus: "0000:1b:00.0", Index: -1, Fault: lost}}
 				p.read(r)
 			},
-			"ok, gone missing reboot", "gpu-lost 3", "GPU is lost",
+			"ok, ok, ok, gone missing reboot", "gpu-lost 3", "GPU is lost",
 		},
 		{
 			"a row of [Unknown Error] between good rows", 4,
@@ -208,7 +208,7 @@ func TestScenes(t *testing.T) {
 				r.Partial, r.Mentions = errors.New("exit status 15"), []Mention{{Index: -1, Fault: lost}}
 				p.read(r)
 			},
-			"ok, failing gpu_lost reboot", "gpu-failing 3", "exit status 15",
+			"ok, ok, ok, failing gpu_lost reboot", "gpu-failing 3", "exit status 15",
 		},
 		{
 			"two such rows: which GPUs they are of is not known", 4,
@@ -218,7 +218,7 @@ func TestScenes(t *testing.T) {
 				r.Partial, r.Mentions = errors.New("exit status 15"), []Mention{{Index: -1, Fault: lost}, {Index: -1, Fault: lost}}
 				p.read(r)
 			},
-			"ok, unknown unread, unknown unread", "", "exit status 15",
+			"ok, ok, unknown unread, unknown unread", "", "exit status 15",
 		},
 		{
 			"a row is missing from a partial reading", 4,
@@ -226,7 +226,7 @@ func TestScenes(t *testing.T) {
 			func(p *play) { r := cards(3); r.Partial = errors.New("one row of [Unknown Error]"); p.read(r) },
 			ok4, "", "one row of [Unknown Error]",
 		},
-		{"requires a reset, said in fields", 4, Config{}, func(p *play) { p.with(reset) }, "failing reset reset, ok, ok", "gpu-failing 0", "GPU requires reset"},
+		{"requires a reset, said in fields", 4, Config{}, func(p *play) { p.with(reset) }, "failing reset reset, ok, ok, ok", "gpu-failing 0", "GPU requires reset"},
 		{
 			"drain, then a good reading", 4,
 			Config{},
@@ -246,13 +246,13 @@ func TestScenes(t *testing.T) {
 			func(p *play) { p.with(reboot); p.events(); p.log = nil; p.good(4) },
 			ok4, "gpu-recovered 0, gpu-recovered 1, gpu-recovered 2, gpu-recovered 3", "ok",
 		},
-		{"pending row remap", 4, Config{}, func(p *play) { p.with(remap) }, "degraded remap reset, ok, ok", "gpu-degraded 0", "ok"},
-		{"the worst fault counts", 4, Config{}, func(p *play) { p.with(hot, reset) }, "failing reset reset, ok, ok", "gpu-failing 0", "requires reset"},
+		{"pending row remap", 4, Config{}, func(p *play) { p.with(remap) }, "degraded remap reset, ok, ok, ok", "gpu-degraded 0", "ok"},
+		{"the worst fault counts", 4, Config{}, func(p *play) { p.with(hot, reset) }, "failing reset reset, ok, ok, ok", "gpu-failing 0", "requires reset"},
 		{
 			"row remap failure does not end by itself", 4,
 			Config{},
 			func(p *play) { p.with(norows); p.during(48*time.Hour, 4) },
-			"failing remap replace, ok, ok", "gpu-failing 0", "could not be remapped",
+			"failing remap replace, ok, ok, ok", "gpu-failing 0", "could not be remapped",
 		},
 		{
 			"driver mismatch: for 40 s nothing is concluded", 4,
@@ -313,7 +313,7 @@ func TestScenes(t *testing.T) {
 				p.f.Incident(p.now, Incident{Bus: "0000:18:00", Fault: xid48}, nil)
 				p.during(50*time.Second, 4)
 			},
-			"failing xid reset, ok, ok", "gpu-failing 0", "XID 48",
+			"failing xid reset, ok, ok, ok", "gpu-failing 0", "XID 48",
 		},
 		{
 			"and then ends", 4,
@@ -378,9 +378,9 @@ func TestScenes(t *testing.T) {
 				p.log = nil
 				p.read(Reading{Devices: []Device{card(0, reset)}})
 			},
-			"failing reset", "gpu-failing 0", "requires reset",
+			"failing reset reset", "gpu-failing 0", "requires reset",
 		},
-		{"gone for 7 days", 4, Config{}, func(p *play) { p.during(7*24*time.Hour+time.Minute, 3) }, "ok, ok", "gpu-lost 3", "ok"},
+		{"gone for 7 days", 4, Config{}, func(p *play) { p.during(7*24*time.Hour+time.Minute, 3) }, "ok, ok, ok", "gpu-lost 3", "ok"},
 		{
 			"forgotten", 4,
 			Config{},
@@ -390,7 +390,7 @@ func TestScenes(t *testing.T) {
 					panic(err)
 				}
 			},
-			"ok, ok", "gpu-lost 3, gpu-forgotten 3", "ok",
+			"ok, ok, ok", "gpu-lost 3, gpu-forgotten 3", "ok",
 		},
 		{
 			"one that is there cannot be forgotten", 4,

@@ -95,7 +95,7 @@ func TestTheSameFaultAfterTwoReboots(t *testing.T) {
 	fails := func(p *play, f Fault) { p.read(Reading{Devices: []Device{card(0, f)}}) }
 	p := &play{f: New(Config{Sources: []string{"nvidia"}}), now: t0}
 	fails(p, reset)
-	for boots, want := range []string{"failing reset", "failing reset", "failing reset replace"} {
+	for boots, want := range []string{"failing reset reset", "failing reset reset", "failing reset replace"} {
 		if g := p.f.GPUs(p.now)[0]; p.states() != want || g.Boots != uint64(boots) {
 			t.Errorf("after %d reboots: %s, boots %d", boots, p.states(), g.Boots)
 		}

@@ -110,7 +110,7 @@ func scenes() []row {
 		{
 			name: "one of two requires a reset", scene: "requires-reset",
 			steps: []step{{want: want{
-				gpus: []string{"failing reset", "ok"}, pick: "1", note: "reset", get: "GPU requires reset",
+				gpus: []string{"failing reset reset", "ok"}, pick: "1", note: "reset", get: "GPU requires reset",
 				events: []string{"gpu-failing 0"}, metric: `hivebeat_hive_gpu_up\{gpu="0"\} 0`,
 			}}},
 		},
