@@ -26,9 +26,22 @@ func TestMain(m *testing.M) { rig.Main(m) }
 
 // smi reports a GPU that never changes.
 const smi = `#!/bin/sh
-case "$1" in
---query-gpu=*) echo "GPU-aaaa, 0, 81920, 20480, 50, 60, 300.5, NVIDIA H100" ;;
-esac
+cat <<'XML'
+<?xml version="1.0" ?>
+<nvidia_smi_log>
+	<driver_version>590.48.01</driver_version>
+	<attached_gpus>1</attached_gpus>
+	<gpu id="00000000:18:00.0">
+		<product_name>NVIDIA H100</product_name>
+		<uuid>GPU-aaaa</uuid>
+		<fb_memory_usage><total>81920 MiB</total><reserved>0 MiB</reserved><used>20480 MiB</used><free>61440 MiB</free></fb_memory_usage>
+		<utilization><gpu_util>50 %</gpu_util></utilization>
+		<temperature><gpu_temp>60 C</gpu_temp></temperature>
+		<gpu_power_readings><average_power_draw>300.5 W</average_power_draw></gpu_power_readings>
+		<processes></processes>
+	</gpu>
+</nvidia_smi_log>
+XML
 `
 
 // start runs a queen, two hives and their workers, and returns the ways to ask.
