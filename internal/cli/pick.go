@@ -115,9 +115,9 @@ func (cmd *pickCmd) print(c *console, p client.Pick) error {
 		if passed := show.Passed(p.Passed); passed != "" {
 			err = fmt.Errorf("%w; passed over: %s", client.ErrNothingFits, passed)
 		}
-		hint := "\"hivebeat ls workers\" lists all workers; ask for less, or for another --model (a case-sensitive glob over the whole name)"
+		hint := "\"hivebeat ls workers\" lists all workers, and \"hivebeat get HIVE/WORKER\" why one is not picked; ask for less, or for another --model (a case-sensitive glob over the whole name)"
 		if cmd.For == api.ForGPU {
-			hint = "\"hivebeat ls hives\" lists the free memory; ask for less"
+			hint = "\"hivebeat get HIVE\" shows what is free at each GPU and MIG instance, and why one is not offered; ask for less, or for other machines"
 		}
 		if p.Passed[api.PassedNoSlots] > 0 {
 			hint = "a worker is picked only if it reports how many requests it serves at once: hivebeat worker --slots N, or Slots in its Config"

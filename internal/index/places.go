@@ -194,6 +194,21 @@ func (w *Worker) gpus() badness {
 	return isOK
 }
 
+// Stranger returns a GPU that w names and that its hive does not list, although it lists others; "" if there
+// is none. The name may be wrong, or the GPU was forgotten: whether w can serve is not known.
+func (w *Worker) Stranger() string {
+	h := w.hive
+	if len(h.head.GPUs) == 0 {
+		return "" // a hive that sees no GPU, as in a container, says nothing about them
+	}
+	for _, uuid := range w.rec.GPUs {
+		if h.listed(uuid) == nil {
+			return uuid
+		}
+	}
+	return ""
+}
+
 // Last reports whether w is picked after all others: it restarts over and over, or a GPU of it is degraded
 // or unknown.
 func (w *Worker) Last() bool { return w.rec.Looping || w.shown.gpus != isOK }

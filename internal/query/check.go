@@ -170,6 +170,8 @@ func check(verb string, r *api.Request) error {
 		return errors.New("slots, free_slots and min_uptime apply to workers, not to a GPU")
 	case r.For != api.ForGPU && r.GPUs != 0:
 		return fmt.Errorf("gpus is how many GPUs a place has: it needs for %q", api.ForGPU)
+	case verb == api.VerbHold && r.For == api.ForGPU && r.FreeVRAM == 0:
+		return errors.New("free_vram is how much of a GPU is held: a hold for a GPU needs it")
 	case r.Spread != "" && r.Spread != api.SpreadZone && r.Spread != api.SpreadHive && r.Spread != api.SpreadNone:
 		return fmt.Errorf("spread is %q, %q or %q", api.SpreadZone, api.SpreadHive, api.SpreadNone)
 	}

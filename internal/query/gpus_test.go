@@ -424,3 +424,26 @@ func TestCheckOfGPUs(t *testing.T) {
 		}
 	}
 }
+
+// A worker may name a GPU that its hive does not list: a wrong name, or a GPU that was
+// forgotten. Whether it can serve is not known. A hive that lists no GPU says nothing.
+func TestAWorkerThatNamesAnUnknownGPU(t *testing.T) {
+	const says = "gpu-01/a names a GPU that its hive does not list: GPU-9"
+	for _, c := range []struct {
+		name string
+		gpus []hivebeat.GPU
+		want string
+		sure bool
+	}{
+		{"the hive lists others", []hivebeat.GPU{card(0, 0, "ok")}, "b, a", false},
+		{"the hive lists none", nil, "a, b", true},
+	} {
+		w := on("b", "GPU-0")
+		w.Busy = 3 // it has fewer free slots, and still comes first
+		v := machine(t, c.gpus, nil, on("a", "GPU-9"), w)
+		a := find(t, v, api.Request{N: 2, Filter: api.Filter{Model: "llama"}}, at(1))
+		if got, _, _ := strings.Cut(picked(&a), " |"); got != c.want || slices.Contains(a.Status.Unsure, says) == c.sure {
+			t.Errorf("%s: picked %s, want %s; unsure: %q", c.name, got, c.want, a.Status.Unsure)
+		}
+	}
+}

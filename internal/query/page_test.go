@@ -297,6 +297,7 @@ func TestRequestsAreChecked(t *testing.T) {
 		{api.VerbHold, api.Request{HoldMS: 5000}, "hold is empty"},
 		{api.VerbHold, api.Request{Hold: "a.b"}, `hold "a.b"`},
 		{api.VerbHold, api.Request{Hold: "x", HoldMS: 5}, "hold_for"},
+		{api.VerbHold, api.Request{Hold: "x", For: api.ForGPU}, "free_vram is how much of a GPU is held"},
 		{api.VerbHold, api.Request{Hold: "x", Filter: api.Filter{State: []hivebeat.State{"ready"}}}, `"state"`},
 		{api.VerbPick, api.Request{For: "lunch"}, "for"},
 		{api.VerbPick, api.Request{For: api.ForGPU, Slots: 1}, "slots"},

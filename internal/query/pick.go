@@ -217,7 +217,7 @@ func (f *Finder) look(v *index.Index, w *index.Worker, g *index.GPU, serves bool
 	}
 	c := candidate{w: w, g: g, serves: serves}
 	if w != nil {
-		c.hive, c.last = w.Hive(), w.Last()
+		c.hive, c.last = w.Hive(), w.Last() || w.Stranger() != ""
 		c.level, c.queue = -bits.Len64(w.FreeSlots()), bits.Len64(w.Record().Queue)
 	} else {
 		c.hive, _ = g.Device()

@@ -40,6 +40,10 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 		} else if g != nil {
 			say("%s", degraded(g))
 		}
+		if gpu := c.w.Stranger(); gpu != "" {
+			say("names a GPU that its hive does not list: %s", gpu)
+			f.answer.Status.Unsure = append(f.answer.Status.Unsure, fmt.Sprintf("%s/%s names a GPU that its hive does not list: %s", c.hive.ID(), r.Worker, gpu))
+		}
 	} else {
 		if len(c.more) > 0 {
 			say("%d GPUs, %.1f GiB free on each", f.gpus, gib(p.FreeVRAM))

@@ -154,7 +154,7 @@ func hiveVRAM(h *api.HiveInfo, p Paint) string {
 		}
 		return size(bytes) + " " + what
 	}
-	text := join(of(h.FreeVRAM, "free on one GPU"), of(h.Held, "held for askers"), of(h.Loading, "announced by loading workers"),
+	text := join(of(h.FreeVRAM, "free at one place"), of(h.Held, "held for askers"), of(h.Loading, "announced by loading workers"),
 		of(h.VRAMBudget, "allowed for all workers together"))
 	sum := sumUp(h.GPUs)
 	if unknown := notKnown(max(h.VRAMStale, sum.staleBytes), sum.stale); unknown != "" {

@@ -92,12 +92,19 @@ func gpuNotes(gpus []hivebeat.GPU) (notes []string, st Style) {
 	return notes, st
 }
 
-// shortly is what there is to do about a GPU, or else why it is in its state, in a word.
+// shortly is what there is to do about a GPU, or else why it is in its state, in a few words.
 func shortly(g *hivebeat.GPU) string {
-	if g.State == hivebeat.GPUGone { // the state says it
+	switch {
+	case g.Action != "":
 		return g.Action
+	case g.State == hivebeat.GPUGone: // the state says it
+		return ""
+	case g.Cause == hivebeat.CauseLostGPU:
+		return "lost"
+	case g.Cause == hivebeat.CauseUnread:
+		return "not read"
 	}
-	return cmp.Or(g.Action, string(g.Cause))
+	return string(g.Cause)
 }
 
 func gpuName(index uint64) string { return "GPU " + strconv.FormatUint(index, 10) }
@@ -159,7 +166,9 @@ func gpuLines(g *hivebeat.GPU, old bool, p Paint) []string {
 		add("memory shared with the machine")
 	}
 	if current {
-		add(fmt.Sprintf("%d%% busy", g.Util))
+		if g.Util > 0 || state.Usable() && !g.MIG { // otherwise the driver has no value
+			add(fmt.Sprintf("%d%% busy", g.Util))
+		}
 		if g.Temp != 0 {
 			add(fmt.Sprintf("%d °C", g.Temp))
 		}
@@ -197,10 +206,26 @@ func gpuWhy(g *hivebeat.GPU, p Paint) string {
 	if why := cmp.Or(g.Evidence, string(g.Cause)); why != "" {
 		text += ": " + why
 	}
-	if g.Action != "" {
-		text += " · to do: " + actionText(g.Action)
+	if todo := advice(g); todo != "" {
+		text += " · to do: " + todo
 	}
 	return p.Text(plaintext.Line(text), gpuStyle(state))
+}
+
+// advice says what to do about a GPU that cannot be used. Where the driver recommends
+// nothing, it says where to look.
+func advice(g *hivebeat.GPU) string {
+	switch state := g.Condition(); {
+	case g.Action != "":
+		return actionText(g.Action)
+	case state == hivebeat.GPUGone:
+		return fmt.Sprintf("look at the machine's kernel log; if the GPU was removed, hivebeat forget HIVE/%d", g.Index)
+	case state == hivebeat.GPUFailing:
+		return "look at the machine's kernel log, and reboot the machine"
+	case state == hivebeat.GPUUnknown && g.Cause == hivebeat.CauseUnread:
+		return "run nvidia-smi, or the driver's other tool, on the machine"
+	}
+	return ""
 }
 
 // memory renders the parts of a GPU's memory, which add up to its total. Of figures that
@@ -214,12 +239,17 @@ func memory(g *hivebeat.GPU, current, usable bool) string {
 	}
 	free := "free"
 	switch {
-	case !current || !usable:
+	case !current:
 		free = "unused"
+	case !usable:
+		free = "not offered"
 	case g.MIG:
 		free = "free in all"
 	}
 	text := GiB(g.Total) + " GiB: "
+	if !current && g.Used == 0 && g.Reserved == 0 { // after a restart of the hive, what was used is not known
+		return GiB(g.Total) + " GiB"
+	}
 	if !current {
 		text = GiB(g.Total) + " GiB, when last read: "
 	}

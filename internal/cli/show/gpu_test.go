@@ -85,7 +85,7 @@ func TestGPUNotes(t *testing.T) {
 		{[]hivebeat.GPU{ok, {Index: 1}}, "", Plain},
 		{[]hivebeat.GPU{ok, failing}, "GPU 3 failing: reset", Bad},
 		{[]hivebeat.GPU{gone, ok, gone}, "2 GPUs gone", Bad},
-		{[]hivebeat.GPU{degraded, unknown, gone, failing}, "GPU 3 failing: reset; GPU 2 gone; GPU 4 unknown: unread; GPU 1 degraded: throttle", Bad},
+		{[]hivebeat.GPU{degraded, unknown, gone, failing}, "GPU 3 failing: reset; GPU 2 gone; GPU 4 unknown: not read; GPU 1 degraded: throttle", Bad},
 		{many(64, gpu(0, hivebeat.GPUFailing, hivebeat.CauseMachine, hivebeat.ActionReboot)), "64 GPUs failing: reboot", Bad},
 		{[]hivebeat.GPU{failing, gpu(0, hivebeat.GPUFailing, hivebeat.CauseECC, hivebeat.ActionReplace)}, "2 GPUs failing", Bad},
 		{[]hivebeat.GPU{degraded}, "GPU 1 degraded: throttle", Warn},

@@ -277,7 +277,7 @@ func noOldFigure(m *machine) string {
 	if err != nil || h.FreeVRAM != 0 || h.VRAMStale == 0 {
 		return fmt.Sprintf("free_vram %d, vram_stale %d (%v): want none, and how much is stale", h.FreeVRAM, h.VRAMStale, err)
 	}
-	if text := m.cli("get", m.id); strings.Contains(text, "free on one GPU") {
+	if text := m.cli("get", m.id); strings.Contains(text, "free at one place") {
 		return "get tells an old figure: " + text
 	}
 	return ""

@@ -138,7 +138,7 @@ export class Hive extends Detail {
     const host = x.host || {};
     this.state.set([
       ['zone', x.zone], ['running since', began(x.inc)], ['snapshot', count(x.seq)], ['warm', x.warm ? 'yes' : 'no: the absence of a worker is not evidence yet'],
-      ['conflict', x.conflict ? conflict('hives', x.rival, x.believed, x.refused) : ''], ['goodbye', clip(x.bye || '', 256)], ['held VRAM', bytes(x.held)], ['free on one GPU', bytes(x.free_vram)],
+      ['conflict', x.conflict ? conflict('hives', x.rival, x.believed, x.refused) : ''], ['goodbye', clip(x.bye || '', 256)], ['held VRAM', bytes(x.held)], ['free at one place', bytes(x.free_vram)],
       ['announced by loading workers', bytes(x.loading)], ['VRAM budget', bytes(x.vram_budget)], ['VRAM not known', bytes(x.vram_stale)], ['GPUs not ok', clip(gpuNote(x.gpus), 300)],
       ...Object.entries(x.collect || {}).map(([k, v]) => [`reads ${SOURCES[k] ?? k}`, clip(v, 256)]),
     ]);
