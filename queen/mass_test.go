@@ -123,7 +123,9 @@ func TestAQueenDiesWithSeveralEventsToPublish(t *testing.T) {
 			next.Event = body
 		}
 	}
-	advance(t, l, ledger.Step{Key: "h", Next: next})
+	if _, err := l.Advance(t.Context(), "h", 0, next); err != nil {
+		t.Fatal(err)
+	}
 	waitStored(t, nc, hivebeat.KindLost, "h", "") // it was never heard
 	js, err := jetstream.New(nc)
 	if err != nil {
