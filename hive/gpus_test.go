@@ -390,14 +390,21 @@ func TestRestarted(t *testing.T) {
 func TestConfiguredGPUs(t *testing.T) {
 	list := []hivebeat.GPU{{UUID: "GPU-a", Total: 100, Used: 30, Ours: 20}, {Index: 1, Total: 100, State: hivebeat.GPUFailing, Cause: hivebeat.CauseXID, Evidence: "XID 48"}}
 	cfg := quickConfig()
-	cfg.GPUs = func(context.Context) ([]hivebeat.GPU, error) { return list, nil }
+	var mu sync.Mutex // of list
+	cfg.GPUs = func(context.Context) ([]hivebeat.GPU, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return list, nil
+	}
 	virtual(t, cfg, func(t *testing.T, _ *Hive, q *queen, _ func(*fake), _ *nats.Conn) {
 		pass(3 * second)
 		s, _ := q.last()
 		if diff := cmp.Diff([]string{"ok", "failing"}, states(s)); diff != "" || s.GPUs[0].Ours != 20 || s.GPUs[0].Foreign() != 10 || s.Collect[sourceProcs] != "none" {
 			t.Errorf("%v %+v %s", s.Collect, s.GPUs, diff)
 		}
+		mu.Lock()
 		list = nil
+		mu.Unlock()
 		pass(10 * second)
 		s, _ = q.last()
 		if diff := cmp.Diff([]string{"gone", "gone"}, states(s)); diff != "" || s.Collect[sourceGPU] == "none" {
