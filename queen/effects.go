@@ -187,7 +187,9 @@ func (q *Queen) countDropped() int {
 	for _, subs := range q.adopted.subs {
 		count(subs)
 	}
-	q.dropped = max(n, q.dropped) // a subscription that has ended no longer reports its count
+	if n > q.dropped { // a subscription that has ended no longer reports its count
+		q.dropped = n // not after the end of the queen, when several goroutines may ask at once
+	}
 	return q.dropped
 }
 
