@@ -139,7 +139,8 @@ func TestQueenIsNoConfusedDeputy(t *testing.T) {
 			break
 		}
 		inbox := strings.HasPrefix(m.Subject, "_INBOX.") && !strings.ContainsAny(m.Subject, "*>") && !strings.Contains(m.Subject, "..")
-		if answer := bytes.Contains(m.Data, []byte(`"`+id+`"`)); answer && !inbox {
+		own := m.Subject == "queen.peers" // a queen names itself there twice a second; no target is that subject
+		if answer := bytes.Contains(m.Data, []byte(`"`+id+`"`)); answer && !inbox && !own {
 			leaked[m.Subject]++
 		}
 	}
