@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -173,13 +174,5 @@ func (t Table) named() (all []string) {
 
 // sortFaults puts the worst first, and keeps the order of those that are equally bad.
 func sortFaults(faults []Fault) {
-	slices.SortStableFunc(faults, func(a, b Fault) int {
-		switch {
-		case a.State.Bad() == b.State.Bad():
-			return 0
-		case a.State.Bad():
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(rank(b.State), rank(a.State)) })
 }

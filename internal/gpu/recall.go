@@ -14,7 +14,7 @@ import (
 const KeepKnown = 7 * 24 * time.Hour
 
 // MemoryKey returns the key in the bucket queen_roster where queens keep the Memory of a
-// hive.
+// hive. It is no id of a hive, so that readers of verdicts skip it.
 func MemoryKey(hive string) string { return "gpus." + hive }
 
 // Memory is what queens keep of a hive's GPUs, so that a GPU that disappears while the

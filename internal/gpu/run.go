@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
@@ -113,12 +112,5 @@ func oneLine(s string, n int) string {
 	if len(s) > 4*n {
 		s = s[:4*n] // a megabyte without an end of line is not worth looking at
 	}
-	s = strings.Join(strings.Fields(plaintext.Line(s)), " ")
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
+	return plaintext.Clip(strings.Join(strings.Fields(plaintext.Line(s)), " "), n)
 }

@@ -5,11 +5,8 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/gpu"
 )
-
-// gpuKeys is the prefix of the keys for the GPUs of hives. It cannot start the id of a hive, and checkKey
-// refuses it: readers of verdicts skip these keys.
-const gpuKeys = "gpus."
 
 // GPUItem is what the roster keeps of the GPUs of a hive, as it was read.
 type GPUItem struct {
@@ -28,7 +25,7 @@ func (l *Ledger) GPUs(ctx context.Context, hive string) (GPUItem, error) {
 	if err != nil {
 		return GPUItem{}, wrap(ctx, "GPUs of "+hive, err)
 	}
-	m, err := l.last(ctx, atRoster, gpuKeys+hive, true)
+	m, err := l.last(ctx, atRoster, gpu.MemoryKey(hive), true)
 	if err != nil {
 		return GPUItem{}, wrap(ctx, "GPUs of "+hive, err)
 	}
@@ -45,6 +42,6 @@ func (l *Ledger) PutGPUs(ctx context.Context, hive string, revision uint64, body
 	if err := hivebeat.CheckID("hive", hive); err != nil {
 		return err
 	}
-	_, err := l.put(ctx, gpuKeys+hive, revision, body, nil)
+	_, err := l.put(ctx, gpu.MemoryKey(hive), revision, body, nil)
 	return err
 }

@@ -246,12 +246,14 @@ func memory(g *hivebeat.GPU, current, usable bool) string {
 	case g.MIG:
 		free = "free in all"
 	}
-	text := GiB(g.Total) + " GiB: "
-	if !current && g.Used == 0 && g.Reserved == 0 { // after a restart of the hive, what was used is not known
-		return GiB(g.Total) + " GiB"
-	}
-	if !current {
-		text = GiB(g.Total) + " GiB, when last read: "
+	text := GiB(g.Total) + " GiB"
+	switch {
+	case current:
+		text += ": "
+	case g.Used == 0 && g.Reserved == 0: // after a restart of the hive, what was used is not known
+		return text
+	default:
+		text += ", when last read: "
 	}
 	return text + addUp(g.Total, []part{
 		{"ours", g.Ours}, {orphaned(g), g.Orphaned}, {"foreign", g.Foreign()}, {"unattributed", g.Unattributed}, {"reserved", g.Reserved}, {free, g.Free()},
