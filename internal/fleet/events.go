@@ -68,16 +68,20 @@ func cameBack(t *hivebeat.Transition) bool {
 	return t.Kind == hivebeat.KindRecovered && t.From == string(hivebeat.Lost) && t.Margin >= hivebeat.MillisOf(hivebeat.KeepGone)
 }
 
-// gap publishes that the transitions from w.seen to n are not available.
+// gap publishes that the transitions of w up to n are not available.
 func (v *View) gap(h *Hive, w *Worker, n uint64, now time.Time) {
-	if n <= w.seen {
+	r := w.rec()
+	v.missed(&w.seen, n, hivebeat.EventData{Hive: h.id, Worker: r.Worker, Inc: r.Inc, HiveInc: w.hiveInc, Model: r.Model}, now)
+}
+
+// missed publishes that the transitions from seen to n are not available, and sets seen to n. d says whose they are.
+func (v *View) missed(seen *uint64, n uint64, d hivebeat.EventData, now time.Time) {
+	if n <= *seen {
 		return
 	}
-	missing := n - w.seen
-	w.seen = n
-	v.publish(GapOf(hivebeat.EventData{
-		Hive: h.id, Worker: w.rec().Worker, Inc: w.rec().Inc, HiveInc: w.hiveInc, N: n, Missing: missing, Model: w.rec().Model,
-	}), now)
+	d.N, d.Missing = n, n-*seen
+	*seen = n
+	v.publish(GapOf(d), now)
 }
 
 // GapOf returns d with the fields of a gap set.

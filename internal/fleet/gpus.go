@@ -41,10 +41,6 @@ func (v *View) gpuTransitions(h *Hive, received, now time.Time) {
 
 // gpuGap publishes that the transitions of GPUs up to n are not available.
 func (v *View) gpuGap(h *Hive, n uint64, now time.Time) {
-	if n <= h.gpus.seq {
-		return
-	}
-	missing := n - h.gpus.seq
-	h.gpus.seq = n
-	v.publish(GapOf(hivebeat.EventData{Hive: h.id, Inc: h.head().Inc, HiveInc: h.head().Inc, N: n, Missing: missing}), now)
+	inc := h.head().Inc
+	v.missed(&h.gpus.seq, n, hivebeat.EventData{Hive: h.id, Inc: inc, HiveInc: inc}, now)
 }
