@@ -251,7 +251,7 @@ func TestPermissions(t *testing.T) {
 			// t.Parallel would let only as many wait at once as there are CPUs.
 			var wg sync.WaitGroup
 			defer wg.Wait()
-			slots := make(chan struct{}, 20)
+			slots := make(chan struct{}, 10)
 			for name, subject := range without {
 				run := func(t *testing.T) {
 					nc := bustest.Conn(t, srv, nats.UserInfo(name, name), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {

@@ -40,6 +40,9 @@ func dial(nc *nats.Conn) (*prober, error) {
 	o.ClosedCB, o.DisconnectedCB, o.DisconnectedErrCB, o.ConnectedCB, o.ReconnectedCB = nil, nil, nil, nil, nil
 	o.DiscoveredServersCB, o.ReconnectErrCB, o.LameDuckModeHandler = nil, nil, nil
 	o.AsyncErrorCB = p.violated
+	// Each subscription allocates a channel of this length at once: 512 KiB with the
+	// default, and a probe subscribes to some 40 subjects.
+	o.SubChanLen = 1024
 	var err error
 	p.nc, err = o.Connect()
 	return p, err
@@ -85,8 +88,6 @@ func (p *prober) said(text string) bool {
 // subjects would not do: running hives and queens would count it as refused, and a
 // stream would store it. Each attempt is one line in the server's log.
 func (p *prober) probe(ctx context.Context, needs []need) (refused map[need]bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, question)
-	defer cancel()
 	var subs []*nats.Subscription
 	for _, n := range needs {
 		if n.publish {
@@ -124,6 +125,10 @@ func (p *prober) probe(ctx context.Context, needs []need) (refused map[need]bool
 		if err := p.nc.FlushWithContext(ctx); err != nil {
 			return err
 		}
+		// The server has answered every attempt by now. What is still on its way is the
+		// call of the error handler.
+		ctx, cancel := context.WithTimeout(ctx, question)
+		defer cancel()
 		for {
 			all := true
 			for _, o := range outcomes {

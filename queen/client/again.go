@@ -39,11 +39,11 @@ func (c *Client) waits(r *api.Request) time.Duration {
 // did find one may still be answered by a queen that accepts no more requests.
 func (c *Client) first(ctx context.Context, subject, verb string, payload []byte, wait time.Duration) (*nats.Msg, error) {
 	inbox := c.nc.NewInbox()
-	sub, err := c.nc.SubscribeSync(inbox)
+	answers, done, err := c.receive(inbox)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = sub.Unsubscribe() }()
+	defer done()
 	for n, open := 0, 0; ; n++ {
 		if n > 0 {
 			subject = c.at(verb, "")
@@ -57,25 +57,50 @@ func (c *Client) first(ctx context.Context, subject, verb string, payload []byte
 			return nil, err
 		}
 		open++
-		msg, err := next(ctx, sub, wait, &open)
+		msg, err := next(ctx, answers, wait, &open)
 		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return msg, err
 		}
 	}
 }
 
+// mostAnswers is how many answers to one request the client keeps until it reads them.
+const mostAnswers = 64
+
+// receive subscribes to inbox. It gives the subscription a channel of its own:
+// nats.Conn.SubscribeSync allocates 512 KiB for each. Closing the connection does not
+// close the channel; the caller notices that when it sends again.
+func (c *Client) receive(inbox string) (<-chan *nats.Msg, func(), error) {
+	answers := make(chan *nats.Msg, mostAnswers)
+	sub, err := c.nc.ChanSubscribe(inbox, answers)
+	if err != nil {
+		return nil, nil, err
+	}
+	return answers, func() { _ = sub.Unsubscribe() }, nil
+}
+
 // next waits for an answer for at most within. open is how many attempts may have
 // reached a queen.
-func next(ctx context.Context, sub *nats.Subscription, within time.Duration, open *int) (*nats.Msg, error) {
+func next(ctx context.Context, answers <-chan *nats.Msg, within time.Duration, open *int) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for {
-		msg, err := sub.NextMsgWithContext(ctx)
-		if !errors.Is(err, nats.ErrNoResponders) {
-			return msg, err
-		}
-		if *open--; *open == 0 {
-			return nil, err
+		select {
+		case msg := <-answers:
+			if !noResponders(msg) {
+				return msg, nil
+			}
+			if *open--; *open == 0 {
+				return nil, nats.ErrNoResponders
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
+}
+
+// noResponders reports whether the server says with msg that nobody subscribes to the
+// subject of a request.
+func noResponders(msg *nats.Msg) bool {
+	return len(msg.Data) == 0 && msg.Header.Get("Status") == "503"
 }

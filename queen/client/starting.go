@@ -38,16 +38,17 @@ func (c *Client) starting(ctx context.Context, within time.Duration) string {
 		return ""
 	}
 	inbox := c.nc.NewInbox()
-	sub, err := c.nc.SubscribeSync(inbox)
+	answers, done, err := c.receive(inbox)
 	if err != nil {
 		return ""
 	}
-	defer func() { _ = sub.Unsubscribe() }()
+	defer done()
 	if c.nc.PublishRequest(subject, inbox, nil) != nil {
 		return ""
 	}
 	for {
-		m, err := sub.NextMsgWithContext(ctx)
+		open := 1
+		m, err := next(ctx, answers, within, &open)
 		if err != nil { // no queen is present, or only queens of other fabrics
 			return ""
 		}
