@@ -47,10 +47,32 @@ type Facts struct {
 	Need     uint64            `msgpack:"need,omitempty" json:"need,omitempty"`         // bytes of GPU memory that it will hold once loaded
 	Labels   map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`     // free-form
 	Data     []byte            `msgpack:"data,omitempty" json:"data,omitempty"`         // opaque
-	Seq      uint64            `msgpack:"seq" json:"seq"`                               // 1, 2, 3 … within the incarnation
-	Sent     int64             `msgpack:"sent" json:"sent,omitempty"`                   // sender's clock, Unix ms: for display, never used in a decision
-	VRAM     uint64            `msgpack:"vram" json:"vram,omitempty"`                   // bytes the worker says it holds
-	Busy     uint64            `msgpack:"busy" json:"busy,omitempty"`                   // slots in use
-	Queue    uint64            `msgpack:"queue" json:"queue,omitempty"`                 // requests waiting
-	Done     uint64            `msgpack:"done" json:"done,omitempty"`                   // work finished so far
+	Engine   string            `msgpack:"engine,omitempty" json:"engine,omitempty"`     // the inference engine: vllm, ollama …
+	Ver      string            `msgpack:"ver,omitempty" json:"ver,omitempty"`           // version of the engine
+	Ctx      uint64            `msgpack:"ctx,omitempty" json:"ctx,omitempty"`           // longest context that it serves, in tokens
+	KVCap    uint64            `msgpack:"kv_cap,omitempty" json:"kv_cap,omitempty"`     // tokens that its KV cache holds
+	LoRA     LoRA              `msgpack:"lora,omitempty" json:"lora,omitzero"`          // its adapters
+	Cold     []string          `msgpack:"cold,omitempty" json:"cold,omitempty"`         // models that it can load and has not loaded
+	// Exit is in the last beat of an incarnation, which another process sends for one that
+	// has ended: how it ended, such as "code 3", "signal 9" or "oom".
+	Exit   string   `msgpack:"exit,omitempty" json:"exit,omitempty"`
+	Seq    uint64   `msgpack:"seq" json:"seq"`                           // 1, 2, 3 … within the incarnation
+	Sent   int64    `msgpack:"sent" json:"sent,omitempty"`               // sender's clock, Unix ms: for display, never used in a decision
+	VRAM   uint64   `msgpack:"vram" json:"vram,omitempty"`               // bytes the worker says it holds
+	Busy   uint64   `msgpack:"busy" json:"busy,omitempty"`               // slots in use
+	Queue  uint64   `msgpack:"queue" json:"queue,omitempty"`             // requests waiting
+	Done   uint64   `msgpack:"done" json:"done,omitempty"`               // work finished so far
+	Tokens uint64   `msgpack:"tokens,omitempty" json:"tokens,omitempty"` // tokens generated so far
+	KV     *float64 `msgpack:"kv,omitempty" json:"kv,omitempty"`         // use of the KV cache, 0 to 1; nil: unknown
+	Probed Millis   `msgpack:"probed,omitempty" json:"probed,omitempty"` // how long ago the engine itself reported these facts; 0: they are the worker's own
 }
+
+// LoRA are the adapters of an engine that serves them next to its base model.
+type LoRA struct {
+	Max  uint64   `msgpack:"max,omitempty" json:"max,omitempty"`   // how many it can serve at once
+	On   []string `msgpack:"on,omitempty" json:"on,omitempty"`     // loaded, or in use
+	Wait []string `msgpack:"wait,omitempty" json:"wait,omitempty"` // requests wait for these
+}
+
+// IsZero reports whether l says nothing.
+func (l LoRA) IsZero() bool { return l.Max == 0 && len(l.On) == 0 && len(l.Wait) == 0 }

@@ -21,6 +21,10 @@ const (
 	MaxGPUs     = 64      // entries of a gpus array
 	MaxGPUID    = 64      // bytes of a GPU's UUID
 	MaxData     = 1 << 10 // bytes of data
+	MaxEngine   = 64      // bytes of engine, ver and exit
+	MaxAdapters = 32      // entries of each list of lora
+	MaxAdapter  = 128     // bytes of an adapter's name
+	MaxCold     = 64      // entries of cold, each of MaxModel bytes
 
 	MaxHostText = 256 // bytes of host in a beat, of a text in host of a snapshot, of a GPU's name or err, of a value in collect
 	MaxSources  = 16  // pairs of collect

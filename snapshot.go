@@ -83,7 +83,12 @@ type Record struct {
 	// within 5 minutes, and one within the last 10 minutes.
 	Restarts uint64 `msgpack:"restarts,omitempty" json:"restarts,omitempty"`
 	Looping  bool   `msgpack:"looping,omitempty" json:"looping,omitempty"`
-	Proc     Proc   `msgpack:"os,omitempty" json:"os,omitzero"`
+	// Rate is how many requests the worker finishes in a second while it has work, and TPS
+	// how many tokens it generates then, as its hive derives them from Done and Tokens; 0:
+	// unknown.
+	Rate float64 `msgpack:"rate,omitempty" json:"rate,omitempty"`
+	TPS  float64 `msgpack:"tps,omitempty" json:"tps,omitempty"`
+	Proc Proc    `msgpack:"os,omitempty" json:"os,omitzero"`
 }
 
 // Place is where a process runs, as far as known.

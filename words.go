@@ -12,19 +12,20 @@ const (
 	Busy     State = "busy"
 	Degraded State = "degraded"
 	Draining State = "draining"
-	Stopped  State = "stopped" // goodbye: an orderly end
-	Failed   State = "failed"  // goodbye: the worker gives up of its own accord
+	Sleeping State = "sleeping" // alive, but it has put its model away until somebody wakes it
+	Stopped  State = "stopped"  // goodbye: an orderly end
+	Failed   State = "failed"   // goodbye: the worker gives up of its own accord
 )
 
 // States lists the known states in the order of a worker's life.
 func States() []State {
-	return []State{Starting, Loading, Ready, Busy, Degraded, Draining, Stopped, Failed}
+	return []State{Starting, Loading, Ready, Busy, Degraded, Draining, Sleeping, Stopped, Failed}
 }
 
 // Known reports whether s is one of the listed states.
 func (s State) Known() bool {
 	switch s {
-	case Starting, Loading, Ready, Busy, Degraded, Draining, Stopped, Failed:
+	case Starting, Loading, Ready, Busy, Degraded, Draining, Sleeping, Stopped, Failed:
 		return true
 	}
 	return false

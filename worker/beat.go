@@ -24,12 +24,12 @@ func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
 	w.draw(now)
 
 	w.mu.Lock()
-	state, reason, quiet := w.state, w.reason, w.quiet
+	state, reason, quiet, exit := w.state, w.reason, w.quiet, ""
 	if why == bus.WhyLast {
 		if w.bye == "" { // ctx of Run ended without a call of Stop
 			w.bye, w.reason = hivebeat.Stopped, ""
 		}
-		state, reason, quiet = w.bye, w.reason, time.Time{}
+		state, reason, quiet, exit = w.bye, w.reason, time.Time{}, w.exit
 	}
 	w.mu.Unlock()
 
@@ -40,9 +40,14 @@ func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
 			PID: w.pid, NS: w.ns, Host: w.host, Conn: bus.ConnID(w.nc), RW: hivebeat.MillisOf(bus.ReconnectWaitOf(w.nc)),
 			Model: facts.Model, Endpoint: facts.Endpoint, GPUs: facts.GPUs, Slots: facts.Slots, Need: facts.Need,
 			Labels: facts.Labels, Data: facts.Data,
+			Engine: facts.Engine, Ver: facts.Version, Ctx: facts.Context, KVCap: facts.KVCapacity, LoRA: facts.LoRA, Cold: facts.Cold, Exit: exit,
 			Seq: w.seq, Sent: now.UnixMilli(),
 			VRAM: facts.VRAM, Busy: facts.Busy, Queue: facts.Queue, Done: facts.Done,
+			Tokens: facts.Tokens, KV: facts.KV,
 		},
+	}
+	if !facts.Probed.IsZero() {
+		b.Probed = max(1, hivebeat.MillisOf(now.Sub(facts.Probed)))
 	}
 	if w.ns != "" {
 		b.Boot = bootid.Clock()
@@ -89,7 +94,7 @@ func (w *Worker) send(b hivebeat.Beat) error {
 		return err
 	}
 	w.sent = true
-	if !w.begun && !b.State.Goodbye() {
+	if !w.begun && !b.State.Goodbye() && b.Exit == "" {
 		w.log.Info("beating to its hive", slog.Duration("every", w.cfg.Every))
 	}
 	w.begun = true

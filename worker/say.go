@@ -78,7 +78,8 @@ func (w *Worker) clip(reason string) string {
 }
 
 // Update changes the facts. change receives the current facts, with maps and slices
-// that it may write to. If it changes anything, the new facts are sent within a second.
+// that it may write to. If it changes anything, the new facts are sent within a second;
+// Tokens, KV and Probed alone wait for the next beat.
 // Update may be called from any goroutine, also concurrently: change may then run
 // again, on newer facts, so it should have no other effect. No lock is held meanwhile.
 //
@@ -90,15 +91,14 @@ func (w *Worker) Update(change func(*Facts)) error {
 		next := old.clone()
 		change(&next)
 		kept, same := next.keep(old)
-		if same {
-			return nil
-		}
 		if err := kept.check(); err != nil {
 			w.n.refused.Add(1)
 			return fmt.Errorf("worker: Update: %w", err)
 		}
 		if w.facts.CompareAndSwap(old, kept) {
-			w.pulse.Touch()
+			if !same {
+				w.pulse.Touch()
+			}
 			return nil
 		}
 	}

@@ -40,6 +40,7 @@ type Worker struct {
 	state  hivebeat.State
 	reason string
 	bye    hivebeat.State // the goodbye, once there is one
+	exit   string         // in its place: how the process ended
 	quiet  time.Time      // end of the announced silence; zero: none
 	told   time.Time      // when a refusal by the hive was last logged
 
@@ -122,7 +123,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		cfg: cfg, nc: nc, subjects: subjects,
 		subject: subjects.Workers(cfg.Hive),
 		log:     cfg.Logger.With(slog.String("hive", cfg.Hive), slog.String("worker", cfg.ID)),
-		inc:     newInc(time.Now()), pid: uint64(os.Getpid()), ns: bootid.Namespace(), host: hostName(),
+		inc:     newInc(time.Now()), pid: cfg.PID, ns: bootid.Namespace(), host: hostName(),
 		done:  make(chan struct{}),
 		state: cfg.State, said: cfg.State,
 	}
@@ -248,18 +249,33 @@ func (w *Worker) called(m *nats.Msg) {
 //
 // The error is ctx's if ctx ended first, or says why the goodbye could not be sent.
 // Without a goodbye the worker shows as lost after 3 × Every.
-func (w *Worker) Stop(ctx context.Context) error { return w.leave(ctx, hivebeat.Stopped, "") }
+func (w *Worker) Stop(ctx context.Context) error { return w.leave(ctx, hivebeat.Stopped, "", "") }
 
 // Fail is Stop with state failed: the worker gives up, and reason says why.
 func (w *Worker) Fail(ctx context.Context, reason string) error {
-	return w.leave(ctx, hivebeat.Failed, reason)
+	return w.leave(ctx, hivebeat.Failed, reason, "")
 }
 
-func (w *Worker) leave(ctx context.Context, bye hivebeat.State, reason string) error {
+// Exited is Stop for a worker whose process, Config.PID, has ended unexpectedly. The hive
+// declares it lost at once, with cause exit, or oom if how is "oom". how says how it ended:
+// "code 3", "signal 9", "oom"; it has 64 bytes at most, and must not be empty. The reason is
+// for people: the last line of its errors, and what happens next. A process that returns is
+// another incarnation, and so another Worker.
+func (w *Worker) Exited(ctx context.Context, how, reason string) error {
+	if err := checkText("how", how, hivebeat.MaxEngine); err != nil {
+		return fmt.Errorf("worker: Exited: %w", err)
+	}
+	if how == "" {
+		return fmt.Errorf("worker: Exited: %w: how is empty", ErrInvalid)
+	}
+	return w.leave(ctx, hivebeat.Degraded, reason, how)
+}
+
+func (w *Worker) leave(ctx context.Context, bye hivebeat.State, reason, exit string) error {
 	reason = w.clip(reason)
 	w.mu.Lock()
 	if w.bye == "" {
-		w.bye, w.reason = bye, reason
+		w.bye, w.reason, w.exit = bye, reason, exit
 	}
 	w.mu.Unlock()
 	err := w.pulse.Stop(ctx)

@@ -144,6 +144,31 @@ func (r *Registry) Exit(now time.Time, e Exit) bool {
 	return true
 }
 
+// exited handles the last beat of a worker whose process ended, which another process sends
+// for it. The worker is lost, unless it is known to have ended already: then the beat only
+// adds how it ended.
+func (r *Registry) exited(now time.Time, w *worker, b beatStep) {
+	r.unwatch(w)
+	if known := w.spent.Inc == w.facts.Inc && !w.spent.proved; !known {
+		w.ended(end{Process: Process{Worker: w.id, Inc: w.facts.Inc, PID: w.facts.PID}, boot: r.view.Boot, ns: w.facts.NS})
+	}
+	w.lineage.End()
+	r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
+	if w.live == hivebeat.Lost && !b.outcome.Begins() {
+		return
+	}
+	cause := hivebeat.CauseExit
+	if w.facts.Exit == ExitOOM {
+		cause = hivebeat.CauseOOM
+	}
+	w.lostAt = now
+	r.become(now, w, hivebeat.Lost, cause, hivebeat.KindLost, b.age)
+	r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
+}
+
+// ExitOOM is the exit of a process that the kernel killed for want of memory.
+const ExitOOM = "oom"
+
 // ended records the end of the process of w.
 func (w *worker) ended(e end) {
 	w.spent = e

@@ -17,6 +17,7 @@ func (r *Registry) record(now time.Time, w *worker, tr []hivebeat.Transition) hi
 		Since: hivebeat.MillisOf(now.Sub(w.since)),
 
 		Closed: r.closings.Has(w), Restarts: w.starts.count(now), Looping: w.looping,
+		Rate: w.pace.rate, TPS: w.pace.tps,
 	}
 	if rec.Rival != 0 {
 		believed, refused := w.places()

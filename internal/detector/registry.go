@@ -100,6 +100,7 @@ type worker struct {
 	spent    end     // the last reported end of its process
 	load     load
 	progress progress
+	pace     pace
 	rival    rival
 	beside   *beside // where the refused process runs; nil: none was heard
 	damping
@@ -183,7 +184,7 @@ func (r *Registry) Receive(now time.Time, b []byte, pinned string) (Heard, error
 		if w.spent.before(w.facts.Inc, r.tail.Boot, w.facts.NS) {
 			return Heard{}, errEnded
 		}
-		step, err := r.judge(now, w, w.facts.Inc, &r.tail, w.facts.Every)
+		step, err := r.judge(now, w, w.facts.Inc, &r.tail, w.facts.Every, false)
 		if err != nil {
 			return step.heard(), err
 		}
@@ -223,14 +224,15 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 			return Heard{}, errStale
 		}
 	}
-	// A goodbye marks an orderly end, however late it arrives.
-	if w.spent.Inc == v.Inc && !hivebeat.State(v.State).Goodbye() && w.spent.before(v.Inc, v.Boot, string(v.NS)) {
+	// The last beat of an incarnation is true however late it arrives.
+	final := len(v.Exit) > 0 || hivebeat.State(v.State).Goodbye()
+	if w.spent.Inc == v.Inc && !final && w.spent.before(v.Inc, v.Boot, string(v.NS)) {
 		return Heard{}, errEnded
 	}
 	if known && v.Inc != w.facts.Inc {
 		w.hearBeside(v)
 	}
-	step, err := r.judge(now, w, v.Inc, &v.Volatile, hivebeat.Millis(v.Every))
+	step, err := r.judge(now, w, v.Inc, &v.Volatile, hivebeat.Millis(v.Every), final)
 	if err != nil {
 		return step.heard(), err
 	}
@@ -244,8 +246,9 @@ func (r *Registry) Hear(now time.Time, v *wire.BeatView, pinned string) (Heard, 
 }
 
 // judge classifies a beat of w with these numbers, which promises the next one within
-// every. It returns an error if the beat is refused.
-func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile, every hivebeat.Millis) (beatStep, error) {
+// every. final says that it is the last one of its incarnation. judge returns an error if
+// the beat is refused.
+func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile, every hivebeat.Millis, final bool) (beatStep, error) {
 	seq := v.Seq
 	if w.live == hivebeat.Alive {
 		if refusal := w.lineage.Implausible(now, inc, seq); refusal != nil {
@@ -253,7 +256,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 		}
 	}
 	before := w.lineage.Seq()
-	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, busy: w.facts.Busy, done: w.facts.Done}
+	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, work: workOf(&w.facts)}
 	if w.early {
 		b.sent = 0 // nothing shows how long the previous beat was in transit
 	}
@@ -270,7 +273,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 	}
 	if b.outcome.Begins() {
 		w.began, w.rival, w.beside = now, rival{}, nil
-	} else if b.outcome == liveness.Next && w.spent.Inc == inc && !w.spent.proved {
+	} else if b.outcome == liveness.Next && w.spent.Inc == inc && !w.spent.proved && !final {
 		w.spent.proved = true // this beat was sent after that end
 		w.lineage.Died(false)
 	}
@@ -305,6 +308,7 @@ func (r *Registry) take(now time.Time, w *worker, h Heard, step beatStep) Heard 
 	n, live := w.n, w.live
 	r.transit(now, w, step)
 	r.advance(now, w, step)
+	w.pace.hear(now, &w.facts, step)
 	h.Urgent = w.n != n || w.live != live
 	if len(r.expected) > 0 {
 		delete(r.expected, w.id)

@@ -93,14 +93,15 @@ func (r *Registry) Elsewhere(now time.Time, id string, f hivebeat.Facts) bool {
 	if w == nil || inc == 0 || seq == 0 || inc == w.facts.Inc && seq <= w.lineage.Seq() || w.spent.before(inc, 0, "") {
 		return false
 	}
-	step, err := r.judge(now, w, inc, &wire.Volatile{Seq: seq}, w.facts.Every)
+	step, err := r.judge(now, w, inc, &wire.Volatile{Seq: seq}, w.facts.Every, false)
 	if err != nil {
 		return false
 	}
 	w.memo.Forget()
 	if step.outcome.Begins() {
 		// These are of the previous incarnation; the work of this one is unknown.
-		w.facts.Conn, w.facts.PID, w.facts.Busy, w.facts.Queue, w.facts.Done = "", 0, 0, 0, 0
+		w.facts.Conn, w.facts.PID, w.facts.Exit = "", 0, ""
+		w.facts.Busy, w.facts.Queue, w.facts.Done, w.facts.Tokens = 0, 0, 0, 0
 	}
 	w.facts.Inc, w.facts.Seq, w.learned = inc, seq, seq
 	if f.Every > 0 {

@@ -20,7 +20,8 @@ import (
 //	                  left ──▶ (10 min: gone)
 //
 // restarted also comes from any of them. A worker whose process ended becomes lost from
-// alive and from late. state, stalled and conflict change no verdict.
+// alive and from late, whether this hive saw that (Registry.Exit) or its last beat says so.
+// state, stalled and conflict change no verdict.
 
 // beatStep is what transit needs to know about a beat besides the record, which already
 // has its facts.
@@ -30,8 +31,7 @@ type beatStep struct {
 	age     time.Duration  // since the previous beat
 	sent    int64          // time of the previous beat, by the worker's clock; 0: it does not say
 	wentOn  bool           // seq shows that beats in between were lost, or this beat was held in transit
-	busy    uint64         // in the previous beat
-	done    uint64
+	work    work           // in the previous beat
 }
 
 // transit makes the transitions that an accepted beat calls for, and sets the deadline.
@@ -49,7 +49,7 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 			b.wentOn = b.wentOn || liveness.WasHeld(b.sent, w.facts.Sent, b.age, now.Sub(w.lostAt))
 			r.score(now.Sub(w.lostAt), b.wentOn)
 		}
-		if w.facts.State.Goodbye() { // reported as left, whatever the verdict was
+		if w.facts.State.Goodbye() || w.facts.Exit != "" { // reported as left or lost, whatever the verdict was
 			break
 		}
 		if from != hivebeat.Alive {
@@ -73,12 +73,15 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 			r.keep(w)
 		}
 	}
-	if w.facts.State.Goodbye() {
+	switch {
+	case w.facts.Exit != "":
+		r.exited(now, w, b)
+	case w.facts.State.Goodbye():
 		w.lineage.End()
 		r.stats.WireLost = add(r.stats.WireLost, w.lineage.TakeLost())
 		r.become(now, w, hivebeat.Left, hivebeat.CauseGoodbye, hivebeat.KindLeft, b.age)
 		r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
-	} else {
+	default:
 		r.deadlines.Set(w, w.heard.Add(verdict.LateAfter(w.facts.Every.Duration(), w.facts.Quiet.Duration())))
 	}
 }

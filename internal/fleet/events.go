@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/verdict"
@@ -121,9 +122,9 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		d.AgeMS = r.Age - min(r.Age, t.Ago)
 		switch d.Reason = silence("beat", d.AgeMS, r.Every, r.Quiet); t.Cause {
 		case hivebeat.CauseExit:
-			d.Reason = fmt.Sprintf("process %d ended", r.PID)
+			d.Reason = ended(r, fmt.Sprintf("process %d ended", r.PID))
 		case hivebeat.CauseOOM:
-			d.Reason = fmt.Sprintf("process %d was killed for want of memory", r.PID)
+			d.Reason = ended(r, fmt.Sprintf("process %d was killed for want of memory", r.PID))
 		case hivebeat.CauseSilent:
 			d.Reason = "its process runs, " + d.Reason
 		case hivebeat.CauseDisconnect:
@@ -132,6 +133,9 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 	case hivebeat.KindStalled:
 		if d.Reason = "work advances again"; t.To != "" {
 			d.Reason = fmt.Sprintf("%d busy, and done is still %d", r.Busy, r.Done)
+			if r.Queue > 0 {
+				d.Reason = fmt.Sprintf("%d busy and %d waiting, and done is still %d", r.Busy, r.Queue, r.Done)
+			}
 		}
 	case hivebeat.KindLooping:
 		d.Reason = fmt.Sprintf("%d restarts in the last hour", r.Restarts)
@@ -142,6 +146,20 @@ func (h *Hive) eventOf(w *Worker, t *hivebeat.Transition) hivebeat.EventData {
 		d.Reason = r.Reason
 	}
 	return d
+}
+
+// ended describes the end of a process, with what its last beat adds: how it ended and why.
+func ended(r *hivebeat.Record, what string) string {
+	if r.Exit == "" {
+		return what
+	}
+	if r.Exit != detector.ExitOOM {
+		what += ": " + r.Exit
+	}
+	if r.Reason != "" {
+		what += ": " + r.Reason
+	}
+	return what
 }
 
 // silence describes a silence in words: "no beat for 90.2s, 3 were due". A verdict with another cause may come

@@ -113,6 +113,20 @@ func (c *cursor) fact(key []byte, v *FactsView) {
 		v.Labels = c.labels()
 	case "data":
 		v.Data = c.bin("data", hivebeat.MaxData)
+	case "engine":
+		v.Engine = c.text("engine", hivebeat.MaxEngine)
+	case "ver":
+		v.Ver = c.text("ver", hivebeat.MaxEngine)
+	case "ctx":
+		v.Ctx = c.uint("ctx")
+	case "kv_cap":
+		v.KVCap = c.uint("kv_cap")
+	case "lora":
+		c.lora(&v.LoRA)
+	case "cold":
+		v.Cold = c.texts("cold", hivebeat.MaxCold, hivebeat.MaxModel)
+	case "exit":
+		v.Exit = c.text("exit", hivebeat.MaxEngine)
 	case "seq":
 		v.Seq = c.uint("seq")
 	case "sent":
@@ -125,9 +139,39 @@ func (c *cursor) fact(key []byte, v *FactsView) {
 		v.Queue = c.uint("queue")
 	case "done":
 		v.Done = c.uint("done")
+	case "tokens":
+		v.Tokens = c.uint("tokens")
+	case "kv":
+		v.KV, v.HasKV = c.share("kv"), true
+	case "probed":
+		v.Probed = c.uint("probed")
 	default:
 		c.skip()
 	}
+}
+
+func (c *cursor) lora(v *LoRAView) {
+	for range c.pairs("lora") {
+		switch string(c.key()) {
+		case "max":
+			v.Max = c.uint("lora.max")
+		case "on":
+			v.On = c.texts("lora.on", hivebeat.MaxAdapters, hivebeat.MaxAdapter)
+		case "wait":
+			v.Wait = c.texts("lora.wait", hivebeat.MaxAdapters, hivebeat.MaxAdapter)
+		default:
+			c.skip()
+		}
+	}
+}
+
+// share reads a float from 0 to 1.
+func (c *cursor) share(key string) float64 {
+	v := c.float(key)
+	if v < 0 || v > 1 {
+		c.fail(hivebeat.RefusedLimit, key, "is not within 0 to 1")
+	}
+	return v
 }
 
 func (c *cursor) labels() Raw {

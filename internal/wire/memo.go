@@ -14,45 +14,71 @@ import (
 // read. A message in another order costs as much as without a memo, and means the same:
 // the fuzz tests check that both paths agree.
 
-// volatile returns a distinct bit for each key that may follow the stable part, and 0
-// for any other key.
-func volatile(key []byte) (bit uint16) {
+// A bit for each key that may follow the stable part.
+const (
+	seqBit = 1 << iota
+	sentBit
+	vramBit
+	busyBit
+	queueBit
+	doneBit
+	tokensBit
+	kvBit
+	probedBit
+	bootBit // from here on: only in a beat
+	ageBit  // from here on: only in a record
+	sinceBit
+	closedBit
+	restartsBit
+	loopingBit
+	rateBit
+	tpsBit
+	procBit
+)
+
+// volatile returns the bit of a key that may follow the stable part, and 0 for any other
+// key.
+func volatile(key []byte) (bit uint32) {
 	switch string(key) {
 	case "seq":
-		return 1 << 0
+		return seqBit
 	case "sent":
-		return 1 << 1
+		return sentBit
 	case "vram":
-		return 1 << 2
+		return vramBit
 	case "busy":
-		return 1 << 3
+		return busyBit
 	case "queue":
-		return 1 << 4
+		return queueBit
 	case "done":
-		return 1 << 5
-	case "age":
-		return 1 << 6
-	case "since":
-		return 1 << 7
-	case "os":
-		return 1 << 8
-	case "closed":
-		return 1 << 9
-	case "restarts":
-		return 1 << 11
-	case "looping":
-		return 1 << 12
+		return doneBit
+	case "tokens":
+		return tokensBit
+	case "kv":
+		return kvBit
+	case "probed":
+		return probedBit
 	case "boot":
 		return bootBit
+	case "age":
+		return ageBit
+	case "since":
+		return sinceBit
+	case "closed":
+		return closedBit
+	case "restarts":
+		return restartsBit
+	case "looping":
+		return loopingBit
+	case "rate":
+		return rateBit
+	case "tps":
+		return tpsBit
+	case "os":
+		return procBit
 	}
 	return 0
 }
-
-const (
-	seqBit     = 1 << 0
-	recordBits = 1 << 6  // from here on keys of records, which a beat does not have
-	bootBit    = 1 << 10 // except this one, which only a beat has
-)
 
 // mark describes the stable part of a map that was parsed without a fault.
 type mark struct {
@@ -164,46 +190,58 @@ type tail struct {
 }
 
 func (t *tail) read(left int, v *Volatile, r *RecordView) bool {
-	var seen uint16
+	var seen uint32
 	for range left {
 		key, i := peekStr(t.b, t.i)
 		if i < 0 {
 			return false
 		}
 		bit := volatile(key)
-		if bit == 0 || seen&bit != 0 || bit >= recordBits && (r == nil) != (bit == bootBit) {
+		if bit == 0 || seen&bit != 0 || r == nil && bit >= ageBit || r != nil && bit == bootBit {
 			return false
 		}
 		seen |= bit
 		t.i = i
 		var ok bool
 		switch bit {
-		case 1 << 0:
+		case seqBit:
 			v.Seq, ok = t.uint()
-		case 1 << 1:
+		case sentBit:
 			v.Sent, ok = t.integer()
-		case 1 << 2:
+		case vramBit:
 			v.VRAM, ok = t.uint()
-		case 1 << 3:
+		case busyBit:
 			v.Busy, ok = t.uint()
-		case 1 << 4:
+		case queueBit:
 			v.Queue, ok = t.uint()
-		case 1 << 5:
+		case doneBit:
 			v.Done, ok = t.uint()
-		case 1 << 6:
-			r.Age, ok = t.uint()
-		case 1 << 7:
-			r.Since, ok = t.uint()
+		case tokensBit:
+			v.Tokens, ok = t.uint()
+		case kvBit:
+			v.KV, ok = t.float()
+			ok = ok && v.KV >= 0 && v.KV <= 1
+			v.HasKV = true
+		case probedBit:
+			v.Probed, ok = t.uint()
 		case bootBit:
 			v.Boot, ok = t.uint()
-		case 1 << 8:
-			ok = t.proc(&r.Proc)
-		case 1 << 9:
+		case ageBit:
+			r.Age, ok = t.uint()
+		case sinceBit:
+			r.Since, ok = t.uint()
+		case closedBit:
 			r.Closed, ok = t.bool()
-		case 1 << 11:
+		case restartsBit:
 			r.Restarts, ok = t.uint()
-		default:
+		case loopingBit:
 			r.Looping, ok = t.bool()
+		case rateBit:
+			r.Rate, ok = t.float()
+		case tpsBit:
+			r.TPS, ok = t.float()
+		default:
+			ok = t.proc(&r.Proc)
 		}
 		if !ok {
 			return false
@@ -221,6 +259,18 @@ func (t *tail) proc(p *hivebeat.Proc) bool {
 	c.proc(p)
 	t.i = end
 	return c.err == nil
+}
+
+// float reads a float, or an integer as a float.
+func (t *tail) float() (v float64, ok bool) {
+	end := (&scanner{b: t.b}).value(t.i, 2)
+	if end < 0 {
+		return 0, false
+	}
+	c := cursor{b: t.b[t.i:end]}
+	v = c.float("")
+	t.i = end
+	return v, c.err == nil
 }
 
 func (t *tail) bool() (v, ok bool) {

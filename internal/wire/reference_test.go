@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"math"
+	"reflect"
 	"testing"
 	"unicode/utf8"
 
@@ -200,6 +201,16 @@ func isEvery(v any) hivebeat.Reason {
 	return ""
 }
 
+func isShare(v any) hivebeat.Reason {
+	if why := isFloat(v); why != "" {
+		return why
+	}
+	if f := reflect.ValueOf(v); f.CanFloat() && (f.Float() < 0 || f.Float() > 1) || f.CanInt() && (f.Int() < 0 || f.Int() > 1) || f.CanUint() && f.Uint() > 1 {
+		return hivebeat.RefusedLimit
+	}
+	return ""
+}
+
 func join(tables ...map[string]rule) map[string]rule {
 	all := map[string]rule{}
 	for _, t := range tables {
@@ -217,6 +228,9 @@ var (
 		"inc": anyUint, "every": isEvery, "state": isStr(32), "reason": isStr(256), "quiet": isUint(600_000),
 		"pid": anyUint, "ns": isStr(128), "host": isStr(256), "conn": isStr(128), "rw": anyUint, "model": isStr(256), "endpoint": isStr(512),
 		"gpus": isList(64, isStr(64)), "slots": anyUint, "need": anyUint, "labels": isTextMap(32, 63, 128), "data": isBin(1024),
+		"engine": isStr(64), "ver": isStr(64), "ctx": anyUint, "kv_cap": anyUint, "exit": isStr(64), "cold": isList(64, isStr(256)),
+		"lora":   isMap(map[string]rule{"max": anyUint, "on": isList(32, isStr(128)), "wait": isList(32, isStr(128))}),
+		"tokens": anyUint, "kv": isShare, "probed": anyUint,
 		"seq": anyUint, "sent": isInt, "vram": anyUint, "busy": anyUint, "queue": anyUint, "done": anyUint,
 	}
 	refBeat = isMap(join(refFacts, map[string]rule{"v": isInt, "hive": isID, "worker": isID}),
@@ -228,7 +242,7 @@ var (
 	refRecord = isMap(join(refFacts, map[string]rule{
 		"worker": isID, "live": isStr(32), "cause": isStr(32), "n": anyUint, "tr": isList(8, refTransition), "missed": anyUint,
 		"stalled": isBool, "rival": anyUint, "rival_at": isMap(map[string]rule{"host": isStr(256), "pid": anyUint, "conn": isStr(128), "addr": isStr(128)}),
-		"addr": isStr(128), "age": anyUint, "since": anyUint, "closed": isBool, "restarts": anyUint, "looping": isBool,
+		"addr": isStr(128), "age": anyUint, "since": anyUint, "closed": isBool, "restarts": anyUint, "looping": isBool, "rate": isFloat, "tps": isFloat,
 		"on": isList(64, isStr(64)), "fault": isStr(256),
 		"os": isMap(map[string]rule{
 			"rss": anyUint, "cpu": isFloat, "vram": anyUint, "up": anyUint, "read": anyUint,

@@ -407,6 +407,10 @@ func (c *cursor) record(v *RecordView) {
 			v.Restarts = c.uint("restarts")
 		case "looping":
 			v.Looping = c.bool("looping")
+		case "rate":
+			v.Rate = c.float("rate")
+		case "tps":
+			v.TPS = c.float("tps")
 		case "os":
 			c.proc(&v.Proc)
 		default:

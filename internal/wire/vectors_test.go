@@ -55,6 +55,11 @@ func vectors() map[string][]vector {
 	full.Reason, full.Quiet, full.Data = "warming the cache", 60000, []byte{0, 1, 254, 255}
 	full.Boot = 86_400_123
 	full.Need = 70 << 30
+	full.Engine, full.Ver, full.Ctx, full.KVCap, full.Tokens, full.Probed = "vllm", "0.11.2", 131_072, 524_288, 9_876_543, 1_200
+	full.KV = new(0.25)
+	full.LoRA = hivebeat.LoRA{Max: 4, On: []string{"sql", "legal"}, Wait: []string{"medical"}}
+	full.Cold = []string{"qwen3:8b"}
+	full.Exit = "code 3"
 	full.Labels = map[string]string{"zone": "eu-1"}
 	idle := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "w-0", Facts: hivebeat.Facts{Inc: 1795435200000000, Every: 30000, State: hivebeat.Ready, Seq: 1}}
 	snap := sampleSnapshot(1)
@@ -93,6 +98,7 @@ func vectors() map[string][]vector {
 	r.Addr = "[2001:db8::1]:50310"
 	r.On, r.Fault = []string{"MIG-aaaaaaaa-0000-0000-0000-000000000002"}, "XID 31: MMU fault, 12s ago"
 	r.Proc.Procs, r.Proc.Threads, r.Proc.Files, r.Proc.MemMax, r.Proc.OOM = 3, 212, 97, 64<<30, 1
+	r.Rate, r.TPS = 0.5, 1834.25
 	r.Proc.Read, r.Restarts, r.Looping = 9<<30, 25, true
 	r.Tr = []hivebeat.Transition{
 		{N: 1, Kind: hivebeat.KindLost, From: "late", To: "lost", Cause: hivebeat.CauseMissed, Inc: r.Inc, Ago: 30040},
@@ -184,6 +190,9 @@ func vectors() map[string][]vector {
 			refused("host-long", "a host name of 257 bytes", hivebeat.RefusedLimit, beat("host", strings.Repeat("h", 257))),
 			refused("host-map", "host is a map in a snapshot, and a str in a beat and a record", hivebeat.RefusedType, beat("host", map[string]any{"name": "gpu-01"})),
 			refused("model-long", "a model of 257 bytes", hivebeat.RefusedLimit, beat("model", strings.Repeat("m", 257))),
+			refused("kv-percent", "a share of 73, where 0 to 1 is meant", hivebeat.RefusedLimit, beat("kv", 73.0)),
+			refused("cold-many", "65 models on disk", hivebeat.RefusedLimit, beat("cold", make([]string, 65))),
+			refused("lora-list", "lora is a map", hivebeat.RefusedType, beat("lora", []string{"sql"})),
 			refused("no-inc", "a required key is missing", hivebeat.RefusedMissing, raw("v", 1, "hive", "h", "worker", "w", "seq", 1, "every", 1000)),
 			refused("version", "v 2: whatever else it holds", hivebeat.RefusedVersion, raw("v", 2, "hive", 3)),
 			refused("id", "an id that would be two tokens of a subject", hivebeat.RefusedID, raw("v", 1, "hive", "h", "worker", "a.b", "inc", 1, "seq", 1, "every", 1000)),

@@ -25,23 +25,43 @@ func (r Raw) Len() int { return r.n }
 
 // FactsView is the view of hivebeat.Facts.
 type FactsView struct {
-	Inc, Every, Quiet, PID, RW, Slots, Need              uint64
+	Inc, Every, Quiet, PID, RW, Slots, Need, Ctx, KVCap  uint64
 	State, Reason, NS, Host, Conn, Model, Endpoint, Data []byte
 	GPUs                                                 Raw // of strings
 	Labels                                               Raw // of string pairs
+	Engine, Ver, Exit                                    []byte
+	LoRA                                                 LoRAView
+	Cold                                                 Raw // of strings
 	Volatile
 }
 
 // Volatile are the facts that may change with every beat.
 type Volatile struct {
 	Seq, VRAM, Busy, Queue, Done uint64
+	Tokens, Probed               uint64
 	Boot                         uint64 // only in a beat
 	Sent                         int64
+	KV                           float64
+	HasKV                        bool
+}
+
+// LoRAView is the view of a hivebeat.LoRA.
+type LoRAView struct {
+	Max      uint64
+	On, Wait Raw // of strings
 }
 
 // Update copies the values of v to f.
 func (v *Volatile) Update(f *hivebeat.Facts) {
 	f.Seq, f.VRAM, f.Busy, f.Queue, f.Done, f.Sent = v.Seq, v.VRAM, v.Busy, v.Queue, v.Done, v.Sent
+	f.Tokens, f.Probed = v.Tokens, hivebeat.Millis(v.Probed)
+	switch {
+	case !v.HasKV:
+		f.KV = nil
+	case f.KV == nil || *f.KV != v.KV: // what it points to is shared, and never changes
+		kv := v.KV
+		f.KV = &kv
+	}
 }
 
 // BeatView is the view of a hivebeat.Beat.
@@ -52,7 +72,7 @@ type BeatView struct {
 
 // RecordView is the view of a hivebeat.Record. If Same is set, the record differs from
 // the one at its place in the memo's message at most in Volatile, Age, Since, Closed,
-// Restarts, Looping and Proc. The view then holds only these, Same and Worker.
+// Restarts, Looping, Rate, TPS and Proc. The view then holds only these, Same and Worker.
 type RecordView struct {
 	Same                bool
 	mark                mark
@@ -65,6 +85,7 @@ type RecordView struct {
 	Stalled, Closed     bool
 	Restarts            uint64
 	Looping             bool
+	Rate, TPS           float64
 	Age, Since          uint64
 	Tr                  []hivebeat.Transition // own memory, but reused by the next parse
 	Proc                hivebeat.Proc
@@ -133,7 +154,7 @@ func set[T ~string](dst *T, b []byte) {
 // Update copies the values of v to f. It allocates only for texts that changed.
 func (v *FactsView) Update(f *hivebeat.Facts) {
 	f.Inc, f.Every, f.Quiet, f.PID, f.RW = v.Inc, hivebeat.Millis(v.Every), hivebeat.Millis(v.Quiet), v.PID, hivebeat.Millis(v.RW)
-	f.Slots, f.Need = v.Slots, v.Need
+	f.Slots, f.Need, f.Ctx, f.KVCap = v.Slots, v.Need, v.Ctx, v.KVCap
 	v.Volatile.Update(f)
 	set(&f.State, v.State)
 	set(&f.Reason, v.Reason)
@@ -144,6 +165,11 @@ func (v *FactsView) Update(f *hivebeat.Facts) {
 	set(&f.Endpoint, v.Endpoint)
 	f.GPUs = v.GPUs.UpdateStrings(f.GPUs)
 	f.Labels = v.Labels.UpdateMap(f.Labels)
+	set(&f.Engine, v.Engine)
+	set(&f.Ver, v.Ver)
+	set(&f.Exit, v.Exit)
+	f.LoRA.Max, f.LoRA.On, f.LoRA.Wait = v.LoRA.Max, v.LoRA.On.UpdateStrings(f.LoRA.On), v.LoRA.Wait.UpdateStrings(f.LoRA.Wait)
+	f.Cold = v.Cold.UpdateStrings(f.Cold)
 	if !slices.Equal(f.Data, v.Data) {
 		f.Data = slices.Clone(v.Data)
 	}
@@ -162,7 +188,7 @@ func (v *BeatView) Update(b *hivebeat.Beat) {
 // hold the values of the memo's message.
 func (v *RecordView) Update(r *hivebeat.Record) {
 	r.Age, r.Since, r.Closed, r.Proc = hivebeat.Millis(v.Age), hivebeat.Millis(v.Since), v.Closed, v.Proc
-	r.Restarts, r.Looping = v.Restarts, v.Looping
+	r.Restarts, r.Looping, r.Rate, r.TPS = v.Restarts, v.Looping, v.Rate, v.TPS
 	if v.Same {
 		v.Volatile.Update(&r.Facts)
 		return
