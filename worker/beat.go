@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"time"
@@ -37,7 +38,7 @@ func (w *Worker) snapshot(why bus.Why) (hivebeat.Beat, error) {
 		V: hivebeat.Version, Hive: w.cfg.Hive, Worker: w.cfg.ID,
 		Facts: hivebeat.Facts{
 			Inc: w.inc, Every: hivebeat.MillisOf(w.cfg.Every), State: state, Reason: reason,
-			PID: w.pid, NS: w.ns, Host: w.host, Conn: bus.ConnID(w.nc), RW: hivebeat.MillisOf(bus.ReconnectWaitOf(w.nc)),
+			PID: cmp.Or(facts.PID, w.pid), NS: w.ns, Host: w.host, Conn: bus.ConnID(w.nc), RW: hivebeat.MillisOf(bus.ReconnectWaitOf(w.nc)),
 			Model: facts.Model, Endpoint: facts.Endpoint, GPUs: facts.GPUs, Slots: facts.Slots, Need: facts.Need,
 			Labels: facts.Labels, Data: facts.Data,
 			Engine: facts.Engine, Ver: facts.Version, Ctx: facts.Context, KVCap: facts.KVCapacity, LoRA: facts.LoRA, Cold: facts.Cold, Exit: exit,

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
-	"math"
-	"os"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
@@ -42,10 +40,6 @@ type Config struct {
 	Need uint64
 	// Labels are free-form.
 	Labels map[string]string
-	// PID is the process that serves, if that is not the process that beats: the one whose end
-	// the hive reports, and whose memory counts as the worker's. It must run in the same pid
-	// namespace. Default: this process.
-	PID uint64
 	// Facts, if set, returns the facts for every beat, so that a program can keep its
 	// counters where it likes. Its numbers except Slots and Need are used as they are. Slots,
 	// Need, texts, GPUs, Labels and Data that it leaves empty keep their configured or
@@ -65,7 +59,6 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.Every = cmp.Or(c.Every, hivebeat.WorkerEvery)
 	c.State = cmp.Or(c.State, hivebeat.Ready)
-	c.PID = cmp.Or(c.PID, uint64(os.Getpid()))
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
@@ -87,9 +80,6 @@ func (c Config) validate() error {
 	}
 	if err := checkState(c.State); err != nil {
 		return fmt.Errorf("worker: Config.State: %w", err)
-	}
-	if c.PID > math.MaxInt32 {
-		return fmt.Errorf("worker: Config.PID: %d is no process id", c.PID)
 	}
 	facts := c.facts()
 	if err := facts.check(); err != nil {

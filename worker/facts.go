@@ -27,6 +27,10 @@ type Facts struct {
 	Busy     uint64            // slots in use
 	Queue    uint64            // requests waiting
 	Done     uint64            // work finished so far; only grows
+	// PID is the process that serves, if that is not the process that beats: the one whose end
+	// the hive reports, and whose memory counts as the worker's. It runs in the same pid
+	// namespace. Default: this process.
+	PID uint64
 
 	// Facts of an inference engine that the worker serves its model with.
 	Engine     string        // which engine: vllm, ollama …; 64 bytes
@@ -92,7 +96,7 @@ func (f *Facts) check() error {
 	for _, n := range [...]struct {
 		field string
 		n     uint64
-	}{{"Slots", f.Slots}, {"Need", f.Need}, {"VRAM", f.VRAM}, {"Busy", f.Busy}, {"Queue", f.Queue}, {"Done", f.Done}, {"Tokens", f.Tokens}, {"Context", f.Context}, {"KVCapacity", f.KVCapacity}} {
+	}{{"Slots", f.Slots}, {"Need", f.Need}, {"VRAM", f.VRAM}, {"Busy", f.Busy}, {"Queue", f.Queue}, {"Done", f.Done}, {"Tokens", f.Tokens}, {"Context", f.Context}, {"PID", f.PID}, {"KVCapacity", f.KVCapacity}} {
 		if n.n > hivebeat.MaxInt {
 			return fmt.Errorf("%s: %w: %d is over %d", n.field, ErrInvalid, n.n, uint64(hivebeat.MaxInt))
 		}
@@ -173,7 +177,7 @@ func (f *Facts) clone() Facts {
 func (f *Facts) keep(old *Facts) (kept *Facts, same bool) {
 	k := *f
 	same = f.Model == old.Model && f.Endpoint == old.Endpoint && f.Slots == old.Slots && f.Need == old.Need &&
-		f.VRAM == old.VRAM && f.Busy == old.Busy && f.Queue == old.Queue && f.Done == old.Done &&
+		f.VRAM == old.VRAM && f.Busy == old.Busy && f.Queue == old.Queue && f.Done == old.Done && f.PID == old.PID &&
 		f.sameEngine(old)
 	if slices.Equal(f.Cold, old.Cold) {
 		k.Cold = old.Cold
@@ -218,7 +222,7 @@ func (f *Facts) over(base *Facts) Facts {
 	if len(out.GPUs) == 0 {
 		out.GPUs = base.GPUs
 	}
-	out.Slots, out.Need = cmp.Or(out.Slots, base.Slots), cmp.Or(out.Need, base.Need)
+	out.Slots, out.Need, out.PID = cmp.Or(out.Slots, base.Slots), cmp.Or(out.Need, base.Need), cmp.Or(out.PID, base.PID)
 	if len(out.Labels) == 0 {
 		out.Labels = base.Labels
 	}

@@ -123,7 +123,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		cfg: cfg, nc: nc, subjects: subjects,
 		subject: subjects.Workers(cfg.Hive),
 		log:     cfg.Logger.With(slog.String("hive", cfg.Hive), slog.String("worker", cfg.ID)),
-		inc:     newInc(time.Now()), pid: cfg.PID, ns: bootid.Namespace(), host: hostName(),
+		inc:     newInc(time.Now()), pid: uint64(os.Getpid()), ns: bootid.Namespace(), host: hostName(),
 		done:  make(chan struct{}),
 		state: cfg.State, said: cfg.State,
 	}
@@ -256,7 +256,7 @@ func (w *Worker) Fail(ctx context.Context, reason string) error {
 	return w.leave(ctx, hivebeat.Failed, reason, "")
 }
 
-// Exited is Stop for a worker whose process, Config.PID, has ended unexpectedly. The hive
+// Exited is Stop for a worker whose process, Facts.PID, has ended unexpectedly. The hive
 // declares it lost at once, with cause exit, or oom if how is "oom". how says how it ended:
 // "code 3", "signal 9", "oom"; it has 64 bytes at most, and must not be empty. The reason is
 // for people: the last line of its errors, and what happens next. A process that returns is
