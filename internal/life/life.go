@@ -26,6 +26,9 @@ type End struct {
 	Orderly bool
 	// Final says that no other process follows: Next returns ErrOver.
 	Final bool
+	// GivenUp says that the source, which started the process over and over, does so no more:
+	// the worker says goodbye as failed.
+	GivenUp bool
 }
 
 // ErrOver: no process follows.
