@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,7 +89,7 @@ var prefixes = []struct {
 
 // metrics asks for Prometheus text and fills set.
 func (a *ask) metrics(path string, set *metricSet) error {
-	return a.get(path, func(_ http.Header, body io.Reader) error {
+	return a.get(path, func(body io.Reader) error {
 		if err := set.scan(body); err != nil {
 			if errors.Is(err, errNoMetrics) {
 				return answerError("%s: %v", where(path), err)
@@ -148,8 +147,11 @@ func (s *metricSet) sample(line []byte) bool {
 	if len(rest) == 0 || len(rest) == len(line)-end && rest[0] != '{' {
 		return false
 	}
-	s.notice(name)
 	wanted := s.byName[string(name)] // does not allocate
+	if wanted == nil && rest[0] != '{' && bytes.IndexByte([]byte("0123456789+-.NI"), rest[0]) < 0 {
+		return false // two words
+	}
+	s.notice(name)
 	if wanted == nil {
 		return true
 	}
@@ -277,9 +279,13 @@ func unescape(b []byte) string {
 }
 
 // fieldsOf returns the entries of a label that is a list with commas.
-func fieldsOf(labels []byte, name string) []string {
+func fieldsOf(labels []byte, name string) (fields []string) {
 	list, _ := labelOf(labels, name)
-	fields := strings.FieldsFunc(list, func(c rune) bool { return c == ',' || c == ' ' })
+	for field := range strings.SplitSeq(list, ",") {
+		if field = strings.TrimSpace(field); field != "" {
+			fields = append(fields, field)
+		}
+	}
 	slices.Sort(fields)
 	return fields
 }

@@ -3,18 +3,11 @@ package enginetest
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"log" //nolint:depguard // http.Server takes no other logger
-	"log/slog"
 	"net/http"
 	"strings"
 
 	"github.com/beatfabric/hivebeat/internal/probe"
 )
-
-func discard() *log.Logger {
-	return slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelError)
-}
 
 type object = map[string]any
 

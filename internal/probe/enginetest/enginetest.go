@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -144,8 +145,9 @@ func (e *Engine) ServeOn(l net.Listener) {
 		e.URL = "https://" + e.addr
 		l = tls.NewListener(l, e.tls)
 	}
-	e.server = &http.Server{Handler: e, ReadHeaderTimeout: time.Minute, ErrorLog: nil}
-	e.server.ErrorLog = discard()
+	e.server = &http.Server{
+		Handler: e, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
 	go func(s *http.Server) { _ = s.Serve(l) }(e.server)
 }
 
