@@ -328,8 +328,8 @@ func (a *ask) llamaSlots(path string, r *Reading) error {
 }
 
 // llamaRouter reads a llama-server with --models-dir or presets, which starts a server for each
-// model. /metrics and /slots of a model start it if it is not loaded, so they are not read: how
-// busy a router is is unknown.
+// model. /metrics and /slots of a model start it if it is not loaded, so they are not read, and
+// the load of a router is unknown.
 func (a *ask) llamaRouter(r *Reading, build string) error {
 	var list modelList
 	if err := a.decode("/models", &list); err != nil {
@@ -348,7 +348,7 @@ func (a *ask) llamaRouter(r *Reading, build string) error {
 }
 
 // ollama reads Ollama, which has no metrics and no health: only which models are loaded
-// (server/routes.go and api/types.go, ProcessModelResponse, v0.33). How busy it is is unknown.
+// (server/routes.go and api/types.go, ProcessModelResponse, v0.33). Its load is unknown.
 func (a *ask) ollama(r *Reading) error {
 	var running struct {
 		Models *[]struct {

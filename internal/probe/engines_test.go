@@ -108,13 +108,19 @@ func TestEngines(t *testing.T) {
 		}},
 		{"ollama with two models in memory and five on disk", probe.Ollama, func(s *enginetest.State) {
 			s.Models = []probe.Model{
-				{Name: "a:1b"}, {Name: "b:8b", Loaded: true, VRAM: n(5 << 30), Context: n(8192), Expires: until}, {Name: "c:3b"},
-				{Name: "d:70b", Loaded: true, VRAM: n(40 << 30), Context: n(4096)}, {Name: "e:1b"},
+				{Name: "a:1b"},
+				{Name: "b:8b", Loaded: true, VRAM: n(5 << 30), Context: n(8192), Expires: until},
+				{Name: "c:3b"},
+				{Name: "d:70b", Loaded: true, VRAM: n(40 << 30), Context: n(4096)},
+				{Name: "e:1b"},
 			}
 		}, probe.Reading{
 			State: hivebeat.Ready, Engine: "ollama", Version: "1.2.3", Models: []probe.Model{
 				{Name: "b:8b", Loaded: true, VRAM: n(5 << 30), Context: n(8192), Expires: until},
-				{Name: "d:70b", Loaded: true, VRAM: n(40 << 30), Context: n(4096)}, {Name: "a:1b"}, {Name: "c:3b"}, {Name: "e:1b"},
+				{Name: "d:70b", Loaded: true, VRAM: n(40 << 30), Context: n(4096)},
+				{Name: "a:1b"},
+				{Name: "c:3b"},
+				{Name: "e:1b"},
 			},
 		}},
 		{"ollama without a model", probe.Ollama, func(s *enginetest.State) { s.Models = nil }, probe.Reading{

@@ -139,7 +139,7 @@ func TestTooMuch(t *testing.T) {
 			return
 		}
 		line := "vllm:e2e_request_latency_seconds_bucket{le=\"" + strings.Repeat("9", 1000) + "\"} 1\n"
-		for i := 0; i < 100<<20/len(line); i++ {
+		for range 100 << 20 / len(line) {
 			if _, err := io.WriteString(w, line); err != nil {
 				break
 			}

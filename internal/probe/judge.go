@@ -29,8 +29,8 @@ type JudgeConfig struct {
 //
 //	refused, never read        starting       nothing listens until the model is loaded
 //	refused, read before       degraded       at once, with how long
-//	503 and a text of loading  loading        which Read returns as a reading
-//	a reading                  as it says     ready, busy, sleeping, loading, degraded
+//	a reading                  as it says     ready, busy, sleeping, degraded, loading; 503 with
+//	                                          such a text is a reading
 //	429                        busy           the engine has no room even for a probe
 //	401, 403, 5xx              degraded       at once, with the first line of the answer
 //	another answer             degraded       at once, with what came

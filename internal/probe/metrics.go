@@ -12,11 +12,13 @@ import (
 	"unsafe"
 )
 
-// The scanner below exists beside prometheus/common/expfmt, which go.mod has anyway, because of
-// cost: expfmt builds a protobuf message for each of the 1,500 samples that vLLM writes, mostly
-// buckets of histograms, of which a reading wants ten. BenchmarkScan and BenchmarkExpfmt compare
-// them. The scanner is tolerant: a line that it does not understand is skipped, since a reading
-// that lacks one fact is better than none.
+// The scanner below exists beside prometheus/common/expfmt, which go.mod has indirectly, because of
+// cost: of the 565 samples in 66 KiB of vLLM's text, mostly buckets of histograms, a reading wants
+// ten, and expfmt builds a message for each. It took 2.5 ms and 20,565 allocations of 729 kB, and
+// this scanner 0.13 ms and 24 of 34 kB (BenchmarkScan, one core of 2026): for 40 engines every 10 s,
+// 1 % of a core against 0.05 %. It is also tolerant: a line that it does not understand is
+// skipped, since a reading that lacks one fact is better than none, and it reads no more than the
+// limit of an answer.
 
 // maxSample is the longest line that the scanner understands. Longer ones are skipped.
 const maxSample = 32 << 10
@@ -148,7 +150,7 @@ func (s *metricSet) sample(line []byte) bool {
 		return false
 	}
 	wanted := s.byName[string(name)] // does not allocate
-	if wanted == nil && rest[0] != '{' && bytes.IndexByte([]byte("0123456789+-.NI"), rest[0]) < 0 {
+	if wanted == nil && rest[0] != '{' && strings.IndexByte("0123456789+-.NI", rest[0]) < 0 {
 		return false // two words
 	}
 	s.notice(name)

@@ -140,7 +140,7 @@ func bear(ctx context.Context, l net.Listener, args []string, out io.Writer) err
 		return err
 	}
 	// The last of two flags counts.
-	cmd := exec.Command(os.Args[0], append(args[:len(args):len(args)], "--child=false", "--inherited", "--load-for=0")...) //nolint:noctx // it outlives this process
+	cmd := exec.Command(os.Args[0], append(args[:len(args):len(args)], "--child=false", "--inherited", "--load-for=0")...) //nolint:noctx,gosec // it is this program, and outlives this process
 	cmd.ExtraFiles, cmd.Stderr = []*os.File{file}, os.Stderr
 	said, err := cmd.StdoutPipe()
 	if err != nil {
@@ -150,7 +150,7 @@ func bear(ctx context.Context, l net.Listener, args []string, out io.Writer) err
 		return err
 	}
 	file.Close()
-	l.Close()
+	_ = l.Close()
 	line, err := bufio.NewReader(said).ReadString('\n')
 	if err != nil {
 		return fmt.Errorf("the child says nothing: %w", err)
