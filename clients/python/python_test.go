@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package python_test runs the Python package hivebeat against a real NATS, and a real
 // hive.
 package python_test

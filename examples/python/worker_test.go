@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -174,10 +175,10 @@ func TestBeats(t *testing.T) {
 			}
 			for i, b := range list[:len(list)-1] {
 				want := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "snake", Facts: hivebeat.Facts{
-					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Slots: 1, PID: uint64(w.cmd.Process.Pid), NS: bootid.Namespace(), Host: host,
+					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Slots: 1, PID: uint64(w.cmd.Process.Pid), NS: ns(), Host: host,
 					Conn: b.Conn, RW: 500, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
 				}, Boot: b.Boot}
-				if now := bootid.Clock(); b.Boot < booted || b.Boot > now {
+				if now := bootid.Clock(); ns() != "" && (b.Boot < booted || b.Boot > now) {
 					t.Errorf("beat %d was sent at %d of the boot clock, want %d to %d", i+1, b.Boot, booted, now)
 				}
 				if got, want := fmt.Sprintf("%+v", b), fmt.Sprintf("%+v", want); got != want {
@@ -200,6 +201,14 @@ func TestBeats(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ns returns what worker.py sends as ns: it reads it only on Linux.
+func ns() string {
+	if runtime.GOOS != "linux" {
+		return ""
+	}
+	return bootid.Namespace()
 }
 
 func TestRollCall(t *testing.T) {
@@ -257,6 +266,9 @@ func TestKilled(t *testing.T) {
 	for cause, cfg := range map[hivebeat.Cause]hive.Config{hivebeat.CauseExit: {}, hivebeat.CauseDisconnect: {NoExitWatch: true}} {
 		t.Run(string(cause), func(t *testing.T) {
 			t.Parallel()
+			if cause == hivebeat.CauseExit && ns() == "" {
+				t.Skip("no hive can watch a process of Python here")
+			}
 			killed(t, cfg, cause)
 		})
 	}
