@@ -244,7 +244,7 @@ func newFabric(t *testing.T) *fabric {
 	f := &fabric{t: t, srv: bustest.Server(t, bustest.NoJetStream())}
 	f.nc = bustest.Conn(t, f.srv)
 	h, err := hive.New(f.nc, hive.Config{
-		ID:   "gpu-01",
+		ID: "gpu-01", PushFacts: time.Second,
 		Host: func(context.Context) (hivebeat.Host, error) { return hivebeat.Host{Name: "machine"}, nil },
 		GPUs: func(context.Context) ([]hivebeat.GPU, error) { return nil, nil },
 	})

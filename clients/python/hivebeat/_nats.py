@@ -188,6 +188,7 @@ class Connection:
     def __init__(self, server: Server, name: str, context: Optional[ssl.SSLContext]) -> None:
         self.server = server
         self.info: Dict[str, Any] = {}
+        self.unanswered = 0  # pings
         self.more = True  # something may have arrived that the socket does not show
         self._name = name
         self._context = context
@@ -310,6 +311,11 @@ class Connection:
             if left < 0:
                 raise socket.timeout("the server accepts nothing")
 
+    def ping(self) -> None:
+        """Asks for a PONG, which says that the server has everything that was sent before."""
+        self.unanswered += 1
+        self.send(b"PING\r\n")
+
     def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
         """Sends a message. Any reply subject is one that the worker subscribes to."""
         head = f"PUB {subject} {reply} {len(payload)}" if reply else f"PUB {subject} {len(payload)}"
@@ -326,7 +332,9 @@ class Connection:
                 return ops
             if not data:
                 raise ConnectionError("the server closed the connection")
-            ops += self._parser.feed(data)
+            got = self._parser.feed(data)
+            self.unanswered -= sum(op.name == "PONG" for op in got)
+            ops += got
         self.more = True
         return ops
 

@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Set, Union
 
 from . import _facts, _process, _wire
 from ._nats import DEFAULT_URL, Connection, Op, Pool, parse_servers, wait
@@ -88,6 +88,7 @@ class Worker:
         self._facts: Dict[str, Any] = _facts.merge({}, facts)
         self._quiet: Optional[_Silence] = None
         self._bye = ""  # the state of the goodbye, once it is due
+        self._bye_reason = ""
         self._bye_by = 0.0
         self._schedule: Optional[Schedule] = None
         self._armed = 0.0  # when the thread wakes next
@@ -105,8 +106,8 @@ class Worker:
         self._audience = Audience()
         self._left_at = -HASTE_PAUSE
         self._noticed_at = -NOTICE_EVERY
-        self._failing = ""  # what was logged last about the connection,
-        self._refused = ""  # and about permissions
+        self._faults: Set[str] = set()  # what was logged since there is no connection,
+        self._refused = ""  # and what was logged last about permissions
         self._place: Dict[str, Any] = {}  # where this process runs
 
     def start(self) -> "Worker":
@@ -231,7 +232,7 @@ class Worker:
             if self._foreign:
                 return False
             if not self._bye:
-                self._bye, self._reason = state, reason
+                self._bye, self._bye_reason = state, reason
                 self._hush(None)
                 self._bye_by = time.monotonic() + timeout
                 self._rouse()
@@ -302,8 +303,8 @@ class Worker:
             return bool(self._bye) and (self._seq == 0 or time.monotonic() >= self._bye_by)
 
     def _fault(self, conn: Connection, text: str) -> None:
-        if text != self._failing:
-            self._failing = text
+        if text not in self._faults:
+            self._faults.add(text)
             self._log.warning("no connection to NATS at %s, trying again: %s", conn.server, text)
 
     def _pause(self, until: float) -> None:
@@ -337,14 +338,14 @@ class Worker:
     def _serve(self, conn: Connection) -> None:
         """Beats over conn until the goodbye. An OSError or ValueError says that conn is lost."""
         self._pool.learn(conn.server, conn.info)
-        if self._failing:
-            self._failing = ""
+        if self._faults:
+            self._faults.clear()
             self._log.info("connected to NATS at %s", conn.server)
         conn.send(f"SUB {self._rollcall} 1\r\n".encode())
         now = time.monotonic()
         hasty = len(self._pool) > 1
-        leave = self._left_at + HASTE_PAUSE if hasty else now
-        pings = Pings(now, self._every / 1000, hasty, leave, random.random)
+        not_before = self._left_at + HASTE_PAUSE if hasty else now
+        pings = Pings(now, self._every / 1000, hasty, not_before, random.random)
         self._audience.reconnected()
         assert self._schedule is not None and self._awake is not None
         with self._lock:
@@ -368,14 +369,14 @@ class Worker:
                 self._left_at = now if hasty else self._left_at
                 raise socket.timeout("the server does not answer")
             if ping:
-                conn.send(b"PING\r\n")
+                conn.ping()
             with self._lock:
                 due = self._schedule.next() <= now and not self._bye
             if due:
                 self._beat(conn, now)
         self._part(conn)
 
-    def _beat(self, conn: Connection, now: float) -> None:
+    def _beat(self, conn: Connection, now: float, last: bool = False) -> None:
         with self._lock:
             assert self._schedule is not None
             self._schedule.begin(now)
@@ -383,7 +384,8 @@ class Worker:
                 self._hush(None)
             silence = self._quiet
             quiet = max(1, round((silence.until - now) * 1000)) if silence is not None else 0
-            state, reason, facts = self._bye or self._state, self._reason, self._facts
+            state, reason = (self._bye, self._bye_reason) if last else (self._state, self._reason)
+            facts = self._facts
         self._seq += 1
         head = {
             "v": 1, "hive": self.hive, "worker": self.id, "inc": self._inc, "every": self._every, "state": state,
@@ -405,13 +407,12 @@ class Worker:
 
     def _part(self, conn: Connection) -> None:
         """Says goodbye, and waits until the server has it."""
-        self._beat(conn, time.monotonic())
-        conn.send(b"PING\r\n")
-        pongs = 1
-        while pongs > 0 and time.monotonic() < self._bye_by:
+        self._beat(conn, time.monotonic(), last=True)
+        conn.ping()
+        while conn.unanswered and time.monotonic() < self._bye_by:
             wait((conn.sock,), (), self._bye_by - time.monotonic())
-            pongs -= sum(op.name == "PONG" for op in conn.receive())
-        self._parted = pongs <= 0
+            conn.receive()
+        self._parted = not conn.unanswered
 
     def _handle(self, conn: Connection, op: Op, now: float) -> None:
         if op.name == "PING":
