@@ -144,6 +144,7 @@ type counted struct {
 	gpus                   badness // of its worst GPU
 	pace                   Pace
 	engine                 Engine
+	drain                  *Drain // that it is under
 }
 
 // Pace adds up how fast workers work: thousandths of a request, and of a token, per second.
@@ -156,8 +157,12 @@ type Engine struct{ Name, Version string }
 func (w *Worker) counts(fresh bool) counted {
 	r := &w.rec
 	return counted{
-		fresh, r.Closed, r.Looping, Load{r.Busy, r.Slots, r.Queue}, max(r.VRAM, r.Proc.VRAM), w.gpus(),
-		Pace{uint64(r.Rate * 1000), uint64(r.TPS * 1000)}, Engine{r.Engine, r.Ver},
+		fresh, r.Closed, r.Looping,
+		Load{r.Busy, r.Slots, r.Queue},
+		max(r.VRAM, r.Proc.VRAM), w.gpus(),
+		Pace{uint64(r.Rate * 1000), uint64(r.TPS * 1000)},
+		Engine{r.Engine, r.Ver},
+		w.drainNow(),
 	}
 }
 
