@@ -101,7 +101,7 @@ touched: look at busy until it is 0. A hive is drained with its workers and GPUs
   hivebeat drain gpu-01/3
 
 It needs the permission to hold places. With --asker, everyone sees who drained it. Another drain replaces it. With
--o json it prints one document {"drain":{…},"status":{…}}.`
+-o json it prints one document {"directive":{…},"status":{…}}.`
 }
 
 // maxDrain is the longest time that a drain may be given.
@@ -143,7 +143,7 @@ type undrainCmd struct {
 // Help is shown below the usage.
 func (undrainCmd) Help() string {
 	return `It ends a drain: "hivebeat undrain gpu-01". A worker that is drained with its hive or a GPU is not drained itself: undrain the
-hive or the GPU. It needs the permission to hold places. With -o json it prints one document {"drain":{…},"status":{…}},
+hive or the GPU. It needs the permission to hold places. With -o json it prints one document {"directive":{…},"status":{…}},
 with the drain that has ended.`
 }
 
@@ -168,7 +168,7 @@ func (cmd *undrainCmd) Run(ctx context.Context, c *console) error {
 func (f *AskFlags) printDirective(c *console, d *client.Drained, line string) error {
 	if f.json() {
 		doc := newDocument(c.out)
-		doc.field(d.What, &d.Directive)
+		doc.field("directive", &d.Directive)
 		doc.field("status", d.Status)
 		return doc.close()
 	}

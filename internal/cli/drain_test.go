@@ -33,7 +33,7 @@ func TestDrain(t *testing.T) {
 		{
 			"drain h/w -o json",
 			map[string][]api.Answer{api.VerbHive: {hive}, api.VerbWorker: {worker}, api.VerbDrain: {said(api.Directive{Worker: "w"})}},
-			ExitDone, `"drain":{"what":"drain","hive":"h","worker":"w","by":"ann","since":0},`,
+			ExitDone, `"directive":{"what":"drain","hive":"h","worker":"w","by":"ann","since":0},`,
 			[]api.Request{{Hive: "h"}, {Hive: "h", Worker: "w"}, {Hive: "h", Worker: "w"}},
 		},
 		{
