@@ -124,7 +124,7 @@ func hostileCommands() map[string]hostileCommand {
 		"get":    oneShot("get h", "get h/w"),
 		"events": oneShot("events"),
 		"pick":   oneShot("pick -n 3", "pick --for gpu", "pick --hold x", "pick --release x"),
-		"forget": oneShot("forget h/0", "forget h/"+plaintexttest.Mark),
+		"forget": oneShot("forget h", "forget h/0", "forget h/"+plaintexttest.Mark),
 		"drain":  oneShot("drain h", "drain h/w"), "undrain": oneShot("undrain h", "undrain h/w"),
 		"silence": oneShot("silence h --for 1h"), "unsilence": oneShot("unsilence h/w"),
 		"watch": func(t *testing.T, n hostileNATS, format []string) string {
