@@ -48,6 +48,7 @@ func TestAPI(t *testing.T) {
 		t.Run(verb, func(t *testing.T) {
 			r := map[string]api.Request{
 				api.VerbHive: {Hive: "h"}, api.VerbWorker: {Hive: "h", Worker: "w"}, api.VerbHold: {Hold: "job"}, api.VerbRelease: {Hold: "job"},
+				api.VerbDrain: {Hive: "h"}, api.VerbUndrain: {Hive: "h"}, api.VerbSilence: {Hive: "h", During: 60_000}, api.VerbUnsilence: {Hive: "h"},
 			}[verb]
 			if verb == api.VerbRelease || verb == api.VerbForget {
 				return // there is nothing to release or to forget
