@@ -114,5 +114,5 @@ func (cmd *waitCmd) count(ctx context.Context, a *asker) (n int, err error) {
 func canServe(w *api.WorkerInfo) bool {
 	onDisk := w.Model == "" && len(w.Cold) > 0 // an engine that would have to load a model first
 	silent := w.Probed > 0 && w.Probed+w.Age > hivebeat.MillisOf(hivebeat.Fresh)
-	return w.Fresh && !w.Stalled && !w.Closed && w.Rival == 0 && w.Quiet == 0 && !onDisk && !silent && (w.GPUFault == nil || !w.GPUFault.State.Bad())
+	return w.Fresh && w.Drained == nil && !w.Stalled && !w.Closed && w.Rival == 0 && w.Quiet == 0 && !onDisk && !silent && (w.GPUFault == nil || !w.GPUFault.State.Bad())
 }
