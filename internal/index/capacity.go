@@ -161,11 +161,38 @@ func (w *Worker) Held() uint64 { return w.shown.held }
 
 // FreeSlots returns the number of its slots that are neither in use nor held.
 func (w *Worker) FreeSlots() uint64 {
-	taken := w.rec.Busy + w.shown.held
-	if taken >= w.rec.Slots {
+	room := w.Room()
+	return room - min(room, w.shown.held)
+}
+
+// Room returns the number of its slots that are not in use, as if nothing were held. An engine
+// that does not report how many slots it has counts as having one more while nothing waits.
+func (w *Worker) Room() uint64 {
+	r := &w.rec
+	switch {
+	case r.Slots > 0:
+		return r.Slots - min(r.Slots, r.Busy)
+	case r.Engine != "" && r.Queue == 0 && (r.Model != "" || w.Cold()):
+		return 1
+	}
+	return 0
+}
+
+// Cold reports whether w is an engine that serves no model itself, and can load some.
+func (w *Worker) Cold() bool { return w.rec.Model == "" && len(w.rec.Cold) > 0 }
+
+// Give counts work that w was just picked for. It is counted until the next facts of w, which
+// may or may not have it.
+func (w *Worker) Give(n uint64) {
+	w.shown.given, w.shown.givenAt = w.Given()+n, w.rec.Seq
+}
+
+// Given returns the work that w was picked for since its last facts.
+func (w *Worker) Given() uint64 {
+	if w.shown.givenAt != w.rec.Seq {
 		return 0
 	}
-	return w.rec.Slots - taken
+	return w.shown.given
 }
 
 // relist moves w to the list where it belongs now.

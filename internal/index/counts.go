@@ -123,11 +123,13 @@ type share struct {
 type shown struct {
 	count *count // nil: not counted yet
 	counted
-	loads  bool              // it is among the loaders of its hive
-	held   uint64            // slots
-	labels map[string]string // as they were counted
-	pool   *Pool[*Worker]
-	slot   slot
+	loads   bool   // it is among the loaders of its hive
+	held    uint64 // slots
+	given   uint64 // slots that it was picked for since its facts with seq givenAt
+	givenAt uint64
+	labels  map[string]string // as they were counted
+	pool    *Pool[*Worker]
+	slot    slot
 	revision
 }
 

@@ -209,9 +209,9 @@ func (w *Worker) Stranger() string {
 	return ""
 }
 
-// Last reports whether w is picked after all others: it restarts over and over, or a GPU of it is degraded
-// or unknown.
-func (w *Worker) Last() bool { return w.rec.Looping || w.shown.gpus != isOK }
+// Last reports whether w is picked after all others: it restarts over and over, a GPU of it is degraded
+// or unknown, or it has to load the model first.
+func (w *Worker) Last() bool { return w.rec.Looping || w.shown.gpus != isOK || w.Cold() }
 
 // OnBadGPU reports whether a GPU of w is failing or gone, as of the last Settle.
 func (w *Worker) OnBadGPU() bool { return w.shown.gpus >= isFailing }

@@ -263,7 +263,8 @@ func (x *Index) uncount(w *Worker) {
 func differ(a, b *hivebeat.Record) bool {
 	return a.Cause != b.Cause || a.Inc != b.Inc || a.Rival != b.Rival || a.RivalAt != b.RivalAt || a.Addr != b.Addr ||
 		a.Stalled != b.Stalled || a.Looping != b.Looping || a.Reason != b.Reason || a.Endpoint != b.Endpoint ||
-		a.Fault != b.Fault || a.Need != b.Need ||
+		a.Fault != b.Fault || a.Need != b.Need || a.Exit != b.Exit || a.Engine != b.Engine || a.Ver != b.Ver || a.Ctx != b.Ctx || a.KVCap != b.KVCap ||
+		!sameList(a.Cold, b.Cold) || !sameList(a.LoRA.On, b.LoRA.On) || !sameList(a.LoRA.Wait, b.LoRA.Wait) || a.LoRA.Max != b.LoRA.Max ||
 		!sameList(a.GPUs, b.GPUs) || !sameList(a.On, b.On) || mapAt(a.Labels) != mapAt(b.Labels) ||
 		a.State != b.State || a.Live != b.Live || a.Model != b.Model
 }

@@ -212,12 +212,34 @@ func (f *Finder) last(v *index.Index, now time.Time) {
 			} else {
 				h, _ = g.Device()
 			}
-			if (f.filter.hive == "" || f.filter.hive == h.ID()) && (w == nil || f.filter.model(w.Record().Model)) {
+			if (f.filter.hive == "" || f.filter.hive == h.ID()) && (w == nil || f.serves(w)) {
 				f.look(v, w, g, false, now)
 			}
 			return true
 		})
 	}
+}
+
+// serves reports whether w serves a model that is asked for, or can load it.
+func (f *Finder) serves(w *index.Worker) bool {
+	if !w.Cold() {
+		return f.filter.model(w.Record().Model)
+	}
+	return f.coldModel(w) != ""
+}
+
+// coldModel returns the model that w would load for this pick. A pick for any model gets none: nothing would
+// say which one to load.
+func (f *Finder) coldModel(w *index.Worker) string {
+	if f.filter.Model == "" {
+		return ""
+	}
+	for _, m := range w.Record().Cold {
+		if f.filter.model(m) {
+			return m
+		}
+	}
+	return ""
 }
 
 // scan continues through all lists after the sample was too small. The lists may change

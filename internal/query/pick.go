@@ -74,7 +74,9 @@ type candidate struct {
 	zone   string
 	hive   *index.Hive
 	serves bool
-	level  int // less is better
+	wait   int // less is better, in this and the next ones
+	kv     int
+	level  int
 	queue  int
 	chance uint32
 }
@@ -94,8 +96,7 @@ func placeOf(g *index.GPU) index.Place {
 // found returns what a pick of c takes.
 func (c *candidate) found(need uint64) Found {
 	if c.w != nil {
-		r := c.w.Record()
-		return Found{Place: c.place(), Need: need, Room: r.Slots - min(r.Slots, r.Busy)}
+		return Found{Place: c.place(), Need: need, Room: c.w.Room()}
 	}
 	f := Found{Place: placeOf(c.g), Need: need, Room: c.g.Free() + c.g.Held()}
 	for _, g := range c.more {
@@ -218,7 +219,9 @@ func (f *Finder) look(v *index.Index, w *index.Worker, g *index.GPU, serves bool
 	c := candidate{w: w, g: g, serves: serves}
 	if w != nil {
 		c.hive, c.last = w.Hive(), w.Last() || w.Stranger() != ""
-		c.level, c.queue = -bits.Len64(w.FreeSlots()), bits.Len64(w.Record().Queue)
+		free := w.FreeSlots()
+		c.level, c.queue = -bits.Len64(free-min(free, w.Given())), bits.Len64(w.Record().Queue)
+		c.wait, c.kv = waitOf(w), fullness(w.Record().KV)
 	} else {
 		c.hive, _ = g.Device()
 		c.last, c.level = g.Last(), index.MemoryLevel(g.Free())
@@ -360,6 +363,8 @@ func (f *Finder) unfit(v *index.Index, c *candidate, p index.Place, now time.Tim
 		return "too old"
 	case r.Rival != 0:
 		return "in conflict"
+	case unprobed(r, index.EffectiveAge(r.Age, c.w.Received(), now)):
+		return engineSilent
 	case c.w.FreeSlots() < f.need:
 		return "too few free slots"
 	case !f.filter.selector.Empty() && !f.filter.selector.Fits(labelsOf(h, r)):
@@ -419,7 +424,7 @@ func (f *Finder) choose(v *index.Index, now time.Time) {
 			}
 			return 1
 		}
-		return cmp.Or(c, cmp.Compare(a.level, b.level), cmp.Compare(a.queue, b.queue), cmp.Compare(a.chance, b.chance))
+		return cmp.Or(c, cmp.Compare(a.wait, b.wait), cmp.Compare(a.kv, b.kv), cmp.Compare(a.level, b.level), cmp.Compare(a.queue, b.queue), cmp.Compare(a.chance, b.chance))
 	}
 	for len(f.found) < f.n && len(f.cands) > 0 {
 		best := 0
@@ -439,5 +444,8 @@ func (f *Finder) choose(v *index.Index, now time.Time) {
 		zones[c.zone]++
 		hives[c.hive]++
 		spent[c.hive] += f.need * uint64(f.gpus)
+		if c.w != nil && f.hold == (HoldID{}) { // a hold takes the slots themselves
+			c.w.Give(f.need)
+		}
 	}
 }

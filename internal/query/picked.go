@@ -14,14 +14,25 @@ import (
 // add adds a place to the answer, with the reasons for its rank.
 func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.Time) {
 	p := describe(v, c, now)
+	if c.w != nil && c.w.Cold() {
+		p.Model = f.coldModel(c.w)
+	}
 	p.Rank = len(f.answer.Picks) + 1
 	say := func(format string, args ...any) { p.Reasons = append(p.Reasons, fmt.Sprintf(format, args...)) }
 	if c.w != nil {
 		r := c.w.Record()
-		if r.Model != "" {
+		switch {
+		case c.w.Cold():
+			say("has %s on disk, and has to load it first", p.Model)
+		case r.Model != "":
 			say("serves %s", r.Model)
 		}
-		say("%d of %d slots free", p.FreeSlots, r.Slots)
+		if r.Slots > 0 {
+			say("%d of %d slots free", p.FreeSlots, r.Slots)
+		} else {
+			say("does not report how many slots it has")
+		}
+		sayLoad(c.w, say)
 		if h := c.w.Held(); h > 0 {
 			say("%d more held", h)
 		}
@@ -219,6 +230,8 @@ func noSlot(h *index.Hive, w *index.Worker) string {
 		return string(m.State)
 	case r.Stalled:
 		return "stalled"
+	case r.Slots == 0 && r.Engine != "" && r.Queue > 0:
+		return "requests wait already"
 	case r.Slots == 0:
 		return api.PassedNoSlots
 	case w.Held() > 0 && r.Busy < r.Slots:

@@ -44,13 +44,11 @@ type Engine struct {
 	log    *slog.Logger
 	prober *probe.Prober
 
-	once  sync.Once
 	leave context.CancelFunc // ends Run; set by New, so that Stop may come first
 	gone  context.Context
 	ended chan struct{}
 
 	mu   sync.Mutex
-	err  error // of Run
 	ran  bool
 	last life.End
 }

@@ -245,7 +245,7 @@ func TestModelIDs(t *testing.T) {
 	g := &group{Engine: &Engine{cfg: Config{Worker: worker.Config{ID: "ollama"}}}, models: map[string]*member{}}
 	for _, c := range []struct{ model, want string }{
 		{"llama3.2:3b", "ollama-llama3-2-3b"},
-		{"llama3-2:3b", "ollama-llama3-2-3b-e24a54d5"},
+		{"llama3-2:3b", "ollama-llama3-2-3b-c90c7fb3"},
 		{"hf.co/unsloth/Qwen3-Coder-480B-A35B-Instruct-1M-GGUF:UD-Q4_K_XL", "ollama-hf-co-unsloth-Qwen3-Coder-480B-A35B-Instruct-1M-"},
 	} {
 		id := g.modelID(c.model)

@@ -117,7 +117,7 @@ func TestEveryTypeIsDescribed(t *testing.T) {
 		"Error": reflect.TypeFor[api.Error](), "Summary": reflect.TypeFor[api.Summary](), "Score": reflect.TypeFor[api.Score](),
 		"Hive": reflect.TypeFor[api.HiveInfo](), "Host": reflect.TypeFor[hivebeat.Host](), "GPU": reflect.TypeFor[hivebeat.GPU](), "GPUInstance": reflect.TypeFor[hivebeat.GPUInstance](), "GPUFault": reflect.TypeFor[api.GPUFault](),
 		"HiveStats": reflect.TypeFor[hivebeat.Stats](), "Worker": reflect.TypeFor[api.WorkerInfo](), "Transition": reflect.TypeFor[hivebeat.Transition](),
-		"Process": reflect.TypeFor[hivebeat.Proc](), "Place": reflect.TypeFor[hivebeat.Place](), "Happened": reflect.TypeFor[api.Happened](), "EventData": reflect.TypeFor[hivebeat.EventData](),
+		"Process": reflect.TypeFor[hivebeat.Proc](), "Place": reflect.TypeFor[hivebeat.Place](), "LoRA": reflect.TypeFor[hivebeat.LoRA](), "Happened": reflect.TypeFor[api.Happened](), "EventData": reflect.TypeFor[hivebeat.EventData](),
 		"History": reflect.TypeFor[api.History](), "Pick": reflect.TypeFor[api.Pick](), "Hold": reflect.TypeFor[api.Hold](), "Readiness": reflect.TypeFor[readiness](),
 	}
 	for name := range d.Components.Schemas {

@@ -234,6 +234,10 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	d.line("heard", "%s ago, promised every %s%s%s", age(w.Age), w.Every.Duration(), dot(join(missed, quiet)), fresh)
 	d.line("model", "%s", plaintext.Line(w.Model))
 	d.line("endpoint", "%s", plaintext.Line(w.Endpoint))
+	d.engine(w)
+	if w.Exit != "" {
+		d.line("exit", "%s", p.Text(plaintext.Line(w.Exit), Bad))
+	}
 	if w.Slots > 0 || w.Queue > 0 || w.Done > 0 || w.Busy > 0 {
 		busy := count(w.Busy)
 		if w.Slots > 0 {
@@ -271,6 +275,48 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	d.line("judged", "by its %s", plaintext.Line(cmp.Or(w.Via, hivebeat.ViaHive)))
 	d.line("answer", "%s", answer(st, p))
 	return d.lines
+}
+
+// engine shows the facts of an inference engine.
+func (d *detail) engine(w *api.WorkerInfo) {
+	asked := ""
+	if w.Probed > 0 {
+		asked = "asked " + age(w.Probed+w.Age) + " ago"
+	}
+	context := ""
+	if w.Ctx > 0 {
+		context = "context of " + count(w.Ctx) + " tokens"
+	}
+	d.line("engine", "%s", plaintext.Line(join(strings.TrimSpace(w.Engine+" "+w.Ver), context, asked)))
+	cache := ""
+	switch {
+	case w.KV != nil && w.KVCap > 0:
+		cache = fmt.Sprintf("%.0f%% of %s tokens in use", *w.KV*100, count(w.KVCap))
+	case w.KV != nil:
+		cache = fmt.Sprintf("%.0f%% in use", *w.KV*100)
+	case w.KVCap > 0:
+		cache = count(w.KVCap) + " tokens"
+	}
+	d.line("KV cache", "%s", cache)
+	pace := ""
+	if w.Rate > 0 {
+		pace = fmt.Sprintf("%.3g requests a second", w.Rate)
+	}
+	if w.TPS > 0 {
+		pace = join(pace, fmt.Sprintf("%.4g tokens a second", w.TPS))
+	}
+	d.line("pace", "%s", pace)
+	if l := w.LoRA; !l.IsZero() {
+		most, wait := "", ""
+		if l.Max > 0 {
+			most = "at most " + count(l.Max)
+		}
+		if len(l.Wait) > 0 {
+			wait = "requests wait for " + strings.Join(l.Wait, ", ")
+		}
+		d.line("adapters", "%s", plaintext.Line(join(strings.Join(l.On, ", "), wait, most)))
+	}
+	d.line("on disk", "%s", plaintext.Line(strings.Join(w.Cold, ", ")))
 }
 
 func transition(t *hivebeat.Transition) string {

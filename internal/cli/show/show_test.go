@@ -113,6 +113,8 @@ func sampleWorkers() []api.WorkerInfo {
 	busy.Model, busy.Endpoint, busy.GPUs = "meta-llama/Llama-3.3-70B-Instruct", "http://gpu-01:8001/v1", []string{"GPU-5d1f"}
 	busy.Slots, busy.Busy, busy.Queue, busy.Done, busy.VRAM, busy.PID = 16, 11, 3, 123_456, 43*gib, 4711
 	busy.Host = "gpu-01.example"
+	busy.Engine, busy.Ver, busy.Ctx, busy.KV, busy.KVCap, busy.Probed, busy.Rate, busy.TPS = "vllm", "0.11.2", 131_072, new(0.42), 524_288, 1_200, 1.25, 834.5
+	busy.LoRA, busy.Cold = hivebeat.LoRA{Max: 4, On: []string{"sql"}, Wait: []string{"legal"}}, []string{"qwen3:8b", "gemma3:27b"}
 	busy.Proc = hivebeat.Proc{RSS: 3 * gib, CPU: 140, VRAM: 44 * gib, Up: 7_300_000}
 	busy.Labels = map[string]string{"team": "search"}
 	busy.Tr = []hivebeat.Transition{

@@ -322,7 +322,7 @@ func (c *check) worker(h *index.Hive, w *index.Worker, own mixes, load *index.Lo
 	}
 	if fit {
 		c.workers[w] = r.Model
-		if r.Looping || worst > 0 {
+		if r.Looping || worst > 0 || r.Model == "" && len(r.Cold) > 0 {
 			c.workers[w] = last
 		}
 	}

@@ -181,9 +181,14 @@ export class Worker extends Detail {
     this.serves.set([
       ['model', clip(w.model || '', 256)], ['endpoint', clip(w.endpoint || '', 512)], ['slots', w.slots ? `${count(w.busy)} of ${count(w.slots)} in use` : ''],
       ['held slots', w.held && count(w.held)], ['queue', count(w.queue)], ['done', count(w.done)], ['progress', w.stalled ? 'stalled: busy, but makes none' : ''],
+      ['pace', [w.rate && `${w.rate} requests a second`, w.tps && `${w.tps} tokens a second`].filter(Boolean).join(', ')],
+      ['KV cache', w.kv === undefined ? (w.kv_cap ? `${count(w.kv_cap)} tokens` : '') : `${Math.round(w.kv * 100)} %${w.kv_cap ? ` of ${count(w.kv_cap)} tokens` : ''} in use`],
+      ['context', w.ctx && `${count(w.ctx)} tokens`], ['engine', clip(`${w.engine || ''} ${w.ver || ''}`.trim(), 130)], ['engine asked', w.probed ? { age: w.age + w.probed, at, words: ' ago' } : ''],
+      ['adapters', w.lora ? clip([...(w.lora.on || []), ...(w.lora.wait || []).map((n) => `${n} (requests wait)`)].join(', '), 512) : ''],
+      ['on disk', clip((w.cold || []).join(', '), 1024)],
     ]);
     this.says.set([
-      ['state', clip(w.state || '', 32)], ['reason', clip(w.reason || '', 256)], ['VRAM', bytes(w.vram)], ['silence announced', w.quiet && age(w.quiet)], ['running since', began(w.inc)], ['restarts in the last hour', w.restarts && `${count(w.restarts)}${w.looping ? ', looping' : ''}`], ['process', w.pid], ['host', clip(w.host || '', 256)], ['connection', clip(w.conn || '', 128)],
+      ['state', clip(w.state || '', 32)], ['reason', clip(w.reason || '', 256)], ['process ended with', clip(w.exit || '', 64)], ['VRAM', bytes(w.vram)], ['silence announced', w.quiet && age(w.quiet)], ['running since', began(w.inc)], ['restarts in the last hour', w.restarts && `${count(w.restarts)}${w.looping ? ', looping' : ''}`], ['process', w.pid], ['host', clip(w.host || '', 256)], ['connection', clip(w.conn || '', 128)],
       ['GPUs', (w.gpus || []).map((g) => clip(g, 64)).join(', ')], ['VRAM once loaded', bytes(w.need)], ['opaque data', w.data ? `${count(Math.floor(w.data.length * 0.75))} bytes` : ''],
     ]);
     this.judged.set([
