@@ -44,7 +44,7 @@ type commands struct {
 	Worker  workerCmd  `cmd:"" help:"Beat for one worker."`
 	Hive    hiveCmd    `cmd:"" help:"Run the hive of this machine."`
 	Queen   queenCmd   `cmd:"" help:"Run a queen."`
-	Ls      lsCmd      `cmd:"" help:"List hives and workers."`
+	Ls      lsCmd      `cmd:"" set:"outputs=text,wide,name,json" help:"List hives and workers."`
 	Get     getCmd     `cmd:"" help:"Show everything about one hive or worker."`
 	Events  eventsCmd  `cmd:"" help:"Show past events."`
 	Pick    pickCmd    `cmd:"" help:"Pick workers or GPUs for work, and hold them."`
@@ -107,7 +107,7 @@ func (c *console) parser(ctx context.Context, bad **badValue) (*kong.Kong, error
 		kong.Writers(c.out, c.err),
 		kong.NoDefaultHelp(),
 		kong.DefaultEnvars("HIVEBEAT"),
-		kong.Vars{"http_addr": httpapi.DefaultAddr},
+		kong.Vars{"http_addr": httpapi.DefaultAddr, "outputs": "text,json"},
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 110}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(c),

@@ -109,7 +109,7 @@ type LogFlags struct {
 
 // OutFlag is part of every command that prints data.
 type OutFlag struct {
-	Output string `short:"o" enum:"text,json" default:"text" help:"Output format: ${enum}."`
+	Output string `short:"o" enum:"${outputs}" default:"text" help:"Output format: ${enum}."`
 }
 
 func (f *OutFlag) json() bool { return f.Output == "json" }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/queen/client"
 )
@@ -18,8 +19,9 @@ import (
 type lsCmd struct {
 	AskFlags
 	FilterFlags
-	What string `arg:"" optional:"" enum:"all,hives,workers" default:"all" help:"hives, workers, or both if left out."`
-	Hive string `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only this hive and its workers." group:"Filter"`
+	NoHeaders bool   `help:"Print no titles and no summary."`
+	What      string `arg:"" optional:"" enum:"all,hives,workers" default:"all" help:"hives, workers, or both if left out."`
+	Hive      string `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only this hive and its workers." group:"Filter"`
 }
 
 // Help is shown below the usage.
@@ -28,7 +30,8 @@ func (lsCmd) Help() string {
 --stalled select those with such a worker. Hives are sorted by ` + strings.Join(api.HiveSortKeys, ", ") + `,
 workers by ` + strings.Join(api.WorkerSortKeys, ", ") + `.
 
-With -o json it prints one document {"hives":[…],"workers":[…],"summary":{…},"status":{…}},
+With -o wide it adds what the engines of workers say, in lines of any length. With -o name it prints
+only names, HIVE or HIVE/WORKER, a line each. With -o json it prints one document {"hives":[…],"workers":[…],"summary":{…},"status":{…}},
 without the list that was not asked for. The document is complete if and only if the exit code is 0.`
 }
 
@@ -44,9 +47,16 @@ func (cmd *lsCmd) Run(ctx context.Context, c *console) error {
 			return err
 		}
 		width, _ := c.size()
-		var out listing = newTextListing(c, c.paint(cmd.Color), width)
-		if cmd.json() {
+		text := newTextListing(c, c.paint(cmd.Color), width)
+		text.bare = cmd.NoHeaders
+		var out listing = text
+		switch cmd.Output {
+		case "json":
 			out = &jsonListing{doc: newDocument(c.out)}
+		case "wide":
+			text.width, text.wide = 0, true
+		case "name":
+			out = &nameListing{w: bufio.NewWriter(c.out)}
 		}
 		return cmd.list(ctx, a.view(), out)
 	})
@@ -226,11 +236,33 @@ func (l *jsonListing) close(s *api.Summary, st *api.Status, _ string) error {
 	return l.doc.close()
 }
 
+// nameListing prints names for scripts.
+type nameListing struct{ w *bufio.Writer }
+
+func (l *nameListing) begin(string)         {}
+func (l *nameListing) hive(h *api.HiveInfo) { fmt.Fprintln(l.w, plaintext.Line(h.Hive)) }
+func (l *nameListing) worker(w *api.WorkerInfo) {
+	fmt.Fprintln(l.w, plaintext.Line(w.Hive+"/"+w.Worker))
+}
+func (l *nameListing) page() {}
+func (l *nameListing) end()  {}
+
+func (l *nameListing) close(*api.Summary, *api.Status, string) error { return flushed(l.w) }
+
+func flushed(w *bufio.Writer) error {
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
 // textListing prints tables. It holds one page at a time.
 type textListing struct {
 	w       *bufio.Writer
 	paint   show.Paint
 	width   int
+	wide    bool // with the facts of engines
+	bare    bool // without titles and summary
 	table   *show.Table
 	rows    [][]show.Cell
 	heading bool // the titles of the table are not printed yet
@@ -242,16 +274,23 @@ func newTextListing(c *console, p show.Paint, width int) *textListing {
 }
 
 func (l *textListing) begin(what string) {
-	l.heading = true
-	if what == "hives" {
+	l.heading = !l.bare
+	switch {
+	case what == "hives":
 		l.table = show.NewHives(l.paint, l.width)
-	} else {
+	case l.wide:
+		l.table = show.NewWideWorkers(l.paint)
+	default:
 		l.table = show.NewWorkers(l.paint, l.width)
 	}
 }
 
 func (l *textListing) hive(h *api.HiveInfo) { l.rows = append(l.rows, show.HiveRow(h, 0)) }
 func (l *textListing) worker(w *api.WorkerInfo) {
+	if l.wide {
+		l.rows = append(l.rows, show.WideWorkerRow(w, time.Now()))
+		return
+	}
 	l.rows = append(l.rows, show.WorkerRow(w, 0, time.Now()))
 }
 
@@ -273,6 +312,9 @@ func (l *textListing) page() {
 func (l *textListing) end() {}
 
 func (l *textListing) close(s *api.Summary, st *api.Status, of string) error {
+	if l.bare {
+		return flushed(l.w)
+	}
 	if l.tables > 0 {
 		fmt.Fprintln(l.w)
 	}
@@ -283,8 +325,5 @@ func (l *textListing) close(s *api.Summary, st *api.Status, of string) error {
 	default:
 		fmt.Fprintln(l.w, of+show.Summary(s, st, l.paint))
 	}
-	if err := l.w.Flush(); err != nil {
-		return fmt.Errorf("write: %w", err)
-	}
-	return nil
+	return flushed(l.w)
 }

@@ -76,6 +76,23 @@ func workersNamed(ids ...string) (out []api.WorkerInfo) {
 	return out
 }
 
+func TestLsForScripts(t *testing.T) {
+	url, _ := serveOracle(t, map[string][]api.Answer{api.VerbWorkers: {{Workers: workersNamed("a", "b")}, {Workers: workersNamed("a", "b")}, {Workers: workersNamed("a")}}})
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-o", "name"}, "h/a\nh/b\n"},
+		{[]string{"--no-headers"}, "h/a"},
+		{[]string{"-o", "wide"}, "WORKER"},
+	} {
+		code, out, errs := run(t, nil, append([]string{"ls", "workers", "--nats", url}, c.args...)...)
+		if code != ExitDone || errs != "" || !strings.HasPrefix(out, c.want) || (strings.Contains(out, "sure") || strings.Contains(out, "WORKER")) != (c.want == "WORKER") {
+			t.Errorf("%v: exit code %d, %s\n%s", c.args, code, errs, out)
+		}
+	}
+}
+
 func TestLsFilters(t *testing.T) {
 	url, o := serveOracle(t, map[string][]api.Answer{api.VerbWorkers: {
 		{Workers: workersNamed("z")},
@@ -105,7 +122,7 @@ func TestLsFilters(t *testing.T) {
 
 	// No worker reports it: an empty list would look as if no worker were in that state.
 	code, out, errs = run(t, nil, "ls", "workers", "--nats", url, "--state", "busy,odd")
-	if code != ExitUsage || out != "" || errs != "hivebeat: --state: no worker reports \"odd\"\nhint: use starting, loading, ready, busy, degraded, draining, stopped, failed, or another state that a worker reports\n" {
+	if code != ExitUsage || out != "" || errs != "hivebeat: --state: no worker reports \"odd\"\nhint: use starting, loading, ready, busy, degraded, draining, sleeping, stopped, failed, or another state that a worker reports\n" {
 		t.Errorf("exit code %d, %q, %s", code, out, errs)
 	}
 	o.wasAsked(t, odd)

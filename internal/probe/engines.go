@@ -2,11 +2,8 @@ package probe
 
 import (
 	"errors"
-	"io"
-	"net/http"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/beatfabric/hivebeat"
 )
@@ -60,7 +57,7 @@ func (a *ask) vllm(r *Reading) error {
 		return err
 	}
 	if !set.own && set.other != "" {
-		return answerError("/metrics has %s, and nothing of vLLM's", set.other)
+		return answerError("/metrics has nothing of vLLM's%s", but(set.other))
 	}
 	r.Busy, r.Queue, r.KV = a.count(busy.sum), a.count(queue.sum), a.share(kv.pick().high)
 	r.Done, r.Tokens, r.KVCap = a.count(done.pick().sum), a.count(tokens.pick().sum), a.positive(capacity)
@@ -83,6 +80,14 @@ func (a *ask) vllm(r *Reading) error {
 	}
 	a.take(r)
 	return a.asleep(r, awake)
+}
+
+// but names the metric that is there instead.
+func but(other string) string {
+	if other == "" {
+		return ""
+	}
+	return ", but " + other
 }
 
 // asleep sets the state of an engine that sleeps. Versions without the metric say it at
@@ -202,8 +207,8 @@ func (a *ask) sglangMetrics(path string, r *Reading, known bool) error {
 	if err := a.metrics(path, set); err != nil {
 		return err
 	}
-	if !set.own && set.other != "" {
-		return answerError("/metrics has %s, and nothing of SGLang's", set.other)
+	if !set.own && (set.other != "" || !known) {
+		return answerError("/metrics has nothing of SGLang's%s", but(set.other))
 	}
 	r.Done, r.Tokens = a.count(done.sum), a.count(tokens.sum)
 	if !known {
@@ -323,8 +328,8 @@ func (a *ask) llamaSlots(path string, r *Reading) error {
 }
 
 // llamaRouter reads a llama-server with --models-dir or presets, which starts a server for each
-// model. /metrics and /slots of a model start it if it is not loaded, so they are not read: how
-// busy a router is is unknown.
+// model. /metrics and /slots of a model start it if it is not loaded, so they are not read, and
+// the load of a router is unknown.
 func (a *ask) llamaRouter(r *Reading, build string) error {
 	var list modelList
 	if err := a.decode("/models", &list); err != nil {
@@ -343,7 +348,7 @@ func (a *ask) llamaRouter(r *Reading, build string) error {
 }
 
 // ollama reads Ollama, which has no metrics and no health: only which models are loaded
-// (server/routes.go and api/types.go, ProcessModelResponse, v0.33). How busy it is is unknown.
+// (server/routes.go and api/types.go, ProcessModelResponse, v0.33). Its load is unknown.
 func (a *ask) ollama(r *Reading) error {
 	var running struct {
 		Models *[]struct {
@@ -413,7 +418,7 @@ func (a *ask) trtllm(r *Reading) error {
 		return err
 	}
 	if !set.own && set.other != "" {
-		return answerError("/prometheus/metrics has %s, and nothing of TensorRT-LLM's", set.other)
+		return answerError("/prometheus/metrics has nothing of TensorRT-LLM's%s", but(set.other))
 	}
 	r.Busy, r.Queue, r.KV = a.count(busy.sum), a.count(queue.sum), a.share(kv.high)
 	r.Done, r.Tokens, r.Slots = a.count(done.pick().sum), a.count(tokens.sum), a.positive(slots.sum)
@@ -472,16 +477,8 @@ func (a *ask) tgi(r *Reading) error {
 // process lives and its port answers; busy, queue, done and tokens are unknown, and so no hive can
 // see that it stands still.
 func (a *ask) openai(r *Reading) error {
-	if a.slow {
-		if _, err := a.models(); err != nil {
-			return err
-		}
-	} else if err := a.get("/v1/models", func(header http.Header, _ io.Reader) error {
-		if kind := header.Get("Content-Type"); strings.Contains(kind, "html") {
-			return answerError("GET /v1/models: %s instead of JSON", kind)
-		}
-		return nil
-	}); err != nil {
+	a.p.slow = slowFacts{}
+	if _, err := a.models(); err != nil {
 		return err
 	}
 	a.take(r)

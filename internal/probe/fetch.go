@@ -66,7 +66,7 @@ func sameHost(req *http.Request, via []*http.Request) error {
 
 // get asks for path, and hands the body of a 200 to use. The body ends after maxAnswer bytes
 // with an error.
-func (a *ask) get(path string, use func(header http.Header, body io.Reader) error) error {
+func (a *ask) get(path string, use func(body io.Reader) error) error {
 	req, err := http.NewRequestWithContext(a.ctx, http.MethodGet, a.p.base+path, nil)
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (a *ask) get(path string, use func(header http.Header, body io.Reader) erro
 		return statusError(path, resp.StatusCode, body)
 	}
 	body := &limited{r: resp.Body, left: maxAnswer}
-	if err := use(resp.Header, body); err != nil {
+	if err := use(body); err != nil {
 		return classify(a.caller, err)
 	}
 	// What use has left is read, so that the connection can be used again.
@@ -123,12 +123,12 @@ func (l *limited) Read(b []byte) (int, error) {
 
 // ok asks for path, and needs no more than the status 200.
 func (a *ask) ok(path string) error {
-	return a.get(path, func(http.Header, io.Reader) error { return nil })
+	return a.get(path, func(io.Reader) error { return nil })
 }
 
 // decode asks for path, and decodes its JSON into v. Keys that v does not have are skipped.
 func (a *ask) decode(path string, v any) error {
-	return a.get(path, func(_ http.Header, body io.Reader) error {
+	return a.get(path, func(body io.Reader) error {
 		b, err := io.ReadAll(body)
 		if err != nil {
 			return err

@@ -29,8 +29,8 @@ type JudgeConfig struct {
 //
 //	refused, never read        starting       nothing listens until the model is loaded
 //	refused, read before       degraded       at once, with how long
-//	503 and a text of loading  loading        which Read returns as a reading
-//	a reading                  as it says     ready, busy, sleeping, loading, degraded
+//	a reading                  as it says     ready, busy, sleeping, degraded, loading; 503 with
+//	                                          such a text is a reading
 //	429                        busy           the engine has no room even for a probe
 //	401, 403, 5xx              degraded       at once, with the first line of the answer
 //	another answer             degraded       at once, with what came
@@ -41,8 +41,7 @@ type JudgeConfig struct {
 type Judge struct {
 	every, backoff time.Duration
 
-	began   time.Time // the first Hear
-	heard   time.Time // the last answer of any kind, or began
+	heard   time.Time // the last answer or refusal, or the first Hear
 	refused time.Time // since when the port refuses connections; zero: it does not
 	fails   int       // readings in a row that failed, other than by a refusal
 	silent  int       // readings in a row without an answer
@@ -80,8 +79,8 @@ func NewJudge(cfg JudgeConfig) *Judge {
 // Hear takes the result of one reading that ended now. A reading that ended because the caller's
 // context did says nothing about the engine, and changes nothing.
 func (j *Judge) Hear(now time.Time, r Reading, err error) Report {
-	if j.began.IsZero() {
-		j.began, j.heard = now, now
+	if j.heard.IsZero() {
+		j.heard = now
 	}
 	if err == nil {
 		j.good(now, r)
@@ -109,7 +108,7 @@ func (j *Judge) bad(now time.Time, err error) {
 	if errors.Is(err, ErrRefused) {
 		// A refusal costs nobody anything and comes at once, so the port is tried at the full rate:
 		// an engine that has loaded for 12 minutes is seen when it is ready.
-		j.fails, j.silent, j.report.Next = 0, 0, j.every
+		j.fails, j.silent, j.heard, j.report.Next = 0, 0, now, j.every
 		if j.report.Probed.IsZero() {
 			j.say(hivebeat.Starting, "refuses connections")
 			return

@@ -6,18 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
 )
 
-// The scanner below exists beside prometheus/common/expfmt, which go.mod has anyway, because of
-// cost: expfmt builds a protobuf message for each of the 1,500 samples that vLLM writes, mostly
-// buckets of histograms, of which a reading wants ten. BenchmarkScan and BenchmarkExpfmt compare
-// them. The scanner is tolerant: a line that it does not understand is skipped, since a reading
-// that lacks one fact is better than none.
+// The scanner below exists beside prometheus/common/expfmt, which go.mod has indirectly, because of
+// cost: of the 565 samples in 66 KiB of vLLM's text, mostly buckets of histograms, a reading wants
+// ten, and expfmt builds a message for each. It took 2.5 ms and 20,565 allocations of 729 kB, and
+// this scanner 0.13 ms and 24 of 34 kB (BenchmarkScan, one core of 2026): for 40 engines every 10 s,
+// 1 % of a core against 0.05 %. It is also tolerant: a line that it does not understand is
+// skipped, since a reading that lacks one fact is better than none, and it reads no more than the
+// limit of an answer.
 
 // maxSample is the longest line that the scanner understands. Longer ones are skipped.
 const maxSample = 32 << 10
@@ -90,7 +91,7 @@ var prefixes = []struct {
 
 // metrics asks for Prometheus text and fills set.
 func (a *ask) metrics(path string, set *metricSet) error {
-	return a.get(path, func(_ http.Header, body io.Reader) error {
+	return a.get(path, func(body io.Reader) error {
 		if err := set.scan(body); err != nil {
 			if errors.Is(err, errNoMetrics) {
 				return answerError("%s: %v", where(path), err)
@@ -148,8 +149,11 @@ func (s *metricSet) sample(line []byte) bool {
 	if len(rest) == 0 || len(rest) == len(line)-end && rest[0] != '{' {
 		return false
 	}
-	s.notice(name)
 	wanted := s.byName[string(name)] // does not allocate
+	if wanted == nil && rest[0] != '{' && strings.IndexByte("0123456789+-.NI", rest[0]) < 0 {
+		return false // two words
+	}
+	s.notice(name)
 	if wanted == nil {
 		return true
 	}
@@ -277,9 +281,13 @@ func unescape(b []byte) string {
 }
 
 // fieldsOf returns the entries of a label that is a list with commas.
-func fieldsOf(labels []byte, name string) []string {
+func fieldsOf(labels []byte, name string) (fields []string) {
 	list, _ := labelOf(labels, name)
-	fields := strings.FieldsFunc(list, func(c rune) bool { return c == ',' || c == ' ' })
+	for field := range strings.SplitSeq(list, ",") {
+		if field = strings.TrimSpace(field); field != "" {
+			fields = append(fields, field)
+		}
+	}
 	slices.Sort(fields)
 	return fields
 }

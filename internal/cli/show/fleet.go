@@ -44,12 +44,12 @@ func NewWorkers(p Paint, width int) *Table {
 		{Title: "LIVE"},
 		{Title: "STATE"},
 		{Title: "AGE", Right: true},
-		{Title: "MODEL", Least: 16, Drop: 5},
+		{Title: "MODEL", Least: 16, Drop: 6},
 		{Title: "BUSY", Right: true, Drop: 4},
 		{Title: "QUEUE", Right: true, Drop: 2},
 		{Title: "DONE", Right: true, Drop: 1},
 		{Title: "VRAM GiB", Right: true, Drop: 3},
-		{Title: "NOTE", Least: 14, Drop: 6},
+		{Title: "NOTE", Least: 14, Drop: 5},
 	}}
 }
 
@@ -169,6 +169,38 @@ func gpuNames(gpus []hivebeat.GPU) string {
 		}
 	}
 	return plaintext.Line(strings.Join(names, ", "))
+}
+
+// NewWideWorkers returns the table of workers with the facts of their engines, in lines of any length.
+func NewWideWorkers(p Paint) *Table {
+	t := NewWorkers(p, 0)
+	note := len(t.Columns) - 1
+	t.Columns = append(t.Columns[:note:note], Column{Title: "ENGINE"}, Column{Title: "CONTEXT", Right: true}, Column{Title: "KV", Right: true}, Column{Title: "REQ/S", Right: true},
+		Column{Title: "TOK/S", Right: true}, Column{Title: "ADAPTERS"}, Column{Title: "ENDPOINT"}, t.Columns[note])
+	return t
+}
+
+// WideWorkerRow is the row of a worker in NewWideWorkers.
+func WideWorkerRow(w *api.WorkerInfo, now time.Time) []Cell {
+	row := WorkerRow(w, 0, now)
+	st := row[4].Style // as the model: faint if it may be outdated
+	context, kv, rate, tps := none, none, none, none
+	if w.Ctx > 0 {
+		context = count(w.Ctx)
+	}
+	if w.KV != nil {
+		kv = fmt.Sprintf("%.0f%%", *w.KV*100)
+	}
+	if w.Rate > 0 {
+		rate = fmt.Sprintf("%.3g", w.Rate)
+	}
+	if w.TPS > 0 {
+		tps = fmt.Sprintf("%.0f", w.TPS)
+	}
+	text := func(s string) Cell { return Cell{plaintext.Line(cmp.Or(s, none)), st} }
+	note := len(row) - 1
+	return append(row[:note:note], text(strings.TrimSpace(w.Engine+" "+w.Ver)), Cell{context, st}, Cell{kv, st}, Cell{rate, st}, Cell{tps, st},
+		text(strings.Join(w.LoRA.On, ", ")), text(w.Endpoint), row[note])
 }
 
 // WorkerRow is the row of a worker in NewWorkers. now is the time of the reader's clock, and

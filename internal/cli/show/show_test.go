@@ -398,3 +398,13 @@ func TestCertaintyIsThatOfTheLeastSureAnswer(t *testing.T) {
 		t.Errorf("got %+v", s)
 	}
 }
+
+func TestWideWorkers(t *testing.T) {
+	workers := sampleWorkers()
+	table := NewWideWorkers(false)
+	var rows [][]Cell
+	for i := range workers {
+		rows = append(rows, WideWorkerRow(&workers[i], noon))
+	}
+	golden(t, "wide.golden", text(table.Lines(true, rows)))
+}
