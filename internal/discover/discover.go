@@ -48,7 +48,7 @@ type Config struct {
 	// Beat is the promise of the workers, 30 s by default.
 	Beat time.Duration
 	// Follow returns what follows the end of a process. Default: life.PID.
-	Follow func(pid uint64) life.Source
+	Follow func(pid uint64) (life.Source, error)
 	// Logger gets a line for each engine that is found, left out or lost, once. Default:
 	// nothing is logged.
 	Logger *slog.Logger
@@ -60,7 +60,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Every = cmp.Or(c.Every, DefaultEvery)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Follow == nil {
-		c.Follow = func(pid uint64) life.Source { return life.PID(pid) }
+		c.Follow = func(pid uint64) (life.Source, error) { return life.PID(pid, life.Config{Logger: c.Logger}) }
 	}
 	if c.Every < 100*time.Millisecond {
 		return c, fmt.Errorf("discover: Config.Every: %s is below 100ms", c.Every)
@@ -280,23 +280,35 @@ func (l *loop) hear(m *nats.Msg) bool {
 func (l *loop) decide() {
 	var specs []engines.Spec
 	for _, e := range l.plan.decide(time.Now()) {
-		specs = append(specs, l.spec(e))
+		if e.spec == nil {
+			spec, err := l.spec(e)
+			if err != nil { // it has ended
+				l.plan.ended(e.id)
+				continue
+			}
+			e.spec = &spec
+		}
+		specs = append(specs, *e.spec)
 	}
 	l.group.Set(specs)
 	l.say(l.plan.findings())
 }
 
 // spec describes the engine to the sidecar.
-func (d *Discovery) spec(e *entry) engines.Spec {
+func (d *Discovery) spec(e *entry) (engines.Spec, error) {
 	cfg := sidecar.Config{
 		Worker: worker.Config{Hive: d.cfg.Hive, ID: e.id, Prefix: d.cfg.Prefix, Pinned: d.cfg.Pinned, Every: d.cfg.Beat, Endpoint: e.URL, Slots: e.Slots},
 		Probe:  &probe.Config{Kind: e.found.Kind, URL: e.URL},
 		Logger: d.cfg.Logger,
 	}
-	if e.pid != 0 {
-		cfg.Source = d.cfg.Follow(e.pid)
+	if len(e.PIDs) > 0 {
+		source, err := d.cfg.Follow(e.PIDs[0])
+		if err != nil {
+			return engines.Spec{}, err
+		}
+		cfg.Source = source
 	}
-	return engines.Spec{ID: e.id, Version: fmt.Sprint(e.key), Config: cfg}
+	return engines.Spec{ID: e.id, Version: fmt.Sprint(e.key), Config: cfg}, nil
 }
 
 // say logs each finding that is new or another one.

@@ -24,14 +24,14 @@ type engine struct {
 	slotEnv  string
 }
 
-// engines has the engines by their commands. The names of arguments and variables:
+// looks has the engines by their commands. The names of arguments and variables:
 //   - vllm: vllm/engine/arg_utils.py, vllm/entrypoints/openai/cli_args.py
 //   - sglang: sglang/srt/server_args.py
 //   - llama.cpp: common/arg.cpp
 //   - ollama: envconfig/config.go
 //   - text-generation-inference: launcher/src/main.rs
 //   - TensorRT-LLM: tensorrt_llm/commands/serve.py
-var engines = []engine{
+var looks = []engine{
 	{
 		kind: probe.VLLM, programs: []string{"vllm"}, command: "serve", port: 8000, title: "VLLM::",
 		modules:  []string{"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"},
@@ -64,7 +64,7 @@ var engines = []engine{
 // container or pod.
 var variables = func() (list []string) {
 	list = []string{"HOSTNAME"}
-	for _, e := range engines {
+	for _, e := range looks {
 		for _, v := range []string{e.portEnv, e.slotEnv} {
 			if v != "" {
 				list = append(list, v)
@@ -84,8 +84,8 @@ func engineOf(args []string) *engine {
 	if isPython(name) {
 		name, module, rest = script(rest)
 	}
-	for i := range engines {
-		e := &engines[i]
+	for i := range looks {
+		e := &looks[i]
 		switch {
 		case e.title != "" && strings.HasPrefix(args[0], e.title):
 			return e
@@ -155,9 +155,9 @@ func (e *engine) configuredSlots(args []string, env map[string]string) uint64 {
 
 // byPort returns the engines that listen on a port by default.
 func byPort(port uint16) (kinds []string) {
-	for i := range engines {
-		if engines[i].port == port {
-			kinds = append(kinds, string(engines[i].kind))
+	for i := range looks {
+		if looks[i].port == port {
+			kinds = append(kinds, string(looks[i].kind))
 		}
 	}
 	return kinds

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/engines"
 	"github.com/beatfabric/hivebeat/internal/probe"
 	"github.com/beatfabric/hivebeat/verdict"
 )
@@ -46,6 +47,7 @@ func (f *Finding) Subject() string {
 const (
 	askAgain  = time.Minute
 	askSeldom = 10 * time.Minute
+	askRarely = 2 * time.Hour // a port that is only an engine's default
 )
 
 // plan decides what to beat for. It is pure, and has no lock.
@@ -70,6 +72,7 @@ type entry struct {
 	id     string        // of the worker, once found
 	runs   bool          // this process beats for it
 	why    string        // found, but left out
+	spec   *engines.Spec // what runs
 }
 
 // other is a worker that another process beats for.
@@ -135,7 +138,11 @@ func (p *plan) asked(now time.Time, k key, found probe.Found, err error) {
 		e.next, e.wait = now, 0 // it loads, or is about to listen
 		return
 	}
-	e.wait = min(max(2*e.wait, askAgain), askSeldom)
+	least, most := askAgain, askSeldom
+	if e.Kind == "" {
+		least, most = askSeldom, askRarely
+	}
+	e.wait = min(max(2*e.wait, least), most)
 	e.next = now.Add(e.wait)
 }
 
@@ -181,16 +188,16 @@ func (p *plan) decide(now time.Time) (want []*entry) {
 	reached := map[string]*entry{}
 	for _, e := range all {
 		e.why, e.runs = "", false
-		if o := p.sameAs(e); o != "" {
-			e.why = o
-			continue
+		switch other := p.sameAs(e); {
+		case other != "":
+			e.why = other
+		case reached[e.URL] != nil:
+			e.why = "left out: it is the engine " + reached[e.URL].id
+		case taken[e.id] != nil:
+			e.why = fmt.Sprintf("left out: the engine at %s has the id %s already", taken[e.id].URL, e.id)
 		}
-		if t := reached[e.URL]; t != nil {
-			e.why = "left out: it is the engine " + t.id
-			continue
-		}
-		if t := taken[e.id]; t != nil {
-			e.why = fmt.Sprintf("left out: the engine at %s has the id %s already", t.URL, e.id)
+		if e.why != "" {
+			e.spec = nil
 			continue
 		}
 		taken[e.id], reached[e.URL], e.runs = e, e, true

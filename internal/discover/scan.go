@@ -270,7 +270,7 @@ func commandOf(args []string) string {
 	for i, a := range args {
 		if i == 0 {
 			a = path.Base(a)
-		} else if strings.HasPrefix(a, "-") && (a != "-m" || i > 1) || i > 2 {
+		} else if strings.HasPrefix(a, "-") && (a != "-m" || i > 1 || !isPython(words[0])) || i > 2 {
 			break
 		}
 		words = append(words, a)
