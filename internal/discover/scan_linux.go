@@ -273,7 +273,9 @@ func (s *scanner) strangers(out *Scan, own []socket) {
 			s.own(p, unknown)
 		}
 		for inode := range unknown {
-			s.owner[inode] = s.owner[inode] // looked up, found or not
+			if _, found := s.owner[inode]; !found {
+				s.owner[inode] = nil // it need not be looked up again
+			}
 		}
 	}
 	for _, k := range own {
