@@ -16,6 +16,7 @@ type doctorCmd struct {
 	AskFlags
 	SystemFlags
 	KeepFlags
+	DiscoverFlags
 	Role   string `enum:"all,worker,hive,queen,viewer,scheduler" default:"all" help:"Role to check: ${enum}."`
 	Hive   string `placeholder:"ID" help:"Hive whose subjects are checked."`
 	Worker string `placeholder:"ID" help:"Worker whose subject is checked."`
@@ -63,6 +64,11 @@ func (cmd *doctorCmd) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
+	engines, err := cmd.DiscoverFlags.found(ctx)
+	if err != nil {
+		return err
+	}
+	findings = append(findings, engines...)
 	bad := slices.ContainsFunc(findings, func(f roleFinding) bool { return f.Level == doctor.Fail })
 	if err := cmd.print(c, findings, bad); err != nil {
 		return err

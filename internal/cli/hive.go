@@ -9,6 +9,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/hive"
+	"github.com/beatfabric/hivebeat/internal/discover"
 )
 
 type hiveCmd struct {
@@ -20,6 +21,7 @@ type hiveCmd struct {
 	CacheFlags
 	LogFlags
 	HiveMetricsFlags
+	DiscoverFlags
 	ID         string        `placeholder:"ID" help:"Id of the hive (default: the host name)."`
 	Every      time.Duration `default:"15s" help:"Promise: the next snapshot comes within this."`
 	PushFacts  time.Duration `placeholder:"DUR" help:"Send changed facts this soon, for schedulers that cannot wait for the next snapshot."`
@@ -85,5 +87,10 @@ func (cmd *hiveCmd) run(ctx context.Context, id string, log *slog.Logger) error 
 	if cmd.Leaf != "" {
 		m.followUplink(ctx, h, cmd.subjects())
 	}
-	return errors.Join(serve(ctx, name, beside(h, log, metrics), m.nc, log), m.leave())
+	r, err := cmd.DiscoverFlags.beside(h, m.nc, discover.Config{Hive: id, Prefix: cmd.Prefix, Logger: log})
+	if err != nil {
+		m.nc.Close()
+		return errors.Join(err, m.leave())
+	}
+	return errors.Join(serve(ctx, name, beside(r, log, metrics), m.nc, log), m.leave())
 }

@@ -67,6 +67,7 @@ const (
 	CheckQueen      = "queen"    // whether a queen answers
 	CheckConflict   = "conflict" // two processes with one id
 	CheckSystem     = "system"   // whether the system account reports which connections close
+	CheckEngine     = "engine"   // an inference engine, or a port that may be one
 )
 
 // Config says what to check. Role is required.

@@ -41,6 +41,16 @@ type Engine struct {
 	Line int
 }
 
+// Version tells one entry from another: it is the same if nothing but its place in the file is
+// different.
+func (e *Engine) Version() string {
+	text := fmt.Sprintf("%+v %+v", e.Worker, e.Attach)
+	if e.Probe != nil {
+		text += fmt.Sprintf(" %+v", *e.Probe)
+	}
+	return text
+}
+
 // Attach names the process of an engine. At most one field is set.
 type Attach struct {
 	PID     uint64
