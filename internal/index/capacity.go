@@ -106,8 +106,9 @@ type Model struct {
 	workers pools[*Worker] // workers that can take work
 	hives   ByID[*Hive]    // hives with a worker that serves the model
 
-	free    uint64 // slots
-	load    Load   // this and what follows is of workers that are alive
+	free    uint64         // slots
+	able    map[string]int // workers that can take work, those that are picked last too, by zone
+	load    Load           // this and what follows is of workers that are alive
 	vram    uint64
 	pace    Pace
 	engines map[Engine]int
@@ -115,6 +116,13 @@ type Model struct {
 
 // FreeSlots returns the number of free slots of its workers that can take work.
 func (m *Model) FreeSlots() uint64 { return m.free }
+
+// EachZone yields the number of its workers that can take work by zone, those that are picked last too.
+func (m *Model) EachZone(yield func(zone string, n int)) {
+	for zone, n := range m.able {
+		yield(zone, n)
+	}
+}
 
 // Load returns the load of its workers that are alive, and the bytes of GPU memory that they hold.
 func (m *Model) Load() (l Load, vram uint64) { return m.load, m.vram }
@@ -253,18 +261,25 @@ func (x *Index) relist(w *Worker) {
 	w.shown.pool = m.workers.add(w.hive.facts.Zone, w, level)
 }
 
-// countFree counts the free slots of w for its model.
+// countFree counts w and its free slots for its model.
 func (x *Index) countFree(w *Worker) {
 	x.uncountFree(w)
 	if s := &w.shown; w.Fit() {
-		s.freeOf, s.free = x.models[s.count.Model], w.FreeSlots()
+		s.freeOf, s.free, s.freeIn = x.models[s.count.Model], w.FreeSlots(), w.hive.facts.Zone
 		s.freeOf.free += s.free
+		if s.freeOf.able == nil {
+			s.freeOf.able = make(map[string]int)
+		}
+		s.freeOf.able[s.freeIn]++
 	}
 }
 
 func (x *Index) uncountFree(w *Worker) {
 	if s := &w.shown; s.freeOf != nil {
 		s.freeOf.free -= s.free
+		if s.freeOf.able[s.freeIn]--; s.freeOf.able[s.freeIn] == 0 {
+			delete(s.freeOf.able, s.freeIn)
+		}
 		s.freeOf, s.free = nil, 0
 	}
 }

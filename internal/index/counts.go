@@ -131,6 +131,7 @@ type shown struct {
 	pool    *Pool[*Worker]
 	freeOf  *Model // that counts its free slots; nil: it cannot take work
 	free    uint64
+	freeIn  string // zone in which they were counted
 	slot    slot
 	revision
 }

@@ -103,7 +103,7 @@ func (a *ask) asleep(r *Reading, awake *series) error {
 		return err
 	}
 	if sleeps.Sleeping {
-		r.State = Sleeping
+		r.State = hivebeat.Sleeping
 	}
 	return nil
 }
@@ -277,7 +277,7 @@ func (a *ask) llamacpp(r *Reading) error {
 	a.take(r)
 	r.Version = props.Build
 	if props.Sleeping {
-		r.State = Sleeping
+		r.State = hivebeat.Sleeping
 		r.Models = slices.Clone(r.Models)
 		for i := range r.Models {
 			r.Models[i].Loaded = false

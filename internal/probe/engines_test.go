@@ -50,11 +50,11 @@ func TestEngines(t *testing.T) {
 			Lora:   &probe.Lora{Max: n(4), Running: []string{"chat", "sql"}},
 		}},
 		{"vllm asleep", probe.VLLM, func(s *enginetest.State) { s.Sleeping = true }, probe.Reading{
-			State: probe.Sleeping, Engine: "vllm", Version: "1.2.3", Models: sized, Busy: n(0), Queue: n(0),
+			State: hivebeat.Sleeping, Engine: "vllm", Version: "1.2.3", Models: sized, Busy: n(0), Queue: n(0),
 			KV: f(0), KVCap: n(16000), Context: n(4096),
 		}},
 		{"vllm asleep, an older version in dev mode", probe.VLLM, func(s *enginetest.State) { s.Sleeping, s.Old = true, true }, probe.Reading{
-			State: probe.Sleeping, Engine: "vllm", Version: "1.2.3", Models: sized, Busy: n(0), Queue: n(0),
+			State: hivebeat.Sleeping, Engine: "vllm", Version: "1.2.3", Models: sized, Busy: n(0), Queue: n(0),
 			KV: f(0), KVCap: n(16000), Context: n(4096),
 		}},
 		{"vllm with --disable-log-stats", probe.VLLM, func(s *enginetest.State) { full(s); s.Bare = true }, probe.Reading{
@@ -100,7 +100,7 @@ func TestEngines(t *testing.T) {
 			State: hivebeat.Loading, Reason: "Loading model", Engine: "llamacpp",
 		}},
 		{"llamacpp asleep", probe.LlamaCPP, func(s *enginetest.State) { s.Sleeping = true }, probe.Reading{
-			State: probe.Sleeping, Engine: "llamacpp", Version: "1.2.3", Models: []probe.Model{{Name: "fake-8b"}}, Slots: n(8), Context: n(4096),
+			State: hivebeat.Sleeping, Engine: "llamacpp", Version: "1.2.3", Models: []probe.Model{{Name: "fake-8b"}}, Slots: n(8), Context: n(4096),
 		}},
 		{"llamacpp as a router", probe.LlamaCPP, func(s *enginetest.State) {
 			s.Router, s.Models = true, []probe.Model{{Name: "a", Loaded: true}, {Name: "b"}, {Name: "c", Loaded: true}}
@@ -178,7 +178,7 @@ func TestEngines(t *testing.T) {
 					t.Errorf("%s was asked for %d times, want never: %v", never, asked[never], asked)
 				}
 			}
-			if c.want.State == probe.Sleeping && c.kind == probe.LlamaCPP && asked["/slots"]+asked["/metrics"] > 0 {
+			if c.want.State == hivebeat.Sleeping && c.kind == probe.LlamaCPP && asked["/slots"]+asked["/metrics"] > 0 {
 				t.Errorf("a server that sleeps was asked for %v", asked)
 			}
 		})

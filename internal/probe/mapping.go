@@ -191,7 +191,7 @@ func stateOf(v any) (state hivebeat.State, reason string) {
 		return "", "" // ready or busy, by Busy
 	case "loading", "waiting", "starting", "initializing":
 		return hivebeat.Loading, ""
-	case string(hivebeat.Busy), string(hivebeat.Draining), string(hivebeat.Degraded), string(Sleeping):
+	case string(hivebeat.Busy), string(hivebeat.Draining), string(hivebeat.Degraded), string(hivebeat.Sleeping):
 		return hivebeat.State(word), ""
 	}
 	return hivebeat.Degraded, "state " + word

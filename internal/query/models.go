@@ -55,10 +55,10 @@ func modelInfo(m *index.Model) api.ModelInfo {
 		Rate: float64(pace.Requests) / 1000, TPS: float64(pace.Tokens) / 1000,
 		Workers: make(map[hivebeat.Live]int), States: make(map[hivebeat.State]int), Zones: make(map[string]int),
 	}
-	for _, p := range m.Pools() {
-		i.Able += p.Len()
-		i.Zones[p.Zone] += p.Len()
-	}
+	m.EachZone(func(zone string, n int) {
+		i.Able += n
+		i.Zones[zone] += n
+	})
 	m.EachEngine(func(e index.Engine, n int) {
 		if i.Engines == nil {
 			i.Engines = make(map[string]int)
