@@ -44,7 +44,7 @@ var programs = map[string]string{"vllm": "vllm", "llamacpp": "llama-server", "ol
 
 // machine is one with engines, on which "hivebeat up --discover" runs.
 type machine struct {
-	t      *testing.T
+	t      testing.TB
 	bin    string // folder of the engines
 	url    string
 	up     *rig.Proc

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -49,7 +48,7 @@ func BenchmarkFootprint(b *testing.B) {
 	from, begun := usage(b, hive.PID()), time.Now()
 	var most int64
 	for time.Since(begun) < *footprint {
-		most = max(most, rss(b, hive.PID()))
+		most = max(most, hive.RSS())
 		settle.Reset(time.Second)
 		<-settle.C
 	}
@@ -84,23 +83,4 @@ func usage(b *testing.B, pid int) (u cpuTime) {
 		return time.Duration(n) * 10 * time.Millisecond // at 100 Hz
 	}
 	return cpuTime{self: ticks(11) + ticks(12), children: ticks(13) + ticks(14)}
-}
-
-// rss returns the resident bytes of a process.
-func rss(tb testing.TB, pid int) int64 {
-	tb.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			var kb int64
-			if _, err := fmt.Sscan(rest, &kb); err == nil {
-				return kb << 10
-			}
-		}
-	}
-	tb.Fatalf("no VmRSS in %q", text)
-	return 0
 }

@@ -371,7 +371,7 @@ func oursInInstance(m *machine) string {
 
 // small finds a hive that keeps too much of what it reads.
 func small(m *machine) string {
-	if n := rss(m.t, m.hive.PID()); n > 100<<20 {
+	if n := m.hive.RSS(); n > 100<<20 {
 		return fmt.Sprintf("the hive's RSS is %d MiB", n>>20)
 	}
 	return ""
