@@ -57,19 +57,22 @@ func (cmd *hiveCmd) Run(ctx context.Context, c *console) error {
 			return misused(err, "name the hive: --id gpu-01, unique among your machines")
 		}
 	}
-	if !cmd.Serve { // else the NATS server of the machine runs here too
-		stayOnOneCPU()
+	if !cmd.Serve {
+		stayOnFewCPUs()
 	}
 	return c.agent(ctx, func(ctx context.Context) error { return cmd.run(ctx, id, c.logger(cmd.LogFlags)) })
 }
 
-// stayOnOneCPU makes this process use one CPU at a time, of which a hive needs less than a
-// hundredth. Go prepares for every CPU of the machine otherwise. Each time that the hive wakes
-// up, a second thread does too, to look for work, and on a machine with 192 CPUs the hive has
-// 73 threads and 10 MB more. The variable GOMAXPROCS takes precedence.
-func stayOnOneCPU() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1)
+// hiveCPUs is how many CPUs a hive uses at once: one for the loop that judges, and one for
+// what it reads.
+const hiveCPUs = 2
+
+// stayOnFewCPUs limits this process to hiveCPUs. Go prepares for every CPU of the machine
+// otherwise: on one with 192, a hive has 73 threads and 10 MB more. The variable GOMAXPROCS
+// takes precedence.
+func stayOnFewCPUs() {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > hiveCPUs {
+		runtime.GOMAXPROCS(hiveCPUs)
 	}
 }
 
