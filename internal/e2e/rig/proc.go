@@ -138,14 +138,14 @@ func (p *Proc) CPU() time.Duration {
 	return time.Duration(ticks) * time.Second / 100
 }
 
-// RSS returns the resident bytes of the process. It needs Linux.
-func (p *Proc) RSS() int64 {
+// Memory returns a field of the process's status in /proc in bytes, such as VmRSS. It needs Linux.
+func (p *Proc) Memory(field string) int64 {
 	p.tb.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		p.tb.Fatalf("%s: %v", p.Name, err)
 	}
-	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	_, rest, _ := strings.Cut(string(b), "\n"+field+":")
 	var kb int64
 	if _, err := fmt.Sscan(rest, &kb); err != nil {
 		p.tb.Fatalf("%s: /proc says %q", p.Name, b)
