@@ -41,6 +41,10 @@ TEST_P ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n > 4 ? n : 4)))
 test: ## Every test but the end-to-end ones, with the race detector, in random order
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on -p $(TEST_P) ./...
 
+.PHONY: python
+python: ## The Python package: its tests in Python, and in Go against a real NATS and hive (PYTHON=python3.9)
+	$(GO) test -count=1 ./clients/python ./examples/python
+
 .PHONY: e2e
 e2e: e2e-fabric e2e-gpus e2e-natscli e2e-top e2e-page e2e-compose ## End to end: real processes, terminal, browser, the nats CLI, containers
 

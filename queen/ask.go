@@ -51,6 +51,10 @@ func (q *Queen) answer(ctx context.Context, asker, verb string, r api.Request) a
 		return q.forgetGPU(ctx, asker, r)
 	case api.VerbHolds:
 		return q.listHolds(ctx, r)
+	case api.VerbGPUs:
+		return q.look(ctx, func(now time.Time) api.Answer { return query.GPUs(q.view.Index(), &r, now) })
+	case api.VerbModels:
+		return q.look(ctx, func(time.Time) api.Answer { return query.Models(q.view.Index(), &r) })
 	case api.VerbHistory:
 		return q.look(ctx, func(now time.Time) api.Answer { return q.history.Answer(q.view.Index(), &r, now) })
 	}

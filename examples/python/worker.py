@@ -10,6 +10,8 @@ hive, worker, model = sys.argv[1:4]
 every = int(sys.argv[4]) if len(sys.argv) > 4 else 30_000  # the promise: a beat within so many ms
 url = urlparse(os.environ.get("HIVEBEAT_NATS", "nats://127.0.0.1:4222"))
 inc, seq = time.time_ns() // 1000, 0  # incarnation: Unix µs when this process began; its beats are 1, 2, 3 …
+try: ns = open("/proc/sys/kernel/random/boot_id").read().strip() + "/" + os.readlink("/proc/self/ns/pid")[5:-1]
+except OSError: ns = ""  # not Linux: no hive looks up the pid
 awake, wake = socket.socketpair()  # a signal writes to it, so that select returns at once
 wake.setblocking(False)
 signal.set_wakeup_fd(wake.fileno())
@@ -24,7 +26,8 @@ def beat(nats, conn, state):
     global seq
     seq += 1  # one that still loads adds "need" before "seq": bytes of GPU memory that it will hold, kept free for it
     b = pack({"v": 1, "hive": hive, "worker": worker, "inc": inc, "every": every, "state": state,
-              "host": socket.gethostname(), "conn": conn, "model": model, "slots": 1, "seq": seq, "sent": time.time_ns() // 1_000_000})
+              "pid": os.getpid(), "ns": ns, "host": socket.gethostname(), "conn": conn, "rw": 500, "model": model, "slots": 1,
+              "seq": seq, "sent": time.time_ns() // 1_000_000, "boot": time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 if ns else 0})
     nats.sendall(f"PUB hive.{hive}.workers {len(b)}\r\n".encode() + b + b"\r\n")
 
 def serve(nats):  # until a signal comes; an OSError says that the connection is gone
@@ -58,4 +61,4 @@ while True:
             sys.exit(serve(nats))
     except (OSError, ValueError) as error:
         print("no connection to NATS, trying again:", error, file=sys.stderr)
-    if select.select([awake], [], [], random.uniform(0.5, 1.5))[0]: sys.exit()
+    if select.select([awake], [], [], random.uniform(0.25, 0.75))[0]: sys.exit()  # 500 ms: rw

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +23,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/hive"
+	"github.com/beatfabric/hivebeat/internal/bootid"
 	"github.com/beatfabric/hivebeat/internal/bustest"
 )
 
@@ -163,7 +165,7 @@ func TestBeats(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			before := time.Now()
+			before, booted := time.Now(), bootid.Clock()
 			w := start(t, srv.URL(), "gpu-01", "snake", "päivää-8b", "200")
 			list := heard.wait(w, 8)
 			w.stop(sig)
@@ -173,8 +175,12 @@ func TestBeats(t *testing.T) {
 			}
 			for i, b := range list[:len(list)-1] {
 				want := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "snake", Facts: hivebeat.Facts{
-					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Slots: 1, Host: host, Conn: b.Conn, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
-				}}
+					Inc: b.Inc, Every: 200, State: hivebeat.Ready, Slots: 1, PID: uint64(w.cmd.Process.Pid), NS: ns(), Host: host,
+					Conn: b.Conn, RW: 500, Model: "päivää-8b", Seq: uint64(i + 1), Sent: b.Sent,
+				}, Boot: b.Boot}
+				if now := bootid.Clock(); ns() != "" && (b.Boot < booted || b.Boot > now) {
+					t.Errorf("beat %d was sent at %d of the boot clock, want %d to %d", i+1, b.Boot, booted, now)
+				}
 				if got, want := fmt.Sprintf("%+v", b), fmt.Sprintf("%+v", want); got != want {
 					t.Errorf("beat %d:\n got %s\nwant %s", i+1, got, want)
 				}
@@ -195,6 +201,14 @@ func TestBeats(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ns returns what worker.py sends as ns: it reads it only on Linux.
+func ns() string {
+	if runtime.GOOS != "linux" {
+		return ""
+	}
+	return bootid.Namespace()
 }
 
 func TestRollCall(t *testing.T) {
@@ -245,10 +259,23 @@ func TestNATSGoneAndBack(t *testing.T) {
 	w.stop(os.Interrupt) // Stopping works without NATS too.
 }
 
-// The worker names its connection. A hive that receives disconnect advisories need not
+// The worker names its process and its connection. A hive that sees either end need not
 // wait for its silence: with a promise of an hour, the worker is lost within seconds.
 func TestKilled(t *testing.T) {
 	t.Parallel()
+	for cause, cfg := range map[hivebeat.Cause]hive.Config{hivebeat.CauseExit: {}, hivebeat.CauseDisconnect: {NoExitWatch: true}} {
+		t.Run(string(cause), func(t *testing.T) {
+			t.Parallel()
+			if cause == hivebeat.CauseExit && ns() == "" {
+				t.Skip("no hive can watch a process of Python here")
+			}
+			killed(t, cfg, cause)
+		})
+	}
+}
+
+func killed(t *testing.T, cfg hive.Config, cause hivebeat.Cause) {
+	t.Helper()
 	srv := bustest.Server(t, bustest.NoJetStream(), func(c *embedded.Config) { c.System = true })
 	nc := bustest.Conn(t, srv)
 	sys, err := nats.Connect("", srv.SystemOptions()...)
@@ -268,7 +295,8 @@ func TestKilled(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	h, err := hive.New(nc, hive.Config{ID: "gpu-01", System: sys})
+	cfg.ID, cfg.System = "gpu-01", sys
+	h, err := hive.New(nc, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,8 +327,8 @@ func TestKilled(t *testing.T) {
 	if err := w.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if r := await(w, hivebeat.Lost); r.Cause != hivebeat.CauseDisconnect {
-		t.Errorf("it is lost by %s", r.Cause)
+	if r := await(w, hivebeat.Lost); r.Cause != cause {
+		t.Errorf("it is lost by %s, want %s", r.Cause, cause)
 	}
 }
 

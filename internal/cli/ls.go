@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"reflect"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ type lsCmd struct {
 	AskFlags
 	FilterFlags
 	NoHeaders bool   `help:"Print no titles and no summary."`
-	What      string `arg:"" optional:"" enum:"all,hives,workers" default:"all" help:"hives, workers, or both if left out."`
+	What      string `arg:"" optional:"" enum:"all,hives,hive,workers,worker,models,model,gpus,gpu" default:"all" help:"hives, workers, models or gpus; hives and workers if left out."`
 	Hive      string `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only this hive and its workers." group:"Filter"`
 }
 
@@ -31,12 +32,21 @@ func (lsCmd) Help() string {
 workers by ` + strings.Join(api.WorkerSortKeys, ", ") + `.
 
 With -o wide it adds what the engines of workers say, in lines of any length. With -o name it prints
-only names, HIVE or HIVE/WORKER, a line each. With -o json it prints one document {"hives":[…],"workers":[…],"summary":{…},"status":{…}},
-without the list that was not asked for. The document is complete if and only if the exit code is 0.`
+only names, HIVE or HIVE/WORKER (of GPUs the UUID), a line each. With -o json it prints one document {"hives":[…],"workers":[…],"summary":{…},"status":{…}},
+with the lists that were asked for. The document is complete if and only if the exit code is 0.`
 }
 
 // Validate checks the flags.
 func (cmd *lsCmd) Validate() error {
+	if cmd.What != "all" { // one or many, as people type it
+		cmd.What = strings.TrimSuffix(cmd.What, "s") + "s"
+	}
+	if cmd.What == "models" && (cmd.Hive != "" || cmd.Sort != "" || cmd.Limit != nil || !reflect.DeepEqual(cmd.filter(), api.Filter{Model: cmd.Model})) {
+		return misused(errors.New("ls models takes no filter but --model: a model has workers on many hives"), "list the workers instead: hivebeat ls workers")
+	}
+	if cmd.What == "gpus" && cmd.Sort != "" {
+		return misused(errors.New("ls gpus has one order, by hive and index"), "leave out --sort")
+	}
 	return first(checkID("--hive", cmd.Hive), cmd.checkSort(cmd.What))
 }
 
@@ -82,15 +92,27 @@ func (cmd *lsCmd) checkStates(ctx context.Context, a *asker) error {
 
 // listing is the output of a list.
 type listing interface {
-	begin(what string) // hives or workers
+	begin(what string) // hives, workers, models or gpus
 	hive(h *api.HiveInfo)
 	worker(w *api.WorkerInfo)
+	model(m *api.ModelInfo)
+	gpu(g *api.GPUInfo)
 	page()                                                 // the end of a page
 	end()                                                  // the end of the list that begin started
 	close(s *api.Summary, st *api.Status, of string) error // of says what the list covers, and ends with a space
 }
 
 func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
+	switch cmd.What {
+	case "models":
+		return listRows(ctx, a, out, cmd, askPages(ctx, a, api.VerbModels, func(ctx context.Context) iter.Seq2[client.Page[api.ModelInfo], error] {
+			return a.ModelPages(ctx, cmd.Model)
+		}), out.model)
+	case "gpus":
+		return listRows(ctx, a, out, cmd, askPages(ctx, a, api.VerbGPUs, func(ctx context.Context) iter.Seq2[client.Page[api.GPUInfo], error] {
+			return a.GPUPages(ctx, cmd.query())
+		}), out.gpu)
+	}
 	var sure show.Certainty
 	var listed rows
 	var mine counter // of one hive, if only that is asked for
@@ -146,6 +168,32 @@ func (cmd *lsCmd) list(ctx context.Context, a *asker, out listing) error {
 		of = listed.of(cmd.What) + " · all: "
 	}
 	return out.close(&all.Summary, sure.Sum(), of)
+}
+
+// listRows lists models or GPUs.
+func listRows[T any](ctx context.Context, a *asker, out listing, cmd *lsCmd, pages iter.Seq2[client.Page[T], error], row func(*T)) error {
+	var sure show.Certainty
+	n := 0
+	out.begin(cmd.What)
+	for p, err := range pages {
+		if err != nil {
+			return cmd.explain(err)
+		}
+		sure.Add(p.Status)
+		for i := range p.Rows {
+			n++
+			row(&p.Rows[i])
+		}
+		out.page()
+	}
+	out.end()
+	all, err := askOne(ctx, a, api.VerbSummary, a.Summary)
+	if err != nil {
+		return err
+	}
+	sure.Add(all.Status)
+	noun := map[string]string{"models": "model", "gpus": "GPU"}[cmd.What]
+	return out.close(&all.Summary, sure.Sum(), show.Plural(n, noun)+" listed · all: ")
 }
 
 func (cmd *lsCmd) query() client.Query {
@@ -227,6 +275,8 @@ type jsonListing struct{ doc *document }
 func (l *jsonListing) begin(what string)        { l.doc.array(what) }
 func (l *jsonListing) hive(h *api.HiveInfo)     { l.doc.add(h) }
 func (l *jsonListing) worker(w *api.WorkerInfo) { l.doc.add(w) }
+func (l *jsonListing) model(m *api.ModelInfo)   { l.doc.add(m) }
+func (l *jsonListing) gpu(g *api.GPUInfo)       { l.doc.add(g) }
 func (l *jsonListing) page()                    {}
 func (l *jsonListing) end()                     { l.doc.end() }
 
@@ -244,8 +294,10 @@ func (l *nameListing) hive(h *api.HiveInfo) { fmt.Fprintln(l.w, plaintext.Line(h
 func (l *nameListing) worker(w *api.WorkerInfo) {
 	fmt.Fprintln(l.w, plaintext.Line(w.Hive+"/"+w.Worker))
 }
-func (l *nameListing) page() {}
-func (l *nameListing) end()  {}
+func (l *nameListing) model(m *api.ModelInfo) { fmt.Fprintln(l.w, plaintext.Line(m.Model)) }
+func (l *nameListing) gpu(g *api.GPUInfo)     { fmt.Fprintln(l.w, plaintext.Line(g.UUID)) }
+func (l *nameListing) page()                  {}
+func (l *nameListing) end()                   {}
 
 func (l *nameListing) close(*api.Summary, *api.Status, string) error { return flushed(l.w) }
 
@@ -276,6 +328,10 @@ func newTextListing(c *console, p show.Paint, width int) *textListing {
 func (l *textListing) begin(what string) {
 	l.heading = !l.bare
 	switch {
+	case what == "models":
+		l.table = show.NewModels(l.paint, l.width)
+	case what == "gpus":
+		l.table = show.NewGPUTable(l.paint, l.width)
 	case what == "hives":
 		l.table = show.NewHives(l.paint, l.width)
 	case l.wide:
@@ -285,7 +341,9 @@ func (l *textListing) begin(what string) {
 	}
 }
 
-func (l *textListing) hive(h *api.HiveInfo) { l.rows = append(l.rows, show.HiveRow(h, 0)) }
+func (l *textListing) model(m *api.ModelInfo) { l.rows = append(l.rows, show.ModelRow(m)) }
+func (l *textListing) gpu(g *api.GPUInfo)     { l.rows = append(l.rows, show.GPURow(g)) }
+func (l *textListing) hive(h *api.HiveInfo)   { l.rows = append(l.rows, show.HiveRow(h, 0)) }
 func (l *textListing) worker(w *api.WorkerInfo) {
 	if l.wide {
 		l.rows = append(l.rows, show.WideWorkerRow(w, time.Now()))

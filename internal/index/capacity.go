@@ -105,6 +105,53 @@ type Model struct {
 	Name    string
 	workers pools[*Worker] // workers that can take work
 	hives   ByID[*Hive]    // hives with a worker that serves the model
+
+	free    uint64         // slots
+	able    map[string]int // workers that can take work, those that are picked last too, by zone
+	load    Load           // this and what follows is of workers that are alive
+	vram    uint64
+	pace    Pace
+	engines map[Engine]int
+}
+
+// FreeSlots returns the number of free slots of its workers that can take work.
+func (m *Model) FreeSlots() uint64 { return m.free }
+
+// EachZone yields the number of its workers that can take work by zone, those that are picked last too.
+func (m *Model) EachZone(yield func(zone string, n int)) {
+	for zone, n := range m.able {
+		yield(zone, n)
+	}
+}
+
+// Load returns the load of its workers that are alive, and the bytes of GPU memory that they hold.
+func (m *Model) Load() (l Load, vram uint64) { return m.load, m.vram }
+
+// Pace returns how fast its workers that are alive work, together.
+func (m *Model) Pace() Pace { return m.pace }
+
+// EachEngine yields the number of its workers that are alive by their engine.
+func (m *Model) EachEngine(yield func(Engine, int)) {
+	for e, n := range m.engines {
+		yield(e, n)
+	}
+}
+
+// add adds a worker that is alive, or with a d of -1 removes it.
+func (m *Model) add(s *shown, d int) {
+	m.load.add(s.load, d)
+	m.vram += s.vram * uint64(d)
+	m.pace.Requests += s.pace.Requests * uint64(d)
+	m.pace.Tokens += s.pace.Tokens * uint64(d)
+	if s.engine.Name == "" {
+		return
+	}
+	if m.engines == nil {
+		m.engines = make(map[Engine]int)
+	}
+	if m.engines[s.engine] += d; m.engines[s.engine] == 0 {
+		delete(m.engines, s.engine)
+	}
 }
 
 // Pools returns the workers of the model that can take work, by zone.
@@ -197,6 +244,7 @@ func (w *Worker) Given() uint64 {
 
 // relist moves w to the list where it belongs now.
 func (x *Index) relist(w *Worker) {
+	x.countFree(w)
 	if !w.Fit() {
 		x.unlist(w)
 		return
@@ -211,6 +259,29 @@ func (x *Index) relist(w *Worker) {
 	}
 	x.unlist(w)
 	w.shown.pool = m.workers.add(w.hive.facts.Zone, w, level)
+}
+
+// countFree counts w and its free slots for its model.
+func (x *Index) countFree(w *Worker) {
+	x.uncountFree(w)
+	if s := &w.shown; w.Fit() {
+		s.freeOf, s.free, s.freeIn = x.models[s.count.Model], w.FreeSlots(), w.hive.facts.Zone
+		s.freeOf.free += s.free
+		if s.freeOf.able == nil {
+			s.freeOf.able = make(map[string]int)
+		}
+		s.freeOf.able[s.freeIn]++
+	}
+}
+
+func (x *Index) uncountFree(w *Worker) {
+	if s := &w.shown; s.freeOf != nil {
+		s.freeOf.free -= s.free
+		if s.freeOf.able[s.freeIn]--; s.freeOf.able[s.freeIn] == 0 {
+			delete(s.freeOf.able, s.freeIn)
+		}
+		s.freeOf, s.free = nil, 0
+	}
 }
 
 func (x *Index) unlist(w *Worker) {

@@ -129,6 +129,9 @@ type shown struct {
 	givenAt uint64
 	labels  map[string]string // as they were counted
 	pool    *Pool[*Worker]
+	freeOf  *Model // that counts its free slots; nil: it cannot take work
+	free    uint64
+	freeIn  string // zone in which they were counted
 	slot    slot
 	revision
 }
@@ -139,12 +142,23 @@ type counted struct {
 	load                   Load
 	vram                   uint64
 	gpus                   badness // of its worst GPU
+	pace                   Pace
+	engine                 Engine
 }
+
+// Pace adds up how fast workers work: thousandths of a request, and of a token, per second.
+type Pace struct{ Requests, Tokens uint64 }
+
+// Engine is an inference engine and its version.
+type Engine struct{ Name, Version string }
 
 // counts returns the part of w in the totals by its present record.
 func (w *Worker) counts(fresh bool) counted {
 	r := &w.rec
-	return counted{fresh, r.Closed, r.Looping, Load{r.Busy, r.Slots, r.Queue}, r.VRAM, w.gpus()}
+	return counted{
+		fresh, r.Closed, r.Looping, Load{r.Busy, r.Slots, r.Queue}, max(r.VRAM, r.Proc.VRAM), w.gpus(),
+		Pace{uint64(r.Rate * 1000), uint64(r.TPS * 1000)}, Engine{r.Engine, r.Ver},
+	}
 }
 
 // Totals returns the counts of the fleet.
@@ -219,6 +233,7 @@ func (x *Index) tally(w *Worker, d int) {
 	if s.count.Live == hivebeat.Alive {
 		t.Load.add(s.load, d)
 		w.hive.load.add(s.load, d)
+		x.models[s.count.Model].add(s, d)
 	}
 }
 

@@ -252,6 +252,7 @@ func (x *Index) uncount(w *Worker) {
 	}
 	x.tally(w, -1)
 	x.unlist(w)
+	x.uncountFree(w)
 	h.setLoads(w, false)
 	x.recount(w, nil)
 	x.relabel(h, &s.labels, nil)

@@ -58,7 +58,7 @@ func TestStates(t *testing.T) {
 	t.Parallel()
 	for json, want := range map[string]probe.Reading{
 		`"OK"`: {State: hivebeat.Ready}, `true`: {State: hivebeat.Ready}, `"loading"`: {State: hivebeat.Loading},
-		`"busy"`: {State: hivebeat.Busy}, `"sleeping"`: {State: probe.Sleeping}, `"draining"`: {State: hivebeat.Draining},
+		`"busy"`: {State: hivebeat.Busy}, `"sleeping"`: {State: hivebeat.Sleeping}, `"draining"`: {State: hivebeat.Draining},
 		`false`: {State: hivebeat.Degraded, Reason: "state false"}, `"failed"`: {State: hivebeat.Degraded, Reason: "state failed"},
 		`"\u001b[31mred\n"`: {State: hivebeat.Degraded, Reason: "state [31mred"}, `0`: {State: hivebeat.Degraded, Reason: "state 0"},
 	} {

@@ -35,10 +35,11 @@ func Detect(ctx context.Context, cfg Config) (Found, error) {
 	return a.detect()
 }
 
-// owners has what engines say of themselves in owned_by of /v1/models: class ModelCard of
-// vllm/entrypoints/openai/protocol.py, sglang/srt/entrypoints/openai/protocol.py and
-// tensorrt_llm/serve/openai_protocol.py; tools/server/server-context.cpp of llama.cpp. Ollama
-// writes "library", which others may do too, and TGI the model.
+// owners has the names that engines give themselves in owned_by of /v1/models: class ModelCard of
+// vllm/entrypoints/openai/engine/protocol.py @d7e52523,
+// python/sglang/srt/entrypoints/openai/protocol.py @9b116dff and
+// tensorrt_llm/serve/openai_protocol.py @54cf7be0, and tools/server/server-models.cpp @40103380 of
+// llama.cpp. Ollama and TGI write nothing that others would not.
 var owners = map[string]Kind{"vllm": VLLM, "sglang": SGLang, "tensorrt_llm": TRTLLM, "llamacpp": LlamaCPP}
 
 // detect goes from the mark that most engines have to those of single ones. SGLang and
@@ -60,7 +61,7 @@ func (a *ask) detect() (Found, error) {
 	if owner := list.owner(); owners[owner] != "" {
 		return Found{owners[owner], fmt.Sprintf("/v1/models is owned by %q", owner)}, nil
 	}
-	if a.server == "llama.cpp" { // also while it loads (tools/server/server-http.cpp)
+	if a.server == "llama.cpp" { // a default header, also of errors (tools/server/server-http.cpp @aa6192d3)
 		return Found{LlamaCPP, "its answers have Server: llama.cpp"}, nil
 	}
 

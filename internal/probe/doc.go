@@ -16,6 +16,6 @@
 // A fact that the engine does not report is nil, never zero. Whether an engine that answers makes
 // progress is not judged here: its hive does that, from busy, queue, done and tokens.
 //
-// The names of endpoints, keys and metrics stand beside the code that reads them, with the file
-// and the version of the engine in which they were seen.
+// The names of endpoints, keys and metrics stand beside the code that reads them, with the file,
+// and the commit or version, in which they were seen in November 2026.
 package probe

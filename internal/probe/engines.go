@@ -11,22 +11,22 @@ import (
 // vllm reads vLLM, and engines that speak its metrics.
 //
 // GET /health is 503, and was 500 before vllm-project/vllm#24897, once the engine core is dead
-// (vllm/entrypoints/serve/instrumentator/health.py, v0.14). It stays 200 while the core hangs;
-// the hive sees that in counters that stand still. Nothing listens while the model loads.
-// The names of metrics are those of vllm/v1/metrics/loggers.py, v0.14; Python's client library
-// appends _total to counters. Names that older versions have instead are behind them.
+// (vllm/entrypoints/serve/instrumentator/health.py @98b137c6). It stays 200 while the core hangs
+// (vllm-project/vllm#39863); the hive sees that in counters that stand still. Nothing listens while
+// the model loads. The names of metrics are those of vllm/v1/metrics/loggers.py @005a810b; Python's
+// client library appends _total to counters. Names that older versions have instead are behind them.
 func (a *ask) vllm(r *Reading) error {
 	if err := a.ok("/health"); err != nil {
 		return err
 	}
 	set := newMetricSet("vllm:")
 	busy, queue := set.want("vllm:num_requests_running"), set.want("vllm:num_requests_waiting")
-	// gpu_cache_usage_perc was its name up to v0.9 and in the V0 engine (vllm/engine/metrics.py, v0.6).
+	// The second was its name before v0.9, and in the V0 engine (vllm/engine/metrics.py).
 	kv := set.wantOne("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 	// One series for each finished_reason and data-parallel engine; V0's had only the reason.
 	done := set.wantOne("vllm:request_success_total", "vllm:request_success")
 	tokens := set.wantOne("vllm:generation_tokens_total", "vllm:generation_tokens")
-	awake := set.want("vllm:engine_sleep_state", label{name: "sleep_state", value: "awake"}) // since v0.12
+	awake := set.want("vllm:engine_sleep_state", label{name: "sleep_state", value: "awake"})
 
 	var named string // by the label of a metric
 	busy.each = func(labels []byte, _ float64) {
@@ -68,8 +68,8 @@ func (a *ask) vllm(r *Reading) error {
 		}
 		list, err := a.models()
 		switch {
-		// --api-key protects /v1 alone (vllm/entrypoints/openai/server_utils.py, v0.14): without a
-		// token, the label has the name.
+		// --api-key protects /v1 alone (vllm/entrypoints/openai/…, class AuthenticationMiddleware):
+		// without a token, the label has the name.
 		case errors.Is(err, ErrUnauthorized) && named != "" && a.token == "":
 			a.p.slow.models = []Model{{Name: named, Loaded: true}}
 		case err != nil:
@@ -92,7 +92,7 @@ func but(other string) string {
 
 // asleep sets the state of an engine that sleeps. Versions without the metric say it at
 // /is_sleeping, if they run with VLLM_SERVER_DEV_MODE
-// (vllm/entrypoints/serve/sleep/api_router.py, v0.14).
+// (vllm/entrypoints/serve/sleep/api_router.py @09cb327f).
 func (a *ask) asleep(r *Reading, awake *series) error {
 	var sleeps struct {
 		Sleeping bool `json:"is_sleeping"`
@@ -103,19 +103,19 @@ func (a *ask) asleep(r *Reading, awake *series) error {
 		return err
 	}
 	if sleeps.Sleeping {
-		r.State = Sleeping
+		r.State = hivebeat.Sleeping
 	}
 	return nil
 }
 
 // sglang reads SGLang. It never asks for /health or /health_generate, which make the engine
 // compute a token and wait for it, up to 20 s
-// (python/sglang/srt/entrypoints/http_server.py, health_generate, v0.5).
+// (python/sglang/srt/entrypoints/http_server.py @0025436e, health_generate).
 //
 // GET /v1/loads asks the scheduler, so an answer shows that the scheduler lives; one whose
 // scheduler hangs times out. Its shape is GetLoadsReqOutput of
-// python/sglang/srt/managers/io_struct.py and .../entrypoints/v1_loads.py, v0.5.8. Older versions
-// have /get_load, or only the metrics of --enable-metrics.
+// python/sglang/srt/managers/io_struct.py in the envelope of .../entrypoints/v1_loads.py @0564b521.
+// Older versions have /get_load, or only the metrics of --enable-metrics.
 func (a *ask) sglang(r *Reading) error {
 	known, err := a.sglangLoads(r)
 	if err != nil {
@@ -175,7 +175,7 @@ func (a *ask) sglangLoads(r *Reading) (known bool, err error) {
 		r.KVCap, r.Slots = a.positive(tokens), a.positive(slots)
 		return true, nil
 	}
-	var old []struct { // num_reqs counts those that wait too (scheduler.get_load, v0.5.3)
+	var old []struct { // num_reqs counts those that wait too (http_server.py, get_load)
 		Reqs    number `json:"num_reqs"`
 		Waiting number `json:"num_waiting_reqs"`
 	}
@@ -196,7 +196,8 @@ func (a *ask) sglangLoads(r *Reading) (known bool, err error) {
 }
 
 // sglangMetrics reads the counters, and the gauges that the scheduler did not say
-// (python/sglang/srt/observability/metrics_collector.py, v0.5.8; .../metrics/collector.py before).
+// (python/sglang/srt/observability/metrics_collector.py @44cedc2b; .../metrics/collector.py before).
+// Counters have no rank: the tokenizer counts.
 func (a *ask) sglangMetrics(path string, r *Reading, known bool) error {
 	set := newMetricSet("sglang:")
 	// --enable-metrics-for-all-schedulers repeats each gauge for every tensor-parallel rank.
@@ -221,7 +222,7 @@ func (a *ask) sglangMetrics(path string, r *Reading, known bool) error {
 }
 
 // sglangInfo reads the version where /v1/loads does not have it. The old name goes first: new
-// versions answer both, and old ones only that (http_server.py, v0.5.3 and v0.5.8).
+// versions answer both, and old ones only that (http_server.py @0025436e has only the old one).
 func (a *ask) sglangInfo() error {
 	for _, path := range []string{"/get_server_info", "/server_info"} {
 		if err := a.version(path); err != nil || a.p.slow.version != "" {
@@ -233,11 +234,13 @@ func (a *ask) sglangInfo() error {
 
 // llamacpp reads llama-server, with one model or as a router.
 //
-// GET /health is 503 "Loading model" until the model is loaded (tools/server/README.md, b10488).
-// GET /props has slots and context, and says whether the server sleeps. /health, /props, /models
-// and, in newer versions, /metrics do not wake a server that sleeps (same page); /slots does, so
-// it is only read from a server without --metrics, and not while it sleeps. There it still counts
-// as use: run a server that should fall asleep by --sleep-idle-seconds with --metrics.
+// GET /health is 503 "Loading model" until the model is loaded (tools/server/README.md @00dc8057).
+// GET /props has slots and context, and says whether the server sleeps
+// (tools/server/server-context.cpp, get_props, November 2026). Of the endpoints here, /health,
+// /props, /models and, in newer versions, /metrics neither wake a server that sleeps nor count as
+// use (README.md, "Sleeping on Idle"); /slots does both. So nothing but the first two is asked while it
+// sleeps, and /slots only without --metrics: run a server that should fall asleep by
+// --sleep-idle-seconds with --metrics.
 func (a *ask) llamacpp(r *Reading) error {
 	if err := a.ok("/health"); err != nil {
 		return err
@@ -247,7 +250,7 @@ func (a *ask) llamacpp(r *Reading) error {
 		Build    string `json:"build_info"`
 		Slots    number `json:"total_slots"`
 		Sleeping bool   `json:"is_sleeping"`
-		Metrics  *bool  `json:"endpoint_metrics"` // both missing before b6900: then they are tried
+		Metrics  *bool  `json:"endpoint_metrics"` // both missing in older versions: then they are tried
 		SlotList *bool  `json:"endpoint_slots"`
 		Path     string `json:"model_path"`
 		Settings struct {
@@ -274,7 +277,7 @@ func (a *ask) llamacpp(r *Reading) error {
 	a.take(r)
 	r.Version = props.Build
 	if props.Sleeping {
-		r.State = Sleeping
+		r.State = hivebeat.Sleeping
 		r.Models = slices.Clone(r.Models)
 		for i := range r.Models {
 			r.Models[i].Loaded = false
@@ -294,8 +297,9 @@ func (a *ask) llamacpp(r *Reading) error {
 	return nil
 }
 
-// llamaMetrics reads what --metrics offers (tools/server/server-task.cpp, to_prometheus, b10488):
-// no count of requests, so Done is unknown. kv_cache_usage_ratio is gone since b5600.
+// llamaMetrics reads the metrics of --metrics; without it they are 501 (tools/server/server-task.cpp
+// and server-context.cpp, b10488). They have no count of requests, so Done is unknown, and newer
+// versions no kv_cache_usage_ratio.
 func (a *ask) llamaMetrics(path string, r *Reading) error {
 	set := newMetricSet("llamacpp:")
 	busy, queue := set.want("llamacpp:requests_processing"), set.want("llamacpp:requests_deferred")
@@ -307,8 +311,8 @@ func (a *ask) llamaMetrics(path string, r *Reading) error {
 	return nil
 }
 
-// llamaSlots counts the slots that are in use: is_processing, and before b4000 a state that is
-// not 0 (tools/server/README.md).
+// llamaSlots counts the slots that are in use: is_processing, and in older versions a state that is
+// not 0 (tools/server/README.md @00dc8057).
 func (a *ask) llamaSlots(path string, r *Reading) error {
 	var slots []struct {
 		Processing bool   `json:"is_processing"`
@@ -328,7 +332,7 @@ func (a *ask) llamaSlots(path string, r *Reading) error {
 }
 
 // llamaRouter reads a llama-server with --models-dir or presets, which starts a server for each
-// model. /metrics and /slots of a model start it if it is not loaded, so they are not read, and
+// model (tools/server/server-models.cpp @40103380, get_router_props and get_router_models). /metrics and /slots of a model start it if it is not loaded, so they are not read, and
 // the load of a router is unknown.
 func (a *ask) llamaRouter(r *Reading, build string) error {
 	var list modelList
@@ -348,13 +352,13 @@ func (a *ask) llamaRouter(r *Reading, build string) error {
 }
 
 // ollama reads Ollama, which has no metrics and no health: only which models are loaded
-// (server/routes.go and api/types.go, ProcessModelResponse, v0.33). Its load is unknown.
+// (server/routes.go and api/types.go @fb307609, v0.33.0-rc2, ProcessModelResponse). Its load is unknown.
 func (a *ask) ollama(r *Reading) error {
 	var running struct {
 		Models *[]struct {
 			Name    string   `json:"name"`
 			VRAM    number   `json:"size_vram"`
-			Context number   `json:"context_length"` // since v0.11
+			Context number   `json:"context_length"` // missing in older versions
 			Expires jsonTime `json:"expires_at"`
 		} `json:"models"`
 	}
@@ -398,11 +402,11 @@ func (a *ask) ollama(r *Reading) error {
 
 // trtllm reads trtllm-serve.
 //
-// GET /health is 503 if the executor is not healthy (tensorrt_llm/serve/openai_server.py, v1.3).
-// Its metrics are at /prometheus/metrics, with return_perf_metrics
-// (tensorrt_llm/metrics/collector.py, v1.3; v1.0 had the requests and no load). /metrics is not
-// read: it takes the statistics out of a queue, so that others miss them, and waits 2 s for an
-// empty one (get_iteration_stats).
+// GET /health says that the server runs (tensorrt_llm/serve/openai_server.py @e7f7345e). Metrics
+// are at /prometheus/metrics, with return_perf_metrics (tensorrt_llm/metrics/collector.py
+// @050f80de; older versions have finished requests there, and no load). /metrics is not read: it
+// takes statistics out of a queue, so that others miss them, and waits up to 2 s for an empty one
+// (get_iteration_stats).
 func (a *ask) trtllm(r *Reading) error {
 	if err := a.ok("/health"); err != nil {
 		return err
@@ -442,9 +446,9 @@ func (a *ask) trtllm(r *Reading) error {
 }
 
 // tgi reads text-generation-inference. It never asks for /health, which makes the model compute a
-// token until a first request has succeeded (backends/v3/src/backend.rs, health, v3.3.7). Nothing
-// listens while the model loads. /info is that of router/src/lib.rs, and the metrics are those of
-// router/src/server.rs and infer/mod.rs, v3.3.7; they appear with the first request.
+// token until a first request has succeeded (backends/v3/src/backend.rs, health). Nothing listens
+// while the model loads. /info is that of router/src/lib.rs and the metrics are those of
+// router/src/server.rs, both @db931fcf, v3.3.7; each metric appears with the first request.
 func (a *ask) tgi(r *Reading) error {
 	var info struct {
 		Model   string `json:"model_id"`

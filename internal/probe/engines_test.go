@@ -2,6 +2,7 @@ package probe_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,11 +50,11 @@ func TestEngines(t *testing.T) {
 			Lora:   &probe.Lora{Max: n(4), Running: []string{"chat", "sql"}},
 		}},
 		{"vllm asleep", probe.VLLM, func(s *enginetest.State) { s.Sleeping = true }, probe.Reading{
-			State: probe.Sleeping, Engine: "vllm", Version: "1.2.3", Models: sized, Busy: n(0), Queue: n(0),
+			State: hivebeat.Sleeping, Engine: "vllm", Version: "1.2.3", Models: sized, Busy: n(0), Queue: n(0),
 			KV: f(0), KVCap: n(16000), Context: n(4096),
 		}},
 		{"vllm asleep, an older version in dev mode", probe.VLLM, func(s *enginetest.State) { s.Sleeping, s.Old = true, true }, probe.Reading{
-			State: probe.Sleeping, Engine: "vllm", Version: "1.2.3", Models: sized, Busy: n(0), Queue: n(0),
+			State: hivebeat.Sleeping, Engine: "vllm", Version: "1.2.3", Models: sized, Busy: n(0), Queue: n(0),
 			KV: f(0), KVCap: n(16000), Context: n(4096),
 		}},
 		{"vllm with --disable-log-stats", probe.VLLM, func(s *enginetest.State) { full(s); s.Bare = true }, probe.Reading{
@@ -99,7 +100,7 @@ func TestEngines(t *testing.T) {
 			State: hivebeat.Loading, Reason: "Loading model", Engine: "llamacpp",
 		}},
 		{"llamacpp asleep", probe.LlamaCPP, func(s *enginetest.State) { s.Sleeping = true }, probe.Reading{
-			State: probe.Sleeping, Engine: "llamacpp", Version: "1.2.3", Models: []probe.Model{{Name: "fake-8b"}}, Slots: n(8), Context: n(4096),
+			State: hivebeat.Sleeping, Engine: "llamacpp", Version: "1.2.3", Models: []probe.Model{{Name: "fake-8b"}}, Slots: n(8), Context: n(4096),
 		}},
 		{"llamacpp as a router", probe.LlamaCPP, func(s *enginetest.State) {
 			s.Router, s.Models = true, []probe.Model{{Name: "a", Loaded: true}, {Name: "b"}, {Name: "c", Loaded: true}}
@@ -177,7 +178,7 @@ func TestEngines(t *testing.T) {
 					t.Errorf("%s was asked for %d times, want never: %v", never, asked[never], asked)
 				}
 			}
-			if c.want.State == probe.Sleeping && c.kind == probe.LlamaCPP && asked["/slots"]+asked["/metrics"] > 0 {
+			if c.want.State == hivebeat.Sleeping && c.kind == probe.LlamaCPP && asked["/slots"]+asked["/metrics"] > 0 {
 				t.Errorf("a server that sleeps was asked for %v", asked)
 			}
 		})
@@ -239,5 +240,27 @@ func TestTCP(t *testing.T) {
 	p := prober(t, probe.Config{Kind: probe.TCP, URL: e.URL[len("http://"):]})
 	if diff := cmp.Diff(probe.Reading{State: hivebeat.Ready, Models: []probe.Model{}}, read(t, p)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// BenchmarkRead is one reading of vLLM with 66 KiB of metrics, over loopback, with the cost of the
+// server that answers.
+func BenchmarkRead(b *testing.B) {
+	text := strings.Repeat("vllm:time_to_first_token_seconds_bucket{engine=\"0\",model_name=\"meta-llama/Llama-3.3-70B-Instruct\",le=\"10.0\"} 1000.0\n", 600)
+	e := enginetest.Make(probe.VLLM, enginetest.With(func(s *enginetest.State) { s.Answers = map[string]string{"/metrics": text} }))
+	if err := e.Listen(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(e.Close)
+	p, err := probe.New(probe.Config{Kind: probe.VLLM, URL: e.URL})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(p.Close)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Read(b.Context()); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -87,7 +87,7 @@ func classify(ctx context.Context, err error) error {
 	var errno syscall.Errno
 	switch {
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return ctx.Err()
 	case errors.Is(err, ErrAnswer):
 		return err
 	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
@@ -100,9 +100,12 @@ func classify(ctx context.Context, err error) error {
 }
 
 // loading returns a reading of an engine that refused a request because it loads. llama-server
-// answers 503 "Loading model" (tools/server/server-http.cpp, b10488), and other servers say
-// similar things.
+// answers 503 "Loading model" (tools/server/README.md @00dc8057), and other servers and the
+// proxies before them say similar things.
 func loading(kind Kind, err error) (Reading, error) {
+	if kind == Auto {
+		kind = ""
+	}
 	e, ok := errors.AsType[*StatusError](err)
 	if !ok || e.Code != http.StatusServiceUnavailable {
 		return Reading{}, err

@@ -21,7 +21,7 @@ import (
 const (
 	maxAnswer = 4 << 20 // bytes of one answer; vLLM with 8 engines says about 1 MiB
 	maxErr    = 64 << 10
-	maxModels = 256
+	maxModels = 256 // models, and adapters
 	maxName   = hivebeat.MaxModel
 	maxHops   = 3 // redirects of one request
 )
@@ -106,7 +106,7 @@ func unwrap(err error) error {
 	return err
 }
 
-// limited ends with an error after left bytes.
+// limited ends with an error once left bytes were read.
 type limited struct {
 	r    io.Reader
 	left int
@@ -261,15 +261,12 @@ type modelList struct {
 	Data   []struct {
 		ID      string `json:"id"`
 		OwnedBy string `json:"owned_by"`
-		// Parent is the base model of a LoRA adapter, and MaxModelLen the context of a request
-		// (vllm/entrypoints/openai/protocol.py, class ModelCard, v0.6 and later; SGLang has both).
-		Parent      *string `json:"parent"`
-		MaxModelLen number  `json:"max_model_len"`
+		// MaxModelLen is the context of a request (class ModelCard of vLLM and SGLang, see owners).
+		MaxModelLen number `json:"max_model_len"`
 		// Status is that of a model behind llama-server's router
-		// (tools/server/server-models.cpp, get_router_models, b10488).
+		// (tools/server/server-models.cpp @40103380): unloaded, loading, loaded or sleeping.
 		Status struct {
-			Value  string `json:"value"`
-			Failed bool   `json:"failed"`
+			Value string `json:"value"`
 		} `json:"status"`
 	} `json:"data"`
 }
@@ -326,6 +323,14 @@ func or(a, b *uint64) *uint64 {
 	return b
 }
 
+// names returns texts as clean does.
+func names(list []string) (short []string) {
+	for _, name := range list[:min(len(list), maxModels)] {
+		short = append(short, plaintext.Clip(plaintext.Line(name), maxName))
+	}
+	return short
+}
+
 // clean returns r with texts that are safe to print and short enough for a beat.
 func clean(r Reading) Reading {
 	text := func(s string, n int) string { return plaintext.Clip(plaintext.Line(s), n) }
@@ -337,5 +342,8 @@ func clean(r Reading) Reading {
 		models = append(models, m)
 	}
 	r.Models = models
+	if r.Lora != nil {
+		r.Lora.Running, r.Lora.Waiting = names(r.Lora.Running), names(r.Lora.Waiting)
+	}
 	return r
 }

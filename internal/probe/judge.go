@@ -86,7 +86,7 @@ func (j *Judge) Hear(now time.Time, r Reading, err error) Report {
 		j.good(now, r)
 		return j.report
 	}
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return j.report
 	}
 	j.bad(now, err)
@@ -135,7 +135,7 @@ func (j *Judge) bad(now time.Time, err error) {
 	default:
 		j.silent++
 		if j.silent < patience {
-			return // told by Probed, which stays
+			return // Probed says it, because it stays
 		}
 		reason := "no answer for " + short(now.Sub(j.heard))
 		if !errors.Is(err, ErrTimeout) {

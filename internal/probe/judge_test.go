@@ -66,7 +66,7 @@ func TestJudge(t *testing.T) {
 		},
 		"what the engine says": {
 			{0, probe.Reading{State: hivebeat.Busy, Busy: n(3)}, nil, hivebeat.Busy, "", 0, 5},
-			{5, probe.Reading{State: probe.Sleeping}, nil, probe.Sleeping, "", 5, 5},
+			{5, probe.Reading{State: hivebeat.Sleeping}, nil, hivebeat.Sleeping, "", 5, 5},
 			{10, probe.Reading{State: hivebeat.Degraded, Reason: "state broken"}, nil, hivebeat.Degraded, "state broken", 10, 5},
 			{15, none, probe.ErrBusy, hivebeat.Busy, "too many requests (429)", 10, 5},
 			{20, none, unauthorized, hivebeat.Degraded, "credentials refused (401): no key", 10, 5},

@@ -22,7 +22,9 @@ import (
 // For [Prometheus] an entry is a metric with optional labels, such as queue{engine="0"}. The
 // samples that match are summed; of KV the highest counts. State is a metric that is 0 while the
 // engine is not ready. Model and Version are texts, so they name a label too: app_info.version is
-// the label version of app_info.
+// the label version of app_info. Triton, for example, is read at its port 8002 with Queue
+// nv_inference_pending_request_count and Done nv_inference_request_success
+// (docs/user_guide/metrics.md @e1db8a60).
 type Mapping struct {
 	State, Model, Version            string
 	Slots, Busy, Queue, Done, Tokens string
@@ -189,7 +191,7 @@ func stateOf(v any) (state hivebeat.State, reason string) {
 		return "", "" // ready or busy, by Busy
 	case "loading", "waiting", "starting", "initializing":
 		return hivebeat.Loading, ""
-	case string(hivebeat.Busy), string(hivebeat.Draining), string(hivebeat.Degraded), string(Sleeping):
+	case string(hivebeat.Busy), string(hivebeat.Draining), string(hivebeat.Degraded), string(hivebeat.Sleeping):
 		return hivebeat.State(word), ""
 	}
 	return hivebeat.Degraded, "state " + word

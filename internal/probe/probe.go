@@ -202,7 +202,7 @@ func (p *Prober) Read(ctx context.Context) (Reading, error) {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
 	case <-ctx.Done():
-		return Reading{}, context.Cause(ctx)
+		return Reading{}, ctx.Err()
 	}
 	p.readings.Add(1)
 	r, err := p.read(ctx)

@@ -6,10 +6,6 @@ import (
 	"github.com/beatfabric/hivebeat"
 )
 
-// Sleeping is the state of an engine that has given its GPU memory back until it is woken
-// (vLLM's and llama.cpp's sleep). A worker in this state is never picked.
-const Sleeping hivebeat.State = "sleeping"
-
 // Reading is what an engine says about itself. A nil pointer means that it does not say.
 type Reading struct {
 	State  hivebeat.State // loading, ready, busy, sleeping, or degraded with a Reason

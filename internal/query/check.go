@@ -77,6 +77,8 @@ var takes = map[string][]string{
 	api.VerbHives:   strings.Fields("hive sort after offset limit " + filterKeys),
 	api.VerbWorkers: strings.Fields("hive sort after offset limit " + filterKeys),
 	api.VerbHive:    {"hive", "limit"},
+	api.VerbModels:  {"model", "after", "limit"},
+	api.VerbGPUs:    strings.Fields("hive after limit " + filterKeys),
 	api.VerbWorker:  {"hive", "worker", "limit"},
 	api.VerbEvents:  {"hive", "worker", "kinds", "since", "after", "limit"},
 	api.VerbHistory: {"hive", "since"},

@@ -15,6 +15,8 @@ type Answer struct {
 	Summary *Summary     `json:"summary,omitempty"`
 	Hives   []HiveInfo   `json:"hives,omitzero"`
 	Workers []WorkerInfo `json:"workers,omitzero"`
+	Models  []ModelInfo  `json:"models,omitzero"`
+	GPUs    []GPUInfo    `json:"gpus,omitzero"`
 	Next    string       `json:"next,omitempty"`  // cursor of the next page, empty on the last page; always set by watch
 	Total   *int         `json:"total,omitempty"` // hives, workers: how many match in all, if that is known without looking at each
 
@@ -48,6 +50,10 @@ func (a *Answer) Whole(verb string) {
 		return
 	}
 	switch verb {
+	case VerbGPUs:
+		a.GPUs = some(a.GPUs)
+	case VerbModels:
+		a.Models = some(a.Models)
 	case VerbHives, VerbHive:
 		a.Hives = some(a.Hives)
 	case VerbWorkers, VerbWorker:

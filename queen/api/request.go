@@ -10,6 +10,8 @@ const (
 	VerbWorkers = "workers" // workers, in pages
 	VerbHive    = "hive"    // one hive
 	VerbWorker  = "worker"  // one worker
+	VerbModels  = "models"  // models, by name, in pages
+	VerbGPUs    = "gpus"    // GPUs, by hive and index, in pages
 	VerbEvents  = "events"  // events, newest first, in pages
 	VerbHistory = "history" // figures of the last hours, for the fleet or one hive
 	VerbPick    = "pick"    // what can take this work?
@@ -23,7 +25,7 @@ const (
 // Verbs returns all verbs.
 func Verbs() []string {
 	return []string{
-		VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker, VerbEvents, VerbHistory, VerbPick, VerbHold,
+		VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker, VerbModels, VerbGPUs, VerbEvents, VerbHistory, VerbPick, VerbHold,
 		VerbRelease, VerbHolds, VerbWatch, VerbForget,
 	}
 }

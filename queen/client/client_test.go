@@ -169,6 +169,8 @@ func full(asked) *api.Answer {
 		Passed:  map[string]int{"late": 2},
 		Holds:   []api.Hold{{ID: "job"}},
 		Forgot:  &api.GPUFault{GPU: "GPU-3", State: hivebeat.GPUGone},
+		Models:  []api.ModelInfo{{Model: "llama"}},
+		GPUs:    []api.GPUInfo{{Hive: "a"}},
 	}
 }
 
@@ -279,6 +281,18 @@ func TestEachVerb(t *testing.T) {
 			got, err := c.Forget(ctx, "a", "GPU-3")
 			return check(got, err, Forgot{*data.Forgot, st})
 		}, api.Request{Hive: "a", GPU: "GPU-3"}},
+		{"Models", api.VerbModels, func() error {
+			for got, err := range c.Models(ctx, "l*") {
+				return check(got, err, Model{data.Models[0], st})
+			}
+			return errors.New("nothing came")
+		}, api.Request{Filter: api.Filter{Model: "l*"}, Limit: 500}},
+		{"GPUs", api.VerbGPUs, func() error {
+			for got, err := range c.GPUs(ctx, Query{Hive: "a", Filter: eu}) {
+				return check(got, err, GPU{data.GPUs[0], st})
+			}
+			return errors.New("nothing came")
+		}, api.Request{Hive: "a", Filter: eu, Limit: 500}},
 		{"Watch", api.VerbWatch, func() error {
 			for got, err := range c.Watch(ctx, WatchQuery{Hive: "a", Filter: eu, Kinds: []hivebeat.Kind{"lost"}, Only: []string{"hives"}, After: "x", Limit: 9}) {
 				return check(got, err, Changes{Hives: data.Hives, Workers: data.Workers, Events: data.Events, Summary: data.Summary, Status: st})

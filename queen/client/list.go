@@ -116,6 +116,40 @@ func (c *Client) WorkerPages(ctx context.Context, q Query) iter.Seq2[Page[api.Wo
 	return pages(ctx, c, api.VerbWorkers, q.request(), q.Limit, q.PageSize, workersOf)
 }
 
+// GPU is one GPU of a hive.
+type GPU struct {
+	api.GPUInfo
+	Status api.Status `json:"status"`
+}
+
+// GPUs returns the GPUs of the hives that match q, by hive and one by one, as Hives does.
+// Sort and Offset must be zero.
+func (c *Client) GPUs(ctx context.Context, q Query) iter.Seq2[GPU, error] {
+	return rows(c.GPUPages(ctx, q), func(g api.GPUInfo, st api.Status) GPU { return GPU{g, st} })
+}
+
+// GPUPages returns the GPUs of the hives that match q, page by page, as HivePages does.
+func (c *Client) GPUPages(ctx context.Context, q Query) iter.Seq2[Page[api.GPUInfo], error] {
+	return pages(ctx, c, api.VerbGPUs, q.request(), q.Limit, q.PageSize, gpusOf)
+}
+
+// Model is one model.
+type Model struct {
+	api.ModelInfo
+	Status api.Status `json:"status"`
+}
+
+// Models returns the models whose names match the glob, by name and one by one, as Hives
+// does. An empty glob matches all.
+func (c *Client) Models(ctx context.Context, glob string) iter.Seq2[Model, error] {
+	return rows(c.ModelPages(ctx, glob), func(m api.ModelInfo, st api.Status) Model { return Model{m, st} })
+}
+
+// ModelPages returns the models whose names match the glob, page by page, as HivePages does.
+func (c *Client) ModelPages(ctx context.Context, glob string) iter.Seq2[Page[api.ModelInfo], error] {
+	return pages(ctx, c, api.VerbModels, api.Request{Filter: api.Filter{Model: glob}}, 0, 0, modelsOf)
+}
+
 // Events returns the events that match q, newest first and one by one, as Hives does.
 func (c *Client) Events(ctx context.Context, q EventQuery) iter.Seq2[Event, error] {
 	return rows(c.EventPages(ctx, q), func(e api.Happened, st api.Status) Event { return Event{e, st} })

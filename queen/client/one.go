@@ -105,5 +105,7 @@ func pointed[T any](v *T) []T {
 
 func hivesOf(a *api.Answer) []api.HiveInfo     { return a.Hives }
 func workersOf(a *api.Answer) []api.WorkerInfo { return a.Workers }
+func gpusOf(a *api.Answer) []api.GPUInfo       { return a.GPUs }
+func modelsOf(a *api.Answer) []api.ModelInfo   { return a.Models }
 func eventsOf(a *api.Answer) []api.Happened    { return a.Events }
 func holdsOf(a *api.Answer) []api.Hold         { return a.Holds }

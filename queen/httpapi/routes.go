@@ -44,6 +44,7 @@ func verbRoutes() []route {
 		get("/v1/workers", api.VerbWorkers, []string{"hive"}, filterKeys, pageKeys),
 		get("/v1/hives/{hive}/workers", api.VerbWorkers, filterKeys, pageKeys),
 		get("/v1/hives/{hive}/workers/{worker}", api.VerbWorker),
+		get("/v1/gpus", api.VerbGPUs, []string{"hive"}, filterKeys, []string{"after", "limit"}),
 		get("/v1/events", api.VerbEvents, []string{"hive", "worker", "kinds", "since", "after", "limit"}),
 		get("/v1/history", api.VerbHistory, []string{"hive", "since"}),
 		get("/v1/holds", api.VerbHolds, []string{"after", "limit"}),
@@ -71,6 +72,8 @@ func (s *Server) routes() *http.ServeMux {
 			handle(r.method, r.path, func(w http.ResponseWriter, q *http.Request) { s.ask(w, q, r) })
 		}
 	}
+	handle(http.MethodGet, pathModels, s.models)
+	handle(http.MethodGet, pathModels+"/{model...}", s.model)
 	handle(http.MethodGet, "/healthz", s.healthz)
 	handle(http.MethodGet, "/readyz", s.readyz)
 	handle(http.MethodGet, "/openapi.json", s.openAPI)

@@ -280,3 +280,55 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		t.Error("no backend is no error")
 	}
 }
+
+// OpenAI's tools read /v1/models: it lists what a worker can serve now, and with all everything.
+func TestModelsInOpenAIsShape(t *testing.T) {
+	f := newFake()
+	f.answer = func(verb string, _ api.Request) *api.Answer {
+		if verb != api.VerbModels {
+			return nil
+		}
+		return &api.Answer{Models: []api.ModelInfo{
+			{Model: "meta-llama/Llama-3.3-70B", Able: 2, Slots: 8, Free: 3},
+			{Model: "qwen", Workers: map[hivebeat.Live]int{"lost": 1}},
+		}}
+	}
+	_, base := serve(t, f, Config{})
+	for path, want := range map[string][]string{
+		"/v1/models":          {"meta-llama/Llama-3.3-70B"},
+		"/v1/models?all":      {"meta-llama/Llama-3.3-70B", "qwen"},
+		"/v1/models?all=true": {"meta-llama/Llama-3.3-70B", "qwen"},
+	} {
+		a := ask(t, "GET", base+path, "")
+		var list struct {
+			Object string
+			Data   []struct {
+				ID, Object string
+				OwnedBy    string `json:"owned_by"`
+				Created    *int64
+				Slots      uint64
+			}
+		}
+		if err := json.Unmarshal([]byte(a.body), &list); err != nil || a.code != http.StatusOK || list.Object != "list" {
+			t.Fatalf("%s: %d %v %s", path, a.code, err, a.body)
+		}
+		var ids []string
+		for _, m := range list.Data {
+			ids = append(ids, m.ID)
+			if m.Object != "model" || m.OwnedBy != "hivebeat" || m.Created == nil {
+				t.Errorf("%s: %+v", path, m)
+			}
+		}
+		if !slices.Equal(ids, want) || list.Data[0].Slots != 8 {
+			t.Errorf("%s lists %v, want %v: %s", path, ids, want, a.body)
+		}
+	}
+	for path, want := range map[string]int{
+		"/v1/models/meta-llama/Llama-3.3-70B": http.StatusOK, "/v1/models/none": http.StatusNotFound,
+		"/v1/models?what=1": http.StatusBadRequest, "/v1/models?all=maybe": http.StatusBadRequest,
+	} {
+		if a := ask(t, "GET", base+path, ""); a.code != want {
+			t.Errorf("%s: %d, want %d: %s", path, a.code, want, a.body)
+		}
+	}
+}

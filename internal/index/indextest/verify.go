@@ -19,6 +19,7 @@ func Verify(x *index.Index, now time.Time) error {
 	c := &check{
 		Index: x, now: now, mixes: mixes{}, shapes: mixes{}, zones: make(map[string]mixes), inZone: make(map[string][]*index.Hive),
 		models: make(map[string][]*index.Hive), labels: make(map[[2]string][]*index.Hive), workers: make(map[*index.Worker]string), gpus: make(map[*index.GPU]int),
+		free: make(map[string]uint64), able: make(map[[2]string]int), loads: make(map[string]index.Load),
 		totals: index.Totals{Hives: make(map[hivebeat.Live]int)},
 	}
 	for _, h := range x.Hives() {
@@ -42,6 +43,9 @@ type check struct {
 	zones         map[string]mixes
 	inZone        map[string][]*index.Hive
 	models        map[string][]*index.Hive
+	free          map[string]uint64           // slots, by model
+	able          map[[2]string]int           // workers that fit, by model and zone
+	loads         map[string]index.Load       // by model
 	labels        map[[2]string][]*index.Hive // by key, and value or anyValue
 	workers       map[*index.Worker]string    // workers that fit, and the model that must list them, or last
 	gpus          map[*index.GPU]int          // places that fit, and their level
@@ -321,6 +325,8 @@ func (c *check) worker(h *index.Hive, w *index.Worker, own mixes, load *index.Lo
 		c.bad("%s/%s: fits: %v", h.ID(), w.ID(), w.Fit())
 	}
 	if fit {
+		c.free[r.Model] += w.FreeSlots()
+		c.able[[2]string{r.Model, h.Zone()}]++
 		c.workers[w] = r.Model
 		if r.Looping || worst > 0 || r.Model == "" && len(r.Cold) > 0 {
 			c.workers[w] = last
@@ -333,6 +339,9 @@ func (c *check) worker(h *index.Hive, w *index.Worker, own mixes, load *index.Lo
 		c.totals.Looping++
 	}
 	if live == hivebeat.Alive {
+		is := c.loads[r.Model]
+		is.Busy, is.Slots, is.Queue = is.Busy+r.Busy, is.Slots+r.Slots, is.Queue+r.Queue
+		c.loads[r.Model] = is
 		load.Busy, load.Slots, load.Queue = load.Busy+r.Busy, load.Slots+r.Slots, load.Queue+r.Queue
 	}
 	own[m]++
@@ -397,6 +406,15 @@ func (c *check) pools() {
 	c.EachModel(func(m *index.Model) bool {
 		n++
 		of(m, m.Name)
+		m.EachZone(func(zone string, n int) {
+			if want := c.able[[2]string{m.Name, zone}]; n != want {
+				c.bad("model %q: %d workers of zone %q are kept as able, there are %d", m.Name, n, zone, want)
+			}
+			delete(c.able, [2]string{m.Name, zone})
+		})
+		if l, _ := m.Load(); l != c.loads[m.Name] || m.FreeSlots() != c.free[m.Name] {
+			c.bad("model %q: load %v and %d free slots are kept, there are %v and %d", m.Name, l, m.FreeSlots(), c.loads[m.Name], c.free[m.Name])
+		}
 		if c.Model(m.Name) != m || !slices.Equal(m.Hives(), c.models[m.Name]) {
 			c.bad("model %q: %d hives are listed, there are %d", m.Name, len(m.Hives()), len(c.models[m.Name]))
 		}
@@ -404,6 +422,9 @@ func (c *check) pools() {
 	})
 	if n != len(c.models) {
 		c.bad("%d models are kept, there are %d", n, len(c.models))
+	}
+	for of, n := range c.able {
+		c.bad("model %q: %d workers of zone %q are able and not counted", of[0], n, of[1])
 	}
 	for w := range c.workers {
 		c.bad("%s/%s: fits and is not listed", w.Hive().ID(), w.ID())
