@@ -159,6 +159,13 @@ func TestTerminal(t *testing.T) {
 			}
 		}
 	}
+	// holds waits until a program has the terminal: keys that come before may be discarded.
+	holds := func(name string) {
+		t.Helper()
+		until(t, name+" in the foreground", func() bool {
+			return strings.TrimSpace(tmux("display-message", "-p", "#{pane_current_command}")) == name
+		})
+	}
 	run := asProgram + "=1 " + os.Args[0] + " 3>" + dir + "/report "
 	script := `sh -c 'test -t 0 && test -t 1 && test -t 2 && echo on a $((1+0)) terminal; while read x; do echo got $x; done; echo end of input'`
 	tmux("send-keys", run+script, "Enter")
@@ -171,6 +178,7 @@ func TestTerminal(t *testing.T) {
 	tmux("send-keys", "echo shell-is-back", "Enter")
 	screen("\nshell-is-back")
 	tmux("send-keys", "fg", "Enter")
+	holds("sh")
 	tmux("send-keys", "again", "Enter")
 	screen("got again")
 
@@ -179,10 +187,7 @@ func TestTerminal(t *testing.T) {
 		b, err := os.ReadFile(filepath.Join(dir, "report"))
 		return err == nil && strings.Contains(string(b), "Final:true")
 	})
-	// The shell may discard keys that come before it has its terminal back.
-	until(t, "the shell", func() bool {
-		return strings.TrimSpace(tmux("display-message", "-p", "#{pane_current_command}")) == "bash"
-	})
+	holds("bash")
 	tmux("send-keys", "echo code $?", "Enter")
 	screen("\ncode 130")
 	b, err := os.ReadFile(filepath.Join(dir, "report"))

@@ -296,7 +296,7 @@ func (r *Runner) start() (life.Process, error) {
 	}
 	r.proc, r.cleaned, r.kill = p, make(chan struct{}), nil
 	clear(r.sent)
-	r.waiting = "runs"
+	r.waiting = "starts " + r.cfg.Args[0]
 	r.wg.Go(func() { p.kills.run(r.quit) })
 	r.log.Info("started", slog.String("program", r.cfg.Args[0]), slog.Int("pid", p.pid))
 	return life.Process{PID: uint64(p.pid), Ended: p.ended}, nil
