@@ -86,7 +86,7 @@ func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFindi
 	}
 	for _, role := range roles {
 		list, err := doctor.Check(ctx, a.nc, doctor.Config{
-			Role: role, Subjects: a.subjects, Hive: cmd.Hive, Worker: cmd.Worker, Pinned: cmd.Pinned, Asker: cmd.Asker,
+			Role: role, Subjects: a.subjects, Hive: cmd.Hive, Worker: cmd.Worker, Pinned: cmd.Pinned, Discover: cmd.Discover, Asker: cmd.Asker,
 			NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas, Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax),
 			Webhooks: cmd.Webhooks,
 		})

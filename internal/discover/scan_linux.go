@@ -1,7 +1,10 @@
 package discover
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,7 +26,7 @@ const (
 	// turns is the number of looks in which every older process is read again.
 	turns = 30
 	// listening is the state of a socket that accepts connections (include/net/tcp_states.h).
-	listening = 10
+	listening = "0A"
 )
 
 // scanner reads /proc. It remembers what it has seen, so that a look costs little while nothing
@@ -218,20 +221,41 @@ func (s *scanner) sockets(out *Scan, named []*process) {
 	}
 }
 
-// table returns the sockets that listen in the network namespace of a process.
+// table returns the sockets that listen in the network namespace of a process. It reads the text of
+// the kernel itself: procfs.NetTCP is deprecated in favour of netlink, which sees one namespace.
 func (s *scanner) table(pid string) (list []socket) {
-	fs, err := procfs.NewFS(filepath.Join(s.proc, pid))
-	if err != nil {
-		return nil
-	}
-	v4, _ := fs.NetTCP()
-	v6, _ := fs.NetTCP6()
-	for _, l := range append(v4, v6...) {
-		if a, ok := netip.AddrFromSlice(l.LocalAddr); ok && l.St == listening {
-			list = append(list, socket{netip.AddrPortFrom(a.Unmap(), uint16(l.LocalPort)), l.Inode})
+	for _, name := range []string{"tcp", "tcp6"} {
+		b, err := os.ReadFile(filepath.Join(s.proc, pid, "net", name))
+		if err != nil {
+			continue // without IPv6 there is no tcp6, and the process may have ended
+		}
+		for line := range bytes.Lines(b) {
+			if k, ok := parseSocket(line); ok {
+				list = append(list, k)
+			}
 		}
 	}
 	return list
+}
+
+// parseSocket parses a line of /proc/net/tcp{,6} about a socket that listens.
+func parseSocket(line []byte) (k socket, ok bool) {
+	f := bytes.Fields(line)
+	if len(f) < 10 || string(f[3]) != listening {
+		return k, false
+	}
+	host, port, _ := bytes.Cut(f[1], []byte(":"))
+	ip := make([]byte, hex.DecodedLen(len(host)))
+	if _, err := hex.Decode(ip, host); err != nil || len(ip)%4 != 0 {
+		return k, false
+	}
+	for word := range slices.Chunk(ip, 4) { // each is a number in the order of the machine
+		binary.BigEndian.PutUint32(word, binary.NativeEndian.Uint32(word))
+	}
+	addr, ok := netip.AddrFromSlice(ip)
+	n, errPort := strconv.ParseUint(string(port), 16, 16)
+	inode, errInode := strconv.ParseUint(string(f[9]), 10, 64)
+	return socket{netip.AddrPortFrom(addr.Unmap(), uint16(n)), inode}, ok && errPort == nil && errInode == nil
 }
 
 // own notes which of the listed sockets are open files of a process, if it may read them.

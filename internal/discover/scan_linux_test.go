@@ -202,9 +202,32 @@ func TestScannerDenied(t *testing.T) {
 	}
 }
 
+func TestParseSocket(t *testing.T) {
+	for line, want := range map[string]string{
+		"  0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 42 1 0 100 0 0 10 0":                                  "127.0.0.1:8080 42",
+		"  0: B80D0120000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 43 1": "[2001:db8::1]:8080 43",
+		"  0: 0000000000000000FFFF00000100007F:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 44 1": "127.0.0.1:8080 44",
+		"  0: 0100007F:1F90 00000000:0000 01 00000000:00000000 00:00000000 00000000 0 0 42 1 0 100 0 0 10 0":                                  "",
+		"  0: 0100007F:1F90":                      "",
+		"  0: 0100007:1F90 0 0A 0 0 0 0 0 42 1":   "",
+		"  0: 01007F:1F90 0 0A 0 0 0 0 0 42 1":    "",
+		"  0: 0100007F:FFFF1 0 0A 0 0 0 0 0 42 1": "",
+		"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode": "",
+	} {
+		k, ok := parseSocket([]byte(line))
+		got := ""
+		if ok {
+			got = fmt.Sprint(k.at, k.inode)
+		}
+		if got != want {
+			t.Errorf("%q is %q, want %q", line, got, want)
+		}
+	}
+}
+
 // The real /proc: this process listens, and is no engine.
 func TestScannerOnThisMachine(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // of a test
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

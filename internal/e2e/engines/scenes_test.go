@@ -152,6 +152,7 @@ func (e *engine) sidecar() {
 }
 
 func TestScenes(t *testing.T) {
+	t.Parallel()
 	m := &machine{t: t, bin: build(t)}
 	rig.Hivebeat(t)
 	all := make([]*engine, len(scenes))
@@ -179,6 +180,10 @@ func TestScenes(t *testing.T) {
 		}
 	}
 	t.Logf("%d engines of three kinds were listed %.1f s after the start of hivebeat up", len(all), time.Since(began).Seconds())
+	text, _, code := rig.CLI(t, []string{"HIVEBEAT_NATS=" + m.url}, "doctor", "--role", "hive", "--discover")
+	if want := fmt.Sprintf("%s: vllm at http://127.0.0.1:%d: its command is vllm", all[0].id, all[0].port); code != 0 || !strings.Contains(text, want) {
+		t.Errorf("doctor: exit code %d; want %q in\n%s", code, want, text)
+	}
 	t.Run("rows", func(t *testing.T) {
 		for i, r := range scenes {
 			t.Run(strings.ReplaceAll(r.name, " ", "-"), func(t *testing.T) {

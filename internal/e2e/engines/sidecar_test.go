@@ -112,6 +112,7 @@ func metrics(tb testing.TB, url string) string {
 // One sidecar watches 40 engines. A file with a fault changes nothing; a good one restarts only
 // what changed.
 func TestSidecar(t *testing.T) {
+	t.Parallel()
 	c := gather(t)
 	before := c.incs(t)
 
