@@ -2,6 +2,7 @@ package discover
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -210,9 +211,10 @@ func (s *scanner) sockets(out *Scan, named []*process) {
 		p := Process{
 			PID: uint64(e.pid), Start: e.start, Args: e.args, Env: e.env, Net: e.net, Addrs: e.addrs, NS: e.ns, Inner: e.inner, Denied: e.denied,
 		}
+		likely := cmp.Or(e.engine.configuredPort(e.args, e.env), e.engine.port)
 		for _, k := range tables[name] {
 			owner := s.owner[k.inode]
-			guess := e.denied && owner == nil && (k.at.Port() == e.engine.configuredPort(e.args, e.env) || k.at.Port() == e.engine.port)
+			guess := e.denied && owner == nil && k.at.Port() == likely
 			if owner == e || guess {
 				p.Listen = append(p.Listen, k.at)
 			}
