@@ -106,7 +106,11 @@ func (a *attached) follow(ctx context.Context, pid uint64) Process {
 				return
 			case <-w.Ready():
 				end := a.find.ended(ctx)
-				end.Final, a.over = a.only, a.only
+				if a.only {
+					why := fmt.Sprintf("process %d has ended", pid)
+					a.why.Store(&why)
+					end.Final, a.over = true, true
+				}
 				if ctx.Err() == nil {
 					ended <- end
 				}
@@ -154,7 +158,7 @@ func PID(pid uint64, cfg Config) (Source, error) {
 	if !runs(pid) {
 		return nil, fmt.Errorf("there is no process %d", pid)
 	}
-	a := attach(onePID{pid: pid}, cfg, fmt.Sprintf("process %d has ended", pid))
+	a := attach(onePID{pid: pid}, cfg, fmt.Sprintf("looks at process %d", pid))
 	a.only, a.known = true, known
 	return a, nil
 }
@@ -174,7 +178,7 @@ func PIDFile(path string, cfg Config) (Source, error) {
 	if path == "" {
 		return nil, errors.New("the file has no name")
 	}
-	return attach(pidFile{path: path}, cfg, path+" names no process yet"), nil
+	return attach(pidFile{path: path}, cfg, "reads "+path), nil
 }
 
 type pidFile struct {

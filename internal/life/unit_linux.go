@@ -20,7 +20,7 @@ func Unit(name string, cfg Config) (Source, error) {
 	if err != nil {
 		return nil, errors.New("systemctl is not in the PATH, and units cannot be asked for without it")
 	}
-	return attach(&unit{systemctl: path, name: name}, cfg, "unit "+name+" is not active"), nil
+	return attach(&unit{systemctl: path, name: name}, cfg, "asks systemd for unit "+name), nil
 }
 
 // unit finds the main process of a unit.
