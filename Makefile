@@ -92,7 +92,7 @@ bench: ## Benchmarks with allocations, and a snapshot's way to a reader across p
 FOOTPRINT ?= 60s
 .PHONY: bench-footprint
 bench-footprint: ## Memory and CPU of a hive with 16 workers and 8 GPUs, and of the nvidia-smi that it runs (FOOTPRINT=60s)
-	$(GO) test -tags e2e -run '^$$' -bench Footprint -benchtime 1x ./internal/e2e/gpus -footprint $(FOOTPRINT)
+	CGO_ENABLED=0 $(GO) test -tags e2e -run '^$$' -bench Footprint -benchtime 1x ./internal/e2e/gpus -footprint $(FOOTPRINT)
 
 .PHONY: deploy-check
 deploy-check: ## Alerts and dashboard in deploy/, held against a live fabric by Prometheus' own parser and engine

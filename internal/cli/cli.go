@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -48,6 +49,7 @@ type commands struct {
 	Get     getCmd     `cmd:"" help:"Show everything about one hive or worker."`
 	Events  eventsCmd  `cmd:"" help:"Show past events."`
 	Pick    pickCmd    `cmd:"" help:"Pick workers or GPUs for work, and hold them."`
+	Wait    waitCmd    `cmd:"" help:"Wait until enough workers can serve, for scripts."`
 	Forget  forgetCmd  `cmd:"" help:"Remove a GPU that is gone or replaced."`
 	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
 	Top     topCmd     `cmd:"" help:"Browse the fleet, full screen."`
@@ -131,6 +133,12 @@ func Main(ctx context.Context, args []string, s Streams) int {
 			return c.fail(err)
 		}
 		return ExitUsage
+	}
+	switch args[0] { // as many tools have them
+	case "help":
+		args = append(slices.Clone(args[1:]), "--help")
+	case "-v": // sim has a flag -v of its own
+		args = []string{"--version"}
 	}
 	parsed, err := parser.Parse(args)
 	switch {
