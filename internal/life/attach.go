@@ -133,15 +133,8 @@ type foreign struct{}
 func (foreign) ended(context.Context) End { return End{} }
 func (foreign) replaced() bool            { return false }
 
-// errNoPID: no process can have the id.
-var errNoPID = errors.New("not a process id")
-
-func checkPID(pid uint64) error {
-	if pid == 0 || pid > math.MaxInt32 {
-		return fmt.Errorf("%d: %w", pid, errNoPID)
-	}
-	return nil
-}
+// isPID reports whether a process can have the id.
+func isPID(pid uint64) bool { return pid > 0 && pid <= math.MaxInt32 }
 
 // runs reports whether the process exists.
 func runs(pid uint64) bool {
@@ -152,8 +145,8 @@ func runs(pid uint64) bool {
 // PID follows one process, which runs now. A later process with the same id is another one.
 func PID(pid uint64, cfg Config) (Source, error) {
 	known := time.Now()
-	if err := checkPID(pid); err != nil {
-		return nil, err
+	if !isPID(pid) {
+		return nil, fmt.Errorf("%d is no process id", pid)
 	}
 	if !runs(pid) {
 		return nil, fmt.Errorf("there is no process %d", pid)
@@ -200,8 +193,8 @@ func (f pidFile) find(context.Context) (uint64, string, error) {
 		return 0, reasonOf(err, f.path), nil
 	}
 	text, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-	pid, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
-	if err != nil || checkPID(pid) != nil {
+	pid, _ := strconv.ParseUint(strings.TrimSpace(text), 10, 64) // 0 if it is no number
+	if !isPID(pid) {
 		return 0, f.path + " does not begin with a process id", nil
 	}
 	age, there := procwatch.Age(pid)
