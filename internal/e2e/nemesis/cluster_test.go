@@ -301,7 +301,7 @@ const smallDisk = "48m"
 func (c *cluster) stoppedKeeping(servers ...*server) {
 	c.Helper()
 	for _, n := range servers {
-		n.Said("JetStream out of resources, will be DISABLED", patience)
+		n.Said("JetStream out of (File )?resources, will be DISABLED", patience)
 	}
 }
 
