@@ -111,8 +111,10 @@ func NewEventMsg(ev *hivebeat.Event, body []byte, now time.Time) EventMsg {
 	return EventMsg{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: now.Sub(ev.Time)}
 }
 
-// Publish is Ledger.Publish for many events. It returns one error per event, nil if the
-// event is stored or was stored before. The events reach the stream in this order, except
+// Publish stores events in the stream. It returns one error per event, nil if the event is
+// stored, or was stored before by any queen. ErrTooOld: its Age is over 50 minutes, and the
+// stream could no longer detect a duplicate. ErrAway: no answer came, and the event may be
+// stored all the same; publish it again. The events reach the stream in this order, except
 // that an event which another queen is publishing at this moment is tried again after the
 // others.
 func (p *Publisher) Publish(ctx context.Context, events []EventMsg) []error {
@@ -153,10 +155,10 @@ func (p *Publisher) Publish(ctx context.Context, events []EventMsg) []error {
 	return errs
 }
 
-// Step is one roster entry to advance, with the arguments of Ledger.Advance.
+// Step is one roster entry to advance.
 type Step struct {
-	Key      string
-	Revision uint64
+	Key      string // a hive, or a brake
+	Revision uint64 // at which the entry was read; 0: there is none
 	Next     RosterEntry
 }
 
@@ -166,7 +168,9 @@ type Advanced struct {
 	Err      error
 }
 
-// Advance is Ledger.Advance for many entries, each with a different key.
+// Advance replaces entries, each with a different key. ErrConflict: the entry has changed
+// since it was read, and Next was not written. ErrAway: Next may have been written all the
+// same; read before judging again.
 func (p *Publisher) Advance(ctx context.Context, steps []Step) []Advanced {
 	out := make([]Advanced, len(steps))
 	bodies := make([][]byte, len(steps))
