@@ -115,7 +115,7 @@ func (f *EngineFlags) checkProbe() error {
 // flagged names the flag in place of the field that is wrong.
 func flagged(err error) error {
 	text := strings.TrimPrefix(err.Error(), "probe: ")
-	for field, flag := range map[string]string{
+	for field, flag := range map[string]string{ //nolint:gosec // G101: the name of a flag, not a password
 		"Kind": "--probe", "URL": "--probe-url", "Every": "--probe-every", "Timeout": "--probe-timeout",
 		"CAFile": "--probe-ca", "TokenFile": "--probe-token-file", "Mapping": "--probe-map",
 	} {
@@ -248,14 +248,15 @@ func (cmd *workerCmd) runProgram(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	if err := finish(run, stop, cmd.StopTimeout+leaveIn, log); err != nil {
-		return err
-	}
+	err = finish(run, stop, cmd.StopTimeout+leaveIn, log)
 	r.Close()
 	if code := r.Code(); code != 0 {
+		if err != nil { // the code of the program comes first
+			log.Warn("the worker did not end in order", slog.Any("err", err))
+		}
 		return endedWith(code)
 	}
-	return nil
+	return err
 }
 
 // fileOf returns the file behind a stream, or nil.

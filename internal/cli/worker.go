@@ -11,6 +11,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/hive"
+	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/worker"
 )
 
@@ -94,7 +95,7 @@ func (cmd *workerCmd) config(log *slog.Logger) worker.Config {
 		if labels == nil {
 			labels = map[string]string{}
 		}
-		labels["stall_after"] = cmd.StallAfter.String()
+		labels[detector.StallLabel] = cmd.StallAfter.String()
 	}
 	return worker.Config{
 		Hive: cmd.Hive, ID: cmd.ID, Prefix: cmd.Prefix, Pinned: cmd.Pinned, Every: cmd.Every, Model: cmd.Model,

@@ -106,7 +106,11 @@ func (a *attached) follow(ctx context.Context, pid uint64) Process {
 				return
 			case <-w.Ready():
 				end := a.find.ended(ctx)
-				end.Final, a.over = a.only, a.only
+				if a.only {
+					why := fmt.Sprintf("process %d has ended", pid)
+					a.why.Store(&why)
+					end.Final, a.over = true, true
+				}
 				if ctx.Err() == nil {
 					ended <- end
 				}
@@ -129,15 +133,8 @@ type foreign struct{}
 func (foreign) ended(context.Context) End { return End{} }
 func (foreign) replaced() bool            { return false }
 
-// errNoPID: no process can have the id.
-var errNoPID = errors.New("not a process id")
-
-func checkPID(pid uint64) error {
-	if pid == 0 || pid > math.MaxInt32 {
-		return fmt.Errorf("%d: %w", pid, errNoPID)
-	}
-	return nil
-}
+// isPID reports whether a process can have the id.
+func isPID(pid uint64) bool { return pid > 0 && pid <= math.MaxInt32 }
 
 // runs reports whether the process exists.
 func runs(pid uint64) bool {
@@ -148,13 +145,13 @@ func runs(pid uint64) bool {
 // PID follows one process, which runs now. A later process with the same id is another one.
 func PID(pid uint64, cfg Config) (Source, error) {
 	known := time.Now()
-	if err := checkPID(pid); err != nil {
-		return nil, err
+	if !isPID(pid) {
+		return nil, fmt.Errorf("%d is no process id", pid)
 	}
 	if !runs(pid) {
 		return nil, fmt.Errorf("there is no process %d", pid)
 	}
-	a := attach(onePID{pid: pid}, cfg, fmt.Sprintf("process %d has ended", pid))
+	a := attach(onePID{pid: pid}, cfg, fmt.Sprintf("looks at process %d", pid))
 	a.only, a.known = true, known
 	return a, nil
 }
@@ -174,7 +171,7 @@ func PIDFile(path string, cfg Config) (Source, error) {
 	if path == "" {
 		return nil, errors.New("the file has no name")
 	}
-	return attach(pidFile{path: path}, cfg, path+" names no process yet"), nil
+	return attach(pidFile{path: path}, cfg, "reads "+path), nil
 }
 
 type pidFile struct {
@@ -196,8 +193,8 @@ func (f pidFile) find(context.Context) (uint64, string, error) {
 		return 0, reasonOf(err, f.path), nil
 	}
 	text, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-	pid, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
-	if err != nil || checkPID(pid) != nil {
+	pid, _ := strconv.ParseUint(strings.TrimSpace(text), 10, 64) // 0 if it is no number
+	if !isPID(pid) {
 		return 0, f.path + " does not begin with a process id", nil
 	}
 	age, there := procwatch.Age(pid)

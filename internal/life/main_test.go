@@ -165,7 +165,7 @@ func still(t *testing.T, p Process) {
 	}
 }
 
-// waits waits until the source says that it waits for this.
+// waits calls Next, and checks that the source says that it waits for this.
 func waits(t *testing.T, s Source, want string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

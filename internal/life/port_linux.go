@@ -29,7 +29,7 @@ func Port(port uint16, cfg Config) (Source, error) {
 	if _, err := f.sockets(); err != nil {
 		return nil, err
 	}
-	return attach(f, cfg, fmt.Sprintf("no process listens on port %d", port)), nil
+	return attach(f, cfg, fmt.Sprintf("looks for the process on port %d", port)), nil
 }
 
 // listener finds the process that listens on a port.

@@ -20,7 +20,7 @@ func Unit(name string, cfg Config) (Source, error) {
 	if err != nil {
 		return nil, errors.New("systemctl is not in the PATH, and units cannot be asked for without it")
 	}
-	return attach(&unit{systemctl: path, name: name}, cfg, "unit "+name+" is not active"), nil
+	return attach(&unit{systemctl: path, name: name}, cfg, "asks systemd for unit "+name), nil
 }
 
 // unit finds the main process of a unit.
@@ -63,7 +63,7 @@ func (u *unit) show(ctx context.Context) (map[string]string, error) {
 func (u *unit) find(ctx context.Context) (uint64, string, error) {
 	p, err := u.show(ctx)
 	if err != nil {
-		return 0, err.Error(), nil // systemd may be back in a moment
+		return 0, err.Error(), nil //nolint:nilerr // systemd may be back in a moment
 	}
 	pid, _ := strconv.ParseUint(p["MainPID"], 10, 31)
 	switch {

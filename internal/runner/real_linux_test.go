@@ -49,7 +49,7 @@ func TestAdopts(t *testing.T) {
 	})
 	h.line(t)
 	line := h.line(t)
-	if !strings.Contains(line, "How:code 3") || !strings.Contains(line, "left 1 process behind: "+far) {
+	if !strings.Contains(line, "How:code 3") || !strings.Contains(line, "left 1 child behind: "+far) {
 		t.Errorf("it reports %q, and the process left behind is %s", line, far)
 	}
 	if code := h.code(t); code != 3 {

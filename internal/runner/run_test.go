@@ -119,7 +119,7 @@ func TestRestarts(t *testing.T) {
 			}
 			continue
 		}
-		if want := "code 3; boom; given up after 3 restarts within 10m0s"; got.Reason != want || !got.Final || !got.GivenUp || got.Orderly {
+		if want := "code 3; boom; given up after 3 restarts within 10m"; got.Reason != want || !got.Final || !got.GivenUp || got.Orderly {
 			t.Errorf("the last end: %+v, want reason %q", got, want)
 		}
 	}

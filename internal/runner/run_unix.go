@@ -59,6 +59,8 @@ type process struct {
 	kills  *killCount
 	had    map[uint64]bool // our children from before
 	ended  chan life.End
+	status syscall.WaitStatus // after its end
+	alone  bool               // it left no process behind
 }
 
 // New returns a Runner that starts the program at the first Next. The error is that of
@@ -320,7 +322,7 @@ func (p *process) copy(from, to *os.File) {
 }
 
 // drain is how long the last words of a program whose stderr others keep open are waited for.
-const drain = 100 * time.Millisecond
+const drain = 5 * time.Millisecond
 
 // lastWords returns the end of what the program wrote to stderr.
 func (p *process) lastWords() string {
@@ -355,23 +357,25 @@ func (r *Runner) reap() {
 func (r *Runner) collect() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	p := r.proc
+	if p == nil && !r.cfg.Adopt {
+		return
+	}
+	pid := -1
+	if !r.cfg.Adopt {
+		pid = p.pid
+	}
+	alone := false // no child is left
 	for {
-		pid := -1
-		if p := r.proc; !r.cfg.Adopt {
-			if p == nil {
-				return
-			}
-			pid = p.pid
-		}
 		var ws syscall.WaitStatus
 		got, err := syscall.Wait4(pid, &ws, syscall.WNOHANG|syscall.WUNTRACED, nil)
 		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
 		if err != nil || got <= 0 {
-			return
+			alone = errors.Is(err, syscall.ECHILD)
+			break
 		}
-		p := r.proc
 		switch {
 		case p == nil || got != p.pid: // an orphan
 		case ws.Stopped():
@@ -379,28 +383,35 @@ func (r *Runner) collect() {
 				r.wg.Go(func() { r.suspend(p, ws.StopSignal()) })
 			}
 		case ws.Exited(), ws.Signaled():
-			r.proc = nil
+			r.proc, p.status = nil, ws
 			if r.kill != nil {
 				r.kill.Stop()
 			}
 			p.tty.takeBack()
-			cleaned := r.cleaned
-			r.wg.Go(func() {
-				defer close(cleaned)
-				r.end(p, ws)
-			})
 		}
+	}
+	if p != nil && r.proc == nil {
+		p.alone = alone && errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH)
+		cleaned := r.cleaned
+		r.wg.Go(func() {
+			defer close(cleaned)
+			r.end(p)
+		})
 	}
 }
 
-// end reports the end of the program, and then ends what is left of its group.
-func (r *Runner) end(p *process, ws syscall.WaitStatus) {
-	behind := remaining(p.pid, p.had, r.cfg.Adopt)
+// end reports the end of the program, and then ends what is left of its group. The hive sees the
+// end too, and waits only a few ms for what is known of it here.
+func (r *Runner) end(p *process) {
+	var behind left
+	if !p.alone {
+		behind = remaining(p.pid, p.had, r.cfg.Adopt)
+	}
 	words := p.lastWords()
 	oom := p.kills.grew()
 
 	r.mu.Lock()
-	end := r.judge(p, ws, oom, words, behind)
+	end := r.judge(p, oom, words, behind)
 	r.mu.Unlock()
 	if len(behind) > 0 {
 		r.log.Warn("processes left behind", slog.Int("count", len(behind)), slog.Any("pids", []uint64(behind)))
@@ -411,8 +422,8 @@ func (r *Runner) end(p *process, ws syscall.WaitStatus) {
 }
 
 // judge decides what an end was, and what follows. r.mu is held.
-func (r *Runner) judge(p *process, ws syscall.WaitStatus, oom bool, words string, behind left) life.End {
-	how := ""
+func (r *Runner) judge(p *process, oom bool, words string, behind left) life.End {
+	how, ws := "", p.status
 	if ws.Signaled() {
 		r.code, how = 128+int(ws.Signal()), fmt.Sprintf("signal %d", ws.Signal())
 	} else {
@@ -441,7 +452,7 @@ func (r *Runner) judge(p *process, ws syscall.WaitStatus, oom bool, words string
 		ran = r.waiting
 	case then.givenUp:
 		r.over = life.ErrOver
-		ran = fmt.Sprintf("given up after %d restarts within %s", r.cfg.RestartMax, rounded(r.cfg.Window))
+		ran = fmt.Sprintf("given up after %s within %s", counted(r.cfg.RestartMax, "restart"), rounded(r.cfg.Window))
 		end.Orderly = false
 		words = reason(strings.TrimSpace(how), words)
 	default:

@@ -121,12 +121,12 @@ func (c *Config) validate() error {
 
 // restarts decides when a program is started again. It is pure.
 type restarts struct {
-	policy     Policy
-	most       int
-	window     time.Duration
-	min, max   time.Duration
-	recent     []time.Time // restarts within the window
-	begun      int         // restarts so far
+	policy   Policy
+	most     int
+	window   time.Duration
+	min, max time.Duration
+	recent   []time.Time // restarts within the window
+	begun    int         // restarts so far
 }
 
 func newRestarts(c *Config) restarts {

@@ -85,11 +85,17 @@ func (l left) String() string {
 	if len(l) > most {
 		pids = append(pids, "…")
 	}
-	what := "processes"
-	if len(l) == 1 {
-		what = "process"
+	return fmt.Sprintf("left %s behind: %s", counted(len(l), "child"), strings.Join(pids, " "))
+}
+
+func counted(n int, what string) string {
+	switch {
+	case n == 1:
+		return "1 " + what
+	case what == "child":
+		return fmt.Sprint(n, " children")
 	}
-	return fmt.Sprintf("left %d %s behind: %s", len(l), what, strings.Join(pids, " "))
+	return fmt.Sprint(n, " ", what, "s")
 }
 
 // reason joins the parts of a reason that are not empty.
@@ -113,5 +119,9 @@ func rounded(d time.Duration) string {
 	default:
 		d = d.Round(time.Millisecond)
 	}
-	return d.String()
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	return s
 }

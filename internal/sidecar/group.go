@@ -96,7 +96,7 @@ func (g *group) end(end life.End) {
 	defer cancel()
 	how := end.How
 	if how == "" {
-		how = "ended"
+		how = hivebeat.ExitEnded
 	}
 	var wg sync.WaitGroup
 	g.each(func(m *member) {

@@ -256,7 +256,7 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 	switch {
 	case w.Cause == hivebeat.CauseLoads && w.Proc.RSS > 0:
 		notes = append(notes, loads(&w.Proc))
-	case w.Exit != "" && w.Cause == hivebeat.CauseExit:
+	case w.Exit != "" && w.Exit != hivebeat.ExitEnded && w.Cause == hivebeat.CauseExit:
 		notes = append(notes, causeText(w.Cause)+", "+w.Exit)
 	case w.Cause != "" && string(w.Cause) != w.Reason:
 		notes = append(notes, causeText(w.Cause))
