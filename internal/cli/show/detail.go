@@ -235,7 +235,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	d.line("model", "%s", plaintext.Line(w.Model))
 	d.line("endpoint", "%s", plaintext.Line(w.Endpoint))
 	d.engine(w)
-	if w.Exit != "" {
+	if w.Exit != "" && w.Exit != hivebeat.ExitEnded {
 		d.line("exit", "%s", p.Text(plaintext.Line(w.Exit), Bad))
 	}
 	if w.Slots > 0 || w.Queue > 0 || w.Done > 0 || w.Busy > 0 {
