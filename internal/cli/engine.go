@@ -300,7 +300,7 @@ func (cmd *workerCmd) beginEngine(ctx context.Context, source life.Source, log *
 	if err != nil {
 		return nil, err
 	}
-	e, err := sidecar.New(nc, sidecar.Config{Worker: cmd.config(log), Source: source, Probe: probed, Logger: log})
+	e, err := sidecar.New(nc, sidecar.Config{Worker: cmd.config(log), Source: source, Guessed: cmd.attaches() == 0, Probe: probed, Logger: log})
 	if err != nil {
 		nc.Close()
 		return nil, misused(err, "hivebeat worker --help lists the flags")

@@ -29,6 +29,10 @@ type Config struct {
 	// Source yields the engine's process. If it is nil, the process is unknown: the worker
 	// beats for the probe alone, and the hive watches the process of the sidecar.
 	Source life.Source
+	// Guessed says that Source is only a guess from where the engine is read: an engine that
+	// answers before its process is found, as in another container or of another user, is
+	// beaten for without one.
+	Guessed bool
 	// Probe says how to read the engine. If it is nil, only its process is followed.
 	Probe *probe.Config
 	// Logger gets Info when a process is found or has ended, and when the state of the engine
@@ -125,6 +129,7 @@ type loop struct {
 	judge    *probe.Judge
 	group    *group // the workers of this life; nil between two lives
 	waiting  bool   // the group waits for its first process
+	heard    bool   // the engine has answered in this life
 	procs    chan life.Process
 	readings chan reading
 	timer    *time.Timer
@@ -156,6 +161,9 @@ func (l *loop) run(ctx context.Context) (err error) {
 		l.begin(life.Process{})
 	} else {
 		l.await(ctx, over)
+		if l.cfg.Guessed && l.prober != nil {
+			l.look()
+		}
 	}
 	for {
 		select {
@@ -228,10 +236,14 @@ func (l *loop) begin(p life.Process) {
 		l.group.state(cmp.Or(l.cfg.Worker.State, hivebeat.Ready), "")
 		return
 	}
-	l.judge = probe.NewJudge(probe.JudgeConfig{Every: l.cfg.Probe.Every})
-	l.timer.Reset(0)
+	l.look()
 }
 
+// look begins to read the engine.
+func (l *loop) look() {
+	l.judge, l.heard = probe.NewJudge(probe.JudgeConfig{Every: l.cfg.Probe.Every}), false
+	l.timer.Reset(0)
+}
 // end reports the end of the process.
 func (l *loop) end(end life.End) {
 	l.timer.Stop()
@@ -285,6 +297,11 @@ func (l *loop) hear(r reading) {
 	}
 	if r.of != l.group { // a reading of the process before
 		l.timer.Reset(0)
+		return
+	}
+	l.heard = l.heard || r.err == nil
+	if l.waiting && !l.heard { // neither its process nor an answer: it is not there yet
+		l.timer.Reset(jitter(cmp.Or(l.cfg.Probe.Every, probe.DefaultEvery)))
 		return
 	}
 	report := l.judge.Hear(time.Now(), r.Reading, r.err)
