@@ -156,8 +156,11 @@ type Engine struct{ Name, Version string }
 func (w *Worker) counts(fresh bool) counted {
 	r := &w.rec
 	return counted{
-		fresh, r.Closed, r.Looping, Load{r.Busy, r.Slots, r.Queue}, max(r.VRAM, r.Proc.VRAM), w.gpus(),
-		Pace{uint64(r.Rate * 1000), uint64(r.TPS * 1000)}, Engine{r.Engine, r.Ver},
+		fresh, r.Closed, r.Looping,
+		Load{r.Busy, r.Slots, r.Queue},
+		max(r.VRAM, r.Proc.VRAM), w.gpus(),
+		Pace{uint64(r.Rate * 1000), uint64(r.TPS * 1000)},
+		Engine{r.Engine, r.Ver},
 	}
 }
 

@@ -244,6 +244,7 @@ func (l *loop) look() {
 	l.judge, l.heard = probe.NewJudge(probe.JudgeConfig{Every: l.cfg.Probe.Every}), false
 	l.timer.Reset(0)
 }
+
 // end reports the end of the process.
 func (l *loop) end(end life.End) {
 	l.timer.Stop()

@@ -54,8 +54,18 @@ func ModelRow(m *api.ModelInfo) []Cell {
 	}
 	notes, st := modelNotes(m)
 	return []Cell{
-		{Text: plaintext.Line(m.Model)}, able, {Text: count(uint64(Total(m.Workers)))}, {Text: busy}, {Text: count(m.Free)}, {Text: count(m.Queue)},
-		{Text: rate}, {Text: tps}, {Text: vram}, {Text: tallied(m.Zones)}, {Text: tallied(m.Engines)}, {strings.Join(notes, ", "), st},
+		{Text: plaintext.Line(m.Model)},
+		able,
+		{Text: count(uint64(Total(m.Workers)))},
+		{Text: busy},
+		{Text: count(m.Free)},
+		{Text: count(m.Queue)},
+		{Text: rate},
+		{Text: tps},
+		{Text: vram},
+		{Text: tallied(m.Zones)},
+		{Text: tallied(m.Engines)},
+		{strings.Join(notes, ", "), st},
 	}
 }
 
@@ -142,7 +152,11 @@ func GPURow(g *api.GPUInfo) []Cell {
 		{Text: plaintext.Line(fmt.Sprintf("%s/%d", g.Hive, g.Index))},
 		{plaintext.Line(cmp.Or(strings.TrimPrefix(g.Name, "NVIDIA "), none)), st},
 		{plaintext.Line(string(state)), gpuStyle(state)},
-		{free, st}, {used, st}, bytes(g.Ours), bytes(g.Foreign), bytes(g.Held), {util, st}, {Age(g.Age.Duration()), st},
+		{free, st},
+		{used, st},
+		bytes(g.Ours), bytes(g.Foreign), bytes(g.Held),
+		{util, st},
+		{Age(g.Age.Duration()), st},
 		{plaintext.Line(cmp.Or(strings.Join(g.Workers, ", "), none)), Plain},
 		{plaintext.Line(join(notes...)), gpuStyle(state)},
 	}
