@@ -57,6 +57,7 @@ type EventData struct {
 	Action   string  `json:"action,omitempty"`    // gpu-…: what ends the fault
 	Owner    string  `json:"owner,omitempty"`     // gpu-orphan: the worker whose processes hold memory
 	Asker    string  `json:"asker,omitempty"`     // who asked for what happened
+	DuringMS *Millis `json:"during_ms,omitempty"` // drained: for how long; missing: until it is ended
 	Believed *Place  `json:"believed,omitempty"`  // conflict: where the accepted incarnation runs
 	Refused  *Place  `json:"refused,omitempty"`   // conflict: where the refused one runs
 }
@@ -106,6 +107,11 @@ func GPUEventID(hive string, hiveInc, n uint64) string {
 
 // HiveEventID returns the Nats-Msg-Id of event n of a hive, as the roster numbered it.
 func HiveEventID(hive string, n uint64) string { return hive + "." + strconv.FormatUint(n, 10) }
+
+// DirectiveEventID returns the Nats-Msg-Id of change n of what operators say about a hive.
+func DirectiveEventID(hive string, n uint64) string {
+	return hive + ".!op." + strconv.FormatUint(n, 10)
+}
 
 // IsLive reports whether e is a copy that is published before the stream has the event.
 func (e *Event) IsLive() bool { return e.Stored != nil && !*e.Stored }

@@ -102,6 +102,10 @@ const (
 	KindGPURecovered Kind = "gpu-recovered" // ok or degraded, after failing, gone or an announced degraded
 	KindGPUOrphan    Kind = "gpu-orphan"    // processes of a worker that has ended still hold memory
 	KindGPUForgotten Kind = "gpu-forgotten" // an operator removed a GPU that is gone
+
+	// Kinds of events about what operators say.
+	KindDrained   Kind = "drained"   // an operator drained a hive, worker or GPU
+	KindUndrained Kind = "undrained" // an operator ended that
 )
 
 // Values of collect for a source that are not errors.

@@ -49,6 +49,8 @@ func (q *Queen) answer(ctx context.Context, asker, verb string, r api.Request) a
 		return q.release(ctx, query.HoldID{Asker: asker, ID: r.Hold})
 	case api.VerbForget:
 		return q.forgetGPU(ctx, asker, r)
+	case api.VerbDrain, api.VerbUndrain:
+		return q.direct(ctx, asker, verb, r)
 	case api.VerbHolds:
 		return q.listHolds(ctx, r)
 	case api.VerbGPUs:
@@ -84,6 +86,7 @@ func (q *Queen) look(ctx context.Context, f func(now time.Time) api.Answer) (a a
 func (q *Queen) ask(ctx context.Context, f func(now time.Time)) error {
 	return q.do(ctx, func(now time.Time) {
 		q.holds.Expire(q.view.Index(), now)
+		q.directives.Expire(q.view.Index(), now)
 		q.view.Settle(now)
 		f(now)
 	})

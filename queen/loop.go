@@ -111,6 +111,7 @@ func (q *Queen) tick(now time.Time) {
 		q.kept = now
 		q.countMissedEvents()
 		q.holds.Expire(q.view.Index(), now)
+		q.directives.Expire(q.view.Index(), now)
 		q.history.Sample(q.view.Index(), q.core.Warm() && q.core.Hearing().Connected(), now)
 	}
 }

@@ -159,6 +159,9 @@ type Queen struct {
 	holds   query.Holds
 	history query.History
 	gpus    gpuKeeper
+
+	directives directives
+
 	follows follower
 	changed chan struct{} // closed at the next change of the view; nil when no watcher waits
 	revTold uint64
@@ -193,7 +196,7 @@ func New(nc *nats.Conn, cfg Config) (*Queen, error) {
 		adopted:  adoptedBeats{beats: make(chan *nats.Msg, core.PendingBeats), subs: make(map[string][]*nats.Subscription)},
 		calls:    make(chan func(time.Time)),
 		stopping: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
-		gpus: newGPUKeeper(), acting: make(map[query.HoldID]chan struct{}), began: time.Now(), leaving: make(chan struct{}),
+		gpus: newGPUKeeper(), directives: newDirectives(), acting: make(map[query.HoldID]chan struct{}), began: time.Now(), leaving: make(chan struct{}),
 	}
 	q.core = queencore.New(queencore.Config{
 		ID: cfg.ID, Subjects: subjects, Fresh: cfg.Fresh, NoJetStream: cfg.NoJetStream, Replicas: cfg.Replicas, EventsMax: cfg.EventsMax, Own: cfg.Own, Random: rand.Float64,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/directive"
 	"github.com/beatfabric/hivebeat/internal/ledger"
 	"github.com/beatfabric/hivebeat/internal/queencore"
 )
@@ -72,6 +73,7 @@ func (q *Queen) keep(work context.Context) {
 	q.wg.Go(func() { q.watchRoster(work, l) })
 	q.wg.Go(func() { q.refresh(work, l) })
 	q.wg.Go(func() { q.keepGPUs(work, l) })
+	q.wg.Go(func() { q.keepDirectives(work, l) })
 	q.missedEvents()
 	_ = l.Keep(work, func() {
 		q.missedEvents()
@@ -79,6 +81,7 @@ func (q *Queen) keep(work context.Context) {
 		_ = q.post(work, func(now time.Time) {
 			q.core.Renewed(now)
 			clear(q.gpus.hives)
+			q.directives.Renewed()
 		})
 	}, report, func(what string) {
 		_ = q.post(work, func(now time.Time) { q.core.StoreStopped(now, what) })
@@ -180,7 +183,9 @@ const keptAtOnce = 64
 
 // read reads the roster, and then the bucket, whose snapshots are newer.
 func (q *Queen) read(work context.Context, l *ledger.Ledger) {
-	roster, err := l.Roster(work)
+	roster, err := l.Roster(work, func(id string, item directive.Item) {
+		_ = q.post(work, func(now time.Time) { q.learn(id, item, now) })
+	})
 	if err == nil {
 		_ = q.post(work, func(now time.Time) { q.core.RosterRead(now, roster) })
 		var some []ledger.Entry
@@ -207,6 +212,8 @@ func (q *Queen) watchRoster(work context.Context, l *ledger.Ledger) {
 	for work.Err() == nil {
 		err := l.WatchRoster(work, func(id string, item ledger.RosterItem) {
 			_ = q.post(work, func(now time.Time) { q.core.Roster(now, id, item) })
+		}, func(id string, item directive.Item) {
+			_ = q.post(work, func(now time.Time) { q.learn(id, item, now) })
 		})
 		if err != nil && work.Err() == nil {
 			q.log.Warn("the watch of the roster ended, starting it again", slog.Any("err", err))

@@ -52,6 +52,8 @@ type commands struct {
 	Pick    pickCmd    `cmd:"" help:"Pick workers or GPUs for work, and hold them."`
 	Wait    waitCmd    `cmd:"" help:"Wait until enough workers can serve, for scripts."`
 	Forget  forgetCmd  `cmd:"" help:"Remove a GPU that is gone or replaced."`
+	Drain   drainCmd   `cmd:"" help:"Give no new work to a hive, worker or GPU."`
+	Undrain undrainCmd `cmd:"" help:"End a drain."`
 	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
 	Top     topCmd     `cmd:"" help:"Browse the fleet, full screen."`
 	Decode  decodeCmd  `cmd:"" help:"Turn msgpack on stdin into JSON."`

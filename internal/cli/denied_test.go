@@ -28,6 +28,8 @@ func TestReaderWithoutPermission(t *testing.T) {
 		{"mute", `publish to "queen.api.release"`, "scheduler", []string{"pick", "--release", "job"}},
 		{"mute", `publish to "queen.api.forget"`, "scheduler", []string{"forget", "h/GPU-1"}},
 		{"mute", `publish to "queen.as.ann.forget"`, "scheduler", []string{"forget", "h/GPU-1", "--asker", "ann"}},
+		{"mute", `publish to "queen.api.drain"`, "scheduler", []string{"drain", "h"}},
+		{"mute", `publish to "queen.as.ann.undrain"`, "scheduler", []string{"undrain", "h", "--asker", "ann"}},
 		{"deaf", `subscribe to "_INBOX.`, "viewer", []string{"ls"}},
 		{"deaf", `subscribe to "queen.events.>"`, "viewer", []string{"watch"}},
 		{"deaf", `subscribe to "queen.events.>"`, "viewer", []string{"watch", "-o", "json"}},

@@ -125,6 +125,7 @@ func hostileCommands() map[string]hostileCommand {
 		"events": oneShot("events"),
 		"pick":   oneShot("pick -n 3", "pick --for gpu", "pick --hold x", "pick --release x"),
 		"forget": oneShot("forget h/0", "forget h/"+plaintexttest.Mark),
+		"drain":  oneShot("drain h", "drain h/w"), "undrain": oneShot("undrain h", "undrain h/w"),
 		"watch": func(t *testing.T, n hostileNATS, format []string) string {
 			if slices.Contains(format, "text") {
 				term, stop := startWatch(t, n.queen)

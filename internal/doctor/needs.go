@@ -240,8 +240,8 @@ func (c Config) stored() []need {
 		switch bucket {
 		case holds: // w.<hive>.<worker>
 			keys = []string{"$KV." + bucket + ".w." + madeUp + "." + madeUp}
-		case hives:
-			keys = append(keys, key+"."+madeUp) // <hive>.<page>
+		case hives, roster:
+			keys = append(keys, key+"."+madeUp) // <hive>.<page>; gpus.<hive>, op.<hive> and brake.<zone>
 		}
 		for _, key := range keys {
 			list = append(list, pub(key, "store snapshots, verdicts and holds"), pub(jsAPI+"DIRECT.GET."+stream+"."+key, "read stored records"))

@@ -200,7 +200,7 @@ func (x *Index) unserves(h *Hive, model string) {
 func (w *Worker) Fit() bool {
 	m, r, h := &w.shown.count.Mix, &w.rec, w.hive
 	return h.facts.Live == hivebeat.Alive && h.isFresh && !h.facts.Doubtful && !r.Closed && m.Live == hivebeat.Alive && w.shown.fresh &&
-		(m.State == hivebeat.Ready || m.State == hivebeat.Busy) && !r.Stalled && r.Quiet == 0 && !w.OnBadGPU() && w.FreeSlots() > 0
+		(m.State == hivebeat.Ready || m.State == hivebeat.Busy) && !r.Stalled && r.Quiet == 0 && !w.OnBadGPU() && w.shown.drain == nil && w.FreeSlots() > 0
 }
 
 // Held returns the number of its slots that are held.

@@ -144,6 +144,7 @@ type counted struct {
 	gpus                   badness // of its worst GPU
 	pace                   Pace
 	engine                 Engine
+	drain                  *Drain // that it is under
 }
 
 // Pace adds up how fast workers work: thousandths of a request, and of a token, per second.
@@ -161,6 +162,7 @@ func (w *Worker) counts(fresh bool) counted {
 		max(r.VRAM, r.Proc.VRAM), w.gpus(),
 		Pace{uint64(r.Rate * 1000), uint64(r.TPS * 1000)},
 		Engine{r.Engine, r.Ver},
+		w.drainNow(),
 	}
 }
 

@@ -37,6 +37,7 @@ type Index struct {
 	lastGPUs pools[*GPU]
 	byFree   [MemoryLevels][]*Hive
 	holds    map[Place]uint64
+	drains   map[string][]*Drain // by hive
 
 	labels map[label]ByID[*Hive]
 	doubts map[*Hive]doubt
@@ -72,6 +73,7 @@ type Hive struct {
 	loaders []*Worker // workers that have announced memory and load
 	loading uint64    // bytes that they have announced and do not hold yet
 	room    uint64    // bytes that the budget leaves
+	drains  []*Drain  // as in the index
 
 	bearers map[label]int     // how many of its workers have a label; the hive itself counts as one more
 	labels  map[string]string // of the hive itself, as counted in bearers
@@ -124,7 +126,7 @@ func New(fresh time.Duration, score *Score) *Index {
 	return &Index{
 		fresh: fresh, score: score, totals: Totals{Hives: make(map[hivebeat.Live]int)}, zones: make(map[string]*zone),
 		models: make(map[string]*Model), last: Model{workers: newPools[*Worker](SlotLevels)}, gpus: newPools[*GPU](MemoryLevels), lastGPUs: newPools[*GPU](MemoryLevels),
-		holds: make(map[Place]uint64), labels: make(map[label]ByID[*Hive]), doubts: make(map[*Hive]doubt),
+		holds: make(map[Place]uint64), drains: make(map[string][]*Drain), labels: make(map[label]ByID[*Hive]), doubts: make(map[*Hive]doubt),
 	}
 }
 

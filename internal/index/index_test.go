@@ -108,6 +108,21 @@ func TestAgainstLoops(t *testing.T) {
 				id, _ := hive()
 				x.SetHeld(index.Place{Hive: id, GPU: rapid.SampledFrom(uuids).Draw(t, "place")}, rapid.Uint64Range(0, 60<<30).Draw(t, "bytes"), now)
 			},
+			"drain": func(t *rapid.T) {
+				var list []*index.Drain
+				for range rapid.IntRange(0, 2).Draw(t, "drains") {
+					d := &index.Drain{By: "ann"}
+					switch rapid.IntRange(0, 4).Draw(t, "of") {
+					case 0:
+					case 1:
+						d.Worker = fmt.Sprintf("w%d", rapid.IntRange(0, 4).Draw(t, "worker"))
+					default:
+						d.GPU = rapid.SampledFrom(uuids).Draw(t, "gpu")
+					}
+					list = append(list, d)
+				}
+				x.SetDrains(fmt.Sprintf("h%d", rapid.IntRange(0, 3).Draw(t, "hive")), list, now)
+			},
 			"drop": func(*rapid.T) {
 				id, h := hive()
 				if w := h.Worker("w1"); w != nil {

@@ -326,7 +326,7 @@ func (x *Index) relistGPUs(h *Hive) {
 		}
 		level := MemoryLevel(g.free)
 		switch {
-		case !up || !usable || g.UUID() == "" || g.Total() == 0:
+		case !up || !usable || g.UUID() == "" || g.Total() == 0 || g.Drain() != nil:
 			x.unlistGPU(g)
 		case g.pool == nil || g.pool.of != to || int(g.slot.level) != level+1:
 			x.unlistGPU(g)

@@ -21,7 +21,7 @@ const (
 
 // Add adds a hive that is known only by name. The id must not be in the index.
 func (x *Index) Add(id string) *Hive {
-	h := &Hive{id: id}
+	h := &Hive{id: id, drains: x.drains[id]}
 	x.hives.Add(h)
 	x.enterZone(h)
 	return h
@@ -204,9 +204,9 @@ func (x *Index) refresh(h *Hive, what change, all bool, now time.Time) {
 	if fresh != h.isFresh {
 		h.isFresh, what, all = fresh, material, true
 	}
-	if all || h.rejoin {
+	if all || h.rejoin || h.gpuDrains() {
 		for _, w := range h.workers {
-			if all || w.shown.gpus != w.gpus() {
+			if all || w.shown.gpus != w.gpus() || w.shown.drain != w.drainNow() {
 				x.reshow(w, false, now)
 			}
 		}
@@ -226,7 +226,7 @@ func (x *Index) reshow(w *Worker, isMaterial bool, now time.Time) {
 		to = h.mixes.get(m, func() *count { return x.zoneCount(h.zone, m) })
 	}
 	is := w.counts(fresh)
-	isMaterial = isMaterial || s.count != to || s.fresh != is.fresh || s.closed != is.closed || s.looping != is.looping || s.gpus != is.gpus
+	isMaterial = isMaterial || s.count != to || s.fresh != is.fresh || s.closed != is.closed || s.looping != is.looping || s.gpus != is.gpus || s.drain != is.drain
 	changed := isMaterial || s.counted != is
 	if s.count == nil && len(x.holds) > 0 {
 		s.held = x.holds[Place{Hive: h.id, Worker: r.Worker}]

@@ -154,7 +154,7 @@ func TestPublisherAdvances(t *testing.T) {
 			t.Errorf("%d: %v, want %v", i, out[i].Err, want)
 		}
 	}
-	all, err := l.Roster(ctxOf(t))
+	all, err := l.Roster(ctxOf(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,7 @@ func TestWatchKnowsItsOwn(t *testing.T) {
 	}
 	saw := make(chan seen, 100)
 	running(t, func(ctx context.Context) error {
-		return mine.WatchRoster(ctx, func(key string, item RosterItem) { saw <- seen{key, item} })
+		return mine.WatchRoster(ctx, func(key string, item RosterItem) { saw <- seen{key, item} }, nil)
 	})
 	step := func(p *Publisher, rev, n uint64) uint64 {
 		t.Helper()

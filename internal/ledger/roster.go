@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/directive"
 	"github.com/beatfabric/hivebeat/internal/plaintext"
 )
 
@@ -87,12 +88,16 @@ const (
 )
 
 // Roster returns all entries by hive. It leaves out entries that were removed by hand:
-// Advance takes revision 0 for them.
-func (l *Ledger) Roster(ctx context.Context) (map[string]RosterItem, error) {
+// Advance takes revision 0 for them. It calls directives, unless that is nil, with what operators have said about
+// hives.
+func (l *Ledger) Roster(ctx context.Context, directives func(hive string, item directive.Item)) (map[string]RosterItem, error) {
 	all := make(map[string]RosterItem)
 	r := new(reader)
 	err := r.read(ctx, l, atRoster, true, func(f found) {
 		if checkKey(f.key) != nil { // of the GPUs of a hive, or of a later version
+			if hive, ok := directive.HiveOf(f.key); ok && directives != nil {
+				directives(hive, l.directives(f.message, hive, f.age, r.epoch))
+			}
 			return
 		}
 		item := l.item(f.message, f.key, f.age, r.epoch)

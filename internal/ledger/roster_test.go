@@ -39,7 +39,7 @@ func advance(t testing.TB, l *Ledger, hive string, rev uint64, e RosterEntry) ui
 
 func TestRosterRoundTrip(t *testing.T) {
 	l := opened(t, bustest.Server(t), prefixed(t, "acme"))
-	if all, err := l.Roster(ctxOf(t)); err != nil || len(all) != 0 {
+	if all, err := l.Roster(ctxOf(t), nil); err != nil || len(all) != 0 {
 		t.Fatalf("an empty roster: %v %v", all, err)
 	}
 	if _, ok, err := rosterOf(t, l, "gpu-01"); ok || err != nil {
@@ -49,7 +49,7 @@ func TestRosterRoundTrip(t *testing.T) {
 	want.Event, _ = json.Marshal(event(l, "gpu-01", 1, time.Now()))
 	rev := advance(t, l, "gpu-01", 0, want)
 	want.V = 1
-	all, err := l.Roster(ctxOf(t))
+	all, err := l.Roster(ctxOf(t), nil)
 	if err != nil || len(all) != 1 {
 		t.Fatalf("%v %v", all, err)
 	}
@@ -131,7 +131,7 @@ func TestRosterOtherHands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := l.Roster(ctxOf(t))
+	all, err := l.Roster(ctxOf(t), nil)
 	if err != nil || len(all) != 1 || all["garbage"].Revision != rev || all["garbage"].N != 0 {
 		t.Errorf("%+v %v", all, err)
 	}
@@ -155,7 +155,7 @@ func TestRefresh(t *testing.T) {
 	}
 	const old = 50 * time.Millisecond
 	bustest.Eventually(t, patience, func() (bool, string) {
-		all, err := l.Roster(ctxOf(t))
+		all, err := l.Roster(ctxOf(t), nil)
 		return all["late"].Stored >= old, fmt.Sprintf("stored %v ago, %v", all["late"].Stored, err)
 	})
 	for want := rev; ; {
@@ -163,7 +163,7 @@ func TestRefresh(t *testing.T) {
 		if n != 1 || err != nil {
 			t.Fatalf("put %d again, %v; want 1", n, err)
 		}
-		all, err := l.Roster(ctxOf(t))
+		all, err := l.Roster(ctxOf(t), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +202,7 @@ func watched(t testing.TB, l *Ledger) *roster {
 			defer r.mu.Unlock()
 			r.calls++
 			r.items[hive] = item
-		})
+		}, nil)
 	})
 	return r
 }

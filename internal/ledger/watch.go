@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/beatfabric/hivebeat/internal/directive"
 )
 
 // Pauses of a watch between a failed read and the next.
@@ -22,11 +24,14 @@ const (
 // was lost and created again, it starts over with another Epoch, and does not report the
 // entries that are gone. It does not create a missing bucket: that is Keep's work. An entry
 // that a Publisher of this ledger put usually arrives as Own, without its content: its
-// author knows it.
-func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item RosterItem)) error {
+// author knows it. It calls directives, unless that is nil, with what operators say about hives, in the same order.
+func (l *Ledger) WatchRoster(ctx context.Context, fn func(hive string, item RosterItem), directives func(hive string, item directive.Item)) error {
 	return l.watch(ctx, atRoster, func() {}, func(f found, epoch int64) {
 		switch {
 		case checkKey(f.key) != nil:
+			if hive, ok := directive.HiveOf(f.key); ok && directives != nil {
+				directives(hive, l.directives(f.message, hive, f.age, epoch))
+			}
 		case l.wrote.saw(f.key, f.seq, f.data):
 			fn(f.key, RosterItem{Revision: f.seq, Epoch: epoch, Stored: f.age, Own: true})
 		default:

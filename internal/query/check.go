@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/directive"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -22,6 +23,8 @@ const (
 	maxWait      = 60_000
 	minHold      = 1_000
 	maxHold      = 600_000
+	minDuring    = 1_000
+	maxDuring    = 365 * 24 * 3600 * 1000
 )
 
 // key is a key of a request, as in its JSON.
@@ -63,6 +66,8 @@ var keys = []key{
 	{"min_uptime", func(r *api.Request) bool { return r.MinUptime != 0 }},
 	{"hold", func(r *api.Request) bool { return r.Hold != "" }},
 	{"hold_for", func(r *api.Request) bool { return r.HoldMS != 0 }},
+	{"reason", func(r *api.Request) bool { return r.Reason != "" }},
+	{"during", func(r *api.Request) bool { return r.During != 0 }},
 }
 
 const (
@@ -87,6 +92,8 @@ var takes = map[string][]string{
 	api.VerbRelease: {"hold"},
 	api.VerbHolds:   {"after", "limit"},
 	api.VerbForget:  {"hive", "gpu"},
+	api.VerbDrain:   {"hive", "worker", "gpu", "reason", "during"},
+	api.VerbUndrain: {"hive", "worker", "gpu"},
 	api.VerbWatch:   strings.Fields("hive kinds wait only after limit " + filterKeys),
 }
 
@@ -108,7 +115,8 @@ func check(verb string, r *api.Request) error {
 			return fmt.Errorf("%s does not take the key %q", verb, k.name)
 		}
 	}
-	needHive, needWorker := verb == api.VerbHive || verb == api.VerbWorker || verb == api.VerbForget, verb == api.VerbWorker
+	needWorker := verb == api.VerbWorker
+	needHive := needWorker || verb == api.VerbHive || verb == api.VerbForget || verb == api.VerbDrain || verb == api.VerbUndrain
 	if needHive || r.Hive != "" {
 		if err := hivebeat.CheckID("hive", r.Hive); err != nil {
 			return err
@@ -127,8 +135,15 @@ func check(verb string, r *api.Request) error {
 			return err
 		}
 	}
-	if verb == api.VerbForget && r.GPU == "" {
+	switch {
+	case verb == api.VerbForget && r.GPU == "":
 		return errors.New("forget needs gpu, the UUID of a GPU")
+	case r.Worker != "" && r.GPU != "":
+		return errors.New("give a worker or a gpu, not both")
+	case !directive.ValidText(r.Reason, hivebeat.MaxReason):
+		return fmt.Errorf("reason is at most %d bytes of UTF-8", hivebeat.MaxReason)
+	case r.GPU != "" && !directive.ValidText(r.GPU, maxText):
+		return errors.New("gpu is not a UUID")
 	}
 	for _, n := range []struct {
 		name          string
@@ -139,6 +154,7 @@ func check(verb string, r *api.Request) error {
 		{"n", uint64(r.N), 1, maxPlaces},
 		{"wait", uint64(r.Wait), 1, maxWait},
 		{"hold_for", uint64(r.HoldMS), minHold, maxHold},
+		{"during", uint64(r.During), minDuring, maxDuring},
 		{"free_vram", r.FreeVRAM, 1, hivebeat.MaxInt},
 		{"free_slots", r.FreeSlots, 1, hivebeat.MaxInt},
 		{"free_disk", r.FreeDisk, 1, hivebeat.MaxInt},

@@ -256,7 +256,7 @@ func Held(v *index.Index, r api.Request, id HoldID, places []index.Place, now ti
 func sound(w *index.Worker) bool {
 	h, m := w.Hive(), w.Mix()
 	return h.Live() == hivebeat.Alive && h.Fresh() && m.Live == hivebeat.Alive && w.Fresh() && !h.Doubtful() && !w.Record().Closed && !w.Record().Stalled &&
-		!w.OnBadGPU() && (m.State == hivebeat.Ready || m.State == hivebeat.Busy)
+		!w.OnBadGPU() && w.Drain() == nil && (m.State == hivebeat.Ready || m.State == hivebeat.Busy)
 }
 
 func placeNow(v *index.Index, p index.Place) (c candidate, ok bool) {

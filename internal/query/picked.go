@@ -221,6 +221,8 @@ func noSlot(h *index.Hive, w *index.Worker) string {
 		return "its hive's connection closed"
 	case !w.Fresh() || !h.Fresh():
 		return "too old"
+	case w.Drain() != nil:
+		return api.PassedDrained
 	case w.OnBadGPU():
 		return "its GPU is " + string(w.Worst().Condition())
 	case m.State != hivebeat.Ready && m.State != hivebeat.Busy:
@@ -251,6 +253,8 @@ func noRoom(h *index.Hive, g *hivebeat.GPU) string {
 		return "too old"
 	case g.Condition().Bad():
 		return string(g.Condition())
+	case h.Drain() != nil || h.GPUDrain(g.UUID) != nil:
+		return api.PassedDrained
 	case g.Condition().Usable() && g.MIG && len(g.Instances) == 0:
 		return "split: no instance"
 	}

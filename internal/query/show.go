@@ -42,6 +42,15 @@ func HiveInfo(v *index.Index, h *index.Hive, now time.Time) api.HiveInfo {
 		i.FreeVRAM = h.FreeMemory()
 	}
 	i.Loading, i.VRAMBudget, i.VRAMStale = h.Loading(), head.VRAMBudget, h.Stale()
+	i.Drained = drainInfo(h.Drain(), now)
+	for k := range i.GPUs {
+		if d := drainInfo(h.GPUDrain(i.GPUs[k].UUID), now); d != nil && d.Of == "gpu" {
+			if i.DrainedGPUs == nil {
+				i.DrainedGPUs = make(map[string]api.Drained)
+			}
+			i.DrainedGPUs[i.GPUs[k].UUID] = *d
+		}
+	}
 	h.EachMix(func(m index.Mix, n int) { i.Workers[index.Counted(m.Live)] += n })
 	return i
 }
@@ -54,7 +63,7 @@ func WorkerInfo(v *index.Index, w *index.Worker, now time.Time) api.WorkerInfo {
 		i.Host = h.Head().Host.Name
 	}
 	i.Live, i.Age, i.Fresh = v.Shown(w, now)
-	i.Up = w.Up(now)
+	i.Up, i.Drained = w.Up(now), drainInfo(w.Drain(), now)
 	i.Since = index.EffectiveAge(w.Record().Since, w.Received(), now)
 	if i.Live != w.Record().Live {
 		i.Since = v.LateFor(h, i.Age, now)

@@ -28,6 +28,8 @@ type Answer struct {
 	Holds  []Hold         `json:"holds,omitzero"`
 	Forgot *GPUFault      `json:"forgot,omitempty"` // forget: the GPU that the hive was told to remove
 
+	Directive *Directive `json:"directive,omitempty"` // drain: what is in force now; undrain: what has ended
+
 	// These are set by watch. Resync gives the reason, in words, why the watcher must
 	// discard everything it has; this answer and the next ones build it again. More says
 	// that more is ready: ask again at once. Gone lists hives, and workers as
@@ -177,6 +179,9 @@ type HiveInfo struct {
 	Loading    uint64 `json:"loading,omitempty"`
 	VRAMBudget uint64 `json:"vram_budget,omitempty"`
 	VRAMStale  uint64 `json:"vram_stale,omitempty"` // bytes of its GPUs that are neither ok nor degraded: their figures are old
+
+	Drained     *Drained           `json:"drained,omitempty"`      // an operator drained the hive: it gets no new work
+	DrainedGPUs map[string]Drained `json:"drained_gpus,omitempty"` // its GPUs that an operator drained, by UUID
 }
 
 // WorkerInfo is one worker in an answer. Live, Age and Since of the record are
@@ -195,7 +200,8 @@ type WorkerInfo struct {
 	GPUFault *GPUFault `json:"gpu_fault,omitempty"`
 	// MemoryConflict says in words that the worker claims GPU memory that the driver does
 	// not see, or the reverse.
-	MemoryConflict string `json:"memory_conflict,omitempty"`
+	MemoryConflict string   `json:"memory_conflict,omitempty"`
+	Drained        *Drained `json:"drained,omitempty"` // an operator drained it, its hive or a GPU of it: it gets no new work
 	hivebeat.Record
 }
 

@@ -2,8 +2,8 @@ package api
 
 import "github.com/beatfabric/hivebeat"
 
-// Verbs. Requests go to queen.api.<verb>, or to one of its other forms. Only hold,
-// release and forget change anything.
+// Verbs. Requests go to queen.api.<verb>, or to one of its other forms. Those
+// for which Acts is true change something.
 const (
 	VerbSummary = "summary" // counts of the whole fleet
 	VerbHives   = "hives"   // hives, in pages
@@ -20,19 +20,27 @@ const (
 	VerbHolds   = "holds"   // the known holds of all askers
 	VerbWatch   = "watch"   // changes since a cursor; everything without one
 	VerbForget  = "forget"  // remove a GPU that is gone
+	VerbDrain   = "drain"   // give no new work to a hive, worker or GPU
+	VerbUndrain = "undrain" // end a drain
 )
 
 // Verbs returns all verbs.
 func Verbs() []string {
 	return []string{
 		VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker, VerbModels, VerbGPUs, VerbEvents, VerbHistory, VerbPick, VerbHold,
-		VerbRelease, VerbHolds, VerbWatch, VerbForget,
+		VerbRelease, VerbHolds, VerbWatch, VerbForget, VerbDrain, VerbUndrain,
 	}
 }
 
 // Acts reports whether a verb changes something. Such a verb needs a separate
 // permission.
-func Acts(verb string) bool { return verb == VerbHold || verb == VerbRelease || verb == VerbForget }
+func Acts(verb string) bool {
+	switch verb {
+	case VerbHold, VerbRelease, VerbForget, VerbDrain, VerbUndrain:
+		return true
+	}
+	return false
+}
 
 // Anyone is the asker if the subject of a request names none. All requests without an
 // asker share the holds of Anyone.
@@ -42,8 +50,8 @@ const Anyone = "anyone"
 // Each verb takes some of the keys, as their comments say, and refuses the others.
 type Request struct {
 	Hive   string `json:"hive,omitempty"`   // hive, worker, history: which one. hives, workers, events, pick, hold, watch: only this one
-	Worker string `json:"worker,omitempty"` // worker: which one. events: only this one of Hive
-	GPU    string `json:"gpu,omitempty"`    // forget: UUID of the GPU of Hive
+	Worker string `json:"worker,omitempty"` // worker: which one. events: only this one of Hive. drain, undrain: this one of Hive
+	GPU    string `json:"gpu,omitempty"`    // forget, drain, undrain: UUID of the GPU of Hive
 
 	Filter
 
@@ -66,6 +74,9 @@ type Request struct {
 	MinUptime hivebeat.Millis `json:"min_uptime,omitempty"` // pick, hold: a worker began at least this long ago, if that is known
 	Hold      string          `json:"hold,omitempty"`       // hold: the asker's own id for the hold. release: which one
 	HoldMS    hivebeat.Millis `json:"hold_for,omitempty"`   // hold: for this long, 1,000 to 600,000; default 30,000
+
+	Reason string          `json:"reason,omitempty"` // drain: why, in words; at most 256 bytes
+	During hivebeat.Millis `json:"during,omitempty"` // drain: for this long, 1,000 to 31,536,000,000; default until it is ended
 }
 
 // Filter selects the hives and workers that match all of its fields. Applied to hives,

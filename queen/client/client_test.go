@@ -170,7 +170,9 @@ func full(asked) *api.Answer {
 		Holds:   []api.Hold{{ID: "job"}},
 		Forgot:  &api.GPUFault{GPU: "GPU-3", State: hivebeat.GPUGone},
 		Models:  []api.ModelInfo{{Model: "llama"}},
-		GPUs:    []api.GPUInfo{{Hive: "a"}},
+
+		Directive: &api.Directive{What: "drain", Hive: "a"},
+		GPUs:      []api.GPUInfo{{Hive: "a"}},
 	}
 }
 
@@ -277,6 +279,14 @@ func TestEachVerb(t *testing.T) {
 			got, err := c.Release(ctx, "job")
 			return check(got, err, Released{data.Holds, st})
 		}, api.Request{Hold: "job"}},
+		{"Drain", api.VerbDrain, func() error {
+			got, err := c.Drain(ctx, DrainRequest{Place: Place{Hive: "a", Worker: "w"}, Reason: "why", During: time.Hour})
+			return check(got, err, Drained{*data.Directive, st})
+		}, api.Request{Hive: "a", Worker: "w", Reason: "why", During: 3_600_000}},
+		{"Undrain", api.VerbUndrain, func() error {
+			got, err := c.Undrain(ctx, Place{Hive: "a", GPU: "GPU-3"})
+			return check(got, err, Drained{*data.Directive, st})
+		}, api.Request{Hive: "a", GPU: "GPU-3"}},
 		{"Forget", api.VerbForget, func() error {
 			got, err := c.Forget(ctx, "a", "GPU-3")
 			return check(got, err, Forgot{*data.Forgot, st})

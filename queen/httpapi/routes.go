@@ -53,6 +53,8 @@ func verbRoutes() []route {
 		{method: http.MethodPost, path: "/v1/hold", verb: api.VerbHold},
 		{method: http.MethodPost, path: "/v1/release", verb: api.VerbRelease},
 		{method: http.MethodPost, path: "/v1/forget", verb: api.VerbForget},
+		{method: http.MethodPost, path: "/v1/drain", verb: api.VerbDrain},
+		{method: http.MethodPost, path: "/v1/undrain", verb: api.VerbUndrain},
 	}
 }
 

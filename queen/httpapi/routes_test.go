@@ -41,6 +41,8 @@ func TestRoutesAskTheirVerbs(t *testing.T) {
 		{"POST", "/v1/hold", `{"model":"m","hold":"job-1","hold_for":5000}`, asked{api.VerbHold, api.Request{Filter: api.Filter{Model: "m"}, Hold: "job-1", HoldMS: 5000}}},
 		{"POST", "/v1/release", `{"hold":"job-1"}`, asked{api.VerbRelease, api.Request{Hold: "job-1"}}},
 		{"POST", "/v1/forget", `{"hive":"gpu-01","gpu":"GPU-3"}`, asked{api.VerbForget, api.Request{Hive: "gpu-01", GPU: "GPU-3"}}},
+		{"POST", "/v1/drain", `{"hive":"gpu-01","worker":"w","reason":"why","during":5000}`, asked{api.VerbDrain, api.Request{Hive: "gpu-01", Worker: "w", Reason: "why", During: 5000}}},
+		{"POST", "/v1/undrain", `{"hive":"gpu-01"}`, asked{api.VerbUndrain, api.Request{Hive: "gpu-01"}}},
 	} {
 		a := ask(t, c.method, base+c.path, c.body, "Content-Type: application/json")
 		if a.code != http.StatusOK && a.code != http.StatusNotFound {
@@ -59,7 +61,7 @@ func TestParametersAreTheKeysOfARequest(t *testing.T) {
 		reflect.String: {"a b&c", `"a b&c"`}, reflect.Int: {"42", "42"}, reflect.Uint64: {"18446744073709551615", "18446744073709551615"},
 		reflect.Bool: {"true", "true"}, reflect.Slice: {"x,y", `["x","y"]`},
 	}
-	elsewhere := []string{"hold", "hold_for", "gpu", "wait"} // in a body; wait is set by the stream itself
+	elsewhere := []string{"hold", "hold_for", "gpu", "wait", "reason", "during"} // in a body; wait is set by the stream itself
 	seen := 0
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[api.Request]()) {
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")

@@ -91,6 +91,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 		cause = "cause " + causeText(h.Cause)
 	}
 	d.line("live", "%s for %s%s", p.Text(plaintext.Line(string(h.Live)), liveStyle(h.Live)), age(h.Since), dot(join(cause, h.Bye)))
+	d.drained(h.Drained, "hive")
 	if h.Conflict {
 		believed, refused := cmp.Or(h.Believed, &hivebeat.Place{Inc: h.Inc}), cmp.Or(h.Refused, &hivebeat.Place{Inc: h.Rival})
 		d.conflict("hives", *believed, *refused)
@@ -130,6 +131,9 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 				name = ""
 			}
 			d.line(name, "%s", line)
+		}
+		if is, ok := h.DrainedGPUs[h.GPUs[i].UUID]; ok {
+			d.line("", "%s", p.Text(DrainedNote(&is, "gpu", 0), Notice))
 		}
 	}
 	var sources []string
@@ -216,6 +220,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	}
 	d.line("live", "%s for %s%s", p.Text(live.Text, live.Style), age(w.Since), dot(join(announced, cause, stalled, loops)))
 	d.line("state", "%s%s", p.Text(plaintext.Line(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
+	d.drained(w.Drained, "worker")
 	if w.Rival != 0 {
 		refused := w.RivalAt
 		refused.Inc = w.Rival

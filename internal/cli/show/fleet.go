@@ -85,11 +85,11 @@ func HiveRow(h *api.HiveInfo, extra time.Duration) []Cell {
 		{gpu, faint},
 		{util, faint},
 		{vram, faint},
-		hiveNote(h),
+		hiveNote(h, extra),
 	}
 }
 
-func hiveNote(h *api.HiveInfo) Cell {
+func hiveNote(h *api.HiveInfo, extra time.Duration) Cell {
 	var notes []string
 	st := Faint
 	add := func(s string, as Style) {
@@ -98,6 +98,9 @@ func hiveNote(h *api.HiveInfo) Cell {
 	}
 	if h.Conflict {
 		add("conflict: two hives beat as this one; stop one, or give it another --id", Bad)
+	}
+	for _, note := range drainedNotes(h, extra) {
+		add(note, Notice)
 	}
 	if h.Cause != "" {
 		add(string(h.Cause), Plain)
@@ -252,6 +255,9 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 	st := Faint
 	if w.Rival != 0 {
 		notes, st = append(notes, "conflict: two processes beat as this one; stop one, or give it another --id"), Bad
+	}
+	if w.Drained != nil {
+		notes, st = append(notes, DrainedNote(w.Drained, "worker", extra)), max(st, Notice)
 	}
 	switch {
 	case w.Cause == hivebeat.CauseLoads && w.Proc.RSS > 0:

@@ -112,7 +112,7 @@ func TestWhoseMemoryIsNoted(t *testing.T) {
 		{hivebeat.GPU{Total: 80 * gib, Used: 75 * gib, State: hivebeat.GPUGone}, "GPU 0 gone"}, // an old figure
 	} {
 		h := api.HiveInfo{Hive: "h", Live: hivebeat.Alive, Fresh: true, Warm: true, GPUs: []hivebeat.GPU{c.gpu}}
-		if got := hiveNote(&h).Text; got != c.want {
+		if got := hiveNote(&h, 0).Text; got != c.want {
 			t.Errorf("%+v: %q, want %q", c.gpu, got, c.want)
 		}
 	}

@@ -50,7 +50,7 @@ func TestConflicts(t *testing.T) {
 	h.Believed, h.Refused = &hivebeat.Place{Inc: h.Inc, Host: "here"}, &at
 	w.RivalAt, w.Addr = at, "192.0.2.6:5"
 	at.Inc = h.Rival
-	for _, note := range []Cell{hiveNote(h), workerNote(w, 0, noon)} {
+	for _, note := range []Cell{hiveNote(h, 0), workerNote(w, 0, noon)} {
 		if !strings.HasPrefix(note.Text, "conflict: two ") || !strings.Contains(note.Text, "--id") || note.Style != Bad {
 			t.Errorf("the note is %+v", note)
 		}

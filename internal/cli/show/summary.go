@@ -157,6 +157,9 @@ func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 	if d.Cause != "" && string(d.Cause) != d.Reason && !gpuSays(d) {
 		more = append(more, causeText(d.Cause))
 	}
+	if d.Kind == hivebeat.KindDrained || d.Kind == hivebeat.KindUndrained {
+		more = append(more, directiveEvent(d)...)
+	}
 	if d.Reason != "" {
 		more = append(more, d.Reason)
 	}
@@ -206,6 +209,22 @@ func gpuEvent(d *hivebeat.EventData) []string {
 	return []string{gpu}
 }
 
+// directiveEvent says which GPU of a hive was meant, who said it, and for how long.
+func directiveEvent(d *hivebeat.EventData) (more []string) {
+	if d.GPUIndex != nil {
+		more = append(more, gpuName(*d.GPUIndex))
+	} else if d.GPU != "" {
+		more = append(more, "GPU "+d.GPU)
+	}
+	if d.Asker != "" {
+		more = append(more, "by "+d.Asker)
+	}
+	if d.DuringMS != nil {
+		more = append(more, "for "+Age(d.DuringMS.Duration()))
+	}
+	return more
+}
+
 func kindStyle(d *hivebeat.EventData) Style {
 	switch d.Kind {
 	case hivebeat.KindJoined, hivebeat.KindRecovered, hivebeat.KindGPURecovered:
@@ -214,7 +233,7 @@ func kindStyle(d *hivebeat.EventData) Style {
 		return Bad
 	case hivebeat.KindLate, hivebeat.KindUnverified, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindGPUDegraded, hivebeat.KindGPUOrphan:
 		return Warn
-	case hivebeat.KindState, hivebeat.KindRestarted:
+	case hivebeat.KindState, hivebeat.KindRestarted, hivebeat.KindDrained:
 		return Notice
 	case hivebeat.KindLeft:
 		return Faint

@@ -6,11 +6,13 @@
 package same
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -277,6 +279,7 @@ func TestAnswers(t *testing.T) {
 		})
 	}
 	holds(t, w)
+	drains(t, w)
 	wrong(t, w)
 }
 
@@ -329,6 +332,63 @@ func holds(t *testing.T, w *ways) {
 			release.name, release.exit, release.doc = "release of nothing", 1, nil
 			refused(t, w, release, api.CodeNotFound)
 		})
+	}
+}
+
+// drains lets each way drain a hive, a worker and a GPU in turn, and end that. It holds for all ways.
+func drains(t *testing.T, w *ways) {
+	for _, by := range w.all() {
+		for _, c := range []struct {
+			name, cli  string
+			req        api.Request
+			pick       api.Request
+			path, args string // of the pick, over HTTP and on the command line
+			passed     int
+		}{
+			{"hive", "a", api.Request{Hive: "a"}, api.Request{Hive: "a"}, "?hive=a", "--hive a", 2},
+			{"worker", "b/w4", api.Request{Hive: "b", Worker: "w4"}, api.Request{Filter: api.Filter{Model: "qwen"}}, "?model=qwen", "--model qwen", 1},
+			{"GPU", "a/0", api.Request{Hive: "a", GPU: "GPU-aaaa"}, api.Request{For: api.ForGPU, Filter: api.Filter{FreeVRAM: 1 << 30}}, "?for=gpu&free_vram=1073741824", "--for gpu --free-vram 1GiB", 1},
+		} {
+			t.Run("drain of a "+c.name+" by "+by.name, func(t *testing.T) {
+				body := func(r api.Request) string {
+					b, err := json.Marshal(r)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return string(b)
+				}
+				r := c.req
+				r.Reason, r.During = "kernel update of "+by.name, 3_600_000
+				drain := question{
+					name: "drain", verb: api.VerbDrain, req: r, http: "POST /v1/drain", body: body(r),
+					cli: []string{"drain", c.cli, "--reason", r.Reason, "--for", "1h"}, doc: []string{"directive"},
+				}
+				a := by.ask(t, &drain)
+				if d := a.Directive; a.Error != nil || d == nil || d.By != api.Anyone || d.Reason != r.Reason || d.Worker != r.Worker || d.GPU != r.GPU || d.Left == 0 {
+					t.Fatalf("%+v", a)
+				}
+				if a := same(t, w, drain); a.Directive == nil || a.Directive.Reason != r.Reason { // the same again changes nothing
+					t.Errorf("%+v", a)
+				}
+				pick := question{
+					name: "pick of what is drained", verb: api.VerbPick, req: c.pick, http: "GET /v1/pick" + c.path,
+					cli: append([]string{"pick"}, strings.Fields(c.args)...), exit: 1, doc: []string{"picks"},
+				}
+				if a := same(t, w, pick); len(a.Picks) != 0 || a.Passed[api.PassedDrained] != c.passed {
+					t.Errorf("%+v", a)
+				}
+				hive := question{name: "its hive", verb: api.VerbHive, req: api.Request{Hive: c.req.Hive}, http: "GET /v1/hives/" + c.req.Hive, cli: []string{"get", c.req.Hive}, doc: []string{"hive"}}
+				if h := &same(t, w, hive).Hives[0]; (h.Drained != nil) != (c.name == "hive") || len(h.DrainedGPUs) != len(c.req.GPU)/len("GPU-aaaa") {
+					t.Errorf("%+v %+v", h.Drained, h.DrainedGPUs)
+				}
+				undrain := question{name: "undrain", verb: api.VerbUndrain, req: c.req, http: "POST /v1/undrain", body: body(c.req), cli: []string{"undrain", c.cli}, doc: []string{"directive"}}
+				if a := by.ask(t, &undrain); a.Error != nil || a.Directive == nil || a.Directive.Reason != r.Reason {
+					t.Errorf("%+v", a)
+				}
+				undrain.name, undrain.exit, undrain.doc = "undrain of what is not drained", 1, nil
+				refused(t, w, undrain, api.CodeNotFound)
+			})
+		}
 	}
 }
 

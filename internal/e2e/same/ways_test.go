@@ -164,7 +164,10 @@ type document struct {
 	Picks    []api.Pick       `json:"picks"`
 	Passed   map[string]int   `json:"passed"`
 	Released []api.Hold       `json:"released"`
-	Status   api.Status       `json:"status"`
+
+	Directive *api.Directive `json:"directive"`
+
+	Status api.Status `json:"status"`
 }
 
 func (w *ways) byCLI(t *testing.T, q *question) *api.Answer {
@@ -204,6 +207,8 @@ func (w *ways) byCLI(t *testing.T, q *question) *api.Answer {
 			a.Events = d.Events
 		case "picks":
 			a.Picks, a.Passed = d.Picks, d.Passed
+		case "directive":
+			a.Directive = d.Directive
 		case "released":
 			a.Holds = d.Released
 		}

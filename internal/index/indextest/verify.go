@@ -229,7 +229,11 @@ func (c *check) place(h *index.Hive, n int, d *hivebeat.GPU, uuid string, total,
 		c.bad("%s: place %d offers %d, kept as %d", h.ID(), n, free, g.Free())
 	}
 	usable := d.Condition().Usable()
-	fit := h.Fresh() && h.Live() == hivebeat.Alive && !h.Doubtful() && usable && uuid != "" && total != 0
+	drained := h.Drain() != nil || h.GPUDrain(d.UUID) != nil
+	if (g.Drain() != nil) != drained {
+		c.bad("%s: place %d is drained: %v", h.ID(), n, drained)
+	}
+	fit := h.Fresh() && h.Live() == hivebeat.Alive && !h.Doubtful() && usable && uuid != "" && total != 0 && !drained
 	if fit != g.Fit() {
 		c.bad("%s: place %d fits: %v", h.ID(), n, g.Fit())
 	}
@@ -297,6 +301,29 @@ func worstOf(h *index.Hive, r *hivebeat.Record) (worst int) {
 	return worst
 }
 
+// drainOf returns the drain that a worker is under: that of its hive, its own, or that of the first of its GPUs with one.
+func drainOf(h *index.Hive, r *hivebeat.Record) *index.Drain {
+	if d := h.Drain(); d != nil {
+		return d
+	}
+	if d := h.WorkerDrain(r.Worker); d != nil {
+		return d
+	}
+	for _, uuid := range slices.Concat(r.GPUs, r.On) {
+		for i := range h.Head().GPUs {
+			g := &h.Head().GPUs[i]
+			if g.UUID == uuid || slices.ContainsFunc(g.Instances, func(p hivebeat.GPUInstance) bool { return p.UUID == uuid }) {
+				uuid = g.UUID
+				break
+			}
+		}
+		if d := h.GPUDrain(uuid); d != nil && uuid != "" {
+			return d
+		}
+	}
+	return nil
+}
+
 func labelled(h *index.Hive, l [2]string) int {
 	if l[1] == anyValue {
 		return h.LabelledAny(l[0])
@@ -320,7 +347,11 @@ func (c *check) worker(h *index.Hive, w *index.Worker, own mixes, load *index.Lo
 	fit := h.Live() == hivebeat.Alive && h.Fresh() && !h.Doubtful() && !r.Closed && live == hivebeat.Alive && fresh &&
 		(r.State == hivebeat.Ready || r.State == hivebeat.Busy) && !r.Stalled && r.Quiet == 0 && w.FreeSlots() > 0
 	worst := worstOf(h, r)
-	fit = fit && worst < slices.Index(hivebeat.GPUStates(), hivebeat.GPUFailing)
+	drain := drainOf(h, r)
+	if w.Drain() != drain {
+		c.bad("%s/%s: is kept under the drain %v, is under %v", h.ID(), w.ID(), w.Drain(), drain)
+	}
+	fit = fit && drain == nil && worst < slices.Index(hivebeat.GPUStates(), hivebeat.GPUFailing)
 	if fit != w.Fit() {
 		c.bad("%s/%s: fits: %v", h.ID(), w.ID(), w.Fit())
 	}

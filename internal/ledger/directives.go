@@ -1,0 +1,65 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/beatfabric/hivebeat"
+	"github.com/beatfabric/hivebeat/internal/directive"
+)
+
+// Directives reads what operators have said about a hive, from the leader of the stream.
+func (l *Ledger) Directives(ctx context.Context, hive string) (directive.Item, error) {
+	if err := hivebeat.CheckID("hive", hive); err != nil {
+		return directive.Item{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	what := "directives of " + hive
+	asked := time.Now()
+	info, err := l.info(ctx, bucketStream(l.bucketOf(atRoster)))
+	if err != nil {
+		return directive.Item{}, wrap(ctx, what, err)
+	}
+	m, err := l.last(ctx, atRoster, directive.Key(hive), true)
+	if err != nil {
+		return directive.Item{}, wrap(ctx, what, err)
+	}
+	return l.directives(m, hive, max(0, info.TimeStamp.Add(time.Since(asked)).Sub(m.stored)), info.Created.UnixNano()), nil
+}
+
+func (l *Ledger) directives(m message, hive string, age time.Duration, epoch int64) directive.Item {
+	item := directive.Item{Revision: m.seq, Epoch: epoch, Stored: age, Gone: m.seq == 0 || isMarker(m.header)}
+	if item.Gone {
+		return item
+	}
+	e, err := directive.Decode(m.data)
+	if err != nil {
+		l.cfg.Logger.Warn("cannot decode what operators said about a hive: what was known of it stays in force", slog.String("hive", hive), slog.Any("err", err))
+		item.Bad = true
+		return item
+	}
+	item.Entry = e
+	return item
+}
+
+// PutDirectives replaces the entry of a hive that was read at revision, and returns the new revision. ErrConflict:
+// another queen was first, and e was not written. ErrAway: it may have been written all the same.
+func (l *Ledger) PutDirectives(ctx context.Context, hive string, revision uint64, e directive.Entry) (uint64, error) {
+	if err := hivebeat.CheckID("hive", hive); err != nil {
+		return 0, err
+	}
+	body, err := e.Encode()
+	if err != nil {
+		return 0, fmt.Errorf("ledger: %w", err)
+	}
+	key := directive.Key(hive)
+	seq, err := l.put(ctx, key, revision, body, nil)
+	if revision == 0 && errors.Is(err, ErrConflict) {
+		return l.overMarker(ctx, key, body, err)
+	}
+	return seq, err
+}

@@ -1,0 +1,54 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"github.com/beatfabric/hivebeat/queen/api"
+)
+
+// Place is a hive, or one of its workers or GPUs.
+type Place struct {
+	Hive string // required
+	// Worker or GPU is a worker of the hive, or the UUID of a GPU. Default: the hive itself.
+	Worker, GPU string
+}
+
+// DrainRequest describes what to drain.
+type DrainRequest struct {
+	Place
+	// Reason says why, in at most 256 bytes. It is shown wherever the place is. Default: none.
+	Reason string
+	// During is after what time the drain ends by itself, 1 s to 365 days. Default: 0, it
+	// stays until Undrain.
+	During time.Duration
+}
+
+// Drained is a drain that is in force, or that has ended.
+type Drained struct {
+	api.Directive
+	Status api.Status
+}
+
+// Drain takes a hive, worker or GPU out of every pick, until Undrain or the time given. With a GPU, the workers that
+// name it or hold memory of it are drained too. Work that goes on there, and holds, are not touched. The event drained
+// follows, once. A drain of a place that is drained replaces the drain; if it is the same, nothing changes.
+//
+// A place that the queen does not know is ErrNotFound. Drain is ErrUnavailable while the queen cannot write to
+// JetStream.
+func (c *Client) Drain(ctx context.Context, r DrainRequest) (Drained, error) {
+	return c.direct(ctx, api.VerbDrain, api.Request{Hive: r.Hive, Worker: r.Worker, GPU: r.GPU, Reason: r.Reason, During: millis(r.During)})
+}
+
+// Undrain ends a drain, and returns it. The event undrained follows. A place that is not drained itself is ErrNotFound:
+// also a worker that is drained with its hive or a GPU, and a place whose drain the first attempt of a repeated request
+// has ended.
+func (c *Client) Undrain(ctx context.Context, p Place) (Drained, error) {
+	return c.direct(ctx, api.VerbUndrain, api.Request{Hive: p.Hive, Worker: p.Worker, GPU: p.GPU})
+}
+
+func (c *Client) direct(ctx context.Context, verb string, r api.Request) (Drained, error) {
+	a, err := c.Ask(ctx, verb, r)
+	v, st, err := single(verb, a, err, func(a *api.Answer) []api.Directive { return pointed(a.Directive) })
+	return Drained{v, st}, err
+}
