@@ -218,11 +218,17 @@ func (cmd *workerCmd) runEngine(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	run, err := cmd.beginEngine(ctx, source, log)
+	run, e, err := cmd.beginEngine(ctx, source, log)
 	if err != nil {
 		return err
 	}
-	return finish(run, ctx.Done(), leaveIn, log)
+	if err := finish(run, ctx.Done(), leaveIn, log); err != nil {
+		return err
+	}
+	if end := e.Last(); end.Final && !end.Orderly { // so that a supervisor of this command notices
+		return failed(fmt.Errorf("process %d has ended", cmd.PID), "--port, --unit and --pid-file wait for the next process")
+	}
+	return nil
 }
 
 // runProgram runs a program as the worker. Its exit code is that of the command.
@@ -244,7 +250,7 @@ func (cmd *workerCmd) runProgram(ctx context.Context, c *console) error {
 	defer r.Close()
 	stop, end := relay(r)
 	defer end()
-	run, err := cmd.beginEngine(ctx, r, log)
+	run, _, err := cmd.beginEngine(ctx, r, log)
 	if err != nil {
 		return err
 	}
@@ -290,22 +296,22 @@ func relay(r *runner.Runner) (stop <-chan struct{}, end func()) {
 }
 
 // beginEngine connects, and starts to beat for the processes of source.
-func (cmd *workerCmd) beginEngine(ctx context.Context, source life.Source, log *slog.Logger) (*running, error) {
+func (cmd *workerCmd) beginEngine(ctx context.Context, source life.Source, log *slog.Logger) (*running, *sidecar.Engine, error) {
 	probed, err := cmd.probe()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	name := "worker " + cmd.Hive + "/" + cmd.ID
 	nc, err := cmd.join(ctx, name, cmd.Every, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	e, err := sidecar.New(nc, sidecar.Config{Worker: cmd.config(log), Source: source, Guessed: cmd.attaches() == 0, Probe: probed, Logger: log})
 	if err != nil {
 		nc.Close()
-		return nil, misused(err, "hivebeat worker --help lists the flags")
+		return nil, nil, misused(err, "hivebeat worker --help lists the flags")
 	}
-	return begin(ctx, name, e, nc), nil
+	return begin(ctx, name, e, nc), e, nil
 }
 
 // finish waits until a role has ended by itself, which is no failure, or until stop, and then lets

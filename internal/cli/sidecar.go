@@ -173,7 +173,7 @@ func (s *sidecars) set(list []enginefile.Engine) {
 			Config: sidecar.Config{Worker: w, Source: source, Probe: e.Probe, Logger: s.log},
 		})
 	}
-	s.group.Set(specs)
+	s.group.Set(specs, nil)
 }
 
 // source returns what follows a process, or nil if none is named.

@@ -290,7 +290,7 @@ func (l *loop) decide() {
 		}
 		specs = append(specs, *e.spec)
 	}
-	l.group.Set(specs)
+	l.group.Set(specs, l.plan.reasons())
 	l.say(l.plan.findings())
 }
 

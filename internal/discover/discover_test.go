@@ -208,7 +208,7 @@ func TestSidecarAndDiscovery(t *testing.T) {
 	c := newComputer(t)
 	early, late := c.begin(7, probe.VLLM, "vllm serve"), c.begin(8, probe.LlamaCPP, "llama-server")
 	sidecar := func(id, endpoint string) *worker.Worker {
-		w, err := worker.New(bustest.Conn(t, srv), worker.Config{Hive: "h", ID: id, Endpoint: endpoint, Every: 30 * time.Second})
+		w, err := worker.New(bustest.Conn(t, srv), worker.Config{Hive: "h", ID: id, Model: "m", Endpoint: endpoint, Every: 30 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -161,6 +161,10 @@ func (p *plan) heard(now time.Time, b *hivebeat.Beat) {
 		delete(p.others, b.Worker)
 		return
 	}
+	if b.Model == "" && b.Probed == 0 { // it says nothing about the engine, such as one that only follows the process
+		delete(p.others, b.Worker)
+		return
+	}
 	p.others[b.Worker] = &other{
 		worker: b.Worker, ns: b.NS, host: b.Host, pid: b.PID, endpoint: b.Endpoint,
 		until: now.Add(verdict.LostAfter(b.Every.Duration(), b.Quiet.Duration())),
@@ -225,6 +229,17 @@ func (p *plan) sameAs(e *entry) string {
 		}
 	}
 	return ""
+}
+
+// reasons says why engines are left out, by id.
+func (p *plan) reasons() map[string]string {
+	why := make(map[string]string)
+	for _, e := range p.entries {
+		if e.why != "" && e.id != "" {
+			why[e.id] = strings.TrimPrefix(e.why, "left out: ")
+		}
+	}
+	return why
 }
 
 // sameEndpoint reports whether the endpoint of another worker is that of e. A loopback address is

@@ -74,6 +74,7 @@ func TestReportedByAnother(t *testing.T) {
 				t.Fatalf("before the beat: %q", got)
 			}
 			tt.beat.Worker, tt.beat.Every = "llama", 30_000
+			tt.beat.Model = "m"
 			p.heard(at(0), &tt.beat)
 			want := "vllm-8000"
 			if tt.want != "" {
@@ -127,6 +128,7 @@ func TestReportedInItsPod(t *testing.T) {
 			p.asked(at(0), c.key, probe.Found{Kind: probe.VLLM}, nil)
 		}
 		tt.beat.Every = 30_000
+		tt.beat.Model = "m"
 		p.heard(at(0), &hivebeat.Beat{Worker: "w", Facts: tt.beat})
 		if got := p.ids(at(0)) == ""; got != tt.same {
 			t.Errorf("%+v: the same engine %t, want %t", tt.beat, got, tt.same)
@@ -140,7 +142,7 @@ func TestReporterHasEnded(t *testing.T) {
 	for _, c := range p.look(at(0), machine()) {
 		p.asked(at(0), c.key, probe.Found{Kind: probe.VLLM}, nil)
 	}
-	p.heard(at(0), &hivebeat.Beat{Worker: "sidecar", Facts: hivebeat.Facts{PID: 500, NS: "boot/1", Host: "gpu-01", Every: 30_000, Endpoint: "http://127.0.0.1:8000"}})
+	p.heard(at(0), &hivebeat.Beat{Worker: "sidecar", Facts: hivebeat.Facts{Model: "m", PID: 500, NS: "boot/1", Host: "gpu-01", Every: 30_000, Endpoint: "http://127.0.0.1:8000"}})
 	if got := p.ids(at(0)); got != "" {
 		t.Fatalf("it beats for %q", got)
 	}

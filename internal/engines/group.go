@@ -56,9 +56,10 @@ func New(nc *nats.Conn, log *slog.Logger) *Group {
 	}
 }
 
-// Set makes the group run these engines and no others. It does not wait. An engine whose process
+// Set makes the group run these engines and no others. why has the reasons, by id, that the
+// goodbyes of the others give. It does not wait. An engine whose process
 // has ended for good starts again only with another Version.
-func (g *Group) Set(want []Spec) {
+func (g *Group) Set(want []Spec, why map[string]string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.down {
@@ -76,7 +77,11 @@ func (g *Group) Set(want []Spec) {
 	for id, r := range g.run {
 		if s, ok := g.want[id]; (!ok || s.Version != r.version) && !r.leaving {
 			r.leaving = true
-			g.wg.Go(func() { g.leave(id, r) })
+			reason := cmp.Or(why[id], "no longer watched")
+			if ok {
+				reason = "its configuration has changed"
+			}
+			g.wg.Go(func() { g.leave(id, r, reason) })
 		}
 	}
 	for _, s := range want {
@@ -148,10 +153,10 @@ func (g *Group) finished(id string, r *running) {
 }
 
 // leave stops an engine in order.
-func (g *Group) leave(id string, r *running) {
+func (g *Group) leave(id string, r *running, why string) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveIn)
 	defer cancel()
-	if err := r.Stop(ctx); err != nil {
+	if err := r.StopFor(ctx, why); err != nil {
 		g.log.Warn("engine did not stop in order", slog.String("worker", id), slog.Any("err", err))
 	}
 }
@@ -165,7 +170,7 @@ func (g *Group) Stop() {
 		for id, r := range g.run {
 			if !r.leaving {
 				r.leaving = true
-				g.wg.Go(func() { g.leave(id, r) })
+				g.wg.Go(func() { g.leave(id, r, "") })
 			}
 		}
 	}

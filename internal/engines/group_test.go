@@ -90,11 +90,11 @@ func (*one) Waiting() string { return "" }
 // Only what changed restarts.
 func TestSet(t *testing.T) {
 	f, g := newFleet(t)
-	g.Set([]Spec{spec("a", "1", nil), spec("b", "1", nil), spec("c", "1", nil)})
+	g.Set([]Spec{spec("a", "1", nil), spec("b", "1", nil), spec("c", "1", nil)}, nil)
 	for _, id := range []string{"a", "b", "c"} {
 		f.until(id, hivebeat.Ready, 1)
 	}
-	g.Set([]Spec{spec("a", "1", nil), spec("b", "2", nil), spec("d", "1", nil)})
+	g.Set([]Spec{spec("a", "1", nil), spec("b", "2", nil), spec("d", "1", nil)}, nil)
 	f.until("b", hivebeat.Ready, 2)
 	f.until("c", hivebeat.Stopped, 1)
 	f.until("d", hivebeat.Ready, 1)
@@ -107,7 +107,7 @@ func TestSet(t *testing.T) {
 	for id, lives := range map[string]int{"a": 1, "b": 2, "d": 1} {
 		f.until(id, hivebeat.Stopped, lives)
 	}
-	g.Set([]Spec{spec("e", "1", nil)})
+	g.Set([]Spec{spec("e", "1", nil)}, nil)
 	if ids := g.IDs(); len(ids) != 0 {
 		t.Errorf("after Stop it runs %q", ids)
 	}
@@ -117,7 +117,7 @@ func TestSet(t *testing.T) {
 func TestEnded(t *testing.T) {
 	f, g := newFleet(t)
 	first := spec("a", "1", &one{end: make(chan life.End, 1)})
-	g.Set([]Spec{first})
+	g.Set([]Spec{first}, nil)
 	f.until("a", hivebeat.Ready, 1)
 	first.Config.Source.(*one).end <- life.End{How: "signal 9", Final: true}
 	select {
@@ -128,18 +128,18 @@ func TestEnded(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the end is not reported")
 	}
-	g.Set([]Spec{first})
+	g.Set([]Spec{first}, nil)
 	if ids := g.IDs(); len(ids) != 0 {
 		t.Errorf("it runs %q again", ids)
 	}
-	g.Set([]Spec{spec("a", "2", &one{end: make(chan life.End, 1)})})
+	g.Set([]Spec{spec("a", "2", &one{end: make(chan life.End, 1)})}, nil)
 	f.until("a", hivebeat.Ready, 2)
 }
 
 // An engine that cannot be configured is left out, and the others run.
 func TestInvalid(t *testing.T) {
 	f, g := newFleet(t)
-	g.Set([]Spec{spec("a.b", "1", nil), spec("b", "1", nil)})
+	g.Set([]Spec{spec("a.b", "1", nil), spec("b", "1", nil)}, nil)
 	f.until("b", hivebeat.Ready, 1)
 	if ids := g.IDs(); len(ids) != 1 {
 		t.Errorf("it runs %q", ids)

@@ -108,8 +108,8 @@ func (c Config) validate() error {
 	}
 	u, err := url.Parse(c.URL)
 	switch {
-	case err != nil:
-		return fmt.Errorf("probe: Config.URL: %w", err)
+	case err != nil: // the error of url.Parse speaks of path segments and colons
+		return fmt.Errorf("probe: Config.URL: %q is not http(s)://host:port", c.URL)
 	case u.User != nil: // the text of u may have a password
 		return errors.New("probe: Config.URL: has a user or password, which logs would show: use TokenFile")
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
@@ -170,7 +170,7 @@ func New(cfg Config) (*Prober, error) {
 	}
 	p := &Prober{
 		cfg:  cfg,
-		base: cfg.URL,
+		base: baseOf(cfg.Kind, cfg.URL),
 		turn: make(chan struct{}, 1),
 		miss: make(map[string]bool),
 		client: &http.Client{
@@ -189,10 +189,20 @@ func New(cfg Config) (*Prober, error) {
 		},
 	}
 	if cfg.Kind != HTTP && cfg.Kind != Prometheus {
-		p.base = strings.TrimRight(cfg.URL, "/")
+		p.base = baseOf(cfg.Kind, cfg.URL)
 	}
 	p.kind.Store(cfg.Kind)
 	return p, nil
+}
+
+// baseOf returns the base of an engine's endpoints. People copy the one that clients of OpenAI's
+// API are given, which ends with /v1.
+func baseOf(kind Kind, url string) string {
+	url = strings.TrimRight(url, "/")
+	if kind == HTTP || kind == Prometheus || kind == TCP {
+		return url
+	}
+	return strings.TrimRight(strings.TrimSuffix(url, "/v1"), "/")
 }
 
 // Read takes one reading. An engine that answers with 503 and says that it loads is read, not

@@ -54,7 +54,7 @@ func sayLoad(w *index.Worker, say func(string, ...any)) {
 	}
 }
 
-const engineSilent = "its engine was not heard for too long"
+const engineSilent = "with an engine not heard for too long"
 
 // unprobed reports whether the engine of a worker, which another process asks for its facts, was last heard too
 // long ago. age is how old the beat with these facts is.

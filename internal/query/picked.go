@@ -36,7 +36,9 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 		if h := c.w.Held(); h > 0 {
 			say("%d more held", h)
 		}
-		if r.Queue == 0 {
+		if r.LoadUnknown() {
+			say("its load is not known")
+		} else if r.Queue == 0 {
 			say("no requests waiting")
 		} else {
 			say("%d waiting", r.Queue)
@@ -233,7 +235,7 @@ func noSlot(h *index.Hive, w *index.Worker) string {
 	case r.Stalled:
 		return "stalled"
 	case r.Slots == 0 && r.Engine != "" && r.Queue > 0:
-		return "requests wait already"
+		return "with requests waiting already"
 	case r.Slots == 0:
 		return api.PassedNoSlots
 	case w.Held() > 0 && r.Busy < r.Slots:

@@ -55,6 +55,7 @@ type Engine struct {
 	mu   sync.Mutex
 	ran  bool
 	last life.End
+	why  string // for the goodbye
 }
 
 // New returns an engine that beats once Run is called.
@@ -99,7 +100,13 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // Stop ends Run in order and waits for it.
-func (e *Engine) Stop(ctx context.Context) error {
+func (e *Engine) Stop(ctx context.Context) error { return e.StopFor(ctx, "") }
+
+// StopFor is Stop with a reason, which the goodbye gives.
+func (e *Engine) StopFor(ctx context.Context, reason string) error {
+	e.mu.Lock()
+	e.why = reason
+	e.mu.Unlock()
 	e.leave()
 	e.mu.Lock()
 	ran := e.ran
@@ -133,6 +140,7 @@ type loop struct {
 	procs    chan life.Process
 	readings chan reading
 	timer    *time.Timer
+	patience *time.Ticker // while it waits for a process
 	asking   bool
 	wg       sync.WaitGroup
 }
@@ -153,6 +161,8 @@ func (l *loop) run(ctx context.Context) (err error) {
 		l.wg.Wait()
 		l.timer.Stop()
 	}()
+	l.patience = time.NewTicker(waitingEvery)
+	defer l.patience.Stop()
 	if err := l.open(); err != nil {
 		return err
 	}
@@ -188,6 +198,10 @@ func (l *loop) run(ctx context.Context) (err error) {
 				return life.ErrOver
 			}
 			l.await(ctx, over)
+		case <-l.patience.C:
+			if l.waiting && !l.heard && l.group != nil && l.cfg.Source != nil {
+				l.group.state(hivebeat.Starting, l.cfg.Source.Waiting())
+			}
 		case <-l.timer.C:
 			l.ask(ctx)
 		case r := <-l.readings:
@@ -251,7 +265,11 @@ func (l *loop) end(end life.End) {
 	l.mu.Lock()
 	l.last = end
 	l.mu.Unlock()
-	l.log.Info("process ended", slog.String("how", end.How), slog.Bool("orderly", end.Orderly), slog.String("reason", end.Reason))
+	level := slog.LevelWarn
+	if end.Orderly {
+		level = slog.LevelInfo
+	}
+	l.log.Log(context.Background(), level, "process ended", slog.String("how", end.How), slog.Bool("orderly", end.Orderly), slog.String("reason", end.Reason))
 	l.group.end(end)
 	l.group = nil
 }
@@ -259,7 +277,12 @@ func (l *loop) end(end life.End) {
 // stop says goodbye. If the source ends the process itself, as a runner does, the goodbye waits
 // for that.
 func (l *loop) stop(ended <-chan life.End) {
-	if l.group == nil {
+	if l.group == nil { // its last process has died, and the last beat said that another one follows
+		if l.Last().Orderly || l.open() != nil {
+			return
+		}
+		l.group.end(life.End{Orderly: true, Reason: "stopped before it was there again"})
+		l.group = nil
 		return
 	}
 	if s, ok := l.cfg.Source.(Owner); ok && ended != nil {
@@ -268,9 +291,15 @@ func (l *loop) stop(ended <-chan life.End) {
 		l.end(<-ended)
 		return
 	}
-	l.group.end(life.End{Orderly: true})
+	l.mu.Lock()
+	why := l.why
+	l.mu.Unlock()
+	l.group.end(life.End{Orderly: true, Reason: why})
 	l.group = nil
 }
+
+// waitingEvery is how often the worker asks what its source waits for.
+const waitingEvery = time.Second
 
 // Owner is a source that started its process, and ends it when the worker is stopped.
 type Owner interface {

@@ -227,8 +227,12 @@ func (r *reader) attach(n *yaml.Node, at string) (a Attach) {
 		"port":     func(n *yaml.Node, key string) { a.Port = uint16(r.number(n, key, 1, 65535)) },
 		"unit":     func(n *yaml.Node, key string) { a.Unit = r.text(n, key, 255) },
 	})
-	if n := resolve(n); n.Kind == yaml.MappingNode && len(n.Content) != 2 {
+	switch n := resolve(n); {
+	case n.Kind != yaml.MappingNode || len(n.Content) == 2:
+	case len(n.Content) == 0:
 		r.add(n.Line, at, "needs one of pid, pid_file, port and unit")
+	default:
+		r.add(n.Line, at, "has more than one of pid, pid_file, port and unit: keep one")
 	}
 	return a
 }

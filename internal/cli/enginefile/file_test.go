@@ -101,7 +101,7 @@ func TestFaults(t *testing.T) {
 		{"a timeout above the interval", entry("probe: {url: 'http://127.0.0.1', every: 5s, timeout: 5s}"), `f:4: engines[0].probe.timeout: 5s must be above 0, and below Every`},
 		{"a file that is not there", entry("probe: {url: 'https://127.0.0.1', ca_file: /nowhere}"), `f:4: engines[0].probe.ca_file: open /nowhere`},
 		{"a port", "engines:\n  - id: a\n    attach: {port: 80000}\n", `f:3: engines[0].attach.port: is 80000, not 1 to 65535`},
-		{"two ways to attach", "engines:\n  - id: a\n    attach: {port: 80, pid: 7}\n", `f:3: engines[0].attach: needs one of pid, pid_file, port and unit`},
+		{"two ways to attach", "engines:\n  - id: a\n    attach: {port: 80, pid: 7}\n", `f:3: engines[0].attach: has more than one of pid, pid_file, port and unit: keep one`},
 		{"an id", "engines:\n  - id: a.b\n    attach: {port: 80}\n", `f:2: engines[0].id: "a.b" is no id: 1 to 64 of A-Z a-z 0-9 _ -`},
 		{"no id", "engines:\n  - attach: {port: 80}\n", `f:2: engines[0]: has no id`},
 		{"nothing to watch", "engines:\n  - id: a\n", `f:2: engines[0]: has neither probe nor attach: there is nothing to watch`},
