@@ -70,7 +70,7 @@ type Facts struct {
 // LoadUnknown reports whether Busy, Queue and Done say nothing, though they are 0 on the wire:
 // the engine reports none of them, as Ollama does.
 func (f *Facts) LoadUnknown() bool {
-	return f.Engine != "" && f.Busy == 0 && f.Queue == 0 && f.Done == 0 && f.Tokens == 0 && f.KV == nil && (f.Slots == 0 || f.Engine == "ollama" || f.Engine == "openai")
+	return (f.Engine == "ollama" || f.Engine == "openai") && f.Busy == 0 && f.Queue == 0 && f.Done == 0 && f.Tokens == 0
 }
 
 // LoRA are the adapters of an engine that serves them next to its base model.
