@@ -11,6 +11,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/cli/show"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen/api"
 	"github.com/beatfabric/hivebeat/queen/client"
 )
@@ -161,7 +162,7 @@ func (cmd *undrainCmd) Run(ctx context.Context, c *console) error {
 		case err != nil:
 			return err
 		}
-		return cmd.printDirective(c, &d, show.PlaceOf(&d.Directive)+" is drained no more: it was by "+d.By)
+		return cmd.printDirective(c, &d, plaintext.Line(show.PlaceOf(&d.Directive)+" is drained no more: it was by "+d.By))
 	})
 }
 
