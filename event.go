@@ -57,7 +57,8 @@ type EventData struct {
 	Action   string  `json:"action,omitempty"`    // gpu-…: what ends the fault
 	Owner    string  `json:"owner,omitempty"`     // gpu-orphan: the worker whose processes hold memory
 	Asker    string  `json:"asker,omitempty"`     // who asked for what happened
-	DuringMS *Millis `json:"during_ms,omitempty"` // drained: for how long; missing: until it is ended
+	DuringMS *Millis `json:"during_ms,omitempty"` // drained, silenced: for how long; missing: until it is ended
+	Silenced bool    `json:"silenced,omitempty"`  // an operator silenced it: it should wake nobody
 	Believed *Place  `json:"believed,omitempty"`  // conflict: where the accepted incarnation runs
 	Refused  *Place  `json:"refused,omitempty"`   // conflict: where the refused one runs
 }

@@ -106,6 +106,9 @@ const (
 	// Kinds of events about what operators say.
 	KindDrained   Kind = "drained"   // an operator drained a hive, worker or GPU
 	KindUndrained Kind = "undrained" // an operator ended that
+
+	KindSilenced   Kind = "silenced"   // an operator silenced a hive or worker
+	KindUnsilenced Kind = "unsilenced" // an operator ended that
 )
 
 // Values of collect for a source that are not errors.

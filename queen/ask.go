@@ -49,7 +49,7 @@ func (q *Queen) answer(ctx context.Context, asker, verb string, r api.Request) a
 		return q.release(ctx, query.HoldID{Asker: asker, ID: r.Hold})
 	case api.VerbForget:
 		return q.forgetGPU(ctx, asker, r)
-	case api.VerbDrain, api.VerbUndrain:
+	case api.VerbDrain, api.VerbUndrain, api.VerbSilence, api.VerbUnsilence:
 		return q.direct(ctx, asker, verb, r)
 	case api.VerbHolds:
 		return q.listHolds(ctx, r)

@@ -55,7 +55,7 @@ func TestEachQueenCanBeAddressed(t *testing.T) {
 	}
 	requests := map[string]api.Request{
 		api.VerbHive: {Hive: "h"}, api.VerbWorker: {Hive: "h", Worker: "w"}, api.VerbHold: {Hold: "job"}, api.VerbRelease: {Hold: "job"}, api.VerbForget: {Hive: "h", GPU: "GPU-3"},
-		api.VerbDrain: {Hive: "h"}, api.VerbUndrain: {Hive: "h"},
+		api.VerbDrain: {Hive: "h"}, api.VerbUndrain: {Hive: "h"}, api.VerbSilence: {Hive: "h", During: 1000}, api.VerbUnsilence: {Hive: "h"},
 	}
 	for _, verb := range api.Verbs() {
 		for _, asker := range []string{"", "ann"} {

@@ -459,3 +459,113 @@ func TestDrainWhoseQueenDied(t *testing.T) {
 		t.Errorf("%d events are stored", n)
 	}
 }
+
+// What is silenced dies as ever: it is shown and its event stored, but marked, and the counters for alerts leave it out.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	srv := bustest.Server(t)
+	nc := bustest.Conn(t, srv)
+	queens := []*runningQueen{startQueen(t, bustest.Conn(t, srv), Config{ID: "q0"}), startQueen(t, bustest.Conn(t, srv), Config{ID: "q1"})}
+	for _, q := range queens {
+		q.warm()
+	}
+	hives := map[string]*testHive{}
+	for _, id := range []string{"silenced", "partly", "loud"} {
+		a, b := serves("a"), serves("b")
+		a.N, b.N = 0, 0
+		transition(&a, hivebeat.KindJoined, "alive")
+		transition(&b, hivebeat.KindJoined, "alive")
+		hives[id] = startHive(t, bustest.Conn(t, srv), id, short, a, b)
+	}
+	for _, q := range queens {
+		q.eventually("all are known", func() bool {
+			s := q.ask(api.VerbSummary, api.Request{}).Summary
+			return s != nil && s.Workers[hivebeat.Alive] == 6
+		})
+	}
+	for _, r := range []api.Request{{Hive: "silenced", During: 3_600_000, Reason: "reboot"}, {Hive: "partly", Worker: "a", During: 3_600_000}} {
+		if a := requestAt(t, nc, "queen.as.ann.silence", r); a.Error != nil || a.Directive.What != "silence" || a.Directive.By != "ann" || a.Directive.Left == 0 {
+			t.Fatalf("%+v", a)
+		}
+	}
+	for _, c := range []struct{ hive, worker, of string }{{"silenced", "a", "hive"}, {"partly", "a", "worker"}, {"partly", "b", ""}, {"loud", "a", ""}} {
+		for _, q := range queens {
+			bustest.Eventually(t, patience, func() (bool, string) {
+				a := q.ask(api.VerbWorker, api.Request{Hive: c.hive, Worker: c.worker})
+				is := a.Workers[0].Silenced
+				return c.of == "" && is == nil || is != nil && is.Of == c.of && is.By == "ann", fmt.Sprintf("%s/%s: %+v", c.hive, c.worker, is)
+			})
+		}
+	}
+	if got, _ := queens[0].picked(api.Request{}); len(got) != 6 {
+		t.Errorf("a silence takes nothing out of a pick: %v", got)
+	}
+
+	// A worker of each dies, and after it each hive.
+	for _, id := range []string{"silenced", "partly", "loud"} {
+		hives[id].send(func(s *hivebeat.Snapshot) {
+			for i := range s.Workers {
+				w := &s.Workers[i]
+				transition(w, hivebeat.KindLost, "lost")
+				w.Live, w.Cause = hivebeat.Lost, hivebeat.CauseExit
+				w.Tr[len(w.Tr)-1].Cause = w.Cause
+			}
+		})
+		for worker, want := range map[string]bool{"a": id != "loud", "b": id == "silenced"} {
+			if ev := waitStored(t, nc, hivebeat.KindLost, id, worker); ev.Data.Silenced != want {
+				t.Errorf("%s/%s: %+v", id, worker, ev.Data)
+			}
+		}
+		if ev := waitStored(t, nc, hivebeat.KindJoined, id, "a"); ev.Data.Silenced {
+			t.Errorf("%+v", ev.Data)
+		}
+		hives[id].kill()
+	}
+	for id, want := range map[string]bool{"silenced": true, "partly": false, "loud": false} {
+		if ev := waitStored(t, nc, hivebeat.KindLost, id, ""); ev.Data.Silenced != want {
+			t.Errorf("%s: %+v", id, ev.Data)
+		}
+		if ev := waitStored(t, nc, hivebeat.KindLate, id, ""); ev.Data.Silenced != want {
+			t.Errorf("%s: %+v", id, ev.Data)
+		}
+	}
+	for _, q := range queens {
+		q.eventually("all are lost", func() bool { return q.ask(api.VerbSummary, api.Request{}).Summary.Hives[hivebeat.Lost] == 3 })
+		r, err := q.Report(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h, w := r.HiveTransitions, r.WorkerTransitions; h.Kinds[hivebeat.KindLost] != 2 || h.Lost[hivebeat.CauseMissed] != 2 || w.Kinds[hivebeat.KindLost] != 3 || w.Lost[hivebeat.CauseExit] != 3 || w.Kinds[hivebeat.KindJoined] != 6 {
+			t.Errorf("%s: it counts %+v and %+v", q.cfg.ID, h, w)
+		}
+	}
+
+	// The end of a silence is an event, and what happens after it has no mark.
+	if a := requestAt(t, nc, "queen.as.bob.unsilence", api.Request{Hive: "silenced"}); a.Error != nil || a.Directive.Reason != "reboot" {
+		t.Errorf("%+v", a)
+	}
+	if ev := waitStored(t, nc, hivebeat.KindUnsilenced, "silenced", ""); ev.Data.Asker != "bob" || ev.Data.Reason != "it was silenced by ann: reboot" {
+		t.Errorf("%+v", ev.Data)
+	}
+	if ev := waitStored(t, nc, hivebeat.KindSilenced, "partly", "a"); ev.Data.Asker != "ann" || ev.Data.DuringMS == nil || *ev.Data.DuringMS != 3_600_000 {
+		t.Errorf("%+v", ev.Data)
+	}
+	hives["silenced"].send(func(s *hivebeat.Snapshot) { s.Inc++; s.Seq = 0 })
+	hives["silenced"].bye("over")
+	if ev := waitStored(t, nc, hivebeat.KindLeft, "silenced", ""); ev.Data.Silenced {
+		t.Errorf("%+v", ev.Data)
+	}
+	for _, c := range []struct {
+		r          api.Request
+		verb, says string
+	}{
+		{api.Request{Hive: "partly"}, api.VerbSilence, "silence needs during"},
+		{api.Request{Hive: "partly", During: 604_800_001}, api.VerbSilence, "silence needs during, at most 604800000"},
+		{api.Request{Hive: "partly", GPU: "x", During: 1000}, api.VerbSilence, `silence does not take the key "gpu"`},
+		{api.Request{Hive: "loud", Worker: "a"}, api.VerbUnsilence, "worker a of loud is not silenced"},
+	} {
+		if a := queens[0].ask(c.verb, c.r); a.Error == nil || !strings.Contains(a.Error.Message, c.says) {
+			t.Errorf("%s %+v: %+v", c.verb, c.r, a.Error)
+		}
+	}
+}

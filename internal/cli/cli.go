@@ -54,6 +54,10 @@ type commands struct {
 	Forget  forgetCmd  `cmd:"" help:"Remove a GPU that is gone or replaced."`
 	Drain   drainCmd   `cmd:"" help:"Give no new work to a hive, worker or GPU."`
 	Undrain undrainCmd `cmd:"" help:"End a drain."`
+
+	Silence   silenceCmd   `cmd:"" help:"Let deaths of a hive or worker wake nobody for a while."`
+	Unsilence unsilenceCmd `cmd:"" help:"End a silence."`
+
 	Watch   watchCmd   `cmd:"" help:"Watch the fleet and its events."`
 	Top     topCmd     `cmd:"" help:"Browse the fleet, full screen."`
 	Decode  decodeCmd  `cmd:"" help:"Turn msgpack on stdin into JSON."`

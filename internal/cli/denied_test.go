@@ -30,6 +30,8 @@ func TestReaderWithoutPermission(t *testing.T) {
 		{"mute", `publish to "queen.as.ann.forget"`, "scheduler", []string{"forget", "h/GPU-1", "--asker", "ann"}},
 		{"mute", `publish to "queen.api.drain"`, "scheduler", []string{"drain", "h"}},
 		{"mute", `publish to "queen.as.ann.undrain"`, "scheduler", []string{"undrain", "h", "--asker", "ann"}},
+		{"mute", `publish to "queen.api.silence"`, "scheduler", []string{"silence", "h", "--for", "1h"}},
+		{"mute", `publish to "queen.api.unsilence"`, "scheduler", []string{"unsilence", "h"}},
 		{"deaf", `subscribe to "_INBOX.`, "viewer", []string{"ls"}},
 		{"deaf", `subscribe to "queen.events.>"`, "viewer", []string{"watch"}},
 		{"deaf", `subscribe to "queen.events.>"`, "viewer", []string{"watch", "-o", "json"}},

@@ -131,8 +131,7 @@ func (cmd *drainCmd) Run(ctx context.Context, c *console) error {
 		case err != nil:
 			return err
 		}
-		is := api.Drained{Of: "hive", By: d.By, Reason: d.Reason, Left: d.Left}
-		return cmd.printDirective(c, &d, show.PlaceOf(&d.Directive)+" is "+show.DrainedNote(&is, "hive", 0))
+		return cmd.printDirective(c, &d.Directive, d.Status, show.Drained)
 	})
 }
 
@@ -162,15 +161,26 @@ func (cmd *undrainCmd) Run(ctx context.Context, c *console) error {
 		case err != nil:
 			return err
 		}
-		return cmd.printDirective(c, &d, plaintext.Line(show.PlaceOf(&d.Directive)+" is drained no more: it was by "+d.By))
+		return cmd.printEnded(c, &d.Directive, d.Status, show.Drained)
 	})
 }
 
-func (f *AskFlags) printDirective(c *console, d *client.Drained, line string) error {
+// printDirective says what is in force now.
+func (f *AskFlags) printDirective(c *console, d *api.Directive, st api.Status, past string) error {
+	is := api.Imposed{Of: "hive", By: d.By, Reason: d.Reason, Left: d.Left}
+	return f.printSaid(c, d, st, show.PlaceOf(d)+" is "+show.Imposed(past, &is, "hive", 0))
+}
+
+// printEnded says what has ended.
+func (f *AskFlags) printEnded(c *console, d *api.Directive, st api.Status, past string) error {
+	return f.printSaid(c, d, st, show.PlaceOf(d)+" is "+past+" no more: it was by "+plaintext.Line(d.By))
+}
+
+func (f *AskFlags) printSaid(c *console, d *api.Directive, st api.Status, line string) error {
 	if f.json() {
 		doc := newDocument(c.out)
-		doc.field("directive", &d.Directive)
-		doc.field("status", d.Status)
+		doc.field("directive", d)
+		doc.field("status", st)
 		return doc.close()
 	}
 	return printLines(c, []string{line})

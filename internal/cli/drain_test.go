@@ -67,6 +67,17 @@ func TestDrain(t *testing.T) {
 			ExitFailed, "hivebeat: not found: none\nhint: \"hivebeat ls hives\" and \"hivebeat get h\" show what is drained\n",
 			[]api.Request{{Hive: "h"}, {Hive: "h", Worker: "GPU-x"}, {Hive: "h", GPU: "GPU-x"}},
 		},
+		{
+			"silence h/w --reason why --for 2h",
+			map[string][]api.Answer{api.VerbSilence: {said(api.Directive{Worker: "w", Reason: "why", Left: 7_200_000})}},
+			ExitDone, "h/w is silenced by ann: why, 2h left\n",
+			[]api.Request{{Hive: "h", Worker: "w", Reason: "why", During: 7_200_000}},
+		},
+		{"silence x --for 2h", map[string][]api.Answer{api.VerbSilence: {none}}, ExitFailed, "hivebeat: not found: none\nhint: \"hivebeat ls hives\" lists the known hives, ", []api.Request{{Hive: "x", During: 7_200_000}}},
+		{"silence h", nil, ExitUsage, "--for", nil},
+		{"silence h --for 169h", nil, ExitUsage, "--for: 169h0m0s is out of range\nhint: use 1s to 168h0m0s, such as 2h\n", nil},
+		{"silence h/ --for 1h", nil, ExitUsage, "\"h/\" is neither HIVE nor HIVE/WORKER\n", nil},
+		{"unsilence h", map[string][]api.Answer{api.VerbUnsilence: {said(api.Directive{})}}, ExitDone, "h is silenced no more: it was by ann\n", []api.Request{{Hive: "h"}}},
 	} {
 		url, o := serveOracle(t, c.answers)
 		args := strings.Fields(c.args)

@@ -18,7 +18,7 @@ func TestTwinsOfAskersAreNotThoseOfRoles(t *testing.T) {
 		"HIVEBEAT_TLS_CA", "HIVEBEAT_TLS_CERT", "HIVEBEAT_TLS_KEY",
 	}
 	shared := map[string][]string{
-		"ls": connection, "get": connection, "events": connection, "pick": connection, "forget": connection, "drain": connection, "undrain": connection, "wait": connection, "watch": connection, "top": connection,
+		"ls": connection, "get": connection, "events": connection, "pick": connection, "forget": connection, "drain": connection, "undrain": connection, "silence": connection, "unsilence": connection, "wait": connection, "watch": connection, "top": connection,
 		"decode": nil, "sim": nil, "version": nil,
 		// doctor checks what a role with these settings needs.
 		"doctor": append(slices.Clone(connection),

@@ -268,7 +268,9 @@ func (v *View) applySteps(h *Hive, now time.Time) {
 			c.why = evidence{kind: s.Kind, age: hivebeat.MillisOf(s.Age), reason: s.Reason}
 		}
 		a.differ[s.Worker] = true
-		v.counts.worker(&hivebeat.EventData{Kind: s.Kind, From: s.From, Cause: s.Cause, AgeMS: c.why.age, DetectMS: c.why.detect})
+		if !h.uncounted(s.Worker, s.Kind) {
+			v.counts.worker(&hivebeat.EventData{Kind: s.Kind, From: s.From, Cause: s.Cause, AgeMS: c.why.age, DetectMS: c.why.detect})
+		}
 		v.show(h, s.Worker, now)
 		v.Compare(h)
 	}

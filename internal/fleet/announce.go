@@ -200,7 +200,7 @@ func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebe
 	e := &h.roster.Item.RosterEntry
 	d := hivebeat.EventData{
 		Hive: h.id, Inc: h.line.Inc(), HiveInc: h.line.Inc(), N: e.N + 1, Kind: kind,
-		From: string(e.Live), To: string(to), Seq: h.line.Seq(), Via: hivebeat.ViaQueen,
+		From: string(e.Live), To: string(to), Seq: h.line.Seq(), Via: hivebeat.ViaQueen, Silenced: h.silenced("", kind),
 	}
 	switch {
 	case kind == hivebeat.KindConflict:

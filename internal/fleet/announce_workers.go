@@ -154,7 +154,7 @@ func (h *Hive) workerEvent(w *Worker, kind hivebeat.Kind, to hivebeat.Live, why 
 	base, _ := h.announced(r.Worker, w.adopted)
 	d := hivebeat.EventData{
 		Hive: h.id, Worker: r.Worker, Inc: r.Inc, HiveInc: h.line.Inc(), Kind: kind, From: string(base.Live), To: string(to),
-		State: r.State, Seq: r.Seq, Via: hivebeat.ViaQueen, Model: r.Model,
+		State: r.State, Seq: r.Seq, Via: hivebeat.ViaQueen, Model: r.Model, Silenced: h.silenced(r.Worker, kind),
 	}
 	if kind == hivebeat.KindState {
 		d.From, d.To, d.Reason = string(base.State), string(r.State), r.Reason

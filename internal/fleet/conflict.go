@@ -62,7 +62,7 @@ func (v *View) conflict(h *Hive, inc, seq uint64, now time.Time) {
 	h.rival, h.rivalNoticed = inc, time.Time{}
 	v.rivalGoesOn(h, seq, now)
 	v.ready.Steps = append(v.ready.Steps, Step{h.id, hivebeat.KindConflict, h.live, h.live, "", h.line.Inc(), h.conflictReason()})
-	v.counts.hive(hivebeat.KindConflict, h.live, "", evidence{})
+	v.counts.hive(h, hivebeat.KindConflict, "", evidence{})
 	v.change(h)
 	v.Compare(h)
 	v.locate(h)

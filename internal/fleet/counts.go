@@ -10,7 +10,8 @@ import (
 	"github.com/beatfabric/hivebeat/internal/detector"
 )
 
-// TransitionCounts counts the transitions that a view saw, for metrics. Every queen counts the same ones. A
+// TransitionCounts counts the transitions that a view saw, for metrics, without those that an operator silenced. Every
+// queen counts the same ones. A
 // queen that restarts counts those of the last 60 s again.
 type TransitionCounts struct {
 	Hives, Workers LevelCounts
@@ -37,8 +38,10 @@ func (c LevelCounts) clone() LevelCounts {
 	return c
 }
 
-func (t *TransitionCounts) hive(kind hivebeat.Kind, from hivebeat.Live, cause hivebeat.Cause, why evidence) {
-	t.Hives.add(&hivebeat.EventData{Kind: kind, From: string(from), Cause: cause, AgeMS: why.age, DetectMS: why.detect})
+func (t *TransitionCounts) hive(h *Hive, kind hivebeat.Kind, cause hivebeat.Cause, why evidence) {
+	if !h.uncounted("", kind) {
+		t.Hives.add(&hivebeat.EventData{Kind: kind, From: string(h.live), Cause: cause, AgeMS: why.age, DetectMS: why.detect})
+	}
 }
 
 func (t *TransitionCounts) worker(d *hivebeat.EventData) { t.Workers.add(d) }

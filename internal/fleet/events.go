@@ -215,9 +215,13 @@ func (v *View) loseAbsent(h *Hive, w *Worker, now time.Time) {
 
 // publish counts an event that a hive numbered and adds it to Ready.
 func (v *View) publish(d hivebeat.EventData, at time.Time) {
-	if d.Worker == "" { // of a GPU
+	h := v.hives[d.Hive]
+	d.Silenced = h.silenced(d.Worker, d.Kind)
+	switch {
+	case h.uncounted(d.Worker, d.Kind):
+	case d.Worker == "": // of a GPU
 		v.counts.Hives.add(&d)
-	} else {
+	default:
 		v.counts.worker(&d)
 	}
 	v.ready.Events = append(v.ready.Events, HappenedAt(at, d))

@@ -164,7 +164,7 @@ func (v *View) patience(h *Hive) time.Duration {
 func (v *View) turn(h *Hive, kind hivebeat.Kind, to hivebeat.Live, cause hivebeat.Cause, why evidence, now time.Time) {
 	why.kind = kind
 	v.ready.Steps = append(v.ready.Steps, Step{h.id, kind, h.live, to, cause, h.line.Inc(), why.reason})
-	v.counts.hive(kind, h.live, cause, why)
+	v.counts.hive(h, kind, cause, why)
 	up := h.Up()
 	v.become(h, to)
 	h.cause, h.since, h.why, h.check, h.windowOver = cause, now, why, 0, false

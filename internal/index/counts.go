@@ -144,7 +144,7 @@ type counted struct {
 	gpus                   badness // of its worst GPU
 	pace                   Pace
 	engine                 Engine
-	drain                  *Drain // that it is under
+	drain                  *Directive // that it is under
 }
 
 // Pace adds up how fast workers work: thousandths of a request, and of a token, per second.

@@ -37,7 +37,8 @@ type Index struct {
 	lastGPUs pools[*GPU]
 	byFree   [MemoryLevels][]*Hive
 	holds    map[Place]uint64
-	drains   map[string][]*Drain // by hive
+	drains   map[string][]*Directive // by hive
+	silences map[string][]*Directive
 
 	labels map[label]ByID[*Hive]
 	doubts map[*Hive]doubt
@@ -64,16 +65,17 @@ type Hive struct {
 	troubled   bool              // a GPU of the head is not ok
 	rejoin     bool              // that is so, or was so before those pages: workers may be on other GPUs than they were
 
-	workers ByID[*Worker]
-	recount bool   // the mixes changed
-	mixes   counts // of its workers
-	load    Load
-	share   share
-	gpus    []GPU
-	loaders []*Worker // workers that have announced memory and load
-	loading uint64    // bytes that they have announced and do not hold yet
-	room    uint64    // bytes that the budget leaves
-	drains  []*Drain  // as in the index
+	workers  ByID[*Worker]
+	recount  bool   // the mixes changed
+	mixes    counts // of its workers
+	load     Load
+	share    share
+	gpus     []GPU
+	loaders  []*Worker    // workers that have announced memory and load
+	loading  uint64       // bytes that they have announced and do not hold yet
+	room     uint64       // bytes that the budget leaves
+	drains   []*Directive // as in the index
+	silences []*Directive
 
 	bearers map[label]int     // how many of its workers have a label; the hive itself counts as one more
 	labels  map[string]string // of the hive itself, as counted in bearers
@@ -126,7 +128,7 @@ func New(fresh time.Duration, score *Score) *Index {
 	return &Index{
 		fresh: fresh, score: score, totals: Totals{Hives: make(map[hivebeat.Live]int)}, zones: make(map[string]*zone),
 		models: make(map[string]*Model), last: Model{workers: newPools[*Worker](SlotLevels)}, gpus: newPools[*GPU](MemoryLevels), lastGPUs: newPools[*GPU](MemoryLevels),
-		holds: make(map[Place]uint64), drains: make(map[string][]*Drain), labels: make(map[label]ByID[*Hive]), doubts: make(map[*Hive]doubt),
+		holds: make(map[Place]uint64), drains: make(map[string][]*Directive), silences: make(map[string][]*Directive), labels: make(map[label]ByID[*Hive]), doubts: make(map[*Hive]doubt),
 	}
 }
 

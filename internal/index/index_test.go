@@ -109,9 +109,9 @@ func TestAgainstLoops(t *testing.T) {
 				x.SetHeld(index.Place{Hive: id, GPU: rapid.SampledFrom(uuids).Draw(t, "place")}, rapid.Uint64Range(0, 60<<30).Draw(t, "bytes"), now)
 			},
 			"drain": func(t *rapid.T) {
-				var list []*index.Drain
+				var list []*index.Directive
 				for range rapid.IntRange(0, 2).Draw(t, "drains") {
-					d := &index.Drain{By: "ann"}
+					d := &index.Directive{By: "ann"}
 					switch rapid.IntRange(0, 4).Draw(t, "of") {
 					case 0:
 					case 1:

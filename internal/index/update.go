@@ -21,7 +21,7 @@ const (
 
 // Add adds a hive that is known only by name. The id must not be in the index.
 func (x *Index) Add(id string) *Hive {
-	h := &Hive{id: id, drains: x.drains[id]}
+	h := &Hive{id: id, drains: x.drains[id], silences: x.silences[id]}
 	x.hives.Add(h)
 	x.enterZone(h)
 	return h

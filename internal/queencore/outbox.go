@@ -53,15 +53,16 @@ type held struct {
 	age                           hivebeat.Millis
 	detect, margin                *hivebeat.Millis
 	believed, refused             *hivebeat.Place
-	gpu                           *heldGPU
+	more                          *heldMore
 	kind, from, to                unique.Handle[string]
 	cause, state, via             unique.Handle[string]
 }
 
-// heldGPU is the part of an event that only those about a GPU have.
-type heldGPU struct {
+// heldMore is the part of an event that only those about a GPU, and silenced ones, have.
+type heldMore struct {
 	uuid, action, owner, asker string
 	index                      *uint64
+	silenced                   bool
 }
 
 func (o *Outbox) hold(h *fleet.Happened) *held {
@@ -76,8 +77,8 @@ func (o *Outbox) hold(h *fleet.Happened) *held {
 		kind: unique.Make(string(d.Kind)), from: unique.Make(d.From), to: unique.Make(d.To),
 		cause: unique.Make(string(d.Cause)), state: unique.Make(string(d.State)), via: unique.Make(d.Via),
 	}
-	if d.GPU != "" {
-		w.gpu = &heldGPU{uuid: d.GPU, action: d.Action, owner: d.Owner, asker: d.Asker, index: d.GPUIndex}
+	if d.GPU != "" || d.Silenced {
+		w.more = &heldMore{uuid: d.GPU, action: d.Action, owner: d.Owner, asker: d.Asker, index: d.GPUIndex, silenced: d.Silenced}
 	}
 	return w
 }
@@ -90,8 +91,8 @@ func (o *Outbox) happened(w *held) fleet.Happened {
 		Kind: hivebeat.Kind(w.kind.Value()), From: w.from.Value(), To: w.to.Value(),
 		Cause: hivebeat.Cause(w.cause.Value()), State: hivebeat.State(w.state.Value()), Via: w.via.Value(),
 	}
-	if g := w.gpu; g != nil {
-		d.GPU, d.Action, d.Owner, d.Asker, d.GPUIndex = g.uuid, g.action, g.owner, g.asker, g.index
+	if m := w.more; m != nil {
+		d.GPU, d.Action, d.Owner, d.Asker, d.GPUIndex, d.Silenced = m.uuid, m.action, m.owner, m.asker, m.index, m.silenced
 	}
 	return fleet.HappenedAt(o.from.Add(w.at), d)
 }
@@ -111,8 +112,8 @@ func (w *held) size() int {
 			n += int(unsafe.Sizeof(*p)) + len(p.Host) + len(p.Conn) + len(p.Addr)
 		}
 	}
-	if g := w.gpu; g != nil {
-		n += int(unsafe.Sizeof(*g)) + len(g.uuid) + len(g.action) + len(g.owner) + len(g.asker) + 8
+	if m := w.more; m != nil {
+		n += int(unsafe.Sizeof(*m)) + len(m.uuid) + len(m.action) + len(m.owner) + len(m.asker) + 8
 	}
 	return n
 }

@@ -25,6 +25,7 @@ const (
 	maxHold      = 600_000
 	minDuring    = 1_000
 	maxDuring    = 365 * 24 * 3600 * 1000
+	maxSilence   = 7 * 24 * 3600 * 1000
 )
 
 // key is a key of a request, as in its JSON.
@@ -94,7 +95,10 @@ var takes = map[string][]string{
 	api.VerbForget:  {"hive", "gpu"},
 	api.VerbDrain:   {"hive", "worker", "gpu", "reason", "during"},
 	api.VerbUndrain: {"hive", "worker", "gpu"},
-	api.VerbWatch:   strings.Fields("hive kinds wait only after limit " + filterKeys),
+
+	api.VerbSilence:   {"hive", "worker", "reason", "during"},
+	api.VerbUnsilence: {"hive", "worker"},
+	api.VerbWatch:     strings.Fields("hive kinds wait only after limit " + filterKeys),
 }
 
 // Check returns an error that says why a request is invalid, or nil.
@@ -116,7 +120,7 @@ func check(verb string, r *api.Request) error {
 		}
 	}
 	needWorker := verb == api.VerbWorker
-	needHive := needWorker || verb == api.VerbHive || verb == api.VerbForget || verb == api.VerbDrain || verb == api.VerbUndrain
+	needHive := needWorker || verb == api.VerbHive || verb == api.VerbForget || wordsOf[verb].what != ""
 	if needHive || r.Hive != "" {
 		if err := hivebeat.CheckID("hive", r.Hive); err != nil {
 			return err
@@ -138,6 +142,8 @@ func check(verb string, r *api.Request) error {
 	switch {
 	case verb == api.VerbForget && r.GPU == "":
 		return errors.New("forget needs gpu, the UUID of a GPU")
+	case verb == api.VerbSilence && (r.During == 0 || r.During > maxSilence):
+		return fmt.Errorf("silence needs during, at most %d", maxSilence)
 	case r.Worker != "" && r.GPU != "":
 		return errors.New("give a worker or a gpu, not both")
 	case !directive.ValidText(r.Reason, hivebeat.MaxReason):

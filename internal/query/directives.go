@@ -43,7 +43,7 @@ type directed struct {
 // said is one directive.
 type said struct {
 	directive.Place
-	*index.Drain // who, why, and how long; of whatever it is
+	*index.Directive // who, why, and how long; of whatever it is
 }
 
 func (s *said) over(now time.Time) bool { return !s.Until.IsZero() && !s.Until.After(now) }
@@ -93,7 +93,7 @@ func (s *Directives) Learn(x *index.Index, hive string, item directive.Item, now
 		d.n, d.list = item.N, make([]said, 0, len(item.Directives))
 		for i := range item.Directives {
 			is := spoken(&item.Directives[i], item.Stored, now)
-			if at := slices.IndexFunc(was, func(o said) bool { return o.Place == is.Place }); at >= 0 && sameDrain(was[at].Drain, is.Drain) {
+			if at := slices.IndexFunc(was, func(o said) bool { return o.Place == is.Place }); at >= 0 && sameDirective(was[at].Directive, is.Directive) {
 				is = was[at]
 			}
 			d.list = append(d.list, is)
@@ -108,13 +108,13 @@ func (s *Directives) Learn(x *index.Index, hive string, item directive.Item, now
 // sameTime is how far apart two readings of one time may be: the age of an entry is not exact.
 const sameTime = 5 * time.Second
 
-func sameDrain(a, b *index.Drain) bool {
+func sameDirective(a, b *index.Directive) bool {
 	return a.By == b.By && a.Reason == b.Reason && a.Until.IsZero() == b.Until.IsZero() && a.Until.Sub(b.Until).Abs() < sameTime && a.Since.Sub(b.Since).Abs() < sameTime
 }
 
 // spoken returns a directive of an entry that was put so long ago.
 func spoken(d *directive.Directive, stored time.Duration, now time.Time) said {
-	is := &index.Drain{Worker: d.Worker, GPU: d.GPU, By: d.By, Reason: d.Reason, Since: now.Add(-stored - d.Since.Duration())}
+	is := &index.Directive{Worker: d.Worker, GPU: d.GPU, By: d.By, Reason: d.Reason, Since: now.Add(-stored - d.Since.Duration())}
 	if d.Left > 0 {
 		is.Until = now.Add(d.Left.Duration() - stored)
 	}
@@ -129,13 +129,16 @@ func (d *directed) find(p directive.Place) int {
 func (s *Directives) settle(x *index.Index, hive string, d *directed, now time.Time) {
 	d.list = slices.DeleteFunc(d.list, func(o said) bool { return o.over(now) })
 	var next time.Time
-	var drains []*index.Drain
+	var drains, silences []*index.Directive
 	for _, o := range d.list {
 		if !o.Until.IsZero() && (next.IsZero() || o.Until.Before(next)) {
 			next = o.Until
 		}
-		if o.What == directive.Drain {
-			drains = append(drains, o.Drain)
+		switch o.What {
+		case directive.Drain:
+			drains = append(drains, o.Directive)
+		case directive.Silence:
+			silences = append(silences, o.Directive)
 		}
 	}
 	if next.IsZero() {
@@ -147,6 +150,7 @@ func (s *Directives) settle(x *index.Index, hive string, d *directed, now time.T
 		s.todo[hive] = struct{}{}
 	}
 	x.SetDrains(hive, drains, now)
+	x.SetSilences(hive, silences)
 }
 
 // Expire ends what is over.
@@ -260,16 +264,16 @@ func (s *Directives) InForce(hive string, p directive.Place, now time.Time) (api
 }
 
 func (s *said) describe(hive string, now time.Time) api.Directive {
-	i := drainInfo(s.Drain, now)
+	i := imposed(s.Directive, now)
 	return api.Directive{What: s.What, Hive: hive, Worker: s.Place.Worker, GPU: s.Place.GPU, By: i.By, Reason: i.Reason, Since: i.Since, Left: i.Left}
 }
 
-// drainInfo describes a drain in an answer; nil if d is nil.
-func drainInfo(d *index.Drain, now time.Time) *api.Drained {
+// imposed describes a drain or silence in an answer; nil if d is nil.
+func imposed(d *index.Directive, now time.Time) *api.Imposed {
 	if d == nil {
 		return nil
 	}
-	i := &api.Drained{Of: d.Of(), By: d.By, Reason: d.Reason, Since: hivebeat.MillisOf(max(0, now.Sub(d.Since)))}
+	i := &api.Imposed{Of: d.Of(), By: d.By, Reason: d.Reason, Since: hivebeat.MillisOf(max(0, now.Sub(d.Since)))}
 	if !d.Until.IsZero() {
 		i.Left = max(1, hivebeat.MillisOf(d.Until.Sub(now)))
 	}
@@ -285,13 +289,28 @@ type Change struct {
 	None  bool          // nothing changes: it is as asked for already
 }
 
+// words are what a verb does, in words.
+type words struct {
+	what, past string
+	kind       hivebeat.Kind
+	ends       bool // it ends what another verb began
+}
+
+var wordsOf = map[string]words{
+	api.VerbDrain:     {directive.Drain, "drained", hivebeat.KindDrained, false},
+	api.VerbUndrain:   {directive.Drain, "drained", hivebeat.KindUndrained, true},
+	api.VerbSilence:   {directive.Silence, "silenced", hivebeat.KindSilenced, false},
+	api.VerbUnsilence: {directive.Silence, "silenced", hivebeat.KindUnsilenced, true},
+}
+
 // repeats is within which time the same request counts as a repeated one, which asks for no longer time.
 const repeats = 10 * time.Second
 
 // Change returns the change that a request of asker asks for, or why it cannot be made. It is for a queen that has just
 // read the entry.
 func (s *Directives) Change(x *index.Index, verb, asker string, r *api.Request, now time.Time) (c Change, refused *api.Error) {
-	p := directive.Place{What: directive.Drain, Worker: r.Worker, GPU: r.GPU}
+	w := wordsOf[verb]
+	p := directive.Place{What: w.what, Worker: r.Worker, GPU: r.GPU}
 	was, inForce := s.InForce(r.Hive, p, now)
 	c.Entry, c.Rev = s.Entry(r.Hive, now)
 	c.Entry.N = s.N(r.Hive) + 1
@@ -301,12 +320,13 @@ func (s *Directives) Change(x *index.Index, verb, asker string, r *api.Request, 
 		c.Event.GPUIndex = new(g.Index)
 	}
 	list := slices.DeleteFunc(c.Entry.Directives, func(d directive.Directive) bool { return d.Place == p })
-	if verb == api.VerbUndrain {
+	c.Event.Kind = w.kind
+	if w.ends {
 		if !inForce {
-			return c, notFound(noDrain(x, r)).Error
+			return c, notFound(notInForce(x, r, w.what)).Error
 		}
 		c.Now, c.Entry.Directives = was, list
-		c.Event.Kind, c.Event.Reason = hivebeat.KindUndrained, "it was drained by "+was.By
+		c.Event.Reason = "it was " + w.past + " by " + was.By
 		if was.Reason != "" {
 			c.Event.Reason = plainCut(c.Event.Reason+": "+was.Reason, hivebeat.MaxReason)
 		}
@@ -316,7 +336,7 @@ func (s *Directives) Change(x *index.Index, verb, asker string, r *api.Request, 
 		return c, e
 	}
 	if len(list) >= directive.Max {
-		return c, &api.Error{Code: api.CodeBadRequest, Message: fmt.Sprintf("%s has %d drains and silences, the most that one hive can have: end some, or drain the hive", r.Hive, len(list))}
+		return c, &api.Error{Code: api.CodeBadRequest, Message: fmt.Sprintf("%s has %d drains and silences, the most that one hive can have: end some, or name the hive itself", r.Hive, len(list))}
 	}
 	if inForce && was.By == asker && was.Reason == r.Reason && (r.During == 0) == (was.Left == 0) && was.Left+hivebeat.MillisOf(repeats) >= r.During && was.Left <= r.During {
 		c.Now, c.None = was, true
@@ -326,7 +346,7 @@ func (s *Directives) Change(x *index.Index, verb, asker string, r *api.Request, 
 	c.Entry.Directives = append(list, d)
 	is := spoken(&d, 0, now)
 	c.Now = is.describe(r.Hive, now)
-	c.Event.Kind, c.Event.Reason = hivebeat.KindDrained, r.Reason
+	c.Event.Reason = r.Reason
 	if r.During > 0 {
 		c.Event.DuringMS = new(r.During)
 	}
@@ -370,32 +390,35 @@ func unknownPlace(x *index.Index, r *api.Request, g *hivebeat.GPU) *api.Error {
 	return nil
 }
 
-// noDrain says that what a request names is not drained, or with what it is.
-func noDrain(x *index.Index, r *api.Request) string {
-	what, with := "hive "+r.Hive, ""
-	var d *index.Drain
+// notInForce says that what a request names is not drained or silenced itself, or with what it is.
+func notInForce(x *index.Index, r *api.Request, what string) string {
+	name, past := "hive "+r.Hive, "drained"
+	var d *index.Directive
 	h := known(x, r.Hive)
 	switch {
 	case r.Worker != "":
-		what = "worker " + r.Worker + " of " + r.Hive
+		name = "worker " + r.Worker + " of " + r.Hive
 		if h != nil && h.Worker(r.Worker) != nil {
 			d = h.Worker(r.Worker).Drain()
 		}
 	case r.GPU != "":
-		what = "GPU " + r.GPU + " of " + r.Hive
+		name = "GPU " + r.GPU + " of " + r.Hive
 		if h != nil {
 			d = h.Drain()
+		}
+	}
+	if what == directive.Silence {
+		past, d = "silenced", nil
+		if h != nil && r.Worker != "" {
+			d = h.Silence("")
 		}
 	}
 	switch {
 	case d == nil:
 	case d.Of() == "hive":
-		with = ": it is drained with its hive"
+		return name + " is not " + past + " itself: it is " + past + " with its hive"
 	case d.Of() == "gpu":
-		with = ": it is drained with GPU " + d.GPU
+		return name + " is not drained itself: it is drained with GPU " + d.GPU
 	}
-	if with != "" {
-		return what + " is not drained itself" + with
-	}
-	return what + " is not drained"
+	return name + " is not " + past
 }

@@ -124,8 +124,8 @@ func gpuInfo(h *index.Hive, i int, now time.Time) api.GPUInfo {
 	g := &api.GPUInfo{Hive: h.ID(), Zone: h.Zone(), Live: h.Live(), GPU: h.Head().GPUs[i]}
 	g.Age, g.Since = index.EffectiveAge(g.Age, h.Received(), now), index.EffectiveAge(g.Since, h.Received(), now)
 	g.Foreign = g.GPU.Foreign()
-	if g.Drained = drainInfo(h.Drain(), now); g.Drained == nil {
-		g.Drained = drainInfo(h.GPUDrain(g.UUID), now)
+	if g.Drained = imposed(h.Drain(), now); g.Drained == nil {
+		g.Drained = imposed(h.GPUDrain(g.UUID), now)
 	}
 	places := h.GPUs()
 	for k := range places {

@@ -42,11 +42,11 @@ func HiveInfo(v *index.Index, h *index.Hive, now time.Time) api.HiveInfo {
 		i.FreeVRAM = h.FreeMemory()
 	}
 	i.Loading, i.VRAMBudget, i.VRAMStale = h.Loading(), head.VRAMBudget, h.Stale()
-	i.Drained = drainInfo(h.Drain(), now)
+	i.Drained, i.Silenced = imposed(h.Drain(), now), imposed(h.Silence(""), now)
 	for k := range i.GPUs {
-		if d := drainInfo(h.GPUDrain(i.GPUs[k].UUID), now); d != nil && d.Of == "gpu" {
+		if d := imposed(h.GPUDrain(i.GPUs[k].UUID), now); d != nil && d.Of == "gpu" {
 			if i.DrainedGPUs == nil {
-				i.DrainedGPUs = make(map[string]api.Drained)
+				i.DrainedGPUs = make(map[string]api.Imposed)
 			}
 			i.DrainedGPUs[i.GPUs[k].UUID] = *d
 		}
@@ -63,7 +63,7 @@ func WorkerInfo(v *index.Index, w *index.Worker, now time.Time) api.WorkerInfo {
 		i.Host = h.Head().Host.Name
 	}
 	i.Live, i.Age, i.Fresh = v.Shown(w, now)
-	i.Up, i.Drained = w.Up(now), drainInfo(w.Drain(), now)
+	i.Up, i.Drained, i.Silenced = w.Up(now), imposed(w.Drain(), now), imposed(h.Silence(w.ID()), now)
 	i.Since = index.EffectiveAge(w.Record().Since, w.Received(), now)
 	if i.Live != w.Record().Live {
 		i.Since = v.LateFor(h, i.Age, now)

@@ -28,7 +28,7 @@ type Answer struct {
 	Holds  []Hold         `json:"holds,omitzero"`
 	Forgot *GPUFault      `json:"forgot,omitempty"` // forget: the GPU that the hive was told to remove
 
-	Directive *Directive `json:"directive,omitempty"` // drain: what is in force now; undrain: what has ended
+	Directive *Directive `json:"directive,omitempty"` // drain, silence: what is in force now; undrain, unsilence: what has ended
 
 	// These are set by watch. Resync gives the reason, in words, why the watcher must
 	// discard everything it has; this answer and the next ones build it again. More says
@@ -180,8 +180,9 @@ type HiveInfo struct {
 	VRAMBudget uint64 `json:"vram_budget,omitempty"`
 	VRAMStale  uint64 `json:"vram_stale,omitempty"` // bytes of its GPUs that are neither ok nor degraded: their figures are old
 
-	Drained     *Drained           `json:"drained,omitempty"`      // an operator drained the hive: it gets no new work
-	DrainedGPUs map[string]Drained `json:"drained_gpus,omitempty"` // its GPUs that an operator drained, by UUID
+	Drained     *Imposed           `json:"drained,omitempty"`      // an operator drained the hive: it gets no new work
+	DrainedGPUs map[string]Imposed `json:"drained_gpus,omitempty"` // its GPUs that an operator drained, by UUID
+	Silenced    *Imposed           `json:"silenced,omitempty"`     // an operator silenced the hive: deaths there wake nobody
 }
 
 // WorkerInfo is one worker in an answer. Live, Age and Since of the record are
@@ -201,7 +202,8 @@ type WorkerInfo struct {
 	// MemoryConflict says in words that the worker claims GPU memory that the driver does
 	// not see, or the reverse.
 	MemoryConflict string   `json:"memory_conflict,omitempty"`
-	Drained        *Drained `json:"drained,omitempty"` // an operator drained it, its hive or a GPU of it: it gets no new work
+	Drained        *Imposed `json:"drained,omitempty"`  // an operator drained it, its hive or a GPU of it: it gets no new work
+	Silenced       *Imposed `json:"silenced,omitempty"` // an operator silenced it or its hive: its death wakes nobody
 	hivebeat.Record
 }
 

@@ -13,7 +13,7 @@ type GPUInfo struct {
 	Announced uint64   `json:"announced,omitempty"` // bytes that loading workers have announced
 	Free      uint64   `json:"free"`                // bytes that a pick would offer, on all its instances together
 	Workers   []string `json:"workers,omitempty"`   // ids of the workers that name it, or hold memory of it
-	Drained   *Drained `json:"drained,omitempty"`   // an operator drained it or its hive: it gets no new work
+	Drained   *Imposed `json:"drained,omitempty"`   // an operator drained it or its hive: it gets no new work
 }
 
 // ModelInfo is what the fleet serves of one model. Busy, Slots, Queue, Rate, TPS, VRAM and

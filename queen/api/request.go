@@ -22,6 +22,9 @@ const (
 	VerbForget  = "forget"  // remove a GPU that is gone
 	VerbDrain   = "drain"   // give no new work to a hive, worker or GPU
 	VerbUndrain = "undrain" // end a drain
+
+	VerbSilence   = "silence"   // let deaths of a hive or worker wake nobody
+	VerbUnsilence = "unsilence" // end a silence
 )
 
 // Verbs returns all verbs.
@@ -29,6 +32,7 @@ func Verbs() []string {
 	return []string{
 		VerbSummary, VerbHives, VerbWorkers, VerbHive, VerbWorker, VerbModels, VerbGPUs, VerbEvents, VerbHistory, VerbPick, VerbHold,
 		VerbRelease, VerbHolds, VerbWatch, VerbForget, VerbDrain, VerbUndrain,
+		VerbSilence, VerbUnsilence,
 	}
 }
 
@@ -36,7 +40,7 @@ func Verbs() []string {
 // permission.
 func Acts(verb string) bool {
 	switch verb {
-	case VerbHold, VerbRelease, VerbForget, VerbDrain, VerbUndrain:
+	case VerbHold, VerbRelease, VerbForget, VerbDrain, VerbUndrain, VerbSilence, VerbUnsilence:
 		return true
 	}
 	return false
@@ -50,7 +54,7 @@ const Anyone = "anyone"
 // Each verb takes some of the keys, as their comments say, and refuses the others.
 type Request struct {
 	Hive   string `json:"hive,omitempty"`   // hive, worker, history: which one. hives, workers, events, pick, hold, watch: only this one
-	Worker string `json:"worker,omitempty"` // worker: which one. events: only this one of Hive. drain, undrain: this one of Hive
+	Worker string `json:"worker,omitempty"` // worker: which one. events: only this one of Hive. drain, silence and their ends: this one of Hive
 	GPU    string `json:"gpu,omitempty"`    // forget, drain, undrain: UUID of the GPU of Hive
 
 	Filter
@@ -75,8 +79,8 @@ type Request struct {
 	Hold      string          `json:"hold,omitempty"`       // hold: the asker's own id for the hold. release: which one
 	HoldMS    hivebeat.Millis `json:"hold_for,omitempty"`   // hold: for this long, 1,000 to 600,000; default 30,000
 
-	Reason string          `json:"reason,omitempty"` // drain: why, in words; at most 256 bytes
-	During hivebeat.Millis `json:"during,omitempty"` // drain: for this long, 1,000 to 31,536,000,000; default until it is ended
+	Reason string          `json:"reason,omitempty"` // drain, silence: why, in words; at most 256 bytes
+	During hivebeat.Millis `json:"during,omitempty"` // drain, silence: for this long, 1,000 to 31,536,000,000; default until it is ended. A silence needs it, up to 604,800,000
 }
 
 // Filter selects the hives and workers that match all of its fields. Applied to hives,

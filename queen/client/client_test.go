@@ -287,6 +287,14 @@ func TestEachVerb(t *testing.T) {
 			got, err := c.Undrain(ctx, Place{Hive: "a", GPU: "GPU-3"})
 			return check(got, err, Drained{*data.Directive, st})
 		}, api.Request{Hive: "a", GPU: "GPU-3"}},
+		{"Silence", api.VerbSilence, func() error {
+			got, err := c.Silence(ctx, SilenceRequest{Place: Place{Hive: "a", Worker: "w"}, Reason: "why", During: time.Hour})
+			return check(got, err, Silenced{*data.Directive, st})
+		}, api.Request{Hive: "a", Worker: "w", Reason: "why", During: 3_600_000}},
+		{"Unsilence", api.VerbUnsilence, func() error {
+			got, err := c.Unsilence(ctx, Place{Hive: "a"})
+			return check(got, err, Silenced{*data.Directive, st})
+		}, api.Request{Hive: "a"}},
 		{"Forget", api.VerbForget, func() error {
 			got, err := c.Forget(ctx, "a", "GPU-3")
 			return check(got, err, Forgot{*data.Forgot, st})

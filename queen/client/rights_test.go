@@ -187,7 +187,12 @@ func TestReadsAndHoldsAreSeparateRights(t *testing.T) {
 			api.VerbRelease: func() error { _, err := c.Release(t.Context(), "job"); return err },
 			api.VerbForget:  func() error { _, err := c.Forget(t.Context(), "h", "GPU-3"); return err },
 			api.VerbDrain:   func() error { _, err := c.Drain(t.Context(), DrainRequest{Place: Place{Hive: "h"}}); return err },
-			api.VerbUndrain: func() error { _, err := c.Undrain(t.Context(), Place{Hive: "h"}); return err },
+			api.VerbSilence: func() error {
+				_, err := c.Silence(t.Context(), SilenceRequest{Place: Place{Hive: "h"}})
+				return err
+			},
+			api.VerbUnsilence: func() error { _, err := c.Unsilence(t.Context(), Place{Hive: "h"}); return err },
+			api.VerbUndrain:   func() error { _, err := c.Undrain(t.Context(), Place{Hive: "h"}); return err },
 		} {
 			at := strings.ReplaceAll(subject, "VERB", verb)
 			if c.followed != nil {

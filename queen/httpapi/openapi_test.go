@@ -101,7 +101,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 			t.Errorf("%s is not described", path)
 		}
 	}
-	for name, keys := range map[string][]string{"HoldRequest": append(slices.Clone(pickKeys), "hold", "hold_for"), "ReleaseRequest": {"hold"}, "ForgetRequest": {"hive", "gpu"}, "DrainRequest": {"hive", "worker", "gpu", "reason", "during"}, "UndrainRequest": {"hive", "worker", "gpu"}} {
+	for name, keys := range map[string][]string{"HoldRequest": append(slices.Clone(pickKeys), "hold", "hold_for"), "ReleaseRequest": {"hold"}, "ForgetRequest": {"hive", "gpu"}, "DrainRequest": {"hive", "worker", "gpu", "reason", "during"}, "UndrainRequest": {"hive", "worker", "gpu"}, "SilenceRequest": {"hive", "worker", "reason", "during"}, "UnsilenceRequest": {"hive", "worker"}} {
 		properties := d.Components.Schemas[name]["properties"].(map[string]any)
 		if got, want := slices.Sorted(maps.Keys(properties)), slices.Sorted(slices.Values(keys)); !slices.Equal(got, want) {
 			t.Errorf("%s takes %v, described are %v", name, want, got)
@@ -119,7 +119,7 @@ func TestEveryTypeIsDescribed(t *testing.T) {
 		"Hive": reflect.TypeFor[api.HiveInfo](), "Host": reflect.TypeFor[hivebeat.Host](), "GPU": reflect.TypeFor[hivebeat.GPU](), "GPUInstance": reflect.TypeFor[hivebeat.GPUInstance](), "GPUFault": reflect.TypeFor[api.GPUFault](),
 		"HiveStats": reflect.TypeFor[hivebeat.Stats](), "Worker": reflect.TypeFor[api.WorkerInfo](), "Transition": reflect.TypeFor[hivebeat.Transition](),
 		"Process": reflect.TypeFor[hivebeat.Proc](), "Place": reflect.TypeFor[hivebeat.Place](), "LoRA": reflect.TypeFor[hivebeat.LoRA](), "Model": reflect.TypeFor[api.ModelInfo](), "GPUInfo": reflect.TypeFor[api.GPUInfo](), "ModelItem": reflect.TypeFor[modelItem](), "ModelList": reflect.TypeFor[modelList](), "Happened": reflect.TypeFor[api.Happened](), "EventData": reflect.TypeFor[hivebeat.EventData](),
-		"History": reflect.TypeFor[api.History](), "Pick": reflect.TypeFor[api.Pick](), "Hold": reflect.TypeFor[api.Hold](), "Readiness": reflect.TypeFor[readiness](), "Directive": reflect.TypeFor[api.Directive](), "Drained": reflect.TypeFor[api.Drained](),
+		"History": reflect.TypeFor[api.History](), "Pick": reflect.TypeFor[api.Pick](), "Hold": reflect.TypeFor[api.Hold](), "Readiness": reflect.TypeFor[readiness](), "Directive": reflect.TypeFor[api.Directive](), "Imposed": reflect.TypeFor[api.Imposed](),
 	}
 	for name := range d.Components.Schemas {
 		if types[name] == nil && !strings.HasSuffix(name, "Request") {

@@ -55,6 +55,8 @@ func verbRoutes() []route {
 		{method: http.MethodPost, path: "/v1/forget", verb: api.VerbForget},
 		{method: http.MethodPost, path: "/v1/drain", verb: api.VerbDrain},
 		{method: http.MethodPost, path: "/v1/undrain", verb: api.VerbUndrain},
+		{method: http.MethodPost, path: "/v1/silence", verb: api.VerbSilence},
+		{method: http.MethodPost, path: "/v1/unsilence", verb: api.VerbUnsilence},
 	}
 }
 

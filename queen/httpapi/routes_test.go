@@ -43,6 +43,8 @@ func TestRoutesAskTheirVerbs(t *testing.T) {
 		{"POST", "/v1/forget", `{"hive":"gpu-01","gpu":"GPU-3"}`, asked{api.VerbForget, api.Request{Hive: "gpu-01", GPU: "GPU-3"}}},
 		{"POST", "/v1/drain", `{"hive":"gpu-01","worker":"w","reason":"why","during":5000}`, asked{api.VerbDrain, api.Request{Hive: "gpu-01", Worker: "w", Reason: "why", During: 5000}}},
 		{"POST", "/v1/undrain", `{"hive":"gpu-01"}`, asked{api.VerbUndrain, api.Request{Hive: "gpu-01"}}},
+		{"POST", "/v1/silence", `{"hive":"gpu-01","reason":"why","during":5000}`, asked{api.VerbSilence, api.Request{Hive: "gpu-01", Reason: "why", During: 5000}}},
+		{"POST", "/v1/unsilence", `{"hive":"gpu-01","worker":"w"}`, asked{api.VerbUnsilence, api.Request{Hive: "gpu-01", Worker: "w"}}},
 	} {
 		a := ask(t, c.method, base+c.path, c.body, "Content-Type: application/json")
 		if a.code != http.StatusOK && a.code != http.StatusNotFound {

@@ -77,8 +77,8 @@ func declare(f *prom.Families) families {
 		vramStale: f.Gauge("vram_stale_bytes", "GPU memory of which no current figure is known: of GPUs that are failing, gone or not read, and of hives whose facts are too old. It is in no kind of vram_bytes."),
 		factsAge:  f.Gauge("gpu_facts_oldest_seconds", "Age of the oldest facts of a GPU that is neither failing nor gone, of hives with fresh snapshots."),
 
-		transitions: f.Counter("transitions_total", "Transitions of hives and workers that this queen applied, by kind. Every queen counts all.", "of", "kind"),
-		lost:        f.Counter("lost_total", "Verdicts lost on hives and workers, by cause. Every queen counts all.", "of", "cause"),
+		transitions: f.Counter("transitions_total", "Transitions of hives and workers that this queen applied, by kind. Every queen counts all, but those that an operator silenced.", "of", "kind"),
+		lost:        f.Counter("lost_total", "Verdicts lost on hives and workers, by cause. Every queen counts all, but those that an operator silenced.", "of", "cause"),
 		detection: f.Histogram("detection_seconds", "Time until the verdict lost, by level and cause. For missed and hive, since the last message, which is longer than since the end; "+
 			"for other causes, since the end, if it was seen.", "of", "cause"),
 

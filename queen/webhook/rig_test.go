@@ -121,6 +121,12 @@ func stored(t testing.TB, nc *nats.Conn) {
 // tell publishes events of that kind as a queen does, with ids made of name and number.
 func tell(t testing.TB, nc *nats.Conn, kind hivebeat.Kind, ids ...string) {
 	t.Helper()
+	tellData(t, nc, hivebeat.EventData{Hive: "gpu-01", Worker: "llama", Kind: kind, To: "lost"}, ids...)
+}
+
+func tellData(t testing.TB, nc *nats.Conn, d hivebeat.EventData, ids ...string) {
+	t.Helper()
+	kind := d.Kind
 	subjects, err := hivebeat.NewSubjects("")
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +136,7 @@ func tell(t testing.TB, nc *nats.Conn, kind hivebeat.Kind, ids ...string) {
 		t.Fatal(err)
 	}
 	for _, id := range ids {
-		b, err := subjects.NewEvent(id, time.Now(), hivebeat.EventData{Hive: "gpu-01", Worker: "llama", Kind: kind, To: "lost"}).Encode()
+		b, err := subjects.NewEvent(id, time.Now(), d).Encode()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/url"
 	"sync"
@@ -66,6 +67,10 @@ func (t *target) run(ctx, posts context.Context) {
 }
 
 func (t *target) tell(ctx context.Context, d *delivery) {
+	if silenced(d.body) {
+		d.done()
+		return
+	}
 	now := time.Now()
 	f := t.poster.post(ctx, d.id, d.body, now)
 	if f == nil {
@@ -92,6 +97,16 @@ func (t *target) tell(ctx context.Context, d *delivery) {
 		return
 	}
 	d.later(max(f.after, t.cfg.backoff(d.tries+1)))
+}
+
+// silenced reports whether the queen that published the event marked it as silenced by an operator.
+func silenced(body []byte) bool {
+	var e struct {
+		Data struct {
+			Silenced bool `json:"silenced"`
+		} `json:"data"`
+	}
+	return json.Unmarshal(body, &e) == nil && e.Data.Silenced
 }
 
 // eventID returns the id of an event, from the header if it is there. It is "" if body

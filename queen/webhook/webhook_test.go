@@ -369,3 +369,22 @@ func TestStoppedStreamPullsNoMore(t *testing.T) {
 		s.run(ctx, func(*delivery) { t.Error("an event was told") })
 	}
 }
+
+// What an operator silenced is not posted, and holds up nothing.
+func TestSilenced(t *testing.T) {
+	nc := bustest.Conn(t, bustest.Server(t))
+	stored(t, nc)
+	r := receive(t)
+	w, _ := start(t, nc, Config{URLs: []string{r.URL}})
+	listening(t, nc, w)
+	d := hivebeat.EventData{Hive: "gpu-01", Worker: "llama", Kind: hivebeat.KindLost}
+	tellData(t, nc, d, "first")
+	d.Silenced = true
+	tellData(t, nc, d, "silenced-1", "silenced-2")
+	d.Silenced = false
+	tellData(t, nc, d, "last")
+	r.await(t, "first", "last")
+	if s := w.Stats()[0]; s.Told != 2 || s.Failed != 0 || s.GivenUp != 0 {
+		t.Errorf("%+v", s)
+	}
+}

@@ -91,7 +91,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 		cause = "cause " + causeText(h.Cause)
 	}
 	d.line("live", "%s for %s%s", p.Text(plaintext.Line(string(h.Live)), liveStyle(h.Live)), age(h.Since), dot(join(cause, h.Bye)))
-	d.drained(h.Drained, "hive")
+	d.imposed(h.Drained, h.Silenced, "hive")
 	if h.Conflict {
 		believed, refused := cmp.Or(h.Believed, &hivebeat.Place{Inc: h.Inc}), cmp.Or(h.Refused, &hivebeat.Place{Inc: h.Rival})
 		d.conflict("hives", *believed, *refused)
@@ -133,7 +133,7 @@ func Hive(h *api.HiveInfo, st *api.Status, p Paint) []string {
 			d.line(name, "%s", line)
 		}
 		if is, ok := h.DrainedGPUs[h.GPUs[i].UUID]; ok {
-			d.line("", "%s", p.Text(DrainedNote(&is, "gpu", 0), Notice))
+			d.line("", "%s", p.Text(Imposed(Drained, &is, "gpu", 0), Notice))
 		}
 	}
 	var sources []string
@@ -224,7 +224,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	} else {
 		d.line("state", "%s%s", p.Text(plaintext.Line(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
 	}
-	d.drained(w.Drained, "worker")
+	d.imposed(w.Drained, w.Silenced, "worker")
 	if w.Rival != 0 {
 		refused := w.RivalAt
 		refused.Inc = w.Rival

@@ -99,7 +99,7 @@ func hiveNote(h *api.HiveInfo, extra time.Duration) Cell {
 	if h.Conflict {
 		add("conflict: two hives beat as this one; stop one, or give it another --id", Bad)
 	}
-	for _, note := range drainedNotes(h, extra) {
+	for _, note := range imposedNotes(h, extra) {
 		add(note, Notice)
 	}
 	if h.Cause != "" {
@@ -265,8 +265,10 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 	if w.Rival != 0 {
 		notes, st = append(notes, "conflict: two processes beat as this one; stop one, or give it another --id"), Bad
 	}
-	if w.Drained != nil {
-		notes, st = append(notes, DrainedNote(w.Drained, "worker", extra)), max(st, Notice)
+	for _, note := range []string{Imposed(Drained, w.Drained, "worker", extra), Imposed(Silenced, w.Silenced, "worker", extra)} {
+		if note != "" {
+			notes, st = append(notes, note), max(st, Notice)
+		}
 	}
 	switch {
 	case w.Cause == hivebeat.CauseLoads && w.Proc.RSS > 0:

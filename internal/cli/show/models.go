@@ -145,7 +145,7 @@ func GPURow(g *api.GPUInfo) []Cell {
 	if state != hivebeat.GPUOK {
 		notes = append(notes, cmp.Or(g.Evidence, string(g.Cause)), actionText(g.Action))
 	}
-	notes = append(notes, DrainedNote(g.Drained, "gpu", 0))
+	notes = append(notes, Imposed(Drained, g.Drained, "gpu", 0))
 	if g.MIG {
 		notes = append(notes, Plural(len(g.Instances), "instance"))
 	}

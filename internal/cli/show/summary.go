@@ -157,11 +157,15 @@ func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 	if d.Cause != "" && string(d.Cause) != d.Reason && !gpuSays(d) {
 		more = append(more, causeText(d.Cause))
 	}
-	if d.Kind == hivebeat.KindDrained || d.Kind == hivebeat.KindUndrained {
+	switch d.Kind {
+	case hivebeat.KindDrained, hivebeat.KindUndrained, hivebeat.KindSilenced, hivebeat.KindUnsilenced:
 		more = append(more, directiveEvent(d)...)
 	}
 	if d.Reason != "" {
 		more = append(more, d.Reason)
+	}
+	if d.Silenced {
+		more = append(more, "silenced")
 	}
 	if d.Action != "" {
 		more = append(more, "to do: "+actionText(d.Action))
@@ -233,7 +237,7 @@ func kindStyle(d *hivebeat.EventData) Style {
 		return Bad
 	case hivebeat.KindLate, hivebeat.KindUnverified, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindGPUDegraded, hivebeat.KindGPUOrphan:
 		return Warn
-	case hivebeat.KindState, hivebeat.KindRestarted, hivebeat.KindDrained:
+	case hivebeat.KindState, hivebeat.KindRestarted, hivebeat.KindDrained, hivebeat.KindSilenced:
 		return Notice
 	case hivebeat.KindLeft:
 		return Faint

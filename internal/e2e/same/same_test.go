@@ -280,6 +280,7 @@ func TestAnswers(t *testing.T) {
 	}
 	holds(t, w)
 	drains(t, w)
+	silences(t, w)
 	wrong(t, w)
 }
 
@@ -389,6 +390,36 @@ func drains(t *testing.T, w *ways) {
 				refused(t, w, undrain, api.CodeNotFound)
 			})
 		}
+	}
+}
+
+// silences lets each way silence a worker in turn, and end that.
+func silences(t *testing.T, w *ways) {
+	for _, by := range w.all() {
+		t.Run("silence by "+by.name, func(t *testing.T) {
+			why := "reboot of " + by.name
+			silence := question{
+				name: "silence", verb: api.VerbSilence, req: api.Request{Hive: "b", Worker: "w4", Reason: why, During: 3_600_000}, http: "POST /v1/silence",
+				body: `{"hive":"b","worker":"w4","reason":"` + why + `","during":3600000}`, cli: []string{"silence", "b/w4", "--reason", why, "--for", "1h"}, doc: []string{"directive"},
+			}
+			if a := by.ask(t, &silence); a.Error != nil || a.Directive == nil || a.Directive.What != "silence" || a.Directive.Reason != why || a.Directive.Left == 0 {
+				t.Fatalf("%+v", a)
+			}
+			same(t, w, silence)
+			worker := question{name: "a silenced worker", verb: api.VerbWorker, req: api.Request{Hive: "b", Worker: "w4"}, http: "GET /v1/hives/b/workers/w4", cli: []string{"get", "b/w4"}, doc: []string{"worker"}}
+			if is := same(t, w, worker).Workers[0].Silenced; is == nil || is.Reason != why || is.Of != "worker" {
+				t.Errorf("%+v", is)
+			}
+			end := question{
+				name: "unsilence", verb: api.VerbUnsilence, req: api.Request{Hive: "b", Worker: "w4"}, http: "POST /v1/unsilence", body: `{"hive":"b","worker":"w4"}`,
+				cli: []string{"unsilence", "b/w4"}, doc: []string{"directive"},
+			}
+			if a := by.ask(t, &end); a.Error != nil || a.Directive == nil || a.Directive.Reason != why {
+				t.Errorf("%+v", a)
+			}
+			end.name, end.exit, end.doc = "unsilence of what is not silenced", 1, nil
+			refused(t, w, end, api.CodeNotFound)
+		})
 	}
 }
 

@@ -302,7 +302,7 @@ func worstOf(h *index.Hive, r *hivebeat.Record) (worst int) {
 }
 
 // drainOf returns the drain that a worker is under: that of its hive, its own, or that of the first of its GPUs with one.
-func drainOf(h *index.Hive, r *hivebeat.Record) *index.Drain {
+func drainOf(h *index.Hive, r *hivebeat.Record) *index.Directive {
 	if d := h.Drain(); d != nil {
 		return d
 	}

@@ -121,12 +121,13 @@ GPU GPU-a is gone
 // The words of the page about what is drained.
 func TestWordsAboutDrains(t *testing.T) {
 	got := node(t, `
-import { drained, eventWords, hiveNote } from './text.js';
+import { both, eventWords, hiveNote, imposed } from './text.js';
 const say = (x) => console.log(x === '' ? '(nothing)' : x);
 const d = { of: 'hive', by: 'ann', reason: 'kernel update', left: 7200000 };
-say(drained(undefined, 'hive'));
-say(drained(d, 'hive'));
-say(drained(d, 'worker'));
+say(imposed('drained', undefined, 'hive'));
+say(imposed('drained', d, 'hive'));
+say(both({ drained: d, silenced: { of: 'worker', by: 'bob' } }, 'worker'));
+say(eventWords({ kind: 'silenced', asker: 'ann', during_ms: 7200000 }));
 say(hiveNote({ fresh: true, drained: d, gpus: [{ index: 3, uuid: 'GPU-a', state: 'failing' }], drained_gpus: { 'GPU-a': { of: 'gpu', by: 'bob' } } }));
 say(hiveNote({ fresh: true, gpus: [{ index: 3, uuid: 'GPU-a' }] }));
 say(eventWords({ kind: 'drained', asker: 'ann', during_ms: 7200000 }));
@@ -135,7 +136,8 @@ say(eventWords({ kind: 'undrained', asker: 'ann', gpu: 'GPU-a', gpu_index: 3 }))
 	checkLines(t, got, `
 (nothing)
 drained by ann: kernel update, 2h left
-drained with its hive by ann: kernel update, 2h left
+drained with its hive by ann: kernel update, 2h left; silenced by bob
+silenced by ann for 2h
 drained by ann: kernel update, 2h left; GPU 3 drained by bob; GPU 3 failing
 (nothing)
 drained by ann for 2h

@@ -7,7 +7,7 @@ import { trouble } from './frame.js';
 import * as gpu from './gpu.js';
 import * as parts from './parts.js';
 import { hiveLink } from './route.js';
-import { LIVES, age, cause, clip, count, day, drained, gib, gpuNote, gpuWhy, hiveNote, liveWords, plural, quiet } from './text.js';
+import { LIVES, age, both, cause, clip, count, day, gib, gpuNote, gpuWhy, hiveNote, liveWords, plural, quiet } from './text.js';
 import { workerList } from './workers.js';
 
 // Facts is a list of names and values; what has no value is left out.
@@ -137,7 +137,7 @@ export class Hive extends Detail {
     parts.setTally(this.count, x.workers, LIVES);
     const host = x.host || {};
     this.state.set([
-      ['drained', clip(hiveNote({ ...x, fresh: false }), 400)], ['zone', x.zone], ['running since', began(x.inc)], ['snapshot', count(x.seq)], ['warm', x.warm ? 'yes' : 'no: the absence of a worker is not evidence yet'],
+      ['operator', clip(hiveNote({ ...x, fresh: false }), 400)], ['zone', x.zone], ['running since', began(x.inc)], ['snapshot', count(x.seq)], ['warm', x.warm ? 'yes' : 'no: the absence of a worker is not evidence yet'],
       ['conflict', x.conflict ? conflict('hives', x.rival, x.believed, x.refused) : ''], ['goodbye', clip(x.bye || '', 256)], ['held VRAM', bytes(x.held)], ['free at one place', bytes(x.free_vram)],
       ['announced by loading workers', bytes(x.loading)], ['VRAM budget', bytes(x.vram_budget)], ['VRAM not known', bytes(x.vram_stale)], ['GPUs not ok', clip(gpuNote(x.gpus), 300)],
       ...Object.entries(x.collect || {}).map(([k, v]) => [`reads ${SOURCES[k] ?? k}`, clip(v, 256)]),
@@ -192,7 +192,7 @@ export class Worker extends Detail {
       ['GPUs', (w.gpus || []).map((g) => clip(g, 64)).join(', ')], ['VRAM once loaded', bytes(w.need)], ['opaque data', w.data ? `${count(Math.floor(w.data.length * 0.75))} bytes` : ''],
     ]);
     this.judged.set([
-      ['conflict', w.rival ? conflict('processes', w.rival, w, w.rival_at) : ''], ['drained', clip(drained(w.drained, 'worker'), 400)], ['its GPU', w.gpu_fault ? clip(gpuWhy(w.gpu_fault), 400) : ''], ['memory', clip(w.memory_conflict || '', 256)], ['by', w.via === 'queen' ? 'the queen: its hive is lost' : 'its hive'], ['verdict', `${w.live}${w.cause ? `: ${cause(w.cause)}` : ''}`], ['since', { age: w.since, at }], ['last heard', { age: w.age, at, words: ' ago' }],
+      ['conflict', w.rival ? conflict('processes', w.rival, w, w.rival_at) : ''], ['operator', clip(both(w, 'worker'), 400)], ['its GPU', w.gpu_fault ? clip(gpuWhy(w.gpu_fault), 400) : ''], ['memory', clip(w.memory_conflict || '', 256)], ['by', w.via === 'queen' ? 'the queen: its hive is lost' : 'its hive'], ['verdict', `${w.live}${w.cause ? `: ${cause(w.cause)}` : ''}`], ['since', { age: w.since, at }], ['last heard', { age: w.age, at, words: ' ago' }],
       ['beats missed', w.missed && count(w.missed)], ['beat', count(w.seq)], ['transitions', count(w.n)], ['zone', w.zone],
     ]);
     const os = w.os || {};

@@ -8,7 +8,7 @@ import { List, rowsOf } from './list.js';
 import * as gpu from './gpu.js';
 import * as parts from './parts.js';
 import { amend, hiveLink, link as to, workerLink } from './route.js';
-import { LIVES, STATES, clip, count, drained, gib, gpuCounts, hiveNote, liveClass, liveWords, plural } from './text.js';
+import { LIVES, STATES, both, clip, count, gib, gpuCounts, hiveNote, liveClass, liveWords, plural } from './text.js';
 
 const FEW = 24; // so many hives are shown as cards
 const CARDS = 200; // at most, where cards are asked for
@@ -255,8 +255,8 @@ function fillCard(el, x, at) {
   parts.setLive(c.live, x.live, x.fresh);
   say(c.name, x.hive);
   attr(c.name, 'href', hiveLink(x.hive));
-  say(c.zone, [x.zone && `zone ${clip(x.zone, 30)}`, x.drained && 'drained'].filter(Boolean).join(' · '));
-  attr(c.zone, 'title', drained(x.drained, 'hive') || null);
+  say(c.zone, [x.zone && `zone ${clip(x.zone, 30)}`, x.drained && 'drained', x.silenced && 'silenced'].filter(Boolean).join(' · '));
+  attr(c.zone, 'title', both(x, 'hive') || null);
   setAge(c.age, x.age, at);
   attr(c.age, 'title', `heard last; ${liveWords(x.live)}`);
   keyed(c.gpus, (x.gpus || []).slice(0, 16), (g) => g.uuid || g.index, gpu.gpuBar, (b, g) => gpu.setGPU(b, g, at, { fresh: x.fresh }));

@@ -46,7 +46,7 @@ export const clip = (s, n = 120) => (s.length > n ? `${s.slice(0, n - 1)}…` : 
 export const LIVES = ['alive', 'late', 'unverified', 'lost', 'left'];
 export const STATES = ['starting', 'loading', 'ready', 'busy', 'degraded', 'draining', 'stopped', 'failed'];
 export const KINDS = ['joined', 'state', 'stalled', 'looping', 'late', 'lost', 'recovered', 'left', 'restarted', 'unverified', 'conflict', 'gap', 'brake',
-  'gpu-lost', 'gpu-failing', 'gpu-degraded', 'gpu-recovered', 'gpu-orphan', 'gpu-forgotten', 'drained', 'undrained'];
+  'gpu-lost', 'gpu-failing', 'gpu-degraded', 'gpu-recovered', 'gpu-orphan', 'gpu-forgotten', 'drained', 'undrained', 'silenced', 'unsilenced'];
 
 // liveClass is the class of a verdict: a word that is not known counts as late.
 export const liveClass = (live) => (LIVES.includes(live) ? live : 'late');
@@ -111,15 +111,18 @@ export function gpuNote(gpus) {
   }).join('; ');
 }
 
-// drained says who drained something, why and for how long: empty if it is not drained.
-export function drained(d, of) {
+// imposed says who drained or silenced something, why and for how long: empty if nobody did.
+export function imposed(past, d, of) {
   if (!d) return '';
   const whole = d.of === of ? '' : { hive: ' with its hive', gpu: ' with its GPU' }[d.of] || '';
-  return `drained${whole} by ${d.by}${d.reason ? `: ${d.reason}` : ''}${d.left ? `, ${age(d.left)} left` : ''}`;
+  return `${past}${whole} by ${d.by}${d.reason ? `: ${d.reason}` : ''}${d.left ? `, ${age(d.left)} left` : ''}`;
 }
 
-// hiveNote says in few words what is drained of a hive, and which GPUs are not ok.
-export const hiveNote = (x) => [drained(x.drained, 'hive'), ...(x.gpus || []).filter((g) => x.drained_gpus?.[g.uuid]).map((g) => `GPU ${g.index || 0} ${drained(x.drained_gpus[g.uuid], 'gpu')}`),
+// both says whether something is drained, silenced, or both.
+export const both = (x, of) => [imposed('drained', x.drained, of), imposed('silenced', x.silenced, of)].filter(Boolean).join('; ');
+
+// hiveNote says in few words what is drained or silenced of a hive, and which GPUs are not ok.
+export const hiveNote = (x) => [both(x, 'hive'), ...(x.gpus || []).filter((g) => x.drained_gpus?.[g.uuid]).map((g) => `GPU ${g.index || 0} ${imposed('drained', x.drained_gpus[g.uuid], 'gpu')}`),
   x.fresh ? gpuNote(x.gpus) : ''].filter(Boolean).join('; ');
 
 // gpuCounts says how many GPUs are in which state, if not all are ok.
@@ -203,6 +206,8 @@ export function eventWords(d) {
     case 'gpu-orphan': return `${gpuOf(d)}: processes of ${d.owner || 'a worker'}, which has ended, still hold memory`;
     case 'gpu-forgotten': return `${gpuOf(d)} is forgotten${d.asker ? `, as ${d.asker} asked` : ''}`;
     case 'drained': return `${d.gpu ? `${gpuOf(d)} is ` : ''}drained${d.asker ? ` by ${d.asker}` : ''}${d.during_ms ? ` for ${age(d.during_ms)}` : ''}`;
+    case 'silenced': return `silenced${d.asker ? ` by ${d.asker}` : ''}${d.during_ms ? ` for ${age(d.during_ms)}` : ''}`;
+    case 'unsilenced': return `silenced no more${d.asker ? `, as ${d.asker} asked` : ''}`;
     case 'undrained': return `${d.gpu ? `${gpuOf(d)} is ` : ''}drained no more${d.asker ? `, as ${d.asker} asked` : ''}`;
     default: return d.kind || 'something happened';
   }

@@ -5,7 +5,7 @@ import { trouble } from './frame.js';
 import { List, rowsOf } from './list.js';
 import * as parts from './parts.js';
 import { amend, workerLink } from './route.js';
-import { LIVES, STATES, clip, count, drained, gib, quiet } from './text.js';
+import { LIVES, STATES, both, clip, count, gib, quiet } from './text.js';
 
 const COLUMNS = [
   { name: 'Verdict', sort: 'live', cls: 'c-live' }, { name: 'Worker', sort: 'id', cls: 'c-name' }, { name: 'Model', sort: 'model', cls: 'c-model' },
@@ -52,8 +52,8 @@ function fill(el, w, at) {
   attr(c.link, 'href', workerLink(w.hive, w.worker));
   say(c.model, clip(w.model || '', 120));
   attr(c.model, 'title', w.model || null);
-  say(c.state, clip(w.state || '', 32) + (silence && `, ${silence}`) + (w.stalled ? ', stalled' : '') + (w.looping ? ', looping' : '') + (w.drained ? ', drained' : '') + (w.rival ? ', conflict' : ''));
-  attr(c.state, 'title', drained(w.drained, 'worker') || null);
+  say(c.state, clip(w.state || '', 32) + (silence && `, ${silence}`) + (w.stalled ? ', stalled' : '') + (w.looping ? ', looping' : '') + (w.drained ? ', drained' : '') + (w.silenced ? ', silenced' : '') + (w.rival ? ', conflict' : ''));
+  attr(c.state, 'title', both(w, 'worker') || null);
   say(c.slots, gone ? '–' : parts.slots(w));
   const use = `${w.slots ? Math.min(100, (100 * (w.busy || 0)) / w.slots).toFixed(0) : 0}%`;
   if (c.bar.firstChild.style.width !== use) c.bar.firstChild.style.width = use;

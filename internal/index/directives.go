@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// A hive, worker or GPU that an operator drained takes no new work. A worker is drained with its hive, and with each
+// What operators say. A hive, worker or GPU that one drained takes no new work. A worker is drained with its hive, and with each
 // GPU that it names or holds memory of.
 
-// Drain says who drained something, and why. A Drain is never changed: another one replaces it.
-type Drain struct {
-	Worker, GPU string // of the hive; without either, the hive itself is drained
+// Directive says who drained or silenced something, and why. It is never changed: another one replaces it.
+type Directive struct {
+	Worker, GPU string // of the hive; without either, it is about the hive itself
 	By, Reason  string
 	Since       time.Time
 	Until       time.Time // zero: it does not end by itself
 }
 
-// Of returns what was drained: "hive", "worker" or "gpu".
-func (d *Drain) Of() string {
+// Of returns what it is about: "hive", "worker" or "gpu".
+func (d *Directive) Of() string {
 	switch {
 	case d.Worker != "":
 		return "worker"
@@ -29,7 +29,7 @@ func (d *Drain) Of() string {
 
 // SetDrains replaces what is drained of a hive. Drains of a hive, worker or GPU that is not known yet count once it
 // appears.
-func (x *Index) SetDrains(hive string, list []*Drain, now time.Time) {
+func (x *Index) SetDrains(hive string, list []*Directive, now time.Time) {
 	if slices.Equal(x.drains[hive], list) {
 		return
 	}
@@ -52,7 +52,7 @@ func (x *Index) SetDrains(hive string, list []*Drain, now time.Time) {
 }
 
 // drained returns the drain of the hive (with "" and ""), or of one of its workers or GPUs alone; nil if there is none.
-func (h *Hive) drained(worker, gpu string) *Drain {
+func (h *Hive) drained(worker, gpu string) *Directive {
 	for _, d := range h.drains {
 		if d.Worker == worker && d.GPU == gpu {
 			return d
@@ -62,19 +62,19 @@ func (h *Hive) drained(worker, gpu string) *Drain {
 }
 
 // Drain returns the drain of the hive as a whole, or nil.
-func (h *Hive) Drain() *Drain { return h.drained("", "") }
+func (h *Hive) Drain() *Directive { return h.drained("", "") }
 
 // WorkerDrain returns the drain of a worker of the hive alone, or nil.
-func (h *Hive) WorkerDrain(id string) *Drain { return h.drained(id, "") }
+func (h *Hive) WorkerDrain(id string) *Directive { return h.drained(id, "") }
 
 // GPUDrain returns the drain of a GPU of the hive alone, or nil.
-func (h *Hive) GPUDrain(uuid string) *Drain { return h.drained("", uuid) }
+func (h *Hive) GPUDrain(uuid string) *Directive { return h.drained("", uuid) }
 
 // Drain returns the drain of its hive, its own, or else that of one of its GPUs, as of the last Settle; nil if there is
 // none.
-func (w *Worker) Drain() *Drain { return w.shown.drain }
+func (w *Worker) Drain() *Directive { return w.shown.drain }
 
-func (w *Worker) drainNow() *Drain {
+func (w *Worker) drainNow() *Directive {
 	h := w.hive
 	if len(h.drains) == 0 {
 		return nil
@@ -96,7 +96,7 @@ func (w *Worker) drainNow() *Drain {
 }
 
 // ofGPU returns the drain of the GPU with this UUID, or of the GPU that has an instance with it.
-func (h *Hive) ofGPU(uuid string) *Drain {
+func (h *Hive) ofGPU(uuid string) *Directive {
 	if uuid == "" {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (h *Hive) ofGPU(uuid string) *Drain {
 }
 
 // Drain returns the drain of its hive or its GPU; nil if there is none.
-func (g *GPU) Drain() *Drain {
+func (g *GPU) Drain() *Directive {
 	h := g.hive
 	if len(h.drains) == 0 {
 		return nil
@@ -120,5 +120,47 @@ func (g *GPU) Drain() *Drain {
 
 // gpuDrains reports whether GPUs of h are drained: a change of its head may then put workers under another drain.
 func (h *Hive) gpuDrains() bool {
-	return slices.ContainsFunc(h.drains, func(d *Drain) bool { return d.GPU != "" })
+	return slices.ContainsFunc(h.drains, func(d *Directive) bool { return d.GPU != "" })
 }
+
+// SetSilences replaces what is silenced of a hive, as SetDrains does for drains.
+func (x *Index) SetSilences(hive string, list []*Directive) {
+	if slices.Equal(x.silences[hive], list) {
+		return
+	}
+	if len(list) == 0 {
+		delete(x.silences, hive)
+	} else {
+		x.silences[hive] = slices.Clone(list)
+	}
+	h := x.Hive(hive)
+	if h == nil {
+		return
+	}
+	was := h.silences
+	h.silences = x.silences[hive]
+	for _, w := range h.workers {
+		if w.shown.count != nil && silence(was, w.rec.Worker) != silence(h.silences, w.rec.Worker) {
+			x.touchWorker(w, true)
+		}
+	}
+	if h.facts.Live != "" {
+		x.touchHive(h, true)
+	}
+}
+
+// silence returns the silence of a hive, or else that of a worker of it; nil if there is none.
+func silence(list []*Directive, worker string) *Directive {
+	for _, id := range [...]string{"", worker} {
+		for _, d := range list {
+			if d.Worker == id {
+				return d
+			}
+		}
+	}
+	return nil
+}
+
+// Silence returns the silence of the hive, or else that of its worker with this id, as it was last set; nil if there is
+// none. For the hive alone the id is empty.
+func (h *Hive) Silence(worker string) *Directive { return silence(h.silences, worker) }
