@@ -68,7 +68,7 @@ type Facts struct {
 }
 
 // LoadUnknown reports whether Busy, Queue and Done say nothing, though they are 0 on the wire:
-// the engine reports none of them, as Ollama does.
+// the engine reports none, as Ollama does.
 func (f *Facts) LoadUnknown() bool {
 	return (f.Engine == "ollama" || f.Engine == "openai") && f.Busy == 0 && f.Queue == 0 && f.Done == 0 && f.Tokens == 0
 }

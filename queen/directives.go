@@ -19,7 +19,7 @@ import (
 // that reads it publishes it too, so that it is in the stream once, whichever queen dies.
 const (
 	directTries     = 8                // attempts to store one change
-	directivesLook  = time.Second      // between two looks at what is to be put or published again
+	directivesLook  = time.Second      // between two looks for entries to put or publish again
 	directivesSweep = 10 * time.Minute // between two looks at all entries
 )
 
@@ -125,7 +125,7 @@ func (q *Queen) amend(ctx context.Context, l *ledger.Ledger, asker, verb string,
 	}
 	q.log.Info("an operator's word was stored", slog.String("what", string(c.Event.Kind)), slog.String("hive", r.Hive), slog.String("worker", r.Worker),
 		slog.String("gpu", r.GPU), slog.String("by", asker), slog.String("reason", r.Reason))
-	// It is stored: what follows does not depend on whether the asker still waits.
+	// It is stored: the rest does not depend on whether the asker still waits.
 	work := context.WithoutCancel(ctx)
 	if err := q.do(work, func(now time.Time) {
 		q.learn(r.Hive, directive.Item{Entry: c.Entry, Revision: rev, Epoch: item.Epoch, Stored: now.Sub(began)}, now)
@@ -165,8 +165,8 @@ func (q *Queen) tellDirective(ctx context.Context, hive string) error {
 	return q.do(ctx, func(time.Time) { q.directives.Published(hive, n) })
 }
 
-// keepDirectives publishes the events of entries that this queen has read, and puts entries again: those that lack what
-// is in force here, and those that would run out. It runs beside the loop.
+// keepDirectives publishes the events of entries that this queen has read, and puts entries again: incomplete ones,
+// and those that would run out. It runs beside the loop.
 func (q *Queen) keepDirectives(work context.Context, l *ledger.Ledger) {
 	swept := time.Now()
 	for {
@@ -207,7 +207,8 @@ func (q *Queen) tryAgain(work context.Context, hive string, err error) {
 	_ = q.do(work, func(time.Time) { q.directives.Again(hive) })
 }
 
-// putAgain puts what is in force on a hive, without an event. If another queen was first, its entry counts.
+// putAgain puts the directives in force on a hive, without an event. If another queen was first, its entry
+// counts.
 func (q *Queen) putAgain(work context.Context, l *ledger.Ledger, hive string) error {
 	item, err := l.Directives(work, hive)
 	if err != nil {

@@ -27,8 +27,7 @@ import (
 	"github.com/beatfabric/hivebeat/internal/sidecar"
 )
 
-// minStall is the least time without progress after which a probed engine may be stalled: a long
-// prefill shows none.
+// minStall is the least stall time of a probed engine: a long prefill shows none.
 const minStall = 5 * time.Minute
 
 // EngineFlags say which program a worker beats for: one that it runs, or one that runs already.
@@ -160,8 +159,8 @@ func (f *EngineFlags) probe() (*probe.Config, error) {
 	return cfg, nil
 }
 
-// source returns what yields the processes, or nil if the worker has only a probe. A program has
-// a source of its own.
+// source returns the source of processes, or nil if the worker has only a probe. A program is a
+// source itself.
 func (f *EngineFlags) source(log *slog.Logger) (life.Source, error) {
 	cfg := life.Config{Logger: log}
 	var s life.Source

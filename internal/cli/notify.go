@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// What systemd is told, in the words of sd_notify(3).
+// Messages to systemd, in the words of sd_notify(3).
 const (
 	ready    = "READY=1"
 	stopping = "STOPPING=1"
@@ -25,9 +25,9 @@ type notifier struct {
 	done chan struct{}
 }
 
-// notify returns the notifier that the environment asks for. It feeds the watchdog until close:
-// what that proves is that this process runs. Whether NATS can be reached is no reason to
-// restart an engine.
+// notify returns the notifier that the environment asks for. It feeds the watchdog until close,
+// which proves that this process runs. Whether NATS can be reached is no reason to restart an
+// engine.
 func notify(log *slog.Logger) *notifier {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {

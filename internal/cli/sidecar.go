@@ -176,7 +176,7 @@ func (s *sidecars) set(list []enginefile.Engine) {
 	s.group.Set(specs, nil)
 }
 
-// source returns what follows a process, or nil if none is named.
+// source returns the source of an engine's processes, or nil if none is named.
 func (s *sidecars) source(a enginefile.Attach) (life.Source, error) {
 	cfg := life.Config{Logger: s.log}
 	switch {

@@ -30,7 +30,7 @@ const (
 	// settle is how long the beats of other workers are awaited before the first engine is
 	// reported, so that none is reported twice.
 	settle = 700 * time.Millisecond
-	// spread is the time over which workers answer the roll call at the start.
+	// spread is how widely the answers to the roll call at the start are spread.
 	spread = "300"
 	// askAtOnce bounds how many ports are asked at a time.
 	askAtOnce = 4
@@ -47,7 +47,7 @@ type Config struct {
 	Every  time.Duration // between two looks, [DefaultEvery] by default
 	// Beat is the promise of the workers, 30 s by default.
 	Beat time.Duration
-	// Follow returns what follows the end of a process. Default: life.PID.
+	// Follow returns a source for a process. Default: life.PID.
 	Follow func(pid uint64) (life.Source, error)
 	// Logger gets a line for each engine that is found, left out or lost, once. Default:
 	// nothing is logged.
@@ -109,7 +109,7 @@ func New(nc *nats.Conn, cfg Config) (*Discovery, error) {
 	}, nil
 }
 
-// Findings returns what is known of each process and port.
+// Findings describes each process and port that was looked at.
 func (d *Discovery) Findings() []Finding {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -337,7 +337,7 @@ func (l *loop) say(now []Finding) {
 	}
 }
 
-// Look looks once, asks each candidate, and returns what it found. It beats for none.
+// Look looks once, asks each candidate, and returns its findings. It beats for none.
 func Look(ctx context.Context, cfg Config) ([]Finding, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

@@ -130,7 +130,7 @@ func argument(args, names []string) string {
 	return ""
 }
 
-// configuredPort is the port that a process was told to listen on, or 0.
+// configuredPort is the port in the command of a process, or 0.
 func (e *engine) configuredPort(args []string, env map[string]string) uint16 {
 	text := argument(args, e.portArgs)
 	if text == "" && e.portEnv != "" {
@@ -143,7 +143,7 @@ func (e *engine) configuredPort(args []string, env map[string]string) uint16 {
 	return uint16(n)
 }
 
-// configuredSlots is how many requests a process was told to compute at once, or 0.
+// configuredSlots is how many requests at once the command of a process allows, or 0.
 func (e *engine) configuredSlots(args []string, env map[string]string) uint64 {
 	text := argument(args, e.slotArgs)
 	if text == "" && e.slotEnv != "" {

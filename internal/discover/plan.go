@@ -18,7 +18,7 @@ import (
 	"github.com/beatfabric/hivebeat/verdict"
 )
 
-// Finding is what is known of one process or port, for people.
+// Finding describes one process or port, for people.
 type Finding struct {
 	ID      string     // of the worker that beats for it; empty: none does
 	Kind    probe.Kind // empty: unknown
@@ -27,7 +27,7 @@ type Finding struct {
 	Command string
 	Beats   bool   // it is an engine, and this process beats for it
 	Trouble bool   // it is one, or should be, and no worker beats for it
-	What    string // what was found and why
+	What    string // the finding, and the reason
 	Do      string // what helps, if something does
 }
 
@@ -60,7 +60,7 @@ type plan struct {
 	parents map[uint64]uint64
 }
 
-// entry is a candidate and what became of it.
+// entry is a candidate and its state.
 type entry struct {
 	Candidate
 	there  bool // in the last scan
@@ -270,7 +270,7 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// findings says what is known of each process and port.
+// findings describes each process and port.
 func (p *plan) findings() (list []Finding) {
 	for _, e := range p.entries {
 		f := Finding{Kind: e.Kind, PID: e.pid, URL: e.URL}

@@ -57,7 +57,7 @@ type key struct {
 type Candidate struct {
 	key
 	Kind  probe.Kind // of the command; empty: by its port
-	PIDs  []uint64   // its processes, the first of which is followed; empty: unknown
+	PIDs  []uint64   // its processes; the first one is followed; empty: unknown
 	URL   string
 	Where string // the name of its container, if it has no port of the machine
 	Host  string // the host name that it sees, if it is in a container
@@ -92,7 +92,7 @@ func (c *Candidate) publicPort() uint16 {
 // own.
 const maxPorts = 4
 
-// Candidates returns the ports to ask, and what is known without asking.
+// Candidates returns the ports to ask, and the findings that need no question.
 func Candidates(s *Scan) (list []Candidate, findings []Finding) {
 	for _, procs := range trees(s) {
 		l, f := s.ofTree(procs)
@@ -223,9 +223,9 @@ func (e *engine) choose(procs []*Process, at map[uint16][]netip.Addr) []uint16 {
 	return ports[:min(len(ports), maxPorts)]
 }
 
-// reach returns the URL at which this process reaches a port of p: on loopback if it is the
-// machine's own, through the port that the container publishes, or at the container's address.
-// In the last case where names the container.
+// reach returns the URL for a port of p: on loopback if it is the machine's own, through the
+// port that the container publishes, or at the container's address. In the last case where
+// names the container.
 func (s *Scan) reach(p *Process, addrs []netip.Addr, port uint16) (url, where string) {
 	if p.Net == "" || p.Net == s.Net {
 		return urlOf(best(addrs), port), ""

@@ -24,7 +24,7 @@ const (
 	// young is the age in rounds up to which a process is read again at every look: it may become
 	// another program, as the shell of a start script does.
 	young = 12
-	// turns is the number of looks in which every older process is read again.
+	// turns is the number of looks after which every older process was read again.
 	turns = 30
 	// listening is the state of a socket that accepts connections (include/net/tcp_states.h).
 	listening = "0A"
@@ -40,7 +40,7 @@ type scanner struct {
 	owner map[uint64]*process // sockets that were looked up, by inode: their process, or nil
 }
 
-// process is what is remembered of a process.
+// process is the scanner's record of a process.
 type process struct {
 	pid, parent  int
 	start        uint64
@@ -132,8 +132,7 @@ func (s *scanner) see(p procfs.Proc) {
 	}
 }
 
-// inspect reads what is of interest of a process of an engine. It does so once, but for what it
-// may not read.
+// inspect reads a process of an engine, once, except what it has no permission to read.
 func (s *scanner) inspect(e *process) {
 	if e.looked && !e.denied {
 		return
@@ -170,8 +169,8 @@ type socket struct {
 	inode uint64
 }
 
-// sockets finds out who listens where: in the network namespaces of engines, and in that of this
-// process.
+// sockets finds the listening processes: in the network namespaces of engines, and in that of
+// this process.
 func (s *scanner) sockets(out *Scan, named []*process) {
 	tables := map[string][]socket{}
 	own := s.table("self")

@@ -20,7 +20,7 @@ const leaveIn = 5 * time.Second
 // Spec is an engine that a Group runs.
 type Spec struct {
 	ID string // of its worker; unique within the group
-	// Version tells one configuration of the engine from another: an engine whose Version has
+	// Version distinguishes the configurations of the engine: an engine whose Version has
 	// changed is stopped and starts again.
 	Version string
 	Config  sidecar.Config

@@ -58,7 +58,7 @@ func attach(f finder, cfg Config, what string) *attached {
 // Waiting says what Next waits for.
 func (a *attached) Waiting() string { return *a.why.Load() }
 
-// Next returns the next process. The end of ctx also ends the watch of that process.
+// Next returns the next process. The end of ctx also ends its watch.
 func (a *attached) Next(ctx context.Context) (Process, error) {
 	if a.over {
 		return Process{}, fmt.Errorf("%w: %s", ErrOver, a.Waiting())

@@ -110,8 +110,8 @@ func (j *Judge) good(now time.Time, r Reading) {
 // bad takes a failure.
 func (j *Judge) bad(now time.Time, err error) {
 	if errors.Is(err, ErrRefused) {
-		// A refusal costs nobody anything and comes at once, so the port is tried at the full rate:
-		// an engine that has loaded for 12 minutes is seen when it is ready.
+		// A refusal is free and comes at once, so the port is tried at the full rate: an engine
+		// that has loaded for 12 minutes is seen when it is ready.
 		j.fails, j.silent, j.heard, j.report.Next = 0, 0, now, j.every
 		if j.report.Probed.IsZero() {
 			j.say(hivebeat.Starting, "refuses connections")

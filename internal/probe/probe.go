@@ -36,7 +36,7 @@ const (
 	TCP        Kind = "tcp"        // a port that accepts connections
 )
 
-// Kinds lists the kinds in the order in which a page shows them.
+// Kinds lists the kinds in display order.
 func Kinds() []Kind {
 	return []Kind{Auto, VLLM, SGLang, LlamaCPP, Ollama, TRTLLM, TGI, OpenAI, HTTP, Prometheus, TCP}
 }
@@ -49,7 +49,7 @@ const (
 
 // slowEvery is how many readings apart the facts that seldom change are read: the version, and
 // the models of engines that keep their list. They are also read after each failure, so that an
-// engine that restarted with another version is not described by what it was.
+// engine that restarted with another version is not described by its past.
 const slowEvery = 12
 
 // Config says which engine to read, and how. Only URL is required.
@@ -133,7 +133,7 @@ type Prober struct {
 	base   string // what the path of a request is appended to
 	client *http.Client
 
-	turn chan struct{} // holds a value while a reading runs; guards what follows
+	turn chan struct{} // holds a value while a reading runs; guards the fields below
 	kind atomic.Value  // Kind: what the engine is, or Auto
 	slow slowFacts
 	due  int // readings until the slow facts are read again

@@ -12,7 +12,7 @@ import (
 // full their KV cache is. A resident model is not an idle one. Both are compared in steps, so that differences
 // that mean nothing do not send all clients to the same worker.
 
-// unknownPace is the wait of a worker that has work and does not report what it finishes.
+// unknownPace is the wait of a worker that has work and does not report its progress.
 const unknownPace = 4000 // ms
 
 // waitOf returns how long w needs for the work that it has and was given, as the power of 2 of milliseconds;

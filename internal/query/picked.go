@@ -100,7 +100,7 @@ func degraded(g *hivebeat.GPU) string {
 	return fmt.Sprintf("GPU %d is degraded: %s", g.Index, cmp.Or(g.Evidence, string(g.Cause), "no reason given"))
 }
 
-// UnsureOf says in words of which picked workers the GPUs are not known.
+// UnsureOf names the picked workers whose GPUs are not known.
 func UnsureOf(v *index.Index, picks []api.Pick, now time.Time) (list []string) {
 	for i := range picks {
 		h := v.Hive(picks[i].Hive)
@@ -202,7 +202,7 @@ func (f *Finder) explain(v *index.Index) {
 	}
 }
 
-// skips reports whether the pick skips what is on levels below f.level.
+// skips reports whether the pick skips the levels below f.level.
 func (f *Finder) skips() bool { return f.filter.hive == "" && !f.walk.begun }
 
 // noSlot returns why a worker cannot be picked now, or "".

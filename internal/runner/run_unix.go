@@ -231,7 +231,7 @@ func (r *Runner) leave(err error) error {
 	return err
 }
 
-// failed decides what follows a start that failed. Its error is final.
+// failed decides the next step after a failed start. Its error is final.
 func (r *Runner) failed(err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -352,7 +352,7 @@ func (r *Runner) reap() {
 	})
 }
 
-// collect waits for the children that have ended: all of them if they were adopted, and else
+// collect waits for the children that have ended: every one if orphans are adopted, and else
 // only the program.
 func (r *Runner) collect() {
 	r.mu.Lock()
@@ -400,8 +400,8 @@ func (r *Runner) collect() {
 	}
 }
 
-// end reports the end of the program, and then ends what is left of its group. The hive sees the
-// end too, and waits only a few ms for what is known of it here.
+// end reports the end of the program, and then ends the rest of its group. The hive sees the end
+// too, and waits only a few ms for this report.
 func (r *Runner) end(p *process) {
 	var behind left
 	if !p.alone {
@@ -421,7 +421,7 @@ func (r *Runner) end(p *process) {
 	r.endGroup(p.pid)
 }
 
-// judge decides what an end was, and what follows. r.mu is held.
+// judge classifies an end, and decides the next step. r.mu is held.
 func (r *Runner) judge(p *process, oom bool, words string, behind left) life.End {
 	how, ws := "", p.status
 	if ws.Signaled() {

@@ -51,7 +51,7 @@ type Config struct {
 	// RestartMax is how many restarts within Window are the most. The next end is given up.
 	// Default: 10.
 	RestartMax int
-	// Window is the time in which restarts are counted. Default: 10 min.
+	// Window is how long a restart counts. Default: 10 min.
 	Window time.Duration
 	// Backoff is the wait before the first restart within Window. It doubles with each further
 	// one, up to BackoffMax, and varies by a fifth. Default: 1 s, and 60 s.
@@ -133,7 +133,7 @@ func newRestarts(c *Config) restarts {
 	return restarts{policy: c.Restart, most: c.RestartMax, window: c.Window, min: c.Backoff, max: c.BackoffMax}
 }
 
-// next is what follows the end of a program.
+// next is the step after the end of a program.
 type next struct {
 	again   bool
 	wait    time.Duration
@@ -141,7 +141,7 @@ type next struct {
 	givenUp bool
 }
 
-// after decides what follows an end. rnd, from 0 to 1, is the jitter.
+// after decides the step after an end. rnd, from 0 to 1, is the jitter.
 func (r *restarts) after(now time.Time, orderly bool, rnd float64) next {
 	if r.policy == No || r.policy == OnFailure && orderly {
 		return next{}

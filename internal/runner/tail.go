@@ -45,8 +45,8 @@ func (t *tail) String() string {
 	return lastLines(text)
 }
 
-// lastLines returns the last lines of text that are not empty, without colours, and of a line
-// that was written over only what was seen last.
+// lastLines returns the last lines of text that are not empty, without colours, and with the
+// last version of a line that was written over.
 func lastLines(text string) string {
 	var out []string
 	room := tailBytes

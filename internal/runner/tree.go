@@ -67,7 +67,7 @@ func onlyZombies(group int) bool {
 }
 
 // killEvery is the interval between two readings of how many processes the kernel killed for
-// want of memory. A crash is of that kind if the number grew since the reading before the last.
+// want of memory. A crash had that cause if the number grew since the reading before the last.
 const killEvery = 10 * time.Second
 
 // killCount counts the processes that were killed in the cgroup of this process, which the program

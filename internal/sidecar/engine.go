@@ -1,6 +1,6 @@
 // Package sidecar beats for an inference engine that knows nothing of hivebeat. It follows
 // the engine's process (package life), reads its endpoints (package probe), and lets workers
-// (package worker) report what they say.
+// (package worker) report the result.
 package sidecar
 
 import (
@@ -23,8 +23,8 @@ import (
 
 // Config describes an engine to beat for. Worker.Hive and Worker.ID are required.
 type Config struct {
-	// Worker is what is known of the worker beforehand. Its Model, Endpoint and Slots go
-	// before what the engine says. Its State is that of a process that is not probed.
+	// Worker has the facts that are known beforehand. Its Model, Endpoint and Slots go
+	// before those of the engine. Its State is that of a process that is not probed.
 	Worker worker.Config
 	// Source yields the engine's process. If it is nil, the process is unknown: the worker
 	// beats for the probe alone, and the hive watches the process of the sidecar.
@@ -41,7 +41,7 @@ type Config struct {
 }
 
 // Engine beats for one engine: as one worker, or also as one for each model that it has
-// loaded. Each life of its process is another incarnation of them.
+// loaded. Each life of its process is a new incarnation.
 type Engine struct {
 	nc     *nats.Conn
 	cfg    Config

@@ -134,7 +134,7 @@ func (g *group) report(r *probe.Report) {
 		base = idle(base)
 		base.Slots, base.Cold = 0, cold
 		if len(loaded) > 1 {
-			facts = idle(facts) // it is not known which of them works
+			facts = idle(facts) // any one may be the one that works
 		}
 		g.keep(r, loaded)
 	} else if len(loaded) > 0 && base.Model == "" {
