@@ -107,6 +107,8 @@ const (
 	KindDrained   Kind = "drained"   // an operator drained a hive, worker or GPU
 	KindUndrained Kind = "undrained" // an operator ended that
 
+	KindForgotten Kind = "forgotten" // an operator removed a hive that was lost or left
+
 	KindSilenced   Kind = "silenced"   // an operator silenced a hive or worker
 	KindUnsilenced Kind = "unsilenced" // an operator ended that
 )

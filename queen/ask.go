@@ -48,6 +48,9 @@ func (q *Queen) answer(ctx context.Context, asker, verb string, r api.Request) a
 	case api.VerbRelease:
 		return q.release(ctx, query.HoldID{Asker: asker, ID: r.Hold})
 	case api.VerbForget:
+		if r.GPU == "" {
+			return q.forgetHive(ctx, asker, r.Hive)
+		}
 		return q.forgetGPU(ctx, asker, r)
 	case api.VerbDrain, api.VerbUndrain, api.VerbSilence, api.VerbUnsilence:
 		return q.direct(ctx, asker, verb, r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -37,22 +38,32 @@ func newDirectives() directives {
 // learn takes an entry that was read, in the loop.
 func (q *Queen) learn(hive string, item directive.Item, now time.Time) {
 	q.directives.Learn(q.view.Index(), hive, item, now)
+	q.view.Numbered(hive, item.After)
 	select {
 	case q.directives.wake <- struct{}{}:
 	default:
 	}
 }
 
-// direct answers the verbs that change what operators say.
-func (q *Queen) direct(ctx context.Context, asker, verb string, r api.Request) api.Answer {
+// directs waits until no other change is under way at this queen.
+func (q *Queen) directs(ctx context.Context) (done func(), err error) {
 	select {
 	case q.directives.changing <- struct{}{}:
-		defer func() { <-q.directives.changing }()
+		return func() { <-q.directives.changing }, nil
 	case <-q.ended:
-		return q.unavailable(hivebeat.ErrStopped)
+		return nil, fmt.Errorf("queen: %w", hivebeat.ErrStopped)
 	case <-ctx.Done():
-		return q.unavailable(ctx.Err())
+		return nil, ctx.Err()
 	}
+}
+
+// direct answers the verbs that change what operators say.
+func (q *Queen) direct(ctx context.Context, asker, verb string, r api.Request) api.Answer {
+	done, err := q.directs(ctx)
+	if err != nil {
+		return q.unavailable(err)
+	}
+	defer done()
 	failed := errors.New("other queens change it at the same time")
 	for range directTries {
 		l, why, err := q.mayChange(ctx)
@@ -111,31 +122,38 @@ func (q *Queen) amend(ctx context.Context, l *ledger.Ledger, asker, verb string,
 	if err != nil || refused != nil || c.None {
 		return c, refused, err
 	}
-	if err := q.tellDirective(ctx, r.Hive); err != nil { // the entry is its last copy
-		return c, nil, err
+	return c, nil, q.putChange(ctx, l, &c, item.Epoch)
+}
+
+// putChange stores a change, and publishes its event.
+func (q *Queen) putChange(ctx context.Context, l *ledger.Ledger, c *query.Change, epoch int64) error {
+	d := &c.Event
+	if err := q.tellDirective(ctx, d.Hive); err != nil { // the entry is its last copy
+		return err
 	}
-	ev := q.subjects.NewEvent(hivebeat.DirectiveEventID(r.Hive, c.Entry.N), time.Now(), c.Event)
+	ev := q.subjects.NewEvent(hivebeat.DirectiveEventID(d.Hive, c.Entry.N), time.Now(), *d)
+	var err error
 	if c.Entry.Event, err = ev.Encode(); err != nil {
-		return c, nil, err
+		return err
 	}
 	began := time.Now()
-	rev, err := l.PutDirectives(ctx, r.Hive, c.Rev, c.Entry)
+	rev, err := l.PutDirectives(ctx, d.Hive, c.Rev, c.Entry)
 	if err != nil {
-		return c, nil, err
+		return err
 	}
-	q.log.Info("an operator's word was stored", slog.String("what", string(c.Event.Kind)), slog.String("hive", r.Hive), slog.String("worker", r.Worker),
-		slog.String("gpu", r.GPU), slog.String("by", asker), slog.String("reason", r.Reason))
+	q.log.Info("an operator's word was stored", slog.String("what", string(d.Kind)), slog.String("hive", d.Hive), slog.String("worker", d.Worker),
+		slog.String("gpu", d.GPU), slog.String("by", d.Asker), slog.String("reason", d.Reason))
 	// It is stored: the rest does not depend on whether the asker still waits.
 	work := context.WithoutCancel(ctx)
 	if err := q.do(work, func(now time.Time) {
-		q.learn(r.Hive, directive.Item{Entry: c.Entry, Revision: rev, Epoch: item.Epoch, Stored: now.Sub(began)}, now)
+		q.learn(d.Hive, directive.Item{Entry: c.Entry, Revision: rev, Epoch: epoch, Stored: now.Sub(began)}, now)
 	}); err != nil {
-		return c, nil, err
+		return err
 	}
-	if err := q.tellDirective(work, r.Hive); err != nil {
-		q.log.Debug("the event of an operator's word is published later", slog.String("hive", r.Hive), slog.Any("err", err))
+	if err := q.tellDirective(work, d.Hive); err != nil {
+		q.log.Debug("the event of an operator's word is published later", slog.String("hive", d.Hive), slog.Any("err", err))
 	}
-	return c, nil, nil
+	return nil
 }
 
 // tellDirective publishes the event in the entry of a hive, if that is not known to be done.

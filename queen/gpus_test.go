@@ -195,7 +195,7 @@ func TestForgetAGPU(t *testing.T) {
 		{"gpu-02", "GPU-1", api.CodeNotFound, "no hive gpu-02 is known"},
 		{"gpu-01", "GPU-7", api.CodeNotFound, "no GPU GPU-7 is known on hive gpu-01"},
 		{"gpu-01", "GPU-0", api.CodeBadRequest, "GPU 0 of gpu-01 is ok: only a GPU that is gone"},
-		{"gpu-01", "", api.CodeBadRequest, "forget needs gpu"},
+		{"gpu-01", "", api.CodeBadRequest, "hive gpu-01 is alive: only one that is lost or left can be forgotten"},
 	} {
 		if a := forget(c.hive, c.uuid); a.Error == nil || a.Error.Code != c.code || !strings.Contains(a.Error.Message, c.says) {
 			t.Errorf("%s %s: %+v", c.hive, c.uuid, a.Error)

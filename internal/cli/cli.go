@@ -51,7 +51,7 @@ type commands struct {
 	Events  eventsCmd  `cmd:"" help:"Show past events."`
 	Pick    pickCmd    `cmd:"" help:"Pick workers or GPUs for work, and hold them."`
 	Wait    waitCmd    `cmd:"" help:"Wait until enough workers can serve, for scripts."`
-	Forget  forgetCmd  `cmd:"" help:"Remove a GPU that is gone or replaced."`
+	Forget  forgetCmd  `cmd:"" help:"Remove a hive or GPU that is gone."`
 	Drain   drainCmd   `cmd:"" help:"Give no new work to a hive, worker or GPU."`
 	Undrain undrainCmd `cmd:"" help:"End a drain."`
 

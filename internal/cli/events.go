@@ -18,7 +18,7 @@ type eventsCmd struct {
 	AskFlags
 	Hive   string        `placeholder:"ID" env:"HIVEBEAT_FILTER_HIVE" help:"Only events of this hive and its workers." group:"Filter"`
 	Worker string        `placeholder:"ID" env:"HIVEBEAT_FILTER_WORKER" help:"Only events of this worker of --hive." group:"Filter"`
-	Kind   []string      `placeholder:"WORD" env:"HIVEBEAT_FILTER_KIND" enum:"joined,state,stalled,looping,late,lost,recovered,left,restarted,unverified,conflict,gap,brake,gpu-lost,gpu-failing,gpu-degraded,gpu-recovered,gpu-orphan,gpu-forgotten,drained,undrained,silenced,unsilenced" help:"Only this kind, or several with commas: ${enum}." group:"Filter"`
+	Kind   []string      `placeholder:"WORD" env:"HIVEBEAT_FILTER_KIND" enum:"joined,state,stalled,looping,late,lost,recovered,left,restarted,unverified,conflict,gap,brake,gpu-lost,gpu-failing,gpu-degraded,gpu-recovered,gpu-orphan,gpu-forgotten,forgotten,drained,undrained,silenced,unsilenced" help:"Only this kind, or several with commas: ${enum}." group:"Filter"`
 	Since  time.Duration `placeholder:"DUR" env:"HIVEBEAT_FILTER_SINCE" help:"Not older than this, such as 10m." group:"Filter"`
 	Limit  int           `placeholder:"N" default:"200" env:"HIVEBEAT_FILTER_LIMIT" help:"At most this many events, the newest ones." group:"Filter"`
 }

@@ -136,7 +136,7 @@ func hostileCommands() map[string]hostileCommand {
 			}
 			return agent("sidecar", "--hive", "h", "--config", file)(t, n, format)
 		},
-		"forget": oneShot("forget h/0", "forget h/"+plaintexttest.Mark),
+		"forget": oneShot("forget h", "forget h/0", "forget h/"+plaintexttest.Mark),
 		"drain":  oneShot("drain h", "drain h/w"), "undrain": oneShot("undrain h", "undrain h/w"),
 		"silence": oneShot("silence h --for 1h"), "unsilence": oneShot("unsilence h/w"),
 		"watch": func(t *testing.T, n hostileNATS, format []string) string {

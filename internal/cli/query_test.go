@@ -249,9 +249,10 @@ func TestForget(t *testing.T) {
 	forgot := &api.GPUFault{GPU: "GPU-b", Index: 3, State: hivebeat.GPUGone, Cause: hivebeat.CauseMissing}
 	hive := api.Answer{Hives: []api.HiveInfo{{Hive: "h", GPUs: []hivebeat.GPU{{UUID: "GPU-a"}, {UUID: "GPU-b", Index: 3}, {UUID: "GPU-c", Index: 4}, {UUID: "GPU-d", Index: 4}}}}}
 	fail := func(code, text string) api.Answer { return api.Answer{Error: &api.Error{Code: code, Message: text}} }
+	gone := api.Answer{Hives: []api.HiveInfo{{Hive: "h", Live: hivebeat.Lost, Workers: map[hivebeat.Live]int{hivebeat.Lost: 2, hivebeat.Left: 1}}}}
 	url, o := serveOracle(t, map[string][]api.Answer{
 		api.VerbHive:   {hive, hive, hive, fail(api.CodeNotFound, "no hive h")},
-		api.VerbForget: {{Forgot: forgot}, {Forgot: forgot}, fail(api.CodeBadRequest, "GPU-a is ok"), fail(api.CodeNotFound, "no GPU x"), fail(api.CodeUnavailable, "JetStream is away")},
+		api.VerbForget: {{Forgot: forgot}, {Forgot: forgot}, fail(api.CodeBadRequest, "GPU-a is ok"), fail(api.CodeNotFound, "no GPU x"), fail(api.CodeUnavailable, "JetStream is away"), gone, gone, fail(api.CodeBadRequest, "h is alive"), fail(api.CodeNotFound, "no hive h")},
 	})
 	for _, c := range []struct {
 		args  []string
@@ -267,7 +268,11 @@ func TestForget(t *testing.T) {
 		{[]string{"h/GPU-a"}, ExitFailed, "GPU-a is ok\nhint: \"hivebeat get h\" shows the state", []api.Request{{Hive: "h", GPU: "GPU-a"}}},
 		{[]string{"h/x"}, ExitFailed, "hivebeat: not found: no GPU x\nhint: \"hivebeat get h\" lists its GPUs, ", []api.Request{{Hive: "h", GPU: "x"}}},
 		{[]string{"h/x"}, ExitFailed, "JetStream is away\nhint: ask again", []api.Request{{Hive: "h", GPU: "x"}}},
-		{[]string{"h"}, ExitUsage, "hivebeat: \"h\" is not HIVE/GPU\nhint: as in hivebeat forget gpu-01/3\n", nil},
+		{[]string{"h/"}, ExitUsage, "hivebeat: \"h/\" is neither HIVE nor HIVE/GPU\nhint: as in hivebeat forget gpu-07 or hivebeat forget gpu-01/3\n", nil},
+		{[]string{"h"}, ExitDone, "h is forgotten: it was lost, with 3 workers\n", []api.Request{{Hive: "h"}}},
+		{[]string{"h", "-o", "json"}, ExitDone, `"hive":{"hive":"h","live":"lost"`, []api.Request{{Hive: "h"}}},
+		{[]string{"h"}, ExitFailed, "h is alive\nhint: \"hivebeat get h\" shows it; for a GPU of it, name that: h/3\n", []api.Request{{Hive: "h"}}},
+		{[]string{"h"}, ExitFailed, "hivebeat: not found: no hive h\nhint: " + listHives + "\n", []api.Request{{Hive: "h"}}},
 		{[]string{"a.b/1"}, ExitUsage, "hivebeat: invalid id", nil},
 	} {
 		code, out, errs := run(t, nil, append([]string{"forget", "--nats", url}, c.args...)...)

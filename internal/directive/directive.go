@@ -44,6 +44,9 @@ type Entry struct {
 	V          uint64      `json:"v"` // 1; Encode sets it
 	N          uint64      `json:"n"` // number of the last change; the greater one is the newer
 	Directives []Directive `json:"directives"`
+	// After is the number of the last event of the hive in the roster when it was forgotten: if it returns, its numbers
+	// continue after it. 0 if it was not.
+	After uint64 `json:"after,omitempty"`
 	// Event is the body of the event of change N. It is missing when the entry was put again without a change.
 	Event json.RawMessage `json:"event,omitempty"`
 }
@@ -107,6 +110,8 @@ func Decode(body []byte) (e Entry, err error) {
 	switch {
 	case e.V != 1:
 		return Entry{}, fmt.Errorf("directive: version %d is not 1", e.V)
+	case e.After > hivebeat.MaxInt:
+		return Entry{}, fmt.Errorf("directive: after of %d", e.After)
 	case e.N == 0 || e.N > hivebeat.MaxInt:
 		return Entry{}, fmt.Errorf("directive: n of %d", e.N)
 	case len(e.Directives) > Max:

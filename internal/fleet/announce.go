@@ -199,7 +199,7 @@ func kindOf(l hivebeat.Live) hivebeat.Kind { return hivebeat.Kind(l) } // the wo
 func (h *Hive) Next(kind hivebeat.Kind, to hivebeat.Live, now time.Time) (hivebeat.EventData, ledger.RosterEntry) {
 	e := &h.roster.Item.RosterEntry
 	d := hivebeat.EventData{
-		Hive: h.id, Inc: h.line.Inc(), HiveInc: h.line.Inc(), N: e.N + 1, Kind: kind,
+		Hive: h.id, Inc: h.line.Inc(), HiveInc: h.line.Inc(), N: max(e.N, h.roster.before) + 1, Kind: kind,
 		From: string(e.Live), To: string(to), Seq: h.line.Seq(), Via: hivebeat.ViaQueen, Silenced: h.silenced("", kind),
 	}
 	switch {

@@ -20,13 +20,32 @@ type RosterState struct {
 	Busy      bool   // an announcement is under way
 	Again     bool   // the hive or brake has changed since it began
 	wanted    wanted
-	isDirty   bool // compare the hive or brake with the entry
+	before    uint64 // n of its last event before it was forgotten
+	isDirty   bool   // compare the hive or brake with the entry
 }
 
 // wanted is the last entry that this queen wanted to put.
 type wanted struct{ n, inc, seq uint64 }
 
 func (w wanted) is(item *ledger.RosterItem) bool { return w == wanted{item.N, item.Inc, item.Seq} }
+
+// keepNumbers bounds the forgotten hives whose last number is remembered.
+const keepNumbers = 1 << 16
+
+// Numbered records that the last event of a hive that was forgotten had the number n. If the hive returns, its numbers
+// continue: the id of an event must not come again.
+func (v *View) Numbered(hive string, n uint64) {
+	switch {
+	case n == 0 || n <= v.numbers[hive]:
+		return
+	case v.numbers == nil || len(v.numbers) >= keepNumbers:
+		v.numbers = make(map[string]uint64)
+	}
+	v.numbers[hive] = n
+	if h := v.hives[hive]; h != nil {
+		h.roster.before = n
+	}
+}
 
 // put returns when the entry was put.
 func (s *RosterState) put(now time.Time) time.Time {

@@ -48,6 +48,8 @@ type View struct {
 	rule  BrakeRule
 	zones []*Zone // by name
 
+	numbers map[string]uint64 // of the last event of each hive that was forgotten (roster.go)
+
 	adoptedHives map[*Hive]struct{} // hives whose workers this queen judges (adoption.go)
 	adoptionsDue liveness.Deadlines[*Hive]
 	callAdopted  bool // call the roll of all adopted workers again
@@ -207,6 +209,7 @@ func (v *View) get(id string) *Hive {
 		return h
 	}
 	h := &Hive{id: id, workers: make(map[string]*Worker), entry: v.index.Add(id)}
+	h.roster.before = v.numbers[id]
 	v.hives[id] = h
 	v.order.Add(h)
 	return h
@@ -215,6 +218,7 @@ func (v *View) get(id string) *Hive {
 // forget removes h from the view and from the index.
 func (v *View) forget(h *Hive) {
 	delete(v.hives, h.id)
+	v.Numbered(h.id, h.roster.Item.N)
 	v.unhold(h)
 	v.endAdoption(h)
 	v.memos -= h.memo.size

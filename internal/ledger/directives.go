@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/directive"
 )
@@ -44,6 +47,38 @@ func (l *Ledger) directives(m message, hive string, age time.Duration, epoch int
 	}
 	item.Entry = e
 	return item
+}
+
+// RemoveRoster removes the entry of a hive that was read at revision. ErrConflict: another queen has put it since, and
+// it was not removed.
+func (l *Ledger) RemoveRoster(ctx context.Context, hive string, revision uint64) error {
+	if err := hivebeat.CheckID("hive", hive); err != nil {
+		return err
+	}
+	_, err := l.put(ctx, hive, revision, nil, nats.Header{kvOperation: {"DEL"}})
+	return err
+}
+
+// removedFor is how long the marker of a removed snapshot stays in the bucket.
+const removedFor = time.Minute
+
+// RemoveSnapshot removes the last snapshot of a hive, of so many pages, from the bucket of hives.
+func (l *Ledger) RemoveSnapshot(ctx context.Context, hive string, pages uint64) error {
+	if err := hivebeat.CheckID("hive", hive); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	for page := range min(max(1, pages), hivebeat.MaxPages) {
+		m := &nats.Msg{
+			Subject: l.subject(atHives, Snapshot{Hive: hive, Page: page}.key()),
+			Header:  nats.Header{kvOperation: {"DEL"}, jetstream.MsgTTLHeader: {removedFor.String()}},
+		}
+		if _, err := l.publish(ctx, m, jetstream.WithRetryAttempts(0)); err != nil {
+			return wrap(ctx, "remove the snapshot of "+hive, err)
+		}
+	}
+	return nil
 }
 
 // PutDirectives replaces the entry of a hive that was read at revision, and returns the new revision. ErrConflict:

@@ -140,8 +140,6 @@ func check(verb string, r *api.Request) error {
 		}
 	}
 	switch {
-	case verb == api.VerbForget && r.GPU == "":
-		return errors.New("forget needs gpu, the UUID of a GPU")
 	case verb == api.VerbSilence && (r.During == 0 || r.During > maxSilence):
 		return fmt.Errorf("silence needs during, at most %d", maxSilence)
 	case r.Worker != "" && r.GPU != "":

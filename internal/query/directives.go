@@ -29,9 +29,10 @@ type Directives struct {
 
 // directed has the directives of one hive.
 type directed struct {
-	epoch int64 // of the bucket; 0: the bucket is another one now
+	epoch int64 // of the bucket
 	rev   uint64
 	n     uint64
+	after uint64    // of the entry
 	put   time.Time // when the entry was put
 	list  []said
 
@@ -90,7 +91,7 @@ func (s *Directives) Learn(x *index.Index, hive string, item directive.Item, now
 		d.list = nil
 	default:
 		was := d.list
-		d.n, d.list = item.N, make([]said, 0, len(item.Directives))
+		d.n, d.after, d.list = item.N, item.After, make([]said, 0, len(item.Directives))
 		for i := range item.Directives {
 			is := spoken(&item.Directives[i], item.Stored, now)
 			if at := slices.IndexFunc(was, func(o said) bool { return o.Place == is.Place }); at >= 0 && sameDirective(was[at].Directive, is.Directive) {
@@ -176,7 +177,7 @@ func (s *Directives) Entry(hive string, now time.Time) (e directive.Entry, rev u
 	if d == nil {
 		return e, 0
 	}
-	e.N = max(1, d.n)
+	e.N, e.After = max(1, d.n), d.after
 	for _, o := range d.list {
 		if !o.over(now) {
 			e.Directives = append(e.Directives, o.entry(now))
@@ -351,6 +352,15 @@ func (s *Directives) Change(x *index.Index, verb, asker string, r *api.Request, 
 		c.Event.DuringMS = new(r.During)
 	}
 	return c, nil
+}
+
+// Forgotten returns the change of the entry of a hive that asker has just forgotten: nothing is in force there any more.
+// after is the number of its last event in the roster.
+func (s *Directives) Forgotten(hive, asker string, after uint64, now time.Time) (c Change) {
+	c.Entry, c.Rev = s.Entry(hive, now)
+	c.Entry.N, c.Entry.After, c.Entry.Directives = s.N(hive)+1, after, nil
+	c.Event = hivebeat.EventData{Hive: hive, Kind: hivebeat.KindForgotten, Asker: asker, Via: hivebeat.ViaQueen}
+	return c
 }
 
 // plainCut returns at most n bytes of s, and whole characters.

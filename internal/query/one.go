@@ -34,7 +34,27 @@ func One(v *index.Index, verb string, r *api.Request, now time.Time) api.Answer 
 	return a
 }
 
-// Forget answers the verb forget: with the GPU that the hive is to remove, or why it must not.
+// ForgetHive answers the verb forget for a hive: with the hive as it is last shown, or why it must not be forgotten.
+func ForgetHive(v *index.Index, hive string, now time.Time) api.Answer {
+	h := known(v, hive)
+	if h == nil {
+		return notFound("no hive " + hive + " is known")
+	}
+	refused := func(format string, args ...any) api.Answer {
+		return api.Answer{Error: &api.Error{Code: api.CodeBadRequest, Message: fmt.Sprintf(format, args...)}}
+	}
+	if l := h.Live(); l != hivebeat.Lost && l != hivebeat.Left {
+		return refused("hive %s is %s: only one that is lost or left can be forgotten", hive, l)
+	}
+	for _, w := range h.Workers() {
+		if live, _, _ := v.Shown(w, now); live == hivebeat.Alive {
+			return refused("worker %s of %s is alive, though its hive is %s: it cannot be forgotten", w.ID(), hive, h.Live())
+		}
+	}
+	return api.Answer{Hives: []api.HiveInfo{HiveInfo(v, h, now)}}
+}
+
+// Forget answers the verb forget for a GPU: with the GPU that the hive is to remove, or why it must not.
 func Forget(v *index.Index, r *api.Request) api.Answer {
 	h := known(v, r.Hive)
 	if h == nil {

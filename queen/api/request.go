@@ -19,7 +19,7 @@ const (
 	VerbRelease = "release" // give a hold back
 	VerbHolds   = "holds"   // the known holds of all askers
 	VerbWatch   = "watch"   // changes since a cursor; everything without one
-	VerbForget  = "forget"  // remove a GPU that is gone
+	VerbForget  = "forget"  // remove a GPU that is gone, or a hive that is lost or left
 	VerbDrain   = "drain"   // give no new work to a hive, worker or GPU
 	VerbUndrain = "undrain" // end a drain
 

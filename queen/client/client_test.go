@@ -287,6 +287,10 @@ func TestEachVerb(t *testing.T) {
 			got, err := c.Undrain(ctx, Place{Hive: "a", GPU: "GPU-3"})
 			return check(got, err, Drained{*data.Directive, st})
 		}, api.Request{Hive: "a", GPU: "GPU-3"}},
+		{"ForgetHive", api.VerbForget, func() error {
+			got, err := c.ForgetHive(ctx, "a")
+			return check(got, err, Hive{data.Hives[0], st})
+		}, api.Request{Hive: "a"}},
 		{"Silence", api.VerbSilence, func() error {
 			got, err := c.Silence(ctx, SilenceRequest{Place: Place{Hive: "a", Worker: "w"}, Reason: "why", During: time.Hour})
 			return check(got, err, Silenced{*data.Directive, st})

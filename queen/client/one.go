@@ -79,6 +79,16 @@ func (c *Client) Forget(ctx context.Context, hive, gpu string) (Forgot, error) {
 	return Forgot{v, st}, err
 }
 
+// ForgetHive removes a hive that is lost or left, with its workers and what is in force on it, and returns it as it was
+// last shown. All queens forget it, and the event forgotten follows. If it returns, it has joined. A hive that is
+// there, or has a worker that is alive, is ErrBadRequest; one that the queen does not know, also because the first
+// attempt of a repeated call has removed it, is ErrNotFound. It is ErrUnavailable while the queen cannot write to JetStream.
+func (c *Client) ForgetHive(ctx context.Context, hive string) (Hive, error) {
+	a, err := c.Ask(ctx, api.VerbForget, api.Request{Hive: hive})
+	v, st, err := single(api.VerbForget, a, err, hivesOf)
+	return Hive{v, st}, err
+}
+
 // single returns the only value of an answer, and the answer's status. An answer without
 // exactly one value is ErrUnreadable.
 func single[T any](verb string, a *api.Answer, err error, values func(*api.Answer) []T) (v T, st api.Status, _ error) {

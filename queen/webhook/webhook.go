@@ -137,7 +137,7 @@ func Kinds() []hivebeat.Kind {
 		hivebeat.KindJoined, hivebeat.KindState, hivebeat.KindStalled, hivebeat.KindLooping, hivebeat.KindLate, hivebeat.KindLost, hivebeat.KindRecovered, hivebeat.KindLeft,
 		hivebeat.KindRestarted, hivebeat.KindUnverified, hivebeat.KindConflict, hivebeat.KindGap, hivebeat.KindBrake,
 		hivebeat.KindGPULost, hivebeat.KindGPUFailing, hivebeat.KindGPUDegraded, hivebeat.KindGPURecovered, hivebeat.KindGPUOrphan, hivebeat.KindGPUForgotten,
-		hivebeat.KindDrained, hivebeat.KindUndrained, hivebeat.KindSilenced, hivebeat.KindUnsilenced,
+		hivebeat.KindForgotten, hivebeat.KindDrained, hivebeat.KindUndrained, hivebeat.KindSilenced, hivebeat.KindUnsilenced,
 	}
 }
 

@@ -158,7 +158,7 @@ func Event(e *hivebeat.Event, loc *time.Location, p Paint) string {
 		more = append(more, causeText(d.Cause))
 	}
 	switch d.Kind {
-	case hivebeat.KindDrained, hivebeat.KindUndrained, hivebeat.KindSilenced, hivebeat.KindUnsilenced:
+	case hivebeat.KindForgotten, hivebeat.KindDrained, hivebeat.KindUndrained, hivebeat.KindSilenced, hivebeat.KindUnsilenced:
 		more = append(more, directiveEvent(d)...)
 	}
 	if d.Reason != "" {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/e2e/rig"
+	"github.com/beatfabric/hivebeat/internal/wire"
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
@@ -281,6 +282,7 @@ func TestAnswers(t *testing.T) {
 	holds(t, w)
 	drains(t, w)
 	silences(t, w)
+	forgets(t, w)
 	wrong(t, w)
 }
 
@@ -419,6 +421,41 @@ func silences(t *testing.T, w *ways) {
 			}
 			end.name, end.exit, end.doc = "unsilence of what is not silenced", 1, nil
 			refused(t, w, end, api.CodeNotFound)
+		})
+	}
+}
+
+// forgets lets each way forget a hive that left. A hive that is there is refused in all ways.
+func forgets(t *testing.T, w *ways) {
+	nc := rig.Connect(t, w.url)
+	alive := question{name: "forget of a hive that is there", verb: api.VerbForget, req: api.Request{Hive: "a"}, http: "POST /v1/forget", body: `{"hive":"a"}`, cli: []string{"forget", "a"}, exit: 1}
+	refused(t, w, alive, api.CodeBadRequest)
+	for _, by := range w.all() {
+		t.Run("forget by "+by.name, func(t *testing.T) {
+			id := "gone-" + by.name
+			s := hivebeat.Snapshot{V: 1, Hive: id, Inc: uint64(time.Now().UnixMicro()), Every: 15_000, Warm: true, Pages: 1, Workers: []hivebeat.Record{}}
+			for _, kind := range []hivebeat.Kind{hivebeat.KindJoined, hivebeat.KindLeft} {
+				if s.Seq++; kind == hivebeat.KindLeft {
+					s.Bye = "over"
+				}
+				b, err := wire.EncodeSnapshot(&s)
+				if err == nil {
+					err = nc.Publish(hivebeat.Subjects{}.Hives(), b)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				rig.Until(t, moment, "an event says that it "+string(kind), func() (bool, string) {
+					a, err := rig.Ask(nc, api.VerbEvents, api.Request{Hive: id})
+					return len(a.Events) > 0 && a.Events[0].Data.Kind == kind, fmt.Sprintf("%+v %v", a.Events, err)
+				})
+			}
+			forget := question{name: "forget", verb: api.VerbForget, req: api.Request{Hive: id}, http: "POST /v1/forget", body: `{"hive":"` + id + `"}`, cli: []string{"forget", id}, doc: []string{"hive"}}
+			if a := by.ask(t, &forget); a.Error != nil || len(a.Hives) != 1 || a.Hives[0].Hive != id || a.Hives[0].Live != hivebeat.Left {
+				t.Fatalf("%+v", a)
+			}
+			forget.name, forget.exit, forget.doc = "forget of what is not known", 1, nil
+			refused(t, w, forget, api.CodeNotFound)
 		})
 	}
 }

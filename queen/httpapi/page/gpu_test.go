@@ -128,6 +128,7 @@ say(imposed('drained', undefined, 'hive'));
 say(imposed('drained', d, 'hive'));
 say(both({ drained: d, silenced: { of: 'worker', by: 'bob' } }, 'worker'));
 say(eventWords({ kind: 'silenced', asker: 'ann', during_ms: 7200000 }));
+say(eventWords({ kind: 'forgotten', asker: 'ann' }));
 say(hiveNote({ fresh: true, drained: d, gpus: [{ index: 3, uuid: 'GPU-a', state: 'failing' }], drained_gpus: { 'GPU-a': { of: 'gpu', by: 'bob' } } }));
 say(hiveNote({ fresh: true, gpus: [{ index: 3, uuid: 'GPU-a' }] }));
 say(eventWords({ kind: 'drained', asker: 'ann', during_ms: 7200000 }));
@@ -138,6 +139,7 @@ say(eventWords({ kind: 'undrained', asker: 'ann', gpu: 'GPU-a', gpu_index: 3 }))
 drained by ann: kernel update, 2h left
 drained with its hive by ann: kernel update, 2h left; silenced by bob
 silenced by ann for 2h
+forgotten, as ann asked
 drained by ann: kernel update, 2h left; GPU 3 drained by bob; GPU 3 failing
 (nothing)
 drained by ann for 2h

@@ -46,7 +46,7 @@ export const clip = (s, n = 120) => (s.length > n ? `${s.slice(0, n - 1)}…` : 
 export const LIVES = ['alive', 'late', 'unverified', 'lost', 'left'];
 export const STATES = ['starting', 'loading', 'ready', 'busy', 'degraded', 'draining', 'stopped', 'failed'];
 export const KINDS = ['joined', 'state', 'stalled', 'looping', 'late', 'lost', 'recovered', 'left', 'restarted', 'unverified', 'conflict', 'gap', 'brake',
-  'gpu-lost', 'gpu-failing', 'gpu-degraded', 'gpu-recovered', 'gpu-orphan', 'gpu-forgotten', 'drained', 'undrained', 'silenced', 'unsilenced'];
+  'gpu-lost', 'gpu-failing', 'gpu-degraded', 'gpu-recovered', 'gpu-orphan', 'gpu-forgotten', 'forgotten', 'drained', 'undrained', 'silenced', 'unsilenced'];
 
 // liveClass is the class of a verdict: a word that is not known counts as late.
 export const liveClass = (live) => (LIVES.includes(live) ? live : 'late');
@@ -206,6 +206,7 @@ export function eventWords(d) {
     case 'gpu-orphan': return `${gpuOf(d)}: processes of ${d.owner || 'a worker'}, which has ended, still hold memory`;
     case 'gpu-forgotten': return `${gpuOf(d)} is forgotten${d.asker ? `, as ${d.asker} asked` : ''}`;
     case 'drained': return `${d.gpu ? `${gpuOf(d)} is ` : ''}drained${d.asker ? ` by ${d.asker}` : ''}${d.during_ms ? ` for ${age(d.during_ms)}` : ''}`;
+    case 'forgotten': return `forgotten${d.asker ? `, as ${d.asker} asked` : ''}`;
     case 'silenced': return `silenced${d.asker ? ` by ${d.asker}` : ''}${d.during_ms ? ` for ${age(d.during_ms)}` : ''}`;
     case 'unsilenced': return `silenced no more${d.asker ? `, as ${d.asker} asked` : ''}`;
     case 'undrained': return `${d.gpu ? `${gpuOf(d)} is ` : ''}drained no more${d.asker ? `, as ${d.asker} asked` : ''}`;
