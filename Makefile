@@ -46,7 +46,7 @@ python: ## The Python package: its tests in Python, and in Go against a real NAT
 	$(GO) test -count=1 ./clients/python ./examples/python
 
 .PHONY: e2e
-e2e: e2e-fabric e2e-gpus e2e-natscli e2e-top e2e-page e2e-compose ## End to end: real processes, terminal, browser, the nats CLI, containers
+e2e: e2e-fabric e2e-gpus e2e-engines e2e-natscli e2e-top e2e-page e2e-compose ## End to end: real processes, terminal, browser, the nats CLI, containers
 
 .PHONY: e2e-fabric
 e2e-fabric: ## End to end with real processes: kills, restarts, full disks, old servers
@@ -56,6 +56,10 @@ e2e-fabric: ## End to end with real processes: kills, restarts, full disks, old 
 .PHONY: e2e-gpus
 e2e-gpus: ## GPUs that fail, split, share memory and disappear: a table of scenes, with a stand-in for nvidia-smi (RUN=TestScenes/scenes/hangs)
 	$(GO) test -tags e2e -count=1 -timeout 10m -v -run '$(RUN)' ./internal/e2e/gpus
+
+.PHONY: e2e-engines
+e2e-engines: ## Inference engines that know nothing of hivebeat, found by a hive or watched by a sidecar: a table of scenes
+	$(GO) test -tags e2e -count=1 -timeout 5m -v -run '$(RUN)' ./internal/e2e/engines
 
 .PHONY: e2e-natscli
 e2e-natscli: ## The README's lines for the nats CLI, run by the real one; the same questions by it, by HTTP, by hivebeat and in Go
@@ -92,7 +96,11 @@ bench: ## Benchmarks with allocations, and a snapshot's way to a reader across p
 FOOTPRINT ?= 60s
 .PHONY: bench-footprint
 bench-footprint: ## Memory and CPU of a hive with 16 workers and 8 GPUs, and of the nvidia-smi that it runs (FOOTPRINT=60s)
-	$(GO) test -tags e2e -run '^$$' -bench Footprint -benchtime 1x ./internal/e2e/gpus -footprint $(FOOTPRINT)
+	CGO_ENABLED=0 $(GO) test -tags e2e -run '^$$' -bench Footprint -benchtime 1x ./internal/e2e/gpus -footprint $(FOOTPRINT)
+
+.PHONY: bench-sidecar
+bench-sidecar: ## Memory and CPU of a sidecar with 40 engines of 64 KiB of metrics, read every 10 s (FOOTPRINT=60s)
+	$(GO) test -tags e2e -run '^$$' -bench Sidecar -benchtime 1x ./internal/e2e/engines -footprint $(FOOTPRINT)
 
 .PHONY: deploy-check
 deploy-check: ## Alerts and dashboard in deploy/, held against a live fabric by Prometheus' own parser and engine

@@ -67,6 +67,12 @@ type Facts struct {
 	Probed Millis   `msgpack:"probed,omitempty" json:"probed,omitempty"` // how long ago the engine itself reported these facts; 0: they are the worker's own
 }
 
+// LoadUnknown reports whether Busy, Queue and Done say nothing, though they are 0 on the wire:
+// the engine reports none, as Ollama does.
+func (f *Facts) LoadUnknown() bool {
+	return (f.Engine == "ollama" || f.Engine == "openai") && f.Busy == 0 && f.Queue == 0 && f.Done == 0 && f.Tokens == 0
+}
+
 // LoRA are the adapters of an engine that serves them next to its base model.
 type LoRA struct {
 	Max  uint64   `msgpack:"max,omitempty" json:"max,omitempty"`   // how many it can serve at once

@@ -70,6 +70,12 @@ const (
 	CauseGoodbye    Cause = "goodbye"    // it said goodbye
 )
 
+// Values of exit with a meaning of their own. Others are "code <n>" and "signal <n>".
+const (
+	ExitOOM   = "oom"   // the kernel killed it for want of memory
+	ExitEnded = "ended" // it is not known how
+)
+
 // Kind is the kind of an event: the last token of its subject.
 type Kind string
 

@@ -71,7 +71,11 @@ func (s *silence) look(now time.Time, socket *socket, received uint64, servers i
 	switch {
 	case s.since.IsZero():
 		if ask = now.Sub(s.asked) >= s.ask; ask {
-			s.asked, s.since = now, now
+			s.asked = now
+			if servers == 1 { // there is nowhere to move to: ask, in case there is now
+				break
+			}
+			s.since = now
 			// Clients that lost a server at the same time must not reach the next one
 			// at the same time.
 			s.most = unanswered*s.answer + time.Duration(s.random()*float64(s.ask))

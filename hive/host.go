@@ -39,9 +39,6 @@ func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 		}
 		return err == nil
 	}
-	if n, err := cpu.CountsWithContext(ctx, true); err == nil && n > 0 {
-		h.CPUs = uint64(n)
-	}
 	if runtime.GOOS != "windows" { // Windows has none; gopsutil would start a goroutine that never ends
 		if l, err := load.AvgWithContext(ctx); note("load", err) {
 			h.Load1 = l.Load1
@@ -54,14 +51,15 @@ func (r *hostReader) read(ctx context.Context) (hivebeat.Host, error) {
 		h.Uptime = up
 	}
 	if !r.known {
-		first, err := cpuTimes(ctx)
+		first, _, err := cpuTimes(ctx)
 		r.last, r.known = first, err == nil
 		select {
 		case <-time.After(firstCPU):
 		case <-ctx.Done(): // the second reading fails, and reports it
 		}
 	}
-	if t, err := cpuTimes(ctx); note("cpu", err) {
+	if t, n, err := cpuTimes(ctx); note("cpu", err) {
+		h.CPUs = uint64(n)
 		if r.known {
 			h.CPU = busy(r.last, t)
 		}
@@ -91,14 +89,20 @@ func busy(from, to cpu.TimesStat) float64 {
 	return min(100, max(0, 100*(all-idle)/all))
 }
 
-// cpuTimes returns the times of all CPUs together since the machine started.
-func cpuTimes(ctx context.Context) (cpu.TimesStat, error) {
-	t, err := cpu.TimesWithContext(ctx, false)
+// cpuTimes returns the times of all n CPUs together since the machine started. It does not
+// count the CPUs in /proc/cpuinfo, which takes milliseconds on a machine with many.
+func cpuTimes(ctx context.Context) (sum cpu.TimesStat, n int, err error) {
+	list, err := cpu.TimesWithContext(ctx, true)
 	switch {
 	case err != nil:
-		return cpu.TimesStat{}, err
-	case len(t) == 0:
-		return cpu.TimesStat{}, errNone
+		return sum, 0, err
+	case len(list) == 0:
+		return sum, 0, errNone
 	}
-	return t[0], nil
+	for i := range list {
+		t := &list[i]
+		sum.User, sum.System, sum.Idle, sum.Nice = sum.User+t.User, sum.System+t.System, sum.Idle+t.Idle, sum.Nice+t.Nice
+		sum.Iowait, sum.Irq, sum.Softirq, sum.Steal = sum.Iowait+t.Iowait, sum.Irq+t.Irq, sum.Softirq+t.Softirq, sum.Steal+t.Steal
+	}
+	return sum, len(list), nil
 }

@@ -67,6 +67,7 @@ func (h *Hive) listen(ctx context.Context, beats, calls <-chan *nats.Msg, exits 
 			err = l.turn(ctx, func(now time.Time, dropped uint64) { e.Feed(now, dropped, h.core) })
 		case <-l.wake.C:
 			l.armed = time.Time{}
+			outside.Look()
 			err = l.turn(ctx, h.core.Tick)
 		}
 	}

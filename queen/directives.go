@@ -20,7 +20,7 @@ import (
 // that reads it publishes it too, so that it is in the stream once, whichever queen dies.
 const (
 	directTries     = 8                // attempts to store one change
-	directivesLook  = time.Second      // between two looks at what is to be put or published again
+	directivesLook  = time.Second      // between two looks for entries to put or publish again
 	directivesSweep = 10 * time.Minute // between two looks at all entries
 )
 
@@ -128,7 +128,7 @@ func (q *Queen) amend(ctx context.Context, l *ledger.Ledger, asker, verb string,
 // putChange stores a change, and publishes its event.
 func (q *Queen) putChange(ctx context.Context, l *ledger.Ledger, c *query.Change, epoch int64) error {
 	d := &c.Event
-	if err := q.tellDirective(ctx, l, d.Hive); err != nil { // the entry is its last copy
+	if err := q.tellDirective(ctx, d.Hive); err != nil { // the entry is its last copy
 		return err
 	}
 	ev := q.subjects.NewEvent(hivebeat.DirectiveEventID(d.Hive, c.Entry.N), time.Now(), *d)
@@ -143,26 +143,28 @@ func (q *Queen) putChange(ctx context.Context, l *ledger.Ledger, c *query.Change
 	}
 	q.log.Info("an operator's word was stored", slog.String("what", string(d.Kind)), slog.String("hive", d.Hive), slog.String("worker", d.Worker),
 		slog.String("gpu", d.GPU), slog.String("by", d.Asker), slog.String("reason", d.Reason))
-	// It is stored: what follows does not depend on whether the asker still waits.
+	// It is stored: the rest does not depend on whether the asker still waits.
 	work := context.WithoutCancel(ctx)
 	if err := q.do(work, func(now time.Time) {
 		q.learn(d.Hive, directive.Item{Entry: c.Entry, Revision: rev, Epoch: epoch, Stored: now.Sub(began)}, now)
 	}); err != nil {
 		return err
 	}
-	if err := q.tellDirective(work, l, d.Hive); err != nil {
+	if err := q.tellDirective(work, d.Hive); err != nil {
 		q.log.Debug("the event of an operator's word is published later", slog.String("hive", d.Hive), slog.Any("err", err))
 	}
 	return nil
 }
 
 // tellDirective publishes the event in the entry of a hive, if that is not known to be done.
-func (q *Queen) tellDirective(ctx context.Context, l *ledger.Ledger, hive string) error {
+func (q *Queen) tellDirective(ctx context.Context, hive string) error {
 	var item ledger.RosterItem
 	var n uint64
+	var publisher *ledger.Publisher
 	if err := q.do(ctx, func(now time.Time) {
 		item.Event, item.Stored = q.directives.Event(hive, now)
 		n = q.directives.N(hive)
+		publisher = q.store.publisher
 	}); err != nil || item.Event == nil {
 		return err
 	}
@@ -170,7 +172,9 @@ func (q *Queen) tellDirective(ctx context.Context, l *ledger.Ledger, hive string
 	err := json.Unmarshal(item.Event, &ev)
 	if ok := err == nil && ev.Data.Hive == hive && ev.ID == hivebeat.DirectiveEventID(hive, n); !ok {
 		q.log.Warn("the event of an operator's word is not one, and is left out", slog.String("hive", hive), slog.Any("err", err))
-	} else if err := l.Republish(ctx, item); err != nil && !errors.Is(err, ledger.ErrTooOld) {
+	} else if err := publisher.Publish(ctx, []ledger.EventMsg{{
+		ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: item.Event, Age: item.Stored,
+	}})[0]; err != nil && !errors.Is(err, ledger.ErrTooOld) {
 		if errors.Is(err, ledger.ErrAway) || errors.Is(err, ledger.ErrNoSpace) || ctx.Err() != nil {
 			return err
 		}
@@ -179,8 +183,8 @@ func (q *Queen) tellDirective(ctx context.Context, l *ledger.Ledger, hive string
 	return q.do(ctx, func(time.Time) { q.directives.Published(hive, n) })
 }
 
-// keepDirectives publishes the events of entries that this queen has read, and puts entries again: those that lack what
-// is in force here, and those that would run out. It runs beside the loop.
+// keepDirectives publishes the events of entries that this queen has read, and puts entries again: incomplete ones,
+// and those that would run out. It runs beside the loop.
 func (q *Queen) keepDirectives(work context.Context, l *ledger.Ledger) {
 	swept := time.Now()
 	for {
@@ -205,7 +209,7 @@ func (q *Queen) keepDirectives(work context.Context, l *ledger.Ledger) {
 			return
 		}
 		for _, hive := range publish {
-			q.tryAgain(work, hive, q.tellDirective(work, l, hive))
+			q.tryAgain(work, hive, q.tellDirective(work, hive))
 		}
 		for _, hive := range put {
 			q.tryAgain(work, hive, q.putAgain(work, l, hive))
@@ -221,7 +225,8 @@ func (q *Queen) tryAgain(work context.Context, hive string, err error) {
 	_ = q.do(work, func(time.Time) { q.directives.Again(hive) })
 }
 
-// putAgain puts what is in force on a hive, without an event. If another queen was first, its entry counts.
+// putAgain puts the directives in force on a hive, without an event. If another queen was first, its entry
+// counts.
 func (q *Queen) putAgain(work context.Context, l *ledger.Ledger, hive string) error {
 	item, err := l.Directives(work, hive)
 	if err != nil {

@@ -441,6 +441,19 @@ func shutdownContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
+// advance advances one entry of the roster, as a queen does.
+func advance(t *testing.T, l *ledger.Ledger, step ledger.Step) {
+	t.Helper()
+	p, err := ledger.NewPublisher(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if out := p.Advance(t.Context(), []ledger.Step{step}); out[0].Err != nil {
+		t.Fatal(out[0].Err)
+	}
+}
+
 // TestAQueenDiesBeforeItPublishes leaves an event in the roster that was never
 // published. The queen that announces the hive's next event publishes it first.
 func TestAQueenDiesBeforeItPublishes(t *testing.T) {
@@ -458,9 +471,7 @@ func TestAQueenDiesBeforeItPublishes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Advance(t.Context(), "h", 0, ledger.RosterEntry{N: 1, Live: hivebeat.Alive, Inc: 100, Seq: 1, Every: 1000, Event: body}); err != nil {
-		t.Fatal(err)
-	}
+	advance(t, l, ledger.Step{Key: "h", Next: ledger.RosterEntry{N: 1, Live: hivebeat.Alive, Inc: 100, Seq: 1, Every: 1000, Event: body}})
 	q.eventually("unverified", func() bool { return q.live("h") == hivebeat.Unverified })
 	if a := q.ask(api.VerbSummary, api.Request{}); len(a.Status.Unsure) == 0 || a.Summary.Hives[hivebeat.Unverified] != 1 {
 		t.Errorf("%+v", a)
@@ -485,18 +496,17 @@ func TestNobodyHasToSpeakForAnEventToGetOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	item, ok, err := l.RosterOf(t.Context(), "h")
-	if err != nil || !ok {
-		t.Fatal(err)
+	read := l.RostersOf(t.Context(), []string{"h"})[0]
+	if read.Err != nil || !read.OK {
+		t.Fatal(read.Err)
 	}
+	item := read.Item
 	ev := hivebeat.Subjects{}.NewEvent("h.2", time.Now(), hivebeat.EventData{Hive: "h", Inc: item.Inc, HiveInc: item.Inc, N: 2, Kind: hivebeat.KindRecovered})
 	next := item.RosterEntry
 	next.N = 2
 	if next.Event, err = ev.Encode(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Advance(t.Context(), "h", item.Revision, next); err != nil {
-		t.Fatal(err)
-	}
+	advance(t, l, ledger.Step{Key: "h", Revision: item.Revision, Next: next})
 	waitStored(t, nc, hivebeat.KindRecovered, "h", "")
 }

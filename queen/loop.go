@@ -48,6 +48,7 @@ func (q *Queen) loop(ctx, work context.Context) {
 			e.Feed(time.Now(), uint64(q.countDropped()), q.core)
 		case <-q.timer.C:
 			q.wake = time.Time{}
+			q.link.Look()
 			q.catchUp()
 			q.tick(time.Now())
 		case <-stop:

@@ -123,9 +123,7 @@ func TestAQueenDiesWithSeveralEventsToPublish(t *testing.T) {
 			next.Event = body
 		}
 	}
-	if _, err := l.Advance(t.Context(), "h", 0, next); err != nil {
-		t.Fatal(err)
-	}
+	advance(t, l, ledger.Step{Key: "h", Next: next})
 	waitStored(t, nc, hivebeat.KindLost, "h", "") // it was never heard
 	js, err := jetstream.New(nc)
 	if err != nil {

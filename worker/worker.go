@@ -251,6 +251,12 @@ func (w *Worker) called(m *nats.Msg) {
 // Without a goodbye the worker shows as lost after 3 × Every.
 func (w *Worker) Stop(ctx context.Context) error { return w.leave(ctx, hivebeat.Stopped, "", "") }
 
+// StopFor is Stop with a reason for people to read: the worker is taken out on purpose. Its
+// return under the same id is not counted as a restart, which repeated would be a loop.
+func (w *Worker) StopFor(ctx context.Context, reason string) error {
+	return w.leave(ctx, hivebeat.Stopped, reason, "")
+}
+
 // Fail is Stop with state failed: the worker gives up, and reason says why.
 func (w *Worker) Fail(ctx context.Context, reason string) error {
 	return w.leave(ctx, hivebeat.Failed, reason, "")

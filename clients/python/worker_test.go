@@ -119,7 +119,7 @@ func TestLaterKeys(t *testing.T) {
 	srv := bustest.Server(t, bustest.NoJetStream())
 	heard := listen(t, bustest.Conn(t, srv))
 	p := start(t, srv.URL(), "gpu-01", "snake", hour)
-	p.do(`w.set(model="m", data=b"x", ver="0.11.2", engine="vllm", ctx=131072, kv_cap=1 << 20, kv=0.5)`, `w.start()`)
+	p.do(`w.set(model="m", data=b"x", ver="0.11.2", engine="vllm", ctx=131072, kv_cap=1 << 20, kv=0.5, tokens=7)`, `w.start()`)
 	b := heard.await(p, 0, "beat", anyBeat)
 	d := msgpack.NewDecoder(bytes.NewReader(b.raw))
 	n, err := d.DecodeMapLen()
@@ -138,7 +138,7 @@ func TestLaterKeys(t *testing.T) {
 		}
 		keys = append(keys, key)
 	}
-	if got, want := strings.Join(keys, " "), "v hive worker inc every state pid ns host conn rw model data ver engine ctx kv_cap seq sent vram busy queue done boot kv"; got != want {
+	if got, want := strings.Join(keys, " "), "v hive worker inc every state pid ns host conn rw model data engine ver ctx kv_cap seq sent vram busy queue done tokens kv boot"; got != want {
 		t.Errorf("keys:\n got %s\nwant %s", got, want)
 	}
 	if values["kv"] != 0.5 || values["engine"] != "vllm" || values["ver"] != "0.11.2" || fmt.Sprint(values["ctx"], values["kv_cap"]) != "131072 1048576" {

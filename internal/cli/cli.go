@@ -43,6 +43,7 @@ type commands struct {
 
 	Up      upCmd      `cmd:"" help:"Run server, queen and hive in one process."`
 	Worker  workerCmd  `cmd:"" help:"Beat for one worker."`
+	Sidecar sidecarCmd `cmd:"" help:"Beat for inference engines, any number in one process."`
 	Hive    hiveCmd    `cmd:"" help:"Run the hive of this machine."`
 	Queen   queenCmd   `cmd:"" help:"Run a queen."`
 	Ls      lsCmd      `cmd:"" set:"outputs=text,wide,name,json" help:"List hives and workers."`

@@ -16,6 +16,7 @@ type doctorCmd struct {
 	AskFlags
 	SystemFlags
 	KeepFlags
+	DiscoverFlags
 	Role   string `enum:"all,worker,hive,queen,viewer,scheduler" default:"all" help:"Role to check: ${enum}."`
 	Hive   string `placeholder:"ID" help:"Hive whose subjects are checked."`
 	Worker string `placeholder:"ID" help:"Worker whose subject is checked."`
@@ -63,6 +64,11 @@ func (cmd *doctorCmd) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
+	engines, err := cmd.DiscoverFlags.found(ctx)
+	if err != nil {
+		return err
+	}
+	findings = append(findings, engines...)
 	bad := slices.ContainsFunc(findings, func(f roleFinding) bool { return f.Level == doctor.Fail })
 	if err := cmd.print(c, findings, bad); err != nil {
 		return err
@@ -80,7 +86,7 @@ func (cmd *doctorCmd) check(ctx context.Context, a *asker) (findings []roleFindi
 	}
 	for _, role := range roles {
 		list, err := doctor.Check(ctx, a.nc, doctor.Config{
-			Role: role, Subjects: a.subjects, Hive: cmd.Hive, Worker: cmd.Worker, Pinned: cmd.Pinned, Asker: cmd.Asker,
+			Role: role, Subjects: a.subjects, Hive: cmd.Hive, Worker: cmd.Worker, Pinned: cmd.Pinned, Discover: cmd.Discover, Asker: cmd.Asker,
 			NoJetStream: cmd.NoJetStream, Replicas: cmd.Replicas, Storage: cmd.storage(), EventsMax: int64(cmd.EventsMax),
 			Webhooks: cmd.Webhooks,
 		})

@@ -32,8 +32,8 @@ func (p *PlaceArg) Validate() error {
 	return first(checkID("hive", hive), checkText("worker or gpu", part, hivebeat.MaxGPUID))
 }
 
-// place returns what the argument names, by the list of the hive's GPUs and workers: a word may be either. With gone
-// set, what is not listed may be meant too.
+// place resolves the argument by the list of the hive's GPUs and workers: a word may be either. With gone set, an
+// unlisted one may be meant too.
 func (p *PlaceArg) place(ctx context.Context, a *asker, gone bool) (client.Place, error) {
 	hive, part, one := p.ids()
 	if !one {
@@ -165,13 +165,13 @@ func (cmd *undrainCmd) Run(ctx context.Context, c *console) error {
 	})
 }
 
-// printDirective says what is in force now.
+// printDirective prints a directive that is in force.
 func (f *AskFlags) printDirective(c *console, d *api.Directive, st api.Status, past string) error {
 	is := api.Imposed{Of: "hive", By: d.By, Reason: d.Reason, Left: d.Left}
 	return f.printSaid(c, d, st, show.PlaceOf(d)+" is "+show.Imposed(past, &is, "hive", 0))
 }
 
-// printEnded says what has ended.
+// printEnded prints a directive that has ended.
 func (f *AskFlags) printEnded(c *console, d *api.Directive, st api.Status, past string) error {
 	return f.printSaid(c, d, st, show.PlaceOf(d)+" is "+past+" no more: it was by "+plaintext.Line(d.By))
 }

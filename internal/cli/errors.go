@@ -38,6 +38,11 @@ var errInterrupted = errors.New("interrupted")
 // errSilent fails a command that has already said why.
 var errSilent = errors.New("failed")
 
+// endedWith ends a command with the exit code of the program that it ran, which has said why.
+type endedWith int
+
+func (e endedWith) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
 // fail prints err and returns its exit code.
 func (c *console) fail(err error) int {
 	if err == nil {
@@ -45,6 +50,9 @@ func (c *console) fail(err error) int {
 	}
 	if errors.Is(err, errSilent) {
 		return ExitFailed
+	}
+	if code, ok := errors.AsType[endedWith](err); ok {
+		return int(code)
 	}
 	code, hint := ExitFailed, ""
 	if f, ok := errors.AsType[*failure](err); ok {
@@ -65,7 +73,7 @@ func (c *console) fail(err error) int {
 
 // inner matches the package names at the start of errors. They help readers of Go code; a
 // person at a terminal has the command and the flag.
-var inner = regexp.MustCompile(`(^|: |; |\n)(?:(?:bus|embedded|client|worker|hive|queen|ledger|httpapi|webhook|nats): )+`)
+var inner = regexp.MustCompile(`(^|: |; |\n)(?:(?:bus|embedded|client|worker|hive|queen|ledger|httpapi|webhook|nats|runner|sidecar): )+`)
 
 // plain removes these names.
 func plain(s string) string { return inner.ReplaceAllString(s, "$1") }

@@ -124,6 +124,18 @@ func hostileCommands() map[string]hostileCommand {
 		"get":    oneShot("get h", "get h/w"),
 		"events": oneShot("events"),
 		"pick":   oneShot("pick -n 3", "pick --for gpu", "pick --hold x", "pick --release x"),
+		"wait": func(t *testing.T, n hostileNATS, format []string) string { // it prints numbers only
+			_, out, errs := run(t, nil, append([]string{"wait", "--nats", n.queen, "--ready", "100", "--timeout", "200ms"}, format...)...)
+			plaintexttest.Check(t, "wait", plaintexttest.Mark+out+errs)
+			return plaintexttest.Mark
+		},
+		"sidecar": func(t *testing.T, n hostileNATS, format []string) string {
+			file := filepath.Join(t.TempDir(), plaintexttest.Mark+"\x1b[35m\u009b.yaml")
+			if err := os.WriteFile(file, []byte("engines:\n  - id: a\n    model: \""+plaintexttest.Mark+"\\u009b\"\n    probe: {url: 'http://127.0.0.1:1'}\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return agent("sidecar", "--hive", "h", "--config", file)(t, n, format)
+		},
 		"forget": oneShot("forget h", "forget h/0", "forget h/"+plaintexttest.Mark),
 		"drain":  oneShot("drain h", "drain h/w"), "undrain": oneShot("undrain h", "undrain h/w"),
 		"silence": oneShot("silence h --for 1h"), "unsilence": oneShot("unsilence h/w"),

@@ -72,14 +72,17 @@ func (e *reworded) Unwrap() error { return e.err }
 // leave stops the role in order: it says goodbye, its last messages are flushed, and the
 // connection is closed. If the role has ended by itself, leave returns nil, and why returns
 // the error.
-func (r *running) leave() error {
+func (r *running) leave() error { return r.leaveWithin(leaveIn) }
+
+// leaveWithin is leave for a role whose goodbye may take longer.
+func (r *running) leaveWithin(d time.Duration) error {
 	select {
 	case <-r.ended:
 		r.nc.Close()
 		return nil
 	default:
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaveIn)
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	err := r.role.Stop(ctx)
 	select {
@@ -101,12 +104,16 @@ func (r *running) leave() error {
 // serve runs one role until ctx, which agent passes, ends.
 func serve(ctx context.Context, name string, r role, nc *nats.Conn, log *slog.Logger) error {
 	run := begin(ctx, name, r, nc)
+	n := notify(log)
+	defer n.close()
+	n.say(ready)
 	select {
 	case <-run.ended:
 		nc.Close()
 		return run.why()
 	case <-ctx.Done():
 	}
+	n.say(stopping)
 	log.Info("shutting down; a second signal exits at once", slog.String("role", name))
 	return run.leave()
 }

@@ -11,7 +11,7 @@ import (
 // A machine has one environment, for its roles and for commands. A variable that both use
 // must mean the same in both; otherwise a role's setting changes what a command prints.
 func TestTwinsOfAskersAreNotThoseOfRoles(t *testing.T) {
-	roles := []string{"up", "worker", "hive", "queen"}
+	roles := []string{"up", "worker", "sidecar", "hive", "queen"}
 	// Where NATS is, and which credentials to use.
 	connection := []string{
 		"HIVEBEAT_CONTEXT", "HIVEBEAT_CREDS", "HIVEBEAT_NATS", "HIVEBEAT_NKEY", "HIVEBEAT_PREFIX",
@@ -22,7 +22,7 @@ func TestTwinsOfAskersAreNotThoseOfRoles(t *testing.T) {
 		"decode": nil, "sim": nil, "version": nil,
 		// doctor checks what a role with these settings needs.
 		"doctor": append(slices.Clone(connection),
-			"HIVEBEAT_HIVE", "HIVEBEAT_PINNED", "HIVEBEAT_SYSTEM_CREDS", "HIVEBEAT_SYSTEM_NATS",
+			"HIVEBEAT_DISCOVER", "HIVEBEAT_HIVE", "HIVEBEAT_PINNED", "HIVEBEAT_SYSTEM_CREDS", "HIVEBEAT_SYSTEM_NATS",
 			"HIVEBEAT_EVENTS_MAX", "HIVEBEAT_NO_JETSTREAM", "HIVEBEAT_REPLICAS", "HIVEBEAT_STORAGE"),
 	}
 

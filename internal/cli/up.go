@@ -18,6 +18,7 @@ import (
 	"github.com/beatfabric/hivebeat/bus/embedded"
 	"github.com/beatfabric/hivebeat/hive"
 	"github.com/beatfabric/hivebeat/internal/demo"
+	"github.com/beatfabric/hivebeat/internal/discover"
 	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/queen"
 	"github.com/beatfabric/hivebeat/queen/client"
@@ -34,6 +35,7 @@ type upCmd struct {
 	QueenMetricsFlags
 	HiveMetricsFlags
 	WebhookFlags
+	DiscoverFlags
 	Port  int    `default:"4222" help:"Port of the server, on 127.0.0.1; 0 picks a free one."`
 	Store string `placeholder:"DIR" help:"Directory for JetStream's files (default: in the user's data directory; with --demo a temporary one)."`
 	ID    string `placeholder:"ID" help:"Id of this machine's hive (default: the host name)."`
@@ -243,7 +245,12 @@ func (u *up) hive(ctx context.Context) (id string, err error) {
 		nc.Close()
 		return "", err
 	}
-	u.roles = append(u.roles, begin(ctx, "hive "+id, beside(h, u.log, metrics), nc))
+	r, err := u.cmd.DiscoverFlags.beside(h, nc, discover.Config{Hive: id, Prefix: u.cmd.Prefix, Logger: u.log})
+	if err != nil {
+		nc.Close()
+		return "", err
+	}
+	u.roles = append(u.roles, begin(ctx, "hive "+id, beside(r, u.log, metrics), nc))
 	return id, nil
 }
 

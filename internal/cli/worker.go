@@ -2,13 +2,16 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/hive"
+	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/worker"
 )
 
@@ -17,6 +20,7 @@ type workerCmd struct {
 	LabelFlags
 	LogFlags
 	WorkerMetricsFlags
+	EngineFlags
 	Hive     string        `required:"" placeholder:"ID" help:"Hive of this machine: its host name, unless it has another --id."`
 	ID       string        `placeholder:"ID" help:"Id of the worker, unique within its hive (default: the host name, which is unique for a container)."`
 	Model    string        `placeholder:"NAME" help:"Model it serves."`
@@ -31,8 +35,12 @@ type workerCmd struct {
 
 // Help is shown below the usage.
 func (workerCmd) Help() string {
-	return `It beats for a program that does not beat itself, or for a test, and says goodbye on Ctrl-C:
+	return `It beats for a program that does not beat itself. It runs the program, follows one that runs already, or reads
+an engine's endpoints. Without any of these it beats for itself. It says goodbye on Ctrl-C:
 
+  hivebeat worker --hive gpu-01 --id qwen --probe-url http://127.0.0.1:8000 -- vllm serve Qwen/Qwen3-8B
+  hivebeat worker --hive gpu-01 --id llama --probe-url http://127.0.0.1:8080
+  hivebeat worker --hive gpu-01 --id batch --restart on-failure -- ./batch --all
   hivebeat worker --hive gpu-01 --id llama --model Llama-3.3-70B --slots 8`
 }
 
@@ -44,6 +52,9 @@ func (cmd *workerCmd) Validate() error {
 			return misused(err, "name the worker: --id llama, unique within its hive")
 		}
 		cmd.ID = id
+	}
+	if cmd.engine() && cmd.Metrics != "" && cmd.Metrics != metricsOff {
+		return misused(errors.New("--metrics: only a worker that beats for itself has metrics"), "read those of its engine, or of its hive")
 	}
 	return first(
 		checkID("--hive", cmd.Hive),
@@ -71,19 +82,37 @@ func checkFirstState(s hivebeat.State) error {
 
 // Run beats until a signal comes.
 func (cmd *workerCmd) Run(ctx context.Context, c *console) error {
+	if len(cmd.Command) > 0 {
+		return cmd.runProgram(ctx, c)
+	}
 	return c.agent(ctx, func(ctx context.Context) error { return cmd.run(ctx, c.logger(cmd.LogFlags)) })
 }
 
+// config returns what is known of the worker beforehand.
+func (cmd *workerCmd) config(log *slog.Logger) worker.Config {
+	labels := maps.Clone(cmd.Label)
+	if cmd.StallAfter > 0 {
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[detector.StallLabel] = cmd.StallAfter.String()
+	}
+	return worker.Config{
+		Hive: cmd.Hive, ID: cmd.ID, Prefix: cmd.Prefix, Pinned: cmd.Pinned, Every: cmd.Every, Model: cmd.Model,
+		Endpoint: cmd.Endpoint, Slots: cmd.Slots, GPUs: cmd.GPU, Need: uint64(cmd.Need), Labels: labels, State: hivebeat.State(cmd.State), Logger: log,
+	}
+}
+
 func (cmd *workerCmd) run(ctx context.Context, log *slog.Logger) error {
+	if cmd.engine() {
+		return cmd.runEngine(ctx, log)
+	}
 	name := "worker " + cmd.Hive + "/" + cmd.ID
 	nc, err := cmd.join(ctx, name, cmd.Every, log)
 	if err != nil {
 		return err
 	}
-	w, err := worker.New(nc, worker.Config{
-		Hive: cmd.Hive, ID: cmd.ID, Prefix: cmd.Prefix, Pinned: cmd.Pinned, Every: cmd.Every, Model: cmd.Model,
-		Endpoint: cmd.Endpoint, Slots: cmd.Slots, GPUs: cmd.GPU, Need: uint64(cmd.Need), Labels: cmd.Label, State: hivebeat.State(cmd.State), Logger: log,
-	})
+	w, err := worker.New(nc, cmd.config(log))
 	if err != nil {
 		nc.Close()
 		return misused(err, "hivebeat worker --help lists the flags")

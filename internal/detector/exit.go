@@ -158,16 +158,13 @@ func (r *Registry) exited(now time.Time, w *worker, b beatStep) {
 		return
 	}
 	cause := hivebeat.CauseExit
-	if w.facts.Exit == ExitOOM {
+	if w.facts.Exit == hivebeat.ExitOOM {
 		cause = hivebeat.CauseOOM
 	}
 	w.lostAt = now
 	r.become(now, w, hivebeat.Lost, cause, hivebeat.KindLost, b.age)
 	r.deadlines.Set(w, now.Add(hivebeat.KeepGone))
 }
-
-// ExitOOM is the exit of a process that the kernel killed for want of memory.
-const ExitOOM = "oom"
 
 // ended records the end of the process of w.
 func (w *worker) ended(e end) {

@@ -11,8 +11,8 @@ import (
 const paceOver = time.Minute
 
 // pace is how fast a worker finishes requests and generates tokens while it has work. Time
-// without work does not count, so that the pace of a worker with little to do is what it is
-// able to, and (busy + queue) / rate is how long its work will take.
+// without work does not count, so that the pace of a worker with little to do is its
+// ability, and (busy + queue) / rate is how long its work will take.
 type pace struct {
 	at        time.Time // of the beat with the last figures
 	done      uint64

@@ -256,7 +256,7 @@ func (r *Registry) judge(now time.Time, w *worker, inc uint64, v *wire.Volatile,
 		}
 	}
 	before := w.lineage.Seq()
-	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, work: workOf(&w.facts)}
+	b := beatStep{state: w.facts.State, age: now.Sub(w.heard), sent: w.facts.Sent, work: workOf(&w.facts), meant: w.facts.State == hivebeat.Stopped && w.facts.Reason != ""}
 	if w.early {
 		b.sent = 0 // nothing shows how long the previous beat was in transit
 	}

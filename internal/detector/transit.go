@@ -32,6 +32,7 @@ type beatStep struct {
 	sent    int64          // time of the previous beat, by the worker's clock; 0: it does not say
 	wentOn  bool           // seq shows that beats in between were lost, or this beat was held in transit
 	work    work           // in the previous beat
+	meant   bool           // the previous beat was a goodbye with a reason
 }
 
 // transit makes the transitions that an accepted beat calls for, and sets the deadline.
@@ -42,7 +43,9 @@ func (r *Registry) transit(now time.Time, w *worker, b beatStep) {
 		r.begin(now, w)
 	case b.outcome.Begins(): // also a lower incarnation, which is another process
 		r.become(now, w, hivebeat.Alive, "", hivebeat.KindRestarted, b.age)
-		r.restarted(now, w)
+		if !b.meant {
+			r.restarted(now, w)
+		}
 	default:
 		silent := from == hivebeat.Lost && w.cause == hivebeat.CauseSilent // its process was known to run, so it was not taken for dead
 		if from == hivebeat.Lost && !silent {

@@ -27,7 +27,7 @@ func TestLastBeatSaysHowTheProcessEnded(t *testing.T) {
 		{"only the beat", "code 3", hivebeat.CauseExit, false, false},
 		{"the beat first", "code 3", hivebeat.CauseExit, false, true},
 		{"the hive first", "code 3", hivebeat.CauseExit, true, false},
-		{"killed for want of memory", ExitOOM, hivebeat.CauseOOM, false, true},
+		{"killed for want of memory", hivebeat.ExitOOM, hivebeat.CauseOOM, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, f := watching(t), newFake("w")

@@ -1,5 +1,5 @@
-// Package directive holds what operators have told the queens about hives, workers and GPUs, in the form in which the
-// queens keep it in the roster: one Entry for each hive, under Key. docs/PROTOCOL.md, section 6, is normative.
+// Package directive holds the drains and silences of hives, workers and GPUs, as the queens keep them in the roster:
+// one Entry for each hive, under Key. docs/PROTOCOL.md, section 6, is normative.
 package directive
 
 import (
@@ -18,7 +18,7 @@ import (
 // What a directive says.
 const (
 	Drain   = "drain"   // no new work is given there
-	Silence = "silence" // deaths there are recorded and shown, and alarm nobody
+	Silence = "silence" // deaths there are recorded and shown, and raise no alarm
 )
 
 // Limits of an Entry. They keep it well below the size of a message.
@@ -99,7 +99,7 @@ func (e Entry) Encode() ([]byte, error) {
 	return body, nil
 }
 
-// Decode decodes an entry. An entry with a value beyond the limits is refused as a whole: what it says is not known.
+// Decode decodes an entry. An entry with a value beyond the limits is refused as a whole: its content is unknown.
 func Decode(body []byte) (e Entry, err error) {
 	if len(body) > MaxBody {
 		return Entry{}, fmt.Errorf("directive: %d bytes, at most %d are allowed", len(body), MaxBody)

@@ -67,6 +67,7 @@ const (
 	CheckQueen      = "queen"    // whether a queen answers
 	CheckConflict   = "conflict" // two processes with one id
 	CheckSystem     = "system"   // whether the system account reports which connections close
+	CheckEngine     = "engine"   // an inference engine, or a port that may be one
 )
 
 // Config says what to check. Role is required.
@@ -79,6 +80,8 @@ type Config struct {
 	Hive, Worker string
 	// Pinned is as in the Config of the worker or hive: it sends on its own subject.
 	Pinned bool
+	// Discover says that the hive beats for engines that it finds.
+	Discover bool
 	// Asker is the id under which a viewer or scheduler asks. Empty means none.
 	Asker string
 	// NoJetStream, Replicas, Storage and EventsMax are as in the Config of the queen.

@@ -116,7 +116,7 @@ func (c Config) needs(inbox string) []need {
 			return pub(subject, "read which GPUs it had", noGPUs)
 		}
 		answers.without = lateWarm
-		return []need{
+		list := []need{
 			recall(jsAPI + "STREAM.INFO.KV_" + bucket), recall(jsAPI + key), recall(jsAPI + key + "." + madeUp), answers,
 			gpus(jsAPI + "STREAM.INFO.KV_" + roster), gpus(jsAPI + "DIRECT.GET.KV_" + roster + ".$KV." + roster + "." + gpu.MemoryKey(hive)),
 			pub(snapshots, "send snapshots", ""),
@@ -126,6 +126,11 @@ func (c Config) needs(inbox string) []need {
 			sub(s.HiveRollcall(), "hear roll calls", "a queen that restarted knows the hive only after its next snapshot"),
 			sub(s.HiveRollcallOf(hive), "hear roll calls for itself", "a queen that restarted knows the hive only after its next snapshot"),
 		}
+		if c.Discover {
+			list = append(list, pub(s.Workers(hive), "beat for the engines that it finds", ""),
+				sub(s.WorkerRollcall(hive), "hear roll calls for these", "a hive that restarted knows these only after their next beats"))
+		}
+		return list
 	case Viewer, Scheduler:
 		ping, _ := micro.ControlSubject(micro.PingVerb, "queen", "")
 		list := []need{

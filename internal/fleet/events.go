@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/beatfabric/hivebeat"
-	"github.com/beatfabric/hivebeat/internal/detector"
 	"github.com/beatfabric/hivebeat/internal/index"
 	"github.com/beatfabric/hivebeat/internal/liveness"
 	"github.com/beatfabric/hivebeat/verdict"
@@ -153,7 +152,7 @@ func ended(r *hivebeat.Record, what string) string {
 	if r.Exit == "" {
 		return what
 	}
-	if r.Exit != detector.ExitOOM {
+	if r.Exit != hivebeat.ExitOOM && r.Exit != hivebeat.ExitEnded {
 		what += ": " + r.Exit
 	}
 	if r.Reason != "" {

@@ -13,14 +13,13 @@ func alarms(k hivebeat.Kind) bool {
 	return false
 }
 
-// silenced reports whether an event of this kind of h, or of a worker of it, wakes nobody because an operator silenced
-// it.
+// silenced reports whether an event of this kind of h, or of one of its workers, must not alarm, because an operator
+// silenced it.
 func (h *Hive) silenced(worker string, k hivebeat.Kind) bool {
 	return alarms(k) && h.entry.Silence(worker) != nil
 }
 
-// uncounted reports whether the counters that alerts use leave such an event out: the same, and the return of what was
-// lost.
+// uncounted reports whether the counters that alerts use leave such an event out: the same, and each recovery.
 func (h *Hive) uncounted(worker string, k hivebeat.Kind) bool {
 	return (alarms(k) || k == hivebeat.KindRecovered) && h.entry.Silence(worker) != nil
 }

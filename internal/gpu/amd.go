@@ -49,7 +49,7 @@ func (a *AMD) Read(ctx context.Context) (Reading, error) {
 	}
 	return a.call.do(ctx, func() (Reading, error) {
 		began := time.Now()
-		r := Reading{Driver: sysText(filepath.Join(sysfs, "module/amdgpu"), "version"), Present: CountPCI(sysfs, vendorAMD)}
+		var r Reading
 		for _, c := range amdCards(sysfs) {
 			d := c.device(table)
 			d.Index = uint64(len(r.Devices))
@@ -58,6 +58,7 @@ func (a *AMD) Read(ctx context.Context) (Reading, error) {
 		if len(r.Devices) == 0 {
 			return Reading{}, ErrNone
 		}
+		r.Driver, r.Present = sysText(filepath.Join(sysfs, "module/amdgpu"), "version"), CountPCI(sysfs, vendorAMD)
 		r.Procs, r.ProcsErr = amdProcs(procfs, r.Devices)
 		r.Took = time.Since(began)
 		return r, nil

@@ -100,6 +100,9 @@ func (w *bounded) Write(p []byte) (int, error) {
 func lines(text []byte) []string {
 	var all []string
 	for line := range bytes.Lines(text) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
 		if s := oneLine(string(line), maxLine); s != "" {
 			all = append(all, s)
 		}

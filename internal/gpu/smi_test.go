@@ -420,8 +420,8 @@ func BenchmarkSMIParse(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	clocks := clocksBegin + strings.Repeat("<supported_graphics_clock>1000 MHz</supported_graphics_clock>\n\t\t\t\t", 1500) + clocksEnd
-	out := []byte(strings.ReplaceAll(string(xml), "<processes>", clocks+"<processes>"))
+	list := "<supported_clocks>" + strings.Repeat("<supported_graphics_clock>1000 MHz</supported_graphics_clock>\n\t\t\t\t", 1500) + clocksEnd
+	out := []byte(strings.ReplaceAll(string(xml), "<processes>", list+"<processes>"))
 	table := DefaultFaults()
 	b.SetBytes(int64(len(out)))
 	for b.Loop() {

@@ -2,10 +2,7 @@ package gpu
 
 import (
 	"bytes"
-	"encoding/xml"
-	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
@@ -29,7 +26,6 @@ type smiLog struct {
 	messages []string // lines that are no part of the XML, wherever they stand
 	complete bool     // the XML has an end
 	tooMany  bool     // more GPUs than the wire takes
-	err      error    // why the XML could not be read to its end
 }
 
 // smiGPU is one gpu element: its fields by their path, such as fb_memory_usage/total, and
@@ -64,15 +60,15 @@ func (f facts) first(paths ...string) (path, text string) {
 func (f facts) yes(path string) bool { return strings.EqualFold(f[path], "yes") }
 
 const (
-	xmlBegin    = "<nvidia_smi_log"
-	xmlEnd      = "</nvidia_smi_log>"
-	clocksBegin = "<supported_clocks>"
-	clocksEnd   = "</supported_clocks>"
+	document  = "nvidia_smi_log"
+	xmlBegin  = "<" + document
+	clocks    = "supported_clocks"
+	clocksEnd = "</" + clocks + ">"
 )
 
 // parseSMI parses the output of nvidia-smi -q -x of any generation (nvsmi_device_v4 to
-// v13): they add and rename fields, and keep the frame. It keeps the GPUs before a place
-// that it cannot read.
+// v13): they add and rename fields, and keep the frame. It keeps the GPUs before the place
+// where the output breaks off.
 func parseSMI(out []byte) smiLog {
 	log := smiLog{attached: -1}
 	begin := bytes.Index(out, []byte(xmlBegin))
@@ -85,39 +81,11 @@ func parseSMI(out []byte) smiLog {
 			log.messages = append(log.messages, line)
 		}
 	}
-	body, after, complete := bytes.Cut(out[begin:], []byte(xmlEnd))
 	p := smiParser{log: &log}
-	d := xml.NewDecoder(bytes.NewReader(withoutClocks(body)))
-	d.Strict = false // a message between two lines of XML may hold a & or a <
-	for {
-		t, err := d.RawToken()
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				log.err = err
-			}
-			break
-		}
-		p.token(t)
-	}
-	log.complete = complete && log.err == nil && !p.inGPU
+	after, complete := p.read(out[begin:])
+	log.complete = complete && !p.inGPU
 	log.messages = append(log.messages, lines(after)...)
 	return log
-}
-
-// withoutClocks removes the lists of supported clocks: nine tenths of the text, and none of
-// it is used.
-func withoutClocks(b []byte) []byte {
-	var kept []byte
-	for {
-		before, after, ok := bytes.Cut(b, []byte(clocksBegin))
-		kept = append(kept, before...)
-		if !ok {
-			return kept
-		}
-		if _, b, ok = bytes.Cut(after, []byte(clocksEnd)); !ok {
-			return kept // the output breaks off within the list
-		}
-	}
 }
 
 // smiParser follows the elements. Text that is not the whole content of an element is a
@@ -134,22 +102,55 @@ type smiParser struct {
 	base  int   // length of path at which in began
 }
 
-func (p *smiParser) token(t xml.Token) {
-	switch t := t.(type) {
-	case xml.StartElement:
-		p.message()
-		p.start(t)
-		p.leaf = true
-	case xml.EndElement:
-		if !p.leaf {
+// read follows the tags of body to the end of the document, and returns what comes after it.
+// The driver writes a tag on one line, without < and > in it, so any other < is of a message.
+// encoding/xml would take such a message for a broken document, and several times as long
+// for a good one.
+func (p *smiParser) read(body []byte) (after []byte, complete bool) {
+	for {
+		at := bytes.IndexByte(body, '<')
+		if at < 0 {
+			return nil, false
+		}
+		p.content(body[:at])
+		body = body[at:]
+		end := 1 + bytes.IndexAny(body[1:], "<>\n")
+		if end == 0 {
+			return nil, false
+		}
+		tag := body[1:end]
+		if body[end] != '>' || len(tag) == 0 || tag[0] == ' ' {
+			p.content(body[:end])
+			body = body[end:]
+			continue
+		}
+		body = body[end+1:]
+		switch name := string(tag); {
+		case name == "/"+document:
 			p.message()
+			return body, true
+		case name == clocks: // nine tenths of the text, and none of it is used
+			if _, body, complete = bytes.Cut(body, []byte(clocksEnd)); !complete {
+				return nil, false
+			}
+		case tag[0] == '!' || tag[0] == '?': // a comment
+		case tag[0] == '/':
+			p.end(strings.TrimSpace(name[1:]))
+		default:
+			name, closed := strings.CutSuffix(name, "/")
+			name, attributes, _ := strings.Cut(name, " ")
+			p.start(name, attributes)
+			if closed {
+				p.end(name)
+			}
 		}
-		p.end(t.Name.Local, string(p.text))
-		p.text, p.leaf = p.text[:0], false
-	case xml.CharData:
-		if len(p.text) < 4*maxFactText {
-			p.text = append(p.text, t...)
-		}
+	}
+}
+
+// content takes text between two tags.
+func (p *smiParser) content(text []byte) {
+	if len(p.text) < 4*maxFactText {
+		p.text = append(p.text, text...)
 	}
 }
 
@@ -160,22 +161,27 @@ func (p *smiParser) message() {
 	p.text = p.text[:0]
 }
 
-func (p *smiParser) start(e xml.StartElement) {
-	name := e.Name.Local
+func (p *smiParser) start(name, attributes string) {
+	p.message()
+	p.leaf = true
 	switch {
-	case !p.inGPU && name == xmlBegin[1:]:
+	case !p.inGPU && name == document:
 		return
 	case !p.inGPU && name == "gpu":
 		p.inGPU, p.path, p.gpu = true, nil, smiGPU{facts: facts{}}
 		p.in, p.base = p.gpu.facts, 0
-		for _, a := range e.Attr {
-			if a.Name.Local == "id" {
-				p.gpu.bus = NormalBus(a.Value)
-			}
+		if _, id, ok := strings.Cut(attributes, `id="`); ok {
+			id, _, _ = strings.Cut(id, `"`)
+			p.gpu.bus = NormalBus(id)
 		}
 		return
 	}
 	if p.path = append(p.path, name); !p.inGPU {
+		return
+	}
+	switch name {
+	case "mig_device", "process_info", "accounted_processes":
+	default:
 		return
 	}
 	switch strings.Join(p.path[:min(len(p.path), maxDepth)], "/") {
@@ -195,7 +201,15 @@ func (p *smiParser) start(e xml.StartElement) {
 	}
 }
 
-func (p *smiParser) end(name, text string) {
+// unescape replaces the entities of XML; anything else that begins with & stays.
+var unescape = strings.NewReplacer("&lt;", "<", "&gt;", ">", "&quot;", `"`, "&apos;", "'", "&amp;", "&")
+
+func (p *smiParser) end(name string) {
+	if !p.leaf {
+		p.message()
+	}
+	leaf, text := p.leaf, unescape.Replace(string(p.text))
+	p.text, p.leaf = p.text[:0], false
 	at := len(p.path) - 1
 	for at >= 0 && p.path[at] != name {
 		at-- // a message looked like the beginning of an element
@@ -211,11 +225,11 @@ func (p *smiParser) end(name, text string) {
 		return
 	case at < 0:
 		return // it looked like the end of one
-	case p.inGPU && p.leaf && len(p.path) > p.base && len(p.path) <= maxDepth:
+	case p.inGPU && leaf && len(p.path) > p.base && len(p.path) <= maxDepth:
 		p.in.add(strings.Join(p.path[p.base:], "/"), text)
-	case !p.inGPU && p.leaf && name == "driver_version" && !absent(text):
+	case !p.inGPU && leaf && name == "driver_version" && !absent(text):
 		p.log.driver = oneLine(text, hivebeat.MaxHostText)
-	case !p.inGPU && p.leaf && name == "attached_gpus":
+	case !p.inGPU && leaf && name == "attached_gpus":
 		if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil && n >= 0 {
 			p.log.attached = n
 		}

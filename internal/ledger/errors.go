@@ -80,7 +80,7 @@ func away(err error) bool {
 		ErrAway, context.DeadlineExceeded, context.Canceled, // Canceled comes from whileConnected
 		jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, jetstream.ErrBucketNotFound,
 		jetstream.ErrJetStreamNotEnabled, jetstream.ErrConnectionClosed, jetstream.ErrNoHeartbeat,
-		jetstream.ErrAsyncPublishTimeout, jetstream.ErrJetStreamPublisherClosed,
+		jetstream.ErrAsyncPublishTimeout, jetstream.ErrTooManyStalledMsgs, jetstream.ErrJetStreamPublisherClosed,
 		jetstream.ErrServerShutdown, jetstream.ErrConsumerDeleted, jetstream.ErrConsumerNotFound,
 	} {
 		if errors.Is(err, target) {

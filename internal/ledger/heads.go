@@ -17,8 +17,9 @@ type Head struct {
 	Err      error
 }
 
-// Heads is Ledger.Hive for many hives. It sends all requests together over one
-// subscription, and takes Config.Timeout at most for all of them.
+// Heads returns the Head of each hive (of its page 0). That there is none proves only that
+// no queen put one. It sends all requests together over one subscription, and takes
+// Config.Timeout at most for all of them.
 func (l *Ledger) Heads(ctx context.Context, hives []string) []Head {
 	heads := make([]Head, len(hives))
 	open, err := l.heads(ctx, hives, heads)

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/beatfabric/hivebeat"
 )
 
 // Entry is one value of queen_hives.
@@ -29,20 +27,10 @@ func (e Entry) Age(every time.Duration) time.Duration {
 	return e.Stored + max(0, 3*every-e.TTL)
 }
 
-// Hives returns every page of every hive in the bucket. It leaves out expired pages, and
-// values that another program put under an invalid key or without headers. 10,000 hives of
-// 100 workers take some 200 MB at once; EachHive needs one page at a time.
-func (l *Ledger) Hives(ctx context.Context) ([]Entry, error) {
-	var all []Entry
-	if err := l.EachHive(ctx, func(e Entry) { all = append(all, e) }); err != nil {
-		return nil, err
-	}
-	return all, nil
-}
-
 // EachHive calls fn with every page of every hive in the bucket, in the order they were
-// put, and returns when fn has seen all of them. fn may keep Payload. An error usually
-// wraps ErrAway; fn may have been called before it.
+// put, and returns when fn has seen all of them. It leaves out expired pages, and values
+// that another program put under an invalid key or without headers. fn may keep Payload. An
+// error usually wraps ErrAway; fn may have been called before it.
 func (l *Ledger) EachHive(ctx context.Context, fn func(Entry)) error {
 	now := time.Now()
 	err := new(reader).read(ctx, l, atHives, true, func(f found) {
@@ -59,19 +47,4 @@ func (l *Ledger) EachHive(ctx context.Context, fn func(Entry)) error {
 		fn(e)
 	})
 	return wrap(ctx, "read "+human(bucketStream(l.bucketOf(atHives))), err)
-}
-
-// Hive returns the (inc, seq) of the last snapshot put for a hive (of its page 0). ok is
-// false if there is none or it has expired, which proves only that no queen put one. It
-// takes Config.Timeout at most.
-func (l *Ledger) Hive(ctx context.Context, id string) (inc, seq uint64, ok bool, err error) {
-	if err := hivebeat.CheckID("hive", id); err != nil {
-		return 0, 0, false, err
-	}
-	m, err := l.last(ctx, atHives, id, false)
-	if err != nil {
-		return 0, 0, false, wrap(ctx, "read "+id, err)
-	}
-	inc, seq, ok = stamp(m.header)
-	return inc, seq, ok, nil
 }

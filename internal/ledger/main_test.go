@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -58,6 +59,55 @@ func put(t testing.TB, l *Ledger, s Snapshot) {
 	if err := l.PutSnapshot(ctxOf(t), s, time.Now()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// publish publishes one event.
+func publish(ctx context.Context, t testing.TB, l *Ledger, ev hivebeat.Event) error {
+	t.Helper()
+	body, err := ev.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return publishMsgs(ctx, t, l, NewEventMsg(&ev, body, time.Now()))
+}
+
+// publishMsgs publishes events by a publisher of their own.
+func publishMsgs(ctx context.Context, t testing.TB, l *Ledger, msgs ...EventMsg) error {
+	t.Helper()
+	p, err := NewPublisher(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	return errors.Join(p.Publish(ctx, msgs)...)
+}
+
+// tryAdvance advances one entry by a publisher of its own.
+func tryAdvance(t testing.TB, l *Ledger, hive string, rev uint64, e RosterEntry) (uint64, error) {
+	t.Helper()
+	p, err := NewPublisher(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	out := p.Advance(ctxOf(t), []Step{{hive, rev, e}})[0]
+	return out.Revision, out.Err
+}
+
+func rosterOf(t testing.TB, l *Ledger, hive string) (RosterItem, bool, error) {
+	r := l.RostersOf(ctxOf(t), []string{hive})[0]
+	return r.Item, r.OK, r.Err
+}
+
+func headOf(t testing.TB, l *Ledger, hive string) (inc, seq uint64, ok bool, err error) {
+	h := l.Heads(ctxOf(t), []string{hive})[0]
+	return h.Inc, h.Seq, h.OK, h.Err
+}
+
+// hivesOf returns every page of every hive in the bucket.
+func hivesOf(t testing.TB, l *Ledger) (all []Entry, err error) {
+	err = l.EachHive(ctxOf(t), func(e Entry) { all = append(all, e) })
+	return all, err
 }
 
 // running runs f until the test ends, and waits for its end.

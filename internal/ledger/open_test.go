@@ -268,14 +268,14 @@ func TestDomain(t *testing.T) {
 	running(t, p.Run)
 	p.Offer(snap("gpu-02", 1, 1))
 	holds(t, l, "gpu-02", 1)
-	if all, err := l.Hives(ctxOf(t)); err != nil || len(all) != 2 {
+	if all, err := hivesOf(t, l); err != nil || len(all) != 2 {
 		t.Errorf("Hives: %v %v", all, err)
 	}
 	rev := advance(t, l, "gpu-01", 0, entry(1))
-	if item, ok, err := l.RosterOf(ctxOf(t), "gpu-01"); !ok || err != nil || item.Revision != rev {
+	if item, ok, err := rosterOf(t, l, "gpu-01"); !ok || err != nil || item.Revision != rev {
 		t.Errorf("roster: %+v %v %v", item, ok, err)
 	}
-	if err := l.Publish(ctxOf(t), event(l, "gpu-01", 1, time.Now())); err != nil {
+	if err := publish(ctxOf(t), t, l, event(l, "gpu-01", 1, time.Now())); err != nil {
 		t.Error(err)
 	}
 	if _, err := Open(ctxOf(t), l.nc, Config{Domain: "elsewhere"}); !errors.Is(err, ErrNoJetStream) {

@@ -29,36 +29,8 @@ const (
 // BurstBytes estimates the space in the stream for the events of workers that all join.
 func BurstBytes(workers int) int64 { return int64(workers) * eventsEach * eventBytes }
 
-// Publish stores an event in the stream. It returns nil when the event is stored, or was
-// stored before by any queen. ErrTooOld: its Time is over 50 minutes ago, and the stream
-// could no longer detect a duplicate. ErrAway: no answer came, and the event may be stored
-// all the same; publish it again.
-func (l *Ledger) Publish(ctx context.Context, ev hivebeat.Event) error {
-	body, err := ev.Encode()
-	if err != nil {
-		return fmt.Errorf("ledger: event %s: %w", ev.ID, err)
-	}
-	msg := NewEventMsg(&ev, body, time.Now())
-	return l.publishMsg(ctx, &msg)
-}
-
-// Republish publishes the events inside a roster entry again, byte for byte, so that event
-// n is out before n + 1. ErrTooOld: the entry was put over 50 minutes ago, so its event was
-// published or is lost. An entry without an event is not an error.
-func (l *Ledger) Republish(ctx context.Context, item RosterItem) error {
-	msgs, err := item.EventMsgs()
-	if err != nil {
-		return err
-	}
-	for i := range msgs {
-		if err := l.publishMsg(ctx, &msgs[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// EventMsgs returns the events inside an entry, in order, to be published again.
+// EventMsgs returns the events inside an entry, in order, to be published again, so that
+// event n is out before n + 1. An entry without an event has none.
 func (item *RosterItem) EventMsgs() ([]EventMsg, error) {
 	if len(item.Event) == 0 {
 		return nil, nil
@@ -72,26 +44,6 @@ func (item *RosterItem) EventMsgs() ([]EventMsg, error) {
 		msgs = append(msgs, EventMsg{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: item.Stored})
 	}
 	return msgs, nil
-}
-
-func (l *Ledger) publishMsg(ctx context.Context, msg *EventMsg) error {
-	if err := l.checkEvent(msg); err != nil {
-		return err
-	}
-	tctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
-	defer cancel()
-	for pause := inProcessFirst; ; pause = min(2*pause, inProcessMost) {
-		// Each try needs a new message: publishing fills its headers in.
-		_, err := l.publish(tctx, l.natsMsg(msg), jetstream.WithRetryAttempts(0))
-		if codeOf(err) != codeDuplicateInProgress {
-			return l.eventError(ctx, msg, err)
-		}
-		select {
-		case <-time.After(pause):
-		case <-tctx.Done():
-			return wrap(ctx, "event "+msg.ID, fmt.Errorf("%w: %w", err, tctx.Err()))
-		}
-	}
 }
 
 // checkEvent refuses an event that is invalid, too old, or cannot be sent now.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/bustest"
@@ -41,7 +40,7 @@ func TestPublishRepublishes(t *testing.T) {
 		{Kind: hivebeat.KindBrake},
 	} {
 		ev := l.cfg.Subjects.NewEvent("id-"+string(d.Kind), time.Now(), d)
-		if err := l.Publish(ctxOf(t), ev); err != nil {
+		if err := publish(ctxOf(t), t, l, ev); err != nil {
 			t.Fatal(err)
 		}
 		m := <-got
@@ -73,7 +72,7 @@ func TestPublishOnceFromThree(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, l := range all {
 			wg.Go(func() {
-				if err := l.Publish(ctxOf(t), event(l, "gpu-01", n, now)); err != nil {
+				if err := publish(ctxOf(t), t, l, event(l, "gpu-01", n, now)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -93,7 +92,7 @@ func TestPublishOnceFromThree(t *testing.T) {
 func TestPublishRefuses(t *testing.T) {
 	l := opened(t, bustest.Server(t), Config{})
 	now := time.Now()
-	if err := l.Publish(ctxOf(t), event(l, "gpu-01", 1, now.Add(-51*time.Minute))); !errors.Is(err, ErrTooOld) {
+	if err := publish(ctxOf(t), t, l, event(l, "gpu-01", 1, now.Add(-51*time.Minute))); !errors.Is(err, ErrTooOld) {
 		t.Errorf("51 minutes old: %v", err)
 	}
 	for what, change := range map[string]func(*hivebeat.Event){
@@ -105,14 +104,14 @@ func TestPublishRefuses(t *testing.T) {
 	} {
 		ev := event(l, "gpu-01", 1, now)
 		change(&ev)
-		if err := l.Publish(ctxOf(t), ev); !errors.Is(err, hivebeat.ErrID) {
+		if err := publish(ctxOf(t), t, l, ev); !errors.Is(err, hivebeat.ErrID) {
 			t.Errorf("%s: %v, want ErrID", what, err)
 		}
 	}
 	if n := storedEvents(t, l); n != 0 {
 		t.Errorf("%d were stored", n)
 	}
-	if err := l.Publish(ctxOf(t), event(l, "gpu-01", 1, now.Add(-49*time.Minute))); err != nil {
+	if err := publish(ctxOf(t), t, l, event(l, "gpu-01", 1, now.Add(-49*time.Minute))); err != nil {
 		t.Errorf("49 minutes old: %v", err)
 	}
 }
@@ -124,12 +123,13 @@ func TestRepublish(t *testing.T) {
 	e := entry(1)
 	e.Event, _ = ev.Encode()
 	advance(t, l, "gpu-01", 0, e)
-	item, _, err := l.RosterOf(ctxOf(t), "gpu-01")
+	item, _, err := rosterOf(t, l, "gpu-01")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if err := l.Republish(ctxOf(t), item); err != nil {
+		msgs, err := item.EventMsgs()
+		if err = errors.Join(err, publishMsgs(ctxOf(t), t, l, msgs...)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -144,30 +144,12 @@ func TestRepublish(t *testing.T) {
 		t.Errorf("stored %v, %v", m, err)
 	}
 	item.Stored = 51 * time.Minute
-	if err := l.Republish(ctxOf(t), item); !errors.Is(err, ErrTooOld) {
+	msgs, err := item.EventMsgs()
+	if err = errors.Join(err, publishMsgs(ctxOf(t), t, l, msgs...)); !errors.Is(err, ErrTooOld) {
 		t.Errorf("51 minutes old: %v", err)
 	}
-	if err := l.Republish(ctxOf(t), RosterItem{}); err != nil {
-		t.Errorf("without an event: %v", err)
-	}
-}
-
-func TestPublishWaitsOutInProcess(t *testing.T) {
-	l := opened(t, bustest.Server(t), Config{Timeout: 300 * time.Millisecond})
-	real, calls := l.publish, 0
-	busy := &jetstream.APIError{Code: 400, ErrorCode: codeDuplicateInProgress, Description: "duplicate message id is in process"}
-	l.publish = func(ctx context.Context, m *nats.Msg, o ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
-		if calls++; calls < 4 {
-			return nil, busy
-		}
-		return real(ctx, m, o...)
-	}
-	if err := l.Publish(ctxOf(t), event(l, "gpu-01", 1, time.Now())); err != nil || calls != 4 {
-		t.Errorf("%d calls, %v; want 4 and stored", calls, err)
-	}
-	l.publish = func(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error) { return nil, busy }
-	if err := l.Publish(ctxOf(t), event(l, "gpu-01", 2, time.Now())); !errors.Is(err, ErrAway) {
-		t.Errorf("for ever in process: %v, want ErrAway", err)
+	if msgs, err := new(RosterItem).EventMsgs(); len(msgs) > 0 || err != nil {
+		t.Errorf("without an event: %v, %v", msgs, err)
 	}
 }
 
@@ -178,7 +160,7 @@ func TestPublishAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	ev := event(l, "gpu-01", 1, time.Now())
-	if err := l.Publish(ctxOf(t), ev); !errors.Is(err, ErrAway) {
+	if err := publish(ctxOf(t), t, l, ev); !errors.Is(err, ErrAway) {
 		t.Errorf("without a stream: %v, want ErrAway", err)
 	}
 	if _, err := l.Reopen(ctxOf(t)); err != nil {
@@ -186,10 +168,10 @@ func TestPublishAway(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := l.Publish(ctx, ev); !errors.Is(err, context.Canceled) || errors.Is(err, ErrAway) {
+	if err := publish(ctx, t, l, ev); !errors.Is(err, context.Canceled) || errors.Is(err, ErrAway) {
 		t.Errorf("canceled: %v", err)
 	}
-	if err := l.Publish(ctxOf(t), ev); err != nil {
+	if err := publish(ctxOf(t), t, l, ev); err != nil {
 		t.Error(err)
 	}
 }
@@ -197,7 +179,7 @@ func TestPublishAway(t *testing.T) {
 // After the whole store is gone, a running queen recovers by itself.
 func TestKeepAfterWipe(t *testing.T) {
 	srv := bustest.Server(t)
-	l := opened(t, srv, Config{})
+	l, other := opened(t, srv, Config{}), opened(t, srv, Config{}) // a watch does not decode what its own ledger wrote
 	var renewed atomic.Int64
 	states := make(chan error, 100)
 	running(t, func(ctx context.Context) error {
@@ -206,8 +188,8 @@ func TestKeepAfterWipe(t *testing.T) {
 	p := NewPutter(l, PutterConfig{})
 	running(t, p.Run)
 	r := watched(t, l)
-	rev := advance(t, l, "a", 0, entry(1))
-	advance(t, l, "a", rev, entry(2))
+	rev := advance(t, other, "a", 0, entry(1))
+	advance(t, other, "a", rev, entry(2))
 	r.waitN(t, "a", 2)
 	put(t, l, snap("gpu-01", 1, 1))
 
@@ -216,20 +198,20 @@ func TestKeepAfterWipe(t *testing.T) {
 	bustest.Eventually(t, patience, func() (bool, string) {
 		seq++
 		p.Offer(snap("gpu-01", 1, seq))
-		_, got, ok, err := l.Hive(ctxOf(t), "gpu-01")
+		_, got, ok, err := headOf(t, l, "gpu-01")
 		return ok && got > 1, errorText(err)
 	})
 	if renewed.Load() == 0 {
 		t.Error("nobody was told")
 	}
 	bustest.Eventually(t, patience, func() (bool, string) {
-		err := l.Publish(ctxOf(t), event(l, "a", 3, time.Now()))
+		err := publish(ctxOf(t), t, l, event(l, "a", 3, time.Now()))
 		return err == nil, errorText(err)
 	})
-	if item, ok, err := l.RosterOf(ctxOf(t), "a"); ok || err != nil {
+	if item, ok, err := rosterOf(t, l, "a"); ok || err != nil {
 		t.Errorf("the roster still holds %+v, %v", item, err)
 	}
-	advance(t, l, "a", 0, entry(3))
+	advance(t, other, "a", 0, entry(3))
 	r.waitN(t, "a", 3)
 }
 
@@ -251,9 +233,9 @@ func TestKeepAfterRemoval(t *testing.T) {
 					}
 					return nil
 				}(),
-				l.Publish(ctxOf(t), event(l, "gpu-01", uint64(i+1), time.Now())),
+				publish(ctxOf(t), t, l, event(l, "gpu-01", uint64(i+1), time.Now())),
 				func() error {
-					if _, err := l.Advance(ctxOf(t), "gpu-01", 0, entry(1)); !errors.Is(err, ErrConflict) {
+					if _, err := tryAdvance(t, l, "gpu-01", 0, entry(1)); !errors.Is(err, ErrConflict) {
 						return err
 					}
 					return nil
@@ -271,19 +253,6 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-func BenchmarkPublish(b *testing.B) {
-	l := opened(b, bustest.Server(b), Config{})
-	now := time.Now()
-	var n uint64
-	b.ReportAllocs()
-	for b.Loop() {
-		n++
-		if err := l.Publish(b.Context(), event(l, "gpu-01", n, now)); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 // The advice to operators about --events-max depends on the size of events.
 func TestWhatAnEventTakes(t *testing.T) {
 	l := opened(t, bustest.Server(t), Config{})
@@ -297,7 +266,7 @@ func TestWhatAnEventTakes(t *testing.T) {
 			d.Hive, d.Worker, d.Inc, d.HiveInc, d.N = "gpu-node-0042", fmt.Sprintf("llama-70b-%03d", i), 1_764_000_000_000, 1_764_000_000_000, uint64(n)+1
 			d.Seq, d.Via, d.Model = 1000+i, hivebeat.ViaHive, "llama-3.3-70b-instruct"
 			id := hivebeat.WorkerEventID(d.Hive, d.HiveInc, d.Worker, d.Inc, d.Kind, d.N)
-			if err := l.Publish(ctxOf(t), l.cfg.Subjects.NewEvent(id, time.Now(), d)); err != nil {
+			if err := publish(ctxOf(t), t, l, l.cfg.Subjects.NewEvent(id, time.Now(), d)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -14,35 +14,16 @@ import (
 )
 
 // Publisher stores many events, or advances many roster entries, in about the time of one:
-// it sends up to 512 messages before it waits for an answer. The rules of Ledger.Publish,
-// Republish and Advance apply. It is safe for concurrent use.
+// it sends up to 512 messages before it waits for an answer. It is safe for concurrent use.
 type Publisher struct {
 	l  *Ledger
-	js jetstream.JetStream // its answers go to answered
+	js jetstream.JetStream
 
 	gate   sync.RWMutex // held while sending, so that nothing is sent after Close
 	closed bool
 
-	room chan struct{} // one element for each message in flight
-
-	mu  sync.Mutex
-	way map[*nats.Msg]flight // not answered yet
-
 	// together is p.send; tests replace it with a fake.
 	together func(context.Context, []*nats.Msg) []ack
-}
-
-// flight is one message of a burst, in flight.
-type flight struct {
-	b *burst
-	i int
-}
-
-// burst holds the answers to messages that were sent together.
-type burst struct {
-	acks []ack
-	left int
-	done chan struct{}
 }
 
 type ack struct {
@@ -50,23 +31,19 @@ type ack struct {
 	err error
 }
 
-// underWay limits the messages in flight over all bursts. The timeout of a message counts
+// underWay limits the messages in flight over all calls. The timeout of a message counts
 // from when it was sent, and a slow server must not be mistaken for one that is away.
 const underWay = 512
 
 // NewPublisher returns a publisher into l. It holds one subscription and two goroutines of
 // nats.go from its first use until Close.
 func NewPublisher(l *Ledger) (*Publisher, error) {
-	p := &Publisher{l: l, room: make(chan struct{}, underWay), way: make(map[*nats.Msg]flight)}
+	p := &Publisher{l: l}
 	p.together = p.send
 	var err error
 	p.js, err = jetstream.New(l.nc, // subjects are complete: a domain makes no difference to them
 		jetstream.WithPublishAsyncTimeout(l.cfg.Timeout),
-		jetstream.WithPublishAsyncMaxPending(2*underWay), // never reached
-		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, m *nats.Msg, err error) { p.answered(m, ack{err: err}) }),
-		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, a *jetstream.PubAck) {
-			p.answered(m, ack{seq: a.Sequence})
-		}),
+		jetstream.WithPublishAsyncMaxPending(underWay),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
@@ -88,73 +65,36 @@ func (p *Publisher) Close() {
 
 // send sends all msgs. It returns their answers when it has the last one, or when ctx ends.
 func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) []ack {
-	b := &burst{acks: make([]ack, len(msgs)), left: len(msgs), done: make(chan struct{})}
-	if len(msgs) == 0 {
-		return nil
-	}
+	acks := make([]ack, len(msgs))
+	futures := make([]jetstream.PubAckFuture, len(msgs))
 	for i, m := range msgs {
+		futures[i], acks[i].err = p.sendOne(ctx, m)
+	}
+	for i, f := range futures {
+		if acks[i].err != nil {
+			continue
+		}
 		select {
-		case p.room <- struct{}{}:
+		case a := <-f.Ok():
+			acks[i].seq = a.Sequence
+		case acks[i].err = <-f.Err():
 		case <-ctx.Done():
-			p.giveUp(b, ctx.Err())
-			for k := i; k < len(msgs); k++ {
-				b.acks[k].err = ctx.Err()
-			}
-			return b.acks
-		}
-		p.mu.Lock()
-		p.way[m] = flight{b, i}
-		p.mu.Unlock()
-		if err := p.sendOne(m); err != nil {
-			p.answered(m, ack{err: err})
+			acks[i].err = ctx.Err()
 		}
 	}
-	select {
-	case <-b.done:
-	case <-ctx.Done():
-		p.giveUp(b, ctx.Err())
-	}
-	return b.acks
+	return acks
 }
 
-func (p *Publisher) sendOne(m *nats.Msg) error {
+func (p *Publisher) sendOne(ctx context.Context, m *nats.Msg) (jetstream.PubAckFuture, error) {
 	p.gate.RLock()
 	defer p.gate.RUnlock()
-	if p.closed || !p.l.nc.IsConnected() { // or the reconnect buffer would deliver it late
-		return nats.ErrDisconnected
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case p.closed || !p.l.nc.IsConnected(): // or the reconnect buffer would deliver it late
+		return nil, nats.ErrDisconnected
 	}
-	_, err := p.js.PublishMsgAsync(m, jetstream.WithRetryAttempts(0))
-	return err
-}
-
-// answered records the answer to a message once: nats.go may report an error twice. nats.go
-// may call it with one of its locks held.
-func (p *Publisher) answered(m *nats.Msg, a ack) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	f, ok := p.way[m]
-	if !ok {
-		return
-	}
-	delete(p.way, m)
-	<-p.room
-	f.b.acks[f.i] = a
-	if f.b.left--; f.b.left == 0 {
-		close(f.b.done)
-	}
-}
-
-// giveUp stops waiting for the answers to b.
-func (p *Publisher) giveUp(b *burst, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for m, f := range p.way {
-		if f.b == b {
-			delete(p.way, m)
-			<-p.room
-			b.acks[f.i].err = err
-		}
-	}
+	return p.js.PublishMsgAsync(m, jetstream.WithRetryAttempts(0), jetstream.WithStallWait(p.l.cfg.Timeout))
 }
 
 // EventMsg is an event to publish.
@@ -171,8 +111,10 @@ func NewEventMsg(ev *hivebeat.Event, body []byte, now time.Time) EventMsg {
 	return EventMsg{ID: ev.ID, Hive: ev.Data.Hive, Worker: ev.Data.Worker, Kind: ev.Data.Kind, Body: body, Age: now.Sub(ev.Time)}
 }
 
-// Publish is Ledger.Publish for many events. It returns one error per event, nil if the
-// event is stored or was stored before. The events reach the stream in this order, except
+// Publish stores events in the stream. It returns one error per event, nil if the event is
+// stored, or was stored before by any queen. ErrTooOld: its Age is over 50 minutes, and the
+// stream could no longer detect a duplicate. ErrAway: no answer came, and the event may be
+// stored all the same; publish it again. The events reach the stream in this order, except
 // that an event which another queen is publishing at this moment is tried again after the
 // others.
 func (p *Publisher) Publish(ctx context.Context, events []EventMsg) []error {
@@ -213,10 +155,10 @@ func (p *Publisher) Publish(ctx context.Context, events []EventMsg) []error {
 	return errs
 }
 
-// Step is one roster entry to advance, with the arguments of Ledger.Advance.
+// Step is one roster entry to advance.
 type Step struct {
-	Key      string
-	Revision uint64
+	Key      string // a hive, or a brake
+	Revision uint64 // at which the entry was read; 0: there is none
 	Next     RosterEntry
 }
 
@@ -226,7 +168,9 @@ type Advanced struct {
 	Err      error
 }
 
-// Advance is Ledger.Advance for many entries, each with a different key.
+// Advance replaces entries, each with a different key. ErrConflict: the entry has changed
+// since it was read, and Next was not written. ErrAway: Next may have been written all the
+// same; read before judging again.
 func (p *Publisher) Advance(ctx context.Context, steps []Step) []Advanced {
 	out := make([]Advanced, len(steps))
 	bodies := make([][]byte, len(steps))

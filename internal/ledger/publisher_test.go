@@ -212,9 +212,8 @@ func TestPublisherAway(t *testing.T) {
 	done := make(chan []error)
 	go func() { done <- p.Publish(context.WithoutCancel(t.Context()), events) }()
 	bustest.Eventually(t, patience, func() (bool, string) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return len(p.way) == len(events), fmt.Sprint(len(p.way), " under way")
+		n := p.js.PublishAsyncPending()
+		return n == len(events), fmt.Sprint(n, " under way")
 	})
 	proxy.Cut()
 	for i, err := range <-done {
@@ -250,10 +249,10 @@ func TestPublisherEnds(t *testing.T) {
 	proxy.Stall()
 	defer proxy.Resume()
 	underWay := func(n int) {
+		t.Helper()
 		bustest.Eventually(t, patience, func() (bool, string) {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return len(p.way) == n, fmt.Sprint(len(p.way), " under way")
+			got := p.js.PublishAsyncPending()
+			return got == n, fmt.Sprint(got, " under way")
 		})
 	}
 	ctx, cancel := contextWithCancel(t)
@@ -266,9 +265,8 @@ func TestPublisherEnds(t *testing.T) {
 			t.Errorf("event %d, canceled: %v", i+1, err)
 		}
 	}
-	underWay(0)
 	go func() { done <- p.Publish(ctxOf(t), eventMsgsOf(t, l, "gpu-01", 3)) }()
-	underWay(3)
+	underWay(6)
 	p.Close()
 	p.Close()
 	for i, err := range <-done {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -41,14 +40,12 @@ const defaultParallel = 64
 type Putter struct {
 	l   *Ledger
 	cfg PutterConfig
-	js  jetstream.JetStream // its answers go to answered
 
 	wake chan struct{}  // a page was offered, or a put has ended
-	work sync.WaitGroup // goroutines that settle conflicts
+	work sync.WaitGroup // one goroutine for each page in flight
 
 	mu      sync.Mutex
 	queue   *queue
-	way     map[*nats.Msg]Snapshot // in flight, not answered yet
 	ended   bool
 	failing bool // puts fail, and the log says so
 }
@@ -56,10 +53,8 @@ type Putter struct {
 // NewPutter returns a putter into l. It does nothing until Run.
 func NewPutter(l *Ledger, cfg PutterConfig) *Putter {
 	cfg.Parallel = cmp.Or(max(0, cfg.Parallel), defaultParallel)
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	return &Putter{l: l, cfg: cfg, wake: make(chan struct{}, 1), queue: newQueue(), way: make(map[*nats.Msg]Snapshot)}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	return &Putter{l: l, cfg: cfg, wake: make(chan struct{}, 1), queue: newQueue()}
 }
 
 // Offer hands over one page, and never blocks. Only the newest snapshot of a hive waits,
@@ -97,26 +92,14 @@ func (p *Putter) notify() {
 // Run puts pages until ctx ends. It then waits until nothing is in flight, and returns nil.
 // Waiting pages are dropped, and Offer only counts from there on. Call Run once.
 func (p *Putter) Run(ctx context.Context) error {
-	opts := []jetstream.JetStreamOpt{
-		jetstream.WithPublishAsyncTimeout(p.l.cfg.Timeout),
-		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, m *nats.Msg, err error) { p.answered(ctx, m, 0, err) }),
-		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, ack *jetstream.PubAck) {
-			p.answered(ctx, m, ack.Sequence, nil)
-		}),
-	}
-	js, err := jetstream.New(p.l.nc, opts...) // puts have complete subjects: a domain makes no difference to them
-	if err != nil {
-		return fmt.Errorf("ledger: %w", err)
-	}
-	p.js = js
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		pages, wait := p.begin()
+		for _, s := range pages {
+			p.work.Go(func() { p.finish(ctx, s, p.l.PutSnapshot(ctx, s, time.Now())) })
+		}
 		if len(pages) > 0 {
-			for _, s := range pages {
-				p.send(s)
-			}
 			continue
 		}
 		if wait <= 0 {
@@ -132,7 +115,6 @@ func (p *Putter) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.ended = true
 	p.mu.Unlock()
-	js.CleanupPublisher() // answers everything in flight with an error
 	p.work.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -153,59 +135,14 @@ func (p *Putter) begin() ([]Snapshot, time.Duration) {
 	return p.queue.begin(time.Now())
 }
 
-// send sends one page. It does not wait for the answer.
-func (p *Putter) send(s Snapshot) {
-	now := time.Now()
-	last, asNew := p.l.seqs.expect(s, now)
-	if asNew {
-		p.mu.Lock()
-		p.queue.finish(s, known, now)
-		p.mu.Unlock()
-		return
-	}
-	m := p.l.putMsg(s, now)
-	expect(m, last)
-	p.mu.Lock()
-	p.way[m] = s
-	p.mu.Unlock()
-	err := nats.ErrDisconnected
-	if p.l.nc.IsConnected() { // or the reconnect buffer would deliver it late
-		_, err = p.js.PublishMsgAsync(m, jetstream.WithRetryAttempts(0))
-	}
-	if err != nil {
-		p.answered(context.Background(), m, 0, err)
-	}
-}
-
-// answered handles the answer to a put once: nats.go may report an error twice. nats.go
-// calls it with one of its locks held, so it leaves slow work to a goroutine.
-func (p *Putter) answered(ctx context.Context, m *nats.Msg, seq uint64, err error) {
-	p.mu.Lock()
-	s, ok := p.way[m]
-	delete(p.way, m)
-	// Not after Run has begun to wait for this work to end.
-	read := ok && !p.ended && conflict(err)
-	if read {
-		p.work.Add(1)
-	}
-	p.mu.Unlock()
-	switch {
-	case !ok:
-	case read:
-		go func() {
-			defer p.work.Done()
-			p.finish(s, p.l.settle(ctx, s, time.Now()))
-		}()
-	default:
-		p.finish(s, p.l.stored(ctx, s, seq, time.Now(), err))
-	}
-}
-
-func (p *Putter) finish(s Snapshot, err error) {
+// finish records how the put of a page ended.
+func (p *Putter) finish(ctx context.Context, s Snapshot, err error) {
 	o := failed
 	switch {
 	case err == nil:
 		o = stored
+	case errors.Is(err, errKnown):
+		o = known
 	case errors.Is(err, ErrStale), errors.Is(err, ErrConflict):
 		o = stale
 	case errors.Is(err, nats.ErrMaxPayload), codeOf(err) == jetstream.JSErrCodeStreamMessageExceedsMaximum:
@@ -217,10 +154,9 @@ func (p *Putter) finish(s Snapshot, err error) {
 	began := o == failed && !p.failing
 	again := (o == stored || o == stale) && p.failing
 	p.failing = began || p.failing && !again
-	quiet := p.ended
 	p.mu.Unlock()
 	switch {
-	case quiet:
+	case ctx.Err() != nil:
 	case o == refused:
 		p.cfg.Logger.Warn("cannot store snapshot", slog.String("hive", s.Hive), slog.Any("err", err))
 	case began:

@@ -24,7 +24,7 @@ func putting(t testing.TB, l *Ledger, cfg PutterConfig) *Putter {
 func holds(t testing.TB, l *Ledger, hive string, seq uint64) {
 	t.Helper()
 	bustest.Eventually(t, patience, func() (bool, string) {
-		_, got, ok, err := l.Hive(ctxOf(t), hive)
+		_, got, ok, err := headOf(t, l, hive)
 		return ok && got == seq, fmt.Sprintf("%s: %d %v %v, want %d", hive, got, ok, err, seq)
 	})
 }
@@ -79,7 +79,7 @@ func TestPutterPages(t *testing.T) {
 		p.Offer(s)
 	}
 	p.waitStats(t, "ten pages", func(s PutterStats) bool { return s.Put == 10 })
-	all, err := l.Hives(ctxOf(t))
+	all, err := hivesOf(t, l)
 	if err != nil || len(all) != 10 {
 		t.Errorf("%d pages, %v; want 10", len(all), err)
 	}
@@ -149,7 +149,7 @@ func TestPutterWhileJetStreamIsAway(t *testing.T) {
 		holds(t, l, "h"+strconv.Itoa(i), 40)
 	}
 	p.waitStats(t, "the old one is dropped", func(s PutterStats) bool { return s.Old == 1 && s.Waiting == 0 })
-	if _, _, ok, err := l.Hive(ctxOf(t), "old"); ok || err != nil {
+	if _, _, ok, err := headOf(t, l, "old"); ok || err != nil {
 		t.Errorf("the old one was put: %v %v", ok, err)
 	}
 	if s := p.Stats(); s.Put > hives+1 {

@@ -113,12 +113,6 @@ func (l *Ledger) Roster(ctx context.Context, directives func(hive string, item d
 	return all, nil
 }
 
-// RosterOf reads one entry, for use after ErrConflict. ok is false if there is none.
-func (l *Ledger) RosterOf(ctx context.Context, hive string) (item RosterItem, ok bool, err error) {
-	r := l.RostersOf(ctx, []string{hive})[0]
-	return r.Item, r.OK, r.Err
-}
-
 // RosterRead is one result of RostersOf. OK is false if there is no entry.
 type RosterRead struct {
 	Item RosterItem
@@ -126,7 +120,7 @@ type RosterRead struct {
 	Err  error
 }
 
-// RostersOf is RosterOf for many hives.
+// RostersOf reads the entries of some hives, for use after ErrConflict.
 func (l *Ledger) RostersOf(ctx context.Context, hives []string) []RosterRead {
 	out := make([]RosterRead, len(hives))
 	asked := time.Now()
@@ -204,25 +198,6 @@ func (l *Ledger) item(m message, hive string, age time.Duration, epoch int64) Ro
 		item.Stored += max(0, m.stored.Sub(since))
 	}
 	return item
-}
-
-// Advance replaces the entry that was read at revision, and returns the new revision.
-// Revision 0 means that there is no entry. ErrConflict: the entry has changed since, and
-// next was not written. ErrAway: next may have been written all the same; read before
-// judging again.
-func (l *Ledger) Advance(ctx context.Context, hive string, revision uint64, next RosterEntry) (uint64, error) {
-	if err := checkKey(hive); err != nil {
-		return 0, err
-	}
-	body, err := next.encode()
-	if err != nil {
-		return 0, fmt.Errorf("ledger: roster of %s: %w", hive, err)
-	}
-	seq, err := l.put(ctx, hive, revision, body, nil)
-	if revision == 0 && errors.Is(err, ErrConflict) {
-		return l.overMarker(ctx, hive, body, err)
-	}
-	return seq, err
 }
 
 // encode returns the JSON of e, with v = 1. The event bodies are JSON already and are

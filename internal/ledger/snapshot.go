@@ -63,6 +63,9 @@ func ttl(every, age time.Duration) time.Duration {
 	return max(time.Second, (left + time.Second - 1).Truncate(time.Second))
 }
 
+// errKnown is ErrStale, found without a request.
+var errKnown = fmt.Errorf("%w, as known before", ErrStale)
+
 // PutSnapshot puts one page, unless the bucket holds this snapshot or a newer one
 // (ErrStale). The key lives for max(1 s, ceil(3 × Every − (now − Received))): a key that
 // exists is fresh. A snapshot received more than one Every ago is refused with ErrTooOld.
@@ -80,7 +83,7 @@ func (l *Ledger) PutSnapshot(ctx context.Context, s Snapshot, now time.Time) err
 	}
 	last, known := l.seqs.expect(s, now)
 	if known {
-		return fmt.Errorf("ledger: put %s: %w", s.key(), ErrStale)
+		return fmt.Errorf("ledger: put %s: %w", s.key(), errKnown)
 	}
 	seq, err := l.store(ctx, l.putMsg(s, now), last)
 	if conflict(err) {

@@ -89,18 +89,18 @@ func TestKeyExpiresAndLeavesMarker(t *testing.T) {
 	s := snap("gpu-01", 7, 3)
 	s.Every = 200 * time.Millisecond // lives 1 s
 	put(t, l, s)
-	if inc, seq, ok, err := l.Hive(ctxOf(t), "gpu-01"); inc != 7 || seq != 3 || !ok || err != nil {
+	if inc, seq, ok, err := headOf(t, l, "gpu-01"); inc != 7 || seq != 3 || !ok || err != nil {
 		t.Fatalf("Hive: %d %d %v %v", inc, seq, ok, err)
 	}
 	bustest.Eventually(t, patience, func() (bool, string) {
-		_, _, ok, err := l.Hive(ctxOf(t), "gpu-01")
+		_, _, ok, err := headOf(t, l, "gpu-01")
 		return !ok && err == nil, fmt.Sprint(ok, err)
 	})
 	m, err := l.last(ctxOf(t), atHives, "gpu-01", false)
 	if err != nil || m.header.Get(jetstream.MarkerReasonHeader) != "MaxAge" {
 		t.Fatalf("last message %v %v, want a marker with reason MaxAge", m.header, err)
 	}
-	if all, err := l.Hives(ctxOf(t)); len(all) != 0 || err != nil {
+	if all, err := hivesOf(t, l); len(all) != 0 || err != nil {
 		t.Errorf("Hives: %v %v, want none", all, err)
 	}
 	// Puts after the marker: by a queen that remembers the key, by one that does not (and
@@ -174,7 +174,7 @@ func TestRacingPutsNeverGoBack(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if _, seq, ok, err := watch.Hive(ctxOf(t), "gpu-01"); seq != newest || !ok || err != nil {
+	if _, seq, ok, err := headOf(t, watch, "gpu-01"); seq != newest || !ok || err != nil {
 		t.Errorf("in the end the bucket holds %d %v %v, want %d", seq, ok, err, newest)
 	}
 	// History is 1, so at each look the consumer sees the last value.
@@ -210,16 +210,16 @@ func TestPutOverOtherHands(t *testing.T) {
 	if _, err := kv.PutString(ctxOf(t), "no.hive.at.all", "x"); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := l.Hives(ctxOf(t)); err != nil || len(all) != 0 {
+	if all, err := hivesOf(t, l); err != nil || len(all) != 0 {
 		t.Errorf("Hives: %v %v, want none of it", all, err)
 	}
 	for _, hive := range []string{"gpu-01", "gpu-02"} {
-		if _, _, ok, err := l.Hive(ctxOf(t), hive); ok || err != nil {
+		if _, _, ok, err := headOf(t, l, hive); ok || err != nil {
 			t.Errorf("Hive(%s): %v %v", hive, ok, err)
 		}
 		put(t, l, snap(hive, 1, 1))
 	}
-	if all, err := l.Hives(ctxOf(t)); err != nil || len(all) != 2 {
+	if all, err := hivesOf(t, l); err != nil || len(all) != 2 {
 		t.Errorf("Hives: %v %v, want two", all, err)
 	}
 }
@@ -227,7 +227,7 @@ func TestPutOverOtherHands(t *testing.T) {
 func TestHivesReadsThousands(t *testing.T) {
 	srv := bustest.Server(t)
 	l := opened(t, srv, Config{Storage: jetstream.MemoryStorage})
-	if all, err := l.Hives(ctxOf(t)); err != nil || len(all) != 0 {
+	if all, err := hivesOf(t, l); err != nil || len(all) != 0 {
 		t.Fatalf("an empty bucket: %v %v", all, err)
 	}
 	const n = 5000
@@ -244,7 +244,7 @@ func TestHivesReadsThousands(t *testing.T) {
 	put(t, l, Snapshot{Hive: "h0", Page: 1, Inc: 1, Seq: 1, Payload: []byte("x"), Received: time.Now(), Every: 15 * time.Second})
 	fresh := opened(t, srv, Config{Storage: jetstream.MemoryStorage})
 	begin := time.Now()
-	all, err := fresh.Hives(ctxOf(t))
+	all, err := hivesOf(t, fresh)
 	if err != nil || len(all) != n+1 {
 		t.Fatalf("%d entries, %v; want %d", len(all), err, n+1)
 	}
@@ -275,7 +275,7 @@ func TestHivesWhileKeysExpire(t *testing.T) {
 		put(t, l, s)
 	}
 	bustest.Eventually(t, patience, func() (bool, string) {
-		all, err := l.Hives(ctxOf(t))
+		all, err := hivesOf(t, l)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -303,10 +303,10 @@ func TestFullDisk(t *testing.T) {
 	t.Log(err)
 	// The space that the stream of events has reserved does not help it: the server refuses
 	// everything once the total exceeds its limit, and says so at once.
-	if err := l.Publish(ctxOf(t), event(l, "gpu-01", 1, time.Now())); err != nil && !errors.Is(err, ErrNoSpace) {
+	if err := publish(ctxOf(t), t, l, event(l, "gpu-01", 1, time.Now())); err != nil && !errors.Is(err, ErrNoSpace) {
 		t.Errorf("an event: %v, want ErrNoSpace", err)
 	}
-	if _, err := l.Advance(ctxOf(t), "gpu-01", 0, RosterEntry{N: 1}); err != nil && !errors.Is(err, ErrNoSpace) {
+	if _, err := tryAdvance(t, l, "gpu-01", 0, RosterEntry{N: 1}); err != nil && !errors.Is(err, ErrNoSpace) {
 		t.Errorf("the roster: %v, want ErrNoSpace", err)
 	}
 }
@@ -320,10 +320,10 @@ func TestPutWithoutBucketAndWithoutNATS(t *testing.T) {
 	if err := l.PutSnapshot(ctxOf(t), snap("gpu-01", 1, 1), time.Now()); !errors.Is(err, ErrAway) {
 		t.Errorf("without a bucket: %v, want ErrAway", err)
 	}
-	if _, _, _, err := l.Hive(ctxOf(t), "gpu-01"); !errors.Is(err, ErrAway) {
+	if _, _, _, err := headOf(t, l, "gpu-01"); !errors.Is(err, ErrAway) {
 		t.Errorf("without a bucket: %v, want ErrAway", err)
 	}
-	if _, err := l.Hives(ctxOf(t)); !errors.Is(err, ErrAway) {
+	if _, err := hivesOf(t, l); !errors.Is(err, ErrAway) {
 		t.Errorf("without a bucket: %v, want ErrAway", err)
 	}
 	bustest.Stop(t, srv)

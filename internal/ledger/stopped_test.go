@@ -175,14 +175,14 @@ func TestKeepTellsWhatIsHalted(t *testing.T) {
 	l.publish = func(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
 		return nil, nats.ErrTimeout
 	}
-	write := func() error { return l.Publish(ctxOf(t), event(l, "gpu-01", 1, time.Now())) }
+	write := func() error { return l.PutSnapshot(ctxOf(t), snap("gpu-01", 1, 1), time.Now()) }
 	if err := write(); !errors.Is(err, ErrAway) {
 		t.Fatal(err)
 	}
-	l.unacked[atEvents].first.Store(time.Now().Add(-2 * haltedAfter).UnixNano())
+	l.unacked[atHives].first.Store(time.Now().Add(-2 * haltedAfter).UnixNano())
 	told := make(chan string, 100)
 	running(t, func(ctx context.Context) error { return l.Keep(ctx, nil, nil, func(what string) { told <- what }) })
-	if what := <-told; what != "no write is acknowledged by the stream QUEEN_EVENTS" {
+	if what := <-told; what != "no write is acknowledged by the bucket queen_hives" {
 		t.Errorf("told %q", what)
 	}
 	l.publish = ack

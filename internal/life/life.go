@@ -20,14 +20,14 @@ type End struct {
 	// How is "code 3", "signal 9" or "oom"; empty if that is unknown, as for a process that
 	// is not a child.
 	How string
-	// Reason is for people: the last line of its errors, and what follows.
+	// Reason is for people: the last line of its errors, and the next step.
 	Reason string
 	// Orderly says that the end was wanted: the worker said goodbye, it did not die.
 	Orderly bool
 	// Final says that no other process follows: Next returns ErrOver.
 	Final bool
-	// GivenUp says that the source, which started the process over and over, does so no more:
-	// the worker says goodbye as failed.
+	// GivenUp says that the source, which started the process over and over, has stopped
+	// trying: the worker says goodbye as failed.
 	GivenUp bool
 }
 

@@ -25,6 +25,7 @@ type Link struct {
 	nc, sys *nats.Conn
 	log     *slog.Logger
 	events  chan Event
+	look    chan struct{}
 
 	status, sysStatus chan nats.Status
 	closings          chan *nats.Msg
@@ -75,7 +76,7 @@ const (
 // them, and leaves their handlers alone. sys may be nil; then closed connections are
 // not reported. Open fails only if it cannot subscribe.
 func Open(nc, sys *nats.Conn, log *slog.Logger) (*Link, error) {
-	l := &Link{nc: nc, sys: sys, log: log, events: make(chan Event)}
+	l := &Link{nc: nc, sys: sys, log: log, events: make(chan Event), look: make(chan struct{}, 1)}
 	if sys != nil {
 		l.closings = make(chan *nats.Msg, pendingClosings)
 		l.sysStatus = sys.StatusChanged()
@@ -132,10 +133,18 @@ func (l *Link) Connection() core.Connection {
 	}
 }
 
+// Look makes Run compare the state of the connection with the last event of it: nats.go may
+// skip some of many changes. A shell calls Look whenever its own timer fires, at least every
+// liveness.LookEvery. A second timer for this would wake an idle process twice as often.
+func (l *Link) Look() {
+	select {
+	case l.look <- struct{}{}:
+	default: // Run has yet to take the last one
+	}
+}
+
 // Run turns what happens into events until ctx ends.
 func (l *Link) Run(ctx context.Context) {
-	look := time.NewTicker(liveness.LookEvery)
-	defer look.Stop()
 	status, sysStatus := l.status, l.sysStatus
 	last := l.Connection()
 	for {
@@ -151,7 +160,7 @@ func (l *Link) Run(ctx context.Context) {
 				status, e.conn.Closed = nil, true
 			}
 			last = e.conn
-		case <-look.C:
+		case <-l.look:
 			c := l.Connection()
 			if c.Up == last.Up && c.Closed == last.Closed {
 				continue

@@ -14,11 +14,11 @@ type Found struct {
 }
 
 // Detect finds out which engine answers at cfg.URL; it ignores cfg.Kind and cfg.Mapping. It asks
-// with a few GETs, none of which costs tokens, within cfg.Timeout in all.
+// with a few GETs, which cost no tokens, within cfg.Timeout in all.
 //
-// An engine without a mark of its own that lists models is [OpenAI]. If no known engine answers,
-// the error is that of the first request, or [ErrUnauthorized] if one was refused for want of
-// credentials; ErrAnswer says that something else is there.
+// An unmarked engine that lists models is [OpenAI]. If no known engine answers, the error is
+// that of the first request, or [ErrUnauthorized] if one was refused for want of credentials;
+// ErrAnswer says that something else is there.
 func Detect(ctx context.Context, cfg Config) (Found, error) {
 	cfg.Kind, cfg.Mapping = Auto, Mapping{}
 	p, err := New(cfg)

@@ -2,10 +2,10 @@
 // endpoints that they have anyway: vLLM, SGLang, llama.cpp, Ollama, TensorRT-LLM and TGI, any
 // server with an OpenAI API, and by a [Mapping] any other that answers with JSON or Prometheus text.
 //
-// It has two halves. A [Prober] takes one reading at a time: a few GETs in sequence, none of
-// which makes the engine compute a token. A [Judge] is pure: it turns readings and failures into
-// the state that a worker reports, and says when to ask again. The loop between them, with its
-// timer and jitter, is the caller's:
+// It has two halves. A [Prober] takes one reading at a time: a few GETs in sequence, which make
+// the engine compute no token. A [Judge] is pure: it turns readings and failures into the state
+// that a worker reports, and says when to ask again. The loop between them, with its timer and
+// jitter, is the caller's:
 //
 //	for {
 //		reading, err := prober.Read(ctx)
@@ -17,5 +17,5 @@
 // progress is not judged here: its hive does that, from busy, queue, done and tokens.
 //
 // The names of endpoints, keys and metrics stand beside the code that reads them, with the file,
-// and the commit or version, in which they were seen in November 2026.
+// and the commit or version, as of November 2026.
 package probe

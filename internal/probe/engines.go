@@ -41,7 +41,7 @@ func (a *ask) vllm(r *Reading) error {
 			capacity.sum(number{value: size.value * blocks.value, ok: true})
 		}
 	}
-	var newest float64 // the value of lora_requests_info is the time at which its labels were true
+	var newest float64 // the value of lora_requests_info is the time of its labels
 	set.want("vllm:lora_requests_info").each = func(labels []byte, at float64) {
 		if r.Lora != nil && at < newest {
 			return
@@ -477,9 +477,9 @@ func (a *ask) tgi(r *Reading) error {
 }
 
 // openai reads any server with the OpenAI API. Only the names of its models are known. A list of
-// models says nothing about whether the engine behind it works, so what is judged is that the
-// process lives and its port answers; busy, queue, done and tokens are unknown, and so no hive can
-// see that it stands still.
+// models says nothing about whether the engine behind it works, so the judgement covers the
+// process and its port; busy, queue, done and tokens are unknown, and so no hive can see that it
+// stands still.
 func (a *ask) openai(r *Reading) error {
 	a.p.slow = slowFacts{}
 	if _, err := a.models(); err != nil {

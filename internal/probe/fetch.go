@@ -236,7 +236,7 @@ func (a *ask) float(n number) *float64 {
 	return &n.value
 }
 
-// sum adds b to a; the sum is unknown if one of them is wrong, and what is missing adds nothing.
+// sum adds b to a; the sum is unknown if either is wrong, and a missing one adds nothing.
 func (n *number) sum(b number) {
 	*n = number{value: n.value + b.value, ok: n.ok || b.ok, bad: n.bad || b.bad}
 	if n.bad {
@@ -271,7 +271,7 @@ type modelList struct {
 	} `json:"data"`
 }
 
-// owner returns who owns the first model, which engines fill with their own name.
+// owner returns the owner of the first model, which engines fill with their own name.
 func (l *modelList) owner() string {
 	if len(l.Data) == 0 {
 		return ""

@@ -18,6 +18,10 @@ const DefaultBackoff = 30 * time.Second
 // (ikawrakow/ik_llama.cpp#1210, sgl-project/sglang#22511).
 const patience = 3
 
+// again is how soon the engine is asked again after a reading without an answer, so that a dead one
+// is known as such within some 15 s.
+const again = time.Second
+
 // JudgeConfig has the times of a [Judge]. The zero value works.
 type JudgeConfig struct {
 	Every   time.Duration // between two readings, [DefaultEvery] by default
@@ -106,8 +110,8 @@ func (j *Judge) good(now time.Time, r Reading) {
 // bad takes a failure.
 func (j *Judge) bad(now time.Time, err error) {
 	if errors.Is(err, ErrRefused) {
-		// A refusal costs nobody anything and comes at once, so the port is tried at the full rate:
-		// an engine that has loaded for 12 minutes is seen when it is ready.
+		// A refusal is free and comes at once, so the port is tried at the full rate: an engine
+		// that has loaded for 12 minutes is seen when it is ready.
 		j.fails, j.silent, j.heard, j.report.Next = 0, 0, now, j.every
 		if j.report.Probed.IsZero() {
 			j.say(hivebeat.Starting, "refuses connections")
@@ -134,8 +138,9 @@ func (j *Judge) bad(now time.Time, err error) {
 		j.say(hivebeat.Degraded, err.Error())
 	default:
 		j.silent++
-		if j.silent < patience {
-			return // Probed says it, because it stays
+		if j.silent < patience { // Probed says it, because it stays; whether it is a habit is seen soon
+			j.report.Next = min(j.every, again)
+			return
 		}
 		reason := "no answer for " + short(now.Sub(j.heard))
 		if !errors.Is(err, ErrTimeout) {

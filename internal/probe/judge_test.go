@@ -41,10 +41,10 @@ func TestJudge(t *testing.T) {
 		},
 		"one timeout, and three": {
 			{0, ready, nil, hivebeat.Ready, "", 0, 5},
-			{9, none, probe.ErrTimeout, hivebeat.Ready, "", 0, 5},
+			{9, none, probe.ErrTimeout, hivebeat.Ready, "", 0, 1},
 			{10, ready, nil, hivebeat.Ready, "", 10, 5},
-			{15, none, probe.ErrTimeout, hivebeat.Ready, "", 10, 5},
-			{20, none, reset, hivebeat.Ready, "", 10, 5},
+			{15, none, probe.ErrTimeout, hivebeat.Ready, "", 10, 1},
+			{20, none, reset, hivebeat.Ready, "", 10, 1},
 			{27, none, probe.ErrTimeout, hivebeat.Degraded, "no answer for 17s", 10, 5},
 			{36, none, probe.ErrTimeout, hivebeat.Degraded, "no answer for 26s", 10, 10},
 			{50, none, probe.ErrTimeout, hivebeat.Degraded, "no answer for 40s", 10, 20},
@@ -53,15 +53,15 @@ func TestJudge(t *testing.T) {
 			{140, ready, nil, hivebeat.Ready, "", 140, 5},
 		},
 		"silent from the start": {
-			{4, none, probe.ErrTimeout, hivebeat.Starting, "", -1, 5},
-			{13, none, probe.ErrTimeout, hivebeat.Starting, "", -1, 5},
+			{4, none, probe.ErrTimeout, hivebeat.Starting, "", -1, 1},
+			{13, none, probe.ErrTimeout, hivebeat.Starting, "", -1, 1},
 			{22, none, probe.ErrTimeout, hivebeat.Degraded, "no answer for 18s", -1, 5},
 		},
 		"silent after a crash": {
 			{0, ready, nil, hivebeat.Ready, "", 0, 5},
 			{5, none, crash, hivebeat.Degraded, "500: CUDA error", 0, 5},
-			{14, none, probe.ErrTimeout, hivebeat.Degraded, "500: CUDA error", 0, 5},
-			{23, none, probe.ErrTimeout, hivebeat.Degraded, "500: CUDA error", 0, 5},
+			{14, none, probe.ErrTimeout, hivebeat.Degraded, "500: CUDA error", 0, 1},
+			{23, none, probe.ErrTimeout, hivebeat.Degraded, "500: CUDA error", 0, 1},
 			{32, none, probe.ErrTimeout, hivebeat.Degraded, "no answer for 27s", 0, 10},
 		},
 		"what the engine says": {

@@ -26,7 +26,7 @@ const maxSample = 32 << 10
 // series collects the samples of one metric name whose labels match.
 type series struct {
 	name  string
-	match []label // all of them must match
+	match []label // every one must match
 	seen  bool
 	// For gauges that describe a part of the engine each, such as the KV cache of each
 	// data-parallel engine, the highest counts; for all others the sum.

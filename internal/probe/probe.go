@@ -36,7 +36,7 @@ const (
 	TCP        Kind = "tcp"        // a port that accepts connections
 )
 
-// Kinds lists the kinds in the order in which a page shows them.
+// Kinds lists the kinds in display order.
 func Kinds() []Kind {
 	return []Kind{Auto, VLLM, SGLang, LlamaCPP, Ollama, TRTLLM, TGI, OpenAI, HTTP, Prometheus, TCP}
 }
@@ -49,7 +49,7 @@ const (
 
 // slowEvery is how many readings apart the facts that seldom change are read: the version, and
 // the models of engines that keep their list. They are also read after each failure, so that an
-// engine that restarted with another version is not described by what it was.
+// engine that restarted with another version is not described by its past.
 const slowEvery = 12
 
 // Config says which engine to read, and how. Only URL is required.
@@ -108,8 +108,8 @@ func (c Config) validate() error {
 	}
 	u, err := url.Parse(c.URL)
 	switch {
-	case err != nil:
-		return fmt.Errorf("probe: Config.URL: %w", err)
+	case err != nil: // the error of url.Parse speaks of path segments and colons
+		return fmt.Errorf("probe: Config.URL: %q is not http(s)://host:port", c.URL)
 	case u.User != nil: // the text of u may have a password
 		return errors.New("probe: Config.URL: has a user or password, which logs would show: use TokenFile")
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
@@ -133,7 +133,7 @@ type Prober struct {
 	base   string // what the path of a request is appended to
 	client *http.Client
 
-	turn chan struct{} // holds a value while a reading runs; guards what follows
+	turn chan struct{} // holds a value while a reading runs; guards the fields below
 	kind atomic.Value  // Kind: what the engine is, or Auto
 	slow slowFacts
 	due  int // readings until the slow facts are read again
@@ -170,7 +170,7 @@ func New(cfg Config) (*Prober, error) {
 	}
 	p := &Prober{
 		cfg:  cfg,
-		base: cfg.URL,
+		base: baseOf(cfg.Kind, cfg.URL),
 		turn: make(chan struct{}, 1),
 		miss: make(map[string]bool),
 		client: &http.Client{
@@ -189,10 +189,20 @@ func New(cfg Config) (*Prober, error) {
 		},
 	}
 	if cfg.Kind != HTTP && cfg.Kind != Prometheus {
-		p.base = strings.TrimRight(cfg.URL, "/")
+		p.base = baseOf(cfg.Kind, cfg.URL)
 	}
 	p.kind.Store(cfg.Kind)
 	return p, nil
+}
+
+// baseOf returns the base of an engine's endpoints. People copy the one that clients of OpenAI's
+// API are given, which ends with /v1.
+func baseOf(kind Kind, url string) string {
+	url = strings.TrimRight(url, "/")
+	if kind == HTTP || kind == Prometheus || kind == TCP {
+		return url
+	}
+	return strings.TrimRight(strings.TrimSuffix(url, "/v1"), "/")
 }
 
 // Read takes one reading. An engine that answers with 503 and says that it loads is read, not

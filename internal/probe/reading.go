@@ -13,7 +13,7 @@ type Reading struct {
 
 	Engine  string  // the engine, as one of the words of [Kind]; empty if only a port was probed
 	Version string  // as the engine says it
-	Models  []Model // what it serves, or could load; empty if it has no model
+	Models  []Model // models that it serves, or could load; empty if it has no model
 
 	Slots   *uint64  // requests that it computes at once at most
 	Busy    *uint64  // requests that it computes now

@@ -49,10 +49,10 @@ func (f *Forest) Measure(now time.Time, src Source) []Facts {
 	return list
 }
 
-// measure returns what the processes of a tree hold, and what they used since the last
-// measurement. The sums of what they used never decrease: an ended process takes nothing
-// away. The system adds what it used to the counters of a parent that waits for it, so that
-// part of the parent's increase is no news.
+// measure returns the resources that the processes of a tree hold, and those used since the
+// last measurement. The sums of the latter never decrease: an ended process takes nothing
+// away. The system adds its use to the counters of a parent that waits for it, so that part
+// of the parent's increase is no news.
 func (f *Forest) measure(now time.Time, src Source, t *tree) Facts {
 	facts := Facts{Key: t.Key}
 	passed := f.spent(t)
@@ -85,7 +85,7 @@ func (f *Forest) measure(now time.Time, src Source, t *tree) Facts {
 		switch {
 		case was != nil:
 			from.cpu, from.read = from.cpu+was.cpu, from.read+was.read
-		case !first && f.scan.Clock > 0 && m.Start+tick < f.before: // what it used before is not of this time
+		case !first && f.scan.Clock > 0 && m.Start+tick < f.before: // its earlier use belongs to an earlier time
 			from = counters{m.cpu, m.read}
 		}
 		cpu += above(m.cpu, from.cpu)

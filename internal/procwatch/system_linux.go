@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -195,3 +196,6 @@ func (p *pidfds) close() {
 	p.closed.Store(true)
 	_ = p.file.Close()
 }
+
+// age returns the time since began.
+func age(began int64) time.Duration { return time.Duration(max(0, bootClock()-began)) }

@@ -46,6 +46,19 @@ type Stats struct {
 	Refused uint64 // calls of Watch that returned false
 }
 
+// Age returns how long a process has run, or 0 if that is unknown, and whether it exists. A
+// zombie does not.
+func Age(pid uint64) (d time.Duration, there bool) {
+	if pid == 0 || pid > math.MaxInt32 {
+		return 0, false
+	}
+	began, there := thisSystem().look(int(pid))
+	if !there || began == 0 {
+		return 0, there
+	}
+	return age(began), true
+}
+
 // Watcher watches processes, each under a key that the caller chooses. It works while
 // Run runs. All methods are safe for concurrent use.
 type Watcher[K comparable] struct {

@@ -235,3 +235,17 @@ func TestWhatCanNotBeOpenedIsPolled(t *testing.T) {
 type shut struct{ exits }
 
 func (*shut) open(int) (handle, error) { return nil, errors.New("too many open files") }
+
+func TestAge(t *testing.T) {
+	h := newHelper(t)
+	if age, there := Age(h.pid); !there || age < 0 || age > time.Minute {
+		t.Errorf("a process that has just begun: %s, %v", age, there)
+	}
+	h.kill(t)
+	h.reap()
+	for _, pid := range []uint64{0, 1 << 40, h.pid} {
+		if age, there := Age(pid); there {
+			t.Errorf("%d is a process, %s old", pid, age)
+		}
+	}
+}

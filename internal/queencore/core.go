@@ -58,7 +58,6 @@ type Core struct {
 	startup   startup
 	listening listening
 	store     store
-	post      post
 	live      live
 	peers     peers
 
@@ -332,7 +331,7 @@ func (c *Core) Ready(now time.Time) *Ready {
 	c.hearing.Ask(now)
 	c.ready.Signals = c.hearing.TakeSignals()
 	c.ready.Wake = now.Add(tickEvery)
-	for _, at := range []time.Time{more, c.post.next(now), c.peers.next(now)} {
+	for _, at := range []time.Time{more, c.out.Next(now), c.peers.next(now)} {
 		if !at.IsZero() && at.Before(c.ready.Wake) {
 			c.ready.Wake = at
 		}

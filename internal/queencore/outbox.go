@@ -19,17 +19,22 @@ const (
 	OutboxBytes = 64 << 20
 	// OutboxBatch is the largest number of events that Take returns.
 	OutboxBatch = 512
+	// outboxPause is how long events wait after a failure to publish one.
+	outboxPause = time.Second
 )
 
-// Outbox holds the events that hives numbered, of workers and GPUs, until they are published. If too many wait, it keeps
-// the newest and turns the others into gaps. It is pure, and not safe for concurrent use.
+// Outbox holds the events that hives numbered, of workers and GPUs, until they are published,
+// in order for one worker and for the GPUs of one hive, and in parallel otherwise. If too many
+// wait, it keeps the newest and turns the others into gaps. It is pure, and not safe for
+// concurrent use.
 type Outbox struct {
 	room      int // 0 is OutboxMax
 	queue     []*held
 	bytes     int
 	from      time.Time                      // the zero of held.at
 	gaps      map[gapKey]*hivebeat.EventData // published before the queue: they are older
-	busy      bool
+	busy      bool                           // a batch is under way
+	notNow    time.Time                      // earliest next batch, after a failure
 	published uint64
 	dropped   uint64
 }
@@ -170,9 +175,12 @@ func (o *Outbox) drop(w *held) {
 	g.Missing += missing
 }
 
-// Take returns the next events to be published: those of one worker in order, one
-// after the other. Done must follow before the next Take.
+// Take returns the next events to be published: at most one of each worker, so that none
+// overtakes the one before it. Done must follow before there are more.
 func (o *Outbox) Take(now time.Time) []fleet.Happened {
+	if o.busy || now.Before(o.notNow) {
+		return nil
+	}
 	old := 0
 	for old < len(o.queue) && now.Sub(o.from.Add(o.queue[old].at)) > fleet.TooOld {
 		o.drop(o.queue[old])
@@ -180,25 +188,49 @@ func (o *Outbox) Take(now time.Time) []fleet.Happened {
 	}
 	o.shift(old)
 	var batch []fleet.Happened
+	taken := make(map[[2]string]bool)
+	first := func(hive, worker string) bool {
+		key := [2]string{hive, worker}
+		if taken[key] || len(batch) == OutboxBatch {
+			return false
+		}
+		taken[key] = true
+		return true
+	}
 	for key, g := range o.gaps {
-		delete(o.gaps, key)
-		batch = append(batch, fleet.HappenedAt(now, fleet.GapOf(*g)))
-		if len(batch) == OutboxBatch {
-			break
+		if first(key.hive, key.worker) {
+			delete(o.gaps, key)
+			batch = append(batch, fleet.HappenedAt(now, fleet.GapOf(*g)))
 		}
 	}
-	n := min(OutboxBatch-len(batch), len(o.queue))
-	for _, w := range o.queue[:n] {
-		batch = append(batch, o.happened(w))
+	front := o.queue[:min(OutboxBatch, len(o.queue))]
+	var later []*held
+	n := 0
+	for _, w := range front {
+		if first(w.hive, w.worker) {
+			batch = append(batch, o.happened(w))
+			front[n] = w
+			n++
+		} else {
+			later = append(later, w)
+		}
 	}
+	copy(front[n:], later)
 	o.shift(n)
 	o.busy = len(batch) > 0
 	return batch
 }
 
-// Done says how many of a batch were published, and returns what could not be to
-// the front.
-func (o *Outbox) Done(published int, failed []fleet.Happened) {
+// Next returns when there is work even without any input; zero if there is none.
+func (o *Outbox) Next(now time.Time) time.Time {
+	if o.busy || !o.notNow.After(now) {
+		return time.Time{}
+	}
+	return o.notNow
+}
+
+// Done says how many of a batch were published, and returns what could not be to the front.
+func (o *Outbox) Done(now time.Time, published int, failed []fleet.Happened) {
 	o.published += uint64(published)
 	if len(failed) > 0 {
 		front := make([]*held, len(failed), len(failed)+len(o.queue))
@@ -207,6 +239,7 @@ func (o *Outbox) Done(published int, failed []fleet.Happened) {
 			o.bytes += front[i].size()
 		}
 		o.queue = append(front, o.queue...)
+		o.notNow = now.Add(outboxPause)
 	}
 	o.busy = false
 }

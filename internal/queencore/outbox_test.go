@@ -19,57 +19,73 @@ func eventNumbered(n uint64) fleet.Happened {
 	return fleet.Happened{At: sampletest.At(0), ID: fmt.Sprint(n), Data: hivebeat.EventData{Hive: "h", Worker: "w", HiveInc: 1, Inc: 7, N: n}}
 }
 
-// In whichever order events are pushed, taken and returned, the output is the
-// newest, in order, and a gap counts all the others.
+// In whichever order events are pushed, taken and returned, those of each worker come out
+// in order and one at a time, the newest are kept, and gaps count all the others.
 func TestOutboxIsAQueue(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var o Outbox
-	var want []uint64 // what waits
+	var want []fleet.Happened // what waits
 	var n, gone, told uint64
+	now := sampletest.At(1)
+	take := func() (events, gaps []fleet.Happened) {
+		seen := make(map[string]bool)
+		for _, h := range o.Take(now) {
+			if seen[h.Data.Worker] {
+				t.Fatalf("two events of %s are taken together", h.Data.Worker)
+			}
+			if seen[h.Data.Worker] = true; h.Data.Kind == hivebeat.KindGap {
+				told += h.Data.Missing
+				gaps = append(gaps, h)
+				continue
+			}
+			i := slices.IndexFunc(want, func(x fleet.Happened) bool { return x.Data.Worker == h.Data.Worker })
+			if i < 0 || want[i].Data.N != h.Data.N {
+				t.Fatalf("event %d of %s is taken before its turn", h.Data.N, h.Data.Worker)
+			}
+			want = slices.Delete(want, i, i+1)
+			events = append(events, h)
+		}
+		if len(seen) == 0 && len(want) > 0 {
+			t.Fatalf("none is taken, and %d wait", len(want))
+		}
+		return events, gaps
+	}
 	for range 500 {
+		now = now.Add(outboxPause)
 		switch rng.IntN(4) {
-		case 0, 1:
+		case 0:
 			var list []fleet.Happened
 			for range rng.IntN(1500) {
 				n++
-				list = append(list, eventNumbered(n))
-				want = append(want, n)
+				h := eventNumbered(n)
+				h.Data.Worker = fmt.Sprint("w", rng.IntN(400))
+				list = append(list, h)
 			}
 			o.Push(list)
+			want = append(want, list...)
 			if more := len(want) - OutboxMax; more > 0 {
 				gone += uint64(more)
-				want = want[more:]
+				want = slices.Delete(want, 0, more)
 			}
 		default:
-			batch := o.Take(sampletest.At(1))
-			if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
-				told += batch[0].Data.Missing
-				batch = batch[1:]
+			events, gaps := take()
+			failed := events[:rng.IntN(len(events)/2+1)]
+			o.Done(now, len(events)+len(gaps)-len(failed), failed)
+			want = slices.Concat(failed, want)
+			if next := o.Next(now); next.IsZero() != (len(failed) == 0) || len(failed) > 0 && o.Take(now) != nil {
+				t.Fatalf("after %d failed, the next are taken at %v", len(failed), next)
 			}
-			got := make([]uint64, len(batch))
-			for i := range batch {
-				got[i] = batch[i].Data.N
-			}
-			if !slices.Equal(got, want[:len(got)]) || len(got) < min(OutboxBatch-1, len(want)) {
-				t.Fatalf("%d events taken of %d, not those that waited first", len(got), len(want))
-			}
-			failed := rng.IntN(len(batch)/2 + 1) // of the last
-			o.Done(len(batch)-failed, slices.Clone(batch[len(batch)-failed:]))
-			want = want[len(got)-failed:]
 		}
 		if waiting, _, dropped := o.Counts(); waiting != len(want) || dropped != gone {
 			t.Fatalf("%d waiting, want %d; %d dropped, want %d", waiting, len(want), dropped, gone)
 		}
 	}
-	for !o.Idle() {
-		batch := o.Take(sampletest.At(1))
-		if len(batch) > 0 && batch[0].Data.Kind == hivebeat.KindGap {
-			told += batch[0].Data.Missing
-		}
-		o.Done(len(batch), nil)
+	for now = now.Add(outboxPause); !o.Idle(); {
+		events, gaps := take()
+		o.Done(now, len(events)+len(gaps), nil)
 	}
-	if gone == 0 || told != gone {
-		t.Errorf("%d dropped, the gaps tell of %d", gone, told)
+	if gone == 0 || told != gone || len(want) > 0 {
+		t.Errorf("%d dropped, the gaps tell of %d; %d are missing", gone, told, len(want))
 	}
 	if o.queue != nil {
 		t.Error("an outbox in which nothing waits keeps its room")
@@ -113,14 +129,18 @@ func TestAnEventThatWaitedIsTheSame(t *testing.T) {
 		}
 	}
 	var o Outbox
-	in := []fleet.Happened{fleet.HappenedAt(sampletest.At(0), want), fleet.HappenedAt(sampletest.At(-60), want), fleet.HappenedAt(sampletest.At(60), want)}
+	var in []fleet.Happened
+	for i, at := range []float64{0, -60, 60} {
+		want.Worker = fmt.Sprint("w", i) // or they are taken one after the other
+		in = append(in, fleet.HappenedAt(sampletest.At(at), want))
+	}
 	o.Push(in)
 	out := o.Take(sampletest.At(1))
 	if diff := cmp.Diff(in, out); diff != "" {
 		t.Errorf("(-in +out):\n%s", diff)
 	}
-	o.Done(0, out)
-	if diff := cmp.Diff(in, o.Take(sampletest.At(1))); diff != "" {
+	o.Done(sampletest.At(1), 0, out)
+	if diff := cmp.Diff(in, o.Take(sampletest.At(2))); diff != "" {
 		t.Errorf("after it was returned (-in +out):\n%s", diff)
 	}
 }

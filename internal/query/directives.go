@@ -19,15 +19,15 @@ const (
 	eventTooOld     = 50 * time.Minute // the stream may no longer recognise that it has the event
 )
 
-// Directives are what operators have said about hives, their workers and their GPUs, as this queen knows it. What is in
-// force stays in force while JetStream is away, and until the queen reads otherwise.
+// Directives are the drains and silences of hives, workers and GPUs, as this queen knows them. Those in force stay in
+// force while JetStream is away, and until the queen reads otherwise.
 type Directives struct {
 	hives map[string]*directed
 	due   liveness.Deadlines[string] // when the next directive of a hive ends
 	todo  map[string]struct{}        // hives whose entry may have to be put, or its event published
 }
 
-// directed is what was said about one hive.
+// directed has the directives of one hive.
 type directed struct {
 	epoch int64 // of the bucket
 	rev   uint64
@@ -36,15 +36,15 @@ type directed struct {
 	put   time.Time // when the entry was put
 	list  []said
 
-	read   bool   // the entry is to be read: the bucket may be another one
-	behind bool   // the entry lacks what is in force here, and is put again
+	read   bool   // the entry must be read: the bucket may be another one
+	behind bool   // the entry lacks a directive that is in force here, and is put again
 	event  []byte // of change n; nil: there is none, or it is published
 }
 
 // said is one directive.
 type said struct {
 	directive.Place
-	*index.Directive // who, why, and how long; of whatever it is
+	*index.Directive // by whom, why, and how long
 }
 
 func (s *said) over(now time.Time) bool { return !s.Until.IsZero() && !s.Until.After(now) }
@@ -80,7 +80,7 @@ func (s *Directives) Learn(x *index.Index, hive string, item directive.Item, now
 	d.epoch, d.rev, d.put = item.Epoch, item.Revision, now.Add(-item.Stored)
 	d.behind, d.event = false, nil
 	switch {
-	case item.Bad, another && item.N < d.n: // what was known stays, and is put again
+	case item.Bad, another && item.N < d.n: // the known directives stay, and are put again
 		d.behind = len(d.list) > 0
 		for i := range item.Directives {
 			if at := d.find(item.Directives[i].Place); at < 0 {
@@ -113,7 +113,7 @@ func sameDirective(a, b *index.Directive) bool {
 	return a.By == b.By && a.Reason == b.Reason && a.Until.IsZero() == b.Until.IsZero() && a.Until.Sub(b.Until).Abs() < sameTime && a.Since.Sub(b.Since).Abs() < sameTime
 }
 
-// spoken returns a directive of an entry that was put so long ago.
+// spoken returns a directive of an entry that was put that long ago.
 func spoken(d *directive.Directive, stored time.Duration, now time.Time) said {
 	is := &index.Directive{Worker: d.Worker, GPU: d.GPU, By: d.By, Reason: d.Reason, Since: now.Add(-stored - d.Since.Duration())}
 	if d.Left > 0 {
@@ -126,7 +126,7 @@ func (d *directed) find(p directive.Place) int {
 	return slices.IndexFunc(d.list, func(o said) bool { return o.Place == p })
 }
 
-// settle drops what is over, and tells the index.
+// settle drops expired directives, and updates the index.
 func (s *Directives) settle(x *index.Index, hive string, d *directed, now time.Time) {
 	d.list = slices.DeleteFunc(d.list, func(o said) bool { return o.over(now) })
 	var next time.Time
@@ -154,7 +154,7 @@ func (s *Directives) settle(x *index.Index, hive string, d *directed, now time.T
 	x.SetSilences(hive, silences)
 }
 
-// Expire ends what is over.
+// Expire ends the directives whose time is over.
 func (s *Directives) Expire(x *index.Index, now time.Time) {
 	for hive := range s.due.Due(now) {
 		s.settle(x, hive, s.hives[hive], now)
@@ -242,7 +242,7 @@ func (s *Directives) Todo(x *index.Index, all bool, now time.Time) (put, publish
 	return put, publish
 }
 
-// Due reports whether the entry of a hive is to be put again. That of a hive that is not known any more runs out.
+// Due reports whether the entry of a hive must be put again. That of a hive that is not known any more runs out.
 func (s *Directives) Due(x *index.Index, hive string, now time.Time) bool {
 	d := s.hives[hive]
 	return d != nil && (d.behind || len(d.list) > 0 && now.Sub(d.put) > directivesAgain && x.Hive(hive) != nil)
@@ -286,7 +286,7 @@ type Change struct {
 	Entry directive.Entry // without its event
 	Rev   uint64
 	Event hivebeat.EventData
-	Now   api.Directive // what is in force after it, or what it ends
+	Now   api.Directive // the directive after the change, or the one that it ends
 	None  bool          // nothing changes: it is as asked for already
 }
 
@@ -400,7 +400,8 @@ func unknownPlace(x *index.Index, r *api.Request, g *hivebeat.GPU) *api.Error {
 	return nil
 }
 
-// notInForce says that what a request names is not drained or silenced itself, or with what it is.
+// notInForce says that the named place is not drained or silenced itself, and names the place that
+// is.
 func notInForce(x *index.Index, r *api.Request, what string) string {
 	name, past := "hive "+r.Hive, "drained"
 	var d *index.Directive

@@ -12,7 +12,7 @@ import (
 // full their KV cache is. A resident model is not an idle one. Both are compared in steps, so that differences
 // that mean nothing do not send all clients to the same worker.
 
-// unknownPace is the wait of a worker that has work and does not report what it finishes.
+// unknownPace is the wait of a worker that has work and does not report its progress.
 const unknownPace = 4000 // ms
 
 // waitOf returns how long w needs for the work that it has and was given, as the power of 2 of milliseconds;
@@ -54,7 +54,7 @@ func sayLoad(w *index.Worker, say func(string, ...any)) {
 	}
 }
 
-const engineSilent = "its engine was not heard for too long"
+const engineSilent = "with an engine not heard for too long"
 
 // unprobed reports whether the engine of a worker, which another process asks for its facts, was last heard too
 // long ago. age is how old the beat with these facts is.

@@ -89,7 +89,7 @@ func TestEnginesThatCannotServe(t *testing.T) {
 	queued := engineOf("bad", "m", 8, 3, 1)
 	for passed, bad := range map[string]hivebeat.Record{
 		"degraded": state(hivebeat.Degraded), "sleeping": state(hivebeat.Sleeping), "starting": state(hivebeat.Starting), "loading": state(hivebeat.Loading),
-		engineSilent: old, "requests wait already": queued,
+		engineSilent: old, "with requests waiting already": queued,
 	} {
 		v := newView()
 		feed(t, v, snapshotOf("h", "eu", 1, bad, good), at(0))

@@ -111,7 +111,7 @@ func GPUs(v *index.Index, r *api.Request, now time.Time) (a api.Answer) {
 	return a
 }
 
-// atoi returns the number in a cursor. One that nobody was given is a number too.
+// atoi returns the number in a cursor. A made-up cursor is a number too.
 func atoi(s string) int {
 	n, err := strconv.Atoi(s)
 	if err != nil {

@@ -36,7 +36,9 @@ func (f *Finder) add(v *index.Index, c *candidate, inZone, onHive int, now time.
 		if h := c.w.Held(); h > 0 {
 			say("%d more held", h)
 		}
-		if r.Queue == 0 {
+		if r.LoadUnknown() {
+			say("its load is not known")
+		} else if r.Queue == 0 {
 			say("no requests waiting")
 		} else {
 			say("%d waiting", r.Queue)
@@ -98,7 +100,7 @@ func degraded(g *hivebeat.GPU) string {
 	return fmt.Sprintf("GPU %d is degraded: %s", g.Index, cmp.Or(g.Evidence, string(g.Cause), "no reason given"))
 }
 
-// UnsureOf says in words of which picked workers the GPUs are not known.
+// UnsureOf names the picked workers whose GPUs are not known.
 func UnsureOf(v *index.Index, picks []api.Pick, now time.Time) (list []string) {
 	for i := range picks {
 		h := v.Hive(picks[i].Hive)
@@ -200,7 +202,7 @@ func (f *Finder) explain(v *index.Index) {
 	}
 }
 
-// skips reports whether the pick skips what is on levels below f.level.
+// skips reports whether the pick skips the levels below f.level.
 func (f *Finder) skips() bool { return f.filter.hive == "" && !f.walk.begun }
 
 // noSlot returns why a worker cannot be picked now, or "".
@@ -233,7 +235,7 @@ func noSlot(h *index.Hive, w *index.Worker) string {
 	case r.Stalled:
 		return "stalled"
 	case r.Slots == 0 && r.Engine != "" && r.Queue > 0:
-		return "requests wait already"
+		return "with requests waiting already"
 	case r.Slots == 0:
 		return api.PassedNoSlots
 	case w.Held() > 0 && r.Busy < r.Slots:

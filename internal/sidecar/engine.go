@@ -1,6 +1,6 @@
 // Package sidecar beats for an inference engine that knows nothing of hivebeat. It follows
 // the engine's process (package life), reads its endpoints (package probe), and lets workers
-// (package worker) report what they say.
+// (package worker) report the result.
 package sidecar
 
 import (
@@ -23,12 +23,16 @@ import (
 
 // Config describes an engine to beat for. Worker.Hive and Worker.ID are required.
 type Config struct {
-	// Worker is what is known of the worker beforehand. Its Model, Endpoint and Slots go
-	// before what the engine says. Its State is that of a process that is not probed.
+	// Worker has the facts that are known beforehand. Its Model, Endpoint and Slots go
+	// before those of the engine. Its State is that of a process that is not probed.
 	Worker worker.Config
 	// Source yields the engine's process. If it is nil, the process is unknown: the worker
 	// beats for the probe alone, and the hive watches the process of the sidecar.
 	Source life.Source
+	// Guessed says that Source is only a guess from where the engine is read: an engine that
+	// answers before its process is found, as in another container or of another user, is
+	// beaten for without one.
+	Guessed bool
 	// Probe says how to read the engine. If it is nil, only its process is followed.
 	Probe *probe.Config
 	// Logger gets Info when a process is found or has ended, and when the state of the engine
@@ -37,7 +41,7 @@ type Config struct {
 }
 
 // Engine beats for one engine: as one worker, or also as one for each model that it has
-// loaded. Each life of its process is another incarnation of them.
+// loaded. Each life of its process is a new incarnation.
 type Engine struct {
 	nc     *nats.Conn
 	cfg    Config
@@ -51,6 +55,7 @@ type Engine struct {
 	mu   sync.Mutex
 	ran  bool
 	last life.End
+	why  string // for the goodbye
 }
 
 // New returns an engine that beats once Run is called.
@@ -95,7 +100,13 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // Stop ends Run in order and waits for it.
-func (e *Engine) Stop(ctx context.Context) error {
+func (e *Engine) Stop(ctx context.Context) error { return e.StopFor(ctx, "") }
+
+// StopFor is Stop with a reason, which the goodbye gives.
+func (e *Engine) StopFor(ctx context.Context, reason string) error {
+	e.mu.Lock()
+	e.why = reason
+	e.mu.Unlock()
 	e.leave()
 	e.mu.Lock()
 	ran := e.ran
@@ -125,9 +136,11 @@ type loop struct {
 	judge    *probe.Judge
 	group    *group // the workers of this life; nil between two lives
 	waiting  bool   // the group waits for its first process
+	heard    bool   // the engine has answered in this life
 	procs    chan life.Process
 	readings chan reading
 	timer    *time.Timer
+	patience *time.Ticker // while it waits for a process
 	asking   bool
 	wg       sync.WaitGroup
 }
@@ -148,6 +161,8 @@ func (l *loop) run(ctx context.Context) (err error) {
 		l.wg.Wait()
 		l.timer.Stop()
 	}()
+	l.patience = time.NewTicker(waitingEvery)
+	defer l.patience.Stop()
 	if err := l.open(); err != nil {
 		return err
 	}
@@ -156,6 +171,9 @@ func (l *loop) run(ctx context.Context) (err error) {
 		l.begin(life.Process{})
 	} else {
 		l.await(ctx, over)
+		if l.cfg.Guessed && l.prober != nil {
+			l.look()
+		}
 	}
 	for {
 		select {
@@ -180,6 +198,10 @@ func (l *loop) run(ctx context.Context) (err error) {
 				return life.ErrOver
 			}
 			l.await(ctx, over)
+		case <-l.patience.C:
+			if l.waiting && !l.heard && l.group != nil && l.cfg.Source != nil {
+				l.group.state(hivebeat.Starting, l.cfg.Source.Waiting())
+			}
 		case <-l.timer.C:
 			l.ask(ctx)
 		case r := <-l.readings:
@@ -228,7 +250,12 @@ func (l *loop) begin(p life.Process) {
 		l.group.state(cmp.Or(l.cfg.Worker.State, hivebeat.Ready), "")
 		return
 	}
-	l.judge = probe.NewJudge(probe.JudgeConfig{Every: l.cfg.Probe.Every})
+	l.look()
+}
+
+// look begins to read the engine.
+func (l *loop) look() {
+	l.judge, l.heard = probe.NewJudge(probe.JudgeConfig{Every: l.cfg.Probe.Every}), false
 	l.timer.Reset(0)
 }
 
@@ -238,7 +265,11 @@ func (l *loop) end(end life.End) {
 	l.mu.Lock()
 	l.last = end
 	l.mu.Unlock()
-	l.log.Info("process ended", slog.String("how", end.How), slog.Bool("orderly", end.Orderly), slog.String("reason", end.Reason))
+	level := slog.LevelWarn
+	if end.Orderly {
+		level = slog.LevelInfo
+	}
+	l.log.Log(context.Background(), level, "process ended", slog.String("how", end.How), slog.Bool("orderly", end.Orderly), slog.String("reason", end.Reason))
 	l.group.end(end)
 	l.group = nil
 }
@@ -246,7 +277,12 @@ func (l *loop) end(end life.End) {
 // stop says goodbye. If the source ends the process itself, as a runner does, the goodbye waits
 // for that.
 func (l *loop) stop(ended <-chan life.End) {
-	if l.group == nil {
+	if l.group == nil { // its last process has died, and the last beat said that another one follows
+		if l.Last().Orderly || l.open() != nil {
+			return
+		}
+		l.group.end(life.End{Orderly: true, Reason: "stopped before it was there again"})
+		l.group = nil
 		return
 	}
 	if s, ok := l.cfg.Source.(Owner); ok && ended != nil {
@@ -255,9 +291,15 @@ func (l *loop) stop(ended <-chan life.End) {
 		l.end(<-ended)
 		return
 	}
-	l.group.end(life.End{Orderly: true})
+	l.mu.Lock()
+	why := l.why
+	l.mu.Unlock()
+	l.group.end(life.End{Orderly: true, Reason: why})
 	l.group = nil
 }
+
+// waitingEvery is how often the worker asks what its source waits for.
+const waitingEvery = time.Second
 
 // Owner is a source that started its process, and ends it when the worker is stopped.
 type Owner interface {
@@ -285,6 +327,11 @@ func (l *loop) hear(r reading) {
 	}
 	if r.of != l.group { // a reading of the process before
 		l.timer.Reset(0)
+		return
+	}
+	l.heard = l.heard || r.err == nil
+	if l.waiting && !l.heard { // neither its process nor an answer: it is not there yet
+		l.timer.Reset(jitter(cmp.Or(l.cfg.Probe.Every, probe.DefaultEvery)))
 		return
 	}
 	report := l.judge.Hear(time.Now(), r.Reading, r.err)

@@ -241,6 +241,30 @@ func TestNobodyListens(t *testing.T) {
 	b.until("w", "stopped", func(f hivebeat.Beat) bool { return f.State == hivebeat.Stopped })
 }
 
+// The process of an engine in another container cannot be found: it is beaten for as its answers
+// show it, and with its process once that is found.
+func TestProcessThatCannotBeFound(t *testing.T) {
+	nc := bustest.Conn(t, bustest.Server(t))
+	b := listen(t, nc)
+	o := newOllama(t, "llama3.2:3b")
+	src := fakeSource{make(chan life.Process)}
+	beginOn(t, nc, Config{
+		Worker: worker.Config{ID: "w"}, Source: src, Guessed: true,
+		Probe: &probe.Config{Kind: probe.Ollama, URL: o.URL, Every: 100 * time.Millisecond},
+	})
+	up := b.until("w", "ready", func(f hivebeat.Beat) bool { return f.State == hivebeat.Ready })
+	if up.PID == 4711 {
+		t.Errorf("pid %d before a process was found", up.PID)
+	}
+	o.set(true)
+	b.until("w", "degraded", func(f hivebeat.Beat) bool { return f.State == hivebeat.Degraded })
+	o.set(false)
+	src.next <- life.Process{PID: 4711, Ended: make(chan life.End)}
+	if is := b.until("w", "with its process", func(f hivebeat.Beat) bool { return f.PID == 4711 && f.State == hivebeat.Ready }); is.Inc != up.Inc {
+		t.Errorf("another incarnation, %d and %d, once its process is found", up.Inc, is.Inc)
+	}
+}
+
 func TestModelIDs(t *testing.T) {
 	g := &group{Engine: &Engine{cfg: Config{Worker: worker.Config{ID: "ollama"}}}, models: map[string]*member{}}
 	for _, c := range []struct{ model, want string }{

@@ -25,10 +25,11 @@ const maxCold = 3 << 10
 // it has loaded if it can load several. It belongs to one goroutine.
 type group struct {
 	*Engine
-	base   *member
-	models map[string]*member // by name of the model
-	pid    uint64
-	said   hivebeat.State
+	base    *member
+	models  map[string]*member // by name of the model
+	pid     uint64
+	said    hivebeat.State
+	because string
 }
 
 // member is a worker that runs.
@@ -77,10 +78,14 @@ func (g *group) each(fn func(*member)) {
 
 // state sets the state of all workers.
 func (g *group) state(s hivebeat.State, reason string) {
-	if s != g.said && !s.SameAs(g.said) {
-		g.log.Info("engine", slog.String("state", string(s)), slog.String("reason", reason))
+	if s != g.said && !s.SameAs(g.said) || s == hivebeat.Starting && reason != g.because {
+		level := slog.LevelInfo
+		if s == hivebeat.Degraded {
+			level = slog.LevelWarn
+		}
+		g.log.Log(context.Background(), level, "engine", slog.String("state", string(s)), slog.String("reason", reason))
 	}
-	g.said = s
+	g.said, g.because = s, reason
 	g.each(func(m *member) { _ = m.SetState(s, reason) }) // ErrStopped, or a state that it refuses and counts
 }
 
@@ -96,7 +101,7 @@ func (g *group) end(end life.End) {
 	defer cancel()
 	how := end.How
 	if how == "" {
-		how = "ended"
+		how = hivebeat.ExitEnded
 	}
 	var wg sync.WaitGroup
 	g.each(func(m *member) {
@@ -104,7 +109,7 @@ func (g *group) end(end life.End) {
 			var err error
 			switch {
 			case end.Orderly:
-				err = m.Stop(ctx)
+				err = m.StopFor(ctx, end.Reason)
 			case end.GivenUp:
 				err = m.Fail(ctx, end.Reason)
 			default:
@@ -129,7 +134,7 @@ func (g *group) report(r *probe.Report) {
 		base = idle(base)
 		base.Slots, base.Cold = 0, cold
 		if len(loaded) > 1 {
-			facts = idle(facts) // it is not known which of them works
+			facts = idle(facts) // any one may be the one that works
 		}
 		g.keep(r, loaded)
 	} else if len(loaded) > 0 && base.Model == "" {
@@ -211,7 +216,7 @@ func (g *group) keep(r *probe.Report, loaded []probe.Model) {
 		delete(g.models, name)
 		g.log.Info("model unloaded", slog.String("model", name))
 		ctx, cancel := context.WithTimeout(context.Background(), leaveIn)
-		if err := w.Stop(ctx); err != nil {
+		if err := w.StopFor(ctx, "the engine has unloaded the model"); err != nil {
 			g.log.Warn("goodbye not sent", slog.String("model", name), slog.Any("err", err))
 		}
 		cancel()

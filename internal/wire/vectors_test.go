@@ -62,6 +62,8 @@ func vectors() map[string][]vector {
 	full.Exit = "code 3"
 	full.Labels = map[string]string{"zone": "eu-1"}
 	idle := hivebeat.Beat{V: 1, Hive: "gpu-01", Worker: "w-0", Facts: hivebeat.Facts{Inc: 1795435200000000, Every: 30000, State: hivebeat.Ready, Seq: 1}}
+	ended := idle
+	ended.State, ended.Reason, ended.Exit, ended.Seq = hivebeat.Degraded, "CUDA error; starts again in 2s (restart 1)", hivebeat.ExitOOM, 9
 	snap := sampleSnapshot(1)
 	snap.Bye, snap.GPUs = "maintenance", snap.GPUs[:1]
 	snap.PID = 4242
@@ -121,6 +123,7 @@ func vectors() map[string][]vector {
 		"beat.json": {
 			accepted("least", "the required keys alone", least, readBeat),
 			accepted("full", "every key, in the order this project sends them: volatile ones last", must(EncodeBeat(&full)), readBeat),
+			accepted("ended", "the last beat of a worker whose process the kernel killed, which its supervisor sends", must(EncodeBeat(&ended)), readBeat),
 			accepted("idle", "this project sends the volatile keys even if zero, so that the bytes before them repeat", must(EncodeBeat(&idle)), readBeat),
 			accepted("wide", "each integer and string in its widest form; a reader takes any width",
 				unhex("df00000006"+"db0000000176"+"d30000000000000001"+"db0000000468697665"+"db0000000168"+"db00000006776f726b6572"+"db0000000177"+

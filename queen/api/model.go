@@ -2,7 +2,7 @@ package api
 
 import "github.com/beatfabric/hivebeat"
 
-// GPUInfo is a GPU of a hive, with all that uses it. Ages are as of the answer.
+// GPUInfo is a GPU of a hive, with its users. Ages are as of the answer.
 type GPUInfo struct {
 	Hive string        `json:"hive"`
 	Zone string        `json:"zone,omitempty"`
@@ -12,7 +12,7 @@ type GPUInfo struct {
 	Held      uint64   `json:"held,omitempty"`      // bytes that clients hold
 	Announced uint64   `json:"announced,omitempty"` // bytes that loading workers have announced
 	Free      uint64   `json:"free"`                // bytes that a pick would offer, on all its instances together
-	Workers   []string `json:"workers,omitempty"`   // ids of the workers that name it, or hold memory of it
+	Workers   []string `json:"workers,omitempty"`   // ids of the workers that name it, or hold its memory
 	Drained   *Imposed `json:"drained,omitempty"`   // an operator drained it or its hive: it gets no new work
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// Every tool that speaks OpenAI's API asks GET /v1/models what it may use, so this route has
-// the shape of that API, with the facts of hivebeat as further keys.
+// Every tool that speaks OpenAI's API reads GET /v1/models, so this route has the same
+// shape, with the facts of hivebeat as further keys.
 
 const pathModels = "/v1/models"
 

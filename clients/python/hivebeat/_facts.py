@@ -32,6 +32,7 @@ class Facts(TypedDict, total=False):
     busy: Optional[int]  # slots in use
     queue: Optional[int]  # requests waiting
     done: Optional[int]  # work finished so far; only grows
+    tokens: Optional[int]  # tokens generated so far; only grows
     kv: Optional[float]  # the used part of the KV cache, 0 to 1
 
 
@@ -123,8 +124,8 @@ STABLE: Dict[str, Callable[[str, Any], Any]] = {
     "need": check_uint,
     "labels": _check_labels,
     "data": _check_data,
-    "ver": _text(64),
     "engine": _text(64),
+    "ver": _text(64),
     "ctx": check_uint,
     "kv_cap": check_uint,
 }
@@ -133,6 +134,7 @@ VOLATILE: Dict[str, Callable[[str, Any], Any]] = {
     "busy": check_uint,
     "queue": check_uint,
     "done": check_uint,
+    "tokens": check_uint,
     "kv": check_part,
 }
 _CHECKS = {**STABLE, **VOLATILE}

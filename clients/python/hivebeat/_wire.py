@@ -62,11 +62,13 @@ def beat(head: Mapping[str, Any], facts: Mapping[str, Any], seq: int, sent: int,
     keys = {key: value for key, value in head.items() if value}
     keys.update((key, facts[key]) for key in STABLE if facts.get(key))
     keys.update(seq=seq, sent=sent)
-    keys.update((key, facts.get(key, 0)) for key in VOLATILE if key != "kv")
-    if boot:
-        keys["boot"] = boot
+    keys.update((key, facts.get(key, 0)) for key in VOLATILE if key not in ("tokens", "kv"))
+    if facts.get("tokens"):
+        keys["tokens"] = facts["tokens"]
     if "kv" in facts:  # absent means unknown, and 0 means empty
         keys["kv"] = facts["kv"]
+    if boot:
+        keys["boot"] = boot
     return pack(keys)
 
 

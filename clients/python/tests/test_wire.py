@@ -74,7 +74,7 @@ class Beat(unittest.TestCase):
         got, _ = unpack(_wire.beat(self.head, facts, 5, 6, 7))
         self.assertEqual(
             list(got),
-            "v hive worker inc every state pid host conn rw model labels data ver engine ctx kv_cap seq sent vram busy queue done boot kv".split(),
+            "v hive worker inc every state pid host conn rw model labels data engine ver ctx kv_cap seq sent vram busy queue done kv boot".split(),
         )
         self.assertEqual(list(got["labels"]), ["a", "b"])
         self.assertEqual((got["seq"], got["sent"], got["boot"], got["kv"], got["busy"]), (5, 6, 7, 0.25, 0))

@@ -56,7 +56,7 @@ func VRAM(s *api.Summary, width int, p Paint) string {
 		}
 		return p.Text("VRAM", Strong) + " " + p.Text(unknown, Warn)
 	}
-	used := min(s.VRAMUsed+s.VRAMReserved, s.VRAMTotal) // what is not free
+	used := min(s.VRAMUsed+s.VRAMReserved, s.VRAMTotal) // used or reserved
 	ours := min(s.VRAMOurs, used)
 	unit, scale := "GiB", uint64(1)
 	if s.VRAMTotal >= 10<<40 {
@@ -116,7 +116,7 @@ func GPURows(g *hivebeat.GPU, extra time.Duration, p Paint) [][]Cell {
 		if g.Power != 0 {
 			power = strconv.FormatUint(g.Power/1000, 10) + "W"
 		}
-	case g.Total > 0: // how much of it is used is not known now
+	case g.Total > 0: // its use is unknown now
 		held = "?/" + GiB(g.Total)
 	}
 	rows := [][]Cell{{
@@ -137,7 +137,7 @@ func GPURows(g *hivebeat.GPU, extra time.Duration, p Paint) [][]Cell {
 	return rows
 }
 
-// gpuNote is what is to be known of a GPU beside its figures.
+// gpuNote is a remark on a GPU beside its figures.
 func gpuNote(g *hivebeat.GPU, extra time.Duration) Cell {
 	var notes []string
 	st := Plain

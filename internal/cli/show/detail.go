@@ -219,7 +219,11 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 		announced = quietText(left, now)
 	}
 	d.line("live", "%s for %s%s", p.Text(live.Text, live.Style), age(w.Since), dot(join(announced, cause, stalled, loops)))
-	d.line("state", "%s%s", p.Text(plaintext.Line(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
+	if w.Live == hivebeat.Lost && w.Exit != "" { // the state of its last beat was the end
+		d.line("ended", "%s", plaintext.Line(cmp.Or(w.Reason, "its process has ended")))
+	} else {
+		d.line("state", "%s%s", p.Text(plaintext.Line(cmp.Or(string(w.State), none)), stateStyle(w.State)), dot(join(w.Reason)))
+	}
 	d.imposed(w.Drained, w.Silenced, "worker")
 	if w.Rival != 0 {
 		refused := w.RivalAt
@@ -240,10 +244,12 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 	d.line("model", "%s", plaintext.Line(w.Model))
 	d.line("endpoint", "%s", plaintext.Line(w.Endpoint))
 	d.engine(w)
-	if w.Exit != "" {
+	if w.Exit != "" && w.Exit != hivebeat.ExitEnded {
 		d.line("exit", "%s", p.Text(plaintext.Line(w.Exit), Bad))
 	}
-	if w.Slots > 0 || w.Queue > 0 || w.Done > 0 || w.Busy > 0 {
+	if w.LoadUnknown() {
+		d.line("work", "not reported by the engine")
+	} else if w.Slots > 0 || w.Queue > 0 || w.Done > 0 || w.Busy > 0 {
 		busy := count(w.Busy)
 		if w.Slots > 0 {
 			busy += " of " + Plural(int(min(w.Slots, 1<<30)), "slot")
@@ -277,6 +283,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 		}
 		d.line(name, "%s", transition(&w.Tr[i]))
 	}
+	d.line("more", "hivebeat events --hive %s --worker %s", plaintext.Line(w.Hive), plaintext.Line(w.Worker)) // transitions are those of the last minute
 	d.line("judged", "by its %s", plaintext.Line(cmp.Or(w.Via, hivebeat.ViaHive)))
 	d.line("answer", "%s", answer(st, p))
 	return d.lines
@@ -286,7 +293,7 @@ func Worker(w *api.WorkerInfo, st *api.Status, p Paint, now time.Time) []string 
 func (d *detail) engine(w *api.WorkerInfo) {
 	asked := ""
 	if w.Probed > 0 {
-		asked = "asked " + age(w.Probed+w.Age) + " ago"
+		asked = "answered " + age(w.Probed+w.Age) + " ago"
 	}
 	context := ""
 	if w.Ctx > 0 {

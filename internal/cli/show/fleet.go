@@ -218,7 +218,16 @@ func WorkerRow(w *api.WorkerInfo, extra time.Duration, now time.Time) []Cell {
 		state = Faint
 	}
 	busy, vram := none, none
+	queue, done := strconv.FormatUint(w.Queue, 10), count(w.Done)
+	if w.LoadUnknown() {
+		queue, done = none, none
+	}
+	shown := cmp.Or(string(w.State), none)
+	if w.Live == hivebeat.Lost && w.Exit != "" { // the state of its last beat was the end
+		shown = none
+	}
 	switch {
+	case w.LoadUnknown():
 	case w.Slots > 0:
 		busy = strconv.FormatUint(w.Busy, 10) + "/" + strconv.FormatUint(w.Slots, 10)
 	case w.Busy > 0: // it does not report its slots
@@ -230,12 +239,12 @@ func WorkerRow(w *api.WorkerInfo, extra time.Duration, now time.Time) []Cell {
 	return []Cell{
 		{Text: plaintext.Line(w.Hive + "/" + w.Worker)},
 		workerLiveCell(w, extra),
-		{plaintext.Line(cmp.Or(string(w.State), none)), state},
+		{plaintext.Line(shown), state},
 		{Age(w.Age.Duration() + extra), st},
 		{plaintext.Line(cmp.Or(w.Model, none)), st},
 		{busy, st},
-		{strconv.FormatUint(w.Queue, 10), st},
-		{count(w.Done), st},
+		{queue, st},
+		{done, st},
 		{vram, st},
 		workerNote(w, extra, now),
 	}
@@ -264,7 +273,7 @@ func workerNote(w *api.WorkerInfo, extra time.Duration, now time.Time) Cell {
 	switch {
 	case w.Cause == hivebeat.CauseLoads && w.Proc.RSS > 0:
 		notes = append(notes, loads(&w.Proc))
-	case w.Exit != "" && w.Cause == hivebeat.CauseExit:
+	case w.Exit != "" && w.Exit != hivebeat.ExitEnded && w.Cause == hivebeat.CauseExit:
 		notes = append(notes, causeText(w.Cause)+", "+w.Exit)
 	case w.Cause != "" && string(w.Cause) != w.Reason:
 		notes = append(notes, causeText(w.Cause))

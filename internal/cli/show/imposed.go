@@ -15,8 +15,9 @@ const (
 	Silenced = "silenced"
 )
 
-// Imposed says who drained or silenced something, why and for how long: "drained by ann: kernel update, 2h left". of is
-// what the note is about; what is drained with something else says so. extra is the time since the answer arrived.
+// Imposed names the operator of a drain or silence, the reason and the time left: "drained by ann: kernel update, 2h
+// left". of is the subject of the note, which says so if something else is drained with it. extra is the time since
+// the answer arrived.
 func Imposed(past string, d *api.Imposed, of string, extra time.Duration) string {
 	if d == nil {
 		return ""
@@ -35,7 +36,7 @@ func Imposed(past string, d *api.Imposed, of string, extra time.Duration) string
 	return plaintext.Line(text)
 }
 
-// imposedNotes are the notes of what is drained or silenced of a hive.
+// imposedNotes are the notes on the drains and silences of a hive.
 func imposedNotes(h *api.HiveInfo, extra time.Duration) (notes []string) {
 	for _, note := range []string{Imposed(Drained, h.Drained, "hive", extra), Imposed(Silenced, h.Silenced, "hive", extra)} {
 		if note != "" {
@@ -53,7 +54,7 @@ func imposedNotes(h *api.HiveInfo, extra time.Duration) (notes []string) {
 	return notes
 }
 
-// imposed shows who drained or silenced something, and since when.
+// imposed shows the operator of a drain or silence, and its beginning.
 func (d *detail) imposed(drained, silenced *api.Imposed, of string) {
 	for _, x := range []struct {
 		past, means string

@@ -117,12 +117,13 @@ func (f *fabric) machine(t *testing.T, id string, r row) *machine {
 type engine struct {
 	id    string
 	gpus  string // UUIDs that it names
+	need  uint64 // bytes that it will hold once it has loaded; it loads for ever
 	child bool   // its child holds the memory of the processes "engine.pid" in the scene
 }
 
 func (m *machine) start(e engine) {
 	m.t.Helper()
-	args := []string{m.engine, "-hive", m.id, "-id", e.id, "-model", "model-" + m.id, "-gpus", e.gpus}
+	args := []string{m.engine, "-hive", m.id, "-id", e.id, "-model", "model-" + m.id, "-gpus", e.gpus, "-need", fmt.Sprint(e.need)}
 	if e.child {
 		args = append(args, "-child", m.childFile())
 	}

@@ -235,6 +235,32 @@ func scenes() []row {
 			},
 		},
 
+		// What an operator and other workers take.
+		{
+			name: "the machine has a budget", scene: "other-locale", flags: []string{"--vram-budget", "60GiB"},
+			steps: []step{
+				{want: want{gpus: []string{"ok", "ok"}, pick: "any:0 1", free: 25 * gib}},
+				{want: want{pick: "none", free: 70 * gib}}, // each GPU has room
+			},
+		},
+		{
+			name: "a loading worker has announced what it takes", scene: "other-locale",
+			engines: []engine{{id: "w0", gpus: "GPU-b1000012-0000-0000-0000-000000000000", need: 60 * gib}},
+			steps:   []step{{want: want{gpus: []string{"ok", "ok"}, pick: "1", free: 40 * gib, worker: "none", get: "announced|60"}}},
+		},
+		{
+			name: "two GPUs at once, or none", scene: "other-locale",
+			steps: []step{{want: want{gpus: []string{"ok", "ok"}, pick: "any:0 1", free: 70 * gib, also: bothOrNone}}},
+		},
+		{
+			name: "a GPU was taken out, and an operator says so", scene: "vanishes",
+			steps: []step{
+				{want: want{gpus: repeat(3, "ok"), events: none}},
+				{play: "missing", want: want{gpus: []string{"ok", "gone missing", "ok"}, events: []string{"gpu-lost 1"}}},
+				{do: func(m *machine) { m.cli("forget", m.id+"/1") }, want: want{gpus: []string{"ok", "ok"}, pick: "any:0 2", events: []string{"gpu-lost 1", "gpu-forgotten 1"}}},
+			},
+		},
+
 		// Processes.
 		{
 			name: "a worker in an instance", scene: "mig-with-worker",
@@ -270,6 +296,18 @@ func repeat(n int, entry string) []string {
 }
 
 func eight(entry string) []string { return repeat(8, entry) }
+
+// bothOrNone finds a pick of several GPUs of one machine that is not as asked for.
+func bothOrNone(m *machine) string {
+	two := m.cli("pick", "--for", "gpu", "--hive", m.id, "--gpus", "2", "--free-vram", "70GiB", "-o", "json")
+	if strings.Count(two, "GPU-b1000012-") < 2 {
+		return "two GPUs at once: " + two
+	}
+	if three := m.cli("pick", "--for", "gpu", "--hive", m.id, "--gpus", "3", "--free-vram", "70GiB"); strings.Contains(three, "GPU-b1000012-") {
+		return "three of two GPUs: " + three
+	}
+	return ""
+}
 
 // noOldFigure finds free memory that is told although nothing is known.
 func noOldFigure(m *machine) string {
@@ -371,7 +409,7 @@ func oursInInstance(m *machine) string {
 
 // small finds a hive that keeps too much of what it reads.
 func small(m *machine) string {
-	if n := rss(m.t, m.hive.PID()); n > 100<<20 {
+	if n := m.hive.Memory("VmRSS"); n > 100<<20 {
 		return fmt.Sprintf("the hive's RSS is %d MiB", n>>20)
 	}
 	return ""

@@ -54,10 +54,37 @@ func (c *cluster) end() {
 	c.dump("end")
 	if dir := os.Getenv("NEMESIS_DUMP"); dir != "" {
 		os.WriteFile(dir+"/stream", []byte(list(stored)), 0o600)
+		os.WriteFile(dir+"/heard", []byte(c.timeline()), 0o600)
 	}
 	if c.Failed() {
 		c.Logf("--- events stored:\n%s", list(stored))
 	}
+}
+
+// timeline lists when each subscriber heard what, among the starts and ends of spells.
+func (c *cluster) timeline() string {
+	type line struct {
+		at   time.Time
+		text string
+	}
+	var all []line
+	for _, h := range slices.Concat(c.ears.events(), c.ears.unstored()) {
+		all = append(all, line{h.at, fmt.Sprintf("subscriber %d: %-10s %-10s cause=%s via=%s live=%v id=%s provisional=%s", h.by+1, h.Data.Kind, h.Subject, h.Data.Cause, h.Data.Via, h.IsLive(), h.ID, h.Provisional)})
+	}
+	for subject, of := range c.truth.all() {
+		for _, sp := range of {
+			all = append(all, line{sp.from, fmt.Sprintf("%s is away, dead: %v", subject, sp.dead)})
+			if !sp.to.IsZero() {
+				all = append(all, line{sp.to, subject + " is back"})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b line) int { return a.at.Compare(b.at) })
+	var b strings.Builder
+	for _, l := range all {
+		fmt.Fprintf(&b, "%s %s\n", l.at.UTC().Format("15:04:05.000"), l.text)
+	}
+	return b.String()
 }
 
 // dump writes the output of every process so far to the folder NEMESIS_DUMP.
@@ -124,16 +151,23 @@ func (c *cluster) untrue(stored []hivebeat.Event) (list []string) {
 }
 
 // verdicts checks every verdict that was received against the truth. Live copies count too.
+// A verdict is about the time when it was first heard, by any subscriber: the same event may
+// be stored only when JetStream is back and its queen has noticed that.
 func (c *cluster) verdicts(all, copies []heard) {
 	c.Helper()
 	c.row.told = map[string]int{}
-	counted, own := map[string]bool{}, map[string]bool{}
-	for _, h := range slices.Concat(all, copies) {
+	told := slices.Concat(all, copies)
+	slices.SortStableFunc(told, func(a, b heard) int { return a.at.Compare(b.at) })
+	first, counted, own := map[string]time.Time{}, map[string]bool{}, map[string]bool{}
+	for _, h := range told {
 		id := cmp.Or(h.Provisional, h.ID)
 		if h.Data.Kind != hivebeat.KindLost || counted[id] {
 			continue
 		}
-		sp, ok := c.truth.of(h.Subject, h.at)
+		if _, known := first[id]; !known {
+			first[id] = h.at
+		}
+		sp, ok := c.truth.of(h.Subject, first[id])
 		if c.minorityHeard(h) {
 			if !sp.dead && !own[id] {
 				own[id] = true
@@ -147,7 +181,7 @@ func (c *cluster) verdicts(all, copies []heard) {
 		case !ok:
 			c.row.falseDead++
 			c.Errorf("LOST THOUGH ALIVE: %s was told lost (%s, age %d ms, via %s: %s) %s, and was alive and reachable",
-				h.Subject, h.Data.Cause, h.Data.AgeMS, h.Data.Via, h.Data.Reason, c.since(h.at))
+				h.Subject, h.Data.Cause, h.Data.AgeMS, h.Data.Via, h.Data.Reason, c.since(first[id]))
 		case !sp.dead:
 			c.row.cutOff++
 		}

@@ -138,6 +138,21 @@ func (p *Proc) CPU() time.Duration {
 	return time.Duration(ticks) * time.Second / 100
 }
 
+// Memory returns a field of the process's status in /proc in bytes, such as VmRSS. It needs Linux.
+func (p *Proc) Memory(field string) int64 {
+	p.tb.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		p.tb.Fatalf("%s: %v", p.Name, err)
+	}
+	_, rest, _ := strings.Cut(string(b), "\n"+field+":")
+	var kb int64
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		p.tb.Fatalf("%s: /proc says %q", p.Name, b)
+	}
+	return kb << 10
+}
+
 // Output returns everything that it has printed so far.
 func (p *Proc) Output() string { return p.out.String() }
 

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/bus"
 	"github.com/beatfabric/hivebeat/worker"
 )
@@ -34,10 +35,14 @@ func run() error {
 	flag.StringVar(&cfg.ID, "id", "", "id")
 	flag.StringVar(&cfg.Model, "model", "", "model")
 	flag.Uint64Var(&cfg.Slots, "slots", 4, "slots")
+	flag.Uint64Var(&cfg.Need, "need", 0, "bytes that it will hold once it has loaded; its state is loading then")
 	gpus := flag.String("gpus", "", "UUIDs, with commas")
 	child := flag.String("child", "", "file for the pid of the child")
 	hold := flag.Bool("hold", false, "be the child")
 	flag.Parse()
+	if cfg.Need > 0 {
+		cfg.State = hivebeat.Loading
+	}
 	if *hold {
 		time.Sleep(time.Hour)
 	}

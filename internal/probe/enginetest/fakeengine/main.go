@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -86,7 +87,7 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	if *child {
-		return bear(ctx, l, args, out)
+		return bear(ctx, l, args[:len(args)-f.NArg()], f.Args(), out)
 	}
 	e.ServeOn(l)
 	fmt.Fprintln(out, "listening", e.URL)
@@ -134,13 +135,13 @@ func after(d time.Duration) <-chan time.Time {
 
 // bear starts a child with the same flags that serves l, and waits. A killed parent leaves the
 // child behind, as vLLM leaves its engine core.
-func bear(ctx context.Context, l net.Listener, args []string, out io.Writer) error {
+func bear(ctx context.Context, l net.Listener, flags, rest []string, out io.Writer) error {
 	file, err := l.(*net.TCPListener).File()
 	if err != nil {
 		return err
 	}
 	// The last of two flags counts.
-	cmd := exec.Command(os.Args[0], append(args[:len(args):len(args)], "--child=false", "--inherited", "--load-for=0")...) //nolint:noctx,gosec // it is this program, and outlives this process
+	cmd := exec.Command(os.Args[0], slices.Concat(flags, []string{"--child=false", "--inherited", "--load-for=0"}, rest)...) //nolint:noctx,gosec // it is this program, and outlives this process
 	cmd.ExtraFiles, cmd.Stderr = []*os.File{file}, os.Stderr
 	said, err := cmd.StdoutPipe()
 	if err != nil {

@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package runner
+
+import "log/slog"
+
+// adoptOrphans does nothing: only Linux can do that.
+func adoptOrphans(*slog.Logger) {}
