@@ -292,7 +292,7 @@ func hostileAnswer(verb string) *api.Answer {
 	}
 	a.Status.Warm = true
 	switch verb {
-	case api.VerbHive:
+	case api.VerbHive, api.VerbForget:
 		a.Hives = a.Hives[:1]
 	case api.VerbWorker:
 		a.Workers = a.Workers[:1]
