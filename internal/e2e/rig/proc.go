@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -187,16 +188,36 @@ func Until(tb testing.TB, most time.Duration, what string, ok func() (bool, stri
 	}
 }
 
-// Port returns a free port of the loopback address.
+// Port returns a TCP port of the loopback address that is free, and that it returned to nobody
+// else in this process. It is below the range from which Linux and others take ports for
+// connections and for listeners without a port: one of those could take it before its own
+// program does.
 func Port(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	ports.Lock()
+	defer ports.Unlock()
+	for range 1000 {
+		port := 15_000 + rand.IntN(17_000)
+		if ports.taken[port] {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		ports.taken[port] = true
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	tb.Fatal("no free port")
+	return 0
 }
+
+// ports are those that Port returned.
+var ports = struct {
+	sync.Mutex
+	taken map[int]bool
+}{taken: map[int]bool{}}
 
 // lines is a buffer for concurrent reads and writes.
 type lines struct {
