@@ -188,8 +188,8 @@ func Until(tb testing.TB, most time.Duration, what string, ok func() (bool, stri
 	}
 }
 
-// Port returns a TCP port of the loopback address that is free, and that it returned to nobody
-// else in this process. It is below the range from which Linux and others take ports for
+// Port returns a TCP port of the loopback address that is free, and that it has given to no other
+// caller of this process. It is below the range from which Linux and others take ports for
 // connections and for listeners without a port: one of those could take it before its own
 // program does.
 func Port(tb testing.TB) int {
