@@ -101,7 +101,9 @@ func TestForgetRefused(t *testing.T) {
 	t.Parallel()
 	none := bustest.Server(t, bustest.NoJetStream())
 	plain := startQueen(t, bustest.Conn(t, none), Config{ID: "plain", NoJetStream: true})
-	startHive(t, bustest.Conn(t, none), "h", short).kill()
+	dying := startHive(t, bustest.Conn(t, none), "h", short)
+	plain.eventually("the hive is heard", func() bool { return plain.live("h") == hivebeat.Alive })
+	dying.kill()
 	plain.eventually("warm, and the hive lost", func() bool {
 		return plain.live("h") == hivebeat.Lost && plain.ask(api.VerbSummary, api.Request{}).Status.Warm
 	})
