@@ -73,6 +73,10 @@ func (f *Facts) LoadUnknown() bool {
 	return (f.Engine == "ollama" || f.Engine == "openai") && f.Busy == 0 && f.Queue == 0 && f.Done == 0 && f.Tokens == 0
 }
 
+// EngineSilent reports whether the engine was last heard too long ago to be picked, by another
+// process that asks it. age is how old these facts are.
+func (f *Facts) EngineSilent(age Millis) bool { return f.Probed > 0 && f.Probed+age > MillisOf(Fresh) }
+
 // LoRA are the adapters of an engine that serves them next to its base model.
 type LoRA struct {
 	Max  uint64   `msgpack:"max,omitempty" json:"max,omitempty"`   // how many it can serve at once

@@ -11,9 +11,9 @@ import (
 	"github.com/beatfabric/hivebeat/queen/api"
 )
 
-// forgetHive answers the verb forget for a hive. The entry of the hive in the roster is removed by compare-and-set, so
-// that a queen that has just announced its return is first; every queen that sees the entry go forgets the hive. After
-// that an entry of its directives records who asked, and ends what was in force.
+// forgetHive answers the verb forget for a hive. The entry of the hive in the roster is removed by compare-and-set,
+// so that a queen that has just announced its return is first; every queen that sees the entry go forgets the hive.
+// After that an entry of its directives records the asker, and ends the directives in force.
 func (q *Queen) forgetHive(ctx context.Context, asker, hive string) api.Answer {
 	done, err := q.directs(ctx)
 	if err != nil {
@@ -48,7 +48,7 @@ func (q *Queen) forgetHive(ctx context.Context, asker, hive string) api.Answer {
 	} else if err != nil {
 		return q.refuse(ctx, api.CodeUnavailable, "it could not be removed: "+err.Error())
 	}
-	// It is removed: what follows does not depend on whether the asker still waits.
+	// It is removed: the rest does not depend on whether the asker still waits.
 	work := context.WithoutCancel(ctx)
 	_ = q.do(work, func(now time.Time) { q.core.Roster(now, hive, ledger.RosterItem{Gone: true, Epoch: was.Epoch}) })
 	if err := l.RemoveSnapshot(work, hive, pages); err != nil {
@@ -60,7 +60,7 @@ func (q *Queen) forgetHive(ctx context.Context, asker, hive string) api.Answer {
 	return a
 }
 
-// recordForgotten puts the entry that says who forgot a hive.
+// recordForgotten puts the entry that names the asker.
 func (q *Queen) recordForgotten(ctx context.Context, l *ledger.Ledger, hive, asker string, last uint64) (err error) {
 	for range directTries {
 		item, failed := l.Directives(ctx, hive)

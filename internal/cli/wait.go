@@ -113,6 +113,5 @@ func (cmd *waitCmd) count(ctx context.Context, a *asker) (n int, err error) {
 // canServe reports whether nothing is known against a worker that is alive and ready or busy.
 func canServe(w *api.WorkerInfo) bool {
 	onDisk := w.Model == "" && w.Engine != "" // an engine that has loaded no model, or that other workers stand for
-	silent := w.Probed > 0 && w.Probed+w.Age > hivebeat.MillisOf(hivebeat.Fresh)
-	return w.Fresh && w.Drained == nil && !w.Stalled && !w.Closed && w.Rival == 0 && w.Quiet == 0 && !onDisk && !silent && (w.GPUFault == nil || !w.GPUFault.State.Bad())
+	return w.Fresh && w.Drained == nil && !w.Stalled && !w.Closed && w.Rival == 0 && w.Quiet == 0 && !onDisk && !w.EngineSilent(w.Age) && (w.GPUFault == nil || !w.GPUFault.State.Bad())
 }

@@ -8,7 +8,8 @@ import (
 // What operators say. A hive, worker or GPU that one drained takes no new work. A worker is drained with its hive, and with each
 // GPU that it names or holds memory of.
 
-// Directive says who drained or silenced something, and why. It is never changed: another one replaces it.
+// Directive is a drain or silence, with its author and reason. It is never changed: another one replaces
+// it.
 type Directive struct {
 	Worker, GPU string // of the hive; without either, it is about the hive itself
 	By, Reason  string
@@ -16,7 +17,7 @@ type Directive struct {
 	Until       time.Time // zero: it does not end by itself
 }
 
-// Of returns what it is about: "hive", "worker" or "gpu".
+// Of returns its subject: "hive", "worker" or "gpu".
 func (d *Directive) Of() string {
 	switch {
 	case d.Worker != "":
@@ -27,7 +28,7 @@ func (d *Directive) Of() string {
 	return "hive"
 }
 
-// SetDrains replaces what is drained of a hive. Drains of a hive, worker or GPU that is not known yet count once it
+// SetDrains replaces the drains of a hive. Drains of a hive, worker or GPU that is not known yet count once it
 // appears.
 func (x *Index) SetDrains(hive string, list []*Directive, now time.Time) {
 	if slices.Equal(x.drains[hive], list) {
@@ -123,7 +124,7 @@ func (h *Hive) gpuDrains() bool {
 	return slices.ContainsFunc(h.drains, func(d *Directive) bool { return d.GPU != "" })
 }
 
-// SetSilences replaces what is silenced of a hive, as SetDrains does for drains.
+// SetSilences replaces the silences of a hive, as SetDrains does for drains.
 func (x *Index) SetSilences(hive string, list []*Directive) {
 	if slices.Equal(x.silences[hive], list) {
 		return

@@ -4,7 +4,6 @@ import (
 	"math"
 	"math/bits"
 
-	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/index"
 )
 
@@ -55,9 +54,3 @@ func sayLoad(w *index.Worker, say func(string, ...any)) {
 }
 
 const engineSilent = "with an engine not heard for too long"
-
-// unprobed reports whether the engine of a worker, which another process asks for its facts, was last heard too
-// long ago. age is how old the beat with these facts is.
-func unprobed(r *hivebeat.Record, age hivebeat.Millis) bool {
-	return r.Probed > 0 && r.Probed+age > hivebeat.MillisOf(hivebeat.Fresh)
-}

@@ -363,7 +363,7 @@ func (f *Finder) unfit(v *index.Index, c *candidate, p index.Place, now time.Tim
 		return "too old"
 	case r.Rival != 0:
 		return "in conflict"
-	case unprobed(r, index.EffectiveAge(r.Age, c.w.Received(), now)):
+	case r.EngineSilent(index.EffectiveAge(r.Age, c.w.Received(), now)):
 		return engineSilent
 	case c.w.FreeSlots() < f.need:
 		return "too few free slots"

@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
@@ -262,6 +264,16 @@ func TestProcessThatCannotBeFound(t *testing.T) {
 	src.next <- life.Process{PID: 4711, Ended: make(chan life.End)}
 	if is := b.until("w", "with its process", func(f hivebeat.Beat) bool { return f.PID == 4711 && f.State == hivebeat.Ready }); is.Inc != up.Inc {
 		t.Errorf("another incarnation, %d and %d, once its process is found", up.Inc, is.Inc)
+	}
+}
+
+// A version that is too long for a beat is cut between two characters: otherwise no fact of the
+// engine would arrive.
+func TestLongVersion(t *testing.T) {
+	g := &group{Engine: &Engine{}}
+	r := probe.Report{Reading: probe.Reading{Engine: "vllm", Version: "x" + strings.Repeat("é", 40)}}
+	if f := g.facts(&r); !utf8.ValidString(f.Version) || len(f.Version) > hivebeat.MaxEngine || f.Version == "" {
+		t.Errorf("version %q of %d bytes", f.Version, len(f.Version))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/beatfabric/hivebeat"
 	"github.com/beatfabric/hivebeat/internal/life"
+	"github.com/beatfabric/hivebeat/internal/plaintext"
 	"github.com/beatfabric/hivebeat/internal/probe"
 	"github.com/beatfabric/hivebeat/worker"
 )
@@ -245,7 +246,7 @@ func (g *group) facts(r *probe.Report) worker.Facts {
 		PID: g.pid, Probed: r.Probed,
 		Busy: value(is.Busy), Queue: value(is.Queue), Done: value(is.Done), Tokens: value(is.Tokens), KV: is.KV,
 		KVCapacity: value(is.KVCap), Context: value(is.Context),
-		Engine: clip(is.Engine), Version: clip(is.Version),
+		Engine: plaintext.Clip(is.Engine, hivebeat.MaxEngine), Version: plaintext.Clip(is.Version, hivebeat.MaxEngine),
 	}
 	if f.Slots == 0 {
 		f.Slots = value(is.Slots)
@@ -273,8 +274,6 @@ func value(p *uint64) uint64 {
 	}
 	return min(*p, hivebeat.MaxInt)
 }
-
-func clip(s string) string { return s[:min(len(s), hivebeat.MaxEngine)] }
 
 // few returns the names that a beat has room for.
 func few(names []string) (out []string) {
