@@ -125,3 +125,23 @@ func TestStallByQueueAndTokens(t *testing.T) {
 		}
 	}
 }
+
+// A goodbye that gives a reason was somebody's decision: a worker that hands its engine over and
+// gets it back is no crash loop. One without a reason counts.
+func TestHandOversAreNoRestarts(t *testing.T) {
+	for reason, want := range map[string]uint64{"worker mine beats for its process already": 0, "": 4} {
+		b, f := newBench(t), newFake("w")
+		b.TellLoops()
+		b.mustFeed(f.Next(t))
+		for range 4 {
+			b.after(10 * time.Second)
+			f.State, f.Reason = hivebeat.Stopped, reason
+			b.mustFeed(f.Next(t))
+			f.Inc, f.Seq, f.State, f.Reason = f.Inc+1, 0, hivebeat.Ready, ""
+			b.mustFeed(f.Next(t))
+		}
+		if r, _ := b.record("w"); r.Restarts != want || r.Looping != (want > 0) {
+			t.Errorf("goodbyes with the reason %q: %d restarts, looping %v; want %d", reason, r.Restarts, r.Looping, want)
+		}
+	}
+}

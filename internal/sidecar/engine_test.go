@@ -226,6 +226,26 @@ func TestLives(t *testing.T) {
 	}
 }
 
+// A worker that is stopped while its next process is awaited says goodbye: its last beat said that
+// the process starts again.
+func TestStoppedBetweenTwoLives(t *testing.T) {
+	nc := bustest.Conn(t, bustest.Server(t))
+	b := listen(t, nc)
+	src := fakeSource{make(chan life.Process)}
+	e := beginOn(t, nc, Config{Worker: worker.Config{ID: "w"}, Source: src})
+	ended := make(chan life.End, 1)
+	src.next <- life.Process{PID: 4711, Ended: ended}
+	ended <- life.End{How: "code 3", Reason: "starts again in 9s"}
+	last := b.until("w", "the last", func(f hivebeat.Beat) bool { return f.Exit != "" })
+	if err := e.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bye := b.until("w", "a goodbye", func(f hivebeat.Beat) bool { return f.State == hivebeat.Stopped })
+	if bye.Inc <= last.Inc || bye.Reason == "" {
+		t.Errorf("goodbye of inc %d with reason %q, want a higher one than %d, and a reason", bye.Inc, bye.Reason, last.Inc)
+	}
+}
+
 // An engine that cannot be reached at first is starting; the sidecar stops in order.
 func TestNobodyListens(t *testing.T) {
 	nc := bustest.Conn(t, bustest.Server(t))

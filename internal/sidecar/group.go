@@ -69,6 +69,20 @@ func (g *group) start(cfg worker.Config) (*member, error) {
 	return m, nil
 }
 
+// begun waits until the worker has tried to send a beat: one that is stopped before sends no last
+// beat either, and a process may end at once.
+func (m *member) begun(ctx context.Context) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for s := m.Stats(); s.Sent+s.Failed == 0; s = m.Stats() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // each calls fn for all members.
 func (g *group) each(fn func(*member)) {
 	fn(g.base)
@@ -107,6 +121,7 @@ func (g *group) end(end life.End) {
 	var wg sync.WaitGroup
 	g.each(func(m *member) {
 		wg.Go(func() {
+			m.begun(ctx)
 			var err error
 			switch {
 			case end.Orderly:
